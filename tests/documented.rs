@@ -265,6 +265,7 @@ fn heading(target: ConditionTarget) -> &'static str {
     match target {
         ConditionTarget::GatewayClass => "GatewayClass",
         ConditionTarget::Gateway => "Gateway",
+        ConditionTarget::ListenerSet => "ListenerSet",
         ConditionTarget::Listener => "Listener",
         ConditionTarget::RouteParent => "Route, for each parent",
         ConditionTarget::TlsPolicyAncestor => "BackendTLSPolicy, for each Gateway",

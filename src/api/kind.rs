@@ -36,7 +36,7 @@ macro_rules! for_each_kind {
             GatewayApi gateway GATEWAY_GROUP {
                 GatewayClass, "gatewayclasses", ["v1", "v1beta1"], Cluster, Written, Whole, in gateway_classes;
                 Gateway, "gateways", ["v1", "v1beta1"], Namespaced, Written, Whole, in gateways;
-                ListenerSet, "listenersets", ["v1"], Namespaced, Observed, Whole;
+                ListenerSet, "listenersets", ["v1"], Namespaced, Written, Whole, in listener_sets;
                 HttpRoute = "HTTPRoute", "httproutes", ["v1", "v1beta1"], Namespaced, Written, Whole, in http_routes;
                 GrpcRoute = "GRPCRoute", "grpcroutes", ["v1"], Namespaced, Written, Whole, in grpc_routes;
                 TlsRoute = "TLSRoute", "tlsroutes", ["v1", "v1alpha3", "v1alpha2"],
@@ -204,6 +204,8 @@ pub enum StatusUse {
 pub enum StatusLayout {
     GatewayClass,
     Gateway,
+    /// `conditions`, and `listeners` as in a Gateway.
+    ListenerSet,
     /// `parents`: an entry for each parent of a route.
     Parents,
     /// `ancestors`: an entry for each object that a policy applies to.
@@ -273,6 +275,7 @@ impl Kind {
         match self {
             Kind::GatewayClass => StatusLayout::GatewayClass,
             Kind::Gateway => StatusLayout::Gateway,
+            Kind::ListenerSet => StatusLayout::ListenerSet,
             Kind::HttpRoute | Kind::GrpcRoute | Kind::TlsRoute | Kind::TcpRoute | Kind::UdpRoute => {
                 StatusLayout::Parents
             }

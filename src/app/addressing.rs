@@ -13,7 +13,7 @@ use crate::args::{AddressSource, GatewayOptions};
 use crate::compile::addresses::{
     self, AddressProvider, AddressState, ClientPath, GatewayAddressPool, GatewayAddresses,
 };
-use crate::compile::{ExposedGateway, addressable_gateways, exposed_gateways, foreign_gateways};
+use crate::compile::{Budgets, ExposedGateway, addressable_gateways, exposed_gateways, foreign_gateways};
 use crate::k8s::Observed;
 use crate::k8s::services::{DesiredService, DesiredServices, GatewayServiceState, GatewayServicesView};
 use crate::store::{Changes, Store};
@@ -110,14 +110,19 @@ impl GatewayAddressing {
     }
 
     /// Assigns addresses; marks the Gateways whose addresses changed.
-    pub(super) fn assign(&mut self, store: &Store, controllers: &[String], changes: &mut Changes) {
-        let gateways_changed =
-            changes.iter().any(|id| matches!(id.kind, Kind::Gateway | Kind::GatewayClass | Kind::GatewayParameters));
+    pub(super) fn assign(&mut self, store: &Store, controllers: &[String], budgets: &Budgets, changes: &mut Changes) {
+        let may_affect = |id: &ObjectId| match id.kind {
+            Kind::Gateway | Kind::GatewayClass | Kind::GatewayParameters | Kind::ListenerSet => true,
+            // Its labels decide whether a Gateway allows its ListenerSets.
+            Kind::Namespace => !store.listener_sets.is_empty(),
+            _ => false,
+        };
+        let gateways_changed = changes.iter().any(may_affect);
         if !gateways_changed && !self.stale {
             return;
         }
         self.stale = false;
-        let exposed: Vec<_> = exposed_gateways(store, controllers).collect();
+        let exposed: Vec<_> = exposed_gateways(store, controllers, budgets).collect();
         let service_types = exposed
             .iter()
             .filter_map(|exposed| Some((exposed.gateway.meta.key.clone(), exposed.settings.as_ref()?.known_type()?)));
@@ -275,7 +280,7 @@ mod tests {
         let names = ["plain", "requests", "odd", "other", "no-class", "malformed"];
         let statuses: BTreeMap<_, _> = names.map(|name| (id(name), observed(&format!("uid of {name}"), &[]))).into();
         addressing.observe_statuses(&statuses);
-        addressing.assign(&store, &controllers, &mut changes);
+        addressing.assign(&store, &controllers, &Budgets::default(), &mut changes);
 
         let desired = desired.borrow().clone();
         let names: Vec<_> = desired.gateways.keys().map(|key| &*key.name).collect();
@@ -312,7 +317,7 @@ mod tests {
         addressing.observe_statuses(&BTreeMap::from([(id("web"), observed("u", &[]))]));
         let mut after = |upserts: Vec<AnyObject>, removes: Vec<ObjectId>| {
             let mut changes = store.apply(Batch { upserts, removes });
-            addressing.assign(&store, &controllers, &mut changes);
+            addressing.assign(&store, &controllers, &Budgets::default(), &mut changes);
             let web = desired.borrow().gateways[&ObjectKey::new("ns", "web")].clone();
             let client_path = addressing.addresses().get(&ObjectKey::new("ns", "web")).unwrap().client_path;
             (web.hold, web.settings.external_traffic_policy, web.settings.load_balancer_class, client_path)
@@ -341,7 +346,7 @@ mod tests {
         // The numbers of desired and of foreign Gateways. Services of Gateways that are neither stay as they are.
         let mut after = |upserts: Vec<AnyObject>, removes: Vec<ObjectId>| {
             let mut changes = store.apply(Batch { upserts, removes });
-            addressing.assign(&store, &controllers, &mut changes);
+            addressing.assign(&store, &controllers, &Budgets::default(), &mut changes);
             let desired = desired.borrow();
             (desired.gateways.len(), desired.foreign.len())
         };
@@ -369,7 +374,7 @@ mod tests {
         let upserts =
             vec![accepted("web", OURS), accepted("other", "example.com/other"), gateway("new", "portico", json!({}))];
         let mut changes = store.apply(Batch { upserts, removes: vec![] });
-        addressing.assign(&store, &controllers, &mut changes);
+        addressing.assign(&store, &controllers, &Budgets::default(), &mut changes);
         let (web, desired) = (ObjectKey::new("ns", "web"), desired.borrow().clone());
         assert_eq!(desired.gateways.keys().collect::<Vec<_>>(), [&web]);
         assert!(desired.gateways[&web].hold, "the parameters of the class are unknown");
@@ -383,11 +388,11 @@ mod tests {
         let mut changes = store.apply(Batch { upserts, removes: vec![] });
         let statuses = BTreeMap::from([(id("web"), observed("u", &[]))]);
         addressing.observe_statuses(&statuses);
-        addressing.assign(&store, &controllers, &mut changes);
+        addressing.assign(&store, &controllers, &Budgets::default(), &mut changes);
         let mut reassigns = |apply: &dyn Fn(&mut GatewayAddressing)| {
             apply(&mut addressing);
             let mut changes = Changes::new();
-            addressing.assign(&store, &controllers, &mut changes);
+            addressing.assign(&store, &controllers, &Budgets::default(), &mut changes);
             !changes.is_empty()
         };
         let service = GatewayServiceState {

@@ -19,7 +19,7 @@ use crate::upstream::UpstreamRegistry;
 
 /// Prints the problems of the manifests. The exit status shows whether there are any.
 pub fn check(options: CheckOptions) -> anyhow::Result<ExitStatus> {
-    let BudgetOptions { warn_only, namespace_bytes } = options.budgets;
+    let BudgetOptions { warn_only, namespace_bytes, gateway_ports } = options.budgets;
     let mut manifests =
         Manifests::new(options.paths.clone(), options.channel).with_large_objects(options.budgets.large_objects());
     let update = manifests.read();
@@ -32,7 +32,7 @@ pub fn check(options: CheckOptions) -> anyhow::Result<ExitStatus> {
     let factory = PluginFactory { fail_open, ..PluginFactory::offline(plugins::REGISTRY) };
     let ingresses = IngressConfig::without_listeners(&options.ingress_class);
     let upstreams = Arc::new(UpstreamRegistry::default());
-    let budgets = Budgets { warn_only, namespace_bytes };
+    let budgets = Budgets { warn_only, namespace_bytes, gateway_ports };
     let mut control = Control::new(options.gateways, upstreams, factory, ingresses, budgets, snapshots);
     control.apply(update.batch);
 

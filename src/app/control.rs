@@ -180,7 +180,7 @@ impl Control {
 
     /// Assigns addresses to Gateways as far as they are known, and publishes the Services they need.
     pub(super) fn assign(&mut self) {
-        self.addressing.assign(&self.store, &self.controllers, &mut self.uncompiled);
+        self.addressing.assign(&self.store, &self.controllers, &self.budgets, &mut self.uncompiled);
     }
 
     /// Stores the results of binding addresses.
@@ -189,7 +189,7 @@ impl Control {
             return;
         }
         self.binds = binds;
-        let has_listeners = |id: &&ObjectId| matches!(id.kind, Kind::Gateway | Kind::Ingress);
+        let has_listeners = |id: &&ObjectId| matches!(id.kind, Kind::Gateway | Kind::ListenerSet | Kind::Ingress);
         let ids: Vec<_> = self.verdicts.keys().filter(has_listeners).cloned().collect();
         for id in ids {
             self.update_verdict(id);

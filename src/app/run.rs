@@ -251,8 +251,8 @@ fn new_control(
 ) -> anyhow::Result<Control> {
     let ingresses = IngressConfig::with_listeners(&options.ingress_class, &options.ingress)?;
     let (upstreams, snapshots) = (data_plane.upstreams.clone(), data_plane.snapshots.clone());
-    let BudgetOptions { warn_only, namespace_bytes } = options.budgets;
-    let budgets = Budgets { warn_only, namespace_bytes };
+    let BudgetOptions { warn_only, namespace_bytes, gateway_ports } = options.budgets;
+    let budgets = Budgets { warn_only, namespace_bytes, gateway_ports };
     let mut control = Control::new(options.gateways.clone(), upstreams, plugins, ingresses, budgets, snapshots);
     if let Some(address) = admin_address {
         control.forbid_admin_backend(address);

@@ -18,6 +18,10 @@ pub(super) struct BudgetArgs {
     /// refused
     #[arg(long, value_name = "SIZE", env = "PORTICO_NAMESPACE_BUDGET", default_value_t = MemorySize(64 << 20))]
     namespace_budget: MemorySize,
+
+    /// Number of ports of a Gateway together with its ListenerSets; further ports of ListenerSets are refused
+    #[arg(long, value_name = "COUNT", env = "PORTICO_MAX_GATEWAY_PORTS", default_value_t = 256)]
+    max_gateway_ports: u16,
 }
 
 /// Limits of the configuration, resolved.
@@ -26,6 +30,7 @@ pub struct BudgetOptions {
     pub warn_only: bool,
     /// In bytes.
     pub namespace_bytes: u64,
+    pub gateway_ports: usize,
 }
 
 impl BudgetOptions {
@@ -38,6 +43,10 @@ impl BudgetOptions {
 impl BudgetArgs {
     pub(super) fn resolve(self) -> BudgetOptions {
         let namespace_bytes = u64::try_from(self.namespace_budget.0).unwrap_or(u64::MAX);
-        BudgetOptions { warn_only: self.limits_warn_only, namespace_bytes }
+        BudgetOptions {
+            warn_only: self.limits_warn_only,
+            namespace_bytes,
+            gateway_ports: self.max_gateway_ports.into(),
+        }
     }
 }

@@ -1,17 +1,16 @@
-//! Attaches a route to its parents: whether the Gateway exists, has a matching listener, and allows the route.
+//! Attaches a route to its parents: whether the Gateway or ListenerSet exists, has a matching listener, and allows the route.
 //!
 //! The checks run in the order that Gateway API specifies. If listeners reject the route for different reasons, the
 //! condition reports the latest of the failed checks.
 
 use std::sync::Arc;
 
-use super::gateway::GatewayPlan;
 use super::hostname::intersects;
+use super::label_selector;
 use super::listener::{ListenerId, ListenerPlan, Namespaces};
+use super::parent_plans::{ParentPlans, PlannedParent, parent_id};
 use super::verdict::{Code, Condition};
-use super::{PlanMap, label_selector};
 use crate::api::gateway::ParentReference;
-use crate::api::kind::GATEWAY_GROUP;
 use crate::api::{Kind, ObjectKey};
 use crate::diagnostic::{Diagnostic, Topic};
 use crate::snapshot::host::HostPattern;
@@ -25,9 +24,10 @@ pub(super) struct RouteOrigin<'a> {
     pub hosts: &'a [HostPattern],
 }
 
-/// The listeners of one Gateway that accept the route.
+/// The listeners of one parent that accept the route.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Attachment {
+    /// The parent, or the Gateway of the ListenerSet.
     pub gateway: ObjectKey,
     pub listeners: Vec<ListenerId>,
     /// Whether the route counts as attached; false if all of its rules were dropped.
@@ -47,50 +47,46 @@ pub(super) enum ParentResult {
 /// Resolves the parent reference in `field` of the route, and attaches the route to that parent.
 pub(super) fn resolve_parent(
     store: &Store,
-    gateways: &PlanMap<GatewayPlan>,
+    parents: &ParentPlans,
     route: &RouteOrigin<'_>,
     reference: &ParentReference,
     field: &str,
 ) -> ParentResult {
-    if reference.group != GATEWAY_GROUP || reference.kind != Kind::Gateway.name() {
+    let Some(id) = parent_id(&route.key.namespace, reference) else {
         let slash = if reference.group.is_empty() { "" } else { "/" };
         let message = format!("parents of kind {}{slash}{} are not served", reference.group, reference.kind);
         return ParentResult::NotServed(Some(Diagnostic::warning(
             format!("{field}.kind"),
             message,
-            "attach to a Gateway",
+            "attach to a Gateway or ListenerSet",
         )));
-    }
-    let key = parent_key(route.key, reference);
-    let Some(gateway) = gateways.get(&key) else {
-        if store.gateways.contains_key(&key) {
+    };
+    let Some(parent) = parents.parent(&route.key.namespace, reference) else {
+        if store.meta(&id).is_some() {
             return ParentResult::NotServed(None);
         }
         let remedy = "create it, or correct name and namespace";
-        let missing = Diagnostic::not_found(format!("{field}.name"), format!("Gateway {key}"), remedy);
+        let missing = Diagnostic::not_found(format!("{field}.name"), id.to_string(), remedy);
         return ParentResult::Missing(missing.into_warning().with_topic(Topic::MissingParent));
     };
-    let outcome = matching_listeners(store, gateway, route, reference, field);
-    let outcome = outcome.map(|listeners| Attachment { gateway: key, listeners, is_counted: true });
-    ParentResult::Served(gateway.controller.clone(), outcome)
-}
-
-/// The Gateway to which a parent reference of the route refers.
-pub(super) fn parent_key(route: &ObjectKey, reference: &ParentReference) -> ObjectKey {
-    ObjectKey::new(reference.namespace.as_deref().unwrap_or(&route.namespace), &reference.name)
+    let gateway = parent.gateway;
+    let outcome = matching_listeners(store, parent, route, reference, field);
+    let attach = |listeners| Attachment { gateway: gateway.key.clone(), listeners, is_counted: true };
+    ParentResult::Served(gateway.controller.clone(), outcome.map(attach))
 }
 
 fn matching_listeners(
     store: &Store,
-    gateway: &GatewayPlan,
+    parent: PlannedParent<'_>,
     route: &RouteOrigin<'_>,
     reference: &ParentReference,
     field: &str,
 ) -> Result<Vec<ListenerId>, Condition> {
+    let name = format!("{} {}", parent.kind, parent.key);
     let reject = |code: Code, subfield: &str, message: String, remedy: String| {
         Err(Condition::new(code, vec![Diagnostic::error(format!("{field}{subfield}"), message, remedy)]))
     };
-    let referenced: Vec<_> = gateway.listeners.iter().filter(|listener| is_referenced(listener, reference)).collect();
+    let referenced: Vec<_> = parent.listeners.iter().filter(|listener| is_referenced(listener, reference)).collect();
     if referenced.is_empty() {
         let (subfield, lack) = match (&reference.section_name, reference.port) {
             (Some(section), Some(port)) => (".sectionName", format!("no listener {section} on port {port}")),
@@ -99,22 +95,22 @@ fn matching_listeners(
             (None, None) => (".name", "no listener".to_owned()),
         };
         let available =
-            gateway.listeners.iter().map(|listener| format!("{} (port {})", listener.id.name, listener.port));
+            parent.listeners.iter().map(|listener| format!("{} (port {})", listener.id.name, listener.port));
         let available: Vec<_> = available.collect();
-        let message = format!("Gateway {} has {lack}", gateway.key);
+        let message = format!("{name} has {lack}");
         return reject(Code::RouteNoMatchingParent, subfield, message, format!("use one of {}", available.join(", ")));
     }
-    let allowing: Vec<_> = referenced.iter().filter(|listener| allows_route(store, gateway, listener, route)).collect();
+    let allowing: Vec<_> = referenced.iter().filter(|listener| allows_route(store, parent, listener, route)).collect();
     if allowing.is_empty() {
         let is_kind_supported = referenced.iter().any(|listener| supports_kind(listener, route.kind));
         let (message, remedy) = if is_kind_supported {
             (
-                format!("Gateway {} does not allow routes of namespace {}", gateway.key, route.key.namespace),
+                format!("{name} does not allow routes of namespace {}", route.key.namespace),
                 "change allowedRoutes.namespaces of the listener, or the namespace's labels".to_owned(),
             )
         } else {
             (
-                format!("no listener of Gateway {} supports routes of kind {}", gateway.key, route.kind),
+                format!("no listener of {name} supports routes of kind {}", route.kind),
                 "change allowedRoutes.kinds or protocol of the listener".to_owned(),
             )
         };
@@ -131,7 +127,7 @@ fn matching_listeners(
             Code::RouteNoMatchingListenerHostname,
             vec![Diagnostic::error(
                 "spec.hostnames",
-                format!("no hostname intersects a listener hostname of Gateway {}", gateway.key),
+                format!("no hostname intersects a listener hostname of {name}"),
                 format!("use hostnames within {}", hostnames.join(" or ")),
             )],
         ));
@@ -148,12 +144,12 @@ fn supports_kind(listener: &ListenerPlan, kind: Kind) -> bool {
     listener.supported_kinds.iter().any(|supported| supported.group == kind.group() && supported.kind == kind.name())
 }
 
-fn allows_route(store: &Store, gateway: &GatewayPlan, listener: &ListenerPlan, route: &RouteOrigin<'_>) -> bool {
+fn allows_route(store: &Store, parent: PlannedParent<'_>, listener: &ListenerPlan, route: &RouteOrigin<'_>) -> bool {
     supports_kind(listener, route.kind)
         && match &listener.namespaces {
             Namespaces::All => true,
             Namespaces::None => false,
-            Namespaces::Same => route.key.namespace == gateway.key.namespace,
+            Namespaces::Same => route.key.namespace == parent.key.namespace,
             Namespaces::Selector(selector) => store
                 .namespaces
                 .get(&ObjectKey::cluster(&route.key.namespace))

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::certificates::{self, SecretCache};
 use super::verdict::{Code, Condition};
-use crate::api::Object;
 use crate::api::gateway::Gateway;
+use crate::api::{Kind, Object, ObjectId};
 use crate::snapshot::certs::Certificate;
 use crate::store::Store;
 
@@ -43,7 +43,13 @@ impl BackendClient {
             return (BackendClient::Anonymous, None);
         };
         let field = "spec.tls.backend.clientCertificateRef";
-        match certificates::resolve(store, secrets, &gateway.meta.key, reference, field) {
+        match certificates::resolve(
+            store,
+            secrets,
+            &ObjectId::new(Kind::Gateway, gateway.meta.key.clone()),
+            reference,
+            field,
+        ) {
             Ok(certificate) => {
                 let resolved = Condition::without_diagnostics(Code::GatewayResolvedRefs);
                 (BackendClient::Certificate(certificate), Some(resolved))

@@ -17,7 +17,7 @@ use super::verdict::Code;
 use crate::api::core::Secret;
 use crate::api::gateway::SecretObjectReference;
 use crate::api::kind::CORE_GROUP;
-use crate::api::{Kind, Object, ObjectKey};
+use crate::api::{Kind, Object, ObjectId, ObjectKey};
 use crate::diagnostic::Diagnostic;
 use crate::snapshot::certs::Certificate;
 use crate::snapshot::client_validation::{ClientValidation, ClientValidationMode};
@@ -78,11 +78,11 @@ impl SecretCache {
     }
 }
 
-/// The certificate that a Gateway's reference resolves to.
+/// The certificate that a reference of a Gateway or ListenerSet resolves to.
 pub(super) fn resolve(
     store: &Store,
     secrets: &mut SecretCache,
-    gateway: &ObjectKey,
+    referrer: &ObjectId,
     reference: &SecretObjectReference,
     field: &str,
 ) -> Result<Arc<Certificate>, (Code, Diagnostic)> {
@@ -96,12 +96,12 @@ pub(super) fn resolve(
         let problem = Diagnostic::error(field, message, "refer to a Secret of type kubernetes.io/tls");
         return Err((Code::ListenerInvalidCertificateRef, problem));
     }
-    let namespace = reference.namespace.as_deref().unwrap_or(&gateway.namespace);
+    let namespace = reference.namespace.as_deref().unwrap_or(&referrer.key.namespace);
     let target = ObjectKey::new(namespace, &reference.name);
-    // Permission is checked before existence, so that a Gateway without permission does not reveal whether the Secret
+    // Permission is checked before existence, so that an object without permission does not reveal whether the Secret
     // exists.
     let crossing = CrossNamespaceReference {
-        from: Referrer { kind: Kind::Gateway, namespace: &gateway.namespace },
+        from: Referrer { kind: referrer.kind, namespace: &referrer.key.namespace },
         to: Kind::Secret,
         target: &target,
     };

@@ -4,7 +4,6 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
-use super::gateway::GatewayPlan;
 use crate::diagnostic::Diagnostic;
 use crate::snapshot::BindAddress;
 use crate::upstream::{AddressPolicy, AddressSources, BlockedAddress, EndpointAddress, TrustModel};
@@ -41,9 +40,9 @@ impl ForbiddenDifference {
 }
 
 impl ForbiddenAddresses {
-    /// `ingresses` are the sockets of Ingresses, `admin` is the address of the admin listener.
-    pub(super) fn new<'a>(
-        gateways: impl Iterator<Item = &'a GatewayPlan>,
+    /// `gateways` and `ingresses` are their sockets, `admin` is the address of the admin listener.
+    pub(super) fn new(
+        gateways: impl Iterator<Item = BindAddress>,
         ingresses: impl Iterator<Item = BindAddress>,
         admin_address: Option<SocketAddr>,
         replicas: &BTreeSet<IpAddr>,
@@ -56,7 +55,7 @@ impl ForbiddenAddresses {
         let replica_admins =
             reachable_admin.iter().flat_map(|admin| replicas.iter().map(|ip| SocketAddr::new(*ip, admin.port())));
         // The transport protocol is ignored: neither the TCP nor the UDP port of a listener is a backend.
-        let served = gateways.flat_map(GatewayPlan::sockets).chain(ingress_sockets.iter().copied());
+        let served = gateways.chain(ingress_sockets.iter().copied());
         let sockets = served.map(|address| address.socket).chain(admin).chain(replica_admins).collect();
         ForbiddenAddresses {
             sockets,

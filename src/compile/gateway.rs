@@ -8,28 +8,50 @@ use std::sync::Arc;
 use super::addresses::{AssignedAddresses, ClientPath};
 use super::backend_client::BackendClient;
 use super::certificates::SecretCache;
-use super::listener::{self, ListenerId, ListenerPlan};
+use super::gateway_ports::GatewayPorts;
+use super::listener::{self, ListenerId, ListenerPlan, ListenerSource};
 use super::port_owners::{FamilyPort, PortOwners};
 use super::verdict::{Code, Condition, ListenerVerdict, Verdict};
-use super::{CompileContext, frontend_validation, gateway_parameters};
+use super::{CompileContext, allowed_listeners, frontend_validation, gateway_parameters, listener_conflicts};
 use crate::api::gateway::{Gateway, GatewayClass, ParentReference};
-use crate::api::{Kind, Object, ObjectKey};
+use crate::api::{Kind, Object, ObjectId, ObjectKey};
 use crate::diagnostic::{Diagnostic, Reason};
 use crate::snapshot::BindAddress;
 use crate::snapshot::certs::Certificates;
 use crate::store::{Store, acceptance};
-use crate::transport_protocol::TransportPort;
 
-/// The routes that may have to be planned again because the plan of their Gateway changed.
+/// The routes that may have to be planned again because the plan of their Gateway or ListenerSet changed.
 #[derive(Debug, PartialEq)]
 pub(super) enum RouteDifference {
-    /// All routes of the Gateway: their parents may lead to other listeners, or to other ports for redirects.
+    /// All routes of the Gateway or ListenerSet: their parents may lead to other listeners, or to other ports for redirects.
     All,
     /// Those that refer to one of these listeners, which admit other routes than before.
     Listeners(BTreeSet<Arc<str>>),
 }
 
 impl RouteDifference {
+    /// What the routes of an object with these listeners can see of the difference to its listeners before.
+    pub(super) fn between(listeners: &[ListenerPlan], before: &[ListenerPlan]) -> RouteDifference {
+        let seen_by_all = |listeners: &[ListenerPlan]| -> Vec<_> {
+            let seen = listeners
+                .iter()
+                .map(|listener| (listener.id.clone(), listener.port, listener.hostname.clone(), listener.secure));
+            seen.collect()
+        };
+        if seen_by_all(listeners) != seen_by_all(before) {
+            return RouteDifference::All;
+        }
+        let admission = |listener: &ListenerPlan| (listener.supported_kinds.clone(), listener.namespaces.clone());
+        let listeners = listeners.iter().zip(before);
+        let differing = listeners.filter(|(listener, before)| admission(listener) != admission(before));
+        RouteDifference::Listeners(differing.map(|(listener, _)| listener.id.name.clone()).collect())
+    }
+
+    /// Whether no route has to be planned again.
+    pub(super) fn is_none(&self) -> bool {
+        matches!(self, RouteDifference::Listeners(names) if names.is_empty())
+    }
+
     /// Whether a route with these parents may have to be planned again.
     pub(super) fn affects(&self, parents: &[ParentReference]) -> bool {
         match self {
@@ -55,6 +77,8 @@ pub(super) struct GatewayPlan {
     pub certificates: Vec<Arc<Certificates>>,
     /// How connections to backends authenticate themselves.
     pub backend_client: BackendClient,
+    /// Whether the Gateway is rejected as a whole, and not served.
+    pub is_stopped: bool,
     /// Addresses to listen on.
     pub bind_addresses: Vec<IpAddr>,
     /// Addresses to write into the status.
@@ -128,12 +152,10 @@ pub(super) fn port_owners(cx: CompileContext<'_>) -> PortOwners {
         {
             continue;
         }
-        for listener in gateway.spec.listeners.iter().filter(|listener| listener::needs_port(listener)) {
-            let Some(transport) = listener::transport(listener) else { continue };
-            let port = u16::try_from(listener.port).ok().map(|number| TransportPort { transport, number });
-            let Some(port) = port.and_then(|port| assigned.ports.bound_port(port)) else { continue };
+        for wanted in allowed_listeners::wanted_ports(cx.store, gateway, cx.inputs.budgets) {
+            let Some(port) = assigned.ports.bound_port(wanted) else { continue };
             for address in &assigned.bind_addresses {
-                owners.claim(BindAddress::new(transport, *address, port), &gateway.meta.key);
+                owners.claim(BindAddress::new(wanted.transport, *address, port), &gateway.meta.key);
             }
         }
     }
@@ -156,31 +178,14 @@ pub(super) fn plan(
     let assigned = cx.inputs.addresses.get(&gateway.meta.key).unwrap_or(&no_addresses);
     let rejection = rejection(cx.store, gateway, class, &assigned.unsupported);
     let is_stopped = rejection.as_ref().is_some_and(|rejection| rejection.stops_serving(assigned));
-    let can_bind = !is_stopped && !assigned.bind_addresses.is_empty();
-    let (mut listeners, certificates) = listener::plan_all(cx.store, secrets, gateway, &|transport, port| {
-        let port = assigned.ports.bound_port(TransportPort { transport, number: port })?;
-        let owner_at =
-            |address: &IpAddr| owners.other_owner(BindAddress::new(transport, *address, port), &gateway.meta.key);
-        assigned
-            .bind_addresses
-            .iter()
-            .filter(|_| !is_stopped)
-            .find_map(|address| Some((*address, owner_at(address)?.clone())))
-    });
-    for listener in &mut listeners {
-        let port = TransportPort { transport: listener.transport(), number: listener.port };
-        listener.bound_port = assigned.ports.bound_port(port);
-        if !can_bind {
-            let problem = Diagnostic::of_object("its Gateway is not served", "see the conditions of the Gateway")
-                .with_reason(Reason::OtherCondition);
-            listener.set_not_served(Code::ListenerNotProgrammed, problem);
-        } else if listener.bound_port.is_none() && listener.opens_port() {
-            let message = format!("the Service of the Gateway does not have port {port} yet");
-            let remedy =
-                "the leading replica of Portico adds it; if it stays missing, see the conditions of the Gateway";
-            listener.set_not_served(Code::ListenerPending, Diagnostic::of_object(message, remedy));
-        }
-    }
+    let ports = GatewayPorts::new(&gateway.meta.key, assigned, owners, is_stopped);
+    let declared_by = ObjectId::new(Kind::Gateway, gateway.meta.key.clone());
+    let source = ListenerSource { declared_by: &declared_by, gateway, listeners: &gateway.spec.listeners };
+    let conflicts = listener_conflicts::find(&gateway.spec.listeners);
+    let (mut listeners, certificates) =
+        listener::plan_all(cx.store, secrets, source, &conflicts, &|port| ports.other_owner(port));
+    listeners.iter_mut().for_each(|listener| ports.assign(listener));
+    let can_bind = ports.can_bind();
 
     let mut remarks = remarks_on_ignored_fields(gateway);
     remarks.extend(missing_class_remark(cx, gateway));
@@ -198,8 +203,9 @@ pub(super) fn plan(
         problems.extend(remarks);
         Condition::new(code, problems)
     };
-    let is_stopped = rejection.is_some().then_some(is_stopped).or(size_problem.is_some().then_some(true));
-    let programmed = programmed_condition(is_stopped, assigned, &listeners);
+    let is_too_large = size_problem.is_some();
+    let stopped_by_rejection = rejection.is_some().then_some(is_stopped).or(is_too_large.then_some(true));
+    let programmed = programmed_condition(stopped_by_rejection, assigned, &listeners);
     let accepted = match rejection {
         // Without its listeners, nothing else about it is of interest.
         _ if size_problem.is_some() => Condition::new(Code::GatewayInvalid, size_problem.into_iter().collect()),
@@ -216,6 +222,7 @@ pub(super) fn plan(
         generation: gateway.meta.generation,
         controller: controller_of_class(cx.store, gateway),
         class: gateway.spec.gateway_class_name.clone(),
+        is_stopped: is_stopped || is_too_large,
         bind_addresses: if can_bind { assigned.bind_addresses.clone() } else { Vec::new() },
         reported_addresses: if can_bind { assigned.reported_addresses.clone() } else { Vec::new() },
         conditions: [accepted, programmed].into_iter().chain(resolved_refs).chain(insecure).collect(),
@@ -251,39 +258,45 @@ fn programmed_condition(
 }
 
 impl GatewayPlan {
-    /// What routes can see of the difference to another plan. They see no certificates, addresses or conditions.
+    /// Whether routes see another Gateway than before, whichever of its listeners they are attached to.
+    pub(super) fn differs_for_all_routes(&self, other: &GatewayPlan) -> bool {
+        self.controller != other.controller || self.backend_client != other.backend_client
+    }
+
+    /// What its own routes can see of the difference to another plan. They see no certificates, addresses or
+    /// conditions.
     pub(super) fn difference_for_routes(&self, other: &GatewayPlan) -> RouteDifference {
-        let seen_by_all = |plan: &GatewayPlan| -> Vec<_> {
-            let listeners = plan.listeners.iter();
-            listeners
-                .map(|listener| (listener.id.clone(), listener.port, listener.hostname.clone(), listener.secure))
-                .collect()
-        };
-        let is_same_client = self.backend_client == other.backend_client;
-        if self.controller != other.controller || !is_same_client || seen_by_all(self) != seen_by_all(other) {
+        if self.differs_for_all_routes(other) {
             return RouteDifference::All;
         }
-        let admission = |listener: &ListenerPlan| (listener.supported_kinds.clone(), listener.namespaces.clone());
-        let listeners = self.listeners.iter().zip(&other.listeners);
-        let differing = listeners.filter(|(listener, other)| admission(listener) != admission(other));
-        RouteDifference::Listeners(differing.map(|(listener, _)| listener.id.name.clone()).collect())
+        RouteDifference::between(&self.listeners, &other.listeners)
     }
 
-    /// Every address at which a listener is reachable.
-    pub(super) fn sockets(&self) -> impl Iterator<Item = BindAddress> + '_ {
+    /// Whether the condition Accepted is false, for another reason than that its own listeners are not valid.
+    pub(super) fn is_rejected(&self) -> bool {
+        let accepted = self.conditions.iter().find(|condition| condition.code.condition() == "Accepted");
+        accepted.is_some_and(|accepted| !accepted.code.status() && accepted.code != Code::GatewayNoListenerValid)
+    }
+
+    /// Every address at which one of these listeners of the Gateway is reachable.
+    pub(super) fn sockets<'a>(&self, listeners: impl Iterator<Item = &'a ListenerPlan>) -> BTreeSet<BindAddress> {
         let reported: Vec<IpAddr> = self.reported_addresses.iter().filter_map(|address| address.parse().ok()).collect();
-        self.listeners.iter().filter(|listener| listener.opens_port()).flat_map(move |listener| {
-            let bound = self.bound_sockets(listener);
-            let reported = reported.clone().into_iter();
-            bound.into_iter().chain(reported.map(|ip| BindAddress::new(listener.transport(), ip, listener.port)))
-        })
+        let ports = listeners
+            .filter(|listener| listener.opens_port())
+            .map(|listener| (listener.transport(), listener.bound_port, listener.port));
+        let ports: BTreeSet<_> = ports.collect();
+        let sockets = ports.into_iter().flat_map(|(transport, bound, port)| {
+            let bound = bound.map(|bound| self.bind_addresses.iter().map(move |ip| (*ip, bound)));
+            let reported = reported.iter().map(move |ip| (*ip, port));
+            let sockets = bound.into_iter().flatten().chain(reported);
+            sockets.map(move |(ip, port)| BindAddress::new(transport, ip, port))
+        });
+        sockets.collect()
     }
 
-    /// Whether a listener wants one of these ports, whether it got it or not.
-    pub(super) fn wants_port_of(&self, ports: &BTreeSet<FamilyPort>) -> bool {
-        self.listeners.iter().any(|listener| {
-            self.bound_sockets(listener).into_iter().any(|address| ports.contains(&FamilyPort::from(address)))
-        })
+    /// Whether a listener of the Gateway wants one of these ports, whether it got it or not.
+    pub(super) fn wants_port_of(&self, listener: &ListenerPlan, ports: &BTreeSet<FamilyPort>) -> bool {
+        self.bound_sockets(listener).into_iter().any(|address| ports.contains(&FamilyPort::from(address)))
     }
 
     /// The sockets that a listener binds.
@@ -292,28 +305,43 @@ impl GatewayPlan {
         self.bind_addresses.iter().map(|ip| BindAddress::new(listener.transport(), *ip, port)).collect()
     }
 
-    /// The verdict. `attached_count` returns the number of routes that are attached to a listener.
-    pub(super) fn verdict(&self, attached_count: impl Fn(&ListenerId) -> u32) -> Verdict {
+    /// The verdicts on listeners of the Gateway.
+    pub(super) fn listener_verdicts(
+        &self,
+        listeners: &[ListenerPlan],
+        state: &impl ListenerState,
+    ) -> Vec<ListenerVerdict> {
+        let verdict = |listener: &ListenerPlan| ListenerVerdict {
+            name: listener.id.name.to_string(),
+            port: listener.port,
+            attached_routes: state.attached_routes(&listener.id),
+            supported_kinds: listener.supported_kinds.clone(),
+            sockets: if listener.opens_port() { self.bound_sockets(listener) } else { Vec::new() },
+            conditions: listener.conditions.iter().chain(state.overlap(&listener.id)).cloned().collect(),
+        };
+        listeners.iter().map(verdict).collect()
+    }
+
+    /// The verdict. `attached_sets`: the number of its accepted ListenerSets, if any refers to it.
+    pub(super) fn verdict(&self, state: &impl ListenerState, attached_sets: Option<u32>) -> Verdict {
         Verdict {
             generation: self.generation,
             conditions: self.conditions.clone(),
             acceptance: Some(acceptance(&self.controller, &self.class)),
             addresses: self.reported_addresses.clone(),
-            listeners: self
-                .listeners
-                .iter()
-                .map(|listener| ListenerVerdict {
-                    name: listener.id.name.to_string(),
-                    port: listener.port,
-                    attached_routes: attached_count(&listener.id),
-                    supported_kinds: listener.supported_kinds.clone(),
-                    sockets: if listener.opens_port() { self.bound_sockets(listener) } else { Vec::new() },
-                    conditions: listener.conditions.clone(),
-                })
-                .collect(),
+            listeners: self.listener_verdicts(&self.listeners, state),
+            attached_listener_sets: attached_sets,
             ..Verdict::default()
         }
     }
+}
+
+/// What the status of a listener has in addition to its plan.
+pub(super) trait ListenerState {
+    /// The number of routes that are attached to the listener.
+    fn attached_routes(&self, listener: &ListenerId) -> u32;
+    /// The condition that it overlaps with another listener.
+    fn overlap(&self, listener: &ListenerId) -> Option<&Condition>;
 }
 
 /// The verdict on a Gateway that this controller does not serve: a note, but no conditions.
@@ -418,15 +446,6 @@ fn remarks_on_ignored_fields(gateway: &Object<Gateway>) -> Vec<Diagnostic> {
         }
     };
     let spec = &gateway.spec;
-    remark(
-        spec.allowed_listeners
-            .as_ref()
-            .and_then(|allowed| allowed.namespaces.as_ref())
-            .is_some_and(|namespaces| namespaces.from.as_deref().is_some_and(|from| from != "None")),
-        "spec.allowedListeners",
-        format!("{}s are not served", Kind::ListenerSet).as_str(),
-        "add their listeners to the Gateway",
-    );
     remark(
         spec.default_scope.as_deref().is_some_and(|scope| scope != "None"),
         "spec.defaultScope",

@@ -6,8 +6,7 @@ use std::sync::Arc;
 use super::certificates::{self, SecretCache};
 use super::frontend_validation::{self, PortValidation};
 use super::label_selector;
-use super::listener_conflicts::{self, ListenerConflict};
-use super::listener_overlaps;
+use super::listener_conflicts::{Conflicts, ListenerConflict};
 use super::listener_protocol::ListenerProtocol;
 use super::verdict::{Code, Condition};
 use crate::api::gateway::{Gateway, LabelSelector, Listener, RouteGroupKind};
@@ -18,20 +17,33 @@ use crate::snapshot::TransportProtocol;
 use crate::snapshot::certs::Certificates;
 use crate::snapshot::host::HostPattern;
 use crate::store::Store;
+use crate::transport_protocol::TransportPort;
 
 /// Identifies a listener: its name is unique within the object that declares it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct ListenerId {
-    /// A Gateway.
+    /// A Gateway or ListenerSet.
     pub declared_by: ObjectId,
     pub name: Arc<str>,
+}
+
+impl ListenerId {
+    /// The name in logs, metrics and dumps, which have the Gateway separately: `https`, or `team/shop/https` for a
+    /// listener of the ListenerSet `shop` in the namespace `team`.
+    pub(super) fn label(&self) -> Arc<str> {
+        match self.declared_by.kind {
+            Kind::Gateway => Arc::clone(&self.name),
+            _ => format!("{}/{}", self.declared_by.key, self.name).into(),
+        }
+    }
 }
 
 /// The compiled state of a listener.
 #[derive(Debug, PartialEq)]
 pub(super) struct ListenerPlan {
     pub id: ListenerId,
-    index: usize,
+    /// Index into `spec.listeners`.
+    pub index: usize,
     pub hostname: HostPattern,
     pub protocol: ListenerProtocol,
     /// The port that clients connect to.
@@ -65,7 +77,12 @@ impl ListenerPlan {
     }
 
     pub(super) fn accepted(&self) -> bool {
-        self.conditions.iter().any(|condition| condition.code == Code::ListenerAccepted)
+        self.accepted_code() == Some(Code::ListenerAccepted)
+    }
+
+    /// The code of the condition Accepted.
+    pub(super) fn accepted_code(&self) -> Option<Code> {
+        self.conditions.iter().map(|condition| condition.code).find(|code| code.condition() == "Accepted")
     }
 
     /// Whether clients can connect, even if their handshakes are rejected.
@@ -94,35 +111,32 @@ impl ListenerPlan {
     }
 }
 
-/// Whether the protocol of the listener is served; otherwise the listener does not need its port.
-pub(super) fn needs_port(listener: &Listener) -> bool {
-    !ListenerProtocol::from_listener(listener).route_kinds().is_empty()
+/// The listeners of an object, and the Gateway that serves them.
+#[derive(Clone, Copy)]
+pub(super) struct ListenerSource<'a> {
+    /// The Gateway, or a ListenerSet.
+    pub declared_by: &'a ObjectId,
+    pub gateway: &'a Object<Gateway>,
+    pub listeners: &'a [Listener],
 }
 
-/// The transport protocol of a listener; `None` if its protocol is unknown.
-pub(super) fn transport(listener: &Listener) -> Option<TransportProtocol> {
-    ListenerProtocol::from_listener(listener).transport()
-}
+/// Finds another Gateway that owns a port, and at which address.
+pub(super) type OtherOwner<'a> = dyn Fn(TransportPort) -> Option<(IpAddr, ObjectKey)> + 'a;
 
-/// Plans all listeners of a Gateway together, since they may conflict. `other_owner` finds another Gateway that owns a
-/// port, and at which address. The certificates are returned separately because routes do not depend on them.
+/// Plans all listeners of an object. The certificates are returned separately because routes do not depend on them.
 pub(super) fn plan_all(
     store: &Store,
     secrets: &mut SecretCache,
-    gateway: &Object<Gateway>,
-    other_owner: &dyn Fn(TransportProtocol, u16) -> Option<(IpAddr, ObjectKey)>,
+    source: ListenerSource<'_>,
+    conflicts: &Conflicts,
+    other_owner: &OtherOwner<'_>,
 ) -> (Vec<ListenerPlan>, Vec<Arc<Certificates>>) {
-    let listeners = &gateway.spec.listeners;
-    let conflicts = listener_conflicts::find(listeners);
     let (mut plans, mut certificates) = (Vec::new(), Vec::new());
-    for (index, listener) in listeners.iter().enumerate() {
+    for (index, listener) in source.listeners.iter().enumerate() {
         let (plan, listener_certificates) =
-            plan(store, secrets, gateway, index, listener, conflicts.get(&index), other_owner);
+            plan(store, secrets, source, index, listener, conflicts.get(&index), other_owner);
         plans.push(plan);
         certificates.push(Arc::new(listener_certificates));
-    }
-    for (index, overlap) in listener_overlaps::find(listeners, &certificates) {
-        plans[index].conditions.push(overlap);
     }
     (plans, certificates)
 }
@@ -130,25 +144,25 @@ pub(super) fn plan_all(
 fn plan(
     store: &Store,
     secrets: &mut SecretCache,
-    gateway: &Object<Gateway>,
+    source: ListenerSource<'_>,
     index: usize,
     listener: &Listener,
     conflict: Option<&ListenerConflict>,
-    other_owner: &dyn Fn(TransportProtocol, u16) -> Option<(IpAddr, ObjectKey)>,
+    other_owner: &OtherOwner<'_>,
 ) -> (ListenerPlan, Certificates) {
     let field = format!("spec.listeners[{index}]");
     let protocol = ListenerProtocol::from_listener(listener);
     let (supported_kinds, kind_problems) = supported_route_kinds(protocol, listener, &field);
     let validation = match protocol {
-        ListenerProtocol::Https => PortValidation::of_port(store, secrets, gateway, port(listener)),
+        ListenerProtocol::Https => PortValidation::of_port(store, secrets, source.gateway, port(listener)),
         _ => None,
     };
     let (certificates, mut certificates_resolved) = match protocol.terminates_tls() {
-        true => resolve_certificates(store, secrets, gateway, listener, &field),
+        true => resolve_certificates(store, secrets, source.declared_by, listener, &field),
         false => (Certificates::default(), Condition::without_diagnostics(Code::ListenerResolvedRefs)),
     };
     let mut client_validation = None;
-    let mut rejection = rejection(gateway, listener, conflict, other_owner, &field);
+    let mut rejection = rejection(source.gateway, listener, conflict, other_owner, &field);
     if let Some(validation) = validation {
         let unverifiable = validation.rejection().map(|problem| (Code::ListenerNoValidCaCertificate, vec![problem]));
         rejection = rejection.or(unverifiable);
@@ -178,14 +192,12 @@ fn plan(
         problems if problems.is_empty() => certificates_resolved,
         problems => Condition::new(Code::ListenerInvalidRouteKinds, problems),
     });
-    if let Some(conflict) = conflict {
-        conditions.push(Condition::new(conflict.conflicted_code(), vec![conflict.problem.clone()]));
+    if let Some((code, problem)) = conflict.and_then(|conflict| Some((conflict.conflicted_code()?, &conflict.problem)))
+    {
+        conditions.push(Condition::new(code, vec![problem.clone()]));
     }
     let plan = ListenerPlan {
-        id: ListenerId {
-            declared_by: ObjectId::new(Kind::Gateway, gateway.meta.key.clone()),
-            name: Arc::from(&*listener.name),
-        },
+        id: ListenerId { declared_by: source.declared_by.clone(), name: Arc::from(&*listener.name) },
         index,
         hostname: HostPattern::parse(listener.hostname.as_deref()),
         protocol,
@@ -210,7 +222,7 @@ fn rejection(
     gateway: &Object<Gateway>,
     listener: &Listener,
     conflict: Option<&ListenerConflict>,
-    other_owner: &dyn Fn(TransportProtocol, u16) -> Option<(IpAddr, ObjectKey)>,
+    other_owner: &OtherOwner<'_>,
     field: &str,
 ) -> Option<(Code, Vec<Diagnostic>)> {
     let protocol = ListenerProtocol::from_listener(listener);
@@ -226,9 +238,9 @@ fn rejection(
     if let Some(conflict) = conflict {
         return Some((conflict.accepted_code(), vec![conflict.problem.clone()]));
     }
-    let port = port(listener);
-    let (address, owner) = other_owner(protocol.transport()?, port)?;
-    let message = format!("port {port} of {address} is used by Gateway {owner}");
+    let port = TransportPort { transport: protocol.transport()?, number: port(listener) };
+    let (address, owner) = other_owner(port)?;
+    let message = format!("port {} of {address} is used by Gateway {owner}", port.number);
     let remedy = "choose another port, or give this Gateway a separate address";
     Some((Code::ListenerPortUnavailable, vec![Diagnostic::error(format!("{field}.port"), message, remedy)]))
 }
@@ -292,7 +304,7 @@ fn supported_route_kinds(
 fn resolve_certificates(
     store: &Store,
     secrets: &mut SecretCache,
-    gateway: &Object<Gateway>,
+    declared_by: &ObjectId,
     listener: &Listener,
     field: &str,
 ) -> (Certificates, Condition) {
@@ -307,7 +319,7 @@ fn resolve_certificates(
     let (mut certificates, mut problems) = (Vec::new(), Vec::new());
     for (index, reference) in references.iter().enumerate() {
         let field = format!("{field}.tls.certificateRefs[{index}]");
-        match certificates::resolve(store, secrets, &gateway.meta.key, reference, &field) {
+        match certificates::resolve(store, secrets, declared_by, reference, &field) {
             Ok(certificate) => certificates.push(certificate),
             Err((reason, problem)) => {
                 // The first reason becomes the condition's reason; the message has all diagnostics.

@@ -1,80 +1,271 @@
-//! Finds listeners of a Gateway that cannot share their port.
+//! Finds listeners that cannot share their port: within a Gateway, and between a Gateway and its ListenerSets.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
-use super::listener_protocol::{ListenerProtocol, PortGroup};
+use super::listener_protocol::{ListenerProtocol, PortGroup, port};
 use super::verdict::Code;
-use crate::api::gateway::Listener;
+use crate::api::gateway::{Listener, ListenerSet};
+use crate::api::{Kind, Object, ObjectKey};
 use crate::diagnostic::Diagnostic;
 use crate::snapshot::host::HostPattern;
+use crate::transport_protocol::TransportPort;
 
-/// A conflict between two listeners.
+/// Why a listener is refused because of other listeners.
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct ListenerConflict {
-    /// Whether the hostnames conflict; otherwise the protocols do.
-    is_hostname_conflict: bool,
+    kind: ConflictKind,
     pub problem: Diagnostic,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ConflictKind {
+    Hostname,
+    Protocol,
+    TooManyPorts,
+}
+
+/// The conflict of each refused listener of an object, by the listener's index.
+pub(super) type Conflicts = BTreeMap<usize, ListenerConflict>;
+
 impl ListenerConflict {
     pub(super) fn accepted_code(&self) -> Code {
-        if self.is_hostname_conflict {
-            Code::ListenerHostnameConflictRefused
-        } else {
-            Code::ListenerProtocolConflictRefused
+        match self.kind {
+            ConflictKind::Hostname => Code::ListenerHostnameConflictRefused,
+            ConflictKind::Protocol => Code::ListenerProtocolConflictRefused,
+            ConflictKind::TooManyPorts => Code::ListenerTooMany,
         }
     }
 
-    pub(super) fn conflicted_code(&self) -> Code {
-        if self.is_hostname_conflict { Code::ListenerHostnameConflict } else { Code::ListenerProtocolConflict }
+    /// The condition Conflicted, if the listener conflicts with a particular one.
+    pub(super) fn conflicted_code(&self) -> Option<Code> {
+        match self.kind {
+            ConflictKind::Hostname => Some(Code::ListenerHostnameConflict),
+            ConflictKind::Protocol => Some(Code::ListenerProtocolConflict),
+            ConflictKind::TooManyPorts => None,
+        }
+    }
+
+    /// The conflict of a listener with another one that shares its port, and, if the listener has a host, the host.
+    fn with(index: usize, listener: &Listener, other: &Claimant<'_>) -> ListenerConflict {
+        let field = format!("spec.listeners[{index}]");
+        let group = ListenerProtocol::from_listener(listener).port_group();
+        let (kind, problem) = if ListenerProtocol::from_listener(other.listener).port_group() != group {
+            let message = format!(
+                "{other} uses port {} for {}, which cannot share it with {}",
+                other.listener.port, other.listener.protocol, listener.protocol
+            );
+            (ConflictKind::Protocol, Diagnostic::error(format!("{field}.protocol"), message, "use another port"))
+        } else if matches!(group, Some(PortGroup::Stream | PortGroup::Datagram)) {
+            let message = format!("{other} has the same port");
+            (ConflictKind::Hostname, Diagnostic::error(format!("{field}.port"), message, "use another port"))
+        } else {
+            let message = format!("{other} has the same port and hostname");
+            let remedy = "change the hostname or port of one, or remove one";
+            (ConflictKind::Hostname, Diagnostic::error(format!("{field}.hostname"), message, remedy))
+        };
+        ListenerConflict { kind, problem }
+    }
+
+    fn too_many_ports(index: usize, limit: usize) -> ListenerConflict {
+        let message =
+            format!("the listeners of the Gateway already have {limit} ports, the limit of --max-gateway-ports");
+        let problem = Diagnostic::error(format!("spec.listeners[{index}].port"), message, "use one of these ports");
+        ListenerConflict { kind: ConflictKind::TooManyPorts, problem }
     }
 }
 
-/// The first conflict of each listener of a Gateway, by the listener's index. All conflicting listeners are rejected,
-/// as Gateway API allows, so that their order does not matter.
-pub(super) fn find(listeners: &[Listener]) -> BTreeMap<usize, ListenerConflict> {
+/// The first conflict of each listener of an object with another one of it. All conflicting listeners are rejected, as
+/// Gateway API allows, so that their order does not matter.
+pub(super) fn find(listeners: &[Listener]) -> Conflicts {
+    let all: Vec<_> = listeners.iter().enumerate().collect();
+    find_among(&all)
+}
+
+/// The conflicts of listeners of one object, which have these indices.
+fn find_among(listeners: &[(usize, &Listener)]) -> Conflicts {
     let mut conflicts = BTreeMap::new();
-    for (index, listener) in listeners.iter().enumerate() {
-        let protocol = ListenerProtocol::from_listener(listener);
-        let Some(port_group) = protocol.port_group() else { continue };
-        let others = listeners.iter().enumerate().filter(|(other_index, other)| {
-            *other_index != index
-                && other.port == listener.port
-                // The ports of TCP and UDP are independent of each other. Unknown protocols have no transport.
-                && ListenerProtocol::from_listener(other).transport() == protocol.transport()
-        });
-        for (_, other) in others {
-            let other_port_group = ListenerProtocol::from_listener(other).port_group();
-            let field = format!("spec.listeners[{index}]");
-            let is_same_host =
-                HostPattern::parse(other.hostname.as_deref()) == HostPattern::parse(listener.hostname.as_deref());
-            let conflict = if other_port_group != Some(port_group) {
-                let message = format!(
-                    "listener {} uses port {} for {}, which cannot share it with {}",
-                    other.name, other.port, other.protocol, listener.protocol
-                );
-                ListenerConflict {
-                    is_hostname_conflict: false,
-                    problem: Diagnostic::error(format!("{field}.protocol"), message, "use another port"),
-                }
-            } else if matches!(port_group, PortGroup::Stream | PortGroup::Datagram) {
-                // TCP and UDP listeners have no hostname that could distinguish them.
-                let message = format!("listener {} has the same port", other.name);
-                ListenerConflict {
-                    is_hostname_conflict: true,
-                    problem: Diagnostic::error(format!("{field}.port"), message, "use another port"),
-                }
-            } else if is_same_host {
-                let message = format!("listener {} has the same port and hostname", other.name);
-                let remedy = "change the hostname or port of one, or remove one";
-                ListenerConflict {
-                    is_hostname_conflict: true,
-                    problem: Diagnostic::error(format!("{field}.hostname"), message, remedy),
-                }
-            } else {
-                continue;
-            };
-            conflicts.entry(index).or_insert(conflict);
+    for (index, listener) in listeners {
+        let Some(claimed) = port(listener) else { continue };
+        let conflicts_with = |other: &&&(usize, &Listener)| {
+            let (other_index, other) = **other;
+            let shares_port = *other_index != *index && port(other) == Some(claimed);
+            shares_port && (group(other) != group(listener) || host(other) == host(listener))
+        };
+        if let Some((_, other)) = listeners.iter().filter(|other| conflicts_with(&other)).next() {
+            let conflict = ListenerConflict::with(*index, listener, &Claimant { declared_by: None, listener: other });
+            conflicts.insert(*index, conflict);
         }
     }
     conflicts
+}
+
+/// The conflicts of the listeners of a Gateway's ListenerSets, which are in the order of their precedence. Listeners of
+/// the Gateway have precedence over those of ListenerSets, which add at most as many ports as `max_ports` allows.
+pub(super) fn find_in_sets<'a>(
+    gateway: &'a ObjectKey,
+    listeners: &'a [Listener],
+    sets: impl Iterator<Item = &'a Object<ListenerSet>>,
+    max_ports: usize,
+) -> BTreeMap<&'a ObjectKey, Conflicts> {
+    let mut claims = PortClaims::default();
+    for listener in listeners {
+        claims.add(Claimant { declared_by: Some((Kind::Gateway, gateway)), listener });
+    }
+    let mut conflicts = BTreeMap::new();
+    for set in sets {
+        let mut of_set = Conflicts::new();
+        let mut remaining = Vec::new();
+        for (index, listener) in set.spec.listeners.iter().enumerate() {
+            match claims.conflict(index, listener, max_ports) {
+                Some(conflict) => drop(of_set.insert(index, conflict)),
+                None => remaining.push((index, listener)),
+            }
+        }
+        of_set.extend(find_among(&remaining));
+        for (index, listener) in remaining {
+            if !of_set.contains_key(&index) {
+                claims.add(Claimant { declared_by: Some((Kind::ListenerSet, &set.meta.key)), listener });
+            }
+        }
+        if !of_set.is_empty() {
+            conflicts.insert(&set.meta.key, of_set);
+        }
+    }
+    conflicts
+}
+
+/// The ports that listeners use, with those that have precedence.
+#[derive(Default)]
+struct PortClaims<'a> {
+    ports: BTreeMap<TransportPort, PortClaim<'a>>,
+    /// The ports that listeners want, including those that are refused.
+    wanted: BTreeSet<TransportPort>,
+}
+
+struct PortClaim<'a> {
+    first: Claimant<'a>,
+    hosts: BTreeMap<HostPattern, Claimant<'a>>,
+}
+
+impl<'a> PortClaims<'a> {
+    /// Adds a listener, unless one with precedence has its port and host.
+    fn add(&mut self, claimant: Claimant<'a>) {
+        let Some(port) = port(claimant.listener) else { return };
+        self.wanted.insert(port);
+        let claim = self.ports.entry(port).or_insert_with(|| PortClaim { first: claimant, hosts: BTreeMap::new() });
+        claim.hosts.entry(host(claimant.listener)).or_insert(claimant);
+    }
+
+    /// Why a listener with less precedence is refused. A listener that no other one refuses wants its port from now on.
+    fn conflict(&mut self, index: usize, listener: &Listener, max_ports: usize) -> Option<ListenerConflict> {
+        let port = port(listener)?;
+        if !self.wanted.contains(&port) {
+            if self.wanted.len() >= max_ports {
+                return Some(ListenerConflict::too_many_ports(index, max_ports));
+            }
+            self.wanted.insert(port);
+        }
+        let claim = self.ports.get(&port)?;
+        let other = match group(claim.first.listener) == group(listener) {
+            true => claim.hosts.get(&host(listener))?,
+            false => &claim.first,
+        };
+        Some(ListenerConflict::with(index, listener, other))
+    }
+}
+
+/// A listener that has a port.
+#[derive(Clone, Copy)]
+struct Claimant<'a> {
+    /// `None` for the object whose listeners are compared.
+    declared_by: Option<(Kind, &'a ObjectKey)>,
+    listener: &'a Listener,
+}
+
+/// `listener http`, or `listener http of Gateway default/web`.
+impl fmt::Display for Claimant<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "listener {}", self.listener.name)?;
+        match self.declared_by {
+            Some((kind, key)) => write!(formatter, " of {kind} {key}"),
+            None => Ok(()),
+        }
+    }
+}
+
+fn group(listener: &Listener) -> Option<PortGroup> {
+    ListenerProtocol::from_listener(listener).port_group()
+}
+
+/// The host that distinguishes listeners of a port. TCP and UDP listeners have none.
+fn host(listener: &Listener) -> HostPattern {
+    match group(listener) {
+        Some(PortGroup::Cleartext | PortGroup::Tls) => HostPattern::parse(listener.hostname.as_deref()),
+        Some(PortGroup::Stream | PortGroup::Datagram) | None => HostPattern::Any,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn set(name: &str, listeners: &[(u16, &str, &str)]) -> Object<ListenerSet> {
+        let listeners: Vec<Value> = listeners.iter().enumerate().map(listener).collect();
+        serde_json::from_value(json!({
+            "metadata": {"namespace": "a", "name": name},
+            "spec": {"parentRef": {"name": "g"}, "listeners": listeners},
+        }))
+        .unwrap()
+    }
+
+    fn listener((index, (port, protocol, hostname)): (usize, &(u16, &str, &str))) -> Value {
+        json!({"name": format!("l{index}"), "port": port, "protocol": protocol, "hostname": hostname})
+    }
+
+    /// The conflicts as `set index code`.
+    fn conflicts(gateway: &[(u16, &str, &str)], sets: &[Object<ListenerSet>]) -> Vec<String> {
+        let listeners: Vec<Listener> =
+            gateway.iter().enumerate().map(|entry| serde_json::from_value(listener(entry)).unwrap()).collect();
+        let key = ObjectKey::new("a", "g");
+        let conflicts = find_in_sets(&key, &listeners, sets.iter(), 3);
+        let each = conflicts.iter().flat_map(|(set, conflicts)| {
+            conflicts.iter().map(move |(index, conflict)| format!("{} {index} {:?}", set.name, conflict.kind))
+        });
+        each.collect()
+    }
+
+    /// GEP-1713, "Listener Precedence".
+    #[test]
+    fn gateways_and_earlier_sets_have_precedence() {
+        let gateway = [(80, "HTTP", "g.example"), (53, "UDP", "")];
+        let sets = [
+            set("s1", &[(80, "HTTP", "G.example"), (80, "TCP", ""), (80, "HTTP", "s.example"), (53, "TCP", "")]),
+            set("s2", &[(80, "HTTP", "s.example"), (53, "UDP", ""), (443, "HTTPS", "")]),
+            set("s3", &[(443, "HTTP", ""), (443, "HTTPS", "x.example")]),
+        ];
+        let expected = ["s1 0 Hostname", "s1 1 Protocol", "s2 0 Hostname", "s2 1 Hostname", "s3 0 Protocol"];
+        assert_eq!(conflicts(&gateway, &sets), expected);
+    }
+
+    /// A ListenerSet whose listeners conflict with each other keeps no port from a later one.
+    #[test]
+    fn refused_listeners_refuse_no_others() {
+        let sets = [
+            set("s1", &[(443, "HTTPS", ""), (443, "HTTP", "")]),
+            set("s2", &[(443, "HTTPS", "")]),
+            set("s3", &[(443, "HTTPS", "x.example")]),
+        ];
+        assert_eq!(conflicts(&[(80, "HTTP", "")], &sets), ["s1 0 Protocol", "s1 1 Protocol"]);
+    }
+
+    #[test]
+    fn ports_of_a_gateway_are_limited() {
+        let sets: Vec<_> =
+            (1..=4).map(|port| set(&format!("s{port}"), &[(port, "HTTP", ""), (port, "HTTP", "x")])).collect();
+        let refused = ["s3 0 TooManyPorts", "s3 1 TooManyPorts", "s4 0 TooManyPorts", "s4 1 TooManyPorts"];
+        assert_eq!(conflicts(&[(8000, "HTTP", "")], &sets), refused);
+    }
 }

@@ -3,6 +3,7 @@
 use crate::api::Kind;
 use crate::api::gateway::Listener;
 use crate::snapshot::TransportProtocol;
+use crate::transport_protocol::TransportPort;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ListenerProtocol {
@@ -68,6 +69,13 @@ impl ListenerProtocol {
             ListenerProtocol::Other => &[],
         }
     }
+}
+
+/// The port of a listener; `None` if its protocol is not served, so that it needs none.
+pub(super) fn port(listener: &Listener) -> Option<TransportPort> {
+    let protocol = ListenerProtocol::from_listener(listener);
+    let transport = protocol.transport().filter(|_| !protocol.route_kinds().is_empty())?;
+    Some(TransportPort { transport, number: u16::try_from(listener.port).ok()? })
 }
 
 fn passes_through(listener: &Listener) -> bool {

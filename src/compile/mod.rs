@@ -5,6 +5,7 @@
 //!                                                                                 └▶ verdict_updates.rs ─▶ Verdicts
 //!                                                                                    kong/consumers/
 //!   planning.rs ┬ gateway.rs       listener.rs  certificates.rs  gateway_parameters.rs
+//!               ├ listener_set.rs  allowed_listeners.rs  listener_conflicts.rs ─▶ parent_plans.rs
 //!               ├ request_route/   matches.rs  grpc_matches.rs  filters.rs  cors.rs  retry.rs ┬ route_plan.rs
 //!               └ stream_route.rs  ───────────────────────────────────────────────────────────┤ attachment.rs
 //!                                                                                             ▼
@@ -21,6 +22,7 @@ pub mod testing;
 pub mod verdict;
 
 mod affected;
+mod allowed_listeners;
 mod annotation_reader;
 mod attachment;
 mod backend;
@@ -37,6 +39,7 @@ mod forbidden_addresses;
 mod frontend_validation;
 mod gateway;
 mod gateway_parameters;
+mod gateway_ports;
 mod grpc_matches;
 mod hostname;
 mod ingress;
@@ -46,11 +49,14 @@ mod listener;
 mod listener_conflicts;
 mod listener_overlaps;
 mod listener_protocol;
+mod listener_set;
 mod matches;
 mod missing_object;
 mod needed_references;
 mod notes;
 mod oversized_objects;
+mod parent_planning;
+mod parent_plans;
 mod planning;
 mod port_owners;
 mod reference_grants;
@@ -91,6 +97,7 @@ pub use kong::plugins::with_degraded_plugins;
 use kong::policy_conflicts::PolicyConflicts;
 pub use needed_references::is_needed;
 use oversized_objects::OversizedVerdicts;
+use parent_plans::ParentPlans;
 use port_owners::PortOwners;
 pub(crate) use route_plan::RouteKind;
 use route_plan::RoutePlan;
@@ -129,7 +136,7 @@ type RoutePlans = BTreeMap<ObjectId, Arc<RoutePlan>>;
 pub struct Compiler {
     port_owners: PortOwners,
     secrets: SecretCache,
-    gateways: PlanMap<GatewayPlan>,
+    parents: ParentPlans,
     routes: RoutePlans,
     /// What the HTTPRoutes of each namespace expand to.
     route_budgets: SharedBudgets,
@@ -199,8 +206,8 @@ impl Compiler {
         // Plugins are built before routes and Ingresses are planned, because plugin chains contain them.
         let plugins = self.plugins.update(cx, &touched);
         touched.extend(plugins.routes_to_update);
-        // Gateways are planned before routes, because routes attach to planned listeners.
-        let routes_to_plan = self.plan_gateways(cx, &touched, &mut run);
+        // Gateways and ListenerSets are planned before routes, because routes attach to planned listeners.
+        let routes_to_plan = self.plan_parents(cx, &touched, &mut run);
         self.plan_routes(cx, &touched, routes_to_plan, &mut run);
         let ingresses = self.ingresses.update(cx, &self.plugins, &mut self.secrets, &touched);
         for [before, after] in ingresses.upstreams() {
@@ -209,14 +216,14 @@ impl Compiler {
 
         // Routers are built after all plans, so that each is built at most once.
         self.routers.set_ingress_binds(self.ingresses.binds());
-        let routers_built = self.routers.build(&self.gateways, &self.routes) + usize::from(ingresses.router_built);
+        let routers_built = self.routers.build(&self.parents, &self.routes) + usize::from(ingresses.router_built);
         // Forbidden addresses depend on all listeners, and endpoints depend on forbidden addresses.
         self.update_forbidden_addresses(cx, &run, &mut touched);
 
         // Verdicts are updated after all plans: they depend on the routes attached to a listener, on the sockets that
         // Gateways take from Ingresses, and on which Services are used.
         run.touch_services(&mut touched);
-        self.update_gateway_verdicts(&mut run);
+        self.update_parent_verdicts(cx, &mut run);
         if self.records_planned(cx.store) {
             let replanned = ingresses.verdicts_to_update.iter();
             run.replanned.extend(replanned.map(|key| ObjectId::new(Kind::Ingress, key.clone())));
@@ -263,8 +270,11 @@ impl Compiler {
         {
             return;
         }
+        let sockets_of = |gateway: &Arc<GatewayPlan>| {
+            gateway.sockets(self.parents.listeners_of(gateway).map(|(listener, _)| listener))
+        };
         let forbidden = ForbiddenAddresses::new(
-            self.gateways.values().map(|plan| &**plan),
+            self.parents.gateways.values().flat_map(sockets_of),
             ingress_sockets(),
             self.admin_address,
             replicas,
@@ -332,12 +342,12 @@ struct CompileRun {
     verdicts_changed: BTreeSet<ObjectId>,
     /// Gateways and routes that were planned.
     objects_planned: usize,
-    /// Whether the plan of a Gateway changed.
+    /// Whether the plan of a Gateway or ListenerSet changed.
     have_gateways_changed: bool,
     /// Upstreams that became used or unused.
     upstreams_changed: BTreeSet<UpstreamKey>,
-    /// Gateways whose verdict must be updated.
-    gateways_to_update: BTreeSet<ObjectKey>,
+    /// Gateways and ListenerSets whose verdict must be updated.
+    parents_to_update: BTreeSet<ObjectId>,
     /// Services whose verdict may change, because a policy starts or stops applying to them, or because a route becomes
     /// able or unable to connect to them.
     services_to_update: BTreeSet<ObjectKey>,

@@ -1,6 +1,7 @@
 //! Selects the Secrets and ConfigMaps to fetch: those that a possibly served object refers to, and may use.
 
 use super::classes::Classes;
+use super::listener_set;
 use super::reference_grants::{CrossNamespaceReference, Referrer};
 use crate::api::{Kind, ObjectId};
 use crate::store::Store;
@@ -13,8 +14,12 @@ pub fn is_needed(store: &Store, classes: &Classes, controllers: &[String], targe
 }
 
 fn may_use(store: &Store, classes: &Classes, controllers: &[String], referrer: &ObjectId, target: &ObjectId) -> bool {
-    if referrer.kind == Kind::Gateway {
-        let gateway = store.gateways.get(&referrer.key);
+    if matches!(referrer.kind, Kind::Gateway | Kind::ListenerSet) {
+        let set = || store.listener_sets.get(&referrer.key).and_then(|set| listener_set::gateway_key(set));
+        let gateway = match referrer.kind {
+            Kind::Gateway => store.gateways.get(&referrer.key),
+            _ => set().and_then(|gateway| store.gateways.get(&gateway)),
+        };
         let class = gateway.and_then(|gateway| store.class_of(gateway));
         let is_served = class.is_some_and(|class| controllers.contains(&class.spec.controller_name));
         let from = Referrer { kind: referrer.kind, namespace: &referrer.key.namespace };

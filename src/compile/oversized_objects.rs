@@ -56,7 +56,7 @@ impl OversizedVerdicts {
 fn is_reported_here(cx: CompileContext<'_>, id: &ObjectId, object: &OversizedObject) -> bool {
     match id.kind {
         Kind::HttpRoute | Kind::GrpcRoute | Kind::TlsRoute | Kind::TcpRoute | Kind::UdpRoute => false,
-        Kind::Ingress | Kind::Gateway => false,
+        Kind::Ingress | Kind::Gateway | Kind::ListenerSet => false,
         kind => kong::verdict_updates::is_size_unreported(cx, kind, &object.meta),
     }
 }

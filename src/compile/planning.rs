@@ -1,73 +1,17 @@
-//! Plans the Gateways and routes that a change affects, and keeps their plans.
+//! Plans the routes that a change affects, and keeps their plans.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::affected::keys_of_kind;
-use super::gateway::{GatewayPlan, RouteDifference};
 use super::request_route_source::RequestRoute;
 use super::route_plan::{RouteKind, RoutePlan};
 use super::stream_route::StreamRouteSource;
 use super::verdict::Verdict;
-use super::{CompileContext, CompileRun, Compiler, gateway, request_route, stream_route};
-use crate::api::gateway::ParentReference;
-use crate::api::{Kind, ObjectId, ObjectKey};
-use crate::store::{Changes, Store};
+use super::{CompileContext, CompileRun, Compiler, request_route, stream_route};
+use crate::api::ObjectId;
+use crate::store::Changes;
 
 impl Compiler {
-    /// Plans the touched Gateways and those whose ports changed; returns the routes that must be planned again.
-    pub(super) fn plan_gateways(
-        &mut self,
-        cx: CompileContext<'_>,
-        touched: &Changes,
-        run: &mut CompileRun,
-    ) -> BTreeSet<ObjectId> {
-        let mut gateways: BTreeSet<ObjectKey> = keys_of_kind(touched, Kind::Gateway).cloned().collect();
-        if !gateways.is_empty() {
-            let owners = gateway::port_owners(cx);
-            // A Gateway that did not change itself may have lost or gained a port.
-            let ports = owners.differing_ports(&self.port_owners);
-            let wants_port = |plan: &&Arc<GatewayPlan>| !ports.is_empty() && plan.wants_port_of(&ports);
-            gateways.extend(self.gateways.values().filter(wants_port).map(|plan| plan.key.clone()));
-            self.port_owners = owners;
-        }
-        let mut routes = BTreeSet::new();
-        run.objects_planned += gateways.len();
-        for key in gateways {
-            let object = cx.store.gateways.get(&key);
-            let plan = object.and_then(|object| gateway::plan(cx, &self.port_owners, &mut self.secrets, object));
-            if plan.is_none() {
-                let verdict = object.map(|object| gateway::foreign_verdict(cx, object));
-                self.set_verdict(ObjectId::new(Kind::Gateway, key.clone()), verdict, run);
-            }
-            if self.gateways.get(&key).map(|plan| &**plan) == plan.as_ref() {
-                // The plan did not change. A Gateway without a plan may belong to another controller and have just been
-                // created or deleted, which changes the verdicts on routes that refer to it.
-                if plan.is_some() || !touched.contains(&ObjectId::new(Kind::Gateway, key.clone())) {
-                    continue;
-                }
-            }
-            run.have_gateways_changed = true;
-            let difference = match (&plan, self.gateways.get(&key)) {
-                (Some(plan), Some(before)) => plan.difference_for_routes(before),
-                _ => RouteDifference::All,
-            };
-            if difference != RouteDifference::Listeners(BTreeSet::new()) {
-                let id = ObjectId::new(Kind::Gateway, key.clone());
-                let dependents = cx.store.dependency_index().dependents(&id);
-                let affected = dependents.filter(|id| difference.affects(parent_refs(cx.store, id)));
-                routes.extend(affected.filter(|id| RouteKind::of(id.kind).is_some()).cloned());
-            }
-            run.gateways_to_update.insert(key.clone());
-            match plan {
-                Some(plan) => self.gateways.insert(key.clone(), Arc::new(plan)),
-                None => self.gateways.remove(&key),
-            };
-            self.routers.gateway_changed(&key, self.gateways.get(&key).map(|plan| &**plan));
-        }
-        routes
-    }
-
     /// Plans the touched routes and those in `routes`.
     pub(super) fn plan_routes(
         &mut self,
@@ -115,8 +59,8 @@ impl Compiler {
                 .map(|plan| plan.as_ref().map(|plan: &Arc<RoutePlan>| &*plan.upstreams).unwrap_or_default());
             self.upstream_usage.replace(upstreams_before, upstreams_after, &mut run.upstreams_changed);
             if !is_alike {
-                let gateways = self.routers.route_changed(&id, before.as_deref(), plan.as_deref());
-                run.gateways_to_update.extend(gateways);
+                let parents = self.routers.route_changed(&id, before.as_deref(), plan.as_deref());
+                run.parents_to_update.extend(parents);
             }
         }
     }
@@ -130,15 +74,15 @@ impl Compiler {
         created: Option<i64>,
     ) -> (Option<(RoutePlan, Verdict)>, BTreeSet<ObjectId>) {
         let plan_stream = |route: Option<StreamRouteSource<'_>>| {
-            (route.map(|route| stream_route::plan(cx, &self.gateways, route)), BTreeSet::new())
+            (route.map(|route| stream_route::plan(cx, &self.parents, route)), BTreeSet::new())
         };
         match RouteKind::of(id.kind) {
             Some(RouteKind::Request) => {
-                let (gateways, plugins) = (&self.gateways, &self.plugins);
+                let (parents, plugins) = (&self.parents, &self.plugins);
                 let Some(route) = RequestRoute::find(cx.store, id) else {
                     return (None, self.route_budgets.remove(cx.inputs.budgets, id));
                 };
-                let plan = |share| request_route::plan(cx, gateways, plugins, &route, share);
+                let plan = |share| request_route::plan(cx, parents, plugins, &route, share);
                 self.route_budgets.plan(cx.inputs.budgets, id, created, plan)
             }
             Some(RouteKind::Tcp) => plan_stream(cx.store.tcp_routes.get(&id.key).map(|route| (&**route).into())),
@@ -149,30 +93,18 @@ impl Compiler {
     }
 }
 
-/// The parents of a route; none if it does not exist.
-fn parent_refs<'s>(store: &'s Store, id: &ObjectId) -> &'s [ParentReference] {
-    let parents = match id.kind {
-        Kind::HttpRoute => store.http_routes.get(&id.key).map(|route| &route.spec.parent_refs),
-        Kind::GrpcRoute => store.grpc_routes.get(&id.key).map(|route| &route.spec.parent_refs),
-        Kind::TcpRoute => store.tcp_routes.get(&id.key).map(|route| &route.spec.parent_refs),
-        Kind::TlsRoute => store.tls_routes.get(&id.key).map(|route| &route.spec.parent_refs),
-        Kind::UdpRoute => store.udp_routes.get(&id.key).map(|route| &route.spec.parent_refs),
-        _ => None,
-    };
-    parents.map_or(&[], |parents| parents)
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::api::{Kind, ObjectKey};
     use crate::compile::Compiled;
     use crate::compile::addressable_gateways;
     use crate::compile::addresses::{AddressProvider, AddressState, GatewayAddressPool};
     use crate::compile::testing::TestInputs;
     use crate::plugin_api::PluginRegistry;
-    use crate::store::{AnyObject, Batch, VISITED_DEPENDENTS};
+    use crate::store::{AnyObject, Batch, Store, VISITED_DEPENDENTS};
 
     struct World {
         store: Store,

@@ -3,13 +3,13 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::CompileContext;
 use super::attachment::{self, Attachment, ParentResult, RouteOrigin};
 use super::backend_client::BackendClient;
 use super::budgets::{PathExpressions, RouterHost};
-use super::gateway::GatewayPlan;
 use super::listener::ListenerPlan;
+use super::parent_plans::ParentPlans;
 use super::verdict::{Code, Condition, ParentVerdict, Verdict};
-use super::{CompileContext, PlanMap};
 use crate::api::gateway::ParentReference;
 use crate::api::{Kind, ObjectKey};
 use crate::diagnostic::Diagnostic;
@@ -154,19 +154,15 @@ struct ServedParent<'a> {
 }
 
 /// Whether this process serves one of the parents. If not, the route belongs to another controller, or to none.
-pub(super) fn has_served_parent(
-    gateways: &PlanMap<GatewayPlan>,
-    route: &ObjectKey,
-    parents: &[ParentReference],
-) -> bool {
-    parents.iter().any(|parent| gateways.contains_key(&attachment::parent_key(route, parent)))
+pub(super) fn has_served_parent(plans: &ParentPlans, route: &ObjectKey, parents: &[ParentReference]) -> bool {
+    parents.iter().any(|parent| plans.parent(&route.namespace, parent).is_some())
 }
 
 /// Attaches the route to its parents, before its rules are translated: those of a route without a served parent are
 /// not. Adds diagnostics about parents that are not served to the verdict.
 pub(super) fn resolve_parents<'a>(
     cx: CompileContext<'_>,
-    gateways: &PlanMap<GatewayPlan>,
+    plans: &ParentPlans,
     origin: &RouteOrigin<'_>,
     parents: &'a [ParentReference],
     verdict: &mut Verdict,
@@ -174,7 +170,7 @@ pub(super) fn resolve_parents<'a>(
     let mut served = Vec::new();
     for (index, reference) in parents.iter().enumerate() {
         let field = format!("spec.parentRefs[{index}]");
-        match attachment::resolve_parent(cx.store, gateways, origin, reference, &field) {
+        match attachment::resolve_parent(cx.store, plans, origin, reference, &field) {
             ParentResult::NotServed(note) => verdict.diagnostics.extend(note),
             ParentResult::Missing(problem) => verdict.diagnostics.push(problem),
             ParentResult::Served(controller, result) => {
@@ -197,20 +193,22 @@ impl ServedParents<'_> {
     }
 
     /// The listeners that accept the route.
-    pub(super) fn listeners<'g>(&self, gateways: &'g PlanMap<GatewayPlan>) -> impl Iterator<Item = &'g ListenerPlan> {
+    pub(super) fn listeners<'g>(&self, plans: &'g ParentPlans) -> impl Iterator<Item = &'g ListenerPlan> {
         let attachments = self.0.iter().filter_map(|parent| parent.result.as_ref().ok());
-        attachments.flat_map(move |attachment| {
-            let listeners = gateways.get(&attachment.gateway).map_or(&[][..], |gateway| &gateway.listeners);
-            listeners.iter().filter(|listener| attachment.listeners.contains(&listener.id))
+        attachments.flat_map(|attachment| {
+            let listeners = attachment.listeners.iter();
+            listeners.filter_map(|listener| plans.listener(&attachment.gateway, listener))
         })
     }
 
     /// How connections to the backends of the route authenticate themselves.
-    pub(super) fn backend_clients(&self, gateways: &PlanMap<GatewayPlan>) -> BackendClients {
+    pub(super) fn backend_clients(&self, plans: &ParentPlans) -> BackendClients {
         let mut clients: Vec<(BackendClient, Vec<ObjectKey>)> = Vec::new();
         for attachment in self.0.iter().filter_map(|parent| parent.result.as_ref().ok()) {
-            let Some(plan) = gateways.get(&attachment.gateway) else { continue };
+            let Some(plan) = plans.gateways.get(&attachment.gateway) else { continue };
             match clients.iter_mut().find(|(client, _)| *client == plan.backend_client) {
+                // A route may have several parents with one Gateway.
+                Some((_, known)) if known.contains(&attachment.gateway) => {}
                 Some((_, known)) => known.push(attachment.gateway.clone()),
                 None => clients.push((plan.backend_client.clone(), vec![attachment.gateway.clone()])),
             }

@@ -7,12 +7,13 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+use super::RoutePlans;
 use super::gateway::GatewayPlan;
 use super::hostname::intersects;
 use super::listener::{ListenerId, ListenerPlan};
 use super::listener_protocol::ListenerProtocol;
+use super::parent_plans::ParentPlans;
 use super::route_plan::{PlannedRules, RoutePlan};
-use super::{PlanMap, RoutePlans};
 use crate::api::{ObjectId, ObjectKey};
 use crate::plugin_api::ConsumerDirectory;
 use crate::snapshot::host::{HostMap, HostPattern};
@@ -102,25 +103,39 @@ impl Routers {
         }
     }
 
-    /// Adds and removes listeners after a Gateway was planned again or deleted. `route_changed` updates their routes.
-    pub(super) fn gateway_changed(&mut self, key: &ObjectKey, plan: Option<&GatewayPlan>) {
-        self.dirty.insert(key.clone());
-        let is_planned =
-            |id: &ListenerId| plan.is_some_and(|plan| plan.listeners.iter().any(|listener| listener.id == *id));
-        self.listeners.retain(|id, attached| attached.gateway != *key || is_planned(id));
-        for listener in plan.iter().flat_map(|plan| &plan.listeners) {
-            self.listeners.entry(listener.id.clone()).or_insert_with(|| AttachedRoutes::new(key.clone()));
+    /// Adds and removes listeners after the object that declares them was planned again or deleted. `gateway`: the one
+    /// that has the listeners. `route_changed` updates their routes.
+    pub(super) fn listeners_changed(
+        &mut self,
+        declared_by: &ObjectId,
+        gateway: &ObjectKey,
+        listeners: &[ListenerPlan],
+    ) {
+        self.dirty.insert(gateway.clone());
+        let first = ListenerId { declared_by: declared_by.clone(), name: Arc::from("") };
+        let known = self.listeners.range(first..).take_while(|(id, _)| id.declared_by == *declared_by);
+        let is_outdated = |id: &ListenerId, attached: &AttachedRoutes| {
+            attached.gateway != *gateway || listeners.iter().all(|listener| listener.id != *id)
+        };
+        let outdated = known.filter(|(id, attached)| is_outdated(id, attached)).map(|(id, _)| id.clone());
+        for id in outdated.collect::<Vec<_>>() {
+            if let Some(removed) = self.listeners.remove(&id) {
+                self.dirty.insert(removed.gateway);
+            }
+        }
+        for listener in listeners {
+            self.listeners.entry(listener.id.clone()).or_insert_with(|| AttachedRoutes::new(gateway.clone()));
         }
     }
 
-    /// Moves a route to its current listeners after it was planned again or deleted. Returns the Gateways with another
-    /// number of attached routes than before.
+    /// Moves a route to its current listeners after it was planned again or deleted. Returns the Gateways and
+    /// ListenerSets with another number of attached routes than before.
     pub(super) fn route_changed(
         &mut self,
         id: &ObjectId,
         before: Option<&RoutePlan>,
         after: Option<&RoutePlan>,
-    ) -> BTreeSet<ObjectKey> {
+    ) -> BTreeSet<ObjectId> {
         let attachments = || [before, after].into_iter().flatten().flat_map(|plan| &plan.attachments);
         let listeners: BTreeSet<&ListenerId> = attachments().flat_map(|attachment| &attachment.listeners).collect();
         let counts: Vec<u32> = listeners.iter().map(|listener| self.attached_count(listener)).collect();
@@ -144,11 +159,11 @@ impl Routers {
         }
         let counted = listeners.into_iter().zip(counts);
         let changed = counted.filter(|(listener, count)| self.attached_count(listener) != *count);
-        changed.filter_map(|(listener, _)| Some(self.listeners.get(listener)?.gateway.clone())).collect()
+        changed.map(|(listener, _)| listener.declared_by.clone()).collect()
     }
 
     /// Rebuilds outdated routers, binds and the snapshot; returns the number of routers built.
-    pub(super) fn build(&mut self, gateways: &PlanMap<GatewayPlan>, routes: &RoutePlans) -> usize {
+    pub(super) fn build(&mut self, plans: &ParentPlans, routes: &RoutePlans) -> usize {
         if self.dirty.is_empty() && self.dirty_listeners.is_empty() {
             return 0;
         }
@@ -160,8 +175,10 @@ impl Routers {
             else {
                 continue;
             };
-            if let Some(plan) = gateways.get(&attached.gateway) {
-                built += attached.replace_listener(&id, plan, routes, &mut binds);
+            if let Some(gateway) = plans.gateways.get(&attached.gateway)
+                && let Some(listener) = plans.listener(&attached.gateway, &id)
+            {
+                built += attached.replace_listener(gateway, listener, routes, &mut binds);
             }
         }
         // Remove all old binds first: a port may move from one Gateway to another.
@@ -169,8 +186,8 @@ impl Routers {
             binds.set(address, None);
         }
         for key in dirty {
-            if let Some(plan) = gateways.get(&key) {
-                built += self.build_binds(&key, plan, routes, &mut binds);
+            if let Some(gateway) = plans.gateways.get(&key) {
+                built += self.build_binds(gateway, plans, routes, &mut binds);
             }
         }
         let changed = std::mem::take(&mut binds.changed);
@@ -182,22 +199,21 @@ impl Routers {
     /// Builds the binds of a Gateway; returns the number of routers built.
     fn build_binds(
         &mut self,
-        key: &ObjectKey,
         plan: &GatewayPlan,
+        plans: &ParentPlans,
         routes: &RoutePlans,
         binds: &mut GatewayBinds,
     ) -> usize {
         let mut built = 0;
         // By the port that this process binds.
         let mut ports: BTreeMap<(TransportProtocol, u16), PortListeners> = BTreeMap::new();
-        let gateway: Arc<str> = Arc::from(key.to_string());
-        let listeners = plan.listeners.iter().zip(&plan.certificates);
-        for (listener, certificates) in listeners.filter(|(listener, _)| listener.opens_port()) {
+        let gateway: Arc<str> = Arc::from(plan.key.to_string());
+        for (listener, certificates) in plans.listeners_of(plan).filter(|(listener, _)| listener.opens_port()) {
             let Some(bound_port) = listener.bound_port else { continue };
             let Some(attached) = self.listeners.get_mut(&listener.id) else { continue };
             let port = ports.entry((listener.transport(), bound_port)).or_default();
             let stream_rule = |route: Option<Arc<StreamRoute>>| {
-                let (gateway, listener, port) = (gateway.clone(), listener.id.name.clone(), listener.port);
+                let (gateway, listener, port) = (gateway.clone(), listener.id.label(), listener.port);
                 Arc::new(StreamRule { gateway, listener, port, route })
             };
             match listener.protocol {
@@ -239,7 +255,7 @@ impl Routers {
             for address in &plan.bind_addresses {
                 let address = BindAddress::new(transport, *address, port);
                 binds.set(address, Some(Arc::clone(&bind)));
-                self.sockets.entry(key.clone()).or_default().insert(address);
+                self.sockets.entry(plan.key.clone()).or_default().insert(address);
             }
         }
         built
@@ -347,15 +363,12 @@ impl AttachedRoutes {
     /// built.
     fn replace_listener(
         &mut self,
-        id: &ListenerId,
         plan: &GatewayPlan,
+        listener: &ListenerPlan,
         routes: &RoutePlans,
         binds: &mut GatewayBinds,
     ) -> usize {
-        let listener = plan.listeners.iter().find(|listener| listener.id == *id && listener.opens_port());
-        let Some((listener, port)) = listener.and_then(|listener| Some((listener, listener.bound_port?))) else {
-            return 0;
-        };
+        let Some(port) = listener.bound_port.filter(|_| listener.opens_port()) else { return 0 };
         let (http_listener, built) = self.build(listener, plan.key.to_string().into(), routes);
         let http_listener = Arc::new(http_listener);
         // All addresses of a Gateway share a bind.
@@ -378,7 +391,7 @@ impl AttachedRoutes {
         let built = self.build_routers(&listener.hostname, routes);
         let http_listener = HttpListener {
             gateway,
-            name: listener.id.name.clone(),
+            name: listener.id.label(),
             port: listener.port,
             routes: Routes::ByHost(self.routers.clone()),
             product_headers: None,

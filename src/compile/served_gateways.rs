@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::gateway::gateways_by_age;
-use super::{gateway_parameters, listener};
-use crate::api::gateway::{Gateway, GatewaySpec, Listener};
+use super::{Budgets, allowed_listeners, gateway_parameters};
+use crate::api::gateway::{Gateway, GatewaySpec};
 use crate::api::portico::GatewayServiceSettings;
 use crate::api::{Object, ObjectKey};
 use crate::store::Store;
@@ -18,15 +18,19 @@ pub struct ExposedGateway<'a> {
     pub gateway: &'a Object<Gateway>,
     /// The controller name of its class.
     pub controller: &'a str,
-    /// The ports of the listeners whose protocol is served.
+    /// The ports of the listeners whose protocol is served, including those of ListenerSets.
     pub ports: BTreeSet<TransportPort>,
     /// The settings of its Service. `None` while they cannot be read; an existing Service then stays as it is.
     pub settings: Option<GatewayServiceSettings>,
 }
 
 /// The Gateways of these controllers, with what their Services need.
-pub fn exposed_gateways<'a>(store: &'a Store, controllers: &'a [String]) -> impl Iterator<Item = ExposedGateway<'a>> {
-    gateways_by_age(store, controllers).into_iter().filter_map(|gateway| expose(store, gateway))
+pub fn exposed_gateways<'a>(
+    store: &'a Store,
+    controllers: &'a [String],
+    budgets: &'a Budgets,
+) -> impl Iterator<Item = ExposedGateway<'a>> {
+    gateways_by_age(store, controllers).into_iter().filter_map(|gateway| expose(store, gateway, budgets))
 }
 
 /// The Gateways that belong to another controller. A Gateway whose class does not exist, possibly only for a moment, is
@@ -48,13 +52,9 @@ pub fn addressable_gateways<'a>(
 }
 
 /// What the Service in front of a Gateway depends on. `None` if the class does not exist.
-fn expose<'a>(store: &'a Store, gateway: &'a Object<Gateway>) -> Option<ExposedGateway<'a>> {
+fn expose<'a>(store: &'a Store, gateway: &'a Object<Gateway>, budgets: &Budgets) -> Option<ExposedGateway<'a>> {
     let class = store.class_of(gateway)?;
-    let listeners = gateway.spec.listeners.iter().filter(|listener| listener::needs_port(listener));
-    let port = |listener: &Listener| {
-        Some(TransportPort { transport: listener::transport(listener)?, number: u16::try_from(listener.port).ok()? })
-    };
-    let ports: BTreeSet<TransportPort> = listeners.filter_map(port).collect();
+    let ports = allowed_listeners::wanted_ports(store, gateway, budgets);
     let settings = gateway_parameters::service_settings(store, gateway);
     Some(ExposedGateway { gateway, controller: &class.spec.controller_name, ports, settings })
 }

@@ -4,17 +4,17 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::CompileContext;
 use super::annotation_reader::annotation_field;
 use super::attachment::RouteOrigin;
 use super::backend::StreamBackend;
 use super::backend_reference;
-use super::gateway::GatewayPlan;
 use super::kong::service_annotations;
 use super::listener_protocol::ListenerProtocol;
+use super::parent_plans::ParentPlans;
 use super::reference_grants::Referrer;
 use super::route_plan::{self, BackendClients, PlannedRules, RoutePlan, RuleResults};
 use super::verdict::{Code, Condition, Verdict};
-use super::{CompileContext, PlanMap};
 use crate::api::gateway::{
     BackendRef, ParentReference, StreamRouteRule, StreamRouteSpec, TcpRoute, TlsRoute, TlsRouteSpec, UdpRoute,
 };
@@ -87,13 +87,13 @@ impl<'a> From<&'a Object<TlsRoute>> for StreamRouteSource<'a> {
 /// translated only if this process serves a parent.
 pub(super) fn plan(
     cx: CompileContext<'_>,
-    gateways: &PlanMap<GatewayPlan>,
+    parent_plans: &ParentPlans,
     route: StreamRouteSource<'_>,
 ) -> (RoutePlan, Verdict) {
     let StreamRouteSource { kind, meta, parents, default_gateways, hosts, rules } = route;
     let mut verdict = Verdict { generation: meta.generation, ..Verdict::default() };
     let origin = RouteOrigin { kind, key: &meta.key, hosts: &hosts };
-    let served_parents = route_plan::resolve_parents(cx, gateways, &origin, parents, &mut verdict);
+    let served_parents = route_plan::resolve_parents(cx, parent_plans, &origin, parents, &mut verdict);
     verdict.diagnostics.extend(route_plan::parent_notes(parents, default_gateways));
     if served_parents.is_empty() {
         return (RoutePlan::unattached(), verdict);
@@ -102,7 +102,7 @@ pub(super) fn plan(
         [] => (None, &[][..]),
         [first, more @ ..] => (Some(first), more),
     };
-    let has_listener = |protocol| served_parents.listeners(gateways).any(|listener| listener.protocol == protocol);
+    let has_listener = |protocol| served_parents.listeners(parent_plans).any(|listener| listener.protocol == protocol);
     let (terminates, passes) =
         (has_listener(ListenerProtocol::TlsTerminate), has_listener(ListenerProtocol::TlsPassthrough));
     let from = Referrer { kind, namespace: &meta.key.namespace };
@@ -111,7 +111,7 @@ pub(super) fn plan(
         |client, is_encrypted| ResolvedBackends::new(cx.with_backend_client(client), from, is_encrypted, backend_refs);
     // With listeners of both modes, connections of only one mode begin with the client's ClientHello.
     let is_encrypted = kind == Kind::TlsRoute && !terminates;
-    let BackendClients { first: first_client, others: other_clients } = served_parents.backend_clients(gateways);
+    let BackendClients { first: first_client, others: other_clients } = served_parents.backend_clients(parent_plans);
     let mut backends = resolve(&first_client, is_encrypted);
     let passed_through = (terminates && passes).then(|| resolve(&first_client, true));
     let mut of_gateways = Vec::new();

@@ -119,7 +119,7 @@ impl Compiler {
     /// applies to them.
     fn gateways_of(&self, kind: Kind, plan: &RoutePlan) -> Vec<(ObjectKey, Arc<str>)> {
         let attachments = plan.attachments.iter().filter_map(|attachment| {
-            let gateway = self.gateways.get(&attachment.gateway)?;
+            let gateway = self.parents.gateways.get(&attachment.gateway)?;
             let mut listeners = gateway.listeners.iter().filter(|listener| attachment.listeners.contains(&listener.id));
             let applies = kind != Kind::TlsRoute || listeners.any(|listener| listener.protocol.terminates_tls());
             applies.then(|| (attachment.gateway.clone(), Arc::clone(&gateway.controller)))

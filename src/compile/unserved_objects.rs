@@ -91,7 +91,7 @@ impl Compiler {
     /// Whether Portico serves a Gateway, or sends requests to a Service. `object` names it.
     fn is_porticos(&mut self, store: &Store, object: &ObjectId, target: &ObjectId) -> bool {
         match target.kind {
-            Kind::Gateway => self.gateways.contains_key(&target.key),
+            Kind::Gateway => self.parents.gateways.contains_key(&target.key),
             _ => self.sends_requests_to(store, object, &target.key),
         }
     }
@@ -114,7 +114,7 @@ impl Compiler {
 }
 
 /// The kinds that name Gateways.
-const NAMES_GATEWAYS: &[Kind] = &[Kind::ListenerSet, Kind::XTelemetryPolicy];
+const NAMES_GATEWAYS: &[Kind] = &[Kind::XTelemetryPolicy];
 /// The kinds that name Services.
 const NAMES_SERVICES: &[Kind] = &[Kind::XBackendTrafficPolicy, Kind::XTelemetryPolicy];
 /// The kinds whose requests such an object would affect.
@@ -127,9 +127,6 @@ fn of_unserved_kind(diagnostic: Diagnostic) -> Diagnostic {
 /// What does not happen to a Gateway or Service because a kind is not served, and what to do.
 fn effect_and_remedy(kind: Kind, target: &ObjectId) -> (String, &'static str) {
     match kind {
-        Kind::ListenerSet => {
-            (format!("{target} does not get the listeners of this object"), "add the listeners to the Gateway")
-        }
         Kind::XBackendTrafficPolicy => (
             format!("requests to {target} have neither its retry budget nor its session persistence"),
             "remove the policy, if requests may be sent without it",

@@ -26,8 +26,10 @@ pub struct Verdict {
     pub supported_features: Vec<&'static str>,
     /// Addresses of a Gateway: IP addresses or hostnames.
     pub addresses: Vec<String>,
-    /// Per listener of a Gateway, in the order of its spec.
+    /// Per listener of a Gateway or ListenerSet, in the order of its spec.
     pub listeners: Vec<ListenerVerdict>,
+    /// The number of accepted ListenerSets of a Gateway; `None` if no ListenerSet refers to it.
+    pub attached_listener_sets: Option<u32>,
     /// Per parent of a route, in the order of its spec.
     pub parents: Vec<ParentVerdict>,
     /// Per object that an entry in the status of a policy is about.
@@ -137,6 +139,8 @@ const MAX_DIAGNOSTICS: usize = 16;
 pub enum ConditionTarget {
     GatewayClass,
     Gateway,
+    ListenerSet,
+    /// A listener of a Gateway or ListenerSet.
     Listener,
     RouteParent,
     /// A Gateway in the status of a BackendTLSPolicy.
@@ -208,6 +212,19 @@ codes! {
     GatewayInsecureFrontend = Gateway "InsecureFrontendValidationMode" true "ConfigurationChanged"
         "Clients without a valid certificate are served.";
 
+    ListenerSetAccepted = ListenerSet "Accepted" true "Accepted" "All listeners are valid.";
+    ListenerSetSomeListenersInvalid = ListenerSet "Accepted" true "ListenersNotValid" "Some listeners are not valid.";
+    ListenerSetNoListenerValid = ListenerSet "Accepted" false "ListenersNotValid" "No listener is valid.";
+    ListenerSetNotAllowed = ListenerSet "Accepted" false "NotAllowed" "The Gateway does not allow the ListenerSet.";
+    ListenerSetParentNotAccepted = ListenerSet "Accepted" false "ParentNotAccepted" "The Gateway is not accepted.";
+    ListenerSetProgrammed = ListenerSet "Programmed" true "Programmed" "The listeners are being served.";
+    ListenerSetListenersUnserved = ListenerSet "Programmed" false "ListenersNotValid" "No listener can be served.";
+    ListenerSetPortUnavailable = ListenerSet "Programmed" false "PortUnavailable" "No port can be opened.";
+    ListenerSetNotAllowedUnserved = ListenerSet "Programmed" false "NotAllowed"
+        "The Gateway does not allow the ListenerSet.";
+    ListenerSetParentNotProgrammed = ListenerSet "Programmed" false "ParentNotProgrammed"
+        "The Gateway is not served.";
+
     ListenerAccepted = Listener "Accepted" true "Accepted" "The listener is valid.";
     ListenerUnsupportedProtocol = Listener "Accepted" false "UnsupportedProtocol" "The protocol is not served.";
     ListenerUnsupportedValue = Listener "Accepted" false "UnsupportedValue"
@@ -217,6 +234,7 @@ codes! {
     ListenerProtocolConflictRefused = Listener "Accepted" false "ProtocolConflict"
         "Another listener uses this port for another protocol.";
     ListenerPortUnavailable = Listener "Accepted" false "PortUnavailable" "Another Gateway uses the port.";
+    ListenerTooMany = Listener "Accepted" false "TooManyListeners" "The Gateway has too many ports.";
     ListenerNoValidCaCertificate = Listener "Accepted" false "NoValidCACertificate"
         "No certificate of an authority can be used to verify clients.";
     ListenerProgrammed = Listener "Programmed" true "Programmed" "The listener is being served.";

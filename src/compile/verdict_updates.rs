@@ -3,12 +3,33 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::gateway::ListenerState;
 use super::kong::verdict_updates::VerdictSource;
+use super::listener::ListenerId;
+use super::parent_plans::ParentPlans;
 use super::route_plan::RouteKind;
-use super::verdict::Verdict;
-use super::{CompileContext, CompileRun, Compiler, gateway, ingress_class, kong, notes};
+use super::routers::Routers;
+use super::verdict::{Condition, Verdict};
+use super::{CompileContext, CompileRun, Compiler, gateway, ingress_class, kong, listener_set, notes};
 use crate::api::{Kind, ObjectId, ObjectKey};
 use crate::store::{Changes, Store};
+
+/// The state of the listeners of a Gateway and its ListenerSets.
+struct ListenersOfGateway<'a> {
+    gateway: &'a ObjectKey,
+    parents: &'a ParentPlans,
+    routers: &'a Routers,
+}
+
+impl ListenerState for ListenersOfGateway<'_> {
+    fn attached_routes(&self, listener: &ListenerId) -> u32 {
+        self.routers.attached_count(listener)
+    }
+
+    fn overlap(&self, listener: &ListenerId) -> Option<&Condition> {
+        self.parents.overlap(self.gateway, listener)
+    }
+}
 
 impl Compiler {
     /// Updates the verdicts on `outdated` Ingresses; on all Ingresses if the sockets of Ingresses or Gateways changed.
@@ -30,13 +51,39 @@ impl Compiler {
         }
     }
 
-    /// Updates the verdicts on Gateways whose plan or attached routes changed.
-    pub(super) fn update_gateway_verdicts(&mut self, run: &mut CompileRun) {
-        for key in std::mem::take(&mut run.gateways_to_update) {
-            let Some(plan) = self.gateways.get(&key) else { continue };
-            let verdict = plan.verdict(|listener| self.routers.attached_count(listener));
-            self.set_verdict(ObjectId::new(Kind::Gateway, key), Some(verdict), run);
+    /// Updates the verdicts on Gateways and ListenerSets whose plan or attached routes changed.
+    pub(super) fn update_parent_verdicts(&mut self, cx: CompileContext<'_>, run: &mut CompileRun) {
+        for id in std::mem::take(&mut run.parents_to_update) {
+            let verdict = match id.kind {
+                Kind::Gateway => self.gateway_verdict(cx, &id.key),
+                _ => self.listener_set_verdict(cx, &id.key),
+            };
+            self.set_verdict(id, verdict, run);
         }
+    }
+
+    fn gateway_verdict(&self, cx: CompileContext<'_>, key: &ObjectKey) -> Option<Verdict> {
+        let Some(plan) = self.parents.gateways.get(key) else {
+            return cx.store.gateways.get(key).map(|object| gateway::foreign_verdict(cx, object));
+        };
+        let mut sets = self.parents.sets_of(key).peekable();
+        let attached_sets = sets.peek().is_some().then(|| {
+            let accepted = sets.filter(|set| set.is_accepted()).count();
+            u32::try_from(accepted).unwrap_or(u32::MAX)
+        });
+        Some(plan.verdict(&self.listener_state(key), attached_sets))
+    }
+
+    fn listener_set_verdict(&self, cx: CompileContext<'_>, key: &ObjectKey) -> Option<Verdict> {
+        let set = self.parents.listener_set(key);
+        match set.and_then(|set| Some((set, self.parents.gateways.get(&set.gateway)?))) {
+            Some((set, gateway)) => Some(set.verdict(gateway, &self.listener_state(&set.gateway))),
+            None => listener_set::foreign_verdict(cx.store, key),
+        }
+    }
+
+    fn listener_state<'a>(&'a self, gateway: &'a ObjectKey) -> ListenersOfGateway<'a> {
+        ListenersOfGateway { gateway, parents: &self.parents, routers: &self.routers }
     }
 
     /// Updates the verdicts on touched objects whose kind no other step updates.
@@ -44,7 +91,7 @@ impl Compiler {
         for id in touched {
             let is_used = self.is_used(cx.store, id);
             let verdict = match id.kind {
-                Kind::Gateway | Kind::Ingress => continue,
+                Kind::Gateway | Kind::ListenerSet | Kind::Ingress => continue,
                 Kind::BackendTlsPolicy => continue,
                 kind if RouteKind::of(kind).is_some() || !kind.is_served() => continue,
                 Kind::IngressClass => {

@@ -25,9 +25,12 @@ impl FirstListWait {
             }
             _ if !kind.is_served() => FirstListWait::None,
             // A global plugin protects routes that do not refer to it.
-            Kind::GatewayClass | Kind::Gateway | Kind::HttpRoute | Kind::GrpcRoute | Kind::KongClusterPlugin => {
-                FirstListWait::Unlimited
-            }
+            Kind::GatewayClass
+            | Kind::Gateway
+            | Kind::ListenerSet
+            | Kind::HttpRoute
+            | Kind::GrpcRoute
+            | Kind::KongClusterPlugin => FirstListWait::Unlimited,
             _ if kind.family() == KindFamily::Kubernetes => FirstListWait::Unlimited,
             _ => FirstListWait::Limited,
         }

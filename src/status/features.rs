@@ -48,6 +48,7 @@ const FEATURES: &[Feature] = &[
     feature("Gateway"),
     feature("GRPCRoute"),
     feature("HTTPRoute"),
+    since(5, "ListenerSet"),
     feature("ReferenceGrant"),
     since(6, "TCPRoute"),
     Feature { standard_since: 5, ..feature("TLSRoute") },
@@ -107,11 +108,11 @@ mod tests {
             (3, true, 0, None, Some("HTTPRoute")),
             (4, true, 32, Some("GatewayInfrastructurePropagation"), Some("HTTPRoute303RedirectStatusCode")),
             (4, false, 30, Some("HTTPRoutePathRewrite"), Some("HTTPRouteCORS")),
-            (5, true, 39, Some("HTTPRoute308RedirectStatusCode"), Some("HTTPRouteRetryConnectionError")),
-            (6, true, 42, Some("HTTPRouteRetryConnectionError"), Some("HTTPRouteRetryCodes")),
-            (6, false, 41, Some("HTTPRouteCORS"), Some("HTTPRouteRetryConnectionError")),
-            (7, true, 49, Some("GatewayInfrastructure"), Some("GatewayInfrastructurePropagation")),
-            (7, false, 49, Some("HTTPRouteRetryCodes"), Some("GatewayListenerFilters")),
+            (5, true, 40, Some("HTTPRoute308RedirectStatusCode"), Some("HTTPRouteRetryConnectionError")),
+            (6, true, 43, Some("HTTPRouteRetryConnectionError"), Some("HTTPRouteRetryCodes")),
+            (6, false, 42, Some("HTTPRouteCORS"), Some("HTTPRouteRetryConnectionError")),
+            (7, true, 50, Some("GatewayInfrastructure"), Some("GatewayInfrastructurePropagation")),
+            (7, false, 50, Some("HTTPRouteRetryCodes"), Some("GatewayListenerFilters")),
         ] {
             let names = supported(minor, experimental);
             let context = format!("1.{minor}, experimental: {experimental}: {names:?}");
@@ -123,8 +124,8 @@ mod tests {
         }
     }
 
-    /// Of the 49 features, 7 are core features of a profile, and of the others 26 belong to HTTPRoute, 10 to Gateway,
-    /// and 2 each to BackendTLSPolicy, GRPCRoute and TLSRoute.
+    /// Of the 50 features, 7 are core features of a profile, and of the others 26 belong to HTTPRoute, 10 to Gateway, 1 to
+    /// ListenerSet, and 2 each to BackendTLSPolicy, GRPCRoute and TLSRoute.
     #[test]
     fn newest_release_gets_all_features() {
         let names = supported(7, true);

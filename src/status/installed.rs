@@ -84,10 +84,10 @@ mod tests {
     #[test]
     fn release_is_reported_and_limits_the_features() {
         for (bundle, code, message, features) in [
-            (Some("v1.7.0"), Code::ClassSupportedVersion, "is served", 49),
-            (Some("v1.7.3"), Code::ClassSupportedVersion, "is served", 49),
-            (Some("v1.7.0-rc.1"), Code::ClassSupportedVersion, "is served", 49),
-            (Some("v1.5.1"), Code::ClassSupportedVersion, "install the CRDs of 1.7", 39),
+            (Some("v1.7.0"), Code::ClassSupportedVersion, "is served", 50),
+            (Some("v1.7.3"), Code::ClassSupportedVersion, "is served", 50),
+            (Some("v1.7.0-rc.1"), Code::ClassSupportedVersion, "is served", 50),
+            (Some("v1.5.1"), Code::ClassSupportedVersion, "install the CRDs of 1.7", 40),
             (Some("v1.0.0"), Code::ClassSupportedVersion, "lacks fields", 0),
             (Some("v1.12.0"), Code::ClassUnsupportedVersion, "update Portico", 49),
             (Some("v2.0.0"), Code::ClassUnsupportedVersion, "release 1.x", 0),

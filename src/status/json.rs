@@ -51,6 +51,9 @@ fn with_acceptance(verdict: &Verdict, acceptance: Option<&str>) -> Value {
             status.insert(key.to_owned(), Value::Array(list));
         }
     }
+    if let Some(count) = verdict.attached_listener_sets {
+        status.insert("attachedListenerSets".to_owned(), json!(count));
+    }
     if let Some(published) = &verdict.load_balancer {
         let entries: Vec<_> = published.iter().map(published_json).collect();
         status.insert("loadBalancer".to_owned(), json!({"ingress": entries}));

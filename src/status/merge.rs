@@ -27,7 +27,8 @@ pub fn merge(kind: Kind, observed: &Value, desired: &Value, controllers: &[Strin
     let mut status = observed.as_object().cloned().unwrap_or_default();
     match kind.status_layout() {
         // The class belongs to another controller: its conditions have the same types, but are not Portico's.
-        StatusLayout::GatewayClass | StatusLayout::Gateway if list(desired, "conditions").is_empty() => {}
+        StatusLayout::GatewayClass | StatusLayout::Gateway | StatusLayout::ListenerSet
+            if list(desired, "conditions").is_empty() => {}
         StatusLayout::GatewayClass => {
             let merged = ConditionList { target: ConditionTarget::GatewayClass, path: "status.conditions", now }
                 .merge(observed, desired);
@@ -40,9 +41,17 @@ pub fn merge(kind: Kind, observed: &Value, desired: &Value, controllers: &[Strin
             replace(&mut status, "conditions", merged.entries, &mut left_out, merged.left_out);
             let (addresses, too_many) = limit_addresses(list(desired, "addresses"));
             replace(&mut status, "addresses", addresses, &mut left_out, too_many);
-            let listeners =
-                merge_listeners(list(observed, "listeners"), list(desired, "listeners"), now, &mut left_out);
-            replace(&mut status, "listeners", listeners, &mut left_out, None);
+            match desired.get("attachedListenerSets") {
+                Some(count) => status.insert("attachedListenerSets".to_owned(), count.clone()),
+                None => status.remove("attachedListenerSets"),
+            };
+            replace_listeners(&mut status, observed, desired, now, &mut left_out);
+        }
+        StatusLayout::ListenerSet => {
+            let merged = ConditionList { target: ConditionTarget::ListenerSet, path: "status.conditions", now }
+                .merge(observed, desired);
+            replace(&mut status, "conditions", merged.entries, &mut left_out, merged.left_out);
+            replace_listeners(&mut status, observed, desired, now, &mut left_out);
         }
         StatusLayout::Parents => {
             let merged =
@@ -291,7 +300,18 @@ fn limit_addresses(desired: &[Value]) -> (Vec<Value>, Option<String>) {
     (desired.iter().take(MAX_ADDRESSES).cloned().collect(), too_many)
 }
 
-/// Merges the listeners: those of the spec stay, in its order, and all others are removed.
+/// Replaces the listeners: those of the spec stay, in its order, and all others are removed.
+fn replace_listeners(
+    status: &mut Map<String, Value>,
+    observed: &Value,
+    desired: &Value,
+    now: &str,
+    left_out: &mut Vec<String>,
+) {
+    let merged = merge_listeners(list(observed, "listeners"), list(desired, "listeners"), now, left_out);
+    replace(status, "listeners", merged, left_out, None);
+}
+
 fn merge_listeners(observed: &[Value], desired: &[Value], now: &str, left_out: &mut Vec<String>) -> Vec<Value> {
     let listeners = desired.iter().take(MAX_LISTENERS).map(|listener| {
         let name = text(listener, "name");

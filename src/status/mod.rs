@@ -43,7 +43,7 @@ pub enum BindOutcome {
     Failed(String),
 }
 
-/// The verdict on a Gateway or an Ingress after binding its addresses; None if that changes nothing. `outcome_of`
+/// The verdict on a Gateway, ListenerSet or Ingress after binding its addresses; None if that changes nothing. `outcome_of`
 /// returns None for an address without a result yet, which changes nothing either.
 pub fn apply_bind_outcomes(
     verdict: &Verdict,
@@ -72,7 +72,7 @@ pub fn apply_bind_outcomes(
     if !changed {
         return None;
     }
-    update_gateway_conditions(&mut combined, not_local);
+    update_parent_conditions(&mut combined, not_local);
     Some(combined)
 }
 
@@ -150,9 +150,9 @@ fn not_local_problem(socket: SocketAddr) -> Diagnostic {
     )
 }
 
-/// Derives the Gateway's conditions from those of its listeners. `not_local` are the problems of addresses that do not
+/// Derives the conditions of a Gateway or ListenerSet from those of its listeners. `not_local` are the problems of addresses that do not
 /// belong to this machine.
-fn update_gateway_conditions(verdict: &mut Verdict, not_local: Vec<Diagnostic>) {
+fn update_parent_conditions(verdict: &mut Verdict, not_local: Vec<Diagnostic>) {
     let has_condition =
         |listener: &ListenerVerdict, code: Code| listener.conditions.iter().any(|condition| condition.code == code);
     let summary = |(index, listener): (usize, &ListenerVerdict), missing_state: &str| {
@@ -181,6 +181,16 @@ fn update_gateway_conditions(verdict: &mut Verdict, not_local: Vec<Diagnostic>) 
             }
             Code::GatewayProgrammed if !any_served => {
                 *condition = Condition::new(Code::GatewayNotProgrammed, all_unserved.clone());
+            }
+            Code::ListenerSetAccepted | Code::ListenerSetSomeListenersInvalid if !rejected.is_empty() => {
+                let code = match all_rejected {
+                    true => Code::ListenerSetNoListenerValid,
+                    false => Code::ListenerSetSomeListenersInvalid,
+                };
+                *condition = Condition::new(code, rejected.clone());
+            }
+            Code::ListenerSetProgrammed if !any_served => {
+                *condition = Condition::new(Code::ListenerSetPortUnavailable, all_unserved.clone());
             }
             _ => {}
         }

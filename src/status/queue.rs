@@ -282,7 +282,7 @@ impl QueueState {
         let problems =
             verdict.as_deref().map(|verdict| notices::notices_for_verdict(verdict, is_sole)).unwrap_or_default();
         self.events.set_problems(&id, ProblemOrigin::Verdict, problems, now);
-        if let Some(replica) = self.replica.clone().filter(|_| id.kind == Kind::Gateway) {
+        if let Some(replica) = self.replica.clone().filter(|_| matches!(id.kind, Kind::Gateway | Kind::ListenerSet)) {
             let problems = verdict.as_deref().map(|verdict| notices::notices_for_replica(verdict, &replica));
             self.events.set_problems(&id, ProblemOrigin::Replica, problems.unwrap_or_default(), now);
         }
@@ -497,9 +497,9 @@ fn has_events(kind: Kind) -> bool {
     matches!(kind.status_use(), StatusUse::Written | StatusUse::Observed) || kind == Kind::Service
 }
 
-/// The index in `due`: GatewayClasses and Gateways come before all other kinds.
+/// The index in `due`: GatewayClasses, Gateways and ListenerSets come before all other kinds.
 fn priority(kind: Kind) -> usize {
-    usize::from(!matches!(kind, Kind::GatewayClass | Kind::Gateway))
+    usize::from(!matches!(kind, Kind::GatewayClass | Kind::Gateway | Kind::ListenerSet))
 }
 
 #[cfg(test)]

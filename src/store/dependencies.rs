@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use super::{AnyObject, Dependency};
 use crate::api::gateway::{
-    BackendObjectReference, BackendRef, Filter, Gateway, GatewayClass, GatewayFrontendTls, ParentReference,
-    PolicyTargetReference, StreamRouteRule,
+    BackendObjectReference, BackendRef, Filter, Gateway, GatewayClass, GatewayFrontendTls, Listener, ParentReference,
+    PolicyTargetReference, SecretObjectReference, StreamRouteRule,
 };
-use crate::api::kind::{CORE_GROUP, GATEWAY_GROUP, KONG_GROUP, KONG_INCUBATOR_GROUP, PORTICO_GROUP};
+use crate::api::kind::{CORE_GROUP, KONG_GROUP, KONG_INCUBATOR_GROUP, PORTICO_GROUP};
 use crate::api::kong::annotations::{
     CA_CERTIFICATES_CONFIG_MAPS, CA_CERTIFICATES_SECRETS, CLIENT_CERT, INGRESS_CLASS, OVERRIDE, PLUGINS,
     UPSTREAM_POLICY, list,
@@ -25,6 +25,13 @@ pub(super) fn dependencies(object: &AnyObject) -> Vec<Dependency> {
     match object {
         AnyObject::GatewayClass(class) => collector.add_gateway_class(class),
         AnyObject::Gateway(gateway) => collector.add_gateway(gateway),
+        AnyObject::ListenerSet(set) => {
+            // The labels of its namespace decide whether the Gateway's selector allows it.
+            let namespace = Arc::clone(&collector.own_namespace);
+            collector.add_object(Kind::Namespace, Some(""), &namespace);
+            collector.add_parent(&set.spec.parent_ref);
+            collector.add_listeners(&set.spec.listeners);
+        }
         AnyObject::HttpRoute(route) => {
             let rules = route.spec.rules.iter().map(|rule| (&*rule.filters, &*rule.backend_refs));
             collector.add_request_route(meta, &route.spec.parent_refs, rules);
@@ -148,9 +155,18 @@ impl DependencyCollector {
             self.add_frontend(frontend);
         }
         let backend = gateway.spec.tls.as_ref().and_then(|tls| tls.backend.as_ref());
-        let listeners = gateway.spec.listeners.iter().filter_map(|listener| listener.tls.as_ref());
-        let certificates = listeners.flat_map(|tls| &tls.certificate_refs);
-        for certificate in certificates.chain(backend.and_then(|backend| backend.client_certificate_ref.as_ref())) {
+        self.add_certificates(backend.and_then(|backend| backend.client_certificate_ref.as_ref()));
+        self.add_listeners(&gateway.spec.listeners);
+    }
+
+    /// The certificates of listeners.
+    fn add_listeners(&mut self, listeners: &[Listener]) {
+        let tls = listeners.iter().filter_map(|listener| listener.tls.as_ref());
+        self.add_certificates(tls.flat_map(|tls| &tls.certificate_refs));
+    }
+
+    fn add_certificates<'o>(&mut self, references: impl IntoIterator<Item = &'o SecretObjectReference>) {
+        for certificate in references {
             if certificate.group == CORE_GROUP && certificate.kind == Kind::Secret.name() {
                 self.add_object(Kind::Secret, certificate.namespace.as_deref(), &certificate.name);
             }
@@ -210,10 +226,13 @@ impl DependencyCollector {
         // The labels of the route's namespace decide whether a listener's selector allows the route.
         let namespace = Arc::clone(&self.own_namespace);
         self.add_object(Kind::Namespace, Some(""), &namespace);
-        for parent in parents {
-            if parent.group == GATEWAY_GROUP && parent.kind == Kind::Gateway.name() {
-                self.add_object(Kind::Gateway, parent.namespace.as_deref(), &parent.name);
-            }
+        parents.iter().for_each(|parent| self.add_parent(parent));
+    }
+
+    /// A Gateway or ListenerSet.
+    fn add_parent(&mut self, parent: &ParentReference) {
+        if let Some(kind @ (Kind::Gateway | Kind::ListenerSet)) = Kind::find(&parent.group, &parent.kind) {
+            self.add_object(kind, parent.namespace.as_deref(), &parent.name);
         }
     }
 

@@ -17,8 +17,8 @@
 //!   GatewayParameters ◀─ GatewayClass ◀─ Gateway
 //! ```
 //!
-//! Dependents of a Gateway are added by the compiler, because only it knows whether the change of the Gateway matters
-//! to its routes.
+//! Dependents of a Gateway or ListenerSet are added by the compiler, because only it knows whether the change matters to
+//! them.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -124,8 +124,8 @@ impl DependencyIndex {
         let mut affected = BTreeSet::new();
         let mut pending: Vec<&ObjectId> = changed.into_iter().collect();
         while let Some(id) = pending.pop() {
-            // The compiler adds the dependents of a Gateway.
-            if id.kind == Kind::Gateway {
+            // The compiler adds the dependents of a Gateway or ListenerSet.
+            if matches!(id.kind, Kind::Gateway | Kind::ListenerSet) {
                 continue;
             }
             for dependent in self.dependents(id) {

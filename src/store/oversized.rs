@@ -121,6 +121,7 @@ fn reduced_body(kind: Kind, object: &Value, is_complete: bool) -> Option<Value> 
         }
         Kind::Ingress => json!({"spec": reduced_ingress(spec, is_complete)}),
         Kind::Gateway => json!({"spec": {"gatewayClassName": spec["gatewayClassName"], "listeners": []}}),
+        Kind::ListenerSet => json!({"spec": {"parentRef": spec["parentRef"], "listeners": []}}),
         // References to it must reject requests, instead of being served without it.
         Kind::KongPlugin | Kind::KongClusterPlugin => {
             json!({"plugin": shortened(&object["plugin"]), "disabled": object["disabled"] == true})

@@ -15,7 +15,8 @@ use portico::compile::addresses::{AddressProvider, AddressState, GatewayAddressP
 use portico::compile::testing::TestInputs;
 use portico::compile::verdict::{Code, Condition, Verdict, Verdicts};
 use portico::compile::{
-    self, Classes, Compiler, HostOwnership, IngressListener, IngressSettings, PublishSource, addressable_gateways,
+    self, Budgets, Classes, Compiler, HostOwnership, IngressListener, IngressSettings, PublishSource,
+    addressable_gateways,
 };
 use portico::diagnostic::{Diagnostic, Severity, Topic};
 use portico::k8s::InstalledApis;
@@ -49,6 +50,8 @@ pub(crate) struct Case {
     classes: Classes,
     ingress: IngressSettings,
     trust_model: TrustModel,
+    /// The limit of ports of a Gateway, unless it is the default.
+    gateway_ports: Option<usize>,
     folder: PathBuf,
     documents: Vec<Value>,
     requests: Vec<Request>,
@@ -140,6 +143,7 @@ impl Case {
             installed: installed(&header("Installed")),
             degraded: header("Degraded"),
             unreadable: header("Unreadable").iter().map(|name| Kind::find(GATEWAY_GROUP, name).unwrap()).collect(),
+            gateway_ports: header("Gateway ports").pop().map(|count| count.parse().unwrap()),
             classes: header("Class").pop().map(|name| Classes { name, ..Classes::default() }).unwrap_or_default(),
             ingress: IngressSettings {
                 host_ownership: if header("Host owner").is_empty() {
@@ -242,6 +246,8 @@ impl Case {
     }
 
     fn new_harness(&self) -> CompilerHarness {
+        let mut budgets = Budgets::default();
+        budgets.gateway_ports = self.gateway_ports.unwrap_or(budgets.gateway_ports);
         CompilerHarness {
             installed: self.installed.clone(),
             degraded: self.degraded.clone(),
@@ -249,6 +255,7 @@ impl Case {
                 unreadable_kinds: self.unreadable.clone(),
                 classes: self.classes.clone(),
                 ingress: self.ingress.clone(),
+                budgets,
                 upstreams: UpstreamRegistry::new(TrustAnchors::default(), self.trust_model.clone()),
                 ..TestInputs::new(portico::plugins::REGISTRY)
             },
@@ -347,9 +354,9 @@ impl CompilerHarness {
     }
 
     pub(crate) fn compile(&mut self, mut changes: Changes) -> usize {
-        let TestInputs { addresses, controllers, .. } = &mut self.inputs;
+        let TestInputs { addresses, controllers, budgets, .. } = &mut self.inputs;
         let gateways = addressable_gateways(&self.store, controllers);
-        let exposed = compile::exposed_gateways(&self.store, controllers);
+        let exposed = compile::exposed_gateways(&self.store, controllers, budgets);
         let service_types = exposed
             .filter_map(|exposed| Some((exposed.gateway.meta.key.clone(), exposed.settings.as_ref()?.known_type()?)));
         self.address_state.service_types = service_types.collect();
@@ -526,6 +533,9 @@ fn describe_verdict(verdict: &Verdict) -> Option<Value> {
     }
     if !verdict.addresses.is_empty() {
         described.insert("addresses".to_owned(), json!(verdict.addresses));
+    }
+    if let Some(count) = verdict.attached_listener_sets {
+        described.insert("attachedListenerSets".to_owned(), json!(count));
     }
     if !verdict.supported_features.is_empty() {
         described.insert("supportedFeatures".to_owned(), json!(verdict.supported_features));

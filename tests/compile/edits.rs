@@ -573,6 +573,7 @@ fn initial_objects() -> Vec<AnyObject> {
     let mut random = fastrand::Rng::with_seed(7);
     let mut objects: Vec<_> = (0..2).map(|_| gateway_class(&mut random)).collect();
     objects.extend((0..4).map(|_| gateway(&mut random)));
+    objects.extend((0..4).map(|_| listener_set(&mut random)));
     objects.extend((0..4).map(|_| service(&mut random)));
     objects.extend((0..8).map(|_| route(&mut random)));
     objects.extend((0..4).map(|_| stream_route(&mut random)));
@@ -587,7 +588,9 @@ fn edit(random: &mut fastrand::Rng) -> Batch {
         // Almost half of all edits are routes, which change most often in clusters.
         let object = match random.u8(..16) {
             0 => gateway_class(random),
-            1 | 2 => gateway(random),
+            1 => gateway(random),
+            2 if random.bool() => gateway(random),
+            2 => listener_set(random),
             3 if random.bool() => upstream_policy(random),
             3 => service(random),
             4 if random.bool() => unserved(random),
@@ -633,8 +636,8 @@ fn gateway_class(random: &mut fastrand::Rng) -> AnyObject {
     parse(Kind::GatewayClass, json!({"metadata": {"name": name}, "spec": spec}))
 }
 
-fn gateway(random: &mut fastrand::Rng) -> AnyObject {
-    let listeners: Vec<_> = (0..random.usize(1..4))
+fn listeners(random: &mut fastrand::Rng) -> Vec<Value> {
+    (0..random.usize(1..4))
         .map(|index| {
             let mut listener = json!({
                 "name": pick(random, &["one", "two", "three", "four"]),
@@ -664,8 +667,28 @@ fn gateway(random: &mut fastrand::Rng) -> AnyObject {
                 all.push(listener);
             }
             all
-        });
+        })
+}
+
+fn listener_set(random: &mut fastrand::Rng) -> AnyObject {
+    let metadata = json!({
+        "namespace": pick(random, &["a", "b"]),
+        "name": pick(random, &["g", "h", "i"]),
+        "creationTimestamp": format!("202{}-01-01T00:00:00Z", random.u8(..4)),
+    });
+    let parent = json!({"name": pick(random, &["g", "h"]), "namespace": pick(random, &["a", "b"])});
+    let spec = json!({"parentRef": parent, "listeners": listeners(random)});
+    parse(Kind::ListenerSet, json!({"metadata": metadata, "spec": spec}))
+}
+
+fn gateway(random: &mut fastrand::Rng) -> AnyObject {
+    let listeners = listeners(random);
     let mut spec = json!({"gatewayClassName": pick(random, &["portico", "portico", "second"]), "listeners": listeners});
+    if random.u8(..3) > 0 {
+        let selector = json!({"matchLabels": {"team": "web"}});
+        let from = pick(random, &["All", "All", "Same", "Selector", "None"]);
+        spec["allowedListeners"] = json!({"namespaces": {"from": from, "selector": selector}});
+    }
     if random.u8(..4) == 0 {
         // Two Gateways on one address compete for ports.
         spec["addresses"] = json!([{"value": "127.0.0.9"}]);
@@ -714,6 +737,9 @@ fn route(random: &mut fastrand::Rng) -> AnyObject {
     let parents: Vec<_> = (0..random.usize(1..3))
         .map(|_| {
             let mut parent = json!({"name": pick(random, &["g", "h"]), "namespace": pick(random, &["a", "b"])});
+            if random.u8(..3) == 0 {
+                parent["kind"] = json!("ListenerSet");
+            }
             if random.u8(..3) == 0 {
                 parent["sectionName"] = json!(pick(random, &["one", "two", "three"]));
             }

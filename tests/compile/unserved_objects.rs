@@ -13,12 +13,6 @@ fn objects_without_effect_name_the_gateway_and_what_does_not_happen() {
     let mut harness = harness();
     for (kind, spec, expected) in [
         (
-            Kind::ListenerSet,
-            json!({"parentRef": {"name": "web"}}),
-            "spec.parentRef: ListenerSet is not served by this version, so Gateway default/web does not get the \
-             listeners of this object",
-        ),
-        (
             Kind::XTelemetryPolicy,
             json!({"targetRefs": [gateway_target("theirs"), gateway_target("web")]}),
             "spec.targetRefs[1]: XTelemetryPolicy is not served by this version, so no traces of requests to Gateway \

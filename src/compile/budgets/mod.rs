@@ -35,11 +35,14 @@ pub struct Budgets {
     pub warn_only: bool,
     /// What the HTTPRoutes of a namespace may expand to together, and so may its Ingresses, in bytes.
     pub namespace_bytes: u64,
+    /// The number of ports of a Gateway with ListenerSets. Each port is a socket for each worker and address, so a
+    /// namespace that may add listeners could exhaust the open files of the process.
+    pub gateway_ports: usize,
 }
 
 impl Default for Budgets {
     fn default() -> Self {
-        Budgets { warn_only: false, namespace_bytes: 64 << 20 }
+        Budgets { warn_only: false, namespace_bytes: 64 << 20, gateway_ports: 256 }
     }
 }
 

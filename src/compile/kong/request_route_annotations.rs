@@ -18,15 +18,15 @@ use crate::api::kong::annotations::{
     READ_TIMEOUT, REGEX_PREFIX, REGEX_PRIORITY, REQUEST_BUFFERING, RESPONSE_BUFFERING, RETRIES, REWRITE, STRIP_PATH,
     TAGS, WRITE_TIMEOUT,
 };
-use crate::api::{Kind, Meta, Object, ObjectKey};
+use crate::api::{Kind, Meta, Object};
+use crate::compile::CompileInputs;
 use crate::compile::annotation_reader::annotation_field;
 use crate::compile::backend::AnnotatedProtocol;
 use crate::compile::budgets::RegexBudget;
-use crate::compile::gateway::GatewayPlan;
 use crate::compile::hostname::intersects;
 use crate::compile::listener_protocol::ListenerProtocol;
+use crate::compile::parent_plans::ParentPlans;
 use crate::compile::request_route_source::RequestRoute;
-use crate::compile::{CompileInputs, PlanMap};
 use crate::diagnostic::Diagnostic;
 use crate::snapshot::host::HostPattern;
 use crate::snapshot::router::by_conditions::{HostCondition, HostName};
@@ -223,19 +223,16 @@ fn ineffective_annotations(route: &RequestRoute<'_>) -> impl Iterator<Item = Dia
     })
 }
 
-/// The HTTPS ports of a route's hosts, one per Gateway: 443 if the Gateway serves it, otherwise its lowest HTTPS port.
+/// The HTTPS ports of a route's hosts, one per parent: 443 if the parent serves it, otherwise its lowest HTTPS port.
 pub(in crate::compile) fn secure_ports(
-    gateways: &PlanMap<GatewayPlan>,
+    parent_plans: &ParentPlans,
     route: &RequestRoute<'_>,
     hosts: &[HostPattern],
 ) -> BTreeSet<u16> {
-    let parents = route.parents.iter().filter_map(|parent| {
-        let namespace = parent.namespace.as_deref().unwrap_or(&route.meta.key.namespace);
-        gateways.get(&ObjectKey::new(namespace, &parent.name))
-    });
-    let ports = parents.filter_map(|gateway| {
+    let parents = route.parents.iter().filter_map(|parent| parent_plans.parent(&route.meta.key.namespace, parent));
+    let ports = parents.filter_map(|parent| {
         let secure_listeners =
-            gateway.listeners.iter().filter(|listener| listener.protocol == ListenerProtocol::Https && listener.secure);
+            parent.listeners.iter().filter(|listener| listener.protocol == ListenerProtocol::Https && listener.secure);
         let matching =
             secure_listeners.filter(|listener| hosts.iter().any(|host| intersects(host, &listener.hostname)));
         matching.map(|listener| listener.port).min_by_key(|port| (*port != HTTPS_PORT, *port))

@@ -11,16 +11,16 @@ mod refused;
 mod rule;
 mod rules;
 
+use super::CompileContext;
 use super::annotation_reader::annotation_field;
 use super::attachment::RouteOrigin;
 use super::budgets::{BudgetShare, Expansion, MAX_HOST_ALIASES, MAX_HOST_MATCHES, Planned, RegexBudget, is_refused};
-use super::gateway::GatewayPlan;
 use super::kong::plugins::Plugins;
 use super::kong::request_route_annotations;
+use super::parent_plans::ParentPlans;
 use super::request_route_source::RequestRoute;
 use super::route_plan::{self, BackendClients, PlannedRules, RoutePlan, RuleResults};
 use super::verdict::Verdict;
-use super::{CompileContext, PlanMap};
 use crate::api::kong::annotations::HOST_ALIASES;
 use crate::snapshot::host::HostPattern;
 use crate::snapshot::router::RouteMatches;
@@ -30,7 +30,7 @@ use rules::TranslatedRules;
 /// budget. Its rules are translated only if this process serves a parent.
 pub(super) fn plan(
     cx: CompileContext<'_>,
-    gateways: &PlanMap<GatewayPlan>,
+    parent_plans: &ParentPlans,
     plugins: &Plugins,
     route: &RequestRoute<'_>,
     share: BudgetShare,
@@ -41,7 +41,8 @@ pub(super) fn plan(
     let regexes = RegexBudget::new(limits, &share);
     // What another client certificate changes is no further expansion of the route.
     let uncounted_regexes = RegexBudget::new(limits, &share);
-    let (mut annotations, mut over_budget) = match route_plan::has_served_parent(gateways, &route.meta.key, parents) {
+    let (mut annotations, mut over_budget) = match route_plan::has_served_parent(parent_plans, &route.meta.key, parents)
+    {
         true => (request_route_annotations::read(cx.inputs, &regexes, route), limits.check_annotations(route.meta)),
         false => Default::default(),
     };
@@ -55,13 +56,13 @@ pub(super) fn plan(
     }
     let mut verdict = Verdict { generation: route.meta.generation, ..Verdict::default() };
     let origin = RouteOrigin { kind: route.kind, key: &route.meta.key, hosts: &hosts };
-    let served_parents = route_plan::resolve_parents(cx, gateways, &origin, parents, &mut verdict);
+    let served_parents = route_plan::resolve_parents(cx, parent_plans, &origin, parents, &mut verdict);
     verdict.diagnostics.extend(route_plan::parent_notes(parents, route.default_gateways));
     if served_parents.is_empty() {
         return Ok(Planned::without_budget((RoutePlan::unattached(), verdict)));
     }
     let is_attached = served_parents.is_attached();
-    let secure_ports = request_route_annotations::secure_ports(gateways, route, &hosts);
+    let secure_ports = request_route_annotations::secure_ports(parent_plans, route, &hosts);
     if let BudgetShare::Exceeded(problem) = share {
         over_budget.push(problem);
     }
@@ -75,7 +76,7 @@ pub(super) fn plan(
     let translate = |client, regexes: &RegexBudget<'_>| {
         rules::translate(cx.with_backend_client(client), plugins, route, annotations.clone(), regexes, &secure_ports)
     };
-    let BackendClients { first: first_client, others: other_clients } = served_parents.backend_clients(gateways);
+    let BackendClients { first: first_client, others: other_clients } = served_parents.backend_clients(parent_plans);
     let rules = (!is_refused(&over_budget)).then(|| translate(&first_client, &regexes));
     over_budget.extend(regexes.problems("spec.rules"));
     let mut rules_of_gateways = Vec::new();

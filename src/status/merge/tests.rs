@@ -192,10 +192,9 @@ fn listeners_of_a_gateway() {
             ])]})),
         ),
         row(
-            "listeners are those of the spec, in its order; attachedListenerSets is unchanged",
+            "listeners are those of the spec, in its order",
             Kind::Gateway,
             json!({
-                "attachedListenerSets": 3,
                 "listeners": [
                     listener("gone", 7, &[foreign_condition("example.com/A")]),
                     listener("second", 1, &[stored_condition("Accepted", "True", "Accepted", THEN)]),
@@ -203,12 +202,39 @@ fn listeners_of_a_gateway() {
             }),
             json!({"listeners": [listener("first", 0, &[accepted()]), listener("second", 2, &[accepted()])]}),
             Some(json!({
-                "attachedListenerSets": 3,
                 "listeners": [
                     listener("first", 0, &[stored_condition("Accepted", "True", "Accepted", NOW)]),
                     listener("second", 2, &[stored_condition("Accepted", "True", "Accepted", THEN)]),
                 ],
             })),
+        ),
+        row(
+            "the number of ListenerSets is replaced",
+            Kind::Gateway,
+            json!({"attachedListenerSets": 3}),
+            json!({"attachedListenerSets": 0}),
+            Some(json!({"attachedListenerSets": 0})),
+        ),
+        row(
+            "the number of ListenerSets is removed with the last one",
+            Kind::Gateway,
+            json!({"attachedListenerSets": 3}),
+            json!({}),
+            Some(json!({})),
+        ),
+        row(
+            "listeners of a ListenerSet",
+            Kind::ListenerSet,
+            json!({"listeners": [
+                listener("gone", 7, &[foreign_condition("example.com/A")]),
+                listener("http", 1, &[
+                    foreign_condition("example.com/A"), stored_condition("Accepted", "False", "HostnameConflict", THEN),
+                ]),
+            ]}),
+            json!({"listeners": [listener("http", 2, &[accepted()])]}),
+            Some(json!({"listeners": [listener("http", 2, &[
+                foreign_condition("example.com/A"), stored_condition("Accepted", "True", "Accepted", NOW),
+            ])]})),
         ),
         row(
             "an empty supportedKinds is written out (GatewayInvalidRouteKind)",

@@ -191,7 +191,7 @@ fn is_writable(verdict: &Verdict) -> bool {
         || has_code([Code::ClassSupportedVersion, Code::ClassUnsupportedVersion])
 }
 
-/// Whether only the counts of attached routes differ.
+/// Whether only the counts of attached routes and ListenerSets differ.
 pub(super) fn only_counts_differ(old: &Verdict, new: &Verdict) -> bool {
     let Verdict {
         generation,
@@ -200,6 +200,7 @@ pub(super) fn only_counts_differ(old: &Verdict, new: &Verdict) -> bool {
         supported_features,
         addresses,
         listeners,
+        attached_listener_sets: _,
         parents,
         ancestors,
         load_balancer,

@@ -1,0 +1,58 @@
+//! The ListenerSets of a Gateway, and the ports of its listeners.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::Budgets;
+use super::label_selector;
+use super::listener_protocol::port;
+use crate::api::gateway::{Gateway, ListenerSet};
+use crate::api::{Kind, Object, ObjectId, ObjectKey};
+use crate::store::Store;
+use crate::transport_protocol::TransportPort;
+
+/// The ListenerSets that refer to a Gateway, oldest first, then by namespace and name. The earlier one wins a conflict.
+pub(super) fn sets_by_age<'a>(store: &'a Store, gateway: &ObjectKey) -> Vec<&'a Arc<Object<ListenerSet>>> {
+    let id = ObjectId::new(Kind::Gateway, gateway.clone());
+    let referrers = store.dependency_index().dependents_of_kind(&id, Kind::ListenerSet);
+    let mut sets: Vec<_> = referrers.filter_map(|set| store.listener_sets.get(&set.key)).collect();
+    sets.sort_by(|a, b| (a.meta.created, &a.meta.key).cmp(&(b.meta.created, &b.meta.key)));
+    sets
+}
+
+/// Whether a Gateway allows the ListenerSets of a namespace. Without `allowedListeners`, it allows none.
+pub(super) fn allows_namespace(store: &Store, gateway: &Object<Gateway>, namespace: &str) -> bool {
+    let allowed = gateway.spec.allowed_listeners.as_ref().and_then(|allowed| allowed.namespaces.as_ref());
+    let Some(allowed) = allowed else { return false };
+    match allowed.from.as_deref() {
+        Some("All") => true,
+        Some("Same") => *gateway.meta.key.namespace == *namespace,
+        // As in Kubernetes, a missing selector matches nothing, and an empty one everything.
+        Some("Selector") => allowed.selector.as_ref().is_some_and(|selector| {
+            let namespace = store.namespaces.get(&ObjectKey::cluster(namespace));
+            namespace.is_some_and(|namespace| label_selector::matches(selector, &namespace.meta.labels))
+        }),
+        _ => false,
+    }
+}
+
+/// The ListenerSets whose listeners a Gateway has, oldest first.
+pub(super) fn allowed_sets<'a>(
+    store: &'a Store,
+    gateway: &'a Object<Gateway>,
+) -> impl Iterator<Item = &'a Arc<Object<ListenerSet>>> {
+    let sets = sets_by_age(store, &gateway.meta.key).into_iter();
+    sets.filter(move |set| allows_namespace(store, gateway, &set.meta.key.namespace))
+}
+
+/// The ports of the listeners of a Gateway and of its ListenerSets, as far as their protocol is served.
+/// ListenerSets add ports up to the limit of `budgets`.
+pub(super) fn wanted_ports(store: &Store, gateway: &Object<Gateway>, budgets: &Budgets) -> BTreeSet<TransportPort> {
+    let mut ports: BTreeSet<TransportPort> = gateway.spec.listeners.iter().filter_map(port).collect();
+    for listener in allowed_sets(store, gateway).flat_map(|set| &set.spec.listeners) {
+        if let Some(port) = port(listener).filter(|_| ports.len() < budgets.gateway_ports) {
+            ports.insert(port);
+        }
+    }
+    ports
+}

@@ -1,0 +1,252 @@
+//! Plans the Gateways and ListenerSets that a change affects, and keeps their plans.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::affected::keys_of_kind;
+use super::gateway::RouteDifference;
+use super::gateway_ports::GatewayPorts;
+use super::route_plan::RouteKind;
+use super::{CompileContext, CompileRun, Compiler, allowed_listeners, gateway, listener_conflicts, listener_set};
+use crate::api::gateway::{Gateway, ListenerSet, ParentReference};
+use crate::api::{Kind, Object, ObjectId, ObjectKey};
+use crate::store::{Changes, Store};
+
+impl Compiler {
+    /// Plans the touched Gateways and ListenerSets, and those whose ports changed; returns the routes that must be
+    /// planned again.
+    pub(super) fn plan_parents(
+        &mut self,
+        cx: CompileContext<'_>,
+        touched: &Changes,
+        run: &mut CompileRun,
+    ) -> BTreeSet<ObjectId> {
+        let mut gateways: BTreeSet<ObjectKey> = keys_of_kind(touched, Kind::Gateway).cloned().collect();
+        let sets: BTreeSet<ObjectKey> = keys_of_kind(touched, Kind::ListenerSet).cloned().collect();
+        // The Gateways that have, or had, a touched ListenerSet.
+        let mut gateways_of_sets = BTreeSet::new();
+        for key in &sets {
+            gateways_of_sets.extend(self.parents.listener_set(key).map(|plan| plan.gateway.clone()));
+            let set = cx.store.listener_sets.get(key);
+            gateways_of_sets.extend(set.and_then(|set| listener_set::gateway_key(set)));
+        }
+        if gateways.is_empty() && sets.is_empty() {
+            return BTreeSet::new();
+        }
+        gateways.extend(self.update_port_owners(cx));
+        run.objects_planned += gateways.len();
+        let mut routes = BTreeSet::new();
+        for key in &gateways {
+            self.plan_gateway(cx, touched, key, &mut routes, run);
+        }
+        for key in gateways.union(&gateways_of_sets) {
+            let scope = if gateways.contains(key) { SetsToPlan::All } else { SetsToPlan::These(&sets) };
+            self.plan_listener_sets(cx, key, scope, &mut routes, run);
+            run.parents_to_update.extend(self.parents.update_overlaps(key));
+        }
+        for key in sets.iter().filter(|key| self.parents.listener_set(key).is_none()) {
+            // Whether it exists changes the verdicts on routes that refer to it.
+            let id = ObjectId::new(Kind::ListenerSet, key.clone());
+            routes.extend(affected_routes(cx.store, &id, &RouteDifference::All));
+            run.parents_to_update.insert(id);
+        }
+        routes
+    }
+
+    /// Updates the owners of ports. Returns the Gateways that may have lost or gained a port.
+    fn update_port_owners(&mut self, cx: CompileContext<'_>) -> BTreeSet<ObjectKey> {
+        let owners = gateway::port_owners(cx);
+        let ports = owners.differing_ports(&self.port_owners);
+        self.port_owners = owners;
+        if ports.is_empty() {
+            return BTreeSet::new();
+        }
+        let wanting = self.parents.gateways.values().filter(|gateway| {
+            let mut listeners = self.parents.listeners_of(gateway);
+            listeners.any(|(listener, _)| gateway.wants_port_of(listener, &ports))
+        });
+        wanting.map(|gateway| gateway.key.clone()).collect()
+    }
+
+    fn plan_gateway(
+        &mut self,
+        cx: CompileContext<'_>,
+        touched: &Changes,
+        key: &ObjectKey,
+        routes: &mut BTreeSet<ObjectId>,
+        run: &mut CompileRun,
+    ) {
+        let id = ObjectId::new(Kind::Gateway, key.clone());
+        let object = cx.store.gateways.get(key);
+        let plan = object.and_then(|object| gateway::plan(cx, &self.port_owners, &mut self.secrets, object));
+        if plan.is_none() {
+            run.parents_to_update.insert(id.clone());
+        }
+        if self.parents.gateways.get(key).map(|plan| &**plan) == plan.as_ref() {
+            // The plan did not change. A Gateway without a plan may belong to another controller and have just been
+            // created or deleted, which changes the verdicts on routes that refer to it.
+            if plan.is_some() || !touched.contains(&id) {
+                return;
+            }
+        }
+        run.have_gateways_changed = true;
+        let (difference, differs_for_sets) = match (&plan, self.parents.gateways.get(key)) {
+            (Some(plan), Some(before)) => (plan.difference_for_routes(before), plan.differs_for_all_routes(before)),
+            _ => (RouteDifference::All, true),
+        };
+        routes.extend(affected_routes(cx.store, &id, &difference));
+        if differs_for_sets {
+            for set in allowed_listeners::sets_by_age(cx.store, key) {
+                let set = ObjectId::new(Kind::ListenerSet, set.meta.key.clone());
+                routes.extend(affected_routes(cx.store, &set, &RouteDifference::All));
+            }
+        }
+        self.routers.listeners_changed(&id, key, plan.as_ref().map_or(&[], |plan| &plan.listeners));
+        run.parents_to_update.insert(id);
+        match plan {
+            Some(plan) => self.parents.gateways.insert(key.clone(), Arc::new(plan)),
+            None => self.parents.gateways.remove(key),
+        };
+    }
+
+    /// Plans ListenerSets of a Gateway, and those that conflict with other listeners in another way than before.
+    fn plan_listener_sets(
+        &mut self,
+        cx: CompileContext<'_>,
+        gateway: &ObjectKey,
+        scope: SetsToPlan<'_>,
+        routes: &mut BTreeSet<ObjectId>,
+        run: &mut CompileRun,
+    ) {
+        let referring = allowed_listeners::sets_by_age(cx.store, gateway);
+        let had_set = |key: &&ObjectKey| self.parents.listener_set(key).is_some_and(|plan| plan.gateway == *gateway);
+        let left: Vec<_> = match scope {
+            SetsToPlan::All => self.parents.sets_of(gateway).map(|set| set.id.key.clone()).collect(),
+            SetsToPlan::These(sets) => sets.iter().filter(had_set).cloned().collect(),
+        };
+        let object = cx.store.gateways.get(gateway).filter(|_| self.parents.gateways.contains_key(gateway));
+        let is_left = |key: &ObjectKey| object.is_none() || referring.iter().all(|set| set.meta.key != *key);
+        for key in left.into_iter().filter(is_left) {
+            self.set_listener_set(cx, &key, None, routes, run);
+        }
+        match object {
+            Some(object) => self.plan_sets_of_served(cx, object, &referring, scope, routes, run),
+            None => {
+                let outdated = referring.iter().filter(|set| scope.contains(&set.meta.key));
+                let outdated = outdated.map(|set| ObjectId::new(Kind::ListenerSet, set.meta.key.clone()));
+                run.parents_to_update.extend(outdated);
+            }
+        }
+    }
+
+    /// `referring`: the ListenerSets that refer to the Gateway, oldest first.
+    fn plan_sets_of_served(
+        &mut self,
+        cx: CompileContext<'_>,
+        gateway: &Object<Gateway>,
+        referring: &[&Arc<Object<ListenerSet>>],
+        scope: SetsToPlan<'_>,
+        routes: &mut BTreeSet<ObjectId>,
+        run: &mut CompileRun,
+    ) {
+        let Some(gateway_plan) = self.parents.gateways.get(&gateway.meta.key).cloned() else { return };
+        let no_addresses = Default::default();
+        let assigned = cx.inputs.addresses.get(&gateway.meta.key).unwrap_or(&no_addresses);
+        let owners = std::mem::take(&mut self.port_owners);
+        let ports = GatewayPorts::new(&gateway.meta.key, assigned, &owners, gateway_plan.is_stopped);
+        let is_allowed = |set: &&&Arc<Object<ListenerSet>>| {
+            allowed_listeners::allows_namespace(cx.store, gateway, &set.meta.key.namespace)
+        };
+        let allowed = referring.iter().filter(is_allowed).map(|set| &***set);
+        let mut conflicts = listener_conflicts::find_in_sets(
+            &gateway.meta.key,
+            &gateway.spec.listeners,
+            allowed,
+            cx.inputs.budgets.gateway_ports,
+        );
+        for set in referring {
+            let key = &set.meta.key;
+            let conflicts = conflicts.remove(key).unwrap_or_default();
+            let before = self.parents.listener_set(key);
+            if !scope.contains(key) && before.is_some_and(|before| before.conflicts == conflicts) {
+                continue;
+            }
+            run.objects_planned += 1;
+            let plan = listener_set::plan(cx, &mut self.secrets, gateway, &gateway_plan, ports, set, conflicts);
+            if before.map(|before| &**before) != Some(&plan) {
+                self.set_listener_set(cx, key, Some(plan), routes, run);
+            }
+        }
+        self.port_owners = owners;
+    }
+
+    /// Sets or removes the plan of a ListenerSet.
+    fn set_listener_set(
+        &mut self,
+        cx: CompileContext<'_>,
+        key: &ObjectKey,
+        plan: Option<listener_set::ListenerSetPlan>,
+        routes: &mut BTreeSet<ObjectId>,
+        run: &mut CompileRun,
+    ) {
+        let id = ObjectId::new(Kind::ListenerSet, key.clone());
+        run.have_gateways_changed = true;
+        run.parents_to_update.insert(id.clone());
+        let before = self.parents.set_listener_set(key, plan);
+        let after = self.parents.listener_set(key);
+        let gateways = [before.as_ref(), after].into_iter().flatten().map(|plan| &plan.gateway);
+        run.parents_to_update.extend(gateways.map(|gateway| ObjectId::new(Kind::Gateway, gateway.clone())));
+        let difference = match (&before, after) {
+            (Some(before), Some(after)) if before.gateway == after.gateway => {
+                RouteDifference::between(&after.listeners, &before.listeners)
+            }
+            _ => RouteDifference::All,
+        };
+        routes.extend(affected_routes(cx.store, &id, &difference));
+        match (after, before) {
+            (Some(after), _) => self.routers.listeners_changed(&id, &after.gateway, &after.listeners),
+            (None, Some(before)) => self.routers.listeners_changed(&id, &before.gateway, &[]),
+            (None, None) => {}
+        }
+    }
+}
+
+/// Which ListenerSets of a Gateway must be planned again.
+#[derive(Clone, Copy)]
+enum SetsToPlan<'a> {
+    All,
+    These(&'a BTreeSet<ObjectKey>),
+}
+
+impl SetsToPlan<'_> {
+    fn contains(self, set: &ObjectKey) -> bool {
+        match self {
+            SetsToPlan::All => true,
+            SetsToPlan::These(sets) => sets.contains(set),
+        }
+    }
+}
+
+/// The routes of a Gateway or ListenerSet that may have to be planned again.
+fn affected_routes<'s>(
+    store: &'s Store,
+    parent: &ObjectId,
+    difference: &'s RouteDifference,
+) -> impl Iterator<Item = ObjectId> + 's {
+    let dependents = (!difference.is_none()).then(|| store.dependency_index().dependents(parent));
+    let routes = dependents.into_iter().flatten().filter(|id| RouteKind::of(id.kind).is_some());
+    routes.filter(|id| difference.affects(parent_refs(store, id))).cloned()
+}
+
+/// The parents of a route; none if it does not exist.
+fn parent_refs<'s>(store: &'s Store, id: &ObjectId) -> &'s [ParentReference] {
+    let parents = match id.kind {
+        Kind::HttpRoute => store.http_routes.get(&id.key).map(|route| &route.spec.parent_refs),
+        Kind::GrpcRoute => store.grpc_routes.get(&id.key).map(|route| &route.spec.parent_refs),
+        Kind::TcpRoute => store.tcp_routes.get(&id.key).map(|route| &route.spec.parent_refs),
+        Kind::TlsRoute => store.tls_routes.get(&id.key).map(|route| &route.spec.parent_refs),
+        Kind::UdpRoute => store.udp_routes.get(&id.key).map(|route| &route.spec.parent_refs),
+        _ => None,
+    };
+    parents.map_or(&[], |parents| parents)
+}

@@ -1,0 +1,141 @@
+//! The plans of the objects that routes attach to: Gateways and ListenerSets.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::PlanMap;
+use super::gateway::GatewayPlan;
+use super::listener::{ListenerId, ListenerPlan};
+use super::listener_overlaps;
+use super::listener_set::ListenerSetPlan;
+use super::verdict::Condition;
+use crate::api::gateway::ParentReference;
+use crate::api::{Kind, ObjectId, ObjectKey};
+use crate::snapshot::certs::Certificates;
+
+/// The plans of all served Gateways and their ListenerSets.
+#[derive(Debug, Default)]
+pub(super) struct ParentPlans {
+    pub gateways: PlanMap<GatewayPlan>,
+    listener_sets: PlanMap<ListenerSetPlan>,
+    sets_by_gateway: BTreeMap<ObjectKey, BTreeSet<ObjectKey>>,
+    /// The listeners of each Gateway that overlap with another one of it.
+    overlaps: BTreeMap<ObjectKey, BTreeMap<ListenerId, Condition>>,
+}
+
+/// An object that a route refers to as its parent.
+#[derive(Clone, Copy)]
+pub(super) struct PlannedParent<'a> {
+    /// The object itself, or the Gateway of the ListenerSet.
+    pub gateway: &'a GatewayPlan,
+    pub kind: Kind,
+    pub key: &'a ObjectKey,
+    pub listeners: &'a [ListenerPlan],
+}
+
+impl ParentPlans {
+    /// The Gateway or ListenerSet that `reference` leads to from a route of this namespace; `None` if it is not served.
+    pub(super) fn parent(&self, route_namespace: &str, reference: &ParentReference) -> Option<PlannedParent<'_>> {
+        let id = parent_id(route_namespace, reference)?;
+        match id.kind {
+            Kind::Gateway => {
+                let gateway = self.gateways.get(&id.key)?;
+                Some(PlannedParent { gateway, kind: id.kind, key: &gateway.key, listeners: &gateway.listeners })
+            }
+            _ => {
+                let set = self.listener_sets.get(&id.key)?;
+                let gateway = self.gateways.get(&set.gateway)?;
+                Some(PlannedParent { gateway, kind: id.kind, key: &set.id.key, listeners: &set.listeners })
+            }
+        }
+    }
+
+    pub(super) fn listener_set(&self, key: &ObjectKey) -> Option<&Arc<ListenerSetPlan>> {
+        self.listener_sets.get(key)
+    }
+
+    /// The ListenerSets of a Gateway, by name.
+    pub(super) fn sets_of(&self, gateway: &ObjectKey) -> impl Iterator<Item = &Arc<ListenerSetPlan>> {
+        let keys = self.sets_by_gateway.get(gateway).into_iter().flatten();
+        keys.filter_map(|key| self.listener_sets.get(key))
+    }
+
+    /// The listeners of a Gateway, then those of its ListenerSets, with their certificates.
+    pub(super) fn listeners_of<'a>(
+        &'a self,
+        gateway: &'a GatewayPlan,
+    ) -> impl Iterator<Item = (&'a ListenerPlan, &'a Arc<Certificates>)> {
+        let own = gateway.listeners.iter().zip(&gateway.certificates);
+        own.chain(self.sets_of(&gateway.key).flat_map(|set| set.listeners.iter().zip(&set.certificates)))
+    }
+
+    /// A listener of a Gateway or of one of its ListenerSets.
+    pub(super) fn listener(&self, gateway: &ObjectKey, id: &ListenerId) -> Option<&ListenerPlan> {
+        let listeners = match id.declared_by.kind {
+            Kind::Gateway => &self.gateways.get(gateway)?.listeners,
+            _ => &self.listener_sets.get(&id.declared_by.key)?.listeners,
+        };
+        listeners.iter().find(|listener| listener.id == *id)
+    }
+
+    /// Sets or removes a plan, and returns the plan before.
+    pub(super) fn set_listener_set(
+        &mut self,
+        key: &ObjectKey,
+        plan: Option<ListenerSetPlan>,
+    ) -> Option<Arc<ListenerSetPlan>> {
+        let before = self.listener_sets.remove(key);
+        if let Some(before) = &before
+            && let Some(sets) = self.sets_by_gateway.get_mut(&before.gateway)
+        {
+            sets.remove(key);
+            if sets.is_empty() {
+                self.sets_by_gateway.remove(&before.gateway);
+            }
+        }
+        if let Some(plan) = plan {
+            self.sets_by_gateway.entry(plan.gateway.clone()).or_default().insert(key.clone());
+            self.listener_sets.insert(key.clone(), Arc::new(plan));
+        }
+        before
+    }
+
+    /// Finds the overlapping listeners of a Gateway again. Returns the objects whose listeners overlap in another way
+    /// than before.
+    pub(super) fn update_overlaps(&mut self, gateway: &ObjectKey) -> BTreeSet<ObjectId> {
+        let overlaps = self.gateways.get(gateway).map(|plan| self.find_overlaps(plan)).unwrap_or_default();
+        let before = self.overlaps.remove(gateway).unwrap_or_default();
+        let listeners = before.keys().chain(overlaps.keys());
+        let changed = listeners.filter(|listener| before.get(*listener) != overlaps.get(*listener));
+        let changed = changed.map(|listener| listener.declared_by.clone()).collect();
+        if !overlaps.is_empty() {
+            self.overlaps.insert(gateway.clone(), overlaps);
+        }
+        changed
+    }
+
+    fn find_overlaps(&self, gateway: &GatewayPlan) -> BTreeMap<ListenerId, Condition> {
+        let listeners = self.listeners_of(gateway).map(|(listener, certificates)| (listener, &**certificates));
+        let overlaps = listener_overlaps::find(listeners);
+        if overlaps.is_empty() {
+            return BTreeMap::new();
+        }
+        let listeners = self.listeners_of(gateway).enumerate();
+        let overlapping = listeners
+            .filter_map(|(position, (listener, _))| Some((listener.id.clone(), overlaps.get(&position)?.clone())));
+        overlapping.collect()
+    }
+
+    /// The condition that a listener of a Gateway overlaps with another one.
+    pub(super) fn overlap(&self, gateway: &ObjectKey, listener: &ListenerId) -> Option<&Condition> {
+        self.overlaps.get(gateway)?.get(listener)
+    }
+}
+
+/// The Gateway or ListenerSet that `reference` leads to from a route of this namespace; `None` for other kinds.
+pub(super) fn parent_id(route_namespace: &str, reference: &ParentReference) -> Option<ObjectId> {
+    let kind = Kind::find(&reference.group, &reference.kind)?;
+    let namespace = reference.namespace.as_deref().unwrap_or(route_namespace);
+    matches!(kind, Kind::Gateway | Kind::ListenerSet)
+        .then(|| ObjectId::new(kind, ObjectKey::new(namespace, &reference.name)))
+}
