@@ -1,4 +1,5 @@
-//! Attaches a route to its parents: whether the Gateway or ListenerSet exists, has a matching listener, and allows the route.
+//! Attaches a route to its parents: whether the Gateway or ListenerSet exists, has a matching listener, and allows the
+//! route.
 //!
 //! The checks run in the order that Gateway API specifies. If listeners reject the route for different reasons, the
 //! condition reports the latest of the failed checks.

@@ -23,7 +23,8 @@ use crate::store::{Store, acceptance};
 /// The routes that may have to be planned again because the plan of their Gateway or ListenerSet changed.
 #[derive(Debug, PartialEq)]
 pub(super) enum RouteDifference {
-    /// All routes of the Gateway or ListenerSet: their parents may lead to other listeners, or to other ports for redirects.
+    /// All routes of the Gateway or ListenerSet: their parents may lead to other listeners, or to other ports for
+    /// redirects.
     All,
     /// Those that refer to one of these listeners, which admit other routes than before.
     Listeners(BTreeSet<Arc<str>>),

@@ -124,8 +124,8 @@ mod tests {
         }
     }
 
-    /// Of the 50 features, 7 are core features of a profile, and of the others 26 belong to HTTPRoute, 10 to Gateway, 1 to
-    /// ListenerSet, and 2 each to BackendTLSPolicy, GRPCRoute and TLSRoute.
+    /// Of the 50 features, 7 are core features of a profile, and of the others 26 belong to HTTPRoute, 10 to Gateway, 1
+    /// to ListenerSet, and 2 each to BackendTLSPolicy, GRPCRoute and TLSRoute.
     #[test]
     fn newest_release_gets_all_features() {
         let names = supported(7, true);

@@ -43,8 +43,8 @@ pub enum BindOutcome {
     Failed(String),
 }
 
-/// The verdict on a Gateway, ListenerSet or Ingress after binding its addresses; None if that changes nothing. `outcome_of`
-/// returns None for an address without a result yet, which changes nothing either.
+/// The verdict on a Gateway, ListenerSet or Ingress after binding its addresses; None if that changes nothing.
+/// `outcome_of` returns None for an address without a result yet, which changes nothing either.
 pub fn apply_bind_outcomes(
     verdict: &Verdict,
     outcome_of: &dyn Fn(BindAddress) -> Option<BindOutcome>,
@@ -150,8 +150,8 @@ fn not_local_problem(socket: SocketAddr) -> Diagnostic {
     )
 }
 
-/// Derives the conditions of a Gateway or ListenerSet from those of its listeners. `not_local` are the problems of addresses that do not
-/// belong to this machine.
+/// Derives the conditions of a Gateway or ListenerSet from those of its listeners. `not_local` are the problems of
+/// addresses that do not belong to this machine.
 fn update_parent_conditions(verdict: &mut Verdict, not_local: Vec<Diagnostic>) {
     let has_condition =
         |listener: &ListenerVerdict, code: Code| listener.conditions.iter().any(|condition| condition.code == code);

@@ -17,8 +17,8 @@
 //!   GatewayParameters ◀─ GatewayClass ◀─ Gateway
 //! ```
 //!
-//! Dependents of a Gateway or ListenerSet are added by the compiler, because only it knows whether the change matters to
-//! them.
+//! Dependents of a Gateway or ListenerSet are added by the compiler, because only it knows whether the change matters
+//! to them.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
