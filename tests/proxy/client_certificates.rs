@@ -15,7 +15,7 @@ use rustls::pki_types::PrivateKeyDer;
 use rustls::sign::CertifiedKey;
 
 use crate::accounting::scrape;
-use crate::harness::{Endpoint, Options, TestServer, listener, reserve_address, routes_to};
+use crate::harness::{Endpoint, Options, TestServer, listener, reserve_address, routes_to, with_timeout};
 use crate::tls_harness::{TestTlsConnector, TlsClient, certificate};
 
 /// An authority for certificates of clients.
@@ -90,7 +90,27 @@ async fn clients_need_a_certificate_of_a_trusted_authority() {
             assert_eq!(status(connector.connect(&strict, "a.example").await).await, expected, "{what}, {version:?}");
             assert_eq!(status(connector.connect(&fallback, "a.example").await).await, Some(200), "{what}, {version:?}");
         }
-        assert_eq!(scrape(&strict)["portico_tls_handshakes_total{outcome=\"client_certificate\"}"], 2.0);
+        let refused = "portico_tls_handshakes_total{outcome=\"client_certificate\"}";
+        with_timeout("refused handshakes", async {
+            while scrape(&strict).get(refused) != Some(&2.0) {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    }
+}
+
+/// In TLS 1.3, a client may send a request before it learns that its certificate was refused. If the request stayed
+/// unread, the connection would be reset before the client has read the reason.
+#[tokio::test]
+async fn refused_clients_that_send_a_request_read_the_reason() {
+    let endpoint = Endpoint::ok().await;
+    let server = start(&endpoint, ClientAuthority::new().validation(ClientValidationMode::Required)).await;
+    for _ in 0..20 {
+        let mut client = TestTlsConnector::new().connect(&server, "a.example").await.unwrap();
+        client.send(format!("GET /{} HTTP/1.1\r\nhost: a.example\r\n\r\n", "a".repeat(8_000))).await;
+        let error = client.read_to_end().await.unwrap_err().to_string();
+        assert!(error.contains("CertificateRequired"), "{error}");
     }
 }
 

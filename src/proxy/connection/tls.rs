@@ -9,6 +9,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::crypto::aws_lc_rs;
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, ServerConfig, ServerSessionMemoryCache};
@@ -16,8 +17,9 @@ use rustls::sign::CertifiedKey;
 use rustls::{
     Error, HandshakeKind, PeerIncompatible, ProtocolVersion, SupportedCipherSuite, SupportedProtocolVersion, version,
 };
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 use tokio_rustls::server::TlsStream;
 
 use super::client_hello::{ReceivedHello, normalize_name};
@@ -145,10 +147,15 @@ impl TlsTerminator {
         }
         let client_validation = certificates.client_validation().cloned();
         config.cert_resolver = Arc::new(ListenerCertResolver { certificates });
-        let stream = handshake
-            .into_stream(Arc::new(config))
-            .await
-            .map_err(|error| ClientHandshakeError::from_io_error(&error))?;
+        let stream = match handshake.into_stream(Arc::new(config)).into_fallible().await {
+            Ok(stream) => stream,
+            Err((error, mut socket)) => {
+                if client_validation.is_some() {
+                    deliver_alert(&mut socket).await;
+                }
+                return Err(ClientHandshakeError::from_io_error(&error));
+            }
+        };
         let (_, connection) = stream.get_ref();
         let cipher = connection.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str());
         let version = match connection.protocol_version() {
@@ -191,6 +198,27 @@ async fn send_alert(stream: &mut TcpStream, description: u8) {
     drop(stream.shutdown().await);
 }
 
+/// Reads and drops what a client sends after its refused certificate, until it closes: with TLS 1.3, it sends its
+/// request before it learns of the refusal, and unread bytes would reset the connection before the client reads the alert.
+async fn deliver_alert(socket: &mut TcpStream) {
+    let drain = async {
+        socket.shutdown().await?;
+        let mut remaining = ALERT_LINGER_BYTES;
+        let mut buffer = [0; 1024];
+        while remaining > 0 {
+            match socket.read(&mut buffer).await? {
+                0 => break,
+                length => remaining = remaining.saturating_sub(length),
+            }
+        }
+        io::Result::Ok(())
+    };
+    drop(timeout(ALERT_LINGER_TIMEOUT, drain).await);
+}
+
+/// How long `deliver_alert` reads, and how much. A request in one TLS record fits.
+const ALERT_LINGER_TIMEOUT: Duration = Duration::from_secs(1);
+const ALERT_LINGER_BYTES: usize = 32 * 1024;
 /// Descriptions of TLS alerts (RFC 8446, section 6.2).
 const UNRECOGNIZED_NAME: u8 = 112;
 const INTERNAL_ERROR: u8 = 80;
