@@ -13,7 +13,7 @@ use super::listener::{self, ListenerId, ListenerPlan, ListenerSource};
 use super::port_owners::{FamilyPort, PortOwners};
 use super::verdict::{Code, Condition, ListenerVerdict, Verdict};
 use super::{CompileContext, allowed_listeners, frontend_validation, gateway_parameters, listener_conflicts};
-use crate::api::gateway::{Gateway, GatewayClass, ParentReference};
+use crate::api::gateway::{ALL_DEFAULT_GATEWAYS, Gateway, GatewayClass, ParentReference};
 use crate::api::{Kind, Object, ObjectId, ObjectKey};
 use crate::diagnostic::{Diagnostic, Reason};
 use crate::snapshot::BindAddress;
@@ -80,6 +80,8 @@ pub(super) struct GatewayPlan {
     pub backend_client: BackendClient,
     /// Whether the Gateway is rejected as a whole, and not served.
     pub is_stopped: bool,
+    /// Whether routes with `useDefaultGateways` attach to it.
+    pub is_default: bool,
     /// Addresses to listen on.
     pub bind_addresses: Vec<IpAddr>,
     /// Addresses to write into the status.
@@ -188,7 +190,7 @@ pub(super) fn plan(
     listeners.iter_mut().for_each(|listener| ports.assign(listener));
     let can_bind = ports.can_bind();
 
-    let mut remarks = remarks_on_ignored_fields(gateway);
+    let mut remarks: Vec<_> = unknown_scope_remark(gateway).into_iter().collect();
     remarks.extend(missing_class_remark(cx, gateway));
     remarks.extend(gateway_parameters::remarks_on_ignored_settings(cx.store, gateway, assigned.client_path));
     remarks.extend(assigned.notes.iter().cloned());
@@ -217,6 +219,8 @@ pub(super) fn plan(
     };
     let insecure = frontend_validation::insecure_fields(gateway);
     let insecure = (!insecure.is_empty()).then(|| Condition::new(Code::GatewayInsecureFrontend, insecure));
+    let is_default = gateway.spec.default_scope.as_deref() == Some(ALL_DEFAULT_GATEWAYS);
+    let default = is_default.then(|| Condition::without_diagnostics(Code::GatewayDefault));
     let (backend_client, resolved_refs) = BackendClient::of_gateway(cx.store, secrets, gateway);
     Some(GatewayPlan {
         key: gateway.meta.key.clone(),
@@ -224,9 +228,10 @@ pub(super) fn plan(
         controller: controller_of_class(cx.store, gateway),
         class: gateway.spec.gateway_class_name.clone(),
         is_stopped: is_stopped || is_too_large,
+        is_default,
         bind_addresses: if can_bind { assigned.bind_addresses.clone() } else { Vec::new() },
         reported_addresses: if can_bind { assigned.reported_addresses.clone() } else { Vec::new() },
-        conditions: [accepted, programmed].into_iter().chain(resolved_refs).chain(insecure).collect(),
+        conditions: [accepted, programmed].into_iter().chain(resolved_refs).chain(insecure).chain(default).collect(),
         backend_client,
         listeners,
         certificates,
@@ -438,20 +443,10 @@ fn are_classes_unreadable(cx: CompileContext<'_>) -> bool {
 const LET_READ_CLASSES: &str =
     "let Portico's ClusterRole list and watch gatewayclasses; the log has the reason of the failure";
 
-/// Remarks on valid fields that have no effect, so that users do not rely on them.
-fn remarks_on_ignored_fields(gateway: &Object<Gateway>) -> Vec<Diagnostic> {
-    let mut remarks = Vec::new();
-    let mut remark = |present: bool, field: &str, message: &str, remedy: &str| {
-        if present {
-            remarks.push(Diagnostic::error(field, message, remedy));
-        }
-    };
-    let spec = &gateway.spec;
-    remark(
-        spec.default_scope.as_deref().is_some_and(|scope| scope != "None"),
-        "spec.defaultScope",
-        "routes attach only to the Gateways in their parentRefs",
-        "add this Gateway to the parentRefs of the routes",
-    );
-    remarks
+/// A remark on a scope that has no effect, so that users do not rely on it.
+fn unknown_scope_remark(gateway: &Object<Gateway>) -> Option<Diagnostic> {
+    let scope = gateway.spec.default_scope.as_deref()?;
+    let is_known = ["", "None", ALL_DEFAULT_GATEWAYS].contains(&scope);
+    let message = format!("{scope} is not a supported value, so routes attach only by parentRefs");
+    (!is_known).then(|| Diagnostic::error("spec.defaultScope", message, "use All or None"))
 }

@@ -95,6 +95,11 @@ impl Compiler {
             _ => (RouteDifference::All, true),
         };
         routes.extend(affected_routes(cx.store, &id, &difference));
+        let is_default = [plan.as_ref(), self.parents.gateways.get(key).map(|plan| &**plan)]
+            .map(|plan| plan.is_some_and(|plan| plan.is_default));
+        if is_default[0] != is_default[1] || (is_default[0] && !difference.is_none()) {
+            routes.extend(cx.store.dependency_index().users_of_default_gateways().cloned());
+        }
         if differs_for_sets {
             for set in allowed_listeners::sets_by_age(cx.store, key) {
                 let set = ObjectId::new(Kind::ListenerSet, set.meta.key.clone());
@@ -103,10 +108,7 @@ impl Compiler {
         }
         self.routers.listeners_changed(&id, key, plan.as_ref().map_or(&[], |plan| &plan.listeners));
         run.parents_to_update.insert(id);
-        match plan {
-            Some(plan) => self.parents.gateways.insert(key.clone(), Arc::new(plan)),
-            None => self.parents.gateways.remove(key),
-        };
+        self.parents.set_gateway(key, plan);
     }
 
     /// Plans ListenerSets of a Gateway, and those that conflict with other listeners in another way than before.

@@ -1,5 +1,6 @@
 //! The plans of the objects that routes attach to: Gateways and ListenerSets.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -9,7 +10,7 @@ use super::listener::{ListenerId, ListenerPlan};
 use super::listener_overlaps;
 use super::listener_set::ListenerSetPlan;
 use super::verdict::Condition;
-use crate::api::gateway::ParentReference;
+use crate::api::gateway::{ALL_DEFAULT_GATEWAYS, ParentReference};
 use crate::api::{Kind, ObjectId, ObjectKey};
 use crate::snapshot::certs::Certificates;
 
@@ -17,6 +18,8 @@ use crate::snapshot::certs::Certificates;
 #[derive(Debug, Default)]
 pub(super) struct ParentPlans {
     pub gateways: PlanMap<GatewayPlan>,
+    /// Those to which routes attach without naming them.
+    default_gateways: BTreeSet<ObjectKey>,
     listener_sets: PlanMap<ListenerSetPlan>,
     sets_by_gateway: BTreeMap<ObjectKey, BTreeSet<ObjectKey>>,
     /// The listeners of each Gateway that overlap with another one of it.
@@ -46,6 +49,51 @@ impl ParentPlans {
                 let set = self.listener_sets.get(&id.key)?;
                 let gateway = self.gateways.get(&set.gateway)?;
                 Some(PlannedParent { gateway, kind: id.kind, key: &set.id.key, listeners: &set.listeners })
+            }
+        }
+    }
+
+    /// The parents of a route of this namespace: those that it names, and the default Gateways, if its field
+    /// `useDefaultGateways` is `default_scope`.
+    pub(super) fn parents_of<'a>(
+        &self,
+        route_namespace: &str,
+        named: &'a [ParentReference],
+        default_scope: Option<&str>,
+    ) -> Cow<'a, [ParentReference]> {
+        if default_scope != Some(ALL_DEFAULT_GATEWAYS) || self.default_gateways.is_empty() {
+            return Cow::Borrowed(named);
+        }
+        let is_named = |gateway: &ObjectKey| {
+            named.iter().any(|parent| {
+                let is_whole = parent.section_name.is_none() && parent.port.is_none();
+                let id = parent_id(route_namespace, parent).filter(|_| is_whole);
+                id.is_some_and(|id| id.kind == Kind::Gateway && id.key == *gateway)
+            })
+        };
+        let unnamed = self.default_gateways.iter().filter(|gateway| !is_named(gateway));
+        let defaults = unnamed.map(|key| ParentReference::of_gateway(&key.namespace, &key.name));
+        Cow::Owned(named.iter().cloned().chain(defaults).collect())
+    }
+
+    /// Whether there are default Gateways.
+    pub(super) fn has_default_gateways(&self) -> bool {
+        !self.default_gateways.is_empty()
+    }
+
+    /// Sets or removes a plan.
+    pub(super) fn set_gateway(&mut self, key: &ObjectKey, plan: Option<GatewayPlan>) {
+        match plan {
+            Some(plan) => {
+                match plan.is_default {
+                    true => self.default_gateways.insert(key.clone()),
+                    false => self.default_gateways.remove(key),
+                };
+                self.gateways.insert(key.clone(), Arc::new(plan));
+            }
+            None => {
+                self.default_gateways.remove(key);
+                self.gateways.remove(key);
             }
         }
     }

@@ -9,8 +9,8 @@ use super::backend_client::BackendClient;
 use super::budgets::{PathExpressions, RouterHost};
 use super::listener::ListenerPlan;
 use super::parent_plans::ParentPlans;
-use super::verdict::{Code, Condition, ParentVerdict, Verdict};
-use crate::api::gateway::ParentReference;
+use super::verdict::{Code, Condition, ParentVerdict, Verdict, parent_field};
+use crate::api::gateway::{ALL_DEFAULT_GATEWAYS, ParentReference};
 use crate::api::{Kind, ObjectKey};
 use crate::diagnostic::Diagnostic;
 use crate::snapshot::host::HostPattern;
@@ -145,8 +145,8 @@ pub(super) struct ServedParents<'a>(Vec<ServedParent<'a>>);
 
 /// A parent that this process serves.
 struct ServedParent<'a> {
-    /// Index into `spec.parentRefs`.
-    index: usize,
+    /// Index into `spec.parentRefs`; `None` for a default Gateway.
+    index: Option<usize>,
     reference: &'a ParentReference,
     controller: Arc<str>,
     /// An attachment, or an Accepted condition with status False.
@@ -159,17 +159,20 @@ pub(super) fn has_served_parent(plans: &ParentPlans, route: &ObjectKey, parents:
 }
 
 /// Attaches the route to its parents, before its rules are translated: those of a route without a served parent are
-/// not. Adds diagnostics about parents that are not served to the verdict.
+/// not. Adds diagnostics about parents that are not served to the verdict. The first `named_count` parents are those in
+/// `spec.parentRefs`, the others are default Gateways.
 pub(super) fn resolve_parents<'a>(
     cx: CompileContext<'_>,
     plans: &ParentPlans,
     origin: &RouteOrigin<'_>,
     parents: &'a [ParentReference],
+    named_count: usize,
     verdict: &mut Verdict,
 ) -> ServedParents<'a> {
     let mut served = Vec::new();
     for (index, reference) in parents.iter().enumerate() {
-        let field = format!("spec.parentRefs[{index}]");
+        let index = (index < named_count).then_some(index);
+        let field = parent_field(index);
         match attachment::resolve_parent(cx.store, plans, origin, reference, &field) {
             ParentResult::NotServed(note) => verdict.diagnostics.extend(note),
             ParentResult::Missing(problem) => verdict.diagnostics.push(problem),
@@ -254,18 +257,23 @@ fn conditions_if_attached(rules: &RuleResults<'_>) -> Vec<Condition> {
     }
 }
 
-/// Notes on a route that lacks parents, or relies on default Gateways.
-pub(super) fn parent_notes(parents: &[ParentReference], default_gateways: Option<&str>) -> Vec<Diagnostic> {
-    let mut notes = Vec::new();
-    if default_gateways.is_some_and(|scope| scope != "None") {
-        notes.push(Diagnostic::warning(
-            "spec.useDefaultGateways",
-            "routes attach only to the Gateways in their parentRefs",
-            "add the Gateway to parentRefs",
-        ));
+/// Notes on a route that lacks parents, or relies on default Gateways that do not exist.
+pub(super) fn parent_notes(
+    plans: &ParentPlans,
+    parents: &[ParentReference],
+    default_scope: Option<&str>,
+) -> Option<Diagnostic> {
+    match default_scope {
+        Some(ALL_DEFAULT_GATEWAYS) => (!plans.has_default_gateways()).then(|| {
+            let remedy = "set spec.defaultScope to All in a Gateway of Portico, or name the Gateway in parentRefs";
+            Diagnostic::warning("spec.useDefaultGateways", "there is no default Gateway", remedy)
+        }),
+        None | Some("" | "None") => parents
+            .is_empty()
+            .then(|| Diagnostic::warning("spec.parentRefs", "the route has no parent", "add the Gateway to attach to")),
+        Some(other) => {
+            let message = format!("{other} is not a supported value, so the route attaches only by parentRefs");
+            Some(Diagnostic::warning("spec.useDefaultGateways", message, "use All or None"))
+        }
     }
-    if parents.is_empty() && notes.is_empty() {
-        notes.push(Diagnostic::warning("spec.parentRefs", "the route has no parent", "add the Gateway to attach to"));
-    }
-    notes
 }

@@ -93,8 +93,10 @@ pub(super) fn plan(
     let StreamRouteSource { kind, meta, parents, default_gateways, hosts, rules } = route;
     let mut verdict = Verdict { generation: meta.generation, ..Verdict::default() };
     let origin = RouteOrigin { kind, key: &meta.key, hosts: &hosts };
-    let served_parents = route_plan::resolve_parents(cx, parent_plans, &origin, parents, &mut verdict);
-    verdict.diagnostics.extend(route_plan::parent_notes(parents, default_gateways));
+    let all_parents = parent_plans.parents_of(&meta.key.namespace, parents, default_gateways);
+    let served_parents =
+        route_plan::resolve_parents(cx, parent_plans, &origin, &all_parents, parents.len(), &mut verdict);
+    verdict.diagnostics.extend(route_plan::parent_notes(parent_plans, parents, default_gateways));
     if served_parents.is_empty() {
         return (RoutePlan::unattached(), verdict);
     }

@@ -59,10 +59,22 @@ pub struct ListenerVerdict {
 pub struct ParentVerdict {
     /// The controller of the parent's GatewayClass, which owns this status entry.
     pub controller: Arc<str>,
-    /// Index into `spec.parentRefs`.
-    pub index: usize,
+    /// Index into `spec.parentRefs`; `None` for a default Gateway, which the route does not name.
+    pub index: Option<usize>,
     pub parent: ParentReference,
     pub conditions: Vec<Condition>,
+}
+
+impl ParentVerdict {
+    /// The path of the reference to the parent.
+    pub fn field(&self) -> String {
+        parent_field(self.index)
+    }
+}
+
+/// The path of the reference to a parent in `spec.parentRefs`, or of that to the default Gateways.
+pub(super) fn parent_field(index: Option<usize>) -> String {
+    index.map_or_else(|| "spec.useDefaultGateways".to_owned(), |index| format!("spec.parentRefs[{index}]"))
 }
 
 /// The verdict on a policy with respect to one object.
@@ -121,7 +133,8 @@ impl Verdict {
             listener.conditions.iter().map(move |condition| (format!("spec.listeners[{index}]"), condition))
         });
         let parents = self.parents.iter().flat_map(|parent| {
-            parent.conditions.iter().map(|condition| (format!("spec.parentRefs[{}]", parent.index), condition))
+            let field = parent.field();
+            parent.conditions.iter().map(move |condition| (field.clone(), condition))
         });
         let ancestors = self
             .ancestors
@@ -209,6 +222,8 @@ codes! {
         "The client certificate for backends cannot be used.";
     GatewayRefNotPermitted = Gateway "ResolvedRefs" false "RefNotPermitted"
         "A certificate in another namespace may not be used.";
+    GatewayDefault = Gateway "DefaultGateway" true "DefaultGateway"
+        "Routes with useDefaultGateways attach to the Gateway.";
     GatewayInsecureFrontend = Gateway "InsecureFrontendValidationMode" true "ConfigurationChanged"
         "Clients without a valid certificate are served.";
 

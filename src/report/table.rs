@@ -173,7 +173,7 @@ mod tests {
             section_name: section.map(str::to_owned),
             port: None,
         };
-        ParentVerdict { controller: "portico".into(), index: 0, parent, conditions: vec![condition] }
+        ParentVerdict { controller: "portico".into(), index: Some(0), parent, conditions: vec![condition] }
     }
 
     #[test]

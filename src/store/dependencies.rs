@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::{AnyObject, Dependency};
 use crate::api::gateway::{
-    BackendObjectReference, BackendRef, Filter, Gateway, GatewayClass, GatewayFrontendTls, Listener, ParentReference,
-    PolicyTargetReference, SecretObjectReference, StreamRouteRule,
+    ALL_DEFAULT_GATEWAYS, BackendObjectReference, BackendRef, Filter, Gateway, GatewayClass, GatewayFrontendTls,
+    Listener, ParentReference, PolicyTargetReference, SecretObjectReference, StreamRouteRule,
 };
 use crate::api::kind::{CORE_GROUP, KONG_GROUP, KONG_INCUBATOR_GROUP, PORTICO_GROUP};
 use crate::api::kong::annotations::{
@@ -34,15 +34,43 @@ pub(super) fn dependencies(object: &AnyObject) -> Vec<Dependency> {
         }
         AnyObject::HttpRoute(route) => {
             let rules = route.spec.rules.iter().map(|rule| (&*rule.filters, &*rule.backend_refs));
-            collector.add_request_route(meta, &route.spec.parent_refs, rules);
+            collector.add_request_route(
+                meta,
+                &route.spec.parent_refs,
+                route.spec.use_default_gateways.as_deref(),
+                rules,
+            );
         }
         AnyObject::GrpcRoute(route) => {
             let rules = route.spec.rules.iter().map(|rule| (&*rule.filters, &*rule.backend_refs));
-            collector.add_request_route(meta, &route.spec.parent_refs, rules);
+            collector.add_request_route(
+                meta,
+                &route.spec.parent_refs,
+                route.spec.use_default_gateways.as_deref(),
+                rules,
+            );
         }
-        AnyObject::TlsRoute(route) => collector.add_stream_route(&route.spec.parent_refs, &route.spec.rules),
-        AnyObject::TcpRoute(route) => collector.add_stream_route(&route.spec.parent_refs, &route.spec.rules),
-        AnyObject::UdpRoute(route) => collector.add_stream_route(&route.spec.parent_refs, &route.spec.rules),
+        AnyObject::TlsRoute(route) => {
+            collector.add_stream_route(
+                &route.spec.parent_refs,
+                route.spec.use_default_gateways.as_deref(),
+                &route.spec.rules,
+            );
+        }
+        AnyObject::TcpRoute(route) => {
+            collector.add_stream_route(
+                &route.spec.parent_refs,
+                route.spec.use_default_gateways.as_deref(),
+                &route.spec.rules,
+            );
+        }
+        AnyObject::UdpRoute(route) => {
+            collector.add_stream_route(
+                &route.spec.parent_refs,
+                route.spec.use_default_gateways.as_deref(),
+                &route.spec.rules,
+            );
+        }
         AnyObject::Ingress(ingress) => collector.add_ingress(ingress),
         AnyObject::IngressClass(class) => collector.add_ingress_class(class),
         AnyObject::TcpIngress(ingress) => {
@@ -191,9 +219,10 @@ impl DependencyCollector {
         &mut self,
         meta: &Meta,
         parents: &[ParentReference],
+        default_scope: Option<&str>,
         rules: impl Iterator<Item = (&'o [Filter], &'o [BackendRef])>,
     ) {
-        self.add_parents(parents);
+        self.add_parents(parents, default_scope);
         self.add_plugins(meta);
         for (filters, backends) in rules {
             for backend in backends {
@@ -214,19 +243,27 @@ impl DependencyCollector {
         }
     }
 
-    fn add_stream_route(&mut self, parents: &[ParentReference], rules: &[StreamRouteRule]) {
-        self.add_parents(parents);
+    fn add_stream_route(
+        &mut self,
+        parents: &[ParentReference],
+        default_scope: Option<&str>,
+        rules: &[StreamRouteRule],
+    ) {
+        self.add_parents(parents, default_scope);
         for backend in rules.iter().flat_map(|rule| &rule.backend_refs) {
             self.add_backend(&backend.target);
         }
     }
 
-    /// The parents of a route.
-    fn add_parents(&mut self, parents: &[ParentReference]) {
+    /// The parents of a route. `default_scope`: its field `useDefaultGateways`.
+    fn add_parents(&mut self, parents: &[ParentReference], default_scope: Option<&str>) {
         // The labels of the route's namespace decide whether a listener's selector allows the route.
         let namespace = Arc::clone(&self.own_namespace);
         self.add_object(Kind::Namespace, Some(""), &namespace);
         parents.iter().for_each(|parent| self.add_parent(parent));
+        if default_scope == Some(ALL_DEFAULT_GATEWAYS) {
+            self.dependencies.push(Dependency::DefaultGateways);
+        }
     }
 
     /// A Gateway or ListenerSet.

@@ -34,6 +34,8 @@ pub enum Dependency {
     GrantsIn(Arc<str>),
     /// The default IngressClass, for objects without a class. Any IngressClass may become it, so each one counts.
     DefaultClass,
+    /// The default Gateways, to which a route attaches without naming them.
+    DefaultGateways,
 }
 
 /// The dependents of each dependency. The opposite direction is computed from the object when needed.
@@ -118,6 +120,11 @@ impl DependencyIndex {
         })
     }
 
+    /// The routes that attach to the default Gateways.
+    pub fn users_of_default_gateways(&self) -> impl Iterator<Item = &ObjectId> {
+        self.reverse.get(&Dependency::DefaultGateways).into_iter().flat_map(Dependents::iter)
+    }
+
     /// The objects affected by these changes: their dependents, followed through kinds that only have an effect through
     /// the objects that refer to them. The changed objects are not included unless they depend on each other.
     pub fn affected_by<'a>(&'a self, changed: impl IntoIterator<Item = &'a ObjectId>) -> BTreeSet<ObjectId> {
@@ -147,7 +154,10 @@ impl DependencyIndex {
         let first = Dependency::Object(ObjectId::new(kind, ObjectKey::cluster("")));
         self.reverse.range(first..).map_while(move |(dependency, _)| match dependency {
             Dependency::Object(id) if id.kind == kind => Some(id),
-            Dependency::Object(_) | Dependency::GrantsIn(_) | Dependency::DefaultClass => None,
+            Dependency::Object(_)
+            | Dependency::GrantsIn(_)
+            | Dependency::DefaultClass
+            | Dependency::DefaultGateways => None,
         })
     }
 
@@ -178,7 +188,7 @@ impl DependencyIndex {
                     let key = key_of(&id).cloned().unwrap_or(id.key);
                     Dependency::Object(ObjectId::new(id.kind, key))
                 }
-                Dependency::GrantsIn(_) | Dependency::DefaultClass => dependency,
+                Dependency::GrantsIn(_) | Dependency::DefaultClass | Dependency::DefaultGateways => dependency,
             };
             let dependents = match dependents {
                 Dependents::One(one) => Dependents::One(one),

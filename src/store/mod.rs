@@ -265,14 +265,17 @@ impl Store {
         self.dependencies(id).iter().any(|dependency| match dependency {
             Dependency::DefaultClass => true,
             Dependency::Object(target) => target.kind == Kind::IngressClass,
-            Dependency::GrantsIn(_) => false,
+            Dependency::GrantsIn(_) | Dependency::DefaultGateways => false,
         })
     }
 
     fn record_references(&mut self, dependencies: &[Dependency]) {
         let objects = dependencies.iter().filter_map(|dependency| match dependency {
             Dependency::Object(target) if target.kind.is_fetched_on_reference() => Some(target.clone()),
-            Dependency::Object(_) | Dependency::GrantsIn(_) | Dependency::DefaultClass => None,
+            Dependency::Object(_)
+            | Dependency::GrantsIn(_)
+            | Dependency::DefaultClass
+            | Dependency::DefaultGateways => None,
         });
         self.changed_references.extend(objects);
     }
@@ -302,7 +305,7 @@ impl Store {
     fn objects_referenced_by(&self, id: &ObjectId) -> impl Iterator<Item = ObjectId> + use<> {
         self.dependencies(id).into_iter().filter_map(|dependency| match dependency {
             Dependency::Object(target) => Some(target),
-            Dependency::GrantsIn(_) | Dependency::DefaultClass => None,
+            Dependency::GrantsIn(_) | Dependency::DefaultClass | Dependency::DefaultGateways => None,
         })
     }
 

@@ -550,7 +550,7 @@ fn describe_verdict(verdict: &Verdict) -> Option<Value> {
         described.insert(format!("listener {}", listener.name), value);
     }
     for parent in &verdict.parents {
-        let name = format!("parentRefs[{}] {}", parent.index, parent.parent.name);
+        let name = format!("{} {}", parent.field().trim_start_matches("spec."), parent.parent.name);
         described.insert(name, json!(conditions(&parent.conditions)));
     }
     for ancestor in &verdict.ancestors {

@@ -689,6 +689,9 @@ fn gateway(random: &mut fastrand::Rng) -> AnyObject {
         let from = pick(random, &["All", "All", "Same", "Selector", "None"]);
         spec["allowedListeners"] = json!({"namespaces": {"from": from, "selector": selector}});
     }
+    if random.u8(..3) == 0 {
+        spec["defaultScope"] = json!("All");
+    }
     if random.u8(..4) == 0 {
         // Two Gateways on one address compete for ports.
         spec["addresses"] = json!([{"value": "127.0.0.9"}]);
@@ -784,7 +787,9 @@ fn route(random: &mut fastrand::Rng) -> AnyObject {
     if let Some((key, value)) = annotations.get(random.usize(..12)) {
         metadata["annotations"] = json!({*key: value});
     }
-    parse(kind, json!({"metadata": metadata, "spec": {"parentRefs": parents, "hostnames": hosts, "rules": rules}}))
+    let scope = pick(random, &["None", "None", "All"]);
+    let spec = json!({"parentRefs": parents, "useDefaultGateways": scope, "hostnames": hosts, "rules": rules});
+    parse(kind, json!({"metadata": metadata, "spec": spec}))
 }
 
 fn service(random: &mut fastrand::Rng) -> AnyObject {

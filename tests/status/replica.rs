@@ -148,6 +148,6 @@ pub(crate) fn route_verdict(generation: i64, code: Code) -> Arc<Verdict> {
     };
     let conditions =
         vec![Condition::without_diagnostics(code), Condition::without_diagnostics(Code::RouteResolvedRefs)];
-    let parent = ParentVerdict { controller: CONTROLLER.into(), index: 0, parent, conditions };
+    let parent = ParentVerdict { controller: CONTROLLER.into(), index: Some(0), parent, conditions };
     Arc::new(Verdict { generation, parents: vec![parent], ..Verdict::default() })
 }

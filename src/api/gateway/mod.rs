@@ -58,7 +58,8 @@ pub use listener::{
 };
 pub use listener_set::{ListenerSet, ListenerSetSpec};
 pub use reference::{
-    LocalObjectReference, ObjectReference, ParentReference, PolicyTargetReference, SecretObjectReference,
+    ALL_DEFAULT_GATEWAYS, LocalObjectReference, ObjectReference, ParentReference, PolicyTargetReference,
+    SecretObjectReference,
 };
 pub use reference_grant::{ReferenceGrant, ReferenceGrantFrom, ReferenceGrantSpec, ReferenceGrantTo};
 pub use session_persistence::{SessionCookie, SessionHeader, SessionPersistence};

@@ -28,6 +28,24 @@ pub struct ParentReference {
     pub port: Option<i32>,
 }
 
+/// The scope of a Gateway's `defaultScope` and a route's `useDefaultGateways` with which they attach to each other without
+/// a `parentRef` (GEP-3793).
+pub const ALL_DEFAULT_GATEWAYS: &str = "All";
+
+impl ParentReference {
+    /// A reference to all listeners of a Gateway.
+    pub fn of_gateway(namespace: &str, name: &str) -> Self {
+        ParentReference {
+            group: gateway_group(),
+            kind: gateway_kind(),
+            namespace: Some(namespace.to_owned()),
+            name: name.to_owned(),
+            section_name: None,
+            port: None,
+        }
+    }
+}
+
 /// A Secret. Another namespace requires a ReferenceGrant.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]

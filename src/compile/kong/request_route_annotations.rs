@@ -12,13 +12,14 @@ use super::service_annotations::default_host;
 use super::service_annotations::{self, ServiceSettings};
 use super::upstream_policy;
 use crate::api::core::Service;
+use crate::api::gateway::ParentReference;
 use crate::api::kong::annotations::{
     ANNOTATION_PREFIX, CONNECT_TIMEOUT, FORCE_SSL_REDIRECT, HEADERS_PREFIX, HEADERS_SEPARATOR, HOST_ALIASES,
     HOST_HEADER, HTTPS_REDIRECT_STATUS_CODE, INGRESS_PREFIX, METHODS, PATH, PLUGINS, PRESERVE_HOST, PROTOCOLS,
     READ_TIMEOUT, REGEX_PREFIX, REGEX_PRIORITY, REQUEST_BUFFERING, RESPONSE_BUFFERING, RETRIES, REWRITE, STRIP_PATH,
     TAGS, WRITE_TIMEOUT,
 };
-use crate::api::{Kind, Meta, Object};
+use crate::api::{Kind, Meta, Object, ObjectKey};
 use crate::compile::CompileInputs;
 use crate::compile::annotation_reader::annotation_field;
 use crate::compile::backend::AnnotatedProtocol;
@@ -226,10 +227,11 @@ fn ineffective_annotations(route: &RequestRoute<'_>) -> impl Iterator<Item = Dia
 /// The HTTPS ports of a route's hosts, one per parent: 443 if the parent serves it, otherwise its lowest HTTPS port.
 pub(in crate::compile) fn secure_ports(
     parent_plans: &ParentPlans,
-    route: &RequestRoute<'_>,
+    route: &ObjectKey,
+    parents: &[ParentReference],
     hosts: &[HostPattern],
 ) -> BTreeSet<u16> {
-    let parents = route.parents.iter().filter_map(|parent| parent_plans.parent(&route.meta.key.namespace, parent));
+    let parents = parents.iter().filter_map(|parent| parent_plans.parent(&route.namespace, parent));
     let ports = parents.filter_map(|parent| {
         let secure_listeners =
             parent.listeners.iter().filter(|listener| listener.protocol == ListenerProtocol::Https && listener.secure);

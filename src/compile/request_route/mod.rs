@@ -35,17 +35,17 @@ pub(super) fn plan(
     route: &RequestRoute<'_>,
     share: BudgetShare,
 ) -> Result<Planned<(RoutePlan, Verdict)>, Expansion> {
-    let parents = route.parents;
+    let parents = parent_plans.parents_of(&route.meta.key.namespace, route.parents, route.default_gateways);
     // The annotations of a route of another controller are not read.
     let limits = cx.inputs.budgets;
     let regexes = RegexBudget::new(limits, &share);
     // What another client certificate changes is no further expansion of the route.
     let uncounted_regexes = RegexBudget::new(limits, &share);
-    let (mut annotations, mut over_budget) = match route_plan::has_served_parent(parent_plans, &route.meta.key, parents)
-    {
-        true => (request_route_annotations::read(cx.inputs, &regexes, route), limits.check_annotations(route.meta)),
-        false => Default::default(),
-    };
+    let (mut annotations, mut over_budget) =
+        match route_plan::has_served_parent(parent_plans, &route.meta.key, &parents) {
+            true => (request_route_annotations::read(cx.inputs, &regexes, route), limits.check_annotations(route.meta)),
+            false => Default::default(),
+        };
     if is_refused(&over_budget) {
         annotations.hosts.truncate(MAX_HOST_ALIASES);
     }
@@ -56,13 +56,14 @@ pub(super) fn plan(
     }
     let mut verdict = Verdict { generation: route.meta.generation, ..Verdict::default() };
     let origin = RouteOrigin { kind: route.kind, key: &route.meta.key, hosts: &hosts };
-    let served_parents = route_plan::resolve_parents(cx, parent_plans, &origin, parents, &mut verdict);
-    verdict.diagnostics.extend(route_plan::parent_notes(parents, route.default_gateways));
+    let served_parents =
+        route_plan::resolve_parents(cx, parent_plans, &origin, &parents, route.parents.len(), &mut verdict);
+    verdict.diagnostics.extend(route_plan::parent_notes(parent_plans, route.parents, route.default_gateways));
     if served_parents.is_empty() {
         return Ok(Planned::without_budget((RoutePlan::unattached(), verdict)));
     }
     let is_attached = served_parents.is_attached();
-    let secure_ports = request_route_annotations::secure_ports(parent_plans, route, &hosts);
+    let secure_ports = request_route_annotations::secure_ports(parent_plans, &route.meta.key, &parents, &hosts);
     if let BudgetShare::Exceeded(problem) = share {
         over_budget.push(problem);
     }
