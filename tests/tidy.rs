@@ -119,7 +119,7 @@ const IMPORTS: &[Row] = &[
 
 /// The layers inside each top-level module. A module imports only modules of the layers before its own.
 const LAYERS: &[Row] = &[
-    ("admin", &["response self_connection", "debug status"]),
+    ("admin", &["response self_connection", "observations", "debug status"]),
     ("api", &["core kind networking", "gateway", "crd", "kong portico", "definitions names", "meta"]),
     (
         "app",

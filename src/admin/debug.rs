@@ -1,4 +1,5 @@
-//! The admin listener: read-only views of the internal state as JSON or YAML, for local operators.
+//! The admin listener: read-only views of the internal state as JSON or YAML, and observed requests, for local
+//! operators.
 
 use std::future::Future;
 use std::net::IpAddr;
@@ -15,6 +16,7 @@ use tokio::net::TcpListener;
 use tracing::warn;
 
 use super::LIMITS;
+use super::observations::{Observations, RequestObserver};
 use super::response::{AdminResponse, JSON, ResponseWriter, not_found, reject_method, response, text};
 use super::self_connection::{self, SelfConnectionDetector};
 use crate::http_server;
@@ -61,7 +63,12 @@ impl AdminView {
 }
 
 /// Serves on `listener` until `shutdown` completes.
-pub async fn serve_admin(listener: TcpListener, views: Arc<dyn Views>, shutdown: impl Future<Output = ()>) {
+pub async fn serve_admin(
+    listener: TcpListener,
+    views: Arc<dyn Views>,
+    observer: Arc<dyn RequestObserver>,
+    shutdown: impl Future<Output = ()>,
+) {
     if let Some(address) = listener.local_addr().ok().filter(|address| !address.ip().is_loopback()) {
         warn!(
             %address,
@@ -69,25 +76,29 @@ pub async fn serve_admin(listener: TcpListener, views: Arc<dyn Views>, shutdown:
              use --admin-listen 127.0.0.1:8101"
         );
     }
-    serve(listener, views, SelfConnectionDetector::new(self_connection::is_from_this_process), shutdown).await;
+    let detector = SelfConnectionDetector::new(self_connection::is_from_this_process);
+    serve(listener, views, observer, detector, shutdown).await;
 }
 
 async fn serve(
     listener: TcpListener,
     views: Arc<dyn Views>,
+    observer: Arc<dyn RequestObserver>,
     detector: SelfConnectionDetector,
     shutdown: impl Future<Output = ()>,
 ) {
     let writer = ResponseWriter::new();
     let on_connection = |addresses| {
         let (views, writer, check) = (views.clone(), writer.clone(), Arc::new(detector.for_connection(addresses)));
+        let observations = Arc::new(Observations::new(observer.clone()));
         move |request: Request<Incoming>| {
             let (views, writer, check) = (views.clone(), writer.clone(), check.clone());
+            let observations = observations.clone();
             async move {
                 if check.is_self_connection().await {
                     reject_self_connection()
                 } else {
-                    respond(&request, &*views, &writer).await
+                    respond(&request, &*views, &observations, &writer).await
                 }
             }
         }
@@ -103,10 +114,18 @@ fn reject_self_connection() -> AdminResponse {
     response
 }
 
-async fn respond<B>(request: &Request<B>, views: &dyn Views, writer: &ResponseWriter) -> AdminResponse {
+async fn respond<B>(
+    request: &Request<B>,
+    views: &dyn Views,
+    observations: &Observations,
+    writer: &ResponseWriter,
+) -> AdminResponse {
     if !has_local_host(request) {
         let message = "refused: the Host is not an address or localhost; use for example http://127.0.0.1:8101/";
         return text(StatusCode::FORBIDDEN, message);
+    }
+    if let Some(response) = observations.respond(request).await {
+        return response;
     }
     if let Some(rejection) = reject_method(request) {
         return rejection;
@@ -237,12 +256,22 @@ mod tests {
         }
     }
 
+    /// Observes nothing.
+    struct StubObserver;
+
+    impl RequestObserver for StubObserver {
+        fn observe(&self, _token: &str, _dry_run: bool) -> BoxFuture<'static, Option<Value>> {
+            std::future::ready(None).boxed()
+        }
+    }
+
     async fn send(request: String) -> (u16, String) {
         let (listener, address) = testing::listener().await;
         // This process sends the requests of the tests, so no connection counts as a self-connection.
         let server = tokio::spawn(serve(
             listener,
             Arc::new(StubViews),
+            Arc::new(StubObserver),
             SelfConnectionDetector::new(|_| false),
             std::future::pending(),
         ));
@@ -295,7 +324,7 @@ mod tests {
 
     async fn expect_unavailable(path: &str, writer: &ResponseWriter, message_start: &str) {
         let request = Request::get(path).header("host", "localhost").body(()).unwrap();
-        let response = respond(&request, &StubViews, writer).await;
+        let response = respond(&request, &StubViews, &Observations::new(Arc::new(StubObserver)), writer).await;
         assert_eq!(response.status(), 503);
         let body = http_body_util::Limited::new(response.into_body(), 1000);
         #[expect(clippy::disallowed_methods, reason = "it is limited")]
@@ -334,6 +363,10 @@ mod tests {
             let request = format!("GET / HTTP/1.1\r\n{header_fields}\r\nconnection: close\r\n\r\n");
             assert_eq!(send(request).await.0, status, "{header_fields}");
         }
+        let token = "0".repeat(32);
+        let put =
+            format!("PUT /debug/observations/{token} HTTP/1.1\r\nhost: evil.example\r\nconnection: close\r\n\r\n");
+        assert_eq!(send(put).await.0, 403);
         let absolute = "GET http://evil.example/ HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
         assert_eq!(send(absolute.to_owned()).await.0, 403);
     }
@@ -341,7 +374,8 @@ mod tests {
     #[tokio::test]
     async fn requests_from_this_process_are_refused() {
         let (listener, address) = testing::listener().await;
-        let server = tokio::spawn(serve_admin(listener, Arc::new(StubViews), std::future::pending()));
+        let server =
+            tokio::spawn(serve_admin(listener, Arc::new(StubViews), Arc::new(StubObserver), std::future::pending()));
         // The response must close the connection although the request does not ask for it.
         let request = "GET /debug/store HTTP/1.1\r\nhost: localhost\r\n\r\n";
         let response = testing::roundtrip(address, request).await;
@@ -359,7 +393,8 @@ mod tests {
             false
         });
         let (listener, address) = testing::listener().await;
-        let server = tokio::spawn(serve(listener, Arc::new(StubViews), detector, std::future::pending()));
+        let (views, observer) = (Arc::new(StubViews), Arc::new(StubObserver));
+        let server = tokio::spawn(serve(listener, views, observer, detector, std::future::pending()));
         let request = |last_field: &str| format!("GET / HTTP/1.1\r\nhost: localhost\r\n{last_field}\r\n");
         let requests = [request(""), request(""), request("connection: close\r\n")].concat();
         for connections in 1..=2 {

@@ -1,18 +1,21 @@
-//! The status listener and the admin listener: read-only endpoints for probes, scrapes and debugging.
+//! The status listener and the admin listener: endpoints for probes, scrapes and debugging. None of them changes what
+//! Portico serves.
 //!
 //! ```text
 //!   status listener   /healthz /readyz /metrics, Kong's /status and /status/ready   no secrets; may be exposed
 //!   admin listener    /debug/…                                                      object names; loopback only
 //! ```
 //!
-//! The application provides the content: it implements [`StatusSource`] and [`Views`].
+//! The application provides the content: it implements [`StatusSource`], [`Views`] and [`RequestObserver`].
 
 mod debug;
+mod observations;
 mod response;
 mod self_connection;
 mod status;
 
 pub use debug::{AdminView, ViewContent, Views, serve_admin};
+pub use observations::RequestObserver;
 pub use status::{StatusSource, serve_status};
 
 use std::time::Duration;

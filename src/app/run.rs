@@ -30,7 +30,7 @@ use super::rate_limit_meters::RateLimitMeters;
 use super::source_overlap::SourceOverlap;
 use super::state_meters::StateMeters;
 use super::status_publisher::StatusPublisher;
-use super::views::{AdminViews, StatusViews};
+use super::views::{AdminViews, ProxyObserver, StatusViews};
 use super::watch_meters::WatchMeters;
 use crate::admin;
 use crate::args::{BudgetOptions, ExitStatus, RunOptions};
@@ -98,7 +98,8 @@ async fn serve(options: RunOptions, started: SystemTime) -> anyhow::Result<ExitS
     let status_views = StatusViews::new(metrics, kong, ready.clone(), data_plane.proxy.stats(), fingerprints);
     // Aborts its tasks when it is dropped.
     let mut tasks = JoinSet::new();
-    listeners.serve(&mut tasks, status_views, admin_views, &drain);
+    let observer = ProxyObserver(data_plane.proxy.observed_requests());
+    listeners.serve(&mut tasks, status_views, (admin_views, observer), &drain);
     tasks.spawn(reopen_on_hangup(hangup_signals, data_plane.access_log.clone()));
     tasks.spawn(withdraw_readiness(ready, drain.clone()));
     let drain_task = tokio::spawn(drain_controller.run());
@@ -176,7 +177,13 @@ impl OwnListeners {
     }
 
     /// Serves until the end of the drain.
-    fn serve(self, tasks: &mut JoinSet<()>, status: StatusViews, admin: AdminViews, drain: &Drain) {
+    fn serve(
+        self,
+        tasks: &mut JoinSet<()>,
+        status: StatusViews,
+        (views, observer): (AdminViews, ProxyObserver),
+        drain: &Drain,
+    ) {
         let ended = || {
             let drain = drain.clone();
             async move { drain.ended().await }
@@ -185,7 +192,7 @@ impl OwnListeners {
             tasks.spawn(admin::serve_status(listener, Arc::new(status), ended()));
         }
         if let Some(listener) = self.admin {
-            tasks.spawn(admin::serve_admin(listener, Arc::new(admin), ended()));
+            tasks.spawn(admin::serve_admin(listener, Arc::new(views), Arc::new(observer), ended()));
         }
         if let Some(listener) = self.echo {
             tasks.spawn(echo::serve(listener, ended()));

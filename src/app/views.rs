@@ -13,12 +13,13 @@ use tokio::sync::{mpsc, oneshot};
 use super::control::Control;
 use super::fingerprint_cache::FingerprintCache;
 use super::kong_metrics::KongMetrics;
-use crate::admin::{AdminView, StatusSource, ViewContent, Views};
+use crate::admin::{AdminView, RequestObserver, StatusSource, ViewContent, Views};
 use crate::api::{Meta, ObjectId};
 use crate::compile::verdict::Verdicts;
 use crate::metrics::{Exposition, Metrics};
 use crate::plugins::prometheus::ConnectionCounts;
 use crate::proxy::ProxyStats;
+use crate::proxy::observations::{ObservationMode, ObservedRequests};
 use crate::ready::Readiness;
 use crate::snapshot::Snapshot;
 use crate::status;
@@ -86,6 +87,21 @@ impl ViewQuery {
         };
         // The receiver may be gone because the client disconnected.
         drop(self.reply.send(content));
+    }
+}
+
+/// Observes requests of the proxy for the admin listener.
+pub(super) struct ProxyObserver(pub(super) Arc<ObservedRequests>);
+
+impl RequestObserver for ProxyObserver {
+    fn observe(&self, token: &str, dry_run: bool) -> BoxFuture<'static, Option<Value>> {
+        let mode = if dry_run { ObservationMode::DryRun } else { ObservationMode::Serve };
+        let mut awaited = self.0.register(token, mode);
+        async move {
+            let observation = awaited.observation().await?;
+            Some(serde_json::to_value(observation).expect("an observation serializes to JSON"))
+        }
+        .boxed()
     }
 }
 

@@ -27,6 +27,7 @@ pub use http::rejected_paths::RejectedPaths;
 pub use limits::ProxyLimits;
 pub use process::server::{Proxy, ProxyConfig};
 pub use record::access_log;
+pub use record::observations;
 pub use record::stats::ProxyStats;
 
 use crate::snapshot::BindAddress;

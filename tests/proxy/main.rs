@@ -44,6 +44,7 @@ mod minimum_rate_waits;
 mod minimum_rates;
 mod mirror;
 mod misdirected;
+mod observations;
 mod parked_connections;
 mod plugins;
 mod proxy_header;

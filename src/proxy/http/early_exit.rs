@@ -29,6 +29,8 @@ pub(in crate::proxy) enum EarlyExit {
         status: StatusCode,
         location: HeaderValue,
     },
+    /// The dry run of an observed request, which is not forwarded.
+    DryRun,
     /// A CORS preflight request, which Portico responds to itself.
     Preflight,
     PluginReply(Box<Reply>),
@@ -74,6 +76,11 @@ impl EarlyExit {
             EarlyExit::HttpsRedirect { status, location } => {
                 let mut response = empty_response(status);
                 response.headers_mut().insert(LOCATION, location);
+                cx.set_request_id(response.headers_mut());
+                return response;
+            }
+            EarlyExit::DryRun => {
+                let mut response = empty_response(StatusCode::NO_CONTENT);
                 cx.set_request_id(response.headers_mut());
                 return response;
             }

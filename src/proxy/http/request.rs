@@ -42,12 +42,12 @@ use crate::turn_clock;
 /// Handles one request. Errors become responses, so the result is infallible.
 pub(in crate::proxy) async fn serve(
     peer: Rc<Peer>,
-    request: Request<ClientBody>,
+    mut request: Request<ClientBody>,
 ) -> Result<Response<ResponseBody>, Infallible> {
     // The configuration is read once: the request uses this snapshot to its end, whatever changes meanwhile.
     let view = peer.worker().view();
     let version = request.version();
-    let mut record = RequestRecord::start(&peer, &request);
+    let mut record = RequestRecord::start(&peer, &mut request);
     let response = {
         let mut cx = RequestContext::new(&view, &mut record, &request);
         let request = request.map(|incoming| RequestBody::new(incoming, version, &peer));
@@ -103,6 +103,9 @@ async fn prepare<'r>(
     let target = target::read_target(cx, request)?;
     let mut routed = routing::select_rule(cx, request, target)?;
     accepted_protocols::check(cx, &routed, request)?;
+    if cx.record.observed.as_ref().is_some_and(|observed| observed.is_dry_run()) {
+        return Err(rule_action::dry_run(cx, routed.rule));
+    }
     if routed.rule.plugins.as_ref().is_some_and(|chain| chain.logs_heads(&cx.view.snapshot.consumers)) {
         cx.record.copy_heads(&routed, request);
     }
@@ -131,6 +134,9 @@ struct PendingResponse {
 fn begin_response(cx: &mut RequestContext<'_>, outcome: Result<Response<BodySource>, EarlyExit>) -> PendingResponse {
     let must_close = cx.peer().connections.is_closing() || outcome.as_ref().is_err_and(EarlyExit::must_close);
     let source = outcome.as_ref().map_or_else(EarlyExit::source, |_| ResponseSource::Service);
+    if let Some(observed) = &mut cx.record.observed {
+        observed.set_source(source);
+    }
     let mut response = outcome.unwrap_or_else(|exit| exit.into_response(cx));
     if let Some(cors_headers) = cx.record.cors_headers.take() {
         cors_headers.apply(response.headers_mut());

@@ -86,6 +86,9 @@ impl<'r> RequestContext<'r> {
 
 impl Drop for RequestContext<'_> {
     fn drop(&mut self) {
+        if let Some(observed) = &mut self.record.observed {
+            observed.set_route(self.listener.map(|listener| &**listener), self.rule.map(|rule| &**rule), self.backend);
+        }
         // Requests that reach no listener share a series of their own.
         if let Some(listener) = self.listener {
             let worker = self.record.peer.worker();

@@ -23,6 +23,7 @@ use super::request_id::X_REQUEST_ID;
 use super::response_body::BodySource;
 use crate::plugin_api::completed_request::{Attempt, AttemptOutcome, LoggedHeads};
 use crate::proxy::record::access_log::{AccessLogRecord, protocol_name};
+use crate::proxy::record::observations::ObservedRequest;
 use crate::proxy::record::stats::RequestSeries;
 use crate::snapshot::cors::CorsHeaders;
 use crate::turn_clock;
@@ -51,6 +52,8 @@ pub(in crate::proxy) struct RequestRecord {
     pub(in crate::proxy) plugin_run: Option<Box<PluginRun>>,
     /// The deadline of the response. Boxed, because few requests have one.
     pub(in crate::proxy) deadline: Option<Box<ResponseDeadline>>,
+    /// Set if the admin listener has registered the token of the request.
+    pub(in crate::proxy) observed: Option<Box<ObservedRequest>>,
     /// Set only if the access log is on.
     logged: Option<LoggedRequest>,
     finished: bool,
@@ -78,9 +81,10 @@ struct LoggedRequest {
 }
 
 impl RequestRecord {
-    pub(in crate::proxy) fn start<B>(peer: &Rc<Peer>, request: &Request<B>) -> Self {
+    pub(in crate::proxy) fn start<B>(peer: &Rc<Peer>, request: &mut Request<B>) -> Self {
         peer.activity.begin_request();
         let worker = peer.worker();
+        let observed = worker.observed.begin(request.headers_mut());
         let existing_id = if peer.client.trusted { request.headers().get(X_REQUEST_ID) } else { None };
         let request_id =
             existing_id.filter(|id| !id.is_empty()).cloned().unwrap_or_else(|| peer.http.request_ids.next());
@@ -104,6 +108,7 @@ impl RequestRecord {
             cors_headers: None,
             plugin_run: None,
             deadline: None,
+            observed,
             logged,
             finished: false,
         }
@@ -183,6 +188,9 @@ impl RequestRecord {
         }
         if let Some(run) = &self.plugin_run {
             run.run_log(self, status, duration);
+        }
+        if let Some(observed) = &mut self.observed {
+            observed.finish(status, self.endpoint, self.error);
         }
         if let Some(logged) = self.logged.take() {
             worker.log.write(&AccessLogRecord {

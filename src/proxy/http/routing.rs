@@ -59,6 +59,9 @@ pub(in crate::proxy) fn select_rule<'r>(
         path.replace(normalized);
     }
     cx.rule = Some(rule);
+    if let Some(observed) = &mut cx.record.observed {
+        observed.set_path(matched);
+    }
     // The response to TRACE repeats the request with its credentials, so a rule has to name it.
     if request.method() == Method::TRACE && !names_method {
         return Err(RequestError::TraceNotAllowed);

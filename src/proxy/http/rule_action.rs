@@ -16,7 +16,7 @@ use super::request_context::{RequestContext, RoutedRequest};
 use super::request_error::RequestError;
 use super::upgrade::Upgrade;
 use crate::snapshot::redirect::RedirectAction;
-use crate::snapshot::rule::{Action, Backend, BackendTarget, Filters, Split};
+use crate::snapshot::rule::{Action, Backend, BackendTarget, Filters, RouteRule, Split};
 use crate::snapshot::timeouts_and_retries::TimeoutsAndRetries;
 use crate::upstream::Upstream;
 
@@ -42,6 +42,23 @@ pub(in crate::proxy) fn apply<'r>(
         Action::Redirect(action) => Err(redirect(cx, action, &routed, request)),
         Action::Fail(failure) => Err(RequestError::InvalidRule(*failure).into()),
     }
+}
+
+/// Ends the dry run of an observed request: selects the backend, without filters and plugins.
+pub(in crate::proxy) fn dry_run<'r>(cx: &mut RequestContext<'r>, rule: &'r RouteRule) -> EarlyExit {
+    let failure = match &rule.action {
+        Action::Forward(split) => {
+            let backend = cx.view.pick_backend(split);
+            cx.backend = Some(backend);
+            match &backend.target {
+                BackendTarget::Upstream(_) => None,
+                BackendTarget::Fail(failure) => Some(*failure),
+            }
+        }
+        Action::Redirect(_) => None,
+        Action::Fail(failure) => Some(*failure),
+    };
+    failure.map_or(EarlyExit::DryRun, |failure| RequestError::InvalidRule(failure).into())
 }
 
 fn redirect(

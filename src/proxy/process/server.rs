@@ -23,6 +23,7 @@ use crate::proxy::http::http_worker::HttpWorkerShared;
 use crate::proxy::http::product_headers::{ProductHeaderMode, ProductHeaders, ProductToken};
 use crate::proxy::limits::ProxyLimits;
 use crate::proxy::record::access_log::AccessLogger;
+use crate::proxy::record::observations::ObservedRequests;
 use crate::proxy::record::stats::ProxyStats;
 use crate::proxy::unforwarded_budget::UnforwardedBudget;
 use crate::proxy::worker::WorkerShared;
@@ -62,6 +63,7 @@ pub struct Proxy {
     workers: Vec<mpsc::Sender<WorkerCommand>>,
     loads: Arc<WorkerLoads>,
     stats: Arc<ProxyStats>,
+    observed: Arc<ObservedRequests>,
     allow_port_sharing: bool,
     /// The lock serializes `reconcile` and `drain`.
     listening: Mutex<ListeningState>,
@@ -87,6 +89,7 @@ impl Proxy {
         let stats = ProxyStats::new(count, config.max_series, lost_lines)
             .with_budgets(Arc::clone(&buffers), Arc::clone(&unforwarded));
         let stats = Arc::new(stats);
+        let observed: Arc<ObservedRequests> = Arc::default();
         let shared = ProcessShared {
             clients: Arc::new(ClientBudget::new(limits.max_connections)),
             http: HttpWorkerShared {
@@ -103,6 +106,7 @@ impl Proxy {
                 limits,
                 log: config.access_log,
                 stats: Arc::clone(&stats),
+                observed: Arc::clone(&observed),
                 tls: Arc::new(TlsTerminator::new(&config.tls).map_err(io::Error::other)?),
                 proxy_protocol_peers: config.proxy_protocol_peers,
                 buffers,
@@ -121,6 +125,7 @@ impl Proxy {
             workers,
             loads: WorkerLoads::new(count),
             stats,
+            observed,
             allow_port_sharing: config.allow_port_sharing,
             listening: Mutex::default(),
         })
@@ -129,6 +134,11 @@ impl Proxy {
     /// The statistics, to be registered as a metrics collector.
     pub fn stats(&self) -> Arc<ProxyStats> {
         Arc::clone(&self.stats)
+    }
+
+    /// The requests that are observed.
+    pub fn observed_requests(&self) -> Arc<ObservedRequests> {
+        Arc::clone(&self.observed)
     }
 
     /// The number of open client connections of each worker.

@@ -3,4 +3,5 @@
 //! `../stream/connection_record.rs`.
 
 pub mod access_log;
+pub mod observations;
 pub(in crate::proxy) mod stats;

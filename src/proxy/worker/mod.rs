@@ -22,6 +22,7 @@ use super::buffer_budget::{BufferBudget, WorkerBuffers};
 use super::connection::tls::TlsTerminator;
 use super::limits::ProxyLimits;
 use super::record::access_log::{AccessLogger, WorkerAccessLog};
+use super::record::observations::ObservedRequests;
 use super::record::stats::{ProxyStats, RequestLabels, RequestSeries, WorkerStats};
 use super::unforwarded_budget::{UnforwardedBudget, WorkerUnforwarded};
 use crate::snapshot::{BindAddress, Snapshot};
@@ -33,6 +34,7 @@ pub(in crate::proxy) struct WorkerShared {
     pub(in crate::proxy) limits: ProxyLimits,
     pub(in crate::proxy) log: Arc<AccessLogger>,
     pub(in crate::proxy) stats: Arc<ProxyStats>,
+    pub(in crate::proxy) observed: Arc<ObservedRequests>,
     pub(in crate::proxy) tls: Arc<TlsTerminator>,
     /// One permit per TLS handshake of the whole process.
     pub(in crate::proxy) handshake_permits: Arc<Semaphore>,
@@ -47,6 +49,7 @@ pub(in crate::proxy) struct WorkerShared {
 pub(in crate::proxy) struct Worker {
     pub(in crate::proxy) limits: ProxyLimits,
     pub(in crate::proxy) log: WorkerAccessLog,
+    pub(in crate::proxy) observed: Arc<ObservedRequests>,
     pub(in crate::proxy) tls: Arc<TlsTerminator>,
     pub(in crate::proxy) handshake_permits: Arc<Semaphore>,
     proxy_protocol_peers: Vec<IpNet>,
@@ -70,6 +73,7 @@ impl Worker {
         Worker {
             limits: shared.limits,
             log: shared.log.add_worker(shared.stats.worker_count()),
+            observed: shared.observed,
             tls: shared.tls,
             handshake_permits: shared.handshake_permits,
             proxy_protocol_peers: shared.proxy_protocol_peers,
