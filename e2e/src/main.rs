@@ -14,7 +14,7 @@ use clap::{Parser, Subcommand};
 use portico_e2e::bench::{self, BenchSizes, Benchmark};
 use portico_e2e::chaos::{self, ChaosOptions};
 use portico_e2e::cluster::{self, Channel, Cluster, Options};
-use portico_e2e::conformance::{self, Report, SuiteOptions};
+use portico_e2e::conformance::{self, Report, Submission, SuiteOptions};
 use portico_e2e::node::Node;
 use portico_e2e::portico::{GATEWAY_POOL, Portico};
 use portico_e2e::process::last_lines;
@@ -77,6 +77,13 @@ enum Subcommands {
     Chaos(ChaosOptions),
     /// Print a report of the conformance suite as a table
     Report { file: PathBuf },
+    /// Prepare reports of the conformance suite for upload to the Gateway API, in target/conformance
+    ///
+    /// Prints them as tables. The exit code is 1 if a test failed or was skipped.
+    Submission {
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
 }
 
 #[derive(Clone, Debug, clap::Args)]
@@ -137,6 +144,7 @@ fn main() -> ExitCode {
         Subcommands::Down { name, all } => down(&name, all),
         Subcommands::Conformance(conformance) => run_conformance_suite(&conformance),
         Subcommands::Report { file } => Report::read(&file).map(|report| println!("{report}")),
+        Subcommands::Submission { files } => prepare_submission(&files),
         Subcommands::Bench { what, size } => measure(what, &size),
         Subcommands::Chaos(options) => disrupt(&options),
         Subcommands::Build => build(),
@@ -306,6 +314,14 @@ fn run_conformance_suite(arguments: &ConformanceArguments) -> Result<()> {
     if !outcome.passed {
         bail!("the conformance suite failed; see {}", outcome.log.display());
     }
+    Ok(())
+}
+
+fn prepare_submission(files: &[PathBuf]) -> Result<()> {
+    let read = |path: &PathBuf| fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()));
+    let submission = Submission::of(files.iter().map(read).collect::<Result<_>>()?)?;
+    print!("{}", submission.tables());
+    println!("Ready for upload: {}", submission.write(&conformance::report_folder())?.display());
     Ok(())
 }
 

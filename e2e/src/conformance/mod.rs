@@ -2,6 +2,8 @@
 //! its status select the tests.
 
 mod report;
+mod results;
+mod submission;
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -16,6 +18,8 @@ use tokio::process::Command;
 use tokio::time::timeout;
 
 pub use self::report::Report;
+pub use self::results::Results;
+pub use self::submission::Submission;
 use crate::netns::Netns;
 use crate::programs;
 use crate::progress::report;

@@ -15,7 +15,19 @@ pub struct Report {
     pub channel: String,
     #[serde(rename = "gatewayAPIVersion")]
     pub version: String,
+    /// The operating mode of the implementation; `default` if it has only one.
+    pub mode: String,
+    pub implementation: Implementation,
     pub profiles: Vec<Profile>,
+}
+
+/// What was tested.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Implementation {
+    pub organization: String,
+    pub project: String,
+    pub url: String,
+    pub version: String,
 }
 
 /// The results of one profile.
@@ -56,8 +68,11 @@ pub struct Statistics {
 impl Report {
     pub fn read(path: &Path) -> Result<Report> {
         let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-        serde_saphyr::from_str(&text)
-            .with_context(|| format!("{} is not a conformance report in a known format", path.display()))
+        Report::parse(&text).with_context(|| format!("cannot use {}", path.display()))
+    }
+
+    pub fn parse(text: &str) -> Result<Report> {
+        serde_saphyr::from_str(text).context("this is not a conformance report in a known format")
     }
 
     /// Whether all tests of all profiles passed and none was skipped.
@@ -103,15 +118,18 @@ impl fmt::Display for Report {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
+pub(super) mod testing {
+    /// The text of a report with one failed test.
+    pub(crate) fn report() -> &'static str {
+        REPORT
+    }
 
     const REPORT: &str = "\
 apiVersion: gateway.networking.k8s.io/v1
 date: \"2026-11-20T00:00:00Z\"
 gatewayAPIChannel: experimental
 gatewayAPIVersion: v1.7.0
-implementation: {organization: portico, project: portico, url: https://portico.dev, version: v0, contact: [x]}
+implementation: {organization: portico, project: portico, url: https://portico.dev, version: v0.1.0, contact: [x]}
 kind: ConformanceReport
 mode: default
 profiles:
@@ -127,10 +145,16 @@ profiles:
   name: GATEWAY-HTTP
   summary: Core tests succeeded. Extended tests failed.
 ";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::testing::report;
+    use super::*;
 
     #[test]
     fn table_lists_features_and_failed_tests() {
-        let report: Report = serde_saphyr::from_str(REPORT).unwrap();
+        let report = Report::parse(report()).unwrap();
         let expected = "\
 Gateway API v1.7.0, experimental channel
 profile          tests      passed  failed  skipped  features
@@ -144,7 +168,7 @@ GATEWAY-HTTP     extended       32       1        0         2
 
     #[test]
     fn report_is_complete_without_failed_or_skipped_tests() {
-        let report: Report = serde_saphyr::from_str(REPORT).unwrap();
+        let report = Report::parse(report()).unwrap();
         assert!(!report.is_complete());
         let mut complete = report.clone();
         complete.profiles[0].extended = None;
