@@ -35,4 +35,5 @@ pub mod store;
 pub mod transport_protocol;
 mod turn_clock;
 pub mod upstream;
+pub mod verify;
 pub mod version;

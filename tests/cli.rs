@@ -12,6 +12,7 @@ fn help_texts_match() {
         ("portico", "--help"),
         ("run", "run --help"),
         ("check", "check --help"),
+        ("verify", "verify --help"),
         ("echo", "echo --help"),
         ("crds", "crds --help"),
         ("version", "version --help"),
@@ -42,7 +43,7 @@ fn help_texts_match() {
 
 #[test]
 fn short_help_equals_long_help() {
-    for name in ["", "run", "check", "echo", "crds", "version", "completion"] {
+    for name in ["", "run", "check", "verify", "echo", "crds", "version", "completion"] {
         let long = stdout(&portico(&format!("{name} --help")));
         assert_eq!(stdout(&portico(&format!("{name} -h"))), long, "{name}");
         assert_eq!(stdout(&portico(&format!("help {name}"))), long, "{name}");
@@ -76,7 +77,9 @@ fn completion_scripts_contain_all_commands() {
     for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
         let output = portico(&format!("completion {shell}"));
         assert_eq!((exit_code(&output), stderr(&output)), (0, String::new()), "{shell}");
-        for word in ["check", "completion", "crds", "echo", "run", "version", "drain-timeout", "gateway-address-pool"] {
+        for word in
+            ["check", "completion", "crds", "echo", "run", "verify", "version", "drain-timeout", "gateway-address-pool"]
+        {
             assert!(stdout(&output).contains(word), "{shell}: {word}");
         }
     }
@@ -103,6 +106,9 @@ fn usage_errors_name_the_fix_and_exit_with_2() {
         ("run --manifests x --channel beta", "[possible values: standard, experimental]"),
         ("check", "<PATH>..."),
         ("check -o yaml x", "[possible values: text, json]"),
+        ("verify", "<PATH>..."),
+        ("verify --dry-run --send-unsafe x", "the argument '--dry-run' cannot be used with '--send-unsafe'"),
+        ("verify --connect-to 80=8080 x", "has no address; write 127.0.0.1:8080 for this machine only"),
         ("echo", "--listen <ADDR>"),
         ("completion tcsh", "[possible values: bash"),
     ];

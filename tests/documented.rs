@@ -296,7 +296,7 @@ fn rows(document: &str) -> BTreeSet<(String, String, String)> {
 
 fn flags_of_the_program() -> BTreeSet<String> {
     let mut known = BTreeSet::new();
-    for command in ["run", "check", "echo", "version", "completion"] {
+    for command in ["run", "check", "verify", "echo", "version", "completion"] {
         let output = Command::new(env!("CARGO_BIN_EXE_portico")).args([command, "--help"]).output();
         let output = output.expect("cargo built the program").stdout;
         known.extend(flags(&String::from_utf8(output).expect("help is UTF-8")));

@@ -23,3 +23,4 @@ mod takeover;
 mod tcp_listeners;
 mod tls_backends;
 mod udp_listeners;
+mod verify;

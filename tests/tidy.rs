@@ -110,6 +110,11 @@ const IMPORTS: &[Row] = &[
     ("turn_clock", &[]),
     ("drain", &[]),
     ("version", &[]),
+    // A client of the admin listener, which reads the objects of manifests.
+    (
+        "verify",
+        &["api", "report::count", "report::escape_controls", "report::table", "upstream::tls::AcceptAnyCertificate"],
+    ),
     // Only in tests and fuzzing.
     ("fuzzing", EVERYTHING),
     // Wiring: imports every module, and no module imports it.
@@ -128,13 +133,13 @@ const LAYERS: &[Row] = &[
          kong_metrics problem_counts queue_meters rate_limit_meters source_overlap watch_meters",
             "addressing data_plane state_meters",
             "control",
-            "announce check cluster diagnostic_meters plugin_services views",
+            "announce check cluster diagnostic_meters plugin_services verify views",
             "gateway_services status_publisher",
             "control_loop",
             "run",
         ],
     ),
-    ("args", &["budgets kong network tls", "cluster gateways", "ingress", "run", "check"]),
+    ("args", &["budgets kong network tls", "cluster gateways", "ingress", "run", "check verify"]),
     (
         "compile",
         &[
@@ -279,6 +284,17 @@ const LAYERS: &[Row] = &[
             "connect endpoint_body raw_connection upgraded",
             "http1",
             "pool",
+        ],
+    ),
+    (
+        "verify",
+        &[
+            "admin_client hosts regex_sample served_routes test_client",
+            "expectation",
+            "explanation gateway_routes ingresses",
+            "judgment",
+            "verification_report",
+            "planned_requests",
         ],
     ),
 ];

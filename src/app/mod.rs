@@ -34,9 +34,11 @@ mod run;
 mod source_overlap;
 mod state_meters;
 mod status_publisher;
+mod verify;
 mod views;
 mod watch_meters;
 
 pub use check::check;
 pub use crds::crds;
 pub use run::run;
+pub use verify::verify;

@@ -16,6 +16,7 @@ mod kong;
 mod network;
 mod run;
 mod tls;
+mod verify;
 
 use std::ffi::OsString;
 use std::io::IsTerminal;
@@ -39,6 +40,7 @@ pub use kong::{KongHeadersArg, KongOptions};
 pub use network::PathFormArg;
 pub use run::{AccessLogOptions, DRAIN_DELAY_IN_CLUSTER, DrainOptions, RunArgs, RunOptions};
 pub use tls::{TlsOptions, TlsVersionArg};
+pub use verify::{ConnectToArg, SendOption, VerifyArgs, VerifyOptions};
 
 use crate::process_log::{LogFilter, LogFormat, LogOptions};
 use crate::proxy::access_log::AccessLogField;
@@ -61,6 +63,7 @@ struct Cli {
 enum CliCommand {
     Run(RunArgs),
     Check(CheckArgs),
+    Verify(VerifyArgs),
     Echo(EchoArgs),
     Crds(CrdsArgs),
     Version(VersionArgs),
@@ -73,6 +76,7 @@ enum CliCommand {
 pub enum CliRequest {
     Run(RunOptions),
     Check(CheckOptions),
+    Verify(VerifyOptions),
     Echo(EchoOptions),
     Crds,
     Version(OutputFormat),
@@ -100,6 +104,7 @@ fn try_parse(
     let resolved = match cli_command {
         CliCommand::Run(args) => args.resolve(&color, environment).map(CliRequest::Run),
         CliCommand::Check(args) => args.resolve(&color, environment).map(CliRequest::Check),
+        CliCommand::Verify(args) => args.resolve(&color, environment).map(CliRequest::Verify),
         CliCommand::Echo(args) => {
             Ok(CliRequest::Echo(EchoOptions { listen: args.listen, log: args.log.resolve(&color, environment) }))
         }
@@ -168,7 +173,7 @@ const SERVICE_ACCOUNT_TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccou
 pub enum ExitStatus {
     /// 0
     Success,
-    /// 1: an object was rejected, or has a warning with `--warnings-as-errors`.
+    /// 1: an object was rejected, or has a warning with `--warnings-as-errors`; or a route is not served as written.
     Rejected,
     /// 2: usage or I/O error.
     Usage,
@@ -325,7 +330,7 @@ struct CompletionArgs {
 }
 
 const EXAMPLES: &str = "\
-Exit codes: 0 valid, 1 an object was rejected, 2 usage or I/O error.
+Exit codes: 0 valid, 1 an object was rejected or a route is not served as written, 2 usage or I/O error.
 
 Every flag can also be set by an environment variable: --drain-timeout is PORTICO_DRAIN_TIMEOUT.
 
@@ -334,7 +339,10 @@ Examples:
   portico check gateway.yaml routes/
 
   # Serve them, with a backend that echoes the request
-  portico run --manifests gateway.yaml routes/ --echo 127.0.0.1:9000";
+  portico run --manifests gateway.yaml routes/ --echo 127.0.0.1:9000
+
+  # Send requests that their routes match, and show what serves them
+  portico verify gateway.yaml routes/";
 
 const ECHO_EXAMPLES: &str = "\
 The query controls the response: ?status=503 sets the status code, ?delay=500ms delays it (30s at most).

@@ -1,7 +1,7 @@
 //! Makes text safe for terminals.
 
 /// Escapes control characters, so that untrusted text cannot move the cursor or change colors.
-pub(super) fn escape_controls(text: &str) -> String {
+pub(crate) fn escape_controls(text: &str) -> String {
     text.chars().fold(String::with_capacity(text.len()), |mut escaped, character| {
         if character.is_control() || BIDIRECTIONAL.contains(&character) {
             escaped.extend(character.escape_default());

@@ -138,7 +138,11 @@ fn detail(verdict: &Verdict, diagnostics: &[ReportedDiagnostic]) -> String {
     parts.join(", ")
 }
 
-fn table<const COLUMNS: usize>(heading: [&str; COLUMNS], rows: impl Iterator<Item = [String; COLUMNS]>) -> String {
+/// A table of these rows.
+pub(crate) fn table<const COLUMNS: usize>(
+    heading: [&str; COLUMNS],
+    rows: impl Iterator<Item = [String; COLUMNS]>,
+) -> String {
     let mut table = Table::new();
     table.load_style(NOTHING).set_header(heading);
     for row in rows {

@@ -41,7 +41,7 @@ const CALLERS: &[&str] = &[
 
 /// Modules that read objects of neutral kinds, on which the dialect has annotations: they may use the names that
 /// `crate::api` declares for these.
-const READERS: &[&str] = &["compile"];
+const READERS: &[&str] = &["compile", "verify"];
 
 /// Modules without the dialect, except in tests about its objects.
 const TESTED_WITH_KINDS: &[&str] = &["compile", "status"];

@@ -1,0 +1,153 @@
+//! `portico verify`: reads manifests, sends requests that their routes match to a running gateway, and prints what
+//! served them.
+
+use std::io::{self, Write};
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::time::Instant;
+
+use crate::api::kong::annotations::INGRESS_CLASS;
+use crate::api::names::DIALECT_ANNOTATION;
+use crate::api::networking::Ingress;
+use crate::api::{Kind, Object, ObjectKey};
+use crate::args::{ExitStatus, OutputFormat, SendOption, VerifyOptions};
+use crate::manifests::{ManifestDiagnostic, ManifestUpdate, Manifests};
+use crate::report::{self, ReportedDiagnostic};
+use crate::store::Store;
+use crate::verify::{self, ConnectTo, Expectations, SendMode, Settings, VerificationResult};
+
+/// Verifies the routes of the manifests. The exit status shows whether all are served as written.
+pub fn verify(options: VerifyOptions) -> anyhow::Result<ExitStatus> {
+    let mut manifests = Manifests::new(options.paths.clone(), options.channel);
+    let update = manifests.read();
+    let is_argument = |problem: &ManifestDiagnostic| options.paths.iter().any(|path| **path == *problem.position.file);
+    let argument_missing =
+        update.diagnostics.iter().any(|problem| problem.reason() == "NotFound" && is_argument(problem));
+    let is_invalid = report_invalid_objects(&update, &options)?;
+    if argument_missing {
+        return Ok(ExitStatus::Usage);
+    }
+    let mut store = Store::default();
+    store.apply(update.batch);
+    let expectations = expectations(&store);
+    let settings = Settings {
+        admin: options.admin,
+        connect_to: options
+            .connect_to
+            .iter()
+            .map(|entry| ConnectTo { port: entry.port, address: entry.address })
+            .collect(),
+        mode: match options.send {
+            SendOption::None => SendMode::Never,
+            SendOption::Safe => SendMode::Safe,
+            SendOption::All => SendMode::All,
+        },
+        timeout: options.timeout,
+    };
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start a runtime")?;
+    let requests = runtime.block_on(async {
+        let mut progress = Progress::new(options.stderr_is_terminal);
+        let requests = verify::verify(&settings, &expectations, |done, all| progress.show(done, all)).await;
+        progress.clear();
+        requests
+    })?;
+    match options.output {
+        OutputFormat::Json => print(&verify::json(&requests))?,
+        OutputFormat::Text => {
+            print(&verify::text(&requests))?;
+            print(&left_out(&store))?;
+        }
+    }
+    let differs = requests.iter().any(|request| request.result() == VerificationResult::Differs);
+    Ok(if differs || is_invalid { ExitStatus::Rejected } else { ExitStatus::Success })
+}
+
+/// Prints the objects that cannot be read to stderr. Whether there are any.
+fn report_invalid_objects(update: &ManifestUpdate, options: &VerifyOptions) -> anyhow::Result<bool> {
+    let mut diagnostics: Vec<ReportedDiagnostic> = update.diagnostics.iter().map(report::from_manifest).collect();
+    report::sort(&mut diagnostics);
+    let text = report::terminal(&diagnostics, options.color_stderr);
+    io::stderr().write_all(text.as_bytes()).context("cannot write to stderr")?;
+    Ok(diagnostics.iter().any(|reported| reported.diagnostic.is_error()))
+}
+
+fn expectations(store: &Store) -> Expectations {
+    let mut expectations = Expectations::default();
+    store.http_routes.values().for_each(|route| expectations.add_http_route(route));
+    store.grpc_routes.values().for_each(|route| expectations.add_grpc_route(route));
+    for ingress in store.ingresses.values() {
+        expectations.add_ingress(ingress, has_literal_paths(store, ingress));
+    }
+    expectations
+}
+
+/// Whether the class of the Ingress selects the dialect without regular expressions.
+fn has_literal_paths(store: &Store, ingress: &Object<Ingress>) -> bool {
+    let annotation = ingress.meta.annotations.get(INGRESS_CLASS).map(|class| &**class);
+    let name = annotation.or(ingress.spec.ingress_class_name.as_deref());
+    let class = name.and_then(|name| store.ingress_classes.get(&ObjectKey::cluster(name)));
+    let dialect = class.and_then(|class| class.meta.annotations.get(DIALECT_ANNOTATION));
+    dialect.is_some_and(|dialect| &**dialect == "kubernetes")
+}
+
+/// The routes of kinds for which no requests are derived.
+fn left_out(store: &Store) -> String {
+    let counts = [
+        (Kind::TcpRoute, store.tcp_routes.len()),
+        (Kind::TlsRoute, store.tls_routes.len()),
+        (Kind::UdpRoute, store.udp_routes.len()),
+        (Kind::TcpIngress, store.tcp_ingresses.len()),
+        (Kind::UdpIngress, store.udp_ingresses.len()),
+    ];
+    let counts = counts.into_iter().filter(|(_, count)| *count > 0);
+    let counts: Vec<String> = counts.map(|(kind, count)| report::count(count as u64, kind.name())).collect();
+    match &counts[..] {
+        [] => String::new(),
+        counts => format!("Left out, because their connections have no requests: {}\n", counts.join(", ")),
+    }
+}
+
+/// Progress on stderr: one line that is replaced on a terminal, otherwise a line now and then.
+struct Progress {
+    is_terminal: bool,
+    shown_at: Instant,
+    is_shown: bool,
+}
+
+impl Progress {
+    fn new(is_terminal: bool) -> Self {
+        Progress { is_terminal, shown_at: Instant::now(), is_shown: false }
+    }
+
+    fn show(&mut self, done: usize, all: usize) {
+        let interval = if self.is_terminal { Duration::from_millis(200) } else { Duration::from_secs(10) };
+        if self.shown_at.elapsed() < interval {
+            return;
+        }
+        self.shown_at = Instant::now();
+        self.is_shown = true;
+        let (start, end) = if self.is_terminal { (CLEAR_LINE, "") } else { ("", "\n") };
+        // Progress that cannot be written is no reason to stop.
+        write!(io::stderr(), "{start}Verified {done} of {all}{end}").ok();
+    }
+
+    fn clear(&self) {
+        if self.is_terminal && self.is_shown {
+            write!(io::stderr(), "{CLEAR_LINE}").ok();
+        }
+    }
+}
+
+/// Carriage return, and the control sequence that erases to the end of the line.
+const CLEAR_LINE: &str = "\r\u{1b}[K";
+
+fn print(text: &str) -> anyhow::Result<()> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        // The reader closed the pipe early.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => result.context("cannot write to stdout"),
+    }
+}
