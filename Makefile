@@ -46,6 +46,11 @@ fuzz: ## Fuzz every parser of untrusted bytes (SECONDS=60 for each; TARGET=http1
 	@bash scripts/setup.sh fuzz
 	@bash scripts/fuzz.sh "$(SECONDS)" $(TARGET)
 
+.PHONY: protos
+protos: setup ## Generate the clients of gRPC services from the files in protos, after a change there
+	@cargo run --quiet --manifest-path protos/Cargo.toml
+	@cargo fmt --all
+
 .PHONY: audit
 audit: setup ## Check the dependencies against the advisory database (needs the network)
 	@bash scripts/audit.sh

@@ -145,7 +145,7 @@ const LAYERS: &[Row] = &[
         &[
             "annotation_reader request_route_source",
             "budgets",
-            "addresses affected classes cors hostname label_selector listener_protocol matches \
+            "addresses affected classes cors filter_parts hostname label_selector listener_protocol matches \
          missing_object port_owners reference_grants retry unique_diagnostics upstream_usage verdict",
             "ca_bundle certificates grpc_matches ingress_class listener_conflicts",
             "backend_client frontend_validation",
@@ -249,7 +249,7 @@ const LAYERS: &[Row] = &[
     (
         "snapshot",
         &[
-            "bind_address cors escape host regex regex_steps timeouts_and_retries",
+            "bind_address cors escape external_auth host regex regex_steps timeouts_and_retries",
             "client_validation path_edit path_regex path_regexes",
             "certs",
             "redirect uri_template",

@@ -6,9 +6,11 @@ use http::header::HOST;
 use http::{HeaderName, HeaderValue, StatusCode};
 
 use super::cors;
+use super::external_auth;
+use super::filter_parts::{FilterBackend, ResolveBackend, is_set_by_proxy};
 use super::kong::plugins;
 use crate::api::gateway::{
-    BackendObjectReference, Filter, HeaderModifier, LocalObjectReference, PathModifier, RequestMirror, RequestRedirect,
+    Filter, HeaderModifier, LocalObjectReference, PathModifier, RequestMirror, RequestRedirect,
     UrlRewrite,
 };
 use crate::diagnostic::Diagnostic;
@@ -25,8 +27,12 @@ pub(super) struct TranslatedFilters {
     pub unsupported: Vec<Diagnostic>,
     /// KongPlugins of the route's namespace, each with the path of the field that names it.
     pub extensions: Vec<(String, String)>,
-    /// References that cannot be resolved.
+    /// References to extensions that cannot be resolved.
     pub unresolved: Vec<Diagnostic>,
+    /// The filters contain ExternalAuth.
+    has_external_auth: bool,
+    /// An authorization server cannot be used, so the rule or backend must not be served.
+    pub lacks_authorization_server: bool,
 }
 
 /// Where filters are attached, which decides which types are allowed.
@@ -39,7 +45,7 @@ pub(super) enum FilterLevel {
 /// Translates the filters at `field`.
 ///
 /// `prefix` is the path prefix of the rule's match, if the rule has exactly one match and its type is PathPrefix.
-/// `resolve_mirror` finds the upstream of a mirror, or records why there is none. `is_plugin` returns whether the
+/// `resolve` finds the upstream that a filter refers to, or records why there is none. `is_plugin` returns whether the
 /// route's namespace has a KongPlugin of this name.
 pub(super) fn translate(
     filters: &[Filter],
@@ -47,7 +53,7 @@ pub(super) fn translate(
     prefix: Option<&str>,
     field: &str,
     is_plugin: &dyn Fn(&str) -> bool,
-    resolve_mirror: &mut dyn FnMut(&BackendObjectReference, &str) -> Option<Arc<Upstream>>,
+    resolve: ResolveBackend<'_>,
 ) -> TranslatedFilters {
     let mut result = TranslatedFilters::default();
     let mut mirrors = Vec::new();
@@ -79,8 +85,8 @@ pub(super) fn translate(
             }
             "RequestMirror" => {
                 let Some(mirror) = &filter.request_mirror else { continue };
-                let upstream =
-                    resolve_mirror(&mirror.backend_ref, &format!("{}.requestMirror.backendRef", translator.field));
+                let field = format!("{}.requestMirror.backendRef", translator.field);
+                let upstream = resolve(&mirror.backend_ref, FilterBackend::Mirror, &field);
                 // Without an upstream, the rule is served without this mirror: clients do not depend on the copies.
                 mirrors.extend(upstream.map(|upstream| translate_mirror(mirror, upstream)));
             }
@@ -88,6 +94,18 @@ pub(super) fn translate(
                 let Some(raw) = &filter.cors else { continue };
                 let filter = cors::translate(raw, &translator.field, &mut translator.result.unsupported);
                 translator.result.filters.cors = Some(Box::new(filter));
+            }
+            "ExternalAuth" if translator.result.has_external_auth => {
+                let message = "a rule or backend has only one filter ExternalAuth".to_owned();
+                translator.unsupported("type", message, "keep one filter, whose server makes all checks");
+            }
+            "ExternalAuth" => {
+                let Some(raw) = &filter.external_auth else { continue };
+                let result = &mut *translator.result;
+                let filter = external_auth::translate(raw, &translator.field, resolve, &mut result.unsupported);
+                result.has_external_auth = true;
+                result.lacks_authorization_server |= filter.is_none();
+                result.filters.external_auth = filter.map(Box::new);
             }
             "ExtensionRef" => translator.extension(filter.extension_ref.as_ref(), level, is_plugin),
             "RequestRedirect" => {
@@ -297,9 +315,4 @@ impl FilterTranslator<'_> {
             }
         }
     }
-}
-
-fn is_set_by_proxy(name: &HeaderName) -> bool {
-    use http::header::{CONNECTION, CONTENT_LENGTH, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
-    [CONNECTION, CONTENT_LENGTH, TE, TRAILER, TRANSFER_ENCODING, UPGRADE].contains(name)
 }

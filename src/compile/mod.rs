@@ -34,6 +34,8 @@ mod certificates;
 mod classes;
 mod context;
 mod cors;
+mod external_auth;
+mod filter_parts;
 mod filters;
 mod forbidden_addresses;
 mod frontend_validation;

@@ -25,6 +25,19 @@ pub fn is_spoofed(name: &HeaderName, protected: &[HeaderName]) -> bool {
     name.first() == Some(&b'x') && memchr(b'_', name).is_some() && protected.iter().any(is_alike)
 }
 
+/// Removes headers whose names differ from `name` only in that hyphens are underscores, or the reverse.
+pub fn remove_alike(headers: &mut HeaderMap, name: &HeaderName) {
+    let normalized = |byte: u8| if byte == b'_' { b'-' } else { byte };
+    let is_alike = |other: &&HeaderName| {
+        let (other, name) = (other.as_str().as_bytes(), name.as_str().as_bytes());
+        let mut bytes = other.iter().zip(name);
+        other.len() == name.len() && other != name && bytes.all(|(a, b)| normalized(*a) == normalized(*b))
+    };
+    while let Some(alike) = headers.keys().find(is_alike).cloned() {
+        headers.remove(alike);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use http::HeaderValue;
@@ -41,5 +54,21 @@ mod tests {
         let mut remaining: Vec<&str> = headers.keys().map(HeaderName::as_str).collect();
         remaining.sort_unstable();
         assert_eq!(remaining, ["x-real-ip", "x_other", "x_real_ipx", "y_id"]);
+    }
+
+    #[test]
+    fn other_spellings_are_removed() {
+        let names = ["remote-user", "remote_user", "remote-users", "remote_host"];
+        for (name, expected) in [
+            ("remote-user", ["remote-user", "remote-users", "remote_host"]),
+            ("remote_user", ["remote-users", "remote_host", "remote_user"]),
+        ] {
+            let mut headers: HeaderMap =
+                names.iter().map(|name| (HeaderName::from_static(name), HeaderValue::from_static("1"))).collect();
+            remove_alike(&mut headers, &HeaderName::from_static(name));
+            let mut remaining: Vec<&str> = headers.keys().map(HeaderName::as_str).collect();
+            remaining.sort_unstable();
+            assert_eq!(remaining, expected);
+        }
     }
 }

@@ -106,6 +106,8 @@ pub struct ProxyLimits {
     pub max_unforwarded_bytes: usize,
     /// Maximum size of a request body that is buffered for retries, where the rule allows them.
     pub max_replay_body: usize,
+    /// Maximum time of an authorization server for its decision, from connecting to the end of its response.
+    pub authorization_timeout: Duration,
     /// Maximum mirrored copies in flight, in each worker. Further requests are not mirrored.
     pub max_mirror_copies: usize,
     /// Maximum size of a request body that is mirrored. Requests with larger bodies are not mirrored.
@@ -155,6 +157,7 @@ impl ProxyLimits {
         max_buffered_bytes: 128 * 1024 * 1024,
         max_unforwarded_bytes: 256 * 1024 * 1024,
         max_replay_body: 64 * 1024,
+        authorization_timeout: Duration::from_secs(5),
         max_mirror_copies: 256,
         max_mirror_body: 64 * 1024,
         mirror_timeout: Duration::from_secs(15),

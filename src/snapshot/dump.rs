@@ -14,6 +14,7 @@ use serde::Serialize;
 
 use super::certs::{Certificate, Certificates};
 use super::client_validation::ClientValidationMode;
+use super::external_auth::ExternalAuthFilter;
 use super::host::{HostMap, HostPattern};
 use super::port_tls::{PortTls, StreamHosts, TlsListener};
 use super::router::by_conditions::{ConditionsRouter, HeaderCondition, RouteEntry};
@@ -170,6 +171,9 @@ pub struct FiltersDump {
     /// `origins *`, `methods GET, PUT`, …
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub cors: Vec<String>,
+    /// `namespace/service:port, h2, TLS verified (terms …)`, then `HTTP`, `path /check`, `request headers cookie`, …
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub external_auth: Vec<String>,
     /// `namespace/service:port 20/100, h2, TLS verified (terms …)`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub mirrors: Vec<String>,
@@ -457,7 +461,7 @@ fn plugin_line((kind, instances): (&'static str, Vec<(String, &Arc<str>)>)) -> S
 
 impl From<&Filters> for FiltersDump {
     fn from(filters: &Filters) -> Self {
-        let Filters { request_headers, response_headers, rewrite, cors, mirrors } = filters;
+        let Filters { request_headers, response_headers, rewrite, cors, external_auth, mirrors } = filters;
         let rewrite = rewrite.as_ref();
         FiltersDump {
             request_headers: request_headers.as_ref().map(header_edit_lines).unwrap_or_default(),
@@ -465,6 +469,7 @@ impl From<&Filters> for FiltersDump {
             rewrite_host: rewrite.and_then(|Rewrite { host, .. }| host.as_ref()).map(header_text),
             rewrite_path: rewrite.and_then(|Rewrite { path, .. }| path.as_ref()).map(path_edit_text),
             cors: cors.as_ref().map(|cors| cors.describe()).unwrap_or_default(),
+            external_auth: external_auth.as_deref().map(external_auth_lines).unwrap_or_default(),
             mirrors: mirrors.iter().map(mirror_line).collect(),
         }
     }
@@ -538,11 +543,24 @@ fn mirror_line(mirror: &Mirror) -> String {
     if numerator != denominator {
         write!(line, " {numerator}/{denominator}").expect("writing to a string cannot fail");
     }
-    let tls = upstream.key.tls.as_ref().map(ToString::to_string);
-    for setting in protocol(&upstream.key).into_iter().chain(tls.as_deref()) {
+    add_connection_settings(&mut line, &upstream.key);
+    line
+}
+
+fn external_auth_lines(filter: &ExternalAuthFilter) -> Vec<String> {
+    let mut server = filter.upstream.key.to_string();
+    add_connection_settings(&mut server, &filter.upstream.key);
+    let mut lines = vec![server];
+    lines.extend(filter.describe());
+    lines
+}
+
+/// Adds the protocol and TLS settings of an upstream, as far as they differ from HTTP/1.1 without TLS.
+fn add_connection_settings(line: &mut String, upstream: &UpstreamKey) {
+    let tls = upstream.tls.as_ref().map(ToString::to_string);
+    for setting in protocol(upstream).into_iter().chain(tls.as_deref()) {
         write!(line, ", {setting}").expect("writing to a string cannot fail");
     }
-    line
 }
 
 /// The protocol to the upstream, if it is not HTTP/1.1.

@@ -24,6 +24,7 @@ pub mod client_validation;
 pub mod cors;
 pub mod dump;
 pub(crate) mod escape;
+pub mod external_auth;
 pub mod fingerprint;
 pub mod host;
 pub mod ingress_routes;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::cors::CorsFilter;
+use super::external_auth::ExternalAuthFilter;
 pub use super::path_edit::PathEdit;
 pub use super::redirect::{RedirectAction, Scheme};
 use super::rule_options::RuleOptions;
@@ -48,6 +49,7 @@ pub struct Filters {
     pub response_headers: Option<HeaderEdits>,
     pub rewrite: Option<Rewrite>,
     pub cors: Option<Box<CorsFilter>>,
+    pub external_auth: Option<Box<ExternalAuthFilter>>,
     pub mirrors: Box<[Mirror]>,
 }
 
@@ -178,6 +180,8 @@ pub enum RouteFailure {
     InvalidBackend,
     /// The rule has an unsupported filter or field (500).
     Unsupported,
+    /// The authorization server of the rule or backend does not exist or may not be referenced (500).
+    NoAuthorizationServer,
     /// The rule of an Ingress without a usable Service (503).
     NoService,
     /// The configuration asks for protection that the rule cannot have (503).
@@ -190,6 +194,7 @@ impl fmt::Display for RouteFailure {
             RouteFailure::NoBackends => "no backends",
             RouteFailure::InvalidBackend => "invalid backend",
             RouteFailure::Unsupported => "unsupported",
+            RouteFailure::NoAuthorizationServer => "no authorization server",
             RouteFailure::NoService => "no service",
             RouteFailure::UnsupportedProtection => "unsupported protection",
         })

@@ -233,6 +233,9 @@ impl DependencyCollector {
                 if let Some(mirror) = &filter.request_mirror {
                     self.add_backend(&mirror.backend_ref);
                 }
+                if let Some(auth) = &filter.external_auth {
+                    self.add_backend(&auth.backend_ref);
+                }
                 if let Some(extension) = &filter.extension_ref
                     && extension.group == KONG_GROUP
                     && extension.kind == Kind::KongPlugin.name()

@@ -14,6 +14,8 @@ mod early_responses;
 mod endpoints;
 mod error_responses;
 mod exhaustion;
+mod external_auth;
+mod external_auth_grpc;
 mod filters;
 mod frames;
 mod grpc;

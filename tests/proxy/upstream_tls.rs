@@ -34,6 +34,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::accounting::{access_log_records, scrape};
 use crate::endpoints::unresponsive_address;
+use crate::external_auth::{guarded_routes, http_filter};
 use crate::h2;
 use crate::harness::{
     Endpoint, Options, Route, TEST_TIMEOUT, TestResponse, TestServer, forward, route, upstream, with_timeout,
@@ -623,6 +624,26 @@ async fn mirrored_requests_use_tls() {
             assert_eq!(endpoint.requests.load(SeqCst), 0, "{host}");
         }
     }
+}
+
+#[tokio::test]
+async fn authorization_servers_use_tls() {
+    let authority = Authority::new("own");
+    let endpoint = Endpoint::ok().await;
+    for (protocol, host, status) in [
+        (UpstreamProtocol::Http1, "a.example", 200),
+        (UpstreamProtocol::Http2, "a.example", 200),
+        // Its certificate is for another name.
+        (UpstreamProtocol::Http1, "b.example", 503),
+    ] {
+        let authorization = TlsEndpoint::with_certificate(authority.issue(&["a.example"], &[])).await;
+        let settings = UpstreamTlsSettings::new(protocol, authority.trust(None), None).unwrap();
+        let filter = http_filter(tls_upstream(protocol, settings, &[authorization.address]));
+        let server = TestServer::with_routes(guarded_routes(filter, &endpoint)).await;
+        assert_eq!(send_get(&server, host).await.status, status, "{protocol:?} {host}");
+        assert_eq!(authorization.requests.load(SeqCst), usize::from(status == 200), "{protocol:?} {host}");
+    }
+    assert_eq!(endpoint.log.requests().len(), 2);
 }
 
 fn plain_route_to(endpoint: &Endpoint) -> Route {

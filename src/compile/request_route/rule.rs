@@ -1,10 +1,12 @@
 //! Translates one rule of a route: matches, filters, backends, timeouts and retries.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use super::super::CompileContext;
 use super::super::backend_reference::{self, ResolvedReference, SettingsReader};
 use super::super::budgets::RegexBudget;
+use super::super::filter_parts::FilterBackend;
 use super::super::filters::{self, FilterLevel, TranslatedFilters};
 use super::super::grpc_matches;
 use super::super::kong::{plugins, service_annotations};
@@ -18,7 +20,7 @@ use crate::api::{Kind, ObjectKey};
 use crate::diagnostic::Diagnostic;
 use crate::snapshot::router::PathMatch;
 use crate::snapshot::rule::{Action, Backend, BackendTarget, RouteFailure, RouteRule, RuleId, Split};
-use crate::upstream::UpstreamKey;
+use crate::upstream::{Upstream, UpstreamKey};
 
 /// A rule for the proxy, with what it refers to and what is wrong with it.
 pub(super) struct TranslatedRule {
@@ -60,7 +62,7 @@ pub(super) fn translate(
             references.translate_backend(backend, prefix, &format!("{field}.backendRefs[{index}]"), &mut dropped)
         })
         .collect();
-    references.record_mirrors();
+    references.record_filter_targets();
 
     let mut notes = Vec::new();
     if translated.redirect.is_some() && !translated.filters.mirrors.is_empty() {
@@ -72,6 +74,8 @@ pub(super) fn translate(
     }
     let action = if !dropped.is_empty() || has_unresolved_filter {
         Action::Fail(RouteFailure::Unsupported)
+    } else if translated.lacks_authorization_server {
+        Action::Fail(RouteFailure::NoAuthorizationServer)
     } else if let Some(redirect) = translated.redirect {
         Action::Redirect(redirect)
     } else {
@@ -148,8 +152,8 @@ struct References<'a> {
     upstreams: BTreeSet<UpstreamKey>,
     unreachable_services: BTreeSet<ObjectKey>,
     unresolved: Vec<(Code, Diagnostic)>,
-    /// The targets of mirrors, which are reported after the backends.
-    mirrors: Vec<ResolvedReference>,
+    /// The targets of filters, which are reported after the backends.
+    filter_targets: Vec<ResolvedReference>,
 }
 
 impl<'a> References<'a> {
@@ -164,12 +168,32 @@ impl<'a> References<'a> {
             upstreams: BTreeSet::new(),
             unreachable_services: BTreeSet::new(),
             unresolved: Vec::new(),
-            mirrors: Vec::new(),
+            filter_targets: Vec::new(),
         }
     }
 
     fn resolve(&self, target: &BackendObjectReference, field: &str) -> ResolvedReference {
         backend_reference::resolve(self.cx, self.from, target, self.settings, field)
+    }
+
+    fn resolve_filter_target(
+        &mut self,
+        target: &BackendObjectReference,
+        backend: FilterBackend,
+        field: &str,
+    ) -> Option<Arc<Upstream>> {
+        let settings = match backend {
+            FilterBackend::Mirror => self.settings,
+            FilterBackend::HttpAuthorization => service_annotations::for_gateway_api,
+            FilterBackend::GrpcAuthorization => service_annotations::for_grpc,
+        };
+        let resolved = backend_reference::resolve(self.cx, self.from, target, settings, field);
+        let upstream = match &resolved.target {
+            BackendTarget::Upstream(upstream) => Some(upstream.clone()),
+            BackendTarget::Fail(_) => None,
+        };
+        self.filter_targets.push(resolved);
+        upstream
     }
 
     fn translate_filters(
@@ -181,16 +205,10 @@ impl<'a> References<'a> {
     ) -> TranslatedFilters {
         let (store, namespace) = (self.cx.store, self.from.namespace);
         let is_plugin = |name: &str| plugins::exists(store, namespace, name);
-        let mut resolve_mirror = |target: &BackendObjectReference, field: &str| {
-            let resolved = self.resolve(target, field);
-            let upstream = match &resolved.target {
-                BackendTarget::Upstream(upstream) => Some(upstream.clone()),
-                BackendTarget::Fail(_) => None,
-            };
-            self.mirrors.push(resolved);
-            upstream
+        let mut resolve = |target: &BackendObjectReference, backend: FilterBackend, field: &str| {
+            self.resolve_filter_target(target, backend, field)
         };
-        filters::translate(raw, level, prefix, field, &is_plugin, &mut resolve_mirror)
+        filters::translate(raw, level, prefix, field, &is_plugin, &mut resolve)
     }
 
     fn translate_backend(
@@ -207,6 +225,8 @@ impl<'a> References<'a> {
         if !translated.unresolved.is_empty() {
             target = BackendTarget::Fail(RouteFailure::Unsupported);
             self.record_unresolved_filters(translated.unresolved);
+        } else if translated.lacks_authorization_server {
+            target = BackendTarget::Fail(RouteFailure::NoAuthorizationServer);
         }
         Backend { weight: u32::try_from(raw.weight).unwrap_or(0), filters: translated.filters, target }
     }
@@ -225,8 +245,8 @@ impl<'a> References<'a> {
         resolved.target
     }
 
-    fn record_mirrors(&mut self) {
-        for resolved in std::mem::take(&mut self.mirrors) {
+    fn record_filter_targets(&mut self) {
+        for resolved in std::mem::take(&mut self.filter_targets) {
             self.record(resolved);
         }
     }

@@ -129,7 +129,12 @@ impl<'u> OutgoingRequest<'u> {
         if connection.is_http2() {
             self.keep_copy(&request, kept_body.take());
         }
-        let (head, sending) = connection.send(request, |head| peer.queue_informational(head));
+        let forwards_informational = self.forwards_informational;
+        let (head, sending) = connection.send(request, move |head| {
+            if forwards_informational {
+                peer.queue_informational(head);
+            }
+        });
         if let Some(head) = head {
             self.keep_head(head, kept_body);
         }

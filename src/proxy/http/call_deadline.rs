@@ -28,7 +28,7 @@ pub(in crate::proxy) async fn forward_until(
             None => {
                 let replay = ReplayPolicy::unbuffered(&request);
                 let mut outgoing = OutgoingRequest::new(Rc::clone(&record.peer), destination, request, replay)?;
-                forward::forward(&mut outgoing, record).await
+                forward::forward(&mut outgoing, Some(record)).await
             }
             Some(policy) => retry::forward_with_retries(destination, policy, request, record).await,
         }

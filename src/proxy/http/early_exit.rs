@@ -1,5 +1,5 @@
-//! Responses to requests that are not forwarded: errors, redirects, replies of plugins, and responses to CORS preflight
-//! requests and `OPTIONS *`.
+//! Responses to requests that are not forwarded: errors, redirects, replies of plugins and authorization servers, and
+//! responses to CORS preflight requests and `OPTIONS *`.
 
 use bytes::Bytes;
 use http::header::{ALLOW, LOCATION};
@@ -9,7 +9,7 @@ use super::accepted_protocols;
 use super::error_response::FORWARDED_METHODS;
 use super::plugin_run;
 use super::request_context::RequestContext;
-use super::request_error::RequestError;
+use super::request_error::{EXTERNAL_AUTH_DENIED, RequestError};
 use super::response_body::BodySource;
 use crate::plugin_api::{Reply, ResponseSource};
 use crate::snapshot::Routes;
@@ -34,6 +34,8 @@ pub(in crate::proxy) enum EarlyExit {
     /// A CORS preflight request, which Portico responds to itself.
     Preflight,
     PluginReply(Box<Reply>),
+    /// The response of the authorization server that denies the request.
+    AuthorizationDenied(Box<Response<BodySource>>),
 }
 
 impl From<RequestError> for EarlyExit {
@@ -66,6 +68,11 @@ impl EarlyExit {
                 let mut response = plugin_run::reply_response(*reply, &cx.error_format, &cx.record.request_id);
                 cx.set_request_id(response.headers_mut());
                 return response;
+            }
+            EarlyExit::AuthorizationDenied(mut response) => {
+                cx.record.error = Some(EXTERNAL_AUTH_DENIED);
+                cx.set_request_id(response.headers_mut());
+                return *response;
             }
             EarlyExit::ServerOptions => {
                 let mut response = empty_response(StatusCode::NO_CONTENT);

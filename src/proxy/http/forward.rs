@@ -14,20 +14,25 @@ use super::request_record::RequestRecord;
 use super::response_body::BodySource;
 use crate::proxy::limits::MAX_ENDPOINTS;
 
-/// Sends the request to an endpoint, and to another one only if the request was not processed.
+/// Sends the request to an endpoint, and to another one only if the request was not processed. `record`: that of the
+/// client's request, if this is the one that is sent.
 pub(in crate::proxy) async fn forward(
     outgoing: &mut OutgoingRequest<'_>,
-    record: &mut RequestRecord,
+    mut record: Option<&mut RequestRecord>,
 ) -> Result<Response<BodySource>, RequestError> {
     let mut failure = RequestError::NoEndpoints;
     // Does not allocate unless an attempt fails.
     let mut tried = Vec::new();
     while tried.len() < MAX_ENDPOINTS
-        && let Some(address) = record.peer.http.pools.next_endpoint(outgoing.target.upstream, &tried)
+        && let Some(address) = outgoing.peer.http.pools.next_endpoint(outgoing.target.upstream, &tried)
     {
-        record.start_attempt(address);
+        if let Some(record) = &mut record {
+            record.start_attempt(address);
+        }
         let outcome = outgoing.attempt(address, NO_CONNECT_DEADLINE).await;
-        record.end_attempt(&outcome, outgoing);
+        if let Some(record) = &mut record {
+            record.end_attempt(&outcome, outgoing);
+        }
         let error = match outcome {
             Ok(response) => {
                 outgoing.recycle();
@@ -36,7 +41,7 @@ pub(in crate::proxy) async fn forward(
             Err(error) => error,
         };
         // After the timer of the request has expired, no other endpoint is attempted.
-        let may_retry = error.was_not_processed() && outgoing.can_be_sent() && !record.peer.activity.timed_out.get();
+        let may_retry = error.was_not_processed() && outgoing.can_be_sent() && !outgoing.peer.activity.timed_out.get();
         failure = error.request_error();
         if !may_retry {
             break;

@@ -12,6 +12,7 @@ pub(in crate::proxy) mod cross_origin;
 pub(in crate::proxy) mod date;
 pub(in crate::proxy) mod early_exit;
 pub(in crate::proxy) mod error_response;
+pub(in crate::proxy) mod external_auth;
 pub(in crate::proxy) mod filtered_body;
 pub(in crate::proxy) mod forward;
 pub(in crate::proxy) mod forwarding_headers;

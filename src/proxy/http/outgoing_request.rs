@@ -28,6 +28,8 @@ pub(in crate::proxy) struct OutgoingRequest<'u> {
     /// The upgrade to request, until the endpoint accepts it.
     pub(in crate::proxy) upgrade: Option<Box<Upgrade>>,
     pub(in crate::proxy) replay: ReplayPolicy,
+    /// Whether the client gets informational responses of the endpoint.
+    pub(in crate::proxy) forwards_informational: bool,
     /// When a gRPC call ends. Each attempt passes on what is left.
     call_deadline: Option<Instant>,
     /// The duration of connecting for the last attempt, if it has opened a connection.
@@ -103,6 +105,7 @@ impl<'u> OutgoingRequest<'u> {
             target,
             upgrade,
             replay,
+            forwards_informational: true,
             call_deadline,
             connect_time: None,
             sendable: Some(request),

@@ -1,10 +1,10 @@
 //! The steps of one request, from its head to the response that is returned.
 //!
 //! ```text
-//!   read_target ─▶ select_rule ─▶ protocols ─▶ forwarding headers ─▶ path, Host ─▶ plugins ─▶ action ─▶ forward
-//!        │              │             │                                  │           │          │         │
-//!        └──────────────┴─────────────┴────────────── EarlyExit ─────────┴───────────┴──────────┴─────────┤
-//!                                                                                 client ◀── finish_response ◀┘
+//!   read_target ─▶ select_rule ─▶ protocols ─▶ forwarding headers ─▶ path, Host ─▶ plugins ─▶ CORS ─┐
+//!        └──────────────┴─────────────┴────────────── EarlyExit ─────────┴───────────┴──────────┤   │
+//!   client ◀── finish_response ◀──────────────────────────┬───────────┬────────────┬────────────┘   │
+//!                                                         forward ◀─ action ◀─ authorization ◀──────┘
 //! ```
 
 use std::convert::Infallible;
@@ -20,6 +20,7 @@ use super::call_deadline;
 use super::client_body::ClientBody;
 use super::client_connection::Peer;
 use super::early_exit::EarlyExit;
+use super::external_auth;
 use super::forward;
 use super::forwarding_headers::set_forwarding_headers;
 use super::hpack;
@@ -82,7 +83,7 @@ async fn respond(
         (None, None) => {
             let replay = ReplayPolicy::unbuffered(&request);
             let mut outgoing = OutgoingRequest::new(Rc::clone(&record.peer), destination, request, replay)?;
-            forward::forward(&mut outgoing, record).await?
+            forward::forward(&mut outgoing, Some(record)).await?
         }
         // Boxed, so that the future of requests without timeouts and retries stays small.
         (Some(policy), None) => Box::pin(retry::forward_with_retries(destination, policy, request, record)).await?,
@@ -117,7 +118,12 @@ async fn prepare<'r>(
         // Boxed, so that the future of requests without plugins stays small.
         Box::pin(plugin_run::run_access(cx, chain, &mut routed, request)).await?;
     }
-    rule_action::apply(cx, routed, request)
+    let action = rule_action::select(cx, &routed, request)?;
+    for filter in action.authorization(routed.rule).into_iter().flatten() {
+        // Boxed, so that the future of requests without authorization stays small.
+        Box::pin(external_auth::authorize(cx, filter, &routed, request)).await?;
+    }
+    action.apply(cx, routed, request)
 }
 
 /// A response before and during the response phase of the plugins.
@@ -140,6 +146,9 @@ fn begin_response(cx: &mut RequestContext<'_>, outcome: Result<Response<BodySour
     let mut response = outcome.unwrap_or_else(|exit| exit.into_response(cx));
     if let Some(cors_headers) = cx.record.cors_headers.take() {
         cors_headers.apply(response.headers_mut());
+    }
+    if let Some(authorization) = &cx.record.authorization {
+        authorization.change_response(&mut response);
     }
     // What plugins took is not counted as time of the endpoint.
     let began_at = if cx.record.plugin_run.is_some() { turn_clock::refresh() } else { turn_clock::now() };

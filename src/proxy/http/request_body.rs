@@ -70,6 +70,15 @@ impl RequestBody {
         RequestBody { incoming: None, http2: false, extensions: None, peer: Rc::clone(peer) }
     }
 
+    /// The body of a request that Portico makes itself.
+    pub(in crate::proxy) fn from_bytes(bytes: Bytes, peer: &Rc<Peer>) -> Self {
+        let mut body = RequestBody::empty(peer);
+        if !bytes.is_empty() {
+            body.replace_buffered(bytes);
+        }
+        body
+    }
+
     /// Limits the body to `max_bytes` bytes. Fails at once if the declared length exceeds the limit.
     pub(in crate::proxy) fn limit(&mut self, max_bytes: u64) -> Result<(), RequestError> {
         if self.size_hint().lower() > max_bytes {

@@ -58,6 +58,12 @@ pub(in crate::proxy) enum RequestError {
     GrpcsOnly,
     /// The rewritten path is not a valid request target.
     InvalidRewrite,
+    /// No endpoint of the authorization server has responded.
+    AuthorizationUnavailable,
+    /// The authorization server has not responded in time.
+    AuthorizationTimeout,
+    /// The response of the authorization server is invalid.
+    InvalidAuthorization,
     NoEndpoints,
     /// [`RequestError::NoEndpoints`] in [`ErrorStyle::RingBalancer`].
     NoRingBalancerPeer,
@@ -145,6 +151,7 @@ impl RequestError {
             RequestError::InvalidRule(RouteFailure::NoBackends) => (Configuration, StatusCode::INTERNAL_SERVER_ERROR, "no_backends", NO_BACKEND, false),
             RequestError::InvalidRule(RouteFailure::InvalidBackend) => (Configuration, StatusCode::INTERNAL_SERVER_ERROR, "invalid_backend", NO_BACKEND, false),
             RequestError::InvalidRule(RouteFailure::Unsupported) => (Configuration, StatusCode::INTERNAL_SERVER_ERROR, "unsupported_rule", UNEXPECTED, false),
+            RequestError::InvalidRule(RouteFailure::NoAuthorizationServer) => (Configuration, StatusCode::INTERNAL_SERVER_ERROR, "no_authorization_server", UNEXPECTED, false),
             RequestError::InvalidRule(RouteFailure::NoService) => (Configuration, StatusCode::SERVICE_UNAVAILABLE, "no_service", NO_SERVICE, false),
             RequestError::InvalidRule(RouteFailure::UnsupportedProtection) => (Configuration, StatusCode::SERVICE_UNAVAILABLE, "unsupported_protection", UNAVAILABLE, false),
             RequestError::HttpsOnly => (Client, StatusCode::UPGRADE_REQUIRED, "https_only", "Please use HTTPS protocol", false),
@@ -153,6 +160,9 @@ impl RequestError {
             // gRPC clients interpret this status as CANCELLED.
             RequestError::GrpcsOnly => (Client, client_disconnected_status(), "grpcs_only", "gRPC request matched gRPCs route", false),
             RequestError::InvalidRewrite => (Configuration, StatusCode::INTERNAL_SERVER_ERROR, "invalid_rewrite", UNEXPECTED, false),
+            RequestError::AuthorizationUnavailable => (Backend, StatusCode::SERVICE_UNAVAILABLE, "external_auth_unavailable", UNAVAILABLE, true),
+            RequestError::AuthorizationTimeout => (Backend, StatusCode::SERVICE_UNAVAILABLE, "external_auth_timeout", UNAVAILABLE, true),
+            RequestError::InvalidAuthorization => (Backend, StatusCode::INTERNAL_SERVER_ERROR, "external_auth_invalid", UNEXPECTED, true),
             RequestError::NoEndpoints => (Backend, StatusCode::SERVICE_UNAVAILABLE, "no_endpoints", UNAVAILABLE, true),
             RequestError::NoRingBalancerPeer => (Backend, StatusCode::SERVICE_UNAVAILABLE, "no_endpoints", NO_PEER, true),
             RequestError::RingBalancerConnectionRefused => (Backend, StatusCode::BAD_GATEWAY, "connection_refused", INVALID_RESPONSE, true),
@@ -192,6 +202,8 @@ pub(in crate::proxy) fn client_disconnected_status() -> StatusCode {
 
 /// The endpoint closed the connection or stream before its response was complete.
 pub(in crate::proxy) const RESPONSE_TRUNCATED: &str = "response_truncated";
+/// The authorization server has denied the request.
+pub(in crate::proxy) const EXTERNAL_AUTH_DENIED: &str = "external_auth_denied";
 /// The client disconnected before the response was complete.
 pub(in crate::proxy) const CLIENT_DISCONNECTED: &str = "client_disconnected";
 /// The client reads a response more slowly than the minimum rate.
@@ -274,6 +286,7 @@ mod tests {
             .map(|status| format!("{status}, in log and metrics only"));
         let rows = [
             (RESPONSE_TRUNCATED, "that of the response", "backend"),
+            (EXTERNAL_AUTH_DENIED, "that of the response", "client"),
             (CLIENT_DISCONNECTED, disconnected.as_str(), "client"),
             (SLOW_CLIENT, "that of the response", "client"),
             (REFUSED_STREAM, "431, or a reset", "client"),
@@ -326,6 +339,10 @@ mod tests {
             RequestError::NotGrpc,
             RequestError::GrpcsOnly,
             RequestError::InvalidRewrite,
+            RequestError::InvalidRule(RouteFailure::NoAuthorizationServer),
+            RequestError::AuthorizationUnavailable,
+            RequestError::AuthorizationTimeout,
+            RequestError::InvalidAuthorization,
             RequestError::NoEndpoints,
             RequestError::NoRingBalancerPeer,
             RequestError::RingBalancerConnectionRefused,
@@ -363,6 +380,10 @@ mod tests {
             RequestError::InvalidRule(
                 RouteFailure::NoBackends | RouteFailure::InvalidBackend | RouteFailure::Unsupported,
             ) => {}
+            RequestError::InvalidRule(RouteFailure::NoAuthorizationServer)
+            | RequestError::AuthorizationUnavailable
+            | RequestError::AuthorizationTimeout
+            | RequestError::InvalidAuthorization => {}
             RequestError::InvalidRule(RouteFailure::NoService | RouteFailure::UnsupportedProtection)
             | RequestError::NoRingBalancerPeer
             | RequestError::RingBalancerConnectionRefused => {}

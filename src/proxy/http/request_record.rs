@@ -13,6 +13,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::activity::ActivityPhase;
 use super::attempt::AttemptError;
 use super::client_connection::Peer;
+use super::external_auth::AuthorizationRecord;
 use super::malformed_request::PartialHead;
 use super::outgoing_request::OutgoingRequest;
 use super::plugin_run::PluginRun;
@@ -48,6 +49,8 @@ pub(in crate::proxy) struct RequestRecord {
     pub(in crate::proxy) bytes_out: u64,
     /// The CORS headers of the response.
     pub(in crate::proxy) cors_headers: Option<Box<CorsHeaders>>,
+    /// What an authorization server adds to the response.
+    pub(in crate::proxy) authorization: Option<Box<AuthorizationRecord>>,
     /// The plugin execution, if plugins ran.
     pub(in crate::proxy) plugin_run: Option<Box<PluginRun>>,
     /// The deadline of the response. Boxed, because few requests have one.
@@ -106,6 +109,7 @@ impl RequestRecord {
             status: None,
             bytes_out: 0,
             cors_headers: None,
+            authorization: None,
             plugin_run: None,
             deadline: None,
             observed,

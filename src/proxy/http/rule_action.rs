@@ -1,4 +1,4 @@
-//! Applies the action of a rule: redirects, fails, or selects the backend and applies the filters.
+//! Applies the action of a rule: fails, or selects the backend, and after authorization redirects or applies the filters.
 
 use std::sync::Arc;
 
@@ -15,6 +15,7 @@ use super::request_body::RequestBody;
 use super::request_context::{RequestContext, RoutedRequest};
 use super::request_error::RequestError;
 use super::upgrade::Upgrade;
+use crate::snapshot::external_auth::ExternalAuthFilter;
 use crate::snapshot::redirect::RedirectAction;
 use crate::snapshot::rule::{Action, Backend, BackendTarget, Filters, RouteRule, Split};
 use crate::snapshot::timeouts_and_retries::TimeoutsAndRetries;
@@ -31,16 +32,62 @@ pub(in crate::proxy) struct Destination<'r> {
     pub(in crate::proxy) may_have_te: bool,
 }
 
-/// Ends the request, or rewrites it for the selected backend.
-pub(in crate::proxy) fn apply<'r>(
+/// What the rule does with a request, and the selected backend.
+#[derive(Clone, Copy)]
+pub(in crate::proxy) enum SelectedAction<'r> {
+    Redirect(&'r RedirectAction),
+    Forward(&'r Split, &'r Backend),
+}
+
+/// Selects the backend of a request that the rule forwards. Ends preflight requests, and those that the rule fails.
+pub(in crate::proxy) fn select<'r>(
     cx: &mut RequestContext<'r>,
-    routed: RoutedRequest<'r>,
-    request: &mut Request<RequestBody>,
-) -> Result<Destination<'r>, EarlyExit> {
-    match &routed.rule.action {
-        Action::Forward(split) => prepare_forwarding(cx, split, routed, request),
-        Action::Redirect(action) => Err(redirect(cx, action, &routed, request)),
-        Action::Fail(failure) => Err(RequestError::InvalidRule(*failure).into()),
+    routed: &RoutedRequest<'r>,
+    request: &Request<RequestBody>,
+) -> Result<SelectedAction<'r>, EarlyExit> {
+    let rule = routed.rule;
+    let selected = match &rule.action {
+        Action::Forward(split) => {
+            let backend = cx.view.pick_backend(split);
+            cx.backend = Some(backend);
+            SelectedAction::Forward(split, backend)
+        }
+        Action::Redirect(action) => SelectedAction::Redirect(action),
+        Action::Fail(failure) => return Err(RequestError::InvalidRule(*failure).into()),
+    };
+    // Before authorization, because preflight requests have no credentials; and before checking whether the backend is
+    // usable, because browsers show errors only to pages that may read the response.
+    let cors = selected.backend_filters().and_then(|filters| filters.cors.as_ref()).or(rule.filters.cors.as_ref());
+    if let Some(cors) = cors {
+        apply_cors(cors, request, cx.record)?;
+    }
+    Ok(selected)
+}
+
+impl<'r> SelectedAction<'r> {
+    fn backend_filters(self) -> Option<&'r Filters> {
+        match self {
+            SelectedAction::Redirect(_) => None,
+            SelectedAction::Forward(_, backend) => Some(&backend.filters),
+        }
+    }
+
+    /// The authorization filters of the rule and of the backend, in the order in which they apply.
+    pub(in crate::proxy) fn authorization(self, rule: &'r RouteRule) -> [Option<&'r ExternalAuthFilter>; 2] {
+        [Some(&rule.filters), self.backend_filters()].map(|filters| filters?.external_auth.as_deref())
+    }
+
+    /// Redirects the request, or rewrites it for the backend.
+    pub(in crate::proxy) fn apply(
+        self,
+        cx: &mut RequestContext<'r>,
+        routed: RoutedRequest<'r>,
+        request: &mut Request<RequestBody>,
+    ) -> Result<Destination<'r>, EarlyExit> {
+        match self {
+            SelectedAction::Redirect(action) => Err(redirect(cx, action, &routed)),
+            SelectedAction::Forward(split, backend) => prepare_forwarding(cx, split, backend, routed, request),
+        }
     }
 }
 
@@ -61,17 +108,7 @@ pub(in crate::proxy) fn dry_run<'r>(cx: &mut RequestContext<'r>, rule: &'r Route
     failure.map_or(EarlyExit::DryRun, |failure| RequestError::InvalidRule(failure).into())
 }
 
-fn redirect(
-    cx: &mut RequestContext<'_>,
-    action: &RedirectAction,
-    routed: &RoutedRequest<'_>,
-    request: &Request<RequestBody>,
-) -> EarlyExit {
-    if let Some(cors) = &routed.rule.filters.cors
-        && let Err(exit) = apply_cors(cors, request, cx.record)
-    {
-        return exit;
-    }
+fn redirect(cx: &RequestContext<'_>, action: &RedirectAction, routed: &RoutedRequest<'_>) -> EarlyExit {
     let host = routed.host.raw.to_str().unwrap_or_default();
     let path = routed.endpoint_path();
     let location = action.location(cx.peer().client.scheme, host, routed.listener.port, path.path(), path.query());
@@ -82,18 +119,13 @@ fn redirect(
 }
 
 fn prepare_forwarding<'r>(
-    cx: &mut RequestContext<'r>,
+    cx: &RequestContext<'r>,
     split: &'r Split,
+    backend: &'r Backend,
     routed: RoutedRequest<'r>,
     request: &mut Request<RequestBody>,
 ) -> Result<Destination<'r>, EarlyExit> {
     let rule = routed.rule;
-    let backend = cx.view.pick_backend(split);
-    cx.backend = Some(backend);
-    // Before checking whether the backend is usable: browsers show errors only to pages that may read the response.
-    if let Some(cors) = backend.filters.cors.as_ref().or(rule.filters.cors.as_ref()) {
-        apply_cors(cors, request, cx.record)?;
-    }
     let upstream = match &backend.target {
         BackendTarget::Upstream(upstream) => upstream,
         BackendTarget::Fail(failure) => return Err(RequestError::InvalidRule(*failure).into()),
