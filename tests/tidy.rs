@@ -147,7 +147,7 @@ const LAYERS: &[Row] = &[
             "budgets",
             "addresses affected classes cors filter_parts hostname label_selector listener_protocol matches \
          missing_object port_owners reference_grants retry unique_diagnostics upstream_usage verdict",
-            "ca_bundle certificates grpc_matches ingress_class listener_conflicts",
+            "ca_bundle certificates external_auth grpc_matches ingress_class listener_conflicts",
             "backend_client frontend_validation",
             "context gateway_parameters testing",
             "listener",

@@ -6,9 +6,7 @@ use http::{HeaderName, HeaderValue};
 use super::filter_parts::{FilterBackend, ResolveBackend, is_set_by_proxy};
 use crate::api::gateway::{ExternalAuth, GrpcAuth, HttpAuth};
 use crate::diagnostic::Diagnostic;
-use crate::snapshot::external_auth::{
-    AuthorizationProtocol, ExternalAuthFilter, GrpcAuthorization, HttpAuthorization,
-};
+use crate::snapshot::external_auth::{AuthorizationProtocol, ExternalAuthFilter, GrpcAuthorization, HttpAuthorization};
 use crate::upstream::UpstreamKey;
 
 /// `field` is the path of the filter. Invalid values are reported in `unsupported`, and the rule is then not served.
@@ -35,7 +33,9 @@ pub(super) fn translate(
     let upstream = resolve(&raw.backend_ref, backend, &backend_field)?;
     let protocol = match http {
         Some(http) => AuthorizationProtocol::Http(http),
-        None => AuthorizationProtocol::Grpc(GrpcAuthorization { authority: authority(&upstream.key)?, request_headers }),
+        None => {
+            AuthorizationProtocol::Grpc(GrpcAuthorization { authority: authority(&upstream.key)?, request_headers })
+        }
     };
     let max_size = raw.forward_body.as_ref().and_then(|body| body.max_size).unwrap_or(0);
     Some(ExternalAuthFilter { upstream, protocol, max_body: usize::try_from(max_size).unwrap_or(0) })
@@ -45,6 +45,15 @@ pub(super) fn translate(
 fn authority(upstream: &UpstreamKey) -> Option<HeaderValue> {
     let UpstreamKey { service, namespace, port, .. } = upstream;
     HeaderValue::try_from(format!("{service}.{namespace}.svc:{port}")).ok()
+}
+
+/// What happens with the headers in a list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum HeaderUse {
+    /// The server gets them.
+    Sent,
+    /// The response of the server replaces them.
+    Copied,
 }
 
 /// Reads the fields of one filter. Its methods take paths of fields within the filter.
@@ -62,20 +71,15 @@ impl Translator<'_> {
     fn http(&mut self, raw: Option<&HttpAuth>) -> HttpAuthorization {
         let path_prefix = raw.and_then(|http| http.path.as_deref()).and_then(|path| self.path_prefix(path));
         let mut request_headers = vec![AUTHORIZATION];
-        for name in self.header_names("http.allowedHeaders", raw.map_or(&[], |http| &http.allowed_headers)) {
+        let sent = raw.map_or(&[][..], |http| &http.allowed_headers);
+        for name in self.header_names("http.allowedHeaders", sent, HeaderUse::Sent) {
             // Host and Content-Length are sent in any case, with values of their own.
             if name != HOST && name != CONTENT_LENGTH && !request_headers.contains(&name) {
                 request_headers.push(name);
             }
         }
         let listed = raw.map_or(&[][..], |http| &http.allowed_response_headers);
-        let response_headers = self.header_names("http.allowedResponseHeaders", listed);
-        for (index, name) in listed.iter().enumerate() {
-            if [HOST, CONTENT_LENGTH].iter().any(|fixed| name.eq_ignore_ascii_case(fixed.as_str())) {
-                let message = format!("{name} of a response cannot replace that of the request");
-                self.reject(&format!("http.allowedResponseHeaders[{index}]"), message, "remove the entry");
-            }
-        }
+        let response_headers = self.header_names("http.allowedResponseHeaders", listed, HeaderUse::Copied);
         HttpAuthorization {
             path_prefix: path_prefix.unwrap_or_default().into(),
             request_headers: request_headers.into(),
@@ -86,12 +90,12 @@ impl Translator<'_> {
     /// The names that a call contains. `None` for all.
     fn listed_for_grpc(&mut self, raw: Option<&GrpcAuth>) -> Option<Box<[HeaderName]>> {
         let listed = raw.map_or(&[][..], |grpc| &grpc.allowed_headers);
-        let names = self.header_names("grpc.allowedHeaders", listed);
+        let names = self.header_names("grpc.allowedHeaders", listed, HeaderUse::Sent);
         (!listed.is_empty()).then(|| names.into())
     }
 
     /// Parses a list of header names, without duplicates.
-    fn header_names(&mut self, subfield: &str, listed: &[String]) -> Vec<HeaderName> {
+    fn header_names(&mut self, subfield: &str, listed: &[String], header_use: HeaderUse) -> Vec<HeaderName> {
         let mut names = Vec::new();
         for (index, name) in listed.iter().enumerate() {
             let subfield = format!("{subfield}[{index}]");
@@ -101,7 +105,11 @@ impl Translator<'_> {
                     let message = format!("{name:?} is a pattern, and the list has the names of headers");
                     self.reject(&subfield, message, "write the whole name");
                 }
-                // Only the framing of the message is unknown to the list: its length may be listed.
+                Ok(HOST | CONTENT_LENGTH) if header_use == HeaderUse::Copied => {
+                    let message = format!("{name} of a response cannot replace that of the request");
+                    self.reject(&subfield, message, "remove the entry");
+                }
+                // Content-Length is sent with a value of its own.
                 Ok(parsed) if is_set_by_proxy(&parsed) && parsed != CONTENT_LENGTH => {
                     self.reject(&subfield, format!("the proxy sets {name} itself"), "remove the entry");
                 }

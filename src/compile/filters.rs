@@ -10,8 +10,7 @@ use super::external_auth;
 use super::filter_parts::{FilterBackend, ResolveBackend, is_set_by_proxy};
 use super::kong::plugins;
 use crate::api::gateway::{
-    Filter, HeaderModifier, LocalObjectReference, PathModifier, RequestMirror, RequestRedirect,
-    UrlRewrite,
+    Filter, HeaderModifier, LocalObjectReference, PathModifier, RequestMirror, RequestRedirect, UrlRewrite,
 };
 use crate::diagnostic::Diagnostic;
 use crate::snapshot::rule::{Filters, HeaderEdits, Mirror, PathEdit, RedirectAction, Rewrite, Scheme};

@@ -26,6 +26,7 @@ pub type FuzzTarget = fn(&[u8]);
 pub const TARGETS: &[(&str, FuzzTarget)] = &[
     ("annotations", annotations::check),
     ("bodies", plugins::body),
+    ("check_responses", proxy::check_responses::check),
     ("client_hello", proxy::client_hello::check),
     ("forwarded_for", proxy::forwarded_for::check),
     ("headers", proxy::headers::check),

@@ -770,6 +770,14 @@ fn route(random: &mut fastrand::Rng) -> AnyObject {
             if kind == Kind::HttpRoute && random.u8(..6) == 0 {
                 rule["retry"] = json!({"attempts": 1});
             }
+            if kind == Kind::HttpRoute && random.u8(..4) == 0 {
+                let mut server = json!({"name": pick(random, &["s", "t", "u"]), "port": random.i32(80..83)});
+                if random.u8(..3) == 0 {
+                    server["namespace"] = json!(pick(random, NAMESPACES));
+                }
+                let auth = json!({"protocol": "GRPC", "backendRef": server, "grpc": {}});
+                rule["filters"] = json!([{"type": "ExternalAuth", "externalAuth": auth}]);
+            }
             rule
         })
         .collect();

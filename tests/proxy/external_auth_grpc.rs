@@ -253,7 +253,7 @@ async fn responses_that_are_not_grpc_allow_nothing() {
     let server = TestServer::with_routes(guarded_routes(grpc_filter(&authorization, None), &endpoint)).await;
     assert_eq!(server.request(REQUEST).await.status, 503);
     // More than the longest response.
-    let message = [status(7), field(2, field(3, vec![b'x'; 1 << 20]))].concat();
+    let message = [status(7), field(2, field(3, vec![b'x'; 256 << 10]))].concat();
     let (authorization, _) = grpc_server(message, "0").await;
     server.replace_routes(guarded_routes(grpc_filter(&authorization, None), &endpoint));
     assert_eq!(server.request(REQUEST).await.status, 500);

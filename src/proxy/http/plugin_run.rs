@@ -139,7 +139,11 @@ fn client_info<'r>(peer: &Peer, routed: &'r RoutedRequest<'_>, headers: &HeaderM
 }
 
 /// Buffers the whole body for plugins or an authorization server; it is still forwarded.
-pub(in crate::proxy) async fn read_body(peer: &Peer, request: &mut Request<RequestBody>, max_bytes: usize) -> Result<Bytes, RequestError> {
+pub(in crate::proxy) async fn read_body(
+    peer: &Peer,
+    request: &mut Request<RequestBody>,
+    max_bytes: usize,
+) -> Result<Bytes, RequestError> {
     match until_timed_out(&peer.activity, request.body_mut().buffer_up_to(max_bytes, BufferUse::Request)).await {
         None => Err(peer.activity.body_timeout_error()),
         Some(Err(RequestBodyError::BufferLimit)) => Err(RequestError::BufferLimit),

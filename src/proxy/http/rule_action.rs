@@ -1,4 +1,4 @@
-//! Applies the action of a rule: fails, or selects the backend, and after authorization redirects or applies the filters.
+//! Applies the action of a rule: fails, or selects the backend; after authorization, redirects or applies the filters.
 
 use std::sync::Arc;
 

@@ -38,8 +38,8 @@ pub(in crate::proxy) fn outcome_of(failure: RouteFailure) -> StreamOutcome {
     match failure {
         RouteFailure::NoBackends => StreamOutcome::NoBackends,
         RouteFailure::InvalidBackend | RouteFailure::NoService => StreamOutcome::InvalidBackend,
-        RouteFailure::Unsupported
-        | RouteFailure::NoAuthorizationServer
-        | RouteFailure::UnsupportedProtection => StreamOutcome::UnsupportedRule,
+        RouteFailure::Unsupported | RouteFailure::NoAuthorizationServer | RouteFailure::UnsupportedProtection => {
+            StreamOutcome::UnsupportedRule
+        }
     }
 }

@@ -50,7 +50,9 @@ fn allow(ok: OkHttpResponse, max_fields: usize) -> Result<Decision, InvalidCheck
 fn deny(denied: DeniedHttpResponse, max_fields: usize) -> Result<Decision, InvalidCheck> {
     let status = match denied.status.unwrap_or_default().code {
         0 => StatusCode::FORBIDDEN,
-        code @ 200..=599 => u16::try_from(code).ok().and_then(|code| StatusCode::from_u16(code).ok()).ok_or(InvalidCheck)?,
+        code @ 200..=599 => {
+            u16::try_from(code).ok().and_then(|code| StatusCode::from_u16(code).ok()).ok_or(InvalidCheck)?
+        }
         _ => return Err(InvalidCheck),
     };
     let mut changes = HeaderChanges::default();

@@ -62,10 +62,7 @@ pub struct HttpAttributes {
     #[prost(string, tag = "2")]
     pub method: ::prost::alloc::string::String,
     #[prost(map = "string, string", tag = "3")]
-    pub headers: ::std::collections::HashMap<
-        ::prost::alloc::string::String,
-        ::prost::alloc::string::String,
-    >,
+    pub headers: ::std::collections::HashMap<::prost::alloc::string::String, ::prost::alloc::string::String>,
     /// The path with the query.
     #[prost(string, tag = "4")]
     pub path: ::prost::alloc::string::String,
@@ -135,9 +132,7 @@ pub struct OkHttpResponse {
     #[prost(message, repeated, tag = "7")]
     pub query_parameters_to_set: ::prost::alloc::vec::Vec<QueryParameter>,
     #[prost(string, repeated, tag = "8")]
-    pub query_parameters_to_remove: ::prost::alloc::vec::Vec<
-        ::prost::alloc::string::String,
-    >,
+    pub query_parameters_to_remove: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct QueryParameter {
@@ -204,15 +199,9 @@ impl HeaderAppendAction {
 }
 /// Generated client implementations.
 pub mod authorization_client {
-    #![allow(
-        unused_variables,
-        dead_code,
-        missing_docs,
-        clippy::wildcard_imports,
-        clippy::let_unit_value,
-    )]
-    use tonic::codegen::*;
+    #![allow(unused_variables, dead_code, missing_docs, clippy::wildcard_imports, clippy::let_unit_value)]
     use tonic::codegen::http::Uri;
+    use tonic::codegen::*;
     #[derive(Debug, Clone)]
     pub struct AuthorizationClient<T> {
         inner: tonic::client::Grpc<T>,
@@ -232,22 +221,16 @@ pub mod authorization_client {
             let inner = tonic::client::Grpc::with_origin(inner, origin);
             Self { inner }
         }
-        pub fn with_interceptor<F>(
-            inner: T,
-            interceptor: F,
-        ) -> AuthorizationClient<InterceptedService<T, F>>
+        pub fn with_interceptor<F>(inner: T, interceptor: F) -> AuthorizationClient<InterceptedService<T, F>>
         where
             F: tonic::service::Interceptor,
             T::ResponseBody: Default,
             T: tonic::codegen::Service<
-                http::Request<tonic::body::Body>,
-                Response = http::Response<
-                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                    http::Request<tonic::body::Body>,
+                    Response = http::Response<<T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody>,
                 >,
-            >,
-            <T as tonic::codegen::Service<
-                http::Request<tonic::body::Body>,
-            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+            <T as tonic::codegen::Service<http::Request<tonic::body::Body>>>::Error:
+                Into<StdError> + std::marker::Send + std::marker::Sync,
         {
             AuthorizationClient::new(InterceptedService::new(inner, interceptor))
         }
@@ -290,18 +273,11 @@ pub mod authorization_client {
             self.inner
                 .ready()
                 .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
+                .map_err(|e| tonic::Status::unknown(format!("Service was not ready: {}", e.into())))?;
             let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static(
-                "/envoy.service.auth.v3.Authorization/Check",
-            );
+            let path = http::uri::PathAndQuery::from_static("/envoy.service.auth.v3.Authorization/Check");
             let mut req = request.into_request();
-            req.extensions_mut()
-                .insert(GrpcMethod::new("envoy.service.auth.v3.Authorization", "Check"));
+            req.extensions_mut().insert(GrpcMethod::new("envoy.service.auth.v3.Authorization", "Check"));
             self.inner.unary(req, path, codec).await
         }
     }

@@ -122,5 +122,6 @@ impl Body for CallBody {
     }
 }
 
-/// The maximum size of a response, of which most is the body for a client that is denied.
-const MAX_RESPONSE: usize = 1024 * 1024;
+/// The maximum size of a response, of which most is the body for a client that is denied. Decoded, many small headers
+/// take about forty times as much.
+const MAX_RESPONSE: usize = 256 * 1024;

@@ -18,6 +18,8 @@ mod check_response;
     reason = "the code is generated"
 )]
 mod ext_authz;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod grpc_protocol;
 mod header_changes;
 mod http_protocol;
@@ -108,9 +110,8 @@ pub(in crate::proxy) async fn authorize(
         }
         Decision::Denied { mut response, kept } => {
             fit_to_method(&mut response, request.method(), cx.error_format.is_head());
-            cx.record.authorization = kept.map(|kept| {
-                Box::new(AuthorizationRecord { changes: HeaderChanges::default(), _kept: Some(kept) })
-            });
+            cx.record.authorization =
+                kept.map(|kept| Box::new(AuthorizationRecord { changes: HeaderChanges::default(), _kept: Some(kept) }));
             Err(EarlyExit::AuthorizationDenied(Box::new(response)))
         }
     }

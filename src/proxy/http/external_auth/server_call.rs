@@ -66,7 +66,11 @@ pub(super) struct CollectedBody {
 }
 
 /// Reads a body of at most `max_bytes` bytes.
-pub(super) async fn collect(peer: &Peer, mut body: BodySource, max_bytes: usize) -> Result<CollectedBody, RequestError> {
+pub(super) async fn collect(
+    peer: &Peer,
+    mut body: BodySource,
+    max_bytes: usize,
+) -> Result<CollectedBody, RequestError> {
     let mut kept = peer.worker().buffers.buffered(BufferUse::Response);
     let mut data = BytesMut::new();
     let mut trailers = None;
