@@ -270,7 +270,7 @@ fn heading(target: ConditionTarget) -> &'static str {
         ConditionTarget::ListenerSet => "ListenerSet",
         ConditionTarget::Listener => "Listener",
         ConditionTarget::RouteParent => "Route, for each parent",
-        ConditionTarget::TlsPolicyAncestor => "BackendTLSPolicy, for each Gateway",
+        ConditionTarget::ServicePolicyAncestor => "Policy for Services, for each Gateway",
         ConditionTarget::Object => "Plugin, consumer and the like",
     }
 }

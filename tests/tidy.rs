@@ -147,7 +147,8 @@ const LAYERS: &[Row] = &[
             "budgets",
             "addresses affected classes cors filter_parts hostname label_selector listener_protocol matches \
          missing_object port_owners reference_grants retry unique_diagnostics upstream_usage verdict",
-            "ca_bundle certificates external_auth grpc_matches ingress_class listener_conflicts",
+            "ca_bundle certificates external_auth grpc_matches ingress_class listener_conflicts service_policies \
+         session_persistence",
             "backend_client frontend_validation",
             "context gateway_parameters testing",
             "listener",
@@ -157,10 +158,10 @@ const LAYERS: &[Row] = &[
             "needed_references parent_plans",
             "attachment forbidden_addresses served_gateways",
             "backend route_plan",
-            "backend_reference routers",
+            "backend_reference policy_users routers",
             "kong",
             "filters ingress notes oversized_objects stream_route",
-            "request_route tls_policies unserved_objects",
+            "request_route tls_policies traffic_policies unserved_objects",
             "verdict_updates",
             "parent_planning planning",
         ],
@@ -279,7 +280,7 @@ const LAYERS: &[Row] = &[
         "upstream",
         &[
             "counters dns endpoint_error health response_streams socket_budget ssrf_guard tls",
-            "load_balancing counted_connection",
+            "load_balancing counted_connection retry_budget session",
             "endpoints http2 registry socket subset",
             "connect endpoint_body raw_connection upgraded",
             "http1",

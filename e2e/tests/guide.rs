@@ -10,13 +10,15 @@ mod walk;
 use std::path::Path;
 
 use page::Page;
-use portico_e2e::cluster::Options;
+use portico_e2e::cluster::{Channel, Options};
 use portico_e2e::node::Node;
 use portico_e2e::scenario;
 
 #[test]
 fn documented_objects_and_values_are_accepted() {
-    scenario::run_with(Options::named("shown"), async |cluster| {
+    // Some pages show experimental fields and kinds.
+    let options = Options { channel: Some(Channel::Experimental), ..Options::named("shown") };
+    scenario::run_with(options, async |cluster| {
         validation::objects(cluster, &pages()).await?;
         validation::values(cluster, &pages())
     });

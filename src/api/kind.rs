@@ -49,7 +49,8 @@ macro_rules! for_each_kind {
             }
             GatewayApi gateway GATEWAY_X_GROUP {
                 XBackend, "xbackends", ["v1alpha1"], Namespaced, Observed, Whole;
-                XBackendTrafficPolicy, "xbackendtrafficpolicies", ["v1alpha1"], Namespaced, Observed, Whole;
+                XBackendTrafficPolicy, "xbackendtrafficpolicies", ["v1alpha1"],
+                    Namespaced, Written, Whole, in x_backend_traffic_policies;
                 XMesh, "xmeshes", ["v1alpha1"], Cluster, Observed, Whole;
                 XTelemetryPolicy, "xtelemetrypolicies", ["v1alpha1"], Namespaced, Observed, Whole;
             }
@@ -290,7 +291,7 @@ impl Kind {
             Kind::TcpIngress | Kind::UdpIngress => StatusLayout::ConditionsAndAddresses,
             Kind::Ingress => StatusLayout::Addresses,
             Kind::KongLicense => StatusLayout::Controllers,
-            Kind::KongUpstreamPolicy | Kind::BackendTlsPolicy => StatusLayout::Ancestors,
+            Kind::KongUpstreamPolicy | Kind::BackendTlsPolicy | Kind::XBackendTrafficPolicy => StatusLayout::Ancestors,
             _ => StatusLayout::NotWritten,
         }
     }

@@ -71,6 +71,9 @@ pub struct Meta {
     /// A hash of the resource version of a Secret. It identifies a version of the Secret without its data, and is equal
     /// in all processes. 0 for a Secret that does not come from an API server, and in the store for all other kinds.
     pub revision: u64,
+    /// The UID of a Service. `None` for a Service that does not come from an API server, and in the store for all other
+    /// kinds.
+    pub uid: Option<Arc<str>>,
     /// Seconds since 1970. Of conflicting objects, the oldest takes precedence; of equally old ones, the key decides.
     /// An object from a file may have no timestamp; `None` counts as older than every timestamp.
     pub created: Option<i64>,
@@ -81,7 +84,15 @@ pub struct Meta {
 impl Meta {
     /// The metadata of an object of which nothing but the key is known.
     pub fn new(key: ObjectKey) -> Self {
-        Meta { key, generation: 0, revision: 0, created: None, labels: BTreeMap::new(), annotations: BTreeMap::new() }
+        Meta {
+            key,
+            generation: 0,
+            revision: 0,
+            uid: None,
+            created: None,
+            labels: BTreeMap::new(),
+            annotations: BTreeMap::new(),
+        }
     }
 }
 
@@ -94,6 +105,7 @@ struct RawMeta {
     #[serde(default)]
     generation: i64,
     resource_version: Option<Box<str>>,
+    uid: Option<Arc<str>>,
     creation_timestamp: Option<jiff::Timestamp>,
     #[serde(default)]
     labels: Option<BTreeMap<Arc<str>, Arc<str>>>,
@@ -110,6 +122,7 @@ impl<'de> Deserialize<'de> for Meta {
             key: ObjectKey::new(&raw.namespace, &raw.name),
             generation: raw.generation,
             revision: raw.resource_version.map_or(0, |version| hash_revision(&version)),
+            uid: raw.uid,
             created: raw.creation_timestamp.map(jiff::Timestamp::as_second),
             labels: raw.labels.unwrap_or_default(),
             annotations,

@@ -57,7 +57,7 @@ impl EndpointNames {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::upstream::{EndpointAddress, Endpoints, LoadBalancing, UpstreamRegistry};
+    use crate::upstream::{EndpointAddress, Endpoints, UpstreamRegistry};
 
     #[test]
     fn names_are_those_of_used_upstreams() {
@@ -68,7 +68,7 @@ mod tests {
             let address = |host: &&str| EndpointAddress::Name { host: Arc::from(*host), port: 80 };
             let upstream = registry.upstream(&key(service));
             let addresses = hosts.iter().map(address).collect();
-            upstream.set_endpoints(Endpoints { addresses, balance: LoadBalancing::default() });
+            upstream.set_endpoints(Endpoints { addresses, ..Endpoints::default() });
             names.set(&key(service), upstream);
             let EndpointNameChanges { names, upstreams } = names.take_changes();
             (names.map(|names| names.iter().map(ToString::to_string).collect::<Vec<_>>()), upstreams.len())

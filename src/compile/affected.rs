@@ -21,8 +21,13 @@ impl AffectedObjects {
         touched.extend(store.dependency_index().affected_by(changes));
         for (service, reason) in self.services(store, changes) {
             let id = ObjectId::new(Kind::Service, service);
-            if reason == ServiceChange::Policy {
-                touched.extend(store.dependency_index().dependents(&id).cloned());
+            let index = store.dependency_index();
+            match reason {
+                // Of several policies for a Service, only one is in effect.
+                ServiceChange::Endpoints => {
+                    touched.extend(index.dependents_of_kind(&id, Kind::XBackendTrafficPolicy).cloned());
+                }
+                ServiceChange::Policy => touched.extend(index.dependents(&id).cloned()),
             }
             touched.insert(id);
         }
@@ -39,6 +44,8 @@ impl AffectedObjects {
         for id in changes.iter().chain(policies) {
             let reason = match id.kind {
                 Kind::EndpointSlice => ServiceChange::Endpoints,
+                // Its settings belong to the upstreams, so routes are not compiled again.
+                Kind::XBackendTrafficPolicy => ServiceChange::Endpoints,
                 Kind::BackendTlsPolicy => ServiceChange::Policy,
                 _ => continue,
             };
@@ -62,7 +69,8 @@ impl AffectedObjects {
     }
 }
 
-/// Why a Service is compiled again; `Policy`, the stronger reason, also affects the routes to it.
+/// Why a Service is compiled again; `Policy`, the stronger reason, also affects the routes to it. `Endpoints` includes
+/// the settings for requests to them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum ServiceChange {
     Endpoints,

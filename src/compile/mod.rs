@@ -60,6 +60,7 @@ mod oversized_objects;
 mod parent_planning;
 mod parent_plans;
 mod planning;
+mod policy_users;
 mod port_owners;
 mod reference_grants;
 mod request_route;
@@ -68,8 +69,11 @@ mod retry;
 mod route_plan;
 mod routers;
 mod served_gateways;
+mod service_policies;
+mod session_persistence;
 mod stream_route;
 mod tls_policies;
+mod traffic_policies;
 mod unique_diagnostics;
 mod unserved_objects;
 mod upstream_usage;
@@ -100,12 +104,12 @@ use kong::policy_conflicts::PolicyConflicts;
 pub use needed_references::is_needed;
 use oversized_objects::OversizedVerdicts;
 use parent_plans::ParentPlans;
+use policy_users::PolicyUsers;
 use port_owners::PortOwners;
 pub(crate) use route_plan::RouteKind;
 use route_plan::RoutePlan;
 use routers::Routers;
 pub use served_gateways::{ExposedGateway, addressable_gateways, exposed_gateways, foreign_gateways};
-use tls_policies::TlsPolicyUsers;
 use unserved_objects::ServiceUsers;
 use upstream_usage::UpstreamUsage;
 use verdict::{Verdict, Verdicts};
@@ -160,7 +164,8 @@ pub struct Compiler {
     policies_by_referrer: BTreeMap<ObjectId, BTreeSet<ObjectId>>,
     policy_conflicts: PolicyConflicts,
     service_users: ServiceUsers,
-    tls_policy_users: TlsPolicyUsers,
+    tls_policy_users: PolicyUsers,
+    traffic_policy_users: PolicyUsers,
     verdicts: Verdicts,
     /// The last verdict, reused because consecutive objects often have equal verdicts.
     last_verdict: Arc<Verdict>,
@@ -240,6 +245,7 @@ impl Compiler {
         let replanned = std::mem::take(&mut run.replanned);
         self.update_unserved_verdicts(cx, &touched, &replanned, &mut run);
         self.update_tls_policy_verdicts(cx, &touched, &replanned, &mut run);
+        self.update_traffic_policy_verdicts(cx, &touched, &replanned, &mut run);
         self.update_other_verdicts(cx, &touched, &mut run);
         self.update_oversized_verdicts(&touched, &mut run);
         self.compact_verdicts(&run);
@@ -259,7 +265,7 @@ impl Compiler {
     /// Whether the routes and Ingresses that are planned must be recorded, because verdicts on other objects depend on
     /// them.
     fn records_planned(&self, store: &Store) -> bool {
-        self.has_unserved_objects(store) || self.has_tls_policies(store)
+        self.has_unserved_objects(store) || self.has_tls_policies(store) || self.has_traffic_policies(store)
     }
 
     /// Updates the forbidden addresses. Touches the Services with an endpoint that may have become forbidden or
@@ -331,7 +337,9 @@ impl Compiler {
         }
         let build = |key| {
             let balance = kong::upstream_policy::upstream_balance(store, key, &self.policy_conflicts);
-            backend::endpoints::build(store, key, &self.forbidden, balance)
+            let service = ObjectKey { namespace: key.namespace.clone(), name: key.service.clone() };
+            let traffic = traffic_policies::backend_traffic(store, &service);
+            backend::endpoints::build(store, key, &self.forbidden, balance, traffic)
         };
         to_build.into_iter().map(|key| (key.clone(), build(key))).collect()
     }

@@ -2,7 +2,7 @@
 
 use crate::api::gateway::{
     BackendRef, Filter, GrpcRoute, GrpcRouteMatch, HttpRoute, HttpRouteMatch, HttpRouteRetry, HttpRouteTimeouts,
-    ParentReference,
+    ParentReference, SessionPersistence,
 };
 use crate::api::{Kind, Meta, Object, ObjectId};
 use crate::store::Store;
@@ -27,7 +27,7 @@ pub(super) struct RequestRouteRule<'a> {
     pub backends: &'a [BackendRef],
     pub timeouts: Option<&'a HttpRouteTimeouts>,
     pub retry: Option<&'a HttpRouteRetry>,
-    pub has_session_persistence: bool,
+    pub session_persistence: Option<&'a SessionPersistence>,
 }
 
 /// The matches of a rule. Without any, the rule matches all requests, or all gRPC calls.
@@ -78,7 +78,7 @@ impl<'a> From<&'a Object<HttpRoute>> for RequestRoute<'a> {
             backends: &rule.backend_refs,
             timeouts: rule.timeouts.as_ref(),
             retry: rule.retry.as_ref(),
-            has_session_persistence: rule.session_persistence.is_some(),
+            session_persistence: rule.session_persistence.as_ref(),
         });
         RequestRoute {
             kind: Kind::HttpRoute,
@@ -100,7 +100,7 @@ impl<'a> From<&'a Object<GrpcRoute>> for RequestRoute<'a> {
             backends: &rule.backend_refs,
             timeouts: None,
             retry: None,
-            has_session_persistence: rule.session_persistence.is_some(),
+            session_persistence: rule.session_persistence.as_ref(),
         });
         RequestRoute {
             kind: Kind::GrpcRoute,

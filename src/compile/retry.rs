@@ -50,7 +50,7 @@ fn to_timeout(duration: Option<Duration>) -> TimeoutSetting {
 }
 
 /// Parses a Gateway API duration: a sum of numbers with units, `([0-9]{1,5}(h|m|s|ms)){1,4}`.
-fn parse_duration(text: &str) -> Option<Duration> {
+pub(super) fn parse_duration(text: &str) -> Option<Duration> {
     let mut rest = text;
     let mut sum = Duration::ZERO;
     for _ in 0..4 {

@@ -116,7 +116,7 @@ impl Compiler {
 /// The kinds that name Gateways.
 const NAMES_GATEWAYS: &[Kind] = &[Kind::XTelemetryPolicy];
 /// The kinds that name Services.
-const NAMES_SERVICES: &[Kind] = &[Kind::XBackendTrafficPolicy, Kind::XTelemetryPolicy];
+const NAMES_SERVICES: &[Kind] = &[Kind::XTelemetryPolicy];
 /// The kinds whose requests such an object would affect.
 const USES_SERVICES: &[Kind] = &[Kind::HttpRoute, Kind::GrpcRoute, Kind::Ingress];
 
@@ -127,10 +127,6 @@ fn of_unserved_kind(diagnostic: Diagnostic) -> Diagnostic {
 /// What does not happen to a Gateway or Service because a kind is not served, and what to do.
 fn effect_and_remedy(kind: Kind, target: &ObjectId) -> (String, &'static str) {
     match kind {
-        Kind::XBackendTrafficPolicy => (
-            format!("requests to {target} have neither its retry budget nor its session persistence"),
-            "remove the policy, if requests may be sent without it",
-        ),
         Kind::XTelemetryPolicy => {
             (format!("no traces of requests to {target} are sent"), "remove the policy, if no traces are needed")
         }

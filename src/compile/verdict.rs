@@ -156,8 +156,8 @@ pub enum ConditionTarget {
     /// A listener of a Gateway or ListenerSet.
     Listener,
     RouteParent,
-    /// A Gateway in the status of a BackendTLSPolicy.
-    TlsPolicyAncestor,
+    /// A Gateway in the status of a BackendTLSPolicy or XBackendTrafficPolicy.
+    ServicePolicyAncestor,
     /// An object whose API defines no conditions for controllers in general, such as a plugin, consumer or policy.
     Object,
 }
@@ -296,16 +296,16 @@ codes! {
         "TLS to a backend cannot be used as its annotations require.";
     RoutePartiallyInvalid = RouteParent "PartiallyInvalid" true "UnsupportedValue" "Some rules are not supported.";
 
-    TlsPolicyAccepted = TlsPolicyAncestor "Accepted" true "Accepted" "The policy is valid.";
-    TlsPolicyConflicted = TlsPolicyAncestor "Accepted" false "Conflicted" "An older policy applies to the target.";
-    TlsPolicyInvalid = TlsPolicyAncestor "Accepted" false "Invalid" "A field has a value that is not supported.";
-    TlsPolicyNoValidCaCertificate = TlsPolicyAncestor "Accepted" false "NoValidCACertificate"
+    ServicePolicyAccepted = ServicePolicyAncestor "Accepted" true "Accepted" "The policy is valid.";
+    ServicePolicyConflicted = ServicePolicyAncestor "Accepted" false "Conflicted" "An older policy applies to the target.";
+    ServicePolicyInvalid = ServicePolicyAncestor "Accepted" false "Invalid" "A field has a value that is not supported.";
+    TlsPolicyNoValidCaCertificate = ServicePolicyAncestor "Accepted" false "NoValidCACertificate"
         "No reference leads to a certificate of an authority.";
-    TlsPolicyTargetNotFound = TlsPolicyAncestor "Accepted" false "TargetNotFound" "No target exists.";
-    TlsPolicyResolvedRefs = TlsPolicyAncestor "ResolvedRefs" true "ResolvedRefs" "All references are resolved.";
-    TlsPolicyInvalidCaCertificateRef = TlsPolicyAncestor "ResolvedRefs" false "InvalidCACertificateRef"
+    ServicePolicyTargetNotFound = ServicePolicyAncestor "Accepted" false "TargetNotFound" "No target exists.";
+    TlsPolicyResolvedRefs = ServicePolicyAncestor "ResolvedRefs" true "ResolvedRefs" "All references are resolved.";
+    TlsPolicyInvalidCaCertificateRef = ServicePolicyAncestor "ResolvedRefs" false "InvalidCACertificateRef"
         "A certificate of an authority cannot be used.";
-    TlsPolicyInvalidKind = TlsPolicyAncestor "ResolvedRefs" false "InvalidKind"
+    TlsPolicyInvalidKind = ServicePolicyAncestor "ResolvedRefs" false "InvalidKind"
         "A reference is to a kind that cannot be used.";
 
     PolicyAccepted = Object "Accepted" true "Accepted" "The policy is valid.";

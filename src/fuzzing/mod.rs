@@ -41,6 +41,7 @@ pub const TARGETS: &[(&str, FuzzTarget)] = &[
     ("proxy_header", proxy::proxy_header::check),
     ("quantities", quantities::check),
     ("request_targets", proxy::request_targets::check),
+    ("sessions", proxy::sessions::check),
     ("transformer_templates", transformer_templates::check),
 ];
 

@@ -229,12 +229,17 @@ fn resolve_key(
     Ok(ObjectKey::new(namespace, &name))
 }
 
-/// Removes the fields that the API server sets. For objects from files, Portico counts the generation.
+/// Removes the fields that the API server sets. For objects from files, Portico counts the generation. A Service keeps
+/// its UID, from which the keys of its sessions are derived.
 fn remove_server_fields(object: &mut Map<String, Value>) {
     object.shift_remove("status");
+    let has_used_uid = object.get("kind").and_then(Value::as_str) == Some(Kind::Service.name());
     if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
-        for field in ["generation", "managedFields", "resourceVersion", "selfLink", "uid"] {
+        for field in ["generation", "managedFields", "resourceVersion", "selfLink"] {
             metadata.shift_remove(field);
+        }
+        if !has_used_uid {
+            metadata.shift_remove("uid");
         }
     }
 }

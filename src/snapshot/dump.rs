@@ -154,6 +154,9 @@ pub struct MatchDump {
     /// `request 10s`, `backendRequest unlimited`, `retries 2, also on 503, after 25ms`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub timeouts_and_retries: Vec<String>,
+    /// `cookie name; Path=/; HttpOnly; SameSite=Strict`, `header name`, with the timeout.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session: Option<String>,
     pub action: ActionDump,
 }
 
@@ -431,6 +434,10 @@ impl MatchDump {
                     split.timeouts_and_retries.as_deref().map(TimeoutsAndRetries::describe).unwrap_or_default()
                 }
                 Action::Redirect(_) | Action::Fail(_) => Vec::new(),
+            },
+            session: match &rule.action {
+                Action::Forward(split) => split.session().map(|session| session.to_string()),
+                Action::Redirect(_) | Action::Fail(_) => None,
             },
             action: ActionDump::from(&rule.action),
         }

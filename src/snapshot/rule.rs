@@ -12,7 +12,7 @@ pub use super::redirect::{RedirectAction, Scheme};
 use super::rule_options::RuleOptions;
 use super::timeouts_and_retries::TimeoutsAndRetries;
 use crate::plugin_api::Chain;
-use crate::upstream::Upstream;
+use crate::upstream::{SessionSettings, Upstream};
 
 /// One rule of one route, fully parsed.
 #[derive(Debug, PartialEq)]
@@ -118,6 +118,7 @@ pub struct Split {
     pub timeouts_and_retries: Option<Box<TimeoutsAndRetries>>,
     /// Whether a gRPC call ends when the time in its field `grpc-timeout` has passed.
     pub honors_call_deadlines: bool,
+    session: Option<Arc<SessionSettings>>,
 }
 
 impl Split {
@@ -130,12 +131,28 @@ impl Split {
             total_weight,
             timeouts_and_retries: None,
             honors_call_deadlines: false,
+            session: None,
         })
     }
 
     /// The backends with a weight above 0; at least one.
     pub fn backends(&self) -> &[Backend] {
         &self.backends
+    }
+
+    /// The sessions of the rule. `None` if it has none, so that those of each Service apply.
+    pub fn session(&self) -> Option<&Arc<SessionSettings>> {
+        self.session.as_ref()
+    }
+
+    /// Sets the sessions of the rule, and prepares its upstreams for them.
+    pub fn set_session(&mut self, session: Option<Arc<SessionSettings>>) {
+        self.session = session;
+        for backend in self.backends.iter().filter(|_| self.session.is_some()) {
+            if let BackendTarget::Upstream(upstream) = &backend.target {
+                upstream.keep_sessions();
+            }
+        }
     }
 
     /// The sum of the weights, never 0.

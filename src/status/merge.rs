@@ -74,7 +74,7 @@ pub fn merge(kind: Kind, observed: &Value, desired: &Value, controllers: &[Strin
         }
         StatusLayout::Ancestors => {
             let target = match kind {
-                Kind::BackendTlsPolicy => ConditionTarget::TlsPolicyAncestor,
+                Kind::BackendTlsPolicy | Kind::XBackendTrafficPolicy => ConditionTarget::ServicePolicyAncestor,
                 _ => ConditionTarget::Object,
             };
             let merged = merge_ancestors(
@@ -233,7 +233,7 @@ fn merge_ancestors(
     let mut merged: Vec<Value> = observed.iter().filter(|entry| !is_porticos(entry)).cloned().collect();
     let conditions = ConditionList { target, path: "status.ancestors[].conditions", now };
     let (keys, is_about_gateways): (&[&str], _) = match target {
-        ConditionTarget::TlsPolicyAncestor => (&["group", "kind", "namespace", "name"], true),
+        ConditionTarget::ServicePolicyAncestor => (&["group", "kind", "namespace", "name"], true),
         _ => (&["group", "kind", "name"], false),
     };
     let room = MAX_ANCESTORS.saturating_sub(merged.len());

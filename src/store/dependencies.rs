@@ -130,6 +130,12 @@ pub(super) fn dependencies(object: &AnyObject) -> Vec<Dependency> {
                 }
             }
         }
+        AnyObject::XBackendTrafficPolicy(policy) => {
+            let targets = policy.spec.target_refs.iter();
+            for target in targets.filter(|target| is_service(&target.group, &target.kind)) {
+                collector.add_object(Kind::Service, None, &target.name);
+            }
+        }
         AnyObject::UnparseablePolicy(policy) => collector.add_targets(policy.targets.as_deref().unwrap_or_default()),
         AnyObject::GatewayParameters(_)
         | AnyObject::ReferenceGrant(_)
@@ -376,14 +382,13 @@ impl DependencyCollector {
     }
 
     fn add_targets(&mut self, targets: &[PolicyTargetReference]) {
-        for target in targets.iter().filter(|target| target.group == CORE_GROUP && target.kind == Kind::Service.name())
-        {
+        for target in targets.iter().filter(|target| is_service(&target.group, &target.kind)) {
             self.add_object(Kind::Service, None, &target.name);
         }
     }
 
     fn add_backend(&mut self, backend: &BackendObjectReference) {
-        if backend.group == CORE_GROUP && backend.kind == Kind::Service.name() {
+        if is_service(&backend.group, &backend.kind) {
             self.add_object(Kind::Service, backend.namespace.as_deref(), &backend.name);
         }
         self.add_grants(backend.namespace.as_deref());
@@ -397,4 +402,9 @@ impl DependencyCollector {
             self.dependencies.push(Dependency::GrantsIn(Arc::from(namespace)));
         }
     }
+}
+
+/// Whether a reference is to a Service.
+fn is_service(group: &str, kind: &str) -> bool {
+    group == CORE_GROUP && kind == Kind::Service.name()
 }

@@ -87,6 +87,10 @@ impl AnyObject {
             // it changes with the status and with unknown fields.
             meta.revision = 0;
         }
+        if kind != Kind::Service {
+            // Only the UID of a Service is used.
+            meta.uid = None;
+        }
         Ok(meta)
     }
 

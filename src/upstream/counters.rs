@@ -23,6 +23,8 @@ pub struct UpstreamCounters {
     pub replayed: SingleWriterCounter,
     /// Requests sent again because a rule configures retries.
     pub retried: SingleWriterCounter,
+    /// Requests not sent again because the retry budget of the Service was used.
+    pub retries_refused: SingleWriterCounter,
     /// Closed connections; `connected - closed` are open.
     pub closed: SingleWriterCounter,
 }

@@ -7,12 +7,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use parking_lot::Mutex;
 use tracing::warn;
 
 use super::health::{ActiveRequest, EndpointHealth, PROBE_SOCKET_MILLIS, UpstreamClock};
 use super::load_balancing::{LoadBalancing, Probing, ResolvedEndpoint};
+use super::retry_budget::{RetryLimits, ServiceRetries, ServiceRetryBudget};
+use super::session::{EndpointIdentities, SessionEndpoints, SessionSettings};
 use super::socket_budget::UpstreamSockets;
 use super::ssrf_guard::{AddressPolicy, BlockedAddress};
 use super::tls::{UpstreamServerName, UpstreamTlsClient, UpstreamTlsSettings, VerifiedNames};
@@ -77,11 +79,21 @@ impl fmt::Display for EndpointAddress {
     }
 }
 
-/// The endpoints that may receive requests, sorted and without duplicates.
+/// The endpoints that may receive requests, sorted and without duplicates, and the settings for requests to them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Endpoints {
     pub addresses: Vec<EndpointAddress>,
     pub balance: LoadBalancing,
+    pub identities: EndpointIdentities,
+    pub traffic: BackendTraffic,
+}
+
+/// The settings for all requests to a Service, whichever rule sends them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BackendTraffic {
+    pub retry_limits: Option<RetryLimits>,
+    /// The sessions of rules without sessions of their own.
+    pub session: Option<Arc<SessionSettings>>,
 }
 
 /// The number of endpoints of an upstream, by health.
@@ -128,7 +140,15 @@ pub struct Upstream {
     pub(super) addresses: AddressPolicy,
     /// When a failed or blocked endpoint was last logged, in milliseconds of `clock`; 0 if never.
     warned_at: AtomicU64,
-    /// DNS results by host. The lock serializes the two setters; requests never take it.
+    /// The requests and retries of the Service.
+    retries: Arc<ServiceRetries>,
+    /// The sessions of rules without sessions of their own.
+    session: ArcSwapOption<SessionSettings>,
+    /// Whether a rule or the policy of the Service keeps sessions.
+    keeps_sessions: AtomicBool,
+    /// The endpoints as sessions name them, if sessions are kept.
+    session_endpoints: ArcSwapOption<SessionEndpoints>,
+    /// DNS results by host. The lock serializes the setters; requests never take it.
     resolved: Mutex<BTreeMap<Arc<str>, Vec<IpAddr>>>,
 }
 
@@ -154,6 +174,10 @@ impl Upstream {
             counts_requests: AtomicBool::new(false),
             clock: UpstreamClock::default(),
             longest_connect_timeout: AtomicU64::new(0),
+            retries: Arc::default(),
+            session: ArcSwapOption::default(),
+            keeps_sessions: AtomicBool::new(false),
+            session_endpoints: ArcSwapOption::default(),
             resolved: Mutex::new(BTreeMap::new()),
         }
     }
@@ -311,6 +335,34 @@ impl Upstream {
         if self.counts_requests.load(Relaxed) { self.health(address).map(ActiveRequest::new) } else { None }
     }
 
+    /// Counts a request. Returns the budget for its retries; `None` if they are not limited.
+    pub fn begin_request(&self) -> Option<Arc<ServiceRetryBudget>> {
+        self.retries.begin_request()
+    }
+
+    /// Counts requests and retries together with another upstream of the Service.
+    pub(super) fn share_retries(&mut self, other: &Upstream) {
+        self.retries = Arc::clone(&other.retries);
+    }
+
+    /// The sessions of rules without sessions of their own.
+    pub fn session_settings(&self) -> Option<Arc<SessionSettings>> {
+        self.session.load_full()
+    }
+
+    /// Called when a rule keeps sessions with the endpoints. Rules without sessions do not pay for the hashes.
+    pub fn keep_sessions(&self) {
+        if !self.keeps_sessions.swap(true, Relaxed) {
+            let _resolved = self.resolved.lock();
+            self.publish_session_endpoints();
+        }
+    }
+
+    /// The endpoints as sessions name them. `None` if no sessions are kept.
+    pub(super) fn session_endpoints(&self) -> Option<Arc<SessionEndpoints>> {
+        self.session_endpoints.load_full()
+    }
+
     fn health(&self, address: SocketAddr) -> Option<Arc<EndpointHealth>> {
         let reachable = self.reachable.load();
         let index = reachable.binary_search_by_key(&address, |endpoint| endpoint.address).ok()?;
@@ -344,8 +396,18 @@ impl Upstream {
         }
         resolved.retain(|host, _| hosts(&endpoints).any(|name| name == host));
         self.counts_requests.store(endpoints.balance == LoadBalancing::LeastRequests, Relaxed);
+        let BackendTraffic { retry_limits, session } = &endpoints.traffic;
+        self.retries.set_limits(*retry_limits);
+        self.session.store(session.clone());
+        if session.is_some() {
+            self.keeps_sessions.store(true, Relaxed);
+        }
+        let has_other_identities = self.configured.load().identities != endpoints.identities;
+        let lacks_session_endpoints = session.is_some() && self.session_endpoints.load().is_none();
         self.configured.store(Arc::new(endpoints));
-        self.publish(&resolved);
+        if !self.publish(&resolved) && (has_other_identities || lacks_session_endpoints) {
+            self.publish_session_endpoints();
+        }
     }
 
     /// Sets the resolved addresses of a host; an empty list makes it unreachable. Ignored if no endpoint has this name.
@@ -380,8 +442,8 @@ impl Upstream {
         BlockedAddress::check(address, &self.addresses).is_none()
     }
 
-    /// Recomputes the reachable addresses; the health of an address that stays is kept.
-    fn publish(&self, resolved: &BTreeMap<Arc<str>, Vec<IpAddr>>) {
+    /// Recomputes the reachable addresses; the health of an address that stays is kept. Returns whether they changed.
+    fn publish(&self, resolved: &BTreeMap<Arc<str>, Vec<IpAddr>>) -> bool {
         let mut addresses = Vec::new();
         for address in &self.configured.load().addresses {
             match address {
@@ -397,7 +459,7 @@ impl Upstream {
         addresses.sort();
         addresses.dedup();
         if self.reachable.load().iter().map(|endpoint| endpoint.address).eq(addresses.iter().copied()) {
-            return;
+            return false;
         }
         let reachable = addresses
             .into_iter()
@@ -405,6 +467,17 @@ impl Upstream {
             .collect();
         self.reachable.store(Arc::new(reachable));
         self.update_ejected();
+        self.publish_session_endpoints();
+        true
+    }
+
+    /// Recomputes how sessions name the reachable endpoints. The caller holds the lock of the setters.
+    fn publish_session_endpoints(&self) {
+        if self.keeps_sessions.load(Relaxed) {
+            let (reachable, configured) = (self.reachable.load(), self.configured.load());
+            let endpoints = SessionEndpoints::new(&self.key, &reachable, &configured.identities);
+            self.session_endpoints.store(Some(Arc::new(endpoints)));
+        }
     }
 }
 

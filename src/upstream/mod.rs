@@ -25,6 +25,8 @@ mod pool;
 mod raw_connection;
 mod registry;
 mod response_streams;
+mod retry_budget;
+mod session;
 mod socket;
 mod socket_budget;
 mod ssrf_guard;
@@ -36,13 +38,15 @@ pub use counters::{SingleWriterCounter, UpstreamCounters};
 pub use endpoint_body::{EndpointBody, IncomingBody};
 pub use endpoint_error::{EndpointError, RequestFailure};
 pub use endpoints::{
-    EndpointAddress, EndpointCounts, EndpointReport, Endpoints, Upstream, UpstreamKey, UpstreamProtocol,
+    BackendTraffic, EndpointAddress, EndpointCounts, EndpointReport, Endpoints, Upstream, UpstreamKey, UpstreamProtocol,
 };
 pub use health::ActiveRequest;
 pub use load_balancing::{LoadBalancing, ResolvedEndpoint};
 pub use pool::{ConnectionPools, IdleLimits, IdleReuse, UpstreamConnection, UpstreamTarget};
 pub use raw_connection::RawConnection;
 pub use registry::UpstreamRegistry;
+pub use retry_budget::{RetryLimits, ServiceRetryBudget};
+pub use session::{EndpointIdentities, RequestSession, SessionCarrier, SessionSettings};
 pub use socket_budget::{SocketBudget, SocketLimit};
 pub use ssrf_guard::{AddressPolicy, AddressSources, BlockedAddress, LoopbackPolicy, TrustModel};
 pub use subset::EndpointSubsetting;

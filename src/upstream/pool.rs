@@ -237,6 +237,11 @@ where
         self.counters.retried.add(1);
     }
 
+    /// Counts a retry that the budget of the Service did not allow.
+    pub fn count_refused_retry(&self) {
+        self.counters.retries_refused.add(1);
+    }
+
     /// Closes connections that were idle for too long or whose endpoint was removed, and drops pools of unused
     /// upstreams.
     pub fn sweep(&self) {

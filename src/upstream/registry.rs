@@ -53,11 +53,11 @@ impl UpstreamRegistry {
         }
         let mut created = Upstream::new(key.clone());
         created.addresses = self.trust_model.address_policy();
-        let created = Arc::new(created);
         // Other TLS settings, such as a renewed certificate, create a new upstream. It inherits the resolved addresses,
         // so that it is usable at once.
-        // Keys are ordered by namespace, service and port, so this is the first possible key of this Service port.
+        // Keys are ordered by namespace and service, so this is the first possible key of this Service.
         let range_start = UpstreamKey {
+            port: 0,
             transport: TransportProtocol::default(),
             protocol: UpstreamProtocol::default(),
             tls: None,
@@ -66,12 +66,18 @@ impl UpstreamRegistry {
             ..key.clone()
         };
         let differs_only_in_tls = |other: &UpstreamKey| UpstreamKey { tls: key.tls.clone(), ..other.clone() } == *key;
-        let same_service = upstreams.range(range_start..).take_while(|(other, _)| {
-            other.port == key.port && other.service == key.service && other.namespace == key.namespace
-        });
-        if let Some((_, other)) = same_service.into_iter().find(|(other, _)| differs_only_in_tls(other)) {
-            created.inherit_resolved(other);
+        let of_service = upstreams.range(range_start..);
+        let of_service =
+            of_service.take_while(|(other, _)| other.service == key.service && other.namespace == key.namespace);
+        for (other_key, other) in of_service {
+            // All upstreams of a Service have one retry budget.
+            created.share_retries(other);
+            if differs_only_in_tls(other_key) {
+                created.inherit_resolved(other);
+                break;
+            }
         }
+        let created = Arc::new(created);
         upstreams.insert(key.clone(), Arc::clone(&created));
         created
     }
@@ -99,7 +105,7 @@ impl UpstreamRegistry {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{EndpointAddress, Endpoints};
+    use super::super::{BackendTraffic, EndpointAddress, Endpoints, RetryLimits};
     use super::*;
 
     #[test]
@@ -112,6 +118,26 @@ mod tests {
         registry.drop_unused(&[key(80)], 1, |_| unreachable!("the number of upstreams shows that all others are used"));
         assert_eq!(registry.all().len(), 1);
         assert!(!Arc::ptr_eq(&first, &registry.upstream(&key(80))));
+    }
+
+    /// A policy limits the retries to a Service, whichever port they are sent to.
+    #[test]
+    fn upstreams_of_a_service_share_their_retries() {
+        let registry = UpstreamRegistry::default();
+        let upstream = |service: &str, port| {
+            let (namespace, service) = ("ns".into(), service.into());
+            registry.upstream(&UpstreamKey { namespace, service, port, ..UpstreamKey::default() })
+        };
+        let hour = std::time::Duration::from_secs(3600);
+        let limits = RetryLimits { percent: 0, interval: hour, min_count: 1, min_interval: hour };
+        let traffic = BackendTraffic { retry_limits: Some(limits), ..BackendTraffic::default() };
+        let first = upstream("web", 80);
+        first.set_endpoints(Endpoints { traffic: traffic.clone(), ..Endpoints::default() });
+        let second = upstream("web", 8080);
+        second.set_endpoints(Endpoints { traffic, ..Endpoints::default() });
+        assert!(first.begin_request().unwrap().take_retry());
+        assert!(!second.begin_request().unwrap().take_retry());
+        assert!(upstream("other", 80).begin_request().is_none());
     }
 
     #[test]

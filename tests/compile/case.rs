@@ -32,7 +32,8 @@ use portico::store::{AnyObject, Batch, Changes, Store};
 use portico::transport_protocol::TransportPort;
 use portico::upstream::tls::TrustAnchors;
 use portico::upstream::{
-    AddressPolicy, AddressSources, Endpoints, LoadBalancing, LoopbackPolicy, TrustModel, UpstreamKey, UpstreamRegistry,
+    AddressPolicy, AddressSources, BackendTraffic, Endpoints, LoadBalancing, LoopbackPolicy, TrustModel, UpstreamKey,
+    UpstreamRegistry,
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -411,7 +412,11 @@ impl CompilerHarness {
                 LoadBalancing::RoundRobin => None,
                 LoadBalancing::LeastRequests => Some("least requests".to_owned()),
             };
-            endpoints.addresses.iter().map(ToString::to_string).chain(balance).collect()
+            let BackendTraffic { retry_limits, session } = &endpoints.traffic;
+            let limits = retry_limits.iter().map(ToString::to_string);
+            let session = session.iter().map(|session| format!("session {session}"));
+            let addresses = endpoints.addresses.iter().map(ToString::to_string);
+            addresses.chain(balance).chain(limits).chain(session).collect()
         };
         let endpoints: BTreeMap<_, _> =
             self.endpoints.iter().map(|(key, endpoints)| (key.to_string(), addresses(endpoints))).collect();

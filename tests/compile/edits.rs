@@ -594,6 +594,7 @@ fn edit(random: &mut fastrand::Rng) -> Batch {
             3 if random.bool() => upstream_policy(random),
             3 => service(random),
             4 if random.bool() => unserved(random),
+            5 if random.bool() => traffic_policy(random),
             4 | 5 => endpoint_slice(random),
             6 => reference_grant(random),
             7 if random.bool() => backend_tls_policy(random),
@@ -876,13 +877,24 @@ fn authorities(random: &mut fastrand::Rng) -> AnyObject {
 /// An object of a kind that is not served.
 fn unserved(random: &mut fastrand::Rng) -> AnyObject {
     let metadata = json!({"namespace": pick(random, NAMESPACES), "name": pick(random, &["p", "q"])});
-    if random.bool() {
-        let group = "gateway.networking.k8s.io";
-        let target = json!({"group": group, "kind": "Gateway", "name": pick(random, &["g", "h"])});
-        return parse(Kind::XTelemetryPolicy, json!({"metadata": metadata, "spec": {"targetRefs": [target]}}));
-    }
+    let target = match random.bool() {
+        true => json!({"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": pick(random, &["g", "h"])}),
+        false => json!({"group": "", "kind": "Service", "name": pick(random, &["s", "t"])}),
+    };
+    parse(Kind::XTelemetryPolicy, json!({"metadata": metadata, "spec": {"targetRefs": [target]}}))
+}
+
+/// Two names, so that policies conflict.
+fn traffic_policy(random: &mut fastrand::Rng) -> AnyObject {
+    let metadata = json!({"namespace": pick(random, NAMESPACES), "name": pick(random, &["p", "q"]),
+        "generation": random.u8(1..3)});
     let target = json!({"group": "", "kind": "Service", "name": pick(random, &["s", "t"])});
-    parse(Kind::XBackendTrafficPolicy, json!({"metadata": metadata, "spec": {"targetRefs": [target]}}))
+    let percent = pick(random, &["0", "50", "101"]).parse::<i32>().unwrap();
+    let mut spec = json!({"targetRefs": [target], "retryConstraint": {"budget": {"percent": percent}}});
+    if random.bool() {
+        spec["sessionPersistence"] = json!({"type": "Cookie", "cookie": {}});
+    }
+    parse(Kind::XBackendTrafficPolicy, json!({"metadata": metadata, "spec": spec}))
 }
 
 fn namespace(random: &mut fastrand::Rng) -> AnyObject {

@@ -55,7 +55,7 @@ fn objects_for_other_controllers_are_not_reported() {
 #[test]
 fn policies_are_reported_while_portico_sends_requests_to_their_targets() {
     let target = json!([{"group": "", "kind": "Service", "name": "shop"}]);
-    let policies = [object(Kind::XBackendTrafficPolicy, &json!({"targetRefs": target}))];
+    let policies = [object(Kind::XTelemetryPolicy, &json!({"targetRefs": target}))];
     let backend = json!([{"backendRefs": [{"name": "shop", "port": 80}]}]);
     let route = |parent: &str| object(Kind::HttpRoute, &json!({"parentRefs": [{"name": parent}], "rules": backend}));
     let service = json!({"service": {"name": "shop", "port": {"number": 80}}});

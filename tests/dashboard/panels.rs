@@ -245,6 +245,10 @@ const UPSTREAMS: &[Panel] = &[
             (r#"sum(rate(portico_upstream_replays_total{job=~"$job"}[$__rate_interval]))"#, "replays"),
             (r#"sum(rate(portico_upstream_retries_total{job=~"$job"}[$__rate_interval]))"#, "retries"),
             (
+                r#"sum(rate(portico_upstream_retries_refused_total{job=~"$job"}[$__rate_interval]))"#,
+                "retries over budget",
+            ),
+            (
                 r#"sum by (outcome) (rate(portico_mirrored_requests_total{job=~"$job"}[$__rate_interval]))"#,
                 "mirrored: {{outcome}}",
             ),

@@ -61,8 +61,11 @@ async fn least_requests_prefers_the_idle_endpoint() {
     .await;
     let idle = Endpoint::ok().await;
     let web = upstream("web", &[]);
-    let only_endpoint =
-        |address| Endpoints { addresses: vec![EndpointAddress::Ip(address)], balance: LoadBalancing::LeastRequests };
+    let only_endpoint = |address| Endpoints {
+        addresses: vec![EndpointAddress::Ip(address)],
+        balance: LoadBalancing::LeastRequests,
+        ..Endpoints::default()
+    };
     web.set_endpoints(only_endpoint(busy.address));
     let server = TestServer::with_routes(vec![route(forward(vec![(1, web.clone())]))]).await;
     let mut waiting = server.connect().await;
@@ -71,7 +74,7 @@ async fn least_requests_prefers_the_idle_endpoint() {
 
     let mut addresses = vec![EndpointAddress::Ip(busy.address), EndpointAddress::Ip(idle.address)];
     addresses.sort();
-    web.set_endpoints(Endpoints { addresses, balance: LoadBalancing::LeastRequests });
+    web.set_endpoints(Endpoints { addresses, balance: LoadBalancing::LeastRequests, ..Endpoints::default() });
     let mut client = server.connect().await;
     for _ in 0..10 {
         assert_eq!(client.get("/").await.text(), "ok");

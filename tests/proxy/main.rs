@@ -56,6 +56,8 @@ mod request_transformer;
 mod response_filters;
 mod response_transformer;
 mod retry;
+mod retry_budget;
+mod sessions;
 mod small_frames;
 mod stream;
 mod strict_parser;

@@ -259,13 +259,14 @@ async fn request_errors_are_equal_over_every_transport() {
 }
 
 /// Request errors without a case, because one request is not enough to cause them, and the files that test them.
-const TESTED_IN: [(&str, &str); 22] = [
+const TESTED_IN: [(&str, &str); 23] = [
     ("external_auth_denied", "external_auth.rs"),
     ("external_auth_unavailable", "external_auth.rs"),
     ("external_auth_timeout", "external_auth.rs"),
     ("external_auth_invalid", "external_auth.rs"),
     ("no_authorization_server", "external_auth.rs"),
     ("call_deadline", "grpc.rs"),
+    ("retry_budget", "retry_budget.rs"),
     ("tls_handshake", "upstream_tls.rs"),
     ("grpcs_only", "kong.rs"),
     ("target_too_long", "malformed_requests.rs"),

@@ -1,5 +1,7 @@
 //! EndpointSlice: addresses, ports and readiness of a Service's endpoints.
 
+use std::sync::Arc;
+
 use serde::Deserialize;
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -19,6 +21,13 @@ pub struct Endpoint {
     pub addresses: Vec<String>,
     #[serde(default)]
     pub conditions: EndpointConditions,
+    pub target_ref: Option<EndpointTarget>,
+}
+
+/// The object of an endpoint, usually a Pod.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct EndpointTarget {
+    pub uid: Option<Arc<str>>,
 }
 
 /// Absent conditions count as ready and serving.

@@ -7,7 +7,7 @@ mod secret;
 mod service;
 
 pub use config_map::ConfigMap;
-pub use endpoint_slice::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
+pub use endpoint_slice::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice, EndpointTarget};
 pub use namespace::Namespace;
 pub use secret::{Secret, SecretBytes, SecretText};
 pub use service::{

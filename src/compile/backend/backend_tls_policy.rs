@@ -7,12 +7,13 @@ use std::sync::Arc;
 
 use super::super::CompileContext;
 use super::super::backend_client::BackendClient;
+use super::super::service_policies;
 use super::BackendError;
 use super::policy_validation::ReadValidation;
 use crate::api::core::{Service, ServicePort};
 use crate::api::gateway::{BackendTlsPolicy, PolicyTargetReference};
 use crate::api::kind::CORE_GROUP;
-use crate::api::{Kind, Object, ObjectId, ObjectKey};
+use crate::api::{Kind, Object, ObjectKey};
 use crate::store::Store;
 use crate::upstream::UpstreamProtocol;
 use crate::upstream::tls::{TlsTrust, UpstreamTlsSettings};
@@ -100,38 +101,13 @@ fn applied_policy<'a>(
     service: &ObjectKey,
     port: &ServicePort,
 ) -> Option<&'a Object<BackendTlsPolicy>> {
-    let of_port = (!port.name.is_empty()).then(|| first_policy(store, service, Some(&port.name))).flatten();
-    of_port.or_else(|| first_policy(store, service, None))
-}
-
-/// The oldest of the policies whose target is this Service with this `sectionName`, or else the first by name. Whether
-/// it can be used does not matter.
-pub(in crate::compile) fn first_policy<'a>(
-    store: &'a Store,
-    service: &ObjectKey,
-    section: Option<&str>,
-) -> Option<&'a Object<BackendTlsPolicy>> {
-    let is_target = |target: &PolicyTargetReference| {
-        is_target_service(target, service) && target.section_name.as_deref() == section
-    };
-    let policies = policies_for(store, service);
-    let policies = policies.filter(|policy| policy.spec.target_refs.iter().any(is_target));
-    policies.min_by_key(|policy| (policy.meta.created, &policy.meta.key))
-}
-
-/// The policies that name this Service or one of its ports.
-pub(in crate::compile) fn policies_for<'a>(
-    store: &'a Store,
-    service: &ObjectKey,
-) -> impl Iterator<Item = &'a Object<BackendTlsPolicy>> {
-    let id = ObjectId::new(Kind::Service, service.clone());
-    // Thousands of routes may depend on the Service, and each of them asks for its policies.
-    let policies = store.dependency_index().dependents_of_kind(&id, Kind::BackendTlsPolicy);
-    policies.filter_map(|id| store.backend_tls_policies.get(&id.key)).map(|policy| &**policy)
+    let of_section = |section| service_policies::first_policy::<BackendTlsPolicy>(store, service, section);
+    let of_port = (!port.name.is_empty()).then(|| of_section(Some(&port.name))).flatten();
+    of_port.or_else(|| of_section(None))
 }
 
 /// Whether a target is this Service or one of its ports. Targets are in the namespace of their policy.
-pub(in crate::compile) fn is_target_service(target: &PolicyTargetReference, service: &ObjectKey) -> bool {
+fn is_target_service(target: &PolicyTargetReference, service: &ObjectKey) -> bool {
     target.group == CORE_GROUP && target.kind == Kind::Service.name() && *target.name == *service.name
 }
 
@@ -158,6 +134,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::api::ObjectId;
     use crate::compile::Compiler;
     use crate::compile::testing::TestInputs;
     use crate::compile::verdict::{Code, Verdict};

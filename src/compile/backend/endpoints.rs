@@ -12,7 +12,9 @@ use crate::api::{Kind, Meta, Object, ObjectId, ObjectKey};
 use crate::diagnostic::Diagnostic;
 use crate::store::Store;
 use crate::transport_protocol::TransportProtocol;
-use crate::upstream::{AddressSources, EndpointAddress, Endpoints, LoadBalancing, UpstreamKey};
+use crate::upstream::{
+    AddressSources, BackendTraffic, EndpointAddress, EndpointIdentities, Endpoints, LoadBalancing, UpstreamKey,
+};
 
 /// The current endpoints of an upstream. Empty for a Service or port that does not exist.
 pub(in crate::compile) fn build(
@@ -20,8 +22,34 @@ pub(in crate::compile) fn build(
     key: &UpstreamKey,
     forbidden: &ForbiddenAddresses,
     balance: LoadBalancing,
+    traffic: BackendTraffic,
 ) -> Endpoints {
-    addresses_of(store, key, forbidden).map(|addresses| Endpoints { addresses, balance }).unwrap_or_default()
+    let endpoints = configured_endpoints(store, key, forbidden).unwrap_or_default();
+    let service = ObjectKey { namespace: key.namespace.clone(), name: key.service.clone() };
+    let pod = |endpoint: &ConfiguredEndpoint| match endpoint.address {
+        EndpointAddress::Ip(address) => Some((address, endpoint.pod.clone()?)),
+        EndpointAddress::Name { .. } => None,
+    };
+    let identities = EndpointIdentities {
+        service: store.services.get(&service).and_then(|service| service.meta.uid.clone()),
+        pods: endpoints.iter().filter_map(pod).collect(),
+    };
+    let addresses = endpoints.into_iter().map(|endpoint| endpoint.address).collect();
+    Endpoints { addresses, balance, identities, traffic }
+}
+
+/// An endpoint as its objects describe it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct ConfiguredEndpoint {
+    address: EndpointAddress,
+    /// The UID of its Pod.
+    pod: Option<Arc<str>>,
+}
+
+impl From<EndpointAddress> for ConfiguredEndpoint {
+    fn from(address: EndpointAddress) -> Self {
+        ConfiguredEndpoint { address, pod: None }
+    }
 }
 
 /// The current addresses of an upstream. `None` for a Service or port that does not exist.
@@ -30,19 +58,29 @@ pub(in crate::compile) fn addresses_of(
     key: &UpstreamKey,
     forbidden: &ForbiddenAddresses,
 ) -> Option<Vec<EndpointAddress>> {
+    let endpoints = configured_endpoints(store, key, forbidden)?;
+    Some(endpoints.into_iter().map(|endpoint| endpoint.address).collect())
+}
+
+/// The endpoints of an upstream, sorted by address. `None` for a Service or port that does not exist.
+fn configured_endpoints(
+    store: &Store,
+    key: &UpstreamKey,
+    forbidden: &ForbiddenAddresses,
+) -> Option<Vec<ConfiguredEndpoint>> {
     let service = ObjectKey { namespace: key.namespace.clone(), name: key.service.clone() };
     let service = store.services.get(&service)?;
     let port = numbered_port(service, i32::from(key.port), key.transport)?;
     let sources = forbidden.address_sources();
-    let mut addresses = if key.via_cluster_ip {
-        cluster_ip_address(service, &port, sources)
+    let mut endpoints = if key.via_cluster_ip {
+        cluster_ip_address(service, &port, sources).into_iter().map(ConfiguredEndpoint::from).collect()
     } else {
-        configured_addresses(store, service, &port, sources)
+        endpoints_of_port(store, service, &port, sources)
     };
-    addresses.retain(|address| !forbidden.contains(&key.namespace, address));
-    addresses.sort();
-    addresses.dedup();
-    Some(addresses)
+    endpoints.retain(|endpoint| !forbidden.contains(&key.namespace, &endpoint.address));
+    endpoints.sort();
+    endpoints.dedup_by(|second, first| second.address == first.address);
+    Some(endpoints)
 }
 
 /// The address of the Service itself, behind which the cluster's network balances the load. The address annotation, if
@@ -71,13 +109,24 @@ fn configured_addresses(
     port: &ServicePort,
     sources: AddressSources,
 ) -> Vec<EndpointAddress> {
-    if let Some(text) = annotated_hosts(service, sources) {
+    let endpoints = endpoints_of_port(store, service, port, sources);
+    endpoints.into_iter().map(|endpoint| endpoint.address).collect()
+}
+
+fn endpoints_of_port(
+    store: &Store,
+    service: &Object<Service>,
+    port: &ServicePort,
+    sources: AddressSources,
+) -> Vec<ConfiguredEndpoint> {
+    let addresses = if let Some(text) = annotated_hosts(service, sources) {
         parse_addresses(service, port, text).unwrap_or_default()
     } else if is_external_name(service) {
         external_name(service, port, sources)
     } else {
-        slice_endpoints(store, &service.meta.key, port)
-    }
+        return slice_endpoints(store, &service.meta.key, port);
+    };
+    addresses.into_iter().map(ConfiguredEndpoint::from).collect()
 }
 
 /// The address annotation of a Service, if it has an effect.
@@ -288,15 +337,15 @@ fn external_address(host: &str, port: u16) -> Option<EndpointAddress> {
 }
 
 /// Ready endpoints or, if there are none, terminating endpoints that still serve.
-fn slice_endpoints(store: &Store, service: &ObjectKey, port: &ServicePort) -> Vec<EndpointAddress> {
+fn slice_endpoints(store: &Store, service: &ObjectKey, port: &ServicePort) -> Vec<ConfiguredEndpoint> {
     let id = ObjectId::new(Kind::Service, service.clone());
     let slices: Vec<_> = store
         .dependency_index()
         .dependents_of_kind(&id, Kind::EndpointSlice)
         .filter_map(|id| store.endpoint_slices.get(&id.key))
         .collect();
-    let select = |is_selected: &dyn Fn(&Endpoint) -> bool| -> Vec<EndpointAddress> {
-        slices.iter().flat_map(|slice| slice_addresses(slice, port, is_selected)).collect()
+    let select = |is_selected: &dyn Fn(&Endpoint) -> bool| -> Vec<ConfiguredEndpoint> {
+        slices.iter().flat_map(|slice| selected_endpoints(slice, port, is_selected)).collect()
     };
     let ready = select(&|endpoint| endpoint.conditions.ready != Some(false));
     if !ready.is_empty() {
@@ -305,11 +354,11 @@ fn slice_endpoints(store: &Store, service: &ObjectKey, port: &ServicePort) -> Ve
     select(&|endpoint| endpoint.conditions.serving == Some(true) && endpoint.conditions.terminating == Some(true))
 }
 
-fn slice_addresses(
+fn selected_endpoints(
     slice: &EndpointSlice,
     port: &ServicePort,
     is_selected: &dyn Fn(&Endpoint) -> bool,
-) -> Vec<EndpointAddress> {
+) -> Vec<ConfiguredEndpoint> {
     let transport = TransportProtocol::from_field(port.protocol.as_deref());
     let is_same_port = |slice_port: &&EndpointPort| {
         slice_port.name.as_deref().unwrap_or_default() == port.name
@@ -317,13 +366,53 @@ fn slice_addresses(
     };
     let number = slice.ports.iter().flatten().find(is_same_port).and_then(|port| u16::try_from(port.port?).ok());
     let Some(number) = number else { return Vec::new() };
-    let first_address = |endpoint: &Endpoint| {
+    let configured = |endpoint: &Endpoint| {
         let parse = |text: &String| match &*slice.address_type {
             "FQDN" => parse_host_name(text, number).ok(),
             _ => text.parse::<IpAddr>().ok().map(|ip| EndpointAddress::Ip(SocketAddr::new(ip, number))),
         };
         // EndpointSlice API: all addresses of an endpoint are interchangeable, and consumers use the first.
-        endpoint.addresses.first().and_then(parse)
+        let address = endpoint.addresses.first().and_then(parse)?;
+        Some(ConfiguredEndpoint { address, pod: endpoint.target_ref.as_ref().and_then(|target| target.uid.clone()) })
     };
-    slice.endpoints.iter().flatten().filter(|endpoint| is_selected(endpoint)).filter_map(first_address).collect()
+    slice.endpoints.iter().flatten().filter(|endpoint| is_selected(endpoint)).filter_map(configured).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::store::{AnyObject, Batch};
+
+    /// The keys of sessions are derived from them.
+    #[test]
+    fn uids_of_pods_and_of_the_service_are_read() {
+        let service = json!({"metadata": {"namespace": "a", "name": "s", "uid": "service"},
+            "spec": {"ports": [{"port": 80}]}});
+        let target = |uid: &str| json!({"kind": "Pod", "namespace": "a", "name": uid, "uid": uid});
+        let slice = json!({
+            "metadata": {"namespace": "a", "name": "s-1", "labels": {"kubernetes.io/service-name": "s"}},
+            "addressType": "IPv4",
+            "endpoints": [
+                {"addresses": ["10.0.0.3"], "targetRef": target("three")},
+                {"addresses": ["10.0.0.1"], "targetRef": target("one")},
+                {"addresses": ["10.0.0.2"]},
+            ],
+            "ports": [{"name": "", "port": 8080}],
+        });
+        let upserts = vec![
+            AnyObject::parse(Kind::Service, service).unwrap(),
+            AnyObject::parse(Kind::EndpointSlice, slice).unwrap(),
+        ];
+        let mut store = Store::default();
+        store.apply(Batch { upserts, removes: vec![] });
+        let key = UpstreamKey { namespace: "a".into(), service: "s".into(), port: 80, ..UpstreamKey::default() };
+        let forbidden = ForbiddenAddresses::default();
+        let endpoints = build(&store, &key, &forbidden, LoadBalancing::default(), BackendTraffic::default());
+        let EndpointIdentities { service, pods } = &endpoints.identities;
+        assert_eq!((service.as_deref(), endpoints.addresses.len()), (Some("service"), 3));
+        let pods: Vec<_> = pods.iter().map(|(address, uid)| (address.to_string(), &**uid)).collect();
+        assert_eq!(pods, [("10.0.0.1:8080".to_owned(), "one"), ("10.0.0.3:8080".to_owned(), "three")]);
+    }
 }

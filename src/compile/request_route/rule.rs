@@ -14,6 +14,7 @@ use super::super::matches::{self, ParsedMatch};
 use super::super::reference_grants::Referrer;
 use super::super::request_route_source::{RequestRoute, RequestRouteRule, UnparsedMatches};
 use super::super::retry;
+use super::super::session_persistence;
 use super::super::verdict::Code;
 use crate::api::gateway::{BackendObjectReference, BackendRef, Filter};
 use crate::api::{Kind, ObjectKey};
@@ -49,7 +50,10 @@ pub(super) fn translate(
     let mut dropped = Vec::new();
     let matches = translate_matches(raw.matches, regexes, field, &mut dropped);
     let prefix = replaceable_prefix(raw, &matches);
-    report_unsupported_fields(raw, field, &mut dropped);
+    let session = raw.session_persistence.and_then(|persistence| {
+        let owner = format!("{}/{}", id.route, id.rule);
+        session_persistence::translate(persistence, &owner, &format!("{field}.sessionPersistence"), &mut dropped)
+    });
     let timeouts_and_retries = retry::translate(raw, field, &mut dropped);
     let translated = references.translate_filters(raw.filters, FilterLevel::Rule, prefix, field);
     let has_unresolved_filter = !translated.unresolved.is_empty();
@@ -72,6 +76,13 @@ pub(super) fn translate(
             "remove the mirror, or move it to a separate rule",
         ));
     }
+    if translated.redirect.is_some() && session.is_some() {
+        notes.push(Diagnostic::warning(
+            format!("{field}.sessionPersistence"),
+            "the rule redirects, so it has no sessions",
+            "remove it, or move it to a separate rule",
+        ));
+    }
     let action = if !dropped.is_empty() || has_unresolved_filter {
         Action::Fail(RouteFailure::Unsupported)
     } else if translated.lacks_authorization_server {
@@ -83,6 +94,8 @@ pub(super) fn translate(
             Some(mut split) => {
                 split.timeouts_and_retries = timeouts_and_retries;
                 split.honors_call_deadlines = route.kind == Kind::GrpcRoute;
+                split.set_session(session);
+                notes.extend(unpinned_backends(&split, &format!("{field}.sessionPersistence")));
                 Action::Forward(split)
             }
             None => Action::Fail(RouteFailure::NoBackends),
@@ -133,15 +146,20 @@ fn replaceable_prefix<'m>(raw: &RequestRouteRule<'_>, matches: &'m [ParsedMatch]
     }
 }
 
-/// Reports valid fields that are not supported. The rule is not served, rather than served without them.
-fn report_unsupported_fields(raw: &RequestRouteRule<'_>, field: &str, problems: &mut Vec<Diagnostic>) {
-    if raw.has_session_persistence {
-        problems.push(Diagnostic::error(
-            format!("{field}.sessionPersistence"),
-            "session persistence is not served by this version",
-            "remove it, if requests may be served without it",
-        ));
-    }
+/// Warnings about backends of a rule with sessions that are not connected to directly, so that the cluster's network
+/// selects an endpoint for each connection.
+fn unpinned_backends(split: &Split, field: &str) -> Vec<Diagnostic> {
+    let backends = split.backends().iter().filter(|_| split.session().is_some());
+    let upstreams = backends.filter_map(|backend| match &backend.target {
+        BackendTarget::Upstream(upstream) if upstream.key.via_cluster_ip => Some(&upstream.key),
+        BackendTarget::Upstream(_) | BackendTarget::Fail(_) => None,
+    });
+    let warnings = upstreams.map(|UpstreamKey { namespace, service, .. }| {
+        let message =
+            format!("requests to Service {namespace}/{service} go to its ClusterIP, so sessions have no effect there");
+        Diagnostic::warning(field, message, "remove the annotation ingress.kubernetes.io/service-upstream")
+    });
+    warnings.collect()
 }
 
 /// Resolves the references of one rule, and collects their upstreams and diagnostics.

@@ -4,6 +4,8 @@
 //! - connecting failed, so nothing was sent,
 //! - a kept-alive connection closed without a response, the method is idempotent and the request has no body,
 //! - an HTTP/2 endpoint reports that it did not process the request, and the replay buffer has the whole sent body.
+//!
+//! Another endpoint gets the request only within the retry budget of the Service.
 
 use http::Response;
 use tokio::time::Instant;
@@ -23,9 +25,17 @@ pub(in crate::proxy) async fn forward(
     let mut failure = RequestError::NoEndpoints;
     // Does not allocate unless an attempt fails.
     let mut tried = Vec::new();
+    let upstream = outgoing.target.upstream;
+    let budget = upstream.begin_request();
+    let mut session_endpoint = outgoing.session_endpoint.take();
     while tried.len() < MAX_ENDPOINTS
-        && let Some(address) = outgoing.peer.http.pools.next_endpoint(outgoing.target.upstream, &tried)
+        && let Some(address) =
+            session_endpoint.take().or_else(|| outgoing.peer.http.pools.next_endpoint(upstream, &tried))
     {
+        if !tried.is_empty() && budget.as_ref().is_some_and(|budget| !budget.take_retry()) {
+            outgoing.peer.http.pools.count_refused_retry();
+            return Err(RequestError::RetryBudget);
+        }
         if let Some(record) = &mut record {
             record.start_attempt(address);
         }

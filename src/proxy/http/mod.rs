@@ -49,6 +49,7 @@ pub(in crate::proxy) mod retry;
 mod route_captures;
 pub(in crate::proxy) mod routing;
 pub(in crate::proxy) mod rule_action;
+pub(in crate::proxy) mod session;
 pub(in crate::proxy) mod target;
 pub(in crate::proxy) mod trailer_header;
 pub(in crate::proxy) mod unforwarded_bodies;

@@ -1,6 +1,7 @@
 //! A request on its way to an endpoint: converted to the endpoint's protocol, and kept where it may be sent again.
 
 use std::cell::Cell;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -25,6 +26,8 @@ pub(in crate::proxy) struct OutgoingRequest<'u> {
     pub(in crate::proxy) peer: Rc<Peer>,
     /// Where to send it, including the TLS server name.
     pub(in crate::proxy) target: UpstreamTarget<'u>,
+    /// The endpoint of the session, until the first attempt.
+    pub(in crate::proxy) session_endpoint: Option<SocketAddr>,
     /// The upgrade to request, until the endpoint accepts it.
     pub(in crate::proxy) upgrade: Option<Box<Upgrade>>,
     pub(in crate::proxy) replay: ReplayPolicy,
@@ -79,7 +82,14 @@ impl<'u> OutgoingRequest<'u> {
         mut request: Request<RequestBody>,
         replay: ReplayPolicy,
     ) -> Result<Self, RequestError> {
-        let Destination { upstream, mut upgrade, may_have_te, call_deadline, timeouts_and_retries: _ } = destination;
+        let Destination {
+            upstream,
+            session_endpoint,
+            mut upgrade,
+            may_have_te,
+            call_deadline,
+            timeouts_and_retries: _,
+        } = destination;
         let tls = upstream.key.tls.as_ref();
         let server_name = tls.and_then(|tls| tls.server_name(request.headers().get(HOST)));
         let target = UpstreamTarget { upstream, server_name, handshake_time: Cell::default() };
@@ -103,6 +113,7 @@ impl<'u> OutgoingRequest<'u> {
         Ok(OutgoingRequest {
             peer,
             target,
+            session_endpoint,
             upgrade,
             replay,
             forwards_informational: true,

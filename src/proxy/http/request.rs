@@ -34,6 +34,7 @@ use super::response_body::{BodySource, ResponseBody};
 use super::retry;
 use super::routing;
 use super::rule_action::{self, Destination};
+use super::session;
 use super::target;
 use super::trailer_header;
 use super::upstream_target;
@@ -93,6 +94,8 @@ async fn respond(
         response.headers_mut().remove(CONTENT_LENGTH);
     }
     cx.apply_response_filters(response.headers_mut());
+    // After the filters, which may remove the cookies of the backend.
+    session::add_to_response(cx, response.headers_mut());
     Ok(response)
 }
 

@@ -8,6 +8,7 @@ use super::client_connection::Peer;
 use super::error_response::ErrorFormat;
 use super::request_id::X_REQUEST_ID;
 use super::request_record::RequestRecord;
+use super::session::BackendSession;
 use super::target::{RequestHost, RequestPath};
 use super::upgrade::Upgrade;
 use crate::plugin_api::Framing;
@@ -31,6 +32,8 @@ pub(in crate::proxy) struct RequestContext<'r> {
     pub(in crate::proxy) listener: Option<&'r Arc<HttpListener>>,
     pub(in crate::proxy) rule: Option<&'r Arc<RouteRule>>,
     pub(in crate::proxy) backend: Option<&'r Backend>,
+    /// Boxed, because few requests have one.
+    pub(in crate::proxy) session: Option<Box<BackendSession<'r>>>,
     /// The product headers if no rule matches.
     pub(in crate::proxy) product_headers_without_rule: Option<&'static ProductHeaderNames>,
     /// Whether the `Trailer` field of an endpoint's response is forwarded to the client.
@@ -51,6 +54,7 @@ impl<'r> RequestContext<'r> {
             listener: None,
             rule: None,
             backend: None,
+            session: None,
             product_headers_without_rule: None,
             accepts_trailers: true,
         }

@@ -65,6 +65,8 @@ pub(in crate::proxy) enum RequestError {
     /// The response of the authorization server is invalid.
     InvalidAuthorization,
     NoEndpoints,
+    /// The last attempt failed, and the retry budget of the Service allows no other.
+    RetryBudget,
     /// [`RequestError::NoEndpoints`] in [`ErrorStyle::RingBalancer`].
     NoRingBalancerPeer,
     /// The limit of connections to endpoints is reached.
@@ -164,6 +166,7 @@ impl RequestError {
             RequestError::AuthorizationTimeout => (Backend, StatusCode::SERVICE_UNAVAILABLE, "external_auth_timeout", UNAVAILABLE, true),
             RequestError::InvalidAuthorization => (Backend, StatusCode::INTERNAL_SERVER_ERROR, "external_auth_invalid", UNEXPECTED, true),
             RequestError::NoEndpoints => (Backend, StatusCode::SERVICE_UNAVAILABLE, "no_endpoints", UNAVAILABLE, true),
+            RequestError::RetryBudget => (Backend, StatusCode::SERVICE_UNAVAILABLE, "retry_budget", UNAVAILABLE, false),
             RequestError::NoRingBalancerPeer => (Backend, StatusCode::SERVICE_UNAVAILABLE, "no_endpoints", NO_PEER, true),
             RequestError::RingBalancerConnectionRefused => (Backend, StatusCode::BAD_GATEWAY, "connection_refused", INVALID_RESPONSE, true),
             RequestError::ConnectionLimit => (Configuration, StatusCode::SERVICE_UNAVAILABLE, "connection_limit", "Too many requests at a time", true),
@@ -344,6 +347,7 @@ mod tests {
             RequestError::AuthorizationTimeout,
             RequestError::InvalidAuthorization,
             RequestError::NoEndpoints,
+            RequestError::RetryBudget,
             RequestError::NoRingBalancerPeer,
             RequestError::RingBalancerConnectionRefused,
             RequestError::ConnectionLimit,
@@ -390,6 +394,7 @@ mod tests {
             RequestError::HttpsOnly | RequestError::Http2Only | RequestError::NotGrpc | RequestError::GrpcsOnly => {}
             RequestError::InvalidRewrite
             | RequestError::NoEndpoints
+            | RequestError::RetryBudget
             | RequestError::ConnectionLimit
             | RequestError::BufferLimit
             | RequestError::ConnectionRefused

@@ -3,6 +3,7 @@
 //! A request that was certainly not processed is retried. An idempotent request with a buffered body is also retried
 //! after one of the rule's status codes, after the timeout of one attempt, or if the endpoint closes the connection
 //! without a response. Within an attempt, a request may be sent again on a new connection, as `forward.rs` describes.
+//! Each retry needs a place in the retry budget of the Service (GEP-3388).
 
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -65,8 +66,14 @@ async fn run_attempts(
     let max_retries = retry.map_or(MAX_ENDPOINTS - 1, |retry| usize::try_from(retry.max_retries).unwrap_or(usize::MAX));
     let mut tried = TriedEndpoints::new();
     let mut retries = 0;
+    let budget = upstream.begin_request();
+    if let Some(endpoint) = outgoing.session_endpoint.take() {
+        tried.push(endpoint);
+    }
+    let mut first = tried.first().copied();
     loop {
-        let address = next_endpoint(&peer, upstream, &mut tried, retry).ok_or(RequestError::NoEndpoints)?;
+        let next = first.take().or_else(|| next_endpoint(&peer, upstream, &mut tried, retry));
+        let address = next.ok_or(RequestError::NoEndpoints)?;
         record.start_attempt(address);
         peer.activity.record_progress();
         let attempt_deadline = policy.backend_request.duration().map(|limit| Instant::now() + limit);
@@ -102,8 +109,15 @@ async fn run_attempts(
                 (error, was_not_processed && upstream.reachable().len() > tried.len())
             }
         };
-        if !without_delay {
-            let Some(retry) = retry else { return Err(failure) };
+        if !without_delay && retry.is_none() {
+            return Err(failure);
+        }
+        // Before the delay, so that requests that wait for their retry count.
+        if budget.as_ref().is_some_and(|budget| !budget.take_retry()) {
+            peer.http.pools.count_refused_retry();
+            return Err(RequestError::RetryBudget);
+        }
+        if let Some(retry) = retry.filter(|_| !without_delay) {
             let wait = retry.backoff_delay(u32::try_from(retries).unwrap_or(u32::MAX), fastrand::f64());
             if !wait.is_zero() && until_timed_out(&peer.activity, sleep(wait)).await.is_none() {
                 return Err(failure);

@@ -1,5 +1,6 @@
 //! Applies the action of a rule: fails, or selects the backend; after authorization, redirects or applies the filters.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -14,6 +15,7 @@ use super::early_exit::EarlyExit;
 use super::request_body::RequestBody;
 use super::request_context::{RequestContext, RoutedRequest};
 use super::request_error::RequestError;
+use super::session::BackendSession;
 use super::upgrade::Upgrade;
 use crate::snapshot::external_auth::ExternalAuthFilter;
 use crate::snapshot::redirect::RedirectAction;
@@ -24,6 +26,8 @@ use crate::upstream::Upstream;
 /// Where a request is forwarded to. The request is already rewritten for the endpoint.
 pub(in crate::proxy) struct Destination<'r> {
     pub(in crate::proxy) upstream: &'r Arc<Upstream>,
+    /// The endpoint of the session, for the first attempt.
+    pub(in crate::proxy) session_endpoint: Option<SocketAddr>,
     pub(in crate::proxy) timeouts_and_retries: Option<&'r TimeoutsAndRetries>,
     /// When a gRPC call ends.
     pub(in crate::proxy) call_deadline: Option<Instant>,
@@ -119,7 +123,7 @@ fn redirect(cx: &RequestContext<'_>, action: &RedirectAction, routed: &RoutedReq
 }
 
 fn prepare_forwarding<'r>(
-    cx: &RequestContext<'r>,
+    cx: &mut RequestContext<'r>,
     split: &'r Split,
     backend: &'r Backend,
     routed: RoutedRequest<'r>,
@@ -130,6 +134,9 @@ fn prepare_forwarding<'r>(
         BackendTarget::Upstream(upstream) => upstream,
         BackendTarget::Fail(failure) => return Err(RequestError::InvalidRule(*failure).into()),
     };
+    // Before the filters, which may remove the cookie.
+    cx.session = BackendSession::read(split, upstream, request.headers(), cx.peer());
+    let session_endpoint = cx.session.as_ref().and_then(|backend| backend.session.endpoint());
     apply_request_filters(cx, &routed, backend, request)?;
     let timeouts_and_retries = split.timeouts_and_retries.as_deref();
     let call_timeout = if split.honors_call_deadlines { call_deadline::read(request.headers()) } else { None };
@@ -138,7 +145,14 @@ fn prepare_forwarding<'r>(
     let edits_headers = |filters: &Filters| filters.request_headers.is_some();
     let may_have_te =
         routed.may_have_te || rule.plugins.is_some() || edits_headers(&rule.filters) || edits_headers(&backend.filters);
-    Ok(Destination { upstream, timeouts_and_retries, call_deadline, upgrade: routed.upgrade, may_have_te })
+    Ok(Destination {
+        upstream,
+        session_endpoint,
+        timeouts_and_retries,
+        call_deadline,
+        upgrade: routed.upgrade,
+        may_have_te,
+    })
 }
 
 /// The rule's filters run first, so that the backend's, which are more specific, take precedence. Mirrors of the

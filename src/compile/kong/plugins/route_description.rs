@@ -142,6 +142,7 @@ mod tests {
             key: ObjectKey::new("shop", name),
             generation: 0,
             revision: 0,
+            uid: None,
             created: Some(1_700_000_000),
             labels: Default::default(),
             annotations: [(TAGS.into(), tags.into())].into(),

@@ -24,8 +24,14 @@ pub(super) async fn send(
     request: Request<RequestBody>,
 ) -> Result<Response<BodySource>, RequestError> {
     let replay = ReplayPolicy { complete: true, idempotent: is_idempotent(request.method()), allows_resending: true };
-    let destination =
-        Destination { upstream, timeouts_and_retries: None, call_deadline: None, upgrade: None, may_have_te: false };
+    let destination = Destination {
+        upstream,
+        timeouts_and_retries: None,
+        call_deadline: None,
+        upgrade: None,
+        may_have_te: false,
+        session_endpoint: None,
+    };
     let mut outgoing = OutgoingRequest::new(Rc::clone(peer), destination, request, replay)?;
     // Informational responses are about the request to the server, not about that of the client.
     outgoing.forwards_informational = false;

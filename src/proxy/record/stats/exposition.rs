@@ -267,9 +267,12 @@ const GAUGES: [MetricDefinition<WorkerStats, u64>; 7] = [
     }),
 ];
 
-const TOTALS: [MetricDefinition<ProxyStats, u64>; 7] = [
+const TOTALS: [MetricDefinition<ProxyStats, u64>; 8] = [
     ("portico_upstream_retries", "Retries of requests, as configured by their rule", |stats| {
         stats.sum(|worker| worker.upstream.retried.value())
+    }),
+    ("portico_upstream_retries_refused", "Retries that the retry budget of their Service did not allow", |stats| {
+        stats.sum(|worker| worker.upstream.retries_refused.value())
     }),
     ("portico_upstream_reuses", "Requests sent on a kept-alive connection to an endpoint", |stats| {
         stats.sum(|worker| worker.upstream.reused.value())

@@ -44,7 +44,7 @@ async fn services_get_events_but_no_status() {
 /// An object of a kind that is not served has no status of Portico, so its owner gets events only.
 #[tokio::test(start_paused = true)]
 async fn objects_of_unserved_kinds_get_events_but_no_status() {
-    let id = ObjectId::new(Kind::XBackendTrafficPolicy, ObjectKey::new("default", "retries"));
+    let id = ObjectId::new(Kind::XTelemetryPolicy, ObjectKey::new("default", "traces"));
     let queue = leading_queue();
     queue.observe(id.clone(), Some(observed(1, 1)));
     let unserved = Diagnostic::warning("spec.targetRefs", "it is not served", "remove it");

@@ -1,0 +1,257 @@
+//! Session persistence (GEP-1619): the requests of a session go to one endpoint of the selected backend.
+//!
+//! ```text
+//!   cookie or header of the request ─▶ token.rs ─ pins ─▶ endpoints.rs: the endpoint of the pin ─▶ first attempt
+//!   cookie or header of the response ◀─ token.rs ◀─ pin ── endpoints.rs ◀─ another endpoint responded
+//! ```
+//!
+//! A pin names an endpoint by a hash, so it can lead only to an endpoint of the backend that the rule has selected, and
+//! contains no address. Its key is derived from the UIDs of the Pod and the Service, which the replicas of a cluster
+//! share and clients do not know: pins stay valid in all replicas and after a restart, and clients cannot create one.
+
+mod endpoints;
+mod token;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderName;
+
+use super::Upstream;
+pub use endpoints::EndpointIdentities;
+pub(super) use endpoints::SessionEndpoints;
+use token::SessionToken;
+
+/// How a rule or the policy of a Service keeps sessions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionSettings {
+    /// A hash of the name of the rule or Service that has the setting.
+    pub scope: u64,
+    pub carrier: SessionCarrier,
+    /// A session ends after this time, even if it is in use.
+    pub absolute_timeout: Option<Duration>,
+}
+
+/// Where a request and a response contain the session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SessionCarrier {
+    Cookie {
+        name: Box<str>,
+        /// What follows the value in `Set-Cookie`, except `Secure`: `; Path=/; HttpOnly; SameSite=Strict`.
+        attributes: Box<str>,
+    },
+    Header(HeaderName),
+}
+
+/// Text for dumps: `cookie name; Path=/; HttpOnly; SameSite=Strict, for 1h`, or `header name`.
+impl fmt::Display for SessionSettings {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.carrier {
+            SessionCarrier::Cookie { name, attributes } => write!(formatter, "cookie {name}{attributes}")?,
+            SessionCarrier::Header(name) => write!(formatter, "header {name}")?,
+        }
+        self.absolute_timeout.map_or(Ok(()), |timeout| write!(formatter, ", for {timeout:?}"))
+    }
+}
+
+/// The session of one request.
+#[derive(Debug)]
+pub struct RequestSession {
+    settings: Arc<SessionSettings>,
+    /// What the client has sent; empty if that was not a token.
+    token: SessionToken,
+    /// The endpoint of the session, if it is healthy.
+    endpoint: Option<SocketAddr>,
+}
+
+impl RequestSession {
+    /// Reads the session from values that a client has sent. The first value that names a healthy endpoint counts;
+    /// if there is none, the first token. `now`: seconds since 1970.
+    pub fn read<'v>(
+        settings: Arc<SessionSettings>,
+        upstream: &Upstream,
+        values: impl Iterator<Item = &'v [u8]>,
+        now: u32,
+    ) -> Self {
+        let endpoints = upstream.session_endpoints();
+        let mut first = None;
+        for token in values.take(MAX_VALUES).filter_map(SessionToken::parse) {
+            let endpoint = endpoints.as_ref().and_then(|endpoints| endpoints.pinned(&settings, &token, now));
+            if endpoint.is_some() {
+                return RequestSession { settings, token, endpoint };
+            }
+            first.get_or_insert(token);
+        }
+        RequestSession { settings, token: first.unwrap_or_default(), endpoint: None }
+    }
+
+    /// The endpoint for the first attempt.
+    pub fn endpoint(&self) -> Option<SocketAddr> {
+        self.endpoint
+    }
+
+    pub fn carrier(&self) -> &SessionCarrier {
+        &self.settings.carrier
+    }
+
+    /// The value for the client after this endpoint has responded. `None` if the client has it already, or if the
+    /// endpoint was removed meanwhile.
+    pub fn new_value(&self, upstream: &Upstream, endpoint: SocketAddr, now: u32) -> Option<String> {
+        if self.endpoint == Some(endpoint) {
+            return None;
+        }
+        let endpoints = upstream.session_endpoints();
+        let pin = endpoints.as_ref()?.pin(&self.settings, endpoint, now)?;
+        Some(self.token.with_pin(pin).encode())
+    }
+}
+
+/// How many values of one name are read. Browsers send several cookies of one name if their paths differ.
+const MAX_VALUES: usize = 4;
+
+#[cfg(test)]
+mod tests {
+    use super::super::{EndpointAddress, Endpoints, UpstreamKey};
+    use super::*;
+
+    const NOW: u32 = 1_000_000;
+
+    /// Like a hash, `scope` differs in the half by which pins are distinguished.
+    fn settings(scope: u64) -> Arc<SessionSettings> {
+        let carrier = SessionCarrier::Header(HeaderName::from_static("x-session"));
+        Arc::new(SessionSettings { scope: scope << 32, carrier, absolute_timeout: Some(Duration::from_secs(60)) })
+    }
+
+    fn address(number: u8) -> SocketAddr {
+        SocketAddr::from(([10, 0, 0, number], 80))
+    }
+
+    /// An upstream whose endpoints are Pods named after the number of their address.
+    fn upstream(service: &str, numbers: &[u8]) -> Upstream {
+        let key = UpstreamKey { namespace: "ns".into(), service: service.into(), port: 80, ..UpstreamKey::default() };
+        let upstream = Upstream::new(key);
+        upstream.keep_sessions();
+        set_pods(&upstream, numbers.iter().map(|number| (*number, format!("pod-{number}"))));
+        upstream
+    }
+
+    fn set_pods(upstream: &Upstream, pods: impl Iterator<Item = (u8, String)>) {
+        let pods: Vec<(SocketAddr, Arc<str>)> = pods.map(|(number, uid)| (address(number), uid.into())).collect();
+        let addresses = pods.iter().map(|(address, _)| EndpointAddress::Ip(*address)).collect();
+        let identities = EndpointIdentities { service: Some("service".into()), pods: pods.into() };
+        upstream.set_endpoints(Endpoints { addresses, identities, ..Endpoints::default() });
+    }
+
+    fn read(scope: u64, upstream: &Upstream, value: &str, now: u32) -> RequestSession {
+        RequestSession::read(settings(scope), upstream, [value.as_bytes()].into_iter(), now)
+    }
+
+    fn value(scope: u64, upstream: &Upstream, number: u8) -> String {
+        read(scope, upstream, "", NOW).new_value(upstream, address(number), NOW).unwrap()
+    }
+
+    fn endpoint(scope: u64, upstream: &Upstream, value: &str, now: u32) -> Option<SocketAddr> {
+        read(scope, upstream, value, now).endpoint()
+    }
+
+    #[test]
+    fn sessions_are_equal_in_all_processes_and_end_after_their_timeout() {
+        let value = value(1, &upstream("a", &[1, 2]), 2);
+        let other_process = upstream("a", &[1, 2, 3]);
+        for (now, expected) in [(NOW, Some(2)), (NOW + 59, Some(2)), (NOW + 60, None), (NOW - 5, Some(2))] {
+            assert_eq!(endpoint(1, &other_process, &value, now), expected.map(address), "{now}");
+        }
+        assert_eq!(read(1, &other_process, &value, NOW).new_value(&other_process, address(2), NOW), None);
+    }
+
+    #[test]
+    fn changed_values_are_no_session() {
+        let upstream = upstream("a", &[1, 2]);
+        let value = value(1, &upstream, 2);
+        for index in 0..value.len() {
+            for replacement in ["A", "B", "-", "=", "é"] {
+                let mut changed = value.clone();
+                changed.replace_range(index..=index, replacement);
+                if changed != value {
+                    assert_eq!(endpoint(1, &upstream, &changed, NOW), None, "{changed}");
+                }
+            }
+            assert_eq!(endpoint(1, &upstream, &value[..index], NOW), None);
+        }
+    }
+
+    #[test]
+    fn value_of_another_rule_service_or_pod_is_no_session() {
+        let value = value(1, &upstream("a", &[1, 2]), 2);
+        assert_eq!(endpoint(2, &upstream("a", &[1, 2]), &value, NOW), None, "another rule");
+        assert_eq!(endpoint(1, &upstream("b", &[1, 2]), &value, NOW), None, "another Service with the same Pods");
+        let reused = upstream("a", &[]);
+        set_pods(&reused, [(2, "another".to_owned())].into_iter());
+        assert_eq!(endpoint(1, &reused, &value, NOW), None, "another Pod with the address");
+        set_pods(&reused, [(7, "pod-2".to_owned())].into_iter());
+        assert_eq!(endpoint(1, &reused, &value, NOW), Some(address(7)), "the Pod at another address");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn sessions_leave_ejected_endpoints() {
+        let upstream = upstream("a", &[1, 2]);
+        let value = value(1, &upstream, 2);
+        upstream.record_failure(address(2));
+        let session = read(1, &upstream, &value, NOW);
+        assert_eq!(session.endpoint(), None);
+        let moved = session.new_value(&upstream, address(1), NOW).unwrap();
+        assert_eq!(moved.len(), value.len(), "the new pin replaces the old one");
+        upstream.record_success(address(2));
+        assert_eq!(endpoint(1, &upstream, &moved, NOW), Some(address(1)));
+    }
+
+    /// Without it, each request to one backend of a rule would end the session with the other.
+    #[test]
+    fn one_value_has_pins_for_several_backends() {
+        let (a, b) = (upstream("a", &[1, 2]), upstream("b", &[3, 4]));
+        let first = value(1, &a, 2);
+        let both = read(1, &b, &first, NOW).new_value(&b, address(3), NOW).unwrap();
+        assert_eq!(endpoint(1, &a, &both, NOW), Some(address(2)));
+        assert_eq!(endpoint(1, &b, &both, NOW), Some(address(3)));
+    }
+
+    #[test]
+    fn oldest_pin_is_dropped_beyond_the_limit() {
+        let a = upstream("a", &[1]);
+        let mut token = value(0, &a, 1);
+        for scope in 1..=20 {
+            token = read(scope, &a, &token, NOW).new_value(&a, address(1), NOW).unwrap();
+        }
+        let kept: Vec<u64> = (0..=20).filter(|scope| endpoint(*scope, &a, &token, NOW).is_some()).collect();
+        assert_eq!(kept, (5..=20).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn first_valid_one_of_several_values_counts() {
+        let a = upstream("a", &[1, 2]);
+        let (other_rule, valid) = (value(2, &a, 1), value(1, &a, 2));
+        let values = ["", "no token", &other_rule, &valid].into_iter().map(str::as_bytes);
+        assert_eq!(RequestSession::read(settings(1), &a, values, NOW).endpoint(), Some(address(2)));
+        let values = ["", "", "", "", &valid].into_iter().map(str::as_bytes);
+        assert_eq!(RequestSession::read(settings(1), &a, values, NOW).endpoint(), None, "the number is limited");
+    }
+
+    #[test]
+    fn endpoints_without_pods_have_sessions() {
+        let upstream = upstream("a", &[]);
+        let addresses: Vec<_> = [1, 2].map(|number| EndpointAddress::Ip(address(number))).into();
+        let set = |service: Option<&str>| {
+            let identities = EndpointIdentities { service: service.map(Into::into), ..EndpointIdentities::default() };
+            upstream.set_endpoints(Endpoints { addresses: addresses.clone(), identities, ..Endpoints::default() });
+        };
+        set(Some("uid"));
+        let value = value(1, &upstream, 2);
+        assert_eq!(endpoint(1, &upstream, &value, NOW), Some(address(2)));
+        set(Some("another uid"));
+        assert_eq!(endpoint(1, &upstream, &value, NOW), None, "the UID of the Service is part of the key");
+        set(None);
+        assert_eq!(endpoint(1, &upstream, &value, NOW), None);
+    }
+}

@@ -1,0 +1,227 @@
+//! Sessions (GEP-1619): which endpoint gets the requests of a client, and when the client gets a new value.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderName;
+use portico::snapshot::rule::Action;
+use portico::upstream::{BackendTraffic, EndpointAddress, Endpoints, SessionCarrier, SessionSettings, Upstream};
+
+use crate::harness::{
+    Endpoint, Options, TestResponse, TestServer, forward, reserve_address, retries, route, upstream,
+    with_timeouts_and_retries,
+};
+
+/// An endpoint whose responses have this body.
+async fn named_endpoint(name: &str) -> Endpoint {
+    let length = name.len();
+    Endpoint::responding_with(format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{name}")).await
+}
+
+fn cookie(scope: u64) -> SessionSettings {
+    let carrier = SessionCarrier::Cookie { name: "s".into(), attributes: "; Path=/; HttpOnly; SameSite=Strict".into() };
+    SessionSettings { scope, carrier, absolute_timeout: None }
+}
+
+fn with_session(action: Action, settings: SessionSettings) -> Action {
+    let Action::Forward(mut split) = action else { panic!("only a forwarding action has sessions") };
+    split.set_session(Some(Arc::new(settings)));
+    Action::Forward(split)
+}
+
+fn set_endpoints(upstream: &Upstream, addresses: &[SocketAddr], traffic: BackendTraffic) {
+    let mut addresses: Vec<_> = addresses.iter().copied().map(EndpointAddress::Ip).collect();
+    addresses.sort();
+    upstream.set_endpoints(Endpoints { addresses, traffic, ..Endpoints::default() });
+}
+
+async fn get(server: &TestServer, headers: &str) -> TestResponse {
+    server.request(&format!("GET / HTTP/1.1\r\nhost: a\r\n{headers}\r\n")).await
+}
+
+/// The cookie of a response, without its attributes.
+fn new_cookie(response: &TestResponse) -> Option<String> {
+    let cookie = response.head.lines().find_map(|line| line.strip_prefix("set-cookie: "))?;
+    Some(cookie.split(';').next().unwrap().to_owned())
+}
+
+fn body(response: &TestResponse) -> String {
+    String::from_utf8(response.body.clone()).unwrap()
+}
+
+#[tokio::test]
+async fn requests_with_the_cookie_go_to_one_endpoint() {
+    let endpoints = [named_endpoint("a").await, named_endpoint("b").await, named_endpoint("c").await];
+    let web = upstream("web", &endpoints.each_ref().map(|endpoint| endpoint.address));
+    let server =
+        TestServer::with_routes(vec![route(with_session(forward(vec![(1, Arc::clone(&web))]), cookie(1)))]).await;
+    let first = get(&server, "").await;
+    let set_cookie = first.head.lines().find(|line| line.starts_with("set-cookie")).unwrap();
+    assert!(set_cookie.ends_with("; Path=/; HttpOnly; SameSite=Strict"), "plain text has no Secure: {set_cookie}");
+    let cookie_field = format!("cookie: x=y; {}\r\n", new_cookie(&first).unwrap());
+    for _ in 0..50 {
+        let response = get(&server, &cookie_field).await;
+        assert_eq!((body(&response), new_cookie(&response)), (body(&first), None));
+    }
+    // Without the cookie, requests are balanced.
+    let mut bodies: Vec<_> = Vec::new();
+    for _ in 0..3 {
+        bodies.push(body(&get(&server, "").await));
+    }
+    bodies.sort();
+    assert_eq!(bodies, ["a", "b", "c"]);
+    // The endpoint gets the cookie, too.
+    let requests = endpoints.iter().flat_map(|endpoint| endpoint.log.requests());
+    assert_eq!(requests.filter(|request| request.contains("cookie: x=y; s=")).count(), 50);
+}
+
+#[tokio::test]
+async fn another_process_and_another_snapshot_know_the_session() {
+    let endpoints = [named_endpoint("a").await, named_endpoint("b").await];
+    let addresses = endpoints.each_ref().map(|endpoint| endpoint.address);
+    let routes = || vec![route(with_session(forward(vec![(1, upstream("web", &addresses))]), cookie(1)))];
+    let (server, replica) = (TestServer::with_routes(routes()).await, TestServer::with_routes(routes()).await);
+    let first = get(&server, "").await;
+    let cookie_field = format!("cookie: {}\r\n", new_cookie(&first).unwrap());
+    server.replace_routes(routes());
+    for server in [&server, &replica, &server, &replica] {
+        let response = get(server, &cookie_field).await;
+        assert_eq!((body(&response), new_cookie(&response)), (body(&first), None));
+    }
+}
+
+#[tokio::test]
+async fn invalid_values_get_a_new_session() {
+    let endpoint = named_endpoint("a").await;
+    let web = upstream("web", &[endpoint.address]);
+    let server = TestServer::with_routes(vec![route(with_session(forward(vec![(1, web)]), cookie(1)))]).await;
+    let valid = new_cookie(&get(&server, "").await).unwrap();
+    let (start, last) = valid.split_at(valid.len() - 5);
+    let changed = format!("{start}{}{}", if last.starts_with('A') { 'B' } else { 'A' }, &last[1..]);
+    for value in ["s=", "s=127.0.0.1:80", &changed, &"s=AQ".repeat(40), "other=1"] {
+        let response = get(&server, &format!("cookie: {value}\r\n")).await;
+        assert_eq!(response.status, 200, "{value}");
+        assert!(new_cookie(&response).is_some(), "{value}");
+    }
+    // A valid one counts, wherever it is.
+    let response = get(&server, &format!("cookie: {changed}\r\ncookie: x=1; {valid}\r\n")).await;
+    assert_eq!(new_cookie(&response), None);
+}
+
+#[tokio::test]
+async fn sessions_of_a_header_are_sent_in_that_header() {
+    let endpoints = [named_endpoint("a").await, named_endpoint("b").await];
+    let web = upstream("web", &endpoints.each_ref().map(|endpoint| endpoint.address));
+    let carrier = SessionCarrier::Header(HeaderName::from_static("x-session"));
+    let settings = SessionSettings { carrier, absolute_timeout: Some(Duration::from_secs(3600)), ..cookie(1) };
+    let server = TestServer::with_routes(vec![route(with_session(forward(vec![(1, web)]), settings))]).await;
+    let first = get(&server, "").await;
+    let session = first.head.lines().find(|line| line.starts_with("x-session: ")).unwrap();
+    for _ in 0..10 {
+        let response = get(&server, &format!("{session}\r\n")).await;
+        assert_eq!(body(&response), body(&first));
+        assert!(!response.head.contains("x-session") && !response.head.contains("set-cookie"), "{}", response.head);
+    }
+}
+
+#[tokio::test]
+async fn weights_are_kept_and_each_backend_has_its_endpoint() {
+    let endpoints = [
+        named_endpoint("a1").await,
+        named_endpoint("a2").await,
+        named_endpoint("b1").await,
+        named_endpoint("b2").await,
+    ];
+    let address = |index: usize| endpoints[index].address;
+    let backends = vec![(7, upstream("a", &[address(0), address(1)])), (3, upstream("b", &[address(2), address(3)]))];
+    let server = TestServer::with_routes(vec![route(with_session(forward(backends), cookie(1)))]).await;
+    let mut jar = String::new();
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    for _ in 0..100 {
+        let response = get(&server, &format!("cookie: {jar}\r\n")).await;
+        *counts.entry(body(&response)).or_default() += 1;
+        jar = new_cookie(&response).unwrap_or(jar);
+    }
+    let shares: Vec<_> = counts.iter().map(|(name, count)| (&name[..1], *count)).collect();
+    assert_eq!(shares, [("a", 70), ("b", 30)], "one endpoint of each: {counts:?}");
+}
+
+#[tokio::test]
+async fn client_of_a_failed_or_removed_endpoint_gets_another_one() {
+    let (dead, _reserved) = reserve_address();
+    let (alive, other) = (named_endpoint("alive").await, named_endpoint("other").await);
+    let web = upstream("web", &[dead]);
+    let server =
+        TestServer::with_routes(vec![route(with_session(forward(vec![(1, Arc::clone(&web))]), cookie(1)))]).await;
+    // A session with the dead endpoint, as if it had been alive.
+    let settings = Arc::new(cookie(1));
+    let issued = portico::upstream::RequestSession::read(settings, &web, [].into_iter(), 1);
+    let session = format!("s={}", issued.new_value(&web, dead, 1).unwrap());
+    set_endpoints(&web, &[dead, alive.address], BackendTraffic::default());
+    let moved = get(&server, &format!("cookie: {session}\r\n")).await;
+    assert_eq!(body(&moved), "alive");
+    let session = new_cookie(&moved).unwrap();
+    let response = get(&server, &format!("cookie: {session}\r\n")).await;
+    assert_eq!((body(&response), new_cookie(&response)), ("alive".to_owned(), None));
+    set_endpoints(&web, &[other.address], BackendTraffic::default());
+    let moved = get(&server, &format!("cookie: {session}\r\n")).await;
+    assert_eq!(body(&moved), "other");
+    assert!(new_cookie(&moved).is_some());
+}
+
+#[tokio::test]
+async fn retry_moves_the_session() {
+    let failing = Endpoint::responding_with("HTTP/1.1 503 X\r\ncontent-length: 0\r\n\r\n").await;
+    let web = upstream("web", &[failing.address]);
+    let action = |upstream| with_session(forward(vec![(1, upstream)]), cookie(1));
+    let policy = retries(1, &[503]);
+    let routes = vec![route(with_timeouts_and_retries(action(Arc::clone(&web)), policy))];
+    let server = TestServer::with_routes(routes).await;
+    let failed = get(&server, "").await;
+    assert_eq!(failed.status, 503);
+    let session = new_cookie(&failed).unwrap();
+    let healthy = named_endpoint("healthy").await;
+    set_endpoints(&web, &[failing.address, healthy.address], BackendTraffic::default());
+    let requests = failing.log.requests().len();
+    let retried = get(&server, &format!("cookie: {session}\r\n")).await;
+    assert_eq!((retried.status, failing.log.requests().len()), (200, requests + 1), "the session decides first");
+    let response = get(&server, &format!("cookie: {}\r\n", new_cookie(&retried).unwrap())).await;
+    assert_eq!((body(&response), failing.log.requests().len()), ("healthy".to_owned(), requests + 1));
+}
+
+#[tokio::test]
+async fn rule_precedes_the_sessions_of_the_service() {
+    let endpoint = named_endpoint("a").await;
+    let web = upstream("web", &[endpoint.address]);
+    let carrier = SessionCarrier::Header(HeaderName::from_static("x-service"));
+    let session = Some(Arc::new(SessionSettings { carrier, ..cookie(2) }));
+    set_endpoints(&web, &[endpoint.address], BackendTraffic { session, ..BackendTraffic::default() });
+    let action = || forward(vec![(1, Arc::clone(&web))]);
+    let server = TestServer::with_routes(vec![route(action())]).await;
+    let response = get(&server, "").await;
+    assert!(response.head.contains("x-service: ") && new_cookie(&response).is_none(), "{}", response.head);
+    server.replace_routes(vec![route(with_session(action(), cookie(1)))]);
+    let response = get(&server, "").await;
+    assert!(!response.head.contains("x-service: ") && new_cookie(&response).is_some(), "{}", response.head);
+    server.replace_routes(vec![route(action())]);
+    set_endpoints(&web, &[endpoint.address], BackendTraffic::default());
+    let response = get(&server, "").await;
+    assert!(!response.head.contains("x-service: ") && new_cookie(&response).is_none(), "{}", response.head);
+}
+
+#[tokio::test]
+async fn cookies_are_secure_if_the_client_uses_https() {
+    let endpoint = named_endpoint("a").await;
+    let web = upstream("web", &[endpoint.address]);
+    let options = Options { trusted: vec!["127.0.0.1/32"], ..Options::default() };
+    let routes = vec![route(with_session(forward(vec![(1, web)]), cookie(1)))];
+    let server = TestServer::with_options(options, routes).await;
+    for (headers, is_secure) in [("", false), ("x-forwarded-proto: https\r\n", true)] {
+        let response = get(&server, headers).await;
+        let cookie = response.head.lines().find(|line| line.starts_with("set-cookie")).unwrap();
+        let expected = if is_secure { "; SameSite=Strict; Secure" } else { "; SameSite=Strict" };
+        assert!(cookie.ends_with(expected), "{cookie}");
+    }
+}
