@@ -75,7 +75,8 @@ impl SessionEndpoints {
         SessionEndpoints { upstream: first_number(&upstream), by_hash, by_address }
     }
 
-    /// The healthy endpoint that a token names, if its pin is valid.
+    /// The endpoint that a token names, if its pin is valid. An ejected one counts only if all are ejected, so that a
+    /// short interruption of the network does not end all sessions.
     pub(super) fn pinned(&self, settings: &SessionSettings, token: &SessionToken, now: u32) -> Option<SocketAddr> {
         let pin = token.pin(self.scope(settings))?;
         let is_expired = settings.absolute_timeout.is_some_and(|timeout| {
@@ -86,8 +87,10 @@ impl SessionEndpoints {
             return None;
         }
         let start = self.by_hash.partition_point(|endpoint| endpoint.hash < pin.endpoint);
-        let mut named = self.by_hash[start..].iter().take_while(|endpoint| endpoint.hash == pin.endpoint);
-        let endpoint = named.find(|endpoint| endpoint.health.is_healthy())?;
+        let named = || self.by_hash[start..].iter().take_while(|endpoint| endpoint.hash == pin.endpoint);
+        let is_healthy = |endpoint: &&PinnableEndpoint| endpoint.health.is_healthy();
+        let ejected = || if self.by_hash.iter().any(|endpoint| is_healthy(&endpoint)) { None } else { named().next() };
+        let endpoint = named().find(is_healthy).or_else(ejected)?;
         let expected = self.tag(settings, endpoint, pin.created);
         verify_slices_are_equal(&expected, &pin.tag).is_ok().then_some(endpoint.address)
     }

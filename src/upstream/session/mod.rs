@@ -62,12 +62,12 @@ pub struct RequestSession {
     settings: Arc<SessionSettings>,
     /// What the client has sent; empty if that was not a token.
     token: SessionToken,
-    /// The endpoint of the session, if it is healthy.
+    /// The endpoint of the session, if it can be used.
     endpoint: Option<SocketAddr>,
 }
 
 impl RequestSession {
-    /// Reads the session from values that a client has sent. The first value that names a healthy endpoint counts;
+    /// Reads the session from values that a client has sent. The first value that names a usable endpoint counts;
     /// if there is none, the first token. `now`: seconds since 1970.
     pub fn read<'v>(
         settings: Arc<SessionSettings>,
@@ -203,7 +203,10 @@ mod tests {
         assert_eq!(session.endpoint(), None);
         let moved = session.new_value(&upstream, address(1), NOW).unwrap();
         assert_eq!(moved.len(), value.len(), "the new pin replaces the old one");
+        upstream.record_failure(address(1));
+        assert_eq!(endpoint(1, &upstream, &value, NOW), Some(address(2)), "all are ejected");
         upstream.record_success(address(2));
+        upstream.record_success(address(1));
         assert_eq!(endpoint(1, &upstream, &moved, NOW), Some(address(1)));
     }
 
