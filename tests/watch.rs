@@ -604,6 +604,37 @@ async fn only_named_namespaces_are_watched() {
     site.wait_until("a change in one is seen", |site| site.routes().len() == 1).await;
 }
 
+/// `certificates.k8s.io/v1` has the kind since Kubernetes 1.37, and v1beta1 has it before, if it is enabled.
+#[tokio::test]
+async fn trust_bundles_are_watched_where_they_are_served() {
+    let bundle = |text: &str| json!({"metadata": {"name": "roots"}, "spec": {"trustBundle": text}});
+    for versions in [&["v1", "v1beta1"][..], &["v1beta1"]] {
+        let api = FakeApiServer::start().await;
+        for version in versions {
+            api.serve(&format!("certificates.k8s.io/{version}"), "clustertrustbundles", false);
+        }
+        api.put("clustertrustbundles", bundle(&"x".repeat(1 << 20)));
+        let mut site = WatchSite::start(&api).await;
+        let length = |site: &WatchSite| {
+            let bundle = site.store.cluster_trust_bundles.get(&ObjectKey::cluster("roots"));
+            bundle.map(|bundle| bundle.spec.trust_bundle.len())
+        };
+        site.wait_until("the bundle is listed", |site| site.complete && length(site) == Some(1 << 20)).await;
+        assert_eq!(site.installed.versions[&Kind::ClusterTrustBundle], versions[0]);
+        assert!(site.installed.has(Kind::ClusterTrustBundle) && !site.installed.has(Kind::Gateway));
+        api.put("clustertrustbundles", bundle("new"));
+        site.wait_until("the change arrives", |site| length(site) == Some(3)).await;
+        api.delete("clustertrustbundles", "", "roots");
+        site.wait_until("the deletion arrives", |site| length(site).is_none()).await;
+    }
+    let api = FakeApiServer::start().await;
+    api.serve("certificates.k8s.io/v1", "certificatesigningrequests", false);
+    let mut site = WatchSite::start(&api).await;
+    site.wait_until("everything else is listed", |site| site.complete).await;
+    assert!(!site.installed.has(Kind::ClusterTrustBundle));
+    assert!(api.requests("/apis/certificates.k8s.io/v1/clustertrustbundles").is_empty(), "it is not watched blindly");
+}
+
 #[tokio::test]
 async fn expired_tokens_are_reported_and_fresh_ones_used() {
     let api = FakeApiServer::start().await;

@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 
 pub const GATEWAY_GROUP: &str = "gateway.networking.k8s.io";
 pub const GATEWAY_X_GROUP: &str = "gateway.networking.x-k8s.io";
+pub const CERTIFICATES_GROUP: &str = "certificates.k8s.io";
 pub const DISCOVERY_GROUP: &str = "discovery.k8s.io";
 pub const NETWORKING_GROUP: &str = "networking.k8s.io";
 /// Group of Kong's resources; unchanged, so that existing manifests work.
@@ -96,6 +97,10 @@ macro_rules! for_each_kind {
                 Secret, "secrets", ["v1"], Namespaced, Ignored, Referenced, in secrets;
                 ConfigMap, "configmaps", ["v1"], Namespaced, Ignored, Referenced, in config_maps;
                 Namespace, "namespaces", ["v1"], Cluster, Ignored, Whole, in namespaces;
+            }
+            Kubernetes core CERTIFICATES_GROUP {
+                ClusterTrustBundle, "clustertrustbundles", ["v1", "v1beta1"],
+                    Cluster, Ignored, Whole, in cluster_trust_bundles;
             }
         }
     };

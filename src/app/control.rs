@@ -46,6 +46,8 @@ pub(super) struct Control {
     verdicts: Verdicts,
     /// Which of the supported kinds the cluster has; `None` without a cluster.
     installed: Option<Arc<InstalledApis>>,
+    /// The supported kinds that the cluster does not have.
+    absent_kinds: BTreeSet<Kind>,
     /// Errors that running plugins report about the objects that configure them.
     plugin_diagnostics: BTreeMap<String, Diagnostic>,
     /// Previous verdicts of changed objects, since the last `take_verdict_changes`.
@@ -98,6 +100,7 @@ impl Control {
             binds: BTreeMap::new(),
             verdicts: Verdicts::new(),
             installed: None,
+            absent_kinds: BTreeSet::new(),
             plugin_diagnostics: BTreeMap::new(),
             previous_verdicts: BTreeMap::new(),
         }
@@ -137,6 +140,7 @@ impl Control {
         static NONE: BTreeSet<Kind> = BTreeSet::new();
         let unreadable_kinds =
             self.installed.as_ref().map_or(&NONE, |installed| &installed.unreadable_before_first_list);
+        let absent_kinds = &self.absent_kinds;
         let (controllers, upstreams, plugin_factory) = (&self.controllers, &self.upstreams, &self.plugin_factory);
         let IngressConfig { classes, settings: ingress } = &self.ingresses;
         let inputs = CompileInputs {
@@ -147,6 +151,7 @@ impl Control {
             plugin_factory,
             ingress,
             unreadable_kinds,
+            absent_kinds,
             budgets: &self.budgets,
         };
         let compiled = self.compiler.compile(CompileContext::new(&self.store, &inputs), &changes);
@@ -283,6 +288,12 @@ impl Control {
         if has_changed(Kind::GatewayClass) {
             self.uncompiled.extend(self.store.gateways.keys().map(|key| ObjectId::new(Kind::Gateway, key.clone())));
         }
+        let absent: BTreeSet<Kind> = Kind::ALL.iter().copied().filter(|kind| !installed.has(*kind)).collect();
+        // A reference to an object of an absent kind has another diagnostic than one to a missing object.
+        for kind in self.absent_kinds.symmetric_difference(&absent) {
+            self.uncompiled.extend(self.store.dependency_index().referenced(*kind).cloned());
+        }
+        self.absent_kinds = absent;
         self.installed = Some(installed);
         let classes: Vec<_> = self.verdicts.keys().filter(|id| id.kind == Kind::GatewayClass).cloned().collect();
         for id in classes {

@@ -37,10 +37,10 @@ impl AffectedObjects {
     /// The Services that changed EndpointSlices and policies refer to now or referred to before.
     fn services(&mut self, store: &Store, changes: &Changes) -> BTreeMap<ObjectKey, ServiceChange> {
         let mut services: BTreeMap<ObjectKey, ServiceChange> = BTreeMap::new();
-        // The content of a ConfigMap is part of the policies that refer to it.
-        let maps = changes.iter().filter(|id| id.kind == Kind::ConfigMap);
+        // The authorities in an object are part of the policies that refer to it.
+        let bundles = changes.iter().filter(|id| matches!(id.kind, Kind::ConfigMap | Kind::ClusterTrustBundle));
         let index = store.dependency_index();
-        let policies = maps.flat_map(|map| index.dependents_of_kind(map, Kind::BackendTlsPolicy));
+        let policies = bundles.flat_map(|bundle| index.dependents_of_kind(bundle, Kind::BackendTlsPolicy));
         for id in changes.iter().chain(policies) {
             let reason = match id.kind {
                 Kind::EndpointSlice => ServiceChange::Endpoints,

@@ -1,8 +1,10 @@
-//! Reads the certificates of trusted authorities from PEM text, and from ConfigMaps.
+//! Reads the certificates of trusted authorities from PEM text, and from the ConfigMaps and ClusterTrustBundles that
+//! policies and Gateways refer to.
 
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
+use super::CompileContext;
 use super::missing_object::missing_object;
 use crate::api::kind::CORE_GROUP;
 use crate::api::{Kind, ObjectKey};
@@ -45,8 +47,49 @@ pub(super) fn are_authorities(certificates: &[CertificateDer<'_>]) -> bool {
     })
 }
 
-/// The certificates under `ca.crt` of a ConfigMap, at least one. The diagnostic about the ConfigMap has no field.
-pub(super) fn from_config_map(store: &Store, key: &ObjectKey) -> Result<Vec<CertificateDer<'static>>, Diagnostic> {
+/// Why a reference leads to no authorities.
+pub(super) enum AuthorityProblem {
+    /// The kind has no authorities, or the cluster does not have the kind.
+    Kind(Diagnostic),
+    Object(Diagnostic),
+}
+
+/// The kind of an object with authorities; `None` for other kinds.
+pub(super) fn authority_kind(group: &str, kind: &str) -> Option<Kind> {
+    Kind::find(group, kind).filter(|kind| matches!(kind, Kind::ConfigMap | Kind::ClusterTrustBundle))
+}
+
+/// The certificates in the object to which a reference at `field` leads, at least one. `namespace`: that of a
+/// ConfigMap.
+pub(super) fn read(
+    cx: CompileContext<'_>,
+    group: &str,
+    kind: &str,
+    namespace: &str,
+    name: &str,
+    field: &str,
+) -> Result<Vec<CertificateDer<'static>>, AuthorityProblem> {
+    let read = match authority_kind(group, kind) {
+        Some(Kind::ConfigMap) => from_config_map(cx.store, &ObjectKey::new(namespace, name)),
+        Some(_) => {
+            let key = ObjectKey::cluster(name);
+            if cx.inputs.absent_kinds.contains(&Kind::ClusterTrustBundle)
+                && !cx.store.cluster_trust_bundles.contains_key(&key)
+            {
+                let message = "the cluster does not serve ClusterTrustBundles";
+                let remedy = "refer to a ConfigMap, or use a cluster that serves certificates.k8s.io/v1 \
+                              ClusterTrustBundles, as Kubernetes 1.37 does";
+                return Err(AuthorityProblem::Kind(Diagnostic::error(format!("{field}.kind"), message, remedy)));
+            }
+            from_trust_bundle(cx, &key)
+        }
+        None => return Err(AuthorityProblem::Kind(unsupported_kind(group, kind, field))),
+    };
+    read.map_err(|problem| AuthorityProblem::Object(problem.at(format!("{field}.name"))))
+}
+
+/// The certificates under `ca.crt`. The diagnostic about the ConfigMap has no field.
+fn from_config_map(store: &Store, key: &ObjectKey) -> Result<Vec<CertificateDer<'static>>, Diagnostic> {
     let invalid = |predicate: &str, remedy: &str| Diagnostic::of_object(format!("ConfigMap {key} {predicate}"), remedy);
     let map = store.config_maps.get(key).ok_or_else(|| missing_object(store, "", Kind::ConfigMap, key))?;
     let bundle = map.data.get("ca.crt").filter(|bundle| !bundle.is_empty());
@@ -54,12 +97,29 @@ pub(super) fn from_config_map(store: &Store, key: &ObjectKey) -> Result<Vec<Cert
     parse(bundle.as_bytes()).map_err(|CaBundleProblem { predicate, remedy }| invalid(predicate, remedy))
 }
 
-/// The diagnostic for a reference at `field` to an object that is not a ConfigMap.
-pub(super) fn unsupported_kind(group: &str, kind: &str, field: &str) -> Diagnostic {
+/// All certificates of a ClusterTrustBundle. The diagnostic about it has no field.
+fn from_trust_bundle(cx: CompileContext<'_>, key: &ObjectKey) -> Result<Vec<CertificateDer<'static>>, Diagnostic> {
+    let kind = Kind::ClusterTrustBundle;
+    let Some(bundle) = cx.store.cluster_trust_bundles.get(key) else {
+        if cx.inputs.unreadable_kinds.contains(&kind) {
+            let message = format!("{kind} {key} cannot be read");
+            let remedy = "let Portico's ClusterRole list and watch clustertrustbundles; the log has the reason of \
+                          the failure";
+            return Err(Diagnostic::of_object(message, remedy));
+        }
+        return Err(missing_object(cx.store, "", kind, key));
+    };
+    parse(bundle.spec.trust_bundle.as_bytes()).map_err(|CaBundleProblem { predicate, remedy }| {
+        Diagnostic::of_object(format!("{kind} {key} {predicate}"), remedy)
+    })
+}
+
+/// The diagnostic for a reference at `field` to an object of another kind.
+fn unsupported_kind(group: &str, kind: &str, field: &str) -> Diagnostic {
     let (subfield, found) =
         if group == CORE_GROUP { ("kind", kind.to_owned()) } else { ("group", format!("{group}/{kind}")) };
     let message = format!("authorities are not read from objects of kind {found}");
-    Diagnostic::error(format!("{field}.{subfield}"), message, "refer to a ConfigMap")
+    Diagnostic::error(format!("{field}.{subfield}"), message, "refer to a ConfigMap or a ClusterTrustBundle")
 }
 
 const PEM_REMEDY: &str = "store the authority's certificate as a block BEGIN CERTIFICATE";

@@ -46,6 +46,9 @@ pub struct CompileInputs<'a> {
     /// get no requests. If BackendTLSPolicies or GatewayClasses were added or removed, the changes to compile contain
     /// all Services or all Gateways.
     pub unreadable_kinds: &'a BTreeSet<Kind>,
+    /// Kinds that the cluster does not have; manifests may still contain objects of them. If one was added or removed,
+    /// the changes to compile contain all objects of the kind that others refer to.
+    pub absent_kinds: &'a BTreeSet<Kind>,
     pub ingress: &'a IngressSettings,
     /// What objects may expand to.
     pub budgets: &'a Budgets,

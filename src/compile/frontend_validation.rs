@@ -3,16 +3,15 @@
 use rustls::pki_types::CertificateDer;
 use std::sync::Arc;
 
-use super::ca_bundle;
+use super::CompileContext;
+use super::ca_bundle::{self, AuthorityProblem};
 use super::certificates::SecretCache;
 use super::reference_grants::{CrossNamespaceReference, Referrer};
 use super::verdict::Code;
 use crate::api::gateway::{FrontendValidation, Gateway, ObjectReference};
-use crate::api::kind::CORE_GROUP;
 use crate::api::{Kind, Object, ObjectKey};
 use crate::diagnostic::{Diagnostic, Reason};
 use crate::snapshot::client_validation::{ClientValidation, ClientValidationMode};
-use crate::store::Store;
 
 /// The validation that applies to a port, and what is wrong with it.
 pub(super) struct PortValidation {
@@ -27,7 +26,7 @@ pub(super) struct PortValidation {
 impl PortValidation {
     /// `None` if clients of the port are not asked for certificates.
     pub(super) fn of_port(
-        store: &Store,
+        cx: CompileContext<'_>,
         cache: &mut SecretCache,
         gateway: &Object<Gateway>,
         port: u16,
@@ -36,7 +35,7 @@ impl PortValidation {
         let (mut authorities, mut unresolved) = (Vec::new(), Vec::new());
         for (index, reference) in validation.ca_certificate_refs.iter().enumerate() {
             let field = format!("{field}.caCertificateRefs[{index}]");
-            match read_authorities(store, &gateway.meta.key.namespace, reference, &field) {
+            match read_authorities(cx, &gateway.meta.key.namespace, reference, &field) {
                 Ok(certificates) => authorities.extend(certificates),
                 Err(problem) => unresolved.push(problem),
             }
@@ -116,24 +115,32 @@ fn validation_of_port(gateway: &Gateway, port: u16) -> Option<(&FrontendValidati
 }
 
 fn read_authorities(
-    store: &Store,
+    cx: CompileContext<'_>,
     namespace: &str,
     reference: &ObjectReference,
     field: &str,
 ) -> Result<Vec<CertificateDer<'static>>, (Code, Diagnostic)> {
     let ObjectReference { group, kind, name, namespace: target_namespace } = reference;
-    if group != CORE_GROUP || kind != Kind::ConfigMap.name() {
-        let problem = ca_bundle::unsupported_kind(group, kind, field);
-        return Err((Code::ListenerInvalidCaCertificateKind, problem));
-    }
     let target = ObjectKey::new(target_namespace.as_deref().unwrap_or(namespace), name);
-    let from = Referrer { kind: Kind::Gateway, namespace };
-    // Permission is checked before existence, so that a Gateway without permission does not reveal whether the
-    // ConfigMap exists.
-    let crossing = CrossNamespaceReference { from, to: Kind::ConfigMap, target: &target };
-    if !crossing.is_allowed(store) {
-        return Err((Code::ListenerRefNotPermitted, crossing.problem(format!("{field}.namespace"))));
+    match ca_bundle::authority_kind(group, kind) {
+        Some(Kind::ConfigMap) => {
+            let from = Referrer { kind: Kind::Gateway, namespace };
+            // Permission is checked before existence, so that a Gateway without permission does not reveal whether the
+            // ConfigMap exists.
+            let crossing = CrossNamespaceReference { from, to: Kind::ConfigMap, target: &target };
+            if !crossing.is_allowed(cx.store) {
+                return Err((Code::ListenerRefNotPermitted, crossing.problem(format!("{field}.namespace"))));
+            }
+        }
+        Some(_) if target_namespace.is_some() => {
+            let message = "a ClusterTrustBundle is in no namespace";
+            let problem = Diagnostic::error(format!("{field}.namespace"), message, "remove the namespace");
+            return Err((Code::ListenerInvalidCaCertificateRef, problem));
+        }
+        Some(_) | None => {}
     }
-    ca_bundle::from_config_map(store, &target)
-        .map_err(|problem| (Code::ListenerInvalidCaCertificateRef, problem.at(format!("{field}.name"))))
+    ca_bundle::read(cx, group, kind, &target.namespace, name, field).map_err(|problem| match problem {
+        AuthorityProblem::Kind(problem) => (Code::ListenerInvalidCaCertificateKind, problem),
+        AuthorityProblem::Object(problem) => (Code::ListenerInvalidCaCertificateRef, problem),
+    })
 }

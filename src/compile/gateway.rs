@@ -186,7 +186,7 @@ pub(super) fn plan(
     let source = ListenerSource { declared_by: &declared_by, gateway, listeners: &gateway.spec.listeners };
     let conflicts = listener_conflicts::find(&gateway.spec.listeners);
     let (mut listeners, certificates) =
-        listener::plan_all(cx.store, secrets, source, &conflicts, &|port| ports.other_owner(port));
+        listener::plan_all(cx, secrets, source, &conflicts, &|port| ports.other_owner(port));
     listeners.iter_mut().for_each(|listener| ports.assign(listener));
     let can_bind = ports.can_bind();
 

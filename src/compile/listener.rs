@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::CompileContext;
 use super::certificates::{self, SecretCache};
 use super::frontend_validation::{self, PortValidation};
 use super::label_selector;
@@ -125,7 +126,7 @@ pub(super) type OtherOwner<'a> = dyn Fn(TransportPort) -> Option<(IpAddr, Object
 
 /// Plans all listeners of an object. The certificates are returned separately because routes do not depend on them.
 pub(super) fn plan_all(
-    store: &Store,
+    cx: CompileContext<'_>,
     secrets: &mut SecretCache,
     source: ListenerSource<'_>,
     conflicts: &Conflicts,
@@ -134,7 +135,7 @@ pub(super) fn plan_all(
     let (mut plans, mut certificates) = (Vec::new(), Vec::new());
     for (index, listener) in source.listeners.iter().enumerate() {
         let (plan, listener_certificates) =
-            plan(store, secrets, source, index, listener, conflicts.get(&index), other_owner);
+            plan(cx, secrets, source, index, listener, conflicts.get(&index), other_owner);
         plans.push(plan);
         certificates.push(Arc::new(listener_certificates));
     }
@@ -142,7 +143,7 @@ pub(super) fn plan_all(
 }
 
 fn plan(
-    store: &Store,
+    cx: CompileContext<'_>,
     secrets: &mut SecretCache,
     source: ListenerSource<'_>,
     index: usize,
@@ -154,11 +155,11 @@ fn plan(
     let protocol = ListenerProtocol::from_listener(listener);
     let (supported_kinds, kind_problems) = supported_route_kinds(protocol, listener, &field);
     let validation = match protocol {
-        ListenerProtocol::Https => PortValidation::of_port(store, secrets, source.gateway, port(listener)),
+        ListenerProtocol::Https => PortValidation::of_port(cx, secrets, source.gateway, port(listener)),
         _ => None,
     };
     let (certificates, mut certificates_resolved) = match protocol.terminates_tls() {
-        true => resolve_certificates(store, secrets, source.declared_by, listener, &field),
+        true => resolve_certificates(cx.store, secrets, source.declared_by, listener, &field),
         false => (Certificates::default(), Condition::without_diagnostics(Code::ListenerResolvedRefs)),
     };
     let mut client_validation = None;

@@ -71,7 +71,7 @@ pub(super) fn plan(
     }
     let source = ListenerSource { declared_by: &planned.id, gateway, listeners: &set.spec.listeners };
     let (mut listeners, certificates) =
-        listener::plan_all(cx.store, secrets, source, &conflicts, &|port| ports.other_owner(port));
+        listener::plan_all(cx, secrets, source, &conflicts, &|port| ports.other_owner(port));
     let accepted = accepted_condition(plan, &listeners);
     listeners.iter_mut().for_each(|listener| ports.assign(listener));
     let programmed = programmed_condition(plan, ports, &listeners);

@@ -19,6 +19,7 @@ pub struct TestInputs {
     pub classes: Classes,
     pub plugin_factory: PluginFactory,
     pub unreadable_kinds: BTreeSet<Kind>,
+    pub absent_kinds: BTreeSet<Kind>,
     pub ingress: IngressSettings,
     pub budgets: Budgets,
 }
@@ -33,6 +34,7 @@ impl TestInputs {
             classes: Classes::default(),
             plugin_factory: PluginFactory::offline(registry),
             unreadable_kinds: BTreeSet::new(),
+            absent_kinds: BTreeSet::new(),
             ingress: IngressSettings::default(),
             budgets: Budgets::default(),
         }
@@ -46,6 +48,7 @@ impl TestInputs {
             classes: &self.classes,
             plugin_factory: &self.plugin_factory,
             unreadable_kinds: &self.unreadable_kinds,
+            absent_kinds: &self.absent_kinds,
             ingress: &self.ingress,
             budgets: &self.budgets,
         }

@@ -63,3 +63,15 @@ pub struct InstalledApis {
     /// The channel of these CRDs (`gateway.networking.k8s.io/channel`), if they agree on one.
     pub channel: Option<String>,
 }
+
+impl InstalledApis {
+    /// Whether the cluster has a kind, readable or not.
+    pub fn has(&self, kind: Kind) -> bool {
+        self.can_read(kind) || self.unreadable.contains_key(&kind)
+    }
+
+    /// Whether objects of a kind can be read from the cluster.
+    pub fn can_read(&self, kind: Kind) -> bool {
+        self.versions.contains_key(&kind)
+    }
+}

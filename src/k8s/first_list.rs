@@ -31,6 +31,8 @@ impl FirstListWait {
             | Kind::HttpRoute
             | Kind::GrpcRoute
             | Kind::KongClusterPlugin => FirstListWait::Unlimited,
+            // A policy without its authorities sends no requests, and a listener without them accepts no clients.
+            Kind::ClusterTrustBundle => FirstListWait::Limited,
             _ if kind.family() == KindFamily::Kubernetes => FirstListWait::Unlimited,
             _ => FirstListWait::Limited,
         }
@@ -44,7 +46,7 @@ mod tests {
     #[test]
     fn only_kinds_with_definitions_of_their_own_are_left_out() {
         for kind in Kind::ALL {
-            if kind.family() == KindFamily::Kubernetes {
+            if kind.family() == KindFamily::Kubernetes && *kind != Kind::ClusterTrustBundle {
                 assert_eq!(FirstListWait::of(*kind), FirstListWait::Unlimited, "{kind}");
             }
         }
@@ -52,6 +54,7 @@ mod tests {
             (Kind::HttpRoute, FirstListWait::Unlimited),
             (Kind::KongClusterPlugin, FirstListWait::Unlimited),
             (Kind::BackendTlsPolicy, FirstListWait::Limited),
+            (Kind::ClusterTrustBundle, FirstListWait::Limited),
             (Kind::KongPlugin, FirstListWait::Limited),
             (Kind::KongVault, FirstListWait::None),
             (Kind::GrpcRoute, FirstListWait::Unlimited),

@@ -277,8 +277,8 @@ impl Supervisor {
             let kind = scope.kind;
             let (collector, large_objects) = (self.parts.collector.clone(), self.parts.large_objects);
             let sink = ObjectSink { collector, scope, large_objects };
-            // The schema of EndpointSlices limits the size of what their text becomes.
-            if large_objects == LargeObjects::Keep || kind == Kind::EndpointSlice {
+            // The schema of these kinds limits the size of what their text becomes.
+            if large_objects == LargeObjects::Keep || matches!(kind, Kind::EndpointSlice | Kind::ClusterTrustBundle) {
                 self.spawn_watch::<false, true>(subject, target, sink);
             } else {
                 self.spawn_watch::<false, false>(subject, target, sink);

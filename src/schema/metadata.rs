@@ -7,7 +7,9 @@ use serde_json::{Map, Value};
 use super::path::ObjectPath;
 use super::quote::printable;
 use super::report::ViolationReport;
-use super::syntax::{DNS_LABEL, DNS_LABEL_1035, DNS_NAME, Grammar, LABEL_VALUE, QUALIFIED_NAME, check_grammar};
+use super::syntax::{
+    DNS_LABEL, DNS_LABEL_1035, DNS_NAME, Grammar, LABEL_VALUE, NAME_WITH_SIGNER, QUALIFIED_NAME, check_grammar,
+};
 use super::{Channel, kinds};
 use crate::api::Kind;
 
@@ -64,6 +66,7 @@ fn name_grammar(kind: Kind) -> Grammar {
     match kind {
         Kind::Service => DNS_LABEL_1035,
         Kind::Namespace => DNS_LABEL,
+        Kind::ClusterTrustBundle => NAME_WITH_SIGNER,
         _ => DNS_NAME,
     }
 }

@@ -20,6 +20,14 @@ pub(super) const DNS_NAME: Grammar = Grammar {
     example: "web.example.com",
 };
 
+/// A DNS name after an optional signer, whose slashes are colons: `example.com:internal:roots`.
+pub(super) const NAME_WITH_SIGNER: Grammar = Grammar {
+    accepts: is_name_with_signer,
+    description: "lower-case letters, digits, `-` and `.`, each part between dots starting and ending with a letter or \
+        digit, after the name of the signer, if any, with `:` for `/`",
+    example: "example.com:internal:roots",
+};
+
 /// A DNS label as in RFC 1035, which starts with a letter: `web-1`.
 pub(super) const DNS_LABEL_1035: Grammar = Grammar {
     accepts: is_dns_label_1035,
@@ -84,6 +92,10 @@ fn is_dns_name(text: &str) -> bool {
     // The API server limits the length of the whole name, and not that of each label.
     text.len() <= 253
         && text.split('.').all(|label| is_words(label, |byte| byte.is_ascii_lowercase() || byte.is_ascii_digit(), b"-"))
+}
+
+fn is_name_with_signer(text: &str) -> bool {
+    text.split(':').all(is_dns_name)
 }
 
 fn is_qualified_name(text: &str) -> bool {

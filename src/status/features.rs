@@ -3,15 +3,17 @@
 //! A feature is listed only if it is implemented completely and passes the conformance tests. Names that the installed
 //! release does not define are left out, because other programs compare the list with that release.
 
+use crate::api::Kind;
+
 /// The names to report with the CRDs of release 1.`minor`, of the experimental or the standard channel. They are
-/// sorted, as the API requires.
-pub(super) fn supported(minor: u32, is_experimental: bool) -> Vec<&'static str> {
+/// sorted, as the API requires. `has_kind`: whether the cluster has a kind that a feature needs.
+pub(super) fn supported(minor: u32, is_experimental: bool, has_kind: impl Fn(Kind) -> bool) -> Vec<&'static str> {
     if minor < FIRST_WITH_FEATURES {
         return Vec::new();
     }
     let defined = FEATURES.iter().filter(|feature| {
         let first_minor = if is_experimental { feature.since } else { feature.standard_since };
-        first_minor <= minor && minor <= feature.until
+        first_minor <= minor && minor <= feature.until && feature.needs.is_none_or(&has_kind)
     });
     let mut names: Vec<_> = defined.map(|feature| feature.name).collect();
     names.sort_unstable();
@@ -30,6 +32,8 @@ struct Feature {
     standard_since: u32,
     /// The minor version of the last release that defines the name.
     until: u32,
+    /// A kind that is not part of the Gateway API, and that not every cluster has.
+    needs: Option<Kind>,
 }
 
 /// A feature of all releases that list features.
@@ -39,12 +43,14 @@ const fn feature(name: &'static str) -> Feature {
 
 /// A feature that both channels have since this minor version.
 const fn since(minor: u32, name: &'static str) -> Feature {
-    Feature { name, since: minor, standard_since: minor, until: u32::MAX }
+    Feature { name, since: minor, standard_since: minor, until: u32::MAX, needs: None }
 }
 
 const FEATURES: &[Feature] = &[
     feature("BackendTLSPolicy"),
     feature("BackendTLSPolicySANValidation"),
+    // Both channels have the fields. The feature is experimental, but the standard channel does not drop them.
+    Feature { needs: Some(Kind::ClusterTrustBundle), ..since(7, "ClusterTrustBundle") },
     feature("Gateway"),
     feature("GRPCRoute"),
     feature("HTTPRoute"),
@@ -111,10 +117,10 @@ mod tests {
             (5, true, 40, Some("HTTPRoute308RedirectStatusCode"), Some("HTTPRouteRetryConnectionError")),
             (6, true, 43, Some("HTTPRouteRetryConnectionError"), Some("HTTPRouteRetryCodes")),
             (6, false, 42, Some("HTTPRouteCORS"), Some("HTTPRouteRetryConnectionError")),
-            (7, true, 50, Some("GatewayInfrastructure"), Some("GatewayInfrastructurePropagation")),
-            (7, false, 50, Some("HTTPRouteRetryCodes"), Some("GatewayListenerFilters")),
+            (7, true, 51, Some("GatewayInfrastructure"), Some("GatewayInfrastructurePropagation")),
+            (7, false, 51, Some("HTTPRouteRetryCodes"), Some("GatewayListenerFilters")),
         ] {
-            let names = supported(minor, experimental);
+            let names = supported(minor, experimental, |_| true);
             let context = format!("1.{minor}, experimental: {experimental}: {names:?}");
             assert_eq!(names.len(), count, "{context}");
             assert!(names.is_sorted_by(|left, right| left < right), "{context}");
@@ -124,13 +130,24 @@ mod tests {
         }
     }
 
-    /// Of the 50 features, 7 are core features of a profile, and of the others 26 belong to HTTPRoute, 10 to Gateway, 1
-    /// to ListenerSet, and 2 each to BackendTLSPolicy, GRPCRoute and TLSRoute.
+    /// Of the 51 features, 7 are core features of a profile, and of the others 26 belong to HTTPRoute, 10 to Gateway, 2
+    /// each to BackendTLSPolicy, GRPCRoute and TLSRoute, and the others are ListenerSet and ClusterTrustBundle.
     #[test]
     fn newest_release_gets_all_features() {
-        let names = supported(7, true);
+        let names = supported(7, true, |_| true);
         let core = ["Gateway", "GRPCRoute", "HTTPRoute", "ReferenceGrant", "TCPRoute", "TLSRoute", "UDPRoute"];
         assert_eq!(names.iter().filter(|name| core.contains(name)).count(), 7);
         assert_eq!(names.iter().filter(|name| name.starts_with("HTTPRoute") && !core.contains(name)).count(), 26);
+    }
+
+    #[test]
+    fn trust_bundles_are_a_feature_only_where_they_exist() {
+        for (minor, exists, expected) in [(7, true, true), (7, false, false), (6, true, false)] {
+            for is_experimental in [true, false] {
+                let names = supported(minor, is_experimental, |kind| kind == Kind::ClusterTrustBundle && exists);
+                assert_eq!(names.contains(&"ClusterTrustBundle"), expected, "1.{minor} {exists} {is_experimental}");
+                assert!(names.contains(&"BackendTLSPolicy"));
+            }
+        }
     }
 }

@@ -33,7 +33,8 @@ pub fn apply_installed(verdict: &Verdict, installed: &InstalledApis) -> Option<V
     }
     combined.conditions.push(version_condition(installed.bundle_version.as_deref(), minor));
     let is_experimental = installed.channel.as_deref() == Some("experimental");
-    combined.supported_features = minor.map_or_else(Vec::new, |minor| features::supported(minor, is_experimental));
+    combined.supported_features = minor
+        .map_or_else(Vec::new, |minor| features::supported(minor, is_experimental, |kind| installed.can_read(kind)));
     Some(combined)
 }
 

@@ -125,9 +125,7 @@ pub(super) fn dependencies(object: &AnyObject) -> Vec<Dependency> {
         AnyObject::BackendTlsPolicy(policy) => {
             collector.add_targets(&policy.spec.target_refs);
             for reference in &policy.spec.validation.ca_certificate_refs {
-                if reference.group == CORE_GROUP && reference.kind == Kind::ConfigMap.name() {
-                    collector.add_object(Kind::ConfigMap, None, &reference.name);
-                }
+                collector.add_authorities(&reference.group, &reference.kind, None, &reference.name);
             }
         }
         AnyObject::XBackendTrafficPolicy(policy) => {
@@ -145,7 +143,8 @@ pub(super) fn dependencies(object: &AnyObject) -> Vec<Dependency> {
         | AnyObject::KongLicense(_)
         | AnyObject::Secret(_)
         | AnyObject::ConfigMap(_)
-        | AnyObject::Namespace(_) => {}
+        | AnyObject::Namespace(_)
+        | AnyObject::ClusterTrustBundle(_) => {}
         AnyObject::Oversized(object) => return object.stored.as_ref().map(dependencies).unwrap_or_default(),
         AnyObject::Unserved(object) => {
             let targets = object.targets.iter().map(|named| Dependency::Object(named.target.clone()));
@@ -208,15 +207,23 @@ impl DependencyCollector {
         }
     }
 
-    /// The ConfigMaps with the authorities of clients.
+    /// The objects with the authorities of clients.
     fn add_frontend(&mut self, frontend: &GatewayFrontendTls) {
         let of_ports = frontend.per_port.iter().map(|entry| &entry.tls);
         let validations = of_ports.chain([&frontend.default]).filter_map(|config| config.validation.as_ref());
         for reference in validations.flat_map(|validation| &validation.ca_certificate_refs) {
-            if reference.group == CORE_GROUP && reference.kind == Kind::ConfigMap.name() {
-                self.add_object(Kind::ConfigMap, reference.namespace.as_deref(), &reference.name);
-            }
-            self.add_grants(reference.namespace.as_deref());
+            let namespace = reference.namespace.as_deref();
+            self.add_authorities(&reference.group, &reference.kind, namespace, &reference.name);
+            self.add_grants(namespace);
+        }
+    }
+
+    /// An object with certificates of authorities.
+    fn add_authorities(&mut self, group: &str, kind: &str, namespace: Option<&str>, name: &str) {
+        match Kind::find(group, kind) {
+            Some(Kind::ConfigMap) => self.add_object(Kind::ConfigMap, namespace, name),
+            Some(Kind::ClusterTrustBundle) => self.add_object(Kind::ClusterTrustBundle, Some(""), name),
+            _ => {}
         }
     }
 

@@ -44,13 +44,14 @@ pub const NESTED_TOO_DEEPLY: u64 = u64::MAX;
 pub fn max_object_size(kind: Kind) -> u64 {
     match kind {
         Kind::GatewayClass | Kind::IngressClass => u64::MAX,
-        Kind::Secret | Kind::ConfigMap => MAX_DATA_SIZE,
+        Kind::Secret | Kind::ConfigMap | Kind::ClusterTrustBundle => MAX_DATA_SIZE,
         Kind::EndpointSlice => MAX_ENDPOINT_SLICE_SIZE,
         _ => MAX_OBJECT_SIZE,
     }
 }
 
-/// The maximum size of a Secret or a ConfigMap. The API permits 1 MiB of data, which are a third more in base64.
+/// The maximum size of a Secret, a ConfigMap or a ClusterTrustBundle. The API permits 1 MiB of data, which are a third
+/// more in base64.
 const MAX_DATA_SIZE: u64 = 2 << 20;
 
 /// The maximum size of an EndpointSlice. The API permits 1,000 endpoints in one, and users do not write it. With names

@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use portico::api::core::ServiceType;
-use portico::api::kind::GATEWAY_GROUP;
 use portico::api::{Kind, ObjectId, ObjectKey};
 use portico::compile::addresses::{AddressProvider, AddressState, GatewayAddressPool, GatewayService};
 use portico::compile::testing::TestInputs;
@@ -48,6 +47,7 @@ pub(crate) struct Case {
     /// Plugins whose server does not respond.
     degraded: Vec<String>,
     unreadable: BTreeSet<Kind>,
+    absent: BTreeSet<Kind>,
     classes: Classes,
     ingress: IngressSettings,
     trust_model: TrustModel,
@@ -143,7 +143,8 @@ impl Case {
             address_state: address_state(states),
             installed: installed(&header("Installed")),
             degraded: header("Degraded"),
-            unreadable: header("Unreadable").iter().map(|name| Kind::find(GATEWAY_GROUP, name).unwrap()).collect(),
+            unreadable: kinds(&header("Unreadable")),
+            absent: kinds(&header("Absent")),
             gateway_ports: header("Gateway ports").pop().map(|count| count.parse().unwrap()),
             classes: header("Class").pop().map(|name| Classes { name, ..Classes::default() }).unwrap_or_default(),
             ingress: IngressSettings {
@@ -254,6 +255,7 @@ impl Case {
             degraded: self.degraded.clone(),
             inputs: TestInputs {
                 unreadable_kinds: self.unreadable.clone(),
+                absent_kinds: self.absent.clone(),
                 classes: self.classes.clone(),
                 ingress: self.ingress.clone(),
                 budgets,
@@ -333,6 +335,7 @@ impl CompilerHarness {
             classes,
             plugin_factory: _,
             unreadable_kinds,
+            absent_kinds,
             ingress,
             budgets,
         } = &self.inputs;
@@ -342,6 +345,7 @@ impl CompilerHarness {
             upstreams: UpstreamRegistry::new(TrustAnchors::default(), upstreams.trust_model().clone()),
             classes: classes.clone(),
             unreadable_kinds: unreadable_kinds.clone(),
+            absent_kinds: absent_kinds.clone(),
             ingress: ingress.clone(),
             budgets: budgets.clone(),
             ..TestInputs::new(portico::plugins::REGISTRY)
@@ -470,6 +474,11 @@ fn address_state(gateways: Vec<GatewayState>) -> AddressState {
 }
 
 /// Parses release and channel of the CRDs, such as `v1.7.0, standard`.
+fn kinds(names: &[String]) -> BTreeSet<Kind> {
+    let of_name = |name: &String| *Kind::ALL.iter().find(|kind| kind.name() == name).unwrap();
+    names.iter().map(of_name).collect()
+}
+
 fn installed(words: &[String]) -> Option<InstalledApis> {
     let [release, channel] = words else { return None };
     let (bundle_version, channel) = (Some(release.clone()), Some(channel.clone()));
@@ -657,7 +666,7 @@ fn kind_of(document: &Value) -> Kind {
     Kind::find(group, document["kind"].as_str().unwrap()).unwrap_or_else(|| panic!("no such kind: {document}"))
 }
 
-/// Replaces `CERTIFICATE NAME`, `KEY NAME` and `AUTHORITY NAME` in Secrets and ConfigMaps by generated ones. NAME is
+/// Replaces `CERTIFICATE NAME`, `KEY NAME` and `AUTHORITY NAME` in Secrets, ConfigMaps and ClusterTrustBundles by generated ones. NAME is
 /// `one` or `two`. Private keys do not belong in a repository, and the output must not depend on them.
 pub(crate) fn with_certificates(document: &Value) -> Value {
     use std::sync::OnceLock;
@@ -673,7 +682,11 @@ pub(crate) fn with_certificates(document: &Value) -> Value {
         })
     });
     let mut document = document.clone();
-    let field = if document["kind"] == "ConfigMap" { "data" } else { "stringData" };
+    let field = match document["kind"].as_str() {
+        Some("ConfigMap") => "data",
+        Some("ClusterTrustBundle") => "spec",
+        _ => "stringData",
+    };
     for value in document.get_mut(field).and_then(Value::as_object_mut).into_iter().flat_map(|data| data.values_mut()) {
         let pem = match value.as_str() {
             Some("CERTIFICATE one") => &generated[0].0,

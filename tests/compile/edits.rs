@@ -559,6 +559,75 @@ fn gateways_whose_class_cannot_be_read_are_served_on() {
     assert!(state.contains("GatewayClass c was deleted") && !state.contains("cannot be read"), "{state}");
 }
 
+/// Gateway API, GEP-4768: a bundle is followed, and no authority of a deleted one stays trusted.
+#[test]
+fn trust_bundles_are_followed() {
+    let class = json!({"metadata": {"name": "portico"}, "spec": {"controllerName": "portico.dev/gateway-controller"}});
+    let reference = json!({"group": "certificates.k8s.io", "kind": "ClusterTrustBundle", "name": "roots"});
+    let listeners = json!([
+        {"name": "http", "port": 80, "protocol": "HTTP"},
+        {"name": "https", "port": 443, "protocol": "HTTPS", "tls": {"certificateRefs": [{"name": "k"}]}},
+    ]);
+    let frontend = json!({"frontend": {"default": {"validation": {"caCertificateRefs": [reference]}}}});
+    let spec = json!({"gatewayClassName": "portico", "listeners": listeners, "tls": frontend});
+    let metadata = |name: &str| json!({"namespace": "a", "name": name});
+    let route = json!({"parentRefs": [{"name": "g", "sectionName": "http"}],
+        "rules": [{"backendRefs": [{"name": "s", "port": 443}]}]});
+    let policy = json!({"targetRefs": [{"group": "", "kind": "Service", "name": "s"}],
+        "validation": {"hostname": "s.example", "caCertificateRefs": [reference]}});
+    let secret = json!({"metadata": metadata("k"), "type": "kubernetes.io/tls",
+        "stringData": {"tls.crt": "CERTIFICATE one", "tls.key": "KEY one"}});
+    let bundle = |authority: &str| {
+        let object = json!({"kind": "ClusterTrustBundle", "metadata": {"name": "roots"},
+            "spec": {"trustBundle": authority}});
+        parse(Kind::ClusterTrustBundle, with_certificates(&object))
+    };
+    let objects = vec![
+        parse(Kind::GatewayClass, class),
+        parse(Kind::Gateway, json!({"metadata": metadata("g"), "spec": spec})),
+        parse(Kind::HttpRoute, json!({"metadata": metadata("r"), "spec": route})),
+        parse(Kind::Service, json!({"metadata": metadata("s"), "spec": {"ports": [{"port": 443}]}})),
+        parse(Kind::BackendTlsPolicy, json!({"metadata": metadata("p"), "spec": policy})),
+        parse(Kind::Secret, with_certificates(&secret)),
+    ];
+    let mut harness =
+        CompilerHarness::new(AddressProvider::Pool(GatewayAddressPool::loopback(vec![])), AddressState::default());
+    harness.inputs.absent_kinds.insert(Kind::ClusterTrustBundle);
+    harness.apply(Batch { upserts: objects, removes: vec![] });
+    // The numbers of upstreams and of objects without an authority.
+    let served = |harness: &CompilerHarness| {
+        let without = harness.describe_state().matches("Accepted=False/NoValidCACertificate").count();
+        (upstreams(harness).len(), without)
+    };
+    let state = harness.describe_state();
+    assert_eq!(served(&harness), (0, 2), "{state}");
+    assert!(state.contains("InvalidKind") && state.contains("InvalidCACertificateKind"), "{state}");
+
+    // The API server begins to serve the kind: what refers to a bundle is compiled again.
+    harness.inputs.absent_kinds.clear();
+    let referenced = harness.store.dependency_index().referenced(Kind::ClusterTrustBundle).cloned().collect();
+    harness.compile(referenced);
+    let state = harness.describe_state();
+    assert!(state.contains("ClusterTrustBundle roots does not exist") && !state.contains("InvalidKind"), "{state}");
+
+    harness.apply(Batch { upserts: vec![bundle("AUTHORITY one")], removes: vec![] });
+    assert_eq!(served(&harness), (1, 0), "{}", harness.describe_state());
+    let before = upstreams(&harness);
+    harness.apply(Batch { upserts: vec![bundle("AUTHORITY two")], removes: vec![] });
+    let after = upstreams(&harness);
+    for (name, upstream) in &before {
+        let is_kept = after.get(name).is_some_and(|other| Arc::ptr_eq(upstream, other));
+        assert!(!is_kept, "connections of the old authority are not reused: {name}");
+    }
+    assert_eq!(served(&harness), (1, 0));
+    assert_eq!(harness.describe_state(), harness.recompiled().describe_state());
+
+    harness.apply(Batch { upserts: vec![], removes: vec![bundle("").id()] });
+    let state = harness.describe_state();
+    assert_eq!(served(&harness), (0, 2), "{state}");
+    assert_eq!(state, harness.recompiled().describe_state());
+}
+
 fn describe(batch: &Batch) -> String {
     let upserts = batch.upserts.iter().map(|object| format!("apply {:?}", object));
     let removes = batch.removes.iter().map(|id| format!("delete {id}"));
@@ -699,7 +768,9 @@ fn gateway(random: &mut fastrand::Rng) -> AnyObject {
     }
     if random.u8(..3) == 0 {
         let namespace = pick(random, &["a", "b"]);
-        let references = json!([{"group": "", "kind": "ConfigMap", "namespace": namespace, "name": "authorities"}]);
+        let map = json!({"group": "", "kind": "ConfigMap", "namespace": namespace, "name": "authorities"});
+        let bundle = json!({"group": "certificates.k8s.io", "kind": "ClusterTrustBundle", "name": "authorities"});
+        let references = json!([if random.bool() { map } else { bundle }]);
         spec["tls"] = json!({"frontend": {"default": {"validation": {"caCertificateRefs": references}}}});
     }
     if random.u8(..3) == 0 {
@@ -855,7 +926,9 @@ fn backend_tls_policy(random: &mut fastrand::Rng) -> AnyObject {
     }
     let mut validation = json!({"hostname": pick(random, &["s.example", "t.example"])});
     if random.bool() {
-        validation["caCertificateRefs"] = json!([{"group": "", "kind": "ConfigMap", "name": "authorities"}]);
+        let (group, kind) =
+            if random.bool() { ("", "ConfigMap") } else { ("certificates.k8s.io", "ClusterTrustBundle") };
+        validation["caCertificateRefs"] = json!([{"group": group, "kind": kind, "name": "authorities"}]);
     } else {
         validation["wellKnownCACertificates"] = json!(pick(random, &["System", "System", "x.example/unknown"]));
     }
@@ -868,8 +941,13 @@ fn backend_tls_policy(random: &mut fastrand::Rng) -> AnyObject {
 
 /// The authorities that policies trust.
 fn authorities(random: &mut fastrand::Rng) -> AnyObject {
-    let metadata = json!({"namespace": pick(random, NAMESPACES), "name": "authorities"});
     let bundle = pick(random, &["AUTHORITY one", "AUTHORITY two", "not PEM"]);
+    if random.bool() {
+        let metadata = json!({"name": "authorities"});
+        let object = json!({"kind": "ClusterTrustBundle", "metadata": metadata, "spec": {"trustBundle": bundle}});
+        return parse(Kind::ClusterTrustBundle, with_certificates(&object));
+    }
+    let metadata = json!({"namespace": pick(random, NAMESPACES), "name": "authorities"});
     let map = json!({"kind": "ConfigMap", "metadata": metadata, "data": {"ca.crt": bundle}});
     parse(Kind::ConfigMap, with_certificates(&map))
 }

@@ -6,13 +6,11 @@ use http::HeaderValue;
 use rustls::pki_types::{CertificateDer, DnsName};
 
 use super::super::CompileContext;
-use super::super::ca_bundle;
+use super::super::ca_bundle::{self, AuthorityProblem};
 use super::super::verdict::Code;
+use crate::api::Object;
 use crate::api::gateway::{BackendTlsPolicy, BackendTlsValidation, LocalObjectReference, SubjectAltName};
-use crate::api::kind::CORE_GROUP;
-use crate::api::{Kind, Object, ObjectKey};
 use crate::diagnostic::Diagnostic;
-use crate::store::Store;
 use crate::upstream::tls::{EndpointIdentity, IdentityName, TlsTrust, TrustAnchors};
 
 /// What a policy requires, and diagnostics about its fields.
@@ -43,7 +41,7 @@ impl ReadValidation {
     fn anchors(
         &mut self,
         cx: CompileContext<'_>,
-        namespace: &Arc<str>,
+        namespace: &str,
         validation: &BackendTlsValidation,
     ) -> Option<Arc<TrustAnchors>> {
         if validation.ca_certificate_refs.is_empty() {
@@ -52,14 +50,14 @@ impl ReadValidation {
                 return Some(Arc::clone(cx.inputs.upstreams.system_anchors()));
             }
             let message = format!("{set:?} is not a set of certificates that Portico knows");
-            let remedy = "use System, or refer to ConfigMaps in caCertificateRefs";
+            let remedy = "use System, or refer to ConfigMaps or ClusterTrustBundles in caCertificateRefs";
             self.invalid.push(Diagnostic::error("spec.validation.wellKnownCACertificates", message, remedy));
             return None;
         }
         let mut authorities = Vec::new();
         for (index, reference) in validation.ca_certificate_refs.iter().enumerate() {
             let field = format!("spec.validation.caCertificateRefs[{index}]");
-            match read_authorities(cx.store, namespace, reference, &field) {
+            match read_authorities(cx, namespace, reference, &field) {
                 Ok(certificates) => authorities.extend(certificates),
                 Err(problem) => self.unresolved.push(problem),
             }
@@ -106,18 +104,16 @@ impl ReadValidation {
 
 const DNS_NAME_REMEDY: &str = "write a name such as shop.example";
 
-/// The certificates in a ConfigMap, at least one.
+/// The certificates in the object to which a reference leads, at least one.
 fn read_authorities(
-    store: &Store,
-    namespace: &Arc<str>,
+    cx: CompileContext<'_>,
+    namespace: &str,
     reference: &LocalObjectReference,
     field: &str,
 ) -> Result<Vec<CertificateDer<'static>>, (Code, Diagnostic)> {
     let LocalObjectReference { group, kind, name } = reference;
-    if group != CORE_GROUP || kind != Kind::ConfigMap.name() {
-        return Err((Code::TlsPolicyInvalidKind, ca_bundle::unsupported_kind(group, kind, field)));
-    }
-    let key = ObjectKey { namespace: Arc::clone(namespace), name: name.as_str().into() };
-    ca_bundle::from_config_map(store, &key)
-        .map_err(|problem| (Code::TlsPolicyInvalidCaCertificateRef, problem.at(format!("{field}.name"))))
+    ca_bundle::read(cx, group, kind, namespace, name, field).map_err(|problem| match problem {
+        AuthorityProblem::Kind(problem) => (Code::TlsPolicyInvalidKind, problem),
+        AuthorityProblem::Object(problem) => (Code::TlsPolicyInvalidCaCertificateRef, problem),
+    })
 }

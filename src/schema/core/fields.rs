@@ -1,5 +1,6 @@
 //! The structural schemas of Kubernetes' own kinds, with all fields, since they are generated from the published API.
 
+use k8s_openapi::api::certificates::v1::ClusterTrustBundle;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
@@ -20,6 +21,7 @@ pub(in crate::schema) fn schema(kind: Kind) -> Option<Value> {
         Kind::Secret => structural::<Secret>(),
         Kind::ConfigMap => structural::<ConfigMap>(),
         Kind::Namespace => structural::<Namespace>(),
+        Kind::ClusterTrustBundle => structural::<ClusterTrustBundle>(),
         _ => return None,
     };
     for (pointer, keywords) in additions(kind) {

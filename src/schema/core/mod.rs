@@ -6,6 +6,7 @@
 //!   service.rs         ports, types, external names
 //!   endpoint_slice.rs  addresses of the declared type, unique port names
 //!   data.rs            Secret and ConfigMap: keys, sizes, required keys by type of Secret
+//!   trust_bundle.rs    ClusterTrustBundle: size, the prefix of its name
 //! ```
 
 use serde_json::Value;
@@ -20,6 +21,7 @@ mod endpoint_slice;
 mod fields;
 mod ingress;
 mod service;
+mod trust_bundle;
 
 pub(super) use fields::{object_meta, schema};
 
@@ -33,6 +35,7 @@ pub(super) fn check(kind: Kind, object: &mut Value, report: &mut ViolationReport
         Kind::Secret => data::check_secret(object, report),
         Kind::ConfigMap => data::check_config_map(object, report),
         Kind::Namespace => label_with_name(object),
+        Kind::ClusterTrustBundle => trust_bundle::check(object, report),
         _ => {}
     }
 }

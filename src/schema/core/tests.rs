@@ -300,6 +300,49 @@ fn secrets_and_config_maps_check_keys_and_size() {
 }
 
 #[test]
+fn trust_bundles_are_named_after_their_signer() {
+    let violations = |name: &str, spec: Value| {
+        let mut object = json!({"apiVersion": "certificates.k8s.io/v1", "kind": "ClusterTrustBundle",
+            "metadata": {"name": name}, "spec": spec});
+        let violations = check(Kind::ClusterTrustBundle, &mut object, Channel::Standard);
+        violations.into_iter().map(|it| format!("{}: {}; {}", it.field, it.message, it.remedy)).collect::<Vec<_>>()
+    };
+    for (name, signer) in [("roots", None), ("example.com:a.b:roots", Some("example.com/a.b"))] {
+        let mut spec = json!({"trustBundle": "x"});
+        if let Some(signer) = signer {
+            spec["signerName"] = json!(signer);
+        }
+        assert_eq!(violations(name, spec), [""; 0], "{name}");
+    }
+    for (name, spec, expected) in [
+        (
+            "example.com:a:roots",
+            json!({"trustBundle": "x"}),
+            "metadata.name: has the prefix of a signer; remove the prefix, or write the signer under `spec.signerName`",
+        ),
+        (
+            "roots",
+            json!({"trustBundle": "x", "signerName": "example.com/a"}),
+            "metadata.name: lacks the prefix of its signer; use `example.com:a:NAME`",
+        ),
+        (
+            "example.com:a:b:roots",
+            json!({"trustBundle": "x", "signerName": "example.com/a"}),
+            "metadata.name: lacks the prefix of its signer; use `example.com:a:NAME`",
+        ),
+        (
+            "roots",
+            json!({"trustBundle": "x".repeat(1_048_577)}),
+            "spec.trustBundle: holds 1048577 bytes, at most 1048576 are allowed; divide it among several objects",
+        ),
+        ("roots", json!({}), "spec.trustBundle: is missing; add `trustBundle`"),
+    ] {
+        assert_eq!(violations(name, spec), [expected], "{name}");
+    }
+    assert_eq!(violations("Roots:", json!({"trustBundle": "x"})).len(), 2, "grammar and prefix");
+}
+
+#[test]
 fn namespaces_get_their_name_label() {
     for labels in [json!(null), json!({"a": "b"}), json!({"kubernetes.io/metadata.name": "wrong"})] {
         let mut object =
