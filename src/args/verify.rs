@@ -142,7 +142,8 @@ Examples:
   kubectl get httproutes,ingresses --all-namespaces -o yaml |
     kubectl exec -i -n portico deploy/portico -- portico verify -
 
-  # Machine-readable: a list with object, rule, field, listener, request, servedBy, result and message
+  # Machine-readable: a list with object, rule, field, listener, request, servedBy, result and
+  # message
   portico verify -o json ./manifests";
 
 #[cfg(test)]

@@ -226,11 +226,11 @@ mod tests {
     }
 
     /// The conflicts as `set index code`.
-    fn conflicts(gateway: &[(u16, &str, &str)], sets: &[Object<ListenerSet>]) -> Vec<String> {
+    fn conflicts(gateway: &[(u16, &str, &str)], sets: &[Object<ListenerSet>], max_ports: usize) -> Vec<String> {
         let listeners: Vec<Listener> =
             gateway.iter().enumerate().map(|entry| serde_json::from_value(listener(entry)).unwrap()).collect();
         let key = ObjectKey::new("a", "g");
-        let conflicts = find_in_sets(&key, &listeners, sets.iter(), 3);
+        let conflicts = find_in_sets(&key, &listeners, sets.iter(), max_ports);
         let each = conflicts.iter().flat_map(|(set, conflicts)| {
             conflicts.iter().map(move |(index, conflict)| format!("{} {index} {:?}", set.name, conflict.kind))
         });
@@ -247,7 +247,7 @@ mod tests {
             set("s3", &[(443, "HTTP", ""), (443, "HTTPS", "x.example")]),
         ];
         let expected = ["s1 0 Hostname", "s1 1 Protocol", "s2 0 Hostname", "s2 1 Hostname", "s3 0 Protocol"];
-        assert_eq!(conflicts(&gateway, &sets), expected);
+        assert_eq!(conflicts(&gateway, &sets, 64), expected);
     }
 
     /// A ListenerSet whose listeners conflict with each other keeps no port from a later one.
@@ -258,7 +258,7 @@ mod tests {
             set("s2", &[(443, "HTTPS", "")]),
             set("s3", &[(443, "HTTPS", "x.example")]),
         ];
-        assert_eq!(conflicts(&[(80, "HTTP", "")], &sets), ["s1 0 Protocol", "s1 1 Protocol"]);
+        assert_eq!(conflicts(&[(80, "HTTP", "")], &sets, 64), ["s1 0 Protocol", "s1 1 Protocol"]);
     }
 
     #[test]
@@ -266,6 +266,6 @@ mod tests {
         let sets: Vec<_> =
             (1..=4).map(|port| set(&format!("s{port}"), &[(port, "HTTP", ""), (port, "HTTP", "x")])).collect();
         let refused = ["s3 0 TooManyPorts", "s3 1 TooManyPorts", "s4 0 TooManyPorts", "s4 1 TooManyPorts"];
-        assert_eq!(conflicts(&[(8000, "HTTP", "")], &sets), refused);
+        assert_eq!(conflicts(&[(8000, "HTTP", "")], &sets, 3), refused);
     }
 }

@@ -127,8 +127,10 @@ async fn unregistered_dry_run_is_refused() {
 #[tokio::test]
 async fn dry_run_runs_no_plugin() {
     let endpoint = Endpoint::ok().await;
-    let reply = || AccessOutcome::Reply(Reply::negotiated(StatusCode::IM_A_TEAPOT, "Short and stout", "terminated"));
-    let server = server(vec![ScriptedPlugin::access(move |_| reply())], &endpoint).await;
+    let replying = ScriptedPlugin::access(|_| {
+        AccessOutcome::Reply(Reply::negotiated(StatusCode::IM_A_TEAPOT, "Short and stout", "terminated"))
+    });
+    let server = server(vec![replying], &endpoint).await;
     let (response, observation) = observe(&server, ObservationMode::Serve, "GET", "/").await;
     assert_eq!(response.status, 418);
     let served = (observation.source, observation.reason, observation.backend);
