@@ -8,6 +8,7 @@ use super::label_selector;
 use super::listener_protocol::port;
 use crate::api::gateway::{Gateway, ListenerSet};
 use crate::api::{Kind, Object, ObjectId, ObjectKey};
+use crate::diagnostic::Diagnostic;
 use crate::store::Store;
 use crate::transport_protocol::TransportPort;
 
@@ -36,6 +37,27 @@ pub(super) fn allows_namespace(store: &Store, gateway: &Object<Gateway>, namespa
     }
 }
 
+/// A remark on a value that is not supported, with which fewer ListenerSets are allowed.
+pub(super) fn remark(gateway: &Gateway) -> Option<Diagnostic> {
+    let allowed = gateway.spec.allowed_listeners.as_ref()?.namespaces.as_ref()?;
+    let field = "spec.allowedListeners.namespaces";
+    match allowed.from.as_deref() {
+        None | Some("All" | "Same" | "None") => None,
+        Some("Selector") => {
+            let expressions = allowed.selector.iter().flat_map(|selector| &selector.match_expressions);
+            let unknown = expressions.map(|expression| &expression.operator).enumerate();
+            let (index, operator) = unknown.into_iter().find(|(_, name)| !label_selector::is_known_operator(name))?;
+            let field = format!("{field}.selector.matchExpressions[{index}].operator");
+            let message = format!("{operator} is not an operator of a label selector, so no ListenerSet is allowed");
+            Some(Diagnostic::error(field, message, "use In, NotIn, Exists or DoesNotExist"))
+        }
+        Some(other) => {
+            let message = format!("{other} is not a supported value, so no ListenerSet is allowed");
+            Some(Diagnostic::error(format!("{field}.from"), message, "use All, Same, Selector or None"))
+        }
+    }
+}
+
 /// The ListenerSets whose listeners a Gateway has, oldest first.
 pub(super) fn allowed_sets<'a>(
     store: &'a Store,
@@ -45,10 +67,15 @@ pub(super) fn allowed_sets<'a>(
     sets.filter(move |set| allows_namespace(store, gateway, &set.meta.key.namespace))
 }
 
+/// The ports of the listeners that a Gateway itself declares, as far as their protocol is served.
+pub(super) fn own_ports(gateway: &Gateway) -> BTreeSet<TransportPort> {
+    gateway.spec.listeners.iter().filter_map(port).collect()
+}
+
 /// The ports of the listeners of a Gateway and of its ListenerSets, as far as their protocol is served.
 /// ListenerSets add ports up to the limit of `budgets`.
 pub(super) fn wanted_ports(store: &Store, gateway: &Object<Gateway>, budgets: &Budgets) -> BTreeSet<TransportPort> {
-    let mut ports: BTreeSet<TransportPort> = gateway.spec.listeners.iter().filter_map(port).collect();
+    let mut ports = own_ports(gateway);
     for listener in allowed_sets(store, gateway).flat_map(|set| &set.spec.listeners) {
         if let Some(port) = port(listener).filter(|_| ports.len() < budgets.gateway_ports) {
             ports.insert(port);

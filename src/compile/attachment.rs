@@ -38,7 +38,7 @@ pub(super) struct Attachment {
 pub(super) enum ParentResult {
     /// This controller does not serve the parent. There is no note if it is a Gateway of another controller.
     NotServed(Option<Diagnostic>),
-    /// The Gateway does not exist.
+    /// The Gateway or ListenerSet does not exist.
     Missing(Diagnostic),
     /// The name of the controller that reports the result, and the result: an attachment, or an Accepted condition with
     /// status False.
@@ -87,6 +87,12 @@ fn matching_listeners(
     let reject = |code: Code, subfield: &str, message: String, remedy: String| {
         Err(Condition::new(code, vec![Diagnostic::error(format!("{field}{subfield}"), message, remedy)]))
     };
+    if parent.listeners.is_empty() {
+        // A Gateway has listeners.
+        let message = format!("{name} is not accepted, so it has no listeners");
+        let remedy = format!("see the conditions of {name}");
+        return reject(Code::RouteNoMatchingParent, ".name", message, remedy);
+    }
     let referenced: Vec<_> = parent.listeners.iter().filter(|listener| is_referenced(listener, reference)).collect();
     if referenced.is_empty() {
         let (subfield, lack) = match (&reference.section_name, reference.port) {

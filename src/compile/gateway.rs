@@ -145,17 +145,23 @@ pub(super) fn class_verdict(cx: CompileContext<'_>, class: &Object<GatewayClass>
     verdict
 }
 
-/// Assigns every (address, port) to the first Gateway that listens on it and can be served.
+/// Assigns every (address, port) to the first Gateway that listens on it and can be served. The listeners of all
+/// Gateways have precedence over those of ListenerSets, whose authors must not be able to take the port of a Gateway.
 pub(super) fn port_owners(cx: CompileContext<'_>) -> PortOwners {
     let mut owners = PortOwners::default();
-    for gateway in gateways_by_age(cx.store, cx.inputs.controllers) {
-        let Some(assigned) = cx.inputs.addresses.get(&gateway.meta.key) else { continue };
-        let class = class_state(cx, gateway);
-        if rejection(cx.store, gateway, class, &assigned.unsupported).is_some_and(|found| found.stops_serving(assigned))
-        {
-            continue;
-        }
-        for wanted in allowed_listeners::wanted_ports(cx.store, gateway, cx.inputs.budgets) {
+    let gateways = gateways_by_age(cx.store, cx.inputs.controllers).into_iter();
+    let served = gateways.filter_map(|gateway| {
+        let assigned = cx.inputs.addresses.get(&gateway.meta.key)?;
+        let rejection = rejection(cx.store, gateway, class_state(cx, gateway), &assigned.unsupported);
+        (!rejection.is_some_and(|found| found.stops_serving(assigned))).then_some((gateway, assigned))
+    });
+    let served: Vec<_> = served.collect();
+    let own = served.iter().map(|(gateway, assigned)| (gateway, assigned, allowed_listeners::own_ports(gateway)));
+    let with_sets = served.iter().map(|(gateway, assigned)| {
+        (gateway, assigned, allowed_listeners::wanted_ports(cx.store, gateway, cx.inputs.budgets))
+    });
+    for (gateway, assigned, ports) in own.chain(with_sets) {
+        for wanted in ports {
             let Some(port) = assigned.ports.bound_port(wanted) else { continue };
             for address in &assigned.bind_addresses {
                 owners.claim(BindAddress::new(wanted.transport, *address, port), &gateway.meta.key);
@@ -191,6 +197,7 @@ pub(super) fn plan(
     let can_bind = ports.can_bind();
 
     let mut remarks: Vec<_> = unknown_scope_remark(gateway).into_iter().collect();
+    remarks.extend(allowed_listeners::remark(gateway));
     remarks.extend(missing_class_remark(cx, gateway));
     remarks.extend(gateway_parameters::remarks_on_ignored_settings(cx.store, gateway, assigned.client_path));
     remarks.extend(assigned.notes.iter().cloned());

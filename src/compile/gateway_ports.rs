@@ -1,14 +1,16 @@
 //! The ports that the listeners of a Gateway can open at its addresses.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use super::IngressSettings;
 use super::addresses::AssignedAddresses;
 use super::listener::ListenerPlan;
 use super::port_owners::PortOwners;
 use super::verdict::Code;
 use crate::api::ObjectKey;
 use crate::diagnostic::{Diagnostic, Reason};
-use crate::snapshot::BindAddress;
+use crate::snapshot::{BindAddress, TransportProtocol};
 use crate::transport_protocol::TransportPort;
 
 /// The addresses of a Gateway, and which ports other Gateways own there.
@@ -36,13 +38,39 @@ impl<'a> GatewayPorts<'a> {
         !self.is_stopped && !self.assigned.bind_addresses.is_empty()
     }
 
-    /// Another Gateway that owns a port, and at which address.
-    pub(super) fn other_owner(&self, port: TransportPort) -> Option<(IpAddr, ObjectKey)> {
+    /// The address at which another Gateway owns a port, and that Gateway in words.
+    pub(super) fn other_owner(&self, port: TransportPort) -> Option<(IpAddr, String)> {
         let bound = self.assigned.ports.bound_port(port)?;
         let owner_at =
             |address: IpAddr| self.owners.other_owner(BindAddress::new(port.transport, address, bound), self.gateway);
         let addresses = self.assigned.bind_addresses.iter().filter(|_| !self.is_stopped);
-        addresses.copied().find_map(|address| Some((address, owner_at(address)?.clone())))
+        addresses.copied().find_map(|address| {
+            let owner = format!("Gateway {}", owner_at(address)?);
+            Some((address, owner))
+        })
+    }
+
+    /// The same for a listener of a ListenerSet, which must not take the socket of all Ingresses either. A port of the
+    /// Gateway itself may be that socket, which then serves the Gateway. `own`: the ports of the Gateway itself.
+    pub(super) fn owner_before_sets(
+        &self,
+        port: TransportPort,
+        own: &BTreeSet<TransportPort>,
+        ingress: &IngressSettings,
+    ) -> Option<(IpAddr, String)> {
+        let bound = self.assigned.ports.bound_port(port)?;
+        let of_ingresses = |address: &&IpAddr| {
+            let listeners = [ingress.http, ingress.https].into_iter().flatten();
+            port.transport == TransportProtocol::Tcp
+                && listeners.map(|listener| listener.address).any(|socket| {
+                    let shares_ip =
+                        socket.ip() == **address || socket.ip().is_unspecified() || address.is_unspecified();
+                    socket.port() == bound && socket.is_ipv4() == address.is_ipv4() && shares_ip
+                })
+        };
+        let taken = self.assigned.bind_addresses.iter().filter(|_| !own.contains(&port)).find(of_ingresses);
+        let taken = taken.map(|address| (*address, "all Ingresses".to_owned()));
+        self.other_owner(port).or(taken)
     }
 
     /// Sets the port that this process binds for a listener. A listener that cannot be opened is marked as not served.

@@ -1,4 +1,4 @@
-//! Plans a listener of a Gateway: whether it can be served, its hostname, and which routes may attach.
+//! Plans a listener of a Gateway or ListenerSet: whether it can be served, its hostname, and which routes may attach.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use super::listener_protocol::ListenerProtocol;
 use super::verdict::{Code, Condition};
 use crate::api::gateway::{Gateway, LabelSelector, Listener, RouteGroupKind};
 use crate::api::kind::GATEWAY_GROUP;
-use crate::api::{Kind, Object, ObjectId, ObjectKey};
+use crate::api::{Kind, Object, ObjectId};
 use crate::diagnostic::{Diagnostic, Reason};
 use crate::snapshot::TransportProtocol;
 use crate::snapshot::certs::Certificates;
@@ -81,6 +81,10 @@ impl ListenerPlan {
         self.accepted_code() == Some(Code::ListenerAccepted)
     }
 
+    pub(super) fn has(&self, code: Code) -> bool {
+        self.conditions.iter().any(|condition| condition.code == code)
+    }
+
     /// The code of the condition Accepted.
     pub(super) fn accepted_code(&self) -> Option<Code> {
         self.conditions.iter().map(|condition| condition.code).find(|code| code.condition() == "Accepted")
@@ -91,7 +95,7 @@ impl ListenerPlan {
         self.served || self.secure
     }
 
-    /// A diagnostic for the conditions of the Gateway: the listener is not in this state, `accepted` or `served`.
+    /// A diagnostic for the conditions of the object that declares it: the listener is not in this state, `accepted` or `served`.
     pub(super) fn summary(&self, state: &str) -> Diagnostic {
         let first_false = self.conditions.iter().find(|condition| !condition.code.status());
         let reason = first_false.map_or("Invalid", |condition| condition.code.reason());
@@ -121,8 +125,8 @@ pub(super) struct ListenerSource<'a> {
     pub listeners: &'a [Listener],
 }
 
-/// Finds another Gateway that owns a port, and at which address.
-pub(super) type OtherOwner<'a> = dyn Fn(TransportPort) -> Option<(IpAddr, ObjectKey)> + 'a;
+/// Finds what else uses a port: the address, and the owner in words.
+pub(super) type OtherOwner<'a> = dyn Fn(TransportPort) -> Option<(IpAddr, String)> + 'a;
 
 /// Plans all listeners of an object. The certificates are returned separately because routes do not depend on them.
 pub(super) fn plan_all(
@@ -241,7 +245,7 @@ fn rejection(
     }
     let port = TransportPort { transport: protocol.transport()?, number: port(listener) };
     let (address, owner) = other_owner(port)?;
-    let message = format!("port {} of {address} is used by Gateway {owner}", port.number);
+    let message = format!("port {} of {address} is used by {owner}", port.number);
     let remedy = "choose another port, or give this Gateway a separate address";
     Some((Code::ListenerPortUnavailable, vec![Diagnostic::error(format!("{field}.port"), message, remedy)]))
 }

@@ -1,7 +1,8 @@
 //! Finds listeners that cannot share their port: within a Gateway, and between a Gateway and its ListenerSets.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
+
+use smallvec::SmallVec;
 
 use super::listener_protocol::{ListenerProtocol, PortGroup, port};
 use super::verdict::Code;
@@ -47,14 +48,16 @@ impl ListenerConflict {
     }
 
     /// The conflict of a listener with another one that shares its port, and, if the listener has a host, the host.
-    fn with(index: usize, listener: &Listener, other: &Claimant<'_>) -> ListenerConflict {
+    /// `namespace`: that of the listener, whose owner must not learn about ListenerSets of other namespaces.
+    fn with(index: usize, listener: &Listener, other: &Claimant<'_>, namespace: &str) -> ListenerConflict {
         let field = format!("spec.listeners[{index}]");
+        let (protocol, port) = (&other.listener.protocol, other.listener.port);
+        let other_group = ListenerProtocol::from_listener(other.listener).port_group();
+        let other = other.description(namespace);
         let group = ListenerProtocol::from_listener(listener).port_group();
-        let (kind, problem) = if ListenerProtocol::from_listener(other.listener).port_group() != group {
-            let message = format!(
-                "{other} uses port {} for {}, which cannot share it with {}",
-                other.listener.port, other.listener.protocol, listener.protocol
-            );
+        let (kind, problem) = if other_group != group {
+            let message =
+                format!("{other} uses port {port} for {protocol}, which cannot share it with {}", listener.protocol);
             (ConflictKind::Protocol, Diagnostic::error(format!("{field}.protocol"), message, "use another port"))
         } else if matches!(group, Some(PortGroup::Stream | PortGroup::Datagram)) {
             let message = format!("{other} has the same port");
@@ -84,17 +87,28 @@ pub(super) fn find(listeners: &[Listener]) -> Conflicts {
 
 /// The conflicts of listeners of one object, which have these indices.
 fn find_among(listeners: &[(usize, &Listener)]) -> Conflicts {
+    let described: Vec<_> =
+        listeners.iter().map(|(_, listener)| (port(listener), group(listener), host(listener))).collect();
+    // The first two listeners with each port and host, and the first of each group of protocols with each port.
+    let mut by_host: BTreeMap<_, SmallVec<[usize; 2]>> = BTreeMap::new();
+    let mut by_group: BTreeMap<_, BTreeMap<_, usize>> = BTreeMap::new();
+    for (at, (port, group, host)) in described.iter().enumerate() {
+        let same_host = by_host.entry((port, host)).or_default();
+        if same_host.len() < 2 {
+            same_host.push(at);
+        }
+        by_group.entry(port).or_default().entry(group).or_insert(at);
+    }
     let mut conflicts = BTreeMap::new();
-    for (index, listener) in listeners {
-        let Some(claimed) = port(listener) else { continue };
-        let conflicts_with = |other: &&&(usize, &Listener)| {
-            let (other_index, other) = **other;
-            let shares_port = *other_index != *index && port(other) == Some(claimed);
-            shares_port && (group(other) != group(listener) || host(other) == host(listener))
-        };
-        if let Some((_, other)) = listeners.iter().filter(|other| conflicts_with(&other)).next() {
-            let conflict = ListenerConflict::with(*index, listener, &Claimant { declared_by: None, listener: other });
-            conflicts.insert(*index, conflict);
+    for (at, ((index, listener), (port, group, host))) in listeners.iter().zip(&described).enumerate() {
+        if port.is_none() {
+            continue;
+        }
+        let of_other_group = by_group[&port].iter().filter(|(other, _)| *other != &group).map(|(_, at)| *at);
+        let of_same_host = by_host[&(port, host)].iter().copied().filter(|other| *other != at);
+        if let Some(other) = of_other_group.chain(of_same_host).min() {
+            let other = Claimant { declared_by: None, listener: listeners[other].1 };
+            conflicts.insert(*index, ListenerConflict::with(*index, listener, &other, ""));
         }
     }
     conflicts
@@ -117,7 +131,7 @@ pub(super) fn find_in_sets<'a>(
         let mut of_set = Conflicts::new();
         let mut remaining = Vec::new();
         for (index, listener) in set.spec.listeners.iter().enumerate() {
-            match claims.conflict(index, listener, max_ports) {
+            match claims.conflict(index, listener, &set.meta.key.namespace, max_ports) {
                 Some(conflict) => drop(of_set.insert(index, conflict)),
                 None => remaining.push((index, listener)),
             }
@@ -158,7 +172,13 @@ impl<'a> PortClaims<'a> {
     }
 
     /// Why a listener with less precedence is refused. A listener that no other one refuses wants its port from now on.
-    fn conflict(&mut self, index: usize, listener: &Listener, max_ports: usize) -> Option<ListenerConflict> {
+    fn conflict(
+        &mut self,
+        index: usize,
+        listener: &Listener,
+        namespace: &str,
+        max_ports: usize,
+    ) -> Option<ListenerConflict> {
         let port = port(listener)?;
         if !self.wanted.contains(&port) {
             if self.wanted.len() >= max_ports {
@@ -171,7 +191,7 @@ impl<'a> PortClaims<'a> {
             true => claim.hosts.get(&host(listener))?,
             false => &claim.first,
         };
-        Some(ListenerConflict::with(index, listener, other))
+        Some(ListenerConflict::with(index, listener, other, namespace))
     }
 }
 
@@ -183,13 +203,17 @@ struct Claimant<'a> {
     listener: &'a Listener,
 }
 
-/// `listener http`, or `listener http of Gateway default/web`.
-impl fmt::Display for Claimant<'_> {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "listener {}", self.listener.name)?;
+impl Claimant<'_> {
+    /// `listener http`, `listener http of Gateway default/web`, or `a listener of another ListenerSet` for owners of a
+    /// namespace that may not learn its name.
+    fn description(&self, namespace: &str) -> String {
+        let name = &self.listener.name;
         match self.declared_by {
-            Some((kind, key)) => write!(formatter, " of {kind} {key}"),
-            None => Ok(()),
+            Some((Kind::ListenerSet, key)) if *key.namespace != *namespace => {
+                "a listener of another ListenerSet".to_owned()
+            }
+            Some((kind, key)) => format!("listener {name} of {kind} {key}"),
+            None => format!("listener {name}"),
         }
     }
 }

@@ -20,7 +20,9 @@ pub(super) fn find<'a>(
 ) -> BTreeMap<usize, Condition> {
     let mut ports: BTreeMap<u16, PortOverlaps<'a>> = BTreeMap::new();
     for (position, (plan, certificates)) in listeners.enumerate() {
-        if plan.protocol.terminates_tls() || plan.protocol == ListenerProtocol::TlsPassthrough {
+        let has_tls = plan.protocol.terminates_tls() || plan.protocol == ListenerProtocol::TlsPassthrough;
+        // Clients do not share connections with a listener that is refused.
+        if has_tls && plan.opens_port() {
             ports.entry(plan.port).or_default().add(OverlapCandidate { position, plan, certificates });
         }
     }
@@ -31,9 +33,10 @@ pub(super) fn find<'a>(
     conditions
 }
 
-/// The number of overlapping listeners among which the first one is chosen for the message. Thousands may have the same
-/// wildcard certificate.
-const MAX_COMPARED: usize = 64;
+/// The number of listeners that are compared with a listener, and of those that overlap, among which the first is chosen
+/// for the message. Thousands may have the same wildcard certificate, or hosts below the same domain.
+const MAX_COMPARED: usize = 256;
+const MAX_CHOICES: usize = 64;
 
 /// The listeners with TLS of one port.
 #[derive(Default)]
@@ -89,11 +92,11 @@ impl<'a> PortOverlaps<'a> {
         candidates: impl Iterator<Item = usize>,
         overlaps: impl Fn(&OverlapCandidate<'_>) -> bool,
     ) -> Option<&OverlapCandidate<'a>> {
-        let others = candidates.map(|at| &self.candidates[at]).filter(|other| {
+        let others = candidates.take(MAX_COMPARED).map(|at| &self.candidates[at]).filter(|other| {
             let has_https = [this.plan.protocol, other.plan.protocol].contains(&ListenerProtocol::Https);
             other.position != this.position && has_https && overlaps(other)
         });
-        others.take(MAX_COMPARED).min_by_key(|other| other.position)
+        others.take(MAX_CHOICES).min_by_key(|other| other.position)
     }
 }
 
@@ -118,9 +121,14 @@ impl OverlapCandidate<'_> {
     /// `listener https`, with its object if that is not the object of `this`.
     fn description(&self, this: &OverlapCandidate<'_>) -> String {
         let (name, declared_by) = (&self.plan.id.name, &self.plan.id.declared_by);
+        let viewer = &this.plan.id.declared_by;
         match declared_by.kind {
-            _ if *declared_by == this.plan.id.declared_by => format!("listener {name}"),
+            _ if declared_by == viewer => format!("listener {name}"),
             Kind::Gateway => format!("listener {name} of the Gateway"),
+            // Owners of a namespace must not learn about ListenerSets of others; the owner of the Gateway allows them.
+            _ if viewer.kind != Kind::Gateway && viewer.key.namespace != declared_by.key.namespace => {
+                "a listener of another ListenerSet".to_owned()
+            }
             _ => format!("listener {name} of {declared_by}"),
         }
     }

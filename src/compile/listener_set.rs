@@ -31,6 +31,9 @@ pub(super) struct ListenerSetPlan {
     diagnostics: Vec<Diagnostic>,
 }
 
+const NOT_ALLOWED: [Code; 2] = [Code::ListenerSetNotAllowed, Code::ListenerSetNotAllowedUnserved];
+const PARENT_REFUSED: [Code; 2] = [Code::ListenerSetParentNotAccepted, Code::ListenerSetParentNotProgrammed];
+
 /// The Gateway to which a ListenerSet refers; `None` if its parent is of another kind.
 pub(super) fn gateway_key(set: &Object<ListenerSet>) -> Option<ObjectKey> {
     let parent = &set.spec.parent_ref;
@@ -59,7 +62,11 @@ pub(super) fn plan(
         diagnostics: Vec::new(),
     };
     if !allowed_listeners::allows_namespace(cx.store, gateway, &set.meta.key.namespace) {
-        planned.refuse([Code::ListenerSetNotAllowed, Code::ListenerSetNotAllowedUnserved], not_allowed(gateway, set));
+        match plan.is_rejected() {
+            // What it allows is unknown if it is too large.
+            true => planned.refuse(PARENT_REFUSED, parent_problem(plan, "accepted")),
+            false => planned.refuse(NOT_ALLOWED, not_allowed(gateway, set)),
+        }
         return planned;
     }
     match cx.inputs.budgets.size_problem(cx.store, Kind::ListenerSet, &set.meta.key) {
@@ -70,8 +77,9 @@ pub(super) fn plan(
         remark => planned.diagnostics.extend(remark),
     }
     let source = ListenerSource { declared_by: &planned.id, gateway, listeners: &set.spec.listeners };
-    let (mut listeners, certificates) =
-        listener::plan_all(cx, secrets, source, &conflicts, &|port| ports.other_owner(port));
+    let own_ports = allowed_listeners::own_ports(gateway);
+    let owner = |port| ports.owner_before_sets(port, &own_ports, cx.inputs.ingress);
+    let (mut listeners, certificates) = listener::plan_all(cx, secrets, source, &conflicts, &owner);
     let accepted = accepted_condition(plan, &listeners);
     listeners.iter_mut().for_each(|listener| ports.assign(listener));
     let programmed = programmed_condition(plan, ports, &listeners);
@@ -135,9 +143,11 @@ fn programmed_condition(plan: &GatewayPlan, ports: GatewayPorts<'_>, listeners: 
     }
     let problems = listeners.iter().map(|listener| listener.summary("served")).collect();
     let lacks_port = |listener: &ListenerPlan| listener.accepted_code() == Some(Code::ListenerPortUnavailable);
-    let code = match listeners.iter().all(lacks_port) {
-        true => Code::ListenerSetPortUnavailable,
-        false => Code::ListenerSetListenersUnserved,
+    let is_pending = |listener: &ListenerPlan| listener.has(Code::ListenerPending);
+    let code = match () {
+        () if listeners.iter().all(lacks_port) => Code::ListenerSetPortUnavailable,
+        () if listeners.iter().any(is_pending) => Code::ListenerSetPending,
+        () => Code::ListenerSetListenersUnserved,
     };
     Condition::new(code, problems)
 }

@@ -128,7 +128,7 @@ pub struct Compiled {
     pub verdicts_changed: BTreeSet<ObjectId>,
     /// Number of host routers that were rebuilt.
     pub routers_built: usize,
-    /// Number of Gateways and routes that were planned. Tests check with it that the work of an edit does not grow with
+    /// Number of Gateways, ListenerSets and routes that were planned. Tests check with it that the work of an edit does not grow with
     /// what the edit does not affect.
     pub objects_planned: usize,
 }

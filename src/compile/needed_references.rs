@@ -1,9 +1,12 @@
 //! Selects the Secrets and ConfigMaps to fetch: those that a possibly served object refers to, and may use.
 
+use std::sync::Arc;
+
 use super::classes::Classes;
-use super::listener_set;
 use super::reference_grants::{CrossNamespaceReference, Referrer};
-use crate::api::{Kind, ObjectId};
+use super::{allowed_listeners, listener_set};
+use crate::api::gateway::Gateway;
+use crate::api::{Kind, Object, ObjectId};
 use crate::store::Store;
 
 /// Whether the content of a Secret or ConfigMap is needed. Another controller's Gateways and Ingresses may refer to
@@ -14,12 +17,7 @@ pub fn is_needed(store: &Store, classes: &Classes, controllers: &[String], targe
 }
 
 fn may_use(store: &Store, classes: &Classes, controllers: &[String], referrer: &ObjectId, target: &ObjectId) -> bool {
-    if matches!(referrer.kind, Kind::Gateway | Kind::ListenerSet) {
-        let set = || store.listener_sets.get(&referrer.key).and_then(|set| listener_set::gateway_key(set));
-        let gateway = match referrer.kind {
-            Kind::Gateway => store.gateways.get(&referrer.key),
-            _ => set().and_then(|gateway| store.gateways.get(&gateway)),
-        };
+    if let Some(gateway) = gateway_of(store, referrer) {
         let class = gateway.and_then(|gateway| store.class_of(gateway));
         let is_served = class.is_some_and(|class| controllers.contains(&class.spec.controller_name));
         let from = Referrer { kind: referrer.kind, namespace: &referrer.key.namespace };
@@ -30,11 +28,26 @@ fn may_use(store: &Store, classes: &Classes, controllers: &[String], referrer: &
     classes.serves_object(store, meta, ingress.and_then(|ingress| ingress.spec.ingress_class_name.as_deref()))
 }
 
+/// The Gateway that serves the listeners of an object, if the object is a Gateway or a ListenerSet that its Gateway
+/// allows. The outer `None`: the object is of another kind.
+fn gateway_of<'s>(store: &'s Store, referrer: &ObjectId) -> Option<Option<&'s Arc<Object<Gateway>>>> {
+    match referrer.kind {
+        Kind::Gateway => Some(store.gateways.get(&referrer.key)),
+        Kind::ListenerSet => {
+            let set = store.listener_sets.get(&referrer.key);
+            let gateway = set.and_then(|set| store.gateways.get(&listener_set::gateway_key(set)?));
+            Some(gateway.filter(|gateway| allowed_listeners::allows_namespace(store, gateway, &referrer.key.namespace)))
+        }
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::api::ObjectKey;
     use crate::api::kong::annotations::INGRESS_CLASS;
     use crate::api::names::INGRESS_CONTROLLER;
     use crate::store::{AnyObject, Batch};
@@ -123,5 +136,43 @@ mod tests {
         store.apply(Batch { upserts: vec![grant], removes: vec![] });
         let changed: Vec<_> = store.take_changed_references().iter().map(|id| id.key.to_string()).collect();
         assert!(changed.contains(&"b/shared".to_owned()), "a grant changes what is needed: {changed:?}");
+    }
+
+    /// The Gateway decides which ListenerSets it has, and its class who serves them, whatever arrives first.
+    #[test]
+    fn secrets_of_listener_sets_are_fetched_once_their_gateway_allows_them() {
+        let tls = json!({"certificateRefs": [{"name": "of-set"}]});
+        let listener = json!({"name": "x", "port": 443, "protocol": "HTTPS", "tls": tls});
+        let set = json!({"metadata": {"namespace": "a", "name": "s"},
+            "spec": {"parentRef": {"name": "g"}, "listeners": [listener]}});
+        let set = AnyObject::parse(Kind::ListenerSet, set).unwrap();
+        let gateway = |from: &str| {
+            let listener = json!({"name": "x", "port": 80, "protocol": "HTTP"});
+            let gateway = json!({"metadata": {"namespace": "a", "name": "g"}, "spec": {"gatewayClassName": "c",
+                "listeners": [listener], "allowedListeners": {"namespaces": {"from": from}}}});
+            AnyObject::parse(Kind::Gateway, gateway).unwrap()
+        };
+        let (class, theirs) = (gateway_class("x/mine"), gateway_class("x/theirs"));
+        assert_eq!(fetched(vec![set.clone(), gateway("Same"), class.clone()]), ["of-set"]);
+        assert_eq!(fetched(vec![set.clone(), gateway("None"), class.clone()]), [""; 0]);
+        assert_eq!(fetched(vec![set.clone(), gateway("Same"), theirs.clone()]), [""; 0]);
+
+        let mut store = Store::default();
+        store.apply(Batch { upserts: vec![set], removes: vec![] });
+        let id = ObjectId::new(Kind::Gateway, ObjectKey::new("a", "g"));
+        let changes = [
+            (vec![gateway("Same")], vec![]),
+            (vec![class], vec![]),
+            (vec![theirs], vec![]),
+            (vec![gateway("All")], vec![]),
+            (vec![], vec![id]),
+        ];
+        for (upserts, removes) in changes {
+            store.take_changed_references();
+            let change = format!("{upserts:?} {removes:?}");
+            store.apply(Batch { upserts, removes });
+            let changed = store.take_changed_references();
+            assert!(changed.iter().any(|id| &*id.key.name == "of-set"), "{change} changes what is needed");
+        }
     }
 }

@@ -127,7 +127,11 @@ impl Compiler {
             SetsToPlan::These(sets) => sets.iter().filter(had_set).cloned().collect(),
         };
         let object = cx.store.gateways.get(gateway).filter(|_| self.parents.gateways.contains_key(gateway));
-        let is_left = |key: &ObjectKey| object.is_none() || referring.iter().all(|set| set.meta.key != *key);
+        let refers = |key: &ObjectKey| {
+            let set = cx.store.listener_sets.get(key);
+            set.and_then(|set| listener_set::gateway_key(set)).as_ref() == Some(gateway)
+        };
+        let is_left = |key: &ObjectKey| object.is_none() || !refers(key);
         for key in left.into_iter().filter(is_left) {
             self.set_listener_set(cx, &key, None, routes, run);
         }

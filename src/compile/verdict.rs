@@ -235,6 +235,7 @@ codes! {
     ListenerSetProgrammed = ListenerSet "Programmed" true "Programmed" "The listeners are being served.";
     ListenerSetListenersUnserved = ListenerSet "Programmed" false "ListenersNotValid" "No listener can be served.";
     ListenerSetPortUnavailable = ListenerSet "Programmed" false "PortUnavailable" "No port can be opened.";
+    ListenerSetPending = ListenerSet "Programmed" false "Pending" "The ports are not open yet.";
     ListenerSetNotAllowedUnserved = ListenerSet "Programmed" false "NotAllowed"
         "The Gateway does not allow the ListenerSet.";
     ListenerSetParentNotProgrammed = ListenerSet "Programmed" false "ParentNotProgrammed"

@@ -90,7 +90,7 @@ mod tests {
             (Some("v1.7.0-rc.1"), Code::ClassSupportedVersion, "is served", 50),
             (Some("v1.5.1"), Code::ClassSupportedVersion, "install the CRDs of 1.7", 40),
             (Some("v1.0.0"), Code::ClassSupportedVersion, "lacks fields", 0),
-            (Some("v1.12.0"), Code::ClassUnsupportedVersion, "update Portico", 49),
+            (Some("v1.12.0"), Code::ClassUnsupportedVersion, "update Portico", 50),
             (Some("v2.0.0"), Code::ClassUnsupportedVersion, "release 1.x", 0),
             (Some("v1.99999999999.0"), Code::ClassUnsupportedVersion, "not known", 0),
             (Some("nonsense"), Code::ClassUnsupportedVersion, "not known", 0),

@@ -167,6 +167,7 @@ fn update_parent_conditions(verdict: &mut Verdict, not_local: Vec<Diagnostic>) {
         .map(|indexed| summary(indexed, "accepted"))
         .collect();
     let any_served = verdict.listeners.iter().any(|listener| has_condition(listener, Code::ListenerProgrammed));
+    let any_in_use = verdict.listeners.iter().any(|listener| has_condition(listener, Code::ListenerPortUnavailable));
     // Used only if no listener is served.
     let all_unserved: Vec<_> = listeners.map(|indexed| summary(indexed, "served")).collect();
     let all_rejected = rejected.len() == verdict.listeners.len();
@@ -182,15 +183,13 @@ fn update_parent_conditions(verdict: &mut Verdict, not_local: Vec<Diagnostic>) {
             Code::GatewayProgrammed if !any_served => {
                 *condition = Condition::new(Code::GatewayNotProgrammed, all_unserved.clone());
             }
-            Code::ListenerSetAccepted | Code::ListenerSetSomeListenersInvalid if !rejected.is_empty() => {
-                let code = match all_rejected {
-                    true => Code::ListenerSetNoListenerValid,
-                    false => Code::ListenerSetSomeListenersInvalid,
-                };
-                *condition = Condition::new(code, rejected.clone());
-            }
+            // Its condition Accepted stays, since its Gateway counts it as attached.
             Code::ListenerSetProgrammed if !any_served => {
-                *condition = Condition::new(Code::ListenerSetPortUnavailable, all_unserved.clone());
+                let code = match any_in_use {
+                    true => Code::ListenerSetPortUnavailable,
+                    false => Code::ListenerSetListenersUnserved,
+                };
+                *condition = Condition::new(code, all_unserved.clone());
             }
             _ => {}
         }
@@ -212,6 +211,31 @@ mod tests {
                 Condition::without_diagnostics(Code::ListenerAccepted),
                 Condition::without_diagnostics(Code::ListenerProgrammed),
             ],
+        }
+    }
+
+    #[test]
+    fn listener_sets_stay_accepted_without_their_ports() {
+        let set = Verdict {
+            conditions: vec![
+                Condition::without_diagnostics(Code::ListenerSetAccepted),
+                Condition::without_diagnostics(Code::ListenerSetProgrammed),
+            ],
+            listeners: vec![listener("a", 8000), listener("b", 8443)],
+            ..Verdict::default()
+        };
+        let codes = |verdict: &Verdict| verdict.conditions.iter().map(|condition| condition.code).collect::<Vec<_>>();
+        for (outcome, ports, programmed) in [
+            (BindOutcome::InUse, &[8000][..], Code::ListenerSetProgrammed),
+            (BindOutcome::InUse, &[8000, 8443], Code::ListenerSetPortUnavailable),
+            (BindOutcome::NotPermitted, &[8000, 8443], Code::ListenerSetListenersUnserved),
+        ] {
+            let outcome_of = |address: BindAddress| {
+                let has_failed = ports.contains(&address.socket.port());
+                Some(if has_failed { outcome.clone() } else { BindOutcome::Bound })
+            };
+            let combined = apply_bind_outcomes(&set, &outcome_of).unwrap();
+            assert_eq!(codes(&combined), [Code::ListenerSetAccepted, programmed], "{outcome:?} {ports:?}");
         }
     }
 

@@ -248,11 +248,11 @@ mod tests {
 
     #[test]
     fn objects_without_effect_are_reported_if_they_concern_this_process() {
-        let unserved = Diagnostic::warning("spec.parentRef", "ListenerSet is not served", "add the listeners");
+        let unserved = Diagnostic::warning("spec.targetRefs", "XMesh is not served", "remove it");
         let verdict =
             |topic: Topic| Verdict { diagnostics: vec![unserved.clone().with_topic(topic)], ..Verdict::default() };
         let events: Vec<_> = notices_for_verdict(&verdict(Topic::UnservedKind), false).into_iter().collect();
-        let note = "spec.parentRef: ListenerSet is not served; add the listeners.".to_owned();
+        let note = "spec.targetRefs: XMesh is not served; remove it.".to_owned();
         assert_eq!(events, [Notice { warning: true, reason: "KindNotServed", note }]);
         assert!(notices_for_verdict(&verdict(Topic::Field), false).is_empty());
     }

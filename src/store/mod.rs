@@ -202,11 +202,24 @@ impl Store {
             }
         }
         // These decide whether objects that depend on them may use what they refer to.
-        let decides =
-            |id: &&ObjectId| matches!(id.kind, Kind::GatewayClass | Kind::IngressClass | Kind::ReferenceGrant);
-        for id in changes.iter().filter(decides) {
-            let dependents: Vec<_> = self.index.dependents(id).cloned().collect();
-            dependents.iter().for_each(|dependent| self.record_references(&self.dependencies(dependent)));
+        let mut dependents: Changes = BTreeSet::new();
+        for id in &changes {
+            match id.kind {
+                Kind::GatewayClass | Kind::IngressClass | Kind::ReferenceGrant => {
+                    dependents.extend(self.index.dependents(id).cloned());
+                }
+                Kind::Gateway | Kind::Namespace => {
+                    dependents.extend(self.index.dependents_of_kind(id, Kind::ListenerSet).cloned());
+                }
+                _ => {}
+            }
+        }
+        // The class of a Gateway is that of its ListenerSets.
+        let gateways = dependents.iter().filter(|id| id.kind == Kind::Gateway);
+        let sets = gateways.flat_map(|gateway| self.index.dependents_of_kind(gateway, Kind::ListenerSet));
+        let sets: Vec<_> = sets.cloned().collect();
+        for dependent in dependents.iter().chain(&sets) {
+            self.record_references(&self.dependencies(dependent));
         }
         if !self.deleted_classes.is_empty() {
             self.drop_outdated_classes();

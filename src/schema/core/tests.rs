@@ -335,7 +335,7 @@ fn trust_bundles_are_named_after_their_signer() {
             json!({"trustBundle": "x".repeat(1_048_577)}),
             "spec.trustBundle: holds 1048577 bytes, at most 1048576 are allowed; divide it among several objects",
         ),
-        ("roots", json!({}), "spec.trustBundle: is missing; add `trustBundle`"),
+        ("roots", json!({}), "spec.trustBundle: is missing; add `trustBundle`, a string"),
     ] {
         assert_eq!(violations(name, spec), [expected], "{name}");
     }
