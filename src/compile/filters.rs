@@ -99,7 +99,13 @@ pub(super) fn translate(
                 translator.unsupported("type", message, "keep one filter, whose server makes all checks");
             }
             "ExternalAuth" => {
-                let Some(raw) = &filter.external_auth else { continue };
+                // A definition of the standard channel removes the field from an object of the experimental one.
+                let Some(raw) = &filter.external_auth else {
+                    let message = "externalAuth is missing, so there is no authorization server".to_owned();
+                    let remedy = "set it, with the definition of HTTPRoute from the experimental channel";
+                    translator.unsupported("externalAuth", message, remedy);
+                    continue;
+                };
                 let result = &mut *translator.result;
                 let filter = external_auth::translate(raw, &translator.field, resolve, &mut result.unsupported);
                 result.has_external_auth = true;

@@ -49,7 +49,7 @@ fn server_of(authorization: &Endpoint) -> Arc<Upstream> {
 }
 
 /// Allows requests as the user `eve`, and denies those to `/denied`, `/login` and `/empty`.
-async fn authorization_server() -> Endpoint {
+pub(crate) async fn authorization_server() -> Endpoint {
     Endpoint::scripted(|mut stream, _| async move {
         while let Some(request) = stream.request().await {
             let response = match request.split([' ', '?']).nth(1).unwrap() {

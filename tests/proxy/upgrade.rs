@@ -7,12 +7,15 @@ use bytes::Bytes;
 use h2::ext::Protocol;
 use http::{Method, Request};
 use portico::proxy::ProxyLimits;
+use portico::snapshot::external_auth::ExternalAuthFilter;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::accounting::{access_log_records, scrape};
+use crate::external_auth::{authorization_server, guarded_routes, http_filter};
 use crate::h2::{Http2Client, read_body, read_response};
 use crate::harness::{
-    Client, Endpoint, Options, TEST_TIMEOUT, TestServer, forward, h2c_upstream, route, routes_to, with_timeout,
+    Client, Endpoint, Options, TEST_TIMEOUT, TestServer, forward, h2c_upstream, route, routes_to, upstream,
+    with_timeout,
 };
 
 const HANDSHAKE: &str = "GET /chat HTTP/1.1\r\nhost: a.example\r\nconnection: keep-alive, Upgrade\r\nupgrade: websocket\r\n\
@@ -294,4 +297,27 @@ async fn http2_tunnel_ends_with_its_connection() {
     drop((client, stream));
     endpoint.log.wait_for("the end of the connection", |log| log.ended.load(SeqCst) == 2).await;
     assert_eq!(server.proxy.drain(TEST_TIMEOUT).await, 0);
+}
+
+#[tokio::test]
+async fn upgrades_are_authorized() {
+    let (endpoint, authorization) = (echo_endpoint().await, authorization_server().await);
+    let filter = ExternalAuthFilter { max_body: 100, ..http_filter(upstream("auth", &[authorization.address])) };
+    let server = TestServer::with_routes(guarded_routes(filter, &endpoint)).await;
+    let mut client = server.connect().await;
+    client.send(HANDSHAKE.replace("/chat", "/denied")).await;
+    assert_eq!(client.response().await.status, 401);
+    client.send(HANDSHAKE).await;
+    assert_eq!(client.response().await.status, 101);
+    expect_text(&mut client, "hello ").await;
+    let client = Http2Client::connect(server.address).await;
+    client.get("/denied").await;
+    // The client would take 204 for an open tunnel.
+    for (path, status) in [("/denied", 401), ("/empty", 500), ("/chat", 200)] {
+        let mut request = extended_connect("websocket");
+        *request.uri_mut() = format!("http://a.example{path}").parse().unwrap();
+        let (response, _stream) = client.start_with_body(request).await;
+        assert_eq!(with_timeout("a response", response).await.unwrap().status(), status, "{path}");
+    }
+    assert_eq!(endpoint.log.requests().len(), 2);
 }

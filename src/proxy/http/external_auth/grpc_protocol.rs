@@ -19,7 +19,7 @@ use super::check_response::{self, InvalidCheck};
 use super::ext_authz::CheckRequest;
 use super::ext_authz::authorization_client::AuthorizationClient;
 use super::{Decision, server_call};
-use crate::proxy::buffer_budget::BufferedBytes;
+use crate::proxy::buffer_budget::{BufferUse, BufferedBytes};
 use crate::proxy::http::client_connection::Peer;
 use crate::proxy::http::request_body::RequestBody;
 use crate::proxy::http::request_error::RequestError;
@@ -93,7 +93,13 @@ impl<'c> Service<Request<tonic::body::Body>> for PooledTransport<'c> {
 impl PooledTransport<'_> {
     async fn send(self, request: Request<tonic::body::Body>) -> Result<Response<CallBody>, RequestError> {
         let (head, body) = request.into_parts();
+        #[expect(clippy::disallowed_methods, reason = "the message is Portico's own, and its body is limited")]
         let message = body.collect().await.map_err(|_| RequestError::InvalidAuthorization)?.to_bytes();
+        // The body of the request counts already, and its copy in the message is kept until the response.
+        let mut kept = self.peer.worker().buffers.buffered(BufferUse::Request);
+        if message.len() > MAX_UNCOUNTED {
+            kept.grow(message.len()).await.map_err(|_| RequestError::BufferLimit)?;
+        }
         let mut request = Request::from_parts(head, RequestBody::from_bytes(message, self.peer));
         request.headers_mut().insert(HOST, self.authority.clone());
         let response = server_call::send(self.peer, self.upstream, request).await?;
@@ -122,6 +128,8 @@ impl Body for CallBody {
     }
 }
 
+/// Calls without a body are smaller, and are made while the process may keep no more bytes.
+const MAX_UNCOUNTED: usize = 16 * 1024;
 /// The maximum size of a response, of which most is the body for a client that is denied. Decoded, many small headers
 /// take about forty times as much.
 const MAX_RESPONSE: usize = 256 * 1024;

@@ -109,6 +109,10 @@ pub(in crate::proxy) async fn authorize(
             Ok(())
         }
         Decision::Denied { mut response, kept } => {
+            // On HTTP/2, a success status would mean that the stream has become a tunnel.
+            if routed.upgrade.as_ref().is_some_and(|upgrade| upgrade.is_misleading(response.status())) {
+                return Err(RequestError::InvalidAuthorization.into());
+            }
             fit_to_method(&mut response, request.method(), cx.error_format.is_head());
             cx.record.authorization =
                 kept.map(|kept| Box::new(AuthorizationRecord { changes: HeaderChanges::default(), _kept: Some(kept) }));
