@@ -75,7 +75,7 @@ prepare_cross() {
 }
 
 build() {
-    local target=$1 profile=$2 cargo_home rust_home maps
+    local target=$1 profile=$2 cargo_home rust_home maps host
     cargo_home=${CARGO_HOME:-$HOME/.cargo}
     rust_home=$(rustc --print sysroot)
     # Paths of this machine must not be in the program.
@@ -88,6 +88,11 @@ build() {
     export SOURCE_DATE_EPOCH=0
     # Kernels for arm64 have pages of 4, 16 or 64 KiB; jemalloc supports pages up to the size that it is built for.
     case "$target" in aarch64-*) export JEMALLOC_SYS_WITH_LG_PAGE=16 ;; esac
+    # Only LLVM's linker, which the compiler uses on x86-64, can place functions in a given order.
+    host=$(rustc -vV | sed -n 's/^host: //p')
+    if [ "$profile $target" = "release x86_64-unknown-linux-gnu" ] && [ "$host" = "$target" ]; then
+        export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_LINKER=$PWD/scripts/ordered-linker.sh
+    fi
     cargo build --locked --profile "$profile" --bin portico --features alloc-jemalloc --target "$target"
 }
 

@@ -56,6 +56,20 @@ fn root_folder_is_reproducible() {
     assert_eq!(c_code, "/portico/native.c, Jan  1 1970", "{output}");
 }
 
+/// The compiler does not use LLVM's linker for other architectures.
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn recorded_functions_are_next_to_each_other() {
+    let checkout = SmallCheckout::create("ordered");
+    checkout.checksum();
+    let names = Command::new("nm").arg("--numeric-sort").arg(checkout.program()).output().unwrap();
+    let names = String::from_utf8(names.stdout).unwrap();
+    let functions = names.lines().filter_map(|line| line.split_once("_ZN7portico")?.1.split("17h").next());
+    let functions: Vec<&str> = functions.collect();
+    assert_eq!(functions[..2], ["5third", "5first"], "{functions:?}");
+    assert!(functions.contains(&"6second"), "{functions:?}");
+}
+
 #[test]
 fn program_with_its_build_path_is_rejected() {
     let script = "scripts/image-root.sh";

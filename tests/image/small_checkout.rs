@@ -1,7 +1,8 @@
 //! A small program to test `scripts/image-root.sh`. Its output depends on place and time of the build: the path
 //! of generated code, and the file name and date of C code.
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
@@ -37,6 +38,8 @@ fn main() {
     println!("cargo::rustc-link-lib=static=native");
 }
 "#;
+/// The recorded hash does not exist, as after a change of versions.
+const FUNCTION_ORDER: &str = "_ZN7portico5third 01234567\n_ZN7portico5first\n";
 const NATIVE: &str = "const char *native_place(void) { return __FILE__ \", \" __DATE__; }\n";
 const MAIN: &str = r#"
 use std::ffi::{CStr, c_char};
@@ -49,7 +52,23 @@ unsafe extern "C" {
     fn native_place() -> *const c_char;
 }
 
+#[inline(never)]
+fn first() -> usize {
+    std::hint::black_box(1)
+}
+
+#[inline(never)]
+fn second() -> usize {
+    std::hint::black_box(2)
+}
+
+#[inline(never)]
+fn third() -> usize {
+    std::hint::black_box(3)
+}
+
 fn main() {
+    assert_eq!(first() + second() + third(), 6);
     println!("{}", generated::source_path());
     println!("{}", unsafe { CStr::from_ptr(native_place()) }.to_str().unwrap());
 }
@@ -74,6 +93,8 @@ impl SmallCheckout {
             ("LICENSE", "none\n"),
             ("rust-toolchain.toml", &read("rust-toolchain.toml")),
             ("scripts/image-root.sh", &read("scripts/image-root.sh")),
+            ("scripts/ordered-linker.sh", &read("scripts/ordered-linker.sh")),
+            ("scripts/function-order.txt", FUNCTION_ORDER),
         ] {
             checkout.write(file, text);
         }
@@ -83,7 +104,10 @@ impl SmallCheckout {
     pub(crate) fn write(&self, file: &str, text: &str) {
         let path = self.folder.join(file);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, text).unwrap();
+        fs::write(&path, text).unwrap();
+        if file.ends_with(".sh") {
+            fs::set_permissions(path, Permissions::from_mode(0o755)).unwrap();
+        }
     }
 
     /// Replaces an existing part of a file.
@@ -111,9 +135,14 @@ impl SmallCheckout {
         sum.unwrap_or_else(|| panic!("no checksum:\n{stdout}")).to_owned()
     }
 
-    /// Runs the program in the root folder: the path of its generated code, then the file and date of its C code.
+    /// The program in the root folder.
+    pub(crate) fn program(&self) -> PathBuf {
+        self.folder.join("target/image-root/usr/bin/portico")
+    }
+
+    /// Runs the program: it prints the path of its generated code, then the file and date of its C code.
     pub(crate) fn output(&self) -> String {
-        let output = Command::new(self.folder.join("target/image-root/usr/bin/portico")).output().unwrap();
+        let output = Command::new(self.program()).output().unwrap();
         String::from_utf8(output.stdout).unwrap()
     }
 }
