@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Waker;
@@ -279,17 +279,16 @@ struct WakingExecutor(Rc<RefCell<Option<Waker>>>);
 impl<F: Future<Output = ()> + 'static> Executor<F> for WakingExecutor {
     fn execute(&self, future: F) {
         let connection_task = Rc::clone(&self.0);
-        tokio::task::spawn_local(async move {
-            let mut future = pin!(future);
-            poll_fn(|cx| {
-                let state = future.as_mut().poll(cx);
-                if let Some(waker) = connection_task.take() {
-                    waker.wake();
-                }
-                state
-            })
-            .await;
-        });
+        // Boxed, because the runtime moves the future of a task several times, and that of a request is as large as
+        // that of a connection, which is another variant of the same type.
+        let mut future = Box::pin(future);
+        tokio::task::spawn_local(poll_fn(move |cx| {
+            let state = future.as_mut().poll(cx);
+            if let Some(waker) = connection_task.take() {
+                waker.wake();
+            }
+            state
+        }));
     }
 }
 

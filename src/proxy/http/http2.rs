@@ -286,7 +286,8 @@ struct StreamExecutor(Rc<StreamTracker>);
 impl<F: Future<Output = ()> + 'static> Executor<F> for StreamExecutor {
     fn execute(&self, future: F) {
         match self.0.next_stream.take() {
-            Some(peer) => drop(tokio::task::spawn_local(run_stream(peer, future))),
+            // Boxed, because the runtime moves the future of a task several times.
+            Some(peer) => drop(tokio::task::spawn_local(run_stream(peer, Box::pin(future)))),
             // The task that carries the bytes of a tunnel, which has its own timer.
             None => drop(tokio::task::spawn_local(future)),
         }
@@ -294,8 +295,7 @@ impl<F: Future<Output = ()> + 'static> Executor<F> for StreamExecutor {
 }
 
 /// Runs a stream until it completes or one of its timeouts expires.
-async fn run_stream(peer: Rc<Peer>, stream: impl Future<Output = ()>) {
-    let mut stream = pin!(stream);
+async fn run_stream(peer: Rc<Peer>, mut stream: Pin<Box<impl Future<Output = ()>>>) {
     let activity = &peer.activity;
     let limits = &peer.worker().limits;
     let mut timer = pin!(sleep_until(activity.deadline(limits, limits.stall_timeout)));
@@ -346,7 +346,7 @@ mod tests {
     #[test]
     fn connection_and_stream_futures_are_small() {
         let connection = size(serve::<TcpStream>);
-        let stream = size(|peer, stream: std::future::Pending<()>, ()| run_stream(peer, stream));
+        let stream = size(|peer, stream: Pin<Box<std::future::Pending<()>>>, ()| run_stream(peer, stream));
         assert!(connection <= 2200 && stream <= 250, "a connection takes {connection} bytes, a stream in it {stream}");
     }
 }
