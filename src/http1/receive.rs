@@ -9,7 +9,10 @@ use bytes::{BufMut, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 thread_local! {
-    static RECEIVED: RefCell<BytesMut> = RefCell::new(BytesMut::with_capacity(MAX_RECEIVED));
+    /// Two, so that one is free while a connection still sends what it has received into the other. The second one is
+    /// allocated when it is needed.
+    static RECEIVED: RefCell<[BytesMut; 2]> =
+        RefCell::new([BytesMut::with_capacity(MAX_RECEIVED), BytesMut::new()]);
     /// Memory for small messages of all connections of the thread.
     static SHARED: RefCell<BytesMut> = RefCell::new(BytesMut::with_capacity(SHARED_LENGTH));
 }
@@ -42,9 +45,8 @@ pub fn poll_receive(
         }
     }
     let limit = if let NextInput::SmallChunks = expected { MAX_SMALL_CHUNKS } else { MAX_RECEIVED };
-    RECEIVED.with_borrow_mut(|memory| {
-        memory.clear();
-        memory.reserve(MAX_RECEIVED);
+    RECEIVED.with_borrow_mut(|memories| {
+        let memory = free_memory(memories);
         let length = ready!(pin!(stream.read_buf(&mut memory.limit(limit))).poll(cx))?;
         if !buffer.is_empty() {
             buffer.extend_from_slice(memory);
@@ -60,6 +62,22 @@ pub fn poll_receive(
         }
         Poll::Ready(Ok(length))
     })
+}
+
+/// The first of the memories to which no connection refers, empty. If there is none, the second one is replaced.
+#[inline]
+fn free_memory([first, second]: &mut [BytesMut; 2]) -> &mut BytesMut {
+    let is_free = |memory: &mut BytesMut| {
+        memory.clear();
+        memory.try_reclaim(MAX_RECEIVED)
+    };
+    if is_free(first) {
+        return first;
+    }
+    if !is_free(second) {
+        *second = BytesMut::with_capacity(MAX_RECEIVED);
+    }
+    second
 }
 
 fn poll_receive_in_place(
