@@ -182,11 +182,10 @@ pub(in crate::proxy) fn serve(
     async move {
         let mut timer = pin!(sleep_until(peer.activity.deadline(&peer.worker().limits, idle_timeout(&peer))));
         loop {
-            if park(&mut stream, &peer, &mut registration, timer.as_mut()).await == ParkingEnd::Close {
-                return;
-            }
+            let parked = park(&mut stream, &peer, &mut registration, timer.as_mut()).await;
+            let ParkingEnd::Resume(received) = parked else { return };
             let context = (&peer, &mut registration);
-            let serving = Box::pin(serve_requests(stream, context, timer.as_mut()));
+            let serving = Box::pin(serve_requests((stream, received), context, timer.as_mut()));
             let Some(ServedRequests { end, stream: served, unread }) = serving.await else { return };
             // Taken in every case: the tunnel holds the peer, so a tunnel left in the peer would leak both.
             let tunnel = peer.tunnel.take();
@@ -212,29 +211,33 @@ struct ServedRequests {
     unread: Bytes,
 }
 
-/// Serves requests until the connection ends or must be parked.
-async fn serve_requests(
-    stream: ClientStream,
+/// Serves requests until the connection ends or must be parked. `received` has what was received already. Not an `async
+/// fn`, whose future would contain its arguments twice.
+fn serve_requests(
+    (stream, received): (ClientStream, BytesMut),
     (peer, registration): (&Rc<Peer>, &mut ConnectionRegistration),
     mut timer: Pin<&mut Sleep>,
-) -> Option<ServedRequests> {
-    let mut http = Http1ClientConnection::new(stream, peer, |request| request::serve(Rc::clone(peer), request));
-    let resumed_at = Instant::now();
-    let mut shutdown = ShutdownProgress::NotStarted;
-    let end = poll_fn(|cx| {
-        let _turn = Turn::begin();
-        registration.set_waker(cx.waker());
-        let end = poll_connection(peer, &mut http, resumed_at, timer.as_mut(), &mut shutdown, cx);
-        // A request that has arrived in the meantime is served, and a response is sent to its end.
-        let is_idle = http.is_between_requests() && peer.activity.phase() == ActivityPhase::Idle;
-        if end.is_pending() && registration.take_eviction() && is_idle {
-            return Poll::Ready(ConnectionEnd::Aborted);
-        }
-        end
-    })
-    .await;
-    let (stream, unread) = http.into_stream()?;
-    Some(ServedRequests { end, stream, unread })
+) -> impl Future<Output = Option<ServedRequests>> {
+    let begin = move |request| request::serve(Rc::clone(peer), request);
+    let mut http = Http1ClientConnection::new(stream, received, peer, begin);
+    async move {
+        let resumed_at = Instant::now();
+        let mut shutdown = ShutdownProgress::NotStarted;
+        let end = poll_fn(|cx| {
+            let _turn = Turn::begin();
+            registration.set_waker(cx.waker());
+            let end = poll_connection(peer, &mut http, resumed_at, timer.as_mut(), &mut shutdown, cx);
+            // A request that has arrived in the meantime is served, and a response is sent to its end.
+            let is_idle = http.is_between_requests() && peer.activity.phase() == ActivityPhase::Idle;
+            if end.is_pending() && registration.take_eviction() && is_idle {
+                return Poll::Ready(ConnectionEnd::Aborted);
+            }
+            end
+        })
+        .await;
+        let (stream, unread) = http.into_stream()?;
+        Some(ServedRequests { end, stream, unread })
+    }
 }
 
 /// What follows when HTTP/1 ends: an error response, a tunnel, HTTP/2 or a lingering close. Boxed, so that plain

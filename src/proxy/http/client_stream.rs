@@ -22,6 +22,15 @@ impl ClientStream {
         ClientStream { stream, protocol_detector: ProtocolDetector::default(), peer }
     }
 
+    pub(in crate::proxy) fn has_tls(&self) -> bool {
+        matches!(self.stream, Transport::Tls(_))
+    }
+
+    /// Whether bytes have arrived, but too few to detect the protocol.
+    pub(in crate::proxy) fn holds_bytes(&self) -> bool {
+        !self.protocol_detector.is_done() && self.protocol_detector.has_begun()
+    }
+
     /// Ready when something can be read, without a buffer to read into: bytes, the end of the stream or an error. With
     /// TLS the bytes may turn out to be no data.
     pub(in crate::proxy) fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

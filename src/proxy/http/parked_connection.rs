@@ -8,22 +8,25 @@
 
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::task::Poll;
+use std::task::{Context, Poll, ready};
 
+use bytes::BytesMut;
 use tokio::time::{Instant, Sleep};
 
 use super::activity::{ActivityPhase, UploadState};
 use super::client_connection::{Peer, idle_timeout};
 use super::client_stream::ClientStream;
+use crate::http1::{NextInput, poll_receive};
 use crate::proxy::connection::listener_connections::ConnectionRegistration;
 use crate::proxy::record::stats::OpenGuard;
 
 /// Why a connection is no longer parked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(in crate::proxy) enum ParkingEnd {
-    /// Something can be read, or the idle timeout has expired and the connection must be closed in order.
-    Resume,
-    /// The connection was aborted or evicted, or its socket has failed.
+    /// These bytes have arrived. With TLS, there may be something to read. Or the idle timeout has expired and the
+    /// connection must be closed in order.
+    Resume(BytesMut),
+    /// The connection was aborted or evicted, the client has closed it, or its socket has failed.
     Close,
 }
 
@@ -41,15 +44,32 @@ pub(in crate::proxy) async fn park(
             return Poll::Ready(ParkingEnd::Close);
         }
         // First, so that a request that has arrived is served even if the connection was evicted.
-        if let Poll::Ready(readable) = stream.poll_readable(cx) {
-            return Poll::Ready(if readable.is_ok() { ParkingEnd::Resume } else { ParkingEnd::Close });
+        if let Poll::Ready(end) = poll_received(stream, cx) {
+            return Poll::Ready(end);
         }
         if registration.take_eviction() {
             return Poll::Ready(ParkingEnd::Close);
         }
-        peer.activity.poll_timeout(&peer.http, idle_timeout(peer), timer.as_mut(), cx).map(|()| ParkingEnd::Resume)
+        let expired = peer.activity.poll_timeout(&peer.http, idle_timeout(peer), timer.as_mut(), cx);
+        expired.map(|()| ParkingEnd::Resume(BytesMut::new()))
     })
     .await
+}
+
+/// Ready when the client has sent something, or closed the connection.
+fn poll_received(stream: &mut ClientStream, cx: &mut Context<'_>) -> Poll<ParkingEnd> {
+    let mut received = BytesMut::new();
+    if stream.has_tls() {
+        // Reading takes memory, which a parked connection does not need.
+        let readable = ready!(stream.poll_readable(cx));
+        return Poll::Ready(if readable.is_ok() { ParkingEnd::Resume(received) } else { ParkingEnd::Close });
+    }
+    // Into memory of the thread, without a system call that only looks whether there is something.
+    match poll_receive(stream, cx, &mut received, NextInput::Unknown) {
+        Poll::Pending if !stream.holds_bytes() => Poll::Pending,
+        Poll::Pending | Poll::Ready(Ok(1..)) => Poll::Ready(ParkingEnd::Resume(received)),
+        Poll::Ready(Ok(0) | Err(_)) => Poll::Ready(ParkingEnd::Close),
+    }
 }
 
 /// When a connection between two requests must be parked, unless it is used until then. None if it is still active, or

@@ -39,6 +39,10 @@ impl ClientBudget {
 
     /// Waits for another connection to close.
     pub(in crate::proxy) async fn acquire(&self) -> OwnedSemaphorePermit {
+        // Without a timer, which connections below the limit do not need. If others wait, there is none to take.
+        if let Some(permit) = self.try_acquire() {
+            return permit;
+        }
         loop {
             if self.is_full() {
                 self.full.notify_waiters();

@@ -1,6 +1,7 @@
 //! The thread of one worker, with its own runtime: it opens and closes listeners, and accepts their connections.
 
 use std::collections::BTreeMap;
+use std::future::poll_fn;
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener, UdpSocket as StdUdpSocket};
 use std::pin::pin;
@@ -228,7 +229,8 @@ impl Acceptor {
         loop {
             let accepting = async {
                 if waiting.is_none() {
-                    waiting = Some(listener.accept().await?);
+                    // Cheaper than `accept`, which keeps a list of the tasks that wait.
+                    waiting = Some(poll_fn(|cx| listener.poll_accept(cx)).await?);
                     if clients.is_full() {
                         worker.counters.delayed.add(1);
                     }

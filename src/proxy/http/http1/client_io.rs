@@ -52,10 +52,16 @@ enum Continuation {
 pub(in crate::proxy) struct ClientLeft;
 
 impl ClientIo {
-    pub(in crate::proxy) fn new(stream: ClientStream, limits: HeadLimits, name_case: NameCase) -> Rc<Self> {
+    /// `buffer` has what was received already.
+    pub(in crate::proxy) fn new(
+        stream: ClientStream,
+        buffer: BytesMut,
+        limits: HeadLimits,
+        name_case: NameCase,
+    ) -> Rc<Self> {
         Rc::new(ClientIo(RefCell::new(IoState {
             stream: Some(stream),
-            buffer: BytesMut::new(),
+            buffer,
             reader: RequestReader::new(limits).with_name_case(name_case),
             body: BodyDecoder::EMPTY,
             request: 0,

@@ -87,11 +87,12 @@ where
     S: Fn(Request<ClientBody>) -> F,
     F: Future<Output = Result<Response<ResponseBody>, Infallible>>,
 {
-    pub(in crate::proxy) fn new(stream: ClientStream, peer: &Rc<Peer>, begin: S) -> Self {
+    /// `received` has what was received already.
+    pub(in crate::proxy) fn new(stream: ClientStream, received: BytesMut, peer: &Rc<Peer>, begin: S) -> Self {
         let limits = &peer.worker().limits;
         let limits = HeadLimits { bytes: limits.max_request_head, fields: limits.max_request_fields };
         Http1ClientConnection {
-            io: ClientIo::new(stream, limits, peer.http.name_case),
+            io: ClientIo::new(stream, received, limits, peer.http.name_case),
             peer: Rc::clone(peer),
             begin,
             state: ServingState::Reading,
@@ -179,6 +180,9 @@ where
     /// Reads the head of a request. None at the end of the connection.
     fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<ReceivedRequest>, Http1End>> {
         loop {
+            if self.peer.activity.http2.get() {
+                return Poll::Ready(Err(Http1End::Finished));
+            }
             match self.io.read_head() {
                 Ok(Some(request)) => return Poll::Ready(Ok(Some(request))),
                 Ok(None) => {}
@@ -192,11 +196,7 @@ where
             } else if self.is_closing {
                 return Poll::Ready(Ok(None));
             }
-            let received = ready!(self.io.poll_receive(cx));
-            if self.peer.activity.http2.get() {
-                return Poll::Ready(Err(Http1End::Finished));
-            }
-            if let Ok(0) | Err(_) = received {
+            if let Ok(0) | Err(_) = ready!(self.io.poll_receive(cx)) {
                 return Poll::Ready(Ok(None));
             }
         }
