@@ -74,6 +74,8 @@ fn limits_page_matches_the_defaults() {
         stream_idle_timeout,
         udp_idle_timeout,
         max_udp_sessions,
+        max_stream_connections_per_client,
+        max_udp_sessions_per_client,
         tunnel_grace_period,
         listener_grace_period,
         max_connections,
@@ -122,6 +124,8 @@ fn limits_page_matches_the_defaults() {
         ),
         ("idle timeout of a session of a UDP listener", seconds(udp_idle_timeout)),
         ("sessions of UDP listeners", max_udp_sessions.to_string()),
+        ("connections of one client", max_stream_connections_per_client.to_string()),
+        ("sessions of one client", max_udp_sessions_per_client.to_string()),
         ("time an upgraded connection is kept", seconds(tunnel_grace_period)),
         ("streams at a time on a connection", max_streams.to_string()),
         (

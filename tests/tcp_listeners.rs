@@ -73,6 +73,18 @@ fn tls_gateway(mode: &str) -> String {
     tcp_gateway().replace("      protocol: TCP\n", &tls)
 }
 
+/// The route `guarded` with a plugin that authenticates requests.
+fn with_key_auth(route: &str) -> String {
+    let annotations = "  name: guarded\n  annotations: {konghq.com/plugins: keys}\n";
+    let plugin = "---
+apiVersion: configuration.konghq.com/v1
+kind: KongPlugin
+metadata: { name: keys }
+plugin: key-auth
+";
+    route.replacen("  name: guarded\n", annotations, 1) + plugin
+}
+
 #[test]
 fn mistakes_are_reported_with_their_position() {
     let tcp_cases = [
@@ -84,10 +96,10 @@ fn mistakes_are_reported_with_their_position() {
             "change allowedRoutes.kinds or protocol of the listener",
         ),
         (
-            tcp_route("guarded", "stream", "echo")
-                .replace("  name: guarded\n", "  name: guarded\n  annotations: {konghq.com/plugins: deny}\n"),
-            "annotation konghq.com/plugins of default/guarded attaches deny, but plugins do not run for TCP",
-            "remove the annotation, or use a Service without plugins",
+            with_key_auth(&tcp_route("guarded", "stream", "echo")),
+            "the route has KongPlugin/default/keys, but key-auth does not support the connections of TCPRoutes, so \
+             nothing is forwarded",
+            "remove it from the annotation",
         ),
     ];
     let tls_cases = [
@@ -99,10 +111,9 @@ fn mistakes_are_reported_with_their_position() {
         ),
         (
             "Passthrough",
-            tls_route("guarded", "a.example")
-                .replace("  name: guarded\n", "  name: guarded\n  annotations: {konghq.com/plugins: deny}\n"),
-            "attaches deny, but plugins do not run for connections of TLSRoutes",
-            "remove the annotation, or use a Service without plugins",
+            with_key_auth(&tls_route("guarded", "a.example")),
+            "key-auth does not support the connections of TLSRoutes, so nothing is forwarded",
+            "remove it from the annotation",
         ),
         (
             "Passthrough",

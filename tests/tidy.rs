@@ -212,7 +212,8 @@ const LAYERS: &[Row] = &[
             "context server_diagnostics",
             "redis",
             "authentication chain log_entry",
-            "factory testing",
+            "factory stream_chain",
+            "testing",
         ],
     ),
     (
@@ -224,7 +225,7 @@ const LAYERS: &[Row] = &[
     (
         "proxy",
         &[
-            "buffer_budget connection limits unforwarded_budget",
+            "buffer_budget client_counts connection limits unforwarded_budget",
             "record",
             "worker",
             "http stream",
@@ -279,7 +280,7 @@ const LAYERS: &[Row] = &[
     (
         "upstream",
         &[
-            "counters dns endpoint_error health response_streams socket_budget ssrf_guard tls",
+            "counters dns endpoint_error health proxy_protocol response_streams socket_budget ssrf_guard tls",
             "load_balancing counted_connection retry_budget session",
             "endpoints http2 registry socket subset",
             "connect endpoint_body raw_connection upgraded",

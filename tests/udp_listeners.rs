@@ -100,8 +100,8 @@ fn mistakes_are_reported_with_their_position() {
         ),
         (
             udp_route("guarded", "konghq.com/plugins: deny", 80),
-            "annotation konghq.com/plugins of default/guarded attaches deny, but plugins do not run for UDP",
-            "remove the annotation, or use a Service without plugins",
+            "there is neither a KongPlugin default/deny nor a KongClusterPlugin deny, so nothing is forwarded",
+            "create one of them or correct the name",
         ),
         (
             udp_route("tcp", "", 80).replace("UDPRoute", "TCPRoute"),

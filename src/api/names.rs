@@ -20,6 +20,10 @@ pub const ADDRESS_ANNOTATION: &str = "portico.dev/address";
 /// Annotation on a Service with its load balancing algorithm.
 pub const BALANCE_ANNOTATION: &str = "portico.dev/balance";
 
+/// Annotation on a Service with the version of the PROXY protocol for the connections of TCPRoutes and TLSRoutes: `v1`
+/// or `v2`.
+pub const PROXY_PROTOCOL_ANNOTATION: &str = "portico.dev/proxy-protocol";
+
 /// Annotation on an IngressClass with the dialect of its Ingresses, `kong` or `kubernetes`.
 pub const DIALECT_ANNOTATION: &str = "portico.dev/dialect";
 

@@ -19,7 +19,7 @@ use crate::plugin_api::PluginFactory;
 use crate::snapshot::{BindAddress, Snapshot};
 use crate::status::{self, BindOutcome};
 use crate::store::{Batch, Changes, Store};
-use crate::upstream::{EndpointAddress, UpstreamKey, UpstreamRegistry};
+use crate::upstream::{EndpointAddress, Endpoints, UpstreamKey, UpstreamRegistry};
 
 /// Store, compiler and their inputs. Owned by one task; other tasks query that task.
 #[derive(Debug)]
@@ -168,6 +168,15 @@ impl Control {
         }
         // Unused upstreams are dropped after that, because requests use them until then.
         if let Some(unused) = &compiled.unused_upstreams {
+            // Connections to the endpoints of a removed Service must end.
+            let is_removed = |key: &&UpstreamKey| {
+                let UpstreamKey { namespace, service, .. } = key;
+                let service = ObjectKey { namespace: Arc::clone(namespace), name: Arc::clone(service) };
+                !self.store.services.contains_key(&service)
+            };
+            for key in unused.iter().filter(is_removed) {
+                self.upstreams.upstream(key).set_endpoints(Endpoints::default());
+            }
             let is_used = |upstream: &UpstreamKey| self.compiler.uses_upstream(upstream);
             self.upstreams.drop_unused(unused, self.compiler.used_upstream_count(), is_used);
             self.endpoint_names.remove(unused);

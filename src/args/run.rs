@@ -178,6 +178,17 @@ struct LimitArgs {
     #[arg(value_parser = parse_limit::<usize, 10_000_000>, default_value_t = ProxyLimits::DEFAULT.max_udp_sessions)]
     max_udp_sessions: usize,
 
+    /// Maximum number of connections of one client to TCP listeners and to TLS listeners with TLSRoutes; 0 for no
+    /// limit. The addresses of an IPv6 network of 64 bits are one client
+    #[arg(long, value_name = "NUMBER", env = "PORTICO_MAX_STREAM_CONNECTIONS_PER_CLIENT")]
+    #[arg(default_value_t = ProxyLimits::DEFAULT.max_stream_connections_per_client)]
+    max_stream_connections_per_client: u32,
+
+    /// Maximum number of sessions of one client of UDP listeners; 0 for no limit
+    #[arg(long, value_name = "NUMBER", env = "PORTICO_MAX_UDP_SESSIONS_PER_CLIENT")]
+    #[arg(default_value_t = ProxyLimits::DEFAULT.max_udp_sessions_per_client)]
+    max_udp_sessions_per_client: u32,
+
     /// Timeout of connecting to a backend
     #[arg(long, value_name = "DURATION", env = "PORTICO_UPSTREAM_CONNECT_TIMEOUT")]
     #[arg(default_value_t = NonZeroTimeout(ProxyLimits::DEFAULT.connect_timeout))]
@@ -392,6 +403,8 @@ impl LimitArgs {
             stream_idle_timeout: self.stream_idle_timeout.0,
             udp_idle_timeout: self.udp_idle_timeout.0,
             max_udp_sessions: self.max_udp_sessions,
+            max_stream_connections_per_client: self.max_stream_connections_per_client,
+            max_udp_sessions_per_client: self.max_udp_sessions_per_client,
             listener_grace_period: drain_timeout.0,
             max_connections: self.max_connections,
             max_upstream_connections: self.max_connections,

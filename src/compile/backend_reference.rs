@@ -10,6 +10,7 @@ use crate::api::core::{Service, ServicePort};
 use crate::api::gateway::BackendObjectReference;
 use crate::api::kind::CORE_GROUP;
 use crate::api::kong::annotations::PROTOCOL;
+use crate::api::names::PROXY_PROTOCOL_ANNOTATION;
 use crate::api::{Kind, Object, ObjectKey};
 use crate::diagnostic::Diagnostic;
 use crate::snapshot::rule::{BackendTarget, RouteFailure};
@@ -191,6 +192,10 @@ fn backend_problem(
             let message = format!("{message}, so no requests are sent to it through this Gateway");
             let remedy = "correct tls.backend, as the conditions of the Gateway say";
             (Code::RouteResolvedRefs, Diagnostic::warning(subfield("name"), message, remedy))
+        }
+        BackendError::InvalidProxyProtocol(problem) => {
+            let message = format!("annotation {PROXY_PROTOCOL_ANNOTATION} of Service {service}: {}", problem.message);
+            (Code::RouteUnsupportedProtocol, Diagnostic::error(subfield("name"), message, problem.remedy))
         }
         BackendError::InvalidTls(message, remedy) => {
             (Code::RouteInvalidBackendTls, Diagnostic::error(subfield("name"), message, remedy))

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use super::affected::keys_of_kind;
 use super::gateway::RouteDifference;
 use super::gateway_ports::GatewayPorts;
-use super::route_plan::RouteKind;
+use super::route_plan::{RouteKind, parent_refs};
 use super::{CompileContext, CompileRun, Compiler, allowed_listeners, gateway, listener_conflicts, listener_set};
-use crate::api::gateway::{Gateway, ListenerSet, ParentReference};
+use crate::api::gateway::{Gateway, ListenerSet};
 use crate::api::{Kind, Object, ObjectId, ObjectKey};
 use crate::store::{Changes, Store};
 
@@ -242,17 +242,4 @@ fn affected_routes<'s>(
     let dependents = (!difference.is_none()).then(|| store.dependency_index().dependents(parent));
     let routes = dependents.into_iter().flatten().filter(|id| RouteKind::of(id.kind).is_some());
     routes.filter(|id| difference.affects(parent_refs(store, id))).cloned()
-}
-
-/// The parents of a route; none if it does not exist.
-fn parent_refs<'s>(store: &'s Store, id: &ObjectId) -> &'s [ParentReference] {
-    let parents = match id.kind {
-        Kind::HttpRoute => store.http_routes.get(&id.key).map(|route| &route.spec.parent_refs),
-        Kind::GrpcRoute => store.grpc_routes.get(&id.key).map(|route| &route.spec.parent_refs),
-        Kind::TcpRoute => store.tcp_routes.get(&id.key).map(|route| &route.spec.parent_refs),
-        Kind::TlsRoute => store.tls_routes.get(&id.key).map(|route| &route.spec.parent_refs),
-        Kind::UdpRoute => store.udp_routes.get(&id.key).map(|route| &route.spec.parent_refs),
-        _ => None,
-    };
-    parents.map_or(&[], |parents| parents)
 }

@@ -74,7 +74,7 @@ impl Compiler {
         created: Option<i64>,
     ) -> (Option<(RoutePlan, Verdict)>, BTreeSet<ObjectId>) {
         let plan_stream = |route: Option<StreamRouteSource<'_>>| {
-            (route.map(|route| stream_route::plan(cx, &self.parents, route)), BTreeSet::new())
+            (route.map(|route| stream_route::plan(cx, &self.parents, &self.plugins, route)), BTreeSet::new())
         };
         match RouteKind::of(id.kind) {
             Some(RouteKind::Request) => {

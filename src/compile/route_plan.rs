@@ -11,11 +11,12 @@ use super::listener::ListenerPlan;
 use super::parent_plans::ParentPlans;
 use super::verdict::{Code, Condition, ParentVerdict, Verdict, parent_field};
 use crate::api::gateway::{ALL_DEFAULT_GATEWAYS, ParentReference};
-use crate::api::{Kind, ObjectKey};
+use crate::api::{Kind, ObjectId, ObjectKey};
 use crate::diagnostic::Diagnostic;
 use crate::snapshot::host::HostPattern;
 use crate::snapshot::router::RouteMatches;
 use crate::snapshot::stream::StreamRoute;
+use crate::store::Store;
 use crate::upstream::UpstreamKey;
 
 /// The compiled state of a route: its parts of the snapshot.
@@ -99,6 +100,19 @@ impl RoutePlan {
             PlannedRules::Stream { .. } => None,
         }
     }
+}
+
+/// The parents of a route; none if it does not exist.
+pub(super) fn parent_refs<'s>(store: &'s Store, id: &ObjectId) -> &'s [ParentReference] {
+    let parents = match id.kind {
+        Kind::HttpRoute => store.http_routes.get(&id.key).map(|route| &route.spec.parent_refs),
+        Kind::GrpcRoute => store.grpc_routes.get(&id.key).map(|route| &route.spec.parent_refs),
+        Kind::TcpRoute => store.tcp_routes.get(&id.key).map(|route| &route.spec.parent_refs),
+        Kind::TlsRoute => store.tls_routes.get(&id.key).map(|route| &route.spec.parent_refs),
+        Kind::UdpRoute => store.udp_routes.get(&id.key).map(|route| &route.spec.parent_refs),
+        _ => None,
+    };
+    parents.map_or(&[], |parents| parents)
 }
 
 /// A kind of route that attaches to listeners of Gateways and is served.

@@ -1,14 +1,14 @@
 //! Compiles TCPRoutes, TLSRoutes and UDPRoutes: where a route attaches, and to which backends its connections or
 //! datagrams are forwarded.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::CompileContext;
-use super::annotation_reader::annotation_field;
 use super::attachment::RouteOrigin;
 use super::backend::StreamBackend;
 use super::backend_reference;
+use super::kong::plugins::{Plugins, StreamPluginSite, StreamPlugins};
 use super::kong::service_annotations;
 use super::listener_protocol::ListenerProtocol;
 use super::parent_plans::ParentPlans;
@@ -18,8 +18,7 @@ use super::verdict::{Code, Condition, Verdict};
 use crate::api::gateway::{
     BackendRef, ParentReference, StreamRouteRule, StreamRouteSpec, TcpRoute, TlsRoute, TlsRouteSpec, UdpRoute,
 };
-use crate::api::kong::annotations::{PLUGINS, list};
-use crate::api::{Kind, Meta, Object};
+use crate::api::{Kind, Meta, Object, ObjectKey};
 use crate::diagnostic::Diagnostic;
 use crate::snapshot::host::HostPattern;
 use crate::snapshot::rule::{Backend, Filters, RouteFailure, RuleId, Split};
@@ -88,6 +87,7 @@ impl<'a> From<&'a Object<TlsRoute>> for StreamRouteSource<'a> {
 pub(super) fn plan(
     cx: CompileContext<'_>,
     parent_plans: &ParentPlans,
+    plugins: &Plugins,
     route: StreamRouteSource<'_>,
 ) -> (RoutePlan, Verdict) {
     let StreamRouteSource { kind, meta, parents, default_gateways, hosts, rules } = route;
@@ -124,11 +124,14 @@ pub(super) fn plan(
             of_gateways.push((others, gateways));
         }
     }
-    backends.unsupported.extend(plugin_problem(kind, meta, &annotation_field(PLUGINS)));
+    let ResolvedBackends { backends, mut upstreams, services, resolved_refs } = backends;
+    let services = services.into_iter().filter_map(|(key, field)| Some((&cx.store.services.get(&key)?.meta, field)));
+    let site = StreamPluginSite { kind, meta, services: &services.collect::<Vec<_>>() };
+    let StreamPlugins { chain, missing_guards: mut unsupported, diagnostics } = plugins.stream_chain(cx, &site);
+    verdict.diagnostics.extend(diagnostics);
     if let Some(problem) = cx.inputs.budgets.size_problem(cx.store, kind, &meta.key) {
-        if problem.is_error() { &mut backends.unsupported } else { &mut verdict.diagnostics }.push(problem);
+        if problem.is_error() { &mut unsupported } else { &mut verdict.diagnostics }.push(problem);
     }
-    let ResolvedBackends { backends, mut upstreams, resolved_refs, unsupported } = backends;
     let is_served = unsupported.is_empty();
     // All that is not served: the whole rule, or further rules.
     let mut dropped = unsupported;
@@ -152,10 +155,10 @@ pub(super) fn plan(
     };
     let rule = first_rule.and_then(|rule| rule.name.as_deref()).unwrap_or("0");
     let id = RuleId { route: format!("{kind}/{}", meta.key).into(), rule: rule.into() };
-    let route = Arc::new(StreamRoute { id: id.clone(), action: action(backends) });
+    let route = Arc::new(StreamRoute { id: id.clone(), plugins: chain.clone(), action: action(backends) });
     let passthrough = passed_through.filter(|passed_through| passed_through.upstreams != upstreams).map(|resolved| {
         upstreams.extend(resolved.upstreams);
-        Arc::new(StreamRoute { id: id.clone(), action: action(resolved.backends) })
+        Arc::new(StreamRoute { id: id.clone(), plugins: chain.clone(), action: action(resolved.backends) })
     });
     let planned = |route| {
         let (hosts, created, passthrough) = (hosts.as_slice().into(), meta.created, passthrough.clone());
@@ -165,7 +168,7 @@ pub(super) fn plan(
     let mut rules_of_gateways = Vec::new();
     for (others, gateways) in of_gateways {
         upstreams.extend(others.upstreams);
-        let route = Arc::new(StreamRoute { id: id.clone(), action: action(others.backends) });
+        let route = Arc::new(StreamRoute { id: id.clone(), plugins: chain.clone(), action: action(others.backends) });
         rules_of_gateways.extend(gateways.iter().map(|gateway| (gateway.clone(), planned(Arc::clone(&route)))));
     }
     let (rules_of_gateways, upstreams) = (rules_of_gateways.into(), upstreams.into_iter().collect());
@@ -177,9 +180,9 @@ pub(super) fn plan(
 struct ResolvedBackends {
     backends: Vec<Backend>,
     upstreams: BTreeSet<UpstreamKey>,
+    /// The Services, each with the field that refers to it.
+    services: BTreeMap<ObjectKey, String>,
     resolved_refs: Condition,
-    /// Diagnostics because of which nothing is forwarded.
-    unsupported: Vec<Diagnostic>,
 }
 
 impl Default for ResolvedBackends {
@@ -187,8 +190,8 @@ impl Default for ResolvedBackends {
         ResolvedBackends {
             backends: Vec::new(),
             upstreams: BTreeSet::new(),
+            services: BTreeMap::new(),
             resolved_refs: Condition::without_diagnostics(Code::RouteResolvedRefs),
-            unsupported: Vec::new(),
         }
     }
 }
@@ -218,28 +221,12 @@ impl ResolvedBackends {
         let resolved = backend_reference::resolve_stream(cx, from, &backend.target, settings, stream, field);
         match resolved.upstream {
             Ok(key) => {
-                let service = cx.store.services.get(&resolved.service);
-                self.unsupported.extend(service.and_then(|service| plugin_problem(from.kind, &service.meta, field)));
                 self.upstreams.insert(key);
+                self.services.insert(resolved.service, field.to_owned());
             }
             Err((code, problem)) => self.resolved_refs.add(code, problem),
         }
         let weight = u32::try_from(backend.weight).unwrap_or(0);
         self.backends.push(Backend { weight, filters: Filters::default(), target: resolved.target });
     }
-}
-
-/// A diagnostic if plugins are attached to the route or to the Service of a backend. Plugins may protect the backends,
-/// and they process requests only, so nothing is forwarded.
-fn plugin_problem(kind: Kind, meta: &Meta, field: &str) -> Option<Diagnostic> {
-    // An empty list attaches no plugin.
-    let plugins = meta.annotations.get(PLUGINS).filter(|plugins| list(plugins).next().is_some())?;
-    let connections = match kind {
-        Kind::TlsRoute => "connections of TLSRoutes",
-        Kind::UdpRoute => "UDP",
-        _ => "TCP",
-    };
-    let key = &meta.key;
-    let message = format!("annotation {PLUGINS} of {key} attaches {plugins}, but plugins do not run for {connections}");
-    Some(Diagnostic::error(field, message, "remove the annotation, or use a Service without plugins"))
 }

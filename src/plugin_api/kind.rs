@@ -42,19 +42,26 @@ pub trait PluginKind: Send + Sync + 'static {
 /// The names of all protocols that requests use, as in `protocols`.
 pub const HTTP_FAMILY: &[&str] = &["grpc", "grpcs", "http", "https"];
 
+/// The names of all protocols of connections and UDP sessions, as in `protocols`.
+pub const STREAM_FAMILY: &[&str] = &["tcp", "tls", "tls_passthrough", "udp"];
+
 /// The phases that a plugin runs in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Phases {
     pub access: bool,
     pub response: bool,
     pub log: bool,
+    /// For connections of TCPRoutes and TLSRoutes, and sessions of UDPRoutes.
+    pub stream_open: bool,
 }
 
 impl Phases {
-    pub const ACCESS: Phases = Phases { access: true, response: false, log: false };
-    pub const ACCESS_AND_RESPONSE: Phases = Phases { access: true, response: true, log: false };
-    pub const RESPONSE: Phases = Phases { access: false, response: true, log: false };
-    pub const LOG: Phases = Phases { access: false, response: false, log: true };
+    const NONE: Phases = Phases { access: false, response: false, log: false, stream_open: false };
+    pub const ACCESS: Phases = Phases { access: true, ..Phases::NONE };
+    pub const ACCESS_AND_RESPONSE: Phases = Phases { access: true, response: true, ..Phases::NONE };
+    pub const ACCESS_AND_STREAM_OPEN: Phases = Phases { access: true, stream_open: true, ..Phases::NONE };
+    pub const RESPONSE: Phases = Phases { response: true, ..Phases::NONE };
+    pub const LOG: Phases = Phases { log: true, ..Phases::NONE };
 }
 
 /// The objects that a plugin can be attached to.

@@ -6,6 +6,7 @@
 //!   objects that it is attached to ───────┘                                ──response──▶ head, or another Reply
 //!                                                                          │   └ BodyFilter ─▶ body
 //!                                                                          ──log───────▶ status, sizes, durations
+//!                                            StreamChain of a route ──stream_open──▶ continue, or reject
 //! ```
 //!
 //! A built plugin is immutable and shared by all requests. State that must survive a configuration change (counters,
@@ -40,6 +41,7 @@ pub mod server_diagnostics;
 pub mod services;
 pub mod signature;
 pub mod state;
+pub mod stream_chain;
 pub mod template;
 pub mod testing;
 pub mod timing;
@@ -66,6 +68,7 @@ pub use reply::{Reply, ReplyBody, ReplyStream, ReplyStreamError};
 pub use scheme::Scheme;
 pub use services::PluginServices;
 pub use state::PluginState;
+pub use stream_chain::{StreamChain, StreamCx, StreamDecision};
 
 /// A plugin with its parsed configuration.
 ///
@@ -92,6 +95,13 @@ pub trait Plugin: Send + Sync + 'static {
     /// Runs when the response is complete or was aborted.
     fn log(&self, cx: &LogCx<'_>) {
         let _ = cx;
+    }
+
+    /// Runs when a connection of a TCPRoute or TLSRoute was accepted, or a session of a UDPRoute begins, before an
+    /// endpoint is connected. It must not block.
+    fn stream_open(&self, cx: &StreamCx) -> StreamDecision {
+        let _ = cx;
+        StreamDecision::Continue
     }
 
     /// Whether `log` reads the heads of the request and of the response. Only then they are copied.

@@ -18,7 +18,8 @@ use super::kind::{AnyPluginKind, BuildCx, BuildNotes, Phases};
 use super::reply::{Reply, ReplyBody};
 use super::scheme::Scheme;
 use super::services::OfflineServices;
-use super::{Consumer, ConsumerDirectory, Plugin, PluginServices, PluginState};
+use super::stream_chain::StreamChainBuilder;
+use super::{Consumer, ConsumerDirectory, Plugin, PluginServices, PluginState, StreamChain};
 use crate::diagnostic::Diagnostic;
 
 /// Builds a plugin without runtime services.
@@ -56,6 +57,16 @@ pub fn chain(plugins: &[(&dyn AnyPluginKind, Value)]) -> Arc<Chain> {
     chain_with(plugins, &PluginState::default(), &services)
 }
 
+/// A chain of these plugins for connections, all attached to the route.
+pub fn stream_chain(plugins: &[(&dyn AnyPluginKind, Value)]) -> Arc<StreamChain> {
+    let mut builder = StreamChainBuilder::default();
+    for (kind, config) in plugins {
+        let plugin = build(*kind, config).unwrap_or_else(|invalid| panic!("{}: {invalid:?}", kind.name()));
+        builder.add(kind.name(), kind.priority(), BaseScope::Route, instance(*kind, plugin));
+    }
+    builder.build().expect("a chain of a test has plugins")
+}
+
 /// Like [`chain`], with the given state and services.
 pub fn chain_with(
     plugins: &[(&dyn AnyPluginKind, Value)],
@@ -86,7 +97,7 @@ pub fn instance(kind: &dyn AnyPluginKind, plugin: Arc<dyn Plugin>) -> PluginInst
 pub fn global_instance(plugin: Arc<dyn Plugin>) -> PluginInstance {
     PluginInstance {
         plugin,
-        phases: Phases { access: true, response: true, log: true },
+        phases: Phases { access: true, response: true, log: true, stream_open: false },
         scope: "global".into(),
         object: "KongPlugin/default/test".into(),
         configuration_hash: 0,

@@ -1,4 +1,4 @@
-//! `ip-restriction`: allows or denies requests by client address.
+//! `ip-restriction`: allows or denies requests, connections and UDP sessions by client address.
 //!
 //! ```yaml
 //! plugin: ip-restriction
@@ -7,6 +7,9 @@
 //!
 //! If an address in `--trusted-ips` reports a client in `X-Forwarded-For` without a readable address, such as
 //! `unknown`, the request is denied, whatever `allow` and `deny` contain. The response names the address `0.0.0.0`.
+//!
+//! The plugin also runs for the connections of TCPRoutes and TLSRoutes, and for the sessions of UDPRoutes: those of
+//! denied addresses are reset, or their datagrams dropped. `status` and `message` do not apply to them.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -17,7 +20,9 @@ use serde::Deserialize;
 
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::context::UNKNOWN_CLIENT;
-use crate::plugin_api::{AccessOutcome, BuildCx, Phases, Plugin, PluginKind, Reply, RequestCx};
+use crate::plugin_api::{
+    AccessOutcome, BuildCx, Phases, Plugin, PluginKind, Reply, RequestCx, StreamCx, StreamDecision,
+};
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -50,7 +55,7 @@ pub(crate) struct IpRestriction {
 impl PluginKind for IpRestriction {
     const NAME: &'static str = "ip-restriction";
     const PRIORITY: i32 = 990;
-    const PHASES: Phases = Phases::ACCESS;
+    const PHASES: Phases = Phases::ACCESS_AND_STREAM_OPEN;
     const FAIL_CLOSED: bool = true;
     const PROTOCOLS: &'static [&'static str] = &["grpc", "grpcs", "http", "https", "tcp", "tls"];
     type Config = Config;
@@ -83,17 +88,26 @@ impl PluginKind for IpRestriction {
     }
 }
 
+impl IpRestriction {
+    fn allows(&self, address: IpAddr) -> bool {
+        address != UNKNOWN_CLIENT
+            && !self.deny.contains(address)
+            && self.allow.as_ref().is_none_or(|allow| allow.contains(address))
+    }
+}
+
 impl Plugin for IpRestriction {
     fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> AccessOutcome<'a> {
         let address = cx.client.address.to_canonical();
-        let is_allowed = address != UNKNOWN_CLIENT
-            && !self.deny.contains(address)
-            && self.allow.as_ref().is_none_or(|allow| allow.contains(address));
-        if is_allowed {
+        if self.allows(address) {
             return AccessOutcome::Continue;
         }
         let message = self.message.clone().unwrap_or_else(|| format!("IP address not allowed: {address}"));
         AccessOutcome::Reply(Reply::negotiated(self.status, message, "address_not_allowed"))
+    }
+
+    fn stream_open(&self, cx: &StreamCx) -> StreamDecision {
+        if self.allows(cx.client) { StreamDecision::Continue } else { StreamDecision::Reject }
     }
 }
 
@@ -192,12 +206,17 @@ mod tests {
             (json!({"allow": ["0.0.0.0/0"]}), vec!["1.2.3.4"], vec!["2001:db8::1", "0.0.0.0"]),
             (json!({"deny": ["192.0.2.1"]}), vec!["192.0.2.2"], vec!["0.0.0.0"]),
         ] {
+            let plugin = build(&KIND, &config).unwrap_or_else(|problems| panic!("{problems:?}"));
             let chain = chain(&[(&KIND, config.clone())]);
             for (addresses, status) in [(allowed, None), (denied, Some(StatusCode::FORBIDDEN))] {
                 for address in addresses {
                     let mut request = TestRequest::get("/");
                     request.address = address.parse().unwrap();
                     assert_eq!(request.run(&chain).await.reply_status(), status, "{config}: {address}");
+                    let decision = plugin.stream_open(&StreamCx { client: address.parse().unwrap() });
+                    let is_allowed = decision == StreamDecision::Continue;
+                    // `StreamChain` converts addresses before.
+                    assert!(address.starts_with("::ffff:") || is_allowed == status.is_none(), "{config}: {address}");
                 }
             }
         }

@@ -70,10 +70,15 @@ pub struct ProxyLimits {
     /// Maximum UDP sessions of the whole process, divided among the workers. Beyond it, the session that has been idle
     /// for longest ends in favor of a new one.
     pub max_udp_sessions: usize,
+    /// Maximum connections of one client to TCP listeners and to TLS listeners that forward connections, over all
+    /// ports; 0 for no limit. More are reset.
+    pub max_stream_connections_per_client: u32,
+    /// Maximum UDP sessions of one client, over all ports; 0 for no limit. Datagrams that would begin more are dropped.
+    pub max_udp_sessions_per_client: u32,
     /// Grace period of an upgraded connection after its listener is removed.
     pub tunnel_grace_period: Duration,
-    /// Grace period for requests in flight and TCP connections after their listener is removed. Then the connection is
-    /// closed.
+    /// Grace period for requests in flight and TCP connections after their listener is removed, and for TCP connections
+    /// after their endpoint is removed. Then the connection is closed.
     pub listener_grace_period: Duration,
     /// Maximum client connections of the whole process. Beyond it, new ones wait in the accept queue of the kernel,
     /// while idle ones are closed.
@@ -143,6 +148,8 @@ impl ProxyLimits {
         stream_idle_timeout: Duration::from_secs(300),
         udp_idle_timeout: Duration::from_secs(60),
         max_udp_sessions: 10_000,
+        max_stream_connections_per_client: 0,
+        max_udp_sessions_per_client: 0,
         tunnel_grace_period: Duration::from_secs(60),
         listener_grace_period: Duration::from_secs(60),
         max_connections: 65_536,

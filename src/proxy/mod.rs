@@ -7,6 +7,7 @@
 //! ```
 
 mod buffer_budget;
+mod client_counts;
 mod connection;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;

@@ -90,6 +90,9 @@ pub struct StreamDump {
     pub route: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rule: Option<String>,
+    /// As for requests.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub plugins: Vec<String>,
     pub action: ActionDump,
 }
 
@@ -308,6 +311,12 @@ impl From<&StreamRule> for StreamDump {
             port: *port,
             route: route.as_ref().map(|route| route.id.route.to_string()),
             rule: route.as_ref().map(|route| route.id.rule.to_string()),
+            plugins: route
+                .iter()
+                .filter_map(|route| route.plugins.as_ref())
+                .flat_map(|chain| chain.attachments())
+                .map(plugin_line)
+                .collect(),
             action: match route.as_ref().map(|route| &route.action) {
                 Some(StreamAction::Forward(split)) => {
                     ActionDump::Forward(split.backends().iter().map(BackendDump::from).collect())

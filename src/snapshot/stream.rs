@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use super::rule::{RouteFailure, RuleId, Split};
+use crate::plugin_api::StreamChain;
 
 /// How connections, or the datagrams of UDP sessions, are forwarded.
 #[derive(Debug)]
@@ -21,6 +22,8 @@ pub struct StreamRule {
 #[derive(Debug, PartialEq)]
 pub struct StreamRoute {
     pub id: RuleId,
+    /// The plugins decide whether a connection or session is forwarded.
+    pub plugins: Option<Arc<StreamChain>>,
     pub action: StreamAction,
 }
 

@@ -52,6 +52,7 @@ pub(super) fn dependencies(object: &AnyObject) -> Vec<Dependency> {
         }
         AnyObject::TlsRoute(route) => {
             collector.add_stream_route(
+                meta,
                 &route.spec.parent_refs,
                 route.spec.use_default_gateways.as_deref(),
                 &route.spec.rules,
@@ -59,6 +60,7 @@ pub(super) fn dependencies(object: &AnyObject) -> Vec<Dependency> {
         }
         AnyObject::TcpRoute(route) => {
             collector.add_stream_route(
+                meta,
                 &route.spec.parent_refs,
                 route.spec.use_default_gateways.as_deref(),
                 &route.spec.rules,
@@ -66,6 +68,7 @@ pub(super) fn dependencies(object: &AnyObject) -> Vec<Dependency> {
         }
         AnyObject::UdpRoute(route) => {
             collector.add_stream_route(
+                meta,
                 &route.spec.parent_refs,
                 route.spec.use_default_gateways.as_deref(),
                 &route.spec.rules,
@@ -261,11 +264,13 @@ impl DependencyCollector {
 
     fn add_stream_route(
         &mut self,
+        meta: &Meta,
         parents: &[ParentReference],
         default_scope: Option<&str>,
         rules: &[StreamRouteRule],
     ) {
         self.add_parents(parents, default_scope);
+        self.add_plugins(meta);
         for backend in rules.iter().flat_map(|rule| &rule.backend_refs) {
             self.add_backend(&backend.target);
         }

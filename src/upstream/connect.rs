@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
@@ -85,11 +86,12 @@ impl ConnectError {
 }
 
 impl EndpointConnector {
-    /// Opens a socket to the endpoint; the timeout includes the TLS handshake.
+    /// Opens a socket to the endpoint; the timeout includes the TLS handshake. `proxy_header` is sent before it.
     pub(super) async fn open_socket(
         &self,
         target: &UpstreamTarget<'_>,
         address: SocketAddr,
+        proxy_header: &[u8],
         counters: &Arc<UpstreamCounters>,
     ) -> Result<UpstreamSocket, ConnectError> {
         // Without a limit, HTTP/2 streams, which cost a client nothing, could take the sockets that other clients need.
@@ -105,10 +107,10 @@ impl EndpointConnector {
             ConnectError::LimitReached(address, limit)
         })?;
         let deadline = Instant::now() + self.timeout;
-        let outcome = match timeout_at(deadline, self.connect_tcp(address)).await {
+        let outcome = match timeout_at(deadline, self.connect_tcp(address, proxy_header)).await {
             Err(_) => Err(ConnectError::TimedOut(address, self.timeout)),
             Ok(Err(error)) => Err(error),
-            Ok(Ok(stream)) => self.connect_tls(target, address, stream, deadline).await,
+            Ok(Ok(stream)) => self.connect_tls(target, address, stream, proxy_header, deadline).await,
         };
         let server_name = target.server_name.as_deref().cloned();
         outcome.map(|stream| UpstreamSocket::new(stream, permit, server_name)).inspect_err(|error| {
@@ -126,10 +128,14 @@ impl EndpointConnector {
         })
     }
 
-    async fn connect_tcp(&self, address: SocketAddr) -> Result<TcpStream, ConnectError> {
-        let connected = TcpStream::connect(address).await;
-        let stream = connected.and_then(|stream| stream.set_nodelay(true).map(|()| stream));
-        stream.map_err(|error| ConnectError::new(address, error, self.timeout))
+    async fn connect_tcp(&self, address: SocketAddr, proxy_header: &[u8]) -> Result<TcpStream, ConnectError> {
+        let connect = async || {
+            let mut stream = TcpStream::connect(address).await?;
+            stream.set_nodelay(true)?;
+            stream.write_all(proxy_header).await?;
+            Ok(stream)
+        };
+        connect().await.map_err(|error| ConnectError::new(address, error, self.timeout))
     }
 
     /// Performs the TLS handshake, if the upstream uses TLS.
@@ -138,6 +144,7 @@ impl EndpointConnector {
         target: &UpstreamTarget<'_>,
         address: SocketAddr,
         stream: TcpStream,
+        proxy_header: &[u8],
         deadline: Instant,
     ) -> Result<SocketStream, ConnectError> {
         let Some(client) = &target.upstream.tls_client else { return Ok(SocketStream::Plain(stream)) };
@@ -149,7 +156,7 @@ impl EndpointConnector {
         };
         let mut outcome = handshake(stream, SessionUse::Resume).await;
         if let Err(UpstreamHandshakeError::SessionOutdated) = outcome {
-            let stream = timeout_at(deadline, self.connect_tcp(address))
+            let stream = timeout_at(deadline, self.connect_tcp(address, proxy_header))
                 .await
                 .unwrap_or(Err(ConnectError::TimedOut(address, self.timeout)))?;
             outcome = handshake(stream, SessionUse::Full).await;

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicBool, AtomicU64,
+    Ordering::{Acquire, Relaxed, Release},
+};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -13,6 +16,7 @@ use tracing::warn;
 
 use super::health::{ActiveRequest, EndpointHealth, PROBE_SOCKET_MILLIS, UpstreamClock};
 use super::load_balancing::{LoadBalancing, Probing, ResolvedEndpoint};
+use super::proxy_protocol::{ConnectionEnds, ProxyProtocol};
 use super::retry_budget::{RetryLimits, ServiceRetries, ServiceRetryBudget};
 use super::session::{EndpointIdentities, SessionEndpoints, SessionSettings};
 use super::socket_budget::UpstreamSockets;
@@ -45,9 +49,13 @@ pub struct UpstreamKey {
     pub facade: Option<Arc<str>>,
     /// Connect to the Service's ClusterIP, where kube-proxy balances, instead of to its endpoints.
     pub via_cluster_ip: bool,
+    /// The PROXY header with which forwarded connections begin. Always `None` for requests, since clients share their
+    /// connections.
+    pub proxy_protocol: Option<ProxyProtocol>,
 }
 
-/// `namespace/service:port`, with `/UDP` for such a port, then ` as FACADE` for a facade, then ` via ClusterIP`.
+/// `namespace/service:port`, with `/UDP` for such a port, then ` as FACADE` for a facade, ` via ClusterIP`, and
+/// ` with PROXY VERSION`.
 impl fmt::Display for UpstreamKey {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let port = TransportPort { transport: self.transport, number: self.port };
@@ -55,7 +63,13 @@ impl fmt::Display for UpstreamKey {
         if let Some(facade) = &self.facade {
             write!(formatter, " as {facade}")?;
         }
-        if self.via_cluster_ip { formatter.write_str(" via ClusterIP") } else { Ok(()) }
+        if self.via_cluster_ip {
+            formatter.write_str(" via ClusterIP")?;
+        }
+        match self.proxy_protocol {
+            Some(version) => write!(formatter, " with PROXY {}", version.name()),
+            None => Ok(()),
+        }
     }
 }
 
@@ -83,6 +97,8 @@ impl fmt::Display for EndpointAddress {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Endpoints {
     pub addresses: Vec<EndpointAddress>,
+    /// Endpoints that get no new connections because they are not ready. Sorted.
+    pub unready: Vec<SocketAddr>,
     pub balance: LoadBalancing,
     pub identities: EndpointIdentities,
     pub traffic: BackendTraffic,
@@ -123,6 +139,8 @@ pub struct EndpointReport {
 pub struct Upstream {
     pub key: UpstreamKey,
     configured: ArcSwap<Endpoints>,
+    /// Incremented after each change of `configured`.
+    revision: AtomicU64,
     /// The addresses to connect to: `configured` with every name replaced by its addresses. Unresolved names are
     /// absent.
     reachable: ArcSwap<Vec<ResolvedEndpoint>>,
@@ -169,6 +187,7 @@ impl Upstream {
             warned_at: AtomicU64::new(0),
             key,
             configured: ArcSwap::default(),
+            revision: AtomicU64::new(0),
             reachable: ArcSwap::default(),
             has_ejected: AtomicBool::new(false),
             counts_requests: AtomicBool::new(false),
@@ -185,6 +204,30 @@ impl Upstream {
     /// The endpoints as configured.
     pub fn endpoints(&self) -> arc_swap::Guard<Arc<Endpoints>> {
         self.configured.load()
+    }
+
+    /// The bytes with which a connection for this client connection begins, before TLS: the PROXY header, if the
+    /// Service requests one.
+    pub fn proxy_header(&self, ends: impl FnOnce() -> ConnectionEnds) -> Vec<u8> {
+        self.key.proxy_protocol.map_or_else(Vec::new, |version| version.header(ends()))
+    }
+
+    /// Differs after each change of the configured endpoints.
+    pub fn endpoint_revision(&self) -> u64 {
+        self.revision.load(Acquire)
+    }
+
+    /// Whether the configuration still has an endpoint to which a connection is open, ready or not. DNS results do not
+    /// count: a name may have different addresses each time, and connections to the former ones stay.
+    pub fn is_configured(&self, endpoint: SocketAddr) -> bool {
+        let Endpoints { addresses, unready, .. } = &**self.configured.load();
+        let may_resolve_to = |address: &EndpointAddress| match address {
+            EndpointAddress::Name { port, .. } => *port == endpoint.port(),
+            EndpointAddress::Ip(_) => false,
+        };
+        addresses.binary_search(&EndpointAddress::Ip(endpoint)).is_ok()
+            || unready.binary_search(&endpoint).is_ok()
+            || addresses.iter().rev().any(may_resolve_to)
     }
 
     /// The addresses that requests can be sent to now, sorted.
@@ -405,6 +448,7 @@ impl Upstream {
         let has_other_identities = self.configured.load().identities != endpoints.identities;
         let lacks_session_endpoints = session.is_some() && self.session_endpoints.load().is_none();
         self.configured.store(Arc::new(endpoints));
+        self.revision.fetch_add(1, Release);
         if !self.publish(&resolved) && (has_other_identities || lacks_session_endpoints) {
             self.publish_session_endpoints();
         }

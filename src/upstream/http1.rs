@@ -88,7 +88,7 @@ impl<B> Http1EndpointConnection<B> {
         address: SocketAddr,
         counters: &Arc<UpstreamCounters>,
     ) -> Result<Self, ConnectError> {
-        let socket = connector.open_socket(target, address, counters).await?;
+        let socket = connector.open_socket(target, address, &[], counters).await?;
         Ok(Http1EndpointConnection {
             monitor: socket.monitor().clone(),
             exchange: Rc::new(RefCell::new(Exchange {

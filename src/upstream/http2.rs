@@ -169,7 +169,7 @@ where
     B: Body<Data = Bytes> + Unpin + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let stream = connector.open_socket(target, address, counters).await?;
+    let stream = connector.open_socket(target, address, &[], counters).await?;
     let monitor = stream.monitor().clone();
     let tasks = WakingExecutor::default();
     let mut builder = Builder::new(tasks.clone());

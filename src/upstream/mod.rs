@@ -22,6 +22,7 @@ mod http1;
 mod http2;
 mod load_balancing;
 mod pool;
+mod proxy_protocol;
 mod raw_connection;
 mod registry;
 mod response_streams;
@@ -43,6 +44,7 @@ pub use endpoints::{
 pub use health::ActiveRequest;
 pub use load_balancing::{LoadBalancing, ResolvedEndpoint};
 pub use pool::{ConnectionPools, IdleLimits, IdleReuse, UpstreamConnection, UpstreamTarget};
+pub use proxy_protocol::{ConnectionEnds, ProxyProtocol};
 pub use raw_connection::RawConnection;
 pub use registry::UpstreamRegistry;
 pub use retry_budget::{RetryLimits, ServiceRetryBudget};

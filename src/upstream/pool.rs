@@ -287,12 +287,17 @@ impl<B> ConnectionPools<B> {
     }
 
     /// Opens a connection for the bytes of one client connection, and records the result in the health of the endpoint.
-    pub async fn open_raw(&self, upstream: &Arc<Upstream>, address: SocketAddr) -> Result<RawConnection, ConnectError> {
+    pub async fn open_raw(
+        &self,
+        upstream: &Arc<Upstream>,
+        address: SocketAddr,
+        proxy_header: &[u8],
+    ) -> Result<RawConnection, ConnectError> {
         let server_name = upstream.key.tls.as_ref().and_then(|tls| tls.server_name(None));
         let target = UpstreamTarget { upstream, server_name, handshake_time: Cell::default() };
         let active_request = upstream.active_request(address);
         let attempt = ConnectAttempt::begin(upstream, address, self.connector.timeout);
-        let opened = self.connector.open_socket(&target, address, &self.counters).await;
+        let opened = self.connector.open_socket(&target, address, proxy_header, &self.counters).await;
         attempt.end(&target, opened.as_ref().err());
         Ok(RawConnection::new(opened?, &self.counters, active_request))
     }

@@ -53,8 +53,8 @@ impl UpstreamRegistry {
         }
         let mut created = Upstream::new(key.clone());
         created.addresses = self.trust_model.address_policy();
-        // Other TLS settings, such as a renewed certificate, create a new upstream. It inherits the resolved addresses,
-        // so that it is usable at once.
+        // Other TLS settings, such as a renewed certificate, create a new upstream, and so does another PROXY header. It
+        // inherits the resolved addresses, so that it is usable at once.
         // Keys are ordered by namespace and service, so this is the first possible key of this Service.
         let range_start = UpstreamKey {
             port: 0,
@@ -63,16 +63,20 @@ impl UpstreamRegistry {
             tls: None,
             facade: None,
             via_cluster_ip: false,
+            proxy_protocol: None,
             ..key.clone()
         };
-        let differs_only_in_tls = |other: &UpstreamKey| UpstreamKey { tls: key.tls.clone(), ..other.clone() } == *key;
+        let has_same_endpoints = |other: &UpstreamKey| {
+            let UpstreamKey { tls, proxy_protocol, .. } = key;
+            UpstreamKey { tls: tls.clone(), proxy_protocol: *proxy_protocol, ..other.clone() } == *key
+        };
         let of_service = upstreams.range(range_start..);
         let of_service =
             of_service.take_while(|(other, _)| other.service == key.service && other.namespace == key.namespace);
         for (other_key, other) in of_service {
             // All upstreams of a Service have one retry budget.
             created.share_retries(other);
-            if differs_only_in_tls(other_key) {
+            if has_same_endpoints(other_key) {
                 created.inherit_resolved(other);
                 break;
             }

@@ -50,7 +50,7 @@ const EXPECTED_KINDS: &[ExpectedKind] = &[
     expected("jwt", 1450, Phases::ACCESS).failing_closed().without_consumers_and_groups(),
     expected("key-auth", 1250, Phases::ACCESS).failing_closed().without_consumers_and_groups(),
     expected("basic-auth", 1100, Phases::ACCESS).failing_closed().without_consumers_and_groups(),
-    expected("ip-restriction", 990, Phases::ACCESS).failing_closed().with_protocols(HTTP_TCP_AND_TLS),
+    expected("ip-restriction", 990, Phases::ACCESS_AND_STREAM_OPEN).failing_closed().with_protocols(HTTP_TCP_AND_TLS),
     expected("request-size-limiting", 951, Phases::ACCESS).failing_closed(),
     expected("acl", 950, Phases::ACCESS).failing_closed().without_consumers(),
     expected("rate-limiting", 910, Phases::ACCESS).failing_closed(),
@@ -298,8 +298,10 @@ fn every_field_has_a_description() {
 #[test]
 fn declared_phases_are_implemented() {
     for kind in REGISTRY.iter() {
-        let Phases { access, response, log } = kind.phases();
-        for (phase, is_declared) in [("access", access), ("response", response), ("log", log)] {
+        let Phases { access, response, log, stream_open } = kind.phases();
+        for (phase, is_declared) in
+            [("access", access), ("response", response), ("log", log), ("stream_open", stream_open)]
+        {
             let name = kind.name();
             assert_eq!(
                 source::implements(name, phase),

@@ -123,6 +123,7 @@ fn phases(phases: Phases) -> String {
         (phases.access, "before the request is forwarded"),
         (phases.response, "before the head of the response is sent"),
         (phases.log, "after the request is completed"),
+        (phases.stream_open, "when a connection or UDP session begins"),
     ];
     all.iter().filter(|(runs, _)| *runs).map(|(_, when)| *when).collect::<Vec<_>>().join(", and ")
 }

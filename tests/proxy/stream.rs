@@ -27,7 +27,7 @@ fn stream_snapshot(address: SocketAddr, action: Option<StreamAction>) -> Snapsho
         gateway: "default/gw".into(),
         listener: "tcp".into(),
         port: address.port(),
-        route: action.map(|action| Arc::new(StreamRoute { id, action })),
+        route: action.map(|action| Arc::new(StreamRoute { id, plugins: None, action })),
     };
     Snapshot {
         binds: [(BindAddress::tcp(address), Arc::new(Bind::with_tcp(Arc::new(rule))))].into(),
@@ -58,7 +58,7 @@ async fn start_with(options: Options, endpoints: &[SocketAddr]) -> TestServer {
 }
 
 /// Sends every byte back; at the end of the client's direction, sends `bye`.
-async fn echo_endpoint() -> Endpoint {
+pub(crate) async fn echo_endpoint() -> Endpoint {
     Endpoint::scripted(|mut stream, _| async move {
         while let Some(bytes) = stream.read_some().await {
             stream.send(bytes).await;
@@ -77,7 +77,7 @@ async fn named_endpoint(name: &'static str) -> Endpoint {
     .await
 }
 
-async fn expect_text(client: &mut Client, text: &str) {
+pub(crate) async fn expect_text(client: &mut Client, text: &str) {
     let mut bytes = vec![0; text.len()];
     with_timeout(text, client.socket.read_exact(&mut bytes)).await.unwrap();
     assert_eq!(String::from_utf8_lossy(&bytes), text);
@@ -123,7 +123,7 @@ async fn assert_reset_at_once(server: &TestServer) {
     }
 }
 
-async fn assert_reset(client: &mut Client) {
+pub(crate) async fn assert_reset(client: &mut Client) {
     assert_eq!(client.read_to_end().await.unwrap_err().kind(), ErrorKind::ConnectionReset);
 }
 
@@ -303,7 +303,7 @@ async fn reset_of_one_side_resets_the_other() {
 }
 
 #[tokio::test]
-async fn open_connection_keeps_its_removed_endpoint() {
+async fn open_connection_keeps_its_endpoint_through_changes() {
     let (endpoint, other) = (echo_endpoint().await, named_endpoint("other").await);
     let pool = upstream("db", &[endpoint.address]);
     let server = start(Options::default(), to_upstream(&pool)).await;

@@ -26,12 +26,12 @@ use crate::tls_harness::{certificate, handshake_error, leaf, start_tls_server};
 
 pub(crate) fn rule(listener: &str, host: &str, action: Option<StreamAction>) -> Arc<StreamRule> {
     let id = RuleId { route: format!("TLSRoute/default/{host}").into(), rule: "0".into() };
-    let route = action.map(|action| Arc::new(StreamRoute { id, action }));
+    let route = action.map(|action| Arc::new(StreamRoute { id, plugins: None, action }));
     Arc::new(StreamRule { gateway: "default/gw".into(), listener: listener.into(), port: 443, route })
 }
 
 /// A listener for `*.example` that passes TLS through, with these routes.
-fn passthrough(routes: Vec<(&str, StreamAction)>) -> (HostPattern, TlsListener) {
+pub(crate) fn passthrough(routes: Vec<(&str, StreamAction)>) -> (HostPattern, TlsListener) {
     let rule_of = |(host, action)| (HostPattern::parse(Some(host)), rule("pass", host, Some(action)));
     let hosts = routes.into_iter().map(rule_of).collect();
     let passthrough = StreamHosts { hosts, unrouted: rule("pass", "", None) };

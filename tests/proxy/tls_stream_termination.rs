@@ -14,7 +14,7 @@ use crate::tls_harness::{TestTlsConnector, certificate};
 use crate::tls_passthrough::{https_listener, rule, start, to_endpoint};
 
 /// A listener for `*.example` that terminates TLS, with these routes.
-fn terminating(routes: Vec<(&str, StreamAction)>) -> (HostPattern, TlsListener) {
+pub(crate) fn terminating(routes: Vec<(&str, StreamAction)>) -> (HostPattern, TlsListener) {
     let rule_of = |(host, action)| (HostPattern::parse(Some(host)), rule("terminate", host, Some(action)));
     let hosts = routes.into_iter().map(rule_of).collect();
     let hosts = StreamHosts { hosts, unrouted: rule("terminate", "", None) };

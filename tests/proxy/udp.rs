@@ -26,7 +26,7 @@ fn udp_rule(address: SocketAddr, action: Option<StreamAction>) -> Arc<StreamRule
         gateway: "default/gw".into(),
         listener: "udp".into(),
         port: address.port(),
-        route: action.map(|action| Arc::new(StreamRoute { id, action })),
+        route: action.map(|action| Arc::new(StreamRoute { id, plugins: None, action })),
     })
 }
 
@@ -40,7 +40,7 @@ fn weighted(backends: Vec<(u32, BackendTarget)>) -> Option<StreamAction> {
     Some(StreamAction::Forward(Split::new(backends.into_iter().map(backend).collect()).unwrap()))
 }
 
-fn udp_upstream(service: &str, addresses: &[SocketAddr]) -> Arc<Upstream> {
+pub(crate) fn udp_upstream(service: &str, addresses: &[SocketAddr]) -> Arc<Upstream> {
     let upstream = Upstream::new(UpstreamKey {
         namespace: "default".into(),
         service: service.into(),
@@ -58,7 +58,7 @@ fn set_endpoints(upstream: &Upstream, addresses: &[SocketAddr]) {
     upstream.set_endpoints(Endpoints { addresses, ..Endpoints::default() });
 }
 
-fn to_upstream(upstream: &Arc<Upstream>) -> Option<StreamAction> {
+pub(crate) fn to_upstream(upstream: &Arc<Upstream>) -> Option<StreamAction> {
     weighted(vec![(1, BackendTarget::Upstream(Arc::clone(upstream)))])
 }
 
@@ -77,7 +77,7 @@ async fn start(options: Options, action: Option<StreamAction>) -> TestServer {
     start_at(LISTENER_IP, options, action).await
 }
 
-async fn start_with(options: Options, endpoints: &[SocketAddr]) -> TestServer {
+pub(crate) async fn start_with(options: Options, endpoints: &[SocketAddr]) -> TestServer {
     start(options, to_upstream(&udp_upstream("dns", endpoints))).await
 }
 
@@ -85,14 +85,14 @@ async fn start_with(options: Options, endpoints: &[SocketAddr]) -> TestServer {
 const LISTENER_IP: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 77));
 
 /// Replies to each datagram with its name and the datagram. It replies to `hold` when it is released.
-struct UdpEndpoint {
-    address: SocketAddr,
+pub(crate) struct UdpEndpoint {
+    pub(crate) address: SocketAddr,
     received: Arc<AtomicBool>,
     release: Arc<Notify>,
 }
 
 impl UdpEndpoint {
-    async fn start(name: &'static str) -> UdpEndpoint {
+    pub(crate) async fn start(name: &'static str) -> UdpEndpoint {
         let socket = Arc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap());
         let endpoint =
             UdpEndpoint { address: socket.local_addr().unwrap(), received: Arc::default(), release: Arc::default() };
@@ -134,15 +134,15 @@ async fn unreachable_address() -> SocketAddr {
     SocketAddr::new(Ipv4Addr::new(127, 0, 0, 78).into(), address.port())
 }
 
-struct UdpClient(UdpSocket);
+pub(crate) struct UdpClient(UdpSocket);
 
 impl UdpClient {
-    async fn new() -> UdpClient {
+    pub(crate) async fn new() -> UdpClient {
         UdpClient(UdpSocket::bind("127.0.0.1:0").await.unwrap())
     }
 
     /// Clients with addresses of their own. The address of a dropped client could be used again.
-    async fn many(count: usize) -> Vec<UdpClient> {
+    pub(crate) async fn many(count: usize) -> Vec<UdpClient> {
         let mut clients = Vec::new();
         for _ in 0..count {
             clients.push(UdpClient::new().await);
@@ -150,7 +150,7 @@ impl UdpClient {
         clients
     }
 
-    async fn send(&self, server: &TestServer, datagram: impl AsRef<[u8]>) {
+    pub(crate) async fn send(&self, server: &TestServer, datagram: impl AsRef<[u8]>) {
         self.0.send_to(datagram.as_ref(), server.address).await.unwrap();
     }
 
@@ -165,7 +165,7 @@ impl UdpClient {
         String::from_utf8(self.receive().await.0).unwrap()
     }
 
-    async fn exchange(&self, server: &TestServer, text: &str) -> String {
+    pub(crate) async fn exchange(&self, server: &TestServer, text: &str) -> String {
         self.send(server, text).await;
         self.receive_text().await
     }
@@ -176,13 +176,13 @@ fn sum(metrics: &BTreeMap<String, f64>, name: &str, label: &str) -> f64 {
     metrics.iter().filter(|(key, _)| key.starts_with(name) && key.contains(label)).map(|(_, count)| count).sum()
 }
 
-async fn wait_for_outcome(server: &TestServer, outcome: &str, count: f64) {
+pub(crate) async fn wait_for_outcome(server: &TestServer, outcome: &str, count: f64) {
     let label = format!("outcome=\"{outcome}\"");
     let what = format!("{count} sessions with outcome {outcome}");
     wait_for_metrics(server, &what, |metrics| sum(metrics, "portico_stream_connections_total", &label) >= count).await;
 }
 
-async fn wait_for_drops(server: &TestServer, reason: &str, count: f64) {
+pub(crate) async fn wait_for_drops(server: &TestServer, reason: &str, count: f64) {
     let name = format!("portico_udp_datagrams_dropped_total{{reason=\"{reason}\"}}");
     let what = format!("{count} datagrams dropped because of {reason}");
     wait_for_metrics(server, &what, |metrics| metrics[&name] >= count).await;

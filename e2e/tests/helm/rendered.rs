@@ -183,6 +183,8 @@ fn sample(flag: &str) -> Option<(Value, &'static [&'static str])> {
         "upgrade-idle-timeout" => (json!("1h"), &["--upgrade-idle-timeout=1h"]),
         "udp-idle-timeout" => (json!("20s"), &["--udp-idle-timeout=20s"]),
         "max-udp-sessions" => (json!(500), &["--max-udp-sessions=500"]),
+        "max-stream-connections-per-client" => (json!(20), &["--max-stream-connections-per-client=20"]),
+        "max-udp-sessions-per-client" => (json!(10), &["--max-udp-sessions-per-client=10"]),
         "stream-idle-timeout" => (json!("5m"), &["--stream-idle-timeout=5m"]),
         "upstream-connect-timeout" => (json!("500ms"), &["--upstream-connect-timeout=500ms"]),
         "upstream-response-timeout" => (json!("2m"), &["--upstream-response-timeout=2m"]),

@@ -1,5 +1,6 @@
 //! Builds the endpoints of an upstream, sorted, from its Service and EndpointSlices.
 
+use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -35,7 +36,8 @@ pub(in crate::compile) fn build(
         pods: endpoints.iter().filter_map(pod).collect(),
     };
     let addresses = endpoints.into_iter().map(|endpoint| endpoint.address).collect();
-    Endpoints { addresses, balance, identities, traffic }
+    let unready = unready_addresses(store, key, forbidden);
+    Endpoints { addresses, unready, balance, identities, traffic }
 }
 
 /// An endpoint as its objects describe it.
@@ -68,9 +70,7 @@ fn configured_endpoints(
     key: &UpstreamKey,
     forbidden: &ForbiddenAddresses,
 ) -> Option<Vec<ConfiguredEndpoint>> {
-    let service = ObjectKey { namespace: key.namespace.clone(), name: key.service.clone() };
-    let service = store.services.get(&service)?;
-    let port = numbered_port(service, i32::from(key.port), key.transport)?;
+    let (service, port) = service_port(store, key)?;
     let sources = forbidden.address_sources();
     let mut endpoints = if key.via_cluster_ip {
         cluster_ip_address(service, &port, sources).into_iter().map(ConfiguredEndpoint::from).collect()
@@ -81,6 +81,35 @@ fn configured_endpoints(
     endpoints.sort();
     endpoints.dedup_by(|second, first| second.address == first.address);
     Some(endpoints)
+}
+
+fn service_port<'s>(store: &'s Store, key: &UpstreamKey) -> Option<(&'s Object<Service>, Cow<'s, ServicePort>)> {
+    let service = ObjectKey { namespace: key.namespace.clone(), name: key.service.clone() };
+    let service = store.services.get(&service)?;
+    Some((service, numbered_port(service, i32::from(key.port), key.transport)?))
+}
+
+/// The endpoints in EndpointSlices that are not ready. They include the terminating ones that are used while no other
+/// is ready.
+fn unready_addresses(store: &Store, key: &UpstreamKey, forbidden: &ForbiddenAddresses) -> Vec<SocketAddr> {
+    let Some((service, port)) = service_port(store, key).filter(|_| !key.via_cluster_ip) else { return Vec::new() };
+    if annotated_hosts(service, forbidden.address_sources()).is_some() || is_external_name(service) {
+        return Vec::new();
+    }
+    let is_unready = |endpoint: &Endpoint| endpoint.conditions.ready == Some(false);
+    let slices = slices_of(store, &service.meta.key);
+    let endpoints = slices.into_iter().flat_map(|slice| selected_endpoints(slice, &port, &is_unready));
+    let mut unready: Vec<_> = endpoints
+        .map(|endpoint| endpoint.address)
+        .filter(|address| !forbidden.contains(&key.namespace, address))
+        .filter_map(|address| match address {
+            EndpointAddress::Ip(address) => Some(address),
+            EndpointAddress::Name { .. } => None,
+        })
+        .collect();
+    unready.sort();
+    unready.dedup();
+    unready
 }
 
 /// The address of the Service itself, behind which the cluster's network balances the load. The address annotation, if
@@ -338,12 +367,7 @@ fn external_address(host: &str, port: u16) -> Option<EndpointAddress> {
 
 /// Ready endpoints or, if there are none, terminating endpoints that still serve.
 fn slice_endpoints(store: &Store, service: &ObjectKey, port: &ServicePort) -> Vec<ConfiguredEndpoint> {
-    let id = ObjectId::new(Kind::Service, service.clone());
-    let slices: Vec<_> = store
-        .dependency_index()
-        .dependents_of_kind(&id, Kind::EndpointSlice)
-        .filter_map(|id| store.endpoint_slices.get(&id.key))
-        .collect();
+    let slices = slices_of(store, service);
     let select = |is_selected: &dyn Fn(&Endpoint) -> bool| -> Vec<ConfiguredEndpoint> {
         slices.iter().flat_map(|slice| selected_endpoints(slice, port, is_selected)).collect()
     };
@@ -352,6 +376,12 @@ fn slice_endpoints(store: &Store, service: &ObjectKey, port: &ServicePort) -> Ve
         return ready;
     }
     select(&|endpoint| endpoint.conditions.serving == Some(true) && endpoint.conditions.terminating == Some(true))
+}
+
+fn slices_of<'s>(store: &'s Store, service: &ObjectKey) -> Vec<&'s EndpointSlice> {
+    let id = ObjectId::new(Kind::Service, service.clone());
+    let slices = store.dependency_index().dependents_of_kind(&id, Kind::EndpointSlice);
+    slices.filter_map(|id| store.endpoint_slices.get(&id.key).map(|slice| &***slice)).collect()
 }
 
 fn selected_endpoints(

@@ -10,6 +10,7 @@
 //! Gateway API and Kong are two dialects: [`BackendSettings`] has a field for each rule in which they differ. Callers
 //! pass these settings, and the load-balancing algorithm to endpoints.rs, so this module calls no dialect.
 
+pub(super) mod annotated_proxy_protocol;
 pub(super) mod annotated_tls;
 pub(super) mod backend_tls_policy;
 pub(super) mod endpoints;
@@ -26,6 +27,7 @@ use crate::diagnostic::Diagnostic;
 use crate::store::Store;
 use crate::transport_protocol::TransportProtocol;
 use crate::upstream::{UpstreamKey, UpstreamProtocol};
+use annotated_proxy_protocol::annotated_proxy_protocol;
 use annotated_tls::BackendTlsSettings;
 
 /// How a dialect sends requests to a Service.
@@ -82,6 +84,8 @@ pub(super) enum BackendError {
     NoClientCertificate(String),
     /// The settings for TLS are invalid: message and remedy.
     InvalidTls(String, String),
+    /// The version of the PROXY protocol is invalid.
+    InvalidProxyProtocol(Diagnostic),
 }
 
 /// What is forwarded unparsed to a backend.
@@ -178,11 +182,12 @@ pub(super) fn upstream_key(
         tls,
         facade: (kind != Kind::Service).then(|| meta.key.name.clone()),
         via_cluster_ip: settings.via_cluster_ip && !endpoints::is_headless(service),
+        proxy_protocol: None,
     })
 }
 
 /// The upstream for connections or datagrams to a port of a Service, which are forwarded unparsed. A BackendTLSPolicy
-/// has no effect on connections that are encrypted already.
+/// has no effect on connections that are encrypted already, and the PROXY protocol none on datagrams.
 pub(super) fn stream_upstream_key(
     cx: CompileContext<'_>,
     service: &Object<Service>,
@@ -199,6 +204,12 @@ pub(super) fn stream_upstream_key(
         return Err(BackendError::TlsRequired(required.refusal_of_datagrams(), remedy));
     }
     let tls = policy.map(|required| required.tls_settings(cx, None)).transpose()?;
+    let proxy_protocol = match stream.transport {
+        TransportProtocol::Tcp => {
+            annotated_proxy_protocol(&service.meta).map_err(BackendError::InvalidProxyProtocol)?
+        }
+        TransportProtocol::Udp => None,
+    };
     let ObjectKey { namespace, name } = service.meta.key.clone();
     Ok(UpstreamKey {
         namespace,
@@ -207,6 +218,7 @@ pub(super) fn stream_upstream_key(
         transport: stream.transport,
         tls,
         via_cluster_ip: via_cluster_ip && !endpoints::is_headless(service),
+        proxy_protocol,
         ..UpstreamKey::default()
     })
 }

@@ -10,6 +10,7 @@ use crate::api::kong::annotations::SERVICE_UPSTREAM;
 use crate::api::{Kind, Meta, Object, ObjectKey};
 use crate::compile::annotation_reader::annotation_field;
 use crate::compile::backend::AnnotatedProtocol;
+use crate::compile::backend::annotated_proxy_protocol::annotated_proxy_protocol;
 use crate::compile::backend::{annotated_tls, backend_tls_policy, endpoints};
 use crate::compile::forbidden_addresses::ForbiddenAddresses;
 use crate::compile::verdict::Verdict;
@@ -30,6 +31,7 @@ pub(in crate::compile) fn service_verdict(
     let is_headless = endpoints::is_headless(service);
     let balance_problem = endpoints::annotated_balance(&service.meta).err();
     let mut notes: Vec<_> = balance_problem.map(Diagnostic::into_warning).into_iter().collect();
+    notes.extend(annotated_proxy_protocol(&service.meta).err().map(Diagnostic::into_warning));
     notes.extend(settings.notes);
     if settings.via_cluster_ip && is_headless {
         notes.push(Diagnostic::warning(

@@ -3,7 +3,9 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
+use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
@@ -11,6 +13,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::snapshot::BindAddress;
+use crate::upstream::Upstream;
 
 #[derive(Debug)]
 pub(in crate::proxy) struct ListenerConnections {
@@ -24,6 +27,8 @@ pub(in crate::proxy) struct ListenerConnections {
     registered: RefCell<HashMap<u64, RegisteredConnection, foldhash::fast::FixedState>>,
     /// Evicted connections that have not noticed it yet. Mostly 0, so that connections need no lookup.
     evicted_count: Cell<usize>,
+    /// Connections to endpoints that were removed. Mostly 0, so that connections need no lookup.
+    removed_count: Cell<usize>,
     all_closed: Notify,
 }
 
@@ -42,10 +47,40 @@ enum ConnectionStage {
     /// It has no requests, such as a TCP connection or a tunnel, and is never evicted.
     #[default]
     Stream,
+    /// Its bytes are forwarded to this endpoint. It is never evicted either.
+    Relay(Box<RelayEndpoint>),
     /// It waits for a PROXY header or a TLS handshake since this time.
     Preparing(Instant),
     /// It has requests.
     Serving(Weak<dyn IdleState>),
+}
+
+/// The endpoint of a connection whose bytes are forwarded.
+#[derive(Debug)]
+struct RelayEndpoint {
+    upstream: Arc<Upstream>,
+    address: SocketAddr,
+    /// The revision of the upstream's endpoints when the endpoint was last looked for.
+    checked_revision: Option<u64>,
+    /// When the endpoint was found to be removed.
+    removed_at: Option<Instant>,
+}
+
+impl RelayEndpoint {
+    /// Looks for the endpoint if the endpoints have changed. Returns whether it is removed now, if that changed.
+    fn check(&mut self, now: Instant) -> Option<bool> {
+        let revision = self.upstream.endpoint_revision();
+        if self.checked_revision.replace(revision) == Some(revision) {
+            return None;
+        }
+        let was_removed = self.removed_at.is_some();
+        let is_removed = !self.upstream.is_configured(self.address);
+        if is_removed == was_removed {
+            return None;
+        }
+        self.removed_at = is_removed.then_some(now);
+        Some(is_removed)
+    }
 }
 
 /// The state of a connection that has requests.
@@ -79,6 +114,7 @@ impl ListenerConnections {
             next_id: Cell::new(0),
             registered: RefCell::default(),
             evicted_count: Cell::new(0),
+            removed_count: Cell::new(0),
             all_closed: Notify::new(),
         })
     }
@@ -146,6 +182,19 @@ impl ListenerConnections {
         count
     }
 
+    /// Finds the connections whose endpoints were removed from the configuration. Their grace period begins, unless the
+    /// endpoint comes back.
+    pub(in crate::proxy) fn check_endpoints(&self) {
+        let now = Instant::now();
+        for connection in self.registered.borrow_mut().values_mut() {
+            let ConnectionStage::Relay(endpoint) = &mut connection.stage else { continue };
+            let Some(is_removed) = endpoint.check(now) else { continue };
+            let others = self.removed_count.get();
+            self.removed_count.set(if is_removed { others + 1 } else { others - 1 });
+            connection.waker.iter().for_each(Waker::wake_by_ref);
+        }
+    }
+
     fn wake_all(&self) {
         for waker in self.registered.borrow().values().filter_map(|connection| connection.waker.as_ref()) {
             waker.wake_by_ref();
@@ -158,7 +207,7 @@ impl RegisteredConnection {
     fn idleness(&self) -> Option<Idleness> {
         let idleness = match &self.stage {
             _ if self.evicted => None,
-            ConnectionStage::Stream => None,
+            ConnectionStage::Stream | ConnectionStage::Relay(_) => None,
             ConnectionStage::Preparing(since) => Some(Idleness { had_request: false, since: *since }),
             ConnectionStage::Serving(connection) => connection.upgrade()?.idleness(),
         };
@@ -189,6 +238,23 @@ impl ConnectionRegistration {
         self.update(|connection| connection.stage = ConnectionStage::Stream);
     }
 
+    /// The bytes of the connection are forwarded to this endpoint from now on.
+    pub(in crate::proxy) fn begin_relay(&self, upstream: Arc<Upstream>, address: SocketAddr) {
+        let endpoint = RelayEndpoint { upstream, address, checked_revision: None, removed_at: None };
+        self.update(|connection| connection.stage = ConnectionStage::Relay(Box::new(endpoint)));
+    }
+
+    /// When the endpoint of the connection was found to be removed from the configuration.
+    pub(in crate::proxy) fn endpoint_removed_at(&self) -> Option<Instant> {
+        if self.connections.removed_count.get() == 0 {
+            return None;
+        }
+        self.update(|connection| match &connection.stage {
+            ConnectionStage::Relay(endpoint) => endpoint.removed_at,
+            ConnectionStage::Stream | ConnectionStage::Preparing(_) | ConnectionStage::Serving(_) => None,
+        })
+    }
+
     /// Whether the connection was evicted since the last call. It must close if it is still idle.
     pub(in crate::proxy) fn take_eviction(&self) -> bool {
         let evicted_count = &self.connections.evicted_count;
@@ -208,6 +274,9 @@ impl ConnectionRegistration {
 impl Drop for ConnectionRegistration {
     fn drop(&mut self) {
         self.take_eviction();
+        if self.endpoint_removed_at().is_some() {
+            self.connections.removed_count.set(self.connections.removed_count.get() - 1);
+        }
         let mut registered = self.connections.registered.borrow_mut();
         registered.remove(&self.id);
         if registered.is_empty() {

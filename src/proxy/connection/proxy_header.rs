@@ -10,11 +10,13 @@ use ppp::v2::{self, Command};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
+use crate::upstream::ConnectionEnds;
+
 /// The source of the connection according to the header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::proxy) enum ProxyHeaderSource {
-    Client(SocketAddr),
-    /// The load balancer itself (a health check) or an unknown client. The connection's own address is used.
+    Client(ConnectionEnds),
+    /// The load balancer itself (a health check) or an unknown client. The connection's own addresses are used.
     Peer,
 }
 
@@ -74,8 +76,12 @@ pub(in crate::proxy) fn parse(bytes: &[u8]) -> Result<ParsedHeader, ProxyHeaderE
         let header = v2::Header::try_from(header).map_err(|_| ProxyHeaderError::Malformed)?;
         let source = match (header.command, header.addresses) {
             (Command::Local, _) => ProxyHeaderSource::Peer,
-            (Command::Proxy, v2::Addresses::IPv4(ip)) => client_source(ip.source_address, ip.source_port),
-            (Command::Proxy, v2::Addresses::IPv6(ip)) => client_source(ip.source_address, ip.source_port),
+            (Command::Proxy, v2::Addresses::IPv4(ip)) => {
+                client((ip.source_address, ip.source_port), (ip.destination_address, ip.destination_port))
+            }
+            (Command::Proxy, v2::Addresses::IPv6(ip)) => {
+                client((ip.source_address, ip.source_port), (ip.destination_address, ip.destination_port))
+            }
             (Command::Proxy, v2::Addresses::Unspecified | v2::Addresses::Unix(_)) => ProxyHeaderSource::Peer,
         };
         Ok(ParsedHeader::Complete(length, source))
@@ -90,8 +96,12 @@ pub(in crate::proxy) fn parse(bytes: &[u8]) -> Result<ParsedHeader, ProxyHeaderE
             return Err(ProxyHeaderError::Malformed);
         }
         let source = match header.addresses {
-            v1::Addresses::Tcp4(ip) => client_source(ip.source_address, ip.source_port),
-            v1::Addresses::Tcp6(ip) => client_source(ip.source_address, ip.source_port),
+            v1::Addresses::Tcp4(ip) => {
+                client((ip.source_address, ip.source_port), (ip.destination_address, ip.destination_port))
+            }
+            v1::Addresses::Tcp6(ip) => {
+                client((ip.source_address, ip.source_port), (ip.destination_address, ip.destination_port))
+            }
             v1::Addresses::Unknown => ProxyHeaderSource::Peer,
         };
         Ok(ParsedHeader::Complete(end + 1, source))
@@ -106,8 +116,8 @@ fn matches_prefix(bytes: &[u8], prefix: &[u8]) -> bool {
     bytes[..common] == prefix[..common]
 }
 
-fn client_source(ip: impl Into<std::net::IpAddr>, port: u16) -> ProxyHeaderSource {
-    ProxyHeaderSource::Client(SocketAddr::new(ip.into(), port))
+fn client(client: impl Into<SocketAddr>, destination: impl Into<SocketAddr>) -> ProxyHeaderSource {
+    ProxyHeaderSource::Client(ConnectionEnds { client: client.into(), destination: destination.into() })
 }
 
 /// The longest line of version 1.
@@ -132,8 +142,9 @@ mod tests {
     /// Addresses and ports of client and listener, as in a header of version 2.
     const IPV4_ADDRESSES: [u8; 12] = [192, 0, 2, 1, 198, 51, 100, 2, 0x30, 0x39, 1, 187];
 
-    fn client(text: &str) -> ProxyHeaderSource {
-        ProxyHeaderSource::Client(text.parse().unwrap())
+    fn ends(client: &str, destination: &str) -> ProxyHeaderSource {
+        let [client, destination] = [client, destination].map(|text| text.parse().unwrap());
+        ProxyHeaderSource::Client(ConnectionEnds { client, destination })
     }
 
     #[test]
@@ -141,16 +152,19 @@ mod tests {
         let mut ipv6_addresses = [0; 36];
         ipv6_addresses[..2].copy_from_slice(&[0x20, 0x01]);
         ipv6_addresses[15] = 7;
+        ipv6_addresses[31] = 1;
         ipv6_addresses[33] = 80;
+        ipv6_addresses[35] = 81;
+        let ipv4 = ends("192.0.2.1:12345", "198.51.100.2:443");
         let cases: Vec<(Vec<u8>, ProxyHeaderSource)> = vec![
-            (b"PROXY TCP4 192.0.2.1 198.51.100.2 12345 443\r\n".to_vec(), client("192.0.2.1:12345")),
-            (b"PROXY TCP6 2001::7 ::1 80 443\r\n".to_vec(), client("[2001::7]:80")),
+            (b"PROXY TCP4 192.0.2.1 198.51.100.2 12345 443\r\n".to_vec(), ipv4),
+            (b"PROXY TCP6 2001::7 ::1 80 443\r\n".to_vec(), ends("[2001::7]:80", "[::1]:443")),
             (b"PROXY UNKNOWN\r\n".to_vec(), ProxyHeaderSource::Peer),
             (b"PROXY UNKNOWN ffff::1 ffff::2 1 2\r\n".to_vec(), ProxyHeaderSource::Peer),
-            (v2(1, 0x11, &IPV4_ADDRESSES), client("192.0.2.1:12345")),
-            (v2(1, 0x21, &ipv6_addresses), client("[2001::7]:80")),
+            (v2(1, 0x11, &IPV4_ADDRESSES), ipv4),
+            (v2(1, 0x21, &ipv6_addresses), ends("[2001::7]:80", "[::1]:81")),
             // With a TLV, and with nothing but TLVs.
-            (v2(1, 0x11, &[&IPV4_ADDRESSES[..], &[4, 0, 2, 0, 0]].concat()), client("192.0.2.1:12345")),
+            (v2(1, 0x11, &[&IPV4_ADDRESSES[..], &[4, 0, 2, 0, 0]].concat()), ipv4),
             (v2(1, 0x00, &[4, 0, 2, 0, 0]), ProxyHeaderSource::Peer),
             (v2(0, 0x11, &IPV4_ADDRESSES), ProxyHeaderSource::Peer),
             (v2(0, 0x00, &[]), ProxyHeaderSource::Peer),

@@ -25,6 +25,8 @@ pub(in crate::proxy) enum RelayEnd {
     Idle,
     /// The listener was removed, or the process stops, and the grace period has passed.
     ListenerClosed,
+    /// The endpoint was removed from the configuration, and the grace period has passed.
+    EndpointRemoved,
 }
 
 /// When a relay ends by itself.
@@ -33,6 +35,8 @@ pub(in crate::proxy) struct RelayLimits<D> {
     pub(in crate::proxy) idle_deadline: D,
     /// Grace period after the listener begins to close. Without one, the relay lasts until the listener aborts it.
     pub(in crate::proxy) closing_grace: Option<Duration>,
+    /// Grace period after the endpoint was removed. Without one, that does not end the relay.
+    pub(in crate::proxy) removed_endpoint_grace: Option<Duration>,
 }
 
 /// Copies bytes until one of the ends of [`RelayEnd`]. When one side ends its direction, the other direction continues.
@@ -48,7 +52,7 @@ where
     E: AsyncRead + AsyncWrite + Unpin,
     D: Fn() -> Instant,
 {
-    let RelayLimits { idle_deadline, closing_grace } = limits;
+    let RelayLimits { idle_deadline, closing_grace, removed_endpoint_grace } = limits;
     let (mut to_endpoint, mut to_client) = (RelayDirection::default(), RelayDirection::default());
     let mut timer = pin!(sleep_until(idle_deadline()));
     let mut grace_deadline = None;
@@ -65,13 +69,18 @@ where
         if grace_deadline.is_none() && connections.is_closing() {
             grace_deadline = closing_grace.map(|grace| Instant::now() + grace);
         }
+        let removed_deadline =
+            removed_endpoint_grace.and_then(|grace| Some(registration.endpoint_removed_at()? + grace));
         loop {
             let idle_deadline = idle_deadline();
-            let deadline = grace_deadline.map_or(idle_deadline, |grace| idle_deadline.min(grace));
+            let deadline = [grace_deadline, removed_deadline].into_iter().flatten().fold(idle_deadline, Instant::min);
             ready!(poll_until(deadline, Pin::as_mut(&mut timer), cx));
             let now = Instant::now();
             if grace_deadline.is_some_and(|deadline| deadline <= now) {
                 return Poll::Ready(RelayEnd::ListenerClosed);
+            }
+            if removed_deadline.is_some_and(|deadline| deadline <= now) {
+                return Poll::Ready(RelayEnd::EndpointRemoved);
             }
             if idle_deadline <= now {
                 return Poll::Ready(RelayEnd::Idle);

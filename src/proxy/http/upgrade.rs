@@ -162,13 +162,14 @@ impl Tunnel {
         let relay_limits = RelayLimits {
             idle_deadline: || activity.deadline(limits, limits.upgrade_idle_timeout),
             closing_grace: Some(limits.tunnel_grace_period),
+            removed_endpoint_grace: None,
         };
         let end = relay(&mut client, &mut endpoint, &peer.connections, &mut registration, relay_limits).await;
         let error = match end {
             RelayEnd::Completed => None,
             RelayEnd::Failed => Some(TUNNEL_BROKEN),
             RelayEnd::Idle => Some(TUNNEL_IDLE),
-            RelayEnd::ListenerClosed => Some(TUNNEL_CLOSED),
+            RelayEnd::ListenerClosed | RelayEnd::EndpointRemoved => Some(TUNNEL_CLOSED),
         };
         record.error = error;
         record.bytes_out = bytes_out.get();

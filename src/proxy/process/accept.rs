@@ -32,7 +32,7 @@ use crate::proxy::http::client_connection::{self, Peer};
 use crate::proxy::http::http_worker::HttpWorker;
 use crate::proxy::http::http2;
 use crate::proxy::record::stats::ProxyHeaderOutcome;
-use crate::proxy::stream::{self, AssignedStream, StreamClient};
+use crate::proxy::stream::{self, AssignedStream, ClientAddress, StreamClient};
 use crate::proxy::worker::Worker;
 use crate::snapshot::Served;
 use crate::snapshot::certs::Certificates;
@@ -118,17 +118,18 @@ async fn prepare_and_serve(
 
 async fn prepare_and_forward(
     mut stream: TcpStream,
-    mut address: SocketAddr,
+    peer: SocketAddr,
     proxy_header: bool,
     assigned: AssignedStream,
     http: Rc<HttpWorker>,
     connections: Rc<ListenerConnections>,
     mut registration: ConnectionRegistration,
 ) {
+    let mut address = ClientAddress::Peer(peer);
     if proxy_header {
         registration.begin_preparing();
         // Boxed, so that the memory for the step is freed when it ends.
-        let reading = Box::pin(read_proxy_header(&mut stream, address, &http.worker, &connections));
+        let reading = Box::pin(read_proxy_header(&mut stream, peer, &http.worker, &connections));
         match while_listening(&connections, &mut registration, reading).await.flatten() {
             Some(client) => address = client,
             None => return,
@@ -171,14 +172,16 @@ fn served(worker: &Worker, connections: &ListenerConnections) -> ServedConnectio
 /// Returns None if the connection has failed; the reason has been recorded by then.
 async fn prepare(
     mut stream: TcpStream,
-    mut address: SocketAddr,
+    peer: SocketAddr,
     steps: AcceptSteps,
     worker: &Worker,
     connections: &ListenerConnections,
 ) -> Option<PreparedConnection> {
+    let mut client_address = ClientAddress::Peer(peer);
     if steps.proxy_header {
-        address = read_proxy_header(&mut stream, address, worker, connections).await?;
+        client_address = read_proxy_header(&mut stream, peer, worker, connections).await?;
     }
+    let address = client_address.socket();
     if !steps.tls {
         return Some(PreparedConnection::Http { transport: Transport::Plain(stream), address, session: None });
     }
@@ -189,7 +192,7 @@ async fn prepare(
         match tls_action(worker, connections, &hello) {
             AssignedTls::Terminate | AssignedTls::TerminateStream => {}
             AssignedTls::Passthrough(assigned) => {
-                let client = StreamClient::tls(hello, address);
+                let client = StreamClient::tls(hello, client_address);
                 return Ok(PreparedConnection::Stream { client, assigned, resumed: None });
             }
             AssignedTls::Reset => {
@@ -219,7 +222,7 @@ async fn prepare(
             return Err(ClientHandshakeError::UnknownName);
         };
         let resumed = Some(session.resumed);
-        let client = StreamClient::decrypted(Transport::Tls(Box::new(stream)), address, session);
+        let client = StreamClient::decrypted(Transport::Tls(Box::new(stream)), client_address, session);
         Ok(PreparedConnection::Stream { client, assigned, resumed })
     };
     let outcome = timeout(worker.limits.handshake_timeout, handshake).await;
@@ -278,12 +281,12 @@ async fn read_proxy_header(
     peer: SocketAddr,
     worker: &Worker,
     connections: &ListenerConnections,
-) -> Option<SocketAddr> {
+) -> Option<ClientAddress> {
     let outcome = timeout(worker.limits.proxy_header_timeout, proxy_header::read(stream)).await;
     record_proxy_header(worker, connections, peer, &outcome);
     match outcome {
-        Ok(Ok(ProxyHeaderSource::Client(client))) => Some(client),
-        Ok(Ok(ProxyHeaderSource::Peer)) => Some(peer),
+        Ok(Ok(ProxyHeaderSource::Client(ends))) => Some(ClientAddress::Reported(ends)),
+        Ok(Ok(ProxyHeaderSource::Peer)) => Some(ClientAddress::Peer(peer)),
         Ok(Err(_)) | Err(_) => None,
     }
 }

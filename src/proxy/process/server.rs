@@ -18,6 +18,7 @@ use super::connection_spread::{ConnectionSpread, WorkerLoads};
 use super::worker_thread::{self, ProcessShared, TcpWorkerSocket, WorkerCommand, WorkerSocket};
 use crate::http1::NameCase;
 use crate::proxy::buffer_budget::BufferBudget;
+use crate::proxy::client_counts::ClientCounts;
 use crate::proxy::connection::tls::{TlsPolicy, TlsTerminator};
 use crate::proxy::http::http_worker::HttpWorkerShared;
 use crate::proxy::http::product_headers::{ProductHeaderMode, ProductHeaders, ProductToken};
@@ -102,6 +103,8 @@ impl Proxy {
             },
             worker: WorkerShared {
                 snapshot: Arc::clone(&snapshot),
+                stream_clients: ClientCounts::new(limits.max_stream_connections_per_client),
+                udp_clients: ClientCounts::new(limits.max_udp_sessions_per_client),
                 handshake_permits: Arc::new(Semaphore::new(limits.max_handshakes.min(Semaphore::MAX_PERMITS))),
                 limits,
                 log: config.access_log,

@@ -119,6 +119,13 @@ async fn close_all(listeners: impl Iterator<Item = BoundListener>) -> Vec<Rc<Lis
     join_all(listeners.map(BoundListener::close)).await
 }
 
+/// Finds the connections whose endpoints were removed, of listeners that are open or closing.
+fn check_endpoints(bound: &BTreeMap<BindAddress, BoundListener>, closing: &[Rc<ListenerConnections>]) {
+    for connections in bound.values().map(|listener| &listener.connections).chain(closing) {
+        connections.check_endpoints();
+    }
+}
+
 async fn run(http: Rc<HttpWorker>, clients: Arc<ClientBudget>, mut commands: mpsc::Receiver<WorkerCommand>) {
     let worker = &http.worker;
     let mut bound: BTreeMap<BindAddress, BoundListener> = BTreeMap::new();
@@ -147,6 +154,7 @@ async fn run(http: Rc<HttpWorker>, clients: Arc<ClientBudget>, mut commands: mps
                 worker.view();
                 http.pools.sweep();
                 http.mirror_sender.sweep();
+                check_endpoints(&bound, &closing);
                 closing.retain(|connections| !connections.is_empty());
                 worker.drop_retired_binds(|address| {
                     !bound.contains_key(address)
@@ -161,6 +169,7 @@ async fn run(http: Rc<HttpWorker>, clients: Arc<ClientBudget>, mut commands: mps
             None => return,
             Some(WorkerCommand::Refresh(done)) => {
                 worker.view();
+                check_endpoints(&bound, &closing);
                 done.send(()).ok();
             }
             Some(WorkerCommand::Bind(address, socket, done)) => {

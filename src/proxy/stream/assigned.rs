@@ -1,7 +1,9 @@
 //! The backend of an accepted connection or a UDP session, with the series that counts the connection.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
+use crate::plugin_api::{StreamChain, StreamDecision};
 use crate::proxy::record::stats::{RequestSeries, StreamOutcome};
 use crate::proxy::worker::Worker;
 use crate::proxy::worker::snapshot_view::SnapshotView;
@@ -13,7 +15,9 @@ use crate::upstream::Upstream;
 /// begins, and kept until it ends.
 pub(in crate::proxy) struct AssignedStream {
     /// The upstream, or why there is none.
-    pub(in crate::proxy) upstream: Result<Arc<Upstream>, StreamOutcome>,
+    upstream: Result<Arc<Upstream>, StreamOutcome>,
+    /// The plugins of the route.
+    plugins: Option<Arc<StreamChain>>,
     pub(in crate::proxy) series: Arc<RequestSeries>,
 }
 
@@ -29,7 +33,16 @@ impl AssignedStream {
             BackendTarget::Upstream(upstream) => Ok(Arc::clone(upstream)),
             BackendTarget::Fail(failure) => Err(outcome_of(*failure)),
         });
-        AssignedStream { upstream, series: view.stream_series(worker, rule, backend.ok()) }
+        let plugins = rule.route.as_ref().and_then(|route| route.plugins.clone());
+        AssignedStream { upstream, plugins, series: view.stream_series(worker, rule, backend.ok()) }
+    }
+
+    /// The upstream for this client, or why there is none.
+    pub(in crate::proxy) fn upstream_for(&self, client: IpAddr) -> Result<&Arc<Upstream>, StreamOutcome> {
+        match &self.plugins {
+            Some(plugins) if plugins.open(client) == StreamDecision::Reject => Err(StreamOutcome::PluginRejected),
+            Some(_) | None => self.upstream.as_ref().map_err(|outcome| *outcome),
+        }
     }
 }
 

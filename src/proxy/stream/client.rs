@@ -10,33 +10,62 @@ use crate::proxy::connection::client_hello::ReceivedHello;
 use crate::proxy::connection::tls::TlsSession;
 use crate::proxy::connection::transport::Transport;
 use crate::rewound::Rewound;
+use crate::upstream::ConnectionEnds;
 
 /// An accepted connection, from whose beginning bytes may have been read.
 pub(in crate::proxy) struct StreamClient {
     pub(super) stream: Rewound<Transport>,
-    /// The client's address.
-    pub(super) address: SocketAddr,
+    pub(super) address: ClientAddress,
     /// `TCP` or `TLS`, for the access log.
     pub(super) protocol: &'static str,
     /// The server name of the ClientHello.
     pub(super) server_name: Option<Arc<str>>,
 }
 
+/// The address of a client.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::proxy) enum ClientAddress {
+    /// The peer of the connection.
+    Peer(SocketAddr),
+    /// The addresses in the PROXY header of a load balancer.
+    Reported(ConnectionEnds),
+}
+
+impl ClientAddress {
+    pub(in crate::proxy) fn socket(&self) -> SocketAddr {
+        match self {
+            ClientAddress::Peer(peer) => *peer,
+            ClientAddress::Reported(ends) => ends.client,
+        }
+    }
+
+    /// Both ends of the connection, of which `stream` is the one to Portico.
+    pub(super) fn ends(&self, stream: &TcpStream) -> ConnectionEnds {
+        match self {
+            // The local address of a connected socket is known. If not, the header still has the client's address.
+            ClientAddress::Peer(peer) => {
+                ConnectionEnds { client: *peer, destination: stream.local_addr().unwrap_or(*peer) }
+            }
+            ClientAddress::Reported(ends) => *ends,
+        }
+    }
+}
+
 impl StreamClient {
-    pub(in crate::proxy) fn tcp(stream: TcpStream, address: SocketAddr) -> Self {
+    pub(in crate::proxy) fn tcp(stream: TcpStream, address: ClientAddress) -> Self {
         let stream = Rewound::new(Bytes::new(), Transport::Plain(stream));
         StreamClient { stream, address, protocol: "TCP", server_name: None }
     }
 
     /// The endpoint gets the ClientHello as the client sent it.
-    pub(in crate::proxy) fn tls(hello: ReceivedHello, address: SocketAddr) -> Self {
+    pub(in crate::proxy) fn tls(hello: ReceivedHello, address: ClientAddress) -> Self {
         let server_name = hello.server_name.clone();
         let (stream, bytes) = hello.into_parts();
         StreamClient { stream: Rewound::new(bytes, Transport::Plain(stream)), address, protocol: "TLS", server_name }
     }
 
     /// The endpoint gets the decrypted bytes.
-    pub(in crate::proxy) fn decrypted(stream: Transport, address: SocketAddr, session: TlsSession) -> Self {
+    pub(in crate::proxy) fn decrypted(stream: Transport, address: ClientAddress, session: TlsSession) -> Self {
         let stream = Rewound::new(Bytes::new(), stream);
         StreamClient { stream, address, protocol: "TLS", server_name: session.server_name }
     }

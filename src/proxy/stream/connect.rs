@@ -19,11 +19,12 @@ use crate::upstream::{ConnectError, ConnectionPools, RawConnection, Upstream};
 pub(super) async fn to_endpoint<B>(
     pools: &ConnectionPools<B>,
     upstream: &Arc<Upstream>,
+    proxy_header: &[u8],
     record: &mut ConnectionRecord<'_>,
     connections: &ListenerConnections,
     registration: &mut ConnectionRegistration,
 ) -> Result<RawConnection, StreamOutcome> {
-    let mut connecting = pin!(try_endpoints(pools, upstream, record));
+    let mut connecting = pin!(try_endpoints(pools, upstream, proxy_header, record));
     poll_fn(|cx| {
         registration.set_waker(cx.waker());
         if connections.is_aborted() {
@@ -37,6 +38,7 @@ pub(super) async fn to_endpoint<B>(
 async fn try_endpoints<B>(
     pools: &ConnectionPools<B>,
     upstream: &Arc<Upstream>,
+    proxy_header: &[u8],
     record: &mut ConnectionRecord<'_>,
 ) -> Result<RawConnection, StreamOutcome> {
     let began = Instant::now();
@@ -46,7 +48,7 @@ async fn try_endpoints<B>(
         && let Some(address) = pools.next_endpoint(upstream, &tried)
     {
         record.address = Some(address);
-        let error = match pools.open_raw(upstream, address).await {
+        let error = match pools.open_raw(upstream, address, proxy_header).await {
             Ok(connection) => {
                 record.connect_duration = Some(began.elapsed());
                 return Ok(connection);

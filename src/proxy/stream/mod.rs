@@ -13,13 +13,15 @@ mod connection_record;
 
 use std::cell::Cell;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use tokio::time::Instant;
 
 pub(in crate::proxy) use assigned::{AssignedStream, outcome_of};
-pub(in crate::proxy) use client::StreamClient;
+pub(in crate::proxy) use client::{ClientAddress, StreamClient};
 pub(in crate::proxy) use connection_record::ConnectionRecord;
 
+use super::client_counts::ClientLimitReached;
 use super::connection::listener_connections::{ConnectionRegistration, ListenerConnections};
 use super::connection::relay::{CountedStream, RelayEnd, RelayLimits, relay};
 use super::connection::transport::Transport;
@@ -39,19 +41,32 @@ pub(in crate::proxy) async fn serve<B>(
     mut registration: ConnectionRegistration,
 ) {
     let _counted = OpenGuard::new(&worker.counters, |stats| &stats.streams);
-    let AssignedStream { upstream, series } = assigned;
     // Recorded when it is dropped.
     let StreamClient { stream: client, address, protocol, server_name } = client;
-    let mut record = ConnectionRecord::start(worker, address, protocol, server_name, series);
-    let upstream = match upstream {
-        Ok(upstream) => upstream,
+    let series = Arc::clone(&assigned.series);
+    let mut record = ConnectionRecord::start(worker, address.socket(), protocol, server_name, series);
+    let client_ip = address.socket().ip();
+    let admitted = assigned.upstream_for(client_ip).map(Arc::clone).and_then(|upstream| {
+        let permit = worker.stream_clients.admit(client_ip);
+        permit.map(|permit| (upstream, permit)).map_err(|ClientLimitReached| StreamOutcome::ClientLimit)
+    });
+    drop(assigned);
+    let (upstream, _permit) = match admitted {
+        Ok(admitted) => admitted,
         Err(outcome) => return close(&client, &mut record, outcome),
     };
-    let connected = connect::to_endpoint(pools, &upstream, &mut record, &connections, &mut registration).await;
+    let proxy_header = upstream.proxy_header(|| address.ends(client.get_ref().socket()));
+    let connecting =
+        connect::to_endpoint(pools, &upstream, &proxy_header, &mut record, &connections, &mut registration);
+    let connected = connecting.await;
+    drop(proxy_header);
     let endpoint = match connected {
         Ok(endpoint) => endpoint,
         Err(outcome) => return close(&client, &mut record, outcome),
     };
+    if let Some(address) = record.address {
+        registration.begin_relay(upstream, address);
+    }
 
     let last_progress = Cell::new(Instant::now());
     let on_progress = || last_progress.set(Instant::now());
@@ -60,6 +75,7 @@ pub(in crate::proxy) async fn serve<B>(
         idle_deadline: || last_progress.get() + idle_timeout,
         // The listener aborts its connections after its own grace period.
         closing_grace: None,
+        removed_endpoint_grace: Some(worker.limits.listener_grace_period),
     };
     let mut client_side = CountedStream::new(client, &record.bytes_in, on_progress);
     let mut endpoint_side = CountedStream::new(endpoint, &record.bytes_out, on_progress);
@@ -70,6 +86,7 @@ pub(in crate::proxy) async fn serve<B>(
         RelayEnd::Failed => StreamOutcome::EndpointReset,
         RelayEnd::Idle => StreamOutcome::IdleTimeout,
         RelayEnd::ListenerClosed => StreamOutcome::ListenerClosed,
+        RelayEnd::EndpointRemoved => StreamOutcome::EndpointRemoved,
     };
     let (client, endpoint) = (client_side.into_inner(), endpoint_side.into_inner());
     if outcome.resets_peers() {

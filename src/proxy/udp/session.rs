@@ -1,6 +1,6 @@
 //! A session: the datagrams of one client and the replies of one endpoint.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::future::pending;
 use std::io::{self, Read as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -15,12 +15,14 @@ use tokio::sync::Notify;
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until};
 
-use super::sessions::UdpSessions;
+use super::sessions::{Routing, UdpSessions};
 use super::socket::UdpListener;
+use crate::plugin_api::StreamDecision;
+use crate::proxy::client_counts::ClientPermit;
 use crate::proxy::record::stats::{DatagramDrop, OpenGuard, RequestSeries, StreamOutcome};
 use crate::proxy::stream::{ConnectionRecord, outcome_of};
 use crate::snapshot::rule::BackendTarget;
-use crate::snapshot::stream::{StreamAction, StreamRule};
+use crate::snapshot::stream::{StreamAction, StreamRoute, StreamRule};
 use crate::snapshot::{BindAddress, BindMap};
 use crate::upstream::{ActiveRequest, Upstream};
 
@@ -39,6 +41,10 @@ pub(super) struct Session {
     /// Weak, so that the socket closes with its listener.
     listener: Weak<UdpListener>,
     target: SessionTarget,
+    /// The route whose plugins have admitted the client.
+    admitted_by: RefCell<Option<Arc<StreamRoute>>>,
+    /// Counts the session for its client, until another one may take its place.
+    permit: Cell<Option<ClientPermit>>,
     /// When a datagram was last forwarded in either direction.
     pub(super) last_used: Cell<Instant>,
     /// Whether the endpoint has not replied since the client's last datagram.
@@ -140,12 +146,14 @@ impl SessionEndpoint {
 }
 
 impl Session {
-    pub(super) fn new(key: SessionKey, listener: &Rc<UdpListener>, target: SessionTarget, now: Instant) -> Rc<Self> {
+    pub(super) fn new(key: SessionKey, routing: &Routing<'_>, target: SessionTarget, permit: ClientPermit) -> Rc<Self> {
         Rc::new(Session {
             key,
-            listener: Rc::downgrade(listener),
+            listener: Rc::downgrade(routing.listener),
             target,
-            last_used: Cell::new(now),
+            admitted_by: RefCell::new(routing.rule.route.clone()),
+            permit: Cell::new(Some(permit)),
+            last_used: Cell::new(routing.now),
             awaits_reply: Cell::new(false),
             bytes_in: Cell::new(0),
             bytes_out: Cell::new(0),
@@ -153,6 +161,28 @@ impl Session {
             ended: Notify::new(),
             slot: Cell::new(None),
         })
+    }
+
+    /// The client may open another session instead of this one.
+    pub(super) fn release_permit(&self) {
+        drop(self.permit.take());
+    }
+
+    /// Whether the plugins of the rule admit the client. They run again only if the route has changed.
+    pub(super) fn is_admitted(&self, rule: &StreamRule) -> bool {
+        let mut admitted_by = self.admitted_by.borrow_mut();
+        let is_same = match (&*admitted_by, &rule.route) {
+            (Some(before), Some(now)) => Arc::ptr_eq(before, now),
+            (None, None) => true,
+            (Some(_), None) | (None, Some(_)) => false,
+        };
+        if is_same {
+            return true;
+        }
+        let plugins = rule.route.as_ref().and_then(|route| route.plugins.as_ref());
+        let is_admitted = plugins.is_none_or(|plugins| plugins.open(self.key.client.ip()) == StreamDecision::Continue);
+        admitted_by.clone_from(&rule.route);
+        is_admitted
     }
 
     /// Whether the rule still forwards to the backend, and the endpoint still exists.

@@ -16,6 +16,7 @@ use super::receive_buffers::{Datagram, ReceiveBuffers};
 use super::recency_map::RecencyMap;
 use super::session::{self, Forwarded, Session, SessionEndpoint, SessionKey, SessionTarget};
 use super::socket::UdpListener;
+use crate::proxy::client_counts::ClientLimitReached;
 use crate::proxy::http::http_worker::HttpWorker;
 use crate::proxy::record::stats::{DatagramDrop, RequestSeries, StreamOutcome};
 use crate::proxy::stream::AssignedStream;
@@ -35,11 +36,11 @@ pub(super) struct UdpSessions {
 }
 
 /// Where the datagrams of a listener go.
-struct Routing<'a> {
-    listener: &'a Rc<UdpListener>,
+pub(super) struct Routing<'a> {
+    pub(super) listener: &'a Rc<UdpListener>,
     view: &'a SnapshotView,
-    rule: &'a Arc<StreamRule>,
-    now: Instant,
+    pub(super) rule: &'a Arc<StreamRule>,
+    pub(super) now: Instant,
 }
 
 impl UdpSessions {
@@ -93,6 +94,10 @@ impl UdpSessions {
         let key = SessionKey { listener: routing.listener.number, client: datagram.source, local };
         let mut refused = None;
         if let Some(session) = self.find(&key) {
+            if !session.is_admitted(routing.rule) {
+                self.end(&session, StreamOutcome::PluginRejected);
+                return self.count_drop(DatagramDrop::PluginRejected);
+            }
             if session.applies_to(routing.rule) {
                 self.touch(&session, routing.now);
                 match session.forward(datagram.bytes, routing.now) {
@@ -129,16 +134,23 @@ impl UdpSessions {
         key: SessionKey,
         refused: Option<SocketAddr>,
     ) -> Result<Rc<Session>, DatagramDrop> {
-        let AssignedStream { upstream, series } = AssignedStream::new(self.worker(), routing.view, routing.rule);
-        let target = match upstream {
-            Err(StreamOutcome::InvalidBackend) => SessionTarget::Invalid,
+        let assigned = AssignedStream::new(self.worker(), routing.view, routing.rule);
+        let client = key.client.ip();
+        let upstream = match assigned.upstream_for(client) {
+            Ok(upstream) => Some(upstream),
+            Err(StreamOutcome::InvalidBackend) => None,
             Err(outcome) => return Err(DatagramDrop::of_outcome(outcome)),
-            Ok(upstream) => {
+        };
+        // Before a socket is opened.
+        let permit = self.worker().udp_clients.admit(client).map_err(|ClientLimitReached| DatagramDrop::ClientLimit)?;
+        let target = match upstream {
+            None => SessionTarget::Invalid,
+            Some(upstream) => {
                 let pools = &self.http.pools;
-                let other = refused.and_then(|refused| pools.next_endpoint(&upstream, &[refused]));
-                let address = other.or_else(|| pools.next_endpoint(&upstream, &[]));
+                let other = refused.and_then(|refused| pools.next_endpoint(upstream, &[refused]));
+                let address = other.or_else(|| pools.next_endpoint(upstream, &[]));
                 let address = address.ok_or(DatagramDrop::NoEndpoints)?;
-                let endpoint = SessionEndpoint::connect(upstream, address).map_err(|error| {
+                let endpoint = SessionEndpoint::connect(Arc::clone(upstream), address).map_err(|error| {
                     if matches!(Errno::from_io_error(&error), Some(Errno::MFILE | Errno::NFILE)) {
                         self.evict_oldest();
                     }
@@ -154,7 +166,8 @@ impl UdpSessions {
         while self.table.borrow().len() >= self.limit {
             self.evict_oldest();
         }
-        Ok(self.add(Session::new(key, routing.listener, target, routing.now), series))
+        let session = Session::new(key, routing, target, permit);
+        Ok(self.add(session, Arc::clone(&assigned.series)))
     }
 
     fn add(self: &Rc<Self>, session: Rc<Session>, series: Arc<RequestSeries>) -> Rc<Session> {
@@ -178,6 +191,7 @@ impl UdpSessions {
 
     /// Removes a session from the table.
     pub(super) fn remove(&self, session: &Session) {
+        session.release_permit();
         if let Some(slot) = session.slot.take() {
             self.table.borrow_mut().remove(slot);
         }
@@ -191,6 +205,7 @@ impl UdpSessions {
     /// Ends a session to which the configuration does not apply any more, after the reply that its client waits for.
     /// The next datagram of the client belongs to another session.
     fn reassign(&self, session: &Session, now: Instant) {
+        session.release_permit();
         if let Some(slot) = session.slot.get() {
             self.table.borrow_mut().forget_key(slot);
         }

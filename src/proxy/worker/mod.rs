@@ -19,6 +19,7 @@ use tokio::time::Instant;
 
 use self::snapshot_view::SnapshotView;
 use super::buffer_budget::{BufferBudget, WorkerBuffers};
+use super::client_counts::ClientCounts;
 use super::connection::tls::TlsTerminator;
 use super::limits::ProxyLimits;
 use super::record::access_log::{AccessLogger, WorkerAccessLog};
@@ -39,6 +40,10 @@ pub(in crate::proxy) struct WorkerShared {
     /// One permit per TLS handshake of the whole process.
     pub(in crate::proxy) handshake_permits: Arc<Semaphore>,
     pub(in crate::proxy) proxy_protocol_peers: Vec<IpNet>,
+    /// The connections that are forwarded, by client.
+    pub(in crate::proxy) stream_clients: Arc<ClientCounts>,
+    /// The UDP sessions by client.
+    pub(in crate::proxy) udp_clients: Arc<ClientCounts>,
     /// The bytes of bodies that the whole process keeps.
     pub(in crate::proxy) buffers: Arc<BufferBudget>,
     /// The bytes of request bodies that the whole process has received over HTTP/2, and not yet forwarded.
@@ -53,6 +58,8 @@ pub(in crate::proxy) struct Worker {
     pub(in crate::proxy) tls: Arc<TlsTerminator>,
     pub(in crate::proxy) handshake_permits: Arc<Semaphore>,
     proxy_protocol_peers: Vec<IpNet>,
+    pub(in crate::proxy) stream_clients: Arc<ClientCounts>,
+    pub(in crate::proxy) udp_clients: Arc<ClientCounts>,
     /// The bytes of bodies that are kept.
     pub(in crate::proxy) buffers: Rc<WorkerBuffers>,
     /// The bytes of request bodies that were received over HTTP/2, and not yet forwarded.
@@ -77,6 +84,8 @@ impl Worker {
             tls: shared.tls,
             handshake_permits: shared.handshake_permits,
             proxy_protocol_peers: shared.proxy_protocol_peers,
+            stream_clients: shared.stream_clients,
+            udp_clients: shared.udp_clients,
             buffers: WorkerBuffers::new(shared.buffers),
             unforwarded: WorkerUnforwarded::new(shared.unforwarded),
             last_proxy_header_warning: Cell::new(None),

@@ -183,6 +183,8 @@ fn resolve_service<'s>(
                 (message, "correct the policy".to_owned())
             }
             BackendError::InvalidTls(message, remedy) => (message, remedy),
+            // Requests have no PROXY header, so this does not occur either.
+            BackendError::InvalidProxyProtocol(problem) => (problem.message, problem.remedy),
         };
         Diagnostic::error(field, message, remedy)
     })?;

@@ -6,7 +6,9 @@ use crate::api::kong::annotations::{
     ANNOTATION_PREFIX, FORCE_SSL_REDIRECT, HEADERS_PREFIX, HTTPS_REDIRECT_STATUS_CODE, INGRESS_PREFIX, METHODS,
     PLUGINS, PROTOCOLS, SNIS, list,
 };
-use crate::api::names::{ADDRESS_ANNOTATION, BALANCE_ANNOTATION, DIALECT_ANNOTATION, PORTICO_PREFIX};
+use crate::api::names::{
+    ADDRESS_ANNOTATION, BALANCE_ANNOTATION, DIALECT_ANNOTATION, PORTICO_PREFIX, PROXY_PROTOCOL_ANNOTATION,
+};
 use crate::compile::annotation_reader::annotation_field;
 use crate::compile::ingress_class::dialect::unknown_annotation_remedy;
 use crate::diagnostic::{Diagnostic, Topic};
@@ -56,10 +58,12 @@ fn ineffective(key: &str) -> Option<(&'static str, String)> {
     }
     let message = "this annotation has no effect on an Ingress";
     match key {
-        ADDRESS_ANNOTATION | BALANCE_ANNOTATION => Some((message, "move it to the Service".to_owned())),
+        ADDRESS_ANNOTATION | BALANCE_ANNOTATION | PROXY_PROTOCOL_ANNOTATION => {
+            Some((message, "move it to the Service".to_owned()))
+        }
         DIALECT_ANNOTATION => Some((message, "move it to the IngressClass".to_owned())),
         key if key.starts_with(PORTICO_PREFIX) => {
-            let known = [ADDRESS_ANNOTATION, BALANCE_ANNOTATION, DIALECT_ANNOTATION];
+            let known = [ADDRESS_ANNOTATION, BALANCE_ANNOTATION, DIALECT_ANNOTATION, PROXY_PROTOCOL_ANNOTATION];
             Some(("this annotation is unknown", unknown_annotation_remedy(key, &known)))
         }
         _ => None,

@@ -223,12 +223,7 @@ impl ChainAssembler<'_> {
 
     fn report_duplicate(&mut self, compiled: &CompiledPlugin, point: &AttachmentPoint) {
         let Some(kind) = compiled.kind.filter(|kind| self.builder.has(kind.name(), point)) else { return };
-        let message = format!(
-            "another {} is already attached to the same object, so {} has no effect",
-            kind.name(),
-            compiled.object
-        );
-        self.report(message, "keep one of them");
+        self.report(duplicate_message(kind.name(), &compiled.object), "keep one of them");
     }
 
     /// Reports a plugin that does not support this kind of object. If it is a guard, requests are rejected, because the
@@ -301,10 +296,14 @@ impl CompiledPlugin {
     }
 }
 
+pub(super) fn duplicate_message(kind: &str, object: &str) -> String {
+    format!("another {kind} is already attached to the same object, so {object} has no effect")
+}
+
 /// The kind under which unknown plugins are added to a chain.
 const UNKNOWN: &str = "unknown";
 
-fn supports_scope(scopes: Scopes, base: BaseScope) -> bool {
+pub(super) fn supports_scope(scopes: Scopes, base: BaseScope) -> bool {
     match base {
         BaseScope::Route => scopes.route,
         BaseScope::Service => scopes.service,

@@ -3,6 +3,7 @@
 //! ```text
 //!   KongPlugin, KongClusterPlugin ─ configuration.rs ─▶ PluginFactory ─▶ CompiledPlugin
 //!   annotations, ExtensionRef ─ references.rs ─▶ plugins of a rule ─ chain.rs ─▶ Chain
+//!                                            ├─▶ plugins of a stream route ─ stream_chain.rs ─▶ StreamChain
 //!                                            └─▶ plugins of a consumer ─ subjects.rs ─▶ ConsumerDirectory
 //! ```
 //!
@@ -15,6 +16,7 @@ mod degraded;
 mod references;
 mod route_description;
 mod secret_values;
+mod stream_chain;
 mod subjects;
 mod unsupported_plugins;
 mod verdict;
@@ -27,6 +29,7 @@ use serde_json::Value;
 pub(in crate::compile) use chain::{PluginSite, RuleChain};
 pub use degraded::with_degraded_plugins;
 pub(in crate::compile) use route_description::RouteFacts;
+pub(in crate::compile) use stream_chain::{StreamPluginSite, StreamPlugins};
 pub(in crate::compile) use subjects::plugin_subject;
 
 use crate::api::gateway::LocalObjectReference;
@@ -37,7 +40,7 @@ use crate::compile::CompileContext;
 use crate::compile::verdict::Verdict;
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::consumers::plugins::ConsumerPlugin;
-use crate::plugin_api::kind::HTTP_FAMILY;
+use crate::plugin_api::kind::{HTTP_FAMILY, STREAM_FAMILY};
 use crate::plugin_api::{AnyPluginKind, Plugin, Scopes};
 use crate::store::{Changes, Store};
 use references::PluginReferrers;
@@ -86,12 +89,37 @@ struct CompiledPlugin {
     /// Whether it runs for requests: it is neither disabled nor only for streams. An inactive plugin replaces no other
     /// instance.
     is_active: bool,
+    stream_use: StreamUse,
     /// Whether the object is larger than an object may be, so that its configuration is unknown.
     is_oversized: bool,
     /// The object that configures it, such as `KongPlugin/default/limit`.
     object: Arc<str>,
     /// What runs on all routes for the consumers and groups that refer to it. `None` if nothing does.
     for_subjects: Option<Arc<ConsumerPlugin>>,
+}
+
+/// Whether a plugin is for the connections of TCPRoutes and TLSRoutes and the sessions of UDPRoutes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum StreamUse {
+    /// It is disabled.
+    Disabled,
+    /// `protocols` has protocols of requests only.
+    RequestsOnly,
+    /// `protocols` is not set.
+    Unspecified,
+    /// `protocols` has a stream protocol. As in Kong, the plugin then runs for those of all stream protocols.
+    Streams,
+}
+
+impl StreamUse {
+    fn of(settings: &PluginSettings) -> Self {
+        match () {
+            () if settings.disabled => StreamUse::Disabled,
+            () if settings.protocols.is_empty() => StreamUse::Unspecified,
+            () if settings.protocols.iter().any(|name| STREAM_FAMILY.contains(&&**name)) => StreamUse::Streams,
+            () => StreamUse::RequestsOnly,
+        }
+    }
 }
 
 /// Plugins that run for all requests, on rules without a reference to them.
@@ -127,7 +155,7 @@ impl Plugins {
                 self.served_gateways.remove(&gateway.key)
             };
             let index = cx.store.dependency_index();
-            let routes = [Kind::HttpRoute, Kind::GrpcRoute].map(|kind| index.dependents_of_kind(gateway, kind));
+            let routes = GATEWAY_ROUTES.map(|kind| index.dependents_of_kind(gateway, kind));
             for route in routes.into_iter().flatten().filter(|_| changed) {
                 for plugin in cx.store.plugins_referenced_by(route) {
                     changed_referrers.entry(plugin).or_default().push(route.clone());
@@ -171,6 +199,9 @@ impl Plugins {
         if have_globals_changed || touched.iter().any(|id| self.global_plugins.contains(id)) {
             routes_to_update.extend(cx.store.http_routes.keys().map(|key| ObjectId::new(Kind::HttpRoute, key.clone())));
             routes_to_update.extend(cx.store.grpc_routes.keys().map(|key| ObjectId::new(Kind::GrpcRoute, key.clone())));
+            routes_to_update.extend(cx.store.tcp_routes.keys().map(|key| ObjectId::new(Kind::TcpRoute, key.clone())));
+            routes_to_update.extend(cx.store.tls_routes.keys().map(|key| ObjectId::new(Kind::TlsRoute, key.clone())));
+            routes_to_update.extend(cx.store.udp_routes.keys().map(|key| ObjectId::new(Kind::UdpRoute, key.clone())));
             routes_to_update.extend(cx.store.ingresses.keys().map(|key| ObjectId::new(Kind::Ingress, key.clone())));
         }
         PluginUpdate { verdicts_to_update, routes_to_update, subjects_to_update }
@@ -224,7 +255,7 @@ impl Plugins {
         let is_subject = |id: &ObjectId| matches!(id.kind, Kind::KongConsumer | Kind::KongConsumerGroup);
         // Of many consumers, none has a chain.
         if !index.dependents(id).all(is_subject) {
-            let has_chains = |id: &ObjectId| matches!(id.kind, Kind::HttpRoute | Kind::GrpcRoute | Kind::Ingress);
+            let has_chains = |id: &ObjectId| id.kind == Kind::Ingress || GATEWAY_ROUTES.contains(&id.kind);
             routes_to_update.extend(index.affected_by([id]).into_iter().filter(has_chains));
         }
         match referrers {
@@ -239,6 +270,9 @@ impl Plugins {
         Some(verdict::build(store, id, compiled, self.referrers.get(id)?, &self.global_plugins))
     }
 }
+
+/// The kinds of routes of Gateways, which have plugins.
+const GATEWAY_ROUTES: [Kind; 5] = [Kind::HttpRoute, Kind::GrpcRoute, Kind::TcpRoute, Kind::TlsRoute, Kind::UdpRoute];
 
 /// For each reference in the annotation of an object: the plugin, or the reason why the reference cannot be resolved.
 pub(in crate::compile) fn referenced_plugins<'s>(
@@ -308,6 +342,7 @@ fn compile_plugin(
         ineffective_in_kong: ineffective_in_kong(settings),
         notes: Vec::new(),
         is_active: !settings.disabled,
+        stream_use: StreamUse::of(settings),
         is_oversized: false,
         object,
         for_subjects: None,
@@ -337,8 +372,8 @@ fn compile_plugin(
         compiled.problems.extend(built.err().unwrap_or_default());
         return compiled;
     }
-    if let Some(problem) = stream_protocols_problem(settings) {
-        compiled.problems.push(problem);
+    if has_only_stream_protocols(settings) {
+        compiled.problems.extend((!kind.phases().stream_open).then(|| stream_protocols_problem(kind)));
         compiled.is_active = false;
     }
     match configuration::build(cx.store, &meta.key, settings, max_secret_values) {
@@ -390,14 +425,19 @@ fn ordering_problem(settings: &PluginSettings) -> Option<Diagnostic> {
     is_set.then(|| Diagnostic::error("ordering", message, "remove it if that order is acceptable"))
 }
 
-/// A diagnostic if all protocols are stream protocols, so the plugin does not run for requests. As in Kong, a plugin
-/// with any protocol of HTTP runs for all requests, so `protocols: [https]` also covers plain text and gRPC.
-fn stream_protocols_problem(settings: &PluginSettings) -> Option<Diagnostic> {
-    let has_http = settings.protocols.iter().any(|name| is_http_protocol(name));
-    let has_only_streams = !settings.protocols.is_empty() && !has_http;
-    let message = "these are stream protocols, which are not supported by this version, so the plugin never runs";
-    has_only_streams
-        .then(|| Diagnostic::error("protocols", message, format!("use one or more of {}", HTTP_FAMILY.join(", "))))
+/// Whether all protocols are stream protocols, so the plugin does not run for requests. As in Kong, a plugin with any
+/// protocol of HTTP runs for all requests, so `protocols: [https]` also covers plain text and gRPC.
+fn has_only_stream_protocols(settings: &PluginSettings) -> bool {
+    !settings.protocols.is_empty() && !settings.protocols.iter().any(|name| is_http_protocol(name))
+}
+
+/// The diagnostic about stream protocols of a plugin that supports only requests in this version.
+fn stream_protocols_problem(kind: &dyn AnyPluginKind) -> Diagnostic {
+    let message = format!(
+        "these are stream protocols, for which {} is not supported by this version, so the plugin never runs",
+        kind.name()
+    );
+    Diagnostic::error("protocols", message, format!("use one or more of {}", HTTP_FAMILY.join(", ")))
 }
 
 /// Whether a plugin with this protocol runs for requests. All plugins support these protocols.

@@ -21,6 +21,7 @@ use crate::compile::ingress_class::dialect;
 use crate::compile::kong::consumers;
 use crate::compile::reference_grants::{CrossNamespaceReference, Referrer};
 use crate::compile::request_route_source::RequestRoute;
+use crate::compile::route_plan::parent_refs;
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::Scopes;
 use crate::store::Store;
@@ -349,19 +350,29 @@ pub(super) fn referrers(cx: CompileContext<'_>, plugin: &ObjectId, scopes: Scope
     referrers.restrict_to(scopes)
 }
 
-/// The kinds of objects that attach plugins to requests. Plugins do not run for kinds that are not served.
-const ATTACHING_KINDS: [Kind; 5] =
-    [Kind::HttpRoute, Kind::GrpcRoute, Kind::Ingress, Kind::KongServiceFacade, Kind::Service];
+/// The kinds of objects that attach plugins to requests or connections. Plugins do not run for kinds that are not
+/// served.
+const ATTACHING_KINDS: [Kind; 8] = [
+    Kind::HttpRoute,
+    Kind::GrpcRoute,
+    Kind::TcpRoute,
+    Kind::TlsRoute,
+    Kind::UdpRoute,
+    Kind::Ingress,
+    Kind::KongServiceFacade,
+    Kind::Service,
+];
 
-/// Whether an object attaches the plugin to its requests.
+/// Whether an object attaches the plugin to its requests or connections.
 fn attaches(cx: CompileContext<'_>, id: &ObjectId, plugin: &ObjectId) -> bool {
     let Some(meta) = cx.store.meta(id) else { return false };
     let refers_to_plugin = || refers_to(cx.store, id.kind, meta, plugin);
     match id.kind {
         Kind::HttpRoute | Kind::GrpcRoute => {
-            let route = RequestRoute::find(cx.store, id).filter(|route| is_served_route(cx, route));
+            let route = RequestRoute::find(cx.store, id).filter(|_| is_served_route(cx, id));
             route.is_some_and(|route| refers_to_plugin() || has_filter(&route, plugin))
         }
+        Kind::TcpRoute | Kind::TlsRoute | Kind::UdpRoute => is_served_route(cx, id) && refers_to_plugin(),
         Kind::Ingress => {
             let ingress = cx.store.ingresses.get(&id.key);
             ingress.is_some_and(|ingress| dialect::attaches_plugins(cx, ingress)) && refers_to_plugin()
@@ -385,10 +396,10 @@ fn refers_to(store: &Store, kind: Kind, meta: &Meta, plugin: &ObjectId) -> bool 
 }
 
 /// Whether the route refers to a Gateway of this process's controllers.
-fn is_served_route(cx: CompileContext<'_>, route: &RequestRoute<'_>) -> bool {
-    route.parents.iter().any(|parent| {
+fn is_served_route(cx: CompileContext<'_>, route: &ObjectId) -> bool {
+    parent_refs(cx.store, route).iter().any(|parent| {
         let is_gateway = parent.group == GATEWAY_GROUP && parent.kind == Kind::Gateway.name();
-        let namespace = parent.namespace.as_deref().unwrap_or(&route.meta.key.namespace);
+        let namespace = parent.namespace.as_deref().unwrap_or(&route.key.namespace);
         is_gateway && is_served_gateway(cx, &ObjectKey::new(namespace, &parent.name))
     })
 }

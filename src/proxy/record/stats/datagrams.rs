@@ -23,6 +23,10 @@ pub(in crate::proxy) enum DatagramDrop {
     UnsupportedRule,
     /// The backend has no endpoints.
     NoEndpoints,
+    /// A plugin rejected the client.
+    PluginRejected,
+    /// The client has the maximum number of sessions.
+    ClientLimit,
     /// The endpoint is a UDP listener of this process, so the datagram would be forwarded without end.
     Loop,
     /// It is larger than the way to its destination permits.
@@ -35,12 +39,14 @@ pub(in crate::proxy) enum DatagramDrop {
 
 impl DatagramDrop {
     /// All reasons with their labels, in the order of their counters.
-    const ALL: [(DatagramDrop, &'static str); 9] = [
+    const ALL: [(DatagramDrop, &'static str); 11] = [
         (DatagramDrop::NoRoute, "no_route"),
         (DatagramDrop::NoBackends, "no_backends"),
         (DatagramDrop::InvalidBackend, "invalid_backend"),
         (DatagramDrop::UnsupportedRule, "unsupported_rule"),
         (DatagramDrop::NoEndpoints, "no_endpoints"),
+        (DatagramDrop::PluginRejected, "plugin_rejected"),
+        (DatagramDrop::ClientLimit, "client_limit"),
         (DatagramDrop::Loop, "loop"),
         (DatagramDrop::TooLarge, "too_large"),
         (DatagramDrop::BufferFull, "buffer_full"),
@@ -55,6 +61,7 @@ impl DatagramDrop {
             StreamOutcome::InvalidBackend => DatagramDrop::InvalidBackend,
             StreamOutcome::UnsupportedRule => DatagramDrop::UnsupportedRule,
             StreamOutcome::NoEndpoints => DatagramDrop::NoEndpoints,
+            StreamOutcome::PluginRejected => DatagramDrop::PluginRejected,
             _ => DatagramDrop::Failed,
         }
     }

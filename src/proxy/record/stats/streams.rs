@@ -15,6 +15,12 @@ pub(in crate::proxy) enum StreamOutcome {
     IdleTimeout,
     /// The connection was still open after the grace period of its removed listener, or of the process.
     ListenerClosed,
+    /// The connection was still open after the grace period of its removed endpoint.
+    EndpointRemoved,
+    /// A plugin rejected the client.
+    PluginRejected,
+    /// The client had the maximum number of connections.
+    ClientLimit,
     /// No route is attached to the listener.
     NoRoute,
     /// No backend of the route has a weight above 0.
@@ -39,12 +45,15 @@ pub(in crate::proxy) enum StreamOutcome {
 
 impl StreamOutcome {
     /// All outcomes with their labels, in the order of their counters.
-    pub(in crate::proxy) const ALL: [(StreamOutcome, &'static str); 15] = [
+    pub(in crate::proxy) const ALL: [(StreamOutcome, &'static str); 18] = [
         (StreamOutcome::Completed, "completed"),
         (StreamOutcome::ClientReset, "client_reset"),
         (StreamOutcome::EndpointReset, "endpoint_reset"),
         (StreamOutcome::IdleTimeout, "idle_timeout"),
         (StreamOutcome::ListenerClosed, "listener_closed"),
+        (StreamOutcome::EndpointRemoved, "endpoint_removed"),
+        (StreamOutcome::PluginRejected, "plugin_rejected"),
+        (StreamOutcome::ClientLimit, "client_limit"),
         (StreamOutcome::NoRoute, "no_route"),
         (StreamOutcome::NoBackends, "no_backends"),
         (StreamOutcome::InvalidBackend, "invalid_backend"),
@@ -65,9 +74,14 @@ impl StreamOutcome {
     /// Whether the remaining connections are reset, so that no side takes the end for a complete transfer.
     pub(in crate::proxy) fn resets_peers(self) -> bool {
         match self {
-            StreamOutcome::Completed | StreamOutcome::IdleTimeout | StreamOutcome::ListenerClosed => false,
+            StreamOutcome::Completed
+            | StreamOutcome::IdleTimeout
+            | StreamOutcome::ListenerClosed
+            | StreamOutcome::EndpointRemoved => false,
             StreamOutcome::ClientReset
             | StreamOutcome::EndpointReset
+            | StreamOutcome::PluginRejected
+            | StreamOutcome::ClientLimit
             | StreamOutcome::NoRoute
             | StreamOutcome::NoBackends
             | StreamOutcome::InvalidBackend

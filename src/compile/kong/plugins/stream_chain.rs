@@ -1,0 +1,233 @@
+//! Builds the plugin chain of a TCPRoute, TLSRoute or UDPRoute from all objects that attach plugins to it.
+//!
+//! A guard that cannot run for connections or sessions is an error because of which the route forwards nothing.
+
+use std::sync::Arc;
+
+use super::chain::{duplicate_message, supports_scope};
+use super::references::{self, PluginReferrers};
+use super::{CompiledPlugin, Plugins, StreamUse};
+use crate::api::kong::annotations::PLUGINS;
+use crate::api::{Kind, Meta, ObjectId};
+use crate::compile::CompileContext;
+use crate::compile::annotation_reader::annotation_field;
+use crate::compile::unique_diagnostics::UniqueDiagnostics;
+use crate::diagnostic::{Diagnostic, Topic};
+use crate::plugin_api::StreamChain;
+use crate::plugin_api::chain::BaseScope;
+use crate::plugin_api::stream_chain::StreamChainBuilder;
+
+/// A route of connections or sessions to which plugins may be attached.
+pub(in crate::compile) struct StreamPluginSite<'a> {
+    pub kind: Kind,
+    /// The metadata of the route, with its annotations.
+    pub meta: &'a Meta,
+    /// The metadata of the Services to which it forwards, each with the field that refers to it.
+    pub services: &'a [(&'a Meta, String)],
+}
+
+/// The plugins of a route.
+#[derive(Debug, Default)]
+pub(in crate::compile) struct StreamPlugins {
+    pub chain: Option<Arc<StreamChain>>,
+    /// Errors because of which nothing is forwarded: a guard cannot run.
+    pub missing_guards: Vec<Diagnostic>,
+    /// Other diagnostics, about plugins without effect.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+impl Plugins {
+    /// The plugins that run for the connections or sessions of a route.
+    pub(in crate::compile) fn stream_chain(
+        &self,
+        cx: CompileContext<'_>,
+        site: &StreamPluginSite<'_>,
+    ) -> StreamPlugins {
+        let mut assembler = StreamChainAssembler {
+            plugins: self,
+            fail_open: cx.inputs.plugin_factory.fail_open,
+            what: StreamWords::of(site.kind),
+            builder: StreamChainBuilder::default(),
+            missing_guards: UniqueDiagnostics::default(),
+            diagnostics: UniqueDiagnostics::default(),
+        };
+        let route = AttachmentSite {
+            base: BaseScope::Route,
+            namespace: &site.meta.key.namespace,
+            scope: format!("{}/{}", site.kind, site.meta.key).into(),
+            field: annotation_field(PLUGINS),
+            attached_by: None,
+        };
+        for reference in references::references_within_budget(cx, site.kind, site.meta) {
+            assembler.attach_reference(&route, reference.target);
+        }
+        for (service, field) in site.services {
+            let at = AttachmentSite {
+                base: BaseScope::Service,
+                namespace: &service.key.namespace,
+                scope: format!("{}/{}", Kind::Service, service.key).into(),
+                field: field.clone(),
+                attached_by: Some(format!("Service {}", service.key)),
+            };
+            for reference in references::references_within_budget(cx, Kind::Service, service) {
+                assembler.attach_reference(&at, reference.target);
+            }
+        }
+        let at = AttachmentSite {
+            base: BaseScope::Global,
+            namespace: "",
+            scope: "global".into(),
+            field: String::new(),
+            attached_by: None,
+        };
+        for id in &self.global_plugins.global {
+            assembler.attach_global(&at, id);
+        }
+        for id in &self.global_plugins.ambiguous {
+            assembler.reject_ambiguous(&at, id);
+        }
+        StreamPlugins {
+            chain: assembler.builder.build(),
+            missing_guards: assembler.missing_guards.into_vec(),
+            diagnostics: assembler.diagnostics.into_vec(),
+        }
+    }
+}
+
+/// An object that attaches plugins to the route.
+struct AttachmentSite<'a> {
+    base: BaseScope,
+    namespace: &'a str,
+    /// The scope of counters of these plugins.
+    scope: Arc<str>,
+    /// The field of the route for diagnostics.
+    field: String,
+    /// The object, unless it is the route itself.
+    attached_by: Option<String>,
+}
+
+/// The words for messages about one kind of route.
+#[derive(Clone, Copy)]
+struct StreamWords {
+    /// What plugins would run for.
+    subject: &'static str,
+    unprotected: &'static str,
+}
+
+impl StreamWords {
+    fn of(kind: Kind) -> Self {
+        let (subject, unprotected) = match kind {
+            Kind::UdpRoute => ("the sessions of UDPRoutes", "datagrams are forwarded without it"),
+            Kind::TlsRoute => ("the connections of TLSRoutes", "connections are forwarded without it"),
+            _ => ("the connections of TCPRoutes", "connections are forwarded without it"),
+        };
+        StreamWords { subject, unprotected }
+    }
+}
+
+/// Collects the plugins of one route in its chain.
+struct StreamChainAssembler<'a> {
+    plugins: &'a Plugins,
+    fail_open: bool,
+    what: StreamWords,
+    builder: StreamChainBuilder,
+    missing_guards: UniqueDiagnostics,
+    diagnostics: UniqueDiagnostics,
+}
+
+impl StreamChainAssembler<'_> {
+    fn attach_reference(&mut self, at: &AttachmentSite<'_>, target: Result<ObjectId, Diagnostic>) {
+        let id = match target {
+            Ok(id) => id,
+            // It may have been a guard.
+            Err(problem) => {
+                let message = match &at.attached_by {
+                    Some(object) => format!("annotation {PLUGINS} of {object}: {}", problem.message),
+                    None => problem.message,
+                };
+                return self.report(at, true, message, &problem.remedy);
+            }
+        };
+        let Some(compiled) = self.plugins.plugins.get(&id) else { return };
+        match (compiled.stream_use, at.base) {
+            (StreamUse::Disabled, _) => return,
+            // A Service may also have requests.
+            (StreamUse::RequestsOnly, BaseScope::Service | BaseScope::Global) => return,
+            (StreamUse::RequestsOnly, BaseScope::Route) => {
+                let message = format!("its field protocols excludes {}", self.what.subject);
+                return self.report_unusable(at, compiled, &message, "remove the reference, or the field protocols");
+            }
+            (StreamUse::Unspecified | StreamUse::Streams, _) => {}
+        }
+        if compiled.kind.is_some_and(|kind| !kind.phases().stream_open) {
+            let message = format!("{} does not support {}", compiled.name, self.what.subject);
+            let remedy = "remove it from the annotation; or, if only requests to a Service need it, set its field \
+                          protocols to http and https";
+            return self.report_unusable(at, compiled, &message, remedy);
+        }
+        if !supports_scope(compiled.scopes(), at.base) {
+            let message = format!("{} cannot be attached to this kind of object", compiled.name);
+            return self.report_unusable(at, compiled, &message, "attach it to another object");
+        }
+        let referrers = self.plugins.referrers.get(&id);
+        if referrers.and_then(|referrers: &PluginReferrers| referrers.subjects(at.namespace)).is_some() {
+            let message = format!("it is restricted to consumers, which {} do not have", self.what.subject);
+            return self.report_unusable(at, compiled, &message, "use another plugin object for the consumers");
+        }
+        self.add(at, compiled);
+    }
+
+    /// Global plugins that support requests only are not meant for connections.
+    fn attach_global(&mut self, at: &AttachmentSite<'_>, id: &ObjectId) {
+        if let Some(compiled) = self.plugins.plugins.get(id).filter(|compiled| compiled.is_for_all_streams()) {
+            self.add(at, compiled);
+        }
+    }
+
+    /// `id`: one of several global plugins of the same kind, none of which runs.
+    fn reject_ambiguous(&mut self, at: &AttachmentSite<'_>, id: &ObjectId) {
+        if let Some(compiled) = self.plugins.plugins.get(id).filter(|compiled| compiled.is_for_all_streams()) {
+            let message = format!("more than one global {} is configured", compiled.name);
+            self.report_unusable(at, compiled, &message, "keep the label global on only one of them");
+        }
+    }
+
+    fn add(&mut self, at: &AttachmentSite<'_>, compiled: &CompiledPlugin) {
+        let Some((kind, priority, instance)) = compiled.usable_instance(&at.scope) else {
+            return self.report_unusable(at, compiled, "it cannot be used", "see its condition Programmed");
+        };
+        if !self.builder.add(kind, priority, at.base, instance) {
+            let message = duplicate_message(kind, &compiled.object);
+            self.diagnostics.push(Diagnostic::error(&*at.field, message, "keep one of them").with_topic(Topic::Plugin));
+        }
+    }
+
+    fn report_unusable(&mut self, at: &AttachmentSite<'_>, compiled: &CompiledPlugin, reason: &str, remedy: &str) {
+        let object = &compiled.object;
+        let message = match (&at.attached_by, at.base) {
+            (Some(by), _) => format!("annotation {PLUGINS} of {by} attaches {object}, but {reason}"),
+            (None, BaseScope::Global) => format!("{object} is global, but {reason}"),
+            (None, BaseScope::Route | BaseScope::Service) => format!("the route has {object}, but {reason}"),
+        };
+        self.report(at, compiled.is_guard(), message, remedy);
+    }
+
+    fn report(&mut self, at: &AttachmentSite<'_>, is_guard: bool, mut message: String, remedy: &str) {
+        let fails_closed = is_guard && !self.fail_open;
+        message.push_str(", so ");
+        message.push_str(if fails_closed { "nothing is forwarded" } else { self.what.unprotected });
+        let problem = Diagnostic::error(&*at.field, message, remedy).with_topic(Topic::Plugin);
+        if fails_closed { &mut self.missing_guards } else { &mut self.diagnostics }.push(problem);
+    }
+}
+
+impl CompiledPlugin {
+    /// Whether a global plugin runs for the connections and sessions of all routes.
+    fn is_for_all_streams(&self) -> bool {
+        match self.stream_use {
+            StreamUse::Disabled | StreamUse::RequestsOnly => false,
+            StreamUse::Unspecified => self.kind.is_some_and(|kind| kind.phases().stream_open),
+            StreamUse::Streams => self.kind.is_none_or(|kind| kind.phases().stream_open),
+        }
+    }
+}

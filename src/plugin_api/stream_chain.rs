@@ -1,0 +1,139 @@
+//! The plugins that run for the connections or UDP sessions of a route, in the order of their priorities.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::chain::BaseScope;
+use super::instance::{ExecutionPlace, PluginInstance};
+
+/// Context of the phase `stream_open`.
+#[derive(Clone, Copy, Debug)]
+pub struct StreamCx {
+    /// The client's address, from the PROXY header if a load balancer sends one. IPv4-mapped addresses are IPv4.
+    pub client: IpAddr,
+}
+
+/// The result of `stream_open`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StreamDecision {
+    Continue,
+    /// The connection is reset, or the datagram dropped.
+    Reject,
+}
+
+/// All plugins that run for the connections or sessions of one route.
+pub struct StreamChain {
+    plugins: Box<[AttachedPlugin]>,
+}
+
+#[derive(PartialEq)]
+struct AttachedPlugin {
+    place: ExecutionPlace,
+    base: BaseScope,
+    instance: PluginInstance,
+}
+
+/// Equal if the same built plugins run.
+impl PartialEq for StreamChain {
+    fn eq(&self, other: &StreamChain) -> bool {
+        self.plugins == other.plugins
+    }
+}
+
+impl StreamChain {
+    /// Runs the plugins until one of them rejects the connection or session.
+    pub fn open(&self, client: IpAddr) -> StreamDecision {
+        let cx = StreamCx { client: client.to_canonical() };
+        let is_rejected = |plugin: &AttachedPlugin| {
+            let PluginInstance { plugin, phases, .. } = &plugin.instance;
+            phases.stream_open && plugin.stream_open(&cx) == StreamDecision::Reject
+        };
+        if self.plugins.iter().any(is_rejected) { StreamDecision::Reject } else { StreamDecision::Continue }
+    }
+
+    /// For dumps, like [`super::Chain::attachments`].
+    pub fn attachments(&self) -> impl Iterator<Item = (&'static str, Vec<(String, &Arc<str>)>)> {
+        self.plugins.iter().map(|AttachedPlugin { place, base, instance }| {
+            (place.kind, vec![(format!("{base:?}").to_lowercase(), &instance.object)])
+        })
+    }
+}
+
+impl std::fmt::Debug for StreamChain {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_map().entries(self.attachments()).finish()
+    }
+}
+
+/// Collects the plugins of a route.
+#[derive(Default)]
+pub struct StreamChainBuilder {
+    plugins: Vec<AttachedPlugin>,
+}
+
+impl StreamChainBuilder {
+    /// Adds a plugin. Of several plugins of a kind, the one with the most specific scope runs, and of those the first.
+    /// Returns false if another one of the same scope is attached already.
+    pub fn add(&mut self, kind: &'static str, priority: i32, base: BaseScope, instance: PluginInstance) -> bool {
+        let place = ExecutionPlace { kind, priority };
+        let added = AttachedPlugin { place, base, instance };
+        match self.plugins.iter_mut().find(|attached| attached.place == place) {
+            Some(attached) if base < attached.base => *attached = added,
+            Some(attached) => return base != attached.base,
+            None => self.plugins.push(added),
+        }
+        true
+    }
+
+    /// The chain in execution order. `None` without plugins.
+    pub fn build(mut self) -> Option<Arc<StreamChain>> {
+        self.plugins.sort_by_key(|attached| attached.place);
+        (!self.plugins.is_empty()).then(|| Arc::new(StreamChain { plugins: self.plugins.into() }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plugin_api::{Phases, Plugin};
+
+    /// Rejects all connections, or none.
+    struct Fixed(StreamDecision);
+
+    impl Plugin for Fixed {
+        fn stream_open(&self, _: &StreamCx) -> StreamDecision {
+            self.0
+        }
+    }
+
+    fn instance(decision: StreamDecision, phases: Phases) -> PluginInstance {
+        let (scope, object) = ("global".into(), "KongPlugin/default/test".into());
+        PluginInstance { plugin: Arc::new(Fixed(decision)), phases, scope, object, configuration_hash: 0 }
+    }
+
+    #[test]
+    fn most_specific_plugin_of_a_kind_runs() {
+        use BaseScope::{Global, Route, Service};
+        use StreamDecision::{Continue, Reject};
+        for (plugins, expected) in [
+            (&[("a", Global, Reject), ("a", Route, Continue)][..], Continue),
+            (&[("a", Route, Reject), ("a", Global, Continue)], Reject),
+            (&[("a", Service, Reject), ("a", Service, Continue)], Reject),
+            (&[("a", Global, Continue), ("b", Global, Reject)], Reject),
+        ] {
+            let mut builder = StreamChainBuilder::default();
+            for (kind, base, decision) in plugins {
+                builder.add(kind, 1, *base, instance(*decision, Phases::ACCESS_AND_STREAM_OPEN));
+            }
+            let client = IpAddr::from([192, 0, 2, 1]);
+            assert_eq!(builder.build().unwrap().open(client), expected, "{plugins:?}");
+        }
+    }
+
+    #[test]
+    fn plugins_without_the_phase_do_not_run() {
+        let mut builder = StreamChainBuilder::default();
+        builder.add("a", 1, BaseScope::Route, instance(StreamDecision::Reject, Phases::ACCESS));
+        assert_eq!(builder.build().unwrap().open(IpAddr::from([192, 0, 2, 1])), StreamDecision::Continue);
+    }
+}
