@@ -39,6 +39,11 @@ missing_packages() {
     esac
     # Tests start redis-server on their own ports. The package includes redis-cli.
     installed redis-server || echo redis-server
+    # Servers behind TCP and UDP listeners, with their clients psql and dig. PostgreSQL's are not in PATH.
+    ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || installed initdb || echo postgresql
+    installed psql || echo postgresql-client
+    installed dnsmasq || echo dnsmasq-base
+    installed dig || echo bind9-dnsutils
     # Alerts and dashboards are tested with prometheus and promtool, which are in one package.
     installed prometheus && installed promtool || echo prometheus
     # valgrind counts the instructions of the suite `baseline`.

@@ -19,6 +19,7 @@ mod quickstart;
 mod redis;
 mod secrets;
 mod serving;
+mod stream_servers;
 mod takeover;
 mod tcp_listeners;
 mod tls_backends;

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, IsCa, KeyPair};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 
@@ -36,7 +36,10 @@ impl RedisProcess {
     pub(crate) async fn start_with_tls(authority: &Authority, name: &str) -> RedisProcess {
         let folder = temporary_folder();
         let key = KeyPair::generate().unwrap();
-        let certificate = CertificateParams::new([name.to_owned()]).unwrap().signed_by(&key, &authority.0).unwrap();
+        let mut params = CertificateParams::new([name.to_owned()]).unwrap();
+        // OpenSSL takes a certificate whose subject is the issuer for a self-signed one.
+        params.distinguished_name = DistinguishedName::new();
+        let certificate = params.signed_by(&key, &authority.0).unwrap();
         let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
         std::fs::write(path("cert"), certificate.pem()).unwrap();
         std::fs::write(path("key"), key.serialize_pem()).unwrap();
@@ -128,6 +131,10 @@ impl Authority {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         Authority(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
+    }
+
+    pub(crate) fn pem(&self) -> String {
+        self.0.pem()
     }
 
     pub(crate) fn der(&self) -> rustls_pki_types::CertificateDer<'static> {
