@@ -100,7 +100,7 @@ bench: setup ## Compare with nginx, HAProxy and Envoy (45 minutes, idle machine)
 	@CASE="$(CASE)" RESUME="$(RESUME)" bash scripts/bench.sh compare
 
 .PHONY: bench-full
-bench-full: setup ## The same, floods, instructions, plugins, edits, routes and consumers (88 minutes, idle machine)
+bench-full: setup ## The same, TCP and UDP, floods, instructions, plugins, edits, routes and consumers (95 minutes, idle machine)
 	@bash scripts/bench.sh all
 
 # Arguments of `portico-e2e bench` in `make bench-cluster`; for example: make bench-cluster BENCH="propagation

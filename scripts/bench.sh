@@ -2,8 +2,8 @@
 # Benchmarks: Portico compared with nginx, HAProxy and Envoy, memory during floods, instructions per request, and the
 # cost of plugins, edits, routes and consumers.
 #
-#   scripts/bench.sh [all|compare|floods|instructions|plugins|limits|control|consumers|routes]
-#   scripts/bench.sh compare|floods|plugins [options of portico-load, such as --rounds 9]
+#   scripts/bench.sh [all|compare|streams|floods|instructions|plugins|limits|control|consumers|routes]
+#   scripts/bench.sh compare|streams|floods|plugins [options of portico-load, such as --rounds 9]
 #   scripts/bench.sh routes [http-routes COUNT LISTENERS | ingresses COUNT]
 #   scripts/bench.sh cluster [arguments of `portico-e2e bench`, such as propagation --one-host]
 #
@@ -26,8 +26,8 @@ main() {
     local what=${1:-all}
     [ $# -eq 0 ] || shift
     case "$what" in
-        all | compare | floods | instructions | plugins | limits | control | consumers | routes | cluster) ;;
-        *) echo "usage: scripts/bench.sh [all|compare|floods|instructions|plugins|limits|control|consumers|routes|cluster]" >&2 && exit 2 ;;
+        all | compare | streams | floods | instructions | plugins | limits | control | consumers | routes | cluster) ;;
+        *) echo "usage: scripts/bench.sh [all|compare|streams|floods|instructions|plugins|limits|control|consumers|routes|cluster]" >&2 && exit 2 ;;
     esac
     need taskset util-linux
     if [ "$(nproc)" -lt 2 ]; then
@@ -43,6 +43,7 @@ main() {
     case "$what" in
         all)
             compare --full "$@"
+            streams
             floods
             instructions
             plugins
@@ -59,6 +60,21 @@ compare() {
     local arguments=(--portico target/release/portico --core "$server_core" --json target/bench/compare.json)
     arguments+=(--markdown target/bench/compare.md ${CASE:+--case "$CASE"} ${RESUME:+--resume})
     arguments+=(${BENCH_SECOND_CORE:+--second-core "$BENCH_SECOND_CORE"})
+    need_peers
+    taskset -c "$load_core" target/release/portico-load compare "${arguments[@]}" "${peer_arguments[@]}" "$@"
+}
+
+streams() {
+    local arguments=(--portico target/release/portico --core "$server_core" ${CASE:+--case "$CASE"})
+    need_peers
+    local module=/usr/lib/nginx/modules/ngx_stream_module.so
+    [[ " $peers " != *" nginx "* ]] || [ -e "$module" ] || need "$module" libnginx-mod-stream
+    taskset -c "$load_core" target/release/portico-load streams "${arguments[@]}" "${peer_arguments[@]}" "$@"
+}
+
+# Installs the peers, and sets peer_arguments to the options with their programs.
+need_peers() {
+    peer_arguments=()
     local peer
     for peer in $peers; do
         case "$peer" in
@@ -67,9 +83,8 @@ compare() {
             envoy) need_envoy ;;
             *) echo "bench: BENCH_PEERS has $peer; known are nginx, haproxy and envoy" >&2 && exit 2 ;;
         esac
-        arguments+=("--$peer" "$(program_of "$peer")")
+        peer_arguments+=("--$peer" "$(program_of "$peer")")
     done
-    taskset -c "$load_core" target/release/portico-load compare "${arguments[@]}" "$@"
 }
 
 # Prints the path of the program of a peer.

@@ -27,6 +27,7 @@ mod raw_exchange;
 mod report;
 mod run;
 mod server;
+pub mod streams;
 mod tls;
 mod websocket;
 

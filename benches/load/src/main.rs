@@ -13,6 +13,7 @@ use portico_load::baseline;
 use portico_load::compare::{self, compare, count_instructions};
 use portico_load::floods;
 use portico_load::plugins;
+use portico_load::streams;
 use portico_load::{Plan, Protocol, RequestShape, Tls, run};
 
 #[derive(Parser)]
@@ -43,6 +44,8 @@ enum LoadCommand {
     Instructions(compare::Counting),
     /// Measure the cost of plugins, compared with the same route without them
     Plugins(plugins::Options),
+    /// Measure the forwarding of connections and datagrams, compared with other proxies
+    Streams(streams::Options),
 }
 
 #[derive(clap::Args)]
@@ -93,6 +96,7 @@ async fn main() -> Result<ExitCode> {
         LoadCommand::Baseline(options) => baseline::baseline(&options).await?,
         LoadCommand::Instructions(options) => count_instructions(&options).await?,
         LoadCommand::Plugins(options) => plugins::plugins(&options).await?,
+        LoadCommand::Streams(options) => streams::streams(&options).await?,
     };
     Ok(if succeeded { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -7,6 +7,7 @@ pub(crate) mod haproxy;
 pub(crate) mod nginx;
 pub(crate) mod objects;
 pub(crate) mod portico;
+pub(crate) mod streams;
 pub(crate) mod variant;
 
 use std::fs::{self, File};
