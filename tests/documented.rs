@@ -311,10 +311,10 @@ fn flags_of_the_program() -> BTreeSet<String> {
     known
 }
 
-/// Words that begin with two hyphens. A value after `=` is cut off.
+/// Words that begin with two hyphens. A value after `=` is cut off. More hyphens begin a line of a PEM file.
 fn flags(text: &str) -> impl Iterator<Item = String> {
     let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '-');
-    words.filter(|word| word.starts_with("--") && !word.trim_matches('-').is_empty()).map(str::to_owned)
+    words.filter(|word| word.starts_with("--") && !word[2..].starts_with('-') && word.len() > 2).map(str::to_owned)
 }
 
 fn documents() -> Vec<PathBuf> {

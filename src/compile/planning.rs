@@ -98,7 +98,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::api::{Kind, ObjectKey};
+    use crate::api::Kind;
     use crate::compile::Compiled;
     use crate::compile::addressable_gateways;
     use crate::compile::addresses::{AddressProvider, AddressState, GatewayAddressPool};

@@ -596,7 +596,7 @@ fn trust_bundles_are_followed() {
     harness.apply(Batch { upserts: objects, removes: vec![] });
     // The numbers of upstreams and of objects without an authority.
     let served = |harness: &CompilerHarness| {
-        let without = harness.describe_state().matches("Accepted=False/NoValidCACertificate").count();
+        let without = harness.describe_state().matches("Accepted=False NoValidCACertificate").count();
         (upstreams(harness).len(), without)
     };
     let state = harness.describe_state();
