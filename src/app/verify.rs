@@ -48,7 +48,7 @@ pub fn verify(options: VerifyOptions) -> anyhow::Result<ExitStatus> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start a runtime")?;
     let requests = runtime.block_on(async {
-        let mut progress = Progress::new(options.stderr_is_terminal);
+        let mut progress = VerificationProgress::new(options.stderr_is_terminal);
         let requests = verify::verify(&settings, &expectations, |done, all| progress.show(done, all)).await;
         progress.clear();
         requests
@@ -109,16 +109,16 @@ fn left_out(store: &Store) -> String {
     }
 }
 
-/// Progress on stderr: one line that is replaced on a terminal, otherwise a line now and then.
-struct Progress {
+/// VerificationProgress on stderr: one line that is replaced on a terminal, otherwise a line now and then.
+struct VerificationProgress {
     is_terminal: bool,
     shown_at: Instant,
     is_shown: bool,
 }
 
-impl Progress {
+impl VerificationProgress {
     fn new(is_terminal: bool) -> Self {
-        Progress { is_terminal, shown_at: Instant::now(), is_shown: false }
+        VerificationProgress { is_terminal, shown_at: Instant::now(), is_shown: false }
     }
 
     fn show(&mut self, done: usize, all: usize) {
@@ -129,7 +129,7 @@ impl Progress {
         self.shown_at = Instant::now();
         self.is_shown = true;
         let (start, end) = if self.is_terminal { (CLEAR_LINE, "") } else { ("", "\n") };
-        // Progress that cannot be written is no reason to stop.
+        // VerificationProgress that cannot be written is no reason to stop.
         write!(io::stderr(), "{start}Verified {done} of {all}{end}").ok();
     }
 

@@ -22,7 +22,7 @@ pub(super) struct AdminClient {
 /// How the gateway served a request, as it recorded it. A step that the request did not reach is `None`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub(super) struct Observation {
+pub(super) struct GatewayRecord {
     /// `namespace/gateway/listener`
     pub listener: Option<String>,
     /// `Kind/namespace/name`
@@ -48,7 +48,7 @@ pub(super) enum AdminError {
     )]
     Unreachable { address: SocketAddr, error: std::io::Error },
     #[error(
-        "the server at {address} does not speak HTTP: {error}; give the --admin-listen address of the gateway in \
+        "the server at {address} does not use HTTP: {error}; give the --admin-listen address of the gateway in \
          --admin"
     )]
     NotHttp { address: SocketAddr, error: hyper::Error },
@@ -84,7 +84,7 @@ impl AdminClient {
     }
 
     /// Waits until the request with the token has ended. `None` if the gateway did not record it.
-    pub(super) async fn observation(&mut self, token: &str) -> Result<Option<Observation>, AdminError> {
+    pub(super) async fn observation(&mut self, token: &str) -> Result<Option<GatewayRecord>, AdminError> {
         let target = format!("/debug/observations/{token}");
         let (status, body) = self.send(Method::GET, &target, OBSERVATION_TIMEOUT).await?;
         if status == StatusCode::NOT_FOUND || status == StatusCode::GATEWAY_TIMEOUT {

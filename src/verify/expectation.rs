@@ -199,7 +199,7 @@ mod tests {
     #[test]
     fn backends_are_compared_by_service_and_port() {
         let backend = |port| ExpectedBackend { service: "default/shop".to_owned(), port };
-        for (backend, answered, expected) in [
+        for (backend, selected, expected) in [
             (backend(Some(80)), "default/shop:80", true),
             (backend(Some(80)), "default/shop:80 via ClusterIP", true),
             (backend(Some(81)), "default/shop:80", false),
@@ -207,7 +207,7 @@ mod tests {
             (backend(None), "other/shop:80", false),
             (backend(None), "", false),
         ] {
-            assert_eq!(backend.is(answered), expected, "{backend:?} {answered}");
+            assert_eq!(backend.is(selected), expected, "{backend:?} {selected}");
         }
     }
 

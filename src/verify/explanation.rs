@@ -1,6 +1,6 @@
 //! Why another rule than the expected one served a request.
 
-use super::admin_client::Observation;
+use super::admin_client::GatewayRecord;
 use super::expectation::Expectation;
 use super::served_routes::{Position, ServedListener, ServedMatch};
 
@@ -15,7 +15,7 @@ pub(super) fn rule_name(route: &str, rule: Option<&str>) -> String {
 }
 
 /// Explains which rule served the request instead of the expected one, and why it takes precedence.
-pub(super) fn explain(expectation: &Expectation, listener: &ServedListener, observation: &Observation) -> String {
+pub(super) fn explain(expectation: &Expectation, listener: &ServedListener, observation: &GatewayRecord) -> String {
     let expected_route = expectation.served_route();
     let expected_rule = expectation.rule.as_deref();
     let expected = rule_name(&expected_route, expected_rule);
@@ -43,13 +43,13 @@ pub(super) fn explain(expectation: &Expectation, listener: &ServedListener, obse
         };
     };
     let rule = observation.rule.as_deref();
-    let answered = rule_name(route, rule);
+    let serving = rule_name(route, rule);
     match position(listener.matches_of(route, rule), observation.path.as_deref()) {
-        Some(answered_match) if answered_match.index < expected_match.index => {
-            format!("{expected} is shadowed by {answered}: {}", precedence(&expected_match, &answered_match))
+        Some(serving_match) if serving_match.index < expected_match.index => {
+            format!("{expected} is shadowed by {serving}: {}", precedence(&expected_match, &serving_match))
         }
         Some(_) | None => format!(
-            "{answered} served the request; the gateway has {expected} with other conditions: {}",
+            "{serving} served the request; the gateway has {expected} with other conditions: {}",
             conditions(&expected_match)
         ),
     }
@@ -61,7 +61,7 @@ fn position<'a>(matches: Vec<Position<'a>>, path: Option<&str>) -> Option<Positi
     by_path.or(matches.first()).copied()
 }
 
-fn reason(observation: &Observation) -> &str {
+fn reason(observation: &GatewayRecord) -> &str {
     observation.reason.as_deref().unwrap_or("no reason was recorded")
 }
 
@@ -74,18 +74,18 @@ fn conditions(position: &Position<'_>) -> String {
     optional.fold(format!("{host} {path}"), |text, condition| format!("{text} {condition}"))
 }
 
-/// Why the answered match is tried before the expected one, in the order of docs/routing.md.
-fn precedence(expected: &Position<'_>, answered: &Position<'_>) -> String {
+/// Why the serving match is tried before the expected one, in the order of docs/routing.md.
+fn precedence(expected: &Position<'_>, serving: &Position<'_>) -> String {
     let (expected_kind, expected_path) = path_parts(expected.served);
-    let (kind, path) = path_parts(answered.served);
+    let (kind, path) = path_parts(serving.served);
     if !GATEWAY_API_PATHS.contains(&kind) || !GATEWAY_API_PATHS.contains(&expected_kind) {
         // Kong's order depends on all conditions together.
-        return format!("{} is tried before {}", conditions(answered), conditions(expected));
+        return format!("{} is tried before {}", conditions(serving), conditions(expected));
     }
-    if expected.host != answered.host {
-        return format!("its hostname {} is more specific than {}", answered.host, expected.host);
+    if expected.host != serving.host {
+        return format!("its hostname {} is more specific than {}", serving.host, expected.host);
     }
-    let (served, other) = (answered.served, expected.served);
+    let (served, other) = (serving.served, expected.served);
     if kind != expected_kind {
         return match kind {
             "Exact" => format!("its path {path} is exact"),
@@ -162,20 +162,20 @@ mod tests {
         }
     }
 
-    fn served_by(route: &str, rule: &str, path: &str) -> Observation {
-        Observation {
+    fn served_by(route: &str, rule: &str, path: &str) -> GatewayRecord {
+        GatewayRecord {
             listener: Some("default/web/http".to_owned()),
             route: Some(format!("HTTPRoute/default/{route}")),
             rule: Some(rule.to_owned()),
             path: Some(path.to_owned()),
-            ..Observation::default()
+            ..GatewayRecord::default()
         }
     }
 
     #[test]
     fn shadowing_rules_are_explained_by_their_precedence() {
         let plain = || json!({});
-        for (hosts, answered_path, path, expected) in [
+        for (hosts, serving_path, path, expected) in [
             (
                 vec![(
                     "*",
@@ -265,7 +265,7 @@ mod tests {
             ),
         ] {
             let explanation =
-                explain(&expectation("shop", "2", path), &listener(&hosts), &served_by("api", "1", answered_path));
+                explain(&expectation("shop", "2", path), &listener(&hosts), &served_by("api", "1", serving_path));
             let start = "rule 2 of HTTPRoute default/shop is shadowed by rule 1 of HTTPRoute default/api: ";
             assert_eq!(explanation, format!("{start}{expected}"));
         }
@@ -300,15 +300,15 @@ mod tests {
             "rule 0 of HTTPRoute default/api served the request; the gateway has rule 0 of HTTPRoute default/shop with \
              other conditions: a.example Exact /old GET"
         );
-        let unrouted = Observation { route: None, rule: None, path: None, ..served_by("api", "0", "") };
+        let unrouted = GatewayRecord { route: None, rule: None, path: None, ..served_by("api", "0", "") };
         assert!(explain(&expected, &listener, &unrouted).starts_with("no rule matches the request; the gateway has"));
-        let limited = Observation { reason: Some("target_too_long_to_match".to_owned()), ..unrouted.clone() };
+        let limited = GatewayRecord { reason: Some("target_too_long_to_match".to_owned()), ..unrouted.clone() };
         assert_eq!(explain(&expected, &listener, &limited), "no rule got the request: target_too_long_to_match");
         let missing = explain(&expectation("shop", "1", "Exact /new"), &listener, &unrouted);
         assert!(missing.starts_with("the gateway does not serve rule 1 of HTTPRoute default/shop"), "{missing}");
-        let elsewhere = Observation { listener: Some("default/web/b".to_owned()), ..unrouted.clone() };
+        let elsewhere = GatewayRecord { listener: Some("default/web/b".to_owned()), ..unrouted.clone() };
         assert!(explain(&expected, &listener, &elsewhere).starts_with("listener default/web/b gets the requests"));
-        let nowhere = Observation { listener: None, reason: Some("no_listener".to_owned()), ..unrouted };
+        let nowhere = GatewayRecord { listener: None, reason: Some("no_listener".to_owned()), ..unrouted };
         assert_eq!(explain(&expected, &listener, &nowhere), "no listener accepted the request: no_listener");
     }
 }

@@ -1,7 +1,7 @@
 //! Hosts for requests: one that the hostnames of a route and of a listener match.
 
-/// A host that both patterns match, which are `*`, `a.example`, `*.a.example` or, of Ingresses, `a.*`. `None` if they have
-/// none in common.
+/// A host that both patterns match, which are `*`, `a.example`, `*.a.example` or, of Ingresses, `a.*`. `None` if they
+/// have none in common.
 pub(super) fn host_for(route: &str, listener: &str) -> Option<String> {
     let pattern = match (route, listener) {
         (pattern, "*") | ("*", pattern) => pattern,

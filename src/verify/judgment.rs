@@ -1,6 +1,6 @@
 //! Whether what served a request is what the manifests say.
 
-use super::admin_client::Observation;
+use super::admin_client::GatewayRecord;
 use super::expectation::{Expectation, ExpectedAction};
 use super::explanation::explain;
 use super::served_routes::ServedListener;
@@ -16,7 +16,7 @@ pub(super) enum Judgment {
 }
 
 /// Compares the recorded observation with the expectation.
-pub(super) fn judge(expectation: &Expectation, listener: &ServedListener, observation: &Observation) -> Judgment {
+pub(super) fn judge(expectation: &Expectation, listener: &ServedListener, observation: &GatewayRecord) -> Judgment {
     let is_route = observation.route.as_deref() == Some(&*expectation.served_route());
     let is_rule = expectation.rule.as_ref().is_none_or(|rule| observation.rule.as_ref() == Some(rule));
     if !is_route || !is_rule {
@@ -59,7 +59,7 @@ pub(super) fn judge(expectation: &Expectation, listener: &ServedListener, observ
 }
 
 /// A difference between the backend of the rule and the one that was selected.
-fn backend_problem(action: &ExpectedAction, observation: &Observation) -> Option<String> {
+fn backend_problem(action: &ExpectedAction, observation: &GatewayRecord) -> Option<String> {
     match (action, &observation.backend) {
         (ExpectedAction::Forward(backends), Some(selected)) => {
             let names = || backends.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
@@ -79,7 +79,7 @@ fn backend_problem(action: &ExpectedAction, observation: &Observation) -> Option
 }
 
 /// A remark if another listener with the same route served the request.
-fn other_listener(listener: &ServedListener, observation: &Observation) -> Option<String> {
+fn other_listener(listener: &ServedListener, observation: &GatewayRecord) -> Option<String> {
     let other = observation.listener.as_ref().filter(|name| **name != listener.listener)?;
     Some(format!("listener {other} gets the requests for this host, and has the same route"))
 }
@@ -116,8 +116,8 @@ mod tests {
         serde_json::from_value(json!({ "listener": "default/web/http", "hostname": "*", "port": 80 })).unwrap()
     }
 
-    fn observed(backend: Option<&str>, source: &str, status: u16, reason: Option<&str>) -> Observation {
-        Observation {
+    fn observed(backend: Option<&str>, source: &str, status: u16, reason: Option<&str>) -> GatewayRecord {
+        GatewayRecord {
             listener: Some("default/web/http".to_owned()),
             route: Some("HTTPRoute/default/shop".to_owned()),
             rule: Some("0".to_owned()),
@@ -125,7 +125,7 @@ mod tests {
             status: Some(status),
             source: Some(source.to_owned()),
             reason: reason.map(str::to_owned),
-            ..Observation::default()
+            ..GatewayRecord::default()
         }
     }
 
@@ -148,7 +148,7 @@ mod tests {
             ),
             (
                 forward(),
-                Observation { source: None, ..observed(shop, "", 499, Some("client_disconnected")) },
+                GatewayRecord { source: None, ..observed(shop, "", 499, Some("client_disconnected")) },
                 Err("backend default/shop:80 was selected, but did not respond: status 499, client_disconnected"),
             ),
             (
@@ -190,11 +190,11 @@ mod tests {
 
     #[test]
     fn another_rule_differs_and_another_listener_is_a_remark() {
-        let other = Observation { rule: Some("1".to_owned()), ..observed(None, "portico", 404, None) };
+        let other = GatewayRecord { rule: Some("1".to_owned()), ..observed(None, "portico", 404, None) };
         assert!(matches!(judge(&expectation(forward()), &listener(), &other), Judgment::Differs(_)));
         let backend = Some("default/shop:80");
         let elsewhere =
-            Observation { listener: Some("default/web/b".to_owned()), ..observed(backend, "endpoint", 200, None) };
+            GatewayRecord { listener: Some("default/web/b".to_owned()), ..observed(backend, "endpoint", 200, None) };
         let judgment = judge(&expectation(forward()), &listener(), &elsewhere);
         assert!(
             matches!(&judgment, Judgment::Agrees(Some(remark)) if remark.contains("default/web/b")),

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!   HTTPRoute, GRPCRoute, Ingress ─▶ Expectation ──┐
-//!   admin listener: /debug/snapshot ─▶ listeners ──┴▶ TestRequest ─ sent to the gateway ─▶ Observation ─▶ Judgment
+//!   admin listener: /debug/snapshot ─▶ listeners ──┴▶ RouteRequest ─ sent to the gateway ─▶ GatewayRecord ─▶ result
 //!                                                       └ a token that the admin listener has registered ┘
 //! ```
 //!
@@ -31,12 +31,12 @@ use anyhow::Context;
 use aws_lc_rs::rand;
 use http::{HeaderValue, Method};
 
-use admin_client::{AdminClient, Observation};
+use admin_client::{AdminClient, GatewayRecord};
 use expectation::Expectation;
 use judgment::{Judgment, judge};
 use planned_requests::{Plan, PlannedRequest};
 use served_routes::{ServedListener, ServedRoutes};
-use test_client::{RequestFailure, TestRequest};
+use test_client::{MissingResponse, RouteRequest};
 use verification_report::ServedBy;
 
 use crate::api::Object;
@@ -135,7 +135,7 @@ async fn verify_request(
     admin: &mut AdminClient,
     planned: &PlannedRequest<'_>,
     listener: &ServedListener,
-    candidates: &[TestRequest],
+    candidates: &[RouteRequest],
 ) -> anyhow::Result<VerifiedRequest> {
     let mut first: Option<VerifiedRequest> = None;
     for candidate in candidates {
@@ -175,9 +175,9 @@ async fn verify_request(
 async fn observe(
     settings: &Settings,
     admin: &mut AdminClient,
-    request: &TestRequest,
+    request: &RouteRequest,
     dry_run: bool,
-) -> anyhow::Result<Result<Observation, String>> {
+) -> anyhow::Result<Result<GatewayRecord, String>> {
     // The gateway closes old connections to its admin listener, and forgets their tokens. The second attempt has a new
     // one.
     for _ in 0..2 {
@@ -187,7 +187,7 @@ async fn observe(
         let sent = async {
             let response = request.send(field, dry_run, settings.timeout).await;
             // The record is complete when the response has ended, or when this client has disconnected.
-            if matches!(response, Ok(_) | Err(RequestFailure::Timeout { .. })) {
+            if matches!(response, Ok(_) | Err(MissingResponse::Timeout { .. })) {
                 tokio::time::sleep(RECORD_TIMEOUT).await;
             }
             response.map_err(|failure| failure.to_string())

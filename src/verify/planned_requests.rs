@@ -8,7 +8,7 @@ use super::expectation::{Expectation, RequestShape};
 use super::hosts::host_for;
 use super::judgment::Judgment;
 use super::served_routes::{ServedListener, ServedRoutes};
-use super::test_client::TestRequest;
+use super::test_client::RouteRequest;
 use super::verification_report::{VerificationResult, VerifiedRequest};
 use super::{ConnectTo, Settings};
 
@@ -22,7 +22,7 @@ pub(super) enum Plan<'a> {
     /// The first candidate that is served as expected decides.
     Send {
         listener: &'a ServedListener,
-        candidates: Vec<TestRequest>,
+        candidates: Vec<RouteRequest>,
     },
     NotDerived {
         reason: String,
@@ -126,10 +126,10 @@ fn plans_on<'a>(
 }
 
 /// The safe methods first, so that a request is sent if that is possible.
-fn candidates(shape: &RequestShape, address: SocketAddr, is_tls: bool, host: &str) -> Vec<TestRequest> {
+fn candidates(shape: &RequestShape, address: SocketAddr, is_tls: bool, host: &str) -> Vec<RouteRequest> {
     let mut methods: Vec<&Method> = shape.methods.iter().collect();
     methods.sort_by_key(|method| !method.is_safe());
-    let request = |method: &Method, path: &String| TestRequest {
+    let request = |method: &Method, path: &String| RouteRequest {
         address,
         is_tls,
         method: method.clone(),
@@ -208,7 +208,7 @@ mod tests {
         };
         let line = |planned: PlannedRequest<'_>| match planned.plan {
             Plan::Send { listener, candidates } => {
-                let requests = candidates.iter().map(TestRequest::description);
+                let requests = candidates.iter().map(RouteRequest::description);
                 format!("{}: {}", listener.listener, requests.collect::<Vec<_>>().join(", "))
             }
             Plan::NotDerived { reason } => reason,

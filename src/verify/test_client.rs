@@ -22,7 +22,7 @@ use crate::upstream::tls::AcceptAnyCertificate;
 
 /// A request with the connection that it is sent on.
 #[derive(Clone, Debug)]
-pub(super) struct TestRequest {
+pub(super) struct RouteRequest {
     pub address: SocketAddr,
     pub is_tls: bool,
     pub method: Method,
@@ -37,7 +37,7 @@ pub(super) struct TestRequest {
 
 /// Why a request got no response, as a clause.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum RequestFailure {
+pub(super) enum MissingResponse {
     #[error("cannot connect to {address}: {error}")]
     Connect { address: SocketAddr, error: std::io::Error },
     #[error("the TLS handshake with {address} failed: {error}")]
@@ -52,7 +52,7 @@ pub(super) enum RequestFailure {
     Timeout { address: SocketAddr, timeout: Duration },
 }
 
-impl TestRequest {
+impl RouteRequest {
     /// `GET http://shop.example/cart?x=1 x-canary: 1`
     pub(super) fn description(&self) -> String {
         let scheme = if self.is_tls { "https" } else { "http" };
@@ -67,7 +67,7 @@ impl TestRequest {
         token: HeaderValue,
         dry_run: bool,
         timeout: Duration,
-    ) -> Result<StatusCode, RequestFailure> {
+    ) -> Result<StatusCode, MissingResponse> {
         let mut fields = vec![(HeaderName::from_static("portico-observe"), token)];
         if dry_run {
             // A server that does not know the token must not process the request. The gateway refuses unknown
@@ -75,17 +75,17 @@ impl TestRequest {
             fields.push((EXPECT, HeaderValue::from_static("portico-dry-run")));
         }
         let exchange = tokio::time::timeout(timeout, self.connect_and_send(fields, timeout)).await;
-        exchange.unwrap_or(Err(RequestFailure::Timeout { address: self.address, timeout }))
+        exchange.unwrap_or(Err(MissingResponse::Timeout { address: self.address, timeout }))
     }
 
     async fn connect_and_send(
         &self,
         fields: Vec<(HeaderName, HeaderValue)>,
         timeout: Duration,
-    ) -> Result<StatusCode, RequestFailure> {
+    ) -> Result<StatusCode, MissingResponse> {
         let address = self.address;
         let stream = TcpStream::connect(address).await;
-        let stream = stream.map_err(|error| RequestFailure::Connect { address, error })?;
+        let stream = stream.map_err(|error| MissingResponse::Connect { address, error })?;
         stream.set_nodelay(true).ok();
         let request = self.request(fields)?;
         if !self.is_tls {
@@ -93,9 +93,9 @@ impl TestRequest {
         }
         let host = self.host_without_port();
         let name =
-            ServerName::try_from(host.to_owned()).map_err(|_| RequestFailure::ServerName { host: host.to_owned() })?;
+            ServerName::try_from(host.to_owned()).map_err(|_| MissingResponse::ServerName { host: host.to_owned() })?;
         let stream = TlsConnector::from(Arc::new(self.tls_config())).connect(name, stream).await;
-        let stream = stream.map_err(|error| RequestFailure::Tls { address, error })?;
+        let stream = stream.map_err(|error| MissingResponse::Tls { address, error })?;
         self.exchange(stream, request, timeout).await
     }
 
@@ -140,8 +140,8 @@ impl TestRequest {
         stream: S,
         request: Request<Empty<Bytes>>,
         timeout: Duration,
-    ) -> Result<StatusCode, RequestFailure> {
-        let failure = |error| RequestFailure::NoResponse { address: self.address, error };
+    ) -> Result<StatusCode, MissingResponse> {
+        let failure = |error| MissingResponse::NoResponse { address: self.address, error };
         let stream = TokioIo::new(stream);
         // The connection ends with the sender of its requests; its errors are those of the request.
         let response = if self.is_grpc {

@@ -4,10 +4,10 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use super::admin_client::Observation;
+use super::admin_client::GatewayRecord;
 use super::explanation::rule_name;
 use super::judgment::Judgment;
-use crate::report;
+use crate::report::{count as counted, escape_controls, table};
 
 /// A request, what served it, and whether that is what the manifests say.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -54,9 +54,9 @@ pub enum VerificationResult {
     NotDerived,
 }
 
-impl From<Observation> for ServedBy {
-    fn from(observation: Observation) -> Self {
-        let Observation { listener, route, rule, path, backend, endpoint, status, source, reason, .. } = observation;
+impl From<GatewayRecord> for ServedBy {
+    fn from(observation: GatewayRecord) -> Self {
+        let GatewayRecord { listener, route, rule, path, backend, endpoint, status, source, reason, .. } = observation;
         let object = route.map(|route| rule_name(&route, None));
         ServedBy { listener, object, rule, path, backend, endpoint, status, source, reason }
     }
@@ -112,20 +112,20 @@ impl VerifiedRequest {
 
     /// The place and the request, and then the message in a line of its own.
     fn message_lines(&self) -> Option<String> {
-        let message = report::escape_controls(self.message.as_ref()?);
+        let message = escape_controls(self.message.as_ref()?);
         let request = self.request.as_ref().map(|request| format!(", {request}")).unwrap_or_default();
         let listener = self.listener.as_ref().map(|listener| format!(" on {listener}")).unwrap_or_default();
-        let place = report::escape_controls(&format!("{} {}{request}{listener}", self.object, self.field));
+        let place = escape_controls(&format!("{} {}{request}{listener}", self.object, self.field));
         Some(format!("  {place}:\n    {message}\n"))
     }
 }
 
-/// The report for people.
+/// The report as a table, for terminals.
 pub fn text(requests: &[VerifiedRequest]) -> String {
     let mut text = String::new();
     if !requests.is_empty() {
         let heading = ["ROUTE", "RULE", "REQUEST", "SERVED BY", "STATUS", "RESULT"];
-        text.push_str(&report::table(heading, requests.iter().map(VerifiedRequest::cells)));
+        text.push_str(&table(heading, requests.iter().map(VerifiedRequest::cells)));
     }
     for (title, result) in [
         ("Differences", VerificationResult::Differs),
@@ -145,7 +145,7 @@ pub fn text(requests: &[VerifiedRequest]) -> String {
     if !text.is_empty() {
         text.push('\n');
     }
-    writeln!(text, "{}: {summary}", report::count(agree + differ + not_derived, "request"))
+    writeln!(text, "{}: {summary}", counted(agree + differ + not_derived, "request"))
         .expect("writing to a string cannot fail");
     text
 }
@@ -160,7 +160,7 @@ pub fn json(requests: &[VerifiedRequest]) -> String {
 mod tests {
     use super::*;
 
-    fn request(rule: &str, judgment: Judgment, observation: Option<Observation>) -> VerifiedRequest {
+    fn request(rule: &str, judgment: Judgment, observation: Option<GatewayRecord>) -> VerifiedRequest {
         let mut request = VerifiedRequest {
             object: "HTTPRoute default/shop".to_owned(),
             rule: Some(rule.to_owned()),
@@ -176,21 +176,21 @@ mod tests {
         request
     }
 
-    fn observation(route: &str, rule: &str) -> Observation {
-        Observation {
+    fn observation(route: &str, rule: &str) -> GatewayRecord {
+        GatewayRecord {
             route: Some(route.to_owned()),
             rule: Some(rule.to_owned()),
             backend: Some("default/echo:80".to_owned()),
             endpoint: Some("127.0.0.1:9000".to_owned()),
             status: Some(200),
             source: Some("endpoint".to_owned()),
-            ..Observation::default()
+            ..GatewayRecord::default()
         }
     }
 
     fn requests() -> [VerifiedRequest; 4] {
         let shop = "HTTPRoute/default/shop";
-        let dry_run = Observation { endpoint: None, dry_run: true, ..observation(shop, "1") };
+        let dry_run = GatewayRecord { endpoint: None, dry_run: true, ..observation(shop, "1") };
         [
             request("0", Judgment::Agrees(None), Some(observation(shop, "0"))),
             request("1", Judgment::Agrees(Some("a remark".to_owned())), Some(dry_run)),

@@ -1,6 +1,6 @@
 //! Prepares reports as the Gateway API accepts them: one folder with a report for each channel, named after its
-//! content, and a README that says how to reproduce them. The rules are in `conformance/reports/README.md` of the
-//! Gateway API.
+//! content, and a README that says how to reproduce them. The Gateway API's documentation of conformance reports has
+//! the rules.
 
 use std::fmt::Write as _;
 use std::fs;
