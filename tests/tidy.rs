@@ -283,7 +283,7 @@ const LAYERS: &[Row] = &[
             "counters dns endpoint_error health proxy_protocol response_streams socket_budget ssrf_guard tls",
             "load_balancing counted_connection retry_budget session",
             "endpoints http2 registry socket subset",
-            "connect endpoint_body raw_connection upgraded",
+            "connect connect_attempt endpoint_body raw_connection upgraded",
             "http1",
             "pool",
         ],

@@ -95,7 +95,8 @@ impl ListenerPlan {
         self.served || self.secure
     }
 
-    /// A diagnostic for the conditions of the object that declares it: the listener is not in this state, `accepted` or `served`.
+    /// A diagnostic for the conditions of the object that declares it: the listener is not in this state, `accepted` or
+    /// `served`.
     pub(super) fn summary(&self, state: &str) -> Diagnostic {
         let first_false = self.conditions.iter().find(|condition| !condition.code.status());
         let reason = first_false.map_or("Invalid", |condition| condition.code.reason());

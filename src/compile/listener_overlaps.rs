@@ -33,8 +33,8 @@ pub(super) fn find<'a>(
     conditions
 }
 
-/// The number of listeners that are compared with a listener, and of those that overlap, among which the first is chosen
-/// for the message. Thousands may have the same wildcard certificate, or hosts below the same domain.
+/// The number of listeners that are compared with a listener, and of those that overlap, among which the first is
+/// chosen for the message. Thousands may have the same wildcard certificate, or hosts below the same domain.
 const MAX_COMPARED: usize = 256;
 const MAX_CHOICES: usize = 64;
 

@@ -128,8 +128,8 @@ pub struct Compiled {
     pub verdicts_changed: BTreeSet<ObjectId>,
     /// Number of host routers that were rebuilt.
     pub routers_built: usize,
-    /// Number of Gateways, ListenerSets and routes that were planned. Tests check with it that the work of an edit does not grow with
-    /// what the edit does not affect.
+    /// Number of Gateways, ListenerSets and routes that were planned. Tests check with it that the work of an edit does
+    /// not grow with what the edit does not affect.
     pub objects_planned: usize,
 }
 

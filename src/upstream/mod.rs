@@ -12,6 +12,7 @@ pub mod dns;
 pub mod tls;
 
 mod connect;
+mod connect_attempt;
 mod counted_connection;
 mod counters;
 mod endpoint_body;

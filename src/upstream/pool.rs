@@ -17,6 +17,7 @@ use http::{Request, Response, request};
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::Instant;
 
+use super::connect_attempt::{ConnectAttempt, warn_handshake};
 use super::endpoint_body::{IncomingBody, received};
 use super::endpoint_error::{EndpointError, RequestFailure};
 use super::http1::Http1EndpointConnection;
@@ -543,60 +544,6 @@ fn sweep_http2<B>(named: &mut Vec<NamedConnections<B>>, is_reachable: bool, idle
         connections.sweep(is_reachable, idle_timeout);
         !connections.is_empty()
     });
-}
-
-/// A connection that is being opened. Dropping it records that it was given up.
-struct ConnectAttempt<'u> {
-    upstream: &'u Upstream,
-    address: SocketAddr,
-    has_ended: bool,
-}
-
-impl<'u> ConnectAttempt<'u> {
-    fn begin(upstream: &'u Upstream, address: SocketAddr, timeout: Duration) -> Self {
-        upstream.record_connect_timeout(timeout);
-        ConnectAttempt { upstream, address, has_ended: false }
-    }
-
-    fn end(mut self, target: &UpstreamTarget<'_>, error: Option<&ConnectError>) {
-        self.has_ended = true;
-        record_health(target, self.address, error);
-    }
-}
-
-impl Drop for ConnectAttempt<'_> {
-    fn drop(&mut self) {
-        if !self.has_ended {
-            self.upstream.record_abandoned(self.address);
-        }
-    }
-}
-
-/// Records the result of connecting in the health of the endpoint.
-fn record_health(target: &UpstreamTarget<'_>, address: SocketAddr, error: Option<&ConnectError>) {
-    let upstream = target.upstream;
-    let Some(error) = error else {
-        upstream.record_success(address);
-        if let Some(name) = &target.server_name {
-            upstream.record_tls_success(name);
-        }
-        return;
-    };
-    if error.ejects_endpoint(target) {
-        upstream.record_failure(address);
-    } else {
-        upstream.record_inconclusive(address);
-    }
-    if let ConnectError::TlsHandshake(..) = error {
-        warn_handshake(upstream, error);
-    }
-}
-
-/// Logs a failed TLS handshake, rate-limited since every request may cause it.
-fn warn_handshake(upstream: &Upstream, error: &ConnectError) {
-    if upstream.should_warn() {
-        tracing::warn!(upstream = %upstream.key, %error, "TLS handshake with an endpoint failed");
-    }
 }
 
 /// Maximum number of idle connections to an endpoint that are kept when they are too old for a request.

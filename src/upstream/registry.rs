@@ -53,9 +53,9 @@ impl UpstreamRegistry {
         }
         let mut created = Upstream::new(key.clone());
         created.addresses = self.trust_model.address_policy();
-        // Other TLS settings, such as a renewed certificate, create a new upstream, and so does another PROXY header. It
-        // inherits the resolved addresses, so that it is usable at once.
-        // Keys are ordered by namespace and service, so this is the first possible key of this Service.
+        // Other TLS settings, such as a renewed certificate, create a new upstream, and so does another PROXY header.
+        // It inherits the resolved addresses, so that it is usable at once. Keys are ordered by namespace and service,
+        // so this is the first possible key of this Service.
         let range_start = UpstreamKey {
             port: 0,
             transport: TransportProtocol::default(),

@@ -666,8 +666,9 @@ fn kind_of(document: &Value) -> Kind {
     Kind::find(group, document["kind"].as_str().unwrap()).unwrap_or_else(|| panic!("no such kind: {document}"))
 }
 
-/// Replaces `CERTIFICATE NAME`, `KEY NAME` and `AUTHORITY NAME` in Secrets, ConfigMaps and ClusterTrustBundles by generated ones. NAME is
-/// `one` or `two`. Private keys do not belong in a repository, and the output must not depend on them.
+/// Replaces `CERTIFICATE NAME`, `KEY NAME` and `AUTHORITY NAME` in Secrets, ConfigMaps and ClusterTrustBundles by
+/// generated ones. NAME is `one` or `two`. Private keys do not belong in a repository, and the output must not depend
+/// on them.
 pub(crate) fn with_certificates(document: &Value) -> Value {
     use std::sync::OnceLock;
     /// Certificate, its key, and an authority with the same key.

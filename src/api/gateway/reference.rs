@@ -28,8 +28,8 @@ pub struct ParentReference {
     pub port: Option<i32>,
 }
 
-/// The scope of a Gateway's `defaultScope` and a route's `useDefaultGateways` with which they attach to each other without
-/// a `parentRef` (GEP-3793).
+/// The scope of a Gateway's `defaultScope` and a route's `useDefaultGateways` with which they attach to each other
+/// without a `parentRef` (GEP-3793).
 pub const ALL_DEFAULT_GATEWAYS: &str = "All";
 
 impl ParentReference {

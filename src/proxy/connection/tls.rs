@@ -199,7 +199,8 @@ async fn send_alert(stream: &mut TcpStream, description: u8) {
 }
 
 /// Reads and drops what a client sends after its refused certificate, until it closes: with TLS 1.3, it sends its
-/// request before it learns of the refusal, and unread bytes would reset the connection before the client reads the alert.
+/// request before it learns of the refusal, and unread bytes would reset the connection before the client reads the
+/// alert.
 async fn deliver_alert(socket: &mut TcpStream) {
     let drain = async {
         socket.shutdown().await?;

@@ -1,6 +1,6 @@
 //! Compares the text forms of snapshots with routes in both orders with the expected ones.
 
-use http::{Method, StatusCode};
+use http::{HeaderName, HeaderValue, Method, StatusCode};
 
 use super::*;
 use crate::snapshot::host::HostPattern;
@@ -10,7 +10,7 @@ use crate::snapshot::router::by_conditions::{
 };
 use crate::snapshot::router::tests::{match_for_path, rule};
 use crate::snapshot::router::{HeaderMatch, HostRouter, PathMatch, QueryMatch, TieBreaker, compile_regex};
-use crate::snapshot::rule::{RouteFailure, Scheme, Split};
+use crate::snapshot::rule::{HeaderEdits, PathEdit, RouteFailure, Scheme, Split};
 use crate::snapshot::rule_options::{HttpsRedirect, Protocols, RuleOptions, UpstreamHost};
 use crate::snapshot::upstream_path::UpstreamPath;
 use crate::snapshot::uri_template::UriTemplate;
