@@ -138,7 +138,8 @@ mod tests {
         assert!(changed.contains(&"b/shared".to_owned()), "a grant changes what is needed: {changed:?}");
     }
 
-    /// The Gateway decides which ListenerSets it has, and its class which controller serves them, whatever arrives first.
+    /// The Gateway decides which ListenerSets it has, and its class which controller serves them, whatever arrives
+    /// first.
     #[test]
     fn secrets_of_listener_sets_are_fetched_once_their_gateway_allows_them() {
         let tls = json!({"certificateRefs": [{"name": "of-set"}]});

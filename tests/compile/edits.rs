@@ -594,13 +594,13 @@ fn trust_bundles_are_followed() {
         CompilerHarness::new(AddressProvider::Pool(GatewayAddressPool::loopback(vec![])), AddressState::default());
     harness.inputs.absent_kinds.insert(Kind::ClusterTrustBundle);
     harness.apply(Batch { upserts: objects, removes: vec![] });
-    // The numbers of upstreams and of objects without an authority.
+    // The numbers of upstreams, and of conditions without an authority: of the listener, and twice of the policy.
     let served = |harness: &CompilerHarness| {
         let without = harness.describe_state().matches("Accepted=False NoValidCACertificate").count();
         (upstreams(harness).len(), without)
     };
     let state = harness.describe_state();
-    assert_eq!(served(&harness), (0, 2), "{state}");
+    assert_eq!(served(&harness), (0, 3), "{state}");
     assert!(state.contains("InvalidKind") && state.contains("InvalidCACertificateKind"), "{state}");
 
     // The API server begins to serve the kind: what refers to a bundle is compiled again.
@@ -624,7 +624,7 @@ fn trust_bundles_are_followed() {
 
     harness.apply(Batch { upserts: vec![], removes: vec![bundle("").id()] });
     let state = harness.describe_state();
-    assert_eq!(served(&harness), (0, 2), "{state}");
+    assert_eq!(served(&harness), (0, 3), "{state}");
     assert_eq!(state, harness.recompiled().describe_state());
 }
 
