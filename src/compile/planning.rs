@@ -177,6 +177,40 @@ mod tests {
         }
     }
 
+    /// A Gateway may have thousands of ListenerSets, whose owners edit them independently.
+    #[test]
+    fn edits_of_listener_sets_plan_only_their_routes() {
+        let set = |index: usize, hostname: &str, from: &str| {
+            let allowed = json!({"namespaces": {"from": from}});
+            let listener = json!({"name": "x", "port": 80, "protocol": "HTTP", "hostname": hostname,
+                "allowedRoutes": allowed});
+            let spec = json!({"parentRef": {"name": "g"}, "listeners": [listener]});
+            object(Kind::ListenerSet, &format!("s{index:02}"), &spec)
+        };
+        let route = |index: usize| {
+            let parent = json!({"kind": "ListenerSet", "name": format!("s{index:02}")});
+            object(Kind::HttpRoute, &format!("r{index:02}"), &json!({"parentRefs": [parent]}))
+        };
+        let listener = json!({"name": "x", "port": 80, "protocol": "HTTP", "hostname": "g.example"});
+        let spec = json!({"gatewayClassName": "c", "listeners": [listener],
+            "allowedListeners": {"namespaces": {"from": "Same"}}});
+        let mut objects = vec![object(Kind::Gateway, "g", &spec)];
+        objects.extend((0..50).flat_map(|index| [set(index, &format!("h{index}.example"), "Same"), route(index)]));
+        let mut world = World::new(objects);
+        for (hostname, from, planned) in [
+            ("new.example", "Same", 2),
+            ("new.example", "All", 2),
+            ("new.example", "All", 0),
+            // It conflicts with s03, which keeps the hostname: a conflict is no difference that routes can see.
+            ("h3.example", "All", 2),
+            // s07, which comes later in the order of names, loses its hostname.
+            ("h7.example", "All", 3),
+        ] {
+            let compiled = world.apply(vec![set(5, hostname, from)]);
+            assert_eq!(compiled.objects_planned, planned, "{hostname} {from}");
+        }
+    }
+
     /// As in Kubernetes, where an empty selector matches everything and an absent one nothing.
     #[test]
     fn listeners_without_a_selector_admit_no_route() {
