@@ -275,6 +275,7 @@ fn heading(target: ConditionTarget) -> &'static str {
         ConditionTarget::Listener => "Listener",
         ConditionTarget::RouteParent => "Route, for each parent",
         ConditionTarget::ServicePolicyAncestor => "Policy for Services, for each Gateway",
+        ConditionTarget::XBackendAncestor => "XBackend, for each Gateway",
         ConditionTarget::Object => "Plugin, consumer and the like",
     }
 }

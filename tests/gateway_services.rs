@@ -9,8 +9,8 @@ use fake_api::FakeServicesApi;
 use portico::api::ObjectKey;
 use portico::api::core::ServiceType;
 use portico::k8s::services::{
-    DesiredService, DesiredServices, GatewayExposure, GatewayServicesView, ListeningPorts, ReconcilerInputs,
-    ReconcilerSettings, ReplicaLifecycle, reconcile,
+    DesiredBackendService, DesiredService, DesiredServices, GatewayExposure, GatewayServicesView, ListeningPorts,
+    ReconcilerInputs, ReconcilerSettings, ReplicaLifecycle, reconcile,
 };
 use portico::transport_protocol::TransportPort;
 use serde_json::json;
@@ -80,7 +80,7 @@ fn desired_services(ports: &[u16]) -> DesiredServices {
         ports: ports.iter().copied().map(TransportPort::tcp).collect(),
         ..DesiredService::default()
     };
-    DesiredServices { gateways: BTreeMap::from([(gateway_key(), desired)]), foreign: BTreeMap::new() }
+    DesiredServices { gateways: BTreeMap::from([(gateway_key(), desired)]), ..DesiredServices::default() }
 }
 
 /// The ports on which Pods listen for the Services of a view.
@@ -168,6 +168,35 @@ async fn foreign_services_are_not_changed() {
     api.delete(SERVICE);
     leader.wait_for_view("no error", |view| !has_error(view)).await;
     assert_eq!(api.object(SERVICE)["spec"]["clusterIP"], "None");
+}
+
+/// Gateway API, GEP-4894: a headless Service, which Kubernetes deletes with its XBackend.
+#[tokio::test(start_paused = true)]
+async fn x_backends_that_select_pods_get_a_service() {
+    let api = FakeServicesApi::new();
+    let mut leader = ServiceReplica::start(&api, GatewayExposure::Headless, "a", true);
+    leader.wait_for_view("the Service of the Gateway", |view| view.complete).await;
+    let desired = |app: &str| {
+        let selector = BTreeMap::from([("app".to_owned(), app.to_owned())]);
+        let service = DesiredBackendService { uid: "u".into(), selector, port: 8080 };
+        let backends = BTreeMap::from([(ObjectKey::new("ns", "payments"), service)]);
+        Arc::new(DesiredServices { backends, ..DesiredServices::default() })
+    };
+    let path = "services/ns/xbackend-u";
+    let selects = |app: &'static str| move |api: &FakeServicesApi| api.object(path)["spec"]["selector"]["app"] == app;
+    leader.desired.send_replace(desired("shop"));
+    api.wait_until("the Service", selects("shop")).await;
+    let service = api.object(path);
+    assert_eq!(service["spec"]["clusterIP"], "None");
+    assert_eq!(service["metadata"]["ownerReferences"][0]["uid"], "u");
+    leader.desired.send_replace(desired("payments"));
+    api.wait_until("the new selector", selects("payments")).await;
+    let writes = api.writes().iter().filter(|write| write.ends_with(path)).count();
+    assert_eq!(writes, 2, "nothing is repeated");
+    api.edit(path, |service| service["spec"]["selector"] = json!({"app": "other"}));
+    api.wait_until("the selector again", selects("payments")).await;
+    api.delete(path);
+    api.wait_until("the Service again", selects("payments")).await;
 }
 
 #[tokio::test(start_paused = true)]

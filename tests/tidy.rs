@@ -147,10 +147,12 @@ const LAYERS: &[Row] = &[
             "budgets",
             "addresses affected classes cors filter_parts hostname label_selector listener_protocol matches \
          missing_object port_owners reference_grants retry unique_diagnostics upstream_usage verdict",
-            "ca_bundle certificates external_auth grpc_matches ingress_class listener_conflicts service_policies \
+            "certificates external_auth grpc_matches ingress_class listener_conflicts service_policies \
          session_persistence",
-            "backend_client frontend_validation",
+            "backend_client",
             "context gateway_parameters testing",
+            "ca_bundle",
+            "frontend_validation",
             "listener",
             "allowed_listeners gateway_ports listener_overlaps",
             "gateway",
@@ -161,7 +163,7 @@ const LAYERS: &[Row] = &[
             "backend_reference policy_users routers",
             "kong",
             "filters ingress notes oversized_objects stream_route",
-            "request_route tls_policies traffic_policies unserved_objects",
+            "request_route tls_policies traffic_policies unserved_objects x_backends",
             "verdict_updates",
             "parent_planning planning",
         ],

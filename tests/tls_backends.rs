@@ -1,4 +1,5 @@
-//! Renews the certificate of a TLS backend, and the authorities that Portico trusts, during requests.
+//! Renews the certificate of a TLS backend, and the authorities that Portico trusts, during requests; and sends
+//! requests to XBackends.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener};
@@ -163,4 +164,95 @@ fn certificate_renewal_fails_no_request() {
     let failures = ended.stdout.matches("error=tls_handshake").count();
     assert_eq!(failures, 1, "{}", ended.messages());
     assert!(ended.messages().contains("Secret default/authority does not exist"), "{}", ended.messages());
+}
+
+/// A route for each of these XBackends of host `localhost`: name, port and further fields.
+fn x_backends(backends: &[(&str, u16, &str)]) -> String {
+    let documents = backends.iter().map(|(name, port, fields)| {
+        format!(
+            "apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata:
+  name: {name}
+spec:
+  parentRefs:
+    - name: good
+  rules:
+    - matches:
+        - path: {{ value: /{name} }}
+      backendRefs:
+        - {{ group: gateway.networking.x-k8s.io, kind: XBackend, name: {name} }}
+---
+apiVersion: gateway.networking.x-k8s.io/v1alpha1
+kind: XBackend
+metadata:
+  name: {name}
+spec:
+  type: ExternalHostname
+  externalHostname:
+    hostname: localhost
+  port:
+    number: {port}
+{fields}"
+        )
+    });
+    documents.collect::<Vec<_>>().join("---\n")
+}
+
+/// A ClusterTrustBundle with an authority.
+fn trust_bundle(authority: &Authority) -> String {
+    let pem = authority.0.pem().replace('\n', "\n    ");
+    format!(
+        "apiVersion: certificates.k8s.io/v1\nkind: ClusterTrustBundle\nmetadata:\n  name: roots\nspec:\n  \
+         trustBundle: |\n    {pem}\n"
+    )
+}
+
+/// Gateway API, GEP-4894 and GEP-4768.
+#[test]
+fn x_backends_are_reached_with_the_tls_that_they_require() {
+    let (trusted, other) = (Authority::new("trusted"), Authority::new("other"));
+    let certificate = RenewableCertificate(Arc::new(Mutex::new(trusted.issue("backend.example"))));
+    let port = backend(certificate.clone()).port();
+    let tls = |hostname: &str| {
+        format!(
+            "  tls:
+    mode: ServerOnly
+    validation:
+      hostname: {hostname}
+      caCertificateRefs:
+        - {{ group: certificates.k8s.io, kind: ClusterTrustBundle, name: roots }}
+"
+        )
+    };
+    let site = Site::new();
+    site.save("manifests/gateway.yaml", GATEWAY);
+    let (right, wrong) = (tls("backend.example"), tls("other.example"));
+    let backends =
+        x_backends(&[("tls", port, &right), ("wrong-name", port, &wrong), ("mcp", port, "  protocol: MCP\n")]);
+    site.save("manifests/backends.yaml", &backends);
+    site.save("manifests/roots.yaml", &trust_bundle(&trusted));
+    let program = run(&site, &["--channel", "experimental"]);
+    program.wait_started();
+    let address = site.address_of("port");
+    let wait_for_edit = |number: usize| {
+        let is_reported = |messages: &str| messages.matches("Changed, live after").count() >= number;
+        let reported = program.wait_messages(is_reported);
+        reported.unwrap_or_else(|messages| panic!("edit {number} was not reported\n{messages}"));
+    };
+    crate::harness::eventually("the name is resolved", || (get(&address, "/tls").status == 200).then_some(()));
+    assert_eq!(get(&address, "/wrong-name").status, 502, "the backend has no certificate for this name");
+    assert_eq!(get(&address, "/mcp").status, 500, "nothing is sent with a protocol that is not supported");
+
+    // Requests that begin after the edit use neither the old authority nor a connection that it verified.
+    site.save("manifests/roots.yaml", &trust_bundle(&other));
+    wait_for_edit(1);
+    assert_eq!(get(&address, "/tls").status, 502, "another authority");
+    site.remove("manifests/roots.yaml");
+    wait_for_edit(2);
+    assert_eq!(get(&address, "/tls").status, 500, "without an authority no request is sent");
+    let ended = program.stop().expect_success();
+    for message in ["protocol MCP is not served", "ClusterTrustBundle roots does not exist"] {
+        assert!(ended.messages().contains(message), "{message}: {}", ended.messages());
+    }
 }

@@ -49,7 +49,7 @@ macro_rules! for_each_kind {
                 ReferenceGrant, "referencegrants", ["v1", "v1beta1"], Namespaced, Ignored, Whole, in reference_grants;
             }
             GatewayApi gateway GATEWAY_X_GROUP {
-                XBackend, "xbackends", ["v1alpha1"], Namespaced, Observed, Whole;
+                XBackend, "xbackends", ["v1alpha1"], Namespaced, Written, Whole, in x_backends;
                 XBackendTrafficPolicy, "xbackendtrafficpolicies", ["v1alpha1"],
                     Namespaced, Written, Whole, in x_backend_traffic_policies;
                 XMesh, "xmeshes", ["v1alpha1"], Cluster, Observed, Whole;
@@ -214,7 +214,7 @@ pub enum StatusLayout {
     ListenerSet,
     /// `parents`: an entry for each parent of a route.
     Parents,
-    /// `ancestors`: an entry for each object that a policy applies to.
+    /// `ancestors`: an entry for each object that a policy applies to, or for each Gateway that uses a backend.
     Ancestors,
     Conditions,
     /// `loadBalancer`, without conditions.
@@ -296,7 +296,9 @@ impl Kind {
             Kind::TcpIngress | Kind::UdpIngress => StatusLayout::ConditionsAndAddresses,
             Kind::Ingress => StatusLayout::Addresses,
             Kind::KongLicense => StatusLayout::Controllers,
-            Kind::KongUpstreamPolicy | Kind::BackendTlsPolicy | Kind::XBackendTrafficPolicy => StatusLayout::Ancestors,
+            Kind::KongUpstreamPolicy | Kind::BackendTlsPolicy | Kind::XBackendTrafficPolicy | Kind::XBackend => {
+                StatusLayout::Ancestors
+            }
             _ => StatusLayout::NotWritten,
         }
     }

@@ -44,6 +44,11 @@ pub const GATEWAY_CLASS_LABEL: &str = "gateway.networking.k8s.io/gateway-class-n
 /// other's objects.
 pub const CONTROLLER_ANNOTATION: &str = "portico.dev/gateway-controller";
 
+/// The name of the Service of an XBackend that selects Pods. Nothing can rely on it, since a uid cannot be chosen.
+pub fn x_backend_service_name(uid: &str) -> String {
+    format!("xbackend-{uid}")
+}
+
 /// Label on every object that Portico creates, with the value [`MANAGED_BY`].
 pub const MANAGED_BY_LABEL: &str = "app.kubernetes.io/managed-by";
 

@@ -13,9 +13,13 @@ use crate::args::{AddressSource, GatewayOptions};
 use crate::compile::addresses::{
     self, AddressProvider, AddressState, ClientPath, GatewayAddressPool, GatewayAddresses,
 };
-use crate::compile::{Budgets, ExposedGateway, addressable_gateways, exposed_gateways, foreign_gateways};
+use crate::compile::{
+    Budgets, ExposedGateway, RouteKind, addressable_gateways, exposed_gateways, foreign_gateways, routes_to_gateways,
+};
 use crate::k8s::Observed;
-use crate::k8s::services::{DesiredService, DesiredServices, GatewayServiceState, GatewayServicesView};
+use crate::k8s::services::{
+    DesiredBackendService, DesiredService, DesiredServices, GatewayServiceState, GatewayServicesView,
+};
 use crate::store::{Changes, Store};
 
 /// The addresses of Gateways, and the state from which they are assigned.
@@ -118,7 +122,10 @@ impl GatewayAddressing {
             _ => false,
         };
         let gateways_changed = changes.iter().any(may_affect);
-        if !gateways_changed && !self.stale {
+        let has_backends = !store.x_backends.is_empty() || !self.desired_services.borrow().backends.is_empty();
+        let uses_backends = |id: &ObjectId| id.kind == Kind::XBackend || RouteKind::of(id.kind).is_some();
+        let backends_changed = has_backends && changes.iter().any(uses_backends);
+        if !gateways_changed && !backends_changed && !self.stale {
             return;
         }
         self.stale = false;
@@ -175,8 +182,30 @@ impl GatewayAddressing {
         }
         let foreign =
             foreign_gateways(store, controllers).filter_map(|key| Some((key.clone(), self.uids.get(key)?.clone())));
-        DesiredServices { gateways, foreign: foreign.collect() }
+        let backends = desired_backend_services(store, controllers);
+        DesiredServices { gateways, foreign: foreign.collect(), backends }
     }
+}
+
+/// The Services of the XBackends that select Pods, and to which routes of served Gateways refer. An XBackend from a
+/// file has no uid.
+fn desired_backend_services(store: &Store, controllers: &[String]) -> BTreeMap<ObjectKey, DesiredBackendService> {
+    if store.x_backends.is_empty() {
+        return BTreeMap::new();
+    }
+    let is_served = routes_to_gateways(store, controllers);
+    let desired = store.x_backends.values().filter_map(|backend| {
+        let key = &backend.meta.key;
+        let mut routes = store.dependency_index().dependents(&ObjectId::new(Kind::XBackend, key.clone()));
+        let service = DesiredBackendService {
+            uid: backend.meta.uid.clone()?,
+            selector: backend.spec.endpoint_selector.as_ref()?.match_labels.clone(),
+            port: u16::try_from(backend.spec.port.number?).ok().filter(|port| *port > 0)?,
+        };
+        let is_wanted = !service.selector.is_empty() && routes.any(&is_served);
+        is_wanted.then(|| (key.clone(), service))
+    });
+    desired.collect()
 }
 
 /// Parses the addresses in a Gateway's status. Other controllers write it too, so it may hold any JSON.
@@ -297,6 +326,76 @@ mod tests {
         assert!(service_of("odd").hold, "the Gateway is not accepted");
         let foreign: Vec<_> = desired.foreign.keys().map(|key| &*key.name).collect();
         assert_eq!(foreign, ["other"]);
+    }
+
+    #[test]
+    fn x_backends_of_served_routes_request_a_service() {
+        let (mut addressing, controllers) = addressing_with_services();
+        let desired = addressing.desired_services();
+        let backend = |name: &str, uid: Option<&str>, spec: Value| {
+            let mut spec = spec;
+            spec["port"] = json!({"number": 8080});
+            let object = json!({"metadata": {"namespace": "ns", "name": name, "uid": uid}, "spec": spec});
+            AnyObject::parse(Kind::XBackend, object).unwrap()
+        };
+        let route = |name: &str, gateway: &str, backend: &str| {
+            let backend = json!({"group": "gateway.networking.x-k8s.io", "kind": "XBackend", "name": backend});
+            let spec = json!({"parentRefs": [{"name": gateway}], "rules": [{"backendRefs": [backend]}]});
+            let object = json!({"metadata": {"namespace": "ns", "name": name}, "spec": spec});
+            AnyObject::parse(Kind::HttpRoute, object).unwrap()
+        };
+        let pods = || json!({"type": "EndpointSelector", "endpointSelector": {"matchLabels": {"app": "shop"}}});
+        let host = json!({"type": "ExternalHostname", "externalHostname": {"hostname": "a.example"}});
+        let mut store = Store::default();
+        let mut after = |upserts: Vec<AnyObject>, removes: Vec<ObjectId>| {
+            let mut changes = store.apply(Batch { upserts, removes });
+            addressing.assign(&store, &controllers, &Budgets::default(), &mut changes);
+            desired.borrow().backends.clone()
+        };
+        let objects = vec![
+            class("portico", OURS),
+            class("foreign", "example.com/other"),
+            gateway("web", "portico", json!({})),
+            gateway("other", "foreign", json!({})),
+            backend("pods", Some("u"), pods()),
+            backend("file", None, pods()),
+            backend("host", Some("v"), host),
+            backend("unused", Some("w"), pods()),
+            backend("foreign", Some("x"), pods()),
+            route("file", "web", "file"),
+            route("host", "web", "host"),
+            route("foreign", "other", "foreign"),
+        ];
+        assert_eq!(after(objects, vec![]), BTreeMap::new());
+        let service = DesiredBackendService {
+            uid: "u".into(),
+            selector: BTreeMap::from([("app".to_owned(), "shop".to_owned())]),
+            port: 8080,
+        };
+        let expected = BTreeMap::from([(ObjectKey::new("ns", "pods"), service)]);
+        assert_eq!(after(vec![route("pods", "web", "pods")], vec![]), expected);
+
+        let with_parents = |fields: Value| {
+            let mut object = json!({"metadata": {"namespace": "ns", "name": "pods"}, "spec": fields});
+            let backend = json!({"group": "gateway.networking.x-k8s.io", "kind": "XBackend", "name": "pods"});
+            object["spec"]["rules"] = json!([{"backendRefs": [backend]}]);
+            AnyObject::parse(Kind::HttpRoute, object).unwrap()
+        };
+        let of_set = with_parents(json!({"parentRefs": [{"kind": "ListenerSet", "name": "set"}]}));
+        assert_eq!(after(vec![of_set], vec![]), BTreeMap::new());
+        let set = |gateway: &str| {
+            let spec = json!({"parentRef": {"name": gateway}, "listeners": []});
+            AnyObject::parse(Kind::ListenerSet, json!({"metadata": {"namespace": "ns", "name": "set"}, "spec": spec}))
+                .unwrap()
+        };
+        assert_eq!(after(vec![set("other")], vec![]), BTreeMap::new());
+        assert_eq!(after(vec![set("web")], vec![]), expected);
+
+        let of_defaults = with_parents(json!({"useDefaultGateways": "All"}));
+        assert_eq!(after(vec![of_defaults], vec![]), BTreeMap::new());
+        assert_eq!(after(vec![gateway("web", "portico", json!({"defaultScope": "All"}))], vec![]), expected);
+        let removed = ObjectId::new(Kind::XBackend, ObjectKey::new("ns", "pods"));
+        assert_eq!(after(vec![], vec![removed]), BTreeMap::new());
     }
 
     #[test]

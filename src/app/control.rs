@@ -257,7 +257,8 @@ impl Control {
     pub(super) fn is_relevant(&self, id: &ObjectId) -> bool {
         let index = self.store.dependency_index();
         let is_route = |id: &ObjectId| {
-            RouteKind::of(id.kind).is_some() || matches!(id.kind, Kind::Ingress | Kind::KongServiceFacade)
+            RouteKind::of(id.kind).is_some()
+                || matches!(id.kind, Kind::Ingress | Kind::KongServiceFacade | Kind::XBackend)
         };
         let is_routed_to = |service: &ObjectId| index.dependents(service).any(is_route);
         match id.kind {
@@ -296,6 +297,11 @@ impl Control {
         // The status of a Gateway without a class says whether the class was deleted or cannot be read.
         if has_changed(Kind::GatewayClass) {
             self.uncompiled.extend(self.store.gateways.keys().map(|key| ObjectId::new(Kind::Gateway, key.clone())));
+        }
+        // A reference to a bundle has another diagnostic while bundles cannot be read.
+        if has_changed(Kind::ClusterTrustBundle) {
+            let bundles = self.store.dependency_index().referenced(Kind::ClusterTrustBundle);
+            self.uncompiled.extend(bundles.cloned());
         }
         let absent: BTreeSet<Kind> = Kind::ALL.iter().copied().filter(|kind| !installed.has(*kind)).collect();
         // A reference to an object of an absent kind has another diagnostic than one to a missing object.
@@ -525,6 +531,49 @@ mod tests {
             control.uncompiled.clear();
             control.set_installed(unreadable(kinds));
             assert_eq!(control.uncompiled.contains(&id), expected, "{kinds:?}");
+        }
+    }
+
+    /// Otherwise, their users would report that the cluster lacks the kind, or that it cannot be read.
+    #[test]
+    fn references_are_compiled_again_when_their_kind_appears() {
+        let gateways = GatewayOptions {
+            controller_names: Vec::new(),
+            addresses: AddressSource::Services(crate::api::core::ServiceType::ClusterIp),
+        };
+        let factory = PluginFactory::offline(crate::plugins::REGISTRY);
+        let mut control = Control::new(
+            gateways,
+            Arc::default(),
+            factory,
+            IngressConfig::default(),
+            Budgets::default(),
+            Arc::default(),
+        );
+        let reference = json!({"group": "certificates.k8s.io", "kind": "ClusterTrustBundle", "name": "roots"});
+        let spec = json!({"targetRefs": [], "validation": {"hostname": "a", "caCertificateRefs": [reference]}});
+        let policy = json!({"metadata": {"namespace": "ns", "name": "p"}, "spec": spec});
+        let policy = AnyObject::parse(Kind::BackendTlsPolicy, policy).unwrap();
+        control.stage(Batch { upserts: vec![policy], removes: vec![] });
+        let id = ObjectId::new(Kind::ClusterTrustBundle, ObjectKey::cluster("roots"));
+        let with_version = || BTreeMap::from([(Kind::ClusterTrustBundle, "v1".to_owned())]);
+        let unlisted = InstalledApis {
+            unreadable: BTreeMap::from([(Kind::ClusterTrustBundle, "403".to_owned())]),
+            unreadable_before_first_list: BTreeSet::from([Kind::ClusterTrustBundle]),
+            ..InstalledApis::default()
+        };
+        for (installed, expected) in [
+            (InstalledApis::default(), true),
+            (InstalledApis::default(), false),
+            (unlisted.clone(), true),
+            (unlisted, false),
+            (InstalledApis { versions: with_version(), ..InstalledApis::default() }, true),
+            (InstalledApis { versions: with_version(), release_settled: true, ..InstalledApis::default() }, false),
+            (InstalledApis::default(), true),
+        ] {
+            control.uncompiled.clear();
+            control.set_installed(Arc::new(installed.clone()));
+            assert_eq!(control.uncompiled.contains(&id), expected, "{installed:?}");
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::plugin_api::factory::{BuiltinPlugin, PluginFactory};
 use crate::plugins::prometheus::{
     self, ConnectionCounts, HealthTarget, KongExpositionFormat, ProcessFacts, TargetState,
 };
-use crate::upstream::{UpstreamKey, UpstreamRegistry};
+use crate::upstream::{UpstreamKey, UpstreamRegistry, UpstreamSource};
 use crate::version;
 
 pub(super) struct KongMetrics {
@@ -93,12 +93,13 @@ fn health_targets(upstreams: &UpstreamRegistry) -> Vec<HealthTarget> {
 }
 
 /// Upstream name as Kong's ingress controller writes it: `SERVICE.NAMESPACE.PORT.svc`, or
-/// `NAMESPACE.FACADE.svc.facade` for a KongServiceFacade.
+/// `NAMESPACE.FACADE.svc.facade` for a KongServiceFacade. Its names end in `.xbackend` for XBackends.
 fn kong_upstream_name(key: &UpstreamKey) -> String {
-    let UpstreamKey { namespace, service, port, facade, .. } = key;
-    match facade {
-        Some(facade) => format!("{namespace}.{facade}.svc.facade"),
-        None => format!("{service}.{namespace}.{port}.svc"),
+    let UpstreamKey { namespace, service, port, facade, source, .. } = key;
+    match (source, facade) {
+        (UpstreamSource::XBackend, _) => format!("{service}.{namespace}.{port}.xbackend"),
+        (UpstreamSource::Service, Some(facade)) => format!("{namespace}.{facade}.svc.facade"),
+        (UpstreamSource::Service, None) => format!("{service}.{namespace}.{port}.svc"),
     }
 }
 

@@ -53,7 +53,7 @@ pub(super) struct ClusterArgs {
     #[arg(long, env = "PORTICO_ALLOW_ADDRESS_ANNOTATION", value_parser = BoolishValueParser::new())]
     allow_address_annotation: bool,
 
-    /// Send no requests to ExternalName Services in a cluster
+    /// Send no requests to ExternalName Services or hosts of XBackends in a cluster
     #[arg(long, env = "PORTICO_DENY_EXTERNAL_NAMES", value_parser = BoolishValueParser::new())]
     deny_external_names: bool,
 

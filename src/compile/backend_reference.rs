@@ -3,11 +3,13 @@
 use std::borrow::Cow;
 
 use super::CompileContext;
+use super::backend::x_backend::{self, SentToXBackend, XBackendError};
 use super::backend::{self, BackendError, BackendSettings, PortReference, StreamBackend, annotated_tls};
+use super::missing_object::missing_object;
 use super::reference_grants::{CrossNamespaceReference, Referrer};
 use super::verdict::Code;
 use crate::api::core::{Service, ServicePort};
-use crate::api::gateway::BackendObjectReference;
+use crate::api::gateway::{BackendObjectReference, XBackend};
 use crate::api::kind::CORE_GROUP;
 use crate::api::kong::annotations::PROTOCOL;
 use crate::api::names::PROXY_PROTOCOL_ANNOTATION;
@@ -18,11 +20,11 @@ use crate::store::Store;
 use crate::transport_protocol::TransportProtocol;
 use crate::upstream::UpstreamKey;
 
-/// The Service and the upstream that a backend reference of a route leads to.
+/// The object and the upstream that a backend reference of a route leads to.
 #[derive(Debug)]
 pub(super) struct ResolvedReference {
-    /// The object that the reference names, whether it exists or not.
-    pub service: ObjectKey,
+    /// The Service that the reference names, whether it exists or not; `None` for an XBackend.
+    pub service: Option<ObjectKey>,
     pub upstream: Result<UpstreamKey, (Code, Diagnostic)>,
     /// A backend that cannot be resolved keeps its share of the requests and fails them, as Gateway API specifies,
     /// instead of moving them to other backends.
@@ -39,8 +41,23 @@ struct FoundPort<'s> {
 /// the rule's other backends.
 pub(super) type SettingsReader = fn(&Object<Service>) -> BackendSettings<'_>;
 
-/// Resolves a backend reference. A diagnostic is about `field`, the path of the reference.
+/// Resolves the backend reference of a rule or mirror. A diagnostic is about `field`, the path of the reference.
 pub(super) fn resolve(
+    cx: CompileContext<'_>,
+    from: Referrer<'_>,
+    reference: &BackendObjectReference,
+    settings: SettingsReader,
+    field: &str,
+) -> ResolvedReference {
+    if is_x_backend(reference) {
+        let sent = if from.kind == Kind::GrpcRoute { SentToXBackend::Calls } else { SentToXBackend::Requests };
+        return resolve_x_backend(cx, from, reference, sent, field);
+    }
+    resolve_service(cx, from, reference, settings, field)
+}
+
+/// Resolves a reference that cannot be to an XBackend.
+pub(super) fn resolve_service(
     cx: CompileContext<'_>,
     from: Referrer<'_>,
     reference: &BackendObjectReference,
@@ -62,6 +79,10 @@ pub(super) fn resolve_stream(
     stream: StreamBackend,
     field: &str,
 ) -> ResolvedReference {
+    if is_x_backend(reference) && stream.transport == TransportProtocol::Tcp {
+        let sent = SentToXBackend::Connections { is_encrypted: stream.is_encrypted };
+        return resolve_x_backend(cx, from, reference, sent, field);
+    }
     let found = find_service_port(cx, from, reference, stream.transport, field);
     let upstream = found.and_then(|FoundPort { service, port }| {
         let settings = settings(service);
@@ -69,6 +90,65 @@ pub(super) fn resolve_stream(
         key.map_err(|error| backend_problem(error, &service.meta.key, &port, &settings, field))
     });
     resolved(cx, from, reference, upstream)
+}
+
+fn is_x_backend(reference: &BackendObjectReference) -> bool {
+    Kind::find(&reference.group, &reference.kind) == Some(Kind::XBackend)
+}
+
+fn resolve_x_backend(
+    cx: CompileContext<'_>,
+    from: Referrer<'_>,
+    reference: &BackendObjectReference,
+    sent: SentToXBackend,
+    field: &str,
+) -> ResolvedReference {
+    let upstream = find_x_backend(cx, from, reference, field).and_then(|backend| {
+        let key = &backend.meta.key;
+        x_backend::upstream_key(cx, backend, sent).map_err(|error| match error {
+            XBackendError::Unusable => {
+                let message = format!("XBackend {key} cannot be used, so nothing is sent to it");
+                let remedy = "correct the XBackend, as its conditions say";
+                (Code::RouteResolvedRefs, Diagnostic::warning(format!("{field}.name"), message, remedy))
+            }
+            XBackendError::Protocol(predicate) => {
+                let message = format!("XBackend {key} {predicate}");
+                let remedy = "remove spec.protocol of the XBackend, or refer to another backend";
+                (Code::RouteUnsupportedProtocol, Diagnostic::error(format!("{field}.name"), message, remedy))
+            }
+        })
+    });
+    ResolvedReference { service: None, ..resolved(cx, from, reference, upstream) }
+}
+
+/// The XBackend that a reference names.
+fn find_x_backend<'s>(
+    cx: CompileContext<'s>,
+    from: Referrer<'_>,
+    reference: &BackendObjectReference,
+    field: &str,
+) -> Result<&'s Object<XBackend>, (Code, Diagnostic)> {
+    let key = service_key(from.namespace, reference);
+    if *key.namespace != *from.namespace {
+        let message = "an XBackend can be used only by routes of its own namespace";
+        let problem = Diagnostic::error(format!("{field}.namespace"), message, "remove the namespace");
+        return Err((Code::RouteRefNotPermitted, problem));
+    }
+    let Some(backend) = cx.store.x_backends.get(&key) else {
+        if cx.inputs.absent_kinds.contains(&Kind::XBackend) {
+            let message = "the cluster does not serve XBackends";
+            let remedy = "install the experimental channel of the Gateway API, or refer to a Service";
+            return Err((Code::RouteInvalidKind, Diagnostic::error(format!("{field}.kind"), message, remedy)));
+        }
+        let problem = missing_object(cx.store, format!("{field}.name"), Kind::XBackend, &key);
+        return Err((Code::RouteBackendNotFound, problem));
+    };
+    if reference.port.is_some() {
+        let message = format!("XBackend {key} contains the port, so the reference must not have one");
+        let problem = Diagnostic::error(format!("{field}.port"), message, "remove the port");
+        return Err((Code::RouteBackendNotFound, problem));
+    }
+    Ok(backend)
 }
 
 fn resolved(
@@ -83,7 +163,7 @@ fn resolved(
         Err((Code::RouteInvalidBackendTls, _)) => BackendTarget::Fail(RouteFailure::NoService),
         Err(_) => BackendTarget::Fail(RouteFailure::InvalidBackend),
     };
-    ResolvedReference { service: service_key(from.namespace, reference), upstream, target }
+    ResolvedReference { service: Some(service_key(from.namespace, reference)), upstream, target }
 }
 
 /// The Service that a reference names, if the route may refer to it.
@@ -99,11 +179,12 @@ pub(super) fn permitted_service<'s>(
         } else {
             ("group", format!("{}/{}", reference.group, reference.kind))
         };
-        let message = format!("backends of kind {kind} are not served");
-        return Err((
-            Code::RouteInvalidKind,
-            Diagnostic::error(format!("{field}.{subfield}"), message, "refer to a Service"),
-        ));
+        let message = match is_x_backend(reference) {
+            true => "an XBackend cannot be used here".to_owned(),
+            false => format!("backends of kind {kind} are not served"),
+        };
+        let problem = Diagnostic::error(format!("{field}.{subfield}"), message, "refer to a Service");
+        return Err((Code::RouteInvalidKind, problem));
     }
     let target = service_key(from.namespace, reference);
     // Permission is checked before existence, so that a route without permission does not reveal whether the Service

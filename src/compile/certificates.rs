@@ -86,6 +86,31 @@ pub(super) fn resolve(
     reference: &SecretObjectReference,
     field: &str,
 ) -> Result<Arc<Certificate>, (Code, Diagnostic)> {
+    let from = Referrer { kind: referrer.kind, namespace: &referrer.key.namespace };
+    let target = permitted_secret(store, from, reference, field)?;
+    from_secret(store, secrets, &target)
+        .map_err(|problem| (Code::ListenerInvalidCertificateRef, problem.at(format!("{field}.name"))))
+}
+
+/// The client certificate for TLS to backends that a reference resolves to.
+pub(super) fn referenced_client_certificate(
+    store: &Store,
+    from: Referrer<'_>,
+    reference: &SecretObjectReference,
+    field: &str,
+) -> Result<Arc<CertifiedKey>, (Code, Diagnostic)> {
+    let target = permitted_secret(store, from, reference, field)?;
+    client_certificate(store, &target)
+        .map_err(|problem| (Code::ListenerInvalidCertificateRef, problem.at(format!("{field}.name"))))
+}
+
+/// The key of the Secret that a reference names, if the referrer may use it.
+fn permitted_secret(
+    store: &Store,
+    from: Referrer<'_>,
+    reference: &SecretObjectReference,
+    field: &str,
+) -> Result<ObjectKey, (Code, Diagnostic)> {
     if reference.group != CORE_GROUP || reference.kind != Kind::Secret.name() {
         let (kind, field) = if reference.group == CORE_GROUP {
             (reference.kind.clone(), format!("{field}.kind"))
@@ -96,20 +121,14 @@ pub(super) fn resolve(
         let problem = Diagnostic::error(field, message, "refer to a Secret of type kubernetes.io/tls");
         return Err((Code::ListenerInvalidCertificateRef, problem));
     }
-    let namespace = reference.namespace.as_deref().unwrap_or(&referrer.key.namespace);
-    let target = ObjectKey::new(namespace, &reference.name);
+    let target = ObjectKey::new(reference.namespace.as_deref().unwrap_or(from.namespace), &reference.name);
     // Permission is checked before existence, so that an object without permission does not reveal whether the Secret
     // exists.
-    let crossing = CrossNamespaceReference {
-        from: Referrer { kind: referrer.kind, namespace: &referrer.key.namespace },
-        to: Kind::Secret,
-        target: &target,
-    };
-    if !crossing.is_allowed(store) {
-        return Err((Code::ListenerRefNotPermitted, crossing.problem(format!("{field}.namespace"))));
+    let crossing = CrossNamespaceReference { from, to: Kind::Secret, target: &target };
+    match crossing.is_allowed(store) {
+        true => Ok(target),
+        false => Err((Code::ListenerRefNotPermitted, crossing.problem(format!("{field}.namespace")))),
     }
-    from_secret(store, secrets, &target)
-        .map_err(|problem| (Code::ListenerInvalidCertificateRef, problem.at(format!("{field}.name"))))
 }
 
 /// The certificate in a Secret. The diagnostic about the Secret has no field.

@@ -44,7 +44,7 @@ pub struct CompileInputs<'a> {
     pub plugin_factory: &'a PluginFactory,
     /// Kinds whose objects cannot be read although some may exist: backends for which such an object could require TLS
     /// get no requests. If BackendTLSPolicies or GatewayClasses were added or removed, the changes to compile contain
-    /// all Services or all Gateways.
+    /// all Services or all Gateways; for ClusterTrustBundles, all of them to which objects refer.
     pub unreadable_kinds: &'a BTreeSet<Kind>,
     /// Kinds that the cluster does not have; manifests may still contain objects of them. If one was added or removed,
     /// the changes to compile contain all objects of the kind that others refer to.

@@ -78,6 +78,7 @@ mod unique_diagnostics;
 mod unserved_objects;
 mod upstream_usage;
 mod verdict_updates;
+mod x_backends;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -86,7 +87,7 @@ use std::sync::Arc;
 use crate::api::{Kind, ObjectId, ObjectKey};
 use crate::snapshot::{BindAddress, Snapshot};
 use crate::store::{Changes, Store};
-use crate::upstream::{EndpointAddress, Endpoints, UpstreamKey};
+use crate::upstream::{BackendTraffic, EndpointAddress, Endpoints, LoadBalancing, UpstreamKey, UpstreamSource};
 use affected::{AffectedObjects, keys_of_kind};
 use budgets::SharedBudgets;
 pub use budgets::{Budgets, OVER_BUDGET};
@@ -109,10 +110,13 @@ use port_owners::PortOwners;
 pub(crate) use route_plan::RouteKind;
 use route_plan::RoutePlan;
 use routers::Routers;
-pub use served_gateways::{ExposedGateway, addressable_gateways, exposed_gateways, foreign_gateways};
+pub use served_gateways::{
+    ExposedGateway, addressable_gateways, exposed_gateways, foreign_gateways, routes_to_gateways,
+};
 use unserved_objects::ServiceUsers;
 use upstream_usage::UpstreamUsage;
 use verdict::{Verdict, Verdicts};
+use x_backends::XBackendUsers;
 
 /// The result of one compilation.
 #[derive(Debug)]
@@ -166,6 +170,7 @@ pub struct Compiler {
     service_users: ServiceUsers,
     tls_policy_users: PolicyUsers,
     traffic_policy_users: PolicyUsers,
+    x_backend_users: XBackendUsers,
     verdicts: Verdicts,
     /// The last verdict, reused because consecutive objects often have equal verdicts.
     last_verdict: Arc<Verdict>,
@@ -246,6 +251,7 @@ impl Compiler {
         self.update_unserved_verdicts(cx, &touched, &replanned, &mut run);
         self.update_tls_policy_verdicts(cx, &touched, &replanned, &mut run);
         self.update_traffic_policy_verdicts(cx, &touched, &replanned, &mut run);
+        self.update_x_backend_verdicts(cx, &touched, &replanned, &mut run);
         self.update_other_verdicts(cx, &touched, &mut run);
         self.update_oversized_verdicts(&touched, &mut run);
         self.compact_verdicts(&run);
@@ -265,7 +271,10 @@ impl Compiler {
     /// Whether the routes and Ingresses that are planned must be recorded, because verdicts on other objects depend on
     /// them.
     fn records_planned(&self, store: &Store) -> bool {
-        self.has_unserved_objects(store) || self.has_tls_policies(store) || self.has_traffic_policies(store)
+        self.has_unserved_objects(store)
+            || self.has_tls_policies(store)
+            || self.has_traffic_policies(store)
+            || self.has_x_backends(store)
     }
 
     /// Updates the forbidden addresses. Touches the Services with an endpoint that may have become forbidden or
@@ -332,13 +341,19 @@ impl Compiler {
         let mut to_build: BTreeSet<&UpstreamKey> =
             upstreams_changed.iter().filter(|key| self.upstream_usage.is_used(key)).collect();
         let facade_services = kong::service_facade::services_of_changed(store, touched);
-        for service in keys_of_kind(touched, Kind::Service).chain(&facade_services) {
-            to_build.extend(self.upstream_usage.of_service(service));
+        let x_backends = x_backends::of_touched(store, touched);
+        for key in keys_of_kind(touched, Kind::Service).chain(&facade_services).chain(&x_backends) {
+            to_build.extend(self.upstream_usage.of_name(key));
         }
-        let build = |key| {
-            let balance = kong::upstream_policy::upstream_balance(store, key, &self.policy_conflicts);
-            let service = ObjectKey { namespace: key.namespace.clone(), name: key.service.clone() };
-            let traffic = traffic_policies::backend_traffic(store, &service);
+        let build = |key: &UpstreamKey| {
+            let (balance, traffic) = match key.source {
+                UpstreamSource::Service => {
+                    let service = ObjectKey { namespace: key.namespace.clone(), name: key.service.clone() };
+                    let balance = kong::upstream_policy::upstream_balance(store, key, &self.policy_conflicts);
+                    (balance, traffic_policies::backend_traffic(store, &service))
+                }
+                UpstreamSource::XBackend => (LoadBalancing::default(), BackendTraffic::default()),
+            };
             backend::endpoints::build(store, key, &self.forbidden, balance, traffic)
         };
         to_build.into_iter().map(|key| (key.clone(), build(key))).collect()
@@ -366,12 +381,16 @@ struct CompileRun {
 }
 
 impl CompileRun {
-    /// Adds the Services and facades whose verdict depends on what routes use.
+    /// Adds the Services, XBackends and facades whose verdict depends on what routes use.
     fn touch_services(&mut self, touched: &mut Changes) {
         for upstream in &self.upstreams_changed {
             let UpstreamKey { namespace, service, .. } = upstream;
-            let service = ObjectKey { namespace: namespace.clone(), name: service.clone() };
-            touched.insert(ObjectId::new(Kind::Service, service));
+            let key = ObjectKey { namespace: namespace.clone(), name: service.clone() };
+            let kind = match upstream.source {
+                UpstreamSource::Service => Kind::Service,
+                UpstreamSource::XBackend => Kind::XBackend,
+            };
+            touched.insert(ObjectId::new(kind, key));
             touched.extend(upstream.facade.iter().map(|facade| kong::service_facade::id(upstream, facade)));
         }
         let services = std::mem::take(&mut self.services_to_update);

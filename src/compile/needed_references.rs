@@ -23,6 +23,10 @@ fn may_use(store: &Store, classes: &Classes, controllers: &[String], referrer: &
         let from = Referrer { kind: referrer.kind, namespace: &referrer.key.namespace };
         return is_served && CrossNamespaceReference { from, to: target.kind, target: &target.key }.is_allowed(store);
     }
+    if referrer.kind == Kind::XBackend && target.kind.namespaced() {
+        let from = Referrer { kind: referrer.kind, namespace: &referrer.key.namespace };
+        return CrossNamespaceReference { from, to: target.kind, target: &target.key }.is_allowed(store);
+    }
     let Some(meta) = store.meta(referrer).filter(|_| store.has_class(referrer)) else { return true };
     let ingress = (referrer.kind == Kind::Ingress).then(|| store.ingresses.get(&referrer.key)).flatten();
     classes.serves_object(store, meta, ingress.and_then(|ingress| ingress.spec.ingress_class_name.as_deref()))
@@ -175,5 +179,25 @@ mod tests {
             let changed = store.take_changed_references();
             assert!(changed.iter().any(|id| &*id.key.name == "of-set"), "{change} changes what is needed");
         }
+    }
+
+    #[test]
+    fn secrets_of_other_namespaces_are_fetched_for_x_backends_with_a_grant() {
+        let backend = |name: &str, secret: serde_json::Value| {
+            let validation = json!({"hostname": "a.example", "wellKnownCACertificates": "System"});
+            let tls = json!({"mode": "ClientAndServer", "validation": validation, "clientCertificateRef": secret});
+            let object = json!({"metadata": {"namespace": "a", "name": name}, "spec": {"type": "ExternalHostname",
+                "externalHostname": {"hostname": "a.example"}, "port": {"number": 443}, "tls": tls}});
+            AnyObject::parse(Kind::XBackend, object).unwrap()
+        };
+        let backends =
+            vec![backend("x", json!({"name": "own"})), backend("y", json!({"name": "shared", "namespace": "b"}))];
+        assert_eq!(fetched(backends.clone()), ["own"]);
+        let grant = json!({"metadata": {"namespace": "b", "name": "any"}, "spec": {
+            "from": [{"group": "gateway.networking.x-k8s.io", "kind": "XBackend", "namespace": "a"}],
+            "to": [{"group": "", "kind": "Secret"}],
+        }});
+        let with_grant = [backends, vec![AnyObject::parse(Kind::ReferenceGrant, grant).unwrap()]].concat();
+        assert_eq!(fetched(with_grant), ["own", "shared"]);
     }
 }

@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::gateway::gateways_by_age;
-use super::{Budgets, allowed_listeners, gateway_parameters};
-use crate::api::gateway::{Gateway, GatewaySpec};
+use super::{Budgets, allowed_listeners, gateway_parameters, listener_set};
+use crate::api::gateway::{ALL_DEFAULT_GATEWAYS, Gateway, GatewaySpec};
 use crate::api::portico::GatewayServiceSettings;
-use crate::api::{Object, ObjectKey};
+use crate::api::{Kind, Object, ObjectId, ObjectKey};
 use crate::store::Store;
 use crate::transport_protocol::TransportPort;
 
@@ -49,6 +49,24 @@ pub fn addressable_gateways<'a>(
     controllers: &'a [String],
 ) -> impl Iterator<Item = (&'a ObjectKey, &'a GatewaySpec)> + Clone {
     gateways_by_age(store, controllers).into_iter().map(|gateway| (&gateway.meta.key, &gateway.spec))
+}
+
+/// A test of routes: whether a route refers to a Gateway of these controllers or to one of its ListenerSets, or is for
+/// default Gateways of these controllers. It may be that nothing allows the route to attach.
+pub fn routes_to_gateways<'a>(store: &'a Store, controllers: &'a [String]) -> impl Fn(&ObjectId) -> bool {
+    let gateways = gateways_by_age(store, controllers);
+    let has_default =
+        gateways.iter().any(|gateway| gateway.spec.default_scope.as_deref() == Some(ALL_DEFAULT_GATEWAYS));
+    let for_defaults = store.dependency_index().users_of_default_gateways().filter(|_| has_default);
+    let for_defaults: BTreeSet<&ObjectId> = for_defaults.collect();
+    let gateways: BTreeSet<&ObjectKey> = gateways.into_iter().map(|gateway| &gateway.meta.key).collect();
+    move |route| {
+        let mut named = store.parents_referenced_by(route).filter_map(|parent| match parent.kind {
+            Kind::ListenerSet => store.listener_sets.get(&parent.key).and_then(|set| listener_set::gateway_key(set)),
+            _ => Some(parent.key),
+        });
+        for_defaults.contains(route) || named.any(|gateway| gateways.contains(&gateway))
+    }
 }
 
 /// What the Service in front of a Gateway depends on. `None` if the class does not exist.

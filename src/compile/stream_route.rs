@@ -222,7 +222,7 @@ impl ResolvedBackends {
         match resolved.upstream {
             Ok(key) => {
                 self.upstreams.insert(key);
-                self.services.insert(resolved.service, field.to_owned());
+                self.services.extend(resolved.service.map(|service| (service, field.to_owned())));
             }
             Err((code, problem)) => self.resolved_refs.add(code, problem),
         }

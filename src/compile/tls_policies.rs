@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::backend::policy_validation::ReadValidation;
+use super::ca_bundle::AuthorityProblem;
 use super::service_policies;
 use super::verdict::{Code, Condition, Verdict};
 use super::{CompileContext, CompileRun, Compiler};
@@ -49,7 +50,7 @@ impl Compiler {
 
 /// Accepted and ResolvedRefs. They are the same for all Gateways.
 fn conditions(cx: CompileContext<'_>, policy: &Object<BackendTlsPolicy>) -> Vec<Condition> {
-    let ReadValidation { trust, invalid, unresolved } = ReadValidation::new(cx, policy);
+    let ReadValidation { trust, invalid, unresolved } = ReadValidation::of_policy(cx, policy);
     let problems = if !invalid.is_empty() {
         Some((Code::ServicePolicyInvalid, invalid))
     } else if trust.is_none() {
@@ -62,8 +63,11 @@ fn conditions(cx: CompileContext<'_>, policy: &Object<BackendTlsPolicy>) -> Vec<
     };
     let accepted = service_policies::accepted(cx.store, policy, problems);
     let mut resolved_refs = Condition::without_diagnostics(Code::TlsPolicyResolvedRefs);
-    for (code, problem) in unresolved {
-        resolved_refs.add(code, problem);
+    for problem in unresolved {
+        match problem {
+            AuthorityProblem::Kind(problem) => resolved_refs.add(Code::TlsPolicyInvalidKind, problem),
+            AuthorityProblem::Object(problem) => resolved_refs.add(Code::TlsPolicyInvalidCaCertificateRef, problem),
+        }
     }
     vec![accepted, resolved_refs]
 }

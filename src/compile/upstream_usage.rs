@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::api::ObjectKey;
-use crate::upstream::UpstreamKey;
+use crate::upstream::{UpstreamKey, UpstreamSource};
 
 /// The used upstreams.
 #[derive(Debug, Default)]
@@ -47,9 +47,14 @@ impl UpstreamUsage {
         self.counts.len()
     }
 
-    /// The used upstreams of a Service.
+    /// The used upstreams of the Service with this key.
     pub(super) fn of_service(&self, service: &ObjectKey) -> impl Iterator<Item = &UpstreamKey> {
-        let ObjectKey { namespace, name } = service.clone();
+        self.of_name(service).filter(|upstream| upstream.source == UpstreamSource::Service)
+    }
+
+    /// The used upstreams of the Service and of the XBackend with this key.
+    pub(super) fn of_name(&self, key: &ObjectKey) -> impl Iterator<Item = &UpstreamKey> {
+        let ObjectKey { namespace, name } = key.clone();
         let first = UpstreamKey { namespace: namespace.clone(), service: name.clone(), ..UpstreamKey::default() };
         let from_first = self.counts.range(first..).map(|(upstream, _)| upstream);
         from_first.take_while(move |upstream| upstream.namespace == namespace && upstream.service == name)

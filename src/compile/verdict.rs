@@ -158,6 +158,8 @@ pub enum ConditionTarget {
     RouteParent,
     /// A Gateway in the status of a BackendTLSPolicy or XBackendTrafficPolicy.
     ServicePolicyAncestor,
+    /// A Gateway in the status of an XBackend.
+    XBackendAncestor,
     /// An object whose API defines no conditions for controllers in general, such as a plugin, consumer or policy.
     Object,
 }
@@ -308,6 +310,22 @@ codes! {
         "A certificate of an authority cannot be used.";
     TlsPolicyInvalidKind = ServicePolicyAncestor "ResolvedRefs" false "InvalidKind"
         "A reference is to a kind that cannot be used.";
+
+    XBackendAccepted = XBackendAncestor "Accepted" true "Accepted" "The backend is valid.";
+    XBackendInvalid = XBackendAncestor "Accepted" false "Invalid" "A field is not valid.";
+    XBackendUnsupportedValue = XBackendAncestor "Accepted" false "UnsupportedValue"
+        "A field has a value that is not supported.";
+    XBackendNoValidCaCertificate = XBackendAncestor "Accepted" false "NoValidCACertificate"
+        "No reference leads to a certificate of an authority.";
+    XBackendResolvedRefs = XBackendAncestor "ResolvedRefs" true "ResolvedRefs" "All references are resolved.";
+    XBackendInvalidCaCertificateRef = XBackendAncestor "ResolvedRefs" false "InvalidCACertificateRef"
+        "A certificate of an authority cannot be used.";
+    XBackendInvalidKind = XBackendAncestor "ResolvedRefs" false "InvalidKind"
+        "A reference is to a kind that cannot be used.";
+    XBackendInvalidClientCertificateRef = XBackendAncestor "ResolvedRefs" false "InvalidClientCertificateRef"
+        "The client certificate cannot be used.";
+    XBackendRefNotPermitted = XBackendAncestor "ResolvedRefs" false "RefNotPermitted"
+        "A certificate in another namespace may not be used.";
 
     PolicyAccepted = Object "Accepted" true "Accepted" "The policy is valid.";
     PolicyConflicted = Object "Accepted" false "Conflicted" "Another Service of the same rule has a different policy.";

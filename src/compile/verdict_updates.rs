@@ -92,7 +92,7 @@ impl Compiler {
             let is_used = self.is_used(cx.store, id);
             let verdict = match id.kind {
                 Kind::Gateway | Kind::ListenerSet | Kind::Ingress => continue,
-                Kind::BackendTlsPolicy | Kind::XBackendTrafficPolicy => continue,
+                Kind::BackendTlsPolicy | Kind::XBackendTrafficPolicy | Kind::XBackend => continue,
                 kind if RouteKind::of(kind).is_some() || !kind.is_served() => continue,
                 Kind::IngressClass => {
                     cx.store.ingress_classes.get(&id.key).map(|class| ingress_class::verdict(cx, class))

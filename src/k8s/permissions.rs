@@ -118,8 +118,8 @@ pub fn watched_namespace_rules() -> Vec<PermissionRule> {
         Kind::Service.group(),
         &[Kind::Service.plural()],
         &["get", "create", "patch", "delete"],
-        "The Service in front of each Gateway, in the Gateway's namespace. `get` detects that another owner has the \
-         name; that Service is left alone.",
+        "The Service in front of each Gateway, in the Gateway's namespace, and the Service of each XBackend that \
+         selects Pods. `get` detects that another owner has the name of a Gateway's Service, which is then left alone.",
     ));
     rules.push(PermissionRule::new(
         Kind::EndpointSlice.group(),

@@ -75,6 +75,7 @@ pub fn merge(kind: Kind, observed: &Value, desired: &Value, controllers: &[Strin
         StatusLayout::Ancestors => {
             let target = match kind {
                 Kind::BackendTlsPolicy | Kind::XBackendTrafficPolicy => ConditionTarget::ServicePolicyAncestor,
+                Kind::XBackend => ConditionTarget::XBackendAncestor,
                 _ => ConditionTarget::Object,
             };
             let merged = merge_ancestors(
@@ -233,14 +234,17 @@ fn merge_ancestors(
     let mut merged: Vec<Value> = observed.iter().filter(|entry| !is_porticos(entry)).cloned().collect();
     let conditions = ConditionList { target, path: "status.ancestors[].conditions", now };
     let (keys, is_about_gateways): (&[&str], _) = match target {
-        ConditionTarget::ServicePolicyAncestor => (&["group", "kind", "namespace", "name"], true),
+        ConditionTarget::ServicePolicyAncestor | ConditionTarget::XBackendAncestor => {
+            (&["group", "kind", "namespace", "name"], true)
+        }
         _ => (&["group", "kind", "name"], false),
     };
-    let room = MAX_ANCESTORS.saturating_sub(merged.len());
+    let max_ancestors = if target == ConditionTarget::XBackendAncestor { MAX_BACKEND_ANCESTORS } else { MAX_ANCESTORS };
+    let room = max_ancestors.saturating_sub(merged.len());
     if let Some(rest) = desired.get(room..).filter(|rest| !rest.is_empty()) {
         let names: Vec<_> = rest.iter().map(|ancestor| text(&ancestor["ancestorRef"], "name")).collect();
         left_out.push(format!(
-            "status.ancestors is full (at most {MAX_ANCESTORS} entries): no room for {}",
+            "status.ancestors is full (at most {max_ancestors} entries): no room for {}",
             names.join(", ")
         ));
     }
@@ -394,6 +398,7 @@ const FOREIGN_MESSAGE_PREFIXES: [&str; 2] =
 /// The limits of the CRDs.
 const MAX_PARENTS: usize = 32;
 const MAX_ANCESTORS: usize = 16;
+const MAX_BACKEND_ANCESTORS: usize = 32;
 const MAX_CONDITIONS: usize = 8;
 const MAX_LISTENERS: usize = 64;
 const MAX_ADDRESSES: usize = 16;

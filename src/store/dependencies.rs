@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{AnyObject, Dependency};
 use crate::api::gateway::{
     ALL_DEFAULT_GATEWAYS, BackendObjectReference, BackendRef, Filter, Gateway, GatewayClass, GatewayFrontendTls,
-    Listener, ParentReference, PolicyTargetReference, SecretObjectReference, StreamRouteRule,
+    Listener, ParentReference, PolicyTargetReference, SecretObjectReference, StreamRouteRule, XBackend,
 };
 use crate::api::kind::{CORE_GROUP, KONG_GROUP, KONG_INCUBATOR_GROUP, PORTICO_GROUP};
 use crate::api::kong::annotations::{
@@ -13,7 +13,7 @@ use crate::api::kong::annotations::{
     UPSTREAM_POLICY, list,
 };
 use crate::api::kong::{KongCustomEntity, PluginSettings};
-use crate::api::names::SERVICE_NAME_LABEL;
+use crate::api::names::{SERVICE_NAME_LABEL, x_backend_service_name};
 use crate::api::networking::{Ingress, IngressBackend, IngressClass};
 use crate::api::{Kind, Meta, Object, ObjectId, ObjectKey};
 
@@ -137,6 +137,7 @@ pub(super) fn dependencies(object: &AnyObject) -> Vec<Dependency> {
                 collector.add_object(Kind::Service, None, &target.name);
             }
         }
+        AnyObject::XBackend(backend) => collector.add_x_backend(backend),
         AnyObject::UnparseablePolicy(policy) => collector.add_targets(policy.targets.as_deref().unwrap_or_default()),
         AnyObject::GatewayParameters(_)
         | AnyObject::ReferenceGrant(_)
@@ -250,7 +251,7 @@ impl DependencyCollector {
                     self.add_backend(&mirror.backend_ref);
                 }
                 if let Some(auth) = &filter.external_auth {
-                    self.add_backend(&auth.backend_ref);
+                    self.add_service_backend(&auth.backend_ref);
                 }
                 if let Some(extension) = &filter.extension_ref
                     && extension.group == KONG_GROUP
@@ -400,10 +401,32 @@ impl DependencyCollector {
     }
 
     fn add_backend(&mut self, backend: &BackendObjectReference) {
+        // An XBackend is in the namespace of the route.
+        if Kind::find(&backend.group, &backend.kind) == Some(Kind::XBackend) {
+            self.add_object(Kind::XBackend, None, &backend.name);
+            return;
+        }
+        self.add_service_backend(backend);
+    }
+
+    /// A reference that cannot be to an XBackend.
+    fn add_service_backend(&mut self, backend: &BackendObjectReference) {
         if is_service(&backend.group, &backend.kind) {
             self.add_object(Kind::Service, backend.namespace.as_deref(), &backend.name);
         }
         self.add_grants(backend.namespace.as_deref());
+    }
+
+    /// The Service with the endpoints, the authorities and the client certificate of an XBackend.
+    fn add_x_backend(&mut self, backend: &Object<XBackend>) {
+        if let Some(uid) = backend.meta.uid.as_deref().filter(|_| backend.spec.endpoint_selector.is_some()) {
+            self.add_object(Kind::Service, None, &x_backend_service_name(uid));
+        }
+        let Some(tls) = &backend.spec.tls else { return };
+        for reference in tls.validation.iter().flat_map(|validation| &validation.ca_certificate_refs) {
+            self.add_authorities(&reference.group, &reference.kind, None, &reference.name);
+        }
+        self.add_certificates(&tls.client_certificate_ref);
     }
 
     /// A reference to another namespace needs a ReferenceGrant there.

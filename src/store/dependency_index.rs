@@ -15,6 +15,7 @@
 //!   IngressClassParameters ◀─ IngressClass ◀─ Ingress, KongConsumer, KongClusterPlugin …
 //!   IngressClass ◀─ KongConsumerGroup ◀─ KongConsumer
 //!   GatewayParameters ◀─ GatewayClass ◀─ Gateway
+//!   Service, Secret, ConfigMap, ClusterTrustBundle ◀─ XBackend ◀─ HTTPRoute, GRPCRoute, TCPRoute …
 //! ```
 //!
 //! Dependents of a Gateway or ListenerSet are added by the compiler, because only it knows whether the change matters
@@ -216,6 +217,7 @@ fn is_intermediate(kind: Kind) -> bool {
             | Kind::KongClusterPlugin
             | Kind::IngressClass
             | Kind::GatewayClass
+            | Kind::XBackend
     )
 }
 

@@ -327,6 +327,16 @@ impl Store {
         self.objects_referenced_by(id).filter(|target| target.kind == Kind::Service).map(|target| target.key)
     }
 
+    /// The Gateways and ListenerSets that this object refers to.
+    pub fn parents_referenced_by(&self, id: &ObjectId) -> impl Iterator<Item = ObjectId> + use<> {
+        self.objects_referenced_by(id).filter(|target| matches!(target.kind, Kind::Gateway | Kind::ListenerSet))
+    }
+
+    /// The XBackends that this object refers to.
+    pub fn x_backends_referenced_by(&self, id: &ObjectId) -> impl Iterator<Item = ObjectKey> + use<> {
+        self.objects_referenced_by(id).filter(|target| target.kind == Kind::XBackend).map(|target| target.key)
+    }
+
     /// The KongPlugins and KongClusterPlugins that this object refers to.
     pub fn plugins_referenced_by(&self, id: &ObjectId) -> impl Iterator<Item = ObjectId> + use<> {
         self.objects_referenced_by(id)

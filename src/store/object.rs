@@ -87,8 +87,8 @@ impl AnyObject {
             // it changes with the status and with unknown fields.
             meta.revision = 0;
         }
-        if kind != Kind::Service {
-            // Only the UID of a Service is used.
+        if !matches!(kind, Kind::Service | Kind::XBackend) {
+            // Only the UIDs of Services and XBackends are used.
             meta.uid = None;
         }
         Ok(meta)

@@ -33,11 +33,20 @@ pub enum UpstreamProtocol {
     Http2,
 }
 
-/// Identity of an upstream: a port of a Service with its protocol. Pools and load-balancing state last as long as the
-/// key is in use.
+/// The kind of object that an upstream is a port of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum UpstreamSource {
+    #[default]
+    Service,
+    XBackend,
+}
+
+/// Identity of an upstream: a port of a Service or XBackend with its protocol. Pools and load-balancing state last as
+/// long as the key is in use.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UpstreamKey {
     pub namespace: Arc<str>,
+    /// The name of the Service or XBackend.
     pub service: Arc<str>,
     pub port: u16,
     /// The protocol of the port.
@@ -52,14 +61,18 @@ pub struct UpstreamKey {
     /// The PROXY header with which forwarded connections begin. Always `None` for requests, since clients share their
     /// connections.
     pub proxy_protocol: Option<ProxyProtocol>,
+    pub source: UpstreamSource,
 }
 
-/// `namespace/service:port`, with `/UDP` for such a port, then ` as FACADE` for a facade, ` via ClusterIP`, and
-/// ` with PROXY VERSION`.
+/// `namespace/service:port`, with `/UDP` for such a port, then ` as XBackend` for an XBackend, ` as FACADE` for a
+/// facade, ` via ClusterIP`, and ` with PROXY VERSION`.
 impl fmt::Display for UpstreamKey {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let port = TransportPort { transport: self.transport, number: self.port };
         write!(formatter, "{}/{}:{port}", self.namespace, self.service)?;
+        if self.source == UpstreamSource::XBackend {
+            formatter.write_str(" as XBackend")?;
+        }
         if let Some(facade) = &self.facade {
             write!(formatter, " as {facade}")?;
         }

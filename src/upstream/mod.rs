@@ -40,7 +40,8 @@ pub use counters::{SingleWriterCounter, UpstreamCounters};
 pub use endpoint_body::{EndpointBody, IncomingBody};
 pub use endpoint_error::{EndpointError, RequestFailure};
 pub use endpoints::{
-    BackendTraffic, EndpointAddress, EndpointCounts, EndpointReport, Endpoints, Upstream, UpstreamKey, UpstreamProtocol,
+    BackendTraffic, EndpointAddress, EndpointCounts, EndpointReport, Endpoints, Upstream, UpstreamKey,
+    UpstreamProtocol, UpstreamSource,
 };
 pub use health::ActiveRequest;
 pub use load_balancing::{LoadBalancing, ResolvedEndpoint};
@@ -51,6 +52,8 @@ pub use registry::UpstreamRegistry;
 pub use retry_budget::{RetryLimits, ServiceRetryBudget};
 pub use session::{EndpointIdentities, RequestSession, SessionCarrier, SessionSettings};
 pub use socket_budget::{SocketBudget, SocketLimit};
-pub use ssrf_guard::{AddressPolicy, AddressSources, BlockedAddress, LoopbackPolicy, TrustModel};
+pub use ssrf_guard::{
+    AddressPolicy, AddressSources, BlockedAddress, LoopbackPolicy, TrustModel, is_cluster_internal_name,
+};
 pub use subset::EndpointSubsetting;
 pub use upgraded::UpgradedConnection;

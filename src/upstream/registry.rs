@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use rustls::sign::CertifiedKey;
 
 use super::tls::{TlsConfigCache, TlsTrust, TrustAnchors, UpstreamTlsSettings};
-use super::{TrustModel, Upstream, UpstreamKey, UpstreamProtocol};
+use super::{TrustModel, Upstream, UpstreamKey, UpstreamProtocol, UpstreamSource};
 use crate::transport_protocol::TransportProtocol;
 
 /// All upstreams by key.
@@ -64,6 +64,7 @@ impl UpstreamRegistry {
             facade: None,
             via_cluster_ip: false,
             proxy_protocol: None,
+            source: UpstreamSource::default(),
             ..key.clone()
         };
         let has_same_endpoints = |other: &UpstreamKey| {

@@ -185,6 +185,12 @@ impl fmt::Display for BlockedAddress {
     }
 }
 
+/// Whether a name is that of a Service or Pod, or in the domain of the cluster.
+pub fn is_cluster_internal_name(host: &str) -> bool {
+    // No namespace has an empty name, so a Service of any namespace is in another one.
+    check_cluster_name("", host).is_some()
+}
+
 /// Why a cluster-internal name is blocked in objects of this namespace. Names of Services end in `NAMESPACE.svc`, those
 /// of Pods in `NAMESPACE.pod`, with or without the cluster domain.
 fn check_cluster_name(namespace: &str, host: &str) -> Option<BlockReason> {

@@ -665,6 +665,7 @@ fn edit(random: &mut fastrand::Rng) -> Batch {
             4 if random.bool() => unserved(random),
             5 if random.bool() => traffic_policy(random),
             4 | 5 => endpoint_slice(random),
+            6 if random.bool() => x_backend(random),
             6 => reference_grant(random),
             7 if random.bool() => backend_tls_policy(random),
             8 if random.bool() => authorities(random),
@@ -839,6 +840,11 @@ fn route(random: &mut fastrand::Rng) -> AnyObject {
                 let other = json!({"name": pick(random, &["s", "t", "u"]), "port": 80});
                 rule["backendRefs"] = json!([backend, other]);
             }
+            if random.u8(..6) == 0 {
+                let name = pick(random, &["s", "x"]);
+                let x_backend = json!({"group": "gateway.networking.x-k8s.io", "kind": "XBackend", "name": name});
+                rule["backendRefs"].as_array_mut().unwrap().push(x_backend);
+            }
             if kind == Kind::HttpRoute && random.u8(..6) == 0 {
                 rule["retry"] = json!({"attempts": 1});
             }
@@ -889,20 +895,23 @@ fn service(random: &mut fastrand::Rng) -> AnyObject {
 fn endpoint_slice(random: &mut fastrand::Rng) -> AnyObject {
     let mut metadata = json!({"namespace": pick(random, NAMESPACES), "name": pick(random, &["e1", "e2"])});
     if random.u8(..6) != 0 {
-        metadata["labels"] = json!({"kubernetes.io/service-name": pick(random, &["s", "t"])});
+        metadata["labels"] = json!({"kubernetes.io/service-name": pick(random, &["s", "t", "xbackend-1"])});
     }
     let endpoints: Vec<_> = (0..random.usize(..3))
         .map(|_| json!({"addresses": [format!("192.0.2.{}", random.u8(1..5))], "conditions": {"ready": random.bool()}}))
         .collect();
-    let ports = json!([{"name": "web", "port": 3000}]);
+    let ports = json!([{"name": pick(random, &["web", "web", ""]), "port": 3000}]);
     let object = json!({"metadata": metadata, "addressType": "IPv4", "endpoints": endpoints, "ports": ports});
     parse(Kind::EndpointSlice, object)
 }
 
 fn reference_grant(random: &mut fastrand::Rng) -> AnyObject {
-    let from =
-        json!({"group": "gateway.networking.k8s.io", "kind": "HTTPRoute", "namespace": pick(random, NAMESPACES)});
-    let spec = json!({"from": [from], "to": [{"group": "", "kind": "Service"}]});
+    let (group, kind) = match random.u8(..3) {
+        0 => ("gateway.networking.x-k8s.io", "XBackend"),
+        _ => ("gateway.networking.k8s.io", "HTTPRoute"),
+    };
+    let from = json!({"group": group, "kind": kind, "namespace": pick(random, NAMESPACES)});
+    let spec = json!({"from": [from], "to": [{"group": "", "kind": "Service"}, {"group": "", "kind": "Secret"}]});
     parse(Kind::ReferenceGrant, json!({"metadata": {"namespace": pick(random, NAMESPACES), "name": "g"}, "spec": spec}))
 }
 
@@ -937,6 +946,33 @@ fn backend_tls_policy(random: &mut fastrand::Rng) -> AnyObject {
         "creationTimestamp": created});
     let spec = json!({"targetRefs": [target], "validation": validation});
     parse(Kind::BackendTlsPolicy, json!({"metadata": metadata, "spec": spec}))
+}
+
+/// An XBackend with the name of a Service, or another one.
+fn x_backend(random: &mut fastrand::Rng) -> AnyObject {
+    let mut spec = json!({"type": "ExternalHostname", "port": {"number": random.i32(80..82)},
+        "externalHostname": {"hostname": pick(random, &["x.example", "y.example", "s.a.svc"])}});
+    if random.bool() {
+        let (group, kind) =
+            if random.bool() { ("", "ConfigMap") } else { ("certificates.k8s.io", "ClusterTrustBundle") };
+        let reference = json!({"group": group, "kind": kind, "name": "authorities"});
+        spec["tls"] = json!({"mode": "ServerOnly",
+            "validation": {"hostname": "x.example", "caCertificateRefs": [reference]}});
+        if random.bool() {
+            spec["tls"]["mode"] = json!("ClientAndServer");
+            let namespace = pick(random, &["a", "b"]);
+            spec["tls"]["clientCertificateRef"] = json!({"name": pick(random, &["k", "l"]), "namespace": namespace});
+        }
+    } else {
+        spec["protocol"] = json!(pick(random, &["HTTP", "H2C", "GRPC", "MCP"]));
+    }
+    let mut metadata = json!({"namespace": pick(random, NAMESPACES), "name": pick(random, &["s", "x"])});
+    if random.u8(..3) == 0 {
+        spec = json!({"type": "EndpointSelector", "endpointSelector": {"matchLabels": {"app": "x"}},
+            "port": {"number": 3000}});
+        metadata["uid"] = json!(pick(random, &["1", "2"]));
+    }
+    parse(Kind::XBackend, json!({"metadata": metadata, "spec": spec}))
 }
 
 /// The authorities that policies trust.

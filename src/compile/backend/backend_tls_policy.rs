@@ -43,7 +43,7 @@ pub(super) fn required_trust<'a>(
         return Err(BackendError::TlsRequired(message, remedy));
     }
     let Some(policy) = applied_policy(cx.store, service, port) else { return Ok(None) };
-    let (trust, policy) = (ReadValidation::new(cx, policy).trust, &policy.meta.key);
+    let (trust, policy) = (ReadValidation::of_policy(cx, policy).trust, &policy.meta.key);
     let required = trust.map(|trust| RequiredTrust { policy, service, trust });
     required.map(Some).ok_or_else(|| BackendError::InvalidPolicy(unusable(policy, service)))
 }

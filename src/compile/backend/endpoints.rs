@@ -6,15 +6,17 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::super::forbidden_addresses::ForbiddenAddresses;
-use super::{has_any_port, numbered_port};
+use super::{has_any_port, numbered_port, unnamed_port};
 use crate::api::core::{Endpoint, EndpointPort, EndpointSlice, IntOrString, Service, ServicePort};
-use crate::api::names::{ADDRESS_ANNOTATION, BALANCE_ANNOTATION};
+use crate::api::gateway::XBackend;
+use crate::api::names::{ADDRESS_ANNOTATION, BALANCE_ANNOTATION, x_backend_service_name};
 use crate::api::{Kind, Meta, Object, ObjectId, ObjectKey};
 use crate::diagnostic::Diagnostic;
 use crate::store::Store;
 use crate::transport_protocol::TransportProtocol;
 use crate::upstream::{
     AddressSources, BackendTraffic, EndpointAddress, EndpointIdentities, Endpoints, LoadBalancing, UpstreamKey,
+    UpstreamSource,
 };
 
 /// The current endpoints of an upstream. Empty for a Service or port that does not exist.
@@ -26,13 +28,16 @@ pub(in crate::compile) fn build(
     traffic: BackendTraffic,
 ) -> Endpoints {
     let endpoints = configured_endpoints(store, key, forbidden).unwrap_or_default();
-    let service = ObjectKey { namespace: key.namespace.clone(), name: key.service.clone() };
+    let object = ObjectKey { namespace: key.namespace.clone(), name: key.service.clone() };
     let pod = |endpoint: &ConfiguredEndpoint| match endpoint.address {
         EndpointAddress::Ip(address) => Some((address, endpoint.pod.clone()?)),
         EndpointAddress::Name { .. } => None,
     };
     let identities = EndpointIdentities {
-        service: store.services.get(&service).and_then(|service| service.meta.uid.clone()),
+        service: match key.source {
+            UpstreamSource::Service => store.services.get(&object).and_then(|service| service.meta.uid.clone()),
+            UpstreamSource::XBackend => store.x_backends.get(&object).and_then(|backend| backend.meta.uid.clone()),
+        },
         pods: endpoints.iter().filter_map(pod).collect(),
     };
     let addresses = endpoints.into_iter().map(|endpoint| endpoint.address).collect();
@@ -70,12 +75,21 @@ fn configured_endpoints(
     key: &UpstreamKey,
     forbidden: &ForbiddenAddresses,
 ) -> Option<Vec<ConfiguredEndpoint>> {
-    let (service, port) = service_port(store, key)?;
     let sources = forbidden.address_sources();
-    let mut endpoints = if key.via_cluster_ip {
-        cluster_ip_address(service, &port, sources).into_iter().map(ConfiguredEndpoint::from).collect()
-    } else {
-        endpoints_of_port(store, service, &port, sources)
+    let from_addresses =
+        |addresses: Vec<EndpointAddress>| addresses.into_iter().map(ConfiguredEndpoint::from).collect();
+    let mut endpoints: Vec<_> = match key.source {
+        UpstreamSource::XBackend => {
+            let backend = ObjectKey { namespace: key.namespace.clone(), name: key.service.clone() };
+            x_backend_endpoints(store, store.x_backends.get(&backend)?, key.port, sources)
+        }
+        UpstreamSource::Service => {
+            let (service, port) = service_port(store, key)?;
+            match key.via_cluster_ip {
+                true => from_addresses(cluster_ip_address(service, &port, sources)),
+                false => endpoints_of_port(store, service, &port, sources),
+            }
+        }
     };
     endpoints.retain(|endpoint| !forbidden.contains(&key.namespace, &endpoint.address));
     endpoints.sort();
@@ -92,12 +106,9 @@ fn service_port<'s>(store: &'s Store, key: &UpstreamKey) -> Option<(&'s Object<S
 /// The endpoints in EndpointSlices that are not ready. They include the terminating ones that are used while no other
 /// is ready.
 fn unready_addresses(store: &Store, key: &UpstreamKey, forbidden: &ForbiddenAddresses) -> Vec<SocketAddr> {
-    let Some((service, port)) = service_port(store, key).filter(|_| !key.via_cluster_ip) else { return Vec::new() };
-    if annotated_hosts(service, forbidden.address_sources()).is_some() || is_external_name(service) {
-        return Vec::new();
-    }
+    let Some((service, port)) = sliced_port(store, key, forbidden.address_sources()) else { return Vec::new() };
     let is_unready = |endpoint: &Endpoint| endpoint.conditions.ready == Some(false);
-    let slices = slices_of(store, &service.meta.key);
+    let slices = slices_of(store, &service);
     let endpoints = slices.into_iter().flat_map(|slice| selected_endpoints(slice, &port, &is_unready));
     let mut unready: Vec<_> = endpoints
         .map(|endpoint| endpoint.address)
@@ -110,6 +121,52 @@ fn unready_addresses(store: &Store, key: &UpstreamKey, forbidden: &ForbiddenAddr
     unready.sort();
     unready.dedup();
     unready
+}
+
+/// The Service whose EndpointSlices contain the endpoints, and their port. `None` if no EndpointSlices do.
+fn sliced_port<'s>(
+    store: &'s Store,
+    key: &UpstreamKey,
+    sources: AddressSources,
+) -> Option<(ObjectKey, Cow<'s, ServicePort>)> {
+    match key.source {
+        UpstreamSource::XBackend => {
+            let backend = ObjectKey { namespace: key.namespace.clone(), name: key.service.clone() };
+            let service = selecting_service(store.x_backends.get(&backend)?)?;
+            Some((service, Cow::Owned(unnamed_port(i32::from(key.port), TransportProtocol::Tcp))))
+        }
+        UpstreamSource::Service => {
+            let (service, port) = service_port(store, key).filter(|_| !key.via_cluster_ip)?;
+            let is_sliced = annotated_hosts(service, sources).is_none() && !is_external_name(service);
+            is_sliced.then(|| (service.meta.key.clone(), port))
+        }
+    }
+}
+
+/// The host outside of the cluster, or the endpoints of the Service that selects the Pods.
+fn x_backend_endpoints(
+    store: &Store,
+    backend: &Object<XBackend>,
+    port: u16,
+    sources: AddressSources,
+) -> Vec<ConfiguredEndpoint> {
+    if let Some(host) = backend.spec.external_hostname.as_ref().filter(|_| sources.external_names) {
+        return external_host(&host.hostname, port).into_iter().map(ConfiguredEndpoint::from).collect();
+    }
+    let Some(service) = selecting_service(backend) else { return Vec::new() };
+    slice_endpoints(store, &service, &unnamed_port(i32::from(port), TransportProtocol::Tcp))
+}
+
+/// The Service that selects the Pods of an XBackend.
+fn selecting_service(backend: &Object<XBackend>) -> Option<ObjectKey> {
+    let selects_pods = backend.spec.endpoint_selector.is_some() && backend.spec.external_hostname.is_none();
+    let uid = backend.meta.uid.as_deref().filter(|_| selects_pods)?;
+    Some(ObjectKey::new(&backend.meta.key.namespace, &x_backend_service_name(uid)))
+}
+
+/// A name that is not an IP address; `None` if it is not valid.
+pub(super) fn external_host(host: &str, port: u16) -> Option<EndpointAddress> {
+    external_address(host, port).filter(|address| matches!(address, EndpointAddress::Name { .. }))
 }
 
 /// The address of the Service itself, behind which the cluster's network balances the load. The address annotation, if

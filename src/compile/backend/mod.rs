@@ -5,6 +5,7 @@
 //!   ../backend_reference.rs   Gateway API ─┐                      │ annotated_tls.rs      ../ca_bundle.rs
 //!                                          ├ BackendSettings ─▶ upstream_key ─▶ UpstreamKey ─▶ endpoints.rs
 //!   ../ingress/kong/backend.rs       Kong ─┘
+//!   ../backend_reference.rs   Gateway API ──▶ x_backend.rs ──────────▶ UpstreamKey
 //! ```
 //!
 //! Gateway API and Kong are two dialects: [`BackendSettings`] has a field for each rule in which they differ. Callers
@@ -15,6 +16,7 @@ pub(super) mod annotated_tls;
 pub(super) mod backend_tls_policy;
 pub(super) mod endpoints;
 pub(super) mod policy_validation;
+pub(super) mod x_backend;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -26,7 +28,7 @@ use crate::api::{Kind, Meta, Object, ObjectKey};
 use crate::diagnostic::Diagnostic;
 use crate::store::Store;
 use crate::transport_protocol::TransportProtocol;
-use crate::upstream::{UpstreamKey, UpstreamProtocol};
+use crate::upstream::{UpstreamKey, UpstreamProtocol, UpstreamSource};
 use annotated_proxy_protocol::annotated_proxy_protocol;
 use annotated_tls::BackendTlsSettings;
 
@@ -183,6 +185,7 @@ pub(super) fn upstream_key(
         facade: (kind != Kind::Service).then(|| meta.key.name.clone()),
         via_cluster_ip: settings.via_cluster_ip && !endpoints::is_headless(service),
         proxy_protocol: None,
+        source: UpstreamSource::Service,
     })
 }
 
@@ -273,17 +276,21 @@ pub(super) fn find_port<'s>(
 /// The port of a Service with this number and transport protocol.
 fn numbered_port(service: &Service, number: i32, transport: TransportProtocol) -> Option<Cow<'_, ServicePort>> {
     if has_any_port(service) {
-        let port = ServicePort {
-            name: String::new(),
-            port: number,
-            target_port: None,
-            protocol: Some(transport.name().to_owned()),
-            app_protocol: None,
-        };
+        let port = unnamed_port(number, transport);
         return u16::try_from(number).is_ok_and(|number| number > 0).then_some(Cow::Owned(port));
     }
     let mut ports = service.spec.ports.iter();
     ports.find(|port| port.port == number && has_transport(port, transport)).map(Cow::Borrowed)
+}
+
+fn unnamed_port(number: i32, transport: TransportProtocol) -> ServicePort {
+    ServicePort {
+        name: String::new(),
+        port: number,
+        target_port: None,
+        protocol: Some(transport.name().to_owned()),
+        app_protocol: None,
+    }
 }
 
 /// Whether each number is a port of the Service. An ExternalName Service is a name outside of the cluster, and does not

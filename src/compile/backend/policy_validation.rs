@@ -1,35 +1,40 @@
-//! Reads the validation of a BackendTLSPolicy: which certificates of endpoints are trusted, and what prevents that.
+//! Reads the validation of a BackendTLSPolicy or XBackend: which certificates of endpoints are trusted, and what
+//! prevents that.
 
 use std::sync::Arc;
 
 use http::HeaderValue;
-use rustls::pki_types::{CertificateDer, DnsName};
+use rustls::pki_types::DnsName;
 
 use super::super::CompileContext;
 use super::super::ca_bundle::{self, AuthorityProblem};
-use super::super::verdict::Code;
 use crate::api::Object;
 use crate::api::gateway::{BackendTlsPolicy, BackendTlsValidation, LocalObjectReference, SubjectAltName};
 use crate::diagnostic::Diagnostic;
 use crate::upstream::tls::{EndpointIdentity, IdentityName, TlsTrust, TrustAnchors};
 
-/// What a policy requires, and diagnostics about its fields.
+/// What a validation requires, and diagnostics about its fields.
 #[derive(Default)]
 pub(in crate::compile) struct ReadValidation {
-    /// `None` if no certificate can be trusted as the policy requires.
+    /// `None` if no certificate can be trusted as it requires.
     pub trust: Option<TlsTrust>,
-    /// Diagnostics because of which the policy is not used.
+    /// Diagnostics because of which it is not used.
     pub invalid: Vec<Diagnostic>,
     /// References to authorities that are not resolved. The other references are used.
-    pub unresolved: Vec<(Code, Diagnostic)>,
+    pub unresolved: Vec<AuthorityProblem>,
 }
 
 impl ReadValidation {
-    pub(in crate::compile) fn new(cx: CompileContext<'_>, policy: &Object<BackendTlsPolicy>) -> Self {
+    /// `namespace`: that of the object with this validation. `field`: its path.
+    pub(in crate::compile) fn new(
+        cx: CompileContext<'_>,
+        namespace: &str,
+        validation: &BackendTlsValidation,
+        field: &str,
+    ) -> Self {
         let mut read = ReadValidation::default();
-        let validation = &policy.spec.validation;
-        let identity = read.identity(validation);
-        let anchors = read.anchors(cx, &policy.meta.key.namespace, validation);
+        let identity = read.identity(validation, field);
+        let anchors = read.anchors(cx, namespace, validation, field);
         if read.invalid.is_empty()
             && let (Some(identity), Some(anchors)) = (identity, anchors)
         {
@@ -38,11 +43,16 @@ impl ReadValidation {
         read
     }
 
+    pub(in crate::compile) fn of_policy(cx: CompileContext<'_>, policy: &Object<BackendTlsPolicy>) -> Self {
+        ReadValidation::new(cx, &policy.meta.key.namespace, &policy.spec.validation, "spec.validation")
+    }
+
     fn anchors(
         &mut self,
         cx: CompileContext<'_>,
         namespace: &str,
         validation: &BackendTlsValidation,
+        field: &str,
     ) -> Option<Arc<TrustAnchors>> {
         if validation.ca_certificate_refs.is_empty() {
             let set = validation.well_known_ca_certificates.as_deref().unwrap_or_default();
@@ -51,13 +61,14 @@ impl ReadValidation {
             }
             let message = format!("{set:?} is not a set of certificates that Portico knows");
             let remedy = "use System, or refer to ConfigMaps or ClusterTrustBundles in caCertificateRefs";
-            self.invalid.push(Diagnostic::error("spec.validation.wellKnownCACertificates", message, remedy));
+            self.invalid.push(Diagnostic::error(format!("{field}.wellKnownCACertificates"), message, remedy));
             return None;
         }
         let mut authorities = Vec::new();
         for (index, reference) in validation.ca_certificate_refs.iter().enumerate() {
-            let field = format!("spec.validation.caCertificateRefs[{index}]");
-            match read_authorities(cx, namespace, reference, &field) {
+            let LocalObjectReference { group, kind, name } = reference;
+            let field = format!("{field}.caCertificateRefs[{index}]");
+            match ca_bundle::read(cx, group, kind, namespace, name, &field) {
                 Ok(certificates) => authorities.extend(certificates),
                 Err(problem) => self.unresolved.push(problem),
             }
@@ -65,20 +76,21 @@ impl ReadValidation {
         (!authorities.is_empty()).then(|| Arc::new(TrustAnchors::new(authorities)))
     }
 
-    fn identity(&mut self, validation: &BackendTlsValidation) -> Option<EndpointIdentity> {
+    fn identity(&mut self, validation: &BackendTlsValidation, field: &str) -> Option<EndpointIdentity> {
         let names = validation.subject_alt_names.iter().enumerate();
-        let alternatives = names.filter_map(|(index, name)| self.alternative(index, name)).collect();
+        let alternatives = names
+            .filter_map(|(index, name)| self.alternative(&format!("{field}.subjectAltNames[{index}]"), name))
+            .collect();
         let hostname = &validation.hostname;
         let server_name = HeaderValue::from_str(hostname).ok().filter(|_| DnsName::try_from(&**hostname).is_ok());
         if server_name.is_none() {
             let message = format!("{hostname:?} is not a DNS name");
-            self.invalid.push(Diagnostic::error("spec.validation.hostname", message, DNS_NAME_REMEDY));
+            self.invalid.push(Diagnostic::error(format!("{field}.hostname"), message, DNS_NAME_REMEDY));
         }
         Some(EndpointIdentity { server_name: server_name?, alternatives })
     }
 
-    fn alternative(&mut self, index: usize, name: &SubjectAltName) -> Option<IdentityName> {
-        let field = format!("spec.validation.subjectAltNames[{index}]");
+    fn alternative(&mut self, field: &str, name: &SubjectAltName) -> Option<IdentityName> {
         let mut invalid = |subfield: &str, message: String, remedy: &str| {
             self.invalid.push(Diagnostic::error(format!("{field}.{subfield}"), message, remedy));
             None
@@ -103,17 +115,3 @@ impl ReadValidation {
 }
 
 const DNS_NAME_REMEDY: &str = "write a name such as shop.example";
-
-/// The certificates in the object to which a reference leads, at least one.
-fn read_authorities(
-    cx: CompileContext<'_>,
-    namespace: &str,
-    reference: &LocalObjectReference,
-    field: &str,
-) -> Result<Vec<CertificateDer<'static>>, (Code, Diagnostic)> {
-    let LocalObjectReference { group, kind, name } = reference;
-    ca_bundle::read(cx, group, kind, namespace, name, field).map_err(|problem| match problem {
-        AuthorityProblem::Kind(problem) => (Code::TlsPolicyInvalidKind, problem),
-        AuthorityProblem::Object(problem) => (Code::TlsPolicyInvalidCaCertificateRef, problem),
-    })
-}

@@ -200,12 +200,12 @@ impl<'a> References<'a> {
         backend: FilterBackend,
         field: &str,
     ) -> Option<Arc<Upstream>> {
-        let settings = match backend {
-            FilterBackend::Mirror => self.settings,
-            FilterBackend::HttpAuthorization => service_annotations::for_gateway_api,
-            FilterBackend::GrpcAuthorization => service_annotations::for_grpc,
+        let service = |settings| backend_reference::resolve_service(self.cx, self.from, target, settings, field);
+        let resolved = match backend {
+            FilterBackend::Mirror => self.resolve(target, field),
+            FilterBackend::HttpAuthorization => service(service_annotations::for_gateway_api),
+            FilterBackend::GrpcAuthorization => service(service_annotations::for_grpc),
         };
-        let resolved = backend_reference::resolve(self.cx, self.from, target, settings, field);
         let upstream = match &resolved.target {
             BackendTarget::Upstream(upstream) => Some(upstream.clone()),
             BackendTarget::Fail(_) => None,
@@ -255,7 +255,7 @@ impl<'a> References<'a> {
             Ok(key) => drop(self.upstreams.insert(key)),
             Err((code, problem)) => {
                 if code == Code::RouteInvalidBackendTls {
-                    self.unreachable_services.insert(resolved.service);
+                    self.unreachable_services.extend(resolved.service);
                 }
                 self.unresolved.push((code, problem));
             }

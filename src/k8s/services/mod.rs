@@ -7,12 +7,15 @@
 //!                               └──▶ GatewayServicesView (ports and addresses in the Services) ─▶ compile
 //! ```
 //!
+//! The leader also writes the [Services of XBackends](backend_service) that select Pods.
+//!
 //! With an address pool, a Gateway's Service is headless and only carries the labels and annotations that the Gateway
 //! requests. Otherwise clients connect through the Service. It has no selector: all Gateways share the same Pods, and
 //! each Gateway needs its own ports there. These ports are recorded only in the Service itself, so a restart or a new
 //! leader changes nothing.
 
 mod applied;
+mod backend_service;
 mod balancer_class;
 mod names;
 mod observed_state;
@@ -31,6 +34,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+pub use backend_service::DesiredBackendService;
 pub use reconciler::{ReconcilerInputs, ReconcilerSettings, reconcile};
 pub use selection::ListeningPorts;
 pub use slices::ReplicaLifecycle;
@@ -81,12 +85,14 @@ impl DesiredService {
     }
 }
 
-/// The Services that all Gateways need.
+/// The Services that all Gateways and XBackends need.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DesiredServices {
     pub gateways: BTreeMap<ObjectKey, DesiredService>,
     /// The uids of Gateways that belong to another controller. Services made for them earlier are deleted.
     pub foreign: BTreeMap<ObjectKey, Arc<str>>,
+    /// The Services of XBackends that select Pods.
+    pub backends: BTreeMap<ObjectKey, DesiredBackendService>,
 }
 
 /// The state of the existing Services of Gateways.

@@ -12,6 +12,7 @@ use kube::runtime::watcher::Event;
 use tokio::time::Instant;
 use tracing::warn;
 
+use super::backend_service::{self, KnownBackendService};
 use super::plan::{self, PlanStep, StepTarget};
 use super::pod::ReplicaPod;
 use super::selection::{self, ListeningPorts, SelectedService};
@@ -30,6 +31,7 @@ use crate::diagnostic::Diagnostic;
 #[derive(Debug)]
 pub(super) struct ObservedState {
     services: ObservedObjects<KnownService>,
+    backend_services: ObservedObjects<KnownBackendService>,
     slices: ObservedObjects<KnownSlice>,
     pods: ObservedObjects<ReplicaPod>,
     attempts: BTreeMap<(StepTarget, ObjectKey), LastAttempt>,
@@ -72,6 +74,7 @@ impl ObservedState {
         let exposed = settings.is_exposed();
         ObservedState {
             services: ObservedObjects::new(watches),
+            backend_services: ObservedObjects::new(watches),
             slices: ObservedObjects::new(if exposed { watches } else { 0 }),
             pods: ObservedObjects::new(usize::from(settings.needs_pods())),
             attempts: BTreeMap::new(),
@@ -81,7 +84,8 @@ impl ObservedState {
     /// Applies an event, and returns whether anything changed. `watch` is the number of the watch, one for each
     /// namespace in the settings.
     pub(super) fn apply_service_event(&mut self, watch: usize, update: WatchUpdate<Service>) -> bool {
-        apply_event(&mut self.services, watch, update, KnownService::read)
+        let backend_changed = apply_event(&mut self.backend_services, watch, update.clone(), KnownBackendService::read);
+        apply_event(&mut self.services, watch, update, KnownService::read) || backend_changed
     }
 
     pub(super) fn apply_slice_event(&mut self, watch: usize, update: WatchUpdate<EndpointSlice>) -> bool {
@@ -196,6 +200,10 @@ impl ObservedState {
                 self.services.items(),
                 listening_ports,
             );
+            steps.extend(backend_service::plan_backend_services(
+                &desired_services.backends,
+                self.backend_services.items(),
+            ));
         }
         if self.slices.is_complete() && self.pods.is_complete() && settings.is_exposed() {
             steps.extend(self.slice_steps(settings, desired_services, replica));
@@ -260,6 +268,8 @@ impl ObservedState {
         let watch = settings.namespaces.iter().position(|known| **known == *step.key.namespace).unwrap_or_default();
         let service_error = match outcome {
             Ok(StepResult::Service(service)) => {
+                let copy = Service::clone(&service);
+                store_response(&mut self.backend_services, watch, copy, KnownBackendService::read);
                 store_response(&mut self.services, watch, *service, KnownService::read);
                 None
             }
@@ -382,7 +392,7 @@ mod tests {
         let desired =
             DesiredService { uid: "g".into(), ports: [TransportPort::tcp(80)].into(), ..DesiredService::default() };
         let desired_services =
-            DesiredServices { gateways: BTreeMap::from([(gateway.clone(), desired)]), foreign: BTreeMap::new() };
+            DesiredServices { gateways: BTreeMap::from([(gateway.clone(), desired)]), ..DesiredServices::default() };
         let desired_services = Arc::new(desired_services);
         let step = || PlanStep {
             target: StepTarget::Service,

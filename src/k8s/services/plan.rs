@@ -216,7 +216,7 @@ mod tests {
 
     fn desired_services(gateways: &[(&str, DesiredService)]) -> DesiredServices {
         let gateways = gateways.iter().map(|(name, desired)| (ObjectKey::new("ns", name), desired.clone()));
-        DesiredServices { gateways: gateways.collect(), foreign: BTreeMap::new() }
+        DesiredServices { gateways: gateways.collect(), ..DesiredServices::default() }
     }
 
     /// A minimal API server: carries out the calls of steps.

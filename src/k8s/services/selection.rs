@@ -105,7 +105,7 @@ mod tests {
             let ports = ports.iter().copied().map(TransportPort::tcp).collect();
             (key, DesiredService { uid, ports, ..DesiredService::default() })
         };
-        DesiredServices { gateways: gateways.iter().map(desired).collect(), foreign: BTreeMap::new() }
+        DesiredServices { gateways: gateways.iter().map(desired).collect(), ..DesiredServices::default() }
     }
 
     /// The selected Services and ports, as `NAMESPACE SERVICE PORT>TARGET`.

@@ -67,7 +67,7 @@ impl KnownService {
             key: ObjectKey::new(meta.namespace.as_deref()?, meta.name.as_deref()?),
             uid: meta.uid.clone()?,
             created: meta.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second()),
-            owner: owner(meta)?,
+            owner: owner(meta, Kind::Gateway).map(|(gateway, uid)| OwnerGateway { gateway, uid })?,
             controller: meta
                 .annotations
                 .as_ref()
@@ -83,18 +83,17 @@ impl KnownService {
     }
 }
 
-/// The Gateway that owns an object; None if Portico did not make the object, or made it for something else.
-fn owner(meta: &ObjectMeta) -> Option<OwnerGateway> {
+/// The key and uid of the object of this kind for which Portico made an object; None if it did not.
+pub(super) fn owner(meta: &ObjectMeta, kind: Kind) -> Option<(ObjectKey, Arc<str>)> {
     if meta.labels.as_ref()?.get(MANAGED_BY_LABEL).map(String::as_str) != Some(MANAGED_BY) {
         return None;
     }
     let owners = meta.owner_references.as_deref().unwrap_or_default();
     let owner = owners.iter().find(|owner| {
         let group = owner.api_version.split_once('/').map(|(group, _)| group);
-        owner.controller == Some(true) && owner.kind == Kind::Gateway.name() && group == Some(Kind::Gateway.group())
+        owner.controller == Some(true) && owner.kind == kind.name() && group == Some(kind.group())
     })?;
-    let gateway = ObjectKey::new(meta.namespace.as_deref()?, &owner.name);
-    Some(OwnerGateway { gateway, uid: Arc::from(&*owner.uid) })
+    Some((ObjectKey::new(meta.namespace.as_deref()?, &owner.name), Arc::from(&*owner.uid)))
 }
 
 /// The Service that a Gateway needs. `ports` holds the target of each port.

@@ -268,7 +268,7 @@ mod tests {
         object["metadata"]["resourceVersion"] = json!("1");
         let known = KnownService::read(&serde_json::from_value(object).unwrap()).unwrap();
         let desired_services =
-            DesiredServices { gateways: BTreeMap::from([(gateway, desired)]), foreign: BTreeMap::new() };
+            DesiredServices { gateways: BTreeMap::from([(gateway, desired)]), ..DesiredServices::default() };
         (desired_services, BTreeMap::from([(known.key.clone(), Arc::new(known))]))
     }
 

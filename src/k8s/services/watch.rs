@@ -13,6 +13,7 @@ use tracing::{info, warn};
 use crate::k8s::watch_health::WatchError;
 
 /// What a watch reports.
+#[derive(Clone)]
 pub(super) enum WatchUpdate<K> {
     Event(Event<K>),
     /// The permission to list or watch these objects is missing.

@@ -158,6 +158,12 @@ fn call_error(step: &PlanStep, error: &Error) -> Diagnostic {
         Error::Api(status) if status.code == 403 => {
             "grant the ServiceAccount the permissions listed in manifests/, or check which admission policy rejects it"
         }
+        // Only the Services of XBackends belong to no Gateway.
+        Error::Api(status)
+            if matches!(status.code, 400 | 422) && step.gateway.is_none() && step.target == StepTarget::Service =>
+        {
+            "correct spec.endpointSelector or spec.port of the XBackend"
+        }
         Error::Api(status) if matches!(status.code, 400 | 422) => {
             "correct spec.infrastructure or spec.addresses of the Gateway, or its GatewayParameters"
         }

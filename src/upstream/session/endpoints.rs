@@ -11,13 +11,13 @@ use aws_lc_rs::hmac;
 use super::SessionSettings;
 use super::token::{Pin, SessionToken, TAG_SIZE};
 use crate::upstream::health::EndpointHealth;
-use crate::upstream::{ResolvedEndpoint, UpstreamKey};
+use crate::upstream::{ResolvedEndpoint, UpstreamKey, UpstreamSource};
 
 /// What distinguishes endpoints in addition to their addresses. A Pod has its UID as long as it exists, and another
 /// Pod that gets its address has another one.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct EndpointIdentities {
-    /// The UID of the Service, the identity of endpoints that are not Pods together with their address.
+    /// The UID of the Service or XBackend, the identity of endpoints that are not Pods together with their address.
     pub service: Option<Arc<str>>,
     /// The UIDs of Pods by address, sorted.
     pub pods: Box<[(SocketAddr, Arc<str>)]>,
@@ -53,7 +53,11 @@ impl SessionEndpoints {
         endpoints: &[ResolvedEndpoint],
         identities: &EndpointIdentities,
     ) -> Self {
-        let upstream = digest(["upstream", &key.namespace, &key.service, &key.port.to_string()]);
+        let kind = match key.source {
+            UpstreamSource::Service => "upstream",
+            UpstreamSource::XBackend => "XBackend",
+        };
+        let upstream = digest([kind, &key.namespace, &key.service, &key.port.to_string()]);
         let pinnable = |endpoint: &ResolvedEndpoint| {
             let ResolvedEndpoint { address, health } = endpoint;
             let pod = identities.pods.binary_search_by_key(address, |(address, _)| *address).ok();

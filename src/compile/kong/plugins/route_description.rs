@@ -11,7 +11,7 @@ use crate::plugin_api::RouteNames;
 use crate::plugin_api::route_description::RouteDescription;
 use crate::snapshot::rule::{Action, Backend, BackendTarget, Split};
 use crate::snapshot::rule_options::{RuleOptions, UpstreamHost};
-use crate::upstream::{Upstream, UpstreamProtocol};
+use crate::upstream::{Upstream, UpstreamProtocol, UpstreamSource};
 
 /// What is known about a rule. Collected only if a log plugin may need it.
 pub(in crate::compile) struct RouteFacts<'a> {
@@ -86,7 +86,12 @@ fn describe_upstream(service: &mut Value, split: &Split) {
             (UpstreamProtocol::Http2, false) => "grpc",
             (UpstreamProtocol::Http2, true) => "grpcs",
         };
-        fields.insert("host".to_owned(), json!(format!("{}.{}.{}.svc", key.service, key.namespace, key.port)));
+        let suffix = match key.source {
+            UpstreamSource::Service => "svc",
+            UpstreamSource::XBackend => "xbackend",
+        };
+        let host = format!("{}.{}.{}.{suffix}", key.service, key.namespace, key.port);
+        fields.insert("host".to_owned(), json!(host));
         fields.insert("port".to_owned(), json!(key.port));
         fields.insert("protocol".to_owned(), json!(protocol));
     }
@@ -139,13 +144,9 @@ mod tests {
 
     fn meta(name: &str, tags: &str) -> Meta {
         Meta {
-            key: ObjectKey::new("shop", name),
-            generation: 0,
-            revision: 0,
-            uid: None,
             created: Some(1_700_000_000),
-            labels: Default::default(),
             annotations: [(TAGS.into(), tags.into())].into(),
+            ..Meta::new(ObjectKey::new("shop", name))
         }
     }
 
