@@ -20,7 +20,7 @@ pub(super) struct BudgetArgs {
     namespace_budget: MemorySize,
 
     /// Number of ports of a Gateway together with its ListenerSets; further ports of ListenerSets are refused
-    #[arg(long, value_name = "COUNT", env = "PORTICO_MAX_GATEWAY_PORTS", default_value_t = 256)]
+    #[arg(long, value_name = "NUMBER", env = "PORTICO_MAX_GATEWAY_PORTS", default_value_t = 256)]
     max_gateway_ports: u16,
 }
 

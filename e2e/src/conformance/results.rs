@@ -61,8 +61,11 @@ impl ChannelResults {
             core: profile.core.statistics.into(),
             extended: profile.extended.as_ref().map(|tests| tests.statistics.into()).unwrap_or_default(),
         };
+        // The suite writes the profiles in another order in each run.
+        let mut profiles: Vec<_> = report.profiles.iter().map(profile).collect();
+        profiles.sort_by(|one, other| one.name.cmp(&other.name));
         ChannelResults {
-            profiles: report.profiles.iter().map(profile).collect(),
+            profiles,
             features: features.filter(|feature| !core.contains(&&***feature)).cloned().collect(),
         }
     }

@@ -191,6 +191,7 @@ fn sample(flag: &str) -> Option<(Value, &'static [&'static str])> {
         "response-idle-timeout" => (json!("10m"), &["--response-idle-timeout=10m"]),
         "upstream-idle-timeout" => (json!("5s"), &["--upstream-idle-timeout=5s"]),
         "limits-warn-only" => (json!(true), &["--limits-warn-only"]),
+        "max-gateway-ports" => (json!(64), &["--max-gateway-ports=64"]),
         "namespace-budget" => (json!("128MiB"), &["--namespace-budget=128MiB"]),
         "kong-headers" => (json!(true), &["--kong-headers=on"]),
         "kong-metrics" => (json!(true), &["--kong-metrics"]),

@@ -7,7 +7,7 @@
 //!                               └──▶ GatewayServicesView (ports and addresses in the Services) ─▶ compile
 //! ```
 //!
-//! The leader also writes the [Services of XBackends](backend_service) that select Pods.
+//! The leader also writes the Services of XBackends that select Pods.
 //!
 //! With an address pool, a Gateway's Service is headless and only carries the labels and annotations that the Gateway
 //! requests. Otherwise clients connect through the Service. It has no selector: all Gateways share the same Pods, and

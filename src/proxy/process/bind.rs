@@ -145,7 +145,8 @@ mod tests {
 
     #[test]
     fn occupied_udp_port_is_detected() {
-        let other = UdpSocket::bind("127.0.0.1:0").unwrap();
+        // At an address of its own, where no test that runs at the same time has the port.
+        let other = UdpSocket::bind("127.71.0.1:0").unwrap();
         let taken = other.local_addr().unwrap();
         assert_eq!(receive_datagrams(taken, 2, EXCLUSIVE).unwrap_err(), BindState::InUse);
         // A TCP port of the same number is another one.
