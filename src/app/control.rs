@@ -402,8 +402,16 @@ mod tests {
 
     use super::*;
     use crate::api::ObjectKey;
+    use crate::api::core::ServiceType;
     use crate::args::AddressSource;
     use crate::store::{AnyObject, VISITED_DEPENDENTS};
+
+    fn control(ingresses: IngressConfig) -> Control {
+        let gateways =
+            GatewayOptions { controller_names: Vec::new(), addresses: AddressSource::Services(ServiceType::ClusterIp) };
+        let factory = PluginFactory::offline(crate::plugins::REGISTRY);
+        Control::new(gateways, Arc::default(), factory, ingresses, Budgets::default(), Arc::default())
+    }
 
     #[test]
     fn plugins_are_found_by_their_names() {
@@ -419,20 +427,14 @@ mod tests {
     /// Most events of a cluster are about objects that refer to nothing that is fetched.
     #[test]
     fn needed_references_follow_changes_only() {
-        let gateways = GatewayOptions {
-            controller_names: Vec::new(),
-            addresses: AddressSource::Services(crate::api::core::ServiceType::ClusterIp),
-        };
         let ingress = |index: usize, secret: &str| {
             let spec = json!({"ingressClassName": "portico", "tls": [{"secretName": secret}]});
             let metadata = json!({"namespace": "ns", "name": format!("i{index}")});
             AnyObject::parse(Kind::Ingress, json!({"metadata": metadata, "spec": spec})).unwrap()
         };
-        let factory = PluginFactory::offline(crate::plugins::REGISTRY);
         let mut ingresses = IngressConfig::default();
         ingresses.settings.default_secret = Some(ObjectKey::new("ns", "default"));
-        let mut control =
-            Control::new(gateways, Arc::default(), factory, ingresses, Budgets::default(), Arc::default());
+        let mut control = control(ingresses);
         let upserts = (0..100).map(|index| ingress(index, &format!("s{index}"))).collect();
         control.stage(Batch { upserts, removes: vec![] });
         assert_eq!(control.take_reference_changes().added.len(), 101, "one for each Ingress, and the default one");
@@ -455,19 +457,7 @@ mod tests {
 
     #[test]
     fn only_routed_services_are_relevant() {
-        let gateways = GatewayOptions {
-            controller_names: Vec::new(),
-            addresses: AddressSource::Services(crate::api::core::ServiceType::ClusterIp),
-        };
-        let factory = PluginFactory::offline(crate::plugins::REGISTRY);
-        let mut control = Control::new(
-            gateways,
-            Arc::default(),
-            factory,
-            IngressConfig::default(),
-            Budgets::default(),
-            Arc::default(),
-        );
+        let mut control = control(IngressConfig::default());
         let object = |kind, name: &str, spec| {
             let metadata = json!({"namespace": "ns", "name": name, "labels": {"kubernetes.io/service-name": name}});
             AnyObject::parse(kind, json!({"metadata": metadata, "spec": spec, "addressType": "IPv4", "endpoints": []}))
@@ -500,19 +490,7 @@ mod tests {
     /// Otherwise, their status would still say that the class cannot be read.
     #[test]
     fn gateways_are_compiled_again_when_classes_become_readable() {
-        let gateways = GatewayOptions {
-            controller_names: Vec::new(),
-            addresses: AddressSource::Services(crate::api::core::ServiceType::ClusterIp),
-        };
-        let factory = PluginFactory::offline(crate::plugins::REGISTRY);
-        let mut control = Control::new(
-            gateways,
-            Arc::default(),
-            factory,
-            IngressConfig::default(),
-            Budgets::default(),
-            Arc::default(),
-        );
+        let mut control = control(IngressConfig::default());
         let metadata = json!({"namespace": "ns", "name": "web"});
         let object = json!({"metadata": metadata, "spec": {"gatewayClassName": "c", "listeners": []}});
         let gateway = AnyObject::parse(Kind::Gateway, object).unwrap();
@@ -537,19 +515,7 @@ mod tests {
     /// Otherwise, their users would report that the cluster lacks the kind, or that it cannot be read.
     #[test]
     fn references_are_compiled_again_when_their_kind_appears() {
-        let gateways = GatewayOptions {
-            controller_names: Vec::new(),
-            addresses: AddressSource::Services(crate::api::core::ServiceType::ClusterIp),
-        };
-        let factory = PluginFactory::offline(crate::plugins::REGISTRY);
-        let mut control = Control::new(
-            gateways,
-            Arc::default(),
-            factory,
-            IngressConfig::default(),
-            Budgets::default(),
-            Arc::default(),
-        );
+        let mut control = control(IngressConfig::default());
         let reference = json!({"group": "certificates.k8s.io", "kind": "ClusterTrustBundle", "name": "roots"});
         let spec = json!({"targetRefs": [], "validation": {"hostname": "a", "caCertificateRefs": [reference]}});
         let policy = json!({"metadata": {"namespace": "ns", "name": "p"}, "spec": spec});

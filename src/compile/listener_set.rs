@@ -144,10 +144,12 @@ fn programmed_condition(plan: &GatewayPlan, ports: GatewayPorts<'_>, listeners: 
     let problems = listeners.iter().map(|listener| listener.summary("served")).collect();
     let lacks_port = |listener: &ListenerPlan| listener.accepted_code() == Some(Code::ListenerPortUnavailable);
     let is_pending = |listener: &ListenerPlan| listener.has(Code::ListenerPending);
-    let code = match () {
-        () if listeners.iter().all(lacks_port) => Code::ListenerSetPortUnavailable,
-        () if listeners.iter().any(is_pending) => Code::ListenerSetPending,
-        () => Code::ListenerSetListenersUnserved,
+    let code = if listeners.iter().all(lacks_port) {
+        Code::ListenerSetPortUnavailable
+    } else if listeners.iter().any(is_pending) {
+        Code::ListenerSetPending
+    } else {
+        Code::ListenerSetListenersUnserved
     };
     Condition::new(code, problems)
 }

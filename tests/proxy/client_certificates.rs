@@ -14,8 +14,8 @@ use rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use rustls::pki_types::PrivateKeyDer;
 use rustls::sign::CertifiedKey;
 
-use crate::accounting::scrape;
-use crate::harness::{Endpoint, Options, TestServer, listener, reserve_address, routes_to, with_timeout};
+use crate::accounting::{scrape, wait_for_metrics};
+use crate::harness::{Endpoint, Options, TestServer, listener, reserve_address, routes_to};
 use crate::tls_harness::{TestTlsConnector, TlsClient, certificate};
 
 /// An authority for certificates of clients.
@@ -91,12 +91,7 @@ async fn clients_need_a_certificate_of_a_trusted_authority() {
             assert_eq!(status(connector.connect(&fallback, "a.example").await).await, Some(200), "{what}, {version:?}");
         }
         let refused = "portico_tls_handshakes_total{outcome=\"client_certificate\"}";
-        with_timeout("refused handshakes", async {
-            while scrape(&strict).get(refused) != Some(&2.0) {
-                tokio::task::yield_now().await;
-            }
-        })
-        .await;
+        wait_for_metrics(&strict, "refused handshakes", |metrics| metrics.get(refused) == Some(&2.0)).await;
     }
 }
 

@@ -22,7 +22,7 @@ impl Postgres {
         let folder = tempfile::tempdir().unwrap();
         let data = folder.path().join("data");
         if is_root() {
-            std::os::unix::fs::chown(folder.path(), Some(NOBODY), None).unwrap();
+            std::os::unix::fs::chown(folder.path(), Some(UNPRIVILEGED_USER), None).unwrap();
         }
         let mut initdb = server_program("initdb");
         initdb.args(["--username=postgres", "--auth=trust", "--no-sync", "--no-instructions", "--pgdata"]).arg(&data);
@@ -75,7 +75,7 @@ fn server_program(name: &str) -> Command {
     let newest = versions.map(|entry| entry.path().join("bin").join(name)).filter(|path| path.exists()).max();
     let mut command = Command::new(newest.unwrap_or_else(|| PathBuf::from(name)));
     if is_root() {
-        command.uid(NOBODY);
+        command.uid(UNPRIVILEGED_USER);
     }
     command.env("LC_ALL", "C");
     command
@@ -85,5 +85,5 @@ fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-/// The user `nobody` of Debian.
-const NOBODY: u32 = 65_534;
+/// The user ID that Debian reserves for processes without permissions.
+const UNPRIVILEGED_USER: u32 = 65_534;

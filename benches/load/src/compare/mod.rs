@@ -18,7 +18,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use tokio::time::{Instant, sleep};
 
 use self::cases::{Case, Reference, Servers, by_servers, selected};
 use self::idle::measure_idle;
@@ -185,19 +184,14 @@ async fn start_all(options: &Options, folder: &Path, backend: SocketAddr, which:
 
 /// Waits for the first response. Returns the number of requests, which is one.
 pub(crate) async fn wait_for(server: &Server) -> Result<u64> {
-    let begin = Instant::now();
-    loop {
-        let shapes = vec![RequestShape::get(HOST, "/")];
-        let report = run(sequential_plan(1, server.address, shapes)).await;
-        if report.is_clean() {
-            return Ok(report.good);
-        }
-        ensure!(begin.elapsed() < START_TIMEOUT, "{} does not respond; {}", server.name, server.output());
-        sleep(Duration::from_millis(50)).await;
-    }
+    let responds = async || {
+        let report = run(sequential_plan(1, server.address, vec![RequestShape::get(HOST, "/")])).await;
+        ensure!(report.is_clean(), "{report:?}");
+        Ok(report.good)
+    };
+    server.until_ready(responds).await
 }
 
 /// Defaults of the options, with which `make bench` takes about 45 minutes.
 const ROUNDS: usize = 7;
 const SECONDS: f64 = 1.5;
-const START_TIMEOUT: Duration = Duration::from_secs(60);

@@ -14,8 +14,10 @@ use std::fs::{self, File};
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
+use tokio::time::{Instant, sleep};
 
 use self::variant::ServerVariant;
 use crate::process::Process;
@@ -46,6 +48,21 @@ impl Server {
     /// Output of the server, for error messages.
     pub(crate) fn output(&self) -> String {
         fs::read_to_string(&self.output).unwrap_or_default()
+    }
+
+    /// Repeats the probe until it succeeds, at most for a minute: the proxies have no readiness signal in common that
+    /// would replace polling.
+    pub(crate) async fn until_ready<T>(&self, probe: impl AsyncFn() -> Result<T>) -> Result<T> {
+        let deadline = Instant::now() + START_TIMEOUT;
+        loop {
+            match probe().await {
+                Ok(result) => return Ok(result),
+                Err(error) if Instant::now() > deadline => {
+                    return Err(error.context(format!("{} does not respond; {}", self.name, self.output())));
+                }
+                Err(_) => sleep(PROBE_INTERVAL).await,
+            }
+        }
     }
 }
 
@@ -150,3 +167,6 @@ pub(crate) fn write_certificate(folder: &Path) -> Result<KeyPair> {
     fs::write(&both, certificate_pem + &key_pem)?;
     Ok(KeyPair { certificate, key, both })
 }
+
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+const PROBE_INTERVAL: Duration = Duration::from_millis(50);

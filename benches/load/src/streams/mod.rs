@@ -127,20 +127,15 @@ pub async fn streams(options: &Options) -> Result<bool> {
 /// Waits until the server forwards.
 async fn wait_for(server: &Server, case: Case) -> Result<()> {
     let hello = Beginning::client_hello()?;
-    let deadline = Instant::now() + START_TIMEOUT;
-    loop {
-        let opened = async {
-            open(server.address, &Beginning::plain()).await?;
-            open(server.tls_address, &hello).await?;
-            anyhow::Ok(())
-        };
-        match opened.await {
-            Ok(()) if case.is_udp() => return open_session(server.address).await.map(drop),
-            Ok(()) => return Ok(()),
-            Err(error) if Instant::now() > deadline => return Err(error),
-            Err(_) => sleep(Duration::from_millis(50)).await,
-        }
+    let forwards = async || {
+        open(server.address, &Beginning::plain()).await?;
+        open(server.tls_address, &hello).await
+    };
+    server.until_ready(forwards).await?;
+    if case.is_udp() {
+        open_session(server.address).await?;
     }
+    Ok(())
 }
 
 async fn measure(case: Case, server: &Server, options: &Options) -> Result<f64> {
@@ -217,6 +212,5 @@ async fn memory<T>(server: &Server, count: usize, mut open: impl AsyncFnMut() ->
 const BULK_CONNECTIONS: usize = 4;
 const CONNECTORS: usize = 16;
 const SESSIONS: usize = 32;
-const START_TIMEOUT: Duration = Duration::from_secs(20);
 /// Buffers of idle connections are released after a second.
 const REST_TIME: Duration = Duration::from_secs(2);
