@@ -109,7 +109,7 @@ fn left_out(store: &Store) -> String {
     }
 }
 
-/// VerificationProgress on stderr: one line that is replaced on a terminal, otherwise a line now and then.
+/// Progress on stderr: one line that is replaced on a terminal, otherwise a line now and then.
 struct VerificationProgress {
     is_terminal: bool,
     shown_at: Instant,
@@ -129,7 +129,7 @@ impl VerificationProgress {
         self.shown_at = Instant::now();
         self.is_shown = true;
         let (start, end) = if self.is_terminal { (CLEAR_LINE, "") } else { ("", "\n") };
-        // VerificationProgress that cannot be written is no reason to stop.
+        // Verification continues if its progress cannot be written.
         write!(io::stderr(), "{start}Verified {done} of {all}{end}").ok();
     }
 

@@ -79,7 +79,7 @@ struct ListeningArgs {
     #[arg(long, value_name = "ADDR", env = "PORTICO_STATUS_LISTEN")]
     status_listen: Option<ListenArg>,
 
-    /// Address for the read-only views under /debug, or off
+    /// Address for the views under /debug and for portico verify, or off
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8101", env = "PORTICO_ADMIN_LISTEN")]
     admin_listen: ListenArg,
 
@@ -163,7 +163,7 @@ struct LimitArgs {
     #[arg(default_value_t = NonZeroTimeout(ProxyLimits::DEFAULT.upgrade_idle_timeout))]
     upgrade_idle_timeout: NonZeroTimeout,
 
-    /// Idle timeout of the connections of TCP listeners and of TLS passthrough
+    /// Idle timeout of the connections of TCP listeners and of TLS listeners with TLSRoutes
     #[arg(long, value_name = "DURATION", env = "PORTICO_STREAM_IDLE_TIMEOUT")]
     #[arg(default_value_t = NonZeroTimeout(ProxyLimits::DEFAULT.stream_idle_timeout))]
     stream_idle_timeout: NonZeroTimeout,

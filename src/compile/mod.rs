@@ -1,12 +1,12 @@
 //! Compiles the objects of the store into a snapshot and verdicts, without clock, I/O or randomness.
 //!
 //! ```text
-//!   changes ─▶ affected.rs ─▶ kong/plugins/ ─▶ planning.rs ─▶ ingress/ ─▶ routers.rs ─▶ Snapshot
-//!                                                                                 └▶ verdict_updates.rs ─▶ Verdicts
-//!                                                                                    kong/consumers/
-//!   planning.rs ┬ gateway.rs       listener.rs  certificates.rs  gateway_parameters.rs
-//!               ├ listener_set.rs  allowed_listeners.rs  listener_conflicts.rs ─▶ parent_plans.rs
-//!               ├ request_route/   matches.rs  grpc_matches.rs  filters.rs  cors.rs  retry.rs ┬ route_plan.rs
+//!   changes ─▶ affected.rs ─▶ kong/plugins/ ─▶ parent_planning.rs ─▶ planning.rs ─▶ ingress/ ─▶ routers.rs
+//!                                                                  Snapshot ◀───────────────────────┤
+//!                                              Verdicts ◀─ verdict_updates.rs, kong/consumers/ ◀────┘
+//!   parent_planning.rs ┬ gateway.rs       listener.rs  certificates.rs  gateway_parameters.rs
+//!                      └ listener_set.rs  allowed_listeners.rs  listener_conflicts.rs ─▶ parent_plans.rs
+//!   planning.rs ┬ request_route/   matches.rs  grpc_matches.rs  filters.rs  cors.rs  retry.rs ┬ route_plan.rs
 //!               └ stream_route.rs  ───────────────────────────────────────────────────────────┤ attachment.rs
 //!                                                                                             ▼
 //!   ingress/kong/                  backend.rs ───▶ backend/: Service ─▶ upstream ◀─── backend_reference.rs

@@ -86,8 +86,8 @@ pub fn watched_namespace_rules() -> Vec<PermissionRule> {
         &fetched,
         &["get"],
         WHOLE_OBJECT,
-        "The content of the Secrets and ConfigMaps that a served Gateway, Ingress, Service, plugin or consumer refers \
-         to, and of no others.",
+        "The content of the Secrets and ConfigMaps that a served Gateway, ListenerSet, BackendTLSPolicy, XBackend, \
+         Ingress, Service, plugin or consumer refers to, and of no others.",
     ));
     rules.push(PermissionRule::new(
         "apiextensions.k8s.io",

@@ -85,7 +85,11 @@ fn schema(flag: &Arg) -> Map<String, Value> {
         json!({ "enum": choices(&possible_values) })
     } else {
         match value_names.first().map(String::as_str) {
-            Some("NUMBER") => json!({ "type": ["integer", "null"], "minimum": 1 }),
+            Some("NUMBER") => {
+                // A flag without a limit by default accepts 0, to override another file of values.
+                let has_no_limit = flag.get_default_values() == ["0"];
+                json!({ "type": ["integer", "null"], "minimum": if has_no_limit { 0 } else { 1 } })
+            }
             // Numbers with more digits could overflow in templates.
             Some("DURATION") => json!({ "type": ["string", "null"], "pattern": "^([0-9]{1,9}(ms|s|m|h))*$" }),
             // Bytes without a unit can also be a number.

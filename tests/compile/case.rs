@@ -473,12 +473,13 @@ fn address_state(gateways: Vec<GatewayState>) -> AddressState {
     state
 }
 
-/// Parses release and channel of the CRDs, such as `v1.7.0, standard`.
+/// The kinds with these names.
 fn kinds(names: &[String]) -> BTreeSet<Kind> {
     let of_name = |name: &String| *Kind::ALL.iter().find(|kind| kind.name() == name).unwrap();
     names.iter().map(of_name).collect()
 }
 
+/// Parses release and channel of the CRDs, such as `v1.7.0, standard`.
 fn installed(words: &[String]) -> Option<InstalledApis> {
     let [release, channel] = words else { return None };
     let (bundle_version, channel) = (Some(release.clone()), Some(channel.clone()));
