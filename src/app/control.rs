@@ -168,12 +168,8 @@ impl Control {
         }
         // Unused upstreams are dropped after that, because requests use them until then.
         if let Some(unused) = &compiled.unused_upstreams {
-            // Connections to the endpoints of a removed Service must end.
-            let is_removed = |key: &&UpstreamKey| {
-                let UpstreamKey { namespace, service, .. } = key;
-                let service = ObjectKey { namespace: Arc::clone(namespace), name: Arc::clone(service) };
-                !self.store.services.contains_key(&service)
-            };
+            // Connections to the endpoints of a removed Service or XBackend must end.
+            let is_removed = |key: &&UpstreamKey| self.store.meta(&compile::upstream_object(key)).is_none();
             for key in unused.iter().filter(is_removed) {
                 self.upstreams.upstream(key).set_endpoints(Endpoints::default());
             }

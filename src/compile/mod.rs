@@ -384,16 +384,19 @@ impl CompileRun {
     /// Adds the Services, XBackends and facades whose verdict depends on what routes use.
     fn touch_services(&mut self, touched: &mut Changes) {
         for upstream in &self.upstreams_changed {
-            let UpstreamKey { namespace, service, .. } = upstream;
-            let key = ObjectKey { namespace: namespace.clone(), name: service.clone() };
-            let kind = match upstream.source {
-                UpstreamSource::Service => Kind::Service,
-                UpstreamSource::XBackend => Kind::XBackend,
-            };
-            touched.insert(ObjectId::new(kind, key));
+            touched.insert(upstream_object(upstream));
             touched.extend(upstream.facade.iter().map(|facade| kong::service_facade::id(upstream, facade)));
         }
         let services = std::mem::take(&mut self.services_to_update);
         touched.extend(services.into_iter().map(|key| ObjectId::new(Kind::Service, key)));
     }
+}
+
+/// The Service or XBackend whose endpoints an upstream has.
+pub fn upstream_object(upstream: &UpstreamKey) -> ObjectId {
+    let kind = match upstream.source {
+        UpstreamSource::Service => Kind::Service,
+        UpstreamSource::XBackend => Kind::XBackend,
+    };
+    ObjectId::new(kind, ObjectKey { namespace: upstream.namespace.clone(), name: upstream.service.clone() })
 }

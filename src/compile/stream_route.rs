@@ -116,9 +116,14 @@ pub(super) fn plan(
     let BackendClients { first: first_client, others: other_clients } = served_parents.backend_clients(parent_plans);
     let mut backends = resolve(&first_client, is_encrypted);
     let passed_through = (terminates && passes).then(|| resolve(&first_client, true));
+    // The plugins of a Service run even if only some of the resolutions can use it.
+    if let Some(passed_through) = &passed_through {
+        backends.add_services(&passed_through.services);
+    }
     let mut of_gateways = Vec::new();
     for (client, gateways) in &other_clients {
         let others = resolve(client, is_encrypted);
+        backends.add_services(&others.services);
         if others.upstreams != backends.upstreams {
             backends.resolved_refs.add_all(&others.resolved_refs);
             of_gateways.push((others, gateways));
@@ -203,6 +208,10 @@ impl ResolvedBackends {
             resolved.add(cx, from, is_encrypted, backend, &format!("spec.rules[0].backendRefs[{index}]"));
         }
         resolved
+    }
+
+    fn add_services(&mut self, services: &BTreeMap<ObjectKey, String>) {
+        self.services.extend(services.iter().map(|(service, field)| (service.clone(), field.clone())));
     }
 
     /// Adds the backend at `field`. One that cannot be resolved keeps its share of the connections, which are reset, or

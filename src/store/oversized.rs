@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 use super::object::{AnyObject, MalformedObject, OversizedObject, UnparseablePolicy};
 use super::object_size::{NESTED_TOO_DEEPLY, max_object_size, object_size};
 use crate::api::Kind;
+use crate::api::gateway::ALL_DEFAULT_GATEWAYS;
 use crate::api::kong::annotations::{GLOBAL_LABEL, HOST_ALIASES, INGRESS_CLASS, PLUGINS, REGEX_PREFIX};
 
 /// What happens to objects that are larger than [`max_object_size`].
@@ -104,20 +105,24 @@ const KEPT_ANNOTATIONS: &[&str] = &[INGRESS_CLASS, PLUGINS, REGEX_PREFIX, HOST_A
 fn reduced_body(kind: Kind, object: &Value, is_complete: bool) -> Option<Value> {
     let spec = &object["spec"];
     let list = |name: &str, limit| Value::Array(entries(&spec[name]).take(limit).cloned().collect());
+    let default_gateways = spec["useDefaultGateways"].as_str().filter(|scope| *scope == ALL_DEFAULT_GATEWAYS);
     Some(match kind {
         // Its requests must not get to a route with fewer restrictions.
         Kind::HttpRoute | Kind::GrpcRoute => json!({"spec": {
             "parentRefs": list("parentRefs", MAX_PARENTS),
+            "useDefaultGateways": default_gateways,
             "hostnames": list("hostnames", MAX_HOST_NAMES),
             "rules": reduced_matches(&spec["rules"], is_complete),
         }}),
         Kind::TlsRoute => json!({"spec": {
             "parentRefs": list("parentRefs", MAX_PARENTS),
+            "useDefaultGateways": default_gateways,
             "hostnames": list("hostnames", MAX_SERVER_NAMES),
             "rules": [],
         }}),
         Kind::TcpRoute | Kind::UdpRoute => {
-            json!({"spec": {"parentRefs": list("parentRefs", MAX_PARENTS), "rules": []}})
+            let parents = list("parentRefs", MAX_PARENTS);
+            json!({"spec": {"parentRefs": parents, "useDefaultGateways": default_gateways, "rules": []}})
         }
         Kind::Ingress => json!({"spec": reduced_ingress(spec, is_complete)}),
         Kind::Gateway => json!({"spec": {"gatewayClassName": spec["gatewayClassName"], "listeners": []}}),
@@ -259,13 +264,14 @@ mod tests {
     fn routes_keep_what_their_refusal_matches() {
         let entry = json!({"path": {"type": "Exact", "value": "/a"}, "method": "GET", "headers": [{"name": "h", "value": "v"}]});
         let rules = json!([{"matches": [entry], "backendRefs": [{"name": "s", "port": 80}]}]);
-        let spec = json!({"parentRefs": [{"name": "g"}], "hostnames": ["h.example"], "rules": rules});
+        let spec = json!({"parentRefs": [{"name": "g"}], "useDefaultGateways": "All", "hostnames": ["h.example"], "rules": rules});
         let reduced = oversized(Kind::HttpRoute, json!({"spec": spec}));
         assert_eq!((reduced.meta.generation, reduced.meta.labels.len()), (7, 0));
         let annotations: Vec<_> = reduced.meta.annotations.keys().map(|key| &**key).collect();
         assert_eq!(annotations, ["konghq.com/host-aliases", "konghq.com/plugins"]);
         let Some(AnyObject::HttpRoute(route)) = reduced.stored else { panic!("no route is stored") };
         assert_eq!((&*route.spec.hostnames, route.spec.parent_refs.len()), (&["h.example".to_owned()][..], 1));
+        assert_eq!(route.spec.use_default_gateways.as_deref(), Some("All"));
         let [rule] = &*route.spec.rules else { panic!("{:?}", route.spec.rules) };
         assert!(rule.backend_refs.is_empty() && rule.matches[0].headers.is_empty());
         assert_eq!(rule.matches[0].path.as_ref().map(|path| &*path.value), Some("/a"));

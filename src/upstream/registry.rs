@@ -71,9 +71,10 @@ impl UpstreamRegistry {
             let UpstreamKey { tls, proxy_protocol, .. } = key;
             UpstreamKey { tls: tls.clone(), proxy_protocol: *proxy_protocol, ..other.clone() } == *key
         };
-        let of_service = upstreams.range(range_start..);
-        let of_service =
-            of_service.take_while(|(other, _)| other.service == key.service && other.namespace == key.namespace);
+        let with_name = upstreams.range(range_start..);
+        let with_name =
+            with_name.take_while(|(other, _)| other.service == key.service && other.namespace == key.namespace);
+        let of_service = with_name.filter(|(other, _)| other.source == key.source);
         for (other_key, other) in of_service {
             // All upstreams of a Service have one retry budget.
             created.share_retries(other);
@@ -143,6 +144,14 @@ mod tests {
         assert!(first.begin_request().unwrap().take_retry());
         assert!(!second.begin_request().unwrap().take_retry());
         assert!(upstream("other", 80).begin_request().is_none());
+        let x_backend = UpstreamKey {
+            namespace: "ns".into(),
+            service: "web".into(),
+            source: UpstreamSource::XBackend,
+            ..UpstreamKey::default()
+        };
+        registry.upstream(&x_backend).set_endpoints(Endpoints::default());
+        assert!(first.begin_request().is_some(), "an XBackend with the name of the Service has other limits");
     }
 
     #[test]

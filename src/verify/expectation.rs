@@ -47,9 +47,11 @@ pub(super) struct Parent {
 }
 
 impl Parent {
-    /// Whether the listener `namespace/gateway/name` is one that the reference selects.
+    /// Whether the listener `namespace/gateway/name` is one that the reference selects. The listeners of a ListenerSet,
+    /// `namespace/gateway/namespace/set/name`, are not those of the Gateway.
     pub(super) fn selects(&self, listener: &str, port: u16) -> bool {
         let section = listener.strip_prefix(&self.gateway).and_then(|rest| rest.strip_prefix('/'));
+        let section = section.filter(|name| !name.contains('/'));
         section.is_some_and(|name| self.section.as_ref().is_none_or(|wanted| wanted == name))
             && self.port.is_none_or(|wanted| wanted == port)
     }
@@ -191,6 +193,7 @@ mod tests {
             (parent(None, Some(80)), "default/web/http", true),
             (parent(None, Some(81)), "default/web/http", false),
             (parent(None, None), "default/web2/http", false),
+            (parent(None, None), "default/web/shop/listeners/http", false),
         ] {
             assert_eq!(parent.selects(listener, 80), expected, "{parent:?}");
         }

@@ -36,6 +36,9 @@ pub(super) fn judge(expectation: &Expectation, listener: &ServedListener, observ
         let reason = reason.unwrap_or("no reason");
         return Judgment::Agrees(Some(format!("a plugin replied with status {status} ({reason}) before a backend")));
     }
+    if reason == Some(EXTERNAL_AUTH_DENIED) {
+        return Judgment::Agrees(Some(format!("the authorization server denied the request with status {status}")));
+    }
     if let Some(problem) = backend_problem(&expectation.action, observation) {
         return Judgment::Differs(problem);
     }
@@ -85,6 +88,8 @@ fn other_listener(listener: &ServedListener, observation: &GatewayRecord) -> Opt
 }
 
 const DISCONNECTED: &str = "client_disconnected";
+/// The rule works as written: it asks the server, which decides without the credentials of a client.
+const EXTERNAL_AUTH_DENIED: &str = "external_auth_denied";
 
 #[cfg(test)]
 mod tests {
@@ -161,6 +166,16 @@ mod tests {
                 forward(),
                 observed(None, "plugin", 401, Some("no_credentials")),
                 Ok(Some("a plugin replied with status 401 (no_credentials) before a backend")),
+            ),
+            (
+                forward(),
+                observed(shop, "portico", 403, Some("external_auth_denied")),
+                Ok(Some("the authorization server denied the request with status 403")),
+            ),
+            (
+                forward(),
+                observed(shop, "portico", 503, Some("external_auth_unavailable")),
+                Err("backend default/shop:80 was selected, but did not respond: status 503, external_auth_unavailable"),
             ),
             (ExpectedAction::Redirect, observed(None, "portico", 302, None), Ok(None)),
             (ExpectedAction::Redirect, observed(shop, "endpoint", 200, None), Err("the rule redirects, but")),
