@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use portico::proxy::BindState;
+use portico::proxy::{BindState, ProxyLimits};
 use portico::snapshot::certs::Certificates;
 use portico::snapshot::client_validation::{ClientValidation, ClientValidationMode};
 use portico::snapshot::host::{HostMap, HostPattern};
@@ -107,6 +107,24 @@ async fn refused_clients_that_send_a_request_read_the_reason() {
         let error = client.read_to_end().await.unwrap_err().to_string();
         assert!(error.contains("CertificateRequired"), "{error}");
     }
+}
+
+/// The handshakes of all of them fit into the timeout only if none waits until a refused client has disconnected.
+#[tokio::test]
+async fn refused_clients_that_stay_connected_delay_no_handshakes() {
+    let endpoint = Endpoint::ok().await;
+    let (address, reserved) = reserve_address();
+    let validation = ClientAuthority::new().validation(ClientValidationMode::Required);
+    let snapshot = snapshot(endpoint.address, &[(address, validation)]);
+    let limits = ProxyLimits { max_handshakes: 1, ..ProxyLimits::default() };
+    let server = TestServer::start(Options { limits, ..Options::default() }, address, reserved, snapshot);
+    server.proxy.reconcile().await;
+    let connector = TestTlsConnector::with_version(&rustls::version::TLS13);
+    let clients = (0..20).map(|_| connector.connect(&server, "a.example"));
+    let clients = futures_util::future::join_all(clients).await;
+    assert!(clients.iter().all(Result::is_ok), "with TLS 1.3, the server verifies after the client is connected");
+    let refused = "portico_tls_handshakes_total{outcome=\"client_certificate\"}";
+    wait_for_metrics(&server, "refused handshakes", |metrics| metrics.get(refused) == Some(&20.0)).await;
 }
 
 /// The certificate of a client that resumes a session is not verified again.

@@ -116,7 +116,7 @@ impl TlsTerminator {
         &self,
         hello: ReceivedHello,
         certificates: Arc<Certificates>,
-    ) -> Result<(TlsStream<TcpStream>, TlsSession), ClientHandshakeError> {
+    ) -> Result<(TlsStream<TcpStream>, TlsSession), FailedHandshake> {
         let config = self.config_for(&certificates).map_err(|_| ClientHandshakeError::Other)?;
         self.handshake(hello, certificates, config).await
     }
@@ -127,7 +127,7 @@ impl TlsTerminator {
         &self,
         hello: ReceivedHello,
         certificates: Arc<Certificates>,
-    ) -> Result<(TlsStream<TcpStream>, TlsSession), ClientHandshakeError> {
+    ) -> Result<(TlsStream<TcpStream>, TlsSession), FailedHandshake> {
         let mut config = self.config_for(&certificates).map_err(|_| ClientHandshakeError::Other)?;
         config.alpn_protocols.clear();
         self.handshake(hello, certificates, config).await
@@ -138,22 +138,20 @@ impl TlsTerminator {
         hello: ReceivedHello,
         certificates: Arc<Certificates>,
         mut config: ServerConfig,
-    ) -> Result<(TlsStream<TcpStream>, TlsSession), ClientHandshakeError> {
+    ) -> Result<(TlsStream<TcpStream>, TlsSession), FailedHandshake> {
         let server_name = hello.server_name.clone();
         let mut handshake = hello.into_handshake();
         if certificates.all().is_empty() {
             send_alert(&mut handshake.io, INTERNAL_ERROR).await;
-            return Err(ClientHandshakeError::NoCertificate);
+            return Err(ClientHandshakeError::NoCertificate.into());
         }
         let client_validation = certificates.client_validation().cloned();
         config.cert_resolver = Arc::new(ListenerCertResolver { certificates });
         let stream = match handshake.into_stream(Arc::new(config)).into_fallible().await {
             Ok(stream) => stream,
-            Err((error, mut socket)) => {
-                if client_validation.is_some() {
-                    deliver_alert(&mut socket).await;
-                }
-                return Err(ClientHandshakeError::from_io_error(&error));
+            Err((error, socket)) => {
+                let refused = client_validation.is_some().then_some(socket);
+                return Err(FailedHandshake { reason: ClientHandshakeError::from_io_error(&error), refused });
             }
         };
         let (_, connection) = stream.get_ref();
@@ -201,7 +199,7 @@ async fn send_alert(stream: &mut TcpStream, description: u8) {
 /// Reads and drops what a client sends after its refused certificate, until it closes: with TLS 1.3, it sends its
 /// request before it learns of the refusal, and unread bytes would reset the connection before the client reads the
 /// alert.
-async fn deliver_alert(socket: &mut TcpStream) {
+pub(in crate::proxy) async fn deliver_alert(mut socket: TcpStream) {
     let drain = async {
         socket.shutdown().await?;
         let mut remaining = ALERT_LINGER_BYTES;
@@ -225,6 +223,20 @@ const UNRECOGNIZED_NAME: u8 = 112;
 const INTERNAL_ERROR: u8 = 80;
 /// Sessions of TLS 1.2 clients without tickets; each takes about 300 bytes.
 const SESSION_CACHE_SIZE: usize = 4096;
+
+/// A handshake that failed.
+#[derive(Debug)]
+pub(in crate::proxy) struct FailedHandshake {
+    pub(in crate::proxy) reason: ClientHandshakeError,
+    /// The socket of a client whose certificate may have been refused, for [`deliver_alert`].
+    pub(in crate::proxy) refused: Option<TcpStream>,
+}
+
+impl From<ClientHandshakeError> for FailedHandshake {
+    fn from(reason: ClientHandshakeError) -> Self {
+        FailedHandshake { reason, refused: None }
+    }
+}
 
 /// Why a handshake failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

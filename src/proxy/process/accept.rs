@@ -26,7 +26,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::proxy::connection::client_hello::ReceivedHello;
 use crate::proxy::connection::listener_connections::{ConnectionRegistration, ListenerConnections};
 use crate::proxy::connection::proxy_header::{self, ProxyHeaderError, ProxyHeaderSource};
-use crate::proxy::connection::tls::{self, ClientHandshakeError, TlsSession};
+use crate::proxy::connection::tls::{self, ClientHandshakeError, FailedHandshake, TlsSession};
 use crate::proxy::connection::transport::Transport;
 use crate::proxy::http::client_connection::{self, Peer};
 use crate::proxy::http::http_worker::HttpWorker;
@@ -198,11 +198,11 @@ async fn prepare(
             AssignedTls::Reset => {
                 // If the option cannot be set, the connection closes without a reset.
                 drop(hello.into_parts().0.set_zero_linger());
-                return Err(ClientHandshakeError::UnknownName);
+                return Err(ClientHandshakeError::UnknownName.into());
             }
             AssignedTls::Alert => {
                 tls::reject_server_name(hello).await;
-                return Err(ClientHandshakeError::UnknownName);
+                return Err(ClientHandshakeError::UnknownName.into());
             }
         }
         // Only clients that have sent their ClientHello get a permit, so that idle connections delay no others. The
@@ -219,15 +219,22 @@ async fn prepare(
         };
         let (stream, session) = worker.tls.accept_stream(hello, certificates).await?;
         let Some(assigned) = assigned_stream(worker, connections, session.server_name.as_deref()) else {
-            return Err(ClientHandshakeError::UnknownName);
+            return Err(ClientHandshakeError::UnknownName.into());
         };
         let resumed = Some(session.resumed);
         let client = StreamClient::decrypted(Transport::Tls(Box::new(stream)), client_address, session);
         Ok(PreparedConnection::Stream { client, assigned, resumed })
     };
     let outcome = timeout(worker.limits.handshake_timeout, handshake).await;
-    let outcome = outcome.unwrap_or(Err(timeout_reason));
+    let (outcome, refused) = match outcome.unwrap_or(Err(timeout_reason.into())) {
+        Ok(prepared) => (Ok(prepared), None),
+        Err(FailedHandshake { reason, refused }) => (Err(reason), refused),
+    };
     record_handshake(worker, connections, address, &outcome);
+    // After the permit is released: refused clients that stay connected must not delay the handshakes of others.
+    if let Some(socket) = refused {
+        tls::deliver_alert(socket).await;
+    }
     outcome.ok()
 }
 
