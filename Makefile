@@ -48,7 +48,7 @@ fuzz: ## Fuzz every parser of untrusted bytes (SECONDS=60 for each; TARGET=http1
 
 .PHONY: protos
 protos: setup ## Generate the clients of gRPC services from the files in protos, after a change there
-	@cargo run --quiet --manifest-path protos/Cargo.toml
+	@cargo run --quiet --manifest-path protos/Cargo.toml --target-dir target/protos
 	@cargo fmt --all
 
 .PHONY: audit

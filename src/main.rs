@@ -26,7 +26,7 @@ fn main() -> ExitCode {
         CliRequest::Crds => print(&crds_as_yaml()),
         CliRequest::Version(OutputFormat::Text) => print(&format!("{}\n", version::text())),
         CliRequest::Version(OutputFormat::Json) => print(&format!("{:#}\n", version::json())),
-        CliRequest::Completion(shell) => completion(shell),
+        CliRequest::Completion(shell) => completion(shell).and_then(|script| print(&script)),
     };
     process_log::flush();
     match outcome {
@@ -64,18 +64,12 @@ fn crds_as_yaml() -> String {
     definitions.join("---\n")
 }
 
-fn completion(shell: clap_complete::Shell) -> anyhow::Result<ExitStatus> {
+fn completion(shell: clap_complete::Shell) -> anyhow::Result<String> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut args::command(), "portico", &mut script);
-    print(std::str::from_utf8(&script).context("the completion script is not UTF-8")?)
+    String::from_utf8(script).context("the completion script is not UTF-8")
 }
 
-/// Writes to stdout. A reader that closes the pipe early (`portico completion bash | head`) is no error, unlike with
-/// `print!`, which would panic.
 fn print(text: &str) -> anyhow::Result<ExitStatus> {
-    let mut stdout = io::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error).context("cannot write to stdout"),
-        _ => Ok(ExitStatus::Success),
-    }
+    app::print(text).map(|()| ExitStatus::Success)
 }

@@ -130,7 +130,7 @@ const LAYERS: &[Row] = &[
         "app",
         &[
             "certificate_metrics change_meters crds endpoint_names file_descriptors fingerprint_cache host_addresses ingress \
-         kong_metrics problem_counts queue_meters rate_limit_meters source_overlap watch_meters",
+         kong_metrics problem_counts queue_meters rate_limit_meters source_overlap stdout watch_meters",
             "addressing data_plane state_meters",
             "control",
             "announce check cluster diagnostic_meters plugin_services verify views",

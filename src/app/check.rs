@@ -1,16 +1,15 @@
 //! `portico check`: reads and compiles manifests and reports problems without serving them.
 
-use std::io::{self, Write};
 use std::sync::Arc;
 
-use anyhow::Context;
 use arc_swap::ArcSwap;
 
 use super::control::Control;
 use super::ingress::IngressConfig;
+use super::stdout::print;
 use crate::args::{BudgetOptions, CheckOptions, ExitStatus, OutputFormat};
 use crate::compile::Budgets;
-use crate::manifests::{ManifestDiagnostic, Manifests};
+use crate::manifests::Manifests;
 use crate::plugin_api::PluginFactory;
 use crate::plugins;
 use crate::report::{self, InputCounts, ReportedDiagnostic};
@@ -24,9 +23,7 @@ pub fn check(options: CheckOptions) -> anyhow::Result<ExitStatus> {
         Manifests::new(options.paths.clone(), options.channel).with_large_objects(options.budgets.large_objects());
     let update = manifests.read();
     // A path of the command line that does not exist is a usage error.
-    let is_argument = |problem: &ManifestDiagnostic| options.paths.iter().any(|path| **path == *problem.position.file);
-    let argument_missing =
-        update.diagnostics.iter().any(|problem| problem.reason() == "NotFound" && is_argument(problem));
+    let argument_missing = update.lacks_one_of(&options.paths);
     let snapshots: Arc<ArcSwap<Snapshot>> = Arc::default();
     let fail_open = options.ingress_class.fail_open;
     let factory = PluginFactory { fail_open, ..PluginFactory::offline(plugins::REGISTRY) };
@@ -61,13 +58,4 @@ pub fn check(options: CheckOptions) -> anyhow::Result<ExitStatus> {
     } else {
         ExitStatus::Success
     })
-}
-
-fn print(text: &str) -> anyhow::Result<()> {
-    let mut stdout = io::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        // The reader closed the pipe early.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        result => result.context("cannot write to stdout"),
-    }
 }

@@ -399,12 +399,16 @@ mod tests {
     use super::*;
     use crate::api::ObjectKey;
     use crate::api::core::ServiceType;
+    use crate::api::names::GATEWAY_CONTROLLER;
     use crate::args::AddressSource;
     use crate::store::{AnyObject, VISITED_DEPENDENTS};
+    use crate::upstream::UpstreamSource;
 
     fn control(ingresses: IngressConfig) -> Control {
-        let gateways =
-            GatewayOptions { controller_names: Vec::new(), addresses: AddressSource::Services(ServiceType::ClusterIp) };
+        let gateways = GatewayOptions {
+            controller_names: vec![GATEWAY_CONTROLLER.to_owned()],
+            addresses: AddressSource::Services(ServiceType::ClusterIp),
+        };
         let factory = PluginFactory::offline(crate::plugins::REGISTRY);
         Control::new(gateways, Arc::default(), factory, ingresses, Budgets::default(), Arc::default())
     }
@@ -480,6 +484,39 @@ mod tests {
                 expected,
                 "{kind} {name}"
             );
+        }
+    }
+
+    /// Requests in progress use the endpoints of an upstream that no route refers to any more.
+    #[test]
+    fn unused_upstreams_have_endpoints_while_their_object_exists() {
+        let mut control = control(IngressConfig::default());
+        let object = |kind, name: &str, spec| {
+            AnyObject::parse(kind, json!({"metadata": {"namespace": "ns", "name": name}, "spec": spec})).unwrap()
+        };
+        let class = json!({"metadata": {"name": "c"}, "spec": {"controllerName": GATEWAY_CONTROLLER}});
+        let listeners = json!([{"name": "http", "port": 80, "protocol": "HTTP"}]);
+        let host = json!({"type": "ExternalHostname", "externalHostname": {"hostname": "a.example"},
+            "port": {"number": 80}, "protocol": "HTTP"});
+        let route = |backends| {
+            object(Kind::HttpRoute, "r", json!({"parentRefs": [{"name": "g"}], "rules": [{"backendRefs": backends}]}))
+        };
+        let uses = || route(json!([{"group": "gateway.networking.x-k8s.io", "kind": "XBackend", "name": "x"}]));
+        let mut key = UpstreamKey { namespace: "ns".into(), service: "x".into(), port: 80, ..UpstreamKey::default() };
+        key.source = UpstreamSource::XBackend;
+        for (removes, kept) in [(vec![], 1), (vec![ObjectId::new(Kind::XBackend, ObjectKey::new("ns", "x"))], 0)] {
+            let upserts = vec![
+                AnyObject::parse(Kind::GatewayClass, class.clone()).unwrap(),
+                object(Kind::Gateway, "g", json!({"gatewayClassName": "c", "listeners": listeners})),
+                object(Kind::XBackend, "x", host.clone()),
+                uses(),
+            ];
+            control.apply(Batch { upserts, removes: vec![] });
+            let upstream = control.upstreams.upstream(&key);
+            assert_eq!(upstream.endpoints().addresses.len(), 1);
+            control.apply(Batch { upserts: vec![route(json!([]))], removes });
+            assert!(!control.compiler.uses_upstream(&key));
+            assert_eq!(upstream.endpoints().addresses.len(), kept);
         }
     }
 

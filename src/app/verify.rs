@@ -7,12 +7,13 @@ use std::time::Duration;
 use anyhow::Context;
 use tokio::time::Instant;
 
+use super::stdout::print;
 use crate::api::kong::annotations::INGRESS_CLASS;
 use crate::api::names::DIALECT_ANNOTATION;
 use crate::api::networking::Ingress;
 use crate::api::{Kind, Object, ObjectKey};
 use crate::args::{ExitStatus, OutputFormat, SendOption, VerifyOptions};
-use crate::manifests::{ManifestDiagnostic, ManifestUpdate, Manifests};
+use crate::manifests::{ManifestUpdate, Manifests};
 use crate::report::{self, ReportedDiagnostic};
 use crate::store::Store;
 use crate::verify::{self, ConnectTo, Expectations, SendMode, Settings, VerificationResult};
@@ -21,9 +22,7 @@ use crate::verify::{self, ConnectTo, Expectations, SendMode, Settings, Verificat
 pub fn verify(options: VerifyOptions) -> anyhow::Result<ExitStatus> {
     let mut manifests = Manifests::new(options.paths.clone(), options.channel);
     let update = manifests.read();
-    let is_argument = |problem: &ManifestDiagnostic| options.paths.iter().any(|path| **path == *problem.position.file);
-    let argument_missing =
-        update.diagnostics.iter().any(|problem| problem.reason() == "NotFound" && is_argument(problem));
+    let argument_missing = update.lacks_one_of(&options.paths);
     let is_invalid = report_invalid_objects(&update, &options)?;
     if argument_missing {
         return Ok(ExitStatus::Usage);
@@ -142,12 +141,3 @@ impl VerificationProgress {
 
 /// Carriage return, and the control sequence that erases to the end of the line.
 const CLEAR_LINE: &str = "\r\u{1b}[K";
-
-fn print(text: &str) -> anyhow::Result<()> {
-    let mut stdout = io::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        // The reader closed the pipe early.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        result => result.context("cannot write to stdout"),
-    }
-}

@@ -45,36 +45,36 @@ pub fn poll_receive(
         }
     }
     let limit = if let NextInput::SmallChunks = expected { MAX_SMALL_CHUNKS } else { MAX_RECEIVED };
-    RECEIVED.with_borrow_mut(|memories| {
-        let memory = free_memory(memories);
-        let length = ready!(pin!(stream.read_buf(&mut memory.limit(limit))).poll(cx))?;
+    RECEIVED.with_borrow_mut(|buffers| {
+        let received = unused_buffer(buffers);
+        let length = ready!(pin!(stream.read_buf(&mut received.limit(limit))).poll(cx))?;
         if !buffer.is_empty() {
-            buffer.extend_from_slice(memory);
+            buffer.extend_from_slice(received);
         } else if length <= SMALL {
             *buffer = SHARED.with_borrow_mut(|shared| {
-                shared.extend_from_slice(memory);
+                shared.extend_from_slice(received);
                 shared.split()
             });
         } else if length < HALF {
-            buffer.extend_from_slice(memory);
+            buffer.extend_from_slice(received);
         } else {
-            *buffer = memory.split();
+            *buffer = received.split();
         }
         Poll::Ready(Ok(length))
     })
 }
 
-/// The first of the memories to which no connection refers, empty. If there is none, the second one is replaced.
+/// The first buffer to which no connection refers, emptied. If both are in use, the second is replaced.
 #[inline]
-fn free_memory([first, second]: &mut [BytesMut; 2]) -> &mut BytesMut {
-    let is_free = |memory: &mut BytesMut| {
-        memory.clear();
-        memory.try_reclaim(MAX_RECEIVED)
+fn unused_buffer([first, second]: &mut [BytesMut; 2]) -> &mut BytesMut {
+    let is_unused = |buffer: &mut BytesMut| {
+        buffer.clear();
+        buffer.try_reclaim(MAX_RECEIVED)
     };
-    if is_free(first) {
+    if is_unused(first) {
         return first;
     }
-    if !is_free(second) {
+    if !is_unused(second) {
         *second = BytesMut::with_capacity(MAX_RECEIVED);
     }
     second

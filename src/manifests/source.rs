@@ -38,6 +38,14 @@ pub struct ManifestUpdate {
     pub files: usize,
 }
 
+impl ManifestUpdate {
+    /// Whether one of these paths, which are those of the command line, does not exist.
+    pub fn lacks_one_of(&self, paths: &[PathBuf]) -> bool {
+        let is_argument = |problem: &ManifestDiagnostic| paths.iter().any(|path| **path == *problem.position.file);
+        self.diagnostics.iter().any(|problem| problem.reason() == "NotFound" && is_argument(problem))
+    }
+}
+
 /// The files and folders given on the command line, and their last valid content.
 #[derive(Debug)]
 pub struct Manifests {

@@ -21,7 +21,8 @@ pub enum StreamDecision {
     Reject,
 }
 
-/// All plugins that run for the connections or sessions of one route.
+/// All plugins that run for the connections or sessions of one route. Equal if the same built plugins run.
+#[derive(PartialEq)]
 pub struct StreamChain {
     plugins: Box<[AttachedPlugin]>,
 }
@@ -31,13 +32,6 @@ struct AttachedPlugin {
     place: ExecutionPlace,
     base: BaseScope,
     instance: PluginInstance,
-}
-
-/// Equal if the same built plugins run.
-impl PartialEq for StreamChain {
-    fn eq(&self, other: &StreamChain) -> bool {
-        self.plugins == other.plugins
-    }
 }
 
 impl StreamChain {

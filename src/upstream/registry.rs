@@ -150,7 +150,8 @@ mod tests {
             source: UpstreamSource::XBackend,
             ..UpstreamKey::default()
         };
-        registry.upstream(&x_backend).set_endpoints(Endpoints::default());
+        let addresses = vec![EndpointAddress::Name { host: "a.example".into(), port: 80 }];
+        registry.upstream(&x_backend).set_endpoints(Endpoints { addresses, ..Endpoints::default() });
         assert!(first.begin_request().is_some(), "an XBackend with the name of the Service has other limits");
     }
 

@@ -67,10 +67,8 @@ async fn run_attempts(
     let mut tried = TriedEndpoints::new();
     let mut retries = 0;
     let budget = upstream.begin_request();
-    if let Some(endpoint) = outgoing.session_endpoint.take() {
-        tried.push(endpoint);
-    }
-    let mut first = tried.first().copied();
+    let mut first = outgoing.session_endpoint.take();
+    tried.extend(first);
     loop {
         let next = first.take().or_else(|| next_endpoint(&peer, upstream, &mut tried, retry));
         let address = next.ok_or(RequestError::NoEndpoints)?;

@@ -44,7 +44,8 @@ struct PinnableEndpoint {
     hash: u64,
     address: SocketAddr,
     health: Arc<EndpointHealth>,
-    key: [u8; SHA256_OUTPUT_LEN],
+    /// Derived from the identity of the endpoint.
+    key: hmac::Key,
 }
 
 impl SessionEndpoints {
@@ -68,7 +69,8 @@ impl SessionEndpoints {
                     digest(["address", uid, &key.namespace, &key.service, &address.to_string()])
                 }
             };
-            let name = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &key), b"name");
+            let key = hmac::Key::new(hmac::HMAC_SHA256, &key);
+            let name = hmac::sign(&key, b"name");
             PinnableEndpoint { hash: first_number(name.as_ref()), address: *address, health: Arc::clone(health), key }
         };
         let mut by_hash: Box<[_]> = endpoints.iter().map(pinnable).collect();
@@ -113,7 +115,7 @@ impl SessionEndpoints {
     }
 
     fn tag(&self, settings: &SessionSettings, endpoint: &PinnableEndpoint, created: u32) -> [u8; TAG_SIZE] {
-        let mut context = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, &endpoint.key));
+        let mut context = hmac::Context::with_key(&endpoint.key);
         context.update(b"pin");
         context.update(&settings.scope.to_be_bytes());
         context.update(&self.upstream.to_be_bytes());

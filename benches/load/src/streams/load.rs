@@ -35,18 +35,21 @@ impl Beginning {
 
 /// Opens a connection and exchanges one byte.
 pub(super) async fn open(target: SocketAddr, beginning: &Beginning) -> Result<TcpStream> {
-    let mut stream = TcpStream::connect(target).await?;
-    stream.set_nodelay(true)?;
-    stream.write_all(&[&beginning.0, &[ECHO, b'x'][..]].concat()).await?;
-    ensure!(stream.read_u8().await? == b'x', "the byte was changed");
-    Ok(stream)
+    let exchanged = async {
+        let mut stream = TcpStream::connect(target).await?;
+        stream.set_nodelay(true)?;
+        stream.write_all(&[&beginning.0, &[ECHO, b'x'][..]].concat()).await?;
+        ensure!(stream.read_u8().await? == b'x', "the byte was changed");
+        Ok(stream)
+    };
+    timeout(RESPONSE_TIMEOUT, exchanged).await.context("no response")?
 }
 
 /// Opens connections one after the other until `end`, and returns how many.
 pub(super) async fn connect_repeatedly(target: SocketAddr, beginning: Beginning, end: Instant) -> Result<u64> {
     let mut count = 0;
     while Instant::now() < end {
-        let stream = timeout(PATIENCE, open(target, &beginning)).await.context("no response")??;
+        let stream = open(target, &beginning).await?;
         // With a reset, no local port stays reserved.
         stream.set_zero_linger()?;
         count += 1;
@@ -100,7 +103,7 @@ async fn exchange(socket: &UdpSocket, datagram: &[u8]) -> Result<()> {
     anyhow::bail!("no datagram was received");
 }
 
-const PATIENCE: Duration = Duration::from_secs(10);
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 /// As large as a typical DNS response.
 const DATAGRAM: usize = 100;
 const RESEND_AFTER: Duration = Duration::from_millis(500);

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, Request, Version};
+use http::{HeaderMap, HeaderName, Request};
 use http_body::Body;
 
 use super::ext_authz::{
@@ -14,6 +14,7 @@ use super::ext_authz::{
 use crate::proxy::http::reported_client::{client_address, client_scheme};
 use crate::proxy::http::request_body::RequestBody;
 use crate::proxy::http::request_context::{RequestContext, RoutedRequest};
+use crate::proxy::record::access_log::protocol_name;
 use crate::snapshot::external_auth::GrpcAuthorization;
 
 pub(super) fn build(
@@ -57,7 +58,7 @@ pub(super) fn build(
         host,
         scheme,
         size: size.unwrap_or(-1),
-        protocol: protocol(cx.version).to_owned(),
+        protocol: protocol_name(cx.version).to_owned(),
         body: text,
         raw_body,
     };
@@ -94,14 +95,5 @@ fn now() -> ProtoTimestamp {
     ProtoTimestamp {
         seconds: i64::try_from(since_epoch.as_secs()).unwrap_or(i64::MAX),
         nanos: i32::try_from(since_epoch.subsec_nanos()).unwrap_or(0),
-    }
-}
-
-/// The version of HTTP as Envoy writes it.
-fn protocol(version: Version) -> &'static str {
-    match version {
-        Version::HTTP_10 => "HTTP/1.0",
-        Version::HTTP_2 => "HTTP/2",
-        _ => "HTTP/1.1",
     }
 }
