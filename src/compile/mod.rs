@@ -215,11 +215,12 @@ impl Compiler {
             self.secrets.remove_if_deleted(cx.store, key);
         }
 
-        // Plugins are built before routes and Ingresses are planned, because plugin chains contain them.
-        let plugins = self.plugins.update(cx, &touched);
-        touched.extend(plugins.routes_to_update);
-        // Gateways and ListenerSets are planned before routes, because routes attach to planned listeners.
+        // Gateways and ListenerSets are planned before routes, because routes attach to planned listeners, and before
+        // plugins, because those of routes without a served parent are not attached.
         let routes_to_plan = self.plan_parents(cx, &touched, &mut run);
+        // Plugins are built before routes and Ingresses are planned, because plugin chains contain them.
+        let plugins = self.plugins.update(cx, &self.parents, &touched, &routes_to_plan);
+        touched.extend(plugins.routes_to_update);
         self.plan_routes(cx, &touched, routes_to_plan, &mut run);
         let ingresses = self.ingresses.update(cx, &self.plugins, &mut self.secrets, &touched);
         for [before, after] in ingresses.upstreams() {

@@ -102,17 +102,33 @@ impl RoutePlan {
     }
 }
 
-/// The parents of a route; none if it does not exist.
+/// The parents that a route names; none if it does not exist.
 pub(super) fn parent_refs<'s>(store: &'s Store, id: &ObjectId) -> &'s [ParentReference] {
-    let parents = match id.kind {
-        Kind::HttpRoute => store.http_routes.get(&id.key).map(|route| &route.spec.parent_refs),
-        Kind::GrpcRoute => store.grpc_routes.get(&id.key).map(|route| &route.spec.parent_refs),
-        Kind::TcpRoute => store.tcp_routes.get(&id.key).map(|route| &route.spec.parent_refs),
-        Kind::TlsRoute => store.tls_routes.get(&id.key).map(|route| &route.spec.parent_refs),
-        Kind::UdpRoute => store.udp_routes.get(&id.key).map(|route| &route.spec.parent_refs),
+    parent_fields(store, id).0
+}
+
+/// The fields `parentRefs` and `useDefaultGateways` of a route; empty if it does not exist.
+fn parent_fields<'s>(store: &'s Store, id: &ObjectId) -> (&'s [ParentReference], Option<&'s str>) {
+    macro_rules! fields {
+        ($routes:ident) => {
+            (store.$routes.get(&id.key)).map(|route| (&*route.spec.parent_refs, &route.spec.use_default_gateways))
+        };
+    }
+    let fields = match id.kind {
+        Kind::HttpRoute => fields!(http_routes),
+        Kind::GrpcRoute => fields!(grpc_routes),
+        Kind::TcpRoute => fields!(tcp_routes),
+        Kind::TlsRoute => fields!(tls_routes),
+        Kind::UdpRoute => fields!(udp_routes),
         _ => None,
     };
-    parents.map_or(&[], |parents| parents)
+    fields.map_or((&[], None), |(named, default_scope)| (named, default_scope.as_deref()))
+}
+
+/// Whether this process serves a parent of this route, by its name or as a default Gateway.
+pub(super) fn is_served_route(store: &Store, plans: &ParentPlans, route: &ObjectId) -> bool {
+    let (named, default_scope) = parent_fields(store, route);
+    has_served_parent(plans, &route.key, &plans.parents_of(&route.key.namespace, named, default_scope))
 }
 
 /// A kind of route that attaches to listeners of Gateways and is served.

@@ -148,7 +148,8 @@ fn initial_objects() -> Vec<AnyObject> {
     let mut objects = vec![
         parse(Kind::GatewayClass, json!({"metadata": {"name": "portico"}, "spec": portico_class})),
         parse(Kind::GatewayClass, json!({"metadata": {"name": "other"}, "spec": other_class})),
-        gateway("portico"),
+        gateway("portico", "None"),
+        listener_set("g"),
     ];
     for namespace in NAMESPACES {
         let metadata = json!({"namespace": namespace, "name": "s"});
@@ -178,7 +179,8 @@ fn random_object(random: &mut fastrand::Rng) -> AnyObject {
         }
         11 => ingress_class(random),
         12 | 13 => grant(random),
-        14 => gateway(pick(random, &["portico", "portico", "other"])),
+        14 if random.bool() => gateway(pick(random, &["portico", "portico", "other"]), pick(random, &["All", "None"])),
+        14 => listener_set(pick(random, &["g", "h"])),
         15 => {
             let metadata = json!({"namespace": namespace, "name": "s", "annotations": plugins_annotation(random)});
             parse(Kind::Service, json!({"metadata": metadata, "spec": {"ports": [{"name": "web", "port": 80}]}}))
@@ -198,7 +200,13 @@ fn random_object(random: &mut fastrand::Rng) -> AnyObject {
             let filters: &[&str] = if random.bool() { &[] } else { &[pick(random, &["p", "q"])] };
             let metadata = json!({"namespace": namespace, "name": "r", "annotations": plugins_annotation(random)});
             let kind = if random.bool() { Kind::HttpRoute } else { Kind::GrpcRoute };
-            parse(kind, json!({"metadata": metadata, "spec": route(filters)}))
+            let mut spec = route(filters);
+            match random.u8(..4) {
+                0 => spec["parentRefs"] = json!([{"kind": "ListenerSet", "name": "l", "namespace": "a"}]),
+                1 => spec = json!({"useDefaultGateways": "All", "rules": spec["rules"]}),
+                _ => {}
+            }
+            parse(kind, json!({"metadata": metadata, "spec": spec}))
         }
     }
 }
@@ -259,11 +267,21 @@ fn grant(random: &mut fastrand::Rng) -> AnyObject {
     parse(Kind::ReferenceGrant, json!({"metadata": metadata, "spec": {"from": [from], "to": [to]}}))
 }
 
-fn gateway(class: &str) -> AnyObject {
-    let namespaces = json!({"namespaces": {"from": "All"}});
-    let listener = json!({"name": "one", "port": 80, "protocol": "HTTP", "allowedRoutes": namespaces});
-    let spec = json!({"gatewayClassName": class, "listeners": [listener]});
+fn gateway(class: &str, default_scope: &str) -> AnyObject {
+    let all = json!({"namespaces": {"from": "All"}});
+    let listener = json!({"name": "one", "port": 80, "protocol": "HTTP", "allowedRoutes": all});
+    let spec = json!({
+        "gatewayClassName": class, "defaultScope": default_scope, "listeners": [listener], "allowedListeners": all,
+    });
     parse(Kind::Gateway, json!({"metadata": {"namespace": "a", "name": "g"}, "spec": spec}))
+}
+
+fn listener_set(gateway: &str) -> AnyObject {
+    let allowed = json!({"namespaces": {"from": "All"}});
+    let listener =
+        json!({"name": "two", "port": 80, "protocol": "HTTP", "hostname": "a.example", "allowedRoutes": allowed});
+    let spec = json!({"parentRef": {"name": gateway}, "listeners": [listener]});
+    parse(Kind::ListenerSet, json!({"metadata": {"namespace": "a", "name": "l"}, "spec": spec}))
 }
 
 /// The spec of a route with these plugins as filters of its rule.

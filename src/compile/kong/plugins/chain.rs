@@ -437,7 +437,7 @@ mod tests {
         let inputs = inputs.as_inputs();
         let cx = CompileContext::new(&store, &inputs);
         let mut plugins = Plugins::default();
-        plugins.update(cx, &store.everything());
+        plugins.update(cx, &ParentPlans::default(), &store.everything(), &BTreeSet::new());
         let route = &store.http_routes[&ObjectKey::new("a", "r")];
         let site = PluginSite {
             kind: Kind::HttpRoute,

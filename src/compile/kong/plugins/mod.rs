@@ -37,6 +37,7 @@ use crate::api::kong::PluginSettings;
 use crate::api::kong::annotations::GLOBAL_LABEL;
 use crate::api::{Kind, Meta, ObjectId, ObjectKey};
 use crate::compile::CompileContext;
+use crate::compile::parent_plans::ParentPlans;
 use crate::compile::verdict::Verdict;
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::consumers::plugins::ConsumerPlugin;
@@ -55,8 +56,6 @@ pub(in crate::compile) struct Plugins {
     /// The objects that refer to each existing plugin.
     referrers: BTreeMap<ObjectId, PluginReferrers>,
     global_plugins: GlobalPlugins,
-    /// The Gateways of this process's controllers.
-    served_gateways: BTreeSet<ObjectKey>,
 }
 
 /// What an update changed.
@@ -132,8 +131,14 @@ struct GlobalPlugins {
 }
 
 impl Plugins {
-    /// Rebuilds the touched plugins.
-    pub(in crate::compile) fn update(&mut self, cx: CompileContext<'_>, touched: &Changes) -> PluginUpdate {
+    /// Rebuilds the touched plugins. `reattached` are the routes that a change of Gateways or ListenerSets affects.
+    pub(in crate::compile) fn update(
+        &mut self,
+        cx: CompileContext<'_>,
+        parents: &ParentPlans,
+        touched: &Changes,
+        reattached: &BTreeSet<ObjectId>,
+    ) -> PluginUpdate {
         let mut affected_plugins = BTreeSet::new();
         // The changed referrers of each plugin. Plugins with other changes are in `affected_plugins`.
         let mut changed_referrers: BTreeMap<ObjectId, Vec<ObjectId>> = BTreeMap::new();
@@ -147,19 +152,10 @@ impl Plugins {
                 self.referenced.insert(id.clone(), references);
             }
         }
-        // Whether a plugin is attached to a served route depends on the route's Gateways.
-        for gateway in touched.iter().filter(|id| id.kind == Kind::Gateway) {
-            let changed = if references::is_served_gateway(cx, &gateway.key) {
-                self.served_gateways.insert(gateway.key.clone())
-            } else {
-                self.served_gateways.remove(&gateway.key)
-            };
-            let index = cx.store.dependency_index();
-            let routes = GATEWAY_ROUTES.map(|kind| index.dependents_of_kind(gateway, kind));
-            for route in routes.into_iter().flatten().filter(|_| changed) {
-                for plugin in cx.store.plugins_referenced_by(route) {
-                    changed_referrers.entry(plugin).or_default().push(route.clone());
-                }
+        // Whether a plugin is attached to a served route depends on the route's parents.
+        for route in reattached.difference(touched) {
+            for plugin in self.referenced.get(route).into_iter().flatten() {
+                changed_referrers.entry(plugin.clone()).or_default().push(route.clone());
             }
         }
         for id in touched.iter().filter(|id| matches!(id.kind, Kind::KongPlugin | Kind::KongClusterPlugin)) {
@@ -181,15 +177,15 @@ impl Plugins {
         let mut verdicts_to_update = affected_plugins.clone();
         for (id, changed) in changed_referrers {
             let referrers = self.referrers.get_mut(&id).filter(|_| !affected_plugins.contains(&id));
-            let is_complete =
-                referrers.is_some_and(|referrers| referrers.update(cx, &id, &changed, &mut subjects_to_update));
+            let is_complete = referrers
+                .is_some_and(|referrers| referrers.update(cx, parents, &id, &changed, &mut subjects_to_update));
             if !is_complete {
                 affected_plugins.insert(id.clone());
             }
             verdicts_to_update.insert(id);
         }
         for id in &affected_plugins {
-            self.update_referrers(cx, id, &mut routes_to_update, &mut subjects_to_update);
+            self.update_referrers(cx, parents, id, &mut routes_to_update, &mut subjects_to_update);
         }
         for referrers in touched.iter().filter_map(|id| self.referrers.get(id)) {
             let subjects = referrers.subjects_on_all_routes();
@@ -242,11 +238,12 @@ impl Plugins {
     fn update_referrers(
         &mut self,
         cx: CompileContext<'_>,
+        parents: &ParentPlans,
         id: &ObjectId,
         routes_to_update: &mut Changes,
         subjects_to_update: &mut BTreeSet<ObjectId>,
     ) {
-        let referrers = self.plugins.get(id).map(|compiled| references::referrers(cx, id, compiled.scopes()));
+        let referrers = self.plugins.get(id).map(|compiled| references::referrers(cx, parents, id, compiled.scopes()));
         if referrers.as_ref() == self.referrers.get(id) {
             return;
         }

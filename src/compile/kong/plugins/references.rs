@@ -12,16 +12,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::api::gateway::LocalObjectReference;
-use crate::api::kind::{GATEWAY_GROUP, KONG_GROUP};
+use crate::api::kind::KONG_GROUP;
 use crate::api::kong::annotations::{PLUGINS, list};
 use crate::api::{Kind, Meta, ObjectId, ObjectKey};
 use crate::compile::CompileContext;
 use crate::compile::annotation_reader::annotation_field;
 use crate::compile::ingress_class::dialect;
 use crate::compile::kong::consumers;
+use crate::compile::parent_plans::ParentPlans;
 use crate::compile::reference_grants::{CrossNamespaceReference, Referrer};
 use crate::compile::request_route_source::RequestRoute;
-use crate::compile::route_plan::parent_refs;
+use crate::compile::route_plan::is_served_route;
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::Scopes;
 use crate::store::Store;
@@ -110,6 +111,7 @@ impl PluginReferrers {
     pub(super) fn update(
         &mut self,
         cx: CompileContext<'_>,
+        parents: &ParentPlans,
         plugin: &ObjectId,
         changed: &[ObjectId],
         subjects_to_update: &mut BTreeSet<ObjectId>,
@@ -119,7 +121,7 @@ impl PluginReferrers {
         changed.iter().all(|id| match id.kind {
             Kind::KongConsumer => self.update_consumer(cx, plugin, id, subjects_to_update),
             Kind::KongConsumerGroup => self.keeps_group(&id.key, is_referring_subject(cx, plugin, id)),
-            _ => self.keeps_attachment(cx, plugin, id, &mut attached),
+            _ => self.keeps_attachment(cx, parents, plugin, id, &mut attached),
         })
     }
 
@@ -165,13 +167,14 @@ impl PluginReferrers {
     fn keeps_attachment(
         &self,
         cx: CompileContext<'_>,
+        parents: &ParentPlans,
         plugin: &ObjectId,
         id: &ObjectId,
         attached: &mut BTreeSet<Arc<str>>,
     ) -> bool {
         let namespace: Arc<str> = if self.is_shared { "".into() } else { Arc::clone(&id.key.namespace) };
         let was_attached = self.combined_referrers.get(&namespace).is_some_and(|combined| combined.is_attached);
-        let attaches_now = attaches(cx, id, plugin);
+        let attaches_now = attaches(cx, parents, id, plugin);
         if was_attached == attaches_now || attached.contains(&namespace) {
             return true;
         }
@@ -183,7 +186,7 @@ impl PluginReferrers {
                 .flat_map(of_kind)
                 .filter(|other| self.is_shared || other.key.namespace == namespace)
         };
-        let keeps = was_attached && others().any(|other| attaches(cx, other, plugin));
+        let keeps = was_attached && others().any(|other| attaches(cx, parents, other, plugin));
         if keeps {
             attached.insert(namespace);
         }
@@ -328,7 +331,12 @@ fn resolve_reference(store: &Store, from: Kind, referrer: &ObjectKey, token: &st
 ///
 /// A name without namespace refers to a KongClusterPlugin only if no KongPlugin has that name. Only served objects
 /// count, so that routes of other controllers do not affect the plugin.
-pub(super) fn referrers(cx: CompileContext<'_>, plugin: &ObjectId, scopes: Scopes) -> PluginReferrers {
+pub(super) fn referrers(
+    cx: CompileContext<'_>,
+    parents: &ParentPlans,
+    plugin: &ObjectId,
+    scopes: Scopes,
+) -> PluginReferrers {
     // With `fail_open`, the referrers of a KongClusterPlugin are combined as in Kong.
     let is_shared = plugin.kind == Kind::KongPlugin || cx.inputs.plugin_factory.fail_open;
     let mut referrers = PluginReferrers { is_shared, ..PluginReferrers::default() };
@@ -341,7 +349,7 @@ pub(super) fn referrers(cx: CompileContext<'_>, plugin: &ObjectId, scopes: Scope
             Kind::KongConsumerGroup => {
                 referrers.combined_referrers_mut(&id.key.namespace).subjects.groups.push(id.key.clone());
             }
-            _ if attaches(cx, id, plugin) => {
+            _ if attaches(cx, parents, id, plugin) => {
                 referrers.combined_referrers_mut(&id.key.namespace).is_attached = true;
             }
             _ => {}
@@ -364,15 +372,16 @@ const ATTACHING_KINDS: [Kind; 8] = [
 ];
 
 /// Whether an object attaches the plugin to its requests or connections.
-fn attaches(cx: CompileContext<'_>, id: &ObjectId, plugin: &ObjectId) -> bool {
+fn attaches(cx: CompileContext<'_>, parents: &ParentPlans, id: &ObjectId, plugin: &ObjectId) -> bool {
     let Some(meta) = cx.store.meta(id) else { return false };
     let refers_to_plugin = || refers_to(cx.store, id.kind, meta, plugin);
+    let is_served = || is_served_route(cx.store, parents, id);
     match id.kind {
         Kind::HttpRoute | Kind::GrpcRoute => {
-            let route = RequestRoute::find(cx.store, id).filter(|_| is_served_route(cx, id));
+            let route = RequestRoute::find(cx.store, id).filter(|_| is_served());
             route.is_some_and(|route| refers_to_plugin() || has_filter(&route, plugin))
         }
-        Kind::TcpRoute | Kind::TlsRoute | Kind::UdpRoute => is_served_route(cx, id) && refers_to_plugin(),
+        Kind::TcpRoute | Kind::TlsRoute | Kind::UdpRoute => is_served() && refers_to_plugin(),
         Kind::Ingress => {
             let ingress = cx.store.ingresses.get(&id.key);
             ingress.is_some_and(|ingress| dialect::attaches_plugins(cx, ingress)) && refers_to_plugin()
@@ -393,21 +402,6 @@ fn is_referring_subject(cx: CompileContext<'_>, plugin: &ObjectId, id: &ObjectId
 fn refers_to(store: &Store, kind: Kind, meta: &Meta, plugin: &ObjectId) -> bool {
     let names = meta.annotations.get(PLUGINS).map(|value| &**value).unwrap_or_default();
     list(names).any(|token| resolve_reference(store, kind, &meta.key, token).as_ref() == Ok(plugin))
-}
-
-/// Whether the route refers to a Gateway of this process's controllers.
-fn is_served_route(cx: CompileContext<'_>, route: &ObjectId) -> bool {
-    parent_refs(cx.store, route).iter().any(|parent| {
-        let is_gateway = parent.group == GATEWAY_GROUP && parent.kind == Kind::Gateway.name();
-        let namespace = parent.namespace.as_deref().unwrap_or(&route.key.namespace);
-        is_gateway && is_served_gateway(cx, &ObjectKey::new(namespace, &parent.name))
-    })
-}
-
-/// Whether a Gateway exists and belongs to one of this process's controllers.
-pub(super) fn is_served_gateway(cx: CompileContext<'_>, gateway: &ObjectKey) -> bool {
-    let class = cx.store.gateways.get(gateway).and_then(|gateway| cx.store.class_of(gateway));
-    class.is_some_and(|class| cx.inputs.controllers.contains(&class.spec.controller_name))
 }
 
 /// Whether a filter of a rule refers to the plugin; filters can refer to KongPlugins of the route's namespace only.
