@@ -88,11 +88,11 @@ impl Compiler {
     }
 
     /// The Gateways to which routes with a reference to an XBackend attach, each with the name of its controller.
-    /// Records these routes.
+    /// Records these routes. UDPRoutes cannot use XBackends.
     fn gateways_that_use(&mut self, store: &Store, key: &ObjectKey) -> BTreeMap<ObjectKey, Arc<str>> {
         let mut gateways = BTreeMap::new();
         let routes = store.dependency_index().dependents(&ObjectId::new(Kind::XBackend, key.clone()));
-        for route in routes.filter(|id| RouteKind::of(id.kind).is_some()) {
+        for route in routes.filter(|id| RouteKind::of(id.kind).is_some_and(|kind| kind != RouteKind::Udp)) {
             let attachments = self.routes.get(route).map(|plan| &*plan.attachments).unwrap_or_default();
             for attachment in attachments {
                 let Some(gateway) = self.parents.gateways.get(&attachment.gateway) else { continue };

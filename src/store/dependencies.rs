@@ -401,9 +401,11 @@ impl DependencyCollector {
     }
 
     fn add_backend(&mut self, backend: &BackendObjectReference) {
-        // An XBackend is in the namespace of the route.
         if Kind::find(&backend.group, &backend.kind) == Some(Kind::XBackend) {
-            self.add_object(Kind::XBackend, None, &backend.name);
+            // A route cannot use an XBackend of another namespace.
+            if backend.namespace.as_deref().is_none_or(|namespace| namespace == &*self.own_namespace) {
+                self.add_object(Kind::XBackend, None, &backend.name);
+            }
             return;
         }
         self.add_service_backend(backend);

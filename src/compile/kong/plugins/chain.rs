@@ -346,11 +346,14 @@ fn rejecting_instance(message: String, counter_scope: &Arc<str>, object: Arc<str
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use schemars::JsonSchema;
     use serde::Deserialize;
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::compile::parent_plans::ParentPlans;
     use crate::compile::testing::TestInputs;
     use crate::diagnostic::Diagnostic;
     use crate::plugin_api::{self, BuildCx, Plugin, PluginRegistry, RegisteredKind};
