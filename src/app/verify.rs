@@ -9,10 +9,10 @@ use tokio::time::Instant;
 
 use super::stdout::print;
 use crate::api::kong::annotations::INGRESS_CLASS;
-use crate::api::names::DIALECT_ANNOTATION;
-use crate::api::networking::Ingress;
+use crate::api::networking::{Ingress, IngressClass};
 use crate::api::{Kind, Object, ObjectKey};
 use crate::args::{ExitStatus, OutputFormat, SendOption, VerifyOptions};
+use crate::compile::{Classes, has_path_expressions};
 use crate::manifests::{ManifestUpdate, Manifests};
 use crate::report::{self, ReportedDiagnostic};
 use crate::store::Store;
@@ -77,18 +77,18 @@ fn expectations(store: &Store) -> Expectations {
     store.http_routes.values().for_each(|route| expectations.add_http_route(route));
     store.grpc_routes.values().for_each(|route| expectations.add_grpc_route(route));
     for ingress in store.ingresses.values() {
-        expectations.add_ingress(ingress, has_literal_paths(store, ingress));
+        expectations.add_ingress(ingress, !has_path_expressions(class_of(store, ingress)));
     }
     expectations
 }
 
-/// Whether the class of the Ingress selects the dialect without regular expressions.
-fn has_literal_paths(store: &Store, ingress: &Object<Ingress>) -> bool {
+/// The class of an Ingress in the manifests; the default class if the Ingress names none.
+fn class_of<'s>(store: &'s Store, ingress: &Object<Ingress>) -> Option<&'s Object<IngressClass>> {
     let annotation = ingress.meta.annotations.get(INGRESS_CLASS).map(|class| &**class);
-    let name = annotation.or(ingress.spec.ingress_class_name.as_deref());
-    let class = name.and_then(|name| store.ingress_classes.get(&ObjectKey::cluster(name)));
-    let dialect = class.and_then(|class| class.meta.annotations.get(DIALECT_ANNOTATION));
-    dialect.is_some_and(|dialect| &**dialect == "kubernetes")
+    match annotation.or(ingress.spec.ingress_class_name.as_deref()) {
+        Some(name) => store.ingress_classes.get(&ObjectKey::cluster(name)).map(|class| &**class),
+        None => Classes::default().default_class(store),
+    }
 }
 
 /// The routes of kinds for which no requests are derived.
@@ -141,3 +141,29 @@ impl VerificationProgress {
 
 /// Carriage return, and the control sequence that erases to the end of the line.
 const CLEAR_LINE: &str = "\r\u{1b}[K";
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::api::kong::annotations::IS_DEFAULT_CLASS;
+    use crate::api::names::{DIALECT_ANNOTATION, INGRESS_CONTROLLER};
+    use crate::store::{AnyObject, Batch};
+
+    #[test]
+    fn ingress_without_class_has_the_dialect_of_the_default_class() {
+        let annotations = |dialect| json!({IS_DEFAULT_CLASS: "true", DIALECT_ANNOTATION: dialect});
+        for (dialect, expected) in [("kong", true), ("kubernetes", false)] {
+            let metadata = json!({"name": "c", "annotations": annotations(dialect)});
+            let class = json!({"metadata": metadata, "spec": {"controller": INGRESS_CONTROLLER}});
+            let ingress = json!({"metadata": {"namespace": "ns", "name": "i"}, "spec": {}});
+            let mut store = Store::default();
+            let objects = [(Kind::IngressClass, class), (Kind::Ingress, ingress)];
+            let upserts = objects.map(|(kind, object)| AnyObject::parse(kind, object).unwrap()).into();
+            store.apply(Batch { upserts, removes: vec![] });
+            let ingress = &store.ingresses[&ObjectKey::new("ns", "i")];
+            assert_eq!(has_path_expressions(class_of(&store, ingress)), expected, "{dialect}");
+        }
+    }
+}

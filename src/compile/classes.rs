@@ -57,7 +57,7 @@ impl Classes {
     }
 
     /// The served class that is marked as default and so owns objects without a class.
-    pub(super) fn default_class<'s>(&self, store: &'s Store) -> Option<&'s Object<IngressClass>> {
+    pub fn default_class<'s>(&self, store: &'s Store) -> Option<&'s Object<IngressClass>> {
         let is_default = |class: &&Object<IngressClass>| {
             class.meta.annotations.get(IS_DEFAULT_CLASS).is_some_and(|value| &**value == "true")
         };

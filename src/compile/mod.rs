@@ -98,6 +98,7 @@ use forbidden_addresses::ForbiddenAddresses;
 use gateway::GatewayPlan;
 use ingress::IngressCompiler;
 pub use ingress::{HostOwnership, IngressListener, IngressSettings, PublishSource};
+pub use ingress_class::dialect::has_path_expressions;
 use kong::consumers::Consumers;
 use kong::plugins::Plugins;
 pub use kong::plugins::with_degraded_plugins;

@@ -4,7 +4,7 @@ use http::{HeaderName, HeaderValue, Method};
 
 use super::regex_sample;
 use crate::api::kong::annotations::{FORCE_SSL_REDIRECT, PROTOCOLS, list};
-use crate::api::{Meta, ObjectId};
+use crate::api::{Kind, Meta, ObjectId};
 
 /// One match of one rule.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,7 +19,7 @@ pub(super) struct Expectation {
     pub served_path: Option<String>,
     /// Hostnames; `*` for all.
     pub hosts: Vec<String>,
-    /// The Gateways and listeners that the route refers to.
+    /// The Gateways, ListenerSets and listeners that the route refers to.
     pub parents: Vec<Parent>,
     /// Whether annotations require HTTPS: requests in plain text are not forwarded.
     pub requires_https: bool,
@@ -35,11 +35,10 @@ impl Expectation {
     }
 }
 
-/// A Gateway in the `parentRefs` of a route.
+/// A Gateway or ListenerSet in the `parentRefs` of a route.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Parent {
-    /// `namespace/name`
-    pub gateway: String,
+    pub object: ObjectId,
     /// `None` for all listeners.
     pub section: Option<String>,
     /// `None` for all ports.
@@ -47,12 +46,16 @@ pub(super) struct Parent {
 }
 
 impl Parent {
-    /// Whether the listener `namespace/gateway/name` is one that the reference selects. The listeners of a ListenerSet,
-    /// `namespace/gateway/namespace/set/name`, are not those of the Gateway.
+    /// Whether a listener is one that the reference selects: `namespace/gateway/name`, or, of a ListenerSet,
+    /// `namespace/gateway/namespace/set/name`, which is not one of the Gateway.
     pub(super) fn selects(&self, listener: &str, port: u16) -> bool {
-        let section = listener.strip_prefix(&self.gateway).and_then(|rest| rest.strip_prefix('/'));
-        let section = section.filter(|name| !name.contains('/'));
-        section.is_some_and(|name| self.section.as_ref().is_none_or(|wanted| wanted == name))
+        let Some((declared_by, name)) = listener.rsplit_once('/') else { return false };
+        let declared_by = match self.object.kind {
+            Kind::ListenerSet => declared_by.splitn(3, '/').nth(2),
+            _ => Some(declared_by),
+        };
+        declared_by.is_some_and(|object| object == self.object.key.to_string())
+            && self.section.as_ref().is_none_or(|wanted| wanted == name)
             && self.port.is_none_or(|wanted| wanted == port)
     }
 }
@@ -178,13 +181,19 @@ impl RequiredProtocols {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::ObjectKey;
 
     #[test]
     fn parents_select_listeners() {
+        let web = ObjectKey::new("default", "web");
         let parent = |section: Option<&str>, port| Parent {
-            gateway: "default/web".to_owned(),
+            object: ObjectId::new(Kind::Gateway, web.clone()),
             section: section.map(str::to_owned),
             port,
+        };
+        let set = |name: &str| Parent {
+            object: ObjectId::new(Kind::ListenerSet, ObjectKey::new("shop", name)),
+            ..parent(None, None)
         };
         for (parent, listener, expected) in [
             (parent(None, None), "default/web/http", true),
@@ -194,6 +203,9 @@ mod tests {
             (parent(None, Some(81)), "default/web/http", false),
             (parent(None, None), "default/web2/http", false),
             (parent(None, None), "default/web/shop/listeners/http", false),
+            (set("listeners"), "default/web/shop/listeners/http", true),
+            (set("others"), "default/web/shop/listeners/http", false),
+            (set("listeners"), "shop/listeners/http", false),
         ] {
             assert_eq!(parent.selects(listener, 80), expected, "{parent:?}");
         }
@@ -225,7 +237,7 @@ mod tests {
             (FORCE_SSL_REDIRECT, "true", true, false),
             (FORCE_SSL_REDIRECT, "false", false, false),
         ] {
-            let mut meta = Meta::new(crate::api::ObjectKey::new("default", "a"));
+            let mut meta = Meta::new(ObjectKey::new("default", "a"));
             meta.annotations.insert(key.into(), value.into());
             assert_eq!(RequiredProtocols::of(&meta), RequiredProtocols { https, grpc }, "{key}: {value}");
         }

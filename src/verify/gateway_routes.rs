@@ -13,7 +13,7 @@ use super::regex_sample;
 use crate::api::gateway::{
     BackendRef, Filter, GrpcRoute, GrpcRouteMatch, HttpRoute, HttpRouteMatch, HttpValueMatch, ParentReference,
 };
-use crate::api::{Kind, Meta, Object, ObjectId};
+use crate::api::{Kind, Meta, Object, ObjectId, ObjectKey};
 
 /// An expectation for each match of an HTTPRoute.
 pub(super) fn of_http_route(route: &Object<HttpRoute>) -> Vec<Expectation> {
@@ -82,11 +82,12 @@ fn expectations<'a>(
     expectations
 }
 
-/// `None` for a parent that is not a Gateway.
+/// `None` for a parent of an unknown kind.
 fn parent(reference: &ParentReference, namespace: &str) -> Option<Parent> {
     let ParentReference { group, kind, namespace: own, name, section_name, port } = reference;
-    (group == Kind::Gateway.group() && kind == Kind::Gateway.name()).then(|| Parent {
-        gateway: format!("{}/{name}", own.as_deref().unwrap_or(namespace)),
+    let kind = Kind::find(group, kind).filter(|kind| matches!(kind, Kind::Gateway | Kind::ListenerSet))?;
+    Some(Parent {
+        object: ObjectId::new(kind, ObjectKey::new(own.as_deref().unwrap_or(namespace), name)),
         section: section_name.clone(),
         port: port.and_then(|port| u16::try_from(port).ok()),
     })
@@ -206,7 +207,11 @@ mod tests {
     #[test]
     fn http_route_has_an_expectation_for_each_match() {
         let expectations = http_route(json!({
-            "parentRefs": [{ "name": "web", "sectionName": "http" }, { "kind": "ListenerSet", "name": "more" }],
+            "parentRefs": [
+                { "name": "web", "sectionName": "http" },
+                { "kind": "ListenerSet", "namespace": "shop", "name": "more" },
+                { "group": "", "kind": "Service", "name": "mesh" },
+            ],
             "hostnames": ["shop.example"],
             "rules": [
                 {
@@ -245,8 +250,10 @@ mod tests {
             (&first.hosts[..], first.served_path.as_deref()),
             (&["shop.example".to_owned()][..], Some("Exact /cart"))
         );
-        let parent = Parent { gateway: "default/web".to_owned(), section: Some("http".to_owned()), port: None };
-        assert_eq!(first.parents, [parent]);
+        let web = ObjectId::new(Kind::Gateway, ObjectKey::new("default", "web"));
+        let more = ObjectId::new(Kind::ListenerSet, ObjectKey::new("shop", "more"));
+        let parents = [(web, Some("http".to_owned())), (more, None)];
+        assert_eq!(first.parents, parents.map(|(object, section)| Parent { object, section, port: None }));
         let shape = first.requests.as_ref().unwrap();
         assert_eq!((&shape.paths[..], &shape.methods[..]), (&["/cart".to_owned()][..], &[Method::PUT][..]));
         assert_eq!(shape.query, "page%20size=a%26b&q=1");

@@ -52,7 +52,8 @@ fn aliases(meta: &Meta) -> impl Iterator<Item = &str> {
 
 fn paths(path: Option<&str>, kind: Option<&str>, meta: &Meta, literal: bool) -> Result<Vec<String>, String> {
     let path = path.filter(|path| !path.is_empty()).unwrap_or("/");
-    let regex_prefix = meta.annotations.get(REGEX_PREFIX).map_or("/~", |prefix| &**prefix);
+    let regex_prefix = meta.annotations.get(REGEX_PREFIX).filter(|prefix| !prefix.is_empty());
+    let regex_prefix = regex_prefix.map_or("/~", |prefix| &**prefix);
     match kind {
         None | Some("ImplementationSpecific") if !literal && path.starts_with(regex_prefix) => {
             Ok(vec![path_sample(&path[regex_prefix.len()..])?])
@@ -129,6 +130,7 @@ mod tests {
         let object = ingress(
             json!({
                 METHODS: "put, delete",
+                REGEX_PREFIX: "",
                 HOST_ALIASES: "b.example,*.c.example",
                 "konghq.com/headers.x-canary": "1, 2",
                 "konghq.com/headers.x-user": "~*^[a-f]+$",

@@ -225,7 +225,6 @@ fn why_not_served(verdicts: &serde_json::Value, expectation: &Expectation) -> St
     };
     let mut problems = Vec::new();
     collect_problems(&verdict["status"], &mut problems);
-    problems.dedup();
     if problems.is_empty() { "its verdict has no error".to_owned() } else { problems.join("; ") }
 }
 
@@ -234,7 +233,11 @@ fn collect_problems(value: &serde_json::Value, problems: &mut Vec<String>) {
     if value["status"] == "False"
         && let (Some(reason), Some(message)) = (value["reason"].as_str(), value["message"].as_str())
     {
-        problems.push(format!("{reason}: {message}"));
+        let problem = format!("{reason}: {message}");
+        // Each parent of a route has the same problems of its references.
+        if !problems.contains(&problem) {
+            problems.push(problem);
+        }
     }
     match value {
         serde_json::Value::Array(values) => values.iter().for_each(|value| collect_problems(value, problems)),
@@ -272,12 +275,13 @@ mod tests {
 
     #[test]
     fn verdict_says_why_a_route_is_not_served() {
+        let parent = json!({ "conditions": [
+            { "type": "Accepted", "status": "False", "reason": "NoMatchingParent", "message": "no such Gateway" },
+            { "type": "ResolvedRefs", "status": "False", "reason": "BackendNotFound", "message": "no Service a" },
+            { "type": "Other", "status": "True", "reason": "Other", "message": "" },
+        ] });
         let verdicts = json!([{
-            "kind": "HTTPRoute", "namespace": "default", "name": "shop",
-            "status": { "parents": [{ "conditions": [
-                { "type": "Accepted", "status": "False", "reason": "NoMatchingParent", "message": "no such Gateway" },
-                { "type": "ResolvedRefs", "status": "True", "reason": "ResolvedRefs", "message": "" },
-            ] }] },
+            "kind": "HTTPRoute", "namespace": "default", "name": "shop", "status": { "parents": [parent, parent] },
         }]);
         let expectation = |name: &str| Expectation {
             object: ObjectId::new(Kind::HttpRoute, ObjectKey::new("default", name)),
@@ -290,7 +294,10 @@ mod tests {
             requests: Err(String::new()),
             action: expectation::ExpectedAction::NotCompared,
         };
-        assert_eq!(why_not_served(&verdicts, &expectation("shop")), "NoMatchingParent: no such Gateway");
+        assert_eq!(
+            why_not_served(&verdicts, &expectation("shop")),
+            "NoMatchingParent: no such Gateway; BackendNotFound: no Service a"
+        );
         assert!(why_not_served(&verdicts, &expectation("cart")).starts_with("it does not have HTTPRoute default/cart"));
     }
 }

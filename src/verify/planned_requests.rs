@@ -89,7 +89,7 @@ fn missing_parents<'a>(expectation: &Expectation, listeners: &[(SocketAddr, &Ser
     let missing = expectation.parents.iter().filter(|parent| !is_attached(parent));
     let problem = |parent: &super::expectation::Parent| {
         let section = parent.section.as_ref().map(|section| format!(", listener {section}")).unwrap_or_default();
-        format!("the route is not attached to Gateway {}{section}", parent.gateway)
+        format!("the route is not attached to {}{section}", parent.object)
     };
     missing.map(|parent| Plan::NotAttached { problem: problem(parent) }).collect()
 }
@@ -110,7 +110,7 @@ fn plans_on<'a>(
             plans.push(if listener.requires_client_certificate() {
                 let name = &listener.listener;
                 Plan::NotDerived {
-                    reason: format!("listener {name} requires a client certificate, which this has not"),
+                    reason: format!("listener {name} requires a client certificate, and portico verify has none"),
                 }
             } else {
                 let address = connect_address(*address, &settings.connect_to);
@@ -234,8 +234,11 @@ mod tests {
     fn route_that_is_not_attached_has_one_line() {
         let missing = [expectation("cart"), expectation("cart")];
         assert_eq!(lines(&missing, &served(vec![])), ["the gateway serves no rule of the route"]);
-        let parent =
-            |section: &str| Parent { gateway: "default/web".to_owned(), section: Some(section.to_owned()), port: None };
+        let parent = |section: &str| Parent {
+            object: ObjectId::new(Kind::Gateway, ObjectKey::new("default", "web")),
+            section: Some(section.to_owned()),
+            port: None,
+        };
         let partly = Expectation {
             hosts: vec!["*".to_owned()],
             parents: vec![parent("http"), parent("https")],

@@ -27,6 +27,11 @@ pub(in crate::compile) fn of_served_class(class: Option<&Object<IngressClass>>) 
     class.map_or(Ok(Dialect::Kong), of_class)
 }
 
+/// Whether the Ingresses of a class have regular expressions as paths.
+pub fn has_path_expressions(class: Option<&Object<IngressClass>>) -> bool {
+    of_served_class(class) != Ok(Dialect::Kubernetes)
+}
+
 /// Whether the annotation with host aliases has an effect on the Ingresses of a class.
 pub(in crate::compile) fn has_host_aliases(class: Option<&Object<IngressClass>>) -> bool {
     of_served_class(class) == Ok(Dialect::Kong)
