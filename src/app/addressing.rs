@@ -199,7 +199,7 @@ fn desired_backend_services(store: &Store, controllers: &[String]) -> BTreeMap<O
         let mut routes = store.dependency_index().dependents(&ObjectId::new(Kind::XBackend, key.clone()));
         let service = DesiredBackendService {
             uid: backend.meta.uid.clone()?,
-            selector: backend.spec.endpoint_selector.as_ref()?.match_labels.clone(),
+            selector: backend.spec.pod_selector()?.match_labels.clone(),
             port: u16::try_from(backend.spec.port.number?).ok().filter(|port| *port > 0)?,
         };
         let is_wanted = !service.selector.is_empty() && routes.any(&is_served);

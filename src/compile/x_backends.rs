@@ -75,7 +75,7 @@ impl Compiler {
 
     /// A warning if an XBackend selects Pods, and none of them is ready.
     fn note_on_endpoints(&self, store: &Store, backend: &Object<XBackend>) -> Option<Diagnostic> {
-        backend.spec.endpoint_selector.as_ref()?;
+        backend.spec.pod_selector()?;
         let ObjectKey { namespace, name: service } = backend.meta.key.clone();
         let port = u16::try_from(backend.spec.port.number?).ok()?;
         let source = UpstreamSource::XBackend;

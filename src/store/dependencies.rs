@@ -421,7 +421,7 @@ impl DependencyCollector {
 
     /// The Service with the endpoints, the authorities and the client certificate of an XBackend.
     fn add_x_backend(&mut self, backend: &Object<XBackend>) {
-        if let Some(uid) = backend.meta.uid.as_deref().filter(|_| backend.spec.endpoint_selector.is_some()) {
+        if let Some(uid) = backend.meta.uid.as_deref().filter(|_| backend.spec.pod_selector().is_some()) {
             self.add_object(Kind::Service, None, &x_backend_service_name(uid));
         }
         let Some(tls) = &backend.spec.tls else { return };

@@ -258,28 +258,29 @@ async fn requests_without_a_decision_fail() {
     let switching =
         responding_once("HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n").await;
     let (refusing, _reserved) = reserve_address();
-    let limits = ProxyLimits { authorization_timeout: Duration::from_millis(100), ..ProxyLimits::default() };
-    let mut counts = std::collections::BTreeMap::new();
     let routes = |upstream| guarded_routes(http_filter(upstream), &endpoint);
-    let options = Options { limits, ..Options::default() };
-    let server = TestServer::with_options(options, routes(upstream("none", &[]))).await;
-    for (upstream, status, reason) in [
-        (upstream("none", &[]), 503, "external_auth_unavailable"),
-        (upstream("refusing", &[refusing]), 503, "external_auth_unavailable"),
-        (server_of(&closing), 503, "external_auth_unavailable"),
-        (server_of(&silent), 503, "external_auth_timeout"),
-        (server_of(&endless), 503, "external_auth_timeout"),
-        (server_of(&nonsense), 500, "external_auth_invalid"),
-        (server_of(&switching), 500, "external_auth_invalid"),
+    let timeout = |authorization_timeout| async move {
+        let limits = ProxyLimits { authorization_timeout, ..ProxyLimits::default() };
+        TestServer::with_options(Options { limits, ..Options::default() }, Vec::new()).await
+    };
+    let (impatient, server) = (timeout(Duration::from_millis(100)).await, timeout(Duration::from_secs(60)).await);
+    let mut counts = std::collections::BTreeMap::new();
+    for (server, upstream, status, reason) in [
+        (&impatient, server_of(&silent), 503, "external_auth_timeout"),
+        (&impatient, server_of(&endless), 503, "external_auth_timeout"),
+        (&server, upstream("none", &[]), 503, "external_auth_unavailable"),
+        (&server, upstream("refusing", &[refusing]), 503, "external_auth_unavailable"),
+        (&server, server_of(&closing), 503, "external_auth_unavailable"),
+        (&server, server_of(&nonsense), 500, "external_auth_invalid"),
+        (&server, server_of(&switching), 500, "external_auth_invalid"),
         // A server of another protocol.
-        (h2c_upstream(closing.address), 500, "external_auth_invalid"),
+        (&server, h2c_upstream(closing.address), 500, "external_auth_invalid"),
     ] {
         server.replace_routes(routes(upstream));
         assert_eq!(server.request("GET / HTTP/1.1\r\nhost: a.example\r\n\r\n").await.status, status, "{reason}");
-        *counts.entry(reason).or_insert(0.0) += 1.0;
-        for (reason, count) in &counts {
-            assert_eq!(scrape(&server)[&format!("portico_request_errors_total{{reason=\"{reason}\"}}")], *count);
-        }
+        let count = counts.entry(reason).or_insert(0.0);
+        *count += 1.0;
+        assert_eq!(scrape(server)[&format!("portico_request_errors_total{{reason=\"{reason}\"}}")], *count);
     }
     server.replace_routes(vec![route(Action::Fail(RouteFailure::NoAuthorizationServer))]);
     assert_eq!(server.request("GET / HTTP/1.1\r\nhost: a.example\r\n\r\n").await.status, 500);

@@ -43,6 +43,13 @@ pub struct XBackendSpec {
     pub session_persistence: Option<SessionPersistence>,
 }
 
+impl XBackendSpec {
+    /// The labels of the Pods to which it leads. `None` if it leads to a host, or if it is not valid because it has both.
+    pub fn pod_selector(&self) -> Option<&EndpointSelector> {
+        self.endpoint_selector.as_ref().filter(|_| self.external_hostname.is_none())
+    }
+}
+
 const PROTOCOLS: [&str; 8] = ["TCP", "HTTP", "HTTP2", "HTTP11", "H2C", "MCP", "GRPC", "WSS"];
 
 /// Pods in the namespace with all these labels.

@@ -159,8 +159,8 @@ fn x_backend_endpoints(
 
 /// The Service that selects the Pods of an XBackend.
 fn selecting_service(backend: &Object<XBackend>) -> Option<ObjectKey> {
-    let selects_pods = backend.spec.endpoint_selector.is_some() && backend.spec.external_hostname.is_none();
-    let uid = backend.meta.uid.as_deref().filter(|_| selects_pods)?;
+    backend.spec.pod_selector()?;
+    let uid = backend.meta.uid.as_deref()?;
     Some(ObjectKey::new(&backend.meta.key.namespace, &x_backend_service_name(uid)))
 }
 
