@@ -199,6 +199,11 @@ struct LimitArgs {
     #[arg(default_value_t = NonZeroTimeout(ProxyLimits::DEFAULT.response_timeout))]
     upstream_response_timeout: NonZeroTimeout,
 
+    /// Time for an external authorization server to decide, from connecting to the end of its response
+    #[arg(long, value_name = "DURATION", env = "PORTICO_EXTERNAL_AUTH_TIMEOUT")]
+    #[arg(default_value_t = NonZeroTimeout(ProxyLimits::DEFAULT.authorization_timeout))]
+    external_auth_timeout: NonZeroTimeout,
+
     /// Time without progress in a response, because the backend sends nothing or the client does not read
     #[arg(long, value_name = "DURATION", env = "PORTICO_RESPONSE_IDLE_TIMEOUT")]
     #[arg(default_value_t = NonZeroTimeout(ProxyLimits::DEFAULT.stall_timeout))]
@@ -397,6 +402,7 @@ impl LimitArgs {
             client_min_rate: self.client_min_rate.0,
             response_min_rate: self.response_min_rate.0,
             response_timeout: self.upstream_response_timeout.0,
+            authorization_timeout: self.external_auth_timeout.0,
             stall_timeout: self.response_idle_timeout.0,
             max_streams: self.client_http2_streams,
             upgrade_idle_timeout: self.upgrade_idle_timeout.0,

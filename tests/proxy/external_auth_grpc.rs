@@ -1,17 +1,25 @@
 //! External authorization by calls of Envoy's ext_authz, with a server that encodes its messages by itself.
 
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use h2::server;
 use http::{HeaderMap, HeaderName, HeaderValue, Response};
 use portico::snapshot::external_auth::{AuthorizationProtocol, ExternalAuthFilter, GrpcAuthorization};
+use portico::upstream::UpstreamProtocol;
+use portico::upstream::tls::UpstreamTlsSettings;
+use rustls::ServerConfig;
+use rustls::sign::CertifiedKey;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
 
 use crate::accounting::scrape;
 use crate::external_auth::guarded_routes;
 use crate::h2::read_body;
 use crate::h2_upstream::{Http2Endpoint, http2_endpoint};
 use crate::harness::{Endpoint, TestServer, h2c_upstream, header};
+use crate::upstream_tls::{Authority, FixedCertificate, tls_upstream};
 
 /// A field of a message with a length: a string, bytes or another message.
 fn field(number: u8, value: impl AsRef<[u8]>) -> Vec<u8> {
@@ -125,6 +133,46 @@ fn grpc_filter(server: &Http2Endpoint, listed: Option<&[&'static str]>) -> Exter
 
 const REQUEST: &str = "POST /a?b=c HTTP/1.1\r\nhost: a.example\r\nauthorization: Basic x\r\nx-user: admin\r\n\
                        x_user: admin\r\nx-group: one\r\nx-gone: 1\r\ncontent-length: 5\r\n\r\nhello";
+
+/// The address of a process that decrypts connections and forwards them to a server.
+async fn with_tls(server: &Http2Endpoint, certificate: Arc<CertifiedKey>) -> SocketAddr {
+    let mut config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(FixedCertificate(certificate)));
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let (acceptor, server) = (TlsAcceptor::from(Arc::new(config)), server.address);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((socket, _)) = listener.accept().await {
+            let acceptor = acceptor.clone();
+            tokio::spawn(async move {
+                let Ok(mut decrypted) = acceptor.accept(socket).await else { return };
+                let mut forwarded = TcpStream::connect(server).await.unwrap();
+                drop(tokio::io::copy_bidirectional(&mut decrypted, &mut forwarded).await);
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn server_may_use_tls() {
+    let (authority, endpoint) = (Authority::new("own"), Endpoint::ok().await);
+    for (name, status_code) in [("auth.default.svc", 200), ("other.default.svc", 503)] {
+        let (authorization, received) = grpc_server(status(0), "0").await;
+        let address = with_tls(&authorization, authority.issue(&[name], &[])).await;
+        let settings = UpstreamTlsSettings::new(UpstreamProtocol::Http2, authority.trust(None), None).unwrap();
+        let upstream = tls_upstream(UpstreamProtocol::Http2, settings, &[address]);
+        let filter = ExternalAuthFilter { upstream, ..grpc_filter(&authorization, None) };
+        let server = TestServer::with_routes(guarded_routes(filter, &endpoint)).await;
+        assert_eq!(server.request(REQUEST).await.status, status_code, "a certificate for {name}");
+        assert_eq!(received.lock().unwrap().len(), usize::from(status_code == 200), "a certificate for {name}");
+    }
+    assert_eq!(endpoint.log.requests().len(), 1);
+}
 
 #[tokio::test]
 async fn server_gets_the_attributes_of_a_request() {

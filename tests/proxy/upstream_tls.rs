@@ -42,7 +42,7 @@ use crate::harness::{
 use crate::stream::{self, to_upstream, wait_for_outcome};
 
 /// A certificate authority.
-struct Authority(CertifiedIssuer<'static, KeyPair>);
+pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {
     fn issuer_params(name: &str) -> CertificateParams {
@@ -52,7 +52,7 @@ impl Authority {
         params
     }
 
-    fn new(name: &str) -> Authority {
+    pub(crate) fn new(name: &str) -> Authority {
         Authority(CertifiedIssuer::self_signed(Self::issuer_params(name), KeyPair::generate().unwrap()).unwrap())
     }
 
@@ -73,7 +73,7 @@ impl Authority {
     }
 
     /// A certificate for these names, with the certificates of the intermediate authorities.
-    fn issue(&self, names: &[&str], intermediates: &[&Authority]) -> Arc<CertifiedKey> {
+    pub(crate) fn issue(&self, names: &[&str], intermediates: &[&Authority]) -> Arc<CertifiedKey> {
         self.issue_until(names, intermediates, 2100)
     }
 
@@ -99,7 +99,7 @@ impl Authority {
     }
 
     /// Trust in this authority with at most this number of intermediate authorities.
-    fn trust(&self, max_intermediates: Option<usize>) -> Option<TlsTrust> {
+    pub(crate) fn trust(&self, max_intermediates: Option<usize>) -> Option<TlsTrust> {
         Some(TlsTrust { anchors: Arc::new(TrustAnchors::new([self.der()])), max_intermediates, identity: None })
     }
 }
@@ -114,7 +114,7 @@ struct TlsEndpoint {
 }
 
 #[derive(Debug)]
-struct FixedCertificate(Arc<CertifiedKey>);
+pub(crate) struct FixedCertificate(pub(crate) Arc<CertifiedKey>);
 
 impl rustls::server::ResolvesServerCert for FixedCertificate {
     fn resolve(&self, _: rustls::server::ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
@@ -235,7 +235,11 @@ async fn respond(
     Ok(response)
 }
 
-fn tls_upstream(protocol: UpstreamProtocol, settings: UpstreamTlsSettings, addresses: &[SocketAddr]) -> Arc<Upstream> {
+pub(crate) fn tls_upstream(
+    protocol: UpstreamProtocol,
+    settings: UpstreamTlsSettings,
+    addresses: &[SocketAddr],
+) -> Arc<Upstream> {
     let upstream = Upstream::new(UpstreamKey {
         namespace: "default".into(),
         service: "secure".into(),
