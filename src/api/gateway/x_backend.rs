@@ -44,7 +44,7 @@ pub struct XBackendSpec {
 }
 
 impl XBackendSpec {
-    /// The labels of the Pods to which it leads. `None` if it leads to a host, or if it is not valid because it has both.
+    /// The labels of the Pods to which it leads. `None` if it leads to a host. One with both is not valid.
     pub fn pod_selector(&self) -> Option<&EndpointSelector> {
         self.endpoint_selector.as_ref().filter(|_| self.external_hostname.is_none())
     }
