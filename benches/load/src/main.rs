@@ -96,7 +96,7 @@ async fn main() -> Result<ExitCode> {
         LoadCommand::Baseline(options) => baseline::baseline(&options).await?,
         LoadCommand::Instructions(options) => count_instructions(&options).await?,
         LoadCommand::Plugins(options) => plugins::plugins(&options).await?,
-        LoadCommand::Streams(options) => streams::streams(&options).await?,
+        LoadCommand::Streams(options) => streams::streams(&options).await.map(|()| true)?,
     };
     Ok(if succeeded { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

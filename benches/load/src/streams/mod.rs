@@ -67,7 +67,7 @@ impl Case {
         (Case::TlsBytes, "TLS passthrough, CPU ms/GB"),
         (Case::TcpConnections, "TCP, CPU µs/connection"),
         (Case::TlsConnections, "TLS passthrough, CPU µs/connection"),
-        (Case::Datagrams, "UDP, datagrams/CPU second"),
+        (Case::Datagrams, "UDP, CPU µs/datagram"),
         (Case::TcpMemory, "TCP, bytes/open connection"),
         (Case::SessionMemory, "UDP, bytes/open session"),
     ];
@@ -77,8 +77,8 @@ impl Case {
     }
 }
 
-/// Returns whether all bytes and datagrams arrived unchanged: otherwise there is an error.
-pub async fn streams(options: &Options) -> Result<bool> {
+/// Prints the figures of all cases. Bytes or datagrams that do not arrive unchanged are an error.
+pub async fn streams(options: &Options) -> Result<()> {
     let backend = start_backend()?;
     let peers = [
         (None, Some(&options.portico)),
@@ -98,7 +98,7 @@ pub async fn streams(options: &Options) -> Result<bool> {
             continue;
         }
         println!("{name}");
-        // The figures of a server in all rounds.
+        // The figures of a server in all rounds; Portico is the first.
         let mut figures: Vec<(&str, Vec<f64>)> = Vec::new();
         for _ in 0..options.rounds {
             for (peer, binary) in peers {
@@ -117,11 +117,23 @@ pub async fn streams(options: &Options) -> Result<bool> {
                 }
             }
         }
-        for (server, figures) in figures {
-            println!("  {server:<10} {}", Spread::from_values(figures.into_iter()).format_with_range(1));
+        for line in report(&figures) {
+            println!("  {line}");
         }
     }
-    Ok(true)
+    Ok(())
+}
+
+/// A line for each server: its figures, and Portico's divided by them in each round.
+fn report(figures: &[(&str, Vec<f64>)]) -> Vec<String> {
+    let Some(((portico, own), peers)) = figures.split_first() else { return Vec::new() };
+    let spread = |figures: &[f64]| Spread::from_values(figures.iter().copied()).format_with_range(1);
+    let peer = |(name, figures): &(&str, Vec<f64>)| {
+        let ratios = own.iter().zip(figures).map(|(own, of_peer)| own / of_peer);
+        let ratio = Spread::from_values(ratios).format_with_range(2);
+        format!("{name:<10} {:<32} {portico} / {name} {ratio}", spread(figures))
+    };
+    std::iter::once(format!("{portico:<10} {}", spread(own))).chain(peers.iter().map(peer)).collect()
 }
 
 /// Waits until the server forwards.
@@ -165,7 +177,7 @@ async fn connections(server: &Server, target: SocketAddr, beginning: &Beginning,
     Ok(cpu.as_secs_f64() * 1e6 / opened as f64)
 }
 
-/// Forwarded datagrams for each CPU second.
+/// CPU microseconds for each datagram that is forwarded.
 async fn datagrams(server: &Server, options: &Options) -> Result<f64> {
     let mut sessions = Vec::new();
     for _ in 0..SESSIONS {
@@ -173,7 +185,7 @@ async fn datagrams(server: &Server, options: &Options) -> Result<f64> {
     }
     let exchange = |end| sessions.into_iter().map(move |session| exchange_repeatedly(session, end)).collect();
     let (cpu, forwarded) = cpu_of(server, options, exchange).await?;
-    Ok(forwarded as f64 / cpu.as_secs_f64())
+    Ok(cpu.as_secs_f64() * 1e6 / forwarded as f64)
 }
 
 /// The CPU time of the server during a load, and the sum of its counts.
@@ -214,3 +226,16 @@ const CONNECTORS: usize = 16;
 const SESSIONS: usize = 32;
 /// Buffers of idle connections are released after a second.
 const REST_TIME: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+mod tests {
+    use super::report;
+
+    #[test]
+    fn ratios_are_those_within_a_round() {
+        let lines = report(&[("portico", vec![10.0, 20.0, 30.0]), ("peer", vec![10.0, 40.0, 20.0])]);
+        assert_eq!(lines[0], "portico    20.0 (10.0–30.0)");
+        assert_eq!(lines[1], "peer       20.0 (10.0–40.0)                 portico / peer 1.00 (0.50–1.50)");
+        assert!(report(&[]).is_empty());
+    }
+}
