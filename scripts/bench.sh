@@ -4,7 +4,7 @@
 #
 #   scripts/bench.sh [all|compare|streams|floods|instructions|plugins|limits|control|consumers|routes]
 #   scripts/bench.sh compare|streams|floods|plugins [options of portico-load, such as --rounds 9]
-#   scripts/bench.sh routes [http-routes COUNT LISTENERS | ingresses COUNT]
+#   scripts/bench.sh routes [http-routes COUNT LISTENERS | ingresses COUNT | listener-sets COUNT SETS]
 #   scripts/bench.sh cluster [arguments of `portico-e2e bench`, such as propagation --one-host]
 #
 # nginx and HAProxy are Debian's packages, which this script installs, as root. Envoy is the program of the Python

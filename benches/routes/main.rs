@@ -1,11 +1,12 @@
-//! Measures the cost of HTTPRoutes and Ingresses, each with its own host: time and memory from objects to the served
-//! snapshot, and the time of one edit among many.
+//! Measures the cost of HTTPRoutes and Ingresses, each with its own host, and of ListenerSets with HTTPRoutes: time and
+//! memory from objects to the served snapshot, and the time of one edit among many.
 //!
 //! Run by `make bench-full`. Objects are created in memory; nothing is read from disk or a cluster.
 //!
 //! ```text
 //! cargo bench --bench routes -- http-routes 40000 2500    one number of routes, with this number of listeners
 //! cargo bench --bench routes -- ingresses 40000
+//! cargo bench --bench routes -- listener-sets 40000 2500  these routes belong to this number of ListenerSets
 //! ```
 
 #![expect(clippy::unwrap_used, reason = "a panic fails the benchmark")]
@@ -24,7 +25,10 @@ use std::time::Duration;
 use portico::store::AnyObject;
 
 use measurement::{reset_peak, resident, timed};
-use world::{MAX_LISTENERS_PER_GATEWAY, RouteWorld, gateways, http_route, ingress, ingress_class, services};
+use world::{
+    MAX_LISTENERS_PER_GATEWAY, RouteWorld, gateways, http_route, ingress, ingress_class, listener_set,
+    route_of_listener_set, services,
+};
 
 /// The allocator of releases. The result depends on how it handles many small allocations.
 #[cfg(feature = "alloc-jemalloc")]
@@ -36,8 +40,13 @@ const EDITS: usize = 100;
 const BATCH: usize = 1000;
 
 /// What is measured without arguments: the kind, the number of objects, and the number of listeners.
-const CASES: [(&str, usize, usize); 4] =
-    [("http-routes", 3000, 188), ("http-routes", 40_000, 2500), ("ingresses", 3000, 0), ("ingresses", 40_000, 0)];
+const CASES: [(&str, usize, usize); 5] = [
+    ("http-routes", 3000, 188),
+    ("http-routes", 40_000, 2500),
+    ("ingresses", 3000, 0),
+    ("ingresses", 40_000, 0),
+    ("listener-sets", 40_000, 2500),
+];
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
@@ -45,14 +54,15 @@ fn main() {
     match (arguments.first().map(String::as_str), number(1), number(2)) {
         (Some("http-routes"), Some(count), Some(listeners)) if listeners > 0 => measure_http_routes(count, listeners),
         (Some("ingresses"), Some(count), _) => measure_ingresses(count),
+        (Some("listener-sets"), Some(count), Some(sets)) if sets > 0 => measure_listener_sets(count, sets),
         (None, ..) => measure_all(),
-        _ => panic!("arguments: http-routes COUNT LISTENERS, ingresses COUNT, or none"),
+        _ => panic!("arguments: http-routes COUNT LISTENERS, ingresses COUNT, listener-sets ROUTES SETS, or none"),
     }
 }
 
 fn measure_all() {
     println!(
-        "                                            memory              one edit, CPU ms: of an object   of its certificate"
+        "                                            memory              one edit, CPU ms: of an object   of what it refers to"
     );
     println!(
         "objects                listeners  CPU s     MiB  KiB each   peak MiB      median      max     median      max"
@@ -84,6 +94,19 @@ fn measure_ingresses(count: usize) {
     let edits = edit(&mut world, |_, revision| ingress(count / 2, revision));
     let renewals = edit(&mut world, |world, revision| world.certificates.secret(count / 2, revision));
     print_row("Ingresses", count, 0, &filled, &[edits, renewals]);
+    black_box(world);
+}
+
+/// The second edits are those of a ListenerSet.
+fn measure_listener_sets(count: usize, sets: usize) {
+    let mut world = RouteWorld::new();
+    world.apply(gateways(1, 1));
+    world.apply(services(count));
+    world.apply((0..sets).map(|set| listener_set(set, 0)).collect());
+    let filled = fill(&mut world, count, |_, number| vec![route_of_listener_set(number, sets, 0)]);
+    let edits = edit(&mut world, |_, revision| route_of_listener_set(count / 2, sets, revision));
+    let edits_of_sets = edit(&mut world, |_, revision| listener_set(sets / 2, revision));
+    print_row("HTTPRoutes", count, sets, &filled, &[edits, edits_of_sets]);
     black_box(world);
 }
 

@@ -110,10 +110,31 @@ pub(crate) fn gateways(listeners: usize, per_gateway: usize) -> Vec<AnyObject> {
     let gateways = numbers.chunks(per_gateway).enumerate().map(|(index, numbers)| {
         let listeners: Vec<Value> = numbers.iter().map(|number| listener(*number)).collect();
         let metadata = metadata("edge", &format!("gateway-{index}"), 0);
-        let spec = json!({"gatewayClassName": "portico", "listeners": listeners});
+        let all = json!({"namespaces": {"from": "All"}});
+        let spec = json!({"gatewayClassName": "portico", "listeners": listeners, "allowedListeners": all});
         parse(Kind::Gateway, json!({"metadata": metadata, "spec": spec}))
     });
     std::iter::once(parse(Kind::GatewayClass, class)).chain(gateways).collect()
+}
+
+/// A ListenerSet of the first Gateway. The revision changes the hostname of its listener.
+pub(crate) fn listener_set(set: usize, revision: usize) -> AnyObject {
+    let hostname = format!("revision-{revision}.set-{set}.example.com");
+    let all = json!({"namespaces": {"from": "All"}});
+    let listener = json!({"name": "http", "port": 80, "protocol": "HTTP", "hostname": hostname, "allowedRoutes": all});
+    let spec = json!({"parentRef": {"name": "gateway-0", "namespace": "edge"}, "listeners": [listener]});
+    parse(Kind::ListenerSet, json!({"metadata": metadata("sets", &format!("set-{set}"), revision), "spec": spec}))
+}
+
+/// A route of one of this number of ListenerSets. The revision changes its path.
+pub(crate) fn route_of_listener_set(number: usize, sets: usize, revision: usize) -> AnyObject {
+    let rule = json!({
+        "matches": [{"path": {"type": "PathPrefix", "value": format!("/route-{number}/revision-{revision}")}}],
+        "backendRefs": [{"name": service_name(number), "port": 80}],
+    });
+    let parent = json!({"kind": "ListenerSet", "name": format!("set-{}", number % sets), "namespace": "sets"});
+    let metadata = metadata(&namespace(number), &format!("route-{number}"), revision);
+    parse(Kind::HttpRoute, json!({"metadata": metadata, "spec": {"parentRefs": [parent], "rules": [rule]}}))
 }
 
 /// The IngressClass, which selects Kong's dialect.

@@ -1,5 +1,5 @@
-//! Limits what an HTTPRoute and an Ingress take, each with its own host, and verifies that an edit of one of them costs
-//! as much among many as among few.
+//! Limits what an HTTPRoute and an Ingress take, each with its own host, and an HTTPRoute of a ListenerSet, and verifies
+//! that an edit of one of them costs as much among many as among few.
 
 use portico::api::Kind;
 use portico::store::AnyObject;
@@ -8,7 +8,8 @@ use stats_alloc::Region;
 
 use crate::ALLOCATOR;
 use crate::route_world::{
-    MAX_LISTENERS_PER_GATEWAY, RouteWorld, gateways, http_route, ingress, ingress_class, services,
+    MAX_LISTENERS_PER_GATEWAY, RouteWorld, gateways, http_route, ingress, ingress_class, listener_set,
+    route_of_listener_set, services,
 };
 
 const FEW: usize = 500;
@@ -34,6 +35,7 @@ pub(crate) fn check() -> String {
     for (kind, measure, limit) in [
         ("HTTPRoute", http_routes as fn(usize) -> Measured, MAX_BYTES_PER_HTTP_ROUTE),
         ("HTTPRoute, with a Gateway for each listener", http_routes_of_many_gateways, MAX_BYTES_WITH_MANY_GATEWAYS),
+        ("HTTPRoute of a ListenerSet", http_routes_of_listener_sets, MAX_BYTES_PER_HTTP_ROUTE),
         ("Ingress with a certificate", ingresses, MAX_BYTES_PER_INGRESS),
     ] {
         let [few, many] = [FEW, MANY].map(measure);
@@ -100,6 +102,17 @@ fn measure_http_routes(count: usize, per_gateway: usize) -> Measured {
     let per_object =
         bytes_per_object(&mut world, count, |_, number| vec![http_route(number, listeners, per_gateway, 0)]);
     let edit = bytes_of_edit(&mut world, |_, revision| http_route(count / 2, listeners, per_gateway, revision));
+    Measured { per_object, edits: vec![edit] }
+}
+
+fn http_routes_of_listener_sets(count: usize) -> Measured {
+    let sets = count / ROUTES_PER_LISTENER;
+    let mut world = RouteWorld::new();
+    world.apply(gateways(1, 1));
+    world.apply(services(count));
+    world.apply((0..sets).map(|set| listener_set(set, 0)).collect());
+    let per_object = bytes_per_object(&mut world, count, |_, number| vec![route_of_listener_set(number, sets, 0)]);
+    let edit = bytes_of_edit(&mut world, |_, revision| route_of_listener_set(count / 2, sets, revision));
     Measured { per_object, edits: vec![edit] }
 }
 
