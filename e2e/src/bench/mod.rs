@@ -5,14 +5,19 @@
 //! - `failover`: the requests that fail when a Pod is deleted
 //! - `steady`: memory and CPU with thousands of routes, and few changes
 //! - `scale`: starts, edits and changes of endpoints with tens of thousands of objects
+//! - `listener_sets`: memory, CPU, a restart and edits with thousands of ListenerSets of one Gateway
 
 mod backend;
 mod client;
+mod edits;
 mod failover;
+mod listener_sets;
+mod many_objects;
 mod objects;
 pub(crate) mod process_usage;
 mod propagation;
 mod scale;
+mod start;
 pub(crate) mod statistics;
 mod status_writes;
 mod steady;
@@ -24,9 +29,12 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde::Serialize;
 
+pub use self::edits::EditTimes;
 pub use self::failover::Failover;
+pub use self::listener_sets::{AtRest, ListenerSetEdits, ListenerSets};
 pub use self::propagation::Propagation;
 pub use self::scale::{EndpointChanges, RoutesOfOthers, Scale, ScaleEdits, ScaleStart};
+pub use self::start::StartCost;
 pub use self::statistics::DurationStats;
 pub use self::status_writes::StatusWrites;
 pub use self::steady::Steady;
@@ -40,13 +48,14 @@ use statistics::{environment, table};
 /// What to measure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Benchmark {
-    /// All except `scale`, which takes as long as all others together
+    /// All except `scale` and `listener-sets`, each of which takes as long as all others together
     All,
     Propagation,
     Status,
     Steady,
     Failover,
     Scale,
+    ListenerSets,
 }
 
 /// Sizes of the benchmarks.
@@ -55,7 +64,8 @@ pub struct BenchSizes {
     /// Numbers of routes at which propagation is measured
     #[arg(long, value_delimiter = ',', default_value = "100,1000,3000", value_name = "NUMBER,...")]
     pub routes: Vec<usize>,
-    /// New routes at each of these numbers, measured without and with churn
+    /// New routes at each of these numbers, measured without and with churn; with `scale` and `listener-sets`, edits of
+    /// each kind of object
     #[arg(long, default_value_t = 100)]
     pub samples: usize,
     /// Edits of other routes per second during churn
@@ -70,7 +80,7 @@ pub struct BenchSizes {
     /// Edits per second while memory and CPU are measured
     #[arg(long, default_value_t = 1.5)]
     pub changes: f64,
-    /// Seconds for which memory and CPU are measured, each without and with edits
+    /// Seconds for which memory and CPU are measured, each without and with edits; with `listener-sets`, without only
     #[arg(long, default_value_t = 60)]
     pub seconds: u64,
     /// Requests per second while a Pod is deleted
@@ -91,6 +101,12 @@ pub struct BenchSizes {
     /// Changes of EndpointSlices per second while `scale` measures edits and CPU
     #[arg(long, default_value_t = 50.0)]
     pub slice_changes: f64,
+    /// ListenerSets with which `listener-sets` measures, each with a listener with a host of its own
+    #[arg(long, default_value_t = 2500)]
+    pub listener_sets: usize,
+    /// HTTPRoutes of each of these ListenerSets
+    #[arg(long, default_value_t = 16)]
+    pub routes_per_set: usize,
     /// Give all routes the same host and different paths, instead of giving each route its own host
     #[arg(long)]
     pub one_host: bool,
@@ -106,6 +122,7 @@ pub struct Measurements {
     pub propagation: Vec<Propagation>,
     pub steady: Vec<Steady>,
     pub scale: Option<Scale>,
+    pub listener_sets: Option<ListenerSets>,
 }
 
 /// Measures on a cluster without other objects, with a Portico that this function starts and stops.
@@ -115,6 +132,10 @@ pub async fn run(cluster: &Cluster, what: Benchmark, sizes: &BenchSizes) -> Resu
     if what == Benchmark::Scale {
         let (environment, scale) = scale::measure(cluster, sizes).await.context("scale")?;
         return Ok(Measurements { environment, scale: Some(scale), ..measurements });
+    }
+    if what == Benchmark::ListenerSets {
+        let (environment, listener_sets) = listener_sets::measure(cluster, sizes).await.context("listener-sets")?;
+        return Ok(Measurements { environment, listener_sets: Some(listener_sets), ..measurements });
     }
     let mut portico = Portico::start(cluster, "bench", &[]).await?;
     measurements.environment = environment(portico.process_id().context("Portico is not running")?)?;
@@ -181,13 +202,21 @@ impl Measurements {
         add_table("Memory and CPU of Portico", &Steady::HEAD, rows);
         if let Some(scale) = &self.scale {
             let rows = scale.starts.iter().map(ScaleStart::row).collect();
-            add_table("Starts with existing objects", &ScaleStart::HEAD, rows);
+            add_table("Starts with existing objects", &ScaleStart::head(), rows);
             let rows = scale.routes_of_others.iter().flat_map(RoutesOfOthers::rows).collect();
             add_table("HTTPRoutes of another controller", &RoutesOfOthers::HEAD, rows);
             let rows = scale.edits.iter().map(ScaleEdits::row).collect();
-            add_table("An edit, from the API server's response to the first 200 (ms)", &ScaleEdits::HEAD, rows);
+            add_table("An edit, from the API server's response to the first 200 (ms)", &ScaleEdits::head(), rows);
             let rows = scale.endpoint_changes.iter().map(EndpointChanges::row).collect();
             add_table("CPU of Portico for changes of endpoints", &EndpointChanges::HEAD, rows);
+        }
+        if let Some(listener_sets) = &self.listener_sets {
+            let rows = vec![listener_sets.row_at_rest()];
+            add_table("ListenerSets of one Gateway, at rest", &ListenerSets::HEAD_AT_REST, rows);
+            let rows = vec![listener_sets.restart.cells().into()];
+            add_table("A restart with all ListenerSets and HTTPRoutes", &StartCost::HEAD, rows);
+            let rows = listener_sets.edits.iter().map(ListenerSetEdits::row).collect();
+            add_table("An edit, from the API server's response to the first 200 (ms)", &ListenerSetEdits::head(), rows);
         }
         let rows = self.failover.iter().map(Failover::row).collect();
         add_table("One of two Pods is deleted while requests flow", &Failover::HEAD, rows);

@@ -23,7 +23,7 @@ pub(super) const MAX_CONCURRENCY: usize = 16;
 const ROUTES_PER_SERVICE: usize = 50;
 /// Label of routes, Services and EndpointSlices; its value is the name of the set.
 const LABEL: &str = "bench";
-const GATEWAY_API_GROUP: &str = "gateway.networking.k8s.io";
+pub(super) const GATEWAY_API_GROUP: &str = "gateway.networking.k8s.io";
 
 /// How routes differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -270,7 +270,7 @@ pub(super) fn resource(kind: &str) -> ApiResource {
         "Ingress" => ("networking.k8s.io", "ingresses".to_owned()),
         "EndpointSlice" => ("discovery.k8s.io", "endpointslices".to_owned()),
         "GatewayClass" => (GATEWAY_API_GROUP, "gatewayclasses".to_owned()),
-        "Gateway" | "HTTPRoute" => (GATEWAY_API_GROUP, format!("{}s", kind.to_lowercase())),
+        "Gateway" | "HTTPRoute" | "ListenerSet" => (GATEWAY_API_GROUP, format!("{}s", kind.to_lowercase())),
         "Deployment" => ("apps", "deployments".to_owned()),
         _ => ("", format!("{}s", kind.to_lowercase())),
     };

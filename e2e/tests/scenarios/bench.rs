@@ -1,5 +1,5 @@
-//! Runs all benchmarks with small sizes, to test that they work; the results are meaningless. `scale` takes half a
-//! minute of it: ten times it waits until Portico has been idle for three seconds.
+//! Runs all benchmarks with small sizes, to test that they work; the results are meaningless. `scale` and
+//! `listener-sets` take most of the time: twelve times they wait until Portico has been idle for three seconds.
 
 use anyhow::{Context, Result, ensure};
 use portico_e2e::bench::{self, BenchSizes, Benchmark, ScaleStart};
@@ -21,6 +21,8 @@ pub(crate) async fn everything_is_measured(cluster: &Cluster) -> Result<()> {
         foreign: 8,
         slices: 15,
         slice_changes: 20.0,
+        listener_sets: 6,
+        routes_per_set: 2,
         one_host: false,
     };
     let measured = bench::run(cluster, Benchmark::All, &sizes).await?;
@@ -44,10 +46,19 @@ pub(crate) async fn everything_is_measured(cluster: &Cluster) -> Result<()> {
     let counts = |start: &ScaleStart| [start.slices, start.foreign_routes, start.http_routes, start.ingresses];
     let starts: Vec<_> = scale.starts.iter().map(counts).collect();
     ensure!(starts == [[15, 0, 0, 0], [15, 8, 0, 0], [15, 8, 12, 0], [15, 8, 12, 12]], "{tables}");
-    ensure!(scale.starts.iter().all(|start| start.memory > 1.0), "{tables}");
+    ensure!(scale.starts.iter().all(|start| start.cost.memory > 1.0), "{tables}");
     ensure!(scale.routes_of_others.is_some() && scale.endpoint_changes.len() == 2, "{tables}");
-    let edits: Vec<_> = scale.edits.iter().map(|edits| (edits.kind, edits.to_first_200.number)).collect();
+    let edits: Vec<_> = scale.edits.iter().map(|edits| (edits.kind, edits.times.to_first_200.number)).collect();
     ensure!(edits == [("HTTPRoute", 3), ("Ingress", 3), ("HTTPRoute", 3), ("Ingress", 3)], "{tables}");
     ensure!(scale.edits[2].slice_changes > 0.0 && scale.edits[0].slice_changes == 0.0, "{tables}");
+    let measured = bench::run(cluster, Benchmark::ListenerSets, &sizes).await?;
+    let tables = measured.tables();
+    let sets = measured.listener_sets.as_ref().context("ListenerSets were not measured")?;
+    ensure!((sets.listener_sets, sets.routes) == (6, 12), "{tables}");
+    ensure!(sets.at_rest.memory > 1.0 && sets.at_rest.peak_memory >= sets.at_rest.memory, "{tables}");
+    ensure!(sets.restart.memory > 1.0 && sets.restart.ready > 0.0, "{tables}");
+    let edits: Vec<_> = sets.edits.iter().map(|edits| (edits.kind, edits.times.to_first_200.number)).collect();
+    ensure!(edits == [("HTTPRoute", 3), ("ListenerSet", 3)], "{tables}");
+    ensure!(sets.edits.iter().all(|edits| edits.times.inside > 0.0), "{tables}");
     Ok(())
 }

@@ -11,16 +11,15 @@ mod objects;
 use std::cell::Cell;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result};
 use serde::Serialize;
 use tokio::time::{Instant, sleep};
 
 use self::objects::{INGRESS_ADDRESS, ScaleObjects, check_counts};
-use super::BenchSizes;
-use super::client::Connection;
-use super::propagation::{PropagationMetrics, wait_for_status};
-use super::statistics::{DurationStats, load, ms};
-use super::{process_usage, statistics};
+use super::edits::{self, EditTimes};
+use super::start::{StartCost, measure_restart, wait_until_idle};
+use super::statistics::{load, ms};
+use super::{BenchSizes, process_usage, statistics};
 use crate::cluster::Cluster;
 use crate::portico::Portico;
 use crate::progress::report;
@@ -42,15 +41,8 @@ pub struct ScaleStart {
     /// HTTPRoutes of another controller.
     pub foreign_routes: usize,
     pub slices: usize,
-    /// Seconds from the start of the process until it is ready, including the lists of all objects.
-    pub ready: f64,
-    /// CPU time in seconds from the start of the process until it is idle.
-    pub cpu: f64,
-    /// Resident memory after that, in MiB.
-    pub memory: f64,
-    /// Peak resident memory, in MiB.
-    pub peak_memory: f64,
-    pub load: f64,
+    #[serde(flatten)]
+    pub cost: StartCost,
 }
 
 /// What an HTTPRoute of another controller costs, compared with one that Portico serves.
@@ -72,10 +64,8 @@ pub struct ScaleEdits {
     pub objects: usize,
     /// Actual changes of EndpointSlices per second.
     pub slice_changes: f64,
-    /// From the API server's response to the first response of the edited object.
-    pub to_first_200: DurationStats,
-    /// Portico's share of every change, as a mean in milliseconds: from the watch event to the snapshot swap.
-    pub inside: f64,
+    #[serde(flatten)]
+    pub times: EditTimes,
     pub load: f64,
 }
 
@@ -111,14 +101,6 @@ impl EditedKind {
         format!("{}-{number}.scale.example", self.name().to_lowercase())
     }
 }
-
-/// The process is idle if it uses less CPU time than `IDLE_CPU` in this time.
-const IDLE_WINDOW: Duration = Duration::from_secs(3);
-const IDLE_CPU: Duration = Duration::from_millis(60);
-/// How long writing all statuses may take.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(900);
-/// Delay between two edits: long enough to write the status for the previous one.
-const PAUSE: Duration = Duration::from_millis(100);
 
 /// Measures on a cluster without other objects, with a Portico of its own, which this function stops. Returns also the
 /// lines about the machine.
@@ -182,32 +164,8 @@ async fn start(portico: &mut Portico, counts: ScaleCounts) -> Result<ScaleStart>
     ));
     portico.restart().await?;
     wait_until_idle(portico).await.context("after the first start")?;
-    portico.stop().await?;
-    let begin = Instant::now();
-    portico.restart().await?;
-    let ready = begin.elapsed().as_secs_f64();
-    let cpu = wait_until_idle(portico).await.context("after the second start")?.as_secs_f64();
-    let [memory, peak_memory] = process_usage::memory(portico.process_id().context("Portico is not running")?)?;
-    let load = load()?;
-    Ok(ScaleStart { http_routes, ingresses, foreign_routes, slices, ready, cpu, memory, peak_memory, load })
-}
-
-/// Waits until the process uses hardly any CPU time. Returns what it has used until then.
-async fn wait_until_idle(portico: &Portico) -> Result<Duration> {
-    let process = portico.process_id().context("Portico is not running")?;
-    let begin = Instant::now();
-    let mut before = process_usage::cpu(process)?;
-    loop {
-        sleep(IDLE_WINDOW).await;
-        let after = process_usage::cpu(process)?;
-        if after - before < IDLE_CPU {
-            return Ok(before);
-        }
-        if begin.elapsed() > IDLE_TIMEOUT {
-            bail!("Portico is not idle after {} s", IDLE_TIMEOUT.as_secs());
-        }
-        before = after;
-    }
+    let cost = measure_restart(portico).await?;
+    Ok(ScaleStart { http_routes, ingresses, foreign_routes, slices, cost })
 }
 
 /// Edits one object after another, while EndpointSlices change. `object_count`: HTTPRoutes and Ingresses.
@@ -219,39 +177,14 @@ async fn measure_edits(
     samples: usize,
     slice_changes: f64,
 ) -> Result<ScaleEdits> {
-    let (before, begin) = (PropagationMetrics::scrape(portico).await?, Instant::now());
-    let changed = Cell::new(0);
+    let address = objects.address(kind).await?;
+    let (begin, changed) = (Instant::now(), Cell::new(0));
     let times = tokio::select! {
-        times = edit_repeatedly(objects, kind, samples) => times?,
+        times = edits::measure(portico, samples, || objects.next_edit(kind, address)) => times?,
         error = objects.change_slices(slice_changes, &changed) => return Err(error),
     };
-    let seconds = begin.elapsed().as_secs_f64();
-    let after = PropagationMetrics::scrape(portico).await?;
-    let changes = after.change_count - before.change_count;
-    ensure!(changes > 0.0, "Portico has counted no change");
-    Ok(ScaleEdits {
-        kind: kind.name(),
-        objects: object_count,
-        slice_changes: f64::from(changed.get()) / seconds,
-        to_first_200: DurationStats::from_durations(&times).context("no edit was measured")?,
-        inside: (after.change_seconds - before.change_seconds) / changes * 1000.0,
-        load: load()?,
-    })
-}
-
-async fn edit_repeatedly(objects: &ScaleObjects, kind: EditedKind, samples: usize) -> Result<Vec<Duration>> {
-    let mut times = Vec::new();
-    for _ in 0..samples {
-        let (target, edit) = objects.next_edit(kind).await?;
-        let mut connection = Connection::open(target.address).await?;
-        wait_for_status(&mut connection, &target, 404).await.context("a path is served before its edit")?;
-        edit.send().await?;
-        let stored = Instant::now();
-        wait_for_status(&mut connection, &target, 200).await.context("the edit is not served")?;
-        times.push(stored.elapsed());
-        sleep(PAUSE).await;
-    }
-    Ok(times)
+    let slice_changes = f64::from(changed.get()) / begin.elapsed().as_secs_f64();
+    Ok(ScaleEdits { kind: kind.name(), objects: object_count, slice_changes, times, load: load()? })
 }
 
 async fn measure_endpoint_changes(
@@ -280,10 +213,10 @@ impl RoutesOfOthers {
         let [without, with_foreign, with_own] = starts else { return None };
         let (foreign, own) = (with_foreign.foreign_routes as f64, with_own.http_routes as f64);
         (foreign > 0.0 && own > 0.0).then(|| RoutesOfOthers {
-            own_memory: (with_own.memory - with_foreign.memory) * 1024.0 / own,
-            foreign_memory: (with_foreign.memory - without.memory) * 1024.0 / foreign,
-            own_cpu: (with_own.cpu - with_foreign.cpu) * 1000.0 / own,
-            foreign_cpu: (with_foreign.cpu - without.cpu) * 1000.0 / foreign,
+            own_memory: (with_own.cost.memory - with_foreign.cost.memory) * 1024.0 / own,
+            foreign_memory: (with_foreign.cost.memory - without.cost.memory) * 1024.0 / foreign,
+            own_cpu: (with_own.cost.cpu - with_foreign.cost.cpu) * 1000.0 / own,
+            foreign_cpu: (with_foreign.cost.cpu - without.cost.cpu) * 1000.0 / foreign,
         })
     }
 
@@ -301,41 +234,25 @@ impl RoutesOfOthers {
 }
 
 impl ScaleStart {
-    pub(super) const HEAD: [&str; 9] = [
-        "HTTPRoutes",
-        "Ingresses",
-        "HTTPRoutes of others",
-        "EndpointSlices",
-        "ready after s",
-        "CPU s",
-        "MiB",
-        "peak MiB",
-        "load",
-    ];
+    pub(super) fn head() -> Vec<&'static str> {
+        [&["HTTPRoutes", "Ingresses", "HTTPRoutes of others", "EndpointSlices"][..], &StartCost::HEAD].concat()
+    }
 
     pub(super) fn row(&self) -> Vec<String> {
-        vec![
-            self.http_routes.to_string(),
-            self.ingresses.to_string(),
-            self.foreign_routes.to_string(),
-            self.slices.to_string(),
-            format!("{:.1}", self.ready),
-            format!("{:.1}", self.cpu),
-            format!("{:.1}", self.memory),
-            format!("{:.1}", self.peak_memory),
-            format!("{:.2}", self.load),
-        ]
+        let counts = [self.http_routes, self.ingresses, self.foreign_routes, self.slices];
+        counts.iter().map(ToString::to_string).chain(self.cost.cells()).collect()
     }
 }
 
 impl ScaleEdits {
-    pub(super) const HEAD: [&str; 10] =
-        ["objects", "edited", "endpoint changes/s", "edits", "mean", "median", "p95", "max", "watch to swap", "load"];
+    pub(super) fn head() -> Vec<&'static str> {
+        [&["objects", "edited", "endpoint changes/s"][..], &EditTimes::HEAD, &["load"]].concat()
+    }
 
     pub(super) fn row(&self) -> Vec<String> {
         let mut row = vec![self.objects.to_string(), self.kind.to_owned(), format!("{:.1}", self.slice_changes)];
-        row.extend(self.to_first_200.cells());
-        row.extend([ms(self.inside), format!("{:.2}", self.load)]);
+        row.extend(self.times.cells());
+        row.push(format!("{:.2}", self.load));
         row
     }
 }
@@ -365,11 +282,7 @@ mod tests {
             ingresses: 0,
             foreign_routes,
             slices: 10,
-            ready: 1.0,
-            cpu,
-            memory,
-            peak_memory: memory,
-            load: 0.0,
+            cost: StartCost { ready: 1.0, cpu, memory, peak_memory: memory, load: 0.0 },
         };
         let starts = [start(0, 0, 20.0, 1.0), start(2048, 0, 21.0, 1.5), start(2048, 1024, 31.0, 6.5)];
         let rows = RoutesOfOthers::from_starts(&starts).unwrap().rows();

@@ -5,24 +5,21 @@ use std::cell::Cell;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
-use futures_util::stream::{self, StreamExt};
-use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams};
-use kube::{Api, Client};
-use serde_json::{Value, json};
+use anyhow::{Result, ensure};
+use kube::api::{DeleteParams, Patch, PatchParams};
+use serde_json::json;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::EditedKind;
 use crate::bench::backend::Backend;
 use crate::bench::client::Target;
-use crate::bench::objects::{MAX_CONCURRENCY, create, resource, wait_until_programmed};
+use crate::bench::edits::Edit;
+use crate::bench::many_objects::{ManyObjects, NewObject, namespace, object_name, service_with_endpoint};
+use crate::bench::objects::wait_until_programmed;
 use crate::cluster::Cluster;
-use crate::progress::report;
 
 /// The listener for plain-text requests to Ingresses, outside the addresses of Gateways.
 pub(super) const INGRESS_ADDRESS: &str = "198.18.1.1:80";
-/// Objects of each kind in a namespace. The budgets of a namespace are for fewer than all routes.
-const OBJECTS_PER_NAMESPACE: usize = 1000;
 /// Each certificate is used by many Secrets.
 const CERTIFICATES: usize = 20;
 /// Name of the Gateway, and prefix of the namespaces.
@@ -31,7 +28,7 @@ const NAME: &str = "scale";
 const FOREIGN_NAME: &str = "foreign";
 
 pub(super) struct ScaleObjects {
-    client: Client,
+    objects: ManyObjects,
     backend: Backend,
     /// PEM certificates and keys.
     certificates: Vec<(String, String)>,
@@ -41,11 +38,7 @@ pub(super) struct ScaleObjects {
     edited: usize,
     /// The number of the next edit, so that each edit changes the object.
     revision: Cell<usize>,
-    gateway_address: Cell<Option<SocketAddr>>,
 }
-
-/// An object to create, with its namespace.
-struct NewObject(&'static str, String, Value);
 
 impl ScaleObjects {
     /// `edited`: how many objects of each kind may be edited.
@@ -55,13 +48,12 @@ impl ScaleObjects {
             Ok((generated.cert.pem(), generated.signing_key.serialize_pem()))
         };
         Ok(ScaleObjects {
-            client: cluster.client(),
+            objects: ManyObjects::of(cluster),
             backend: Backend::start().await?,
             certificates: (0..CERTIFICATES).map(certificate).collect::<Result<_>>()?,
             services,
             edited,
             revision: Cell::new(1),
-            gateway_address: Cell::new(None),
         })
     }
 
@@ -77,46 +69,29 @@ impl ScaleObjects {
         let class = json!({
             "metadata": { "name": FOREIGN_NAME }, "spec": { "controllerName": "example.com/gateway-controller" },
         });
-        self.create(NewObject("GatewayClass", String::new(), class)).await?;
-        self.create(gateway(NAME, "portico")).await?;
-        self.create(gateway(FOREIGN_NAME, FOREIGN_NAME)).await?;
-        self.create_namespaces(NAME, self.services).await?;
-        self.create_many("Services, each with an EndpointSlice", self.services, |number| {
-            let metadata = json!({ "name": object_name(number) });
-            // Without cluster addresses, of which the API server has fewer than Services may be measured.
-            let spec = json!({ "clusterIP": "None", "ports": [{ "name": "http", "port": 80 }] });
-            let service = json!({ "metadata": metadata, "spec": spec });
-            let slice = json!({
-                "addressType": "IPv4",
-                "metadata": { "name": object_name(number), "labels": { "kubernetes.io/service-name": object_name(number) } },
-                "endpoints": [self.endpoint(&self.backend.address.ip().to_string())],
-                "ports": [{ "name": "http", "port": self.backend.address.port(), "protocol": "TCP" }],
-            });
-            let new = |kind, object| NewObject(kind, namespace(NAME, number), object);
-            vec![new("Service", service), new("EndpointSlice", slice)]
-        })
-        .await
+        self.objects.create(NewObject("GatewayClass", String::new(), class)).await?;
+        self.objects.create(gateway(NAME, "portico")).await?;
+        self.objects.create(gateway(FOREIGN_NAME, FOREIGN_NAME)).await?;
+        self.objects.create_namespaces(NAME, self.services).await?;
+        let service =
+            |number| service_with_endpoint(&namespace(NAME, number), &object_name(number), self.backend.address);
+        self.objects.create_many("Services, each with an EndpointSlice", self.services, service).await
     }
 
     /// Creates the routes of another controller.
     pub(super) async fn create_foreign_routes(&self, count: usize) -> Result<()> {
-        self.create_namespaces(FOREIGN_NAME, count).await?;
-        self.create_many("HTTPRoutes of another controller", count, |number| {
-            vec![NewObject("HTTPRoute", namespace(FOREIGN_NAME, number), http_route(FOREIGN_NAME, number))]
-        })
-        .await
+        self.objects.create_namespaces(FOREIGN_NAME, count).await?;
+        let route = |number| [http_route(FOREIGN_NAME, number)];
+        self.objects.create_many("HTTPRoutes of another controller", count, route).await
     }
 
     pub(super) async fn create_http_routes(&self, count: usize) -> Result<()> {
-        self.create_many("HTTPRoutes", count, |number| {
-            vec![NewObject("HTTPRoute", namespace(NAME, number), http_route(NAME, number))]
-        })
-        .await
+        self.objects.create_many("HTTPRoutes", count, |number| [http_route(NAME, number)]).await
     }
 
     /// Creates Ingresses, each with a Secret with its certificate.
     pub(super) async fn create_ingresses(&self, count: usize) -> Result<()> {
-        self.create_many("Ingresses, each with a certificate", count, |number| {
+        let secret_and_ingress = |number| {
             let (certificate, key) = &self.certificates[number % self.certificates.len()];
             let secret_name = format!("tls-{number}");
             let secret = json!({
@@ -132,24 +107,36 @@ impl ScaleObjects {
                 "tls": [{ "hosts": [host], "secretName": secret_name }],
             });
             let ingress = json!({ "metadata": { "name": object_name(number) }, "spec": spec });
-            let new = |kind, object| NewObject(kind, namespace(NAME, number), object);
-            vec![new("Secret", secret), new("Ingress", ingress)]
-        })
-        .await
+            [("Secret", secret), ("Ingress", ingress)]
+                .map(|(kind, object)| NewObject(kind, namespace(NAME, number), object))
+        };
+        self.objects.create_many("Ingresses, each with a certificate", count, secret_and_ingress).await
     }
 
-    /// An edit of the path of one of the objects that may be edited, and the target of requests that the edited object
-    /// serves. The edit is not sent yet.
-    pub(super) async fn next_edit(&self, kind: EditedKind) -> Result<(Target, Edit<'_>)> {
+    /// The address for requests to objects of a kind.
+    pub(super) async fn address(&self, kind: EditedKind) -> Result<SocketAddr> {
+        match kind {
+            EditedKind::HttpRoute => wait_until_programmed(&self.objects.api("Gateway", "default"), NAME).await,
+            EditedKind::Ingress => Ok(INGRESS_ADDRESS.parse()?),
+        }
+    }
+
+    /// An edit of the path of one of the objects that may be edited. `address`: for requests to objects of this kind.
+    pub(super) fn next_edit(&self, kind: EditedKind, address: SocketAddr) -> Edit {
         let revision = self.revision.replace(self.revision.get() + 1);
         let number = revision % self.edited;
-        let address = match kind {
-            EditedKind::HttpRoute => self.gateway_address().await?,
-            EditedKind::Ingress => INGRESS_ADDRESS.parse()?,
+        let field = match kind {
+            EditedKind::HttpRoute => "/spec/rules/0/matches/0/path/value",
+            EditedKind::Ingress => "/spec/rules/0/http/paths/0/path",
         };
         let path = path_of_revision(revision);
-        let edit = Edit { objects: self, kind, number, path: path.clone() };
-        Ok((Target { address, host: kind.host(number), path }, edit))
+        Edit {
+            api: self.objects.api(kind.name(), &namespace(NAME, number)),
+            name: object_name(number),
+            field,
+            value: path.clone(),
+            target: Target { address, host: kind.host(number), path },
+        }
     }
 
     /// Changes EndpointSlices at this rate, one after another, and counts the changes. Returns when a change fails.
@@ -164,10 +151,11 @@ impl ScaleObjects {
             let change = changes.get() as usize;
             let number = self.edited + change % (self.services - self.edited);
             // No requests are sent to these endpoints.
-            let address = format!("198.18.127.{}", 1 + change % 250);
-            let endpoints = [self.endpoint(&self.backend.address.ip().to_string()), self.endpoint(&address)];
+            let other_address = format!("198.18.127.{}", 1 + change % 250);
+            let endpoints = [self.backend.address.ip().to_string(), other_address]
+                .map(|address| json!({ "addresses": [address], "conditions": { "ready": true } }));
             let patch = Patch::Merge(json!({ "endpoints": endpoints }));
-            let slices = self.api("EndpointSlice", &namespace(NAME, number));
+            let slices = self.objects.api("EndpointSlice", &namespace(NAME, number));
             let changed = slices.patch(&object_name(number), &PatchParams::default(), &patch).await;
             if let Err(error) = changed {
                 return anyhow::Error::new(error).context("the change of an EndpointSlice was rejected");
@@ -178,105 +166,12 @@ impl ScaleObjects {
 
     /// Requests the deletion of everything. Waits only for the API server.
     pub(super) async fn delete(&self) -> Result<()> {
-        let namespaces = self.api("Namespace", "");
-        for object in namespaces.list_metadata(&kube::api::ListParams::default().labels(LABEL)).await?.items {
-            let name = object.metadata.name.unwrap_or_default();
-            namespaces.delete(&name, &DeleteParams::default()).await?;
-        }
+        self.objects.delete_namespaces().await?;
         for name in [NAME, FOREIGN_NAME] {
-            self.api("Gateway", "default").delete(name, &DeleteParams::default()).await?;
+            self.objects.api("Gateway", "default").delete(name, &DeleteParams::default()).await?;
         }
-        self.api("GatewayClass", "").delete(FOREIGN_NAME, &DeleteParams::default()).await?;
+        self.objects.api("GatewayClass", "").delete(FOREIGN_NAME, &DeleteParams::default()).await?;
         Ok(())
-    }
-
-    async fn gateway_address(&self) -> Result<SocketAddr> {
-        if let Some(address) = self.gateway_address.get() {
-            return Ok(address);
-        }
-        let address = wait_until_programmed(&self.api("Gateway", "default"), NAME).await?;
-        self.gateway_address.set(Some(address));
-        Ok(address)
-    }
-
-    fn endpoint(&self, address: &str) -> Value {
-        json!({ "addresses": [address], "conditions": { "ready": true } })
-    }
-
-    /// Creates the namespaces of this number of objects.
-    async fn create_namespaces(&self, prefix: &str, objects: usize) -> Result<()> {
-        for first in (0..objects).step_by(OBJECTS_PER_NAMESPACE) {
-            let metadata = json!({ "name": namespace(prefix, first), "labels": { LABEL: "scale" } });
-            self.create(NewObject("Namespace", String::new(), json!({ "metadata": metadata }))).await?;
-        }
-        Ok(())
-    }
-
-    /// Creates objects, several at a time.
-    async fn create_many(
-        &self,
-        description: &str,
-        count: usize,
-        objects: impl Fn(usize) -> Vec<NewObject>,
-    ) -> Result<()> {
-        report(format_args!("bench: creating {count} {description}"));
-        let numbers = (0..count).map(objects);
-        let requests = stream::iter(numbers).map(|objects| async move {
-            for object in objects {
-                self.create(object).await?;
-            }
-            anyhow::Ok(())
-        });
-        let mut created = std::pin::pin!(requests.buffer_unordered(MAX_CONCURRENCY));
-        let mut done = 0;
-        while let Some(outcome) = created.next().await {
-            outcome?;
-            done += 1;
-            if done % OBJECTS_PER_NAMESPACE == 0 && done < count {
-                report(format_args!("bench: {done} of {count}"));
-            }
-        }
-        Ok(())
-    }
-
-    async fn create(&self, NewObject(kind, namespace, mut object): NewObject) -> Result<()> {
-        let resource = resource(kind);
-        object["apiVersion"] = json!(resource.api_version);
-        object["kind"] = json!(kind);
-        create(&self.api(kind, &namespace), &object).await.with_context(|| format!("cannot create a {kind}"))
-    }
-
-    /// The objects of a kind in a namespace; in no namespace if its name is empty.
-    fn api(&self, kind: &str, namespace: &str) -> Api<DynamicObject> {
-        let (client, resource) = (self.client.clone(), resource(kind));
-        if namespace.is_empty() {
-            Api::all_with(client, &resource)
-        } else {
-            Api::namespaced_with(client, namespace, &resource)
-        }
-    }
-}
-
-/// An edit that has not been sent yet.
-pub(super) struct Edit<'o> {
-    objects: &'o ScaleObjects,
-    kind: EditedKind,
-    number: usize,
-    path: String,
-}
-
-impl Edit<'_> {
-    /// Sends the edit to the API server.
-    pub(super) async fn send(self) -> Result<()> {
-        let (kind, field) = match self.kind {
-            EditedKind::HttpRoute => ("HTTPRoute", "/spec/rules/0/matches/0/path/value"),
-            EditedKind::Ingress => ("Ingress", "/spec/rules/0/http/paths/0/path"),
-        };
-        let patch = json!([{ "op": "replace", "path": field, "value": self.path }]);
-        let patch = Patch::<DynamicObject>::Json(serde_json::from_value(patch)?);
-        let api = self.objects.api(kind, &namespace(NAME, self.number));
-        let edited = api.patch(&object_name(self.number), &PatchParams::default(), &patch).await;
-        edited.map(drop).context("the edit was rejected")
     }
 }
 
@@ -295,23 +190,12 @@ pub(super) fn check_counts(routes: usize, services: usize, samples: usize) -> Re
     Ok(())
 }
 
-/// Label of all namespaces.
-const LABEL: &str = "bench";
-
-fn namespace(prefix: &str, number: usize) -> String {
-    format!("{prefix}-{}", number / OBJECTS_PER_NAMESPACE)
-}
-
-fn object_name(number: usize) -> String {
-    format!("n{number}")
-}
-
 fn path_of_revision(revision: usize) -> String {
     format!("/revision-{revision}")
 }
 
 /// A route to the Service with the same number, attached to the Gateway with this name.
-fn http_route(gateway: &str, number: usize) -> Value {
+fn http_route(gateway: &str, number: usize) -> NewObject {
     let host = match gateway {
         NAME => EditedKind::HttpRoute.host(number),
         _ => format!("{gateway}-{number}.scale.example"),
@@ -322,5 +206,6 @@ fn http_route(gateway: &str, number: usize) -> Value {
     });
     let parent = json!({ "name": gateway, "namespace": "default" });
     let spec = json!({ "parentRefs": [parent], "hostnames": [host], "rules": [rule] });
-    json!({ "metadata": { "name": object_name(number) }, "spec": spec })
+    let route = json!({ "metadata": { "name": object_name(number) }, "spec": spec });
+    NewObject("HTTPRoute", namespace(gateway, number), route)
 }
