@@ -25,7 +25,7 @@ main() {
     target/debug/portico-e2e build
     cargo test --locked --workspace --test e2e conformance:: -- --nocapture || code=$?
     if [ "$code" != 0 ]; then
-        for name in experimental experimental-again standard; do
+        for name in experimental experimental-again experimental-two-replicas standard; do
             printf '\n'
             if [ -e "target/conformance/$name-report.yaml" ]; then
                 target/debug/portico-e2e report "target/conformance/$name-report.yaml"

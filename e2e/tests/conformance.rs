@@ -1,5 +1,6 @@
 //! Runs the Gateway API conformance suite against Portico with the RBAC rules of its manifests, on both CRD channels.
-//! All core tests and the tests of the claimed features must pass; with the experimental channel, twice on one cluster.
+//! All core tests and the tests of the claimed features must pass. With the experimental channel, the suite runs three
+//! times on one cluster: twice with one replica, then with two.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -24,18 +25,22 @@ const WITHOUT_PROFILE: [&str; 2] = ["GRPCRouteNamedRouteRule", "GRPCRouteRequest
 /// The usable and the unusable address that the suite requests: one of the address pool, and one outside of it.
 const ADDRESSES: [&str; 2] = ["198.18.0.200", "192.0.2.1"];
 
+/// Names of replicas of Portico.
+const REPLICAS: [&str; 2] = ["conformance", "second"];
+
 #[test]
-fn experimental_channel_conforms_twice() {
-    conforms(Channel::Experimental, &["experimental", "experimental-again"]);
+fn experimental_channel_conforms_repeatedly_and_with_two_replicas() {
+    let runs = [("experimental", 1), ("experimental-again", 1), ("experimental-two-replicas", 2)];
+    conforms(Channel::Experimental, &runs);
 }
 
 #[test]
 fn standard_channel_conforms() {
-    conforms(Channel::Standard, &["standard"]);
+    conforms(Channel::Standard, &[("standard", 1)]);
 }
 
-/// Runs the suite on one new cluster, once for each report name.
-fn conforms(channel: Channel, reports: &[&str]) {
+/// Runs the suite on one new cluster, once for each report name, with at least this number of replicas.
+fn conforms(channel: Channel, runs: &[(&str, usize)]) {
     if !scenario::can_start_new_cluster("the conformance suite, whose Pods need a node") {
         return;
     }
@@ -45,15 +50,38 @@ fn conforms(channel: Channel, reports: &[&str]) {
     let options = Options { name: format!("conf-{channel}"), channel: Some(channel) };
     scenario::run_with(options, async |cluster| {
         let node = Node::start(cluster).await?;
-        let mut portico = Portico::start(cluster, "conformance", &[]).await?;
-        for report in reports {
+        let mut replicas: Vec<Portico> = Vec::new();
+        for (report, replica_count) in runs {
+            while replicas.len() < *replica_count {
+                replicas.push(Portico::start(cluster, REPLICAS[replicas.len()], &[]).await?);
+            }
+            let before = completed_requests(&replicas).await?;
+            let logs: Vec<&Path> = replicas.iter().map(Portico::log).collect();
             suite_passes(cluster, channel, report)
                 .await
-                .with_context(|| format!("report {report} (Portico's log is {})", portico.log().display()))?;
+                .with_context(|| format!("report {report} (the logs of Portico are {logs:?})"))?;
+            let after = completed_requests(&replicas).await?;
+            progress::report(format_args!("{report}: completed requests of each replica: {before:?}, then {after:?}"));
+            let all_served = before.iter().zip(&after).all(|(before, after)| before < after);
+            ensure!(all_served, "{report}: a replica had no requests: {before:?}, then {after:?}");
         }
-        portico.stop().await?;
+        for mut portico in replicas {
+            portico.stop().await?;
+        }
         node.stop().await
     });
+}
+
+/// The number of requests that each replica has completed.
+async fn completed_requests(replicas: &[Portico]) -> Result<Vec<u64>> {
+    let mut completed = Vec::new();
+    for replica in replicas {
+        let page = replica.get("/metrics").await?;
+        let series = page.lines().filter(|line| line.starts_with("portico_requests_total{"));
+        let values = series.filter_map(|line| line.rsplit_once(' ')).map(|(_, value)| value.parse::<u64>());
+        completed.push(values.sum::<Result<u64, _>>().context("portico_requests_total is not a number")?);
+    }
+    Ok(completed)
 }
 
 /// Runs all claimed profiles, whose tests must all pass, and returns the report and the path of the log. The features

@@ -20,6 +20,11 @@ mod rolling;
 mod rotation;
 mod route_counts;
 mod services;
+mod stream_backend;
+mod stream_client;
+mod stream_messages;
+mod stream_objects;
+mod streams;
 mod thousand_routes;
 mod unexpected_objects;
 mod unprepared;
@@ -113,6 +118,14 @@ fn faulty_api_server_and_unexpected_objects_are_handled() {
 #[test]
 fn benchmarks_produce_measurements() {
     scenario::run_with(Options::named("bench-smoke"), async |cluster| bench::everything_is_measured(cluster).await);
+}
+
+#[test]
+fn streams_survive_changes_leader_loss_and_outages() {
+    if !scenario::can_start_new_cluster("long-lived streams") {
+        return;
+    }
+    scenario::run_with(Options::named("streams"), streams::streams_end_only_with_their_endpoint);
 }
 
 #[test]
