@@ -254,8 +254,10 @@ const FLAGS_OF_OTHER_PROGRAMS: &[&str] = &[
     // The bench on a cluster.
     "--each",
     "--foreign",
+    "--listener-sets",
     "--one-host",
     "--routes",
+    "--routes-per-set",
     "--samples",
     "--scale",
     "--slice-changes",

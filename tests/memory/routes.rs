@@ -1,4 +1,4 @@
-//! Limits what an HTTPRoute and an Ingress take, each with its own host, and an HTTPRoute of a ListenerSet, and verifies
+//! Limits what an HTTPRoute and an Ingress take, each with its own host, and an HTTPRoute of a ListenerSet. Verifies
 //! that an edit of one of them costs as much among many as among few.
 
 use portico::api::Kind;
