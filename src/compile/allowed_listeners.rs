@@ -14,11 +14,18 @@ use crate::transport_protocol::TransportPort;
 
 /// The ListenerSets that refer to a Gateway, oldest first, then by namespace and name. The earlier one wins a conflict.
 pub(super) fn sets_by_age<'a>(store: &'a Store, gateway: &ObjectKey) -> Vec<&'a Arc<Object<ListenerSet>>> {
-    let id = ObjectId::new(Kind::Gateway, gateway.clone());
-    let referrers = store.dependency_index().dependents_of_kind(&id, Kind::ListenerSet);
-    let mut sets: Vec<_> = referrers.filter_map(|set| store.listener_sets.get(&set.key)).collect();
+    let mut sets: Vec<_> = sets_in_any_order(store, gateway).collect();
     sets.sort_by(|a, b| (a.meta.created, &a.meta.key).cmp(&(b.meta.created, &b.meta.key)));
     sets
+}
+
+fn sets_in_any_order<'a>(
+    store: &'a Store,
+    gateway: &ObjectKey,
+) -> impl Iterator<Item = &'a Arc<Object<ListenerSet>>> + use<'a> {
+    let id = ObjectId::new(Kind::Gateway, gateway.clone());
+    let referrers = store.dependency_index().dependents_of_kind(&id, Kind::ListenerSet);
+    referrers.filter_map(|set| store.listener_sets.get(&set.key))
 }
 
 /// Whether a Gateway allows the ListenerSets of a namespace. Without `allowedListeners`, it allows none.
@@ -58,15 +65,6 @@ pub(super) fn remark(gateway: &Gateway) -> Option<Diagnostic> {
     }
 }
 
-/// The ListenerSets whose listeners a Gateway has, oldest first.
-pub(super) fn allowed_sets<'a>(
-    store: &'a Store,
-    gateway: &'a Object<Gateway>,
-) -> impl Iterator<Item = &'a Arc<Object<ListenerSet>>> {
-    let sets = sets_by_age(store, &gateway.meta.key).into_iter();
-    sets.filter(move |set| allows_namespace(store, gateway, &set.meta.key.namespace))
-}
-
 /// The ports of the listeners that a Gateway itself declares, as far as their protocol is served.
 pub(super) fn own_ports(gateway: &Gateway) -> BTreeSet<TransportPort> {
     gateway.spec.listeners.iter().filter_map(port).collect()
@@ -75,9 +73,19 @@ pub(super) fn own_ports(gateway: &Gateway) -> BTreeSet<TransportPort> {
 /// The ports of the listeners of a Gateway and of its ListenerSets, as far as their protocol is served.
 /// ListenerSets add ports up to the limit of `budgets`.
 pub(super) fn wanted_ports(store: &Store, gateway: &Object<Gateway>, budgets: &Budgets) -> BTreeSet<TransportPort> {
-    let mut ports = own_ports(gateway);
-    for listener in allowed_sets(store, gateway).flat_map(|set| &set.spec.listeners) {
-        if let Some(port) = port(listener).filter(|_| ports.len() < budgets.gateway_ports) {
+    let is_allowed = |set: &&Arc<Object<ListenerSet>>| allows_namespace(store, gateway, &set.meta.key.namespace);
+    let own = own_ports(gateway);
+    let mut all = own.clone();
+    let sets = sets_in_any_order(store, &gateway.meta.key).filter(is_allowed);
+    all.extend(sets.flat_map(|set| &set.spec.listeners).filter_map(port));
+    if all.len() <= budgets.gateway_ports {
+        return all;
+    }
+    // Only if there are too many does their order matter, in which there may be thousands of ListenerSets.
+    let mut ports = own;
+    let sets = sets_by_age(store, &gateway.meta.key).into_iter().filter(is_allowed);
+    for port in sets.flat_map(|set| &set.spec.listeners).filter_map(port) {
+        if ports.len() < budgets.gateway_ports {
             ports.insert(port);
         }
     }

@@ -1,6 +1,6 @@
 //! Finds listeners that cannot share their port: within a Gateway, and between a Gateway and its ListenerSets.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use smallvec::SmallVec;
 
@@ -159,7 +159,7 @@ struct PortClaims<'a> {
 
 struct PortClaim<'a> {
     first: Claimant<'a>,
-    hosts: BTreeMap<HostPattern, Claimant<'a>>,
+    hosts: HashMap<HostPattern, Claimant<'a>>,
 }
 
 impl<'a> PortClaims<'a> {
@@ -167,7 +167,7 @@ impl<'a> PortClaims<'a> {
     fn add(&mut self, claimant: Claimant<'a>) {
         let Some(port) = port(claimant.listener) else { return };
         self.wanted.insert(port);
-        let claim = self.ports.entry(port).or_insert_with(|| PortClaim { first: claimant, hosts: BTreeMap::new() });
+        let claim = self.ports.entry(port).or_insert_with(|| PortClaim { first: claimant, hosts: HashMap::new() });
         claim.hosts.entry(host(claimant.listener)).or_insert(claimant);
     }
 

@@ -21,7 +21,8 @@ pub(super) struct ParentPlans {
     /// Those to which routes attach without naming them.
     default_gateways: BTreeSet<ObjectKey>,
     listener_sets: PlanMap<ListenerSetPlan>,
-    sets_by_gateway: BTreeMap<ObjectKey, BTreeSet<ObjectKey>>,
+    /// The same plans by Gateway, because a Gateway may have thousands of ListenerSets.
+    sets_by_gateway: BTreeMap<ObjectKey, PlanMap<ListenerSetPlan>>,
     /// The listeners of each Gateway that overlap with another one of it.
     overlaps: BTreeMap<ObjectKey, BTreeMap<ListenerId, Condition>>,
 }
@@ -104,8 +105,7 @@ impl ParentPlans {
 
     /// The ListenerSets of a Gateway, by name.
     pub(super) fn sets_of(&self, gateway: &ObjectKey) -> impl Iterator<Item = &Arc<ListenerSetPlan>> {
-        let keys = self.sets_by_gateway.get(gateway).into_iter().flatten();
-        keys.filter_map(|key| self.listener_sets.get(key))
+        self.sets_by_gateway.get(gateway).into_iter().flat_map(PlanMap::values)
     }
 
     /// The listeners of a Gateway, then those of its ListenerSets, with their certificates.
@@ -141,9 +141,9 @@ impl ParentPlans {
                 self.sets_by_gateway.remove(&before.gateway);
             }
         }
-        if let Some(plan) = plan {
-            self.sets_by_gateway.entry(plan.gateway.clone()).or_default().insert(key.clone());
-            self.listener_sets.insert(key.clone(), Arc::new(plan));
+        if let Some(plan) = plan.map(Arc::new) {
+            self.sets_by_gateway.entry(plan.gateway.clone()).or_default().insert(key.clone(), Arc::clone(&plan));
+            self.listener_sets.insert(key.clone(), plan);
         }
         before
     }

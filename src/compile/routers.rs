@@ -81,6 +81,8 @@ struct AttachedRoutes {
     routers: HostMap<Arc<HostRouter>>,
     /// The hostname of the listener at the last build.
     hostname: HostPattern,
+    /// The last build, which the snapshot shares. `None` before the first one.
+    built: Option<Arc<HttpListener>>,
     /// The routes for connections or datagrams.
     streams: BTreeSet<ObjectId>,
 }
@@ -237,7 +239,7 @@ impl Routers {
             }
             let (http_listener, routers_built) = attached.build(listener, gateway.clone(), routes);
             built += routers_built;
-            port.listeners.push((listener.hostname.clone(), Arc::new(http_listener)));
+            port.listeners.push((listener.hostname.clone(), http_listener));
             if listener.secure {
                 port.tls.push((listener.hostname.clone(), TlsListener::Terminate(certificates.clone())));
             }
@@ -300,6 +302,7 @@ impl AttachedRoutes {
             dirty: BTreeSet::new(),
             routers: HostMap::default(),
             hostname: HostPattern::Any,
+            built: None,
             streams: BTreeSet::new(),
         }
     }
@@ -370,7 +373,6 @@ impl AttachedRoutes {
     ) -> usize {
         let Some(port) = listener.bound_port.filter(|_| listener.opens_port()) else { return 0 };
         let (http_listener, built) = self.build(listener, plan.key.to_string().into(), routes);
-        let http_listener = Arc::new(http_listener);
         // All addresses of a Gateway share a bind.
         let mut replaced: Option<Arc<Bind>> = None;
         for address in &plan.bind_addresses {
@@ -386,17 +388,23 @@ impl AttachedRoutes {
         built
     }
 
-    /// The listener with its routes, and the number of routers built.
-    fn build(&mut self, listener: &ListenerPlan, gateway: Arc<str>, routes: &RoutePlans) -> (HttpListener, usize) {
-        let built = self.build_routers(&listener.hostname, routes);
-        let http_listener = HttpListener {
+    /// The listener with its routes, and the number of routers built. It is the same as before if neither its hostname
+    /// and port nor its routes changed: another ListenerSet of the Gateway did.
+    fn build(&mut self, listener: &ListenerPlan, gateway: Arc<str>, routes: &RoutePlans) -> (Arc<HttpListener>, usize) {
+        let has_same_routes = self.dirty.is_empty() && self.hostname == listener.hostname;
+        if let Some(before) = self.built.as_ref().filter(|before| has_same_routes && before.port == listener.port) {
+            return (Arc::clone(before), 0);
+        }
+        let routers_built = self.build_routers(&listener.hostname, routes);
+        let built = Arc::new(HttpListener {
             gateway,
             name: listener.id.label(),
             port: listener.port,
             routes: Routes::ByHost(self.routers.clone()),
             product_headers: None,
-        };
-        (http_listener, built)
+        });
+        self.built = Some(Arc::clone(&built));
+        (built, routers_built)
     }
 
     /// Builds the routers of the hosts that changed and intersect the listener's hostname. Returns their number.
