@@ -20,6 +20,11 @@ impl<S> Rewound<S> {
     pub fn get_ref(&self) -> &S {
         &self.stream
     }
+
+    /// The stream, if all bytes in front of it were read.
+    pub fn rest(&self) -> Option<&S> {
+        self.prefix.is_empty().then_some(&self.stream)
+    }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Rewound<S> {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 
 use super::counted_connection::CountedConnection;
 use super::socket::UpstreamSocket;
@@ -27,6 +28,11 @@ impl RawConnection {
         active_request: Option<ActiveRequest>,
     ) -> Self {
         RawConnection { socket, _open: CountedConnection::new(counters), _active_request: active_request }
+    }
+
+    /// The socket of a connection without TLS.
+    pub fn plain_socket(&self) -> Option<&TcpStream> {
+        self.socket.plain_socket()
     }
 
     /// Closes the connection with a reset, so that the endpoint does not take the end for a complete transfer.

@@ -43,6 +43,14 @@ impl UpstreamSocket {
         }
     }
 
+    /// The socket of a connection without TLS.
+    pub(super) fn plain_socket(&self) -> Option<&TcpStream> {
+        match &self.stream {
+            SocketStream::Plain(stream) => Some(stream),
+            SocketStream::Tls(_) => None,
+        }
+    }
+
     pub(super) fn monitor(&self) -> &ResponseMonitor {
         &self.monitor
     }

@@ -8,11 +8,12 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until};
 
 use super::listener_connections::{ConnectionRegistration, ListenerConnections};
 use super::moving_deadline::poll_until;
-use super::relay_direction::RelayDirection;
+use super::relay_direction::{RelayDirection, RelaySide};
 
 /// How a relay ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,8 +49,8 @@ pub(in crate::proxy) async fn relay<C, E, D>(
     limits: RelayLimits<D>,
 ) -> RelayEnd
 where
-    C: AsyncRead + AsyncWrite + Unpin,
-    E: AsyncRead + AsyncWrite + Unpin,
+    C: RelaySide,
+    E: RelaySide,
     D: Fn() -> Instant,
 {
     let RelayLimits { idle_deadline, closing_grace, removed_endpoint_grace } = limits;
@@ -96,12 +97,20 @@ pub(in crate::proxy) struct CountedStream<'a, S, P> {
     bytes_read: &'a Cell<u64>,
     /// Called when bytes were read or written.
     on_progress: P,
+    /// Finds the socket if the bytes can be spliced.
+    plain_socket: fn(&S) -> Option<&TcpStream>,
     has_failed: bool,
 }
 
 impl<'a, S, P: Fn()> CountedStream<'a, S, P> {
     pub(in crate::proxy) fn new(stream: S, bytes_read: &'a Cell<u64>, on_progress: P) -> Self {
-        CountedStream { stream, bytes_read, on_progress, has_failed: false }
+        CountedStream { stream, bytes_read, on_progress, plain_socket: |_| None, has_failed: false }
+    }
+
+    /// Splices bytes from and to the socket that `plain_socket` finds: if there is no TLS, and no bytes were received
+    /// that are not yet read.
+    pub(in crate::proxy) fn with_socket(self, plain_socket: fn(&S) -> Option<&TcpStream>) -> Self {
+        CountedStream { plain_socket, ..self }
     }
 
     /// Whether an operation on this side failed, as opposed to one on the other side.
@@ -116,6 +125,29 @@ impl<'a, S, P: Fn()> CountedStream<'a, S, P> {
     fn note<T>(&mut self, outcome: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         self.has_failed |= matches!(outcome, Poll::Ready(Err(_)));
         outcome
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin, P: Fn() + Unpin> RelaySide for CountedStream<'_, S, P> {
+    fn plain_socket(&self) -> Option<&TcpStream> {
+        (self.plain_socket)(&self.stream)
+    }
+
+    fn record_spliced_read(&mut self, outcome: &io::Result<usize>) {
+        match outcome {
+            Ok(length) => {
+                self.bytes_read.set(self.bytes_read.get() + *length as u64);
+                (self.on_progress)();
+            }
+            Err(_) => self.has_failed = true,
+        }
+    }
+
+    fn record_spliced_write(&mut self, outcome: &io::Result<usize>) {
+        match outcome {
+            Ok(_) => (self.on_progress)(),
+            Err(_) => self.has_failed = true,
+        }
     }
 }
 

@@ -1,6 +1,8 @@
 //! One direction of a relay. Bytes are read into a buffer that all relays of a thread share, and are written from
 //! there: an idle relay has no buffer, and a large buffer needs few system calls. Only bytes that the target does not
 //! take at once are kept in a buffer of the direction.
+//!
+//! If the source has filled the buffer, and both sides are sockets without TLS, its next bytes are spliced.
 
 use std::cell::Cell;
 use std::io;
@@ -9,10 +11,29 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+use super::splice::SplicePipe;
+
+/// One side of a relay, whose bytes can be spliced if it is a socket without TLS.
+pub(in crate::proxy) trait RelaySide: AsyncRead + AsyncWrite + Unpin {
+    /// The socket, if no bytes of it were received and not yet read.
+    fn plain_socket(&self) -> Option<&TcpStream>;
+
+    /// Records that bytes were spliced from this side, or could not be.
+    fn record_spliced_read(&mut self, outcome: &io::Result<usize>);
+
+    /// Records that bytes were spliced to this side, or could not be.
+    fn record_spliced_write(&mut self, outcome: &io::Result<usize>);
+}
 
 #[derive(Debug, Default)]
 pub(super) struct RelayDirection {
     state: DirectionState,
+    /// Whether the source sends so much at a time that its bytes are spliced.
+    is_bulk: bool,
+    /// What the next bytes are spliced through. An idle direction has none.
+    pipe: Option<SplicePipe>,
     /// Bytes that were read and are not yet written, at most as many as the shared buffer has.
     rest: Bytes,
     /// Bytes were written since the last flush.
@@ -33,8 +54,8 @@ impl RelayDirection {
     /// has taken all previous bytes.
     pub(super) fn poll<S, T>(&mut self, source: &mut S, target: &mut T, cx: &mut Context<'_>) -> Poll<io::Result<()>>
     where
-        S: AsyncRead + Unpin,
-        T: AsyncWrite + Unpin,
+        S: RelaySide,
+        T: RelaySide,
     {
         if let DirectionState::Copying = self.state {
             ready!(self.poll_copy(source, target, cx))?;
@@ -50,9 +71,10 @@ impl RelayDirection {
     /// Ready when the source has ended and the target has all its bytes.
     fn poll_copy<S, T>(&mut self, source: &mut S, target: &mut T, cx: &mut Context<'_>) -> Poll<io::Result<()>>
     where
-        S: AsyncRead + Unpin,
-        T: AsyncWrite + Unpin,
+        S: RelaySide,
+        T: RelaySide,
     {
+        ready!(self.poll_drain_pipe(target, cx))?;
         while !self.rest.is_empty() {
             let written = ready!(poll_write(target, &self.rest, cx))?;
             self.rest.advance(written);
@@ -60,9 +82,13 @@ impl RelayDirection {
         // Releases the memory.
         self.rest = Bytes::new();
         for _ in 0..MAX_READS_PER_TURN {
-            match with_shared_buffer(|buffer| self.poll_copy_once(source, target, buffer, cx)) {
+            let moved = match self.poll_splice_once(source, target, cx) {
+                Some(moved) => moved,
+                None => with_shared_buffer(|buffer| self.poll_copy_once(source, target, buffer, cx)),
+            };
+            match moved {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Ok(())),
-                Poll::Ready(Ok(_)) if self.rest.is_empty() => {}
+                Poll::Ready(Ok(_)) if self.rest.is_empty() && self.pipe.as_ref().is_none_or(SplicePipe::is_empty) => {}
                 Poll::Ready(Ok(_)) => return Poll::Pending,
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending => {
@@ -76,6 +102,59 @@ impl RelayDirection {
         }
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    /// Moves bytes once without reading them. Returns their number; what the target does not take is in `pipe`. `None`
+    /// if the bytes are to be copied instead.
+    fn poll_splice_once<S, T>(
+        &mut self,
+        source: &mut S,
+        target: &mut T,
+        cx: &mut Context<'_>,
+    ) -> Option<Poll<io::Result<usize>>>
+    where
+        S: RelaySide,
+        T: RelaySide,
+    {
+        target.plain_socket().filter(|_| self.is_bulk)?;
+        let socket = source.plain_socket()?;
+        if self.pipe.is_none() {
+            self.pipe = SplicePipe::acquire();
+        }
+        let Poll::Ready(moved) = self.pipe.as_mut()?.poll_fill(socket, cx) else {
+            self.pipe = None;
+            return Some(Poll::Pending);
+        };
+        source.record_spliced_read(&moved);
+        let length = match moved {
+            Ok(length @ 1..) => length,
+            ended => {
+                self.pipe = None;
+                return Some(Poll::Ready(ended));
+            }
+        };
+        self.is_bulk = length >= MIN_SPLICED;
+        Some(match self.poll_drain_pipe(target, cx) {
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Ready(Ok(())) | Poll::Pending => Poll::Ready(Ok(length)),
+        })
+    }
+
+    /// Ready when the target has all bytes of the pipe.
+    fn poll_drain_pipe<T: RelaySide>(&mut self, target: &mut T, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while let Some(pipe) = self.pipe.as_mut().filter(|pipe| !pipe.is_empty()) {
+            // Only bytes for such a socket are spliced.
+            let Some(socket) = target.plain_socket() else {
+                return Poll::Ready(Err(io::ErrorKind::Unsupported.into()));
+            };
+            let moved = ready!(pipe.poll_drain(socket, cx));
+            target.record_spliced_write(&moved);
+            moved?;
+        }
+        if !self.is_bulk {
+            self.pipe = None;
+        }
+        Poll::Ready(Ok(()))
     }
 
     /// Reads once and writes what was read. Returns the number of bytes; what the target does not take is in `rest`.
@@ -93,6 +172,7 @@ impl RelayDirection {
         let mut buffer = ReadBuf::new(buffer);
         ready!(Pin::new(source).poll_read(cx, &mut buffer))?;
         let length = buffer.filled().len();
+        self.is_bulk = length == SHARED_BUFFER_SIZE;
         let mut unwritten = buffer.filled();
         while !unwritten.is_empty() {
             self.needs_flush = true;
@@ -128,6 +208,8 @@ fn with_shared_buffer<R>(copy: impl FnOnce(&mut [u8]) -> R) -> R {
 
 /// In bytes. A message of 64 kB needs two reads.
 const SHARED_BUFFER_SIZE: usize = 64 * 1024;
+/// Fewer bytes are copied faster than spliced.
+const MIN_SPLICED: usize = 16 * 1024;
 /// After so many reads, other connections of the thread get their turn.
 const MAX_READS_PER_TURN: usize = 4;
 
@@ -136,19 +218,150 @@ mod tests {
     use std::future::poll_fn;
 
     use proptest::prelude::*;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+    use tokio::net::TcpListener;
 
     use super::*;
+
+    impl RelaySide for DuplexStream {
+        fn plain_socket(&self) -> Option<&TcpStream> {
+            None
+        }
+
+        fn record_spliced_read(&mut self, _: &io::Result<usize>) {}
+
+        fn record_spliced_write(&mut self, _: &io::Result<usize>) {}
+    }
+
+    /// A socket that counts spliced bytes.
+    struct Socket {
+        stream: TcpStream,
+        spliced_from: usize,
+        spliced_to: usize,
+    }
+
+    impl Socket {
+        /// Both ends of a connection.
+        async fn pair() -> (Socket, TcpStream) {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let connecting = TcpStream::connect(listener.local_addr().unwrap());
+            let (client, accepted) = tokio::join!(connecting, listener.accept());
+            (Socket { stream: accepted.unwrap().0, spliced_from: 0, spliced_to: 0 }, client.unwrap())
+        }
+    }
+
+    impl RelaySide for Socket {
+        fn plain_socket(&self) -> Option<&TcpStream> {
+            Some(&self.stream)
+        }
+
+        fn record_spliced_read(&mut self, outcome: &io::Result<usize>) {
+            self.spliced_from += outcome.as_ref().unwrap();
+        }
+
+        fn record_spliced_write(&mut self, outcome: &io::Result<usize>) {
+            self.spliced_to += outcome.as_ref().unwrap_or(&0);
+        }
+    }
+
+    impl AsyncRead for Socket {
+        fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.stream).poll_read(cx, buffer)
+        }
+    }
+
+    impl AsyncWrite for Socket {
+        fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            Pin::new(&mut self.stream).poll_write(cx, bytes)
+        }
+
+        fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.stream).poll_flush(cx)
+        }
+
+        fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.stream).poll_shutdown(cx)
+        }
+    }
+
+    fn block_on_io<F: Future>(future: F) -> F::Output {
+        tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap().block_on(future)
+    }
+
+    /// More than the buffers of the sockets and the pipe hold, of a reader that waits now and then.
+    #[test]
+    fn bulk_is_spliced_in_order_to_its_end() {
+        block_on_io(async {
+            let (mut source, mut client) = Socket::pair().await;
+            let (mut target, mut endpoint) = Socket::pair().await;
+            let sent: Vec<u8> = (0..20_000_000_u32).map(|index| (index % 251) as u8).collect();
+            let write = async {
+                client.write_all(&sent).await.unwrap();
+                client.shutdown().await.unwrap();
+            };
+            let read = async {
+                let (mut received, mut part) = (Vec::new(), vec![0; 100_000]);
+                while let length @ 1.. = endpoint.read(&mut part).await.unwrap() {
+                    received.extend_from_slice(&part[..length]);
+                    tokio::task::yield_now().await;
+                }
+                received
+            };
+            let mut direction = RelayDirection::default();
+            let ((), (), received) = tokio::join!(write, copy(&mut direction, &mut source, &mut target), read);
+            assert!(received == sent, "the bytes differ");
+            assert!(direction.pipe.is_none() && direction.rest.is_empty());
+            assert_eq!(source.spliced_from, target.spliced_to);
+            assert!(source.spliced_from > sent.len() / 2, "{} bytes were spliced", source.spliced_from);
+        });
+    }
+
+    #[test]
+    fn short_messages_are_copied() {
+        block_on_io(async {
+            let (mut source, mut client) = Socket::pair().await;
+            let (mut target, mut endpoint) = Socket::pair().await;
+            let exchange = async {
+                for _ in 0..10 {
+                    client.write_all(&[b'a'; 1000]).await.unwrap();
+                    endpoint.read_exact(&mut [0; 1000]).await.unwrap();
+                }
+                drop(client);
+            };
+            let mut direction = RelayDirection::default();
+            tokio::join!(exchange, copy(&mut direction, &mut source, &mut target));
+            assert_eq!((source.spliced_from, target.spliced_to), (0, 0));
+        });
+    }
+
+    /// The end of the target is an error, whether its bytes are in the pipe or not.
+    #[test]
+    fn closed_target_ends_splicing() {
+        block_on_io(async {
+            let (mut source, mut client) = Socket::pair().await;
+            let (mut target, endpoint) = Socket::pair().await;
+            let write = async { while client.write_all(&[b'a'; 100_000]).await.is_ok() {} };
+            let mut direction = RelayDirection::default();
+            let relay = async {
+                let outcome = poll_fn(|cx| direction.poll(&mut source, &mut target, cx)).await;
+                drop(source);
+                outcome
+            };
+            let close = async {
+                endpoint.readable().await.unwrap();
+                endpoint.set_zero_linger().unwrap();
+                drop(endpoint);
+            };
+            let ((), outcome, ()) = tokio::join!(write, relay, close);
+            assert!(outcome.is_err());
+        });
+    }
 
     fn block_on<F: Future>(future: F) -> F::Output {
         tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
     }
 
-    async fn copy(
-        direction: &mut RelayDirection,
-        source: &mut (impl AsyncRead + Unpin),
-        target: &mut (impl AsyncWrite + Unpin),
-    ) {
+    async fn copy(direction: &mut RelayDirection, source: &mut impl RelaySide, target: &mut impl RelaySide) {
         poll_fn(|cx| direction.poll(source, target, cx)).await.unwrap();
     }
 

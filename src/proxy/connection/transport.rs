@@ -23,6 +23,14 @@ impl Transport {
         }
     }
 
+    /// The socket of a connection without TLS.
+    pub(in crate::proxy) fn plain_socket(&self) -> Option<&TcpStream> {
+        match self {
+            Transport::Plain(socket) => Some(socket),
+            Transport::Tls(_) => None,
+        }
+    }
+
     /// Whether a read has a result although nothing further arrives at the socket: rustls has decrypted more than was
     /// read, or has received the client's close_notify.
     pub(in crate::proxy) fn has_read_ahead(&self) -> bool {

@@ -28,7 +28,7 @@ use super::connection::transport::Transport;
 use super::record::stats::{OpenGuard, StreamOutcome};
 use super::worker::Worker;
 use crate::rewound::Rewound;
-use crate::upstream::ConnectionPools;
+use crate::upstream::{ConnectionPools, RawConnection};
 
 /// Serves a connection until it closes. The client may send its first bytes late or never, so the endpoint is connected
 /// at once. `B` is the body type of the requests that share the pools.
@@ -77,8 +77,10 @@ pub(in crate::proxy) async fn serve<B>(
         closing_grace: None,
         removed_endpoint_grace: Some(worker.limits.listener_grace_period),
     };
-    let mut client_side = CountedStream::new(client, &record.bytes_in, on_progress);
-    let mut endpoint_side = CountedStream::new(endpoint, &record.bytes_out, on_progress);
+    let mut client_side = CountedStream::new(client, &record.bytes_in, on_progress)
+        .with_socket(|client| client.rest().and_then(Transport::plain_socket));
+    let mut endpoint_side =
+        CountedStream::new(endpoint, &record.bytes_out, on_progress).with_socket(RawConnection::plain_socket);
     let end = relay(&mut client_side, &mut endpoint_side, &connections, &mut registration, limits).await;
     let outcome = match end {
         RelayEnd::Completed => StreamOutcome::Completed,
