@@ -188,6 +188,7 @@ fn sample(flag: &str) -> Option<(Value, &'static [&'static str])> {
         "stream-idle-timeout" => (json!("5m"), &["--stream-idle-timeout=5m"]),
         "upstream-connect-timeout" => (json!("500ms"), &["--upstream-connect-timeout=500ms"]),
         "upstream-response-timeout" => (json!("2m"), &["--upstream-response-timeout=2m"]),
+        "external-auth-timeout" => (json!("3s"), &["--external-auth-timeout=3s"]),
         "response-idle-timeout" => (json!("10m"), &["--response-idle-timeout=10m"]),
         "upstream-idle-timeout" => (json!("5s"), &["--upstream-idle-timeout=5s"]),
         "limits-warn-only" => (json!(true), &["--limits-warn-only"]),
