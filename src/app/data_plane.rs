@@ -71,7 +71,7 @@ impl DataPlane {
 fn proxy_config(options: &RunOptions, access_log: Arc<AccessLogger>) -> proxy::ProxyConfig {
     let proxy::ProxyLimits { max_connections: connections, max_udp_sessions: udp_sessions, .. } = options.limits;
     let DescriptorUse { connections, udp_sessions } =
-        raise_descriptor_limit(DescriptorUse { connections, udp_sessions });
+        raise_descriptor_limit(DescriptorUse { connections, udp_sessions }, options.workers.get());
     let limits = proxy::ProxyLimits {
         max_connections: connections,
         max_upstream_connections: connections,

@@ -4,6 +4,8 @@
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing::{debug, info};
 
+use crate::proxy::PIPE_DESCRIPTORS_OF_WORKER;
+
 /// What needs file descriptors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct DescriptorUse {
@@ -14,8 +16,9 @@ pub(super) struct DescriptorUse {
 }
 
 /// Raises the soft limit of open files to the hard limit and returns what fits: `wanted` or less. Further connections
-/// wait until others close, and further sessions replace others, instead of failing with EMFILE.
-pub(super) fn raise_descriptor_limit(wanted: DescriptorUse) -> DescriptorUse {
+/// wait until others close, and further sessions replace others, instead of failing with EMFILE. `workers`: the number
+/// of worker threads.
+pub(super) fn raise_descriptor_limit(wanted: DescriptorUse, workers: usize) -> DescriptorUse {
     let limit = getrlimit(Resource::Nofile);
     let limit = match setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }) {
         Ok(()) => limit.maximum,
@@ -25,7 +28,8 @@ pub(super) fn raise_descriptor_limit(wanted: DescriptorUse) -> DescriptorUse {
         }
     };
     let Some(limit) = limit else { return wanted };
-    let fitting = wanted.fitting(limit);
+    let pipes = (workers * PIPE_DESCRIPTORS_OF_WORKER) as u64;
+    let fitting = wanted.fitting(limit.saturating_sub(RESERVED_DESCRIPTORS + pipes));
     if fitting.connections < wanted.connections {
         info!(
             limit,
@@ -49,8 +53,8 @@ pub(super) fn raise_descriptor_limit(wanted: DescriptorUse) -> DescriptorUse {
 
 impl DescriptorUse {
     /// What fits of this. If not everything does, sessions get an eighth of the descriptors at most.
-    fn fitting(self, limit: u64) -> Self {
-        let available = usize::try_from(limit.saturating_sub(RESERVED_DESCRIPTORS)).unwrap_or(usize::MAX);
+    fn fitting(self, available: u64) -> Self {
+        let available = usize::try_from(available).unwrap_or(usize::MAX);
         let unused = available.saturating_sub(self.connections.saturating_mul(2));
         let udp_sessions = self.udp_sessions.min(unused.max(available / 8)).max(1);
         let connections = self.connections.min((available.saturating_sub(udp_sessions)) / 2).max(1);
@@ -67,15 +71,15 @@ mod tests {
 
     #[test]
     fn connections_reserve_two_descriptors_and_sessions_one() {
-        let fitting = |connections, udp_sessions, limit| {
-            let fitting = DescriptorUse { connections, udp_sessions }.fitting(limit);
+        let fitting = |connections, udp_sessions, available| {
+            let fitting = DescriptorUse { connections, udp_sessions }.fitting(available);
             (fitting.connections, fitting.udp_sessions)
         };
-        assert_eq!(fitting(65_536, 10_000, 1_048_576), (65_536, 10_000));
-        assert_eq!(fitting(65_536, 10_000, 1024), (224, 64));
-        assert_eq!(fitting(65_536, 10_000, 20_512), (8_750, 2_500));
-        assert_eq!(fitting(65_536, 100, 20_512), (9_950, 100));
-        assert_eq!(fitting(1000, 10_000, 10_512), (1000, 8000));
+        assert_eq!(fitting(65_536, 10_000, 1_048_064), (65_536, 10_000));
+        assert_eq!(fitting(65_536, 10_000, 512), (224, 64));
+        assert_eq!(fitting(65_536, 10_000, 20_000), (8_750, 2_500));
+        assert_eq!(fitting(65_536, 100, 20_000), (9_950, 100));
+        assert_eq!(fitting(1000, 10_000, 10_000), (1000, 8000));
         assert_eq!(fitting(65_536, 10_000, 0), (1, 1));
     }
 }

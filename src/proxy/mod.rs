@@ -22,6 +22,7 @@ mod worker;
 
 use std::collections::BTreeMap;
 
+pub use connection::splice::PIPE_DESCRIPTORS_OF_WORKER;
 pub use connection::tls::{MinTlsVersion, TlsPolicy};
 pub use http::product_headers::{ProductHeaderMode, ProductToken};
 pub use http::rejected_paths::RejectedPaths;

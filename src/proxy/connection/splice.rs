@@ -15,7 +15,9 @@ use tokio::net::TcpStream;
 /// Bytes that a pipe can hold, if the system allows as many.
 pub(super) const PIPE_SIZE: usize = 256 * 1024;
 /// Pipes of a thread. Further relays copy their bytes.
-const MAX_PIPES: usize = 32;
+const MAX_PIPES: usize = 16;
+/// The file descriptors of all pipes of a worker.
+pub const PIPE_DESCRIPTORS_OF_WORKER: usize = 2 * MAX_PIPES;
 
 thread_local! {
     static UNUSED: RefCell<Vec<PipeEnds>> = const { RefCell::new(Vec::new()) };
