@@ -106,7 +106,7 @@ fn measure_listener_sets(count: usize, sets: usize) {
     let filled = fill(&mut world, count, |_, number| vec![route_of_listener_set(number, sets, 0)]);
     let edits = edit(&mut world, |_, revision| route_of_listener_set(count / 2, sets, revision));
     let edits_of_sets = edit(&mut world, |_, revision| listener_set(sets / 2, revision));
-    print_row("HTTPRoutes", count, sets, &filled, &[edits, edits_of_sets]);
+    print_row("in ListenerSets", count, sets, &filled, &[edits, edits_of_sets]);
     black_box(world);
 }
 

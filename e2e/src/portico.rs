@@ -172,6 +172,20 @@ impl Portico {
         value.map(|value| value.trim().parse().with_context(|| format!("`{value}` is not a number"))).transpose()
     }
 
+    /// The sum of all series of a metric with these labels, which are written as on the metrics page.
+    pub async fn metric_sum(&self, name: &str, labels: &[&str]) -> Result<f64> {
+        let page = self.get("/metrics").await?;
+        let series = page.lines().filter(|line| {
+            let rest = line.strip_prefix(name).filter(|rest| rest.starts_with(['{', ' ']));
+            rest.is_some_and(|rest| labels.iter().all(|label| rest.contains(label)))
+        });
+        let values = series.map(|line| {
+            let value = line.rsplit_once(' ').map_or(line, |(_, value)| value);
+            value.parse::<f64>().with_context(|| format!("`{value}` is not a number"))
+        });
+        values.sum()
+    }
+
     /// The process ID, for measurements; None while the replica is not running.
     pub fn process_id(&self) -> Option<u32> {
         self.process.as_ref().map(|process| process.identity().id)

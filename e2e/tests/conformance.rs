@@ -73,13 +73,10 @@ fn conforms(channel: Channel, runs: &[(&str, usize)]) {
 }
 
 /// The number of requests that each replica has completed.
-async fn completed_requests(replicas: &[Portico]) -> Result<Vec<u64>> {
+async fn completed_requests(replicas: &[Portico]) -> Result<Vec<f64>> {
     let mut completed = Vec::new();
     for replica in replicas {
-        let page = replica.get("/metrics").await?;
-        let series = page.lines().filter(|line| line.starts_with("portico_requests_total{"));
-        let values = series.filter_map(|line| line.rsplit_once(' ')).map(|(_, value)| value.parse::<u64>());
-        completed.push(values.sum::<Result<u64, _>>().context("portico_requests_total is not a number")?);
+        completed.push(replica.metric_sum("portico_requests_total", &[]).await?);
     }
     Ok(completed)
 }

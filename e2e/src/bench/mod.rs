@@ -48,7 +48,7 @@ use statistics::{environment, table};
 /// What to measure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Benchmark {
-    /// All except `scale` and `listener-sets`, each of which takes as long as all others together
+    /// All except `scale` and `listener-sets`, which take long
     All,
     Propagation,
     Status,

@@ -60,16 +60,7 @@ impl Replica {
 
     /// The sum of all series of a metric with these labels, which are written as on the metrics page.
     pub(super) async fn metric(&self, name: &str, labels: &[&str]) -> Result<f64> {
-        let page = self.portico.get("/metrics").await?;
-        let series = page.lines().filter(|line| {
-            let rest = line.strip_prefix(name).filter(|rest| rest.starts_with(['{', ' ']));
-            rest.is_some_and(|rest| labels.iter().all(|label| rest.contains(label)))
-        });
-        let values = series.map(|line| {
-            let value = line.rsplit_once(' ').map_or(line, |(_, value)| value);
-            value.parse::<f64>().with_context(|| format!("`{value}` is not a number"))
-        });
-        values.sum()
+        self.portico.metric_sum(name, labels).await
     }
 }
 

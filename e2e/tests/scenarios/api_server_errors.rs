@@ -5,19 +5,19 @@ use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use kube::api::{DynamicObject, Patch, PatchParams};
+use kube::api::DynamicObject;
 use portico_e2e::cluster::Cluster;
 use portico_e2e::error_injector::{ErrorInjector, InjectedError, Requests, new_token};
 use portico_e2e::portico::Portico;
 use portico_e2e::progress::report;
-use serde_json::json;
 use tokio::time::Instant;
 
 use crate::scenarios::backend::Backend;
 use crate::scenarios::client::Target;
 use crate::scenarios::load::Load;
 use crate::scenarios::objects::{
-    apply, classes, gateway, gateways, prefix, route, routes, until, wait_until_accepted, wait_until_programmed,
+    add_path, apply, classes, gateway, gateways, prefix, route, routes, until, wait_until_accepted,
+    wait_until_programmed,
 };
 use crate::scenarios::route_counts::wait_until_counted;
 
@@ -135,9 +135,7 @@ impl ErrorScenario<'_> {
     async fn edit(&self) -> Result<String> {
         let api = routes(self.cluster);
         let path = format!("/{}", api.get("faults").await?.metadata.generation.context("no generation")?);
-        let added = json!([{ "op": "add", "path": "/spec/rules/0/matches/-", "value": { "path": prefix(&path) } }]);
-        let patch = Patch::Json::<()>(serde_json::from_value(added)?);
-        api.patch("faults", &PatchParams::default(), &patch).await?;
+        add_path(self.cluster, "faults", &path).await?;
         Ok(path)
     }
 

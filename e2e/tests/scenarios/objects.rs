@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use kube::Api;
-use kube::api::{ApiResource, DynamicObject};
+use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
 use portico_e2e::cluster::Cluster;
 use portico_e2e::wait;
 use serde_json::{Value, json};
@@ -44,6 +44,13 @@ pub(crate) fn gateways(cluster: &Cluster) -> Api<DynamicObject> {
 
 pub(crate) fn routes(cluster: &Cluster) -> Api<DynamicObject> {
     Api::namespaced_with(cluster.client(), "default", &resource("HTTPRoute", "httproutes"))
+}
+
+/// Adds a path to a route, without waiting until it is served.
+pub(crate) async fn add_path(cluster: &Cluster, route: &str, path: &str) -> Result<()> {
+    let added = json!([{ "op": "add", "path": "/spec/rules/0/matches/-", "value": { "path": prefix(path) } }]);
+    let patch = Patch::Json::<()>(serde_json::from_value(added)?);
+    routes(cluster).patch(route, &PatchParams::default(), &patch).await.map(drop).context("the edit was rejected")
 }
 
 pub(crate) fn classes(cluster: &Cluster) -> Api<DynamicObject> {

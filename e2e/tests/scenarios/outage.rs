@@ -1,15 +1,13 @@
 //! Stops and restarts the API server while requests flow.
 
 use anyhow::{Result, ensure};
-use kube::api::{Patch, PatchParams};
 use portico_e2e::cluster::Cluster;
-use serde_json::json;
 
 use crate::scenarios::backend::Backend;
 use crate::scenarios::client::Target;
 use crate::scenarios::load::Load;
 use crate::scenarios::objects::{
-    apply, gateway, gateways, prefix, route, routes, until, wait_until_accepted, wait_until_programmed,
+    add_path, apply, gateway, gateways, prefix, route, until, wait_until_accepted, wait_until_programmed,
 };
 use crate::scenarios::route_counts::wait_until_counted;
 
@@ -49,9 +47,7 @@ pub(crate) async fn requests_are_served_during_an_outage(cluster: &mut Cluster) 
 
 /// Changes the route after a restart of the API server: the change must be served, and the status be up to date.
 async fn changes_are_followed(cluster: &Cluster, target: &Target, path: &str) -> Result<()> {
-    let added = json!([{ "op": "add", "path": "/spec/rules/0/matches/-", "value": { "path": prefix(path) } }]);
-    let patch = Patch::Json::<()>(serde_json::from_value(added)?);
-    routes(cluster).patch("outage", &PatchParams::default(), &patch).await?;
+    add_path(cluster, "outage", path).await?;
     let changed = Target { path: path.to_owned(), ..target.clone() };
     until("the change is served", async || changed.expect(200, "outage").await).await?;
     wait_until_accepted(cluster, "outage").await.map(drop)

@@ -7,17 +7,16 @@ use anyhow::{Context, Result, bail, ensure};
 use futures_util::stream::{StreamExt, TryStreamExt};
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::Api;
-use kube::api::{Patch, PatchParams, WatchEvent, WatchParams};
+use kube::api::{WatchEvent, WatchParams};
 use portico_e2e::cluster::Cluster;
 use portico_e2e::portico::{NAMESPACE, Portico};
-use serde_json::json;
 use tokio::time::{Instant, timeout};
 
 use crate::scenarios::backend::Backend;
 use crate::scenarios::client::{Connection, Target};
 use crate::scenarios::load::Load;
 use crate::scenarios::objects::{
-    SCENARIO_TIMEOUT, apply, gateway, gateways, prefix, route, routes, until, wait_until_accepted,
+    SCENARIO_TIMEOUT, add_path, apply, gateway, gateways, prefix, route, routes, until, wait_until_accepted,
     wait_until_programmed,
 };
 use crate::scenarios::route_counts::wait_until_counted;
@@ -121,9 +120,7 @@ async fn open_connections(portico: &Portico) -> Result<f64> {
 
 /// Adds a path to the route: the leader must write the route's status, and the path be served.
 async fn the_leader_writes(cluster: &Cluster, target: &Target, path: &str) -> Result<()> {
-    let added = json!([{ "op": "add", "path": "/spec/rules/0/matches/-", "value": { "path": prefix(path) } }]);
-    let patch = Patch::Json::<()>(serde_json::from_value(added)?);
-    routes(cluster).patch("replicas", &PatchParams::default(), &patch).await?;
+    add_path(cluster, "replicas", path).await?;
     wait_until_accepted(cluster, "replicas").await?;
     let changed = Target { path: path.to_owned(), ..target.clone() };
     until("the change is served", async || changed.expect(200, "replicas").await).await

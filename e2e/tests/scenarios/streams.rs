@@ -17,7 +17,7 @@ use tokio::time::{Instant, interval};
 use crate::scenarios::backend::Backend;
 use crate::scenarios::client::Target;
 use crate::scenarios::objects::{
-    apply, gateways, prefix, route, routes, until, wait_until_accepted, wait_until_programmed,
+    add_path, apply, gateways, prefix, route, until, wait_until_accepted, wait_until_programmed,
 };
 use crate::scenarios::replicas::leader;
 use crate::scenarios::stream_backend::StreamBackend;
@@ -171,19 +171,18 @@ impl<'a> StreamScenario<'a> {
     /// Cuts the leader off from the API server until the other replica leads. Both serve all the time.
     async fn leader_loss(&mut self) -> Result<()> {
         let name = leader(self.cluster, |_| true).await?;
-        let leading = self.replicas.iter().find(|replica| replica.name == name);
+        let leading = self.replicas.iter().position(|replica| replica.name == name);
         let leading = leading.with_context(|| format!("the leader is {name}"))?;
-        leading.injector.inject(Requests::All, InjectedError::NoResponse);
-        leading.injector.wait_for_hits(1).await?;
+        self.replicas[leading].injector.inject(Requests::All, InjectedError::NoResponse);
+        self.replicas[leading].injector.wait_for_hits(1).await?;
         let successor = leader(self.cluster, |holder| holder != name).await?;
         ensure!(self.replicas.iter().any(|replica| replica.name == successor), "the leader is {successor}");
-        self.edit_unserved("/without-leader").await?;
+        add_path(self.cluster, UNRELATED, "/without-leader").await?;
         wait_until_accepted(self.cluster, UNRELATED).await?;
         self.continue_streams().await?;
         self.open_more(&[KEPT, REMOVED]).await?;
 
-        let isolated = self.replicas.iter().find(|replica| replica.name == name).context("no such replica")?;
-        isolated.injector.clear_and_disconnect();
+        self.replicas[leading].injector.clear_and_disconnect();
         self.wait_until_replicas_agree(|_| true).await?;
         self.edit_route("/with-both").await?;
         self.continue_streams().await?;
@@ -257,8 +256,7 @@ impl<'a> StreamScenario<'a> {
 
     async fn end(self) -> Result<()> {
         drop(self.streams);
-        let names = ["gateway", "service", "tcproute", "tlsroute", "udproute", "grpcroute"].join(",");
-        self.cluster.kubectl(&["delete", &names, NAME]).await?;
+        self.cluster.kubectl(&["delete", "gateway,service,tcproute,tlsroute,udproute,grpcroute", NAME]).await?;
         self.cluster.kubectl(&["delete", "httproute,service,endpointslice", UNRELATED]).await?;
         self.cluster.kubectl(&["delete", "endpointslice", KEPT, REMOVED]).await?;
         let [mut one, mut two] = self.replicas;
@@ -287,15 +285,7 @@ impl<'a> StreamScenario<'a> {
 
     /// Adds a path to the unrelated route, and waits until both replicas serve it.
     async fn edit_route(&self, path: &str) -> Result<()> {
-        self.both_follow(self.edit_unserved(path)).await.with_context(|| format!("path {path}"))
-    }
-
-    /// Adds a path to the unrelated route.
-    async fn edit_unserved(&self, path: &str) -> Result<()> {
-        let added = json!([{ "op": "add", "path": "/spec/rules/0/matches/-", "value": { "path": prefix(path) } }]);
-        let patch = Patch::Json::<()>(serde_json::from_value(added)?);
-        routes(self.cluster).patch(UNRELATED, &PatchParams::default(), &patch).await?;
-        Ok(())
+        self.both_follow(add_path(self.cluster, UNRELATED, path)).await.with_context(|| format!("path {path}"))
     }
 
     async fn patch_gateway(&self, patch: Value) -> Result<()> {
@@ -333,12 +323,7 @@ impl<'a> StreamScenario<'a> {
         let label = format!(r#"outcome="{outcome}""#);
         let mut sum = 0.0;
         for replica in &self.replicas {
-            let page = replica.portico.get("/metrics").await?;
-            let series = page.lines().filter(|line| line.starts_with("portico_stream_connections_total{"));
-            for line in series.filter(|line| line.contains(&label)) {
-                let value = line.rsplit_once(' ').with_context(|| format!("`{line}` has no value"))?.1;
-                sum += value.parse::<f64>().with_context(|| format!("`{value}` is not a number"))?;
-            }
+            sum += replica.portico.metric_sum("portico_stream_connections_total", &[&label]).await?;
         }
         Ok(sum)
     }

@@ -88,8 +88,8 @@ impl RelayDirection {
             };
             match moved {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Ok(())),
-                Poll::Ready(Ok(_)) if self.rest.is_empty() && self.pipe.as_ref().is_none_or(SplicePipe::is_empty) => {}
-                Poll::Ready(Ok(_)) => return Poll::Pending,
+                Poll::Ready(Ok(_)) if self.holds_bytes() => return Poll::Pending,
+                Poll::Ready(Ok(_)) => {}
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending => {
                     if self.needs_flush {
@@ -102,6 +102,11 @@ impl RelayDirection {
         }
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    /// Whether the target has not taken all bytes of the source.
+    fn holds_bytes(&self) -> bool {
+        !self.rest.is_empty() || self.pipe.as_ref().is_some_and(|pipe| !pipe.is_empty())
     }
 
     /// Moves bytes once without reading them. Returns their number; what the target does not take is in `pipe`. `None`

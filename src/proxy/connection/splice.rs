@@ -6,6 +6,7 @@
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::os::fd::OwnedFd;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
@@ -13,14 +14,14 @@ use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 /// Bytes that a pipe can hold, if the system allows as many.
-pub(super) const PIPE_SIZE: usize = 256 * 1024;
+const PIPE_SIZE: usize = 256 * 1024;
 /// Pipes of a thread. Further relays copy their bytes.
 const MAX_PIPES: usize = 16;
 /// The file descriptors of all pipes of a worker.
 pub const PIPE_DESCRIPTORS_OF_WORKER: usize = 2 * MAX_PIPES;
 
 thread_local! {
-    static UNUSED: RefCell<Vec<PipeEnds>> = const { RefCell::new(Vec::new()) };
+    static UNUSED: RefCell<Vec<Rc<PipeEnds>>> = const { RefCell::new(Vec::new()) };
     /// The number of pipes, used or not.
     static OPEN: Cell<usize> = const { Cell::new(0) };
 }
@@ -28,8 +29,8 @@ thread_local! {
 /// A pipe that one direction of a relay uses.
 #[derive(Debug)]
 pub(super) struct SplicePipe {
-    /// `None` only while it is dropped.
-    ends: Option<PipeEnds>,
+    /// Shared with the unused pipes only while it is dropped.
+    ends: Rc<PipeEnds>,
     /// Bytes that were moved into the pipe, and not yet out of it.
     held: usize,
 }
@@ -43,16 +44,17 @@ struct PipeEnds {
 impl SplicePipe {
     /// An empty pipe. `None` if the thread already has the maximum, or the process has too many open files.
     pub(super) fn acquire() -> Option<SplicePipe> {
-        let unused = UNUSED.with_borrow_mut(Vec::pop);
-        let ends = unused.or_else(|| {
-            let is_allowed = OPEN.get() < MAX_PIPES;
-            let (reader, writer) = pipe_with(PipeFlags::NONBLOCK | PipeFlags::CLOEXEC).ok().filter(|_| is_allowed)?;
+        let ends = UNUSED.with_borrow_mut(Vec::pop).or_else(|| {
+            if OPEN.get() >= MAX_PIPES {
+                return None;
+            }
+            let (reader, writer) = pipe_with(PipeFlags::NONBLOCK | PipeFlags::CLOEXEC).ok()?;
             OPEN.set(OPEN.get() + 1);
             // A smaller pipe only needs more system calls.
             fcntl_setpipe_size(&writer, PIPE_SIZE).ok();
-            Some(PipeEnds { reader, writer })
+            Some(Rc::new(PipeEnds { reader, writer }))
         })?;
-        Some(SplicePipe { ends: Some(ends), held: 0 })
+        Some(SplicePipe { ends, held: 0 })
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -61,10 +63,9 @@ impl SplicePipe {
 
     /// Moves bytes of a socket into the empty pipe, and returns their number; 0 if the socket has ended.
     pub(super) fn poll_fill(&mut self, source: &TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let Some(ends) = &self.ends else { return Poll::Ready(Ok(0)) };
+        let writer = &self.ends.writer;
         loop {
-            let moved =
-                source.try_io(Interest::READABLE, || Ok(splice(source, None, &ends.writer, None, PIPE_SIZE, FLAGS)?));
+            let moved = source.try_io(Interest::READABLE, || Ok(splice(source, None, writer, None, PIPE_SIZE, FLAGS)?));
             match moved {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready!(source.poll_read_ready(cx))?,
                 moved => {
@@ -77,10 +78,9 @@ impl SplicePipe {
 
     /// Moves bytes of the pipe, which is not empty, to a socket, and returns their number.
     pub(super) fn poll_drain(&mut self, target: &TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let Some(ends) = &self.ends else { return Poll::Ready(Ok(0)) };
+        let reader = &self.ends.reader;
         loop {
-            let moved =
-                target.try_io(Interest::WRITABLE, || Ok(splice(&ends.reader, None, target, None, self.held, FLAGS)?));
+            let moved = target.try_io(Interest::WRITABLE, || Ok(splice(reader, None, target, None, self.held, FLAGS)?));
             match moved {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready!(target.poll_write_ready(cx))?,
                 Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
@@ -96,10 +96,9 @@ impl SplicePipe {
 /// An empty pipe is kept for the next relay.
 impl Drop for SplicePipe {
     fn drop(&mut self) {
-        let ends = self.ends.take().filter(|_| self.held == 0);
+        let keep = || UNUSED.try_with(|unused| unused.borrow_mut().push(Rc::clone(&self.ends)));
         // The thread may be ending, and with it all its pipes.
-        let is_kept = ends.is_some_and(|ends| UNUSED.try_with(|unused| unused.borrow_mut().push(ends)).is_ok());
-        if !is_kept {
+        if !self.is_empty() || keep().is_err() {
             OPEN.try_with(|open| open.set(open.get() - 1)).ok();
         }
     }
