@@ -21,7 +21,9 @@ use tokio::io::AsyncWriteExt;
 
 use crate::accounting::{access_log_records, scrape};
 use crate::harness::{Client, Endpoint, Options, TestServer, upstream, with_timeout};
-use crate::stream::{assert_reset, echo_endpoint, expect_text, outcome_count, start, to_upstream, wait_for_outcome};
+use crate::stream::{
+    assert_reset, assert_reset_at_once, echo_endpoint, expect_text, outcome_count, start, to_upstream, wait_for_outcome,
+};
 use crate::tls_harness::{TestTlsConnector, TlsListener as HttpsListener, certificate};
 use crate::tls_passthrough::{self, https_listener, passthrough};
 use crate::tls_stream_termination::terminating;
@@ -193,8 +195,7 @@ async fn plugin_change_applies_to_new_connections() {
     replace_plugins(&server, &pool, restriction(json!({"deny": ["127.0.0.0/8"]}))).await;
     open.send("after").await;
     expect_text(&mut open, "after").await;
-    let mut rejected = server.connect().await;
-    assert_reset(&mut rejected).await;
+    assert_reset_at_once(&server).await;
     wait_for_outcome(&server, "plugin_rejected", 1.0).await;
 }
 
