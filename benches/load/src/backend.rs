@@ -248,6 +248,8 @@ mod tests {
             (Protocol::Http2, RequestShape::post(HOST, "/bytes/100000", 100_000, true)),
             (Protocol::Http2, RequestShape::call(HOST, 64)),
             (Protocol::Http2, RequestShape::call(HOST, 100_000)),
+            (Protocol::GrpcStream, RequestShape::call_message(HOST, 64)),
+            (Protocol::GrpcStream, RequestShape::call_message(HOST, 100_000)),
             (Protocol::WebSocket, RequestShape::message(HOST, 64)),
             (Protocol::WebSocket, RequestShape::message(HOST, 70_000)),
         ] {

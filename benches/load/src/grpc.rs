@@ -1,4 +1,5 @@
-//! Unary gRPC calls: a body is one message with a prefix, and the trailers of the response have the status of the call.
+//! gRPC calls: a body consists of messages with a prefix, one if the call is unary, and the trailers of the response have
+//! the status of the call.
 
 use anyhow::{Context, Result, ensure};
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -7,8 +8,10 @@ use crate::pattern::{self, BodyChecker};
 
 /// The value of `content-type`.
 pub(crate) const CONTENT_TYPE: &str = "application/grpc";
-/// The path of all calls.
+/// The path of all unary calls.
 pub(crate) const PATH: &str = "/portico.Benchmark/Call";
+/// The path of all bidirectional calls, in which the backend echoes each message.
+pub(crate) const STREAM_PATH: &str = "/portico.Benchmark/Echo";
 const STATUS: &str = "grpc-status";
 
 /// A message of this length, after its prefix.
@@ -28,7 +31,7 @@ pub(crate) fn check_status(trailers: &HeaderMap) -> Result<()> {
     Ok(())
 }
 
-/// Verifies a body incrementally.
+/// Verifies a body with one message incrementally.
 #[derive(Default)]
 pub(crate) struct MessageChecker {
     prefix: Vec<u8>,
@@ -61,7 +64,8 @@ fn prefix(length: usize) -> [u8; PREFIX_LENGTH] {
     [0, first, second, third, fourth]
 }
 
-const PREFIX_LENGTH: usize = 5;
+/// The bytes of a prefix.
+pub(crate) const PREFIX_LENGTH: usize = 5;
 
 #[cfg(test)]
 mod tests {

@@ -1,4 +1,4 @@
-//! HTTP/2 without TLS at the backend: the same responses as over HTTP/1.1, and those of unary gRPC calls.
+//! HTTP/2 without TLS at the backend: the same responses as over HTTP/1.1, and those of gRPC calls.
 
 use std::fmt::Write as _;
 use std::io::Cursor;
@@ -40,8 +40,13 @@ pub(crate) async fn serve(stream: TcpStream, received: Vec<u8>, name: &str) -> R
 async fn respond(request: Request<Incoming>, name: Arc<str>) -> Result<Response<OutgoingBody>> {
     let (head, incoming) = request.into_parts();
     let is_grpc = head.headers.get(CONTENT_TYPE).is_some_and(|content_type| content_type == grpc::CONTENT_TYPE);
-    let checker = read_body(incoming, is_grpc).await?.checker;
     let path = head.uri.path();
+    if path == grpc::STREAM_PATH {
+        let mut response = Response::new(OutgoingBody::echo(incoming, grpc::success()));
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(grpc::CONTENT_TYPE));
+        return Ok(response);
+    }
+    let checker = read_body(incoming, is_grpc).await?.checker;
     let mut response = Response::new(if is_grpc {
         OutgoingBody::message(response_bytes(path), Some(grpc::success()))
     } else if path == ECHO_HEAD_PATH {

@@ -2,19 +2,19 @@
 //! HTTP/1.1.
 
 use std::collections::VecDeque;
-use std::convert::Infallible;
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use anyhow::{Context as _, Result, ensure};
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, TE};
-use http::{HeaderMap, HeaderValue, Request, StatusCode, Uri, Version};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::TokioIo;
+use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::grpc::{self, MessageChecker};
 use crate::http1::{LoadResponse, Stream};
@@ -43,20 +43,7 @@ impl Connection {
     }
 
     pub(crate) async fn exchange(&mut self, shape: &RequestShape, number: u64) -> Result<LoadResponse> {
-        let RequestShape { method, host, path, .. } = shape;
-        ensure!(shape.fields.is_empty(), "additional fields are supported for HTTP/1.1 only");
-        let uri: Uri = format!("{}://{host}{path}", self.scheme).parse()?;
-        let mut request = Request::new(OutgoingBody::for_request(shape));
-        *request.method_mut() = method.parse()?;
-        *request.uri_mut() = uri;
-        *request.version_mut() = Version::HTTP_2;
-        request.headers_mut().insert("x-number", number.into());
-        if shape.is_grpc {
-            request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(grpc::CONTENT_TYPE));
-            request.headers_mut().insert(TE, HeaderValue::from_static("trailers"));
-        }
-        self.sender.ready().await.context("the connection accepts no request")?;
-        let response = self.sender.send_request(request).await.context("no response")?;
+        let response = self.send(shape, number, OutgoingBody::for_request(shape)).await?;
         let (head, incoming) = response.into_parts();
         let header =
             |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
@@ -82,6 +69,28 @@ impl Connection {
             differs: checker.differs,
             closes: false,
         })
+    }
+
+    /// Sends a request with this body, and waits for the head of the response.
+    pub(crate) async fn send(
+        &mut self,
+        shape: &RequestShape,
+        number: u64,
+        body: OutgoingBody,
+    ) -> Result<Response<Incoming>> {
+        let RequestShape { method, host, path, .. } = shape;
+        ensure!(shape.fields.is_empty(), "additional fields are supported for HTTP/1.1 only");
+        let mut request = Request::new(body);
+        *request.method_mut() = method.parse()?;
+        *request.uri_mut() = format!("{}://{host}{path}", self.scheme).parse()?;
+        *request.version_mut() = Version::HTTP_2;
+        request.headers_mut().insert("x-number", number.into());
+        if shape.is_grpc {
+            request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(grpc::CONTENT_TYPE));
+            request.headers_mut().insert(TE, HeaderValue::from_static("trailers"));
+        }
+        self.sender.ready().await.context("the connection accepts no request")?;
+        self.sender.send_request(request).await.context("no response")
     }
 }
 
@@ -110,11 +119,19 @@ pub(crate) async fn read_body(mut body: Incoming, is_grpc: bool) -> Result<Recei
     Ok(received)
 }
 
-/// A body in parts, with or without a known length, and its trailers.
+/// A body with or without a known length, and its trailers.
 pub(crate) struct OutgoingBody {
-    parts: VecDeque<Bytes>,
+    data: BodyData,
     has_length: bool,
     trailers: Option<HeaderMap>,
+}
+
+enum BodyData {
+    Parts(VecDeque<Bytes>),
+    /// Until the sender is dropped.
+    Queue(UnboundedReceiver<Bytes>),
+    /// The data of a body that is received.
+    Echo(Incoming),
 }
 
 impl OutgoingBody {
@@ -124,39 +141,57 @@ impl OutgoingBody {
             return OutgoingBody::message(length, None);
         }
         let parts = pattern::body(length).chunks(PART_SIZE).map(Bytes::from_static).collect();
-        OutgoingBody { parts, has_length: !shape.chunked, trailers: None }
+        OutgoingBody { data: BodyData::Parts(parts), has_length: !shape.chunked, trailers: None }
     }
 
     /// A gRPC message of this length. The length of the body is unknown, as in most implementations of gRPC.
     pub(crate) fn message(length: usize, trailers: Option<HeaderMap>) -> Self {
         let parts = VecDeque::from([Bytes::from(grpc::framed_message(length))]);
-        OutgoingBody { parts, has_length: false, trailers }
+        OutgoingBody { data: BodyData::Parts(parts), has_length: false, trailers }
+    }
+
+    /// The parts that are queued until the sender is dropped.
+    pub(crate) fn queued(parts: UnboundedReceiver<Bytes>) -> Self {
+        OutgoingBody { data: BodyData::Queue(parts), has_length: false, trailers: None }
+    }
+
+    /// What is received, at once, and trailers after its end.
+    pub(crate) fn echo(received: Incoming, trailers: HeaderMap) -> Self {
+        OutgoingBody { data: BodyData::Echo(received), has_length: false, trailers: Some(trailers) }
     }
 
     /// A body of known length in one part.
     pub(crate) fn whole(part: Bytes) -> Self {
-        OutgoingBody { parts: VecDeque::from([part]), has_length: true, trailers: None }
+        OutgoingBody { data: BodyData::Parts(VecDeque::from([part])), has_length: true, trailers: None }
     }
 }
 
 impl Body for OutgoingBody {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = hyper::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let data = self.parts.pop_front().map(Frame::data);
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
+        let data = match &mut self.data {
+            BodyData::Parts(parts) => parts.pop_front().map(Frame::data),
+            BodyData::Queue(parts) => ready!(parts.poll_recv(cx)).map(Frame::data),
+            BodyData::Echo(received) => {
+                // The backend requires no trailers of a client.
+                ready!(Pin::new(received).poll_frame(cx)).transpose()?.filter(Frame::is_data)
+            }
+        };
         Poll::Ready(data.or_else(|| self.trailers.take().map(Frame::trailers)).map(Ok))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.parts.is_empty() && self.trailers.is_none()
+        matches!(&self.data, BodyData::Parts(parts) if parts.is_empty()) && self.trailers.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {
-        if self.has_length {
-            SizeHint::with_exact(self.parts.iter().map(|part| part.len() as u64).sum())
-        } else {
-            SizeHint::default()
+        match &self.data {
+            BodyData::Parts(parts) if self.has_length => {
+                SizeHint::with_exact(parts.iter().map(|part| part.len() as u64).sum())
+            }
+            _ => SizeHint::default(),
         }
     }
 }

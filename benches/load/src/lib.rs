@@ -15,6 +15,7 @@ pub mod baseline;
 pub mod compare;
 pub mod floods;
 mod grpc;
+mod grpc_stream;
 mod h2c_backend;
 mod http1;
 mod http2;

@@ -25,6 +25,9 @@ pub enum Protocol {
     Http2,
     /// A request is a message on an open WebSocket, and its response is the echo.
     WebSocket,
+    /// A request is a message of a bidirectional gRPC call, and its response is the echo. Calls stay open and share
+    /// connections as requests of HTTP/2 do.
+    GrpcStream,
 }
 
 /// One run.
@@ -43,7 +46,7 @@ pub struct Plan {
     /// `None`: without TLS.
     pub tls: Option<Tls>,
     pub protocol: Protocol,
-    /// Concurrent requests on each HTTP/2 connection that stays open.
+    /// Concurrent requests, or open calls, on each HTTP/2 connection that stays open.
     pub streams: usize,
     /// Additional check of responses.
     pub response_check: Option<ResponseCheck>,
@@ -84,7 +87,7 @@ pub struct RequestShape {
     pub response_length: usize,
     /// Additional header lines with CRLF; HTTP/1.1 only.
     pub fields: Arc<str>,
-    /// A unary gRPC call, whose bodies are messages; HTTP/2 only.
+    /// A gRPC call, whose bodies are messages; HTTP/2 only.
     pub is_grpc: bool,
 }
 
@@ -109,6 +112,12 @@ impl RequestShape {
     /// A unary gRPC call with a message of this many bytes.
     pub(crate) fn call(host: &str, message: usize) -> Self {
         RequestShape { is_grpc: true, ..RequestShape::post(host, grpc::PATH, message, false) }
+    }
+
+    /// A message of this many bytes in a bidirectional gRPC call, and its echo.
+    pub(crate) fn call_message(host: &str, message: usize) -> Self {
+        let shape = RequestShape::post(host, grpc::STREAM_PATH, message, false);
+        RequestShape { is_grpc: true, response_length: message, ..shape }
     }
 
     /// A WebSocket message of this many bytes.

@@ -12,11 +12,11 @@ use tokio::task::LocalSet;
 use tokio::time::{Instant, timeout};
 
 use crate::http1::{Connection, LoadResponse, Stream};
-use crate::http2;
 use crate::pace::Tickets;
 use crate::plan::{CompletedRequest, Plan, Protocol, RequestShape};
 use crate::report::Report;
 use crate::websocket;
+use crate::{grpc_stream, http2};
 
 /// Runs the plan on the current thread and returns the results.
 pub async fn run(plan: Plan) -> Report {
@@ -46,8 +46,8 @@ async fn run_open(plan: Plan, open_first: bool, opened: impl FnOnce()) -> Report
         if !is_kept || index % state.plan.streams == 0 {
             slot = Slot::default();
         }
-        let client =
-            Client { state: Rc::clone(&state), slot: Rc::clone(&slot), is_kept, connection: None, websocket: None };
+        let (state, slot) = (Rc::clone(&state), Rc::clone(&slot));
+        let client = Client { state, slot, is_kept, connection: None, websocket: None, call: None };
         tasks.spawn_local(client.run());
     }
     // This reference would keep the last HTTP/2 connection open.
@@ -116,6 +116,7 @@ struct Client {
     /// The open HTTP/1.1 connection.
     connection: Option<Connection>,
     websocket: Option<websocket::Connection>,
+    call: Option<grpc_stream::Call>,
 }
 
 impl Client {
@@ -161,14 +162,16 @@ impl Client {
     async fn exchange(&mut self, shape: &RequestShape, number: u64, last_on_connection: bool) -> Result<LoadResponse> {
         let plan = &self.state.plan;
         if plan.protocol == Protocol::Http2 {
-            let mut shared_connection = self.slot.lock().await;
-            if !self.is_kept || !shared_connection.as_ref().is_some_and(http2::Connection::is_open) {
-                let (stream, scheme) = connect(plan, &self.state.report).await?;
-                *shared_connection = Some(http2::Connection::new(stream, scheme).await?);
-            }
-            let mut connection = shared_connection.clone().context("the connection was just opened")?;
-            drop(shared_connection);
-            return connection.exchange(shape, number).await;
+            return self.http2_connection().await?.exchange(shape, number).await;
+        }
+        if plan.protocol == Protocol::GrpcStream {
+            let mut call = match self.call.take() {
+                Some(call) => call,
+                None => grpc_stream::Call::open(self.http2_connection().await?, shape).await?,
+            };
+            let response = call.exchange(number).await?;
+            self.call = self.is_kept.then_some(call);
+            return Ok(response);
         }
         if plan.protocol == Protocol::WebSocket {
             let mut websocket = match self.websocket.take() {
@@ -189,6 +192,16 @@ impl Client {
             self.connection = Some(connection);
         }
         Ok(response)
+    }
+
+    /// The HTTP/2 connection that this client shares, which is opened if there is none; a new one if it is not kept.
+    async fn http2_connection(&self) -> Result<http2::Connection> {
+        let mut shared_connection = self.slot.lock().await;
+        if !self.is_kept || !shared_connection.as_ref().is_some_and(http2::Connection::is_open) {
+            let (stream, scheme) = connect(&self.state.plan, &self.state.report).await?;
+            *shared_connection = Some(http2::Connection::new(stream, scheme).await?);
+        }
+        shared_connection.clone().context("the connection was just opened")
     }
 }
 

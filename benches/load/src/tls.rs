@@ -39,7 +39,7 @@ impl Tls {
         config.resumption = Resumption::disabled();
         config.alpn_protocols = vec![match protocol {
             Protocol::Http1 | Protocol::WebSocket => b"http/1.1".to_vec(),
-            Protocol::Http2 => b"h2".to_vec(),
+            Protocol::Http2 | Protocol::GrpcStream => b"h2".to_vec(),
         }];
         let name =
             ServerName::try_from(host.to_owned()).with_context(|| format!("{host} is not a valid server name"))?;

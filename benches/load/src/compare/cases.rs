@@ -55,6 +55,8 @@ pub(crate) enum Exchange {
     Call(usize),
     /// WebSocket message of this many bytes, and its echo.
     Message(usize),
+    /// Message of this many bytes in a bidirectional gRPC call, and its echo.
+    CallMessage(usize),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,6 +77,8 @@ pub(crate) enum Connections {
     Single(usize),
     /// HTTP/2 connections, and the concurrent streams of each.
     Http2 { connections: usize, streams: usize },
+    /// HTTP/2 connections, and the gRPC calls of each, which stay open.
+    Calls { connections: usize, streams: usize },
     /// This number of WebSockets.
     WebSockets(usize),
 }
@@ -211,6 +215,7 @@ const CASES: &[Case] = &[
         exchange: Exchange::Download(100_000),
         rate: 1000,
         connections: Connections::Http2 { connections: 4, streams: 8 },
+        full_only: true,
         ..HTTP2
     },
     Case {
@@ -234,6 +239,14 @@ const CASES: &[Case] = &[
         exchange: Exchange::Call(64),
         connections: Connections::Http2 { connections: 1, streams: 100 },
         targets: BELOW_THE_BEST,
+        host: H2C_HOST,
+        ..HTTP2
+    },
+    Case {
+        name: "gRPC over TLS, messages of 100 bidirectional calls on 1 connection",
+        exchange: Exchange::CallMessage(64),
+        connections: Connections::Calls { connections: 1, streams: 100 },
+        targets: AS_THE_BEST,
         host: H2C_HOST,
         ..HTTP2
     },
@@ -320,11 +333,13 @@ impl Case {
             Exchange::Upload(bytes) => RequestShape::post(self.host, "/", bytes, false),
             Exchange::Call(bytes) => RequestShape::call(self.host, bytes),
             Exchange::Message(bytes) => RequestShape::message(self.host, bytes),
+            Exchange::CallMessage(bytes) => RequestShape::call_message(self.host, bytes),
         };
         let (protocol, kept, single_use, streams) = match self.connections {
             Connections::Kept(count) => (Protocol::Http1, count, 0, 1),
             Connections::Single(count) => (Protocol::Http1, 0, count, 1),
             Connections::Http2 { connections, streams } => (Protocol::Http2, connections * streams, 0, streams),
+            Connections::Calls { connections, streams } => (Protocol::GrpcStream, connections * streams, 0, streams),
             Connections::WebSockets(count) => (Protocol::WebSocket, count, 0, 1),
         };
         let (target, tls) = match self.tls_mode {

@@ -1,0 +1,102 @@
+//! A bidirectional gRPC call that stays open: a client that sends a message and waits for its echo.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+
+use anyhow::{Context as _, Result, ensure};
+use bytes::Bytes;
+use http_body::Body as _;
+use hyper::body::Incoming;
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+
+use crate::grpc::{PREFIX_LENGTH, framed_message};
+use crate::http1::LoadResponse;
+use crate::http2::{Connection, OutgoingBody};
+use crate::plan::RequestShape;
+
+/// An open call with messages of one length.
+pub(crate) struct Call {
+    messages: UnboundedSender<Bytes>,
+    replies: Incoming,
+    /// A message with its prefix, and with the number of the last message.
+    framed: Vec<u8>,
+}
+
+impl Call {
+    /// Opens a call for the messages of `shape`.
+    pub(crate) async fn open(mut connection: Connection, shape: &RequestShape) -> Result<Self> {
+        let (messages, queued) = unbounded_channel();
+        let response = connection.send(shape, 0, OutgoingBody::queued(queued)).await?;
+        ensure!(response.status() == 200, "the call was answered with status {}", response.status());
+        let framed = framed_message(shape.body.unwrap_or_default());
+        Ok(Call { messages, replies: response.into_body(), framed })
+    }
+
+    /// Sends a message and reads its echo, which counts as a response with status 200.
+    pub(crate) async fn exchange(&mut self, number: u64) -> Result<LoadResponse> {
+        let length = self.framed.len() - PREFIX_LENGTH;
+        for (byte, digit) in self.framed[PREFIX_LENGTH..].iter_mut().zip(number.to_be_bytes()) {
+            *byte = digit;
+        }
+        self.messages.send(Bytes::copy_from_slice(&self.framed)).context("the call ended")?;
+        let (mut received, mut differs) = (0, false);
+        while received < self.framed.len() {
+            let frame = poll_fn(|cx| Pin::new(&mut self.replies).poll_frame(cx)).await;
+            let frame = frame.context("the call ended before the echo")?.context("cannot read the echo")?;
+            let Ok(data) = frame.into_data() else { continue };
+            let end = received + data.len();
+            differs |= self.framed.get(received..end) != Some(&data[..]);
+            received = end;
+        }
+        Ok(LoadResponse {
+            status: 200,
+            number: Some(number),
+            received: Some(length),
+            length,
+            differs,
+            ..LoadResponse::default()
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hyper::server::conn::http2;
+    use hyper::service::service_fn;
+    use hyper::{Request, Response};
+    use hyper_util::rt::{TokioExecutor, TokioIo};
+
+    use super::*;
+    use crate::grpc;
+
+    #[tokio::test]
+    async fn echo_of_another_message_differs() {
+        let (client, server) = tokio::io::duplex(1024);
+        // The first message is also the echo of the second one.
+        let service = service_fn(async |request: Request<Incoming>| {
+            let mut received = request.into_body();
+            let (replies, queued) = unbounded_channel();
+            tokio::spawn(async move {
+                let first = poll_fn(|cx| Pin::new(&mut received).poll_frame(cx)).await.unwrap().unwrap();
+                let first = first.into_data().unwrap();
+                replies.send(first.clone()).unwrap();
+                replies.send(first).unwrap();
+                drop(replies);
+                while poll_fn(|cx| Pin::new(&mut received).poll_frame(cx)).await.is_some() {}
+            });
+            hyper::Result::Ok(Response::new(OutgoingBody::queued(queued)))
+        });
+        let serving = http2::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(server), service);
+        let calling = async {
+            let connection = Connection::new(client, "http").await.unwrap();
+            let shape = RequestShape::call_message("bench.example", 64);
+            let mut call = Call::open(connection, &shape).await.unwrap();
+            assert_eq!(shape.path, grpc::STREAM_PATH);
+            assert!(!call.exchange(1).await.unwrap().differs);
+            assert!(call.exchange(2).await.unwrap().differs);
+            assert!(call.exchange(3).await.is_err(), "the call has ended");
+        };
+        tokio::spawn(serving);
+        tokio::task::LocalSet::new().run_until(calling).await;
+    }
+}
