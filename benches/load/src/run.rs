@@ -165,11 +165,14 @@ impl Client {
             return self.http2_connection().await?.exchange(shape, number).await;
         }
         if plan.protocol == Protocol::GrpcStream {
-            let mut call = match self.call.take() {
-                Some(call) => call,
-                None => grpc_stream::Call::open(self.http2_connection().await?, shape).await?,
-            };
-            let response = call.exchange(number).await?;
+            let (mut call, response);
+            if let Some(open) = self.call.take() {
+                call = open;
+                response = call.exchange(number).await?;
+            } else {
+                call = grpc_stream::Call::open(self.http2_connection().await?, shape, number).await?;
+                response = call.read_echo(number).await?;
+            }
             self.call = self.is_kept.then_some(call);
             return Ok(response);
         }
