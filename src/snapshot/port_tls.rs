@@ -19,6 +19,7 @@ use super::stream::StreamRule;
 pub struct PortTls {
     listeners: HostMap<TlsListener>,
     has_streams: bool,
+    has_passthrough: bool,
     /// Whether a listener rejects clients without a valid certificate.
     verifies_clients: bool,
 }
@@ -80,11 +81,12 @@ impl TlsListener {
 impl PortTls {
     pub fn new(listeners: HostMap<TlsListener>) -> Self {
         let has_streams = listeners.iter().any(|(_, listener)| listener.stream_hosts().is_some());
+        let has_passthrough = listeners.iter().any(|(_, listener)| matches!(listener, TlsListener::Passthrough(_)));
         let verifies_clients = listeners.iter().any(|(_, listener)| {
             let validation = listener.certificates().and_then(|certificates| certificates.client_validation());
             validation.is_some_and(|validation| validation.mode() == ClientValidationMode::Required)
         });
-        PortTls { listeners, has_streams, verifies_clients }
+        PortTls { listeners, has_streams, has_passthrough, verifies_clients }
     }
 
     /// A port whose listeners all terminate TLS.
@@ -104,6 +106,11 @@ impl PortTls {
             TlsListener::TerminateStream(_, hosts) => TlsAction::TerminateStream(hosts.rule(name)),
             TlsListener::Passthrough(hosts) => TlsAction::Passthrough(hosts.rule(name)),
         })
+    }
+
+    /// Whether some listener of the port passes TLS through.
+    pub fn has_passthrough(&self) -> bool {
+        self.has_passthrough
     }
 
     /// The certificates of the listener for this server name. `None` if there is no listener, or if it does not

@@ -2,8 +2,8 @@
 //! listener, which terminates TLS or forwards the connection.
 //!
 //! ```text
-//!   bytes ─▶ ReceivedHello ┬▶ handshake, which continues after the parsed ClientHello
-//!                          └▶ endpoint, which gets the same bytes
+//!   FirstBytes ┬▶ ReceivedHello ┬▶ handshake, which continues after the parsed ClientHello
+//!              └────────────────┴▶ endpoint, which gets the same bytes
 //! ```
 
 use std::sync::Arc;
@@ -14,7 +14,36 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::StartHandshake;
 
+use super::server_name::server_name;
 use super::tls::ClientHandshakeError;
+
+/// A connection from which the first bytes were read, which most often are its whole ClientHello.
+pub(in crate::proxy) struct FirstBytes {
+    stream: TcpStream,
+    bytes: BytesMut,
+}
+
+impl FirstBytes {
+    pub(in crate::proxy) async fn read(mut stream: TcpStream) -> Result<Self, ClientHandshakeError> {
+        // A client that sends nothing gets no buffer.
+        stream.readable().await.map_err(|_| ClientHandshakeError::ClientDisconnected)?;
+        let mut bytes = BytesMut::with_capacity(CHUNK_SIZE);
+        match stream.read_buf(&mut (&mut bytes).limit(CHUNK_SIZE)).await {
+            Ok(0) | Err(_) => Err(ClientHandshakeError::ClientDisconnected),
+            Ok(_) => Ok(FirstBytes { stream, bytes }),
+        }
+    }
+
+    /// In lower case. `None` if the ClientHello must be read by rustls to know it.
+    pub(in crate::proxy) fn server_name(&self) -> Option<Arc<str>> {
+        server_name(&self.bytes).map(normalize_name)
+    }
+
+    /// The connection, and the bytes that were read from it.
+    pub(in crate::proxy) fn into_parts(self) -> (TcpStream, Bytes) {
+        (self.stream, self.bytes.freeze())
+    }
+}
 
 /// A connection whose ClientHello was read.
 pub(in crate::proxy) struct ReceivedHello {
@@ -27,18 +56,12 @@ pub(in crate::proxy) struct ReceivedHello {
 }
 
 impl ReceivedHello {
-    /// Reads the ClientHello of a new connection. The client gets an alert if rustls finds it invalid.
-    pub(in crate::proxy) async fn read(mut stream: TcpStream) -> Result<Self, ClientHandshakeError> {
-        // A client that sends nothing gets no buffers.
-        stream.readable().await.map_err(|_| ClientHandshakeError::ClientDisconnected)?;
-        let mut hello = PartialHello::default();
+    /// Reads the rest of the ClientHello. The client gets an alert if rustls finds it invalid.
+    pub(in crate::proxy) async fn read(first: FirstBytes) -> Result<Self, ClientHandshakeError> {
+        let FirstBytes { mut stream, bytes } = first;
+        let mut hello = PartialHello { acceptor: Acceptor::default(), bytes };
+        let mut start = 0;
         loop {
-            let start = hello.bytes.len();
-            let most = CHUNK_SIZE.min(MAX_SIZE - start);
-            match stream.read_buf(&mut (&mut hello.bytes).limit(most)).await {
-                Ok(0) | Err(_) => return Err(ClientHandshakeError::ClientDisconnected),
-                Ok(_) => {}
-            }
             match hello.accept_from(start) {
                 Ok(None) => {}
                 Ok(Some(accepted)) => {
@@ -50,6 +73,12 @@ impl ReceivedHello {
                     send_alert(&mut stream, alert).await;
                     return Err(ClientHandshakeError::from_tls_error(&error));
                 }
+            }
+            start = hello.bytes.len();
+            let most = CHUNK_SIZE.min(MAX_SIZE - start);
+            match stream.read_buf(&mut (&mut hello.bytes).limit(most)).await {
+                Ok(0) | Err(_) => return Err(ClientHandshakeError::ClientDisconnected),
+                Ok(_) => {}
             }
         }
     }
@@ -66,6 +95,7 @@ impl ReceivedHello {
 }
 
 /// The part of a ClientHello that has arrived.
+#[derive(Default)]
 pub(in crate::proxy) struct PartialHello {
     acceptor: Acceptor,
     pub(in crate::proxy) bytes: BytesMut,
@@ -77,12 +107,6 @@ pub(in crate::proxy) enum HelloError {
     TooLarge,
     /// With the alert for the client.
     Invalid(rustls::Error, AcceptedAlert),
-}
-
-impl Default for PartialHello {
-    fn default() -> Self {
-        PartialHello { acceptor: Acceptor::default(), bytes: BytesMut::with_capacity(CHUNK_SIZE) }
-    }
 }
 
 impl PartialHello {
@@ -154,7 +178,8 @@ mod tests {
             }
             client.shutdown().await.unwrap();
         };
-        let (result, ()) = tokio::join!(ReceivedHello::read(stream), sending);
+        let receiving = async { ReceivedHello::read(FirstBytes::read(stream).await?).await };
+        let (result, ()) = tokio::join!(receiving, sending);
         let mut received = Vec::new();
         if result.is_err() {
             drop(client.read_to_end(&mut received).await);

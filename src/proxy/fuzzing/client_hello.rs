@@ -1,6 +1,8 @@
-//! ClientHellos: the server name does not depend on how the bytes arrive, and has the form of the hosts of listeners.
+//! ClientHellos: the server name does not depend on how the bytes arrive or on which parser reads it, and has the form of
+//! the hosts of listeners.
 
 use crate::proxy::connection::client_hello::{CHUNK_SIZE, HelloError, MAX_SIZE, PartialHello, normalize_name};
+use crate::proxy::connection::server_name::server_name;
 
 /// The input is what a client sends on a TLS connection.
 pub(crate) fn check(input: &[u8]) {
@@ -9,6 +11,11 @@ pub(crate) fn check(input: &[u8]) {
     if let HelloResult::Accepted(Some(name)) = &whole {
         assert!(name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-._".contains(&byte)));
         assert!(!name.is_empty() && name.len() <= 253, "{name} is a name of the DNS");
+    }
+    if let Some(name) = server_name(&input[..input.len().min(CHUNK_SIZE)]) {
+        // rustls also verifies what this parser skips.
+        let is_the_same = whole == HelloResult::Accepted(Some(normalize_name(name).to_string()));
+        assert!(is_the_same || whole == HelloResult::Invalid, "{name}: {whole:?}");
     }
     for step in [1, 7, 700] {
         let in_parts = read(input, step);

@@ -23,7 +23,7 @@ use tokio::net::TcpStream;
 use tokio::time::error::Elapsed;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::proxy::connection::client_hello::ReceivedHello;
+use crate::proxy::connection::client_hello::{FirstBytes, ReceivedHello};
 use crate::proxy::connection::listener_connections::{ConnectionRegistration, ListenerConnections};
 use crate::proxy::connection::proxy_header::{self, ProxyHeaderError, ProxyHeaderSource};
 use crate::proxy::connection::tls::{self, ClientHandshakeError, FailedHandshake, TlsSession};
@@ -188,42 +188,14 @@ async fn prepare(
     // The reason if the time runs out now.
     let mut timeout_reason = ClientHandshakeError::Timeout;
     let handshake = async {
-        let hello = ReceivedHello::read(stream).await?;
-        match tls_action(worker, connections, &hello) {
-            AssignedTls::Terminate | AssignedTls::TerminateStream => {}
-            AssignedTls::Passthrough(assigned) => {
-                let client = StreamClient::tls(hello, client_address);
-                return Ok(PreparedConnection::Stream { client, assigned, resumed: None });
-            }
-            AssignedTls::Reset => {
-                // If the option cannot be set, the connection closes without a reset.
-                drop(hello.into_parts().0.set_zero_linger());
-                return Err(ClientHandshakeError::UnknownName.into());
-            }
-            AssignedTls::Alert => {
-                tls::reject_server_name(hello).await;
-                return Err(ClientHandshakeError::UnknownName.into());
-            }
+        let first = FirstBytes::read(stream).await?;
+        if let Some((assigned, server_name)) = passthrough(worker, connections, &first) {
+            let (stream, bytes) = first.into_parts();
+            let client = StreamClient::tls(stream, bytes, Some(server_name), client_address);
+            return Ok(PreparedConnection::Stream { client, assigned, resumed: None });
         }
-        // Only clients that have sent their ClientHello get a permit, so that idle connections delay no others. The
-        // semaphore is first come, first served, and waiting for it counts toward the handshake timeout.
-        timeout_reason = ClientHandshakeError::Overload;
-        let _permit = worker.handshake_permits.acquire().await;
-        timeout_reason = ClientHandshakeError::Timeout;
-        let certificates = certificates(worker, connections, &hello);
-        // Again, because the connection may have waited for a permit.
-        let AssignedTls::TerminateStream = tls_action(worker, connections, &hello) else {
-            let (stream, session) = worker.tls.accept(hello, certificates).await?;
-            let transport = Transport::Tls(Box::new(stream));
-            return Ok(PreparedConnection::Http { transport, address, session: Some(session) });
-        };
-        let (stream, session) = worker.tls.accept_stream(hello, certificates).await?;
-        let Some(assigned) = assigned_stream(worker, connections, session.server_name.as_deref()) else {
-            return Err(ClientHandshakeError::UnknownName.into());
-        };
-        let resumed = Some(session.resumed);
-        let client = StreamClient::decrypted(Transport::Tls(Box::new(stream)), client_address, session);
-        Ok(PreparedConnection::Stream { client, assigned, resumed })
+        // Boxed, so that connections that pass through do not reserve the memory of a handshake.
+        Box::pin(accept_tls(first, client_address, worker, connections, &mut timeout_reason)).await
     };
     let outcome = timeout(worker.limits.handshake_timeout, handshake).await;
     let (outcome, refused) = match outcome.unwrap_or(Err(timeout_reason.into())) {
@@ -236,6 +208,74 @@ async fn prepare(
         tls::deliver_alert(socket).await;
     }
     outcome.ok()
+}
+
+/// Reads the ClientHello, and completes the handshake unless the connection passes through. Sets the reason if the time
+/// runs out from now on.
+async fn accept_tls(
+    first: FirstBytes,
+    client_address: ClientAddress,
+    worker: &Worker,
+    connections: &ListenerConnections,
+    timeout_reason: &mut ClientHandshakeError,
+) -> Result<PreparedConnection, FailedHandshake> {
+    let hello = ReceivedHello::read(first).await?;
+    match tls_action(worker, connections, &hello) {
+        AssignedTls::Terminate | AssignedTls::TerminateStream => {}
+        AssignedTls::Passthrough(assigned) => {
+            let server_name = hello.server_name.clone();
+            let (stream, bytes) = hello.into_parts();
+            let client = StreamClient::tls(stream, bytes, server_name, client_address);
+            return Ok(PreparedConnection::Stream { client, assigned, resumed: None });
+        }
+        AssignedTls::Reset => {
+            // If the option cannot be set, the connection closes without a reset.
+            drop(hello.into_parts().0.set_zero_linger());
+            return Err(ClientHandshakeError::UnknownName.into());
+        }
+        AssignedTls::Alert => {
+            tls::reject_server_name(hello).await;
+            return Err(ClientHandshakeError::UnknownName.into());
+        }
+    }
+    // Only clients that have sent their ClientHello get a permit, so that idle connections delay no others. The
+    // semaphore is first come, first served, and waiting for it counts toward the handshake timeout.
+    *timeout_reason = ClientHandshakeError::Overload;
+    let _permit = worker.handshake_permits.acquire().await;
+    *timeout_reason = ClientHandshakeError::Timeout;
+    let certificates = certificates(worker, connections, &hello);
+    // Again, because the connection may have waited for a permit.
+    let AssignedTls::TerminateStream = tls_action(worker, connections, &hello) else {
+        let (stream, session) = worker.tls.accept(hello, certificates).await?;
+        let (transport, address) = (Transport::Tls(Box::new(stream)), client_address.socket());
+        return Ok(PreparedConnection::Http { transport, address, session: Some(session) });
+    };
+    let (stream, session) = worker.tls.accept_stream(hello, certificates).await?;
+    let Some(assigned) = assigned_stream(worker, connections, session.server_name.as_deref()) else {
+        return Err(ClientHandshakeError::UnknownName.into());
+    };
+    let resumed = Some(session.resumed);
+    let client = StreamClient::decrypted(Transport::Tls(Box::new(stream)), client_address, session);
+    Ok(PreparedConnection::Stream { client, assigned, resumed })
+}
+
+/// The backend of a connection that passes through, with its server name. `None` if it does not, or if rustls has to
+/// read the ClientHello to know it.
+fn passthrough(
+    worker: &Worker,
+    connections: &ListenerConnections,
+    first: &FirstBytes,
+) -> Option<(AssignedStream, Arc<str>)> {
+    let view = worker.view();
+    let tls = view.http_bind(&connections.address).and_then(|bind| bind.tls.as_ref())?;
+    if !tls.has_passthrough() {
+        return None;
+    }
+    let server_name = first.server_name()?;
+    match tls.action(Some(&server_name))? {
+        TlsAction::Passthrough(rule) => Some((AssignedStream::new(worker, &view, rule), server_name)),
+        TlsAction::Terminate(_) | TlsAction::TerminateStream(_) => None,
+    }
 }
 
 /// What happens with a TLS connection.

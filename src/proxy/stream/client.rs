@@ -6,7 +6,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::net::TcpStream;
 
-use crate::proxy::connection::client_hello::ReceivedHello;
 use crate::proxy::connection::tls::TlsSession;
 use crate::proxy::connection::transport::Transport;
 use crate::rewound::Rewound;
@@ -58,9 +57,12 @@ impl StreamClient {
     }
 
     /// The endpoint gets the ClientHello as the client sent it.
-    pub(in crate::proxy) fn tls(hello: ReceivedHello, address: ClientAddress) -> Self {
-        let server_name = hello.server_name.clone();
-        let (stream, bytes) = hello.into_parts();
+    pub(in crate::proxy) fn tls(
+        stream: TcpStream,
+        bytes: Bytes,
+        server_name: Option<Arc<str>>,
+        address: ClientAddress,
+    ) -> Self {
         StreamClient { stream: Rewound::new(bytes, Transport::Plain(stream)), address, protocol: "TLS", server_name }
     }
 
