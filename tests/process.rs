@@ -10,6 +10,7 @@ mod dialects;
 #[path = "watch/api.rs"]
 #[expect(dead_code, reason = "the suite `watch` uses the rest")]
 mod fake_api_server;
+mod grpc_servers;
 mod harness;
 mod kong;
 mod make_run;

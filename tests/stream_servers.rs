@@ -15,7 +15,7 @@ use dnsmasq::Dnsmasq;
 use postgres::Postgres;
 
 /// A GatewayClass, and a Gateway with these listeners.
-fn gateway(listeners: &str) -> String {
+pub(crate) fn gateway(listeners: &str) -> String {
     format!(
         "apiVersion: gateway.networking.k8s.io/v1
 kind: GatewayClass
@@ -33,7 +33,7 @@ spec:
 }
 
 /// A Service whose endpoint is a port of 127.0.0.1.
-fn service(name: &str, protocol: &str, port: u16) -> String {
+pub(crate) fn service(name: &str, protocol: &str, port: u16) -> String {
     format!(
         "---
 apiVersion: v1
@@ -91,7 +91,7 @@ fn text_of(mut command: Command) -> String {
 }
 
 /// Waits until the program has applied a change that the route table shows.
-fn apply(site: &Site, program: &Program, manifests: &str) {
+pub(crate) fn apply(site: &Site, program: &Program, manifests: &str) {
     let changes = program.messages().matches("live after").count();
     site.save("manifests/servers.yaml", manifests);
     let applied = program.wait_messages(|messages| messages.matches("live after").count() > changes);

@@ -28,16 +28,17 @@ fn grpc_routes(address: SocketAddr) -> Vec<Route> {
     vec![route(Action::Forward(split))]
 }
 
-/// An endpoint that records the `grpc-timeout` of each call, and never ends it. With `begins`, it sends the first
-/// message.
-async fn hanging_endpoint(begins: bool) -> (Http2Endpoint, Arc<Mutex<Vec<String>>>) {
+/// An endpoint that records the `grpc-timeout` of each call, and never ends it. With `head`, it begins the response and
+/// sends the first message.
+async fn hanging_endpoint(head: Option<Response<()>>) -> (Http2Endpoint, Arc<Mutex<Vec<String>>>) {
     let timeouts = Arc::new(Mutex::new(Vec::new()));
     let seen = Arc::clone(&timeouts);
     let endpoint = http2_endpoint(server::Builder::new(), move |mut call| {
         let timeout = call.request.headers()["grpc-timeout"].to_str().unwrap().to_owned();
         seen.lock().unwrap().push(timeout);
+        let head = head.clone();
         async move {
-            let mut stream = begins.then(|| call.response.send_response(Response::new(()), false).unwrap());
+            let mut stream = head.map(|head| call.response.send_response(head, false).unwrap());
             if let Some(stream) = &mut stream {
                 stream.send_data(Bytes::from_static(b"message"), false).unwrap();
             }
@@ -54,7 +55,7 @@ async fn hanging_endpoint(begins: bool) -> (Http2Endpoint, Arc<Mutex<Vec<String>
 
 #[tokio::test]
 async fn a_call_ends_at_its_deadline() {
-    let (endpoint, timeouts) = hanging_endpoint(false).await;
+    let (endpoint, timeouts) = hanging_endpoint(None).await;
     let server = TestServer::with_routes(grpc_routes(endpoint.address)).await;
     let client = Http2Client::connect(server.address).await;
     let response = client.request(call("150m")).await.unwrap();
@@ -67,20 +68,34 @@ async fn a_call_ends_at_its_deadline() {
 }
 
 #[tokio::test]
-async fn a_stream_ends_at_its_deadline() {
-    let (endpoint, _) = hanging_endpoint(true).await;
+async fn a_stream_ends_at_its_deadline_with_a_status() {
+    let (endpoint, _) = hanging_endpoint(Some(Response::new(()))).await;
+    let server = TestServer::with_routes(grpc_routes(endpoint.address)).await;
+    let client = Http2Client::connect(server.address).await;
+    let response = client.request(call("150m")).await.unwrap();
+    let trailers = response.trailers.unwrap();
+    assert_eq!((&*response.body, &trailers["grpc-status"]), (&b"message"[..], &"4".parse().unwrap()));
+    assert!(!response.headers.contains_key("grpc-status"), "{:?}", response.headers);
+    assert_eq!(scrape(&server)["portico_request_errors_total{reason=\"call_deadline\"}"], 1.0);
+}
+
+/// It would be malformed with trailers after fewer bytes than it declares.
+#[tokio::test]
+async fn a_response_of_declared_length_is_reset_at_its_deadline() {
+    let head = Response::builder().header("content-length", "100").body(()).unwrap();
+    let (endpoint, _) = hanging_endpoint(Some(head)).await;
     let server = TestServer::with_routes(grpc_routes(endpoint.address)).await;
     let client = Http2Client::connect(server.address).await;
     let (response, _) = client.start(call("150m")).await;
     let mut body = with_timeout("a response", response).await.unwrap().into_body();
     let error = with_timeout("the deadline", read_body(&mut body)).await.unwrap_err();
-    assert!(error.is_reset() && error.reason() != Some(Reason::NO_ERROR), "{error}");
+    assert_eq!(error.reason(), Some(Reason::INTERNAL_ERROR), "{error}");
 }
 
 /// The endpoint decides what an invalid field means, and other routes do not read it.
 #[tokio::test]
 async fn fields_that_are_no_deadline_are_passed_on() {
-    let (endpoint, timeouts) = hanging_endpoint(true).await;
+    let (endpoint, timeouts) = hanging_endpoint(Some(Response::new(()))).await;
     for (routes, timeout) in [
         (grpc_routes(endpoint.address), "150"),
         (vec![route(forward(vec![(1, h2c_upstream(endpoint.address))]))], "1n"),

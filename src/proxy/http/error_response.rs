@@ -40,7 +40,7 @@ impl ErrorFormat {
     /// Renders a request error. `id` is the request ID, which users can quote in reports.
     pub(in crate::proxy) fn render_error(&self, details: &ErrorDetails, id: &HeaderValue) -> Response<Bytes> {
         if self.is_grpc {
-            return render_call_error(details.grpc_status.unwrap_or(grpc_status(details.status)), details.message);
+            return render_call_error(call_status(details), details.message);
         }
         self.render_message(details.status, details.message, id)
     }
@@ -104,12 +104,28 @@ fn render_call_error(status: u16, message: &str) -> Response<Bytes> {
     let mut response = Response::new(Bytes::new());
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-    headers.insert(GRPC_STATUS, HeaderValue::from(status));
+    insert_call_status(headers, status, message);
+    response
+}
+
+/// The trailers of a call that fails after its response has begun.
+pub(in crate::proxy) fn call_error_trailers(details: &ErrorDetails) -> HeaderMap {
+    let mut trailers = HeaderMap::new();
+    insert_call_status(&mut trailers, call_status(details), details.message);
+    trailers
+}
+
+/// The gRPC status of an error.
+fn call_status(details: &ErrorDetails) -> u16 {
+    details.grpc_status.unwrap_or(grpc_status(details.status))
+}
+
+fn insert_call_status(fields: &mut HeaderMap, status: u16, message: &str) {
+    fields.insert(GRPC_STATUS, HeaderValue::from(status));
     let message = utf8_percent_encode(message, GRPC_ESCAPED).to_string();
     if let Ok(message) = HeaderValue::try_from(message) {
-        headers.insert(GRPC_MESSAGE, message);
+        fields.insert(GRPC_MESSAGE, message);
     }
-    response
 }
 
 /// Maps an HTTP status to the gRPC status that Kong sends (§3.9 of `docs/kong-compatibility.md`).

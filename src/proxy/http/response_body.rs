@@ -10,6 +10,7 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::activity::Activity;
+use super::error_response::call_error_trailers;
 use super::filtered_body::FilteredBody;
 use super::read_timeout::ReadTimeout;
 use super::request_body::RequestBody;
@@ -141,14 +142,29 @@ impl ResponseBody {
         }
     }
 
-    /// Returns the error reason if the deadline of the rule has passed. The deadline covers the response up to its last
-    /// byte, even if the endpoint never stalls.
-    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Option<&'static str> {
+    /// Returns the error if the deadline of the rule or the call has passed. The deadline covers the response up to its
+    /// last byte, even if the endpoint never stalls.
+    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Option<RequestError> {
         if !self.source.reads_endpoint() {
             return None;
         }
         let deadline = self.record.as_mut()?.deadline.as_mut()?;
-        deadline.sleep.as_mut().poll(cx).is_ready().then(|| deadline.error.details().reason)
+        deadline.sleep.as_mut().poll(cx).is_ready().then_some(deadline.error)
+    }
+
+    /// Ends the response before its end, because of its deadline. A gRPC client gets the status of the call, because it
+    /// would take a reset for an internal error.
+    fn end_at_deadline(&mut self, error: RequestError) -> Result<Frame<UnsentData>, ResponseBodyError> {
+        let details = error.details();
+        self.abort(details.reason);
+        // After fewer bytes than its `content-length`, a response with trailers is malformed.
+        let can_have_trailers = self.version == Version::HTTP_2 && self.size_hint().exact().is_none();
+        if !matches!(error, RequestError::CallDeadline) || !can_have_trailers {
+            return Err(ResponseBodyError::Timeout);
+        }
+        // Dropping the source cancels the call at the endpoint.
+        self.source = BodySource::Local(Bytes::new());
+        Ok(Frame::trailers(call_error_trailers(&details)))
     }
 
     /// Waits while the connection holds too much that its client has not read.
@@ -243,9 +259,8 @@ impl Body for ResponseBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<UnsentData>, ResponseBodyError>>> {
         let this = self.get_mut();
-        if let Some(reason) = this.poll_deadline(cx) {
-            this.abort(reason);
-            return Poll::Ready(Some(Err(ResponseBodyError::Timeout)));
+        if let Some(error) = this.poll_deadline(cx) {
+            return Poll::Ready(Some(this.end_at_deadline(error)));
         }
         ready!(this.poll_room(cx));
         let activity = this.record.as_ref().map(|record| &record.peer.activity);
