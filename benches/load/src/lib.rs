@@ -17,6 +17,7 @@ pub mod floods;
 mod grpc;
 mod grpc_stream;
 mod h2c_backend;
+mod heads;
 mod http1;
 mod http2;
 mod pace;

@@ -43,6 +43,8 @@ pub(crate) struct Servers {
 pub(crate) struct Reference {
     pub(crate) name: &'static str,
     pub(crate) variant: ServerVariant,
+    /// Filters of its route add the header fields that the plugins of the case add.
+    pub(crate) imitates: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -112,10 +114,10 @@ const BELOW_THE_BEST: &[Target] = &[best(0.9)];
 const ALIKE: Servers = Servers { access_log: false, variant: ServerVariant::PLAIN, reference: None };
 pub(crate) const LOGGING: Servers = Servers { access_log: true, ..ALIKE };
 
-const ONE_ROUTE: Reference = Reference { name: "portico, 1 route", variant: ServerVariant::PLAIN };
-const ONE_WORKER: Reference = Reference { name: "portico, 1 worker", variant: ServerVariant::PLAIN };
-/// Its requests have the bytes of those to the chains, and its route has no plugins.
-const NO_PLUGINS: Reference = Reference { name: "portico, no plugins", variant: chain(0) };
+const ONE_ROUTE: Reference = Reference { name: "portico, 1 route", variant: ServerVariant::PLAIN, imitates: false };
+const ONE_WORKER: Reference = Reference { name: "portico, 1 worker", ..ONE_ROUTE };
+/// Its route has no plugins, and the requests and responses have the bytes of those of the chain on both sides.
+const SAME_FIELDS: Reference = Reference { name: "portico, same fields", variant: chain(0), imitates: true };
 
 const fn chain(length: usize) -> ServerVariant {
     ServerVariant { chain: Some(length), ..ServerVariant::PLAIN }
@@ -126,7 +128,7 @@ const fn routes(routes: usize) -> Servers {
 }
 
 const fn plugins(length: usize) -> Servers {
-    Servers { variant: chain(length), reference: Some(NO_PLUGINS), ..ALIKE }
+    Servers { variant: chain(length), reference: Some(SAME_FIELDS), ..ALIKE }
 }
 
 const TWO_WORKERS: Servers =
@@ -287,7 +289,7 @@ const CASES: &[Case] = &[
     Case {
         name: "HTTP/1.1, 64 bytes, 3 plugins",
         servers: plugins(3),
-        targets: &[target(NO_PLUGINS.name, 1.1)],
+        targets: &[target(SAME_FIELDS.name, 1.1)],
         ..PLAIN
     },
     Case { name: "HTTP/1.1, 64 bytes, 8 plugins", servers: plugins(8), targets: &[], ..PLAIN },
@@ -326,15 +328,19 @@ impl Case {
         !self.unsupported.contains(&server)
     }
 
-    /// Requests to this server for this time, without a fixed rate.
-    pub(crate) fn plan(&self, server: &Server, duration: Duration) -> anyhow::Result<Plan> {
-        let shape = match self.exchange {
+    /// The request to a server with one route, one worker and no plugins.
+    pub(crate) fn shape(&self) -> RequestShape {
+        match self.exchange {
             Exchange::Download(bytes) => RequestShape::get(self.host, &format!("/bytes/{bytes}")),
             Exchange::Upload(bytes) => RequestShape::post(self.host, "/", bytes, false),
             Exchange::Call(bytes) => RequestShape::call(self.host, bytes),
             Exchange::Message(bytes) => RequestShape::message(self.host, bytes),
             Exchange::CallMessage(bytes) => RequestShape::call_message(self.host, bytes),
-        };
+        }
+    }
+
+    /// Requests to this server for this time, without a fixed rate.
+    pub(crate) fn plan(&self, server: &Server, duration: Duration) -> anyhow::Result<Plan> {
         let (protocol, kept, single_use, streams) = match self.connections {
             Connections::Kept(count) => (Protocol::Http1, count, 0, 1),
             Connections::Single(count) => (Protocol::Http1, 0, count, 1),
@@ -347,7 +353,7 @@ impl Case {
             TlsMode::Full => (server.tls_address, Some(Tls::new(self.host, protocol)?)),
             TlsMode::Resumed => (server.tls_address, Some(Tls::new(self.host, protocol)?.resuming())),
         };
-        let shapes = server.variant.requests(&shape);
+        let shapes = server.variant.requests(&self.shape());
         Ok(Plan { single_use, tls, protocol, streams, ..Plan::new(target, shapes, duration, kept) })
     }
 }
@@ -388,6 +394,8 @@ mod tests {
                 assert!(is_portico(reference.name) && reference.name != PORTICO, "{}", reference.name);
                 assert_ne!(reference.variant, variant, "{}", case.name);
                 assert_eq!(length(reference.variant), length(variant), "{}", case.name);
+                // Otherwise the chain would be charged with the bytes of the fields that it adds.
+                assert_eq!(reference.imitates, variant.chain.is_some(), "{}", case.name);
             }
         }
     }

@@ -4,6 +4,7 @@
 use anyhow::{Context, Result, ensure};
 
 use crate::backend::ECHO_HEAD_PATH;
+use crate::heads::Heads;
 use crate::plan::RequestShape;
 use crate::raw_exchange::{RawResponse, exchange, fields};
 use crate::server::objects::CHAIN;
@@ -45,6 +46,18 @@ pub(crate) async fn check(server: &Server) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Fails unless a server with filters sends the header fields of one with a chain of plugins to the endpoint and to the
+/// client, and about as many bytes.
+pub(crate) async fn check_imitation(chain: &Server, imitation: &Server, shape: &RequestShape) -> Result<()> {
+    let observe = async |server: &Server| {
+        let request = server.variant.requests(shape).swap_remove(0);
+        Heads::observe(server.address, &request).await
+    };
+    let (chain, heads) = (observe(chain).await?, observe(imitation).await?);
+    heads.ensure_same_fields(imitation.name, &chain)?;
+    heads.ensure_same_bytes(imitation.name, &chain)
 }
 
 /// Sends a request for its own head and returns the response, if both have all fields.

@@ -84,7 +84,7 @@ pub(crate) async fn measure_idle(options: &Options, backend: SocketAddr, rounds:
             // Starts new servers for each kind, because connections would reuse memory that earlier ones freed.
             let folder = tempfile::tempdir()?;
             let mut memory = IdleMemory::new();
-            for server in start_all(options, folder.path(), backend, &LOGGING).await? {
+            for server in start_all(options, folder.path(), backend, &LOGGING, &[]).await? {
                 // The tasks of HTTP/2 connections end with their set.
                 let tasks = LocalSet::new();
                 let measured = tasks.run_until(memory_per_idle_connection(&server, kind, count)).await;

@@ -27,6 +27,7 @@ use self::measure::measure;
 use self::rounds::Rounds;
 pub(crate) use self::spread::Spread;
 use crate::backend::Backend;
+use crate::heads::Heads;
 use crate::plan::RequestShape;
 use crate::run::run;
 use crate::server::objects::protocol_objects;
@@ -105,7 +106,7 @@ pub async fn compare(options: &Options) -> Result<bool> {
             continue;
         }
         let folder = tempfile::tempdir()?;
-        let servers = start_all(options, folder.path(), backend.address, &servers).await?;
+        let servers = start_all(options, folder.path(), backend.address, &servers, &cases).await?;
         for round in 0..options.rounds {
             for case in &cases {
                 if round < rounds.count(case) {
@@ -158,8 +159,15 @@ async fn measure_all(
     Ok(round_figures)
 }
 
-/// Starts Portico, its reference and all peers, waits until they respond, and verifies that they do the same work.
-async fn start_all(options: &Options, folder: &Path, backend: SocketAddr, which: &Servers) -> Result<Vec<Server>> {
+/// Starts Portico, its reference and all peers for these cases, waits until they respond, and verifies that they do the
+/// same work.
+async fn start_all(
+    options: &Options,
+    folder: &Path,
+    backend: SocketAddr,
+    which: &Servers,
+    cases: &[&Case],
+) -> Result<Vec<Server>> {
     let Servers { access_log, variant, reference } = *which;
     let key = server::write_certificate(folder)?;
     let site = Site { folder, backend, key_pair: &key, access_log, variant };
@@ -167,8 +175,12 @@ async fn start_all(options: &Options, folder: &Path, backend: SocketAddr, which:
     let cores = options.cores(variant.workers);
     let setup = Setup { objects: &objects, ..Setup::new(&options.portico, site) };
     let mut servers = vec![portico(&cores, &setup)?];
-    if let Some(Reference { name, variant }) = reference {
-        let setup = Setup { name, site: Site { variant, ..site }, ..setup };
+    if let Some(Reference { name, variant, imitates }) = reference {
+        let filters = match cases.first() {
+            Some(case) if imitates => imitating_filters(&servers[0], &case.shape()).await?,
+            _ => String::new(),
+        };
+        let setup = Setup { name, site: Site { variant, ..site }, filters: &filters, ..setup };
         servers.push(portico(&options.cores(variant.workers), &setup)?);
     }
     let peers = if variant.fits_peers() { options.peers() } else { vec![] };
@@ -179,7 +191,25 @@ async fn start_all(options: &Options, folder: &Path, backend: SocketAddr, which:
         wait_for(server).await?;
         equal_work::check(server).await?;
     }
+    if let ([chain, imitation, ..], Some(Reference { imitates: true, .. })) = (servers.as_slice(), reference) {
+        for case in cases {
+            equal_work::check_imitation(chain, imitation, &case.shape()).await?;
+        }
+    }
     Ok(servers)
+}
+
+/// Filters that add the header fields which the plugins of this server add to such a request and its response.
+async fn imitating_filters(server: &Server, shape: &RequestShape) -> Result<String> {
+    wait_for(server).await?;
+    let request = server.variant.requests(shape).swap_remove(0);
+    // The same request for the route without plugins, whose host is as long.
+    let plain = RequestShape { host: shape.host.clone(), ..request.clone() };
+    let plain = Heads::observe(server.address, &plain).await?;
+    let chain = Heads::observe(server.address, &request).await?;
+    let mut added_fields = chain.added_to(&plain);
+    added_fields.lengthen(chain.longer_values_than(&plain));
+    Ok(added_fields.filters())
 }
 
 /// Waits for the first response. Returns the number of requests, which is one.

@@ -29,7 +29,7 @@ fn write_case(text: &mut String, case: &Case, rounds: &[Round]) -> std::fmt::Res
     writeln!(text, "\n{}", case.name)?;
     writeln!(
         text,
-        "  {:<21} {:>20} {:>20} {:>22} {:>11} {:>8} {:>4}",
+        "  {:<22} {:>20} {:>20} {:>22} {:>11} {:>8} {:>4}",
         "", "CPU µs/request", "at full speed", "requests/s", "busy/load", "RSS MiB", "bad"
     )?;
     let servers = servers(case, rounds);
@@ -37,7 +37,7 @@ fn write_case(text: &mut String, case: &Case, rounds: &[Round]) -> std::fmt::Res
         let spread = |figure: fn(&Figures) -> f64| figures_of(rounds, server, figure);
         writeln!(
             text,
-            "  {server:<21} {:>20} {:>20} {:>22} {:>5.2}/{:<5.2} {:>8.1} {:>4.0}",
+            "  {server:<22} {:>20} {:>20} {:>22} {:>5.2}/{:<5.2} {:>8.1} {:>4.0}",
             spread(|figures| figures.cpu_paced).format_with_range(1),
             spread(|figures| figures.cpu_full).format_with_range(1),
             spread(|figures| figures.per_second).format_with_range(0),
@@ -48,7 +48,7 @@ fn write_case(text: &mut String, case: &Case, rounds: &[Round]) -> std::fmt::Res
         )?;
     }
     for server in case.unsupported {
-        writeln!(text, "  {server:<21} {NOT_SUPPORTED:>20}")?;
+        writeln!(text, "  {server:<22} {NOT_SUPPORTED:>20}")?;
     }
     for peer in servers.iter().copied().filter(|server| *server != PORTICO) {
         let ratio = |figure: fn(&Figures) -> f64| {
@@ -56,7 +56,7 @@ fn write_case(text: &mut String, case: &Case, rounds: &[Round]) -> std::fmt::Res
         };
         writeln!(
             text,
-            "  {:<21} {:>20} {:>20} {:>22}",
+            "  {:<22} {:>20} {:>20} {:>22}",
             format!("/ {peer}"),
             ratio(|figures| figures.cpu_paced),
             ratio(|figures| figures.cpu_full),
@@ -74,7 +74,7 @@ fn write_case(text: &mut String, case: &Case, rounds: &[Round]) -> std::fmt::Res
             let spread = |figure: fn(&Figures) -> f64| figures_of(rounds, server, figure).format_with_range(0);
             writeln!(
                 text,
-                "  {server:<21} latency in µs at half load: p50 {}, p99 {}, p99.9 {}",
+                "  {server:<22} latency in µs at half load: p50 {}, p99 {}, p99.9 {}",
                 spread(|figures| figures.latency.map_or(f64::NAN, |latency| latency.p50)),
                 spread(|figures| figures.latency.map_or(f64::NAN, |latency| latency.p99)),
                 spread(|figures| figures.latency.map_or(f64::NAN, |latency| latency.p999)),
@@ -85,7 +85,7 @@ fn write_case(text: &mut String, case: &Case, rounds: &[Round]) -> std::fmt::Res
         // Each connection has one request, so this is the cost of a useful handshake.
         for server in &servers {
             let per_second = figures_of(rounds, server, |figures| 1e6 / figures.cpu_full).format_with_range(0);
-            writeln!(text, "  {server:<21} {per_second:>20} handshakes per CPU second, at full speed")?;
+            writeln!(text, "  {server:<22} {per_second:>20} handshakes per CPU second, at full speed")?;
         }
     }
     Ok(())
@@ -169,7 +169,7 @@ mod tests {
     fn a_case_with_a_reference_has_the_ratio_and_the_verdict() {
         let plain = [round(&[("portico", 10.0), ("nginx", 20.0), ("envoy", 40.0)])];
         let routes = [round(&[("portico", 10.5), ("nginx", 21.0), ("envoy", 42.0), ("portico, 1 route", 10.0)])];
-        let plugins = [round(&[("portico", 16.0), ("portico, no plugins", 10.0)])];
+        let plugins = [round(&[("portico", 16.0), ("portico, same fields", 10.0)])];
         let results = [
             (case("HTTPS, 64 bytes"), &plain[..]),
             (case("10,000 routes"), &routes[..]),
@@ -186,13 +186,13 @@ mod tests {
 | HTTPS, 64 bytes | 10.0, 10.0 | 20.0, 20.0 | 40.0, 40.0 |  | {half} | ≤ 0.90 × the best | reached |
 | HTTP/1.1, 64 bytes, 10,000 routes | 10.5, 10.5 | 21.0, 21.0 | 42.0, 42.0 | portico, 1 route: 10.0, 10.0; ratio {routes} \
 | {half} | ≤ 1.03 × portico, 1 route | missed |
-| HTTP/1.1, 64 bytes, 8 plugins | 16.0, 16.0 |  |  | portico, no plugins: 10.0, 10.0; ratio {plugins} |  |  |  |
+| HTTP/1.1, 64 bytes, 8 plugins | 16.0, 16.0 |  |  | portico, same fields: 10.0, 10.0; ratio {plugins} |  |  |  |
 "
             )
         );
         let text = text(&results);
         let verdict = "target ≤ 1.03 × portico, 1 route: 1.05 (1.05–1.05) missed";
-        for line in [verdict, "/ portico, 1 route", "/ portico, no plugins"] {
+        for line in [verdict, "/ portico, 1 route", "/ portico, same fields"] {
             assert!(text.contains(&format!("\n  {line}")), "{line} is missing in {text}");
         }
     }

@@ -12,9 +12,10 @@ use rcgen::{KeyPair, PKCS_RSA_SHA256, RsaKeySize, SigningKey as _};
 use serde_json::json;
 use tempfile::TempDir;
 
-use super::variant::{AddedFields, ClientCredential, Variant, lines};
+use super::variant::{ClientCredential, Variant, lines};
 use crate::backend::Backend;
 use crate::plan::RequestShape;
+use crate::server::added_fields::AddedFields;
 use crate::server::objects::{API_KEY, HostRoute, annotations, consumer, plugins};
 use crate::server::portico::Setup;
 use crate::server::variant::ServerVariant;
@@ -170,7 +171,7 @@ spec:
 /// The HTTPRoute of a variant.
 fn route(variant: &Variant, host: &str) -> String {
     let name = host.split('.').next().unwrap_or_default();
-    let filters = variant.filters().map(filters).unwrap_or_default();
+    let filters = variant.filters().map(AddedFields::filters).unwrap_or_default();
     HostRoute { name, host, plugins: variant.plugins, service: service_of(variant), filters: &filters }.to_yaml()
 }
 
@@ -202,15 +203,4 @@ spec:
             backend: {{service: {{name: {service}, port: {{number: 80}}}}}}
 "
     )
-}
-
-/// Filters that add these fields.
-fn filters(added_fields: &AddedFields) -> String {
-    let filter = |kind: &str, field: &str, fields: &[(String, String)]| {
-        let fields: Vec<_> = fields.iter().map(|(name, value)| json!({"name": name, "value": value})).collect();
-        (!fields.is_empty()).then(|| json!({"type": kind, field: {"set": fields}}).to_string())
-    };
-    let request = filter("RequestHeaderModifier", "requestHeaderModifier", &added_fields.request);
-    let response = filter("ResponseHeaderModifier", "responseHeaderModifier", &added_fields.response);
-    request.into_iter().chain(response).collect::<Vec<_>>().join(", ")
 }

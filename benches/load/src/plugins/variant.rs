@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::server::added_fields::AddedFields;
 use crate::server::objects;
 
 /// A route, and what its clients and its backend send.
@@ -35,13 +36,6 @@ pub(super) enum ClientCredential {
     Token,
     /// A new JWT in each request.
     NewToken,
-}
-
-/// Header fields that the chain adds.
-#[derive(Clone, Debug, Default)]
-pub(super) struct AddedFields {
-    pub(super) request: Vec<(String, String)>,
-    pub(super) response: Vec<(String, String)>,
 }
 
 impl Variant {
@@ -79,7 +73,11 @@ impl Variant {
 
     /// Header lines that the client sends in addition to its credential.
     pub(super) fn client_fields(&self) -> Arc<str> {
-        if self.kind == VariantKind::ImitatedByPeers { lines(&self.added_fields.request).into() } else { "".into() }
+        if self.kind != VariantKind::ImitatedByPeers {
+            return "".into();
+        }
+        let fields: Vec<_> = self.added_fields.request.iter().map(accepted_from_client).collect();
+        lines(&fields).into()
     }
 }
 
@@ -87,6 +85,20 @@ impl Variant {
 pub(super) fn lines(fields: &[(String, String)]) -> String {
     fields.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect()
 }
+
+/// The field that the client of an imitation sends: fields that Portico removes from the requests of untrusted clients
+/// have another name of the same length, so that the endpoint receives the same number of bytes.
+///
+/// The alternative, `--trusted-ips` for the client, would let Portico pass the original names on. But then the plain
+/// route would do other work than the one that it is compared with: it would extend the lists of addresses that the
+/// client sends, and search them for the address of the client.
+fn accepted_from_client((name, value): &(String, String)) -> (String, String) {
+    let replaced = REPLACED_NAMES.into_iter().find(|(removed, _)| name.eq_ignore_ascii_case(removed));
+    (replaced.map_or(name.as_str(), |(_, ordinary)| ordinary).to_owned(), value.clone())
+}
+
+/// Names that Portico removes from the requests of untrusted clients, each with an ordinary name of the same length.
+const REPLACED_NAMES: [(&str, &str); 2] = [("x-real-ip", "x-added-1"), ("x-forwarded-path", "x-added-field-02")];
 
 /// The chain that is compared with its imitations: key-auth, rate-limiting and correlation-id.
 const CHAIN: &[&str] = objects::CHAIN.split_at(3).0;
@@ -115,4 +127,21 @@ pub(super) fn variants(each_plugin: bool) -> Vec<Variant> {
         ]);
     }
     variants
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_of_an_imitation_send_as_many_bytes_under_names_that_are_not_removed() {
+        let variants = variants(false);
+        let imitation = variants.iter().find(|variant| variant.uses_verbose_backend()).unwrap();
+        let field = |name: &str| (name.to_owned(), "1".to_owned());
+        let request: Vec<_> = ["X-Real-IP", "X-Forwarded-Path", "x-plan"].map(field).into();
+        let added_fields = AddedFields { request: request.clone(), ..AddedFields::default() };
+        let sent = Variant { added_fields, ..imitation.clone() }.client_fields();
+        assert_eq!(&*sent, "x-added-1: 1\r\nx-added-field-02: 1\r\nx-plan: 1\r\n");
+        assert_eq!(sent.len(), lines(&request).len());
+    }
 }

@@ -2,6 +2,7 @@
 //! routes, pinned cores, keep-alive connections to the backend, the same added request headers, and an access log on
 //! disk, or none.
 
+pub(crate) mod added_fields;
 pub(crate) mod envoy;
 pub(crate) mod haproxy;
 pub(crate) mod nginx;

@@ -22,6 +22,8 @@ pub(crate) struct Setup<'a> {
     pub(crate) flags: &'a [&'a str],
     /// Objects in addition to those of the site, as YAML documents.
     pub(crate) objects: &'a str,
+    /// Filters of the route with the chain, as the items of a list.
+    pub(crate) filters: &'a str,
     /// Listener for Ingresses, if any.
     pub(crate) ingress: Option<SocketAddr>,
 }
@@ -29,7 +31,7 @@ pub(crate) struct Setup<'a> {
 impl<'a> Setup<'a> {
     /// The routes of the site, and no further settings.
     pub(crate) fn new(binary: &'a Path, site: Site<'a>) -> Setup<'a> {
-        Setup { name: "portico", binary, site, flags: &[], objects: "", ingress: None }
+        Setup { name: "portico", binary, site, flags: &[], objects: "", filters: "", ingress: None }
     }
 }
 
@@ -48,7 +50,8 @@ fn start_portico(mut command: Command, setup: &Setup<'_>) -> Result<Server> {
     let folder = site.folder_of(setup.name)?;
     let manifests = folder.join("manifests");
     fs::create_dir_all(&manifests)?;
-    let objects = base_objects(address, secure, site.backend, site.key_pair)? + &routes(site) + setup.objects;
+    let objects =
+        base_objects(address, secure, site.backend, site.key_pair)? + &routes(site, setup.filters) + setup.objects;
     fs::write(manifests.join("all.yaml"), objects)?;
     command.args(["run", "--admin-listen", "off", "--status-listen", "127.0.0.1:0"]);
     command.args(["--workers", &site.variant.workers.to_string()]);
@@ -60,23 +63,24 @@ fn start_portico(mut command: Command, setup: &Setup<'_>) -> Result<Server> {
     start(setup.name, site.variant, (address, secure), command, folder.join("output"))
 }
 
-/// The routes of the site's variant, and the plugins and the consumer of its chain, as YAML documents.
-fn routes(site: &Site<'_>) -> String {
-    let mut objects = route_to_backend("bench", HOST, &[]);
+/// The routes of the site's variant, and the plugins and the consumer of its chain, as YAML documents. The route with
+/// the chain has these filters.
+fn routes(site: &Site<'_>, filters: &str) -> String {
+    let mut objects = route_to_backend("bench", HOST, &[], "");
     for host in site.variant.further_hosts() {
-        objects += &route_to_backend(host.split('.').next().unwrap_or_default(), &host, &[]);
+        objects += &route_to_backend(host.split('.').next().unwrap_or_default(), &host, &[], "");
     }
     if let Some(length) = site.variant.chain {
         let chain = &CHAIN[..length];
-        objects += &route_to_backend("chain", CHAIN_HOST, chain);
+        objects += &route_to_backend("chain", CHAIN_HOST, chain, filters);
         objects += &plugins(chain);
         objects += &consumer(&["bench-key"]);
     }
     objects
 }
 
-fn route_to_backend(name: &str, host: &str, plugins: &[&str]) -> String {
-    HostRoute { name, host, plugins, service: "backend", filters: "" }.to_yaml()
+fn route_to_backend(name: &str, host: &str, plugins: &[&str], filters: &str) -> String {
+    HostRoute { name, host, plugins, service: "backend", filters }.to_yaml()
 }
 
 /// A Gateway with a listener with TLS and one without, and the Service of the backend, as YAML.
@@ -153,9 +157,11 @@ mod tests {
             (ServerVariant { chain: Some(CHAIN.len()), ..plain }, 2, CHAIN.len()),
         ] {
             let site = Site { folder: folder.path(), backend, key_pair: &key, access_log: false, variant };
-            let objects = routes(&site);
+            let objects = routes(&site, "{type: A}");
             assert_eq!(objects.matches("\nkind: HTTPRoute\n").count(), http_routes, "{variant:?}");
             assert_eq!(objects.matches("\nkind: KongPlugin\n").count(), kong_plugins, "{variant:?}");
+            let filtered = usize::from(variant.chain.is_some());
+            assert_eq!(objects.matches("filters: [{type: A}]").count(), filtered, "{variant:?}");
         }
     }
 }
