@@ -14,7 +14,8 @@ use crate::compile::addresses::{
     self, AddressProvider, AddressState, ClientPath, GatewayAddressPool, GatewayAddresses,
 };
 use crate::compile::{
-    Budgets, ExposedGateway, RouteKind, addressable_gateways, exposed_gateways, foreign_gateways, routes_to_gateways,
+    Budgets, ExposedGateway, ListenerSetPorts, RouteKind, addressable_gateways, exposed_gateways, foreign_gateways,
+    routes_to_gateways,
 };
 use crate::k8s::Observed;
 use crate::k8s::services::{
@@ -31,6 +32,7 @@ pub(super) struct GatewayAddressing {
     /// UIDs of the Gateways in the cluster.
     uids: BTreeMap<ObjectKey, Arc<str>>,
     desired_services: watch::Sender<Arc<DesiredServices>>,
+    listener_set_ports: ListenerSetPorts,
     /// Whether `state` or `uids` changed since the last assignment.
     stale: bool,
 }
@@ -50,6 +52,7 @@ impl GatewayAddressing {
             addresses: GatewayAddresses::default(),
             uids: BTreeMap::new(),
             desired_services: watch::Sender::new(Arc::default()),
+            listener_set_ports: ListenerSetPorts::default(),
             stale: false,
         }
     }
@@ -116,12 +119,13 @@ impl GatewayAddressing {
     /// Assigns addresses; marks the Gateways whose addresses changed.
     pub(super) fn assign(&mut self, store: &Store, controllers: &[String], budgets: &Budgets, changes: &mut Changes) {
         let may_affect = |id: &ObjectId| match id.kind {
-            Kind::Gateway | Kind::GatewayClass | Kind::GatewayParameters | Kind::ListenerSet => true,
+            Kind::Gateway | Kind::GatewayClass | Kind::GatewayParameters => true,
             // Its labels decide whether a Gateway allows its ListenerSets.
             Kind::Namespace => !store.listener_sets.is_empty(),
             _ => false,
         };
-        let gateways_changed = changes.iter().any(may_affect);
+        let sets = changes.iter().filter(|id| id.kind == Kind::ListenerSet).map(|id| &id.key);
+        let gateways_changed = self.listener_set_ports.update(store, sets) || changes.iter().any(may_affect);
         let has_backends = !store.x_backends.is_empty() || !self.desired_services.borrow().backends.is_empty();
         let uses_backends = |id: &ObjectId| id.kind == Kind::XBackend || RouteKind::of(id.kind).is_some();
         let backends_changed = has_backends && changes.iter().any(uses_backends);

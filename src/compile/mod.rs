@@ -52,6 +52,7 @@ mod listener_conflicts;
 mod listener_overlaps;
 mod listener_protocol;
 mod listener_set;
+mod listener_set_ports;
 mod matches;
 mod missing_object;
 mod needed_references;
@@ -103,6 +104,7 @@ use kong::consumers::Consumers;
 use kong::plugins::Plugins;
 pub use kong::plugins::with_degraded_plugins;
 use kong::policy_conflicts::PolicyConflicts;
+pub use listener_set_ports::ListenerSetPorts;
 pub use needed_references::is_needed;
 use oversized_objects::OversizedVerdicts;
 use parent_plans::ParentPlans;
@@ -146,6 +148,7 @@ type RoutePlans = BTreeMap<ObjectId, Arc<RoutePlan>>;
 #[derive(Debug, Default)]
 pub struct Compiler {
     port_owners: PortOwners,
+    listener_set_ports: ListenerSetPorts,
     secrets: SecretCache,
     parents: ParentPlans,
     routes: RoutePlans,

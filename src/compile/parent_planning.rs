@@ -33,7 +33,11 @@ impl Compiler {
         if gateways.is_empty() && sets.is_empty() {
             return BTreeSet::new();
         }
-        gateways.extend(self.update_port_owners(cx));
+        // The labels of a namespace decide whether a Gateway allows its ListenerSets.
+        let namespaces_changed = keys_of_kind(touched, Kind::Namespace).next().is_some();
+        if self.listener_set_ports.update(cx.store, &sets) || !gateways.is_empty() || namespaces_changed {
+            gateways.extend(self.update_port_owners(cx));
+        }
         run.objects_planned += gateways.len();
         let mut routes = BTreeSet::new();
         for key in &gateways {
@@ -170,8 +174,18 @@ impl Compiler {
             allowed,
             cx.inputs.budgets.gateway_ports,
         );
-        for set in referring {
-            let key = &set.meta.key;
+        let to_plan: BTreeSet<ObjectKey> = match scope {
+            SetsToPlan::All => referring.iter().map(|set| set.meta.key.clone()).collect(),
+            SetsToPlan::These(sets) => {
+                let in_conflict = conflicts.keys().copied().chain(self.parents.sets_in_conflict(&gateway.meta.key));
+                in_conflict.chain(sets).cloned().collect()
+            }
+        };
+        for key in &to_plan {
+            let set = cx.store.listener_sets.get(key);
+            let Some(set) = set.filter(|set| listener_set::gateway_key(set).as_ref() == Some(&gateway.meta.key)) else {
+                continue;
+            };
             let conflicts = conflicts.remove(key).unwrap_or_default();
             let before = self.parents.listener_set(key);
             if !scope.contains(key) && before.is_some_and(|before| before.conflicts == conflicts) {

@@ -23,6 +23,8 @@ pub(super) struct ParentPlans {
     listener_sets: PlanMap<ListenerSetPlan>,
     /// The same plans by Gateway, because a Gateway may have thousands of ListenerSets.
     sets_by_gateway: BTreeMap<ObjectKey, PlanMap<ListenerSetPlan>>,
+    /// The ListenerSets of each Gateway with listeners that others refuse.
+    sets_in_conflict: BTreeMap<ObjectKey, BTreeSet<ObjectKey>>,
     /// The listeners of each Gateway that overlap with another one of it.
     overlaps: BTreeMap<ObjectKey, BTreeMap<ListenerId, Condition>>,
 }
@@ -108,6 +110,11 @@ impl ParentPlans {
         self.sets_by_gateway.get(gateway).into_iter().flat_map(PlanMap::values)
     }
 
+    /// The ListenerSets of a Gateway with listeners that others refuse.
+    pub(super) fn sets_in_conflict(&self, gateway: &ObjectKey) -> impl Iterator<Item = &ObjectKey> {
+        self.sets_in_conflict.get(gateway).into_iter().flatten()
+    }
+
     /// The listeners of a Gateway, then those of its ListenerSets, with their certificates.
     pub(super) fn listeners_of<'a>(
         &'a self,
@@ -133,15 +140,24 @@ impl ParentPlans {
         plan: Option<ListenerSetPlan>,
     ) -> Option<Arc<ListenerSetPlan>> {
         let before = self.listener_sets.remove(key);
-        if let Some(before) = &before
-            && let Some(sets) = self.sets_by_gateway.get_mut(&before.gateway)
-        {
-            sets.remove(key);
-            if sets.is_empty() {
-                self.sets_by_gateway.remove(&before.gateway);
+        if let Some(before) = &before {
+            if let Some(sets) = self.sets_by_gateway.get_mut(&before.gateway) {
+                sets.remove(key);
+                if sets.is_empty() {
+                    self.sets_by_gateway.remove(&before.gateway);
+                }
+            }
+            if let Some(sets) = self.sets_in_conflict.get_mut(&before.gateway) {
+                sets.remove(key);
+                if sets.is_empty() {
+                    self.sets_in_conflict.remove(&before.gateway);
+                }
             }
         }
         if let Some(plan) = plan.map(Arc::new) {
+            if !plan.conflicts.is_empty() {
+                self.sets_in_conflict.entry(plan.gateway.clone()).or_default().insert(key.clone());
+            }
             self.sets_by_gateway.entry(plan.gateway.clone()).or_default().insert(key.clone(), Arc::clone(&plan));
             self.listener_sets.insert(key.clone(), plan);
         }

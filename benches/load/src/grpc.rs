@@ -1,5 +1,5 @@
-//! gRPC calls: a body consists of messages with a prefix, one if the call is unary, and the trailers of the response have
-//! the status of the call.
+//! gRPC calls: a body consists of messages with a prefix, one if the call is unary, and the trailers of the response
+//! have the status of the call.
 
 use anyhow::{Context, Result, ensure};
 use http::{HeaderMap, HeaderName, HeaderValue};

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use bytes::Bytes;
 use http_body::Body as _;
 use hyper::body::Incoming;
-use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc::{Sender, channel};
 
 use crate::grpc::{PREFIX_LENGTH, framed_message};
 use crate::http1::LoadResponse;
@@ -16,17 +16,17 @@ use crate::plan::RequestShape;
 
 /// An open call with messages of one length.
 pub(crate) struct Call {
-    messages: UnboundedSender<Bytes>,
+    messages: Sender<Bytes>,
     replies: Incoming,
     /// A message with its prefix, and with the number of the last message.
     framed: Vec<u8>,
 }
 
 impl Call {
-    /// Opens a call for the messages of `shape`, and queues the first message: some proxies wait for it. Its echo is yet
-    /// to be read.
+    /// Opens a call for the messages of `shape` with its first message, for which some proxies wait. The echo of that is
+    /// yet to be read.
     pub(crate) async fn open(mut connection: Connection, shape: &RequestShape, number: u64) -> Result<Self> {
-        let (messages, queued) = unbounded_channel();
+        let (messages, queued) = channel(1);
         let mut framed = framed_message(shape.body.unwrap_or_default());
         send(&messages, &mut framed, number)?;
         let response = connection.send(shape, number, OutgoingBody::queued(queued)).await?;
@@ -64,11 +64,11 @@ impl Call {
 }
 
 /// Writes the number into the message, and queues it.
-fn send(messages: &UnboundedSender<Bytes>, framed: &mut [u8], number: u64) -> Result<()> {
+fn send(messages: &Sender<Bytes>, framed: &mut [u8], number: u64) -> Result<()> {
     for (byte, digit) in framed[PREFIX_LENGTH..].iter_mut().zip(number.to_be_bytes()) {
         *byte = digit;
     }
-    messages.send(Bytes::copy_from_slice(framed)).context("the call ended")
+    messages.try_send(Bytes::copy_from_slice(framed)).context("the call ended")
 }
 
 #[cfg(test)]
@@ -86,12 +86,12 @@ mod tests {
         // The first message is also the echo of the second one.
         let service = service_fn(async |request: Request<Incoming>| {
             let mut received = request.into_body();
-            let (replies, queued) = unbounded_channel();
+            let (replies, queued) = channel(1);
             tokio::spawn(async move {
                 let first = poll_fn(|cx| Pin::new(&mut received).poll_frame(cx)).await.unwrap().unwrap();
                 let first = first.into_data().unwrap();
-                replies.send(first.clone()).unwrap();
-                replies.send(first).unwrap();
+                replies.send(first.clone()).await.unwrap();
+                replies.send(first).await.unwrap();
                 drop(replies);
                 while poll_fn(|cx| Pin::new(&mut received).poll_frame(cx)).await.is_some() {}
             });

@@ -14,7 +14,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::TokioIo;
-use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::mpsc::Receiver;
 
 use crate::grpc::{self, MessageChecker};
 use crate::http1::{LoadResponse, Stream};
@@ -129,7 +129,7 @@ pub(crate) struct OutgoingBody {
 enum BodyData {
     Parts(VecDeque<Bytes>),
     /// Until the sender is dropped.
-    Queue(UnboundedReceiver<Bytes>),
+    Queue(Receiver<Bytes>),
     /// The data of a body that is received.
     Echo(Incoming),
 }
@@ -151,7 +151,7 @@ impl OutgoingBody {
     }
 
     /// The parts that are queued until the sender is dropped.
-    pub(crate) fn queued(parts: UnboundedReceiver<Bytes>) -> Self {
+    pub(crate) fn queued(parts: Receiver<Bytes>) -> Self {
         OutgoingBody { data: BodyData::Queue(parts), has_length: false, trailers: None }
     }
 
