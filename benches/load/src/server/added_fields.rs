@@ -31,7 +31,13 @@ impl AddedFields {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
+
+    fn listed(added: &AddedFields) -> Value {
+        serde_json::from_str(&format!("[{}]", added.filters())).unwrap()
+    }
 
     #[test]
     fn each_direction_with_fields_has_a_filter() {
@@ -40,12 +46,16 @@ mod tests {
         assert_eq!((added.filters().as_str(), &added), ("", &AddedFields::default()));
         added.request.push(("a".to_owned(), "1".to_owned()));
         added.lengthen(3);
-        let request =
-            r#"{"requestHeaderModifier":{"set":[{"name":"a","value":"1---"}]},"type":"RequestHeaderModifier"}"#;
-        assert_eq!(added.filters(), request);
+        let request = json!({
+            "type": "RequestHeaderModifier",
+            "requestHeaderModifier": {"set": [{"name": "a", "value": "1---"}]},
+        });
+        assert_eq!(listed(&added), json!([request]));
         added.response.push(("b".to_owned(), "2".to_owned()));
-        let response =
-            r#"{"responseHeaderModifier":{"set":[{"name":"b","value":"2"}]},"type":"ResponseHeaderModifier"}"#;
-        assert_eq!(added.filters(), format!("{request}, {response}"));
+        let response = json!({
+            "type": "ResponseHeaderModifier",
+            "responseHeaderModifier": {"set": [{"name": "b", "value": "2"}]},
+        });
+        assert_eq!(listed(&added), json!([request, response]));
     }
 }
