@@ -15,6 +15,9 @@ pub enum PluginPhase {
 }
 
 impl PluginPhase {
+    /// In the order of their declaration.
+    pub const ALL: [PluginPhase; 3] = [PluginPhase::Access, PluginPhase::Response, PluginPhase::Body];
+
     pub fn as_str(self) -> &'static str {
         match self {
             PluginPhase::Access => "access",
