@@ -13,6 +13,7 @@
 //! are attached to a consumer or group alone are in [`ConsumerPlugins`]; they are merged into the order of the chain
 //! when the consumer is known. Their kinds need no slot in the chain.
 
+mod broken_plugin;
 mod selection;
 
 use std::collections::HashMap;
@@ -32,17 +33,21 @@ use super::context::{
     ResponseSource, RouteNames, UriCaptures,
 };
 use super::instance::{ExecutionPlace, PluginInstance};
+use super::kind::Phases;
 use super::plugin_regex::RemainingRegexSteps;
 use super::reply::Reply;
 use super::route_description::RouteDescription;
 use super::timing::{PhaseTimings, PluginPhase};
 use super::{AccessOutcome, Plugin, ResponseOutcome};
+pub use broken_plugin::BrokenPlugin;
 use selection::{SelectedInstance, SelectionProgress, slot_number};
 
 /// The plugins that run for requests of one rule.
 pub struct Chain {
     pub names: Arc<RouteNames>,
     slots: Box<[ChainSlot]>,
+    /// The phases in which any instance of the chain runs. Those that only a consumer or group has may run in others.
+    phases: Phases,
     body_buffer_limit: Option<usize>,
     /// Whether a plugin sets the request id, for all consumers.
     sets_request_id: bool,
@@ -261,8 +266,19 @@ impl ChainBuilder {
         let sets_request_id = base_instances.into_iter().any(|instance| instance.plugin.sets_request_id());
         let logs_heads = self.plugins().any(|plugin| plugin.logs_heads());
         let log_facts = self.log_facts(&names);
+        let phases = self.slots.iter().flat_map(|slot| &slot.instances).map(|instance| instance.phases);
+        let phases = phases.fold(Phases::default(), Phases::or);
         let (slots, body_readers) = (self.slots.into(), body_readers.into());
-        Some(Arc::new(Chain { names, slots, body_buffer_limit, sets_request_id, body_readers, logs_heads, log_facts }))
+        Some(Arc::new(Chain {
+            names,
+            slots,
+            phases,
+            body_buffer_limit,
+            sets_request_id,
+            body_readers,
+            logs_heads,
+            log_facts,
+        }))
     }
 }
 
@@ -322,6 +338,17 @@ impl ChainState {
     /// The state of a request for which regular expressions may still take this many steps.
     pub fn with_regex_steps(steps: u64) -> Self {
         ChainState { regex_steps: RemainingRegexSteps::new(steps), ..ChainState::default() }
+    }
+
+    /// Sets the headers that plugins have set in `access` on the response.
+    pub fn apply_response_headers(&mut self, headers: &mut HeaderMap) {
+        self.response_headers.apply(headers);
+    }
+
+    /// Whether plugins that only the consumer or its groups have may be selected for the request. Without a known
+    /// consumer, and in snapshots without such plugins, there are none.
+    fn may_have_consumer_plugins(&self) -> bool {
+        self.consumer_plugins.is_some()
     }
 }
 
@@ -419,17 +446,30 @@ impl Chain {
         }
     }
 
+    /// Whether a plugin may run in the response phase of this request. If not, the phase only does what
+    /// [`ChainState::apply_response_headers`] does.
+    pub fn may_change_response(&self, state: &ChainState) -> bool {
+        self.phases.response || state.may_have_consumer_plugins()
+    }
+
+    /// Whether a plugin may run in the log phase of this request.
+    pub fn may_log(&self, state: &ChainState) -> bool {
+        self.phases.log || state.may_have_consumer_plugins()
+    }
+
     /// Runs the response phase of all plugins, including those whose access phase was skipped because another replied.
     /// Returns where the response comes from, which a plugin may have replaced.
     pub async fn response(&self, state: &mut ChainState, response: ChainResponse<'_>) -> ResponseSource {
         let ChainResponse { status, headers, mut source, id, replace } = response;
-        state.response_headers.apply(headers);
+        state.apply_response_headers(headers);
         // A plugin replaces the response at most once, so the phase ends.
         let mut replaced_by = SmallVec::<[u16; 2]>::new();
         state.timings.start();
-        let rest = self.select_rest(state);
-        state.selected.extend(rest);
-        state.progress.is_complete = true;
+        if !state.progress.is_complete {
+            let rest = self.select_rest(state);
+            state.selected.extend(rest);
+            state.progress.is_complete = true;
+        }
         'phase: loop {
             for index in 0..state.selected.len() {
                 let number = slot_number(index);
@@ -477,8 +517,12 @@ impl Chain {
 
     /// Runs the log phase.
     pub fn log(&self, state: &ChainState, summary: &RequestSummary, request: &CompletedRequest<'_>) {
+        if !self.may_log(state) {
+            return;
+        }
         let description = self.log_facts.as_ref().map(|facts| &facts.description);
-        for (number, selected) in state.selected.iter().chain(&self.select_rest(state)).enumerate() {
+        let rest = if state.progress.is_complete { SmallVec::new() } else { self.select_rest(state) };
+        for (number, selected) in state.selected.iter().chain(&rest).enumerate() {
             let (_, instance) = self.instance(selected.as_selection());
             if !instance.phases.log {
                 continue;
@@ -542,28 +586,6 @@ impl ChainSlot {
         consumers.sort();
         let groups = self.groups.iter().map(|(overlay, group, index)| (format!("{overlay:?} {group}"), object(*index)));
         consumers.into_iter().chain(groups).chain(base).collect()
-    }
-}
-
-/// Replaces a plugin that fails closed and cannot be built. It replies to every request with 503.
-pub struct BrokenPlugin {
-    message: Arc<str>,
-}
-
-impl BrokenPlugin {
-    /// `message` is sent to clients: it names the broken plugin and must not contain secrets.
-    pub fn with_message(message: impl Into<Arc<str>>) -> Arc<dyn Plugin> {
-        Arc::new(BrokenPlugin { message: message.into() })
-    }
-}
-
-impl Plugin for BrokenPlugin {
-    fn access<'a>(&'a self, _cx: &'a mut RequestCx<'_>) -> AccessOutcome<'a> {
-        AccessOutcome::Reply(Reply::negotiated(
-            StatusCode::SERVICE_UNAVAILABLE,
-            self.message.to_string(),
-            "broken_plugin",
-        ))
     }
 }
 
@@ -839,6 +861,25 @@ mod tests {
         };
         chain.log(&state, &summary, &completed);
         assert_eq!(count.load(Relaxed), 1);
+    }
+
+    #[test]
+    fn phases_of_every_instance_and_of_consumers_run() {
+        let state_with = |consumer_plugins| ChainState { consumer_plugins, ..ChainState::default() };
+        let with_phases = |phases| PluginInstance { phases, ..instance(RejectAll(401)) };
+        let mut builder = ChainBuilder::default();
+        builder.add("guard", 1, AttachmentPoint::Base(BaseScope::Route), with_phases(Phases::ACCESS));
+        let chain = builder.build(names()).unwrap();
+        let runs = |chain: &Chain, state: &ChainState| (chain.may_change_response(state), chain.may_log(state));
+        assert_eq!(runs(&chain, &state_with(None)), (false, false));
+        assert_eq!(runs(&chain, &state_with(Some(Arc::default()))), (true, true));
+        for (phases, expected) in [(Phases::RESPONSE, (true, false)), (Phases::LOG, (false, true))] {
+            let mut builder = ChainBuilder::default();
+            builder.add("guard", 1, AttachmentPoint::Base(BaseScope::Route), with_phases(Phases::ACCESS));
+            let of_anna = AttachmentPoint::Consumer("anna".into(), OverlayScope::Route);
+            builder.add("guard", 1, of_anna, with_phases(phases));
+            assert_eq!(runs(&builder.build(names()).unwrap(), &state_with(None)), expected, "{phases:?}");
+        }
     }
 
     struct BufferBody;

@@ -193,6 +193,10 @@ pub(in crate::proxy) async fn run_response(
     let Some(run) = &mut record.plugin_run else { return };
     run.responded_at = Some(now);
     run.source = *source;
+    if !run.chain.may_change_response(&run.state) {
+        run.state.apply_response_headers(response.headers_mut());
+        return;
+    }
     // The response to a request that has already timed out is sent as it is.
     let was_timed_out = record.peer.activity.timed_out.get();
     let phase = run.run_phase(response, *source, &cx.error_format, &record.request_id, &mut record.error);
@@ -298,9 +302,12 @@ impl PluginRun {
     /// Runs the log phase of the plugins and records how long they took.
     pub(in crate::proxy) fn run_log(&self, record: &RequestRecord, status: StatusCode, total: Duration) {
         let peer = &record.peer;
+        peer.worker().counters.record_plugins(self.state.timings.all());
+        if !self.chain.may_log(&self.state) {
+            return;
+        }
         let sent_at = peer.activity.sent_at.get();
         let sent = sent_at.filter(|_| self.source == ResponseSource::Service);
-        peer.worker().counters.record_plugins(self.state.timings.all());
         let summary = RequestSummary {
             status,
             source: self.source,
