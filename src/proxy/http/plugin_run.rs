@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING, VARY};
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri};
 use tokio::time::Instant;
 
 use super::activity::until_timed_out;
@@ -118,13 +118,21 @@ pub(in crate::proxy) async fn run_access(
     if let Some(reply) = reply {
         return Err(EarlyExit::PluginReply(reply));
     }
-    if *request.uri() != original_uri {
+    if !is_same_text(request.uri(), &original_uri) && *request.uri() != original_uri {
         // A plugin has changed the target, for example removed a key from the query.
         let path = RequestPath::parse(request.method(), request.uri()).ok().flatten();
         routed.replaced_path = Some(path.ok_or(RequestError::InvalidRewrite)?);
         routed.has_plugin_path = request.uri().path() != original_uri.path();
     }
     Ok(())
+}
+
+/// Whether both targets refer to the same bytes, so that they need not be compared. Most plugins do not touch the
+/// target. Both must exist at the same time, or one could have the memory that the other had.
+fn is_same_text(uri: &Uri, other: &Uri) -> bool {
+    let path = |uri: &Uri| uri.path_and_query().map(|target| std::ptr::from_ref(target.as_str()));
+    let authority = |uri: &Uri| uri.authority().map(|authority| std::ptr::from_ref(authority.as_str()));
+    path(uri) == path(other) && authority(uri) == authority(other) && uri.scheme() == other.scheme()
 }
 
 fn client_info<'r>(peer: &Peer, routed: &'r RoutedRequest<'_>, headers: &HeaderMap) -> ClientInfo<'r> {
@@ -334,5 +342,26 @@ impl PluginRun {
             credentials: self.chain.credential_locations(),
         };
         self.chain.log(&self.state, &summary, &request);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets_of_the_same_text_are_not_compared() {
+        for text in ["/a?b=c", "/", "http://a.example/", "a.example:443", "*"] {
+            let uri: Uri = text.parse().unwrap();
+            assert!(is_same_text(&uri, &uri.clone()), "{text}");
+        }
+        let uri: Uri = "http://a.example/a?b".parse().unwrap();
+        for other in ["http://a.example/a?c", "http://b.example/a?b", "https://a.example/a?b", "/a?b"] {
+            let other: Uri = other.parse().unwrap();
+            assert!(!is_same_text(&uri, &other), "{other}");
+        }
+        let mut parts = uri.clone().into_parts();
+        parts.scheme = Some(http::uri::Scheme::HTTPS);
+        assert!(!is_same_text(&uri, &Uri::from_parts(parts).unwrap()), "another scheme");
     }
 }
