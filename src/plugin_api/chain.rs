@@ -13,6 +13,7 @@
 //! are attached to a consumer or group alone are in [`ConsumerPlugins`]; they are merged into the order of the chain
 //! when the consumer is known. Their kinds need no slot in the chain.
 
+mod attachment;
 mod broken_plugin;
 mod selection;
 
@@ -39,6 +40,8 @@ use super::reply::Reply;
 use super::route_description::RouteDescription;
 use super::timing::{PhaseTimings, PluginPhase};
 use super::{AccessOutcome, Plugin, ResponseOutcome};
+use attachment::Overlay;
+pub use attachment::{AttachmentPoint, BaseScope, OverlayScope};
 pub use broken_plugin::BrokenPlugin;
 use selection::{SelectedInstance, SelectionProgress, slot_number};
 
@@ -93,56 +96,6 @@ struct ChainSlot {
 /// Index of an instance in its slot. It has 32 bits because each of more than a hundred thousand consumers may have its
 /// own instance.
 type InstanceIndex = u32;
-
-/// Where an instance is attached, from the point of view of one rule.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum AttachmentPoint {
-    Base(BaseScope),
-    /// For one consumer, by id.
-    Consumer(Arc<str>, OverlayScope),
-    /// For the members of one group, by name.
-    Group(Arc<str>, OverlayScope),
-}
-
-/// What an instance without consumer and group is attached to. The more specific scope is the lesser one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum BaseScope {
-    Route,
-    Service,
-    Global,
-}
-
-/// What an overlay of a rule is restricted to in addition to a consumer or group.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum OverlayScope {
-    Route,
-    Service,
-}
-
-/// The scope of an instance of a rule for a consumer or group. The more specific overlay is the lesser one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Overlay {
-    ConsumerAndRoute,
-    ConsumerAndService,
-    GroupAndRoute,
-    GroupAndService,
-}
-
-impl Overlay {
-    fn for_consumer(scope: OverlayScope) -> Self {
-        match scope {
-            OverlayScope::Route => Overlay::ConsumerAndRoute,
-            OverlayScope::Service => Overlay::ConsumerAndService,
-        }
-    }
-
-    fn for_group(scope: OverlayScope) -> Self {
-        match scope {
-            OverlayScope::Route => Overlay::GroupAndRoute,
-            OverlayScope::Service => Overlay::GroupAndService,
-        }
-    }
-}
 
 /// Collects the instances of a chain.
 #[derive(Default)]
