@@ -51,6 +51,8 @@ pub struct Chain {
     slots: Box<[ChainSlot]>,
     /// The phases in which any instance of the chain runs. Those that only a consumer or group has may run in others.
     phases: Phases,
+    /// Whether a plugin of the chain may wait in the access phase.
+    may_wait: bool,
     body_buffer_limit: Option<usize>,
     /// Whether a plugin sets the request id, for all consumers.
     sets_request_id: bool,
@@ -221,11 +223,13 @@ impl ChainBuilder {
         let log_facts = self.log_facts(&names);
         let phases = self.slots.iter().flat_map(|slot| &slot.instances).map(|instance| instance.phases);
         let phases = phases.fold(Phases::default(), Phases::or);
+        let may_wait = self.slots.iter().flat_map(|slot| &slot.instances).any(PluginInstance::may_wait);
         let (slots, body_readers) = (self.slots.into(), body_readers.into());
         Some(Arc::new(Chain {
             names,
             slots,
             phases,
+            may_wait,
             body_buffer_limit,
             sets_request_id,
             body_readers,
@@ -334,6 +338,13 @@ impl Chain {
         const NONE: &CredentialLocations =
             &CredentialLocations { headers: Vec::new(), parameters: Vec::new(), cookies: Vec::new() };
         self.log_facts.as_ref().map_or(NONE, |facts| &facts.credentials)
+    }
+
+    /// Whether the access phase may wait, for a plugin or for the body. The consumer is unknown before, so the plugins
+    /// of all consumers count.
+    pub fn may_wait(&self, consumers: &ConsumerDirectory) -> bool {
+        let of_consumers = || consumers.plugins.as_ref().is_some_and(|plugins| plugins.may_wait());
+        self.may_wait || self.body_buffer_limit.is_some() || of_consumers()
     }
 
     /// Runs the access phase in order, until the first reply.
@@ -832,6 +843,35 @@ mod tests {
             let of_anna = AttachmentPoint::Consumer("anna".into(), OverlayScope::Route);
             builder.add("guard", 1, of_anna, with_phases(phases));
             assert_eq!(runs(&builder.build(names()).unwrap(), &state_with(None)), expected, "{phases:?}");
+        }
+    }
+
+    /// Continues without waiting.
+    struct AtOnce;
+
+    impl Plugin for AtOnce {
+        fn may_wait(&self) -> bool {
+            false
+        }
+    }
+
+    #[test]
+    fn access_phase_may_wait_for_any_plugin() {
+        let chain = |instance| {
+            let mut builder = ChainBuilder::default();
+            builder.add("first", 2, AttachmentPoint::Base(BaseScope::Route), self::instance(AtOnce));
+            builder.add("second", 1, AttachmentPoint::Consumer("anna".into(), OverlayScope::Route), instance);
+            builder.build(names()).unwrap()
+        };
+        let mut directory = ConsumerDirectory::default();
+        assert!(!chain(instance(AtOnce)).may_wait(&directory));
+        assert!(chain(instance(RejectAll(401))).may_wait(&directory), "a plugin of the chain does not exclude it");
+        let only_logs = PluginInstance { phases: Phases::LOG, ..instance(RejectAll(401)) };
+        assert!(!chain(only_logs).may_wait(&directory), "a plugin without an access phase");
+        let anna = PluginSubject::Consumer("anna".into());
+        for (instance, expected) in [(instance(RejectAll(401)), true), (instance(AtOnce), false)] {
+            directory.set_plugins(&anna, consumer_plugin("guard", 1, instance));
+            assert_eq!(chain(self::instance(AtOnce)).may_wait(&directory), expected);
         }
     }
 

@@ -19,6 +19,10 @@ impl BrokenPlugin {
 }
 
 impl Plugin for BrokenPlugin {
+    fn may_wait(&self) -> bool {
+        false
+    }
+
     fn access<'a>(&'a self, _cx: &'a mut RequestCx<'_>) -> AccessOutcome<'a> {
         AccessOutcome::Reply(Reply::negotiated(
             StatusCode::SERVICE_UNAVAILABLE,

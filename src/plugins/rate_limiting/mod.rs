@@ -100,6 +100,10 @@ impl PluginKind for RateLimiting {
 }
 
 impl Plugin for RateLimiting {
+    fn may_wait(&self) -> bool {
+        matches!(self.store, CounterStore::Redis(_))
+    }
+
     fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> AccessOutcome<'a> {
         if self.limits.is_empty() {
             return AccessOutcome::Continue;

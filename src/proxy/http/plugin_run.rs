@@ -1,6 +1,8 @@
 //! Runs the plugins of a rule on a request and on its response.
 
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -48,6 +50,22 @@ pub(in crate::proxy) fn body_framing(headers: &HeaderMap) -> Framing {
     Framing { is_chunked: has_token(TRANSFER_ENCODING, "chunked"), expects_continue: has_token(EXPECT, "100-continue") }
 }
 
+/// Runs the access phase of plugins that do not wait. The future of the phase is polled in its place, so it need not be
+/// moved into a box of its own.
+pub(in crate::proxy) fn run_access_at_once(
+    cx: &mut RequestContext<'_>,
+    chain: &Arc<Chain>,
+    routed: &mut RoutedRequest<'_>,
+    request: &mut Request<RequestBody>,
+) -> Result<(), EarlyExit> {
+    let access = pin!(run_access(cx, chain, routed, request));
+    match access.poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(outcome) => outcome,
+        // The plugin contradicts its `may_wait`.
+        Poll::Pending => Err(RequestError::PluginTimeout.into()),
+    }
+}
+
 /// Runs the access phase of the plugins. Ends the request if one of them replies, otherwise applies their changes.
 pub(in crate::proxy) async fn run_access(
     cx: &mut RequestContext<'_>,
@@ -74,32 +92,37 @@ pub(in crate::proxy) async fn run_access(
     let taken = std::mem::replace(request, Request::new(RequestBody::empty(peer)));
     let (mut head, request_body) = taken.into_parts();
     // Registered before the plugins run, so their log phase also sees clients that disconnect during `access`.
-    let run = PluginRun {
-        chain: Arc::clone(chain),
-        state: ChainState::with_regex_steps(routed.regex_steps),
-        responded_at: None,
-        source: ResponseSource::Proxy,
-        kept_response: Vec::new(),
-    };
-    let run = record.plugin_run.insert(Box::new(run));
-    let uri_captures = RouteCaptures::new(routed.matched, routed.path.path());
-    let access = chain.access(
-        ChainRequest {
-            head: &mut head,
-            path: routed.path.path(),
-            query: routed.path.query(),
-            uri_captures: &uri_captures,
-            client,
-            framing: routed.framing,
-            id: &record.request_id,
-            body: body.as_ref(),
-            consumers: &cx.view.snapshot.consumers,
-            now: SystemTime::now(),
+    // Allocated first, so that the large value is built in the box instead of being moved into it.
+    let run = Box::write(
+        Box::new_uninit(),
+        PluginRun {
+            chain: Arc::clone(chain),
+            state: ChainState::with_regex_steps(routed.regex_steps),
+            responded_at: None,
+            source: ResponseSource::Proxy,
+            kept_response: Vec::new(),
         },
-        &mut run.state,
     );
-    let Some(reply) = until_timed_out(&peer.activity, access).await else {
-        return Err(RequestError::PluginTimeout.into());
+    let run = record.plugin_run.insert(run);
+    let uri_captures = RouteCaptures::new(routed.matched, routed.path.path());
+    let reply = {
+        // Pinned here, since the large future would be moved with each call that gets it.
+        let access = pin!(chain.access(
+            ChainRequest {
+                head: &mut head,
+                path: routed.path.path(),
+                query: routed.path.query(),
+                uri_captures: &uri_captures,
+                client,
+                framing: routed.framing,
+                id: &record.request_id,
+                body: body.as_ref(),
+                consumers: &cx.view.snapshot.consumers,
+                now: SystemTime::now(),
+            },
+            &mut run.state,
+        ));
+        until_timed_out(&peer.activity, access).await.ok_or(RequestError::PluginTimeout)?
     };
     *request = Request::from_parts(head, request_body);
     if let Some(id) = run.state.new_id.take() {
@@ -207,8 +230,11 @@ pub(in crate::proxy) async fn run_response(
     }
     // The response to a request that has already timed out is sent as it is.
     let was_timed_out = record.peer.activity.timed_out.get();
-    let phase = run.run_phase(response, *source, &cx.error_format, &record.request_id, &mut record.error);
-    match until_timed_out(&record.peer.activity, phase).await {
+    let outcome = {
+        let phase = pin!(run.run_phase(response, *source, &cx.error_format, &record.request_id, &mut record.error));
+        until_timed_out(&record.peer.activity, phase).await
+    };
+    match outcome {
         Some(new_source) => *source = new_source,
         None if was_timed_out => {}
         None => {

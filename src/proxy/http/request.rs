@@ -121,8 +121,12 @@ async fn prepare<'r>(
     trailer_header::record_te(cx, &routed);
     upstream_target::rewrite(&mut routed, request)?;
     if let Some(chain) = &routed.rule.plugins {
-        // Boxed, so that the future of requests without plugins stays small.
-        Box::pin(plugin_run::run_access(cx, chain, &mut routed, request)).await?;
+        if chain.may_wait(&cx.view.snapshot.consumers) {
+            // Boxed, so that the future of requests without plugins stays small.
+            Box::pin(plugin_run::run_access(cx, chain, &mut routed, request)).await?;
+        } else {
+            plugin_run::run_access_at_once(cx, chain, &mut routed, request)?;
+        }
     }
     let action = rule_action::select(cx, &routed, request)?;
     for filter in action.authorization(routed.rule).into_iter().flatten() {
