@@ -62,7 +62,7 @@ const REQUEST_WITH_KEY: &[u8] =
 /// Additional allocations of Kong compatibility, compared with hyper alone.
 const KONG_ALLOCATIONS: usize = 3;
 /// Additional allocations of key-auth, rate-limiting and correlation-id together.
-const PLUGIN_ALLOCATIONS: usize = 3;
+const PLUGIN_ALLOCATIONS: usize = 2;
 /// Half of the idle connections of a measurement. Each has two sockets in this process.
 const IDLE_CONNECTIONS: usize = 100;
 /// Bytes of an idle connection. Allocators round up, and resident memory is larger.

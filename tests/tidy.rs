@@ -70,6 +70,7 @@ const IMPORTS: &[Row] = &[
         &[
             "diagnostic",
             "persistent_map",
+            "turn_clock",
             "upstream::AddressPolicy",
             "upstream::BlockedAddress",
             "upstream::LoopbackPolicy",

@@ -13,6 +13,8 @@
 //! are attached to a consumer or group alone are in [`ConsumerPlugins`]; they are merged into the order of the chain
 //! when the consumer is known. Their kinds need no slot in the chain.
 
+mod attachment;
+mod broken_plugin;
 mod selection;
 
 use std::collections::HashMap;
@@ -32,17 +34,25 @@ use super::context::{
     ResponseSource, RouteNames, UriCaptures,
 };
 use super::instance::{ExecutionPlace, PluginInstance};
+use super::kind::Phases;
 use super::plugin_regex::RemainingRegexSteps;
 use super::reply::Reply;
 use super::route_description::RouteDescription;
 use super::timing::{PhaseTimings, PluginPhase};
 use super::{AccessOutcome, Plugin, ResponseOutcome};
+use attachment::Overlay;
+pub use attachment::{AttachmentPoint, BaseScope, OverlayScope};
+pub use broken_plugin::BrokenPlugin;
 use selection::{SelectedInstance, SelectionProgress, slot_number};
 
 /// The plugins that run for requests of one rule.
 pub struct Chain {
     pub names: Arc<RouteNames>,
     slots: Box<[ChainSlot]>,
+    /// The phases in which any instance of the chain runs. Those that only a consumer or group has may run in others.
+    phases: Phases,
+    /// Whether a plugin of the chain may wait in the access phase.
+    may_wait: bool,
     body_buffer_limit: Option<usize>,
     /// Whether a plugin sets the request id, for all consumers.
     sets_request_id: bool,
@@ -88,56 +98,6 @@ struct ChainSlot {
 /// Index of an instance in its slot. It has 32 bits because each of more than a hundred thousand consumers may have its
 /// own instance.
 type InstanceIndex = u32;
-
-/// Where an instance is attached, from the point of view of one rule.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum AttachmentPoint {
-    Base(BaseScope),
-    /// For one consumer, by id.
-    Consumer(Arc<str>, OverlayScope),
-    /// For the members of one group, by name.
-    Group(Arc<str>, OverlayScope),
-}
-
-/// What an instance without consumer and group is attached to. The more specific scope is the lesser one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum BaseScope {
-    Route,
-    Service,
-    Global,
-}
-
-/// What an overlay of a rule is restricted to in addition to a consumer or group.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum OverlayScope {
-    Route,
-    Service,
-}
-
-/// The scope of an instance of a rule for a consumer or group. The more specific overlay is the lesser one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Overlay {
-    ConsumerAndRoute,
-    ConsumerAndService,
-    GroupAndRoute,
-    GroupAndService,
-}
-
-impl Overlay {
-    fn for_consumer(scope: OverlayScope) -> Self {
-        match scope {
-            OverlayScope::Route => Overlay::ConsumerAndRoute,
-            OverlayScope::Service => Overlay::ConsumerAndService,
-        }
-    }
-
-    fn for_group(scope: OverlayScope) -> Self {
-        match scope {
-            OverlayScope::Route => Overlay::GroupAndRoute,
-            OverlayScope::Service => Overlay::GroupAndService,
-        }
-    }
-}
 
 /// Collects the instances of a chain.
 #[derive(Default)]
@@ -261,8 +221,21 @@ impl ChainBuilder {
         let sets_request_id = base_instances.into_iter().any(|instance| instance.plugin.sets_request_id());
         let logs_heads = self.plugins().any(|plugin| plugin.logs_heads());
         let log_facts = self.log_facts(&names);
+        let phases = self.slots.iter().flat_map(|slot| &slot.instances).map(|instance| instance.phases);
+        let phases = phases.fold(Phases::default(), Phases::or);
+        let may_wait = self.slots.iter().flat_map(|slot| &slot.instances).any(PluginInstance::may_wait);
         let (slots, body_readers) = (self.slots.into(), body_readers.into());
-        Some(Arc::new(Chain { names, slots, body_buffer_limit, sets_request_id, body_readers, logs_heads, log_facts }))
+        Some(Arc::new(Chain {
+            names,
+            slots,
+            phases,
+            may_wait,
+            body_buffer_limit,
+            sets_request_id,
+            body_readers,
+            logs_heads,
+            log_facts,
+        }))
     }
 }
 
@@ -323,6 +296,17 @@ impl ChainState {
     pub fn with_regex_steps(steps: u64) -> Self {
         ChainState { regex_steps: RemainingRegexSteps::new(steps), ..ChainState::default() }
     }
+
+    /// Sets the headers that plugins have set in `access` on the response.
+    pub fn apply_response_headers(&mut self, headers: &mut HeaderMap) {
+        self.response_headers.apply(headers);
+    }
+
+    /// Whether plugins that only the consumer or its groups have may be selected for the request. Without a known
+    /// consumer, and in snapshots without such plugins, there are none.
+    fn may_have_consumer_plugins(&self) -> bool {
+        self.consumer_plugins.is_some()
+    }
 }
 
 impl Chain {
@@ -354,6 +338,13 @@ impl Chain {
         const NONE: &CredentialLocations =
             &CredentialLocations { headers: Vec::new(), parameters: Vec::new(), cookies: Vec::new() };
         self.log_facts.as_ref().map_or(NONE, |facts| &facts.credentials)
+    }
+
+    /// Whether the access phase may wait, for a plugin or for the body. The consumer is unknown before, so the plugins
+    /// of all consumers count.
+    pub fn may_wait(&self, consumers: &ConsumerDirectory) -> bool {
+        let of_consumers = || consumers.plugins.as_ref().is_some_and(|plugins| plugins.may_wait());
+        self.may_wait || self.body_buffer_limit.is_some() || of_consumers()
     }
 
     /// Runs the access phase in order, until the first reply.
@@ -419,17 +410,30 @@ impl Chain {
         }
     }
 
+    /// Whether a plugin may run in the response phase of this request. If not, the phase only does what
+    /// [`ChainState::apply_response_headers`] does.
+    pub fn may_change_response(&self, state: &ChainState) -> bool {
+        self.phases.response || state.may_have_consumer_plugins()
+    }
+
+    /// Whether a plugin may run in the log phase of this request.
+    pub fn may_log(&self, state: &ChainState) -> bool {
+        self.phases.log || state.may_have_consumer_plugins()
+    }
+
     /// Runs the response phase of all plugins, including those whose access phase was skipped because another replied.
     /// Returns where the response comes from, which a plugin may have replaced.
     pub async fn response(&self, state: &mut ChainState, response: ChainResponse<'_>) -> ResponseSource {
         let ChainResponse { status, headers, mut source, id, replace } = response;
-        state.response_headers.apply(headers);
+        state.apply_response_headers(headers);
         // A plugin replaces the response at most once, so the phase ends.
         let mut replaced_by = SmallVec::<[u16; 2]>::new();
         state.timings.start();
-        let rest = self.select_rest(state);
-        state.selected.extend(rest);
-        state.progress.is_complete = true;
+        if !state.progress.is_complete {
+            let rest = self.select_rest(state);
+            state.selected.extend(rest);
+            state.progress.is_complete = true;
+        }
         'phase: loop {
             for index in 0..state.selected.len() {
                 let number = slot_number(index);
@@ -477,8 +481,12 @@ impl Chain {
 
     /// Runs the log phase.
     pub fn log(&self, state: &ChainState, summary: &RequestSummary, request: &CompletedRequest<'_>) {
+        if !self.may_log(state) {
+            return;
+        }
         let description = self.log_facts.as_ref().map(|facts| &facts.description);
-        for (number, selected) in state.selected.iter().chain(&self.select_rest(state)).enumerate() {
+        let rest = if state.progress.is_complete { SmallVec::new() } else { self.select_rest(state) };
+        for (number, selected) in state.selected.iter().chain(&rest).enumerate() {
             let (_, instance) = self.instance(selected.as_selection());
             if !instance.phases.log {
                 continue;
@@ -542,28 +550,6 @@ impl ChainSlot {
         consumers.sort();
         let groups = self.groups.iter().map(|(overlay, group, index)| (format!("{overlay:?} {group}"), object(*index)));
         consumers.into_iter().chain(groups).chain(base).collect()
-    }
-}
-
-/// Replaces a plugin that fails closed and cannot be built. It replies to every request with 503.
-pub struct BrokenPlugin {
-    message: Arc<str>,
-}
-
-impl BrokenPlugin {
-    /// `message` is sent to clients: it names the broken plugin and must not contain secrets.
-    pub fn with_message(message: impl Into<Arc<str>>) -> Arc<dyn Plugin> {
-        Arc::new(BrokenPlugin { message: message.into() })
-    }
-}
-
-impl Plugin for BrokenPlugin {
-    fn access<'a>(&'a self, _cx: &'a mut RequestCx<'_>) -> AccessOutcome<'a> {
-        AccessOutcome::Reply(Reply::negotiated(
-            StatusCode::SERVICE_UNAVAILABLE,
-            self.message.to_string(),
-            "broken_plugin",
-        ))
     }
 }
 
@@ -839,6 +825,54 @@ mod tests {
         };
         chain.log(&state, &summary, &completed);
         assert_eq!(count.load(Relaxed), 1);
+    }
+
+    #[test]
+    fn phases_of_every_instance_and_of_consumers_run() {
+        let state_with = |consumer_plugins| ChainState { consumer_plugins, ..ChainState::default() };
+        let with_phases = |phases| PluginInstance { phases, ..instance(RejectAll(401)) };
+        let mut builder = ChainBuilder::default();
+        builder.add("guard", 1, AttachmentPoint::Base(BaseScope::Route), with_phases(Phases::ACCESS));
+        let chain = builder.build(names()).unwrap();
+        let runs = |chain: &Chain, state: &ChainState| (chain.may_change_response(state), chain.may_log(state));
+        assert_eq!(runs(&chain, &state_with(None)), (false, false));
+        assert_eq!(runs(&chain, &state_with(Some(Arc::default()))), (true, true));
+        for (phases, expected) in [(Phases::RESPONSE, (true, false)), (Phases::LOG, (false, true))] {
+            let mut builder = ChainBuilder::default();
+            builder.add("guard", 1, AttachmentPoint::Base(BaseScope::Route), with_phases(Phases::ACCESS));
+            let of_anna = AttachmentPoint::Consumer("anna".into(), OverlayScope::Route);
+            builder.add("guard", 1, of_anna, with_phases(phases));
+            assert_eq!(runs(&builder.build(names()).unwrap(), &state_with(None)), expected, "{phases:?}");
+        }
+    }
+
+    /// Continues without waiting.
+    struct AtOnce;
+
+    impl Plugin for AtOnce {
+        fn may_wait(&self) -> bool {
+            false
+        }
+    }
+
+    #[test]
+    fn access_phase_may_wait_for_any_plugin() {
+        let chain = |instance| {
+            let mut builder = ChainBuilder::default();
+            builder.add("first", 2, AttachmentPoint::Base(BaseScope::Route), self::instance(AtOnce));
+            builder.add("second", 1, AttachmentPoint::Consumer("anna".into(), OverlayScope::Route), instance);
+            builder.build(names()).unwrap()
+        };
+        let mut directory = ConsumerDirectory::default();
+        assert!(!chain(instance(AtOnce)).may_wait(&directory));
+        assert!(chain(instance(RejectAll(401))).may_wait(&directory), "a plugin of the chain does not exclude it");
+        let only_logs = PluginInstance { phases: Phases::LOG, ..instance(RejectAll(401)) };
+        assert!(!chain(only_logs).may_wait(&directory), "a plugin without an access phase");
+        let anna = PluginSubject::Consumer("anna".into());
+        for (instance, expected) in [(instance(RejectAll(401)), true), (instance(AtOnce), false)] {
+            directory.set_plugins(&anna, consumer_plugin("guard", 1, instance));
+            assert_eq!(chain(self::instance(AtOnce)).may_wait(&directory), expected);
+        }
     }
 
     struct BufferBody;

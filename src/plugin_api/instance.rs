@@ -19,6 +19,13 @@ pub struct PluginInstance {
     pub configuration_hash: u64,
 }
 
+impl PluginInstance {
+    /// Whether the plugin may wait in the access phase.
+    pub fn may_wait(&self) -> bool {
+        self.phases.access && self.plugin.may_wait()
+    }
+}
+
 /// Equal if both are the same built plugin, attached to the same object in the same way.
 impl PartialEq for PluginInstance {
     fn eq(&self, other: &PluginInstance) -> bool {

@@ -62,6 +62,16 @@ impl Phases {
     pub const ACCESS_AND_STREAM_OPEN: Phases = Phases { access: true, stream_open: true, ..Phases::NONE };
     pub const RESPONSE: Phases = Phases { response: true, ..Phases::NONE };
     pub const LOG: Phases = Phases { log: true, ..Phases::NONE };
+
+    /// The phases that either of both has.
+    pub fn or(self, other: Phases) -> Phases {
+        Phases {
+            access: self.access || other.access,
+            response: self.response || other.response,
+            log: self.log || other.log,
+            stream_open: self.stream_open || other.stream_open,
+        }
+    }
 }
 
 /// The objects that a plugin can be attached to.

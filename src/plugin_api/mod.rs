@@ -83,6 +83,12 @@ pub trait Plugin: Send + Sync + 'static {
         AccessOutcome::Continue
     }
 
+    /// Whether `access` may return [`AccessOutcome::Wait`]. If no plugin that may run for a request waits, the request
+    /// needs no future for the access phase. A plugin that returns false and waits nevertheless fails the request.
+    fn may_wait(&self) -> bool {
+        true
+    }
+
     /// Runs on the head of every response to a request that reached the chain, whether the endpoint, a plugin or the
     /// proxy produced it. Also runs if another plugin replied before `access` of this one.
     ///

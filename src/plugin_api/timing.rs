@@ -5,6 +5,8 @@ use std::time::Duration;
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
+use crate::turn_clock;
+
 /// The phases that delay a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum PluginPhase {
@@ -15,6 +17,9 @@ pub enum PluginPhase {
 }
 
 impl PluginPhase {
+    /// In the order of their declaration.
+    pub const ALL: [PluginPhase; 3] = [PluginPhase::Access, PluginPhase::Response, PluginPhase::Body];
+
     pub fn as_str(self) -> &'static str {
         match self {
             PluginPhase::Access => "access",
@@ -33,7 +38,8 @@ pub struct PhaseTiming {
 }
 
 /// The durations of all plugins for one request. The clock is read once per plugin: the end of one plugin is the
-/// beginning of the next.
+/// beginning of the next. Each reading becomes the time of the current turn, so that what follows the plugins needs no
+/// reading of its own.
 #[derive(Debug, Default)]
 pub struct PhaseTimings {
     completed: SmallVec<[PhaseTiming; 4]>,
@@ -46,7 +52,7 @@ pub struct PhaseTimings {
 impl PhaseTimings {
     /// Called before the first plugin of a phase.
     pub(super) fn start(&mut self) {
-        self.previous_end = Some(Instant::now());
+        self.previous_end = Some(turn_clock::refresh());
     }
 
     /// Called before a plugin runs.
@@ -57,7 +63,7 @@ impl PhaseTimings {
     /// Called after a plugin has run.
     pub(super) fn end(&mut self) {
         let Some((plugin, phase, start)) = self.running.take() else { return };
-        let now = Instant::now();
+        let now = turn_clock::refresh();
         self.completed.push(PhaseTiming { plugin, phase, duration: now - start });
         self.previous_end = Some(now);
     }

@@ -87,6 +87,10 @@ fn invalid_config(path: &str, message: &str, remedy: &str) -> Vec<Diagnostic> {
 }
 
 impl Plugin for Acl {
+    fn may_wait(&self) -> bool {
+        false
+    }
+
     fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> AccessOutcome<'a> {
         // The endpoint trusts these headers, so values from the client are removed.
         cx.head.headers.remove(CONSUMER_GROUPS);

@@ -109,6 +109,10 @@ impl PluginKind for BasicAuth {
 }
 
 impl Plugin for BasicAuth {
+    fn may_wait(&self) -> bool {
+        false
+    }
+
     fn credential_locations(&self) -> Option<CredentialLocations> {
         Some(CredentialLocations::default())
     }

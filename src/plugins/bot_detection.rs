@@ -82,6 +82,10 @@ impl PluginKind for BotDetection {
 }
 
 impl Plugin for BotDetection {
+    fn may_wait(&self) -> bool {
+        false
+    }
+
     fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> AccessOutcome<'a> {
         let mut agents = cx.head.headers.get_all(USER_AGENT).iter();
         let Some(agent) = agents.next() else { return AccessOutcome::Continue };

@@ -80,6 +80,10 @@ impl PluginKind for CorrelationId {
 }
 
 impl Plugin for CorrelationId {
+    fn may_wait(&self) -> bool {
+        false
+    }
+
     fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> AccessOutcome<'a> {
         let id = match cx.head.headers.get(&self.header).filter(|id| !id.is_empty()) {
             Some(id) if self.echo || self.is_request_id => id.clone(),

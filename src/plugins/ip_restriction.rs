@@ -97,6 +97,10 @@ impl IpRestriction {
 }
 
 impl Plugin for IpRestriction {
+    fn may_wait(&self) -> bool {
+        false
+    }
+
     fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> AccessOutcome<'a> {
         let address = cx.client.address.to_canonical();
         if self.allows(address) {

@@ -155,6 +155,10 @@ impl KeyName {
 }
 
 impl Plugin for KeyAuth {
+    fn may_wait(&self) -> bool {
+        false
+    }
+
     fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> AccessOutcome<'a> {
         if self.policy.skips(cx) {
             return AccessOutcome::Continue;

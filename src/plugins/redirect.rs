@@ -73,6 +73,10 @@ impl PluginKind for RedirectPlugin {
 }
 
 impl Plugin for RedirectPlugin {
+    fn may_wait(&self) -> bool {
+        false
+    }
+
     fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> AccessOutcome<'a> {
         let location = match &self.origin {
             Some(origin) => {

@@ -67,6 +67,10 @@ impl PluginKind for RequestSizeLimiting {
 }
 
 impl Plugin for RequestSizeLimiting {
+    fn may_wait(&self) -> bool {
+        false
+    }
+
     fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> AccessOutcome<'a> {
         match cx.head.headers.get(CONTENT_LENGTH).and_then(parse_length) {
             Some(length) if length > self.max_bytes => {

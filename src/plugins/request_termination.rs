@@ -144,6 +144,10 @@ impl PluginKind for RequestTermination {
 }
 
 impl Plugin for RequestTermination {
+    fn may_wait(&self) -> bool {
+        false
+    }
+
     fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> AccessOutcome<'a> {
         if self.trigger.as_ref().is_some_and(|trigger| !trigger.is_in(cx)) {
             return AccessOutcome::Continue;

@@ -7,7 +7,7 @@ use portico::plugin_api::chain::{AttachmentPoint, BaseScope, ChainBuilder};
 use portico::plugin_api::consumers::plugins::{ConsumerPlugin, PluginSubject};
 use portico::plugin_api::instance::{ExecutionPlace, PluginInstance};
 use portico::plugin_api::testing::{build, consumer, global_instance, names};
-use portico::plugin_api::{AccessOutcome, ConsumerDirectory, Plugin, RequestCx, ResponseCx, ResponseOutcome};
+use portico::plugin_api::{AccessOutcome, ConsumerDirectory, Phases, Plugin, RequestCx, ResponseCx, ResponseOutcome};
 use portico::plugins::REGISTRY;
 use portico::snapshot::Snapshot;
 use serde_json::json;
@@ -64,7 +64,8 @@ async fn server(endpoint: &Endpoint) -> TestServer {
     directory.set_plugins(&plugins_of("anna"), [tier("gold"), limit(2)].into_iter().collect());
     directory.set_plugins(&plugins_of("bert"), [tier("silver")].into_iter().collect());
     let mut builder = ChainBuilder::default();
-    let auth = global_instance(Arc::new(AuthenticateByName));
+    // No plugin of the chain itself runs on responses.
+    let auth = PluginInstance { phases: Phases::ACCESS, ..global_instance(Arc::new(AuthenticateByName)) };
     builder.add("auth", 1000, AttachmentPoint::Base(BaseScope::Route), auth);
     let action = forward(vec![(1, upstream("web", &[endpoint.address]))]);
     let route = Route { plugins: builder.build(names()), ..route(action) };

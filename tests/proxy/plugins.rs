@@ -31,9 +31,15 @@ pub(crate) struct ScriptedPlugin {
     /// Receives the summary of each request in the log phase.
     summaries: Option<Arc<Mutex<Vec<RequestSummary>>>>,
     body_limit: Option<usize>,
+    /// Whether the plugin says that its access phase never waits.
+    never_waits: bool,
 }
 
 impl Plugin for ScriptedPlugin {
+    fn may_wait(&self) -> bool {
+        !self.never_waits
+    }
+
     fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> AccessOutcome<'a> {
         self.access.as_ref().map_or(AccessOutcome::Continue, |access| access(cx))
     }
@@ -447,4 +453,27 @@ async fn slow_plugins_are_cut_at_the_response_timeout() {
     let routes = vec![route_with_plugins(vec![pending], forward(vec![(1, upstream("web", &[endpoint.address]))]))];
     let server = TestServer::with_options(options, routes).await;
     assert_eq!(server.request(GET).await.status, 504);
+}
+
+#[tokio::test]
+async fn plugins_that_never_wait_run_at_once() {
+    let endpoint = Endpoint::ok().await;
+    let at_once = |plugin: ScriptedPlugin| ScriptedPlugin { never_waits: true, ..plugin };
+    let tag = ScriptedPlugin::access(|cx| {
+        cx.head.headers.insert("x-tag", HeaderValue::from_static("1"));
+        AccessOutcome::Continue
+    });
+    let reject = ScriptedPlugin::access(|cx| match cx.path {
+        "/rejected" => AccessOutcome::Reply(Reply::plain(StatusCode::FORBIDDEN, "no", "no")),
+        // The plugin contradicts what it says.
+        "/waiting" => AccessOutcome::Wait(Box::pin(std::future::pending())),
+        _ => AccessOutcome::Continue,
+    });
+    let server = server(vec![at_once(tag), at_once(reject)], &endpoint).await;
+    for (path, status) in [("/a", 200), ("/rejected", 403), ("/waiting", 504)] {
+        let request = format!("GET {path} HTTP/1.1\r\nhost: a.example\r\nconnection: close\r\n\r\n");
+        assert_eq!(server.request(&request).await.status, status, "{path}");
+    }
+    let requests = endpoint.log.requests();
+    assert!(requests.len() == 1 && requests[0].contains("x-tag: 1\r\n"), "{requests:?}");
 }

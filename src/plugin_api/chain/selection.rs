@@ -97,13 +97,12 @@ impl Chain {
         None
     }
 
-    /// Selects the instances that `access` did not reach, because a plugin replied or the request was aborted.
+    /// Selects the instances that `access` did not reach, because a plugin replied or the request was aborted. Not
+    /// needed once the selection is complete.
     pub(super) fn select_rest(&self, state: &ChainState) -> SmallVec<[SelectedInstance; 12]> {
         let mut progress = state.progress.clone();
         let mut of_consumer = RequestConsumerPlugins::default();
-        if !progress.is_complete {
-            of_consumer.look_up(state.consumer_plugins.as_deref(), state.identity.consumer.as_ref());
-        }
+        of_consumer.look_up(state.consumer_plugins.as_deref(), state.identity.consumer.as_ref());
         let next = || self.select_next(&mut progress, &of_consumer, &state.identity);
         std::iter::from_fn(next).map(SelectedInstance::from).collect()
     }

@@ -19,6 +19,8 @@ pub struct ConsumerPlugins {
     groups: PersistentMap<BySubject>,
     /// The number of entries with a plugin that reads heads in the log phase.
     log_heads: usize,
+    /// The number of entries with a plugin that may wait in the access phase.
+    may_wait: usize,
 }
 
 /// A consumer or a group, as the object of a plugin.
@@ -72,6 +74,11 @@ impl ConsumerPlugins {
         self.log_heads > 0
     }
 
+    /// Whether a plugin may wait in the access phase.
+    pub fn may_wait(&self) -> bool {
+        self.may_wait > 0
+    }
+
     /// The plugins of a consumer or group. `None` if there are none.
     pub fn of(&self, subject: &PluginSubject) -> Option<&OrderedPlugins> {
         let entry = match subject {
@@ -84,6 +91,7 @@ impl ConsumerPlugins {
     /// Replaces the plugins of a consumer or group.
     pub(super) fn set(&mut self, subject: &PluginSubject, plugins: OrderedPlugins) {
         self.log_heads -= usize::from(self.of(subject).is_some_and(OrderedPlugins::logs_heads));
+        self.may_wait -= usize::from(self.of(subject).is_some_and(OrderedPlugins::may_wait));
         let (map, name) = match subject {
             PluginSubject::Consumer(id) => (&mut self.consumers, id),
             PluginSubject::Group(name) => (&mut self.groups, name),
@@ -92,6 +100,7 @@ impl ConsumerPlugins {
             return map.remove(&**name);
         }
         self.log_heads += usize::from(plugins.logs_heads());
+        self.may_wait += usize::from(plugins.may_wait());
         map.insert(Arc::new(SubjectPlugins { name: Arc::clone(name), plugins }));
     }
 
@@ -124,6 +133,10 @@ impl OrderedPlugins {
 
     fn logs_heads(&self) -> bool {
         self.iter().any(|plugin| plugin.instance.plugin.logs_heads())
+    }
+
+    fn may_wait(&self) -> bool {
+        self.iter().any(|plugin| plugin.instance.may_wait())
     }
 }
 

@@ -159,6 +159,10 @@ impl PluginKind for CorsPlugin {
 }
 
 impl Plugin for CorsPlugin {
+    fn may_wait(&self) -> bool {
+        false
+    }
+
     fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> AccessOutcome<'a> {
         let request_headers = &cx.head.headers;
         let Some(origin) = request_headers.get(ORIGIN) else { return AccessOutcome::Continue };

@@ -100,6 +100,10 @@ impl PluginKind for RateLimiting {
 }
 
 impl Plugin for RateLimiting {
+    fn may_wait(&self) -> bool {
+        matches!(self.store, CounterStore::Redis(_))
+    }
+
     fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> AccessOutcome<'a> {
         if self.limits.is_empty() {
             return AccessOutcome::Continue;
@@ -150,6 +154,15 @@ impl Plugin for RateLimiting {
     }
 }
 
+/// The limit of which the fewest requests remain.
+struct LowestLimit<'l> {
+    remaining: u64,
+    /// The remaining number as a header value, formatted once for both headers that have it.
+    remaining_value: HeaderValue,
+    limit: &'l WindowLimit,
+    limit_value: &'l HeaderValue,
+}
+
 type WindowLimits = SmallVec<[WindowLimit; 6]>;
 type UsedCounts = SmallVec<[u64; 6]>;
 
@@ -159,25 +172,26 @@ impl RateLimiting {
     fn decide(&self, limits: &[WindowLimit], used: &[u64], second: u64, cx: &mut RequestCx<'_>) -> Option<Box<Reply>> {
         let is_reached = |(limit, used): (&WindowLimit, &u64)| *used >= limit.max_count;
         let is_rejected = limits.iter().zip(used).any(is_reached);
-        let mut lowest: Option<(u64, &WindowLimit, &HeaderValue)> = None;
+        let mut lowest: Option<LowestLimit<'_>> = None;
         if !self.hides_headers {
             for ((limit, used), (_, _, limit_value)) in limits.iter().zip(used).zip(&self.limits) {
                 // An accepted request is already subtracted.
                 let remaining = limit.max_count.saturating_sub(*used).saturating_sub(u64::from(!is_rejected));
                 let (limit_header, remaining_header) = &HEADERS[limit.period as usize];
                 cx.response_headers.insert(limit_header.clone(), limit_value.clone());
-                cx.response_headers.insert(remaining_header.clone(), decimal::header_value(remaining));
+                let remaining_value = decimal::header_value(remaining);
+                cx.response_headers.insert(remaining_header.clone(), remaining_value.clone());
                 // Periods are in ascending order, so the longest one is reported if several have the lowest number.
-                if lowest.is_none_or(|(lowest_remaining, _, _)| remaining <= lowest_remaining) {
-                    lowest = Some((remaining, limit, limit_value));
+                if lowest.as_ref().is_none_or(|lowest| remaining <= lowest.remaining) {
+                    lowest = Some(LowestLimit { remaining, remaining_value, limit, limit_value });
                 }
             }
         }
         let mut reply = is_rejected.then(|| Reply::negotiated(self.status, self.message.to_string(), "rate_limited"));
-        if let Some((remaining, limit, limit_value)) = lowest {
+        if let Some(LowestLimit { remaining: _, remaining_value, limit, limit_value }) = lowest {
             let reset = decimal::header_value(limit.window.end.saturating_sub(second).max(1));
             cx.response_headers.insert(RATELIMIT_LIMIT, limit_value.clone());
-            cx.response_headers.insert(RATELIMIT_REMAINING, decimal::header_value(remaining));
+            cx.response_headers.insert(RATELIMIT_REMAINING, remaining_value);
             reply = reply.map(|reply| reply.with_header(RETRY_AFTER, reset.clone()));
             cx.response_headers.insert(RATELIMIT_RESET, reset);
         }

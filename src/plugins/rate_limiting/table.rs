@@ -40,6 +40,19 @@ pub(super) struct CounterKey<'a> {
     pub identifier: &'a [u8],
 }
 
+impl CounterKey<'_> {
+    /// A hash of the scope and the kind of identifier. It needs no random seed, unlike that of the identifier: clients
+    /// choose neither of both. Keys of different scopes with the same hash are compared.
+    fn attachment_hash(&self) -> u64 {
+        /// The fractional part of the golden ratio, which spreads the bits.
+        const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
+        let add = |hash: u64, word: u64| (hash.rotate_left(5) ^ word).wrapping_mul(FACTOR);
+        let (words, rest) = self.scope.as_bytes().as_chunks();
+        let hash = words.iter().fold(u64::from(self.kind), |hash, word| add(hash, u64::from_le_bytes(*word)));
+        rest.iter().fold(hash, |hash, byte| add(hash, u64::from(*byte)))
+    }
+}
+
 /// An entry of the table. Shared by consecutive maps.
 #[derive(Debug)]
 struct CounterEntry {
@@ -92,7 +105,7 @@ impl CounterTable {
         create: impl Fn() -> LimitCounters,
         mut count: impl FnMut(&Arc<LimitCounters>) -> Option<R>,
     ) -> R {
-        let hash = self.hasher.hash_one((key.scope, key.kind, key.identifier));
+        let hash = self.hasher.hash_one((key.attachment_hash(), key.identifier));
         // The middle bits select the shard, because the hash tables use the lowest and highest ones.
         let Shards { shards, entries } = &*self.shards;
         let shard = &shards[(hash >> 32) as usize % SHARDS];
@@ -268,6 +281,14 @@ mod tests {
                 "{other:?}"
             );
         }
+    }
+
+    #[test]
+    fn scopes_and_kinds_have_different_hashes() {
+        let scopes = ["", "global", "globam", "Service/a/b:80", "Service/a/b:81", "HTTPRoute/default/shop/0"];
+        let keys = scopes.iter().flat_map(|scope| (0..3).map(|kind| CounterKey { scope, kind, identifier: b"" }));
+        let hashes: std::collections::HashSet<_> = keys.map(|key| key.attachment_hash()).collect();
+        assert_eq!(hashes.len(), 3 * scopes.len());
     }
 
     #[test]

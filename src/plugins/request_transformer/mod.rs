@@ -134,6 +134,10 @@ impl PluginKind for RequestTransformer {
 }
 
 impl Plugin for RequestTransformer {
+    fn may_wait(&self) -> bool {
+        false
+    }
+
     fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> AccessOutcome<'a> {
         let result = self.render(cx).and_then(|changes| self.apply(changes, cx));
         match result {

@@ -1,11 +1,13 @@
 //! Runs the plugins of a rule on a request and on its response.
 
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING, VARY};
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri};
 use tokio::time::Instant;
 
 use super::activity::until_timed_out;
@@ -48,6 +50,22 @@ pub(in crate::proxy) fn body_framing(headers: &HeaderMap) -> Framing {
     Framing { is_chunked: has_token(TRANSFER_ENCODING, "chunked"), expects_continue: has_token(EXPECT, "100-continue") }
 }
 
+/// Runs the access phase of plugins that do not wait. The future of the phase is polled in its place, so it need not be
+/// moved into a box of its own.
+pub(in crate::proxy) fn run_access_at_once(
+    cx: &mut RequestContext<'_>,
+    chain: &Arc<Chain>,
+    routed: &mut RoutedRequest<'_>,
+    request: &mut Request<RequestBody>,
+) -> Result<(), EarlyExit> {
+    let access = pin!(run_access(cx, chain, routed, request));
+    match access.poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(outcome) => outcome,
+        // The plugin contradicts its `may_wait`.
+        Poll::Pending => Err(RequestError::PluginTimeout.into()),
+    }
+}
+
 /// Runs the access phase of the plugins. Ends the request if one of them replies, otherwise applies their changes.
 pub(in crate::proxy) async fn run_access(
     cx: &mut RequestContext<'_>,
@@ -74,32 +92,37 @@ pub(in crate::proxy) async fn run_access(
     let taken = std::mem::replace(request, Request::new(RequestBody::empty(peer)));
     let (mut head, request_body) = taken.into_parts();
     // Registered before the plugins run, so their log phase also sees clients that disconnect during `access`.
-    let run = PluginRun {
-        chain: Arc::clone(chain),
-        state: ChainState::with_regex_steps(routed.regex_steps),
-        responded_at: None,
-        source: ResponseSource::Proxy,
-        kept_response: Vec::new(),
-    };
-    let run = record.plugin_run.insert(Box::new(run));
-    let uri_captures = RouteCaptures::new(routed.matched, routed.path.path());
-    let access = chain.access(
-        ChainRequest {
-            head: &mut head,
-            path: routed.path.path(),
-            query: routed.path.query(),
-            uri_captures: &uri_captures,
-            client,
-            framing: routed.framing,
-            id: &record.request_id,
-            body: body.as_ref(),
-            consumers: &cx.view.snapshot.consumers,
-            now: SystemTime::now(),
+    // Allocated first, so that the large value is built in the box instead of being moved into it.
+    let run = Box::write(
+        Box::new_uninit(),
+        PluginRun {
+            chain: Arc::clone(chain),
+            state: ChainState::with_regex_steps(routed.regex_steps),
+            responded_at: None,
+            source: ResponseSource::Proxy,
+            kept_response: Vec::new(),
         },
-        &mut run.state,
     );
-    let Some(reply) = until_timed_out(&peer.activity, access).await else {
-        return Err(RequestError::PluginTimeout.into());
+    let run = record.plugin_run.insert(run);
+    let uri_captures = RouteCaptures::new(routed.matched, routed.path.path());
+    let reply = {
+        // Pinned here, since the large future would be moved with each call that gets it.
+        let access = pin!(chain.access(
+            ChainRequest {
+                head: &mut head,
+                path: routed.path.path(),
+                query: routed.path.query(),
+                uri_captures: &uri_captures,
+                client,
+                framing: routed.framing,
+                id: &record.request_id,
+                body: body.as_ref(),
+                consumers: &cx.view.snapshot.consumers,
+                now: SystemTime::now(),
+            },
+            &mut run.state,
+        ));
+        until_timed_out(&peer.activity, access).await.ok_or(RequestError::PluginTimeout)?
     };
     *request = Request::from_parts(head, request_body);
     if let Some(id) = run.state.new_id.take() {
@@ -118,13 +141,21 @@ pub(in crate::proxy) async fn run_access(
     if let Some(reply) = reply {
         return Err(EarlyExit::PluginReply(reply));
     }
-    if *request.uri() != original_uri {
+    if !is_same_text(request.uri(), &original_uri) && *request.uri() != original_uri {
         // A plugin has changed the target, for example removed a key from the query.
         let path = RequestPath::parse(request.method(), request.uri()).ok().flatten();
         routed.replaced_path = Some(path.ok_or(RequestError::InvalidRewrite)?);
         routed.has_plugin_path = request.uri().path() != original_uri.path();
     }
     Ok(())
+}
+
+/// Whether both targets refer to the same bytes, so that they need not be compared. Most plugins do not touch the
+/// target. Both must exist at the same time, or one could have the memory that the other had.
+fn is_same_text(uri: &Uri, other: &Uri) -> bool {
+    let path = |uri: &Uri| uri.path_and_query().map(|target| std::ptr::from_ref(target.as_str()));
+    let authority = |uri: &Uri| uri.authority().map(|authority| std::ptr::from_ref(authority.as_str()));
+    path(uri) == path(other) && authority(uri) == authority(other) && uri.scheme() == other.scheme()
 }
 
 fn client_info<'r>(peer: &Peer, routed: &'r RoutedRequest<'_>, headers: &HeaderMap) -> ClientInfo<'r> {
@@ -193,10 +224,17 @@ pub(in crate::proxy) async fn run_response(
     let Some(run) = &mut record.plugin_run else { return };
     run.responded_at = Some(now);
     run.source = *source;
+    if !run.chain.may_change_response(&run.state) {
+        run.state.apply_response_headers(response.headers_mut());
+        return;
+    }
     // The response to a request that has already timed out is sent as it is.
     let was_timed_out = record.peer.activity.timed_out.get();
-    let phase = run.run_phase(response, *source, &cx.error_format, &record.request_id, &mut record.error);
-    match until_timed_out(&record.peer.activity, phase).await {
+    let outcome = {
+        let phase = pin!(run.run_phase(response, *source, &cx.error_format, &record.request_id, &mut record.error));
+        until_timed_out(&record.peer.activity, phase).await
+    };
+    match outcome {
         Some(new_source) => *source = new_source,
         None if was_timed_out => {}
         None => {
@@ -298,9 +336,12 @@ impl PluginRun {
     /// Runs the log phase of the plugins and records how long they took.
     pub(in crate::proxy) fn run_log(&self, record: &RequestRecord, status: StatusCode, total: Duration) {
         let peer = &record.peer;
+        peer.worker().counters.record_plugins(self.state.timings.all());
+        if !self.chain.may_log(&self.state) {
+            return;
+        }
         let sent_at = peer.activity.sent_at.get();
         let sent = sent_at.filter(|_| self.source == ResponseSource::Service);
-        peer.worker().counters.record_plugins(self.state.timings.all());
         let summary = RequestSummary {
             status,
             source: self.source,
@@ -327,5 +368,26 @@ impl PluginRun {
             credentials: self.chain.credential_locations(),
         };
         self.chain.log(&self.state, &summary, &request);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets_of_the_same_text_are_not_compared() {
+        for text in ["/a?b=c", "/", "http://a.example/", "a.example:443", "*"] {
+            let uri: Uri = text.parse().unwrap();
+            assert!(is_same_text(&uri, &uri.clone()), "{text}");
+        }
+        let uri: Uri = "http://a.example/a?b".parse().unwrap();
+        for other in ["http://a.example/a?c", "http://b.example/a?b", "https://a.example/a?b", "/a?b"] {
+            let other: Uri = other.parse().unwrap();
+            assert!(!is_same_text(&uri, &other), "{other}");
+        }
+        let mut parts = uri.clone().into_parts();
+        parts.scheme = Some(http::uri::Scheme::HTTPS);
+        assert!(!is_same_text(&uri, &Uri::from_parts(parts).unwrap()), "another scheme");
     }
 }

@@ -23,7 +23,10 @@ pub(in crate::proxy) fn set_forwarding_headers(
     path: Option<HeaderValue>,
     port: HeaderValue,
 ) {
-    headers.remove(HTTPOXY_HEADER);
+    if peer.client.trusted {
+        // That of an untrusted peer has been removed.
+        headers.remove(HTTPOXY_HEADER);
+    }
     let real_ip = match client_address(peer, headers) {
         // `peer.client.ip` is the address of the peer, formatted once for all requests of the connection.
         ip if ip == peer.address.ip().to_canonical() => peer.client.ip.clone(),
@@ -64,11 +67,10 @@ pub(in crate::proxy) fn set_forwarded_prefix(headers: &mut HeaderMap, prefix: &s
 }
 
 fn without_port(host: &RequestHost) -> HeaderValue {
-    let name = host.name();
-    if name.as_bytes() == host.raw.as_bytes() {
+    if host.is_bare_name() {
         return host.raw.clone();
     }
-    HeaderValue::from_str(&name).unwrap_or_else(|_| host.raw.clone())
+    HeaderValue::from_str(&host.name()).unwrap_or_else(|_| host.raw.clone())
 }
 
 /// The fields that [`set_forwarding_headers`] and [`set_forwarded_prefix`] set, `X-Request-ID`, and `Via` with the id

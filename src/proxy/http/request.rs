@@ -77,7 +77,10 @@ async fn respond(
     if let Some(heads) = &mut record.heads {
         heads.upstream_target = Some(request.uri().clone());
     }
-    if record.plugin_run.is_some() || reports_latencies {
+    if record.plugin_run.is_some() {
+        // Plugins, and whatever waited after them, have read the clock in this turn.
+        record.peer.activity.sent_at.set(Some(turn_clock::now()));
+    } else if reports_latencies {
         record.peer.activity.sent_at.set(Some(turn_clock::refresh()));
     }
     let mut response = match (destination.timeouts_and_retries, destination.call_deadline) {
@@ -118,8 +121,12 @@ async fn prepare<'r>(
     trailer_header::record_te(cx, &routed);
     upstream_target::rewrite(&mut routed, request)?;
     if let Some(chain) = &routed.rule.plugins {
-        // Boxed, so that the future of requests without plugins stays small.
-        Box::pin(plugin_run::run_access(cx, chain, &mut routed, request)).await?;
+        if chain.may_wait(&cx.view.snapshot.consumers) {
+            // Boxed, so that the future of requests without plugins stays small.
+            Box::pin(plugin_run::run_access(cx, chain, &mut routed, request)).await?;
+        } else {
+            plugin_run::run_access_at_once(cx, chain, &mut routed, request)?;
+        }
     }
     let action = rule_action::select(cx, &routed, request)?;
     for filter in action.authorization(routed.rule).into_iter().flatten() {
@@ -153,9 +160,8 @@ fn begin_response(cx: &mut RequestContext<'_>, outcome: Result<Response<BodySour
     if let Some(authorization) = &cx.record.authorization {
         authorization.change_response(&mut response);
     }
-    // What plugins took is not counted as time of the endpoint.
-    let began_at = if cx.record.plugin_run.is_some() { turn_clock::refresh() } else { turn_clock::now() };
-    PendingResponse { response, source, began_at, must_close }
+    // What plugins took in `access` is not counted as time of the endpoint: they have refreshed the time of the turn.
+    PendingResponse { response, source, began_at: turn_clock::now(), must_close }
 }
 
 /// Completes the head of a response, after plugins have run.
@@ -176,7 +182,8 @@ fn finish_response(cx: &mut RequestContext<'_>, pending: PendingResponse) -> Res
         heads.response.clone_from(response.headers());
     }
     let activity = &record.peer.activity;
-    let now = if record.plugin_run.is_some() { turn_clock::refresh() } else { began_at };
+    // Plugins that ran or waited in between have refreshed the time of the turn.
+    let now = if record.plugin_run.is_some() { turn_clock::now() } else { began_at };
     activity.enter_phase(ActivityPhase::SendingResponse, now);
     activity.response_deadline.set(record.deadline.as_ref().map(|deadline| deadline.sleep.deadline()));
     response

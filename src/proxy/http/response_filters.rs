@@ -34,6 +34,7 @@ use crate::plugin_api::{BeyondLimit, BodyFilter, BufferedFilter, Reply, Response
 use crate::proxy::buffer_budget::BufferUse;
 use crate::proxy::record::stats::UnfilteredBody;
 use crate::snapshot::router::is_grpc;
+use crate::turn_clock;
 
 /// Applies the filters in order. The source changes if the response is replaced.
 pub(in crate::proxy) async fn apply(
@@ -140,8 +141,10 @@ async fn apply_buffered(
         }
     };
     let changed = transform(&decoded);
+    // What follows counts from now on: decoding and filtering may take long.
+    let ended_at = turn_clock::refresh();
     if let Some(run) = &mut cx.record.plugin_run {
-        run.record_body_filter(plugin, started_at.elapsed());
+        run.record_body_filter(plugin, ended_at - started_at);
     }
     let body = match changed {
         None => FilteredBody::complete(data, trailers),

@@ -53,6 +53,8 @@ pub(in crate::proxy) struct RequestHost {
     pub(in crate::proxy) raw: HeaderValue,
     /// The length of the name or address in `raw`, without the port.
     name_length: usize,
+    /// Whether the name in `raw` has letters in upper case.
+    has_uppercase: bool,
     /// Whether `raw` is not the Host field, because that is missing or the target overrides it (RFC 9112, section
     /// 3.2.2).
     pub(in crate::proxy) is_overridden: bool,
@@ -105,7 +107,8 @@ impl RequestHost {
     /// Reads a host with an optional port.
     pub(in crate::proxy) fn parse(raw: HeaderValue) -> Option<RequestHost> {
         let name_length = host_name_length(raw.as_bytes())?;
-        Some(RequestHost { raw, name_length, is_overridden: false })
+        let has_uppercase = raw.as_bytes()[..name_length].iter().any(u8::is_ascii_uppercase);
+        Some(RequestHost { raw, name_length, has_uppercase, is_overridden: false })
     }
 
     /// The name that listeners and routes are matched with: lower case, without port and without the trailing dot.
@@ -113,11 +116,13 @@ impl RequestHost {
         let name = &self.raw.as_bytes()[..self.name_length];
         let name = std::str::from_utf8(name).expect("a host that was read consists of ASCII characters");
         let name = name.strip_suffix('.').unwrap_or(name);
-        if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
-            Cow::Owned(name.to_ascii_lowercase())
-        } else {
-            Cow::Borrowed(name)
-        }
+        if self.has_uppercase { Cow::Owned(name.to_ascii_lowercase()) } else { Cow::Borrowed(name) }
+    }
+
+    /// Whether [`RequestHost::name`] is the host as it is in the request.
+    pub(in crate::proxy) fn is_bare_name(&self) -> bool {
+        let raw = self.raw.as_bytes();
+        self.name_length == raw.len() && !self.has_uppercase && !raw.ends_with(b".")
     }
 }
 
@@ -346,6 +351,7 @@ mod tests {
             let (uri, local) = (Uri::from_static("/"), "10.0.0.1:80".parse().unwrap());
             if let Ok(host) = RequestHost::from_request(Version::HTTP_11, &uri, &headers, local) {
                 let name = host.name().into_owned();
+                proptest::prop_assert_eq!(host.is_bare_name(), name.as_bytes() == host.raw.as_bytes());
                 proptest::prop_assert!(!name.is_empty() && name.is_ascii());
                 proptest::prop_assert!(!name.contains(['/', '@', '?', '#', '\\', ' ', ',', '%']));
                 // Parsing the name again gives the same name, except for trailing dots: each parse removes one.
@@ -371,6 +377,7 @@ mod tests {
             }
             let local = "10.0.0.1:80".parse().unwrap();
             let host = RequestHost::from_request(version, &uri.parse().unwrap(), &headers, local).ok()?;
+            assert_eq!(host.is_bare_name(), host.name().as_bytes() == host.raw.as_bytes(), "{host:?}");
             Some((host.name().into_owned(), host.raw.to_str().unwrap().to_owned()))
         };
         let some = |name: &str, written: &str| Some((name.to_owned(), written.to_owned()));

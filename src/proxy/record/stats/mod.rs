@@ -168,7 +168,7 @@ pub(in crate::proxy) struct WorkerStats {
     /// Request errors by reason. Locked for each error, and by scrapes.
     request_errors: Mutex<BTreeMap<&'static str, u64>>,
     /// Locked once for each request with plugins, and by scrapes.
-    plugins: Mutex<plugins::DurationsByPlugin>,
+    plugins: Mutex<plugins::DurationsByKind>,
     /// Locked for each response body that a plugin could not filter, and by scrapes.
     unfiltered_bodies: Mutex<plugins::UnfilteredBodies>,
 }

@@ -29,21 +29,56 @@ const BOUNDS: [u64; 14] = [
     5_000_000_000,
 ];
 
+/// The durations of the plugins of one kind in all phases, by [`PluginPhase`].
+#[derive(Clone, Debug)]
+struct KindDurations {
+    plugin: &'static str,
+    phases: [PluginDurations; PluginPhase::ALL.len()],
+}
+
+/// The durations of all kinds that have run in one worker, in the order of their first run. There are few kinds, so one
+/// is found by the address of its name, and no text is compared for a request. A name that the program contains at
+/// several addresses has several entries, which a scrape merges.
+#[derive(Clone, Debug, Default)]
+pub(super) struct DurationsByKind(Vec<KindDurations>);
+
+impl DurationsByKind {
+    fn add(&mut self, timing: PhaseTiming) {
+        let PhaseTiming { plugin, phase, duration } = timing;
+        let index = self.0.iter().position(|kind| std::ptr::eq(kind.plugin, plugin)).unwrap_or_else(|| {
+            self.0.push(KindDurations { plugin, phases: Default::default() });
+            self.0.len() - 1
+        });
+        self.0[index].phases[phase as usize].add(duration);
+    }
+
+    /// Adds the durations to those of other workers, without phases in which no plugin has run.
+    fn merge_into(&self, merged: &mut BTreeMap<(&'static str, PluginPhase), PluginDurations>) {
+        for KindDurations { plugin, phases } in &self.0 {
+            for (phase, durations) in PluginPhase::ALL.into_iter().zip(phases).filter(|(_, phase)| !phase.is_empty()) {
+                merged.entry((plugin, phase)).or_default().merge(durations);
+            }
+        }
+    }
+}
+
 /// The durations of one plugin in one phase.
 #[derive(Clone, Debug, Default)]
-pub(super) struct PluginDurations {
+struct PluginDurations {
     /// The last bucket counts durations longer than all `BOUNDS`.
     counts: [u64; BOUNDS.len() + 1],
     nanoseconds: u64,
 }
-
-pub(super) type DurationsByPlugin = BTreeMap<(&'static str, PluginPhase), PluginDurations>;
 
 impl PluginDurations {
     fn add(&mut self, duration: Duration) {
         let nanoseconds = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
         self.counts[BOUNDS.partition_point(|bound| *bound < nanoseconds)] += 1;
         self.nanoseconds = self.nanoseconds.saturating_add(nanoseconds);
+    }
+
+    fn is_empty(&self) -> bool {
+        self.counts.iter().all(|count| *count == 0)
     }
 
     fn merge(&mut self, other: &PluginDurations) {
@@ -89,20 +124,18 @@ impl WorkerStats {
     /// Records the durations of one request.
     pub(in crate::proxy) fn record_plugins(&self, timings: impl Iterator<Item = PhaseTiming>) {
         let mut plugins = self.plugins.lock();
-        for PhaseTiming { plugin, phase, duration } in timings {
-            plugins.entry((plugin, phase)).or_default().add(duration);
+        for timing in timings {
+            plugins.add(timing);
         }
     }
 }
 
 impl ProxyStats {
     pub(super) fn encode_plugins(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let mut merged = DurationsByPlugin::new();
+        let mut merged = BTreeMap::new();
         for stats in &self.workers {
             let plugins = stats.plugins.lock().clone();
-            for (key, durations) in &plugins {
-                merged.entry(*key).or_default().merge(durations);
-            }
+            plugins.merge_into(&mut merged);
         }
         let mut family = encoder.encode_descriptor(
             "portico_plugin_duration_seconds",
@@ -169,5 +202,33 @@ mod tests {
         );
         assert_line(&text, &format!(r#"portico_plugin_duration_seconds_bucket{{le="5.0",{}}} 0"#, labels("response")));
         assert_line(&text, &format!("portico_plugin_duration_seconds_sum{{{}}} 40.0", labels("response")));
+    }
+
+    #[test]
+    fn plugin_durations_are_exported_by_kind_and_phase() {
+        let stats = Arc::new(ProxyStats::new(2, 10, Arc::default()));
+        // The same name at another address, as of a kind whose name is compiled twice.
+        let another_jwt: &'static str = Box::leak(Box::from("jwt"));
+        for (worker, plugin, phase, seconds) in [
+            (0, "jwt", PluginPhase::Access, 1),
+            (0, another_jwt, PluginPhase::Access, 2),
+            (0, "cors", PluginPhase::Response, 3),
+            (1, "acl", PluginPhase::Access, 4),
+            (1, "cors", PluginPhase::Response, 5),
+            (1, "cors", PluginPhase::Body, 6),
+        ] {
+            let timing = PhaseTiming { plugin, phase, duration: Duration::from_secs(seconds) };
+            stats.worker(worker).record_plugins([timing].into_iter());
+        }
+        let text = scrape(stats);
+        let is_sum = |line: &&str| line.starts_with("portico_plugin_duration_seconds_sum");
+        let sums: Vec<_> = text.lines().filter(is_sum).collect();
+        let expected = [
+            r#"portico_plugin_duration_seconds_sum{plugin="acl",phase="access"} 4.0"#,
+            r#"portico_plugin_duration_seconds_sum{plugin="cors",phase="response"} 8.0"#,
+            r#"portico_plugin_duration_seconds_sum{plugin="cors",phase="body"} 6.0"#,
+            r#"portico_plugin_duration_seconds_sum{plugin="jwt",phase="access"} 3.0"#,
+        ];
+        assert_eq!(sums, expected, "phases in which a plugin did not run have no series");
     }
 }
