@@ -158,6 +158,7 @@ const LAYERS: &[Row] = &[
             "allowed_listeners gateway_ports listener_overlaps",
             "gateway",
             "listener_set",
+            "listener_set_ports",
             "needed_references parent_plans",
             "attachment forbidden_addresses served_gateways",
             "backend route_plan",

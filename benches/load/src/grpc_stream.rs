@@ -23,8 +23,8 @@ pub(crate) struct Call {
 }
 
 impl Call {
-    /// Opens a call for the messages of `shape` with its first message, for which some proxies wait. The echo of that is
-    /// yet to be read.
+    /// Opens a call for the messages of `shape` with its first message, for which some proxies wait. The echo of that
+    /// message is yet to be read.
     pub(crate) async fn open(mut connection: Connection, shape: &RequestShape, number: u64) -> Result<Self> {
         let (messages, queued) = channel(1);
         let mut framed = framed_message(shape.body.unwrap_or_default());

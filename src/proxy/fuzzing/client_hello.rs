@@ -1,5 +1,5 @@
-//! ClientHellos: the server name does not depend on how the bytes arrive or on which parser reads it, and has the form of
-//! the hosts of listeners.
+//! ClientHellos: the server name depends neither on how the bytes arrive nor on which parser reads it, and has the form
+//! of the hosts of listeners.
 
 use crate::proxy::connection::client_hello::{CHUNK_SIZE, HelloError, MAX_SIZE, PartialHello, normalize_name};
 use crate::proxy::connection::server_name::server_name;
