@@ -22,11 +22,16 @@ pub(super) struct ParentPlans {
     default_gateways: BTreeSet<ObjectKey>,
     listener_sets: PlanMap<ListenerSetPlan>,
     /// The same plans by Gateway, because a Gateway may have thousands of ListenerSets.
-    sets_by_gateway: BTreeMap<ObjectKey, PlanMap<ListenerSetPlan>>,
-    /// The ListenerSets of each Gateway with listeners that others refuse.
-    sets_in_conflict: BTreeMap<ObjectKey, BTreeSet<ObjectKey>>,
+    sets_by_gateway: BTreeMap<ObjectKey, SetsOfGateway>,
     /// The listeners of each Gateway that overlap with another one of it.
     overlaps: BTreeMap<ObjectKey, BTreeMap<ListenerId, Condition>>,
+}
+
+#[derive(Debug, Default)]
+struct SetsOfGateway {
+    plans: PlanMap<ListenerSetPlan>,
+    /// Those with listeners that others refuse: an edit of any other may end the conflict.
+    in_conflict: BTreeSet<ObjectKey>,
 }
 
 /// An object that a route refers to as its parent.
@@ -107,12 +112,12 @@ impl ParentPlans {
 
     /// The ListenerSets of a Gateway, by name.
     pub(super) fn sets_of(&self, gateway: &ObjectKey) -> impl Iterator<Item = &Arc<ListenerSetPlan>> {
-        self.sets_by_gateway.get(gateway).into_iter().flat_map(PlanMap::values)
+        self.sets_by_gateway.get(gateway).into_iter().flat_map(|sets| sets.plans.values())
     }
 
     /// The ListenerSets of a Gateway with listeners that others refuse.
     pub(super) fn sets_in_conflict(&self, gateway: &ObjectKey) -> impl Iterator<Item = &ObjectKey> {
-        self.sets_in_conflict.get(gateway).into_iter().flatten()
+        self.sets_by_gateway.get(gateway).into_iter().flat_map(|sets| &sets.in_conflict)
     }
 
     /// The listeners of a Gateway, then those of its ListenerSets, with their certificates.
@@ -140,25 +145,21 @@ impl ParentPlans {
         plan: Option<ListenerSetPlan>,
     ) -> Option<Arc<ListenerSetPlan>> {
         let before = self.listener_sets.remove(key);
-        if let Some(before) = &before {
-            if let Some(sets) = self.sets_by_gateway.get_mut(&before.gateway) {
-                sets.remove(key);
-                if sets.is_empty() {
-                    self.sets_by_gateway.remove(&before.gateway);
-                }
-            }
-            if let Some(sets) = self.sets_in_conflict.get_mut(&before.gateway) {
-                sets.remove(key);
-                if sets.is_empty() {
-                    self.sets_in_conflict.remove(&before.gateway);
-                }
+        if let Some(before) = &before
+            && let Some(sets) = self.sets_by_gateway.get_mut(&before.gateway)
+        {
+            sets.plans.remove(key);
+            sets.in_conflict.remove(key);
+            if sets.plans.is_empty() {
+                self.sets_by_gateway.remove(&before.gateway);
             }
         }
         if let Some(plan) = plan.map(Arc::new) {
+            let sets = self.sets_by_gateway.entry(plan.gateway.clone()).or_default();
+            sets.plans.insert(key.clone(), Arc::clone(&plan));
             if !plan.conflicts.is_empty() {
-                self.sets_in_conflict.entry(plan.gateway.clone()).or_default().insert(key.clone());
+                sets.in_conflict.insert(key.clone());
             }
-            self.sets_by_gateway.entry(plan.gateway.clone()).or_default().insert(key.clone(), Arc::clone(&plan));
             self.listener_sets.insert(key.clone(), plan);
         }
         before

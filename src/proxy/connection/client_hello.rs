@@ -28,10 +28,8 @@ impl FirstBytes {
         // A client that sends nothing gets no buffer.
         stream.readable().await.map_err(|_| ClientHandshakeError::ClientDisconnected)?;
         let mut bytes = BytesMut::with_capacity(CHUNK_SIZE);
-        match stream.read_buf(&mut (&mut bytes).limit(CHUNK_SIZE)).await {
-            Ok(0) | Err(_) => Err(ClientHandshakeError::ClientDisconnected),
-            Ok(_) => Ok(FirstBytes { stream, bytes }),
-        }
+        read_more(&mut stream, &mut bytes).await?;
+        Ok(FirstBytes { stream, bytes })
     }
 
     /// In lower case. `None` if the ClientHello must be read by rustls to know it.
@@ -75,11 +73,7 @@ impl ReceivedHello {
                 }
             }
             start = hello.bytes.len();
-            let most = CHUNK_SIZE.min(MAX_SIZE - start);
-            match stream.read_buf(&mut (&mut hello.bytes).limit(most)).await {
-                Ok(0) | Err(_) => return Err(ClientHandshakeError::ClientDisconnected),
-                Ok(_) => {}
-            }
+            read_more(&mut stream, &mut hello.bytes).await?;
         }
     }
 
@@ -91,6 +85,15 @@ impl ReceivedHello {
     /// The connection, and the bytes that were read from it.
     pub(in crate::proxy) fn into_parts(self) -> (TcpStream, Bytes) {
         (self.stream, self.bytes)
+    }
+}
+
+/// Adds what has arrived to `bytes`, which are fewer than [`MAX_SIZE`].
+async fn read_more(stream: &mut TcpStream, bytes: &mut BytesMut) -> Result<(), ClientHandshakeError> {
+    let most = CHUNK_SIZE.min(MAX_SIZE - bytes.len());
+    match stream.read_buf(&mut bytes.limit(most)).await {
+        Ok(0) | Err(_) => Err(ClientHandshakeError::ClientDisconnected),
+        Ok(_) => Ok(()),
     }
 }
 

@@ -190,8 +190,7 @@ async fn prepare(
     let handshake = async {
         let first = FirstBytes::read(stream).await?;
         if let Some((assigned, server_name)) = passthrough(worker, connections, &first) {
-            let (stream, bytes) = first.into_parts();
-            let client = StreamClient::tls(stream, bytes, Some(server_name), client_address);
+            let client = StreamClient::tls(first.into_parts(), Some(server_name), client_address);
             return Ok(PreparedConnection::Stream { client, assigned, resumed: None });
         }
         // Boxed, so that connections that pass through do not reserve the memory of a handshake.
@@ -224,8 +223,7 @@ async fn accept_tls(
         AssignedTls::Terminate | AssignedTls::TerminateStream => {}
         AssignedTls::Passthrough(assigned) => {
             let server_name = hello.server_name.clone();
-            let (stream, bytes) = hello.into_parts();
-            let client = StreamClient::tls(stream, bytes, server_name, client_address);
+            let client = StreamClient::tls(hello.into_parts(), server_name, client_address);
             return Ok(PreparedConnection::Stream { client, assigned, resumed: None });
         }
         AssignedTls::Reset => {

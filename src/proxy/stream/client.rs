@@ -56,10 +56,9 @@ impl StreamClient {
         StreamClient { stream, address, protocol: "TCP", server_name: None }
     }
 
-    /// The endpoint gets the ClientHello as the client sent it.
+    /// The endpoint gets the bytes that were read, which begin with the ClientHello, as the client sent them.
     pub(in crate::proxy) fn tls(
-        stream: TcpStream,
-        bytes: Bytes,
+        (stream, bytes): (TcpStream, Bytes),
         server_name: Option<Arc<str>>,
         address: ClientAddress,
     ) -> Self {
