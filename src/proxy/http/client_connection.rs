@@ -180,7 +180,7 @@ pub(in crate::proxy) fn serve(
     let mut stream = ClientStream::new(transport, Rc::clone(&peer));
     // Not an `async fn`, whose future would contain its arguments twice.
     async move {
-        let mut timer = pin!(sleep_until(peer.activity.deadline(&peer.worker().limits, idle_timeout(&peer))));
+        let mut timer = pin!(sleep_until(first_deadline(&peer)));
         loop {
             let parked = park(&mut stream, &peer, &mut registration, timer.as_mut()).await;
             let ParkingEnd::Resume(received) = parked else { return };
@@ -362,6 +362,14 @@ where
             }
         }
     }
+}
+
+/// When the timer of a new connection fires. Not later than the first request needs it, so that it is not reset for
+/// that. Without a request until then, it is reset once.
+fn first_deadline(peer: &Peer) -> Instant {
+    let limits = &peer.worker().limits;
+    let head_deadline = peer.activity.last_progress() + limits.header_timeout;
+    head_deadline.min(peer.activity.deadline(limits, idle_timeout(peer)))
 }
 
 /// How long the connection may be idle.

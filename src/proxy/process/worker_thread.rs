@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::io;
-use std::net::{SocketAddr, TcpListener as StdListener, UdpSocket as StdUdpSocket};
+use std::net::{SocketAddr, TcpListener as StdListener, TcpStream as StdStream, UdpSocket as StdUdpSocket};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -11,12 +11,13 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use futures_util::future::{join, join_all};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::task::JoinHandle as TaskHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout_at};
 
+use super::accept_queue::AcceptQueue;
 use super::client_budget::ClientBudget;
 use super::connection_spread::{ConnectionSpread, CountedLoad, HandedConnection};
 use super::{accept, bind};
@@ -96,11 +97,11 @@ impl BoundListener {
         clients: Arc<ClientBudget>,
     ) -> io::Result<Self> {
         let TcpWorkerSocket { listener, spread, handed_over } = socket;
-        let listener = TcpListener::from_std(listener)?;
+        let queue = AcceptQueue::new(listener)?;
         let connections = ListenerConnections::new(address);
         let (stop, stopped) = oneshot::channel();
         let acceptor = Acceptor { http, clients, connections: Rc::clone(&connections), spread };
-        let accepting = tokio::task::spawn_local(acceptor.run(listener, handed_over, stopped));
+        let accepting = tokio::task::spawn_local(acceptor.run(queue, handed_over, stopped));
         Ok(BoundListener { connections, stop, accepting })
     }
 
@@ -226,54 +227,33 @@ struct Acceptor {
 impl Acceptor {
     async fn run(
         self,
-        listener: TcpListener,
+        queue: AcceptQueue,
         mut handed_over: mpsc::Receiver<HandedConnection>,
         mut stopped: oneshot::Receiver<()>,
     ) {
         let (worker, clients) = (&self.http.worker, &self.clients);
-        // At the connection limit one connection waits here, and the others in the accept queue. A worker holds no
-        // permit without a connection, since another worker may need it.
-        let mut waiting: Option<(TcpStream, SocketAddr)> = None;
-        let mut failing = false;
+        let mut progress = AcceptProgress::default();
         loop {
-            let accepting = async {
-                if waiting.is_none() {
-                    // Cheaper than `accept`, which keeps a list of the tasks that wait.
-                    waiting = Some(poll_fn(|cx| listener.poll_accept(cx)).await?);
-                    if clients.is_full() {
-                        worker.counters.delayed.add(1);
-                    }
-                }
-                Ok(clients.acquire().await)
-            };
-            let permit: io::Result<_> = tokio::select! {
+            let error = tokio::select! {
                 biased;
                 _ = &mut stopped => break,
                 Some(handed) = handed_over.recv() => {
                     self.start_handed(handed);
                     continue;
                 }
-                permit = accepting => permit,
+                error = self.accept_until_error(&queue, &mut progress) => error,
             };
-            match permit {
-                Ok(permit) => {
-                    failing = false;
-                    if let Some((stream, peer)) = waiting.take() {
-                        self.start_or_hand_over(stream, peer, permit);
-                    }
-                }
-                Err(error) if is_connection_error(&error) => worker.counters.accept_errors.add(1),
-                Err(error) => {
-                    // Out of file descriptors or memory. Retrying at once would busy-loop.
-                    worker.counters.accept_errors.add(1);
-                    if !std::mem::replace(&mut failing, true) {
-                        tracing::warn!(%error, address = %self.connections.address, "Cannot accept connections; retrying");
-                    }
-                    sleep(ACCEPT_PAUSE).await;
-                }
+            worker.counters.accept_errors.add(1);
+            if is_connection_error(&error) {
+                continue;
             }
+            // Out of file descriptors or memory. Retrying at once would busy-loop.
+            if !std::mem::replace(&mut progress.is_failing, true) {
+                tracing::warn!(%error, address = %self.connections.address, "Cannot accept connections; retrying");
+            }
+            sleep(ACCEPT_PAUSE).await;
         }
-        if let Some((stream, peer)) = waiting
+        if let Some((stream, peer)) = progress.waiting
             && let Some(permit) = clients.try_acquire()
         {
             self.start(stream, peer, permit);
@@ -281,7 +261,7 @@ impl Acceptor {
         // When the socket closes, the kernel resets connections whose TCP handshake is in progress. So no new
         // handshakes are started, and those in progress get time to end. Then the connections in the accept queue are
         // served. If the filter cannot be set, only connections in a TCP handshake are lost.
-        if bind::ignore_new_clients(&listener).is_ok() {
+        if bind::ignore_new_clients(queue.listener()).is_ok() {
             sleep(TCP_HANDSHAKE_GRACE).await;
         }
         // From here on, other workers keep the connections that they accept.
@@ -289,47 +269,72 @@ impl Acceptor {
         while let Some(handed) = handed_over.recv().await {
             self.start_handed(handed);
         }
-        // tokio's listener would not try to accept the queued connections without a new event.
-        let Ok(listener) = listener.into_std() else { return };
+        // Without the event loop: it would not report the queued connections again.
+        let listener = queue.into_listener();
         while let Ok((stream, peer)) = listener.accept() {
             let Some(permit) = clients.try_acquire() else { return };
-            if stream.set_nonblocking(true).is_ok()
-                && let Ok(stream) = TcpStream::from_std(stream)
-            {
+            if stream.set_nonblocking(true).is_ok() {
                 self.start(stream, peer, permit);
             }
         }
     }
 
+    /// Accepts and starts connections, until accepting one has failed. The task does not check its other events between
+    /// two connections; tokio's cooperative budget ends a long series.
+    async fn accept_until_error(&self, queue: &AcceptQueue, progress: &mut AcceptProgress) -> io::Error {
+        loop {
+            if progress.waiting.is_none() {
+                match poll_fn(|cx| queue.poll_accept(cx)).await {
+                    Ok(accepted) => progress.waiting = Some(accepted),
+                    Err(error) => return error,
+                }
+                progress.is_failing = false;
+                if self.clients.is_full() {
+                    self.http.worker.counters.delayed.add(1);
+                }
+            }
+            let permit = self.clients.acquire().await;
+            if let Some((stream, peer)) = progress.waiting.take() {
+                self.start_or_hand_over(stream, peer, permit);
+            }
+        }
+    }
+
     /// Starts a connection here, or on a worker that has clearly fewer of them.
-    fn start_or_hand_over(&self, stream: TcpStream, peer: SocketAddr, permit: OwnedSemaphorePermit) {
+    fn start_or_hand_over(&self, stream: StdStream, peer: SocketAddr, permit: OwnedSemaphorePermit) {
         let Some(other) = self.spread.less_loaded() else { return self.start(stream, peer, permit) };
-        // A connection closes if its socket cannot be moved between the event loops.
-        let Ok(stream) = stream.into_std() else { return };
-        if let Err(HandedConnection { stream, permit, .. }) = self.spread.hand_over(other, stream, peer, permit)
-            && let Ok(stream) = TcpStream::from_std(stream)
-        {
+        if let Err(HandedConnection { stream, permit, .. }) = self.spread.hand_over(other, stream, peer, permit) {
             self.start(stream, peer, permit);
         }
     }
 
     fn start_handed(&self, HandedConnection { stream, peer, permit, load }: HandedConnection) {
-        if let Ok(stream) = TcpStream::from_std(stream) {
-            self.start_counted(stream, peer, (permit, load));
-        }
+        self.start_counted(stream, peer, (permit, load));
     }
 
-    fn start(&self, stream: TcpStream, peer: SocketAddr, permit: OwnedSemaphorePermit) {
+    fn start(&self, stream: StdStream, peer: SocketAddr, permit: OwnedSemaphorePermit) {
         self.start_counted(stream, peer, (permit, self.spread.count()));
     }
 
     /// `counted` counts the connection as open until dropped, for the process and for the worker.
-    fn start_counted(&self, stream: TcpStream, peer: SocketAddr, counted: (OwnedSemaphorePermit, CountedLoad)) {
+    fn start_counted(&self, stream: StdStream, peer: SocketAddr, counted: (OwnedSemaphorePermit, CountedLoad)) {
         let counters = &self.http.worker.counters;
+        // The connection closes if its socket cannot be added to the event loop.
+        let Ok(stream) = TcpStream::from_std(stream) else { return counters.accept_errors.add(1) };
         counters.accepted.add(1);
         let open = OpenConnection { counters: Arc::clone(counters), _counted: counted };
         accept::spawn(stream, peer, &self.http, &self.connections, open);
     }
+}
+
+/// What remains when accepting is interrupted.
+#[derive(Default)]
+struct AcceptProgress {
+    /// At the connection limit one connection waits here, and the others in the accept queue. A worker holds no permit
+    /// without a connection, since another worker may need it.
+    waiting: Option<(StdStream, SocketAddr)>,
+    /// Accepting has failed the last time.
+    is_failing: bool,
 }
 
 /// Counts a connection as open until dropped, also by a panic.
