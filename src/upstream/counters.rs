@@ -2,7 +2,9 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+/// The counters of one worker. Aligned, so that workers do not share the cache lines that they write.
 #[derive(Debug, Default)]
+#[repr(align(128))]
 pub struct UpstreamCounters {
     pub connected: SingleWriterCounter,
     /// Connections that the endpoint refused.

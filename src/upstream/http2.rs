@@ -20,6 +20,7 @@ use tokio::time::{Instant, timeout};
 use super::response_streams::ResponseStream;
 use super::tls::UpstreamHandshakeError;
 use super::{ConnectError, EndpointConnector, UpstreamCounters, UpstreamTarget};
+use crate::turn_clock;
 
 /// The HTTP/2 connections to one endpoint, under one server name.
 pub(super) struct Http2Connections<B> {
@@ -264,7 +265,7 @@ impl<B> Drop for StreamPermit<B> {
     fn drop(&mut self) {
         let streams = &self.connection.streams;
         streams.active.set(streams.active.get() - 1);
-        streams.idle_since.set(Instant::now());
+        streams.idle_since.set(turn_clock::now());
     }
 }
 

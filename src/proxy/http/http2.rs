@@ -298,7 +298,9 @@ impl<F: Future<Output = ()> + 'static> Executor<F> for StreamExecutor {
 async fn run_stream(peer: Rc<Peer>, mut stream: Pin<Box<impl Future<Output = ()>>>) {
     let activity = &peer.activity;
     let limits = &peer.worker().limits;
-    let mut timer = pin!(sleep_until(activity.deadline(limits, limits.stall_timeout)));
+    // Not later than a response that is being sent needs it, so that it is not reset for that.
+    let stall_check = activity.last_progress() + limits.scarce_stall_timeout;
+    let mut timer = pin!(sleep_until(stall_check.min(activity.deadline(limits, limits.stall_timeout))));
     poll_fn(|cx| {
         let _turn = Turn::begin();
         loop {

@@ -190,7 +190,13 @@ fn rewrite_target<B>(
         request.headers_mut().insert(HOST, host.clone());
     }
     let edit = rewrites().find_map(|rewrite| rewrite.path.as_ref()).filter(|_| !routed.has_plugin_path);
-    if edit.is_none() && !path.is_changed() && request.uri().authority().is_none() {
+    if edit.is_none()
+        && let Some(unchanged) = path.unchanged()
+    {
+        // The targets of HTTP/2 have a scheme and an authority.
+        if request.uri().authority().is_some() {
+            *request.uri_mut() = Uri::from(unchanged.clone());
+        }
         return Ok(());
     }
     let mut target = edit.map_or_else(|| path.path().to_owned(), |edit| edit.apply(path.path()));

@@ -197,9 +197,11 @@ impl RequestPath {
         self.raw.query()
     }
 
-    /// Whether the path differs from the bytes that the client sent.
-    pub(in crate::proxy) fn is_changed(&self) -> bool {
-        self.normalized.is_some()
+    /// The path and query as the client sent them, unless the path differs from that.
+    pub(in crate::proxy) fn unchanged(&self) -> Option<&PathAndQuery> {
+        // In the form `http://host?query` the path is empty, which means `/`.
+        let is_unchanged = self.normalized.is_none() && self.raw.as_str().starts_with('/');
+        is_unchanged.then_some(&self.raw)
     }
 
     /// Replaces the path with one that is normalized further.
@@ -285,6 +287,23 @@ fn resolve_dots(path: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn unchanged_targets_are_those_that_endpoints_may_get() {
+        for (uri, expected) in [
+            ("/a?b=%61", Some("/a?b=%61")),
+            ("/a?", Some("/a?")),
+            ("http://host/a?b", Some("/a?b")),
+            ("http://host", Some("/")),
+            // An endpoint must get `/?b`.
+            ("http://host?b", None),
+            ("/%61", None),
+            ("/a/../b", None),
+        ] {
+            let path = RequestPath::parse(&Method::GET, &Uri::from_static(uri)).unwrap().unwrap();
+            assert_eq!(path.unchanged().map(PathAndQuery::as_str), expected, "{uri}");
+        }
+    }
 
     #[test]
     fn paths_are_normalized() {

@@ -47,6 +47,8 @@ pub(in crate::proxy) struct RequestLabels {
 /// The counters of one label set in one worker.
 #[derive(Debug)]
 pub(in crate::proxy) struct RequestSeries {
+    /// A copy for the worker: lines of the access log count their references to it, and workers must not do that in the
+    /// same place.
     pub(in crate::proxy) labels: Arc<RequestLabels>,
     /// Requests by class of the response status.
     classes: [SingleWriterCounter; CLASSES.len()],
@@ -70,9 +72,9 @@ const BOUNDS: [u64; 14] = [
 ];
 
 impl RequestSeries {
-    fn new(labels: Arc<RequestLabels>) -> Self {
+    fn new(labels: RequestLabels) -> Self {
         RequestSeries {
-            labels,
+            labels: Arc::new(labels),
             classes: Default::default(),
             durations: Default::default(),
             microseconds: SingleWriterCounter::default(),
@@ -138,8 +140,9 @@ impl Drop for OpenGuard {
     }
 }
 
-/// The counters of one worker.
+/// The counters of one worker. Aligned, so that workers do not share the cache lines that they write.
 #[derive(Debug, Default)]
+#[repr(align(128))]
 pub(in crate::proxy) struct WorkerStats {
     /// Locked for the first request of a label set under a snapshot, and by scrapes.
     series: Mutex<HashMap<Arc<RequestLabels>, Arc<RequestSeries>>>,
@@ -314,7 +317,8 @@ impl ProxyStats {
         }
         let labels = self.intern_labels(labels);
         let mut series = stats.series.lock();
-        Arc::clone(series.entry(Arc::clone(&labels)).or_insert_with(|| Arc::new(RequestSeries::new(labels))))
+        let new_series = || Arc::new(RequestSeries::new(RequestLabels::clone(&labels)));
+        Arc::clone(series.entry(Arc::clone(&labels)).or_insert_with(new_series))
     }
 
     /// The shared copy of the label set, or `other` if the maximum is reached.
