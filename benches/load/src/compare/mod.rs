@@ -48,6 +48,12 @@ pub struct Options {
     /// The Envoy binary, to compare with Envoy.
     #[arg(long)]
     envoy: Option<PathBuf>,
+    /// The Traefik binary, to compare with Traefik.
+    #[arg(long)]
+    traefik: Option<PathBuf>,
+    /// The Caddy binary, to compare with Caddy.
+    #[arg(long)]
+    caddy: Option<PathBuf>,
     /// The core for the servers, which run one at a time; start this program on another core.
     #[arg(long, default_value_t = 0)]
     core: usize,
@@ -83,7 +89,13 @@ pub struct Options {
 impl Options {
     /// The programs to compare with.
     fn peers(&self) -> Vec<(Peer, &Path)> {
-        let all = [(Peer::Nginx, &self.nginx), (Peer::Haproxy, &self.haproxy), (Peer::Envoy, &self.envoy)];
+        let all = [
+            (Peer::Nginx, &self.nginx),
+            (Peer::Haproxy, &self.haproxy),
+            (Peer::Envoy, &self.envoy),
+            (Peer::Traefik, &self.traefik),
+            (Peer::Caddy, &self.caddy),
+        ];
         all.into_iter().filter_map(|(peer, binary)| Some((peer, binary.as_deref()?))).collect()
     }
 

@@ -11,7 +11,7 @@ use super::rounds::Round;
 type CaseResult<'a> = (&'a Case, &'a [Round]);
 
 /// Portico and all peers, in the order of the tables.
-pub(crate) const SERVERS: [&str; 4] = [PORTICO, "nginx", "haproxy", "envoy"];
+pub(crate) const SERVERS: [&str; 6] = [PORTICO, "nginx", "haproxy", "envoy", "traefik", "caddy"];
 /// The figures of a server that cannot serve a case.
 const NOT_SUPPORTED: &str = "not supported";
 

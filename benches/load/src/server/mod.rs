@@ -3,12 +3,14 @@
 //! disk, or none.
 
 pub(crate) mod added_fields;
+pub(crate) mod caddy;
 pub(crate) mod envoy;
 pub(crate) mod haproxy;
 pub(crate) mod nginx;
 pub(crate) mod objects;
 pub(crate) mod portico;
 pub(crate) mod streams;
+pub(crate) mod traefik;
 pub(crate) mod variant;
 
 use std::fs::{self, File};
@@ -105,6 +107,8 @@ pub(crate) enum Peer {
     Nginx,
     Haproxy,
     Envoy,
+    Traefik,
+    Caddy,
 }
 
 impl Peer {
@@ -113,6 +117,8 @@ impl Peer {
             Peer::Nginx => nginx::nginx(binary, cores, site),
             Peer::Haproxy => haproxy::haproxy(binary, cores, site),
             Peer::Envoy => envoy::envoy(binary, cores, site),
+            Peer::Traefik => traefik::traefik(binary, cores, site),
+            Peer::Caddy => caddy::caddy(binary, cores, site),
         }
     }
 }

@@ -9,7 +9,7 @@ use anyhow::Result;
 use serde_json::json;
 
 use super::variant::ServerVariant;
-use super::{HOST, Peer, Server, free_address, pinned, start};
+use super::{HOST, Server, free_address, pinned, start};
 
 /// Where a proxy listens, and the backend.
 struct Listeners<'a> {
@@ -24,32 +24,40 @@ struct Listeners<'a> {
 
 /// Starts Portico, or a peer, with a folder of its own. The address of the server is that for TCP and UDP.
 pub(crate) fn start_streams(
-    peer: Option<Peer>,
+    peer: Option<StreamPeer>,
     binary: &Path,
     core: usize,
     folder: &Path,
     backend: SocketAddr,
 ) -> Result<Server> {
-    let name = peer.map_or("portico", Peer::name);
+    let name = peer.map_or("portico", StreamPeer::name);
     let folder = folder.join(name);
     fs::create_dir_all(&folder)?;
     let listeners = Listeners { folder: &folder, plain: free_address()?, tls: free_address()?, backend };
     let mut command = pinned(&[core], binary);
     match peer {
         None => portico(&mut command, &listeners)?,
-        Some(Peer::Nginx) => nginx(&mut command, &listeners)?,
-        Some(Peer::Haproxy) => haproxy(&mut command, &listeners)?,
-        Some(Peer::Envoy) => envoy(&mut command, &listeners)?,
+        Some(StreamPeer::Nginx) => nginx(&mut command, &listeners)?,
+        Some(StreamPeer::Haproxy) => haproxy(&mut command, &listeners)?,
+        Some(StreamPeer::Envoy) => envoy(&mut command, &listeners)?,
     }
     start(name, ServerVariant::PLAIN, (listeners.plain, listeners.tls), command, folder.join("output"))
 }
 
-impl Peer {
+/// A proxy whose forwarding is compared with Portico's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StreamPeer {
+    Nginx,
+    Haproxy,
+    Envoy,
+}
+
+impl StreamPeer {
     pub(crate) fn name(self) -> &'static str {
         match self {
-            Peer::Nginx => "nginx",
-            Peer::Haproxy => "haproxy",
-            Peer::Envoy => "envoy",
+            StreamPeer::Nginx => "nginx",
+            StreamPeer::Haproxy => "haproxy",
+            StreamPeer::Envoy => "envoy",
         }
     }
 }

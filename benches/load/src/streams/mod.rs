@@ -15,8 +15,8 @@ use tokio::time::{Instant, sleep};
 use self::backend::start_backend;
 use self::load::{Beginning, connect_repeatedly, exchange_repeatedly, open, open_session, receive_bulk};
 use crate::compare::Spread;
-use crate::server::streams::{NGINX_STREAM_MODULE, start_streams};
-use crate::server::{Peer, Server};
+use crate::server::Server;
+use crate::server::streams::{NGINX_STREAM_MODULE, StreamPeer, start_streams};
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Options {
@@ -82,9 +82,9 @@ pub async fn streams(options: &Options) -> Result<()> {
     let backend = start_backend()?;
     let peers = [
         (None, Some(&options.portico)),
-        (Some(Peer::Nginx), options.nginx.as_ref()),
-        (Some(Peer::Haproxy), options.haproxy.as_ref()),
-        (Some(Peer::Envoy), options.envoy.as_ref()),
+        (Some(StreamPeer::Nginx), options.nginx.as_ref()),
+        (Some(StreamPeer::Haproxy), options.haproxy.as_ref()),
+        (Some(StreamPeer::Envoy), options.envoy.as_ref()),
     ];
     if options.nginx.is_some() {
         ensure!(
@@ -102,7 +102,9 @@ pub async fn streams(options: &Options) -> Result<()> {
         let mut figures: Vec<(&str, Vec<f64>)> = Vec::new();
         for _ in 0..options.rounds {
             for (peer, binary) in peers {
-                let Some(binary) = binary.filter(|_| !(case.is_udp() && peer == Some(Peer::Haproxy))) else { continue };
+                let Some(binary) = binary.filter(|_| !(case.is_udp() && peer == Some(StreamPeer::Haproxy))) else {
+                    continue;
+                };
                 // A new server for each figure, so that memory of earlier cases does not count.
                 let folder = tempfile::tempdir()?;
                 let server = start_streams(peer, binary, options.core, folder.path(), backend)?;
