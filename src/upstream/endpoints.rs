@@ -6,7 +6,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{
     AtomicBool, AtomicU64,
-    Ordering::{Acquire, Relaxed, Release},
+    Ordering::{Acquire, Relaxed, Release, SeqCst},
+    fence,
 };
 use std::time::Duration;
 
@@ -324,7 +325,7 @@ impl Upstream {
     pub fn record_failure(&self, address: SocketAddr) {
         if let Some(health) = self.health(address) {
             health.record_failure(self.clock.now());
-            self.has_ejected.store(true, Relaxed);
+            self.update_ejected();
         }
     }
 
@@ -333,7 +334,10 @@ impl Upstream {
         if !self.has_ejected() {
             return;
         }
-        if let Some(health) = self.health(address) {
+        // The endpoints are not searched for ejected ones after each response of a healthy one.
+        if let Some(health) = self.health(address)
+            && !health.is_healthy()
+        {
             health.record_success();
             self.update_ejected();
         }
@@ -429,11 +433,20 @@ impl Upstream {
         self.has_ejected.load(Relaxed)
     }
 
-    /// Recomputes `has_ejected`. An endpoint may fail between the check and the store; its next failure sets the flag
-    /// again.
+    /// Recomputes `has_ejected`, and again if an endpoint has changed meanwhile. The fences make sure that the last of
+    /// several concurrent updates sees the changes of all.
     fn update_ejected(&self) {
-        let has_ejected = self.reachable.load().iter().any(|endpoint| !endpoint.health.is_healthy());
-        self.has_ejected.store(has_ejected, Relaxed);
+        let is_any_ejected = || {
+            fence(SeqCst);
+            self.reachable.load().iter().any(|endpoint| !endpoint.health.is_healthy())
+        };
+        loop {
+            let has_ejected = is_any_ejected();
+            self.has_ejected.store(has_ejected, Relaxed);
+            if is_any_ejected() == has_ejected {
+                return;
+            }
+        }
     }
 
     /// The hosts to resolve by DNS.
@@ -700,6 +713,29 @@ mod tests {
         assert_eq!(count(&round(&[]), 1), 1, "one request probes");
         upstream.record_success(address(1));
         assert_eq!([1, 2, 3].map(|number| count(&round(&[]), number)), [2, 2, 2]);
+    }
+
+    #[tokio::test]
+    async fn concurrent_changes_do_not_hide_ejected_endpoints() {
+        let upstream = three_endpoints();
+        let ends_with_failure = [true, false, false];
+        for _ in 0..200 {
+            std::thread::scope(|scope| {
+                for (number, fails) in (1..).zip(ends_with_failure) {
+                    let upstream = &upstream;
+                    scope.spawn(move || {
+                        upstream.record_failure(address(number));
+                        upstream.record_success(address(number));
+                        if fails {
+                            upstream.record_failure(address(number));
+                        }
+                    });
+                }
+            });
+            assert!(upstream.has_ejected());
+            upstream.record_success(address(1));
+            assert!(!upstream.has_ejected());
+        }
     }
 
     #[tokio::test(start_paused = true)]
