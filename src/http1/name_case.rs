@@ -33,15 +33,23 @@ impl ReceivedNames {
 }
 
 /// Writes the name of a field. `received` are the names of the message if their case is kept.
+#[inline]
 pub(super) fn write_name(name: &HeaderName, received: Option<&ReceivedNames>, out: &mut BytesMut) {
-    let lower_case = name.as_str().as_bytes();
-    let Some(ReceivedNames(received)) = received else { return out.put_slice(lower_case) };
+    match received {
+        None => out.put_slice(name.as_str().as_bytes()),
+        Some(received) => write_cased_name(name, received, out),
+    }
+}
+
+/// Not inlined, so that heads without received names are written by little code.
+#[inline(never)]
+fn write_cased_name(name: &HeaderName, ReceivedNames(received): &ReceivedNames, out: &mut BytesMut) {
     if let Some(received) = received.get(name) {
         return out.put_slice(received);
     }
     let mut begins_word = true;
-    for byte in lower_case {
-        out.put_u8(if begins_word { byte.to_ascii_uppercase() } else { *byte });
-        begins_word = *byte == b'-';
+    for byte in name.as_str().bytes() {
+        out.put_u8(if begins_word { byte.to_ascii_uppercase() } else { byte });
+        begins_word = byte == b'-';
     }
 }

@@ -80,7 +80,7 @@ impl Drop for ConnectionRecord<'_> {
             bytes_out,
             duration,
             connect_duration: self.connect_duration,
-            labels: Some(Arc::clone(&self.series.labels)),
+            series: Some(Arc::clone(&self.series)),
             address: self.address,
             consumer: None,
             request_id: None,

@@ -16,15 +16,35 @@ pub(super) fn number(number: u64, line: &mut Vec<u8>) {
 /// An IP address and a port.
 pub(super) fn address(address: &SocketAddr, line: &mut Vec<u8>) {
     let IpAddr::V4(ip) = address.ip() else { return display(address, line) };
-    let [first, rest @ ..] = ip.octets();
-    number(first.into(), line);
-    for octet in rest {
-        line.push(b'.');
-        number(octet.into(), line);
+    let mut text = [0; "255.255.255.255:".len()];
+    let mut length = 0;
+    for (octet, separator) in ip.octets().into_iter().zip(*b"...:") {
+        let (digits, count) = OCTETS[usize::from(octet)];
+        text[length..length + 3].copy_from_slice(&digits);
+        length += usize::from(count);
+        text[length] = separator;
+        length += 1;
     }
-    line.push(b':');
+    line.extend_from_slice(&text[..length]);
     number(address.port().into(), line);
 }
+
+/// The digits of each octet, and their number.
+static OCTETS: [([u8; 3], u8); 256] = {
+    let mut octets = [([0; 3], 1); 256];
+    let mut octet = 0;
+    while octet < octets.len() {
+        let [hundreds, tens, ones] = [octet / 100, octet / 10 % 10, octet % 10];
+        let [hundreds, tens, ones] = [b'0' + hundreds as u8, b'0' + tens as u8, b'0' + ones as u8];
+        octets[octet] = match octet {
+            0..10 => ([ones, 0, 0], 1),
+            10..100 => ([tens, ones, 0], 2),
+            _ => ([hundreds, tens, ones], 3),
+        };
+        octet += 1;
+    }
+    octets
+};
 
 /// Milliseconds, rounded to three decimals. `min_decimals`: how many of them are written although they are zero.
 pub(super) fn milliseconds(duration: Duration, min_decimals: usize, line: &mut Vec<u8>) {

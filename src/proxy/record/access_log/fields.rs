@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::proxy::record::stats::RequestLabels;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AccessLogField {
     Time,
@@ -69,6 +71,23 @@ impl AccessLogField {
     /// the time to connect, because only TCP connections have one.
     pub fn is_default(self) -> bool {
         !matches!(self, AccessLogField::Query | AccessLogField::Consumer | AccessLogField::ConnectMs)
+    }
+
+    /// Whether the value is a label of the series of the request.
+    pub(super) fn is_label(self) -> bool {
+        self.label(&RequestLabels::default()).is_some()
+    }
+
+    /// The value among these labels. `None` if it is not a label.
+    pub(super) fn label(self, labels: &RequestLabels) -> Option<&str> {
+        match self {
+            AccessLogField::Gateway => Some(&labels.gateway),
+            AccessLogField::Listener => Some(&labels.listener),
+            AccessLogField::Route => Some(&labels.route),
+            AccessLogField::Rule => Some(&labels.rule),
+            AccessLogField::Upstream => Some(&labels.backend),
+            _ => None,
+        }
     }
 
     /// The prefix in a text line. Self-explanatory values have none.

@@ -5,7 +5,6 @@
 
 use std::borrow::Cow;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use http::{HeaderValue, Method, Uri, Version};
@@ -21,73 +20,99 @@ pub(super) struct LineLayout {
 }
 
 #[derive(Debug)]
-struct LayoutPart {
+enum LayoutPart {
+    Field(LayoutField),
+    Labels(LabelRun),
+}
+
+#[derive(Debug)]
+struct LayoutField {
     field: AccessLogField,
     /// The constant text before the value, for example `,"status":` or ` route=`.
     prefix: Box<str>,
 }
 
+/// Consecutive fields whose values are labels. Their text is the same in all lines of a series, which keeps it.
+#[derive(Debug)]
+struct LabelRun {
+    /// The position among the runs of the layout.
+    index: usize,
+    fields: Vec<LayoutField>,
+    /// The text in lines without labels.
+    without_labels: Vec<u8>,
+}
+
 impl LineLayout {
     pub(super) fn new(format: AccessLogFormat, fields: &[AccessLogField]) -> Self {
-        let part = |(index, field): (usize, &AccessLogField)| {
+        let mut parts: Vec<LayoutPart> = Vec::new();
+        let mut run_count = 0;
+        for (index, field) in fields.iter().enumerate() {
             let prefix = match (format, index) {
                 (AccessLogFormat::Json, 0) => format!("{{\"{field}\":"),
                 (AccessLogFormat::Json, _) => format!(",\"{field}\":"),
                 (AccessLogFormat::Text, 0) => field.text_prefix().to_owned(),
                 (AccessLogFormat::Text, _) => format!(" {}", field.text_prefix()),
             };
-            LayoutPart { field: *field, prefix: prefix.into() }
-        };
-        LineLayout { format, parts: fields.iter().enumerate().map(part).collect() }
+            let field = LayoutField { field: *field, prefix: prefix.into() };
+            match parts.last_mut() {
+                _ if !field.field.is_label() => parts.push(LayoutPart::Field(field)),
+                Some(LayoutPart::Labels(run)) => run.fields.push(field),
+                _ => {
+                    parts.push(LayoutPart::Labels(LabelRun {
+                        index: run_count,
+                        fields: vec![field],
+                        without_labels: Vec::new(),
+                    }));
+                    run_count += 1;
+                }
+            }
+        }
+        for part in &mut parts {
+            if let LayoutPart::Labels(run) = part {
+                run.without_labels = run.text(format, None);
+            }
+        }
+        LineLayout { format, parts: parts.into() }
     }
 
     /// Appends one line, including its line feed.
     pub(super) fn write(&self, record: &AccessLogRecord, line: &mut Vec<u8>) {
-        match self.format {
-            AccessLogFormat::Text => self.write_text(record, line),
-            AccessLogFormat::Json => self.write_json(record, line),
-        }
-        line.push(b'\n');
-    }
-
-    fn write_json(&self, record: &AccessLogRecord, line: &mut Vec<u8>) {
-        for LayoutPart { field, prefix } in &self.parts {
-            line.extend_from_slice(prefix.as_bytes());
-            match LogValue::from_record(*field, record) {
-                LogValue::None => line.extend_from_slice(b"null"),
-                LogValue::Text(text) => encode::json(&text, line),
-                LogValue::Number(number) => encode::number(number, line),
-                LogValue::Milliseconds(duration) => encode::milliseconds(duration, 1, line),
-                LogValue::Time(time) => {
-                    line.push(b'"');
-                    encode::time(time, line);
-                    line.push(b'"');
+        for part in &self.parts {
+            match part {
+                LayoutPart::Field(LayoutField { field, prefix }) => {
+                    line.extend_from_slice(prefix.as_bytes());
+                    LogValue::from_record(*field, record).write(self.format, line);
                 }
-                LogValue::Address(address) => {
-                    line.push(b'"');
-                    encode::address(address, line);
-                    line.push(b'"');
-                }
+                LayoutPart::Labels(run) => line.extend_from_slice(match &record.series {
+                    Some(series) => &series.line_texts.get_or_init(|| self.label_texts(&series.labels))[run.index],
+                    None => &run.without_labels,
+                }),
             }
         }
-        line.push(b'}');
+        line.extend_from_slice(match self.format {
+            AccessLogFormat::Text => b"\n",
+            AccessLogFormat::Json => b"}\n",
+        });
     }
 
-    fn write_text(&self, record: &AccessLogRecord, line: &mut Vec<u8>) {
-        for LayoutPart { field, prefix } in &self.parts {
-            line.extend_from_slice(prefix.as_bytes());
-            match LogValue::from_record(*field, record) {
-                LogValue::None => line.push(b'-'),
-                LogValue::Text(text) => encode::quoted_if_needed(&text, line),
-                LogValue::Number(number) => encode::number(number, line),
-                LogValue::Milliseconds(duration) => {
-                    encode::milliseconds(duration, 3, line);
-                    line.extend_from_slice(b"ms");
-                }
-                LogValue::Time(time) => encode::time(time, line),
-                LogValue::Address(address) => encode::address(address, line),
-            }
+    /// The text of each run of labels.
+    fn label_texts(&self, labels: &RequestLabels) -> Box<[Box<[u8]>]> {
+        let text = |part: &LayoutPart| match part {
+            LayoutPart::Field(_) => None,
+            LayoutPart::Labels(run) => Some(run.text(self.format, Some(labels)).into()),
+        };
+        self.parts.iter().filter_map(text).collect()
+    }
+}
+
+impl LabelRun {
+    fn text(&self, format: AccessLogFormat, labels: Option<&RequestLabels>) -> Vec<u8> {
+        let mut text = Vec::new();
+        for LayoutField { field, prefix } in &self.fields {
+            text.extend_from_slice(prefix.as_bytes());
+            LogValue::text_or_none(labels.and_then(|labels| field.label(labels))).write(format, &mut text);
         }
+        text
     }
 }
 
@@ -103,9 +128,6 @@ enum LogValue<'r> {
 
 impl<'r> LogValue<'r> {
     fn from_record(field: AccessLogField, record: &'r AccessLogRecord) -> Self {
-        let label = |read: fn(&RequestLabels) -> &Arc<str>| {
-            LogValue::text_or_none(record.labels.as_deref().map(read).map(|text| &**text))
-        };
         let header = |value: &'r Option<HeaderValue>| match value {
             Some(value) => LogValue::Text(to_text_lossy(value)),
             None => LogValue::None,
@@ -134,11 +156,13 @@ impl<'r> LogValue<'r> {
             AccessLogField::ConnectMs => record.connect_duration.map_or(LogValue::None, LogValue::Milliseconds),
             AccessLogField::Tls => LogValue::text_or_none(record.tls),
             AccessLogField::Sni => LogValue::text_or_none(record.server_name.as_deref()),
-            AccessLogField::Gateway => label(|labels| &labels.gateway),
-            AccessLogField::Listener => label(|labels| &labels.listener),
-            AccessLogField::Route => label(|labels| &labels.route),
-            AccessLogField::Rule => label(|labels| &labels.rule),
-            AccessLogField::Upstream => label(|labels| &labels.backend),
+            AccessLogField::Gateway
+            | AccessLogField::Listener
+            | AccessLogField::Route
+            | AccessLogField::Rule
+            | AccessLogField::Upstream => {
+                LogValue::text_or_none(record.series.as_deref().and_then(|series| field.label(&series.labels)))
+            }
             AccessLogField::Address => record.address.as_ref().map_or(LogValue::None, LogValue::Address),
             AccessLogField::Consumer => LogValue::text_or_none(record.consumer.as_deref()),
             AccessLogField::RequestId => header(&record.request_id),
@@ -150,6 +174,47 @@ impl<'r> LogValue<'r> {
     /// `LogValue::None` if there is no text or the text is empty.
     fn text_or_none(text: Option<&'r str>) -> Self {
         text.filter(|text| !text.is_empty()).map_or(LogValue::None, |text| LogValue::Text(Cow::Borrowed(text)))
+    }
+
+    #[inline]
+    fn write(self, format: AccessLogFormat, line: &mut Vec<u8>) {
+        match format {
+            AccessLogFormat::Text => self.write_text(line),
+            AccessLogFormat::Json => self.write_json(line),
+        }
+    }
+
+    fn write_json(self, line: &mut Vec<u8>) {
+        match self {
+            LogValue::None => line.extend_from_slice(b"null"),
+            LogValue::Text(text) => encode::json(&text, line),
+            LogValue::Number(number) => encode::number(number, line),
+            LogValue::Milliseconds(duration) => encode::milliseconds(duration, 1, line),
+            LogValue::Time(time) => {
+                line.push(b'"');
+                encode::time(time, line);
+                line.push(b'"');
+            }
+            LogValue::Address(address) => {
+                line.push(b'"');
+                encode::address(address, line);
+                line.push(b'"');
+            }
+        }
+    }
+
+    fn write_text(self, line: &mut Vec<u8>) {
+        match self {
+            LogValue::None => line.push(b'-'),
+            LogValue::Text(text) => encode::quoted_if_needed(&text, line),
+            LogValue::Number(number) => encode::number(number, line),
+            LogValue::Milliseconds(duration) => {
+                encode::milliseconds(duration, 3, line);
+                line.extend_from_slice(b"ms");
+            }
+            LogValue::Time(time) => encode::time(time, line),
+            LogValue::Address(address) => encode::address(address, line),
+        }
     }
 }
 
@@ -164,7 +229,7 @@ pub(in crate::proxy) fn protocol_name(version: Version) -> &'static str {
 
 /// Removes the user information of `user:password@host`. Such requests are rejected but still logged.
 fn strip_user_info(host: Cow<'_, str>) -> Cow<'_, str> {
-    match host.rfind('@') {
+    match memchr::memrchr(b'@', host.as_bytes()) {
         Some(separator) => Cow::Owned(host[separator + 1..].to_owned()),
         None => host,
     }
@@ -201,14 +266,21 @@ fn is_plausible_name(name: &str) -> bool {
 const MAX_NAME_LENGTH: usize = 30;
 
 fn to_text_lossy(value: &HeaderValue) -> Cow<'_, str> {
-    String::from_utf8_lossy(value.as_bytes())
+    // For speed: the check of whole values is faster than the search for invalid parts.
+    match str::from_utf8(value.as_bytes()) {
+        Ok(text) => Cow::Borrowed(text),
+        Err(_) => String::from_utf8_lossy(value.as_bytes()),
+    }
 }
 
 #[cfg(test)]
 pub(super) mod testing {
+    use std::sync::Arc;
+
     use http::StatusCode;
 
     use super::*;
+    use crate::proxy::record::stats::RequestSeries;
 
     pub(in super::super) fn record(target: &'static str) -> AccessLogRecord {
         AccessLogRecord {
@@ -225,12 +297,12 @@ pub(super) mod testing {
             bytes_out: 2,
             duration: Duration::from_micros(1_500),
             connect_duration: None,
-            labels: Some(Arc::new(RequestLabels {
+            series: Some(Arc::new(RequestSeries::new(Arc::new(RequestLabels {
                 route: "HTTPRoute/ns/a".into(),
                 rule: "0".into(),
                 backend: "ns/web:80".into(),
                 ..RequestLabels::default()
-            })),
+            })))),
             address: Some("10.0.0.2:80".parse().unwrap()),
             consumer: None,
             request_id: Some(HeaderValue::from_static("id")),
@@ -285,6 +357,37 @@ mod tests {
             line(AccessLogFormat::Json, &fields, &record),
             "{\"status\":200,\"consumer\":\"anna\",\"error\":null}\n"
         );
+    }
+
+    #[test]
+    fn labels_are_written_wherever_they_are_configured() {
+        use AccessLogField::{Gateway, Route, Status, Upstream};
+        for (format, with_labels, without_labels) in [
+            (
+                AccessLogFormat::Text,
+                "route=HTTPRoute/ns/a gateway=- 200 upstream=ns/web:80",
+                "route=- gateway=- 200 upstream=-",
+            ),
+            (
+                AccessLogFormat::Json,
+                r#"{"route":"HTTPRoute/ns/a","gateway":null,"status":200,"upstream":"ns/web:80"}"#,
+                r#"{"route":null,"gateway":null,"status":200,"upstream":null}"#,
+            ),
+        ] {
+            let layout = LineLayout::new(format, &[Route, Gateway, Status, Upstream]);
+            let written = |record: &AccessLogRecord| {
+                let mut line = Vec::new();
+                layout.write(record, &mut line);
+                String::from_utf8(line).unwrap()
+            };
+            let with_series = record("/");
+            // The second line has the text that the first one has left in the series.
+            for _ in 0..2 {
+                assert_eq!(written(&with_series).trim_end(), with_labels);
+            }
+            let without_series = AccessLogRecord { series: None, ..record("/") };
+            assert_eq!(written(&without_series).trim_end(), without_labels);
+        }
     }
 
     #[test]

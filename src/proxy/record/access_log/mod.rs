@@ -26,7 +26,7 @@ pub(in crate::proxy) use self::queue::LostLines;
 use self::line::LineLayout;
 use self::queue::{LineBatch, LineQueue};
 use self::sink::AccessLogSink;
-use super::stats::RequestLabels;
+use super::stats::RequestSeries;
 
 /// Where the access log is written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,7 +64,8 @@ pub(in crate::proxy) struct AccessLogRecord {
     pub(in crate::proxy) duration: Duration,
     /// The time until an endpoint was connected, for a TCP connection.
     pub(in crate::proxy) connect_duration: Option<Duration>,
-    pub(in crate::proxy) labels: Option<Arc<RequestLabels>>,
+    /// The series with the labels.
+    pub(in crate::proxy) series: Option<Arc<RequestSeries>>,
     /// The endpoint that the request was last sent to, or to which the connection was forwarded.
     pub(in crate::proxy) address: Option<SocketAddr>,
     /// The consumer that a plugin authenticated.

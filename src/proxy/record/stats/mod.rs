@@ -47,9 +47,9 @@ pub(in crate::proxy) struct RequestLabels {
 /// The counters of one label set in one worker.
 #[derive(Debug)]
 pub(in crate::proxy) struct RequestSeries {
-    /// A copy for the worker: lines of the access log count their references to it, and workers must not do that in the
-    /// same place.
     pub(in crate::proxy) labels: Arc<RequestLabels>,
+    /// The labels as text of the access log: for each place in which lines have labels. Set by the first line.
+    pub(in crate::proxy) line_texts: OnceLock<Box<[Box<[u8]>]>>,
     /// Requests by class of the response status.
     classes: [SingleWriterCounter; CLASSES.len()],
     /// The last bucket counts durations longer than all `BOUNDS`.
@@ -72,9 +72,10 @@ const BOUNDS: [u64; 14] = [
 ];
 
 impl RequestSeries {
-    fn new(labels: RequestLabels) -> Self {
+    pub(super) fn new(labels: Arc<RequestLabels>) -> Self {
         RequestSeries {
-            labels: Arc::new(labels),
+            labels,
+            line_texts: OnceLock::new(),
             classes: Default::default(),
             durations: Default::default(),
             microseconds: SingleWriterCounter::default(),
@@ -317,7 +318,7 @@ impl ProxyStats {
         }
         let labels = self.intern_labels(labels);
         let mut series = stats.series.lock();
-        let new_series = || Arc::new(RequestSeries::new(RequestLabels::clone(&labels)));
+        let new_series = || Arc::new(RequestSeries::new(Arc::clone(&labels)));
         Arc::clone(series.entry(Arc::clone(&labels)).or_insert_with(new_series))
     }
 
