@@ -1,12 +1,14 @@
 //! Limits the memory per consumer, because there may be a hundred thousand consumers, each with a credential, and
-//! verifies that plugins of consumers take no memory in rules. Limits the memory of objects that expand to as much as
-//! possible.
+//! verifies that plugins of consumers take no memory in rules. Limits the memory of routes, of endpoints, and of objects
+//! that expand to as much as possible.
 //!
 //! Counts requested bytes, which are the same on every machine. The resident memory that `make bench-full` measures is
 //! about a quarter higher because allocators round up.
 
 #![expect(clippy::unwrap_used, reason = "a panic fails the test, in helpers too")]
 
+#[path = "memory/endpoints.rs"]
+mod endpoints;
 #[path = "memory/object_budgets.rs"]
 mod object_budgets;
 #[path = "../benches/routes/world.rs"]
@@ -40,6 +42,7 @@ fn memory_stays_within_budget() {
     println!("{}", check_plugins_of_consumers());
     println!("{}", object_budgets::check());
     println!("{}", routes::check());
+    println!("{}", endpoints::check());
 }
 
 /// Returns the measured bytes as text.

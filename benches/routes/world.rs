@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 pub(crate) struct RouteWorld {
     store: Store,
     compiler: Compiler,
-    inputs: TestInputs,
+    pub(crate) inputs: TestInputs,
     pub(crate) snapshot: Arc<Snapshot>,
     pub(crate) certificates: Certificates,
 }
@@ -64,7 +64,11 @@ impl RouteWorld {
             let readdressed = self.inputs.addresses.assign(&provider, &AddressState::default(), gateways.into_iter());
             changes.extend(readdressed.into_iter().map(|key| ObjectId::new(Kind::Gateway, key)));
         }
-        self.snapshot = self.inputs.compile(&mut self.compiler, &self.store, &changes).snapshot;
+        let compiled = self.inputs.compile(&mut self.compiler, &self.store, &changes);
+        for (key, endpoints) in compiled.endpoints {
+            self.inputs.upstreams.upstream(&key).set_endpoints(endpoints);
+        }
+        self.snapshot = compiled.snapshot;
     }
 
     /// The number of hosts with routes in the snapshot.
