@@ -11,6 +11,8 @@
 #[path = "proxy/harness.rs"]
 #[expect(dead_code, reason = "shared by several tests")]
 mod harness;
+#[path = "allocations/http2_client.rs"]
+mod http2_client;
 #[path = "proxy/metrics.rs"]
 mod metrics;
 #[path = "proxy/tls_harness.rs"]
@@ -46,6 +48,7 @@ use crate::harness::{
     Options, Route, TestServer, forward, reserve_address, route, routes_to, snapshot, upstream,
     with_timeouts_and_retries,
 };
+use crate::http2_client::Http2Client;
 use crate::metrics::wait_for_metrics;
 use crate::tls_harness::{TestTlsConnector, TlsListener, certificate, start_tls_server};
 
@@ -101,9 +104,16 @@ fn plain_request_allocates_no_more_than_hyper() {
         logged.0,
         portico.0
     );
+    let http2 = per_http2_request(server.address);
+    println!("allocations per request over HTTP/2 with the access log: {http2:?}");
     expect_baseline(
         "allocations",
-        &[("hyper alone", bare.0), ("HTTP/1.1", portico.0), ("HTTP/1.1 with the access log", logged.0)],
+        &[
+            ("hyper alone", bare.0),
+            ("HTTP/1.1", portico.0),
+            ("HTTP/1.1 with the access log", logged.0),
+            ("HTTP/2 to HTTP/1.1 with the access log", http2.0),
+        ],
     );
 }
 
@@ -263,7 +273,7 @@ fn per_request(proxy: SocketAddr, request: &[u8]) -> (usize, usize) {
     let mut client = TcpStream::connect(proxy).unwrap();
     client.set_nodelay(true).unwrap();
     let mut buffer = [0; 4096];
-    let mut send_request = || {
+    measure_exchanges(|| {
         client.write_all(request).unwrap();
         let mut read = 0;
         while !buffer[..read].ends_with(b"\r\n\r\nok") {
@@ -272,14 +282,24 @@ fn per_request(proxy: SocketAddr, request: &[u8]) -> (usize, usize) {
             read += more;
         }
         assert!(buffer.starts_with(b"HTTP/1.1 200 OK\r\n"));
-    };
+    })
+}
+
+/// Like [`per_request`], but over HTTP/2.
+fn per_http2_request(proxy: SocketAddr) -> (usize, usize) {
+    let mut client = Http2Client::connect(proxy);
+    measure_exchanges(|| client.exchange())
+}
+
+/// Number of allocations and of allocated bytes for a call in this process.
+fn measure_exchanges(mut exchange: impl FnMut()) -> (usize, usize) {
     // The first requests create connections, series and buffers.
     for _ in 0..REQUESTS {
-        send_request();
+        exchange();
     }
     let region = Region::new(ALLOCATOR);
     for _ in 0..REQUESTS {
-        send_request();
+        exchange();
     }
     let change = region.change();
     let (times, bytes) = (change.allocations + change.reallocations, change.bytes_allocated);
