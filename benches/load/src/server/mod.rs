@@ -53,8 +53,8 @@ impl Server {
         fs::read_to_string(&self.output).unwrap_or_default()
     }
 
-    /// Repeats the probe until it succeeds, at most for a minute: the proxies have no readiness signal in common that
-    /// would replace polling.
+    /// Repeats the probe until it succeeds, for a limited time: the proxies have no readiness signal in common that would
+    /// replace polling.
     pub(crate) async fn until_ready<T>(&self, probe: impl AsyncFn() -> Result<T>) -> Result<T> {
         let deadline = Instant::now() + START_TIMEOUT;
         loop {
@@ -184,5 +184,6 @@ fn with_test_site(variant: ServerVariant, test: impl FnOnce(&Site<'_>)) {
     test(&Site { folder: folder.path(), backend, key_pair: &key_pair, access_log: false, variant });
 }
 
-const START_TIMEOUT: Duration = Duration::from_secs(60);
+/// Under valgrind on a busy machine, the startup of Portico takes more than a minute.
+const START_TIMEOUT: Duration = Duration::from_secs(300);
 const PROBE_INTERVAL: Duration = Duration::from_millis(50);
