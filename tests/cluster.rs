@@ -221,6 +221,23 @@ async fn readiness_reports_what_is_missing() {
     program.stop().expect_success();
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rejected_credentials_are_logged_during_an_outage() {
+    let (site, api) = site_and_api().await;
+    create_objects(&site, &api);
+    let program = start_with_site_addresses(&site, &[]);
+    wait_for_log(&program, "Serving");
+    api.go_down();
+    wait_for_log(&program, "The API server is unavailable");
+    assert!(!program.stderr().contains("401 Unauthorized"), "{}", program.stderr());
+    api.require_token("fresh");
+    wait_for_log(&program, "401 Unauthorized");
+    site.save("token", "fresh");
+    wait_for_log(&program, "The API server is available again");
+    let log = program.stop().expect_success().stderr;
+    assert_eq!(log.matches("The API server is unavailable").count(), 2, "{log}");
+}
+
 /// The Service leads to the echo server on a loopback address of this machine, which stands for a loopback address of
 /// Portico's Pod.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

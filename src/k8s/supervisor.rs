@@ -1,5 +1,5 @@
 //! Decides which watches run: the served kinds, in the configured namespaces, with the current credentials. Detects
-//! outages of the API server and logs each once.
+//! outages of the API server and logs each once, and again if it rejects the credentials.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -69,6 +69,8 @@ pub(super) struct Supervisor {
 struct Outage {
     since: Instant,
     reason: String,
+    /// The API server has rejected the credentials, which was logged.
+    rejects_credentials: bool,
 }
 
 impl Supervisor {
@@ -176,7 +178,10 @@ impl Supervisor {
     }
 
     async fn discovery_failed(&mut self, watch_error: WatchError) {
-        if self.outage.is_none() {
+        // Rejected credentials are logged even if the outage began for another reason: they must be renewed.
+        let is_logged =
+            self.outage.as_ref().is_some_and(|outage| outage.rejects_credentials || !watch_error.unauthorized);
+        if !is_logged {
             let meanwhile =
                 if self.complete { "the last known configuration is served" } else { "nothing is served yet" };
             warn!(
@@ -184,14 +189,16 @@ impl Supervisor {
                 error = watch_error.message,
                 "The API server is unavailable; until it is back, {meanwhile}"
             );
-            self.outage = Some(Outage { since: Instant::now(), reason: watch_error.message.clone() });
-        } else if let Some(outage) = &mut self.outage {
-            outage.reason.clone_from(&watch_error.message);
         }
+        let outage = self.outage.get_or_insert_with(|| Outage {
+            since: Instant::now(),
+            reason: String::new(),
+            rejects_credentials: false,
+        });
+        outage.reason.clone_from(&watch_error.message);
+        outage.rejects_credentials |= watch_error.unauthorized;
         // A token, a client certificate or the whole kubeconfig may have been replaced on disk.
-        if watch_error.unauthorized
-            || self.outage.as_ref().is_some_and(|outage| outage.since.elapsed() > RELOAD_CREDENTIALS_AFTER)
-        {
+        if watch_error.unauthorized || outage.since.elapsed() > RELOAD_CREDENTIALS_AFTER {
             match self.parts.access.connect().await {
                 Ok(connection) => {
                     self.parts.server.clone_from(&connection.server);
