@@ -17,7 +17,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
+use tokio::net::TcpStream;
 
 use self::cases::{Case, Reference, Servers, by_servers, selected};
 use self::idle::measure_idle;
@@ -224,9 +225,11 @@ async fn imitating_filters(server: &Server, shape: &RequestShape) -> Result<Stri
     Ok(added_fields.filters())
 }
 
-/// Waits for the first response. Returns the number of requests, which is one.
+/// Waits until both listeners accept connections, and for the first response. Returns the number of requests, which is
+/// one.
 pub(crate) async fn wait_for(server: &Server) -> Result<u64> {
     let responds = async || {
+        TcpStream::connect(server.tls_address).await.context("the listener with TLS refuses connections")?;
         let report = run(sequential_plan(1, server.address, vec![RequestShape::get(HOST, "/")])).await;
         ensure!(report.is_clean(), "{report:?}");
         Ok(report.good)
