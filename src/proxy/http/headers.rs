@@ -83,6 +83,7 @@ fn strip_and_visit(headers: &mut HeaderMap, mut visit: impl FnMut(&HeaderName)) 
 }
 
 /// The position of the name in [`HOP_BY_HOP`].
+#[inline]
 fn hop_by_hop_index(name: &HeaderName) -> Option<usize> {
     // For speed: most names have another length.
     if !matches!(name.as_str().len(), 2 | 7 | 10 | 16 | 17) {

@@ -161,7 +161,7 @@ async fn run_flood(options: &Options, server: &Server, flood: Flood) -> Result<R
     tasks.run_until(sample_memory).await;
     let held = processes.resident()?;
     drop(tasks);
-    let after = memory_at_rest(|| processes.resident()).await?;
+    let after = memory_at_rest(before, || processes.resident()).await?;
     let other_clients = other_clients.await.context("the client next to the flood panicked")?;
     ensure!(other_clients.good > 0, "no other request was served:\n{other_clients}{}", server.output());
     Ok(Row { connections, before, peak: peak.max(held), held, after, closed: flood.1.get(), other_clients })
@@ -195,12 +195,13 @@ fn start_backend() -> Result<SocketAddr> {
     receiver.recv().context("the backend's thread ended")?.map_err(anyhow::Error::msg)
 }
 
-/// The minimum of the memory, once it has not decreased for [`REST_TIME`].
-async fn memory_at_rest(resident: impl Fn() -> Result<f64>) -> Result<f64> {
+/// The minimum of the memory, once it has not decreased for [`REST_TIME`] and is about what it was before. That takes as
+/// long as the server processes what has arrived in its sockets.
+async fn memory_at_rest(before: f64, resident: impl Fn() -> Result<f64>) -> Result<f64> {
     let mut minimum = resident()?;
     let mut since = Instant::now();
     let settled = async {
-        while since.elapsed() < REST_TIME {
+        while since.elapsed() < REST_TIME || minimum > before * MAX_GROWTH {
             sleep(SAMPLE_INTERVAL).await;
             let current = resident()?;
             if current < minimum - 0.1 {
@@ -224,4 +225,4 @@ const OTHER_CLIENTS_RATE: u32 = 200;
 const SAMPLE_INTERVAL: Duration = Duration::from_millis(50);
 const RETRY_DELAY: Duration = Duration::from_millis(20);
 const REST_TIME: Duration = Duration::from_millis(1500);
-const MAX_REST_TIME: Duration = Duration::from_secs(6);
+const MAX_REST_TIME: Duration = Duration::from_secs(30);
