@@ -1,6 +1,6 @@
 //! Limits the memory per consumer, because there may be a hundred thousand consumers, each with a credential, and
-//! verifies that plugins of consumers take no memory in rules. Limits the memory of routes, of endpoints, and of objects
-//! that expand to as much as possible.
+//! verifies that plugins of consumers take no memory in rules. Limits the memory of routes, of endpoints, and of
+//! objects that expand to as much as possible.
 //!
 //! Counts requested bytes, which are the same on every machine. The resident memory that `make bench-full` measures is
 //! about a quarter higher because allocators round up.

@@ -195,8 +195,8 @@ fn start_backend() -> Result<SocketAddr> {
     receiver.recv().context("the backend's thread ended")?.map_err(anyhow::Error::msg)
 }
 
-/// The minimum of the memory, once it has not decreased for [`REST_TIME`] and is about what it was before. That takes as
-/// long as the server processes what has arrived in its sockets.
+/// The minimum of the memory, once it has not decreased for [`REST_TIME`] and is about what it was before. That takes
+/// as long as the server processes what has arrived in its sockets.
 async fn memory_at_rest(before: f64, resident: impl Fn() -> Result<f64>) -> Result<f64> {
     let mut minimum = resident()?;
     let mut since = Instant::now();

@@ -53,8 +53,8 @@ impl Server {
         fs::read_to_string(&self.output).unwrap_or_default()
     }
 
-    /// Repeats the probe until it succeeds, for a limited time: the proxies have no readiness signal in common that would
-    /// replace polling.
+    /// Repeats the probe until it succeeds, for a limited time: the proxies have no readiness signal in common that
+    /// would replace polling.
     pub(crate) async fn until_ready<T>(&self, probe: impl AsyncFn() -> Result<T>) -> Result<T> {
         let deadline = Instant::now() + START_TIMEOUT;
         loop {
