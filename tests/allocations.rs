@@ -8,6 +8,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a panic fails the test, in helpers too")]
 
+#[path = "proxy/frames.rs"]
+#[expect(dead_code, reason = "shared by several tests")]
+mod frames;
 #[path = "proxy/harness.rs"]
 #[expect(dead_code, reason = "shared by several tests")]
 mod harness;

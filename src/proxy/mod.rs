@@ -12,6 +12,7 @@ mod connection;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod http;
+mod ipv4_text;
 mod limits;
 mod process;
 mod record;

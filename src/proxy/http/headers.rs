@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use super::request_id::X_REQUEST_ID;
 use super::via::extended_list;
 use crate::plugin_api::{Scheme, header_spoofing};
+use crate::proxy::ipv4_text::Ipv4Text;
 
 /// Removes hop-by-hop fields (RFC 9110, section 7.6.1), including those that `Connection` names.
 pub(in crate::proxy) fn strip_hop_by_hop(headers: &mut HeaderMap) {
@@ -209,20 +210,8 @@ impl ForwardedClient {
     }
 }
 
-/// An IPv4 address as text. Without the formatter of the standard library, whose cost every connection would have.
 fn ipv4_value(ip: Ipv4Addr) -> HeaderValue {
-    let (mut text, mut length) = ([0; "255.255.255.255".len()], 0);
-    for (index, octet) in ip.octets().into_iter().enumerate() {
-        if index > 0 {
-            text[length] = b'.';
-            length += 1;
-        }
-        let mut digits = itoa::Buffer::new();
-        let digits = digits.format(octet).as_bytes();
-        text[length..length + digits.len()].copy_from_slice(digits);
-        length += digits.len();
-    }
-    HeaderValue::from_bytes(&text[..length]).expect("an IP address is a header value")
+    HeaderValue::from_bytes(Ipv4Text::new(ip).as_bytes()).expect("an IP address is a header value")
 }
 
 /// The fields that [`ForwardedClient::set_forwarding_headers`] sets, `X-Request-ID` and `Via`.
@@ -403,6 +392,13 @@ mod tests {
             let client = ForwardedClient::new(peer.parse().unwrap(), true, Scheme::Http);
             client.extend_forwarded(&mut headers);
             assert_eq!(text(&headers), after, "{peer}");
+        }
+    }
+
+    #[test]
+    fn every_hop_by_hop_field_is_found() {
+        for (index, name) in HOP_BY_HOP.iter().enumerate() {
+            assert_eq!(hop_by_hop_index(name), Some(index), "{name}");
         }
     }
 

@@ -9,6 +9,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use jiff::Timestamp;
 
+use crate::proxy::ipv4_text::Ipv4Text;
+
 pub(super) fn number(number: u64, line: &mut Vec<u8>) {
     line.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
@@ -16,35 +18,10 @@ pub(super) fn number(number: u64, line: &mut Vec<u8>) {
 /// An IP address and a port.
 pub(super) fn address(address: &SocketAddr, line: &mut Vec<u8>) {
     let IpAddr::V4(ip) = address.ip() else { return display(address, line) };
-    let mut text = [0; "255.255.255.255:".len()];
-    let mut length = 0;
-    for (octet, separator) in ip.octets().into_iter().zip(*b"...:") {
-        let (digits, count) = OCTETS[usize::from(octet)];
-        text[length..length + 3].copy_from_slice(&digits);
-        length += usize::from(count);
-        text[length] = separator;
-        length += 1;
-    }
-    line.extend_from_slice(&text[..length]);
+    line.extend_from_slice(Ipv4Text::new(ip).as_bytes());
+    line.push(b':');
     number(address.port().into(), line);
 }
-
-/// The digits of each octet, and their number.
-static OCTETS: [([u8; 3], u8); 256] = {
-    let mut octets = [([0; 3], 1); 256];
-    let mut octet = 0;
-    while octet < octets.len() {
-        let [hundreds, tens, ones] = [octet / 100, octet / 10 % 10, octet % 10];
-        let [hundreds, tens, ones] = [b'0' + hundreds as u8, b'0' + tens as u8, b'0' + ones as u8];
-        octets[octet] = match octet {
-            0..10 => ([ones, 0, 0], 1),
-            10..100 => ([tens, ones, 0], 2),
-            _ => ([hundreds, tens, ones], 3),
-        };
-        octet += 1;
-    }
-    octets
-};
 
 /// Milliseconds, rounded to three decimals. `min_decimals`: how many of them are written although they are zero.
 pub(super) fn milliseconds(duration: Duration, min_decimals: usize, line: &mut Vec<u8>) {

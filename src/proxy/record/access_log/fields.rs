@@ -3,8 +3,6 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::proxy::record::stats::RequestLabels;
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AccessLogField {
     Time,
@@ -75,19 +73,14 @@ impl AccessLogField {
 
     /// Whether the value is a label of the series of the request.
     pub(super) fn is_label(self) -> bool {
-        self.label(&RequestLabels::default()).is_some()
-    }
-
-    /// The value among these labels. `None` if it is not a label.
-    pub(super) fn label(self, labels: &RequestLabels) -> Option<&str> {
-        match self {
-            AccessLogField::Gateway => Some(&labels.gateway),
-            AccessLogField::Listener => Some(&labels.listener),
-            AccessLogField::Route => Some(&labels.route),
-            AccessLogField::Rule => Some(&labels.rule),
-            AccessLogField::Upstream => Some(&labels.backend),
-            _ => None,
-        }
+        matches!(
+            self,
+            AccessLogField::Gateway
+                | AccessLogField::Listener
+                | AccessLogField::Route
+                | AccessLogField::Rule
+                | AccessLogField::Upstream
+        )
     }
 
     /// The prefix in a text line. Self-explanatory values have none.

@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use http::{HeaderValue, Method, Uri, Version};
@@ -38,8 +39,6 @@ struct LabelRun {
     /// The position among the runs of the layout.
     index: usize,
     fields: Vec<LayoutField>,
-    /// The text in lines without labels.
-    without_labels: Vec<u8>,
 }
 
 impl LineLayout {
@@ -58,18 +57,9 @@ impl LineLayout {
                 _ if !field.field.is_label() => parts.push(LayoutPart::Field(field)),
                 Some(LayoutPart::Labels(run)) => run.fields.push(field),
                 _ => {
-                    parts.push(LayoutPart::Labels(LabelRun {
-                        index: run_count,
-                        fields: vec![field],
-                        without_labels: Vec::new(),
-                    }));
+                    parts.push(LayoutPart::Labels(LabelRun { index: run_count, fields: vec![field] }));
                     run_count += 1;
                 }
-            }
-        }
-        for part in &mut parts {
-            if let LayoutPart::Labels(run) = part {
-                run.without_labels = run.text(format, None);
             }
         }
         LineLayout { format, parts: parts.into() }
@@ -78,15 +68,12 @@ impl LineLayout {
     /// Appends one line, including its line feed.
     pub(super) fn write(&self, record: &AccessLogRecord, line: &mut Vec<u8>) {
         for part in &self.parts {
-            match part {
-                LayoutPart::Field(LayoutField { field, prefix }) => {
-                    line.extend_from_slice(prefix.as_bytes());
-                    LogValue::from_record(*field, record).write(self.format, line);
+            match (part, &record.series) {
+                (LayoutPart::Field(field), _) => field.write(self.format, record, line),
+                (LayoutPart::Labels(run), Some(series)) => {
+                    line.extend_from_slice(&series.line_texts.get_or_init(|| self.label_texts(record))[run.index]);
                 }
-                LayoutPart::Labels(run) => line.extend_from_slice(match &record.series {
-                    Some(series) => &series.line_texts.get_or_init(|| self.label_texts(&series.labels))[run.index],
-                    None => &run.without_labels,
-                }),
+                (LayoutPart::Labels(run), None) => run.write(self.format, record, line),
             }
         }
         line.extend_from_slice(match self.format {
@@ -96,23 +83,35 @@ impl LineLayout {
     }
 
     /// The text of each run of labels.
-    fn label_texts(&self, labels: &RequestLabels) -> Box<[Box<[u8]>]> {
+    fn label_texts(&self, record: &AccessLogRecord) -> Box<[Box<[u8]>]> {
         let text = |part: &LayoutPart| match part {
             LayoutPart::Field(_) => None,
-            LayoutPart::Labels(run) => Some(run.text(self.format, Some(labels)).into()),
+            LayoutPart::Labels(run) => {
+                let mut text = Vec::new();
+                run.write(self.format, record, &mut text);
+                Some(text.into())
+            }
         };
         self.parts.iter().filter_map(text).collect()
     }
 }
 
-impl LabelRun {
-    fn text(&self, format: AccessLogFormat, labels: Option<&RequestLabels>) -> Vec<u8> {
-        let mut text = Vec::new();
-        for LayoutField { field, prefix } in &self.fields {
-            text.extend_from_slice(prefix.as_bytes());
-            LogValue::text_or_none(labels.and_then(|labels| field.label(labels))).write(format, &mut text);
+impl LayoutField {
+    fn write(&self, format: AccessLogFormat, record: &AccessLogRecord, line: &mut Vec<u8>) {
+        line.extend_from_slice(self.prefix.as_bytes());
+        let value = LogValue::from_record(self.field, record);
+        match format {
+            AccessLogFormat::Text => value.write_text(line),
+            AccessLogFormat::Json => value.write_json(line),
         }
-        text
+    }
+}
+
+impl LabelRun {
+    fn write(&self, format: AccessLogFormat, record: &AccessLogRecord, line: &mut Vec<u8>) {
+        for field in &self.fields {
+            field.write(format, record, line);
+        }
     }
 }
 
@@ -128,6 +127,9 @@ enum LogValue<'r> {
 
 impl<'r> LogValue<'r> {
     fn from_record(field: AccessLogField, record: &'r AccessLogRecord) -> Self {
+        let label = |read: fn(&RequestLabels) -> &Arc<str>| {
+            LogValue::text_or_none(record.series.as_ref().map(|series| &**read(&series.labels)))
+        };
         let header = |value: &'r Option<HeaderValue>| match value {
             Some(value) => LogValue::Text(to_text_lossy(value)),
             None => LogValue::None,
@@ -156,13 +158,11 @@ impl<'r> LogValue<'r> {
             AccessLogField::ConnectMs => record.connect_duration.map_or(LogValue::None, LogValue::Milliseconds),
             AccessLogField::Tls => LogValue::text_or_none(record.tls),
             AccessLogField::Sni => LogValue::text_or_none(record.server_name.as_deref()),
-            AccessLogField::Gateway
-            | AccessLogField::Listener
-            | AccessLogField::Route
-            | AccessLogField::Rule
-            | AccessLogField::Upstream => {
-                LogValue::text_or_none(record.series.as_deref().and_then(|series| field.label(&series.labels)))
-            }
+            AccessLogField::Gateway => label(|labels| &labels.gateway),
+            AccessLogField::Listener => label(|labels| &labels.listener),
+            AccessLogField::Route => label(|labels| &labels.route),
+            AccessLogField::Rule => label(|labels| &labels.rule),
+            AccessLogField::Upstream => label(|labels| &labels.backend),
             AccessLogField::Address => record.address.as_ref().map_or(LogValue::None, LogValue::Address),
             AccessLogField::Consumer => LogValue::text_or_none(record.consumer.as_deref()),
             AccessLogField::RequestId => header(&record.request_id),
@@ -174,14 +174,6 @@ impl<'r> LogValue<'r> {
     /// `LogValue::None` if there is no text or the text is empty.
     fn text_or_none(text: Option<&'r str>) -> Self {
         text.filter(|text| !text.is_empty()).map_or(LogValue::None, |text| LogValue::Text(Cow::Borrowed(text)))
-    }
-
-    #[inline]
-    fn write(self, format: AccessLogFormat, line: &mut Vec<u8>) {
-        match format {
-            AccessLogFormat::Text => self.write_text(line),
-            AccessLogFormat::Json => self.write_json(line),
-        }
     }
 
     fn write_json(self, line: &mut Vec<u8>) {
@@ -275,8 +267,6 @@ fn to_text_lossy(value: &HeaderValue) -> Cow<'_, str> {
 
 #[cfg(test)]
 pub(super) mod testing {
-    use std::sync::Arc;
-
     use http::StatusCode;
 
     use super::*;
