@@ -229,7 +229,7 @@ const LAYERS: &[Row] = &[
     (
         "proxy",
         &[
-            "buffer_budget client_counts connection limits unforwarded_budget",
+            "buffer_budget client_counts connection ipv4_text limits unforwarded_budget",
             "record",
             "worker",
             "http stream",
