@@ -18,6 +18,8 @@ mod harness;
 mod http2_client;
 #[path = "proxy/metrics.rs"]
 mod metrics;
+#[path = "harness/polling.rs"]
+mod polling;
 #[path = "proxy/tls_harness.rs"]
 #[expect(dead_code, reason = "shared by several tests")]
 mod tls_harness;

@@ -3,7 +3,6 @@
 pub(crate) mod server;
 mod services;
 
-use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -15,8 +14,12 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
+use crate::harness::polling::until;
 use server::RedisProcess;
 use services::TestServices;
+
+/// The timeout of commands, which no pause of a busy machine exceeds. Servers that are stopped close their connections.
+const TIMEOUT_MS: u32 = 60_000;
 
 /// One replica of Portico: the chain of one route with the plugin. Its state in memory is its own; what replicas share
 /// is in Redis.
@@ -32,29 +35,25 @@ fn config(server: &RedisProcess, fields: &Value) -> Value {
 }
 
 fn config_with_port(port: u16, fields: &Value) -> Value {
-    let mut config = json!({"year": 100, "policy": "redis", "redis": {"host": "redis.shop", "port": port}});
+    let mut config =
+        json!({"year": 100, "policy": "redis", "redis": {"host": "redis.shop", "port": port, "timeout": TIMEOUT_MS}});
     config.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
     config
 }
 
 async fn send_request(chain: &Chain) -> TestOutcome {
+    send_request_at(chain, SystemTime::now()).await
+}
+
+async fn send_request_at(chain: &Chain, now: SystemTime) -> TestOutcome {
     let mut request = TestRequest::get("/");
-    request.now = SystemTime::now();
+    request.now = now;
     request.run(chain).await
 }
 
 /// The remaining requests of the year according to the response.
 async fn remaining(chain: &Chain) -> Option<u64> {
     send_request(chain).await.response_header("x-ratelimit-remaining-year").map(|count| count.parse().unwrap())
-}
-
-/// Waits until a condition is true.
-async fn until<F: Future<Output = bool>>(event: &str, mut condition: impl FnMut() -> F) {
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
-    while !condition().await {
-        assert!(tokio::time::Instant::now() < deadline, "timeout: {event}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
 }
 
 // docs/kong-compatibility.md, 4.25
@@ -88,7 +87,9 @@ async fn replicas_share_counters_and_rejected_requests_are_not_counted() {
 async fn every_period_is_counted() {
     let server = RedisProcess::start(&[]).await;
     let every_period = json!({"second": 90, "minute": 91, "hour": 92, "day": 93, "month": 94, "year": 95});
-    let outcome = send_request(&replica(&config(&server, &every_period), &TestServices::resolving("redis.shop"))).await;
+    let chain = replica(&config(&server, &every_period), &TestServices::resolving("redis.shop"));
+    // All periods begin at the first second of 2026, so that only the key of the second can expire during the test.
+    let outcome = send_request_at(&chain, SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_225_600)).await;
     for (period, count) in [("second", 89), ("minute", 90), ("hour", 91), ("day", 92), ("month", 93), ("year", 94)] {
         let count = count.to_string();
         assert_eq!(outcome.response_header(&format!("x-ratelimit-remaining-{period}")), Some(count.as_str()));
@@ -200,7 +201,7 @@ async fn password_username_and_database_are_used() {
         RedisProcess::start(&["--requirepass", "s3cret", "--user", "shop", "on", ">pass", "~*", "+@all"]).await;
     let services = TestServices::resolving("redis.shop");
     let with_redis = |fields: Value| {
-        let mut redis = json!({"host": "redis.shop", "port": server.port});
+        let mut redis = json!({"host": "redis.shop", "port": server.port, "timeout": TIMEOUT_MS});
         redis.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
         config(&server, &json!({"redis": redis}))
     };
@@ -223,7 +224,7 @@ async fn password_username_and_database_are_used() {
     let deprecated_fields = config(
         &server,
         &json!({"redis": null, "redis_host": "redis.shop", "redis_port": server.port,
-        "redis_password": "s3cret", "redis_database": 5}),
+        "redis_password": "s3cret", "redis_database": 5, "redis_timeout": TIMEOUT_MS}),
     );
     assert_eq!(remaining(&replica(&deprecated_fields, &services)).await, Some(99));
     let database_size = |number: &'static str| ["-a", "s3cret", "--no-auth-warning", "-n", number, "DBSIZE"];
@@ -246,7 +247,7 @@ async fn tls_and_verification_are_configurable() {
         (json!({}), &authority, false),
     ] {
         let services = TestServices::trusting("redis.shop", trusted);
-        let mut redis = json!({"host": "redis.shop", "port": server.port});
+        let mut redis = json!({"host": "redis.shop", "port": server.port, "timeout": TIMEOUT_MS});
         redis.as_object_mut().unwrap().extend(tls.as_object().unwrap().clone());
         let chain = replica(&config(&server, &json!({"redis": redis})), &services);
         assert_eq!(remaining(&chain).await.is_some(), is_connected, "{tls}");

@@ -6,6 +6,7 @@
 //!   client.rs   single requests and continuous load
 //!   network.rs  a network namespace, for fixed ports and missing privileges
 //!   objects.rs  shared manifests
+//!   polling.rs  conditions that asynchronous tests wait for
 //!   golden.rs   expected output, rewritten by UPDATE=1
 //! ```
 
@@ -15,6 +16,7 @@ pub(crate) mod client;
 pub(crate) mod golden;
 pub(crate) mod network;
 pub(crate) mod objects;
+pub(crate) mod polling;
 pub(crate) mod program;
 pub(crate) mod site;
 
@@ -28,8 +30,8 @@ pub(crate) fn eventually<T>(condition: &str, mut poll: impl FnMut() -> Option<T>
         if let Some(result) = poll() {
             return result;
         }
-        #[expect(clippy::disallowed_methods, reason = "there is no event to wait for, and this thread is idle")]
-        std::thread::sleep(pause);
+        #[expect(clippy::disallowed_methods, reason = "this thread is idle")]
+        std::thread::sleep(pause); // There is no event to wait for.
     }
     panic!("{condition}: not within {TEST_TIMEOUT:?}");
 }

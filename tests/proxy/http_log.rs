@@ -21,13 +21,13 @@ use portico::snapshot::rule::Action;
 use portico::upstream::AddressPolicy;
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
-use tokio::time::sleep;
 
 use crate::h2::Http2Client;
 use crate::harness::{
     Client, Endpoint, Options, Route, TestServer, forward, reserve_address, retries, route, snapshot, upstream,
     with_timeout, with_timeouts_and_retries,
 };
+use crate::polling::until;
 use crate::tls_harness::{TestTlsConnector, TlsListener, certificate, start_tls_server};
 
 /// Services that connect to loopback addresses.
@@ -97,12 +97,7 @@ impl LoggingServer {
     }
 
     async fn wait_for_counts(&self, what: &str, condition: impl Fn(&QueueCounts) -> bool) {
-        with_timeout(what, async {
-            while !condition(&self.counts()) {
-                sleep(Duration::from_millis(5)).await;
-            }
-        })
-        .await;
+        until(what, async || condition(&self.counts())).await;
     }
 
     /// Sends requests for `/0`, `/1` and so on, each of which must succeed.
@@ -488,7 +483,7 @@ async fn faulty_servers_do_not_affect_requests() {
         let receiver = Endpoint::scripted(move |mut stream, _| async move {
             stream.request().await;
             if response == "wait" {
-                sleep(Duration::from_secs(600)).await;
+                std::future::pending::<()>().await;
             }
             stream.send(response).await;
         })
@@ -585,12 +580,7 @@ async fn plugin_that_is_built_again_keeps_its_queue() {
     server.proxy.reconcile().await;
     let mut client = Client::connect(address).await;
     client.get("/before").await;
-    with_timeout("the first entry", async {
-        while queue_counts(&state).iter().all(|(_, counts)| counts.pending == 0) {
-            sleep(Duration::from_millis(5)).await;
-        }
-    })
-    .await;
+    until("the first entry", async || queue_counts(&state).iter().any(|(_, counts)| counts.pending > 0)).await;
     server.snapshot.store(Arc::new(with_chain(logging_chain(queue, &receiver, &[], &state))));
     client.get("/after").await;
     let batch = wait_for_bodies(&receiver, 1).await.remove(0);

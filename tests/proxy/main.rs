@@ -49,6 +49,8 @@ mod misdirected;
 mod observations;
 mod parked_connections;
 mod plugins;
+#[path = "../harness/polling.rs"]
+mod polling;
 mod proxy_header;
 mod regex_steps;
 mod request_errors;

@@ -1,12 +1,12 @@
 //! Reads the metrics of the proxy.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use prometheus_client::encoding::text;
 use prometheus_client::registry::Registry;
 
-use crate::harness::{TestServer, with_timeout};
+use crate::harness::TestServer;
+use crate::polling::until;
 
 /// Waits until the metrics of the proxy satisfy a condition; `what` describes it. Nothing announces a change of a
 /// metric, so they are read repeatedly, as a scraper does.
@@ -15,12 +15,7 @@ pub(crate) async fn wait_for_metrics(
     what: &str,
     condition: impl Fn(&BTreeMap<String, f64>) -> bool,
 ) {
-    with_timeout(what, async {
-        while !condition(&scrape(server)) {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-    })
-    .await;
+    until(what, async || condition(&scrape(server))).await;
 }
 
 /// The values of the proxy's metrics by name and labels.

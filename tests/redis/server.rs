@@ -2,11 +2,12 @@
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, IsCa, KeyPair};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
+
+use crate::harness::polling::becomes_true;
 
 #[derive(Clone, Copy)]
 enum Transport {
@@ -110,17 +111,13 @@ fn spawn(arguments: &[String], folder: &TempDir) -> Child {
 
 /// Waits until the server accepts connections. False if it exits or does not start in time.
 async fn is_listening(port: u16, process: &mut Child) -> bool {
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
-    while tokio::time::Instant::now() < deadline {
-        if process.try_wait().unwrap().is_some() {
-            return false;
-        }
-        if TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.is_ok() {
-            return true;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    false
+    let mut has_exited = || process.try_wait().unwrap().is_some();
+    let listens_or_has_exited = becomes_true(|| {
+        let has_exited = has_exited();
+        async move { has_exited || TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.is_ok() }
+    })
+    .await;
+    listens_or_has_exited && !has_exited()
 }
 
 /// A certificate authority.

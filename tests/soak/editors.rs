@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::gateway::Gateway;
 use crate::history::History;
+use crate::polling::until;
 
 /// The versions of everything that the editors change.
 pub(crate) struct ConfigurationHistory {
@@ -105,9 +106,7 @@ impl Editors {
         tasks.spawn(new_editor().endpoints());
         tasks.spawn(new_editor().certificates());
         tasks.spawn(new_editor().close_connections(hasty));
-        while started_editors.load(Ordering::SeqCst) < tasks.len() {
-            sleep(Duration::from_millis(1)).await;
-        }
+        until("all editors have started", async || started_editors.load(Ordering::SeqCst) == tasks.len()).await;
         Editors { tasks, configuration: Arc::clone(configuration) }
     }
 
@@ -189,7 +188,7 @@ impl Editor {
             for (_, backend) in removed {
                 backend.stop_accepting();
                 stopping.spawn(async move {
-                    sleep(GRACE).await;
+                    sleep(GRACE).await; // Like a Pod that is being stopped.
                     backend.finish().await;
                 });
             }
@@ -236,7 +235,7 @@ impl Editor {
         if turn == 0 {
             self.started_editors.fetch_add(1, Ordering::SeqCst);
         }
-        sleep_until(next_turn).await;
+        sleep_until(next_turn).await; // The rate of the edits.
         self.stop.load(Ordering::SeqCst)
     }
 }

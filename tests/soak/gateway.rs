@@ -3,13 +3,13 @@
 use std::fs::{self, File};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
 use socket2::{Domain, Socket, Type};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep};
+
+use crate::polling::becomes_true;
 
 pub(crate) struct Gateway {
     pub(crate) address: SocketAddr,
@@ -56,16 +56,11 @@ impl Gateway {
 
     /// Waits until a request for `path` is redirected to `/revision-N`.
     pub(crate) async fn wait_for_revision(&self, path: &str, revision: usize) {
-        let begin = Instant::now();
         let expected_location = format!("/revision-{revision}\r\n");
-        while !self.get(path).await.is_some_and(|response| response.contains(&expected_location)) {
-            assert!(
-                begin.elapsed() < OBSERVE_TIMEOUT,
-                "{path} was never redirected to revision {revision}:\n{}",
-                self.output()
-            );
-            sleep(Duration::from_millis(1)).await;
-        }
+        let is_redirected = becomes_true(|| async {
+            self.get(path).await.is_some_and(|response| response.contains(&expected_location))
+        });
+        assert!(is_redirected.await, "{path} was never redirected to revision {revision}:\n{}", self.output());
     }
 
     async fn get(&self, path: &str) -> Option<String> {
@@ -143,5 +138,3 @@ spec:
     }
     text
 }
-
-const OBSERVE_TIMEOUT: Duration = Duration::from_secs(60);

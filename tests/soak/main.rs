@@ -8,6 +8,8 @@
 mod editors;
 mod gateway;
 mod history;
+#[path = "../harness/polling.rs"]
+mod polling;
 
 use std::env;
 use std::sync::Arc;
