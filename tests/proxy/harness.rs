@@ -31,6 +31,10 @@ use tokio::time::timeout;
 /// Upper bound of every wait in a test; only a failing test takes that long.
 pub(crate) const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// Short timeouts of the proxy are this long if what a test expects to succeed could exceed them. A busy machine pauses
+/// its processes for up to two seconds.
+pub(crate) const LONGER_THAN_PAUSES: Duration = Duration::from_secs(3);
+
 /// Awaits the future for at most [`TEST_TIMEOUT`]; `what` names in the panic what the test waited for.
 pub(crate) async fn with_timeout<T>(what: &str, future: impl Future<Output = T>) -> T {
     timeout(TEST_TIMEOUT, future).await.unwrap_or_else(|_| panic!("timed out waiting for: {what}"))

@@ -1,7 +1,9 @@
-//! Timeouts of the proxy and of rules, and their effects. They are short here, so that only a failing test takes long.
+//! Timeouts of the proxy and of rules, and their effects. They are short here, so that only a failing test takes long:
+//! [`SHORT`] if nothing has to happen before they expire.
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use portico::proxy::ProxyLimits;
 use portico::snapshot::timeouts_and_retries::{TimeoutSetting, TimeoutsAndRetries};
 use portico::upstream::UpstreamProtocol;
@@ -12,8 +14,8 @@ use crate::frames::{
     self, CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, PREFACE, RawConnection, frame, header_block,
 };
 use crate::harness::{
-    Endpoint, Options, TestServer, forward, route, routes_to, upstream, upstream_with_protocol, with_timeout,
-    with_timeouts_and_retries,
+    Endpoint, LONGER_THAN_PAUSES, Options, TestServer, forward, route, routes_to, upstream, upstream_with_protocol,
+    with_timeout, with_timeouts_and_retries,
 };
 use crate::{h2, h2_upstream};
 
@@ -81,17 +83,14 @@ async fn slow_http2_head_closes_the_connection() {
 #[tokio::test]
 async fn idle_connection_is_closed() {
     let endpoint = Endpoint::ok().await;
-    let server = server(ProxyLimits { client_idle_timeout: SHORT * 5, ..ProxyLimits::default() }, &endpoint).await;
-    let mut client = server.connect().await;
+    let limits = ProxyLimits { client_idle_timeout: LONGER_THAN_PAUSES, ..ProxyLimits::default() };
+    let server = server(limits, &endpoint).await;
+    let (mut client, mut unused) = (server.connect().await, server.connect().await);
     for _ in 0..3 {
         assert_eq!(client.get("/").await.status, 200);
     }
     assert_eq!(client.read_to_end().await.unwrap(), b"");
-    assert_eq!(
-        server.connect().await.read_to_end().await.unwrap(),
-        b"",
-        "a connection without a request must be closed, too"
-    );
+    assert_eq!(unused.read_to_end().await.unwrap(), b"", "a connection without a request must be closed, too");
 }
 
 #[tokio::test]
@@ -103,16 +102,15 @@ async fn unresponsive_endpoint_gets_504() {
         let response = client.get("/").await;
         assert_eq!(response.status, 504);
         assert!(response.text().contains("The upstream server is timing out"));
-        assert_eq!(
-            endpoint.log.requests().len(),
-            attempt,
-            "the request may have been processed, so it is not sent again"
-        );
+        // The endpoint may read the request after the timeout.
+        endpoint.log.wait_for("the request", |log| log.requests().len() >= attempt).await;
     }
     endpoint
         .log
         .wait_for("the proxy to close its connections", |log| log.ended.load(std::sync::atomic::Ordering::SeqCst) == 2)
         .await;
+    let requests = endpoint.log.requests().len();
+    assert_eq!(requests, 2, "the requests may have been processed, so they are not sent again");
 }
 
 #[tokio::test]
@@ -212,7 +210,7 @@ async fn rule_timeout_may_exceed_the_default() {
     ] {
         let endpoint = Endpoint::scripted(|mut stream, _| async move {
             stream.request().await;
-            tokio::time::sleep(SHORT * 3).await;
+            tokio::time::sleep(SHORT * 3).await; // Longer than the default timeout.
             stream.send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
             stream.request().await;
             stream.read_to_end().await;
@@ -236,38 +234,26 @@ async fn rule_timeout_covers_the_response_body() {
         stream.read_to_end().await;
     })
     .await;
-    for (policy, reason) in [
-        (
-            TimeoutsAndRetries { request: TimeoutSetting::After(SHORT), ..TimeoutsAndRetries::default() },
-            "request_timeout",
-        ),
-        (
-            TimeoutsAndRetries { backend_request: TimeoutSetting::After(SHORT), ..TimeoutsAndRetries::default() },
-            "backend_request_timeout",
-        ),
-        (
-            TimeoutsAndRetries {
-                request: TimeoutSetting::After(SHORT * 100),
-                backend_request: TimeoutSetting::After(SHORT),
-                ..TimeoutsAndRetries::default()
-            },
-            "backend_request_timeout",
-        ),
-        (
-            TimeoutsAndRetries {
-                request: TimeoutSetting::After(SHORT),
-                backend_request: TimeoutSetting::After(SHORT * 100),
-                ..TimeoutsAndRetries::default()
-            },
-            "request_timeout",
-        ),
-    ] {
-        let server = server_with_rule(ProxyLimits::default(), &endpoint, policy).await;
-        let mut client = server.connect().await;
-        client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
-        assert_eq!(client.try_response().await, None, "a truncated response must not appear complete");
-        assert_eq!(scrape(&server)[&format!("portico_request_errors_total{{reason=\"{reason}\"}}")], 1.0);
-    }
+    // The response begins before the timeout.
+    let (limit, longer) = (TimeoutSetting::After(LONGER_THAN_PAUSES), TimeoutSetting::After(SHORT * 600));
+    let cases = [
+        (limit, TimeoutSetting::Unset, "request_timeout"),
+        (TimeoutSetting::Unset, limit, "backend_request_timeout"),
+        (longer, limit, "backend_request_timeout"),
+        (limit, longer, "request_timeout"),
+    ];
+    let checks = cases.map(|(request, backend_request, reason)| {
+        let endpoint = &endpoint;
+        async move {
+            let policy = TimeoutsAndRetries { request, backend_request, ..TimeoutsAndRetries::default() };
+            let server = server_with_rule(ProxyLimits::default(), endpoint, policy).await;
+            let mut client = server.connect().await;
+            client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+            assert_eq!(client.try_response().await, None, "a truncated response must not appear complete");
+            assert_eq!(scrape(&server)[&format!("portico_request_errors_total{{reason=\"{reason}\"}}")], 1.0);
+        }
+    });
+    join_all(checks).await;
 }
 
 #[tokio::test]
@@ -337,7 +323,8 @@ async fn silent_endpoint_hits_the_read_timeout() {
         |limit| TimeoutsAndRetries { read: TimeoutSetting::After(limit).into(), ..TimeoutsAndRetries::default() };
     let cases = [
         (String::new(), false, read_timeout(SHORT), Some(504)),
-        (head.to_owned() + half, false, read_timeout(SHORT), None),
+        // The response begins before the timeout.
+        (head.to_owned() + half, false, read_timeout(LONGER_THAN_PAUSES), None),
         // Each read restarts the timeout.
         (head.to_owned() + half, true, read_timeout(SHORT * 50), Some(200)),
         // The write timeout does not limit reads.
@@ -356,7 +343,7 @@ async fn silent_endpoint_hits_the_read_timeout() {
                 stream.request().await;
                 stream.send(&sent).await;
                 if rest_follows {
-                    tokio::time::sleep(SHORT * 2).await;
+                    tokio::time::sleep(SHORT * 2).await; // Longer than the timeouts that do not apply.
                     let response = head.to_owned() + half + half;
                     stream.send(&response[sent.len()..]).await;
                 }
@@ -395,11 +382,12 @@ async fn paused_client_does_not_trigger_the_read_timeout() {
         stream.read_to_end().await;
     })
     .await;
-    let policy = TimeoutsAndRetries { read: TimeoutSetting::After(SHORT * 20).into(), ..TimeoutsAndRetries::default() };
+    let limit = TimeoutSetting::After(LONGER_THAN_PAUSES).into();
+    let policy = TimeoutsAndRetries { read: limit, ..TimeoutsAndRetries::default() };
     let server = server_with_rule(ProxyLimits::default(), &endpoint, policy).await;
     let mut client = server.connect().await;
     client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
-    tokio::time::sleep(SHORT * 25).await;
+    tokio::time::sleep(LONGER_THAN_PAUSES + SHORT * 5).await; // Longer than the timeout.
     assert_eq!(client.response().await.body.len(), LENGTH);
 }
 
@@ -430,7 +418,7 @@ async fn rule_sets_the_connect_timeout() {
     let server = server(vec![late_address], short_limits, service_timeouts(SHORT * 200, 0)).await;
     let mut client = server.connect().await;
     client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
-    tokio::time::sleep(SHORT * 3).await;
+    tokio::time::sleep(SHORT * 3).await; // Longer than the default timeouts.
     listener.set_nonblocking(true).unwrap();
     let late_endpoint = Endpoint::on_listener(
         tokio::net::TcpListener::from_std(listener.into()).unwrap(),
@@ -496,7 +484,7 @@ async fn rule_read_timeout_extends_the_tunnel_idle_timeout() {
         assert_eq!(client.response().await.status, 101);
         if stays_open {
             // An open tunnel echoes what the client sends.
-            tokio::time::sleep(SHORT * 4).await;
+            tokio::time::sleep(SHORT * 4).await; // Longer than the idle timeout.
             client.send(b"still there").await;
         }
         let echoed = client.read_to_end().await.unwrap_or_default();
