@@ -18,7 +18,7 @@ use crate::frames::{
     self, ACK, DATA, END_HEADERS, END_STREAM, GET, GOAWAY, HEADERS, PING, PREFACE, RST_STREAM, RawConnection, SETTINGS,
     frame, initial_window_size,
 };
-use crate::harness::{Endpoint, Options, TestServer, routes_to, with_timeout};
+use crate::harness::{Endpoint, LONGER_THAN_PAUSES, Options, TestServer, routes_to, with_timeout};
 
 /// A client's HTTP/2 connection.
 pub(crate) struct Http2Client {
@@ -410,17 +410,22 @@ async fn timeouts_apply_to_each_stream() {
         stream.read_to_end().await;
     })
     .await;
-    let limits = ProxyLimits {
-        response_timeout: SHORT,
-        request_body_timeout: SHORT,
-        stall_timeout: SHORT,
-        ..ProxyLimits::default()
+    // Each timeout with a proxy of its own, so that a slow machine causes no other error.
+    let server = async |limits: ProxyLimits| {
+        TestServer::with_options(Options { limits, ..Options::default() }, routes_to(endpoint.address)).await
     };
-    let server = TestServer::with_options(Options { limits, ..Options::default() }, routes_to(endpoint.address)).await;
-    let client = Http2Client::connect(server.address).await;
-    assert_eq!(client.get("/silent").await.status, 504);
+    let with_response_timeout = server(ProxyLimits { response_timeout: SHORT, ..ProxyLimits::default() }).await;
+    let client = Http2Client::connect(with_response_timeout.address).await;
+    for _ in 0..2 {
+        assert_eq!(client.get("/silent").await.status, 504);
+    }
+    let with_body_timeout = server(ProxyLimits { request_body_timeout: SHORT, ..ProxyLimits::default() }).await;
+    let client = Http2Client::connect(with_body_timeout.address).await;
     let (response, _body) = client.start_with_body(post_request("/upload")).await;
     assert_eq!(read_response(response).await.unwrap().status, 408);
+    assert_eq!(client.get("/ok").await.body, b"ok");
+    let with_stall_timeout = server(ProxyLimits { stall_timeout: SHORT, ..ProxyLimits::default() }).await;
+    let client = Http2Client::connect(with_stall_timeout.address).await;
     let error = client.request(get_request("/half")).await.unwrap_err();
     assert!(error.is_reset(), "{error}");
     assert_eq!(client.get("/ok").await.body, b"ok");
@@ -442,7 +447,7 @@ async fn stream_is_reset_when_its_window_stays_closed() {
 #[tokio::test]
 async fn idle_connection_is_closed() {
     let endpoint = Endpoint::ok().await;
-    let limits = ProxyLimits { client_idle_timeout: SHORT, ..ProxyLimits::default() };
+    let limits = ProxyLimits { client_idle_timeout: LONGER_THAN_PAUSES, ..ProxyLimits::default() };
     let server = TestServer::with_options(Options { limits, ..Options::default() }, routes_to(endpoint.address)).await;
     let mut raw = RawConnection::connect(server.address).await;
     raw.send(frames::get_request(1)).await;

@@ -10,7 +10,9 @@ use tokio::time::timeout;
 
 use crate::accounting::{scrape, wait_for_metrics};
 use crate::frames::{self, DATA, RawConnection};
-use crate::harness::{Client, Endpoint, Options, TEST_TIMEOUT, TestServer, routes_to, with_timeout};
+use crate::harness::{
+    Client, Endpoint, LONGER_THAN_PAUSES, Options, TEST_TIMEOUT, TestServer, routes_to, with_timeout,
+};
 use crate::tls_harness::{TestTlsConnector, TlsClient, TlsListener, certificate, start_tls_server};
 
 const SHORT: Duration = Duration::from_millis(100);
@@ -149,21 +151,26 @@ async fn a_malformed_request_on_a_parked_connection_is_rejected() {
 #[tokio::test]
 async fn a_parked_connection_is_closed_after_the_idle_timeout() {
     let endpoint = Endpoint::ok().await;
-    let limits = ProxyLimits { client_idle_timeout: SHORT * 3, ..parking() };
+    let limits = ProxyLimits { client_idle_timeout: LONGER_THAN_PAUSES, ..parking() };
     let server = start(limits.clone(), &endpoint).await;
-    let mut unused = server.connect().await;
-    let mut used = server.connect().await;
-    assert_eq!(used.get("/").await.status, 200);
-    wait_for_parked(&server, 2).await;
-    assert_eq!(unused.read_to_end().await.unwrap(), b"");
-    assert_eq!(used.read_to_end().await.unwrap(), b"");
+    let plain = async {
+        let mut unused = server.connect().await;
+        let mut used = server.connect().await;
+        assert_eq!(used.get("/").await.status, 200);
+        wait_for_parked(&server, 2).await;
+        assert_eq!(unused.read_to_end().await.unwrap(), b"");
+        assert_eq!(used.read_to_end().await.unwrap(), b"");
+    };
     // With TLS, rustls reports an end without close_notify as an error.
-    let server = start_tls(limits, &endpoint).await;
-    let mut unused = connect_tls(&server).await;
-    let mut used = connect_tls(&server).await;
-    assert_eq!(used.get("/").await.status, 200);
-    assert_eq!(unused.read_to_end().await.unwrap(), b"");
-    assert_eq!(used.read_to_end().await.unwrap(), b"");
+    let tls_server = start_tls(limits, &endpoint).await;
+    let with_tls = async {
+        let mut unused = connect_tls(&tls_server).await;
+        let mut used = connect_tls(&tls_server).await;
+        assert_eq!(used.get("/").await.status, 200);
+        assert_eq!(unused.read_to_end().await.unwrap(), b"");
+        assert_eq!(used.read_to_end().await.unwrap(), b"");
+    };
+    tokio::join!(plain, with_tls);
 }
 
 #[tokio::test]

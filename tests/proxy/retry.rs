@@ -9,7 +9,8 @@ use portico::snapshot::timeouts_and_retries::{RetryPolicy, TimeoutSetting, Timeo
 
 use crate::accounting::scrape;
 use crate::harness::{
-    Endpoint, Options, TestServer, forward, reserve_address, retries, route, upstream, with_timeouts_and_retries,
+    Endpoint, LONGER_THAN_PAUSES, Options, TestServer, forward, reserve_address, retries, route, upstream,
+    with_timeouts_and_retries,
 };
 
 const SHORT: Duration = Duration::from_millis(400);
@@ -188,7 +189,7 @@ async fn requests_are_retried_as_configured() {
         },
         Case {
             name: "a timed-out attempt is retried",
-            policy: with_attempt_timeout(SHORT, retries(1, &[])),
+            policy: with_attempt_timeout(LONGER_THAN_PAUSES, retries(1, &[])),
             request: PUT,
             endpoint: &["silent", "200"],
             status: 200,
@@ -220,7 +221,10 @@ async fn requests_are_retried_as_configured() {
         },
         Case {
             name: "the request timeout ends all attempts",
-            policy: TimeoutsAndRetries { request: TimeoutSetting::After(SHORT), ..retries(u32::MAX, &[500]) },
+            policy: TimeoutsAndRetries {
+                request: TimeoutSetting::After(LONGER_THAN_PAUSES),
+                ..retries(u32::MAX, &[500])
+            },
             request: GET,
             endpoint: &["500", "silent"],
             status: 504,
@@ -239,12 +243,15 @@ async fn requests_are_retried_as_configured() {
             attempts: 1,
         },
     ];
-    for case in cases {
+    // At the same time, because some cases wait for a timeout.
+    futures_util::future::join_all(cases.map(|case| async move {
         let endpoint = step_endpoint(case.endpoint).await;
         let action = with_timeouts_and_retries(forward(vec![(1, upstream("web", &[endpoint.address]))]), case.policy);
         let server = TestServer::with_routes(vec![route(action)]).await;
         let response = server.request(case.request).await;
         assert_eq!(response.status, case.status, "{}", case.name);
+        // The endpoint may read a request after its timeout.
+        endpoint.log.wait_for(case.name, |log| log.requests().len() >= case.attempts).await;
         let requests = endpoint.log.requests();
         assert_eq!(requests.len(), case.attempts, "{}", case.name);
         let body = if case.request.contains("hello") { "hello" } else { "" };
@@ -252,7 +259,8 @@ async fn requests_are_retried_as_configured() {
             let sent = request.split_once("\r\n\r\n").unwrap().1;
             assert!(sent.starts_with(body) && (body.is_empty() == sent.is_empty()), "{}: {request}", case.name);
         }
-    }
+    }))
+    .await;
 }
 
 #[tokio::test]
@@ -345,13 +353,12 @@ async fn slow_connect_is_retried_at_another_endpoint() {
     let both = upstream("web", &[unresponsive, endpoint.address]);
     let server = TestServer::with_routes(vec![route(with_timeouts_and_retries(
         forward(vec![(1, both)]),
-        with_attempt_timeout(SHORT, retries(1, &[])),
+        with_attempt_timeout(LONGER_THAN_PAUSES, retries(1, &[])),
     ))])
     .await;
     // Nothing was sent to the first endpoint, so the method does not matter.
-    for _ in 0..4 {
-        assert_eq!(server.request(POST).await.text(), "ok");
-    }
+    let responses = futures_util::future::join_all((0..4).map(|_| server.request(POST))).await;
+    assert!(responses.iter().all(|response| response.text() == "ok"), "{responses:?}");
     // By round robin, two of the four requests go to the unresponsive endpoint first: the timeout of the rule does not
     // eject it.
     assert_eq!(scrape(&server)["portico_upstream_retries_total"], 2.0);

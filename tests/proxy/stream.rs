@@ -18,7 +18,9 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::accounting::{access_log_records, scrape, wait_for_metrics};
-use crate::harness::{Client, Endpoint, Options, TestServer, reserve_address, upstream, with_timeout};
+use crate::harness::{
+    Client, Endpoint, LONGER_THAN_PAUSES, Options, TestServer, reserve_address, upstream, with_timeout,
+};
 
 /// A snapshot with one TCP listener. Without an action, no route is attached to it.
 fn stream_snapshot(address: SocketAddr, action: Option<StreamAction>) -> Snapshot {
@@ -324,7 +326,7 @@ async fn open_connection_keeps_its_endpoint_through_changes() {
 #[tokio::test]
 async fn removed_listener_drains_its_connections() {
     let endpoint = echo_endpoint().await;
-    let limits = ProxyLimits { listener_grace_period: Duration::from_secs(2), ..ProxyLimits::default() };
+    let limits = ProxyLimits { listener_grace_period: LONGER_THAN_PAUSES, ..ProxyLimits::default() };
     let server = start_with(Options { limits, ..Options::default() }, &[endpoint.address]).await;
     let (mut quick, mut slow) = (server.connect().await, server.connect().await);
     for client in [&mut quick, &mut slow] {
@@ -358,12 +360,12 @@ async fn drain_of_the_process_closes_remaining_connections() {
 #[tokio::test]
 async fn idle_connections_are_closed() {
     let endpoint = echo_endpoint().await;
-    let limits = ProxyLimits { stream_idle_timeout: Duration::from_secs(3), ..ProxyLimits::default() };
+    let limits = ProxyLimits { stream_idle_timeout: Duration::from_millis(3500), ..ProxyLimits::default() };
     let server = start_with(Options { limits, ..Options::default() }, &[endpoint.address]).await;
     let mut client = server.connect().await;
     // Bytes restart the timeout: the pauses together are longer than it is.
-    for _ in 0..4 {
-        tokio::time::sleep(Duration::from_millis(900)).await;
+    for _ in 0..5 {
+        tokio::time::sleep(Duration::from_millis(800)).await; // Shorter than the timeout by more than a pause.
         client.send("x").await;
         expect_text(&mut client, "x").await;
     }

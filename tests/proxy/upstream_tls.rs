@@ -820,7 +820,7 @@ async fn tls_proxy(known_endpoint: SocketAddr, unknown_name: UnknownName) -> Soc
     address
 }
 
-fn is_healthy(upstream: &Upstream, address: SocketAddr) -> bool {
+pub(crate) fn is_healthy(upstream: &Upstream, address: SocketAddr) -> bool {
     upstream.reachable().iter().any(|endpoint| endpoint.address == address && endpoint.health.is_healthy())
 }
 
