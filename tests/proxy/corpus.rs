@@ -24,12 +24,11 @@
 
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 
-use crate::harness::{Client, Endpoint, EndpointStream, TestResponse, TestServer, routes_to};
+use crate::harness::{Client, Endpoint, EndpointStream, TEST_TIMEOUT, TestResponse, TestServer, routes_to};
 use crate::strict_parser;
 
 const FILES: &[(&str, &str)] = &[
@@ -58,7 +57,7 @@ async fn every_shape_matches_the_corpus() {
         for (shape, bytewise) in parse(file, text).into_iter().flat_map(whole_and_bytewise) {
             shape_count += usize::from(!bytewise);
             let client = server.connect().await;
-            let outcome = timeout(SHAPE_TIMEOUT, send_shape(client, &shape, bytewise)).await;
+            let outcome = timeout(TEST_TIMEOUT, send_shape(client, &shape, bytewise)).await;
             let outcome = outcome.unwrap_or_else(|_| "the client timed out".to_owned());
             let messages: Vec<String> = received.lock().unwrap().drain(..).collect();
             let messages = messages.join("\n").replace(&server.address.to_string(), "LOCAL");
@@ -266,4 +265,3 @@ fn unescape(text: &str, location: &str) -> Vec<u8> {
 
 const CANARY: &[u8] = b"GET /canary HTTP/1.1\r\nhost: canary\r\n\r\n";
 const CANARY_AS_RECEIVED: &str = "GET /canary HTTP/1.1\nhost: canary";
-const SHAPE_TIMEOUT: Duration = Duration::from_secs(5);

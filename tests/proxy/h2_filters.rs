@@ -16,8 +16,8 @@ use crate::accounting::scrape;
 use crate::h2::{Http2Client, get_request, read_body, read_response, send_all};
 use crate::h2_upstream::http2_endpoint;
 use crate::harness::{
-    Endpoint, Route, TestServer, forward, h2c_upstream, header, retries, route, upstream, with_timeout,
-    with_timeouts_and_retries,
+    Endpoint, LONGER_THAN_PAUSES, Route, TestServer, forward, h2c_upstream, header, retries, route, upstream,
+    with_timeout, with_timeouts_and_retries,
 };
 
 const SHORT: Duration = Duration::from_millis(150);
@@ -125,12 +125,13 @@ async fn retries_and_timeouts_apply_to_each_stream() {
     let rule =
         |path, policy| Route { path, ..route(with_timeouts_and_retries(forward(vec![(1, h2c.clone())]), policy)) };
     let with_request_timeout =
-        || TimeoutsAndRetries { request: TimeoutSetting::After(SHORT), ..TimeoutsAndRetries::default() };
+        |limit| TimeoutsAndRetries { request: TimeoutSetting::After(limit), ..TimeoutsAndRetries::default() };
     let server = TestServer::with_routes(vec![
         rule("/fails", retries(1, &[503])),
         rule("/refused", retries(0, &[])),
-        rule("/silent", with_request_timeout()),
-        rule("/half", with_request_timeout()),
+        rule("/silent", with_request_timeout(SHORT)),
+        // The response begins before the timeout.
+        rule("/half", with_request_timeout(LONGER_THAN_PAUSES)),
         rule("/", TimeoutsAndRetries { request: TimeoutSetting::Unlimited, ..TimeoutsAndRetries::default() }),
     ])
     .await;

@@ -6,10 +6,13 @@ use std::time::Duration;
 
 use portico::proxy::{BindState, ProxyLimits};
 use portico::snapshot::{BindAddress, Snapshot};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::harness::{Client, Endpoint, Options, TestServer, reserve_address, routes_to, snapshot, with_timeout};
+use crate::polling::until;
 
 /// An endpoint that sends half of its response, and the rest when notified.
 async fn pausing_endpoint() -> (Endpoint, Arc<Notify>) {
@@ -96,7 +99,7 @@ async fn removed_listener_serves_its_last_snapshot_until_closed() {
 async fn removed_listener_finishes_its_requests() {
     let (endpoint, resume) = pausing_endpoint().await;
     let server = TestServer::with_routes(routes_to(endpoint.address)).await;
-    let (mut busy, mut idle, mut fresh) = (server.connect().await, server.connect().await, server.connect().await);
+    let (mut busy, mut idle) = (server.connect().await, server.connect().await);
     send_get(&mut idle).await;
     endpoint.log.wait_for("the first request", |log| log.requests().len() == 1).await;
     resume.notify_one();
@@ -111,17 +114,38 @@ async fn removed_listener_finishes_its_requests() {
     resume.notify_one();
     assert_eq!(busy.response().await.text(), "halfhalf");
     assert_eq!(busy.read_to_end().await.unwrap(), b"");
-    // A connection that was accepted but has sent no request is still served, with `Connection: close`.
-    send_get(&mut fresh).await;
-    resume.notify_one();
-    let response = fresh.response().await;
-    assert_eq!((response.text().as_str(), response.header("connection")), ("halfhalf", Some("close")));
 
     // The address can be bound again at once.
     server.replace_routes(routes_to(endpoint.address));
     assert_eq!(server.proxy.reconcile().await, [(BindAddress::tcp(server.address), BindState::Bound)].into());
     resume.notify_one();
     assert_eq!(server.connect().await.get("/").await.text(), "halfhalf");
+}
+
+/// A connection that was accepted but has sent no request is served if it does so within a second, with
+/// `Connection: close`.
+#[tokio::test]
+async fn removed_listener_serves_first_requests() {
+    for _ in 0..20 {
+        let endpoint = Endpoint::ok().await;
+        let server = TestServer::with_routes(routes_to(endpoint.address)).await;
+        let mut client = server.connect().await;
+        until("the connection is accepted", async || server.proxy.stats().accepted() >= 1).await;
+        let begin = Instant::now();
+        server.snapshot.store(Arc::new(Snapshot::default()));
+        server.proxy.reconcile().await;
+        // Fails if the connection is already closed.
+        drop(client.socket.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await);
+        let response = client.try_response().await;
+        if response.is_none() && begin.elapsed() >= Duration::from_secs(1) {
+            // The machine paused, so the request was too late.
+            continue;
+        }
+        let response = response.expect("the request is served");
+        assert_eq!((response.text().as_str(), response.header("connection")), ("ok", Some("close")));
+        return;
+    }
+    panic!("the request was too late in every attempt");
 }
 
 #[tokio::test]

@@ -40,7 +40,7 @@ async fn endpoint_that_pauses_after_a_small_frame_does_not_count() {
                 let is_first = *progress.borrow() == 0;
                 progress.send_modify(|received| *received += data.len());
                 if is_first {
-                    sleep(5 * GRACE_PERIOD).await;
+                    sleep(12 * GRACE_PERIOD).await; // Longer than the client may take.
                 }
                 body.flow_control().release_capacity(data.len()).unwrap();
             }
@@ -49,8 +49,8 @@ async fn endpoint_that_pauses_after_a_small_frame_does_not_count() {
         }
     })
     .await;
-    // With the frames, the client may take three grace periods more than the first one.
-    let limits = ProxyLimits { client_min_rate: 750, ..ProxyLimits::default() };
+    // With the frames, the client may take nine grace periods more than the first one: longer than a pause.
+    let limits = ProxyLimits { client_min_rate: 250, ..ProxyLimits::default() };
     let server = server(limits, h2c_routes_to(endpoint.address)).await;
     let client = Http2Client::connect(server.address).await;
     // The endpoint's window applies when its SETTINGS have arrived.
@@ -65,8 +65,7 @@ async fn endpoint_that_pauses_after_a_small_frame_does_not_count() {
         _ = with_timeout("the endpoint to read further", all_received) => {}
         response = &mut response => panic!("{response:?}"),
     }
-    // Portico notices a client that is too slow within a grace period.
-    sleep(2 * GRACE_PERIOD).await;
+    sleep(2 * GRACE_PERIOD).await; // Portico notices a client that is too slow within a grace period.
     drop(body.send_data(Bytes::new(), true));
     assert_eq!(read_response(response).await.unwrap().status, 200);
 }
@@ -109,8 +108,7 @@ async fn client_is_too_slow_if_the_endpoint_reads_further_after_it_has_responded
     let mut response = with_timeout("the head", response).await.unwrap();
     let data = with_timeout("the data", response.body_mut().data()).await.unwrap().unwrap();
     assert_eq!(data, "ha");
-    // Meanwhile the timers of the request body expire for the last time: it waits for the endpoint.
-    sleep(2 * GRACE_PERIOD).await;
+    sleep(2 * GRACE_PERIOD).await; // The last timer of the body expires while it waits for the endpoint.
     release.send(true).unwrap();
     assert!(read_body(response.body_mut()).await.unwrap_err().is_reset());
     let name = "portico_request_errors_total{reason=\"slow_request_body\"}";
@@ -133,7 +131,8 @@ async fn client_that_leaves_after_sending_its_body_is_not_slow() {
         }
     })
     .await;
-    let limits = ProxyLimits { client_min_rate: 1000, ..ProxyLimits::default() };
+    // With the first bytes, the client may take three seconds more than the grace period: longer than a pause.
+    let limits = ProxyLimits { client_min_rate: 1, ..ProxyLimits::default() };
     let server = server(limits, routes_to(endpoint.address)).await;
     let mut client = server.connect().await;
     client.send("POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n").await;
@@ -143,7 +142,7 @@ async fn client_that_leaves_after_sending_its_body_is_not_slow() {
     while !response.ends_with(b"half") {
         assert_ne!(with_timeout("the response", client.socket.read_buf(&mut response)).await.unwrap(), 0);
     }
-    sleep(2 * GRACE_PERIOD).await;
+    sleep(10 * GRACE_PERIOD).await; // Longer than the client may take.
     drop(client);
     let error = |reason: &str| format!("portico_request_errors_total{{reason=\"{reason}\"}}");
     wait_for_metrics(&server, "the end of the request", |metrics| {
@@ -179,8 +178,9 @@ async fn pause_of_a_connection_does_not_count() {
         }
     })
     .await;
-    // With what it has read and what is buffered, the client may take less than three grace periods more.
-    let limits = ProxyLimits { response_min_rate: 200_000, max_unforwarded_bytes: 40_000, ..ProxyLimits::default() };
+    // With what it has read, the client may take four grace periods more than the first one: longer than a pause. With
+    // what is buffered, it may take less than 17 more.
+    let limits = ProxyLimits { response_min_rate: 36_000, max_unforwarded_bytes: 40_000, ..ProxyLimits::default() };
     let server = server(limits, h2c_routes_to(endpoint.address)).await;
     let mut raw = RawConnection::connect(server.address).await;
     raw.send(get_request(1)).await;
@@ -196,7 +196,7 @@ async fn pause_of_a_connection_does_not_count() {
     wait_for_metrics(&server, "the pause", is_paused).await;
     let window = 1_000_000_u32.to_be_bytes();
     raw.send([frame(WINDOW_UPDATE, 0, 0, &window), frame(WINDOW_UPDATE, 0, 1, &window)].concat()).await;
-    sleep(5 * GRACE_PERIOD).await;
+    sleep(20 * GRACE_PERIOD).await; // Longer than the client may take.
     release.send(true).unwrap();
     let end = raw
         .wait_for("the end of the response", |frame| {

@@ -19,9 +19,9 @@ const LIMITS: ProxyLimits = ProxyLimits {
     min_rate_grace_period: GRACE_PERIOD,
     ..ProxyLimits::DEFAULT
 };
-/// Bytes of a request's body for which its client may take a second in addition to the grace period, so that the
+/// Bytes of a request's body for which its client may take three seconds in addition to the grace period, so that the
 /// response begins before the client is too slow.
-const BEGINNING: usize = 1_000_000;
+const BEGINNING: usize = 3_000_000;
 
 async fn server(endpoint: &Endpoint) -> TestServer {
     TestServer::with_options(Options { limits: LIMITS, ..Options::default() }, routes_to(endpoint.address)).await
@@ -67,7 +67,7 @@ async fn client_that_sends_its_body_too_slowly_gets_408() {
     let upload = tokio::spawn(async move {
         let mut next: &[u8] = b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 100000\r\n\r\nx";
         while writer.write_all(next).await.is_ok() {
-            sleep(GRACE_PERIOD / 20).await;
+            sleep(GRACE_PERIOD / 20).await; // Slower than the minimum rate.
             next = b"x";
         }
     });
@@ -142,7 +142,7 @@ async fn slow_endpoint_does_not_count() {
     let endpoint = Endpoint::scripted(|mut stream, _| async move {
         stream.head().await;
         stream.send("HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nha").await;
-        sleep(GRACE_PERIOD * 2).await;
+        sleep(GRACE_PERIOD * 2).await; // Longer than the grace period.
         stream.send("lf").await;
     })
     .await;

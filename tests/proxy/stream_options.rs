@@ -3,7 +3,6 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use portico::plugin_api::StreamChain;
 use portico::plugin_api::testing::stream_chain;
@@ -20,7 +19,7 @@ use serde_json::json;
 use tokio::io::AsyncWriteExt;
 
 use crate::accounting::{access_log_records, scrape};
-use crate::harness::{Client, Endpoint, Options, TestServer, upstream, with_timeout};
+use crate::harness::{Client, Endpoint, LONGER_THAN_PAUSES, Options, TestServer, upstream, with_timeout};
 use crate::stream::{
     assert_reset, assert_reset_at_once, echo_endpoint, expect_text, outcome_count, start, to_upstream, wait_for_outcome,
 };
@@ -281,7 +280,7 @@ fn ready(addresses: &[SocketAddr]) -> Endpoints {
 #[tokio::test]
 async fn connections_to_a_removed_endpoint_end_after_the_grace_period() {
     let (endpoint, other) = (echo_endpoint().await, echo_endpoint().await);
-    let limits = ProxyLimits { listener_grace_period: Duration::from_millis(500), ..ProxyLimits::default() };
+    let limits = ProxyLimits { listener_grace_period: LONGER_THAN_PAUSES, ..ProxyLimits::default() };
     let pool = upstream("db", &[endpoint.address]);
     let server = start(Options { limits, ..Options::default() }, to_upstream(&pool)).await;
     let mut client = server.connect().await;
@@ -301,8 +300,7 @@ async fn connections_to_a_removed_endpoint_end_after_the_grace_period() {
 #[tokio::test]
 async fn connections_to_endpoints_that_are_unready_or_come_back_stay_open() {
     let (endpoint, other) = (echo_endpoint().await, echo_endpoint().await);
-    let grace = Duration::from_secs(1);
-    let limits = ProxyLimits { listener_grace_period: grace, ..ProxyLimits::default() };
+    let limits = ProxyLimits { listener_grace_period: LONGER_THAN_PAUSES, ..ProxyLimits::default() };
     let pool = upstream("db", &[endpoint.address]);
     let server = start(Options { limits, ..Options::default() }, to_upstream(&pool)).await;
     let mut client: Client = server.connect().await;

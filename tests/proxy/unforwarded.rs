@@ -9,7 +9,7 @@ use crate::accounting::{scrape, wait_for_metrics};
 use crate::frames::{ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, Frame, HEADERS, PING, RST_STREAM};
 use crate::frames::{RawConnection, frame, get_request, header_block, header_field};
 use crate::h2_upstream::{Http2Endpoint, counting_endpoint};
-use crate::harness::{Options, TestServer, h2c_routes_to, with_timeout};
+use crate::harness::{LONGER_THAN_PAUSES, Options, TestServer, h2c_routes_to, with_timeout};
 
 /// One connection waits beyond half of it, which is more than `RESERVED`.
 const LIMIT: usize = 400_000;
@@ -96,7 +96,7 @@ async fn client_that_sends_more_than_the_limit_waits_for_the_endpoint() {
 #[tokio::test]
 async fn timeout_of_a_request_ends_the_wait() {
     let (server, _endpoint, _release) =
-        server(ProxyLimits { response_timeout: Duration::from_millis(200), ..ProxyLimits::default() }).await;
+        server(ProxyLimits { response_timeout: LONGER_THAN_PAUSES, ..ProxyLimits::default() }).await;
     let mut raw = RawConnection::connect(server.address).await;
     raw.send(large_requests()).await;
     raw.wait_for("the PING acknowledgment", is_ping_acknowledgment).await;
@@ -110,7 +110,7 @@ async fn timeout_of_a_request_ends_the_wait() {
 async fn connection_that_waits_for_too_long_closes() {
     let limits = ProxyLimits {
         ping_interval: Duration::from_millis(300),
-        ping_timeout: Duration::from_millis(300),
+        ping_timeout: LONGER_THAN_PAUSES,
         ..ProxyLimits::default()
     };
     let (server, _endpoint, _release) = server(limits).await;

@@ -14,8 +14,8 @@ use crate::accounting::{access_log_records, scrape};
 use crate::external_auth::{authorization_server, guarded_routes, http_filter};
 use crate::h2::{Http2Client, read_body, read_response};
 use crate::harness::{
-    Client, Endpoint, Options, TEST_TIMEOUT, TestServer, forward, h2c_upstream, route, routes_to, upstream,
-    with_timeout,
+    Client, Endpoint, LONGER_THAN_PAUSES, Options, TEST_TIMEOUT, TestServer, forward, h2c_upstream, route, routes_to,
+    upstream, with_timeout,
 };
 
 const HANDSHAKE: &str = "GET /chat HTTP/1.1\r\nhost: a.example\r\nconnection: keep-alive, Upgrade\r\nupgrade: websocket\r\n\
@@ -145,7 +145,7 @@ async fn idle_tunnel_is_closed_and_logged() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("access.log");
     let endpoint = echo_endpoint().await;
-    let limits = ProxyLimits { upgrade_idle_timeout: Duration::from_millis(100), ..ProxyLimits::default() };
+    let limits = ProxyLimits { upgrade_idle_timeout: LONGER_THAN_PAUSES, ..ProxyLimits::default() };
     let log = portico::proxy::access_log::AccessLogDestination::File(path.clone());
     let server =
         TestServer::with_options(Options { limits, log, ..Options::default() }, routes_to(endpoint.address)).await;
@@ -171,7 +171,7 @@ async fn draining_closes_tunnels_at_its_deadline() {
     expect_text(&mut client, "hello ").await;
     let metrics = scrape(&server);
     assert_eq!((metrics["portico_connections"], metrics["portico_tunnels"]), (1.0, 1.0));
-    let draining = server.proxy.drain(Duration::from_millis(300));
+    let draining = server.proxy.drain(LONGER_THAN_PAUSES);
     let exchange = async {
         client.send("still here").await;
         expect_text(&mut client, "still here").await;
