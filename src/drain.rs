@@ -202,7 +202,7 @@ mod tests {
             let begin = Instant::now();
             stop.send("SIGTERM").await.unwrap();
             drain.leaving().await;
-            sleep(wait).await;
+            sleep(wait).await; // Time is paused.
             stop.send("SIGINT").await.unwrap();
             controller_task.await.unwrap();
             assert_eq!((drain.phase(), begin.elapsed()), (DrainPhase::Ended, wait));

@@ -356,7 +356,7 @@ mod tests {
         while !first_response.ends_with(b"hello") {
             client.read_buf(&mut first_response).await.unwrap();
         }
-        tokio::time::sleep(MAX_CONNECTION_AGE).await;
+        tokio::time::sleep(MAX_CONNECTION_AGE).await; // Time is paused.
         let mut last_response = String::new();
         client.write_all(REQUEST).await.unwrap();
         client.read_to_string(&mut last_response).await.unwrap();
@@ -390,7 +390,7 @@ mod tests {
         let (mut responses, begin) = (Vec::new(), Instant::now());
         let mut chunk = [0; 64];
         loop {
-            tokio::time::sleep(LIMITS.write_timeout / 2).await;
+            tokio::time::sleep(LIMITS.write_timeout / 2).await; // Time is paused.
             match client.read(&mut chunk).await.unwrap() {
                 0 => break,
                 count => responses.extend_from_slice(&chunk[..count]),

@@ -263,7 +263,7 @@ async fn held_services_keep_type_and_addresses() {
     leader.desired.send_replace(held.clone());
     let view = leader.wait_for_view("the held Gateway", |view| view.desired == held).await;
     assert!(has_address(&view), "{view:?}");
-    tokio::time::sleep(std::time::Duration::from_secs(60)).await;
+    tokio::time::sleep(std::time::Duration::from_secs(60)).await; // Time is paused.
     assert_eq!(api.writes(), writes);
 }
 
@@ -424,14 +424,14 @@ async fn unwatchable_services_are_tracked_by_responses() {
     predecessor.reconciling.abort();
     api.hide(&["services"]);
     let leader = ServiceReplica::start(&api, GatewayExposure::Headless, "b", true);
-    tokio::time::sleep(std::time::Duration::from_secs(60)).await;
+    tokio::time::sleep(std::time::Duration::from_secs(60)).await; // Time is paused.
     assert_eq!((api.reads(), api.writes().len()), (2, 1), "the second replica reads the Service and writes nothing");
     let mut recreated_gateway = desired_services(&[80]);
     recreated_gateway.gateways.get_mut(&gateway_key()).unwrap().uid = Arc::from("h");
     leader.desired.send_replace(Arc::new(recreated_gateway));
     let replaced = |api: &FakeServicesApi| api.object(SERVICE)["metadata"]["ownerReferences"][0]["uid"] == "h";
     api.wait_until("it is replaced", replaced).await;
-    tokio::time::sleep(std::time::Duration::from_secs(60)).await;
+    tokio::time::sleep(std::time::Duration::from_secs(60)).await; // Time is paused.
     let expected = ["PATCH", "DELETE", "PATCH"].map(|verb| format!("{verb} {SERVICE}"));
     assert_eq!((api.reads(), api.writes()), (3, expected.to_vec()));
 }

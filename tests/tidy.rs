@@ -20,6 +20,8 @@ mod prose;
 mod recipes;
 #[path = "tidy/reply_reasons.rs"]
 mod reply_reasons;
+#[path = "tidy/sleeps.rs"]
+mod sleeps;
 #[path = "tidy/sources.rs"]
 mod sources;
 #[path = "tidy/test_programs.rs"]
@@ -357,6 +359,11 @@ fn prose_is_plain_and_cites_what_a_clone_has() {
     findings.extend(type_names::findings(&files));
     findings.extend(width::findings(&files));
     tree::expect_none(findings);
+}
+
+#[test]
+fn sleeps_in_tests_have_a_reason() {
+    tree::expect_none(sleeps::findings(&checkout()));
 }
 
 #[test]

@@ -298,7 +298,7 @@ mod tests {
         let watch = tokio::spawn(run_watch(target, context, NoObjects, reporter));
         let first = requests.recv().await.unwrap();
         // The paused clock advances only when the watch waits, so its back-off has begun.
-        sleep(Duration::from_millis(50)).await;
+        sleep(Duration::from_millis(50)).await; // Time is paused.
         server_back.send_replace(());
         let second = requests.recv().await.unwrap();
         watch.abort();

@@ -221,7 +221,7 @@ mod tests {
             tokio::spawn(async move {
                 loop {
                     shared.trigger.notify_one();
-                    tokio::time::sleep(Duration::from_millis(1)).await;
+                    tokio::time::sleep(Duration::from_millis(1)).await; // Time is paused.
                 }
             })
         };
@@ -270,7 +270,7 @@ mod tests {
             let start = Instant::now();
             on_event(&shared, event(data));
             shared.trigger.notify_one();
-            tokio::time::sleep(POLL_INTERVAL / 2).await;
+            tokio::time::sleep(POLL_INTERVAL / 2).await; // Time is paused.
             assert!(ticks.try_recv().is_err(), "a triggered reading waits for the half-written file");
             if closed {
                 on_event(&shared, event(EventKind::Access(AccessKind::Close(AccessMode::Write))));

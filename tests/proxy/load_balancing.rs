@@ -34,7 +34,7 @@ async fn ejected_endpoint_gets_few_requests_until_it_recovers() {
     let requests = async {
         loop {
             client.get("/").await;
-            tokio::time::sleep(Duration::from_millis(10)).await;
+            tokio::time::sleep(Duration::from_millis(10)).await; // Between two requests.
         }
     };
     with_timeout("a connection to the recovered endpoint", async {

@@ -29,7 +29,7 @@ async fn first_replica_leads_at_once_and_renews() {
     assert_eq!(spec["leaseDurationSeconds"], 10);
     let second = StatusReplica::start(&api, "two");
     for _ in 0..120 {
-        sleep(Duration::from_secs(1)).await;
+        sleep(Duration::from_secs(1)).await; // Time is paused.
         assert!(is_leading(&first) && !is_leading(&second));
     }
     let renewals = api.count("PATCH");
@@ -45,7 +45,7 @@ async fn stopped_leaders_are_replaced_in_2_s_killed_ones_in_15() {
             wait_until(Duration::from_secs(1), "the first leader", || is_leading(&first)).await;
             let second = StatusReplica::start(&api, "two");
             let third = StatusReplica::start(&api, "three");
-            sleep(Duration::from_millis(5000 + 317 * round)).await;
+            sleep(Duration::from_millis(5000 + 317 * round)).await; // Time is paused.
             if is_killed {
                 first.kill()
             } else {
@@ -57,7 +57,7 @@ async fn stopped_leaders_are_replaced_in_2_s_killed_ones_in_15() {
                 !is_killed || elapsed > Duration::from_secs(7),
                 "{elapsed:?}: the leader may still have been alive"
             );
-            sleep(Duration::from_secs(30)).await;
+            sleep(Duration::from_secs(30)).await; // Time is paused.
             assert!(is_leading(&second) != is_leading(&third));
             assert_eq!(api.object(LEASE)["spec"]["leaseTransitions"], 1);
         }
@@ -88,7 +88,7 @@ async fn replicas_with_one_lease_never_write_twice() {
     let (leader, follower) = if is_leading(&first) { (first, second) } else { (second, first) };
     leader.stop().await;
     wait_until(Duration::from_secs(2), "the successor", || is_leading(&follower)).await;
-    sleep(Duration::from_secs(60)).await;
+    sleep(Duration::from_secs(60)).await; // Time is paused.
     assert_eq!((api.count("PATCH /apis/gateway"), api.count("409 PATCH /apis/gateway")), (20, 0));
 
     // Changes during the time without a leader are not lost.
@@ -96,7 +96,7 @@ async fn replicas_with_one_lease_never_write_twice() {
     paths.iter().for_each(|path| drop(api.edit(path, |_| {})));
     follower.kill();
     paths.iter().for_each(|path| drop(api.edit(path, |_| {})));
-    sleep(Duration::from_millis(10)).await;
+    sleep(Duration::from_millis(10)).await; // Time is paused.
     set_verdicts(Code::RouteNoMatchingParent, 1, &[&third]);
     wait_until(Duration::from_secs(15), "the new statuses", || all_have_reason("NoMatchingParent")).await;
     assert_eq!(api.count("PATCH /apis/gateway"), 40);
@@ -110,7 +110,7 @@ async fn leaders_that_cannot_renew_step_down_early() {
         let api = FakeStatusApi::new();
         let first = StatusReplica::start(&api, "one");
         wait_until(Duration::from_secs(1), "the first leader", || is_leading(&first)).await;
-        sleep(Duration::from_secs(7)).await;
+        sleep(Duration::from_secs(7)).await; // Time is paused.
         api.fail_always("leases", Some(failure.clone()));
         let elapsed = wait_until(Duration::from_secs(7), "giving up", || !is_leading(&first)).await;
         assert!(elapsed >= Duration::from_secs(3), "{failure:?}: {elapsed:?}");
@@ -131,7 +131,7 @@ async fn leases_taken_by_others_are_lost() {
     wait_until(Duration::from_secs(15), "taking it back", || is_leading(&first)).await;
     // A new resource version, such as after another client annotates the Lease, does not end the leadership.
     api.edit(LEASE, |_| {});
-    sleep(Duration::from_secs(10)).await;
+    sleep(Duration::from_secs(10)).await; // Time is paused.
     assert!(is_leading(&first));
 }
 
@@ -144,7 +144,7 @@ async fn clocks_of_other_holders_do_not_matter() {
         wait_until(Duration::from_secs(1), "the first leader", || is_leading(&first)).await;
         for second in 0..40 {
             set_holder(&api, "other", &format!("{year}-01-01T00:00:{second:02}.000000Z"));
-            sleep(Duration::from_secs(2)).await;
+            sleep(Duration::from_secs(2)).await; // Time is paused.
             assert!(second == 0 || !is_leading(&first), "the other holder renews with times in {year}");
         }
         let elapsed = wait_until(Duration::from_secs(15), "its end", || is_leading(&first)).await;
@@ -166,7 +166,7 @@ async fn without_lease_permission_nothing_is_written() {
     let first = StatusReplica::start(&api, "one");
     api.put(GATEWAY, 1, Value::Null);
     first.queue.set_verdict(id(GATEWAY).unwrap(), Some(gateway_verdict(1, 0)));
-    sleep(Duration::from_secs(120)).await;
+    sleep(Duration::from_secs(120)).await; // Time is paused.
     assert_eq!(api.count("PATCH"), 0);
     assert!(api.count("403") <= 5, "retries of forbidden calls are rare");
     api.fail_always("leases", None);

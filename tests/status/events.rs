@@ -95,13 +95,13 @@ async fn problems_and_their_end_are_reported_on_the_object() {
     // The same verdict again is no new event. If the problem comes back after it was resolved, the existing event
     // counts it.
     scene.set_verdict(1, Code::RouteNoMatchingParent);
-    sleep(Duration::from_secs(60)).await;
+    sleep(Duration::from_secs(60)).await; // Time is paused.
     assert_eq!(scene.created_events().len(), 1);
     for round in 2..=4 {
         scene.set_verdict(1, Code::RouteAccepted);
-        sleep(LIMIT).await;
+        sleep(LIMIT).await; // Time is paused.
         scene.set_verdict(1, Code::RouteNoMatchingParent);
-        sleep(LIMIT).await;
+        sleep(LIMIT).await; // Time is paused.
         assert_eq!(scene.created_events(), pairs(&[("Warning", "NoMatchingParent"), ("Normal", "Resolved")]));
         let name = text(&event["metadata"]["name"]);
         assert_eq!(scene.api.object(&format!("{EVENTS}/{name}"))["series"]["count"], round);
@@ -112,22 +112,22 @@ async fn problems_and_their_end_are_reported_on_the_object() {
 async fn only_the_leader_writes_events() {
     let scene = start_follower();
     scene.set_verdict(1, Code::RouteNoMatchingParent);
-    sleep(Duration::from_secs(60)).await;
+    sleep(Duration::from_secs(60)).await; // Time is paused.
     assert_eq!(scene.created_events(), []);
     scene.leadership.send(true).unwrap();
     wait_until(LIMIT, "the event", || scene.created_events().len() == 1).await;
     // A new leader finds the existing event, and does not increase its count.
     scene.leadership.send(false).unwrap();
-    sleep(LIMIT).await;
+    sleep(LIMIT).await; // Time is paused.
     scene.leadership.send(true).unwrap();
-    sleep(Duration::from_secs(60)).await;
+    sleep(Duration::from_secs(60)).await; // Time is paused.
     assert_eq!((scene.created_events().len(), scene.api.count(&format!("PATCH {EVENTS}"))), (1, 0));
 }
 
 #[tokio::test(start_paused = true)]
 async fn unreadable_objects_are_reported() {
     let scene = start_leader();
-    sleep(Duration::from_millis(10)).await;
+    sleep(Duration::from_millis(10)).await; // Time is paused.
     let error = MalformedObject { field: "spec.rules".to_owned(), message: "must be a list".to_owned() };
     scene.replica.queue.set_rejected(id(&route("a")).unwrap(), Some(RejectedObject { generation: 1, error }));
     wait_until(LIMIT, "the event", || scene.created_events() == pairs(&[("Warning", "Unreadable")])).await;
@@ -141,7 +141,7 @@ async fn without_permission_only_events_are_missing() {
     let scene = start_leader();
     scene.api.fail_always(EVENTS, Some(RequestFailure::Status(403, Value::Null)));
     scene.set_verdict(1, Code::RouteNoMatchingParent);
-    sleep(Duration::from_secs(300)).await;
+    sleep(Duration::from_secs(300)).await; // Time is paused.
     assert!((3..=6).contains(&scene.api.count("403")), "{}", scene.api.count("403"));
     assert!(!scene.api.status(&route("a")).is_null());
     scene.api.fail_always(EVENTS, None);
@@ -153,12 +153,12 @@ async fn events_survive_outages_but_not_their_objects() {
     let scene = start_leader();
     scene.api.fail_always(EVENTS, Some(RequestFailure::Status(500, Value::Null)));
     scene.set_verdict(1, Code::RouteNoMatchingParent);
-    sleep(Duration::from_secs(60)).await;
+    sleep(Duration::from_secs(60)).await; // Time is paused.
     scene.api.fail_always(EVENTS, None);
     wait_until(Duration::from_secs(10), "the event", || scene.created_events().len() == 1).await;
     scene.set_verdict(1, Code::RouteNotAllowedByListeners);
     scene.api.delete(&route("a"));
-    sleep(Duration::from_secs(60)).await;
+    sleep(Duration::from_secs(60)).await; // Time is paused.
     assert_eq!(scene.created_events().len(), 1);
     scene.event_writer.abort();
 }
@@ -171,7 +171,7 @@ async fn full_statuses_are_reported() {
     let foreign_entry =
         serde_json::json!({"parentRef": {"name": "x"}, "controllerName": "example.com/other", "conditions": []});
     scene.api.edit(&route("a"), |status| *status = serde_json::json!({"parents": vec![foreign_entry; 32]}));
-    sleep(Duration::from_millis(10)).await;
+    sleep(Duration::from_millis(10)).await; // Time is paused.
     scene.set_verdict(1, Code::RouteAccepted);
     wait_until(LIMIT, "the event", || scene.created_events() == pairs(&[("Warning", "StatusFull")])).await;
     scene.api.put(GATEWAY, 1, Value::Null);
@@ -195,7 +195,7 @@ async fn forbidden_namespaces_do_not_delay_others() {
         wait_until(LIMIT, "the rejected request", || scene.api.count(&format!("403 POST {events}")) == 1).await;
         scene.set_verdict(1, Code::RouteNoMatchingParent);
         wait_until(LIMIT, "the event", || scene.created_events().len() == 1).await;
-        sleep(Duration::from_secs(70)).await;
+        sleep(Duration::from_secs(70)).await; // Time is paused.
         assert_eq!(scene.api.count(&format!("403 POST {events}")), attempts);
     }
 }

@@ -143,7 +143,7 @@ impl FakeStatusApi {
 
     async fn respond(&self, request: Request<kube::client::Body>) -> Response<Full<Bytes>> {
         // The duration of a request within a cluster.
-        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+        tokio::time::sleep(std::time::Duration::from_millis(2)).await; // Time is paused.
         let (head, body) = request.into_parts();
         #[expect(clippy::disallowed_methods, reason = "it is limited")]
         let body = Limited::new(body, 1 << 20).collect().await.unwrap().to_bytes();

@@ -61,7 +61,7 @@ impl StatusReplica {
         let watched_queue = queue.clone();
         tasks.spawn(async move {
             while let Ok((path, observed)) = changes.recv().await {
-                sleep(Duration::from_millis(1)).await;
+                sleep(Duration::from_millis(1)).await; // Time is paused.
                 if let Some(id) = id(&path) {
                     watched_queue.observe(id, observed);
                 }
@@ -81,7 +81,7 @@ impl StatusReplica {
     pub(crate) async fn stop(mut self) {
         self.stop.take().unwrap().send(()).unwrap();
         while !self.election.is_finished() {
-            sleep(Duration::from_millis(1)).await;
+            sleep(Duration::from_millis(1)).await; // Time is paused.
         }
     }
 
@@ -96,7 +96,7 @@ pub(crate) async fn wait_until(limit: Duration, event: &str, condition: impl Fn(
     let begin = Instant::now();
     while !condition() {
         assert!(begin.elapsed() <= limit, "{event}: not within {limit:?}");
-        sleep(Duration::from_millis(1)).await;
+        sleep(Duration::from_millis(1)).await; // Time is paused.
     }
     begin.elapsed()
 }

@@ -25,7 +25,7 @@ async fn replica_with_status() -> (FakeStatusApi, StatusReplica, watch::Sender<b
 
 /// Waits long enough for all pending writes.
 async fn wait_long() {
-    sleep(Duration::from_secs(120)).await;
+    sleep(Duration::from_secs(120)).await; // Time is paused.
 }
 
 #[tokio::test(start_paused = true)]
@@ -60,7 +60,7 @@ async fn concurrent_writes_of_others_are_kept() {
     let (api, replica, _leadership) = replica_with_status().await;
     let path = route("shared");
     api.put(&path, 1, Value::Null);
-    sleep(Duration::from_millis(10)).await;
+    sleep(Duration::from_millis(10)).await; // Time is paused.
     // The watch reports the entry of the other controller only after the write has failed.
     let foreign_entry = json!({
         "parentRef": {"name": "theirs"}, "controllerName": "example.com/other",
@@ -95,7 +95,7 @@ async fn deleted_objects_are_not_retried() {
     replica.queue.set_verdict(id(GATEWAY).unwrap(), Some(gateway_verdict(1, 7)));
     wait_until(LIMIT, "a failed write", || api.count("404 PATCH") > 0).await;
     api.delete(GATEWAY);
-    sleep(LIMIT).await;
+    sleep(LIMIT).await; // Time is paused.
     let attempts = api.count("");
     wait_long().await;
     assert_eq!(api.count(""), attempts);
@@ -145,7 +145,7 @@ async fn statuses_catch_up_after_an_outage() {
             api.put(path, 1, Value::Null);
             replica.queue.set_verdict(id(path).unwrap(), Some(route_verdict(1, Code::RouteAccepted)));
         }
-        sleep(Duration::from_secs(90)).await;
+        sleep(Duration::from_secs(90)).await; // Time is paused.
         api.fail_always("PATCH", None);
         let written = || paths.iter().all(|path| api.status(path)["parents"][0]["controllerName"] == CONTROLLER);
         wait_until(Duration::from_secs(21), &format!("all statuses after {failure:?}"), written).await;
@@ -173,10 +173,10 @@ async fn rejected_writes_are_retried_rarely() {
 async fn statuses_are_written_only_with_the_lease() {
     let (api, replica, leadership) = replica_with_status().await;
     leadership.send(false).unwrap();
-    sleep(Duration::from_millis(1)).await;
+    sleep(Duration::from_millis(1)).await; // Time is paused.
     for routes in 1..=3 {
         replica.queue.set_verdict(id(GATEWAY).unwrap(), Some(gateway_verdict(1, routes)));
-        sleep(Duration::from_secs(1)).await;
+        sleep(Duration::from_secs(1)).await; // Time is paused.
     }
     assert_eq!(api.count(""), 1);
     leadership.send(true).unwrap();
@@ -188,7 +188,7 @@ async fn statuses_are_written_only_with_the_lease() {
     replica.queue.set_verdict(id(GATEWAY).unwrap(), Some(gateway_verdict(1, 4)));
     wait_until(LIMIT, "the write", || api.count("") == 3).await;
     leadership.send(false).unwrap();
-    sleep(Duration::from_secs(1)).await;
+    sleep(Duration::from_secs(1)).await; // Time is paused.
     leadership.send(true).unwrap();
     wait_long().await;
     assert_eq!(api.count(""), 3, "the earlier write had succeeded");
@@ -205,7 +205,7 @@ async fn fields_dropped_by_the_crd_are_not_rewritten() {
     for _ in 0..3 {
         api.edit(GATEWAY, |_| {});
         replica.queue.set_verdict(id(GATEWAY).unwrap(), Some(gateway_verdict(1, 1)));
-        sleep(Duration::from_secs(2)).await;
+        sleep(Duration::from_secs(2)).await; // Time is paused.
     }
     assert_eq!(api.count(""), 2);
     // Foreign edits of Portico's conditions are reverted, also in a partially stored status.
@@ -227,7 +227,7 @@ async fn a_thousand_routes_cost_few_gateway_writes() {
             replica.queue.set_verdict(id(GATEWAY).unwrap(), Some(gateway_verdict(1, number)));
             // Time is paused: the sleep sets when the routes arrive, and lets the writer run.
             if interval > 0 || number % 100 == 0 {
-                sleep(Duration::from_millis(interval.max(1))).await;
+                sleep(Duration::from_millis(interval.max(1))).await; // Time is paused.
             }
         }
         wait_until(LIMIT, "the count", || api.status(GATEWAY)["listeners"][0]["attachedRoutes"] == 1000).await;

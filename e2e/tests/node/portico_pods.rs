@@ -126,8 +126,7 @@ pub(crate) async fn portico_pod_serves_during_its_pause(cluster: &Cluster) -> Re
             break;
         }
         response.context("the Pod ended before the end of its pause")?;
-        // A short delay between requests.
-        sleep(Duration::from_millis(50)).await;
+        sleep(Duration::from_millis(50)).await; // Between two requests.
     }
     let check_deleted =
         async || if api.get_opt(&name).await?.is_none() { Ok(()) } else { bail!("the Pod still exists") };

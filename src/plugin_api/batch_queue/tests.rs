@@ -48,7 +48,7 @@ impl BatchSender for Recorder {
         *failures = failures.saturating_sub(1);
         let takes = self.takes;
         Box::pin(async move {
-            sleep(takes).await;
+            sleep(takes).await; // Time is paused.
             is_accepted
         })
     }
@@ -84,7 +84,7 @@ async fn entries_are_sent_in_order_and_at_once_without_batches() {
     let (recorder, state) = (Recorder::new(), PluginState::default());
     let queue = start(settings(), &recorder, &state);
     push_all(&queue, &["a", "b", "c"]);
-    sleep(Duration::from_millis(1)).await;
+    sleep(Duration::from_millis(1)).await; // Time is paused.
     assert_eq!(recorder.attempts(), [(0.0, "a".to_owned()), (0.0, "b".to_owned()), (0.0, "c".to_owned())]);
     assert_eq!(queue.counts(), QueueCounts { sent: 3, ..QueueCounts::default() });
 }
@@ -95,12 +95,12 @@ async fn batches_are_sent_when_full_or_due() {
     let settings = QueueSettings { max_batch_size: 3, max_coalescing_delay: Duration::from_secs(2), ..settings() };
     let queue = start(settings, &recorder, &state);
     push_all(&queue, &["a", "b"]);
-    sleep(Duration::from_secs(1)).await;
+    sleep(Duration::from_secs(1)).await; // Time is paused.
     assert_eq!(recorder.batches(), [""; 0]);
     push_all(&queue, &["c", "d"]);
-    sleep(Duration::from_millis(10)).await;
+    sleep(Duration::from_millis(10)).await; // Time is paused.
     assert_eq!(recorder.attempts(), [(1.0, "a,b,c".to_owned())]);
-    sleep(Duration::from_secs(3)).await;
+    sleep(Duration::from_secs(3)).await; // Time is paused.
     assert_eq!(recorder.attempts()[1..], [(3.0, "d".to_owned())]);
 }
 
@@ -110,7 +110,7 @@ async fn retry_delays_double_up_to_their_maximum() {
     let (initial_retry_delay, max_retry_delay) = (Duration::from_secs(1), Duration::from_secs(4));
     let queue = start(QueueSettings { initial_retry_delay, max_retry_delay, ..settings() }, &recorder, &state);
     push_all(&queue, &["a", "b"]);
-    sleep(Duration::from_secs(30)).await;
+    sleep(Duration::from_secs(30)).await; // Time is paused.
     let times: Vec<_> = recorder.attempts().iter().map(|(at, batch)| format!("{at} {batch}")).collect();
     assert_eq!(times, ["0 a", "1 a", "3 a", "7 a", "11 a", "15 a", "19 a", "19 b"]);
     assert_eq!(queue.counts(), QueueCounts { sent: 2, retries: 6, ..QueueCounts::default() });
@@ -123,7 +123,7 @@ async fn batches_are_dropped_after_the_retry_time() {
         let settings = QueueSettings { max_retry_time, initial_retry_delay: Duration::from_secs(1), ..settings() };
         let queue = start(settings, &recorder, &state);
         push_all(&queue, &["a"]);
-        sleep(Duration::from_secs(60)).await;
+        sleep(Duration::from_secs(60)).await; // Time is paused.
         assert_eq!(recorder.batches().len(), attempts, "{max_retry_time:?}");
         let expected = QueueCounts { dropped_failed: 1, retries: attempts as u64 - 1, ..QueueCounts::default() };
         assert_eq!(queue.counts(), expected);
@@ -142,12 +142,12 @@ async fn full_queue_drops_its_oldest_entries() {
         let (recorder, state) = (Recorder::with(0, Duration::from_secs(1)), PluginState::default());
         let queue = start(settings.clone(), &recorder, &state);
         push_all(&queue, &["a"]);
-        sleep(Duration::from_millis(1)).await;
+        sleep(Duration::from_millis(1)).await; // Time is paused.
         push_all(&queue, &["b", "c", "d", "e"]);
         if too_large > 0 {
             push_all(&queue, &["too large"]);
         }
-        sleep(Duration::from_secs(10)).await;
+        sleep(Duration::from_secs(10)).await; // Time is paused.
         assert_eq!(recorder.batches(), expected, "{settings:?}");
         let sent = expected.len() as u64;
         let dropped_full = 5 + too_large - sent;
@@ -162,7 +162,7 @@ async fn concurrency_is_one_unless_unlimited() {
         let concurrency = NonZeroUsize::new(concurrency).unwrap();
         let queue = start(QueueSettings { concurrency, ..settings() }, &recorder, &state);
         push_all(&queue, &["a", "b", "c"]);
-        sleep(Duration::from_millis(1500)).await;
+        sleep(Duration::from_millis(1500)).await; // Time is paused.
         assert_eq!(queue.counts().sent, finished, "{concurrency}");
     }
 }
@@ -206,12 +206,12 @@ async fn queues_of_one_object_share_their_counters() {
     let after = start(settings(), &recorder, &state);
     drop(before);
     push_all(&after, &["b"]);
-    sleep(Duration::from_secs(1)).await;
+    sleep(Duration::from_secs(1)).await; // Time is paused.
     let counts = queue_counts(&state);
     assert_eq!(counts.len(), 1);
     assert_eq!((&*counts[0].0, counts[0].1.sent), ("KongPlugin/default/log", 2));
     drop(after);
-    sleep(Duration::from_secs(1)).await;
+    sleep(Duration::from_secs(1)).await; // Time is paused.
     assert!(queue_counts(&state).is_empty());
 }
 

@@ -58,7 +58,7 @@ impl PluginServices for FakeIssuer {
         self.fetches.fetch_add(1, Ordering::Relaxed);
         let body = self.keys.lock().as_ref().map(|keys| json!({"keys": keys}).to_string());
         Box::pin(async move {
-            tokio::time::sleep(Duration::from_millis(100)).await;
+            tokio::time::sleep(Duration::from_millis(100)).await; // Duration of a request; time is paused.
             let body = Bytes::from(body.ok_or("connection refused")?);
             Ok(RemoteResponse { status: StatusCode::OK, headers: HeaderMap::new(), body })
         })
@@ -202,7 +202,7 @@ async fn removed_keys_invalidate_cached_tokens() {
     };
     assert!(is_valid_in_cache(&old_token) && is_valid_in_cache(&new_token));
     test.publish(Some(vec![new.jwk(Some("b"))]));
-    tokio::time::sleep(Duration::from_secs(301)).await;
+    tokio::time::sleep(Duration::from_secs(301)).await; // Time is paused.
     assert_eq!(test.fetches(), 2, "fetched again after five minutes");
     assert!(!is_valid_in_cache(&old_token), "tokens of the removed key are invalid");
     assert!(is_valid_in_cache(&new_token), "tokens of the other key remain cached");
@@ -210,10 +210,10 @@ async fn removed_keys_invalidate_cached_tokens() {
     assert!(test.is_accepted(&new_token).await);
     // Another key with the same id.
     test.publish(Some(vec![old.jwk(Some("b"))]));
-    tokio::time::sleep(Duration::from_secs(300)).await;
+    tokio::time::sleep(Duration::from_secs(300)).await; // Time is paused.
     assert_rejected("replaced", &test.send(&new_token).await, "Invalid signature");
     test.publish(Some(vec![]));
-    tokio::time::sleep(Duration::from_secs(300)).await;
+    tokio::time::sleep(Duration::from_secs(300)).await; // Time is paused.
     assert!(!test.is_accepted(&token(&old, Some("b"), &json!({}))).await, "all keys can be removed");
 }
 
@@ -223,7 +223,7 @@ async fn known_keys_remain_in_use_while_the_issuer_is_down() {
     let test = IssuerTest::new(Some(vec![signer.jwk(Some("a"))]), &json!({}));
     assert!(test.is_accepted(&token(&signer, Some("a"), &json!({}))).await);
     test.publish(None);
-    tokio::time::sleep(Duration::from_secs(3600)).await;
+    tokio::time::sleep(Duration::from_secs(3600)).await; // Time is paused.
     let fetches = test.fetches();
     assert!((55..70).contains(&fetches), "{fetches} fetches in an hour");
     assert!(test.is_accepted(&token(&signer, Some("a"), &json!({"never": "seen"}))).await);
@@ -234,7 +234,7 @@ async fn known_keys_remain_in_use_while_the_issuer_is_down() {
     assert_eq!(before.elapsed(), Duration::ZERO, "requests do not wait for an issuer that is down");
     assert_eq!(test.fetches(), fetches, "requests do not trigger fetches");
     test.publish(Some(vec![signer.jwk(Some("b"))]));
-    tokio::time::sleep(Duration::from_secs(61)).await;
+    tokio::time::sleep(Duration::from_secs(61)).await; // Time is paused.
     assert!(test.is_accepted(&token(&signer, Some("b"), &json!({}))).await);
 }
 
@@ -250,7 +250,7 @@ async fn tokens_get_503_without_any_keys() {
     assert_eq!(test.fetches(), 1);
     assert!(test.is_accepted(&signed(&json!({"iss": "key-1"}))).await, "tokens of consumers are still accepted");
     test.publish(Some(vec![signer.jwk(None)]));
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    tokio::time::sleep(Duration::from_secs(2)).await; // Time is paused.
     assert!(test.is_accepted(&token(&signer, None, &json!({}))).await, "the fetch is retried");
 }
 
@@ -262,13 +262,13 @@ async fn failed_fetches_are_reported_in_conditions() {
     };
     let field = Some("config.jwks[0].uri".to_owned());
     assert_eq!(reported(), None);
-    tokio::time::sleep(Duration::from_millis(150)).await;
+    tokio::time::sleep(Duration::from_millis(150)).await; // Time is paused.
     assert_eq!(reported(), field);
     test.publish(Some(vec![]));
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    tokio::time::sleep(Duration::from_secs(2)).await; // Time is paused.
     assert_eq!(reported(), None);
     test.publish(None);
-    tokio::time::sleep(Duration::from_secs(301)).await;
+    tokio::time::sleep(Duration::from_secs(301)).await; // Time is paused.
     assert_eq!(reported(), field);
     let services: Arc<dyn PluginServices> = Arc::clone(&test.fake_issuer) as _;
     let jwks = json!({"jwks": [{"issuer": ISSUER, "uri": "https://issuer.example/keys"}]});
@@ -318,7 +318,7 @@ async fn tokens_are_mapped_to_consumers() {
 #[tokio::test(start_paused = true)]
 async fn fetching_ends_with_the_plugin() {
     let IssuerTest { fake_issuer, jwt, chain, .. } = IssuerTest::new(None, &json!({}));
-    tokio::time::sleep(Duration::from_secs(10)).await;
+    tokio::time::sleep(Duration::from_secs(10)).await; // Time is paused.
     drop((jwt, chain));
     let tasks = std::mem::take(&mut *fake_issuer.tasks.lock());
     assert_eq!(tasks.len(), 1);
