@@ -53,7 +53,7 @@ fn check_reports_problems_and_severity() {
 
 #[test]
 fn run_reports_problems_at_runtime_and_serves_the_rest() {
-    let differing = in_parallel(&cases(), |case| {
+    let run = |case: &Case| {
         let site = Site::new();
         save_good(&site, &case.before);
         let mut transcript = Transcript::new(&case.name, &site, program::run(&site, &[]));
@@ -70,6 +70,18 @@ fn run_reports_problems_at_runtime_and_serves_the_rest() {
         transcript.step("Start with the bad files");
         transcript.end();
         transcript.compare().err()
+    };
+    let differing = in_parallel(&cases(), |case| {
+        // Several files are read at once only if they are saved within milliseconds, which a busy machine prevents now
+        // and then.
+        let attempts = if case.before.len() + case.bad.len() > 1 { 5 } else { 1 };
+        let mut difference = run(case);
+        for _ in 1..attempts {
+            if difference.is_some() {
+                difference = run(case);
+            }
+        }
+        difference
     });
     golden::expect_none(&differing, "bad_input");
 }

@@ -689,8 +689,8 @@ async fn watcher_ticks_for_every_kind_of_edit() {
         }
         let mut seen = Vec::new();
         loop {
-            let tick = tokio::time::timeout(Duration::from_secs(10), ticks.recv()).await;
-            tick.expect("a tick within ten seconds").expect("the watcher runs");
+            let tick = tokio::time::timeout(Duration::from_secs(20), ticks.recv()).await;
+            tick.expect("a tick within 20 seconds").expect("the watcher runs");
             let update = manifests.read();
             watcher.watch_only(manifests.folders());
             seen.extend(

@@ -165,7 +165,7 @@ impl Quickstart {
     fn read_until(&self, word: &str) -> Vec<String> {
         let mut read = Vec::new();
         loop {
-            match self.lines.recv_timeout(Duration::from_secs(10)) {
+            match self.lines.recv_timeout(Duration::from_secs(20)) {
                 Ok(line) => read.push(line),
                 Err(_) => panic!("no line with {word:?}, only:\n{}", read.join("\n")),
             }

@@ -7,6 +7,7 @@ use std::io::Write;
 use std::net::TcpListener;
 use std::os::unix::fs::symlink;
 use std::process::Stdio;
+use std::time::Duration;
 
 use crate::harness::client::{self, Connection, ContinuousClient, get};
 use crate::harness::eventually;
@@ -14,6 +15,7 @@ use crate::harness::objects::{GATEWAY, gateway, route, save_good_objects};
 use crate::harness::program::{Program, output, portico, run, run_arguments};
 use crate::harness::site::Site;
 use serde_json::Value;
+use tokio::time::Instant;
 
 #[test]
 fn editing_under_load_loses_no_request() {
@@ -127,12 +129,21 @@ fn moving_a_gateway_to_all_addresses_loses_no_request() {
 
 #[test]
 fn slowly_written_files_are_read_when_complete() {
+    let was_quick_enough = (0..10).any(|_| write_slowly());
+    assert!(was_quick_enough, "the file was open for too long in every attempt");
+}
+
+/// Writes a file in parts while requests are sent. Returns false if it was open for longer than Portico waits for a
+/// file to be closed, because the machine paused: then it may be read early.
+fn write_slowly() -> bool {
+    let open_file_timeout = Duration::from_secs(2);
     let site = Site::new();
     save_good_objects(&site);
     let program = run(&site, &["--access-log", "off"]);
     program.wait_started();
     let continuous_client = ContinuousClient::start(site.address_of("port"), "/good", true);
     // The file is empty first and incomplete later. In both states it is valid YAML with fewer routes.
+    let opened_at = Instant::now();
     let mut file = fs::File::create(site.path("manifests/good.yaml")).unwrap();
     get(&site.address_of("port"), "/good?delay=150ms");
     let text = format!("{}---\n{}", route("good", "other", "echo"), route("good", "good", "echo"));
@@ -143,10 +154,15 @@ fn slowly_written_files_are_read_when_complete() {
     get(&site.address_of("port"), "/good?delay=150ms");
     file.write_all(end.as_bytes()).unwrap();
     drop(file);
+    let was_quick_enough = opened_at.elapsed() < open_file_timeout;
     program.wait_messages(|messages| messages.contains("+ HTTPRoute default/other")).expect("the file is complete");
-    continuous_client.stop();
+    let (_, failures) = continuous_client.end();
     let ended = program.stop().expect_success();
-    assert!(!ended.messages().contains("- HTTPRoute"), "{}", ended.messages());
+    if was_quick_enough {
+        assert!(failures.is_empty(), "{failures:#?}");
+        assert!(!ended.messages().contains("- HTTPRoute"), "{}", ended.messages());
+    }
+    was_quick_enough
 }
 
 #[test]
@@ -207,12 +223,13 @@ fn shutdown_finishes_requests_unless_signaled_twice() {
     let site = Site::new();
     save_good_objects(&site);
     for is_graceful in [true, false] {
-        let program = run(&site, &["--drain-delay", "200ms"]);
+        // Readiness can be observed during the drain delay, also if the machine pauses. The request takes longer.
+        let program = run(&site, &["--drain-delay", "3s"]);
         program.wait_started();
         let address = site.address_of("port");
         // The request reaches the backend before the signal. A second signal comes while the shutdown waits for the
         // request.
-        let path = if is_graceful { "/good?delay=1s" } else { "/good?delay=30s" };
+        let path = if is_graceful { "/good?delay=4s" } else { "/good?delay=30s" };
         let request = std::thread::spawn(move || client::try_get(&address, "a.example", path));
         eventually("the request is with the backend", || {
             let metrics = get(&site.address_of("status"), "/metrics").body;

@@ -57,7 +57,8 @@ fn datagrams_are_served_and_follow_edits() {
     site.save("manifests/gateway.yaml", &udp_gateway());
     site.save("manifests/route.yaml", &udp_route("dns", "", 80));
     let fields = ["--access-log-fields", "protocol,route,upstream,bytes_in,bytes_out,error"];
-    let program = run(&site, &[&fields[..], &["--udp-idle-timeout", "100ms"]].concat());
+    // Long enough for the reply, also if the machine pauses.
+    let program = run(&site, &[&fields[..], &["--udp-idle-timeout", "3s"]].concat());
     let started = program.wait_started();
     // The route table has the route with its backend.
     assert!(started.contains("UDPRoute default/dns 0") && started.contains("default/echo:80/UDP"), "{started}");

@@ -259,7 +259,10 @@ async fn optional_kinds_delay_readiness_until_the_startup_timeout() {
     assert!(!site.complete && !site.missing().contains("kongvaults"), "{}", site.missing());
 
     let mut site = WatchSite::start_with(&api, &[], Duration::from_secs(1)).await;
-    site.wait_until("it is complete without the plugins", |site| site.complete).await;
+    site.wait_until("it is complete without the plugins", |site| {
+        site.complete && site.installed.unreadable.contains_key(&Kind::KongPlugin)
+    })
+    .await;
     assert_eq!(site.routes(), ["a one.example"]);
     assert!(site.installed.unreadable[&Kind::KongPlugin].contains("500 conversion webhook failed"));
     assert_eq!(site.missing(), "");

@@ -142,9 +142,14 @@ impl ContinuousClient {
 
     /// Stops the client and returns the number of requests. Panics if one of them failed.
     pub(crate) fn stop(self) -> usize {
-        self.stop.store(true, Ordering::Relaxed);
-        let (count, failures) = self.thread.join().expect("the client thread does not panic");
+        let (count, failures) = self.end();
         assert!(failures.is_empty(), "{} of {count} requests failed, first {}", failures.len(), failures[0]);
         count
+    }
+
+    /// Stops the client and returns the number of requests, and the failed ones.
+    pub(crate) fn end(self) -> (usize, Vec<String>) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().expect("the client thread does not panic")
     }
 }
