@@ -53,7 +53,9 @@ impl Cache {
         };
         self.check_space(gigabytes)?;
         let build_folder = BuildFolder::make(self.root.join("building"))?;
-        let go = Go::install(&self.root.join(format!("go-{}", go::VERSION)), &build_folder.0)?;
+        // After an interrupted or failed build, the next one continues with what is compiled.
+        let compiled = self.root.join("compiled");
+        let go = Go::install(&self.root.join(format!("go-{}", go::VERSION)), &build_folder.0, &compiled)?;
         for (product, folder) in missing {
             let recipe = product.recipe();
             let product_folder = build_folder.0.join("product");
@@ -65,7 +67,8 @@ impl Cache {
             fs::rename(&product_folder, folder)
                 .with_context(|| format!("cannot move the product to {}", folder.display()))?;
         }
-        Ok(())
+        // Several gigabytes, which are of no more use.
+        remove(&compiled)
     }
 
     /// Waits for the lock of the cache, which is released when the file is dropped.
