@@ -7,6 +7,7 @@ use http::Request;
 use kube::Client;
 
 use crate::cluster::{ADDRESS, API_SERVER, SERVICE_RANGE};
+use crate::controller_manager::LONG_RUNNING_GOGC;
 use crate::etcd;
 use crate::process::Process;
 use crate::site::Site;
@@ -33,6 +34,7 @@ pub async fn start(site: &Site, client: &Client) -> Result<Process> {
     command.args(["--kubelet-preferred-address-types", "InternalIP"]);
     // Without this flag, one open watch delays the shutdown by a minute.
     command.arg("--shutdown-send-retry-after");
+    command.env("GOGC", LONG_RUNNING_GOGC);
     for (flag, file) in [
         ("--client-ca-file", &pki.authority),
         ("--tls-cert-file", &pki.apiserver.certificate),

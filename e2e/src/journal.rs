@@ -18,8 +18,14 @@ use tokio::time::Instant;
 use crate::identity::{ProcessIdentity, terminate};
 use crate::netns::Netns;
 
+/// The environment variable with another folder of journals. Tests of a crash set it, because the start of any other
+/// cluster removes what a crash left, according to the journals in its folder.
+pub const FOLDER_VARIABLE: &str = "PORTICO_E2E_JOURNALS";
+
 /// The folder of journals. Like `/run/netns`, the folder of network namespaces, it needs root, and a reboot clears it.
-pub const JOURNAL_FOLDER: &str = "/run/portico-e2e";
+pub fn folder() -> PathBuf {
+    std::env::var_os(FOLDER_VARIABLE).map_or_else(|| PathBuf::from("/run/portico-e2e"), PathBuf::from)
+}
 
 /// The open journal of a cluster. Every process that is started and every persistent resource is recorded in it.
 #[derive(Debug)]

@@ -20,6 +20,8 @@ pub async fn run(site: &Site, kubeconfig: &Path, arguments: &[&str], input: &str
     command.args(arguments).env("KUBECONFIG", kubeconfig);
     // The discovery cache is removed with the cluster, and the user's settings are ignored.
     command.env("KUBECACHEDIR", site.folder.join("kubectl")).env("KUBECTL_KUBERC", "false");
+    // It ends before collecting garbage is worth its CPU time.
+    command.env("GOGC", "off");
     let mut command = Command::from(command);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     let mut child = command.spawn().context("cannot start kubectl")?;

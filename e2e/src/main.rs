@@ -167,7 +167,7 @@ fn build() -> Result<()> {
 /// Starts `run` as a background process and prints its instructions.
 fn up(arguments: &ClusterArguments) -> Result<()> {
     check_name(&arguments.name)?;
-    if let Some(owner) = journal::owner_of(Path::new(journal::JOURNAL_FOLDER), &arguments.name)? {
+    if let Some(owner) = journal::owner_of(&journal::folder(), &arguments.name)? {
         let (name, process) = (&arguments.name, owner.id);
         bail!("cluster {name} is already running in process {process}; stop it with: {}", stop_command(name));
     }
@@ -273,8 +273,7 @@ fn instructions(cluster: &Cluster, portico: Option<&Portico>) -> String {
 }
 
 fn down(name: &str, all: bool) -> Result<()> {
-    let journals = Path::new(journal::JOURNAL_FOLDER);
-    let names = if all { journal::names(journals)? } else { vec![name.to_owned()] };
+    let names = if all { journal::names(&journal::folder())? } else { vec![name.to_owned()] };
     for name in names {
         check_name(&name)?;
         stop_cluster(&name)?;
@@ -354,5 +353,5 @@ fn stop_command(name: &str) -> String {
 }
 
 fn stop_cluster(name: &str) -> Result<()> {
-    journal::end_cluster(Path::new(journal::JOURNAL_FOLDER), name, STOP_TIMEOUT)
+    journal::end_cluster(&journal::folder(), name, STOP_TIMEOUT)
 }

@@ -32,9 +32,9 @@ impl Site {
     /// Creates the network namespace, certificates and folders. Leftovers of crashes are removed first.
     pub fn prepare(name: &str, programs: Arc<Programs>) -> Result<Site> {
         check_name(name)?;
-        let journal_folder = Path::new(journal::JOURNAL_FOLDER);
-        journal::clean_up_after_crashes(journal_folder)?;
-        let journal = match Journal::claim(journal_folder, name)? {
+        let journal_folder = journal::folder();
+        journal::clean_up_after_crashes(&journal_folder)?;
+        let journal = match Journal::claim(&journal_folder, name)? {
             Claim::Claimed(journal) => Arc::new(journal),
             Claim::InUse(owner) => bail!(
                 "cluster {name} is in use by process {}; choose another name, or stop it: portico-e2e down {name}",

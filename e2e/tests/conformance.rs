@@ -1,6 +1,6 @@
 //! Runs the Gateway API conformance suite against Portico with the RBAC rules of its manifests, on both CRD channels.
-//! All core tests and the tests of the claimed features must pass. With the experimental channel, the suite runs three
-//! times on one cluster: twice with one replica, then with two.
+//! All core tests and the tests of the claimed features must pass. In `make test-full`, the suite also runs twice on one
+//! cluster, the second time with two replicas.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -29,9 +29,14 @@ const ADDRESSES: [&str; 2] = ["198.18.0.200", "192.0.2.1"];
 const REPLICAS: [&str; 2] = ["conformance", "second"];
 
 #[test]
-fn experimental_channel_conforms_repeatedly_and_with_two_replicas() {
-    let runs = [("experimental", 1), ("experimental-again", 1), ("experimental-two-replicas", 2)];
-    conforms(Channel::Experimental, &runs);
+fn experimental_channel_conforms() {
+    conforms(Channel::Experimental, &[("experimental", 1)]);
+}
+
+#[test]
+#[ignore = "only in make test-full: it runs the suite twice, and rarely finds what the other runs do not"]
+fn experimental_channel_conforms_again_and_with_two_replicas() {
+    conforms(Channel::Experimental, &[("experimental-first", 1), ("experimental-two-replicas", 2)]);
 }
 
 #[test]

@@ -21,6 +21,10 @@ use portico_e2e::scenario;
 use portico_e2e::site::folder_of;
 use tokio::time::timeout;
 
+/// The journals of harnesses that are killed: with those of other clusters, the start of one of them would remove what
+/// must be left.
+pub(crate) const CRASH_JOURNALS: &str = "/run/portico-e2e-crash";
+
 #[test]
 fn control_plane_serves_restarts_and_cleans_up() {
     if !scenario::is_enabled() || !scenario::can_start_new_cluster("the control plane") {
@@ -37,7 +41,7 @@ fn control_plane_serves_restarts_and_cleans_up() {
     });
     let entries = entries.unwrap_or_else(|error| panic!("{error:#}"));
     assert_eq!(processes(&entries).len(), 4, "etcd, controllers, two API servers: {entries:?}");
-    check_nothing_is_left(&options.name, &entries);
+    check_nothing_is_left(&journal::folder(), &options.name, &entries);
 }
 
 #[test]
@@ -59,7 +63,7 @@ fn panicking_scenario_leaves_nothing_behind() {
     assert_eq!(panic.downcast_ref::<&str>(), Some(&"as an assertion does"));
     let entries = entries.into_inner().expect("the lock is not poisoned");
     assert_eq!(processes(&entries).len(), 3, "{entries:?}");
-    check_nothing_is_left(&options.name, &entries);
+    check_nothing_is_left(&journal::folder(), &options.name, &entries);
 }
 
 #[test]
@@ -69,7 +73,9 @@ fn down_removes_leftovers_of_a_crash() {
     }
     let name = scenario::checkout_name("crash");
     let program = env!("CARGO_BIN_EXE_portico-e2e");
+    let journals = Path::new(CRASH_JOURNALS);
     let mut child = Command::new(program)
+        .env(journal::FOLDER_VARIABLE, journals)
         .args(["run", &name, "--no-crds"])
         .stdout(Stdio::piped())
         .spawn()
@@ -82,14 +88,15 @@ fn down_removes_leftovers_of_a_crash() {
     child.kill().unwrap();
     child.wait().unwrap();
 
-    let entries = journal::entries(Path::new(journal::JOURNAL_FOLDER), &name).unwrap();
+    let entries = journal::entries(journals, &name).unwrap();
     let orphans = processes(&entries);
     assert_eq!(orphans.len(), 3, "{entries:?}");
     assert!(orphans.iter().all(ProcessIdentity::is_alive), "the processes must outlive the crash: {orphans:?}");
 
-    let down = Command::new(program).args(["down", &name]).output().unwrap();
+    let mut down = Command::new(program);
+    let down = down.env(journal::FOLDER_VARIABLE, journals).args(["down", &name]).output().unwrap();
     assert!(down.status.success(), "{}", String::from_utf8_lossy(&down.stderr));
-    check_nothing_is_left(&name, &entries);
+    check_nothing_is_left(journals, &name, &entries);
     assert!(!folder_of(&name).exists());
 }
 
@@ -185,7 +192,7 @@ fn processes(entries: &[JournalEntry]) -> Vec<ProcessIdentity> {
         .collect()
 }
 
-fn check_nothing_is_left(name: &str, entries: &[JournalEntry]) {
+fn check_nothing_is_left(journals: &Path, name: &str, entries: &[JournalEntry]) {
     for process in processes(entries) {
         process.wait(Duration::from_secs(10)).expect("the process must have ended");
     }
@@ -202,9 +209,7 @@ fn check_nothing_is_left(name: &str, entries: &[JournalEntry]) {
     }
     assert_eq!(namespaces, 1);
     assert!(
-        !journal::names(Path::new(journal::JOURNAL_FOLDER))
-            .expect("the folder of journals is readable")
-            .contains(&name.to_owned()),
+        !journal::names(journals).expect("the folder of journals is readable").contains(&name.to_owned()),
         "the journal is still there"
     );
 }

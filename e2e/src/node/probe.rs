@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{Container, HTTPGetAction, Probe as ProbeSpec};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 /// The three probes of a container.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -91,11 +91,22 @@ impl Probe {
     ) {
         sleep(self.delay).await;
         let (mut is_ok, mut successes, mut failures) = (initially_ok, 0, 0);
+        // Until the first success, probes are more frequent, but a failure counts only once in a period.
+        let mut has_succeeded = initially_ok;
+        let mut last_counted: Option<Instant> = None;
         loop {
             let result = match timeout(self.timeout, self.action.perform(address)).await {
                 Ok(result) => result,
                 Err(_) => Err(format!("no response within {} s", self.timeout.as_secs())),
             };
+            has_succeeded |= result.is_ok();
+            if result.is_err() && !has_succeeded {
+                if last_counted.is_some_and(|at| at.elapsed() < self.period) {
+                    sleep(PERIOD_BEFORE_SUCCESS).await;
+                    continue;
+                }
+                last_counted = Some(Instant::now());
+            }
             (successes, failures) = if result.is_ok() { (successes + 1, 0) } else { (0, failures + 1) };
             let has_changed =
                 if is_ok { failures >= self.failure_threshold } else { successes >= self.success_threshold };
@@ -107,10 +118,14 @@ impl Probe {
             } else if !is_ok && failures >= self.failure_threshold && on_change(result) == ProbeControl::Stop {
                 return;
             }
-            sleep(self.period).await;
+            sleep(if has_succeeded { self.period } else { PERIOD_BEFORE_SUCCESS }).await;
         }
     }
 }
+
+/// How often a probe that has not succeeded yet runs: most Pods are ready a fraction of a second after their start.
+/// Kubernetes allows it for readiness probes, so that Pods become ready sooner.
+const PERIOD_BEFORE_SUCCESS: Duration = Duration::from_millis(100);
 
 /// Whether a probe continues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,10 +6,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
+use portico_e2e::journal;
 use portico_e2e::scenario;
 use portico_e2e::site::folder_of;
 use serde_json::json;
 
+use crate::control_plane::CRASH_JOURNALS;
 use crate::node::echo::{NODE_TIMEOUT, deployment};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_portico-e2e");
@@ -21,7 +23,8 @@ fn down_removes_pods_of_a_crashed_harness() {
     }
     let name = scenario::checkout_name("node-crash");
     let outcome = crash(&name);
-    let down = Command::new(PROGRAM).args(["down", &name]).output().unwrap();
+    let mut down = Command::new(PROGRAM);
+    let down = down.env(journal::FOLDER_VARIABLE, CRASH_JOURNALS).args(["down", &name]).output().unwrap();
     assert!(down.status.success(), "{}", String::from_utf8_lossy(&down.stderr));
     outcome.unwrap_or_else(|error| panic!("{error:#}"));
     assert_eq!(roots(&name), Vec::<PathBuf>::new(), "processes of Pods are still running");
@@ -63,6 +66,7 @@ struct Harness(Child);
 impl Harness {
     fn start(name: &str) -> Result<Harness> {
         let mut command = Command::new(PROGRAM);
+        command.env(journal::FOLDER_VARIABLE, CRASH_JOURNALS);
         let child = command.args(["run", name, "--no-crds"]).stdout(Stdio::piped()).spawn()?;
         Ok(Harness(child))
     }
