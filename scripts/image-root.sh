@@ -4,11 +4,11 @@
 #
 #   scripts/image-root.sh                  for the machine's architecture
 #   scripts/image-root.sh amd64|arm64      for this architecture; into target/image-root-ARCH if it is not the machine's
-#   scripts/image-root.sh --for-tests      for the machine's architecture with the profile image-test of Cargo.toml, which
-#                                          compiles in a third of the time; into target/image-root-test
+#   scripts/image-root.sh --for-tests      for the machine's architecture, with the dependencies of a debug build and
+#                                          little optimization; into target/image-root-test
 #
-# The same sources, toolchain and CA roots give the same bytes in every folder. The last line of the output is the
-# checksum of all files.
+# The same sources, toolchain and CA roots give the same bytes in every folder, except for tests. The last line of the
+# output is the checksum of all files.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PATH="$PATH:${CARGO_HOME:-$HOME/.cargo}/bin"
@@ -17,29 +17,30 @@ user=65532 # The user ID of "nonroot" in distroless images.
 roots=/etc/ssl/certs/ca-certificates.crt
 
 main() {
-    local own architecture target root binary tools="" profile=release
-    if [ "${1:-}" = --for-tests ]; then
-        profile=image-test
-        shift
-    fi
+    local own architecture target root binary tools=""
     own=$(architecture_of "$(rustc -vV | sed -n 's/^host: //p')")
-    architecture=${1:-$own}
-    target=$(target_of "$architecture")
-    root=target/image-root
-    if [ "$architecture" != "$own" ]; then
-        root=target/image-root-$architecture
-        tools=${target%%-*}-linux-gnu-
-        prepare_cross "$architecture" "$target" "$tools"
+    if [ "${1:-}" = --for-tests ]; then
+        architecture=$own
+        root=target/image-root-test
+        build_for_tests
+        binary=target/image-test/debug/portico
+    else
+        architecture=${1:-$own}
+        target=$(target_of "$architecture")
+        root=target/image-root
+        if [ "$architecture" != "$own" ]; then
+            root=target/image-root-$architecture
+            tools=${target%%-*}-linux-gnu-
+            prepare_cross "$architecture" "$target" "$tools"
+        fi
+        build "$target"
+        binary="target/$target/release/portico"
     fi
-    [ "$profile" = release ] || root+=-test
-
-    build "$target" "$profile"
-    binary="target/$target/$profile/portico"
     if readelf --program-headers "$binary" | grep -q INTERP; then
         fail "$binary needs a dynamic loader, so it would not start in an empty image"
     fi
     fill "$root" "$binary" "${tools}strip"
-    forbid_paths "$root/usr/bin/portico"
+    [ "${1:-}" = --for-tests ] || forbid_paths "$root/usr/bin/portico"
 
     echo "image-root: $root ($architecture) holds $(du -sh "$root" | cut -f1):"
     (cd "$root" && find . -type f | sort | sed 's|^\./|  /|')
@@ -75,7 +76,7 @@ prepare_cross() {
 }
 
 build() {
-    local target=$1 profile=$2 cargo_home rust_home maps host
+    local target=$1 cargo_home rust_home maps host
     cargo_home=${CARGO_HOME:-$HOME/.cargo}
     rust_home=$(rustc --print sysroot)
     # Paths of this machine must not be in the program.
@@ -90,10 +91,22 @@ build() {
     case "$target" in aarch64-*) export JEMALLOC_SYS_WITH_LG_PAGE=16 ;; esac
     # Only LLVM's linker, which the compiler uses on x86-64, can place functions in a given order.
     host=$(rustc -vV | sed -n 's/^host: //p')
-    if [ "$profile $target" = "release x86_64-unknown-linux-gnu" ] && [ "$host" = "$target" ]; then
+    if [ "$target" = x86_64-unknown-linux-gnu ] && [ "$host" = "$target" ]; then
         export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_LINKER=$PWD/scripts/ordered-linker.sh
     fi
-    cargo build --locked --profile "$profile" --bin portico --features alloc-jemalloc --target "$target"
+    cargo build --locked --release --bin portico --features alloc-jemalloc --target "$target"
+}
+
+# Builds the program with the allocator and the linking of a release. Only the workspace's crates are compiled for it:
+# dependencies are those of a debug build, which are in the same build folder, and contain paths of this machine. The
+# program has a target folder of its own, so that it does not replace the one of a debug build.
+build_for_tests() {
+    RUSTC_WORKSPACE_WRAPPER=$PWD/scripts/image-compiler.sh CARGO_BUILD_BUILD_DIR=target CARGO_INCREMENTAL=0 \
+        cargo build --locked --workspace --bin portico --features portico/alloc-jemalloc --target-dir target/image-test \
+        --config profile.dev.package.portico.opt-level=1 \
+        --config profile.dev.package.portico.debug=false \
+        --config profile.dev.package.portico.debug-assertions=false \
+        --config profile.dev.package.portico.overflow-checks=false
 }
 
 fill() {
