@@ -26,9 +26,23 @@ check: setup ## Static checks that every change must pass: format, lints, docume
 	@bash scripts/test.sh check
 
 .PHONY: test
-test: ## Run check, then every test; ends with a table and "N passed, N failed"
+test: ## Run check and all tests but those of test-full; ends with a table and "N passed, N failed"
 	@bash scripts/setup.sh $(if $(filter off,$(E2E)),test,e2e)
 	@bash scripts/test.sh all
+
+.PHONY: test-full
+test-full: ## Run check and every test, also those that take minutes and rarely find what the others do not
+	@bash scripts/setup.sh $(if $(filter off,$(E2E)),test,e2e)
+	@bash scripts/test.sh full
+
+# SUITES="proxy watch" names suites; `scripts/test.sh list` prints all. ROUNDS is how often each runs.
+SUITES ?= unit
+ROUNDS ?= 3
+
+.PHONY: flaky
+flaky: ## Run suites repeatedly while their processes are stopped at random and both cores are busy (SUITES="proxy" ROUNDS=3)
+	@bash scripts/setup.sh $(if $(filter off,$(E2E)),test,e2e)
+	@bash scripts/flaky.sh $(ROUNDS) $(SUITES)
 
 # Number of cases that `make explore` generates for each property test.
 CASES ?= 20000

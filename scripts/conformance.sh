@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs the Gateway API conformance suite as `make test` does, and prints the passed profiles, tests and features. The
+# Runs the Gateway API conformance suite as `make test-full` does, and prints the passed profiles, tests and features. The
 # exit code is that of the test, which also fails if a test was skipped, or if the results differ from
 # e2e/conformance.json. With UPDATE=1, it writes that file and the table of the README.
 #
@@ -23,9 +23,9 @@ main() {
     rm -rf target/conformance
     cargo build --locked --workspace --bins
     target/debug/portico-e2e build
-    cargo test --locked --workspace --test e2e conformance:: -- --nocapture || code=$?
+    cargo test --locked --workspace --test e2e conformance:: -- --nocapture --include-ignored || code=$?
     if [ "$code" != 0 ]; then
-        for name in experimental experimental-again experimental-two-replicas standard; do
+        for name in experimental experimental-first experimental-two-replicas standard; do
             printf '\n'
             if [ -e "target/conformance/$name-report.yaml" ]; then
                 target/debug/portico-e2e report "target/conformance/$name-report.yaml"

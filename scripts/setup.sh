@@ -14,6 +14,9 @@ main() {
     install_packages "$@"
     require_rust "$@"
     [ "${1:-}" != fuzz ] || require_nightly
+    case "${1:-}" in
+        "" | test | e2e) bash scripts/dependency-cache.sh restore || say "all dependencies are compiled" ;;
+    esac
 }
 
 # Prints the Debian packages of missing programs and files.

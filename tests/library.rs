@@ -24,6 +24,7 @@ mod plugins;
 mod reference;
 mod router;
 mod status;
+mod test_scripts;
 mod watch;
 
 use std::path::Path;

@@ -1,0 +1,104 @@
+#!/usr/bin/env bash
+# Keeps the compiled dependencies of a debug build outside of the checkout, so that a fresh clone need not compile them
+# again. A cache belongs to one lock file, toolchain, set of features and profile.
+#
+#   scripts/dependency-cache.sh restore   puts them into target/debug, if there is no build yet
+#   scripts/dependency-cache.sh save      saves those in target/debug, if they are not in the cache
+#
+# A cache that is missing, incomplete or corrupt costs only the time to compile. Cargo itself decides what it uses again:
+# it compares what each crate was compiled with, and everything from a registry has the same path in each checkout.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export PATH="$PATH:${CARGO_HOME:-$HOME/.cargo}/bin"
+
+folder="${XDG_CACHE_HOME:-$HOME/.cache}/portico/dependencies"
+# Number of caches that are kept: those of the last changes of dependencies.
+kept=2
+# The key with which target/debug began. A build folder that has seen other dependencies still has them, so it is not
+# saved.
+began=target/debug/.dependencies-key
+
+main() {
+    case "${1:-}" in
+        restore) restore ;;
+        save) save ;;
+        *) echo "usage: scripts/dependency-cache.sh [restore|save]" >&2 && exit 2 ;;
+    esac
+}
+
+restore() {
+    [ ! -e target/debug/.fingerprint ] || return 0
+    local key archive
+    key=$(cache_key)
+    archive=$folder/$key.tar
+    # What an interrupted call left is useless without fingerprints.
+    rm -rf target/restored target/debug/deps target/debug/build
+    mkdir -p target/debug
+    echo "$key" >"$began"
+    [ -e "$archive" ] || return 0
+    if ! (cd "$folder" && sha256sum --status --check "$key.tar.sha256") 2>/dev/null; then
+        echo "dependency-cache: $archive is corrupt, so it is removed and all dependencies are compiled" >&2
+        rm -f "$archive" "$archive.sha256"
+        return 0
+    fi
+    echo "dependency-cache: using the dependencies that this machine has compiled before"
+    mkdir -p target/restored
+    if ! tar --extract --file "$archive" --directory target/restored; then
+        echo "dependency-cache: cannot extract $archive, so all dependencies are compiled" >&2
+        rm -rf target/restored
+        return 0
+    fi
+    # The fingerprints come last, because only with them Cargo reads the others.
+    mv target/restored/deps target/restored/build target/debug/
+    mv target/restored/.fingerprint target/debug/
+    rm -rf target/restored
+    # For the order in which caches are removed.
+    touch "$archive" || true
+}
+
+save() {
+    local key archive work name excluded=() hash="" digit
+    key=$(cache_key)
+    archive=$folder/$key.tar
+    [ ! -e "$archive" ] || return 0
+    if [ "$(cat "$began" 2>/dev/null)" != "$key" ]; then return 0; fi
+    mkdir -p "$folder"
+    # Leftovers of calls that were killed.
+    find "$folder" -name '.saving.*' -mmin +60 -delete
+    work=$(mktemp "$folder/.saving.XXXXXX")
+    # shellcheck disable=SC2064 # The name of now.
+    trap "rm -f '$work'" EXIT
+    # Without what belongs to the workspace, which is compiled after each change. Names end with a hash.
+    for digit in {1..16}; do hash+="[0-9a-f]"; done
+    for name in $(workspace_names); do
+        excluded+=("--exclude=deps/$name-$hash*" "--exclude=deps/lib$name-$hash*" "--exclude=build/$name-$hash"
+            "--exclude=.fingerprint/$name-$hash")
+    done
+    tar --create --file "$work" --directory target/debug --anchored "${excluded[@]}" deps build .fingerprint
+    # The checksum comes first, because an archive without one is taken for corrupt.
+    echo "$(sha256sum "$work" | cut -d ' ' -f 1)  $key.tar" >"$archive.sha256"
+    mv "$work" "$archive"
+    # Removes those that were not used for longest.
+    find "$folder" -name '*.tar' -printf '%T@ %p\n' | sort -rn | tail -n +$((kept + 1)) | cut -d ' ' -f 2- |
+        while IFS= read -r archive; do rm -f "$archive" "$archive.sha256"; done
+}
+
+# The names of the workspace's packages, programs, tests and benchmarks, also as Cargo writes them in file names.
+workspace_names() {
+    awk '
+        /^\[/ { is_named = $0 ~ /^\[(package|lib|\[(bin|test|bench)\])\]$/ }
+        is_named && $1 == "name" { gsub(/"/, "", $3); print $3; gsub(/-/, "_", $3); print $3 }' \
+        Cargo.toml benches/load/Cargo.toml e2e/Cargo.toml | sort -u
+}
+
+# Changes with everything that decides how dependencies are compiled.
+cache_key() {
+    {
+        cat Cargo.lock Cargo.toml benches/load/Cargo.toml e2e/Cargo.toml .cargo/config.toml rust-toolchain.toml
+        rustc --version --verbose
+        cc --version
+        echo "${RUSTFLAGS:-} ${CFLAGS:-} ${CARGO_HOME:-$HOME/.cargo}"
+    } | sha256sum | cut -c -16
+}
+
+main "$@"
