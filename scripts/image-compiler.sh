@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Compiles a crate of the workspace for a static program: RUSTC_WORKSPACE_WRAPPER of scripts/image-root.sh --for-tests.
 # Cargo calls it with the compiler and its arguments, for crates of the workspace only, so that dependencies need not be
-# compiled again. Only the linker's input depends on the target feature.
+# compiled again.
 set -euo pipefail
 
-exec "$@" -C target-feature=+crt-static
+# The target feature makes the linker produce a static program. Link-time optimization takes longer than it is worth.
+exec "$@" -C target-feature=+crt-static -C lto=off

@@ -5,7 +5,7 @@
 use std::fs::{self, File};
 use std::net::IpAddr;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
@@ -282,7 +282,7 @@ fn down(name: &str, all: bool) -> Result<()> {
             fs::remove_dir_all(&folder).with_context(|| format!("cannot remove {}", folder.display()))?;
         }
     }
-    journal::clean_up_after_crashes(journals)
+    journal::clean_up_after_crashes(&journal::folder())
 }
 
 fn run_conformance_suite(arguments: &ConformanceArguments) -> Result<()> {
