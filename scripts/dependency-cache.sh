@@ -3,7 +3,7 @@
 # again. A cache belongs to one lock file, toolchain, set of features and profile.
 #
 #   scripts/dependency-cache.sh restore   puts them into target/debug, if there is no build yet
-#   scripts/dependency-cache.sh save      saves those in target/debug, if they are not in the cache
+#   scripts/dependency-cache.sh save      saves those in target/debug, if they are more than the cache has
 #
 # A cache that is missing, incomplete or corrupt costs only the time to compile. Cargo itself decides what it uses again:
 # it compares what each crate was compiled with, and everything from a registry has the same path in each checkout.
@@ -38,7 +38,7 @@ restore() {
     [ -e "$archive" ] || return 0
     if ! (cd "$folder" && sha256sum --status --check "$key.tar.sha256") 2>/dev/null; then
         echo "dependency-cache: $archive is corrupt, so it is removed and all dependencies are compiled" >&2
-        rm -f "$archive" "$archive.sha256"
+        rm -f "$archive" "$archive".*
         return 0
     fi
     echo "dependency-cache: using the dependencies that this machine has compiled before"
@@ -57,11 +57,14 @@ restore() {
 }
 
 save() {
-    local key archive work name excluded=() hash="" digit
+    local key archive own crates work name excluded=() hash="" digit
     key=$(cache_key)
     archive=$folder/$key.tar
-    [ ! -e "$archive" ] || return 0
     if [ "$(cat "$began" 2>/dev/null)" != "$key" ]; then return 0; fi
+    # A run that ended early saved less than a later one has.
+    own="/($(workspace_names | paste -sd '|'))-[0-9a-f]{16}$"
+    crates=$(find target/debug/.fingerprint -mindepth 1 -maxdepth 1 | grep -vcE "$own") || true
+    if [ -e "$archive" ] && [ "$crates" -le "$(cat "$archive.crates" 2>/dev/null || echo 0)" ]; then return 0; fi
     mkdir -p "$folder"
     # Leftovers of calls that were killed.
     find "$folder" -name '.saving.*' -mmin +60 -delete
@@ -78,9 +81,10 @@ save() {
     # The checksum comes first, because an archive without one is taken for corrupt.
     echo "$(sha256sum "$work" | cut -d ' ' -f 1)  $key.tar" >"$archive.sha256"
     mv "$work" "$archive"
+    echo "$crates" >"$archive.crates"
     # Removes those that were not used for longest.
     find "$folder" -name '*.tar' -printf '%T@ %p\n' | sort -rn | tail -n +$((kept + 1)) | cut -d ' ' -f 2- |
-        while IFS= read -r archive; do rm -f "$archive" "$archive.sha256"; done
+        while IFS= read -r archive; do rm -f "$archive" "$archive".*; done
 }
 
 # The names of the workspace's packages, programs, tests and benchmarks, also as Cargo writes them in file names.
