@@ -111,7 +111,7 @@ run_all() {
     fi
 }
 
-# On a new machine, the programs of the control plane take longest to build, so they are built beside everything else.
+# On a new machine, the programs of the control plane take longest to build, so they are built during everything else.
 start_control_plane_build() {
     control_plane_build=""
     [ "${E2E:-on}" != off ] || return 0

@@ -1,6 +1,6 @@
 //! Runs the Gateway API conformance suite against Portico with the RBAC rules of its manifests, on both CRD channels.
-//! All core tests and the tests of the claimed features must pass. In `make test-full`, the suite also runs twice on one
-//! cluster, the second time with two replicas.
+//! All core tests and the tests of the claimed features must pass. In `make test-full`, the suite also runs twice on
+//! one cluster, the second time with two replicas.
 
 use std::collections::BTreeSet;
 use std::fs;

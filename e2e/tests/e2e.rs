@@ -2,8 +2,8 @@
 //! modules. Each module is a suite of `scripts/test.sh`; `cargo test --workspace --test e2e node:: -- --nocapture` runs
 //! one suite.
 //!
-//! Suites share no state: each cluster has its own name, folder and network namespace, so `scripts/test.sh` runs some of
-//! them side by side.
+//! Suites share no state: each cluster has its own name, folder and network namespace, so `scripts/test.sh` runs some
+//! of them side by side.
 
 #![expect(clippy::unwrap_used, reason = "a failed precondition fails the test")]
 

@@ -77,7 +77,7 @@ fn api_server_accepts_all_rendered_objects() {
 }
 
 /// The root file system of the Pods is the output of `make image-root-test`. This test takes longest, and is the first
-/// one in the order of the names, in which tests start, so that the others run beside it.
+/// one in the order of the names, in which tests start, so that the others run meanwhile.
 #[test]
 fn a_release_loses_no_request_in_its_lifecycle() {
     if !scenario::can_start_new_cluster("a release of the chart") {

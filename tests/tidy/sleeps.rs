@@ -21,9 +21,9 @@ fn without_reason(file: &File) -> Vec<Finding> {
         .map(|piece| piece.line)
         .collect();
     let tokens = tokens(&file.text);
-    // The token before the name shows whether the function is called or defined.
-    let names = tokens.windows(3).filter(|window| window[0].text != "fn" && window[2].text == "(");
-    let calls = names.map(|window| &window[1]).filter(|name| SLEEPS.contains(&name.text.as_str()));
+    let is_definition = |at: usize| at > 0 && tokens[at - 1].text == "fn";
+    let names = tokens.windows(2).enumerate().filter(|(at, pair)| pair[1].text == "(" && !is_definition(*at));
+    let calls = names.map(|(_, pair)| &pair[0]).filter(|name| SLEEPS.contains(&name.text.as_str()));
     calls
         .filter(|call| call.line > tests_begin_after && !reasons.contains(&call.line))
         .map(|call| {
