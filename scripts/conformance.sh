@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs the Gateway API conformance suite as `make test-full` does, and prints the passed profiles, tests and features. The
-# exit code is that of the test, which also fails if a test was skipped, or if the results differ from
+# Runs the Gateway API conformance suite as `make test-full` does, and prints the passed profiles, tests and features.
+# The exit code is that of the test, which also fails if a test was skipped, or if the results differ from
 # e2e/conformance.json. With UPDATE=1, it writes that file and the table of the README.
 #
 # After a passed run, target/conformance has a folder with the reports as the Gateway API accepts them.

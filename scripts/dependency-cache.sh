@@ -5,8 +5,9 @@
 #   scripts/dependency-cache.sh restore   puts them into target/debug, if there is no build yet
 #   scripts/dependency-cache.sh save      saves those in target/debug, if they are more than the cache has
 #
-# A cache that is missing, incomplete or corrupt costs only the time to compile. Cargo itself decides what it uses again:
-# it compares what each crate was compiled with, and everything from a registry has the same path in each checkout.
+# A cache that is missing, incomplete or corrupt costs only the time to compile. Cargo itself decides what it uses
+# again: it compares what each crate was compiled with, and everything from a registry has the same path in each
+# checkout.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PATH="$PATH:${CARGO_HOME:-$HOME/.cargo}/bin"
@@ -52,8 +53,8 @@ restore() {
     mv target/restored/deps target/restored/build target/debug/
     mv target/restored/.fingerprint target/debug/
     rm -rf target/restored
-    # For the order in which caches are removed.
-    touch "$archive" || true
+    # For the order in which caches are removed. A cache that cannot be written is as usable as another one.
+    touch "$archive" || echo "dependency-cache: cannot write to $folder, so it is not known that it was used" >&2
 }
 
 save() {
@@ -63,7 +64,7 @@ save() {
     if [ "$(cat "$began" 2>/dev/null)" != "$key" ]; then return 0; fi
     # A run that ended early saved less than a later one has.
     own="/($(workspace_names | paste -sd '|'))-[0-9a-f]{16}$"
-    crates=$(find target/debug/.fingerprint -mindepth 1 -maxdepth 1 | grep -vcE "$own") || true
+    crates=$(find target/debug/.fingerprint -mindepth 1 -maxdepth 1 | awk -v own="$own" '$0 !~ own' | wc -l)
     if [ -e "$archive" ] && [ "$crates" -le "$(cat "$archive.crates" 2>/dev/null || echo 0)" ]; then return 0; fi
     mkdir -p "$folder"
     # Leftovers of calls that were killed.

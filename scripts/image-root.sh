@@ -102,7 +102,8 @@ build() {
 # program has a target folder of its own, so that it does not replace the one of a debug build.
 build_for_tests() {
     RUSTC_WORKSPACE_WRAPPER=$PWD/scripts/image-compiler.sh CARGO_BUILD_BUILD_DIR=target CARGO_INCREMENTAL=0 \
-        cargo build --locked --workspace --bin portico --features portico/alloc-jemalloc --target-dir target/image-test \
+        cargo build --locked --workspace --bin portico --features portico/alloc-jemalloc \
+        --target-dir target/image-test \
         --config profile.dev.package.portico.opt-level=1 \
         --config profile.dev.package.portico.debug=false \
         --config profile.dev.package.portico.debug-assertions=false \

@@ -135,8 +135,8 @@ test_module() {
     run_test_program "--test $program" "${#names[@]}" "$file" "$folder" "$@" --exact "${names[@]}"
 }
 
-# run_test_program SELECTION COUNT FILE FOLDER ARGUMENT…: runs a test program as `cargo test` does. The selection is what
-# selects it in `cargo test`, and the count that of its tests: the report requires that all of them ran.
+# run_test_program SELECTION COUNT FILE FOLDER ARGUMENT…: runs a test program as `cargo test` does. The selection is
+# what selects it in `cargo test`, and the count that of its tests: the report requires that all of them ran.
 run_test_program() {
     local selection=$1 count=$2 file=$3 folder=$4 full=""
     shift 4
@@ -199,8 +199,8 @@ check_examples() {
     done
 }
 
-# Prints "COMMAND --exact TEST" for each failed test in the log of a suite. Test programs list the failed tests after the
-# last line `failures:` before their result, indented; after the first one comes what the tests printed.
+# Prints "COMMAND --exact TEST" for each failed test in the log of a suite. Test programs list the failed tests after
+# the last line `failures:` before their result, indented; after the first one comes what the tests printed.
 failed_tests() {
     awk '
         sub(/^repeat with: /, "") { command = $0 }
