@@ -40,7 +40,7 @@ SUITES ?= unit
 ROUNDS ?= 3
 
 .PHONY: flaky
-flaky: ## Run suites repeatedly while their processes are stopped at random and both cores are busy (SUITES="proxy" ROUNDS=3)
+flaky: ## Run suites repeatedly while their processes are stopped at random (SUITES="proxy watch" ROUNDS=3)
 	@bash scripts/setup.sh $(if $(filter off,$(E2E)),test,e2e)
 	@bash scripts/flaky.sh $(ROUNDS) $(SUITES)
 

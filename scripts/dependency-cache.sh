@@ -64,7 +64,7 @@ save() {
     if [ "$(cat "$began" 2>/dev/null)" != "$key" ]; then return 0; fi
     # A run that ended early saved less than a later one has.
     own="/($(workspace_names | paste -sd '|'))-[0-9a-f]{16}$"
-    crates=$(find target/debug/.fingerprint -mindepth 1 -maxdepth 1 | awk -v own="$own" '$0 !~ own' | wc -l)
+    crates=$(find target/debug/.fingerprint -mindepth 1 -maxdepth 1 | sed -E "\\#$own#d" | wc -l)
     if [ -e "$archive" ] && [ "$crates" -le "$(cat "$archive.crates" 2>/dev/null || echo 0)" ]; then return 0; fi
     mkdir -p "$folder"
     # Leftovers of calls that were killed.

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs test suites, several side by side, and prints a table, then what failed and how to repeat it. A failing suite does
-# not stop the others, but the exit code reports it. The last line is "N passed, N failed", for programs.
+# Runs test suites, several side by side, and prints a table, then what failed and how to repeat it. A failing suite
+# does not stop the others, but the exit code reports it. The last line is "N passed, N failed", for programs.
 #
 #   scripts/test.sh check        static checks that every change must pass
 #   scripts/test.sh all          static checks, and all tests except those that are marked `only in make test-full`
