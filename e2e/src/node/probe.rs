@@ -92,21 +92,19 @@ impl Probe {
         sleep(self.delay).await;
         let (mut is_ok, mut successes, mut failures) = (initially_ok, 0, 0);
         // Until the first success, probes are more frequent, but a failure counts only once in a period.
-        let mut has_succeeded = initially_ok;
-        let mut last_counted: Option<Instant> = None;
+        let (mut has_succeeded, mut next_failure) = (initially_ok, Instant::now());
         loop {
             let result = match timeout(self.timeout, self.action.perform(address)).await {
                 Ok(result) => result,
                 Err(_) => Err(format!("no response within {} s", self.timeout.as_secs())),
             };
             has_succeeded |= result.is_ok();
-            if result.is_err() && !has_succeeded {
-                if last_counted.is_some_and(|at| at.elapsed() < self.period) {
-                    sleep(PERIOD_BEFORE_SUCCESS).await;
-                    continue;
-                }
-                last_counted = Some(Instant::now());
+            let delay = if has_succeeded { self.period } else { PERIOD_BEFORE_SUCCESS };
+            if !has_succeeded && Instant::now() < next_failure {
+                sleep(delay).await;
+                continue;
             }
+            next_failure = Instant::now() + self.period;
             (successes, failures) = if result.is_ok() { (successes + 1, 0) } else { (0, failures + 1) };
             let has_changed =
                 if is_ok { failures >= self.failure_threshold } else { successes >= self.success_threshold };
@@ -118,7 +116,7 @@ impl Probe {
             } else if !is_ok && failures >= self.failure_threshold && on_change(result) == ProbeControl::Stop {
                 return;
             }
-            sleep(if has_succeeded { self.period } else { PERIOD_BEFORE_SUCCESS }).await;
+            sleep(delay).await;
         }
     }
 }
@@ -218,6 +216,26 @@ mod tests {
             let error = probe(&wrong).unwrap_err();
             assert!(error.contains(expected), "{wrong}: {error}");
         }
+    }
+
+    /// A period of the probe is longer than this test waits.
+    #[tokio::test]
+    async fn first_success_does_not_wait_for_the_period() {
+        let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+        let probe = probe(&json!({ "tcpSocket": { "port": port }, "periodSeconds": 600 })).unwrap();
+        let mut results = Vec::new();
+        let start_listening = async {
+            // After the first probe has failed.
+            sleep(2 * PERIOD_BEFORE_SUCCESS).await; // Nothing reports that a probe failed once.
+            TcpListener::bind(("127.0.0.1", port)).await.unwrap()
+        };
+        let run = probe.run(Ipv4Addr::LOCALHOST, false, |result| {
+            results.push(result);
+            ProbeControl::Stop
+        });
+        let both = async { tokio::join!(start_listening, run) };
+        timeout(Duration::from_secs(60), both).await.expect("the probe runs again before its period is over");
+        assert_eq!(results, [Ok(())]);
     }
 
     #[tokio::test]
