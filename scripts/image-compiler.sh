@@ -4,5 +4,10 @@
 # compiled again.
 set -euo pipefail
 
+# Cargo's questions about the target are answered as for dependencies: with this feature, a target has no procedural
+# macros.
+for argument in "$@"; do
+    case "$argument" in --print*) exec "$@" ;; esac
+done
 # The target feature makes the linker produce a static program. Link-time optimization takes longer than it is worth.
 exec "$@" -C target-feature=+crt-static -C lto=off
