@@ -4,8 +4,7 @@
 # compiled again.
 set -euo pipefail
 
-# Cargo's questions about the target are answered as for dependencies: with this feature, a target has no procedural
-# macros.
+# Cargo asks about the target without the flags below: with static linking, a target supports no procedural macros.
 for argument in "$@"; do
     case "$argument" in --print*) exec "$@" ;; esac
 done
