@@ -37,4 +37,4 @@ pub(crate) fn eventually<T>(condition: &str, mut poll: impl FnMut() -> Option<T>
 }
 
 /// Timeout for events that are expected immediately. Long, because other tests may keep the machine busy.
-pub(crate) const TEST_TIMEOUT: Duration = Duration::from_secs(20);
+pub(crate) const TEST_TIMEOUT: Duration = Duration::from_secs(60);

@@ -29,7 +29,7 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 
 /// Upper bound of every wait in a test; only a failing test takes that long.
-pub(crate) const TEST_TIMEOUT: Duration = Duration::from_secs(20);
+pub(crate) const TEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Short timeouts of the proxy are this long if what a test expects to succeed could exceed them. A busy machine pauses
 /// its processes for up to two seconds.

@@ -15,7 +15,7 @@ use portico::transport_protocol::TransportProtocol;
 use portico::upstream::{EndpointAddress, Endpoints, Upstream, UpstreamKey};
 use tokio::net::UdpSocket;
 use tokio::sync::Notify;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::accounting::{access_log_records, scrape, wait_for_metrics};
 use crate::harness::{LONGER_THAN_PAUSES, Options, TestServer, reserve_address, with_timeout};
@@ -533,9 +533,15 @@ async fn drain_serves_sessions_in_use() {
     let server = start_with(Options::default(), &[endpoint.address]).await;
     let client = UdpClient::new().await;
     assert_eq!(client.exchange(&server, "open").await, "open");
-    let (drained, ()) = tokio::join!(server.proxy.drain(LONGER_THAN_PAUSES), async {
-        assert_eq!(client.exchange(&server, "while draining").await, "while draining");
-    });
+    let drained = tokio::select! {
+        drained = server.proxy.drain(LONGER_THAN_PAUSES) => drained,
+        () = async {
+            loop {
+                assert_eq!(client.exchange(&server, "while draining").await, "while draining");
+                sleep(Duration::from_millis(100)).await; // A session that is idle for a second is not waited for.
+            }
+        } => unreachable!(),
+    };
     assert_eq!(drained, 1, "the session was in use");
     assert!(std::net::UdpSocket::bind(server.address).is_ok(), "the socket is closed");
     // Without sessions, there is nothing to wait for.

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use futures_util::future::join_all;
 use http::header::{CONNECTION, CONTENT_TYPE, HOST, UPGRADE};
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
@@ -502,28 +502,31 @@ async fn expired_certificate_ends_its_sessions() {
 #[tokio::test]
 async fn arbitrary_hosts_do_not_evict_the_connection_of_a_used_host() {
     let endpoint = TlsEndpoint::with_certificate(Authority::new("own").issue(&["a.example"], &[])).await;
-    for (protocol, content_type) in
-        [(UpstreamProtocol::Http1, "text/plain"), (UpstreamProtocol::Http2, "application/grpc")]
-    {
+    // A POST gets no HTTP/1 connection that was idle for a second.
+    for (protocol, method, content_type) in [
+        (UpstreamProtocol::Http1, Method::GET, "text/plain"),
+        (UpstreamProtocol::Http2, Method::POST, "application/grpc"),
+    ] {
         let connections_before = endpoint.connections();
         let settings = UpstreamTlsSettings::new(protocol, None, None).unwrap();
         let upstream = tls_upstream(protocol, settings, &[endpoint.address]);
         let server = TestServer::with_routes(vec![route(forward(vec![(1, upstream)]))]).await;
         let client = h2::Http2Client::connect(server.address).await;
-        let post = async |host: String| {
-            let request = Request::post(format!("http://{host}/shop.Cart/Add")).header(CONTENT_TYPE, content_type);
+        let send = async |host: String| {
+            let target = format!("http://{host}/shop.Cart/Add");
+            let request = Request::builder().method(&method).uri(target).header(CONTENT_TYPE, content_type);
             String::from_utf8(client.request(request.body(()).unwrap()).await.unwrap().body).unwrap()
         };
         // More hosts than the pool keeps: 128 idle HTTP/1 connections, and HTTP/2 connections under 64 names.
         for number in 0..150 {
             if number % 10 == 0 {
-                let text = post("a.example".to_owned()).await;
+                let text = send("a.example".to_owned()).await;
                 assert!(
                     text.starts_with(&format!("connection={} ", connections_before + 1)),
                     "{protocol:?} {number}: {text}"
                 );
             }
-            post(format!("{number}.example")).await;
+            send(format!("{number}.example")).await;
         }
     }
 }
