@@ -145,6 +145,21 @@ fn unusable_caches_cost_only_time() {
     assert!(!fingerprints.exists());
 }
 
+/// Cargo asks the compiler through the same wrapper what the target supports, and a static target has no procedural
+/// macros, which the dependencies need.
+#[test]
+fn image_is_compiled_for_a_static_program_and_the_target_is_described_as_it_is() {
+    let wrapper = root().join("scripts/image-compiler.sh");
+    let arguments_of_compiler = |arguments: &[&str]| {
+        let output = Command::new(&wrapper).arg("echo").args(arguments).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let query = ["-", "--crate-name", "___", "--print=file-names", "--crate-type", "proc-macro"];
+    assert_eq!(arguments_of_compiler(&query), format!("{}\n", query.join(" ")));
+    let compiled = arguments_of_compiler(&["--crate-name", "portico", "src/lib.rs"]);
+    assert!(compiled.contains("src/lib.rs -C target-feature=+crt-static"), "{compiled}");
+}
+
 /// Every suite belongs to one lane, so each runs exactly once.
 #[test]
 fn complete_run_has_each_suite_once() {
