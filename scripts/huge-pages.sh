@@ -4,10 +4,11 @@
 # On virtual machines without nested page tables in hardware, a TLB miss costs microseconds instead of nanoseconds. The
 # code and the heap of rustc are hundreds of megabytes, so in pages of 4 KiB it does little but wait there. On such a
 # machine, the crate regex-syntax took 93 s to compile, 49 s with the heap in huge pages, and 20 s with the code in them
-# too. On other machines, the difference is small.
+# too.
 #
 # The toolchain is copied into memory in a mount namespace of its own, of which nothing is left after the command. This
-# needs root and 4 GiB of available memory. Otherwise, only the heap is in huge pages.
+# needs root and 4 GiB of available memory. Otherwise, only the heap is in huge pages. The copies are read-only, because
+# a component that rustup installed there would be lost.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PATH="$PATH:${CARGO_HOME:-$HOME/.cargo}/bin"
@@ -43,7 +44,7 @@ copy_toolchain() {
         cp --archive "$toolchain/$folder" "$memory/" || return 1
     done
     for folder in bin lib; do
-        mount --bind "$memory/$folder" "$toolchain/$folder" || return 1
+        mount --bind --options ro "$memory/$folder" "$toolchain/$folder" || return 1
     done
     # The copies stay mounted over the toolchain.
     umount "$memory" && rmdir "$memory"
