@@ -68,7 +68,7 @@ copy_programs() {
         [ ! -d "$folder" ] || folders+=("$folder")
     done
     memory=$(mktemp -d) || return 1
-    mount -t tmpfs -o huge=within_size,size=3g,mode=0755 tmpfs "$memory" || return 1
+    mount -t tmpfs -o huge=always,size=3g,mode=0755 tmpfs "$memory" || return 1
     for folder in "${folders[@]}"; do
         mkdir -p "$memory$folder" && cp --archive "$folder/." "$memory$folder/" || return 1
     done
@@ -85,6 +85,7 @@ mount_target() {
         return
     fi
     mkdir -p target
+    # With huge=always, small files would take a huge page each.
     mount -t tmpfs -o huge=within_size,size=12g,mode=0755 tmpfs target || say "target stays on the disk"
 }
 
