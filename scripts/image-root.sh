@@ -22,8 +22,11 @@ main() {
     if [ "${1:-}" = --for-tests ]; then
         architecture=$own
         root=target/image-root-test
-        build_for_tests
         binary=target/image-test/debug/portico
+        if ! bash scripts/image-cache.sh restore "$binary"; then
+            build_for_tests
+            bash scripts/image-cache.sh save "$binary" || echo "image-root: the program was not kept for other checkouts"
+        fi
     else
         architecture=${1:-$own}
         target=$(target_of "$architecture")

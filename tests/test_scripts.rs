@@ -1,4 +1,4 @@
-//! The scripts that run the tests: what they report of a suite, and the cache of compiled dependencies.
+//! The scripts that run the tests: what they report of a suite, and the caches of compiled dependencies and programs.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -24,6 +24,9 @@ impl Checkout {
             "benches/load/Cargo.toml",
             "e2e/Cargo.toml",
             "scripts/dependency-cache.sh",
+            "scripts/image-cache.sh",
+            "scripts/image-compiler.sh",
+            "scripts/image-root.sh",
             "scripts/suite-report.sh",
             "scripts/suites.sh",
         ] {
@@ -53,6 +56,12 @@ impl Checkout {
         let errors = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(output.status.success(), "{action}: {errors}");
         errors
+    }
+
+    /// Calls the cache of the program of the image, and returns whether it did what it should, and what it printed.
+    fn image_cache(&self, action: &str) -> (bool, String) {
+        let output = self.run("bash", &["scripts/image-cache.sh", action, "target/portico"]);
+        (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
     }
 
     /// Runs suites whose command is this shell code, and returns what is reported.
@@ -158,6 +167,50 @@ fn image_is_compiled_for_a_static_program_and_the_target_is_described_as_it_is()
     assert_eq!(arguments_of_compiler(&query), format!("{}\n", query.join(" ")));
     let compiled = arguments_of_compiler(&["--crate-name", "portico", "src/lib.rs"]);
     assert!(compiled.contains("src/lib.rs -C target-feature=+crt-static"), "{compiled}");
+}
+
+#[test]
+fn program_of_the_image_is_compiled_once_for_the_same_sources() {
+    let checkout = Checkout::new();
+    let program = checkout.path("target/portico");
+    let is_restored = || {
+        drop(fs::remove_file(&program));
+        checkout.image_cache("restore").0 && fs::read_to_string(&program).unwrap() == "compiled"
+    };
+    // Cargo lists the sources by their whole paths, in which no link is followed.
+    let compile = |source: &str| {
+        checkout.write("target/portico", "compiled");
+        let folder = checkout.folder.path().canonicalize().unwrap();
+        let sources = format!("{0}/target/portico: {0}/src/main.rs {0}/{source}\n", folder.display());
+        checkout.write("target/portico.d", &sources);
+    };
+    checkout.write("src/main.rs", "fn main() {}");
+    assert!(!is_restored(), "nothing was compiled yet");
+
+    compile("docs/a.md");
+    let (is_saved, message) = checkout.image_cache("save");
+    assert!(!is_saved && message.contains("/docs/a.md, which is not listed"), "{message}");
+    compile("src/lib.rs");
+    assert_eq!(checkout.image_cache("save"), (true, String::new()));
+    checkout.write("docs/a.md", "changed");
+    assert!(is_restored());
+
+    checkout.write("src/main.rs", "fn main() { panic!() }");
+    assert!(!is_restored());
+    compile("src/lib.rs");
+    checkout.write("src/lib.rs", "// new");
+    let (is_saved, message) = checkout.image_cache("save");
+    assert!(!is_saved && message.contains("have changed while it was compiled"), "{message}");
+
+    fs::remove_file(checkout.path("src/lib.rs")).unwrap();
+    checkout.write("src/main.rs", "fn main() {}");
+    assert!(is_restored());
+    let images = fs::read_dir(checkout.path("cache/portico/images")).unwrap();
+    for file in images.map(|entry| entry.unwrap().path()).filter(|path| path.extension().is_none()) {
+        fs::write(file, "corrupt!").unwrap();
+    }
+    let (is_restored, message) = checkout.image_cache("restore");
+    assert!(!is_restored && message.contains("is corrupt, so it is removed"), "{message}");
 }
 
 /// Every suite belongs to one lane, so each runs exactly once.
