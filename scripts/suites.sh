@@ -48,7 +48,8 @@ suite_command() {
         gateway_crds) gateway_crds ;;
         e2e) echo "not run: E2E=off" && return "$not_run" ;;
         e2e-programs) target/debug/portico-e2e build ;;
-        e2e-*) test_module e2e "${1#e2e-}" --nocapture ;;
+        # Each test has a cluster of its own, and two lanes with one cluster each keep two cores busy.
+        e2e-*) test_module e2e "${1#e2e-}" --nocapture --test-threads=1 ;;
         *)
             if grep -q "^$1 " "$executables"; then
                 test_program "$1"

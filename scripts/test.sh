@@ -97,11 +97,11 @@ run_all() {
     all_suites >"$planned"
     # shellcheck disable=SC2046 # One word for each suite.
     {
-        run_suites $(suites_of local) &
+        run_after_others 5 $(suites_of local) &
         lanes+=($!)
         # Tests with a control plane need the image.
         run_suites image-root
-        run_suites $(suites_of cargo | grep -vx image-root) &
+        run_after_others 10 $(suites_of cargo | grep -vx image-root) &
         lanes+=($!)
         run_cluster_suites
     }
@@ -109,6 +109,14 @@ run_all() {
     if passed image-root && passed lints && passed docs; then
         bash scripts/dependency-cache.sh save || say "the compiled dependencies were not saved for other checkouts"
     fi
+}
+
+# run_after_others NICENESS SUITE…: runs suites with the time that others leave. Clients of a control plane give up after
+# seconds, so it must not wait for a compiler.
+run_after_others() {
+    renice -n "$1" -p "$BASHPID" >/dev/null
+    shift
+    run_suites "$@"
 }
 
 # On a new machine, the programs of the control plane take longest to build, so they are built during everything else.

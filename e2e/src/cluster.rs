@@ -177,14 +177,14 @@ impl Cluster {
         let folder = folder.to_str().context("the path of the program cache is not UTF-8")?;
         self.kubectl(&["apply", "--server-side", "-f", folder]).await?;
         let wait_until_established =
-            ["wait", "--for=condition=Established", "--timeout=60s", "customresourcedefinitions", "--all"];
+            ["wait", "--for=condition=Established", "--timeout=200s", "customresourcedefinitions", "--all"];
         self.kubectl(&wait_until_established).await?;
         // The kinds are served shortly after the CRDs are Established.
         let names = self.kubectl(&["get", "customresourcedefinitions", "--output=name"]).await?;
         let kinds: Vec<&str> = names.lines().filter_map(|line| line.split_once('/')).map(|(_, name)| name).collect();
         let kinds = kinds.join(",");
         let list_all = async || self.kubectl(&["get", &kinds, "--all-namespaces"]).await.map(drop);
-        until("the kinds of the CRDs are served", Duration::from_secs(60), list_all).await
+        until("the kinds of the CRDs are served", Duration::from_secs(120), list_all).await
     }
 
     pub fn name(&self) -> &str {

@@ -20,7 +20,7 @@ pub(crate) async fn objects(cluster: &Cluster, pages: &[Page]) -> Result<()> {
     for (_, definition) in portico::app::crds() {
         cluster.apply(&definition).await?;
     }
-    let established = ["wait", "--for=condition=Established", "--timeout=60s", "customresourcedefinitions", "--all"];
+    let established = ["wait", "--for=condition=Established", "--timeout=200s", "customresourcedefinitions", "--all"];
     cluster.kubectl(&established).await?;
     let mut sources: Vec<(String, Vec<Value>)> = Vec::new();
     for page in pages {
