@@ -25,7 +25,7 @@ all_suites() {
         echo e2e
         return
     fi
-    printf '%s\n' baseline e2e-programs
+    printf '%s\n' baseline e2e-programs e2e-speed
     modules_of e2e | sed 's/^/e2e-/'
 }
 
@@ -48,6 +48,7 @@ suite_command() {
         gateway_crds) gateway_crds ;;
         e2e) echo "not run: E2E=off" && return "$not_run" ;;
         e2e-programs) target/debug/portico-e2e build ;;
+        e2e-speed) [ "${E2E:-}" = on ] || target/debug/portico-e2e speed ;;
         # Each test has a cluster of its own, and two lanes with one cluster each keep two cores busy.
         e2e-*) test_module e2e "${1#e2e-}" --nocapture --test-threads=1 ;;
         *)

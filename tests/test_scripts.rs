@@ -221,37 +221,52 @@ fn complete_run_has_each_suite_once() {
         ("E2E=off", "e2e-helm", "e2e"),
         ("PORTICO_E2E_KUBECONFIG=some.yaml", "e2e", "e2e-helm"),
     ] {
-        let checkout = Checkout::new();
-        checkout.write("scripts/test.sh", &fs::read_to_string(root().join("scripts/test.sh")).unwrap());
-        checkout.write(
-            "target/test-logs/executables",
-            "unit f .\nlibrary f .\nprocess f .\ne2e f e2e\nproxy f .\ntidy f .\n",
-        );
-        checkout.write("target/test-logs/library.list", "compile::a\ncompile::b\nwatch::a\n");
-        checkout.write("target/test-logs/process.list", "make_run::a\nkong::a\n");
-        checkout.write("target/test-logs/e2e.list", "conformance::a\nhelm::a\nhelm::b\n");
-        let script = format!(
-            "export {variables}\nsource <(sed '/^main /d; /^cd /d' scripts/test.sh)\n\
-             suite_command() {{ echo \"$1\" >>started; }}\n\
-             start_control_plane_build() {{ control_plane_build=\"\"; }}\n\
-             start_run\nrun_all\nfinish_run\n"
-        );
-        let output = checkout.run("timeout", &["60", "bash", "-c", &script]);
-        let report = String::from_utf8_lossy(&output.stdout);
-        assert!(output.status.success(), "{variables}: {report}{}", String::from_utf8_lossy(&output.stderr));
-        let started = fs::read_to_string(checkout.path("started")).unwrap();
-        let mut started: Vec<&str> = started.lines().collect();
+        let (report, mut started) = complete_run(variables, "");
         let count = started.len();
         started.sort_unstable();
         started.dedup();
         assert_eq!(started.len(), count, "{variables}: a suite ran twice: {started:?}");
         for name in ["format", "build", "unit", "compile", "watch", "kong", "make_run", "proxy", "tidy", "lints", added]
         {
-            assert!(started.contains(&name), "{variables}: {name} did not run: {started:?}");
+            assert!(started.iter().any(|other| other == name), "{variables}: {name} did not run: {started:?}");
         }
-        assert!(!started.contains(&left_out), "{variables}: {started:?}");
+        assert!(!started.iter().any(|other| other == left_out), "{variables}: {started:?}");
         assert!(report.ends_with(&format!("{count} passed, 0 failed\n")), "{variables}: {report}");
     }
+}
+
+#[test]
+fn slow_machine_runs_no_tests_with_a_control_plane_and_says_so() {
+    let speed = r#"[ "$1" != e2e-speed ] || { echo "not run: too slow" && return "$not_run"; }"#;
+    let (report, started) = complete_run("PORTICO_E2E_KUBECONFIG=", speed);
+    assert!(!started.iter().any(|name| name == "e2e-helm"), "{started:?}");
+    assert!(started.iter().any(|name| name == "baseline"), "{started:?}");
+    for suite in ["e2e-conformance", "e2e-helm"] {
+        assert!(report.contains(&format!("{suite}: not run: too slow\n")), "{report}");
+    }
+}
+
+/// Runs `scripts/test.sh all` without commands of suites but this shell code, and returns the report and the names of
+/// the suites that ran.
+fn complete_run(variables: &str, suite_command: &str) -> (String, Vec<String>) {
+    let checkout = Checkout::new();
+    checkout.write("scripts/test.sh", &fs::read_to_string(root().join("scripts/test.sh")).unwrap());
+    checkout
+        .write("target/test-logs/executables", "unit f .\nlibrary f .\nprocess f .\ne2e f e2e\nproxy f .\ntidy f .\n");
+    checkout.write("target/test-logs/library.list", "compile::a\ncompile::b\nwatch::a\n");
+    checkout.write("target/test-logs/process.list", "make_run::a\nkong::a\n");
+    checkout.write("target/test-logs/e2e.list", "conformance::a\nhelm::a\nhelm::b\n");
+    let script = format!(
+        "export {variables}\nsource <(sed '/^main /d; /^cd /d' scripts/test.sh)\n\
+         suite_command() {{\n{suite_command}\necho \"$1\" >>started\n}}\n\
+         start_control_plane_build() {{ control_plane_build=\"\"; }}\n\
+         start_run\nrun_all\nfinish_run\n"
+    );
+    let output = checkout.run("timeout", &["60", "bash", "-c", &script]);
+    let report = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{variables}: {report}{}", String::from_utf8_lossy(&output.stderr));
+    let started = fs::read_to_string(checkout.path("started")).unwrap();
+    (report, started.lines().map(str::to_owned).collect())
 }
 
 #[test]
@@ -298,7 +313,7 @@ fn failed_tests_are_reported_with_the_command_that_repeats_them() {
 #[test]
 fn modules_of_the_test_programs_have_distinct_names() {
     let words = "format build unit check-examples image-root lints docs tidy dependencies doctests baseline e2e \
-                 proxy allocations memory soak e2e-programs";
+                 proxy allocations memory soak e2e-programs e2e-speed";
     let mut names: Vec<String> = words.split(' ').map(str::to_owned).collect();
     for (program, prefix) in [("tests/library.rs", ""), ("tests/process.rs", ""), ("e2e/tests/e2e.rs", "e2e-")] {
         let text = fs::read_to_string(root().join(Path::new(program))).unwrap();

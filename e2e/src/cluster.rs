@@ -171,6 +171,11 @@ impl Cluster {
         self.existing.is_some()
     }
 
+    /// The CPU time that the API server has used so far; None if it does not run on this machine.
+    pub fn api_server_cpu_time(&self) -> Option<Duration> {
+        self.apiserver.as_ref()?.identity().cpu_time()
+    }
+
     /// Installs the Gateway API's CRDs and waits until their kinds are served.
     pub async fn install_crds(&self, channel: Channel) -> Result<()> {
         let folder = self.site.programs.crds(channel);

@@ -33,6 +33,12 @@ impl ProcessIdentity {
         ProcessIdentity::lookup(self.id) == Some(*self)
     }
 
+    /// The CPU time that all threads of the process have used; None if it has ended.
+    pub fn cpu_time(&self) -> Option<Duration> {
+        let ticks = stat_field(self.id, 14)? + stat_field(self.id, 15)?;
+        self.is_alive().then(|| Duration::from_millis(ticks * MILLISECONDS_PER_TICK))
+    }
+
     /// Sends SIGTERM; does nothing if the process has ended.
     pub fn terminate(&self) -> Result<()> {
         self.signal(Signal::TERM)
@@ -89,6 +95,9 @@ impl ProcessIdentity {
     }
 }
 
+/// The kernel counts CPU time for user space in ticks of a hundredth of a second.
+const MILLISECONDS_PER_TICK: u64 = 10;
+
 /// Sends SIGTERM, and SIGKILL if the process does not end in time.
 pub fn terminate(process: &ProcessIdentity, limit: Duration) -> Result<()> {
     process.terminate()?;
@@ -101,10 +110,14 @@ pub fn terminate(process: &ProcessIdentity, limit: Duration) -> Result<()> {
 
 /// The start time of the process with this ID; None if there is none.
 fn start_time(id: u32) -> Option<u64> {
+    stat_field(id, 22)
+}
+
+/// The field of this number in /proc/ID/stat, see proc_pid_stat(5); None if there is no such process.
+fn stat_field(id: u32, number: usize) -> Option<u64> {
     // Reading also fails if the process ends meanwhile.
     let stat = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
     // The program name may contain spaces and parentheses, so fields are counted after it, starting with field 3.
-    // Field 22 is the start time, see proc_pid_stat(5).
     let (_, fields) = stat.rsplit_once(')')?;
-    fields.split_whitespace().nth(22 - 3)?.parse().ok()
+    fields.split_whitespace().nth(number - 3)?.parse().ok()
 }
