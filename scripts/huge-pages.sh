@@ -7,7 +7,7 @@
 # 49 s with the heap in huge pages, and 20 s with the code in them too; a test with an API server took 513 s with the
 # heap in huge pages, and 225 s with the code in them too.
 #
-# During the command, the kernel uses huge pages for the memory of all programs. The toolchain and the programs of the
+# During the command, the kernel uses huge pages for the memory of all programs. The toolchains and the programs of the
 # control plane that are in the cache are copied into memory, in a mount namespace of its own, of which nothing is left
 # after the command. The copies are read-only, because what a command installed there would be lost. This needs root and
 # 4 GiB of available memory. Otherwise, only the heap of rustc is in huge pages.
@@ -58,12 +58,15 @@ use_huge_pages() {
     fi
 }
 
-# Hides the programs and libraries of the toolchain, and the programs of the control plane, behind copies in memory.
+# Hides the programs and libraries of the toolchains, and the programs of the control plane, behind copies in memory.
 copy_programs() {
-    local toolchain cache memory folder folders=()
+    local toolchain compiler cache memory folder folders=()
     toolchain=$(rustc --print sysroot) || return 1
     cache=${XDG_CACHE_HOME:-$HOME/.cache}/portico/e2e
     folders=("$toolchain/bin" "$toolchain/lib")
+    # For the C code of dependencies.
+    compiler=$(cc -print-prog-name=cc1 2>/dev/null) || compiler=""
+    [ ! -x "$compiler" ] || folders+=("$(dirname "$compiler")")
     for folder in "$cache"/{etcd,kubernetes,helm,conformance,echo-basic}-*; do
         [ ! -d "$folder" ] || folders+=("$folder")
     done
