@@ -39,7 +39,13 @@ suite_command() {
             ;;
         dependencies) bash scripts/deny.sh check bans licenses sources ;;
         # A static check too, for which the other tests need not be built.
-        tidy) if [ -s "$executables" ]; then test_program tidy; else cargo test --locked --workspace --test tidy; fi ;;
+        tidy)
+            if [ -s "$executables" ]; then
+                test_program tidy
+            else
+                repeat_with "cargo test --workspace --test tidy --" cargo test --locked --workspace --test tidy
+            fi
+            ;;
         build) build_tests ;;
         doctests) repeat_with "cargo test --workspace --doc --" cargo test --locked --workspace --doc ;;
         check-examples) check_examples ;;

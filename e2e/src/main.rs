@@ -139,8 +139,8 @@ const START_TIMEOUT: Duration = Duration::from_secs(300);
 /// How long a cluster may take to stop gracefully.
 const STOP_TIMEOUT: Duration = Duration::from_secs(90);
 /// The most CPU time that the API server may need to start on a machine that is fast enough for tests. Commands such as
-/// kubectl give up after fixed times, such as 10 s for a TLS handshake, so on a slower machine tests fail by chance: one
-/// that needed 10 s when it was idle needed 40 s beside compilers, and was not ready after 2 minutes.
+/// kubectl give up after fixed times, such as 10 s for a TLS handshake, so on a slower machine tests fail by chance: an
+/// API server that needed 10 s on an idle machine needed 40 s while compilers ran, and was not ready after 2 minutes.
 const MAX_API_SERVER_START: Duration = Duration::from_secs(8);
 /// The exit code of a suite of tests that has a reason not to run: see scripts/suites.sh.
 const NOT_RUN: u8 = 77;
@@ -192,7 +192,7 @@ fn check_speed() -> Result<ExitCode> {
     }
     println!(
         "not run: this machine is too slow for tests with a control plane: the API server needed {used:.1} s of CPU \
-         time to start, and more than {limit} s let the timeouts of kubectl and Helm expire; E2E=on runs them all the same"
+         time to start, and more than {limit} s let the timeouts of kubectl and Helm expire; E2E=on runs them anyway"
     );
     Ok(ExitCode::from(NOT_RUN))
 }
