@@ -12,9 +12,12 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 export PATH="$PATH:${CARGO_HOME:-$HOME/.cargo}/bin"
 
+script=dependency-cache
 folder="${XDG_CACHE_HOME:-$HOME/.cache}/portico/dependencies"
-# Number of caches that are kept: those of the last changes of dependencies.
+# Those of the last changes of dependencies.
 kept=2
+# shellcheck source=scripts/cache-files.sh
+source scripts/cache-files.sh
 # The key with which target/debug began. A build folder that has seen other dependencies still has them, so it is not
 # saved.
 began=target/debug/.dependencies-key
@@ -36,12 +39,7 @@ restore() {
     rm -rf target/restored target/debug/deps target/debug/build
     mkdir -p target/debug
     echo "$key" >"$began"
-    [ -e "$archive" ] || return 0
-    if ! (cd "$folder" && sha256sum --status --check "$key.tar.sha256") 2>/dev/null; then
-        echo "dependency-cache: $archive is corrupt, so it is removed and all dependencies are compiled" >&2
-        rm -f "$archive" "$archive".*
-        return 0
-    fi
+    is_kept "$key.tar" "all dependencies are compiled" || return 0
     echo "dependency-cache: using the dependencies that this machine has compiled before"
     mkdir -p target/restored
     if ! tar --extract --file "$archive" --directory target/restored; then
@@ -53,25 +51,20 @@ restore() {
     mv target/restored/deps target/restored/build target/debug/
     mv target/restored/.fingerprint target/debug/
     rm -rf target/restored
-    # For the order in which caches are removed. A cache that cannot be written is as usable as another one.
-    touch "$archive" || echo "dependency-cache: cannot write to $folder, so it is not known that it was used" >&2
 }
 
 save() {
-    local key archive own crates work name excluded=() hash="" digit
+    local key archive own crates name excluded=() hash="" digit
     key=$(cache_key)
     archive=$folder/$key.tar
     if [ "$(cat "$began" 2>/dev/null)" != "$key" ]; then return 0; fi
-    # A run that ended early saved less than a later one has.
+    # A run that ended early saved less than a later one has. A crate whose compilation has only begun has a folder
+    # without a fingerprint.
     own="/($(workspace_names | paste -sd '|'))-[0-9a-f]{16}$"
-    crates=$(find target/debug/.fingerprint -mindepth 1 -maxdepth 1 | sed -E "\\#$own#d" | wc -l)
+    crates=$(find target/debug/.fingerprint -mindepth 2 -type f ! -name invoked.timestamp -printf '%h\n' |
+        sort -u | sed -E "\\#$own#d" | wc -l)
     if [ -e "$archive" ] && [ "$crates" -le "$(cat "$archive.crates" 2>/dev/null || echo 0)" ]; then return 0; fi
-    mkdir -p "$folder"
-    # Leftovers of calls that were killed.
-    find "$folder" -name '.saving.*' -mmin +60 -delete
-    work=$(mktemp "$folder/.saving.XXXXXX")
-    # shellcheck disable=SC2064 # The name of now.
-    trap "rm -f '$work'" EXIT
+    begin_keeping
     # Without what belongs to the workspace, which is compiled after each change. Names end with a hash.
     for digit in {1..16}; do hash+="[0-9a-f]"; done
     for name in $(workspace_names); do
@@ -79,13 +72,8 @@ save() {
             "--exclude=.fingerprint/$name-$hash")
     done
     tar --create --file "$work" --directory target/debug --anchored "${excluded[@]}" deps build .fingerprint
-    # The checksum comes first, because an archive without one is taken for corrupt.
-    echo "$(sha256sum "$work" | cut -d ' ' -f 1)  $key.tar" >"$archive.sha256"
-    mv "$work" "$archive"
+    keep "$key.tar"
     echo "$crates" >"$archive.crates"
-    # Removes those that were not used for longest.
-    find "$folder" -name '*.tar' -printf '%T@ %p\n' | sort -rn | tail -n +$((kept + 1)) | cut -d ' ' -f 2- |
-        while IFS= read -r archive; do rm -f "$archive" "$archive".*; done
 }
 
 # The names of the workspace's packages, programs, tests and benchmarks, also as Cargo writes them in file names.

@@ -12,8 +12,8 @@
 # after the command. The copies are read-only, because what a command installed there would be lost. This needs root and
 # 4 GiB of available memory. Otherwise, only the heap of rustc is in huge pages.
 #
-#   --target  puts the folder `target` into memory too, if 16 GiB are available. It is empty when the command starts, and
-#             what was written there is lost when the command ends.
+#   --target  puts the folder `target` into memory too, if 16 GiB are available. It is empty when the command starts,
+#             and what was written there is lost when the command ends.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PATH="$PATH:${CARGO_HOME:-$HOME/.cargo}/bin"

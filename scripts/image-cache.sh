@@ -10,9 +10,11 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 export PATH="$PATH:${CARGO_HOME:-$HOME/.cargo}/bin"
 
+script=image-cache
 folder="${XDG_CACHE_HOME:-$HOME/.cache}/portico/images"
-# Number of programs that are kept.
 kept=3
+# shellcheck source=scripts/cache-files.sh
+source scripts/cache-files.sh
 # All files from which the program is compiled, and what decides how.
 inputs=(Cargo.lock Cargo.toml benches/load/Cargo.toml e2e/Cargo.toml .cargo/config.toml rust-toolchain.toml
     scripts/image-root.sh scripts/image-compiler.sh src)
@@ -36,20 +38,13 @@ restore() {
     key=$(cache_key)
     mkdir -p "$(dirname "$1")"
     echo "$key" >"$1.key"
-    [ -e "$folder/$key" ] || return 1
-    if ! (cd "$folder" && sha256sum --status --check "$key.sha256") 2>/dev/null; then
-        echo "image-cache: $folder/$key is corrupt, so it is removed and the program is compiled" >&2
-        rm -f "$folder/$key" "$folder/$key.sha256"
-        return 1
-    fi
-    install -D -m 0755 "$folder/$key" "$1"
+    is_kept "$key.program" "the program is compiled" || return 1
+    install -D -m 0755 "$folder/$key.program" "$1"
     echo "image-cache: using the program that this machine has compiled before from the same sources"
-    # For the order in which programs are removed.
-    touch "$folder/$key" 2>/dev/null || true
 }
 
 save() {
-    local key work other name
+    local key other
     other=$(other_inputs "$1.d")
     if [ -n "$other" ]; then
         echo "image-cache: the program is not kept, because it is also compiled from $other, which is not listed in" \
@@ -61,31 +56,15 @@ save() {
         echo "image-cache: the program is not kept, because sources have changed while it was compiled" >&2
         return 1
     fi
-    mkdir -p "$folder"
-    # Leftovers of calls that were killed.
-    find "$folder" -name '.saving.*' -mmin +60 -delete
-    work=$(mktemp "$folder/.saving.XXXXXX")
-    # shellcheck disable=SC2064 # The name of now.
-    trap "rm -f '$work'" EXIT
+    begin_keeping
     cp "$1" "$work"
-    # The checksum comes first, because a program without one is taken for corrupt.
-    echo "$(sha256sum "$work" | cut -d ' ' -f 1)  $key" >"$folder/$key.sha256"
-    mv "$work" "$folder/$key"
-    # Removes those that were not used for longest.
-    find "$folder" -type f ! -name '*.sha256' ! -name '.*' -printf '%T@ %f\n' | sort -rn | tail -n +$((kept + 1)) |
-        cut -d ' ' -f 2- | while IFS= read -r name; do rm -f "${folder:?}/$name" "$folder/$name.sha256"; done
+    keep "$key.program"
 }
 
 # Prints a file that Cargo lists as a source of the program, and that the key does not contain.
 other_inputs() {
-    local file
     # A line of "PROGRAM: FILE FILE…".
-    sed 's/^[^:]*: *//' "$1" | tr ' ' '\n' | while IFS= read -r file; do
-        case "$file" in
-            "" | "$PWD"/src/*) ;;
-            *) echo "$file" && return ;;
-        esac
-    done
+    sed 's/^[^:]*: *//' "$1" | tr ' ' '\n' | awk -v own="$PWD/src/" 'NF && index($0, own) != 1 && !found++'
 }
 
 cache_key() {

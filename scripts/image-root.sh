@@ -25,7 +25,7 @@ main() {
         binary=target/image-test/debug/portico
         if ! bash scripts/image-cache.sh restore "$binary"; then
             build_for_tests
-            bash scripts/image-cache.sh save "$binary" || echo "image-root: the program was not kept for other checkouts"
+            bash scripts/image-cache.sh save "$binary" || echo "image-root: the program is not kept for other checkouts"
         fi
     else
         architecture=${1:-$own}

@@ -70,16 +70,6 @@ run_suite() {
     fi
 }
 
-# skip_suites REASON SUITE…: reports suites that have a reason not to run.
-skip_suites() {
-    local reason=$1 name
-    shift
-    for name in "$@"; do
-        add_row "$name" 0 0 0 0 "$reason"
-        say "$name: $reason"
-    done
-}
-
 # Prints whether a log has results of tests, the numbers of those that passed, failed and were ignored, and how many
 # were expected.
 count_tests() {

@@ -54,7 +54,7 @@ suite_command() {
         gateway_crds) gateway_crds ;;
         e2e) echo "not run: E2E=off" && return "$not_run" ;;
         e2e-programs) target/debug/portico-e2e build ;;
-        e2e-speed) [ "${E2E:-}" = on ] || target/debug/portico-e2e speed ;;
+        e2e-speed) target/debug/portico-e2e speed ;;
         # Each test has a cluster of its own, and two lanes with one cluster each keep two cores busy.
         e2e-*) test_module e2e "${1#e2e-}" --nocapture --test-threads=1 ;;
         *)

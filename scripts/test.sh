@@ -10,10 +10,9 @@
 #   scripts/test.sh timings      the times of the last run as a table for CONTRIBUTING.md
 #
 # E2E=off skips tests that need network namespaces, for machines without root and user namespaces, and tests with a
-# control plane, which need root. On a machine that is too slow for the timeouts of kubectl and Helm, the report says
-# that the latter were not run; E2E=on runs them there too. PORTICO_E2E_KUBECONFIG names an existing cluster to use
-# instead of new ones where possible: see CONTRIBUTING.md. GATEWAY_CRDS=off skips tests that need the CRDs of the Gateway
-# API release, for machines that cannot fetch them.
+# control plane, which need root. PORTICO_E2E_KUBECONFIG names an existing cluster to use instead of new ones where
+# possible: see CONTRIBUTING.md. GATEWAY_CRDS=off skips tests that need the CRDs of the Gateway API release, for
+# machines that cannot fetch them.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 export PATH="$PATH:${CARGO_HOME:-$HOME/.cargo}/bin"
@@ -89,7 +88,7 @@ suites_of() {
 }
 
 run_all() {
-    local lanes=()
+    local lanes=() local_lane
     start_control_plane_build
     run_suites format build
     if ! passed build; then
@@ -101,12 +100,13 @@ run_all() {
     # shellcheck disable=SC2046 # One word for each suite.
     {
         run_after_others 5 $(suites_of local) &
-        lanes+=($!)
+        local_lane=$!
+        lanes+=("$local_lane")
         # Tests with a control plane need the image.
         run_suites image-root
         run_after_others 10 $(suites_of cargo | grep -vx image-root) &
         lanes+=($!)
-        run_cluster_suites
+        run_cluster_suites "$local_lane"
     }
     wait "${lanes[@]}"
     if passed image-root && passed lints && passed docs; then
@@ -114,8 +114,8 @@ run_all() {
     fi
 }
 
-# run_after_others NICENESS SUITE…: runs suites with the time that others leave. Clients of a control plane give up after
-# seconds, so it must not wait for a compiler.
+# run_after_others NICENESS SUITE…: runs suites with the time that others leave. Clients of a control plane give up
+# after seconds, so it must not wait for a compiler.
 run_after_others() {
     renice -n "$1" -p "$BASHPID" >/dev/null
     shift
@@ -136,8 +136,10 @@ end_control_plane_build() {
     [ -z "$control_plane_build" ] || kill "$control_plane_build" 2>/dev/null
 }
 
+# run_cluster_suites LANE: runs the tests with a control plane. LANE is the process of the local lane, for whose end
+# they wait on a slow machine.
 run_cluster_suites() {
-    local first_lane too_slow
+    local first_lane
     [ "${E2E:-on}" != off ] || return 0
     if [ -n "$control_plane_build" ] && kill -0 "$control_plane_build" 2>/dev/null; then
         say "Waiting for the programs of the control plane: $logs/control-plane-build.log"
@@ -145,16 +147,17 @@ run_cluster_suites() {
     fi
     # What the build in the background has finished is not built again. If it failed, this suite shows why.
     run_suites e2e-programs e2e-speed
-    too_slow=$(grep '^not run: ' "$logs/e2e-speed.log")
     # shellcheck disable=SC2046 # One word for each suite, here and below.
-    set -- $(suites_of cluster-1 | grep -vx -e e2e-programs -e e2e-speed)
-    if [ -n "$too_slow" ]; then
-        skip_suites "$too_slow" "$@" $(suites_of cluster-2)
+    set -- "$1" $(suites_of cluster-1 | grep -vx -e e2e-programs -e e2e-speed)
+    if grep -q '^slow: ' "$logs/e2e-speed.log"; then
+        say "This machine is slow, so tests with a control plane wait for the local suites, and run one after another"
+        wait "$1"
+        run_suites "${@:2}" $(suites_of cluster-2)
     elif [ -n "${PORTICO_E2E_KUBECONFIG:-}" ]; then
         # Tests share the existing cluster, so they run one after another.
-        run_suites "$@" $(suites_of cluster-2)
+        run_suites "${@:2}" $(suites_of cluster-2)
     else
-        run_suites "$@" &
+        run_suites "${@:2}" &
         first_lane=$!
         run_suites $(suites_of cluster-2)
         wait "$first_lane"

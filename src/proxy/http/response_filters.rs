@@ -288,10 +288,8 @@ async fn next_frame(body: &mut BodySource, record: &mut RequestRecord) -> Result
     let RequestRecord { peer, deadline, .. } = record;
     let activity = &peer.activity;
     let polled = poll_fn(|cx| {
-        if let Some(deadline) = deadline
-            && deadline.sleep.as_mut().poll(cx).is_ready()
-        {
-            return Poll::Ready(Err(deadline.error));
+        if let Some(error) = deadline.as_mut().and_then(|deadline| deadline.poll_error(cx)) {
+            return Poll::Ready(Err(error));
         }
         body.poll_next(Some(activity), cx).map(|frame| match frame {
             None => Ok(None),
