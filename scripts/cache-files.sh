@@ -35,3 +35,21 @@ keep() {
     find "$folder" -name "*.${name##*.}" -printf '%T@ %p\n' | sort -rn | tail -n +$((kept + 1)) | cut -d ' ' -f 2- |
         while IFS= read -r old; do rm -f "$old" "$old".*; done
 }
+
+# The names of the workspace's packages, programs, tests and benchmarks, also as Cargo writes them in file names.
+workspace_names() {
+    awk '
+        /^\[/ { is_named = $0 ~ /^\[(package|lib|\[(bin|test|bench)\])\]$/ }
+        is_named && $1 == "name" { gsub(/"/, "", $3); print $3; gsub(/-/, "_", $3); print $3 }' \
+        Cargo.toml benches/load/Cargo.toml e2e/Cargo.toml | sort -u
+}
+
+# Changes with everything that decides how dependencies are compiled in a debug build.
+build_key() {
+    {
+        cat Cargo.lock Cargo.toml benches/load/Cargo.toml e2e/Cargo.toml .cargo/config.toml rust-toolchain.toml
+        rustc --version --verbose
+        cc --version
+        echo "${RUSTFLAGS:-} ${CFLAGS:-} ${CARGO_HOME:-$HOME/.cargo}"
+    } | sha256sum | cut -c -16
+}

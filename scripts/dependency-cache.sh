@@ -33,7 +33,7 @@ main() {
 restore() {
     [ ! -e target/debug/.fingerprint ] || return 0
     local key archive
-    key=$(cache_key)
+    key=$(build_key)
     archive=$folder/$key.tar
     # What an interrupted call left is useless without fingerprints.
     rm -rf target/restored target/debug/deps target/debug/build
@@ -55,7 +55,7 @@ restore() {
 
 save() {
     local key archive own crates name excluded=() hash="" digit
-    key=$(cache_key)
+    key=$(build_key)
     archive=$folder/$key.tar
     if [ "$(cat "$began" 2>/dev/null)" != "$key" ]; then return 0; fi
     # A run that ended early saved less than a later one has. A crate whose compilation has only begun has a folder
@@ -74,24 +74,6 @@ save() {
     tar --create --file "$work" --directory target/debug --anchored "${excluded[@]}" deps build .fingerprint
     keep "$key.tar"
     echo "$crates" >"$archive.crates"
-}
-
-# The names of the workspace's packages, programs, tests and benchmarks, also as Cargo writes them in file names.
-workspace_names() {
-    awk '
-        /^\[/ { is_named = $0 ~ /^\[(package|lib|\[(bin|test|bench)\])\]$/ }
-        is_named && $1 == "name" { gsub(/"/, "", $3); print $3; gsub(/-/, "_", $3); print $3 }' \
-        Cargo.toml benches/load/Cargo.toml e2e/Cargo.toml | sort -u
-}
-
-# Changes with everything that decides how dependencies are compiled.
-cache_key() {
-    {
-        cat Cargo.lock Cargo.toml benches/load/Cargo.toml e2e/Cargo.toml .cargo/config.toml rust-toolchain.toml
-        rustc --version --verbose
-        cc --version
-        echo "${RUSTFLAGS:-} ${CFLAGS:-} ${CARGO_HOME:-$HOME/.cargo}"
-    } | sha256sum | cut -c -16
 }
 
 main "$@"

@@ -5,6 +5,7 @@
 #   scripts/setup.sh test          also for tests: programs that they start
 #   scripts/setup.sh e2e           also for tests with a control plane
 #   scripts/setup.sh fuzz          also for fuzzing: a nightly toolchain
+#   scripts/setup.sh toolchain     the toolchain only, and nothing that was compiled before
 #   scripts/setup.sh image [ARCH]  for an image for amd64 or arm64; the default is the machine's architecture
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -15,7 +16,10 @@ main() {
     require_rust "$@"
     [ "${1:-}" != fuzz ] || require_nightly
     case "${1:-}" in
-        "" | test | e2e) bash scripts/dependency-cache.sh restore || say "all dependencies are compiled" ;;
+        "" | test | e2e)
+            bash scripts/dependency-cache.sh restore || say "all dependencies are compiled"
+            bash scripts/workspace-cache.sh restore || say "the whole workspace is compiled"
+            ;;
     esac
 }
 

@@ -97,20 +97,25 @@ run_all() {
         return
     fi
     all_suites >"$planned"
-    # shellcheck disable=SC2046 # One word for each suite.
+    # shellcheck disable=SC2046 # One word for each suite, here and below.
     {
         run_after_others 5 $(suites_of local) &
         local_lane=$!
         lanes+=("$local_lane")
         # Tests with a control plane need the image.
         run_suites image-root
-        run_after_others 10 $(suites_of cargo | grep -vx image-root) &
+        run_cargo_lane &
         lanes+=($!)
         run_cluster_suites "$local_lane"
     }
     wait "${lanes[@]}"
+}
+
+run_cargo_lane() {
+    run_after_others 10 $(suites_of cargo | grep -vx image-root)
     if passed image-root && passed lints && passed docs; then
         bash scripts/dependency-cache.sh save || say "the compiled dependencies were not saved for other checkouts"
+        bash scripts/workspace-cache.sh save || say "what was compiled of the workspace was not saved for other clones"
     fi
 }
 

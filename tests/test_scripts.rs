@@ -30,6 +30,7 @@ impl Checkout {
             "scripts/image-root.sh",
             "scripts/suite-report.sh",
             "scripts/suites.sh",
+            "scripts/workspace-cache.sh",
         ] {
             checkout.write(file, &fs::read_to_string(root().join(file)).unwrap());
         }
@@ -57,6 +58,21 @@ impl Checkout {
         let errors = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(output.status.success(), "{action}: {errors}");
         errors
+    }
+
+    /// Calls the cache of the workspace's own crates as in scripts/same-path.sh.
+    fn workspace_cache(&self, action: &str) -> String {
+        let script = format!("PORTICO_SAME_PATH=yes bash scripts/workspace-cache.sh {action}");
+        let output = self.run("bash", &["-c", &script]);
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{action}: {errors}");
+        errors
+    }
+
+    /// Whether a file is older than a compiled one.
+    fn is_older(&self, file: &str, compiled: &str) -> bool {
+        let time = |file: &str| fs::metadata(self.path(file)).unwrap().modified().unwrap();
+        time(file) < time(compiled)
     }
 
     /// Calls the cache of the program of the image, and returns whether it did what it should, and what it printed.
@@ -153,6 +169,59 @@ fn unusable_caches_cost_only_time() {
     fs::remove_dir_all(checkout.path("target")).unwrap();
     checkout.dependency_cache("restore");
     assert!(!fingerprints.exists());
+}
+
+/// Cargo compiles again what is older than a file from which it was compiled.
+#[test]
+fn workspace_is_restored_and_only_changed_files_are_newer() {
+    let checkout = Checkout::new();
+    let library = "target/debug/deps/libportico-0123456789abcdef.rlib";
+    let compiled = [
+        library,
+        "target/debug/deps/proxy-0123456789abcdef",
+        "target/debug/.fingerprint/portico-load-0123456789abcdef/lib-portico_load",
+        "target/doc/index.html",
+    ];
+    let of_dependency = "target/debug/deps/libhyper-0123456789abcdef.rlib";
+    checkout.write("src/same.rs", "same");
+    checkout.write("src/changed.rs", "old");
+    checkout.write("src/changed while it is compiled.rs", "old");
+    checkout.workspace_cache("restore");
+    for file in compiled.iter().chain([&of_dependency]) {
+        checkout.write(file, file);
+    }
+    assert!(checkout.is_older("src/same.rs", library));
+    checkout.write("src/changed while it is compiled.rs", "new");
+    checkout.workspace_cache("save");
+
+    // A clone has new files.
+    fs::remove_dir_all(checkout.path("target")).unwrap();
+    for (file, text) in [("src/same.rs", "same"), ("src/changed.rs", "new"), ("src/added.rs", "new")] {
+        checkout.write(file, text);
+    }
+    checkout.workspace_cache("restore");
+    for file in compiled {
+        assert_eq!(fs::read_to_string(checkout.path(file)).unwrap(), file);
+    }
+    assert!(!checkout.path(of_dependency).exists(), "dependencies have a cache of their own");
+    assert!(!checkout.path("target/restored").exists());
+    assert!(checkout.is_older("src/same.rs", library));
+    for file in ["src/changed.rs", "src/changed while it is compiled.rs", "src/added.rs"] {
+        assert!(!checkout.is_older(file, library), "{file}");
+    }
+
+    // A second call changes nothing: the times of the files are those of changes now.
+    checkout.write("src/same.rs", "same");
+    checkout.workspace_cache("restore");
+    assert!(!checkout.is_older("src/same.rs", library));
+
+    for file in fs::read_dir(checkout.path("cache/portico/workspace")).unwrap() {
+        fs::write(file.unwrap().path(), "corrupt").unwrap();
+    }
+    fs::remove_dir_all(checkout.path("target")).unwrap();
+    let message = checkout.workspace_cache("restore");
+    assert!(message.contains("is corrupt, so it is removed"), "{message}");
+    assert!(!checkout.path(library).exists());
 }
 
 /// Cargo asks the compiler through the same wrapper what the target supports, and a static target has no procedural
