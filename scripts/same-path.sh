@@ -3,7 +3,8 @@
 #
 # What Cargo compiles for the workspace contains the path of the checkout, so only a checkout with the same path can use
 # it again: see scripts/workspace-cache.sh. The path exists only in a mount namespace of the command, which needs root.
-# Otherwise, or while another checkout runs a command this way, the command runs at the checkout's own path.
+# Otherwise, if there is a build already, or while another checkout runs a command this way, the command runs at the
+# checkout's own path.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -18,6 +19,11 @@ main() {
         mount --bind "$PWD" "$path"
         cd "$path"
         export PORTICO_SAME_PATH=yes
+        exec "$@"
+    fi
+    # scripts/workspace-cache.sh gives old times to files, which would hide their changes from an older build.
+    if [ -e target/debug ]; then
+        say "there is a build in target, so the checkout keeps its path"
         exec "$@"
     fi
     if [ "$(id -u)" != 0 ] || ! unshare --mount true 2>/dev/null; then
