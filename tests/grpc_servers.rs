@@ -4,6 +4,7 @@
 mod echo_client;
 mod echo_server;
 
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use rcgen::{CertifiedKey, generate_simple_self_signed};
@@ -61,7 +62,7 @@ async fn start(site: &Site, manifests: &str) -> (Program, EchoClient) {
 
 /// The program with one server for all methods.
 async fn start_with(site: &Site, server: &EchoServer) -> (Program, EchoClient) {
-    let backend = service("server", "TCP", server.port);
+    let backend = service("server", "TCP", (Ipv4Addr::LOCALHOST, server.port));
     start(site, &(gateway(LISTENER) + &backend + &echo_route(&[("", "server")]))).await
 }
 
@@ -194,7 +195,7 @@ stringData:
 ";
     let manifests = [
         &*gateway(listener),
-        &*service("server", "TCP", server.port),
+        &*service("server", "TCP", (Ipv4Addr::LOCALHOST, server.port)),
         &*echo_route(&[("", "server")]),
         policy,
         &*data(&[("ca.crt", &of_server)]),
@@ -224,8 +225,8 @@ async fn calls_of_one_channel_are_routed_by_method() {
     let (first, second) = (EchoServer::start("first").await, EchoServer::start("second").await);
     let site = Site::new();
     let manifests = gateway(LISTENER)
-        + &service("first", "TCP", first.port)
-        + &service("second", "TCP", second.port)
+        + &service("first", "TCP", (Ipv4Addr::LOCALHOST, first.port))
+        + &service("second", "TCP", (Ipv4Addr::LOCALHOST, second.port))
         + &echo_route(&[("UnaryEcho", "first"), ("ServerStreamingEcho", "second")]);
     let (program, mut client) = start(&site, &manifests).await;
     let streaming = |mut client: EchoClient| async move {
@@ -328,8 +329,8 @@ async fn an_open_stream_survives_changes_of_other_rules_and_routes() {
     let site = Site::new();
     let manifests = |unary_backend: &str, other_route: &str| {
         gateway(LISTENER)
-            + &service("first", "TCP", first.port)
-            + &service("second", "TCP", second.port)
+            + &service("first", "TCP", (Ipv4Addr::LOCALHOST, first.port))
+            + &service("second", "TCP", (Ipv4Addr::LOCALHOST, second.port))
             + &echo_route(&[("BidirectionalStreamingEcho", "first"), ("UnaryEcho", unary_backend)])
             + other_route
     };

@@ -5,6 +5,7 @@ mod dnsmasq;
 mod postgres;
 
 use std::io::Write as _;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{ChildStdin, Command, Stdio};
 
 use crate::harness::eventually;
@@ -32,15 +33,18 @@ spec:
     )
 }
 
-/// A Service whose endpoint is a port of 127.0.0.1.
-pub(crate) fn service(name: &str, protocol: &str, port: u16) -> String {
+/// A Service with this endpoint.
+pub(crate) fn service(name: &str, protocol: &str, endpoint: impl Into<SocketAddr>) -> String {
+    let endpoint = endpoint.into();
     format!(
         "---
 apiVersion: v1
 kind: Service
-metadata: {{ name: {name}, annotations: {{ portico.dev/address: 127.0.0.1 }} }}
-spec: {{ ports: [{{ port: 1, protocol: {protocol}, targetPort: {port} }}] }}
-"
+metadata: {{ name: {name}, annotations: {{ portico.dev/address: {} }} }}
+spec: {{ ports: [{{ port: 1, protocol: {protocol}, targetPort: {} }}] }}
+",
+        endpoint.ip(),
+        endpoint.port()
     )
 }
 
@@ -104,8 +108,8 @@ fn postgres_sessions_keep_their_server_while_routes_change() {
     let site = Site::new();
     let manifests = |backends: &[(&str, u32)]| {
         gateway("  - { name: db, protocol: TCP, port: @port@ }\n")
-            + &service("first", "TCP", first.port)
-            + &service("second", "TCP", second.port)
+            + &service("first", "TCP", first.address)
+            + &service("second", "TCP", second.address)
             + &route("TCPRoute", "db", "", backends)
     };
     site.save("manifests/servers.yaml", &manifests(&[("first", 1)]));
@@ -163,9 +167,9 @@ async fn redis_is_served_over_tcp_and_passed_through_tls() {
 ";
     let manifests = |backend| {
         gateway(listeners)
-            + &service("plain", "TCP", plain.port)
-            + &service("encrypted", "TCP", encrypted.port)
-            + &service("other", "TCP", other.port)
+            + &service("plain", "TCP", (Ipv4Addr::LOCALHOST, plain.port))
+            + &service("encrypted", "TCP", (Ipv4Addr::LOCALHOST, encrypted.port))
+            + &service("other", "TCP", (Ipv4Addr::LOCALHOST, other.port))
             + &route("TCPRoute", "plain", "", &[("plain", 1)])
             + &route("TLSRoute", "encrypted", "  hostnames: [redis.example]\n", &[(backend, 1)])
     };
@@ -217,10 +221,10 @@ fn dns_is_served_over_udp_and_tcp_while_routes_change() {
     let manifests = |backend: &str| {
         let of = |transport: &str| format!("{backend}-{transport}");
         gateway(listeners)
-            + &service("first-udp", "UDP", first.port)
-            + &service("first-tcp", "TCP", first.port)
-            + &service("second-udp", "UDP", second.port)
-            + &service("second-tcp", "TCP", second.port)
+            + &service("first-udp", "UDP", first.address)
+            + &service("first-tcp", "TCP", first.address)
+            + &service("second-udp", "UDP", second.address)
+            + &service("second-tcp", "TCP", second.address)
             + &route("UDPRoute", "udp", "", &[(&of("udp"), 1)])
             + &route("TCPRoute", "tcp", "", &[(&of("tcp"), 1)])
     };

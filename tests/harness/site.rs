@@ -174,6 +174,11 @@ static ADDRESS: LazyLock<Ipv4Addr> = LazyLock::new(|| {
     address
 });
 
+/// The address of this test process, for servers of tests without a [`Site`], or that listen before it exists.
+pub(crate) fn own_address() -> Ipv4Addr {
+    *ADDRESS
+}
+
 /// A free port that no other test in this process uses.
 pub(crate) fn free_port(address: Ipv4Addr) -> u16 {
     static RESERVED: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());

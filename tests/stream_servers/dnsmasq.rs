@@ -1,15 +1,15 @@
 //! Starts a `dnsmasq` server for a test.
 
-use std::net::UdpSocket;
+use std::net::{SocketAddr, UdpSocket};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use crate::harness::eventually;
-use crate::harness::site::free_port;
+use crate::harness::site::{free_port, own_address};
 
 /// A running server, which is stopped on drop.
 pub(super) struct Dnsmasq {
-    pub(super) port: u16,
+    pub(super) address: SocketAddr,
     process: Child,
 }
 
@@ -17,9 +17,9 @@ pub(super) struct Dnsmasq {
 pub(super) const LARGE_TEXTS: usize = 20;
 
 impl Dnsmasq {
-    /// Starts a server that has this address for `host.test`.
-    pub(super) fn start(address: &str) -> Dnsmasq {
-        let port = free_port([127, 0, 0, 1].into());
+    /// Starts a server that responds with this address for `host.test`.
+    pub(super) fn start(answer: &str) -> Dnsmasq {
+        let address = SocketAddr::from((own_address(), free_port(own_address())));
         let large = vec!["x".repeat(200); LARGE_TEXTS].join(",");
         let mut command = Command::new(program());
         command.args([
@@ -28,10 +28,14 @@ impl Dnsmasq {
             "--no-resolv",
             "--no-hosts",
             "--bind-interfaces",
+            "--pid-file=",
+            "--user=",
+            "--group=",
+            "--log-facility=-",
         ]);
-        command.args(["--listen-address=127.0.0.1", "--pid-file=", "--user=", "--group=", "--log-facility=-"]);
-        command.arg(format!("--port={port}"));
-        command.arg(format!("--address=/host.test/{address}"));
+        command.arg(format!("--listen-address={}", address.ip()));
+        command.arg(format!("--port={}", address.port()));
+        command.arg(format!("--address=/host.test/{answer}"));
         command.arg(format!("--txt-record=large.test,{large}"));
         command.stdout(Stdio::null()).stderr(Stdio::null());
         let mut process = command
@@ -39,13 +43,13 @@ impl Dnsmasq {
             .unwrap_or_else(|error| panic!("cannot start dnsmasq: {error}; scripts/setup.sh installs it"));
         let client = UdpSocket::bind("127.0.0.1:0").unwrap();
         client.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
-        client.connect(("127.0.0.1", port)).unwrap();
+        client.connect(address).unwrap();
         eventually("dnsmasq starts", || {
             assert!(process.try_wait().unwrap().is_none(), "dnsmasq exits");
             client.send(QUESTION).ok()?;
             client.recv(&mut [0; 512]).ok()
         });
-        Dnsmasq { port, process }
+        Dnsmasq { address, process }
     }
 }
 

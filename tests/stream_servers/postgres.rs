@@ -1,6 +1,7 @@
 //! Starts a PostgreSQL server for a test.
 
 use std::fs::File;
+use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -8,10 +9,11 @@ use std::process::{Child, Command, Stdio};
 use tempfile::TempDir;
 
 use crate::harness::eventually;
+use crate::harness::site::{free_port, own_address};
 
 /// A running server, which is stopped on drop.
 pub(super) struct Postgres {
-    pub(super) port: u16,
+    pub(super) address: SocketAddr,
     process: Child,
     _folder: TempDir,
 }
@@ -28,14 +30,14 @@ impl Postgres {
         initdb.args(["--username=postgres", "--auth=trust", "--no-sync", "--no-instructions", "--pgdata"]).arg(&data);
         let created = initdb.current_dir(folder.path()).output().unwrap();
         assert!(created.status.success(), "initdb: {}", String::from_utf8_lossy(&created.stderr));
-        let port = crate::harness::site::free_port([127, 0, 0, 1].into());
+        let address = SocketAddr::from((own_address(), free_port(own_address())));
         let mut server = server_program("postgres");
         server.arg("-D").arg(&data).current_dir(folder.path());
         for setting in [
-            "listen_addresses=127.0.0.1",
+            &format!("listen_addresses={}", address.ip()),
             "unix_socket_directories=",
             "fsync=off",
-            &format!("port={port}"),
+            &format!("port={}", address.port()),
             &format!("cluster_name={name}"),
         ] {
             server.args(["-c", setting]);
@@ -48,7 +50,7 @@ impl Postgres {
             assert!(process.try_wait().unwrap().is_none(), "PostgreSQL exits: {log}");
             log.contains("ready to accept connections").then_some(())
         });
-        Postgres { port, process, _folder: folder }
+        Postgres { address, process, _folder: folder }
     }
 }
 
