@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Keeps the program of the image of the tests outside of the checkout, so that it is compiled once for the same sources:
-# a change of tests, pages or the chart need not compile it again.
+# a change of tests, also of unit tests, of pages or of the chart need not compile it again.
 #
 #   scripts/image-cache.sh restore PROGRAM   puts the program there; fails if it has to be compiled
 #   scripts/image-cache.sh save PROGRAM      saves the program that was compiled after a call of `restore`
@@ -15,7 +15,16 @@ folder="${XDG_CACHE_HOME:-$HOME/.cache}/portico/images"
 kept=3
 # shellcheck source=scripts/cache-files.sh
 source scripts/cache-files.sh
-# All files from which the program is compiled, and what decides how.
+# Prints the names and the texts of files without their unit tests, which are not in the program. rustfmt leaves the
+# brace that ends them alone in its line.
+# shellcheck disable=SC2016 # Fields of awk.
+without_unit_tests='
+    FNR == 1 { print FILENAME; in_tests = 0; previous = "" }
+    $0 == "mod tests {" && previous == "#[cfg(test)]" { in_tests = 1 }
+    !in_tests { print }
+    $0 == "}" { in_tests = 0 }
+    { previous = $0 }'
+# All files from which the program is compiled, but those of Rust in src, and what decides how.
 inputs=(Cargo.lock Cargo.toml benches/load/Cargo.toml e2e/Cargo.toml .cargo/config.toml rust-toolchain.toml
     scripts/image-root.sh scripts/image-compiler.sh src)
 
@@ -69,7 +78,8 @@ other_inputs() {
 
 cache_key() {
     {
-        find "${inputs[@]}" -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum
+        find "${inputs[@]}" -type f ! -name '*.rs' -print0 | LC_ALL=C sort -z | xargs -0 sha256sum
+        find src -type f -name '*.rs' -print0 | LC_ALL=C sort -z | xargs -0 awk "$without_unit_tests"
         rustc --version --verbose
         cc --version
         echo "${RUSTFLAGS:-} ${CFLAGS:-} ${PORTICO_COMMIT:-}"

@@ -265,6 +265,16 @@ fn program_of_the_image_is_compiled_once_for_the_same_sources() {
     checkout.write("docs/a.md", "changed");
     assert!(is_restored());
 
+    let tests = "#[cfg(test)]\nmod tests {\n    fn is_tested() {}\n}\n";
+    checkout.write("src/main.rs", &format!("fn main() {{}}\n\n{tests}"));
+    checkout.image_cache("restore");
+    compile("src/lib.rs");
+    assert_eq!(checkout.image_cache("save"), (true, String::new()));
+    checkout.write("src/main.rs", &format!("fn main() {{}}\n\n{}", tests.replace("is_tested", "is_also_tested")));
+    assert!(is_restored(), "only a unit test changed");
+    checkout.write("src/main.rs", &format!("fn main() {{}}\n\n{tests}\nfn more() {{}}\n"));
+    assert!(!is_restored(), "a function after the unit tests is in the program");
+
     checkout.write("src/main.rs", "fn main() { panic!() }");
     assert!(!is_restored());
     compile("src/lib.rs");
