@@ -139,7 +139,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(90);
 /// The most CPU time that the API server may need to start on a machine that can run several clusters and compilers at
 /// a time. Commands such as kubectl give up after fixed times, such as 10 s for a TLS handshake: an API server that
 /// needed 10 s on an idle machine needed 40 s while compilers ran, and was not ready after 2 minutes.
-const MAX_API_SERVER_START: Duration = Duration::from_secs(8);
+const MAX_API_SERVER_START: Duration = Duration::from_secs(6);
 /// The output line that marks a cluster as ready.
 const READY: &str = "The cluster runs until Ctrl-C.";
 

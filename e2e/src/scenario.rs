@@ -10,6 +10,9 @@ use crate::cluster::{self, Cluster, Options};
 use crate::existing_cluster::{self, UnsuitableCluster};
 use crate::progress::report;
 
+/// The environment variable with which `scripts/test.sh` marks a slow machine: see `portico-e2e speed`.
+const SLOW_MACHINE_VARIABLE: &str = "E2E_SLOW_MACHINE";
+
 /// Runs a scenario on a new cluster; if it fails, the test fails with the complete error.
 ///
 /// ```no_run
@@ -70,6 +73,16 @@ pub fn can_start_new_cluster(test: &str) -> bool {
         );
     }
     can_start
+}
+
+/// Whether this machine is fast enough for a test that takes very long on a slow one, or that depends on the timeouts of
+/// kubectl, Helm, the kubelet or the load balancer. If it is not, reports that the test is skipped.
+pub fn is_fast_enough(test: &str) -> bool {
+    let is_slow = std::env::var_os(SLOW_MACHINE_VARIABLE).is_some();
+    if is_slow {
+        report_skipped(test, "this machine is too slow; E2E=on runs all tests");
+    }
+    !is_slow
 }
 
 /// Reports that a test is skipped. The summary of `make test` counts these lines.

@@ -46,7 +46,8 @@ fn standard_channel_conforms() {
 
 /// Runs the suite on one new cluster, once for each report name, with at least this number of replicas.
 fn conforms(channel: Channel, runs: &[(&str, usize)]) {
-    if !scenario::can_start_new_cluster("the conformance suite, whose Pods need a node") {
+    let suite = format!("the conformance suite of the {channel} channel");
+    if !scenario::can_start_new_cluster(&suite) || !scenario::is_fast_enough(&suite) {
         return;
     }
     // One run at a time: the suite needs much CPU, and expects some responses within a second.

@@ -27,7 +27,9 @@ fn documented_objects_and_values_are_accepted() {
 /// The root file system of the Pods is the output of `make image-root-test`.
 #[test]
 fn documented_cluster_commands_work() {
-    if !scenario::can_start_new_cluster("the documented commands") {
+    if !scenario::can_start_new_cluster("the documented commands")
+        || !scenario::is_fast_enough("the documented commands")
+    {
         return;
     }
     scenario::run_with(Options { channel: None, ..Options::named("guide") }, async |cluster| {

@@ -80,7 +80,8 @@ fn api_server_accepts_all_rendered_objects() {
 /// one in the order of the names, in which tests start, so that the others run meanwhile.
 #[test]
 fn a_release_loses_no_request_in_its_lifecycle() {
-    if !scenario::can_start_new_cluster("a release of the chart") {
+    if !scenario::can_start_new_cluster("a release of the chart") || !scenario::is_fast_enough("a release of the chart")
+    {
         return;
     }
     scenario::run_with(Options { channel: None, ..Options::named("release") }, async |cluster| {

@@ -38,6 +38,9 @@ use portico_e2e::scenario;
 
 #[test]
 fn replica_follows_cluster_and_survives_outages() {
+    if !scenario::is_fast_enough("a replica during outages") {
+        return;
+    }
     scenario::run_with(Options::named("scenarios"), async |cluster| {
         let mut portico = Portico::start(cluster, "one", &[]).await?;
         if scenario::can_start_new_cluster("Pods that are replaced") {
@@ -70,6 +73,9 @@ fn plugins_protect_routes_and_report_errors() {
 
 #[test]
 fn replicas_and_unprepared_clusters_work() {
+    if !scenario::is_fast_enough("a change of the leader") {
+        return;
+    }
     // A new cluster starts without CRDs, which the first part installs. An existing one has them.
     let has_new_cluster = scenario::can_start_new_cluster("CRDs that come late");
     let options = Options { channel: (!has_new_cluster).then_some(Channel::Standard), ..Options::named("late") };
@@ -88,7 +94,9 @@ fn replicas_and_unprepared_clusters_work() {
 /// The root file system of the Pods is the output of `make image-root-test`.
 #[test]
 fn deployment_serves_through_gateway_services() {
-    if !scenario::can_start_new_cluster("Portico as a Deployment") {
+    if !scenario::can_start_new_cluster("Portico as a Deployment")
+        || !scenario::is_fast_enough("Portico as a Deployment")
+    {
         return;
     }
     scenario::run_with(Options::named("deployed"), async |cluster| {
@@ -107,6 +115,9 @@ fn deployment_serves_through_gateway_services() {
 
 #[test]
 fn faulty_api_server_and_unexpected_objects_are_handled() {
+    if !scenario::is_fast_enough("a faulty API server") {
+        return;
+    }
     scenario::run_with(Options::named("faults"), async |cluster| {
         let compared = validation::portico_validates_like_the_api_server(cluster, portico::schema::Channel::Standard);
         compared.await.context("validation with the standard channel")?;
@@ -117,12 +128,15 @@ fn faulty_api_server_and_unexpected_objects_are_handled() {
 
 #[test]
 fn benchmarks_produce_measurements() {
+    if !scenario::is_fast_enough("benchmarks") {
+        return;
+    }
     scenario::run_with(Options::named("bench-smoke"), async |cluster| bench::everything_is_measured(cluster).await);
 }
 
 #[test]
 fn streams_survive_changes_leader_loss_and_outages() {
-    if !scenario::can_start_new_cluster("long-lived streams") {
+    if !scenario::can_start_new_cluster("long-lived streams") || !scenario::is_fast_enough("long-lived streams") {
         return;
     }
     scenario::run_with(Options::named("streams"), streams::streams_end_only_with_their_endpoint);
@@ -130,7 +144,7 @@ fn streams_survive_changes_leader_loss_and_outages() {
 
 #[test]
 fn two_replicas_survive_chaos() {
-    if !scenario::can_start_new_cluster("chaos") {
+    if !scenario::can_start_new_cluster("chaos") || !scenario::is_fast_enough("chaos") {
         return;
     }
     scenario::run_with(Options::named("chaos-short"), chaos::only_requests_in_flight_at_a_kill_fail);
