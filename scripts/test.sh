@@ -10,9 +10,9 @@
 #   scripts/test.sh timings      the times of the last run as a table for CONTRIBUTING.md
 #
 # E2E=off skips tests that need network namespaces, for machines without root and user namespaces, and tests with a
-# control plane, which need root. E2E=on runs them all, also on a machine that is too slow for some. PORTICO_E2E_KUBECONFIG names an existing cluster to use instead of new ones where
-# possible: see CONTRIBUTING.md. GATEWAY_CRDS=off skips tests that need the CRDs of the Gateway API release, for
-# machines that cannot fetch them.
+# control plane, which need root. E2E=on runs them all, also on a machine that is too slow for some.
+# PORTICO_E2E_KUBECONFIG names an existing cluster to use instead of new ones where possible: see CONTRIBUTING.md.
+# GATEWAY_CRDS=off skips tests that need the CRDs of the Gateway API release, for machines that cannot fetch them.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 export PATH="$PATH:${CARGO_HOME:-$HOME/.cargo}/bin"

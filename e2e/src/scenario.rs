@@ -75,8 +75,8 @@ pub fn can_start_new_cluster(test: &str) -> bool {
     can_start
 }
 
-/// Whether this machine is fast enough for a test that takes very long on a slow one, or that depends on the timeouts of
-/// kubectl, Helm, the kubelet or the load balancer. If it is not, reports that the test is skipped.
+/// Whether this machine is fast enough for a test that takes very long on a slow one, or that depends on the timeouts
+/// of kubectl, Helm, the kubelet or the load balancer. If it is not, reports that the test is skipped.
 pub fn is_fast_enough(test: &str) -> bool {
     let is_slow = std::env::var_os(SLOW_MACHINE_VARIABLE).is_some();
     if is_slow {
