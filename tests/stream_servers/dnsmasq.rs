@@ -4,6 +4,8 @@ use std::net::{SocketAddr, UdpSocket};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use tempfile::NamedTempFile;
+
 use crate::harness::eventually;
 use crate::harness::site::{free_port, own_address};
 
@@ -37,7 +39,8 @@ impl Dnsmasq {
         command.arg(format!("--port={}", address.port()));
         command.arg(format!("--address=/host.test/{answer}"));
         command.arg(format!("--txt-record=large.test,{large}"));
-        command.stdout(Stdio::null()).stderr(Stdio::null());
+        let log = NamedTempFile::new().unwrap();
+        command.stdout(Stdio::null()).stderr(log.reopen().unwrap());
         let mut process = command
             .spawn()
             .unwrap_or_else(|error| panic!("cannot start dnsmasq: {error}; scripts/setup.sh installs it"));
@@ -45,7 +48,8 @@ impl Dnsmasq {
         client.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
         client.connect(address).unwrap();
         eventually("dnsmasq starts", || {
-            assert!(process.try_wait().unwrap().is_none(), "dnsmasq exits");
+            let is_running = process.try_wait().unwrap().is_none();
+            assert!(is_running, "dnsmasq exits: {}", std::fs::read_to_string(log.path()).unwrap());
             client.send(QUESTION).ok()?;
             client.recv(&mut [0; 512]).ok()
         });
