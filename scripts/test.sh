@@ -155,9 +155,9 @@ run_cluster_suites() {
     # shellcheck disable=SC2046 # One word for each suite, here and below.
     set -- "$1" $(suites_of cluster-1 | grep -vx -e e2e-programs -e e2e-speed)
     if grep -q '^slow: ' "$logs/e2e-speed.log"; then
-        [ "${E2E:-}" = on ] || export E2E_SLOW_MACHINE=yes
-        say "$(grep '^slow: ' "$logs/e2e-speed.log"). Tests with a control plane wait for the local suites, and run one" \
-            "after another${E2E_SLOW_MACHINE:+, without those that depend on timeouts: E2E=on runs them too}."
+        [ "${E2E:-}" = on ] || [ -n "${test_full:-}" ] || export E2E_SLOW_MACHINE=yes
+        say "$(grep '^slow: ' "$logs/e2e-speed.log"). Tests with a control plane wait for the local suites, and run" \
+            "one after another${E2E_SLOW_MACHINE:+, without those that depend on timeouts: E2E=on runs them too}."
         wait "$1"
         run_suites "${@:2}" $(suites_of cluster-2)
     elif [ -n "${PORTICO_E2E_KUBECONFIG:-}" ]; then
