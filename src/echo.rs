@@ -164,6 +164,7 @@ const LIMITS: ServerLimits = ServerLimits {
     when_full: WhenFull::Wait,
     idle_timeout: Duration::from_secs(120),
     write_timeout: Duration::from_secs(120),
+    response_timeout: Duration::from_secs(600),
     header_bytes: 2 << 20,
     header_count: 20_000,
 };

@@ -46,6 +46,9 @@ pub(crate) struct ServerLimits {
     pub(crate) idle_timeout: Duration,
     /// Time without write progress after which the connection is closed.
     pub(crate) write_timeout: Duration,
+    /// Time from the first write that is blocked until all of a response is written, after which the connection is
+    /// closed.
+    pub(crate) response_timeout: Duration,
     /// Limit of the request line and all header fields together, in bytes.
     pub(crate) header_bytes: usize,
     /// Limit of the number of header fields.
@@ -94,7 +97,7 @@ pub(crate) async fn serve<W, H, F>(
                     connections.close_longest_idle().await;
                 }
                 let last_activity = Arc::new(LastActivity::now());
-                let stream = MonitoredStream::new(stream, Arc::clone(&last_activity), limits.write_timeout);
+                let stream = MonitoredStream::new(stream, Arc::clone(&last_activity), limits);
                 let (handler, stop) = (new_handler(addresses), stop.clone());
                 connections.add(last_activity, async move {
                     serve_connection(stream, addresses.client, limits, handler, stop).await
@@ -190,7 +193,7 @@ async fn serve_connection<S, H, F>(
             serving.as_mut().graceful_shutdown();
             serving.await
         }
-        // No other limit ends the connection of a client that reads a byte now and then or never stops sending.
+        // No other limit ends the connection of a client that never stops sending.
         () = tokio::time::sleep(MAX_CONNECTION_AGE + limits.idle_timeout + SHUTDOWN_GRACE) => return,
     };
     if let Err(error) = result {
@@ -259,6 +262,7 @@ mod tests {
         when_full: WhenFull::Wait,
         idle_timeout: Duration::from_secs(20),
         write_timeout: Duration::from_secs(10),
+        response_timeout: Duration::from_secs(30),
         header_bytes: 16 << 10,
         header_count: 100,
     };
@@ -330,7 +334,7 @@ mod tests {
         let (client, server) = tokio::io::duplex(1024);
         let client_address = SocketAddr::from(([127, 0, 0, 1], 1));
         let mut task = JoinSet::new();
-        let server = MonitoredStream::new(server, Arc::new(LastActivity::now()), limits.write_timeout);
+        let server = MonitoredStream::new(server, Arc::new(LastActivity::now()), limits);
         task.spawn(serve_connection(server, client_address, limits, hello, CancellationToken::new()));
         (client, task)
     }
@@ -400,6 +404,29 @@ mod tests {
         assert!(begin.elapsed() > LIMITS.write_timeout * 2, "{:?}", begin.elapsed());
     }
 
+    /// Otherwise it would keep the rest of the response in memory for hours.
+    #[tokio::test(start_paused = true)]
+    async fn client_that_reads_a_little_at_a_time_is_disconnected() {
+        let (mut client, mut server) = (tokio::io::duplex(1024), JoinSet::new());
+        let stream = MonitoredStream::new(client.1, Arc::new(LastActivity::now()), LIMITS);
+        let client_address = SocketAddr::from(([127, 0, 0, 1], 1));
+        let handler = |_request| async { Response::new(Full::from(vec![b'x'; 1 << 20])) };
+        server.spawn(serve_connection(stream, client_address, LIMITS, handler, CancellationToken::new()));
+        let begin = Instant::now();
+        client.0.write_all(REQUEST).await.unwrap();
+        let mut received = 0;
+        loop {
+            tokio::time::sleep(LIMITS.write_timeout / 5).await; // Time is paused.
+            match client.0.read(&mut [0; 512]).await.unwrap() {
+                0 => break,
+                count => received += count,
+            }
+        }
+        assert!(received < 20_000, "{received}");
+        // What was written before is still read.
+        assert!(begin.elapsed() <= LIMITS.response_timeout + LIMITS.write_timeout, "{:?}", begin.elapsed());
+    }
+
     /// A response larger than all socket buffers.
     fn long_response() -> Response<Full<Bytes>> {
         static BODY: LazyLock<Bytes> = LazyLock::new(|| Bytes::from(vec![b'x'; 64 << 20]));
@@ -433,8 +460,13 @@ mod tests {
     async fn non_reading_clients_do_not_block_others() {
         let (listener, address) = testing::listener().await;
         let hour = Duration::from_secs(3600);
-        let limits =
-            ServerLimits { when_full: WhenFull::CloseLongestIdle, write_timeout: hour, idle_timeout: hour, ..LIMITS };
+        let limits = ServerLimits {
+            when_full: WhenFull::CloseLongestIdle,
+            write_timeout: hour,
+            response_timeout: hour,
+            idle_timeout: hour,
+            ..LIMITS
+        };
         let (received, mut receptions) = mpsc::channel(1);
         let handler = move |request: Request<Incoming>| {
             let received = received.clone();

@@ -13,6 +13,7 @@ pub mod drain;
 pub mod echo;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
+pub mod hop_count;
 pub mod http1;
 mod http2_frames;
 mod http_server;
@@ -29,6 +30,7 @@ pub mod ready;
 pub mod report;
 pub mod rewound;
 pub mod schema;
+mod shared_limit;
 pub mod snapshot;
 pub mod status;
 pub mod store;

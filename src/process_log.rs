@@ -98,9 +98,10 @@ impl FromStr for LogFilter {
     }
 }
 
-/// Libraries that log each failed request; Portico logs the consequences once instead. A filter that names one of them
+/// Libraries that log each failed request to the API server, and each mistake of a client or endpoint, with which it
+/// could fill the log. Portico logs the consequences once, or counts them. A filter that names one of these libraries
 /// enables its log.
-const SILENCED_LIBRARIES: &[&str] = &["kube_client", "kube_runtime"];
+const SILENCED_LIBRARIES: &[&str] = &["h2", "hyper", "kube_client", "kube_runtime", "rustls"];
 
 fn is_module(text: &str) -> bool {
     let is_name =
@@ -197,6 +198,21 @@ mod tests {
                 })
                 .collect();
             assert_eq!(messages, expected, "{filter}");
+        }
+    }
+
+    #[test]
+    fn libraries_that_log_mistakes_of_peers_are_silent_unless_they_are_named() {
+        for module in ["rustls", "h2", "hyper"] {
+            let named = format!("info,{module}=warn");
+            for (filter, expected) in [("info", false), ("debug", false), (&*named, true)] {
+                let log = logged(filter, LogFormat::Text, false, || match module {
+                    "rustls" => tracing::warn!(target: "rustls::common_state", "Mistake"),
+                    "h2" => tracing::warn!(target: "h2::proto::streams::streams", "Mistake"),
+                    _ => tracing::warn!(target: "hyper::proto::h2", "Mistake"),
+                });
+                assert_eq!(log.contains("Mistake"), expected, "{module} with {filter}");
+            }
         }
     }
 

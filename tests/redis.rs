@@ -180,6 +180,49 @@ async fn servers_that_close_during_the_handshake_are_retried() {
     timeout(Duration::from_secs(30), count.wait_for(|count| *count >= 5 * replicas.len())).await.unwrap().unwrap();
 }
 
+#[tokio::test]
+async fn replies_are_limited_while_they_arrive_and_error_texts_are_shortened() {
+    let long_error = format!("-ERR {}\r\n", "x".repeat(30_000));
+    // What the server sends after the first command, and then again and again.
+    let cases: [(&str, &str, &str, &str); 4] = [
+        ("an endless string", "$1000000000\r\n", "x", "sent a reply of more than 64 KiB"),
+        ("an endless error", "-ERR ", "x", "sent a reply of more than 64 KiB"),
+        ("a list without end", "*20000\r\n", ":1\r\n", "sent a reply of more than 64 KiB"),
+        ("a long error for each command", &long_error, "", "rejected the connection"),
+    ];
+    for (what, first, further, expected) in cases {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let config = config_with_port(listener.local_addr().unwrap().port(), &json!({}));
+        let (sent, mut total) = tokio::sync::watch::channel(None);
+        let (first, further) = (first.to_owned(), further.repeat(16 * 1024));
+        tokio::spawn(async move {
+            let (mut connection, _) = listener.accept().await.unwrap();
+            let (mut count, mut received) = (0, [0; 1024]);
+            while let Ok(length @ 1..) = connection.read(&mut received).await {
+                let commands = String::from_utf8_lossy(&received[..length]).matches('*').count();
+                if connection.write_all(first.repeat(commands).as_bytes()).await.is_err() {
+                    break;
+                }
+                while !further.is_empty() && connection.write_all(further.as_bytes()).await.is_ok() {
+                    count += further.len();
+                }
+            }
+            sent.send_replace(Some(count));
+            // Later attempts to connect wait.
+            std::future::pending::<()>().await;
+        });
+        let services = TestServices::resolving("redis.shop");
+        let chain = replica(&config, &services);
+        assert!(send_request(&chain).await.reply.is_none(), "{what}");
+        // What was sent until Portico closed the connection fits into the buffers of the sockets.
+        let total = *timeout(Duration::from_secs(60), total.wait_for(Option::is_some)).await.unwrap().unwrap();
+        assert!(total.unwrap() < 64 << 20, "{what}: {total:?}");
+        until("a diagnostic", async || services.diagnostic("KongPlugin/default/test").is_some()).await;
+        let message = services.diagnostic("KongPlugin/default/test").unwrap().message;
+        assert!(message.contains(expected) && message.len() < 800, "{what}: {} bytes, {message}", message.len());
+    }
+}
+
 /// Responds to the commands before PING, and closes the connection then.
 async fn close_at_ping(mut connection: TcpStream) {
     let mut received = [0; 1024];

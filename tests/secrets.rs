@@ -17,6 +17,9 @@ use http::Method;
 use objects::{TestSecrets, manifests};
 use serde_json::{Value, json};
 
+/// With the logs of libraries that log nothing unless they are named.
+const LOG_LEVEL: &str = "debug,h2=debug,hyper=debug,rustls=debug";
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn secrets_from_files_are_never_shown() {
     let (site, redis) = (Site::new(), RedisProcess::start(&["--requirepass", "another"]).await);
@@ -34,7 +37,7 @@ async fn secrets_from_files_are_never_shown() {
     }
 
     let mut command = portico(&site);
-    command.args(run_arguments(&site)).args(["--ingress-class", "kong", "--log-level", "debug"]);
+    command.args(run_arguments(&site)).args(["--ingress-class", "kong", "--log-level", LOG_LEVEL]);
     command.args(["--log-format", "json"]);
     let program = Program::start(command);
     program.wait_started();
@@ -73,8 +76,14 @@ async fn secrets_from_a_cluster_are_never_shown() {
     let mut command = portico(&site);
     let arguments = run_arguments(&site).join(" ").replace("--manifests manifests", "--kubeconfig kubeconfig");
     // Endpoints of a real cluster never have loopback addresses.
-    let additional_flags =
-        ["--ingress-class", "kong", "--log-level", "debug", "--allow-loopback-backends", "--allow-address-annotation"];
+    let additional_flags = [
+        "--ingress-class",
+        "kong",
+        "--log-level",
+        LOG_LEVEL,
+        "--allow-loopback-backends",
+        "--allow-address-annotation",
+    ];
     command.args(arguments.split(' ')).args(additional_flags);
     let program = Program::start(command);
     program.wait_stderr(|text| text.contains("Serving").then_some(()));

@@ -62,9 +62,25 @@ const IMPORTS: &[Row] = &[
     ("status", &["api", "compile::verdict", "diagnostic", "k8s"]),
     ("report", &["api", "compile::verdict", "diagnostic", "manifests"]),
     // Request side: it never sees an object.
-    ("upstream", &["http1", "http2_frames", "rewound", "transport_protocol", "turn_clock"]),
+    (
+        "upstream",
+        &["hop_count", "http1", "http2_frames", "rewound", "shared_limit", "transport_protocol", "turn_clock"],
+    ),
     ("snapshot", &["persistent_map", "plugin_api", "transport_protocol", "upstream"]),
-    ("proxy", &["http1", "http2_frames", "plugin_api", "rewound", "snapshot", "turn_clock", "upstream"]),
+    (
+        "proxy",
+        &[
+            "hop_count",
+            "http1",
+            "http2_frames",
+            "plugin_api",
+            "rewound",
+            "shared_limit",
+            "snapshot",
+            "turn_clock",
+            "upstream",
+        ],
+    ),
     // Plugins import neither each other nor the proxy. The policy for addresses also applies to servers that plugins
     // connect to.
     (
@@ -72,6 +88,7 @@ const IMPORTS: &[Row] = &[
         &[
             "diagnostic",
             "persistent_map",
+            "shared_limit",
             "turn_clock",
             "upstream::AddressPolicy",
             "upstream::BlockedAddress",
@@ -80,13 +97,15 @@ const IMPORTS: &[Row] = &[
     ),
     ("plugins", &["diagnostic", "plugin_api"]),
     // Edges of the process.
-    // Values of a flag are the fields of the access log, and defaults of flags are limits of the proxy and of a plugin.
+    // Values of a flag are the fields of the access log, and defaults of flags are limits of the proxy and of plugins.
     // `--limits-warn-only` decides what the store keeps of large objects.
     (
         "args",
         &[
             "api::core::ServiceType",
             "api::names",
+            "plugin_api::batch_queue::DEFAULT_QUEUED_BYTES",
+            "plugin_api::remote::DEFAULT_MAX_CONNECTIONS",
             "plugins::rate_limiting::entry_budget::DEFAULT_ENTRIES",
             "proxy::ProxyLimits",
             "proxy::access_log::AccessLogField",
@@ -99,7 +118,8 @@ const IMPORTS: &[Row] = &[
     ),
     ("admin", &["http_server", "metrics::Exposition"]),
     ("echo", &["http_server", "quantity"]),
-    ("http1", &[]),
+    ("hop_count", &[]),
+    ("http1", &["hop_count"]),
     ("http2_frames", &[]),
     ("http_server", &[]),
     ("diagnostic", &[]),
@@ -109,6 +129,7 @@ const IMPORTS: &[Row] = &[
     ("process_log", &[]),
     ("ready", &[]),
     ("rewound", &[]),
+    ("shared_limit", &[]),
     ("transport_protocol", &[]),
     ("turn_clock", &[]),
     ("drain", &[]),
@@ -127,8 +148,11 @@ const IMPORTS: &[Row] = &[
 
 /// The layers inside each top-level module. A module imports only modules of the layers before its own.
 const LAYERS: &[Row] = &[
-    ("admin", &["response self_connection", "observations", "debug status"]),
-    ("api", &["core kind networking", "gateway", "crd", "kong portico", "definitions names", "meta"]),
+    ("admin", &["response self_connection", "observations renderings", "debug status"]),
+    (
+        "api",
+        &["core kind networking", "gateway", "crd", "kong portico", "definitions foreign_annotations names", "meta"],
+    ),
     (
         "app",
         &[
@@ -148,13 +172,14 @@ const LAYERS: &[Row] = &[
         &[
             "annotation_reader request_route_source",
             "budgets",
+            "literal_path path_expression",
             "addresses affected classes cors filter_parts hostname label_selector listener_protocol matches \
          missing_object port_owners reference_grants retry unique_diagnostics upstream_usage verdict",
             "certificates external_auth grpc_matches ingress_class listener_conflicts service_policies \
          session_persistence",
             "backend_client",
             "context gateway_parameters testing",
-            "ca_bundle",
+            "ca_bundle foreign_annotations",
             "frontend_validation",
             "listener",
             "allowed_listeners gateway_ports listener_overlaps",
@@ -176,7 +201,7 @@ const LAYERS: &[Row] = &[
     (
         "http1",
         &[
-            "head_end invalid_message joined_data name_case receive recycled",
+            "head_end invalid_message joined_data name_case receive recycled request_version trailer_names",
             "fields",
             "chunk_decoder message_head",
             "body_decoder outgoing_message",
@@ -184,6 +209,7 @@ const LAYERS: &[Row] = &[
             "fuzzing",
         ],
     ),
+    ("http2_frames", &["frame_rates huffman table_size trailer_marker", "field_table", "rejected_heads"]),
     (
         "k8s",
         &[
@@ -211,9 +237,10 @@ const LAYERS: &[Row] = &[
     (
         "plugin_api",
         &[
-            "decimal header_spoofing kind multipart path_encoding plugin_regex remote reply route_description scheme signature state \
-             template timing",
-            "batch_queue body_filter fields instance jwk remote_request",
+            "remote server_text",
+            "decimal header_spoofing kind multipart path_encoding plugin_regex reply route_description scheme signature \
+             state template timing",
+            "batch_queue body_filter changed_fields fields idle_connections instance jwk remote_request repeated_query",
             "completed_request consumers remote_client services",
             "context server_diagnostics",
             "redis",
@@ -231,7 +258,8 @@ const LAYERS: &[Row] = &[
     (
         "proxy",
         &[
-            "buffer_budget client_counts connection ipv4_text limits unforwarded_budget",
+            "client_counts",
+            "buffer_budget connection ipv4_text limits unforwarded_budget",
             "record",
             "worker",
             "http stream",
@@ -257,8 +285,8 @@ const LAYERS: &[Row] = &[
     (
         "snapshot",
         &[
-            "bind_address cors escape external_auth host regex regex_steps timeouts_and_retries",
-            "client_validation path_edit path_regex path_regexes",
+            "bind_address cors escape external_auth host own_udp_listeners regex regex_steps timeouts_and_retries",
+            "client_validation path_edit path_reach path_regex path_regexes",
             "certs",
             "redirect uri_template",
             "upstream_path",
@@ -286,7 +314,8 @@ const LAYERS: &[Row] = &[
     (
         "upstream",
         &[
-            "counters dns endpoint_error health proxy_protocol response_streams socket_budget ssrf_guard tls",
+            "counters dns endpoint_error health local_shortage own_sockets proxy_protocol response_streams socket_budget \
+             ssrf_guard tls",
             "load_balancing counted_connection retry_budget session",
             "endpoints http2 registry socket subset",
             "connect connect_attempt endpoint_body raw_connection upgraded",

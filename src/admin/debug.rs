@@ -17,7 +17,8 @@ use tracing::warn;
 
 use super::LIMITS;
 use super::observations::{Observations, RequestObserver};
-use super::response::{AdminResponse, JSON, ResponseWriter, not_found, reject_method, response, text};
+use super::renderings::{Rendering, Renderings};
+use super::response::{AdminResponse, JSON, not_found, reject_method, response, text};
 use super::self_connection::{self, SelfConnectionDetector};
 use crate::http_server;
 
@@ -87,18 +88,19 @@ async fn serve(
     detector: SelfConnectionDetector,
     shutdown: impl Future<Output = ()>,
 ) {
-    let writer = ResponseWriter::new();
+    let renderings = Renderings::new();
     let on_connection = |addresses| {
-        let (views, writer, check) = (views.clone(), writer.clone(), Arc::new(detector.for_connection(addresses)));
+        let (views, renderings) = (views.clone(), renderings.clone());
+        let check = Arc::new(detector.for_connection(addresses));
         let observations = Arc::new(Observations::new(observer.clone()));
         move |request: Request<Incoming>| {
-            let (views, writer, check) = (views.clone(), writer.clone(), check.clone());
+            let (views, renderings, check) = (views.clone(), renderings.clone(), check.clone());
             let observations = observations.clone();
             async move {
                 if check.is_self_connection().await {
                     reject_self_connection()
                 } else {
-                    respond(&request, &*views, &observations, &writer).await
+                    respond(&request, &*views, &observations, &renderings).await
                 }
             }
         }
@@ -118,7 +120,7 @@ async fn respond<B>(
     request: &Request<B>,
     views: &dyn Views,
     observations: &Observations,
-    writer: &ResponseWriter,
+    renderings: &Renderings<ViewKey>,
 ) -> AdminResponse {
     if !has_local_host(request) {
         let message = "refused: the Host is not an address or localhost; use for example http://127.0.0.1:8101/";
@@ -137,20 +139,26 @@ async fn respond<B>(
     let view =
         path.strip_prefix("/debug/").and_then(|name| AdminView::ALL.into_iter().find(|view| view.name() == name));
     let Some(view) = view else { return not_found("/debug/") };
+    let Some(format) = ViewFormat::of_query(request.uri().query().unwrap_or_default()) else {
+        return text(StatusCode::BAD_REQUEST, "unknown query; use ?o=json or ?o=yaml");
+    };
     // The permit is acquired before the view, so that few views are in memory at a time.
-    let Ok(permit) = tokio::time::timeout(VIEW_TIMEOUT, writer.permit()).await else {
-        let message = "other views were still being written after 10s; try again";
-        return text(StatusCode::SERVICE_UNAVAILABLE, message);
+    let permit = match tokio::time::timeout(VIEW_TIMEOUT, renderings.permit((view, format))).await {
+        Ok(Ok(permit)) => permit,
+        Ok(Err(response)) => return response,
+        Err(_) => {
+            let message = "other views were still being written after 10s; try again";
+            return text(StatusCode::SERVICE_UNAVAILABLE, message);
+        }
     };
     match tokio::time::timeout(VIEW_TIMEOUT, views.view(view)).await {
         Ok(Some(content)) => {
-            let query = request.uri().query().unwrap_or_default().to_owned();
-            let write = move || {
+            let render = move || {
                 let mut value = content();
                 hide_secrets(&mut value);
-                render(&query, &value)
+                format.render(&value)
             };
-            permit.write(write).await
+            permit.write(render).await
         }
         Ok(None) => text(StatusCode::SERVICE_UNAVAILABLE, "shutting down; the view is no longer available"),
         Err(_) => {
@@ -191,16 +199,36 @@ fn hide_secrets(value: &mut Value) {
     }
 }
 
-fn render(query: &str, value: &Value) -> AdminResponse {
-    match query {
-        "" | "o=json" => response(StatusCode::OK, JSON, format!("{value:#}\n")),
-        "o=yaml" => match serde_saphyr::to_string(value) {
-            Ok(yaml) => response(StatusCode::OK, "application/yaml", yaml),
-            Err(error) => {
-                text(StatusCode::INTERNAL_SERVER_ERROR, &format!("the view could not be written as YAML: {error}"))
-            }
-        },
-        _ => text(StatusCode::BAD_REQUEST, "unknown query; use ?o=json or ?o=yaml"),
+/// Renderings with the same key have the same content.
+type ViewKey = (AdminView, ViewFormat);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ViewFormat {
+    Json,
+    Yaml,
+}
+
+impl ViewFormat {
+    /// `None` for an unknown query.
+    fn of_query(query: &str) -> Option<ViewFormat> {
+        match query {
+            "" | "o=json" => Some(ViewFormat::Json),
+            "o=yaml" => Some(ViewFormat::Yaml),
+            _ => None,
+        }
+    }
+
+    fn render(self, value: &Value) -> Result<Rendering, Box<AdminResponse>> {
+        match self {
+            ViewFormat::Json => Ok(Rendering { content_type: JSON, text: format!("{value:#}\n") }),
+            ViewFormat::Yaml => match serde_saphyr::to_string(value) {
+                Ok(text) => Ok(Rendering { content_type: "application/yaml", text }),
+                Err(error) => {
+                    let message = format!("the view could not be written as YAML: {error}");
+                    Err(Box::new(text(StatusCode::INTERNAL_SERVER_ERROR, &message)))
+                }
+            },
+        }
     }
 }
 
@@ -312,19 +340,20 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn busy_control_loop_times_out() {
-        expect_unavailable("/debug/verdicts", &ResponseWriter::new(), "the control loop is busy").await;
+        expect_unavailable("/debug/verdicts", &Renderings::new(), "the control loop is busy").await;
     }
 
     #[tokio::test(start_paused = true)]
     async fn waiting_for_other_views_times_out() {
-        let writer = ResponseWriter::new();
-        let _writing = [writer.permit().await, writer.permit().await];
-        expect_unavailable("/debug/store", &writer, "other views were still being written").await;
+        let renderings = Renderings::new();
+        let key = (AdminView::Store, ViewFormat::Json);
+        let _writing = [renderings.permit(key).await.ok().unwrap(), renderings.permit(key).await.ok().unwrap()];
+        expect_unavailable("/debug/store", &renderings, "other views were still being written").await;
     }
 
-    async fn expect_unavailable(path: &str, writer: &ResponseWriter, message_start: &str) {
+    async fn expect_unavailable(path: &str, renderings: &Renderings<ViewKey>, message_start: &str) {
         let request = Request::get(path).header("host", "localhost").body(()).unwrap();
-        let response = respond(&request, &StubViews, &Observations::new(Arc::new(StubObserver)), writer).await;
+        let response = respond(&request, &StubViews, &Observations::new(Arc::new(StubObserver)), renderings).await;
         assert_eq!(response.status(), 503);
         let body = http_body_util::Limited::new(response.into_body(), 1000);
         #[expect(clippy::disallowed_methods, reason = "it is limited")]

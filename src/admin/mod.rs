@@ -10,6 +10,7 @@
 
 mod debug;
 mod observations;
+mod renderings;
 mod response;
 mod self_connection;
 mod status;
@@ -29,6 +30,7 @@ const LIMITS: ServerLimits = ServerLimits {
     when_full: WhenFull::CloseLongestIdle,
     idle_timeout: Duration::from_secs(10),
     write_timeout: Duration::from_secs(10),
+    response_timeout: Duration::from_secs(30),
     header_bytes: 16 << 10,
     header_count: 100,
 };

@@ -10,7 +10,8 @@ use serde_json::json;
 use tokio::net::TcpListener;
 
 use super::LIMITS;
-use super::response::{AdminResponse, ResponseWriter, json, not_found, reject_method, response, text};
+use super::renderings::{Rendering, Renderings};
+use super::response::{AdminResponse, JSON, json, not_found, reject_method, text};
 use crate::http_server::{self, ServerLimits};
 use crate::metrics::Exposition;
 
@@ -47,7 +48,7 @@ async fn serve(
     source: Arc<dyn StatusSource>,
     shutdown: impl Future<Output = ()>,
 ) {
-    let writers = ResponseWriters { metrics: ResponseWriter::new(), kong: ResponseWriter::new() };
+    let writers = ResponseWriters { metrics: Renderings::new(), kong: Renderings::new() };
     let on_connection = |_| {
         let (source, writers) = (source.clone(), writers.clone());
         move |request: Request<Incoming>| {
@@ -62,8 +63,8 @@ async fn serve(
 /// does not wait for scrapes.
 #[derive(Clone)]
 struct ResponseWriters {
-    metrics: ResponseWriter,
-    kong: ResponseWriter,
+    metrics: Renderings<Exposition>,
+    kong: Renderings<()>,
 }
 
 async fn respond(
@@ -78,7 +79,10 @@ async fn respond(
         "/healthz" => text(StatusCode::OK, "ok"),
         "/readyz" => readiness(&*source),
         "/metrics" => metrics(request, source, &writers.metrics).await,
-        "/status" => writers.kong.permit().await.write(move || kong_status(&*source)).await,
+        "/status" => match writers.kong.permit(()).await {
+            Ok(permit) => permit.write(move || Ok(kong_status(&*source))).await,
+            Err(response) => response,
+        },
         "/status/ready" => kong_readiness(&*source),
         _ => not_found("/healthz, /readyz, /metrics, /status or /status/ready"),
     }
@@ -94,19 +98,29 @@ fn readiness(source: &dyn StatusSource) -> AdminResponse {
     text(StatusCode::SERVICE_UNAVAILABLE, &format!("not ready, waiting for:\n{}", lines.join("\n")))
 }
 
-async fn metrics(request: &Request<Incoming>, source: Arc<dyn StatusSource>, writer: &ResponseWriter) -> AdminResponse {
+async fn metrics(
+    request: &Request<Incoming>,
+    source: Arc<dyn StatusSource>,
+    renderings: &Renderings<Exposition>,
+) -> AdminResponse {
     let accept = request.headers().get(ACCEPT).and_then(|accept| accept.to_str().ok());
     let exposition = Exposition::accepted_by(accept);
-    let write = move || match source.metrics(exposition) {
-        Ok(metrics) => response(StatusCode::OK, exposition.content_type(), metrics),
-        Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, &format!("the metrics could not be written: {error}")),
+    let render = move || match source.metrics(exposition) {
+        Ok(text) => Ok(Rendering { content_type: exposition.content_type(), text }),
+        Err(error) => {
+            let message = format!("the metrics could not be written: {error}");
+            Err(Box::new(text(StatusCode::INTERNAL_SERVER_ERROR, &message)))
+        }
     };
-    writer.permit().await.write(write).await
+    match renderings.permit(exposition).await {
+        Ok(permit) => permit.write(render).await,
+        Err(response) => response,
+    }
 }
 
 /// The fields of Kong's `/status` that scripts and dashboards commonly read. Kong's fields about Lua workers and the
 /// database have no equivalent.
-fn kong_status(source: &dyn StatusSource) -> AdminResponse {
+fn kong_status(source: &dyn StatusSource) -> Rendering {
     let status = json!({
         "configuration_hash": source.configuration_hash(),
         "server": {
@@ -116,7 +130,7 @@ fn kong_status(source: &dyn StatusSource) -> AdminResponse {
             "total_requests": source.total_requests(),
         },
     });
-    json(StatusCode::OK, &status)
+    Rendering { content_type: JSON, text: format!("{status:#}\n") }
 }
 
 fn kong_readiness(source: &dyn StatusSource) -> AdminResponse {
@@ -131,10 +145,12 @@ fn kong_readiness(source: &dyn StatusSource) -> AdminResponse {
 #[cfg(test)]
 mod tests {
     use std::fmt;
+    use std::sync::atomic::{AtomicUsize, Ordering};
     use std::sync::mpsc;
     use std::time::Duration;
 
     use parking_lot::Mutex;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpStream;
     use tokio::sync::Notify;
 
@@ -333,6 +349,58 @@ mod tests {
         for scrape in scrapes {
             assert!(scrape.await.unwrap().starts_with("HTTP/1.1 200"));
         }
+        server.abort();
+    }
+
+    /// Metrics of 16 MiB, which are more than the buffers of a connection hold.
+    struct LargeMetrics {
+        renderings: AtomicUsize,
+    }
+
+    impl StatusSource for LargeMetrics {
+        fn waiting_for(&self) -> Vec<String> {
+            Vec::new()
+        }
+
+        fn metrics(&self, _exposition: Exposition) -> Result<String, fmt::Error> {
+            self.renderings.fetch_add(1, Ordering::SeqCst);
+            Ok("x".repeat(16 << 20))
+        }
+
+        fn open_connections(&self) -> u64 {
+            0
+        }
+
+        fn accepted_connections(&self) -> u64 {
+            0
+        }
+
+        fn total_requests(&self) -> u64 {
+            0
+        }
+
+        fn configuration_hash(&self) -> String {
+            String::new()
+        }
+    }
+
+    #[tokio::test]
+    async fn clients_that_do_not_read_share_responses() {
+        let (listener, address) = testing::listener().await;
+        let source = Arc::new(LargeMetrics { renderings: AtomicUsize::new(0) });
+        let server = tokio::spawn(serve_status(listener, source.clone(), std::future::pending()));
+        let mut stuck = Vec::new();
+        for _ in 0..40 {
+            let mut client = TcpStream::connect(address).await.unwrap();
+            client.write_all(b"GET /metrics HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+            // The response has begun, and the rest of it waits.
+            let mut status = [0; 12];
+            client.read_exact(&mut status).await.unwrap();
+            assert_eq!(&status, b"HTTP/1.1 200");
+            stuck.push(client);
+        }
+        assert_eq!(source.renderings.load(Ordering::SeqCst), 2, "as many as may be unread");
+        drop(stuck);
         server.abort();
     }
 

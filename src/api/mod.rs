@@ -4,6 +4,8 @@
 //!   meta.rs      metadata: key, generation, labels, creation time
 //!   kind.rs      the closed list of kinds, with group, versions and scope
 //!   names.rs     controller and class names, annotation and label keys
+//!   foreign_annotations.rs
+//!                annotations of other ingress controllers, and which of them restrict requests
 //!   gateway/     Gateway API, both channels, and its schemas; enums of the API are strings
 //!   networking/  Ingress and IngressClass
 //!   kong/        the kinds and annotations of Kong's ingress controller
@@ -18,6 +20,7 @@
 pub mod core;
 mod crd;
 pub mod definitions;
+pub mod foreign_annotations;
 pub mod gateway;
 pub mod kind;
 pub mod kong;

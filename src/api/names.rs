@@ -55,6 +55,7 @@ pub const MANAGED_BY_LABEL: &str = "app.kubernetes.io/managed-by";
 /// Value of [`MANAGED_BY_LABEL`], and Portico's field manager in server-side apply.
 pub const MANAGED_BY: &str = "portico";
 
-/// Prefixes of the annotations that Portico reads; all other annotations are dropped.
+/// Prefixes of the annotations that Portico reads. All others are dropped, except those of other controllers about
+/// which Portico warns: see [`super::foreign_annotations`].
 pub const ANNOTATION_PREFIXES: &[&str] =
     &[PORTICO_PREFIX, ANNOTATION_PREFIX, INGRESS_PREFIX, INGRESS_CLASS, IS_DEFAULT_CLASS];

@@ -119,7 +119,7 @@ impl Announcer {
         let verdicts = &self.relevant_verdicts(control.verdicts(), control);
         self.problem_counts.update(&Verdicts::new(), verdicts);
         let diagnostics = diagnostics(update.diagnostics.iter(), verdicts.iter(), manifests);
-        let left_out = &control.left_out_ingresses();
+        let left_out = &control.left_out_objects();
         let counts = InputCounts { files: update.files, objects: update.objects, ignored: &update.ignored, left_out };
         let summary = report::summary(counts, &diagnostics);
         self.reported = update.diagnostics.clone();
@@ -132,10 +132,7 @@ impl Announcer {
                 _ => info!(summary = summary.trim_end(), "Serving"),
             }
             if update.files == 0 && !left_out.is_empty() {
-                info!(
-                    ingresses = report::left_out_ingresses(left_out),
-                    "Serving without the Ingresses of other classes"
-                );
+                info!(left_out = report::left_out_objects(left_out), "Serving without the objects of other classes");
             }
             return;
         }

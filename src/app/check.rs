@@ -42,7 +42,7 @@ pub fn check(options: CheckOptions) -> anyhow::Result<ExitStatus> {
     match options.output {
         OutputFormat::Json => print(&report::json(&diagnostics))?,
         OutputFormat::Text => {
-            let left_out = &control.left_out_ingresses();
+            let left_out = &control.left_out_objects();
             let counts =
                 InputCounts { files: update.files, objects: update.objects, ignored: &update.ignored, left_out };
             print(&report::terminal(&diagnostics, options.color_stdout))?;

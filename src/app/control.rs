@@ -1,7 +1,7 @@
 //! State of the control loop: everything between a changed object and the served snapshot, and the verdicts.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -12,7 +12,7 @@ use super::ingress::IngressConfig;
 use crate::api::{Kind, ObjectId, ObjectKey};
 use crate::args::GatewayOptions;
 use crate::compile::verdict::{Verdict, Verdicts};
-use crate::compile::{self, Budgets, CompileContext, CompileInputs, Compiler, RouteKind};
+use crate::compile::{self, Budgets, CompileContext, CompileInputs, Compiler, LeftOutObjects, RouteKind};
 use crate::diagnostic::Diagnostic;
 use crate::k8s::{InstalledApis, ReferenceChanges};
 use crate::plugin_api::PluginFactory;
@@ -109,6 +109,12 @@ impl Control {
     /// Forbids backends at the admin listener's address. Must be called before anything is compiled.
     pub(super) fn forbid_admin_backend(&mut self, admin: SocketAddr) {
         self.compiler.set_admin_address(admin);
+    }
+
+    /// Forbids backends at the addresses of this machine, on the ports of listeners on all interfaces. Must be called
+    /// before anything is compiled.
+    pub(super) fn forbid_machine_addresses(&mut self, addresses: impl IntoIterator<Item = IpAddr>) {
+        self.compiler.set_machine_addresses(addresses.into_iter().collect());
     }
 
     /// Applies a batch, compiles and publishes the snapshot.
@@ -269,9 +275,9 @@ impl Control {
         }
     }
 
-    /// The Ingresses that would be served with another `--ingress-class`: their number by class.
-    pub(super) fn left_out_ingresses(&self) -> BTreeMap<String, usize> {
-        self.ingresses.classes.left_out_ingresses(&self.store)
+    /// The objects that would be served with another `--ingress-class`: by class, the number of each kind.
+    pub(super) fn left_out_objects(&self) -> LeftOutObjects {
+        self.ingresses.classes.left_out_objects(&self.store)
     }
 
     /// Whether GatewayClasses exist and all of them belong to this controller.

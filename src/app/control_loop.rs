@@ -258,7 +258,7 @@ impl ControlLoop {
     fn resolve_endpoint_names(&mut self) {
         let EndpointNameChanges { names, upstreams } = self.control.take_endpoint_name_changes();
         if let Some(names) = names {
-            self.dns.follow(&names);
+            self.dns.follow(names);
         }
         for upstream in upstreams {
             for name in upstream.names() {

@@ -27,6 +27,8 @@ pub(super) struct DataPlane {
     pub(super) trust: TrustModel,
     pub(super) access_log: Arc<AccessLogger>,
     pub(super) proxy: Arc<Proxy>,
+    /// The limit of connections of plugins.
+    pub(super) plugin_connections: usize,
 }
 
 impl DataPlane {
@@ -47,9 +49,16 @@ impl DataPlane {
         };
         let upstreams = Arc::new(UpstreamRegistry::new(TrustAnchors::from_system(), trust.clone()));
         let access_log = open_access_log(&options.access_log, &options.access_log_fields)?;
-        let proxy = Proxy::start(proxy_config(options, access_log.clone()), snapshots.clone())
+        let wanted = DescriptorUse {
+            connections: options.limits.max_connections,
+            udp_sessions: options.limits.max_udp_sessions,
+            plugin_connections: options.max_plugin_connections,
+        };
+        let descriptors = raise_descriptor_limit(wanted, options.workers.get());
+        let proxy = Proxy::start(proxy_config(options, descriptors, access_log.clone()), snapshots.clone())
             .context("cannot start the workers")?;
-        Ok(DataPlane { snapshots, upstreams, trust, access_log, proxy: Arc::new(proxy) })
+        let plugin_connections = descriptors.plugin_connections;
+        Ok(DataPlane { snapshots, upstreams, trust, access_log, proxy: Arc::new(proxy), plugin_connections })
     }
 
     pub(super) fn register_metrics(&self, registry: &mut Registry) {
@@ -68,14 +77,11 @@ impl DataPlane {
     }
 }
 
-fn proxy_config(options: &RunOptions, access_log: Arc<AccessLogger>) -> proxy::ProxyConfig {
-    let proxy::ProxyLimits { max_connections: connections, max_udp_sessions: udp_sessions, .. } = options.limits;
-    let DescriptorUse { connections, udp_sessions } =
-        raise_descriptor_limit(DescriptorUse { connections, udp_sessions }, options.workers.get());
+fn proxy_config(options: &RunOptions, descriptors: DescriptorUse, access_log: Arc<AccessLogger>) -> proxy::ProxyConfig {
     let limits = proxy::ProxyLimits {
-        max_connections: connections,
-        max_upstream_connections: connections,
-        max_udp_sessions: udp_sessions,
+        max_connections: descriptors.connections,
+        max_upstream_connections: descriptors.connections,
+        max_udp_sessions: descriptors.udp_sessions,
         ..options.limits.clone()
     };
     proxy::ProxyConfig {
@@ -103,6 +109,8 @@ fn rejected_paths(forms: &[args::PathFormArg]) -> proxy::RejectedPaths {
         backslash: forms.contains(&args::PathFormArg::Backslash),
         encoded_slash: forms.contains(&args::PathFormArg::EncodedSlash),
         dot_parameters: forms.contains(&args::PathFormArg::DotParameters),
+        empty_segment: forms.contains(&args::PathFormArg::EmptySegment),
+        path_parameters: forms.contains(&args::PathFormArg::PathParameters),
     }
 }
 

@@ -34,7 +34,9 @@ impl IngressConfig {
             HostOwner::Namespace => HostOwnership::Namespace,
         };
         let classes = Classes { name: class.class.clone(), controller: class.controller.clone() };
-        IngressConfig { classes, settings: IngressSettings { flavor, host_ownership, ..IngressSettings::default() } }
+        let ignore_foreign_guards = class.ignore_foreign_guards;
+        let settings = IngressSettings { flavor, host_ownership, ignore_foreign_guards, ..IngressSettings::default() };
+        IngressConfig { classes, settings }
     }
 
     pub(super) fn with_listeners(class: &IngressClassOptions, options: &IngressOptions) -> anyhow::Result<Self> {

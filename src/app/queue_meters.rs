@@ -7,17 +7,21 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
 
 use crate::plugin_api::PluginState;
-use crate::plugin_api::batch_queue::{QueueCounts, queue_counts};
+use crate::plugin_api::batch_queue::{QueueCounts, QueuedBytes, queue_counts};
 
 /// Reads the counters at each scrape.
 #[derive(Debug)]
-pub(super) struct QueueMeters(pub(super) PluginState);
+pub(super) struct QueueMeters {
+    pub(super) state: PluginState,
+    pub(super) bytes: Arc<QueuedBytes>,
+}
 
 impl Collector for QueueMeters {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let counts: Vec<(Arc<str>, QueueCounts)> = queue_counts(&self.0);
+        let counts: Vec<(Arc<str>, QueueCounts)> = queue_counts(&self.state);
         let mut pending = encoder.encode_descriptor(
             "portico_plugin_queue_entries",
             "Entries in queues of plugins that wait or are being sent",
@@ -27,6 +31,14 @@ impl Collector for QueueMeters {
         for (object, counts) in &counts {
             let entries = i64::try_from(counts.pending).unwrap_or(i64::MAX);
             pending.encode_family(&[("object", &**object)])?.encode_gauge(&entries)?;
+        }
+        let bytes = [
+            ("portico_plugin_queue_bytes", "Bytes in queues of plugins that wait or are being sent", self.bytes.used()),
+            ("portico_plugin_queue_bytes_limit", "Limit of portico_plugin_queue_bytes", self.bytes.limit()),
+        ];
+        for (name, help, bytes) in bytes {
+            let gauge = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            ConstGauge::new(i64::try_from(bytes).unwrap_or(i64::MAX)).encode(gauge)?;
         }
         type Read = fn(&QueueCounts) -> u64;
         let counters: [(&str, &str, Read); 2] = [
@@ -47,8 +59,12 @@ impl Collector for QueueMeters {
             MetricType::Counter,
         )?;
         for (object, counts) in &counts {
-            let reasons =
-                [("full", counts.dropped_full), ("failed", counts.dropped_failed), ("stopped", counts.dropped_stopped)];
+            let reasons = [
+                ("full", counts.dropped_full),
+                ("limit", counts.dropped_limit),
+                ("failed", counts.dropped_failed),
+                ("stopped", counts.dropped_stopped),
+            ];
             for (reason, entries) in reasons {
                 let labels = [("object", &**object), ("reason", reason)];
                 ConstCounter::new(entries).encode(dropped.encode_family(&labels)?)?;

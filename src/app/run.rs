@@ -22,6 +22,7 @@ use super::data_plane::DataPlane;
 use super::diagnostic_meters::DiagnosticMeters;
 use super::fingerprint_cache::FingerprintCache;
 use super::gateway_services::{GatewayServicesHandle, GatewayServicesShutdown};
+use super::host_addresses::host_addresses;
 use super::ingress::IngressConfig;
 use super::kong_metrics::{self, KongMetrics};
 use super::plugin_services::OnlineServices;
@@ -39,7 +40,7 @@ use crate::drain::{self, Drain, DrainPhase, HangupSignals, StopSignals};
 use crate::echo;
 use crate::manifests::ManifestWatcher;
 use crate::metrics::Metrics;
-use crate::plugin_api::batch_queue::flush_queues;
+use crate::plugin_api::batch_queue::{QueuedBytes, flush_queues};
 use crate::plugin_api::{PluginFactory, PluginState};
 use crate::plugins;
 use crate::plugins::rate_limiting::entry_budget::EntryBudget;
@@ -48,6 +49,7 @@ use crate::proxy::Proxy;
 use crate::proxy::access_log::AccessLogger;
 use crate::ready::Readiness;
 use crate::status::StatusWriteMetrics;
+use crate::upstream::OwnSockets;
 
 /// Serves until a stop is requested.
 pub fn run(options: RunOptions) -> anyhow::Result<ExitStatus> {
@@ -76,6 +78,7 @@ async fn serve(options: RunOptions, started: SystemTime) -> anyhow::Result<ExitS
     // Opened before the cluster is contacted, so that /readyz shows what is pending if the API server does not respond.
     let listeners = OwnListeners::open(&options).await?;
     let admin_address = listeners.admin_address()?;
+    listeners.forbid_connections(&data_plane.proxy.own_sockets())?;
     let mut cluster = match &options.cluster {
         Some(cluster) => Some(ClusterSource::start(cluster, options.budgets.large_objects(), &ready).await?),
         None => None,
@@ -90,7 +93,8 @@ async fn serve(options: RunOptions, started: SystemTime) -> anyhow::Result<ExitS
     let diagnostic_meters = DiagnosticMeters::register(metrics.registry(), cluster.is_some());
 
     let (state, node) = (PluginState::default(), Arc::<str>::from(node_name()));
-    metrics.registry().register_collector(Box::new(QueueMeters(state.clone())));
+    let queued_bytes = QueuedBytes::of(&state, options.max_queued_bytes);
+    metrics.registry().register_collector(Box::new(QueueMeters { state: state.clone(), bytes: queued_bytes }));
     let rate_limit_entries = EntryBudget::of(&state, options.rate_limit_entries);
     metrics.registry().register_collector(Box::new(RateLimitMeters(rate_limit_entries)));
     let (admin_views, view_queries) = AdminViews::new(data_plane.snapshots.clone(), fingerprints.clone());
@@ -102,12 +106,15 @@ async fn serve(options: RunOptions, started: SystemTime) -> anyhow::Result<ExitS
     listeners.serve(&mut tasks, status_views, (admin_views, observer), &drain);
     tasks.spawn(reopen_on_hangup(hangup_signals, data_plane.access_log.clone()));
     tasks.spawn(withdraw_readiness(ready, drain.clone()));
+    tasks.spawn(announce_close(data_plane.proxy.clone(), drain.clone()));
     let drain_task = tokio::spawn(drain_controller.run());
 
     let (watcher, ticks) = ManifestWatcher::start();
     let dns = data_plane.follow_dns();
+    let own_sockets = data_plane.proxy.own_sockets();
     let (plugin_services, lookups) =
-        OnlineServices::start(data_plane.trust.address_policy()).context("cannot set up connections for plugins")?;
+        OnlineServices::start(&data_plane.trust, own_sockets, data_plane.plugin_connections)
+            .context("cannot set up connections for plugins")?;
     let plugin_diagnostics = plugin_services.diagnostics();
     let plugins = plugin_factory(&options, Arc::new(plugin_services), state.clone(), node);
     let control = new_control(&options, &data_plane, plugins, admin_address)?;
@@ -174,6 +181,14 @@ impl OwnListeners {
     fn admin_address(&self) -> anyhow::Result<Option<SocketAddr>> {
         let address = self.admin.as_ref().map(TcpListener::local_addr).transpose();
         address.context("cannot read the local address of --admin-listen")
+    }
+
+    /// Nothing in this process connects to the status and admin listeners. The echo server is a backend.
+    fn forbid_connections(&self, own_sockets: &OwnSockets) -> anyhow::Result<()> {
+        for listener in [&self.status, &self.admin].into_iter().flatten() {
+            own_sockets.add_fixed(listener.local_addr().context("cannot read the local address of a listener")?);
+        }
+        Ok(())
     }
 
     /// Serves until the end of the drain.
@@ -264,6 +279,7 @@ fn new_control(
     if let Some(address) = admin_address {
         control.forbid_admin_backend(address);
     }
+    control.forbid_machine_addresses(host_addresses());
     Ok(control)
 }
 
@@ -338,6 +354,12 @@ async fn reopen_on_hangup(mut hangup_signals: HangupSignals, access_log: Arc<Acc
         info!("Reopening the access log");
         access_log.reopen();
     }
+}
+
+/// While the process is leaving, responses ask HTTP/1 clients to close their connections, before the drain does.
+async fn announce_close(proxy: Arc<Proxy>, drain: Drain) {
+    drain.leaving().await;
+    proxy.announce_close().await;
 }
 
 /// Withdraws readiness when the stop begins, so that load balancers stop sending requests before listeners close.

@@ -33,6 +33,11 @@ pub(super) struct IngressClassArgs {
     #[arg(env = "PORTICO_INGRESS_HOST_OWNER")]
     ingress_host_owner: HostOwner,
 
+    /// Serve Ingresses although annotations of other controllers that restrict their requests, such as ingress-nginx's
+    /// auth-url, have no effect, instead of responding 503
+    #[arg(long, env = "PORTICO_IGNORE_FOREIGN_GUARDS", value_parser = clap::builder::BoolishValueParser::new())]
+    ignore_foreign_guards: bool,
+
     /// Serve routes without a plugin that cannot be used even if it guards them, as Kong does, instead of responding
     /// 503; and let objects of any namespace set the scope of a KongClusterPlugin that also runs in other namespaces
     #[arg(long, env = "PORTICO_KONG_COMPAT_FAIL_OPEN", value_parser = clap::builder::BoolishValueParser::new())]
@@ -112,6 +117,7 @@ pub struct IngressClassOptions {
     pub controller: String,
     pub router: KongRouter,
     pub host_owner: HostOwner,
+    pub ignore_foreign_guards: bool,
     pub fail_open: bool,
 }
 
@@ -155,6 +161,7 @@ impl IngressClassArgs {
             ingress_controller_name,
             kong_router,
             ingress_host_owner,
+            ignore_foreign_guards,
             kong_compat_fail_open,
         } = self;
         IngressClassOptions {
@@ -162,6 +169,7 @@ impl IngressClassArgs {
             controller: ingress_controller_name,
             router: kong_router,
             host_owner: ingress_host_owner,
+            ignore_foreign_guards,
             fail_open: kong_compat_fail_open,
         }
     }

@@ -33,6 +33,8 @@ pub enum PathFormArg {
     Backslash,
     EncodedSlash,
     DotParameters,
+    EmptySegment,
+    PathParameters,
 }
 
 /// An address to listen on, or `off`.

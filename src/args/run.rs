@@ -17,6 +17,8 @@ use super::kong::{KongArgs, KongOptions};
 use super::network::{self, ListenArg, PathFormArg};
 use super::tls::{TlsArgs, TlsOptions};
 use super::{ChannelArg, ColorArgs, Environment, GatewayOptions, LogArgs, UsageError};
+use crate::plugin_api::batch_queue::DEFAULT_QUEUED_BYTES;
+use crate::plugin_api::remote::DEFAULT_MAX_CONNECTIONS;
 use crate::plugins::rate_limiting::entry_budget::DEFAULT_ENTRIES;
 use crate::process_log::{LogFormat, LogOptions};
 use crate::proxy::ProxyLimits;
@@ -137,6 +139,11 @@ struct LimitArgs {
     #[arg(value_parser = parse_limit::<usize, 10_000>, default_value_t = ProxyLimits::DEFAULT.max_request_fields)]
     client_header_count: usize,
 
+    /// Maximum number of Portico processes that forward a request one after the other; the next one rejects it
+    #[arg(long, value_name = "NUMBER", env = "PORTICO_MAX_HOPS")]
+    #[arg(value_parser = parse_limit::<u8, 255>, default_value_t = ProxyLimits::DEFAULT.max_hops)]
+    max_hops: u8,
+
     /// Idle timeout of client connections
     #[arg(long, value_name = "DURATION", env = "PORTICO_CLIENT_IDLE_TIMEOUT")]
     #[arg(default_value_t = NonZeroTimeout(ProxyLimits::DEFAULT.client_idle_timeout))]
@@ -231,6 +238,18 @@ struct LimitArgs {
     #[arg(value_parser = parse_limit::<usize, 100_000_000>, default_value_t = DEFAULT_ENTRIES)]
     rate_limit_entries: usize,
 
+    /// Maximum number of connections of plugins to their servers, and of requests of plugins at the same time. Each
+    /// namespace has a share
+    #[arg(long, value_name = "NUMBER", env = "PORTICO_MAX_PLUGIN_CONNECTIONS")]
+    #[arg(value_parser = parse_limit::<usize, 1_000_000>, default_value_t = DEFAULT_MAX_CONNECTIONS)]
+    max_plugin_connections: usize,
+
+    /// Maximum bytes of log objects of plugins that wait for their servers or are being sent. Each namespace has a
+    /// share
+    #[arg(long, value_name = "SIZE", env = "PORTICO_MAX_QUEUED_BYTES")]
+    #[arg(default_value_t = MemorySize(DEFAULT_QUEUED_BYTES))]
+    max_queued_bytes: MemorySize,
+
     /// Idle timeout of pooled connections to backends
     #[arg(long, value_name = "DURATION", env = "PORTICO_UPSTREAM_IDLE_TIMEOUT")]
     #[arg(default_value_t = NonZeroTimeout(ProxyLimits::DEFAULT.upstream_idle_timeout))]
@@ -307,6 +326,10 @@ pub struct RunOptions {
     pub metrics_max_series: NonZeroUsize,
     /// Limit of the identifiers that rate-limiting counts in memory.
     pub rate_limit_entries: usize,
+    /// Limit of the connections of plugins.
+    pub max_plugin_connections: usize,
+    /// Limit of the bytes in the queues of plugins.
+    pub max_queued_bytes: usize,
     pub log: LogOptions,
     /// Whether output on stdout, such as verdicts, is colored.
     pub color_stdout: bool,
@@ -368,6 +391,8 @@ impl RunArgs {
             proxy_protocol_from: listening.proxy_protocol_from,
             workers: listening.workers.unwrap_or(environment.cores),
             rate_limit_entries: self.limits.rate_limit_entries,
+            max_plugin_connections: self.limits.max_plugin_connections,
+            max_queued_bytes: self.limits.max_queued_bytes.0,
             limits: ProxyLimits {
                 max_regex_steps: if budgets.warn_only { u64::MAX } else { ProxyLimits::DEFAULT.max_regex_steps },
                 ..self.limits.resolve(self.tls.tls_handshake_timeout, self.drain.drain_timeout)
@@ -396,6 +421,7 @@ impl LimitArgs {
             header_timeout: self.client_header_timeout.0,
             max_request_head: self.client_header_bytes.0,
             max_request_fields: self.client_header_count,
+            max_hops: self.max_hops,
             handshake_timeout: handshake_timeout.0,
             client_idle_timeout: self.client_idle_timeout.0,
             request_body_timeout: self.client_body_timeout.0,

@@ -65,8 +65,16 @@ fn run_defaults() {
 fn lists_are_comma_separated_or_repeated() {
     let options = run("--manifests a --trusted-ips 10.0.0.0/8,::1 --trusted-ips 192.0.2.1 \
                        --gateway-address-pool 10.1.0.0/30,10.2.0.1");
-    let forms = run("--manifests a --reject-paths backslash,encoded-slash --reject-paths dot-parameters").reject_paths;
-    assert_eq!(forms, [PathFormArg::Backslash, PathFormArg::EncodedSlash, PathFormArg::DotParameters]);
+    let forms = run("--manifests a --reject-paths backslash,encoded-slash,empty-segment \
+                     --reject-paths dot-parameters,path-parameters");
+    let expected = [
+        PathFormArg::Backslash,
+        PathFormArg::EncodedSlash,
+        PathFormArg::EmptySegment,
+        PathFormArg::DotParameters,
+        PathFormArg::PathParameters,
+    ];
+    assert_eq!(forms.reject_paths, expected);
     let text: Vec<_> = options.trusted_ips.iter().map(ToString::to_string).collect();
     assert_eq!(text, ["10.0.0.0/8", "::1/128", "192.0.2.1/32"]);
     assert!(matches!(&options.gateways.addresses, AddressSource::Pool(pool) if pool.networks.len() == 2));
@@ -92,6 +100,8 @@ fn ingress_flags() {
     assert_eq!(by_default.ingress_class.host_owner, HostOwner::Any);
     let with_owners = run("--manifests a --ingress-host-owner namespace");
     assert_eq!(with_owners.ingress_class.host_owner, HostOwner::Namespace);
+    assert!(!by_default.ingress_class.ignore_foreign_guards);
+    assert!(run("--manifests a --ignore-foreign-guards").ingress_class.ignore_foreign_guards);
     assert_eq!(by_default.ingress.http, listen("127.0.0.1:8000", 8000, false));
     assert_eq!(by_default.ingress.https, listen("127.0.0.1:8443", 8443, false));
     assert_eq!((by_default.ingress.default_certificate, by_default.ingress.publish), (None, PublishOptions::Nothing));

@@ -6,7 +6,7 @@ use crate::api::kong::INGRESS_CONTROLLER as OTHER_INGRESS_CONTROLLER;
 use crate::api::kong::annotations::{INGRESS_CLASS, IS_DEFAULT_CLASS};
 use crate::api::names::{INGRESS_CLASS_NAME, INGRESS_CONTROLLER};
 use crate::api::networking::IngressClass;
-use crate::api::{Meta, Object, ObjectKey};
+use crate::api::{Kind, Meta, Object, ObjectKey};
 use crate::store::Store;
 
 /// Decides which classes this process serves: the configured one, and all classes of its controller.
@@ -18,6 +18,9 @@ pub struct Classes {
     /// The name of this installation's controller, all of whose classes are served.
     pub controller: String,
 }
+
+/// The objects that are left out: by the name of their class, the number of objects of each kind.
+pub type LeftOutObjects = BTreeMap<String, BTreeMap<&'static str, usize>>;
 
 impl Default for Classes {
     fn default() -> Self {
@@ -64,22 +67,28 @@ impl Classes {
         store.ingress_classes.values().map(|class| &**class).filter(is_default).find(|class| self.serves_class(class))
     }
 
-    /// The Ingresses of classes of Kong's ingress controller that this process leaves out and would serve with another
-    /// configured class: their number by class.
-    pub fn left_out_ingresses(&self, store: &Store) -> BTreeMap<String, usize> {
-        let mut left_out = BTreeMap::new();
+    /// The Ingresses, consumers and consumer groups of classes of Kong's ingress controller that this process leaves
+    /// out and would serve with another configured class: by class, the number of each kind.
+    pub fn left_out_objects(&self, store: &Store) -> LeftOutObjects {
+        let mut left_out = LeftOutObjects::new();
         if self.replaces_other_controller() {
             return left_out;
         }
-        for ingress in store.ingresses.values() {
-            let annotation = ingress.meta.annotations.get(INGRESS_CLASS).map(|class| &**class);
-            let Some(name) = annotation.or(ingress.spec.ingress_class_name.as_deref()) else { continue };
+        let mut count = |kind: Kind, meta: &Meta, spec_class: Option<&str>| {
+            let annotation = meta.annotations.get(INGRESS_CLASS).map(|class| &**class);
+            let Some(name) = annotation.or(spec_class) else { return };
             let class = store.ingress_classes.get(&ObjectKey::cluster(name));
             let is_of_other_controller =
                 class.map_or(name == "kong", |class| class.spec.controller == OTHER_INGRESS_CONTROLLER);
             if is_of_other_controller {
-                *left_out.entry(name.to_owned()).or_default() += 1;
+                *left_out.entry(name.to_owned()).or_default().entry(kind.name()).or_default() += 1;
             }
+        };
+        for ingress in store.ingresses.values() {
+            count(Kind::Ingress, &ingress.meta, ingress.spec.ingress_class_name.as_deref());
+        }
+        for (kind, meta) in store.consumers_and_groups() {
+            count(kind, meta, None);
         }
         left_out
     }
@@ -94,8 +103,8 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::api::ObjectId;
     use crate::api::names::GATEWAY_CONTROLLER;
-    use crate::api::{Kind, ObjectId};
     use crate::compile::Compiler;
     use crate::compile::testing::TestInputs;
     use crate::plugin_api::PluginRegistry;
@@ -138,10 +147,15 @@ mod tests {
     }
 
     #[test]
-    fn left_out_ingresses_are_counted_unless_a_class_is_configured() {
+    fn left_out_objects_are_counted_unless_a_class_is_configured() {
         let ingress = |name: &str, class: Option<&str>, annotations: Value| {
             let metadata = json!({"namespace": "a", "name": name, "annotations": annotations});
             AnyObject::parse(Kind::Ingress, json!({"metadata": metadata, "spec": {"ingressClassName": class}})).unwrap()
+        };
+        let subject = |kind: Kind, name: &str, class: Option<&str>| {
+            let annotations = class.map_or(json!({}), |class| json!({INGRESS_CLASS: class}));
+            let metadata = json!({"namespace": "a", "name": name, "annotations": annotations});
+            AnyObject::parse(kind, json!({"metadata": metadata})).unwrap()
         };
         let mut store = Store::default();
         let upserts = vec![
@@ -154,12 +168,26 @@ mod tests {
             ingress("e", Some("other"), json!({})),
             ingress("f", Some(INGRESS_CLASS_NAME), json!({})),
             ingress("g", None, json!({})),
+            subject(Kind::KongConsumer, "a", Some("blue")),
+            subject(Kind::KongConsumer, "b", Some("kong")),
+            subject(Kind::KongConsumer, "c", Some("kong")),
+            subject(Kind::KongConsumer, "d", Some("nginx")),
+            subject(Kind::KongConsumer, "e", Some(INGRESS_CLASS_NAME)),
+            subject(Kind::KongConsumer, "f", Some("")),
+            subject(Kind::KongConsumer, "g", None),
+            subject(Kind::KongConsumerGroup, "a", Some("kong")),
+            subject(Kind::KongConsumerGroup, "b", Some("other")),
+            subject(Kind::KongConsumerGroup, "c", None),
         ];
         store.apply(Batch { upserts, removes: vec![] });
-        let expected = [("blue".to_owned(), 2), ("kong".to_owned(), 1)].into();
-        assert_eq!(Classes::default().left_out_ingresses(&store), expected);
+        let kinds = |counts: &[(&'static str, usize)]| counts.iter().copied().collect::<BTreeMap<_, _>>();
+        let expected: LeftOutObjects = BTreeMap::from([
+            ("blue".to_owned(), kinds(&[("Ingress", 2), ("KongConsumer", 1)])),
+            ("kong".to_owned(), kinds(&[("Ingress", 1), ("KongConsumer", 2), ("KongConsumerGroup", 1)])),
+        ]);
+        assert_eq!(Classes::default().left_out_objects(&store), expected);
         let configured = Classes { name: "blue".to_owned(), ..Classes::default() };
-        assert_eq!(configured.left_out_ingresses(&store), BTreeMap::new());
+        assert_eq!(configured.left_out_objects(&store), BTreeMap::new());
     }
 
     #[test]

@@ -41,17 +41,20 @@ pub(super) enum FilterLevel {
     Backend,
 }
 
+/// Returns the diagnostic at a field about a plugin of this name, if it does not exist.
+type MissingPlugin<'a> = &'a dyn Fn(&str, &str) -> Option<Diagnostic>;
+
 /// Translates the filters at `field`.
 ///
 /// `prefix` is the path prefix of the rule's match, if the rule has exactly one match and its type is PathPrefix.
-/// `resolve` finds the upstream that a filter refers to, or records why there is none. `is_plugin` returns whether the
-/// route's namespace has a KongPlugin of this name.
+/// `resolve` finds the upstream that a filter refers to, or records why there is none. `missing_plugin` returns the
+/// diagnostic at a field if the route's namespace has no KongPlugin of this name.
 pub(super) fn translate(
     filters: &[Filter],
     level: FilterLevel,
     prefix: Option<&str>,
     field: &str,
-    is_plugin: &dyn Fn(&str) -> bool,
+    missing_plugin: MissingPlugin<'_>,
     resolve: ResolveBackend<'_>,
 ) -> TranslatedFilters {
     let mut result = TranslatedFilters::default();
@@ -112,7 +115,7 @@ pub(super) fn translate(
                 result.lacks_authorization_server |= filter.is_none();
                 result.filters.external_auth = filter.map(Box::new);
             }
-            "ExtensionRef" => translator.extension(filter.extension_ref.as_ref(), level, is_plugin),
+            "ExtensionRef" => translator.extension(filter.extension_ref.as_ref(), level, missing_plugin),
             "RequestRedirect" => {
                 let message = "filter RequestRedirect is not supported on a backend".to_owned();
                 translator.unsupported("type", message, "move the filter to the rule");
@@ -174,22 +177,21 @@ impl FilterTranslator<'_> {
         &mut self,
         reference: Option<&LocalObjectReference>,
         level: FilterLevel,
-        is_plugin: &dyn Fn(&str) -> bool,
+        missing_plugin: MissingPlugin<'_>,
     ) {
         let field = format!("{}.extensionRef", self.field);
         let plugin = reference.filter(|reference| plugins::is_plugin_reference(reference));
         let (message, remedy) = match (reference, plugin) {
-            (_, Some(plugin)) if level == FilterLevel::Rule && is_plugin(&plugin.name) => {
-                self.result.extensions.push((plugin.name.clone(), field));
-                return;
-            }
             (_, Some(_)) if level == FilterLevel::Backend => {
                 ("plugins run for a rule, not for a single backend".to_owned(), "move the filter to the rule")
             }
-            (_, Some(plugin)) => (
-                format!("KongPlugin {} does not exist in this namespace", plugin.name),
-                "create it or correct the name",
-            ),
+            (_, Some(plugin)) => {
+                match missing_plugin(&field, &plugin.name) {
+                    Some(problem) => self.result.unresolved.push(problem),
+                    None => self.result.extensions.push((plugin.name.clone(), field)),
+                }
+                return;
+            }
             (Some(reference), None) => (
                 format!("extensions of kind {} of group {} are not supported", reference.kind, reference.group),
                 "remove the filter, if requests may be served without it",

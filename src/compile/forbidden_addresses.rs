@@ -13,7 +13,8 @@ use crate::upstream::{AddressPolicy, AddressSources, BlockedAddress, EndpointAdd
 pub(super) struct ForbiddenAddresses {
     /// Sockets of all served Gateways, of Ingresses, and of the admin listeners of all replicas.
     sockets: BTreeSet<SocketAddr>,
-    /// Addresses of the Pods of all replicas. A listener on all interfaces is reachable at each.
+    /// Addresses of this machine, and of the Pods of all replicas. A listener on all interfaces is reachable at each.
+    machine: BTreeSet<IpAddr>,
     replicas: BTreeSet<IpAddr>,
     /// The sockets of Ingresses, which are in `sockets` too.
     ingress_sockets: Vec<BindAddress>,
@@ -40,11 +41,13 @@ impl ForbiddenDifference {
 }
 
 impl ForbiddenAddresses {
-    /// `gateways` and `ingresses` are their sockets, `admin` is the address of the admin listener.
+    /// `gateways` and `ingresses` are their sockets, `admin_address` is that of the admin listener, `machine` has the
+    /// addresses of this machine.
     pub(super) fn new(
         gateways: impl Iterator<Item = BindAddress>,
         ingresses: impl Iterator<Item = BindAddress>,
         admin_address: Option<SocketAddr>,
+        machine: &BTreeSet<IpAddr>,
         replicas: &BTreeSet<IpAddr>,
         trust_model: &TrustModel,
     ) -> Self {
@@ -59,6 +62,7 @@ impl ForbiddenAddresses {
         let sockets = served.map(|address| address.socket).chain(admin).chain(replica_admins).collect();
         ForbiddenAddresses {
             sockets,
+            machine: machine.clone(),
             replicas: replicas.clone(),
             ingress_sockets,
             admin: admin_address,
@@ -67,7 +71,8 @@ impl ForbiddenAddresses {
         }
     }
 
-    /// Whether the set was built from these inputs, apart from the Gateways.
+    /// Whether the set was built from these inputs, apart from the Gateways and the addresses of this machine, which do
+    /// not change.
     pub(super) fn has_inputs(
         &self,
         ingresses: impl Iterator<Item = BindAddress>,
@@ -87,6 +92,7 @@ impl ForbiddenAddresses {
         let mut ips: BTreeSet<IpAddr> = sockets().map(|socket| socket.ip().to_canonical()).collect();
         if includes_own_interfaces {
             ips.extend(self.replicas.union(&other.replicas).map(IpAddr::to_canonical));
+            ips.extend(self.machine.union(&other.machine).map(IpAddr::to_canonical));
         } else {
             ips.extend(self.replicas.symmetric_difference(&other.replicas).map(IpAddr::to_canonical));
         }
@@ -151,7 +157,8 @@ impl ForbiddenAddresses {
         let (ip, port) = (address.ip().to_canonical(), address.port());
         let on_all_interfaces = || {
             let unspecified: [SocketAddr; 2] = [([0, 0, 0, 0], port).into(), ([0_u16; 8], port).into()];
-            (ip.is_loopback() || ip.is_unspecified() || self.replicas.contains(&ip))
+            let is_own = self.machine.contains(&ip) || self.replicas.contains(&ip);
+            (ip.is_loopback() || ip.is_unspecified() || is_own)
                 && unspecified.iter().any(|socket| self.sockets.contains(socket))
         };
         self.sockets.contains(&SocketAddr::new(ip, port)) || on_all_interfaces()
@@ -181,7 +188,9 @@ mod tests {
             (&TrustModel::SingleTenant, multi_tenant, false),
             (multi_tenant, multi_tenant, true),
         ] {
-            let forbidden = ForbiddenAddresses::new(std::iter::empty(), sockets(), None, &replicas, built_for);
+            let machine = BTreeSet::new();
+            let forbidden =
+                ForbiddenAddresses::new(std::iter::empty(), sockets(), None, &machine, &replicas, built_for);
             assert_eq!(forbidden.has_inputs(sockets(), None, &replicas, asked_for), expected, "{asked_for:?}");
         }
     }
@@ -218,13 +227,17 @@ mod tests {
     }
 
     #[test]
-    fn listener_ports_are_forbidden_on_all_replicas() {
+    fn listener_ports_are_forbidden_on_this_machine_and_all_replicas() {
         let sockets = BTreeSet::from(["0.0.0.0:10080".parse().unwrap(), "192.0.2.1:80".parse().unwrap()]);
         let replicas = BTreeSet::from(["10.0.0.1".parse().unwrap()]);
-        let forbidden = ForbiddenAddresses { sockets, replicas, ..ForbiddenAddresses::default() };
+        let machine = BTreeSet::from(["192.0.2.7".parse().unwrap()]);
+        let forbidden = ForbiddenAddresses { sockets, machine, replicas, ..ForbiddenAddresses::default() };
         for (address, expected) in [
             ("10.0.0.1:10080", true),
             ("127.0.0.1:10080", true),
+            ("192.0.2.7:10080", true),
+            ("[::ffff:192.0.2.7]:10080", true),
+            ("192.0.2.7:80", false),
             ("192.0.2.1:80", true),
             ("[::ffff:10.0.0.1]:10080", true),
             ("[::ffff:192.0.2.1]:80", true),
@@ -242,6 +255,7 @@ mod tests {
     #[test]
     fn admin_listeners_of_all_replicas_are_forbidden() {
         let replicas = ["10.0.0.1", "10.0.0.2"].iter().map(|ip| ip.parse().unwrap()).collect();
+        let machine = BTreeSet::new();
         // The admin address, and whether it is forbidden at loopback, at this Pod's address and at another Pod's.
         for (admin, expected) in [
             (Some("127.0.0.1:8101"), [true, false, false]),
@@ -253,8 +267,14 @@ mod tests {
         ] {
             let admin_address = admin.map(|admin| admin.parse().unwrap());
             let (no_gateways, no_ingresses) = (std::iter::empty(), std::iter::empty());
-            let forbidden =
-                ForbiddenAddresses::new(no_gateways, no_ingresses, admin_address, &replicas, &TrustModel::SingleTenant);
+            let forbidden = ForbiddenAddresses::new(
+                no_gateways,
+                no_ingresses,
+                admin_address,
+                &machine,
+                &replicas,
+                &TrustModel::SingleTenant,
+            );
             let is_forbidden = ["127.0.0.1:8101", "10.0.0.1:8101", "10.0.0.2:8101"]
                 .map(|address| forbidden.contains("default", &EndpointAddress::Ip(address.parse().unwrap())));
             assert_eq!(is_forbidden, expected, "{admin:?}");

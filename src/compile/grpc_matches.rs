@@ -3,6 +3,7 @@
 
 use super::budgets::{RegexBudget, literal_segments};
 use super::matches::{self, ParsedMatch};
+use super::path_expression::PathExpression;
 use crate::api::gateway::{GrpcMethodMatch, GrpcRouteMatch};
 use crate::diagnostic::Diagnostic;
 use crate::snapshot::regex::Regex;
@@ -13,25 +14,31 @@ pub(super) fn match_all() -> ParsedMatch {
     ParsedMatch { call: Some(Box::default()), ..matches::match_all() }
 }
 
-/// `None`, with at least one diagnostic, if any part is invalid: without that part the match would accept more calls.
+/// `None`, with at least one diagnostic, if a header is invalid: without it, the match would accept more calls. If the
+/// service or method is invalid, there is a diagnostic, too, and the match is that of the calls that they mean: these
+/// must get an error, and not the backend of a less specific rule.
 pub(super) fn parse(
     raw: &GrpcRouteMatch,
     budget: &RegexBudget<'_>,
     field: &str,
     problems: &mut Vec<Diagnostic>,
+    notes: &mut Vec<Diagnostic>,
 ) -> Option<ParsedMatch> {
-    let problems_before = problems.len();
     let mut parsed = match_all();
     if let Some(method) = &raw.method {
         match &*method.kind {
             "Exact" => set_exact(&mut parsed, method),
-            "RegularExpression" => set_expressions(&mut parsed, method, budget, &format!("{field}.method"), problems),
+            "RegularExpression" => {
+                let mut reports = Reports { problems, notes };
+                set_expressions(&mut parsed, method, budget, &format!("{field}.method"), &mut reports);
+            }
             other => {
                 let field = format!("{field}.method.type");
                 matches::unknown_type(other, &field, "Exact or RegularExpression", problems);
             }
         }
     }
+    let problems_before = problems.len();
     parsed.headers = matches::parse_headers(&raw.headers, budget, field, problems);
     (problems.len() == problems_before).then_some(parsed)
 }
@@ -63,13 +70,20 @@ fn set_exact(parsed: &mut ParsedMatch, method: &GrpcMethodMatch) {
     }
 }
 
+/// The diagnostics about a match.
+struct Reports<'r> {
+    problems: &'r mut Vec<Diagnostic>,
+    notes: &'r mut Vec<Diagnostic>,
+}
+
 fn set_expressions(
     parsed: &mut ParsedMatch,
     method: &GrpcMethodMatch,
     budget: &RegexBudget<'_>,
     field: &str,
-    problems: &mut Vec<Diagnostic>,
+    reports: &mut Reports<'_>,
 ) {
+    let Reports { problems, notes } = reports;
     let (service, method) = (not_empty(&method.service), not_empty(&method.method));
     let Some(service) = service else {
         let Some(pattern) = method else { return };
@@ -84,12 +98,12 @@ fn set_expressions(
         let Some(pattern) = pattern else { continue };
         matches::compile_regex(pattern, budget, &format!("{field}.{name}"), problems, |_| Ok(()));
     }
-    if problems.len() == problems_before {
-        let expression = path_expression(service, method);
-        // The router compiles the expressions of all paths of a host together.
-        matches::compile_regex(&expression, budget, field, problems, |_| Ok(()));
-        parsed.path = PathMatch::Regex(expression.into());
-    }
+    let expression = path_expression(service, method);
+    parsed.path = match problems.len() == problems_before {
+        true => matches::parse_expression(&expression, budget, field, problems, notes),
+        false if budget.is_exceeded() => PathMatch::Prefix("".into()),
+        false => PathExpression::of_gateway_api(&expression).refused_match(),
+    };
 }
 
 /// The expression of the path for those of the service and the method.
@@ -111,13 +125,20 @@ mod tests {
 
     use super::super::budgets::{BudgetShare, Budgets, Expansion};
     use super::*;
+    use crate::snapshot::regex::RegexLimit;
 
-    fn parse_one(raw: Value) -> Result<ParsedMatch, Vec<String>> {
+    fn parse_with_problems(raw: Value) -> (Option<ParsedMatch>, Vec<String>) {
         let raw: GrpcRouteMatch = serde_json::from_value(raw).unwrap();
         let (budgets, mut problems) = (Budgets::default(), Vec::new());
-        let parsed =
-            parse(&raw, &RegexBudget::new(&budgets, &BudgetShare::Available(Expansion::MAX)), "m", &mut problems);
-        parsed.ok_or_else(|| problems.iter().map(ToString::to_string).collect())
+        let budget = RegexBudget::new(&budgets, &BudgetShare::Available(Expansion::MAX));
+        let parsed = parse(&raw, &budget, "m", &mut problems, &mut Vec::new());
+        (parsed, problems.iter().map(ToString::to_string).collect())
+    }
+
+    fn parse_one(raw: Value) -> ParsedMatch {
+        let (parsed, problems) = parse_with_problems(raw);
+        assert_eq!(problems, [""; 0]);
+        parsed.unwrap()
     }
 
     #[test]
@@ -135,28 +156,46 @@ mod tests {
             (json!({"type": "RegularExpression", "service": "a"}), "RegularExpression /(?:a)/[^/]+", None),
             (json!({"type": "RegularExpression", "method": "C+"}), "PathPrefix /", Some("gRPC method ~ C+")),
         ] {
-            let parsed = parse_one(json!({ "method": method })).unwrap();
+            let parsed = parse_one(json!({ "method": method }));
             assert_eq!(parsed.path.to_string(), path);
             assert_eq!(parsed.call.unwrap().to_string(), call.unwrap_or("gRPC"), "{path}");
         }
-        assert_eq!(parse_one(json!({})).unwrap().call, Some(Box::default()));
+        assert_eq!(parse_one(json!({})).call, Some(Box::default()));
     }
 
     #[test]
     fn invalid_parts_are_reported() {
-        let problems = parse_one(json!({
+        let (parsed, problems) = parse_with_problems(json!({
             "method": {"type": "RegularExpression", "service": "("},
             "headers": [{"name": "a b", "value": "x"}],
         }));
-        let problems = problems.unwrap_err();
+        assert!(parsed.is_none());
         assert!(problems[0].starts_with("m.method.service"), "{problems:?}");
         assert!(problems[1].starts_with("m.headers[0].name"), "{problems:?}");
         // Together, these would be two expressions for other paths.
         let parts = json!({"type": "RegularExpression", "service": "a)|(?:b", "method": "c)|(?:d"});
-        let problems = parse_one(json!({ "method": parts })).unwrap_err();
+        let (_, problems) = parse_with_problems(json!({ "method": parts }));
         assert!(
             problems[0].starts_with("m.method.service") && problems[1].starts_with("m.method.method"),
             "{problems:?}"
         );
+    }
+
+    /// The calls that an invalid expression means get an error, and not the backend of a less specific rule.
+    #[test]
+    fn expressions_that_no_call_matches_are_refused() {
+        for (service, method, field, path) in [
+            ("a b", "C", "m.method", "/a%20b/C"),
+            ("[/", "C", "m.method.service", "/a/C"),
+            ("a", "C?d#", "m.method", "/a/Cd"),
+            ("/", "(", "m.method.method", "/a/C"),
+        ] {
+            let method = json!({"type": "RegularExpression", "service": service, "method": method});
+            let (parsed, problems) = parse_with_problems(json!({ "method": method }));
+            assert!(problems[0].starts_with(&format!("{field}: ")), "{problems:?}");
+            let parsed = parsed.unwrap();
+            let PathMatch::Regex(refused) = &parsed.path else { panic!("{}", parsed.path) };
+            assert!(Regex::compile(refused, RegexLimit::MEMORY_ONLY).unwrap().is_match(path.as_bytes()), "{refused}");
+        }
     }
 }

@@ -3,7 +3,9 @@
 use http::{HeaderName, HeaderValue, Method};
 
 use super::budgets::{RegexBudget, literal_segments};
-use crate::api::gateway::{HttpRouteMatch, HttpValueMatch};
+use super::literal_path::CheckedPath;
+use super::path_expression::{PathExpression, expression_of_prefix};
+use crate::api::gateway::{HttpPathMatch, HttpRouteMatch, HttpValueMatch};
 use crate::diagnostic::Diagnostic;
 use crate::snapshot::regex::{Regex, RegexAnchor, RegexError, RegexLimit};
 use crate::snapshot::router::{CallMatch, HeaderMatch, PathMatch, QueryMatch, ValueMatch};
@@ -24,32 +26,21 @@ pub(super) fn match_all() -> ParsedMatch {
     ParsedMatch { path: PathMatch::Prefix("".into()), method: None, headers: Vec::new(), query: Vec::new(), call: None }
 }
 
-/// `None`, with at least one diagnostic, if any part is invalid: without that part the match would accept more
-/// requests.
+/// `None`, with at least one diagnostic, if any part except the path is invalid: without that part the match would
+/// accept more requests. If the path is invalid, there is a diagnostic, too, and the match is that of the requests that
+/// the path means: they must get an error, and not the backend of a less specific rule.
 pub(super) fn parse(
     raw: &HttpRouteMatch,
     budget: &RegexBudget<'_>,
     field: &str,
     problems: &mut Vec<Diagnostic>,
+    notes: &mut Vec<Diagnostic>,
 ) -> Option<ParsedMatch> {
-    let problems_before = problems.len();
     let mut parsed = match_all();
     if let Some(path) = &raw.path {
-        match &*path.kind {
-            "Exact" => parsed.path = PathMatch::Exact(path.value.as_str().into()),
-            "PathPrefix" => {
-                parsed.path = PathMatch::Prefix(path.value.strip_suffix('/').unwrap_or(&path.value).into());
-            }
-            "RegularExpression" => {
-                // The router compiles the expressions of all paths of a host together.
-                compile_regex(&path.value, budget, &format!("{field}.path.value"), problems, |_| Ok(()));
-                parsed.path = PathMatch::Regex(path.value.as_str().into());
-            }
-            other => {
-                unknown_type(other, &format!("{field}.path.type"), "Exact, PathPrefix or RegularExpression", problems)
-            }
-        }
+        parsed.path = parse_path(path, budget, &format!("{field}.path"), problems, notes);
     }
+    let problems_before = problems.len();
     if let Some(method) = &raw.method {
         match Method::from_bytes(method.as_bytes()) {
             Ok(method) => parsed.method = Some(method),
@@ -73,6 +64,77 @@ pub(super) fn parse(
         }
     }
     (problems.len() == problems_before).then_some(parsed)
+}
+
+fn parse_path(
+    path: &HttpPathMatch,
+    budget: &RegexBudget<'_>,
+    field: &str,
+    problems: &mut Vec<Diagnostic>,
+    notes: &mut Vec<Diagnostic>,
+) -> PathMatch {
+    let value_field = format!("{field}.value");
+    match &*path.kind {
+        "Exact" => literal(&path.value, PathMatch::Exact, &value_field, problems, notes),
+        "PathPrefix" => {
+            let prefix = |text: Box<str>| PathMatch::Prefix(text.strip_suffix('/').unwrap_or(&text).into());
+            literal(&path.value, prefix, &value_field, problems, notes)
+        }
+        "RegularExpression" => parse_expression(&path.value, budget, &value_field, problems, notes),
+        other => {
+            unknown_type(other, &format!("{field}.type"), "Exact, PathPrefix or RegularExpression", problems);
+            PathExpression::of_gateway_api(&path.value).refused_match()
+        }
+    }
+}
+
+/// The match of a literal path as requests have it. Of a path that no request has, its usable part, or all paths that
+/// begin with it.
+fn literal(
+    path: &str,
+    matched: impl Fn(Box<str>) -> PathMatch,
+    field: &str,
+    problems: &mut Vec<Diagnostic>,
+    notes: &mut Vec<Diagnostic>,
+) -> PathMatch {
+    match CheckedPath::parse(path, field) {
+        CheckedPath::Usable(text, note) => {
+            notes.extend(note);
+            matched(text.into())
+        }
+        CheckedPath::Unusable(unusable) => {
+            problems.push(unusable.problem);
+            match unusable.is_pattern {
+                true => PathMatch::Regex(expression_of_prefix(&unusable.usable_part).into()),
+                false => matched(unusable.usable_part.into()),
+            }
+        }
+    }
+}
+
+/// The match of a path by a regular expression, or that of the requests that the expression means.
+pub(super) fn parse_expression(
+    pattern: &str,
+    budget: &RegexBudget<'_>,
+    field: &str,
+    problems: &mut Vec<Diagnostic>,
+    notes: &mut Vec<Diagnostic>,
+) -> PathMatch {
+    let expression = PathExpression::of_gateway_api(pattern);
+    // The router compiles the expressions of all paths of a host together.
+    let checked = match compile_regex(pattern, budget, field, problems, |_| Ok(())) {
+        Some(()) => expression.check(field).map_err(|problem| problems.push(problem)).ok(),
+        None => None,
+    };
+    match checked {
+        Some(note) => {
+            notes.extend(note);
+            PathMatch::Regex(pattern.into())
+        }
+        // The route is refused as a whole. Compiling more would take the memory that the budget limits.
+        None if budget.is_exceeded() => PathMatch::Prefix("".into()),
+        None => expression.refused_match(),
+    }
 }
 
 /// The header conditions of a match.

@@ -38,6 +38,7 @@ mod external_auth;
 mod filter_parts;
 mod filters;
 mod forbidden_addresses;
+mod foreign_annotations;
 mod frontend_validation;
 mod gateway;
 mod gateway_parameters;
@@ -53,6 +54,7 @@ mod listener_overlaps;
 mod listener_protocol;
 mod listener_set;
 mod listener_set_ports;
+mod literal_path;
 mod matches;
 mod missing_object;
 mod needed_references;
@@ -60,6 +62,7 @@ mod notes;
 mod oversized_objects;
 mod parent_planning;
 mod parent_plans;
+mod path_expression;
 mod planning;
 mod policy_users;
 mod port_owners;
@@ -82,18 +85,19 @@ mod verdict_updates;
 mod x_backends;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use crate::api::{Kind, ObjectId, ObjectKey};
-use crate::snapshot::{BindAddress, Snapshot};
+use crate::snapshot::own_udp_listeners::OwnUdpListeners;
+use crate::snapshot::{BindAddress, Snapshot, TransportProtocol};
 use crate::store::{Changes, Store};
 use crate::upstream::{BackendTraffic, EndpointAddress, Endpoints, LoadBalancing, UpstreamKey, UpstreamSource};
 use affected::{AffectedObjects, keys_of_kind};
 use budgets::SharedBudgets;
 pub use budgets::{Budgets, OVER_BUDGET};
 use certificates::SecretCache;
-pub use classes::Classes;
+pub use classes::{Classes, LeftOutObjects};
 pub use context::{CompileContext, CompileInputs};
 use forbidden_addresses::ForbiddenAddresses;
 use gateway::GatewayPlan;
@@ -165,6 +169,8 @@ pub struct Compiler {
     forbidden: ForbiddenAddresses,
     /// The admin listener, which no route may use as a backend.
     admin_address: Option<SocketAddr>,
+    /// The addresses of this machine.
+    machine_addresses: BTreeSet<IpAddr>,
     upstream_usage: UpstreamUsage,
     affected: AffectedObjects,
     /// The policies to which each Service and facade referred at the last update. They are kept because a deleted
@@ -184,6 +190,12 @@ impl Compiler {
     /// Sets the address of the admin listener, which is excluded from endpoints. Call it before the first compilation.
     pub fn set_admin_address(&mut self, admin: SocketAddr) {
         self.admin_address = Some(admin);
+    }
+
+    /// Sets the addresses of this machine, at which listeners on all interfaces are reachable. Call it before the first
+    /// compilation.
+    pub fn set_machine_addresses(&mut self, addresses: BTreeSet<IpAddr>) {
+        self.machine_addresses = addresses;
     }
 
     /// All verdicts as of the last compilation.
@@ -248,8 +260,11 @@ impl Compiler {
         self.update_ingress_verdicts(cx, ingresses.verdicts_to_update, &mut run);
         self.update_policy_verdicts(cx.store, &touched, &mut run);
         self.update_consumers(cx, &touched, plugins.subjects_to_update, &mut run);
-        for id in plugins.verdicts_to_update {
-            let verdict = self.plugins.verdict(cx.store, &id);
+        let mut plugins_to_update = plugins.verdicts_to_update;
+        plugins_to_update.extend(self.plugins.naming_touched_consumers(&touched).cloned());
+        let consumers = self.consumers.directory();
+        for id in plugins_to_update {
+            let verdict = self.plugins.verdict(cx.store, &consumers, &id);
             self.set_verdict(id, verdict, &mut run);
         }
         let replanned = std::mem::take(&mut run.replanned);
@@ -295,10 +310,15 @@ impl Compiler {
         let sockets_of = |gateway: &Arc<GatewayPlan>| {
             gateway.sockets(self.parents.listeners_of(gateway).map(|(listener, _)| listener))
         };
+        let gateway_sockets: Vec<_> = self.parents.gateways.values().flat_map(sockets_of).collect();
+        let udp_sockets = gateway_sockets.iter().filter(|address| address.transport == TransportProtocol::Udp);
+        let hosts = self.machine_addresses.union(replicas).copied();
+        self.routers.set_own_udp_listeners(OwnUdpListeners::new(udp_sockets.map(|address| address.socket), hosts));
         let forbidden = ForbiddenAddresses::new(
-            self.parents.gateways.values().flat_map(sockets_of),
+            gateway_sockets.into_iter(),
             ingress_sockets(),
             self.admin_address,
+            &self.machine_addresses,
             replicas,
             trust_model,
         );

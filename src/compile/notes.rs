@@ -1,5 +1,6 @@
 //! Verdicts on objects that get no conditions: notes for reports and events.
 
+use super::CompileContext;
 use super::forbidden_addresses::ForbiddenAddresses;
 use super::kong::policy_conflicts::PolicyConflicts;
 use super::kong::service_notes;
@@ -12,19 +13,20 @@ use crate::store::Store;
 /// The verdict on an object, or `None` if the object does not exist. For a Service or facade, `is_used` says whether
 /// routes use it.
 pub(super) fn verdict(
-    store: &Store,
+    cx: CompileContext<'_>,
     id: &ObjectId,
     forbidden: &ForbiddenAddresses,
     conflicts: &PolicyConflicts,
     is_used: bool,
 ) -> Option<Verdict> {
+    let store = cx.store;
     let generation = store.meta(id)?.generation;
     let diagnostics = match id.kind {
         // Diagnostics of the Services that Portico manages are on their Gateways.
         Kind::Service | Kind::EndpointSlice if is_managed(store, id) => Vec::new(),
         Kind::Service => {
             let service = store.services.get(&id.key)?;
-            return Some(service_notes::service_verdict(store, service, forbidden, conflicts, is_used));
+            return Some(service_notes::service_verdict(cx, service, forbidden, conflicts, is_used));
         }
         Kind::EndpointSlice => slice_notes(store, &id.key),
         _ => Vec::new(),

@@ -157,6 +157,8 @@ impl RouteKind {
 /// The results for the rules of a route that its conditions report. They are the same for every parent.
 pub(super) struct RuleResults<'a> {
     pub resolved_refs: &'a Condition,
+    /// Why requests get an error in place of the backend's response because of plugins.
+    pub plugins_resolved: Option<&'a Condition>,
     /// Diagnostics about rules that are not served.
     pub dropped: &'a [Diagnostic],
     pub any_served: bool,
@@ -277,14 +279,16 @@ impl ServedParents<'_> {
 fn conditions_if_attached(rules: &RuleResults<'_>) -> Vec<Condition> {
     let resolved = rules.resolved_refs.clone();
     let dropped = || rules.dropped.to_vec();
-    if rules.dropped.is_empty() {
+    let mut conditions = if rules.dropped.is_empty() {
         vec![Condition::without_diagnostics(Code::RouteAccepted), resolved]
     } else if rules.any_served {
         let partially_invalid = Condition::new(Code::RoutePartiallyInvalid, dropped());
         vec![Condition::without_diagnostics(Code::RouteAccepted), resolved, partially_invalid]
     } else {
         vec![Condition::new(Code::RouteUnsupportedValue, dropped()), resolved]
-    }
+    };
+    conditions.extend(rules.plugins_resolved.cloned());
+    conditions
 }
 
 /// Notes on a route that lacks parents, or relies on default Gateways that do not exist.

@@ -17,6 +17,7 @@ use super::route_plan::{PlannedRules, RoutePlan};
 use crate::api::{ObjectId, ObjectKey};
 use crate::plugin_api::ConsumerDirectory;
 use crate::snapshot::host::{HostMap, HostPattern};
+use crate::snapshot::own_udp_listeners::OwnUdpListeners;
 use crate::snapshot::port_tls::{PortTls, StreamHosts, TlsListener};
 use crate::snapshot::router::{HostRouter, RouteMatches};
 use crate::snapshot::stream::{StreamRoute, StreamRule};
@@ -101,7 +102,14 @@ impl Routers {
     /// Sets the consumers that plugins can authenticate.
     pub(super) fn set_consumers(&mut self, consumers: Arc<ConsumerDirectory>) {
         if !Arc::ptr_eq(&consumers, &self.snapshot.consumers) {
-            self.snapshot = Arc::new(Snapshot { binds: self.snapshot.binds.clone(), consumers });
+            self.change_snapshot(|snapshot| snapshot.consumers = consumers);
+        }
+    }
+
+    /// Sets the addresses of UDP listeners, whose datagrams are dropped.
+    pub(super) fn set_own_udp_listeners(&mut self, listeners: OwnUdpListeners) {
+        if listeners != *self.snapshot.own_udp_listeners {
+            self.change_snapshot(|snapshot| snapshot.own_udp_listeners = Arc::new(listeners));
         }
     }
 
@@ -289,7 +297,19 @@ impl Routers {
             let bind = self.gateway_binds.binds.get(&address).or_else(|| self.ingress_binds.get(&address));
             binds.set(address, bind.cloned());
         }
-        self.snapshot = Arc::new(Snapshot { binds, consumers: Arc::clone(&self.snapshot.consumers) });
+        self.change_snapshot(|snapshot| snapshot.binds = binds);
+    }
+
+    /// Replaces the snapshot by a changed copy, which shares the rest.
+    fn change_snapshot(&mut self, change: impl FnOnce(&mut Snapshot)) {
+        let Snapshot { binds, consumers, own_udp_listeners } = &*self.snapshot;
+        let mut snapshot = Snapshot {
+            binds: binds.clone(),
+            consumers: Arc::clone(consumers),
+            own_udp_listeners: Arc::clone(own_udp_listeners),
+        };
+        change(&mut snapshot);
+        self.snapshot = Arc::new(snapshot);
     }
 }
 

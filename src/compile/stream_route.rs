@@ -8,6 +8,7 @@ use super::CompileContext;
 use super::attachment::RouteOrigin;
 use super::backend::StreamBackend;
 use super::backend_reference;
+use super::foreign_annotations;
 use super::kong::plugins::{Plugins, StreamPluginSite, StreamPlugins};
 use super::kong::service_annotations;
 use super::listener_protocol::ListenerProtocol;
@@ -100,6 +101,7 @@ pub(super) fn plan(
     if served_parents.is_empty() {
         return (RoutePlan::unattached(), verdict);
     }
+    verdict.diagnostics.extend(foreign_annotations::notes(meta, &format!("a {kind}")));
     let (first_rule, more_rules) = match rules {
         [] => (None, &[][..]),
         [first, more @ ..] => (Some(first), more),
@@ -146,7 +148,10 @@ pub(super) fn plan(
         Diagnostic::error(format!("spec.rules[{}]", index + 1), message, "move the backends to the first rule")
     }));
 
-    let results = RuleResults { resolved_refs: &resolved_refs, dropped: &dropped, any_served: is_served };
+    // A plugin that cannot run is among what is dropped.
+    let plugins_resolved = None;
+    let results =
+        RuleResults { resolved_refs: &resolved_refs, plugins_resolved, dropped: &dropped, any_served: is_served };
     let is_attached = served_parents.is_attached();
     let attachments = served_parents.report(&results, &mut verdict);
     if !is_attached {

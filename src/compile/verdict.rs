@@ -297,6 +297,10 @@ codes! {
         "A backend uses a protocol that is not supported.";
     RouteInvalidBackendTls = RouteParent "ResolvedRefs" false "InvalidBackendTLS"
         "TLS to a backend cannot be used as its annotations require.";
+    RoutePluginNotFound = RouteParent "portico.dev/PluginsResolved" false "PluginNotFound" "A plugin does not exist.";
+    RoutePluginRefNotPermitted = RouteParent "portico.dev/PluginsResolved" false "RefNotPermitted"
+        "A plugin in another namespace may not be used.";
+    RouteInvalidPlugin = RouteParent "portico.dev/PluginsResolved" false "InvalidPlugin" "A plugin cannot be used.";
     RoutePartiallyInvalid = RouteParent "PartiallyInvalid" true "UnsupportedValue" "Some rules are not supported.";
 
     ServicePolicyAccepted = ServicePolicyAncestor "Accepted" true "Accepted" "The policy is valid.";
@@ -335,6 +339,10 @@ codes! {
     ObjectPending = Object "Programmed" false "Pending" "The object is not used yet.";
     ObjectDegraded = Object "Degraded" true "ServerUnavailable" "A required server does not respond.";
 }
+
+/// The condition of a route of which requests get an error in place of a response of the backend, because of plugins. A
+/// route without such plugins does not have it.
+pub const PLUGINS_RESOLVED: &str = "portico.dev/PluginsResolved";
 
 impl Code {
     /// Whether the condition reports an error. Information, such as overlapping listeners, does not.

@@ -104,7 +104,7 @@ impl Compiler {
                     VerdictSource::OwnStep => continue,
                     VerdictSource::Known(verdict) => verdict,
                     VerdictSource::OtherKind => {
-                        notes::verdict(cx.store, id, &self.forbidden, &self.policy_conflicts, is_used)
+                        notes::verdict(cx, id, &self.forbidden, &self.policy_conflicts, is_used)
                     }
                 },
             };

@@ -27,7 +27,7 @@ impl BodyDecoder {
     pub const EMPTY: BodyDecoder = BodyDecoder(DecoderState::Length(0));
 
     pub(super) fn with_length(length: u64) -> Result<Self, InvalidMessage> {
-        if length > MAX_LENGTH { Err(InvalidMessage::TooLarge) } else { Ok(BodyDecoder(DecoderState::Length(length))) }
+        if length > MAX_LENGTH { Err(InvalidMessage::Length) } else { Ok(BodyDecoder(DecoderState::Length(length))) }
     }
 
     pub(super) fn chunked(trailer_limits: HeadLimits) -> Self {

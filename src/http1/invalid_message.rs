@@ -7,6 +7,8 @@ pub enum InvalidMessage {
     TooLarge,
     #[error("the first line is invalid")]
     FirstLine,
+    #[error("the major version of HTTP is not 1")]
+    MajorVersion,
     #[error("a header field is invalid")]
     Field,
     #[error("the Content-Length is not a number of bytes, or there are different ones")]

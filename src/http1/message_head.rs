@@ -9,6 +9,7 @@ use hyper::ext::ReasonPhrase;
 
 use super::fields::{list_items, parse_length};
 use super::name_case::{ReceivedNames, write_name};
+use crate::hop_count::HopCount;
 
 /// What is known about the length of a body before it is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,8 +58,13 @@ pub struct ResponseContext<'c> {
 }
 
 /// Writes the head of a request, as HTTP/1.1. Returns the framing of its body, and whether another request may follow
-/// it.
-pub fn write_request_head<B>(request: &Request<B>, length: BodyLength, out: &mut BytesMut) -> (BodyFraming, bool) {
+/// it. `hops` replaces what filters and plugins have set instead; 0 is not written.
+pub fn write_request_head<B>(
+    request: &Request<B>,
+    length: BodyLength,
+    hops: HopCount,
+    out: &mut BytesMut,
+) -> (BodyFraming, bool) {
     let (fields, received) = (request.headers(), request.extensions().get());
     let (mut is_persistent, mut declares_length) = (true, false);
     out.reserve(HEAD_RESERVE + fields.len() * AVERAGE_FIELD);
@@ -76,6 +82,7 @@ pub fn write_request_head<B>(request: &Request<B>, length: BodyLength, out: &mut
             CONNECTION => {
                 is_persistent &= !list_items(value.as_bytes()).any(|option| option.eq_ignore_ascii_case(b"close"));
             }
+            _ if HopCount::is_field(name) => continue,
             _ => {}
         }
         write_field(name, received, value.as_bytes(), out);
@@ -96,6 +103,13 @@ pub fn write_request_head<B>(request: &Request<B>, length: BodyLength, out: &mut
             BodyFraming::Chunked { trailers: declared_trailers(fields) }
         }
     };
+    match hops.line().filter(|_| received.is_none()) {
+        Some(line) => out.put_slice(line),
+        None if hops > HopCount::ZERO => {
+            write_field(&HopCount::FIELD, received, itoa::Buffer::new().format(hops.get()).as_bytes(), out);
+        }
+        None => {}
+    }
     out.put_slice(b"\r\n");
     (framing, is_persistent)
 }
@@ -241,5 +255,5 @@ fn declared_trailers(fields: &HeaderMap) -> Vec<HeaderName> {
 }
 
 /// Memory reserved for a head: for its first line and the fields that are added, and for each other field.
-const HEAD_RESERVE: usize = 160;
+const HEAD_RESERVE: usize = 176;
 const AVERAGE_FIELD: usize = 40;

@@ -25,9 +25,11 @@ mod outgoing_message;
 mod receive;
 mod recycled;
 mod request_reader;
+mod request_version;
 mod response_reader;
 #[cfg(test)]
 mod tests;
+mod trailer_names;
 
 pub use body_decoder::BodyDecoder;
 pub use invalid_message::InvalidMessage;
@@ -41,6 +43,7 @@ pub use receive::{NextInput, poll_receive};
 pub use recycled::{recycle_map, take_buffer};
 pub use request_reader::{Ambiguity, ReceivedRequest, RequestReader};
 pub use response_reader::{ReceivedResponse, ResponseReader};
+pub use trailer_names::is_permitted_trailer;
 
 /// Maximum sizes of what is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

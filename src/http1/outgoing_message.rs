@@ -7,16 +7,13 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use http::header::{
-    AUTHORIZATION, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HOST, MAX_FORWARDS,
-    SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING,
-};
-use http::{HeaderMap, HeaderName};
+use http::HeaderMap;
 use http_body::Body;
 use tokio::io::AsyncWrite;
 
 use super::BodyFraming;
 use super::recycled::recycle_buffer;
+use super::trailer_names::is_permitted_trailer;
 
 /// A message that is being sent.
 #[derive(Debug)]
@@ -245,25 +242,6 @@ impl SendQueue {
             self.joined_sent = 0;
         }
     }
-}
-
-/// Fields that must not be trailers, because a recipient needs them before the body (RFC 9110, section 6.5.1).
-fn is_permitted_trailer(name: &HeaderName) -> bool {
-    let forbidden = [
-        AUTHORIZATION,
-        CACHE_CONTROL,
-        CONTENT_ENCODING,
-        CONTENT_LENGTH,
-        CONTENT_RANGE,
-        CONTENT_TYPE,
-        HOST,
-        MAX_FORWARDS,
-        SET_COOKIE,
-        TE,
-        TRAILER,
-        TRANSFER_ENCODING,
-    ];
-    !forbidden.contains(name)
 }
 
 /// Larger parts are not copied.

@@ -3,6 +3,7 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::header::{EXPECT, TE};
+use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, Request, Uri, Version};
 use memchr::memchr;
 
@@ -11,6 +12,7 @@ use super::fields::{
 };
 use super::head_end::HeadEnd;
 use super::name_case::ReceivedNames;
+use super::request_version::{OtherVersion, other_version};
 use super::{BodyDecoder, HeadLimits, InvalidMessage, NameCase};
 
 /// Reads the requests of one connection.
@@ -69,6 +71,35 @@ impl RequestReader {
         if input.is_empty() {
             return Ok(None);
         }
+        let begins_with_line_feed = self.begins_with_line_feed;
+        let mut read = self.read_known_version(input);
+        if let Err(InvalidMessage::MajorVersion) = read {
+            self.begins_with_line_feed = begins_with_line_feed;
+            read = self.read_other_version(input);
+        }
+        read
+    }
+
+    #[cold]
+    fn read_other_version(&mut self, input: &mut BytesMut) -> Result<Option<ReceivedRequest>, InvalidMessage> {
+        match other_version(input) {
+            None => Err(InvalidMessage::FirstLine),
+            Some(OtherVersion::OtherMajor) => Err(InvalidMessage::MajorVersion),
+            Some(OtherVersion::Incomplete) => Ok(None),
+            Some(OtherVersion::LaterMinor { digit }) => {
+                let received = std::mem::replace(&mut input[digit], b'1');
+                self.end = HeadEnd::default();
+                let read = self.read_known_version(input);
+                // What stays in the input is as it was received.
+                if !matches!(read, Ok(Some(_))) {
+                    input[digit] = received;
+                }
+                read
+            }
+        }
+    }
+
+    fn read_known_version(&mut self, input: &mut BytesMut) -> Result<Option<ReceivedRequest>, InvalidMessage> {
         let limits = self.limits;
         let check = || with_parsed(input, limits, |_, _| Ok(()));
         let Some(length) = self.end.find_checked(input, limits.bytes, check)? else { return Ok(None) };
@@ -120,7 +151,11 @@ impl RequestReader {
         }
         let version = if minor_version == 1 { Version::HTTP_11 } else { Version::HTTP_10 };
         let method = Method::from_bytes(method.as_bytes()).map_err(|_| InvalidMessage::FirstLine)?;
-        let uri = Uri::from_maybe_shared(head.slice_ref(target.as_bytes())).map_err(|_| InvalidMessage::FirstLine)?;
+        let mut uri =
+            Uri::from_maybe_shared(head.slice_ref(target.as_bytes())).map_err(|_| InvalidMessage::FirstLine)?;
+        if method == Method::OPTIONS && is_server(target.as_bytes()) {
+            uri = with_asterisk(uri);
+        }
         let (fields, framing) = collect_fields(head, parsed.headers)?;
         let mut ambiguity = memchr(b'#', target.as_bytes()).map(|_| Ambiguity::Fragment);
         let body = match body_decoder(&framing, version, self.limits) {
@@ -151,6 +186,21 @@ impl RequestReader {
     }
 }
 
+/// Whether a target has the form `http://host`, without path and query. In an OPTIONS request, this means the server
+/// itself (RFC 9112, section 3.2.4).
+fn is_server(target: &[u8]) -> bool {
+    let colon = memchr(b':', target).filter(|_| !target.starts_with(b"/"));
+    let authority = colon.and_then(|colon| target[colon..].strip_prefix(b"://"));
+    authority.is_some_and(|authority| !authority.iter().any(|byte| matches!(byte, b'/' | b'?' | b'#')))
+}
+
+/// The same target with the path `*`, which is how HTTP/2 writes it.
+fn with_asterisk(uri: Uri) -> Uri {
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = Some(PathAndQuery::from_static("*"));
+    Uri::from_parts(parts).unwrap_or(uri)
+}
+
 impl ReceivedRequest {
     fn reject(&mut self, ambiguity: Ambiguity) {
         self.ambiguity = Some(ambiguity);
@@ -167,7 +217,12 @@ fn with_parsed<T>(
 ) -> Result<T, InvalidMessage> {
     with_field_memory(limits.fields, |memory| {
         let mut request = httparse::Request::new(&mut []);
-        match request.parse_with_uninit_headers(bytes, memory).map_err(parse_error)? {
+        let parsed = request.parse_with_uninit_headers(bytes, memory).map_err(|error| match error {
+            // `RequestReader::read` decides which version it is.
+            httparse::Error::Version => InvalidMessage::MajorVersion,
+            other => parse_error(other),
+        });
+        match parsed? {
             httparse::Status::Complete(length) => use_request(&request, Some(length)),
             httparse::Status::Partial => use_request(&request, None),
         }

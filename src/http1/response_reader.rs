@@ -28,6 +28,9 @@ pub struct ReceivedResponse {
     pub body: BodyDecoder,
     /// The endpoint permits another request on the connection.
     pub is_persistent: bool,
+    /// The response has no body because of its status, or of the method of the request. An endpoint that disregards
+    /// this sends one nevertheless, and what follows the head may not be the next response.
+    pub may_be_followed_by_body: bool,
 }
 
 impl ResponseReader {
@@ -93,14 +96,24 @@ impl ResponseReader {
         let status = StatusCode::from_u16(code).map_err(|_| InvalidMessage::FirstLine)?;
         let version = if minor_version == 1 { Version::HTTP_11 } else { Version::HTTP_10 };
         let (mut fields, framing) = collect_fields(head, parsed.headers)?;
-        let body = self.body_decoder(&framing, status, version)?;
+        let has_no_body = self.is_head || status.is_informational() || matches!(status.as_u16(), 204 | 304);
+        let body = if has_no_body { BodyDecoder::EMPTY } else { self.body_decoder(&framing, version)? };
         // Of a length together with chunks, the length is ignored, and further bytes are not trusted. HTTP/1.0 has no
         // chunks.
         let is_ambiguous = framing.coding.is_some() && (framing.length.is_some() || version == Version::HTTP_10);
         if is_ambiguous {
             fields.remove(CONTENT_LENGTH);
         }
-        let is_persistent = framing.is_persistent(version) && !is_ambiguous && !body.ends_with_connection();
+        // A length or a coding in a 204 contradicts the status (RFC 9110, section 8.6; RFC 9112, section 6.1), and an
+        // invalid length contradicts every response, so a body may follow. HEAD and 304 announce what GET would get.
+        let announces_body = has_no_body
+            && match framing.length {
+                Some(LengthField::NotANumber | LengthField::Different) => true,
+                Some(LengthField::Bytes(0)) => false,
+                length => status == StatusCode::NO_CONTENT && (length.is_some() || framing.coding.is_some()),
+            };
+        let is_persistent =
+            framing.is_persistent(version) && !is_ambiguous && !announces_body && !body.ends_with_connection();
         let mut response = Response::new(());
         (*response.status_mut(), *response.version_mut(), *response.headers_mut()) = (status, version, fields);
         if let Some(reason) = parsed.reason
@@ -112,20 +125,11 @@ impl ResponseReader {
         if self.name_case == NameCase::Received {
             response.extensions_mut().insert(ReceivedNames::collect(head, parsed.headers));
         }
-        Ok(ReceivedResponse { head: response, body, is_persistent })
+        Ok(ReceivedResponse { head: response, body, is_persistent, may_be_followed_by_body: has_no_body })
     }
 
-    /// The framing of the body (RFC 9112, section 6.3).
-    fn body_decoder(
-        &self,
-        framing: &FramingFields,
-        status: StatusCode,
-        version: Version,
-    ) -> Result<BodyDecoder, InvalidMessage> {
-        let has_no_body = self.is_head || status.is_informational() || matches!(status.as_u16(), 204 | 304);
-        if has_no_body {
-            return Ok(BodyDecoder::EMPTY);
-        }
+    /// The framing of the body of a response that may have one (RFC 9112, section 6.3).
+    fn body_decoder(&self, framing: &FramingFields, version: Version) -> Result<BodyDecoder, InvalidMessage> {
         match (framing.coding, framing.length) {
             (Some(_), _) if version == Version::HTTP_10 => Err(InvalidMessage::TransferEncoding),
             (Some(TransferCodingField::Other), _) => Err(InvalidMessage::TransferEncoding),

@@ -1,8 +1,16 @@
 //! What the proxy reads of HTTP/2 frames (RFC 9113, section 4.1) in addition to the HTTP/2 library: where they begin,
-//! and where the fields of trailers begin.
+//! how many there are, where the fields of trailers begin, and which heads the library must not accept.
 
+mod field_table;
+mod frame_rates;
+mod huffman;
+mod rejected_heads;
+mod table_size;
 mod trailer_marker;
 
+pub(crate) use frame_rates::{FrameRates, TooManyFrames};
+pub(crate) use rejected_heads::{FRAGMENT_HOST, HeadReader};
+pub(crate) use table_size::reduces_table;
 pub(crate) use trailer_marker::{FrameAction, MARKER_NAME, Streams, TrailerMarker};
 
 /// The header of a frame.
@@ -27,7 +35,7 @@ impl FrameHeader {
         })
     }
 
-    fn write(&self, output: &mut Vec<u8>) {
+    pub(crate) fn write(&self, output: &mut Vec<u8>) {
         // The length has three bytes.
         let [.., length_0, length_1, length_2] = self.length.to_be_bytes();
         output.extend_from_slice(&[length_0, length_1, length_2, self.kind, self.flags]);
@@ -53,6 +61,11 @@ impl FrameReader {
     /// Reads what a client sends: the preface precedes the frames.
     pub(crate) fn with_preface() -> Self {
         FrameReader { skip: PREFACE.len(), header: [0; FRAME_HEADER], header_length: 0 }
+    }
+
+    /// Reads what a server sends.
+    pub(crate) fn without_preface() -> Self {
+        FrameReader { skip: 0, ..FrameReader::with_preface() }
     }
 
     /// Takes bytes up to the end of the next frame header, and returns that header if it is complete.
@@ -86,7 +99,6 @@ impl FrameReader {
     }
 
     /// Whether the bytes so far end between two frames.
-    #[cfg(test)]
     pub(crate) fn is_between_frames(&self) -> bool {
         self.skip == 0 && self.header_length == 0
     }
@@ -99,6 +111,7 @@ pub(crate) const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 pub(crate) const DATA: u8 = 0;
 pub(crate) const HEADERS: u8 = 1;
 pub(crate) const RST_STREAM: u8 = 3;
+pub(crate) const SETTINGS: u8 = 4;
 pub(crate) const WINDOW_UPDATE: u8 = 8;
 pub(crate) const CONTINUATION: u8 = 9;
 
@@ -107,6 +120,9 @@ pub(crate) const END_STREAM: u8 = 0x1;
 pub(crate) const END_HEADERS: u8 = 0x4;
 pub(crate) const PADDED: u8 = 0x8;
 const PRIORITY: u8 = 0x20;
+
+/// The length of the priority fields of a HEADERS frame.
+const PRIORITY_LENGTH: usize = 5;
 
 const FRAME_HEADER: usize = 9;
 const RESERVED: u32 = 1 << 31;

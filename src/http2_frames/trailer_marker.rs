@@ -13,6 +13,9 @@
 //! All other bytes pass unchanged and uncopied, except the padding of a full frame with trailers. An incomplete frame
 //! header waits for its rest, because the length that changes comes before the type and the stream. Which frames have
 //! trailers differs between requests and responses: [`Streams`] decides it.
+//!
+//! Heads of requests that the library must reject get fields at their end, in a frame of their own; see
+//! `rejected_heads.rs`. So the frames of header blocks wait until they are whole.
 
 use std::io;
 use std::pin::Pin;
@@ -22,7 +25,9 @@ use http::HeaderName;
 use http::header::HOST;
 use tokio::io::{AsyncRead, ReadBuf};
 
-use super::{CONTINUATION, END_HEADERS, FRAME_HEADER, FrameHeader, PADDED, PRIORITY};
+use super::{
+    CONTINUATION, END_HEADERS, FRAME_HEADER, FrameHeader, HEADERS, PADDED, PRIORITY, PRIORITY_LENGTH, SETTINGS,
+};
 
 /// The field that is added to trailers. A field that routes a request is not allowed in trailers (RFC 9110, section
 /// 6.5.1), so nothing is lost when those of the sender are removed as well.
@@ -32,6 +37,15 @@ const MARKER: u8 = 0x80 | 38;
 
 /// The streams of one direction of a connection.
 pub(crate) trait Streams {
+    /// Whether the frames of header blocks, and SETTINGS frames, are read by `read_whole`.
+    const READS_WHOLE: bool = false;
+
+    /// A whole HEADERS, CONTINUATION or SETTINGS frame, before it is examined. Returns the fields with which the head
+    /// that ends with it is rejected, or none.
+    fn read_whole(&mut self, _frame: &FrameHeader, _payload: &[u8]) -> &'static [u8] {
+        &[]
+    }
+
     /// What to do with a frame. It is called again for a frame with trailers of which more has arrived, so that such a
     /// frame must not change the state.
     fn examine(&mut self, frame: &FrameHeader) -> FrameAction;
@@ -64,6 +78,8 @@ pub(crate) struct TrailerMarker<T> {
     /// Remaining bytes of padding, which do not pass.
     discard: usize,
     pub(crate) streams: T,
+    /// The result of `read_whole` for a frame that has not passed yet.
+    rejection: Option<&'static [u8]>,
     /// The incomplete beginning of a frame, up to where the marker may have to be added.
     incomplete: Vec<u8>,
     /// Bytes to pass on before more are read.
@@ -76,6 +92,8 @@ enum Step {
     Unchanged(usize),
     /// The frame begins a block of trailers. The marker belongs after this many bytes of it.
     Trailers { frame: FrameHeader, count: usize },
+    /// The whole frame is there. It ends a head that gets these fields.
+    Rejected { frame: FrameHeader, fields: &'static [u8] },
     /// This many bytes of padding do not pass.
     Discarded(usize),
     /// More bytes of the frame are necessary.
@@ -85,7 +103,19 @@ enum Step {
 impl<T: Streams> TrailerMarker<T> {
     /// `preface` is how many bytes precede the first frame.
     pub(crate) fn new(streams: T, preface: usize) -> Self {
-        TrailerMarker { skip: preface, discard: 0, streams, incomplete: Vec::new(), output: Vec::new() }
+        TrailerMarker {
+            skip: preface,
+            discard: 0,
+            streams,
+            rejection: None,
+            incomplete: Vec::new(),
+            output: Vec::new(),
+        }
+    }
+
+    /// Whether a part of a HEADERS, CONTINUATION or SETTINGS frame waits for the rest of it.
+    pub(crate) fn is_frame_incomplete(&self) -> bool {
+        self.incomplete.len() >= FRAME_HEADER
     }
 
     /// Reads from the other side into `buffer`.
@@ -146,7 +176,20 @@ impl<T: Streams> TrailerMarker<T> {
                     self.output.extend_from_slice(&rest[..count]);
                     rest = &rest[count..];
                 }
+                Step::Rejected { frame, fields } => {
+                    self.rejection = None;
+                    // A head opens its stream, whatever becomes of it.
+                    self.streams.examine(&frame);
+                    FrameHeader { flags: frame.flags & !END_HEADERS, ..frame }.write(&mut self.output);
+                    let (passed, others) = rest.split_at(FRAME_HEADER + frame.length);
+                    self.output.extend_from_slice(&passed[FRAME_HEADER..]);
+                    let (length, stream) = (fields.len(), frame.stream);
+                    FrameHeader { length, kind: CONTINUATION, flags: END_HEADERS, stream }.write(&mut self.output);
+                    self.output.extend_from_slice(fields);
+                    rest = others;
+                }
                 Step::Trailers { frame, count } => {
+                    self.rejection = None;
                     self.streams.end_with_trailers(frame.stream);
                     self.skip = FRAME_HEADER + frame.length - count;
                     // A full frame would become too long, so its fields continue in a frame of their own. Its padding
@@ -198,8 +241,18 @@ impl<T: Streams> TrailerMarker<T> {
             return Step::Discarded(self.discard.min(bytes.len()));
         }
         let Some(frame) = FrameHeader::parse(bytes) else { return Step::Incomplete };
-        let action = self.streams.examine(&frame);
         // The library rejects a longer frame, and with it the connection.
+        if T::READS_WHOLE && matches!(frame.kind, HEADERS | CONTINUATION | SETTINGS) && frame.length <= MAX_FRAME {
+            let Some(payload) = bytes.get(FRAME_HEADER..FRAME_HEADER + frame.length) else { return Step::Incomplete };
+            let fields = match self.rejection {
+                Some(fields) => fields,
+                None => *self.rejection.insert(self.streams.read_whole(&frame, payload)),
+            };
+            if !fields.is_empty() {
+                return Step::Rejected { frame, fields };
+            }
+        }
+        let action = self.streams.examine(&frame);
         if action != FrameAction::Pass && frame.length <= MAX_FRAME {
             let payload = &bytes[FRAME_HEADER..];
             match first_field(&frame, payload) {
@@ -216,6 +269,7 @@ impl<T: Streams> TrailerMarker<T> {
                 FirstField::Malformed => {}
             }
         }
+        self.rejection = None;
         self.skip = frame.length;
         Step::Unchanged(FRAME_HEADER)
     }
@@ -275,8 +329,6 @@ fn first_field(frame: &FrameHeader, payload: &[u8]) -> FirstField {
 
 /// The largest frame that the library accepts: it announces no other than the default (RFC 9113, section 6.5.2).
 const MAX_FRAME: usize = 16 * 1024;
-/// The length of the priority fields of a HEADERS frame.
-const PRIORITY_LENGTH: usize = 5;
 /// An update of the dynamic table's size begins with these three bits.
 const SIZE_UPDATE_MASK: u8 = 0b1110_0000;
 const SIZE_UPDATE: u8 = 0b0010_0000;
@@ -285,7 +337,7 @@ const MAX_SIZE_UPDATES: usize = 12;
 
 #[cfg(test)]
 mod tests {
-    use super::super::{DATA, END_STREAM, HEADERS, PREFACE};
+    use super::super::{DATA, END_STREAM, PREFACE};
     use super::*;
 
     const END: u8 = END_STREAM | END_HEADERS;

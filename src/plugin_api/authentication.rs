@@ -10,6 +10,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::NamedConsumer;
+use super::changed_fields::ChangedFields;
 use super::consumers::{Consumer, EntityId, EntityName};
 use super::context::RequestCx;
 use super::header_spoofing;
@@ -62,6 +64,12 @@ impl AuthPolicy {
             return Err(Diagnostic::in_config("anonymous", "is empty", remedy));
         }
         Ok(AuthPolicy { anonymous: anonymous.map(String::into_boxed_str), runs_on_preflight })
+    }
+
+    /// The consumer in `anonymous`, if that is set.
+    pub fn anonymous_consumer(&self) -> Option<NamedConsumer<'_>> {
+        let consequence = "requests without valid credentials get status 500";
+        self.anonymous.as_deref().map(|name| NamedConsumer { path: "anonymous".to_owned(), name, consequence })
     }
 
     /// Whether the plugin skips this request. Removes identity headers of the client from an unauthenticated request
@@ -159,8 +167,8 @@ fn set_consumer_headers(headers: &mut HeaderMap, consumer: &Consumer) {
     }
 }
 
-/// Removes identity headers that the client sent or that an earlier plugin set, except those with groups, which `acl`
-/// replaces.
+/// Removes identity headers that the client sent or that an earlier plugin set. `acl` runs later and sets those with
+/// groups.
 fn clear_identity_headers(headers: &mut HeaderMap) {
     // Few requests have such a header, and one pass over the names is cheaper than one lookup for each identity header.
     let may_be_identity_header =
@@ -168,10 +176,15 @@ fn clear_identity_headers(headers: &mut HeaderMap) {
     if !headers.keys().any(may_be_identity_header) {
         return;
     }
-    for name in [CONSUMER_ID, CONSUMER_CUSTOM_ID, CONSUMER_USERNAME, CREDENTIAL_IDENTIFIER, ANONYMOUS_CONSUMER] {
+    for name in &IDENTITY_HEADERS {
         headers.remove(name);
     }
     remove_spoofed_identity_headers(headers);
+}
+
+/// Declares the identity headers, which all authentication plugins set or remove.
+pub fn declare_identity_headers(fields: &mut ChangedFields) {
+    fields.request.add_all(&IDENTITY_HEADERS);
 }
 
 /// Removes headers that an endpoint could mistake for identity headers set by this proxy.

@@ -16,6 +16,7 @@
 mod attachment;
 mod broken_plugin;
 mod selection;
+mod slot;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -26,9 +27,10 @@ use http::{HeaderMap, HeaderValue, StatusCode, request};
 use smallvec::SmallVec;
 
 use super::body_filter::PluginBodyFilter;
+use super::changed_fields::ChangedFields;
 use super::completed_request::{CompletedRequest, CredentialLocations};
+use super::consumers::ConsumerDirectory;
 use super::consumers::plugins::{ConsumerPlugins, RequestConsumerPlugins};
-use super::consumers::{Consumer, ConsumerDirectory};
 use super::context::{
     ClientInfo, Framing, Identity, LogCx, PluginData, RequestCx, RequestSummary, ResponseCx, ResponseHeaders,
     ResponseSource, RouteNames, UriCaptures,
@@ -44,6 +46,7 @@ use attachment::Overlay;
 pub use attachment::{AttachmentPoint, BaseScope, OverlayScope};
 pub use broken_plugin::BrokenPlugin;
 use selection::{SelectedInstance, SelectionProgress, slot_number};
+use slot::{ChainSlot, InstanceIndex};
 
 /// The plugins that run for requests of one rule.
 pub struct Chain {
@@ -58,6 +61,9 @@ pub struct Chain {
     sets_request_id: bool,
     /// The plugins that may buffer the body.
     body_readers: Box<[Arc<dyn Plugin>]>,
+    /// The fields that instances for consumers and groups change. `None` if they change none. Those of the other
+    /// instances, which are few, are not stored.
+    fields_of_overlays: Option<Box<ChangedFields>>,
     /// Whether a plugin of the chain reads the heads of requests and responses in the log phase.
     logs_heads: bool,
     /// Set if the chain, or the plugins of a consumer that it authenticates, may read heads in the log phase.
@@ -82,23 +88,6 @@ struct LogFacts {
     credentials: CredentialLocations,
 }
 
-/// One kind of plugin in a chain.
-#[derive(PartialEq)]
-struct ChainSlot {
-    place: ExecutionPlace,
-    instances: Vec<PluginInstance>,
-    /// The instance for requests that no overlay matches.
-    base: Option<(BaseScope, InstanceIndex)>,
-    /// The most specific overlay of each consumer, by the id of the consumer.
-    consumers: HashMap<Arc<str>, (Overlay, InstanceIndex)>,
-    /// The overlays of groups with the name of the group, the most specific one first.
-    groups: Vec<(Overlay, Arc<str>, InstanceIndex)>,
-}
-
-/// Index of an instance in its slot. It has 32 bits because each of more than a hundred thousand consumers may have its
-/// own instance.
-type InstanceIndex = u32;
-
 /// Collects the instances of a chain.
 #[derive(Default)]
 pub struct ChainBuilder {
@@ -107,18 +96,27 @@ pub struct ChainBuilder {
 }
 
 impl ChainBuilder {
-    /// Whether an instance is attached at exactly this point.
-    pub fn has(&self, kind: &str, point: &AttachmentPoint) -> bool {
-        let Some(slot) = self.slots.iter().find(|slot| slot.place.kind == kind) else { return false };
-        match point {
-            AttachmentPoint::Base(base) => slot.base.is_some_and(|(existing, _)| existing == *base),
+    /// Whether a plugin of this kind with this scope would not run, because one with a more specific scope does.
+    pub fn is_overridden(&self, kind: &str, base: BaseScope) -> bool {
+        let slot = self.slots.iter().find(|slot| slot.place.kind == kind);
+        slot.and_then(|slot| slot.base).is_some_and(|(existing, _)| existing < base)
+    }
+
+    /// The object whose plugin of this kind is attached at exactly this point.
+    pub fn attached_at(&self, kind: &str, point: &AttachmentPoint) -> Option<&Arc<str>> {
+        let slot = self.slots.iter().find(|slot| slot.place.kind == kind)?;
+        let index = match point {
+            AttachmentPoint::Base(base) => slot.base.filter(|(existing, _)| existing == base)?.1,
             AttachmentPoint::Consumer(id, scope) => {
-                slot.consumers.get(id).is_some_and(|(existing, _)| *existing == Overlay::for_consumer(*scope))
+                let attached = slot.consumers.get(id);
+                attached.filter(|(existing, _)| *existing == Overlay::for_consumer(*scope))?.1
             }
             AttachmentPoint::Group(name, scope) => {
-                slot.groups.iter().any(|(existing, group, _)| *existing == Overlay::for_group(*scope) && group == name)
+                let overlay = Overlay::for_group(*scope);
+                slot.groups.iter().find(|(existing, group, _)| *existing == overlay && group == name)?.2
             }
-        }
+        };
+        slot.instances.get(usize::try_from(index).ok()?).map(|instance| &instance.object)
     }
 
     /// Adds an instance. If two instances have the same attachment point, the first one wins.
@@ -224,6 +222,11 @@ impl ChainBuilder {
         let phases = self.slots.iter().flat_map(|slot| &slot.instances).map(|instance| instance.phases);
         let phases = phases.fold(Phases::default(), Phases::or);
         let may_wait = self.slots.iter().flat_map(|slot| &slot.instances).any(PluginInstance::may_wait);
+        let mut fields_of_overlays = ChangedFields::default();
+        for instance in self.slots.iter().flat_map(ChainSlot::overlay_instances) {
+            instance.plugin.declare_fields(&mut fields_of_overlays);
+        }
+        let fields_of_overlays = (!fields_of_overlays.is_empty()).then(|| Box::new(fields_of_overlays));
         let (slots, body_readers) = (self.slots.into(), body_readers.into());
         Some(Arc::new(Chain {
             names,
@@ -233,6 +236,7 @@ impl ChainBuilder {
             body_buffer_limit,
             sets_request_id,
             body_readers,
+            fields_of_overlays,
             logs_heads,
             log_facts,
         }))
@@ -302,6 +306,20 @@ impl ChainState {
         self.response_headers.apply(headers);
     }
 
+    /// The fields that plugins change which only the consumer or its groups have. `None` if no such plugin is selected.
+    pub fn fields_of_consumer(&self) -> Option<ChangedFields> {
+        if !self.may_have_consumer_plugins() {
+            return None;
+        }
+        let mut fields = ChangedFields::default();
+        for selected in &self.selected {
+            if let SelectedInstance::OfConsumer(plugin) = selected {
+                plugin.instance.plugin.declare_fields(&mut fields);
+            }
+        }
+        (!fields.is_empty()).then_some(fields)
+    }
+
     /// Whether plugins that only the consumer or its groups have may be selected for the request. Without a known
     /// consumer, and in snapshots without such plugins, there are none.
     fn may_have_consumer_plugins(&self) -> bool {
@@ -338,6 +356,16 @@ impl Chain {
         const NONE: &CredentialLocations =
             &CredentialLocations { headers: Vec::new(), parameters: Vec::new(), cookies: Vec::new() };
         self.log_facts.as_ref().map_or(NONE, |facts| &facts.credentials)
+    }
+
+    /// The fields that plugins of the chain may change, whatever the consumer. To be called only for messages with
+    /// trailers, and before informational responses: the names are collected for each call.
+    pub fn changed_fields(&self) -> ChangedFields {
+        let mut fields = self.fields_of_overlays.as_deref().cloned().unwrap_or_default();
+        for (slot, (_, index)) in self.slots.iter().filter_map(|slot| Some((slot, slot.base?))) {
+            slot.instance_at(index).plugin.declare_fields(&mut fields);
+        }
+        fields
     }
 
     /// Whether the access phase may wait, for a plugin or for the body. The consumer is unknown before, so the plugins
@@ -515,44 +543,6 @@ impl Chain {
     }
 }
 
-impl ChainSlot {
-    /// The instances that some request selects.
-    fn selectable_instances(&self) -> impl Iterator<Item = &PluginInstance> {
-        let overlays =
-            self.consumers.values().map(|(_, index)| index).chain(self.groups.iter().map(|(.., index)| index));
-        let base = self.base.iter().map(|(_, index)| index);
-        base.chain(overlays).map(|index| self.instance_at(*index))
-    }
-
-    fn instance_at(&self, index: InstanceIndex) -> &PluginInstance {
-        &self.instances[index as usize]
-    }
-
-    /// The most specific instance of the rule for the consumer or one of its groups.
-    fn overlay(&self, consumer: &Consumer) -> Option<InstanceIndex> {
-        if self.consumers.is_empty() && self.groups.is_empty() {
-            return None;
-        }
-        let for_consumer = self.consumers.get(&*consumer.id).copied();
-        let for_group = self.groups.iter().find(|(_, group, _)| consumer.groups().contains(group));
-        let for_group = for_group.map(|(overlay, _, index)| (*overlay, *index));
-        for_consumer.into_iter().chain(for_group).min().map(|(_, index)| index)
-    }
-
-    fn attachments(&self) -> Vec<(String, &Arc<str>)> {
-        let object = |index: InstanceIndex| &self.instance_at(index).object;
-        let base = self.base.map(|(base, index)| (format!("{base:?}").to_lowercase(), object(index)));
-        let mut consumers: Vec<_> = self
-            .consumers
-            .iter()
-            .map(|(consumer, (overlay, index))| (format!("{overlay:?} {consumer}"), object(*index)))
-            .collect();
-        consumers.sort();
-        let groups = self.groups.iter().map(|(overlay, group, index)| (format!("{overlay:?} {group}"), object(*index)));
-        consumers.into_iter().chain(groups).chain(base).collect()
-    }
-}
-
 impl std::fmt::Debug for Chain {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.debug_map().entries(self.attachments()).finish()
@@ -567,8 +557,8 @@ mod tests {
 
     use super::*;
     use crate::plugin_api::Scheme;
-    use crate::plugin_api::consumers::EntityId;
     use crate::plugin_api::consumers::plugins::{ConsumerPlugin, OrderedPlugins, PluginSubject};
+    use crate::plugin_api::consumers::{Consumer, EntityId};
     use crate::plugin_api::kind::Phases;
     use crate::plugin_api::testing::{TestCaptures, TestRequest, names};
 
@@ -730,6 +720,10 @@ mod tests {
         fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> AccessOutcome<'a> {
             cx.head.headers.append("x-ran", HeaderValue::from_static(self.0));
             AccessOutcome::Continue
+        }
+
+        fn declare_fields(&self, fields: &mut ChangedFields) {
+            fields.request.add(&http::HeaderName::from_static("x-ran"));
         }
     }
 

@@ -1,5 +1,6 @@
 //! A completed request as log plugins read it: its head, its attempts, its times and its sizes.
 
+use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, SystemTime};
 
@@ -7,6 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version}
 use tokio::time::Instant;
 
 use super::fields::UrlEncodedForm;
+use super::repeated_query::replace_values;
 use super::scheme::Scheme;
 
 /// What is known about a request when it ends. Borrowed from the record of the request.
@@ -154,6 +156,26 @@ impl CredentialLocations {
         Some(redacted)
     }
 
+    /// A text with the values of credentials replaced, wherever it repeats a query: in a URL, or encoded in a value.
+    /// `None` if it contains none.
+    pub fn redact_text(&self, text: &str) -> Option<String> {
+        if self.parameters.is_empty() {
+            return None;
+        }
+        replace_values(text, |name| self.has_parameter(name), REDACTED)
+    }
+
+    /// The value of a header field of a request or a response with credentials replaced. `None` if it contains none.
+    pub fn redact_header(&self, name: &HeaderName, text: &str) -> Option<Cow<'static, str>> {
+        if self.has_header(name) {
+            return Some(Cow::Borrowed(REDACTED));
+        }
+        let has_cookies = [http::header::COOKIE, http::header::SET_COOKIE].contains(name);
+        let redacted = if has_cookies { self.redact_cookies(text) } else { None };
+        let redacted = self.redact_text(redacted.as_deref().unwrap_or(text)).or(redacted);
+        redacted.map(Cow::Owned)
+    }
+
     /// A Cookie header with the values of credentials replaced. `None` if it contains none.
     pub fn redact_cookies(&self, header: &str) -> Option<String> {
         let is_credential = |pair: &str| {
@@ -200,6 +222,44 @@ mod tests {
             assert_eq!(locations().redact_query(query).as_deref(), expected, "{query}");
         }
         assert_eq!(CredentialLocations::default().redact_query("jwt=a"), None);
+    }
+
+    #[test]
+    fn credentials_in_repeated_targets_are_replaced() {
+        let cases = [
+            ("https://a.example/b?jwt=secret", Some("https://a.example/b?jwt=REDACTED")),
+            ("https://a.example/?c=d&jwt=secret=%26more&e=f#g", Some("https://a.example/?c=d&jwt=REDACTED&e=f#g")),
+            ("/a?api%20key=secret#jwt=secret", Some("/a?api%20key=REDACTED#jwt=REDACTED")),
+            (
+                "</a?jwt=secret>; rel=next, </b?api+key=secret>",
+                Some("</a?jwt=REDACTED>; rel=next, </b?api+key=REDACTED>"),
+            ),
+            ("0; url=/a?%6Awt=secret", Some("0; url=/a?%6Awt=REDACTED")),
+            // Encoded once and twice.
+            ("next=%2Fa%3Fjwt%3Dsecret%26b%3Dc&d=e", Some("next=%2Fa%3Fjwt%3DREDACTED%26b%3Dc&d=e")),
+            ("%2Fa%3fb%26api%2520key%3dse%2526cret", Some("%2Fa%3fb%26api%2520key%3dREDACTED")),
+            ("n=%252Fa%253Fjwt%253Dsecret%2526b%26c", Some("n=%252Fa%253Fjwt%253DREDACTED%2526b%26c")),
+            ("jwt=", Some("jwt=REDACTED")),
+            ("jwt=ä&b", Some("jwt=REDACTED&b")),
+            ("see a=jwt and jwtx=b, jwt or %3", None),
+            ("ä%C3%A4%", None),
+            ("", None),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(locations().redact_text(text).as_deref(), expected, "{text}");
+        }
+        assert_eq!(CredentialLocations::default().redact_text("?jwt=a"), None);
+        let headers = [
+            ("referer", "/a?jwt=secret", Some("/a?jwt=REDACTED")),
+            ("set-cookie", "token=secret; Path=/", Some("token=REDACTED; Path=/")),
+            ("cookie", "token=secret; back=/?jwt=secret", Some("token=REDACTED; back=/?jwt=REDACTED")),
+            ("apikey", "secret", Some("REDACTED")),
+            ("location", "/a?b=c", None),
+        ];
+        for (name, text, expected) in headers {
+            let name = HeaderName::from_static(name);
+            assert_eq!(locations().redact_header(&name, text).as_deref(), expected, "{name}: {text}");
+        }
     }
 
     #[test]

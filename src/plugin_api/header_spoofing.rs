@@ -25,15 +25,17 @@ pub fn is_spoofed(name: &HeaderName, protected: &[HeaderName]) -> bool {
     name.first() == Some(&b'x') && memchr(b'_', name).is_some() && protected.iter().any(is_alike)
 }
 
+/// Whether two names are equal, or differ only in that hyphens are underscores.
+pub fn is_alike(name: &HeaderName, other: &HeaderName) -> bool {
+    let normalized = |byte: u8| if byte == b'_' { b'-' } else { byte };
+    let (name, other) = (name.as_str().as_bytes(), other.as_str().as_bytes());
+    name.len() == other.len() && name.iter().zip(other).all(|(a, b)| normalized(*a) == normalized(*b))
+}
+
 /// Removes headers whose names differ from `name` only in that hyphens are underscores, or the reverse.
 pub fn remove_alike(headers: &mut HeaderMap, name: &HeaderName) {
-    let normalized = |byte: u8| if byte == b'_' { b'-' } else { byte };
-    let is_alike = |other: &&HeaderName| {
-        let (other, name) = (other.as_str().as_bytes(), name.as_str().as_bytes());
-        let mut bytes = other.iter().zip(name);
-        other.len() == name.len() && other != name && bytes.all(|(a, b)| normalized(*a) == normalized(*b))
-    };
-    while let Some(alike) = headers.keys().find(is_alike).cloned() {
+    let is_other_spelling = |other: &&HeaderName| *other != name && is_alike(other, name);
+    while let Some(alike) = headers.keys().find(is_other_spelling).cloned() {
         headers.remove(alike);
     }
 }

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
+use std::time::Duration;
 
 use schemars::{JsonSchema, Schema};
 use serde::de::value::MapAccessDeserializer;
@@ -12,6 +13,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 use serde_path_to_error::{Path, Segment};
 
+use super::remote::is_short_name;
 use super::{Plugin, PluginServices, PluginState};
 use crate::diagnostic::{Diagnostic, Reason};
 use crate::upstream::BlockedAddress;
@@ -113,9 +115,27 @@ impl BuildCx<'_> {
         self.notes.0.borrow_mut().push(note.into_warning());
     }
 
-    /// The diagnostic for a host that the SSRF guard blocks. The addresses that a name resolves to are checked in the
-    /// same way on each connection.
+    /// A number of milliseconds as a duration. If it is above the longest one that takes effect, that one, with a note.
+    pub fn limited_duration(&self, field: impl fmt::Display, milliseconds: u32, longest: Duration) -> Duration {
+        let duration = Duration::from_millis(milliseconds.into());
+        if duration > longest {
+            let message = format!("{milliseconds} ms has the effect of {} ms, the longest time", longest.as_millis());
+            let remedy = format!("set it to {} or less", longest.as_millis());
+            self.note(Diagnostic::in_config(field, message, remedy));
+        }
+        duration.min(longest)
+    }
+
+    /// The diagnostic for a host that the SSRF guard blocks, or that can be no name of a server. The addresses that a
+    /// name resolves to are checked in the same way on each connection.
     pub fn check_host(&self, field: impl fmt::Display, host: &str) -> Option<Diagnostic> {
+        if self.namespace().is_none() && is_short_name(host) && !self.services.resolves_short_names() {
+            let message =
+                format!("{host} is a name without dots, but this object has no namespace in which it is a Service");
+            let remedy =
+                format!("write the namespace of the Service, as in {host}.NAMESPACE.svc, or the whole DNS name");
+            return Some(Diagnostic::in_config(field, message, remedy));
+        }
         let blocked = BlockedAddress::check_host(host, &self.services.address_policy())?;
         let remedy = "use another address of the server, or its Service; in a cluster, a server inside Portico's own \
                       Pod needs --allow-loopback-backends";

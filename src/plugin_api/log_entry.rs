@@ -1,10 +1,11 @@
-//! The JSON object that log plugins write for a request: the one of Kong's log plugins.
+//! The JSON object that log plugins write for a request: the one of Kong's log plugins. Credentials are replaced in all
+//! its values, and then long values are cut.
 
 use std::borrow::Cow;
 use std::time::{Duration, UNIX_EPOCH};
 
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderName, HeaderValue, Uri, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Uri, Version};
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 use serde_json::Value;
@@ -14,6 +15,7 @@ use smallvec::SmallVec;
 use super::completed_request::{Attempt, AttemptOutcome, CredentialLocations, LoggedHeads, LoggedTls, REDACTED};
 use super::context::{LogCx, ResponseSource};
 use super::fields::UrlEncodedForm;
+use super::server_text::shorten_to;
 
 /// The log object of a request. Credentials are replaced by [`REDACTED`].
 #[derive(Serialize)]
@@ -126,7 +128,7 @@ impl<'a> LogEntry<'a> {
         let heads = request.heads;
         LogEntry {
             request: RequestJson {
-                id: to_text(request.id),
+                id: shorten_value(to_text(request.id)),
                 head: heads.map(|heads| RequestHeadJson::new(heads, credentials)),
                 size: heads.map_or(0, request_head_size) + summary.bytes_in,
                 tls: request.tls.map(TlsJson::from),
@@ -138,7 +140,7 @@ impl<'a> LogEntry<'a> {
             response: ResponseJson {
                 status: summary.status.as_u16(),
                 size: heads.map_or(0, response_head_size) + summary.bytes_out,
-                headers: heads.map(|heads| HeadersJson { headers: &heads.response, credentials: None }),
+                headers: heads.map(|heads| HeadersJson { headers: &heads.response, credentials }),
             },
             latencies: LatenciesJson::new(cx),
             tries: request.attempts.iter().map(|attempt| TryJson::new(attempt, cx)).collect(),
@@ -185,10 +187,10 @@ impl<'a> RequestHeadJson<'a> {
         };
         RequestHeadJson {
             method: heads.method.as_str(),
-            url,
+            url: shorten_value(Cow::Owned(url)).into_owned(),
             uri,
             querystring: QueryJson { query: heads.target.query().unwrap_or_default(), credentials },
-            headers: HeadersJson { headers: &heads.request, credentials: Some(credentials) },
+            headers: HeadersJson { headers: &heads.request, credentials },
         }
     }
 }
@@ -261,17 +263,28 @@ fn upstream_status(attempts: &[Attempt]) -> String {
 
 /// Path and query, with the values of credentials replaced.
 fn redacted_target<'a>(target: &'a Uri, credentials: &CredentialLocations) -> Cow<'a, str> {
-    match target.query().and_then(|query| credentials.redact_query(query)) {
+    let redacted = match target.query().and_then(|query| credentials.redact_query(query)) {
         Some(query) => Cow::Owned(format!("{}?{query}", target.path())),
         None => Cow::Borrowed(target.path_and_query().map_or("/", PathAndQuery::as_str)),
+    };
+    // A parameter may contain the URL of another page.
+    shorten_value(credentials.redact_text(&redacted).map_or(redacted, Cow::Owned))
+}
+
+/// The value, without what is beyond the limit of a value in a log object. To be called after credentials were
+/// replaced: the rest of a credential that is cut would not be recognized.
+pub fn shorten_value(value: Cow<'_, str>) -> Cow<'_, str> {
+    match value {
+        Cow::Borrowed(value) => shorten_to(value, MAX_VALUE_BYTES),
+        Cow::Owned(value) if value.len() <= MAX_VALUE_BYTES => Cow::Owned(value),
+        Cow::Owned(value) => Cow::Owned(shorten_to(&value, MAX_VALUE_BYTES).into_owned()),
     }
 }
 
 /// An object with the lower-case names of headers. A header that occurs several times has a list of values.
 struct HeadersJson<'a> {
     headers: &'a HeaderMap,
-    /// Set for requests.
-    credentials: Option<&'a CredentialLocations>,
+    credentials: &'a CredentialLocations,
 }
 
 impl Serialize for HeadersJson<'_> {
@@ -293,14 +306,8 @@ impl Serialize for HeadersJson<'_> {
 
 impl HeadersJson<'_> {
     fn value<'v>(&self, name: &HeaderName, value: &'v HeaderValue) -> Cow<'v, str> {
-        match self.credentials {
-            Some(credentials) if credentials.has_header(name) => Cow::Borrowed(REDACTED),
-            Some(credentials) if name == header::COOKIE => {
-                let text = to_text(value);
-                credentials.redact_cookies(&text).map_or(text, Cow::Owned)
-            }
-            _ => to_text(value),
-        }
+        let text = to_text(value);
+        shorten_value(self.credentials.redact_header(name, &text).unwrap_or(text))
     }
 }
 
@@ -320,9 +327,13 @@ impl Serialize for QueryJson<'_> {
             let value = match pair.value() {
                 None => Value::Bool(true),
                 Some(_) if self.credentials.has_parameter(&name) => REDACTED.into(),
-                Some(value) => String::from_utf8_lossy(&value).into(),
+                Some(value) => {
+                    let text = String::from_utf8_lossy(&value);
+                    shorten_value(self.credentials.redact_text(&text).map_or(text, Cow::Owned)).into()
+                }
             };
-            parameters.entry(String::from_utf8_lossy(&name).into_owned()).or_default().push(value);
+            let name = shorten_value(String::from_utf8_lossy(&name));
+            parameters.entry(name.into_owned()).or_default().push(value);
         }
         let mut map = serializer.serialize_map(Some(parameters.len()))?;
         for (name, values) in &parameters {
@@ -367,3 +378,59 @@ fn nanoseconds(duration: Duration) -> u64 {
 
 /// Kong's workspaces do not exist here; programs that read the log require an id.
 const WORKSPACE_ID: &str = "00000000-0000-0000-0000-000000000000";
+/// The longest value of a log object in bytes. Objects wait in memory for their server.
+const MAX_VALUE_BYTES: usize = 8 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn credentials() -> CredentialLocations {
+        CredentialLocations { parameters: vec!["key".into()], ..CredentialLocations::default() }
+    }
+
+    fn headers(fields: &[(&'static str, String)]) -> HeaderMap {
+        fields.iter().map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap())).collect()
+    }
+
+    #[test]
+    fn credentials_are_replaced_in_all_fields_that_repeat_the_target() {
+        let (fields, credentials) = (
+            ["referer", "location", "content-location", "link", "refresh", "x-original-url", "x-anything"]
+                .map(|name| (name, "/a?key=secret&b=c".to_owned())),
+            credentials(),
+        );
+        let object =
+            serde_json::to_value(HeadersJson { headers: &headers(&fields), credentials: &credentials }).unwrap();
+        for (name, _) in fields {
+            assert_eq!(object[name], "/a?key=REDACTED&b=c", "{name}");
+        }
+        let query = QueryJson { query: "next=%2Fa%3Fkey%3Dsecret&key=secret&n=1", credentials: &credentials };
+        let query = serde_json::to_value(query).unwrap();
+        assert_eq!(query, json!({"next": "/a?key=REDACTED", "key": "REDACTED", "n": "1"}));
+        let target: Uri = "/login?next=%2Fa%3Fkey%3Dsecret&key=secret".parse().unwrap();
+        assert_eq!(redacted_target(&target, &credentials), "/login?next=%2Fa%3Fkey%3DREDACTED&key=REDACTED");
+    }
+
+    #[test]
+    fn long_values_are_cut_after_credentials_are_replaced() {
+        let credentials = credentials();
+        let padding = "p".repeat(MAX_VALUE_BYTES - 8);
+        // The value of the credential begins before the limit and ends after it.
+        let url = format!("/{padding}?key=secret-secret");
+        let fields = [("referer", url.clone()), ("x-short", "p".repeat(MAX_VALUE_BYTES)), ("x-long", "ä".repeat(8000))];
+        let object =
+            serde_json::to_value(HeadersJson { headers: &headers(&fields), credentials: &credentials }).unwrap();
+        assert_eq!(object["referer"], format!("/{padding}?key=RE…"));
+        assert_eq!(object["x-short"], fields[1].1.as_str());
+        assert_eq!(object["x-long"], format!("{}…", "ä".repeat(MAX_VALUE_BYTES / 2)));
+        let target: Uri = url.parse().unwrap();
+        assert_eq!(redacted_target(&target, &credentials), format!("/{padding}?key=RE…"));
+        let query = format!("a={}&{}=b", "x".repeat(9000), "n".repeat(9000));
+        let query = serde_json::to_value(QueryJson { query: &query, credentials: &credentials }).unwrap();
+        let (long_value, long_name) = (format!("{}…", "x".repeat(MAX_VALUE_BYTES)), "n".repeat(MAX_VALUE_BYTES) + "…");
+        assert_eq!(query, json!({"a": long_value, long_name: "b"}));
+    }
+}

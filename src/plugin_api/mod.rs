@@ -16,6 +16,7 @@ pub mod authentication;
 pub mod batch_queue;
 pub mod body_filter;
 pub mod chain;
+pub mod changed_fields;
 pub mod completed_request;
 pub mod consumers;
 pub mod context;
@@ -23,6 +24,7 @@ pub mod decimal;
 pub mod factory;
 pub mod fields;
 pub mod header_spoofing;
+pub mod idle_connections;
 pub mod instance;
 pub mod jwk;
 pub mod kind;
@@ -34,10 +36,12 @@ pub mod redis;
 pub mod remote;
 pub mod remote_client;
 pub mod remote_request;
+mod repeated_query;
 pub mod reply;
 pub mod route_description;
 pub mod scheme;
 pub mod server_diagnostics;
+pub mod server_text;
 pub mod services;
 pub mod signature;
 pub mod state;
@@ -51,6 +55,7 @@ use http::request;
 
 pub use body_filter::{BeyondLimit, BodyFilter, BufferedFilter, StreamingFilter};
 pub use chain::Chain;
+pub use changed_fields::{ChangedFields, FieldNames};
 pub use completed_request::{CompletedRequest, CredentialLocations};
 pub use consumers::{Consumer, ConsumerDirectory};
 pub use context::{
@@ -121,6 +126,18 @@ pub trait Plugin: Send + Sync + 'static {
         None
     }
 
+    /// The consumers that the configuration names. Those that do not exist are errors of the plugin's object.
+    fn named_consumers(&self) -> Vec<NamedConsumer<'_>> {
+        Vec::new()
+    }
+
+    /// Names all header fields that `access` and `response` may set, change or remove, in every spelling that they have
+    /// after the change. Such fields are not forwarded in trailers and informational responses. Names that depend on
+    /// the request cannot be declared, so a plugin must not change fields of such names.
+    fn declare_fields(&self, fields: &mut ChangedFields) {
+        let _ = fields;
+    }
+
     /// Whether `access` sets the request id, in [`RequestCx::new_id`]. The plugin then gets the header `X-Request-ID`
     /// as the client sent it, instead of the id that Portico has chosen.
     fn sets_request_id(&self) -> bool {
@@ -139,6 +156,17 @@ pub trait Plugin: Send + Sync + 'static {
         let _ = head;
         true
     }
+}
+
+/// A consumer that the configuration of a plugin names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedConsumer<'p> {
+    /// The path of the field below `config`, such as `anonymous`.
+    pub path: String,
+    /// The id or the username.
+    pub name: &'p str,
+    /// What happens to requests while the consumer does not exist: a clause such as `they get status 500`.
+    pub consequence: &'static str,
 }
 
 /// The result of `access`. Most plugins decide synchronously and allocate nothing.

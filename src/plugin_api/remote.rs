@@ -10,11 +10,18 @@ pub struct Remote {
     /// A name, or an IP address without brackets.
     pub host: String,
     pub port: u16,
-    /// The namespace in which a name without dots is looked up.
+    /// The namespace in which a name without dots is looked up, and whose share of connections counts.
     pub namespace: Option<String>,
     pub tls: Option<RemoteTls>,
     /// Timeout of name resolution, TCP connection and TLS handshake together.
     pub timeout: Duration,
+}
+
+impl Remote {
+    /// The namespace whose share of connections counts. Objects without a namespace have one together.
+    pub fn share(&self) -> &str {
+        self.namespace.as_deref().unwrap_or_default()
+    }
 }
 
 /// TLS settings of a connection.
@@ -25,6 +32,18 @@ pub struct RemoteTls {
     /// Whether the certificate is verified with the system's root certificates. Without it, the peer is not
     /// authenticated.
     pub verify: bool,
+}
+
+/// The longest timeout that takes effect. A request that waits for longer only holds its connection, which others need.
+pub const MAX_REMOTE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The default limit of connections of all plugins together.
+pub const DEFAULT_MAX_CONNECTIONS: usize = 256;
+
+/// Whether a host is a name without dots, which can only be a Service of a namespace.
+pub fn is_short_name(host: &str) -> bool {
+    let name = host.trim_end_matches('.');
+    !name.contains(['.', ':']) && !name.eq_ignore_ascii_case("localhost")
 }
 
 /// A byte stream to another server.

@@ -5,7 +5,6 @@
 //!              └ no ─▶ RemoteConnector: name, socket, TLS ─────▲
 //! ```
 
-use std::collections::HashMap;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,10 +17,10 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::idle_connections::{IdleConnections, RemoteConnection};
 use super::remote::{Remote, RemoteStream};
 use super::remote_request::{RemoteRequest, RemoteResponse, ResponseBodyUse};
 
@@ -29,27 +28,28 @@ use super::remote_request::{RemoteRequest, RemoteResponse, ResponseBodyUse};
 pub trait RemoteConnector: Send + Sync + 'static {
     /// Resolves the name, connects and performs the TLS handshake.
     fn connect(&self, remote: Remote) -> BoxFuture<'static, Result<Box<dyn RemoteStream>, String>>;
+
+    /// Called when a connection of this namespace has become idle, which makes room for others if it is closed.
+    fn became_idle(&self, namespace: &str) {
+        let _ = namespace;
+    }
 }
 
 /// An HTTP client. Clones share their idle connections.
 #[derive(Clone)]
 pub struct RemoteClient {
     connector: Arc<dyn RemoteConnector>,
-    idle: Arc<Mutex<IdleConnections>>,
-}
-
-/// The idle connections of each server, the newest one last.
-type IdleConnections = HashMap<Remote, Vec<RemoteConnection>>;
-
-struct RemoteConnection {
-    sender: http1::SendRequest<Full<Bytes>>,
-    /// When the connection is closed; `None` while a request uses it. Dropping it closes the connection.
-    idle_until: watch::Sender<Option<Instant>>,
+    idle: IdleConnections,
 }
 
 impl RemoteClient {
     pub fn new(connector: Arc<dyn RemoteConnector>) -> Self {
-        RemoteClient { connector, idle: Arc::default() }
+        RemoteClient::with_idle(connector, IdleConnections::default())
+    }
+
+    /// A client whose idle connections the connector may close.
+    pub fn with_idle(connector: Arc<dyn RemoteConnector>, idle: IdleConnections) -> Self {
+        RemoteClient { connector, idle }
     }
 
     /// Sends a request once. An error says whether connecting failed, or why there is no response.
@@ -67,7 +67,7 @@ impl RemoteClient {
         *message.headers_mut() = headers;
         message.headers_mut().entry(USER_AGENT).or_insert(PRODUCT);
         let (mut connection, response) = loop {
-            let (mut connection, is_new) = match self.take_idle(&remote) {
+            let (mut connection, is_new) = match self.idle.take(&remote) {
                 Some(connection) => (connection, false),
                 None => (self.connect(remote.clone()).await?, true),
             };
@@ -85,7 +85,9 @@ impl RemoteClient {
         if let Some(keep_alive) = keep_alive.filter(|_| is_reusable)
             && let Ok(Ok(())) = timeout(MAX_DISCARD_TIME, connection.sender.ready()).await
         {
-            self.keep(remote, connection, keep_alive);
+            let namespace = remote.namespace.clone();
+            self.idle.keep(remote, connection, keep_alive);
+            self.connector.became_idle(namespace.as_deref().unwrap_or_default());
         }
         Ok(response)
     }
@@ -99,31 +101,6 @@ impl RemoteClient {
         // The task ends when the connection is dropped, was idle for too long, or is closed by the server.
         tokio::spawn(drive(connection, changes));
         Ok(RemoteConnection { sender, idle_until })
-    }
-
-    fn take_idle(&self, remote: &Remote) -> Option<RemoteConnection> {
-        let mut idle = self.idle.lock();
-        let connections = idle.get_mut(remote)?;
-        while let Some(connection) = connections.pop() {
-            if connection.sender.is_ready() {
-                connection.idle_until.send_replace(None);
-                return Some(connection);
-            }
-        }
-        None
-    }
-
-    fn keep(&self, remote: Remote, connection: RemoteConnection, keep_alive: Duration) {
-        connection.idle_until.send_replace(Some(Instant::now() + keep_alive));
-        let mut idle = self.idle.lock();
-        idle.retain(|_, connections| {
-            connections.retain(|connection| !connection.sender.is_closed());
-            !connections.is_empty()
-        });
-        let connections = idle.entry(remote).or_default();
-        if connections.len() < MAX_IDLE_CONNECTIONS {
-            connections.push(connection);
-        }
     }
 }
 
@@ -191,8 +168,6 @@ fn describe(error: &hyper::Error) -> String {
 }
 
 const PRODUCT: HeaderValue = HeaderValue::from_static(concat!("portico/", env!("CARGO_PKG_VERSION")));
-/// Idle connections to one server.
-const MAX_IDLE_CONNECTIONS: usize = 16;
 /// Maximum size of the head of a response in bytes.
 const MAX_HEAD: usize = 64 * 1024;
 /// How much of an unused body is read to keep the connection.

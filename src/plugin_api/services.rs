@@ -24,6 +24,12 @@ pub trait PluginServices: Send + Sync {
         AddressPolicy { loopback: LoopbackPolicy::Blocked, ..AddressPolicy::default() }
     }
 
+    /// Whether a name without dots may be that of a server, which the search domains of the machine make complete. If
+    /// not, such a name is a Service in the namespace of the object.
+    fn resolves_short_names(&self) -> bool {
+        true
+    }
+
     /// Sends an HTTP request and reads the response. Does not follow redirects. The error contains the server and the
     /// cause, and nothing else of the request.
     fn send(&self, request: RemoteRequest) -> BoxFuture<'static, Result<RemoteResponse, String>> {
@@ -32,10 +38,11 @@ pub trait PluginServices: Send + Sync {
     }
 
     /// Fetches a document by `http` or `https`, verifying the certificate with the system's root certificates. A body
-    /// larger than `max_bytes` is an error.
+    /// larger than `max_bytes` is an error. `namespace`: that of the object whose plugin needs the document.
     fn fetch(
         &self,
         uri: &str,
+        namespace: Option<&str>,
         timeout: Duration,
         max_bytes: usize,
     ) -> BoxFuture<'static, Result<RemoteResponse, String>> {
@@ -48,7 +55,7 @@ pub trait PluginServices: Send + Sync {
         headers.insert(HOST, url.authority.clone());
         headers.insert(ACCEPT, HeaderValue::from_static("application/json, */*;q=0.5"));
         let sending = self.send(RemoteRequest {
-            remote: url.remote(None, true, timeout),
+            remote: url.remote(namespace, true, timeout),
             method: Method::GET,
             target: url.target,
             headers,
@@ -61,7 +68,8 @@ pub trait PluginServices: Send + Sync {
     }
 
     /// Opens a connection for a protocol other than HTTP. A name is looked up as a Service of the cluster first (`svc`,
-    /// `svc.ns`, `svc.ns.svc…`), then in DNS. The error contains the address and the cause.
+    /// `svc.ns`, `svc.ns.svc…`). All others are looked up in DNS, in a cluster without search domains. The error
+    /// contains the address and the cause.
     fn connect(&self, remote: Remote) -> BoxFuture<'static, Result<Box<dyn RemoteStream>, String>> {
         let message = format!("connections to {}:{} are not available here", remote.host, remote.port);
         Box::pin(async move { Err(message) })

@@ -67,13 +67,14 @@ pub struct StreamChainBuilder {
 
 impl StreamChainBuilder {
     /// Adds a plugin. Of several plugins of a kind, the one with the most specific scope runs, and of those the first.
-    /// Returns false if another one of the same scope is attached already.
+    /// Returns false if one of another object has the same scope, so that this one does not run. A plugin that is added
+    /// twice runs once.
     pub fn add(&mut self, kind: &'static str, priority: i32, base: BaseScope, instance: PluginInstance) -> bool {
         let place = ExecutionPlace { kind, priority };
         let added = AttachedPlugin { place, base, instance };
         match self.plugins.iter_mut().find(|attached| attached.place == place) {
             Some(attached) if base < attached.base => *attached = added,
-            Some(attached) => return base != attached.base,
+            Some(attached) => return base != attached.base || added.instance.object == attached.instance.object,
             None => self.plugins.push(added),
         }
         true
@@ -122,6 +123,24 @@ mod tests {
             let client = IpAddr::from([192, 0, 2, 1]);
             assert_eq!(builder.build().unwrap().open(client), expected, "{plugins:?}");
         }
+    }
+
+    #[test]
+    fn only_a_plugin_of_another_object_takes_a_place() {
+        let of_object = |object: &str| PluginInstance {
+            object: object.into(),
+            ..instance(StreamDecision::Continue, Phases::ACCESS_AND_STREAM_OPEN)
+        };
+        let mut builder = StreamChainBuilder::default();
+        for (base, object, is_in_effect) in [
+            (BaseScope::Service, "KongPlugin/a/first", true),
+            (BaseScope::Service, "KongPlugin/a/first", true),
+            (BaseScope::Service, "KongPlugin/a/second", false),
+            (BaseScope::Global, "KongPlugin/a/second", true),
+        ] {
+            assert_eq!(builder.add("a", 1, base, of_object(object)), is_in_effect, "{base:?} {object}");
+        }
+        assert_eq!(builder.build().unwrap().attachments().count(), 1);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::body_filter::BodyFilter;
 use super::chain::{AttachmentPoint, BaseScope, Chain, ChainBuilder, ChainRequest, ChainResponse, ChainState};
+use super::changed_fields::FieldNames;
 use super::completed_request::{CompletedRequest, LoggedHeads};
 use super::consumers::EntityId;
 use super::context::{ClientInfo, Framing, RequestSummary, ResponseSource, RouteNames, UriCaptures};
@@ -199,7 +200,7 @@ impl TestRequest {
         self
     }
 
-    /// Runs all phases of a chain.
+    /// Runs all phases of a chain. Panics if a plugin changes a header field that it does not declare.
     pub async fn run(self, chain: &Chain) -> TestOutcome {
         let (mut head, body) = self.request.into_parts();
         let uri = head.uri.clone();
@@ -227,6 +228,7 @@ impl TestRequest {
             upstream_target: None,
         });
         let mut state = ChainState::default();
+        let received = head.headers.clone();
         let buffers_body = chain.body_buffer_limit_for(&head).is_some();
         let request = ChainRequest {
             head: &mut head,
@@ -248,6 +250,9 @@ impl TestRequest {
             now: self.now,
         };
         let reply = chain.access(request, &mut state).await;
+        let mut declared = chain.changed_fields();
+        declared.merge(state.fields_of_consumer().unwrap_or_default());
+        expect_declared("request", &received, &head.headers, &declared.request);
         let (mut response, ()) = self.upstream_response.into_parts();
         let mut source = ResponseSource::Service;
         if let Some(reply) = &reply {
@@ -255,14 +260,21 @@ impl TestRequest {
             response.headers = reply.headers.clone();
             source = ResponseSource::Plugin;
         }
+        let (received, mut is_replaced) = (response.headers.clone(), false);
         let chain_response = ChainResponse {
             status: &mut response.status,
             headers: &mut response.headers,
             source,
             id: &id,
-            replace: &mut |reply, _| (reply.status, reply.headers),
+            replace: &mut |reply, _| {
+                is_replaced = true;
+                (reply.status, reply.headers)
+            },
         };
         let source = chain.response(&mut state, chain_response).await;
+        if !is_replaced {
+            expect_declared("response", &received, &response.headers, &declared.response);
+        }
         if let Some(heads) = &mut heads {
             heads.response.clone_from(&response.headers);
             heads.upstream_target = reply.is_none().then(|| head.uri.clone());
@@ -284,6 +296,17 @@ impl TestRequest {
         };
         chain.log(&state, &summary, &request);
         TestOutcome { request: head, reply, response, state }
+    }
+}
+
+/// Checks that a plugin declares each field that it changes, as [`Plugin::declare_fields`] requires.
+fn expect_declared(message: &str, before: &HeaderMap, after: &HeaderMap, declared: &FieldNames) {
+    for name in before.keys().chain(after.keys()) {
+        let is_changed = !before.get_all(name).iter().eq(after.get_all(name));
+        assert!(
+            !is_changed || declared.contains(name),
+            "a plugin changes the field {name} of the {message}, which its `declare_fields` does not name"
+        );
     }
 }
 
@@ -325,5 +348,85 @@ impl TestOutcome {
     /// A header of the response to the client.
     pub fn response_header(&self, name: &str) -> Option<&str> {
         self.response.headers.get(name)?.to_str().ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderName;
+
+    use super::*;
+    use crate::plugin_api::{AccessOutcome, ChangedFields, RequestCx, ResponseCx, ResponseOutcome};
+
+    const NAME: HeaderName = HeaderName::from_static("x-user");
+
+    /// Changes a field in some phases, and declares it for the others.
+    struct ChangesField {
+        in_access: bool,
+        in_response: bool,
+        of_response_in_access: bool,
+        declares: bool,
+    }
+
+    impl Plugin for ChangesField {
+        fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> AccessOutcome<'a> {
+            if self.in_access {
+                cx.head.headers.remove(NAME);
+            }
+            if self.of_response_in_access {
+                cx.response_headers.insert(NAME, HeaderValue::from_static("b"));
+            }
+            AccessOutcome::Continue
+        }
+
+        fn response<'a>(&'a self, cx: &'a mut ResponseCx<'_>) -> ResponseOutcome<'a> {
+            if self.in_response {
+                cx.headers.insert(NAME, HeaderValue::from_static("b"));
+            }
+            ResponseOutcome::Continue
+        }
+
+        fn declare_fields(&self, fields: &mut ChangedFields) {
+            if self.declares == self.in_access {
+                fields.request.add(&NAME);
+            } else {
+                fields.response.add(&NAME);
+            }
+        }
+    }
+
+    async fn run(plugin: ChangesField) {
+        let mut builder = ChainBuilder::default();
+        let base = AttachmentPoint::Base(BaseScope::Global);
+        builder.add("changes-field", 1, base, global_instance(Arc::new(plugin)));
+        TestRequest::get("/").header("x-user", "a").run(&builder.build(names()).unwrap()).await;
+    }
+
+    const CHANGES_NOTHING: ChangesField =
+        ChangesField { in_access: false, in_response: false, of_response_in_access: false, declares: true };
+
+    #[tokio::test]
+    async fn declared_fields_may_be_changed() {
+        run(ChangesField { in_access: true, ..CHANGES_NOTHING }).await;
+        run(ChangesField { in_response: true, ..CHANGES_NOTHING }).await;
+        run(ChangesField { of_response_in_access: true, ..CHANGES_NOTHING }).await;
+    }
+
+    #[tokio::test]
+    #[should_panic(expected = "a plugin changes the field x-user of the request")]
+    async fn fields_of_requests_must_be_declared() {
+        run(ChangesField { in_access: true, declares: false, ..CHANGES_NOTHING }).await;
+    }
+
+    #[tokio::test]
+    #[should_panic(expected = "a plugin changes the field x-user of the response")]
+    async fn fields_of_responses_must_be_declared() {
+        run(ChangesField { in_response: true, declares: false, ..CHANGES_NOTHING }).await;
+    }
+
+    #[tokio::test]
+    #[should_panic(expected = "a plugin changes the field x-user of the response")]
+    async fn fields_of_responses_that_access_changes_must_be_declared() {
+        run(ChangesField { of_response_in_access: true, declares: false, ..CHANGES_NOTHING }).await;
     }
 }

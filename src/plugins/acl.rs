@@ -23,9 +23,11 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::authentication::{AUTHENTICATED_GROUPS, CONSUMER_GROUPS, remove_spoofed_identity_headers};
+use crate::plugin_api::authentication::{
+    AUTHENTICATED_GROUPS, CONSUMER_GROUPS, declare_identity_headers, remove_spoofed_identity_headers,
+};
 use crate::plugin_api::kind::{BuildCx, Phases, PluginKind, Scopes};
-use crate::plugin_api::{AccessOutcome, Identity, Plugin, Reply, RequestCx};
+use crate::plugin_api::{AccessOutcome, ChangedFields, Identity, Plugin, Reply, RequestCx};
 
 /// Allows only members of some groups, or all consumers except members of some groups.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -89,6 +91,10 @@ fn invalid_config(path: &str, message: &str, remedy: &str) -> Vec<Diagnostic> {
 impl Plugin for Acl {
     fn may_wait(&self) -> bool {
         false
+    }
+
+    fn declare_fields(&self, fields: &mut ChangedFields) {
+        declare_identity_headers(fields);
     }
 
     fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> AccessOutcome<'a> {

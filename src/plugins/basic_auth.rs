@@ -25,10 +25,14 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::authentication::{AuthPolicy, IdentityRealm, VerifiedCredential, challenge};
+use crate::plugin_api::authentication::{
+    AuthPolicy, IdentityRealm, VerifiedCredential, challenge, declare_identity_headers,
+};
 use crate::plugin_api::consumers::{BasicCredential, sha256};
 use crate::plugin_api::kind::{BuildCx, Phases, PluginKind, Scopes};
-use crate::plugin_api::{AccessOutcome, ConsumerDirectory, CredentialLocations, Plugin, Reply, RequestCx};
+use crate::plugin_api::{
+    AccessOutcome, ChangedFields, ConsumerDirectory, CredentialLocations, NamedConsumer, Plugin, Reply, RequestCx,
+};
 
 /// Authenticates consumers by username and password.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -111,6 +115,15 @@ impl PluginKind for BasicAuth {
 impl Plugin for BasicAuth {
     fn may_wait(&self) -> bool {
         false
+    }
+
+    fn named_consumers(&self) -> Vec<NamedConsumer<'_>> {
+        self.policy.anonymous_consumer().into_iter().collect()
+    }
+
+    fn declare_fields(&self, fields: &mut ChangedFields) {
+        declare_identity_headers(fields);
+        fields.request.add_all(&[AUTHORIZATION, PROXY_AUTHORIZATION]);
     }
 
     fn credential_locations(&self) -> Option<CredentialLocations> {

@@ -117,32 +117,52 @@ async fn one_valid_credential_is_enough_for_plugins_with_an_anonymous_consumer()
     }
 }
 
-const IDENTITY_HEADERS: [&str; 5] =
-    ["x-consumer-id", "x-consumer-username", "x-consumer-custom-id", "x-credential-identifier", "x-anonymous-consumer"];
+const IDENTITY_HEADERS: [&str; 7] = [
+    "x-consumer-id",
+    "x-consumer-username",
+    "x-consumer-custom-id",
+    "x-credential-identifier",
+    "x-anonymous-consumer",
+    "x-consumer-groups",
+    "x-authenticated-groups",
+];
+
+/// A request with these credentials that claims to be root, in all identity headers and in another spelling of each.
+fn spoofed_request(credentials: &str) -> TestRequest {
+    let request = IDENTITY_HEADERS.into_iter().fold(request_with(credentials), |request, name| {
+        let request = request.header(name, "root");
+        request.header(&*name.replacen('-', "_", 1).leak(), "root")
+    });
+    request.header("x_consumer_groups", "root")
+}
+
+fn spoofed_spellings(outcome: &TestOutcome) -> Vec<&str> {
+    outcome.request.headers.keys().map(|name| name.as_str()).filter(|name| name.contains('_')).collect()
+}
 
 // docs/kong-compatibility.md, 4.0
 #[tokio::test]
 async fn spoofed_identity_headers_are_overwritten_or_removed() {
-    let spoofed_request = |credentials: &str| {
-        IDENTITY_HEADERS.into_iter().fold(request_with(credentials), |request, name| request.header(name, "root"))
-    };
+    let anna = |credential| [Some("id-anna"), Some("anna"), Some("custom-anna"), Some(credential), None, None, None];
+    let guest = [Some("id-guest"), Some("guest"), Some("custom-guest"), None, Some("true"), None, None];
+    let bob = [Some("id-bob"), Some("bob"), Some("custom-bob"), Some("bob"), None, None, None];
+    let cleo = [Some("id-cleo"), Some("cleo"), Some("custom-cleo"), Some("claim"), None, None, None];
+    let nameless = |credential, anonymous| [Some("id-nameless"), None, None, credential, anonymous, None, None];
     let cases = [
-        ("key", json!({}), [Some("id-anna"), Some("anna"), Some("custom-anna"), Some("id-key"), None]),
-        ("nameless", json!({}), [Some("id-nameless"), None, None, Some("id-nameless"), None]),
-        (
-            "",
-            json!({"anonymous": "guest"}),
-            [Some("id-guest"), Some("guest"), Some("custom-guest"), None, Some("true")],
-        ),
-        ("", json!({"anonymous": "id-nameless"}), [Some("id-nameless"), None, None, None, Some("true")]),
+        ("key-auth", "key", json!({}), anna("id-key")),
+        ("key-auth", "nameless", json!({}), nameless(Some("id-nameless"), None)),
+        ("key-auth", "", json!({"anonymous": "guest"}), guest),
+        ("key-auth", "", json!({"anonymous": "id-nameless"}), nameless(None, Some("true"))),
+        ("basic-auth", "password", json!({}), bob),
+        ("basic-auth", "nopassword", json!({"anonymous": "guest"}), guest),
+        ("jwt", "token", json!({}), cleo),
+        ("jwt", "notoken", json!({"anonymous": "guest"}), guest),
     ];
-    for (credentials, config, expected) in cases {
-        let request =
-            spoofed_request(credentials).header("x_consumer_id", "root").header("x-consumer_username", "root");
-        let outcome = run(&[("key-auth", config.clone())], request).await;
-        let spoofed = ["x_consumer_id", "x-consumer_username"];
-        assert_eq!(spoofed.map(|name| outcome.upstream_header(name)), [None; 2], "{credentials} {config}");
-        assert_eq!(IDENTITY_HEADERS.map(|name| outcome.upstream_header(name)), expected, "{credentials} {config}");
+    for (name, credentials, config, expected) in cases {
+        let outcome = run(&[(name, config.clone())], spoofed_request(credentials)).await;
+        assert_eq!(spoofed_spellings(&outcome), [""; 0], "{name} {credentials} {config}");
+        let found = IDENTITY_HEADERS.map(|name| outcome.upstream_header(name));
+        assert_eq!(found, expected, "{name} {credentials} {config}");
     }
 }
 
@@ -189,17 +209,17 @@ async fn options_requests_skip_authentication_if_configured() {
         ("jwt", json!({}), false),
         ("basic-auth", json!({}), false),
     ] {
-        let mut request =
-            IDENTITY_HEADERS.into_iter().fold(request_with(""), |request, name| request.header(name, "root"));
+        let mut request = spoofed_request("");
         *request.request.method_mut() = Method::OPTIONS;
         let outcome = run(&[(name, config)], request).await;
         assert_eq!(outcome.reply_status().is_none(), is_forwarded, "{name}");
         if is_forwarded {
             assert_eq!(
                 IDENTITY_HEADERS.map(|name| outcome.upstream_header(name)),
-                [None; 5],
+                [None; 7],
                 "{name}: there is no identity"
             );
+            assert_eq!(spoofed_spellings(&outcome), [""; 0], "{name}");
         }
     }
     // The identity of an earlier plugin is kept.

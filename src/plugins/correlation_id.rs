@@ -19,7 +19,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::{AccessOutcome, BuildCx, Phases, Plugin, PluginKind, RequestCx, ResponseCx, ResponseOutcome};
+use crate::plugin_api::{
+    AccessOutcome, BuildCx, ChangedFields, Phases, Plugin, PluginKind, RequestCx, ResponseCx, ResponseOutcome,
+};
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -108,6 +110,13 @@ impl Plugin for CorrelationId {
             cx.set_plugin_data(id);
         }
         AccessOutcome::Continue
+    }
+
+    fn declare_fields(&self, fields: &mut ChangedFields) {
+        fields.request.add(&self.header);
+        if self.echo {
+            fields.response.add(&self.header);
+        }
     }
 
     fn sets_request_id(&self) -> bool {

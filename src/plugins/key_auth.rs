@@ -21,11 +21,13 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::authentication::{AuthPolicy, IdentityRealm, VerifiedCredential, challenge, parse_header_name};
+use crate::plugin_api::authentication::{
+    AuthPolicy, IdentityRealm, VerifiedCredential, challenge, declare_identity_headers, parse_header_name,
+};
 use crate::plugin_api::consumers::{Sha256Digest, sha256};
 use crate::plugin_api::fields::{BodyFields, FieldValue, UrlEncodedForm, remove_from_query};
 use crate::plugin_api::kind::{BuildCx, Phases, PluginKind, Scopes};
-use crate::plugin_api::{AccessOutcome, CredentialLocations, Plugin, Reply, RequestCx};
+use crate::plugin_api::{AccessOutcome, ChangedFields, CredentialLocations, NamedConsumer, Plugin, Reply, RequestCx};
 
 /// Authenticates consumers by keys.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -184,6 +186,20 @@ impl Plugin for KeyAuth {
                 .reject(cx, || rejection.reply().with_header(header::WWW_AUTHENTICATE, self.challenge.clone())),
         };
         reply.map_or(AccessOutcome::Continue, AccessOutcome::Reply)
+    }
+
+    fn named_consumers(&self) -> Vec<NamedConsumer<'_>> {
+        self.policy.anonymous_consumer().into_iter().collect()
+    }
+
+    fn declare_fields(&self, fields: &mut ChangedFields) {
+        declare_identity_headers(fields);
+        if self.hides_credentials {
+            let headers = self.names.iter().flat_map(|name| [Some(&name.header), name.dashed_header.as_ref()]);
+            fields.request.add_all(headers.flatten());
+            // That of a body without its key.
+            fields.request.add(&header::CONTENT_LENGTH);
+        }
     }
 
     fn credential_locations(&self) -> Option<CredentialLocations> {

@@ -18,6 +18,8 @@ pub struct ProxyLimits {
     /// Maximum steps of the regular expressions of routes for one request: states times bytes. A request that would
     /// take more gets 414 or 431.
     pub max_regex_steps: u64,
+    /// Maximum number of Portico processes that forward a request. One more rejects it with 508.
+    pub max_hops: u8,
     /// Maximum time of a TLS handshake, including the wait for its first byte. The connection is closed when it
     /// expires.
     pub handshake_timeout: Duration,
@@ -83,8 +85,8 @@ pub struct ProxyLimits {
     /// Maximum client connections of the whole process. Beyond it, new ones wait in the accept queue of the kernel,
     /// while idle ones are closed.
     pub max_connections: usize,
-    /// Maximum connections to endpoints of the whole process. Once half of them are in use, a Service may have a
-    /// quarter. Beyond that, requests wait for up to the connect timeout, at most 5 seconds, then 503.
+    /// Maximum connections to endpoints of the whole process. Namespaces, Services and clients have shares. Beyond
+    /// these, requests wait for up to the connect timeout, at most 5 seconds, then 503.
     pub max_upstream_connections: usize,
     /// Maximum time to connect to one endpoint. When it expires, the next endpoint is tried.
     pub connect_timeout: Duration,
@@ -127,6 +129,7 @@ impl ProxyLimits {
         max_request_head: 64 * 1024,
         max_request_fields: 100,
         max_regex_steps: MAX_REGEX_STEPS,
+        max_hops: 8,
         handshake_timeout: Duration::from_secs(10),
         max_handshakes: 4096,
         proxy_header_timeout: Duration::from_secs(5),

@@ -22,7 +22,7 @@ pub use changes::changes;
 pub use diagnostic::{ReportedDiagnostic, add_positions, explain_missing, from_manifest, from_verdict, sort};
 pub use json::json;
 pub(crate) use plain::escape_controls;
-pub use summary::{InputCounts, count, ignored_kinds, left_out_ingresses, summary};
+pub use summary::{InputCounts, count, ignored_kinds, left_out_objects, summary};
 pub(crate) use table::table;
 pub use table::{RouteRow, routes, verdicts};
 pub use terminal::terminal;

@@ -13,8 +13,8 @@ pub struct InputCounts<'a> {
     pub objects: usize,
     /// Objects of kinds that Portico does not read, by `apiVersion/kind`.
     pub ignored: &'a BTreeMap<String, usize>,
-    /// Ingresses that would be served with another `--ingress-class`, by class.
-    pub left_out: &'a BTreeMap<String, usize>,
+    /// Objects that would be served with another `--ingress-class`: by class, the number of each kind.
+    pub left_out: &'a BTreeMap<String, BTreeMap<&'static str, usize>>,
 }
 
 /// `2 errors and 1 warning; 12 objects read from 3 files; ignored: 5 apps/v1/Deployment`.
@@ -34,20 +34,25 @@ pub fn summary(counts: InputCounts<'_>, diagnostics: &[ReportedDiagnostic]) -> S
         out += &format!("; ignored: {}", ignored_kinds(counts.ignored));
     }
     if !counts.left_out.is_empty() {
-        out += &format!("; {}", left_out_ingresses(counts.left_out));
+        out += &format!("; {}", left_out_objects(counts.left_out));
     }
     out + "\n"
 }
 
-/// `left out: 3 Ingresses of class kong, which --ingress-class kong serves`.
-pub fn left_out_ingresses(left_out: &BTreeMap<String, usize>) -> String {
-    let of_class = |(class, number): (&String, &usize)| {
-        let ingresses = if *number == 1 { "Ingress" } else { "Ingresses" };
+/// `left out: 3 Ingresses and 1 KongConsumer of class kong, which --ingress-class kong serves`.
+pub fn left_out_objects(left_out: &BTreeMap<String, BTreeMap<&'static str, usize>>) -> String {
+    let of_kind = |(kind, number): (&&str, &usize)| match (*number, *kind) {
+        (1, kind) => format!("1 {kind}"),
+        (number, kind @ "Ingress") => format!("{number} {kind}es"),
+        (number, kind) => format!("{number} {kind}s"),
+    };
+    let of_class = |(class, kinds): (&String, &BTreeMap<&str, usize>)| {
+        let objects = kinds.iter().map(of_kind).collect::<Vec<_>>().join(" and ");
         let class = escape_controls(class);
-        format!("{number} {ingresses} of class {class}, which --ingress-class {class} serves")
+        format!("{objects} of class {class}, which --ingress-class {class} serves")
     };
     let classes = left_out.iter().take(MAX_KINDS).map(of_class).collect::<Vec<_>>().join("; ");
-    let more = if left_out.len() > MAX_KINDS { "; and Ingresses of further classes" } else { "" };
+    let more = if left_out.len() > MAX_KINDS { "; and objects of further classes" } else { "" };
     format!("left out: {classes}{more}")
 }
 
@@ -109,11 +114,14 @@ mod tests {
             let counts = InputCounts { files, objects, ignored, left_out: &BTreeMap::new() };
             assert_eq!(summary(counts, &diagnostics), expected);
         }
-        let left_out = BTreeMap::from([("blue".to_owned(), 1), ("kong".to_owned(), 3)]);
+        let several_kinds = BTreeMap::from([("Ingress", 3), ("KongConsumer", 2), ("KongConsumerGroup", 1)]);
+        let left_out =
+            BTreeMap::from([("blue".to_owned(), BTreeMap::from([("Ingress", 1)])), ("kong".to_owned(), several_kinds)]);
         assert_eq!(
             summary(InputCounts { files: 1, objects: 4, ignored: &none, left_out: &left_out }, &[]),
             "nothing wrong; 4 objects read from 1 file; left out: 1 Ingress of class blue, which --ingress-class blue \
-             serves; 3 Ingresses of class kong, which --ingress-class kong serves\n"
+             serves; 3 Ingresses and 2 KongConsumers and 1 KongConsumerGroup of class kong, which --ingress-class kong \
+             serves\n"
         );
     }
 }

@@ -15,9 +15,8 @@ pub struct ClientValidation {
     mode: ClientValidationMode,
     authorities: Vec<CertificateDer<'static>>,
     verifier: Arc<dyn ClientCertVerifier>,
-    /// The configuration of handshakes, which the proxy creates for the first one. It has keys of its own for session
-    /// tickets: the certificate of a client that resumes a session is not verified, so a ticket of another listener
-    /// must not be accepted.
+    /// The configuration of handshakes, which the proxy creates for the first one. It accepts no session of another
+    /// listener: the certificate of a client that resumes a session is not verified.
     pub server_config: OnceLock<ServerConfig>,
 }
 

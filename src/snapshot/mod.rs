@@ -23,12 +23,14 @@ pub mod certs;
 pub mod client_validation;
 pub mod cors;
 pub mod dump;
-pub(crate) mod escape;
+mod escape;
 pub mod external_auth;
 pub mod fingerprint;
 pub mod host;
 pub mod ingress_routes;
+pub mod own_udp_listeners;
 pub mod path_edit;
+pub mod path_reach;
 pub mod path_regex;
 mod path_regexes;
 pub mod port_tls;
@@ -52,6 +54,7 @@ pub use bind_map::BindMap;
 use certs::Certificates;
 use host::{HostMap, HostPattern};
 use ingress_routes::{IngressRoutes, RouteOrder};
+use own_udp_listeners::OwnUdpListeners;
 use port_tls::PortTls;
 use router::by_conditions::ConditionsRouter;
 use router::{HostRouter, Matched, RoutingRequest};
@@ -65,6 +68,8 @@ pub struct Snapshot {
     pub binds: BindMap,
     /// All consumers, for authentication plugins.
     pub consumers: Arc<ConsumerDirectory>,
+    /// Sources whose datagrams are dropped.
+    pub own_udp_listeners: Arc<OwnUdpListeners>,
 }
 
 impl Snapshot {
@@ -136,15 +141,20 @@ impl HttpBind {
     /// The one listener whose routes a request for this host may use. The host is lower case and has no port.
     pub fn listener(&self, host: &str) -> Option<&Arc<HttpListener>> {
         // Otherwise a less specific listener would serve a host that this process must not decrypt.
-        if self.tls.as_ref().is_some_and(|tls| tls.is_for_streams(host)) {
+        if self.is_for_streams(host) {
             return None;
         }
         self.listeners.most_specific(host)
     }
 
+    /// Whether connections for this host are forwarded, so that a request for it belongs on no connection of the port.
+    pub fn is_for_streams(&self, host: &str) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.is_for_streams(host))
+    }
+
     /// The HTTP listener that TLS SNI selects for this server name. The name is lower case.
     pub fn listener_by_server_name(&self, name: Option<&str>) -> Option<&Arc<HttpListener>> {
-        if self.tls.as_ref().is_some_and(|tls| tls.is_for_streams(name.unwrap_or_default())) {
+        if self.is_for_streams(name.unwrap_or_default()) {
             return None;
         }
         port_tls::select_by_server_name(&self.listeners, name)

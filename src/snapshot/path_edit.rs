@@ -1,7 +1,6 @@
 //! Path changes for rewrites and redirects (Gateway API `HTTPPathModifier`).
 
-use super::escape::decode_unreserved;
-use crate::plugin_api::path_encoding::encode_path;
+use crate::plugin_api::path_encoding::{decode_unreserved, encode_path};
 
 /// A change of the path; the query string is always kept.
 ///

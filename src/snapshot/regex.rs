@@ -172,6 +172,11 @@ pub(in crate::snapshot) fn literal_prefix_and_states(pattern: &str, anchor: Rege
     Some((prefix_of_automaton(&automaton), RegexSize::of_automaton(&automaton).states))
 }
 
+/// The automaton of a pattern for paths. `None` if it is invalid.
+pub(in crate::snapshot) fn path_automaton(pattern: &str, anchor: RegexAnchor) -> Option<NFA> {
+    build_automaton(&wrap(pattern, anchor).ok()?, RegexLimit::MEMORY_ONLY).ok()
+}
+
 /// The automaton of a wrapped pattern.
 fn build_automaton(wrapped: &str, limit: RegexLimit) -> Result<NFA, RegexError> {
     let config = thompson::Config::new().nfa_size_limit(Some(limit.max_bytes()));

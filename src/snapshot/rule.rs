@@ -42,6 +42,13 @@ pub struct RuleId {
     pub rule: Arc<str>,
 }
 
+impl RuleId {
+    /// The namespace of the route.
+    pub fn namespace(&self) -> &str {
+        self.route.split('/').nth(1).unwrap_or_default()
+    }
+}
+
 /// The filters of a rule or a backend, except redirects.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Filters {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::compile::verdict::{ConditionTarget, Verdict};
+use crate::compile::verdict::{ConditionTarget, PLUGINS_RESOLVED, Verdict};
 use crate::diagnostic::{Diagnostic, KIND_NOT_SERVED, Reason, Topic};
 use crate::k8s::RejectedObject;
 
@@ -36,7 +36,8 @@ pub(super) fn notices_for_verdict(verdict: &Verdict, is_sole_controller: bool) -
         if !code.is_error() || code.reason() == "Pending" {
             continue;
         }
-        let reason = if code.target() == ConditionTarget::Object { TRANSLATION_FAILED } else { code.reason() };
+        let is_translation = code.target() == ConditionTarget::Object || code.condition() == PLUGINS_RESOLVED;
+        let reason = if is_translation { TRANSLATION_FAILED } else { code.reason() };
         if condition.diagnostics.is_empty() {
             notices.push((false, notice(reason, &with_path(&path, code.sentence()))));
         }
@@ -120,7 +121,7 @@ fn with_path(path: &str, sentence: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::compile::verdict::{Code, Condition, ListenerVerdict};
+    use crate::compile::verdict::{Code, Condition, ListenerVerdict, ParentVerdict};
 
     fn listener(conditions: Vec<Condition>) -> ListenerVerdict {
         ListenerVerdict {
@@ -208,6 +209,19 @@ mod tests {
         let service = Verdict { diagnostics: vec![misspelt.with_topic(Topic::Annotation)], ..Verdict::default() };
         let note = "metadata.annotations[konghq.com/strip-path]: \"yes\" cannot be read; write true.".to_owned();
         assert_eq!(events(&service), [(true, "KongConfigurationTranslationFailed", note)]);
+        for code in [Code::RoutePluginNotFound, Code::RoutePluginRefNotPermitted, Code::RouteInvalidPlugin] {
+            let route = Verdict {
+                parents: vec![ParentVerdict {
+                    controller: "c".into(),
+                    index: Some(0),
+                    parent: serde_json::from_value(serde_json::json!({"name": "web"})).unwrap(),
+                    conditions: vec![Condition::new(code, vec![broken.clone()])],
+                }],
+                ..Verdict::default()
+            };
+            let note = "metadata.annotations[konghq.com/plugins]: plugin p cannot be used; see it.".to_owned();
+            assert_eq!(events(&route), [(true, "KongConfigurationTranslationFailed", note)], "{code:?}");
+        }
         let route = Verdict {
             conditions: vec![Condition::new(Code::RouteBackendNotFound, vec![unknown])],
             diagnostics: vec![broken.with_topic(Topic::Plugin)],
@@ -216,7 +230,7 @@ mod tests {
         let note = "metadata.annotations[konghq.com/plugins]: plugin p cannot be used; see it.".to_owned();
         let events = events(&route);
         assert_eq!(events.len(), 2, "the route has another problem, too");
-        assert!(events.contains(&(true, "KongConfigurationTranslationFailed", note)), "{events:?}");
+        assert!(events.contains(&(true, "KongConfigurationTranslationFailed", note.clone())), "{events:?}");
     }
 
     #[test]

@@ -273,6 +273,12 @@ impl Store {
         });
     }
 
+    /// The metadata of all consumers and consumer groups, with their kinds.
+    pub fn consumers_and_groups(&self) -> impl Iterator<Item = (Kind, &Meta)> {
+        let consumers = self.kong_consumers.values().map(|consumer| (Kind::KongConsumer, &consumer.meta));
+        consumers.chain(self.kong_consumer_groups.values().map(|group| (Kind::KongConsumerGroup, &group.meta)))
+    }
+
     /// Whether an object belongs to an IngressClass, and is served only if the class is.
     pub fn has_class(&self, id: &ObjectId) -> bool {
         self.dependencies(id).iter().any(|dependency| match dependency {

@@ -9,10 +9,11 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
+use super::local_shortage::LocalShortage;
 use super::socket::{SocketStream, UpstreamSocket};
 use super::socket_budget::{MAX_SOCKET_WAIT, SocketBudget, SocketLimit};
 use super::tls::{SessionUse, UpstreamHandshakeError};
-use super::{UpstreamCounters, UpstreamTarget};
+use super::{OwnSocket, OwnSockets, Upstream, UpstreamCounters, UpstreamTarget};
 use crate::http1::NameCase;
 
 /// How connections to endpoints are opened.
@@ -21,6 +22,8 @@ pub struct EndpointConnector {
     pub timeout: Duration,
     /// The connections to endpoints that the process may have.
     pub sockets: Arc<SocketBudget>,
+    /// The sockets to which no connections are opened.
+    pub own_sockets: Arc<OwnSockets>,
     /// Maximum size of the head of a response, and of its trailers.
     pub max_head: usize,
     /// Maximum number of header fields of a response, for HTTP/1.
@@ -41,10 +44,15 @@ pub enum ConnectError {
     TimedOut(SocketAddr, Duration),
     #[error("{0} refused the connection; check that the container listens on this port")]
     Refused(SocketAddr),
+    /// The endpoint closed the connection before it sent SETTINGS, or did not send them in time.
     #[error("{0} does not support HTTP/2; check the appProtocol of the Service port, or the protocol of the Service")]
     NotHttp2(SocketAddr),
     #[error("no connection to {0} was opened, because {1}; raise --max-connections if the endpoints are not too slow")]
     LimitReached(SocketAddr, SocketLimit),
+    #[error(transparent)]
+    OwnSocket(OwnSocket),
+    #[error("no connection to {0} was opened, because {1}")]
+    LocalShortage(SocketAddr, LocalShortage),
     #[error("TLS handshake with {0} failed: {1}")]
     TlsHandshake(SocketAddr, UpstreamHandshakeError),
     #[error("cannot connect to {0}: {1}")]
@@ -53,11 +61,34 @@ pub enum ConnectError {
 
 impl ConnectError {
     fn new(address: SocketAddr, error: io::Error, timeout: Duration) -> Self {
+        if let Some(shortage) = LocalShortage::of_connect_error(&error, address) {
+            return ConnectError::LocalShortage(address, shortage);
+        }
         match error.kind() {
             io::ErrorKind::TimedOut => ConnectError::TimedOut(address, timeout),
             io::ErrorKind::ConnectionRefused => ConnectError::Refused(address),
             _ => ConnectError::Failed(address, Arc::new(error)),
         }
+    }
+
+    /// The error of a request that gets no connection, which is counted.
+    pub(super) fn limit_reached(
+        upstream: &Upstream,
+        address: SocketAddr,
+        limit: SocketLimit,
+        counters: &UpstreamCounters,
+    ) -> Self {
+        match limit {
+            SocketLimit::Process { .. } => counters.limited.add(1),
+            SocketLimit::Share { .. }
+            | SocketLimit::Namespace { .. }
+            | SocketLimit::Client { .. }
+            | SocketLimit::Queue { .. } => counters.share_limited.add(1),
+        }
+        if upstream.should_warn() {
+            tracing::warn!(upstream = %upstream.key, "Requests fail, because {limit}");
+        }
+        ConnectError::LimitReached(address, limit)
     }
 
     /// The error of a connection that failed after it was established. With TLS it counts as an error of the handshake,
@@ -76,16 +107,23 @@ impl ConnectError {
         let has_tls_success =
             || target.server_name.as_deref().is_some_and(|name| target.upstream.has_tls_success(name));
         match self {
-            ConnectError::LimitReached(..) => false,
+            ConnectError::LimitReached(..) | ConnectError::LocalShortage(..) => false,
             ConnectError::TlsHandshake(_, error) => error.ejects_endpoint(has_tls_success()),
             // ALPN selection of an endpoint may depend on the server name.
             ConnectError::NotHttp2(_) => target.upstream.tls_client.is_none() || has_tls_success(),
+            // Otherwise requests would be sent there again and again, although other endpoints exist.
+            ConnectError::OwnSocket(_) => true,
             ConnectError::TimedOut(..) | ConnectError::Refused(_) | ConnectError::Failed(..) => true,
         }
     }
 }
 
 impl EndpointConnector {
+    /// How long a request waits for a socket.
+    pub(super) fn socket_wait(&self) -> Duration {
+        self.timeout.min(MAX_SOCKET_WAIT)
+    }
+
     /// Opens a socket to the endpoint; the timeout includes the TLS handshake. `proxy_header` is sent before it.
     pub(super) async fn open_socket(
         &self,
@@ -95,17 +133,9 @@ impl EndpointConnector {
         counters: &Arc<UpstreamCounters>,
     ) -> Result<UpstreamSocket, ConnectError> {
         // Without a limit, HTTP/2 streams, which cost a client nothing, could take the sockets that other clients need.
-        let permit = self.sockets.acquire(&target.upstream.sockets, self.timeout.min(MAX_SOCKET_WAIT)).await;
-        let permit = permit.map_err(|limit| {
-            match limit {
-                SocketLimit::Process { .. } => counters.limited.add(1),
-                SocketLimit::Share { .. } | SocketLimit::Queue { .. } => counters.share_limited.add(1),
-            }
-            if target.upstream.should_warn() {
-                tracing::warn!(upstream = %target.upstream.key, "Requests fail, because {limit}");
-            }
-            ConnectError::LimitReached(address, limit)
-        })?;
+        let upstream = target.upstream;
+        let permit = self.sockets.acquire(&upstream.sockets, &upstream.key.namespace, self.socket_wait()).await;
+        let permit = permit.map_err(|limit| ConnectError::limit_reached(upstream, address, limit, counters))?;
         let deadline = Instant::now() + self.timeout;
         let outcome = match timeout_at(deadline, self.connect_tcp(address, proxy_header)).await {
             Err(_) => Err(ConnectError::TimedOut(address, self.timeout)),
@@ -120,22 +150,30 @@ impl EndpointConnector {
                 }
                 ConnectError::Refused(_) => &counters.refused,
                 ConnectError::TlsHandshake(..) => &counters.tls_failed,
-                ConnectError::NotHttp2(_) | ConnectError::LimitReached(..) | ConnectError::Failed(..) => {
-                    &counters.failed
-                }
+                ConnectError::NotHttp2(_)
+                | ConnectError::LimitReached(..)
+                | ConnectError::LocalShortage(..)
+                | ConnectError::OwnSocket(_)
+                | ConnectError::Failed(..) => &counters.failed,
             };
             counter.add(1);
+            if matches!(error, ConnectError::LocalShortage(..) | ConnectError::OwnSocket(_))
+                && target.upstream.should_warn()
+            {
+                tracing::warn!(upstream = %target.upstream.key, %error, "Requests fail");
+            }
         })
     }
 
     async fn connect_tcp(&self, address: SocketAddr, proxy_header: &[u8]) -> Result<TcpStream, ConnectError> {
-        let connect = async || {
-            let mut stream = TcpStream::connect(address).await?;
-            stream.set_nodelay(true)?;
-            stream.write_all(proxy_header).await?;
-            Ok(stream)
-        };
-        connect().await.map_err(|error| ConnectError::new(address, error, self.timeout))
+        let failed = |error| ConnectError::new(address, error, self.timeout);
+        self.own_sockets.check(address).map_err(ConnectError::OwnSocket)?;
+        let mut stream = TcpStream::connect(address).await.map_err(failed)?;
+        let local = || stream.local_addr().ok().map(|local| local.ip());
+        self.own_sockets.check_connected(address, local).map_err(ConnectError::OwnSocket)?;
+        stream.set_nodelay(true).map_err(failed)?;
+        stream.write_all(proxy_header).await.map_err(failed)?;
+        Ok(stream)
     }
 
     /// Performs the TLS handshake, if the upstream uses TLS.
@@ -165,5 +203,42 @@ impl EndpointConnector {
         outcome
             .map(|stream| SocketStream::Tls(Box::new(stream)))
             .map_err(|error| ConnectError::TlsHandshake(address, error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::io::Errno;
+
+    use super::*;
+    use crate::upstream::{ClientSlot, UpstreamKey, UpstreamRegistry};
+
+    #[test]
+    fn errors_of_this_machine_eject_no_endpoint() {
+        let registry = UpstreamRegistry::default();
+        let upstream = registry.upstream(&UpstreamKey::default());
+        let target = UpstreamTarget {
+            upstream: &upstream,
+            server_name: None,
+            client: ClientSlot::of([127, 0, 0, 1].into()),
+            handshake_time: Default::default(),
+        };
+        let local = SocketAddr::from(([127, 0, 0, 1], 80));
+        // A link-local address without an interface, for which no machine has a source address.
+        let without_source: SocketAddr = "[fe80::1]:80".parse().unwrap();
+        for (errno, address, ejects) in [
+            (Errno::MFILE, local, false),
+            (Errno::NFILE, local, false),
+            (Errno::NOMEM, local, false),
+            (Errno::NOBUFS, local, false),
+            (Errno::ADDRNOTAVAIL, local, false),
+            (Errno::ADDRNOTAVAIL, without_source, true),
+            (Errno::CONNREFUSED, local, true),
+            (Errno::TIMEDOUT, local, true),
+            (Errno::HOSTUNREACH, local, true),
+        ] {
+            let error = ConnectError::new(address, errno.into(), Duration::from_secs(1));
+            assert_eq!(error.ejects_endpoint(&target), ejects, "{errno:?}, {address}: {error}");
+        }
     }
 }

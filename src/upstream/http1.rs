@@ -23,7 +23,7 @@ use http::{Request, Response, StatusCode, request};
 use http_body::{Body, Frame, SizeHint};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::task::{spawn_local, unconstrained};
-use tokio::time::timeout;
+use tokio::time::{Sleep, sleep, timeout};
 
 use super::connect::{ConnectError, EndpointConnector};
 use super::counted_connection::CountedConnection;
@@ -31,6 +31,7 @@ use super::endpoint_error::EndpointError;
 use super::socket::{ResponseMonitor, UpstreamSocket};
 use super::upgraded::UpgradedConnection;
 use super::{UpstreamCounters, UpstreamTarget};
+use crate::hop_count::HopCount;
 use crate::http1::{
     BodyDecoder, BodyLength, HeadLimits, InvalidMessage, NameCase, NextInput, OutgoingMessage, ResponseReader,
     SendFailure, poll_receive, take_buffer, write_request_head,
@@ -58,8 +59,11 @@ struct Exchange<B> {
     body: BodyDecoder,
     /// Another request may follow.
     is_persistent: bool,
-    /// The endpoint reads no more.
-    has_send_failed: bool,
+    /// Until when a response is awaited, after the endpoint reads no more. It may have sent one before, of which the
+    /// operating system has not notified this process yet.
+    failed_send: Option<Pin<Box<Sleep>>>,
+    /// The last response had no body, whatever it announced. Some endpoints send one nevertheless.
+    may_be_followed_by_body: bool,
     /// The body of the request has failed, so the endpoint must not take what it has received for a complete request.
     request_failure: Option<SendFailure>,
     /// Waits for progress of the task that sends the rest of the request.
@@ -101,7 +105,8 @@ impl<B> Http1EndpointConnection<B> {
                 reader: None,
                 body: BodyDecoder::EMPTY,
                 is_persistent: true,
-                has_send_failed: false,
+                failed_send: None,
+                may_be_followed_by_body: false,
                 request_failure: None,
                 observer: None,
                 sender: WakeOnDrop::default(),
@@ -131,7 +136,10 @@ impl<B> Http1EndpointConnection<B> {
         let read = poll_fn(|cx| Pin::new(&mut exchange.socket).poll_read(cx, &mut ReadBuf::new(&mut byte)));
         // Takes no system call unless the socket was reported as readable. Unconstrained, because a task that has used
         // up its share of reads would find nothing to read.
-        pin!(unconstrained(read)).poll(&mut Context::from_waker(Waker::noop())).is_pending()
+        let is_silent = pin!(unconstrained(read)).poll(&mut Context::from_waker(Waker::noop())).is_pending();
+        // The socket may have received bytes since this thread last asked for events. Bytes of a body that the last
+        // response must not have would be read as the next response.
+        is_silent && !(exchange.may_be_followed_by_body && exchange.socket.has_received())
     }
 
     /// Releases what only a request needs.
@@ -182,13 +190,13 @@ where
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
     /// Begins a request, which is sent while its response is awaited. Returns its head, which is written already.
-    pub(super) fn begin(&self, request: Request<B>) -> request::Parts {
+    pub(super) fn begin(&self, request: Request<B>, hops: HopCount) -> request::Parts {
         self.monitor.start_request();
         let exchange = &mut *self.exchange.borrow_mut();
         let reader = ResponseReader::new(exchange.limits, request.method()).with_name_case(exchange.name_case);
         exchange.reader = Some(reader);
         let mut head = take_buffer();
-        let (framing, is_persistent) = write_request_head(&request, BodyLength::of(request.body()), &mut head);
+        let (framing, is_persistent) = write_request_head(&request, BodyLength::of(request.body()), hops, &mut head);
         exchange.is_persistent &= is_persistent;
         let (parts, body) = request.into_parts();
         exchange.outgoing = Some(OutgoingMessage::new(head, framing, body));
@@ -270,11 +278,15 @@ impl<B> Exchange<B> {
                 self.reader = None;
                 self.body = response.body;
                 self.is_persistent &= response.is_persistent;
+                self.may_be_followed_by_body = response.may_be_followed_by_body;
                 return Poll::Ready(Ok(response.head));
             }
             match poll_receive(&mut self.socket, cx, &mut self.buffer, NextInput::Unknown) {
-                Poll::Pending if self.has_send_failed => return Poll::Ready(Err(EndpointError::Closed)),
-                Poll::Pending => return Poll::Pending,
+                Poll::Pending => {
+                    let Some(end) = &mut self.failed_send else { return Poll::Pending };
+                    ready!(end.as_mut().poll(cx));
+                    return Poll::Ready(Err(EndpointError::Closed));
+                }
                 Poll::Ready(Ok(1..)) => {}
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Err(EndpointError::Closed)),
             }
@@ -320,7 +332,7 @@ where
         match sent {
             Ok(()) => {}
             // The endpoint may have responded before.
-            Err(SendFailure::Stream(_)) => self.has_send_failed = true,
+            Err(SendFailure::Stream(_)) => self.failed_send = Some(Box::pin(sleep(MAX_READ_AFTER_FAILED_SEND))),
             Err(failure) => self.request_failure = Some(failure),
         }
         Poll::Ready(())
@@ -331,3 +343,79 @@ where
 const MAX_READS: usize = 8;
 /// How long the endpoint may read nothing of the rest of a request after its whole response.
 const MAX_SEND_STALL: Duration = Duration::from_secs(30);
+/// How long a response is awaited after the endpoint has closed or reset the connection. Its end is noticed as soon as
+/// everything before it is read, so this only limits what should not happen.
+const MAX_READ_AFTER_FAILED_SEND: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::io::{Read, Write};
+
+    use http::Method;
+    use http_body_util::Empty;
+    use tokio::task::LocalSet;
+
+    use super::*;
+    use crate::upstream::{ClientSlot, SocketBudget, UpstreamKey, UpstreamRegistry};
+
+    fn connector() -> EndpointConnector {
+        EndpointConnector {
+            timeout: Duration::from_secs(10),
+            sockets: Arc::new(SocketBudget::new(10)),
+            max_head: 1000,
+            max_fields: 10,
+            own_sockets: Arc::default(),
+            name_case: NameCase::Lower,
+            max_streams: 1,
+            ping_interval: Duration::from_secs(10),
+            ping_timeout: Duration::from_secs(10),
+        }
+    }
+
+    /// Sends a request with this method, and receives a response with this head.
+    async fn exchange(method: &Method, head: &str) -> (Http1EndpointConnection<Empty<Bytes>>, std::net::TcpStream) {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let registry = UpstreamRegistry::default();
+        let upstream = registry.upstream(&UpstreamKey::default());
+        let target = UpstreamTarget {
+            upstream: &upstream,
+            server_name: None,
+            client: ClientSlot::of([127, 0, 0, 1].into()),
+            handshake_time: Cell::default(),
+        };
+        let address = listener.local_addr().unwrap();
+        let connecting = Http1EndpointConnection::connect(&connector(), &target, address, &Arc::default()).await;
+        let connection = connecting.unwrap();
+        let mut endpoint = listener.accept().unwrap().0;
+        let request = Request::builder().method(method).uri("/").header("host", "a").body(Empty::new()).unwrap();
+        connection.begin(request, HopCount::ZERO);
+        endpoint.write_all(head.as_bytes()).unwrap();
+        let response = poll_fn(|cx| connection.poll_response(cx, &mut |_| {})).await.unwrap();
+        assert!(head.contains(response.status().as_str()));
+        assert_ne!(endpoint.read(&mut [0; 1000]).unwrap(), 0, "the request");
+        (connection, endpoint)
+    }
+
+    /// The task does not wait between the bytes and the next request, so the runtime has not noticed them.
+    #[tokio::test]
+    async fn body_of_a_response_that_has_none_is_noticed_before_the_next_request() {
+        let cases = [
+            (Method::HEAD, "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n"),
+            (Method::HEAD, "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"),
+            (Method::GET, "HTTP/1.1 204 No Content\r\n\r\n"),
+            (Method::GET, "HTTP/1.1 304 Not Modified\r\ncontent-length: 5\r\n\r\n"),
+        ];
+        let all = async {
+            for (method, head) in cases {
+                let (connection, mut endpoint) = exchange(&method, head).await;
+                assert!(connection.is_reusable(), "{method} {head}");
+                connection.become_idle();
+                assert!(connection.is_silent(), "{method} {head}");
+                endpoint.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nevil").unwrap();
+                assert!(!connection.is_silent(), "{method} {head}");
+            }
+        };
+        LocalSet::new().run_until(all).await;
+    }
+}

@@ -45,7 +45,7 @@ struct StreamCount {
     /// When the last request ended.
     idle_since: Cell<Instant>,
     /// Whether the endpoint takes no more requests on the connection. Those in flight finish.
-    is_retired: Cell<bool>,
+    is_retired: Rc<Cell<bool>>,
 }
 
 impl StreamCount {
@@ -113,6 +113,13 @@ impl<B> Http2Connections<B> {
         if let Some(index) = connections.iter().position(|connection| connection.streams.idle_since() == Some(oldest)) {
             connections.remove(index);
         }
+    }
+
+    /// How many requests the open connections can have in progress.
+    pub(super) fn capacity(&self) -> usize {
+        let connections = self.connections.borrow();
+        let usable = connections.iter().filter(|connection| !connection.streams.is_retired.get());
+        usable.map(|connection| connection.streams.limit.get()).sum()
     }
 
     /// Whether there is no connection, and none is being opened.
@@ -185,17 +192,18 @@ where
         .max_send_buf_size(SEND_BUFFER)
         .keep_alive_interval(connector.ping_interval)
         .keep_alive_timeout(connector.ping_timeout);
-    let (sender, mut connection) =
-        builder.handshake(TokioIo::new(ResponseStream::new(stream))).await.map_err(|error| {
-            counters.failed.add(1);
-            ConnectError::after_connect(target, address, error)
-        })?;
+    let is_retired = Rc::new(Cell::new(false));
+    let stream = TokioIo::new(ResponseStream::new(stream, Rc::clone(&is_retired)));
+    let (sender, mut connection) = builder.handshake(stream).await.map_err(|error| {
+        counters.failed.add(1);
+        ConnectError::after_connect(target, address, error)
+    })?;
     counters.connected.add(1);
     let streams = Rc::new(StreamCount {
         active: Cell::new(0),
         limit: Cell::new(0),
         idle_since: Cell::new(Instant::now()),
-        is_retired: Cell::new(false),
+        is_retired,
     });
     let opened = Http2Connection { sender, streams: Rc::clone(&streams) };
     let (counters, max_streams) = (Arc::clone(counters), connector.max_streams);
@@ -230,7 +238,8 @@ where
         Err(_) if target.upstream.tls_client.is_some() => {
             Err(ConnectError::TlsHandshake(address, UpstreamHandshakeError::TimedOut(connector.timeout)))
         }
-        Err(_) => Err(ConnectError::TimedOut(address, connector.timeout)),
+        // The endpoint accepted the connection, so it is there. A server of HTTP/1 may wait for the rest of a request.
+        Err(_) => Err(ConnectError::NotHttp2(address)),
     }
 }
 

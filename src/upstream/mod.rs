@@ -22,6 +22,8 @@ mod health;
 mod http1;
 mod http2;
 mod load_balancing;
+mod local_shortage;
+mod own_sockets;
 mod pool;
 mod proxy_protocol;
 mod raw_connection;
@@ -45,12 +47,15 @@ pub use endpoints::{
 };
 pub use health::ActiveRequest;
 pub use load_balancing::{LoadBalancing, ResolvedEndpoint};
+pub use local_shortage::LocalShortage;
+pub use own_sockets::{OwnSocket, OwnSockets};
 pub use pool::{ConnectionPools, IdleLimits, IdleReuse, UpstreamConnection, UpstreamTarget};
 pub use proxy_protocol::{ConnectionEnds, ProxyProtocol};
 pub use raw_connection::RawConnection;
 pub use registry::UpstreamRegistry;
 pub use retry_budget::{RetryLimits, ServiceRetryBudget};
 pub use session::{EndpointIdentities, RequestSession, SessionCarrier, SessionSettings};
+pub use socket_budget::client_slots::ClientSlot;
 pub use socket_budget::{SocketBudget, SocketLimit};
 pub use ssrf_guard::{
     AddressPolicy, AddressSources, BlockedAddress, LoopbackPolicy, TrustModel, is_cluster_internal_name,

@@ -1,35 +1,33 @@
 //! Connection pools of one worker: idle connections are kept per endpoint, reused newest first, and never shared
 //! between workers.
 
+mod connection;
+
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::error::Error;
-use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::{Arc, Weak};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::{Either, FutureExt};
-use http::{Request, Response, request};
-use http_body::{Body, Frame, SizeHint};
+use http_body::Body;
 use tokio::time::Instant;
 
-use super::connect_attempt::{ConnectAttempt, warn_handshake};
-use super::endpoint_body::{IncomingBody, received};
-use super::endpoint_error::{EndpointError, RequestFailure};
+use super::connect_attempt::ConnectAttempt;
 use super::http1::Http1EndpointConnection;
-use super::http2::{Http2Connections, StreamPermit};
+use super::http2::Http2Connections;
+use super::socket_budget::client_slots::{self, ClientRequest, ClientSlot, ClientSlots};
 use super::socket_budget::{SocketBudget, UpstreamSockets};
-use super::tls::{UpstreamHandshakeError, UpstreamServerName};
-use super::upgraded::UpgradedConnection;
+use super::tls::UpstreamServerName;
 use super::{
-    ActiveRequest, ConnectError, EndpointConnector, EndpointSubsetting, RawConnection, ResolvedEndpoint, Upstream,
-    UpstreamCounters, UpstreamProtocol,
+    ConnectError, EndpointConnector, EndpointSubsetting, RawConnection, ResolvedEndpoint, Upstream, UpstreamCounters,
+    UpstreamProtocol,
 };
 use crate::turn_clock;
+use connection::RequestSender;
+pub use connection::UpstreamConnection;
 
 /// All pools of one worker. `B` is the body type of requests.
 pub struct ConnectionPools<B> {
@@ -65,6 +63,8 @@ pub struct UpstreamTarget<'u> {
     pub upstream: &'u Arc<Upstream>,
     /// The TLS server name. A connection established under one name is not used for another.
     pub server_name: Option<Rc<UpstreamServerName>>,
+    /// The client for which the request is sent.
+    pub client: ClientSlot,
     /// The duration of the last TLS handshake, if there was one.
     pub handshake_time: Cell<Option<Duration>>,
 }
@@ -83,6 +83,8 @@ struct UpstreamPool<B> {
     budget: Arc<SocketBudget>,
     /// The sockets of the upstream.
     sockets: Arc<UpstreamSockets>,
+    /// The requests in progress by client.
+    clients: Rc<ClientSlots>,
 }
 
 /// The subset of a worker, and the endpoints that it was selected from.
@@ -113,20 +115,6 @@ enum IdlePlace<B> {
     Http2(Rc<Http2Connections<B>>),
 }
 
-/// One connection, ready for one request. Return it with `release` after the response was read to its end.
-pub struct UpstreamConnection<B> {
-    sender: RequestSender<B>,
-    pub address: SocketAddr,
-    /// Counts the request for least-requests balancing.
-    _active_request: Option<ActiveRequest>,
-    pool: Rc<UpstreamPool<B>>,
-}
-
-enum RequestSender<B> {
-    Http1(Http1EndpointConnection<B>),
-    Http2(StreamPermit<B>),
-}
-
 impl<B> ConnectionPools<B>
 where
     B: Body<Data = Bytes> + Unpin + 'static,
@@ -142,6 +130,7 @@ where
     }
 
     /// The newest idle connection to the endpoint, if it may be reused. For HTTP/2, a stream on an open connection.
+    /// None for a client that has its share of what the upstream can take.
     pub fn take_idle(
         &self,
         target: &UpstreamTarget<'_>,
@@ -150,6 +139,7 @@ where
     ) -> Option<UpstreamConnection<B>> {
         let UpstreamTarget { upstream, server_name: name, .. } = target;
         let pool = self.pool(upstream);
+        let client = pool.clients.try_begin(target.client, |requests| self.may_have(requests, upstream, &pool))?;
         if upstream.key.protocol == UpstreamProtocol::Http2 {
             // `reuse` does not matter: an endpoint that closes an HTTP/2 connection reports which streams were not
             // processed.
@@ -167,6 +157,7 @@ where
                 sender,
                 address,
                 _active_request: upstream.active_request(address),
+                client,
                 pool,
             });
         }
@@ -196,7 +187,7 @@ where
         drop(endpoints);
         self.counters.reused.add(1);
         let sender = RequestSender::Http1(newest.connection);
-        Some(UpstreamConnection { sender, address, _active_request: upstream.active_request(address), pool })
+        Some(UpstreamConnection { sender, address, _active_request: upstream.active_request(address), client, pool })
     }
 
     /// Opens a connection, or for HTTP/2 a stream, and records the result in the health of the endpoint. A
@@ -215,6 +206,14 @@ where
         let active_request = upstream.active_request(address);
         let pool = self.pool(upstream);
         let attempt = ConnectAttempt::begin(upstream, address, connector.timeout);
+        // Before a connection that several requests wait for: they must not wait for this client.
+        let client = match self.begin(target, address, connector, &pool).await {
+            Ok(client) => client,
+            Err(error) => {
+                attempt.end(target, Some(&error));
+                return Err(error);
+            }
+        };
         let connected = match upstream.key.protocol {
             UpstreamProtocol::Http1 => Http1EndpointConnection::connect(connector, target, address, &self.counters)
                 .await
@@ -225,7 +224,7 @@ where
             }
         };
         attempt.end(target, connected.as_ref().err());
-        Ok(UpstreamConnection { sender: connected?, address, _active_request: active_request, pool })
+        Ok(UpstreamConnection { sender: connected?, address, _active_request: active_request, client, pool })
     }
 
     /// Counts a request that is sent again.
@@ -292,15 +291,54 @@ impl<B> ConnectionPools<B> {
         &self,
         upstream: &Arc<Upstream>,
         address: SocketAddr,
+        client: ClientSlot,
         proxy_header: &[u8],
     ) -> Result<RawConnection, ConnectError> {
         let server_name = upstream.key.tls.as_ref().and_then(|tls| tls.server_name(None));
-        let target = UpstreamTarget { upstream, server_name, handshake_time: Cell::default() };
+        let target = UpstreamTarget { upstream, server_name, client, handshake_time: Cell::default() };
         let active_request = upstream.active_request(address);
         let attempt = ConnectAttempt::begin(upstream, address, self.connector.timeout);
-        let opened = self.connector.open_socket(&target, address, proxy_header, &self.counters).await;
+        let open = async {
+            let client = self.begin(&target, address, &self.connector, &self.pool(upstream)).await?;
+            let socket = self.connector.open_socket(&target, address, proxy_header, &self.counters).await?;
+            Ok::<_, ConnectError>((socket, client))
+        };
+        let opened = open.await;
         attempt.end(&target, opened.as_ref().err());
-        Ok(RawConnection::new(opened?, &self.counters, active_request))
+        let (socket, client) = opened?;
+        Ok(RawConnection::new(socket, &self.counters, active_request, client))
+    }
+
+    /// Counts a request for its client, and waits while the client has its share.
+    async fn begin(
+        &self,
+        target: &UpstreamTarget<'_>,
+        address: SocketAddr,
+        connector: &EndpointConnector,
+        pool: &Rc<UpstreamPool<B>>,
+    ) -> Result<ClientRequest, ConnectError> {
+        let may_have = |requests| self.may_have(requests, target.upstream, pool);
+        let begun = pool.clients.begin(target.client, connector.socket_wait(), may_have).await;
+        begun.map_err(|limit| ConnectError::limit_reached(target.upstream, address, limit, &self.counters))
+    }
+
+    /// Whether a client may have this many requests to the upstream.
+    fn may_have(&self, requests: usize, upstream: &Upstream, pool: &UpstreamPool<B>) -> bool {
+        let sockets = self.connector.sockets.room(&upstream.sockets, &upstream.key.namespace);
+        // Counting open connections takes longer, and matters only if few sockets are left.
+        match upstream.key.protocol {
+            UpstreamProtocol::Http1 => {
+                client_slots::is_within(requests, sockets)
+                    || client_slots::is_within(requests, sockets + pool.idle_connections())
+            }
+            UpstreamProtocol::Http2 => {
+                let to_open = sockets.saturating_mul(self.connector.max_streams);
+                // Several requests wait until one of them has opened a connection, so all in progress count.
+                let room = |open: usize| to_open.saturating_add(open).saturating_sub(pool.clients.in_progress());
+                client_slots::is_within(requests, room(0))
+                    || client_slots::is_within(requests, room(pool.http2_capacity()))
+            }
+        }
     }
 
     /// Closes idle connections while requests wait for a socket: of the upstream that waits for its share, or the
@@ -338,124 +376,10 @@ impl<B> ConnectionPools<B> {
                 http2: RefCell::default(),
                 budget: Arc::clone(&self.connector.sockets),
                 sockets: Arc::clone(&upstream.sockets),
+                clients: ClientSlots::new(),
             })
         });
         Rc::clone(pool)
-    }
-}
-
-impl<B> UpstreamConnection<B>
-where
-    B: Body<Data = Bytes> + Unpin + 'static,
-    B::Error: Into<Box<dyn Error + Send + Sync>>,
-{
-    /// Sends the request and awaits the head of its response. Calls `on_informational` with informational responses
-    /// before it, except on HTTP/2, whose library does not report them. Returns the head of the request, except on
-    /// HTTP/2, whose library keeps it.
-    pub fn send(
-        &mut self,
-        request: Request<B>,
-        mut on_informational: impl FnMut(Response<()>),
-    ) -> (Option<request::Parts>, impl Future<Output = Result<Response<IncomingBody>, RequestFailure<B>>>) {
-        match &mut self.sender {
-            RequestSender::Http1(connection) => {
-                let head = connection.begin(request);
-                let response = poll_fn(move |cx| {
-                    let response = connection.poll_response(cx, &mut on_informational).map_err(RequestFailure::Failed);
-                    response.map_ok(|response| response.map(|()| IncomingBody::Connection))
-                });
-                (Some(head), Either::Left(response))
-            }
-            RequestSender::Http2(permit) => {
-                (None, Either::Right(permit.sender().try_send_request(request).map(received)))
-            }
-        }
-    }
-
-    /// Polls the body of a response that arrives on the connection itself.
-    pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, EndpointError>>> {
-        match &mut self.sender {
-            RequestSender::Http1(connection) => connection.poll_frame(cx),
-            RequestSender::Http2(_) => Poll::Ready(None),
-        }
-    }
-
-    pub(super) fn body_is_ended(&self) -> bool {
-        match &self.sender {
-            RequestSender::Http1(connection) => connection.body_is_ended(),
-            RequestSender::Http2(_) => true,
-        }
-    }
-
-    pub(super) fn body_size_hint(&self) -> SizeHint {
-        match &self.sender {
-            RequestSender::Http1(connection) => connection.body_size_hint(),
-            RequestSender::Http2(_) => SizeHint::with_exact(0),
-        }
-    }
-
-    /// Whether a byte of the response was received. Only known for HTTP/1 connections.
-    pub fn has_begun_response(&self) -> bool {
-        matches!(&self.sender, RequestSender::Http1(connection) if connection.monitor().has_response_data())
-    }
-
-    /// Whether the endpoint closed the connection with a TLS alert instead of a response: in TLS 1.3 it rejects a
-    /// client certificate only after the handshake. Only known for HTTP/1 connections.
-    pub fn was_rejected(&self) -> bool {
-        let was_rejected =
-            matches!(&self.sender, RequestSender::Http1(connection) if connection.monitor().was_rejected());
-        if let (true, Some(upstream)) = (was_rejected, self.pool.upstream.upgrade()) {
-            warn_handshake(
-                &upstream,
-                &ConnectError::TlsHandshake(self.address, UpstreamHandshakeError::RejectedAfterHandshake),
-            );
-        }
-        was_rejected
-    }
-
-    /// Excludes an HTTP/2 connection from further requests, because the endpoint has announced its end (GOAWAY). The
-    /// library reports it as open as long as it has other streams.
-    pub fn retire(&self) {
-        if let RequestSender::Http2(permit) = &self.sender {
-            permit.retire_connection();
-        }
-    }
-
-    /// Whether the connection is HTTP/2 and shared with other requests.
-    pub fn is_http2(&self) -> bool {
-        matches!(self.sender, RequestSender::Http2(_))
-    }
-
-    /// The endpoint has switched protocols with this response: the connection belongs to a tunnel. None on HTTP/2,
-    /// which has no such response.
-    pub fn into_upgraded(self) -> Option<UpgradedConnection> {
-        match self.sender {
-            RequestSender::Http1(connection) => connection.into_upgraded(),
-            RequestSender::Http2(_) => None,
-        }
-    }
-
-    /// Returns the connection to the pool, if it can take another request. To be called only after the whole response:
-    /// a connection that is dropped is reset.
-    pub fn release(self) {
-        let UpstreamConnection { sender, address, pool, .. } = self;
-        // A stream of a shared connection is released by dropping it.
-        let RequestSender::Http1(connection) = sender else { return };
-        if connection.is_sent() {
-            if connection.is_reusable() {
-                pool.store(address, connection);
-            } else {
-                connection.monitor().finish_request();
-            }
-            return;
-        }
-        // The response is complete but the request is still being written. The task ends at the latest when the
-        // connection does.
-        tokio::task::spawn_local(async move {
-            if connection.finish_sending().await {
-                pool.store(address, connection);
-            }
-        });
     }
 }
 
@@ -476,6 +400,15 @@ impl<B> UpstreamPool<B> {
         if idle.len() < self.per_endpoint {
             idle.push(IdleConnection { connection, idle_since: turn_clock::now() });
         }
+    }
+
+    fn idle_connections(&self) -> usize {
+        self.idle.borrow().values().map(Vec::len).sum()
+    }
+
+    /// How many requests the open HTTP/2 connections can have in progress.
+    fn http2_capacity(&self) -> usize {
+        self.http2.borrow().values().flatten().map(|(_, connections)| connections.capacity()).sum()
     }
 
     /// The oldest idle connection.

@@ -10,6 +10,7 @@ use tokio::net::TcpStream;
 
 use super::counted_connection::CountedConnection;
 use super::socket::UpstreamSocket;
+use super::socket_budget::client_slots::ClientRequest;
 use super::{ActiveRequest, UpstreamCounters};
 
 /// A connection that is used for one client connection, and closed when dropped.
@@ -19,6 +20,8 @@ pub struct RawConnection {
     _open: CountedConnection,
     /// Counts the connection for least-requests balancing.
     _active_request: Option<ActiveRequest>,
+    /// Counts the connection for its client.
+    _client: ClientRequest,
 }
 
 impl RawConnection {
@@ -26,8 +29,14 @@ impl RawConnection {
         socket: UpstreamSocket,
         counters: &Arc<UpstreamCounters>,
         active_request: Option<ActiveRequest>,
+        client: ClientRequest,
     ) -> Self {
-        RawConnection { socket, _open: CountedConnection::new(counters), _active_request: active_request }
+        RawConnection {
+            socket,
+            _open: CountedConnection::new(counters),
+            _active_request: active_request,
+            _client: client,
+        }
     }
 
     /// The socket of a connection without TLS.

@@ -80,6 +80,8 @@ impl UpstreamRegistry {
             created.share_retries(other);
             if has_same_endpoints(other_key) {
                 created.inherit_resolved(other);
+                // Connections of the other one may last, and count as the Service's.
+                created.sockets = Arc::clone(&other.sockets);
                 break;
             }
         }
@@ -124,6 +126,20 @@ mod tests {
         registry.drop_unused(&[key(80)], 1, |_| unreachable!("the number of upstreams shows that all others are used"));
         assert_eq!(registry.all().len(), 1);
         assert!(!Arc::ptr_eq(&first, &registry.upstream(&key(80))));
+    }
+
+    /// Connections of the replaced upstream last as long as their requests.
+    #[test]
+    fn upstream_with_other_settings_has_the_sockets_of_the_former_one() {
+        let registry = UpstreamRegistry::default();
+        let key = UpstreamKey { namespace: "ns".into(), service: "web".into(), port: 80, ..UpstreamKey::default() };
+        let former = registry.upstream(&key);
+        let tls = registry.tls_settings(UpstreamProtocol::Http1, None, None).unwrap();
+        let renewed = registry.upstream(&UpstreamKey { tls: Some(tls), ..key.clone() });
+        assert!(!Arc::ptr_eq(&former, &renewed));
+        assert!(Arc::ptr_eq(&former.sockets, &renewed.sockets));
+        let other = registry.upstream(&UpstreamKey { port: 81, ..key });
+        assert!(!Arc::ptr_eq(&former.sockets, &other.sockets));
     }
 
     /// A policy limits the retries to a Service, whichever port they are sent to.

@@ -8,6 +8,8 @@ use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll};
 
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, recv};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
@@ -49,6 +51,16 @@ impl UpstreamSocket {
             SocketStream::Plain(stream) => Some(stream),
             SocketStream::Tls(_) => None,
         }
+    }
+
+    /// Whether bytes or the end of the connection have arrived, of which the runtime may not know yet. Takes a system
+    /// call.
+    pub(super) fn has_received(&self) -> bool {
+        let socket = match &self.stream {
+            SocketStream::Plain(stream) => stream,
+            SocketStream::Tls(stream) => stream.get_ref().0,
+        };
+        recv(socket, &mut [0; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT).err() != Some(Errno::AGAIN)
     }
 
     pub(super) fn monitor(&self) -> &ResponseMonitor {

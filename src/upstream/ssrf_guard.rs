@@ -76,8 +76,8 @@ impl TrustModel {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BlockedAddress {
     reason: BlockReason,
-    /// The embedded IPv4 address that is the reason: NAT64, or for IPv4-compatible addresses the local machine,
-    /// translates the address to it.
+    /// The embedded IPv4 address that is the reason: NAT64, a tunnel, or for IPv4-compatible addresses the local
+    /// machine, translates the address to it.
     translated: Option<Ipv4Addr>,
 }
 
@@ -232,7 +232,7 @@ fn check_v6(address: Ipv6Addr) -> Option<BlockReason> {
     }
 }
 
-/// The IPv4 addresses in an IPv6 address, which a NAT64 translator or the local machine may connect to.
+/// The IPv4 addresses in an IPv6 address, to which a NAT64 translator, a tunnel or the local machine may send.
 fn embedded_v4(address: Ipv6Addr) -> Vec<Ipv4Addr> {
     let octets = address.octets();
     let address_at = |indexes: [usize; 4]| Ipv4Addr::from(indexes.map(|index| octets[index]));
@@ -256,6 +256,16 @@ fn embedded_v4(address: Ipv6Addr) -> Vec<Ipv4Addr> {
             }
             addresses
         }
+        // 6to4 (RFC 3056, section 2).
+        [0x2002, ..] => vec![address_at([2, 3, 4, 5])],
+        // Teredo (RFC 4380, section 4): the server, and the client with all bits inverted.
+        [0x2001, 0, ..] => {
+            let client = u32::from(address_at([12, 13, 14, 15]));
+            vec![address_at([4, 5, 6, 7]), Ipv4Addr::from(!client)]
+        }
+        // ISATAP, in any prefix (RFC 5214, section 6.1). The bit of the second form means that the IPv4 address is
+        // unique.
+        [.., 0 | 0x200, 0x5efe, _, _] => vec![address_at([12, 13, 14, 15])],
         _ => Vec::new(),
     }
 }
@@ -316,6 +326,13 @@ mod tests {
             ("fd12::1", in_network("fd12::/16")),
             ("::ffff:10.96.0.1", in_network("10.96.0.0/12")),
             ("64:ff9b::10.96.0.1", format!("translated to 10.96.0.1, which is {}", in_network("10.96.0.0/12"))),
+            ("2002:a60:1::1", format!("translated to 10.96.0.1, which is {}", in_network("10.96.0.0/12"))),
+            (
+                "2001:0:c000:207:0:1234:3fff:fdd2",
+                format!("translated to 192.0.2.7, which is {}", in_network("192.0.2.7/32")),
+            ),
+            ("2001:db8::5efe:10.96.0.1", format!("translated to 10.96.0.1, which is {}", in_network("10.96.0.0/12"))),
+            ("2002:a5f:ffff::1", String::new()),
             ("10.95.255.255", String::new()),
             ("10.112.0.0", String::new()),
             ("192.0.2.6", String::new()),
@@ -379,6 +396,16 @@ mod tests {
             ("64:ff9b:1:708:a9:fea9:fe00:0", "169.254.169.254", special),
             ("64:ff9b:1:708:64:6464:c800:0", "100.100.100.200", metadata),
             ("64:ff9b:1::", "0.0.0.0", special),
+            ("2002:a9fe:a9fe::1", "169.254.169.254", special),
+            ("2002:7f00:1::", "127.0.0.1", loopback),
+            ("2002:a83f:8110:1:2:3:4:5", "168.63.129.16", metadata),
+            // The client, and the server.
+            ("2001:0:c000:201:0:1234:5601:5601", "169.254.169.254", special),
+            ("2001::c000:201:0:1234:80ff:fffe", "127.0.0.1", loopback),
+            ("2001:0:7f00:1:0:1234:3fff:fdd2", "127.0.0.1", loopback),
+            ("2001:db8::5efe:169.254.169.254", "169.254.169.254", special),
+            ("2001:db8:1:2:200:5efe:127.0.0.1", "127.0.0.1", loopback),
+            ("fd00::200:5efe:100.100.100.200", "100.100.100.200", metadata),
         ] {
             let expected = format!("translated to {ipv4}, which is {expected}");
             assert_eq!(reason(address, LoopbackPolicy::Blocked), expected, "{address}");
@@ -411,6 +438,13 @@ mod tests {
             // This prefix embeds no IPv4 address.
             "64:ff9b:2::169.254.169.254",
             "2001:db8::169.254.169.254",
+            "2002:a00:1::1",
+            "2003:a9fe:a9fe::1",
+            "2001:0:4136:e378:8000:63bf:3fff:fdd2",
+            "2001:1:a9fe:a9fe::1",
+            "2001:db8::5efe:10.0.0.1",
+            "2001:db8::5eff:169.254.169.254",
+            "2001:db8::100:5efe:169.254.169.254",
         ] {
             assert_eq!(reason(address, LoopbackPolicy::Blocked), "", "{address}");
         }

@@ -8,17 +8,25 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::counted_connection::CountedConnection;
 use super::socket::UpstreamSocket;
+use super::socket_budget::client_slots::ClientRequest;
 use crate::rewound::Rewound;
 
 /// The bytes of both directions, after the response that accepts the upgrade.
 pub struct UpgradedConnection {
     stream: Rewound<UpstreamSocket>,
     _open: CountedConnection,
+    /// Counts the connection for its client.
+    _client: Option<ClientRequest>,
 }
 
 impl UpgradedConnection {
     pub(super) fn new(stream: Rewound<UpstreamSocket>, open: CountedConnection) -> Self {
-        UpgradedConnection { stream, _open: open }
+        UpgradedConnection { stream, _open: open, _client: None }
+    }
+
+    /// Counts the connection for the client of the request that it belongs to.
+    pub(super) fn counted_for(self, client: ClientRequest) -> Self {
+        UpgradedConnection { _client: Some(client), ..self }
     }
 }
 

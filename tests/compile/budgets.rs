@@ -291,7 +291,8 @@ fn youngest_objects_of_a_host_with_too_many_states_are_refused() {
     }
 }
 
-/// An expression that is larger than the limit of one matches nothing, like one that is not valid.
+/// An expression that is larger than the limit of one is refused, like one that is not valid: only requests that begin
+/// with its literal text get an error.
 #[test]
 fn large_expression_is_reported_at_its_field() {
     for warn_only in [false, true] {

@@ -153,6 +153,7 @@ impl Case {
                 } else {
                     HostOwnership::Namespace
                 },
+                ignore_foreign_guards: !header("Ignore foreign guards").is_empty(),
                 ..ingress_settings(&header("Router"), &header("Published"))
             },
             trust_model: match header("Trust").pop().as_deref() {

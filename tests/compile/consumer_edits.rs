@@ -159,6 +159,58 @@ fn consumers_leave_a_group_whose_class_is_no_longer_served() {
     assert_eq!((before, groups(&harness)), (1, 0));
 }
 
+#[test]
+fn consumers_and_groups_of_other_classes_have_a_warning() {
+    let mut harness = new_harness();
+    let foreign_class = json!({"metadata": {"name": "nginx"}, "spec": {"controller": "nginx.example/controller"}});
+    harness.apply(Batch { upserts: vec![parse(Kind::IngressClass, foreign_class)], removes: vec![] });
+    let subject = |kind: Kind, class: Option<&str>| {
+        let annotations = class.map_or(json!({}), |class| json!({"kubernetes.io/ingress.class": class}));
+        let metadata = json!({"namespace": "default", "name": "s", "annotations": annotations});
+        let object = match kind {
+            Kind::KongConsumer => json!({"metadata": metadata, "username": "s"}),
+            _ => json!({"metadata": metadata}),
+        };
+        Batch { upserts: vec![parse(kind, object)], removes: vec![] }
+    };
+    for kind in [Kind::KongConsumer, Kind::KongConsumerGroup] {
+        let id = ObjectId::new(kind, ObjectKey::new("default", "s"));
+        for (class, expected) in [
+            (None, Some("it has no class, and no class of Portico is the default class")),
+            (Some("portico"), None),
+            (Some(""), Some("its class is empty")),
+            (Some("kong"), Some("IngressClass kong does not exist, and Portico serves portico")),
+            (Some("portico"), None),
+            (Some("nginx"), Some("Portico does not serve its class, nginx")),
+        ] {
+            harness.apply(subject(kind, class));
+            assert_eq!(harness.describe_state(), harness.recompiled().describe_state(), "{kind} {class:?}");
+            let verdict = &harness.compiler.verdicts()[&id];
+            assert_eq!(verdict.conditions.is_empty(), expected.is_some(), "{kind} {class:?}");
+            let found: Vec<_> =
+                verdict.diagnostics.iter().map(|note| (note.is_error(), note.message.as_str())).collect();
+            match expected {
+                None => assert!(found.is_empty(), "{kind} {class:?}: {found:?}"),
+                Some(begin) => assert!(
+                    matches!(&found[..], [(false, message)] if message.starts_with(begin)),
+                    "{kind} {class:?}: {found:?}"
+                ),
+            }
+        }
+        // A new default class serves an object without a class.
+        harness.apply(subject(kind, None));
+        let annotations = json!({"ingressclass.kubernetes.io/is-default-class": "true"});
+        let default = json!({"metadata": {"name": "usual", "annotations": annotations},
+            "spec": {"controller": "portico.dev/ingress-controller"}});
+        harness.apply(Batch { upserts: vec![parse(Kind::IngressClass, default)], removes: vec![] });
+        let verdict = &harness.compiler.verdicts()[&id];
+        assert_eq!((verdict.conditions.len(), verdict.diagnostics.len()), (1, 0), "{kind}");
+        let class = ObjectId::new(Kind::IngressClass, ObjectKey::cluster("usual"));
+        harness.apply(Batch { upserts: vec![], removes: vec![class, id.clone()] });
+        assert!(!harness.compiler.verdicts().contains_key(&id), "{kind}");
+    }
+}
+
 fn new_harness() -> CompilerHarness {
     let mut harness =
         CompilerHarness::new(AddressProvider::Pool(GatewayAddressPool::loopback(vec![])), AddressState::default());

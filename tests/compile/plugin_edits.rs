@@ -141,6 +141,82 @@ fn plugin_of_consumers_moves_to_rules_when_a_route_names_it() {
     assert_eq!(occurrences(&harness), (2, 0));
 }
 
+#[test]
+fn plugins_report_named_consumers_that_do_not_exist() {
+    let mut harness =
+        CompilerHarness::new(AddressProvider::Pool(GatewayAddressPool::loopback(vec![])), AddressState::default());
+    let put = |object| Batch { upserts: vec![object], removes: vec![] };
+    let named = |kind: &str, config: Value| {
+        let metadata = json!({"namespace": "a", "name": kind});
+        parse(Kind::KongPlugin, json!({"metadata": metadata, "plugin": kind, "config": config}))
+    };
+    let consumer = |username: &str, class: &str| {
+        let metadata =
+            json!({"namespace": "a", "name": "guest", "annotations": {"kubernetes.io/ingress.class": class}});
+        put(parse(Kind::KongConsumer, json!({"metadata": metadata, "username": username})))
+    };
+    let id = harness_consumer_id(&mut harness, consumer("guest", "portico"));
+    harness.apply(Batch {
+        upserts: vec![],
+        removes: vec![ObjectId::new(Kind::KongConsumer, ObjectKey::new("a", "guest"))],
+    });
+    let jwks = |consumer: &str, is_optional: bool| {
+        json!([{"issuer": "i", "uri": "https://issuer.example/keys", "consumer": consumer,
+            "allow_without_consumer": is_optional}])
+    };
+    let plugins = vec![
+        named("key-auth", json!({"anonymous": "guest"})),
+        named("basic-auth", json!({"anonymous": id})),
+        named("jwt", json!({"anonymous": "guest", "jwks": jwks("guest", false)})),
+        named("ip-restriction", json!({"allow": ["10.0.0.0/8"]})),
+    ];
+    harness.apply(Batch { upserts: plugins, removes: vec![] });
+    // The fields of each plugin with an error about a consumer.
+    let missing = |harness: &CompilerHarness| {
+        let state = harness.describe_state();
+        assert_eq!(state, harness.recompiled().describe_state());
+        let fields = |name: &str| -> Vec<String> {
+            let id = ObjectId::new(Kind::KongPlugin, ObjectKey::new("a", name));
+            let conditions = harness.compiler.verdicts()[&id].conditions.iter();
+            let problems = conditions.flat_map(|condition| &condition.diagnostics);
+            let about_consumers =
+                problems.filter(|problem| problem.message.contains("no KongConsumer that Portico serves"));
+            about_consumers.map(|problem| problem.field.clone()).collect()
+        };
+        ["key-auth", "basic-auth", "jwt", "ip-restriction"].map(fields)
+    };
+    let anonymous = || vec!["config.anonymous".to_owned()];
+    let both = || vec!["config.anonymous".to_owned(), "config.jwks[0].consumer".to_owned()];
+    assert_eq!(missing(&harness), [anonymous(), anonymous(), both(), vec![]], "no consumer");
+    harness.apply(consumer("guest", "portico"));
+    assert_eq!(missing(&harness), [const { Vec::<String>::new() }; 4], "the consumer exists");
+    harness.apply(consumer("visitor", "portico"));
+    assert_eq!(missing(&harness), [anonymous(), vec![], both(), vec![]], "another username, and the same id");
+    harness.apply(consumer("guest", "other"));
+    assert_eq!(missing(&harness), [anonymous(), anonymous(), both(), vec![]], "another class");
+    harness.apply(consumer("guest", "portico"));
+    assert_eq!(missing(&harness), [const { Vec::<String>::new() }; 4], "the class again");
+    harness.apply(put(named("jwt", json!({"jwks": jwks("missing", true)}))));
+    let of_issuer = || vec!["config.jwks[0].consumer".to_owned()];
+    assert_eq!(missing(&harness), [vec![], vec![], of_issuer(), vec![]], "a name in the plugin changes");
+    let state = harness.describe_state();
+    assert!(state.contains("requests with a token of this issuer are forwarded without a consumer"), "{state}");
+    harness.apply(Batch {
+        upserts: vec![],
+        removes: vec![ObjectId::new(Kind::KongConsumer, ObjectKey::new("a", "guest"))],
+    });
+    assert_eq!(missing(&harness), [anonymous(), anonymous(), of_issuer(), vec![]], "no consumer again");
+    harness.apply(put(named("key-auth", json!({}))));
+    assert_eq!(missing(&harness), [vec![], anonymous(), of_issuer(), vec![]], "no name in the plugin");
+}
+
+/// The id of the only consumer in a batch.
+fn harness_consumer_id(harness: &mut CompilerHarness, batch: Batch) -> String {
+    harness.apply(batch);
+    let consumer = harness.snapshot.consumers.usernames.get("guest").unwrap();
+    consumer.id.to_string()
+}
+
 fn initial_objects() -> Vec<AnyObject> {
     let portico_class = json!({"controllerName": "portico.dev/gateway-controller"});
     let other_class = json!({"controllerName": "example.com/other"});
@@ -223,6 +299,7 @@ fn plugin(random: &mut fastrand::Rng, kind: Kind) -> AnyObject {
         0 => json!({"plugin": "ip-restriction", "configFrom": {"secretKeyRef": {"name": "x", "key": "config"}}}),
         1 => json!({"plugin": "ip-restriction", "config": {"allow": ["10.0.0.0/8"]}}),
         2 => json!({"plugin": "request-size-limiting"}),
+        3 if random.bool() => json!({"plugin": "key-auth", "config": {"anonymous": pick(random, &["c", "d", "e"])}}),
         3 => json!({"plugin": "key-auth"}),
         4 => json!({"plugin": "acl", "config": {"allow": ["g"]}}),
         5 => json!({"plugin": "hmac-auth"}),

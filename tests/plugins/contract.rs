@@ -1,7 +1,8 @@
 //! Contract tests that every plugin in the registry must pass.
 
-use portico::plugin_api::testing::build;
-use portico::plugin_api::{AnyPluginKind, Phases, Scopes};
+use http::{HeaderMap, HeaderValue};
+use portico::plugin_api::testing::{TestRequest, build, chain, consumer};
+use portico::plugin_api::{AnyPluginKind, ConsumerDirectory, Phases, Scopes};
 use portico::plugins::REGISTRY;
 use serde_json::{Map, Value, json};
 
@@ -68,6 +69,7 @@ fn minimal_config(kind: &dyn AnyPluginKind) -> Value {
         "acl" => json!({"allow": ["staff"]}),
         "http-log" => json!({"http_endpoint": "https://logs.example/requests"}),
         "ip-restriction" => json!({"allow": ["10.0.0.0/8"]}),
+        "rate-limiting" => json!({"minute": 5}),
         "redirect" => json!({"location": "https://shop.example"}),
         _ => json!({}),
     }
@@ -121,6 +123,105 @@ fn minimal_configurations_build() {
     for kind in REGISTRY.iter() {
         let built = build(kind, &minimal_config(kind));
         assert!(built.is_ok(), "{}: {:?}", kind.name(), built.err());
+    }
+}
+
+/// Configurations that Kong's schema of the plugin refuses, each with the beginning of the field that the message
+/// names. Every plugin has at least one.
+fn configurations_that_kong_rejects(kind: &str) -> Vec<(Value, &'static str)> {
+    match kind {
+        "acl" => vec![
+            (json!({}), "config"),
+            (json!({"hide_groups_header": true}), "config"),
+            (json!({"allow": ["staff"], "deny": ["guests"]}), "config"),
+        ],
+        "basic-auth" => vec![(json!({"realm": 5}), "config.realm")],
+        "bot-detection" => vec![(json!({"allow": ["("]}), "config.allow"), (json!({"deny": ["["]}), "config.deny")],
+        "correlation-id" => vec![(json!({"generator": "uuid4"}), "config.generator")],
+        "cors" => vec![
+            (json!({"methods": ["GETT"]}), "config.methods"),
+            (json!({"origins": ["https://[a.example"]}), "config.origins"),
+        ],
+        "http-log" => vec![
+            (json!({}), "config"),
+            (json!({"http_endpoint": "logs.example"}), "config.http_endpoint"),
+            (json!({"http_endpoint": "ftp://logs.example"}), "config.http_endpoint"),
+            (json!({"http_endpoint": "http://logs.example", "method": "GET"}), "config.method"),
+            (json!({"http_endpoint": "http://logs.example", "content_type": "text/plain"}), "config.content_type"),
+            (json!({"http_endpoint": "http://logs.example", "headers": {"Host": "a"}}), "config.headers"),
+            (json!({"http_endpoint": "http://logs.example", "headers": {"content-length": "1"}}), "config.headers"),
+            (json!({"http_endpoint": "http://logs.example", "headers": {"Content-Type": "a/b"}}), "config.headers"),
+        ],
+        "ip-restriction" => vec![
+            (json!({}), "config"),
+            (json!({"message": "no"}), "config"),
+            (json!({"allow": ["10.0.0"]}), "config.allow"),
+            (json!({"deny": ["10.0.0.0/33"]}), "config.deny"),
+        ],
+        "jwt" => vec![
+            (json!({"claims_to_verify": ["aud"]}), "config.claims_to_verify"),
+            (json!({"maximum_expiration": 60}), "config"),
+            (json!({"maximum_expiration": 31_536_001, "claims_to_verify": ["exp"]}), "config.maximum_expiration"),
+        ],
+        "key-auth" => vec![(json!({"key_names": ["a key"]}), "config.key_names")],
+        "prometheus" => vec![(json!({"per_consumer": "yes"}), "config.per_consumer")],
+        "rate-limiting" => vec![
+            (json!({}), "config"),
+            (json!({"limit_by": "ip"}), "config"),
+            (json!({"minute": 0}), "config.minute"),
+            (json!({"second": 5, "minute": 4}), "config.minute"),
+            (json!({"minute": 5, "limit_by": "header"}), "config.limit_by"),
+            (json!({"minute": 5, "limit_by": "path"}), "config.limit_by"),
+            (json!({"minute": 5, "policy": "redis"}), "config.redis"),
+            (json!({"minute": 5, "policy": "redis", "redis": {"host": "a"}, "sync_rate": 0.001}), "config.sync_rate"),
+        ],
+        "redirect" => vec![
+            (json!({}), "config"),
+            (json!({"location": "/cart"}), "config.location"),
+            (json!({"location": "https://a.example", "status_code": 99}), "config.status_code"),
+            (json!({"location": "https://a.example", "status_code": 600}), "config.status_code"),
+        ],
+        "request-size-limiting" => vec![
+            (json!({"size_unit": "gigabytes"}), "config.size_unit"),
+            (json!({"allowed_payload_size": 1.5}), "config.allowed_payload_size"),
+        ],
+        "request-termination" => vec![
+            (json!({"status_code": 99}), "config.status_code"),
+            (json!({"status_code": 600}), "config.status_code"),
+            (json!({"message": "a", "body": "b"}), "config"),
+            (json!({"message": "a", "content_type": "text/plain"}), "config"),
+            (json!({"content_type": "text/plain"}), "config"),
+            (json!({"echo": true, "body": "a"}), "config"),
+        ],
+        "request-transformer" => vec![
+            (json!({"http_method": "GETT"}), "config.http_method"),
+            (json!({"add": {"headers": ["x"]}}), "config.add.headers[0]"),
+            (json!({"append": {"querystring": ["x"]}}), "config.append.querystring[0]"),
+            (json!({"replace": {"body": ["x"]}}), "config.replace.body[0]"),
+            (json!({"rename": {"headers": ["x"]}}), "config.rename.headers[0]"),
+            (json!({"remove": {"headers": ["a b"]}}), "config.remove.headers[0]"),
+            (json!({"add": {"headers": ["x:$(os.exit())"]}}), "config.add.headers[0]"),
+        ],
+        "response-transformer" => vec![
+            (json!({"add": {"headers": ["x"]}}), "config.add.headers[0]"),
+            (json!({"add": {"json": ["a:1"], "json_types": ["integer"]}}), "config.add.json_types"),
+            (json!({"rename": {"headers": ["x"]}}), "config.rename.headers[0]"),
+            (json!({"remove": {"headers": ["a b"]}}), "config.remove.headers[0]"),
+        ],
+        other => panic!("add configurations that Kong's {other} refuses"),
+    }
+}
+
+// docs/kong-compatibility.md, 4.0
+#[test]
+fn configurations_that_kong_rejects_are_rejected() {
+    for kind in REGISTRY.iter() {
+        let name = kind.name();
+        for (config, field) in configurations_that_kong_rejects(name) {
+            let Err(invalid) = build(kind, &config) else { panic!("{name}: {config} was accepted") };
+            let names_field = invalid.iter().any(|invalid| invalid.field.starts_with(field));
+            assert!(names_field, "{name}: {config}: {invalid:?}");
+        }
     }
 }
 
@@ -309,5 +410,87 @@ fn declared_phases_are_implemented() {
                 "{name}: `PHASES` and `fn {phase}` in `impl Plugin` disagree"
             );
         }
+    }
+}
+
+/// A configuration with which the plugin changes header fields of the request and of the response below, and a field
+/// of each that is changed. `None` if the plugin changes no field of it.
+struct ChangedHeads {
+    config: Value,
+    of_request: Option<&'static str>,
+    of_response: Option<&'static str>,
+}
+
+fn changed_heads(name: &str) -> ChangedHeads {
+    let authentication = json!({"anonymous": "guest"});
+    let (config, of_request, of_response) = match name {
+        "acl" => (json!({"allow": ["staff"]}), Some("x-consumer-groups"), None),
+        "basic-auth" | "jwt" | "key-auth" => (authentication, Some("x-consumer-username"), None),
+        "correlation-id" => {
+            let config = json!({"header_name": "x-correlation", "echo_downstream": true});
+            (config, Some("x-correlation"), Some("x-correlation"))
+        }
+        "cors" => {
+            let config = json!({"credentials": true, "exposed_headers": ["x-a"], "origins": ["https://a.example"]});
+            (config, None, Some("access-control-allow-origin"))
+        }
+        "rate-limiting" => (json!({"minute": 5, "hour": 9}), None, Some("ratelimit-remaining")),
+        "request-transformer" => {
+            let edits = |verb: &str| json!({"headers": [format!("x-{verb}:1")]});
+            let config = json!({
+                "remove": {"headers": ["x-old"]}, "rename": {"headers": ["x-first:x-second"]},
+                "replace": edits("present"), "add": edits("added"), "append": edits("present"),
+            });
+            (config, Some("x-second"), None)
+        }
+        "response-transformer" => {
+            let edits = |verb: &str| json!({"headers": [format!("x-{verb}:1")]});
+            let config = json!({
+                "remove": {"headers": ["x-old"]}, "rename": {"headers": ["x-first:x-second"]},
+                "replace": edits("present"), "add": edits("added"), "append": edits("present"),
+            });
+            (config, None, Some("x-second"))
+        }
+        "bot-detection"
+        | "http-log"
+        | "ip-restriction"
+        | "prometheus"
+        | "redirect"
+        | "request-size-limiting"
+        | "request-termination" => {
+            let kind = REGISTRY.find(name).expect("the registry has the plugin");
+            (minimal_config(kind), None, None)
+        }
+        other => panic!("{other}: add a configuration with which it changes all header fields that it may change"),
+    };
+    ChangedHeads { config, of_request, of_response }
+}
+
+/// Fields that are not declared would arrive in trailers and informational responses although the plugin changes them:
+/// the chain of the test panics.
+#[tokio::test]
+async fn plugins_declare_all_header_fields_that_they_change() {
+    let mut consumers = ConsumerDirectory::default();
+    consumers.add(&consumer("guest", &["staff"]));
+    for kind in REGISTRY.iter() {
+        let name = kind.name();
+        let ChangedHeads { config, of_request, of_response } = changed_heads(name);
+        let mut plugins = vec![(kind, config)];
+        if name == "acl" {
+            plugins.push((REGISTRY.find("key-auth").unwrap(), json!({"anonymous": "guest"})));
+        }
+        let fields = ["x-old", "x-first", "x-present", "x-consumer-id", "x-consumer-groups", "x_consumer_username"];
+        let mut request = fields.into_iter().fold(TestRequest::get("/"), |request, name| request.header(name, "0"));
+        request = request.header("origin", "https://a.example").with_consumers(&consumers);
+        for name in ["x-old", "x-first", "x-present"] {
+            request.upstream_response.headers_mut().insert(name, HeaderValue::from_static("0"));
+        }
+        let before = (request.request.headers().clone(), request.upstream_response.headers().clone());
+        let outcome = request.run(&chain(&plugins)).await;
+        let is_changed = |field: Option<&str>, before: &HeaderMap, after: &HeaderMap| {
+            field.is_none_or(|field| before.get(field) != after.get(field))
+        };
+        assert!(is_changed(of_request, &before.0, &outcome.request.headers), "{name}: {of_request:?}");
+        assert!(is_changed(of_response, &before.1, &outcome.response.headers), "{name}: {of_response:?}");
     }
 }

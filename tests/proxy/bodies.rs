@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use crate::frames::{DATA, END_HEADERS, END_STREAM, Frame, HEADERS, RawConnection, frame, header_block};
 use crate::harness::{Endpoint, TestServer, routes_to, with_timeout};
 
 /// Larger than all buffers between client and endpoint together.
@@ -153,6 +154,54 @@ async fn continue_is_sent_only_if_the_body_is_read() {
     let mut client = server.connect().await;
     client.send("POST / HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: 3\r\n\r\n").await;
     assert_eq!(client.response().await.status, 404);
+}
+
+#[tokio::test]
+async fn continue_is_sent_over_http2_too() {
+    let endpoint = Endpoint::ok().await;
+    let server = TestServer::with_routes(routes_to(endpoint.address)).await;
+    let post = [(":method", "POST"), (":scheme", "http"), (":path", "/"), (":authority", "a")];
+    let expect = header_block(&[&post[..], &[("expect", "100-continue")]].concat());
+    let is_head = |frame: &Frame| frame.kind == HEADERS;
+    let continue_block = b"\x08\x03100";
+
+    let mut raw = RawConnection::connect(server.address).await;
+    for stream in [1, 3] {
+        raw.send(frame(HEADERS, END_HEADERS, stream, &expect)).await;
+        let interim = raw.wait_for("100 Continue", is_head).await;
+        let received = (interim.flags, interim.stream, &*interim.payload);
+        assert_eq!(received, (END_HEADERS, stream, &continue_block[..]));
+        raw.send(frame(DATA, END_STREAM, stream, b"abc")).await;
+        let head = raw.wait_for("the response", is_head).await;
+        assert_eq!((head.stream, head.payload[0]), (stream, 0x88), "200");
+    }
+    // Another request of the connection, which expects nothing.
+    raw.send(frame(HEADERS, END_HEADERS, 5, &header_block(&post))).await;
+    raw.send(frame(DATA, END_STREAM, 5, b"abc")).await;
+    assert_eq!(raw.wait_for("the response", is_head).await.payload[0], 0x88);
+    // The body arrives with the head.
+    let with_body = [frame(HEADERS, END_HEADERS, 7, &expect), frame(DATA, END_STREAM, 7, b"abc")].concat();
+    raw.send(with_body).await;
+    endpoint.log.wait_for("the requests", |log| log.requests().len() == 4).await;
+    for request in endpoint.log.requests() {
+        assert!(request.ends_with("abc") && !request.contains("expect"), "{request}");
+    }
+
+    // No `100 Continue` when the body will not be read.
+    let server = TestServer::with_routes(vec![]).await;
+    let mut raw = RawConnection::connect(server.address).await;
+    raw.send(frame(HEADERS, END_HEADERS, 1, &expect)).await;
+    let head = raw.wait_for("the response", is_head).await;
+    assert_eq!(head.payload[0], 0x8d, "404");
+
+    // Nor for a client that has reduced the table of its decoder, which the next header block must confirm.
+    let server = TestServer::with_routes(routes_to(endpoint.address)).await;
+    let mut raw = RawConnection::connect_with_settings(server.address, &[0, 1, 0, 0, 0, 0]).await;
+    raw.send(frame(HEADERS, END_HEADERS, 1, &expect)).await;
+    endpoint.log.wait_for("the connection", |log| log.connections() > 0).await;
+    raw.send(frame(DATA, END_STREAM, 1, b"abc")).await;
+    let head = raw.wait_for("the response", is_head).await;
+    assert_eq!(head.payload[..2], [0x20, 0x88], "an update of the size, and 200");
 }
 
 #[tokio::test]

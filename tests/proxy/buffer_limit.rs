@@ -87,6 +87,37 @@ async fn body_waits_while_others_are_kept() {
     assert_eq!(scrape(&server)["portico_buffered_bytes_refused_total{use=\"request\"}"], 0.0);
 }
 
+/// Each of the slow bodies would fit, as long as a byte is free.
+#[tokio::test]
+async fn slow_clients_of_a_namespace_leave_room_for_other_namespaces() {
+    const CLIENTS: usize = 110;
+    let endpoint = Endpoint::ok().await;
+    let mut routes = routes_that_read_bodies(&endpoint);
+    routes.extend(routes_that_read_bodies(&endpoint).into_iter().map(|route| Route {
+        namespace: "busy",
+        path: "/busy",
+        ..route
+    }));
+    let server = server_with_limit(routes).await;
+    let mut slow = Vec::new();
+    for _ in 0..CLIENTS {
+        let mut client = server.connect().await;
+        client.send("POST /busy HTTP/1.1\r\nhost: a.example\r\ncontent-length: 1000\r\n\r\n").await;
+        client.send(vec![b'x'; 999]).await;
+        slow.push(client);
+    }
+    let refused = "portico_buffered_bytes_refused_total{use=\"request\"}";
+    // The last body that is kept may exceed the share.
+    let expected = (CLIENTS - (LIMIT * 7 / 8).div_ceil(999)) as f64;
+    wait_until("the bodies beyond the share", || scrape(&server)[refused] >= expected).await;
+    assert!(buffered_bytes(&server) > (LIMIT * 3 / 4) as f64, "a namespace that is alone may have most");
+    let mut client = server.connect().await;
+    send_head(&mut client, 5000).await;
+    client.send(vec![b'y'; 5000]).await;
+    assert_eq!(client.response().await.status, 200);
+    drop(slow);
+}
+
 #[tokio::test]
 async fn requests_are_not_mirrored_beyond_the_limit() {
     const LENGTH: usize = 40_000;

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use portico::proxy::{BindState, ProxyLimits};
 use portico::snapshot::certs::Certificates;
@@ -9,13 +10,15 @@ use portico::snapshot::client_validation::{ClientValidation, ClientValidationMod
 use portico::snapshot::host::{HostMap, HostPattern};
 use portico::snapshot::port_tls::PortTls;
 use portico::snapshot::{Bind, BindAddress, HttpListener, Snapshot};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair, date_time_ymd,
+};
 use rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use rustls::pki_types::PrivateKeyDer;
 use rustls::sign::CertifiedKey;
 
 use crate::accounting::{scrape, wait_for_metrics};
-use crate::harness::{Endpoint, Options, TestServer, listener, reserve_address, routes_to};
+use crate::harness::{Endpoint, Options, TestServer, listener, reserve_address, routes_to, with_timeout};
 use crate::tls_harness::{TestTlsConnector, TlsClient, certificate};
 
 /// An authority for certificates of clients.
@@ -29,9 +32,14 @@ impl ClientAuthority {
     }
 
     fn issue(&self) -> Arc<CertifiedKey> {
+        self.issue_with(|_| {})
+    }
+
+    fn issue_with(&self, edit: impl FnOnce(&mut CertificateParams)) -> Arc<CertifiedKey> {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(["client.example".to_owned()]).unwrap();
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        edit(&mut params);
         let certificate = params.signed_by(&key, &self.0).unwrap();
         let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
         Arc::new(CertifiedKey::new(vec![certificate.der().clone()], any_supported_type(&key).unwrap()))
@@ -157,13 +165,38 @@ async fn sessions_of_other_listeners_are_not_resumed() {
         for (address, expected) in [(strict, Some(200)), (foreign, None)] {
             assert_eq!(status_at(&client, address).await, expected, "{version:?}");
         }
-        // A client of the same listener resumes its session.
-        let before = resumed();
-        let returning = TestTlsConnector::with_version(version).with_client_certificate(&trusted.issue());
-        for _ in 0..2 {
-            assert_eq!(status_at(&returning, strict).await, Some(200), "{version:?}");
+        // A listener that requires certificates verifies them each time; one that accepts every client resumes.
+        for (address, expected) in [(strict, 0.0), (fallback, 1.0)] {
+            let before = resumed();
+            let returning = TestTlsConnector::with_version(version).with_client_certificate(&trusted.issue());
+            for _ in 0..2 {
+                assert_eq!(status_at(&returning, address).await, Some(200), "{version:?}");
+            }
+            assert_eq!(resumed() - before, expected, "{version:?}");
         }
-        assert_eq!(resumed() - before, 1.0, "{version:?}");
+    }
+}
+
+/// Also if the client connected so often before that each connection could resume the session of the last one.
+#[tokio::test]
+async fn expired_client_certificate_ends_with_its_period() {
+    let endpoint = Endpoint::ok().await;
+    let authority = ClientAuthority::new();
+    let server = start(&endpoint, authority.validation(ClientValidationMode::Required)).await;
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        let expiry = SystemTime::now().duration_since(UNIX_EPOCH).unwrap() + Duration::from_secs(3);
+        let client = authority.issue_with(|params| params.not_after = date_time_ymd(1970, 1, 1) + expiry);
+        let connector = TestTlsConnector::with_version(version).with_client_certificate(&client);
+        let mut served = 0;
+        with_timeout("the end of the certificate", async {
+            while status(connector.connect(&server, "a.example").await).await == Some(200) {
+                served += 1;
+            }
+        })
+        .await;
+        assert!(served > 1, "{version:?}");
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        assert!(now >= expiry, "refused before its end, {version:?}");
     }
 }
 

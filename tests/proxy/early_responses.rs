@@ -7,7 +7,7 @@ use portico::snapshot::rule::{Action, RouteFailure};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Notify;
 
-use crate::harness::{Endpoint, Route, TestServer, route, routes_to, with_timeout};
+use crate::harness::{Endpoint, Route, TestServer, forward, h2c_upstream, route, routes_to, with_timeout};
 
 /// More than all socket buffers on the way hold.
 const LARGE: usize = 32 * 1024 * 1024;
@@ -106,4 +106,81 @@ async fn client_may_send_its_whole_request_before_it_reads() {
     .await;
     let response = client.response().await;
     assert_eq!((response.status, response.body.len()), (200, LARGE));
+}
+
+/// Responds to the beginning of an upload and closes the connection, which resets it because of what is not read.
+async fn rejecting_http1_endpoint() -> Endpoint {
+    Endpoint::scripted(|mut stream, _| async move {
+        stream.head().await;
+        stream.send("HTTP/1.1 413 Content Too Large\r\ncontent-length: 9\r\n\r\ntoo large").await;
+    })
+    .await
+}
+
+/// The same over HTTP/2: reads up to the head of the first request, sends a whole response, and closes.
+async fn rejecting_http2_endpoint() -> Endpoint {
+    const PREFACE: usize = 24;
+    const FRAME_HEADER: usize = 9;
+    Endpoint::scripted(|mut stream, _| async move {
+        // SETTINGS.
+        stream.send([0, 0, 0, 4, 0, 0, 0, 0, 0]).await;
+        let mut received = Vec::new();
+        let mut next = PREFACE;
+        let stream_id = loop {
+            while received.len() < next + FRAME_HEADER {
+                let Some(bytes) = stream.read_some().await else { return };
+                received.extend_from_slice(&bytes);
+            }
+            let header = &received[next..next + FRAME_HEADER];
+            if header[3] == 1 {
+                break [header[5], header[6], header[7], header[8]];
+            }
+            next += FRAME_HEADER + usize::from(header[1]) * 256 + usize::from(header[2]);
+        };
+        let [a, b, c, d] = stream_id;
+        // HEADERS with END_HEADERS, the status and the length as literals, and DATA with END_STREAM.
+        let mut response = vec![0, 0, 9, 1, 4, a, b, c, d, 0x08, 3];
+        response.extend_from_slice(b"413\x0f\x0d\x019");
+        response.extend_from_slice(&[0, 0, 9, 0, 1, a, b, c, d]);
+        response.extend_from_slice(b"too large");
+        stream.send(response).await;
+    })
+    .await
+}
+
+#[tokio::test]
+async fn early_response_of_an_endpoint_that_closes_reaches_the_client() {
+    const UPLOAD: usize = 4 * 1024 * 1024;
+    let (http1, http2) = (rejecting_http1_endpoint().await, rejecting_http2_endpoint().await);
+    let to_http2 = || vec![route(forward(vec![(1, h2c_upstream(http2.address))]))];
+    for (what, routes) in [("HTTP/1", routes_to(http1.address)), ("HTTP/2", to_http2())] {
+        let server = TestServer::with_routes(routes).await;
+        for attempt in 0..40 {
+            let client = server.connect().await;
+            let (reader, mut writer) = client.socket.into_split();
+            let upload = tokio::spawn(async move {
+                let head = format!("POST / HTTP/1.1\r\nhost: a.example\r\ncontent-length: {UPLOAD}\r\n\r\n");
+                drop(writer.write_all(head.as_bytes()).await);
+                for _ in 0..UPLOAD / 65_536 {
+                    if writer.write_all(&[b'x'; 65_536]).await.is_err() {
+                        break;
+                    }
+                }
+                writer
+            });
+            let mut reader = tokio::io::BufReader::new(reader);
+            let mut received = Vec::new();
+            with_timeout("the response", async {
+                while !received.ends_with(b"too large")
+                    && reader.read_buf(&mut received).await.is_ok_and(|read| read > 0)
+                {}
+            })
+            .await;
+            let text = String::from_utf8_lossy(&received);
+            assert!(text.starts_with("HTTP/1.1 413 "), "{what}, attempt {attempt}: {text}");
+            assert!(text.ends_with("too large"), "{what}, attempt {attempt}: {text}");
+            drop(reader);
+            upload.await.unwrap();
+        }
+    }
 }

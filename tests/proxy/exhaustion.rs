@@ -2,19 +2,24 @@
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use portico::proxy::ProxyLimits;
-use portico::upstream::UpstreamProtocol;
+use portico::upstream::{EndpointAddress, Endpoints, Upstream, UpstreamKey, UpstreamProtocol};
 use tokio::io::AsyncReadExt;
+use tokio::net::TcpSocket;
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
 use crate::accounting::scrape;
 use crate::h2::{Http2Client, get_request};
 use crate::h2_upstream;
 use crate::harness::{
-    Client, Endpoint, Options, Route, TestServer, forward, route, routes_to, upstream_with_protocol, with_timeout,
+    Client, Endpoint, Options, Route, TestServer, forward, h2c_routes_to, route, routes_to, upstream_with_protocol,
+    with_timeout,
 };
+use crate::metrics::wait_for_metrics;
 use crate::tls_harness::{TestTlsConnector, TlsListener, certificate, start_tls_server};
 
 async fn server(limits: ProxyLimits, endpoint: &Endpoint) -> TestServer {
@@ -136,6 +141,21 @@ fn services(hosts: &[&'static str], protocol: UpstreamProtocol, endpoint: Socket
     hosts.iter().map(service).collect()
 }
 
+/// A route for this host to a Service of the same name.
+fn service_in(namespace: &str, host: &'static str, endpoint: SocketAddr) -> Route {
+    let key = UpstreamKey { namespace: namespace.into(), service: host.into(), port: 80, ..UpstreamKey::default() };
+    let upstream = Upstream::new(key);
+    upstream.set_endpoints(Endpoints { addresses: vec![EndpointAddress::Ip(endpoint)], ..Endpoints::default() });
+    Route { host, ..route(forward(vec![(1, Arc::new(upstream))])) }
+}
+
+/// A client whose address ends with this number.
+async fn client_with_address(server: &TestServer, number: u8) -> Client {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(SocketAddr::from(([127, 0, 1, number], 0))).unwrap();
+    Client::from_stream(socket.connect(server.address).await.unwrap())
+}
+
 fn get_from(host: &str) -> String {
     format!("GET / HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n")
 }
@@ -157,8 +177,8 @@ async fn a_hanging_service_leaves_connections_for_others() {
     };
     let server = TestServer::with_options(Options { limits, ..Options::default() }, routes).await;
     let mut clients = Vec::new();
-    for _ in 0..30 {
-        let mut client = server.connect().await;
+    for number in 0..30 {
+        let mut client = client_with_address(&server, number + 1).await;
         client.send(get_from("hanging.example")).await;
         clients.push(client);
     }
@@ -176,6 +196,107 @@ async fn a_hanging_service_leaves_connections_for_others() {
     let metrics = scrape(&server);
     assert_eq!(metrics["portico_upstream_connects_total{outcome=\"share\"}"], 20.0);
     assert_eq!(metrics["portico_upstream_connects_total{outcome=\"limit\"}"], 0.0);
+}
+
+#[tokio::test]
+async fn hanging_services_of_a_namespace_leave_connections_for_other_namespaces() {
+    let hanging = Endpoint::scripted(|mut stream, _| async move {
+        stream.request().await;
+        stream.read_to_end().await;
+    })
+    .await;
+    let healthy = Endpoint::ok().await;
+    let mut routes: Vec<_> = HOSTS[..4].iter().map(|host| service_in("hanging", host, hanging.address)).collect();
+    routes.push(service_in("healthy", "healthy.example", healthy.address));
+    let limits = ProxyLimits {
+        max_upstream_connections: 80,
+        connect_timeout: Duration::from_millis(500),
+        ..ProxyLimits::default()
+    };
+    let server = TestServer::with_options(Options { limits, ..Options::default() }, routes).await;
+    let mut clients = Vec::new();
+    for number in 0..120 {
+        let mut client = client_with_address(&server, number + 1).await;
+        client.send(get_from(HOSTS[usize::from(number) % 4])).await;
+        clients.push(client);
+    }
+    let share = "portico_upstream_connects_total{outcome=\"share\"}";
+    wait_for_metrics(&server, "50 requests that fail", |metrics| metrics[share] == 50.0).await;
+    assert_eq!(hanging.log.connections(), 70, "seven eighths");
+    for _ in 0..10 {
+        assert_eq!(server.request(&get_from("healthy.example")).await.status, 200);
+    }
+    assert_eq!(scrape(&server)["portico_upstream_connects_total{outcome=\"limit\"}"], 0.0);
+    // The clients leave, and another namespace may have as many connections.
+    drop(clients);
+    for _ in 0..10 {
+        assert_eq!(server.request(&get_from("healthy.example")).await.status, 200);
+    }
+}
+
+/// The Service responds to other requests.
+#[tokio::test]
+async fn hanging_requests_of_a_client_leave_connections_for_other_clients() {
+    let endpoint = Endpoint::scripted(|mut stream, _| async move {
+        while let Some(request) = stream.request().await {
+            if request.starts_with("GET /hanging") {
+                stream.read_to_end().await;
+                return;
+            }
+            stream.send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
+        }
+    })
+    .await;
+    let limits = ProxyLimits {
+        max_upstream_connections: 80,
+        connect_timeout: Duration::from_millis(500),
+        ..ProxyLimits::default()
+    };
+    // Three quarters of what the Service may have.
+    check_shares_of_clients(limits, routes_to(endpoint.address), 30).await;
+    assert_eq!(endpoint.log.connections(), 30 + 1);
+}
+
+/// One connection has several requests, and many requests wait until it is open.
+#[tokio::test]
+async fn hanging_requests_of_a_client_leave_streams_for_other_clients() {
+    let (release, released) = watch::channel(false);
+    let endpoint =
+        h2_upstream::counting_endpoint(h2::server::Builder::new(), released, |path| path == "/hanging").await;
+    let limits = ProxyLimits {
+        max_upstream_connections: 8,
+        max_upstream_streams: 4,
+        connect_timeout: Duration::from_millis(500),
+        ..ProxyLimits::default()
+    };
+    // Four connections with four requests each, of which three quarters.
+    check_shares_of_clients(limits, h2c_routes_to(endpoint.address), 12).await;
+    drop(release);
+}
+
+/// One client sends 60 requests that hang, of which `expected` get a connection. Then other clients are served.
+async fn check_shares_of_clients(limits: ProxyLimits, routes: Vec<Route>, expected: usize) {
+    const REQUESTS: usize = 60;
+    let server = TestServer::with_options(Options { limits, ..Options::default() }, routes).await;
+    let busy = [Http2Client::connect(server.address).await, Http2Client::connect(server.address).await];
+    let mut hanging = Vec::new();
+    for number in 0..REQUESTS {
+        hanging.push(busy[number % 2].start(get_request("/hanging")).await);
+    }
+    let share = "portico_upstream_connects_total{outcome=\"share\"}";
+    let failed = (REQUESTS - expected) as f64;
+    wait_for_metrics(&server, "requests that fail", |metrics| metrics[share] >= failed).await;
+    let mut served = 0;
+    for number in 0..10 {
+        let mut client = client_with_address(&server, number + 1).await;
+        client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+        served += usize::from(client.response().await.status == 200);
+    }
+    // Few of them, if any, are counted together with the busy client.
+    assert!(served >= 8, "{served}");
+    let refused = scrape(&server)[share] - failed;
+    assert!(refused <= (10 - served) as f64, "only requests of the busy client wait in vain: {refused}");
+    drop(hanging);
 }
 
 const HOSTS: [&str; 8] =
@@ -210,7 +331,8 @@ async fn unread_responses_give_up_scarce_connections() {
     })
     .await;
     let small = Endpoint::ok().await;
-    let mut routes = services(&HOSTS[..3], UpstreamProtocol::Http1, large.address);
+    let mut routes = services(&HOSTS[..2], UpstreamProtocol::Http1, large.address);
+    routes.push(service_in("other", HOSTS[2], large.address));
     routes.extend(services(&HOSTS[3..4], UpstreamProtocol::Http1, small.address));
     let limits = ProxyLimits {
         max_upstream_connections: 8,
@@ -221,7 +343,7 @@ async fn unread_responses_give_up_scarce_connections() {
     let mut unread = Vec::new();
     let mut http1 = Vec::new();
     let mut requests = 0;
-    // The shares of three Services are all connections.
+    // The shares of three Services in two namespaces are all connections.
     for (host, count) in HOSTS.iter().zip([4, 2, 2]) {
         for number in 0..count {
             if number == 0 {

@@ -105,6 +105,7 @@ async fn server_gets_the_listed_parts_of_a_request() {
             "content-length: 0",
             "cookie: c=1",
             "host: a.example:80",
+            "portico-hops: 1",
         ]
     );
     let received = endpoint.log.requests().remove(0);
@@ -313,7 +314,7 @@ async fn servers_may_use_http2() {
     assert_eq!(server.request(request).await.status, 200);
     let received = endpoint.log.requests().remove(0);
     assert_eq!(header(&received, "x-uri"), Some("http://a.example/check/a?b"), "{received}");
-    assert_eq!(header(&received, "x-fields"), Some("cookie content-length"), "{received}");
+    assert_eq!(header(&received, "x-fields"), Some("cookie content-length portico-hops"), "{received}");
 }
 
 #[tokio::test]

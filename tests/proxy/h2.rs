@@ -518,3 +518,28 @@ async fn removed_listener_closes_http2_connections() {
     server.proxy.reconcile().await;
     client.wait_for_end().await.unwrap();
 }
+
+#[tokio::test]
+async fn responses_without_content_have_no_length() {
+    // (what the endpoint sends, the length that clients get, the connections to the endpoint)
+    let cases = [
+        ("HTTP/1.1 204 No Content\r\ncontent-length: 0\r\n\r\n", None, 1),
+        // The body that it announces may follow.
+        ("HTTP/1.1 204 No Content\r\ncontent-length: 5\r\n\r\n", None, 4),
+        ("HTTP/1.1 304 Not Modified\r\ncontent-length: 5\r\n\r\n", Some("5"), 1),
+        ("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", Some("0"), 1),
+    ];
+    for (sent, expected, connections) in cases {
+        let endpoint = Endpoint::responding_with(sent).await;
+        let server = TestServer::with_routes(routes_to(endpoint.address)).await;
+        let client = Http2Client::connect(server.address).await;
+        let mut http1_client = server.connect().await;
+        for _ in 0..2 {
+            let response = client.get("/").await;
+            let length = response.headers.get("content-length").map(|length| length.to_str().unwrap());
+            assert_eq!((length, response.body.len()), (expected, 0), "{sent}");
+            assert_eq!(http1_client.get("/").await.header("content-length"), expected, "{sent}");
+        }
+        assert_eq!(endpoint.log.connections(), connections, "{sent}");
+    }
+}

@@ -219,6 +219,16 @@ async fn violations_end_the_stream_or_the_connection() {
         let post = [(":method", "POST"), (":scheme", "http"), (":path", "/"), (":authority", "a.example")];
         frame(HEADERS, END_HEADERS, 1, &header_block(&[&post[..], fields].concat()))
     };
+    let upload_to = |path| {
+        let post = [(":method", "POST"), (":scheme", "http"), (":path", path), (":authority", "a.example")];
+        frame(HEADERS, END_HEADERS, 1, &header_block(&post))
+    };
+    let tunnel = |fields: &[(&str, &str)]| {
+        let connect = [(":method", "CONNECT"), (":protocol", "websocket")];
+        frame(HEADERS, END_HEADERS, 1, &header_block(&[&connect[..], &GET[1..], fields].concat()))
+    };
+    // The length of a value with which the frame of a request has 16 KiB.
+    const FULL: usize = 16 * 1024 - 65;
     let connect_to =
         |protocol| headers_frame(&[&[(":method", "CONNECT"), (":protocol", protocol)][..], &GET[1..]].concat());
     let cases: Vec<(&str, Vec<u8>, ViolationResult)> = vec![
@@ -243,6 +253,12 @@ async fn violations_end_the_stream_or_the_connection() {
             "pseudo field after others",
             headers_frame(&[GET[0], GET[1], GET[3], ("x", "1"), GET[2]]),
             Stream(PROTOCOL_ERROR),
+        ),
+        (
+            // The path announces nine bytes. A field that is added after these five would be a fragment of it.
+            "a block that ends within the path",
+            frame(HEADERS, END_HEADERS | END_STREAM, 1, b"\x82\x86\x41\x09a.example\x04\x89\x60\x7f\xf5\x1f\x40"),
+            Connection(PROTOCOL_ERROR),
         ),
         ("no method", headers_frame(&GET[1..]), Stream(PROTOCOL_ERROR)),
         ("no scheme", headers_frame(&[GET[0], GET[2], GET[3]]), Stream(PROTOCOL_ERROR)),
@@ -303,6 +319,42 @@ async fn violations_end_the_stream_or_the_connection() {
                 .concat(),
             Stream(PROTOCOL_ERROR),
         ),
+        // RFC 9113, section 5.1: the state of the stream decides, and not what the fields are.
+        (
+            "a head after a head that ended the stream",
+            [get_request(1), get_request(1)].concat(),
+            Connection(PROTOCOL_ERROR),
+        ),
+        (
+            "a head after data that ended the stream",
+            [upload(&[]), frame(DATA, END_STREAM, 1, b"x"), get_request(1)].concat(),
+            Connection(PROTOCOL_ERROR),
+        ),
+        (
+            "a head after trailers that ended the stream",
+            [upload(&[]), frame(HEADERS, END_HEADERS | END_STREAM, 1, &header_field("x", "y")), get_request(1)]
+                .concat(),
+            Connection(PROTOCOL_ERROR),
+        ),
+        (
+            "a head after a reset",
+            [upload(&[]), frame(RST_STREAM, 0, 1, &[0, 0, 0, 8]), get_request(1)].concat(),
+            Connection(PROTOCOL_ERROR),
+        ),
+        ("a fragment", headers_frame(&[GET[0], GET[1], (":path", "/a#b"), GET[3]]), Status(400)),
+        (
+            "a fragment and a Host",
+            headers_frame(&[GET[0], GET[1], (":path", "/a#b"), GET[3], ("host", "a.example")]),
+            Status(400),
+        ),
+        ("a fragment with a body", upload_to("/#"), Status(400)),
+        (
+            "a fragment in a frame that is full",
+            headers_frame(&[GET[0], GET[1], (":path", "/#"), GET[3], ("x", &"a".repeat(FULL))]),
+            Status(400),
+        ),
+        ("CONNECT with a length", tunnel(&[("content-length", "1")]), Stream(PROTOCOL_ERROR)),
+        ("CONNECT with a length of zeros", tunnel(&[("content-length", "00")]), Stream(PROTOCOL_ERROR)),
         ("data without a stream", frame(DATA, 0, 1, b"x"), Connection(PROTOCOL_ERROR)),
         ("continuation of nothing", frame(CONTINUATION, END_HEADERS, 1, b""), Connection(PROTOCOL_ERROR)),
         (
@@ -366,6 +418,73 @@ fn status_of(block: &[u8]) -> u16 {
         [0x48 | 0x08, 0x82, 0x6c, 0x01, ..] => 501,
         other => panic!("an unexpected status in {:x?}", &other[..other.len().min(8)]),
     }
+}
+
+/// Requests of one connection, whose fields refer to those of earlier ones.
+#[tokio::test]
+async fn only_requests_whose_path_has_a_fragment_are_rejected() {
+    let endpoint = Endpoint::ok().await;
+    let server = TestServer::with_routes(routes_to(endpoint.address)).await;
+    // Entries of the static table: method, scheme, and authority with a value that enters the dynamic table.
+    let start = [&[0x82, 0x86, 0x41, 9][..], b"a.example"].concat();
+    let authority = 0x80 | 62;
+    // `/a#b` with the Huffman code.
+    let encoded = [0x60, 0x7f, 0xf5, 0x1f];
+    let literal = |kind: u8, path: &[u8]| [&[kind, u8::try_from(path.len()).unwrap()][..], path].concat();
+    // After the first request, and after each field that enters the table, the authority has another index.
+    let blocks: Vec<(Vec<u8>, u16)> = vec![
+        ([&start[..], &[0x84]].concat(), 200),
+        ([&[0x82, 0x86, authority][..], &literal(0x04, b"/a#b")].concat(), 400),
+        ([&[0x82, 0x86, authority, 0x84][..], &[0, 1, b'x', 3], b"a#b"].concat(), 200),
+        ([&[0x82, 0x86, authority, 0x04, 0x84][..], &encoded].concat(), 400),
+        // The path enters the table, and is used by its index.
+        ([&[0x82, 0x86, authority][..], &literal(0x44, b"/c?d#e")].concat(), 400),
+        (vec![0x82, 0x86, authority + 1, 0x80 | 62], 400),
+        ([&[0x82, 0x86, authority + 1][..], &literal(0x44, b"/c")].concat(), 200),
+        (vec![0x82, 0x86, authority + 2, 0x80 | 62], 200),
+        (vec![0x82, 0x86, authority + 2, 0x80 | 63], 400),
+        // A name by its index in the dynamic table.
+        ([&[0x82, 0x86, authority + 2, 0x0f, 62 - 15][..], &[2], b"/#"].concat(), 400),
+        // The table is emptied.
+        ([&[0x20, 0x3f, 0xe1, 0x1f][..], &start, &[0x84]].concat(), 200),
+        ([&[0x82, 0x86, authority][..], &literal(0x04, b"/#")].concat(), 400),
+        (vec![0x82, 0x86, authority, 0x84], 200),
+    ];
+    for split in [false, true] {
+        let mut raw = RawConnection::connect(server.address).await;
+        for (index, (block, expected)) in blocks.iter().enumerate() {
+            let stream = 1 + 2 * u32::try_from(index).unwrap();
+            if split {
+                let (first, rest) = block.split_at(block.len() - 2);
+                raw.send(frame(HEADERS, END_STREAM, stream, first)).await;
+                raw.send(frame(CONTINUATION, END_HEADERS, stream, rest)).await;
+            } else {
+                raw.send(frame(HEADERS, END_HEADERS | END_STREAM, stream, block)).await;
+            }
+            let head = raw.wait_for("a response", |frame| frame.stream == stream || frame.kind == GOAWAY).await;
+            assert_eq!((head.kind, status_of(&head.payload)), (HEADERS, *expected), "{index}: {block:x?}");
+        }
+    }
+    let served = |path: &str| endpoint.log.requests().iter().filter(|request| request.starts_with(path)).count();
+    assert_eq!((served("GET / "), served("GET /c ")), (8, 4));
+    assert_eq!(endpoint.log.requests().len(), 12);
+}
+
+/// The connection ended without GOAWAY, and with it all its requests.
+#[tokio::test]
+async fn tunnel_with_a_length_does_not_end_other_requests() {
+    let endpoint = Endpoint::ok().await;
+    let server = TestServer::with_routes(routes_to(endpoint.address)).await;
+    let mut raw = RawConnection::connect(server.address).await;
+    let connect = [&[(":method", "CONNECT"), (":protocol", "websocket")][..], &GET[1..], &[("content-length", "5")]];
+    let post = [(":method", "POST"), (":scheme", "http"), (":path", "/"), (":authority", "a.example")];
+    raw.send(frame(HEADERS, END_HEADERS, 1, &header_block(&post))).await;
+    raw.send(frame(HEADERS, END_HEADERS, 3, &header_block(&connect.concat()))).await;
+    let reset = raw.wait_for("a reset", |frame| matches!(frame.kind, RST_STREAM | GOAWAY)).await;
+    assert_eq!((reset.kind, reset.stream, reset.error_code()), (RST_STREAM, 3, PROTOCOL_ERROR));
+    raw.send(frame(DATA, END_STREAM, 1, b"x")).await;
+    let head = raw.wait_for("the response", |frame| frame.stream == 1 && frame.kind == HEADERS).await;
+    assert_eq!(status_of(&head.payload), 200);
 }
 
 /// The h2 library responds to these requests, or resets their streams, without an event to Portico.

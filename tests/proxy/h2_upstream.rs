@@ -13,11 +13,13 @@ use h2::server::{self, SendResponse};
 use h2::{Reason, RecvStream};
 use http::{HeaderMap, Request, Response};
 use portico::proxy::ProxyLimits;
+use portico::proxy::access_log::AccessLogDestination;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use crate::accounting::access_log_records;
 use crate::h2::{Http2Client, get_request, post_request, read_body, read_response, send_all};
-use crate::harness::{Endpoint, Options, TestServer, h2c_routes_to, with_timeout};
+use crate::harness::{Endpoint, Options, TEST_TIMEOUT, TestServer, h2c_routes_to, with_timeout};
 
 type HandlerFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -381,4 +383,38 @@ async fn concurrent_requests_share_a_refused_connection() {
     let client = Http2Client::connect(server.address).await;
     let responses = futures_util::future::join_all((0..50).map(|_| client.request(get_request("/")))).await;
     assert!(responses.into_iter().all(|response| response.unwrap().status == 503));
+}
+
+#[tokio::test]
+async fn data_of_responses_without_content_is_dropped() {
+    let endpoint = http2_endpoint(server::Builder::new(), |mut call| async move {
+        let status: u16 = call.request.uri().path().trim_start_matches('/').parse().unwrap();
+        let response = Response::builder().status(status).header("content-length", "4").body(()).unwrap();
+        let mut stream = call.response.send_response(response, false).unwrap();
+        // The proxy may have reset the stream already.
+        drop(stream.send_data(Bytes::from_static(b"data"), true));
+    })
+    .await;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("access.log");
+    let options = Options { log: AccessLogDestination::File(path.clone()), ..Options::default() };
+    let server = TestServer::with_options(options, h2c_routes_to(endpoint.address)).await;
+    let client = Http2Client::connect(server.address).await;
+    let mut http1_client = server.connect().await;
+    for (status, length) in [(204, None), (304, Some("4")), (200, Some("4"))] {
+        let body = if status == 200 { &b"data"[..] } else { b"" };
+        let target = format!("/{status}");
+        let response = client.get(&target).await;
+        let found = response.headers.get("content-length").map(|length| length.to_str().unwrap());
+        assert_eq!((response.status, found, &response.body[..]), (status, length, body));
+        let response = http1_client.get(&target).await;
+        let found = response.header("content-length");
+        assert_eq!((response.status, found, &response.body[..]), (status, length, body));
+    }
+    drop((client, http1_client));
+    assert_eq!(server.proxy.drain(TEST_TIMEOUT).await, 0);
+    server.log.finish();
+    for record in access_log_records(&path) {
+        assert!(record["error"].is_null(), "{record}");
+    }
 }

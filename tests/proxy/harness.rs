@@ -143,6 +143,7 @@ pub(crate) fn reserve_address() -> (SocketAddr, Socket) {
 
 /// A route with one rule, for a listener on port 80 without hostname. An empty `host` matches all hosts.
 pub(crate) struct Route {
+    pub(crate) namespace: &'static str,
     pub(crate) host: &'static str,
     pub(crate) path: &'static str,
     pub(crate) filters: Filters,
@@ -153,7 +154,15 @@ pub(crate) struct Route {
 
 /// A route for all hosts and paths.
 pub(crate) fn route(action: Action) -> Route {
-    Route { host: "", path: "/", filters: Filters::default(), plugins: None, options: None, action }
+    Route {
+        namespace: "default",
+        host: "",
+        path: "/",
+        filters: Filters::default(),
+        plugins: None,
+        options: None,
+        action,
+    }
 }
 
 /// Routes that send all requests to one endpoint.
@@ -226,11 +235,11 @@ pub(crate) fn snapshot(address: SocketAddr, routes: Vec<Route>) -> Snapshot {
     }
 }
 
-/// A listener on port 80. The routes are named `HTTPRoute/default/r0`, `r1` and so on.
+/// A listener on port 80. The routes are named `HTTPRoute/NAMESPACE/r0`, `r1` and so on.
 pub(crate) fn listener(routes: Vec<Route>) -> HttpListener {
     let mut hosts: std::collections::BTreeMap<HostPattern, Vec<RouteMatch>> = Default::default();
     for (index, route) in routes.into_iter().enumerate() {
-        let name: Arc<str> = format!("HTTPRoute/default/r{index}").into();
+        let name: Arc<str> = format!("HTTPRoute/{}/r{index}", route.namespace).into();
         let id = RuleId { route: Arc::clone(&name), rule: "0".into() };
         let candidate = RouteMatch {
             path: PathMatch::Prefix(route.path.strip_suffix('/').unwrap_or(route.path).into()),

@@ -35,7 +35,8 @@ async fn names_are_forwarded_as_they_arrive() {
             "X-Forwarded-Host",
             "X-Forwarded-Port",
             "X-Request-Id",
-            "Via"
+            "Via",
+            "Portico-Hops"
         ]
     );
 }

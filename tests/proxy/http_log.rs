@@ -320,7 +320,16 @@ async fn every_attempt_is_logged() {
 
 #[tokio::test]
 async fn credentials_are_redacted_and_the_consumer_is_named() {
-    let (endpoint, receiver) = (Endpoint::ok().await, accepting_receiver().await);
+    // The response repeats the target.
+    let endpoint = Endpoint::scripted(|mut stream, _| async move {
+        let fields =
+            "location: /p/?a=b&api_key=secret\r\nset-cookie: session=secret; Path=/\r\nlink: </n?token=secret>\r\n";
+        while stream.request().await.is_some() {
+            stream.send(format!("HTTP/1.1 200 OK\r\n{fields}content-length: 0\r\n\r\n")).await;
+        }
+    })
+    .await;
+    let receiver = accepting_receiver().await;
     let plugins = [
         ("key-auth", json!({"key_names": ["api_key"]})),
         ("jwt", json!({"anonymous": "anna", "cookie_names": ["session"], "uri_param_names": ["token"]})),
@@ -329,15 +338,19 @@ async fn credentials_are_redacted_and_the_consumer_is_named() {
         "leaked_header": "return kong.request.get_header('api-key')",
         "leaked_argument": "return kong.request.get_query_arg('api_key')",
         "leaked_cookie": "return kong.request.get_header('cookie')",
+        "leaked_referer": "return kong.request.get_header('referer')",
+        "leaked_location": "return kong.response.get_header('location')",
+        "leaked_page": "return kong.request.get_query_arg('next')",
     });
     let config = json!({"custom_fields_by_lua": custom});
     let logging = LoggingServer::start(config, &receiver, &plugins, to(&endpoint)).await;
     let mut client = Client::connect(logging.server.address).await;
     let request = "GET /p?a=b&api_key=secret&token=secret HTTP/1.1\r\nhost: a.example\r\napi-key: secret\r\n\
-                   api_key: secret\r\nproxy-authorization: Basic secret\r\ncookie: a=b; session=secret\r\n\r\n";
+                   referer: https://a.example/?c=d&api%5Fkey=secret&e\r\napi_key: secret\r\n\
+                   proxy-authorization: Basic secret\r\ncookie: a=b; session=secret\r\n\r\n";
     client.send(request).await;
     assert_eq!(client.response().await.status, 200);
-    client.send("GET /p?api_key=secret HTTP/1.1\r\nhost: a.example\r\n\r\n").await;
+    client.send("GET /p?api_key=secret&next=%2Fq%3Ftoken%3Dsecret HTTP/1.1\r\nhost: a.example\r\n\r\n").await;
     assert_eq!(client.response().await.status, 200);
     // A value that is not UTF-8 is redacted as well.
     client.send(b"GET /p?api_key=secret HTTP/1.1\r\nhost: a.example\r\ncookie: a=\xff; session=secret\r\n\r\n").await;
@@ -358,7 +371,15 @@ async fn credentials_are_redacted_and_the_consumer_is_named() {
     let consumer = json!({"id": "id-anna", "username": "anna", "custom_id": "custom-anna"});
     assert_eq!(objects[1]["consumer"], consumer);
     assert_eq!(objects[1]["authenticated_entity"], json!({"id": "id-key", "consumer_id": "id-anna"}));
-    assert_eq!(objects[1]["upstream_uri"], "/p?api_key=REDACTED");
+    assert_eq!(objects[1]["upstream_uri"], "/p?api_key=REDACTED&next=%2Fq%3Ftoken%3DREDACTED");
+    assert_eq!(request["headers"]["referer"], "https://a.example/?c=d&api%5Fkey=REDACTED&e");
+    let response = &objects[0]["response"]["headers"];
+    assert_eq!(response["location"], "/p/?a=b&api_key=REDACTED");
+    assert_eq!(response["set-cookie"], "session=REDACTED; Path=/");
+    assert_eq!(response["link"], "</n?token=REDACTED>");
+    assert_eq!(objects[0]["leaked_referer"], request["headers"]["referer"]);
+    assert_eq!(objects[0]["leaked_location"], "/p/?a=b&api_key=REDACTED");
+    assert_eq!(objects[1]["leaked_page"], "/q?token=REDACTED");
 }
 
 #[tokio::test]

@@ -1,5 +1,9 @@
 //! Table of malformed endpoint responses: none reaches a client as complete, and none affects the next response.
 
+use std::sync::Arc;
+
+use tokio::sync::Notify;
+
 use crate::harness::{Endpoint, TestServer, routes_to};
 
 /// What the client gets.
@@ -138,4 +142,53 @@ async fn malformed_responses_never_appear_complete() {
         }
     }
     assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+/// An endpoint that sends a body with a response that must not have one: together with the head, or as soon as the
+/// client has the head.
+#[tokio::test]
+async fn body_of_a_response_that_has_none_is_never_the_next_response() {
+    const BODY: &str = "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nevil";
+    for (method, head) in [
+        ("HEAD", "HTTP/1.1 200 OK\r\ncontent-length: 42\r\n\r\n"),
+        ("HEAD", "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"),
+        ("HEAD", "HTTP/1.1 200 OK\r\ncontent-length: x\r\n\r\n"),
+        ("GET", "HTTP/1.1 204 No Content\r\n\r\n"),
+        ("GET", "HTTP/1.1 204 No Content\r\ncontent-length: 42\r\n\r\n"),
+        ("GET", "HTTP/1.1 204 No Content\r\ntransfer-encoding: chunked\r\n\r\n"),
+        ("GET", "HTTP/1.1 304 Not Modified\r\ncontent-length: 42\r\n\r\n"),
+        ("GET", "HTTP/1.1 304 Not Modified\r\n\r\n"),
+    ] {
+        for is_early in [true, false] {
+            let (received, sent) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+            let (client_received, body_sent) = (Arc::clone(&received), Arc::clone(&sent));
+            let endpoint = Endpoint::scripted(move |mut stream, _| {
+                let (client_received, body_sent) = (Arc::clone(&client_received), Arc::clone(&body_sent));
+                async move {
+                    while let Some(request) = stream.request().await {
+                        if request.contains(" /good ") {
+                            stream.send("HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\ngood").await;
+                        } else if is_early {
+                            stream.send([head, BODY].concat()).await;
+                            body_sent.notify_one();
+                        } else {
+                            stream.send(head).await;
+                            client_received.notified().await;
+                            stream.send(BODY).await;
+                            body_sent.notify_one();
+                        }
+                    }
+                }
+            })
+            .await;
+            let server = TestServer::with_routes(routes_to(endpoint.address)).await;
+            let mut client = server.connect().await;
+            client.send(format!("{method} /bad HTTP/1.1\r\nhost: a\r\n\r\n")).await;
+            let response = client.response_to(format!("{method} ")).await;
+            assert!(response.body.is_empty(), "{method} {head:?}");
+            received.notify_one();
+            sent.notified().await;
+            assert_eq!(client.get("/good").await.text(), "good", "{method} {head:?}, early: {is_early}");
+        }
+    }
 }

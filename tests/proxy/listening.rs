@@ -11,6 +11,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::h2::Http2Client;
 use crate::harness::{Client, Endpoint, Options, TestServer, reserve_address, routes_to, snapshot, with_timeout};
 use crate::polling::until;
 
@@ -120,6 +121,36 @@ async fn removed_listener_finishes_its_requests() {
     assert_eq!(server.proxy.reconcile().await, [(BindAddress::tcp(server.address), BindState::Bound)].into());
     resume.notify_one();
     assert_eq!(server.connect().await.get("/").await.text(), "halfhalf");
+}
+
+/// While the process leaves, responses ask clients to close, and new connections are still served.
+#[tokio::test]
+async fn leaving_process_asks_clients_to_close() {
+    let endpoint = Endpoint::ok().await;
+    let server = TestServer::with_routes(routes_to(endpoint.address)).await;
+    let (mut used, mut new) = (server.connect().await, server.connect().await);
+    assert_eq!(used.get("/").await.header("connection"), None);
+    server.proxy.announce_close().await;
+    for client in [&mut used, &mut new, &mut server.connect().await] {
+        let response = client.get("/").await;
+        assert_eq!((response.text().as_str(), response.header("connection")), ("ok", Some("close")));
+        assert_eq!(client.read_to_end().await.unwrap(), b"");
+    }
+    // HTTP/2 has no such field, and its connections end with GOAWAY when the process drains.
+    let client = Http2Client::connect(server.address).await;
+    for _ in 0..2 {
+        assert_eq!(client.get("/").await.status, 200);
+    }
+    // An idle connection stays until the process drains, because its next request may be on the way.
+    let mut idle = server.connect().await;
+    until("the connection is accepted", async || server.proxy.stats().accepted() >= 5).await;
+    assert_eq!(idle.get("/").await.text(), "ok");
+    // A listener that is opened meanwhile asks, too.
+    server.snapshot.store(Arc::new(Snapshot::default()));
+    server.proxy.reconcile().await;
+    server.replace_routes(routes_to(endpoint.address));
+    server.proxy.reconcile().await;
+    assert_eq!(server.connect().await.get("/").await.header("connection"), Some("close"));
 }
 
 /// A connection that was accepted but has sent no request is served if it does so within a second, with

@@ -36,7 +36,7 @@ fn cases() -> Vec<Case> {
             "malformed_request",
             ["GET", "/x", "a", "me"],
         ),
-        case("GET /x HTTP/3.0\r\nhost: a\r\n\r\n", 400, "malformed_request", ["GET", "/x", "a", "-"]),
+        case("GET /x HTTP/3.0\r\nhost: a\r\n\r\n", 505, "unsupported_version", ["GET", "/x", "a", "-"]),
         case("HEAD /x HTTP/1.1\r\nhost : a\r\n\r\n", 400, "malformed_request", ["HEAD", "/x", "-", "-"]),
         case(
             format!("GET /{} HTTP/1.1\r\nhost: a\r\n\r\n", "a".repeat(66_000)),
@@ -57,7 +57,7 @@ fn cases() -> Vec<Case> {
             ["GET", "/x", "-", "me"],
         ),
         // The HTTP/2 preface is valid only at the start of a connection.
-        case("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400, "malformed_request", ["PRI", "*", "-", "-"]),
+        case("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505, "unsupported_version", ["PRI", "*", "-", "-"]),
     ]
 }
 
@@ -146,7 +146,9 @@ async fn malformed_requests_get_errors_and_log_records() {
             .collect();
         assert_eq!(logged, expected, "{tls} {is_first}");
         let metrics = scrape(&server);
-        for reason in ["malformed_request", "target_too_long", "header_too_large", "too_many_headers"] {
+        for reason in
+            ["malformed_request", "unsupported_version", "target_too_long", "header_too_large", "too_many_headers"]
+        {
             let count = expected.iter().filter(|fields| fields[2] == reason).count();
             let metric = metrics[&format!("portico_request_errors_total{{reason=\"{reason}\"}}")];
             assert_eq!(metric, count as f64, "{reason}");

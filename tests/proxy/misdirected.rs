@@ -42,7 +42,7 @@ async fn request_for_another_listener_is_misdirected() {
         ("b.example", 421),
         ("A.EXAMPLE:443", 200),
         ("a.wide.example", 421),
-        ("unknown.test", 421),
+        ("unknown.test", 404),
         ("a.example.", 200),
     ];
     check("a.example", &requests).await;

@@ -85,6 +85,7 @@ const CASES: &[Case] = &[
     case("trace_not_allowed", 405, TransportRequest { method: "TRACE", ..get("/ok") }),
     case("connect_not_supported", 405, TransportRequest { method: "CONNECT", ..GET_ROOT }),
     case("unsupported_expectation", 417, TransportRequest { fields: &[("expect", "a miracle")], ..GET_ROOT }),
+    case("loop_detected", 508, TransportRequest { fields: &[("portico-hops", "8")], ..get("/ok") }),
     case(
         "request_body_timeout",
         408,
@@ -94,10 +95,7 @@ const CASES: &[Case] = &[
         applies_to: |transport| transport.tls,
         ..case("misdirected_request", 421, TransportRequest { host: "b.example", ..GET_ROOT })
     },
-    Case {
-        applies_to: |transport| !transport.tls,
-        ..case("no_listener", 404, TransportRequest { host: "c.example", ..GET_ROOT })
-    },
+    case("no_listener", 404, TransportRequest { host: "c.example", ..GET_ROOT }),
     case("body_too_large", 413, TransportRequest { method: "POST", body: Some("0123456789x"), ..get("/limited") }),
     case("plugin_timeout", 504, get("/pending-plugin")),
     case("no_route", 404, get("/none")),
@@ -259,7 +257,7 @@ async fn request_errors_are_equal_over_every_transport() {
 }
 
 /// Request errors without a case, because one request is not enough to cause them, and the files that test them.
-const TESTED_IN: [(&str, &str); 23] = [
+const TESTED_IN: [(&str, &str); 24] = [
     ("external_auth_denied", "external_auth.rs"),
     ("external_auth_unavailable", "external_auth.rs"),
     ("external_auth_timeout", "external_auth.rs"),
@@ -269,6 +267,7 @@ const TESTED_IN: [(&str, &str); 23] = [
     ("retry_budget", "retry_budget.rs"),
     ("tls_handshake", "upstream_tls.rs"),
     ("grpcs_only", "kong.rs"),
+    ("unsupported_version", "malformed_requests.rs"),
     ("target_too_long", "malformed_requests.rs"),
     ("target_too_long_to_match", "regex_steps.rs"),
     ("header_too_long_to_match", "regex_steps.rs"),

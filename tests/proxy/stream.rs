@@ -131,6 +131,17 @@ pub(crate) async fn assert_reset(client: &mut Client) {
 }
 
 #[tokio::test]
+async fn connections_are_not_forwarded_to_a_listener_of_the_process() {
+    let pool = upstream("loop", &[]);
+    let server = start(Options::default(), to_upstream(&pool)).await;
+    pool.set_endpoints(Endpoints { addresses: vec![EndpointAddress::Ip(server.address)], ..Endpoints::default() });
+    assert_reset_at_once(&server).await;
+    wait_for_outcome(&server, "loop_detected", 1.0).await;
+    wait_until_closed(&server).await;
+    assert_eq!(server.proxy.stats().accepted(), 1, "no connection came back");
+}
+
+#[tokio::test]
 async fn bytes_are_forwarded_in_both_directions() {
     let endpoint = echo_endpoint().await;
     let server = start_with(Options::default(), &[endpoint.address]).await;
@@ -274,6 +285,30 @@ async fn connections_without_a_usable_backend_are_reset_at_once() {
         assert_reset_at_once(&server).await;
         wait_for_outcome(&server, outcome, 1.0).await;
     }
+}
+
+/// The client is still sending when the endpoint has closed.
+#[tokio::test]
+async fn early_response_of_an_endpoint_that_resets_reaches_the_client() {
+    const RESPONSE: usize = 32 * 1024;
+    let endpoint = Endpoint::scripted(|mut stream, _| async move {
+        stream.read_some().await;
+        // What is not read resets the connection when it is closed.
+        stream.socket.readable().await.unwrap();
+        stream.send(vec![b'r'; RESPONSE]).await;
+    })
+    .await;
+    let server = start_with(Options::default(), &[endpoint.address]).await;
+    for attempt in 0..40 {
+        let (mut reader, mut writer) = server.connect().await.socket.into_split();
+        let upload = tokio::spawn(async move { while writer.write_all(&[b'x'; 65_536]).await.is_ok() {} });
+        let mut received = Vec::new();
+        with_timeout("the end", async { while reader.read_buf(&mut received).await.is_ok_and(|read| read > 0) {} })
+            .await;
+        assert_eq!(received.len(), RESPONSE, "attempt {attempt}");
+        upload.await.unwrap();
+    }
+    wait_for_outcome(&server, "endpoint_reset", 40.0).await;
 }
 
 #[tokio::test]

@@ -44,8 +44,15 @@ pub(crate) fn parse_request(bytes: &[u8]) -> Result<Option<(String, usize)>, &'s
     Ok(Some((lines.join("\n"), end + 4 + length)))
 }
 
-const ADDED_HEADERS: &[&str] =
-    &["via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-port", "x-forwarded-proto", "x-request-id"];
+const ADDED_HEADERS: &[&str] = &[
+    "portico-hops",
+    "via",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-port",
+    "x-forwarded-proto",
+    "x-request-id",
+];
 
 /// Whether a line feed is not after a carriage return, or a carriage return not before a line feed. A carriage return
 /// as the last byte is valid: a line feed may follow.
@@ -136,7 +143,7 @@ fn printable(body: &[u8]) -> String {
 
 #[test]
 fn parser_rejects_ambiguous_requests() {
-    let added = "via: a\r\nx-forwarded-for: a\r\nx-forwarded-host: a\r\nx-forwarded-port: a\r\nx-forwarded-proto: a\r\nx-request-id: a\r\n";
+    let added = "portico-hops: 1\r\nvia: a\r\nx-forwarded-for: a\r\nx-forwarded-host: a\r\nx-forwarded-port: a\r\nx-forwarded-proto: a\r\nx-request-id: a\r\n";
     let parse = |text: &str| {
         parse_request(text.replace("ADDED\r\n", added).as_bytes()).map(|parsed| parsed.map(|(text, _)| text))
     };

@@ -162,6 +162,23 @@ async fn endpoint_that_does_not_read_the_body_gets_504() {
     }
 }
 
+/// A server of HTTP/1 may take the preface of HTTP/2 for the beginning of a request, and wait for the rest.
+#[tokio::test]
+async fn endpoint_that_does_not_answer_in_http2_gets_502() {
+    let endpoint = Endpoint::scripted(|mut stream, _| async move {
+        stream.read_to_end().await;
+    })
+    .await;
+    let routes =
+        vec![route(forward(vec![(1, upstream_with_protocol(UpstreamProtocol::Http2, "web", &[endpoint.address]))]))];
+    let limits = ProxyLimits { connect_timeout: SHORT, ..ProxyLimits::default() };
+    let server = TestServer::with_options(Options { limits, ..Options::default() }, routes).await;
+    assert_eq!(server.connect().await.get("/").await.status, 502);
+    let errors: Vec<_> =
+        scrape(&server).into_keys().filter(|name| name.starts_with("portico_request_errors")).collect();
+    assert_eq!(errors, ["portico_request_errors_total{reason=\"invalid_response\"}"]);
+}
+
 #[tokio::test]
 async fn stalled_response_is_cut() {
     let endpoint = Endpoint::scripted(|mut stream, _| async move {

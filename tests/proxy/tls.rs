@@ -13,6 +13,7 @@ use rustls::version::{TLS12, TLS13};
 use rustls::{HandshakeKind, SignatureScheme};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 
 use crate::accounting::{access_log_records, scrape};
 use crate::harness::{Endpoint, Options, Route, TEST_TIMEOUT, TestServer, route, routes_to, with_timeout};
@@ -259,6 +260,29 @@ async fn handshakes_beyond_the_limit_wait() {
         start_tls_server(Options { limits, ..Options::default() }, vec![tls_listener("", &[&certificate])]).await;
     assert_eq!(handshake_error(connector.connect(&server, "a.example").await), "UnexpectedEof");
     wait_for_count(&server, "overload", 1.0).await;
+}
+
+/// A client that stops after its ClientHello would otherwise hold its slot until the timeout.
+#[tokio::test]
+async fn stalled_handshakes_give_way_to_waiting_ones() {
+    let certificate = certificate(&["a.example"]);
+    let limits = ProxyLimits { max_handshakes: 2, ..ProxyLimits::default() };
+    let server =
+        start_tls_server(Options { limits, ..Options::default() }, vec![tls_listener("", &[&certificate])]).await;
+    let connector = TestTlsConnector::new();
+    let mut stalled = Vec::new();
+    for _ in 0..2 {
+        let mut socket = TcpStream::connect(server.address).await.unwrap();
+        socket.write_all(&connector.client_hello("a.example")).await.unwrap();
+        with_timeout("the response to the ClientHello", socket.read_u8()).await.unwrap();
+        stalled.push(socket);
+    }
+    let began = Instant::now();
+    connector.connect(&server, "a.example").await.unwrap();
+    assert!(began.elapsed() < ProxyLimits::default().handshake_timeout / 2, "{:?}", began.elapsed());
+    let mut response = Vec::new();
+    with_timeout("the end of the oldest handshake", stalled[0].read_to_end(&mut response)).await.unwrap();
+    assert!(scrape(&server)["portico_tls_handshakes_total{outcome=\"stalled\"}"] >= 1.0);
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use portico::proxy::access_log::AccessLogDestination;
 use portico::proxy::{BindState, ProxyLimits};
+use portico::snapshot::own_udp_listeners::OwnUdpListeners;
 use portico::snapshot::rule::{Backend, BackendTarget, Filters, RouteFailure, RuleId, Split};
 use portico::snapshot::stream::{StreamAction, StreamRoute, StreamRule};
 use portico::snapshot::{Bind, BindAddress, Snapshot};
@@ -343,6 +344,32 @@ async fn datagrams_are_not_forwarded_to_a_listener_of_the_process() {
         wait_for_drops(&server, "loop", 1.0).await;
         assert_eq!(scrape(&server)["portico_udp_sessions"], 0.0);
     }
+}
+
+/// A datagram that appears to come from a listener would go back and forth between that listener and the endpoint.
+#[tokio::test]
+async fn datagrams_from_the_address_of_a_listener_are_dropped() {
+    let endpoint = UdpEndpoint::start("a").await;
+    let pool = udp_upstream("dns", &[endpoint.address]);
+    let server = start(Options::default(), to_upstream(&pool)).await;
+    // Stands for another listener, or for a client that forges its address.
+    let listener = UdpClient::new().await;
+    let source = listener.0.local_addr().unwrap();
+    assert_eq!(listener.exchange(&server, "1").await, "a1");
+    for sockets in [vec![source], vec![SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), source.port())]] {
+        let listeners = OwnUdpListeners::new(sockets, []);
+        let snapshot = udp_snapshot(server.address, to_upstream(&pool));
+        server.snapshot.store(Arc::new(Snapshot { own_udp_listeners: Arc::new(listeners), ..snapshot }));
+        server.proxy.reconcile().await;
+        let dropped = scrape(&server)["portico_udp_datagrams_dropped_total{reason=\"own_source\"}"];
+        // Also in the session that is known.
+        listener.0.send_to(b"2", server.address).await.unwrap();
+        wait_for_drops(&server, "own_source", dropped + 1.0).await;
+        assert_eq!(UdpClient::new().await.exchange(&server, "3").await, "a3");
+    }
+    server.snapshot.store(Arc::new(udp_snapshot(server.address, to_upstream(&pool))));
+    server.proxy.reconcile().await;
+    assert_eq!(listener.exchange(&server, "4").await, "a4", "nothing was sent in between");
 }
 
 #[tokio::test]

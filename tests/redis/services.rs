@@ -68,6 +68,7 @@ impl PluginServices for TestServices {
     fn fetch(
         &self,
         uri: &str,
+        _namespace: Option<&str>,
         _timeout: Duration,
         _max_bytes: usize,
     ) -> BoxFuture<'static, Result<RemoteResponse, String>> {

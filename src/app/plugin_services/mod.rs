@@ -6,6 +6,7 @@
 //!              └ otherwise DNS ────────────────────────┘
 //! ```
 
+mod connection_limits;
 mod name_resolver;
 mod tls;
 
@@ -22,14 +23,18 @@ use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
+use connection_limits::{ConnectionLimits, PermittedStream, release_later};
 use name_resolver::NameResolver;
 pub(super) use name_resolver::ServiceLookup;
 use tls::TlsConnectors;
 
 use crate::diagnostic::Diagnostic;
+use crate::plugin_api::idle_connections::IdleConnections;
 use crate::plugin_api::remote_client::{RemoteClient, RemoteConnector};
+use crate::plugin_api::server_text::shorten;
 use crate::plugin_api::{PluginServices, Remote, RemoteRequest, RemoteResponse, RemoteStream};
-use crate::upstream::AddressPolicy;
+use crate::shared_limit::Held;
+use crate::upstream::{AddressPolicy, OwnSockets, TrustModel};
 
 /// What plugins can use: tasks, connections to servers, and error reports.
 pub(super) struct OnlineServices {
@@ -43,6 +48,9 @@ pub(super) struct OnlineServices {
 #[derive(Clone)]
 struct ServerConnector {
     names: Arc<NameResolver>,
+    /// The sockets to which no connections are opened.
+    own_sockets: Arc<OwnSockets>,
+    limits: Arc<ConnectionLimits>,
     tls: TlsConnectors,
 }
 
@@ -67,12 +75,18 @@ impl PluginDiagnostics {
 
 impl OnlineServices {
     /// Uses the current runtime for all tasks. The control loop must respond to the returned lookups of Services.
+    /// `max_connections`: the limit of connections of all plugins together.
     pub(super) fn start(
-        addresses: AddressPolicy,
+        trust: &TrustModel,
+        own_sockets: Arc<OwnSockets>,
+        max_connections: usize,
     ) -> anyhow::Result<(Self, tokio::sync::mpsc::Receiver<ServiceLookup>)> {
-        let (names, lookups) = NameResolver::new(addresses);
-        let connector = Arc::new(ServerConnector { names: Arc::new(names), tls: TlsConnectors::new()? });
-        let client = RemoteClient::new(Arc::clone(&connector) as _);
+        let (names, lookups) = NameResolver::new(trust);
+        let idle = IdleConnections::default();
+        let limits = Arc::new(ConnectionLimits::new(max_connections, idle.clone()));
+        let tls = TlsConnectors::new()?;
+        let connector = Arc::new(ServerConnector { names: Arc::new(names), own_sockets, limits, tls });
+        let client = RemoteClient::with_idle(Arc::clone(&connector) as _, idle);
         Ok((OnlineServices { runtime: Handle::current(), connector, client, diagnostics: Arc::default() }, lookups))
     }
 
@@ -86,19 +100,34 @@ impl PluginServices for OnlineServices {
         self.connector.names.address_policy().clone()
     }
 
+    fn resolves_short_names(&self) -> bool {
+        self.connector.names.resolves_short_names()
+    }
+
     fn spawn(&self, task: BoxFuture<'static, ()>) {
         self.runtime.spawn(task);
     }
 
     fn send(&self, request: RemoteRequest) -> BoxFuture<'static, Result<RemoteResponse, String>> {
-        let client = self.client.clone();
-        let sending = self.runtime.spawn(async move { client.send(request).await });
+        let (client, limits, runtime) = (self.client.clone(), Arc::clone(&self.connector.limits), self.runtime.clone());
+        let sending = self.runtime.spawn(async move {
+            let permit = limits.request(request.remote.share(), request.timeout).await?;
+            let outcome = client.send(request).await;
+            if !outcome.as_ref().is_ok_and(|response| response.status.is_success()) {
+                // Ends by itself, and the caller does not wait for it.
+                runtime.spawn(release_later(permit));
+            }
+            outcome.map_err(|error| shorten(&error).into_owned())
+        });
         async move { sending.await.unwrap_or_else(|error| Err(format!("sending has failed: {error}"))) }.boxed()
     }
 
     fn connect(&self, server: Remote) -> BoxFuture<'static, Result<Box<dyn RemoteStream>, String>> {
         let connector = Arc::clone(&self.connector);
-        let connecting = self.runtime.spawn(async move { connector.connect_in_time(&server).await });
+        let connecting = self.runtime.spawn(async move {
+            let connected = connector.connect_in_time(&server).await;
+            connected.map_err(|error| shorten(&error).into_owned())
+        });
         async move { connecting.await.unwrap_or_else(|error| Err(format!("connecting has failed: {error}"))) }.boxed()
     }
 
@@ -119,37 +148,54 @@ impl RemoteConnector for ServerConnector {
         let connector = self.clone();
         async move { connector.connect_in_time(&remote).await }.boxed()
     }
+
+    fn became_idle(&self, namespace: &str) {
+        self.limits.became_idle(namespace);
+    }
 }
 
 impl ServerConnector {
     async fn connect_in_time(&self, server: &Remote) -> Result<Box<dyn RemoteStream>, String> {
+        let permit = self.limits.connection(server.share(), server.timeout).await;
+        let permit = permit.map_err(|error| format!("{}:{}: {error}", server.host, server.port))?;
         let timed_out = || Err(format!("{}:{}: no connection within {:?}", server.host, server.port, server.timeout));
-        timeout(server.timeout, self.open(server)).await.unwrap_or_else(|_| timed_out())
+        timeout(server.timeout, self.open(server, permit)).await.unwrap_or_else(|_| timed_out())
     }
 
-    async fn open(&self, server: &Remote) -> Result<Box<dyn RemoteStream>, String> {
+    async fn open(&self, server: &Remote, permit: Held) -> Result<Box<dyn RemoteStream>, String> {
         let address = format!("{}:{}", server.host, server.port);
         let addresses = self.names.resolve(server).await.map_err(|error| format!("{address}: {error}"))?;
-        let socket = connect_first(&addresses).await.map_err(|error| format!("{address}: cannot connect: {error}"))?;
+        let socket =
+            self.connect_first(&addresses).await.map_err(|error| format!("{address}: cannot connect: {error}"))?;
         // Requests and responses are short and alternate, which suits TCP_NODELAY.
         socket.set_nodelay(true).map_err(|error| format!("{address}: {error}"))?;
+        let socket = PermittedStream::new(socket, permit);
         let Some(tls) = &server.tls else { return Ok(Box::new(socket)) };
         let name = tls.server_name.as_deref().unwrap_or(&server.host);
         let stream = self.tls.connect(socket, name, tls.verify).await;
         Ok(Box::new(stream.map_err(|error| format!("{address}: TLS handshake failed: {error}"))?))
     }
-}
 
-/// Connects to the first address that accepts.
-async fn connect_first(addresses: &[SocketAddr]) -> io::Result<TcpStream> {
-    let mut last_error = io::Error::other("the host has no address");
-    for address in addresses {
-        match TcpStream::connect(address).await {
-            Ok(socket) => return Ok(socket),
-            Err(error) => last_error = io::Error::new(error.kind(), format!("{address}: {error}")),
+    /// Connects to the first address that accepts, and is not an own listener.
+    async fn connect_first(&self, addresses: &[SocketAddr]) -> io::Result<TcpStream> {
+        let mut last_error = io::Error::other("the host has no address");
+        for address in addresses {
+            match self.connect_to(*address).await {
+                Ok(socket) => return Ok(socket),
+                Err(error) => last_error = error,
+            }
         }
+        Err(last_error)
     }
-    Err(last_error)
+
+    async fn connect_to(&self, address: SocketAddr) -> io::Result<TcpStream> {
+        self.own_sockets.check(address).map_err(io::Error::other)?;
+        let connected = TcpStream::connect(address).await;
+        let socket = connected.map_err(|error| io::Error::new(error.kind(), format!("{address}: {error}")))?;
+        let local = || socket.local_addr().ok().map(|local| local.ip());
+        self.own_sockets.check_connected(address, local).map_err(io::Error::other)?;
+        Ok(socket)
+    }
 }
 
 #[cfg(test)]

@@ -60,6 +60,8 @@ pub struct IngressSettings {
     pub https: Option<IngressListener>,
     pub flavor: RouterFlavor,
     pub host_ownership: HostOwnership,
+    /// Whether to serve Ingresses with annotations of other controllers that restrict requests there, and not here.
+    pub ignore_foreign_guards: bool,
     /// The Secret with the certificate for hosts without one.
     pub default_secret: Option<ObjectKey>,
     /// The certificate if that Secret does not exist or is invalid. Without it, handshakes for hosts without a
@@ -334,9 +336,9 @@ fn resolve_conflicts(
     let mut conflicts: BTreeMap<ObjectKey, Vec<Diagnostic>> = BTreeMap::new();
     let mut assigned: BTreeMap<HostPattern, (&ObjectKey, &Arc<Certificate>)> = BTreeMap::new();
     let mut default_backend_owner: Option<&ObjectKey> = None;
-    for (key, problem) in
-        host_conflicts::find(cx.store, plans).into_iter().chain(kubernetes::path_conflicts::find(plans))
-    {
+    let found = host_conflicts::find(cx.store, plans).into_iter();
+    let found = found.chain(kubernetes::path_conflicts::find(plans));
+    for (key, problem) in found.chain(kong::path_conflicts::find(cx.inputs.ingress.flavor, plans)) {
         conflicts.entry(key.clone()).or_default().push(problem);
     }
     for &(key, plan) in plans {

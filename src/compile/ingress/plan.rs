@@ -1,6 +1,7 @@
 //! What an Ingress compiles to, in any dialect: its routes, certificates and diagnostics.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::sync::Arc;
 
 use crate::api::networking::Ingress;
@@ -17,13 +18,18 @@ use crate::snapshot::router::by_conditions::{ConditionRoute, PathCondition};
 use crate::upstream::UpstreamKey;
 
 /// The compiled state of a served Ingress.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct IngressPlan {
     pub generation: i64,
     pub created: Option<i64>,
     pub routes: Vec<Arc<ConditionRoute>>,
     /// The route of the default backend, which is used if this is the oldest Ingress with one.
     pub default_route: Option<Arc<ConditionRoute>>,
+    /// Where the paths of `routes` are in the Ingress: for each [`TieBreaker::rule`] of a route, one for each path.
+    /// Empty if the routes are not those of the Ingress.
+    ///
+    /// [`TieBreaker::rule`]: crate::snapshot::router::TieBreaker::rule
+    pub path_positions: Vec<Box<[PathPosition]>>,
     /// The routes of an Ingress of the dialect `kubernetes`, which has no `routes` and no `default_route`.
     pub by_host: Option<RoutesByHost>,
     pub certificates: Vec<HostCertificate>,
@@ -89,6 +95,21 @@ pub(super) struct EqualParts {
     /// The routes, and therefore the routers of their hosts.
     pub routes: bool,
     pub certificates: bool,
+}
+
+/// The position of a path in its Ingress.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct PathPosition {
+    pub rule: usize,
+    /// Among the paths of the rule.
+    pub path: usize,
+}
+
+/// `spec.rules[0].http.paths[0]`
+impl fmt::Display for PathPosition {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "spec.rules[{}].http.paths[{}]", self.rule, self.path)
+    }
 }
 
 /// The certificate of one host.

@@ -4,7 +4,7 @@ use super::plan::IngressPlan;
 use super::{kong, kubernetes};
 use crate::api::kong::annotations::INGRESS_CLASS;
 use crate::api::names::DIALECT_ANNOTATION;
-use crate::api::networking::Ingress;
+use crate::api::networking::{Ingress, IngressClass};
 use crate::api::{Kind, Object};
 use crate::compile::CompileContext;
 use crate::compile::annotation_reader::annotation_field;
@@ -34,17 +34,17 @@ pub(super) fn plan(
             return Ok(Planned { plan: Some(plan), expansion, expressions, hosts });
         }
         // Its paths do not expand: the dialect has neither regular expressions nor host aliases.
-        Ok(Dialect::Kubernetes) => plan_kubernetes(cx, plugins, secrets, ingress),
+        Ok(Dialect::Kubernetes) => plan_kubernetes(cx, plugins, secrets, ingress, class),
         // Which protection the unknown dialect would have is unknown too, so no request is forwarded.
         Err(value) => {
-            let class = class.map(|class| &*class.meta.key.name).unwrap_or_default();
+            let class_name = class.map(|class| &*class.meta.key.name).unwrap_or_default();
             let is_annotated = ingress.meta.annotations.contains_key(INGRESS_CLASS);
             let problem = Diagnostic::error(
                 if is_annotated { annotation_field(INGRESS_CLASS) } else { "spec.ingressClassName".to_owned() },
-                format!("IngressClass {class} has the unknown dialect {value:?}, so requests get status 503"),
-                format!("set annotation {DIALECT_ANNOTATION} of IngressClass {class} to {}", dialect::VALUES),
+                format!("IngressClass {class_name} has the unknown dialect {value:?}, so requests get status 503"),
+                format!("set annotation {DIALECT_ANNOTATION} of IngressClass {class_name} to {}", dialect::VALUES),
             );
-            kubernetes::plan(cx, plugins, secrets, ingress, Some(problem))
+            kubernetes::plan(cx, plugins, secrets, ingress, class, Some(problem))
         }
     };
     Ok(Planned::without_budget(Some(plan)))
@@ -56,10 +56,11 @@ fn plan_kubernetes(
     plugins: &Plugins,
     secrets: &mut SecretCache,
     ingress: &Object<Ingress>,
+    class: Option<&Object<IngressClass>>,
 ) -> IngressPlan {
     let mut refused = cx.inputs.budgets.size_problem(cx.store, Kind::Ingress, &ingress.meta.key);
     let note = refused.take_if(|problem| !problem.is_error());
-    let mut plan = kubernetes::plan(cx, plugins, secrets, ingress, refused);
+    let mut plan = kubernetes::plan(cx, plugins, secrets, ingress, class, refused);
     plan.notes.extend(note);
     plan
 }

@@ -5,9 +5,10 @@
 pub(super) mod dialect;
 
 use super::CompileContext;
+use super::annotation_reader::annotation_field;
 use super::verdict::Verdict;
-use crate::api::kong::IngressClassParametersSpec;
 use crate::api::kong::annotations::INGRESS_CLASS;
+use crate::api::kong::{INGRESS_CONTROLLER as OTHER_INGRESS_CONTROLLER, IngressClassParametersSpec};
 use crate::api::networking::{Ingress, IngressClass, IngressClassParametersReference};
 use crate::api::{Kind, Object, ObjectKey};
 use crate::diagnostic::Diagnostic;
@@ -38,6 +39,11 @@ pub(super) fn served_class<'s>(
     })
 }
 
+/// Whether a served Ingress of this class, which may be missing, was written for Kong's ingress controller.
+pub(super) fn is_of_other_controller(ingress: &Object<Ingress>, class: Option<&Object<IngressClass>>) -> bool {
+    class.map_or_else(|| class_name(ingress) == Some("kong"), |class| class.spec.controller == OTHER_INGRESS_CONTROLLER)
+}
+
 fn class_name(ingress: &Object<Ingress>) -> Option<&str> {
     let annotation = ingress.meta.annotations.get(INGRESS_CLASS).map(|class| &**class);
     annotation.or(ingress.spec.ingress_class_name.as_deref())
@@ -46,15 +52,25 @@ fn class_name(ingress: &Object<Ingress>) -> Option<&str> {
 /// The verdict on an Ingress of another class. A class that belongs to another controller needs no note.
 pub(super) fn foreign_verdict(cx: CompileContext<'_>, ingress: &Object<Ingress>) -> Verdict {
     let configured_class = &cx.inputs.classes.name;
+    let is_annotated = ingress.meta.annotations.contains_key(INGRESS_CLASS);
+    let field = if is_annotated { annotation_field(INGRESS_CLASS) } else { "spec.ingressClassName".to_owned() };
     let note = match class_name(ingress) {
         None => Some(Diagnostic::warning(
-            "spec.ingressClassName",
+            field,
             "the Ingress has no class, and no class of Portico is the default class",
             format!("set it to {configured_class} to serve the Ingress with Portico"),
         )),
+        Some("") => Some(Diagnostic::warning(
+            field,
+            "the class is empty, so no controller serves the Ingress",
+            match is_annotated {
+                true => format!("write {configured_class} to serve the Ingress with Portico, or remove the annotation"),
+                false => format!("write {configured_class} to serve the Ingress with Portico"),
+            },
+        )),
         Some(name) if cx.store.ingress_classes.contains_key(&ObjectKey::cluster(name)) => None,
         Some(name) => Some(Diagnostic::warning(
-            "spec.ingressClassName",
+            field,
             format!("IngressClass {name} does not exist, and Portico serves {configured_class}"),
             format!("set it to {configured_class}, or run Portico with --ingress-class {name}"),
         )),
@@ -105,6 +121,41 @@ fn parameters_key(reference: &IngressClassParametersReference) -> Result<ObjectK
                 message,
                 "set scope to Namespace, and set the namespace",
             ))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::compile::testing::TestInputs;
+    use crate::plugin_api::PluginRegistry;
+    use crate::store::{AnyObject, Store};
+
+    #[test]
+    fn notes_name_the_field_with_the_class() {
+        const ANNOTATION: &str = "metadata.annotations[kubernetes.io/ingress.class]";
+        let (inputs, store) = (TestInputs::new(PluginRegistry(&[])), Store::default());
+        let (inputs, annotated) = (inputs.as_inputs(), |class: &str| json!({ "kubernetes.io/ingress.class": class }));
+        let cases: [(Value, Option<&str>, &str, &str); 5] = [
+            (json!({}), None, "spec.ingressClassName", "the Ingress has no class"),
+            (json!({}), Some(""), "spec.ingressClassName", "the class is empty"),
+            (json!({}), Some("x"), "spec.ingressClassName", "IngressClass x does not exist"),
+            (annotated(""), Some("x"), ANNOTATION, "the class is empty"),
+            (annotated("x"), None, ANNOTATION, "IngressClass x does not exist"),
+        ];
+        for (annotations, class, field, message) in cases {
+            let metadata = json!({"namespace": "a", "name": "b", "annotations": annotations});
+            let object = json!({"metadata": metadata, "spec": {"ingressClassName": class}});
+            let AnyObject::Ingress(ingress) = AnyObject::parse(Kind::Ingress, object).unwrap() else {
+                panic!("not an Ingress")
+            };
+            let verdict = foreign_verdict(CompileContext::new(&store, &inputs), &ingress);
+            let [note] = &verdict.diagnostics[..] else { panic!("{verdict:?}") };
+            assert_eq!(note.field, field, "{annotations} {class:?}");
+            assert!(note.message.starts_with(message), "{note}");
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The annotations with Kong's prefixes that have an effect, and warnings about all others.
 
+use crate::api::foreign_annotations::classify;
 use crate::api::kong::annotations::{
     ANNOTATION_PREFIX, CA_CERTIFICATES_CONFIG_MAPS, CA_CERTIFICATES_SECRETS, CLIENT_CERT, CONNECT_TIMEOUT,
     FORCE_SSL_REDIRECT, HEADERS_PREFIX, HEADERS_SEPARATOR, HOST_ALIASES, HOST_HEADER, HTTPS_REDIRECT_STATUS_CODE,
@@ -17,7 +18,10 @@ pub(super) fn note_unknown(reader: &mut AnnotationReader<'_>, known: &[&str], ob
         let is_of_kong = key.starts_with(ANNOTATION_PREFIX) || key.starts_with(INGRESS_PREFIX);
         is_of_kong && !known.contains(&key) && !key.starts_with(HEADERS_PREFIX)
     };
-    for key in reader.keys().filter(|key| is_unknown(key)) {
+    // Guards of other controllers have messages of their own.
+    let is_foreign = |key: &str| reader.text(key).is_some_and(|value| classify(key, value).is_some());
+    let unknown: Vec<_> = reader.keys().filter(|key| is_unknown(key) && !is_foreign(key)).collect();
+    for key in unknown {
         let no_effect = format!("this annotation has no effect on {object}");
         let (message, remedy) = if SERVICE_ANNOTATIONS.contains(&key) {
             (no_effect, "move it to the Service")

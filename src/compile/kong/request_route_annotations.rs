@@ -15,9 +15,9 @@ use crate::api::core::Service;
 use crate::api::gateway::ParentReference;
 use crate::api::kong::annotations::{
     ANNOTATION_PREFIX, CONNECT_TIMEOUT, FORCE_SSL_REDIRECT, HEADERS_PREFIX, HEADERS_SEPARATOR, HOST_ALIASES,
-    HOST_HEADER, HTTPS_REDIRECT_STATUS_CODE, INGRESS_PREFIX, METHODS, PATH, PLUGINS, PRESERVE_HOST, PROTOCOLS,
-    READ_TIMEOUT, REGEX_PREFIX, REGEX_PRIORITY, REQUEST_BUFFERING, RESPONSE_BUFFERING, RETRIES, REWRITE, STRIP_PATH,
-    TAGS, WRITE_TIMEOUT,
+    HOST_HEADER, HTTPS_REDIRECT_STATUS_CODE, INGRESS_PREFIX, METHODS, PATH, PLUGINS, PRESERVE_HOST, PROTOCOL,
+    PROTOCOLS, READ_TIMEOUT, REGEX_PREFIX, REGEX_PRIORITY, REQUEST_BUFFERING, RESPONSE_BUFFERING, RETRIES, REWRITE,
+    STRIP_PATH, TAGS, WRITE_TIMEOUT,
 };
 use crate::api::{Kind, Meta, Object, ObjectKey};
 use crate::compile::CompileInputs;
@@ -183,12 +183,30 @@ fn common_service<'s>(
          protocols apply",
         first.0.meta.key, other.meta.key
     );
-    notes.push(Diagnostic::warning(
-        format!("{rule_field}.backendRefs"),
-        message,
-        "use the same annotations for both, or move each to a separate rule",
-    ));
+    let field = format!("{rule_field}.backendRefs");
+    let remedy = "use the same annotations for both, or move each to a separate rule";
+    notes.push(Diagnostic::warning(field.as_str(), message, remedy));
+    notes.extend(different_protocols(services, &field));
     None
+}
+
+/// A warning if the Services of a rule have different protocols. In Kong, none of these would apply.
+fn different_protocols(services: &[(&Object<Service>, u16)], field: &str) -> Option<Diagnostic> {
+    let protocol = |service: &Object<Service>| service.meta.annotations.get(PROTOCOL).cloned();
+    let described = |service: &Object<Service>| match protocol(service) {
+        Some(protocol) => format!("{} has {protocol}", service.meta.key),
+        None => format!("{} has none", service.meta.key),
+    };
+    let ((first, _), others) = services.split_first()?;
+    let (other, _) = others.iter().find(|(other, _)| protocol(other) != protocol(first))?;
+    let message = format!(
+        "the Services of one rule differ in {PROTOCOL}: {}, and {}. Each gets requests in its own protocol, and those \
+         to endpoints that do not support it get status 502",
+        described(first),
+        described(other)
+    );
+    let remedy = "set it to what the endpoints of each Service support, or remove it if that is HTTP/1.1";
+    Some(Diagnostic::warning(field, message, remedy))
 }
 
 fn kong_annotations(meta: &Meta) -> BTreeMap<&str, &str> {

@@ -85,15 +85,18 @@ pub(in crate::compile) fn read(
             )
             .unwrap_or("/~")
             .to_owned(),
-        methods: reader
-            .read(METHODS, parse_methods, "write methods like GET,POST; one invalid method invalidates the whole list")
+        methods: read_list(&mut reader, METHODS, parse_method, "methods", "write methods like GET,POST")
             .unwrap_or_default(),
-        server_names: reader
-            .read(SNIS, parse_server_names, "write host names like a.example,b.example")
-            .unwrap_or_default(),
-        host_aliases: reader
-            .read(HOST_ALIASES, parse_hosts, "write host names like a.example,*.b.example")
-            .unwrap_or_default(),
+        server_names: read_list(
+            &mut reader,
+            SNIS,
+            HostName::parse,
+            "host names",
+            "write host names like a.example,b.example",
+        )
+        .unwrap_or_default()
+        .into(),
+        host_aliases: read_host_aliases(&mut reader),
         headers: parse_headers(&mut reader, regexes, &mut errors).into(),
         rewrite: reader.text(REWRITE).map(parse_rewrite).transpose(),
         errors,
@@ -110,13 +113,16 @@ pub(in crate::compile) fn read(
 /// The protocols of requests, and whether plain text is redirected to TLS with 302.
 fn parse_protocols(reader: &mut AnnotationReader<'_>, errors: &mut Vec<Diagnostic>) -> (Protocols, bool) {
     let default_protocols = Protocols { http: true, https: true, grpc: false, grpcs: false };
-    let remedy = "use http, https, grpc and grpcs; one invalid protocol invalidates the whole list";
-    let names = reader.read(PROTOCOLS, parse_protocol_names, remedy);
+    let remedy = "use http, https, grpc and grpcs";
+    let names = read_list(reader, PROTOCOLS, known_protocol, "protocols", remedy);
+    if names.as_ref().is_some_and(Vec::is_empty) {
+        reader.ignore(Diagnostic::error(annotation_field(PROTOCOLS), "the list is empty, so it has no effect", remedy));
+    }
+    let names = names.filter(|names| !names.is_empty());
     let mut protocols = names.as_ref().map_or(default_protocols, |names| Protocols::from_names(names.iter().copied()));
     let Protocols { http, https, grpc, grpcs } = protocols;
     if !(http || https || grpc || grpcs) {
-        let message =
-            "the list has no HTTP protocol, and streams are not supported by this version, so no requests are accepted";
+        let message = "the list has no HTTP protocol, and streams are not supported by this version";
         errors.push(Diagnostic::error(annotation_field(PROTOCOLS), message, "use http, https, grpc or grpcs"));
     } else if (http || https) && (grpc || grpcs) {
         reader.note(
@@ -138,24 +144,63 @@ fn parse_protocols(reader: &mut AnnotationReader<'_>, errors: &mut Vec<Diagnosti
     (protocols, is_redirect_forced)
 }
 
-fn parse_protocol_names(text: &str) -> Option<Vec<&str>> {
+fn known_protocol(name: &str) -> Option<&str> {
     const KNOWN: [&str; 10] = ["http", "https", "grpc", "grpcs", "tcp", "udp", "tls", "tls_passthrough", "ws", "wss"];
-    let names: Vec<&str> = list(text).collect();
-    (!names.is_empty() && names.iter().all(|name| KNOWN.contains(name))).then_some(names)
+    KNOWN.contains(&name).then_some(name)
 }
+
+/// The entries of a list. `None` if it is missing, or if one of them is invalid: that makes the whole list invalid, as
+/// in Kong, and adds a warning with the entry. `what`: "methods".
+fn read_list<'a, T>(
+    reader: &mut AnnotationReader<'a>,
+    key: &str,
+    parse: impl Fn(&'a str) -> Option<T>,
+    what: &str,
+    remedy: &str,
+) -> Option<Vec<T>> {
+    let text = reader.text(key)?;
+    let invalid: Vec<&str> = list(text).filter(|entry| parse(entry).is_none()).collect();
+    if invalid.is_empty() {
+        return Some(list(text).filter_map(parse).collect());
+    }
+    let message = format!("invalid {what}: {}, so the whole list has no effect", quoted(&invalid));
+    reader.ignore(Diagnostic::error(annotation_field(key), message, remedy));
+    None
+}
+
+/// The valid aliases. Each of the others gets a warning: to leave out valid ones, too, would only serve fewer hosts.
+fn read_host_aliases(reader: &mut AnnotationReader<'_>) -> IndexSet<HostCondition> {
+    let entries = || reader.text(HOST_ALIASES).into_iter().flat_map(list);
+    let aliases = entries().filter_map(HostCondition::parse).collect();
+    let invalid: Vec<&str> = entries().filter(|entry| HostCondition::parse(entry).is_none()).collect();
+    if !invalid.is_empty() {
+        let message = format!("invalid host names: {}; only the others apply", quoted(&invalid));
+        let remedy = "write host names like a.example,*.b.example";
+        reader.ignore(Diagnostic::error(annotation_field(HOST_ALIASES), message, remedy));
+    }
+    aliases
+}
+
+/// The first entries of a list, in quotes.
+fn quoted(entries: &[&str]) -> String {
+    let shown: Vec<String> = entries.iter().take(MAX_SHOWN).map(|entry| format!("{entry:?}")).collect();
+    let more =
+        if entries.len() > MAX_SHOWN { format!(" and {} more", entries.len() - MAX_SHOWN) } else { String::new() };
+    format!("{}{more}", shown.join(", "))
+}
+
+/// The number of invalid entries of a list that a diagnostic names.
+const MAX_SHOWN: usize = 5;
 
 fn parse_redirect_status(text: &str) -> Option<StatusCode> {
     let status = StatusCode::from_bytes(text.trim().as_bytes()).ok()?;
     matches!(status.as_u16(), 426 | 301 | 302 | 307 | 308).then_some(status)
 }
 
-fn parse_methods(text: &str) -> Option<Vec<Method>> {
-    let method = |name: &str| {
-        let name = name.to_ascii_uppercase();
-        let is_valid = name.bytes().all(|byte| byte.is_ascii_uppercase());
-        is_valid.then(|| Method::from_bytes(name.as_bytes()).ok()).flatten()
-    };
-    list(text).map(method).collect()
+fn parse_method(name: &str) -> Option<Method> {
+    let name = name.to_ascii_uppercase();
+    let is_valid = name.bytes().all(|byte| byte.is_ascii_uppercase());
+    is_valid.then(|| Method::from_bytes(name.as_bytes()).ok()).flatten()
 }
 
 fn parse_rewrite(text: &str) -> Result<UriTemplate, Diagnostic> {
@@ -167,14 +212,6 @@ fn parse_rewrite(text: &str) -> Result<UriTemplate, Diagnostic> {
             "write a path like /users/$1, where $1 is the first group of the path",
         )
     })
-}
-
-fn parse_server_names(text: &str) -> Option<Arc<[HostName]>> {
-    list(text).map(HostName::parse).collect()
-}
-
-fn parse_hosts(text: &str) -> Option<IndexSet<HostCondition>> {
-    list(text).map(HostCondition::parse).collect()
 }
 
 /// One match condition per annotation `konghq.com/headers.NAME`.
@@ -305,6 +342,9 @@ mod tests {
             ("konghq.com/snis", "a.example,b example", &[], 1, 0),
             ("konghq.com/host-aliases", "a.example, *.b.example", &["aliases 2"], 0, 0),
             ("konghq.com/host-aliases", "a..example", &[], 1, 0),
+            ("konghq.com/host-aliases", "a.example,b..example,c.example", &["aliases 2"], 1, 0),
+            ("konghq.com/protocols", "", &[], 1, 0),
+            ("konghq.com/methods", "", &[], 0, 0),
             ("konghq.com/headers.X-A", "one,two", &["x-a: one|two"], 0, 0),
             ("konghq.com/headers.X-A", "~*^one$", &["x-a: ~*^one$"], 0, 0),
             ("konghq.com/headers.X-A", "~*(", &[], 0, 1),
@@ -329,6 +369,31 @@ mod tests {
             let settings = read_with(RouterFlavor::default(), &[(key, value)]);
             assert_eq!(differences(&settings), *expected, "{key}: {value}");
             assert_eq!((settings.notes.len(), settings.errors.len()), (*notes, *errors), "{key}: {value}");
+        }
+    }
+
+    // docs/kong-compatibility.md, 2.2
+    #[test]
+    fn notes_name_invalid_entries_of_lists() {
+        for (key, value, message) in [
+            (
+                "konghq.com/host-aliases",
+                "a.example, b..example,c.example,d e",
+                "invalid host names: \"b..example\", \"d e\"; only the others apply",
+            ),
+            ("konghq.com/methods", "GET,P-ST,PUT", "invalid methods: \"P-ST\", so the whole list has no effect"),
+            ("konghq.com/snis", "a.example,b/c", "invalid host names: \"b/c\", so the whole list has no effect"),
+            ("konghq.com/protocols", "http,htps", "invalid protocols: \"htps\", so the whole list has no effect"),
+            ("konghq.com/protocols", " , ", "the list is empty, so it has no effect"),
+            (
+                "konghq.com/methods",
+                "1,2,3,4,5,6,7",
+                "invalid methods: \"1\", \"2\", \"3\", \"4\", \"5\" and 2 more, so the whole list has no effect",
+            ),
+        ] {
+            let notes = read_with(RouterFlavor::default(), &[(key, value)]).notes;
+            let found: Vec<_> = notes.iter().map(|note| (&*note.field, &*note.message)).collect();
+            assert_eq!(found, [(&*annotation_field(key), message)]);
         }
     }
 

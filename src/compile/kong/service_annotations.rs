@@ -15,6 +15,7 @@ use crate::compile::annotation_reader::{AnnotationReader, annotation_field};
 use crate::compile::backend::annotated_tls::BackendTlsSettings;
 use crate::compile::backend::{AnnotatedProtocol, BackendSettings, UnknownAppProtocol};
 use crate::diagnostic::Diagnostic;
+use crate::plugin_api::path_encoding::is_sendable_path;
 use crate::snapshot::router::by_conditions::HostName;
 
 /// How requests are sent to a Service.
@@ -54,7 +55,12 @@ pub(in crate::compile) fn read(meta: &Meta, kind: Kind, has_tls_port: bool) -> S
         protocol,
         tls: tls_settings(meta),
         path: reader
-            .read(PATH, |text| text.starts_with('/').then_some(text), "write a path that starts with a slash")
+            .read(
+                PATH,
+                |text| is_sendable_path(text).then_some(text),
+                "write a path that starts with a slash, without query and dot segments; encode spaces and other \
+                 special characters",
+            )
             .unwrap_or("/")
             .into(),
         connect_timeout: timeout(&mut reader, CONNECT_TIMEOUT),
@@ -256,7 +262,18 @@ mod tests {
             ("konghq.com/protocol", "tcp", |found| found.protocol == Some(AnnotatedProtocol::Stream), 0),
             ("konghq.com/protocol", "h2", has_defaults, 1),
             ("konghq.com/path", "/v1", |found| &*found.path == "/v1", 0),
+            ("konghq.com/path", "/v1/%2F;x=%41/{id}", |found| &*found.path == "/v1/%2F;x=%41/{id}", 0),
             ("konghq.com/path", "v1", has_defaults, 1),
+            ("konghq.com/path", "", has_defaults, 1),
+            ("konghq.com/path", "/a b", has_defaults, 1),
+            ("konghq.com/path", "/a?b=c", has_defaults, 1),
+            ("konghq.com/path", "/a#b", has_defaults, 1),
+            ("konghq.com/path", "/a/../b", has_defaults, 1),
+            ("konghq.com/path", "/a/%2e%2E/b", has_defaults, 1),
+            ("konghq.com/path", "/a\r\nb", has_defaults, 1),
+            ("konghq.com/path", "/a\n", has_defaults, 1),
+            ("konghq.com/path", "/100%", has_defaults, 1),
+            ("konghq.com/path", "/caf\u{e9}", has_defaults, 1),
             ("konghq.com/connect-timeout", "500", |found| found.connect_timeout == Duration::from_millis(500), 0),
             ("konghq.com/write-timeout", "500", |found| found.write_timeout == Duration::from_millis(500), 0),
             ("konghq.com/read-timeout", "500", |found| found.read_timeout == Duration::from_millis(500), 0),

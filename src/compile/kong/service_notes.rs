@@ -8,31 +8,34 @@ use crate::api::core::Service;
 use crate::api::kong::KongServiceFacade;
 use crate::api::kong::annotations::SERVICE_UPSTREAM;
 use crate::api::{Kind, Meta, Object, ObjectKey};
+use crate::compile::CompileContext;
 use crate::compile::annotation_reader::annotation_field;
 use crate::compile::backend::AnnotatedProtocol;
 use crate::compile::backend::annotated_proxy_protocol::annotated_proxy_protocol;
 use crate::compile::backend::{annotated_tls, backend_tls_policy, endpoints};
 use crate::compile::forbidden_addresses::ForbiddenAddresses;
+use crate::compile::foreign_annotations;
 use crate::compile::verdict::Verdict;
 use crate::diagnostic::{Diagnostic, Topic};
-use crate::store::Store;
 
 /// `is_used`: whether routes of this controller use the Service with its own settings.
 pub(in crate::compile) fn service_verdict(
-    store: &Store,
+    cx: CompileContext<'_>,
     service: &Object<Service>,
     forbidden: &ForbiddenAddresses,
     conflicts: &PolicyConflicts,
     is_used: bool,
 ) -> Verdict {
+    let store = cx.store;
     let conflict = conflicts.for_service(&service.meta.key);
     let CheckedSettings { settings, tls, references, missing_plugins } =
-        CheckedSettings::new(store, (Kind::Service, &service.meta), Some(service), conflict);
+        CheckedSettings::new(cx, (Kind::Service, &service.meta), Some(service), conflict);
     let is_headless = endpoints::is_headless(service);
     let balance_problem = endpoints::annotated_balance(&service.meta).err();
     let mut notes: Vec<_> = balance_problem.map(Diagnostic::into_warning).into_iter().collect();
     notes.extend(annotated_proxy_protocol(&service.meta).err().map(Diagnostic::into_warning));
     notes.extend(settings.notes);
+    notes.extend(foreign_annotations::notes(&service.meta, "a Service"));
     if settings.via_cluster_ip && is_headless {
         notes.push(Diagnostic::warning(
             format!("metadata.annotations[{SERVICE_UPSTREAM}]"),
@@ -50,14 +53,19 @@ pub(in crate::compile) fn service_verdict(
 }
 
 /// `is_used`: whether Ingresses of this controller use the facade.
-pub(in crate::compile) fn facade_verdict(store: &Store, facade: &Object<KongServiceFacade>, is_used: bool) -> Verdict {
+pub(in crate::compile) fn facade_verdict(
+    cx: CompileContext<'_>,
+    facade: &Object<KongServiceFacade>,
+    is_used: bool,
+) -> Verdict {
     let ObjectKey { namespace, .. } = &facade.meta.key;
-    let service = store.services.get(&ObjectKey::new(namespace, &facade.spec.backend_ref.name));
+    let service = cx.store.services.get(&ObjectKey::new(namespace, &facade.spec.backend_ref.name));
     let service = service.map(|service| &**service);
     let CheckedSettings { settings, tls, references, missing_plugins } =
-        CheckedSettings::new(store, (Kind::KongServiceFacade, &facade.meta), service, None);
+        CheckedSettings::new(cx, (Kind::KongServiceFacade, &facade.meta), service, None);
     let without_events_if_unused = |notes| if is_used { notes } else { without_events(notes) };
     let mut diagnostics = without_events_if_unused(settings.notes);
+    diagnostics.extend(without_events_if_unused(foreign_annotations::notes(&facade.meta, "a KongServiceFacade")));
     // A facade with invalid TLS settings has no upstream, so it never counts as used; events report it nevertheless.
     diagnostics.extend(tls);
     diagnostics.extend(without_events_if_unused(references));
@@ -83,12 +91,12 @@ struct CheckedSettings {
 impl CheckedSettings {
     /// The annotations of `source`, which is the Service itself or a facade in front of it.
     fn new(
-        store: &Store,
+        cx: CompileContext<'_>,
         source: (Kind, &Meta),
         service: Option<&Object<Service>>,
         conflict: Option<Diagnostic>,
     ) -> CheckedSettings {
-        let (kind, meta) = source;
+        let (store, (kind, meta)) = (cx.store, source);
         let has_tls_port = service.is_some_and(|service| service.spec.ports.iter().any(annotated_tls::is_tls_port));
         let mut settings = service_annotations::read(meta, kind, has_tls_port);
         let policy = service.and_then(|service| backend_tls_policy::policy_of_all_ports(store, service));
@@ -100,7 +108,7 @@ impl CheckedSettings {
         let mut references = upstream_policy::notes(store, meta);
         let as_annotation_warning = |problem: Diagnostic| problem.into_warning().with_topic(Topic::Annotation);
         references.extend(conflict.map(as_annotation_warning));
-        let missing_plugins = plugins::referenced_plugins(store, kind, meta).filter_map(Result::err);
+        let missing_plugins = plugins::referenced_plugins(cx, kind, meta).filter_map(Result::err);
         let missing_plugins = missing_plugins.map(as_annotation_warning).collect();
         CheckedSettings { settings, tls, references, missing_plugins }
     }

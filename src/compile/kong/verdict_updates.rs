@@ -33,7 +33,7 @@ pub(in crate::compile) fn verdict(cx: CompileContext<'_>, id: &ObjectId, is_used
         }
         Kind::KongServiceFacade => {
             let facade = cx.store.kong_service_facades.get(&id.key);
-            VerdictSource::Known(facade.map(|facade| service_notes::facade_verdict(cx.store, facade, is_used)))
+            VerdictSource::Known(facade.map(|facade| service_notes::facade_verdict(cx, facade, is_used)))
         }
         _ => VerdictSource::OtherKind,
     }

@@ -15,6 +15,7 @@ use super::CompileContext;
 use super::annotation_reader::annotation_field;
 use super::attachment::RouteOrigin;
 use super::budgets::{BudgetShare, Expansion, MAX_HOST_ALIASES, MAX_HOST_MATCHES, Planned, RegexBudget, is_refused};
+use super::foreign_annotations;
 use super::kong::plugins::Plugins;
 use super::kong::request_route_annotations;
 use super::parent_plans::ParentPlans;
@@ -62,6 +63,7 @@ pub(super) fn plan(
     if served_parents.is_empty() {
         return Ok(Planned::without_budget((RoutePlan::unattached(), verdict)));
     }
+    verdict.diagnostics.extend(foreign_annotations::notes(route.meta, route.described_kind()));
     let is_attached = served_parents.is_attached();
     let secure_ports = request_route_annotations::secure_ports(parent_plans, &route.meta.key, &parents, &hosts);
     if let BudgetShare::Exceeded(problem) = share {
@@ -97,8 +99,18 @@ pub(super) fn plan(
         }
         _ => refused::translate(route, hosts.len(), over_budget),
     };
-    let TranslatedRules { matches, upstreams, unreachable_services, resolved_refs, dropped, any_served, notes } = rules;
-    let results = RuleResults { resolved_refs: &resolved_refs, dropped: &dropped, any_served };
+    let TranslatedRules {
+        matches,
+        upstreams,
+        unreachable_services,
+        resolved_refs,
+        plugins_resolved,
+        dropped,
+        any_served,
+        notes,
+    } = rules;
+    let plugins_resolved = plugins_resolved.as_ref();
+    let results = RuleResults { resolved_refs: &resolved_refs, plugins_resolved, dropped: &dropped, any_served };
     let attachments = served_parents.report(&results, &mut verdict);
     verdict.diagnostics.extend(notes.into_vec());
     if !is_attached {

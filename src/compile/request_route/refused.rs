@@ -63,6 +63,7 @@ pub(super) fn translate(route: &RequestRoute<'_>, host_count: usize, problems: V
         upstreams: BTreeSet::new(),
         unreachable_services: BTreeSet::new(),
         resolved_refs: Condition::without_diagnostics(Code::RouteResolvedRefs),
+        plugins_resolved: None,
         dropped: problems,
         any_served: false,
         notes: UniqueDiagnostics::default(),

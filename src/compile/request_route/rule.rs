@@ -48,7 +48,8 @@ pub(super) fn translate(
 ) -> TranslatedRule {
     let mut references = References::new(cx, route);
     let mut dropped = Vec::new();
-    let matches = translate_matches(raw.matches, regexes, field, &mut dropped);
+    let mut notes = Vec::new();
+    let matches = translate_matches(raw.matches, regexes, field, &mut dropped, &mut notes);
     let prefix = replaceable_prefix(raw, &matches);
     let session = raw.session_persistence.and_then(|persistence| {
         let owner = format!("{}/{}", id.route, id.rule);
@@ -68,7 +69,6 @@ pub(super) fn translate(
         .collect();
     references.record_filter_targets();
 
-    let mut notes = Vec::new();
     if translated.redirect.is_some() && !translated.filters.mirrors.is_empty() {
         notes.push(Diagnostic::warning(
             format!("{field}.filters"),
@@ -120,17 +120,18 @@ fn translate_matches(
     regexes: &RegexBudget<'_>,
     field: &str,
     dropped: &mut Vec<Diagnostic>,
+    notes: &mut Vec<Diagnostic>,
 ) -> Vec<ParsedMatch> {
     let field = |index| format!("{field}.matches[{index}]");
     match raw {
         UnparsedMatches::Http([]) => vec![matches::match_all()],
         UnparsedMatches::Http(raw) => {
-            let parse = |(index, raw)| matches::parse(raw, regexes, &field(index), dropped);
+            let parse = |(index, raw)| matches::parse(raw, regexes, &field(index), dropped, notes);
             raw.iter().enumerate().filter_map(parse).collect()
         }
         UnparsedMatches::Grpc([]) => vec![grpc_matches::match_all()],
         UnparsedMatches::Grpc(raw) => {
-            let parse = |(index, raw)| grpc_matches::parse(raw, regexes, &field(index), dropped);
+            let parse = |(index, raw)| grpc_matches::parse(raw, regexes, &field(index), dropped, notes);
             raw.iter().enumerate().filter_map(parse).collect()
         }
     }
@@ -221,12 +222,14 @@ impl<'a> References<'a> {
         prefix: Option<&str>,
         field: &str,
     ) -> TranslatedFilters {
-        let (store, namespace) = (self.cx.store, self.from.namespace);
-        let is_plugin = |name: &str| plugins::exists(store, namespace, name);
+        let (cx, namespace) = (self.cx, self.from.namespace);
+        let missing_plugin = |field: &str, name: &str| {
+            (!plugins::exists(cx.store, namespace, name)).then(|| plugins::missing_filter_plugin(cx, field, name))
+        };
         let mut resolve = |target: &BackendObjectReference, backend: FilterBackend, field: &str| {
             self.resolve_filter_target(target, backend, field)
         };
-        filters::translate(raw, level, prefix, field, &is_plugin, &mut resolve)
+        filters::translate(raw, level, prefix, field, &missing_plugin, &mut resolve)
     }
 
     fn translate_backend(

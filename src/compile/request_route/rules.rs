@@ -32,6 +32,8 @@ pub(super) struct TranslatedRules {
     pub upstreams: BTreeSet<UpstreamKey>,
     pub unreachable_services: BTreeSet<ObjectKey>,
     pub resolved_refs: Condition,
+    /// Why requests get an error because of plugins. `None` without such plugins.
+    pub plugins_resolved: Option<Condition>,
     /// Diagnostics about rules that are not served. Such rules have matches, too, and respond with an error.
     pub dropped: Vec<Diagnostic>,
     pub any_served: bool,
@@ -53,6 +55,7 @@ pub(super) fn translate(
         upstreams: BTreeSet::new(),
         unreachable_services: BTreeSet::new(),
         resolved_refs: Condition::without_diagnostics(Code::RouteResolvedRefs),
+        plugins_resolved: None,
         dropped: std::mem::take(&mut annotations.dropped),
         any_served: false,
         notes: std::mem::take(&mut annotations.notes).into_iter().collect(),
@@ -71,7 +74,8 @@ pub(super) fn translate(
         annotated.set_redirect_port(secure_ports);
         // Before the chain is built, because log plugins describe the timeouts and retries.
         apply_timeouts_and_retries(&mut translated.rule.action, annotated.timeouts_and_retries.take());
-        let chain = plugin_chain(cx, plugins, route, rule_index, &translated, &annotated);
+        let mut chain = plugin_chain(cx, plugins, route, rule_index, &translated, &annotated);
+        rules.add_rejections(std::mem::take(&mut chain.rejections));
         // A rule with plugins has Kong's options even without annotations, so that clients and backends get the headers
         // that users of the plugins expect. Plugins that Portico's flags enable do not count.
         let default_options = || chain.is_attached.then(|| Box::new(rule_options::defaults()));
@@ -115,6 +119,16 @@ impl TranslatedRules {
         for key in &translated.upstreams {
             let service = format!("Service {}/{}", key.namespace, key.service);
             self.notes.extend(annotated_tls::unverified_note(key.tls.as_ref(), &service, field));
+        }
+    }
+
+    /// Adds what plugins of a rule respond in place of the backend. Several rules may have the same plugins.
+    fn add_rejections(&mut self, rejections: Vec<(Code, Diagnostic)>) {
+        for (code, problem) in rejections {
+            let condition = self.plugins_resolved.get_or_insert_with(|| Condition::without_diagnostics(code));
+            if !condition.diagnostics.contains(&problem) {
+                condition.diagnostics.push(problem);
+            }
         }
     }
 

@@ -12,6 +12,7 @@ use super::portico_reader::{ReadingEnd, read_requests, read_response};
 use super::responses::expect_informational;
 use super::sending::{SentMessage, send};
 use super::{LIMITS, hyper_reader};
+use crate::hop_count::HopCount;
 use crate::http1::fields::{MAX_LENGTH, parse_length};
 use crate::http1::{
     BodyFraming, BodyLength, InvalidMessage, ResponseContext, write_informational, write_request_head,
@@ -53,7 +54,7 @@ fn check_request(plan: &MessagePlan<'_>, method: Method, uri: Uri) {
     let mut request = Request::new(());
     (*request.method_mut(), *request.uri_mut(), *request.headers_mut()) = (method, uri, plan.fields.clone());
     let mut head = BytesMut::new();
-    let (framing, is_persistent) = write_request_head(&request, length, &mut head);
+    let (framing, is_persistent) = write_request_head(&request, length, HopCount::ZERO, &mut head);
     let Some(mut sent) = send(plan, head, framing) else { return };
     if sent.is_complete {
         sent.wire.extend_from_slice(NEXT);
@@ -207,20 +208,42 @@ fn reading_step(wire: &[u8]) -> usize {
     if wire.len() > 4096 { wire.len() } else { 1 + wire.len() % 11 }
 }
 
-/// Fields that a recipient needs before the body (RFC 9110, section 6.5.1).
+/// Fields that a recipient needs before the body (RFC 9110, section 6.5.1), and those of the connection (7.6.1).
 const FORBIDDEN_TRAILERS: &[&[u8]] = &[
+    b"age",
     b"authorization",
     b"cache-control",
+    b"connection",
     b"content-encoding",
     b"content-length",
     b"content-range",
     b"content-type",
+    b"cookie",
+    b"date",
+    b"expect",
+    b"expires",
     b"host",
+    b"if-match",
+    b"if-modified-since",
+    b"if-none-match",
+    b"if-range",
+    b"if-unmodified-since",
+    b"keep-alive",
+    b"location",
     b"max-forwards",
+    b"pragma",
+    b"proxy-authenticate",
+    b"proxy-authorization",
+    b"proxy-connection",
+    b"range",
+    b"retry-after",
     b"set-cookie",
     b"te",
     b"trailer",
     b"transfer-encoding",
+    b"upgrade",
+    b"vary",
+    b"www-authenticate",
 ];
 
 /// The limits of the readers are not reached.

@@ -4,9 +4,10 @@ use bytes::BytesMut;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri};
 use http_body_util::{Empty, Full};
 
-use super::super::{BodyLength, ResponseContext, write_request_head, write_response_head};
+use super::super::{BodyLength, NameCase, ResponseContext, write_request_head, write_response_head};
 use super::scripts::{BodyStep, ScriptedBody};
 use super::*;
+use crate::hop_count::HopCount;
 
 static DATE: HeaderValue = HeaderValue::from_static("now");
 
@@ -40,7 +41,7 @@ fn request_head(method: &str, target: &str, fields: FieldPairs<'_>, length: Body
     let mut request = Request::builder().method(method).uri(target).body(()).unwrap();
     *request.headers_mut() = map(fields);
     let mut head = BytesMut::new();
-    let (framing, is_persistent) = write_request_head(&request, length, &mut head);
+    let (framing, is_persistent) = write_request_head(&request, length, HopCount::ZERO, &mut head);
     (with_line_feeds(&head), format!("{framing:?}"), is_persistent)
 }
 
@@ -160,8 +161,31 @@ fn requests_of_other_versions_are_written_as_http_1_1() {
     for version in [Version::HTTP_10, Version::HTTP_2] {
         let request = Request::builder().version(version).uri(Uri::from_static("/")).body(()).unwrap();
         let mut head = BytesMut::from("earlier");
-        write_request_head(&request, BodyLength::None, &mut head);
+        write_request_head(&request, BodyLength::None, HopCount::ZERO, &mut head);
         assert_eq!(head, "earlierGET / HTTP/1.1\r\n\r\n", "appended");
+    }
+}
+
+#[test]
+fn hops_replace_what_the_header_has() {
+    let fields = [("portico-hops", "0"), ("accept", "*/*"), ("portico_hops", "0"), ("portico-hops-too", "0")];
+    for (name_case, hops, expected) in [
+        (NameCase::Lower, 0, ""),
+        (NameCase::Lower, 1, "portico-hops: 1\r\n"),
+        (NameCase::Lower, 10, "portico-hops: 10\r\n"),
+        (NameCase::Received, 0, ""),
+        (NameCase::Received, 1, "Portico-Hops: 1\r\n"),
+        (NameCase::Received, 255, "Portico-Hops: 255\r\n"),
+    ] {
+        let reader = RequestReader::new(LIMITS).with_name_case(name_case);
+        let mut request = { reader }.read(&mut "GET / HTTP/1.1\r\n\r\n".into()).unwrap().unwrap().head;
+        *request.headers_mut() = map(&fields);
+        let mut head = BytesMut::new();
+        write_request_head(&request, BodyLength::None, HopCount::new(hops), &mut head);
+        let names =
+            if name_case == NameCase::Lower { ["accept", "portico-hops-too"] } else { ["Accept", "Portico-Hops-Too"] };
+        let expected = format!("GET / HTTP/1.1\r\n{}: */*\r\n{}: 0\r\n{expected}\r\n", names[0], names[1]);
+        assert_eq!(String::from_utf8_lossy(&head), expected, "{name_case:?} {hops}");
     }
 }
 
@@ -170,7 +194,7 @@ fn values_are_written_as_they_are() {
     let mut request = Request::new(());
     request.headers_mut().insert("text", HeaderValue::from_bytes(b"\xff\t\xc3").unwrap());
     let mut head = BytesMut::new();
-    write_request_head(&request, BodyLength::None, &mut head);
+    write_request_head(&request, BodyLength::None, HopCount::ZERO, &mut head);
     assert_eq!(&*head, b"GET / HTTP/1.1\r\ntext: \xff\t\xc3\r\n\r\n");
 }
 

@@ -72,6 +72,33 @@ fn no_request_follows_a_transfer_coding_of_http_1_0() {
     assert!(!read_head(&Method::HEAD, head).unwrap().is_persistent);
 }
 
+/// What follows may be that body, and not the next response.
+#[test]
+fn no_request_follows_a_response_without_body_that_announces_one() {
+    for (method, status, fields, is_persistent) in [
+        (Method::GET, 204, "", true),
+        (Method::GET, 204, "Content-Length: 0\r\n", true),
+        (Method::GET, 204, "Content-Length: 5\r\n", false),
+        (Method::GET, 204, "Content-Length: x\r\n", false),
+        (Method::GET, 204, "Transfer-Encoding: chunked\r\n", false),
+        (Method::GET, 204, "Transfer-Encoding: gzip\r\n", false),
+        (Method::HEAD, 204, "Content-Length: 5\r\n", false),
+        // These describe the response to GET (RFC 9110, sections 8.6 and 15.4.5; RFC 9112, section 6.1).
+        (Method::HEAD, 200, "Content-Length: 5\r\n", true),
+        (Method::HEAD, 200, "Transfer-Encoding: chunked\r\n", true),
+        (Method::GET, 304, "Content-Length: 5\r\n", true),
+        (Method::GET, 304, "Transfer-Encoding: chunked\r\n", true),
+        (Method::HEAD, 200, "Content-Length: x\r\n", false),
+        (Method::HEAD, 200, "Content-Length: 5\r\nContent-Length: 6\r\n", false),
+        (Method::GET, 304, "Content-Length: 5, 6\r\n", false),
+    ] {
+        let response = read_head(&method, &format!("HTTP/1.1 {status} X\r\n{fields}\r\n")).unwrap();
+        assert!(response.body.is_ended() && response.may_be_followed_by_body, "{method} {status} {fields}");
+        assert_eq!(response.is_persistent, is_persistent, "{method} {status} {fields}");
+    }
+    assert!(!read_head(&Method::GET, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").unwrap().may_be_followed_by_body);
+}
+
 #[test]
 fn responses_are_read_in_order() {
     let bytes = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nab\
@@ -140,7 +167,7 @@ fn invalid_heads_are_rejected() {
         ("HTTP/1.1 200 OK\r\nContent-Length: 1, 2\r\n\r\n", InvalidMessage::Length),
         ("HTTP/1.1 200 OK\r\nContent-Length: +1\r\n\r\n", InvalidMessage::Length),
         ("HTTP/1.1 200 OK\r\nContent-Length: x\r\nContent-Length: 1\r\n\r\n", InvalidMessage::Length),
-        ("HTTP/1.1 200 OK\r\nContent-Length: 18446744073709551614\r\n\r\n", InvalidMessage::TooLarge),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 18446744073709551614\r\n\r\n", InvalidMessage::Length),
         ("HTTP/1.1 200 OK\r\nA : b\r\n\r\n", InvalidMessage::Field),
         ("HTTP/1.1 200 OK\r\nA: b\r\n c\r\n\r\n", InvalidMessage::Field),
         ("HTTP/1.1 200 OK\r\nA: b\rc\r\n\r\n", InvalidMessage::Field),

@@ -12,7 +12,7 @@ use crate::diagnostic::Diagnostic;
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct QueueConfig {
-    /// Maximum number of entries in a batch.
+    /// Maximum number of entries in a batch. A batch with more than 4 MiB is sent without further entries.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub max_batch_size: usize,
     /// How many seconds a batch waits for more entries, unless it is full.
@@ -21,16 +21,18 @@ pub struct QueueConfig {
     /// Maximum number of entries that wait to be sent, without those of batches that are being sent or sent again.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub max_entries: usize,
-    /// Maximum size in bytes of the same entries. If unset, 64 MiB.
+    /// Maximum size in bytes of the same entries. If unset, 64 MiB. `--max-queued-bytes` also limits them, together
+    /// with those of all other plugins.
     #[schemars(range(min = 1))]
     pub max_bytes: Option<usize>,
     /// For how many seconds a failed batch is sent again until it is dropped; -1 for no retry.
     #[schemars(range(min = -1))]
     pub max_retry_time: f64,
-    /// Delay in seconds before the first retry of a batch. It doubles with each further retry.
+    /// Delay in seconds before the first retry of a batch. It doubles with each further retry, and is then at least
+    /// 0.1.
     #[schemars(range(min = 0.001, max = 1_000_000))]
     pub initial_retry_delay: f64,
-    /// Maximum delay in seconds before a retry.
+    /// Maximum delay in seconds before a retry. From the second retry on, it is at least 0.1.
     #[schemars(range(min = 0.001, max = 1_000_000))]
     pub max_retry_delay: f64,
     /// How many batches are sent at the same time: 1, which keeps the order of entries, or -1 for all that are ready,

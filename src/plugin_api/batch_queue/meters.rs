@@ -29,6 +29,8 @@ pub struct QueueCounters {
     pub retries: AtomicU64,
     /// Dropped because the queue was full.
     pub dropped_full: AtomicU64,
+    /// Dropped because the namespace had its share of the bytes of the process.
+    pub dropped_limit: AtomicU64,
     /// Dropped because the server did not accept them in time.
     pub dropped_failed: AtomicU64,
     /// Dropped because the plugin or the process ended.
@@ -43,6 +45,7 @@ pub struct QueueCounts {
     pub sent: u64,
     pub retries: u64,
     pub dropped_full: u64,
+    pub dropped_limit: u64,
     pub dropped_failed: u64,
     pub dropped_stopped: u64,
     pub pending: u64,
@@ -54,6 +57,7 @@ impl QueueCounters {
             sent: self.sent.load(Relaxed),
             retries: self.retries.load(Relaxed),
             dropped_full: self.dropped_full.load(Relaxed),
+            dropped_limit: self.dropped_limit.load(Relaxed),
             dropped_failed: self.dropped_failed.load(Relaxed),
             dropped_stopped: self.dropped_stopped.load(Relaxed),
             pending: self.pending.load(Relaxed),

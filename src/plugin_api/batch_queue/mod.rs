@@ -5,11 +5,15 @@
 //!                        └ full: the oldest is dropped     └ failed: waits, twice as long each time, and sends again
 //! ```
 //!
+//! Entries count in [`QueuedBytes`] until the server has accepted them or they are dropped, so the queues of all
+//! plugins have one limit, whatever their settings are.
+//!
 //! The queue ends with its plugin: dropping the [`BatchQueue`] closes it, and what is left is sent within
 //! [`CLOSE_LIMIT`].
 
 mod config;
 mod meters;
+mod queued_bytes;
 #[cfg(test)]
 mod tests;
 
@@ -28,15 +32,20 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 pub use config::{QueueConfig, QueueSettings};
 pub use meters::{QueueCounters, QueueCounts, flush_queues, queue_counts};
+pub use queued_bytes::QueuedBytes;
 
 use self::meters::QueueRegistry;
+use self::queued_bytes::HeldBytes;
 use super::PluginServices;
 use super::kind::BuildCx;
 
 /// Sends the batches of a queue.
 pub trait BatchSender: Send + Sync + 'static {
+    /// The body of the request for a batch. It is not much larger than the entries, which take its place.
+    fn encode(&self, entries: &[Bytes]) -> Bytes;
+
     /// Sends one batch. Returns whether the server has accepted it.
-    fn send(&self, batch: Arc<[Bytes]>) -> BoxFuture<'static, bool>;
+    fn send(&self, body: Bytes) -> BoxFuture<'static, bool>;
 }
 
 /// The handle with which a plugin adds entries. Dropping it closes the queue.
@@ -48,6 +57,8 @@ pub struct BatchQueue {
 
 /// The queue as the plugin, its task and the registry share it.
 struct QueueCore {
+    /// The object of the plugin.
+    object: Box<str>,
     settings: QueueSettings,
     waiting: Mutex<WaitingEntries>,
     /// Wakes the task: there is an entry, a full batch, or the queue was closed.
@@ -59,10 +70,13 @@ struct QueueCore {
     counters: Arc<QueueCounters>,
 }
 
-#[derive(Default)]
 struct WaitingEntries {
     entries: VecDeque<Bytes>,
     bytes: usize,
+    /// What the entries take of the limit of the process.
+    held: HeldBytes,
+    /// The last warning that the namespace has its share.
+    warned_at: Option<Instant>,
     /// When the next batch is sent even if it is not full. Set while the task waits for it.
     batch_due: Option<Instant>,
     /// Entries that wait or are being sent.
@@ -70,11 +84,19 @@ struct WaitingEntries {
     has_ended: bool,
 }
 
+/// Entries that are sent together.
+struct QueuedBatch {
+    entries: Vec<Bytes>,
+    /// What they take of the limit of the process until the end of the delivery.
+    held: HeldBytes,
+}
+
 impl BatchQueue {
     /// Starts the task of a queue. Its counters have the object of the plugin as label.
     pub fn start(settings: QueueSettings, sender: Arc<dyn BatchSender>, cx: &BuildCx<'_>) -> Self {
         let registry = QueueRegistry::of(cx.state);
-        let core = QueueCore::new(settings, registry.counters(cx.object));
+        let held = QueuedBytes::of(cx.state, DEFAULT_QUEUED_BYTES).hold(cx.namespace().unwrap_or_default());
+        let core = QueueCore::new(cx.object, settings, held, registry.counters(cx.object));
         registry.add(&core);
         spawn_task(&core, sender, &**cx.services);
         BatchQueue { core, _registry: registry }
@@ -114,7 +136,7 @@ impl Drop for EndGuard {
         let unsent = {
             let mut waiting = core.waiting.lock();
             waiting.has_ended = true;
-            waiting.entries.clear();
+            while waiting.pop_oldest() {}
             std::mem::take(&mut waiting.pending)
         };
         core.counters.dropped_stopped.fetch_add(unsent, Relaxed);
@@ -123,11 +145,32 @@ impl Drop for EndGuard {
     }
 }
 
+impl WaitingEntries {
+    fn new(held: HeldBytes) -> Self {
+        let entries = VecDeque::new();
+        WaitingEntries { entries, bytes: 0, held, warned_at: None, batch_due: None, pending: 0, has_ended: false }
+    }
+
+    /// Drops the oldest entry. Returns whether there was one.
+    fn pop_oldest(&mut self) -> bool {
+        let Some(oldest) = self.entries.pop_front() else { return false };
+        self.bytes -= oldest.len();
+        self.held.remove(memory_use(&oldest));
+        true
+    }
+}
+
+/// The bytes that an entry takes, with its place in a queue.
+fn memory_use(entry: &Bytes) -> usize {
+    entry.len() + ENTRY_OVERHEAD
+}
+
 impl QueueCore {
-    fn new(settings: QueueSettings, counters: Arc<QueueCounters>) -> Arc<Self> {
+    fn new(object: &str, settings: QueueSettings, held: HeldBytes, counters: Arc<QueueCounters>) -> Arc<Self> {
         Arc::new(QueueCore {
+            object: object.into(),
             settings,
-            waiting: Mutex::default(),
+            waiting: Mutex::new(WaitingEntries::new(held)),
             changed: Notify::new(),
             closed: watch::channel(None).0,
             ended: watch::channel(false).0,
@@ -146,22 +189,50 @@ impl QueueCore {
             self.counters.dropped_full.fetch_add(1, Relaxed);
             return;
         }
-        let mut dropped = 0;
+        let (mut dropped_full, mut dropped_limit) = (0, 0);
         while waiting.entries.len() >= max_entries || waiting.bytes + entry.len() > max_bytes {
-            let Some(oldest) = waiting.entries.pop_front() else { break };
-            waiting.bytes -= oldest.len();
-            dropped += 1;
+            if !waiting.pop_oldest() {
+                break;
+            }
+            dropped_full += 1;
         }
-        waiting.bytes += entry.len();
-        waiting.pending = waiting.pending + 1 - dropped;
-        waiting.entries.push_back(entry);
-        let length = waiting.entries.len();
+        let has_room = loop {
+            if waiting.held.try_add(memory_use(&entry)) {
+                break true;
+            }
+            dropped_limit += 1;
+            if !waiting.pop_oldest() {
+                break false;
+            }
+        };
+        // Without room, the new entry is one of those that are dropped.
+        let (added, dropped) = (1, dropped_full + dropped_limit);
+        waiting.pending = waiting.pending + added - dropped;
+        let should_warn = dropped_limit > 0 && waiting.warned_at.is_none_or(|at| at.elapsed() > WARNING_INTERVAL);
+        if should_warn {
+            waiting.warned_at = Some(Instant::now());
+        }
+        let (length, bytes_before) = (waiting.entries.len() + 1, waiting.bytes);
+        let bytes = bytes_before + entry.len();
+        if has_room {
+            waiting.bytes = bytes;
+            waiting.entries.push_back(entry);
+        }
         drop(waiting);
-        self.counters.dropped_full.fetch_add(dropped, Relaxed);
-        self.counters.pending.fetch_add(1, Relaxed);
+        self.counters.dropped_full.fetch_add(dropped_full, Relaxed);
+        self.counters.dropped_limit.fetch_add(dropped_limit, Relaxed);
+        self.counters.pending.fetch_add(added, Relaxed);
         self.counters.pending.fetch_sub(dropped, Relaxed);
+        if should_warn {
+            tracing::warn!(
+                object = &*self.object,
+                "Entries of a queue are dropped, because the plugins of the namespace have their share of \
+                 --max-queued-bytes; check that their servers accept entries in time, or raise the flag"
+            );
+        }
         // Other lengths do not change what the task waits for.
-        if length == 1 || length == max_batch_size {
+        let becomes_large = bytes_before < MAX_BATCH_BYTES && bytes >= MAX_BATCH_BYTES;
+        if has_room && (length == 1 || length == max_batch_size || becomes_large) {
             self.changed.notify_one();
         }
     }
@@ -223,7 +294,7 @@ impl QueueCore {
     }
 
     /// Waits for a batch that is full or due. `None` if the queue is closed and empty.
-    async fn next_batch(&self) -> Option<Arc<[Bytes]>> {
+    async fn next_batch(&self) -> Option<QueuedBatch> {
         loop {
             let changed = self.changed.notified();
             let due = {
@@ -232,7 +303,7 @@ impl QueueCore {
                 if waiting.entries.is_empty() && is_closed {
                     return None;
                 }
-                let is_full = waiting.entries.len() >= self.settings.max_batch_size;
+                let is_full = waiting.entries.len() >= self.settings.max_batch_size || waiting.bytes >= MAX_BATCH_BYTES;
                 let now = Instant::now();
                 if !waiting.entries.is_empty() && waiting.batch_due.is_none() {
                     waiting.batch_due = Some(now + self.settings.max_coalescing_delay);
@@ -254,36 +325,59 @@ impl QueueCore {
         }
     }
 
-    fn take_batch(&self, waiting: &mut WaitingEntries) -> Arc<[Bytes]> {
-        let count = waiting.entries.len().min(self.settings.max_batch_size);
-        let batch: Arc<[Bytes]> = waiting.entries.drain(..count).collect();
-        waiting.bytes -= batch.iter().map(Bytes::len).sum::<usize>();
+    fn take_batch(&self, waiting: &mut WaitingEntries) -> QueuedBatch {
+        let (mut count, mut bytes) = (0, 0);
+        for entry in waiting.entries.iter().take(self.settings.max_batch_size) {
+            if count > 0 && bytes + entry.len() > MAX_BATCH_BYTES {
+                break;
+            }
+            (count, bytes) = (count + 1, bytes + entry.len());
+        }
+        let entries: Vec<Bytes> = waiting.entries.drain(..count).collect();
+        waiting.bytes -= bytes;
         waiting.batch_due = None;
-        batch
+        let held = waiting.held.split_off(entries.iter().map(memory_use).sum());
+        QueuedBatch { entries, held }
     }
 
     /// Sends a batch until the server accepts it or the time for retries has passed.
-    async fn deliver(&self, sender: &dyn BatchSender, batch: Arc<[Bytes]>) {
+    async fn deliver(&self, sender: &dyn BatchSender, batch: QueuedBatch) {
+        let QueuedBatch { entries, held } = batch;
         let QueueSettings { max_retry_time, initial_retry_delay, max_retry_delay, .. } = self.settings;
-        let entries = batch.len() as u64;
+        let body = sender.encode(&entries);
+        let count = entries.len() as u64;
+        // Only the body is kept, not the entries as well.
+        drop(entries);
         let began = Instant::now();
         let mut delay = initial_retry_delay.min(max_retry_delay);
         let counter = loop {
-            if sender.send(Arc::clone(&batch)).await {
+            if sender.send(body.clone()).await {
                 break &self.counters.sent;
             }
             if max_retry_time.is_none_or(|limit| began.elapsed() + delay > limit) {
                 break &self.counters.dropped_failed;
             }
             sleep(delay).await;
-            delay = (delay * 2).min(max_retry_delay);
+            delay = (delay * 2).min(max_retry_delay).max(MIN_FURTHER_RETRY_DELAY);
             self.counters.retries.fetch_add(1, Relaxed);
         };
-        self.waiting.lock().pending -= entries;
-        counter.fetch_add(entries, Relaxed);
-        self.counters.pending.fetch_sub(entries, Relaxed);
+        drop((body, held));
+        self.waiting.lock().pending -= count;
+        counter.fetch_add(count, Relaxed);
+        self.counters.pending.fetch_sub(count, Relaxed);
     }
 }
 
 /// How long a queue without a plugin may take to send its remaining entries.
 pub const CLOSE_LIMIT: Duration = Duration::from_secs(30);
+/// The default limit of the bytes in all queues. There is room for a full queue with default settings.
+pub const DEFAULT_QUEUED_BYTES: usize = 128 * 1024 * 1024;
+/// The size of entries from which a batch is sent without further ones.
+const MAX_BATCH_BYTES: usize = 4 * 1024 * 1024;
+/// The place of an entry in the queue, its allocation, and its separator in a body.
+const ENTRY_OVERHEAD: usize = 64;
+/// The least delay before retries after the first one, whose default is shorter. Queues of a server that rejects
+/// everything would keep the processor busy with less.
+const MIN_FURTHER_RETRY_DELAY: Duration = Duration::from_millis(100);
+/// How often a queue warns that it drops entries because of the limit of the process.
+const WARNING_INTERVAL: Duration = Duration::from_secs(60);

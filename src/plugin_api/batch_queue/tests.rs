@@ -40,9 +40,12 @@ impl Recorder {
 }
 
 impl BatchSender for Recorder {
-    fn send(&self, batch: Arc<[Bytes]>) -> BoxFuture<'static, bool> {
-        let entries: Vec<_> = batch.iter().map(|entry| String::from_utf8_lossy(entry).into_owned()).collect();
-        self.batches.lock().push((self.began.elapsed(), entries.join(",")));
+    fn encode(&self, entries: &[Bytes]) -> Bytes {
+        entries.join(&b',').into()
+    }
+
+    fn send(&self, body: Bytes) -> BoxFuture<'static, bool> {
+        self.batches.lock().push((self.began.elapsed(), String::from_utf8_lossy(&body).into_owned()));
         let mut failures = self.failures.lock();
         let is_accepted = *failures == 0;
         *failures = failures.saturating_sub(1);
@@ -67,9 +70,14 @@ fn settings() -> QueueSettings {
 }
 
 fn start(settings: QueueSettings, sender: &Arc<Recorder>, state: &PluginState) -> BatchQueue {
+    start_of("KongPlugin/default/log", settings, sender, state)
+}
+
+/// Starts the queue of an object.
+fn start_of(object: &str, settings: QueueSettings, sender: &Arc<Recorder>, state: &PluginState) -> BatchQueue {
     let services: Arc<dyn PluginServices> = Arc::new(LocalServices);
     let notes = BuildNotes::default();
-    let cx = BuildCx { object: "KongPlugin/default/log", state, services: &services, node: "test", notes: &notes };
+    let cx = BuildCx { object, state, services: &services, node: "test", notes: &notes };
     BatchQueue::start(settings, Arc::clone(sender) as _, &cx)
 }
 
@@ -224,10 +232,110 @@ async fn discarded_task_ends_the_queue() {
             self.0.store(true, Relaxed);
         }
     }
-    let core = QueueCore::new(settings(), Arc::default());
+    let bytes = QueuedBytes::of(&PluginState::default(), 1000);
+    let core = QueueCore::new("KongPlugin/default/log", settings(), bytes.hold("default"), Arc::default());
     spawn_task(&core, Recorder::new(), &NoTasks(AtomicBool::new(false)));
     core.push(Bytes::from_static(b"a"));
     core.ended().await;
     yield_now().await;
     assert_eq!(core.counters.counts(), QueueCounts { dropped_stopped: 1, ..QueueCounts::default() });
+    assert_eq!(bytes.used(), 0);
+}
+
+/// An entry that takes this many bytes of the limit.
+fn entry_of(bytes: usize) -> Bytes {
+    vec![b'x'; bytes - ENTRY_OVERHEAD].into()
+}
+
+#[tokio::test(start_paused = true)]
+async fn queues_of_one_namespace_leave_bytes_to_others_whatever_their_settings() {
+    let (never, state) = (Recorder::with(0, Duration::from_secs(86_400)), PluginState::default());
+    let bytes = QueuedBytes::of(&state, 80_000);
+    // The worst configuration: no limits of its own, and everything is in flight.
+    let greedy = QueueSettings {
+        max_entries: 1_000_000,
+        max_bytes: usize::MAX,
+        max_batch_size: 2,
+        max_coalescing_delay: Duration::ZERO,
+        concurrency: NonZeroUsize::new(64).unwrap(),
+        ..settings()
+    };
+    let queues: Vec<_> =
+        (0..4).map(|number| start_of(&format!("KongPlugin/greedy/{number}"), greedy.clone(), &never, &state)).collect();
+    for _ in 0..20 {
+        for queue in &queues {
+            queue.push(entry_of(1000));
+            yield_now().await;
+        }
+    }
+    assert_eq!(bytes.used(), 70_000, "seven eighths of the limit, with what is in flight");
+    let counts = |queue: &BatchQueue| queue.counts();
+    let kept: u64 = queues.iter().map(|queue| counts(queue).pending).sum();
+    let dropped: u64 = queues.iter().map(|queue| counts(queue).dropped_limit).sum();
+    assert_eq!((kept, dropped), (70, 10));
+    let other = start_of("KongPlugin/other/log", settings(), &Recorder::new(), &state);
+    for _ in 0..4 {
+        other.push(entry_of(1000));
+    }
+    assert_eq!(counts(&other).pending, 4, "another namespace has room");
+    let cluster = start_of("KongClusterPlugin/log", settings(), &Recorder::new(), &state);
+    cluster.push(entry_of(1000));
+    assert_eq!((counts(&cluster).pending, bytes.used()), (1, 75_000));
+    sleep(Duration::from_secs(1)).await; // Time is paused.
+    assert_eq!((counts(&other).sent, counts(&cluster).sent), (4, 1));
+    assert_eq!(bytes.used(), 70_000, "what is sent takes nothing");
+    // The queue of an edited plugin counts until it has ended.
+    let again = start_of("KongPlugin/greedy/0", settings(), &never, &state);
+    drop(queues);
+    again.push(entry_of(1000));
+    assert_eq!(bytes.used(), 70_000);
+    assert!(counts(&again).dropped_limit > 0, "the queue of the plugin before the edit still has the share");
+    sleep(CLOSE_LIMIT + Duration::from_secs(1)).await; // Time is paused.
+    assert_eq!(bytes.used(), 0);
+    again.push(entry_of(1000));
+    assert_eq!(bytes.used(), 1000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn new_entries_take_the_place_of_the_oldest_of_their_queue() {
+    let (recorder, state) = (Recorder::with(0, Duration::from_secs(1)), PluginState::default());
+    let bytes = QueuedBytes::of(&state, 300);
+    let queue = start(settings(), &recorder, &state);
+    push_all(&queue, &["a"]);
+    sleep(Duration::from_millis(1)).await; // Time is paused.
+    push_all(&queue, &["b", "c", "d", "e"]);
+    assert_eq!(bytes.used(), 4 * (ENTRY_OVERHEAD + 1));
+    sleep(Duration::from_secs(10)).await; // Time is paused.
+    assert_eq!(recorder.batches(), ["a", "c", "d", "e"]);
+    assert_eq!(queue.counts(), QueueCounts { sent: 4, dropped_limit: 1, ..QueueCounts::default() });
+    assert_eq!(bytes.used(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn bytes_of_a_batch_are_limited() {
+    let (recorder, state) = (Recorder::new(), PluginState::default());
+    let settings =
+        QueueSettings { max_batch_size: 1000, max_coalescing_delay: Duration::from_secs(3600), ..settings() };
+    let queue = start(settings, &recorder, &state);
+    let part = MAX_BATCH_BYTES / 4;
+    for _ in 0..6 {
+        queue.push(vec![b'x'; part - 1].into());
+    }
+    queue.push(vec![b'x'; MAX_BATCH_BYTES + 1].into());
+    sleep(Duration::from_secs(1)).await; // Time is paused.
+    let sizes: Vec<usize> = recorder.batches().iter().map(String::len).collect();
+    assert_eq!(sizes, [4 * part - 1, 2 * part - 1, MAX_BATCH_BYTES + 1], "with separators");
+}
+
+#[tokio::test(start_paused = true)]
+async fn first_retry_may_be_early_and_further_ones_have_a_least_delay() {
+    for (max_retry_delay, expected) in [(60.0, [0, 1, 101, 301, 701]), (0.001, [0, 1, 101, 201, 301])] {
+        let (recorder, state) = (Recorder::with(4, Duration::ZERO), PluginState::default());
+        let config = QueueConfig { initial_retry_delay: 0.001, max_retry_delay, ..QueueConfig::default() };
+        let queue = start(config.validate("queue").unwrap(), &recorder, &state);
+        push_all(&queue, &["a"]);
+        sleep(Duration::from_secs(5)).await; // Time is paused.
+        let times: Vec<_> = recorder.batches.lock().iter().map(|(at, _)| at.as_millis()).collect();
+        assert_eq!(times, expected, "{max_retry_delay}");
+    }
 }

@@ -1,13 +1,11 @@
 //! The `redis` object in plugin configurations.
 
-use std::time::Duration;
-
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::kind::BuildCx;
-use crate::plugin_api::remote::{Remote, RemoteTls};
+use crate::plugin_api::remote::{MAX_REMOTE_TIMEOUT, Remote, RemoteTls};
 
 /// The Redis server to connect to.
 #[derive(Deserialize, JsonSchema)]
@@ -18,7 +16,7 @@ pub struct RedisConfig {
     pub host: Option<String>,
     /// Port of the server.
     pub port: u16,
-    /// Timeout in milliseconds for connecting, and for each response.
+    /// Timeout in milliseconds for connecting, and for each response. At most 60000 takes effect.
     pub timeout: u32,
     /// Username; if unset, the default user of the server. Requires `password`.
     pub username: Option<String>,
@@ -97,7 +95,7 @@ impl RedisConfig {
         let (Some(host), true) = (host, invalid.is_empty()) else { return Err(invalid) };
         let tls = self.ssl.then_some(RemoteTls { server_name: self.server_name, verify: self.ssl_verify });
         let namespace = cx.namespace().map(str::to_owned);
-        let timeout = Duration::from_millis(self.timeout.into());
+        let timeout = cx.limited_duration(field_path("timeout"), self.timeout, MAX_REMOTE_TIMEOUT);
         let remote = Remote { host, port: self.port, namespace, tls, timeout };
         Ok(RedisServer { remote, username: self.username, password: self.password, database: self.database })
     }

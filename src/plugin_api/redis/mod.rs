@@ -11,7 +11,10 @@
 //! reconnect.
 
 mod config;
+mod reply_limit;
 
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -25,9 +28,11 @@ use tokio::time::{Instant, timeout};
 
 pub use config::{RedisConfig, RedisServer};
 
+use self::reply_limit::{MAX_REPLY_BYTES, ReplyLimit};
 use super::consumers::{hex, sha256};
 use super::kind::BuildCx;
 use super::server_diagnostics::ServerDiagnostic;
+use super::server_text::shorten;
 use super::services::PluginServices;
 use crate::diagnostic::Diagnostic;
 
@@ -114,6 +119,15 @@ struct RedisTask {
     reported_failure: Option<bool>,
 }
 
+/// A connection that is logged in.
+struct RedisConnection {
+    connection: MultiplexedConnection,
+    /// Drives the connection.
+    driver: BoxFuture<'static, ()>,
+    /// Whether it was closed because of a reply that is too long.
+    is_exceeded: Arc<AtomicBool>,
+}
+
 /// Why a connection ended.
 enum RedisConnectionEnd {
     Lost(String),
@@ -139,10 +153,10 @@ impl RedisTask {
                 }
             };
             let failure = match result {
-                Ok((connection, driver)) => {
+                Ok(open) => {
                     self.report(None);
                     let start = Instant::now();
-                    match self.serve(connection, driver, &mut queue).await {
+                    match self.serve(open, &mut queue).await {
                         RedisConnectionEnd::HandlesDropped => return,
                         // A connection that lasted for a while is reopened immediately.
                         RedisConnectionEnd::Lost(error) if start.elapsed() > MAX_BACKOFF => {
@@ -169,10 +183,10 @@ impl RedisTask {
         }
     }
 
-    /// Opens a connection and logs in. The second value is the future that drives the connection.
-    async fn connect(&self) -> Result<(MultiplexedConnection, BoxFuture<'static, ()>), String> {
+    /// Opens a connection and logs in.
+    async fn connect(&self) -> Result<RedisConnection, String> {
         let limit = self.server.remote.timeout;
-        let stream = self.services.connect(self.server.remote.clone()).await?;
+        let (stream, is_exceeded) = ReplyLimit::new(self.services.connect(self.server.remote.clone()).await?);
         let mut info = RedisConnectionInfo::default().set_db(self.server.database.into());
         if let Some(username) = &self.server.username {
             info = info.set_username(username);
@@ -194,31 +208,45 @@ impl RedisTask {
             Ok::<_, RedisError>(Some((connection, driver)))
         };
         match timeout(limit, handshake).await {
-            Ok(Ok(Some(connected))) => Ok(connected),
-            Ok(Ok(None)) => Err(format!("{} closed the connection", self.server.address())),
-            Ok(Err(error)) => Err(format!("{} rejected the connection: {error}", self.server.address())),
+            Ok(Ok(Some((connection, driver)))) => Ok(RedisConnection { connection, driver, is_exceeded }),
+            Ok(Ok(None)) => Err(self.describe_close(&is_exceeded)),
+            Ok(Err(_)) if is_exceeded.load(Relaxed) => Err(self.describe_close(&is_exceeded)),
+            Ok(Err(error)) => {
+                let error = error.to_string();
+                Err(format!("{} rejected the connection: {}", self.server.address(), shorten(&error)))
+            }
             Err(_) => Err(format!("{} did not respond within {limit:?}", self.server.address())),
         }
     }
 
+    /// Why a connection was closed.
+    fn describe_close(&self, is_exceeded: &AtomicBool) -> String {
+        let address = self.server.address();
+        if is_exceeded.load(Relaxed) {
+            let limit = MAX_REPLY_BYTES / 1024;
+            format!("{address} sent a reply of more than {limit} KiB, so the connection was closed")
+        } else {
+            format!("{address} closed the connection")
+        }
+    }
+
     /// Sends the requests of the queue until the connection is lost or all handles are dropped.
-    async fn serve(
-        &mut self,
-        connection: MultiplexedConnection,
-        mut driver: BoxFuture<'static, ()>,
-        queue: &mut mpsc::Receiver<AddRequest>,
-    ) -> RedisConnectionEnd {
+    async fn serve(&mut self, open: RedisConnection, queue: &mut mpsc::Receiver<AddRequest>) -> RedisConnectionEnd {
+        let RedisConnection { connection, mut driver, is_exceeded } = open;
         let mut in_flight = FuturesUnordered::new();
         loop {
             tokio::select! {
                 () = &mut driver => {
-                    return RedisConnectionEnd::Lost(format!("{} closed the connection", self.server.address()));
+                    return RedisConnectionEnd::Lost(self.describe_close(&is_exceeded));
                 }
                 Some(result) = in_flight.next() => match result {
                     Ok(()) => self.report(None),
                     Err(error) => {
                         let error: RedisError = error;
-                        let message = format!("{}: {error}", self.server.address());
+                        if is_exceeded.load(Relaxed) {
+                            return RedisConnectionEnd::Lost(self.describe_close(&is_exceeded));
+                        }
+                        let message = format!("{}: {}", self.server.address(), shorten(&error.to_string()));
                         // An error response of the server does not invalidate the connection.
                         if error.is_unrecoverable_error() || error.is_timeout() || error.is_io_error() {
                             return RedisConnectionEnd::Lost(message);

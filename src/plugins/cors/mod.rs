@@ -20,8 +20,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::{
-    AccessOutcome, BuildCx, Phases, Plugin, PluginKind, RemainingRegexSteps, Reply, ReplyBody, RequestCx, ResponseCx,
-    ResponseOutcome, Scopes,
+    AccessOutcome, BuildCx, ChangedFields, Phases, Plugin, PluginKind, RemainingRegexSteps, Reply, ReplyBody,
+    RequestCx, ResponseCx, ResponseOutcome, Scopes,
 };
 
 use origin::{AllowOrigin, OriginRules, ParsedOrigin};
@@ -161,6 +161,15 @@ impl PluginKind for CorsPlugin {
 impl Plugin for CorsPlugin {
     fn may_wait(&self) -> bool {
         false
+    }
+
+    fn declare_fields(&self, fields: &mut ChangedFields) {
+        fields.response.add_all(&[
+            ACCESS_CONTROL_ALLOW_CREDENTIALS,
+            ACCESS_CONTROL_ALLOW_ORIGIN,
+            ACCESS_CONTROL_EXPOSE_HEADERS,
+            VARY,
+        ]);
     }
 
     fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> AccessOutcome<'a> {

@@ -36,9 +36,11 @@ impl HttpDelivery {
         let reports = Arc::new(DeliveryReports { diagnostic, is_failing: AtomicBool::new(false) });
         HttpDelivery { request, sends_lists, services: Arc::clone(cx.services), reports }
     }
+}
 
-    fn body(&self, batch: &[Bytes]) -> Bytes {
-        match batch {
+impl BatchSender for HttpDelivery {
+    fn encode(&self, entries: &[Bytes]) -> Bytes {
+        match entries {
             [only] if !self.sends_lists => only.clone(),
             entries => {
                 let length = entries.iter().map(|entry| entry.len() + 1).sum::<usize>() + 1;
@@ -52,11 +54,9 @@ impl HttpDelivery {
             }
         }
     }
-}
 
-impl BatchSender for HttpDelivery {
-    fn send(&self, batch: Arc<[Bytes]>) -> BoxFuture<'static, bool> {
-        let request = RemoteRequest { body: self.body(&batch), ..self.request.clone() };
+    fn send(&self, body: Bytes) -> BoxFuture<'static, bool> {
+        let request = RemoteRequest { body, ..self.request.clone() };
         let server = format!("{}:{}", request.remote.host, request.remote.port);
         let reports = Arc::clone(&self.reports);
         let sending = self.services.send(request);

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use http::{HeaderName, HeaderValue};
 use serde_json::{Map, Value};
 use tracing::debug;
 
@@ -10,6 +11,7 @@ use crate::diagnostic::Diagnostic;
 use crate::plugin_api::LogCx;
 use crate::plugin_api::completed_request::{CredentialLocations, LoggedHeads, REDACTED};
 use crate::plugin_api::fields::UrlEncodedForm;
+use crate::plugin_api::log_entry::shorten_value;
 use crate::plugin_api::template::{Budget, Expression, LuaValue, Variable, VariableKey, Variables};
 
 /// The fields in the order of their names.
@@ -53,10 +55,18 @@ impl CustomFields {
         for CustomField { path, expression } in &self.0 {
             let value = expression.evaluate(&variables, &mut budget).and_then(|value| value.to_json());
             match value {
-                Ok(value) => set(object, path, value),
+                Ok(value) => set(object, path, value.map(shorten_text)),
                 Err(error) => debug!(field = path.join("."), %error, "A custom field of a log has no value"),
             }
         }
+    }
+}
+
+/// The value of a field, cut like the other values of the object if it is a long text.
+fn shorten_text(value: Value) -> Value {
+    match value {
+        Value::String(text) => Value::String(shorten_value(Cow::Owned(text)).into_owned()),
+        other => other,
     }
 }
 
@@ -125,8 +135,9 @@ impl Variables for LogVariables<'_> {
                 query_argument(heads, cx.request.credentials, name)
             }
             (Variable::ResponseHeader, VariableKey::Text(name)) => {
-                let name = http::HeaderName::from_bytes(name).ok();
-                LuaValue::text_or_nil(name.and_then(|name| heads.response.get(name)).map(http::HeaderValue::as_bytes))
+                let Ok(name) = HeaderName::from_bytes(name) else { return LuaValue::Nil };
+                let value = heads.response.get(&name);
+                value.map_or(LuaValue::Nil, |value| header_text(cx.request.credentials, &name, value))
             }
             // Tables of templates, which expressions of this plugin do not contain.
             _ => LuaValue::Nil,
@@ -139,16 +150,15 @@ fn text(bytes: &[u8]) -> LuaValue<'_> {
 }
 
 fn request_header<'v>(heads: &'v LoggedHeads, credentials: &CredentialLocations, name: &[u8]) -> LuaValue<'v> {
-    let Ok(name) = http::HeaderName::from_bytes(name) else { return LuaValue::Nil };
+    let Ok(name) = HeaderName::from_bytes(name) else { return LuaValue::Nil };
     let Some(value) = heads.request.get(&name) else { return LuaValue::Nil };
-    if credentials.has_header(&name) {
-        return text(REDACTED.as_bytes());
-    }
-    let redacted = (name == http::header::COOKIE)
-        .then(|| credentials.redact_cookies(&String::from_utf8_lossy(value.as_bytes())))
-        .flatten();
-    match redacted {
-        Some(redacted) => LuaValue::Text(Cow::Owned(redacted.into_bytes())),
+    header_text(credentials, &name, value)
+}
+
+/// The value of a field of a request or a response.
+fn header_text<'v>(credentials: &CredentialLocations, name: &HeaderName, value: &'v HeaderValue) -> LuaValue<'v> {
+    match credentials.redact_header(name, &String::from_utf8_lossy(value.as_bytes())) {
+        Some(redacted) => LuaValue::Text(Cow::Owned(redacted.into_owned().into_bytes())),
         None => text(value.as_bytes()),
     }
 }
@@ -159,7 +169,10 @@ fn query_argument<'v>(heads: &'v LoggedHeads, credentials: &CredentialLocations,
     let Some(pair) = form.pairs().find(|pair| pair.name() == name) else { return LuaValue::Nil };
     match pair.value() {
         Some(_) if credentials.has_parameter(name) => text(REDACTED.as_bytes()),
-        Some(value) => LuaValue::Text(value),
+        Some(value) => match credentials.redact_text(&String::from_utf8_lossy(&value)) {
+            Some(redacted) => LuaValue::Text(Cow::Owned(redacted.into_bytes())),
+            None => LuaValue::Text(value),
+        },
         None => LuaValue::Boolean(true),
     }
 }

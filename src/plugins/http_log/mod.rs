@@ -11,13 +11,14 @@
 //!   queue: {max_batch_size: 100}
 //! ```
 //!
-//! Requests never wait for the server. Their objects wait in a queue, which is limited by `queue`. Each object is sent
-//! in a request of its own; if `max_batch_size` is above 1, a request has a list of objects. If the server does not
-//! respond with a status below 300, the batch is sent again. The metrics `portico_plugin_queue_…` count what is sent
-//! and what is dropped.
+//! Requests never wait for the server. Their objects wait in a queue, which is limited by `queue` and, together with
+//! the queues of all plugins, by `--max-queued-bytes`. Each object is sent in a request of its own; if `max_batch_size`
+//! is above 1, a request has a list of objects. If the server does not respond with a status below 300, the batch is
+//! sent again. The metrics `portico_plugin_queue_…` count what is sent and what is dropped.
 //!
 //! The objects have the fields that Kong's log plugins write. `REDACTED` replaces the values of `Authorization` and
-//! `Proxy-Authorization`, and all credentials that plugins of the route read.
+//! `Proxy-Authorization`, and all credentials that plugins of the route read, also where a field such as `Referer` or
+//! `Location` repeats a query. Values with more than 8 KiB are cut.
 
 mod batch_sender;
 mod custom_fields;
@@ -42,6 +43,7 @@ use crate::plugin_api::authentication::parse_header_name;
 use crate::plugin_api::batch_queue::{BatchQueue, QueueConfig, QueueSettings};
 use crate::plugin_api::consumers::{hex, sha256};
 use crate::plugin_api::log_entry::LogEntry;
+use crate::plugin_api::remote::MAX_REMOTE_TIMEOUT;
 use crate::plugin_api::{
     BuildCx, LogCx, Phases, Plugin, PluginKind, RemoteRequest, RemoteUrl, ResponseBodyUse, record,
 };
@@ -57,9 +59,11 @@ pub(crate) struct Config {
     method: LogMethod,
     /// `Content-Type` of the requests to the server.
     content_type: LogContentType,
-    /// Timeout in milliseconds for a request to the server, from connecting to the end of the response.
+    /// Timeout in milliseconds for a request to the server, from connecting to the end of the response. At most 60000
+    /// takes effect.
     timeout: u32,
-    /// How many milliseconds an idle connection to the server is kept open.
+    /// How many milliseconds an idle connection to the server is kept open, unless other requests of plugins need the
+    /// room. At most 600000 takes effect.
     keepalive: u32,
     /// Further headers of the requests to the server. `Host`, `Content-Type` and `Content-Length` cannot be set.
     headers: BTreeMap<String, String>,
@@ -145,9 +149,10 @@ impl PluginKind for HttpLog {
         let (Some(url), Some(settings), true) = (url, queue, invalid.is_empty()) else { return Err(invalid) };
         // Objects that wait are kept while the configuration of the plugin stays the same.
         let name = format!("{} {}", cx.object, config.fingerprint(&settings));
+        let request = config.request(&url, headers, cx);
         let queue = cx.state.get(&name).unwrap_or_else(|| {
             // Starts outside of `get_or_create`, which must not be nested.
-            let delivery = HttpDelivery::new(config.request(&url, headers, cx), settings.max_batch_size > 1, cx);
+            let delivery = HttpDelivery::new(request, settings.max_batch_size > 1, cx);
             let started = BatchQueue::start(settings, Arc::new(delivery), cx);
             cx.state.get_or_create(&name, || started)
         });
@@ -246,7 +251,8 @@ impl Config {
         if let Some(authorization) = &url.authorization {
             headers.entry(AUTHORIZATION).or_insert_with(|| authorization.clone());
         }
-        let timeout = Duration::from_millis(self.timeout.into());
+        let timeout = cx.limited_duration("timeout", self.timeout, MAX_REMOTE_TIMEOUT);
+        let keep_alive = cx.limited_duration("keepalive", self.keepalive, MAX_KEEP_ALIVE);
         RemoteRequest {
             remote: url.remote(cx.namespace(), self.ssl_verify, timeout),
             method: match self.method {
@@ -258,7 +264,7 @@ impl Config {
             headers,
             body: Bytes::new(),
             timeout,
-            keep_alive: Some(Duration::from_millis(self.keepalive.into())),
+            keep_alive: Some(keep_alive),
             response_body: ResponseBodyUse::Discard,
         }
     }
@@ -279,3 +285,6 @@ impl LogContentType {
         }
     }
 }
+
+/// The longest time that an idle connection is kept open.
+const MAX_KEEP_ALIVE: Duration = Duration::from_secs(600);

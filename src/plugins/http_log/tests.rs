@@ -48,6 +48,21 @@ fn invalid_fields_are_reported_without_secrets() {
 }
 
 #[test]
+fn long_timeouts_are_shortened_with_notes() {
+    for (field, value, expected) in [
+        ("timeout", 60_000, None),
+        ("timeout", 60_001, Some("60001 ms has the effect of 60000 ms, the longest time")),
+        ("timeout", u32::MAX, Some("4294967295 ms has the effect of 60000 ms, the longest time")),
+        ("keepalive", 600_000, None),
+        ("keepalive", u32::MAX, Some("4294967295 ms has the effect of 600000 ms, the longest time")),
+    ] {
+        let notes = notes(&KIND, &with_endpoint(json!({ field: value })));
+        let message = notes.first().map(|note| (note.field.clone(), note.message.clone()));
+        assert_eq!(message, expected.map(|text| (format!("config.{field}"), text.to_owned())), "{field}: {value}");
+    }
+}
+
+#[test]
 fn deprecated_fields_have_notes() {
     let config = with_endpoint(json!({"retry_count": 3, "queue_size": 7, "flush_timeout": 2}));
     let fields: Vec<String> = notes(&KIND, &config).into_iter().map(|note| note.field).collect();

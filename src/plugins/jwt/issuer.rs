@@ -11,6 +11,7 @@ use super::key_set::{KeySet, KeySetSubscription, PublishedKeys};
 use super::token::UnverifiedToken;
 use super::token_cache::TokenSubject;
 use crate::diagnostic::Diagnostic;
+use crate::plugin_api::NamedConsumer;
 use crate::plugin_api::consumers::{Consumer, ConsumerDirectory, EntityId};
 use crate::plugin_api::jwk::PublishedKey;
 use crate::plugin_api::kind::BuildCx;
@@ -22,9 +23,9 @@ use crate::plugin_api::signature::Algorithm;
 pub(crate) struct IssuerConfig {
     /// The exact value of the claim `iss`. Tokens with this value are verified only with the keys of this issuer.
     issuer: String,
-    /// `https` or `http` URL of the issuer's JSON Web Key Set. The keys are fetched every five minutes. They are also
-    /// fetched when a token refers to an unknown key, at most once in thirty seconds. While the URL is unavailable, the
-    /// known keys remain in use.
+    /// `https` or `http` URL of the issuer's JSON Web Key Set. A host without dots is a Service in the namespace of the
+    /// plugin. The keys are fetched every five minutes. They are also fetched when a token refers to an unknown key, at
+    /// most once in thirty seconds. While the URL is unavailable, the known keys remain in use.
     uri: String,
     /// Accepted audiences: `aud` of a token must contain one of them. If empty, all audiences are accepted.
     #[serde(default)]
@@ -84,6 +85,8 @@ pub(super) struct Issuer {
     algorithms: Box<[Algorithm]>,
     mapping: ConsumerMapping,
     pub(super) allows_without_consumer: bool,
+    /// The path of the issuer in the configuration.
+    path: Box<str>,
     _subscription: KeySetSubscription,
 }
 
@@ -147,7 +150,7 @@ impl Issuer {
         } else {
             config.algorithms.into_iter().map(Algorithm::from).collect()
         };
-        let keys = KeySet::open(&config.uri, cx.state, cx.services);
+        let keys = KeySet::open(&config.uri, cx);
         Ok(Issuer {
             name: config.issuer.into(),
             _subscription: keys.subscribe(cx.object, &format!("{path}.uri"), cx.services),
@@ -156,6 +159,7 @@ impl Issuer {
             algorithms,
             mapping,
             allows_without_consumer: config.allow_without_consumer,
+            path: path.into(),
         })
     }
 
@@ -222,6 +226,16 @@ impl Issuer {
             ConsumerMapping::ByClaim(_) if subject.claim.is_empty() => None,
             ConsumerMapping::ByClaim(_) => consumers.by_username_or_custom_id(&subject.claim),
         }
+    }
+
+    /// The consumer of all tokens, if the configuration names it.
+    pub(super) fn named_consumer(&self) -> Option<NamedConsumer<'_>> {
+        let ConsumerMapping::Always(name) = &self.mapping else { return None };
+        let consequence = match self.allows_without_consumer {
+            true => "requests with a token of this issuer are forwarded without a consumer",
+            false => "no token of this issuer is accepted",
+        };
+        Some(NamedConsumer { path: format!("{}.consumer", self.path), name, consequence })
     }
 
     /// The consumer that was looked up, for error messages: `sub=anna`.

@@ -21,7 +21,7 @@ use tracing::{info, warn};
 
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::jwk::PublishedKey;
-use crate::plugin_api::{PluginServices, PluginState, RemoteResponse};
+use crate::plugin_api::{BuildCx, PluginServices, RemoteResponse};
 
 /// Timeout of a fetch, and limit of the time that a request waits for it.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
@@ -34,7 +34,8 @@ const MAX_BACKOFF: Duration = Duration::from_secs(60);
 /// Size limit of a key set.
 const MAX_SET_BYTES: usize = 1 << 20;
 
-/// The key set of one URI, shared by all plugins that use it. Dropping the last reference ends the fetches.
+/// The key set of one URI, shared by all plugins of a namespace that use it. Dropping the last reference ends the
+/// fetches.
 #[derive(Debug)]
 pub(super) struct KeySet {
     shared: Arc<SharedKeySet>,
@@ -45,6 +46,8 @@ pub(super) struct KeySet {
 #[derive(Debug)]
 struct SharedKeySet {
     uri: Box<str>,
+    /// The namespace of the plugins.
+    namespace: Option<Box<str>>,
     keys: ArcSwap<PublishedKeys>,
     /// Notified when a request needs newer keys.
     fetch_requested: Notify,
@@ -80,11 +83,18 @@ struct FetchProgress {
 }
 
 impl KeySet {
-    /// The key set of this URI. Starts the fetches if no plugin uses it yet.
-    pub(super) fn open(uri: &str, state: &PluginState, services: &Arc<dyn PluginServices>) -> Arc<Self> {
-        state.get_or_create(&format!("jwks {uri}"), || {
-            let (keys, subscribers) = (ArcSwap::default(), Mutex::default());
-            let shared = Arc::new(SharedKeySet { uri: uri.into(), keys, fetch_requested: Notify::new(), subscribers });
+    /// The key set of this URI. Starts the fetches if no plugin of the namespace uses it yet: a name without dots is
+    /// another Service in each namespace, and the requests count in the share of one.
+    pub(super) fn open(uri: &str, cx: &BuildCx<'_>) -> Arc<Self> {
+        let (services, namespace) = (cx.services, cx.namespace());
+        cx.state.get_or_create(&format!("jwks {} {uri}", namespace.unwrap_or_default()), || {
+            let shared = Arc::new(SharedKeySet {
+                uri: uri.into(),
+                namespace: namespace.map(Box::from),
+                keys: ArcSwap::default(),
+                fetch_requested: Notify::new(),
+                subscribers: Mutex::default(),
+            });
             let (progress_sender, progress) = watch::channel(FetchProgress::default());
             let (stop_on_drop, stopped) = oneshot::channel();
             services.spawn(Box::pin(fetch_loop(Arc::clone(&shared), Arc::clone(services), progress_sender, stopped)));
@@ -146,8 +156,9 @@ async fn fetch_loop(
 ) {
     let mut progress = FetchProgress::default();
     loop {
+        let fetching = services.fetch(&shared.uri, shared.namespace.as_deref(), FETCH_TIMEOUT, MAX_SET_BYTES);
         let fetched = tokio::select! {
-            fetched = services.fetch(&shared.uri, FETCH_TIMEOUT, MAX_SET_BYTES) => fetched,
+            fetched = fetching => fetched,
             _ = &mut stopped => return,
         };
         progress.attempts += 1;

@@ -56,12 +56,12 @@ use self::token::{UnverifiedToken, decode_secret};
 use self::token_cache::{Proof, TokenCache, VerifiedToken};
 use self::token_location::TokenLocations;
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::authentication::{AuthPolicy, VerifiedCredential};
+use crate::plugin_api::authentication::{AuthPolicy, VerifiedCredential, declare_identity_headers};
 use crate::plugin_api::consumers::{JwtCredential, Sha256Digest, sha256};
 use crate::plugin_api::fields::FieldValue;
 use crate::plugin_api::kind::{BuildCx, Phases, PluginKind, Scopes};
 use crate::plugin_api::signature::{VerificationKey, hmac_verifies};
-use crate::plugin_api::{AccessOutcome, CredentialLocations, Plugin, Reply, RequestCx};
+use crate::plugin_api::{AccessOutcome, ChangedFields, CredentialLocations, NamedConsumer, Plugin, Reply, RequestCx};
 
 /// Authenticates consumers by JSON Web Tokens.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -199,6 +199,15 @@ impl PluginKind for Jwt {
 }
 
 impl Plugin for Jwt {
+    fn named_consumers(&self) -> Vec<NamedConsumer<'_>> {
+        let of_issuers = self.issuers.iter().filter_map(Issuer::named_consumer);
+        self.policy.anonymous_consumer().into_iter().chain(of_issuers).collect()
+    }
+
+    fn declare_fields(&self, fields: &mut ChangedFields) {
+        declare_identity_headers(fields);
+    }
+
     fn credential_locations(&self) -> Option<CredentialLocations> {
         Some(self.locations.to_credential_locations())
     }

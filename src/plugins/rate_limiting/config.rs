@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::counters::LIMIT_BOUND;
 use super::window::Period;
 use crate::diagnostic::Diagnostic;
+use crate::plugin_api::path_encoding::path_in_requests;
 use crate::plugin_api::redis::{RedisConfig, RedisServer};
 use crate::plugin_api::{BuildCx, record};
 
@@ -17,7 +18,7 @@ use crate::plugin_api::{BuildCx, record};
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Config {
     /// Maximum number of requests per second. Windows follow the UTC clock and calendar: an `hour` begins at each full
-    /// hour. A plugin without any of the six limits has no effect.
+    /// hour. At least one of the six limits is required.
     second: Option<u64>,
     /// Maximum number of requests per minute.
     minute: Option<u64>,
@@ -189,6 +190,11 @@ impl Config {
         let optional_limits = [self.second, self.minute, self.hour, self.day, self.month, self.year];
         let limits = Period::ALL.into_iter().zip(optional_limits).filter_map(|(period, limit)| Some((period, limit?)));
         let limits: Vec<(Period, u64)> = limits.collect();
+        if limits.is_empty() {
+            let names = Period::ALL.map(Period::name).join(", ");
+            let remedy = format!("set at least one of {names}");
+            invalid.push(Diagnostic::in_config("", "has no limit, so it would limit nothing", remedy));
+        }
         for (period, limit) in &limits {
             if *limit == 0 || *limit >= LIMIT_BOUND {
                 let message = format!("{limit} is out of range");
@@ -229,7 +235,13 @@ impl Config {
                 None
             }
             LimitByName::Path => match &self.path {
-                Some(path) if path.starts_with('/') => Some(LimitBy::Path(path.clone())),
+                Some(path) if path.contains(['?', '#', '\0']) || path.contains("%00") => {
+                    let message = "has a query, a fragment or a NUL, which the path of no request has";
+                    invalid.push(Diagnostic::in_config("path", message, "write only the path, such as /cart"));
+                    None
+                }
+                // Compared with paths of requests, so it is written as they are.
+                Some(path) if path.starts_with('/') => Some(LimitBy::Path(path_in_requests(path).into_owned())),
                 Some(_) => {
                     invalid.push(Diagnostic::in_config(
                         "path",

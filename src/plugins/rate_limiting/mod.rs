@@ -23,7 +23,9 @@ use smallvec::SmallVec;
 
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::redis::Redis;
-use crate::plugin_api::{AccessOutcome, BuildCx, Phases, Plugin, PluginKind, Reply, RequestCx, consumers, decimal};
+use crate::plugin_api::{
+    AccessOutcome, BuildCx, ChangedFields, Phases, Plugin, PluginKind, Reply, RequestCx, consumers, decimal,
+};
 
 pub(crate) use config::Config;
 use config::{LimitBy, Policy, ValidatedConfig};
@@ -102,6 +104,13 @@ impl PluginKind for RateLimiting {
 impl Plugin for RateLimiting {
     fn may_wait(&self) -> bool {
         matches!(self.store, CounterStore::Redis(_))
+    }
+
+    fn declare_fields(&self, fields: &mut ChangedFields) {
+        if !self.hides_headers {
+            fields.response.add_all(HEADERS.iter().flat_map(|(limit, remaining)| [limit, remaining]));
+            fields.response.add_all(&[RATELIMIT_LIMIT, RATELIMIT_REMAINING, RATELIMIT_RESET]);
+        }
     }
 
     fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> AccessOutcome<'a> {

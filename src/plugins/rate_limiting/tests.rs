@@ -143,14 +143,6 @@ async fn headers_status_and_message_are_configurable() {
     assert_eq!(rate_limit_headers(&outcome), Vec::<String>::new());
 }
 
-// docs/kong-compatibility.md, 4.25
-#[tokio::test]
-async fn no_limits_have_no_effect() {
-    let chain = chain(&[(&KIND, json!({}))]);
-    let outcome = request_after(0).run(&chain).await;
-    assert!(outcome.reply.is_none() && rate_limit_headers(&outcome).is_empty());
-}
-
 /// Sets the identity from the headers `consumer` and `credential`.
 struct IdentityFromHeaders;
 
@@ -211,6 +203,8 @@ async fn requests_are_counted_by_the_configured_identifier() {
         (path.clone(), "/a 192.0.2.1", "/a 192.0.2.2", true),
         (path.clone(), "/a/ 192.0.2.1", "/a/ 192.0.2.2", false),
         (path.clone(), "/a/ 192.0.2.1", "/b 192.0.2.1", true),
+        // The path as requests have it.
+        (json!({"limit_by": "path", "path": "/a b/../\u{e9}"}), "/%C3%A9 192.0.2.1", "/%C3%A9 192.0.2.2", true),
     ] {
         let mut config = limit_by.clone();
         config["hour"] = 1.into();
@@ -298,6 +292,9 @@ fn invalid_configurations_are_rejected() {
         config
     };
     for (config, field) in [
+        (json!({}), "config"),
+        (Value::Null, "config"),
+        (json!({"policy": "local", "limit_by": "ip"}), "config"),
         (json!({"second": 0}), "config.second"),
         (json!({"hour": 1_u64 << 40}), "config.hour"),
         (json!({"second": 5, "hour": 4}), "config.hour"),
@@ -307,6 +304,9 @@ fn invalid_configurations_are_rejected() {
         (json!({"hour": 1, "limit_by": "header", "header_name": "a b"}), "config.header_name"),
         (json!({"hour": 1, "limit_by": "path"}), "config.limit_by"),
         (json!({"hour": 1, "limit_by": "path", "path": "a"}), "config.path"),
+        (json!({"hour": 1, "limit_by": "path", "path": "/a?b=c"}), "config.path"),
+        (json!({"hour": 1, "limit_by": "path", "path": "/a#b"}), "config.path"),
+        (json!({"hour": 1, "limit_by": "path", "path": "/a%00"}), "config.path"),
         (json!({"hour": 1, "limit_by": "user"}), "config.limit_by"),
         (json!({"hour": 1, "policy": "memory"}), "config.policy"),
         (json!({"hour": 1, "error_code": 42}), "config.error_code"),
@@ -334,5 +334,17 @@ fn invalid_configurations_are_rejected() {
         redis(json!({"redis_host": "a", "sync_rate": -1})),
     ] {
         assert!(build(&KIND, &config).is_ok(), "{config}");
+    }
+}
+
+#[test]
+fn long_timeouts_of_the_server_are_shortened_with_a_note() {
+    for (timeout, is_shortened) in [(1, false), (60_000, false), (60_001, true), (u32::MAX, true)] {
+        let redis = json!({"host": "redis.shop", "timeout": timeout});
+        let config = json!({"hour": 1, "policy": "redis", "redis": redis});
+        let notes = crate::plugin_api::testing::notes(&KIND, &config);
+        let messages: Vec<_> = notes.iter().map(|note| (note.field.as_str(), note.message.as_str())).collect();
+        let expected = format!("{timeout} ms has the effect of 60000 ms, the longest time");
+        assert_eq!(messages, if is_shortened { vec![("config.redis.timeout", &*expected)] } else { vec![] });
     }
 }

@@ -12,8 +12,8 @@ use super::checked_path;
 use super::edits::{EditAction, FieldEdit, FieldEdits};
 use super::fields::header_value;
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::record;
 use crate::plugin_api::template::Template;
+use crate::plugin_api::{BuildCx, record};
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -108,8 +108,8 @@ static PROTECTED_HEADERS: [HeaderName; 12] = [
 const MAX_ENTRIES: usize = 200;
 
 impl Config {
-    /// Returns all errors.
-    pub(super) fn validate(self) -> Result<ValidatedConfig, Vec<Diagnostic>> {
+    /// Returns all errors. Entries that Kong ignores are left out, with a note for each.
+    pub(super) fn validate(self, cx: &BuildCx<'_>) -> Result<ValidatedConfig, Vec<Diagnostic>> {
         let mut invalid = Vec::new();
         let method = self.http_method.as_deref().and_then(|method| method_named(method, &mut invalid));
         let path = self.replace.uri.as_deref().and_then(|uri| path_template(uri, &mut invalid));
@@ -118,18 +118,21 @@ impl Config {
             "headers",
             [&remove.headers, &rename.headers, &replace.headers, &add.headers, &append.headers],
             &header_name,
+            cx,
             &mut invalid,
         );
         let body = edits(
             "body",
             [&remove.body, &rename.body, &replace.body, &add.body, &append.body],
             &field_name,
+            cx,
             &mut invalid,
         );
         let query = edits(
             "querystring",
             [&remove.querystring, &rename.querystring, &replace.querystring, &add.querystring, &append.querystring],
             &field_name,
+            cx,
             &mut invalid,
         );
         for edit in &headers {
@@ -180,6 +183,8 @@ fn path_template(uri: &str, invalid: &mut Vec<Diagnostic>) -> Option<Template> {
 enum ListKind {
     Remove,
     Rename,
+    /// The new name in an entry of `rename`, which is no list of its own.
+    RenameTo,
     Replace,
     Add,
     Append,
@@ -193,14 +198,33 @@ const LISTS: [(ListKind, &str); 5] = [
     (ListKind::Append, "append"),
 ];
 
-/// A name for a list, or message and remedy.
-type ParsedName<N> = Result<N, (String, &'static str)>;
+/// A name for a list, or why it is none.
+type ParsedName<N> = Result<N, UnusableName>;
+
+/// Why the name of an entry cannot be used.
+struct UnusableName {
+    message: String,
+    remedy: &'static str,
+    /// Whether the entry has no effect in Kong either, so that the other entries apply without it.
+    is_ignored_by_kong: bool,
+}
+
+impl UnusableName {
+    fn invalid(message: impl Into<String>, remedy: &'static str) -> Self {
+        UnusableName { message: message.into(), remedy, is_ignored_by_kong: false }
+    }
+
+    fn ignored(message: impl Into<String>, remedy: &'static str) -> Self {
+        UnusableName { message: message.into(), remedy, is_ignored_by_kong: true }
+    }
+}
 
 /// The edits of all lists, in the order of their execution.
 fn edits<N>(
     target: &str,
     lists: [&Vec<String>; 5],
     parse_name: &dyn Fn(ListKind, &str) -> ParsedName<N>,
+    cx: &BuildCx<'_>,
     invalid: &mut Vec<Diagnostic>,
 ) -> Vec<FieldEdit<N>> {
     let mut edits = Vec::new();
@@ -212,8 +236,9 @@ fn edits<N>(
         }
         for (index, entry) in entries.iter().enumerate() {
             let path = format!("{list_name}.{target}[{index}]");
-            match parse_entry(kind, entry, &path, parse_name) {
-                Ok((name, action)) => edits.push(FieldEdit { path: path.into(), name, action }),
+            match parse_entry(kind, entry, &path, parse_name, cx) {
+                Ok(Some((name, action))) => edits.push(FieldEdit { path: path.into(), name, action }),
+                Ok(None) => {}
                 Err(diagnostic) => invalid.push(*diagnostic),
             }
         }
@@ -221,64 +246,101 @@ fn edits<N>(
     edits
 }
 
+/// The name and the action of an entry. `None` for one that has no effect, which is noted.
 fn parse_entry<N>(
     kind: ListKind,
     entry: &str,
     path: &str,
     parse_name: &dyn Fn(ListKind, &str) -> ParsedName<N>,
-) -> Result<(N, EditAction<N>), Box<Diagnostic>> {
+    cx: &BuildCx<'_>,
+) -> Result<Option<(N, EditAction<N>)>, Box<Diagnostic>> {
     let invalid = |message: String, remedy: &str| Box::new(Diagnostic::in_config(path, message, remedy));
-    let name = |name: &str| parse_name(kind, name).map_err(|(message, remedy)| invalid(message, remedy));
+    let note = |message: &str, remedy: &str| cx.note(Diagnostic::in_config(path, message, remedy));
     let (field, value) = match entry.split_once(':') {
         // Like Kong, accepts several colons after the name.
         Some((field, value)) => (field, Some(value.trim_start_matches(':'))),
         None => (entry, None),
     };
-    let field_name = name(field)?;
-    let value = match (kind, value) {
-        (ListKind::Remove, None) => return Ok((field_name, EditAction::Remove)),
-        (ListKind::Remove, Some(_)) => {
-            return Err(invalid("has a value, and fields are removed by their name".to_owned(), "write only the name"));
+    let (field_name, is_ignored) = match parse_name(kind, field) {
+        Ok(name) => (Some(name), false),
+        Err(UnusableName { message, remedy, is_ignored_by_kong: true }) => {
+            note(&format!("{message}, so the entry has no effect"), remedy);
+            (None, true)
+        }
+        Err(UnusableName { message, remedy, .. }) => return Err(invalid(message, remedy)),
+    };
+    let action = match (kind, value) {
+        (ListKind::Remove, value) => {
+            if value.is_some() && !is_ignored {
+                note(
+                    "has a value, which has no effect, because fields are removed by their name",
+                    "write only the name",
+                );
+            }
+            EditAction::Remove
         }
         (ListKind::Rename, None | Some("")) => {
             return Err(invalid("has no new name".to_owned(), "write the entry as old:new"));
         }
-        (ListKind::Rename, Some(new_name)) => return Ok((field_name, EditAction::Rename(name(new_name)?))),
-        (_, None | Some("")) => return Err(invalid("has no value".to_owned(), "write the entry as name:value")),
-        (_, Some(value)) => value,
-    };
-    let template = Template::parse(value).map_err(|error| error.into_diagnostic(path))?;
-    Ok((
-        field_name,
-        match kind {
-            ListKind::Replace => EditAction::Replace(template),
-            ListKind::Add => EditAction::Add(template),
-            ListKind::Append | ListKind::Remove | ListKind::Rename => EditAction::Append(template),
+        (ListKind::Rename, Some(new_name)) => match parse_name(ListKind::RenameTo, new_name) {
+            Ok(new_name) => EditAction::Rename(new_name),
+            Err(UnusableName { message, remedy, is_ignored_by_kong: true }) => {
+                // Kong renames the field, and its proxy then replaces the new one.
+                note(&format!("{message}, so {field} is only removed"), remedy);
+                EditAction::Remove
+            }
+            Err(UnusableName { message, remedy, .. }) => return Err(invalid(message, remedy)),
         },
-    ))
+        (_, None) => return Err(invalid("has no value".to_owned(), "write the entry as name:value")),
+        (_, Some("")) => {
+            if !is_ignored {
+                note("has an empty value, so the entry has no effect", "write the entry as name:value, or remove it");
+            }
+            return Ok(None);
+        }
+        (_, Some(value)) => {
+            let template = Template::parse(value).map_err(|error| error.into_diagnostic(path))?;
+            match kind {
+                ListKind::Replace => EditAction::Replace(template),
+                ListKind::Add => EditAction::Add(template),
+                ListKind::Append | ListKind::Remove | ListKind::Rename | ListKind::RenameTo => {
+                    EditAction::Append(template)
+                }
+            }
+        }
+    };
+    Ok(field_name.map(|name| (name, action)))
 }
 
 fn header_name(kind: ListKind, name: &str) -> ParsedName<HeaderName> {
     let Ok(header) = HeaderName::from_bytes(name.as_bytes()) else {
-        return Err((format!("{name:?} is not the name of a header"), "use letters, digits and dashes"));
+        let message = format!("{name:?} is not the name of a header");
+        return Err(UnusableName::invalid(message, "use letters, digits and dashes"));
     };
     if PROTECTED_HEADERS.contains(&header) {
         let message = format!("the header {header} belongs to the connection or to the framing of the body");
-        return Err((message, "remove the entry; Portico sets this header itself"));
+        return Err(UnusableName::ignored(message, "remove the entry; Portico sets this header itself"));
+    }
+    if header == HOST && kind == ListKind::RenameTo {
+        let message = "a header cannot be renamed to host, whose value must be checked";
+        return Err(UnusableName::invalid(
+            message,
+            "use replace.headers with a template, such as host:$(headers.x_host)",
+        ));
     }
     if header == HOST && kind != ListKind::Replace {
-        let message = "the header host can only be replaced, because every request has exactly one".to_owned();
-        return Err((message, "use replace.headers, or remove the entry"));
+        let message = "the header host can only be replaced, because every request has exactly one";
+        return Err(UnusableName::ignored(message, "use replace.headers, or remove the entry"));
     }
     Ok(header)
 }
 
 fn field_name(_kind: ListKind, name: &str) -> ParsedName<Box<str>> {
     if name.is_empty() {
-        return Err(("has no name".to_owned(), "write the name of the field first"));
+        return Err(UnusableName::invalid("has no name", "write the name of the field first"));
     }
     if name.chars().any(char::is_control) {
-        return Err(("has a name with a control character".to_owned(), "use visible characters"));
+        return Err(UnusableName::invalid("has a name with a control character", "use visible characters"));
     }
     Ok(name.into())
 }

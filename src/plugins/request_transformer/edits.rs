@@ -58,6 +58,14 @@ impl<N> FieldEdits<N> {
         FieldEdits(edits.into())
     }
 
+    /// The names of all fields that the edits may change.
+    pub(super) fn names(&self) -> impl Iterator<Item = &N> {
+        self.0.iter().flat_map(|edit| {
+            let new_name = if let EditAction::Rename(new_name) = &edit.action { Some(new_name) } else { None };
+            [Some(&edit.name), new_name].into_iter().flatten()
+        })
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

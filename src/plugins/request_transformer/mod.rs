@@ -18,7 +18,9 @@
 //! - `append` adds one more value.
 //!
 //! Names of headers are case-insensitive. Headers that belong to the connection or delimit the body, such as
-//! `Connection` and `Content-Length`, cannot be changed.
+//! `Connection` and `Content-Length`, cannot be changed, and Host can only be replaced. As in Kong, entries for them
+//! have no effect, and neither have entries such as `name:` without a value, or a value in `remove`. The diagnostics of
+//! the object name such entries, and all others apply.
 //!
 //! ## Templates
 //!
@@ -91,7 +93,7 @@ use crate::diagnostic::Diagnostic;
 use crate::plugin_api::fields::replace_target;
 use crate::plugin_api::path_encoding::encode_path;
 use crate::plugin_api::template::{Budget, Template};
-use crate::plugin_api::{AccessOutcome, BuildCx, Phases, Plugin, PluginKind, Reply, RequestCx};
+use crate::plugin_api::{AccessOutcome, BuildCx, ChangedFields, Phases, Plugin, PluginKind, Reply, RequestCx};
 
 pub(crate) use config::Config;
 
@@ -119,7 +121,7 @@ impl PluginKind for RequestTransformer {
     type Plugin = RequestTransformer;
 
     fn build(config: Config, cx: &BuildCx<'_>) -> Result<Self, Vec<Diagnostic>> {
-        let config = config.validate()?;
+        let config = config.validate(cx)?;
         Ok(RequestTransformer {
             path: config.path,
             method: config.method,
@@ -144,6 +146,12 @@ impl Plugin for RequestTransformer {
             Ok(()) => AccessOutcome::Continue,
             Err(failure) => AccessOutcome::Reply(self.failure_reply(&failure)),
         }
+    }
+
+    fn declare_fields(&self, fields: &mut ChangedFields) {
+        fields.request.add_all(self.headers.names());
+        // Those of a body that is changed or moves to the query.
+        fields.request.add_all(&[CONTENT_LENGTH, CONTENT_TYPE, CONTENT_ENCODING]);
     }
 
     fn body_buffer_limit(&self) -> Option<usize> {

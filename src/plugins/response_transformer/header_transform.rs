@@ -5,6 +5,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::Config;
 use super::entry::ConfigReader;
+use crate::plugin_api::FieldNames;
 
 /// The operations, with parsed names and values.
 #[derive(Debug, Default)]
@@ -31,6 +32,14 @@ impl HeaderTransform {
         transform.add = read_values(reader, "add", &config.add.headers);
         transform.append = read_values(reader, "append", &config.append.headers);
         transform
+    }
+
+    /// Adds the names of all headers that the operations may change.
+    pub(super) fn declare(&self, names: &mut FieldNames) {
+        let HeaderTransform { remove, rename, replace, add, append } = self;
+        names.add_all(remove.iter().map(|(name, _)| name));
+        names.add_all(rename.iter().flat_map(|(old, new)| [old, new]));
+        names.add_all([replace, add, append].into_iter().flatten().map(|(name, _)| name));
     }
 
     pub(super) fn apply(&self, headers: &mut HeaderMap) {

@@ -44,7 +44,8 @@ use self::header_transform::HeaderTransform;
 use self::json_transform::JsonTransform;
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::{
-    BeyondLimit, BodyFilter, BufferedFilter, BuildCx, Phases, Plugin, PluginKind, ResponseCx, ResponseOutcome, record,
+    BeyondLimit, BodyFilter, BufferedFilter, BuildCx, ChangedFields, Phases, Plugin, PluginKind, ResponseCx,
+    ResponseOutcome, record,
 };
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -131,6 +132,10 @@ impl PluginKind for ResponseTransformer {
 }
 
 impl Plugin for ResponseTransformer {
+    fn declare_fields(&self, fields: &mut ChangedFields) {
+        self.headers.declare(&mut fields.response);
+    }
+
     fn response<'a>(&'a self, cx: &'a mut ResponseCx<'_>) -> ResponseOutcome<'a> {
         self.headers.apply(cx.headers);
         // The media type is read after headers were changed, as in Kong.

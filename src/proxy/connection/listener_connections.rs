@@ -21,7 +21,7 @@ pub(in crate::proxy) struct ListenerConnections {
     pub(in crate::proxy) address: BindAddress,
     /// Whether connections start with a TLS handshake.
     pub(in crate::proxy) tls: Cell<bool>,
-    closing: Cell<bool>,
+    ending: Cell<Ending>,
     aborted: Cell<bool>,
     next_id: Cell<u64>,
     registered: RefCell<HashMap<u64, RegisteredConnection, foldhash::fast::FixedState>>,
@@ -30,6 +30,16 @@ pub(in crate::proxy) struct ListenerConnections {
     /// Connections to endpoints that were removed. Mostly 0, so that connections need no lookup.
     removed_count: Cell<usize>,
     all_closed: Notify,
+}
+
+/// Whether connections are to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
+    No,
+    /// Responses ask HTTP/1 clients to close, before idle connections are closed.
+    Announced,
+    /// Idle connections close now.
+    Closing,
 }
 
 #[derive(Debug, Default)]
@@ -109,7 +119,7 @@ impl ListenerConnections {
         Rc::new(ListenerConnections {
             address,
             tls: Cell::new(false),
-            closing: Cell::new(false),
+            ending: Cell::new(Ending::No),
             aborted: Cell::new(false),
             next_id: Cell::new(0),
             registered: RefCell::default(),
@@ -126,14 +136,27 @@ impl ListenerConnections {
         ConnectionRegistration { connections: Rc::clone(self), id, has_waker: false }
     }
 
+    /// From now on, responses ask HTTP/1 clients to close their connections, so that few are idle, or get a request at
+    /// that moment, when [`ListenerConnections::close`] closes them.
+    pub(in crate::proxy) fn announce_close(&self) {
+        if self.ending.get() == Ending::No {
+            self.ending.set(Ending::Announced);
+        }
+    }
+
+    /// Whether responses ask HTTP/1 clients to close their connections.
+    pub(in crate::proxy) fn asks_to_close(&self) -> bool {
+        self.ending.get() != Ending::No
+    }
+
     /// Starts a graceful close: idle connections close now, busy ones after the current response.
     pub(in crate::proxy) fn close(&self) {
-        self.closing.set(true);
+        self.ending.set(Ending::Closing);
         self.wake_all();
     }
 
     pub(in crate::proxy) fn is_closing(&self) -> bool {
-        self.closing.get()
+        self.ending.get() == Ending::Closing
     }
 
     /// Signals all connections to close at once, and returns how many there are.

@@ -2,6 +2,7 @@
 //! relay of bytes, and the registry by listener.
 
 pub(in crate::proxy) mod client_hello;
+pub(in crate::proxy) mod handshake_permits;
 pub(in crate::proxy) mod listener_connections;
 pub(in crate::proxy) mod moving_deadline;
 pub(in crate::proxy) mod protocol_detection;

@@ -38,6 +38,8 @@ pub(super) struct RelayDirection {
     rest: Bytes,
     /// Bytes were written since the last flush.
     needs_flush: bool,
+    /// Reading the source has failed.
+    has_source_failed: bool,
 }
 
 #[derive(Debug, Default)]
@@ -66,6 +68,29 @@ impl RelayDirection {
             self.state = DirectionState::Completed;
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// Whether an error of this direction is one of its source. Otherwise it is one of its target.
+    pub(super) fn has_source_failed(&self) -> bool {
+        self.has_source_failed
+    }
+
+    /// Like [`RelayDirection::poll`], but the target is not shut down: the source has failed as the target of the other
+    /// direction, so its end is not that of a complete transfer.
+    pub(super) fn poll_rest<S, T>(
+        &mut self,
+        source: &mut S,
+        target: &mut T,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>>
+    where
+        S: RelaySide,
+        T: RelaySide,
+    {
+        if let DirectionState::Copying = self.state {
+            ready!(self.poll_copy(source, target, cx))?;
+        }
+        Pin::new(target).poll_flush(cx)
     }
 
     /// Ready when the source has ended and the target has all its bytes.
@@ -135,6 +160,7 @@ impl RelayDirection {
             Ok(length @ 1..) => length,
             ended => {
                 self.pipe = None;
+                self.has_source_failed = ended.is_err();
                 return Some(Poll::Ready(ended));
             }
         };
@@ -175,7 +201,7 @@ impl RelayDirection {
         T: AsyncWrite + Unpin,
     {
         let mut buffer = ReadBuf::new(buffer);
-        ready!(Pin::new(source).poll_read(cx, &mut buffer))?;
+        ready!(Pin::new(source).poll_read(cx, &mut buffer)).inspect_err(|_| self.has_source_failed = true)?;
         let length = buffer.filled().len();
         self.is_bulk = length == SHARED_BUFFER_SIZE;
         let mut unwritten = buffer.filled();

@@ -6,6 +6,7 @@
 //!
 //! The certificates come from the snapshot that is current at the ClientHello, so a changed Secret needs no new socket
 //! and closes no connection. Session tickets and the session cache belong to the process and outlive snapshots.
+//! Listeners that require client certificates resume no sessions.
 
 use std::io;
 use std::sync::Arc;
@@ -24,7 +25,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::client_hello::{ReceivedHello, normalize_name};
 use crate::snapshot::certs::Certificates;
-use crate::snapshot::client_validation::ClientValidation;
+use crate::snapshot::client_validation::{ClientValidation, ClientValidationMode};
 
 /// The operator's settings for TLS with clients.
 #[derive(Clone, Debug, Default)]
@@ -105,9 +106,15 @@ impl TlsTerminator {
             .with_cert_resolver(Arc::new(ListenerCertResolver::default()));
         config.ignore_client_order = self.config.ignore_client_order;
         config.alpn_protocols.clone_from(&self.config.alpn_protocols);
-        // Sessions are resumed without a verification, so they are never shared with other listeners.
-        config.ticketer = aws_lc_rs::Ticketer::new()?;
         config.session_storage = Arc::new(NoServerSessionStorage {});
+        match validation.mode() {
+            // The library resumes a session without verifying the client's certificate, and a resumed session gets a
+            // new ticket: the client would stay trusted after its certificate has expired. Without tickets and storage,
+            // every handshake is a full one.
+            ClientValidationMode::Required => config.send_tls13_tickets = 0,
+            // Every client is accepted, so a session extends no trust. It is still not shared with other listeners.
+            ClientValidationMode::InsecureFallback => config.ticketer = aws_lc_rs::Ticketer::new()?,
+        }
         Ok(validation.server_config.get_or_init(|| config).clone())
     }
 
@@ -245,6 +252,8 @@ pub(in crate::proxy) enum ClientHandshakeError {
     Timeout,
     /// It timed out waiting for a permit, because too many handshakes were in progress.
     Overload,
+    /// The handshake took long while others waited for a permit.
+    Stalled,
     /// The client closed the connection during the handshake.
     ClientDisconnected,
     /// The received bytes are not TLS.
@@ -270,9 +279,10 @@ pub(in crate::proxy) enum ClientHandshakeError {
 }
 
 impl ClientHandshakeError {
-    pub(in crate::proxy) const ALL: [ClientHandshakeError; 13] = [
+    pub(in crate::proxy) const ALL: [ClientHandshakeError; 14] = [
         ClientHandshakeError::Timeout,
         ClientHandshakeError::Overload,
+        ClientHandshakeError::Stalled,
         ClientHandshakeError::ClientDisconnected,
         ClientHandshakeError::NotTls,
         ClientHandshakeError::UnknownName,
@@ -291,6 +301,7 @@ impl ClientHandshakeError {
         match self {
             ClientHandshakeError::Timeout => "timeout",
             ClientHandshakeError::Overload => "overload",
+            ClientHandshakeError::Stalled => "stalled",
             ClientHandshakeError::ClientDisconnected => "client_disconnected",
             ClientHandshakeError::NotTls => "not_tls",
             ClientHandshakeError::UnknownName => "unknown_name",

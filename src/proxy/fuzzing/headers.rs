@@ -4,6 +4,7 @@
 use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, TE, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use crate::hop_count::HopCount;
 use crate::plugin_api::header_spoofing;
 use crate::proxy::http::headers::{MANAGED_HEADERS, join_cookies, strip_request};
 
@@ -43,6 +44,7 @@ fn check_stripping(headers: &HeaderMap, is_trusted: bool) {
         assert!(!stripped.contains_key(name), "{name} is removed");
     }
     assert!(stripped.get(TE).is_none_or(|value| value == "trailers"), "TE can only announce trailers");
+    assert!(!stripped.keys().any(HopCount::is_field), "the number of hops is taken out");
     for name in stripped.keys() {
         assert!(!header_spoofing::is_spoofed(name, &MANAGED_HEADERS), "{name} resembles a field that Portico sets");
     }
@@ -56,6 +58,7 @@ fn check_stripping(headers: &HeaderMap, is_trusted: bool) {
         for (name, value) in headers {
             let is_kept = stripped.get_all(name).iter().any(|kept| kept == value);
             let may_be_removed = name == TE
+                || HopCount::is_field(name)
                 || ["keep-alive", "proxy-connection"].contains(&name.as_str())
                 || header_spoofing::is_spoofed(name, &MANAGED_HEADERS)
                 || !is_trusted

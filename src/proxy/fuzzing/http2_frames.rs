@@ -1,13 +1,19 @@
 //! The limiter of HTTP/2 frames: it sees the same frames however the bytes arrive, and as many request heads as a
-//! reader that has all bytes at once.
+//! reader that has all bytes at once. The reader of header blocks finds the same in a block however it is divided into
+//! frames.
 
 use tokio::time::Instant;
 
-use crate::http2_frames::PREFACE;
-use crate::proxy::http::frames::{FrameLimiter, ReadEnd, TooManyFrames};
+use crate::http2_frames::{CONTINUATION, END_HEADERS, FrameHeader, HEADERS, HeadReader, PREFACE, TooManyFrames};
+use crate::proxy::http::frames::{FrameLimiter, ReadEnd};
 
 /// The input is what a client sends after the connection preface.
 pub(crate) fn check(input: &[u8]) {
+    let whole = read_blocks(&[input]);
+    for length in [1, 1 + input.len() / 2] {
+        let parts: Vec<&[u8]> = input.chunks(length).collect();
+        assert_eq!(read_blocks(&parts), whole, "the same rejections if {length} bytes are in a frame");
+    }
     // Fewer frames than the smallest limit of their rate, so that the result does not depend on time.
     let input = &input[..input.len().min(MAX_FRAMES * HEADER_LENGTH)];
     let whole = read(&[PREFACE, input]);
@@ -23,6 +29,20 @@ pub(crate) fn check(input: &[u8]) {
         count_heads(input),
         "complete heads, and whether a header is unfinished"
     );
+}
+
+/// The fields with which a block in these parts is rejected, and with which one is rejected that refers to its last
+/// field.
+fn read_blocks(parts: &[&[u8]]) -> [&'static [u8]; 2] {
+    let mut reader = HeadReader::default();
+    let mut read = |kind, flags, payload: &[u8]| {
+        reader.read(&FrameHeader { length: payload.len(), kind, flags, stream: 1 }, payload)
+    };
+    read(HEADERS, 0, &[]);
+    for part in parts {
+        read(CONTINUATION, 0, part);
+    }
+    [read(CONTINUATION, END_HEADERS, &[]), read(HEADERS, END_HEADERS, &[0x80 | 62])]
 }
 
 /// Whether all frames are within the limits, the complete heads, whether a header block is unfinished, and the streams
@@ -43,9 +63,6 @@ fn read(parts: &[&[u8]]) -> (bool, u64, bool, Vec<(u32, usize)>) {
 
 /// Counts complete heads in frames that are all there.
 fn count_heads(mut frames: &[u8]) -> (u64, bool) {
-    const HEADERS: u8 = 1;
-    const CONTINUATION: u8 = 9;
-    const END_HEADERS: u8 = 4;
     let (mut heads, mut newest, mut is_open, mut is_unfinished) = (0, 0, false, false);
     while let Some((header, rest)) = frames.split_at_checked(HEADER_LENGTH) {
         let length = usize::from(header[0]) << 16 | usize::from(header[1]) << 8 | usize::from(header[2]);

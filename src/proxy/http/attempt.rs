@@ -9,6 +9,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::activity::{BodyFailure, UploadState, until_timed_out};
 use super::client_connection::Peer;
+use super::field_policy::ConnectionFields;
 use super::framing;
 use super::headers::strip_hop_by_hop;
 use super::outgoing_request::OutgoingRequest;
@@ -129,12 +130,9 @@ impl<'u> OutgoingRequest<'u> {
         if connection.is_http2() {
             self.keep_copy(&request, kept_body.take());
         }
-        let forwards_informational = self.forwards_informational;
-        let (head, sending) = connection.send(request, move |head| {
-            if forwards_informational {
-                peer.queue_informational(head);
-            }
-        });
+        let informational = self.informational.clone();
+        let (head, sending) =
+            connection.send(request, self.hops, move |head| peer.queue_informational(head, &informational));
         if let Some(head) = head {
             self.keep_head(head, kept_body);
         }
@@ -206,9 +204,12 @@ impl<'u> OutgoingRequest<'u> {
             None
         };
         framing::normalize_response(response.headers_mut()).map_err(AttemptError::Failed)?;
-        strip_hop_by_hop(response.headers_mut());
+        let named = strip_hop_by_hop(response.headers_mut());
         *response.version_mut() = Version::HTTP_11;
         let Some(upgrade) = switched else {
+            if !named.is_empty() {
+                response.extensions_mut().insert(ConnectionFields(named));
+            }
             return Ok(response.map(|incoming| BodySource::Upstream(EndpointBody::new(incoming, connection))));
         };
         let endpoint = connection.into_upgraded().ok_or(INVALID)?;
@@ -240,8 +241,11 @@ impl AttemptError {
             ConnectError::Refused(_) | ConnectError::Failed(..) => {
                 AttemptError::NotConnected(RequestError::ConnectionRefused)
             }
+            ConnectError::OwnSocket(_) => AttemptError::NotConnected(RequestError::LoopDetected),
             // Another endpoint would need a connection as well.
-            ConnectError::LimitReached(..) => AttemptError::Failed(RequestError::ConnectionLimit),
+            ConnectError::LimitReached(..) | ConnectError::LocalShortage(..) => {
+                AttemptError::Failed(RequestError::ConnectionLimit)
+            }
         }
     }
 
@@ -294,3 +298,19 @@ fn http2_error(error: &EndpointError) -> Option<&h2::Error> {
 
 /// How often a request that was not sent at all may move on to another new HTTP/2 connection.
 const MAX_UNSENT: u32 = 2;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::upstream::LocalShortage;
+
+    #[test]
+    fn lack_of_ports_is_reported_as_a_limit_and_not_as_an_error_of_the_endpoint() {
+        let address = SocketAddr::from(([127, 0, 0, 1], 80));
+        for shortage in [LocalShortage::Descriptors, LocalShortage::Ports, LocalShortage::Memory] {
+            let error = AttemptError::from_connect_error(&ConnectError::LocalShortage(address, shortage));
+            assert_eq!(error.request_error(), RequestError::ConnectionLimit, "{shortage:?}");
+            assert!(!matches!(error, AttemptError::NotConnected(_)), "another endpoint is not tried, {shortage:?}");
+        }
+    }
+}

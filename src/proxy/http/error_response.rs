@@ -6,22 +6,23 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Status
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
 use super::request_error::ErrorDetails;
-use crate::snapshot::router::is_grpc;
+use crate::snapshot::router::is_call;
 
 /// The properties of a request that decide the format of an error response; copied because the headers are sent
 /// to the endpoint.
 #[derive(Clone, Debug, Default)]
 pub(in crate::proxy) struct ErrorFormat {
     accept: Option<HeaderValue>,
-    is_grpc: bool,
+    is_call: bool,
     is_head: bool,
 }
 
 impl ErrorFormat {
     pub(in crate::proxy) fn from_request<B>(request: &Request<B>) -> Self {
         ErrorFormat {
-            // gRPC needs HTTP/2. A client that sends its content type over HTTP/1 would not read `grpc-status`.
-            is_grpc: request.version() == Version::HTTP_2 && is_grpc(request.headers()),
+            // gRPC needs HTTP/2. A client that sends its content type over HTTP/1 would not read `grpc-status`. Clients
+            // of gRPC-Web read the status of HTTP, or that of gRPC in the body.
+            is_call: request.version() == Version::HTTP_2 && is_call(request.headers()),
             ..ErrorFormat::for_http1(Some(request.method()), request.headers())
         }
     }
@@ -29,7 +30,7 @@ impl ErrorFormat {
     /// For a request over HTTP/1.
     pub(in crate::proxy) fn for_http1(method: Option<&Method>, headers: &HeaderMap) -> Self {
         let is_head = method == Some(&Method::HEAD);
-        ErrorFormat { accept: headers.get(ACCEPT).cloned(), is_grpc: false, is_head }
+        ErrorFormat { accept: headers.get(ACCEPT).cloned(), is_call: false, is_head }
     }
 
     /// Whether the request is HEAD, so its response has no body.
@@ -39,7 +40,7 @@ impl ErrorFormat {
 
     /// Renders a request error. `id` is the request ID, which users can quote in reports.
     pub(in crate::proxy) fn render_error(&self, details: &ErrorDetails, id: &HeaderValue) -> Response<Bytes> {
-        if self.is_grpc {
+        if self.is_call {
             return render_call_error(call_status(details), details.message);
         }
         self.render_message(details.status, details.message, id)
@@ -52,7 +53,7 @@ impl ErrorFormat {
         message: &str,
         id: &HeaderValue,
     ) -> Response<Bytes> {
-        if self.is_grpc {
+        if self.is_call {
             return render_call_error(grpc_status(status), message);
         }
         let media_type = self
@@ -279,6 +280,26 @@ mod tests {
             assert_eq!(response.status(), StatusCode::OK);
             assert_eq!(response.headers()["grpc-status"], expected);
             assert_eq!(response.headers()["grpc-message"], error.details().message);
+        }
+    }
+
+    #[test]
+    fn clients_of_grpc_web_get_an_http_status() {
+        let id = HeaderValue::from_static("id");
+        for content_type in ["application/grpc-web", "application/grpc-web+proto", "Application/GRPC-Web-text"] {
+            for version in [Version::HTTP_11, Version::HTTP_2] {
+                let request = Request::post("/").header(CONTENT_TYPE, content_type).version(version);
+                let error_format = ErrorFormat::from_request(&request.body(()).unwrap());
+                for error in [RequestError::NoRoute, RequestError::NoEndpoints, RequestError::ResponseTimeout] {
+                    let details = error.details();
+                    let rendered = error_format.render_error(&details, &id);
+                    let message = error_format.render_message(details.status, details.message, &id);
+                    for response in [rendered, message] {
+                        assert_eq!(response.status(), details.status, "{content_type} over {version:?}");
+                        assert!(!response.headers().contains_key("grpc-status"), "{content_type} over {version:?}");
+                    }
+                }
+            }
         }
     }
 

@@ -1,10 +1,8 @@
-//! HTTP/2 flood protection: counts the frames of a client that cause work without carrying a request, and closes the
-//! connection above a rate limit.
+//! The socket of an HTTP/2 client. Floods of frames that carry no request close the connection; see `FrameRates`.
 //!
-//! The h2 library bounds the memory that such frames can use, but it responds to all of them, so a client could keep a
-//! core busy. This file also measures how long a header block takes, because the library waits for its end without a
-//! timeout, and counts request heads, because the library rejects some of them without reporting it. Only the nine
-//! bytes of each frame header, and the length of a DATA frame's padding, are parsed.
+//! This file also measures how long a header block takes, because the library waits for its end without a timeout, and
+//! counts request heads, because the library rejects some of them without reporting it. Only the nine bytes of each
+//! frame header, and the length of a DATA frame's padding, are parsed for that.
 //!
 //! The data of bodies is counted too, see `unforwarded_bodies.rs`. This needs the stream of each request with a body,
 //! which the library does not report. So a read ends with the head of such a request, and the next read begins when the
@@ -15,16 +13,16 @@ use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
+use super::continuations::InterimFrames;
 use super::http2::StreamTracker;
 use super::request_streams::RequestStreams;
 use crate::http2_frames::{
-    CONTINUATION, DATA, END_HEADERS, END_STREAM, FrameHeader, FrameReader, HEADERS, PADDED, PREFACE, RST_STREAM,
-    TrailerMarker, WINDOW_UPDATE,
+    CONTINUATION, DATA, END_HEADERS, END_STREAM, FrameHeader, FrameRates, FrameReader, HEADERS, PADDED, PREFACE,
+    TooManyFrames, TrailerMarker,
 };
 
 /// The socket of an HTTP/2 client.
@@ -37,6 +35,7 @@ pub(in crate::proxy) struct FrameStream<S> {
     ended_with_head: bool,
     /// Bytes that were received together with such a head.
     deferred: Deferred,
+    interim: InterimFrames,
 }
 
 /// Received bytes that were not read yet.
@@ -74,6 +73,29 @@ impl<S> FrameStream<S> {
             streams,
             ended_with_head: false,
             deferred: Deferred::default(),
+            interim: InterimFrames::new(),
+        }
+    }
+
+    fn record_written(&mut self, bytes: &[u8]) {
+        self.limiter.rates.record_written_bytes(bytes.len());
+        self.interim.record_written(bytes, &self.streams.continuations);
+    }
+}
+
+impl<S: AsyncWrite + Unpin> FrameStream<S> {
+    /// Writes informational responses that are due.
+    fn poll_interim(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            let may_begin = !self.trailers.streams.has_reduced_table;
+            let unwritten = self.interim.unwritten(&self.streams.continuations, may_begin);
+            if unwritten.is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+            match ready!(Pin::new(&mut self.stream).poll_write(cx, unwritten))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                written => self.interim.advance(written),
+            }
         }
     }
 }
@@ -95,12 +117,7 @@ pub(in crate::proxy) struct FrameLimiter {
     padding_unread: bool,
     /// Streams whose head is complete.
     pub(in crate::proxy) complete_heads: u64,
-    /// RST_STREAM frames.
-    resets: FrameBucket,
-    /// Empty DATA frames, and frames such as SETTINGS and PING that have neither data nor a header block.
-    controls: FrameBucket,
-    /// WINDOW_UPDATE frames.
-    updates: FrameBucket,
+    rates: FrameRates,
 }
 
 /// What ends with a frame.
@@ -124,49 +141,6 @@ pub(in crate::proxy) enum ReadEnd {
     },
 }
 
-/// The client has sent more frames of a kind than the rate limit permits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::proxy) struct TooManyFrames;
-
-/// A token bucket of frames.
-#[derive(Debug)]
-struct FrameBucket {
-    tokens: u32,
-    burst: u32,
-    per_second: u32,
-    refilled_at: Instant,
-}
-
-impl FrameBucket {
-    fn new(burst: u32, per_second: u32, now: Instant) -> Self {
-        FrameBucket { tokens: burst, burst, per_second, refilled_at: now }
-    }
-
-    /// Takes one token. Reads the clock only if the bucket is empty.
-    fn take(&mut self) -> bool {
-        if self.tokens == 0 {
-            let gained = self.refilled_at.elapsed().as_secs_f64() * f64::from(self.per_second);
-            // Whole tokens only; the remaining fraction of time counts toward the next refill.
-            let gained = (gained as u32).min(self.burst);
-            if gained == 0 {
-                return false;
-            }
-            self.refilled_at += Duration::from_secs_f64(f64::from(gained) / f64::from(self.per_second));
-            // A full bucket gains nothing from the time that is left over.
-            if gained == self.burst {
-                self.refilled_at = Instant::now();
-            }
-            self.tokens = gained;
-        }
-        self.tokens -= 1;
-        true
-    }
-
-    fn add(&mut self, tokens: u32) {
-        self.tokens = self.tokens.saturating_add(tokens).min(self.burst);
-    }
-}
-
 impl FrameLimiter {
     pub(in crate::proxy) fn new(now: Instant) -> Self {
         FrameLimiter {
@@ -178,9 +152,7 @@ impl FrameLimiter {
             ending: FrameEnd::Other,
             padding_unread: false,
             complete_heads: 0,
-            resets: FrameBucket::new(RESET_BURST, RESETS_PER_SECOND, now),
-            controls: FrameBucket::new(CONTROL_BURST, CONTROLS_PER_SECOND, now),
-            updates: FrameBucket::new(WINDOW_UPDATE_BURST, CONTROLS_PER_SECOND, now),
+            rates: FrameRates::new(now),
         }
     }
 
@@ -212,9 +184,7 @@ impl FrameLimiter {
             }
             if let Some(header) = self.frames.next(&mut bytes) {
                 self.track_head(&header);
-                if !self.allows(&header) {
-                    return Err(TooManyFrames);
-                }
+                self.rates.count(&header)?;
                 if header.kind == DATA {
                     self.ending = FrameEnd::Data { stream: header.stream, length: header.length };
                     self.padding_unread = header.has(PADDED) && header.length > 0;
@@ -253,27 +223,9 @@ impl FrameLimiter {
         }
     }
 
-    /// Counts a frame. Returns whether it is within the rate limits.
-    fn allows(&mut self, frame: &FrameHeader) -> bool {
-        match frame.kind {
-            DATA if frame.length == 0 && !frame.has(END_STREAM) => self.controls.take(),
-            DATA | HEADERS | CONTINUATION => true,
-            RST_STREAM => self.resets.take(),
-            WINDOW_UPDATE => self.updates.take(),
-            // SETTINGS, PING, PRIORITY and unknown types.
-            _ => self.controls.take(),
-        }
-    }
-
     /// Whether the preface, a header block or trailers have begun but not ended.
     pub(in crate::proxy) fn is_header_unfinished(&self) -> bool {
         self.block_ends.is_some_and(|ends| !ends || self.frames.rest_of_frame() > 0)
-    }
-
-    /// Grants more WINDOW_UPDATE frames to a client that receives much data.
-    fn record_written(&mut self, bytes: usize) {
-        let frames = u32::try_from(bytes / BYTES_PER_UPDATE).unwrap_or(u32::MAX);
-        self.updates.add(frames + 1);
     }
 }
 
@@ -281,6 +233,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for FrameStream<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let streams = &this.streams;
+        if streams.continuations.is_expected() {
+            streams.continuations.set_writer(cx.waker());
+        }
         if this.ended_with_head {
             if streams.is_request_pending() {
                 // When the library has passed on a request, hyper reads again. `http2::serve` polls hyper again if the
@@ -301,7 +256,14 @@ impl<S: AsyncRead + Unpin> AsyncRead for FrameStream<S> {
         }
         let before = buffer.filled().len();
         let received = if this.deferred.is_empty() {
-            ready!(this.trailers.poll_read(&mut this.stream, cx, buffer))?;
+            if let Poll::Ready(read) = this.trailers.poll_read(&mut this.stream, cx, buffer) {
+                read?;
+            } else {
+                if this.trailers.is_frame_incomplete() && streams.header_since.get().is_none() {
+                    streams.header_since.set(Some(Instant::now()));
+                }
+                return Poll::Pending;
+            }
             &buffer.filled()[before..]
         } else {
             let unread = this.deferred.unread();
@@ -332,7 +294,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for FrameStream<S> {
             this.deferred.advance(length);
         }
         // Read the clock only for header blocks that span several reads.
-        match (this.limiter.is_header_unfinished(), this.streams.header_since.get()) {
+        let is_unfinished = this.limiter.is_header_unfinished() || this.trailers.is_frame_incomplete();
+        match (is_unfinished, this.streams.header_since.get()) {
             (true, None) => this.streams.header_since.set(Some(Instant::now())),
             (false, Some(_)) => this.streams.header_since.set(None),
             (true, Some(_)) | (false, None) => {}
@@ -343,8 +306,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for FrameStream<S> {
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for FrameStream<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        ready!(self.poll_interim(cx))?;
         let written = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes))?;
-        self.limiter.record_written(written);
+        self.record_written(&bytes[..written]);
         Poll::Ready(Ok(written))
     }
 
@@ -353,8 +317,14 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for FrameStream<S> {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        ready!(self.poll_interim(cx))?;
         let written = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, slices))?;
-        self.limiter.record_written(written);
+        let mut left = written;
+        for slice in slices {
+            let part = left.min(slice.len());
+            self.record_written(&slice[..part]);
+            left -= part;
+        }
         Poll::Ready(Ok(written))
     }
 
@@ -363,6 +333,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for FrameStream<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_interim(cx))?;
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 
@@ -370,16 +341,6 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for FrameStream<S> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
-
-/// A browser that leaves a page resets all streams of a connection at once, but not continuously.
-const RESET_BURST: u32 = 512;
-const RESETS_PER_SECOND: u32 = 64;
-/// Clients that measure the bandwidth send a PING per round trip.
-const CONTROL_BURST: u32 = 2048;
-const CONTROLS_PER_SECOND: u32 = 512;
-const WINDOW_UPDATE_BURST: u32 = 8192;
-/// For this many response bytes, a client may send one more WINDOW_UPDATE.
-const BYTES_PER_UPDATE: usize = 512;
 
 #[cfg(test)]
 mod tests {
@@ -409,31 +370,6 @@ mod tests {
         let mut limiter = FrameLimiter::new(Instant::now());
         assert!(read(&mut limiter, PREFACE));
         limiter
-    }
-
-    /// How many of these frames are allowed in a row, up to ten thousand.
-    fn count_allowed(frame: &[u8]) -> u32 {
-        let mut limiter = limiter_after_preface();
-        (0..10_000).take_while(|_| read(&mut limiter, frame)).count().try_into().unwrap()
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn only_frames_without_request_data_are_limited() {
-        let cases = [
-            ("data", frame(DATA, 0, 100), 10_000),
-            ("end of a body", frame(DATA, 1, 0), 10_000),
-            ("empty data", frame(DATA, 0, 0), CONTROL_BURST),
-            ("headers", frame(HEADERS, 4, 10), 10_000),
-            ("reset", frame(RST_STREAM, 0, 4), RESET_BURST),
-            ("settings", frame(4, 0, 0), CONTROL_BURST),
-            ("ping", frame(6, 0, 8), CONTROL_BURST),
-            ("priority", frame(2, 0, 5), CONTROL_BURST),
-            ("unknown", frame(0xee, 0, 1), CONTROL_BURST),
-            ("window update", frame(WINDOW_UPDATE, 0, 4), WINDOW_UPDATE_BURST),
-        ];
-        for (name, frame, expected) in cases {
-            assert_eq!(count_allowed(&frame), expected, "{name}");
-        }
     }
 
     #[tokio::test]
@@ -552,19 +488,6 @@ mod tests {
         }
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn token_bucket_refills_over_time() {
-        let mut bucket = FrameBucket::new(100, 10, Instant::now());
-        let mut take = || (0..1000).take_while(|_| bucket.take()).count();
-        assert_eq!(take(), 100);
-        tokio::time::advance(Duration::from_millis(250)).await;
-        assert_eq!(take(), 2);
-        tokio::time::advance(Duration::from_millis(50)).await;
-        assert_eq!(take(), 1, "the remaining fraction of time counts");
-        tokio::time::advance(Duration::from_secs(3600)).await;
-        assert_eq!(take(), 100, "no more than the burst");
-    }
-
     proptest! {
         #[test]
         fn frame_boundaries_survive_arbitrary_splits(
@@ -574,7 +497,7 @@ mod tests {
             for payload in &payloads {
                 bytes.extend(frame(HEADERS, 4, *payload));
             }
-            bytes.extend(frame(RST_STREAM, 0, 4));
+            bytes.extend(frame(crate::http2_frames::RST_STREAM, 0, 4));
             let mut limiter = FrameLimiter::new(Instant::now());
             let mut rest = &bytes[..];
             let mut cuts = fastrand::Rng::with_seed(seed);
@@ -584,7 +507,6 @@ mod tests {
                 rest = unread;
             }
             prop_assert!(limiter.frames.is_between_frames());
-            prop_assert_eq!(limiter.resets.tokens, RESET_BURST - 1);
             prop_assert!(!limiter.is_header_unfinished());
         }
     }

@@ -2,10 +2,12 @@
 //!
 //! The [codec](crate::http1) itself rejects invalid and ambiguous framing. The remaining cases are rejected here.
 
-use http::header::{CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING};
-use http::{HeaderMap, HeaderValue, Request, Version};
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, EXPECT, TRAILER, TRANSFER_ENCODING};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
 
 use super::request_error::RequestError;
+use super::response_body::BodySource;
 
 /// Rejects ambiguous framing and unknown expectations. Removes leading zeros from the length.
 pub(in crate::proxy) fn check_request<B>(request: &mut Request<B>) -> Result<(), RequestError> {
@@ -46,6 +48,26 @@ pub(in crate::proxy) fn normalize_response(headers: &mut HeaderMap) -> Result<()
     }
 }
 
+/// Removes what a response with its status, or to HEAD, does not have, in all versions of HTTP: 204 and 304 have no
+/// body, and 204 has no length either (RFC 9110, sections 8.6 and 15). The length in a 304, and in a response to HEAD,
+/// is that of another response.
+pub(in crate::proxy) fn fit_to_status(response: &mut Response<BodySource>, is_head: bool) {
+    let status = response.status();
+    let has_no_content = status == StatusCode::NO_CONTENT;
+    if has_no_content {
+        response.headers_mut().remove(CONTENT_LENGTH);
+        response.headers_mut().remove(TRAILER);
+    }
+    // The length of a body that Portico made for a response to HEAD is not in a field yet.
+    let drops_body = has_no_content
+        || status == StatusCode::NOT_MODIFIED
+        || is_head && matches!(response.body(), BodySource::Upstream(_) | BodySource::Filtered(_));
+    // A complete body keeps its connection. An endpoint with HTTP/2 that sends data nevertheless gets a reset.
+    if drops_body && !response.body().is_end_stream() {
+        *response.body_mut() = BodySource::Local(Bytes::new());
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum TransferCoding {
     None,
@@ -59,5 +81,34 @@ fn transfer_coding(headers: &HeaderMap) -> TransferCoding {
         (None, _) => TransferCoding::None,
         (Some(coding), None) if coding.as_bytes().eq_ignore_ascii_case(b"chunked") => TransferCoding::Chunked,
         _ => TransferCoding::Other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statuses_without_content_have_no_body() {
+        // (status, to HEAD, the length in the field and of the body afterwards)
+        let cases = [
+            (200, false, Some("3"), 3),
+            (204, false, None, 0),
+            (205, false, Some("3"), 3),
+            (304, false, Some("3"), 0),
+            (200, true, Some("3"), 3),
+            (204, true, None, 0),
+        ];
+        for (status, is_head, length, body_length) in cases {
+            let mut response = Response::new(BodySource::Local(Bytes::from_static(b"abc")));
+            *response.status_mut() = StatusCode::from_u16(status).unwrap();
+            response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from_static("3"));
+            response.headers_mut().insert(TRAILER, HeaderValue::from_static("x-sum"));
+            fit_to_status(&mut response, is_head);
+            let found = response.headers().get(CONTENT_LENGTH).map(|length| length.to_str().unwrap());
+            assert_eq!(found, length, "{status}, to HEAD: {is_head}");
+            assert_eq!(response.headers().contains_key(TRAILER), status != 204, "{status}");
+            assert_eq!(response.body().size_hint().exact(), Some(body_length), "{status}, to HEAD: {is_head}");
+        }
     }
 }

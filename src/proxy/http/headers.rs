@@ -8,23 +8,36 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::request_id::X_REQUEST_ID;
 use super::via::extended_list;
+use crate::hop_count::HopCount;
 use crate::plugin_api::{Scheme, header_spoofing};
+use crate::proxy::client_counts::counted_address;
 use crate::proxy::ipv4_text::Ipv4Text;
+use crate::upstream::ClientSlot;
 
-/// Removes hop-by-hop fields (RFC 9110, section 7.6.1), including those that `Connection` names.
-pub(in crate::proxy) fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    strip_and_visit(headers, |_| {});
+/// Removes hop-by-hop fields (RFC 9110, section 7.6.1), including those that `Connection` names. Returns the latter.
+pub(in crate::proxy) fn strip_hop_by_hop(headers: &mut HeaderMap) -> Vec<HeaderName> {
+    strip_and_visit(headers, |_| {}).named
 }
 
 /// Removes hop-by-hop fields of a request, `Expect`, to which Portico responds itself, fields that a backend could
-/// mistake for those that Portico sets, and what an untrusted peer reports about the client in other fields.
+/// mistake for those that Portico sets, and what an untrusted peer reports about the client in other fields. Takes out
+/// the number of hops of every peer: a loop may lead through any other proxy.
 pub(in crate::proxy) fn strip_request(headers: &mut HeaderMap, is_trusted: bool) -> StrippedRequest {
-    let (mut is_spoofed, mut has_expectation, mut has_client_report) = (false, false, false);
-    let accepts_trailers = strip_and_visit(headers, |name| {
+    let (mut is_spoofed, mut has_expectation, mut has_client_report, mut has_hops) = (false, false, false, false);
+    let StrippedHopByHop { accepts_trailers, named: _ } = strip_and_visit(headers, |name| {
         is_spoofed |= header_spoofing::is_spoofed(name, &MANAGED_HEADERS);
         has_expectation |= name == EXPECT;
-        has_client_report |= is_client_report(name);
+        // For speed: most names begin with another letter.
+        match name.as_str().as_bytes() {
+            [b'f' | b'x', ..] => has_client_report |= CLIENT_REPORTS.contains(name),
+            [b'p', ..] => {
+                has_client_report |= CLIENT_REPORTS.contains(name);
+                has_hops |= HopCount::is_field(name);
+            }
+            _ => {}
+        }
     });
+    let hops = if has_hops { HopCount::take(headers) } else { HopCount::ZERO };
     if has_expectation {
         headers.remove(EXPECT);
     }
@@ -36,29 +49,25 @@ pub(in crate::proxy) fn strip_request(headers: &mut HeaderMap, is_trusted: bool)
     if is_spoofed {
         header_spoofing::remove_spoofed(headers, &MANAGED_HEADERS);
     }
-    StrippedRequest { has_client_report: has_client_report && is_trusted, accepts_trailers }
+    StrippedRequest { has_client_report: has_client_report && is_trusted, accepts_trailers, hops }
 }
 
 /// What [`strip_request`] has found in a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::proxy) struct StrippedRequest {
     /// Whether a trusted peer reports the client in other fields than those that Portico always sets.
     pub(in crate::proxy) has_client_report: bool,
     /// Whether `TE: trailers` is left.
     pub(in crate::proxy) accepts_trailers: bool,
-}
-
-/// Whether this is one of [`CLIENT_REPORTS`].
-fn is_client_report(name: &HeaderName) -> bool {
-    // For speed: most names begin with another letter.
-    matches!(name.as_str().as_bytes(), [b'f' | b'p' | b'x', ..]) && CLIENT_REPORTS.contains(name)
+    /// How many Portico processes have forwarded the request.
+    pub(in crate::proxy) hops: HopCount,
 }
 
 /// Removes hop-by-hop fields, except `TE: trailers`. Calls `visit` with the names of all other fields, including those
-/// that `Connection` names. Returns whether `TE: trailers` is left.
+/// that `Connection` names.
 ///
 /// One pass over the names finds the hop-by-hop fields that exist, since most requests have at most one of them.
-fn strip_and_visit(headers: &mut HeaderMap, mut visit: impl FnMut(&HeaderName)) -> bool {
+fn strip_and_visit(headers: &mut HeaderMap, mut visit: impl FnMut(&HeaderName)) -> StrippedHopByHop {
     let mut seen = [false; HOP_BY_HOP_COUNT];
     for name in headers.keys() {
         match hop_by_hop_index(name) {
@@ -67,11 +76,11 @@ fn strip_and_visit(headers: &mut HeaderMap, mut visit: impl FnMut(&HeaderName)) 
         }
     }
     if seen == [false; HOP_BY_HOP_COUNT] {
-        return false;
+        return StrippedHopByHop { accepts_trailers: false, named: Vec::new() };
     }
     let wants_trailers = headers.get_all(TE).iter().any(|value| contains_token(value, "trailers"));
     let named: Vec<HeaderName> = headers.get_all(CONNECTION).iter().flat_map(connection_options).collect();
-    for name in named {
+    for name in &named {
         headers.remove(name);
     }
     for (name, _) in HOP_BY_HOP.iter().zip(seen).filter(|(_, seen)| *seen) {
@@ -80,7 +89,15 @@ fn strip_and_visit(headers: &mut HeaderMap, mut visit: impl FnMut(&HeaderName)) 
     if wants_trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
     }
-    wants_trailers
+    StrippedHopByHop { accepts_trailers: wants_trailers, named }
+}
+
+/// What [`strip_and_visit`] has found.
+struct StrippedHopByHop {
+    /// Whether `TE: trailers` is left.
+    accepts_trailers: bool,
+    /// The fields that `Connection` names.
+    named: Vec<HeaderName>,
 }
 
 /// The position of the name in [`HOP_BY_HOP`].
@@ -103,13 +120,14 @@ static HOP_BY_HOP: [HeaderName; HOP_BY_HOP_COUNT] = [
     UPGRADE,
 ];
 
-/// The fields that `Connection` names, except Host and Content-Length, whose removal would change the message.
-fn connection_options(value: &HeaderValue) -> impl Iterator<Item = HeaderName> {
+/// The fields that `Connection` names, except Host and Content-Length, whose removal would change the message, and the
+/// number of hops, which would be lost.
+pub(in crate::proxy) fn connection_options(value: &HeaderValue) -> impl Iterator<Item = HeaderName> {
     let tokens = value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
     tokens
         .filter(|token| !token.eq_ignore_ascii_case(b"close") && !token.eq_ignore_ascii_case(b"keep-alive"))
         .filter_map(|token| HeaderName::from_bytes(token).ok())
-        .filter(|name| *name != HOST && *name != CONTENT_LENGTH)
+        .filter(|name| *name != HOST && *name != CONTENT_LENGTH && !HopCount::is_field(name))
 }
 
 /// Whether a comma-separated list contains the token, ignoring case.
@@ -138,6 +156,8 @@ pub(in crate::proxy) fn join_cookies(headers: &mut HeaderMap) {
 pub(in crate::proxy) struct ForwardedClient {
     pub(in crate::proxy) trusted: bool,
     pub(in crate::proxy) ip: HeaderValue,
+    /// The slot of the peer, which is that of the client unless the peer is trusted.
+    pub(in crate::proxy) slot: ClientSlot,
     pub(in crate::proxy) scheme: Scheme,
     /// The public port of the listener that was used last, as a number and formatted.
     port: RefCell<Option<(u16, HeaderValue)>>,
@@ -145,12 +165,13 @@ pub(in crate::proxy) struct ForwardedClient {
 
 impl ForwardedClient {
     pub(in crate::proxy) fn new(ip: IpAddr, trusted: bool, scheme: Scheme) -> Self {
+        let slot = ClientSlot::of(counted_address(ip));
         // An IPv4 client stays an IPv4 client on a dual-stack socket.
         let ip = match ip.to_canonical() {
             IpAddr::V4(ip) => ipv4_value(ip),
             IpAddr::V6(ip) => HeaderValue::try_from(ip.to_string()).expect("an IP address is a header value"),
         };
-        ForwardedClient { trusted, ip, scheme, port: RefCell::default() }
+        ForwardedClient { trusted, ip, slot, scheme, port: RefCell::default() }
     }
 
     pub(in crate::proxy) fn port_value(&self, port: u16) -> HeaderValue {
@@ -232,7 +253,8 @@ pub(in crate::proxy) static MANAGED_HEADERS: [HeaderName; 8] = [
 
 /// Fields in which proxies report a client, in addition to those that Portico sets on every request, and `Proxy`: CGI
 /// turns it into the variable `HTTP_PROXY`, which many libraries read as a setting (httpoxy).
-static CLIENT_REPORTS: [HeaderName; 5] = [X_REAL_IP, X_FORWARDED_PATH, X_FORWARDED_PREFIX, FORWARDED, HTTPOXY_HEADER];
+pub(in crate::proxy) static CLIENT_REPORTS: [HeaderName; 5] =
+    [X_REAL_IP, X_FORWARDED_PATH, X_FORWARDED_PREFIX, FORWARDED, HTTPOXY_HEADER];
 
 pub(in crate::proxy) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 pub(in crate::proxy) const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -301,8 +323,25 @@ mod tests {
             for is_trusted in [false, true] {
                 let mut headers = headers(before);
                 let stripped = strip_request(&mut headers, is_trusted);
-                assert_eq!(stripped, StrippedRequest { has_client_report: false, accepts_trailers: false }, "{before}");
+                assert_eq!(stripped, StrippedRequest::default(), "{before}");
                 assert_eq!(text(&headers), after, "{before}, trusted: {is_trusted}");
+            }
+        }
+    }
+
+    #[test]
+    fn hops_are_taken_from_every_peer() {
+        for before in [
+            "portico-hops: 3\na: b",
+            "portico_hops: 3\na: b",
+            "connection: close, Portico-Hops\nportico-hops: 3\na: b",
+            "portico-hops: 0\nportico_hops: 1, 3\na: b\nproxy: 1",
+        ] {
+            for is_trusted in [false, true] {
+                let mut headers = headers(before);
+                assert_eq!(strip_request(&mut headers, is_trusted).hops, HopCount::new(3), "{before}");
+                headers.remove(HTTPOXY_HEADER);
+                assert_eq!(text(&headers), "a: b", "{before}");
             }
         }
     }

@@ -14,6 +14,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use h2::Reason;
+use http::header::EXPECT;
 use http::{Method, Request};
 use http_body::Body;
 use hyper::body::Incoming;
@@ -27,6 +28,7 @@ use tokio::time::{Instant, sleep_until};
 use super::activity::ActivityPhase;
 use super::client_body::ClientBody;
 use super::client_connection::{Peer, SHUTDOWN_TIMEOUT};
+use super::continuations::Continuations;
 use super::frames::FrameStream;
 use super::malformed_request::PartialHead;
 use super::request;
@@ -61,6 +63,7 @@ pub(in crate::proxy) struct StreamTracker {
     /// A read waits until the library has passed on or rejected the requests that have arrived.
     pub(in crate::proxy) read_deferred: Cell<bool>,
     pub(in crate::proxy) unforwarded: UnforwardedBodies,
+    pub(in crate::proxy) continuations: Continuations,
     unsent: Rc<UnsentResponses>,
 }
 
@@ -82,6 +85,7 @@ where
         next_body: Cell::new(None),
         read_deferred: Cell::new(false),
         unforwarded: UnforwardedBodies::new(&peer.worker().unforwarded, peer.worker().limits.stream_window),
+        continuations: Continuations::default(),
         unsent: UnsentResponses::new(&peer.worker().unforwarded),
     });
     let idle_state: Weak<StreamTracker> = Rc::downgrade(&streams);
@@ -91,7 +95,8 @@ where
         service_fn(move |request: Request<Incoming>| {
             streams.requests_served.set(streams.requests_served.get() + 1);
             let has_body = !request.body().is_end_stream() || request.method() == Method::CONNECT;
-            let stream = Rc::new(streams.connection.for_stream(streams.open_stream(has_body)));
+            let expects_continue = has_body && request.headers().contains_key(EXPECT);
+            let stream = Rc::new(streams.connection.for_stream(streams.open_stream(has_body, expects_continue)));
             streams.next_stream.replace(Some(Rc::clone(&stream)));
             // Boxed, because the library and the runtime move the future of a stream several times.
             Box::pin(request::serve(stream, request.map(ClientBody::Library)))
@@ -225,14 +230,18 @@ impl StreamTracker {
     }
 
     /// Opens the stream of the request that the library has just passed on.
-    fn open_stream(self: &Rc<Self>, has_body: bool) -> OpenStream {
+    fn open_stream(self: &Rc<Self>, has_body: bool, expects_continue: bool) -> OpenStream {
         self.open_count.set(self.open_count.get() + 1);
         let request = self.requests_served.get();
         let body = self.next_body.get().filter(|_| has_body);
         if let Some(stream) = body {
             self.unforwarded.open(stream, request);
         }
-        OpenStream { connection: Rc::clone(self), body: body.map(|_| request) }
+        let expecting = body.filter(|_| expects_continue);
+        if let Some(stream) = expecting {
+            self.continuations.expect(stream);
+        }
+        OpenStream { connection: Rc::clone(self), body: body.map(|_| request), expecting }
     }
 }
 
@@ -241,12 +250,21 @@ pub(in crate::proxy) struct OpenStream {
     connection: Rc<StreamTracker>,
     /// The number of the request, if the client sends more than the head.
     body: Option<u64>,
+    /// The stream, if the client expects `100 Continue`.
+    expecting: Option<u32>,
 }
 
 impl OpenStream {
     /// The bytes of the body that are not forwarded, with the number of the request.
     pub(in crate::proxy) fn unforwarded(&self) -> Option<(&UnforwardedBodies, u64)> {
         Some((&self.connection.unforwarded, self.body?))
+    }
+
+    /// The body is read, and has not arrived.
+    pub(in crate::proxy) fn request_continuation(&self) {
+        if let Some(stream) = self.expecting {
+            self.connection.continuations.request(stream);
+        }
     }
 
     /// The bytes of responses that the connection holds.
@@ -269,6 +287,9 @@ impl Drop for OpenStream {
     fn drop(&mut self) {
         if let Some((bodies, request)) = self.unforwarded() {
             bodies.close(request);
+        }
+        if let Some(stream) = self.expecting {
+            self.connection.continuations.forget(stream);
         }
         let streams = &self.connection;
         streams.open_count.set(streams.open_count.get() - 1);
@@ -349,6 +370,6 @@ mod tests {
     fn connection_and_stream_futures_are_small() {
         let connection = size(serve::<TcpStream>);
         let stream = size(|peer, stream: Pin<Box<std::future::Pending<()>>>, ()| run_stream(peer, stream));
-        assert!(connection <= 2200 && stream <= 250, "a connection takes {connection} bytes, a stream in it {stream}");
+        assert!(connection <= 2400 && stream <= 250, "a connection takes {connection} bytes, a stream in it {stream}");
     }
 }

@@ -16,7 +16,7 @@ use super::request_body::RequestBody;
 use super::request_id::RequestIds;
 use crate::http1::NameCase;
 use crate::proxy::worker::Worker;
-use crate::upstream::{ConnectionPools, EndpointConnector, EndpointSubsetting, IdleLimits, SocketBudget};
+use crate::upstream::{ConnectionPools, EndpointConnector, EndpointSubsetting, IdleLimits, OwnSockets, SocketBudget};
 
 /// What the HTTP requests of all workers share.
 #[derive(Clone)]
@@ -28,6 +28,8 @@ pub(in crate::proxy) struct HttpWorkerShared {
     pub(in crate::proxy) product_headers: Arc<ProductHeaders>,
     /// The connections to endpoints of the whole process.
     pub(in crate::proxy) upstream_sockets: Arc<SocketBudget>,
+    /// The sockets to which no connections are opened.
+    pub(in crate::proxy) own_sockets: Arc<OwnSockets>,
     /// The endpoints of large upstreams that each worker uses.
     pub(in crate::proxy) subsetting: EndpointSubsetting,
 }
@@ -52,6 +54,7 @@ impl HttpWorker {
         let connector = EndpointConnector {
             timeout: limits.connect_timeout,
             sockets: Arc::clone(&shared.upstream_sockets),
+            own_sockets: shared.own_sockets,
             max_head: limits.max_response_head,
             max_fields: limits.max_response_fields,
             name_case: shared.name_case,

@@ -17,6 +17,7 @@ use super::error_response::ErrorFormat;
 use super::request_error::RequestError;
 use super::request_id::X_REQUEST_ID;
 use super::request_record::{MalformedInput, record_malformed};
+use crate::http1::InvalidMessage;
 use crate::proxy::connection::listener_connections::ConnectionRegistration;
 use crate::proxy::limits::ProxyLimits;
 
@@ -24,13 +25,17 @@ use crate::proxy::limits::ProxyLimits;
 pub(in crate::proxy) async fn reject(
     mut stream: ClientStream,
     received: Bytes,
-    too_large: bool,
+    error: InvalidMessage,
     peer: Rc<Peer>,
     registration: ConnectionRegistration,
 ) {
     let partial = PartialHead::parse(&received);
     drop(received);
-    let error = if too_large { partial.size_error(&peer.worker().limits) } else { RequestError::MalformedRequest };
+    let error = match error {
+        InvalidMessage::TooLarge => partial.size_error(&peer.worker().limits),
+        InvalidMessage::MajorVersion => RequestError::UnsupportedVersion,
+        _ => RequestError::MalformedRequest,
+    };
     let details = error.details();
     let id = peer.http.request_ids.next();
     let mut response = ErrorFormat::for_http1(partial.method.as_ref(), &partial.headers).render_error(&details, &id);

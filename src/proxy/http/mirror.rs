@@ -20,6 +20,7 @@ use tokio::time::timeout;
 
 use super::outgoing_request::{convert_to_http2, name_te_in_connection, scheme};
 use super::request_body::RequestBody;
+use crate::hop_count::HopCount;
 use crate::http1::recycle_map;
 use crate::proxy::buffer_budget::{BufferUse, BufferedBytes, WorkerBuffers};
 use crate::proxy::limits::ProxyLimits;
@@ -27,7 +28,7 @@ use crate::proxy::record::stats::{MirrorCounters, MirrorOutcome};
 use crate::snapshot::rule::Mirror;
 use crate::upstream::tls::UpstreamServerName;
 use crate::upstream::{
-    ConnectionPools, EndpointBody, IdleReuse, RequestFailure, Upstream, UpstreamProtocol, UpstreamTarget,
+    ClientSlot, ConnectionPools, EndpointBody, IdleReuse, RequestFailure, Upstream, UpstreamProtocol, UpstreamTarget,
 };
 
 /// Sends the mirrored copies of one worker.
@@ -69,12 +70,14 @@ impl MirrorSender {
         self.pools.shed_idle();
     }
 
-    /// Copies the request for each of the mirrors that the sampling selects. If `apply_filters` returns false, no copy
-    /// is sent.
+    /// Copies the request for each of the mirrors that the sampling selects. `hops` is that of the request. If
+    /// `apply_filters` returns false, no copy is sent.
     pub(in crate::proxy) fn mirror_request(
         self: &Rc<Self>,
         mirrors: &[Mirror],
         request: &mut Request<RequestBody>,
+        client: ClientSlot,
+        hops: HopCount,
         apply_filters: impl Fn(&mut Request<()>) -> bool,
     ) {
         for mirror in mirrors.iter().filter(|mirror| mirror.is_sampled(fastrand::u32(..))) {
@@ -94,7 +97,7 @@ impl MirrorSender {
             let filters_applied = apply_filters(&mut head);
             let server_name = key.tls.as_ref().and_then(|tls| tls.server_name(head.headers().get(HOST)));
             let uses_http2 = key.protocol == UpstreamProtocol::Http2;
-            if !filters_applied || uses_http2 && convert_to_http2(&mut head, scheme(key)).is_err() {
+            if !filters_applied || uses_http2 && convert_to_http2(&mut head, scheme(key), hops).is_err() {
                 self.counters.add(MirrorOutcome::Failed);
                 continue;
             }
@@ -105,7 +108,9 @@ impl MirrorSender {
             let copy = MirrorCopy {
                 upstream: Arc::clone(&mirror.upstream),
                 server_name,
+                client,
                 head: Some(head),
+                hops,
                 sender: Rc::clone(self),
                 outcome: MirrorOutcome::Truncated,
             };
@@ -122,8 +127,11 @@ impl MirrorSender {
 pub(in crate::proxy) struct MirrorCopy {
     upstream: Arc<Upstream>,
     server_name: Option<Rc<UpstreamServerName>>,
+    /// The client of the request.
+    client: ClientSlot,
     /// The request without its body. None once the copy is sent.
     head: Option<Request<()>>,
+    hops: HopCount,
     sender: Rc<MirrorSender>,
     /// What is counted on drop: `Truncated` until the body is complete and the copy is sent.
     outcome: MirrorOutcome,
@@ -141,9 +149,11 @@ impl MirrorCopy {
             let target = UpstreamTarget {
                 upstream: &copy.upstream,
                 server_name: copy.server_name.take(),
+                client: copy.client,
                 handshake_time: Cell::default(),
             };
-            let completed = timeout(copy.sender.timeout, send_copy(&copy.sender.pools, &target, request)).await;
+            let completed =
+                timeout(copy.sender.timeout, send_copy(&copy.sender.pools, &target, request, copy.hops)).await;
             copy.outcome = if completed == Ok(true) { MirrorOutcome::Completed } else { MirrorOutcome::Failed };
         });
     }
@@ -161,6 +171,7 @@ async fn send_copy(
     pools: &ConnectionPools<Full<Bytes>>,
     target: &UpstreamTarget<'_>,
     request: Request<Full<Bytes>>,
+    hops: HopCount,
 ) -> bool {
     let avoid_none = [];
     let rule_connect_timeout = None;
@@ -179,7 +190,7 @@ async fn send_copy(
             },
         };
         let Some(sent) = request.take() else { return false };
-        let (head, response) = connection.send(sent, drop);
+        let (head, response) = connection.send(sent, hops, drop);
         if let Some(head) = head {
             recycle_map(head.headers);
         }
@@ -231,11 +242,11 @@ impl PendingCopies {
 
     fn try_buffer(&mut self, data: &Bytes) -> Result<(), MirrorOutcome> {
         // All copies of a request have the same sender.
-        let Some(MirrorCopy { sender, .. }) = self.copies.first() else { return Ok(()) };
+        let Some(MirrorCopy { sender, upstream, .. }) = self.copies.first() else { return Ok(()) };
         if self.bytes.len() + data.len() > sender.max_body {
             return Err(MirrorOutcome::TooLarge);
         }
-        let kept = self.kept.get_or_insert_with(|| sender.buffers.buffered(BufferUse::Mirror));
+        let kept = self.kept.get_or_insert_with(|| sender.buffers.buffered(BufferUse::Mirror, &upstream.key.namespace));
         kept.try_grow(data.len()).map_err(|_| MirrorOutcome::BufferLimit)?;
         self.bytes.extend_from_slice(data);
         Ok(())

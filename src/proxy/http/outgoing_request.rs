@@ -13,12 +13,14 @@ use tokio::time::Instant;
 
 use super::call_deadline;
 use super::client_connection::Peer;
+use super::field_policy::InformationalPolicy;
 use super::header_map_pool::HeaderMapPool;
 use super::hpack;
 use super::request_body::RequestBody;
 use super::request_error::RequestError;
 use super::rule_action::Destination;
 use super::upgrade::Upgrade;
+use crate::hop_count::HopCount;
 use crate::http1::recycle_map;
 use crate::upstream::{UpstreamKey, UpstreamProtocol, UpstreamTarget};
 
@@ -31,8 +33,10 @@ pub(in crate::proxy) struct OutgoingRequest<'u> {
     /// The upgrade to request, until the endpoint accepts it.
     pub(in crate::proxy) upgrade: Option<Box<Upgrade>>,
     pub(in crate::proxy) replay: ReplayPolicy,
-    /// Whether the client gets informational responses of the endpoint.
-    pub(in crate::proxy) forwards_informational: bool,
+    /// Which informational responses of the endpoint the client gets.
+    pub(in crate::proxy) informational: InformationalPolicy<'u>,
+    /// How many Portico processes have forwarded the request, with this one.
+    pub(in crate::proxy) hops: HopCount,
     /// When a gRPC call ends. Each attempt passes on what is left.
     call_deadline: Option<Instant>,
     /// The duration of connecting for the last attempt, if it has opened a connection.
@@ -87,12 +91,15 @@ impl<'u> OutgoingRequest<'u> {
             session_endpoint,
             mut upgrade,
             may_have_te,
+            hops,
+            client,
             call_deadline,
             timeouts_and_retries: _,
+            informational,
         } = destination;
         let tls = upstream.key.tls.as_ref();
         let server_name = tls.and_then(|tls| tls.server_name(request.headers().get(HOST)));
-        let target = UpstreamTarget { upstream, server_name, handshake_time: Cell::default() };
+        let target = UpstreamTarget { upstream, server_name, client, handshake_time: Cell::default() };
         match upstream.key.protocol {
             UpstreamProtocol::Http1 => {
                 *request.version_mut() = Version::HTTP_11;
@@ -107,7 +114,7 @@ impl<'u> OutgoingRequest<'u> {
                 if upgrade.take().is_some_and(|upgrade| !upgrade.may_be_ignored()) {
                     return Err(RequestError::UpgradeNotSupported);
                 }
-                convert_to_http2(&mut request, scheme(&upstream.key))?;
+                convert_to_http2(&mut request, scheme(&upstream.key), hops)?;
             }
         }
         Ok(OutgoingRequest {
@@ -116,7 +123,8 @@ impl<'u> OutgoingRequest<'u> {
             session_endpoint,
             upgrade,
             replay,
-            forwards_informational: true,
+            informational,
+            hops,
             call_deadline,
             connect_time: None,
             sendable: Some(request),
@@ -140,7 +148,8 @@ impl<'u> OutgoingRequest<'u> {
             CopyMode::Never => None,
             CopyMode::Full => Some(original.body().duplicate()),
             CopyMode::Buffered => {
-                Some(original.body_mut().share_for_replay(self.peer.http.worker.limits.max_replay_body))
+                let (max_bytes, key) = (self.peer.http.worker.limits.max_replay_body, &self.target.upstream.key);
+                Some(original.body_mut().share_for_replay(max_bytes, &key.namespace))
             }
         };
         (original, body)
@@ -204,14 +213,20 @@ pub(in crate::proxy) fn name_te_in_connection(headers: &mut HeaderMap) {
     }
 }
 
-/// Converts a request to HTTP/2, which carries the host and the scheme as part of the target.
-pub(in crate::proxy) fn convert_to_http2<B>(request: &mut Request<B>, scheme: Scheme) -> Result<(), RequestError> {
+/// Converts a request to HTTP/2, which carries the host and the scheme as part of the target. The library writes the
+/// header, so it gets the number of hops here.
+pub(in crate::proxy) fn convert_to_http2<B>(
+    request: &mut Request<B>,
+    scheme: Scheme,
+    hops: HopCount,
+) -> Result<(), RequestError> {
     let host = request.headers_mut().remove(HOST).ok_or(RequestError::InvalidRewrite)?;
     let mut target = std::mem::take(request.uri_mut()).into_parts();
     target.authority = Some(Authority::try_from(host.as_bytes()).map_err(|_| RequestError::InvalidRewrite)?);
     target.scheme = Some(scheme);
     *request.uri_mut() = Uri::from_parts(target).map_err(|_| RequestError::InvalidRewrite)?;
     *request.version_mut() = Version::HTTP_2;
+    hops.set(request.headers_mut());
     hpack::mark_changing_values(request.headers_mut());
     Ok(())
 }

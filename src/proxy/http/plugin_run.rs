@@ -28,7 +28,7 @@ use super::target::RequestPath;
 use crate::plugin_api::chain::{ChainRequest, ChainResponse, ChainState};
 use crate::plugin_api::completed_request::LoggedTls;
 use crate::plugin_api::{
-    Chain, ClientInfo, CompletedRequest, Framing, Reply, ReplyBody, RequestSummary, ResponseSource,
+    Chain, ChangedFields, ClientInfo, CompletedRequest, Framing, Reply, ReplyBody, RequestSummary, ResponseSource,
 };
 use crate::proxy::buffer_budget::{BufferUse, BufferedBytes};
 
@@ -84,7 +84,7 @@ pub(in crate::proxy) async fn run_access(
         let max_bytes = chain.body_buffer_limit_for(&head);
         *request = Request::from_parts(head, request_body);
         if let Some(max_bytes) = max_bytes {
-            body = Some(read_body(&record.peer, request, max_bytes).await?);
+            body = Some(read_body(&record.peer, request, max_bytes, routed.rule.id.namespace()).await?);
         }
     }
     let peer = &record.peer;
@@ -135,6 +135,11 @@ pub(in crate::proxy) async fn run_access(
     if let Some(body) = run.state.replacement_body.take() {
         request.body_mut().replace_buffered(body);
     }
+    if request.body().may_have_trailers()
+        && let Some(fields) = run.state.fields_of_consumer()
+    {
+        request.body_mut().no_trailers().merge(fields.request);
+    }
     if let Some(limit) = run.state.body_limit {
         request.body_mut().limit(limit)?;
     }
@@ -169,15 +174,18 @@ fn client_info<'r>(peer: &Peer, routed: &'r RoutedRequest<'_>, headers: &HeaderM
     }
 }
 
-/// Buffers the whole body for plugins or an authorization server; it is still forwarded.
+/// Buffers the whole body for plugins or an authorization server of a route of this namespace; it is still forwarded.
 pub(in crate::proxy) async fn read_body(
     peer: &Peer,
     request: &mut Request<RequestBody>,
     max_bytes: usize,
+    namespace: &str,
 ) -> Result<Bytes, RequestError> {
-    match until_timed_out(&peer.activity, request.body_mut().buffer_up_to(max_bytes, BufferUse::Request)).await {
+    let buffering = request.body_mut().buffer_up_to(max_bytes, BufferUse::Request, namespace);
+    match until_timed_out(&peer.activity, buffering).await {
         None => Err(peer.activity.body_timeout_error()),
         Some(Err(RequestBodyError::BufferLimit)) => Err(RequestError::BufferLimit),
+        Some(Err(RequestBodyError::TooSlow)) => Err(RequestError::SlowRequestBody),
         Some(Err(_)) => Err(RequestError::InvalidBody),
         Some(Ok(_)) if request.body().is_fully_read() && request.body().buffered().len() <= max_bytes => {
             Ok(request.body().buffered())
@@ -319,6 +327,11 @@ impl PluginRun {
     pub(in crate::proxy) fn keep_headers(&self, former: &mut HeaderMap, headers: &mut HeaderMap) {
         keep_headers_of_request(former, headers);
         self.state.response_headers.carry_over(former, headers);
+    }
+
+    /// The fields that plugins change which only the consumer or its groups have.
+    pub(in crate::proxy) fn fields_of_consumer(&self) -> Option<ChangedFields> {
+        self.state.fields_of_consumer()
     }
 
     /// Records how long a body filter of a plugin took.

@@ -12,10 +12,14 @@ pub struct RejectedPaths {
     pub encoded_slash: bool,
     /// A dot segment with parameters, such as `..;` or `..;a=b`, from which Tomcat removes the parameters.
     pub dot_parameters: bool,
+    /// Two slashes in sequence, which many endpoints read as one.
+    pub empty_segment: bool,
+    /// A semicolon, encoded or not, which begins parameters that some endpoints remove from a segment.
+    pub path_parameters: bool,
 }
 
 impl RejectedPaths {
-    /// Checks a path whose unreserved characters are decoded.
+    /// Checks a path without dot segments, whose unreserved characters are decoded.
     pub(in crate::proxy) fn check(self, path: &str) -> Result<(), RequestError> {
         if self == RejectedPaths::default() {
             return Ok(());
@@ -29,8 +33,18 @@ impl RejectedPaths {
         if self.dot_parameters && path.split(['/', '\\']).any(is_dot_with_parameters) {
             return Err(RequestError::InvalidTarget("the path has a dot segment with parameters"));
         }
+        if self.empty_segment && path.contains("//") {
+            return Err(RequestError::InvalidTarget("the path has an empty segment"));
+        }
+        if self.path_parameters && has_parameters(path) {
+            return Err(RequestError::InvalidTarget("the path has parameters"));
+        }
         Ok(())
     }
+}
+
+fn has_parameters(path: &str) -> bool {
+    path.contains(';') || path.as_bytes().windows(3).any(|bytes| bytes.eq_ignore_ascii_case(b"%3b"))
 }
 
 fn is_encoded_slash(bytes: &[u8]) -> bool {
@@ -54,17 +68,29 @@ mod tests {
         let backslash = RejectedPaths { backslash: true, ..RejectedPaths::default() };
         let encoded_slash = RejectedPaths { encoded_slash: true, ..RejectedPaths::default() };
         let dot_parameters = RejectedPaths { dot_parameters: true, ..RejectedPaths::default() };
-        let forms = [backslash, encoded_slash, dot_parameters];
+        let empty_segment = RejectedPaths { empty_segment: true, ..RejectedPaths::default() };
+        let path_parameters = RejectedPaths { path_parameters: true, ..RejectedPaths::default() };
+        let forms = [backslash, encoded_slash, dot_parameters, empty_segment, path_parameters];
         for (path, rejected_by) in [
             ("/public/..\\admin", &[backslash][..]),
             ("/a%2Fb", &[encoded_slash]),
             ("/a%5cb", &[encoded_slash]),
-            ("/public/..;/admin", &[dot_parameters]),
-            ("/public/..;a=b/admin", &[dot_parameters]),
-            ("/public/.;/admin", &[dot_parameters]),
-            ("/public/..%3B/admin", &[dot_parameters]),
-            ("/public/a\\..;", &[backslash, dot_parameters]),
-            ("/a;b=c/..a;/.well-known;x/%2", &[]),
+            ("/public/..;/admin", &[dot_parameters, path_parameters]),
+            ("/public/..;a=b/admin", &[dot_parameters, path_parameters]),
+            ("/public/.;/admin", &[dot_parameters, path_parameters]),
+            ("/public/..%3B/admin", &[dot_parameters, path_parameters]),
+            ("/public/a\\..;", &[backslash, dot_parameters, path_parameters]),
+            ("//admin", &[empty_segment]),
+            ("/public//admin", &[empty_segment]),
+            ("/admin//", &[empty_segment]),
+            ("///", &[empty_segment]),
+            ("/admin;v=1", &[path_parameters]),
+            ("/admin%3Bv=1", &[path_parameters]),
+            ("/admin%3bv=1/users", &[path_parameters]),
+            ("/a;b=c/..a;/.well-known;x/%2", &[path_parameters]),
+            ("/;//x", &[empty_segment, path_parameters]),
+            ("/admin/", &[]),
+            ("/a/%3/b%", &[]),
             ("/", &[]),
         ] {
             for form in forms {

@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
@@ -21,6 +22,8 @@ pub(in crate::proxy) struct ReplayBuffer {
     /// The maximum number of bytes kept.
     limit: usize,
     worker: Rc<WorkerBuffers>,
+    /// The namespace of the Service.
+    namespace: Arc<str>,
 }
 
 /// The part of the body that was already sent.
@@ -35,8 +38,13 @@ struct SentBody {
 }
 
 impl ReplayBuffer {
-    pub(in crate::proxy) fn new(body: RequestBody, limit: usize, worker: Rc<WorkerBuffers>) -> Rc<Self> {
-        Rc::new(ReplayBuffer { body: RefCell::new(Some(body)), sent: RefCell::default(), limit, worker })
+    pub(in crate::proxy) fn new(
+        body: RequestBody,
+        limit: usize,
+        worker: Rc<WorkerBuffers>,
+        namespace: Arc<str>,
+    ) -> Rc<Self> {
+        Rc::new(ReplayBuffer { body: RefCell::new(Some(body)), sent: RefCell::default(), limit, worker, namespace })
     }
 
     /// Takes the body back with the sent part restored. None if the sent part is incomplete.
@@ -61,7 +69,7 @@ impl ReplayBuffer {
             // When the response has begun, the copy of the request is dropped and a replay is impossible, so nothing is
             // kept.
             let limit = if Rc::strong_count(self) > 1 { self.limit } else { 0 };
-            self.sent.borrow_mut().record(frame, limit, &self.worker);
+            self.sent.borrow_mut().record(frame, limit, &self.worker, &self.namespace);
         }
         Poll::Ready(frame)
     }
@@ -76,10 +84,10 @@ impl ReplayBuffer {
 }
 
 impl SentBody {
-    fn record(&mut self, frame: &Frame<Bytes>, limit: usize, worker: &Rc<WorkerBuffers>) {
+    fn record(&mut self, frame: &Frame<Bytes>, limit: usize, worker: &Rc<WorkerBuffers>, namespace: &str) {
         match frame.data_ref() {
             _ if self.is_truncated => {}
-            Some(data) if self.data.len() + data.len() <= limit && self.try_keep(data.len(), worker) => {
+            Some(data) if self.data.len() + data.len() <= limit && self.try_keep(data.len(), worker, namespace) => {
                 self.data.extend_from_slice(data);
             }
             Some(_) => *self = SentBody { is_truncated: true, ..SentBody::default() },
@@ -87,15 +95,13 @@ impl SentBody {
         }
     }
 
-    fn try_keep(&mut self, bytes: usize, worker: &Rc<WorkerBuffers>) -> bool {
-        self.kept.get_or_insert_with(|| worker.buffered(BufferUse::Replay)).try_grow(bytes).is_ok()
+    fn try_keep(&mut self, bytes: usize, worker: &Rc<WorkerBuffers>, namespace: &str) -> bool {
+        self.kept.get_or_insert_with(|| worker.buffered(BufferUse::Replay, namespace)).try_grow(bytes).is_ok()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::proxy::buffer_budget::BufferBudget;
 
@@ -104,7 +110,7 @@ mod tests {
         let process = Arc::new(BufferBudget::new(14));
         let worker = WorkerBuffers::new(Arc::clone(&process));
         let record = |sent: &mut SentBody, data: &'static str| {
-            sent.record(&Frame::data(Bytes::from_static(data.as_bytes())), 1000, &worker);
+            sent.record(&Frame::data(Bytes::from_static(data.as_bytes())), 1000, &worker, "team");
         };
         let (mut first, mut second) = (SentBody::default(), SentBody::default());
         record(&mut first, "123456");
@@ -132,7 +138,7 @@ mod tests {
         for (frames, expected) in cases {
             let mut sent = SentBody::default();
             for frame in frames {
-                sent.record(&Frame::data(Bytes::copy_from_slice(frame.as_bytes())), 5, &worker);
+                sent.record(&Frame::data(Bytes::copy_from_slice(frame.as_bytes())), 5, &worker, "shop");
             }
             let kept = (!sent.is_truncated).then_some(&sent.data[..]);
             assert_eq!(kept, expected.map(str::as_bytes), "{frames:?}");

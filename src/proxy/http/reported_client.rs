@@ -9,12 +9,19 @@ use super::client_connection::Peer;
 use super::headers::{X_FORWARDED_FOR, X_FORWARDED_PROTO, X_REAL_IP};
 use crate::plugin_api::Scheme;
 use crate::plugin_api::context::UNKNOWN_CLIENT;
+use crate::proxy::client_counts::counted_address;
+use crate::upstream::ClientSlot;
 
 /// The client's address: the last address in `X-Forwarded-For` that is not a trusted proxy. For an untrusted peer it is
 /// the peer's own address. [`UNKNOWN_CLIENT`] if a trusted peer wrote something else than an address.
 pub(in crate::proxy) fn client_address(peer: &Peer, headers: &HeaderMap) -> IpAddr {
     let peer_address = peer.address.ip().to_canonical();
     if peer.client.trusted { forwarded_address(headers, &peer.http.trusted_ips, peer_address) } else { peer_address }
+}
+
+/// The slot in which requests of the client are counted.
+pub(in crate::proxy) fn client_slot(peer: &Peer, headers: &HeaderMap) -> ClientSlot {
+    if peer.client.trusted { ClientSlot::of(counted_address(client_address(peer, headers))) } else { peer.client.slot }
 }
 
 /// The client's address according to a trusted peer.

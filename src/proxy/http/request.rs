@@ -21,14 +21,17 @@ use super::client_body::ClientBody;
 use super::client_connection::Peer;
 use super::early_exit::EarlyExit;
 use super::external_auth;
+use super::field_policy::ResponseTrailerPolicy;
 use super::forward;
 use super::forwarding_headers::set_forwarding_headers;
+use super::framing;
 use super::hpack;
 use super::outgoing_request::{OutgoingRequest, ReplayPolicy};
 use super::plugin_run;
 use super::product_headers;
 use super::request_body::RequestBody;
 use super::request_context::RequestContext;
+use super::request_error::RequestError;
 use super::request_record::RequestRecord;
 use super::response_body::{BodySource, ResponseBody};
 use super::retry;
@@ -38,6 +41,7 @@ use super::session;
 use super::target;
 use super::trailer_header;
 use super::upstream_target;
+use crate::hop_count::HopCount;
 use crate::plugin_api::ResponseSource;
 use crate::turn_clock;
 
@@ -116,7 +120,13 @@ async fn prepare<'r>(
     if routed.rule.plugins.as_ref().is_some_and(|chain| chain.logs_heads(&cx.view.snapshot.consumers)) {
         cx.record.copy_heads(&routed, request);
     }
-    routed.may_have_te = set_forwarding_headers(cx, &routed, request);
+    let stripped = set_forwarding_headers(cx, &routed, request);
+    routed.may_have_te = stripped.accepts_trailers;
+    // Before anything sends a request. Most requests have no number.
+    if stripped.hops > HopCount::ZERO && stripped.hops.get() >= cx.peer().worker().limits.max_hops {
+        return Err(RequestError::LoopDetected.into());
+    }
+    routed.hops = stripped.hops.next();
     product_headers::set_request_headers(cx, request);
     trailer_header::record_te(cx, &routed);
     upstream_target::rewrite(&mut routed, request)?;
@@ -148,7 +158,7 @@ struct PendingResponse {
 
 /// Builds the head of a response, wherever it comes from.
 fn begin_response(cx: &mut RequestContext<'_>, outcome: Result<Response<BodySource>, EarlyExit>) -> PendingResponse {
-    let must_close = cx.peer().connections.is_closing() || outcome.as_ref().is_err_and(EarlyExit::must_close);
+    let must_close = cx.peer().connections.asks_to_close() || outcome.as_ref().is_err_and(EarlyExit::must_close);
     let source = outcome.as_ref().map_or_else(EarlyExit::source, |_| ResponseSource::Service);
     if let Some(observed) = &mut cx.record.observed {
         observed.set_source(source);
@@ -167,6 +177,10 @@ fn begin_response(cx: &mut RequestContext<'_>, outcome: Result<Response<BodySour
 /// Completes the head of a response, after plugins have run.
 fn finish_response(cx: &mut RequestContext<'_>, pending: PendingResponse) -> Response<BodySource> {
     let PendingResponse { mut response, source, began_at, must_close } = pending;
+    framing::fit_to_status(&mut response, cx.error_format.is_head());
+    if response.body().may_have_trailers() {
+        cx.record.trailers = ResponseTrailerPolicy::new(cx, &mut response);
+    }
     trailer_header::remove_unaccepted(cx, &mut response, source);
     product_headers::set_response_headers(cx, &mut response, source, began_at);
     let record = &mut *cx.record;

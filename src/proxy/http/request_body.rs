@@ -8,6 +8,7 @@
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
@@ -17,12 +18,15 @@ use http_body::{Body, Frame, SizeHint};
 use super::activity::{BodyFailure, UploadState};
 use super::client_body::{ClientBody, ClientBodyError};
 use super::client_connection::Peer;
+use super::field_policy;
 use super::mirror::{MirrorCopy, PendingCopies};
 use super::replay_buffer::ReplayBuffer;
 use super::request_error::RequestError;
 use crate::http1::JoinedData;
 use crate::http2_frames::MARKER_NAME;
-use crate::proxy::buffer_budget::{BufferUse, BufferedBytes};
+use crate::plugin_api::FieldNames;
+use crate::proxy::buffer_budget::{BufferUse, BufferedBytes, NotKept};
+use crate::snapshot::rule::RouteRule;
 
 /// The body of a request as it is sent to an endpoint.
 pub(in crate::proxy) struct RequestBody {
@@ -32,6 +36,8 @@ pub(in crate::proxy) struct RequestBody {
     http2: bool,
     /// State that few requests need, boxed to keep the others small.
     extensions: Option<Box<BodyExtensions>>,
+    /// The rule of the request, if it decides about fields of trailers that may follow.
+    rule: Option<Arc<RouteRule>>,
     peer: Rc<Peer>,
 }
 
@@ -43,6 +49,8 @@ struct BodyExtensions {
     buffered: Bytes,
     /// Trailers that were read together with `buffered` or `small_frames`.
     trailers: Option<HeaderMap>,
+    /// Names of fields that must not be trailers because of this request.
+    no_trailers: FieldNames,
     /// The mirrored copies of the request, which get all data of the body.
     mirror_copies: Option<PendingCopies>,
     /// How many more bytes of the body its limit allows, if it has one.
@@ -62,12 +70,12 @@ impl RequestBody {
         } else {
             UploadState::Complete
         });
-        RequestBody { incoming, http2: version == Version::HTTP_2, extensions: None, peer: Rc::clone(peer) }
+        RequestBody { incoming, http2: version == Version::HTTP_2, extensions: None, rule: None, peer: Rc::clone(peer) }
     }
 
     /// An empty body, for a request whose actual body was moved elsewhere.
     pub(in crate::proxy) fn empty(peer: &Rc<Peer>) -> Self {
-        RequestBody { incoming: None, http2: false, extensions: None, peer: Rc::clone(peer) }
+        RequestBody { incoming: None, http2: false, extensions: None, rule: None, peer: Rc::clone(peer) }
     }
 
     /// The body of a request that Portico makes itself.
@@ -77,6 +85,24 @@ impl RequestBody {
             body.replace_buffered(bytes);
         }
         body
+    }
+
+    /// Whether trailers may follow the body, or have followed it.
+    pub(in crate::proxy) fn may_have_trailers(&self) -> bool {
+        match &self.incoming {
+            Some(incoming) => self.http2 || incoming.size_hint().exact().is_none(),
+            None => self.extensions.as_ref().is_some_and(|extensions| extensions.trailers.is_some()),
+        }
+    }
+
+    /// Removes fields from the trailers that the rule sets or removes in the head.
+    pub(in crate::proxy) fn set_rule(&mut self, rule: &Arc<RouteRule>) {
+        self.rule = Some(Arc::clone(rule));
+    }
+
+    /// The names of fields that are removed from the trailers, in addition to those that follow from the rule.
+    pub(in crate::proxy) fn no_trailers(&mut self) -> &mut FieldNames {
+        &mut self.extensions.get_or_insert_default().no_trailers
     }
 
     /// Limits the body to `max_bytes` bytes. Fails at once if the declared length exceeds the limit.
@@ -114,23 +140,24 @@ impl RequestBody {
             let (buffered, kept) = (extensions.buffered.clone(), extensions.kept.clone());
             Box::new(BodyExtensions { buffered, kept, ..BodyExtensions::default() })
         });
-        RequestBody { incoming: None, http2: self.http2, extensions, peer: Rc::clone(&self.peer) }
+        RequestBody { incoming: None, http2: self.http2, extensions, rule: None, peer: Rc::clone(&self.peer) }
     }
 
     /// Moves the body into a replay buffer of up to `max_bytes` bytes and returns a second handle to it, for a request
     /// that may be sent again if the endpoint did not process it. Only one handle can be sent: this one, or the
-    /// returned one after [`RequestBody::reclaim`].
-    pub(in crate::proxy) fn share_for_replay(&mut self, max_bytes: usize) -> Self {
+    /// returned one after [`RequestBody::reclaim`]. `namespace`: that of the Service.
+    pub(in crate::proxy) fn share_for_replay(&mut self, max_bytes: usize, namespace: &Arc<str>) -> Self {
         let peer = Rc::clone(&self.peer);
         let handle = |buffer| {
             let extensions = BodyExtensions { replay: Some(buffer), ..BodyExtensions::default() };
-            RequestBody { incoming: None, http2: false, extensions: Some(Box::new(extensions)), peer: Rc::clone(&peer) }
+            let extensions = Some(Box::new(extensions));
+            RequestBody { incoming: None, http2: false, extensions, rule: None, peer: Rc::clone(&peer) }
         };
         if let Some(buffer) = self.replay_buffer() {
             return handle(Rc::clone(buffer));
         }
         let body = std::mem::replace(self, RequestBody::empty(&peer));
-        let buffer = ReplayBuffer::new(body, max_bytes, Rc::clone(&peer.worker().buffers));
+        let buffer = ReplayBuffer::new(body, max_bytes, Rc::clone(&peer.worker().buffers), Arc::clone(namespace));
         *self = handle(Rc::clone(&buffer));
         handle(buffer)
     }
@@ -176,11 +203,13 @@ impl RequestBody {
 
     /// Buffers up to `max_bytes` of the body, and returns whether all of it is buffered. Buffered data is sent as if it
     /// had just arrived. A body with trailers never counts as completely buffered. If the process keeps too many bytes,
-    /// a body for plugins waits and then fails, and one to be sent again is not buffered further.
+    /// a body for plugins waits and then fails, and one to be sent again is not buffered further. `namespace`: that of
+    /// the object because of which it is buffered.
     pub(in crate::proxy) async fn buffer_up_to(
         &mut self,
         max_bytes: usize,
         kept_for: BufferUse,
+        namespace: &str,
     ) -> Result<bool, RequestBodyError> {
         let fits = |length: u64| usize::try_from(length).is_ok_and(|length| length <= max_bytes);
         if !fits(self.size_hint().lower()) {
@@ -191,7 +220,7 @@ impl RequestBody {
             return Ok(self.extensions.as_ref().is_none_or(|extensions| extensions.trailers.is_none()));
         }
         let mut buffered = BytesMut::new();
-        let mut kept = self.peer.worker().buffers.buffered(kept_for);
+        let mut kept = self.peer.worker().buffers.buffered(kept_for, namespace);
         let mut trailers = None;
         let mut has_room = true;
         while self.incoming.is_some() && buffered.len() <= max_bytes && has_room {
@@ -201,7 +230,7 @@ impl RequestBody {
                     Ok(data) => {
                         match kept_for {
                             BufferUse::Replay => has_room = kept.try_grow(data.len()).is_ok(),
-                            _ => kept.grow(data.len()).await.map_err(|_| RequestBodyError::BufferLimit)?,
+                            _ => kept.grow(data.len()).await?,
                         }
                         buffered.extend_from_slice(&data);
                     }
@@ -278,6 +307,9 @@ impl RequestBody {
         }
         let Poll::Ready(frame) = Pin::new(incoming).poll_frame(cx) else {
             self.peer.activity.mark_awaiting_client();
+            if self.http2 {
+                self.peer.request_continuation();
+            }
             return Poll::Pending;
         };
         self.peer.activity.mark_awaiting_endpoint();
@@ -341,6 +373,13 @@ impl RequestBody {
         self.peer.activity.record_progress();
     }
 
+    #[cold]
+    fn clean_trailers(&self, trailers: &mut HeaderMap) {
+        let none = FieldNames::default();
+        let others = self.extensions.as_ref().map_or(&none, |extensions| &extensions.no_trailers);
+        field_policy::remove_from_request_trailers(trailers, &self.peer.http, self.rule.as_deref(), others);
+    }
+
     /// The body has ended, or the rest of it is not read.
     fn close_unforwarded(&self) {
         if self.http2
@@ -357,10 +396,16 @@ impl Body for RequestBody {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, RequestBodyError>>> {
         let this = self.get_mut();
-        match this.replay_buffer() {
-            Some(buffer) => buffer.poll_frame(cx),
-            None => this.poll_joined(cx),
+        if let Some(buffer) = this.replay_buffer() {
+            return buffer.poll_frame(cx);
         }
+        let mut polled = this.poll_joined(cx);
+        if let Poll::Ready(Some(Ok(frame))) = &mut polled
+            && let Some(trailers) = frame.trailers_mut()
+        {
+            this.clean_trailers(trailers);
+        }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {
@@ -419,10 +464,21 @@ pub(in crate::proxy) enum RequestBodyError {
     TooLarge,
     #[error("the bodies kept in memory have reached their limit")]
     BufferLimit,
+    #[error("the client has sent the request body too slowly for one that is kept in memory")]
+    TooSlow,
     #[error("the endpoint did not process the request, so its body is sent again")]
     Reclaimed,
     #[error("the stream has ended, so the rest of the request body is not read")]
     Abandoned,
+}
+
+impl From<NotKept> for RequestBodyError {
+    fn from(reason: NotKept) -> Self {
+        match reason {
+            NotKept::LimitReached => RequestBodyError::BufferLimit,
+            NotKept::TooSlow => RequestBodyError::TooSlow,
+        }
+    }
 }
 
 /// A frame with less data waits for the next one.

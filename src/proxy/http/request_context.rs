@@ -11,12 +11,14 @@ use super::request_record::RequestRecord;
 use super::session::BackendSession;
 use super::target::{RequestHost, RequestPath};
 use super::upgrade::Upgrade;
+use crate::hop_count::HopCount;
 use crate::plugin_api::Framing;
 use crate::proxy::worker::snapshot_view::SnapshotView;
 use crate::snapshot::HttpListener;
 use crate::snapshot::router::MatchedPath;
 use crate::snapshot::rule::{Backend, RouteRule};
 use crate::snapshot::rule_options::ProductHeaderNames;
+use crate::upstream::ClientSlot;
 
 /// The context of a request from its head to its response: the configuration it uses, how far it was routed, and its
 /// record with the connection, the request id and the times.
@@ -122,6 +124,10 @@ pub(in crate::proxy) struct RoutedRequest<'r> {
     pub(in crate::proxy) regex_steps: u64,
     /// Whether the request to the endpoint may have the field `TE`.
     pub(in crate::proxy) may_have_te: bool,
+    /// How many Portico processes have forwarded the request, with this one.
+    pub(in crate::proxy) hops: HopCount,
+    /// In which slot everything that is sent because of the request is counted.
+    pub(in crate::proxy) client: ClientSlot,
 }
 
 impl RoutedRequest<'_> {

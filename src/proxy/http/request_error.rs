@@ -22,6 +22,8 @@ pub(in crate::proxy) enum RequestError {
     PluginTimeout,
     /// The bytes from the client do not parse as a request.
     MalformedRequest,
+    /// The major version of HTTP/1 is not 1.
+    UnsupportedVersion,
     /// The request target exceeds the longest supported length.
     TargetTooLong,
     /// The path or query exceeds what the regular expressions of routes may be matched with.
@@ -38,6 +40,8 @@ pub(in crate::proxy) enum RequestError {
     /// An extended CONNECT for a protocol other than WebSocket, or to an HTTP/2 endpoint.
     UpgradeNotSupported,
     UnsupportedExpectation,
+    /// The request has been forwarded by too many Portico processes, or the endpoint is a listener of this process.
+    LoopDetected,
     RequestBodyTimeout,
     /// The client sends the request body more slowly than the minimum rate.
     SlowRequestBody,
@@ -136,6 +140,7 @@ impl RequestError {
             RequestError::BodyTooLarge => (Client, StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "Request size limit exceeded", false),
             RequestError::PluginTimeout => (Configuration, StatusCode::GATEWAY_TIMEOUT, "plugin_timeout", TIMED_OUT, true),
             RequestError::MalformedRequest => (Client, StatusCode::BAD_REQUEST, "malformed_request", "Bad request", false),
+            RequestError::UnsupportedVersion => (Client, StatusCode::HTTP_VERSION_NOT_SUPPORTED, "unsupported_version", "HTTP version not supported", false),
             RequestError::TargetTooLong => (Client, StatusCode::URI_TOO_LONG, "target_too_long", "URI too long", false),
             RequestError::TargetTooLongToMatch => (Client, StatusCode::URI_TOO_LONG, "target_too_long_to_match", "the path or query is too long for the regular expressions of the routes", false),
             RequestError::HeaderTooLongToMatch => (Client, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "header_too_long_to_match", "a header is too long for the regular expressions of the routes", false),
@@ -144,6 +149,7 @@ impl RequestError {
             RequestError::ConnectNotSupported => (Client, StatusCode::METHOD_NOT_ALLOWED, "connect_not_supported", "Method not allowed", false),
             RequestError::TraceNotAllowed => (Client, StatusCode::METHOD_NOT_ALLOWED, "trace_not_allowed", "Method not allowed", false),
             RequestError::UpgradeNotSupported => (Client, StatusCode::NOT_IMPLEMENTED, "upgrade_not_supported", "CONNECT is supported only for WebSocket, and only to backends that use HTTP/1.1", false),
+            RequestError::LoopDetected => (Configuration, StatusCode::LOOP_DETECTED, "loop_detected", "Loop detected", false),
             RequestError::UnsupportedExpectation => (Client, StatusCode::EXPECTATION_FAILED, "unsupported_expectation", "Expectation failed", false),
             RequestError::RequestBodyTimeout => (Client, StatusCode::REQUEST_TIMEOUT, "request_body_timeout", "Request timeout", false),
             RequestError::SlowRequestBody => (Client, StatusCode::REQUEST_TIMEOUT, "slow_request_body", "Request timeout", false),
@@ -315,6 +321,7 @@ mod tests {
             RequestError::InvalidHost(TEXT),
             RequestError::AmbiguousFraming(TEXT),
             RequestError::MalformedRequest,
+            RequestError::UnsupportedVersion,
             RequestError::TargetTooLong,
             RequestError::TargetTooLongToMatch,
             RequestError::HeaderTooLongToMatch,
@@ -327,6 +334,7 @@ mod tests {
             RequestError::ConnectNotSupported,
             RequestError::TraceNotAllowed,
             RequestError::UnsupportedExpectation,
+            RequestError::LoopDetected,
             RequestError::RequestBodyTimeout,
             RequestError::SlowRequestBody,
             RequestError::MisdirectedRequest,
@@ -367,7 +375,10 @@ mod tests {
             | RequestError::InvalidHost(_)
             | RequestError::AmbiguousFraming(_)
             | RequestError::TooManyHeaders => {}
-            RequestError::MalformedRequest | RequestError::TargetTooLong | RequestError::HeaderTooLarge => {}
+            RequestError::MalformedRequest
+            | RequestError::UnsupportedVersion
+            | RequestError::TargetTooLong
+            | RequestError::HeaderTooLarge => {}
             RequestError::TargetTooLongToMatch | RequestError::HeaderTooLongToMatch => {}
             RequestError::UpgradeNotSupported
             | RequestError::InvalidBody
@@ -376,6 +387,7 @@ mod tests {
             | RequestError::ConnectNotSupported
             | RequestError::TraceNotAllowed => {}
             RequestError::UnsupportedExpectation
+            | RequestError::LoopDetected
             | RequestError::RequestBodyTimeout
             | RequestError::SlowRequestBody
             | RequestError::MisdirectedRequest

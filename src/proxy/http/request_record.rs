@@ -15,6 +15,7 @@ use super::activity::ActivityPhase;
 use super::attempt::AttemptError;
 use super::client_connection::Peer;
 use super::external_auth::AuthorizationRecord;
+use super::field_policy::ResponseTrailerPolicy;
 use super::malformed_request::PartialHead;
 use super::outgoing_request::OutgoingRequest;
 use super::plugin_run::PluginRun;
@@ -54,6 +55,8 @@ pub(in crate::proxy) struct RequestRecord {
     pub(in crate::proxy) authorization: Option<Box<AuthorizationRecord>>,
     /// The plugin execution, if plugins ran.
     pub(in crate::proxy) plugin_run: Option<Box<PluginRun>>,
+    /// What the trailers of the response must not have, if that depends on the rule or the response.
+    pub(in crate::proxy) trailers: Option<Box<ResponseTrailerPolicy>>,
     /// The deadline of the response. Boxed, because few requests have one.
     pub(in crate::proxy) deadline: Option<Box<ResponseDeadline>>,
     /// Set if the admin listener has registered the token of the request.
@@ -120,6 +123,7 @@ impl RequestRecord {
             cors_headers: None,
             authorization: None,
             plugin_run: None,
+            trailers: None,
             deadline: None,
             observed,
             logged,
@@ -275,9 +279,14 @@ pub(in crate::proxy) fn record_malformed(peer: &Peer, input: MalformedInput) {
 /// The most attempts that a record contains. Kong's rules allow thousands of retries.
 const MAX_ATTEMPTS: usize = 32;
 
+/// The host of the request: that of the target, which overrides the field (RFC 9112, section 3.2.2). A target with a
+/// user, which is rejected, may contain a password, so it is not written.
 fn host<B>(request: &Request<B>) -> Option<HeaderValue> {
-    let authority = || HeaderValue::try_from(request.uri().authority()?.as_str()).ok();
-    request.headers().get(HOST).cloned().or_else(authority)
+    let authority = request.uri().authority().filter(|authority| !authority.as_str().contains('@'));
+    match authority {
+        Some(authority) => HeaderValue::try_from(authority.as_str()).ok(),
+        None => request.headers().get(HOST).cloned(),
+    }
 }
 
 impl Drop for RequestRecord {
@@ -299,6 +308,24 @@ mod tests {
     use std::task::Waker;
 
     use super::*;
+
+    #[test]
+    fn logged_host_is_that_of_the_request() {
+        for (target, field, expected) in [
+            ("/", Some("a.example"), Some("a.example")),
+            ("http://b.example:8080/", Some("a.example"), Some("b.example:8080")),
+            ("http://b.example/", None, Some("b.example")),
+            ("http://user:secret@b.example/", Some("a.example"), Some("a.example")),
+            ("/", None, None),
+        ] {
+            let mut request = Request::get(target);
+            if let Some(field) = field {
+                request = request.header(HOST, field);
+            }
+            let found = host(&request.body(()).unwrap());
+            assert_eq!(found.as_ref().map(|host| host.to_str().unwrap()), expected, "{target} {field:?}");
+        }
+    }
 
     #[tokio::test]
     async fn deadline_passes_while_the_runtime_does_not_look_at_its_timers() {

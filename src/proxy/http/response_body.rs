@@ -11,6 +11,7 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use super::activity::Activity;
 use super::error_response::call_error_trailers;
+use super::field_policy::clean_response_trailers;
 use super::filtered_body::FilteredBody;
 use super::read_timeout::ReadTimeout;
 use super::request_body::RequestBody;
@@ -90,6 +91,15 @@ impl BodySource {
             BodySource::Upgraded(..) => SizeHint::with_exact(0),
             BodySource::Stream(_) => SizeHint::default(),
             BodySource::Filtered(body) => body.size_hint(),
+        }
+    }
+
+    /// Whether trailers of the endpoint may follow the body.
+    pub(in crate::proxy) fn may_have_trailers(&self) -> bool {
+        match self {
+            BodySource::Local(_) | BodySource::Upgraded(..) | BodySource::Stream(_) => false,
+            BodySource::Upstream(body) => body.is_http2() || body.size_hint().exact().is_none(),
+            BodySource::Filtered(_) => true,
         }
     }
 
@@ -272,7 +282,12 @@ impl Body for ResponseBody {
             activity.awaits_response_data.set(polled.is_pending());
         }
         match ready!(polled) {
-            Some(Ok(frame)) => {
+            Some(Ok(mut frame)) => {
+                if let Some(trailers) = frame.trailers_mut()
+                    && let Some(record) = &this.record
+                {
+                    clean_response_trailers(trailers, record);
+                }
                 let ended = frame.is_trailers() || this.source.is_end_stream();
                 if let Some(meter) = meter {
                     meter.add(frame.data_ref().map_or(0, Bytes::len));

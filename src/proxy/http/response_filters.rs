@@ -124,7 +124,8 @@ async fn apply_buffered(
             }
         }
     };
-    let (data, trailers) = match collect(body, max_bytes, cx.record).await {
+    let namespace = cx.rule.map_or("", |rule| rule.id.namespace());
+    let (data, trailers) = match collect(body, max_bytes, namespace, cx.record).await {
         Ok(Collected::Whole { data, trailers }) => (data, trailers),
         Ok(Collected::Partly(body, reason)) => return not_filtered(head, body, reason),
         Err(error) => return Err(Box::new(Replacement { by: ReplacedBy::Error(error), former: head.headers })),
@@ -243,18 +244,19 @@ enum Collected {
     Partly(BodySource, UnfilteredBody),
 }
 
-/// Reads a body up to `max_bytes`, and while the process may keep more bytes. The timeouts of the rule apply, and an
-/// incomplete body is an error.
+/// Reads a body up to `max_bytes`, and while the process may keep more bytes for the namespace. The timeouts of the
+/// rule apply, and an incomplete body is an error.
 async fn collect(
     mut body: BodySource,
     max_bytes: usize,
+    namespace: &str,
     record: &mut RequestRecord,
 ) -> Result<Collected, RequestError> {
     if exceeds(body.size_hint().lower(), max_bytes) {
         return Ok(Collected::Partly(body, UnfilteredBody::TooLarge));
     }
     let mut data = JoinedData::default();
-    let mut kept = record.peer.worker().buffers.buffered(BufferUse::Response);
+    let mut kept = record.peer.worker().buffers.buffered(BufferUse::Response, namespace);
     let mut trailers = None;
     while !body.is_end_stream() {
         let Some(frame) = next_frame(&mut body, record).await? else { break };

@@ -58,7 +58,7 @@ async fn run_attempts(
     let peer = Rc::clone(&record.peer);
     let (upstream, retry) = (destination.upstream, policy.retry.as_ref());
     let replay = ReplayPolicy {
-        complete: buffer_body(&peer, &mut request, policy).await?,
+        complete: buffer_body(&peer, &mut request, policy, &upstream.key.namespace).await?,
         idempotent: is_idempotent(request.method()),
         allows_resending: retry.is_none_or(|retry| retry.max_retries > 0),
     };
@@ -156,6 +156,7 @@ async fn buffer_body(
     peer: &Peer,
     request: &mut Request<RequestBody>,
     policy: &TimeoutsAndRetries,
+    namespace: &str,
 ) -> Result<bool, RequestError> {
     if request.body().is_end_stream() {
         return Ok(true);
@@ -170,7 +171,8 @@ async fn buffer_body(
         return Ok(false);
     }
     let max_bytes = peer.worker().limits.max_replay_body;
-    match until_timed_out(&peer.activity, request.body_mut().buffer_up_to(max_bytes, BufferUse::Replay)).await {
+    let buffering = request.body_mut().buffer_up_to(max_bytes, BufferUse::Replay, namespace);
+    match until_timed_out(&peer.activity, buffering).await {
         None => Err(peer.activity.body_timeout_error()),
         Some(Err(_)) => Err(RequestError::InvalidBody),
         Some(Ok(is_whole)) => Ok(is_whole),

@@ -12,16 +12,18 @@ use tokio::time::Instant;
 use super::call_deadline;
 use super::cross_origin::apply_cors;
 use super::early_exit::EarlyExit;
+use super::field_policy::InformationalPolicy;
 use super::request_body::RequestBody;
 use super::request_context::{RequestContext, RoutedRequest};
 use super::request_error::RequestError;
 use super::session::BackendSession;
 use super::upgrade::Upgrade;
+use crate::hop_count::HopCount;
 use crate::snapshot::external_auth::ExternalAuthFilter;
 use crate::snapshot::redirect::RedirectAction;
 use crate::snapshot::rule::{Action, Backend, BackendTarget, Filters, RouteRule, Split};
 use crate::snapshot::timeouts_and_retries::TimeoutsAndRetries;
-use crate::upstream::Upstream;
+use crate::upstream::{ClientSlot, Upstream};
 
 /// Where a request is forwarded to. The request is already rewritten for the endpoint.
 pub(in crate::proxy) struct Destination<'r> {
@@ -34,6 +36,11 @@ pub(in crate::proxy) struct Destination<'r> {
     pub(in crate::proxy) upgrade: Option<Box<Upgrade>>,
     /// Whether the request may have the field `TE`.
     pub(in crate::proxy) may_have_te: bool,
+    pub(in crate::proxy) informational: InformationalPolicy<'r>,
+    /// How many Portico processes have forwarded the request, with this one.
+    pub(in crate::proxy) hops: HopCount,
+    /// In which slot the request is counted.
+    pub(in crate::proxy) client: ClientSlot,
 }
 
 /// What the rule does with a request, and the selected backend.
@@ -152,6 +159,9 @@ fn prepare_forwarding<'r>(
         call_deadline,
         upgrade: routed.upgrade,
         may_have_te,
+        informational: InformationalPolicy::new(rule, cx.record),
+        hops: routed.hops,
+        client: routed.client,
     })
 }
 
@@ -171,7 +181,8 @@ fn apply_request_filters(
         // An upgrade request is not mirrored, since the mirror could not continue the new protocol.
         if !filters.mirrors.is_empty() && routed.upgrade.is_none() {
             let apply_filters = |copy: &mut Request<()>| rewrite_target(copy, routed, &levels[..=level]).is_ok();
-            cx.peer().http.mirror_sender.mirror_request(&filters.mirrors, request, apply_filters);
+            let sender = &cx.peer().http.mirror_sender;
+            sender.mirror_request(&filters.mirrors, request, routed.client, routed.hops, apply_filters);
         }
     }
     rewrite_target(request, routed, &levels)

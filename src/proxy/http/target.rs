@@ -14,6 +14,8 @@ use super::request_body::RequestBody;
 use super::request_context::RequestContext;
 use super::request_error::RequestError;
 use super::upgrade::Upgrade;
+use crate::http2_frames::FRAGMENT_HOST;
+use crate::plugin_api::path_encoding::{encode_non_ascii, is_unreserved, resolve_dots};
 
 /// The host and path to match and to forward, and the requested upgrade.
 pub(in crate::proxy) struct RequestTarget {
@@ -73,11 +75,15 @@ impl RequestHost {
             RequestError::InvalidHost("the Host header is not a host name or address with an optional port");
         let mut fields = headers.get_all(HOST).iter();
         let field = fields.next();
-        if fields.next().is_some() {
-            return Err(RequestError::InvalidHost("the request has more than one Host header"));
+        if let Some(second) = fields.next() {
+            return Err(match second.as_bytes() {
+                FRAGMENT_HOST if version == Version::HTTP_2 => FRAGMENT,
+                _ => RequestError::InvalidHost("the request has more than one Host header"),
+            });
         }
         // The field must be present and valid even when the target overrides it: a proxy in front may have used it.
         let host = match field {
+            Some(field) if version == Version::HTTP_2 && field == FRAGMENT_HOST => return Err(FRAGMENT),
             Some(field) => Some(RequestHost::parse(field.clone()).ok_or(INVALID_HOST)?),
             None if version == Version::HTTP_11 => {
                 return Err(RequestError::InvalidHost("the request has no Host header"));
@@ -126,6 +132,8 @@ impl RequestHost {
     }
 }
 
+const FRAGMENT: RequestError = RequestError::InvalidTarget("the target has a fragment");
+
 /// The length of the name or address in a host of the form `name`, `name:port`, `[v6]` or `[v6]:port`. None for any
 /// other: only characters valid in a host are accepted, so that no backend can parse a path, a user or a second host
 /// from it.
@@ -155,7 +163,8 @@ fn host_name_length(host: &[u8]) -> Option<usize> {
 pub(in crate::proxy) struct RequestPath {
     /// As in the request.
     raw: PathAndQuery,
-    /// The path with dot segments resolved and unreserved characters decoded. None if that changes nothing.
+    /// The path with dot segments resolved, unreserved characters decoded and bytes that are not ASCII encoded. None if
+    /// that changes nothing.
     normalized: Option<String>,
 }
 
@@ -211,20 +220,37 @@ impl RequestPath {
 }
 
 /// Normalizes a path. The backend gets the path that was matched, so spellings that parsers could read as different
-/// paths become one. Reserved characters stay as written: `%2F` is not a slash.
+/// paths become one. Reserved characters stay as written: `%2F` is not a slash. Bytes that are not ASCII are encoded,
+/// as most clients do: a rule for `/café` must not depend on that.
 fn normalize(path: &str) -> Result<Cow<'_, str>, RequestError> {
-    // One pass: no segment starts with a dot, and no byte but possibly the last is a percent sign.
-    let is_normalized = path.bytes().zip(path.bytes().skip(1)).all(|pair| pair != (b'/', b'.') && pair.0 != b'%');
-    if is_normalized && !path.ends_with('%') {
+    // One pass: no segment starts with a dot, and no byte but possibly the last is a percent sign or a quotation mark.
+    let is_plain = |pair: (u8, u8)| pair != (b'/', b'.') && pair.0 != b'%' && pair.0 != b'"';
+    let is_normalized = path.bytes().zip(path.bytes().skip(1)).all(is_plain);
+    if is_normalized && !path.ends_with(['%', '"']) && path.is_ascii() {
         return Ok(Cow::Borrowed(path));
+    }
+    // The library rejects other delimiters. Encoding it would differ from what other servers do with it.
+    if path.contains('"') {
+        return Err(RequestError::InvalidTarget("the path has a quotation mark that is not encoded"));
     }
     let decoded = decode_unreserved(path)?;
     // Escaped dots count as dots, so segments are resolved after decoding.
-    Ok(match resolve_dots(&decoded) {
+    let resolved = match resolve_dots(&decoded) {
         Some(resolved) => Cow::Owned(resolved),
         None => decoded,
-    })
+    };
+    if resolved.is_ascii() {
+        return Ok(resolved);
+    }
+    let encoded = encode_non_ascii(&resolved).into_owned();
+    if encoded.len() > MAX_PATH {
+        return Err(RequestError::InvalidTarget("the path is too long when its bytes that are not ASCII are encoded"));
+    }
+    Ok(Cow::Owned(encoded))
 }
+
+/// The maximum length of a path, in bytes: that of a target in the `http` crate.
+const MAX_PATH: usize = u16::MAX as usize - 1;
 
 fn decode_unreserved(path: &str) -> Result<Cow<'_, str>, RequestError> {
     const INVALID: RequestError =
@@ -240,7 +266,7 @@ fn decode_unreserved(path: &str) -> Result<Cow<'_, str>, RequestError> {
         if byte == 0 {
             return Err(RequestError::InvalidTarget("the path has an escaped NUL"));
         }
-        let is_unreserved = byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
+        let is_unreserved = is_unreserved(byte);
         if is_unreserved || decoded.is_some() {
             let decoded = decoded.get_or_insert_with(|| path[..path.len() - rest.len()].to_owned());
             decoded.push_str(&rest[..percent]);
@@ -260,28 +286,6 @@ fn decode_unreserved(path: &str) -> Result<Cow<'_, str>, RequestError> {
 
 fn hex(digit: u8) -> Option<u8> {
     char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
-}
-
-/// Removes dot segments (RFC 3986, section 5.2.4) from a path that starts with a slash. `None` if it has none.
-fn resolve_dots(path: &str) -> Option<String> {
-    let is_dots = |segment: &str| segment == "." || segment == "..";
-    if !path.split('/').any(is_dots) {
-        return None;
-    }
-    let mut kept: Vec<&str> = Vec::new();
-    let mut segments = path[1..].split('/').peekable();
-    while let Some(segment) = segments.next() {
-        if segment == ".." {
-            kept.pop();
-        } else if segment != "." {
-            kept.push(segment);
-        }
-        // A path that ends in a dot segment gets a trailing slash.
-        if is_dots(segment) && segments.peek().is_none() {
-            kept.push("");
-        }
-    }
-    Some(kept.iter().fold(String::with_capacity(path.len()), |path, segment| path + "/" + segment))
 }
 
 #[cfg(test)]
@@ -328,14 +332,16 @@ mod tests {
             ("/a//../b", "/a/b"),
             ("/.", "/"),
             ("/a%2f../b", "/a%2f../b"),
-            ("/é%C3%A9", "/é%C3%A9"),
+            ("/é%C3%A9", "/%C3%A9%C3%A9"),
+            ("/é%c3%a9/../ü%7E", "/%C3%BC~"),
         ];
         for (path, expected) in cases {
             let normalized = normalize(path).unwrap();
             assert_eq!(normalized, expected, "{path}");
             assert_eq!(matches!(normalized, Cow::Owned(_)), path != expected, "{path}: owned only if it differs");
         }
-        for path in ["/%", "/a%4", "/%zz", "/%+1", "/a%", "/%00", "/a%6", "/%é"] {
+        let too_long = format!("/{}", "é".repeat(MAX_PATH / 6 + 1));
+        for path in [&*too_long, "/%", "/a%4", "/%zz", "/%+1", "/a%", "/%00", "/a%6", "/%é"] {
             assert!(matches!(normalize(path), Err(RequestError::InvalidTarget(_))), "{path}");
         }
     }
@@ -345,12 +351,23 @@ mod tests {
         #[test]
         fn rules_and_requests_are_decoded_alike(path in "/([a/%.]|%[0-7][0-9a-fA-F])*") {
             if let Ok(decoded) = decode_unreserved(&path) {
-                proptest::prop_assert_eq!(decoded, crate::snapshot::escape::decode_unreserved(&path));
+                proptest::prop_assert_eq!(decoded, crate::plugin_api::path_encoding::decode_unreserved(&path));
             }
         }
     }
 
     proptest::proptest! {
+        /// A configured path that equals the normalized path of a request must match it, so such paths are written as
+        /// they are.
+        #[test]
+        fn normalized_paths_have_no_byte_that_is_encoded(path in "(/|[!#-~]|é|\\.|%2e|%2F|%c3){0,12}") {
+            let Ok(uri) = Uri::try_from(format!("/{path}")) else { return Ok(()) };
+            if let Ok(Some(path)) = RequestPath::parse(&Method::GET, &uri) {
+                let in_requests = crate::plugin_api::path_encoding::path_in_requests(path.path());
+                proptest::prop_assert_eq!(in_requests, path.path());
+            }
+        }
+
         #[test]
         fn path_normalization_is_idempotent(path in "(/|\\.|%2e|%2F|%61|a|%25){0,12}") {
             let path = format!("/{path}");

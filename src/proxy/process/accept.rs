@@ -236,13 +236,24 @@ async fn accept_tls(
             return Err(ClientHandshakeError::UnknownName.into());
         }
     }
-    // Only clients that have sent their ClientHello get a permit, so that idle connections delay no others. The
-    // semaphore is first come, first served, and waiting for it counts toward the handshake timeout.
+    // Only clients that have sent their ClientHello get a permit, so that idle connections delay no others. Waiting for
+    // it counts toward the handshake timeout.
     *timeout_reason = ClientHandshakeError::Overload;
-    let _permit = worker.handshake_permits.acquire().await;
+    let permit = worker.handshake_permits.acquire(client_address.socket().ip()).await;
     *timeout_reason = ClientHandshakeError::Timeout;
+    let performed = permit.perform(perform_handshake(hello, client_address, worker, connections)).await;
+    performed.unwrap_or_else(|| Err(ClientHandshakeError::Stalled.into()))
+}
+
+/// Completes the handshake of a connection that has a permit.
+async fn perform_handshake(
+    hello: ReceivedHello,
+    client_address: ClientAddress,
+    worker: &Worker,
+    connections: &ListenerConnections,
+) -> Result<PreparedConnection, FailedHandshake> {
     let certificates = certificates(worker, connections, &hello);
-    // Again, because the connection may have waited for a permit.
+    // Again, because the connection may have waited for its permit.
     let AssignedTls::TerminateStream = tls_action(worker, connections, &hello) else {
         let (stream, session) = worker.tls.accept(hello, certificates).await?;
         let (transport, address) = (Transport::Tls(Box::new(stream)), client_address.socket());

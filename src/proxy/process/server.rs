@@ -9,7 +9,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use futures_util::future::join_all;
 use ipnet::IpNet;
-use tokio::sync::{Mutex, Semaphore, mpsc, oneshot};
+use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::bind;
@@ -19,6 +19,7 @@ use super::worker_thread::{self, ProcessShared, TcpWorkerSocket, WorkerCommand, 
 use crate::http1::NameCase;
 use crate::proxy::buffer_budget::BufferBudget;
 use crate::proxy::client_counts::ClientCounts;
+use crate::proxy::connection::handshake_permits::HandshakePermits;
 use crate::proxy::connection::tls::{TlsPolicy, TlsTerminator};
 use crate::proxy::http::http_worker::HttpWorkerShared;
 use crate::proxy::http::product_headers::{ProductHeaderMode, ProductHeaders, ProductToken};
@@ -30,7 +31,7 @@ use crate::proxy::unforwarded_budget::UnforwardedBudget;
 use crate::proxy::worker::WorkerShared;
 use crate::proxy::{BindState, BindStates, RejectedPaths};
 use crate::snapshot::{BindAddress, Snapshot, TransportProtocol};
-use crate::upstream::{EndpointSubsetting, SocketBudget};
+use crate::upstream::{EndpointSubsetting, OwnSockets, SocketBudget};
 
 /// Settings of the data plane. Listeners and routes come from the snapshot.
 #[derive(Clone, Debug)]
@@ -65,6 +66,7 @@ pub struct Proxy {
     loads: Arc<WorkerLoads>,
     stats: Arc<ProxyStats>,
     observed: Arc<ObservedRequests>,
+    own_sockets: Arc<OwnSockets>,
     allow_port_sharing: bool,
     /// The lock serializes `reconcile` and `drain`.
     listening: Mutex<ListeningState>,
@@ -91,6 +93,7 @@ impl Proxy {
             .with_budgets(Arc::clone(&buffers), Arc::clone(&unforwarded));
         let stats = Arc::new(stats);
         let observed: Arc<ObservedRequests> = Arc::default();
+        let own_sockets: Arc<OwnSockets> = Arc::default();
         let shared = ProcessShared {
             clients: Arc::new(ClientBudget::new(limits.max_connections)),
             http: HttpWorkerShared {
@@ -99,13 +102,14 @@ impl Proxy {
                 name_case: config.name_case,
                 product_headers: Arc::new(ProductHeaders::new(config.product_headers, config.product_token)),
                 upstream_sockets: Arc::new(SocketBudget::new(limits.max_upstream_connections)),
+                own_sockets: Arc::clone(&own_sockets),
                 subsetting: EndpointSubsetting::new(count, limits.max_upstream_connections),
             },
             worker: WorkerShared {
                 snapshot: Arc::clone(&snapshot),
                 stream_clients: ClientCounts::new(limits.max_stream_connections_per_client),
                 udp_clients: ClientCounts::new(limits.max_udp_sessions_per_client),
-                handshake_permits: Arc::new(Semaphore::new(limits.max_handshakes.min(Semaphore::MAX_PERMITS))),
+                handshake_permits: HandshakePermits::new(limits.max_handshakes),
                 limits,
                 log: config.access_log,
                 stats: Arc::clone(&stats),
@@ -129,6 +133,7 @@ impl Proxy {
             loads: WorkerLoads::new(count),
             stats,
             observed,
+            own_sockets,
             allow_port_sharing: config.allow_port_sharing,
             listening: Mutex::default(),
         })
@@ -142,6 +147,11 @@ impl Proxy {
     /// The requests that are observed.
     pub fn observed_requests(&self) -> Arc<ObservedRequests> {
         Arc::clone(&self.observed)
+    }
+
+    /// The sockets on which this process listens. The proxy sets those of the snapshot; the caller adds its own.
+    pub fn own_sockets(&self) -> Arc<OwnSockets> {
+        Arc::clone(&self.own_sockets)
     }
 
     /// The number of open client connections of each worker.
@@ -177,6 +187,8 @@ impl Proxy {
         self.send_to_all(WorkerCommand::Refresh).await;
         let wanted = Arc::clone(self.snapshot.load().binds.addresses());
         let gone: Vec<_> = listening.addresses.difference(&wanted).copied().collect();
+        // Before any of them can be reached, and while the others still can.
+        self.publish_own_sockets(listening.addresses.union(&wanted));
         // New addresses first, so that moving from one address to the wildcard address, or back, leaves no gap.
         let mut binds = BindStates::new();
         for address in wanted.iter().copied() {
@@ -200,8 +212,14 @@ impl Proxy {
             listening.addresses.remove(&address);
             tracing::info!(%address, "Stopped listening");
         }
+        self.publish_own_sockets(listening.addresses.iter());
         listening.complete = binds.values().all(|state| *state == BindState::Bound).then_some(wanted);
         binds
+    }
+
+    fn publish_own_sockets<'a>(&self, addresses: impl Iterator<Item = &'a BindAddress>) {
+        let connections = addresses.filter(|address| address.transport == TransportProtocol::Tcp);
+        self.own_sockets.set_listeners(connections.map(|address| address.socket));
     }
 
     async fn bind(&self, address: BindAddress, allow_sharing: bool) -> BindState {
@@ -241,6 +259,12 @@ impl Proxy {
                 sockets.into_iter().map(WorkerSocket::Udp).collect()
             }
         })
+    }
+
+    /// Asks HTTP/1 clients to close their connections, with their next response, so that [`Proxy::drain`] closes none
+    /// on which a request is arriving.
+    pub async fn announce_close(&self) {
+        self.send_to_all(WorkerCommand::AnnounceClose).await;
     }
 
     /// Stops listening, lets requests in flight finish until the timeout, and then closes the remaining connections and

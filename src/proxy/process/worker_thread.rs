@@ -43,6 +43,8 @@ pub(in crate::proxy) enum WorkerCommand {
     Refresh(oneshot::Sender<()>),
     Bind(BindAddress, WorkerSocket, oneshot::Sender<io::Result<()>>),
     Unbind(Vec<BindAddress>, oneshot::Sender<()>),
+    /// Asks HTTP/1 clients to close their connections, with their next response.
+    AnnounceClose(oneshot::Sender<()>),
     /// Closes all listeners gracefully, and aborts the connections that remain at the given time. Reports how many
     /// were aborted.
     Drain(Instant, oneshot::Sender<usize>),
@@ -133,6 +135,7 @@ async fn run(http: Rc<HttpWorker>, clients: Arc<ClientBudget>, mut commands: mps
     let udp = Rc::new(UdpListeners::new(Rc::clone(&http)));
     // Connections of closed listeners that may still be open. Draining waits for them too.
     let mut closing: Vec<Rc<ListenerConnections>> = Vec::new();
+    let mut is_leaving = false;
     let mut sweeps = interval(SWEEP_INTERVAL);
     sweeps.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -177,7 +180,12 @@ async fn run(http: Rc<HttpWorker>, clients: Arc<ClientBudget>, mut commands: mps
                 let outcome = match socket {
                     WorkerSocket::Tcp(socket) => {
                         let listener = BoundListener::start(address, socket, Rc::clone(&http), Arc::clone(&clients));
-                        listener.map(|listener| drop(bound.insert(address, listener)))
+                        listener.map(|listener| {
+                            if is_leaving {
+                                listener.connections.announce_close();
+                            }
+                            drop(bound.insert(address, listener));
+                        })
                     }
                     WorkerSocket::Udp(socket) => udp.bind(address, socket),
                 };
@@ -189,6 +197,11 @@ async fn run(http: Rc<HttpWorker>, clients: Arc<ClientBudget>, mut commands: mps
                 closing.extend(closed.iter().map(Rc::clone));
                 // The task ends with the last connection.
                 tokio::task::spawn_local(drain(closed, Instant::now() + worker.limits.listener_grace_period));
+                done.send(()).ok();
+            }
+            Some(WorkerCommand::AnnounceClose(done)) => {
+                is_leaving = true;
+                bound.values().for_each(|listener| listener.connections.announce_close());
                 done.send(()).ok();
             }
             Some(WorkerCommand::Drain(end, done)) => {

@@ -31,11 +31,13 @@ pub(in crate::proxy) enum ClientAddress {
 }
 
 impl ClientAddress {
+    /// An IPv4 address that is mapped to an IPv6 address is the IPv4 address.
     pub(in crate::proxy) fn socket(&self) -> SocketAddr {
-        match self {
+        let address = match self {
             ClientAddress::Peer(peer) => *peer,
             ClientAddress::Reported(ends) => ends.client,
-        }
+        };
+        SocketAddr::new(address.ip().to_canonical(), address.port())
     }
 
     /// Both ends of the connection, of which `stream` is the one to Portico.
@@ -69,5 +71,24 @@ impl StreamClient {
     pub(in crate::proxy) fn decrypted(stream: Transport, address: ClientAddress, session: TlsSession) -> Self {
         let stream = Rewound::new(Bytes::new(), stream);
         StreamClient { stream, address, protocol: "TLS", server_name: session.server_name }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mapped_address_of_a_client_is_an_ipv4_address() {
+        for (address, expected) in [
+            ("[::ffff:192.0.2.1]:5000", "192.0.2.1:5000"),
+            ("192.0.2.1:5000", "192.0.2.1:5000"),
+            ("[2001:db8::1]:5000", "[2001:db8::1]:5000"),
+        ] {
+            let client: SocketAddr = address.parse().unwrap();
+            let ends = ConnectionEnds { client, destination: client };
+            assert_eq!(ClientAddress::Peer(client).socket().to_string(), expected);
+            assert_eq!(ClientAddress::Reported(ends).socket().to_string(), expected);
+        }
     }
 }

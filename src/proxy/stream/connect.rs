@@ -13,18 +13,19 @@ use super::connection_record::ConnectionRecord;
 use crate::proxy::connection::listener_connections::{ConnectionRegistration, ListenerConnections};
 use crate::proxy::limits::MAX_ENDPOINTS;
 use crate::proxy::record::stats::StreamOutcome;
-use crate::upstream::{ConnectError, ConnectionPools, RawConnection, Upstream};
+use crate::upstream::{ClientSlot, ConnectError, ConnectionPools, RawConnection, Upstream};
 
 /// Connects to the next endpoint, or to another one if that fails. Ends early if the listener aborts its connections.
 pub(super) async fn to_endpoint<B>(
     pools: &ConnectionPools<B>,
     upstream: &Arc<Upstream>,
+    client: ClientSlot,
     proxy_header: &[u8],
     record: &mut ConnectionRecord<'_>,
     connections: &ListenerConnections,
     registration: &mut ConnectionRegistration,
 ) -> Result<RawConnection, StreamOutcome> {
-    let mut connecting = pin!(try_endpoints(pools, upstream, proxy_header, record));
+    let mut connecting = pin!(try_endpoints(pools, upstream, client, proxy_header, record));
     poll_fn(|cx| {
         registration.set_waker(cx.waker());
         if connections.is_aborted() {
@@ -38,6 +39,7 @@ pub(super) async fn to_endpoint<B>(
 async fn try_endpoints<B>(
     pools: &ConnectionPools<B>,
     upstream: &Arc<Upstream>,
+    client: ClientSlot,
     proxy_header: &[u8],
     record: &mut ConnectionRecord<'_>,
 ) -> Result<RawConnection, StreamOutcome> {
@@ -48,7 +50,7 @@ async fn try_endpoints<B>(
         && let Some(address) = pools.next_endpoint(upstream, &tried)
     {
         record.address = Some(address);
-        let error = match pools.open_raw(upstream, address, proxy_header).await {
+        let error = match pools.open_raw(upstream, address, client, proxy_header).await {
             Ok(connection) => {
                 record.connect_duration = Some(began.elapsed());
                 return Ok(connection);
@@ -58,7 +60,10 @@ async fn try_endpoints<B>(
         tracing::debug!(%error, upstream = %upstream.key, "Cannot connect");
         failure = match error {
             // Another endpoint would need a connection as well.
-            ConnectError::LimitReached(..) => return Err(StreamOutcome::ConnectionLimit),
+            ConnectError::LimitReached(..) | ConnectError::LocalShortage(..) => {
+                return Err(StreamOutcome::ConnectionLimit);
+            }
+            ConnectError::OwnSocket(_) => StreamOutcome::LoopDetected,
             ConnectError::TimedOut(..) => StreamOutcome::ConnectTimeout,
             ConnectError::Refused(_)
             | ConnectError::Failed(..)

@@ -21,14 +21,14 @@ pub(in crate::proxy) use assigned::{AssignedStream, outcome_of};
 pub(in crate::proxy) use client::{ClientAddress, StreamClient};
 pub(in crate::proxy) use connection_record::ConnectionRecord;
 
-use super::client_counts::ClientLimitReached;
+use super::client_counts::{ClientLimitReached, counted_address};
 use super::connection::listener_connections::{ConnectionRegistration, ListenerConnections};
 use super::connection::relay::{CountedStream, RelayEnd, RelayLimits, relay};
 use super::connection::transport::Transport;
 use super::record::stats::{OpenGuard, StreamOutcome};
 use super::worker::Worker;
 use crate::rewound::Rewound;
-use crate::upstream::{ConnectionPools, RawConnection};
+use crate::upstream::{ClientSlot, ConnectionPools, RawConnection};
 
 /// Serves a connection until it closes. The client may send its first bytes late or never, so the endpoint is connected
 /// at once. `B` is the body type of the requests that share the pools.
@@ -55,9 +55,17 @@ pub(in crate::proxy) async fn serve<B>(
         Ok(admitted) => admitted,
         Err(outcome) => return close(&client, &mut record, outcome),
     };
+    let client_slot = ClientSlot::of(counted_address(client_ip));
     let proxy_header = upstream.proxy_header(|| address.ends(client.get_ref().socket()));
-    let connecting =
-        connect::to_endpoint(pools, &upstream, &proxy_header, &mut record, &connections, &mut registration);
+    let connecting = connect::to_endpoint(
+        pools,
+        &upstream,
+        client_slot,
+        &proxy_header,
+        &mut record,
+        &connections,
+        &mut registration,
+    );
     let connected = connecting.await;
     drop(proxy_header);
     let endpoint = match connected {

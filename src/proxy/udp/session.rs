@@ -24,7 +24,7 @@ use crate::proxy::stream::{ConnectionRecord, outcome_of};
 use crate::snapshot::rule::BackendTarget;
 use crate::snapshot::stream::{StreamAction, StreamRoute, StreamRule};
 use crate::snapshot::{BindAddress, BindMap};
-use crate::upstream::{ActiveRequest, Upstream};
+use crate::upstream::{ActiveRequest, LocalShortage, Upstream};
 
 /// What distinguishes the sessions of a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -295,7 +295,9 @@ impl Session {
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Progress::Drained,
                 Err(error) => {
-                    endpoint.upstream.record_failure(endpoint.address);
+                    if LocalShortage::of_error(&error).is_none() {
+                        endpoint.upstream.record_failure(endpoint.address);
+                    }
                     let is_refused = error.kind() == io::ErrorKind::ConnectionRefused;
                     let outcome =
                         if is_refused { StreamOutcome::ConnectionRefused } else { StreamOutcome::EndpointReset };

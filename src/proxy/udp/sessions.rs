@@ -90,6 +90,10 @@ impl UdpSessions {
 
     /// Forwards a datagram in its session, or in a new one if there is none to which the configuration still applies.
     fn forward(self: &Rc<Self>, routing: &Routing<'_>, datagram: &Datagram<'_>) {
+        // Also in a known session, which may be older than the listener.
+        if routing.view.snapshot.own_udp_listeners.contains(datagram.source) {
+            return self.count_drop(DatagramDrop::OwnSource);
+        }
         let local = routing.listener.local_address(datagram);
         let key = SessionKey { listener: routing.listener.number, client: datagram.source, local };
         let mut refused = None;

@@ -14,12 +14,12 @@ use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Cache};
 use ipnet::IpNet;
-use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use self::snapshot_view::SnapshotView;
 use super::buffer_budget::{BufferBudget, WorkerBuffers};
 use super::client_counts::ClientCounts;
+use super::connection::handshake_permits::HandshakePermits;
 use super::connection::tls::TlsTerminator;
 use super::limits::ProxyLimits;
 use super::record::access_log::{AccessLogger, WorkerAccessLog};
@@ -38,7 +38,7 @@ pub(in crate::proxy) struct WorkerShared {
     pub(in crate::proxy) observed: Arc<ObservedRequests>,
     pub(in crate::proxy) tls: Arc<TlsTerminator>,
     /// One permit per TLS handshake of the whole process.
-    pub(in crate::proxy) handshake_permits: Arc<Semaphore>,
+    pub(in crate::proxy) handshake_permits: Arc<HandshakePermits>,
     pub(in crate::proxy) proxy_protocol_peers: Vec<IpNet>,
     /// The connections that are forwarded, by client.
     pub(in crate::proxy) stream_clients: Arc<ClientCounts>,
@@ -56,7 +56,7 @@ pub(in crate::proxy) struct Worker {
     pub(in crate::proxy) log: WorkerAccessLog,
     pub(in crate::proxy) observed: Arc<ObservedRequests>,
     pub(in crate::proxy) tls: Arc<TlsTerminator>,
-    pub(in crate::proxy) handshake_permits: Arc<Semaphore>,
+    pub(in crate::proxy) handshake_permits: Arc<HandshakePermits>,
     proxy_protocol_peers: Vec<IpNet>,
     pub(in crate::proxy) stream_clients: Arc<ClientCounts>,
     pub(in crate::proxy) udp_clients: Arc<ClientCounts>,

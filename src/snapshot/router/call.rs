@@ -28,7 +28,8 @@ impl CallMatch {
                 }
             })
         };
-        is_call(request.headers) && self.method.as_ref().is_none_or(has_method)
+        let is_forwarded_as_call = is_call(request.headers) && !request.is_removed_by_connection(&CONTENT_TYPE);
+        is_forwarded_as_call && self.method.as_ref().is_none_or(has_method)
     }
 
     /// A longer method takes precedence, and any call over a match for all requests.
@@ -53,15 +54,48 @@ impl fmt::Display for CallMatch {
 
 /// Whether a request is a gRPC call, whose content type may name a codec: `application/grpc+proto`. gRPC-Web, which
 /// browsers use, is another protocol.
-fn is_call(headers: &HeaderMap) -> bool {
-    let content_type = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
-    let suffix = content_type.and_then(|content_type| content_type.strip_prefix(GRPC));
-    suffix.is_some_and(|suffix| matches!(suffix, [] | [b'+' | b';', ..]))
+pub fn is_call(headers: &HeaderMap) -> bool {
+    subtype_suffix(headers).is_some_and(|suffix| matches!(suffix, [] | [b'+' | b';' | b' ' | b'\t', ..]))
 }
 
 /// Whether a request or response is gRPC or gRPC-Web.
 pub fn is_grpc(headers: &HeaderMap) -> bool {
-    headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(GRPC))
+    subtype_suffix(headers).is_some()
+}
+
+/// What follows `application/grpc` in the content type. Media types are compared without case (RFC 9110, section
+/// 8.3.1).
+fn subtype_suffix(headers: &HeaderMap) -> Option<&[u8]> {
+    let content_type = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes)?;
+    let (media_type, suffix) = content_type.split_at_checked(GRPC.len())?;
+    media_type.eq_ignore_ascii_case(GRPC).then_some(suffix)
 }
 
 const GRPC: &[u8] = b"application/grpc";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn content_type_makes_a_call() {
+        for (content_type, expected) in [
+            ("application/grpc", (true, true)),
+            ("Application/GRPC", (true, true)),
+            ("APPLICATION/grpc+Proto", (true, true)),
+            ("application/Grpc; charset=utf-8", (true, true)),
+            ("application/grpc ;a=b", (true, true)),
+            ("application/grpc-web", (false, true)),
+            ("Application/GRPC-Web+proto", (false, true)),
+            ("application/grpc-web-text", (false, true)),
+            ("application/grp", (false, false)),
+            ("text/application/grpc", (false, false)),
+            ("application/json", (false, false)),
+            ("", (false, false)),
+        ] {
+            let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(content_type))]);
+            assert_eq!((is_call(&headers), is_grpc(&headers)), expected, "{content_type}");
+        }
+        assert!(!is_call(&HeaderMap::new()) && !is_grpc(&HeaderMap::new()));
+    }
+}

@@ -3,8 +3,11 @@
 use http::header::COOKIE;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use super::RoutingRequest;
+use super::request_fields::ConditionField;
 use crate::snapshot::regex::Regex;
 use crate::snapshot::regex_steps::{RegexInput, RegexSteps};
+use crate::snapshot::rule::RouteRule;
 
 /// A condition on a header.
 #[derive(Clone, Debug, PartialEq)]
@@ -14,13 +17,25 @@ pub struct HeaderMatch {
 }
 
 impl HeaderMatch {
+    /// Whether the condition of this rule applies to the request.
+    pub(super) fn applies(&self, request: &RoutingRequest<'_>, rule: &RouteRule) -> bool {
+        match request.field(&self.name, rule.options().forwarding_headers) {
+            ConditionField::Absent => false,
+            ConditionField::Host(host) => self.matches_lines(|| std::iter::once(host), &request.regex_steps),
+            ConditionField::Among(headers) => self.matches(headers, &request.regex_steps),
+        }
+    }
+
     /// Whether the request has the header with a matching value. Values are compared byte by byte.
     ///
     /// Several lines of a header are one value, joined with a comma and a space, as RFC 9110 §5.3 recommends. Lines of
     /// `Cookie` are joined with a semicolon and a space (RFC 9113 §8.2.3).
     pub(super) fn matches(&self, headers: &HeaderMap, steps: &RegexSteps) -> bool {
+        self.matches_lines(|| headers.get_all(&self.name).iter().map(HeaderValue::as_bytes), steps)
+    }
+
+    fn matches_lines<'h, L: Iterator<Item = &'h [u8]>>(&self, all_lines: impl Fn() -> L, steps: &RegexSteps) -> bool {
         let separator: &[u8] = if self.name == COOKIE { b"; " } else { b", " };
-        let all_lines = || headers.get_all(&self.name).iter().map(HeaderValue::as_bytes);
         let mut lines = all_lines();
         let Some(first) = lines.next() else { return false };
         match &self.value {

@@ -15,6 +15,7 @@ mod header;
 mod path;
 mod precedence;
 mod query;
+mod request_fields;
 
 use std::fmt;
 use std::sync::Arc;
@@ -23,12 +24,12 @@ use http::{HeaderMap, Method};
 use smallvec::SmallVec;
 
 use self::by_conditions::{HostName, PathCondition, matches_server_name};
-pub use self::call::{CallMatch, is_grpc};
+pub use self::call::{CallMatch, is_call, is_grpc};
 pub use self::header::{HeaderMatch, ValueMatch};
 use self::path::{ExactPaths, PrefixTree};
 pub use self::query::QueryMatch;
 pub(super) use self::query::{QueryNames, QueryParameters};
-use super::escape::decode_unreserved;
+pub use self::request_fields::ForwardedFields;
 use super::path_regex::Captures;
 use super::path_regexes::PathRegexes;
 use super::redirect::Scheme;
@@ -36,6 +37,7 @@ pub use super::regex::{Regex, RegexError, compile_regex};
 use super::regex::{RegexAnchor, RegexLimit, RegexSize, literal_prefix_and_states};
 use super::regex_steps::RegexSteps;
 use super::rule::RouteRule;
+use crate::plugin_api::path_encoding::decode_unreserved;
 
 /// The matches of all rules for one host pattern of one listener.
 #[derive(Debug)]
@@ -145,7 +147,10 @@ pub struct RoutingRequest<'a> {
     pub path: &'a str,
     pub query: Option<&'a str>,
     pub method: &'a Method,
+    /// As the client sent them. Conditions see some of them as they will be forwarded.
     pub headers: &'a HeaderMap,
+    /// The fields that the proxy changes. `None` if it changes none.
+    pub forwarded: Option<&'a dyn ForwardedFields>,
     /// The host as the client sent it, with its port if it has one. The port may be a condition of a route.
     pub authority: &'a [u8],
     /// The scheme of the connection.
@@ -164,6 +169,7 @@ impl<'a> RoutingRequest<'a> {
             query,
             method,
             headers,
+            forwarded: None,
             authority: b"",
             scheme: Scheme::Http,
             server_name: None,
@@ -274,7 +280,7 @@ impl RouteMatch {
     fn matches(&self, request: &RoutingRequest<'_>, parameters: &QueryParameters<'_>) -> bool {
         self.method.as_ref().is_none_or(|method| method == request.method)
             && self.call.as_ref().is_none_or(|call| call.matches(request))
-            && self.headers.iter().all(|header| header.matches(request.headers, &request.regex_steps))
+            && self.headers.iter().all(|header| header.applies(request, &self.rule))
             && self.query.iter().all(|parameter| parameter.matches(parameters, &request.regex_steps))
             && (self.server_names.is_empty() || matches_server_name(&self.server_names, request))
     }

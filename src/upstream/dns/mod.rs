@@ -7,23 +7,31 @@
 //!
 //! The C library resolves names only while `/etc/resolv.conf` is unreadable. A name that can no longer be resolved
 //! keeps its last addresses, so that a DNS outage does not interrupt traffic.
+//!
+//! Users of all namespaces choose the names, and the servers that respond for them. A lookup that takes longer than a
+//! second, and every lookup of a name that failed, waits in another pool than the others, and in both pools a namespace
+//! has at most its share. So names that are never resolved delay those of other namespaces by less than a second.
 
 mod absolute_names;
+mod permits;
 mod server_resolver;
 mod source;
 mod system_resolver;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::Semaphore;
+use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
 use absolute_names::AbsoluteNames;
+pub use permits::UsingNamespaces;
+use permits::{LookupPermit, LookupPermits};
 use source::{ResolveError, ResolveName, ResolvedName};
 use system_resolver::SystemResolver;
 
@@ -33,9 +41,19 @@ use super::TrustModel;
 pub struct DnsResolver(Box<dyn ResolveName>);
 
 impl DnsResolver {
-    /// Resolves as configured on this machine.
-    pub fn from_system() -> Self {
-        DnsResolver(Box::new(SystemResolver::from_resolv_conf()))
+    /// Resolves as configured on this machine, like [`DnsFollower::from_system`].
+    pub fn from_system(trust_model: &TrustModel) -> Self {
+        DnsResolver(for_users(trust_model, SystemResolver::from_resolv_conf()))
+    }
+
+    /// A resolver for tests, which gets the names as they are looked up: a name without a final dot may be completed by
+    /// search domains.
+    #[cfg(test)]
+    pub(crate) fn fake(
+        trust_model: &TrustModel,
+        look_up: impl Fn(&str) -> Option<IpAddr> + Send + Sync + 'static,
+    ) -> Self {
+        DnsResolver(for_users(trust_model, source::FakeNames(look_up)))
     }
 
     /// The addresses of a name, at least one, or the reason for the failure.
@@ -46,9 +64,15 @@ impl DnsResolver {
 
 /// The followed names. It lives on the control runtime; dropping it stops following.
 pub struct DnsFollower {
-    names: BTreeMap<Arc<str>, AbortHandle>,
+    names: BTreeMap<Arc<str>, FollowedName>,
     tasks: JoinSet<()>,
     shared: Arc<FollowerState>,
+}
+
+/// The task of one name.
+struct FollowedName {
+    task: AbortHandle,
+    namespaces: watch::Sender<Arc<UsingNamespaces>>,
 }
 
 /// State shared by the tasks.
@@ -58,8 +82,10 @@ struct FollowerState {
     on_change: Box<OnChange>,
     /// The last successful results of followed names.
     results: Mutex<BTreeMap<Arc<str>, Vec<IpAddr>>>,
-    /// Limits concurrent queries, for example when many names expire together.
-    permits: Semaphore,
+    /// For lookups that take less than a second, which most do.
+    prompt: Arc<LookupPermits>,
+    /// For lookups that took longer, and for names that failed.
+    slow: Arc<LookupPermits>,
 }
 
 /// Called with a name and its addresses, sorted and never empty, whenever they have changed.
@@ -80,11 +106,7 @@ impl DnsFollower {
     /// effect. Only the multi-tenant model ignores the search domains: in a Pod they are those of Portico's own
     /// namespace, but users of other namespaces write the names.
     pub fn from_system(trust_model: &TrustModel, on_change: impl Fn(&str, &[IpAddr]) + Send + Sync + 'static) -> Self {
-        let system = SystemResolver::from_resolv_conf();
-        let resolver: Box<dyn ResolveName> = match trust_model {
-            TrustModel::SingleTenant => Box::new(system),
-            TrustModel::MultiTenant { .. } => Box::new(AbsoluteNames(system)),
-        };
+        let resolver = for_users(trust_model, SystemResolver::from_resolv_conf());
         DnsFollower::new(resolver, BOUNDS, on_change)
     }
 
@@ -98,29 +120,43 @@ impl DnsFollower {
             bounds,
             on_change: Box::new(on_change),
             results: Mutex::default(),
-            permits: Semaphore::new(MAX_CONCURRENT_LOOKUPS),
+            prompt: LookupPermits::new(MAX_PROMPT_LOOKUPS, MAX_PROMPT_LOOKUPS / 4),
+            slow: LookupPermits::new(MAX_SLOW_LOOKUPS, MAX_SLOW_LOOKUPS / 4),
         };
         DnsFollower { names: BTreeMap::new(), tasks: JoinSet::new(), shared: Arc::new(shared) }
     }
 
-    /// Follows exactly these names from now on: new names are resolved at once, others are dropped. Must be called on
-    /// the runtime that is to run the tasks.
+    /// Follows exactly these names from now on, on behalf of these namespaces: new names are resolved at once, others
+    /// are dropped. Must be called on the runtime that is to run the tasks.
     ///
     /// The callback is not called again for names already followed; new users of such a name call
     /// [`DnsFollower::addresses`].
-    pub fn follow(&mut self, names: &BTreeSet<Arc<str>>) {
-        self.names.retain(|name, task| {
-            let is_followed = names.contains(name);
+    pub fn follow(&mut self, names: BTreeMap<Arc<str>, UsingNamespaces>) {
+        self.names.retain(|name, followed| {
+            let is_followed = names.contains_key(name);
             if !is_followed {
-                task.abort();
+                followed.task.abort();
                 self.shared.results.lock().remove(name);
             }
             is_followed
         });
-        for name in names {
-            if !self.names.contains_key(name) {
-                let task = self.tasks.spawn(follow_name(name.clone(), self.shared.clone()));
-                self.names.insert(name.clone(), task);
+        for (name, namespaces) in names {
+            match self.names.get(&name) {
+                Some(followed) => {
+                    followed.namespaces.send_if_modified(|current| {
+                        let is_changed = **current != namespaces;
+                        if is_changed {
+                            *current = Arc::new(namespaces);
+                        }
+                        is_changed
+                    });
+                }
+                None => {
+                    let (sender, receiver) = watch::channel(Arc::new(namespaces));
+                    let lookups = NameLookups { name: Arc::clone(&name), namespaces: receiver, failures: 0 };
+                    let task = self.tasks.spawn(follow_name(lookups, Arc::clone(&self.shared)));
+                    self.names.insert(name, FollowedName { task, namespaces: sender });
+                }
             }
         }
         // Reaps aborted tasks, which the set would keep otherwise.
@@ -133,19 +169,29 @@ impl DnsFollower {
     }
 }
 
+/// The resolver for names that the users of this model write.
+fn for_users(trust_model: &TrustModel, names: impl ResolveName + 'static) -> Box<dyn ResolveName> {
+    match trust_model {
+        TrustModel::SingleTenant => Box::new(names),
+        TrustModel::MultiTenant { .. } => Box::new(AbsoluteNames(names)),
+    }
+}
+
 /// Resolves one name until the task is aborted.
-async fn follow_name(name: Arc<str>, shared: Arc<FollowerState>) {
+async fn follow_name(mut lookups: NameLookups, shared: Arc<FollowerState>) {
+    let name = Arc::clone(&lookups.name);
     let mut last_addresses: Vec<IpAddr> = Vec::new();
-    let mut failures: u32 = 0;
     loop {
-        let wait = match resolve_once(&name, &shared).await {
+        let result = lookups.resolve(&shared).await;
+        let failures = lookups.failures;
+        let wait = match result {
             Ok(resolved) => {
                 let ttl = resolved.ttl.clamp(shared.bounds.shortest_ttl, shared.bounds.longest_ttl);
                 let addresses = merge_families(resolved, &last_addresses);
                 if failures > 0 {
                     info!(%name, "Resolved the name again after {failures} failures");
                 }
-                failures = 0;
+                lookups.failures = 0;
                 if addresses != last_addresses {
                     debug!(%name, ?addresses, "Addresses changed");
                     shared.results.lock().insert(name.clone(), addresses.clone());
@@ -155,7 +201,8 @@ async fn follow_name(name: Arc<str>, shared: Arc<FollowerState>) {
                 ttl
             }
             Err(error) => {
-                failures = failures.saturating_add(1);
+                let failures = failures.saturating_add(1);
+                lookups.failures = failures;
                 if failures == 1 {
                     let consequence = if last_addresses.is_empty() {
                         "it has no addresses yet"
@@ -173,11 +220,39 @@ async fn follow_name(name: Arc<str>, shared: Arc<FollowerState>) {
     }
 }
 
-/// Resolves a name within the limits of concurrency and time.
-async fn resolve_once(name: &str, shared: &FollowerState) -> Result<ResolvedName, ResolveError> {
-    let _permit = shared.permits.acquire().await.expect("the semaphore is never closed");
-    let lookup = shared.resolver.resolve(name);
-    tokio::time::timeout(LOOKUP_TIMEOUT, lookup).await.unwrap_or(Err(ResolveError::TimedOut { after: LOOKUP_TIMEOUT }))
+/// The lookups of one name.
+struct NameLookups {
+    name: Arc<str>,
+    namespaces: watch::Receiver<Arc<UsingNamespaces>>,
+    /// How many of the last lookups failed.
+    failures: u32,
+}
+
+impl NameLookups {
+    /// Resolves the name within the limits of concurrency and time.
+    async fn resolve(&mut self, shared: &FollowerState) -> Result<ResolvedName, ResolveError> {
+        if self.failures == 0 {
+            let _permit = self.permit(&shared.prompt).await;
+            if let Ok(result) = timeout(PROMPT_LOOKUP_TIME, shared.resolver.resolve(&self.name)).await {
+                return result;
+            }
+        }
+        let _permit = self.permit(&shared.slow).await;
+        let after = if self.failures == 0 { LOOKUP_TIMEOUT } else { FAILED_NAME_TIMEOUT };
+        timeout(after, shared.resolver.resolve(&self.name)).await.unwrap_or(Err(ResolveError::TimedOut { after }))
+    }
+
+    /// Waits for a permit of the current namespaces, which may change meanwhile.
+    async fn permit(&mut self, pool: &Arc<LookupPermits>) -> LookupPermit {
+        loop {
+            let namespaces = Arc::clone(&self.namespaces.borrow_and_update());
+            tokio::select! {
+                permit = pool.acquire(&namespaces) => return permit,
+                // The follower drops the sender only with this task.
+                Ok(()) = self.namespaces.changed() => {}
+            }
+        }
+    }
 }
 
 /// Sorts and deduplicates the addresses. If the query for one of A and AAAA failed, the last addresses of that
@@ -205,10 +280,17 @@ const BOUNDS: RefreshBounds = RefreshBounds {
     first_retry_delay: Duration::from_secs(1),
     longest_retry_delay: Duration::from_secs(30),
 };
-/// Maximum number of names that are resolved at the same time.
-const MAX_CONCURRENT_LOOKUPS: usize = 32;
+/// Maximum number of names that are resolved at the same time, of which a namespace has a quarter.
+const MAX_PROMPT_LOOKUPS: usize = 32;
+/// The same for lookups that take longer than [`PROMPT_LOOKUP_TIME`], and for names whose last lookup failed.
+const MAX_SLOW_LOOKUPS: usize = 16;
+/// How long a lookup may take until it continues in the pool of slow lookups, where it begins again: a server that had
+/// to ask others has the result by then.
+const PROMPT_LOOKUP_TIME: Duration = Duration::from_secs(1);
 /// Timeout for one name with all search domains, servers and attempts.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(30);
+/// The same for a name whose last lookup failed.
+const FAILED_NAME_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests;

@@ -50,3 +50,20 @@ pub(super) enum ResolveError {
     #[error("the C library's resolver failed: {0}")]
     Library(io::Error),
 }
+
+/// A resolver for tests.
+#[cfg(test)]
+pub(super) struct FakeNames<F>(pub(super) F);
+
+#[cfg(test)]
+impl<F: Fn(&str) -> Option<IpAddr> + Send + Sync> ResolveName for FakeNames<F> {
+    fn resolve<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<ResolvedName, ResolveError>> {
+        let address = (self.0)(name).ok_or(ResolveError::NotFound);
+        let resolved = address.map(|address| ResolvedName {
+            addresses: vec![address],
+            ttl: Duration::from_secs(1),
+            failed_family: None,
+        });
+        Box::pin(std::future::ready(resolved))
+    }
+}

@@ -57,8 +57,19 @@ fn ips(addresses: &[&str]) -> Vec<IpAddr> {
     addresses.iter().map(|address| address.parse().unwrap()).collect()
 }
 
-fn names(names: &[&str]) -> BTreeSet<Arc<str>> {
-    names.iter().map(|name| Arc::from(*name)).collect()
+fn names(names: &[&str]) -> BTreeMap<Arc<str>, UsingNamespaces> {
+    names_of(&[("shop", names)])
+}
+
+/// Names with the namespaces that use them.
+fn names_of(by_namespace: &[(&str, &[&str])]) -> BTreeMap<Arc<str>, UsingNamespaces> {
+    let mut all: BTreeMap<Arc<str>, UsingNamespaces> = BTreeMap::new();
+    for (namespace, names) in by_namespace {
+        for name in *names {
+            all.entry(Arc::from(*name)).or_default().insert(Arc::from(*namespace));
+        }
+    }
+    all
 }
 
 /// The time between two queries.
@@ -80,7 +91,7 @@ async fn results_are_refreshed_at_their_bounded_ttl() {
     let script = vec![result(60, &["10.0.0.1"]), result(0, &["10.0.0.1"]), result(90_000, &["10.0.0.1"])];
     let (mut dns, mut queries, _changes) = scripted(script);
     let mut last = Instant::now();
-    dns.follow(&names(&["web.test"]));
+    dns.follow(names(&["web.test"]));
     assert!(is_about(pause(&mut queries, &mut last).await, 0));
     assert!(is_about(pause(&mut queries, &mut last).await, 60));
     assert!(is_about(pause(&mut queries, &mut last).await, 1));
@@ -95,7 +106,7 @@ async fn only_changed_address_sets_are_reported() {
         result(1, &["10.0.0.3"]),
     ];
     let (mut dns, mut queries, mut changes) = scripted(script);
-    dns.follow(&names(&["web.test"]));
+    dns.follow(names(&["web.test"]));
     for _ in 0..5 {
         queries.recv().await.unwrap();
     }
@@ -113,7 +124,7 @@ async fn failures_keep_addresses_and_back_off() {
     script.extend([result(10, &["10.0.0.1"]), None, result(10, &["10.0.0.2"])]);
     let (mut dns, mut queries, mut changes) = scripted(script);
     let mut last = Instant::now();
-    dns.follow(&names(&["web.test"]));
+    dns.follow(names(&["web.test"]));
     assert!(is_about(pause(&mut queries, &mut last).await, 0));
     assert!(is_about(pause(&mut queries, &mut last).await, 10));
     for limit in [1, 2, 4, 8, 16, 30, 30] {
@@ -129,13 +140,103 @@ async fn failures_keep_addresses_and_back_off() {
     assert_eq!(changes.recv().await.unwrap().1, ips(&["10.0.0.2"]));
 }
 
+/// Never responds for names that begin with `silent`, whose lookups it logs, fails the first time for those that begin
+/// with `late`, and finds all others.
+struct PartlySilentResolver {
+    late: Mutex<std::collections::BTreeSet<String>>,
+    silent: mpsc::Sender<(String, Instant)>,
+}
+
+impl ResolveName for PartlySilentResolver {
+    fn resolve<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<ResolvedName, ResolveError>> {
+        async move {
+            if name.starts_with("silent") {
+                self.silent.try_send((name.to_owned(), Instant::now())).unwrap();
+                return std::future::pending().await;
+            }
+            if name.starts_with("late") && self.late.lock().insert(name.to_owned()) {
+                return Err(ResolveError::NotFound);
+            }
+            result(60, &["10.0.0.1"]).ok_or(ResolveError::NotFound)
+        }
+        .boxed()
+    }
+}
+
+fn partly_silent() -> (DnsFollower, QueryLog, Changes) {
+    let (silent, lookups) = mpsc::channel(100_000);
+    let (dns, changes) = follower(Box::new(PartlySilentResolver { late: Mutex::default(), silent }), BOUNDS);
+    (dns, lookups, changes)
+}
+
+#[tokio::test(start_paused = true)]
+async fn names_that_are_never_resolved_do_not_delay_those_of_other_namespaces() {
+    let silent: Vec<String> = (0..400).map(|number| format!("silent{number}.test")).collect();
+    let silent: Vec<&str> = silent.iter().map(String::as_str).collect();
+    for hostile in [&["hostile"][..], &["hostile1", "hostile2", "hostile3", "hostile4", "hostile5"]] {
+        let (mut dns, _lookups, mut changes) = partly_silent();
+        // The share of each namespace has other names.
+        let parts: Vec<_> = hostile.iter().copied().zip(silent.chunks(400 / hostile.len())).collect();
+        let follow =
+            |dns: &mut DnsFollower, others: &[(&str, &[&str])]| dns.follow(names_of(&[&parts[..], others].concat()));
+        // At first all names are new, and later they have failed.
+        for age in [Duration::from_millis(10), Duration::from_secs(600)] {
+            follow(&mut dns, &[(hostile[0], &["waiting-moved.test", "waiting-shared.test"])]);
+            tokio::time::sleep(age).await; // Time is paused.
+            while changes.try_recv().is_ok() {}
+            // Both may still wait for the other namespace, whose names before them in the alphabet are looked up first.
+            let (moved, shared) =
+                (dns.addresses("waiting-moved.test").is_some(), dns.addresses("waiting-shared.test").is_some());
+            let start = Instant::now();
+            let others = [
+                (hostile[0], &["waiting-shared.test"][..]),
+                ("shop", &["new.test", "waiting-moved.test", "waiting-shared.test"]),
+            ];
+            follow(&mut dns, &others);
+            let mut expected = vec!["new.test"];
+            expected.extend((!moved).then_some("waiting-moved.test"));
+            expected.extend((!shared).then_some("waiting-shared.test"));
+            while !expected.is_empty() {
+                let (name, _) = changes.recv().await.unwrap();
+                expected.retain(|expected| *expected != name);
+            }
+            assert!(start.elapsed() <= Duration::from_millis(1010), "{:?}, {hostile:?}, {age:?}", start.elapsed());
+            follow(&mut dns, &[]);
+        }
+        // A name that failed is looked up again after at most a second, and waits for no permit of others.
+        if hostile.len() == 1 {
+            let start = Instant::now();
+            follow(&mut dns, &[("shop", &["late.test"])]);
+            assert_eq!(changes.recv().await.unwrap().0, "late.test");
+            assert!(start.elapsed() <= Duration::from_millis(1010), "{:?}", start.elapsed());
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn failing_lookups_get_less_time() {
+    let (mut dns, mut lookups, _changes) = partly_silent();
+    dns.follow(names(&["silent.test"]));
+    let mut starts = Vec::new();
+    for _ in 0..4 {
+        starts.push(lookups.recv().await.unwrap().1);
+    }
+    let pauses: Vec<_> = starts.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    let between = |pause: Duration, least: u64, most: u64| {
+        pause >= Duration::from_millis(least) && pause <= Duration::from_millis(most + 5)
+    };
+    assert!(between(pauses[0], 1_000, 1_000), "continues among the slow lookups: {pauses:?}");
+    assert!(between(pauses[1], 30_500, 31_000), "the time of the first lookup, then a delay: {pauses:?}");
+    assert!(between(pauses[2], 6_000, 7_000), "less time, then twice the delay: {pauses:?}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn failed_family_keeps_its_addresses() {
     let partial =
         ResolvedName { addresses: ips(&["10.0.0.2"]), ttl: Duration::ZERO, failed_family: Some(DnsFamily::V6) };
     let script = vec![result(1, &["10.0.0.1", "::1"]), Some(partial), result(1, &["10.0.0.2"])];
     let (mut dns, mut queries, mut changes) = scripted(script);
-    dns.follow(&names(&["web.test"]));
+    dns.follow(names(&["web.test"]));
     for expected in [&["10.0.0.1", "::1"][..], &["10.0.0.2", "::1"], &["10.0.0.2"]] {
         queries.recv().await.unwrap();
         assert_eq!(changes.recv().await.unwrap().1, ips(expected));
@@ -145,14 +246,14 @@ async fn failed_family_keeps_its_addresses() {
 #[tokio::test(start_paused = true)]
 async fn names_are_followed_until_removed() {
     let (mut dns, mut queries, mut changes) = scripted(vec![result(5, &["10.0.0.1"])]);
-    dns.follow(&names(&["a.test", "b.test"]));
+    dns.follow(names(&["a.test", "b.test"]));
     let mut first = [queries.recv().await.unwrap().0, queries.recv().await.unwrap().0];
     first.sort();
     assert_eq!(first, ["a.test", "b.test"]);
     changes.recv().await.unwrap();
     changes.recv().await.unwrap();
     let begin = Instant::now();
-    dns.follow(&names(&["b.test", "c.test"]));
+    dns.follow(names(&["b.test", "c.test"]));
     assert_eq!(dns.addresses("a.test"), None);
     assert_eq!(dns.addresses("b.test"), Some(ips(&["10.0.0.1"])));
     // The new name is resolved at once, the old one only when its TTL expires.
@@ -164,11 +265,11 @@ async fn names_are_followed_until_removed() {
     assert!(is_about(at - begin, 5));
     assert_eq!(queries.recv().await.unwrap().0, "c.test");
     // A name that is followed again is reported again, for callers that have dropped it.
-    dns.follow(&names(&["a.test"]));
+    dns.follow(names(&["a.test"]));
     assert_eq!(queries.recv().await.unwrap().0, "a.test");
     assert_eq!(changes.recv().await.unwrap().0, "a.test");
     // Ended tasks are not kept.
-    dns.follow(&names(&["a.test"]));
+    dns.follow(names(&["a.test"]));
     assert_eq!(dns.tasks.len(), 1);
 }
 
@@ -397,7 +498,7 @@ async fn changes_arrive_and_outages_keep_addresses() {
     };
     let (mut dns, mut changes) = follower(Box::new(server.resolver(&[], NO_HOSTS)), bounds);
     server.set_reply("web.test", RecordKind::A, FakeReply::Found(0, ips(&["10.0.0.1"])));
-    dns.follow(&names(&["web.test"]));
+    dns.follow(names(&["web.test"]));
     assert_eq!(changes.recv().await.unwrap(), ("web.test".to_owned(), ips(&["10.0.0.1"])));
     server.set_reply("web.test", RecordKind::A, FakeReply::Refused);
     server.set_reply("web.test", RecordKind::Aaaa, FakeReply::Refused);

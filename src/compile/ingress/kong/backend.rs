@@ -13,9 +13,11 @@ use crate::compile::CompileContext;
 use crate::compile::backend::{
     self, BackendError, BackendSettings, PortReference, UnknownAppProtocol, annotated_tls, find_port, find_service,
 };
+use crate::compile::foreign_annotations;
 use crate::compile::kong::service_annotations::{self, ServiceSettings};
 use crate::compile::kong::upstream_policy;
 use crate::diagnostic::Diagnostic;
+use crate::store::Store;
 use crate::transport_protocol::TransportProtocol;
 use crate::upstream::UpstreamKey;
 
@@ -78,6 +80,21 @@ pub(in crate::compile::ingress) struct ResolvedBackend<'s> {
     pub host: HeaderValue,
     /// The object whose annotations apply.
     pub settings_source: (Kind, &'s Meta),
+}
+
+impl ResolvedBackend<'_> {
+    /// An error if the Service, or the facade in front of it, has a guard of another controller. `field`: the field of
+    /// the backend.
+    pub(in crate::compile::ingress) fn foreign_guard(&self, store: &Store, field: &str) -> Option<Diagnostic> {
+        let (kind, meta) = self.settings_source;
+        let part = if kind == Kind::Service { "service" } else { "resource" };
+        let field = || format!("{field}.{part}.name");
+        foreign_annotations::check_backend(kind, meta, field).or_else(|| {
+            let service = ObjectKey { namespace: self.key.namespace.clone(), name: self.key.service.clone() };
+            let service = store.services.get(&service).filter(|_| kind != Kind::Service)?;
+            foreign_annotations::check_backend(Kind::Service, &service.meta, field)
+        })
+    }
 }
 
 /// Resolves the backend of a path. `class_uses_cluster_ip`: whether the parameters of the class make all requests go to

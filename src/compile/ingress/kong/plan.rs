@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use indexmap::{IndexMap, IndexSet};
+use indexmap::IndexMap;
 
-use super::backend::{self, IngressTarget};
-use super::path::{self, PathOptions};
+use super::backend::{self, IngressTarget, ResolvedBackend};
+use super::path::{self, ParsedPath, PathOptions};
 use crate::api::kong::IngressClassParametersSpec;
 use crate::api::kong::annotations::{HOST_ALIASES, REWRITE};
 use crate::api::networking::{Ingress, IngressBackend, IngressClass};
@@ -17,7 +17,8 @@ use crate::compile::budgets::{
     BudgetShare, Expansion, MAX_HEADERS_AND_PATHS, MAX_HOST_ALIASES, MAX_HOST_MATCHES, RegexBudget, is_refused,
 };
 use crate::compile::certificates::SecretCache;
-use crate::compile::ingress::plan::{self, IngressPlan};
+use crate::compile::foreign_annotations;
+use crate::compile::ingress::plan::{self, IngressPlan, PathPosition};
 use crate::compile::ingress_class;
 use crate::compile::kong::plugins::{PluginSite, Plugins, RouteFacts};
 use crate::compile::kong::route_annotations::{self, RouteSettings};
@@ -44,6 +45,8 @@ pub(in crate::compile::ingress) fn plan(
     class: Option<&Object<IngressClass>>,
     share: BudgetShare,
 ) -> Result<(IngressPlan, Expansion), Expansion> {
+    let refuses_guards = foreign_annotations::refuses_guards(cx, ingress, class);
+    let foreign = foreign_annotations::check_ingress(&ingress.meta, refuses_guards);
     let class = ingress_class::class_parameters(cx, class);
     let limits = cx.inputs.budgets;
     let regexes = RegexBudget::new(limits, &share);
@@ -63,8 +66,11 @@ pub(in crate::compile::ingress) fn plan(
         class: class.clone(),
         settings: &settings,
         regexes,
+        refuses_guards,
+        has_guard: !foreign.guards.is_empty(),
+        positions: Vec::new(),
         upstreams: BTreeSet::new(),
-        errors: settings.errors.iter().cloned().collect(),
+        errors: settings.errors.iter().cloned().map(rejects_all).collect(),
         notes: settings.notes.iter().cloned().collect(),
     };
     let mut planned = (!is_refused(&over_budget)).then(|| planner(Some(&regexes)).plan());
@@ -74,9 +80,11 @@ pub(in crate::compile::ingress) fn plan(
     if is_refused {
         planned = None;
     }
-    let PlannedRoutes { routes, default_route, upstreams, mut errors, mut notes } =
+    let PlannedRoutes { routes, default_route, positions, upstreams, mut errors, mut notes } =
         planned.unwrap_or_else(|| planner(None).plan_refused());
     if is_refused { &mut errors } else { &mut notes }.extend(over_budget);
+    errors.splice(..0, foreign.guards);
+    notes.extend(foreign.notes);
     let certificates = plan::certificates(cx, secrets, ingress, &mut errors, &mut notes);
     let (generation, created) = (ingress.meta.generation, ingress.meta.created);
     let plan = IngressPlan {
@@ -84,6 +92,7 @@ pub(in crate::compile::ingress) fn plan(
         created,
         routes,
         default_route,
+        path_positions: positions,
         by_host: None,
         certificates,
         upstreams: upstreams.into_iter().collect(),
@@ -110,10 +119,20 @@ fn check_budgets(
     over_budget
 }
 
+/// Adds the consequence to an error of a condition that all routes of the Ingress have.
+fn rejects_all(mut problem: Diagnostic) -> Diagnostic {
+    problem.message.push_str(
+        ", so nothing of this Ingress is served, and other Ingresses get the requests for its hosts if their rules \
+         match them",
+    );
+    problem
+}
+
 /// The routes of an Ingress, with what they use and report.
 struct PlannedRoutes {
     routes: Vec<Arc<ConditionRoute>>,
     default_route: Option<Arc<ConditionRoute>>,
+    positions: Vec<Box<[PathPosition]>>,
     upstreams: BTreeSet<UpstreamKey>,
     errors: Vec<Diagnostic>,
     notes: Vec<Diagnostic>,
@@ -130,6 +149,12 @@ struct IngressPlanner<'a> {
     settings: &'a RouteSettings,
     /// `None` if the Ingress is refused.
     regexes: Option<&'a RegexBudget<'a>>,
+    /// Whether guards of other controllers prevent requests from being forwarded.
+    refuses_guards: bool,
+    /// Whether the Ingress has such a guard, and refuses it.
+    has_guard: bool,
+    /// For each group of paths, the positions of its paths.
+    positions: Vec<Box<[PathPosition]>>,
     upstreams: BTreeSet<UpstreamKey>,
     errors: UniqueDiagnostics,
     notes: UniqueDiagnostics,
@@ -143,9 +168,10 @@ struct PathGroup<'a> {
     /// The field of the first path's backend.
     field: String,
     /// Each path once, in the order of the Ingress.
-    paths: IndexSet<PathCondition>,
-    /// Whether `konghq.com/rewrite` cannot be applied to the paths, so that requests cannot be forwarded.
-    is_rewrite_invalid: bool,
+    paths: IndexMap<PathCondition, PathPosition>,
+    /// Whether requests cannot be forwarded: the paths cannot be matched as they are meant, or `konghq.com/rewrite`
+    /// cannot be applied to them.
+    is_failing: bool,
 }
 
 /// What distinguishes a route from the others of its Ingress.
@@ -167,8 +193,9 @@ impl<'a> IngressPlanner<'a> {
             self.upstreams.clear();
             self.notes = self.settings.notes.iter().cloned().collect();
         }
-        let IngressPlanner { upstreams, errors, notes, .. } = self;
-        PlannedRoutes { routes, default_route, upstreams, errors: errors.into_vec(), notes: notes.into_vec() }
+        let IngressPlanner { positions, upstreams, errors, notes, .. } = self;
+        let (errors, notes) = (errors.into_vec(), notes.into_vec());
+        PlannedRoutes { routes, default_route, positions, upstreams, errors, notes }
     }
 
     /// The routes of an Ingress that exceeds a budget. They respond with an error to all requests that its routes would
@@ -185,8 +212,8 @@ impl<'a> IngressPlanner<'a> {
             let route = ConditionRoute::new(self.tie_breaker(routes.len()), rule);
             routes.push(Arc::new(ConditionRoute { hosts: aliases, paths, ..route }));
         }
-        let (upstreams, errors, notes) = Default::default();
-        PlannedRoutes { routes, default_route, upstreams, errors, notes }
+        let (positions, upstreams, errors, notes) = Default::default();
+        PlannedRoutes { routes, default_route, positions, upstreams, errors, notes }
     }
 
     fn is_refused(&self) -> bool {
@@ -200,29 +227,31 @@ impl<'a> IngressPlanner<'a> {
             for (path_index, raw) in rule.http.iter().flat_map(|http| &http.paths).enumerate() {
                 let field = format!("spec.rules[{index}].http.paths[{path_index}]");
                 let (path, kind) = (raw.path.as_deref(), raw.path_type.as_deref());
-                let paths = match path::parse_path(self.path_options(), path, kind, &format!("{field}.path")) {
-                    Ok((paths, note)) => {
-                        self.notes.extend(note);
-                        paths
-                    }
-                    Err(problem) => {
-                        self.errors.push(problem);
-                        continue;
-                    }
-                };
+                let ParsedPath { conditions, problem, notes } =
+                    path::parse_path(self.path_options(), path, kind, &format!("{field}.path"));
+                self.notes.extend(notes);
                 let target = IngressTarget::from_backend(&raw.backend);
-                let is_rewrite_invalid = self.report_invalid_rewrite(&paths, &format!("{field}.path"));
-                let group = groups.entry((host, target.clone(), is_rewrite_invalid)).or_insert_with(|| PathGroup {
+                let is_failing = match problem {
+                    Some(problem) => {
+                        self.errors.push(problem);
+                        true
+                    }
+                    None => self.report_invalid_rewrite(&conditions, &format!("{field}.path")),
+                };
+                let group = groups.entry((host, target.clone(), is_failing)).or_insert_with(|| PathGroup {
                     host,
                     target,
                     backend: &raw.backend,
                     field: format!("{field}.backend"),
-                    paths: IndexSet::new(),
-                    is_rewrite_invalid,
+                    paths: IndexMap::new(),
+                    is_failing,
                 });
-                group.paths.extend(paths);
+                for condition in conditions {
+                    group.paths.entry(condition).or_insert(PathPosition { rule: index, path: path_index });
+                }
             }
         }
+        self.positions = groups.values().map(|group| group.paths.values().copied().collect()).collect();
         groups.into_values().enumerate().filter_map(|(index, group)| self.route(index, group)).collect()
     }
 
@@ -246,9 +275,9 @@ impl<'a> IngressPlanner<'a> {
             return None;
         }
         let name = group.target.route_name(group.host);
-        let paths: Vec<PathCondition> = group.paths.into_iter().collect();
+        let paths: Vec<PathCondition> = group.paths.into_keys().collect();
         let identity = RouteIdentity { name: &name, target: &group.target, host: group.host, paths: &paths };
-        let rule = match group.is_rewrite_invalid || self.is_refused() {
+        let rule = match group.is_failing || self.is_refused() {
             true => self.failing_rule(&identity),
             false => self.rule(&identity, group.backend, &group.field),
         };
@@ -323,6 +352,7 @@ impl<'a> IngressPlanner<'a> {
         let mut options = self.rule_options();
         let mut backends = Vec::new();
         let action = match backend::resolve(self.cx, &key.namespace, backend, self.class.service_upstream, field) {
+            Ok(resolved) if let Some(failure) = self.unsupported_guard(&resolved, field) => Action::Fail(failure),
             Ok(resolved) => {
                 let settings = &resolved.settings;
                 let (kind, meta) = resolved.settings_source;
@@ -360,6 +390,15 @@ impl<'a> IngressPlanner<'a> {
         self.build_rule(identity, options, &backends, action)
     }
 
+    /// Why requests are not forwarded to a backend although it exists: a guard of another controller, on the Ingress or
+    /// on the backend. Reports the latter.
+    fn unsupported_guard(&mut self, resolved: &ResolvedBackend<'_>, field: &str) -> Option<RouteFailure> {
+        let of_backend = self.refuses_guards.then(|| resolved.foreign_guard(self.cx.store, field)).flatten();
+        let is_guarded = self.has_guard || of_backend.is_some();
+        self.errors.extend(of_backend);
+        is_guarded.then_some(RouteFailure::UnsupportedProtection)
+    }
+
     /// The rule for requests that cannot be forwarded.
     fn failing_rule(&mut self, identity: &RouteIdentity<'_>) -> Arc<RouteRule> {
         let no_backends: &[(Kind, &Meta)] = &[];
@@ -395,6 +434,9 @@ impl<'a> IngressPlanner<'a> {
             },
         );
         let plugins = chain.report_into(&mut self.notes);
+        // A plugin could respond in place of the backend, from a cache for example, which the guard would prevent.
+        let is_guarded = matches!(action, Action::Fail(RouteFailure::UnsupportedProtection));
+        let plugins = plugins.filter(|_| !is_guarded);
         let id = RuleId { route, rule };
         let filters = Filters::default();
         Arc::new(RouteRule { id, filters, plugins, action, options: Some(Box::new(options)) })
@@ -413,6 +455,7 @@ impl<'a> IngressPlanner<'a> {
             PathCondition::Exact(text) => format!("~{text}$"),
             PathCondition::Prefix(text) => text.to_string(),
             PathCondition::Regex(regex) => format!("~{}", regex.as_str()),
+            PathCondition::Refused { prefix, .. } => prefix.to_string(),
         };
         RouteFacts {
             hosts: host.into_iter().chain(settings.host_aliases.iter().map(ToString::to_string)).collect(),

@@ -18,10 +18,11 @@ mod rule;
 use std::sync::Arc;
 
 use super::plan::{self, HostPath, IngressPlan, RoutesByHost};
-use crate::api::networking::{Ingress, IngressBackend, IngressRule};
+use crate::api::networking::{Ingress, IngressBackend, IngressClass, IngressRule};
 use crate::api::{Kind, Object};
 use crate::compile::CompileContext;
 use crate::compile::certificates::SecretCache;
+use crate::compile::foreign_annotations;
 use crate::compile::kong::plugins::Plugins;
 use crate::diagnostic::Diagnostic;
 use crate::snapshot::host::HostPattern;
@@ -30,20 +31,24 @@ use crate::snapshot::router::{PathMatch, RouteMatch, TieBreaker};
 use crate::snapshot::rule::{Action, RouteFailure, RouteRule};
 use rule::{RuleBuilder, RulePlace};
 
-/// Plans a served Ingress. `problem`: why none of its requests can be forwarded.
+/// Plans a served Ingress of this class, which may be missing. `problem`: why none of its requests can be forwarded.
 pub(in crate::compile::ingress) fn plan(
     cx: CompileContext<'_>,
     plugins: &Plugins,
     secrets: &mut SecretCache,
     ingress: &Object<Ingress>,
+    class: Option<&Object<IngressClass>>,
     problem: Option<Diagnostic>,
 ) -> IngressPlan {
     let annotations = refused_annotations::check(&ingress.meta);
+    let refuses_guards = foreign_annotations::refuses_guards(cx, ingress, class);
+    let foreign = foreign_annotations::check_ingress(&ingress.meta, refuses_guards);
     let mut errors: Vec<Diagnostic> = problem.into_iter().chain(annotations.unsupported_protection).collect();
+    errors.extend(foreign.guards);
     let failure = (!errors.is_empty()).then_some(RouteFailure::UnsupportedProtection);
     let mut planner = KubernetesPlanner {
         ingress,
-        rules: RuleBuilder::new(cx, plugins, ingress, failure),
+        rules: RuleBuilder::new(cx, plugins, ingress, failure, refuses_guards),
         routes: RoutesByHost::default(),
         errors: Vec::new(),
     };
@@ -55,6 +60,7 @@ pub(in crate::compile::ingress) fn plan(
     errors.extend(route_errors);
     errors.extend(rules.errors.into_vec());
     let mut notes = annotations.notes;
+    notes.extend(foreign.notes);
     notes.extend(rules.notes.into_vec());
     let certificates = plan::certificates(cx, secrets, ingress, &mut errors, &mut notes);
     IngressPlan {
@@ -62,6 +68,7 @@ pub(in crate::compile::ingress) fn plan(
         created: ingress.meta.created,
         routes: Vec::new(),
         default_route: None,
+        path_positions: Vec::new(),
         by_host: Some(routes),
         certificates,
         upstreams: rules.upstreams.into_iter().collect(),
@@ -91,14 +98,8 @@ impl KubernetesPlanner<'_> {
             (Some(http), _) => {
                 for (path_index, raw) in http.paths.iter().enumerate() {
                     let field = format!("{field}.http.paths[{path_index}]");
-                    let path = match path::parse(raw.path.as_deref(), raw.path_type.as_deref(), &field) {
-                        Ok(path) => path,
-                        Err(problem) => {
-                            self.errors.push(problem);
-                            continue;
-                        }
-                    };
-                    self.rules.notes.extend(path.note);
+                    let path = path::parse(raw.path.as_deref(), raw.path_type.as_deref(), &field);
+                    self.rules.notes.extend(path.notes);
                     let name = format!("{index}.{path_index}");
                     let written_path = raw.path.as_deref().filter(|path| !path.is_empty());
                     let place = RulePlace { name: &name, host: text, path: written_path };

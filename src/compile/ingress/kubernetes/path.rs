@@ -1,6 +1,8 @@
 //! Parses the paths of an Ingress of the dialect `kubernetes`.
 
+use crate::compile::literal_path::{CheckedPath, UnusablePath, pattern_note};
 use crate::diagnostic::Diagnostic;
+use crate::plugin_api::path_encoding::path_in_requests;
 use crate::snapshot::router::PathMatch;
 
 /// The match of one path.
@@ -9,39 +11,48 @@ pub(super) struct ParsedPath {
     pub path: PathMatch,
     /// Why requests that match must not be forwarded.
     pub problem: Option<Diagnostic>,
-    pub note: Option<Diagnostic>,
+    pub notes: Vec<Diagnostic>,
 }
 
-/// Parses a path. An error if no request can match it. `field`: the entry of `http.paths`.
-pub(super) fn parse(path: Option<&str>, kind: Option<&str>, field: &str) -> Result<ParsedPath, Diagnostic> {
+/// Parses a path. `field`: the entry of `http.paths`.
+pub(super) fn parse(path: Option<&str>, kind: Option<&str>, field: &str) -> ParsedPath {
     let path = path.filter(|path| !path.is_empty()).unwrap_or("/");
+    let path_field = format!("{field}.path");
     if !path.starts_with('/') {
-        let message = format!("{path:?} does not start with a slash, so no request matches it");
-        return Err(Diagnostic::error(format!("{field}.path"), message, format!("write /{path}")));
+        let text = path_in_requests(&format!("/{path}")).into_owned();
+        let message = format!("{path:?} does not start with a slash, so requests below {text} get status 500");
+        let problem = Diagnostic::error(path_field, message, format!("write /{path}"));
+        return ParsedPath { path: prefix(&text), problem: Some(problem), notes: Vec::new() };
     }
-    let prefix = || PathMatch::Prefix(path.strip_suffix('/').unwrap_or(path).into());
-    Ok(match kind {
-        Some("Exact") => ParsedPath { path: PathMatch::Exact(path.into()), problem: None, note: None },
-        Some("Prefix") => ParsedPath { path: prefix(), problem: None, note: None },
-        None | Some("ImplementationSpecific") => {
-            let note = looks_like_pattern(path).then(|| {
-                let message = format!("{path} is not a regular expression in dialect kubernetes, but a literal prefix");
-                Diagnostic::warning(format!("{field}.path"), message, "write the prefix without special characters")
-            });
-            ParsedPath { path: prefix(), problem: None, note }
+    let is_prefix = matches!(kind, None | Some("Prefix" | "ImplementationSpecific"));
+    let (text, mut problem, notes) = match CheckedPath::parse(path, &path_field) {
+        CheckedPath::Usable(text, note) => {
+            let remedy = "write the path without special characters: the dialect kubernetes has no regular expressions";
+            let notes = note.into_iter().chain(pattern_note(path, &path_field, remedy)).collect();
+            (text.into_owned(), None, notes)
         }
-        Some(other) => {
-            let message = format!("{other} is not a supported path type, so requests below the path get status 500");
-            let remedy = "use Exact, Prefix or ImplementationSpecific";
-            let problem = Diagnostic::error(format!("{field}.pathType"), message, remedy);
-            ParsedPath { path: prefix(), problem: Some(problem), note: None }
+        CheckedPath::Unusable(UnusablePath { usable_part, is_pattern: true, problem }) => {
+            return ParsedPath { path: prefix(&usable_part), problem: Some(problem), notes: Vec::new() };
         }
-    })
+        CheckedPath::Unusable(UnusablePath { usable_part, is_pattern: false, problem }) => {
+            (usable_part, Some(problem), Vec::new())
+        }
+    };
+    if !is_prefix && kind != Some("Exact") {
+        let kind = kind.unwrap_or_default();
+        let message = format!("{kind} is not a supported path type, so requests below the path get status 500");
+        let remedy = "use Exact, Prefix or ImplementationSpecific";
+        problem = Some(Diagnostic::error(format!("{field}.pathType"), message, remedy));
+    }
+    let path = match kind {
+        Some("Exact") => PathMatch::Exact(text.into()),
+        _ => prefix(&text),
+    };
+    ParsedPath { path, problem, notes }
 }
 
-/// Whether other controllers may treat the path as a regular expression.
-fn looks_like_pattern(path: &str) -> bool {
-    path.starts_with("/~") || path.contains(['\\', '(', '[', '*', '+', '?', '^', '$', '|'])
+fn prefix(path: &str) -> PathMatch {
+    PathMatch::Prefix(path.strip_suffix('/').unwrap_or(path).into())
 }
 
 #[cfg(test)]
@@ -60,7 +71,7 @@ mod tests {
             let id = RuleId { route: "Ingress/a/b".into(), rule: index.to_string().into() };
             let action = Action::Fail(RouteFailure::NoService);
             let rule = RouteRule { id, filters: Filters::default(), plugins: None, action, options: None };
-            let parsed = parse(Some(path), Some(kind), "field").unwrap();
+            let parsed = parse(Some(path), Some(kind), "field");
             assert!(parsed.problem.is_none());
             RouteMatch {
                 path: parsed.path,
@@ -116,20 +127,44 @@ mod tests {
 
     #[test]
     fn invalid_paths_and_types_are_reported() {
-        let relative = parse(Some("foo"), Some("Prefix"), "p").unwrap_err();
-        assert_eq!(
-            relative.to_string(),
-            "p.path: \"foo\" does not start with a slash, so no request matches it; write /foo"
-        );
         // Requests below the path must not reach the backend of a shorter path.
-        let unknown = parse(Some("/a"), Some("Glob"), "p").unwrap();
-        assert_eq!(unknown.path, PathMatch::Prefix("/a".into()));
-        assert!(unknown.problem.is_some_and(|problem| problem.field == "p.pathType"));
-        for (path, has_note) in [("/a", false), ("/a.b~c", false), ("/~/a", true), ("/a(/|$)(.*)", true), ("/a*", true)]
-        {
-            let parsed = parse(Some(path), Some("ImplementationSpecific"), "p").unwrap();
-            assert_eq!(parsed.note.is_some(), has_note, "{path}");
-            assert!(parse(Some(path), Some("Prefix"), "p").unwrap().note.is_none(), "{path}");
+        for (path, kind, expected, field, message) in [
+            ("foo", "Prefix", "PathPrefix /foo", "p.path", "\"foo\" does not start with a slash"),
+            ("/a", "Glob", "PathPrefix /a", "p.pathType", "Glob is not a supported path type"),
+            ("/a?b=c", "Prefix", "PathPrefix /a", "p.path", "\"/a?b=c\" has a query"),
+            ("/a?b=c", "Exact", "Exact /a", "p.path", "\"/a?b=c\" has a query"),
+            ("/a/#b", "ImplementationSpecific", "PathPrefix /a", "p.path", "\"/a/#b\" has a fragment"),
+            ("/a/(b/.*)?", "Exact", "PathPrefix /a", "p.path", "\"/a/(b/.*)?\" has a query"),
+            ("/a%00", "Exact", "Exact /a", "p.path", "\"/a%00\" has a NUL"),
+        ] {
+            let parsed = parse(Some(path), Some(kind), "p");
+            assert_eq!(parsed.path.to_string(), expected, "{path}");
+            let problem = parsed.problem.expect(path);
+            assert_eq!(problem.field, field, "{path}");
+            assert!(problem.message.starts_with(message) && problem.message.contains("status 500"), "{problem}");
+        }
+        for (path, expected, notes) in [
+            ("/a", "/a", 0),
+            ("/a.b~c", "/a.b~c", 0),
+            ("/~/a", "/~/a", 1),
+            ("/a(/|$)(.*)", "/a(/|$)(.*)", 1),
+            ("/a*", "/a*", 1),
+            ("/a b", "/a%20b", 1),
+            ("/caf\u{e9}", "/caf%C3%A9", 1),
+            ("/x/../a", "/a", 1),
+        ] {
+            for (kind, expected) in [
+                ("Exact", format!("Exact {expected}")),
+                ("Prefix", format!("PathPrefix {expected}")),
+                ("ImplementationSpecific", format!("PathPrefix {expected}")),
+            ] {
+                let parsed = parse(Some(path), Some(kind), "p");
+                assert_eq!(
+                    (parsed.path.to_string(), parsed.problem, parsed.notes.len()),
+                    (expected, None, notes),
+                    "{path}"
+                );
+            }
         }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::api::ObjectKey;
 use crate::compile::ingress::plan::{HostPath, IngressPlan};
 use crate::diagnostic::Diagnostic;
-use crate::snapshot::escape::decode_unreserved;
+use crate::plugin_api::path_encoding::decode_unreserved;
 use crate::snapshot::host::HostPattern;
 use crate::snapshot::router::PathMatch;
 

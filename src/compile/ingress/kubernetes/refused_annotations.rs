@@ -2,6 +2,7 @@
 //! in Kong's dialect takes the Ingress out of service, so that an Ingress that changes its class is not exposed.
 
 use crate::api::Meta;
+use crate::api::foreign_annotations::classify;
 use crate::api::kong::annotations::{
     ANNOTATION_PREFIX, FORCE_SSL_REDIRECT, HEADERS_PREFIX, HTTPS_REDIRECT_STATUS_CODE, INGRESS_PREFIX, METHODS,
     PLUGINS, PROTOCOLS, SNIS, list,
@@ -31,7 +32,7 @@ pub(super) fn check(meta: &Meta) -> CheckedAnnotations {
                  Portico's without annotation {DIALECT_ANNOTATION}"
             );
             checked.unsupported_protection.push(Diagnostic::error(annotation_field(key), message, remedy));
-        } else if let Some((message, remedy)) = ineffective(key) {
+        } else if let Some((message, remedy)) = ineffective(key).filter(|_| classify(key, value).is_none()) {
             let note = Diagnostic::warning(annotation_field(key), message, remedy);
             checked.notes.push(note.with_topic(Topic::Annotation));
         }

@@ -40,6 +40,8 @@ pub(super) struct RuleBuilder<'a> {
     route: Arc<str>,
     /// Why no request may be forwarded.
     failure: Option<RouteFailure>,
+    /// Whether a backend with a guard of another controller gets no request.
+    refuses_guards: bool,
     pub upstreams: BTreeSet<UpstreamKey>,
     pub errors: UniqueDiagnostics,
     pub notes: UniqueDiagnostics,
@@ -55,10 +57,11 @@ impl<'a> RuleBuilder<'a> {
         plugins: &'a Plugins,
         ingress: &'a Object<Ingress>,
         failure: Option<RouteFailure>,
+        refuses_guards: bool,
     ) -> Self {
         let route = format!("{}/{}", Kind::Ingress, ingress.meta.key).into();
         let (upstreams, errors, notes) = Default::default();
-        RuleBuilder { cx, plugins, ingress, route, failure, upstreams, errors, notes }
+        RuleBuilder { cx, plugins, ingress, route, failure, refuses_guards, upstreams, errors, notes }
     }
 
     /// The rule for a backend. `field`: the field of the backend.
@@ -160,6 +163,12 @@ impl<'a> RuleBuilder<'a> {
             let remedy = "remove the annotation if requests may be served without plugins; otherwise use a Service of \
                           its own for this Ingress, or a class of another dialect";
             self.errors.push(Diagnostic::error(format!("{field}.service.name"), message, remedy));
+            return Err(RouteFailure::UnsupportedProtection);
+        }
+        if self.refuses_guards
+            && let Some(problem) = resolved.foreign_guard(self.cx.store, field)
+        {
+            self.errors.push(problem);
             return Err(RouteFailure::UnsupportedProtection);
         }
         Ok(resolved)

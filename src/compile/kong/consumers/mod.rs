@@ -8,6 +8,7 @@
 mod admission;
 mod claim_conflicts;
 mod credentials;
+mod left_out;
 
 use std::borrow::Borrow;
 use std::collections::{BTreeSet, HashSet};
@@ -132,12 +133,15 @@ impl Consumers {
         pending.objects
     }
 
-    /// The verdict on a consumer or group. `None` if this process does not serve it.
+    /// The verdict on a consumer or group: a warning without conditions if it has another class. `None` if it does not
+    /// exist or belongs to another control plane.
     pub(in crate::compile) fn verdict(&self, cx: CompileContext<'_>, id: &ObjectId) -> Option<Verdict> {
+        if let Some(left_out) = left_out::verdict(cx, id) {
+            return Some(left_out);
+        }
         if id.kind == Kind::KongConsumerGroup {
             let group = cx.store.kong_consumer_groups.get(&id.key).filter(|_| is_served(cx, id))?;
-            let problems =
-                referenced_plugins(cx.store, id.kind, &group.meta).filter_map(Result::err).collect::<Vec<_>>();
+            let problems = referenced_plugins(cx, id.kind, &group.meta).filter_map(Result::err).collect::<Vec<_>>();
             let name = group.spec.as_ref().and_then(|spec| spec.name.as_ref());
             let note = name.map(|_| {
                 let message = format!("it has no effect, as in Kong: the name of the group is {}", group.meta.key.name);
@@ -176,6 +180,12 @@ fn lacks_credentials(cx: CompileContext<'_>) -> bool {
 
 /// Whether the consumer or group exists, has a served class and belongs to no other control plane.
 pub(in crate::compile) fn is_served(cx: CompileContext<'_>, id: &ObjectId) -> bool {
+    let is_of_class = cx.store.meta(id).is_some_and(|meta| cx.inputs.classes.serves_object(cx.store, meta, None));
+    is_of_class && is_of_this_control_plane(cx, id)
+}
+
+/// Whether the consumer or group belongs to no other control plane.
+fn is_of_this_control_plane(cx: CompileContext<'_>, id: &ObjectId) -> bool {
     let reference = match id.kind {
         Kind::KongConsumerGroup => {
             let group = cx.store.kong_consumer_groups.get(&id.key).and_then(|group| group.spec.as_ref());
@@ -186,8 +196,7 @@ pub(in crate::compile) fn is_served(cx: CompileContext<'_>, id: &ObjectId) -> bo
             consumer.and_then(|spec| spec.control_plane_ref.as_ref())
         }
     };
-    let is_of_class = cx.store.meta(id).is_some_and(|meta| cx.inputs.classes.serves_object(cx.store, meta, None));
-    is_of_class && reference.is_none_or(ControlPlaneRef::is_this_controller)
+    reference.is_none_or(ControlPlaneRef::is_this_controller)
 }
 
 fn verdict(generation: i64, problems: Vec<Diagnostic>, notes: Vec<Diagnostic>) -> Verdict {
@@ -231,7 +240,7 @@ fn read_consumer(cx: CompileContext<'_>, object: &Arc<Object<KongConsumer>>) -> 
             Err(problem) => problems.push(problem),
         }
     }
-    problems.extend(referenced_plugins(cx.store, Kind::KongConsumer, &object.meta).filter_map(Result::err));
+    problems.extend(referenced_plugins(cx, Kind::KongConsumer, &object.meta).filter_map(Result::err));
     acls.sort();
     acls.dedup();
     let consumer =

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use super::RouteFacts;
-use super::references::{self, PluginReferrers, PluginSubjects};
+use super::references::{self, PluginReferrers, PluginSubjects, UnresolvedPlugin};
 use super::{CompiledPlugin, Plugins, route_description};
 use crate::api::kong::annotations::PLUGINS;
 use crate::api::{Kind, Meta, ObjectId, ObjectKey};
 use crate::compile::annotation_reader::annotation_field;
 use crate::compile::kong::consumers;
 use crate::compile::unique_diagnostics::UniqueDiagnostics;
+use crate::compile::verdict::Code;
 use crate::compile::{CompileContext, CompileInputs};
 use crate::diagnostic::{Diagnostic, Topic};
 use crate::plugin_api::chain::{AttachmentPoint, BaseScope, BrokenPlugin, ChainBuilder, OverlayScope};
@@ -38,13 +39,16 @@ pub(in crate::compile) struct RuleChain {
     pub chain: Option<Arc<Chain>>,
     /// Whether a plugin is attached to the rule or globally.
     pub is_attached: bool,
-    /// Diagnostics about unresolved references and unusable plugins, each with the consequence for requests.
+    /// Diagnostics about plugins because of which requests get status 503, each with the code for the route.
+    pub rejections: Vec<(Code, Diagnostic)>,
+    /// Diagnostics about other unresolved references and unusable plugins, each with the consequence for requests.
     pub diagnostics: Vec<Diagnostic>,
 }
 
 impl RuleChain {
     /// Adds the diagnostics to `diagnostics`, which has those of other rules, without duplicates. Returns the chain.
     pub(in crate::compile) fn report_into(self, diagnostics: &mut UniqueDiagnostics) -> Option<Arc<Chain>> {
+        diagnostics.extend(self.rejections.into_iter().map(|(_, problem)| problem));
         diagnostics.extend(self.diagnostics);
         self.chain
     }
@@ -69,6 +73,7 @@ impl Plugins {
             inputs: cx.inputs,
             field: String::new(),
             builder: ChainBuilder::default(),
+            rejections: Vec::new(),
             diagnostics: UniqueDiagnostics::default(),
         };
         let mut plugin_scope = PluginScope {
@@ -122,6 +127,7 @@ impl Plugins {
         RuleChain {
             is_attached,
             chain: assembler.builder.build(Arc::clone(&site.names)),
+            rejections: assembler.rejections,
             diagnostics: assembler.diagnostics.into_vec(),
         }
     }
@@ -134,17 +140,18 @@ struct ChainAssembler<'a> {
     /// The field with the reference to the plugin.
     field: String,
     builder: ChainBuilder,
+    rejections: Vec<(Code, Diagnostic)>,
     diagnostics: UniqueDiagnostics,
 }
 
 impl ChainAssembler<'_> {
     /// Attaches the plugin to which a reference leads. `token`: the reference as written.
-    fn attach(&mut self, plugin_scope: &PluginScope, target: Result<ObjectId, Diagnostic>, token: &str) {
+    fn attach(&mut self, plugin_scope: &PluginScope, target: Result<ObjectId, UnresolvedPlugin>, token: &str) {
         self.field.clone_from(&plugin_scope.field);
         let (base, counter_scope) = (plugin_scope.base, &plugin_scope.counter_scope);
         let id = match target {
             Ok(id) => id,
-            Err(problem) => return self.add_missing(problem, counter_scope, token),
+            Err(unresolved) => return self.add_missing(unresolved, counter_scope, token),
         };
         let Some(compiled) = self.plugins.plugins.get(&id) else { return };
         if !supports_scope(compiled.scopes(), base) {
@@ -161,6 +168,7 @@ impl ChainAssembler<'_> {
         match overlay_scope.zip(subjects) {
             // It runs on this rule for these consumers and groups only.
             Some((overlay_scope, subjects)) => self.add_for(compiled, subjects, overlay_scope, counter_scope),
+            None if self.is_overridden(compiled, base) => {}
             None => self.add(compiled, [AttachmentPoint::Base(base)], counter_scope),
         }
     }
@@ -199,7 +207,7 @@ impl ChainAssembler<'_> {
                     self.report(format!("{message}, so requests are served without it"), remedy);
                     return;
                 }
-                self.report(format!("{message}, so requests it would protect get status 503"), remedy);
+                self.report_rejection(format!("{message}, so requests it would protect get status 503"), remedy);
                 let message = format!("{} of this route cannot be used", compiled.object);
                 rejecting_substitute(compiled, counter_scope, message)
             }
@@ -208,6 +216,11 @@ impl ChainAssembler<'_> {
             self.report_duplicate(compiled, &point);
             self.builder.add(kind, priority, point, instance.clone());
         }
+    }
+
+    /// Whether a plugin of the same kind with a more specific scope runs in place of this one.
+    fn is_overridden(&self, compiled: &CompiledPlugin, base: BaseScope) -> bool {
+        compiled.kind.is_some_and(|kind| self.builder.is_overridden(kind.name(), base))
     }
 
     /// Whether requests must be rejected if the plugin cannot run.
@@ -221,15 +234,20 @@ impl ChainAssembler<'_> {
         self.builder.add(kind, priority, AttachmentPoint::Base(base), instance);
     }
 
+    /// Reports a plugin whose place has one of another object. A plugin that is named twice is in effect.
     fn report_duplicate(&mut self, compiled: &CompiledPlugin, point: &AttachmentPoint) {
-        let Some(kind) = compiled.kind.filter(|kind| self.builder.has(kind.name(), point)) else { return };
+        let Some(kind) = compiled.kind else { return };
+        let attached = self.builder.attached_at(kind.name(), point);
+        if attached.is_none_or(|object| *object == compiled.object) {
+            return;
+        }
         self.report(duplicate_message(kind.name(), &compiled.object), "keep one of them");
     }
 
     /// Reports a plugin that does not support this kind of object. If it is a guard, requests are rejected, because the
     /// configuration expects them to be protected.
     fn add_misplaced(&mut self, compiled: &CompiledPlugin, base: BaseScope, counter_scope: &Arc<str>) {
-        if !compiled.is_active {
+        if !compiled.is_active || self.is_overridden(compiled, base) {
             return;
         }
         let objects = match base {
@@ -242,12 +260,13 @@ impl ChainAssembler<'_> {
         if !self.must_reject(compiled) {
             return self.report(format!("{message}, so requests are served without it"), &remedy);
         }
-        self.report(format!("{message}, so requests get status 503"), &remedy);
+        self.report_rejection(format!("{message}, so requests get status 503"), &remedy);
         self.add_rejection(compiled, base, counter_scope, format!("{} cannot guard this route", compiled.object));
     }
 
     /// Reports a missing plugin. It rejects requests, because it may have been a guard.
-    fn add_missing(&mut self, problem: Diagnostic, counter_scope: &Arc<str>, token: &str) {
+    fn add_missing(&mut self, unresolved: UnresolvedPlugin, counter_scope: &Arc<str>, token: &str) {
+        let (code, problem) = unresolved;
         let mut problem = problem.with_topic(Topic::Plugin);
         if self.inputs.plugin_factory.fail_open {
             problem.message.push_str(", so requests are served without it");
@@ -255,7 +274,7 @@ impl ChainAssembler<'_> {
             return;
         }
         problem.message.push_str(", so requests get status 503");
-        self.diagnostics.push(problem);
+        self.add_unique_rejection(code, problem);
         let message = format!("plugin {token} of this route does not exist");
         let instance = rejecting_instance(message, counter_scope, token.into());
         self.builder.add(UNKNOWN, i32::MAX, AttachmentPoint::Base(BaseScope::Route), instance);
@@ -265,13 +284,24 @@ impl ChainAssembler<'_> {
     /// which runs.
     fn reject_ambiguous(&mut self, id: &ObjectId, counter_scope: &Arc<str>) {
         let Some(compiled) = self.plugins.plugins.get(id).filter(|compiled| compiled.is_active) else { return };
-        if self.must_reject(compiled) {
-            self.add_rejection(
-                compiled,
-                BaseScope::Global,
-                counter_scope,
-                format!("more than one global {} is configured", compiled.name),
-            );
+        if self.must_reject(compiled) && !self.is_overridden(compiled, BaseScope::Global) {
+            let message = format!("more than one global {} is configured", compiled.name);
+            let remedy = "keep the label global on only one of the KongClusterPlugins";
+            self.report_rejection(format!("{message}, so requests get status 503"), remedy);
+            self.add_rejection(compiled, BaseScope::Global, counter_scope, message);
+        }
+    }
+
+    /// Reports a plugin because of which requests get status 503.
+    fn report_rejection(&mut self, message: String, remedy: &str) {
+        let problem = Diagnostic::error(self.field.as_str(), message, remedy).with_topic(Topic::Plugin);
+        self.add_unique_rejection(Code::RouteInvalidPlugin, problem);
+    }
+
+    fn add_unique_rejection(&mut self, code: Code, problem: Diagnostic) {
+        let rejection = (code, problem);
+        if !self.rejections.contains(&rejection) {
+            self.rejections.push(rejection);
         }
     }
 
@@ -424,7 +454,12 @@ mod tests {
 
     /// The chain and the diagnostics of a route with plugin `p` in its annotation, given these objects.
     fn chain_and_diagnostics(objects: Vec<(Kind, Value)>, fail_open: bool) -> (Option<Arc<Chain>>, String) {
-        let annotations = json!({"konghq.com/plugins": "p"});
+        chain_of_route("p", objects, fail_open)
+    }
+
+    /// The same for a route with these plugins.
+    fn chain_of_route(plugins: &str, objects: Vec<(Kind, Value)>, fail_open: bool) -> (Option<Arc<Chain>>, String) {
+        let annotations = json!({"konghq.com/plugins": plugins});
         let route = json!({"metadata": {"namespace": "a", "name": "r", "annotations": annotations}, "spec": {}});
         let objects = objects.into_iter().chain([(Kind::HttpRoute, route)]);
         let upserts = objects.map(|(kind, object)| AnyObject::parse(kind, object).unwrap()).collect();
@@ -452,7 +487,38 @@ mod tests {
             counter_scope: "HTTPRoute/a/r/0".into(),
         };
         let rule_chain = plugins.chain(cx, &site);
-        (rule_chain.chain, rule_chain.diagnostics.iter().map(ToString::to_string).collect())
+        let mut diagnostics = UniqueDiagnostics::default();
+        let chain = rule_chain.report_into(&mut diagnostics);
+        (chain, diagnostics.into_vec().iter().map(ToString::to_string).collect())
+    }
+
+    // docs/kong-compatibility.md, 1.4
+    #[test]
+    fn plugin_named_twice_is_in_effect() {
+        let plugin = |name: &str, plugin: &str| {
+            (Kind::KongPlugin, json!({"metadata": {"namespace": "a", "name": name}, "plugin": plugin}))
+        };
+        let cases = [
+            ("p, p", vec![plugin("p", "anywhere-guard")], "(\"route\", \"KongPlugin/a/p\")", false),
+            ("p, a:p", vec![plugin("p", "anywhere-guard")], "(\"route\", \"KongPlugin/a/p\")", false),
+            ("p, p", vec![plugin("p", "anywhere-guard"), consumer("a", "c")], "ConsumerAndRoute", false),
+            (
+                "p, q",
+                vec![plugin("p", "anywhere-guard"), plugin("q", "anywhere-guard")],
+                "(\"route\", \"KongPlugin/a/p\")",
+                true,
+            ),
+        ];
+        for (annotation, objects, expected, is_reported) in cases {
+            let (chain, diagnostics) = chain_of_route(annotation, objects, !FAIL_OPEN);
+            let description = format!("{:?}", chain.unwrap());
+            assert!(description.contains(expected), "{annotation}: {description}");
+            assert_eq!(description.matches("KongPlugin/").count(), 1, "{annotation}: {description}");
+            let message =
+                "another anywhere-guard is already attached to the same object, so KongPlugin/a/q has no effect";
+            assert_eq!(diagnostics.contains(message), is_reported, "{annotation}: {diagnostics}");
+            assert_eq!(diagnostics.is_empty(), !is_reported, "{annotation}: {diagnostics}");
+        }
     }
 
     // docs/kong-compatibility.md, 3.12

@@ -1,6 +1,8 @@
 //! Reports degraded plugins: a server that they require, for example for counters or key sets, does not respond. They
 //! stay in effect, and behave as each plugin's documentation describes for this case.
 
+use std::collections::BTreeSet;
+
 use super::references;
 use crate::api::kong::annotations::PLUGINS;
 use crate::api::{Kind, ObjectId};
@@ -39,7 +41,8 @@ pub fn with_degraded_plugins(
 fn referenced_plugins(store: &Store, id: &ObjectId) -> Vec<(ObjectId, String)> {
     let Some(meta) = store.meta(id) else { return Vec::new() };
     let annotation = format!("metadata.annotations[{PLUGINS}]");
-    let references = references::plugin_references(store, id.kind, meta).into_iter();
+    // Only references that lead to a plugin are used, so the reasons of others do not matter.
+    let references = references::plugin_references(store, &BTreeSet::new(), id.kind, meta).into_iter();
     let annotated = references.filter_map(|reference| reference.target.ok());
     let mut plugins: Vec<_> = annotated.map(|plugin| (plugin, annotation.clone())).collect();
     if matches!(id.kind, Kind::HttpRoute | Kind::GrpcRoute) {

@@ -28,6 +28,7 @@ use serde_json::Value;
 
 pub(in crate::compile) use chain::{PluginSite, RuleChain};
 pub use degraded::with_degraded_plugins;
+pub(in crate::compile) use references::missing_filter_plugin;
 pub(in crate::compile) use route_description::RouteFacts;
 pub(in crate::compile) use stream_chain::{StreamPluginSite, StreamPlugins};
 pub(in crate::compile) use subjects::plugin_subject;
@@ -37,9 +38,11 @@ use crate::api::kong::PluginSettings;
 use crate::api::kong::annotations::GLOBAL_LABEL;
 use crate::api::{Kind, Meta, ObjectId, ObjectKey};
 use crate::compile::CompileContext;
+use crate::compile::affected::keys_of_kind;
 use crate::compile::parent_plans::ParentPlans;
 use crate::compile::verdict::Verdict;
 use crate::diagnostic::Diagnostic;
+use crate::plugin_api::consumers::ConsumerDirectory;
 use crate::plugin_api::consumers::plugins::ConsumerPlugin;
 use crate::plugin_api::kind::{HTTP_FAMILY, STREAM_FAMILY};
 use crate::plugin_api::{AnyPluginKind, Plugin, Scopes};
@@ -56,6 +59,8 @@ pub(in crate::compile) struct Plugins {
     /// The objects that refer to each existing plugin.
     referrers: BTreeMap<ObjectId, PluginReferrers>,
     global_plugins: GlobalPlugins,
+    /// The usable plugins whose configurations name consumers.
+    naming_consumers: BTreeSet<ObjectId>,
 }
 
 /// What an update changed.
@@ -166,9 +171,18 @@ impl Plugins {
                     let for_subjects = before.as_mut().and_then(|before| before.for_subjects.take());
                     let mut compiled = compile_plugin(cx, id, meta, settings, before);
                     compiled.for_subjects = compiled.for_subjects(cx.inputs.plugin_factory.fail_open, for_subjects);
+                    let names_consumers =
+                        compiled.plugin.as_ref().is_ok_and(|plugin| !plugin.named_consumers().is_empty());
+                    match names_consumers {
+                        true => self.naming_consumers.insert(id.clone()),
+                        false => self.naming_consumers.remove(id),
+                    };
                     self.plugins.insert(id.clone(), compiled);
                 }
-                None => drop(self.plugins.remove(id)),
+                None => {
+                    self.naming_consumers.remove(id);
+                    self.plugins.remove(id);
+                }
             }
         }
         let mut routes_to_update = Changes::new();
@@ -261,10 +275,21 @@ impl Plugins {
         };
     }
 
-    /// The verdict on an object that configures a plugin.
-    pub(in crate::compile) fn verdict(&self, store: &Store, id: &ObjectId) -> Option<Verdict> {
+    /// The plugins whose verdicts depend on which consumers exist. None if no consumer was touched.
+    pub(in crate::compile) fn naming_touched_consumers(&self, touched: &Changes) -> impl Iterator<Item = &ObjectId> {
+        let is_touched = keys_of_kind(touched, Kind::KongConsumer).next().is_some();
+        self.naming_consumers.iter().filter(move |_| is_touched)
+    }
+
+    /// The verdict on an object that configures a plugin. `consumers`: the consumers that requests are compared with.
+    pub(in crate::compile) fn verdict(
+        &self,
+        store: &Store,
+        consumers: &ConsumerDirectory,
+        id: &ObjectId,
+    ) -> Option<Verdict> {
         let compiled = self.plugins.get(id)?;
-        Some(verdict::build(store, id, compiled, self.referrers.get(id)?, &self.global_plugins))
+        Some(verdict::build(store, id, compiled, self.referrers.get(id)?, &self.global_plugins, consumers))
     }
 }
 
@@ -273,11 +298,12 @@ const GATEWAY_ROUTES: [Kind; 5] = [Kind::HttpRoute, Kind::GrpcRoute, Kind::TcpRo
 
 /// For each reference in the annotation of an object: the plugin, or the reason why the reference cannot be resolved.
 pub(in crate::compile) fn referenced_plugins<'s>(
-    store: &'s Store,
+    cx: CompileContext<'s>,
     kind: Kind,
     meta: &'s Meta,
 ) -> impl Iterator<Item = Result<ObjectId, Diagnostic>> {
-    references::plugin_references(store, kind, meta).into_iter().map(|reference| reference.target)
+    let references = references::plugin_references(cx.store, cx.inputs.absent_kinds, kind, meta).into_iter();
+    references.map(|reference| reference.target.map_err(|(_, problem)| problem))
 }
 
 impl GlobalPlugins {

@@ -23,6 +23,7 @@ use crate::compile::parent_plans::ParentPlans;
 use crate::compile::reference_grants::{CrossNamespaceReference, Referrer};
 use crate::compile::request_route_source::RequestRoute;
 use crate::compile::route_plan::is_served_route;
+use crate::compile::verdict::Code;
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::Scopes;
 use crate::store::Store;
@@ -274,31 +275,49 @@ pub(super) fn changed_subjects(
 /// A reference in the annotation: its text, and the plugin or the reason why there is none.
 pub(super) struct PluginReference {
     pub(super) token: String,
-    pub(super) target: Result<ObjectId, Diagnostic>,
+    pub(super) target: Result<ObjectId, UnresolvedPlugin>,
 }
+
+/// Why a reference leads to no plugin: what a condition of the route says, and the diagnostic.
+pub(super) type UnresolvedPlugin = (Code, Diagnostic);
 
 /// The references in the annotation of an object, in order, for the chain of a rule. If there are more than the budget
 /// allows, the last one is an error instead: a plugin that is left out may restrict access.
 pub(super) fn references_within_budget(cx: CompileContext<'_>, kind: Kind, meta: &Meta) -> Vec<PluginReference> {
     let entries = meta.annotations.get(PLUGINS).map_or(0, |value| list(value).count());
     match cx.inputs.budgets.too_many_plugins(entries) {
-        Some(problem) => vec![PluginReference { token: "of a list that is too long".to_owned(), target: Err(problem) }],
-        None => plugin_references(cx.store, kind, meta),
+        Some(problem) => {
+            let target = Err((Code::RouteInvalidPlugin, problem));
+            vec![PluginReference { token: "of a list that is too long".to_owned(), target }]
+        }
+        None => plugin_references(cx.store, cx.inputs.absent_kinds, kind, meta),
     }
 }
 
-/// The references in the annotation of an object, in order.
-pub(super) fn plugin_references(store: &Store, kind: Kind, meta: &Meta) -> Vec<PluginReference> {
+/// The references in the annotation of an object, in order. `absent`: the kinds that the cluster does not have.
+pub(super) fn plugin_references(
+    store: &Store,
+    absent: &BTreeSet<Kind>,
+    kind: Kind,
+    meta: &Meta,
+) -> Vec<PluginReference> {
     let Some(value) = meta.annotations.get(PLUGINS) else { return Vec::new() };
     list(value)
         .map(|token| PluginReference {
             token: token.to_owned(),
-            target: resolve_reference(store, kind, &meta.key, token),
+            target: resolve_reference(store, absent, kind, &meta.key, token),
         })
         .collect()
 }
 
-fn resolve_reference(store: &Store, from: Kind, referrer: &ObjectKey, token: &str) -> Result<ObjectId, Diagnostic> {
+fn resolve_reference(
+    store: &Store,
+    absent: &BTreeSet<Kind>,
+    from: Kind,
+    referrer: &ObjectKey,
+    token: &str,
+) -> Result<ObjectId, UnresolvedPlugin> {
+    let field = || annotation_field(PLUGINS);
     if let Some((namespace, name)) = token.split_once(':') {
         let target = ObjectKey::new(namespace, name);
         let crossing = CrossNamespaceReference {
@@ -307,13 +326,17 @@ fn resolve_reference(store: &Store, from: Kind, referrer: &ObjectKey, token: &st
             target: &target,
         };
         if !crossing.is_allowed(store) {
-            return Err(crossing.problem(annotation_field(PLUGINS)));
+            return Err((Code::RoutePluginRefNotPermitted, crossing.problem(field())));
         }
         if store.kong_plugins.contains_key(&target) {
             return Ok(ObjectId::new(Kind::KongPlugin, target));
         }
         let plugin = format!("KongPlugin {target}");
-        return Err(Diagnostic::not_found(annotation_field(PLUGINS), plugin, "create it or correct the name"));
+        let problem = match not_installed(absent, &[Kind::KongPlugin]) {
+            Some((reason, remedy)) => Diagnostic::error(field(), format!("{plugin} does not exist: {reason}"), remedy),
+            None => Diagnostic::not_found(field(), plugin, CREATE_PLUGIN),
+        };
+        return Err((Code::RoutePluginNotFound, problem));
     }
     let namespaced = ObjectKey { namespace: referrer.namespace.clone(), name: token.into() };
     if store.kong_plugins.contains_key(&namespaced) {
@@ -324,7 +347,33 @@ fn resolve_reference(store: &Store, from: Kind, referrer: &ObjectKey, token: &st
         return Ok(ObjectId::new(Kind::KongClusterPlugin, cluster_wide));
     }
     let message = format!("there is neither a KongPlugin {namespaced} nor a KongClusterPlugin {token}");
-    Err(Diagnostic::error(annotation_field(PLUGINS), message, "create one of them or correct the name"))
+    let problem = match not_installed(absent, &[Kind::KongPlugin, Kind::KongClusterPlugin]) {
+        Some((reason, remedy)) => Diagnostic::error(field(), format!("{message}: {reason}"), remedy),
+        None => Diagnostic::error(field(), message, "create one of them or correct the name"),
+    };
+    Err((Code::RoutePluginNotFound, problem))
+}
+
+const CREATE_PLUGIN: &str = "create it or correct the name";
+
+/// The diagnostic at `field` of a filter that refers to a KongPlugin that does not exist.
+pub(in crate::compile) fn missing_filter_plugin(cx: CompileContext<'_>, field: &str, name: &str) -> Diagnostic {
+    let message = format!("KongPlugin {name} does not exist in this namespace");
+    match not_installed(cx.inputs.absent_kinds, &[Kind::KongPlugin]) {
+        Some((reason, remedy)) => Diagnostic::error(field, format!("{message}: {reason}"), remedy),
+        None => Diagnostic::error(field, message, CREATE_PLUGIN),
+    }
+}
+
+/// Says which of these kinds the cluster does not have, and how to install them. `None` if it has all of them.
+fn not_installed(absent: &BTreeSet<Kind>, kinds: &[Kind]) -> Option<(String, &'static str)> {
+    let missing: Vec<_> = kinds.iter().filter(|kind| absent.contains(*kind)).map(|kind| kind.name()).collect();
+    let reason = match &missing[..] {
+        [] => return None,
+        [kind] => format!("the kind {kind} is not installed"),
+        kinds => format!("the kinds {} are not installed", kinds.join(" and ")),
+    };
+    Some((reason, "install Kong's kinds with: portico crds | kubectl apply --server-side -f -"))
 }
 
 /// The objects that refer to this plugin. `scopes`: the kinds of objects that it supports.
@@ -374,7 +423,7 @@ const ATTACHING_KINDS: [Kind; 8] = [
 /// Whether an object attaches the plugin to its requests or connections.
 fn attaches(cx: CompileContext<'_>, parents: &ParentPlans, id: &ObjectId, plugin: &ObjectId) -> bool {
     let Some(meta) = cx.store.meta(id) else { return false };
-    let refers_to_plugin = || refers_to(cx.store, id.kind, meta, plugin);
+    let refers_to_plugin = || refers_to(cx, id.kind, meta, plugin);
     let is_served = || is_served_route(cx.store, parents, id);
     match id.kind {
         Kind::HttpRoute | Kind::GrpcRoute => {
@@ -395,13 +444,14 @@ fn attaches(cx: CompileContext<'_>, parents: &ParentPlans, id: &ObjectId, plugin
 /// Whether a served consumer or group refers to the plugin.
 fn is_referring_subject(cx: CompileContext<'_>, plugin: &ObjectId, id: &ObjectId) -> bool {
     let meta = cx.store.meta(id).filter(|_| consumers::is_served(cx, id));
-    meta.is_some_and(|meta| refers_to(cx.store, id.kind, meta, plugin))
+    meta.is_some_and(|meta| refers_to(cx, id.kind, meta, plugin))
 }
 
 /// Whether the annotation of an object refers to the plugin.
-fn refers_to(store: &Store, kind: Kind, meta: &Meta, plugin: &ObjectId) -> bool {
+fn refers_to(cx: CompileContext<'_>, kind: Kind, meta: &Meta, plugin: &ObjectId) -> bool {
     let names = meta.annotations.get(PLUGINS).map(|value| &**value).unwrap_or_default();
-    list(names).any(|token| resolve_reference(store, kind, &meta.key, token).as_ref() == Ok(plugin))
+    let (store, absent) = (cx.store, cx.inputs.absent_kinds);
+    list(names).any(|token| resolve_reference(store, absent, kind, &meta.key, token).as_ref() == Ok(plugin))
 }
 
 /// Whether a filter of a rule refers to the plugin; filters can refer to KongPlugins of the route's namespace only.
@@ -419,7 +469,63 @@ fn has_filter(route: &RequestRoute<'_>, plugin: &ObjectId) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+    use crate::compile::testing::TestInputs;
+    use crate::plugin_api::PluginRegistry;
+
+    #[test]
+    fn references_in_clusters_without_plugins_report_the_missing_kind() {
+        use Kind::{KongClusterPlugin, KongPlugin};
+        let store = Store::default();
+        let annotations = json!({"konghq.com/plugins": "p, a:q"});
+        let meta: Meta =
+            serde_json::from_value(json!({"namespace": "a", "name": "r", "annotations": annotations})).unwrap();
+        let install = "install Kong's kinds with: portico crds | kubectl apply --server-side -f -";
+        let neither = "there is neither a KongPlugin a/p nor a KongClusterPlugin p";
+        for (absent, unqualified, qualified, in_filter) in [
+            (
+                &[][..],
+                format!("{neither}; create one of them or correct the name"),
+                format!("KongPlugin a/q does not exist; {CREATE_PLUGIN}"),
+                format!("KongPlugin p does not exist in this namespace; {CREATE_PLUGIN}"),
+            ),
+            (
+                &[KongPlugin],
+                format!("{neither}: the kind KongPlugin is not installed; {install}"),
+                format!("KongPlugin a/q does not exist: the kind KongPlugin is not installed; {install}"),
+                format!(
+                    "KongPlugin p does not exist in this namespace: the kind KongPlugin is not installed; {install}"
+                ),
+            ),
+            (
+                &[KongClusterPlugin],
+                format!("{neither}: the kind KongClusterPlugin is not installed; {install}"),
+                format!("KongPlugin a/q does not exist; {CREATE_PLUGIN}"),
+                format!("KongPlugin p does not exist in this namespace; {CREATE_PLUGIN}"),
+            ),
+            (
+                &[KongPlugin, KongClusterPlugin],
+                format!("{neither}: the kinds KongPlugin and KongClusterPlugin are not installed; {install}"),
+                format!("KongPlugin a/q does not exist: the kind KongPlugin is not installed; {install}"),
+                format!(
+                    "KongPlugin p does not exist in this namespace: the kind KongPlugin is not installed; {install}"
+                ),
+            ),
+        ] {
+            let mut inputs = TestInputs::new(PluginRegistry(&[]));
+            inputs.absent_kinds = absent.iter().copied().collect();
+            let inputs = inputs.as_inputs();
+            let cx = CompileContext::new(&store, &inputs);
+            let references = references_within_budget(cx, Kind::HttpRoute, &meta).into_iter();
+            let texts: Vec<_> = references.map(|reference| reference.target.unwrap_err().1.to_string()).collect();
+            let at_annotation = |text: &str| format!("{}: {text}", annotation_field(PLUGINS));
+            assert_eq!(texts, [at_annotation(&unqualified), at_annotation(&qualified)], "{absent:?}");
+            let filter = missing_filter_plugin(cx, "spec", "p");
+            assert_eq!(filter.to_string(), format!("spec: {in_filter}"), "{absent:?}");
+        }
+    }
 
     #[test]
     fn ids_of_consumers_are_computed_once() {

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use super::chain::{duplicate_message, supports_scope};
-use super::references::{self, PluginReferrers};
+use super::references::{self, PluginReferrers, UnresolvedPlugin};
 use super::{CompiledPlugin, Plugins, StreamUse};
 use crate::api::kong::annotations::PLUGINS;
 use crate::api::{Kind, Meta, ObjectId};
@@ -136,11 +136,11 @@ struct StreamChainAssembler<'a> {
 }
 
 impl StreamChainAssembler<'_> {
-    fn attach_reference(&mut self, at: &AttachmentSite<'_>, target: Result<ObjectId, Diagnostic>) {
+    fn attach_reference(&mut self, at: &AttachmentSite<'_>, target: Result<ObjectId, UnresolvedPlugin>) {
         let id = match target {
             Ok(id) => id,
             // It may have been a guard.
-            Err(problem) => {
+            Err((_, problem)) => {
                 let message = match &at.attached_by {
                     Some(object) => format!("annotation {PLUGINS} of {object}: {}", problem.message),
                     None => problem.message,

@@ -2,9 +2,12 @@
 
 use super::references::{MisplacedReferences, PluginReferrers};
 use super::{CompiledPlugin, GlobalPlugins};
+use crate::api::kong::annotations::INGRESS_CLASS;
 use crate::api::{Kind, ObjectId};
 use crate::compile::verdict::{Code, Condition, Verdict};
 use crate::diagnostic::Diagnostic;
+use crate::plugin_api::NamedConsumer;
+use crate::plugin_api::consumers::ConsumerDirectory;
 use crate::store::Store;
 
 /// `global_plugins`: the plugins that run without a reference.
@@ -14,8 +17,10 @@ pub(super) fn build(
     compiled: &CompiledPlugin,
     referrers: &PluginReferrers,
     global_plugins: &GlobalPlugins,
+    consumers: &ConsumerDirectory,
 ) -> Verdict {
     let mut problems = compiled.problems.clone();
+    problems.extend(missing_consumers(compiled, consumers));
     if global_plugins.ambiguous.contains(id) {
         let message =
             format!("another KongClusterPlugin with this label also configures {}, so neither runs", compiled.name);
@@ -53,6 +58,19 @@ pub(super) fn build(
         .chain(referrer_warnings(referrers))
         .collect();
     Verdict { generation, conditions: vec![condition], diagnostics, ..Verdict::default() }
+}
+
+/// The consumers that the configuration names and that do not exist here.
+fn missing_consumers(compiled: &CompiledPlugin, consumers: &ConsumerDirectory) -> Vec<Diagnostic> {
+    let Ok(plugin) = &compiled.plugin else { return Vec::new() };
+    let mut named = plugin.named_consumers();
+    named.retain(|consumer| consumers.by_id_or_username(consumer.name).is_none());
+    let problem = |NamedConsumer { path, name, consequence }: NamedConsumer<'_>| {
+        let message = format!("no KongConsumer that Portico serves has the id or username {name:?}, so {consequence}");
+        let remedy = format!("create it with the class in its annotation {INGRESS_CLASS}, or correct the name");
+        Diagnostic::in_config(path, message, remedy)
+    };
+    named.into_iter().map(problem).collect()
 }
 
 /// Warnings about combinations of referrers whose effect users may not expect.

@@ -51,6 +51,7 @@ impl PluginServices for FakeIssuer {
     fn fetch(
         &self,
         uri: &str,
+        _namespace: Option<&str>,
         _timeout: Duration,
         _max_bytes: usize,
     ) -> BoxFuture<'static, Result<RemoteResponse, String>> {

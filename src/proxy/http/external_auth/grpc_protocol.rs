@@ -19,21 +19,24 @@ use super::check_response::{self, InvalidCheck};
 use super::ext_authz::CheckRequest;
 use super::ext_authz::authorization_client::AuthorizationClient;
 use super::{Decision, server_call};
+use crate::hop_count::HopCount;
 use crate::proxy::buffer_budget::{BufferUse, BufferedBytes};
 use crate::proxy::http::client_connection::Peer;
 use crate::proxy::http::request_body::RequestBody;
 use crate::proxy::http::request_error::RequestError;
 use crate::snapshot::external_auth::GrpcAuthorization;
-use crate::upstream::Upstream;
+use crate::upstream::{ClientSlot, Upstream};
 
 pub(super) async fn check(
     peer: &Rc<Peer>,
     upstream: &Arc<Upstream>,
     settings: &GrpcAuthorization,
+    hops: HopCount,
+    client: ClientSlot,
     call: CheckRequest,
 ) -> Result<Decision, RequestError> {
     let outcome = TransportOutcome::default();
-    let transport = PooledTransport { peer, upstream, authority: &settings.authority, outcome: &outcome };
+    let transport = PooledTransport { peer, upstream, authority: &settings.authority, hops, client, outcome: &outcome };
     let mut client = AuthorizationClient::new(transport).max_decoding_message_size(MAX_RESPONSE);
     let response = client.check(call).await.map_err(|status| {
         tracing::debug!(%status, "A call of an authorization server failed");
@@ -62,6 +65,9 @@ struct PooledTransport<'c> {
     peer: &'c Rc<Peer>,
     upstream: &'c Arc<Upstream>,
     authority: &'c HeaderValue,
+    /// That of the client's request.
+    hops: HopCount,
+    client: ClientSlot,
     outcome: &'c TransportOutcome,
 }
 
@@ -96,15 +102,16 @@ impl PooledTransport<'_> {
         #[expect(clippy::disallowed_methods, reason = "the message is Portico's own, and its body is limited")]
         let message = body.collect().await.map_err(|_| RequestError::InvalidAuthorization)?.to_bytes();
         // The body of the request counts already, and its copy in the message is kept until the response.
-        let mut kept = self.peer.worker().buffers.buffered(BufferUse::Request);
+        let namespace = &self.upstream.key.namespace;
+        let mut kept = self.peer.worker().buffers.buffered(BufferUse::Request, namespace);
         if message.len() > MAX_UNCOUNTED {
             kept.grow(message.len()).await.map_err(|_| RequestError::BufferLimit)?;
         }
         let mut request = Request::from_parts(head, RequestBody::from_bytes(message, self.peer));
         request.headers_mut().insert(HOST, self.authority.clone());
-        let response = server_call::send(self.peer, self.upstream, request).await?;
+        let response = server_call::send(self.peer, self.upstream, request, self.hops, self.client).await?;
         let (head, body) = response.into_parts();
-        let collected = server_call::collect(self.peer, body, MAX_RESPONSE).await?;
+        let collected = server_call::collect(self.peer, body, MAX_RESPONSE, namespace).await?;
         self.outcome.kept.set(Some(collected.kept));
         let body = CallBody { data: Some(collected.data), trailers: collected.trailers };
         Ok(Response::from_parts(head, body))

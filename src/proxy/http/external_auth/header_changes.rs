@@ -40,6 +40,11 @@ impl HeaderChanges {
         }
     }
 
+    /// The names of all headers that may change.
+    pub(super) fn names(&self) -> impl Iterator<Item = &HeaderName> {
+        self.removed.iter().chain(self.values.iter().map(|(name, ..)| name))
+    }
+
     pub(super) fn extend(&mut self, other: HeaderChanges) {
         self.removed.extend(other.removed);
         self.values.extend(other.values);

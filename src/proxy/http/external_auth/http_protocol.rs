@@ -28,7 +28,7 @@ pub(super) async fn check(
     body: Bytes,
 ) -> Result<Decision, RequestError> {
     let request = build_request(peer, settings, routed, request, body)?;
-    let response = server_call::send(peer, upstream, request).await?;
+    let response = server_call::send(peer, upstream, request, routed.hops, routed.client).await?;
     if response.status() != StatusCode::OK {
         return Ok(Decision::Denied { response, kept: None });
     }

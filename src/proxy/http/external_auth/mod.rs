@@ -29,7 +29,7 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
-use http::{HeaderValue, Method, Request, Response};
+use http::{HeaderName, HeaderValue, Method, Request, Response};
 use tokio::time::{Instant, timeout_at};
 
 use super::activity::until_timed_out;
@@ -70,6 +70,11 @@ impl AuthorizationRecord {
     pub(in crate::proxy) fn change_response<B>(&self, response: &mut Response<B>) {
         self.changes.apply(response.headers_mut());
     }
+
+    /// The names of the headers of the response that may change.
+    pub(in crate::proxy) fn changed_names(&self) -> impl Iterator<Item = &HeaderName> {
+        self.changes.names()
+    }
 }
 
 /// Asks the server whether the request is allowed, and applies its changes. An error, or the response that denies the
@@ -83,7 +88,9 @@ pub(in crate::proxy) async fn authorize(
     let peer = Rc::clone(&cx.record.peer);
     // The data of an upgraded connection is never a body.
     let body = match filter.max_body {
-        1.. if routed.upgrade.is_none() => read_body(&peer, request, filter.max_body).await?,
+        1.. if routed.upgrade.is_none() => {
+            read_body(&peer, request, filter.max_body, routed.rule.id.namespace()).await?
+        }
         _ => Bytes::new(),
     };
     let decision = async {
@@ -93,7 +100,7 @@ pub(in crate::proxy) async fn authorize(
             }
             AuthorizationProtocol::Grpc(settings) => {
                 let call = check_request::build(cx, settings, routed, request, &body);
-                grpc_protocol::check(&peer, &filter.upstream, settings, call).await
+                grpc_protocol::check(&peer, &filter.upstream, settings, routed.hops, routed.client, call).await
             }
         }
     };
@@ -103,6 +110,9 @@ pub(in crate::proxy) async fn authorize(
     match decision? {
         Decision::Allowed { request: changes, response } => {
             changes.apply(request.headers_mut());
+            if request.body().may_have_trailers() {
+                request.body_mut().no_trailers().add_all(changes.names());
+            }
             if !response.is_empty() {
                 cx.record.authorization.get_or_insert_default().changes.extend(response);
             }

@@ -7,21 +7,26 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Request, Response};
 
+use crate::hop_count::HopCount;
 use crate::proxy::buffer_budget::{BufferUse, BufferedBytes};
 use crate::proxy::http::client_connection::Peer;
+use crate::proxy::http::field_policy::InformationalPolicy;
 use crate::proxy::http::forward;
 use crate::proxy::http::outgoing_request::{OutgoingRequest, ReplayPolicy, is_idempotent};
 use crate::proxy::http::request_body::RequestBody;
 use crate::proxy::http::request_error::RequestError;
 use crate::proxy::http::response_body::BodySource;
 use crate::proxy::http::rule_action::Destination;
-use crate::upstream::Upstream;
+use crate::upstream::{ClientSlot, Upstream};
 
-/// Sends the request, and to another endpoint if the first did not process it.
+/// Sends the request, and to another endpoint if the first did not process it. `hops` is that of the client's request,
+/// so that a server that sends requests back does not loop.
 pub(super) async fn send(
     peer: &Rc<Peer>,
     upstream: &Arc<Upstream>,
     request: Request<RequestBody>,
+    hops: HopCount,
+    client: ClientSlot,
 ) -> Result<Response<BodySource>, RequestError> {
     let replay = ReplayPolicy { complete: true, idempotent: is_idempotent(request.method()), allows_resending: true };
     let destination = Destination {
@@ -30,11 +35,13 @@ pub(super) async fn send(
         call_deadline: None,
         upgrade: None,
         may_have_te: false,
+        hops,
+        client,
         session_endpoint: None,
+        // Informational responses are about the request to the server, not about that of the client.
+        informational: InformationalPolicy::default(),
     };
     let mut outgoing = OutgoingRequest::new(Rc::clone(peer), destination, request, replay)?;
-    // Informational responses are about the request to the server, not about that of the client.
-    outgoing.forwards_informational = false;
     forward::forward(&mut outgoing, None).await.map_err(authorization_error)
 }
 
@@ -71,13 +78,14 @@ pub(super) struct CollectedBody {
     pub kept: BufferedBytes,
 }
 
-/// Reads a body of at most `max_bytes` bytes.
+/// Reads a body of at most `max_bytes` bytes from a server of this namespace.
 pub(super) async fn collect(
     peer: &Peer,
     mut body: BodySource,
     max_bytes: usize,
+    namespace: &str,
 ) -> Result<CollectedBody, RequestError> {
-    let mut kept = peer.worker().buffers.buffered(BufferUse::Response);
+    let mut kept = peer.worker().buffers.buffered(BufferUse::Response, namespace);
     let mut data = BytesMut::new();
     let mut trailers = None;
     while !body.is_end_stream()

@@ -51,7 +51,7 @@ pub(in crate::proxy) enum Http1End {
     /// The connection was closed, or its stream is handed over. Errors have been recorded.
     Finished,
     /// The client sent bytes that do not parse as a request.
-    Malformed { too_large: bool },
+    Malformed(InvalidMessage),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -186,10 +186,7 @@ where
             match self.io.read_head() {
                 Ok(Some(request)) => return Poll::Ready(Ok(Some(request))),
                 Ok(None) => {}
-                Err(error) => {
-                    let too_large = error == InvalidMessage::TooLarge;
-                    return Poll::Ready(Err(Http1End::Malformed { too_large }));
-                }
+                Err(error) => return Poll::Ready(Err(Http1End::Malformed(error))),
             }
             if !self.io.is_drained() {
                 self.peer.activity.record_read();

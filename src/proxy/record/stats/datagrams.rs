@@ -29,6 +29,8 @@ pub(in crate::proxy) enum DatagramDrop {
     ClientLimit,
     /// The endpoint is a UDP listener of this process, so the datagram would be forwarded without end.
     Loop,
+    /// Its source is the address of a UDP listener, so it is forged or comes from a loop.
+    OwnSource,
     /// It is larger than the way to its destination permits.
     TooLarge,
     /// The buffer of the socket is full.
@@ -39,7 +41,7 @@ pub(in crate::proxy) enum DatagramDrop {
 
 impl DatagramDrop {
     /// All reasons with their labels, in the order of their counters.
-    const ALL: [(DatagramDrop, &'static str); 11] = [
+    const ALL: [(DatagramDrop, &'static str); 12] = [
         (DatagramDrop::NoRoute, "no_route"),
         (DatagramDrop::NoBackends, "no_backends"),
         (DatagramDrop::InvalidBackend, "invalid_backend"),
@@ -48,6 +50,7 @@ impl DatagramDrop {
         (DatagramDrop::PluginRejected, "plugin_rejected"),
         (DatagramDrop::ClientLimit, "client_limit"),
         (DatagramDrop::Loop, "loop"),
+        (DatagramDrop::OwnSource, "own_source"),
         (DatagramDrop::TooLarge, "too_large"),
         (DatagramDrop::BufferFull, "buffer_full"),
         (DatagramDrop::Failed, "failed"),

@@ -35,6 +35,8 @@ pub(in crate::proxy) enum StreamOutcome {
     ConnectionRefused,
     /// Connecting took too long.
     ConnectTimeout,
+    /// The endpoint is a listener of this process.
+    LoopDetected,
     /// The maximum number of connections to endpoints is open.
     ConnectionLimit,
     /// A UDP session ended in favor of a new one, because there was the maximum number.
@@ -45,7 +47,7 @@ pub(in crate::proxy) enum StreamOutcome {
 
 impl StreamOutcome {
     /// All outcomes with their labels, in the order of their counters.
-    pub(in crate::proxy) const ALL: [(StreamOutcome, &'static str); 18] = [
+    pub(in crate::proxy) const ALL: [(StreamOutcome, &'static str); 19] = [
         (StreamOutcome::Completed, "completed"),
         (StreamOutcome::ClientReset, "client_reset"),
         (StreamOutcome::EndpointReset, "endpoint_reset"),
@@ -61,6 +63,7 @@ impl StreamOutcome {
         (StreamOutcome::NoEndpoints, "no_endpoints"),
         (StreamOutcome::ConnectionRefused, "connection_refused"),
         (StreamOutcome::ConnectTimeout, "connect_timeout"),
+        (StreamOutcome::LoopDetected, "loop_detected"),
         (StreamOutcome::ConnectionLimit, "connection_limit"),
         (StreamOutcome::SessionLimit, "session_limit"),
         (StreamOutcome::Reassigned, "reassigned"),
@@ -89,6 +92,7 @@ impl StreamOutcome {
             | StreamOutcome::NoEndpoints
             | StreamOutcome::ConnectionRefused
             | StreamOutcome::ConnectTimeout
+            | StreamOutcome::LoopDetected
             | StreamOutcome::ConnectionLimit
             | StreamOutcome::SessionLimit
             | StreamOutcome::Reassigned => true,

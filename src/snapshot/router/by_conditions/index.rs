@@ -264,7 +264,9 @@ impl PathIndex {
             match path {
                 None => without_path.push(*position),
                 Some(PathCondition::Exact(text)) => texts.entry(text).or_default()[0].push(*position),
-                Some(PathCondition::Prefix(text)) => texts.entry(text).or_default()[1].push(*position),
+                Some(PathCondition::Prefix(text) | PathCondition::Refused { prefix: text, .. }) => {
+                    texts.entry(text).or_default()[1].push(*position);
+                }
                 Some(PathCondition::Regex(regex)) => regexes.push((*position, regex)),
             }
         }

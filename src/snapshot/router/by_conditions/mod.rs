@@ -82,6 +82,16 @@ impl ConditionsRouter {
         })
     }
 
+    /// The entries of these routes in the order in which they are tried. Takes less time and memory than a router.
+    pub fn ordered_entries<'r>(
+        flavor: RouterFlavor,
+        routes: impl IntoIterator<Item = &'r Arc<ConditionRoute>>,
+    ) -> Vec<RouteEntry> {
+        let mut entries: Vec<_> = routes.into_iter().flat_map(|route| RouteEntry::of_route(flavor, route)).collect();
+        entries.sort_by(RouteEntry::compare);
+        entries
+    }
+
     /// All entries in the order in which they are tried.
     pub fn entries(&self) -> Vec<&RouteEntry> {
         let mut entries: Vec<_> = self.hosts.entries().collect();
@@ -103,7 +113,12 @@ impl RouteEntry {
     }
 
     pub fn path(&self) -> Option<&PathCondition> {
-        self.route.paths.get(self.path? as usize)
+        self.route.paths.get(self.path_index()?)
+    }
+
+    /// The index of the path among those of the route.
+    pub fn path_index(&self) -> Option<usize> {
+        self.path.map(|index| index as usize)
     }
 
     /// An empty slice means any host.
@@ -127,7 +142,7 @@ impl RouteEntry {
         (methods.is_empty() || methods.contains(request.method))
             && (server_names.is_empty() || matches_server_name(server_names, request))
             && self.matches_host_and_port(host, request)
-            && headers.iter().all(|header| header.matches(request.headers, &request.regex_steps))
+            && headers.iter().all(|header| header.applies(request, &self.route.rule))
     }
 
     /// Checks the hosts that have a port. Hosts without port have been matched by the index.

@@ -43,7 +43,7 @@ fn traditional_compatible(route: &ConditionRoute, path: Option<&PathCondition>) 
     let ranks_as_regex = path.is_some_and(ranks_as_regex);
     let prefix_length = match path {
         Some(PathCondition::Prefix(text)) => saturating_rank(text.len(), MAX_TRADITIONAL_LENGTH),
-        Some(PathCondition::Exact(_) | PathCondition::Regex(_)) | None => 0,
+        Some(PathCondition::Exact(_) | PathCondition::Regex(_) | PathCondition::Refused { .. }) | None => 0,
     };
     Rank {
         class: u16::from(!route.is_default_backend) << 13
@@ -81,13 +81,14 @@ impl PathCondition {
         match self {
             PathCondition::Exact(text) | PathCondition::Prefix(text) => text.len(),
             PathCondition::Regex(regex) => regex.as_str().len(),
+            PathCondition::Refused { expression_length, .. } => *expression_length as usize,
         }
     }
 }
 
 /// Kong translates exact paths to regular expressions.
 fn ranks_as_regex(path: &PathCondition) -> bool {
-    matches!(path, PathCondition::Exact(_) | PathCondition::Regex(_))
+    matches!(path, PathCondition::Exact(_) | PathCondition::Regex(_) | PathCondition::Refused { .. })
 }
 
 /// At most 5, which takes three bits.

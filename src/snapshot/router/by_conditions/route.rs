@@ -6,11 +6,12 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderName, Method};
 use percent_encoding::percent_encode_byte;
 
-use crate::snapshot::escape::decode_unreserved;
+use crate::plugin_api::path_encoding::decode_unreserved;
 use crate::snapshot::path_regex::{PathRegex, TextRegex};
 use crate::snapshot::regex::{RegexAnchor, RegexLimit, literal_prefix_and_states};
 use crate::snapshot::regex_steps::{RegexInput, RegexSteps};
-use crate::snapshot::router::{RegexError, TieBreaker};
+use crate::snapshot::router::request_fields::ConditionField;
+use crate::snapshot::router::{RegexError, RoutingRequest, TieBreaker};
 use crate::snapshot::rule::RouteRule;
 
 /// One route. Each list is a condition, and a request has to meet all of them. An empty list matches every request. Of
@@ -156,6 +157,9 @@ pub enum PathCondition {
     Prefix(Box<str>),
     /// Matches from the first byte, but not necessarily to the last.
     Regex(PathRegex),
+    /// The text with which the paths begin that a regular expression should match, but cannot. Matches like a prefix,
+    /// and ranks like the expression, so that no other route gets requests that the expression would have matched.
+    Refused { prefix: Box<str>, expression_length: u32 },
 }
 
 impl PathCondition {
@@ -177,10 +181,16 @@ impl PathCondition {
         PathRegex::compile_within(pattern, limit).map(PathCondition::Regex)
     }
 
+    /// For a regular expression that cannot be used: `prefix` is the text with which its paths begin.
+    pub fn refused(prefix: &str, expression: &str) -> Self {
+        let expression_length = u32::try_from(expression.len()).unwrap_or(u32::MAX);
+        PathCondition::Refused { prefix: normalize_configured(prefix), expression_length }
+    }
+
     /// The number of capture groups; 0 except for regular expressions.
     pub fn group_count(&self) -> usize {
         match self {
-            PathCondition::Exact(_) | PathCondition::Prefix(_) => 0,
+            PathCondition::Exact(_) | PathCondition::Prefix(_) | PathCondition::Refused { .. } => 0,
             PathCondition::Regex(regex) => regex.group_count(),
         }
     }
@@ -188,7 +198,7 @@ impl PathCondition {
     /// The literal prefix and the number of states of a regular expression.
     pub fn expression(&self) -> Option<(Box<[u8]>, u32)> {
         match self {
-            PathCondition::Exact(_) | PathCondition::Prefix(_) => None,
+            PathCondition::Exact(_) | PathCondition::Prefix(_) | PathCondition::Refused { .. } => None,
             PathCondition::Regex(regex) => literal_prefix_and_states(regex.as_str(), RegexAnchor::Start),
         }
     }
@@ -197,7 +207,9 @@ impl PathCondition {
     pub fn matched_length(&self, path: &str) -> Option<usize> {
         match self {
             PathCondition::Exact(text) => (**text == *path).then_some(path.len()),
-            PathCondition::Prefix(text) => path.starts_with(&**text).then_some(text.len()),
+            PathCondition::Prefix(text) | PathCondition::Refused { prefix: text, .. } => {
+                path.starts_with(&**text).then_some(text.len())
+            }
             PathCondition::Regex(regex) => regex.matched_length(path),
         }
     }
@@ -242,13 +254,14 @@ pub(super) fn normalize_path(path: &str) -> Option<String> {
     Some(normalized)
 }
 
-/// For dumps: `Exact /a`, `Prefix /a`, `Regex ~/a`.
+/// For dumps: `Exact /a`, `Prefix /a`, `Regex ~/a`, `Refused /a`.
 impl fmt::Display for PathCondition {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             PathCondition::Exact(text) => write!(formatter, "Exact {text}"),
             PathCondition::Prefix(text) => write!(formatter, "Prefix {text}"),
             PathCondition::Regex(regex) => write!(formatter, "Regex ~{}", regex.as_str()),
+            PathCondition::Refused { prefix, .. } => write!(formatter, "Refused {prefix}"),
         }
     }
 }
@@ -285,15 +298,25 @@ impl HeaderCondition {
         Ok(HeaderCondition { name, values: values.into_iter().map(parse_value).collect::<Result<_, _>>()? })
     }
 
+    /// Whether the condition of this rule applies to the request.
+    pub(super) fn applies(&self, request: &RoutingRequest<'_>, rule: &RouteRule) -> bool {
+        match request.field(&self.name, rule.options().forwarding_headers) {
+            ConditionField::Absent => false,
+            ConditionField::Host(host) => self.matches_line(host, &request.regex_steps),
+            ConditionField::Among(headers) => self.matches(headers, &request.regex_steps),
+        }
+    }
+
     pub(super) fn matches(&self, headers: &HeaderMap, steps: &RegexSteps) -> bool {
-        headers.get_all(&self.name).iter().any(|line| {
-            let line = line.as_bytes();
-            self.values.iter().any(|value| match value {
-                HeaderPattern::Equals(text) => line.eq_ignore_ascii_case(text.as_bytes()),
-                HeaderPattern::Regex(regex) => {
-                    steps.admit(regex.states(), line.len(), RegexInput::Header) && regex.is_match(line)
-                }
-            })
+        headers.get_all(&self.name).iter().any(|line| self.matches_line(line.as_bytes(), steps))
+    }
+
+    fn matches_line(&self, line: &[u8], steps: &RegexSteps) -> bool {
+        self.values.iter().any(|value| match value {
+            HeaderPattern::Equals(text) => line.eq_ignore_ascii_case(text.as_bytes()),
+            HeaderPattern::Regex(regex) => {
+                steps.admit(regex.states(), line.len(), RegexInput::Header) && regex.is_match(line)
+            }
         })
     }
 }
@@ -368,6 +391,8 @@ mod tests {
             (regex(r"/a/\d+$"), "/a/12/b", None),
             (regex(r"/\d+"), "/a/12", None),
             (regex("/a|/b"), "/x/b", None),
+            (PathCondition::refused("//a%7e", "/a~("), "/a~b", Some(3)),
+            (PathCondition::refused("/a", "/a("), "/b", None),
             // The first matching alternative wins.
             (regex("/a|/a/b"), "/a/b", Some(2)),
         ];

@@ -22,9 +22,9 @@ pub(super) fn rule(name: &str) -> Arc<RouteRule> {
     })
 }
 
-/// Parses a route written as words: paths begin with `/`, `=/` or `~/`, methods are in capitals, headers begin with
-/// `x-`, server names begin with `sni:`, `#1` is the regex priority, `@1` the creation time in seconds, `last` marks a
-/// default backend, and all other words are hosts.
+/// Parses a route written as words: paths begin with `/`, `=/`, `~/`, or `!/` for refused expressions, methods are in
+/// capitals, headers begin with `x-`, server names begin with `sni:`, `#1` is the regex priority, `@1` the creation
+/// time in seconds, `last` marks a default backend, and all other words are hosts.
 fn route(name: &str, text: &str) -> ConditionRoute {
     let tie_breaker = TieBreaker { created: Some(9), route: name.into(), rule: 0, index: 0 };
     let mut route = ConditionRoute::new(tie_breaker, rule(name));
@@ -34,6 +34,7 @@ fn route(name: &str, text: &str) -> ConditionRoute {
             _ if word.starts_with('/') => route.paths.push(PathCondition::prefix(word)),
             _ if word.starts_with('=') => route.paths.push(PathCondition::exact(&word[1..])),
             _ if word.starts_with('~') => route.paths.push(PathCondition::regex(&word[1..]).unwrap()),
+            _ if word.starts_with('!') => route.paths.push(PathCondition::refused(&word[1..], &word[1..])),
             _ if word.starts_with('#') => route.regex_priority = word[1..].parse().unwrap(),
             _ if word.starts_with('@') => route.tie_breaker.created = word[1..].parse().ok(),
             _ if word.starts_with("sni:") => append(&mut route.server_names, HostName::parse(&word[4..]).unwrap()),
@@ -107,6 +108,7 @@ impl TestRequest {
             query: self.query.as_deref(),
             method: &self.method,
             headers: &self.headers,
+            forwarded: None,
             authority: self.authority.as_bytes(),
             scheme: self.scheme,
             server_name: self.server_name.as_deref(),
@@ -196,6 +198,8 @@ fn traditional_order() {
         // More headers, then an exact path or a regular expression. These two rank alike: by priority, not by length.
         ("x-a:1 x-b:1 /", "x-a:1 =/x", "GET a /x x-a:1 x-b:1"),
         ("~/x", "/x/longer", "GET a /x/longer"),
+        ("!/x", "/x/longer", "GET a /x/longer"),
+        ("!/x #1", "~/x/longer", "GET a /x/longer"),
         ("=/x", "/x", "GET a /x"),
         ("~/x #1 @2", "~/x/longer @1", "GET a /x/longer"),
         ("~/x #1 @2", "=/x/longer @1", "GET a /x/longer"),
@@ -336,7 +340,9 @@ fn reference(flavor: RouterFlavor, routes: &[ConditionRoute], request: &TestRequ
                 let matches = match path {
                     None => true,
                     Some(PathCondition::Exact(text)) => **text == *request.path,
-                    Some(PathCondition::Prefix(text)) => request.path.starts_with(&**text),
+                    Some(PathCondition::Prefix(text) | PathCondition::Refused { prefix: text, .. }) => {
+                        request.path.starts_with(&**text)
+                    }
                     Some(PathCondition::Regex(regex)) => regex.matched_length(&request.path).is_some(),
                 };
                 if !matches {
@@ -454,8 +460,8 @@ fn edited(flavor: RouterFlavor, routes: Vec<ConditionRoute>) -> ConditionsRouter
 
 fn random_route(rng: &mut Rng) -> String {
     const HOSTS: [&str; 8] = ["a.x", "b.a.x", "*.x", "*.a.x", "a.*", "b.a.*", "a.x:81", "*.x:81"];
-    const PATHS: [&str; 12] =
-        ["/", "/a", "/a/", "/ab", "/a/b", "/a/b/c", "=/a", "=/a/b", "=/", "~/a", "~/[ab]/b", "~/a/b$"];
+    const PATHS: [&str; 14] =
+        ["/", "/a", "/a/", "/ab", "/a/b", "/a/b/c", "=/a", "=/a/b", "=/", "~/a", "~/[ab]/b", "~/a/b$", "!/a", "!/a/b"];
     const OTHERS: [&str; 11] =
         ["GET", "POST", "x-a:1", "x-a:1|2", "x-b:~*^v", "sni:a.x", "#1", "#-1", "@1", "@2", "last"];
     let mut words: Vec<&str> = Vec::new();

@@ -1,23 +1,33 @@
 //! The limit of connections to endpoints, which all workers and upstreams of the process share.
 //!
-//! No upstream can take all sockets: it may open one if it holds less than a quarter of the limit, or if more than half
-//! of the limit is free. Requests beyond that wait for a short time, and fail without affecting other upstreams.
-//! While a request waits, the workers close idle connections that stand in its way.
+//! | holder | may open a socket |
+//! | --- | --- |
+//! | an upstream | if it holds less than a quarter of the limit, or if more than half of the limit is free |
+//! | the upstreams of a namespace | if they hold less than seven times what is free, see [`SharedLimit`] |
+//! | a client | if the upstream has room beyond what the client uses of it, see [`client_slots`] |
+//!
+//! Requests beyond that wait for a short time, and fail without affecting others. While a request waits, the workers
+//! close idle connections that stand in its way.
+
+pub(super) mod client_slots;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
+
+use crate::shared_limit::{Held, LimitReached, Share, SharedLimit};
 
 /// The sockets of the whole process.
 #[derive(Debug)]
 pub struct SocketBudget {
-    limit: usize,
-    free: Arc<Semaphore>,
+    sockets: SharedLimit,
     /// Idle connections of any upstream that workers should close.
     wanted: ShedRequests,
     /// Notified when workers should close idle connections.
@@ -27,6 +37,8 @@ pub struct SocketBudget {
 /// The sockets of one upstream.
 #[derive(Debug, Default)]
 pub(super) struct UpstreamSockets {
+    /// What all upstreams of the namespace hold. Set by the first request that needs a socket.
+    namespace: OnceLock<Arc<Share>>,
     /// Sockets that are open or being opened.
     held: AtomicUsize,
     /// Requests that wait for a socket.
@@ -41,7 +53,7 @@ pub(super) struct UpstreamSockets {
 #[derive(Debug)]
 pub(super) struct SocketPermit {
     // Released first, so that a request that the share lets in finds it.
-    _process: OwnedSemaphorePermit,
+    _process: Held,
     _share: ShareGuard,
 }
 
@@ -52,6 +64,10 @@ pub enum SocketLimit {
     Process { limit: usize },
     /// The upstream has its share of the sockets, and less than half of all is free.
     Share { share: usize, limit: usize },
+    /// The namespace has its share of the sockets.
+    Namespace { held: usize, limit: usize },
+    /// The client has its share of what the upstream may have.
+    Client { requests: usize },
     /// Too many requests already wait for a socket of the upstream.
     Queue { length: usize },
 }
@@ -65,6 +81,14 @@ impl fmt::Display for SocketLimit {
                 "the Service has {share} connections, its share of the limit of {limit}, and less than half of the \
                  limit is free"
             ),
+            SocketLimit::Namespace { held, limit } => write!(
+                formatter,
+                "the Services of the namespace have {held} connections, their share of the limit of {limit}"
+            ),
+            SocketLimit::Client { requests } => write!(
+                formatter,
+                "a client has {requests} requests to the Service in progress, its share of what the Service can take"
+            ),
             SocketLimit::Queue { length } => {
                 write!(formatter, "{length} requests already wait for a connection to the Service")
             }
@@ -75,19 +99,20 @@ impl fmt::Display for SocketLimit {
 impl SocketBudget {
     /// `limit` is the maximum of sockets of the process.
     pub fn new(limit: usize) -> Self {
-        let limit = limit.min(Semaphore::MAX_PERMITS);
-        SocketBudget {
-            limit,
-            free: Arc::new(Semaphore::new(limit)),
-            wanted: ShedRequests::default(),
-            shedding: Notify::new(),
-        }
+        SocketBudget { sockets: SharedLimit::new(limit), wanted: ShedRequests::default(), shedding: Notify::new() }
     }
 
-    /// Whether less than a twentieth of the sockets is free, so that requests which make no progress should give up
-    /// theirs.
+    /// Whether less than 15 % of the sockets is free, so that requests which make no progress should give up theirs. A
+    /// single namespace leaves 12.5 % free.
     pub fn is_scarce(&self) -> bool {
-        self.free.available_permits() < self.limit.div_ceil(20)
+        self.sockets.free() < (self.sockets.limit().saturating_mul(3)).div_ceil(20)
+    }
+
+    /// How many sockets the upstream can open now.
+    pub(super) fn room(&self, upstream: &UpstreamSockets, namespace: &str) -> usize {
+        let (free, held) = (self.sockets.free(), upstream.held.load(Relaxed));
+        let of_upstream = self.share().saturating_sub(held).max(free.saturating_sub(self.sockets.limit() / 2));
+        of_upstream.min(upstream.namespace(self, namespace).room(free))
     }
 
     /// Ready when idle connections should be closed.
@@ -100,13 +125,15 @@ impl SocketBudget {
         &self.wanted
     }
 
-    /// Waits for a socket, at most for `patience`.
+    /// Waits for a socket of an upstream in this namespace, at most for `patience`.
     pub(super) async fn acquire(
         &self,
         upstream: &Arc<UpstreamSockets>,
+        namespace: &str,
         patience: Duration,
     ) -> Result<SocketPermit, SocketLimit> {
-        if let Some(permit) = self.try_acquire(upstream) {
+        let namespace = upstream.namespace(self, namespace);
+        if let Some(permit) = self.try_acquire(upstream, namespace) {
             return Ok(permit);
         }
         let Some(_waiting) = upstream.enqueue() else { return Err(SocketLimit::Queue { length: MAX_WAITING }) };
@@ -123,36 +150,43 @@ impl SocketBudget {
                 drop(timeout_at(Instant::now() + SHARE_CHECK_INTERVAL, closed).await);
             }
         };
+        let limit = self.sockets.limit();
         let Ok(share) = timeout_at(deadline, waiting_for_share).await else {
-            return Err(SocketLimit::Share { share: self.share(), limit: self.limit });
+            return Err(SocketLimit::Share { share: self.share(), limit });
         };
         let _shedding = self.wanted.add();
         self.shedding.notify_waiters();
-        match timeout_at(deadline, Arc::clone(&self.free).acquire_owned()).await {
-            Ok(Ok(process)) => Ok(SocketPermit { _process: process, _share: share }),
-            _ => Err(SocketLimit::Process { limit: self.limit }),
+        match self.sockets.take(namespace, 1, deadline).await {
+            Ok(process) => Ok(SocketPermit { _process: process, _share: share }),
+            Err(LimitReached::Share) => Err(SocketLimit::Namespace { held: namespace.held(), limit }),
+            Err(LimitReached::All) => Err(SocketLimit::Process { limit }),
         }
     }
 
-    fn try_acquire(&self, upstream: &Arc<UpstreamSockets>) -> Option<SocketPermit> {
+    fn try_acquire(&self, upstream: &Arc<UpstreamSockets>, namespace: &Arc<Share>) -> Option<SocketPermit> {
         let share = self.try_share(upstream)?;
-        let process = Arc::clone(&self.free).try_acquire_owned().ok()?;
+        let process = self.sockets.try_take(namespace, 1).ok()?;
         Some(SocketPermit { _process: process, _share: share })
     }
 
     fn try_share(&self, upstream: &Arc<UpstreamSockets>) -> Option<ShareGuard> {
-        let may_hold_more = |held| held < self.share() || self.free.available_permits() > self.limit / 2;
+        let may_hold_more = |held| held < self.share() || self.sockets.free() > self.sockets.limit() / 2;
         upstream.held.fetch_update(Relaxed, Relaxed, |held| may_hold_more(held).then_some(held + 1)).ok()?;
         Some(ShareGuard(Arc::clone(upstream)))
     }
 
     /// The number of sockets that an upstream can always hold, as long as the process has any.
     fn share(&self) -> usize {
-        self.limit.div_ceil(4)
+        self.sockets.limit().div_ceil(4)
     }
 }
 
 impl UpstreamSockets {
+    /// What all upstreams of the namespace hold, `namespace` being that of this one.
+    fn namespace(&self, budget: &SocketBudget, namespace: &str) -> &Arc<Share> {
+        self.namespace.get_or_init(|| budget.sockets.share(namespace))
+    }
+
     /// Idle connections of this upstream that should be closed.
     pub(super) fn wanted(&self) -> &ShedRequests {
         &self.wanted
@@ -225,92 +259,3 @@ const MAX_WAITING: usize = 1024;
 const SHARE_CHECK_INTERVAL: Duration = Duration::from_millis(100);
 /// The longest wait for a socket, however long the rule allows to connect.
 pub(super) const MAX_SOCKET_WAIT: Duration = Duration::from_secs(5);
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const PATIENCE: Duration = Duration::from_secs(5);
-
-    async fn take(budget: &SocketBudget, upstream: &Arc<UpstreamSockets>, count: usize) -> Vec<SocketPermit> {
-        let mut permits = Vec::new();
-        for _ in 0..count {
-            permits.push(budget.acquire(upstream, PATIENCE).await.unwrap());
-        }
-        permits
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn one_upstream_cannot_take_all_sockets() {
-        let budget = SocketBudget::new(40);
-        let (busy, other, third): (Arc<UpstreamSockets>, Arc<UpstreamSockets>, Arc<UpstreamSockets>) =
-            Default::default();
-        let held = take(&budget, &busy, 20).await;
-        let limit = budget.acquire(&busy, PATIENCE).await.unwrap_err();
-        assert_eq!(limit, SocketLimit::Share { share: 10, limit: 40 });
-        let others = take(&budget, &other, 10).await;
-        assert!(budget.acquire(&other, PATIENCE).await.is_err());
-        let thirds = take(&budget, &third, 10).await;
-        let fourth = Arc::default();
-        assert_eq!(budget.acquire(&fourth, PATIENCE).await.unwrap_err(), SocketLimit::Process { limit: 40 });
-        assert_eq!(fourth.held.load(Relaxed), 0, "a failed request holds nothing");
-        assert!(budget.is_scarce());
-        drop((held, others, thirds));
-        assert!(!budget.is_scarce());
-        assert_eq!(take(&budget, &busy, 20).await.len(), 20);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn waiting_requests_get_closed_sockets() {
-        let budget = Arc::new(SocketBudget::new(8));
-        let (busy, other) = (Arc::default(), Arc::default());
-        let mut held = take(&budget, &busy, 4).await;
-        let mut others = take(&budget, &other, 2).await;
-        let waiting = tokio::spawn({
-            let (budget, busy) = (Arc::clone(&budget), Arc::clone(&busy));
-            async move { budget.acquire(&busy, PATIENCE).await.map(drop) }
-        });
-        tokio::task::yield_now().await;
-        assert!(!waiting.is_finished());
-        assert!(busy.wanted.take(), "an idle connection of the same upstream would help");
-        assert!(!budget.wanted.take(), "others would not");
-        held.truncate(1);
-        waiting.await.unwrap().unwrap();
-        // Sockets of another upstream help too, if more than half is free then.
-        held.extend(take(&budget, &busy, 1).await);
-        let waiting = tokio::spawn({
-            let (budget, busy) = (Arc::clone(&budget), Arc::clone(&busy));
-            async move { budget.acquire(&busy, PATIENCE).await.map(drop) }
-        });
-        tokio::task::yield_now().await;
-        assert!(!waiting.is_finished());
-        others.clear();
-        waiting.await.unwrap().unwrap();
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn queue_of_an_upstream_is_limited() {
-        let budget = Arc::new(SocketBudget::new(1));
-        let upstream = Arc::new(UpstreamSockets::default());
-        let _held = budget.acquire(&upstream, PATIENCE).await.unwrap();
-        let waiting: Vec<_> = (0..MAX_WAITING)
-            .map(|_| {
-                let (budget, upstream) = (Arc::clone(&budget), Arc::clone(&upstream));
-                tokio::spawn(async move { budget.acquire(&upstream, PATIENCE).await.map(drop) })
-            })
-            .collect();
-        while upstream.waiting.load(Relaxed) < MAX_WAITING {
-            tokio::task::yield_now().await;
-        }
-        let limit = budget.acquire(&upstream, PATIENCE).await.unwrap_err();
-        assert_eq!(limit, SocketLimit::Queue { length: MAX_WAITING });
-        for waiting in waiting {
-            assert!(waiting.await.unwrap().is_err());
-        }
-        assert_eq!(upstream.waiting.load(Relaxed), 0);
-        assert!(
-            !budget.wanted.is_pending() && !upstream.wanted.is_pending(),
-            "nothing is shed for a request that has ended"
-        );
-    }
-}

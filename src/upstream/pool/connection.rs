@@ -1,0 +1,164 @@
+//! A connection from a pool, from sending one request to its return to the pool.
+
+use std::error::Error;
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use futures_util::future::{Either, FutureExt};
+use http::{Request, Response, request};
+use http_body::{Body, Frame, SizeHint};
+
+use super::UpstreamPool;
+use crate::hop_count::HopCount;
+use crate::upstream::connect_attempt::warn_handshake;
+use crate::upstream::endpoint_body::{IncomingBody, received};
+use crate::upstream::endpoint_error::{EndpointError, RequestFailure};
+use crate::upstream::http1::Http1EndpointConnection;
+use crate::upstream::http2::StreamPermit;
+use crate::upstream::socket_budget::client_slots::ClientRequest;
+use crate::upstream::tls::UpstreamHandshakeError;
+use crate::upstream::upgraded::UpgradedConnection;
+use crate::upstream::{ActiveRequest, ConnectError};
+
+/// One connection, ready for one request. Return it with `release` after the response was read to its end.
+pub struct UpstreamConnection<B> {
+    pub(super) sender: RequestSender<B>,
+    pub address: SocketAddr,
+    /// Counts the request for least-requests balancing.
+    pub(super) _active_request: Option<ActiveRequest>,
+    /// Counts the request for its client.
+    pub(super) client: ClientRequest,
+    pub(super) pool: Rc<UpstreamPool<B>>,
+}
+
+pub(super) enum RequestSender<B> {
+    Http1(Http1EndpointConnection<B>),
+    Http2(StreamPermit<B>),
+}
+
+impl<B> UpstreamConnection<B>
+where
+    B: Body<Data = Bytes> + Unpin + 'static,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    /// Sends the request and awaits the head of its response. `hops` is added to the header, except on HTTP/2, where
+    /// the header has it already.
+    ///
+    /// Calls `on_informational` with informational responses before it, except on HTTP/2, whose library does not report
+    /// them. Returns the head of the request, except on HTTP/2, whose library keeps it.
+    pub fn send(
+        &mut self,
+        request: Request<B>,
+        hops: HopCount,
+        mut on_informational: impl FnMut(Response<()>),
+    ) -> (Option<request::Parts>, impl Future<Output = Result<Response<IncomingBody>, RequestFailure<B>>>) {
+        match &mut self.sender {
+            RequestSender::Http1(connection) => {
+                let head = connection.begin(request, hops);
+                let response = poll_fn(move |cx| {
+                    let response = connection.poll_response(cx, &mut on_informational).map_err(RequestFailure::Failed);
+                    response.map_ok(|response| response.map(|()| IncomingBody::Connection))
+                });
+                (Some(head), Either::Left(response))
+            }
+            RequestSender::Http2(permit) => {
+                (None, Either::Right(permit.sender().try_send_request(request).map(received)))
+            }
+        }
+    }
+
+    /// Polls the body of a response that arrives on the connection itself.
+    pub(in crate::upstream) fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, EndpointError>>> {
+        match &mut self.sender {
+            RequestSender::Http1(connection) => connection.poll_frame(cx),
+            RequestSender::Http2(_) => Poll::Ready(None),
+        }
+    }
+
+    pub(in crate::upstream) fn body_is_ended(&self) -> bool {
+        match &self.sender {
+            RequestSender::Http1(connection) => connection.body_is_ended(),
+            RequestSender::Http2(_) => true,
+        }
+    }
+
+    pub(in crate::upstream) fn body_size_hint(&self) -> SizeHint {
+        match &self.sender {
+            RequestSender::Http1(connection) => connection.body_size_hint(),
+            RequestSender::Http2(_) => SizeHint::with_exact(0),
+        }
+    }
+
+    /// Whether a byte of the response was received. Only known for HTTP/1 connections.
+    pub fn has_begun_response(&self) -> bool {
+        matches!(&self.sender, RequestSender::Http1(connection) if connection.monitor().has_response_data())
+    }
+
+    /// Whether the endpoint closed the connection with a TLS alert instead of a response: in TLS 1.3 it rejects a
+    /// client certificate only after the handshake. Only known for HTTP/1 connections.
+    pub fn was_rejected(&self) -> bool {
+        let was_rejected =
+            matches!(&self.sender, RequestSender::Http1(connection) if connection.monitor().was_rejected());
+        if let (true, Some(upstream)) = (was_rejected, self.pool.upstream.upgrade()) {
+            warn_handshake(
+                &upstream,
+                &ConnectError::TlsHandshake(self.address, UpstreamHandshakeError::RejectedAfterHandshake),
+            );
+        }
+        was_rejected
+    }
+
+    /// Excludes an HTTP/2 connection from further requests, because the endpoint has announced its end (GOAWAY). The
+    /// library reports it as open as long as it has other streams.
+    pub fn retire(&self) {
+        if let RequestSender::Http2(permit) = &self.sender {
+            permit.retire_connection();
+        }
+    }
+
+    /// Whether the connection is HTTP/2 and shared with other requests.
+    pub fn is_http2(&self) -> bool {
+        matches!(self.sender, RequestSender::Http2(_))
+    }
+
+    /// The endpoint has switched protocols with this response: the connection belongs to a tunnel. None on HTTP/2,
+    /// which has no such response.
+    pub fn into_upgraded(self) -> Option<UpgradedConnection> {
+        match self.sender {
+            RequestSender::Http1(connection) => {
+                connection.into_upgraded().map(|upgraded| upgraded.counted_for(self.client))
+            }
+            RequestSender::Http2(_) => None,
+        }
+    }
+
+    /// Returns the connection to the pool, if it can take another request. To be called only after the whole response:
+    /// a connection that is dropped is reset.
+    pub fn release(self) {
+        let UpstreamConnection { sender, address, client, pool, .. } = self;
+        // A stream of a shared connection is released by dropping it.
+        let RequestSender::Http1(connection) = sender else { return };
+        if connection.is_sent() {
+            if connection.is_reusable() {
+                pool.store(address, connection);
+            } else {
+                connection.monitor().finish_request();
+            }
+            return;
+        }
+        // The response is complete but the request is still being written. The task ends at the latest when the
+        // connection does.
+        tokio::task::spawn_local(async move {
+            let _client = client;
+            if connection.finish_sending().await {
+                pool.store(address, connection);
+            }
+        });
+    }
+}
