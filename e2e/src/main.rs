@@ -16,7 +16,7 @@ use portico_e2e::chaos::{self, ChaosOptions};
 use portico_e2e::cluster::{self, Channel, Cluster, Options};
 use portico_e2e::conformance::{self, Report, Submission, SuiteOptions};
 use portico_e2e::node::Node;
-use portico_e2e::portico::{GATEWAY_POOL, Portico};
+use portico_e2e::portico::{self, GATEWAY_POOL, Portico};
 use portico_e2e::process::last_lines;
 use portico_e2e::programs::{self, Programs};
 use portico_e2e::progress;
@@ -51,7 +51,7 @@ enum Subcommands {
         #[arg(long, conflicts_with = "name")]
         all: bool,
     },
-    /// Build the programs that are not in the cache yet: the control plane, the conformance suite, and Helm
+    /// Build the programs that are not in the cache yet: the control plane, the conformance suites, and Helm
     Build,
     /// Start a control plane, and print whether this machine is too slow to run several at a time
     Speed,
@@ -125,7 +125,8 @@ struct ClusterArguments {
     /// Install no CRDs
     #[arg(long, conflicts_with = "channel")]
     no_crds: bool,
-    /// Also run Portico on it, with the RBAC rules of manifests/base; `cargo build` builds the program
+    /// Also install Kong's CRDs, unless --no-crds is set, and run Portico with the RBAC rules of manifests/base; `cargo
+    /// build` builds the program
     #[arg(long)]
     portico: bool,
 }
@@ -168,6 +169,7 @@ fn main() -> ExitCode {
 fn build() -> Result<()> {
     Programs::build()?;
     programs::conformance_suite()?;
+    programs::h2spec()?;
     programs::helm().map(drop)
 }
 
@@ -261,6 +263,9 @@ fn run(arguments: &ClusterArguments) -> Result<()> {
         } else {
             Some(Node::start(cluster).await?)
         };
+        if arguments.portico && !arguments.no_crds {
+            portico::install_kong_crds(cluster).await?;
+        }
         let portico = if arguments.portico { Some(Portico::start(cluster, MANUAL_NAME, &[]).await?) } else { None };
         println!("{}\n{READY}", instructions(cluster, portico.as_ref()));
         std::future::pending().await

@@ -29,6 +29,7 @@ use tokio::task::spawn_blocking;
 use crate::cluster::Cluster;
 use crate::journal::Journal;
 use crate::process::Process;
+use crate::wait::until;
 
 /// The namespace of `manifests/base`.
 pub const NAMESPACE: &str = "portico-system";
@@ -51,6 +52,18 @@ const STATUS_PORT: u16 = 8100;
 const START_TIMEOUT: Duration = Duration::from_secs(120);
 /// A little longer than a stopping replica waits for open requests.
 const STOP_TIMEOUT: Duration = Duration::from_secs(75);
+
+/// How long the API server may take to serve a kind after its definition was applied.
+const KIND_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// Installs the definitions of Kong's kinds, which `portico crds` prints, and waits until the kinds are served.
+pub async fn install_kong_crds(cluster: &Cluster) -> Result<()> {
+    let output = Command::new(program()?).arg("crds").output().context("cannot run portico crds")?;
+    ensure!(output.status.success(), "portico crds: {}", String::from_utf8_lossy(&output.stderr));
+    cluster.apply(&String::from_utf8(output.stdout)?).await?;
+    let plugins = "kongplugins.configuration.konghq.com";
+    until("KongPlugins are served", KIND_TIMEOUT, async || cluster.kubectl(&["get", plugins]).await.map(drop)).await
+}
 
 /// A replica of Portico. Dropping it kills the process.
 #[derive(Debug)]

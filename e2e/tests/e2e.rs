@@ -10,6 +10,7 @@
 mod conformance;
 mod control_plane;
 mod guide;
+mod h2spec;
 mod helm;
 mod netns;
 mod node;

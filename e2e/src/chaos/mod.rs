@@ -23,7 +23,6 @@ mod redis_server;
 mod site;
 
 use std::cell::RefCell;
-use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,7 +35,7 @@ use self::dns_server::DnsServer;
 use self::editor::Editor;
 use self::endpoints::Endpoint;
 use self::memory::{MAX_GROWTH, MemorySamples};
-use self::objects::{Authority, CLIENT_HOST, EDITED_ROUTES, EFFECT_TIMEOUT};
+use self::objects::{Authority, CLIENT_HOST, EDITED_ROUTES};
 use self::polite_client::{ClientSettings, PoliteClient};
 use self::record::Recorder;
 use self::redis_server::RedisServer;
@@ -44,7 +43,6 @@ use self::site::{ChaosSite, Replica};
 use crate::cluster::{ADDRESS, Cluster};
 use crate::portico;
 use crate::progress::report;
-use crate::wait::until;
 
 /// How long, how fast and in which order.
 #[derive(Clone, Debug, clap::Args)]
@@ -89,7 +87,7 @@ const SHORT_CALM: Duration = Duration::from_secs(2);
 pub async fn run(cluster: &mut Cluster, options: &ChaosOptions) -> Result<ChaosOutcome> {
     report(format_args!("chaos: seed {}", options.seed));
     migrate_pending_connections()?;
-    install_kong_crds(cluster).await?;
+    portico::install_kong_crds(cluster).await?;
     let netns = cluster.netns().clone();
     let endpoints = ENDPOINTS.map(|name| Endpoint::start(&netns, name)).into_iter().collect::<Result<Vec<_>>>()?;
     let named = Endpoint::start(&netns, "named")?;
@@ -253,13 +251,4 @@ fn compare_memory(memory: &MemorySamples, text: &mut String, broken: &mut Vec<St
 /// Clusters do not need this: each Pod has its own address.
 fn migrate_pending_connections() -> Result<()> {
     std::fs::write("/proc/sys/net/ipv4/tcp_migrate_req", "1").context("the kernel does not support tcp_migrate_req")
-}
-
-/// Installs the definitions that `portico crds` prints.
-async fn install_kong_crds(cluster: &Cluster) -> Result<()> {
-    let output = Command::new(portico::program()?).arg("crds").output().context("cannot run portico crds")?;
-    ensure!(output.status.success(), "portico crds: {}", String::from_utf8_lossy(&output.stderr));
-    cluster.apply(&String::from_utf8(output.stdout)?).await?;
-    let plugins = "kongplugins.configuration.konghq.com";
-    until("KongPlugins are served", EFFECT_TIMEOUT, async || cluster.kubectl(&["get", plugins]).await.map(drop)).await
 }

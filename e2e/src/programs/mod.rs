@@ -70,6 +70,12 @@ pub fn conformance_suite() -> Result<PathBuf> {
     Ok(folder.join("conformance.test"))
 }
 
+/// The conformance suite of HTTP/2.
+pub fn h2spec() -> Result<PathBuf> {
+    let [folder] = Cache::open()?.build_missing([Product::H2spec])?;
+    Ok(folder.join("h2spec"))
+}
+
 /// The helm program.
 pub fn helm() -> Result<PathBuf> {
     let [folder] = Cache::open()?.build_missing([Product::Helm])?;

@@ -20,6 +20,8 @@ pub(super) enum Product {
     EchoBasic,
     Conformance,
     Helm,
+    /// The conformance suite of HTTP/2.
+    H2spec,
 }
 
 /// How a product is built. The cache key contains the `Debug` output, so renaming fields rebuilds everything.
@@ -113,6 +115,17 @@ const HELM: Recipe = Recipe {
     gigabytes: 4,
 };
 
+const H2SPEC: Recipe = Recipe {
+    module: "h2spec",
+    steps: &[Step::Program {
+        name: "h2spec",
+        package: "github.com/summerwind/h2spec/cmd/h2spec",
+        about: "a quarter of a minute",
+    }],
+    version: None,
+    gigabytes: 1,
+};
+
 impl Product {
     pub(super) fn recipe(self) -> &'static Recipe {
         match self {
@@ -122,6 +135,7 @@ impl Product {
             Product::EchoBasic => &ECHO_BASIC,
             Product::Conformance => &CONFORMANCE,
             Product::Helm => &HELM,
+            Product::H2spec => &H2SPEC,
         }
     }
 
@@ -185,6 +199,7 @@ impl fmt::Display for Product {
             Product::EchoBasic => "echo-basic",
             Product::Conformance => "conformance",
             Product::Helm => "helm",
+            Product::H2spec => "h2spec",
         })
     }
 }
@@ -210,6 +225,7 @@ mod tests {
             Product::EchoBasic,
             Product::Conformance,
             Product::Helm,
+            Product::H2spec,
         ];
         let mut keys: Vec<String> = products.iter().map(|product| product.key().unwrap()).collect();
         assert!(keys[0].starts_with("etcd-") && keys[0].len() == "etcd-".len() + 16, "{keys:?}");
