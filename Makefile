@@ -44,6 +44,11 @@ flaky: ## Run suites repeatedly while their processes are stopped at random (SUI
 	@bash scripts/setup.sh $(if $(filter off,$(E2E)),test,e2e)
 	@bash scripts/flaky.sh $(ROUNDS) $(SUITES)
 
+.PHONY: replay
+replay: ## Replay public bug reports of other gateways (tests/replay), also with the tests of other suites that they name
+	@bash scripts/setup.sh test
+	@bash scripts/replay.sh
+
 # Number of cases that `make explore` generates for each property test.
 CASES ?= 20000
 

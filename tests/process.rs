@@ -18,6 +18,7 @@ mod pages;
 mod prometheus;
 mod quickstart;
 mod redis;
+mod replay;
 mod secrets;
 mod serving;
 mod stream_servers;
