@@ -14,6 +14,8 @@ mod language;
 mod layers;
 #[path = "tidy/lock.rs"]
 mod lock;
+#[path = "tidy/named_tests.rs"]
+mod named_tests;
 #[path = "tidy/prose.rs"]
 mod prose;
 #[path = "tidy/recipes.rs"]
@@ -398,6 +400,11 @@ fn sleeps_in_tests_have_a_reason() {
 #[test]
 fn every_test_file_belongs_to_a_program() {
     tree::expect_none(test_programs::findings(&checkout()));
+}
+
+#[test]
+fn tests_of_promises_and_reports_exist() {
+    tree::expect_none(named_tests::findings(&checkout()));
 }
 
 #[test]
