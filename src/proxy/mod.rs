@@ -25,8 +25,8 @@ use std::collections::BTreeMap;
 
 pub use connection::splice::PIPE_DESCRIPTORS_OF_WORKER;
 pub use connection::tls::{MinTlsVersion, TlsPolicy};
-pub use http::product_headers::{ProductHeaderMode, ProductToken};
-pub use http::rejected_paths::RejectedPaths;
+pub use http::steps::product_headers::{ProductHeaderMode, ProductToken};
+pub use http::steps::rejected_paths::RejectedPaths;
 pub use limits::ProxyLimits;
 pub use process::server::{Proxy, ProxyConfig};
 pub use record::access_log;

@@ -6,8 +6,8 @@ use std::net::{IpAddr, SocketAddr};
 use http::{HeaderMap, HeaderValue};
 use ipnet::IpNet;
 
-use crate::proxy::http::headers::{X_FORWARDED_FOR, X_REAL_IP};
-use crate::proxy::http::reported_client::forwarded_address;
+use crate::proxy::http::fields::headers::{X_FORWARDED_FOR, X_REAL_IP};
+use crate::proxy::http::steps::reported_client::forwarded_address;
 
 /// Each line is a field `X-Forwarded-For`; a line that begins with `=` is `X-Real-IP`.
 pub(crate) fn check(input: &[u8]) {

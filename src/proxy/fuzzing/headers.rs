@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::hop_count::HopCount;
 use crate::plugin_api::header_spoofing;
-use crate::proxy::http::headers::{MANAGED_HEADERS, join_cookies, strip_request};
+use crate::proxy::http::fields::headers::{MANAGED_HEADERS, join_cookies, strip_request};
 
 /// Each line is a field, as `name: value`.
 pub(crate) fn check(input: &[u8]) {

@@ -8,4 +8,4 @@ pub(crate) mod proxy_header;
 pub(crate) mod request_targets;
 pub(crate) mod sessions;
 
-pub(crate) use super::http::external_auth::fuzzing as check_responses;
+pub(crate) use super::http::steps::external_auth::fuzzing as check_responses;

@@ -1,62 +1,11 @@
-//! HTTP: the requests of a connection, the life of each, and the responses that no endpoint sent.
+//! HTTP in layers. A layer imports those below it only.
+//!
+//! ```text
+//!   client ─▶ steps ─▶ forwarding ─▶ record ─▶ fields
+//! ```
 
-pub(in crate::proxy) mod accepted_protocols;
-pub(in crate::proxy) mod activity;
-pub(in crate::proxy) mod attempt;
-pub(in crate::proxy) mod body_decoding;
-mod call_deadline;
-pub(in crate::proxy) mod client_body;
-pub(in crate::proxy) mod client_connection;
-pub(in crate::proxy) mod client_stream;
-pub(in crate::proxy) mod condition_fields;
-pub(in crate::proxy) mod continuations;
-pub(in crate::proxy) mod cross_origin;
-pub(in crate::proxy) mod date;
-pub(in crate::proxy) mod early_exit;
-pub(in crate::proxy) mod error_response;
-pub(in crate::proxy) mod external_auth;
-pub(in crate::proxy) mod field_policy;
-pub(in crate::proxy) mod filtered_body;
-pub(in crate::proxy) mod forward;
-pub(in crate::proxy) mod forwarding_headers;
-pub(in crate::proxy) mod frames;
-pub(in crate::proxy) mod framing;
-pub(in crate::proxy) mod header_map_pool;
-pub(in crate::proxy) mod headers;
-pub(in crate::proxy) mod hpack;
-pub(in crate::proxy) mod http1;
-pub(in crate::proxy) mod http2;
-pub(in crate::proxy) mod http_worker;
-pub(in crate::proxy) mod malformed_request;
-pub(in crate::proxy) mod minimum_rate;
-pub(in crate::proxy) mod mirror;
-pub(in crate::proxy) mod outgoing_request;
-pub(in crate::proxy) mod parked_connection;
-pub(in crate::proxy) mod plugin_run;
-pub(in crate::proxy) mod product_headers;
-pub(in crate::proxy) mod read_timeout;
-pub(in crate::proxy) mod real_ip_headers;
-pub(in crate::proxy) mod rejected_paths;
-pub(in crate::proxy) mod replay_buffer;
-pub(in crate::proxy) mod reported_client;
-pub(in crate::proxy) mod request;
-pub(in crate::proxy) mod request_body;
-pub(in crate::proxy) mod request_context;
-pub(in crate::proxy) mod request_error;
-pub(in crate::proxy) mod request_id;
-pub(in crate::proxy) mod request_record;
-pub(in crate::proxy) mod request_streams;
-pub(in crate::proxy) mod response_body;
-pub(in crate::proxy) mod response_filters;
-pub(in crate::proxy) mod retry;
-mod route_captures;
-pub(in crate::proxy) mod routing;
-pub(in crate::proxy) mod rule_action;
-pub(in crate::proxy) mod session;
-pub(in crate::proxy) mod target;
-pub(in crate::proxy) mod trailer_header;
-pub(in crate::proxy) mod unforwarded_bodies;
-pub(in crate::proxy) mod unsent_responses;
-pub(in crate::proxy) mod upgrade;
-pub(in crate::proxy) mod upstream_target;
-pub(in crate::proxy) mod via;
+pub(in crate::proxy) mod client;
+pub(in crate::proxy) mod fields;
+pub(in crate::proxy) mod forwarding;
+pub(in crate::proxy) mod record;
+pub(in crate::proxy) mod steps;

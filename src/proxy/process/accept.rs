@@ -28,9 +28,9 @@ use crate::proxy::connection::listener_connections::{ConnectionRegistration, Lis
 use crate::proxy::connection::proxy_header::{self, ProxyHeaderError, ProxyHeaderSource};
 use crate::proxy::connection::tls::{self, ClientHandshakeError, FailedHandshake, TlsSession};
 use crate::proxy::connection::transport::Transport;
-use crate::proxy::http::client_connection::{self, Peer};
-use crate::proxy::http::http_worker::HttpWorker;
-use crate::proxy::http::http2;
+use crate::proxy::http::client::client_connection::{self, Peer};
+use crate::proxy::http::client::http_worker::HttpWorker;
+use crate::proxy::http::client::http2;
 use crate::proxy::record::stats::ProxyHeaderOutcome;
 use crate::proxy::stream::{self, AssignedStream, ClientAddress, StreamClient};
 use crate::proxy::worker::Worker;

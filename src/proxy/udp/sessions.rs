@@ -17,7 +17,7 @@ use super::recency_map::RecencyMap;
 use super::session::{self, Forwarded, Session, SessionEndpoint, SessionKey, SessionTarget};
 use super::socket::UdpListener;
 use crate::proxy::client_counts::ClientLimitReached;
-use crate::proxy::http::http_worker::HttpWorker;
+use crate::proxy::http::client::http_worker::HttpWorker;
 use crate::proxy::record::stats::{DatagramDrop, RequestSeries, StreamOutcome};
 use crate::proxy::stream::AssignedStream;
 use crate::proxy::worker::Worker;

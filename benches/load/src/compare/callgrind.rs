@@ -85,7 +85,7 @@ events: Ir
 positions: line
 
 ob=(1) /bin/portico
-fl=(1) src/proxy/http/request.rs
+fl=(1) src/proxy/http/steps/request.rs
 fn=(1) portico::proxy::http::request::answer
 10 100
 fi=(2) src/proxy/record/stats/mod.rs

@@ -1,0 +1,267 @@
+//! Which fields the trailers of a request and of its response, and informational responses, may have. A field that the
+//! proxy, a filter, a plugin or an authorization server sets or removes in a head must not arrive in another section of
+//! fields: recipients that merge them would take it for that of the head.
+//!
+//! ```text
+//!   trailers of a client ─────▶ RequestBody ──▶ remove_from_request_trailers ──▶ endpoint
+//!   trailers of an endpoint ──▶ ResponseBody ─▶ remove_from_response_trailers ─┐
+//!   1xx of an endpoint ───────▶ Peer ─────────▶ remove_from_informational ─────┴▶ client
+//! ```
+//!
+//! Nothing here is prepared for a message without trailers: the names are collected when the trailers arrive.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use http::header::{CONNECTION, VIA};
+use http::{HeaderMap, HeaderName, Response};
+
+use super::headers::{CLIENT_REPORTS, MANAGED_HEADERS, connection_options, strip_hop_by_hop};
+use crate::http1::is_permitted_trailer;
+use crate::plugin_api::{ChangedFields, FieldNames, header_spoofing};
+use crate::proxy::http::client::http_worker::HttpWorker;
+use crate::proxy::http::record::request_id::X_REQUEST_ID;
+use crate::proxy::http::record::request_record::RequestRecord;
+use crate::proxy::http::steps::request_context::RequestContext;
+use crate::snapshot::external_auth::AuthorizationProtocol;
+use crate::snapshot::rule::{Action, BackendTarget, Filters, HeaderEdits, RouteRule};
+use crate::snapshot::rule_options::ProductHeaderNames;
+use crate::upstream::SessionCarrier;
+
+/// Removes what must not be in the trailers of a request. `rule` is the one of the request if it
+/// [changes fields](changes_requests), and `others` are names that depend on this request.
+pub(in crate::proxy) fn remove_from_request_trailers(
+    trailers: &mut HeaderMap,
+    http: &HttpWorker,
+    rule: Option<&RouteRule>,
+    others: &FieldNames,
+) {
+    strip_hop_by_hop(trailers);
+    let of_rule = rule.map(|rule| fields_of_requests(rule, http)).unwrap_or_default();
+    remove(trailers, |name| {
+        !is_permitted_trailer(name) || is_managed_in_requests(name) || of_rule.contains(name) || others.contains(name)
+    });
+}
+
+/// Removes what must not be in the trailers of a response. `rule` is the one of the request if it
+/// [changes fields](changes_responses), and `others` are names that depend on this response.
+fn remove_from_response_trailers(
+    trailers: &mut HeaderMap,
+    http: &HttpWorker,
+    rule: Option<&RouteRule>,
+    others: &FieldNames,
+) {
+    remove_from_response(trailers, http, rule, others);
+    remove(trailers, |name| !is_permitted_trailer(name));
+}
+
+/// Removes what must not be in an informational response, with the arguments of [`remove_from_response_trailers`].
+pub(in crate::proxy) fn remove_from_informational(
+    headers: &mut HeaderMap,
+    http: &HttpWorker,
+    rule: Option<&RouteRule>,
+    others: &FieldNames,
+) {
+    remove_from_response(headers, http, rule, others);
+}
+
+fn remove_from_response(headers: &mut HeaderMap, http: &HttpWorker, rule: Option<&RouteRule>, others: &FieldNames) {
+    strip_hop_by_hop(headers);
+    let of_rule = rule.map(|rule| fields_of_responses(rule, http)).unwrap_or_default();
+    remove(headers, |name| is_managed_in_responses(name) || of_rule.contains(name) || others.contains(name));
+}
+
+/// Whether the rule changes fields of requests that no other rule changes.
+pub(in crate::proxy) fn changes_requests(rule: &RouteRule, product_headers: Option<&ProductHeaderNames>) -> bool {
+    let changes = |filters: &Filters| filters.request_headers.is_some() || filters.external_auth.is_some();
+    rule.plugins.is_some() || product_headers.is_some() || all_filters(rule).any(changes)
+}
+
+/// Whether the rule changes fields of responses that no other rule changes, except that of a session.
+fn changes_responses(rule: &RouteRule, product_headers: Option<&ProductHeaderNames>) -> bool {
+    let changes = |filters: &Filters| filters.response_headers.is_some();
+    rule.plugins.is_some() || product_headers.is_some() || all_filters(rule).any(changes)
+}
+
+/// The fields that the client or the endpoint names in `Connection`, which concern one connection only.
+pub(in crate::proxy) fn fields_of_connection(headers: &HeaderMap) -> FieldNames {
+    let mut names = FieldNames::default();
+    for name in headers.get_all(CONNECTION).iter().flat_map(connection_options) {
+        names.add(&name);
+    }
+    names
+}
+
+/// Which informational responses the client gets, and what they must not have.
+#[derive(Clone, Default)]
+pub(in crate::proxy) struct InformationalPolicy<'r> {
+    /// None if the client gets no informational responses at all.
+    pub(in crate::proxy) rule: Option<&'r RouteRule>,
+    /// Names that depend on the request. Few requests have some.
+    pub(in crate::proxy) others: Option<Rc<FieldNames>>,
+}
+
+impl<'r> InformationalPolicy<'r> {
+    /// For a request that is about to be forwarded.
+    pub(in crate::proxy) fn new(rule: &'r RouteRule, record: &RequestRecord) -> Self {
+        if record.authorization.is_none() && record.plugin_run.is_none() {
+            return InformationalPolicy { rule: Some(rule), others: None };
+        }
+        let others = changed_in_response(record);
+        InformationalPolicy { rule: Some(rule), others: (!others.is_empty()).then(|| Rc::new(others)) }
+    }
+}
+
+/// What the trailers of a response must not have, kept until its end.
+pub(in crate::proxy) struct ResponseTrailerPolicy {
+    /// None if the rule does not change responses.
+    rule: Option<Arc<RouteRule>>,
+    /// The names in the `Connection` field of the response.
+    connection: ConnectionFields,
+}
+
+/// The fields that a response names in `Connection`, in the extensions of the response.
+#[derive(Clone, Debug, Default)]
+pub(in crate::proxy) struct ConnectionFields(pub(in crate::proxy) Vec<HeaderName>);
+
+impl ResponseTrailerPolicy {
+    /// For a response that may have trailers. None if nothing about it depends on its rule or its head.
+    pub(in crate::proxy) fn new<B>(cx: &RequestContext<'_>, response: &mut Response<B>) -> Option<Box<Self>> {
+        let product_headers = cx.product_header_names();
+        let rule = cx.rule.filter(|rule| cx.session.is_some() || changes_responses(rule, product_headers)).cloned();
+        let connection: ConnectionFields = response.extensions_mut().remove().unwrap_or_default();
+        let is_needed = rule.is_some() || !connection.0.is_empty();
+        is_needed.then(|| Box::new(ResponseTrailerPolicy { rule, connection }))
+    }
+}
+
+/// Removes what must not be in the trailers of the response that this record is about.
+#[cold]
+pub(in crate::proxy) fn clean_response_trailers(trailers: &mut HeaderMap, record: &RequestRecord) {
+    let mut others = changed_in_response(record);
+    let policy = record.trailers.as_deref();
+    others.add_all(policy.into_iter().flat_map(|policy| &policy.connection.0));
+    let rule = policy.and_then(|policy| policy.rule.as_deref());
+    remove_from_response_trailers(trailers, &record.peer.http, rule, &others);
+}
+
+/// The fields of the response that authorization servers and the plugins of the consumer change.
+fn changed_in_response(record: &RequestRecord) -> FieldNames {
+    let of_plugins = record.plugin_run.as_ref().and_then(|run| run.fields_of_consumer());
+    let mut names = of_plugins.map(|fields| fields.response).unwrap_or_default();
+    if let Some(authorization) = &record.authorization {
+        names.add_all(authorization.changed_names());
+    }
+    names
+}
+
+/// The names of all fields that are set or removed in requests, by any backend of the rule.
+fn fields_of_requests(rule: &RouteRule, http: &HttpWorker) -> FieldNames {
+    let mut names = changed_by_plugins(rule).request;
+    for filters in all_filters(rule) {
+        add_edits(&mut names, filters.request_headers.as_ref());
+        if let Some(AuthorizationProtocol::Http(settings)) = filters.external_auth.as_ref().map(|auth| &auth.protocol) {
+            // The server decides about each of them. Names that are not listed are known when it has decided.
+            names.add_all(settings.response_headers.iter().flatten());
+        }
+    }
+    if let Some(product_headers) = http.product_headers.names(rule.options().product_headers) {
+        names.add(&product_headers.request_id);
+    }
+    names
+}
+
+/// The names of all fields that are set or removed in responses, by any backend of the rule.
+fn fields_of_responses(rule: &RouteRule, http: &HttpWorker) -> FieldNames {
+    let mut names = changed_by_plugins(rule).response;
+    for filters in all_filters(rule) {
+        add_edits(&mut names, filters.response_headers.as_ref());
+    }
+    for session in sessions(rule) {
+        if let SessionCarrier::Header(name) = session {
+            names.add(&name);
+        }
+    }
+    if let Some(product_headers) = http.product_headers.names(rule.options().product_headers) {
+        let ProductHeaderNames { request_id, response_latency, upstream_latency, proxy_latency } = product_headers;
+        names.add_all([request_id, response_latency, upstream_latency, proxy_latency]);
+    }
+    names
+}
+
+fn changed_by_plugins(rule: &RouteRule) -> ChangedFields {
+    rule.plugins.as_ref().map(|chain| chain.changed_fields()).unwrap_or_default()
+}
+
+/// The filters of the rule and of all its backends.
+fn all_filters(rule: &RouteRule) -> impl Iterator<Item = &Filters> {
+    let backends = if let Action::Forward(split) = &rule.action { split.backends() } else { &[] };
+    [&rule.filters].into_iter().chain(backends.iter().map(|backend| &backend.filters))
+}
+
+/// Where the sessions of the rule and of its backends are stored.
+fn sessions(rule: &RouteRule) -> impl Iterator<Item = SessionCarrier> {
+    let split = if let Action::Forward(split) = &rule.action { Some(split) } else { None };
+    let of_rule = split.and_then(|split| split.session().cloned());
+    let upstreams = split.into_iter().flat_map(|split| split.backends()).filter_map(|backend| match &backend.target {
+        BackendTarget::Upstream(upstream) => upstream.session_settings(),
+        BackendTarget::Fail(_) => None,
+    });
+    of_rule.into_iter().chain(upstreams).map(|settings| settings.carrier.clone())
+}
+
+fn add_edits(names: &mut FieldNames, edits: Option<&HeaderEdits>) {
+    if let Some(HeaderEdits { set, add, remove }) = edits {
+        names.add_all(set.iter().chain(add).map(|(name, _)| name).chain(remove));
+    }
+}
+
+/// Whether the proxy sets or removes the field in the heads of requests, whatever the rule.
+fn is_managed_in_requests(name: &HeaderName) -> bool {
+    *name == VIA
+        || MANAGED_HEADERS.iter().chain(&CLIENT_REPORTS).any(|managed| header_spoofing::is_alike(name, managed))
+}
+
+/// Whether the proxy sets or replaces the field in the heads of responses, on all rules or on those with a CORS filter.
+fn is_managed_in_responses(name: &HeaderName) -> bool {
+    *name == VIA || *name == X_REQUEST_ID || name.as_str().starts_with("access-control-")
+}
+
+fn remove(fields: &mut HeaderMap, is_unwanted: impl Fn(&HeaderName) -> bool) {
+    let unwanted: Vec<HeaderName> = fields.keys().filter(|name| is_unwanted(name)).cloned().collect();
+    for name in unwanted {
+        fields.remove(name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+    use http::header::{AUTHORIZATION, COOKIE, EXPECT, HOST, TE, TRANSFER_ENCODING};
+
+    use super::*;
+    use crate::proxy::http::fields::headers::strip_request;
+
+    /// Whatever the steps before forwarding remove from the head of an untrusted client, or set in it.
+    #[test]
+    fn no_field_that_is_sanitized_in_heads_is_a_trailer() {
+        let names = MANAGED_HEADERS.iter().chain(&CLIENT_REPORTS).cloned();
+        let mut all: Vec<HeaderName> = names.collect();
+        let alike = all.iter().map(|name| HeaderName::try_from(name.as_str().replace('-', "_")).unwrap());
+        let alike: Vec<HeaderName> = alike.collect();
+        all.extend(alike);
+        all.extend([AUTHORIZATION, COOKIE, EXPECT, HOST, TE, TRANSFER_ENCODING, VIA, CONNECTION]);
+        all.extend(["keep-alive", "proxy-connection", "upgrade", "trailer"].map(HeaderName::from_static));
+        let is_trailer = |name: &HeaderName| is_permitted_trailer(name) && !is_managed_in_requests(name);
+        for name in &all {
+            assert!(!is_trailer(name), "{name}");
+        }
+        let mut head: HeaderMap = all.iter().map(|name| (name.clone(), HeaderValue::from_static("1"))).collect();
+        let kept = HeaderName::from_static("x-sum");
+        head.insert(&kept, HeaderValue::from_static("1"));
+        strip_request(&mut head, false);
+        let removed = all.iter().filter(|name| !head.contains_key(*name));
+        assert!(removed.into_iter().all(|name| !is_trailer(name)));
+        assert!(head.contains_key(&kept) && is_trailer(&kept));
+    }
+}

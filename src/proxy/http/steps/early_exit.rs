@@ -1,0 +1,124 @@
+//! Responses to requests that are not forwarded: errors, redirects, replies of plugins and authorization servers, and
+//! responses to CORS preflight requests and `OPTIONS *`.
+
+use bytes::Bytes;
+use http::header::{ALLOW, LOCATION};
+use http::{HeaderValue, Response, StatusCode};
+
+use super::accepted_protocols;
+use super::error_response::FORWARDED_METHODS;
+use super::plugin_run;
+use super::request_context::RequestContext;
+use crate::plugin_api::{Reply, ResponseSource};
+use crate::proxy::http::client::response_body::BodySource;
+use crate::proxy::http::record::request_error::{EXTERNAL_AUTH_DENIED, RequestError};
+use crate::snapshot::Routes;
+
+/// Why a request is not forwarded. The steps of a request return it with `?`, and its response is built afterwards.
+pub(in crate::proxy) enum EarlyExit {
+    Error(RequestError),
+    /// The response to `OPTIONS *`, which is about the server itself (RFC 9110, section 9.3.7).
+    ServerOptions,
+    /// The redirect from HTTP to HTTPS that the rule requires, to which the response filters of the rule do not apply.
+    HttpsRedirect {
+        status: StatusCode,
+        location: HeaderValue,
+    },
+    /// The redirect that is the action of the rule.
+    Redirect {
+        status: StatusCode,
+        location: HeaderValue,
+    },
+    /// The dry run of an observed request, which is not forwarded.
+    DryRun,
+    /// A CORS preflight request, which Portico responds to itself.
+    Preflight,
+    PluginReply(Box<Reply>),
+    /// The response of the authorization server that denies the request.
+    AuthorizationDenied(Box<Response<BodySource>>),
+}
+
+impl From<RequestError> for EarlyExit {
+    fn from(error: RequestError) -> Self {
+        EarlyExit::Error(error)
+    }
+}
+
+impl EarlyExit {
+    /// Whether the connection must close. After a malformed request, the client and Portico may disagree about where
+    /// the next request begins.
+    pub(in crate::proxy) fn must_close(&self) -> bool {
+        matches!(self, EarlyExit::Error(error) if error.details().status == StatusCode::BAD_REQUEST)
+    }
+
+    /// Where the response comes from.
+    pub(in crate::proxy) fn source(&self) -> ResponseSource {
+        match self {
+            EarlyExit::PluginReply(_) => ResponseSource::Plugin,
+            _ => ResponseSource::Proxy,
+        }
+    }
+
+    /// Builds the response, and records the reason of an error or of a plugin's reply.
+    pub(in crate::proxy) fn into_response(self, cx: &mut RequestContext<'_>) -> Response<BodySource> {
+        let (status, location) = match self {
+            EarlyExit::Error(error) => return error_response(error, cx),
+            EarlyExit::PluginReply(reply) => {
+                cx.record.error = Some(reply.reason);
+                let mut response = plugin_run::reply_response(*reply, &cx.error_format, &cx.record.request_id);
+                cx.set_request_id(response.headers_mut());
+                return response;
+            }
+            EarlyExit::AuthorizationDenied(mut response) => {
+                cx.record.error = Some(EXTERNAL_AUTH_DENIED);
+                cx.set_request_id(response.headers_mut());
+                return *response;
+            }
+            EarlyExit::ServerOptions => {
+                let mut response = empty_response(StatusCode::NO_CONTENT);
+                response.headers_mut().insert(ALLOW, FORWARDED_METHODS);
+                cx.set_request_id(response.headers_mut());
+                return response;
+            }
+            EarlyExit::HttpsRedirect { status, location } => {
+                let mut response = empty_response(status);
+                response.headers_mut().insert(LOCATION, location);
+                cx.set_request_id(response.headers_mut());
+                return response;
+            }
+            EarlyExit::DryRun => {
+                let mut response = empty_response(StatusCode::NO_CONTENT);
+                cx.set_request_id(response.headers_mut());
+                return response;
+            }
+            EarlyExit::Redirect { status, location } => (status, Some(location)),
+            EarlyExit::Preflight => (StatusCode::OK, None),
+        };
+        let mut response = empty_response(status);
+        if let Some(location) = location {
+            response.headers_mut().insert(LOCATION, location);
+        }
+        cx.apply_response_filters(response.headers_mut());
+        response
+    }
+}
+
+fn error_response(error: RequestError, cx: &mut RequestContext<'_>) -> Response<BodySource> {
+    let error = cx.rule.map_or(error, |rule| error.in_style(rule.options().errors));
+    let mut details = error.details();
+    cx.record.error = Some(details.reason);
+    if cx.listener.is_some_and(|listener| !matches!(listener.routes, Routes::ByHost(_))) {
+        // As Kong does, which has the routes of such a listener.
+        details.grpc_status = None;
+    }
+    let mut response = cx.error_format.render_error(&details, &cx.record.request_id).map(BodySource::Local);
+    cx.set_request_id(response.headers_mut());
+    accepted_protocols::set_upgrade_headers(error, cx.version, response.headers_mut());
+    response
+}
+
+fn empty_response(status: StatusCode) -> Response<BodySource> {
+    let mut response = Response::new(BodySource::Local(Bytes::new()));
+    *response.status_mut() = status;
+    response
+}

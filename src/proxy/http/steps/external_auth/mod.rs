@@ -1,0 +1,145 @@
+//! External authorization: a server allows or denies each request of a rule. Whatever prevents a decision denies it.
+//!
+//! ```text
+//!   authorize ─ body ─┬▶ http_protocol: a request ─────────┐
+//!                     └▶ grpc_protocol: a call of ext_authz ┴─▶ server_call ─▶ endpoint of the server
+//!                                                                    │
+//!   Allowed: changes of headers ◀──────── Decision ◀─────────────────┘
+//!   Denied: the response for the client ◀─┘
+//! ```
+
+mod check_request;
+mod check_response;
+#[allow(
+    unreachable_pub,
+    clippy::allow_attributes_without_reason,
+    clippy::default_trait_access,
+    clippy::doc_markdown,
+    reason = "the code is generated"
+)]
+mod ext_authz;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
+mod grpc_protocol;
+mod header_changes;
+mod http_protocol;
+mod server_call;
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+use http::header::CONTENT_LENGTH;
+use http::{HeaderName, HeaderValue, Method, Request, Response};
+use tokio::time::{Instant, timeout_at};
+
+use super::early_exit::EarlyExit;
+use super::plugin_run::read_body;
+use super::request_context::{RequestContext, RoutedRequest};
+use crate::proxy::buffer_budget::BufferedBytes;
+use crate::proxy::http::client::activity::until_timed_out;
+use crate::proxy::http::client::response_body::BodySource;
+use crate::proxy::http::forwarding::request_body::RequestBody;
+use crate::proxy::http::record::request_error::RequestError;
+use crate::snapshot::external_auth::{AuthorizationProtocol, ExternalAuthFilter};
+use header_changes::HeaderChanges;
+
+/// What an authorization server has decided.
+enum Decision {
+    Allowed {
+        request: HeaderChanges,
+        /// Changes of the response to the client, wherever it comes from.
+        response: HeaderChanges,
+    },
+    Denied {
+        response: Response<BodySource>,
+        /// The bytes of the response, if it is kept as a whole.
+        kept: Option<BufferedBytes>,
+    },
+}
+
+/// What remains of authorization until the end of a request.
+#[derive(Default)]
+pub(in crate::proxy) struct AuthorizationRecord {
+    changes: HeaderChanges,
+    /// The bytes of a response that denies the request.
+    _kept: Option<BufferedBytes>,
+}
+
+impl AuthorizationRecord {
+    /// Changes the response to a request that was allowed.
+    pub(in crate::proxy) fn change_response<B>(&self, response: &mut Response<B>) {
+        self.changes.apply(response.headers_mut());
+    }
+
+    /// The names of the headers of the response that may change.
+    pub(in crate::proxy) fn changed_names(&self) -> impl Iterator<Item = &HeaderName> {
+        self.changes.names()
+    }
+}
+
+/// Asks the server whether the request is allowed, and applies its changes. An error, or the response that denies the
+/// request, ends it.
+pub(in crate::proxy) async fn authorize(
+    cx: &mut RequestContext<'_>,
+    filter: &ExternalAuthFilter,
+    routed: &RoutedRequest<'_>,
+    request: &mut Request<RequestBody>,
+) -> Result<(), EarlyExit> {
+    let peer = Rc::clone(&cx.record.peer);
+    // The data of an upgraded connection is never a body.
+    let body = match filter.max_body {
+        1.. if routed.upgrade.is_none() => {
+            read_body(&peer, request, filter.max_body, routed.rule.id.namespace()).await?
+        }
+        _ => Bytes::new(),
+    };
+    let decision = async {
+        match &filter.protocol {
+            AuthorizationProtocol::Http(settings) => {
+                http_protocol::check(&peer, &filter.upstream, settings, routed, request, body).await
+            }
+            AuthorizationProtocol::Grpc(settings) => {
+                let call = check_request::build(cx, settings, routed, request, &body);
+                grpc_protocol::check(&peer, &filter.upstream, settings, routed.hops, routed.client, call).await
+            }
+        }
+    };
+    let deadline = Instant::now() + peer.worker().limits.authorization_timeout;
+    let decision = timeout_at(deadline, until_timed_out(&peer.activity, decision)).await;
+    let Ok(Some(decision)) = decision else { return Err(RequestError::AuthorizationTimeout.into()) };
+    match decision? {
+        Decision::Allowed { request: changes, response } => {
+            changes.apply(request.headers_mut());
+            if request.body().may_have_trailers() {
+                request.body_mut().no_trailers().add_all(changes.names());
+            }
+            if !response.is_empty() {
+                cx.record.authorization.get_or_insert_default().changes.extend(response);
+            }
+            Ok(())
+        }
+        Decision::Denied { mut response, kept } => {
+            // On HTTP/2, a success status would mean that the stream has become a tunnel.
+            if routed.upgrade.as_ref().is_some_and(|upgrade| upgrade.is_misleading(response.status())) {
+                return Err(RequestError::InvalidAuthorization.into());
+            }
+            fit_to_method(&mut response, request.method(), cx.error_format.is_head());
+            cx.record.authorization =
+                kept.map(|kept| Box::new(AuthorizationRecord { changes: HeaderChanges::default(), _kept: Some(kept) }));
+            Err(EarlyExit::AuthorizationDenied(Box::new(response)))
+        }
+    }
+}
+
+/// Removes the body of a response to HEAD. If a plugin has made the request a HEAD request, the length of the body
+/// that the server did not send is removed instead.
+fn fit_to_method(response: &mut Response<BodySource>, method: &Method, client_sent_head: bool) {
+    if client_sent_head {
+        if let BodySource::Local(body) = response.body_mut() {
+            let length = std::mem::take(body).len();
+            response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
+        }
+    } else if method == Method::HEAD {
+        response.headers_mut().remove(CONTENT_LENGTH);
+    }
+}

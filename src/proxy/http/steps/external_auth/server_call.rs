@@ -1,0 +1,108 @@
+//! Sends a request to an endpoint of an authorization server, over the same pools of connections as all requests.
+
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, Request, Response};
+
+use crate::hop_count::HopCount;
+use crate::proxy::buffer_budget::{BufferUse, BufferedBytes};
+use crate::proxy::http::client::client_connection::Peer;
+use crate::proxy::http::client::response_body::BodySource;
+use crate::proxy::http::fields::field_policy::InformationalPolicy;
+use crate::proxy::http::forwarding::forward;
+use crate::proxy::http::forwarding::outgoing_request::{OutgoingRequest, ReplayPolicy, is_idempotent};
+use crate::proxy::http::forwarding::request_body::RequestBody;
+use crate::proxy::http::record::request_error::RequestError;
+use crate::proxy::http::steps::rule_action::Destination;
+use crate::upstream::{ClientSlot, Upstream};
+
+/// Sends the request, and to another endpoint if the first did not process it. `hops` is that of the client's request,
+/// so that a server that sends requests back does not loop.
+pub(super) async fn send(
+    peer: &Rc<Peer>,
+    upstream: &Arc<Upstream>,
+    request: Request<RequestBody>,
+    hops: HopCount,
+    client: ClientSlot,
+) -> Result<Response<BodySource>, RequestError> {
+    let replay = ReplayPolicy { complete: true, idempotent: is_idempotent(request.method()), allows_resending: true };
+    let destination = Destination {
+        upstream,
+        timeouts_and_retries: None,
+        call_deadline: None,
+        upgrade: None,
+        may_have_te: false,
+        hops,
+        client,
+        session_endpoint: None,
+        // Informational responses are about the request to the server, not about that of the client.
+        informational: InformationalPolicy::default(),
+    };
+    let mut outgoing = OutgoingRequest::new(Rc::clone(peer), destination, request, replay)?;
+    forward::forward(&mut outgoing, None).await.map_err(authorization_error)
+}
+
+/// The error of a request whose authorization has failed for this reason.
+fn authorization_error(error: RequestError) -> RequestError {
+    tracing::debug!(reason = error.details().reason, "No response of an authorization server");
+    match error {
+        RequestError::ConnectionLimit => error,
+        RequestError::InvalidResponse => RequestError::InvalidAuthorization,
+        RequestError::ConnectTimeout | RequestError::ResponseTimeout => RequestError::AuthorizationTimeout,
+        _ => RequestError::AuthorizationUnavailable,
+    }
+}
+
+/// Reads a body that has no meaning, so that its connection can take another request.
+pub(super) async fn drain(mut body: BodySource) {
+    let mut read = 0;
+    while !body.is_end_stream() && read <= MAX_DRAINED {
+        match poll_fn(|cx| body.poll_next(None, cx)).await {
+            Some(Ok(frame)) => read += frame.data_ref().map_or(0, Bytes::len),
+            Some(Err(_)) => return,
+            None => break,
+        }
+    }
+    if body.is_end_stream() {
+        body.release();
+    }
+}
+
+/// A response body that was read to its end.
+pub(super) struct CollectedBody {
+    pub data: Bytes,
+    pub trailers: Option<HeaderMap>,
+    pub kept: BufferedBytes,
+}
+
+/// Reads a body of at most `max_bytes` bytes from a server of this namespace.
+pub(super) async fn collect(
+    peer: &Peer,
+    mut body: BodySource,
+    max_bytes: usize,
+    namespace: &str,
+) -> Result<CollectedBody, RequestError> {
+    let mut kept = peer.worker().buffers.buffered(BufferUse::Response, namespace);
+    let mut data = BytesMut::new();
+    let mut trailers = None;
+    while !body.is_end_stream()
+        && let Some(frame) = poll_fn(|cx| body.poll_next(None, cx)).await
+    {
+        match frame.map_err(|_| RequestError::InvalidAuthorization)?.into_data() {
+            Ok(part) if data.len() + part.len() > max_bytes => return Err(RequestError::InvalidAuthorization),
+            Ok(part) => {
+                kept.grow(part.len()).await.map_err(|_| RequestError::BufferLimit)?;
+                data.extend_from_slice(&part);
+            }
+            Err(frame) => trailers = frame.into_trailers().ok(),
+        }
+    }
+    body.release();
+    Ok(CollectedBody { data: data.freeze(), trailers, kept })
+}
+
+/// After a longer body the connection is closed, not reused.
+const MAX_DRAINED: usize = 64 * 1024;

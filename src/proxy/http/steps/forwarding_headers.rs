@@ -1,0 +1,89 @@
+//! Sets the request headers that inform the endpoint about the client. Plugins and filters run afterwards.
+
+use http::header::HOST;
+use http::{HeaderMap, HeaderValue, Request, Uri};
+
+use super::real_ip_headers;
+use super::request_context::{RequestContext, RoutedRequest};
+use super::target::RequestHost;
+use crate::proxy::http::client::client_connection::Peer;
+use crate::proxy::http::fields::field_policy::{changes_requests, fields_of_connection};
+use crate::proxy::http::fields::headers::{StrippedRequest, strip_request};
+use crate::proxy::http::forwarding::request_body::RequestBody;
+use crate::proxy::http::record::request_id::X_REQUEST_ID;
+use crate::snapshot::rule_options::ForwardingHeaderStyle;
+
+/// Removes hop-by-hop headers, `Expect` and the number of hops, and sets the forwarding headers, request id and Host.
+pub(in crate::proxy) fn set_forwarding_headers(
+    cx: &RequestContext<'_>,
+    routed: &RoutedRequest<'_>,
+    request: &mut Request<RequestBody>,
+) -> StrippedRequest {
+    if request.body().may_have_trailers() {
+        restrict_trailers(cx, routed, request);
+    }
+    let (peer, host) = (cx.peer(), &routed.host);
+    let style = routed.rule.options().forwarding_headers;
+    // Only for the style with the path.
+    let path = path_value(style, request.uri());
+    let headers = request.headers_mut();
+    let stripped = strip_request(headers, peer.client.trusted);
+    let has_plugin_id = routed.rule.plugins.as_ref().is_some_and(|chain| chain.sets_request_id());
+    let forwarded = ForwardedRequest { host, port: routed.listener.port };
+    set_headers(peer, style, &forwarded, path, stripped, headers);
+    if !has_plugin_id {
+        headers.insert(X_REQUEST_ID, cx.record.request_id.clone());
+    }
+    if host.is_overridden {
+        headers.insert(HOST, host.raw.clone());
+    }
+    stripped
+}
+
+/// What forwarding headers contain about a request.
+#[derive(Clone, Copy)]
+pub(in crate::proxy) struct ForwardedRequest<'r> {
+    pub(in crate::proxy) host: &'r RequestHost,
+    /// The port of the listener, as clients see it.
+    pub(in crate::proxy) port: u16,
+}
+
+/// Sets the forwarding headers in headers that [`strip_request`] has stripped. `path` is that of [`path_value`].
+pub(in crate::proxy) fn set_headers(
+    peer: &Peer,
+    style: ForwardingHeaderStyle,
+    request: &ForwardedRequest<'_>,
+    path: Option<HeaderValue>,
+    stripped: StrippedRequest,
+    headers: &mut HeaderMap,
+) {
+    if stripped.has_client_report {
+        peer.client.extend_forwarded(headers);
+    }
+    let port = peer.client.port_value(request.port);
+    match style {
+        ForwardingHeaderStyle::Forwarded => peer.client.set_forwarding_headers(headers, &request.host.raw, &port),
+        ForwardingHeaderStyle::RealIp => {
+            real_ip_headers::set_forwarding_headers(peer, headers, request.host, path, port);
+        }
+    }
+}
+
+/// The path of the request if the style forwards it. None also if it is not a valid header value.
+pub(in crate::proxy) fn path_value(style: ForwardingHeaderStyle, uri: &Uri) -> Option<HeaderValue> {
+    match style {
+        ForwardingHeaderStyle::Forwarded => None,
+        ForwardingHeaderStyle::RealIp => HeaderValue::from_str(uri.path()).ok(),
+    }
+}
+
+/// Tells a body that may have trailers which fields must not be among them. Before the hop-by-hop fields are removed.
+fn restrict_trailers(cx: &RequestContext<'_>, routed: &RoutedRequest<'_>, request: &mut Request<RequestBody>) {
+    if changes_requests(routed.rule, cx.product_header_names()) {
+        request.body_mut().set_rule(routed.rule);
+    }
+    let of_connection = fields_of_connection(request.headers());
+    if !of_connection.is_empty() {
+        *request.body_mut().no_trailers() = of_connection;
+    }
+}

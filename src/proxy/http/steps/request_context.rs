@@ -1,0 +1,138 @@
+//! The context that the steps of one request share. It also selects the metric series in which the request is counted.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, Request, Version};
+
+use super::error_response::ErrorFormat;
+use super::session::BackendSession;
+use super::target::{RequestHost, RequestPath};
+use crate::hop_count::HopCount;
+use crate::plugin_api::Framing;
+use crate::proxy::http::client::client_connection::Peer;
+use crate::proxy::http::forwarding::upgrade::Upgrade;
+use crate::proxy::http::record::request_id::X_REQUEST_ID;
+use crate::proxy::http::record::request_record::RequestRecord;
+use crate::proxy::worker::snapshot_view::SnapshotView;
+use crate::snapshot::HttpListener;
+use crate::snapshot::router::MatchedPath;
+use crate::snapshot::rule::{Backend, RouteRule};
+use crate::snapshot::rule_options::ProductHeaderNames;
+use crate::upstream::ClientSlot;
+
+/// The context of a request from its head to its response: the configuration it uses, how far it was routed, and its
+/// record with the connection, the request id and the times.
+///
+/// The series of the request is set when this is dropped, which also happens when the client disconnects. So no step
+/// can forget it, and the request is counted at the most specific point that it has reached.
+pub(in crate::proxy) struct RequestContext<'r> {
+    pub(in crate::proxy) view: &'r SnapshotView,
+    pub(in crate::proxy) record: &'r mut RequestRecord,
+    pub(in crate::proxy) error_format: ErrorFormat,
+    /// The HTTP version of the client's request.
+    pub(in crate::proxy) version: Version,
+    pub(in crate::proxy) listener: Option<&'r Arc<HttpListener>>,
+    pub(in crate::proxy) rule: Option<&'r Arc<RouteRule>>,
+    pub(in crate::proxy) backend: Option<&'r Backend>,
+    /// Boxed, because few requests have one.
+    pub(in crate::proxy) session: Option<Box<BackendSession<'r>>>,
+    /// The product headers if no rule matches.
+    pub(in crate::proxy) product_headers_without_rule: Option<&'static ProductHeaderNames>,
+    /// Whether the `Trailer` field of an endpoint's response is forwarded to the client.
+    pub(in crate::proxy) accepts_trailers: bool,
+}
+
+impl<'r> RequestContext<'r> {
+    pub(in crate::proxy) fn new<B>(
+        view: &'r SnapshotView,
+        record: &'r mut RequestRecord,
+        request: &Request<B>,
+    ) -> Self {
+        RequestContext {
+            view,
+            record,
+            error_format: ErrorFormat::from_request(request),
+            version: request.version(),
+            listener: None,
+            rule: None,
+            backend: None,
+            session: None,
+            product_headers_without_rule: None,
+            accepts_trailers: true,
+        }
+    }
+
+    pub(in crate::proxy) fn peer(&self) -> &Peer {
+        &self.record.peer
+    }
+
+    /// The names of the product headers to write; `None` to write none.
+    pub(in crate::proxy) fn product_header_names(&self) -> Option<&'static ProductHeaderNames> {
+        let option = match self.rule {
+            Some(rule) => rule.options().product_headers,
+            None => self.product_headers_without_rule,
+        };
+        self.peer().http.product_headers.names(option)
+    }
+
+    /// Sets the request id of a response, unless the endpoint has sent one.
+    pub(in crate::proxy) fn set_request_id(&self, headers: &mut HeaderMap) {
+        headers.entry(X_REQUEST_ID).or_insert_with(|| self.record.request_id.clone());
+    }
+
+    /// Sets the request id, then applies the response filters of the backend and the rule, which may change it.
+    pub(in crate::proxy) fn apply_response_filters(&self, headers: &mut HeaderMap) {
+        self.set_request_id(headers);
+        let levels = [self.backend.map(|backend| &backend.filters), self.rule.map(|rule| &rule.filters)];
+        for edits in levels.into_iter().flatten().filter_map(|filters| filters.response_headers.as_ref()) {
+            edits.apply(headers);
+        }
+    }
+}
+
+impl Drop for RequestContext<'_> {
+    fn drop(&mut self) {
+        if let Some(observed) = &mut self.record.observed {
+            observed.set_route(self.listener.map(|listener| &**listener), self.rule.map(|rule| &**rule), self.backend);
+        }
+        // Requests that reach no listener share a series of their own.
+        if let Some(listener) = self.listener {
+            let worker = self.record.peer.worker();
+            self.record.series = Some(self.view.series(worker, listener, self.rule, self.backend));
+        }
+    }
+}
+
+/// A request whose rule is known. Dropped before the request is forwarded, so that it takes no memory while the
+/// response is awaited.
+pub(in crate::proxy) struct RoutedRequest<'r> {
+    pub(in crate::proxy) listener: &'r Arc<HttpListener>,
+    pub(in crate::proxy) rule: &'r Arc<RouteRule>,
+    /// The part of the rule that matched the path.
+    pub(in crate::proxy) matched: MatchedPath<'r>,
+    pub(in crate::proxy) host: RequestHost,
+    /// The path that was matched.
+    pub(in crate::proxy) path: RequestPath,
+    /// The path for the endpoint, if the rule or a plugin has replaced it.
+    pub(in crate::proxy) replaced_path: Option<RequestPath>,
+    /// A plugin has set the whole path, so filters do not change it.
+    pub(in crate::proxy) has_plugin_path: bool,
+    pub(in crate::proxy) upgrade: Option<Box<Upgrade>>,
+    /// The framing of the body, for plugins; read before the hop-by-hop headers are removed.
+    pub(in crate::proxy) framing: Framing,
+    /// The steps that regular expressions of plugins may still take.
+    pub(in crate::proxy) regex_steps: u64,
+    /// Whether the request to the endpoint may have the field `TE`.
+    pub(in crate::proxy) may_have_te: bool,
+    /// How many Portico processes have forwarded the request, with this one.
+    pub(in crate::proxy) hops: HopCount,
+    /// In which slot everything that is sent because of the request is counted.
+    pub(in crate::proxy) client: ClientSlot,
+}
+
+impl RoutedRequest<'_> {
+    /// The path to which the action of the rule applies.
+    pub(in crate::proxy) fn endpoint_path(&self) -> &RequestPath {
+        self.replaced_path.as_ref().unwrap_or(&self.path)
+    }
+}

@@ -1,0 +1,311 @@
+//! Applies the body filters of plugins to a response, before its head is sent.
+//!
+//! ```text
+//!   filters ─▶ may this body be filtered? ─▶ Streaming: wraps the body
+//!              (HEAD, 204, 304, 206, …)    └▶ Buffered: collect ─▶ decode ─▶ transform ─▶ lengths, ETag, digests
+//!                                                        └ too large, unknown coding: unchanged, and counted
+//! ```
+
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::Poll;
+
+use bytes::Bytes;
+use http::header::{
+    ACCEPT_RANGES, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderName, TRAILER,
+};
+use http::response::Parts;
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use http_body::Frame;
+use tokio::time::Instant;
+
+use super::early_exit::EarlyExit;
+use super::plugin_run::reply_response;
+use super::request_context::RequestContext;
+use crate::http1::JoinedData;
+use crate::plugin_api::body_filter::PluginBodyFilter;
+use crate::plugin_api::{BeyondLimit, BodyFilter, BufferedFilter, Reply, ResponseSource};
+use crate::proxy::buffer_budget::BufferUse;
+use crate::proxy::http::client::activity::until_timed_out;
+use crate::proxy::http::client::filtered_body::FilteredBody;
+use crate::proxy::http::client::response_body::{BodySource, ResponseBodyError};
+use crate::proxy::http::fields::body_decoding::{ContentCoding, DecodingError};
+use crate::proxy::http::record::request_error::RequestError;
+use crate::proxy::http::record::request_record::RequestRecord;
+use crate::proxy::record::stats::UnfilteredBody;
+use crate::snapshot::router::is_grpc;
+use crate::turn_clock;
+
+/// Applies the filters in order. The source changes if the response is replaced.
+pub(in crate::proxy) async fn apply(
+    cx: &mut RequestContext<'_>,
+    response: &mut Response<BodySource>,
+    source: &mut ResponseSource,
+    filters: Vec<PluginBodyFilter>,
+) {
+    if !may_filter(response) {
+        return;
+    }
+    if cx.error_format.is_head() {
+        prepare_head_response(response.headers_mut(), &filters);
+        return;
+    }
+    for PluginBodyFilter { plugin, filter } in filters {
+        let taken = std::mem::replace(response, Response::new(BodySource::Local(Bytes::new())));
+        match filter {
+            BodyFilter::Streaming(filter) => {
+                *response = taken.map(|body| FilteredBody::streaming(body, filter));
+                if matches!(response.body(), BodySource::Filtered(body) if body.changes_bytes()) {
+                    remove_body_metadata(response.headers_mut());
+                }
+            }
+            BodyFilter::Buffered(filter) => match apply_buffered(cx, plugin, filter, taken).await {
+                Ok(filtered) => *response = filtered,
+                // The filters that follow were added for the response that is replaced.
+                Err(replacement) => {
+                    (*response, *source) = replace(cx, *replacement);
+                    return;
+                }
+            },
+        }
+    }
+}
+
+/// What replaces a response whose body cannot be filtered, and the headers of that response.
+struct Replacement {
+    by: ReplacedBy,
+    former: HeaderMap,
+}
+
+enum ReplacedBy {
+    Reply(Box<Reply>),
+    Error(RequestError),
+}
+
+fn replace(cx: &mut RequestContext<'_>, replacement: Replacement) -> (Response<BodySource>, ResponseSource) {
+    let Replacement { by, mut former } = replacement;
+    let (mut response, source) = match by {
+        ReplacedBy::Reply(reply) => {
+            cx.record.error = Some(reply.reason);
+            (reply_response(*reply, &cx.error_format, &cx.record.request_id), ResponseSource::Plugin)
+        }
+        ReplacedBy::Error(error) => (EarlyExit::Error(error).into_response(cx), ResponseSource::Proxy),
+    };
+    if let Some(run) = &cx.record.plugin_run {
+        run.keep_headers(&mut former, response.headers_mut());
+    }
+    (response, source)
+}
+
+async fn apply_buffered(
+    cx: &mut RequestContext<'_>,
+    plugin: &'static str,
+    filter: BufferedFilter,
+    response: Response<BodySource>,
+) -> Result<Response<BodySource>, Box<Replacement>> {
+    let BufferedFilter { max_bytes, beyond_limit, reads_text, transform } = filter;
+    if is_message_stream(response.headers()) {
+        return Ok(response);
+    }
+    let peer = Rc::clone(&cx.record.peer);
+    let count = |reason| peer.worker().counters.count_unfiltered_body(plugin, reason);
+    let coding = if reads_text { ContentCoding::from_headers(response.headers()) } else { ContentCoding::Identity };
+    if coding == ContentCoding::Unknown {
+        count(UnfilteredBody::UnknownEncoding);
+        return Ok(response);
+    }
+    let (mut head, body) = response.into_parts();
+    let not_filtered = |head: Parts, body, reason| {
+        count(reason);
+        match beyond_limit {
+            BeyondLimit::PassUnchanged => Ok(Response::from_parts(head, body)),
+            BeyondLimit::Replace(reply) => {
+                Err(Box::new(Replacement { by: ReplacedBy::Reply(reply), former: head.headers }))
+            }
+        }
+    };
+    let namespace = cx.rule.map_or("", |rule| rule.id.namespace());
+    let (data, trailers) = match collect(body, max_bytes, namespace, cx.record).await {
+        Ok(Collected::Whole { data, trailers }) => (data, trailers),
+        Ok(Collected::Partly(body, reason)) => return not_filtered(head, body, reason),
+        Err(error) => return Err(Box::new(Replacement { by: ReplacedBy::Error(error), former: head.headers })),
+    };
+    let started_at = Instant::now();
+    let decoded = match coding.decode(&data, max_bytes) {
+        Ok(decoded) => decoded,
+        Err(DecodingError::TooLarge) => {
+            return not_filtered(head, FilteredBody::complete(data, trailers), UnfilteredBody::TooLarge);
+        }
+        Err(DecodingError::Invalid) => {
+            count(UnfilteredBody::InvalidEncoding);
+            return Ok(Response::from_parts(head, FilteredBody::complete(data, trailers)));
+        }
+    };
+    let changed = transform(&decoded);
+    // What follows counts from now on: decoding and filtering may take long.
+    let ended_at = turn_clock::refresh();
+    if let Some(run) = &mut cx.record.plugin_run {
+        run.record_body_filter(plugin, ended_at - started_at);
+    }
+    let body = match changed {
+        None => FilteredBody::complete(data, trailers),
+        Some(changed) => {
+            remove_body_metadata(&mut head.headers);
+            if coding != ContentCoding::Identity {
+                head.headers.remove(CONTENT_ENCODING);
+            }
+            let trailers = trailers.map(without_digests);
+            if trailers.is_none() {
+                head.headers.remove(TRAILER);
+                head.headers.insert(CONTENT_LENGTH, HeaderValue::from(changed.len()));
+            }
+            FilteredBody::complete(changed, trailers)
+        }
+    };
+    Ok(Response::from_parts(head, body))
+}
+
+/// Whether filters may change the body of the response. A range is a part of a body, which a filter cannot read.
+fn may_filter(response: &Response<BodySource>) -> bool {
+    const WITHOUT: [StatusCode; 4] =
+        [StatusCode::NO_CONTENT, StatusCode::RESET_CONTENT, StatusCode::NOT_MODIFIED, StatusCode::PARTIAL_CONTENT];
+    !matches!(response.body(), BodySource::Upgraded(..))
+        && !WITHOUT.contains(&response.status())
+        && !response.status().is_informational()
+        && !response.headers().contains_key(CONTENT_RANGE)
+}
+
+/// Whether the body consists of messages that the client must get as they arrive.
+fn is_message_stream(headers: &HeaderMap) -> bool {
+    let Some(content_type) = headers.get(CONTENT_TYPE) else { return false };
+    let media_type = content_type.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default();
+    media_type.trim_ascii().eq_ignore_ascii_case(b"text/event-stream") || is_grpc(headers)
+}
+
+/// The response to HEAD has no body to transform, so the headers of the response to GET are not known, unless that one
+/// passes unchanged.
+fn prepare_head_response(headers: &mut HeaderMap, filters: &[PluginBodyFilter]) {
+    let length = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    let may_change = filters.iter().any(|filter| match &filter.filter {
+        BodyFilter::Buffered(filter) => {
+            let has_unknown_coding =
+                filter.reads_text && ContentCoding::from_headers(headers) == ContentCoding::Unknown;
+            let is_too_large = length.is_some_and(|length| exceeds(length, filter.max_bytes));
+            !is_message_stream(headers) && !has_unknown_coding && !is_too_large
+        }
+        BodyFilter::Streaming(filter) => !filter.keeps_bytes(),
+    });
+    if may_change {
+        remove_body_metadata(headers);
+    }
+}
+
+fn exceeds(length: u64, max_bytes: usize) -> bool {
+    usize::try_from(length).map_or(true, |length| length > max_bytes)
+}
+
+/// Removes or weakens the headers that describe the bytes of a body, which differ from those of the endpoint.
+fn remove_body_metadata(headers: &mut HeaderMap) {
+    headers.remove(CONTENT_LENGTH);
+    // Ranges of the new body cannot be requested from the endpoint.
+    headers.remove(ACCEPT_RANGES);
+    for name in &DIGESTS {
+        headers.remove(name);
+    }
+    if let Some(tag) = headers.get_mut(ETAG)
+        && !tag.as_bytes().starts_with(b"W/")
+    {
+        let weak = HeaderValue::from_bytes(&[b"W/", tag.as_bytes()].concat());
+        *tag = weak.expect("a valid header value after two ASCII characters is a valid header value");
+    }
+}
+
+fn without_digests(mut trailers: HeaderMap) -> HeaderMap {
+    for name in &DIGESTS {
+        trailers.remove(name);
+    }
+    trailers
+}
+
+static DIGESTS: [HeaderName; 4] = [
+    HeaderName::from_static("content-md5"),
+    HeaderName::from_static("digest"),
+    HeaderName::from_static("content-digest"),
+    HeaderName::from_static("repr-digest"),
+];
+
+/// The outcome of collecting a body.
+enum Collected {
+    Whole {
+        data: Bytes,
+        trailers: Option<HeaderMap>,
+    },
+    /// The body, of which nothing is lost, and why not all of it was collected.
+    Partly(BodySource, UnfilteredBody),
+}
+
+/// Reads a body up to `max_bytes`, and while the process may keep more bytes for the namespace. The timeouts of the
+/// rule apply, and an incomplete body is an error.
+async fn collect(
+    mut body: BodySource,
+    max_bytes: usize,
+    namespace: &str,
+    record: &mut RequestRecord,
+) -> Result<Collected, RequestError> {
+    if exceeds(body.size_hint().lower(), max_bytes) {
+        return Ok(Collected::Partly(body, UnfilteredBody::TooLarge));
+    }
+    let mut data = JoinedData::default();
+    let mut kept = record.peer.worker().buffers.buffered(BufferUse::Response, namespace);
+    let mut trailers = None;
+    while !body.is_end_stream() {
+        let Some(frame) = next_frame(&mut body, record).await? else { break };
+        match frame.into_data() {
+            Ok(part) => {
+                let has_room = kept.grow(part.len()).await.is_ok();
+                data.push(part);
+                if !has_room {
+                    let body = FilteredBody::partly_read(data.take(), body);
+                    return Ok(Collected::Partly(body, UnfilteredBody::BufferLimit));
+                }
+            }
+            Err(frame) => {
+                trailers = frame.into_trailers().ok();
+                break;
+            }
+        }
+        if data.len() > max_bytes {
+            let body = FilteredBody::partly_read(data.take(), body);
+            return Ok(Collected::Partly(body, UnfilteredBody::TooLarge));
+        }
+    }
+    body.release();
+    if let Some(run) = &mut record.plugin_run {
+        run.kept_response.push(kept);
+    }
+    Ok(Collected::Whole { data: data.take(), trailers })
+}
+
+async fn next_frame(body: &mut BodySource, record: &mut RequestRecord) -> Result<Option<Frame<Bytes>>, RequestError> {
+    let RequestRecord { peer, deadline, .. } = record;
+    let activity = &peer.activity;
+    let polled = poll_fn(|cx| {
+        if let Some(error) = deadline.as_mut().and_then(|deadline| deadline.poll_error(cx)) {
+            return Poll::Ready(Err(error));
+        }
+        body.poll_next(Some(activity), cx).map(|frame| match frame {
+            None => Ok(None),
+            Some(Ok(frame)) => Ok(Some(frame)),
+            Some(Err(ResponseBodyError::Timeout)) => Err(RequestError::ResponseTimeout),
+            Some(Err(ResponseBodyError::Invalid(_) | ResponseBodyError::Reset | ResponseBodyError::Reply(_))) => {
+                Err(RequestError::InvalidResponse)
+            }
+        })
+    });
+    let frame = until_timed_out(activity, polled).await.unwrap_or(Err(RequestError::ResponseTimeout))?;
+    activity.record_progress();
+    if let Some(timeout) = &mut *activity.read_timeout.borrow_mut() {
+        timeout.stop();
+    }
+    Ok(frame)
+}

@@ -1,0 +1,221 @@
+//! Applies the action of a rule: fails, or selects the backend; after authorization, redirects or applies the filters.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::HOST;
+use http::uri::PathAndQuery;
+use http::{HeaderValue, Request, Uri};
+use tokio::time::Instant;
+
+use super::cross_origin::apply_cors;
+use super::early_exit::EarlyExit;
+use super::request_context::{RequestContext, RoutedRequest};
+use super::session::BackendSession;
+use crate::hop_count::HopCount;
+use crate::proxy::http::fields::field_policy::InformationalPolicy;
+use crate::proxy::http::forwarding::call_deadline;
+use crate::proxy::http::forwarding::request_body::RequestBody;
+use crate::proxy::http::forwarding::upgrade::Upgrade;
+use crate::proxy::http::record::request_error::RequestError;
+use crate::snapshot::external_auth::ExternalAuthFilter;
+use crate::snapshot::redirect::RedirectAction;
+use crate::snapshot::rule::{Action, Backend, BackendTarget, Filters, RouteRule, Split};
+use crate::snapshot::timeouts_and_retries::TimeoutsAndRetries;
+use crate::upstream::{ClientSlot, Upstream};
+
+/// Where a request is forwarded to. The request is already rewritten for the endpoint.
+pub(in crate::proxy) struct Destination<'r> {
+    pub(in crate::proxy) upstream: &'r Arc<Upstream>,
+    /// The endpoint of the session, for the first attempt.
+    pub(in crate::proxy) session_endpoint: Option<SocketAddr>,
+    pub(in crate::proxy) timeouts_and_retries: Option<&'r TimeoutsAndRetries>,
+    /// When a gRPC call ends.
+    pub(in crate::proxy) call_deadline: Option<Instant>,
+    pub(in crate::proxy) upgrade: Option<Box<Upgrade>>,
+    /// Whether the request may have the field `TE`.
+    pub(in crate::proxy) may_have_te: bool,
+    pub(in crate::proxy) informational: InformationalPolicy<'r>,
+    /// How many Portico processes have forwarded the request, with this one.
+    pub(in crate::proxy) hops: HopCount,
+    /// In which slot the request is counted.
+    pub(in crate::proxy) client: ClientSlot,
+}
+
+/// What the rule does with a request, and the selected backend.
+#[derive(Clone, Copy)]
+pub(in crate::proxy) enum SelectedAction<'r> {
+    Redirect(&'r RedirectAction),
+    Forward(&'r Split, &'r Backend),
+}
+
+/// Selects the backend of a request that the rule forwards. Ends preflight requests, and those that the rule fails.
+pub(in crate::proxy) fn select<'r>(
+    cx: &mut RequestContext<'r>,
+    routed: &RoutedRequest<'r>,
+    request: &Request<RequestBody>,
+) -> Result<SelectedAction<'r>, EarlyExit> {
+    let rule = routed.rule;
+    let selected = match &rule.action {
+        Action::Forward(split) => {
+            let backend = cx.view.pick_backend(split);
+            cx.backend = Some(backend);
+            SelectedAction::Forward(split, backend)
+        }
+        Action::Redirect(action) => SelectedAction::Redirect(action),
+        Action::Fail(failure) => return Err(RequestError::InvalidRule(*failure).into()),
+    };
+    // Before authorization, because preflight requests have no credentials; and before checking whether the backend is
+    // usable, because browsers show errors only to pages that may read the response.
+    let cors = selected.backend_filters().and_then(|filters| filters.cors.as_ref()).or(rule.filters.cors.as_ref());
+    if let Some(cors) = cors {
+        apply_cors(cors, request, cx.record)?;
+    }
+    Ok(selected)
+}
+
+impl<'r> SelectedAction<'r> {
+    fn backend_filters(self) -> Option<&'r Filters> {
+        match self {
+            SelectedAction::Redirect(_) => None,
+            SelectedAction::Forward(_, backend) => Some(&backend.filters),
+        }
+    }
+
+    /// The authorization filters of the rule and of the backend, in the order in which they apply.
+    pub(in crate::proxy) fn authorization(self, rule: &'r RouteRule) -> [Option<&'r ExternalAuthFilter>; 2] {
+        [Some(&rule.filters), self.backend_filters()].map(|filters| filters?.external_auth.as_deref())
+    }
+
+    /// Redirects the request, or rewrites it for the backend.
+    pub(in crate::proxy) fn apply(
+        self,
+        cx: &mut RequestContext<'r>,
+        routed: RoutedRequest<'r>,
+        request: &mut Request<RequestBody>,
+    ) -> Result<Destination<'r>, EarlyExit> {
+        match self {
+            SelectedAction::Redirect(action) => Err(redirect(cx, action, &routed)),
+            SelectedAction::Forward(split, backend) => prepare_forwarding(cx, split, backend, routed, request),
+        }
+    }
+}
+
+/// Ends the dry run of an observed request: selects the backend, without filters and plugins.
+pub(in crate::proxy) fn dry_run<'r>(cx: &mut RequestContext<'r>, rule: &'r RouteRule) -> EarlyExit {
+    let failure = match &rule.action {
+        Action::Forward(split) => {
+            let backend = cx.view.pick_backend(split);
+            cx.backend = Some(backend);
+            match &backend.target {
+                BackendTarget::Upstream(_) => None,
+                BackendTarget::Fail(failure) => Some(*failure),
+            }
+        }
+        Action::Redirect(_) => None,
+        Action::Fail(failure) => Some(*failure),
+    };
+    failure.map_or(EarlyExit::DryRun, |failure| RequestError::InvalidRule(failure).into())
+}
+
+fn redirect(cx: &RequestContext<'_>, action: &RedirectAction, routed: &RoutedRequest<'_>) -> EarlyExit {
+    let host = routed.host.raw.to_str().unwrap_or_default();
+    let path = routed.endpoint_path();
+    let location = action.location(cx.peer().client.scheme, host, routed.listener.port, path.path(), path.query());
+    match HeaderValue::try_from(location) {
+        Ok(location) => EarlyExit::Redirect { status: action.status, location },
+        Err(_) => RequestError::InvalidRewrite.into(),
+    }
+}
+
+fn prepare_forwarding<'r>(
+    cx: &mut RequestContext<'r>,
+    split: &'r Split,
+    backend: &'r Backend,
+    routed: RoutedRequest<'r>,
+    request: &mut Request<RequestBody>,
+) -> Result<Destination<'r>, EarlyExit> {
+    let rule = routed.rule;
+    let upstream = match &backend.target {
+        BackendTarget::Upstream(upstream) => upstream,
+        BackendTarget::Fail(failure) => return Err(RequestError::InvalidRule(*failure).into()),
+    };
+    // Before the filters, which may remove the cookie.
+    cx.session = BackendSession::read(split, upstream, request.headers(), cx.peer());
+    let session_endpoint = cx.session.as_ref().and_then(|backend| backend.session.endpoint());
+    apply_request_filters(cx, &routed, backend, request)?;
+    let timeouts_and_retries = split.timeouts_and_retries.as_deref();
+    let call_timeout = if split.honors_call_deadlines { call_deadline::read(request.headers()) } else { None };
+    let call_deadline = call_timeout.and_then(|timeout| cx.peer().activity.started_at.get().checked_add(timeout));
+    // Plugins and filters may set it.
+    let edits_headers = |filters: &Filters| filters.request_headers.is_some();
+    let may_have_te =
+        routed.may_have_te || rule.plugins.is_some() || edits_headers(&rule.filters) || edits_headers(&backend.filters);
+    Ok(Destination {
+        upstream,
+        session_endpoint,
+        timeouts_and_retries,
+        call_deadline,
+        upgrade: routed.upgrade,
+        may_have_te,
+        informational: InformationalPolicy::new(rule, cx.record),
+        hops: routed.hops,
+        client: routed.client,
+    })
+}
+
+/// The rule's filters run first, so that the backend's, which are more specific, take precedence. Mirrors of the
+/// rule get the request with the rule's filters only, mirrors of the backend with the filters of both.
+fn apply_request_filters(
+    cx: &RequestContext<'_>,
+    routed: &RoutedRequest<'_>,
+    backend: &Backend,
+    request: &mut Request<RequestBody>,
+) -> Result<(), RequestError> {
+    let levels = [&routed.rule.filters, &backend.filters];
+    for (level, filters) in levels.iter().enumerate() {
+        if let Some(edits) = &filters.request_headers {
+            edits.apply(request.headers_mut());
+        }
+        // An upgrade request is not mirrored, since the mirror could not continue the new protocol.
+        if !filters.mirrors.is_empty() && routed.upgrade.is_none() {
+            let apply_filters = |copy: &mut Request<()>| rewrite_target(copy, routed, &levels[..=level]).is_ok();
+            let sender = &cx.peer().http.mirror_sender;
+            sender.mirror_request(&filters.mirrors, request, routed.client, routed.hops, apply_filters);
+        }
+    }
+    rewrite_target(request, routed, &levels)
+}
+
+/// Rewrites target and Host for the endpoint. The client's bytes are kept unless the matched path differs from them or
+/// a filter rewrites it; of several rewrites the last one applies.
+fn rewrite_target<B>(
+    request: &mut Request<B>,
+    routed: &RoutedRequest<'_>,
+    filters: &[&Filters],
+) -> Result<(), RequestError> {
+    let path = routed.endpoint_path();
+    let rewrites = || filters.iter().rev().filter_map(|filters| filters.rewrite.as_ref());
+    if let Some(host) = rewrites().find_map(|rewrite| rewrite.host.as_ref()) {
+        request.headers_mut().insert(HOST, host.clone());
+    }
+    let edit = rewrites().find_map(|rewrite| rewrite.path.as_ref()).filter(|_| !routed.has_plugin_path);
+    if edit.is_none()
+        && let Some(unchanged) = path.unchanged()
+    {
+        // The targets of HTTP/2 have a scheme and an authority.
+        if request.uri().authority().is_some() {
+            *request.uri_mut() = Uri::from(unchanged.clone());
+        }
+        return Ok(());
+    }
+    let mut target = edit.map_or_else(|| path.path().to_owned(), |edit| edit.apply(path.path()));
+    if let Some(query) = path.query() {
+        target.push('?');
+        target.push_str(query);
+    }
+    let target = PathAndQuery::from_maybe_shared(Bytes::from(target)).map_err(|_| RequestError::InvalidRewrite)?;
+    *request.uri_mut() = Uri::from(target);
+    Ok(())
+}

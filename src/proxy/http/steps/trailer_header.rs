@@ -1,0 +1,28 @@
+//! The `Trailer` field of responses, which announces trailers (RFC 9110, section 6.6.2).
+
+use http::Response;
+use http::header::TRAILER;
+
+use super::request_context::{RequestContext, RoutedRequest};
+use crate::plugin_api::ResponseSource;
+use crate::proxy::http::client::response_body::BodySource;
+use crate::snapshot::rule_options::TrailerHeader;
+
+/// Records whether the client accepts trailers, if the response depends on that.
+pub(in crate::proxy) fn record_te(cx: &mut RequestContext<'_>, routed: &RoutedRequest<'_>) {
+    cx.accepts_trailers = match routed.rule.options().trailer_header {
+        TrailerHeader::Forwarded => true,
+        TrailerHeader::IfAccepted => routed.may_have_te,
+    };
+}
+
+/// Removes the field from an endpoint's response if the client does not accept trailers.
+pub(in crate::proxy) fn remove_unaccepted(
+    cx: &RequestContext<'_>,
+    response: &mut Response<BodySource>,
+    source: ResponseSource,
+) {
+    if !cx.accepts_trailers && source == ResponseSource::Service {
+        response.headers_mut().remove(TRAILER);
+    }
+}

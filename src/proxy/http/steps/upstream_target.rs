@@ -1,0 +1,79 @@
+//! Rewrites the path and the Host for the endpoint, as the options of the rule say. Filters of the rule do so later.
+
+use bytes::Bytes;
+use http::header::HOST;
+use http::uri::PathAndQuery;
+use http::{Request, Uri};
+
+use super::real_ip_headers::set_forwarded_prefix;
+use super::request_context::RoutedRequest;
+use super::target::RequestPath;
+use crate::proxy::http::record::request_error::RequestError;
+use crate::snapshot::rule::Action;
+use crate::snapshot::rule_options::{ForwardingHeaderStyle, UpstreamHost};
+use crate::snapshot::upstream_path::{UpstreamPath, upstream_path};
+
+/// Runs before plugins, so that values a plugin writes take precedence.
+pub(in crate::proxy) fn rewrite<B>(
+    routed: &mut RoutedRequest<'_>,
+    request: &mut Request<B>,
+) -> Result<(), RequestError> {
+    let options = routed.rule.options();
+    let Action::Forward(_) = routed.rule.action else { return Ok(()) };
+    // A filter that rewrites the path applies to the matched path, so no prefix may be stripped before.
+    let is_rewritten = routed.rule.filters.rewrite.as_ref().is_some_and(|rewrite| rewrite.path.is_some());
+    if let Some(upstream) = options.upstream_path.as_ref().filter(|_| !is_rewritten) {
+        rewrite_path(upstream, routed, request)?;
+    }
+    if let UpstreamHost::Fixed(host) = &options.host {
+        request.headers_mut().insert(HOST, host.clone());
+    }
+    Ok(())
+}
+
+/// Strips the matched prefix and adds the path of the service, or expands the template of the rule.
+fn rewrite_path<B>(
+    upstream: &UpstreamPath,
+    routed: &mut RoutedRequest<'_>,
+    request: &mut Request<B>,
+) -> Result<(), RequestError> {
+    let (matched, path) = (routed.matched, &routed.path);
+    let prefix_length = upstream.strip_matched.then(|| matched.length(path.path()));
+    if routed.rule.options().forwarding_headers == ForwardingHeaderStyle::RealIp {
+        let prefix = prefix_length.and_then(|length| path.path().get(..length));
+        set_forwarded_prefix(request.headers_mut(), prefix.unwrap_or_default());
+    }
+    let target = match &upstream.template {
+        Some(template) => {
+            let expanded = template.expand(&matched.captures(path.path()), path.query());
+            parse_target(expanded.ok_or(RequestError::InvalidRewrite)?)?
+        }
+        None => {
+            let path_for_endpoint = upstream_path(&upstream.prefix, path.path(), prefix_length);
+            // The target as the client wrote it is what the endpoint expects.
+            if *path_for_endpoint == *request.uri().path() && request.uri().authority().is_none() {
+                return Ok(());
+            }
+            join_target(&path_for_endpoint, path.query())?
+        }
+    };
+    let replaced = RequestPath::parse(request.method(), &target).ok().flatten();
+    routed.replaced_path = Some(replaced.ok_or(RequestError::InvalidRewrite)?);
+    *request.uri_mut() = target;
+    Ok(())
+}
+
+fn join_target(path: &str, query: Option<&str>) -> Result<Uri, RequestError> {
+    let mut target = String::with_capacity(path.len() + query.map_or(0, |query| query.len() + 1));
+    target.push_str(path);
+    if let Some(query) = query {
+        target.push('?');
+        target.push_str(query);
+    }
+    parse_target(target)
+}
+
+fn parse_target(target: String) -> Result<Uri, RequestError> {
+    let target = PathAndQuery::from_maybe_shared(Bytes::from(target)).map_err(|_| RequestError::InvalidRewrite)?;
+    Ok(Uri::from(target))
+}
