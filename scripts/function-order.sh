@@ -4,6 +4,10 @@
 #
 #   scripts/function-order.sh        writes scripts/function-order.txt; ports 8080 and 9000 must be free
 #
+# The list is committed and not recorded by each release: which functions run depends on the timing of threads, so two
+# builds of one commit would differ (scripts/image-reproducible.sh), and an image is built where neither valgrind nor
+# free ports exist. An outdated list costs memory only: docs/benchmarks.md has the figures.
+#
 # Each line has the name of a function without its hash, and the first eight digits of the hash of each function of this
 # name that was run.
 set -euo pipefail

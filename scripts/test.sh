@@ -7,11 +7,11 @@
 #   scripts/test.sh full         static checks and all tests
 #   scripts/test.sh list         the names of all suites
 #   scripts/test.sh run SUITE…   these suites, one after another
-#   scripts/test.sh timings      the times of the last run as a table for CONTRIBUTING.md
+#   scripts/test.sh timings      the times of the last run as a table for docs/development/tests.md
 #
 # E2E=off skips tests that need network namespaces, for machines without root and user namespaces, and tests with a
 # control plane, which need root. E2E=on runs them all, also on a machine that is too slow for some.
-# PORTICO_E2E_KUBECONFIG names an existing cluster to use instead of new ones where possible: see CONTRIBUTING.md.
+# PORTICO_E2E_KUBECONFIG names an existing cluster to use instead of new ones where possible: see docs/development/tests.md.
 # GATEWAY_CRDS=off skips tests that need the CRDs of the Gateway API release, for machines that cannot fetch them.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1

@@ -28,6 +28,7 @@ mod plugin_edits;
 mod rules;
 mod unattached_routes;
 mod unserved_objects;
+mod written_statuses;
 
 use std::collections::BTreeSet;
 use std::fs;

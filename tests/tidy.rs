@@ -2,18 +2,26 @@
 
 #[path = "tidy/citations.rs"]
 mod citations;
+#[path = "tidy/cycles.rs"]
+mod cycles;
 #[path = "tidy/dialects.rs"]
 mod dialects;
 #[path = "tidy/documents.rs"]
 mod documents;
+#[path = "tidy/file_graph.rs"]
+mod file_graph;
 #[path = "tidy/imports.rs"]
 mod imports;
 #[path = "tidy/language.rs"]
 mod language;
+#[path = "tidy/layered_folders.rs"]
+mod layered_folders;
 #[path = "tidy/layers.rs"]
 mod layers;
 #[path = "tidy/lock.rs"]
 mod lock;
+#[path = "tidy/module_source.rs"]
+mod module_source;
 #[path = "tidy/named_tests.rs"]
 mod named_tests;
 #[path = "tidy/prose.rs"]
@@ -39,10 +47,13 @@ mod width;
 #[path = "tidy/words.rs"]
 mod words;
 
+use std::env;
 use std::path::Path;
 use std::process::Command;
 
+use cycles::CycleSize;
 use imports::{EVERYTHING, Row};
+use layered_folders::LayeredFolder;
 use tree::File;
 
 /// The architecture: the modules, or items of modules, that each module may import. A new import between modules needs
@@ -338,6 +349,31 @@ const LAYERS: &[Row] = &[
     ),
 ];
 
+/// How many files the largest cycle of imports in each top-level module has. Numbers only get lower, so that files come
+/// apart and stay apart.
+const CYCLES: &[CycleSize] = &[
+    ("api", 7),
+    ("args", 8),
+    ("compile", 58),
+    ("http_server", 2),
+    ("k8s", 6),
+    ("plugin_api", 8),
+    ("plugins", 7),
+    ("proxy", 50),
+    ("snapshot", 11),
+    ("status", 2),
+    ("upstream", 10),
+    ("verify", 2),
+];
+
+/// The layers of files in folders whose modules are one layer of `LAYERS`. A file imports only files of its own layer
+/// and of layers before it.
+const LAYERED_FOLDERS: &[LayeredFolder] = &[LayeredFolder {
+    path: "src/proxy/http",
+    layers: &["fields", "record", "forwarding", "steps", "client"],
+    upward: 61,
+}];
+
 #[test]
 fn modules_import_only_what_the_table_allows() {
     tree::expect_none(imports::findings(&checkout(), IMPORTS));
@@ -346,6 +382,23 @@ fn modules_import_only_what_the_table_allows() {
 #[test]
 fn modules_inside_a_module_form_layers() {
     tree::expect_none(layers::findings(&checkout(), LAYERS));
+}
+
+#[test]
+fn files_form_no_larger_cycles_than_the_table_allows() {
+    let graph = file_graph::graph(&checkout());
+    // A list for work on a cycle; too long to be printed with every failure.
+    if env::var_os("CYCLES").is_some() {
+        for line in cycles::describe(&graph) {
+            println!("{line}");
+        }
+    }
+    tree::expect_none(cycles::findings(&graph, CYCLES));
+}
+
+#[test]
+fn files_of_layered_folders_import_no_layer_above() {
+    tree::expect_none(layered_folders::findings(&file_graph::graph(&checkout()), LAYERED_FOLDERS));
 }
 
 #[test]

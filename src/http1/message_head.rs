@@ -214,6 +214,9 @@ pub fn write_informational(response: &Response<()>, out: &mut BytesMut) {
 fn write_status_line<B>(response: &Response<B>, version: Version, out: &mut BytesMut) {
     let status = response.status();
     let reason = response.extensions().get::<ReasonPhrase>();
+    if status == StatusCode::OK && reason.is_none() && version != Version::HTTP_10 {
+        return out.put_slice(b"HTTP/1.1 200 OK\r\n");
+    }
     out.put_slice(if version == Version::HTTP_10 { b"HTTP/1.0 " } else { b"HTTP/1.1 " });
     out.put_slice(status.as_str().as_bytes());
     out.put_u8(b' ');

@@ -234,10 +234,12 @@ impl Case {
         harness
     }
 
+    pub(crate) fn verdicts(&self) -> Verdicts {
+        self.compile_at_once().verdicts()
+    }
+
     /// All condition codes of this case.
     pub(crate) fn codes(&self) -> Vec<Code> {
-        let mut harness = self.new_harness();
-        harness.apply(Batch { upserts: self.objects(), removes: vec![] });
         let conditions = |verdict: &Arc<Verdict>| -> Vec<Code> {
             let listeners = verdict.listeners.iter().flat_map(|listener| &listener.conditions);
             let parents = verdict.parents.iter().flat_map(|parent| &parent.conditions);
@@ -245,7 +247,7 @@ impl Case {
             let conditions = verdict.conditions.iter().chain(listeners).chain(parents).chain(ancestors);
             conditions.map(|condition| condition.code).collect()
         };
-        harness.verdicts().values().flat_map(conditions).collect()
+        self.verdicts().values().flat_map(conditions).collect()
     }
 
     fn new_harness(&self) -> CompilerHarness {

@@ -1,9 +1,9 @@
-//! Checks the recipes of CONTRIBUTING.md: the lines that their diffs add are in the files, so that a contributor can
-//! copy their form.
+//! Checks docs/development/recipes.md: the lines that the diffs of its recipes add are in the files, so that a
+//! contributor can copy their form.
 
 use crate::tree::{File, Finding};
 
-const DOCUMENT: &str = "CONTRIBUTING.md";
+const DOCUMENT: &str = "docs/development/recipes.md";
 /// The plugin of the first recipe, which the checkout does not have.
 const EXAMPLE: &str = "teapot";
 /// Where plugins import from.
@@ -81,16 +81,20 @@ mod tests {
         let cases: &[(&str, String, Places<'_>)] = &[
             ("as it is", diff("     let a = 1;\n+    let b = 2;\n-    let old = 3;"), &[]),
             ("another indentation", diff("+let b = 2;"), &[]),
-            ("an outdated addition", diff("+    let c = 3;"), &[("CONTRIBUTING.md:5", "`let c = 3;`")]),
-            ("an outdated context", diff("     let c = 3;"), &[("CONTRIBUTING.md:5", "`let c = 3;`")]),
+            ("an outdated addition", diff("+    let c = 3;"), &[("docs/development/recipes.md:5", "`let c = 3;`")]),
+            ("an outdated context", diff("     let c = 3;"), &[("docs/development/recipes.md:5", "`let c = 3;`")]),
             ("the example", diff("+mod teapot;"), &[]),
-            ("a missing file", "```diff\n+++ b/src/b.rs\n+x\n```".to_owned(), &[("CONTRIBUTING.md:2", "src/b.rs")]),
+            (
+                "a missing file",
+                "```diff\n+++ b/src/b.rs\n+x\n```".to_owned(),
+                &[("docs/development/recipes.md:2", "src/b.rs")],
+            ),
             ("imports", "```rust\nuse crate::plugin_api::Plugin;\n```".to_owned(), &[]),
             ("helpers", "```rust\nuse crate::plugin_api::testing::chain;\n```".to_owned(), &[]),
             (
                 "unknown imports",
                 "```rust\nuse crate::plugin_api::Gone;\n```".to_owned(),
-                &[("CONTRIBUTING.md:2", "Gone")],
+                &[("docs/development/recipes.md:2", "Gone")],
             ),
         ];
         for (name, text, expected) in cases {

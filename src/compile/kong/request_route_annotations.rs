@@ -273,3 +273,6 @@ const FORWARDING_ANNOTATIONS: &[&str] = &[
     REQUEST_BUFFERING,
     RESPONSE_BUFFERING,
 ];
+
+#[cfg(test)]
+mod tests;

@@ -104,12 +104,21 @@ pub(super) fn translate(
 fn apply_timeouts_and_retries(action: &mut Action, annotated: Option<TimeoutsAndRetries>) {
     if let (Some(service_defaults), Action::Forward(split)) = (annotated, action) {
         let rule_fields = split.timeouts_and_retries.take().map(|fields| *fields).unwrap_or_default();
-        // The annotations have no `request` and `backend_request`: these come from the rule. The rule's `retry`
-        // overrides the one of the annotations.
-        let TimeoutsAndRetries { request, backend_request, retry, .. } = rule_fields;
-        let retry = retry.or(service_defaults.retry.clone());
-        split.timeouts_and_retries =
-            Some(Box::new(TimeoutsAndRetries { request, backend_request, retry, ..service_defaults }));
+        split.timeouts_and_retries = Some(Box::new(with_service_defaults(rule_fields, service_defaults)));
+    }
+}
+
+/// What the rule sets, and otherwise what the annotations of its Services set. Each field is listed, so that a new one
+/// cannot be lost.
+fn with_service_defaults(rule: TimeoutsAndRetries, service: TimeoutsAndRetries) -> TimeoutsAndRetries {
+    TimeoutsAndRetries {
+        // Annotations have no timeout for a request or an attempt, and rules none for parts of an attempt.
+        request: rule.request,
+        backend_request: rule.backend_request,
+        connect: service.connect,
+        write: service.write,
+        read: service.read,
+        retry: rule.retry.or(service.retry),
     }
 }
 
@@ -269,4 +278,67 @@ fn plugin_chain(
             counter_scope: scope.into(),
         },
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use schemars::schema_for;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::api::gateway::{HttpRouteRetry, HttpRouteTimeouts};
+    use crate::compile::request_route_source::RequestRouteRule;
+    use crate::compile::retry;
+
+    /// What a rule with these `timeouts` and this `retry` sets, if its Service has annotations.
+    fn merged(timeouts: Option<Value>, retry: Option<Value>) -> TimeoutsAndRetries {
+        let timeouts: Option<HttpRouteTimeouts> = timeouts.map(|value| serde_json::from_value(value).unwrap());
+        let retry: Option<HttpRouteRetry> = retry.map(|value| serde_json::from_value(value).unwrap());
+        let rule = RequestRouteRule {
+            name: None,
+            matches: UnparsedMatches::Http(&[]),
+            filters: &[],
+            backends: &[],
+            timeouts: timeouts.as_ref(),
+            retry: retry.as_ref(),
+            session_persistence: None,
+        };
+        let mut unsupported = Vec::new();
+        let fields = retry::translate(&rule, "spec.rules[0]", &mut unsupported);
+        assert!(unsupported.is_empty(), "{unsupported:?}");
+        let second = Duration::from_secs(1);
+        with_service_defaults(
+            fields.map(|fields| *fields).unwrap_or_default(),
+            TimeoutsAndRetries::per_attempt(second, second, second, 3),
+        )
+    }
+
+    fn properties(schema: &schemars::Schema) -> Vec<String> {
+        schema.get("properties").and_then(Value::as_object).unwrap().keys().cloned().collect()
+    }
+
+    #[test]
+    fn annotations_of_services_leave_every_timeout_and_retry_of_a_rule() {
+        let annotated = merged(None, None);
+        assert_ne!(annotated, TimeoutsAndRetries::default());
+        for field in properties(&schema_for!(HttpRouteTimeouts)) {
+            let set = merged(Some(json!({ &*field: "7s" })), None);
+            assert_ne!(set, annotated, "timeouts.{field} of the rule is lost");
+            assert_eq!((set.connect, &set.retry), (annotated.connect, &annotated.retry), "timeouts.{field}");
+        }
+        for field in properties(&schema_for!(HttpRouteRetry)) {
+            let value = match field.as_str() {
+                "codes" => json!([503]),
+                "backoff" => json!("7s"),
+                _ => json!(7),
+            };
+            // `attempts` is not the default, so that only `field` can be the difference.
+            let mut retry = json!({"attempts": 5});
+            let without = merged(None, Some(retry.clone()));
+            retry[&field] = value;
+            assert_ne!(merged(None, Some(retry)), without, "retry.{field} of the rule is lost");
+        }
+    }
 }

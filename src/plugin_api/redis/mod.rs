@@ -76,9 +76,8 @@ impl Redis {
     /// Returns the handle for an object and a server. A changed object keeps its connection if the server is the same.
     pub fn connect(server: &RedisServer, field: &str, cx: &BuildCx<'_>) -> Arc<Redis> {
         let name = format!("{} redis {}", cx.object, server.fingerprint());
-        // Outside of `get_or_create`, which must not be nested.
-        let diagnostic = ServerDiagnostic::new(cx);
         cx.state.get_or_create(&name, || {
+            let diagnostic = ServerDiagnostic::new(cx);
             let (requests, queue) = mpsc::channel(MAX_PENDING);
             let (services, field) = (Arc::clone(cx.services), format!("config.{field}"));
             let task = RedisTask { server: server.clone(), field, services, diagnostic, reported_failure: None };

@@ -150,11 +150,9 @@ impl PluginKind for HttpLog {
         // Objects that wait are kept while the configuration of the plugin stays the same.
         let name = format!("{} {}", cx.object, config.fingerprint(&settings));
         let request = config.request(&url, headers, cx);
-        let queue = cx.state.get(&name).unwrap_or_else(|| {
-            // Starts outside of `get_or_create`, which must not be nested.
+        let queue = cx.state.get_or_create(&name, || {
             let delivery = HttpDelivery::new(request, settings.max_batch_size > 1, cx);
-            let started = BatchQueue::start(settings, Arc::new(delivery), cx);
-            cx.state.get_or_create(&name, || started)
+            BatchQueue::start(settings, Arc::new(delivery), cx)
         });
         Ok(HttpLog { queue, custom_fields })
     }

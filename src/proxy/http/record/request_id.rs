@@ -28,8 +28,8 @@ impl RequestIds {
 fn random_digits() -> Bytes {
     let mut digits = vec![0; ID_LENGTH * BLOCK_IDS];
     for id in digits.chunks_exact_mut(ID_LENGTH) {
-        for (pair, byte) in id.chunks_exact_mut(2).zip(fastrand::u128(..).to_ne_bytes()) {
-            pair.copy_from_slice(&DIGITS_OF_BYTE[usize::from(byte)]);
+        for (pair, byte) in id.as_chunks_mut().0.iter_mut().zip(fastrand::u128(..).to_ne_bytes()) {
+            *pair = DIGITS_OF_BYTE[usize::from(byte)];
         }
     }
     Bytes::from(digits)

@@ -1,4 +1,4 @@
-//! What happens to one request, in order: target, routing, headers, plugins, authorization, answer.
+//! What happens to one request, in order: target, routing, headers, plugins, authorization, response.
 
 pub(in crate::proxy) mod accepted_protocols;
 pub(in crate::proxy) mod condition_fields;

@@ -14,8 +14,8 @@ use crate::proxy::http::fields::via::extended_list;
 
 /// Sets `X-Real-IP` and `X-Forwarded-*`. The peer is always appended to `X-Forwarded-For`. All other `X-Forwarded-*` of
 /// a trusted peer are kept. Those of an untrusted peer are overwritten, unless
-/// [`strip_request`](crate::proxy::http::fields::headers::strip_request) has removed them. `path` is None if the path of the request is not
-/// a valid header value.
+/// [`strip_request`](crate::proxy::http::fields::headers::strip_request) has removed them. `path` is None if the path
+/// of the request is not a valid header value.
 pub(in crate::proxy) fn set_forwarding_headers(
     peer: &Peer,
     headers: &mut HeaderMap,
