@@ -49,6 +49,7 @@ pub mod stream_chain;
 pub mod template;
 pub mod testing;
 pub mod timing;
+pub mod token;
 
 use futures_util::future::LocalBoxFuture;
 use http::request;

@@ -26,7 +26,8 @@ use self::route::normalize_path;
 pub use self::route::{
     ConditionRoute, HEADER_REGEX_PREFIX, HeaderCondition, HeaderPattern, HostCondition, HostName, PathCondition,
 };
-use super::{Matched, MatchedPath, RoutingRequest};
+use super::matched::{Matched, MatchedPath};
+use super::request::RoutingRequest;
 use crate::snapshot::redirect::Scheme;
 use crate::snapshot::regex_steps::RegexInput;
 

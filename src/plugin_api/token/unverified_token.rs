@@ -9,17 +9,17 @@ use crate::plugin_api::signature::Algorithm;
 
 /// A token whose signature has not been verified.
 #[derive(Debug)]
-pub(super) struct UnverifiedToken<'t> {
-    pub(super) algorithm: Algorithm,
-    pub(super) claims: Map<String, Value>,
+pub struct UnverifiedToken<'t> {
+    pub algorithm: Algorithm,
+    pub claims: Map<String, Value>,
     header: Map<String, Value>,
     /// The signed part of the token.
-    pub(super) signed: &'t [u8],
-    pub(super) signature: Vec<u8>,
+    pub signed: &'t [u8],
+    pub signature: Vec<u8>,
 }
 
 /// The message for clients about a malformed token.
-pub(super) type MalformedToken = &'static str;
+pub type MalformedToken = &'static str;
 
 const INVALID_JSON: MalformedToken = "Bad token; invalid JSON";
 const INVALID_ALGORITHM: MalformedToken = "Bad token; invalid alg";
@@ -34,7 +34,7 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 );
 
 impl<'t> UnverifiedToken<'t> {
-    pub(super) fn parse(text: &'t [u8]) -> Result<Self, MalformedToken> {
+    pub fn parse(text: &'t [u8]) -> Result<Self, MalformedToken> {
         let first_dot = memchr::memchr(b'.', text).ok_or(INVALID_JSON)?;
         let second_dot = first_dot + 1 + memchr::memchr(b'.', &text[first_dot + 1..]).ok_or(INVALID_JSON)?;
         let (header, claims) = (decode_json(&text[..first_dot])?, decode_json(&text[first_dot + 1..second_dot])?);
@@ -51,17 +51,17 @@ impl<'t> UnverifiedToken<'t> {
     }
 
     /// A claim, or else the member of the header with the same name.
-    pub(super) fn claim_or_header(&self, name: &str) -> Option<&Value> {
+    pub fn claim_or_header(&self, name: &str) -> Option<&Value> {
         self.claims.get(name).or_else(|| self.header.get(name))
     }
 
     /// The value of a claim, if it is a string.
-    pub(super) fn string_claim(&self, claim: &str) -> Option<&str> {
+    pub fn string_claim(&self, claim: &str) -> Option<&str> {
         self.claims.get(claim)?.as_str()
     }
 
     /// The key id (`kid`) in the header.
-    pub(super) fn key_id(&self) -> Option<&str> {
+    pub fn key_id(&self) -> Option<&str> {
         self.header.get("kid")?.as_str()
     }
 }
@@ -72,7 +72,7 @@ fn decode_json(segment: &[u8]) -> Result<Value, MalformedToken> {
 }
 
 /// Decodes a secret for `secret_is_base64`: standard or URL-safe base64, with or without padding.
-pub(super) fn decode_secret(secret: &[u8]) -> Option<Vec<u8>> {
+pub fn decode_secret(secret: &[u8]) -> Option<Vec<u8>> {
     let secret: Vec<u8> = secret
         .trim_ascii()
         .iter()

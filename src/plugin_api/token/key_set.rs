@@ -37,7 +37,7 @@ const MAX_SET_BYTES: usize = 1 << 20;
 /// The key set of one URI, shared by all plugins of a namespace that use it. Dropping the last reference ends the
 /// fetches.
 #[derive(Debug)]
-pub(super) struct KeySet {
+pub struct KeySet {
     shared: Arc<SharedKeySet>,
     progress: watch::Receiver<FetchProgress>,
     _stop_on_drop: oneshot::Sender<()>,
@@ -64,14 +64,14 @@ struct KeySetSubscribers {
 }
 
 /// The subscription of an object to reports of failed fetches. Ends when it is dropped.
-pub(super) struct KeySetSubscription {
+pub struct KeySetSubscription {
     shared: Arc<SharedKeySet>,
     services: Arc<dyn PluginServices>,
     object: Arc<str>,
 }
 
 /// The keys of the last successful fetch. `None` if there was none.
-pub(super) type PublishedKeys = Option<Vec<Arc<PublishedKey>>>;
+pub type PublishedKeys = Option<Vec<Arc<PublishedKey>>>;
 
 /// Progress of the fetches.
 #[derive(Clone, Copy, Debug, Default)]
@@ -85,7 +85,7 @@ struct FetchProgress {
 impl KeySet {
     /// The key set of this URI. Starts the fetches if no plugin of the namespace uses it yet: a name without dots is
     /// another Service in each namespace, and the requests count in the share of one.
-    pub(super) fn open(uri: &str, cx: &BuildCx<'_>) -> Arc<Self> {
+    pub fn open(uri: &str, cx: &BuildCx<'_>) -> Arc<Self> {
         let (services, namespace) = (cx.services, cx.namespace());
         cx.state.get_or_create(&format!("jwks {} {uri}", namespace.unwrap_or_default()), || {
             let shared = Arc::new(SharedKeySet {
@@ -103,12 +103,7 @@ impl KeySet {
     }
 
     /// Reports in the conditions of an object while the keys cannot be fetched. `field` is its field with the URI.
-    pub(super) fn subscribe(
-        &self,
-        object: &str,
-        field: &str,
-        services: &Arc<dyn PluginServices>,
-    ) -> KeySetSubscription {
+    pub fn subscribe(&self, object: &str, field: &str, services: &Arc<dyn PluginServices>) -> KeySetSubscription {
         let (object, field): (Arc<str>, Arc<str>) = (object.into(), field.into());
         let mut subscribers = self.shared.subscribers.lock();
         subscribers.fields.push((Arc::clone(&object), Arc::clone(&field)));
@@ -119,18 +114,18 @@ impl KeySet {
         KeySetSubscription { shared: Arc::clone(&self.shared), services: Arc::clone(services), object }
     }
 
-    pub(super) fn current(&self) -> Guard<Arc<PublishedKeys>> {
+    pub fn current(&self) -> Guard<Arc<PublishedKeys>> {
         self.shared.keys.load()
     }
 
     /// Whether a request may wait for newer keys.
-    pub(super) fn can_refresh(&self) -> bool {
+    pub fn can_refresh(&self) -> bool {
         // The channel is closed if no fetch task runs, for example in `portico check`.
         self.progress.has_changed().is_ok() && self.progress.borrow().is_ready()
     }
 
     /// Triggers a fetch if a request may do so, and waits until it has succeeded or failed, at most [`FETCH_TIMEOUT`].
-    pub(super) async fn refresh(&self) {
+    pub async fn refresh(&self) {
         let mut progress = self.progress.clone();
         let before = *progress.borrow_and_update();
         if before.is_ready() {

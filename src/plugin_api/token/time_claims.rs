@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 /// A claim in `claims_to_verify`.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum TimeClaimName {
+pub enum TimeClaimName {
     /// Expiration time: must be in the future.
     Exp,
     /// Start of validity: must not be in the future.
@@ -33,7 +33,7 @@ impl TimeClaimName {
 
 /// The time claims of a token.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct TimeClaims([TimeClaim; CLAIMS.len()]);
+pub struct TimeClaims([TimeClaim; CLAIMS.len()]);
 
 #[derive(Clone, Copy, Debug)]
 enum TimeClaim {
@@ -44,7 +44,7 @@ enum TimeClaim {
 }
 
 impl TimeClaims {
-    pub(super) fn from_claims(claims: &Map<String, Value>) -> Self {
+    pub fn from_claims(claims: &Map<String, Value>) -> Self {
         TimeClaims(CLAIMS.map(|claim| match claims.get(claim.name()) {
             None => TimeClaim::Absent,
             Some(value) => value.as_f64().map_or(TimeClaim::NotNumber, TimeClaim::At),
@@ -52,7 +52,7 @@ impl TimeClaims {
     }
 
     /// Whether the token has expired according to `exp`.
-    pub(super) fn is_expired(&self, now: SystemTime) -> bool {
+    pub fn is_expired(&self, now: SystemTime) -> bool {
         matches!(self.get(TimeClaimName::Exp), TimeClaim::At(exp) if exp <= unix_seconds(now))
     }
 
@@ -63,7 +63,7 @@ impl TimeClaims {
 
 /// The requirements for time claims.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct TimeClaimRules {
+pub struct TimeClaimRules {
     requirements: [ClaimRequirement; CLAIMS.len()],
     /// Maximum remaining lifetime of a token in seconds; 0 for no limit.
     max_lifetime: u32,
@@ -80,11 +80,11 @@ enum ClaimRequirement {
 }
 
 /// Invalid claims and the error of each.
-pub(super) type ClaimViolations = Vec<(&'static str, &'static str)>;
+pub type ClaimViolations = Vec<(&'static str, &'static str)>;
 
 impl TimeClaimRules {
     /// Claims that are not in `verified` are ignored.
-    pub(super) fn new(verified: &[TimeClaimName], max_lifetime: u32) -> Self {
+    pub fn new(verified: &[TimeClaimName], max_lifetime: u32) -> Self {
         let requirement =
             |claim| if verified.contains(&claim) { ClaimRequirement::Required } else { ClaimRequirement::Ignored };
         TimeClaimRules { requirements: CLAIMS.map(requirement), max_lifetime }
@@ -92,7 +92,7 @@ impl TimeClaimRules {
 
     /// These rules, but `exp` and `nbf` must be valid if they are present.
     #[must_use]
-    pub(super) fn with_present_claims(mut self) -> Self {
+    pub fn with_present_claims(mut self) -> Self {
         for claim in [TimeClaimName::Exp, TimeClaimName::Nbf] {
             if self.requirements[claim as usize] == ClaimRequirement::Ignored {
                 self.requirements[claim as usize] = ClaimRequirement::IfPresent;
@@ -101,7 +101,7 @@ impl TimeClaimRules {
         self
     }
 
-    pub(super) fn check(&self, times: &TimeClaims, now: SystemTime) -> Result<(), ClaimViolations> {
+    pub fn check(&self, times: &TimeClaims, now: SystemTime) -> Result<(), ClaimViolations> {
         let now = unix_seconds(now);
         let violations = CLAIMS.into_iter().filter_map(|claim| {
             let error = match (self.requirements[claim as usize], times.get(claim)) {
