@@ -255,7 +255,7 @@ const LAYERS: &[Row] = &[
              state template timing",
             "batch_queue body_filter changed_fields fields idle_connections instance jwk remote_request repeated_query",
             "completed_request consumers remote_client services",
-            "context server_diagnostics token",
+            "context server_diagnostics",
             "redis",
             "authentication chain log_entry",
             "factory stream_chain",
@@ -272,7 +272,7 @@ const LAYERS: &[Row] = &[
         "proxy",
         &[
             "client_counts",
-            "buffer_budget connection ipv4_text limits unforwarded_budget",
+            "buffer_budget connection ipv4_text limits rejected_paths unforwarded_budget",
             "record",
             "worker",
             "http stream",
@@ -359,8 +359,8 @@ const CYCLES: &[CycleSize] = &[
     ("k8s", 6),
     ("plugin_api", 8),
     ("plugins", 7),
-    ("proxy", 50),
-    ("snapshot", 6),
+    ("proxy", 5),
+    ("snapshot", 11),
     ("status", 2),
     ("upstream", 10),
     ("verify", 2),
@@ -370,8 +370,8 @@ const CYCLES: &[CycleSize] = &[
 /// and of layers before it.
 const LAYERED_FOLDERS: &[LayeredFolder] = &[LayeredFolder {
     path: "src/proxy/http",
-    layers: &["fields", "record", "forwarding", "steps", "client"],
-    upward: 61,
+    layers: &["fields", "record", "forwarding", "exchange", "steps", "client"],
+    upward: 0,
 }];
 
 #[test]

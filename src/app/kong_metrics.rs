@@ -110,7 +110,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::upstream::{EndpointAddress, Endpoints};
+    use crate::upstream::{EndpointAddress, Endpoints, Outcome, OutcomeClass};
 
     fn plugin(state: &PluginState, config: &Value) -> Arc<dyn crate::plugin_api::Plugin> {
         let factory = PluginFactory { state: state.clone(), ..PluginFactory::offline(crate::plugins::REGISTRY) };
@@ -134,7 +134,7 @@ mod tests {
         let nowhere = EndpointAddress::Name { host: "cart.example".into(), port: 443 };
         let addresses = vec![EndpointAddress::Ip(healthy), EndpointAddress::Ip(ejected), nowhere];
         cart.set_endpoints(Endpoints { addresses, ..Endpoints::default() });
-        cart.record_failure(ejected);
+        cart.report(ejected, &Outcome::of(OutcomeClass::ConnectFailed));
         // The same Service in another protocol, where the failure has not been noticed yet.
         let cart_http2 =
             upstreams.upstream(&UpstreamKey { protocol: crate::upstream::UpstreamProtocol::Http2, ..key("cart") });

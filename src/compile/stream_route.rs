@@ -22,7 +22,7 @@ use crate::api::gateway::{
 use crate::api::{Kind, Meta, Object, ObjectKey};
 use crate::diagnostic::Diagnostic;
 use crate::snapshot::host::HostPattern;
-use crate::snapshot::rule::{Backend, Filters, RouteFailure, RuleId, Split};
+use crate::snapshot::rule::{Backend, Filters, RouteFailure, RuleId, WeightedBackends};
 use crate::snapshot::stream::{StreamAction, StreamRoute};
 use crate::transport_protocol::TransportProtocol;
 use crate::upstream::UpstreamKey;
@@ -158,7 +158,7 @@ pub(super) fn plan(
         return (RoutePlan::unattached(), verdict);
     }
 
-    let action = |backends| match Split::new(backends) {
+    let action = |backends| match WeightedBackends::new(backends) {
         _ if !is_served => StreamAction::Reset(RouteFailure::Unsupported),
         Some(split) => StreamAction::Forward(split),
         None => StreamAction::Reset(RouteFailure::NoBackends),

@@ -14,6 +14,7 @@
 //! when the consumer is known. Their kinds need no slot in the chain.
 
 mod attachment;
+mod before_forward;
 mod broken_plugin;
 mod selection;
 mod slot;
@@ -44,6 +45,7 @@ use super::timing::{PhaseTimings, PluginPhase};
 use super::{AccessOutcome, Plugin, ResponseOutcome};
 use attachment::Overlay;
 pub use attachment::{AttachmentPoint, BaseScope, OverlayScope};
+pub use before_forward::AllowedRequest;
 pub use broken_plugin::BrokenPlugin;
 use selection::{SelectedInstance, SelectionProgress, slot_number};
 use slot::{ChainSlot, InstanceIndex};

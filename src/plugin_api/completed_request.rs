@@ -94,10 +94,10 @@ pub enum AttemptOutcome {
 }
 
 impl Attempt {
-    pub fn start(endpoint: SocketAddr) -> Self {
+    pub fn start(endpoint: SocketAddr, now: Instant) -> Self {
         Attempt {
             endpoint,
-            started_at: Instant::now(),
+            started_at: now,
             connect: None,
             tls_handshake: None,
             first_byte: None,

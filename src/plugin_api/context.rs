@@ -79,6 +79,35 @@ impl RequestCx<'_> {
     }
 }
 
+/// Context of the `before_forward` phase. The request was allowed, so a reply may contain what the backend would send.
+pub struct BeforeForwardCx<'r> {
+    /// The head after `access` and authorization. The filters of the rule have not changed it yet.
+    pub head: &'r request::Parts,
+    /// The path that the router matched, as in `access`.
+    pub path: &'r str,
+    /// The query as the client sent it.
+    pub query: Option<&'r str>,
+    pub client: ClientInfo<'r>,
+    pub id: &'r HeaderValue,
+    /// The identity that authentication plugins have established.
+    pub identity: &'r Identity,
+    /// Headers to set on the response to this request, as in `access`.
+    pub response_headers: &'r mut ResponseHeaders,
+    pub now: SystemTime,
+    /// The object that the plugin is attached to.
+    pub scope: &'r str,
+    pub route: &'r RouteNames,
+    pub(crate) plugin_data: &'r mut PluginData,
+    pub(crate) slot: u16,
+}
+
+impl BeforeForwardCx<'_> {
+    /// Stores data of this plugin for the later phases of the same request. Replaces what `access` has stored.
+    pub fn set_plugin_data<T: Any>(&mut self, value: T) {
+        self.plugin_data.insert(self.slot, value);
+    }
+}
+
 /// The groups of the regular expression that a route matches paths with, for the path of one request.
 pub trait UriCaptures {
     /// The text of a group by its number, from 1 on; 0 is the whole match.

@@ -51,6 +51,7 @@ pub const STREAM_FAMILY: &[&str] = &["tcp", "tls", "tls_passthrough", "udp"];
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Phases {
     pub access: bool,
+    pub before_forward: bool,
     pub response: bool,
     pub log: bool,
     /// For connections of TCPRoutes and TLSRoutes, and sessions of UDPRoutes.
@@ -58,7 +59,8 @@ pub struct Phases {
 }
 
 impl Phases {
-    const NONE: Phases = Phases { access: false, response: false, log: false, stream_open: false };
+    const NONE: Phases =
+        Phases { access: false, before_forward: false, response: false, log: false, stream_open: false };
     pub const ACCESS: Phases = Phases { access: true, ..Phases::NONE };
     pub const ACCESS_AND_RESPONSE: Phases = Phases { access: true, response: true, ..Phases::NONE };
     pub const ACCESS_AND_STREAM_OPEN: Phases = Phases { access: true, stream_open: true, ..Phases::NONE };
@@ -69,6 +71,7 @@ impl Phases {
     pub fn or(self, other: Phases) -> Phases {
         Phases {
             access: self.access || other.access,
+            before_forward: self.before_forward || other.before_forward,
             response: self.response || other.response,
             log: self.log || other.log,
             stream_open: self.stream_open || other.stream_open,

@@ -3,7 +3,8 @@
 //! ```text
 //!   config ──PluginKind::build──▶ Plugin ─┐
 //!                                         ├─▶ ChainSlot ─▶ Chain of a rule ──access────▶ continue, or a Reply
-//!   objects that it is attached to ───────┘                                ──response──▶ head, or another Reply
+//!   objects that it is attached to ───────┘                                ──before_forward─▶ continue, or a Reply
+//!                                                                          ──response──▶ head, or another Reply
 //!                                                                          │   └ BodyFilter ─▶ body
 //!                                                                          ──log───────▶ status, sizes, durations
 //!                                            StreamChain of a route ──stream_open──▶ continue, or reject
@@ -49,7 +50,6 @@ pub mod stream_chain;
 pub mod template;
 pub mod testing;
 pub mod timing;
-pub mod token;
 
 use futures_util::future::LocalBoxFuture;
 use http::request;
@@ -60,8 +60,8 @@ pub use changed_fields::{ChangedFields, FieldNames};
 pub use completed_request::{CompletedRequest, CredentialLocations};
 pub use consumers::{Consumer, ConsumerDirectory};
 pub use context::{
-    ClientInfo, Framing, Identity, LogCx, RequestCx, RequestSummary, ResponseCx, ResponseHeaders, ResponseSource,
-    RouteNames, UriCaptures,
+    BeforeForwardCx, ClientInfo, Framing, Identity, LogCx, RequestCx, RequestSummary, ResponseCx, ResponseHeaders,
+    ResponseSource, RouteNames, UriCaptures,
 };
 pub use factory::PluginFactory;
 pub use kind::{
@@ -80,11 +80,21 @@ pub use stream_chain::{StreamChain, StreamCx, StreamDecision};
 ///
 /// A phase runs only if [`PluginKind::PHASES`] lists it.
 pub trait Plugin: Send + Sync + 'static {
-    /// Runs before the request is forwarded. Plugins run in the order of their priorities until one of them replies.
+    /// Runs before the request is authorized and forwarded. Plugins run in the order of their priorities until one of
+    /// them replies. The reply must contain nothing of a backend: see [`Plugin::before_forward`].
     ///
     /// Hop-by-hop headers are already removed, so the client's `Connection` header cannot remove a header that a plugin
     /// sets.
     fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> AccessOutcome<'a> {
+        let _ = cx;
+        AccessOutcome::Continue
+    }
+
+    /// Runs after authorization, directly before a request is forwarded to a backend, and may answer in its place. A
+    /// plugin whose reply contains what a backend has sent or would send, such as a cache or a mock, must answer here
+    /// and not in `access`: authorization servers decide after `access`. Does not run if the backend of the request is
+    /// invalid.
+    fn before_forward<'a>(&'a self, cx: &'a mut BeforeForwardCx<'_>) -> AccessOutcome<'a> {
         let _ = cx;
         AccessOutcome::Continue
     }
@@ -170,7 +180,7 @@ pub struct NamedConsumer<'p> {
     pub consequence: &'static str,
 }
 
-/// The result of `access`. Most plugins decide synchronously and allocate nothing.
+/// The result of `access` and of `before_forward`. Most plugins decide synchronously and allocate nothing.
 pub enum AccessOutcome<'a> {
     Continue,
     Reply(Box<Reply>),

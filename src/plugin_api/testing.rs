@@ -9,7 +9,9 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use super::body_filter::BodyFilter;
-use super::chain::{AttachmentPoint, BaseScope, Chain, ChainBuilder, ChainRequest, ChainResponse, ChainState};
+use super::chain::{
+    AllowedRequest, AttachmentPoint, BaseScope, Chain, ChainBuilder, ChainRequest, ChainResponse, ChainState,
+};
 use super::changed_fields::FieldNames;
 use super::completed_request::{CompletedRequest, LoggedHeads};
 use super::consumers::EntityId;
@@ -98,7 +100,7 @@ pub fn instance(kind: &dyn AnyPluginKind, plugin: Arc<dyn Plugin>) -> PluginInst
 pub fn global_instance(plugin: Arc<dyn Plugin>) -> PluginInstance {
     PluginInstance {
         plugin,
-        phases: Phases { access: true, response: true, log: true, stream_open: false },
+        phases: Phases { access: true, before_forward: true, response: true, log: true, stream_open: false },
         scope: "global".into(),
         object: "KongPlugin/default/test".into(),
         configuration_hash: 0,
@@ -230,29 +232,35 @@ impl TestRequest {
         let mut state = ChainState::default();
         let received = head.headers.clone();
         let buffers_body = chain.body_buffer_limit_for(&head).is_some();
+        let client = ClientInfo {
+            address: self.address,
+            port: 40_000,
+            peer: self.address,
+            scheme: self.scheme,
+            host: &host,
+            listen_port: 80,
+        };
         let request = ChainRequest {
             head: &mut head,
             path: uri.path(),
             query: uri.query(),
             uri_captures: &self.uri_captures,
-            client: ClientInfo {
-                address: self.address,
-                port: 40_000,
-                peer: self.address,
-                scheme: self.scheme,
-                host: &host,
-                listen_port: 80,
-            },
+            client,
             framing,
             id: &id,
             body: Some(&body).filter(|_| buffers_body),
             consumers: &self.consumers,
             now: self.now,
         };
-        let reply = chain.access(request, &mut state).await;
+        let mut reply = chain.access(request, &mut state).await;
         let mut declared = chain.changed_fields();
         declared.merge(state.fields_of_consumer().unwrap_or_default());
         expect_declared("request", &received, &head.headers, &declared.request);
+        if reply.is_none() && chain.may_answer_for_backend(&state) {
+            let (path, query) = (uri.path(), uri.query());
+            let request = AllowedRequest { head: &head, path, query, client, id: &id, now: self.now };
+            reply = chain.before_forward(request, &mut state).await;
+        }
         let (mut response, ()) = self.upstream_response.into_parts();
         let mut source = ResponseSource::Service;
         if let Some(reply) = &reply {

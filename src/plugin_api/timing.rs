@@ -11,6 +11,7 @@ use crate::turn_clock;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum PluginPhase {
     Access,
+    BeforeForward,
     Response,
     /// Buffered filters of response bodies.
     Body,
@@ -18,11 +19,13 @@ pub enum PluginPhase {
 
 impl PluginPhase {
     /// In the order of their declaration.
-    pub const ALL: [PluginPhase; 3] = [PluginPhase::Access, PluginPhase::Response, PluginPhase::Body];
+    pub const ALL: [PluginPhase; 4] =
+        [PluginPhase::Access, PluginPhase::BeforeForward, PluginPhase::Response, PluginPhase::Body];
 
     pub fn as_str(self) -> &'static str {
         match self {
             PluginPhase::Access => "access",
+            PluginPhase::BeforeForward => "before_forward",
             PluginPhase::Response => "response",
             PluginPhase::Body => "body",
         }

@@ -16,6 +16,7 @@ mod ipv4_text;
 mod limits;
 mod process;
 mod record;
+mod rejected_paths;
 mod stream;
 mod udp;
 mod unforwarded_budget;
@@ -25,13 +26,13 @@ use std::collections::BTreeMap;
 
 pub use connection::splice::PIPE_DESCRIPTORS_OF_WORKER;
 pub use connection::tls::{MinTlsVersion, TlsPolicy};
-pub use http::steps::product_headers::{ProductHeaderMode, ProductToken};
-pub use http::steps::rejected_paths::RejectedPaths;
+pub use http::fields::product_names::{ProductHeaderMode, ProductToken};
 pub use limits::ProxyLimits;
 pub use process::server::{Proxy, ProxyConfig};
 pub use record::access_log;
 pub use record::observations;
 pub use record::stats::ProxyStats;
+pub use rejected_paths::RejectedPaths;
 
 use crate::snapshot::BindAddress;
 

@@ -111,14 +111,14 @@ pub struct Rewrite {
 #[derive(Debug, PartialEq)]
 pub enum Action {
     Redirect(RedirectAction),
-    Forward(Split),
+    Forward(WeightedBackends),
     /// The rule is invalid. Every request that matches it gets this error; a less specific rule never replaces it.
     Fail(RouteFailure),
 }
 
 /// The backends of a rule, picked at random by weight.
 #[derive(Debug, PartialEq)]
-pub struct Split {
+pub struct WeightedBackends {
     backends: Box<[Backend]>,
     total_weight: u64,
     /// Timeouts and retries, if the rule sets any.
@@ -128,12 +128,12 @@ pub struct Split {
     session: Option<Arc<SessionSettings>>,
 }
 
-impl Split {
+impl WeightedBackends {
     /// Drops backends of weight 0. `None` if no other backend remains.
     pub fn new(backends: Vec<Backend>) -> Option<Self> {
         let backends: Box<[Backend]> = backends.into_iter().filter(|backend| backend.weight > 0).collect();
         let total_weight = backends.iter().map(|backend| u64::from(backend.weight)).sum();
-        (total_weight > 0).then_some(Split {
+        (total_weight > 0).then_some(WeightedBackends {
             backends,
             total_weight,
             timeouts_and_retries: None,
@@ -167,7 +167,7 @@ impl Split {
         self.total_weight
     }
 
-    /// The backend for a random number below [`Split::total_weight`]; a larger number wraps around.
+    /// The backend for a random number below [`WeightedBackends::total_weight`]; a larger number wraps around.
     pub fn pick(&self, draw: u64) -> &Backend {
         let mut draw = draw % self.total_weight;
         for backend in &self.backends {
@@ -237,7 +237,7 @@ mod tests {
     fn backends_get_exactly_their_share() {
         let cases: [&[u32]; 4] = [&[1], &[9, 1], &[0, 2, 0, 3], &[1, 1, 1]];
         for weights in cases {
-            let split = Split::new(weights.iter().map(|weight| backend(*weight)).collect()).unwrap();
+            let split = WeightedBackends::new(weights.iter().map(|weight| backend(*weight)).collect()).unwrap();
             let expected: Vec<u32> = weights.iter().copied().filter(|weight| *weight > 0).collect();
             let mut drawn = vec![0; expected.len()];
             for draw in 0..split.total_weight() {
@@ -250,13 +250,13 @@ mod tests {
 
     #[test]
     fn no_split_without_weighted_backends() {
-        assert!(Split::new(Vec::new()).is_none());
-        assert!(Split::new(vec![backend(0), backend(0)]).is_none());
+        assert!(WeightedBackends::new(Vec::new()).is_none());
+        assert!(WeightedBackends::new(vec![backend(0), backend(0)]).is_none());
     }
 
     #[test]
     fn large_weights_do_not_overflow() {
-        let split = Split::new(vec![backend(u32::MAX), backend(u32::MAX)]).unwrap();
+        let split = WeightedBackends::new(vec![backend(u32::MAX), backend(u32::MAX)]).unwrap();
         assert_eq!(split.total_weight(), 2 * u64::from(u32::MAX));
         assert!(std::ptr::eq(split.pick(u64::from(u32::MAX)), &split.backends()[1]));
         split.pick(u64::MAX);

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::rule::{RouteFailure, RuleId, Split};
+use super::rule::{RouteFailure, RuleId, WeightedBackends};
 use crate::plugin_api::StreamChain;
 
 /// How connections, or the datagrams of UDP sessions, are forwarded.
@@ -31,7 +31,7 @@ pub struct StreamRoute {
 #[derive(Debug, PartialEq)]
 pub enum StreamAction {
     /// It is forwarded to an endpoint of one of the backends, which have no filters.
-    Forward(Split),
+    Forward(WeightedBackends),
     /// No backend can be used, so connections are reset and datagrams dropped.
     Reset(RouteFailure),
 }

@@ -101,6 +101,11 @@ impl ConnectError {
         }
     }
 
+    /// Whether this process, and not the endpoint, lacks something for a connection.
+    pub fn is_shortage(&self) -> bool {
+        matches!(self, ConnectError::LimitReached(..) | ConnectError::LocalShortage(..))
+    }
+
     /// Whether the endpoint is to be ejected. A TLS handshake depends on the server name, which the client may have
     /// chosen.
     pub(super) fn ejects_endpoint(&self, target: &UpstreamTarget<'_>) -> bool {

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::outcome::{Outcome, OutcomeClass};
 use super::{ConnectError, Upstream, UpstreamTarget};
 
 /// A connection that is being opened. Dropping it records that it was given up.
@@ -27,7 +28,7 @@ impl<'u> ConnectAttempt<'u> {
 impl Drop for ConnectAttempt<'_> {
     fn drop(&mut self) {
         if !self.has_ended {
-            self.upstream.record_abandoned(self.address);
+            self.upstream.report(self.address, &Outcome::of(OutcomeClass::Abandoned));
         }
     }
 }
@@ -36,17 +37,14 @@ impl Drop for ConnectAttempt<'_> {
 fn record_health(target: &UpstreamTarget<'_>, address: SocketAddr, error: Option<&ConnectError>) {
     let upstream = target.upstream;
     let Some(error) = error else {
-        upstream.record_success(address);
+        upstream.report(address, &Outcome::of(OutcomeClass::Connected));
         if let Some(name) = &target.server_name {
             upstream.record_tls_success(name);
         }
         return;
     };
-    if error.ejects_endpoint(target) {
-        upstream.record_failure(address);
-    } else {
-        upstream.record_inconclusive(address);
-    }
+    let class = if error.ejects_endpoint(target) { OutcomeClass::ConnectFailed } else { OutcomeClass::Inconclusive };
+    upstream.report(address, &Outcome::of(class));
     if let ConnectError::TlsHandshake(..) = error {
         warn_handshake(upstream, error);
     }

@@ -11,6 +11,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
 
 use super::UpstreamConnection;
+use super::admission::Admission;
 use super::endpoint_error::{EndpointError, RequestFailure};
 
 /// Where the body of a response is read.
@@ -30,6 +31,7 @@ pub(super) fn received<B>(
 pub struct EndpointBody<B> {
     incoming: IncomingBody,
     connection: UpstreamConnection<B>,
+    _admission: Admission,
 }
 
 impl<B> EndpointBody<B>
@@ -38,7 +40,12 @@ where
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
     pub fn new(incoming: IncomingBody, connection: UpstreamConnection<B>) -> Self {
-        EndpointBody { incoming, connection }
+        EndpointBody { incoming, connection, _admission: Admission::default() }
+    }
+
+    /// Holds the admission of the request until the body ends.
+    pub fn hold(&mut self, admission: Admission) {
+        self._admission = admission;
     }
 
     /// Polls the next frame. None at the end of the body, which may be too early on HTTP/2: see

@@ -15,24 +15,18 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use parking_lot::Mutex;
 use tracing::warn;
 
+use super::UpstreamProtocol;
+use super::admission::Admission;
 use super::health::{ActiveRequest, EndpointHealth, PROBE_SOCKET_MILLIS, UpstreamClock};
 use super::load_balancing::{LoadBalancing, Probing, ResolvedEndpoint};
+use super::outcome::{Outcome, OutcomeClass};
 use super::proxy_protocol::{ConnectionEnds, ProxyProtocol};
-use super::retry_budget::{RetryLimits, ServiceRetries, ServiceRetryBudget};
+use super::retry_budget::{RetryLimits, ServiceRetries};
 use super::session::{EndpointIdentities, SessionEndpoints, SessionSettings};
 use super::socket_budget::UpstreamSockets;
 use super::ssrf_guard::{AddressPolicy, BlockedAddress};
 use super::tls::{UpstreamServerName, UpstreamTlsClient, UpstreamTlsSettings, VerifiedNames};
 use crate::transport_protocol::{TransportPort, TransportProtocol};
-
-/// The HTTP version used towards endpoints. Connections whose bytes are forwarded do not depend on it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum UpstreamProtocol {
-    #[default]
-    Http1,
-    /// HTTP/2; without TLS, by prior knowledge.
-    Http2,
-}
 
 /// The kind of object that an upstream is a port of.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -321,46 +315,44 @@ impl Upstream {
         }
     }
 
-    /// Records a failed connection.
-    pub fn record_failure(&self, address: SocketAddr) {
+    /// Reports what an attempt has shown about an endpoint.
+    #[inline]
+    pub fn report(&self, address: SocketAddr, outcome: &Outcome) {
+        match outcome.class {
+            OutcomeClass::ConnectFailed => self.record_failure(address),
+            // The endpoints are not searched for ejected ones after each response of a healthy one.
+            _ if !self.has_ejected() => {}
+            // The connection of an attempt that has opened one was reported already.
+            OutcomeClass::Responded if outcome.connect_time.is_some() => {}
+            class => self.record_while_ejected(address, class),
+        }
+    }
+
+    #[cold]
+    fn record_failure(&self, address: SocketAddr) {
         if let Some(health) = self.health(address) {
             health.record_failure(self.clock.now());
             self.update_ejected();
         }
     }
 
-    /// Records a successful connection, or a response over an existing one.
-    pub fn record_success(&self, address: SocketAddr) {
-        if !self.has_ejected() {
-            return;
-        }
-        // The endpoints are not searched for ejected ones after each response of a healthy one.
-        if let Some(health) = self.health(address)
-            && !health.is_healthy()
-        {
-            health.record_success();
-            self.update_ejected();
-        }
-    }
-
-    /// Records a failed connection whose reason is unrelated to the endpoint. If it was a probe, the next request may
-    /// probe.
-    pub(super) fn record_inconclusive(&self, address: SocketAddr) {
-        if !self.has_ejected() {
-            return;
-        }
-        if let Some(health) = self.health(address) {
-            health.record_inconclusive(self.clock.now());
-        }
-    }
-
-    /// Records a connection that was given up before its result.
-    pub(super) fn record_abandoned(&self, address: SocketAddr) {
-        if !self.has_ejected() {
-            return;
-        }
-        if let Some(health) = self.health(address) {
-            health.record_abandoned(self.clock.now());
+    #[cold]
+    fn record_while_ejected(&self, address: SocketAddr, class: OutcomeClass) {
+        let Some(health) = self.health(address) else { return };
+        match class {
+            OutcomeClass::Connected | OutcomeClass::Responded => {
+                if !health.is_healthy() {
+                    health.record_success();
+                    self.update_ejected();
+                }
+            }
+            OutcomeClass::Inconclusive => health.record_inconclusive(self.clock.now()),
+            OutcomeClass::Abandoned => health.record_abandoned(self.clock.now()),
+            OutcomeClass::ConnectFailed
+            | OutcomeClass::NotProcessed
+            | OutcomeClass::NoResponse
+            | OutcomeClass::TimedOut
+            | OutcomeClass::Failed => {}
         }
     }
 
@@ -395,9 +387,9 @@ impl Upstream {
         if self.counts_requests.load(Relaxed) { self.health(address).map(ActiveRequest::new) } else { None }
     }
 
-    /// Counts a request. Returns the budget for its retries; `None` if they are not limited.
-    pub fn begin_request(&self) -> Option<Arc<ServiceRetryBudget>> {
-        self.retries.begin_request()
+    /// Admits a request, which is counted.
+    pub fn admit(&self) -> Admission {
+        Admission::new(self.retries.begin_request())
     }
 
     /// Counts requests and retries together with another upstream of the Service.
@@ -672,7 +664,7 @@ mod tests {
                 "b.example:82  false",
             ]
         );
-        upstream.record_success(failed);
+        upstream.report(failed, &Outcome::of(OutcomeClass::Connected));
         upstream.set_resolved("b.example", vec!["10.0.0.5".parse().unwrap()]);
         assert!(reports().iter().all(|report| report.ends_with(" true")), "{:?}", reports());
     }
@@ -711,7 +703,7 @@ mod tests {
         assert_eq!(upstream.next_endpoint(0, &[address(1), address(2), address(3)]), None);
         tokio::time::advance(std::time::Duration::from_millis(500)).await;
         assert_eq!(count(&round(&[]), 1), 1, "one request probes");
-        upstream.record_success(address(1));
+        upstream.report(address(1), &Outcome::of(OutcomeClass::Connected));
         assert_eq!([1, 2, 3].map(|number| count(&round(&[]), number)), [2, 2, 2]);
     }
 
@@ -725,7 +717,7 @@ mod tests {
                     let upstream = &upstream;
                     scope.spawn(move || {
                         upstream.record_failure(address(number));
-                        upstream.record_success(address(number));
+                        upstream.report(address(number), &Outcome::of(OutcomeClass::Connected));
                         if fails {
                             upstream.record_failure(address(number));
                         }
@@ -733,7 +725,7 @@ mod tests {
                 }
             });
             assert!(upstream.has_ejected());
-            upstream.record_success(address(1));
+            upstream.report(address(1), &Outcome::of(OutcomeClass::Connected));
             assert!(!upstream.has_ejected());
         }
     }
@@ -751,7 +743,7 @@ mod tests {
             assert_ne!(upstream.next_endpoint(0, &[]), Some(address(1)), "the probe may still succeed");
             tokio::time::advance(seconds(1)).await;
             assert_eq!(upstream.next_endpoint(0, &[]), Some(address(1)), "the probe was lost");
-            upstream.record_success(address(1));
+            upstream.report(address(1), &Outcome::of(OutcomeClass::Connected));
         }
     }
 
@@ -769,7 +761,7 @@ mod tests {
         assert_eq!(chosen(&[]), [address(2)].into(), "half of the subset is healthy");
         upstream.record_failure(address(2));
         assert_eq!(chosen(&[]), [address(3)].into());
-        upstream.record_success(address(1));
+        upstream.report(address(1), &Outcome::of(OutcomeClass::Connected));
         assert_eq!(chosen(&[]), [address(1)].into());
     }
 
@@ -781,12 +773,12 @@ mod tests {
         for _ in 0..3 {
             assert_eq!(upstream.next_endpoint(0, &[]), Some(address(1)));
             assert_ne!(upstream.next_endpoint(0, &[]), Some(address(1)), "one request probes");
-            upstream.record_inconclusive(address(1));
+            upstream.report(address(1), &Outcome::of(OutcomeClass::Inconclusive));
         }
-        upstream.record_inconclusive(address(2));
+        upstream.report(address(2), &Outcome::of(OutcomeClass::Inconclusive));
         assert_eq!(upstream.endpoint_counts(), EndpointCounts { healthy: 2, ejected: 1 });
-        upstream.record_success(address(1));
-        upstream.record_inconclusive(address(1));
+        upstream.report(address(1), &Outcome::of(OutcomeClass::Connected));
+        upstream.report(address(1), &Outcome::of(OutcomeClass::Inconclusive));
         assert_eq!(upstream.endpoint_counts(), EndpointCounts { healthy: 3, ejected: 0 });
     }
 

@@ -11,11 +11,13 @@
 pub mod dns;
 pub mod tls;
 
+mod admission;
 mod connect;
 mod connect_attempt;
 mod counted_connection;
 mod counters;
 mod endpoint_body;
+mod endpoint_choice;
 mod endpoint_error;
 mod endpoints;
 mod health;
@@ -23,9 +25,12 @@ mod http1;
 mod http2;
 mod load_balancing;
 mod local_shortage;
+mod outcome;
 mod own_sockets;
 mod pool;
+mod protocol;
 mod proxy_protocol;
+mod raw_connecting;
 mod raw_connection;
 mod registry;
 mod response_streams;
@@ -35,25 +40,30 @@ mod socket;
 mod socket_budget;
 mod ssrf_guard;
 mod subset;
+mod target;
 mod upgraded;
 
+pub use admission::Admission;
 pub use connect::{ConnectError, EndpointConnector};
 pub use counters::{SingleWriterCounter, UpstreamCounters};
 pub use endpoint_body::{EndpointBody, IncomingBody};
+pub use endpoint_choice::{EndpointChoice, EndpointSearch};
 pub use endpoint_error::{EndpointError, RequestFailure};
 pub use endpoints::{
-    BackendTraffic, EndpointAddress, EndpointCounts, EndpointReport, Endpoints, Upstream, UpstreamKey,
-    UpstreamProtocol, UpstreamSource,
+    BackendTraffic, EndpointAddress, EndpointCounts, EndpointReport, Endpoints, Upstream, UpstreamKey, UpstreamSource,
 };
 pub use health::ActiveRequest;
 pub use load_balancing::{LoadBalancing, ResolvedEndpoint};
 pub use local_shortage::LocalShortage;
+pub use outcome::{Outcome, OutcomeClass};
 pub use own_sockets::{OwnSocket, OwnSockets};
-pub use pool::{ConnectionPools, IdleLimits, IdleReuse, UpstreamConnection, UpstreamTarget};
+pub use pool::{ConnectionPools, IdleLimits, IdleReuse, UpstreamConnection};
+pub use protocol::UpstreamProtocol;
 pub use proxy_protocol::{ConnectionEnds, ProxyProtocol};
+pub use raw_connecting::RawDestination;
 pub use raw_connection::RawConnection;
 pub use registry::UpstreamRegistry;
-pub use retry_budget::{RetryLimits, ServiceRetryBudget};
+pub use retry_budget::RetryLimits;
 pub use session::{EndpointIdentities, RequestSession, SessionCarrier, SessionSettings};
 pub use socket_budget::client_slots::ClientSlot;
 pub use socket_budget::{SocketBudget, SocketLimit};
@@ -61,4 +71,5 @@ pub use ssrf_guard::{
     AddressPolicy, AddressSources, BlockedAddress, LoopbackPolicy, TrustModel, is_cluster_internal_name,
 };
 pub use subset::EndpointSubsetting;
+pub use target::UpstreamTarget;
 pub use upgraded::UpgradedConnection;

@@ -22,8 +22,8 @@ use super::socket_budget::client_slots::{self, ClientRequest, ClientSlot, Client
 use super::socket_budget::{SocketBudget, UpstreamSockets};
 use super::tls::UpstreamServerName;
 use super::{
-    ConnectError, EndpointConnector, EndpointSubsetting, RawConnection, ResolvedEndpoint, Upstream, UpstreamCounters,
-    UpstreamProtocol,
+    ConnectError, EndpointChoice, EndpointConnector, EndpointSubsetting, RawConnection, ResolvedEndpoint, Upstream,
+    UpstreamCounters, UpstreamProtocol, UpstreamTarget,
 };
 use crate::turn_clock;
 use connection::RequestSender;
@@ -55,18 +55,6 @@ pub enum IdleReuse {
     Any,
     /// Those that were used recently, which the endpoint is not about to close.
     Recent,
-}
-
-/// The upstream of a request with the TLS server name to use.
-#[derive(Clone, Debug)]
-pub struct UpstreamTarget<'u> {
-    pub upstream: &'u Arc<Upstream>,
-    /// The TLS server name. A connection established under one name is not used for another.
-    pub server_name: Option<Rc<UpstreamServerName>>,
-    /// The client for which the request is sent.
-    pub client: ClientSlot,
-    /// The duration of the last TLS handshake, if there was one.
-    pub handshake_time: Cell<Option<Duration>>,
 }
 
 struct UpstreamPool<B> {
@@ -268,8 +256,23 @@ where
 
 /// What does not depend on the type of bodies.
 impl<B> ConnectionPools<B> {
+    /// Picks an endpoint of the upstream.
+    pub fn pick(&self, upstream: &Arc<Upstream>, choice: &EndpointChoice<'_>) -> Option<SocketAddr> {
+        let EndpointChoice { avoid, pinned, may_repeat } = *choice;
+        if let Some(pinned) = pinned.filter(|pinned| !avoid.contains(pinned)) {
+            return Some(pinned);
+        }
+        let picked = self.next_endpoint(upstream, avoid);
+        if picked.is_some() || !may_repeat || avoid.is_empty() {
+            return picked;
+        }
+        let other_than_last = if let [_, .., last] = avoid { self.next_endpoint(upstream, &[*last]) } else { None };
+        let avoid_none = [];
+        other_than_last.or_else(|| self.next_endpoint(upstream, &avoid_none))
+    }
+
     /// The next endpoint in load-balancing order, except those in `avoid`.
-    pub fn next_endpoint(&self, upstream: &Arc<Upstream>, avoid: &[SocketAddr]) -> Option<SocketAddr> {
+    fn next_endpoint(&self, upstream: &Arc<Upstream>, avoid: &[SocketAddr]) -> Option<SocketAddr> {
         let pool = self.pool(upstream);
         if avoid.is_empty() {
             // Not advanced for retries: with two endpoints, every request would start at the same one.
@@ -287,7 +290,7 @@ impl<B> ConnectionPools<B> {
     }
 
     /// Opens a connection for the bytes of one client connection, and records the result in the health of the endpoint.
-    pub async fn open_raw(
+    pub(super) async fn open_raw(
         &self,
         upstream: &Arc<Upstream>,
         address: SocketAddr,

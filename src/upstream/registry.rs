@@ -157,9 +157,9 @@ mod tests {
         first.set_endpoints(Endpoints { traffic: traffic.clone(), ..Endpoints::default() });
         let second = upstream("web", 8080);
         second.set_endpoints(Endpoints { traffic, ..Endpoints::default() });
-        assert!(first.begin_request().unwrap().take_retry());
-        assert!(!second.begin_request().unwrap().take_retry());
-        assert!(upstream("other", 80).begin_request().is_none());
+        assert!(first.admit().take_retry());
+        assert!(!second.admit().take_retry());
+        assert!(!upstream("other", 80).admit().limits_retries());
         let x_backend = UpstreamKey {
             namespace: "ns".into(),
             service: "web".into(),
@@ -168,7 +168,7 @@ mod tests {
         };
         let addresses = vec![EndpointAddress::Name { host: "a.example".into(), port: 80 }];
         registry.upstream(&x_backend).set_endpoints(Endpoints { addresses, ..Endpoints::default() });
-        assert!(first.begin_request().is_some(), "an XBackend with the name of the Service has other limits");
+        assert!(first.admit().limits_retries(), "an XBackend with the name of the Service has other limits");
     }
 
     #[test]

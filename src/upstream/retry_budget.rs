@@ -42,7 +42,7 @@ pub(super) struct ServiceRetries {
 
 /// The requests and retries of a Service with limits.
 #[derive(Debug)]
-pub struct ServiceRetryBudget {
+pub(super) struct ServiceRetryBudget {
     limits: RetryLimits,
     windows: Arc<Windows>,
 }
@@ -88,7 +88,7 @@ impl ServiceRetries {
 impl ServiceRetryBudget {
     /// Whether a retry may be sent, which is then counted. Counted before it is compared, so that workers together
     /// never exceed a limit.
-    pub fn take_retry(&self) -> bool {
+    pub(super) fn take_retry(&self) -> bool {
         let ServiceRetryBudget { limits, windows } = self;
         let now = windows.clock.now();
         windows.retries.add(now);

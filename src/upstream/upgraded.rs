@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::admission::Admission;
 use super::counted_connection::CountedConnection;
 use super::socket::UpstreamSocket;
 use super::socket_budget::client_slots::ClientRequest;
@@ -17,16 +18,22 @@ pub struct UpgradedConnection {
     _open: CountedConnection,
     /// Counts the connection for its client.
     _client: Option<ClientRequest>,
+    _admission: Admission,
 }
 
 impl UpgradedConnection {
     pub(super) fn new(stream: Rewound<UpstreamSocket>, open: CountedConnection) -> Self {
-        UpgradedConnection { stream, _open: open, _client: None }
+        UpgradedConnection { stream, _open: open, _client: None, _admission: Admission::default() }
     }
 
     /// Counts the connection for the client of the request that it belongs to.
     pub(super) fn counted_for(self, client: ClientRequest) -> Self {
         UpgradedConnection { _client: Some(client), ..self }
+    }
+
+    /// Holds the admission of the request until the connection ends.
+    pub fn hold(&mut self, admission: Admission) {
+        self._admission = admission;
     }
 }
 

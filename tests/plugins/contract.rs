@@ -399,10 +399,14 @@ fn every_field_has_a_description() {
 #[test]
 fn declared_phases_are_implemented() {
     for kind in REGISTRY.iter() {
-        let Phases { access, response, log, stream_open } = kind.phases();
-        for (phase, is_declared) in
-            [("access", access), ("response", response), ("log", log), ("stream_open", stream_open)]
-        {
+        let Phases { access, before_forward, response, log, stream_open } = kind.phases();
+        for (phase, is_declared) in [
+            ("access", access),
+            ("before_forward", before_forward),
+            ("response", response),
+            ("log", log),
+            ("stream_open", stream_open),
+        ] {
             let name = kind.name();
             assert_eq!(
                 source::implements(name, phase),

@@ -121,6 +121,7 @@ fn description(field: &Field) -> String {
 fn phases(phases: Phases) -> String {
     let all = [
         (phases.access, "before the request is forwarded"),
+        (phases.before_forward, "in place of the backend"),
         (phases.response, "before the head of the response is sent"),
         (phases.log, "after the request is completed"),
         (phases.stream_open, "when a connection or UDP session begins"),

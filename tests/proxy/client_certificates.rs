@@ -22,16 +22,16 @@ use crate::harness::{Endpoint, Options, TestServer, listener, reserve_address, r
 use crate::tls_harness::{TestTlsConnector, TlsClient, certificate};
 
 /// An authority for certificates of clients.
-pub(crate) struct ClientAuthority(CertifiedIssuer<'static, KeyPair>);
+struct ClientAuthority(CertifiedIssuer<'static, KeyPair>);
 
 impl ClientAuthority {
-    pub(crate) fn new() -> ClientAuthority {
+    fn new() -> ClientAuthority {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         ClientAuthority(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
     }
 
-    pub(crate) fn issue(&self) -> Arc<CertifiedKey> {
+    fn issue(&self) -> Arc<CertifiedKey> {
         self.issue_with(|_| {})
     }
 
@@ -45,13 +45,13 @@ impl ClientAuthority {
         Arc::new(CertifiedKey::new(vec![certificate.der().clone()], any_supported_type(&key).unwrap()))
     }
 
-    pub(crate) fn validation(&self, mode: ClientValidationMode) -> Option<Arc<ClientValidation>> {
+    fn validation(&self, mode: ClientValidationMode) -> Option<Arc<ClientValidation>> {
         Some(Arc::new(ClientValidation::new(mode, vec![self.0.der().clone()]).unwrap()))
     }
 }
 
 /// HTTPS listeners for any host that forward to this endpoint, one at each address, with the validation of its clients.
-pub(crate) fn snapshot(endpoint: SocketAddr, ports: &[(SocketAddr, Option<Arc<ClientValidation>>)]) -> Snapshot {
+fn snapshot(endpoint: SocketAddr, ports: &[(SocketAddr, Option<Arc<ClientValidation>>)]) -> Snapshot {
     let server_certificate = certificate(&["a.example"]);
     let bind = |(address, validation): &(SocketAddr, Option<Arc<ClientValidation>>)| {
         let certificates = Certificates::new(vec![Arc::clone(&server_certificate)]);
@@ -75,7 +75,7 @@ async fn start(endpoint: &Endpoint, validation: Option<Arc<ClientValidation>>) -
 
 /// The status of a request on this connection; `None` if the server ended it. In TLS 1.3, a client learns only then
 /// that its certificate was rejected.
-pub(crate) async fn status(client: std::io::Result<TlsClient>) -> Option<u16> {
+async fn status(client: std::io::Result<TlsClient>) -> Option<u16> {
     let mut client = client.ok()?;
     client.send("GET / HTTP/1.1\r\nhost: a.example\r\n\r\n").await;
     client.try_response().await.map(|response| response.status)
@@ -183,7 +183,7 @@ async fn expired_client_certificate_ends_with_its_period() {
     let endpoint = Endpoint::ok().await;
     let authority = ClientAuthority::new();
     let server = start(&endpoint, authority.validation(ClientValidationMode::Required)).await;
-    let check = async |version| {
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
         let expiry = SystemTime::now().duration_since(UNIX_EPOCH).unwrap() + Duration::from_secs(3);
         let client = authority.issue_with(|params| params.not_after = date_time_ymd(1970, 1, 1) + expiry);
         let connector = TestTlsConnector::with_version(version).with_client_certificate(&client);
@@ -197,9 +197,7 @@ async fn expired_client_certificate_ends_with_its_period() {
         assert!(served > 1, "{version:?}");
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
         assert!(now >= expiry, "refused before its end, {version:?}");
-    };
-    // At the same time, because both wait for an expiry.
-    tokio::join!(check(&rustls::version::TLS12), check(&rustls::version::TLS13));
+    }
 }
 
 #[tokio::test]

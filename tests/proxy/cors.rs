@@ -3,7 +3,7 @@
 use http::{HeaderValue, StatusCode};
 use portico::snapshot::cors::{AllowedOrigins, CorsFilter, CorsList, OriginPattern};
 use portico::snapshot::redirect::RedirectAction;
-use portico::snapshot::rule::{Action, Backend, BackendTarget, Filters, RouteFailure, Split};
+use portico::snapshot::rule::{Action, Backend, BackendTarget, Filters, RouteFailure, WeightedBackends};
 
 use crate::harness::{Endpoint, Route, TestServer, route, upstream};
 
@@ -129,7 +129,7 @@ async fn proxy_responds_to_preflights_and_forwards_requests() {
             .await;
     let backend = |filters, target| Backend { weight: 1, filters, target };
     let web = || BackendTarget::Upstream(upstream("web", &[endpoint.address]));
-    let forward_to = |backend| Action::Forward(Split::new(vec![backend]).unwrap());
+    let forward_to = |backend| Action::Forward(WeightedBackends::new(vec![backend]).unwrap());
     let plain_backend = || backend(Filters::default(), web());
     let app_cors = || cors("https://app.example");
     let other_cors = || cors("https://other.example");

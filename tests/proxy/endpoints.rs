@@ -5,8 +5,9 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
 use portico::proxy::ProxyLimits;
-use portico::snapshot::rule::{Action, Backend, BackendTarget, Filters, RouteFailure, Split};
+use portico::snapshot::rule::{Action, Backend, BackendTarget, Filters, RouteFailure, WeightedBackends};
 use portico::snapshot::timeouts_and_retries::{TimeoutSetting, TimeoutsAndRetries};
+use portico::upstream::{Outcome, OutcomeClass};
 
 use crate::accounting::scrape;
 use crate::harness::{
@@ -59,7 +60,7 @@ async fn pipelined_requests_get_responses_in_order() {
 async fn backend_weights_are_exact() {
     let (a, b) = (Endpoint::ok().await, Endpoint::ok().await);
     let backend = |weight, target| Backend { weight, filters: Filters::default(), target };
-    let split = Split::new(vec![
+    let split = WeightedBackends::new(vec![
         backend(7, BackendTarget::Upstream(upstream("a", &[a.address]))),
         backend(2, BackendTarget::Upstream(upstream("b", &[b.address]))),
         backend(1, BackendTarget::Fail(RouteFailure::InvalidBackend)),
@@ -369,7 +370,7 @@ async fn reused_connection_alone_does_not_prove_health() {
     let routes = vec![route(forward(vec![(1, upstream.clone())]))];
     let server = TestServer::with_options(Options { limits, ..Options::default() }, routes).await;
     assert_eq!(server.connect().await.get("/").await.text(), "ok");
-    upstream.record_failure(dying.address);
+    upstream.report(dying.address, &Outcome::of(OutcomeClass::ConnectFailed));
     assert_eq!(server.connect().await.get("/").await.status, 504);
     // Without a success, it is unhealthy for longer than it is ejected.
     assert!(!is_healthy(&upstream, dying.address));

@@ -12,7 +12,9 @@ use portico::snapshot::cors::{AllowedOrigins, CorsFilter, CorsList};
 use portico::snapshot::external_auth::{AuthorizationProtocol, ExternalAuthFilter, HttpAuthorization};
 use portico::snapshot::path_edit::PathEdit;
 use portico::snapshot::redirect::RedirectAction;
-use portico::snapshot::rule::{Action, Backend, BackendTarget, Filters, HeaderEdits, Rewrite, RouteFailure, Split};
+use portico::snapshot::rule::{
+    Action, Backend, BackendTarget, Filters, HeaderEdits, Rewrite, RouteFailure, WeightedBackends,
+};
 use portico::upstream::Upstream;
 
 use crate::accounting::{access_log_records, scrape};
@@ -357,7 +359,7 @@ async fn rule_and_backend_have_servers_of_their_own() {
         Route {
             path,
             filters: filters(http_filter(server_of(&of_rule))),
-            ..route(Action::Forward(Split::new(vec![backend]).unwrap()))
+            ..route(Action::Forward(WeightedBackends::new(vec![backend]).unwrap()))
         }
     };
     let server = TestServer::with_routes(vec![
@@ -390,6 +392,62 @@ async fn plugins_run_before_authorization() {
     assert!(authorization.log.requests().is_empty());
     assert_eq!(server.connect().await.get("/denied").await.status, 401);
     assert_eq!(header(&authorization.log.requests()[0], "cookie"), Some("from=plugin"));
+}
+
+/// A plugin that has the content of the backend, as a cache has.
+fn standing_in_for_the_backend() -> ScriptedPlugin {
+    ScriptedPlugin::before_forward(|cx| {
+        let user = cx.head.headers.get("x-user").and_then(|user| user.to_str().ok()).unwrap_or("nobody");
+        AccessOutcome::Reply(Reply::negotiated(StatusCode::OK, format!("for {user}"), "test"))
+    })
+}
+
+#[tokio::test]
+async fn denial_precedes_what_answers_in_place_of_the_backend() {
+    let (endpoint, of_rule, of_backend) =
+        (Endpoint::ok().await, authorization_server().await, authorization_server().await);
+    let backend = |path: &'static str, server: &Endpoint, target| {
+        let backend = Backend { weight: 1, filters: filters(http_filter(server_of(server))), target };
+        Route {
+            path,
+            plugins: chain(vec![standing_in_for_the_backend()]),
+            ..route(Action::Forward(WeightedBackends::new(vec![backend]).unwrap()))
+        }
+    };
+    let web = || BackendTarget::Upstream(upstream("web", &[endpoint.address]));
+    let mut guarded = guarded_routes(http_filter(server_of(&of_rule)), &endpoint);
+    guarded[0].plugins = chain(vec![standing_in_for_the_backend()]);
+    let server = TestServer::with_routes(guarded).await;
+    assert_eq!(server.connect().await.get("/denied").await.status, 401);
+    // The plugin reads what the server has decided about the client.
+    let allowed = server.connect().await.get("/").await;
+    let body = String::from_utf8_lossy(&allowed.body);
+    assert!(allowed.status == 200 && body.contains("for eve"), "{body}");
+    let server = TestServer::with_routes(vec![
+        backend("/", &of_backend, web()),
+        backend("/broken", &of_backend, BackendTarget::Fail(RouteFailure::UnsupportedProtection)),
+    ])
+    .await;
+    assert_eq!(server.connect().await.get("/denied").await.status, 401);
+    assert_eq!(server.connect().await.get("/").await.status, 200);
+    // The protection of the backend is not known to be in effect, so nothing stands in for it.
+    assert_eq!(server.connect().await.get("/broken").await.status, 503);
+    assert_eq!((of_rule.log.requests().len(), of_backend.log.requests().len()), (2, 3));
+    assert!(endpoint.log.requests().is_empty());
+}
+
+#[tokio::test]
+async fn rejection_by_a_plugin_precedes_what_answers_in_place_of_the_backend() {
+    let endpoint = Endpoint::ok().await;
+    // The plugin that answers has the higher priority, but the phase of the other one is earlier.
+    let rejecting = ScriptedPlugin::access(|cx| match cx.path {
+        "/rejected" => AccessOutcome::Reply(Reply::negotiated(StatusCode::FORBIDDEN, "no", "test")),
+        _ => AccessOutcome::Continue,
+    });
+    let server = crate::plugins::server(vec![standing_in_for_the_backend(), rejecting], &endpoint).await;
+    assert_eq!(server.connect().await.get("/rejected").await.status, 403);
+    assert_eq!(server.connect().await.get("/").await.status, 200);
+    assert!(endpoint.log.requests().is_empty());
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use portico::plugins::REGISTRY;
 use portico::proxy::ProductHeaderMode;
 use portico::proxy::access_log::AccessLogDestination;
 use portico::snapshot::external_auth::AuthorizationProtocol;
-use portico::snapshot::rule::{Action, Backend, BackendTarget, Filters, HeaderEdits, Split};
+use portico::snapshot::rule::{Action, Backend, BackendTarget, Filters, HeaderEdits, WeightedBackends};
 use portico::snapshot::rule_options::ProductHeaderNames;
 use serde_json::{Value, json};
 
@@ -66,7 +66,7 @@ fn set_backend_filters(route: &mut Route, filters: Filters) {
     let Action::Forward(split) = &route.action else { panic!("the route forwards") };
     let BackendTarget::Upstream(upstream) = &split.backends()[0].target else { panic!("the backend is valid") };
     let backend = Backend { weight: 1, filters, target: BackendTarget::Upstream(Arc::clone(upstream)) };
-    route.action = Action::Forward(Split::new(vec![backend]).unwrap());
+    route.action = Action::Forward(WeightedBackends::new(vec![backend]).unwrap());
 }
 
 fn plugins(plugins: &[(&str, Value)]) -> Option<Arc<portico::plugin_api::Chain>> {

@@ -7,7 +7,9 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use portico::snapshot::cors::{AllowedOrigins, CorsFilter, CorsList};
 use portico::snapshot::path_edit::PathEdit;
 use portico::snapshot::redirect::{RedirectAction, Scheme};
-use portico::snapshot::rule::{Action, Backend, BackendTarget, Filters, HeaderEdits, Mirror, Rewrite, Split};
+use portico::snapshot::rule::{
+    Action, Backend, BackendTarget, Filters, HeaderEdits, Mirror, Rewrite, WeightedBackends,
+};
 
 use crate::harness::{Endpoint, Options, Route, forward, header, retries, route, upstream, with_timeouts_and_retries};
 use crate::transport::{GET_ROOT, TRANSPORTS, TransportRequest};
@@ -159,7 +161,11 @@ fn edit_route(address: std::net::SocketAddr) -> Route {
     };
     let target = BackendTarget::Upstream(upstream("web", &[address]));
     let backend = Backend { weight: 1, filters: filters("backend"), target };
-    Route { path: "/edit", filters: filters("rule"), ..route(Action::Forward(Split::new(vec![backend]).unwrap())) }
+    Route {
+        path: "/edit",
+        filters: filters("rule"),
+        ..route(Action::Forward(WeightedBackends::new(vec![backend]).unwrap()))
+    }
 }
 
 fn routes(address: std::net::SocketAddr, mirror_address: std::net::SocketAddr) -> Vec<Route> {

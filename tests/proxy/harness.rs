@@ -17,7 +17,7 @@ use portico::proxy::{
 };
 use portico::snapshot::host::{HostMap, HostPattern};
 use portico::snapshot::router::{HostRouter, PathMatch, RouteMatch, TieBreaker};
-use portico::snapshot::rule::{Action, Backend, BackendTarget, Filters, RouteRule, RuleId, Split};
+use portico::snapshot::rule::{Action, Backend, BackendTarget, Filters, RouteRule, RuleId, WeightedBackends};
 use portico::snapshot::rule_options::RuleOptions;
 use portico::snapshot::timeouts_and_retries::{RetryPolicy, TimeoutsAndRetries};
 use portico::snapshot::{Bind, BindAddress, HttpListener, Routes, Snapshot};
@@ -182,7 +182,7 @@ pub(crate) fn forward(weighted_upstreams: Vec<(u32, Arc<Upstream>)>) -> Action {
         filters: Filters::default(),
         target: BackendTarget::Upstream(upstream),
     });
-    Action::Forward(Split::new(backends.collect()).unwrap())
+    Action::Forward(WeightedBackends::new(backends.collect()).unwrap())
 }
 
 /// The forwarding action with these timeouts and retries of its rule.

@@ -5,7 +5,6 @@
 mod accounting;
 mod bodies;
 mod buffer_limit;
-mod changes_while_held;
 mod client_certificates;
 mod consumer_plugins;
 mod corpus;
@@ -65,7 +64,6 @@ mod response_transformer;
 mod retry;
 mod retry_budget;
 mod sessions;
-mod slow_client_certificates;
 mod small_frames;
 mod stream;
 mod stream_attacks;

@@ -4,7 +4,9 @@ use http::{HeaderName, HeaderValue};
 use portico::proxy::RejectedPaths;
 use portico::snapshot::path_edit::PathEdit;
 use portico::snapshot::redirect::{RedirectAction, Scheme};
-use portico::snapshot::rule::{Action, Backend, BackendTarget, Filters, HeaderEdits, Rewrite, RouteFailure, Split};
+use portico::snapshot::rule::{
+    Action, Backend, BackendTarget, Filters, HeaderEdits, Rewrite, RouteFailure, WeightedBackends,
+};
 
 use crate::harness::{Client, Endpoint, Options, Route, TestServer, header, route, routes_to, upstream};
 use crate::transport::{GET_ROOT, TRANSPORTS, TransportRequest};
@@ -395,7 +397,7 @@ async fn filters_edit_requests_and_responses() {
         filters: filters("backend", None),
         target: BackendTarget::Upstream(upstream("web", &[endpoint.address])),
     };
-    let action = Action::Forward(Split::new(vec![backend]).unwrap());
+    let action = Action::Forward(WeightedBackends::new(vec![backend]).unwrap());
     let server =
         TestServer::with_routes(vec![Route { path: "/api", filters: filters("rule", Some(rewrite)), ..route(action) }])
             .await;

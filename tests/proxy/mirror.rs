@@ -5,7 +5,9 @@ use std::sync::Arc;
 use http::{HeaderName, HeaderValue};
 use portico::proxy::ProxyLimits;
 use portico::snapshot::path_edit::PathEdit;
-use portico::snapshot::rule::{Action, Backend, BackendTarget, Filters, HeaderEdits, Mirror, Rewrite, Split};
+use portico::snapshot::rule::{
+    Action, Backend, BackendTarget, Filters, HeaderEdits, Mirror, Rewrite, WeightedBackends,
+};
 use portico::upstream::Upstream;
 
 use crate::accounting::{scrape, wait_for_metrics};
@@ -68,7 +70,7 @@ async fn mirrors_receive_requests_filtered_at_their_level() {
         },
         target: BackendTarget::Upstream(upstream("web", &[original.address])),
     };
-    let action = Action::Forward(Split::new(vec![backend]).unwrap());
+    let action = Action::Forward(WeightedBackends::new(vec![backend]).unwrap());
     let server = TestServer::with_routes(vec![Route { filters: rule_filters, ..route(action) }]).await;
     for (index, (request, body)) in [(GET, ""), (POST, "hello"), (CHUNKED, "hello")].into_iter().enumerate() {
         assert_eq!(server.request(request).await.text(), "ok");

@@ -8,8 +8,8 @@ use portico::plugin_api::chain::{AttachmentPoint, BaseScope, ChainBuilder};
 use portico::plugin_api::instance::PluginInstance;
 use portico::plugin_api::testing::names;
 use portico::plugin_api::{
-    AccessOutcome, Chain, LogCx, Phases, Plugin, Reply, ReplyBody, RequestCx, RequestSummary, ResponseCx,
-    ResponseOutcome, ResponseSource,
+    AccessOutcome, BeforeForwardCx, Chain, LogCx, Phases, Plugin, Reply, ReplyBody, RequestCx, RequestSummary,
+    ResponseCx, ResponseOutcome, ResponseSource,
 };
 use portico::snapshot::rule::{Action, RouteFailure};
 
@@ -18,6 +18,7 @@ use crate::harness::{
 };
 
 type AccessHook = dyn for<'a> Fn(&'a mut RequestCx<'_>) -> AccessOutcome<'a> + Send + Sync;
+type BeforeForwardHook = dyn for<'a> Fn(&'a mut BeforeForwardCx<'_>) -> AccessOutcome<'a> + Send + Sync;
 type ResponseHook = dyn Fn(&mut ResponseCx<'_>) + Send + Sync;
 type OutcomeHook = dyn for<'a> Fn(&'a mut ResponseCx<'_>) -> ResponseOutcome<'a> + Send + Sync;
 
@@ -25,6 +26,7 @@ type OutcomeHook = dyn for<'a> Fn(&'a mut ResponseCx<'_>) -> ResponseOutcome<'a>
 #[derive(Default)]
 pub(crate) struct ScriptedPlugin {
     access: Option<Box<AccessHook>>,
+    before_forward: Option<Box<BeforeForwardHook>>,
     response: Option<Box<ResponseHook>>,
     /// Runs after `response`, and decides whether the response is replaced.
     outcome: Option<Box<OutcomeHook>>,
@@ -42,6 +44,10 @@ impl Plugin for ScriptedPlugin {
 
     fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> AccessOutcome<'a> {
         self.access.as_ref().map_or(AccessOutcome::Continue, |access| access(cx))
+    }
+
+    fn before_forward<'a>(&'a self, cx: &'a mut BeforeForwardCx<'_>) -> AccessOutcome<'a> {
+        self.before_forward.as_ref().map_or(AccessOutcome::Continue, |before_forward| before_forward(cx))
     }
 
     fn response<'a>(&'a self, cx: &'a mut ResponseCx<'_>) -> ResponseOutcome<'a> {
@@ -67,6 +73,12 @@ impl ScriptedPlugin {
         access: impl for<'a> Fn(&'a mut RequestCx<'_>) -> AccessOutcome<'a> + Send + Sync + 'static,
     ) -> Self {
         ScriptedPlugin { access: Some(Box::new(access)), ..ScriptedPlugin::default() }
+    }
+
+    pub(crate) fn before_forward(
+        before_forward: impl for<'a> Fn(&'a mut BeforeForwardCx<'_>) -> AccessOutcome<'a> + Send + Sync + 'static,
+    ) -> Self {
+        ScriptedPlugin { before_forward: Some(Box::new(before_forward)), ..ScriptedPlugin::default() }
     }
 
     pub(crate) fn response(response: impl Fn(&mut ResponseCx<'_>) + Send + Sync + 'static) -> Self {
@@ -95,7 +107,7 @@ pub(crate) fn chain(scripts: Vec<ScriptedPlugin>) -> Option<Arc<Chain>> {
     const NAMES: [&str; 3] = ["first", "second", "third"];
     let mut builder = ChainBuilder::default();
     for ((script, name), priority) in scripts.into_iter().zip(NAMES).zip([30, 20, 10]) {
-        let phases = Phases { access: true, response: true, log: true, stream_open: false };
+        let phases = Phases { access: true, before_forward: true, response: true, log: true, stream_open: false };
         let instance = PluginInstance {
             plugin: Arc::new(script),
             phases,

@@ -104,5 +104,5 @@ async fn services_without_limits_are_not_counted() {
     let endpoint = failing_endpoint().await;
     let server = TestServer::with_routes(routes_to(endpoint.address)).await;
     assert_eq!(statuses(&server, 2).await, [500, 500]);
-    assert!(upstream("web", &[endpoint.address]).begin_request().is_none());
+    assert!(!upstream("web", &[endpoint.address]).admit().limits_retries());
 }

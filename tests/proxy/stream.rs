@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use portico::proxy::access_log::AccessLogDestination;
 use portico::proxy::{BindState, ProxyLimits};
-use portico::snapshot::rule::{Backend, BackendTarget, Filters, RouteFailure, RuleId, Split};
+use portico::snapshot::rule::{Backend, BackendTarget, Filters, RouteFailure, RuleId, WeightedBackends};
 use portico::snapshot::stream::{StreamAction, StreamRoute, StreamRule};
 use portico::snapshot::{Bind, BindAddress, Snapshot};
 use portico::upstream::{EndpointAddress, Endpoints, Upstream};
@@ -39,7 +39,7 @@ fn stream_snapshot(address: SocketAddr, action: Option<StreamAction>) -> Snapsho
 
 fn weighted(backends: Vec<(u32, BackendTarget)>) -> Option<StreamAction> {
     let backend = |(weight, target)| Backend { weight, filters: Filters::default(), target };
-    Some(StreamAction::Forward(Split::new(backends.into_iter().map(backend).collect()).unwrap()))
+    Some(StreamAction::Forward(WeightedBackends::new(backends.into_iter().map(backend).collect()).unwrap()))
 }
 
 pub(crate) fn to_upstream(upstream: &Arc<Upstream>) -> Option<StreamAction> {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use portico::proxy::access_log::AccessLogDestination;
 use portico::proxy::{BindState, ProxyLimits};
 use portico::snapshot::own_udp_listeners::OwnUdpListeners;
-use portico::snapshot::rule::{Backend, BackendTarget, Filters, RouteFailure, RuleId, Split};
+use portico::snapshot::rule::{Backend, BackendTarget, Filters, RouteFailure, RuleId, WeightedBackends};
 use portico::snapshot::stream::{StreamAction, StreamRoute, StreamRule};
 use portico::snapshot::{Bind, BindAddress, Snapshot};
 use portico::transport_protocol::TransportProtocol;
@@ -39,7 +39,7 @@ fn udp_snapshot(address: SocketAddr, action: Option<StreamAction>) -> Snapshot {
 
 fn weighted(backends: Vec<(u32, BackendTarget)>) -> Option<StreamAction> {
     let backend = |(weight, target)| Backend { weight, filters: Filters::default(), target };
-    Some(StreamAction::Forward(Split::new(backends.into_iter().map(backend).collect()).unwrap()))
+    Some(StreamAction::Forward(WeightedBackends::new(backends.into_iter().map(backend).collect()).unwrap()))
 }
 
 pub(crate) fn udp_upstream(service: &str, addresses: &[SocketAddr]) -> Arc<Upstream> {

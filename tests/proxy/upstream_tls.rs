@@ -20,7 +20,9 @@ use portico::proxy::ProxyLimits;
 use portico::proxy::access_log::AccessLogDestination;
 use portico::snapshot::rule::{Filters, Mirror};
 use portico::upstream::tls::{EndpointIdentity, IdentityName, TlsTrust, TrustAnchors, UpstreamTlsSettings};
-use portico::upstream::{EndpointAddress, Endpoints, Upstream, UpstreamKey, UpstreamProtocol, UpstreamRegistry};
+use portico::upstream::{
+    EndpointAddress, Endpoints, Outcome, OutcomeClass, Upstream, UpstreamKey, UpstreamProtocol, UpstreamRegistry,
+};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd};
 use rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -965,7 +967,7 @@ async fn unknown_server_names_do_not_block_recovery() {
         &[endpoint.address, recovering],
     );
     let server = TestServer::with_routes(vec![route(forward(vec![(1, Arc::clone(&upstream))]))]).await;
-    upstream.record_failure(recovering);
+    upstream.report(recovering, &Outcome::of(OutcomeClass::ConnectFailed));
     // The requests go on for longer than the ejection, so that one of them probes the endpoint.
     let start = Instant::now();
     while start.elapsed() < Duration::from_millis(900) {

@@ -20,7 +20,7 @@ use crate::api::gateway::{BackendObjectReference, BackendRef, Filter};
 use crate::api::{Kind, ObjectKey};
 use crate::diagnostic::Diagnostic;
 use crate::snapshot::router::PathMatch;
-use crate::snapshot::rule::{Action, Backend, BackendTarget, RouteFailure, RouteRule, RuleId, Split};
+use crate::snapshot::rule::{Action, Backend, BackendTarget, RouteFailure, RouteRule, RuleId, WeightedBackends};
 use crate::upstream::{Upstream, UpstreamKey};
 
 /// A rule for the proxy, with what it refers to and what is wrong with it.
@@ -90,7 +90,7 @@ pub(super) fn translate(
     } else if let Some(redirect) = translated.redirect {
         Action::Redirect(redirect)
     } else {
-        match Split::new(backends) {
+        match WeightedBackends::new(backends) {
             Some(mut split) => {
                 split.timeouts_and_retries = timeouts_and_retries;
                 split.honors_call_deadlines = route.kind == Kind::GrpcRoute;
@@ -149,7 +149,7 @@ fn replaceable_prefix<'m>(raw: &RequestRouteRule<'_>, matches: &'m [ParsedMatch]
 
 /// Warnings about backends of a rule with sessions that are not connected to directly, so that the cluster's network
 /// selects an endpoint for each connection.
-fn unpinned_backends(split: &Split, field: &str) -> Vec<Diagnostic> {
+fn unpinned_backends(split: &WeightedBackends, field: &str) -> Vec<Diagnostic> {
     let backends = split.backends().iter().filter(|_| split.session().is_some());
     let upstreams = backends.filter_map(|backend| match &backend.target {
         BackendTarget::Upstream(upstream) if upstream.key.via_cluster_ip => Some(&upstream.key),

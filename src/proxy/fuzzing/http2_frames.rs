@@ -5,7 +5,7 @@
 use tokio::time::Instant;
 
 use crate::http2_frames::{CONTINUATION, END_HEADERS, FrameHeader, HEADERS, HeadReader, PREFACE, TooManyFrames};
-use crate::proxy::http::client::frames::{FrameLimiter, ReadEnd};
+use crate::proxy::http::client::http2_flood_guard::{FrameLimiter, ReadEnd};
 
 /// The input is what a client sends after the connection preface.
 pub(crate) fn check(input: &[u8]) {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use http::header::COOKIE;
 use http::{HeaderMap, HeaderValue};
 
-use crate::proxy::http::steps::session::cookies;
+use crate::proxy::http::steps::affinity::cookies;
 use crate::upstream::{
     EndpointAddress, EndpointIdentities, Endpoints, RequestSession, SessionCarrier, SessionSettings, Upstream,
     UpstreamKey,

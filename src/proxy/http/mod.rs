@@ -1,10 +1,11 @@
 //! HTTP in layers. A layer imports those below it only.
 //!
 //! ```text
-//!   client ─▶ steps ─▶ forwarding ─▶ record ─▶ fields
+//!   client ─▶ steps ─▶ exchange ─▶ forwarding ─▶ record ─▶ fields
 //! ```
 
 pub(in crate::proxy) mod client;
+pub(in crate::proxy) mod exchange;
 pub(in crate::proxy) mod fields;
 pub(in crate::proxy) mod forwarding;
 pub(in crate::proxy) mod record;

@@ -28,9 +28,10 @@ use crate::proxy::connection::listener_connections::{ConnectionRegistration, Lis
 use crate::proxy::connection::proxy_header::{self, ProxyHeaderError, ProxyHeaderSource};
 use crate::proxy::connection::tls::{self, ClientHandshakeError, FailedHandshake, TlsSession};
 use crate::proxy::connection::transport::Transport;
-use crate::proxy::http::client::client_connection::{self, Peer};
-use crate::proxy::http::client::http_worker::HttpWorker;
+use crate::proxy::http::client::client_connection;
 use crate::proxy::http::client::http2;
+use crate::proxy::http::exchange::client_exchange::ClientExchange;
+use crate::proxy::http::exchange::http_worker::HttpWorker;
 use crate::proxy::record::stats::ProxyHeaderOutcome;
 use crate::proxy::stream::{self, AssignedStream, ClientAddress, StreamClient};
 use crate::proxy::worker::Worker;
@@ -77,8 +78,8 @@ pub(in crate::proxy) fn spawn(
         run(prepare_and_serve(stream, address, steps, http, connections, registration), open_guard);
     } else {
         // A separate future type: plain connections should not reserve the memory that only the extra steps need.
-        let peer = Rc::new(Peer::new(http, connections, address, None));
-        run(client_connection::serve(Transport::Plain(stream), peer, registration), open_guard);
+        let exchange = Rc::new(ClientExchange::new(http, connections, address, None));
+        run(client_connection::serve(Transport::Plain(stream), exchange, registration), open_guard);
     }
 }
 
@@ -100,12 +101,12 @@ async fn prepare_and_serve(
     match while_listening(&connections, &mut registration, preparing).await.flatten() {
         Some(PreparedConnection::Http { transport, address, session }) => {
             let http2 = session.as_ref().is_some_and(|session| session.http2);
-            let peer = Rc::new(Peer::new(http, connections, address, session));
+            let exchange = Rc::new(ClientExchange::new(http, connections, address, session));
             if http2 {
                 // Boxed, because most connections do not need it.
-                Box::pin(http2::serve(transport, peer, registration)).await;
+                Box::pin(http2::serve(transport, exchange, registration)).await;
             } else {
-                client_connection::serve(transport, peer, registration).await;
+                client_connection::serve(transport, exchange, registration).await;
             }
         }
         Some(PreparedConnection::Stream { client, assigned, .. }) => {

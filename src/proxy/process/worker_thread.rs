@@ -22,7 +22,7 @@ use super::client_budget::ClientBudget;
 use super::connection_spread::{ConnectionSpread, CountedLoad, HandedConnection};
 use super::{accept, bind};
 use crate::proxy::connection::listener_connections::ListenerConnections;
-use crate::proxy::http::client::http_worker::{HttpWorker, HttpWorkerShared};
+use crate::proxy::http::exchange::http_worker::{HttpWorker, HttpWorkerShared};
 use crate::proxy::record::stats::WorkerStats;
 use crate::proxy::udp::UdpListeners;
 use crate::proxy::worker::{Worker, WorkerShared};

@@ -25,10 +25,11 @@ use super::client_counts::{ClientLimitReached, counted_address};
 use super::connection::listener_connections::{ConnectionRegistration, ListenerConnections};
 use super::connection::relay::{CountedStream, RelayEnd, RelayLimits, relay};
 use super::connection::transport::Transport;
+use super::limits::MAX_ENDPOINTS;
 use super::record::stats::{OpenGuard, StreamOutcome};
 use super::worker::Worker;
 use crate::rewound::Rewound;
-use crate::upstream::{ClientSlot, ConnectionPools, RawConnection};
+use crate::upstream::{ClientSlot, ConnectionPools, RawConnection, RawDestination};
 
 /// Serves a connection until it closes. The client may send its first bytes late or never, so the endpoint is connected
 /// at once. `B` is the body type of the requests that share the pools.
@@ -57,16 +58,13 @@ pub(in crate::proxy) async fn serve<B>(
     };
     let client_slot = ClientSlot::of(counted_address(client_ip));
     let proxy_header = upstream.proxy_header(|| address.ends(client.get_ref().socket()));
-    let connecting = connect::to_endpoint(
-        pools,
-        &upstream,
-        client_slot,
-        &proxy_header,
-        &mut record,
-        &connections,
-        &mut registration,
-    );
-    let connected = connecting.await;
+    let destination = RawDestination {
+        upstream: &upstream,
+        client: client_slot,
+        proxy_header: &proxy_header,
+        max_endpoints: MAX_ENDPOINTS,
+    };
+    let connected = connect::to_endpoint(pools, &destination, &mut record, &connections, &mut registration).await;
     drop(proxy_header);
     let endpoint = match connected {
         Ok(endpoint) => endpoint,

@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep};
 
 use super::sessions::UdpSessions;
 use super::socket::UdpListener;
-use crate::proxy::http::client::http_worker::HttpWorker;
+use crate::proxy::http::exchange::http_worker::HttpWorker;
 use crate::snapshot::BindAddress;
 
 pub(in crate::proxy) struct UdpListeners {

@@ -24,7 +24,7 @@ use crate::proxy::stream::{ConnectionRecord, outcome_of};
 use crate::snapshot::rule::BackendTarget;
 use crate::snapshot::stream::{StreamAction, StreamRoute, StreamRule};
 use crate::snapshot::{BindAddress, BindMap};
-use crate::upstream::{ActiveRequest, LocalShortage, Upstream};
+use crate::upstream::{ActiveRequest, LocalShortage, Outcome, OutcomeClass, Upstream};
 
 /// What distinguishes the sessions of a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -219,7 +219,7 @@ impl Session {
                 Forwarded::Sent
             }
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                endpoint.upstream.record_failure(endpoint.address);
+                endpoint.upstream.report(endpoint.address, &Outcome::of(OutcomeClass::ConnectFailed));
                 Forwarded::Refused(endpoint.address)
             }
             Err(error) => Forwarded::Dropped(DatagramDrop::of_error(&error)),
@@ -290,13 +290,13 @@ impl Session {
         for _ in 0..REPLIES_PER_TURN {
             match endpoint.receive(buffer) {
                 Ok(length) => {
-                    endpoint.upstream.record_success(endpoint.address);
+                    endpoint.upstream.report(endpoint.address, &Outcome::of(OutcomeClass::Responded));
                     self.reply(&buffer[..length], sessions);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Progress::Drained,
                 Err(error) => {
                     if LocalShortage::of_error(&error).is_none() {
-                        endpoint.upstream.record_failure(endpoint.address);
+                        endpoint.upstream.report(endpoint.address, &Outcome::of(OutcomeClass::ConnectFailed));
                     }
                     let is_refused = error.kind() == io::ErrorKind::ConnectionRefused;
                     let outcome =

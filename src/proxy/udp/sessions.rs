@@ -17,13 +17,14 @@ use super::recency_map::RecencyMap;
 use super::session::{self, Forwarded, Session, SessionEndpoint, SessionKey, SessionTarget};
 use super::socket::UdpListener;
 use crate::proxy::client_counts::ClientLimitReached;
-use crate::proxy::http::client::http_worker::HttpWorker;
+use crate::proxy::http::exchange::http_worker::HttpWorker;
 use crate::proxy::record::stats::{DatagramDrop, RequestSeries, StreamOutcome};
 use crate::proxy::stream::AssignedStream;
 use crate::proxy::worker::Worker;
 use crate::proxy::worker::snapshot_view::SnapshotView;
 use crate::snapshot::Served;
 use crate::snapshot::stream::StreamRule;
+use crate::upstream::EndpointChoice;
 
 pub(super) struct UdpSessions {
     http: Rc<HttpWorker>,
@@ -150,10 +151,8 @@ impl UdpSessions {
         let target = match upstream {
             None => SessionTarget::Invalid,
             Some(upstream) => {
-                let pools = &self.http.pools;
-                let other = refused.and_then(|refused| pools.next_endpoint(upstream, &[refused]));
-                let address = other.or_else(|| pools.next_endpoint(upstream, &[]));
-                let address = address.ok_or(DatagramDrop::NoEndpoints)?;
+                let choice = EndpointChoice { avoid: refused.as_slice(), pinned: None, may_repeat: true };
+                let address = self.http.pools.pick(upstream, &choice).ok_or(DatagramDrop::NoEndpoints)?;
                 let endpoint = SessionEndpoint::connect(Arc::clone(upstream), address).map_err(|error| {
                     if matches!(Errno::from_io_error(&error), Some(Errno::MFILE | Errno::NFILE)) {
                         self.evict_oldest();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::Worker;
 use crate::proxy::record::stats::{RequestLabels, RequestSeries};
-use crate::snapshot::rule::{Backend, BackendTarget, RouteRule, Split};
+use crate::snapshot::rule::{Backend, BackendTarget, RouteRule, WeightedBackends};
 use crate::snapshot::stream::StreamRule;
 use crate::snapshot::{Bind, BindAddress, HttpBind, HttpListener, Snapshot};
 
@@ -61,7 +61,7 @@ impl SnapshotView {
 
     /// The next backend. Over as many requests or connections as the sum of the weights, each backend gets exactly its
     /// weight; fewer are distributed almost by weight.
-    pub(in crate::proxy) fn pick_backend<'s>(&self, split: &'s Split) -> &'s Backend {
+    pub(in crate::proxy) fn pick_backend<'s>(&self, split: &'s WeightedBackends) -> &'s Backend {
         if let [only] = split.backends() {
             return only;
         }

@@ -10,7 +10,7 @@ use crate::snapshot::router::by_conditions::{
 };
 use crate::snapshot::router::tests::{match_for_path, rule};
 use crate::snapshot::router::{HeaderMatch, HostRouter, PathMatch, QueryMatch, TieBreaker, compile_regex};
-use crate::snapshot::rule::{HeaderEdits, PathEdit, RouteFailure, Scheme, Split};
+use crate::snapshot::rule::{HeaderEdits, PathEdit, RouteFailure, Scheme, WeightedBackends};
 use crate::snapshot::rule_options::{HttpsRedirect, Protocols, RuleOptions, UpstreamHost};
 use crate::snapshot::upstream_path::UpstreamPath;
 use crate::snapshot::uri_template::UriTemplate;
@@ -85,7 +85,7 @@ fn snapshot(order: ConstructionOrder) -> Snapshot {
         host: Some(HeaderValue::from_static("inside.example")),
         path: Some(PathEdit::prefix("/", "/inside")),
     };
-    let split = |backends| Action::Forward(Split::new(backends).unwrap());
+    let split = |backends| Action::Forward(WeightedBackends::new(backends).unwrap());
     let mut matches_a = vec![
         RouteMatch {
             method: Some(Method::GET),

@@ -5,8 +5,7 @@ use std::fmt;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue};
 
-use super::header::ValueMatch;
-use super::request::RoutingRequest;
+use super::{RoutingRequest, ValueMatch};
 use crate::snapshot::regex_steps::RegexInput;
 
 /// Matches gRPC calls only, and with a method only those of that method, whatever their service. A service is a

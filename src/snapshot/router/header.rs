@@ -3,7 +3,7 @@
 use http::header::COOKIE;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::request::RoutingRequest;
+use super::RoutingRequest;
 use super::request_fields::ConditionField;
 use crate::snapshot::regex::Regex;
 use crate::snapshot::regex_steps::{RegexInput, RegexSteps};

@@ -2,8 +2,7 @@
 
 use std::cmp::{Ordering, Reverse};
 
-use super::call::CallMatch;
-use super::route_match::{PathMatch, RouteMatch};
+use super::{CallMatch, PathMatch, RouteMatch};
 
 /// Compares by precedence. The match of higher precedence is the lesser one, so that sorting puts it first.
 ///

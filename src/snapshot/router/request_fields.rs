@@ -1,11 +1,20 @@
 //! The header fields of a request as the conditions of rules see them: as the endpoint would get them, so that no
 //! client selects a rule by a field that the endpoint does not see.
 
+use std::fmt;
+
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TE, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::request::RoutingRequest;
+use super::RoutingRequest;
 use crate::snapshot::rule_options::ForwardingHeaderStyle;
+
+/// The fields that the proxy itself sets, replaces or removes before it forwards a request.
+pub trait ForwardedFields: fmt::Debug {
+    /// The fields among which conditions on this name find it. `None` if those of the request are forwarded as they
+    /// are. `style` is that of the rule with the condition.
+    fn find(&self, name: &HeaderName, style: ForwardingHeaderStyle) -> Option<&HeaderMap>;
+}
 
 /// Where a condition on a field finds its value.
 pub(super) enum ConditionField<'a> {

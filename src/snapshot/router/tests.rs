@@ -1,11 +1,7 @@
 //! Readable cases for each routing rule, and limits; complements the property test in `tests/router.rs`.
 
-use http::{HeaderMap, Method};
-
-use super::by_conditions::HostName;
 use super::*;
-use crate::snapshot::redirect::Scheme;
-use crate::snapshot::rule::{Action, Filters, RouteFailure, RouteRule, RuleId};
+use crate::snapshot::rule::{Action, Filters, RouteFailure, RuleId};
 
 /// A match whose path is written as in the route table, for the rule at this position of the only route.
 fn route_match(index: u16, path: &str) -> RouteMatch {

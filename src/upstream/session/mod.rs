@@ -113,7 +113,7 @@ const MAX_VALUES: usize = 4;
 
 #[cfg(test)]
 mod tests {
-    use super::super::{EndpointAddress, Endpoints, UpstreamKey};
+    use super::super::{EndpointAddress, Endpoints, Outcome, OutcomeClass, UpstreamKey};
     use super::*;
 
     const NOW: u32 = 1_000_000;
@@ -198,15 +198,15 @@ mod tests {
     async fn sessions_leave_ejected_endpoints() {
         let upstream = upstream("a", &[1, 2]);
         let value = value(1, &upstream, 2);
-        upstream.record_failure(address(2));
+        upstream.report(address(2), &Outcome::of(OutcomeClass::ConnectFailed));
         let session = read(1, &upstream, &value, NOW);
         assert_eq!(session.endpoint(), None);
         let moved = session.new_value(&upstream, address(1), NOW).unwrap();
         assert_eq!(moved.len(), value.len(), "the new pin replaces the old one");
-        upstream.record_failure(address(1));
+        upstream.report(address(1), &Outcome::of(OutcomeClass::ConnectFailed));
         assert_eq!(endpoint(1, &upstream, &value, NOW), Some(address(2)), "all are ejected");
-        upstream.record_success(address(2));
-        upstream.record_success(address(1));
+        upstream.report(address(2), &Outcome::of(OutcomeClass::Connected));
+        upstream.report(address(1), &Outcome::of(OutcomeClass::Connected));
         assert_eq!(endpoint(1, &upstream, &moved, NOW), Some(address(1)));
     }
 

@@ -29,7 +29,9 @@ use crate::diagnostic::Diagnostic;
 use crate::plugin_api::RouteNames;
 use crate::snapshot::router::TieBreaker;
 use crate::snapshot::router::by_conditions::{ConditionRoute, HostCondition, PathCondition, RouterFlavor};
-use crate::snapshot::rule::{Action, Backend, BackendTarget, Filters, RouteFailure, RouteRule, RuleId, Split};
+use crate::snapshot::rule::{
+    Action, Backend, BackendTarget, Filters, RouteFailure, RouteRule, RuleId, WeightedBackends,
+};
 use crate::snapshot::rule_options::{HttpsRedirect, RuleOptions, UpstreamHost};
 use crate::snapshot::timeouts_and_retries::TimeoutsAndRetries;
 use crate::snapshot::upstream_path::UpstreamPath;
@@ -365,7 +367,7 @@ impl<'a> IngressPlanner<'a> {
                 }
                 backends.push(resolved.settings_source);
                 let target = BackendTarget::Upstream(self.cx.inputs.upstreams.upstream(&resolved.key));
-                let split = Split::new(vec![Backend { weight: 1, filters: Filters::default(), target }]);
+                let split = WeightedBackends::new(vec![Backend { weight: 1, filters: Filters::default(), target }]);
                 let timeouts_and_retries = TimeoutsAndRetries::per_attempt(
                     settings.connect_timeout,
                     settings.write_timeout,

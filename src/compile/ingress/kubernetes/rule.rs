@@ -17,7 +17,9 @@ use crate::compile::kong::plugins::{PluginSite, Plugins, RouteFacts};
 use crate::compile::unique_diagnostics::UniqueDiagnostics;
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::RouteNames;
-use crate::snapshot::rule::{Action, Backend, BackendTarget, Filters, RouteFailure, RouteRule, RuleId, Split};
+use crate::snapshot::rule::{
+    Action, Backend, BackendTarget, Filters, RouteFailure, RouteRule, RuleId, WeightedBackends,
+};
 use crate::upstream::UpstreamKey;
 
 /// The place of a rule in its Ingress.
@@ -124,7 +126,7 @@ impl<'a> RuleBuilder<'a> {
         }
         let target = BackendTarget::Upstream(self.cx.inputs.upstreams.upstream(&resolved.key));
         self.upstreams.insert(resolved.key);
-        match Split::new(vec![Backend { weight: 1, filters: Filters::default(), target }]) {
+        match WeightedBackends::new(vec![Backend { weight: 1, filters: Filters::default(), target }]) {
             Some(split) => Action::Forward(split),
             None => Action::Fail(RouteFailure::NoService),
         }

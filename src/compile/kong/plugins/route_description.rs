@@ -9,7 +9,7 @@ use crate::api::{Kind, Meta};
 use crate::compile::kong::consumers::uuid_from_text;
 use crate::plugin_api::RouteNames;
 use crate::plugin_api::route_description::RouteDescription;
-use crate::snapshot::rule::{Action, Backend, BackendTarget, Split};
+use crate::snapshot::rule::{Action, Backend, BackendTarget, WeightedBackends};
 use crate::snapshot::rule_options::{RuleOptions, UpstreamHost};
 use crate::upstream::{Upstream, UpstreamProtocol, UpstreamSource};
 
@@ -72,7 +72,7 @@ pub(super) fn describe(
 }
 
 /// Adds the server and the timeouts. Of several backends, the first one is described.
-fn describe_upstream(service: &mut Value, split: &Split) {
+fn describe_upstream(service: &mut Value, split: &WeightedBackends) {
     let upstream: Option<&Arc<Upstream>> = split.backends().iter().find_map(|Backend { target, .. }| match target {
         BackendTarget::Upstream(upstream) => Some(upstream),
         BackendTarget::Fail(_) => None,
@@ -155,7 +155,8 @@ mod tests {
     fn route_and_service_have_the_fields_of_kong() {
         let key = UpstreamKey { namespace: "shop".into(), service: "cart".into(), port: 80, ..UpstreamKey::default() };
         let target = BackendTarget::Upstream(Arc::new(Upstream::new(key)));
-        let mut split = Split::new(vec![Backend { weight: 1, filters: Filters::default(), target }]).unwrap();
+        let mut split =
+            WeightedBackends::new(vec![Backend { weight: 1, filters: Filters::default(), target }]).unwrap();
         let minute = std::time::Duration::from_secs(60);
         split.timeouts_and_retries = Some(Box::new(TimeoutsAndRetries::per_attempt(minute, minute, minute, 5)));
         let upstream_path = Some(UpstreamPath { strip_matched: true, ..UpstreamPath::default() });

@@ -7,19 +7,19 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::client_connection::Peer;
 use crate::proxy::connection::protocol_detection::{DetectedProtocol, ProtocolDetector};
 use crate::proxy::connection::transport::Transport;
+use crate::proxy::http::exchange::client_exchange::ClientExchange;
 
 pub(in crate::proxy) struct ClientStream {
     stream: Transport,
     protocol_detector: ProtocolDetector,
-    peer: Rc<Peer>,
+    exchange: Rc<ClientExchange>,
 }
 
 impl ClientStream {
-    pub(in crate::proxy) fn new(stream: Transport, peer: Rc<Peer>) -> Self {
-        ClientStream { stream, protocol_detector: ProtocolDetector::default(), peer }
+    pub(in crate::proxy) fn new(stream: Transport, exchange: Rc<ClientExchange>) -> Self {
+        ClientStream { stream, protocol_detector: ProtocolDetector::default(), exchange }
     }
 
     pub(in crate::proxy) fn has_tls(&self) -> bool {
@@ -47,8 +47,8 @@ impl ClientStream {
 
     /// Records a write on HTTP/1. HTTP/2 streams and tunnels record their own activity.
     fn record_write(&self) {
-        if self.peer.activity.is_http1() {
-            self.peer.activity.record_write();
+        if self.exchange.activity.is_http1() {
+            self.exchange.activity.record_write();
         }
     }
 }
@@ -62,14 +62,14 @@ impl AsyncRead for ClientStream {
         } else {
             let detected = this.protocol_detector.read(&mut this.stream, cx, buffer);
             if this.protocol_detector.has_begun() {
-                this.peer.activity.record_read();
+                this.exchange.activity.record_read();
             }
             if ready!(detected)? == DetectedProtocol::Http2 {
-                this.peer.activity.http2.set(true);
+                this.exchange.activity.http2.set(true);
             }
         }
-        if this.peer.activity.is_http1() && buffer.filled().len() > before {
-            this.peer.activity.record_read();
+        if this.exchange.activity.is_http1() && buffer.filled().len() > before {
+            this.exchange.activity.record_read();
         }
         Poll::Ready(Ok(()))
     }
@@ -101,7 +101,7 @@ impl AsyncWrite for ClientStream {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.peer.activity.reset_on_close.get() {
+        if self.exchange.activity.reset_on_close.get() {
             return Poll::Ready(Ok(()));
         }
         Pin::new(&mut self.stream).poll_shutdown(cx)
@@ -110,7 +110,7 @@ impl AsyncWrite for ClientStream {
 
 impl Drop for ClientStream {
     fn drop(&mut self) {
-        if self.peer.activity.reset_on_close.get() {
+        if self.exchange.activity.reset_on_close.get() {
             // If the socket option cannot be set, the connection closes without a reset.
             drop(self.stream.socket().set_zero_linger());
         }

@@ -1,20 +1,15 @@
-//! The connections of clients, HTTP/1 and HTTP/2: their requests, the bodies from and to them, and their timers.
+//! The connections of clients, HTTP/1 and HTTP/2: their requests, the bodies to them, and their timers.
 
-pub(in crate::proxy) mod activity;
-pub(in crate::proxy) mod client_body;
 pub(in crate::proxy) mod client_connection;
 pub(in crate::proxy) mod client_stream;
-pub(in crate::proxy) mod continuations;
-pub(in crate::proxy) mod filtered_body;
-pub(in crate::proxy) mod frames;
+pub(in crate::proxy) mod deadlines;
 pub(in crate::proxy) mod http1;
 pub(in crate::proxy) mod http2;
-pub(in crate::proxy) mod http_worker;
+pub(in crate::proxy) mod http2_flood_guard;
+pub(in crate::proxy) mod malformed_input;
 pub(in crate::proxy) mod malformed_request;
-pub(in crate::proxy) mod minimum_rate;
 pub(in crate::proxy) mod parked_connection;
-pub(in crate::proxy) mod read_timeout;
 pub(in crate::proxy) mod request_streams;
 pub(in crate::proxy) mod response_body;
-pub(in crate::proxy) mod unforwarded_bodies;
-pub(in crate::proxy) mod unsent_responses;
+pub(in crate::proxy) mod stream_tracker;
+pub(in crate::proxy) mod tunnel;

@@ -13,11 +13,12 @@ use std::task::{Context, Poll, ready};
 use bytes::BytesMut;
 use tokio::time::{Instant, Sleep};
 
-use super::activity::{ActivityPhase, UploadState};
-use super::client_connection::{Peer, idle_timeout};
 use super::client_stream::ClientStream;
+use super::deadlines::{idle_timeout, poll_timeout};
 use crate::http1::{NextInput, poll_receive};
 use crate::proxy::connection::listener_connections::ConnectionRegistration;
+use crate::proxy::http::exchange::activity::{ActivityPhase, UploadState};
+use crate::proxy::http::exchange::client_exchange::ClientExchange;
 use crate::proxy::record::stats::OpenGuard;
 
 /// Why a connection is no longer parked.
@@ -33,14 +34,14 @@ pub(in crate::proxy) enum ParkingEnd {
 /// Waits until the connection must be served again or closed.
 pub(in crate::proxy) async fn park(
     stream: &mut ClientStream,
-    peer: &Peer,
+    exchange: &ClientExchange,
     registration: &mut ConnectionRegistration,
     mut timer: Pin<&mut Sleep>,
 ) -> ParkingEnd {
-    let _counted = OpenGuard::new(&peer.worker().counters, |stats| &stats.parked);
+    let _counted = OpenGuard::new(&exchange.worker().counters, |stats| &stats.parked);
     poll_fn(|cx| {
         registration.set_waker(cx.waker());
-        if peer.connections.is_aborted() {
+        if exchange.connections.is_aborted() {
             return Poll::Ready(ParkingEnd::Close);
         }
         // First, so that a request that has arrived is served even if the connection was evicted.
@@ -50,7 +51,7 @@ pub(in crate::proxy) async fn park(
         if registration.take_eviction() {
             return Poll::Ready(ParkingEnd::Close);
         }
-        let expired = peer.activity.poll_timeout(&peer.http, idle_timeout(peer), timer.as_mut(), cx);
+        let expired = poll_timeout(&exchange.activity, &exchange.http, idle_timeout(exchange), timer.as_mut(), cx);
         expired.map(|()| ParkingEnd::Resume(BytesMut::new()))
     })
     .await
@@ -74,8 +75,9 @@ fn poll_received(stream: &mut ClientStream, cx: &mut Context<'_>) -> Poll<Parkin
 
 /// When a connection between two requests must be parked, unless it is used until then. None if it is still active, or
 /// closing. `resumed_at` is when it was unparked: what was read since may have been no data.
-pub(in crate::proxy) fn park_at(peer: &Peer, resumed_at: Instant) -> Option<Instant> {
-    let is_idle = peer.activity.phase() == ActivityPhase::Idle && peer.activity.upload.get() == UploadState::Complete;
-    let may_park = is_idle && !peer.connections.is_closing();
-    may_park.then(|| peer.activity.last_progress().max(resumed_at) + peer.worker().limits.park_after)
+pub(in crate::proxy) fn park_at(exchange: &ClientExchange, resumed_at: Instant) -> Option<Instant> {
+    let is_idle =
+        exchange.activity.phase() == ActivityPhase::Idle && exchange.activity.upload.get() == UploadState::Complete;
+    let may_park = is_idle && !exchange.connections.is_closing();
+    may_park.then(|| exchange.activity.last_progress().max(resumed_at) + exchange.worker().limits.park_after)
 }

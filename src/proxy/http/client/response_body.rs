@@ -5,143 +5,47 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::Version;
+use http::{Response, Version};
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep};
 
-use super::activity::Activity;
-use super::filtered_body::FilteredBody;
-use super::read_timeout::ReadTimeout;
-use super::unsent_responses::{RECHECK_INTERVAL, UnsentData};
-use crate::http2_frames::MARKER_NAME;
-use crate::plugin_api::{ReplyStream, ReplyStreamError};
-use crate::proxy::http::fields::field_policy::clean_response_trailers;
-use crate::proxy::http::forwarding::request_body::RequestBody;
-use crate::proxy::http::forwarding::upgrade::Upgrade;
-use crate::proxy::http::record::request_error::{RESPONSE_TRUNCATED, RequestError};
-use crate::proxy::http::record::request_record::RequestRecord;
+use super::tunnel::Tunnel;
+use crate::proxy::http::exchange::activity::Activity;
+use crate::proxy::http::exchange::body_source::{BodySource, ResponseBodyError};
+use crate::proxy::http::exchange::unsent_responses::{RECHECK_INTERVAL, UnsentData};
+use crate::proxy::http::record::request_error::RequestError;
 use crate::proxy::http::steps::error_response::call_error_trailers;
-use crate::upstream::{EndpointBody, EndpointError, UpgradedConnection};
-
-/// Where the body of a response comes from.
-pub(in crate::proxy) enum BodySource {
-    /// A response that Portico generates; empty if it has no body.
-    Local(Bytes),
-    /// Its connection returns to its pool when the body was read to its end.
-    Upstream(EndpointBody<RequestBody>),
-    /// The endpoint accepted the requested upgrade.
-    Upgraded(Box<Upgrade>, Box<UpgradedConnection>),
-    /// The reply of a plugin, which produces the body while it is sent.
-    Stream(ReplyStream),
-    /// A body that the filters of plugins have processed, or process while it is sent.
-    Filtered(Box<FilteredBody>),
-}
-
-impl BodySource {
-    /// Polls the next frame. `activity` is that of the connection to the client, whose rule may set a read timeout.
-    pub(in crate::proxy) fn poll_next(
-        &mut self,
-        activity: Option<&Activity>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, ResponseBodyError>>> {
-        match self {
-            BodySource::Local(bytes) => {
-                let bytes = std::mem::take(bytes);
-                Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
-            }
-            BodySource::Upgraded(..) => Poll::Ready(None),
-            BodySource::Stream(stream) => {
-                let part = ready!(stream.0.as_mut().poll_next(cx));
-                Poll::Ready(part.map(|part| part.map(Frame::data).map_err(ResponseBodyError::Reply)))
-            }
-            BodySource::Filtered(body) => body.poll_next(activity, cx),
-            BodySource::Upstream(body) => match body.poll_next(cx) {
-                Poll::Pending if read_timed_out(activity, cx) => Poll::Ready(Some(Err(ResponseBodyError::Timeout))),
-                Poll::Pending => Poll::Pending,
-                Poll::Ready(Some(Ok(mut frame))) => {
-                    if body.is_http2()
-                        && let Some(trailers) = frame.trailers_mut()
-                    {
-                        trailers.remove(MARKER_NAME);
-                    }
-                    Poll::Ready(Some(Ok(frame)))
-                }
-                Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(ResponseBodyError::Invalid(error)))),
-                Poll::Ready(None) if body.is_reset() => Poll::Ready(Some(Err(ResponseBodyError::Reset))),
-                Poll::Ready(None) => Poll::Ready(None),
-            },
-        }
-    }
-
-    /// Whether the body is known to be complete.
-    pub(in crate::proxy) fn is_end_stream(&self) -> bool {
-        match self {
-            BodySource::Local(bytes) => bytes.is_empty(),
-            BodySource::Upstream(body) => body.is_end_stream(),
-            BodySource::Upgraded(..) => true,
-            BodySource::Stream(_) => false,
-            BodySource::Filtered(body) => body.is_end_stream(),
-        }
-    }
-
-    pub(in crate::proxy) fn size_hint(&self) -> SizeHint {
-        match self {
-            BodySource::Local(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            BodySource::Upstream(body) => body.size_hint(),
-            BodySource::Upgraded(..) => SizeHint::with_exact(0),
-            BodySource::Stream(_) => SizeHint::default(),
-            BodySource::Filtered(body) => body.size_hint(),
-        }
-    }
-
-    /// Whether trailers of the endpoint may follow the body.
-    pub(in crate::proxy) fn may_have_trailers(&self) -> bool {
-        match self {
-            BodySource::Local(_) | BodySource::Upgraded(..) | BodySource::Stream(_) => false,
-            BodySource::Upstream(body) => body.is_http2() || body.size_hint().exact().is_none(),
-            BodySource::Filtered(_) => true,
-        }
-    }
-
-    /// Whether the rest of the body is still to be received from the endpoint.
-    pub(in crate::proxy) fn reads_endpoint(&self) -> bool {
-        match self {
-            BodySource::Upstream(_) => true,
-            BodySource::Filtered(body) => body.reads_endpoint(),
-            BodySource::Local(_) | BodySource::Upgraded(..) | BodySource::Stream(_) => false,
-        }
-    }
-
-    /// Ends a body that was read to its end. The connection to the endpoint returns to its pool.
-    pub(in crate::proxy) fn release(self) {
-        match self {
-            BodySource::Upstream(body) => body.release(),
-            BodySource::Filtered(body) => body.release(),
-            _ => {}
-        }
-    }
-}
+use crate::proxy::http::steps::request::Served;
+use crate::proxy::http::steps::request_record::RequestRecord;
 
 /// The body of a response, with the request record that is finished when the body ends.
 pub(in crate::proxy) struct ResponseBody {
     source: BodySource,
     /// None if the record ends with the tunnel instead of this body.
     record: Option<RequestRecord>,
+    /// The HTTP version of the request: on HTTP/1.0 the end of the connection is the end of the body.
     version: Version,
     /// Wakes this body while it waits for room: others may have made room.
     recheck: Option<Pin<Box<Sleep>>>,
 }
 
 impl ResponseBody {
-    /// `version` is the HTTP version of the request: on HTTP/1.0 the end of the connection is the end of the body.
-    pub(in crate::proxy) fn new(source: BodySource, record: RequestRecord, version: Version) -> Self {
-        ResponseBody { source, record: Some(record), version, recheck: None }
-    }
-
-    /// The empty body of a response after which the connection becomes a tunnel.
-    pub(in crate::proxy) fn for_tunnel() -> Self {
+    /// Attaches the record to the response. It is finished with the response body, or with the tunnel that follows.
+    pub(in crate::proxy) fn attach(served: Served) -> (Response<ResponseBody>, Option<Box<Tunnel>>) {
+        let Served { response, mut record, version } = served;
+        let (head, source) = response.into_parts();
+        let BodySource::Upgraded(upgrade, endpoint) = source else {
+            let body = ResponseBody { source, record: Some(record), version, recheck: None };
+            return (Response::from_parts(head, body), None);
+        };
+        // The timeouts that the rule sets for a response do not apply to an upgraded connection.
+        record.facts.deadline = None;
         let (source, version) = (BodySource::Local(Bytes::new()), Version::HTTP_11);
-        ResponseBody { source, record: None, version, recheck: None }
+        let body = ResponseBody { source, record: None, version, recheck: None };
+        let mut response = Response::from_parts(head, body);
+        upgrade.accept(&mut response);
+        record.facts.status = Some(response.status());
+        (response, Some(Tunnel::new(upgrade.into_stream(), endpoint, record)))
     }
 
     fn finish(&mut self) {
@@ -158,7 +62,7 @@ impl ResponseBody {
         if !self.source.reads_endpoint() {
             return None;
         }
-        self.record.as_mut()?.deadline.as_mut()?.poll_error(cx)
+        self.record.as_mut()?.facts.deadline.as_mut()?.poll_error(cx)
     }
 
     /// Ends the response before its end, because of its deadline. A gRPC client gets the status of the call, because it
@@ -167,7 +71,8 @@ impl ResponseBody {
         let details = error.details();
         self.abort(details.reason);
         // After fewer bytes than its `content-length`, a response with trailers is malformed.
-        let can_have_trailers = self.version == Version::HTTP_2 && self.size_hint().exact().is_none();
+        let is_multiplexed = self.record.as_ref().is_some_and(|record| record.exchange.protocol.is_multiplexed());
+        let can_have_trailers = is_multiplexed && self.size_hint().exact().is_none();
         if !matches!(error, RequestError::CallDeadline) || !can_have_trailers {
             return Err(ResponseBodyError::Timeout);
         }
@@ -179,10 +84,10 @@ impl ResponseBody {
     /// Waits while the connection holds too much that its client has not read.
     fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(record) = &self.record else { return Poll::Ready(()) };
-        let Some(unsent) = record.peer.unsent() else { return Poll::Ready(()) };
+        let Some(unsent) = record.exchange.unsent() else { return Poll::Ready(()) };
         while !unsent.has_room() {
             unsent.wake_when_sent(cx.waker());
-            let activity = &record.peer.activity;
+            let activity = &record.exchange.activity;
             activity.awaits_response_data.set(false);
             if let Some(meter) = activity.response_meter() {
                 meter.begin_wait();
@@ -197,7 +102,7 @@ impl ResponseBody {
 
     /// Counts the data until it is sent. The last data of a response does not count if it is small.
     fn count_unsent(&self, frame: Frame<Bytes>, is_last: bool) -> Frame<UnsentData> {
-        let unsent = self.record.as_ref().and_then(|record| record.peer.unsent());
+        let unsent = self.record.as_ref().and_then(|record| record.exchange.unsent());
         frame.map_data(|data| match unsent {
             Some(unsent) if !is_last || data.len() > MAX_UNCOUNTED => unsent.count(data),
             _ => UnsentData::uncounted(data),
@@ -207,57 +112,25 @@ impl ResponseBody {
     /// Records the error and makes sure that the client does not take the partial response for a complete one.
     fn abort(&mut self, reason: &'static str) {
         if let Some(record) = &mut self.record {
-            record.error = Some(reason);
-            record.peer.activity.reset_on_close.set(self.version == Version::HTTP_10);
+            record.facts.error = Some(reason);
+            record.exchange.activity.reset_on_close.set(self.version == Version::HTTP_10);
             record.finish();
         }
     }
 
     fn record_bytes(&mut self, length: usize) {
         if let Some(record) = &mut self.record {
-            record.peer.activity.record_progress();
-            record.bytes_out += length as u64;
-            if let Some(timeout) = &mut *record.peer.activity.read_timeout.borrow_mut() {
+            record.exchange.activity.record_progress();
+            record.facts.bytes_out += length as u64;
+            if let Some(timeout) = &mut *record.exchange.activity.read_timeout.borrow_mut() {
                 timeout.stop();
             }
         }
     }
 }
 
-fn read_timed_out(activity: Option<&Activity>, cx: &mut Context<'_>) -> bool {
-    let Some(activity) = activity else { return false };
-    let Some(limit) = activity.rule_timeouts.get().read() else { return false };
-    // Most responses arrive in one piece and need no timer.
-    let mut timeout = activity.read_timeout.borrow_mut();
-    timeout.get_or_insert_with(|| ReadTimeout::start(limit)).poll(limit, cx).is_ready()
-}
-
 /// Most responses have not more data, and the head of a response may have more, too.
 const MAX_UNCOUNTED: usize = 4096;
-
-/// Why a response body is incomplete. The client's connection is closed, so that the client notices the truncation.
-#[derive(Debug, thiserror::Error)]
-pub(in crate::proxy) enum ResponseBodyError {
-    #[error("the response body is invalid or truncated: {0}")]
-    Invalid(EndpointError),
-    #[error("the endpoint reset the stream within the response body")]
-    Reset,
-    #[error("the response body exceeded a timeout of the rule")]
-    Timeout,
-    #[error("the body of a plugin's reply is incomplete: {0}")]
-    Reply(ReplyStreamError),
-}
-
-impl ResponseBodyError {
-    fn reason(&self) -> &'static str {
-        match self {
-            ResponseBodyError::Timeout => RequestError::ResponseTimeout.details().reason,
-            ResponseBodyError::Invalid(_) | ResponseBodyError::Reset | ResponseBodyError::Reply(_) => {
-                RESPONSE_TRUNCATED
-            }
-        }
-    }
-}
 
 impl Body for ResponseBody {
     type Data = UnsentData;
@@ -272,7 +145,7 @@ impl Body for ResponseBody {
             return Poll::Ready(Some(this.end_at_deadline(error)));
         }
         ready!(this.poll_room(cx));
-        let activity = this.record.as_ref().map(|record| &record.peer.activity);
+        let activity = this.record.as_ref().map(|record| &record.exchange.activity);
         let meter = activity.and_then(Activity::response_meter);
         if let Some(meter) = meter {
             meter.end_wait();
@@ -286,7 +159,7 @@ impl Body for ResponseBody {
                 if let Some(trailers) = frame.trailers_mut()
                     && let Some(record) = &this.record
                 {
-                    clean_response_trailers(trailers, record);
+                    record.clean_trailers(trailers);
                 }
                 let ended = frame.is_trailers() || this.source.is_end_stream();
                 if let Some(meter) = meter {

@@ -5,7 +5,7 @@
 //! ```text
 //!   trailers of a client ─────▶ RequestBody ──▶ remove_from_request_trailers ──▶ endpoint
 //!   trailers of an endpoint ──▶ ResponseBody ─▶ remove_from_response_trailers ─┐
-//!   1xx of an endpoint ───────▶ Peer ─────────▶ remove_from_informational ─────┴▶ client
+//!   1xx of an endpoint ───────▶ ClientExchange ▶ remove_from_informational ────┴▶ client
 //! ```
 //!
 //! Nothing here is prepared for a message without trailers: the names are collected when the trailers arrive.
@@ -16,13 +16,10 @@ use std::sync::Arc;
 use http::header::{CONNECTION, VIA};
 use http::{HeaderMap, HeaderName, Response};
 
-use super::headers::{CLIENT_REPORTS, MANAGED_HEADERS, connection_options, strip_hop_by_hop};
+use super::headers::{CLIENT_REPORTS, MANAGED_HEADERS, X_REQUEST_ID, connection_options, strip_hop_by_hop};
+use super::product_names::ProductHeaders;
 use crate::http1::is_permitted_trailer;
 use crate::plugin_api::{ChangedFields, FieldNames, header_spoofing};
-use crate::proxy::http::client::http_worker::HttpWorker;
-use crate::proxy::http::record::request_id::X_REQUEST_ID;
-use crate::proxy::http::record::request_record::RequestRecord;
-use crate::proxy::http::steps::request_context::RequestContext;
 use crate::snapshot::external_auth::AuthorizationProtocol;
 use crate::snapshot::rule::{Action, BackendTarget, Filters, HeaderEdits, RouteRule};
 use crate::snapshot::rule_options::ProductHeaderNames;
@@ -32,12 +29,12 @@ use crate::upstream::SessionCarrier;
 /// [changes fields](changes_requests), and `others` are names that depend on this request.
 pub(in crate::proxy) fn remove_from_request_trailers(
     trailers: &mut HeaderMap,
-    http: &HttpWorker,
+    product_headers: &ProductHeaders,
     rule: Option<&RouteRule>,
     others: &FieldNames,
 ) {
     strip_hop_by_hop(trailers);
-    let of_rule = rule.map(|rule| fields_of_requests(rule, http)).unwrap_or_default();
+    let of_rule = rule.map(|rule| fields_of_requests(rule, product_headers)).unwrap_or_default();
     remove(trailers, |name| {
         !is_permitted_trailer(name) || is_managed_in_requests(name) || of_rule.contains(name) || others.contains(name)
     });
@@ -47,27 +44,32 @@ pub(in crate::proxy) fn remove_from_request_trailers(
 /// [changes fields](changes_responses), and `others` are names that depend on this response.
 fn remove_from_response_trailers(
     trailers: &mut HeaderMap,
-    http: &HttpWorker,
+    product_headers: &ProductHeaders,
     rule: Option<&RouteRule>,
     others: &FieldNames,
 ) {
-    remove_from_response(trailers, http, rule, others);
+    remove_from_response(trailers, product_headers, rule, others);
     remove(trailers, |name| !is_permitted_trailer(name));
 }
 
 /// Removes what must not be in an informational response, with the arguments of [`remove_from_response_trailers`].
 pub(in crate::proxy) fn remove_from_informational(
     headers: &mut HeaderMap,
-    http: &HttpWorker,
+    product_headers: &ProductHeaders,
     rule: Option<&RouteRule>,
     others: &FieldNames,
 ) {
-    remove_from_response(headers, http, rule, others);
+    remove_from_response(headers, product_headers, rule, others);
 }
 
-fn remove_from_response(headers: &mut HeaderMap, http: &HttpWorker, rule: Option<&RouteRule>, others: &FieldNames) {
+fn remove_from_response(
+    headers: &mut HeaderMap,
+    product_headers: &ProductHeaders,
+    rule: Option<&RouteRule>,
+    others: &FieldNames,
+) {
     strip_hop_by_hop(headers);
-    let of_rule = rule.map(|rule| fields_of_responses(rule, http)).unwrap_or_default();
+    let of_rule = rule.map(|rule| fields_of_responses(rule, product_headers)).unwrap_or_default();
     remove(headers, |name| is_managed_in_responses(name) || of_rule.contains(name) || others.contains(name));
 }
 
@@ -102,12 +104,8 @@ pub(in crate::proxy) struct InformationalPolicy<'r> {
 }
 
 impl<'r> InformationalPolicy<'r> {
-    /// For a request that is about to be forwarded.
-    pub(in crate::proxy) fn new(rule: &'r RouteRule, record: &RequestRecord) -> Self {
-        if record.authorization.is_none() && record.plugin_run.is_none() {
-            return InformationalPolicy { rule: Some(rule), others: None };
-        }
-        let others = changed_in_response(record);
+    /// For a request that is about to be forwarded. `others` are names that depend on the request.
+    pub(in crate::proxy) fn new(rule: &'r RouteRule, others: FieldNames) -> Self {
         InformationalPolicy { rule: Some(rule), others: (!others.is_empty()).then(|| Rc::new(others)) }
     }
 }
@@ -126,37 +124,35 @@ pub(in crate::proxy) struct ConnectionFields(pub(in crate::proxy) Vec<HeaderName
 
 impl ResponseTrailerPolicy {
     /// For a response that may have trailers. None if nothing about it depends on its rule or its head.
-    pub(in crate::proxy) fn new<B>(cx: &RequestContext<'_>, response: &mut Response<B>) -> Option<Box<Self>> {
-        let product_headers = cx.product_header_names();
-        let rule = cx.rule.filter(|rule| cx.session.is_some() || changes_responses(rule, product_headers)).cloned();
+    pub(in crate::proxy) fn new<B>(
+        rule: Option<&Arc<RouteRule>>,
+        has_affinity: bool,
+        product_headers: Option<&ProductHeaderNames>,
+        response: &mut Response<B>,
+    ) -> Option<Box<Self>> {
+        let rule = rule.filter(|rule| has_affinity || changes_responses(rule, product_headers)).cloned();
         let connection: ConnectionFields = response.extensions_mut().remove().unwrap_or_default();
         let is_needed = rule.is_some() || !connection.0.is_empty();
         is_needed.then(|| Box::new(ResponseTrailerPolicy { rule, connection }))
     }
 }
 
-/// Removes what must not be in the trailers of the response that this record is about.
+/// Removes what must not be in the trailers of a response with this policy. `others` are names that depend on its
+/// request.
 #[cold]
-pub(in crate::proxy) fn clean_response_trailers(trailers: &mut HeaderMap, record: &RequestRecord) {
-    let mut others = changed_in_response(record);
-    let policy = record.trailers.as_deref();
+pub(in crate::proxy) fn clean_response_trailers(
+    trailers: &mut HeaderMap,
+    product_headers: &ProductHeaders,
+    policy: Option<&ResponseTrailerPolicy>,
+    mut others: FieldNames,
+) {
     others.add_all(policy.into_iter().flat_map(|policy| &policy.connection.0));
     let rule = policy.and_then(|policy| policy.rule.as_deref());
-    remove_from_response_trailers(trailers, &record.peer.http, rule, &others);
-}
-
-/// The fields of the response that authorization servers and the plugins of the consumer change.
-fn changed_in_response(record: &RequestRecord) -> FieldNames {
-    let of_plugins = record.plugin_run.as_ref().and_then(|run| run.fields_of_consumer());
-    let mut names = of_plugins.map(|fields| fields.response).unwrap_or_default();
-    if let Some(authorization) = &record.authorization {
-        names.add_all(authorization.changed_names());
-    }
-    names
+    remove_from_response_trailers(trailers, product_headers, rule, &others);
 }
 
 /// The names of all fields that are set or removed in requests, by any backend of the rule.
-fn fields_of_requests(rule: &RouteRule, http: &HttpWorker) -> FieldNames {
+fn fields_of_requests(rule: &RouteRule, product_headers: &ProductHeaders) -> FieldNames {
     let mut names = changed_by_plugins(rule).request;
     for filters in all_filters(rule) {
         add_edits(&mut names, filters.request_headers.as_ref());
@@ -165,14 +161,14 @@ fn fields_of_requests(rule: &RouteRule, http: &HttpWorker) -> FieldNames {
             names.add_all(settings.response_headers.iter().flatten());
         }
     }
-    if let Some(product_headers) = http.product_headers.names(rule.options().product_headers) {
+    if let Some(product_headers) = product_headers.names(rule.options().product_headers) {
         names.add(&product_headers.request_id);
     }
     names
 }
 
 /// The names of all fields that are set or removed in responses, by any backend of the rule.
-fn fields_of_responses(rule: &RouteRule, http: &HttpWorker) -> FieldNames {
+fn fields_of_responses(rule: &RouteRule, product_headers: &ProductHeaders) -> FieldNames {
     let mut names = changed_by_plugins(rule).response;
     for filters in all_filters(rule) {
         add_edits(&mut names, filters.response_headers.as_ref());
@@ -182,7 +178,7 @@ fn fields_of_responses(rule: &RouteRule, http: &HttpWorker) -> FieldNames {
             names.add(&name);
         }
     }
-    if let Some(product_headers) = http.product_headers.names(rule.options().product_headers) {
+    if let Some(product_headers) = product_headers.names(rule.options().product_headers) {
         let ProductHeaderNames { request_id, response_latency, upstream_latency, proxy_latency } = product_headers;
         names.add_all([request_id, response_latency, upstream_latency, proxy_latency]);
     }
@@ -237,7 +233,7 @@ fn remove(fields: &mut HeaderMap, is_unwanted: impl Fn(&HeaderName) -> bool) {
 #[cfg(test)]
 mod tests {
     use http::HeaderValue;
-    use http::header::{AUTHORIZATION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
+    use http::header::{AUTHORIZATION, COOKIE, EXPECT, HOST, TE, TRANSFER_ENCODING};
 
     use super::*;
     use crate::proxy::http::fields::headers::strip_request;
@@ -263,29 +259,5 @@ mod tests {
         let removed = all.iter().filter(|name| !head.contains_key(*name));
         assert!(removed.into_iter().all(|name| !is_trailer(name)));
         assert!(head.contains_key(&kept) && is_trailer(&kept));
-    }
-
-    /// The HTTP/2 library refuses trailers with such fields, and nothing sees its error: a request would wait for its
-    /// timeout, and the record of a response would not say that its end is missing.
-    #[tokio::test]
-    async fn trailers_that_http2_refuses_are_removed() {
-        let (socket, _peer) = tokio::io::duplex(64 * 1024);
-        let (mut client, _connection) = h2::client::handshake(socket).await.unwrap();
-        let listed = [CONNECTION, TE, TRANSFER_ENCODING, UPGRADE, TRAILER, HOST, EXPECT, CONTENT_LENGTH, COOKIE];
-        let others = ["keep-alive", "proxy-connection", "http2-settings", "alt-svc", "x-sum"];
-        let names = listed.into_iter().chain(others.map(HeaderName::from_static));
-        let mut refused = Vec::new();
-        for name in names {
-            let (_, mut stream) = client.send_request(http::Request::new(()), false).unwrap();
-            let mut trailers = HeaderMap::from_iter([(name.clone(), HeaderValue::from_static("1"))]);
-            if stream.send_trailers(trailers.clone()).is_ok() {
-                continue;
-            }
-            refused.push(name.clone());
-            strip_hop_by_hop(&mut trailers);
-            remove(&mut trailers, |name| !is_permitted_trailer(name));
-            assert!(trailers.is_empty(), "{name}");
-        }
-        assert!(refused.contains(&CONNECTION) && refused.contains(&TE), "{refused:?}");
     }
 }

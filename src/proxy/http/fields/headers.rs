@@ -10,7 +10,6 @@ use super::via::extended_list;
 use crate::hop_count::HopCount;
 use crate::plugin_api::{Scheme, header_spoofing};
 use crate::proxy::client_counts::counted_address;
-use crate::proxy::http::record::request_id::X_REQUEST_ID;
 use crate::proxy::ipv4_text::Ipv4Text;
 use crate::upstream::ClientSlot;
 
@@ -256,6 +255,7 @@ pub(in crate::proxy) static MANAGED_HEADERS: [HeaderName; 8] = [
 pub(in crate::proxy) static CLIENT_REPORTS: [HeaderName; 5] =
     [X_REAL_IP, X_FORWARDED_PATH, X_FORWARDED_PREFIX, FORWARDED, HTTPOXY_HEADER];
 
+pub(in crate::proxy) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub(in crate::proxy) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 pub(in crate::proxy) const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 pub(in crate::proxy) const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");

@@ -1,10 +1,10 @@
-//! Rules for the fields and the framing of HTTP messages.
+//! Rules for the fields of HTTP messages.
 
 pub(in crate::proxy) mod body_decoding;
 pub(in crate::proxy) mod date;
 pub(in crate::proxy) mod field_policy;
-pub(in crate::proxy) mod framing;
 pub(in crate::proxy) mod header_map_pool;
 pub(in crate::proxy) mod headers;
 pub(in crate::proxy) mod hpack;
+pub(in crate::proxy) mod product_names;
 pub(in crate::proxy) mod via;

@@ -1,45 +1,10 @@
 //! The deadline of a gRPC call, which the client sends as `grpc-timeout`
 //! (<https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>).
 
-use std::rc::Rc;
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
-use tokio::time::{Instant, timeout_at};
-
-use super::forward;
-use super::outgoing_request::{OutgoingRequest, ReplayPolicy};
-use super::request_body::RequestBody;
-use super::retry;
-use crate::proxy::http::client::response_body::BodySource;
-use crate::proxy::http::record::request_error::RequestError;
-use crate::proxy::http::record::request_record::{RequestRecord, ResponseDeadline};
-use crate::proxy::http::steps::rule_action::Destination;
-
-/// Forwards a call, and ends it at its deadline.
-pub(in crate::proxy) async fn forward_until(
-    deadline: Instant,
-    destination: Destination<'_>,
-    request: Request<RequestBody>,
-    record: &mut RequestRecord,
-) -> Result<Response<BodySource>, RequestError> {
-    let attempts = async {
-        match destination.timeouts_and_retries {
-            None => {
-                let replay = ReplayPolicy::unbuffered(&request);
-                let mut outgoing = OutgoingRequest::new(Rc::clone(&record.peer), destination, request, replay)?;
-                forward::forward(&mut outgoing, Some(record)).await
-            }
-            Some(policy) => retry::forward_with_retries(destination, policy, request, record).await,
-        }
-    };
-    let Ok(outcome) = timeout_at(deadline, attempts).await else { return Err(RequestError::CallDeadline) };
-    // The rule may have set a deadline of its own; the earlier of the two applies.
-    if record.deadline.as_ref().is_none_or(|earlier| earlier.sleep.deadline() > deadline) {
-        record.deadline = Some(ResponseDeadline::new(deadline, RequestError::CallDeadline));
-    }
-    outcome
-}
+use http::{HeaderMap, HeaderName, HeaderValue};
+use tokio::time::Instant;
 
 /// How long the client waits for the call. `None` if the field is missing or invalid: then the endpoint decides.
 pub(in crate::proxy) fn read(headers: &HeaderMap) -> Option<Duration> {

@@ -8,28 +8,35 @@ use std::cell::Cell;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::Request;
-use http::header::HOST;
 use http_body::Body;
 use http_body_util::Full;
 use smallvec::SmallVec;
 use tokio::time::timeout;
 
-use super::outgoing_request::{convert_to_http2, name_te_in_connection, scheme};
-use super::request_body::RequestBody;
+use super::attempt_policy::AttemptPolicy;
+use super::attempts::forward;
+use super::caller::{Caller, RepeatableBody};
+use super::destination::Destination;
+use super::endpoint_response::EndpointResponse;
+use super::outgoing_request::OutgoingRequest;
 use crate::hop_count::HopCount;
-use crate::http1::recycle_map;
 use crate::proxy::buffer_budget::{BufferUse, BufferedBytes, WorkerBuffers};
+use crate::proxy::http::fields::field_policy::InformationalPolicy;
+use crate::proxy::http::fields::header_map_pool::HeaderMapPool;
+use crate::proxy::http::record::request_error::RequestError;
 use crate::proxy::limits::ProxyLimits;
 use crate::proxy::record::stats::{MirrorCounters, MirrorOutcome};
 use crate::snapshot::rule::Mirror;
-use crate::upstream::tls::UpstreamServerName;
-use crate::upstream::{
-    ClientSlot, ConnectionPools, EndpointBody, IdleReuse, RequestFailure, Upstream, UpstreamProtocol, UpstreamTarget,
-};
+use crate::upstream::{ClientSlot, ConnectionPools, Upstream};
+
+/// The body of a request that may be mirrored.
+pub(in crate::proxy) trait MirroredBody: Body {
+    /// Adds a copy of the request, which gets all data of the body.
+    fn add_mirror_copy(&mut self, copy: MirrorCopy);
+}
 
 /// Sends the mirrored copies of one worker.
 pub(in crate::proxy) struct MirrorSender {
@@ -37,9 +44,8 @@ pub(in crate::proxy) struct MirrorSender {
     pools: ConnectionPools<Full<Bytes>>,
     /// Copies that wait for their body or their response.
     in_flight: Cell<usize>,
-    max_copies: usize,
-    max_body: usize,
-    timeout: Duration,
+    limits: ProxyLimits,
+    header_maps: HeaderMapPool,
     counters: Arc<MirrorCounters>,
     buffers: Rc<WorkerBuffers>,
 }
@@ -54,9 +60,8 @@ impl MirrorSender {
         MirrorSender {
             pools,
             in_flight: Cell::new(0),
-            max_copies: limits.max_mirror_copies,
-            max_body: limits.max_mirror_body,
-            timeout: limits.mirror_timeout,
+            limits: limits.clone(),
+            header_maps: HeaderMapPool::default(),
             counters,
             buffers,
         }
@@ -75,17 +80,17 @@ impl MirrorSender {
     pub(in crate::proxy) fn mirror_request(
         self: &Rc<Self>,
         mirrors: &[Mirror],
-        request: &mut Request<RequestBody>,
+        request: &mut Request<impl MirroredBody>,
         client: ClientSlot,
         hops: HopCount,
         apply_filters: impl Fn(&mut Request<()>) -> bool,
     ) {
         for mirror in mirrors.iter().filter(|mirror| mirror.is_sampled(fastrand::u32(..))) {
-            if request.body().size_hint().lower() > self.max_body as u64 {
+            if request.body().size_hint().lower() > self.limits.max_mirror_body as u64 {
                 self.counters.add(MirrorOutcome::TooLarge);
                 continue;
             }
-            if self.in_flight.get() >= self.max_copies {
+            if self.in_flight.get() >= self.limits.max_mirror_copies {
                 self.counters.add(MirrorOutcome::TooMany);
                 continue;
             }
@@ -93,21 +98,13 @@ impl MirrorSender {
             *head.method_mut() = request.method().clone();
             *head.uri_mut() = request.uri().clone();
             *head.headers_mut() = request.headers().clone();
-            let key = &mirror.upstream.key;
-            let filters_applied = apply_filters(&mut head);
-            let server_name = key.tls.as_ref().and_then(|tls| tls.server_name(head.headers().get(HOST)));
-            let uses_http2 = key.protocol == UpstreamProtocol::Http2;
-            if !filters_applied || uses_http2 && convert_to_http2(&mut head, scheme(key), hops).is_err() {
+            if !apply_filters(&mut head) {
                 self.counters.add(MirrorOutcome::Failed);
                 continue;
-            }
-            if !uses_http2 {
-                name_te_in_connection(head.headers_mut());
             }
             self.in_flight.set(self.in_flight.get() + 1);
             let copy = MirrorCopy {
                 upstream: Arc::clone(&mirror.upstream),
-                server_name,
                 client,
                 head: Some(head),
                 hops,
@@ -126,7 +123,6 @@ impl MirrorSender {
 /// One copy, counted by its outcome when it is dropped.
 pub(in crate::proxy) struct MirrorCopy {
     upstream: Arc<Upstream>,
-    server_name: Option<Rc<UpstreamServerName>>,
     /// The client of the request.
     client: ClientSlot,
     /// The request without its body. None once the copy is sent.
@@ -145,17 +141,78 @@ impl MirrorCopy {
             // Moves the whole copy, so that it is dropped at the end of this task.
             let mut copy = self;
             let Some(head) = copy.head.take() else { return };
-            let request = head.map(|()| Full::new(body));
-            let target = UpstreamTarget {
-                upstream: &copy.upstream,
-                server_name: copy.server_name.take(),
-                client: copy.client,
-                handshake_time: Cell::default(),
-            };
-            let completed =
-                timeout(copy.sender.timeout, send_copy(&copy.sender.pools, &target, request, copy.hops)).await;
+            let sending = copy.send_whole(head.map(|()| Full::new(body)));
+            let completed = timeout(copy.sender.limits.mirror_timeout, sending).await;
             copy.outcome = if completed == Ok(true) { MirrorOutcome::Completed } else { MirrorOutcome::Failed };
         });
+    }
+
+    /// Sends the copy. Returns whether a response was read, to its end or up to [`MAX_RESPONSE_READ`].
+    async fn send_whole(&self, request: Request<Full<Bytes>>) -> bool {
+        let policy = AttemptPolicy { is_mirror: true, ..AttemptPolicy::default() };
+        let destination = Destination {
+            upstream: &self.upstream,
+            pinned: None,
+            policy,
+            upgrade: None,
+            may_have_te: true,
+            informational: InformationalPolicy::default(),
+            hops: self.hops,
+            client: self.client,
+        };
+        let replay = policy.replay(true, request.method());
+        let Ok(mut outgoing) = OutgoingRequest::new(Rc::clone(&self.sender), destination, request, replay) else {
+            return false;
+        };
+        let Ok(response) = forward(&mut outgoing, policy, None).await else { return false };
+        let EndpointResponse::Body(mut body) = response.into_body() else { return false };
+        let mut read = 0;
+        while read < MAX_RESPONSE_READ
+            && let Some(frame) = poll_fn(|cx| body.poll_next(cx)).await
+        {
+            let Ok(frame) = frame else { return false };
+            read += frame.data_ref().map_or(0, Bytes::len);
+        }
+        if body.is_end_stream() {
+            body.release();
+        }
+        true
+    }
+}
+
+/// Copies wait for as long as their timeout, which ends their task.
+impl Caller for MirrorSender {
+    type Body = Full<Bytes>;
+
+    fn pools(&self) -> &ConnectionPools<Full<Bytes>> {
+        &self.pools
+    }
+
+    fn header_maps(&self) -> &HeaderMapPool {
+        &self.header_maps
+    }
+
+    fn limits(&self) -> &ProxyLimits {
+        &self.limits
+    }
+}
+
+/// The body of a request that Portico has made or kept.
+impl RepeatableBody for Full<Bytes> {
+    fn duplicate(&self) -> Self {
+        self.clone()
+    }
+
+    fn share_for_replay(&mut self, _max_bytes: usize, _namespace: &Arc<str>) -> Self {
+        self.clone()
+    }
+
+    fn reclaim(self) -> Option<Self> {
+        Some(self)
+    }
+
+    async fn buffer(&mut self, _max_bytes: usize, _namespace: &str) -> Result<bool, RequestError> {
+        Ok(true)
     }
 }
 
@@ -163,55 +220,6 @@ impl Drop for MirrorCopy {
     fn drop(&mut self) {
         self.sender.in_flight.set(self.sender.in_flight.get() - 1);
         self.sender.counters.add(self.outcome);
-    }
-}
-
-/// Sends a copy. Returns whether a response was read, to its end or up to `MAX_RESPONSE_READ`.
-async fn send_copy(
-    pools: &ConnectionPools<Full<Bytes>>,
-    target: &UpstreamTarget<'_>,
-    request: Request<Full<Bytes>>,
-    hops: HopCount,
-) -> bool {
-    let avoid_none = [];
-    let rule_connect_timeout = None;
-    let Some(address) = pools.next_endpoint(target.upstream, &avoid_none) else { return false };
-    let mut request = Some(request);
-    loop {
-        // Sent again only if a reused connection failed before it took the request. Any other repetition could run the
-        // request twice.
-        let idle = pools.take_idle(target, address, IdleReuse::Recent);
-        let reused = idle.is_some();
-        let mut connection = match idle {
-            Some(connection) => connection,
-            None => match pools.connect(target, address, rule_connect_timeout).await {
-                Ok(connection) => connection,
-                Err(_) => return false,
-            },
-        };
-        let Some(sent) = request.take() else { return false };
-        let (head, response) = connection.send(sent, hops, drop);
-        if let Some(head) = head {
-            recycle_map(head.headers);
-        }
-        match response.await {
-            Ok(response) => {
-                let mut body = EndpointBody::new(response.into_body(), connection);
-                let mut read = 0;
-                while read < MAX_RESPONSE_READ
-                    && let Some(frame) = poll_fn(|cx| body.poll_next(cx)).await
-                {
-                    let Ok(frame) = frame else { return false };
-                    read += frame.data_ref().map_or(0, Bytes::len);
-                }
-                if body.is_end_stream() {
-                    body.release();
-                }
-                return true;
-            }
-            Err(RequestFailure::Unsent(unsent)) if reused => request = Some(*unsent),
-            Err(_) => return false,
-        }
     }
 }
 
@@ -243,7 +251,7 @@ impl PendingCopies {
     fn try_buffer(&mut self, data: &Bytes) -> Result<(), MirrorOutcome> {
         // All copies of a request have the same sender.
         let Some(MirrorCopy { sender, upstream, .. }) = self.copies.first() else { return Ok(()) };
-        if self.bytes.len() + data.len() > sender.max_body {
+        if self.bytes.len() + data.len() > sender.limits.max_mirror_body {
             return Err(MirrorOutcome::TooLarge);
         }
         let kept = self.kept.get_or_insert_with(|| sender.buffers.buffered(BufferUse::Mirror, &upstream.key.namespace));

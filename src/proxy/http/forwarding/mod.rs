@@ -1,11 +1,21 @@
-//! One request to a backend: endpoints, attempts, retries, deadlines, mirrors and upgrades.
+//! One request to a backend: endpoints, attempts, retries, deadlines, mirrors and upgrades. What sends the request is a
+//! `Caller`; nothing here knows a connection of a client.
+//!
+//! ```text
+//!   Caller ─▶ attempts ─▶ attempt ─▶ OutgoingRequest ─▶ upstream
+//!      AttemptPolicy ┘       └▶ EndpointResponse or AttemptError
+//! ```
 
-pub(in crate::proxy) mod attempt;
+pub(in crate::proxy) mod attempt_policy;
+pub(in crate::proxy) mod attempts;
 pub(in crate::proxy) mod call_deadline;
-pub(in crate::proxy) mod forward;
+pub(in crate::proxy) mod caller;
+pub(in crate::proxy) mod destination;
+pub(in crate::proxy) mod endpoint_response;
+pub(in crate::proxy) mod framing;
 pub(in crate::proxy) mod mirror;
 pub(in crate::proxy) mod outgoing_request;
-pub(in crate::proxy) mod replay_buffer;
-pub(in crate::proxy) mod request_body;
-pub(in crate::proxy) mod retry;
 pub(in crate::proxy) mod upgrade;
+
+mod attempt;
+mod attempt_error;

@@ -7,65 +7,45 @@ use std::time::Duration;
 
 use http::header::{CONNECTION, HOST, TE};
 use http::uri::{Authority, Scheme};
-use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version, request};
-use http_body::Body;
+use http::{HeaderMap, HeaderValue, Request, Uri, Version, request};
 use tokio::time::Instant;
 
+use super::attempt_policy::ReplayPolicy;
 use super::call_deadline;
-use super::request_body::RequestBody;
+use super::caller::{Caller, RepeatableBody};
+use super::destination::Destination;
 use super::upgrade::Upgrade;
 use crate::hop_count::HopCount;
 use crate::http1::recycle_map;
-use crate::proxy::http::client::client_connection::Peer;
 use crate::proxy::http::fields::field_policy::InformationalPolicy;
 use crate::proxy::http::fields::header_map_pool::HeaderMapPool;
 use crate::proxy::http::fields::hpack;
 use crate::proxy::http::record::request_error::RequestError;
-use crate::proxy::http::steps::rule_action::Destination;
 use crate::upstream::{UpstreamKey, UpstreamProtocol, UpstreamTarget};
 
-pub(in crate::proxy) struct OutgoingRequest<'u> {
-    pub(in crate::proxy) peer: Rc<Peer>,
+pub(in crate::proxy) struct OutgoingRequest<'u, C: Caller> {
+    pub(super) caller: Rc<C>,
     /// Where to send it, including the TLS server name.
-    pub(in crate::proxy) target: UpstreamTarget<'u>,
+    pub(super) target: UpstreamTarget<'u>,
     /// The endpoint of the session, until the first attempt.
-    pub(in crate::proxy) session_endpoint: Option<SocketAddr>,
+    pub(super) pinned: Option<SocketAddr>,
     /// The upgrade to request, until the endpoint accepts it.
-    pub(in crate::proxy) upgrade: Option<Box<Upgrade>>,
-    pub(in crate::proxy) replay: ReplayPolicy,
+    pub(super) upgrade: Option<Box<Upgrade>>,
+    pub(super) replay: ReplayPolicy,
     /// Which informational responses of the endpoint the client gets.
-    pub(in crate::proxy) informational: InformationalPolicy<'u>,
+    pub(super) informational: InformationalPolicy<'u>,
     /// How many Portico processes have forwarded the request, with this one.
-    pub(in crate::proxy) hops: HopCount,
+    pub(super) hops: HopCount,
     /// When a gRPC call ends. Each attempt passes on what is left.
     call_deadline: Option<Instant>,
     /// The duration of connecting for the last attempt, if it has opened a connection.
-    pub(in crate::proxy) connect_time: Option<Duration>,
+    pub(super) connect_time: Option<Duration>,
+    /// The attempt waits for a connection.
+    pub(super) is_connecting: bool,
+    /// When the attempt must be complete, with its response.
+    pub(super) attempt_deadline: Option<Instant>,
     /// The request to send. After it was sent: the same, or a copy, if it may be sent again.
-    sendable: Option<Request<RequestBody>>,
-}
-
-/// Whether a request may be sent again.
-#[derive(Clone, Copy, Debug)]
-pub(in crate::proxy) struct ReplayPolicy {
-    /// The whole request is available: its body is empty or completely buffered.
-    pub(in crate::proxy) complete: bool,
-    /// The method is idempotent.
-    pub(in crate::proxy) idempotent: bool,
-    /// Within one attempt, the request may be sent again on a new connection: if a kept-alive connection turns out to
-    /// be closed, or if the endpoint did not process the request.
-    pub(in crate::proxy) allows_resending: bool,
-}
-
-impl ReplayPolicy {
-    /// For a request whose body is not buffered.
-    pub(in crate::proxy) fn unbuffered(request: &Request<RequestBody>) -> Self {
-        ReplayPolicy {
-            complete: request.body().is_end_stream(),
-            idempotent: is_idempotent(request.method()),
-            allows_resending: true,
-        }
-    }
+    sendable: Option<Request<C::Body>>,
 }
 
 /// What is kept of a request while it is sent.
@@ -78,25 +58,16 @@ enum CopyMode {
     Buffered,
 }
 
-impl<'u> OutgoingRequest<'u> {
+impl<'u, C: Caller> OutgoingRequest<'u, C> {
     /// Converts the request to the HTTP version of the endpoint.
     pub(in crate::proxy) fn new(
-        peer: Rc<Peer>,
+        caller: Rc<C>,
         destination: Destination<'u>,
-        mut request: Request<RequestBody>,
+        mut request: Request<C::Body>,
         replay: ReplayPolicy,
     ) -> Result<Self, RequestError> {
-        let Destination {
-            upstream,
-            session_endpoint,
-            mut upgrade,
-            may_have_te,
-            hops,
-            client,
-            call_deadline,
-            timeouts_and_retries: _,
-            informational,
-        } = destination;
+        let Destination { upstream, pinned, mut upgrade, may_have_te, hops, client, policy, informational } =
+            destination;
         let tls = upstream.key.tls.as_ref();
         let server_name = tls.and_then(|tls| tls.server_name(request.headers().get(HOST)));
         let target = UpstreamTarget { upstream, server_name, client, handshake_time: Cell::default() };
@@ -118,27 +89,29 @@ impl<'u> OutgoingRequest<'u> {
             }
         }
         Ok(OutgoingRequest {
-            peer,
+            caller,
             target,
-            session_endpoint,
+            pinned,
             upgrade,
             replay,
             informational,
             hops,
-            call_deadline,
+            call_deadline: policy.call_deadline,
             connect_time: None,
+            is_connecting: false,
+            attempt_deadline: None,
             sendable: Some(request),
         })
     }
 
     /// Whether there is something to send: the request itself, or what was kept of it when it was sent.
-    pub(in crate::proxy) fn can_be_sent(&self) -> bool {
+    pub(super) fn can_be_sent(&self) -> bool {
         self.sendable.is_some()
     }
 
     /// The request to send now, and the body for sending it a second time, if that is allowed. Its head is to be kept
     /// with [`Self::keep_copy`] or [`Self::keep_head`].
-    pub(in crate::proxy) fn take(&mut self) -> (Request<RequestBody>, Option<RequestBody>) {
+    pub(super) fn take(&mut self) -> (Request<C::Body>, Option<C::Body>) {
         let mut original =
             self.sendable.take().expect("an unsent request is put back, and a sent one is repeated only with a copy");
         if let Some(deadline) = self.call_deadline {
@@ -148,7 +121,7 @@ impl<'u> OutgoingRequest<'u> {
             CopyMode::Never => None,
             CopyMode::Full => Some(original.body().duplicate()),
             CopyMode::Buffered => {
-                let (max_bytes, key) = (self.peer.http.worker.limits.max_replay_body, &self.target.upstream.key);
+                let (max_bytes, key) = (self.caller.limits().max_replay_body, &self.target.upstream.key);
                 Some(original.body_mut().share_for_replay(max_bytes, &key.namespace))
             }
         };
@@ -156,12 +129,12 @@ impl<'u> OutgoingRequest<'u> {
     }
 
     /// Keeps a copy of a request that is about to be sent, if there is a body for sending it again.
-    pub(in crate::proxy) fn keep_copy(&mut self, request: &Request<RequestBody>, body: Option<RequestBody>) {
-        self.sendable = body.map(|body| copy_request(request, body, &self.peer.http.header_maps));
+    pub(super) fn keep_copy(&mut self, request: &Request<C::Body>, body: Option<C::Body>) {
+        self.sendable = body.map(|body| copy_request(request, body, self.caller.header_maps()));
     }
 
     /// Keeps the head of a request that is being sent, if there is a body for sending it again.
-    pub(in crate::proxy) fn keep_head(&mut self, head: request::Parts, body: Option<RequestBody>) {
+    pub(super) fn keep_head(&mut self, head: request::Parts, body: Option<C::Body>) {
         match body {
             Some(body) => self.sendable = Some(Request::from_parts(head, body)),
             None => recycle_map(head.headers),
@@ -169,13 +142,13 @@ impl<'u> OutgoingRequest<'u> {
     }
 
     /// Takes back a request of which nothing was sent.
-    pub(in crate::proxy) fn put_back(&mut self, unsent: Request<RequestBody>) {
+    pub(super) fn put_back(&mut self, unsent: Request<C::Body>) {
         self.sendable = Some(unsent);
     }
 
     /// After a failure, prepares the copy to be sent. A copy with a replay buffer gets back the body data that was sent
     /// if the endpoint did not process the request, and is dropped otherwise.
-    pub(in crate::proxy) fn restore_body(&mut self, was_not_processed: bool) {
+    pub(super) fn restore_body(&mut self, was_not_processed: bool) {
         if let CopyMode::Buffered = self.copy_mode() {
             let unprocessed = self.sendable.take().filter(|_| was_not_processed);
             self.sendable = unprocessed.and_then(reclaim_body);
@@ -183,18 +156,21 @@ impl<'u> OutgoingRequest<'u> {
     }
 
     /// Returns the memory of a request that is not sent again.
-    pub(in crate::proxy) fn recycle(&mut self) {
+    pub(super) fn recycle(&mut self) {
         let Some(request) = self.sendable.take() else { return };
         let headers = request.into_parts().0.headers;
         if self.target.upstream.key.protocol == UpstreamProtocol::Http2 {
-            self.peer.http.header_maps.put_back(headers);
+            self.caller.header_maps().put_back(headers);
         } else {
             recycle_map(headers);
         }
     }
 
     fn copy_mode(&self) -> CopyMode {
-        let ReplayPolicy { complete, idempotent, .. } = self.replay;
+        let ReplayPolicy { complete, idempotent, allows_resending } = self.replay;
+        if !allows_resending {
+            return CopyMode::Never;
+        }
         match self.target.upstream.key.protocol {
             // An HTTP/2 endpoint can report that it did not process a request, whatever the method.
             UpstreamProtocol::Http2 if !complete => CopyMode::Buffered,
@@ -207,7 +183,7 @@ impl<'u> OutgoingRequest<'u> {
 
 /// Adds `Connection: TE` to an HTTP/1 request with `TE`, so that no later proxy forwards the field (RFC 9110, section
 /// 10.1.4).
-pub(in crate::proxy) fn name_te_in_connection(headers: &mut HeaderMap) {
+fn name_te_in_connection(headers: &mut HeaderMap) {
     if headers.contains_key(TE) {
         headers.append(CONNECTION, HeaderValue::from_static("TE"));
     }
@@ -215,11 +191,7 @@ pub(in crate::proxy) fn name_te_in_connection(headers: &mut HeaderMap) {
 
 /// Converts a request to HTTP/2, which carries the host and the scheme as part of the target. The library writes the
 /// header, so it gets the number of hops here.
-pub(in crate::proxy) fn convert_to_http2<B>(
-    request: &mut Request<B>,
-    scheme: Scheme,
-    hops: HopCount,
-) -> Result<(), RequestError> {
+fn convert_to_http2<B>(request: &mut Request<B>, scheme: Scheme, hops: HopCount) -> Result<(), RequestError> {
     let host = request.headers_mut().remove(HOST).ok_or(RequestError::InvalidRewrite)?;
     let mut target = std::mem::take(request.uri_mut()).into_parts();
     target.authority = Some(Authority::try_from(host.as_bytes()).map_err(|_| RequestError::InvalidRewrite)?);
@@ -231,15 +203,11 @@ pub(in crate::proxy) fn convert_to_http2<B>(
     Ok(())
 }
 
-pub(in crate::proxy) fn scheme(key: &UpstreamKey) -> Scheme {
+fn scheme(key: &UpstreamKey) -> Scheme {
     if key.tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP }
 }
 
-fn copy_request(
-    request: &Request<RequestBody>,
-    body: RequestBody,
-    header_maps: &HeaderMapPool,
-) -> Request<RequestBody> {
+fn copy_request<B>(request: &Request<B>, body: B, header_maps: &HeaderMapPool) -> Request<B> {
     let mut copy = Request::new(body);
     *copy.method_mut() = request.method().clone();
     *copy.uri_mut() = request.uri().clone();
@@ -248,12 +216,7 @@ fn copy_request(
     copy
 }
 
-fn reclaim_body(request: Request<RequestBody>) -> Option<Request<RequestBody>> {
+fn reclaim_body<B: RepeatableBody>(request: Request<B>) -> Option<Request<B>> {
     let (head, body) = request.into_parts();
     Some(Request::from_parts(head, body.reclaim()?))
-}
-
-/// Whether the method is idempotent (RFC 9110, section 9.2.2).
-pub(in crate::proxy) fn is_idempotent(method: &Method) -> bool {
-    [Method::GET, Method::HEAD, Method::OPTIONS, Method::PUT, Method::DELETE, Method::TRACE].contains(method)
 }

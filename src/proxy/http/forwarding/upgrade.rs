@@ -1,13 +1,11 @@
-//! Protocol upgrades, mainly WebSocket: the handshake is forwarded, then bytes are copied in both directions unparsed.
+//! Protocol upgrades, mainly WebSocket: the handshake is forwarded, then the connection or stream becomes a
+//! tunnel.
 //!
 //! ```text
 //!   HTTP/1.1: Upgrade ─────────┐                            ┌─ 101: the connection itself
 //!                              ├─▶ HTTP/1.1: Upgrade ─ 101 ─┤
 //!   HTTP/2: extended CONNECT ──┘                            └─ 200: the stream (RFC 8441)
 //! ```
-
-use std::cell::Cell;
-use std::rc::Rc;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -16,18 +14,9 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Versio
 use http_body::Body;
 use hyper::ext::Protocol;
 use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::Instant;
 
-use crate::proxy::connection::listener_connections::ConnectionRegistration;
-use crate::proxy::connection::relay::{CountedStream, RelayEnd, RelayLimits, relay};
-use crate::proxy::http::client::activity::ActivityPhase;
 use crate::proxy::http::fields::headers::contains_token;
-use crate::proxy::http::record::request_error::{RequestError, TUNNEL_BROKEN, TUNNEL_CLOSED, TUNNEL_IDLE};
-use crate::proxy::http::record::request_record::RequestRecord;
-use crate::proxy::record::stats::OpenGuard;
-use crate::upstream::UpgradedConnection;
+use crate::proxy::http::record::request_error::RequestError;
 
 /// The protocol upgrade that a client requests.
 pub(in crate::proxy) struct Upgrade {
@@ -103,20 +92,9 @@ impl Upgrade {
         }
     }
 
-    /// Starts the tunnel as soon as the response has been sent.
-    pub(in crate::proxy) fn start_tunnel(self, endpoint: Box<UpgradedConnection>, record: RequestRecord) {
-        let peer = Rc::clone(&record.peer);
-        let tunnel = Box::new(Tunnel { endpoint, record });
-        let Some(stream) = self.stream else {
-            peer.tunnel.set(Some(tunnel));
-            return;
-        };
-        // The task ends with its connection or with the tunnel.
-        tokio::task::spawn_local(async move {
-            if let Ok(stream) = stream.await {
-                tunnel.run(TokioIo::new(stream), peer.connections.register()).await;
-            }
-        });
+    /// The stream of an HTTP/2 client, which becomes the tunnel. None on HTTP/1, where the connection does.
+    pub(in crate::proxy) fn into_stream(self) -> Option<OnUpgrade> {
+        self.stream
     }
 }
 
@@ -126,55 +104,6 @@ fn is_supported(protocol: &HeaderValue) -> bool {
     let is_single = protocol.as_bytes().iter().all(|byte| byte.is_ascii_graphic() && *byte != b',');
     let forbidden = [&b"h2c"[..], b"h2", b"h3", b"http", b"tls"];
     is_single && !name.is_empty() && !forbidden.iter().any(|forbidden| name.eq_ignore_ascii_case(forbidden))
-}
-
-/// A tunnel between a client and an endpoint after an upgrade.
-pub(in crate::proxy) struct Tunnel {
-    endpoint: Box<UpgradedConnection>,
-    record: RequestRecord,
-}
-
-impl Tunnel {
-    /// Copies bytes until both sides have closed, the tunnel is idle for too long, or a removed listener's grace
-    /// period has passed.
-    pub(in crate::proxy) async fn run<S>(self: Box<Self>, client: S, mut registration: ConnectionRegistration)
-    where
-        S: AsyncRead + AsyncWrite + Unpin,
-    {
-        let Tunnel { endpoint, mut record } = *self;
-        let peer = Rc::clone(&record.peer);
-        let (activity, limits) = (&peer.activity, &peer.worker().limits);
-        let _counted = OpenGuard::new(&peer.worker().counters, |stats| &stats.tunnels);
-        activity.enter_phase(ActivityPhase::Tunnel, Instant::now());
-        let bytes_out = Cell::new(0);
-        let on_progress = || activity.record_progress();
-        let forwarded = Cell::new(0);
-        let on_client_progress = || {
-            on_progress();
-            if let Some((bodies, request)) = peer.unforwarded() {
-                let read = activity.bytes_in.get();
-                let length = usize::try_from(read - forwarded.replace(read)).unwrap_or(usize::MAX);
-                bodies.forward_bytes(request, length);
-            }
-        };
-        let mut client = CountedStream::new(client, &activity.bytes_in, on_client_progress);
-        let mut endpoint = CountedStream::new(endpoint, &bytes_out, on_progress);
-        let relay_limits = RelayLimits {
-            idle_deadline: || activity.deadline(limits, limits.upgrade_idle_timeout),
-            closing_grace: Some(limits.tunnel_grace_period),
-            removed_endpoint_grace: None,
-        };
-        let end = relay(&mut client, &mut endpoint, &peer.connections, &mut registration, relay_limits).await;
-        let error = match end {
-            RelayEnd::Completed => None,
-            RelayEnd::Failed => Some(TUNNEL_BROKEN),
-            RelayEnd::Idle => Some(TUNNEL_IDLE),
-            RelayEnd::ListenerClosed | RelayEnd::EndpointRemoved => Some(TUNNEL_CLOSED),
-        };
-        record.error = error;
-        record.bytes_out = bytes_out.get();
-        record.finish();
-    }
 }
 
 #[cfg(test)]

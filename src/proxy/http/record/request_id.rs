@@ -3,9 +3,7 @@
 use std::cell::RefCell;
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue};
-
-pub(in crate::proxy) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+use http::HeaderValue;
 
 /// Generates the request IDs of one worker. They are random, but not meant to be secret.
 #[derive(Debug, Default)]

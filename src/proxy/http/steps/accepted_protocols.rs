@@ -2,16 +2,15 @@
 
 use std::borrow::Cow;
 
-use http::header::{CONNECTION, UPGRADE};
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue, Request, StatusCode, Uri, Version};
+use http::{HeaderMap, HeaderValue, Request, StatusCode, Uri};
 
 use super::early_exit::EarlyExit;
 use super::reported_client::client_scheme;
 use super::request_context::{RequestContext, RoutedRequest};
-use super::target::RequestHost;
+use super::request_target::RequestHost;
 use crate::plugin_api::Scheme;
-use crate::proxy::http::client::client_connection::Peer;
+use crate::proxy::http::exchange::client_exchange::ClientExchange;
 use crate::proxy::http::fields::headers::X_FORWARDED_HOST;
 use crate::proxy::http::record::request_error::RequestError;
 use crate::snapshot::router::is_grpc;
@@ -25,18 +24,18 @@ pub(in crate::proxy) fn check<B>(
 ) -> Result<(), EarlyExit> {
     let options = routed.rule.options();
     let Protocols { http, https, grpc, grpcs } = options.protocols;
-    let (peer, headers) = (cx.peer(), request.headers());
-    let is_secure = || client_scheme(peer, headers) == Scheme::Https;
+    let (exchange, headers) = (cx.exchange(), request.headers());
+    let is_secure = || client_scheme(exchange, headers) == Scheme::Https;
     if https && !http && !is_secure() {
         let redirect = options.https_redirect;
         if redirect.status == StatusCode::UPGRADE_REQUIRED {
             return Err(RequestError::HttpsOnly.into());
         }
-        let location = https_location(request.uri(), &forwarded_host(peer, headers, &routed.host), redirect.port)?;
+        let location = https_location(request.uri(), &forwarded_host(exchange, headers, &routed.host), redirect.port)?;
         return Err(EarlyExit::HttpsRedirect { status: redirect.status, location });
     }
     if (grpc || grpcs) && !http && !https {
-        if request.version() != Version::HTTP_2 {
+        if !exchange.protocol.is_multiplexed() {
             return Err(RequestError::Http2Only.into());
         }
         if !is_grpc(headers) {
@@ -57,23 +56,10 @@ fn https_location(uri: &Uri, host: &str, port: u16) -> Result<HeaderValue, Reque
 }
 
 /// The host of the redirect, without a port: a trusted peer's `X-Forwarded-Host`, otherwise the request's own host.
-fn forwarded_host<'h>(peer: &Peer, headers: &HeaderMap, host: &'h RequestHost) -> Cow<'h, str> {
-    let forwarded = headers.get(X_FORWARDED_HOST).filter(|_| peer.client.trusted);
+fn forwarded_host<'h>(exchange: &ClientExchange, headers: &HeaderMap, host: &'h RequestHost) -> Cow<'h, str> {
+    let forwarded = headers.get(X_FORWARDED_HOST).filter(|_| exchange.client.trusted);
     match forwarded.and_then(|forwarded| RequestHost::parse(forwarded.clone())) {
         Some(forwarded) => Cow::Owned(forwarded.name().into_owned()),
         None => host.name(),
-    }
-}
-
-/// Sets `Upgrade` on a 426, naming the protocol to use instead. HTTP/2 has no such header fields.
-pub(in crate::proxy) fn set_upgrade_headers(error: RequestError, version: Version, headers: &mut HeaderMap) {
-    let protocols = match error {
-        RequestError::HttpsOnly => "TLS/1.2, HTTP/1.1",
-        RequestError::Http2Only => "HTTP/2",
-        _ => return,
-    };
-    if version < Version::HTTP_2 {
-        headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
-        headers.insert(UPGRADE, HeaderValue::from_static(protocols));
     }
 }

@@ -13,15 +13,15 @@ use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 
 use super::forwarding_headers::{ForwardedRequest, path_value, set_headers};
 use crate::plugin_api::header_spoofing;
-use crate::proxy::http::client::client_connection::Peer;
+use crate::proxy::http::exchange::client_exchange::ClientExchange;
+use crate::proxy::http::fields::headers::X_REQUEST_ID;
 use crate::proxy::http::fields::headers::{CLIENT_REPORTS, HTTPOXY_HEADER, MANAGED_HEADERS, strip_request};
-use crate::proxy::http::record::request_id::X_REQUEST_ID;
 use crate::snapshot::router::ForwardedFields;
 use crate::snapshot::rule_options::ForwardingHeaderStyle;
 
 /// The forwarding headers of one request.
 pub(in crate::proxy) struct ConditionFields<'r> {
-    peer: &'r Peer,
+    exchange: &'r ClientExchange,
     headers: &'r HeaderMap,
     request: ForwardedRequest<'r>,
     uri: &'r Uri,
@@ -33,22 +33,22 @@ pub(in crate::proxy) struct ConditionFields<'r> {
 impl<'r> ConditionFields<'r> {
     /// `headers` are those that the client sent.
     pub(in crate::proxy) fn new(
-        peer: &'r Peer,
+        exchange: &'r ClientExchange,
         headers: &'r HeaderMap,
         request: ForwardedRequest<'r>,
         uri: &'r Uri,
         request_id: &'r HeaderValue,
     ) -> Self {
         let (forwarded, real_ip) = (OnceCell::new(), OnceCell::new());
-        ConditionFields { peer, headers, request, uri, request_id, forwarded, real_ip }
+        ConditionFields { exchange, headers, request, uri, request_id, forwarded, real_ip }
     }
 
     /// The forwarding headers that the endpoint gets, without any other headers.
     fn compute(&self, style: ForwardingHeaderStyle) -> Box<HeaderMap> {
         let managed = self.headers.iter().filter(|(name, _)| is_managed(name));
         let mut headers: HeaderMap = managed.map(|(name, value)| (name.clone(), value.clone())).collect();
-        let stripped = strip_request(&mut headers, self.peer.client.trusted);
-        set_headers(self.peer, style, &self.request, path_value(style, self.uri), stripped, &mut headers);
+        let stripped = strip_request(&mut headers, self.exchange.client.trusted);
+        set_headers(self.exchange, style, &self.request, path_value(style, self.uri), stripped, &mut headers);
         headers.insert(X_REQUEST_ID, self.request_id.clone());
         Box::new(headers)
     }
@@ -60,7 +60,7 @@ impl ForwardedFields for ConditionFields<'_> {
             return None;
         }
         // That of a trusted peer is removed, too, in one style.
-        let is_reported = self.peer.client.trusted && *name != HTTPOXY_HEADER && self.headers.contains_key(name);
+        let is_reported = self.exchange.client.trusted && *name != HTTPOXY_HEADER && self.headers.contains_key(name);
         if is_reported && MANAGED_HEADERS.iter().chain(&CLIENT_REPORTS).any(|managed| managed == name) {
             return None;
         }
@@ -81,6 +81,6 @@ fn is_managed(name: &HeaderName) -> bool {
 
 impl fmt::Debug for ConditionFields<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("ConditionFields").field("peer", self.peer).finish_non_exhaustive()
+        formatter.debug_struct("ConditionFields").field("exchange", self.exchange).finish_non_exhaustive()
     }
 }

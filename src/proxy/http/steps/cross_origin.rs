@@ -3,7 +3,7 @@
 use http::Request;
 
 use super::early_exit::EarlyExit;
-use crate::proxy::http::record::request_record::RequestRecord;
+use crate::proxy::http::steps::request_record::RequestRecord;
 use crate::snapshot::cors::{CorsFilter, is_preflight};
 
 /// Stores the CORS headers for the response, wherever the response comes from. Preflight requests are never forwarded:

@@ -5,12 +5,11 @@ use bytes::Bytes;
 use http::header::{ALLOW, LOCATION};
 use http::{HeaderValue, Response, StatusCode};
 
-use super::accepted_protocols;
-use super::error_response::FORWARDED_METHODS;
-use super::plugin_run;
+use super::error_response::{FORWARDED_METHODS, set_upgrade_headers};
+use super::reply_response::reply_response;
 use super::request_context::RequestContext;
 use crate::plugin_api::{Reply, ResponseSource};
-use crate::proxy::http::client::response_body::BodySource;
+use crate::proxy::http::exchange::body_source::BodySource;
 use crate::proxy::http::record::request_error::{EXTERNAL_AUTH_DENIED, RequestError};
 use crate::snapshot::Routes;
 
@@ -64,13 +63,13 @@ impl EarlyExit {
         let (status, location) = match self {
             EarlyExit::Error(error) => return error_response(error, cx),
             EarlyExit::PluginReply(reply) => {
-                cx.record.error = Some(reply.reason);
-                let mut response = plugin_run::reply_response(*reply, &cx.error_format, &cx.record.request_id);
+                cx.record.facts.error = Some(reply.reason);
+                let mut response = reply_response(*reply, &cx.error_format, &cx.record.facts.request_id);
                 cx.set_request_id(response.headers_mut());
                 return response;
             }
             EarlyExit::AuthorizationDenied(mut response) => {
-                cx.record.error = Some(EXTERNAL_AUTH_DENIED);
+                cx.record.facts.error = Some(EXTERNAL_AUTH_DENIED);
                 cx.set_request_id(response.headers_mut());
                 return *response;
             }
@@ -106,14 +105,14 @@ impl EarlyExit {
 fn error_response(error: RequestError, cx: &mut RequestContext<'_>) -> Response<BodySource> {
     let error = cx.rule.map_or(error, |rule| error.in_style(rule.options().errors));
     let mut details = error.details();
-    cx.record.error = Some(details.reason);
+    cx.record.facts.error = Some(details.reason);
     if cx.listener.is_some_and(|listener| !matches!(listener.routes, Routes::ByHost(_))) {
         // As Kong does, which has the routes of such a listener.
         details.grpc_status = None;
     }
-    let mut response = cx.error_format.render_error(&details, &cx.record.request_id).map(BodySource::Local);
+    let mut response = cx.error_format.render_error(&details, &cx.record.facts.request_id).map(BodySource::Local);
     cx.set_request_id(response.headers_mut());
-    accepted_protocols::set_upgrade_headers(error, cx.version, response.headers_mut());
+    set_upgrade_headers(error, cx.exchange().protocol, response.headers_mut());
     response
 }
 

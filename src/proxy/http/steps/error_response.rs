@@ -1,11 +1,12 @@
 //! Renders error responses in the format the client accepts: JSON, HTML, XML, plain text, or a gRPC status.
 
 use bytes::Bytes;
-use http::header::{ACCEPT, ALLOW, CONTENT_TYPE};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
+use http::header::{ACCEPT, ALLOW, CONNECTION, CONTENT_TYPE, UPGRADE};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
-use crate::proxy::http::record::request_error::ErrorDetails;
+use crate::proxy::http::exchange::client_protocol::ClientProtocol;
+use crate::proxy::http::record::request_error::{ErrorDetails, RequestError};
 use crate::snapshot::router::is_call;
 
 /// The properties of a request that decide the format of an error response; copied because the headers are sent
@@ -18,11 +19,11 @@ pub(in crate::proxy) struct ErrorFormat {
 }
 
 impl ErrorFormat {
-    pub(in crate::proxy) fn from_request<B>(request: &Request<B>) -> Self {
+    pub(in crate::proxy) fn from_request<B>(request: &Request<B>, protocol: ClientProtocol) -> Self {
         ErrorFormat {
             // gRPC needs HTTP/2. A client that sends its content type over HTTP/1 would not read `grpc-status`. Clients
             // of gRPC-Web read the status of HTTP, or that of gRPC in the body.
-            is_call: request.version() == Version::HTTP_2 && is_call(request.headers()),
+            is_call: protocol.is_multiplexed() && is_call(request.headers()),
             ..ErrorFormat::for_http1(Some(request.method()), request.headers())
         }
     }
@@ -212,6 +213,19 @@ impl ErrorMediaType {
     }
 }
 
+/// Sets `Upgrade` on a 426, naming the protocol to use instead. HTTP/2 has no such header fields.
+pub(in crate::proxy) fn set_upgrade_headers(error: RequestError, protocol: ClientProtocol, headers: &mut HeaderMap) {
+    let protocols = match error {
+        RequestError::HttpsOnly => "TLS/1.2, HTTP/1.1",
+        RequestError::Http2Only => "HTTP/2",
+        _ => return,
+    };
+    if !protocol.is_multiplexed() {
+        headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+        headers.insert(UPGRADE, HeaderValue::from_static(protocols));
+    }
+}
+
 fn escape_markup(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for character in text.chars() {
@@ -232,7 +246,6 @@ mod tests {
     use http::header::CONTENT_LENGTH;
 
     use super::*;
-    use crate::proxy::http::record::request_error::RequestError;
 
     // docs/kong-compatibility.md, 3.9
     #[test]
@@ -271,8 +284,8 @@ mod tests {
     // docs/kong-compatibility.md, 3.9
     #[test]
     fn grpc_clients_get_a_grpc_status() {
-        let request = Request::post("/").header(CONTENT_TYPE, "application/grpc+proto").version(Version::HTTP_2);
-        let error_format = ErrorFormat::from_request(&request.body(()).unwrap());
+        let request = Request::post("/").header(CONTENT_TYPE, "application/grpc+proto");
+        let error_format = ErrorFormat::from_request(&request.body(()).unwrap(), ClientProtocol::Http2);
         for (error, expected) in
             [(RequestError::NoRoute, "12"), (RequestError::NoEndpoints, "14"), (RequestError::ResponseTimeout, "4")]
         {
@@ -287,16 +300,16 @@ mod tests {
     fn clients_of_grpc_web_get_an_http_status() {
         let id = HeaderValue::from_static("id");
         for content_type in ["application/grpc-web", "application/grpc-web+proto", "Application/GRPC-Web-text"] {
-            for version in [Version::HTTP_11, Version::HTTP_2] {
-                let request = Request::post("/").header(CONTENT_TYPE, content_type).version(version);
-                let error_format = ErrorFormat::from_request(&request.body(()).unwrap());
+            for protocol in [ClientProtocol::Http1, ClientProtocol::Http2] {
+                let request = Request::post("/").header(CONTENT_TYPE, content_type);
+                let error_format = ErrorFormat::from_request(&request.body(()).unwrap(), protocol);
                 for error in [RequestError::NoRoute, RequestError::NoEndpoints, RequestError::ResponseTimeout] {
                     let details = error.details();
                     let rendered = error_format.render_error(&details, &id);
                     let message = error_format.render_message(details.status, details.message, &id);
                     for response in [rendered, message] {
-                        assert_eq!(response.status(), details.status, "{content_type} over {version:?}");
-                        assert!(!response.headers().contains_key("grpc-status"), "{content_type} over {version:?}");
+                        assert_eq!(response.status(), details.status, "{content_type} over {protocol:?}");
+                        assert!(!response.headers().contains_key("grpc-status"), "{content_type} over {protocol:?}");
                     }
                 }
             }
@@ -347,7 +360,7 @@ mod tests {
             ("text/plain", "text/plain; charset=utf-8", "a <\"b\">\nrequest_id: id\n"),
         ] {
             let request = Request::get("/").header(ACCEPT, accept).body(()).unwrap();
-            let response = ErrorFormat::from_request(&request).render_message(
+            let response = ErrorFormat::from_request(&request, ClientProtocol::Http1).render_message(
                 StatusCode::NOT_FOUND,
                 "a <\"b\">",
                 &HeaderValue::from_static("id"),
@@ -355,7 +368,7 @@ mod tests {
             assert_eq!(response.headers()[CONTENT_TYPE], content_type);
             assert_eq!(response.body(), expected, "{accept}");
             let request = Request::head("/").header(ACCEPT, accept).body(()).unwrap();
-            let head = ErrorFormat::from_request(&request).render_message(
+            let head = ErrorFormat::from_request(&request, ClientProtocol::Http1).render_message(
                 StatusCode::NOT_FOUND,
                 "a <\"b\">",
                 &HeaderValue::from_static("id"),

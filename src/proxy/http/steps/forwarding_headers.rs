@@ -5,12 +5,12 @@ use http::{HeaderMap, HeaderValue, Request, Uri};
 
 use super::real_ip_headers;
 use super::request_context::{RequestContext, RoutedRequest};
-use super::target::RequestHost;
-use crate::proxy::http::client::client_connection::Peer;
+use super::request_target::RequestHost;
+use crate::proxy::http::exchange::client_exchange::ClientExchange;
+use crate::proxy::http::exchange::request_body::RequestBody;
 use crate::proxy::http::fields::field_policy::{changes_requests, fields_of_connection};
+use crate::proxy::http::fields::headers::X_REQUEST_ID;
 use crate::proxy::http::fields::headers::{StrippedRequest, strip_request};
-use crate::proxy::http::forwarding::request_body::RequestBody;
-use crate::proxy::http::record::request_id::X_REQUEST_ID;
 use crate::snapshot::rule_options::ForwardingHeaderStyle;
 
 /// Removes hop-by-hop headers, `Expect` and the number of hops, and sets the forwarding headers, request id and Host.
@@ -22,17 +22,17 @@ pub(in crate::proxy) fn set_forwarding_headers(
     if request.body().may_have_trailers() {
         restrict_trailers(cx, routed, request);
     }
-    let (peer, host) = (cx.peer(), &routed.host);
+    let (exchange, host) = (cx.exchange(), &routed.host);
     let style = routed.rule.options().forwarding_headers;
     // Only for the style with the path.
     let path = path_value(style, request.uri());
     let headers = request.headers_mut();
-    let stripped = strip_request(headers, peer.client.trusted);
+    let stripped = strip_request(headers, exchange.client.trusted);
     let has_plugin_id = routed.rule.plugins.as_ref().is_some_and(|chain| chain.sets_request_id());
     let forwarded = ForwardedRequest { host, port: routed.listener.port };
-    set_headers(peer, style, &forwarded, path, stripped, headers);
+    set_headers(exchange, style, &forwarded, path, stripped, headers);
     if !has_plugin_id {
-        headers.insert(X_REQUEST_ID, cx.record.request_id.clone());
+        headers.insert(X_REQUEST_ID, cx.record.facts.request_id.clone());
     }
     if host.is_overridden {
         headers.insert(HOST, host.raw.clone());
@@ -50,7 +50,7 @@ pub(in crate::proxy) struct ForwardedRequest<'r> {
 
 /// Sets the forwarding headers in headers that [`strip_request`] has stripped. `path` is that of [`path_value`].
 pub(in crate::proxy) fn set_headers(
-    peer: &Peer,
+    exchange: &ClientExchange,
     style: ForwardingHeaderStyle,
     request: &ForwardedRequest<'_>,
     path: Option<HeaderValue>,
@@ -58,13 +58,13 @@ pub(in crate::proxy) fn set_headers(
     headers: &mut HeaderMap,
 ) {
     if stripped.has_client_report {
-        peer.client.extend_forwarded(headers);
+        exchange.client.extend_forwarded(headers);
     }
-    let port = peer.client.port_value(request.port);
+    let port = exchange.client.port_value(request.port);
     match style {
-        ForwardingHeaderStyle::Forwarded => peer.client.set_forwarding_headers(headers, &request.host.raw, &port),
+        ForwardingHeaderStyle::Forwarded => exchange.client.set_forwarding_headers(headers, &request.host.raw, &port),
         ForwardingHeaderStyle::RealIp => {
-            real_ip_headers::set_forwarding_headers(peer, headers, request.host, path, port);
+            real_ip_headers::set_forwarding_headers(exchange, headers, request.host, path, port);
         }
     }
 }

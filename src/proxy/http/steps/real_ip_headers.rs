@@ -4,8 +4,8 @@
 use http::{HeaderMap, HeaderValue};
 
 use super::reported_client::client_address;
-use super::target::RequestHost;
-use crate::proxy::http::client::client_connection::Peer;
+use super::request_target::RequestHost;
+use crate::proxy::http::exchange::client_exchange::ClientExchange;
 use crate::proxy::http::fields::headers::{
     HTTPOXY_HEADER, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PATH, X_FORWARDED_PORT, X_FORWARDED_PREFIX,
     X_FORWARDED_PROTO, X_REAL_IP,
@@ -17,29 +17,30 @@ use crate::proxy::http::fields::via::extended_list;
 /// [`strip_request`](crate::proxy::http::fields::headers::strip_request) has removed them. `path` is None if the path
 /// of the request is not a valid header value.
 pub(in crate::proxy) fn set_forwarding_headers(
-    peer: &Peer,
+    exchange: &ClientExchange,
     headers: &mut HeaderMap,
     host: &RequestHost,
     path: Option<HeaderValue>,
     port: HeaderValue,
 ) {
-    if peer.client.trusted {
+    if exchange.client.trusted {
         // That of an untrusted peer has been removed.
         headers.remove(HTTPOXY_HEADER);
     }
-    let real_ip = match client_address(peer, headers) {
+    let real_ip = match client_address(exchange, headers) {
         // `peer.client.ip` is the address of the peer, formatted once for all requests of the connection.
-        ip if ip == peer.address.ip().to_canonical() => peer.client.ip.clone(),
+        ip if ip == exchange.address.ip().to_canonical() => exchange.client.ip.clone(),
         ip => HeaderValue::try_from(ip.to_string()).expect("an IP address is a header value"),
     };
     headers.reserve(HEADER_COUNT);
     // A list is extended by the peer's address. A new list has `real_ip` instead, which is not the address of the peer
     // if a trusted peer sent `X-Real-IP` without `X-Forwarded-For`.
-    let forwarded_for = extended_list(headers, &X_FORWARDED_FOR, &peer.client.ip).unwrap_or_else(|| real_ip.clone());
+    let forwarded_for =
+        extended_list(headers, &X_FORWARDED_FOR, &exchange.client.ip).unwrap_or_else(|| real_ip.clone());
     headers.insert(X_FORWARDED_FOR, forwarded_for);
     headers.insert(X_REAL_IP, real_ip);
-    let scheme = HeaderValue::from_static(peer.client.scheme.as_str());
-    if peer.client.trusted {
+    let scheme = HeaderValue::from_static(exchange.client.scheme.as_str());
+    if exchange.client.trusted {
         headers.entry(X_FORWARDED_PROTO).or_insert(scheme);
         headers.entry(X_FORWARDED_HOST).or_insert_with(|| without_port(host));
         headers.entry(X_FORWARDED_PORT).or_insert(port);

@@ -8,20 +8,28 @@ use ipnet::IpNet;
 use crate::plugin_api::Scheme;
 use crate::plugin_api::context::UNKNOWN_CLIENT;
 use crate::proxy::client_counts::counted_address;
-use crate::proxy::http::client::client_connection::Peer;
+use crate::proxy::http::exchange::client_exchange::ClientExchange;
 use crate::proxy::http::fields::headers::{X_FORWARDED_FOR, X_FORWARDED_PROTO, X_REAL_IP};
 use crate::upstream::ClientSlot;
 
 /// The client's address: the last address in `X-Forwarded-For` that is not a trusted proxy. For an untrusted peer it is
 /// the peer's own address. [`UNKNOWN_CLIENT`] if a trusted peer wrote something else than an address.
-pub(in crate::proxy) fn client_address(peer: &Peer, headers: &HeaderMap) -> IpAddr {
-    let peer_address = peer.address.ip().to_canonical();
-    if peer.client.trusted { forwarded_address(headers, &peer.http.trusted_ips, peer_address) } else { peer_address }
+pub(in crate::proxy) fn client_address(exchange: &ClientExchange, headers: &HeaderMap) -> IpAddr {
+    let peer_address = exchange.address.ip().to_canonical();
+    if exchange.client.trusted {
+        forwarded_address(headers, &exchange.http.trusted_ips, peer_address)
+    } else {
+        peer_address
+    }
 }
 
 /// The slot in which requests of the client are counted.
-pub(in crate::proxy) fn client_slot(peer: &Peer, headers: &HeaderMap) -> ClientSlot {
-    if peer.client.trusted { ClientSlot::of(counted_address(client_address(peer, headers))) } else { peer.client.slot }
+pub(in crate::proxy) fn client_slot(exchange: &ClientExchange, headers: &HeaderMap) -> ClientSlot {
+    if exchange.client.trusted {
+        ClientSlot::of(counted_address(client_address(exchange, headers)))
+    } else {
+        exchange.client.slot
+    }
 }
 
 /// The client's address according to a trusted peer.
@@ -62,9 +70,9 @@ fn parse_address(entry: &[u8]) -> Option<IpAddr> {
 }
 
 /// The scheme that the client used: `X-Forwarded-Proto` of a trusted peer, otherwise that of the connection.
-pub(in crate::proxy) fn client_scheme(peer: &Peer, headers: &HeaderMap) -> Scheme {
-    let connection_scheme = peer.client.scheme;
-    if !peer.client.trusted {
+pub(in crate::proxy) fn client_scheme(exchange: &ClientExchange, headers: &HeaderMap) -> Scheme {
+    let connection_scheme = exchange.client.scheme;
+    if !exchange.client.trusted {
         return connection_scheme;
     }
     match headers.get(X_FORWARDED_PROTO).map(HeaderValue::as_bytes) {
@@ -112,7 +120,7 @@ mod tests {
             ("10.0.0.1", &["192.0.2.7, 10.0.0.1"], Some("6.6.6.6"), "192.0.2.7"),
             ("10.0.0.1", &["10.0.0.1"], Some("nonsense"), "0.0.0.0"),
         ];
-        for (peer, lists, real_ip, expected) in cases {
+        for (exchange, lists, real_ip, expected) in cases {
             let mut headers = HeaderMap::new();
             for list in lists {
                 headers.append(X_FORWARDED_FOR, HeaderValue::from_static(list));
@@ -120,7 +128,7 @@ mod tests {
             if let Some(real_ip) = real_ip {
                 headers.insert(X_REAL_IP, HeaderValue::from_static(real_ip));
             }
-            let address = forwarded_address(&headers, &trusted, peer.parse().unwrap());
+            let address = forwarded_address(&headers, &trusted, exchange.parse().unwrap());
             assert_eq!(address.to_string(), expected, "{lists:?} {real_ip:?}");
         }
     }
@@ -130,10 +138,10 @@ mod tests {
         fn trusted_peer_is_the_client_only_if_it_names_no_other(list in "[0-9a-f.:,\\[\\]\" x]{0,24}") {
             let mut headers = HeaderMap::new();
             headers.insert(X_FORWARDED_FOR, HeaderValue::try_from(format!("{list}, 10.0.0.1")).unwrap());
-            let peer = "10.0.0.1".parse().unwrap();
-            let address = forwarded_address(&headers, &["10.0.0.1/32".parse().unwrap()], peer);
+            let exchange = "10.0.0.1".parse().unwrap();
+            let address = forwarded_address(&headers, &["10.0.0.1/32".parse().unwrap()], exchange);
             let names_nobody = list.bytes().all(|byte| byte == b',' || byte == b' ');
-            proptest::prop_assert!(names_nobody || address != peer || list.contains("10.0.0.1"), "{}", list);
+            proptest::prop_assert!(names_nobody || address != exchange || list.contains("10.0.0.1"), "{}", list);
         }
     }
 }

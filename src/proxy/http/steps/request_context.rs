@@ -4,15 +4,18 @@ use std::sync::Arc;
 
 use http::{HeaderMap, Request, Version};
 
+use super::affinity::BackendAffinity;
 use super::error_response::ErrorFormat;
-use super::session::BackendSession;
-use super::target::{RequestHost, RequestPath};
+use super::order::Step;
+use super::reported_client::{client_address, client_scheme};
+use super::request_record::RequestRecord;
+use super::request_target::{RequestHost, RequestPath};
 use crate::hop_count::HopCount;
 use crate::plugin_api::Framing;
-use crate::proxy::http::client::client_connection::Peer;
+use crate::plugin_api::completed_request::LoggedHeads;
+use crate::proxy::http::exchange::client_exchange::ClientExchange;
+use crate::proxy::http::fields::headers::X_REQUEST_ID;
 use crate::proxy::http::forwarding::upgrade::Upgrade;
-use crate::proxy::http::record::request_id::X_REQUEST_ID;
-use crate::proxy::http::record::request_record::RequestRecord;
 use crate::proxy::worker::snapshot_view::SnapshotView;
 use crate::snapshot::HttpListener;
 use crate::snapshot::router::MatchedPath;
@@ -35,11 +38,13 @@ pub(in crate::proxy) struct RequestContext<'r> {
     pub(in crate::proxy) rule: Option<&'r Arc<RouteRule>>,
     pub(in crate::proxy) backend: Option<&'r Backend>,
     /// Boxed, because few requests have one.
-    pub(in crate::proxy) session: Option<Box<BackendSession<'r>>>,
+    pub(in crate::proxy) affinity: Option<Box<BackendAffinity<'r>>>,
     /// The product headers if no rule matches.
     pub(in crate::proxy) product_headers_without_rule: Option<&'static ProductHeaderNames>,
     /// Whether the `Trailer` field of an endpoint's response is forwarded to the client.
     pub(in crate::proxy) accepts_trailers: bool,
+    #[cfg(debug_assertions)]
+    step: Step,
 }
 
 impl<'r> RequestContext<'r> {
@@ -48,22 +53,36 @@ impl<'r> RequestContext<'r> {
         record: &'r mut RequestRecord,
         request: &Request<B>,
     ) -> Self {
+        let error_format = ErrorFormat::from_request(request, record.exchange.protocol);
         RequestContext {
             view,
             record,
-            error_format: ErrorFormat::from_request(request),
+            error_format,
             version: request.version(),
             listener: None,
             rule: None,
             backend: None,
-            session: None,
+            affinity: None,
             product_headers_without_rule: None,
             accepts_trailers: true,
+            #[cfg(debug_assertions)]
+            step: Step::Target,
         }
     }
 
-    pub(in crate::proxy) fn peer(&self) -> &Peer {
-        &self.record.peer
+    pub(in crate::proxy) fn exchange(&self) -> &ClientExchange {
+        &self.record.exchange
+    }
+
+    /// Begins a step. Panics in builds with debug assertions if the steps are not in their order.
+    pub(in crate::proxy) fn enter(&mut self, step: Step) {
+        #[cfg(debug_assertions)]
+        {
+            assert!(self.step <= step, "{step:?} follows {:?}", self.step);
+            self.step = step;
+        }
+        #[cfg(not(debug_assertions))]
+        let _ = step;
     }
 
     /// The names of the product headers to write; `None` to write none.
@@ -72,12 +91,29 @@ impl<'r> RequestContext<'r> {
             Some(rule) => rule.options().product_headers,
             None => self.product_headers_without_rule,
         };
-        self.peer().http.product_headers.names(option)
+        self.exchange().http.product_headers.names(option)
+    }
+
+    /// Copies the head of the request, and the facts about its client that plugins get.
+    pub(in crate::proxy) fn copy_heads<B>(&mut self, routed: &RoutedRequest<'_>, request: &Request<B>) {
+        let headers = request.headers();
+        self.record.facts.heads = Some(Box::new(LoggedHeads {
+            method: request.method().clone(),
+            target: request.uri().clone(),
+            version: request.version(),
+            client: client_address(self.exchange(), headers),
+            scheme: client_scheme(self.exchange(), headers),
+            host: routed.host.raw.clone(),
+            listen_port: routed.listener.port,
+            request: headers.clone(),
+            response: HeaderMap::new(),
+            upstream_target: None,
+        }));
     }
 
     /// Sets the request id of a response, unless the endpoint has sent one.
     pub(in crate::proxy) fn set_request_id(&self, headers: &mut HeaderMap) {
-        headers.entry(X_REQUEST_ID).or_insert_with(|| self.record.request_id.clone());
+        headers.entry(X_REQUEST_ID).or_insert_with(|| self.record.facts.request_id.clone());
     }
 
     /// Sets the request id, then applies the response filters of the backend and the rule, which may change it.
@@ -92,13 +128,13 @@ impl<'r> RequestContext<'r> {
 
 impl Drop for RequestContext<'_> {
     fn drop(&mut self) {
-        if let Some(observed) = &mut self.record.observed {
+        if let Some(observed) = &mut self.record.facts.observed {
             observed.set_route(self.listener.map(|listener| &**listener), self.rule.map(|rule| &**rule), self.backend);
         }
         // Requests that reach no listener share a series of their own.
         if let Some(listener) = self.listener {
-            let worker = self.record.peer.worker();
-            self.record.series = Some(self.view.series(worker, listener, self.rule, self.backend));
+            let worker = self.record.exchange.worker();
+            self.record.facts.series = Some(self.view.series(worker, listener, self.rule, self.backend));
         }
     }
 }

@@ -20,18 +20,19 @@ use http_body::Frame;
 use tokio::time::Instant;
 
 use super::early_exit::EarlyExit;
-use super::plugin_run::reply_response;
+use super::reply_response::reply_response;
 use super::request_context::RequestContext;
+use super::request_record::RequestRecord;
 use crate::http1::JoinedData;
 use crate::plugin_api::body_filter::PluginBodyFilter;
 use crate::plugin_api::{BeyondLimit, BodyFilter, BufferedFilter, Reply, ResponseSource};
 use crate::proxy::buffer_budget::BufferUse;
-use crate::proxy::http::client::activity::until_timed_out;
-use crate::proxy::http::client::filtered_body::FilteredBody;
-use crate::proxy::http::client::response_body::{BodySource, ResponseBodyError};
+use crate::proxy::http::exchange::activity::until_timed_out;
+use crate::proxy::http::exchange::body_source::{BodySource, ResponseBodyError};
+use crate::proxy::http::exchange::filtered_body::FilteredBody;
 use crate::proxy::http::fields::body_decoding::{ContentCoding, DecodingError};
 use crate::proxy::http::record::request_error::RequestError;
-use crate::proxy::http::record::request_record::RequestRecord;
+use crate::proxy::http::record::request_facts::RequestFacts;
 use crate::proxy::record::stats::UnfilteredBody;
 use crate::snapshot::router::is_grpc;
 use crate::turn_clock;
@@ -86,8 +87,8 @@ fn replace(cx: &mut RequestContext<'_>, replacement: Replacement) -> (Response<B
     let Replacement { by, mut former } = replacement;
     let (mut response, source) = match by {
         ReplacedBy::Reply(reply) => {
-            cx.record.error = Some(reply.reason);
-            (reply_response(*reply, &cx.error_format, &cx.record.request_id), ResponseSource::Plugin)
+            cx.record.facts.error = Some(reply.reason);
+            (reply_response(*reply, &cx.error_format, &cx.record.facts.request_id), ResponseSource::Plugin)
         }
         ReplacedBy::Error(error) => (EarlyExit::Error(error).into_response(cx), ResponseSource::Proxy),
     };
@@ -107,8 +108,8 @@ async fn apply_buffered(
     if is_message_stream(response.headers()) {
         return Ok(response);
     }
-    let peer = Rc::clone(&cx.record.peer);
-    let count = |reason| peer.worker().counters.count_unfiltered_body(plugin, reason);
+    let exchange = Rc::clone(&cx.record.exchange);
+    let count = |reason| exchange.worker().counters.count_unfiltered_body(plugin, reason);
     let coding = if reads_text { ContentCoding::from_headers(response.headers()) } else { ContentCoding::Identity };
     if coding == ContentCoding::Unknown {
         count(UnfilteredBody::UnknownEncoding);
@@ -256,7 +257,7 @@ async fn collect(
         return Ok(Collected::Partly(body, UnfilteredBody::TooLarge));
     }
     let mut data = JoinedData::default();
-    let mut kept = record.peer.worker().buffers.buffered(BufferUse::Response, namespace);
+    let mut kept = record.exchange.worker().buffers.buffered(BufferUse::Response, namespace);
     let mut trailers = None;
     while !body.is_end_stream() {
         let Some(frame) = next_frame(&mut body, record).await? else { break };
@@ -287,8 +288,8 @@ async fn collect(
 }
 
 async fn next_frame(body: &mut BodySource, record: &mut RequestRecord) -> Result<Option<Frame<Bytes>>, RequestError> {
-    let RequestRecord { peer, deadline, .. } = record;
-    let activity = &peer.activity;
+    let RequestRecord { exchange, facts: RequestFacts { deadline, .. }, .. } = record;
+    let activity = &exchange.activity;
     let polled = poll_fn(|cx| {
         if let Some(error) = deadline.as_mut().and_then(|deadline| deadline.poll_error(cx)) {
             return Poll::Ready(Err(error));

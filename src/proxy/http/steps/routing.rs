@@ -2,18 +2,19 @@
 
 use std::sync::Arc;
 
-use http::{Method, Request};
+use http::header::{EXPECT, TRANSFER_ENCODING};
+use http::{HeaderMap, Method, Request};
 
 use super::condition_fields::ConditionFields;
 use super::forwarding_headers::ForwardedRequest;
-use super::plugin_run;
 use super::reported_client::client_slot;
 use super::request_context::{RequestContext, RoutedRequest};
 use super::target::RequestTarget;
 use crate::hop_count::HopCount;
 use crate::plugin_api::Framing;
 use crate::proxy::connection::tls::TlsSession;
-use crate::proxy::http::forwarding::request_body::RequestBody;
+use crate::proxy::http::exchange::request_body::RequestBody;
+use crate::proxy::http::fields::headers::contains_token;
 use crate::proxy::http::record::request_error::RequestError;
 use crate::snapshot::regex_steps::{RegexInput, RegexSteps};
 use crate::snapshot::router::{Matched, RoutingRequest};
@@ -28,13 +29,14 @@ pub(in crate::proxy) fn select_rule<'r>(
 ) -> Result<RoutedRequest<'r>, RequestError> {
     let RequestTarget { host, mut path, upgrade } = target;
     let name = host.name();
-    let session = cx.peer().session.as_deref();
-    let bind = cx.view.http_bind(&cx.peer().connections.address);
-    let listener = bind.map_or(Err(RequestError::NoListener), |bind| select_listener(bind, session, &name))?;
+    let client_tls = cx.exchange().tls.as_deref();
+    let bind = cx.view.http_bind(&cx.exchange().connections.address);
+    let listener = bind.map_or(Err(RequestError::NoListener), |bind| select_listener(bind, client_tls, &name))?;
     cx.listener = Some(listener);
     let forwarded = ForwardedRequest { host: &host, port: listener.port };
     let record = &*cx.record;
-    let fields = ConditionFields::new(&record.peer, request.headers(), forwarded, request.uri(), &record.request_id);
+    let fields =
+        ConditionFields::new(&record.exchange, request.headers(), forwarded, request.uri(), &record.facts.request_id);
     let routing_request = RoutingRequest {
         path: path.path(),
         query: path.query(),
@@ -42,9 +44,9 @@ pub(in crate::proxy) fn select_rule<'r>(
         headers: request.headers(),
         forwarded: Some(&fields),
         authority: host.raw.as_bytes(),
-        scheme: cx.peer().client.scheme,
-        server_name: cx.peer().session.as_ref().and_then(|session| session.server_name.as_deref()),
-        regex_steps: RegexSteps::new(cx.peer().worker().limits.max_regex_steps),
+        scheme: cx.exchange().client.scheme,
+        server_name: cx.exchange().tls.as_ref().and_then(|tls| tls.server_name.as_deref()),
+        regex_steps: RegexSteps::new(cx.exchange().worker().limits.max_regex_steps),
     };
     let found = listener.find(&name, &routing_request);
     if let Some(input) = routing_request.regex_steps.exceeded() {
@@ -64,7 +66,7 @@ pub(in crate::proxy) fn select_rule<'r>(
         path.replace(normalized);
     }
     cx.rule = Some(rule);
-    if let Some(observed) = &mut cx.record.observed {
+    if let Some(observed) = &mut cx.record.facts.observed {
         observed.set_path(matched);
     }
     // The response to TRACE repeats the request with its credentials, so a rule has to name it.
@@ -75,7 +77,7 @@ pub(in crate::proxy) fn select_rule<'r>(
         AcceptedUpgrades::All => true,
         AcceptedUpgrades::WebSocket => upgrade.is_websocket(),
     });
-    let framing = if rule.plugins.is_some() { plugin_run::body_framing(request.headers()) } else { Framing::default() };
+    let framing = if rule.plugins.is_some() { body_framing(request.headers()) } else { Framing::default() };
     Ok(RoutedRequest {
         listener,
         rule,
@@ -89,8 +91,14 @@ pub(in crate::proxy) fn select_rule<'r>(
         regex_steps,
         may_have_te: false,
         hops: HopCount::ZERO,
-        client: client_slot(cx.peer(), request.headers()),
+        client: client_slot(cx.exchange(), request.headers()),
     })
+}
+
+/// Reads the framing of the request body, before the hop-by-hop headers are removed.
+fn body_framing(headers: &HeaderMap) -> Framing {
+    let has_token = |name, token| headers.get(name).is_some_and(|value| contains_token(value, token));
+    Framing { is_chunked: has_token(TRANSFER_ENCODING, "chunked"), expects_continue: has_token(EXPECT, "100-continue") }
 }
 
 /// The listener of the host, if requests for it may arrive on this connection.
@@ -101,7 +109,7 @@ pub(in crate::proxy) fn select_rule<'r>(
 /// A host without a listener has no better connection, so it gets 404 instead of 421.
 fn select_listener<'b>(
     bind: &'b HttpBind,
-    session: Option<&TlsSession>,
+    client_tls: Option<&TlsSession>,
     host: &str,
 ) -> Result<&'b Arc<HttpListener>, RequestError> {
     let Some(listener) = bind.listener(host) else {
@@ -111,16 +119,16 @@ fn select_listener<'b>(
             RequestError::NoListener
         });
     };
-    if is_misdirected(bind, listener, session, host) { Err(RequestError::MisdirectedRequest) } else { Ok(listener) }
+    if is_misdirected(bind, listener, client_tls, host) { Err(RequestError::MisdirectedRequest) } else { Ok(listener) }
 }
 
 /// Whether the connection was opened for another listener than this one, which is the listener of the host.
-fn is_misdirected(bind: &HttpBind, listener: &Arc<HttpListener>, session: Option<&TlsSession>, host: &str) -> bool {
-    match (session, &bind.tls) {
+fn is_misdirected(bind: &HttpBind, listener: &Arc<HttpListener>, client_tls: Option<&TlsSession>, host: &str) -> bool {
+    match (client_tls, &bind.tls) {
         (None, None) => false,
-        (Some(session), Some(tls)) => {
-            let server_name = session.server_name.as_deref();
-            if !tls.accepts_client(server_name, session.client_validation.as_ref()) {
+        (Some(client_tls), Some(tls)) => {
+            let server_name = client_tls.server_name.as_deref();
+            if !tls.accepts_client(server_name, client_tls.client_validation.as_ref()) {
                 return true;
             }
             // The common case, which needs no lookup.
@@ -177,7 +185,7 @@ mod tests {
         Bind::with_http(listeners(terminated), Some(PortTls::new(tls)))
     }
 
-    fn session(server_name: &str, client_validation: Option<&Arc<ClientValidation>>) -> TlsSession {
+    fn client_tls(server_name: &str, client_validation: Option<&Arc<ClientValidation>>) -> TlsSession {
         TlsSession {
             server_name: Some(server_name).filter(|name| !name.is_empty()).map(Arc::from),
             version: "TLSv1.3",
@@ -189,8 +197,8 @@ mod tests {
     }
 
     /// The name of the listener, or the status.
-    fn outcome(bind: &Bind, session: Option<&TlsSession>, host: &str) -> String {
-        match select_listener(bind.http().unwrap(), session, host) {
+    fn outcome(bind: &Bind, client_tls: Option<&TlsSession>, host: &str) -> String {
+        match select_listener(bind.http().unwrap(), client_tls, host) {
             Ok(listener) => listener.name.to_string(),
             Err(error) => error.details().status.as_str().to_owned(),
         }
@@ -204,7 +212,7 @@ mod tests {
         let with_any = https(&["*", "a.example"], &["pass.example"], &certificates);
         // The columns: no TLS, and connections with these server names.
         let connections = [None, Some("a.example"), Some("x.wide.example"), Some("unknown.test"), Some("")];
-        let sessions = connections.map(|name| name.map(|name| session(name, None)));
+        let offered = connections.map(|name| name.map(|name| client_tls(name, None)));
         for (what, bind, host, expected) in [
             ("HTTP", &http, "a.example", ["a.example", "421", "421", "421", "421"]),
             ("HTTP", &http, "y.wide.example", ["*.wide.example", "421", "421", "421", "421"]),
@@ -221,7 +229,7 @@ mod tests {
             ("any host", &with_any, "unknown.test", ["421", "421", "*", "*", "*"]),
             ("any host", &with_any, "pass.example", ["421"; 5]),
         ] {
-            let found = sessions.each_ref().map(|session| outcome(bind, session.as_ref(), host));
+            let found = offered.each_ref().map(|client_tls| outcome(bind, client_tls.as_ref(), host));
             assert_eq!(found, expected, "{what}, {host}, over {connections:?}");
         }
     }
@@ -236,10 +244,10 @@ mod tests {
         let bind = https(&["a.example"], &["pass.example"], &certificates);
         let fallback = validation(ClientValidationMode::InsecureFallback);
         for (verified_by, expected) in [(None, "421"), (Some(&fallback), "421"), (Some(&required), "a.example")] {
-            let session = session("a.example", verified_by);
-            assert_eq!(outcome(&bind, Some(&session), "a.example"), expected, "{verified_by:?}");
-            assert_eq!(outcome(&bind, Some(&session), "pass.example"), "421", "{verified_by:?}");
-            assert_eq!(outcome(&bind, Some(&session), "unknown.test"), "404", "{verified_by:?}");
+            let client_tls = client_tls("a.example", verified_by);
+            assert_eq!(outcome(&bind, Some(&client_tls), "a.example"), expected, "{verified_by:?}");
+            assert_eq!(outcome(&bind, Some(&client_tls), "pass.example"), "421", "{verified_by:?}");
+            assert_eq!(outcome(&bind, Some(&client_tls), "unknown.test"), "404", "{verified_by:?}");
         }
     }
 }

@@ -1,78 +1,45 @@
 //! Applies the action of a rule: fails, or selects the backend; after authorization, redirects or applies the filters.
 
-use std::net::SocketAddr;
-use std::sync::Arc;
-
 use bytes::Bytes;
 use http::header::HOST;
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Request, Uri};
-use tokio::time::Instant;
 
+use super::affinity::BackendAffinity;
 use super::cross_origin::apply_cors;
 use super::early_exit::EarlyExit;
 use super::request_context::{RequestContext, RoutedRequest};
-use super::session::BackendSession;
-use crate::hop_count::HopCount;
+use crate::proxy::http::exchange::request_body::RequestBody;
 use crate::proxy::http::fields::field_policy::InformationalPolicy;
+use crate::proxy::http::forwarding::attempt_policy::AttemptPolicy;
 use crate::proxy::http::forwarding::call_deadline;
-use crate::proxy::http::forwarding::request_body::RequestBody;
-use crate::proxy::http::forwarding::upgrade::Upgrade;
+use crate::proxy::http::forwarding::destination::Destination;
 use crate::proxy::http::record::request_error::RequestError;
 use crate::snapshot::external_auth::ExternalAuthFilter;
 use crate::snapshot::redirect::RedirectAction;
-use crate::snapshot::rule::{Action, Backend, BackendTarget, Filters, RouteRule, Split};
-use crate::snapshot::timeouts_and_retries::TimeoutsAndRetries;
-use crate::upstream::{ClientSlot, Upstream};
-
-/// Where a request is forwarded to. The request is already rewritten for the endpoint.
-pub(in crate::proxy) struct Destination<'r> {
-    pub(in crate::proxy) upstream: &'r Arc<Upstream>,
-    /// The endpoint of the session, for the first attempt.
-    pub(in crate::proxy) session_endpoint: Option<SocketAddr>,
-    pub(in crate::proxy) timeouts_and_retries: Option<&'r TimeoutsAndRetries>,
-    /// When a gRPC call ends.
-    pub(in crate::proxy) call_deadline: Option<Instant>,
-    pub(in crate::proxy) upgrade: Option<Box<Upgrade>>,
-    /// Whether the request may have the field `TE`.
-    pub(in crate::proxy) may_have_te: bool,
-    pub(in crate::proxy) informational: InformationalPolicy<'r>,
-    /// How many Portico processes have forwarded the request, with this one.
-    pub(in crate::proxy) hops: HopCount,
-    /// In which slot the request is counted.
-    pub(in crate::proxy) client: ClientSlot,
-}
+use crate::snapshot::rule::{Action, Backend, BackendTarget, Filters, RouteRule, WeightedBackends};
 
 /// What the rule does with a request, and the selected backend.
 #[derive(Clone, Copy)]
 pub(in crate::proxy) enum SelectedAction<'r> {
     Redirect(&'r RedirectAction),
-    Forward(&'r Split, &'r Backend),
+    Forward(&'r WeightedBackends, &'r Backend),
 }
 
-/// Selects the backend of a request that the rule forwards. Ends preflight requests, and those that the rule fails.
+/// Selects the backend of a request that the rule forwards. Ends requests that the rule fails.
 pub(in crate::proxy) fn select<'r>(
     cx: &mut RequestContext<'r>,
-    routed: &RoutedRequest<'r>,
-    request: &Request<RequestBody>,
-) -> Result<SelectedAction<'r>, EarlyExit> {
-    let rule = routed.rule;
-    let selected = match &rule.action {
+    rule: &'r RouteRule,
+) -> Result<SelectedAction<'r>, RequestError> {
+    match &rule.action {
         Action::Forward(split) => {
             let backend = cx.view.pick_backend(split);
             cx.backend = Some(backend);
-            SelectedAction::Forward(split, backend)
+            Ok(SelectedAction::Forward(split, backend))
         }
-        Action::Redirect(action) => SelectedAction::Redirect(action),
-        Action::Fail(failure) => return Err(RequestError::InvalidRule(*failure).into()),
-    };
-    // Before authorization, because preflight requests have no credentials; and before checking whether the backend is
-    // usable, because browsers show errors only to pages that may read the response.
-    let cors = selected.backend_filters().and_then(|filters| filters.cors.as_ref()).or(rule.filters.cors.as_ref());
-    if let Some(cors) = cors {
-        apply_cors(cors, request, cx.record)?;
+        Action::Redirect(action) => Ok(SelectedAction::Redirect(action)),
+        Action::Fail(failure) => Err(RequestError::InvalidRule(*failure)),
     }
-    Ok(selected)
 }
 
 impl<'r> SelectedAction<'r> {
@@ -83,9 +50,27 @@ impl<'r> SelectedAction<'r> {
         }
     }
 
+    /// Ends CORS preflight requests, if the backend or the rule has a filter for them. Before checking whether the
+    /// backend is usable, because browsers show errors only to pages that may read the response.
+    pub(in crate::proxy) fn answer_preflight(
+        self,
+        cx: &mut RequestContext<'_>,
+        rule: &RouteRule,
+        request: &Request<RequestBody>,
+    ) -> Result<(), EarlyExit> {
+        let cors = self.backend_filters().and_then(|filters| filters.cors.as_ref()).or(rule.filters.cors.as_ref());
+        cors.map_or(Ok(()), |cors| apply_cors(cors, request, cx.record))
+    }
+
     /// The authorization filters of the rule and of the backend, in the order in which they apply.
     pub(in crate::proxy) fn authorization(self, rule: &'r RouteRule) -> [Option<&'r ExternalAuthFilter>; 2] {
         [Some(&rule.filters), self.backend_filters()].map(|filters| filters?.external_auth.as_deref())
+    }
+
+    /// Whether the request goes to a backend that can get it.
+    pub(in crate::proxy) fn is_forwarded(self) -> bool {
+        let SelectedAction::Forward(_, backend) = self else { return false };
+        matches!(backend.target, BackendTarget::Upstream(_))
     }
 
     /// Redirects the request, or rewrites it for the backend.
@@ -122,7 +107,7 @@ pub(in crate::proxy) fn dry_run<'r>(cx: &mut RequestContext<'r>, rule: &'r Route
 fn redirect(cx: &RequestContext<'_>, action: &RedirectAction, routed: &RoutedRequest<'_>) -> EarlyExit {
     let host = routed.host.raw.to_str().unwrap_or_default();
     let path = routed.endpoint_path();
-    let location = action.location(cx.peer().client.scheme, host, routed.listener.port, path.path(), path.query());
+    let location = action.location(cx.exchange().client.scheme, host, routed.listener.port, path.path(), path.query());
     match HeaderValue::try_from(location) {
         Ok(location) => EarlyExit::Redirect { status: action.status, location },
         Err(_) => RequestError::InvalidRewrite.into(),
@@ -131,7 +116,7 @@ fn redirect(cx: &RequestContext<'_>, action: &RedirectAction, routed: &RoutedReq
 
 fn prepare_forwarding<'r>(
     cx: &mut RequestContext<'r>,
-    split: &'r Split,
+    split: &'r WeightedBackends,
     backend: &'r Backend,
     routed: RoutedRequest<'r>,
     request: &mut Request<RequestBody>,
@@ -142,24 +127,22 @@ fn prepare_forwarding<'r>(
         BackendTarget::Fail(failure) => return Err(RequestError::InvalidRule(*failure).into()),
     };
     // Before the filters, which may remove the cookie.
-    cx.session = BackendSession::read(split, upstream, request.headers(), cx.peer());
-    let session_endpoint = cx.session.as_ref().and_then(|backend| backend.session.endpoint());
+    cx.affinity = BackendAffinity::read(split, upstream, request.headers(), cx.exchange());
+    let pinned = cx.affinity.as_ref().and_then(|backend| backend.session.endpoint());
     apply_request_filters(cx, &routed, backend, request)?;
-    let timeouts_and_retries = split.timeouts_and_retries.as_deref();
     let call_timeout = if split.honors_call_deadlines { call_deadline::read(request.headers()) } else { None };
-    let call_deadline = call_timeout.and_then(|timeout| cx.peer().activity.started_at.get().checked_add(timeout));
+    let call_deadline = call_timeout.and_then(|timeout| cx.exchange().activity.started_at.get().checked_add(timeout));
     // Plugins and filters may set it.
     let edits_headers = |filters: &Filters| filters.request_headers.is_some();
     let may_have_te =
         routed.may_have_te || rule.plugins.is_some() || edits_headers(&rule.filters) || edits_headers(&backend.filters);
     Ok(Destination {
         upstream,
-        session_endpoint,
-        timeouts_and_retries,
-        call_deadline,
+        pinned,
+        policy: AttemptPolicy { rule: split.timeouts_and_retries.as_deref(), call_deadline, is_mirror: false },
         upgrade: routed.upgrade,
         may_have_te,
-        informational: InformationalPolicy::new(rule, cx.record),
+        informational: InformationalPolicy::new(rule, cx.record.changed_response_fields()),
         hops: routed.hops,
         client: routed.client,
     })
@@ -181,7 +164,7 @@ fn apply_request_filters(
         // An upgrade request is not mirrored, since the mirror could not continue the new protocol.
         if !filters.mirrors.is_empty() && routed.upgrade.is_none() {
             let apply_filters = |copy: &mut Request<()>| rewrite_target(copy, routed, &levels[..=level]).is_ok();
-            let sender = &cx.peer().http.mirror_sender;
+            let sender = &cx.exchange().http.mirror_sender;
             sender.mirror_request(&filters.mirrors, request, routed.client, routed.hops, apply_filters);
         }
     }

@@ -5,7 +5,7 @@ use http::header::TRAILER;
 
 use super::request_context::{RequestContext, RoutedRequest};
 use crate::plugin_api::ResponseSource;
-use crate::proxy::http::client::response_body::BodySource;
+use crate::proxy::http::exchange::body_source::BodySource;
 use crate::snapshot::rule_options::TrailerHeader;
 
 /// Records whether the client accepts trailers, if the response depends on that.

@@ -7,7 +7,7 @@ use http::{Request, Uri};
 
 use super::real_ip_headers::set_forwarded_prefix;
 use super::request_context::RoutedRequest;
-use super::target::RequestPath;
+use super::request_target::RequestPath;
 use crate::proxy::http::record::request_error::RequestError;
 use crate::snapshot::rule::Action;
 use crate::snapshot::rule_options::{ForwardingHeaderStyle, UpstreamHost};

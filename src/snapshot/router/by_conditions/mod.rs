@@ -26,8 +26,7 @@ use self::route::normalize_path;
 pub use self::route::{
     ConditionRoute, HEADER_REGEX_PREFIX, HeaderCondition, HeaderPattern, HostCondition, HostName, PathCondition,
 };
-use super::matched::{Matched, MatchedPath};
-use super::request::RoutingRequest;
+use super::{Matched, MatchedPath, RoutingRequest};
 use crate::snapshot::redirect::Scheme;
 use crate::snapshot::regex_steps::RegexInput;
 

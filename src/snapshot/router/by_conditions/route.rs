@@ -8,11 +8,10 @@ use percent_encoding::percent_encode_byte;
 
 use crate::plugin_api::path_encoding::decode_unreserved;
 use crate::snapshot::path_regex::{PathRegex, TextRegex};
-use crate::snapshot::regex::{RegexAnchor, RegexError, RegexLimit, literal_prefix_and_states};
+use crate::snapshot::regex::{RegexAnchor, RegexLimit, literal_prefix_and_states};
 use crate::snapshot::regex_steps::{RegexInput, RegexSteps};
-use crate::snapshot::router::request::RoutingRequest;
 use crate::snapshot::router::request_fields::ConditionField;
-use crate::snapshot::router::route_match::TieBreaker;
+use crate::snapshot::router::{RegexError, RoutingRequest, TieBreaker};
 use crate::snapshot::rule::RouteRule;
 
 /// One route. Each list is a condition, and a request has to meet all of them. An empty list matches every request. Of

@@ -4,18 +4,20 @@
 //! next request or for the client to leave. Another task may read the body. So the one that stops reading wakes the
 //! other.
 
-use std::cell::{Ref, RefCell};
+use std::cell::RefCell;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Bytes, BytesMut};
-use http_body::Frame;
+use http_body::{Frame, SizeHint};
 use tokio::io::AsyncWrite;
 
 use crate::http1::{BodyDecoder, HeadLimits, InvalidMessage, NameCase, ReceivedRequest, RequestReader, poll_receive};
 use crate::proxy::http::client::client_stream::ClientStream;
+use crate::proxy::http::exchange::client_body::ClientBody;
+use crate::proxy::http::exchange::unread_body::{BodyReader, UnreadBody};
 
 pub(in crate::proxy) struct ClientIo(RefCell<IoState>);
 
@@ -132,22 +134,14 @@ impl ClientIo {
         is_due
     }
 
-    /// Begins to read the body of the current request. Returns the number of the request; None if it has no body.
-    pub(in crate::proxy) fn begin_body(&self) -> Option<u64> {
+    /// The body of the current request.
+    pub(in crate::proxy) fn begin_body(self: &Rc<Self>) -> ClientBody {
         let mut state = self.0.borrow_mut();
         state.has_body_reader = !state.body.is_ended();
-        state.has_body_reader.then_some(state.request)
-    }
-
-    /// The body of a request has no reader any more.
-    pub(in crate::proxy) fn end_body(&self, request: u64) {
-        let mut state = self.0.borrow_mut();
-        if request == state.request {
-            state.has_body_reader = false;
-            if let Some(connection) = &state.connection {
-                connection.wake_by_ref();
-            }
+        if !state.has_body_reader {
+            return ClientBody::Empty;
         }
+        ClientBody::Http1(UnreadBody::new(Rc::<Self>::clone(self), state.request))
     }
 
     /// Whether the body of the current request has a reader.
@@ -175,13 +169,10 @@ impl ClientIo {
         let mut state = self.0.borrow_mut();
         Some((state.stream.take()?, std::mem::take(&mut state.buffer).freeze()))
     }
+}
 
-    /// Polls the body of a request for its next frame.
-    pub(in crate::proxy) fn poll_body(
-        &self,
-        request: u64,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, InvalidMessage>>> {
+impl BodyReader for ClientIo {
+    fn poll_body(&self, request: u64, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, InvalidMessage>>> {
         let state = &mut *self.0.borrow_mut();
         if request != state.request {
             return Poll::Ready(Some(Err(InvalidMessage::Truncated)));
@@ -212,9 +203,24 @@ impl ClientIo {
         }
     }
 
-    /// What remains of the body of a request.
-    pub(in crate::proxy) fn body(&self, request: u64) -> Option<Ref<'_, BodyDecoder>> {
-        Ref::filter_map(self.0.borrow(), |state| (state.request == request).then_some(&state.body)).ok()
+    fn is_body_ended(&self, request: u64) -> bool {
+        let state = self.0.borrow();
+        state.request == request && state.body.is_ended()
+    }
+
+    fn body_size(&self, request: u64) -> SizeHint {
+        let state = self.0.borrow();
+        if state.request == request { state.body.size_hint() } else { SizeHint::default() }
+    }
+
+    fn end_body(&self, request: u64) {
+        let mut state = self.0.borrow_mut();
+        if request == state.request {
+            state.has_body_reader = false;
+            if let Some(connection) = &state.connection {
+                connection.wake_by_ref();
+            }
+        }
     }
 }
 

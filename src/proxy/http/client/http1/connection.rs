@@ -6,14 +6,13 @@
 //!      └─ closing, or the client has closed ──▶ Closing ◀── not persistent ──┘
 //! ```
 
-use std::convert::Infallible;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use http::{Method, Request, Response, StatusCode, Version};
+use http::{Method, Request, StatusCode, Version};
 use tokio::io::AsyncWrite;
 
 use super::client_io::{ClientIo, ClientLeft, ClientWriter};
@@ -21,22 +20,26 @@ use crate::http1::{
     Ambiguity, BodyLength, HeadLimits, InvalidMessage, OutgoingMessage, ReceivedRequest, ResponseContext, recycle_map,
     take_buffer, write_response_head,
 };
-use crate::proxy::http::client::client_body::ClientBody;
-use crate::proxy::http::client::client_connection::Peer;
 use crate::proxy::http::client::client_stream::ClientStream;
 use crate::proxy::http::client::response_body::ResponseBody;
+use crate::proxy::http::client::tunnel::Tunnel;
+use crate::proxy::http::exchange::client_body::ClientBody;
+use crate::proxy::http::exchange::client_exchange::ClientExchange;
 use crate::proxy::http::fields::date::with_date;
 use crate::proxy::http::record::request_error::RequestError;
+use crate::proxy::http::steps::request::Served;
 
 /// `S` begins a request, and `F` is the request in progress.
 pub(in crate::proxy) struct Http1ClientConnection<S, F> {
     io: Rc<ClientIo>,
-    peer: Rc<Peer>,
+    exchange: Rc<ClientExchange>,
     begin: S,
     state: ServingState,
     /// The request in progress, and its response. The memory is used again for the next ones.
     request: Pin<Box<Option<F>>>,
     response: Box<Option<SentResponse>>,
+    /// The tunnel that the connection becomes after the current response.
+    tunnel: Option<Box<Tunnel>>,
     current: CurrentRequest,
     /// What is still to be sent of informational responses.
     interim: BytesMut,
@@ -85,19 +88,25 @@ struct SentResponse {
 impl<S, F> Http1ClientConnection<S, F>
 where
     S: Fn(Request<ClientBody>) -> F,
-    F: Future<Output = Result<Response<ResponseBody>, Infallible>>,
+    F: Future<Output = Served>,
 {
     /// `received` has what was received already.
-    pub(in crate::proxy) fn new(stream: ClientStream, received: BytesMut, peer: &Rc<Peer>, begin: S) -> Self {
-        let limits = &peer.worker().limits;
+    pub(in crate::proxy) fn new(
+        stream: ClientStream,
+        received: BytesMut,
+        exchange: &Rc<ClientExchange>,
+        begin: S,
+    ) -> Self {
+        let limits = &exchange.worker().limits;
         let limits = HeadLimits { bytes: limits.max_request_head, fields: limits.max_request_fields };
         Http1ClientConnection {
-            io: ClientIo::new(stream, received, limits, peer.http.name_case),
-            peer: Rc::clone(peer),
+            io: ClientIo::new(stream, received, limits, exchange.http.name_case),
+            exchange: Rc::clone(exchange),
             begin,
             state: ServingState::Reading,
             request: Box::pin(None),
             response: Box::new(None),
+            tunnel: None,
             current: CurrentRequest {
                 version: Version::HTTP_11,
                 is_head: false,
@@ -111,10 +120,11 @@ where
         }
     }
 
-    /// The stream, with the bytes that were received but not read.
-    pub(in crate::proxy) fn into_stream(mut self) -> Option<(ClientStream, Bytes)> {
+    /// The stream, with the bytes that were received but not read, and the tunnel that it becomes.
+    pub(in crate::proxy) fn into_stream(mut self) -> Option<(ClientStream, Bytes, Option<Box<Tunnel>>)> {
         self.request.set(None);
-        self.io.take_stream()
+        let (stream, unread) = self.io.take_stream()?;
+        Some((stream, unread, self.tunnel))
     }
 
     /// Closes the connection after the current response, or at once if there is none.
@@ -145,9 +155,9 @@ where
                     let Some(request) = self.request.as_mut().as_pin_mut() else {
                         return Poll::Ready(Http1End::Finished);
                     };
-                    let Poll::Ready(Ok(response)) = request.poll(cx) else { return self.poll_while_responding(cx) };
+                    let Poll::Ready(served) = request.poll(cx) else { return self.poll_while_responding(cx) };
                     self.request.set(None);
-                    self.begin_response(response);
+                    self.begin_response(served);
                 }
                 ServingState::Sending => {
                     let Some(response) = &mut *self.response else { return Poll::Ready(Http1End::Finished) };
@@ -164,7 +174,7 @@ where
                 ServingState::Uploading { is_persistent } => self.end_request(is_persistent),
                 ServingState::Closing => {
                     // Otherwise closing the socket says the same.
-                    if self.peer.session.is_some() || self.peer.activity.body_unread.get() {
+                    if self.exchange.tls.is_some() || self.exchange.activity.body_unread.get() {
                         // The connection ends in any case.
                         drop(ready!(Pin::new(&mut ClientWriter(&self.io)).poll_shutdown(cx)));
                     }
@@ -180,7 +190,7 @@ where
     /// Reads the head of a request. None at the end of the connection.
     fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<ReceivedRequest>, Http1End>> {
         loop {
-            if self.peer.activity.http2.get() {
+            if self.exchange.activity.http2.get() {
                 return Poll::Ready(Err(Http1End::Finished));
             }
             match self.io.read_head() {
@@ -189,7 +199,7 @@ where
                 Err(error) => return Poll::Ready(Err(Http1End::Malformed(error))),
             }
             if !self.io.is_drained() {
-                self.peer.activity.record_read();
+                self.exchange.activity.record_read();
             } else if self.is_closing {
                 return Poll::Ready(Ok(None));
             }
@@ -207,8 +217,8 @@ where
             accepts_trailers: received.accepts_trailers,
             is_ambiguous: received.ambiguity.is_some(),
         };
-        self.peer.activity.ambiguity.set(received.ambiguity.map(ambiguity_error));
-        let body = ClientBody::of_current_request(&self.io);
+        self.exchange.activity.ambiguity.set(received.ambiguity.map(ambiguity_error));
+        let body = self.io.begin_body();
         self.request.set(Some((self.begin)(received.head.map(|()| body))));
         self.state = ServingState::Responding;
     }
@@ -227,7 +237,7 @@ where
 
     /// HTTP/1.0 has no informational responses.
     fn take_informational(&mut self) {
-        if let Some(informational) = self.peer.take_informational()
+        if let Some(informational) = self.exchange.take_informational()
             && self.current.version == Version::HTTP_11
         {
             self.interim.put_slice(&informational);
@@ -252,7 +262,9 @@ where
         Poll::Ready(Ok(()))
     }
 
-    fn begin_response(&mut self, response: Response<ResponseBody>) {
+    fn begin_response(&mut self, served: Served) {
+        let (response, tunnel) = ResponseBody::attach(served);
+        self.tunnel = tunnel;
         let mut head = take_buffer();
         // What was not sent yet precedes the response.
         self.take_informational();
@@ -283,7 +295,7 @@ where
         let has_ended = self.io.end_request();
         if !has_ended || self.current.is_ambiguous {
             // The client may still be sending.
-            self.peer.activity.mark_body_unread();
+            self.exchange.activity.mark_body_unread();
         }
         let may_continue = is_persistent && has_ended && !self.is_closing;
         self.state = if may_continue { ServingState::Reading } else { ServingState::Closing };

@@ -2,4 +2,3 @@
 
 pub(in crate::proxy) mod client_io;
 pub(in crate::proxy) mod connection;
-pub(in crate::proxy) mod unread_body;

@@ -11,7 +11,7 @@ use super::ext_authz::{
     AttributeContext, AttributePeer, AttributeRequest, CheckRequest, HttpAttributes, PeerAddress, ProtoTimestamp,
     SocketAttributes, TlsAttributes,
 };
-use crate::proxy::http::forwarding::request_body::RequestBody;
+use crate::proxy::http::exchange::request_body::RequestBody;
 use crate::proxy::http::steps::reported_client::{client_address, client_scheme};
 use crate::proxy::http::steps::request_context::{RequestContext, RoutedRequest};
 use crate::proxy::record::access_log::protocol_name;
@@ -24,7 +24,7 @@ pub(super) fn build(
     request: &Request<RequestBody>,
     body: &Bytes,
 ) -> CheckRequest {
-    let peer = cx.peer();
+    let exchange = cx.exchange();
     let headers = request.headers();
     let mut path = routed.path.path().to_owned();
     if let Some(query) = routed.endpoint_path().query() {
@@ -33,7 +33,7 @@ pub(super) fn build(
     }
     let host = String::from_utf8_lossy(routed.host.raw.as_bytes()).into_owned();
     let method = request.method().as_str().to_owned();
-    let scheme = client_scheme(peer, headers).as_str().to_owned();
+    let scheme = client_scheme(exchange, headers).as_str().to_owned();
     let sent_headers = match &settings.request_headers {
         Some(listed) => listed.iter().filter_map(|name| joined(headers, name)).collect(),
         None => {
@@ -51,7 +51,7 @@ pub(super) fn build(
         Err(_) => (String::new(), body.to_vec()),
     };
     let http = HttpAttributes {
-        id: String::from_utf8_lossy(cx.record.request_id.as_bytes()).into_owned(),
+        id: String::from_utf8_lossy(cx.record.facts.request_id.as_bytes()).into_owned(),
         method,
         headers: sent_headers,
         path,
@@ -62,11 +62,11 @@ pub(super) fn build(
         body: text,
         raw_body,
     };
-    let server_name = peer.session.as_ref().and_then(|session| session.server_name.as_deref());
-    let local = peer.connections.address.socket;
+    let server_name = exchange.tls.as_ref().and_then(|tls| tls.server_name.as_deref());
+    let local = exchange.connections.address.socket;
     CheckRequest {
         attributes: Some(AttributeContext {
-            source: Some(socket(client_address(peer, headers).to_string(), peer.address.port())),
+            source: Some(socket(client_address(exchange, headers).to_string(), exchange.address.port())),
             destination: Some(socket(local.ip().to_canonical().to_string(), local.port())),
             request: Some(AttributeRequest { time: Some(now()), http: Some(http) }),
             tls_session: server_name.map(|sni| TlsAttributes { sni: sni.to_owned() }),

@@ -4,13 +4,13 @@
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 
-use super::Decision;
+use super::decision::Decision;
 use super::ext_authz::check_response::HttpResponse;
 use super::ext_authz::{
     CheckResponse, DeniedHttpResponse, HeaderAppendAction, HeaderValueOption, OkHttpResponse, OptionalBool,
 };
 use super::header_changes::{HeaderAction, HeaderChanges};
-use crate::proxy::http::client::response_body::BodySource;
+use crate::proxy::http::exchange::body_source::BodySource;
 
 /// The server's response is invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

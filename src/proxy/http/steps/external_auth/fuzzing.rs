@@ -5,8 +5,8 @@ use http::header::{CONTENT_LENGTH, HOST};
 use http::{HeaderMap, HeaderValue};
 use prost::Message;
 
-use super::Decision;
 use super::check_response::decide;
+use super::decision::Decision;
 use super::ext_authz::CheckResponse;
 use crate::proxy::limits::ProxyLimits;
 

@@ -16,19 +16,20 @@ use http_body_util::BodyExt;
 use tonic::codegen::Service;
 
 use super::check_response::{self, InvalidCheck};
+use super::decision::Decision;
 use super::ext_authz::CheckRequest;
 use super::ext_authz::authorization_client::AuthorizationClient;
-use super::{Decision, server_call};
+use super::server_call;
 use crate::hop_count::HopCount;
 use crate::proxy::buffer_budget::{BufferUse, BufferedBytes};
-use crate::proxy::http::client::client_connection::Peer;
-use crate::proxy::http::forwarding::request_body::RequestBody;
+use crate::proxy::http::exchange::client_exchange::ClientExchange;
+use crate::proxy::http::exchange::request_body::RequestBody;
 use crate::proxy::http::record::request_error::RequestError;
 use crate::snapshot::external_auth::GrpcAuthorization;
 use crate::upstream::{ClientSlot, Upstream};
 
 pub(super) async fn check(
-    peer: &Rc<Peer>,
+    exchange: &Rc<ClientExchange>,
     upstream: &Arc<Upstream>,
     settings: &GrpcAuthorization,
     hops: HopCount,
@@ -36,14 +37,15 @@ pub(super) async fn check(
     call: CheckRequest,
 ) -> Result<Decision, RequestError> {
     let outcome = TransportOutcome::default();
-    let transport = PooledTransport { peer, upstream, authority: &settings.authority, hops, client, outcome: &outcome };
+    let transport =
+        PooledTransport { exchange, upstream, authority: &settings.authority, hops, client, outcome: &outcome };
     let mut client = AuthorizationClient::new(transport).max_decoding_message_size(MAX_RESPONSE);
     let response = client.check(call).await.map_err(|status| {
         tracing::debug!(%status, "A call of an authorization server failed");
         // Without an error of the connection, the server has refused the call, or its response is not one of gRPC.
         outcome.error.take().unwrap_or(RequestError::AuthorizationUnavailable)
     })?;
-    let max_fields = peer.worker().limits.max_response_fields;
+    let max_fields = exchange.worker().limits.max_response_fields;
     let decision = check_response::decide(response.into_inner(), max_fields);
     match decision.map_err(|InvalidCheck| RequestError::InvalidAuthorization)? {
         Decision::Denied { response, kept: _ } => Ok(Decision::Denied { response, kept: outcome.kept.take() }),
@@ -62,7 +64,7 @@ struct TransportOutcome {
 /// Sends the calls of the generated client over the pools of the worker.
 #[derive(Clone, Copy)]
 struct PooledTransport<'c> {
-    peer: &'c Rc<Peer>,
+    exchange: &'c Rc<ClientExchange>,
     upstream: &'c Arc<Upstream>,
     authority: &'c HeaderValue,
     /// That of the client's request.
@@ -103,15 +105,15 @@ impl PooledTransport<'_> {
         let message = body.collect().await.map_err(|_| RequestError::InvalidAuthorization)?.to_bytes();
         // The body of the request counts already, and its copy in the message is kept until the response.
         let namespace = &self.upstream.key.namespace;
-        let mut kept = self.peer.worker().buffers.buffered(BufferUse::Request, namespace);
+        let mut kept = self.exchange.worker().buffers.buffered(BufferUse::Request, namespace);
         if message.len() > MAX_UNCOUNTED {
             kept.grow(message.len()).await.map_err(|_| RequestError::BufferLimit)?;
         }
-        let mut request = Request::from_parts(head, RequestBody::from_bytes(message, self.peer));
+        let mut request = Request::from_parts(head, RequestBody::from_bytes(message, self.exchange));
         request.headers_mut().insert(HOST, self.authority.clone());
-        let response = server_call::send(self.peer, self.upstream, request, self.hops, self.client).await?;
+        let response = server_call::send(self.exchange, self.upstream, request, self.hops, self.client).await?;
         let (head, body) = response.into_parts();
-        let collected = server_call::collect(self.peer, body, MAX_RESPONSE, namespace).await?;
+        let collected = server_call::collect(self.exchange, body, MAX_RESPONSE, namespace).await?;
         self.outcome.kept.set(Some(collected.kept));
         let body = CallBody { data: Some(collected.data), trailers: collected.trailers };
         Ok(Response::from_parts(head, body))

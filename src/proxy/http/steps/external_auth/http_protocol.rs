@@ -10,25 +10,26 @@ use http::header::{
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, Uri};
 
+use super::decision::Decision;
 use super::header_changes::{HeaderAction, HeaderChanges};
-use super::{Decision, server_call};
-use crate::proxy::http::client::client_connection::Peer;
-use crate::proxy::http::forwarding::request_body::RequestBody;
+use super::server_call;
+use crate::proxy::http::exchange::client_exchange::ClientExchange;
+use crate::proxy::http::exchange::request_body::RequestBody;
 use crate::proxy::http::record::request_error::RequestError;
 use crate::proxy::http::steps::request_context::RoutedRequest;
 use crate::snapshot::external_auth::HttpAuthorization;
 use crate::upstream::Upstream;
 
 pub(super) async fn check(
-    peer: &Rc<Peer>,
+    exchange: &Rc<ClientExchange>,
     upstream: &Arc<Upstream>,
     settings: &HttpAuthorization,
     routed: &RoutedRequest<'_>,
     request: &Request<RequestBody>,
     body: Bytes,
 ) -> Result<Decision, RequestError> {
-    let request = build_request(peer, settings, routed, request, body)?;
-    let response = server_call::send(peer, upstream, request, routed.hops, routed.client).await?;
+    let request = build_request(exchange, settings, routed, request, body)?;
+    let response = server_call::send(exchange, upstream, request, routed.hops, routed.client).await?;
     if response.status() != StatusCode::OK {
         return Ok(Decision::Denied { response, kept: None });
     }
@@ -40,7 +41,7 @@ pub(super) async fn check(
 
 /// The request to the server: method, Host and path of the client's request, and the headers that are listed.
 fn build_request(
-    peer: &Rc<Peer>,
+    exchange: &Rc<ClientExchange>,
     settings: &HttpAuthorization,
     routed: &RoutedRequest<'_>,
     request: &Request<RequestBody>,
@@ -56,7 +57,7 @@ fn build_request(
         }
     }
     let target = target_with_prefix(&settings.path_prefix, routed)?;
-    let mut authorization = Request::new(RequestBody::from_bytes(body, peer));
+    let mut authorization = Request::new(RequestBody::from_bytes(body, exchange));
     *authorization.method_mut() = request.method().clone();
     *authorization.uri_mut() = Uri::from(target);
     *authorization.headers_mut() = headers;

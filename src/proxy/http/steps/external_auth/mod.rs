@@ -8,8 +8,10 @@
 //!   Denied: the response for the client ◀─┘
 //! ```
 
+pub(in crate::proxy) mod authorization_record;
 mod check_request;
 mod check_response;
+mod decision;
 #[allow(
     unreachable_pub,
     clippy::allow_attributes_without_reason,
@@ -29,53 +31,19 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
-use http::{HeaderName, HeaderValue, Method, Request, Response};
+use http::{HeaderValue, Method, Request, Response};
 use tokio::time::{Instant, timeout_at};
 
 use super::early_exit::EarlyExit;
-use super::plugin_run::read_body;
+use super::read_body::read_body;
 use super::request_context::{RequestContext, RoutedRequest};
-use crate::proxy::buffer_budget::BufferedBytes;
-use crate::proxy::http::client::activity::until_timed_out;
-use crate::proxy::http::client::response_body::BodySource;
-use crate::proxy::http::forwarding::request_body::RequestBody;
+use crate::proxy::http::exchange::activity::until_timed_out;
+use crate::proxy::http::exchange::body_source::BodySource;
+use crate::proxy::http::exchange::request_body::RequestBody;
 use crate::proxy::http::record::request_error::RequestError;
 use crate::snapshot::external_auth::{AuthorizationProtocol, ExternalAuthFilter};
-use header_changes::HeaderChanges;
-
-/// What an authorization server has decided.
-enum Decision {
-    Allowed {
-        request: HeaderChanges,
-        /// Changes of the response to the client, wherever it comes from.
-        response: HeaderChanges,
-    },
-    Denied {
-        response: Response<BodySource>,
-        /// The bytes of the response, if it is kept as a whole.
-        kept: Option<BufferedBytes>,
-    },
-}
-
-/// What remains of authorization until the end of a request.
-#[derive(Default)]
-pub(in crate::proxy) struct AuthorizationRecord {
-    changes: HeaderChanges,
-    /// The bytes of a response that denies the request.
-    _kept: Option<BufferedBytes>,
-}
-
-impl AuthorizationRecord {
-    /// Changes the response to a request that was allowed.
-    pub(in crate::proxy) fn change_response<B>(&self, response: &mut Response<B>) {
-        self.changes.apply(response.headers_mut());
-    }
-
-    /// The names of the headers of the response that may change.
-    pub(in crate::proxy) fn changed_names(&self) -> impl Iterator<Item = &HeaderName> {
-        self.changes.names()
-    }
-}
+use authorization_record::AuthorizationRecord;
+use decision::Decision;
 
 /// Asks the server whether the request is allowed, and applies its changes. An error, or the response that denies the
 /// request, ends it.
@@ -85,27 +53,27 @@ pub(in crate::proxy) async fn authorize(
     routed: &RoutedRequest<'_>,
     request: &mut Request<RequestBody>,
 ) -> Result<(), EarlyExit> {
-    let peer = Rc::clone(&cx.record.peer);
+    let exchange = Rc::clone(&cx.record.exchange);
     // The data of an upgraded connection is never a body.
     let body = match filter.max_body {
         1.. if routed.upgrade.is_none() => {
-            read_body(&peer, request, filter.max_body, routed.rule.id.namespace()).await?
+            read_body(&exchange, request, filter.max_body, routed.rule.id.namespace()).await?
         }
         _ => Bytes::new(),
     };
     let decision = async {
         match &filter.protocol {
             AuthorizationProtocol::Http(settings) => {
-                http_protocol::check(&peer, &filter.upstream, settings, routed, request, body).await
+                http_protocol::check(&exchange, &filter.upstream, settings, routed, request, body).await
             }
             AuthorizationProtocol::Grpc(settings) => {
                 let call = check_request::build(cx, settings, routed, request, &body);
-                grpc_protocol::check(&peer, &filter.upstream, settings, routed.hops, routed.client, call).await
+                grpc_protocol::check(&exchange, &filter.upstream, settings, routed.hops, routed.client, call).await
             }
         }
     };
-    let deadline = Instant::now() + peer.worker().limits.authorization_timeout;
-    let decision = timeout_at(deadline, until_timed_out(&peer.activity, decision)).await;
+    let deadline = Instant::now() + exchange.worker().limits.authorization_timeout;
+    let decision = timeout_at(deadline, until_timed_out(&exchange.activity, decision)).await;
     let Ok(Some(decision)) = decision else { return Err(RequestError::AuthorizationTimeout.into()) };
     match decision? {
         Decision::Allowed { request: changes, response } => {
@@ -114,7 +82,7 @@ pub(in crate::proxy) async fn authorize(
                 request.body_mut().no_trailers().add_all(changes.names());
             }
             if !response.is_empty() {
-                cx.record.authorization.get_or_insert_default().changes.extend(response);
+                cx.record.authorization.get_or_insert_default().extend(response);
             }
             Ok(())
         }
@@ -124,8 +92,7 @@ pub(in crate::proxy) async fn authorize(
                 return Err(RequestError::InvalidAuthorization.into());
             }
             fit_to_method(&mut response, request.method(), cx.error_format.is_head());
-            cx.record.authorization =
-                kept.map(|kept| Box::new(AuthorizationRecord { changes: HeaderChanges::default(), _kept: Some(kept) }));
+            cx.record.authorization = kept.map(|kept| Box::new(AuthorizationRecord::of_denial(kept)));
             Err(EarlyExit::AuthorizationDenied(Box::new(response)))
         }
     }

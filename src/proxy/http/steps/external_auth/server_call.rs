@@ -9,20 +9,21 @@ use http::{HeaderMap, Request, Response};
 
 use crate::hop_count::HopCount;
 use crate::proxy::buffer_budget::{BufferUse, BufferedBytes};
-use crate::proxy::http::client::client_connection::Peer;
-use crate::proxy::http::client::response_body::BodySource;
+use crate::proxy::http::exchange::body_source::BodySource;
+use crate::proxy::http::exchange::client_exchange::ClientExchange;
+use crate::proxy::http::exchange::request_body::RequestBody;
 use crate::proxy::http::fields::field_policy::InformationalPolicy;
-use crate::proxy::http::forwarding::forward;
-use crate::proxy::http::forwarding::outgoing_request::{OutgoingRequest, ReplayPolicy, is_idempotent};
-use crate::proxy::http::forwarding::request_body::RequestBody;
+use crate::proxy::http::forwarding::attempt_policy::{AttemptPolicy, ReplayPolicy, is_idempotent};
+use crate::proxy::http::forwarding::attempts::forward;
+use crate::proxy::http::forwarding::destination::Destination;
+use crate::proxy::http::forwarding::outgoing_request::OutgoingRequest;
 use crate::proxy::http::record::request_error::RequestError;
-use crate::proxy::http::steps::rule_action::Destination;
 use crate::upstream::{ClientSlot, Upstream};
 
 /// Sends the request, and to another endpoint if the first did not process it. `hops` is that of the client's request,
 /// so that a server that sends requests back does not loop.
 pub(super) async fn send(
-    peer: &Rc<Peer>,
+    exchange: &Rc<ClientExchange>,
     upstream: &Arc<Upstream>,
     request: Request<RequestBody>,
     hops: HopCount,
@@ -31,18 +32,18 @@ pub(super) async fn send(
     let replay = ReplayPolicy { complete: true, idempotent: is_idempotent(request.method()), allows_resending: true };
     let destination = Destination {
         upstream,
-        timeouts_and_retries: None,
-        call_deadline: None,
+        policy: AttemptPolicy::default(),
         upgrade: None,
         may_have_te: false,
         hops,
         client,
-        session_endpoint: None,
+        pinned: None,
         // Informational responses are about the request to the server, not about that of the client.
         informational: InformationalPolicy::default(),
     };
-    let mut outgoing = OutgoingRequest::new(Rc::clone(peer), destination, request, replay)?;
-    forward::forward(&mut outgoing, None).await.map_err(authorization_error)
+    let mut outgoing = OutgoingRequest::new(Rc::clone(exchange), destination, request, replay)?;
+    let response = forward(&mut outgoing, AttemptPolicy::default(), None).await.map_err(authorization_error)?;
+    Ok(response.map(BodySource::from))
 }
 
 /// The error of a request whose authorization has failed for this reason.
@@ -80,12 +81,12 @@ pub(super) struct CollectedBody {
 
 /// Reads a body of at most `max_bytes` bytes from a server of this namespace.
 pub(super) async fn collect(
-    peer: &Peer,
+    exchange: &ClientExchange,
     mut body: BodySource,
     max_bytes: usize,
     namespace: &str,
 ) -> Result<CollectedBody, RequestError> {
-    let mut kept = peer.worker().buffers.buffered(BufferUse::Response, namespace);
+    let mut kept = exchange.worker().buffers.buffered(BufferUse::Response, namespace);
     let mut data = BytesMut::new();
     let mut trailers = None;
     while !body.is_end_stream()

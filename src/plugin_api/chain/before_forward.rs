@@ -1,0 +1,131 @@
+//! The phase in which plugins answer in place of the backend.
+
+use std::time::SystemTime;
+
+use http::{HeaderValue, request};
+
+use super::selection::slot_number;
+use super::{Chain, ChainState};
+use crate::plugin_api::AccessOutcome;
+use crate::plugin_api::context::{BeforeForwardCx, ClientInfo};
+use crate::plugin_api::reply::Reply;
+use crate::plugin_api::timing::PluginPhase;
+
+/// A request that may be forwarded, as the proxy passes it to a chain.
+pub struct AllowedRequest<'r> {
+    pub head: &'r request::Parts,
+    pub path: &'r str,
+    pub query: Option<&'r str>,
+    pub client: ClientInfo<'r>,
+    pub id: &'r HeaderValue,
+    pub now: SystemTime,
+}
+
+impl Chain {
+    /// Whether a plugin may answer this request in place of the backend, after the access phase.
+    pub fn may_answer_for_backend(&self, state: &ChainState) -> bool {
+        let is_possible = self.phases.before_forward || state.may_have_consumer_plugins();
+        let runs = |index: usize| self.instance(state.selected[index].as_selection()).1.phases.before_forward;
+        is_possible && (0..state.selected.len()).any(runs)
+    }
+
+    /// Runs the phase `before_forward` of the plugins whose access phase has run, until the first reply.
+    pub async fn before_forward(&self, request: AllowedRequest<'_>, state: &mut ChainState) -> Option<Box<Reply>> {
+        state.timings.start();
+        for index in 0..state.selected.len() {
+            let (kind, instance) = self.instance(state.selected[index].as_selection());
+            if !instance.phases.before_forward {
+                continue;
+            }
+            let mut cx = BeforeForwardCx {
+                head: request.head,
+                path: request.path,
+                query: request.query,
+                client: request.client,
+                id: request.id,
+                identity: &state.identity,
+                response_headers: &mut state.response_headers,
+                now: request.now,
+                scope: &instance.scope,
+                route: &self.names,
+                plugin_data: &mut state.plugin_data,
+                slot: slot_number(index),
+            };
+            state.timings.begin(kind, PluginPhase::BeforeForward);
+            let reply = match instance.plugin.before_forward(&mut cx) {
+                AccessOutcome::Continue => None,
+                AccessOutcome::Reply(reply) => Some(reply),
+                AccessOutcome::Wait(decision) => decision.await,
+            };
+            state.timings.end();
+            if reply.is_some() {
+                return reply;
+            }
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use http::{HeaderName, HeaderValue, StatusCode};
+
+    use super::*;
+    use crate::plugin_api::chain::{AttachmentPoint, BaseScope, ChainBuilder};
+    use crate::plugin_api::instance::PluginInstance;
+    use crate::plugin_api::testing::{TestRequest, global_instance, names};
+    use crate::plugin_api::{ChangedFields, Phases, Plugin, RequestCx};
+
+    /// Stands in for the backend, with what it would send.
+    struct Cache;
+
+    impl Plugin for Cache {
+        fn before_forward<'a>(&'a self, cx: &'a mut BeforeForwardCx<'_>) -> AccessOutcome<'a> {
+            cx.response_headers.insert(HeaderName::from_static("x-cache"), HeaderValue::from_static("hit"));
+            AccessOutcome::Reply(Reply::plain(StatusCode::OK, "cached", "test"))
+        }
+
+        fn declare_fields(&self, fields: &mut ChangedFields) {
+            fields.response.add(&HeaderName::from_static("x-cache"));
+        }
+    }
+
+    /// Rejects requests without a key.
+    struct Guard;
+
+    impl Plugin for Guard {
+        fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> AccessOutcome<'a> {
+            if cx.head.headers.contains_key("x-key") {
+                return AccessOutcome::Continue;
+            }
+            AccessOutcome::Reply(Reply::plain(StatusCode::UNAUTHORIZED, "no key", "test"))
+        }
+    }
+
+    fn chain(phases_of_cache: Phases) -> Arc<Chain> {
+        let mut builder = ChainBuilder::default();
+        let cache = PluginInstance { phases: phases_of_cache, ..global_instance(Arc::new(Cache)) };
+        let guard = PluginInstance { phases: Phases::ACCESS, ..global_instance(Arc::new(Guard)) };
+        builder.add("cache", 2, AttachmentPoint::Base(BaseScope::Route), cache);
+        builder.add("guard", 1, AttachmentPoint::Base(BaseScope::Route), guard);
+        builder.build(names()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_stands_in_for_the_backend_answers_after_all_that_may_reject() {
+        let chain = chain(Phases { before_forward: true, ..Phases::default() });
+        let rejected = TestRequest::get("/").run(&chain).await;
+        let outcome = (rejected.reply_status(), rejected.response_header("x-cache"));
+        assert_eq!(outcome, (Some(StatusCode::UNAUTHORIZED), None), "whatever the priorities");
+        let allowed = TestRequest::get("/").header("x-key", "1").run(&chain).await;
+        assert_eq!((allowed.message(), allowed.response_header("x-cache")), (Some("cached"), Some("hit")));
+    }
+
+    #[tokio::test]
+    async fn phase_does_not_run_if_it_is_not_declared() {
+        let outcome = TestRequest::get("/").header("x-key", "1").run(&chain(Phases::RESPONSE)).await;
+        assert_eq!(outcome.reply_status(), None);
+    }
+}

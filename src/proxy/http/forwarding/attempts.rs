@@ -1,0 +1,184 @@
+//! Forwards a request: the attempts to get its response, one after the other, over one or several endpoints.
+//!
+//! ```text
+//!   admit ─▶ choose an endpoint ─▶ attempt ─▶ report ─▶ response, held with the admission
+//!                  ▲                             │
+//!                  └──── budget, back-off ◀──────┘ AttemptPolicy
+//! ```
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use http::{Request, Response};
+use http_body::Body;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::attempt_error::AttemptError;
+use super::attempt_policy::{AttemptPolicy, NextAttempt, TimeLimit};
+use super::caller::{Caller, RepeatableBody, until_timed_out};
+use super::destination::Destination;
+use super::endpoint_response::EndpointResponse;
+use super::outgoing_request::OutgoingRequest;
+use crate::plugin_api::completed_request::AttemptOutcome;
+use crate::proxy::http::record::attempts::Attempts;
+use crate::proxy::http::record::request_error::RequestError;
+use crate::turn_clock;
+use crate::upstream::{Admission, EndpointSearch, Outcome, OutcomeClass};
+
+/// The outcome of a request that was forwarded.
+type Forwarded<C> = Result<Response<EndpointResponse<<C as Caller>::Body>>, RequestError>;
+
+/// Forwards a request under a rule with timeouts or retries, or of a call with a deadline. Also returns when the
+/// response must be complete.
+pub(in crate::proxy) async fn forward_in_time<C: Caller>(
+    caller: &Rc<C>,
+    destination: Destination<'_>,
+    mut request: Request<C::Body>,
+    attempts: &mut Attempts,
+) -> (Forwarded<C>, Option<TimeLimit>) {
+    let policy = destination.policy;
+    if let Some(rule) = policy.rule {
+        caller.set_timeouts(rule);
+    }
+    let limit = policy.time_limit(Instant::now());
+    let forwarding = async {
+        let is_complete = request.body().is_end_stream()
+            || policy.buffers(&request) && buffer(&**caller, &mut request, &destination).await?;
+        let replay = policy.replay(is_complete, request.method());
+        let mut outgoing = OutgoingRequest::new(Rc::clone(caller), destination, request, replay)?;
+        let response = forward(&mut outgoing, policy, Some(attempts)).await?;
+        Ok::<_, RequestError>((response, outgoing.attempt_deadline))
+    };
+    let outcome = match limit {
+        None => forwarding.await,
+        Some(limit) => match timeout_at(limit.end, forwarding).await {
+            Ok(outcome) => outcome,
+            Err(_) => return (Err(limit.error), None),
+        },
+    };
+    match outcome {
+        Ok((response, attempt_deadline)) => {
+            let of_attempt = attempt_deadline.map(|end| TimeLimit { end, error: RequestError::BackendRequestTimeout });
+            (Ok(response), TimeLimit::earlier(of_attempt, limit))
+        }
+        Err(error) => (Err(error), limit),
+    }
+}
+
+/// Forwards a request: to one endpoint, and to others as the policy allows it. `attempts`: where they are recorded.
+pub(in crate::proxy) async fn forward<C: Caller>(
+    outgoing: &mut OutgoingRequest<'_, C>,
+    policy: AttemptPolicy<'_>,
+    mut attempts: Option<&mut Attempts>,
+) -> Forwarded<C> {
+    let upstream = outgoing.target.upstream;
+    let admission = if policy.is_mirror { Admission::default() } else { upstream.admit() };
+    let mut search = EndpointSearch::new(upstream, outgoing.pinned.take(), policy.repeats_endpoints());
+    let mut retries = 0;
+    loop {
+        let address = search.next(outgoing.caller.pools()).ok_or(RequestError::NoEndpoints)?;
+        let started_at = turn_clock::now();
+        if let Some(attempts) = &mut attempts {
+            attempts.start(address, started_at);
+        }
+        if policy.rule.is_some() {
+            outgoing.caller.record_progress();
+        }
+        outgoing.attempt_deadline = policy.attempt_time().map(|time| Instant::now() + time);
+        let outcome = match outgoing.attempt_deadline {
+            None => outgoing.attempt(address, None).await,
+            // Boxed, so that the future of requests without this timeout stays small.
+            Some(deadline) => Box::pin(timeout_at(deadline, outgoing.attempt(address, Some(deadline))))
+                .await
+                .unwrap_or(Err(AttemptError::Failed(RequestError::BackendRequestTimeout))),
+        };
+        end_attempt(outgoing, policy, address, started_at, &outcome, attempts.as_deref_mut());
+        let (failure, next) = match outcome {
+            Ok(mut response) if !policy.retries_status(retries, outgoing.replay, response.status()) => {
+                outgoing.recycle();
+                response.body_mut().hold(admission);
+                return Ok(response);
+            }
+            Ok(response) => {
+                response.into_body().discard();
+                search.avoid(address);
+                // This error is returned only if a timeout expires before the retry.
+                (RequestError::ResponseTimeout, NextAttempt::Delayed)
+            }
+            Err(error) => {
+                search.avoid(address);
+                let is_possible = outgoing.can_be_sent() && !outgoing.caller.has_timed_out();
+                let next = policy.after_failure(retries, outgoing.replay, &error, || search.has_others());
+                (error.request_error(), if is_possible { next } else { NextAttempt::Never })
+            }
+        };
+        if next == NextAttempt::Never {
+            return Err(failure);
+        }
+        // Before the delay, so that requests that wait for their retry count.
+        if !admission.take_retry() {
+            outgoing.caller.pools().count_refused_retry();
+            return Err(RequestError::RetryBudget);
+        }
+        let delay = if next == NextAttempt::Delayed { policy.backoff(retries) } else { Duration::ZERO };
+        if !delay.is_zero() {
+            // Boxed, since few requests wait.
+            until_timed_out(&*outgoing.caller, Box::pin(sleep(delay))).await.ok_or(failure)?;
+        }
+        retries += 1;
+        if policy.has_retries() {
+            outgoing.caller.pools().count_retry();
+        }
+    }
+}
+
+/// Reads the body, so that the request can be sent again. Returns whether all of it was read.
+async fn buffer<C: Caller>(
+    caller: &C,
+    request: &mut Request<C::Body>,
+    destination: &Destination<'_>,
+) -> Result<bool, RequestError> {
+    let buffering = request.body_mut().buffer(caller.limits().max_replay_body, &destination.upstream.key.namespace);
+    until_timed_out(caller, buffering).await.unwrap_or_else(|| Err(caller.timeout_error()))
+}
+
+/// Reports the outcome of an attempt to its upstream, and records it.
+fn end_attempt<C: Caller>(
+    outgoing: &mut OutgoingRequest<'_, C>,
+    policy: AttemptPolicy<'_>,
+    address: SocketAddr,
+    started_at: Instant,
+    outcome: &Result<Response<EndpointResponse<C::Body>>, AttemptError>,
+    attempts: Option<&mut Attempts>,
+) {
+    let total = turn_clock::now() - started_at;
+    let connect_time = outgoing.connect_time.take();
+    let class = match outcome {
+        // Connecting reports that it was given up.
+        Err(_) if outgoing.is_connecting => None,
+        _ if policy.is_mirror => None,
+        Ok(_) => Some(OutcomeClass::Responded),
+        Err(error) => error.outcome(),
+    };
+    if let Some(class) = class {
+        let status = outcome.as_ref().ok().map(Response::status);
+        let head_time = status.map(|_| total);
+        outgoing.target.upstream.report(address, &Outcome { class, status, connect_time, head_time });
+    }
+    let handshake_time = outgoing.target.handshake_time.take();
+    if let Some(attempts) = attempts {
+        let outcome = match outcome {
+            Ok(response) => AttemptOutcome::Status(response.status()),
+            Err(error) => {
+                let details = error.request_error().details();
+                AttemptOutcome::Failed { reason: details.reason, status: details.status }
+            }
+        };
+        attempts.end(outcome, total, connect_time, handshake_time);
+    }
+    outgoing.is_connecting = false;
+}
+
+#[cfg(test)]
+mod tests;

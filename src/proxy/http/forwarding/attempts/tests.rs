@@ -1,0 +1,302 @@
+//! The attempts of requests to endpoints that refuse, close, stay silent or respond.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::HOST;
+use http::{Method, Request};
+use http_body_util::Full;
+use socket2::{Domain, Socket, Type};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio::task::LocalSet;
+use tokio::time::Instant;
+
+use super::*;
+use crate::hop_count::HopCount;
+use crate::http1::NameCase;
+use crate::proxy::http::fields::field_policy::InformationalPolicy;
+use crate::proxy::http::fields::header_map_pool::HeaderMapPool;
+use crate::proxy::limits::ProxyLimits;
+use crate::snapshot::timeouts_and_retries::{RetryPolicy, TimeoutSetting, TimeoutsAndRetries};
+use crate::upstream::{
+    BackendTraffic, ClientSlot, ConnectionPools, EndpointAddress, EndpointConnector, EndpointSubsetting, Endpoints,
+    IdleLimits, OwnSockets, RetryLimits, SocketBudget, Upstream, UpstreamKey,
+};
+
+struct TestCaller {
+    pools: ConnectionPools<Full<Bytes>>,
+    header_maps: HeaderMapPool,
+    limits: ProxyLimits,
+    has_timed_out: bool,
+}
+
+impl Caller for TestCaller {
+    type Body = Full<Bytes>;
+
+    fn pools(&self) -> &ConnectionPools<Full<Bytes>> {
+        &self.pools
+    }
+
+    fn header_maps(&self) -> &HeaderMapPool {
+        &self.header_maps
+    }
+
+    fn limits(&self) -> &ProxyLimits {
+        &self.limits
+    }
+
+    fn has_timed_out(&self) -> bool {
+        self.has_timed_out
+    }
+}
+
+fn caller(has_timed_out: bool) -> Rc<TestCaller> {
+    let limits = ProxyLimits::default();
+    let connector = EndpointConnector {
+        timeout: Duration::from_secs(10),
+        sockets: Arc::new(SocketBudget::new(100)),
+        own_sockets: Arc::new(OwnSockets::default()),
+        max_head: limits.max_response_head,
+        max_fields: limits.max_response_fields,
+        name_case: NameCase::Lower,
+        max_streams: 100,
+        ping_interval: Duration::from_secs(10),
+        ping_timeout: Duration::from_secs(10),
+    };
+    let idle_limits = IdleLimits { per_endpoint: 0, timeout: Duration::from_secs(10), recent: Duration::from_secs(10) };
+    let pools = ConnectionPools::new(connector, idle_limits, EndpointSubsetting::new(1, 100), Arc::default());
+    Rc::new(TestCaller { pools, header_maps: HeaderMapPool::default(), limits, has_timed_out })
+}
+
+/// How an endpoint behaves.
+#[derive(Clone, Copy, Debug)]
+enum Endpoint {
+    Refuses,
+    Closes,
+    IsSilent,
+    Responds(u16),
+}
+
+/// Starts an endpoint. The socket reserves the port of one that refuses connections.
+async fn start(endpoint: Endpoint) -> (SocketAddr, Option<Socket>) {
+    let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
+    if let Endpoint::Refuses = endpoint {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.bind(&any_port.into()).unwrap();
+        return (socket.local_addr().unwrap().as_socket().unwrap(), Some(socket));
+    }
+    let listener = TcpListener::bind(any_port).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::task::spawn_local(async move {
+        let mut open = Vec::new();
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut head = [0; 1024];
+            if stream.read(&mut head).await.unwrap_or(0) == 0 {
+                // The caller has given up.
+                continue;
+            }
+            match endpoint {
+                Endpoint::Refuses => unreachable!("no connection is accepted"),
+                Endpoint::Closes => {}
+                Endpoint::IsSilent => open.push(stream),
+                Endpoint::Responds(status) => {
+                    let response = format!("HTTP/1.1 {status} Status\r\ncontent-length: 0\r\n\r\n");
+                    stream.write_all(response.as_bytes()).await.unwrap();
+                }
+            }
+        }
+    });
+    (address, None)
+}
+
+fn upstream(addresses: &[SocketAddr], retry_limits: Option<RetryLimits>) -> Arc<Upstream> {
+    let mut addresses: Vec<_> = addresses.iter().map(|address| EndpointAddress::Ip(*address)).collect();
+    addresses.sort();
+    let upstream = Upstream::new(UpstreamKey { service: "web".into(), port: 80, ..UpstreamKey::default() });
+    let traffic = BackendTraffic { retry_limits, ..BackendTraffic::default() };
+    upstream.set_endpoints(Endpoints { addresses, traffic, ..Endpoints::default() });
+    Arc::new(upstream)
+}
+
+struct Case<'c> {
+    endpoints: &'c [Endpoint],
+    rule: Option<&'c TimeoutsAndRetries>,
+    is_mirror: bool,
+    method: Method,
+    retry_limits: Option<RetryLimits>,
+    has_timed_out: bool,
+}
+
+const PLAIN: Case<'_> = Case {
+    endpoints: &[],
+    rule: None,
+    is_mirror: false,
+    method: Method::GET,
+    retry_limits: None,
+    has_timed_out: false,
+};
+
+/// The status or the error, and the positions of the endpoints that were tried. The first one is tried first.
+async fn run(case: &Case<'_>) -> (Result<u16, RequestError>, Vec<usize>) {
+    let mut started = Vec::new();
+    for endpoint in case.endpoints {
+        started.push(start(*endpoint).await);
+    }
+    let addresses: Vec<_> = started.iter().map(|(address, _)| *address).collect();
+    let upstream = upstream(&addresses, case.retry_limits);
+    let policy = AttemptPolicy { rule: case.rule, call_deadline: None, is_mirror: case.is_mirror };
+    let destination = Destination {
+        upstream: &upstream,
+        pinned: addresses.first().copied(),
+        policy,
+        upgrade: None,
+        may_have_te: false,
+        informational: InformationalPolicy::default(),
+        hops: HopCount::ZERO.next(),
+        client: ClientSlot::of([127, 0, 0, 1].into()),
+    };
+    let request = Request::builder().method(case.method.clone()).uri("/").header(HOST, "a.example");
+    let request = request.body(Full::new(Bytes::new())).unwrap();
+    let mut attempts = Attempts::default();
+    let caller = caller(case.has_timed_out);
+    let (outcome, _) = forward_in_time(&caller, destination, request, &mut attempts).await;
+    let position = |address| addresses.iter().position(|known| *known == address).unwrap();
+    let tried = attempts.as_slice().iter().map(|attempt| position(attempt.endpoint)).collect();
+    for report in upstream.endpoint_reports() {
+        let address = report.address.unwrap();
+        let refuses = matches!(case.endpoints[position(address)], Endpoint::Refuses);
+        let was_tried = attempts.as_slice().iter().any(|attempt| attempt.endpoint == address);
+        assert_eq!(report.is_healthy, !(refuses && was_tried), "only refused connections eject {address}");
+    }
+    (outcome.map(|response| response.status().as_u16()), tried)
+}
+
+#[tokio::test]
+async fn endpoints_are_tried_as_the_policy_allows() {
+    use Endpoint::{Closes, IsSilent, Refuses, Responds};
+    let retry = |max_retries, codes: &[u16]| TimeoutsAndRetries {
+        retry: Some(RetryPolicy { max_retries, codes: codes.into(), backoff: Duration::from_millis(1) }),
+        ..TimeoutsAndRetries::default()
+    };
+    let in_time = |limit| TimeoutSetting::After(Duration::from_millis(limit));
+    let (once, twice, never, on_503) = (retry(1, &[]), retry(2, &[]), retry(0, &[]), retry(1, &[503]));
+    let each_in_time = TimeoutsAndRetries { backend_request: in_time(200), ..once.clone() };
+    let all_in_time = TimeoutsAndRetries { request: in_time(200), ..once.clone() };
+    let hour = Duration::from_secs(3600);
+    let none = Some(RetryLimits { percent: 0, interval: hour, min_count: 0, min_interval: hour });
+    let refused = Err(RequestError::ConnectionRefused);
+    let cases: &[(&str, Case<'_>, Result<u16, RequestError>, &[usize])] = &[
+        ("no endpoints", PLAIN, Err(RequestError::NoEndpoints), &[]),
+        ("response", Case { endpoints: &[Responds(503), Refuses], ..PLAIN }, Ok(503), &[0]),
+        ("another endpoint", Case { endpoints: &[Refuses, Responds(200)], ..PLAIN }, Ok(200), &[0, 1]),
+        ("all refuse", Case { endpoints: &[Refuses, Refuses], ..PLAIN }, refused, &[0, 1]),
+        (
+            "perhaps processed",
+            Case { endpoints: &[Closes, Responds(200)], ..PLAIN },
+            Err(RequestError::NoResponse),
+            &[0],
+        ),
+        ("mirrored copy", Case { endpoints: &[Refuses, Responds(200)], is_mirror: true, ..PLAIN }, refused, &[0]),
+        (
+            "idempotent and repeated",
+            Case { endpoints: &[Closes, Responds(200)], rule: Some(&once), ..PLAIN },
+            Ok(200),
+            &[0, 1],
+        ),
+        (
+            "not idempotent",
+            Case { endpoints: &[Closes, Responds(200)], rule: Some(&once), method: Method::POST, ..PLAIN },
+            Err(RequestError::NoResponse),
+            &[0],
+        ),
+        ("no retries", Case { endpoints: &[Refuses, Responds(200)], rule: Some(&never), ..PLAIN }, refused, &[0]),
+        ("status", Case { endpoints: &[Responds(503), Responds(200)], rule: Some(&on_503), ..PLAIN }, Ok(200), &[0, 1]),
+        (
+            "status of the last attempt",
+            Case { endpoints: &[Responds(503)], rule: Some(&on_503), ..PLAIN },
+            Ok(503),
+            &[0, 0],
+        ),
+        (
+            "the endpoint that has just failed is the last choice",
+            Case { endpoints: &[Closes, Closes], rule: Some(&twice), ..PLAIN },
+            Err(RequestError::NoResponse),
+            &[0, 1, 0],
+        ),
+        (
+            "timeout of an attempt",
+            Case { endpoints: &[IsSilent, Responds(200)], rule: Some(&each_in_time), ..PLAIN },
+            Ok(200),
+            &[0, 1],
+        ),
+        (
+            "timeout of the request",
+            Case { endpoints: &[IsSilent, Responds(200)], rule: Some(&all_in_time), ..PLAIN },
+            Err(RequestError::RequestTimeout),
+            &[0],
+        ),
+        (
+            "budget is used",
+            Case { endpoints: &[Refuses, Responds(200)], retry_limits: none, ..PLAIN },
+            Err(RequestError::RetryBudget),
+            &[0],
+        ),
+        (
+            "caller waits no longer",
+            Case { endpoints: &[IsSilent, Responds(200)], rule: Some(&once), has_timed_out: true, ..PLAIN },
+            Err(RequestError::ConnectTimeout),
+            &[0],
+        ),
+    ];
+    let run_all = async {
+        for (name, case, expected, tried) in cases {
+            assert_eq!(run(case).await, (*expected, tried.to_vec()), "{name}");
+        }
+    };
+    LocalSet::new().run_until(run_all).await;
+}
+
+/// The response must be complete when its attempt and its request must be.
+#[tokio::test]
+async fn response_has_the_earliest_time_limit() {
+    let second = Duration::from_secs(1);
+    let test = async {
+        let (address, _) = start(Endpoint::Responds(200)).await;
+        let upstream = upstream(&[address], None);
+        for (request_limit, attempt_limit, expected) in [
+            (None, None, None),
+            (Some(60 * second), None, Some(RequestError::RequestTimeout)),
+            (Some(60 * second), Some(30 * second), Some(RequestError::BackendRequestTimeout)),
+            (Some(60 * second), Some(90 * second), Some(RequestError::RequestTimeout)),
+        ] {
+            let setting = |limit: Option<Duration>| limit.map_or(TimeoutSetting::Unset, TimeoutSetting::After);
+            let rule = TimeoutsAndRetries {
+                request: setting(request_limit),
+                backend_request: setting(attempt_limit),
+                ..TimeoutsAndRetries::default()
+            };
+            let destination = Destination {
+                upstream: &upstream,
+                pinned: None,
+                policy: AttemptPolicy { rule: Some(&rule), ..AttemptPolicy::default() },
+                upgrade: None,
+                may_have_te: false,
+                informational: InformationalPolicy::default(),
+                hops: HopCount::ZERO.next(),
+                client: ClientSlot::of([127, 0, 0, 1].into()),
+            };
+            let request = Request::get("/").header(HOST, "a.example").body(Full::new(Bytes::new())).unwrap();
+            let began = Instant::now();
+            let (outcome, limit) =
+                forward_in_time(&caller(false), destination, request, &mut Attempts::default()).await;
+            assert_eq!(outcome.map(|response| response.status().as_u16()), Ok(200));
+            assert_eq!(limit.map(|limit| limit.error), expected);
+            assert!(limit.is_none_or(|limit| limit.end >= began + 30 * second));
+        }
+    };
+    LocalSet::new().run_until(test).await;
+}

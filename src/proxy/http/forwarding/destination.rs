@@ -1,0 +1,26 @@
+//! Where a request is forwarded to, and how.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::attempt_policy::AttemptPolicy;
+use super::upgrade::Upgrade;
+use crate::hop_count::HopCount;
+use crate::proxy::http::fields::field_policy::InformationalPolicy;
+use crate::upstream::{ClientSlot, Upstream};
+
+/// Where a request is forwarded to. The request is already rewritten for the endpoint.
+pub(in crate::proxy) struct Destination<'r> {
+    pub(in crate::proxy) upstream: &'r Arc<Upstream>,
+    /// The endpoint of the session, for the first attempt.
+    pub(in crate::proxy) pinned: Option<SocketAddr>,
+    pub(in crate::proxy) policy: AttemptPolicy<'r>,
+    pub(in crate::proxy) upgrade: Option<Box<Upgrade>>,
+    /// Whether the request may have the field `TE`.
+    pub(in crate::proxy) may_have_te: bool,
+    pub(in crate::proxy) informational: InformationalPolicy<'r>,
+    /// How many Portico processes have forwarded the request, with this one.
+    pub(in crate::proxy) hops: HopCount,
+    /// In which slot the request is counted.
+    pub(in crate::proxy) client: ClientSlot,
+}

@@ -1,0 +1,114 @@
+//! Session persistence (GEP-1619): reads from cookies or a header to which endpoint a request belongs, and gives new
+//! values to the client.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use http::header::{COOKIE, SET_COOKIE};
+use http::{HeaderMap, HeaderValue};
+
+use super::reported_client::client_scheme;
+use crate::plugin_api::Scheme;
+use crate::proxy::http::exchange::client_exchange::ClientExchange;
+use crate::snapshot::rule::WeightedBackends;
+use crate::upstream::{RequestSession, SessionCarrier, Upstream};
+
+/// The session of a request with the backend that was selected for it. The sessions of the rule precede those of the
+/// Service.
+pub(in crate::proxy) struct BackendAffinity<'r> {
+    upstream: &'r Arc<Upstream>,
+    pub(in crate::proxy) session: RequestSession,
+    /// The scheme that the client uses.
+    scheme: Scheme,
+}
+
+impl<'r> BackendAffinity<'r> {
+    /// `None` if neither the rule nor the Service has sessions.
+    pub(in crate::proxy) fn read(
+        split: &WeightedBackends,
+        upstream: &'r Arc<Upstream>,
+        headers: &HeaderMap,
+        exchange: &ClientExchange,
+    ) -> Option<Box<Self>> {
+        let settings = split.session().map(Arc::clone).or_else(|| upstream.session_settings())?;
+        let now = unix_seconds();
+        let session = match &Arc::clone(&settings).carrier {
+            SessionCarrier::Cookie { name, .. } => {
+                RequestSession::read(settings, upstream, cookies(headers, name), now)
+            }
+            SessionCarrier::Header(name) => {
+                let values = headers.get_all(name).iter().map(HeaderValue::as_bytes);
+                RequestSession::read(settings, upstream, values, now)
+            }
+        };
+        Some(Box::new(BackendAffinity { upstream, session, scheme: client_scheme(exchange, headers) }))
+    }
+}
+
+/// Adds the session to a response, if the client does not have it: it has none, or another endpoint has responded.
+pub(in crate::proxy) fn add_to_response(
+    affinity: Option<&BackendAffinity<'_>>,
+    endpoint: Option<SocketAddr>,
+    headers: &mut HeaderMap,
+) {
+    let (Some(backend), Some(endpoint)) = (affinity, endpoint) else { return };
+    let BackendAffinity { upstream, session, scheme } = backend;
+    let Some(mut value) = session.new_value(upstream, endpoint, unix_seconds()) else { return };
+    match session.carrier() {
+        SessionCarrier::Cookie { name, attributes } => {
+            value.insert(0, '=');
+            value.insert_str(0, name);
+            value.push_str(attributes);
+            if *scheme == Scheme::Https {
+                value.push_str("; Secure");
+            }
+            if let Ok(value) = HeaderValue::try_from(value) {
+                headers.append(SET_COOKIE, value);
+            }
+        }
+        SessionCarrier::Header(name) => {
+            if let Ok(value) = HeaderValue::try_from(value) {
+                headers.insert(name, value);
+            }
+        }
+    }
+}
+
+/// The values of all cookies with a name (RFC 6265, section 4.2.1), in the order in which the client sends them: those
+/// with longer paths first.
+pub(in crate::proxy) fn cookies<'h>(headers: &'h HeaderMap, name: &str) -> impl Iterator<Item = &'h [u8]> {
+    let pairs = headers.get_all(COOKIE).iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b';'));
+    pairs.filter_map(move |pair| {
+        let value = pair.trim_ascii().strip_prefix(name.as_bytes())?.trim_ascii_start().strip_prefix(b"=")?;
+        let value = value.trim_ascii();
+        Some(value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\"")).unwrap_or(value))
+    })
+}
+
+/// The time as tokens contain it.
+fn unix_seconds() -> u32 {
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u32::try_from(since_1970.as_secs()).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cookies_of_one_name_are_found_in_all_lines() {
+        for (lines, expected) in [
+            (&["s=1"][..], &["1"][..]),
+            (&["a=0; s=1; s=2", "s=3"], &["1", "2", "3"]),
+            (&["s = 1 ;s=\"2\"; s=a=b"], &["1", "2", "a=b"]),
+            (&["S=1; ss=2; s; as=3; s="], &[""]),
+            (&["", ";;=;s=1;"], &["1"]),
+            (&[], &[]),
+        ] {
+            let headers: HeaderMap = lines.iter().map(|line| (COOKIE, HeaderValue::from_str(line).unwrap())).collect();
+            let found: Vec<_> = cookies(&headers, "s").map(|value| std::str::from_utf8(value).unwrap()).collect();
+            assert_eq!(found, expected, "{lines:?}");
+        }
+    }
+}

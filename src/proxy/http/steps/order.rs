@@ -1,0 +1,102 @@
+//! The order of the steps of a request, which is a security property: no step may answer with what a backend would send
+//! before all steps that guard it have run.
+//!
+//! `request.rs` runs the steps in this order, and enters each of them: a build with debug assertions,
+//! such as that of the tests, panics for a request whose steps are in another order.
+
+/// A step of a request. The declaration is the order; each step says why it has its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(in crate::proxy) enum Step {
+    /// Host, path and upgrade, normalized. First, because everything after it decides on them.
+    Target,
+    /// The listener and the rule. Forwarding headers of untrusted clients are not compared, but those that the endpoint
+    /// gets.
+    Route,
+    /// Whether the rule accepts the protocol of the request. Before anything else of the rule, because a request in
+    /// plain text must not give its credentials to a plugin.
+    Protocols,
+    /// Removes what concerns the connection and what untrusted clients may not say, and sets the forwarding headers, as
+    /// the rule says. Before plugins and authorization servers, which read these headers.
+    RequestHeaders,
+    /// Plugins authenticate, limit and edit the request. What they answer has nothing of a backend: a rejection, a
+    /// login, a redirect, a preflight.
+    AccessPlugins,
+    /// Selects the backend by weight. Rules that protect requests in a way that is not supported fail here.
+    Backend,
+    /// Answers CORS preflight requests. Before authorization, because they have no credentials.
+    Preflight,
+    /// Authorization servers of the rule and of the backend, with the identity that plugins have established.
+    Authorization,
+    /// Plugins answer in place of the backend, such as caches and mocks. After everything that may deny the request.
+    BeforeForward,
+    /// Redirects, or rewrites the request for the backend and copies it to mirrors. After authorization: neither a
+    /// mirror nor a redirect shows anything to a client that is denied.
+    RequestFilters,
+    /// Sends the request to the backend.
+    Forwarding,
+    /// Filters of the backend and of the rule edit the head of the response.
+    ResponseFilters,
+    /// Plugins edit or replace the head of the response, wherever it comes from. After the filters, as their changes of
+    /// the request came before.
+    ResponsePlugins,
+    /// Filters of plugins change the body. Last of the plugins, because a plugin may still have replaced the response.
+    BodyFilters,
+    /// Framing, product headers and fields of the connection, which describe the response as it is sent. The log phase
+    /// of the plugins follows when the response has ended.
+    ResponseHead,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a step may send to the client.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    enum Answer {
+        Nothing,
+        /// Errors, redirects, rejections, and responses to preflight requests: nothing that a backend has sent or would
+        /// send.
+        NotOfBackend,
+        /// What the backend sends, or what stands in for it.
+        OfBackend,
+    }
+
+    /// All steps: what they may answer, and whether they may deny the request.
+    const STEPS: [(Step, Answer, bool); 15] = [
+        (Step::Target, Answer::NotOfBackend, true),
+        (Step::Route, Answer::NotOfBackend, true),
+        (Step::Protocols, Answer::NotOfBackend, true),
+        (Step::RequestHeaders, Answer::NotOfBackend, true),
+        (Step::AccessPlugins, Answer::NotOfBackend, true),
+        (Step::Backend, Answer::NotOfBackend, true),
+        (Step::Preflight, Answer::NotOfBackend, false),
+        (Step::Authorization, Answer::NotOfBackend, true),
+        (Step::BeforeForward, Answer::OfBackend, false),
+        (Step::RequestFilters, Answer::NotOfBackend, false),
+        (Step::Forwarding, Answer::OfBackend, false),
+        (Step::ResponseFilters, Answer::Nothing, false),
+        (Step::ResponsePlugins, Answer::NotOfBackend, false),
+        (Step::BodyFilters, Answer::NotOfBackend, false),
+        (Step::ResponseHead, Answer::Nothing, false),
+    ];
+
+    #[test]
+    fn nothing_of_a_backend_precedes_what_guards_it() {
+        assert!(STEPS.is_sorted_by(|(step, ..), (next, ..)| step < next), "the table has the order of the steps");
+        let answers = STEPS.iter().filter(|(_, answer, _)| *answer == Answer::OfBackend);
+        for (answering, ..) in answers {
+            for (guard, ..) in STEPS.iter().filter(|(.., is_guard)| *is_guard) {
+                assert!(guard < answering, "{answering:?} may answer before {guard:?} has run");
+            }
+        }
+    }
+
+    #[test]
+    fn sanitized_headers_precede_those_who_read_them() {
+        for reader in [Step::AccessPlugins, Step::Authorization, Step::BeforeForward, Step::Forwarding] {
+            assert!(Step::RequestHeaders < reader, "{reader:?}");
+        }
+        assert!(Step::Preflight < Step::Authorization, "preflight requests have no credentials");
+        assert!(Step::AccessPlugins < Step::Authorization, "servers get the identity that plugins have established");
+    }
+}

@@ -1,0 +1,296 @@
+//! Runs the plugins of a rule on a request and on its response.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::SystemTime;
+
+use http::{HeaderMap, HeaderValue, Request, Response, Uri};
+use tokio::time::Instant;
+
+use super::early_exit::EarlyExit;
+use super::error_response::ErrorFormat;
+use super::order::Step;
+use super::plugin_run::{PluginRun, keep_headers_of_request};
+use super::read_body::read_body;
+use super::reply_response::reply_response;
+use super::reported_client::{client_address, client_scheme};
+use super::request_context::{RequestContext, RoutedRequest};
+use super::request_record::RequestRecord;
+use super::request_target::RequestPath;
+use super::response_filters;
+use super::route_captures::RouteCaptures;
+use crate::plugin_api::chain::{AllowedRequest, ChainRequest, ChainResponse, ChainState};
+use crate::plugin_api::{Chain, ClientInfo, Reply, ResponseSource};
+use crate::proxy::http::exchange::activity::until_timed_out;
+use crate::proxy::http::exchange::body_source::BodySource;
+use crate::proxy::http::exchange::client_exchange::ClientExchange;
+use crate::proxy::http::exchange::request_body::RequestBody;
+use crate::proxy::http::record::request_error::RequestError;
+
+/// Runs the access phase of plugins that do not wait. The future of the phase is polled in its place, so it need not be
+/// moved into a box of its own.
+pub(in crate::proxy) fn run_access_at_once(
+    cx: &mut RequestContext<'_>,
+    chain: &Arc<Chain>,
+    routed: &mut RoutedRequest<'_>,
+    request: &mut Request<RequestBody>,
+) -> Result<(), EarlyExit> {
+    let access = pin!(run_access(cx, chain, routed, request));
+    match access.poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(outcome) => outcome,
+        // The plugin contradicts its `may_wait`.
+        Poll::Pending => Err(RequestError::PluginTimeout.into()),
+    }
+}
+
+/// Runs the access phase of the plugins. Ends the request if one of them replies, otherwise applies their changes.
+pub(in crate::proxy) async fn run_access(
+    cx: &mut RequestContext<'_>,
+    chain: &Arc<Chain>,
+    routed: &mut RoutedRequest<'_>,
+    request: &mut Request<RequestBody>,
+) -> Result<(), EarlyExit> {
+    let original_uri = request.uri().clone();
+    let product_header_names = cx.product_header_names();
+    let record = &mut *cx.record;
+    let mut body = None;
+    // Few chains buffer bodies at all. The data of an upgraded connection is never a body.
+    if chain.body_buffer_limit().is_some() && routed.upgrade.is_none() {
+        let taken = std::mem::replace(request, Request::new(RequestBody::empty(&record.exchange)));
+        let (head, request_body) = taken.into_parts();
+        let max_bytes = chain.body_buffer_limit_for(&head);
+        *request = Request::from_parts(head, request_body);
+        if let Some(max_bytes) = max_bytes {
+            body = Some(read_body(&record.exchange, request, max_bytes, routed.rule.id.namespace()).await?);
+        }
+    }
+    let exchange = &record.exchange;
+    let client = client_info(exchange, routed, request.headers());
+    let taken = std::mem::replace(request, Request::new(RequestBody::empty(exchange)));
+    let (mut head, request_body) = taken.into_parts();
+    // Registered before the plugins run, so their log phase also sees clients that disconnect during `access`.
+    // Allocated first, so that the large value is built in the box instead of being moved into it.
+    let run = Box::write(
+        Box::new_uninit(),
+        PluginRun {
+            chain: Arc::clone(chain),
+            state: ChainState::with_regex_steps(routed.regex_steps),
+            responded_at: None,
+            source: ResponseSource::Proxy,
+            kept_response: Vec::new(),
+        },
+    );
+    let run = record.plugin_run.insert(run);
+    let uri_captures = RouteCaptures::new(routed.matched, routed.path.path());
+    let reply = {
+        // Pinned here, since the large future would be moved with each call that gets it.
+        let access = pin!(chain.access(
+            ChainRequest {
+                head: &mut head,
+                path: routed.path.path(),
+                query: routed.path.query(),
+                uri_captures: &uri_captures,
+                client,
+                framing: routed.framing,
+                id: &record.facts.request_id,
+                body: body.as_ref(),
+                consumers: &cx.view.snapshot.consumers,
+                now: SystemTime::now(),
+            },
+            &mut run.state,
+        ));
+        until_timed_out(&exchange.activity, access).await.ok_or(RequestError::PluginTimeout)?
+    };
+    *request = Request::from_parts(head, request_body);
+    if let Some(id) = run.state.new_id.take() {
+        if let Some(names) = product_header_names {
+            request.headers_mut().insert(&names.request_id, id.clone());
+        }
+        record.facts.request_id = id;
+    }
+    // Only a completely buffered body is ever replaced. The request already has the `Content-Length` of the new body.
+    if let Some(body) = run.state.replacement_body.take() {
+        request.body_mut().replace_buffered(body);
+    }
+    if request.body().may_have_trailers()
+        && let Some(fields) = run.state.fields_of_consumer()
+    {
+        request.body_mut().no_trailers().merge(fields.request);
+    }
+    if let Some(limit) = run.state.body_limit {
+        request.body_mut().limit(limit)?;
+    }
+    if let Some(reply) = reply {
+        return Err(EarlyExit::PluginReply(reply));
+    }
+    if !is_same_text(request.uri(), &original_uri) && *request.uri() != original_uri {
+        // A plugin has changed the target, for example removed a key from the query.
+        let path = RequestPath::parse(request.method(), request.uri()).ok().flatten();
+        routed.replaced_path = Some(path.ok_or(RequestError::InvalidRewrite)?);
+        routed.has_plugin_path = request.uri().path() != original_uri.path();
+    }
+    Ok(())
+}
+
+/// Whether both targets refer to the same bytes, so that they need not be compared. Most plugins do not touch the
+/// target. Both must exist at the same time, or one could have the memory that the other had.
+fn is_same_text(uri: &Uri, other: &Uri) -> bool {
+    let path = |uri: &Uri| uri.path_and_query().map(|target| std::ptr::from_ref(target.as_str()));
+    let authority = |uri: &Uri| uri.authority().map(|authority| std::ptr::from_ref(authority.as_str()));
+    path(uri) == path(other) && authority(uri) == authority(other) && uri.scheme() == other.scheme()
+}
+
+/// Whether a plugin may answer this request in place of the backend. Most requests need no future for that.
+pub(in crate::proxy) fn may_answer_for_backend(cx: &RequestContext<'_>) -> bool {
+    cx.record.plugin_run.as_ref().is_some_and(|run| run.chain.may_answer_for_backend(&run.state))
+}
+
+/// Runs the plugins that answer in place of the backend. Ends the request if one of them replies.
+pub(in crate::proxy) async fn run_before_forward(
+    cx: &mut RequestContext<'_>,
+    routed: &RoutedRequest<'_>,
+    request: &mut Request<RequestBody>,
+) -> Result<(), EarlyExit> {
+    let RequestRecord { exchange, facts, plugin_run, .. } = &mut *cx.record;
+    let Some(run) = plugin_run else { return Ok(()) };
+    let client = client_info(exchange, routed, request.headers());
+    let taken = std::mem::replace(request, Request::new(RequestBody::empty(exchange)));
+    let (head, body) = taken.into_parts();
+    let reply = {
+        let (path, query) = (routed.path.path(), routed.path.query());
+        let allowed =
+            AllowedRequest { head: &head, path, query, client, id: &facts.request_id, now: SystemTime::now() };
+        let answer = pin!(run.chain.before_forward(allowed, &mut run.state));
+        until_timed_out(&exchange.activity, answer).await.ok_or(RequestError::PluginTimeout)?
+    };
+    *request = Request::from_parts(head, body);
+    reply.map_or(Ok(()), |reply| Err(EarlyExit::PluginReply(reply)))
+}
+
+fn client_info<'r>(exchange: &ClientExchange, routed: &'r RoutedRequest<'_>, headers: &HeaderMap) -> ClientInfo<'r> {
+    ClientInfo {
+        address: client_address(exchange, headers),
+        port: exchange.address.port(),
+        peer: exchange.address.ip().to_canonical(),
+        scheme: client_scheme(exchange, headers),
+        host: routed.host.raw.to_str().unwrap_or_default(),
+        listen_port: routed.listener.port,
+    }
+}
+
+/// Runs the response phase of the plugins, and the filters of the body that they add. The response is changed in place,
+/// so that the future of a request does not contain several copies of it.
+pub(in crate::proxy) async fn run_response(
+    cx: &mut RequestContext<'_>,
+    response: &mut Response<BodySource>,
+    source: &mut ResponseSource,
+    now: Instant,
+) {
+    let record = &mut *cx.record;
+    let Some(run) = &mut record.plugin_run else { return };
+    run.responded_at = Some(now);
+    run.source = *source;
+    if !run.chain.may_change_response(&run.state) {
+        run.state.apply_response_headers(response.headers_mut());
+        return;
+    }
+    // The response to a request that has already timed out is sent as it is.
+    let was_timed_out = record.exchange.activity.timed_out.get();
+    let outcome = {
+        let phase =
+            pin!(run.run_phase(response, *source, &cx.error_format, &record.facts.request_id, &mut record.facts.error));
+        until_timed_out(&record.exchange.activity, phase).await
+    };
+    match outcome {
+        Some(new_source) => *source = new_source,
+        None if was_timed_out => {}
+        None => {
+            run.state.body_filters.clear();
+            let mut former = std::mem::take(response.headers_mut());
+            *response = EarlyExit::Error(RequestError::PluginTimeout).into_response(cx);
+            *source = ResponseSource::Proxy;
+            if let Some(run) = &cx.record.plugin_run {
+                run.keep_headers(&mut former, response.headers_mut());
+            }
+        }
+    }
+    let Some(run) = &mut cx.record.plugin_run else { return };
+    run.source = *source;
+    let filters = std::mem::take(&mut run.state.body_filters);
+    if filters.is_empty() {
+        return;
+    }
+    cx.enter(Step::BodyFilters);
+    // Boxed, so that the future of requests without body filters stays small.
+    Box::pin(response_filters::apply(cx, response, source, filters)).await;
+    if let Some(run) = &mut cx.record.plugin_run {
+        run.source = *source;
+    }
+}
+
+/// The headers of a response while plugins have them, apart from its body. Returns them when dropped.
+struct HeadGuard<'r> {
+    headers: HeaderMap,
+    response: &'r mut Response<BodySource>,
+}
+
+impl Drop for HeadGuard<'_> {
+    fn drop(&mut self) {
+        *self.response.headers_mut() = std::mem::take(&mut self.headers);
+    }
+}
+
+impl PluginRun {
+    /// Runs the response phase on the head of the response. Returns where the response comes from.
+    async fn run_phase(
+        &mut self,
+        response: &mut Response<BodySource>,
+        source: ResponseSource,
+        error_format: &ErrorFormat,
+        id: &HeaderValue,
+        error: &mut Option<&'static str>,
+    ) -> ResponseSource {
+        let mut status = response.status();
+        // Puts the headers back, also if the phase is cut off.
+        let mut head = HeadGuard { headers: std::mem::take(response.headers_mut()), response };
+        let HeadGuard { headers, response } = &mut head;
+        let mut replace = |reply: Reply, former: &HeaderMap| {
+            *error = Some(reply.reason);
+            let (mut parts, body) = reply_response(reply, error_format, id).into_parts();
+            let former_body = std::mem::replace(response.body_mut(), body);
+            if former_body.is_end_stream() {
+                former_body.release();
+            }
+            keep_headers_of_request(former, &mut parts.headers);
+            (parts.status, parts.headers)
+        };
+        let chain_response = ChainResponse { status: &mut status, headers, source, id, replace: &mut replace };
+        let source = self.chain.response(&mut self.state, chain_response).await;
+        if !matches!(head.response.body(), BodySource::Upgraded(..)) {
+            *head.response.status_mut() = status;
+        }
+        source
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets_of_the_same_text_are_not_compared() {
+        for text in ["/a?b=c", "/", "http://a.example/", "a.example:443", "*"] {
+            let uri: Uri = text.parse().unwrap();
+            assert!(is_same_text(&uri, &uri.clone()), "{text}");
+        }
+        let uri: Uri = "http://a.example/a?b".parse().unwrap();
+        for other in ["http://a.example/a?c", "http://b.example/a?b", "https://a.example/a?b", "/a?b"] {
+            let other: Uri = other.parse().unwrap();
+            assert!(!is_same_text(&uri, &other), "{other}");
+        }
+        let mut parts = uri.clone().into_parts();
+        parts.scheme = Some(http::uri::Scheme::HTTPS);
+        assert!(!is_same_text(&uri, &Uri::from_parts(parts).unwrap()), "another scheme");
+    }
+}

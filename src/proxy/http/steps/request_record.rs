@@ -1,0 +1,137 @@
+//! Per-request accounting: records metrics and the access-log entry exactly once, on completion or on drop.
+
+use std::rc::Rc;
+use std::time::SystemTime;
+
+use http::{HeaderMap, Request};
+use tokio::time::Instant;
+
+use super::external_auth::authorization_record::AuthorizationRecord;
+use super::plugin_run::PluginRun;
+use crate::plugin_api::FieldNames;
+use crate::proxy::http::exchange::activity::ActivityPhase;
+use crate::proxy::http::exchange::client_exchange::ClientExchange;
+use crate::proxy::http::fields::field_policy::{ResponseTrailerPolicy, clean_response_trailers};
+use crate::proxy::http::fields::headers::X_REQUEST_ID;
+use crate::proxy::http::record::request_error::{CLIENT_DISCONNECTED, client_disconnected_status};
+use crate::proxy::http::record::request_facts::{LoggedRequest, RequestFacts};
+use crate::proxy::record::access_log::{AccessLogRecord, protocol_name};
+use crate::snapshot::cors::CorsHeaders;
+use crate::turn_clock;
+
+/// The record of a request in progress: its facts, and what remains of its steps until its end. Dropping it finishes
+/// it, because the request is dropped when the client disconnects.
+pub(in crate::proxy) struct RequestRecord {
+    pub(in crate::proxy) exchange: Rc<ClientExchange>,
+    pub(in crate::proxy) facts: RequestFacts,
+    /// The CORS headers of the response.
+    pub(in crate::proxy) cors_headers: Option<Box<CorsHeaders>>,
+    /// What an authorization server adds to the response.
+    pub(in crate::proxy) authorization: Option<Box<AuthorizationRecord>>,
+    /// The plugin execution, if plugins ran.
+    pub(in crate::proxy) plugin_run: Option<Box<PluginRun>>,
+    /// What the trailers of the response must not have, if that depends on the rule or the response.
+    pub(in crate::proxy) trailers: Option<Box<ResponseTrailerPolicy>>,
+    finished: bool,
+}
+
+impl RequestRecord {
+    pub(in crate::proxy) fn start<B>(exchange: &Rc<ClientExchange>, request: &mut Request<B>) -> Self {
+        exchange.activity.begin_request();
+        let worker = exchange.worker();
+        let observed = worker.observed.begin(request.headers_mut());
+        let existing_id = if exchange.client.trusted { request.headers().get(X_REQUEST_ID) } else { None };
+        let request_id =
+            existing_id.filter(|id| !id.is_empty()).cloned().unwrap_or_else(|| exchange.http.request_ids.next());
+        let logged = (!worker.log.is_off()).then(|| LoggedRequest::new(request));
+        RequestRecord {
+            exchange: Rc::clone(exchange),
+            facts: RequestFacts::new(request_id, observed, logged),
+            cors_headers: None,
+            authorization: None,
+            plugin_run: None,
+            trailers: None,
+            finished: false,
+        }
+    }
+
+    /// The fields of the response that authorization servers and the plugins of the consumer change.
+    pub(in crate::proxy) fn changed_response_fields(&self) -> FieldNames {
+        let of_plugins = self.plugin_run.as_ref().and_then(|run| run.fields_of_consumer());
+        let mut names = of_plugins.map(|fields| fields.response).unwrap_or_default();
+        if let Some(authorization) = &self.authorization {
+            names.add_all(authorization.changed_names());
+        }
+        names
+    }
+
+    /// Removes what must not be in the trailers of the response.
+    #[cold]
+    pub(in crate::proxy) fn clean_trailers(&self, trailers: &mut HeaderMap) {
+        let product_headers = &self.exchange.http.product_headers;
+        clean_response_trailers(trailers, product_headers, self.trailers.as_deref(), self.changed_response_fields());
+    }
+
+    /// Records the request; only the first call has an effect.
+    pub(in crate::proxy) fn finish(&mut self) {
+        if std::mem::replace(&mut self.finished, true) {
+            return;
+        }
+        let activity = &self.exchange.activity;
+        let worker = self.exchange.worker();
+        if let Some(reason) = self.facts.error {
+            worker.count_error(reason);
+        }
+        let now = turn_clock::refresh();
+        activity.enter_phase(ActivityPhase::Idle, now);
+        let duration = now - activity.started_at.get();
+        let status = self.facts.status.unwrap_or_else(client_disconnected_status);
+        let series = self.facts.series.get_or_insert_with(|| worker.unrouted_series());
+        series.add(status, duration, activity.bytes_in.get(), self.facts.bytes_out);
+        self.facts.attempts.finish(now);
+        if let Some(run) = &self.plugin_run {
+            run.run_log(&self.exchange, &self.facts, status, duration);
+        }
+        if let Some(observed) = &mut self.facts.observed {
+            observed.finish(status, self.facts.attempts.endpoint(), self.facts.error);
+        }
+        if let Some(logged) = self.facts.logged.take() {
+            worker.log.write(&AccessLogRecord {
+                time: SystemTime::now() - duration,
+                client: self.exchange.address,
+                tls: self.exchange.tls.as_ref().map(|tls| tls.version),
+                server_name: self.exchange.tls.as_ref().and_then(|tls| tls.server_name.clone()),
+                method: Some(logged.method),
+                protocol: Some(protocol_name(logged.version)),
+                host: logged.host,
+                target: Some(logged.target),
+                status: Some(status),
+                bytes_in: activity.bytes_in.get(),
+                bytes_out: self.facts.bytes_out,
+                duration,
+                connect_duration: None,
+                series: self.facts.series.clone(),
+                address: self.facts.attempts.endpoint(),
+                consumer: self.plugin_run.as_ref().and_then(|run| run.consumer_name()),
+                request_id: Some(self.facts.request_id.clone()),
+                error: self.facts.error,
+                user_agent: logged.user_agent,
+            });
+        }
+    }
+}
+
+impl Drop for RequestRecord {
+    fn drop(&mut self) {
+        if !self.finished {
+            // The timer of the connection, too, drops a response whose deadline has passed or whose client is slow.
+            let missed_deadline =
+                self.facts.deadline.as_ref().filter(|deadline| deadline.sleep.deadline() <= Instant::now());
+            let deadline_reason = missed_deadline.map(|deadline| deadline.error.details().reason);
+            let reason = deadline_reason.or_else(|| self.exchange.activity.slow_client_reason());
+            let reason = reason.unwrap_or(CLIENT_DISCONNECTED);
+            self.facts.error.get_or_insert(reason);
+            self.finish();
+        }
+    }
+}
