@@ -57,6 +57,8 @@ suite_command() {
         e2e-speed) target/debug/portico-e2e speed ;;
         # Each test has a cluster of its own, and two lanes with one cluster each keep two cores busy.
         e2e-*) test_module e2e "${1#e2e-}" --nocapture --test-threads=1 ;;
+        # Most of its tests wait for timeouts and compute little.
+        proxy) test_program proxy --test-threads="$((3 * $(nproc)))" ;;
         *)
             if grep -q "^$1 " "$executables"; then
                 test_program "$1"
@@ -116,15 +118,16 @@ modules_of() {
     sed 's/::.*//' "$logs/$1.list" | sort -u
 }
 
-# Runs all tests of a program; "unit" has several.
+# Runs all tests of a program; "unit" has several. Further arguments are for libtest.
 test_program() {
-    local lines line file folder code=0 selection="--test $1"
-    if [ "$1" = unit ]; then selection="--lib --bins"; fi
-    mapfile -t lines < <(grep "^$1 " "$executables")
+    local program=$1 lines line file folder code=0 selection="--test $1"
+    shift
+    if [ "$program" = unit ]; then selection="--lib --bins"; fi
+    mapfile -t lines < <(grep "^$program " "$executables")
     [ "${#lines[@]}" -gt 0 ] || return 1
     for line in "${lines[@]}"; do
         read -r _ file folder <<<"$line"
-        run_test_program "$selection" "$(tests_in "$file" "$folder" | wc -l)" "$file" "$folder" || code=1
+        run_test_program "$selection" "$(tests_in "$file" "$folder" | wc -l)" "$file" "$folder" "$@" || code=1
     done
     return "$code"
 }

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 const GROUP: &str = "gateway.networking.k8s.io/v1";
 
 /// A site with a kubeconfig, and an API server with the kinds that are needed to serve a route.
-async fn site_and_api() -> (Site, FakeApiServer) {
+pub(crate) async fn site_and_api() -> (Site, FakeApiServer) {
     let (site, api) = (Site::new(), FakeApiServer::start().await);
     for (plural, namespaced) in [("gatewayclasses", false), ("gateways", true), ("httproutes", true)] {
         api.serve(GROUP, plural, namespaced);
@@ -27,7 +27,7 @@ async fn site_and_api() -> (Site, FakeApiServer) {
 
 /// Creates the objects of `GATEWAY` in the API server. The Gateway already has an address in its status, because only
 /// the leader assigns one, and no replica can become the leader: this API server has no Leases.
-fn create_objects(site: &Site, api: &FakeApiServer) {
+pub(crate) fn create_objects(site: &Site, api: &FakeApiServer) {
     api.put("namespaces", json!({"metadata": {"name": "default"}}));
     let class = json!({"controllerName": "portico.dev/gateway-controller"});
     api.put("gatewayclasses", json!({"metadata": {"name": "portico"}, "spec": class}));
@@ -63,7 +63,7 @@ fn clustered_route(name: &str) -> Value {
 
 /// Starts a replica whose echo, status and admin servers listen on the addresses of the site. Its routes may forward to
 /// the echo server.
-fn start_with_site_addresses(site: &Site, more: &[&str]) -> Program {
+pub(crate) fn start_with_site_addresses(site: &Site, more: &[&str]) -> Program {
     let arguments = format!(
         "--echo {} --status-listen {} --admin-listen {}",
         site.address_of("echo"),

@@ -322,6 +322,7 @@ fn flags(text: &str) -> impl Iterator<Item = String> {
     words.filter(|word| word.starts_with("--") && !word[2..].starts_with('-') && word.len() > 2).map(str::to_owned)
 }
 
+/// Pages for users.
 fn documents() -> Vec<PathBuf> {
     let mut documents = vec![
         root().join("README.md"),
@@ -331,6 +332,8 @@ fn documents() -> Vec<PathBuf> {
     ];
     collect_files(&root().join("docs"), &mut documents);
     documents.retain(|path| path.extension().is_some_and(|extension| extension == "md"));
+    // The flags on these pages are those of cargo and of the programs of the tests.
+    documents.retain(|path| !path.starts_with(root().join("docs/development")));
     documents
 }
 

@@ -6,6 +6,7 @@
 mod bad_input;
 mod cli;
 mod cluster;
+mod costly_namespaces;
 mod dialects;
 #[path = "watch/api.rs"]
 #[expect(dead_code, reason = "the suite `watch` uses the rest")]

@@ -17,6 +17,7 @@ use portico::snapshot::router::{
     HeaderMatch, HostRouter, PathMatch, QueryMatch, RouteMatch, RoutingRequest, TieBreaker, ValueMatch, compile_regex,
 };
 use portico::snapshot::rule::{Action, Filters, RouteFailure, RouteRule, RuleId};
+use portico::snapshot::rule_options::UnmatchedStyle;
 use portico::snapshot::{HttpListener, Routes};
 
 #[test]
@@ -118,7 +119,7 @@ fn listener(table: &[OracleMatch]) -> HttpListener {
         name: "http".into(),
         port: 80,
         routes: Routes::ByHost(hosts),
-        product_headers: None,
+        unmatched: UnmatchedStyle::default(),
     }
 }
 

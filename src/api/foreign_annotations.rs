@@ -3,15 +3,34 @@
 //! An object that moves to Portico keeps its annotations. Portico reads none of those in this table, so one that
 //! restricted requests before must not be overlooked.
 
-use super::kong::annotations::{FORCE_SSL_REDIRECT, INGRESS_CLASS, INGRESS_PREFIX, SERVICE_UPSTREAM};
+use super::kong::annotations::{FORCE_SSL_REDIRECT, INGRESS_CLASS, INGRESS_PREFIX, SERVICE_UPSTREAM, list};
 
 /// An annotation of another controller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ForeignAnnotation {
     /// The controller that reads it, for messages.
     pub controller: &'static str,
-    /// Whether it restricts which clients or requests get to a backend. Such an annotation is a guard.
-    pub is_guard: bool,
+    /// Which clients or requests it keeps from a backend. With any of these, it is a guard.
+    pub restriction: Option<Restriction>,
+    /// What Portico does in another way, if that is worth more than the usual warning.
+    pub difference: Option<&'static str>,
+}
+
+/// What a guard keeps from a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Restriction {
+    /// Some clients or requests.
+    Requests,
+    /// Requests without TLS, which it refuses or redirects.
+    PlainText,
+    /// The same, if the object configures TLS.
+    PlainTextBesideTls,
+}
+
+impl ForeignAnnotation {
+    pub fn is_guard(&self) -> bool {
+        self.restriction.is_some()
+    }
 }
 
 /// Whether an annotation is in the table, whatever its value.
@@ -23,12 +42,16 @@ pub fn is_foreign(key: &str) -> bool {
 /// program that is not in the table.
 pub fn classify(key: &str, value: &str) -> Option<ForeignAnnotation> {
     if is_of_old_plugin(key) {
-        return Some(ForeignAnnotation { controller: BEFORE_VERSION_2, is_guard: !value.trim().is_empty() });
+        let restriction = (!value.trim().is_empty()).then_some(Restriction::Requests);
+        return Some(ForeignAnnotation { controller: BEFORE_VERSION_2, restriction, difference: None });
     }
-    let (row, is_guard) = rows(key)
-        .map(|(row, name)| (row, row.guard(name).is_some_and(|guard| guard.restricts(value))))
-        .find(|(row, is_guard)| *is_guard || row.reports_all)?;
-    Some(ForeignAnnotation { controller: row.controller, is_guard })
+    rows(key).find_map(|(row, name)| {
+        let guard = row.guard(name);
+        let restriction = guard.filter(|guard| guard.restricts(value)).map(|guard| guard.restriction);
+        let difference = guard.filter(|_| !value.trim().is_empty()).and_then(|guard| guard.difference);
+        let annotation = ForeignAnnotation { controller: row.controller, restriction, difference };
+        (annotation.is_guard() || row.reports_all).then_some(annotation)
+    })
 }
 
 /// Whether this is `KIND.plugin.konghq.com`, whose value names a plugin of that kind.
@@ -67,30 +90,47 @@ impl Row {
 struct Guard {
     /// The name after the prefix. A `*` at its end stands for any text.
     name: &'static str,
-    /// The values with which it restricts nothing, in lower case. An empty value never restricts.
+    /// The values with which it restricts nothing, in lower case. An empty value never restricts, and a list of these
+    /// values does not either.
     harmless: &'static [&'static str],
+    restriction: Restriction,
+    /// See [`ForeignAnnotation::difference`].
+    difference: Option<&'static str>,
 }
 
 impl Guard {
     fn restricts(&self, value: &str) -> bool {
-        let value = value.trim();
-        !value.is_empty() && !self.harmless.iter().any(|harmless| value.eq_ignore_ascii_case(harmless))
+        list(value).any(|item| !self.harmless.iter().any(|harmless| item.eq_ignore_ascii_case(harmless)))
+    }
+
+    /// The guard refuses or redirects requests without TLS.
+    const fn of_plain_text(self) -> Guard {
+        Guard { restriction: Restriction::PlainText, ..self }
+    }
+
+    /// The same, only if the object configures TLS.
+    const fn beside_tls(self) -> Guard {
+        Guard { restriction: Restriction::PlainTextBesideTls, ..self }
+    }
+
+    const fn differs(self, difference: &'static str) -> Guard {
+        Guard { difference: Some(difference), ..self }
     }
 }
 
 /// Restricts with any value: a list of addresses, the name of a Secret, a snippet of configuration.
 const fn any(name: &'static str) -> Guard {
-    Guard { name, harmless: &[] }
+    unless(name, &[])
 }
 
 /// Restricts unless it is switched off.
 const fn switch(name: &'static str) -> Guard {
-    Guard { name, harmless: &["false", "off", "no", "none", "disabled", "0"] }
+    unless(name, &["false", "off", "no", "none", "disabled", "0"])
 }
 
 /// Restricts with other values than these.
 const fn unless(name: &'static str, harmless: &'static [&'static str]) -> Guard {
-    Guard { name, harmless }
+    Guard { name, harmless, restriction: Restriction::Requests, difference: None }
 }
 
 const fn row(controller: &'static str, prefix: &'static str, guards: &'static [Guard]) -> Row {
@@ -128,7 +168,7 @@ const ROWS: &[Row] = &[
     guards_of(
         "the ingress controllers of GKE and Contour",
         "kubernetes.io/ingress.allow-http",
-        &[unless("", &["true"])],
+        &[unless("", &["true"]).of_plain_text()],
     ),
     guards_of("the ingress controller of GKE", "networking.gke.io/v1beta1.FrontendConfig", &[any("")]),
     // A BackendConfig may require an identity or a security policy.
@@ -140,7 +180,7 @@ const ROWS: &[Row] = &[
     row("the router of OpenShift", "route.openshift.io/", &[]),
     guards_of("Istio", "networking.istio.io/exportTo", &[unless("", &["*"])]),
     guards_of("Istio", "auth.istio.io/", &[unless("*", &["none"])]),
-    row("Cilium", "ingress.cilium.io/", &[switch("force-https")]),
+    row("Cilium", "ingress.cilium.io/", &[switch("force-https").of_plain_text()]),
     row("APISIX", "k8s.apisix.apache.org/", APISIX),
     row("Skipper", "zalando.org/", SKIPPER),
     row("Voyager", "ingress.appscode.com/", VOYAGER),
@@ -175,8 +215,9 @@ const INGRESS_NGINX: &[Guard] = &[
     switch("enable-modsecurity"),
     switch("enable-owasp-core-rules"),
     any("modsecurity-snippet"),
-    switch("ssl-redirect"),
-    switch("force-ssl-redirect"),
+    // Redirects only hosts for which the Ingress has a certificate.
+    switch("ssl-redirect").beside_tls(),
+    switch("force-ssl-redirect").of_plain_text(),
     any("server-snippet"),
     any("configuration-snippet"),
     // The conditions of a canary are in further annotations; without them it would get all requests.
@@ -190,14 +231,17 @@ const NGINX_INC: &[Guard] = &[
     any("server-snippets"),
     any("location-snippets"),
     any("limit-req-rate"),
-    switch("redirect-to-https"),
-    switch("ssl-redirect"),
+    switch("redirect-to-https").of_plain_text(),
+    switch("ssl-redirect").of_plain_text(),
 ];
 
 const TRAEFIK: &[Guard] = &[
     any("router.middlewares"),
-    any("router.entrypoints"),
-    switch("router.tls"),
+    // Entry points with these names are public, as Portico's ports are. Others may be internal.
+    unless("router.entrypoints", &["web", "websecure", "http", "https"]).differs(
+        "it selects entry points of Traefik, but Portico serves an Ingress on all of its ports, also without TLS",
+    ),
+    switch("router.tls").of_plain_text(),
     any("router.tls.options"),
     // Those of version 1.
     switch("auth-type"),
@@ -220,7 +264,7 @@ const HAPROXY_TECH: &[Guard] = &[
     any("client-ca"),
     switch("rate-limit-requests"),
     any("route-acl"),
-    switch("ssl-redirect"),
+    switch("ssl-redirect").of_plain_text(),
     any("backend-config-snippet"),
     any("frontend-config-snippet"),
 ];
@@ -238,7 +282,8 @@ const HAPROXY_INGRESS: &[Guard] = &[
     switch("limit-connections"),
     switch("oauth"),
     switch("waf"),
-    switch("ssl-redirect"),
+    // Redirects only hosts for which the Ingress has a certificate.
+    switch("ssl-redirect").beside_tls(),
     any("config-backend"),
     any("config-backend-early"),
     any("config-backend-late"),
@@ -265,12 +310,16 @@ const AWS_ALB: &[Guard] = &[
     any("waf-acl-id"),
     any("web-acl-id"),
     switch("shield-advanced-protection"),
-    switch("ssl-redirect"),
+    switch("ssl-redirect").of_plain_text(),
     any("conditions.*"),
 ];
 
-const AZURE_AGIC: &[Guard] =
-    &[any("waf-policy-for-path"), switch("use-private-ip"), switch("ssl-redirect"), any("appgw-ssl-profile")];
+const AZURE_AGIC: &[Guard] = &[
+    any("waf-policy-for-path"),
+    switch("use-private-ip"),
+    switch("ssl-redirect").of_plain_text(),
+    any("appgw-ssl-profile"),
+];
 
 const OPENSHIFT: &[Guard] = &[any("ip_whitelist"), any("ip_allowlist"), switch("rate-limit-connections")];
 
@@ -282,7 +331,7 @@ const APISIX: &[Guard] = &[
     any("blocklist-source-range"),
     any("http-allow-methods"),
     any("http-block-methods"),
-    switch("http-to-https"),
+    switch("http-to-https").of_plain_text(),
     switch("enable-csrf"),
 ];
 
@@ -296,8 +345,8 @@ const VOYAGER: &[Guard] = &[
     switch("limit-rps"),
     switch("limit-rpm"),
     switch("limit-connection"),
-    switch("ssl-redirect"),
-    switch("force-ssl-redirect"),
+    switch("ssl-redirect").of_plain_text(),
+    switch("force-ssl-redirect").of_plain_text(),
 ];
 
 const POMERIUM: &[Guard] = &[
@@ -332,6 +381,8 @@ mod tests {
             ("traefik.ingress.kubernetes.io/router.middlewares", "default-auth@kubernetescrd"),
             ("traefik.ingress.kubernetes.io/router.tls", "true"),
             ("traefik.ingress.kubernetes.io/router.tls.options", "default-mtls@kubernetescrd"),
+            ("traefik.ingress.kubernetes.io/router.entrypoints", "internal"),
+            ("traefik.ingress.kubernetes.io/router.entrypoints", "web, internal"),
             ("haproxy.org/allow-list", "10.0.0.0/8"),
             ("haproxy.org/deny-list", "192.0.2.0/24"),
             ("haproxy.com/auth-type", "basic-auth"),
@@ -368,8 +419,8 @@ mod tests {
             ("configuration.konghq.com", "methods"),
         ] {
             assert!(is_foreign(key), "{key}");
-            assert!(classify(key, value).is_some_and(|annotation| annotation.is_guard), "{key}: {value}");
-            assert!(!classify(key, " ").is_some_and(|annotation| annotation.is_guard), "{key} without a value");
+            assert!(classify(key, value).is_some_and(|annotation| annotation.is_guard()), "{key}: {value}");
+            assert!(!classify(key, " ").is_some_and(|annotation| annotation.is_guard()), "{key} without a value");
         }
     }
 
@@ -379,8 +430,8 @@ mod tests {
         for row in ROWS {
             for guard in row.guards {
                 let key = format!("{}{}", row.prefix, guard.name.replace('*', "8000"));
-                let expected = ForeignAnnotation { controller: row.controller, is_guard: true };
-                assert_eq!(classify(&key, "restricted"), Some(expected), "{key}");
+                let ForeignAnnotation { controller, restriction, .. } = classify(&key, "restricted").unwrap();
+                assert_eq!((controller, restriction), (row.controller, Some(guard.restriction)), "{key}");
             }
         }
     }
@@ -392,6 +443,8 @@ mod tests {
             ("nginx.ingress.kubernetes.io/ssl-redirect", "false"),
             ("nginx.ingress.kubernetes.io/auth-tls-verify-client", "off"),
             ("traefik.ingress.kubernetes.io/router.priority", "42"),
+            ("traefik.ingress.kubernetes.io/router.entrypoints", "websecure"),
+            ("traefik.ingress.kubernetes.io/router.entrypoints", "web, websecure"),
             ("traefik.ingress.kubernetes.io/router.tls", "False"),
             ("haproxy.org/load-balance", "leastconn"),
             ("projectcontour.io/response-timeout", "5s"),
@@ -404,7 +457,26 @@ mod tests {
             ("k8s.apisix.apache.org/use-regex", "true"),
         ] {
             assert!(is_foreign(key), "{key}");
-            assert!(classify(key, value).is_some_and(|annotation| !annotation.is_guard), "{key}: {value}");
+            assert!(classify(key, value).is_some_and(|annotation| !annotation.is_guard()), "{key}: {value}");
+        }
+    }
+
+    #[test]
+    fn guards_of_plain_text_are_told_from_others() {
+        use Restriction::{PlainText, PlainTextBesideTls, Requests};
+        for (key, value, expected) in [
+            ("nginx.ingress.kubernetes.io/ssl-redirect", "true", Some(PlainTextBesideTls)),
+            ("nginx.ingress.kubernetes.io/ssl-redirect", "false", None),
+            ("nginx.ingress.kubernetes.io/force-ssl-redirect", "true", Some(PlainText)),
+            ("nginx.ingress.kubernetes.io/force-ssl-redirect", "false", None),
+            ("nginx.ingress.kubernetes.io/whitelist-source-range", "10.0.0.0/8, 192.0.2.0/24", Some(Requests)),
+            ("haproxy.org/ssl-redirect", "true", Some(PlainText)),
+            ("alb.ingress.kubernetes.io/ssl-redirect", "443", Some(PlainText)),
+            ("kubernetes.io/ingress.allow-http", "false", Some(PlainText)),
+            ("traefik.ingress.kubernetes.io/router.tls", "true", Some(PlainText)),
+            ("traefik.ingress.kubernetes.io/router.middlewares", "default-auth@kubernetescrd", Some(Requests)),
+        ] {
+            assert_eq!(classify(key, value).and_then(|annotation| annotation.restriction), expected, "{key}: {value}");
         }
     }
 
@@ -424,6 +496,12 @@ mod tests {
             "service.beta.kubernetes.io/aws-load-balancer-type",
             "kubectl.kubernetes.io/last-applied-configuration",
             "ingress.kubernetes.io/backends",
+            "cert-manager.io/cluster-issuer",
+            "cert-manager.io/issuer",
+            "acme.cert-manager.io/http01-edit-in-place",
+            "kubernetes.io/tls-acme",
+            "external-dns.alpha.kubernetes.io/hostname",
+            "external-dns.alpha.kubernetes.io/target",
         ] {
             assert_eq!(classify(key, "true"), None, "{key}");
         }

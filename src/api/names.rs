@@ -27,6 +27,10 @@ pub const PROXY_PROTOCOL_ANNOTATION: &str = "portico.dev/proxy-protocol";
 /// Annotation on an IngressClass with the dialect of its Ingresses, `kong` or `kubernetes`.
 pub const DIALECT_ANNOTATION: &str = "portico.dev/dialect";
 
+/// Annotation on an Ingress, Service or KongServiceFacade with a list of its annotations of other controllers that
+/// restrict requests there, and without which Portico may serve them.
+pub const IGNORE_GUARDS_ANNOTATION: &str = "portico.dev/ignore-foreign-guards";
+
 /// Prefix of Portico's own annotations.
 pub const PORTICO_PREFIX: &str = "portico.dev/";
 

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use super::addresses::GatewayAddresses;
-use super::backend_client::BackendClient;
-use super::{Budgets, Classes, IngressSettings};
 use crate::api::Kind;
+use crate::compile::addresses::GatewayAddresses;
+use crate::compile::certificates::backend_client::BackendClient;
+use crate::compile::{Budgets, Classes, IngressSettings};
 use crate::plugin_api::PluginFactory;
 use crate::store::Store;
 use crate::upstream::UpstreamRegistry;

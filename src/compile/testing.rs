@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use super::addresses::GatewayAddresses;
-use super::{Budgets, Classes, CompileContext, CompileInputs, Compiled, Compiler, IngressSettings};
 use crate::api::Kind;
 use crate::api::names::GATEWAY_CONTROLLER;
+use crate::compile::addresses::GatewayAddresses;
+use crate::compile::{Budgets, Classes, CompileContext, CompileInputs, Compiled, Compiler, IngressSettings};
 use crate::plugin_api::{PluginFactory, PluginRegistry};
 use crate::store::{Changes, Store};
 use crate::upstream::UpstreamRegistry;

@@ -9,7 +9,7 @@ mod table_size;
 mod trailer_marker;
 
 pub(crate) use frame_rates::{FrameRates, TooManyFrames};
-pub(crate) use rejected_heads::{FRAGMENT_HOST, HeadReader};
+pub(crate) use rejected_heads::{FRAGMENT_HOST, HeadReader, UNREADABLE_HOST};
 pub(crate) use table_size::reduces_table;
 pub(crate) use trailer_marker::{FrameAction, MARKER_NAME, Streams, TrailerMarker};
 

@@ -13,6 +13,8 @@ use super::{CONTINUATION, END_HEADERS, FrameHeader, PADDED, PRIORITY, PRIORITY_L
 /// The value of the Host field that marks a path with a fragment. A client that sends it gets the same error as for any
 /// other invalid host.
 pub(crate) const FRAGMENT_HOST: &[u8] = b"#";
+/// The value of the Host field that marks a head that could not be read, or follows one that could not.
+pub(crate) const UNREADABLE_HOST: &[u8] = b"?";
 
 /// Reads the header blocks of a client.
 #[derive(Debug, Default)]
@@ -60,7 +62,9 @@ impl HeadReader {
             return &[];
         }
         let Found { fragment, connect, length } = self.found;
-        if fragment || self.is_lost {
+        if self.is_lost {
+            UNREADABLE
+        } else if fragment {
             FRAGMENT
         } else if connect && length {
             SECOND_METHOD
@@ -137,6 +141,8 @@ fn fields_of<'p>(frame: &FrameHeader, payload: &'p [u8]) -> Option<&'p [u8]> {
 
 /// `host: #`, as a literal whose name is entry 38 of the static table.
 const FRAGMENT: &[u8] = &[0x0f, 38 - 0x0f, 1, FRAGMENT_HOST[0]];
+/// `host: ?`, in the same form.
+const UNREADABLE: &[u8] = &[0x0f, 38 - 0x0f, 1, UNREADABLE_HOST[0]];
 /// `:method: GET`, entry 2 of the static table. A second method makes a head malformed.
 const SECOND_METHOD: &[u8] = &[0x82];
 /// More than the library takes of a header block.
@@ -255,7 +261,7 @@ mod tests {
         ] {
             let mut reader = HeadReader::default();
             read(&mut reader, HEADERS, flags, payload);
-            assert_eq!(read(&mut reader, HEADERS, END, &[0x82, 0x86, 0x84]), FRAGMENT, "{what}");
+            assert_eq!(read(&mut reader, HEADERS, END, &[0x82, 0x86, 0x84]), UNREADABLE, "{what}");
         }
         // The library decodes no block of a stream that depends on itself.
         let mut reader = HeadReader::default();
@@ -271,7 +277,8 @@ mod tests {
         for block in [&[0x82, 0x86, 4, 0x80 | 9, 0x60, 0x7f, 0xf5, 0x1f, 0x40][..], &fragment] {
             let mut reader = HeadReader::default();
             assert_eq!(read(&mut reader, HEADERS, END, block), b"");
-            assert_eq!(read(&mut reader, HEADERS, END, &[0x82, 0x86, 0x84]), FRAGMENT, "if the library went on");
+            let next = read(&mut reader, HEADERS, END, &[0x82, 0x86, 0x84]);
+            assert_eq!(next, UNREADABLE, "if the library went on");
         }
     }
 }

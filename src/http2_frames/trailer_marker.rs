@@ -14,8 +14,8 @@
 //! header waits for its rest, because the length that changes comes before the type and the stream. Which frames have
 //! trailers differs between requests and responses: [`Streams`] decides it.
 //!
-//! Heads of requests that the library must reject get fields at their end, in a frame of their own; see
-//! `rejected_heads.rs`. So the frames of header blocks wait until they are whole.
+//! Heads of requests that the library must reject get fields at their end; see `rejected_heads.rs`. So the frames of
+//! header blocks wait until they are whole.
 
 use std::io;
 use std::pin::Pin;
@@ -180,12 +180,8 @@ impl<T: Streams> TrailerMarker<T> {
                     self.rejection = None;
                     // A head opens its stream, whatever becomes of it.
                     self.streams.examine(&frame);
-                    FrameHeader { flags: frame.flags & !END_HEADERS, ..frame }.write(&mut self.output);
-                    let (passed, others) = rest.split_at(FRAME_HEADER + frame.length);
-                    self.output.extend_from_slice(&passed[FRAME_HEADER..]);
-                    let (length, stream) = (fields.len(), frame.stream);
-                    FrameHeader { length, kind: CONTINUATION, flags: END_HEADERS, stream }.write(&mut self.output);
-                    self.output.extend_from_slice(fields);
+                    let (whole, others) = rest.split_at(FRAME_HEADER + frame.length);
+                    write_rejected(&frame, &whole[FRAME_HEADER..], fields, &mut self.output);
                     rest = others;
                 }
                 Step::Trailers { frame, count } => {
@@ -275,6 +271,35 @@ impl<T: Streams> TrailerMarker<T> {
     }
 }
 
+/// Writes the last frame of a head with the fields that reject it.
+///
+/// They belong in the same frame. If the head is malformed without them, the library resets its stream after the first
+/// frame, and a frame that continued it would be an error of the connection. So only a full frame gets another one. The
+/// padding does not pass, to make room.
+fn write_rejected(frame: &FrameHeader, payload: &[u8], fields: &[u8], output: &mut Vec<u8>) {
+    let mut block = payload;
+    let mut flags = frame.flags;
+    if frame.kind == HEADERS && frame.has(PADDED) {
+        let unpadded = payload.split_first().and_then(|(padding, block)| {
+            let length = block.len().checked_sub(usize::from(*padding))?;
+            block.get(..length)
+        });
+        // The library ends the connection because of a padding that is longer than the frame.
+        block = unpadded.unwrap_or(payload);
+        flags = if unpadded.is_some() { flags & !PADDED } else { flags };
+    }
+    let (kind, stream, length) = (frame.kind, frame.stream, block.len() + fields.len());
+    if length <= MAX_FRAME {
+        FrameHeader { length, kind, flags, stream }.write(output);
+        output.extend_from_slice(block);
+    } else {
+        FrameHeader { length: block.len(), kind, flags: flags & !END_HEADERS, stream }.write(output);
+        output.extend_from_slice(block);
+        FrameHeader { length: fields.len(), kind: CONTINUATION, flags: END_HEADERS, stream }.write(output);
+    }
+    output.extend_from_slice(fields);
+}
+
 /// Where the fields begin in the payload of a HEADERS frame, and the marker belongs.
 enum FirstField {
     /// The fields end at `end`.
@@ -355,6 +380,61 @@ mod tests {
                 HEADERS if std::mem::replace(&mut self.has_head, true) => FrameAction::MarkTrailers,
                 _ => FrameAction::Pass,
             }
+        }
+    }
+
+    /// The fields that reject heads in these tests.
+    const FIELDS: &[u8] = &[0x82, 0x86];
+
+    #[test]
+    fn fields_that_reject_a_head_are_in_its_last_frame() {
+        let full = [0x84; MAX_FRAME];
+        let cases: Vec<(&str, Vec<u8>, Vec<u8>)> = vec![
+            ("a head", frame(HEADERS, END, 1, &[0x84]), frame(HEADERS, END, 1, &[0x84, 0x82, 0x86])),
+            ("nothing", frame(HEADERS, END, 1, &[]), frame(HEADERS, END, 1, FIELDS)),
+            ("padding", frame(HEADERS, END | PADDED, 1, &[2, 0x84, 0, 0]), frame(HEADERS, END, 1, &[0x84, 0x82, 0x86])),
+            (
+                "padding and priority",
+                frame(HEADERS, END | PADDED | PRIORITY, 1, &[1, 0, 0, 0, 3, 9, 0x84, 0]),
+                frame(HEADERS, END | PRIORITY, 1, &[0, 0, 0, 3, 9, 0x84, 0x82, 0x86]),
+            ),
+            (
+                "continued",
+                frame(CONTINUATION, END_HEADERS, 1, &[0x84]),
+                frame(CONTINUATION, END_HEADERS, 1, &[0x84, 0x82, 0x86]),
+            ),
+            (
+                // CONTINUATION does not have this flag (RFC 9113, section 6.10).
+                "a flag without a meaning",
+                frame(CONTINUATION, END_HEADERS | PADDED, 1, &[1, 0x84]),
+                frame(CONTINUATION, END_HEADERS | PADDED, 1, &[1, 0x84, 0x82, 0x86]),
+            ),
+            (
+                "room for the fields",
+                frame(HEADERS, END, 1, &full[2..]),
+                frame(HEADERS, END, 1, &[&full[2..], FIELDS].concat()),
+            ),
+            (
+                "a full frame",
+                frame(HEADERS, END, 1, &full[1..]),
+                [frame(HEADERS, END_STREAM, 1, &full[1..]), frame(CONTINUATION, END_HEADERS, 1, FIELDS)].concat(),
+            ),
+            (
+                "a frame that is full with its padding",
+                frame(HEADERS, END | PADDED, 1, &[&[1][..], &full[2..], &[0]].concat()),
+                frame(HEADERS, END, 1, &[&full[2..], FIELDS].concat()),
+            ),
+            (
+                "padding longer than the frame",
+                frame(HEADERS, END | PADDED, 1, &[9, 0x84]),
+                frame(HEADERS, END | PADDED, 1, &[9, 0x84, 0x82, 0x86]),
+            ),
+        ];
+        for (what, sent, expected) in cases {
+            let header = FrameHeader::parse(&sent).unwrap();
+            let mut output = Vec::new();
+            write_rejected(&header, &sent[FRAME_HEADER..], FIELDS, &mut output);
+            assert_eq!(output, expected, "{what}");
         }
     }
 

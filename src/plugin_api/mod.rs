@@ -50,6 +50,7 @@ pub mod stream_chain;
 pub mod template;
 pub mod testing;
 pub mod timing;
+pub mod token;
 
 use futures_util::future::LocalBoxFuture;
 use http::request;
@@ -90,8 +91,8 @@ pub trait Plugin: Send + Sync + 'static {
         AccessOutcome::Continue
     }
 
-    /// Runs after authorization, directly before a request is forwarded to a backend, and may answer in its place. A
-    /// plugin whose reply contains what a backend has sent or would send, such as a cache or a mock, must answer here
+    /// Runs after authorization, directly before a request is forwarded to a backend, and may respond in its place. A
+    /// plugin whose reply contains what a backend has sent or would send, such as a cache or a mock, must respond here
     /// and not in `access`: authorization servers decide after `access`. Does not run if the backend of the request is
     /// invalid.
     fn before_forward<'a>(&'a self, cx: &'a mut BeforeForwardCx<'_>) -> AccessOutcome<'a> {

@@ -70,6 +70,29 @@ pub fn decode_unreserved(path: &str) -> Cow<'_, str> {
     Cow::Owned(decoded)
 }
 
+/// Writes the hex digits of escapes in upper case: `%2f` and `%2F` are equivalent (RFC 3986, section 6.2.2.1). The
+/// length stays the same.
+pub fn upper_case_escapes(path: &str) -> Cow<'_, str> {
+    map_escapes(path, u8::is_ascii_lowercase, str::make_ascii_uppercase)
+}
+
+/// Writes the hex digits of escapes in lower case.
+pub fn lower_case_escapes(path: &str) -> Cow<'_, str> {
+    map_escapes(path, u8::is_ascii_uppercase, str::make_ascii_lowercase)
+}
+
+/// Changes the hex digits of the escapes that have a digit to change.
+fn map_escapes(path: &str, is_to_change: fn(&u8) -> bool, change: fn(&mut str)) -> Cow<'_, str> {
+    let mut changed: Option<String> = None;
+    for (percent, _) in path.match_indices('%') {
+        let rest = &path[percent + 1..];
+        if decode_escape(rest).is_some() && rest.as_bytes()[..2].iter().any(is_to_change) {
+            change(&mut changed.get_or_insert_with(|| path.to_owned())[percent + 1..percent + 3]);
+        }
+    }
+    changed.map_or(Cow::Borrowed(path), Cow::Owned)
+}
+
 /// Removes dot segments (RFC 3986, section 5.2.4) from a path that starts with a slash. `None` if it has none.
 pub fn resolve_dots(path: &str) -> Option<String> {
     let is_dots = |segment: &str| segment == "." || segment == "..";
@@ -182,6 +205,24 @@ mod tests {
         for path in ["", "v1", "/a b", "/a?b", "/a#b", "/a\r\nb", "/a/../b", "/a/%2e%2e", "/.", "/%zz", "/%4", "/é"] {
             assert!(!is_sendable_path(path), "{path}");
         }
+    }
+
+    #[test]
+    fn case_of_hex_digits_is_changed_in_escapes_only() {
+        for (path, upper, lower) in [
+            ("/a", "/a", "/a"),
+            ("/caf%c3%A9/e", "/caf%C3%A9/e", "/caf%c3%a9/e"),
+            ("/%2f%2F%20", "/%2F%2F%20", "/%2f%2f%20"),
+            ("/%", "/%", "/%"),
+            ("/%f", "/%f", "/%f"),
+            ("/%fé%zz%aF", "/%fé%zz%AF", "/%fé%zz%af"),
+            ("/%25cc", "/%25cc", "/%25cc"),
+            ("", "", ""),
+        ] {
+            assert_eq!((&*upper_case_escapes(path), &*lower_case_escapes(path)), (upper, lower), "{path}");
+        }
+        assert!(matches!(upper_case_escapes("/%2F"), Cow::Borrowed(_)));
+        assert!(matches!(lower_case_escapes("/%2f%20"), Cow::Borrowed(_)));
     }
 
     #[test]

@@ -256,7 +256,7 @@ impl TestRequest {
         let mut declared = chain.changed_fields();
         declared.merge(state.fields_of_consumer().unwrap_or_default());
         expect_declared("request", &received, &head.headers, &declared.request);
-        if reply.is_none() && chain.may_answer_for_backend(&state) {
+        if reply.is_none() && chain.may_stand_in_for_backend(&state) {
             let (path, query) = (uri.path(), uri.query());
             let request = AllowedRequest { head: &head, path, query, client, id: &id, now: self.now };
             reply = chain.before_forward(request, &mut state).await;

@@ -59,7 +59,7 @@ use port_tls::PortTls;
 use router::by_conditions::ConditionsRouter;
 use router::{HostRouter, Matched, RoutingRequest};
 use rule::RouteRule;
-use rule_options::ProductHeaderNames;
+use rule_options::UnmatchedStyle;
 use stream::StreamRule;
 
 /// Everything the proxy serves. A request loads the snapshot once and keeps it until the request ends.
@@ -175,11 +175,8 @@ pub struct HttpListener {
     /// The port that clients see and that redirects contain.
     pub port: u16,
     pub routes: Routes,
-    /// The product headers of responses to requests that match no rule, as [`RuleOptions::product_headers`]. See also
-    /// [`HttpListener::product_headers_without_rule`].
-    ///
-    /// [`RuleOptions::product_headers`]: rule_options::RuleOptions::product_headers
-    pub product_headers: Option<&'static ProductHeaderNames>,
+    /// The style of responses to requests that no rule matches. See also [`HttpListener::style_without_rule`].
+    pub unmatched: UnmatchedStyle,
 }
 
 /// The routes of a listener, in one of two orders of precedence, or in both.
@@ -218,17 +215,15 @@ impl HttpListener {
         }
     }
 
-    /// The product headers of the response to a request that no rule matches. If several dialects share the listener,
-    /// those of the dialect whose order comes first for the host.
-    pub fn product_headers_without_rule(
-        &self,
-        host: &str,
-        request: &RoutingRequest<'_>,
-    ) -> Option<&'static ProductHeaderNames> {
-        self.product_headers.filter(|_| match &self.routes {
-            Routes::ByHost(_) | Routes::ByConditions(_) => true,
-            Routes::Ingresses(routes) => routes.first_order(host, request) == Some(RouteOrder::ByConditions),
-        })
+    /// The style of the response to a request that no rule matches. If several dialects share the listener, that of the
+    /// dialect whose order comes first for the host.
+    pub fn style_without_rule(&self, host: &str, request: &RoutingRequest<'_>) -> UnmatchedStyle {
+        match &self.routes {
+            Routes::Ingresses(routes) if routes.first_order(host, request) != Some(RouteOrder::ByConditions) => {
+                UnmatchedStyle::default()
+            }
+            Routes::ByHost(_) | Routes::ByConditions(_) | Routes::Ingresses(_) => self.unmatched,
+        }
     }
 
     /// Whether the routes are those of Ingresses, which share one listener for all hosts.

@@ -1,6 +1,6 @@
 //! Path changes for rewrites and redirects (Gateway API `HTTPPathModifier`).
 
-use crate::plugin_api::path_encoding::{decode_unreserved, encode_path};
+use crate::plugin_api::path_encoding::{decode_unreserved, encode_path, upper_case_escapes};
 
 /// A change of the path; the query string is always kept.
 ///
@@ -9,7 +9,8 @@ use crate::plugin_api::path_encoding::{decode_unreserved, encode_path};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PathEdit {
     Full(Box<str>),
-    /// Replaces the prefix `strip`, which the rule matched, by `with`. Both are stored without trailing slash.
+    /// Replaces the prefix `strip`, which the rule matched, by `with`. Both are stored without trailing slash, and
+    /// `strip` with escapes in upper case.
     Prefix {
         strip: Box<str>,
         with: Box<str>,
@@ -26,7 +27,7 @@ impl PathEdit {
     pub fn prefix(matched: &str, replacement: &str) -> Self {
         let without_trailing_slash = |text: &str| Box::from(text.strip_suffix('/').unwrap_or(text));
         PathEdit::Prefix {
-            strip: without_trailing_slash(&decode_unreserved(matched)),
+            strip: without_trailing_slash(&upper_case_escapes(&decode_unreserved(matched))),
             with: without_trailing_slash(&encode_path(replacement.as_bytes())),
         }
     }
@@ -37,8 +38,13 @@ impl PathEdit {
     pub fn apply(&self, path: &str) -> String {
         match self {
             PathEdit::Full(replacement) => with_leading_slash(replacement.to_string()),
-            PathEdit::Prefix { strip, with } => match path.strip_prefix(&**strip) {
-                Some(rest) if rest.is_empty() || rest.starts_with('/') => with_leading_slash(format!("{with}{rest}")),
+            // The path has the same length with escapes in upper case.
+            PathEdit::Prefix { strip, with } => match path.get(strip.len()..) {
+                Some(rest)
+                    if (rest.is_empty() || rest.starts_with('/')) && upper_case_escapes(path).starts_with(&**strip) =>
+                {
+                    with_leading_slash(format!("{with}{rest}"))
+                }
                 _ => path.to_owned(),
             },
         }
@@ -86,6 +92,10 @@ mod tests {
             ("/foo/foo", "/foo", "/a/b", "/a/b/foo"),
             // Request paths have unreserved characters decoded; rules may have them encoded.
             ("/~me/bar", "/%7Eme", "/xyz", "/xyz/bar"),
+            // The hex digits of escapes may differ in case; the rest of the path stays that of the request.
+            ("/caf%c3%a9/%2f", "/caf%C3%A9", "/xyz", "/xyz/%2f"),
+            ("/caf%C3%a9/%2F", "/caf%c3%A9", "/xyz", "/xyz/%2F"),
+            ("/caf%c3%a9", "/caf%C3", "/xyz", "/caf%c3%a9"),
             ("/foo/bar", "/foo", "/x y?z", "/x%20y%3Fz/bar"),
             // Not below the prefix: unchanged.
             ("/foobar", "/foo", "/xyz", "/foobar"),

@@ -22,6 +22,7 @@ pub struct RuleOptions {
     /// for all requests of the process.
     pub product_headers: Option<&'static ProductHeaderNames>,
     pub errors: ErrorStyle,
+    pub grpc_errors: GrpcErrorStyle,
 }
 
 /// The protocols that a rule accepts from clients.
@@ -118,6 +119,24 @@ pub enum ErrorStyle {
     RingBalancer,
 }
 
+/// The `grpc-status` of errors.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum GrpcErrorStyle {
+    /// That of the cause if the Gateway API defines one: 12 (UNIMPLEMENTED) if no rule matches, and 14 (UNAVAILABLE)
+    /// for an invalid backend. That of the HTTP status for all other causes.
+    #[default]
+    Cause,
+    /// That of the HTTP status.
+    HttpStatus,
+}
+
+/// How responses to requests look that no rule matches, as the options of a rule with these names.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct UnmatchedStyle {
+    pub product_headers: Option<&'static ProductHeaderNames>,
+    pub grpc_errors: GrpcErrorStyle,
+}
+
 /// The names of the header fields that identify a request and report latencies in milliseconds. `Via` and `Server` are
 /// added with them.
 #[derive(Debug, PartialEq, Eq)]
@@ -144,6 +163,7 @@ impl RuleOptions {
         trailer_header: TrailerHeader::Forwarded,
         product_headers: None,
         errors: ErrorStyle::Unavailable,
+        grpc_errors: GrpcErrorStyle::Cause,
     };
 }
 
@@ -197,7 +217,14 @@ impl RuleOptions {
     /// One line for the options of requests that have no value, and one for those of responses.
     fn describe_styles(&self) -> impl Iterator<Item = String> + use<> {
         let RuleOptions {
-            upstream_path, upgrades, forwarding_headers, trailer_header, product_headers, errors, ..
+            upstream_path,
+            upgrades,
+            forwarding_headers,
+            trailer_header,
+            product_headers,
+            errors,
+            grpc_errors,
+            ..
         } = self;
         let of_requests = [
             (upstream_path.is_some(), "normalized path"),
@@ -208,11 +235,13 @@ impl RuleOptions {
             (*trailer_header == TrailerHeader::IfAccepted, "Trailer if accepted"),
             (product_headers.is_some(), "product headers"),
             (*errors == ErrorStyle::RingBalancer, "ring-balancer errors"),
+            (*grpc_errors == GrpcErrorStyle::HttpStatus, "gRPC status of the HTTP status"),
         ];
-        [("requests", of_requests), ("responses", of_responses)].into_iter().filter_map(|(name, options)| {
-            let texts: Vec<&str> = options.into_iter().filter(|(differs, _)| *differs).map(|(_, text)| text).collect();
+        let line = |name: &str, options: &[(bool, &str)]| {
+            let texts: Vec<&str> = options.iter().filter(|(differs, _)| *differs).map(|(_, text)| *text).collect();
             (!texts.is_empty()).then(|| format!("{name} with {}", texts.join(", ")))
-        })
+        };
+        [line("requests", &of_requests), line("responses", &of_responses)].into_iter().flatten()
     }
 }
 
@@ -230,7 +259,7 @@ mod tests {
         };
         let default = RuleOptions::default;
         let with_path = |path| RuleOptions { upstream_path: Some(path), ..default() };
-        let cases: [(RuleOptions, &[&str]); 8] = [
+        let cases: [(RuleOptions, &[&str]); 9] = [
             (default(), &[]),
             (with_path(UpstreamPath::default()), &["requests with normalized path"]),
             (
@@ -252,6 +281,10 @@ mod tests {
             (
                 RuleOptions { product_headers: Some(&NAMES), errors: ErrorStyle::RingBalancer, ..default() },
                 &["responses with product headers, ring-balancer errors"],
+            ),
+            (
+                RuleOptions { grpc_errors: GrpcErrorStyle::HttpStatus, ..default() },
+                &["responses with gRPC status of the HTTP status"],
             ),
             (
                 RuleOptions { protocols: Protocols { http: false, ..Protocols::ALL }, ..default() },

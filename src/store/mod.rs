@@ -321,7 +321,8 @@ impl Store {
         self.object(id).map(|object| dependencies::dependencies(&object)).unwrap_or_default()
     }
 
-    fn objects_referenced_by(&self, id: &ObjectId) -> impl Iterator<Item = ObjectId> + use<> {
+    /// The objects that this object refers to.
+    pub fn objects_referenced_by(&self, id: &ObjectId) -> impl Iterator<Item = ObjectId> + use<> {
         self.dependencies(id).into_iter().filter_map(|dependency| match dependency {
             Dependency::Object(target) => Some(target),
             Dependency::GrantsIn(_) | Dependency::DefaultClass | Dependency::DefaultGateways => None,

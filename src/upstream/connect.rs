@@ -124,22 +124,24 @@ impl ConnectError {
 }
 
 impl EndpointConnector {
-    /// How long a request waits for a socket.
-    pub(super) fn socket_wait(&self) -> Duration {
-        self.timeout.min(MAX_SOCKET_WAIT)
+    /// Until when a request that begins now waits for its client's share and for a socket together.
+    pub(super) fn socket_deadline(&self) -> Instant {
+        Instant::now() + self.timeout.min(MAX_SOCKET_WAIT)
     }
 
-    /// Opens a socket to the endpoint; the timeout includes the TLS handshake. `proxy_header` is sent before it.
+    /// Opens a socket to the endpoint, for which it waits until `socket_deadline`; the timeout includes the TLS
+    /// handshake. `proxy_header` is sent before it.
     pub(super) async fn open_socket(
         &self,
         target: &UpstreamTarget<'_>,
         address: SocketAddr,
         proxy_header: &[u8],
+        socket_deadline: Instant,
         counters: &Arc<UpstreamCounters>,
     ) -> Result<UpstreamSocket, ConnectError> {
         // Without a limit, HTTP/2 streams, which cost a client nothing, could take the sockets that other clients need.
         let upstream = target.upstream;
-        let permit = self.sockets.acquire(&upstream.sockets, &upstream.key.namespace, self.socket_wait()).await;
+        let permit = self.sockets.acquire(&upstream.sockets, &upstream.key.namespace, socket_deadline).await;
         let permit = permit.map_err(|limit| ConnectError::limit_reached(upstream, address, limit, counters))?;
         let deadline = Instant::now() + self.timeout;
         let outcome = match timeout_at(deadline, self.connect_tcp(address, proxy_header)).await {

@@ -19,24 +19,27 @@ pub struct EndpointChoice<'a> {
 
 /// The endpoints that one request or connection tries, one after the other.
 #[derive(Debug)]
-pub struct EndpointSearch<'u> {
-    upstream: &'u Arc<Upstream>,
+pub struct EndpointSearch {
     pinned: Option<SocketAddr>,
-    may_repeat: bool,
     /// Does not allocate unless an attempt fails.
     failed: Vec<SocketAddr>,
 }
 
-impl<'u> EndpointSearch<'u> {
+impl EndpointSearch {
     /// `pinned` is for the first attempt only.
-    pub fn new(upstream: &'u Arc<Upstream>, pinned: Option<SocketAddr>, may_repeat: bool) -> Self {
-        EndpointSearch { upstream, pinned, may_repeat, failed: Vec::new() }
+    pub fn new(pinned: Option<SocketAddr>) -> Self {
+        EndpointSearch { pinned, failed: Vec::new() }
     }
 
-    /// The next endpoint. `None` if there are no others.
-    pub fn next<B>(&mut self, pools: &ConnectionPools<B>) -> Option<SocketAddr> {
-        let (pinned, may_repeat) = (self.pinned.take(), self.may_repeat);
-        pools.pick(self.upstream, &EndpointChoice { avoid: &self.failed, pinned, may_repeat })
+    /// The next endpoint. `None` if there are no others, or none at all if endpoints may be repeated.
+    pub fn next<B>(
+        &mut self,
+        pools: &ConnectionPools<B>,
+        upstream: &Arc<Upstream>,
+        may_repeat: bool,
+    ) -> Option<SocketAddr> {
+        let choice = EndpointChoice { avoid: &self.failed, pinned: self.pinned.take(), may_repeat };
+        pools.pick(upstream, &choice)
     }
 
     /// The attempt at this endpoint has failed.
@@ -48,8 +51,8 @@ impl<'u> EndpointSearch<'u> {
         self.failed.push(address);
     }
 
-    /// Whether there is an endpoint that has not failed yet.
-    pub fn has_others(&self) -> bool {
-        self.upstream.reachable().iter().any(|endpoint| !self.failed.contains(&endpoint.address))
+    /// Whether the upstream has an endpoint that has not failed yet.
+    pub fn has_others(&self, upstream: &Upstream) -> bool {
+        upstream.reachable().iter().any(|endpoint| !self.failed.contains(&endpoint.address))
     }
 }

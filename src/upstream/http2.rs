@@ -139,6 +139,7 @@ where
         connector: &EndpointConnector,
         target: &UpstreamTarget<'_>,
         address: SocketAddr,
+        socket_deadline: Instant,
         counters: &Arc<UpstreamCounters>,
     ) -> Result<StreamPermit<B>, ConnectError> {
         let failures_before = self.failures.get();
@@ -151,7 +152,7 @@ where
         {
             return Err(error.clone());
         }
-        match open(connector, target, address, counters).await {
+        match open(connector, target, address, socket_deadline, counters).await {
             Ok(connection) => {
                 let connection = Rc::new(connection);
                 self.connections.borrow_mut().push(Rc::clone(&connection));
@@ -171,13 +172,14 @@ async fn open<B>(
     connector: &EndpointConnector,
     target: &UpstreamTarget<'_>,
     address: SocketAddr,
+    socket_deadline: Instant,
     counters: &Arc<UpstreamCounters>,
 ) -> Result<Http2Connection<B>, ConnectError>
 where
     B: Body<Data = Bytes> + Unpin + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let stream = connector.open_socket(target, address, &[], counters).await?;
+    let stream = connector.open_socket(target, address, &[], socket_deadline, counters).await?;
     let monitor = stream.monitor().clone();
     let tasks = WakingExecutor::default();
     let mut builder = Builder::new(tasks.clone());

@@ -2,6 +2,8 @@
 //! between workers.
 
 mod connection;
+#[cfg(test)]
+mod tests;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -125,9 +127,23 @@ where
         address: SocketAddr,
         reuse: IdleReuse,
     ) -> Option<UpstreamConnection<B>> {
-        let UpstreamTarget { upstream, server_name: name, .. } = target;
+        let upstream = target.upstream;
         let pool = self.pool(upstream);
-        let client = pool.clients.try_begin(target.client, |requests| self.may_have(requests, upstream, &pool))?;
+        let client = self.try_begin(target, &pool)?;
+        let sender = self.idle_sender(target, address, reuse, &pool)?;
+        let active_request = upstream.active_request(address);
+        Some(UpstreamConnection { sender, address, is_reused: true, _active_request: active_request, client, pool })
+    }
+
+    /// What [`Self::take_idle`] finds for a request that was counted for its client.
+    fn idle_sender(
+        &self,
+        target: &UpstreamTarget<'_>,
+        address: SocketAddr,
+        reuse: IdleReuse,
+        pool: &UpstreamPool<B>,
+    ) -> Option<RequestSender<B>> {
+        let UpstreamTarget { upstream, server_name: name, .. } = target;
         if upstream.key.protocol == UpstreamProtocol::Http2 {
             // `reuse` does not matter: an endpoint that closes an HTTP/2 connection reports which streams were not
             // processed.
@@ -140,14 +156,7 @@ where
                 .1
                 .acquire()?;
             self.counters.reused.add(1);
-            let sender = RequestSender::Http2(permit);
-            return Some(UpstreamConnection {
-                sender,
-                address,
-                _active_request: upstream.active_request(address),
-                client,
-                pool,
-            });
+            return Some(RequestSender::Http2(permit));
         }
         let mut endpoints = pool.idle.borrow_mut();
         let idle = endpoints.get_mut(&address)?;
@@ -172,18 +181,18 @@ where
             return None;
         }
         let newest = idle.remove(newest_index);
-        drop(endpoints);
         self.counters.reused.add(1);
-        let sender = RequestSender::Http1(newest.connection);
-        Some(UpstreamConnection { sender, address, _active_request: upstream.active_request(address), client, pool })
+        Some(RequestSender::Http1(newest.connection))
     }
 
-    /// Opens a connection, or for HTTP/2 a stream, and records the result in the health of the endpoint. A
-    /// `connect_timeout` applies only if it is longer than the configured one.
+    /// Opens a connection, or for HTTP/2 a stream, and records the result in the health of the endpoint. A request that
+    /// had to wait for its client's share takes an idle connection if there is one then. A `connect_timeout` applies
+    /// only if it is longer than the configured one.
     pub async fn connect(
         &self,
         target: &UpstreamTarget<'_>,
         address: SocketAddr,
+        reuse: IdleReuse,
         connect_timeout: Option<Duration>,
     ) -> Result<UpstreamConnection<B>, ConnectError> {
         let upstream = target.upstream;
@@ -195,24 +204,44 @@ where
         let pool = self.pool(upstream);
         let attempt = ConnectAttempt::begin(upstream, address, connector.timeout);
         // Before a connection that several requests wait for: they must not wait for this client.
-        let client = match self.begin(target, address, connector, &pool).await {
-            Ok(client) => client,
-            Err(error) => {
-                attempt.end(target, Some(&error));
-                return Err(error);
+        let deadline = connector.socket_deadline();
+        let mut reused = None;
+        let client = match self.try_begin(target, &pool) {
+            Some(client) => client,
+            None => match self.begin(target, address, deadline, &pool).await {
+                Ok(client) => {
+                    reused = self.idle_sender(target, address, reuse, &pool);
+                    client
+                }
+                Err(error) => {
+                    attempt.end(target, Some(&error));
+                    return Err(error);
+                }
+            },
+        };
+        let is_reused = reused.is_some();
+        let sender = match (reused, upstream.key.protocol) {
+            // Nothing was learned about the endpoint.
+            (Some(sender), _) => sender,
+            (None, protocol) => {
+                let counters = &self.counters;
+                let connected = match protocol {
+                    UpstreamProtocol::Http1 => {
+                        let connecting =
+                            Http1EndpointConnection::connect(connector, target, address, deadline, counters);
+                        connecting.await.map(RequestSender::Http1)
+                    }
+                    UpstreamProtocol::Http2 => {
+                        let connections = pool.http2_connections(address, target.server_name.as_ref());
+                        let connecting = connections.connect(connector, target, address, deadline, counters);
+                        connecting.await.map(RequestSender::Http2)
+                    }
+                };
+                attempt.end(target, connected.as_ref().err());
+                connected?
             }
         };
-        let connected = match upstream.key.protocol {
-            UpstreamProtocol::Http1 => Http1EndpointConnection::connect(connector, target, address, &self.counters)
-                .await
-                .map(RequestSender::Http1),
-            UpstreamProtocol::Http2 => {
-                let connections = pool.http2_connections(address, target.server_name.as_ref());
-                connections.connect(connector, target, address, &self.counters).await.map(RequestSender::Http2)
-            }
-        };
-        attempt.end(target, connected.as_ref().err());
-        Ok(UpstreamConnection { sender: connected?, address, _active_request: active_request, client, pool })
+        Ok(UpstreamConnection { sender, address, is_reused, _active_request: active_request, client, pool })
     }
 
     /// Counts a request that is sent again.
@@ -302,8 +331,9 @@ impl<B> ConnectionPools<B> {
         let active_request = upstream.active_request(address);
         let attempt = ConnectAttempt::begin(upstream, address, self.connector.timeout);
         let open = async {
-            let client = self.begin(&target, address, &self.connector, &self.pool(upstream)).await?;
-            let socket = self.connector.open_socket(&target, address, proxy_header, &self.counters).await?;
+            let deadline = self.connector.socket_deadline();
+            let client = self.begin(&target, address, deadline, &self.pool(upstream)).await?;
+            let socket = self.connector.open_socket(&target, address, proxy_header, deadline, &self.counters).await?;
             Ok::<_, ConnectError>((socket, client))
         };
         let opened = open.await;
@@ -312,16 +342,21 @@ impl<B> ConnectionPools<B> {
         Ok(RawConnection::new(socket, &self.counters, active_request, client))
     }
 
+    /// Counts a request for its client, unless the client has its share.
+    fn try_begin(&self, target: &UpstreamTarget<'_>, pool: &Rc<UpstreamPool<B>>) -> Option<ClientRequest> {
+        pool.clients.try_begin(target.client, |requests| self.may_have(requests, target.upstream, pool))
+    }
+
     /// Counts a request for its client, and waits while the client has its share.
     async fn begin(
         &self,
         target: &UpstreamTarget<'_>,
         address: SocketAddr,
-        connector: &EndpointConnector,
+        deadline: Instant,
         pool: &Rc<UpstreamPool<B>>,
     ) -> Result<ClientRequest, ConnectError> {
         let may_have = |requests| self.may_have(requests, target.upstream, pool);
-        let begun = pool.clients.begin(target.client, connector.socket_wait(), may_have).await;
+        let begun = pool.clients.begin(target.client, deadline, may_have).await;
         begun.map_err(|limit| ConnectError::limit_reached(target.upstream, address, limit, &self.counters))
     }
 

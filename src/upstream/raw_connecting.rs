@@ -26,10 +26,11 @@ impl RawDestination<'_> {
         pools: &ConnectionPools<B>,
         mut on_attempt: impl FnMut(SocketAddr),
     ) -> Result<RawConnection, Option<ConnectError>> {
-        let mut search = EndpointSearch::new(self.upstream, None, false);
+        let mut search = EndpointSearch::new(None);
+        let may_repeat = false;
         let mut failure = None;
         for _ in 0..self.max_endpoints {
-            let Some(address) = search.next(pools) else { break };
+            let Some(address) = search.next(pools, self.upstream, may_repeat) else { break };
             on_attempt(address);
             let error = match pools.open_raw(self.upstream, address, self.client, self.proxy_header).await {
                 Ok(connection) => return Ok(connection),

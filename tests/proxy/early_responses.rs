@@ -179,8 +179,8 @@ async fn early_response_of_an_endpoint_that_closes_reaches_the_client() {
             let text = String::from_utf8_lossy(&received);
             assert!(text.starts_with("HTTP/1.1 413 "), "{what}, attempt {attempt}: {text}");
             assert!(text.ends_with("too large"), "{what}, attempt {attempt}: {text}");
-            drop(reader);
-            upload.await.unwrap();
+            // The client has what it needs. For some seconds, the rest of its upload would not be read.
+            upload.abort();
         }
     }
 }

@@ -274,6 +274,39 @@ async fn hanging_requests_of_a_client_leave_streams_for_other_clients() {
     drop(release);
 }
 
+/// The connection of the request for which it has waited.
+#[tokio::test]
+async fn request_that_waited_for_the_share_of_its_client_takes_an_idle_connection() {
+    let (release, released) = watch::channel(false);
+    let endpoint = Endpoint::scripted(move |mut stream, _| {
+        let mut released = released.clone();
+        async move {
+            while stream.request().await.is_some() {
+                released.wait_for(|released| *released).await.unwrap();
+                stream.send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
+            }
+        }
+    })
+    .await;
+    let limits = ProxyLimits { max_upstream_connections: 80, ..ProxyLimits::default() };
+    let options = Options { limits, ..Options::default() };
+    let server = TestServer::with_options(options, routes_to(endpoint.address)).await;
+    let client = Http2Client::connect(server.address).await;
+    let mut requests = Vec::new();
+    // Three quarters of what the Service may have, and one more.
+    for _ in 0..30 + 1 {
+        requests.push(client.start(get_request("/")).await);
+    }
+    endpoint.log.wait_for("the share of the client", |log| log.requests().len() == 30).await;
+    // Portico has read the last request when it responds to a later one itself.
+    assert_eq!(client.get("/%zz").await.status, 400);
+    release.send_replace(true);
+    for (response, _) in requests {
+        assert_eq!(with_timeout("a response", response).await.unwrap().status(), 200);
+    }
+    assert_eq!(endpoint.log.connections(), 30);
+}
+
 /// One client sends 60 requests that hang, of which `expected` get a connection. Then other clients are served.
 async fn check_shares_of_clients(limits: ProxyLimits, routes: Vec<Route>, expected: usize) {
     const REQUESTS: usize = 60;

@@ -403,7 +403,7 @@ fn standing_in_for_the_backend() -> ScriptedPlugin {
 }
 
 #[tokio::test]
-async fn denial_precedes_what_answers_in_place_of_the_backend() {
+async fn denial_precedes_what_stands_in_for_the_backend() {
     let (endpoint, of_rule, of_backend) =
         (Endpoint::ok().await, authorization_server().await, authorization_server().await);
     let backend = |path: &'static str, server: &Endpoint, target| {
@@ -437,9 +437,9 @@ async fn denial_precedes_what_answers_in_place_of_the_backend() {
 }
 
 #[tokio::test]
-async fn rejection_by_a_plugin_precedes_what_answers_in_place_of_the_backend() {
+async fn rejection_by_a_plugin_precedes_what_stands_in_for_the_backend() {
     let endpoint = Endpoint::ok().await;
-    // The plugin that answers has the higher priority, but the phase of the other one is earlier.
+    // The plugin that stands in has the higher priority, but the phase of the other one is earlier.
     let rejecting = ScriptedPlugin::access(|cx| match cx.path {
         "/rejected" => AccessOutcome::Reply(Reply::negotiated(StatusCode::FORBIDDEN, "no", "test")),
         _ => AccessOutcome::Continue,

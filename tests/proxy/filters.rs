@@ -55,6 +55,18 @@ const CASES: &[Case] = &[
         request_headers: &[("x-set", Some("backend")), ("x-add", Some("rule")), ("x-gone", None)],
         ..DEFAULT_CASE
     },
+    // Escapes are compared without regard to their case, and forwarded as the client wrote them.
+    Case {
+        request: TransportRequest { path: "/caf%c3%a9/a%2fb?y=%c3", ..GET_ROOT },
+        request_line: "GET /caf%c3%a9/a%2fb?y=%c3 HTTP/1.1",
+        request_headers: &[("x-guard", Some("escaped"))],
+        ..DEFAULT_CASE
+    },
+    Case {
+        request: TransportRequest { path: "/%c3%BCber/a%2fb", ..GET_ROOT },
+        request_line: "GET /v2/a%2fb HTTP/1.1",
+        ..DEFAULT_CASE
+    },
     Case {
         request: TransportRequest { path: "/prefix/x?y=1", ..GET_ROOT },
         request_line: "GET /v2/x?y=1 HTTP/1.1",
@@ -184,11 +196,15 @@ fn routes(address: std::net::SocketAddr, mirror_address: std::net::SocketAddr) -
         max_age: HeaderValue::from(5),
     };
     let mirror = Mirror { upstream: upstream("copies", &[mirror_address]), numerator: 1, denominator: 1 };
+    let guard = (HeaderName::from_static("x-guard"), HeaderValue::from_static("escaped"));
+    let guard = HeaderEdits { set: vec![guard], ..HeaderEdits::default() };
     let redirecting = |path, redirect| Route { path, ..route(Action::Redirect(redirect)) };
     vec![
         filtered("/plain", Filters::default()),
         edit_route(address),
         filtered("/prefix", rewrite(Some("inner.example"), PathEdit::prefix("/prefix", "/v2"))),
+        filtered("/caf%C3%A9", Filters { request_headers: Some(guard), ..Filters::default() }),
+        filtered("/%C3%bcber", rewrite(None, PathEdit::prefix("/%C3%bcber", "/v2"))),
         filtered("/full", rewrite(None, PathEdit::full("/all"))),
         filtered("/mirror", Filters { mirrors: [mirror].into(), ..Filters::default() }),
         filtered("/cors", Filters { cors: Some(Box::new(cors)), ..Filters::default() }),

@@ -5,10 +5,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::accounting::scrape;
 use crate::frames::{
-    ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, GET, GOAWAY, HEADERS, PING, PREFACE, PRIORITY, RST_STREAM,
-    RawConnection, SETTINGS, WINDOW_UPDATE, frame, get_request, header_block, header_field, initial_window_size,
+    ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, GET, GOAWAY, HEADERS, PADDED, PING, PREFACE, PRIORITY,
+    RST_STREAM, RawConnection, SETTINGS, WINDOW_UPDATE, frame, get_request, header_block, header_field,
+    initial_window_size,
 };
 use crate::h2::Http2Client;
+use crate::h2_rejected_heads::status_of;
 use crate::harness::{Endpoint, TestServer, routes_to, with_timeout};
 
 /// Error codes (RFC 9113, section 7).
@@ -353,6 +355,30 @@ async fn violations_end_the_stream_or_the_connection() {
             headers_frame(&[GET[0], GET[1], (":path", "/#"), GET[3], ("x", &"a".repeat(FULL))]),
             Status(400),
         ),
+        (
+            "a fragment in a malformed head",
+            headers_frame(&[GET[0], GET[1], ("x", "1"), (":path", "/#"), GET[3]]),
+            Stream(PROTOCOL_ERROR),
+        ),
+        (
+            "a fragment in a malformed head with padding",
+            frame(
+                HEADERS,
+                END_HEADERS | END_STREAM | PADDED,
+                1,
+                &[&[3][..], &header_block(&[GET[0], ("x", "1"), (":path", "/#")]), &[0; 3]].concat(),
+            ),
+            Stream(PROTOCOL_ERROR),
+        ),
+        (
+            "a fragment in a head of two frames that is malformed in the second",
+            [
+                frame(HEADERS, END_STREAM, 1, &header_block(&[GET[0], GET[1], ("x", "1")])),
+                frame(CONTINUATION, END_HEADERS, 1, &header_block(&[(":path", "/#")])),
+            ]
+            .concat(),
+            Stream(PROTOCOL_ERROR),
+        ),
         ("CONNECT with a length", tunnel(&[("content-length", "1")]), Stream(PROTOCOL_ERROR)),
         ("CONNECT with a length of zeros", tunnel(&[("content-length", "00")]), Stream(PROTOCOL_ERROR)),
         ("data without a stream", frame(DATA, 0, 1, b"x"), Connection(PROTOCOL_ERROR)),
@@ -405,69 +431,6 @@ async fn violations_end_the_stream_or_the_connection() {
         assert_eq!(other.get("/").await.status, 200, "after {what}");
     }
     assert!(failures.is_empty(), "{failures:#?}");
-}
-
-/// The status at the start of a header block: an entry of the HPACK static table, or a literal with Huffman coding.
-fn status_of(block: &[u8]) -> u16 {
-    match block {
-        [0x88, ..] => 200,
-        [0x8c, ..] => 400,
-        [0x8d, ..] => 404,
-        // Huffman coding of 405, with or without indexing.
-        [0x48 | 0x08, 0x83, 0x68, 0x0d, ..] => 405,
-        [0x48 | 0x08, 0x82, 0x6c, 0x01, ..] => 501,
-        other => panic!("an unexpected status in {:x?}", &other[..other.len().min(8)]),
-    }
-}
-
-/// Requests of one connection, whose fields refer to those of earlier ones.
-#[tokio::test]
-async fn only_requests_whose_path_has_a_fragment_are_rejected() {
-    let endpoint = Endpoint::ok().await;
-    let server = TestServer::with_routes(routes_to(endpoint.address)).await;
-    // Entries of the static table: method, scheme, and authority with a value that enters the dynamic table.
-    let start = [&[0x82, 0x86, 0x41, 9][..], b"a.example"].concat();
-    let authority = 0x80 | 62;
-    // `/a#b` with the Huffman code.
-    let encoded = [0x60, 0x7f, 0xf5, 0x1f];
-    let literal = |kind: u8, path: &[u8]| [&[kind, u8::try_from(path.len()).unwrap()][..], path].concat();
-    // After the first request, and after each field that enters the table, the authority has another index.
-    let blocks: Vec<(Vec<u8>, u16)> = vec![
-        ([&start[..], &[0x84]].concat(), 200),
-        ([&[0x82, 0x86, authority][..], &literal(0x04, b"/a#b")].concat(), 400),
-        ([&[0x82, 0x86, authority, 0x84][..], &[0, 1, b'x', 3], b"a#b"].concat(), 200),
-        ([&[0x82, 0x86, authority, 0x04, 0x84][..], &encoded].concat(), 400),
-        // The path enters the table, and is used by its index.
-        ([&[0x82, 0x86, authority][..], &literal(0x44, b"/c?d#e")].concat(), 400),
-        (vec![0x82, 0x86, authority + 1, 0x80 | 62], 400),
-        ([&[0x82, 0x86, authority + 1][..], &literal(0x44, b"/c")].concat(), 200),
-        (vec![0x82, 0x86, authority + 2, 0x80 | 62], 200),
-        (vec![0x82, 0x86, authority + 2, 0x80 | 63], 400),
-        // A name by its index in the dynamic table.
-        ([&[0x82, 0x86, authority + 2, 0x0f, 62 - 15][..], &[2], b"/#"].concat(), 400),
-        // The table is emptied.
-        ([&[0x20, 0x3f, 0xe1, 0x1f][..], &start, &[0x84]].concat(), 200),
-        ([&[0x82, 0x86, authority][..], &literal(0x04, b"/#")].concat(), 400),
-        (vec![0x82, 0x86, authority, 0x84], 200),
-    ];
-    for split in [false, true] {
-        let mut raw = RawConnection::connect(server.address).await;
-        for (index, (block, expected)) in blocks.iter().enumerate() {
-            let stream = 1 + 2 * u32::try_from(index).unwrap();
-            if split {
-                let (first, rest) = block.split_at(block.len() - 2);
-                raw.send(frame(HEADERS, END_STREAM, stream, first)).await;
-                raw.send(frame(CONTINUATION, END_HEADERS, stream, rest)).await;
-            } else {
-                raw.send(frame(HEADERS, END_HEADERS | END_STREAM, stream, block)).await;
-            }
-            let head = raw.wait_for("a response", |frame| frame.stream == stream || frame.kind == GOAWAY).await;
-            assert_eq!((head.kind, status_of(&head.payload)), (HEADERS, *expected), "{index}: {block:x?}");
-        }
-    }
-    let served = |path: &str| endpoint.log.requests().iter().filter(|request| request.starts_with(path)).count();
-    assert_eq!((served("GET / "), served("GET /c ")), (8, 4));
-    assert_eq!(endpoint.log.requests().len(), 12);
 }
 
 /// The connection ended without GOAWAY, and with it all its requests.

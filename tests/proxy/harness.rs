@@ -18,7 +18,7 @@ use portico::proxy::{
 use portico::snapshot::host::{HostMap, HostPattern};
 use portico::snapshot::router::{HostRouter, PathMatch, RouteMatch, TieBreaker};
 use portico::snapshot::rule::{Action, Backend, BackendTarget, Filters, RouteRule, RuleId, WeightedBackends};
-use portico::snapshot::rule_options::RuleOptions;
+use portico::snapshot::rule_options::{RuleOptions, UnmatchedStyle};
 use portico::snapshot::timeouts_and_retries::{RetryPolicy, TimeoutsAndRetries};
 use portico::snapshot::{Bind, BindAddress, HttpListener, Routes, Snapshot};
 use portico::upstream::{EndpointAddress, Endpoints, Upstream, UpstreamKey, UpstreamProtocol};
@@ -265,7 +265,7 @@ pub(crate) fn listener(routes: Vec<Route>) -> HttpListener {
         name: "http".into(),
         port: 80,
         routes: Routes::ByHost(HostMap::new(hosts)),
-        product_headers: None,
+        unmatched: UnmatchedStyle::default(),
     }
 }
 

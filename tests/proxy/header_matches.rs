@@ -6,10 +6,13 @@ use std::sync::Arc;
 use http::{HeaderName, HeaderValue};
 use portico::snapshot::host::{HostMap, HostPattern};
 use portico::snapshot::regex::RegexLimit;
-use portico::snapshot::router::by_conditions::{ConditionRoute, ConditionsRouter, HeaderCondition, RouterFlavor};
+use portico::snapshot::router::by_conditions::{
+    ConditionRoute, ConditionsRouter, HeaderCondition, PathCondition, RouterFlavor,
+};
 use portico::snapshot::router::{HeaderMatch, HostRouter, PathMatch, RouteMatch, TieBreaker, ValueMatch};
 use portico::snapshot::rule::{Action, Filters, HeaderEdits, RouteRule, RuleId};
-use portico::snapshot::rule_options::{ForwardingHeaderStyle, RuleOptions};
+use portico::snapshot::rule_options::{ForwardingHeaderStyle, RuleOptions, UnmatchedStyle};
+use portico::snapshot::upstream_path::UpstreamPath;
 use portico::snapshot::{Bind, BindAddress, HttpListener, Routes, Snapshot};
 
 use crate::h2::{Http2Client, get_request};
@@ -77,8 +80,13 @@ fn routes(endpoint: &Endpoint, by_conditions: bool, style: ForwardingHeaderStyle
 
 async fn server(options: Options, routes: Routes) -> TestServer {
     let (address, reserved) = reserve_address();
-    let listener =
-        HttpListener { gateway: "default/gw".into(), name: "http".into(), port: 80, routes, product_headers: None };
+    let listener = HttpListener {
+        gateway: "default/gw".into(),
+        name: "http".into(),
+        port: 80,
+        routes,
+        unmatched: UnmatchedStyle::default(),
+    };
     let listeners = HostMap::new([(HostPattern::Any, Arc::new(listener))]);
     let snapshot = Snapshot {
         binds: [(BindAddress::tcp(address), Arc::new(Bind::with_http(listeners, None)))].into(),
@@ -184,6 +192,71 @@ async fn conditions_see_the_forwarding_headers_that_the_endpoint_gets() {
                 assert_eq!(rule_of(&server, "GET / HTTP/1.1", "host: a.example\r\n").await, "0", "{name} {style:?}");
                 assert_eq!(rule_of_http2(&server, &[]).await, "0", "{name} {style:?}");
             }
+        }
+    }
+}
+
+/// It depends on the rule: it is what the rule removes from the path.
+#[tokio::test]
+async fn conditions_see_the_prefix_that_the_endpoint_gets() {
+    const PREFIX: &str = "x-forwarded-prefix";
+    let upstream_path = Some(UpstreamPath { strip_matched: true, ..UpstreamPath::default() });
+    for by_conditions in [false, true] {
+        let endpoint = Endpoint::ok().await;
+        let stripping = |number| {
+            let options = RuleOptions {
+                forwarding_headers: ForwardingHeaderStyle::RealIp,
+                upstream_path: upstream_path.clone(),
+                ..RuleOptions::default()
+            };
+            let rule = Arc::into_inner(rule(&endpoint, number, ForwardingHeaderStyle::RealIp)).unwrap();
+            Arc::new(RouteRule { options: Some(Box::new(options)), ..rule })
+        };
+        let routes = if by_conditions {
+            let route = |number, paths: &[&str], condition: Option<&str>| {
+                let mut route = ConditionRoute::new(tie_breaker(number), stripping(number));
+                route.paths = paths.iter().map(|path| PathCondition::prefix(path)).collect();
+                let condition = condition.map(|value| {
+                    HeaderCondition::parse(HeaderName::from_static(PREFIX), [value], RegexLimit::MEMORY_ONLY).unwrap()
+                });
+                route.headers = condition.into_iter().collect();
+                route
+            };
+            let routes = vec![route(0, &["/api", "/v1"], Some("/api")), route(1, &["/"], None)];
+            Routes::ByConditions(Arc::new(ConditionsRouter::build(RouterFlavor::TraditionalCompatible, routes)))
+        } else {
+            let route = |number, path: &str, condition: Option<&'static str>| RouteMatch {
+                path: PathMatch::Prefix(path.into()),
+                method: None,
+                headers: condition
+                    .map(|value| HeaderMatch {
+                        name: HeaderName::from_static(PREFIX),
+                        value: ValueMatch::Exact(HeaderValue::from_static(value)),
+                    })
+                    .into_iter()
+                    .collect(),
+                query: vec![],
+                call: None,
+                server_names: Arc::default(),
+                tie_breaker: tie_breaker(number),
+                rule: stripping(number),
+            };
+            let matches = vec![route(0, "/api", Some("/api")), route(0, "/v1", Some("/api")), route(1, "", None)];
+            Routes::ByHost(HostMap::new([(HostPattern::Any, Arc::new(HostRouter::build(matches)))]))
+        };
+        let server = server(Options::default(), routes).await;
+        for (path, lines, expected) in [
+            ("/api/x", "", "0"),
+            ("/api/x", "x-forwarded-prefix: /other\r\n", "0"),
+            ("/v1/x", "", "1"),
+            ("/v1/x", "x-forwarded-prefix: /api\r\n", "1"),
+            ("/", "x-forwarded-prefix: /api\r\n", "1"),
+        ] {
+            let lines = format!("host: a.example\r\n{lines}");
+            let found = rule_of(&server, &format!("GET {path} HTTP/1.1"), &lines).await;
+            assert_eq!(found, expected, "by conditions: {by_conditions}, {path} {lines}");
+            let request = endpoint.log.requests().pop().unwrap();
+            assert_eq!(request.contains("\r\nx-forwarded-prefix: /api\r\n"), expected == "0", "{request}");
         }
     }
 }

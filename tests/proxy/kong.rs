@@ -5,12 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderValue, Method, Request, StatusCode};
-use portico::compile::kong::rule_options::{self, PRODUCT_HEADERS};
+use portico::compile::kong::rule_options::{self, PRODUCT_HEADERS, UNMATCHED};
 use portico::plugin_api::AccessOutcome;
 use portico::proxy::{ProductHeaderMode, ProductToken};
 use portico::snapshot::host::{HostMap, HostPattern};
-use portico::snapshot::router::TieBreaker;
-use portico::snapshot::router::by_conditions::{ConditionRoute, ConditionsRouter, PathCondition, RouterFlavor};
+use portico::snapshot::ingress_routes::{HostOrders, HostRule, IngressRoutes, RouteOrder};
+use portico::snapshot::router::by_conditions::{
+    ConditionRoute, ConditionsRouter, HostName, PathCondition, RouterFlavor,
+};
+use portico::snapshot::router::{HostRouter, PathMatch, RouteMatch, TieBreaker};
 use portico::snapshot::rule::{Action, Filters, Rewrite, RouteFailure, RouteRule, RuleId};
 use portico::snapshot::rule_options::{HttpsRedirect, Protocols, RuleOptions, UpstreamHost};
 use portico::snapshot::timeouts_and_retries::{TimeoutSetting, TimeoutsAndRetries};
@@ -45,15 +48,15 @@ fn with_path(strip_matched: bool, prefix: &str) -> RuleOptions {
 
 /// A proxy with a listener of Kong's class on port 80 for all hosts.
 pub(crate) async fn server(options: Options, routes: Vec<ConditionRoute>) -> TestServer {
-    let (address, reserved) = reserve_address();
     let routes = Routes::ByConditions(Arc::new(ConditionsRouter::build(RouterFlavor::default(), routes)));
-    let listener = HttpListener {
-        gateway: "ingress".into(),
-        name: "http".into(),
-        port: 80,
-        routes,
-        product_headers: Some(&PRODUCT_HEADERS),
-    };
+    ingress_server(options, routes).await
+}
+
+/// A proxy with these routes on the listener of Ingresses.
+async fn ingress_server(options: Options, routes: Routes) -> TestServer {
+    let (address, reserved) = reserve_address();
+    let listener =
+        HttpListener { gateway: "ingress".into(), name: "http".into(), port: 80, routes, unmatched: UNMATCHED };
     let bind = Bind::with_http(HostMap::new([(HostPattern::Any, Arc::new(listener))]), None);
     let snapshot = Snapshot { binds: [(BindAddress::tcp(address), Arc::new(bind))].into(), ..Snapshot::default() };
     let server = TestServer::start(options, address, reserved, snapshot);
@@ -680,4 +683,48 @@ async fn unmatched_calls_get_the_grpc_status_of_kong() {
     let mut request = h2::post_request("/a.B/C");
     request.headers_mut().insert("content-type", HeaderValue::from_static("application/grpc"));
     assert_eq!(client.request(request).await.unwrap().headers["grpc-status"], "5");
+}
+
+/// Ingresses of both dialects share a listener, and each keeps the statuses of its dialect.
+// docs/kong-compatibility.md, 3.9
+#[tokio::test]
+async fn calls_to_ingresses_of_another_dialect_get_the_grpc_status_of_the_gateway_api() {
+    let fail = || Action::Fail(RouteFailure::InvalidBackend);
+    let kong = ingress_route(PathCondition::prefix("/invalid"), rule_options::of_ingress(), fail());
+    let name: Arc<str> = "Ingress/default/kubernetes".into();
+    let id = RuleId { route: Arc::clone(&name), rule: "0".into() };
+    let rule = RouteRule { id, filters: Filters::default(), plugins: None, action: fail(), options: None };
+    let kubernetes = RouteMatch {
+        path: PathMatch::Prefix("/invalid".into()),
+        method: None,
+        headers: Vec::new(),
+        query: Vec::new(),
+        call: None,
+        server_names: Arc::default(),
+        tie_breaker: TieBreaker { created: None, route: name, rule: 0, index: 0 },
+        rule: Arc::new(rule),
+    };
+    let host = HostPattern::parse(Some("kubernetes.example"));
+    let mut orders = HostOrders::default();
+    orders.set(None, &[HostRule { port: None, order: RouteOrder::ByConditions }]);
+    let named = Some(HostName::Exact("kubernetes.example".into()));
+    orders.set(named, &[HostRule { port: None, order: RouteOrder::ByHost }]);
+    let routes = IngressRoutes {
+        by_host: HostMap::new([(host, Arc::new(HostRouter::build(vec![kubernetes])))]),
+        by_conditions: Arc::new(ConditionsRouter::build(RouterFlavor::default(), vec![kong])),
+        orders,
+        default_backend: None,
+    };
+    let server = ingress_server(Options::default(), Routes::Ingresses(Arc::new(routes))).await;
+    let client = h2::Http2Client::connect(server.address).await;
+    for (host, path, status) in [
+        ("kong.example", "/invalid/a.B/C", "13"),
+        ("kong.example", "/other", "5"),
+        ("kubernetes.example", "/invalid/a.B/C", "14"),
+        ("kubernetes.example", "/other", "12"),
+    ] {
+        let request = Request::post(format!("http://{host}{path}")).header("content-type", "application/grpc");
+        let response = client.request(request.body(()).unwrap()).await.unwrap();
+        assert_eq!(response.headers["grpc-status"], status, "{host}{path}");
+    }
 }

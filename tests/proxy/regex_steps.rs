@@ -13,6 +13,7 @@ use portico::snapshot::router::{
     HeaderMatch, HostRouter, PathMatch, QueryMatch, RouteMatch, TieBreaker, ValueMatch, compile_regex,
 };
 use portico::snapshot::rule::{Action, Filters, RouteFailure, RouteRule, RuleId};
+use portico::snapshot::rule_options::UnmatchedStyle;
 use portico::snapshot::{Bind, BindAddress, HttpListener, Routes, Snapshot};
 use serde_json::json;
 
@@ -54,7 +55,7 @@ async fn gateway(matches: Vec<RouteMatch>) -> TestServer {
         name: "http".into(),
         port: 80,
         routes: Routes::ByHost(HostMap::new([(HostPattern::Any, Arc::new(router))])),
-        product_headers: None,
+        unmatched: UnmatchedStyle::default(),
     };
     let bind = Bind::with_http(HostMap::new([(HostPattern::Any, Arc::new(listener))]), None);
     let snapshot = Snapshot { binds: [(BindAddress::tcp(address), Arc::new(bind))].into(), ..Snapshot::default() };

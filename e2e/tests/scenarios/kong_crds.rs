@@ -3,14 +3,14 @@
 use anyhow::{Context, Result, ensure};
 use portico::api::definitions;
 use portico_e2e::cluster::Cluster;
+use portico_e2e::portico::install_kong_crds;
 use serde_json::{Value, json};
 
 use crate::scenarios::objects::{apply, until};
 
-/// Installs the CRDs and waits until their kinds are served.
+/// Installs the CRDs as `make e2e-up` does, and waits until all their kinds are served.
 pub(crate) async fn install(cluster: &Cluster) -> Result<()> {
-    let definitions: Vec<String> = portico::app::crds().into_iter().map(|(_, definition)| definition).collect();
-    cluster.apply(&definitions.join("---\n")).await?;
+    install_kong_crds(cluster).await?;
     let names: Vec<String> = definitions::kinds().map(|kind| format!("{}.{}", kind.plural(), kind.group())).collect();
     let names = names.join(",");
     until("the kinds are served", async || cluster.kubectl(&["get", &names, "--all-namespaces"]).await.map(drop)).await

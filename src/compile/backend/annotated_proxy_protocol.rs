@@ -2,7 +2,7 @@
 
 use crate::api::Meta;
 use crate::api::names::PROXY_PROTOCOL_ANNOTATION;
-use crate::compile::annotation_reader::annotation_field;
+use crate::compile::objects::annotation_reader::annotation_field;
 use crate::diagnostic::Diagnostic;
 use crate::upstream::ProxyProtocol;
 

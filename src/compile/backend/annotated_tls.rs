@@ -7,13 +7,14 @@ use std::sync::Arc;
 use rustls::pki_types::CertificateDer;
 use rustls::sign::CertifiedKey;
 
-use super::super::annotation_reader::annotation_field;
-use super::super::ca_bundle::{self, CaBundleProblem};
-use super::super::missing_object::missing_object;
-use super::super::{CompileContext, certificates};
 use crate::api::core::ServicePort;
 use crate::api::kong::annotations::{CA_CERT_LABEL, CA_CERTIFICATES_CONFIG_MAPS, CA_CERTIFICATES_SECRETS, CLIENT_CERT};
 use crate::api::{Kind, Meta, ObjectKey};
+use crate::compile::certificates::ca_bundle;
+use crate::compile::certificates::ca_bundle::CaBundleProblem;
+use crate::compile::objects::annotation_reader::annotation_field;
+use crate::compile::objects::missing_object::missing_object;
+use crate::compile::{CompileContext, certificates};
 use crate::diagnostic::{Diagnostic, Topic};
 use crate::store::Store;
 use crate::upstream::UpstreamProtocol;

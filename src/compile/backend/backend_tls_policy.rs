@@ -5,15 +5,16 @@
 
 use std::sync::Arc;
 
-use super::super::CompileContext;
-use super::super::backend_client::BackendClient;
-use super::super::service_policies;
 use super::BackendError;
-use super::policy_validation::ReadValidation;
 use crate::api::core::{Service, ServicePort};
 use crate::api::gateway::{BackendTlsPolicy, PolicyTargetReference};
 use crate::api::kind::CORE_GROUP;
 use crate::api::{Kind, Object, ObjectKey};
+use crate::compile::CompileContext;
+use crate::compile::certificates::backend_client::BackendClient;
+use crate::compile::certificates::endpoint_trust::ReadValidation;
+use crate::compile::policies::precedence::policy_in_effect;
+use crate::compile::policies::target::Target;
 use crate::store::Store;
 use crate::upstream::UpstreamProtocol;
 use crate::upstream::tls::{TlsTrust, UpstreamTlsSettings};
@@ -101,9 +102,8 @@ fn applied_policy<'a>(
     service: &ObjectKey,
     port: &ServicePort,
 ) -> Option<&'a Object<BackendTlsPolicy>> {
-    let of_section = |section| service_policies::first_policy::<BackendTlsPolicy>(store, service, section);
-    let of_port = (!port.name.is_empty()).then(|| of_section(Some(&port.name))).flatten();
-    of_port.or_else(|| of_section(None))
+    let named_port = Some(&*port.name).filter(|name| !name.is_empty());
+    policy_in_effect::<BackendTlsPolicy>(store, &Target::of_service(service, named_port))
 }
 
 /// Whether a target is this Service or one of its ports. Targets are in the namespace of their policy.

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::super::forbidden_addresses::ForbiddenAddresses;
+use super::forbidden_addresses::ForbiddenAddresses;
 use super::{has_any_port, numbered_port, unnamed_port};
 use crate::api::core::{Endpoint, EndpointPort, EndpointSlice, IntOrString, Service, ServicePort};
 use crate::api::gateway::XBackend;

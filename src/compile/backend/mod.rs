@@ -1,12 +1,14 @@
 //! Service → upstream: which port, protocol and TLS requests to a Service use, and at which addresses.
 //!
 //! ```text
-//!                                                                 ┌ backend_tls_policy.rs   policy_validation.rs
-//!   ../backend_reference.rs   Gateway API ─┐                      │ annotated_tls.rs      ../ca_bundle.rs
-//!                                          ├ BackendSettings ─▶ upstream_key ─▶ UpstreamKey ─▶ endpoints.rs
-//!   ../ingress/kong/backend.rs       Kong ─┘
-//!   ../backend_reference.rs   Gateway API ──▶ x_backend.rs ──────────▶ UpstreamKey
+//!                                                              ┌ backend_tls_policy.rs ─ ../policies/
+//!   reference.rs                   Gateway API ─┐              │ annotated_tls.rs ─ ../certificates/
+//!                                               ├ BackendSettings ─▶ upstream_key ─▶ UpstreamKey ─▶ endpoints.rs
+//!   ../ingress/service_backend.rs    Ingresses ─┘
+//!   reference.rs                   Gateway API ──▶ x_backend.rs ─▶ UpstreamKey      x_backend_verdict.rs
 //! ```
+//!
+//! forbidden_addresses.rs has the addresses that no endpoint may have, and upstream_usage.rs the upstreams in use.
 //!
 //! Gateway API and Kong are two dialects: [`BackendSettings`] has a field for each rule in which they differ. Callers
 //! pass these settings, and the load-balancing algorithm to endpoints.rs, so this module calls no dialect.
@@ -15,16 +17,19 @@ pub(super) mod annotated_proxy_protocol;
 pub(super) mod annotated_tls;
 pub(super) mod backend_tls_policy;
 pub(super) mod endpoints;
-pub(super) mod policy_validation;
+pub(super) mod forbidden_addresses;
+pub(super) mod reference;
+pub(super) mod upstream_usage;
 pub(super) mod x_backend;
+pub(super) mod x_backend_verdict;
 
 use std::borrow::Cow;
 use std::fmt;
 
-use super::CompileContext;
-use super::missing_object::missing_object;
 use crate::api::core::{Service, ServicePort};
 use crate::api::{Kind, Meta, Object, ObjectKey};
+use crate::compile::CompileContext;
+use crate::compile::objects::missing_object::missing_object;
 use crate::diagnostic::Diagnostic;
 use crate::store::Store;
 use crate::transport_protocol::TransportProtocol;

@@ -4,16 +4,16 @@ use std::sync::Arc;
 
 use rustls::sign::CertifiedKey;
 
-use super::super::CompileContext;
-use super::super::annotation_reader::annotation_field;
-use super::super::ca_bundle::AuthorityProblem;
-use super::super::certificates;
-use super::super::reference_grants::Referrer;
-use super::super::verdict::Code;
-use super::policy_validation::ReadValidation;
 use crate::api::gateway::{ExternalHostname, XBackend, XBackendTls};
 use crate::api::kong::annotations::{PLUGINS, list};
 use crate::api::{Kind, Object, ObjectKey};
+use crate::compile::CompileContext;
+use crate::compile::certificates;
+use crate::compile::certificates::ca_bundle::AuthorityProblem;
+use crate::compile::certificates::endpoint_trust::ReadValidation;
+use crate::compile::objects::annotation_reader::annotation_field;
+use crate::compile::objects::reference_grants::Referrer;
+use crate::compile::verdict::Code;
 use crate::diagnostic::Diagnostic;
 use crate::transport_protocol::TransportProtocol;
 use crate::upstream::tls::TlsTrust;

@@ -1,5 +1,5 @@
 //! Which namespaces name each exact host in their Ingresses. A host of several namespaces is reported, or belongs to
-//! the namespace of the oldest Ingress that names it, as [`HostOwnership`] says.
+//! the namespace of the oldest Ingress that names it, as `HostOwnership` says.
 //!
 //! Messages name the other namespace and none of its objects: a user who may write Ingresses in one namespace may not
 //! be allowed to read those of another.
@@ -12,24 +12,13 @@ use crate::api::kong::annotations::{HOST_ALIASES, list};
 use crate::api::networking::Ingress;
 use crate::api::{Object, ObjectKey};
 use crate::compile::CompileContext;
-use crate::compile::annotation_reader::annotation_field;
 use crate::compile::budgets::MAX_HOST_ALIASES;
 use crate::compile::ingress_class::dialect;
 use crate::compile::ingress_class::served_class;
+use crate::compile::objects::annotation_reader::annotation_field;
 use crate::diagnostic::Diagnostic;
 use crate::snapshot::host::HostPattern;
 use crate::snapshot::router::by_conditions::{ConditionRoute, HostCondition, HostName};
-
-/// Whether Ingresses of several namespaces may have routes for the same exact host.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum HostOwnership {
-    /// They may, and are reported.
-    #[default]
-    Any,
-    /// The host belongs to the namespace of the oldest Ingress that names it. What Ingresses of other namespaces have
-    /// for the host is not served.
-    Namespace,
-}
 
 /// The exact hosts that the served Ingresses name: in rules, aliases and `spec.tls`.
 #[derive(Debug, Default)]

@@ -8,7 +8,7 @@ use super::plan::IngressPlan;
 use crate::api::ObjectKey;
 use crate::api::kong::annotations::HOST_ALIASES;
 use crate::api::networking::Ingress;
-use crate::compile::annotation_reader::annotation_field;
+use crate::compile::objects::annotation_reader::annotation_field;
 use crate::diagnostic::Diagnostic;
 use crate::snapshot::host::HostPattern;
 use crate::snapshot::ingress_routes::{HostOrders, HostRule, NamedHost, RouteOrder};

@@ -4,7 +4,8 @@
 //! ```text
 //!   Ingress ─ ../ingress_class/: served? ─ plan_by_dialect.rs ┬▶ kubernetes/
 //!                                                             └▶ kong/plan.rs
-//!                                                             each ─▶ plan.rs ─▶ ../certificates.rs  spec.tls
+//!                                                             each ─▶ service_backend.rs ─▶ ../backend/
+//!                                                                  └▶ plan.rs ─▶ ../certificates/  spec.tls
 //!   hosts ─ host_claims.rs ─▶ whose they are, before planning
 //!   all plans ┬ host_index.rs ─▶ listener_routes.rs, host_conflicts.rs ─▶ a Bind for plain text, one for TLS
 //!             └ publish.rs ─▶ status.loadBalancer
@@ -20,29 +21,27 @@ mod kubernetes;
 mod listener_routes;
 mod plan;
 mod plan_by_dialect;
-mod publish;
+pub(super) mod publish;
+mod service_backend;
+pub(super) mod settings;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
 use std::sync::Arc;
 
-pub use host_claims::HostOwnership;
-pub use publish::PublishSource;
-
-use super::CompileContext;
-use super::affected::keys_of_kind;
-use super::budgets::SharedBudgets;
-use super::certificates::{self, SecretCache};
-use super::ingress_class;
-use super::kong::plugins::Plugins;
-use super::kong::rule_options::PRODUCT_HEADERS;
-use super::verdict::{Code, Condition, PublishedAddress, Verdict};
 use crate::api::{Kind, ObjectId, ObjectKey};
+use crate::compile::CompileContext;
+use crate::compile::affected::keys_of_kind;
+use crate::compile::budgets::SharedBudgets;
+use crate::compile::certificates;
+use crate::compile::certificates::SecretCache;
+use crate::compile::ingress_class;
+use crate::compile::kong::plugins::Plugins;
+use crate::compile::kong::rule_options::UNMATCHED;
+use crate::compile::verdict::{Code, Condition, PublishedAddress, Verdict};
 use crate::diagnostic::Diagnostic;
 use crate::snapshot::certs::{Certificate, Certificates};
 use crate::snapshot::host::{HostMap, HostPattern};
 use crate::snapshot::port_tls::PortTls;
-use crate::snapshot::router::by_conditions::RouterFlavor;
 use crate::snapshot::{Bind, BindAddress, HttpListener};
 use crate::store::Changes;
 use crate::upstream::UpstreamKey;
@@ -50,42 +49,7 @@ use host_claims::HostClaims;
 use host_index::{ClaimedHost, PlannedIngresses};
 use listener_routes::{ChangedRoutes, ListenerRoutes};
 use plan::{EqualParts, IngressPlan};
-
-/// Settings for all Ingresses.
-#[derive(Clone, Debug, Default)]
-pub struct IngressSettings {
-    /// The listener for plain text. `None` disables it.
-    pub http: Option<IngressListener>,
-    /// The listener for TLS.
-    pub https: Option<IngressListener>,
-    pub flavor: RouterFlavor,
-    pub host_ownership: HostOwnership,
-    /// Whether to serve Ingresses with annotations of other controllers that restrict requests there, and not here.
-    pub ignore_foreign_guards: bool,
-    /// The Secret with the certificate for hosts without one.
-    pub default_secret: Option<ObjectKey>,
-    /// The certificate if that Secret does not exist or is invalid. Without it, handshakes for hosts without a
-    /// certificate are rejected.
-    pub default_certificate: Option<Arc<Certificate>>,
-    pub publish: PublishSource,
-}
-
-/// A port that all Ingresses share.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct IngressListener {
-    pub address: SocketAddr,
-    /// The port that clients connect to.
-    pub public_port: u16,
-    /// Whether to listen even if no Ingress is served.
-    pub always_listen: bool,
-}
-
-impl IngressSettings {
-    /// The port of redirects to HTTPS.
-    fn public_https(&self) -> u16 {
-        self.https.map_or(443, |listener| listener.public_port)
-    }
-}
+use settings::{HostOwnership, IngressListener, IngressSettings};
 
 /// All served Ingresses, and what is compiled from them together.
 #[derive(Debug, Default)]
@@ -263,7 +227,7 @@ impl IngressCompiler {
                 name: name.into(),
                 port: public_port,
                 routes,
-                product_headers: Some(&PRODUCT_HEADERS),
+                unmatched: UNMATCHED,
             };
             let tls = is_secure.then(|| self.tls.clone());
             let listeners = HostMap::new([(HostPattern::Any, Arc::new(listener))]);

@@ -7,12 +7,13 @@ use crate::api::names::DIALECT_ANNOTATION;
 use crate::api::networking::{Ingress, IngressClass};
 use crate::api::{Kind, Object};
 use crate::compile::CompileContext;
-use crate::compile::annotation_reader::annotation_field;
 use crate::compile::budgets::{BudgetShare, Expansion, Planned};
 use crate::compile::certificates::SecretCache;
 use crate::compile::ingress_class;
-use crate::compile::ingress_class::dialect::{self, Dialect};
+use crate::compile::ingress_class::dialect;
+use crate::compile::ingress_class::dialect::Dialect;
 use crate::compile::kong::plugins::Plugins;
+use crate::compile::objects::annotation_reader::annotation_field;
 use crate::diagnostic::Diagnostic;
 
 /// Plans an Ingress in the dialect of its class. `None` if this process does not serve the Ingress. An error if it

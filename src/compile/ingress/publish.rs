@@ -1,7 +1,7 @@
 //! Finds the addresses for the status of Ingresses (docs/kong-compatibility.md, 3.13).
 
-use super::super::verdict::PublishedAddress;
 use crate::api::ObjectKey;
+use crate::compile::verdict::PublishedAddress;
 use crate::store::Store;
 
 /// Where the addresses in the status of Ingresses come from.

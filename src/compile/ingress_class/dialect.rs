@@ -5,7 +5,7 @@ use crate::api::names::{DIALECT_ANNOTATION, PORTICO_PREFIX};
 use crate::api::networking::{Ingress, IngressClass};
 use crate::api::{Kind, Object};
 use crate::compile::CompileContext;
-use crate::compile::annotation_reader::annotation_field;
+use crate::compile::objects::annotation_reader::annotation_field;
 use crate::diagnostic::{Diagnostic, Topic};
 use crate::schema::nearest;
 

@@ -3,14 +3,15 @@
 //! It is separate from `../ingress`, so that what all kinds of routes share, such as plugins, can ask it, too.
 
 pub(super) mod dialect;
+pub(super) mod foreign_annotations;
 
-use super::CompileContext;
-use super::annotation_reader::annotation_field;
-use super::verdict::Verdict;
 use crate::api::kong::annotations::INGRESS_CLASS;
 use crate::api::kong::{INGRESS_CONTROLLER as OTHER_INGRESS_CONTROLLER, IngressClassParametersSpec};
 use crate::api::networking::{Ingress, IngressClass, IngressClassParametersReference};
 use crate::api::{Kind, Object, ObjectKey};
+use crate::compile::CompileContext;
+use crate::compile::objects::annotation_reader::annotation_field;
+use crate::compile::verdict::Verdict;
 use crate::diagnostic::Diagnostic;
 
 /// The parameters of a class, or defaults if the class or its parameters do not exist.

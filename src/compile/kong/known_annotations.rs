@@ -8,7 +8,7 @@ use crate::api::kong::annotations::{
     REGEX_PREFIX, REGEX_PRIORITY, REQUEST_BUFFERING, RESPONSE_BUFFERING, RETRIES, REWRITE, SERVICE_UPSTREAM, SNIS,
     STRIP_PATH, TAGS, TLS_VERIFY, TLS_VERIFY_DEPTH, UPSTREAM_POLICY, WRITE_TIMEOUT,
 };
-use crate::compile::annotation_reader::{AnnotationReader, annotation_field};
+use crate::compile::objects::annotation_reader::{AnnotationReader, annotation_field};
 use crate::diagnostic::Diagnostic;
 
 /// Warns of annotations with a prefix of Kong that have no effect on this kind of object. `known`: the keys that have

@@ -8,10 +8,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::upstream_policy;
 use crate::api::kong::annotations::UPSTREAM_POLICY;
 use crate::api::{ObjectId, ObjectKey};
-use crate::compile::annotation_reader::annotation_field;
-use crate::compile::backend_reference;
-use crate::compile::reference_grants::Referrer;
-use crate::compile::request_route_source::RequestRoute;
+use crate::compile::backend::reference;
+use crate::compile::objects::annotation_reader::annotation_field;
+use crate::compile::objects::reference_grants::Referrer;
+use crate::compile::objects::request_route::RequestRoute;
 use crate::diagnostic::Diagnostic;
 use crate::store::Store;
 
@@ -80,9 +80,10 @@ fn conflicting_services(store: &Store, route: &RequestRoute<'_>) -> BTreeMap<Obj
     for rule in &route.rules {
         // Services that the route may not refer to are ignored, and reported on the route.
         let unreported_field = "";
-        let services = rule.backends.iter().filter_map(|backend| {
-            backend_reference::permitted_service(store, from, &backend.target, unreported_field).ok()
-        });
+        let services = rule
+            .backends
+            .iter()
+            .filter_map(|backend| reference::permitted_service(store, from, &backend.target, unreported_field).ok());
         let policies: BTreeMap<ObjectKey, Option<ObjectKey>> = services
             .map(|service| {
                 (service.meta.key.clone(), upstream_policy::referenced_policy(&service.meta, UPSTREAM_POLICY))

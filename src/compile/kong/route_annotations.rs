@@ -13,8 +13,8 @@ use crate::api::kong::annotations::{
     REWRITE, SNIS, STRIP_PATH, list,
 };
 use crate::compile::CompileInputs;
-use crate::compile::annotation_reader::{AnnotationReader, annotation_field};
 use crate::compile::budgets::RegexBudget;
+use crate::compile::objects::annotation_reader::{AnnotationReader, annotation_field};
 use crate::diagnostic::Diagnostic;
 use crate::snapshot::regex::{RegexAnchor, RegexLimit};
 use crate::snapshot::router::by_conditions::{

@@ -3,7 +3,8 @@
 use http::HeaderName;
 
 use crate::snapshot::rule_options::{
-    AcceptedUpgrades, ErrorStyle, ForwardingHeaderStyle, ProductHeaderNames, RuleOptions, TrailerHeader,
+    AcceptedUpgrades, ErrorStyle, ForwardingHeaderStyle, GrpcErrorStyle, ProductHeaderNames, RuleOptions,
+    TrailerHeader, UnmatchedStyle,
 };
 use crate::snapshot::upstream_path::UpstreamPath;
 
@@ -15,7 +16,17 @@ pub static PRODUCT_HEADERS: ProductHeaderNames = ProductHeaderNames {
     proxy_latency: HeaderName::from_static("x-kong-proxy-latency"),
 };
 
-/// The options of every rule of an Ingress, and of a rule of an HTTPRoute that has Kong's annotations or plugins. The
+/// How responses to requests look that no rule of an Ingress matches.
+pub const UNMATCHED: UnmatchedStyle =
+    UnmatchedStyle { product_headers: Some(&PRODUCT_HEADERS), grpc_errors: GrpcErrorStyle::HttpStatus };
+
+/// The options of every rule of an Ingress. The annotations change some of them.
+pub fn of_ingress() -> RuleOptions {
+    // Rules of Gateways have the statuses that the Gateway API requires.
+    RuleOptions { grpc_errors: GrpcErrorStyle::HttpStatus, ..defaults() }
+}
+
+/// The options of a rule of an HTTPRoute that has Kong's annotations or plugins, and most of those of Ingresses. The
 /// annotations change some of them.
 pub fn defaults() -> RuleOptions {
     RuleOptions {

@@ -11,9 +11,9 @@ use crate::api::kong::annotations::{
     READ_TIMEOUT, RETRIES, SERVICE_UPSTREAM, TLS_VERIFY, TLS_VERIFY_DEPTH, WRITE_TIMEOUT, list,
 };
 use crate::api::{Kind, Meta, Object, ObjectKey};
-use crate::compile::annotation_reader::{AnnotationReader, annotation_field};
 use crate::compile::backend::annotated_tls::BackendTlsSettings;
 use crate::compile::backend::{AnnotatedProtocol, BackendSettings, UnknownAppProtocol};
+use crate::compile::objects::annotation_reader::{AnnotationReader, annotation_field};
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::path_encoding::is_sendable_path;
 use crate::snapshot::router::by_conditions::HostName;

@@ -3,10 +3,52 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use crate::api::kind::KONG_INCUBATOR_GROUP;
+use crate::api::networking::IngressResource;
 use crate::api::{Kind, Meta, ObjectId, ObjectKey};
+use crate::compile::CompileContext;
 use crate::compile::affected::keys_of_kind;
+use crate::diagnostic::Diagnostic;
 use crate::store::{Changes, Store};
 use crate::upstream::UpstreamKey;
+
+/// What a facade leads to.
+pub(in crate::compile) struct Facade<'s> {
+    pub service: ObjectKey,
+    /// The number or name of the port.
+    pub port: String,
+    /// The facade itself, whose annotations apply instead of those of the Service.
+    pub settings_source: (Kind, &'s Meta),
+}
+
+/// Whether a backend of an Ingress is a facade.
+pub(in crate::compile) fn is_facade(resource: &IngressResource) -> bool {
+    resource.api_group.as_deref() == Some(KONG_INCUBATOR_GROUP) && resource.kind == Kind::KongServiceFacade.name()
+}
+
+/// The facade to which an Ingress refers at `field`.
+pub(in crate::compile) fn find<'s>(
+    cx: CompileContext<'s>,
+    key: &ObjectKey,
+    field: &str,
+) -> Result<Facade<'s>, Diagnostic> {
+    let name = format!("{} {key}", Kind::KongServiceFacade);
+    match cx.store.kong_service_facades.get(key) {
+        Some(facade) if cx.inputs.classes.serves_object(cx.store, &facade.meta, None) => {
+            let backend_ref = &facade.spec.backend_ref;
+            Ok(Facade {
+                service: ObjectKey::new(&key.namespace, &backend_ref.name),
+                port: backend_ref.port.to_string(),
+                settings_source: (Kind::KongServiceFacade, &facade.meta),
+            })
+        }
+        Some(_) => {
+            let remedy = "set its annotation kubernetes.io/ingress.class to the class of the Ingress";
+            Err(Diagnostic::error(field, format!("{name} does not have a class that Portico serves"), remedy))
+        }
+        None => Err(Diagnostic::not_found(field, name, "create it or correct the name")),
+    }
+}
 
 /// The metadata of the facade that an upstream uses instead of its Service.
 pub(super) fn of_upstream<'s>(store: &'s Store, upstream: &UpstreamKey) -> Option<&'s Meta> {

@@ -2,19 +2,20 @@
 
 use super::plugins;
 use super::policy_conflicts::PolicyConflicts;
-use super::service_annotations::{self, ServiceSettings, TLS_ANNOTATIONS};
+use super::service_annotations;
+use super::service_annotations::{ServiceSettings, TLS_ANNOTATIONS};
 use super::upstream_policy;
 use crate::api::core::Service;
 use crate::api::kong::KongServiceFacade;
 use crate::api::kong::annotations::SERVICE_UPSTREAM;
 use crate::api::{Kind, Meta, Object, ObjectKey};
 use crate::compile::CompileContext;
-use crate::compile::annotation_reader::annotation_field;
 use crate::compile::backend::AnnotatedProtocol;
 use crate::compile::backend::annotated_proxy_protocol::annotated_proxy_protocol;
+use crate::compile::backend::forbidden_addresses::ForbiddenAddresses;
 use crate::compile::backend::{annotated_tls, backend_tls_policy, endpoints};
-use crate::compile::forbidden_addresses::ForbiddenAddresses;
-use crate::compile::foreign_annotations;
+use crate::compile::ingress_class::foreign_annotations;
+use crate::compile::objects::annotation_reader::annotation_field;
 use crate::compile::verdict::Verdict;
 use crate::diagnostic::{Diagnostic, Topic};
 

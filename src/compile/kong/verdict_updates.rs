@@ -1,11 +1,13 @@
 //! Updates the verdicts on objects of Kong's kinds that no other step updates.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+use super::policy_conflicts::PolicyConflicts;
 use super::{service_notes, unserved_kinds, upstream_policy};
 use crate::api::{Kind, Meta, ObjectId};
+use crate::compile::CompileContext;
 use crate::compile::verdict::Verdict;
-use crate::compile::{CompileContext, CompileRun, Compiler};
+use crate::compile::verdict::table::VerdictTable;
 use crate::store::{Changes, Store};
 
 /// How the verdict on an object is found.
@@ -51,13 +53,21 @@ pub(in crate::compile) fn is_size_unreported(cx: CompileContext<'_>, kind: Kind,
     }
 }
 
-impl Compiler {
+/// The policies to which each Service and facade refers.
+#[derive(Debug, Default)]
+pub(in crate::compile) struct PolicyReferrers {
+    /// As of the last update, because a deleted object no longer has its references.
+    policies: BTreeMap<ObjectId, BTreeSet<ObjectId>>,
+}
+
+impl PolicyReferrers {
     /// Updates the verdicts on policies that changed or whose referring Services changed.
-    pub(in crate::compile) fn update_policy_verdicts(
+    pub(in crate::compile) fn update(
         &mut self,
         store: &Store,
         touched: &Changes,
-        run: &mut CompileRun,
+        conflicts: &PolicyConflicts,
+        verdicts: &mut VerdictTable,
     ) {
         let mut outdated = BTreeSet::new();
         for id in touched {
@@ -67,17 +77,17 @@ impl Compiler {
                     let referenced: BTreeSet<_> =
                         store.meta(id).into_iter().flat_map(upstream_policy::referenced_policies).collect();
                     outdated.extend(referenced.iter().cloned());
-                    outdated.extend(self.policies_by_referrer.remove(id).unwrap_or_default());
+                    outdated.extend(self.policies.remove(id).unwrap_or_default());
                     if !referenced.is_empty() {
-                        self.policies_by_referrer.insert(id.clone(), referenced);
+                        self.policies.insert(id.clone(), referenced);
                     }
                 }
                 _ => {}
             }
         }
         for id in outdated {
-            let verdict = upstream_policy::verdict(store, &id, &self.policy_conflicts);
-            self.set_verdict(id, verdict, run);
+            let verdict = upstream_policy::verdict(store, &id, conflicts);
+            verdicts.set(id, verdict);
         }
     }
 }

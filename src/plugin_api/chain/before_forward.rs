@@ -1,4 +1,4 @@
-//! The phase in which plugins answer in place of the backend.
+//! The phase in which plugins respond in place of the backend.
 
 use std::time::SystemTime;
 
@@ -22,8 +22,8 @@ pub struct AllowedRequest<'r> {
 }
 
 impl Chain {
-    /// Whether a plugin may answer this request in place of the backend, after the access phase.
-    pub fn may_answer_for_backend(&self, state: &ChainState) -> bool {
+    /// Whether a plugin may respond to this request in place of the backend, after the access phase.
+    pub fn may_stand_in_for_backend(&self, state: &ChainState) -> bool {
         let is_possible = self.phases.before_forward || state.may_have_consumer_plugins();
         let runs = |index: usize| self.instance(state.selected[index].as_selection()).1.phases.before_forward;
         is_possible && (0..state.selected.len()).any(runs)
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_stands_in_for_the_backend_answers_after_all_that_may_reject() {
+    async fn what_stands_in_for_the_backend_responds_after_all_that_may_reject() {
         let chain = chain(Phases { before_forward: true, ..Phases::default() });
         let rejected = TestRequest::get("/").run(&chain).await;
         let outcome = (rejected.reply_status(), rejected.response_header("x-cache"));

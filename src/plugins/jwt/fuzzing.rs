@@ -6,11 +6,10 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::header::COOKIE;
 use http::{HeaderMap, HeaderValue};
 
-use super::time_claims::{TimeClaimName, TimeClaimRules, TimeClaims};
-use super::token::UnverifiedToken;
 use super::token_location::cookie;
 use crate::plugin_api::CredentialLocations;
 use crate::plugin_api::testing::noon;
+use crate::plugin_api::token::{TimeClaimName, TimeClaimRules, TimeClaims, UnverifiedToken};
 
 /// If the input has no line feed, it is a token. Otherwise, the first line is the header of a token before its
 /// encoding, the second one its claims, and the others are Cookie fields.

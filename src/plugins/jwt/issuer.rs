@@ -7,8 +7,6 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::key_set::{KeySet, KeySetSubscription, PublishedKeys};
-use super::token::UnverifiedToken;
 use super::token_cache::TokenSubject;
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::NamedConsumer;
@@ -16,6 +14,7 @@ use crate::plugin_api::consumers::{Consumer, ConsumerDirectory, EntityId};
 use crate::plugin_api::jwk::PublishedKey;
 use crate::plugin_api::kind::BuildCx;
 use crate::plugin_api::signature::Algorithm;
+use crate::plugin_api::token::{KeySet, KeySetSubscription, PublishedKeys, UnverifiedToken};
 
 /// An issuer whose keys are fetched. Its tokens must not have expired, even if `claims_to_verify` does not list `exp`.
 #[derive(Debug, Deserialize, JsonSchema)]

@@ -35,10 +35,7 @@
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod issuer;
-mod key_set;
 mod rejection;
-mod time_claims;
-mod token;
 mod token_cache;
 mod token_location;
 
@@ -51,8 +48,6 @@ use serde_json::Value;
 
 use self::issuer::{Issuer, IssuerConfig, KeyCheck};
 use self::rejection::{Challenges, JwtRejection};
-use self::time_claims::{TimeClaimName, TimeClaimRules, TimeClaims};
-use self::token::{UnverifiedToken, decode_secret};
 use self::token_cache::{Proof, TokenCache, VerifiedToken};
 use self::token_location::TokenLocations;
 use crate::diagnostic::Diagnostic;
@@ -61,6 +56,7 @@ use crate::plugin_api::consumers::{JwtCredential, Sha256Digest, sha256};
 use crate::plugin_api::fields::FieldValue;
 use crate::plugin_api::kind::{BuildCx, Phases, PluginKind, Scopes};
 use crate::plugin_api::signature::{VerificationKey, hmac_verifies};
+use crate::plugin_api::token::{TimeClaimName, TimeClaimRules, TimeClaims, UnverifiedToken, decode_secret};
 use crate::plugin_api::{AccessOutcome, ChangedFields, CredentialLocations, NamedConsumer, Plugin, Reply, RequestCx};
 
 /// Authenticates consumers by JSON Web Tokens.

@@ -5,9 +5,9 @@ use std::borrow::Cow;
 use http::{HeaderValue, StatusCode, header};
 use serde_json::{Map, Value};
 
-use super::time_claims::ClaimViolations;
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::authentication::challenge;
+use crate::plugin_api::token::ClaimViolations;
 use crate::plugin_api::{Reply, ReplyBody};
 
 /// Why a request is rejected.

@@ -9,9 +9,9 @@ use std::time::SystemTime;
 use arc_swap::{ArcSwapOption, Guard};
 use http::HeaderValue;
 
-use super::time_claims::TimeClaims;
 use crate::plugin_api::consumers::{EntityId, JwtCredential, Sha256Digest};
 use crate::plugin_api::jwk::PublishedKey;
+use crate::plugin_api::token::TimeClaims;
 
 /// The cache, shared by all `jwt` plugins of the process.
 #[derive(Debug, Default)]

@@ -11,7 +11,7 @@ use crate::snapshot::router::by_conditions::{
 use crate::snapshot::router::tests::{match_for_path, rule};
 use crate::snapshot::router::{HeaderMatch, HostRouter, PathMatch, QueryMatch, TieBreaker, compile_regex};
 use crate::snapshot::rule::{HeaderEdits, PathEdit, RouteFailure, Scheme, WeightedBackends};
-use crate::snapshot::rule_options::{HttpsRedirect, Protocols, RuleOptions, UpstreamHost};
+use crate::snapshot::rule_options::{HttpsRedirect, Protocols, RuleOptions, UnmatchedStyle, UpstreamHost};
 use crate::snapshot::upstream_path::UpstreamPath;
 use crate::snapshot::uri_template::UriTemplate;
 use crate::upstream::{UpstreamKey, UpstreamRegistry};
@@ -156,7 +156,7 @@ fn snapshot(order: ConstructionOrder) -> Snapshot {
         name: "http".into(),
         port: 80,
         routes: Routes::ByHost(hosts.collect()),
-        product_headers: None,
+        unmatched: UnmatchedStyle::default(),
     };
     let listeners = [(HostPattern::Any, Arc::new(listener))].into_iter().collect();
     Snapshot {
@@ -206,8 +206,13 @@ fn routes_by_conditions_are_dumped_in_their_order() {
         RouterFlavor::default(),
         [any, route_with_all_conditions],
     )));
-    let listener =
-        HttpListener { gateway: "ingress".into(), name: "http".into(), port: 80, routes, product_headers: None };
+    let listener = HttpListener {
+        gateway: "ingress".into(),
+        name: "http".into(),
+        port: 80,
+        routes,
+        unmatched: UnmatchedStyle::default(),
+    };
     let listeners = [(HostPattern::Any, Arc::new(listener))].into_iter().collect();
     let bind = Arc::new(Bind::with_http(listeners, None));
     let snapshot =

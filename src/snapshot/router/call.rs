@@ -5,7 +5,8 @@ use std::fmt;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue};
 
-use super::{RoutingRequest, ValueMatch};
+use super::header::ValueMatch;
+use super::request::RoutingRequest;
 use crate::snapshot::regex_steps::RegexInput;
 
 /// Matches gRPC calls only, and with a method only those of that method, whatever their service. A service is a

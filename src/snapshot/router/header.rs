@@ -3,11 +3,10 @@
 use http::header::COOKIE;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::RoutingRequest;
-use super::request_fields::ConditionField;
+use super::request::RoutingRequest;
+use super::request_fields::{Candidate, ConditionField};
 use crate::snapshot::regex::Regex;
 use crate::snapshot::regex_steps::{RegexInput, RegexSteps};
-use crate::snapshot::rule::RouteRule;
 
 /// A condition on a header.
 #[derive(Clone, Debug, PartialEq)]
@@ -18,10 +17,10 @@ pub struct HeaderMatch {
 
 impl HeaderMatch {
     /// Whether the condition of this rule applies to the request.
-    pub(super) fn applies(&self, request: &RoutingRequest<'_>, rule: &RouteRule) -> bool {
-        match request.field(&self.name, rule.options().forwarding_headers) {
+    pub(super) fn applies(&self, request: &RoutingRequest<'_>, candidate: Candidate<'_>) -> bool {
+        match request.field(&self.name, candidate) {
             ConditionField::Absent => false,
-            ConditionField::Host(host) => self.matches_lines(|| std::iter::once(host), &request.regex_steps),
+            ConditionField::Line(line) => self.matches_lines(|| std::iter::once(line), &request.regex_steps),
             ConditionField::Among(headers) => self.matches(headers, &request.regex_steps),
         }
     }

@@ -6,7 +6,7 @@ use std::ops::Range;
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 
-use super::{PathMatch, RouteMatch};
+use super::route_match::{PathMatch, RouteMatch};
 
 /// A range of adjacent matches in the router's list that have the same path.
 #[derive(Clone, Copy, Debug)]

@@ -2,7 +2,8 @@
 
 use std::cmp::{Ordering, Reverse};
 
-use super::{CallMatch, PathMatch, RouteMatch};
+use super::call::CallMatch;
+use super::route_match::{PathMatch, RouteMatch};
 
 /// Compares by precedence. The match of higher precedence is the lesser one, so that sorting puts it first.
 ///

@@ -27,6 +27,8 @@ use crate::upstream::{ActiveRequest, ConnectError};
 pub struct UpstreamConnection<B> {
     pub(super) sender: RequestSender<B>,
     pub address: SocketAddr,
+    /// Whether the connection had been idle.
+    pub(super) is_reused: bool,
     /// Counts the request for least-requests balancing.
     pub(super) _active_request: Option<ActiveRequest>,
     /// Counts the request for its client.
@@ -120,6 +122,11 @@ where
         if let RequestSender::Http2(permit) = &self.sender {
             permit.retire_connection();
         }
+    }
+
+    /// Whether the connection had been idle, so that the endpoint may be closing it.
+    pub fn is_reused(&self) -> bool {
+        self.is_reused
     }
 
     /// Whether the connection is HTTP/2 and shared with other requests.

@@ -8,12 +8,11 @@
 //! are counted as one. Another process selects other slots, so a client cannot choose an address that shares the slot
 //! of another one.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::hash::BuildHasher;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::LazyLock;
-use std::time::Duration;
 
 use foldhash::fast::RandomState;
 use tokio::sync::Notify;
@@ -42,8 +41,17 @@ pub(in crate::upstream) struct ClientSlots {
     in_progress: Cell<usize>,
     /// Requests that wait until their client has fewer, or the upstream more room.
     waiting: Cell<usize>,
-    /// Notified when a request ends while others wait.
-    ended: Notify,
+    /// The slots with requests that wait.
+    waiting_slots: RefCell<Vec<WaitingSlot>>,
+}
+
+/// A slot with requests that wait.
+#[derive(Debug)]
+struct WaitingSlot {
+    slot: ClientSlot,
+    waiting: usize,
+    /// Notified when one of them may have become possible.
+    possible: Rc<Notify>,
 }
 
 /// A request in progress, or a connection that serves one client only.
@@ -59,7 +67,7 @@ impl ClientSlots {
             requests: [const { Cell::new(0) }; SLOTS],
             in_progress: Cell::new(0),
             waiting: Cell::new(0),
-            ended: Notify::new(),
+            waiting_slots: RefCell::default(),
         })
     }
 
@@ -85,11 +93,11 @@ impl ClientSlots {
         Some(ClientRequest { slots: Rc::clone(self), slot })
     }
 
-    /// Counts a request, and waits up to `patience` until its client may have it.
+    /// Counts a request, and waits at most until `deadline` for its client to be allowed to have it.
     pub(in crate::upstream) async fn begin(
         self: &Rc<Self>,
         slot: ClientSlot,
-        patience: Duration,
+        deadline: Instant,
         may_have: impl Fn(usize) -> bool,
     ) -> Result<ClientRequest, SocketLimit> {
         if let Some(request) = self.try_begin(slot, &may_have) {
@@ -98,10 +106,9 @@ impl ClientSlots {
         if self.waiting.get() >= MAX_WAITING {
             return Err(SocketLimit::Queue { length: MAX_WAITING });
         }
-        let _waiting = WaitingRequest::new(&self.waiting);
-        let deadline = Instant::now() + patience;
+        let waiting = WaitingRequest::new(self, slot);
         loop {
-            let ended = self.ended.notified();
+            let possible = waiting.possible.notified();
             if let Some(request) = self.try_begin(slot, &may_have) {
                 return Ok(request);
             }
@@ -109,7 +116,17 @@ impl ClientSlots {
                 return Err(SocketLimit::Client { requests: self.requests[usize::from(slot.0)].get().into() });
             }
             // The room of the upstream also grows without a request of this worker that ends.
-            drop(timeout_at(deadline.min(Instant::now() + SHARE_CHECK_INTERVAL), ended).await);
+            drop(timeout_at(deadline.min(Instant::now() + SHARE_CHECK_INTERVAL), possible).await);
+        }
+    }
+
+    /// Notifies a waiting request of the client that has the fewest requests. If that client may have no more, no other
+    /// may: the room is the same for all.
+    fn notify_next(&self) {
+        let waiting_slots = self.waiting_slots.borrow();
+        let requests = |slot: ClientSlot| self.requests[usize::from(slot.0)].get();
+        if let Some(next) = waiting_slots.iter().min_by_key(|waiting| requests(waiting.slot)) {
+            next.possible.notify_one();
         }
     }
 }
@@ -125,23 +142,50 @@ impl Drop for ClientRequest {
         requests.set(requests.get() - 1);
         self.slots.in_progress.set(self.slots.in_progress.get() - 1);
         if self.slots.waiting.get() > 0 {
-            self.slots.ended.notify_one();
+            self.slots.notify_next();
         }
     }
 }
 
-struct WaitingRequest<'a>(&'a Cell<usize>);
+/// A request that waits. When it ends to wait, it hands on what it was notified of: there may be room for another one.
+struct WaitingRequest<'a> {
+    slots: &'a ClientSlots,
+    slot: ClientSlot,
+    possible: Rc<Notify>,
+}
 
 impl<'a> WaitingRequest<'a> {
-    fn new(waiting: &'a Cell<usize>) -> Self {
-        waiting.set(waiting.get() + 1);
-        WaitingRequest(waiting)
+    fn new(slots: &'a ClientSlots, slot: ClientSlot) -> Self {
+        slots.waiting.set(slots.waiting.get() + 1);
+        let mut waiting_slots = slots.waiting_slots.borrow_mut();
+        let known = waiting_slots.iter_mut().find(|waiting| waiting.slot == slot);
+        let possible = match known {
+            Some(known) => {
+                known.waiting += 1;
+                Rc::clone(&known.possible)
+            }
+            None => {
+                let possible = Rc::default();
+                waiting_slots.push(WaitingSlot { slot, waiting: 1, possible: Rc::clone(&possible) });
+                possible
+            }
+        };
+        WaitingRequest { slots, slot, possible }
     }
 }
 
 impl Drop for WaitingRequest<'_> {
     fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
+        self.slots.waiting.set(self.slots.waiting.get() - 1);
+        let mut waiting_slots = self.slots.waiting_slots.borrow_mut();
+        waiting_slots.retain_mut(|waiting| {
+            if waiting.slot == self.slot {
+                waiting.waiting -= 1;
+            }
+            waiting.waiting > 0
+        });
+        drop(waiting_slots);
+        self.slots.notify_next();
     }
 }
 
@@ -154,9 +198,17 @@ const TIMES_ROOM: usize = 3;
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use tokio::task::{LocalSet, spawn_local};
+
     use super::*;
 
     const PATIENCE: Duration = Duration::from_secs(5);
+
+    fn deadline() -> Instant {
+        Instant::now() + PATIENCE
+    }
 
     /// Begins as many requests as the client may have, with an upstream that takes `capacity` requests of this worker.
     fn begin_all(slots: &Rc<ClientSlots>, slot: ClientSlot, capacity: usize) -> Vec<ClientRequest> {
@@ -207,12 +259,75 @@ mod tests {
             assert_eq!(slots.waiting.get(), 1);
             held.truncate(10);
         };
-        let (request, ()) = tokio::join!(slots.begin(ClientSlot(0), PATIENCE, may_have), release);
+        let (request, ()) = tokio::join!(slots.begin(ClientSlot(0), deadline(), may_have), release);
         drop(request.unwrap());
         let began = Instant::now();
-        let refused = slots.begin(ClientSlot(0), PATIENCE, |_| false).await.unwrap_err();
+        let refused = slots.begin(ClientSlot(0), deadline(), |_| false).await.unwrap_err();
         assert_eq!((refused, began.elapsed()), (SocketLimit::Client { requests: 10 }, PATIENCE));
         assert_eq!((slots.waiting.get(), in_progress(&slots)), (0, 10));
+    }
+
+    /// Other clients have waited for longer, but have too many requests themselves.
+    #[tokio::test(start_paused = true)]
+    async fn request_begins_as_soon_as_its_client_may_have_it() {
+        let slots = ClientSlots::new();
+        let mut held: Vec<_> = [1, 2].map(|slot| begin_all(&slots, ClientSlot(slot), 200)).into();
+        let few: Vec<_> = (0..ALWAYS).map(|_| slots.try_begin(ClientSlot(0), |_| true).unwrap()).collect();
+        let capacity = in_progress(&slots) + 4;
+        let may_have = |requests| is_within(requests, capacity - in_progress(&slots));
+        // Without these, this client may have another two requests, and those with many may not.
+        let filling: Vec<_> = (0..4).map(|_| slots.try_begin(ClientSlot(3), |_| true).unwrap()).collect();
+        let began = Instant::now();
+        let others = async {
+            let waiting = [1, 2, 1, 2].map(|slot| slots.begin(ClientSlot(slot), deadline(), may_have));
+            futures_util::future::join_all(waiting).await
+        };
+        let own = async {
+            let waiting = [0, 0].map(|slot| slots.begin(ClientSlot(slot), deadline(), may_have));
+            let begun = futures_util::future::join_all(waiting).await;
+            (began.elapsed(), begun)
+        };
+        let release = async {
+            for _ in 0..10 {
+                tokio::task::yield_now().await;
+            }
+            assert_eq!(slots.waiting.get(), 6);
+            drop(filling);
+        };
+        let (others, (waited, own), ()) = tokio::join!(others, own, release);
+        assert!(own.iter().all(Result::is_ok), "{own:?}");
+        assert_eq!(waited, Duration::ZERO, "not with the next check");
+        assert!(others.iter().all(Result::is_err), "{others:?}");
+        held.clear();
+        drop((few, own));
+        assert_eq!((slots.waiting.get(), in_progress(&slots)), (0, 0));
+        assert!(slots.waiting_slots.borrow().is_empty());
+    }
+
+    /// The request that was notified is given up before it begins.
+    #[tokio::test(start_paused = true)]
+    async fn next_request_begins_in_place_of_one_that_is_given_up() {
+        let wait = |slots: &Rc<ClientSlots>, slot, limit| {
+            let slots = Rc::clone(slots);
+            spawn_local(async move { slots.begin(ClientSlot(slot), deadline(), |requests| requests <= limit).await })
+        };
+        let test = async {
+            let slots = ClientSlots::new();
+            let mut held = begin_all(&slots, ClientSlot(0), 40);
+            let limit = held.len();
+            // Of a client that has fewer requests, and so is notified first. It may never have another one.
+            let few = begin_all(&slots, ClientSlot(1), 40);
+            assert!(few.len() < limit);
+            let (given_up, waiting) = (wait(&slots, 1, 0), wait(&slots, 0, limit));
+            tokio::task::yield_now().await;
+            assert_eq!(slots.waiting.get(), 2);
+            let began = Instant::now();
+            held.pop();
+            given_up.abort();
+            assert!(waiting.await.unwrap().is_ok());
+            assert_eq!(began.elapsed(), Duration::ZERO, "not with the next check");
+        };
+        LocalSet::new().run_until(test).await;
     }
 
     #[test]

@@ -125,19 +125,18 @@ impl SocketBudget {
         &self.wanted
     }
 
-    /// Waits for a socket of an upstream in this namespace, at most for `patience`.
+    /// Waits for a socket of an upstream in this namespace, at most until `deadline`.
     pub(super) async fn acquire(
         &self,
         upstream: &Arc<UpstreamSockets>,
         namespace: &str,
-        patience: Duration,
+        deadline: Instant,
     ) -> Result<SocketPermit, SocketLimit> {
         let namespace = upstream.namespace(self, namespace);
         if let Some(permit) = self.try_acquire(upstream, namespace) {
             return Ok(permit);
         }
         let Some(_waiting) = upstream.enqueue() else { return Err(SocketLimit::Queue { length: MAX_WAITING }) };
-        let deadline = Instant::now() + patience;
         let waiting_for_share = async {
             let _shedding = upstream.wanted.add();
             self.shedding.notify_waiters();

@@ -5,8 +5,11 @@ use std::net::IpAddr;
 use super::client_slots::{ClientSlot, ClientSlots, is_within};
 use super::*;
 
-const PATIENCE: Duration = Duration::from_secs(5);
 const NAMESPACE: &str = "team";
+
+fn deadline() -> Instant {
+    Instant::now() + Duration::from_secs(5)
+}
 
 async fn take(budget: &SocketBudget, upstream: &Arc<UpstreamSockets>, count: usize) -> Vec<SocketPermit> {
     take_in(NAMESPACE, budget, upstream, count).await
@@ -20,7 +23,7 @@ async fn take_in(
 ) -> Vec<SocketPermit> {
     let mut permits = Vec::new();
     for _ in 0..count {
-        permits.push(budget.acquire(upstream, namespace, PATIENCE).await.unwrap());
+        permits.push(budget.acquire(upstream, namespace, deadline()).await.unwrap());
     }
     permits
 }
@@ -37,16 +40,16 @@ async fn one_upstream_cannot_take_all_sockets() {
     let budget = SocketBudget::new(40);
     let (busy, other, third): (Arc<UpstreamSockets>, Arc<UpstreamSockets>, Arc<UpstreamSockets>) = Default::default();
     let held = take(&budget, &busy, 20).await;
-    let limit = budget.acquire(&busy, NAMESPACE, PATIENCE).await.unwrap_err();
+    let limit = budget.acquire(&busy, NAMESPACE, deadline()).await.unwrap_err();
     assert_eq!(limit, SocketLimit::Share { share: 10, limit: 40 });
     let others = take_in("other", &budget, &other, 10).await;
-    assert!(budget.acquire(&other, "other", PATIENCE).await.is_err());
+    assert!(budget.acquire(&other, "other", deadline()).await.is_err());
     let thirds = take_in("third", &budget, &third, 9).await;
-    let limit = budget.acquire(&third, "third", PATIENCE).await.unwrap_err();
+    let limit = budget.acquire(&third, "third", deadline()).await.unwrap_err();
     assert_eq!(limit, SocketLimit::Namespace { held: 9, limit: 40 }, "the last one is left to others");
     let fourths = take_in("fourth", &budget, &Arc::default(), 1).await;
     let fifth = Arc::default();
-    assert_eq!(budget.acquire(&fifth, "fifth", PATIENCE).await.unwrap_err(), SocketLimit::Process { limit: 40 });
+    assert_eq!(budget.acquire(&fifth, "fifth", deadline()).await.unwrap_err(), SocketLimit::Process { limit: 40 });
     assert_eq!(fifth.held.load(Relaxed), 0, "a failed request holds nothing");
     assert!(budget.is_scarce());
     drop((held, others, thirds, fourths));
@@ -62,7 +65,7 @@ async fn waiting_requests_get_closed_sockets() {
     let mut others = take(&budget, &other, 2).await;
     let waiting = tokio::spawn({
         let (budget, busy) = (Arc::clone(&budget), Arc::clone(&busy));
-        async move { budget.acquire(&busy, NAMESPACE, PATIENCE).await.map(drop) }
+        async move { budget.acquire(&busy, NAMESPACE, deadline()).await.map(drop) }
     });
     tokio::task::yield_now().await;
     assert!(!waiting.is_finished());
@@ -74,7 +77,7 @@ async fn waiting_requests_get_closed_sockets() {
     held.extend(take(&budget, &busy, 1).await);
     let waiting = tokio::spawn({
         let (budget, busy) = (Arc::clone(&budget), Arc::clone(&busy));
-        async move { budget.acquire(&busy, NAMESPACE, PATIENCE).await.map(drop) }
+        async move { budget.acquire(&busy, NAMESPACE, deadline()).await.map(drop) }
     });
     tokio::task::yield_now().await;
     assert!(!waiting.is_finished());
@@ -86,17 +89,17 @@ async fn waiting_requests_get_closed_sockets() {
 async fn queue_of_an_upstream_is_limited() {
     let budget = Arc::new(SocketBudget::new(1));
     let upstream = Arc::new(UpstreamSockets::default());
-    let _held = budget.acquire(&upstream, NAMESPACE, PATIENCE).await.unwrap();
+    let _held = budget.acquire(&upstream, NAMESPACE, deadline()).await.unwrap();
     let waiting: Vec<_> = (0..MAX_WAITING)
         .map(|_| {
             let (budget, upstream) = (Arc::clone(&budget), Arc::clone(&upstream));
-            tokio::spawn(async move { budget.acquire(&upstream, NAMESPACE, PATIENCE).await.map(drop) })
+            tokio::spawn(async move { budget.acquire(&upstream, NAMESPACE, deadline()).await.map(drop) })
         })
         .collect();
     while upstream.waiting.load(Relaxed) < MAX_WAITING {
         tokio::task::yield_now().await;
     }
-    let limit = budget.acquire(&upstream, NAMESPACE, PATIENCE).await.unwrap_err();
+    let limit = budget.acquire(&upstream, NAMESPACE, deadline()).await.unwrap_err();
     assert_eq!(limit, SocketLimit::Queue { length: MAX_WAITING });
     for waiting in waiting {
         assert!(waiting.await.unwrap().is_err());
@@ -114,7 +117,7 @@ async fn one_namespace_cannot_take_all_sockets() {
     let mut held = take_all(&budget, "busy");
     assert_eq!(held.len(), 70, "a namespace that is alone gets nearly all");
     assert!(budget.is_scarce());
-    let limit = budget.acquire(&Arc::default(), "busy", PATIENCE).await.unwrap_err();
+    let limit = budget.acquire(&Arc::default(), "busy", deadline()).await.unwrap_err();
     assert_eq!(limit, SocketLimit::Namespace { held: 70, limit: 80 });
     let others = take_all(&budget, "other");
     assert!(others.len() >= 7, "{}", others.len());
@@ -125,7 +128,7 @@ async fn one_namespace_cannot_take_all_sockets() {
     // Requests of the busy namespace have waited for longer, and the next socket is that of another one.
     let wait_in = |namespace: &'static str| {
         let budget = Arc::clone(&budget);
-        tokio::spawn(async move { budget.acquire(&Arc::default(), namespace, PATIENCE).await })
+        tokio::spawn(async move { budget.acquire(&Arc::default(), namespace, deadline()).await })
     };
     let busy: Vec<_> = (0..100).map(|_| wait_in("busy")).collect();
     tokio::task::yield_now().await;
@@ -146,7 +149,7 @@ async fn one_namespace_cannot_take_all_sockets() {
 async fn smallest_limits_of_sockets() {
     let none = SocketBudget::new(0);
     assert!(take_all(&none, NAMESPACE).is_empty());
-    assert!(none.acquire(&Arc::default(), NAMESPACE, PATIENCE).await.is_err());
+    assert!(none.acquire(&Arc::default(), NAMESPACE, deadline()).await.is_err());
     assert_eq!(none.room(&UpstreamSockets::default(), NAMESPACE), 0);
     let one = SocketBudget::new(1);
     let held = take_all(&one, NAMESPACE);

@@ -2,12 +2,11 @@
 //!
 //! ```text
 //!   plan.rs ─┬ ../../kong/route_annotations.rs  annotations of the Ingress
-//!            ├ path.rs     paths by type
-//!            └ backend.rs  Service or facade ─ ../../kong/service_annotations.rs, ../../kong/upstream_policy.rs
+//!            ├ path.rs                          paths by type
+//!            └ ../service_backend.rs ─ ../../kong/service_annotations.rs, ../../kong/upstream_policy.rs
 //!   path_conflicts.rs       paths that get no requests, among all Ingresses of a host
 //! ```
 
-pub(super) mod backend;
 mod path;
 pub(super) mod path_conflicts;
 pub(super) mod plan;

@@ -2,8 +2,9 @@
 //! whole configuration if a path is invalid; here, requests that the path may mean get an error.
 
 use crate::compile::budgets::{RegexBudget, literal_segments};
-use crate::compile::literal_path::{self, CheckedPath, UnusablePath};
-use crate::compile::path_expression::PathExpression;
+use crate::compile::paths::literal_path;
+use crate::compile::paths::literal_path::{CheckedPath, UnusablePath};
+use crate::compile::paths::path_expression::PathExpression;
 use crate::diagnostic::Diagnostic;
 use crate::snapshot::regex::RegexAnchor;
 use crate::snapshot::router::by_conditions::PathCondition;

@@ -5,25 +5,29 @@ use std::sync::Arc;
 
 use indexmap::IndexMap;
 
-use super::backend::{self, IngressTarget, ResolvedBackend};
-use super::path::{self, ParsedPath, PathOptions};
+use super::path;
+use super::path::{ParsedPath, PathOptions};
 use crate::api::kong::IngressClassParametersSpec;
 use crate::api::kong::annotations::{HOST_ALIASES, REWRITE};
 use crate::api::networking::{Ingress, IngressBackend, IngressClass};
 use crate::api::{Kind, Meta, Object};
-use crate::compile::annotation_reader::annotation_field;
 use crate::compile::backend::annotated_tls;
 use crate::compile::budgets::{
     BudgetShare, Expansion, MAX_HEADERS_AND_PATHS, MAX_HOST_ALIASES, MAX_HOST_MATCHES, RegexBudget, is_refused,
 };
 use crate::compile::certificates::SecretCache;
-use crate::compile::foreign_annotations;
-use crate::compile::ingress::plan::{self, IngressPlan, PathPosition};
+use crate::compile::ingress::plan;
+use crate::compile::ingress::plan::{IngressPlan, PathPosition};
+use crate::compile::ingress::service_backend;
+use crate::compile::ingress::service_backend::{IngressTarget, ResolvedBackend};
 use crate::compile::ingress_class;
+use crate::compile::ingress_class::foreign_annotations::{self, TlsUse};
 use crate::compile::kong::plugins::{PluginSite, Plugins, RouteFacts};
-use crate::compile::kong::route_annotations::{self, RouteSettings};
+use crate::compile::kong::route_annotations;
+use crate::compile::kong::route_annotations::RouteSettings;
 use crate::compile::kong::rule_options;
-use crate::compile::unique_diagnostics::UniqueDiagnostics;
+use crate::compile::objects::annotation_reader::annotation_field;
+use crate::compile::verdict::unique_diagnostics::UniqueDiagnostics;
 use crate::compile::{Budgets, CompileContext};
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::RouteNames;
@@ -48,11 +52,15 @@ pub(in crate::compile::ingress) fn plan(
     share: BudgetShare,
 ) -> Result<(IngressPlan, Expansion), Expansion> {
     let refuses_guards = foreign_annotations::refuses_guards(cx, ingress, class);
-    let foreign = foreign_annotations::check_ingress(&ingress.meta, refuses_guards);
     let class = ingress_class::class_parameters(cx, class);
     let limits = cx.inputs.budgets;
     let regexes = RegexBudget::new(limits, &share);
     let settings = route_annotations::read(cx.inputs, &regexes, &ingress.meta, "an Ingress");
+    let tls = TlsUse {
+        serves_plain_text: cx.inputs.ingress.http.is_some() && (settings.protocols.http || settings.protocols.grpc),
+        has_certificates: !ingress.spec.tls.is_empty(),
+    };
+    let foreign = foreign_annotations::check_ingress(&ingress.meta, tls, refuses_guards);
     let paths: usize = ingress.spec.rules.iter().flat_map(|rule| &rule.http).map(|http| http.paths.len()).sum();
     let mut over_budget = check_budgets(limits, ingress, &settings, paths);
     over_budget.extend(limits.size_problem(cx.store, Kind::Ingress, &ingress.meta.key));
@@ -353,7 +361,8 @@ impl<'a> IngressPlanner<'a> {
         let key = &self.ingress.meta.key;
         let mut options = self.rule_options();
         let mut backends = Vec::new();
-        let action = match backend::resolve(self.cx, &key.namespace, backend, self.class.service_upstream, field) {
+        let resolved = service_backend::resolve(self.cx, &key.namespace, backend, self.class.service_upstream, field);
+        let action = match resolved {
             Ok(resolved) if let Some(failure) = self.unsupported_guard(&resolved, field) => Action::Fail(failure),
             Ok(resolved) => {
                 let settings = &resolved.settings;
@@ -479,7 +488,7 @@ impl<'a> IngressPlanner<'a> {
                 port: self.cx.inputs.ingress.public_https(),
             },
             upstream_path: Some(self.upstream_path("/".into())),
-            ..rule_options::defaults()
+            ..rule_options::of_ingress()
         }
     }
 

@@ -3,7 +3,7 @@
 //! ```text
 //!   Ingress ┬ refused_annotations.rs  none has an effect; one that protects in Kong's dialect makes all rules fail
 //!           ├ path.rs                 Exact and Prefix as in the Gateway API
-//!           ├ rule.rs                 the rule of a path ─ ../kong/backend.rs
+//!           ├ rule.rs                 the rule of a path ─ ../service_backend.rs
 //!           └ ../plan.rs              spec.tls
 //!   path_conflicts.rs                 equal paths of all Ingresses of a host
 //! ```
@@ -17,12 +17,13 @@ mod rule;
 
 use std::sync::Arc;
 
-use super::plan::{self, HostPath, IngressPlan, RoutesByHost};
+use super::plan;
+use super::plan::{HostPath, IngressPlan, RoutesByHost};
 use crate::api::networking::{Ingress, IngressBackend, IngressClass, IngressRule};
 use crate::api::{Kind, Object};
 use crate::compile::CompileContext;
 use crate::compile::certificates::SecretCache;
-use crate::compile::foreign_annotations;
+use crate::compile::ingress_class::foreign_annotations::{self, TlsUse};
 use crate::compile::kong::plugins::Plugins;
 use crate::diagnostic::Diagnostic;
 use crate::snapshot::host::HostPattern;
@@ -42,7 +43,9 @@ pub(in crate::compile::ingress) fn plan(
 ) -> IngressPlan {
     let annotations = refused_annotations::check(&ingress.meta);
     let refuses_guards = foreign_annotations::refuses_guards(cx, ingress, class);
-    let foreign = foreign_annotations::check_ingress(&ingress.meta, refuses_guards);
+    let tls =
+        TlsUse { serves_plain_text: cx.inputs.ingress.http.is_some(), has_certificates: !ingress.spec.tls.is_empty() };
+    let foreign = foreign_annotations::check_ingress(&ingress.meta, tls, refuses_guards);
     let mut errors: Vec<Diagnostic> = problem.into_iter().chain(annotations.unsupported_protection).collect();
     errors.extend(foreign.guards);
     let failure = (!errors.is_empty()).then_some(RouteFailure::UnsupportedProtection);

@@ -1,6 +1,6 @@
 //! Parses the paths of an Ingress of the dialect `kubernetes`.
 
-use crate::compile::literal_path::{CheckedPath, UnusablePath, pattern_note};
+use crate::compile::paths::literal_path::{CheckedPath, UnusablePath, pattern_note};
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::path_encoding::path_in_requests;
 use crate::snapshot::router::PathMatch;

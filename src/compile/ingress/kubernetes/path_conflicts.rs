@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::api::ObjectKey;
 use crate::compile::ingress::plan::{HostPath, IngressPlan};
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::path_encoding::decode_unreserved;
+use crate::plugin_api::path_encoding::{decode_unreserved, upper_case_escapes};
 use crate::snapshot::host::HostPattern;
 use crate::snapshot::router::PathMatch;
 
@@ -44,5 +44,5 @@ fn path_key(path: &HostPath) -> (&HostPattern, bool, String) {
         PathMatch::Exact(text) => (true, text),
         PathMatch::Prefix(text) | PathMatch::Regex(text) => (false, text),
     };
-    (&path.host, is_exact, decode_unreserved(text).into_owned())
+    (&path.host, is_exact, upper_case_escapes(&decode_unreserved(text)).into_owned())
 }

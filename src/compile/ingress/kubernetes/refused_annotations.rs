@@ -8,10 +8,11 @@ use crate::api::kong::annotations::{
     PLUGINS, PROTOCOLS, SNIS, list,
 };
 use crate::api::names::{
-    ADDRESS_ANNOTATION, BALANCE_ANNOTATION, DIALECT_ANNOTATION, PORTICO_PREFIX, PROXY_PROTOCOL_ANNOTATION,
+    ADDRESS_ANNOTATION, BALANCE_ANNOTATION, DIALECT_ANNOTATION, IGNORE_GUARDS_ANNOTATION, PORTICO_PREFIX,
+    PROXY_PROTOCOL_ANNOTATION,
 };
-use crate::compile::annotation_reader::annotation_field;
 use crate::compile::ingress_class::dialect::unknown_annotation_remedy;
+use crate::compile::objects::annotation_reader::annotation_field;
 use crate::diagnostic::{Diagnostic, Topic};
 
 /// The diagnostics about annotations.
@@ -62,9 +63,17 @@ fn ineffective(key: &str) -> Option<(&'static str, String)> {
         ADDRESS_ANNOTATION | BALANCE_ANNOTATION | PROXY_PROTOCOL_ANNOTATION => {
             Some((message, "move it to the Service".to_owned()))
         }
+        // Its entries are checked with the annotations that they name.
+        IGNORE_GUARDS_ANNOTATION => None,
         DIALECT_ANNOTATION => Some((message, "move it to the IngressClass".to_owned())),
         key if key.starts_with(PORTICO_PREFIX) => {
-            let known = [ADDRESS_ANNOTATION, BALANCE_ANNOTATION, DIALECT_ANNOTATION, PROXY_PROTOCOL_ANNOTATION];
+            let known = [
+                ADDRESS_ANNOTATION,
+                BALANCE_ANNOTATION,
+                DIALECT_ANNOTATION,
+                IGNORE_GUARDS_ANNOTATION,
+                PROXY_PROTOCOL_ANNOTATION,
+            ];
             Some(("this annotation is unknown", unknown_annotation_remedy(key, &known)))
         }
         _ => None,
@@ -113,6 +122,7 @@ mod tests {
             ("portico.dev/dialect", Some("this annotation has no effect on an Ingress; move it to the IngressClass")),
             ("portico.dev/address", Some("this annotation has no effect on an Ingress; move it to the Service")),
             ("portico.dev/quite-another-thing-with-a-long-name", Some("this annotation is unknown; remove it")),
+            ("portico.dev/ignore-foreign-guards", None),
             ("kubernetes.io/ingress.class", None),
             ("nginx.ingress.kubernetes.io/rewrite-target", None),
         ] {

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::super::kong::backend::{self, IngressTarget, ResolvedBackend};
 use super::refused_annotations::protects_requests;
 use crate::api::kong::annotations::{
     CONNECT_TIMEOUT, HOST_HEADER, PATH, PLUGINS, READ_TIMEOUT, RETRIES, WRITE_TIMEOUT,
@@ -11,10 +10,12 @@ use crate::api::kong::annotations::{
 use crate::api::networking::{Ingress, IngressBackend};
 use crate::api::{Kind, Meta, Object};
 use crate::compile::CompileContext;
-use crate::compile::annotation_reader::annotation_field;
 use crate::compile::backend::annotated_tls;
+use crate::compile::ingress::service_backend;
+use crate::compile::ingress::service_backend::{IngressTarget, ResolvedBackend};
 use crate::compile::kong::plugins::{PluginSite, Plugins, RouteFacts};
-use crate::compile::unique_diagnostics::UniqueDiagnostics;
+use crate::compile::objects::annotation_reader::annotation_field;
+use crate::compile::verdict::unique_diagnostics::UniqueDiagnostics;
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::RouteNames;
 use crate::snapshot::rule::{
@@ -146,7 +147,7 @@ impl<'a> RuleBuilder<'a> {
         // dialect `kubernetes` have no effect.
         let via_cluster_ip = false;
         let namespace = &self.ingress.meta.key.namespace;
-        let resolved = match backend::resolve(self.cx, namespace, backend, via_cluster_ip, field) {
+        let resolved = match service_backend::resolve(self.cx, namespace, backend, via_cluster_ip, field) {
             Ok(resolved) => resolved,
             Err(mut problem) => {
                 problem.message.push_str(", so requests get status 503");

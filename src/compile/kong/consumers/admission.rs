@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::claim_conflicts::{Claimant, ConsumerClaim};
-use super::{Consumers, KnownConsumer, PendingVerdicts, consumer_id};
+use super::identity::consumer_id;
+use super::{Consumers, KnownConsumer, PendingVerdicts};
 use crate::api::{Kind, ObjectId, ObjectKey};
 
 impl Consumers {

@@ -9,7 +9,7 @@ use super::claim_conflicts::ConsumerClaim;
 use crate::api::core::Secret;
 use crate::api::kong::annotations::CREDENTIAL_LABEL;
 use crate::api::{Kind, Object, ObjectKey};
-use crate::compile::missing_object::missing_object;
+use crate::compile::objects::missing_object::missing_object;
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::Consumer;
 use crate::plugin_api::consumers::{BasicCredential, ConsumerDirectory, EntityId, JwtCredential, KeyCredential};

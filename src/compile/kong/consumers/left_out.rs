@@ -1,16 +1,17 @@
 //! The verdict on consumers and groups that their class leaves out: a warning, since their clients are unknown here.
 
+use super::served::is_of_this_control_plane;
 use crate::api::kong::annotations::{INGRESS_CLASS, IS_DEFAULT_CLASS};
 use crate::api::{Kind, ObjectId, ObjectKey};
 use crate::compile::CompileContext;
-use crate::compile::annotation_reader::annotation_field;
+use crate::compile::objects::annotation_reader::annotation_field;
 use crate::compile::verdict::Verdict;
 use crate::diagnostic::{Diagnostic, Topic};
 
 /// `None` if the object does not exist, has a served class, or belongs to another control plane.
 pub(super) fn verdict(cx: CompileContext<'_>, id: &ObjectId) -> Option<Verdict> {
     let meta = cx.store.meta(id)?;
-    if cx.inputs.classes.serves_object(cx.store, meta, None) || !super::is_of_this_control_plane(cx, id) {
+    if cx.inputs.classes.serves_object(cx.store, meta, None) || !is_of_this_control_plane(cx, id) {
         return None;
     }
     let configured = &cx.inputs.classes.name;

@@ -8,19 +8,19 @@
 mod admission;
 mod claim_conflicts;
 mod credentials;
+pub(super) mod identity;
 mod left_out;
+pub(super) mod served;
 
 use std::borrow::Borrow;
 use std::collections::{BTreeSet, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
-use aws_lc_rs::digest::{SHA256, digest};
-
-use crate::api::kong::{ControlPlaneRef, KongConsumer};
+use super::plugins::referenced_plugins;
+use crate::api::kong::KongConsumer;
 use crate::api::{Kind, Object, ObjectId, ObjectKey};
 use crate::compile::CompileContext;
-use crate::compile::kong::plugins::referenced_plugins;
 use crate::compile::verdict::{Code, Condition, Verdict};
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::Consumer;
@@ -29,6 +29,8 @@ use crate::plugin_api::consumers::{ConsumerDirectory, EntityId};
 use crate::store::{Changes, Store};
 use claim_conflicts::{ClaimConflicts, Claimant, ConsumerClaim};
 use credentials::Credential;
+use identity::{consumer_id, derive_uuid, group_name};
+use served::is_served;
 
 /// All consumers and their claims.
 #[derive(Debug, Default)]
@@ -176,27 +178,6 @@ fn lacks_credentials(cx: CompileContext<'_>) -> bool {
     let index = cx.store.dependency_index();
     let is_consumer = |id: &ObjectId| id.kind == Kind::KongConsumer && is_served(cx, id);
     cx.store.unfetched().iter().any(|secret| index.dependents(secret).any(is_consumer))
-}
-
-/// Whether the consumer or group exists, has a served class and belongs to no other control plane.
-pub(in crate::compile) fn is_served(cx: CompileContext<'_>, id: &ObjectId) -> bool {
-    let is_of_class = cx.store.meta(id).is_some_and(|meta| cx.inputs.classes.serves_object(cx.store, meta, None));
-    is_of_class && is_of_this_control_plane(cx, id)
-}
-
-/// Whether the consumer or group belongs to no other control plane.
-fn is_of_this_control_plane(cx: CompileContext<'_>, id: &ObjectId) -> bool {
-    let reference = match id.kind {
-        Kind::KongConsumerGroup => {
-            let group = cx.store.kong_consumer_groups.get(&id.key).and_then(|group| group.spec.as_ref());
-            group.and_then(|spec| spec.control_plane_ref.as_ref())
-        }
-        _ => {
-            let consumer = cx.store.kong_consumers.get(&id.key).and_then(|consumer| consumer.spec.as_ref());
-            consumer.and_then(|spec| spec.control_plane_ref.as_ref())
-        }
-    };
-    reference.is_none_or(ControlPlaneRef::is_this_controller)
 }
 
 fn verdict(generation: i64, problems: Vec<Diagnostic>, notes: Vec<Diagnostic>) -> Verdict {
@@ -349,37 +330,3 @@ impl PartialEq for KnownConsumer {
 }
 
 impl Eq for KnownConsumer {}
-
-/// The id of a consumer for backends and logs: a UUID derived from its key, so that it is the same in all replicas and
-/// after a restore from a backup.
-pub(in crate::compile) fn consumer_id(consumer: &ObjectKey) -> EntityId {
-    derive_uuid(Kind::KongConsumer, consumer)
-}
-
-/// The name of a group for plugins.
-pub(in crate::compile) fn group_name(group: &ObjectKey) -> Arc<str> {
-    group.to_string().into()
-}
-
-/// A UUID of version 8, whose bits the application chooses (RFC 9562, section 5.8).
-fn derive_uuid(kind: Kind, key: &ObjectKey) -> EntityId {
-    uuid_from_text(&format!("{kind}/{key}"))
-}
-
-/// The same UUID for the same text.
-pub(super) fn uuid_from_text(text: &str) -> EntityId {
-    let digest = digest(&SHA256, text.as_bytes());
-    let mut bytes = [0; 16];
-    bytes.copy_from_slice(&digest.as_ref()[..16]);
-    bytes[6] = bytes[6] & 0x0f | 0x80;
-    bytes[8] = bytes[8] & 0x3f | 0x80;
-    let mut text = String::with_capacity(36);
-    for (index, byte) in bytes.into_iter().enumerate() {
-        if matches!(index, 4 | 6 | 8 | 10) {
-            text.push('-');
-        }
-        let digit = |half_byte: u8| char::from_digit(half_byte.into(), 16).expect("half a byte is a digit");
-        text.extend([digit(byte >> 4), digit(byte & 15)]);
-    }
-    EntityId::from_text(&text)
-}

@@ -3,14 +3,15 @@
 use std::sync::Arc;
 
 use super::RouteFacts;
-use super::references::{self, PluginReferrers, PluginSubjects, UnresolvedPlugin};
+use super::references;
+use super::references::{PluginReferrers, PluginSubjects, UnresolvedPlugin};
 use super::{CompiledPlugin, Plugins, route_description};
 use crate::api::kong::annotations::PLUGINS;
 use crate::api::{Kind, Meta, ObjectId, ObjectKey};
-use crate::compile::annotation_reader::annotation_field;
-use crate::compile::kong::consumers;
-use crate::compile::unique_diagnostics::UniqueDiagnostics;
+use crate::compile::kong::consumers::identity;
+use crate::compile::objects::annotation_reader::annotation_field;
 use crate::compile::verdict::Code;
+use crate::compile::verdict::unique_diagnostics::UniqueDiagnostics;
 use crate::compile::{CompileContext, CompileInputs};
 use crate::diagnostic::{Diagnostic, Topic};
 use crate::plugin_api::chain::{AttachmentPoint, BaseScope, BrokenPlugin, ChainBuilder, OverlayScope};
@@ -184,7 +185,7 @@ impl ChainAssembler<'_> {
         let consumers = subjects.consumer_ids().iter();
         let consumers = consumers.map(|id| AttachmentPoint::Consumer(Arc::clone(id), overlay_scope));
         let groups = subjects.groups.iter();
-        let groups = groups.map(|key| AttachmentPoint::Group(consumers::group_name(key), overlay_scope));
+        let groups = groups.map(|key| AttachmentPoint::Group(identity::group_name(key), overlay_scope));
         self.add(compiled, consumers.chain(groups), counter_scope);
     }
 
@@ -383,7 +384,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::compile::parent_plans::ParentPlans;
+    use crate::compile::parents::plans::ParentPlans;
     use crate::compile::testing::TestInputs;
     use crate::diagnostic::Diagnostic;
     use crate::plugin_api::{self, BuildCx, Plugin, PluginRegistry, RegisteredKind};

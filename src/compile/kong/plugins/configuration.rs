@@ -10,7 +10,7 @@ use super::secret_values::{SecretValueError, SecretValues};
 use crate::api::kong::{PluginSettings, SecretKeyRef};
 use crate::api::{Kind, ObjectKey};
 use crate::compile::OVER_BUDGET;
-use crate::compile::missing_object::missing_object;
+use crate::compile::objects::missing_object::missing_object;
 use crate::diagnostic::Diagnostic;
 use crate::store::Store;
 

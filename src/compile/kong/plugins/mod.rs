@@ -39,7 +39,7 @@ use crate::api::kong::annotations::GLOBAL_LABEL;
 use crate::api::{Kind, Meta, ObjectId, ObjectKey};
 use crate::compile::CompileContext;
 use crate::compile::affected::keys_of_kind;
-use crate::compile::parent_plans::ParentPlans;
+use crate::compile::parents::plans::ParentPlans;
 use crate::compile::verdict::Verdict;
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::consumers::ConsumerDirectory;

@@ -16,13 +16,13 @@ use crate::api::kind::KONG_GROUP;
 use crate::api::kong::annotations::{PLUGINS, list};
 use crate::api::{Kind, Meta, ObjectId, ObjectKey};
 use crate::compile::CompileContext;
-use crate::compile::annotation_reader::annotation_field;
 use crate::compile::ingress_class::dialect;
-use crate::compile::kong::consumers;
-use crate::compile::parent_plans::ParentPlans;
-use crate::compile::reference_grants::{CrossNamespaceReference, Referrer};
-use crate::compile::request_route_source::RequestRoute;
-use crate::compile::route_plan::is_served_route;
+use crate::compile::kong::consumers::{identity, served};
+use crate::compile::objects::annotation_reader::annotation_field;
+use crate::compile::objects::reference_grants::{CrossNamespaceReference, Referrer};
+use crate::compile::objects::request_route::RequestRoute;
+use crate::compile::parents::plans::ParentPlans;
+use crate::compile::parents::references::is_served_route;
 use crate::compile::verdict::Code;
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::Scopes;
@@ -219,7 +219,7 @@ impl PluginReferrers {
 impl PluginSubjects {
     /// The ids of the KongConsumers.
     pub(super) fn consumer_ids(&self) -> &[Arc<str>] {
-        let id = |key| Arc::from(&*consumers::consumer_id(key));
+        let id = |key| Arc::from(&*identity::consumer_id(key));
         self.consumer_ids.get_or_init(|| self.consumers.iter().map(id).collect())
     }
 
@@ -443,7 +443,7 @@ fn attaches(cx: CompileContext<'_>, parents: &ParentPlans, id: &ObjectId, plugin
 
 /// Whether a served consumer or group refers to the plugin.
 fn is_referring_subject(cx: CompileContext<'_>, plugin: &ObjectId, id: &ObjectId) -> bool {
-    let meta = cx.store.meta(id).filter(|_| consumers::is_served(cx, id));
+    let meta = cx.store.meta(id).filter(|_| served::is_served(cx, id));
     meta.is_some_and(|meta| refers_to(cx, id.kind, meta, plugin))
 }
 
@@ -532,10 +532,10 @@ mod tests {
         let [anna, bert] = ["anna", "bert"].map(|name| ObjectKey::new("a", name));
         let mut subjects = PluginSubjects { consumers: vec![anna.clone()], ..PluginSubjects::default() };
         let id = Arc::clone(&subjects.consumer_ids()[0]);
-        assert_eq!(*id, *consumers::consumer_id(&anna));
+        assert_eq!(*id, *identity::consumer_id(&anna));
         assert!(Arc::ptr_eq(&id, &subjects.consumer_ids()[0]));
         assert_eq!(subjects, PluginSubjects { consumers: vec![anna], ..PluginSubjects::default() });
         subjects.consumers_mut().push(bert.clone());
-        assert_eq!(*subjects.consumer_ids()[1], *consumers::consumer_id(&bert));
+        assert_eq!(*subjects.consumer_ids()[1], *identity::consumer_id(&bert));
     }
 }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::api::kong::annotations::{TAGS, list};
 use crate::api::{Kind, Meta};
-use crate::compile::kong::consumers::uuid_from_text;
+use crate::compile::kong::consumers::identity::uuid_from_text;
 use crate::plugin_api::RouteNames;
 use crate::plugin_api::route_description::RouteDescription;
 use crate::snapshot::rule::{Action, Backend, BackendTarget, WeightedBackends};

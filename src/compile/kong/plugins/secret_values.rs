@@ -69,8 +69,8 @@ impl SecretValues {
 mod tests {
     use serde_json::json;
 
-    use super::SecretValueError::{Malformed, TooLarge};
     use super::*;
+    use crate::compile::kong::plugins::secret_values::SecretValueError::{Malformed, TooLarge};
 
     fn document(text: &str) -> Result<Value, SecretValueError> {
         SecretValues::new(1000).document(text.as_bytes())

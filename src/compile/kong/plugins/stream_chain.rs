@@ -5,13 +5,14 @@
 use std::sync::Arc;
 
 use super::chain::{duplicate_message, supports_scope};
-use super::references::{self, PluginReferrers, UnresolvedPlugin};
+use super::references;
+use super::references::{PluginReferrers, UnresolvedPlugin};
 use super::{CompiledPlugin, Plugins, StreamUse};
 use crate::api::kong::annotations::PLUGINS;
 use crate::api::{Kind, Meta, ObjectId};
 use crate::compile::CompileContext;
-use crate::compile::annotation_reader::annotation_field;
-use crate::compile::unique_diagnostics::UniqueDiagnostics;
+use crate::compile::objects::annotation_reader::annotation_field;
+use crate::compile::verdict::unique_diagnostics::UniqueDiagnostics;
 use crate::diagnostic::{Diagnostic, Topic};
 use crate::plugin_api::StreamChain;
 use crate::plugin_api::chain::BaseScope;

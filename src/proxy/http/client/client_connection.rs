@@ -30,7 +30,7 @@ use crate::proxy::connection::transport::Transport;
 use crate::proxy::http::exchange::activity::ActivityPhase;
 use crate::proxy::http::exchange::client_body::ClientBody;
 use crate::proxy::http::exchange::client_exchange::ClientExchange;
-use crate::proxy::http::steps::request::{self, Served};
+use crate::proxy::http::steps::request::{self, ServedRequest};
 use crate::rewound::Rewound;
 use crate::turn_clock::Turn;
 
@@ -161,7 +161,7 @@ fn poll_connection<S, F>(
 ) -> Poll<ConnectionEnd>
 where
     S: Fn(Request<ClientBody>) -> F,
-    F: Future<Output = Served>,
+    F: Future<Output = ServedRequest>,
 {
     let activity = &exchange.activity;
     loop {

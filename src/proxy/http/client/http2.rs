@@ -1,7 +1,7 @@
 //! Serves one HTTP/2 client connection and its streams.
 //!
 //! ```text
-//!   FrameStream ─ hyper ─┬─ stream: a task with its own ClientExchange and timer; request::serve, then the response body
+//!   FrameStream ─ hyper ─┬─ stream: a task with its ClientExchange and timer; request::serve, then the body
 //!        │               └─ stream: …
 //!        └ flood protection        connection: idle timeout without streams, graceful shutdown, abort
 //! ```
@@ -34,7 +34,7 @@ use crate::proxy::http::exchange::activity::ActivityPhase;
 use crate::proxy::http::exchange::client_body::ClientBody;
 use crate::proxy::http::exchange::client_exchange::ClientExchange;
 use crate::proxy::http::record::request_error::REFUSED_STREAM;
-use crate::proxy::http::steps::request::{self, Served};
+use crate::proxy::http::steps::request::{self, ServedRequest};
 use crate::proxy::limits::ProxyLimits;
 use crate::proxy::record::stats::OpenGuard;
 use crate::turn_clock::Turn;
@@ -147,7 +147,7 @@ fn builder(limits: &ProxyLimits, executor: StreamExecutor) -> Builder<StreamExec
 
 /// The response to the request of a stream. If it accepts an upgrade, a task runs the tunnel as soon as the response
 /// has been sent; it ends with the connection or with the tunnel.
-fn response_of_stream(served: Served) -> Result<Response<ResponseBody>, Infallible> {
+fn response_of_stream(served: ServedRequest) -> Result<Response<ResponseBody>, Infallible> {
     let (response, tunnel) = ResponseBody::attach(served);
     if let Some(tunnel) = tunnel {
         tunnel.spawn_on_stream();

@@ -15,7 +15,7 @@ use crate::proxy::http::exchange::body_source::{BodySource, ResponseBodyError};
 use crate::proxy::http::exchange::unsent_responses::{RECHECK_INTERVAL, UnsentData};
 use crate::proxy::http::record::request_error::RequestError;
 use crate::proxy::http::steps::error_response::call_error_trailers;
-use crate::proxy::http::steps::request::Served;
+use crate::proxy::http::steps::request::ServedRequest;
 use crate::proxy::http::steps::request_record::RequestRecord;
 
 /// The body of a response, with the request record that is finished when the body ends.
@@ -31,8 +31,8 @@ pub(in crate::proxy) struct ResponseBody {
 
 impl ResponseBody {
     /// Attaches the record to the response. It is finished with the response body, or with the tunnel that follows.
-    pub(in crate::proxy) fn attach(served: Served) -> (Response<ResponseBody>, Option<Box<Tunnel>>) {
-        let Served { response, mut record, version } = served;
+    pub(in crate::proxy) fn attach(served: ServedRequest) -> (Response<ResponseBody>, Option<Box<Tunnel>>) {
+        let ServedRequest { response, mut record, version } = served;
         let (head, source) = response.into_parts();
         let BodySource::Upgraded(upgrade, endpoint) = source else {
             let body = ResponseBody { source, record: Some(record), version, recheck: None };

@@ -233,7 +233,7 @@ fn remove(fields: &mut HeaderMap, is_unwanted: impl Fn(&HeaderName) -> bool) {
 #[cfg(test)]
 mod tests {
     use http::HeaderValue;
-    use http::header::{AUTHORIZATION, COOKIE, EXPECT, HOST, TE, TRANSFER_ENCODING};
+    use http::header::{AUTHORIZATION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
 
     use super::*;
     use crate::proxy::http::fields::headers::strip_request;
@@ -259,5 +259,29 @@ mod tests {
         let removed = all.iter().filter(|name| !head.contains_key(*name));
         assert!(removed.into_iter().all(|name| !is_trailer(name)));
         assert!(head.contains_key(&kept) && is_trailer(&kept));
+    }
+
+    /// The HTTP/2 library refuses trailers with such fields, and nothing sees its error: a request would wait for its
+    /// timeout, and the record of a response would not say that its end is missing.
+    #[tokio::test]
+    async fn trailers_that_http2_refuses_are_removed() {
+        let (socket, _peer) = tokio::io::duplex(64 * 1024);
+        let (mut client, _connection) = h2::client::handshake(socket).await.unwrap();
+        let listed = [CONNECTION, TE, TRANSFER_ENCODING, UPGRADE, TRAILER, HOST, EXPECT, CONTENT_LENGTH, COOKIE];
+        let others = ["keep-alive", "proxy-connection", "http2-settings", "alt-svc", "x-sum"];
+        let names = listed.into_iter().chain(others.map(HeaderName::from_static));
+        let mut refused = Vec::new();
+        for name in names {
+            let (_, mut stream) = client.send_request(http::Request::new(()), false).unwrap();
+            let mut trailers = HeaderMap::from_iter([(name.clone(), HeaderValue::from_static("1"))]);
+            if stream.send_trailers(trailers.clone()).is_ok() {
+                continue;
+            }
+            refused.push(name.clone());
+            strip_hop_by_hop(&mut trailers);
+            remove(&mut trailers, |name| !is_permitted_trailer(name));
+            assert!(trailers.is_empty(), "{name}");
+        }
+        assert!(refused.contains(&CONNECTION) && refused.contains(&TE), "{refused:?}");
     }
 }

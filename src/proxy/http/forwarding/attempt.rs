@@ -1,6 +1,5 @@
 //! One attempt to get a response from one endpoint, over pooled connections or else a new one.
 
-use std::net::SocketAddr;
 use std::rc::Rc;
 
 use http::{Response, StatusCode, Version};
@@ -9,10 +8,10 @@ use tokio::time::{Instant, timeout_at};
 use super::attempt_error::{AttemptError, http2_error};
 use super::caller::{Caller, until_timed_out};
 use super::endpoint_response::EndpointResponse;
+use super::framing;
 use super::outgoing_request::OutgoingRequest;
 use crate::proxy::http::fields::field_policy::ConnectionFields;
 use crate::proxy::http::fields::headers::strip_hop_by_hop;
-use crate::proxy::http::forwarding::framing;
 use crate::proxy::http::record::request_error::RequestError;
 use crate::upstream::{ConnectError, EndpointBody, IdleReuse, IncomingBody, RequestFailure, UpstreamConnection};
 
@@ -20,14 +19,10 @@ type EndpointConnection<C> = UpstreamConnection<<C as Caller>::Body>;
 type AttemptOutcome<C> = Result<Response<EndpointResponse<<C as Caller>::Body>>, AttemptError>;
 
 impl<'u, C: Caller> OutgoingRequest<'u, C> {
-    /// Sends the request to this endpoint. A new connection must be established by `connect_deadline`.
-    pub(super) async fn attempt(
-        &mut self,
-        address: SocketAddr,
-        connect_deadline: Option<Instant>,
-    ) -> AttemptOutcome<C> {
+    /// Sends the request to its endpoint. A new connection must be established by the deadline of the attempt.
+    pub(super) async fn attempt(&mut self) -> AttemptOutcome<C> {
         let mut may_resend_unprocessed = self.replay.allows_resending;
-        if let Some(outcome) = self.send_on_idle(address, &mut may_resend_unprocessed).await {
+        if let Some(outcome) = self.send_on_idle(&mut may_resend_unprocessed).await {
             return outcome;
         }
         let mut unsent_left = MAX_UNSENT;
@@ -35,33 +30,33 @@ impl<'u, C: Caller> OutgoingRequest<'u, C> {
             // Boxed: connecting is rare, and its state would otherwise enlarge the future of every client connection.
             let began = Instant::now();
             self.is_connecting = true;
-            let connected = Box::pin(self.connect(address, connect_deadline)).await;
+            let connected = Box::pin(self.connect()).await;
             self.is_connecting = false;
             self.connect_time = Some(began.elapsed());
             let connection = connected?;
-            let is_http2 = connection.is_http2();
+            let (is_http2, is_reused) = (connection.is_http2(), connection.is_reused());
             match self.send(connection).await {
                 Err(AttemptError::NotProcessed) if may_resend_unprocessed && self.can_be_sent() => {
                     may_resend_unprocessed = false;
                     self.caller.pools().count_replay();
                 }
                 // Another request has opened the connection, and the endpoint has announced its end since.
-                Err(AttemptError::NotSent) if is_http2 && unsent_left > 0 => unsent_left -= 1,
+                Err(AttemptError::NotSent) if (is_http2 || is_reused) && unsent_left > 0 => unsent_left -= 1,
+                Err(AttemptError::NoResponse) if is_reused && unsent_left > 0 && self.may_resend_after_close() => {
+                    unsent_left -= 1;
+                    self.caller.pools().count_replay();
+                }
                 outcome => return outcome,
             }
         }
     }
 
     /// Sends the request on a kept-alive connection. Returns None if the request must be sent on a new connection.
-    async fn send_on_idle(
-        &mut self,
-        address: SocketAddr,
-        may_resend_unprocessed: &mut bool,
-    ) -> Option<AttemptOutcome<C>> {
-        let may_resend_after_close = self.replay.complete && self.replay.idempotent && self.replay.allows_resending;
-        let reuse = if may_resend_after_close { IdleReuse::Any } else { IdleReuse::Recent };
+    async fn send_on_idle(&mut self, may_resend_unprocessed: &mut bool) -> Option<AttemptOutcome<C>> {
+        let may_resend_after_close = self.may_resend_after_close();
+        let reuse = self.idle_reuse();
         loop {
-            let connection = self.caller.pools().take_idle(&self.target, address, reuse)?;
+            let connection = self.caller.pools().take_idle(&self.target, self.endpoint, reuse)?;
             match self.send(connection).await {
                 Err(AttemptError::NotSent) => {}
                 Err(AttemptError::NotProcessed) if *may_resend_unprocessed && self.can_be_sent() => {
@@ -79,18 +74,23 @@ impl<'u, C: Caller> OutgoingRequest<'u, C> {
         }
     }
 
-    async fn connect(
-        &self,
-        address: SocketAddr,
-        attempt_deadline: Option<Instant>,
-    ) -> Result<EndpointConnection<C>, AttemptError> {
-        let (caller, pools) = (&*self.caller, self.caller.pools());
+    /// Whether the request is sent again if the endpoint closes a kept-alive connection instead of responding.
+    fn may_resend_after_close(&self) -> bool {
+        self.replay.complete && self.replay.idempotent && self.replay.allows_resending
+    }
+
+    fn idle_reuse(&self) -> IdleReuse {
+        if self.may_resend_after_close() { IdleReuse::Any } else { IdleReuse::Recent }
+    }
+
+    async fn connect(&self) -> Result<EndpointConnection<C>, AttemptError> {
+        let (caller, pools, address) = (&*self.caller, self.caller.pools(), self.endpoint);
         caller.begin_connecting();
         let connect = async {
             let rule_timeout = caller.connect_timeout();
-            let connecting = pools.connect(&self.target, address, rule_timeout);
+            let connecting = pools.connect(&self.target, address, self.idle_reuse(), rule_timeout);
             let rule_deadline = rule_timeout.map(|timeout| Instant::now() + timeout);
-            let deadline = [attempt_deadline, rule_deadline].into_iter().flatten().min();
+            let deadline = [self.attempt_deadline, rule_deadline].into_iter().flatten().min();
             let Some(deadline) = deadline else { return connecting.await };
             let began = Instant::now();
             // A timeout of the rule does not count against the endpoint's health; only the global connect timeout does.
@@ -201,5 +201,6 @@ impl<'u, C: Caller> OutgoingRequest<'u, C> {
     }
 }
 
-/// How often a request that was not sent at all may move on to another new HTTP/2 connection.
+/// How often a request may move on to another connection, if it was not sent at all on one that other requests have
+/// used, or got no response on one that was idle.
 const MAX_UNSENT: u32 = 2;

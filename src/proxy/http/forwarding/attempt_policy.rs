@@ -29,8 +29,8 @@ pub(in crate::proxy) struct AttemptPolicy<'r> {
     pub(in crate::proxy) rule: Option<&'r TimeoutsAndRetries>,
     /// When a gRPC call ends.
     pub(in crate::proxy) call_deadline: Option<Instant>,
-    /// The request is a mirrored copy, which is sent at most once. It says nothing about the health of its endpoint, and
-    /// does not count toward the budget of retries.
+    /// The request is a mirrored copy, which is sent at most once. It says nothing about the health of its endpoint,
+    /// and does not count toward the budget of retries.
     pub(in crate::proxy) is_mirror: bool,
 }
 
@@ -64,7 +64,7 @@ pub(super) enum NextAttempt {
 
 impl<'r> AttemptPolicy<'r> {
     /// Whether neither the rule nor the call limits the time or the attempts.
-    pub(in crate::proxy) fn is_plain(&self) -> bool {
+    pub(in crate::proxy) fn is_plain(self) -> bool {
         self.rule.is_none() && self.call_deadline.is_none()
     }
 

@@ -6,7 +6,6 @@
 //!                  └──── budget, back-off ◀──────┘ AttemptPolicy
 //! ```
 
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -15,7 +14,7 @@ use http_body::Body;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::attempt_error::AttemptError;
-use super::attempt_policy::{AttemptPolicy, NextAttempt, TimeLimit};
+use super::attempt_policy::{NextAttempt, TimeLimit};
 use super::caller::{Caller, RepeatableBody, until_timed_out};
 use super::destination::Destination;
 use super::endpoint_response::EndpointResponse;
@@ -24,7 +23,7 @@ use crate::plugin_api::completed_request::AttemptOutcome;
 use crate::proxy::http::record::attempts::Attempts;
 use crate::proxy::http::record::request_error::RequestError;
 use crate::turn_clock;
-use crate::upstream::{Admission, EndpointSearch, Outcome, OutcomeClass};
+use crate::upstream::{Admission, Outcome, OutcomeClass};
 
 /// The outcome of a request that was forwarded.
 type Forwarded<C> = Result<Response<EndpointResponse<<C as Caller>::Body>>, RequestError>;
@@ -47,7 +46,7 @@ pub(in crate::proxy) async fn forward_in_time<C: Caller>(
             || policy.buffers(&request) && buffer(&**caller, &mut request, &destination).await?;
         let replay = policy.replay(is_complete, request.method());
         let mut outgoing = OutgoingRequest::new(Rc::clone(caller), destination, request, replay)?;
-        let response = forward(&mut outgoing, policy, Some(attempts)).await?;
+        let response = forward(&mut outgoing, Some(attempts)).await?;
         Ok::<_, RequestError>((response, outgoing.attempt_deadline))
     };
     let outcome = match limit {
@@ -66,52 +65,41 @@ pub(in crate::proxy) async fn forward_in_time<C: Caller>(
     }
 }
 
-/// Forwards a request: to one endpoint, and to others as the policy allows it. `attempts`: where they are recorded.
+/// Forwards a request: to one endpoint, and to others as its policy allows it. `attempts`: where they are recorded.
 pub(in crate::proxy) async fn forward<C: Caller>(
     outgoing: &mut OutgoingRequest<'_, C>,
-    policy: AttemptPolicy<'_>,
     mut attempts: Option<&mut Attempts>,
 ) -> Forwarded<C> {
-    let upstream = outgoing.target.upstream;
-    let admission = if policy.is_mirror { Admission::default() } else { upstream.admit() };
-    let mut search = EndpointSearch::new(upstream, outgoing.pinned.take(), policy.repeats_endpoints());
+    let admission = if outgoing.policy.is_mirror { Admission::default() } else { outgoing.target.upstream.admit() };
     let mut retries = 0;
     loop {
-        let address = search.next(outgoing.caller.pools()).ok_or(RequestError::NoEndpoints)?;
+        let (upstream, may_repeat) = (outgoing.target.upstream, outgoing.policy.repeats_endpoints());
+        let next = outgoing.search.next(outgoing.caller.pools(), upstream, may_repeat);
+        outgoing.endpoint = next.ok_or(RequestError::NoEndpoints)?;
         let started_at = turn_clock::now();
         if let Some(attempts) = &mut attempts {
-            attempts.start(address, started_at);
+            attempts.start(outgoing.endpoint, started_at);
         }
-        if policy.rule.is_some() {
+        if outgoing.policy.rule.is_some() {
             outgoing.caller.record_progress();
         }
-        outgoing.attempt_deadline = policy.attempt_time().map(|time| Instant::now() + time);
+        outgoing.attempt_deadline = outgoing.policy.attempt_time().map(|time| Instant::now() + time);
         let outcome = match outgoing.attempt_deadline {
-            None => outgoing.attempt(address, None).await,
+            None => outgoing.attempt().await,
             // Boxed, so that the future of requests without this timeout stays small.
-            Some(deadline) => Box::pin(timeout_at(deadline, outgoing.attempt(address, Some(deadline))))
+            Some(deadline) => Box::pin(timeout_at(deadline, outgoing.attempt()))
                 .await
                 .unwrap_or(Err(AttemptError::Failed(RequestError::BackendRequestTimeout))),
         };
-        end_attempt(outgoing, policy, address, started_at, &outcome, attempts.as_deref_mut());
-        let (failure, next) = match outcome {
-            Ok(mut response) if !policy.retries_status(retries, outgoing.replay, response.status()) => {
+        // Not borrowed here, since the future would then keep the outcome while it waits.
+        let attempt = EndedAttempt { started_at, retries, outcome };
+        let (failure, next) = match attempt.judge(outgoing, attempts.as_deref_mut()) {
+            Verdict::Return(mut response) => {
                 outgoing.recycle();
                 response.body_mut().hold(admission);
                 return Ok(response);
             }
-            Ok(response) => {
-                response.into_body().discard();
-                search.avoid(address);
-                // This error is returned only if a timeout expires before the retry.
-                (RequestError::ResponseTimeout, NextAttempt::Delayed)
-            }
-            Err(error) => {
-                search.avoid(address);
-                let is_possible = outgoing.can_be_sent() && !outgoing.caller.has_timed_out();
-                let next = policy.after_failure(retries, outgoing.replay, &error, || search.has_others());
-                (error.request_error(), if is_possible { next } else { NextAttempt::Never })
-            }
+            Verdict::Failed(failure, next) => (failure, next),
         };
         if next == NextAttempt::Never {
             return Err(failure);
@@ -121,15 +109,86 @@ pub(in crate::proxy) async fn forward<C: Caller>(
             outgoing.caller.pools().count_refused_retry();
             return Err(RequestError::RetryBudget);
         }
-        let delay = if next == NextAttempt::Delayed { policy.backoff(retries) } else { Duration::ZERO };
+        let delay = if next == NextAttempt::Delayed { outgoing.policy.backoff(retries) } else { Duration::ZERO };
         if !delay.is_zero() {
             // Boxed, since few requests wait.
             until_timed_out(&*outgoing.caller, Box::pin(sleep(delay))).await.ok_or(failure)?;
         }
         retries += 1;
-        if policy.has_retries() {
+        if outgoing.policy.has_retries() {
             outgoing.caller.pools().count_retry();
         }
+    }
+}
+
+/// What becomes of an attempt.
+enum Verdict<C: Caller> {
+    /// The caller gets the response.
+    Return(Response<EndpointResponse<C::Body>>),
+    /// The error of the request if no other attempt follows, and whether one does.
+    Failed(RequestError, NextAttempt),
+}
+
+/// An attempt that has ended.
+struct EndedAttempt<C: Caller> {
+    started_at: Instant,
+    /// The number of retries so far, with this attempt.
+    retries: usize,
+    outcome: Result<Response<EndpointResponse<C::Body>>, AttemptError>,
+}
+
+impl<C: Caller> EndedAttempt<C> {
+    /// Reports and records the outcome, and decides what follows. The endpoint is avoided if it has failed.
+    fn judge(self, outgoing: &mut OutgoingRequest<'_, C>, attempts: Option<&mut Attempts>) -> Verdict<C> {
+        self.report(outgoing, attempts);
+        let policy = outgoing.policy;
+        let EndedAttempt { retries, outcome, .. } = self;
+        let error = match outcome {
+            Ok(response) if !policy.retries_status(retries, outgoing.replay, response.status()) => {
+                return Verdict::Return(response);
+            }
+            Ok(response) => {
+                response.into_body().discard();
+                outgoing.search.avoid(outgoing.endpoint);
+                // This error is returned only if a timeout expires before the retry.
+                return Verdict::Failed(RequestError::ResponseTimeout, NextAttempt::Delayed);
+            }
+            Err(error) => error,
+        };
+        outgoing.search.avoid(outgoing.endpoint);
+        let is_possible = outgoing.can_be_sent() && !outgoing.caller.has_timed_out();
+        let next = policy
+            .after_failure(retries, outgoing.replay, &error, || outgoing.search.has_others(outgoing.target.upstream));
+        Verdict::Failed(error.request_error(), if is_possible { next } else { NextAttempt::Never })
+    }
+
+    /// Reports the outcome to the upstream, and records it.
+    fn report(&self, outgoing: &mut OutgoingRequest<'_, C>, attempts: Option<&mut Attempts>) {
+        let total = turn_clock::now() - self.started_at;
+        let connect_time = outgoing.connect_time.take();
+        let class = match &self.outcome {
+            // Connecting reports that it was given up.
+            Err(_) if outgoing.is_connecting => None,
+            _ if outgoing.policy.is_mirror => None,
+            Ok(_) => Some(OutcomeClass::Responded),
+            Err(error) => error.outcome(),
+        };
+        outgoing.is_connecting = false;
+        if let Some(class) = class {
+            let status = self.outcome.as_ref().ok().map(Response::status);
+            let head_time = status.map(|_| total);
+            outgoing.target.upstream.report(outgoing.endpoint, &Outcome { class, status, connect_time, head_time });
+        }
+        let handshake_time = outgoing.target.handshake_time.take();
+        let Some(attempts) = attempts else { return };
+        let outcome = match &self.outcome {
+            Ok(response) => AttemptOutcome::Status(response.status()),
+            Err(error) => {
+                let details = error.request_error().details();
+                AttemptOutcome::Failed { reason: details.reason, status: details.status }
+            }
+        };
+        attempts.end(outcome, total, connect_time, handshake_time);
     }
 }
 
@@ -141,43 +200,6 @@ async fn buffer<C: Caller>(
 ) -> Result<bool, RequestError> {
     let buffering = request.body_mut().buffer(caller.limits().max_replay_body, &destination.upstream.key.namespace);
     until_timed_out(caller, buffering).await.unwrap_or_else(|| Err(caller.timeout_error()))
-}
-
-/// Reports the outcome of an attempt to its upstream, and records it.
-fn end_attempt<C: Caller>(
-    outgoing: &mut OutgoingRequest<'_, C>,
-    policy: AttemptPolicy<'_>,
-    address: SocketAddr,
-    started_at: Instant,
-    outcome: &Result<Response<EndpointResponse<C::Body>>, AttemptError>,
-    attempts: Option<&mut Attempts>,
-) {
-    let total = turn_clock::now() - started_at;
-    let connect_time = outgoing.connect_time.take();
-    let class = match outcome {
-        // Connecting reports that it was given up.
-        Err(_) if outgoing.is_connecting => None,
-        _ if policy.is_mirror => None,
-        Ok(_) => Some(OutcomeClass::Responded),
-        Err(error) => error.outcome(),
-    };
-    if let Some(class) = class {
-        let status = outcome.as_ref().ok().map(Response::status);
-        let head_time = status.map(|_| total);
-        outgoing.target.upstream.report(address, &Outcome { class, status, connect_time, head_time });
-    }
-    let handshake_time = outgoing.target.handshake_time.take();
-    if let Some(attempts) = attempts {
-        let outcome = match outcome {
-            Ok(response) => AttemptOutcome::Status(response.status()),
-            Err(error) => {
-                let details = error.request_error().details();
-                AttemptOutcome::Failed { reason: details.reason, status: details.status }
-            }
-        };
-        attempts.end(outcome, total, connect_time, handshake_time);
-    }
-    outgoing.is_connecting = false;
 }
 
 #[cfg(test)]

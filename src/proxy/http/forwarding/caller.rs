@@ -75,7 +75,8 @@ pub(in crate::proxy) trait RepeatableBody:
     fn duplicate(&self) -> Self;
 
     /// Moves the body into a replay buffer of up to `max_bytes` bytes, and returns a second handle to it. Only one of
-    /// the handles can be sent: this one, or the returned one after [`Self::reclaim`]. `namespace`: that of the Service.
+    /// the handles can be sent: this one, or the returned one after [`Self::reclaim`]. `namespace`: that of the
+    /// Service.
     fn share_for_replay(&mut self, max_bytes: usize, namespace: &Arc<str>) -> Self;
 
     /// Takes the body back from its replay buffer. `None` if more was sent than the buffer keeps.

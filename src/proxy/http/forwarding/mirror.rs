@@ -164,7 +164,7 @@ impl MirrorCopy {
         let Ok(mut outgoing) = OutgoingRequest::new(Rc::clone(&self.sender), destination, request, replay) else {
             return false;
         };
-        let Ok(response) = forward(&mut outgoing, policy, None).await else { return false };
+        let Ok(response) = forward(&mut outgoing, None).await else { return false };
         let EndpointResponse::Body(mut body) = response.into_body() else { return false };
         let mut read = 0;
         while read < MAX_RESPONSE_READ

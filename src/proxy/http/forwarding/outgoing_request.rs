@@ -1,7 +1,7 @@
 //! A request on its way to an endpoint: converted to the endpoint's protocol, and kept where it may be sent again.
 
 use std::cell::Cell;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use http::uri::{Authority, Scheme};
 use http::{HeaderMap, HeaderValue, Request, Uri, Version, request};
 use tokio::time::Instant;
 
-use super::attempt_policy::ReplayPolicy;
+use super::attempt_policy::{AttemptPolicy, ReplayPolicy};
 use super::call_deadline;
 use super::caller::{Caller, RepeatableBody};
 use super::destination::Destination;
@@ -21,14 +21,15 @@ use crate::proxy::http::fields::field_policy::InformationalPolicy;
 use crate::proxy::http::fields::header_map_pool::HeaderMapPool;
 use crate::proxy::http::fields::hpack;
 use crate::proxy::http::record::request_error::RequestError;
-use crate::upstream::{UpstreamKey, UpstreamProtocol, UpstreamTarget};
+use crate::upstream::{EndpointSearch, UpstreamKey, UpstreamProtocol, UpstreamTarget};
 
 pub(in crate::proxy) struct OutgoingRequest<'u, C: Caller> {
     pub(super) caller: Rc<C>,
     /// Where to send it, including the TLS server name.
     pub(super) target: UpstreamTarget<'u>,
-    /// The endpoint of the session, until the first attempt.
-    pub(super) pinned: Option<SocketAddr>,
+    /// The endpoints that get it, one after the other.
+    pub(super) search: EndpointSearch,
+    pub(super) policy: AttemptPolicy<'u>,
     /// The upgrade to request, until the endpoint accepts it.
     pub(super) upgrade: Option<Box<Upgrade>>,
     pub(super) replay: ReplayPolicy,
@@ -36,12 +37,12 @@ pub(in crate::proxy) struct OutgoingRequest<'u, C: Caller> {
     pub(super) informational: InformationalPolicy<'u>,
     /// How many Portico processes have forwarded the request, with this one.
     pub(super) hops: HopCount,
-    /// When a gRPC call ends. Each attempt passes on what is left.
-    call_deadline: Option<Instant>,
     /// The duration of connecting for the last attempt, if it has opened a connection.
     pub(super) connect_time: Option<Duration>,
     /// The attempt waits for a connection.
     pub(super) is_connecting: bool,
+    /// The endpoint of the attempt. Here, and not an argument, which each future would keep.
+    pub(super) endpoint: SocketAddr,
     /// When the attempt must be complete, with its response.
     pub(super) attempt_deadline: Option<Instant>,
     /// The request to send. After it was sent: the same, or a copy, if it may be sent again.
@@ -91,14 +92,15 @@ impl<'u, C: Caller> OutgoingRequest<'u, C> {
         Ok(OutgoingRequest {
             caller,
             target,
-            pinned,
+            search: EndpointSearch::new(pinned),
+            policy,
             upgrade,
             replay,
             informational,
             hops,
-            call_deadline: policy.call_deadline,
             connect_time: None,
             is_connecting: false,
+            endpoint: NO_ENDPOINT,
             attempt_deadline: None,
             sendable: Some(request),
         })
@@ -114,7 +116,8 @@ impl<'u, C: Caller> OutgoingRequest<'u, C> {
     pub(super) fn take(&mut self) -> (Request<C::Body>, Option<C::Body>) {
         let mut original =
             self.sendable.take().expect("an unsent request is put back, and a sent one is repeated only with a copy");
-        if let Some(deadline) = self.call_deadline {
+        // Each attempt passes on what is left.
+        if let Some(deadline) = self.policy.call_deadline {
             call_deadline::set_remaining(original.headers_mut(), deadline);
         }
         let body = match self.copy_mode() {
@@ -220,3 +223,6 @@ fn reclaim_body<B: RepeatableBody>(request: Request<B>) -> Option<Request<B>> {
     let (head, body) = request.into_parts();
     Some(Request::from_parts(head, body.reclaim()?))
 }
+
+/// Until the first attempt.
+const NO_ENDPOINT: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0));

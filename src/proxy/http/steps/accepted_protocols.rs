@@ -38,6 +38,7 @@ pub(in crate::proxy) fn check<B>(
         if !exchange.protocol.is_multiplexed() {
             return Err(RequestError::Http2Only.into());
         }
+        // The field is forwarded: HTTP/2 has no `Connection` that could name it (RFC 9113, section 8.2.2).
         if !is_grpc(headers) {
             return Err(RequestError::NotGrpc.into());
         }

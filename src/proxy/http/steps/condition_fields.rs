@@ -43,7 +43,8 @@ impl<'r> ConditionFields<'r> {
         ConditionFields { exchange, headers, request, uri, request_id, forwarded, real_ip }
     }
 
-    /// The forwarding headers that the endpoint gets, without any other headers.
+    /// The forwarding headers that the endpoint gets, without any other headers. `X-Forwarded-Prefix` depends on the
+    /// rule, so the router adds it.
     fn compute(&self, style: ForwardingHeaderStyle) -> Box<HeaderMap> {
         let managed = self.headers.iter().filter(|(name, _)| is_managed(name));
         let mut headers: HeaderMap = managed.map(|(name, value)| (name.clone(), value.clone())).collect();

@@ -11,7 +11,7 @@ use super::request_context::RequestContext;
 use crate::plugin_api::{Reply, ResponseSource};
 use crate::proxy::http::exchange::body_source::BodySource;
 use crate::proxy::http::record::request_error::{EXTERNAL_AUTH_DENIED, RequestError};
-use crate::snapshot::Routes;
+use crate::snapshot::rule_options::GrpcErrorStyle;
 
 /// Why a request is not forwarded. The steps of a request return it with `?`, and its response is built afterwards.
 pub(in crate::proxy) enum EarlyExit {
@@ -106,8 +106,8 @@ fn error_response(error: RequestError, cx: &mut RequestContext<'_>) -> Response<
     let error = cx.rule.map_or(error, |rule| error.in_style(rule.options().errors));
     let mut details = error.details();
     cx.record.facts.error = Some(details.reason);
-    if cx.listener.is_some_and(|listener| !matches!(listener.routes, Routes::ByHost(_))) {
-        // As Kong does, which has the routes of such a listener.
+    let style = cx.rule.map_or(cx.style_without_rule.grpc_errors, |rule| rule.options().grpc_errors);
+    if style == GrpcErrorStyle::HttpStatus {
         details.grpc_status = None;
     }
     let mut response = cx.error_format.render_error(&details, &cx.record.facts.request_id).map(BodySource::Local);

@@ -1,12 +1,12 @@
-//! The order of the steps of a request, which is a security property: no step may answer with what a backend would send
-//! before all steps that guard it have run.
+//! The order of the steps of a request, which is a security property: no step may respond with what a backend would
+//! send before all steps that guard it have run.
 //!
 //! `request.rs` runs the steps in this order, and enters each of them: a build with debug assertions,
 //! such as that of the tests, panics for a request whose steps are in another order.
 
 /// A step of a request. The declaration is the order; each step says why it has its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(in crate::proxy) enum Step {
+pub(in crate::proxy) enum RequestStep {
     /// Host, path and upgrade, normalized. First, because everything after it decides on them.
     Target,
     /// The listener and the rule. Forwarding headers of untrusted clients are not compared, but those that the endpoint
@@ -18,16 +18,16 @@ pub(in crate::proxy) enum Step {
     /// Removes what concerns the connection and what untrusted clients may not say, and sets the forwarding headers, as
     /// the rule says. Before plugins and authorization servers, which read these headers.
     RequestHeaders,
-    /// Plugins authenticate, limit and edit the request. What they answer has nothing of a backend: a rejection, a
+    /// Plugins authenticate, limit and edit the request. Their responses have nothing of a backend: a rejection, a
     /// login, a redirect, a preflight.
     AccessPlugins,
     /// Selects the backend by weight. Rules that protect requests in a way that is not supported fail here.
     Backend,
-    /// Answers CORS preflight requests. Before authorization, because they have no credentials.
+    /// Responds to CORS preflight requests. Before authorization, because they have no credentials.
     Preflight,
     /// Authorization servers of the rule and of the backend, with the identity that plugins have established.
     Authorization,
-    /// Plugins answer in place of the backend, such as caches and mocks. After everything that may deny the request.
+    /// Plugins respond in place of the backend, such as caches and mocks. After everything that may deny the request.
     BeforeForward,
     /// Redirects, or rewrites the request for the backend and copies it to mirrors. After authorization: neither a
     /// mirror nor a redirect shows anything to a client that is denied.
@@ -52,7 +52,7 @@ mod tests {
 
     /// What a step may send to the client.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    enum Answer {
+    enum Sends {
         Nothing,
         /// Errors, redirects, rejections, and responses to preflight requests: nothing that a backend has sent or would
         /// send.
@@ -61,42 +61,50 @@ mod tests {
         OfBackend,
     }
 
-    /// All steps: what they may answer, and whether they may deny the request.
-    const STEPS: [(Step, Answer, bool); 15] = [
-        (Step::Target, Answer::NotOfBackend, true),
-        (Step::Route, Answer::NotOfBackend, true),
-        (Step::Protocols, Answer::NotOfBackend, true),
-        (Step::RequestHeaders, Answer::NotOfBackend, true),
-        (Step::AccessPlugins, Answer::NotOfBackend, true),
-        (Step::Backend, Answer::NotOfBackend, true),
-        (Step::Preflight, Answer::NotOfBackend, false),
-        (Step::Authorization, Answer::NotOfBackend, true),
-        (Step::BeforeForward, Answer::OfBackend, false),
-        (Step::RequestFilters, Answer::NotOfBackend, false),
-        (Step::Forwarding, Answer::OfBackend, false),
-        (Step::ResponseFilters, Answer::Nothing, false),
-        (Step::ResponsePlugins, Answer::NotOfBackend, false),
-        (Step::BodyFilters, Answer::NotOfBackend, false),
-        (Step::ResponseHead, Answer::Nothing, false),
+    /// All steps: what they may send, and whether they may deny the request.
+    const STEPS: [(RequestStep, Sends, bool); 15] = [
+        (RequestStep::Target, Sends::NotOfBackend, true),
+        (RequestStep::Route, Sends::NotOfBackend, true),
+        (RequestStep::Protocols, Sends::NotOfBackend, true),
+        (RequestStep::RequestHeaders, Sends::NotOfBackend, true),
+        (RequestStep::AccessPlugins, Sends::NotOfBackend, true),
+        (RequestStep::Backend, Sends::NotOfBackend, true),
+        (RequestStep::Preflight, Sends::NotOfBackend, false),
+        (RequestStep::Authorization, Sends::NotOfBackend, true),
+        (RequestStep::BeforeForward, Sends::OfBackend, false),
+        (RequestStep::RequestFilters, Sends::NotOfBackend, false),
+        (RequestStep::Forwarding, Sends::OfBackend, false),
+        (RequestStep::ResponseFilters, Sends::Nothing, false),
+        (RequestStep::ResponsePlugins, Sends::NotOfBackend, false),
+        (RequestStep::BodyFilters, Sends::NotOfBackend, false),
+        (RequestStep::ResponseHead, Sends::Nothing, false),
     ];
 
     #[test]
     fn nothing_of_a_backend_precedes_what_guards_it() {
         assert!(STEPS.is_sorted_by(|(step, ..), (next, ..)| step < next), "the table has the order of the steps");
-        let answers = STEPS.iter().filter(|(_, answer, _)| *answer == Answer::OfBackend);
-        for (answering, ..) in answers {
+        let responding = STEPS.iter().filter(|(_, sends, _)| *sends == Sends::OfBackend);
+        for (responding, ..) in responding {
             for (guard, ..) in STEPS.iter().filter(|(.., is_guard)| *is_guard) {
-                assert!(guard < answering, "{answering:?} may answer before {guard:?} has run");
+                assert!(guard < responding, "{responding:?} may respond before {guard:?} has run");
             }
         }
     }
 
     #[test]
     fn sanitized_headers_precede_those_who_read_them() {
-        for reader in [Step::AccessPlugins, Step::Authorization, Step::BeforeForward, Step::Forwarding] {
-            assert!(Step::RequestHeaders < reader, "{reader:?}");
+        for reader in [
+            RequestStep::AccessPlugins,
+            RequestStep::Authorization,
+            RequestStep::BeforeForward,
+            RequestStep::Forwarding,
+        ] {
+            assert!(RequestStep::RequestHeaders < reader, "{reader:?}");
         }
-        assert!(Step::Preflight < Step::Authorization, "preflight requests have no credentials");
-        assert!(Step::AccessPlugins < Step::Authorization, "servers get the identity that plugins have established");
+        assert!(RequestStep::Preflight < RequestStep::Authorization, "preflight requests have no credentials");
+        assert!(
+            RequestStep::AccessPlugins < RequestStep::Authorization,
+            "servers get the identity that plugins have established"
+        );
     }
 }

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::early_exit::EarlyExit;
 use super::error_response::ErrorFormat;
-use super::order::Step;
+use super::order::RequestStep;
 use super::plugin_run::{PluginRun, keep_headers_of_request};
 use super::read_body::read_body;
 use super::reply_response::reply_response;
@@ -141,12 +141,12 @@ fn is_same_text(uri: &Uri, other: &Uri) -> bool {
     path(uri) == path(other) && authority(uri) == authority(other) && uri.scheme() == other.scheme()
 }
 
-/// Whether a plugin may answer this request in place of the backend. Most requests need no future for that.
-pub(in crate::proxy) fn may_answer_for_backend(cx: &RequestContext<'_>) -> bool {
-    cx.record.plugin_run.as_ref().is_some_and(|run| run.chain.may_answer_for_backend(&run.state))
+/// Whether a plugin may respond to this request in place of the backend. Most requests need no future for that.
+pub(in crate::proxy) fn may_stand_in_for_backend(cx: &RequestContext<'_>) -> bool {
+    cx.record.plugin_run.as_ref().is_some_and(|run| run.chain.may_stand_in_for_backend(&run.state))
 }
 
-/// Runs the plugins that answer in place of the backend. Ends the request if one of them replies.
+/// Runs the plugins that respond in place of the backend. Ends the request if one of them replies.
 pub(in crate::proxy) async fn run_before_forward(
     cx: &mut RequestContext<'_>,
     routed: &RoutedRequest<'_>,
@@ -161,8 +161,8 @@ pub(in crate::proxy) async fn run_before_forward(
         let (path, query) = (routed.path.path(), routed.path.query());
         let allowed =
             AllowedRequest { head: &head, path, query, client, id: &facts.request_id, now: SystemTime::now() };
-        let answer = pin!(run.chain.before_forward(allowed, &mut run.state));
-        until_timed_out(&exchange.activity, answer).await.ok_or(RequestError::PluginTimeout)?
+        let reply = pin!(run.chain.before_forward(allowed, &mut run.state));
+        until_timed_out(&exchange.activity, reply).await.ok_or(RequestError::PluginTimeout)?
     };
     *request = Request::from_parts(head, body);
     reply.map_or(Ok(()), |reply| Err(EarlyExit::PluginReply(reply)))
@@ -221,7 +221,7 @@ pub(in crate::proxy) async fn run_response(
     if filters.is_empty() {
         return;
     }
-    cx.enter(Step::BodyFilters);
+    cx.enter(RequestStep::BodyFilters);
     // Boxed, so that the future of requests without body filters stays small.
     Box::pin(response_filters::apply(cx, response, source, filters)).await;
     if let Some(run) = &mut cx.record.plugin_run {

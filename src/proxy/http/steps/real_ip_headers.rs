@@ -60,9 +60,7 @@ pub(in crate::proxy) fn set_forwarding_headers(
 /// Sets `X-Forwarded-Prefix` to the stripped prefix, unless the request has this header. It then comes from a trusted
 /// peer, because that of an untrusted one has been removed.
 pub(in crate::proxy) fn set_forwarded_prefix(headers: &mut HeaderMap, prefix: &str) {
-    if !matches!(prefix, "" | "/")
-        && let Ok(prefix) = HeaderValue::from_str(prefix)
-    {
+    if let Ok(prefix) = HeaderValue::from_str(prefix) {
         headers.entry(X_FORWARDED_PREFIX).or_insert(prefix);
     }
 }

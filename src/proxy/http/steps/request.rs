@@ -4,11 +4,11 @@
 //!   target ▶ route ▶ protocols ▶ request headers ▶ access plugins ▶ backend ▶ preflight ▶ authorization
 //!     └────────┴─────────┴──────────────┴──────────────────┴───────────┴─────────┴─────────────┤
 //!                                                                                          EarlyExit
-//!     ┌─────────────────────┬──────────────────────────────────────────────────────────────────┤
-//!   before_forward ▶ request filters ▶ forwarding ▶ response filters ─▶ response plugins ▶ body filters ▶ response head
+//!     ┌────────────────────┬───────────────────────────────────────────────────────────────────┤
+//!   before_forward ▶ request filters ▶ forwarding ▶ response filters ─▶ response plugins ▶ body filters ▶ head
 //! ```
 //!
-//! [`Step`] says why each step has its place.
+//! [`RequestStep`] says why each step has its place.
 
 use std::rc::Rc;
 
@@ -21,7 +21,7 @@ use super::affinity;
 use super::early_exit::EarlyExit;
 use super::external_auth;
 use super::forwarding_headers::set_forwarding_headers;
-use super::order::Step;
+use super::order::RequestStep;
 use super::plugins;
 use super::product_headers;
 use super::request_context::{RequestContext, RoutedRequest};
@@ -40,7 +40,7 @@ use crate::proxy::http::exchange::client_exchange::ClientExchange;
 use crate::proxy::http::exchange::request_body::RequestBody;
 use crate::proxy::http::fields::field_policy::ResponseTrailerPolicy;
 use crate::proxy::http::fields::hpack;
-use crate::proxy::http::forwarding::attempt_policy::{AttemptPolicy, ReplayPolicy};
+use crate::proxy::http::forwarding::attempt_policy::ReplayPolicy;
 use crate::proxy::http::forwarding::attempts::{forward, forward_in_time};
 use crate::proxy::http::forwarding::destination::Destination;
 use crate::proxy::http::forwarding::outgoing_request::OutgoingRequest;
@@ -49,7 +49,7 @@ use crate::proxy::http::record::response_deadline::ResponseDeadline;
 use crate::turn_clock;
 
 /// The response to a request, with the record that ends with its body or with the tunnel that follows.
-pub(in crate::proxy) struct Served {
+pub(in crate::proxy) struct ServedRequest {
     pub(in crate::proxy) response: Response<BodySource>,
     pub(in crate::proxy) record: RequestRecord,
     /// The HTTP version of the request.
@@ -57,7 +57,7 @@ pub(in crate::proxy) struct Served {
 }
 
 /// Handles one request. Errors become responses.
-pub(in crate::proxy) async fn serve(exchange: Rc<ClientExchange>, mut request: Request<ClientBody>) -> Served {
+pub(in crate::proxy) async fn serve(exchange: Rc<ClientExchange>, mut request: Request<ClientBody>) -> ServedRequest {
     // The configuration is read once: the request uses this snapshot to its end, whatever changes meanwhile.
     let view = exchange.worker().view();
     let version = request.version();
@@ -68,12 +68,12 @@ pub(in crate::proxy) async fn serve(exchange: Rc<ClientExchange>, mut request: R
         let outcome = respond(&mut cx, request).await;
         let mut pending = begin_response(&mut cx, outcome);
         if cx.record.plugin_run.is_some() {
-            cx.enter(Step::ResponsePlugins);
+            cx.enter(RequestStep::ResponsePlugins);
             plugins::run_response(&mut cx, &mut pending.response, &mut pending.source, pending.began_at).await;
         }
         finish_response(&mut cx, pending)
     };
-    Served { response, record, version }
+    ServedRequest { response, record, version }
 }
 
 /// Forwards the request, unless an earlier step ends it.
@@ -83,7 +83,7 @@ async fn respond(
 ) -> Result<Response<BodySource>, EarlyExit> {
     let client_sent_head = request.method() == Method::HEAD;
     let destination = prepare(cx, &mut request).await?;
-    cx.enter(Step::Forwarding);
+    cx.enter(RequestStep::Forwarding);
     let reports_latencies = cx.product_header_names().is_some();
     // A plugin may have changed the method. The response then announces a body that does not follow.
     let lacks_body = request.method() == Method::HEAD && !client_sent_head;
@@ -98,10 +98,12 @@ async fn respond(
         record.exchange.activity.sent_at.set(Some(turn_clock::refresh()));
     }
     let RequestRecord { exchange, facts, .. } = record;
-    let response = if destination.policy.is_plain() {
+    // A copy, since the future would otherwise keep the destination.
+    let policy = destination.policy;
+    let response = if policy.is_plain() {
         let replay = ReplayPolicy::unbuffered(&request);
         let mut outgoing = OutgoingRequest::new(Rc::clone(exchange), destination, request, replay)?;
-        forward(&mut outgoing, AttemptPolicy::default(), Some(&mut facts.attempts)).await?
+        forward(&mut outgoing, Some(&mut facts.attempts)).await?
     } else {
         // Boxed, so that the future of requests without timeouts and retries stays small.
         let forwarding = Box::pin(forward_in_time(exchange, destination, request, &mut facts.attempts));
@@ -113,7 +115,7 @@ async fn respond(
     if lacks_body {
         response.headers_mut().remove(CONTENT_LENGTH);
     }
-    cx.enter(Step::ResponseFilters);
+    cx.enter(RequestStep::ResponseFilters);
     cx.apply_response_filters(response.headers_mut());
     // After the filters, which may remove the cookies of the backend.
     affinity::add_to_response(cx.affinity.as_deref(), cx.record.facts.attempts.endpoint(), response.headers_mut());
@@ -125,18 +127,18 @@ async fn prepare<'r>(
     cx: &mut RequestContext<'r>,
     request: &mut Request<RequestBody>,
 ) -> Result<Destination<'r>, EarlyExit> {
-    cx.enter(Step::Target);
+    cx.enter(RequestStep::Target);
     let target = target::read_target(cx, request)?;
-    cx.enter(Step::Route);
+    cx.enter(RequestStep::Route);
     let mut routed = routing::select_rule(cx, request, target)?;
-    cx.enter(Step::Protocols);
+    cx.enter(RequestStep::Protocols);
     accepted_protocols::check(cx, &routed, request)?;
     if cx.record.facts.observed.as_ref().is_some_and(|observed| observed.is_dry_run()) {
         return Err(rule_action::dry_run(cx, routed.rule));
     }
-    cx.enter(Step::RequestHeaders);
+    cx.enter(RequestStep::RequestHeaders);
     set_request_headers(cx, &mut routed, request)?;
-    cx.enter(Step::AccessPlugins);
+    cx.enter(RequestStep::AccessPlugins);
     if let Some(chain) = &routed.rule.plugins {
         if chain.may_wait(&cx.view.snapshot.consumers) {
             // Boxed, so that the future of requests without plugins stays small.
@@ -145,21 +147,21 @@ async fn prepare<'r>(
             plugins::run_access_at_once(cx, chain, &mut routed, request)?;
         }
     }
-    cx.enter(Step::Backend);
+    cx.enter(RequestStep::Backend);
     let action = rule_action::select(cx, routed.rule)?;
-    cx.enter(Step::Preflight);
+    cx.enter(RequestStep::Preflight);
     action.answer_preflight(cx, routed.rule, request)?;
-    cx.enter(Step::Authorization);
+    cx.enter(RequestStep::Authorization);
     for filter in action.authorization(routed.rule).into_iter().flatten() {
         // Boxed, so that the future of requests without authorization stays small.
         Box::pin(external_auth::authorize(cx, filter, &routed, request)).await?;
     }
-    cx.enter(Step::BeforeForward);
-    if action.is_forwarded() && plugins::may_answer_for_backend(cx) {
+    cx.enter(RequestStep::BeforeForward);
+    if action.is_forwarded() && plugins::may_stand_in_for_backend(cx) {
         // Boxed, so that the future of requests without such plugins stays small.
         Box::pin(plugins::run_before_forward(cx, &routed, request)).await?;
     }
-    cx.enter(Step::RequestFilters);
+    cx.enter(RequestStep::RequestFilters);
     action.apply(cx, routed, request)
 }
 
@@ -217,7 +219,7 @@ fn begin_response(cx: &mut RequestContext<'_>, outcome: Result<Response<BodySour
 /// Completes the head of a response, after plugins have run.
 fn finish_response(cx: &mut RequestContext<'_>, pending: PendingResponse) -> Response<BodySource> {
     let PendingResponse { mut response, source, began_at, must_close } = pending;
-    cx.enter(Step::ResponseHead);
+    cx.enter(RequestStep::ResponseHead);
     fit_to_status(&mut response, cx.error_format.is_head());
     if response.body().may_have_trailers() {
         cx.record.trailers =

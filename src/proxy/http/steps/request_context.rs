@@ -6,7 +6,7 @@ use http::{HeaderMap, Request, Version};
 
 use super::affinity::BackendAffinity;
 use super::error_response::ErrorFormat;
-use super::order::Step;
+use super::order::RequestStep;
 use super::reported_client::{client_address, client_scheme};
 use super::request_record::RequestRecord;
 use super::request_target::{RequestHost, RequestPath};
@@ -20,7 +20,7 @@ use crate::proxy::worker::snapshot_view::SnapshotView;
 use crate::snapshot::HttpListener;
 use crate::snapshot::router::MatchedPath;
 use crate::snapshot::rule::{Backend, RouteRule};
-use crate::snapshot::rule_options::ProductHeaderNames;
+use crate::snapshot::rule_options::{ProductHeaderNames, UnmatchedStyle};
 use crate::upstream::ClientSlot;
 
 /// The context of a request from its head to its response: the configuration it uses, how far it was routed, and its
@@ -39,12 +39,12 @@ pub(in crate::proxy) struct RequestContext<'r> {
     pub(in crate::proxy) backend: Option<&'r Backend>,
     /// Boxed, because few requests have one.
     pub(in crate::proxy) affinity: Option<Box<BackendAffinity<'r>>>,
-    /// The product headers if no rule matches.
-    pub(in crate::proxy) product_headers_without_rule: Option<&'static ProductHeaderNames>,
+    /// The style of the response if no rule matches.
+    pub(in crate::proxy) style_without_rule: UnmatchedStyle,
     /// Whether the `Trailer` field of an endpoint's response is forwarded to the client.
     pub(in crate::proxy) accepts_trailers: bool,
     #[cfg(debug_assertions)]
-    step: Step,
+    step: RequestStep,
 }
 
 impl<'r> RequestContext<'r> {
@@ -63,10 +63,10 @@ impl<'r> RequestContext<'r> {
             rule: None,
             backend: None,
             affinity: None,
-            product_headers_without_rule: None,
+            style_without_rule: UnmatchedStyle::default(),
             accepts_trailers: true,
             #[cfg(debug_assertions)]
-            step: Step::Target,
+            step: RequestStep::Target,
         }
     }
 
@@ -75,7 +75,7 @@ impl<'r> RequestContext<'r> {
     }
 
     /// Begins a step. Panics in builds with debug assertions if the steps are not in their order.
-    pub(in crate::proxy) fn enter(&mut self, step: Step) {
+    pub(in crate::proxy) fn enter(&mut self, step: RequestStep) {
         #[cfg(debug_assertions)]
         {
             assert!(self.step <= step, "{step:?} follows {:?}", self.step);
@@ -89,7 +89,7 @@ impl<'r> RequestContext<'r> {
     pub(in crate::proxy) fn product_header_names(&self) -> Option<&'static ProductHeaderNames> {
         let option = match self.rule {
             Some(rule) => rule.options().product_headers,
-            None => self.product_headers_without_rule,
+            None => self.style_without_rule.product_headers,
         };
         self.exchange().http.product_headers.names(option)
     }

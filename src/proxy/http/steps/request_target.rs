@@ -7,7 +7,7 @@ use http::header::HOST;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Uri, Version};
 
-use crate::http2_frames::FRAGMENT_HOST;
+use crate::http2_frames::{FRAGMENT_HOST, UNREADABLE_HOST};
 use crate::plugin_api::path_encoding::{encode_non_ascii, is_unreserved, resolve_dots};
 use crate::proxy::http::record::request_error::RequestError;
 
@@ -39,15 +39,15 @@ impl RequestHost {
         let mut fields = headers.get_all(HOST).iter();
         let field = fields.next();
         if let Some(second) = fields.next() {
-            return Err(match second.as_bytes() {
-                FRAGMENT_HOST if version == Version::HTTP_2 => FRAGMENT,
-                _ => RequestError::InvalidHost("the request has more than one Host header"),
-            });
+            let more_than_one = RequestError::InvalidHost("the request has more than one Host header");
+            return Err(rejection_mark(version, second).unwrap_or(more_than_one));
         }
         // The field must be present and valid even when the target overrides it: a proxy in front may have used it.
         let host = match field {
-            Some(field) if version == Version::HTTP_2 && field == FRAGMENT_HOST => return Err(FRAGMENT),
-            Some(field) => Some(RequestHost::parse(field.clone()).ok_or(INVALID_HOST)?),
+            Some(field) => {
+                let host = RequestHost::parse(field.clone());
+                Some(host.ok_or_else(|| rejection_mark(version, field).unwrap_or(INVALID_HOST))?)
+            }
             None if version == Version::HTTP_11 => {
                 return Err(RequestError::InvalidHost("the request has no Host header"));
             }
@@ -95,7 +95,16 @@ impl RequestHost {
     }
 }
 
-const FRAGMENT: RequestError = RequestError::InvalidTarget("the target has a fragment");
+/// The error of an HTTP/2 request that was rejected before it was read, if this Host field says so.
+fn rejection_mark(version: Version, field: &HeaderValue) -> Option<RequestError> {
+    match field.as_bytes() {
+        FRAGMENT_HOST if version == Version::HTTP_2 => Some(RequestError::InvalidTarget("the target has a fragment")),
+        UNREADABLE_HOST if version == Version::HTTP_2 => {
+            Some(RequestError::InvalidTarget("its header block, or an earlier one of the connection, cannot be read"))
+        }
+        _ => None,
+    }
+}
 
 /// The length of the name or address in a host of the form `name`, `name:port`, `[v6]` or `[v6]:port`. None for any
 /// other: only characters valid in a host are accepted, so that no backend can parse a path, a user or a second host

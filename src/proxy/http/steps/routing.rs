@@ -50,14 +50,14 @@ pub(in crate::proxy) fn select_rule<'r>(
     };
     let found = listener.find(&name, &routing_request);
     if let Some(input) = routing_request.regex_steps.exceeded() {
-        cx.product_headers_without_rule = listener.product_headers_without_rule(&name, &routing_request);
+        cx.style_without_rule = listener.style_without_rule(&name, &routing_request);
         return Err(match input {
             RegexInput::Target => RequestError::TargetTooLongToMatch,
             RegexInput::Header => RequestError::HeaderTooLongToMatch,
         });
     }
     let Some(Matched { rule, path: matched, normalized, names_method }) = found else {
-        cx.product_headers_without_rule = listener.product_headers_without_rule(&name, &routing_request);
+        cx.style_without_rule = listener.style_without_rule(&name, &routing_request);
         return Err(RequestError::NoRoute);
     };
     let regex_steps = routing_request.regex_steps.remaining();
@@ -152,6 +152,7 @@ mod tests {
     use crate::snapshot::client_validation::{ClientValidation, ClientValidationMode};
     use crate::snapshot::host::{HostMap, HostPattern};
     use crate::snapshot::port_tls::{PortTls, StreamHosts, TlsListener};
+    use crate::snapshot::rule_options::UnmatchedStyle;
     use crate::snapshot::stream::StreamRule;
     use crate::snapshot::{Bind, Routes};
 
@@ -166,7 +167,7 @@ mod tests {
                 name: (*host).into(),
                 port: 443,
                 routes: Routes::ByHost(HostMap::default()),
-                product_headers: None,
+                unmatched: UnmatchedStyle::default(),
             };
             (pattern(host), Arc::new(listener))
         };

@@ -10,7 +10,7 @@ use super::request_context::RoutedRequest;
 use super::request_target::RequestPath;
 use crate::proxy::http::record::request_error::RequestError;
 use crate::snapshot::rule::Action;
-use crate::snapshot::rule_options::{ForwardingHeaderStyle, UpstreamHost};
+use crate::snapshot::rule_options::UpstreamHost;
 use crate::snapshot::upstream_path::{UpstreamPath, upstream_path};
 
 /// Runs before plugins, so that values a plugin writes take precedence.
@@ -39,9 +39,8 @@ fn rewrite_path<B>(
 ) -> Result<(), RequestError> {
     let (matched, path) = (routed.matched, &routed.path);
     let prefix_length = upstream.strip_matched.then(|| matched.length(path.path()));
-    if routed.rule.options().forwarding_headers == ForwardingHeaderStyle::RealIp {
-        let prefix = prefix_length.and_then(|length| path.path().get(..length));
-        set_forwarded_prefix(request.headers_mut(), prefix.unwrap_or_default());
+    if let Some(prefix) = matched.forwarded_prefix(routed.rule, path.path()) {
+        set_forwarded_prefix(request.headers_mut(), prefix);
     }
     let target = match &upstream.template {
         Some(template) => {

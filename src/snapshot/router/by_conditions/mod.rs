@@ -26,7 +26,9 @@ use self::route::normalize_path;
 pub use self::route::{
     ConditionRoute, HEADER_REGEX_PREFIX, HeaderCondition, HeaderPattern, HostCondition, HostName, PathCondition,
 };
-use super::{Matched, MatchedPath, RoutingRequest};
+use super::matched::{Matched, MatchedPath};
+use super::request::RoutingRequest;
+use super::request_fields::Candidate;
 use crate::snapshot::redirect::Scheme;
 use crate::snapshot::regex_steps::RegexInput;
 
@@ -69,7 +71,7 @@ impl ConditionsRouter {
     pub fn find(&self, host: &str, request: &RoutingRequest<'_>) -> Option<Matched<'_>> {
         let normalized = normalize_path(request.path);
         let path = normalized.as_deref().unwrap_or(request.path);
-        let entry = self.hosts.find(host, path, &request.regex_steps, |entry| entry.matches(host, request))?;
+        let entry = self.hosts.find(host, path, &request.regex_steps, |entry| entry.matches(host, path, request))?;
         if let Some(PathCondition::Regex(regex)) = entry.path() {
             // The expression is matched twice more, for the length of the matched part and for its groups.
             request.regex_steps.admit(regex.states().saturating_mul(2), path.len(), RegexInput::Target);
@@ -137,12 +139,13 @@ impl RouteEntry {
     }
 
     /// Checks the conditions that the index does not check: all except the path and the hostname.
-    fn matches(&self, host: &str, request: &RoutingRequest<'_>) -> bool {
-        let ConditionRoute { methods, headers, server_names, .. } = &*self.route;
+    fn matches(&self, host: &str, path: &str, request: &RoutingRequest<'_>) -> bool {
+        let ConditionRoute { methods, headers, server_names, rule, .. } = &*self.route;
+        let candidate = || Candidate { rule, matched: MatchedPath::ByConditions(self.path()), path };
         (methods.is_empty() || methods.contains(request.method))
             && (server_names.is_empty() || matches_server_name(server_names, request))
             && self.matches_host_and_port(host, request)
-            && headers.iter().all(|header| header.applies(request, &self.route.rule))
+            && headers.iter().all(|header| header.applies(request, candidate()))
     }
 
     /// Checks the hosts that have a port. Hosts without port have been matched by the index.

@@ -8,10 +8,11 @@ use percent_encoding::percent_encode_byte;
 
 use crate::plugin_api::path_encoding::decode_unreserved;
 use crate::snapshot::path_regex::{PathRegex, TextRegex};
-use crate::snapshot::regex::{RegexAnchor, RegexLimit, literal_prefix_and_states};
+use crate::snapshot::regex::{RegexAnchor, RegexError, RegexLimit, literal_prefix_and_states};
 use crate::snapshot::regex_steps::{RegexInput, RegexSteps};
-use crate::snapshot::router::request_fields::ConditionField;
-use crate::snapshot::router::{RegexError, RoutingRequest, TieBreaker};
+use crate::snapshot::router::request::RoutingRequest;
+use crate::snapshot::router::request_fields::{Candidate, ConditionField};
+use crate::snapshot::router::route_match::TieBreaker;
 use crate::snapshot::rule::RouteRule;
 
 /// One route. Each list is a condition, and a request has to meet all of them. An empty list matches every request. Of
@@ -299,10 +300,10 @@ impl HeaderCondition {
     }
 
     /// Whether the condition of this rule applies to the request.
-    pub(super) fn applies(&self, request: &RoutingRequest<'_>, rule: &RouteRule) -> bool {
-        match request.field(&self.name, rule.options().forwarding_headers) {
+    pub(super) fn applies(&self, request: &RoutingRequest<'_>, candidate: Candidate<'_>) -> bool {
+        match request.field(&self.name, candidate) {
             ConditionField::Absent => false,
-            ConditionField::Host(host) => self.matches_line(host, &request.regex_steps),
+            ConditionField::Line(line) => self.matches_line(line, &request.regex_steps),
             ConditionField::Among(headers) => self.matches(headers, &request.regex_steps),
         }
     }

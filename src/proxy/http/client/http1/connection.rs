@@ -27,7 +27,7 @@ use crate::proxy::http::exchange::client_body::ClientBody;
 use crate::proxy::http::exchange::client_exchange::ClientExchange;
 use crate::proxy::http::fields::date::with_date;
 use crate::proxy::http::record::request_error::RequestError;
-use crate::proxy::http::steps::request::Served;
+use crate::proxy::http::steps::request::ServedRequest;
 
 /// `S` begins a request, and `F` is the request in progress.
 pub(in crate::proxy) struct Http1ClientConnection<S, F> {
@@ -88,7 +88,7 @@ struct SentResponse {
 impl<S, F> Http1ClientConnection<S, F>
 where
     S: Fn(Request<ClientBody>) -> F,
-    F: Future<Output = Served>,
+    F: Future<Output = ServedRequest>,
 {
     /// `received` has what was received already.
     pub(in crate::proxy) fn new(
@@ -262,7 +262,7 @@ where
         Poll::Ready(Ok(()))
     }
 
-    fn begin_response(&mut self, served: Served) {
+    fn begin_response(&mut self, served: ServedRequest) {
         let (response, tunnel) = ResponseBody::attach(served);
         self.tunnel = tunnel;
         let mut head = take_buffer();

@@ -14,6 +14,7 @@ use tokio::net::TcpListener;
 use tokio::task::LocalSet;
 use tokio::time::Instant;
 
+use super::super::attempt_policy::AttemptPolicy;
 use super::*;
 use crate::hop_count::HopCount;
 use crate::http1::NameCase;

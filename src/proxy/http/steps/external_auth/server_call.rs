@@ -42,7 +42,7 @@ pub(super) async fn send(
         informational: InformationalPolicy::default(),
     };
     let mut outgoing = OutgoingRequest::new(Rc::clone(exchange), destination, request, replay)?;
-    let response = forward(&mut outgoing, AttemptPolicy::default(), None).await.map_err(authorization_error)?;
+    let response = forward(&mut outgoing, None).await.map_err(authorization_error)?;
     Ok(response.map(BodySource::from))
 }
 

@@ -1,0 +1,344 @@
+//! The compiler: the steps of one compilation in their order, and what each of them keeps for the next one.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use super::affected::{AffectedObjects, keys_of_kind};
+use super::backend::forbidden_addresses::ForbiddenAddresses;
+use super::backend::upstream_usage::{UpstreamUsage, upstream_object};
+use super::backend::{endpoints, x_backend_verdict};
+use super::certificates::SecretCache;
+use super::gateways::gateway::GatewayPlan;
+use super::ingress::IngressCompiler;
+use super::kong;
+use super::kong::consumers::Consumers;
+use super::kong::plugins::{PluginUpdate, Plugins};
+use super::kong::policy_conflicts::PolicyConflicts;
+use super::kong::verdict_updates::PolicyReferrers;
+use super::parents::planner::ParentPlanner;
+use super::policies::users::Users;
+use super::policies::{backend_tls, backend_traffic};
+use super::routes::planner::{RouteInputs, RouteOutputs, RoutePlanner};
+use super::routes::routers::Routers;
+use super::run::CompileRun;
+use super::verdict::Verdicts;
+use super::verdict::oversized_objects::OversizedVerdicts;
+use super::verdict::table::VerdictTable;
+use super::verdict_updates::other_kinds;
+use super::verdict_updates::served::ServedObjects;
+use super::verdict_updates::unserved_objects::ServiceUsers;
+use super::{CompileContext, parents};
+use crate::api::gateway::{BackendTlsPolicy, XBackend, XBackendTrafficPolicy};
+use crate::api::{Kind, ObjectId, ObjectKey};
+use crate::snapshot::own_udp_listeners::OwnUdpListeners;
+use crate::snapshot::{BindAddress, Snapshot, TransportProtocol};
+use crate::store::{Changes, Store};
+use crate::upstream::{BackendTraffic, EndpointAddress, Endpoints, LoadBalancing, UpstreamKey, UpstreamSource};
+
+/// The result of one compilation.
+#[derive(Debug)]
+pub struct Compiled {
+    /// The same `Arc` as after the previous compilation if no part of it was rebuilt.
+    pub snapshot: Arc<Snapshot>,
+    /// Endpoints to set before the snapshot is swapped, so that new upstreams never serve without endpoints.
+    pub endpoints: BTreeMap<UpstreamKey, Endpoints>,
+    /// The upstreams that the snapshot no longer uses; they may be removed after the swap. `None` if the set of used
+    /// upstreams did not change.
+    pub unused_upstreams: Option<Vec<UpstreamKey>>,
+    /// Objects whose verdict was added, changed or removed.
+    pub verdicts_changed: BTreeSet<ObjectId>,
+    /// Number of host routers that were rebuilt.
+    pub routers_built: usize,
+    /// Number of Gateways, ListenerSets and routes that were planned. Tests check with it that the work of an edit does
+    /// not grow with what the edit does not affect.
+    pub objects_planned: usize,
+}
+
+/// Incremental compiler: caches plans and recompiles only what a change can affect.
+#[derive(Debug, Default)]
+pub struct Compiler {
+    affected: AffectedObjects,
+    secrets: SecretCache,
+    parents: ParentPlanner,
+    plugins: Plugins,
+    consumers: Consumers,
+    routes: RoutePlanner,
+    ingresses: IngressCompiler,
+    routers: Routers,
+    /// Sockets on which Ingresses are served, unless a Gateway takes them.
+    ingress_sockets: BTreeSet<BindAddress>,
+    /// The Ingress sockets that serve Gateways instead.
+    sockets_taken_by_gateways: BTreeSet<BindAddress>,
+    forbidden: ForbiddenAddresses,
+    /// The admin listener, which no route may use as a backend.
+    admin_address: Option<SocketAddr>,
+    /// The addresses of this machine.
+    machine_addresses: BTreeSet<IpAddr>,
+    upstream_usage: UpstreamUsage,
+    policy_referrers: PolicyReferrers,
+    policy_conflicts: PolicyConflicts,
+    service_users: ServiceUsers,
+    tls_policy_users: Users<BackendTlsPolicy>,
+    traffic_policy_users: Users<XBackendTrafficPolicy>,
+    x_backend_users: Users<XBackend>,
+    verdicts: VerdictTable,
+}
+
+impl Compiler {
+    /// Sets the address of the admin listener, which is excluded from endpoints. Call it before the first compilation.
+    pub fn set_admin_address(&mut self, admin: SocketAddr) {
+        self.admin_address = Some(admin);
+    }
+
+    /// Sets the addresses of this machine, at which listeners on all interfaces are reachable. Call it before the first
+    /// compilation.
+    pub fn set_machine_addresses(&mut self, addresses: BTreeSet<IpAddr>) {
+        self.machine_addresses = addresses;
+    }
+
+    /// All verdicts as of the last compilation.
+    pub fn verdicts(&self) -> &Verdicts {
+        self.verdicts.all()
+    }
+
+    /// The current addresses of a Service port. `None` if the Service does not exist.
+    pub fn addresses(&self, store: &Store, service: &ObjectKey, port: u16) -> Option<Vec<EndpointAddress>> {
+        let ObjectKey { namespace, name } = store.services.get(service)?.meta.key.clone();
+        let key = UpstreamKey { namespace, service: name, port, ..UpstreamKey::default() };
+        Some(endpoints::addresses_of(store, &key, &self.forbidden).unwrap_or_default())
+    }
+
+    /// Whether a route or an Ingress uses the upstream.
+    pub fn uses_upstream(&self, upstream: &UpstreamKey) -> bool {
+        self.upstream_usage.is_used(upstream)
+    }
+
+    /// The number of upstreams that routes and Ingresses use.
+    pub fn used_upstream_count(&self) -> usize {
+        self.upstream_usage.count()
+    }
+
+    /// Compiles what `changes` can affect; a new compiler needs [`Store::everything`]. If
+    /// `cx.inputs.addresses` changed, `changes` must contain the Gateways with other addresses.
+    ///
+    /// Each step uses the results of the earlier ones, and adds to `touched` what it affects in later ones.
+    pub fn compile(&mut self, cx: CompileContext<'_>, changes: &Changes) -> Compiled {
+        self.verdicts
+            .begin(OversizedVerdicts::new(cx, |kind, meta| kong::verdict_updates::is_size_unreported(cx, kind, meta)));
+        let mut run = CompileRun { records_planned: self.records_planned(cx.store), ..CompileRun::default() };
+        let mut touched = self.affected.find(cx.store, changes);
+        for key in keys_of_kind(changes, Kind::Secret) {
+            self.secrets.remove_if_deleted(cx.store, key);
+        }
+
+        // Gateways and ListenerSets are planned before routes, because routes attach to planned listeners, and before
+        // plugins, because those of routes without a served parent are not attached.
+        let parents = self.parents.update(cx, &touched, &mut self.secrets, &mut run);
+        for listeners in &parents.listeners {
+            self.routers.listeners_changed(listeners);
+        }
+        // Plugins are built before routes and Ingresses are planned, because plugin chains contain them.
+        let mut plugins = self.plugins.update(cx, &self.parents.plans, &touched, &parents.routes);
+        touched.append(&mut plugins.routes_to_update);
+        let inputs = RouteInputs { parents: &self.parents.plans, plugins: &self.plugins };
+        let outputs = RouteOutputs {
+            verdicts: &mut self.verdicts,
+            routers: &mut self.routers,
+            upstream_usage: &mut self.upstream_usage,
+            policy_conflicts: &mut self.policy_conflicts,
+            run: &mut run,
+        };
+        self.routes.update(cx, &touched, parents.routes, inputs, outputs);
+        let ingresses = self.ingresses.update(cx, &self.plugins, &mut self.secrets, &touched);
+        for [before, after] in ingresses.upstreams() {
+            self.upstream_usage.replace(before, after, &mut run.upstreams_changed);
+        }
+
+        // Routers are built after all plans, so that each is built at most once.
+        self.routers.set_ingress_binds(self.ingresses.binds());
+        let routers_built =
+            self.routers.build(&self.parents.plans, &self.routes.plans) + usize::from(ingresses.router_built);
+        // Forbidden addresses depend on all listeners, and endpoints depend on forbidden addresses.
+        self.update_forbidden_addresses(cx, &run, &mut touched);
+
+        touch_services(&mut run, &mut touched);
+        self.update_verdicts(cx, &touched, ingresses.verdicts_to_update, plugins, &mut run);
+        Compiled {
+            snapshot: self.routers.snapshot(),
+            endpoints: self.endpoints(cx.store, &touched, &run.upstreams_changed),
+            unused_upstreams: (!run.upstreams_changed.is_empty()).then(|| {
+                run.upstreams_changed.iter().filter(|key| !self.upstream_usage.is_used(key)).cloned().collect()
+            }),
+            verdicts_changed: self.verdicts.end(&touched),
+            routers_built,
+            objects_planned: run.objects_planned,
+        }
+    }
+
+    /// Whether the routes and Ingresses that are planned must be recorded, because verdicts on other objects depend on
+    /// them.
+    fn records_planned(&self, store: &Store) -> bool {
+        self.service_users.may_be_needed(store)
+            || self.tls_policy_users.may_be_needed(store)
+            || !store.unparseable_policies.is_empty()
+            || self.traffic_policy_users.may_be_needed(store)
+            || self.x_backend_users.may_be_needed(store)
+    }
+
+    /// Updates the verdicts after all plans: they depend on the routes attached to a listener, on the sockets that
+    /// Gateways take from Ingresses, and on which Services are used.
+    fn update_verdicts(
+        &mut self,
+        cx: CompileContext<'_>,
+        touched: &Changes,
+        ingresses: BTreeSet<ObjectKey>,
+        plugins: PluginUpdate,
+        run: &mut CompileRun,
+    ) {
+        for id in std::mem::take(&mut run.parents_to_update) {
+            let attached_routes = |listener: &_| self.routers.attached_count(listener);
+            let verdict = parents::verdict::verdict(cx, &self.parents.plans, &attached_routes, &id);
+            self.verdicts.set(id, verdict);
+        }
+        for key in &ingresses {
+            run.record_planned(&ObjectId::new(Kind::Ingress, key.clone()));
+        }
+        self.update_ingress_verdicts(cx, ingresses);
+        self.policy_referrers.update(cx.store, touched, &self.policy_conflicts, &mut self.verdicts);
+        self.update_consumers(cx, touched, plugins.subjects_to_update);
+        let mut plugins_to_update = plugins.verdicts_to_update;
+        plugins_to_update.extend(self.plugins.naming_touched_consumers(touched).cloned());
+        let consumers = self.consumers.directory();
+        for id in plugins_to_update {
+            let verdict = self.plugins.verdict(cx.store, &consumers, &id);
+            self.verdicts.set(id, verdict);
+        }
+
+        let replanned = std::mem::take(&mut run.replanned);
+        let (store, verdicts) = (cx.store, &mut self.verdicts);
+        let served = ServedObjects {
+            parents: &self.parents.plans,
+            routes: &self.routes.plans,
+            ingresses: &self.ingresses,
+            upstream_usage: &self.upstream_usage,
+            forbidden: &self.forbidden,
+            policy_conflicts: &self.policy_conflicts,
+        };
+        self.service_users.update(cx, touched, &replanned, served, verdicts);
+        let find = |key: &ObjectKey| backend_tls::findings(cx, key);
+        self.tls_policy_users.update(store, touched, &replanned, &served, find, verdicts);
+        let find = |key: &ObjectKey| backend_traffic::findings(cx, key);
+        self.traffic_policy_users.update(store, touched, &replanned, &served, find, verdicts);
+        let find = |key: &ObjectKey| x_backend_verdict::findings(cx, served.forbidden, key);
+        self.x_backend_users.update(store, touched, &replanned, &served, find, verdicts);
+        other_kinds::update(cx, touched, served, verdicts);
+    }
+
+    /// Updates the verdicts on `outdated` Ingresses; on all Ingresses if the sockets of Ingresses or Gateways changed.
+    fn update_ingress_verdicts(&mut self, cx: CompileContext<'_>, mut outdated: BTreeSet<ObjectKey>) {
+        let taken_by_gateways = self.routers.sockets_taken_by_gateways();
+        let ingress_sockets = self.ingresses.binds().keys().copied().collect();
+        if taken_by_gateways != self.sockets_taken_by_gateways || ingress_sockets != self.ingress_sockets {
+            (self.sockets_taken_by_gateways, self.ingress_sockets) = (taken_by_gateways, ingress_sockets);
+            outdated.extend(self.ingresses.keys().cloned());
+        }
+        for key in outdated {
+            let verdict = self.ingresses.verdict(cx, &key, &self.sockets_taken_by_gateways);
+            self.verdicts.set(ObjectId::new(Kind::Ingress, key), verdict);
+        }
+    }
+
+    /// Updates the forbidden addresses. Touches the Services with an endpoint that may have become forbidden or
+    /// allowed.
+    fn update_forbidden_addresses(&mut self, cx: CompileContext<'_>, run: &CompileRun, touched: &mut Changes) {
+        let ingress_sockets = || self.ingresses.binds().keys().copied();
+        let (replicas, trust_model) = (cx.inputs.addresses.replica_addresses(), cx.inputs.upstreams.trust_model());
+        if !run.have_gateways_changed
+            && self.forbidden.has_inputs(ingress_sockets(), self.admin_address, replicas, trust_model)
+        {
+            return;
+        }
+        let sockets_of = |gateway: &Arc<GatewayPlan>| {
+            gateway.sockets(self.parents.plans.listeners_of(gateway).map(|(listener, _)| listener))
+        };
+        let gateway_sockets: Vec<_> = self.parents.plans.gateways.values().flat_map(sockets_of).collect();
+        let udp_sockets = gateway_sockets.iter().filter(|address| address.transport == TransportProtocol::Udp);
+        let hosts = self.machine_addresses.union(replicas).copied();
+        self.routers.set_own_udp_listeners(OwnUdpListeners::new(udp_sockets.map(|address| address.socket), hosts));
+        let forbidden = ForbiddenAddresses::new(
+            gateway_sockets.into_iter(),
+            ingress_sockets(),
+            self.admin_address,
+            &self.machine_addresses,
+            replicas,
+            trust_model,
+        );
+        if forbidden != self.forbidden {
+            let difference = forbidden.difference(&self.forbidden);
+            let services =
+                endpoints::services_with_address(cx.store, forbidden.address_sources(), |ip| difference.contains(ip));
+            touched.extend(services.map(|key| ObjectId::new(Kind::Service, key)));
+            self.forbidden = forbidden;
+        }
+    }
+
+    /// Updates the consumers, their plugins and verdicts, and the consumer directory in the snapshot.
+    /// `subjects_to_update`: the consumers and groups whose plugins may have changed.
+    fn update_consumers(&mut self, cx: CompileContext<'_>, touched: &Changes, subjects_to_update: BTreeSet<ObjectId>) {
+        let mut verdicts_to_update = self.consumers.update(cx, touched);
+        for subject in &subjects_to_update {
+            self.consumers.set_plugins(&kong::plugins::plugin_subject(subject), self.plugins.of_subject(cx, subject));
+        }
+        verdicts_to_update.extend(subjects_to_update);
+        for id in verdicts_to_update {
+            let mut verdict = self.consumers.verdict(cx, &id);
+            if let Some(verdict) = &mut verdict {
+                verdict.diagnostics.extend(self.plugins.subject_diagnostics(cx, &id));
+            }
+            self.verdicts.set(id, verdict);
+        }
+        self.routers.set_consumers(self.consumers.directory());
+    }
+
+    /// Endpoints of the used upstreams that are new or whose Service or slices changed.
+    fn endpoints(
+        &self,
+        store: &Store,
+        touched: &Changes,
+        upstreams_changed: &BTreeSet<UpstreamKey>,
+    ) -> BTreeMap<UpstreamKey, Endpoints> {
+        let mut to_build: BTreeSet<&UpstreamKey> =
+            upstreams_changed.iter().filter(|key| self.upstream_usage.is_used(key)).collect();
+        let facade_services = kong::service_facade::services_of_changed(store, touched);
+        let x_backends = x_backend_verdict::of_touched(store, touched);
+        for key in keys_of_kind(touched, Kind::Service).chain(&facade_services).chain(&x_backends) {
+            to_build.extend(self.upstream_usage.of_name(key));
+        }
+        let build = |key: &UpstreamKey| {
+            let (balance, traffic) = match key.source {
+                UpstreamSource::Service => {
+                    let service = ObjectKey { namespace: key.namespace.clone(), name: key.service.clone() };
+                    let balance = kong::upstream_policy::upstream_balance(store, key, &self.policy_conflicts);
+                    (balance, backend_traffic::backend_traffic(store, &service))
+                }
+                UpstreamSource::XBackend => (LoadBalancing::default(), BackendTraffic::default()),
+            };
+            endpoints::build(store, key, &self.forbidden, balance, traffic)
+        };
+        to_build.into_iter().map(|key| (key.clone(), build(key))).collect()
+    }
+}
+
+/// Touches the Services, XBackends and facades whose verdict depends on what routes use.
+fn touch_services(run: &mut CompileRun, touched: &mut Changes) {
+    for upstream in &run.upstreams_changed {
+        touched.insert(upstream_object(upstream));
+        touched.extend(upstream.facade.iter().map(|facade| kong::service_facade::id(upstream, facade)));
+    }
+    let services = std::mem::take(&mut run.services_to_update);
+    touched.extend(services.into_iter().map(|key| ObjectId::new(Kind::Service, key)));
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,156 @@
+//! Translates session persistence (GEP-1619) of a rule or a policy.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use http::HeaderName;
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, DATE, EXPECT, HOST, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING,
+    UPGRADE,
+};
+
+use crate::api::gateway::{SessionCookie, SessionHeader, SessionPersistence};
+use crate::compile::objects::duration::parse_duration;
+use crate::diagnostic::Diagnostic;
+use crate::upstream::{SessionCarrier, SessionSettings};
+
+/// `owner`: the name of the rule or Service that the sessions belong to, which identifies them in all replicas. `None`
+/// if there are problems, which are added to `problems`.
+pub(in crate::compile) fn translate(
+    raw: &SessionPersistence,
+    owner: &str,
+    field: &str,
+    problems: &mut Vec<Diagnostic>,
+) -> Option<Arc<SessionSettings>> {
+    let scope = scope(owner);
+    let mut found = Vec::new();
+    let absolute_timeout = raw.absolute_timeout.as_deref().and_then(|text| {
+        let timeout = parse_duration(text).filter(|timeout| !timeout.is_zero());
+        if timeout.is_none() {
+            let message = format!("{text:?} is not the duration of a session");
+            let remedy = "write a duration above zero, such as 1h30m";
+            found.push(Diagnostic::error(format!("{field}.absoluteTimeout"), message, remedy));
+        }
+        timeout.map(whole_seconds)
+    });
+    let carrier = match (&*raw.kind, &raw.cookie, &raw.header) {
+        ("Cookie", Some(cookie), None) => {
+            let lifetime = Lifetime { absolute_timeout, has_timeout_field: raw.absolute_timeout.is_some() };
+            cookie_carrier(cookie, scope, lifetime, field, &mut found)
+        }
+        ("Header", None, Some(header)) => header_carrier(header, field, &mut found),
+        ("Cookie" | "Header", _, _) => {
+            let (set, other) = if raw.kind == "Cookie" { ("cookie", "header") } else { ("header", "cookie") };
+            let message = format!("type {} needs the field {set} and cannot have the field {other}", raw.kind);
+            let remedy = format!("set {set} and remove {other}, or change the type");
+            found.push(Diagnostic::error(field, message, remedy));
+            None
+        }
+        (other, _, _) => {
+            let message = format!("{other:?} is not a type of session persistence");
+            found.push(Diagnostic::error(format!("{field}.type"), message, "use Cookie or Header"));
+            None
+        }
+    };
+    let settings = carrier.filter(|_| found.is_empty());
+    problems.append(&mut found);
+    settings.map(|carrier| Arc::new(SessionSettings { scope, carrier, absolute_timeout }))
+}
+
+/// How long clients keep a cookie.
+struct Lifetime {
+    absolute_timeout: Option<Duration>,
+    has_timeout_field: bool,
+}
+
+fn cookie_carrier(
+    cookie: &SessionCookie,
+    scope: u64,
+    lifetime: Lifetime,
+    field: &str,
+    found: &mut Vec<Diagnostic>,
+) -> Option<SessionCarrier> {
+    let mut problem = |subfield: &str, message: String, remedy: &str| {
+        found.push(Diagnostic::error(format!("{field}.{subfield}"), message, remedy));
+    };
+    let SessionCookie { name, path, lifetime_type } = cookie;
+    let name = name.clone().unwrap_or_else(|| format!("portico-{scope:016x}"));
+    if name.is_empty() || !name.bytes().all(is_token_byte) {
+        let message = format!("{name:?} is not the name of a cookie");
+        problem("cookie.name", message, "use letters, digits, hyphens and underscores");
+    }
+    if !path.starts_with('/') || path.bytes().any(|byte| byte == b';' || !(b' '..=b'~').contains(&byte)) {
+        let message = format!("{path:?} is not the path of a cookie");
+        problem("cookie.path", message, "write a path that begins with a slash and has no semicolon");
+    } else if path != "/" && name.starts_with("__Host-") {
+        let message = format!("clients reject the cookie {name} with a path other than /");
+        problem("cookie.path", message, "use the path / or another name");
+    }
+    let mut attributes = format!("; Path={path}");
+    match (&**lifetime_type, lifetime.absolute_timeout) {
+        ("Session", _) => {}
+        ("Permanent", Some(timeout)) => {
+            write!(attributes, "; Max-Age={}", timeout.as_secs()).expect("writing to a string cannot fail");
+        }
+        ("Permanent", None) if lifetime.has_timeout_field => {}
+        ("Permanent", None) => {
+            let message = "a Permanent cookie needs absoluteTimeout".to_owned();
+            problem("cookie.lifetimeType", message, "add absoluteTimeout, or use Session");
+        }
+        (other, _) => {
+            let message = format!("{other:?} is not a lifetime of cookies");
+            problem("cookie.lifetimeType", message, "use Session or Permanent");
+        }
+    }
+    attributes.push_str("; HttpOnly; SameSite=Strict");
+    Some(SessionCarrier::Cookie { name: name.into(), attributes: attributes.into() })
+}
+
+fn header_carrier(header: &SessionHeader, field: &str, found: &mut Vec<Diagnostic>) -> Option<SessionCarrier> {
+    let mut problem = |message: String| {
+        let remedy = "use a name of your own, such as x-session";
+        found.push(Diagnostic::error(format!("{field}.header.name"), message, remedy));
+        None
+    };
+    let Ok(name) = HeaderName::try_from(&*header.name) else {
+        return problem(format!("{:?} is not the name of a header", header.name));
+    };
+    if RESERVED_HEADERS.contains(&name) || name.as_str().starts_with("grpc-") {
+        return problem(format!("header {name} has a meaning of its own, so it cannot contain a session"));
+    }
+    Some(SessionCarrier::Header(name))
+}
+
+/// Header fields that clients or the proxy write for another purpose.
+const RESERVED_HEADERS: [HeaderName; 12] = [
+    CONNECTION,
+    CONTENT_LENGTH,
+    CONTENT_TYPE,
+    COOKIE,
+    DATE,
+    EXPECT,
+    HOST,
+    SET_COOKIE,
+    TE,
+    TRAILER,
+    TRANSFER_ENCODING,
+    UPGRADE,
+];
+
+/// A hash of the name of the owner, equal in all processes.
+fn scope(owner: &str) -> u64 {
+    let hash = digest(&SHA256, owner.as_bytes());
+    hash.as_ref().iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte))
+}
+
+/// Sessions are measured in seconds. Rounded up, so that none ends at once.
+fn whole_seconds(timeout: Duration) -> Duration {
+    Duration::from_secs(timeout.as_secs() + u64::from(timeout.subsec_nanos() > 0))
+}
+
+/// A byte of a token (RFC 9110, section 5.6.2).
+fn is_token_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}

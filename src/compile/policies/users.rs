@@ -1,0 +1,187 @@
+//! Verdicts with an entry for each Gateway through which an object has an effect: those on policies, and on others that
+//! apply to what routes send requests to. Records which routes and Ingresses were counted for each of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use super::precedence::policies_for;
+use super::target::TargetedPolicy;
+use crate::api::{Kind, ObjectId, ObjectKey, Resource};
+use crate::compile::affected::keys_of_kind;
+use crate::compile::verdict::table::VerdictTable;
+use crate::compile::verdict::{AncestorReference, AncestorVerdict, Condition, Verdict};
+use crate::diagnostic::Diagnostic;
+use crate::store::{Changes, ObjectTable, Store};
+
+/// A kind of objects that have an effect where routes or Ingresses refer to certain objects.
+pub(in crate::compile) trait WithUsers: Resource {
+    /// The kinds whose requests or connections an object affects.
+    const USERS: &'static [Kind];
+    /// Whether it also affects connections whose TLS is passed through.
+    const AFFECTS_PASSTHROUGH: bool;
+
+    fn table(store: &Store) -> &ObjectTable<Self>;
+
+    /// The touched objects, and those whose verdict depends on other touched objects.
+    fn touched(_store: &Store, touched: &Changes) -> BTreeSet<ObjectKey> {
+        keys_of_kind(touched, Self::KIND).cloned().collect()
+    }
+
+    /// The objects to which routes refer where this one has an effect.
+    fn referred_objects(store: &Store, key: &ObjectKey) -> impl Iterator<Item = ObjectId>;
+
+    /// The objects of the kind that have an effect on a route or Ingress.
+    fn affecting(store: &Store, route: &ObjectId) -> impl Iterator<Item = ObjectKey>;
+
+    /// The note on an object without users.
+    fn without_users() -> Diagnostic;
+}
+
+impl<P: TargetedPolicy> WithUsers for P {
+    const USERS: &'static [Kind] = P::USERS;
+    const AFFECTS_PASSTHROUGH: bool = false;
+
+    fn table(store: &Store) -> &ObjectTable<Self> {
+        P::table(store)
+    }
+
+    fn referred_objects(store: &Store, key: &ObjectKey) -> impl Iterator<Item = ObjectId> {
+        store.objects_referenced_by(&ObjectId::new(P::KIND, key.clone())).filter(is_target::<P>)
+    }
+
+    fn affecting(store: &Store, route: &ObjectId) -> impl Iterator<Item = ObjectKey> {
+        let targets = store.objects_referenced_by(route).filter(is_target::<P>);
+        targets.flat_map(|target| policies_for::<P>(store, &target).map(|policy| policy.meta.key.clone()))
+    }
+
+    fn without_users() -> Diagnostic {
+        let message = "no route or Ingress that Portico serves sends requests to a target, so it has no effect";
+        Diagnostic::warning("spec.targetRefs", message, "refer to the Service in a route")
+    }
+}
+
+fn is_target<P: TargetedPolicy>(object: &ObjectId) -> bool {
+    P::TARGETS.iter().any(|target| target.kind() == object.kind)
+}
+
+/// Which routes and Ingresses are served.
+pub(in crate::compile) trait ServedUsers {
+    /// The Gateways through which a route gets requests or connections, each with the name of its controller.
+    /// `includes_passthrough`: also those whose TLS is passed through.
+    fn gateways_of_route(&self, route: &ObjectId, includes_passthrough: bool) -> Vec<(ObjectKey, Arc<str>)>;
+    fn is_served_ingress(&self, ingress: &ObjectKey) -> bool;
+}
+
+/// The routes and Ingresses that use objects of one kind.
+#[derive(Debug)]
+pub(in crate::compile) struct Users<T> {
+    /// By route or Ingress, the objects in whose verdicts it was counted.
+    objects: BTreeMap<ObjectId, BTreeSet<ObjectKey>>,
+    kind: PhantomData<fn() -> T>,
+}
+
+impl<T> Default for Users<T> {
+    fn default() -> Self {
+        Users { objects: BTreeMap::new(), kind: PhantomData }
+    }
+}
+
+/// What is found about an object, whatever uses it.
+pub(in crate::compile) enum Findings {
+    /// The same for all Gateways.
+    Conditions { generation: i64, conditions: Vec<Condition>, diagnostics: Vec<Diagnostic> },
+    /// The verdict on an object that has no conditions, since it cannot be read.
+    Verdict(Verdict),
+}
+
+/// What uses one object.
+#[derive(Default)]
+struct Use {
+    /// With the name of their controller.
+    gateways: BTreeMap<ObjectKey, Arc<str>>,
+    has_ingress: bool,
+}
+
+impl<T: WithUsers> Users<T> {
+    /// Whether there may be objects of the kind. Nothing is recorded for them otherwise.
+    pub(in crate::compile) fn may_be_needed(&self, store: &Store) -> bool {
+        !T::table(store).is_empty() || !self.objects.is_empty()
+    }
+
+    /// Updates the verdicts on touched objects, and on those that have an effect on `replanned` routes and Ingresses,
+    /// or had one before. `find` returns `None` for an object that does not exist.
+    pub(in crate::compile) fn update(
+        &mut self,
+        store: &Store,
+        touched: &Changes,
+        replanned: &BTreeSet<ObjectId>,
+        served: &impl ServedUsers,
+        find: impl Fn(&ObjectKey) -> Option<Findings>,
+        verdicts: &mut VerdictTable,
+    ) {
+        let mut outdated = T::touched(store, touched);
+        for route in replanned {
+            outdated.extend(self.objects.remove(route).unwrap_or_default());
+            outdated.extend(T::affecting(store, route));
+        }
+        for key in outdated {
+            let verdict = find(&key).map(|findings| match findings {
+                Findings::Conditions { generation, conditions, diagnostics } => {
+                    let used = self.use_of(store, &key, served);
+                    Verdict { generation, ..verdict(used, conditions, diagnostics, T::without_users) }
+                }
+                Findings::Verdict(verdict) => verdict,
+            });
+            verdicts.set(ObjectId::new(T::KIND, key), verdict);
+        }
+    }
+
+    /// Finds what uses an object, and records it.
+    fn use_of(&mut self, store: &Store, key: &ObjectKey, served: &impl ServedUsers) -> Use {
+        let mut found = Use::default();
+        let index = store.dependency_index();
+        for object in T::referred_objects(store, key) {
+            for user in T::USERS.iter().flat_map(|kind| index.dependents_of_kind(&object, *kind)) {
+                let is_user = if user.kind == Kind::Ingress {
+                    let is_served = served.is_served_ingress(&user.key);
+                    found.has_ingress |= is_served;
+                    is_served
+                } else {
+                    let gateways = served.gateways_of_route(user, T::AFFECTS_PASSTHROUGH);
+                    let is_user = !gateways.is_empty();
+                    found.gateways.extend(gateways);
+                    is_user
+                };
+                if is_user {
+                    self.objects.entry(user.clone()).or_default().insert(key.clone());
+                }
+            }
+        }
+        found
+    }
+}
+
+fn verdict(
+    used: Use,
+    conditions: Vec<Condition>,
+    mut diagnostics: Vec<Diagnostic>,
+    without_users: fn() -> Diagnostic,
+) -> Verdict {
+    let Use { gateways, has_ingress } = used;
+    let is_used = !gateways.is_empty() || has_ingress;
+    if !is_used {
+        // Another controller may use the object, so no event reports its problems.
+        let problems = conditions.iter().flat_map(|condition| &condition.diagnostics);
+        diagnostics.extend(problems.cloned().map(Diagnostic::into_warning));
+        diagnostics.push(without_users());
+    }
+    let ancestors = gateways.into_iter().map(|(gateway, controller)| AncestorVerdict {
+        reference: AncestorReference::Gateway(gateway),
+        controller: Some(controller),
+        conditions: conditions.clone(),
+    });
+    let ancestors = ancestors.collect();
+    let conditions = if is_used { conditions } else { Vec::new() };
+    Verdict { conditions, ancestors, diagnostics, ..Verdict::default() }
+}

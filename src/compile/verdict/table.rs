@@ -1,0 +1,65 @@
+//! The verdicts on all objects, and which of them one compilation changed.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::oversized_objects::OversizedVerdicts;
+use super::{Verdict, Verdicts};
+use crate::api::ObjectId;
+use crate::store::Changes;
+
+/// All verdicts.
+#[derive(Debug, Default)]
+pub(in crate::compile) struct VerdictTable {
+    verdicts: Verdicts,
+    /// The last verdict, reused because consecutive objects often have equal verdicts.
+    last: Arc<Verdict>,
+    /// Objects that are too large, as of the compilation that is running.
+    oversized: OversizedVerdicts,
+    /// The objects whose verdict was added, changed or removed since the compilation began.
+    changed: BTreeSet<ObjectId>,
+}
+
+impl VerdictTable {
+    /// Begins a compilation.
+    pub(in crate::compile) fn begin(&mut self, oversized: OversizedVerdicts) {
+        self.oversized = oversized;
+    }
+
+    pub(in crate::compile) fn all(&self) -> &Verdicts {
+        &self.verdicts
+    }
+
+    /// Sets a verdict; `None` if the object has none.
+    pub(in crate::compile) fn set(&mut self, id: ObjectId, verdict: Option<Verdict>) {
+        let verdict = self.oversized.apply(&id, verdict);
+        if self.verdicts.get(&id).map(|known| &**known) == verdict.as_ref() {
+            return;
+        }
+        match verdict {
+            Some(verdict) => {
+                // Equal verdicts in a row, such as those on many new routes, share one allocation.
+                if *self.last != verdict {
+                    self.last = Arc::new(verdict);
+                }
+                self.verdicts.insert(id.clone(), Arc::clone(&self.last))
+            }
+            None => self.verdicts.remove(&id),
+        };
+        self.changed.insert(id);
+    }
+
+    /// Ends a compilation, after all steps have set their verdicts: sets those on touched objects of which nothing is
+    /// stored, because they are larger than an object may be. Returns the objects whose verdict changed.
+    pub(in crate::compile) fn end(&mut self, touched: &Changes) -> BTreeSet<ObjectId> {
+        for id in self.oversized.not_stored(touched) {
+            self.set(id, None);
+        }
+        self.oversized = OversizedVerdicts::default();
+        // Insertions in key order leave the nodes of the map half empty, and a map collected at once has full nodes.
+        if self.changed.len() > self.verdicts.len() / 2 {
+            self.verdicts = std::mem::take(&mut self.verdicts).into_iter().collect();
+        }
+        std::mem::take(&mut self.changed)
+    }
+}

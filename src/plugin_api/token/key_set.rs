@@ -1,0 +1,262 @@
+//! The key set of an issuer: fetched in the background, and kept while the issuer is unavailable.
+//!
+//! ```text
+//!              ┌── after five minutes, or when a token refers to an unknown key ──┐
+//!              ▼                                                                 │
+//!   start ─▶ fetch ── success ─▶ replace the keys ───────────────────────────────┘
+//!              ▲ └─── failure ─▶ keep the known keys; requests neither trigger a fetch nor wait for one ──┐
+//!              └── after 1, 2, 4 … 60 seconds ────────────────────────────────────────────────────────────┘
+//! ```
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::{ArcSwap, Guard};
+use http::StatusCode;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, oneshot, watch};
+use tokio::time::{Instant, sleep, timeout};
+use tracing::{info, warn};
+
+use crate::diagnostic::Diagnostic;
+use crate::plugin_api::jwk::PublishedKey;
+use crate::plugin_api::{BuildCx, PluginServices, RemoteResponse};
+
+/// Timeout of a fetch, and limit of the time that a request waits for it.
+const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
+/// Interval of fetches. A key that its issuer removed remains usable for up to this time.
+const REFRESH_INTERVAL: Duration = Duration::from_secs(300);
+/// Minimum interval of fetches that tokens with unknown keys trigger.
+const MIN_FETCH_INTERVAL: Duration = Duration::from_secs(30);
+/// Maximum pause after failed fetches.
+const MAX_BACKOFF: Duration = Duration::from_secs(60);
+/// Size limit of a key set.
+const MAX_SET_BYTES: usize = 1 << 20;
+
+/// The key set of one URI, shared by all plugins of a namespace that use it. Dropping the last reference ends the
+/// fetches.
+#[derive(Debug)]
+pub struct KeySet {
+    shared: Arc<SharedKeySet>,
+    progress: watch::Receiver<FetchProgress>,
+    _stop_on_drop: oneshot::Sender<()>,
+}
+
+#[derive(Debug)]
+struct SharedKeySet {
+    uri: Box<str>,
+    /// The namespace of the plugins.
+    namespace: Option<Box<str>>,
+    keys: ArcSwap<PublishedKeys>,
+    /// Notified when a request needs newer keys.
+    fetch_requested: Notify,
+    subscribers: Mutex<KeySetSubscribers>,
+}
+
+/// The objects to report failed fetches to.
+#[derive(Debug, Default)]
+struct KeySetSubscribers {
+    /// The error of the last fetch, if it failed.
+    last_error: Option<String>,
+    /// Each object and its field with the URI. While an object is rebuilt, it is listed twice.
+    fields: Vec<(Arc<str>, Arc<str>)>,
+}
+
+/// The subscription of an object to reports of failed fetches. Ends when it is dropped.
+pub struct KeySetSubscription {
+    shared: Arc<SharedKeySet>,
+    services: Arc<dyn PluginServices>,
+    object: Arc<str>,
+}
+
+/// The keys of the last successful fetch. `None` if there was none.
+pub type PublishedKeys = Option<Vec<Arc<PublishedKey>>>;
+
+/// Progress of the fetches.
+#[derive(Clone, Copy, Debug, Default)]
+struct FetchProgress {
+    attempts: u64,
+    /// Consecutive failures.
+    failures: u32,
+    last_attempt: Option<Instant>,
+}
+
+impl KeySet {
+    /// The key set of this URI. Starts the fetches if no plugin of the namespace uses it yet: a name without dots is
+    /// another Service in each namespace, and the requests count in the share of one.
+    pub fn open(uri: &str, cx: &BuildCx<'_>) -> Arc<Self> {
+        let (services, namespace) = (cx.services, cx.namespace());
+        cx.state.get_or_create(&format!("jwks {} {uri}", namespace.unwrap_or_default()), || {
+            let shared = Arc::new(SharedKeySet {
+                uri: uri.into(),
+                namespace: namespace.map(Box::from),
+                keys: ArcSwap::default(),
+                fetch_requested: Notify::new(),
+                subscribers: Mutex::default(),
+            });
+            let (progress_sender, progress) = watch::channel(FetchProgress::default());
+            let (stop_on_drop, stopped) = oneshot::channel();
+            services.spawn(Box::pin(fetch_loop(Arc::clone(&shared), Arc::clone(services), progress_sender, stopped)));
+            KeySet { shared, progress, _stop_on_drop: stop_on_drop }
+        })
+    }
+
+    /// Reports in the conditions of an object while the keys cannot be fetched. `field` is its field with the URI.
+    pub fn subscribe(&self, object: &str, field: &str, services: &Arc<dyn PluginServices>) -> KeySetSubscription {
+        let (object, field): (Arc<str>, Arc<str>) = (object.into(), field.into());
+        let mut subscribers = self.shared.subscribers.lock();
+        subscribers.fields.push((Arc::clone(&object), Arc::clone(&field)));
+        if let Some(error) = &subscribers.last_error {
+            services.report(&object, Some(fetch_diagnostic(&field, error)));
+        }
+        drop(subscribers);
+        KeySetSubscription { shared: Arc::clone(&self.shared), services: Arc::clone(services), object }
+    }
+
+    pub fn current(&self) -> Guard<Arc<PublishedKeys>> {
+        self.shared.keys.load()
+    }
+
+    /// Whether a request may wait for newer keys.
+    pub fn can_refresh(&self) -> bool {
+        // The channel is closed if no fetch task runs, for example in `portico check`.
+        self.progress.has_changed().is_ok() && self.progress.borrow().is_ready()
+    }
+
+    /// Triggers a fetch if a request may do so, and waits until it has succeeded or failed, at most [`FETCH_TIMEOUT`].
+    pub async fn refresh(&self) {
+        let mut progress = self.progress.clone();
+        let before = *progress.borrow_and_update();
+        if before.is_ready() {
+            self.shared.fetch_requested.notify_one();
+            // In case of a timeout or failure, the caller uses the known keys.
+            timeout(FETCH_TIMEOUT, progress.wait_for(|progress| progress.attempts > before.attempts)).await.ok();
+        }
+    }
+}
+
+impl FetchProgress {
+    /// Whether a request may trigger the next fetch, or wait for the first one.
+    fn is_ready(&self) -> bool {
+        self.failures == 0 && self.last_attempt.is_none_or(|last| last.elapsed() >= MIN_FETCH_INTERVAL)
+    }
+}
+
+async fn fetch_loop(
+    shared: Arc<SharedKeySet>,
+    services: Arc<dyn PluginServices>,
+    progress_sender: watch::Sender<FetchProgress>,
+    mut stopped: oneshot::Receiver<()>,
+) {
+    let mut progress = FetchProgress::default();
+    loop {
+        let fetching = services.fetch(&shared.uri, shared.namespace.as_deref(), FETCH_TIMEOUT, MAX_SET_BYTES);
+        let fetched = tokio::select! {
+            fetched = fetching => fetched,
+            _ = &mut stopped => return,
+        };
+        progress.attempts += 1;
+        progress.last_attempt = Some(Instant::now());
+        match fetched.and_then(parse_response) {
+            Ok(keys) => {
+                let key_count = keys.len();
+                if progress.failures > 0 || shared.keys.load().is_none() {
+                    info!(uri = &*shared.uri, keys = key_count, "Fetched the JSON Web Key Set of a token issuer");
+                }
+                progress.failures = 0;
+                shared.replace_keys(keys);
+                shared.report(&services, None);
+            }
+            Err(error) => {
+                progress.failures = progress.failures.saturating_add(1);
+                if progress.failures == 1 {
+                    warn!(
+                        uri = &*shared.uri,
+                        %error,
+                        "Cannot fetch the JSON Web Key Set of a token issuer; known keys remain in use"
+                    );
+                }
+                shared.report(&services, Some(error));
+            }
+        }
+        progress_sender.send_replace(progress);
+        let pause = sleep(pause_after_failures(progress.failures));
+        tokio::pin!(pause);
+        loop {
+            tokio::select! {
+                () = &mut pause => break,
+                _ = &mut stopped => return,
+                () = shared.fetch_requested.notified(), if progress.failures == 0 => {
+                    // The notification may be older than the last fetch, which has then already served it.
+                    if progress.is_ready() {
+                        break;
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl SharedKeySet {
+    /// Reports the error of a fetch to all subscribers. `None` withdraws the report of an earlier error.
+    fn report(&self, services: &Arc<dyn PluginServices>, error: Option<String>) {
+        let mut subscribers = self.subscribers.lock();
+        if error.is_none() && subscribers.last_error.is_none() {
+            return;
+        }
+        for (object, field) in &subscribers.fields {
+            services.report(object, error.as_deref().map(|error| fetch_diagnostic(field, error)));
+        }
+        subscribers.last_error = error;
+    }
+
+    /// Replaces the keys. An unchanged key keeps its `Arc`, so that cached tokens verified with it stay valid.
+    fn replace_keys(&self, published: Vec<PublishedKey>) {
+        let old = self.keys.load();
+        let old = old.as_deref().unwrap_or_default();
+        let keys = published.into_iter().map(|key| {
+            let unchanged = old.iter().find(|old_key| ***old_key == key);
+            unchanged.cloned().unwrap_or_else(|| Arc::new(key))
+        });
+        self.keys.store(Arc::new(Some(keys.collect())));
+    }
+}
+
+impl Drop for KeySetSubscription {
+    fn drop(&mut self) {
+        let mut subscribers = self.shared.subscribers.lock();
+        let is_of_object = |(object, _): &(Arc<str>, Arc<str>)| *object == self.object;
+        if let Some(index) = subscribers.fields.iter().position(is_of_object) {
+            subscribers.fields.remove(index);
+        }
+        if subscribers.last_error.is_some() && !subscribers.fields.iter().any(is_of_object) {
+            self.services.report(&self.object, None);
+        }
+    }
+}
+
+impl fmt::Debug for KeySetSubscription {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_tuple("KeySetSubscription").field(&self.object).finish()
+    }
+}
+
+fn fetch_diagnostic(field: &str, error: &str) -> Diagnostic {
+    let message = format!("the key set cannot be fetched, and known keys remain in use: {error}");
+    Diagnostic::in_config(field, message, "make the URL reachable from Portico, or correct it")
+}
+
+fn parse_response(response: RemoteResponse) -> Result<Vec<PublishedKey>, String> {
+    if response.status != StatusCode::OK {
+        return Err(format!("the issuer responded with status {}", response.status));
+    }
+    PublishedKey::parse_set(&response.body).map_err(|error| format!("the response of the issuer {error}"))
+}
+
+fn pause_after_failures(failures: u32) -> Duration {
+    match failures {
+        0 => REFRESH_INTERVAL,
+        failures => Duration::from_secs(1 << (failures - 1).min(6)).min(MAX_BACKOFF),
+    }
+}
