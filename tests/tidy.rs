@@ -310,13 +310,17 @@ const LAYERS: &[Row] = &[
     (
         "upstream",
         &[
-            "counters dns endpoint_error health local_shortage own_sockets proxy_protocol response_streams socket_budget \
-             ssrf_guard tls",
+            "counters dns endpoint_choice endpoint_error health local_shortage outcome own_sockets protocol proxy_protocol \
+             response_streams socket_budget ssrf_guard tls",
             "load_balancing counted_connection retry_budget session",
+            "admission",
             "endpoints http2 registry socket subset",
+            "target",
             "connect connect_attempt endpoint_body raw_connection upgraded",
             "http1",
             "pool",
+            "endpoint_search",
+            "raw_connecting",
         ],
     ),
     (
@@ -343,9 +347,9 @@ const CYCLES: &[CycleSize] = &[
     ("plugin_api", 8),
     ("plugins", 7),
     ("proxy", 5),
-    ("snapshot", 6),
+    ("snapshot", 4),
     ("status", 2),
-    ("upstream", 10),
+    ("upstream", 6),
     ("verify", 2),
 ];
 

@@ -19,6 +19,7 @@ mod counters;
 mod endpoint_body;
 mod endpoint_choice;
 mod endpoint_error;
+mod endpoint_search;
 mod endpoints;
 mod health;
 mod http1;
@@ -47,8 +48,9 @@ pub use admission::Admission;
 pub use connect::{ConnectError, EndpointConnector};
 pub use counters::{SingleWriterCounter, UpstreamCounters};
 pub use endpoint_body::{EndpointBody, IncomingBody};
-pub use endpoint_choice::{EndpointChoice, EndpointSearch};
+pub use endpoint_choice::EndpointChoice;
 pub use endpoint_error::{EndpointError, RequestFailure};
+pub use endpoint_search::EndpointSearch;
 pub use endpoints::{
     BackendTraffic, EndpointAddress, EndpointCounts, EndpointReport, Endpoints, Upstream, UpstreamKey, UpstreamSource,
 };

@@ -45,6 +45,14 @@ pub(in crate::compile) struct ChangedListeners {
     pub listeners: Vec<ListenerId>,
 }
 
+/// One update.
+struct Planning<'a> {
+    cx: CompileContext<'a>,
+    secrets: &'a mut SecretCache,
+    run: &'a mut CompileRun,
+    changes: ParentChanges,
+}
+
 impl ParentChanges {
     fn set_listeners(&mut self, declared_by: &ObjectId, gateway: &ObjectKey, listeners: &[ListenerPlan]) {
         self.listeners.push(ChangedListeners {
@@ -82,22 +90,22 @@ impl ParentPlanner {
             gateways.extend(self.update_port_owners(cx));
         }
         run.objects_planned += gateways.len();
-        let mut changes = ParentChanges::default();
+        let mut planning = Planning { cx, secrets, run, changes: ParentChanges::default() };
         for key in &gateways {
-            self.plan_gateway(cx, touched, secrets, key, &mut changes, run);
+            self.plan_gateway(&mut planning, touched, key);
         }
         for key in gateways.union(&gateways_of_sets) {
             let scope = if gateways.contains(key) { SetsToPlan::All } else { SetsToPlan::These(&sets) };
-            self.plan_listener_sets(cx, secrets, key, scope, &mut changes, run);
-            run.parents_to_update.extend(self.plans.update_overlaps(key));
+            self.plan_listener_sets(&mut planning, key, scope);
+            planning.run.parents_to_update.extend(self.plans.update_overlaps(key));
         }
         for key in sets.iter().filter(|key| self.plans.listener_set(key).is_none()) {
             // Whether it exists changes the verdicts on routes that refer to it.
             let id = ObjectId::new(Kind::ListenerSet, key.clone());
-            changes.routes.extend(affected_routes(cx.store, &id, &RouteDifference::All));
-            run.parents_to_update.insert(id);
+            planning.changes.routes.extend(affected_routes(cx.store, &id, &RouteDifference::All));
+            planning.run.parents_to_update.insert(id);
         }
-        changes
+        planning.changes
     }
 
     /// Updates the owners of ports. Returns the Gateways that may have lost or gained a port.
@@ -115,18 +123,11 @@ impl ParentPlanner {
         wanting.map(|gateway| gateway.key.clone()).collect()
     }
 
-    fn plan_gateway(
-        &mut self,
-        cx: CompileContext<'_>,
-        touched: &Changes,
-        secrets: &mut SecretCache,
-        key: &ObjectKey,
-        changes: &mut ParentChanges,
-        run: &mut CompileRun,
-    ) {
+    fn plan_gateway(&mut self, planning: &mut Planning<'_>, touched: &Changes, key: &ObjectKey) {
+        let Planning { cx, secrets, run, changes } = planning;
         let id = ObjectId::new(Kind::Gateway, key.clone());
         let object = cx.store.gateways.get(key);
-        let plan = object.and_then(|object| gateway::plan(cx, &self.port_owners, secrets, object));
+        let plan = object.and_then(|object| gateway::plan(*cx, &self.port_owners, secrets, object));
         if plan.is_none() {
             run.parents_to_update.insert(id.clone());
         }
@@ -160,15 +161,8 @@ impl ParentPlanner {
     }
 
     /// Plans ListenerSets of a Gateway, and those that conflict with other listeners in another way than before.
-    fn plan_listener_sets(
-        &mut self,
-        cx: CompileContext<'_>,
-        secrets: &mut SecretCache,
-        gateway: &ObjectKey,
-        scope: SetsToPlan<'_>,
-        changes: &mut ParentChanges,
-        run: &mut CompileRun,
-    ) {
+    fn plan_listener_sets(&mut self, planning: &mut Planning<'_>, gateway: &ObjectKey, scope: SetsToPlan<'_>) {
+        let cx = planning.cx;
         let referring = allowed_listeners::sets_by_age(cx.store, gateway);
         let had_set = |key: &&ObjectKey| self.plans.listener_set(key).is_some_and(|plan| plan.gateway == *gateway);
         let left: Vec<_> = match scope {
@@ -182,14 +176,14 @@ impl ParentPlanner {
         };
         let is_left = |key: &ObjectKey| object.is_none() || !refers(key);
         for key in left.into_iter().filter(is_left) {
-            self.set_listener_set(cx, &key, None, changes, run);
+            self.set_listener_set(planning, &key, None);
         }
         match object {
-            Some(object) => self.plan_sets_of_served(cx, secrets, object, &referring, scope, changes, run),
+            Some(object) => self.plan_sets_of_served(planning, object, &referring, scope),
             None => {
                 let outdated = referring.iter().filter(|set| scope.contains(&set.meta.key));
                 let outdated = outdated.map(|set| ObjectId::new(Kind::ListenerSet, set.meta.key.clone()));
-                run.parents_to_update.extend(outdated);
+                planning.run.parents_to_update.extend(outdated);
             }
         }
     }
@@ -197,14 +191,12 @@ impl ParentPlanner {
     /// `referring`: the ListenerSets that refer to the Gateway, oldest first.
     fn plan_sets_of_served(
         &mut self,
-        cx: CompileContext<'_>,
-        secrets: &mut SecretCache,
+        planning: &mut Planning<'_>,
         gateway: &Object<Gateway>,
         referring: &[&Arc<Object<ListenerSet>>],
         scope: SetsToPlan<'_>,
-        changes: &mut ParentChanges,
-        run: &mut CompileRun,
     ) {
+        let cx = planning.cx;
         let Some(gateway_plan) = self.plans.gateways.get(&gateway.meta.key).cloned() else { return };
         let no_addresses = Default::default();
         let assigned = cx.inputs.addresses.get(&gateway.meta.key).unwrap_or(&no_addresses);
@@ -237,10 +229,10 @@ impl ParentPlanner {
             if !scope.contains(key) && before.is_some_and(|before| before.conflicts == conflicts) {
                 continue;
             }
-            run.objects_planned += 1;
-            let plan = listener_set::plan(cx, secrets, gateway, &gateway_plan, ports, set, conflicts);
+            planning.run.objects_planned += 1;
+            let plan = listener_set::plan(cx, planning.secrets, gateway, &gateway_plan, ports, set, conflicts);
             if before.map(|before| &**before) != Some(&plan) {
-                self.set_listener_set(cx, key, Some(plan), changes, run);
+                self.set_listener_set(planning, key, Some(plan));
             }
         }
         self.port_owners = owners;
@@ -249,12 +241,11 @@ impl ParentPlanner {
     /// Sets or removes the plan of a ListenerSet.
     fn set_listener_set(
         &mut self,
-        cx: CompileContext<'_>,
+        planning: &mut Planning<'_>,
         key: &ObjectKey,
         plan: Option<listener_set::ListenerSetPlan>,
-        changes: &mut ParentChanges,
-        run: &mut CompileRun,
     ) {
+        let Planning { cx, run, changes, .. } = planning;
         let id = ObjectId::new(Kind::ListenerSet, key.clone());
         run.have_gateways_changed = true;
         run.parents_to_update.insert(id.clone());

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::by_conditions::PathCondition;
-use super::route_match::PathMatch;
+use super::path_match::PathMatch;
 use crate::snapshot::path_regex::Captures;
 use crate::snapshot::rule::{Action, RouteRule};
 use crate::snapshot::rule_options::ForwardingHeaderStyle;

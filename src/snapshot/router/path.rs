@@ -6,7 +6,8 @@ use std::ops::Range;
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 
-use super::route_match::{PathMatch, RouteMatch};
+use super::path_match::PathMatch;
+use super::route_match::RouteMatch;
 
 /// A range of adjacent matches in the router's list that have the same path.
 #[derive(Clone, Copy, Debug)]

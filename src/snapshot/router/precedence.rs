@@ -3,7 +3,8 @@
 use std::cmp::{Ordering, Reverse};
 
 use super::call::CallMatch;
-use super::route_match::{PathMatch, RouteMatch};
+use super::path_match::PathMatch;
+use super::route_match::RouteMatch;
 
 /// Compares by precedence. The match of higher precedence is the lesser one, so that sorting puts it first.
 ///

@@ -1,6 +1,5 @@
 //! One match of one rule of a route: its conditions.
 
-use std::fmt;
 use std::sync::Arc;
 
 use http::Method;
@@ -8,10 +7,12 @@ use http::Method;
 use super::by_conditions::{HostName, matches_server_name};
 use super::call::CallMatch;
 use super::header::{self, HeaderMatch};
-use super::query::{QueryMatch, QueryParameters};
 use super::matched::MatchedPath;
+use super::path_match::PathMatch;
+use super::query::{QueryMatch, QueryParameters};
 use super::request::RoutingRequest;
 use super::request_fields::Candidate;
+use super::tie_breaker::TieBreaker;
 use crate::plugin_api::path_encoding::{decode_unreserved, upper_case_escapes};
 use crate::snapshot::regex::{RegexAnchor, literal_prefix_and_states};
 use crate::snapshot::rule::RouteRule;
@@ -64,41 +65,4 @@ impl RouteMatch {
             && self.query.iter().all(|parameter| parameter.matches(parameters, &request.regex_steps))
             && (self.server_names.is_empty() || matches_server_name(&self.server_names, request))
     }
-}
-
-/// A condition on the path.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum PathMatch {
-    /// Escapes of unreserved characters are decoded first (`%7E` is `~`), as in requests and prefixes, and other
-    /// escapes written in upper case. Then every byte must be equal, including a trailing slash.
-    Exact(Box<str>),
-    /// Matches whole segments, with or without trailing slash. The root is the empty string and matches every path.
-    Prefix(Box<str>),
-    /// Must match the whole path, in which the case of escapes may be another one.
-    Regex(Box<str>),
-}
-
-/// With the type names of the API: `Exact /a`, `PathPrefix /`, `RegularExpression /a.*`.
-impl fmt::Display for PathMatch {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            PathMatch::Exact(path) => write!(formatter, "Exact {path}"),
-            PathMatch::Prefix(path) if path.is_empty() => formatter.write_str("PathPrefix /"),
-            PathMatch::Prefix(path) => write!(formatter, "PathPrefix {path}"),
-            PathMatch::Regex(pattern) => write!(formatter, "RegularExpression {pattern}"),
-        }
-    }
-}
-
-/// Decides between equal matches: by creation time, then by name, then by order in the route.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct TieBreaker {
-    /// Seconds since 1970. `None` sorts as the oldest.
-    pub created: Option<i64>,
-    /// `namespace/name` of the route.
-    pub route: Arc<str>,
-    /// The position of the rule in the route.
-    pub rule: u16,
-    /// The position of the match in the rule.
-    pub index: u16,
 }

@@ -16,11 +16,11 @@ use crate::proxy::http::record::request_error::RequestError;
 use crate::upstream::{ConnectError, EndpointBody, IdleReuse, IncomingBody, RequestFailure, UpstreamConnection};
 
 type EndpointConnection<C> = UpstreamConnection<<C as Caller>::Body>;
-type AttemptOutcome<C> = Result<Response<EndpointResponse<<C as Caller>::Body>>, AttemptError>;
+type AttemptResult<C> = Result<Response<EndpointResponse<<C as Caller>::Body>>, AttemptError>;
 
 impl<'u, C: Caller> OutgoingRequest<'u, C> {
     /// Sends the request to its endpoint. A new connection must be established by the deadline of the attempt.
-    pub(super) async fn attempt(&mut self) -> AttemptOutcome<C> {
+    pub(super) async fn attempt(&mut self) -> AttemptResult<C> {
         let mut may_resend_unprocessed = self.replay.allows_resending;
         if let Some(outcome) = self.send_on_idle(&mut may_resend_unprocessed).await {
             return outcome;
@@ -52,7 +52,7 @@ impl<'u, C: Caller> OutgoingRequest<'u, C> {
     }
 
     /// Sends the request on a kept-alive connection. Returns None if the request must be sent on a new connection.
-    async fn send_on_idle(&mut self, may_resend_unprocessed: &mut bool) -> Option<AttemptOutcome<C>> {
+    async fn send_on_idle(&mut self, may_resend_unprocessed: &mut bool) -> Option<AttemptResult<C>> {
         let may_resend_after_close = self.may_resend_after_close();
         let reuse = self.idle_reuse();
         loop {
@@ -128,7 +128,7 @@ impl<'u, C: Caller> OutgoingRequest<'u, C> {
         sending
     }
 
-    async fn send(&mut self, mut connection: EndpointConnection<C>) -> AttemptOutcome<C> {
+    async fn send(&mut self, mut connection: EndpointConnection<C>) -> AttemptResult<C> {
         let caller = Rc::clone(&self.caller);
         let outcome = until_timed_out(&*caller, self.begin_sending(&mut connection, &caller)).await;
         match outcome {
@@ -173,7 +173,7 @@ impl<'u, C: Caller> OutgoingRequest<'u, C> {
         &mut self,
         mut response: Response<IncomingBody>,
         connection: EndpointConnection<C>,
-    ) -> AttemptOutcome<C> {
+    ) -> AttemptResult<C> {
         const INVALID: AttemptError = AttemptError::Failed(RequestError::InvalidResponse);
         if response.headers().len() > self.caller.limits().max_response_fields {
             return Err(INVALID);

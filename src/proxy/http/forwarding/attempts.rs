@@ -93,16 +93,16 @@ pub(in crate::proxy) async fn forward<C: Caller>(
         };
         // Not borrowed here, since the future would then keep the outcome while it waits.
         let attempt = EndedAttempt { started_at, retries, outcome };
-        let (failure, next) = match attempt.judge(outgoing, attempts.as_deref_mut()) {
-            Verdict::Return(mut response) => {
+        let FailedAttempt { error, next } = match attempt.judge(outgoing, attempts.as_deref_mut()) {
+            Ok(mut response) => {
                 outgoing.recycle();
                 response.body_mut().hold(admission);
                 return Ok(response);
             }
-            Verdict::Failed(failure, next) => (failure, next),
+            Err(failed) => failed,
         };
         if next == NextAttempt::Never {
-            return Err(failure);
+            return Err(error);
         }
         // Before the delay, so that requests that wait for their retry count.
         if !admission.take_retry() {
@@ -112,7 +112,7 @@ pub(in crate::proxy) async fn forward<C: Caller>(
         let delay = if next == NextAttempt::Delayed { outgoing.policy.backoff(retries) } else { Duration::ZERO };
         if !delay.is_zero() {
             // Boxed, since few requests wait.
-            until_timed_out(&*outgoing.caller, Box::pin(sleep(delay))).await.ok_or(failure)?;
+            until_timed_out(&*outgoing.caller, Box::pin(sleep(delay))).await.ok_or(error)?;
         }
         retries += 1;
         if outgoing.policy.has_retries() {
@@ -121,12 +121,11 @@ pub(in crate::proxy) async fn forward<C: Caller>(
     }
 }
 
-/// What becomes of an attempt.
-enum Verdict<C: Caller> {
-    /// The caller gets the response.
-    Return(Response<EndpointResponse<C::Body>>),
-    /// The error of the request if no other attempt follows, and whether one does.
-    Failed(RequestError, NextAttempt),
+/// An attempt whose outcome is not the response of the caller.
+struct FailedAttempt {
+    /// The error of the request if no other attempt follows.
+    error: RequestError,
+    next: NextAttempt,
 }
 
 /// An attempt that has ended.
@@ -138,20 +137,25 @@ struct EndedAttempt<C: Caller> {
 }
 
 impl<C: Caller> EndedAttempt<C> {
-    /// Reports and records the outcome, and decides what follows. The endpoint is avoided if it has failed.
-    fn judge(self, outgoing: &mut OutgoingRequest<'_, C>, attempts: Option<&mut Attempts>) -> Verdict<C> {
+    /// Reports and records the outcome, and decides what follows. Returns the response if it is that of the caller;
+    /// otherwise the endpoint is avoided.
+    fn judge(
+        self,
+        outgoing: &mut OutgoingRequest<'_, C>,
+        attempts: Option<&mut Attempts>,
+    ) -> Result<Response<EndpointResponse<C::Body>>, FailedAttempt> {
         self.report(outgoing, attempts);
         let policy = outgoing.policy;
         let EndedAttempt { retries, outcome, .. } = self;
         let error = match outcome {
             Ok(response) if !policy.retries_status(retries, outgoing.replay, response.status()) => {
-                return Verdict::Return(response);
+                return Ok(response);
             }
             Ok(response) => {
                 response.into_body().discard();
                 outgoing.search.avoid(outgoing.endpoint);
                 // This error is returned only if a timeout expires before the retry.
-                return Verdict::Failed(RequestError::ResponseTimeout, NextAttempt::Delayed);
+                return Err(FailedAttempt { error: RequestError::ResponseTimeout, next: NextAttempt::Delayed });
             }
             Err(error) => error,
         };
@@ -159,7 +163,8 @@ impl<C: Caller> EndedAttempt<C> {
         let is_possible = outgoing.can_be_sent() && !outgoing.caller.has_timed_out();
         let next = policy
             .after_failure(retries, outgoing.replay, &error, || outgoing.search.has_others(outgoing.target.upstream));
-        Verdict::Failed(error.request_error(), if is_possible { next } else { NextAttempt::Never })
+        let next = if is_possible { next } else { NextAttempt::Never };
+        Err(FailedAttempt { error: error.request_error(), next })
     }
 
     /// Reports the outcome to the upstream, and records it.

@@ -12,7 +12,7 @@ use crate::snapshot::regex::{RegexAnchor, RegexError, RegexLimit, literal_prefix
 use crate::snapshot::regex_steps::{RegexInput, RegexSteps};
 use crate::snapshot::router::request::RoutingRequest;
 use crate::snapshot::router::request_fields::{Candidate, ConditionField};
-use crate::snapshot::router::route_match::TieBreaker;
+use crate::snapshot::router::tie_breaker::TieBreaker;
 use crate::snapshot::rule::RouteRule;
 
 /// One route. Each list is a condition, and a request has to meet all of them. An empty list matches every request. Of

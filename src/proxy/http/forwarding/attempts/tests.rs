@@ -1,4 +1,4 @@
-//! The attempts of requests to endpoints that refuse, close, stay silent or respond.
+//! The attempts of requests to endpoints that refuse, close, do not respond, or respond.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -132,6 +132,9 @@ struct Case<'c> {
     has_timed_out: bool,
 }
 
+/// The name of a case, the case, the status or the error, and the endpoints that are tried.
+type Expected<'c> = (&'c str, Case<'c>, Result<u16, RequestError>, &'c [usize]);
+
 const PLAIN: Case<'_> = Case {
     endpoints: &[],
     rule: None,
@@ -190,7 +193,7 @@ async fn endpoints_are_tried_as_the_policy_allows() {
     let hour = Duration::from_secs(3600);
     let none = Some(RetryLimits { percent: 0, interval: hour, min_count: 0, min_interval: hour });
     let refused = Err(RequestError::ConnectionRefused);
-    let cases: &[(&str, Case<'_>, Result<u16, RequestError>, &[usize])] = &[
+    let cases: &[Expected<'_>] = &[
         ("no endpoints", PLAIN, Err(RequestError::NoEndpoints), &[]),
         ("response", Case { endpoints: &[Responds(503), Refuses], ..PLAIN }, Ok(503), &[0]),
         ("another endpoint", Case { endpoints: &[Refuses, Responds(200)], ..PLAIN }, Ok(200), &[0, 1]),

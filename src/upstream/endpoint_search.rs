@@ -1,0 +1,46 @@
+//! How the endpoints that failed for a request or connection are avoided.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::{ConnectionPools, EndpointChoice, Upstream};
+
+/// The endpoints that one request or connection gets, one after the other.
+#[derive(Debug)]
+pub struct EndpointSearch {
+    pinned: Option<SocketAddr>,
+    /// Does not allocate unless an attempt fails.
+    failed: Vec<SocketAddr>,
+}
+
+impl EndpointSearch {
+    /// `pinned` is for the first attempt only.
+    pub fn new(pinned: Option<SocketAddr>) -> Self {
+        EndpointSearch { pinned, failed: Vec::new() }
+    }
+
+    /// The next endpoint. `None` if there are no others, or none at all if endpoints may be repeated.
+    pub fn next<B>(
+        &mut self,
+        pools: &ConnectionPools<B>,
+        upstream: &Arc<Upstream>,
+        may_repeat: bool,
+    ) -> Option<SocketAddr> {
+        let choice = EndpointChoice { avoid: &self.failed, pinned: self.pinned.take(), may_repeat };
+        pools.pick(upstream, &choice)
+    }
+
+    /// The attempt at this endpoint has failed.
+    pub fn avoid(&mut self, address: SocketAddr) {
+        if self.failed.contains(&address) {
+            // All were tried, so they are tried again in turn.
+            self.failed.clear();
+        }
+        self.failed.push(address);
+    }
+
+    /// Whether the upstream has an endpoint that has not failed yet.
+    pub fn has_others(&self, upstream: &Upstream) -> bool {
+        upstream.reachable().iter().any(|endpoint| !self.failed.contains(&endpoint.address))
+    }
+}
