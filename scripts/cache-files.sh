@@ -41,13 +41,14 @@ workspace_names() {
     awk '
         /^\[/ { is_named = $0 ~ /^\[(package|lib|\[(bin|test|bench)\])\]$/ }
         is_named && $1 == "name" { gsub(/"/, "", $3); print $3; gsub(/-/, "_", $3); print $3 }' \
-        Cargo.toml benches/load/Cargo.toml e2e/Cargo.toml | sort -u
+        Cargo.toml benches/load/Cargo.toml crates/*/Cargo.toml e2e/Cargo.toml | sort -u
 }
 
 # Changes with everything that decides how dependencies are compiled in a debug build.
 build_key() {
     {
-        cat Cargo.lock Cargo.toml benches/load/Cargo.toml e2e/Cargo.toml .cargo/config.toml rust-toolchain.toml
+        cat Cargo.lock Cargo.toml benches/load/Cargo.toml crates/*/Cargo.toml e2e/Cargo.toml .cargo/config.toml \
+            rust-toolchain.toml
         rustc --version --verbose
         cc --version
         echo "${RUSTFLAGS:-} ${CFLAGS:-} ${CARGO_HOME:-$HOME/.cargo}"

@@ -24,9 +24,11 @@ without_unit_tests='
     !in_tests { print }
     $0 == "}" { in_tests = 0 }
     { previous = $0 }'
-# All files from which the program is compiled, but those of Rust in src, and what decides how.
+# Folders with the sources of the program.
+sources=(crates src)
+# All files from which the program is compiled, and what decides how.
 inputs=(Cargo.lock Cargo.toml benches/load/Cargo.toml e2e/Cargo.toml .cargo/config.toml rust-toolchain.toml
-    scripts/image-root.sh scripts/image-compiler.sh src)
+    scripts/image-root.sh scripts/image-compiler.sh "${sources[@]}")
 
 main() {
     [ $# = 2 ] || usage
@@ -73,13 +75,18 @@ save() {
 # Prints a file that Cargo lists as a source of the program, and that the key does not contain.
 other_inputs() {
     # A line of "PROGRAM: FILE FILE…".
-    sed 's/^[^:]*: *//' "$1" | tr ' ' '\n' | awk -v own="$PWD/src/" 'NF && index($0, own) != 1 && !found++'
+    sed 's/^[^:]*: *//' "$1" | tr ' ' '\n' | awk -v folder="$PWD/" -v own="${sources[*]}" '
+        BEGIN { count = split(own, folders, " ") }
+        NF {
+            for (number = 1; number <= count; number++) if (index($0, folder folders[number] "/") == 1) next
+            if (!found++) print
+        }'
 }
 
 cache_key() {
     {
         find "${inputs[@]}" -type f ! -name '*.rs' -print0 | LC_ALL=C sort -z | xargs -0 sha256sum
-        find src -type f -name '*.rs' -print0 | LC_ALL=C sort -z | xargs -0 awk "$without_unit_tests"
+        find "${sources[@]}" -type f -name '*.rs' -print0 | LC_ALL=C sort -z | xargs -0 awk "$without_unit_tests"
         rustc --version --verbose
         cc --version
         echo "${RUSTFLAGS:-} ${CFLAGS:-} ${PORTICO_COMMIT:-}"

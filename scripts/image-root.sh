@@ -104,13 +104,19 @@ build() {
 # dependencies are those of a debug build, which are in the same build folder, and contain paths of this machine. The
 # program has a target folder of its own, so that it does not replace the one of a debug build.
 build_for_tests() {
+    local manifest name settings=()
+    for manifest in Cargo.toml crates/*/Cargo.toml; do
+        name=$(sed -n '/^name = /{s/^name = "\(.*\)"$/\1/p;q}' "$manifest")
+        settings+=(
+            --config "profile.dev.package.$name.opt-level=1"
+            --config "profile.dev.package.$name.debug=false"
+            --config "profile.dev.package.$name.debug-assertions=false"
+            --config "profile.dev.package.$name.overflow-checks=false"
+        )
+    done
     RUSTC_WORKSPACE_WRAPPER=$PWD/scripts/image-compiler.sh CARGO_BUILD_BUILD_DIR=target CARGO_INCREMENTAL=0 \
         cargo build --locked --workspace --bin portico --features portico/alloc-jemalloc \
-        --target-dir target/image-test \
-        --config profile.dev.package.portico.opt-level=1 \
-        --config profile.dev.package.portico.debug=false \
-        --config profile.dev.package.portico.debug-assertions=false \
-        --config profile.dev.package.portico.overflow-checks=false
+        --target-dir target/image-test "${settings[@]}"
 }
 
 fill() {

@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 
 # A line with other words, such as a doc comment, cites a row but is no mark.
 mark_line='^ *(//|#) docs/kong-compatibility\.md, [0-9]+\.[0-9]+(, [0-9]+\.[0-9]+)*$'
-marks=$(grep -rhE "$mark_line" --include="*.rs" --include="*.in.yaml" src tests e2e |
+marks=$(grep -rhE "$mark_line" --include="*.rs" --include="*.in.yaml" crates src tests e2e |
     grep -oE "[0-9]+\.[0-9]+" | sort -u)
 topics=0 surprises=0 not_here=0
 while IFS='|' read -r _ row topic in_portico _; do

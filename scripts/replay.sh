@@ -25,7 +25,7 @@ main() {
 
 # Prints the tests that reports name, as FILE::FUNCTION.
 named_tests() {
-    grep -rhoE '\b(src|tests)/[a-z0-9_/]+\.rs::[a-z0-9_]+' tests/replay/reports | sort -u
+    grep -rhoE '\b(crates/[a-z0-9_]+/src|src|tests)/[a-z0-9_/]+\.rs::[a-z0-9_]+' tests/replay/reports | sort -u
 }
 
 # program_of FILE::FUNCTION: prints the test program that has the test.
@@ -33,7 +33,7 @@ program_of() {
     local module=${1#tests/} program
     module=${module%%[./]*}
     case "$1" in
-        src/*) echo lib ;;
+        crates/* | src/*) echo lib ;;
         tests/proxy/*) echo proxy ;;
         *)
             for program in library process; do

@@ -91,6 +91,7 @@ build_tests() {
         case "$program" in
             portico_e2e | e2e) folder=e2e ;;
             portico_load) folder=benches/load ;;
+            portico_*) folder=crates/${program#portico_} ;;
         esac
         case "$words" in unittests*) program=unit ;; esac
         echo "$program $(realpath "$file") $folder"

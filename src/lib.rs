@@ -4,11 +4,9 @@
 //! imports between modules.
 
 pub mod admin;
-pub mod api;
 pub mod app;
 pub mod args;
 pub mod compile;
-pub mod diagnostic;
 pub mod drain;
 pub mod echo;
 #[cfg(any(test, fuzzing))]
@@ -28,8 +26,8 @@ pub mod proxy;
 mod quantity;
 pub mod ready;
 pub mod report;
+pub mod request_target;
 pub mod rewound;
-pub mod schema;
 mod shared_limit;
 pub mod snapshot;
 pub mod status;
@@ -39,3 +37,5 @@ mod turn_clock;
 pub mod upstream;
 pub mod verify;
 pub mod version;
+
+pub use portico_objects::{api, diagnostic, schema};

@@ -32,7 +32,7 @@ fn crd_files_match_the_types() {
         let parsed: Value = serde_saphyr::from_str(text).unwrap();
         let kind = definitions::kinds().find(|kind| format!("{}.yaml", kind.plural()) == *name).unwrap();
         assert_eq!(Some(parsed), definitions::definition(kind), "{name} round-trips through YAML");
-        assert!(written[name] == *text, "crds/{name} differs from src/api; UPDATE=1 rewrites it");
+        assert!(written[name] == *text, "crds/{name} differs from crates/objects/src/api; UPDATE=1 rewrites it");
     }
 }
 

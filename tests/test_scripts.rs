@@ -22,6 +22,7 @@ impl Checkout {
             ".cargo/config.toml",
             "rust-toolchain.toml",
             "benches/load/Cargo.toml",
+            "crates/objects/Cargo.toml",
             "e2e/Cargo.toml",
             "scripts/cache-files.sh",
             "scripts/dependency-cache.sh",
@@ -180,6 +181,7 @@ fn workspace_is_restored_and_only_changed_files_are_newer() {
         library,
         "target/debug/deps/proxy-0123456789abcdef",
         "target/debug/.fingerprint/portico-load-0123456789abcdef/lib-portico_load",
+        "target/debug/deps/libportico_objects-0123456789abcdef.rlib",
         "target/doc/index.html",
     ];
     let of_dependency = "target/debug/deps/libhyper-0123456789abcdef.rlib";
@@ -264,6 +266,11 @@ fn program_of_the_image_is_compiled_once_for_the_same_sources() {
     assert_eq!(checkout.image_cache("save"), (true, String::new()));
     checkout.write("docs/a.md", "changed");
     assert!(is_restored());
+
+    checkout.write("crates/objects/src/lib.rs", "// new");
+    assert!(!is_restored(), "a crate of the program changed");
+    compile("crates/objects/src/lib.rs");
+    assert_eq!(checkout.image_cache("save"), (true, String::new()));
 
     let tests = "#[cfg(test)]\nmod tests {\n    fn is_tested() {}\n}\n";
     checkout.write("src/main.rs", &format!("fn main() {{}}\n\n{tests}"));

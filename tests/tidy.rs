@@ -87,6 +87,7 @@ const IMPORTS: &[Row] = &[
             "http1",
             "http2_frames",
             "plugin_api",
+            "request_target",
             "rewound",
             "shared_limit",
             "snapshot",
@@ -141,6 +142,8 @@ const IMPORTS: &[Row] = &[
     ("persistent_map", &[]),
     ("process_log", &[]),
     ("ready", &[]),
+    // Also for what explains routing without a proxy.
+    ("request_target", &["http2_frames", "plugin_api::path_encoding"]),
     ("rewound", &[]),
     ("shared_limit", &[]),
     ("transport_protocol", &[]),
@@ -278,6 +281,7 @@ const LAYERS: &[Row] = &[
             "metadata walk",
         ],
     ),
+    ("request_target", &["host path", "fuzzing"]),
     (
         "snapshot",
         &[

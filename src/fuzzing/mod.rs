@@ -17,7 +17,7 @@ mod transformer_templates;
 
 use crate::http1::fuzzing as http1;
 use crate::proxy::fuzzing as proxy;
-use crate::{manifests, plugins};
+use crate::{manifests, plugins, request_target};
 
 /// A fuzz target, which panics if a property does not hold for these bytes.
 pub type FuzzTarget = fn(&[u8]);
@@ -40,7 +40,7 @@ pub const TARGETS: &[(&str, FuzzTarget)] = &[
     ("path_templates", path_templates::check),
     ("proxy_header", proxy::proxy_header::check),
     ("quantities", quantities::check),
-    ("request_targets", proxy::request_targets::check),
+    ("request_targets", request_target::fuzzing::check),
     ("sessions", proxy::sessions::check),
     ("transformer_templates", transformer_templates::check),
 ];

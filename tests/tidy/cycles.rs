@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::file_graph::Graph;
+use crate::imports::path_in_source;
 use crate::tree::Finding;
 
 /// Files of which each imports every other, through others of them.
@@ -87,7 +88,7 @@ pub(crate) fn cycles(graph: &Graph) -> Vec<Cycle> {
 }
 
 fn top_level_module(file: &str) -> &str {
-    let path = file.strip_prefix("src/").unwrap_or(file);
+    let path = path_in_source(file).unwrap_or(file);
     path.split('/').next().unwrap_or(path).trim_end_matches(".rs")
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use crate::imports::path_in_source;
 use crate::tokens::{Token, tokens};
 use crate::tree::{File, Finding};
 
@@ -9,12 +10,12 @@ use crate::tree::{File, Finding};
 const DIALECT: &str = "kong";
 
 /// The table of kinds, which declares the names of the dialect's kinds.
-const KINDS: &str = "src/api/kind.rs";
+const KINDS: &str = "crates/objects/src/api/kind.rs";
 
 /// The dialect's own code, and the edges of the process that configure it: flags, wiring and endpoints for its clients.
 const OF_THE_DIALECT: &[&str] = &[
     "src/admin/",
-    "src/api/kong/",
+    "crates/objects/src/api/kong/",
     "src/app/",
     "src/args/",
     "src/compile/ingress/plan_by_dialect.rs",
@@ -50,7 +51,7 @@ pub(crate) fn findings(files: &[File]) -> Vec<Finding> {
     let declared = declared_names(files);
     let mut findings = Vec::new();
     let mut unused: BTreeSet<&str> = OF_THE_DIALECT.iter().chain(CALLERS).copied().collect();
-    for file in files.iter().filter(|file| file.path.starts_with("src/") && file.has_extension("rs")) {
+    for file in files.iter().filter(|file| path_in_source(&file.path).is_some() && file.has_extension("rs")) {
         if file.path == KINDS {
             continue;
         }
@@ -120,9 +121,9 @@ fn names_dialect(name: &str) -> bool {
     name.to_ascii_lowercase().contains(DIALECT)
 }
 
-/// The top-level module that a file of `src` belongs to.
+/// The top-level module that a file of the source belongs to.
 fn module_of(path: &str) -> &str {
-    let path = path.strip_prefix("src/").unwrap_or(path);
+    let path = path_in_source(path).unwrap_or(path);
     path.split(['/', '.']).next().unwrap_or(path)
 }
 

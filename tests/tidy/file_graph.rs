@@ -1,5 +1,5 @@
-//! The graph of files in src/: a file that imports an item has an edge to the file that defines it. Re-exports are
-//! followed to the definition. Methods cannot be resolved without types, so that a call of a method is no edge.
+//! The graph of files of the source: a file that imports an item has an edge to the file that defines it. Re-exports
+//! are followed to the definition. Methods cannot be resolved without types, so that a call of a method is no edge.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::slice::from_ref;
@@ -48,10 +48,16 @@ enum Target {
 impl CrateModules {
     /// Modules that only tests or fuzzing declare are left out.
     fn read(files: &[File]) -> CrateModules {
+        let (roots, files): (Vec<&File>, Vec<&File>) = files.iter().partition(|file| is_root_in_crates(&file.path));
         let by_module: BTreeMap<Vec<String>, &File> =
-            files.iter().filter_map(|file| Some((module_of(&file.path)?, file))).collect();
+            files.into_iter().filter_map(|file| Some((module_of(&file.path)?, file))).collect();
         let mut modules = BTreeMap::new();
         let mut pending = vec![Vec::new()];
+        // The main crate re-exports the modules of the crates in `crates`.
+        for root in roots {
+            let declared = module_source::modules(&root.text).into_iter().flat_map(|source| source.children);
+            pending.extend(declared.map(|child| vec![child]));
+        }
         while let Some(path) = pending.pop() {
             let Some(file) = by_module.get(&path) else { continue };
             for source in module_source::modules(&file.text) {
@@ -141,6 +147,10 @@ impl Module {
     }
 }
 
+fn is_root_in_crates(path: &str) -> bool {
+    path.starts_with("crates/") && path.ends_with("/src/lib.rs")
+}
+
 fn parent(path: &[String]) -> Vec<String> {
     path.split_last().map_or_else(Vec::new, |(_, parent)| parent.to_vec())
 }
@@ -167,7 +177,7 @@ mod tests {
         files.extend(
             sources
                 .iter()
-                .filter(|(path, _)| ["src/a/tests.rs", "src/b/c.rs"].contains(path))
+                .filter(|(path, _)| ["src/a/tests.rs", "src/b/c.rs"].contains(path) || path.starts_with("crates/"))
                 .map(|(path, text)| File::new(path, text)),
         );
         let graph = graph(&files);
@@ -199,6 +209,15 @@ mod tests {
             ("child by its name", &[("src/b/mod.rs", "fn f() { d::f() }")], &["b/mod:1 b/d"]),
             ("associated item", &[("src/a.rs", "fn f() { crate::b::d::D::new() }")], &["a:1 b/d"]),
             ("declarations", &[("src/b/mod.rs", "pub use d::D; pub use crate::c::c;")], &[]),
+            (
+                "crate of its own",
+                &[
+                    ("crates/parts/src/lib.rs", "pub mod e;"),
+                    ("crates/parts/src/e.rs", "pub struct E;"),
+                    ("src/a.rs", "use crate::e::E;"),
+                ],
+                &["a:1 crates/parts/src/e"],
+            ),
             ("another crate", &[("src/a.rs", "use d::D; use ::c::c; fn f() { ::c::c() }")], &[]),
             (
                 "re-export of another crate",

@@ -44,9 +44,20 @@ pub(crate) fn findings(files: &[File], table: &[Row]) -> Vec<Finding> {
     findings
 }
 
-/// The path of the module in a file of src/, empty for the root: `src/proxy/request.rs` is `proxy::request`.
+/// The path of a file below `src`, or below the `src` of a crate in `crates`. The main crate re-exports the modules of
+/// these crates, so one table has all of them.
+pub(crate) fn path_in_source(path: &str) -> Option<&str> {
+    let path = match path.strip_prefix("crates/") {
+        Some(path) => path.split_once('/')?.1,
+        None => path,
+    };
+    path.strip_prefix("src/")
+}
+
+/// The path of the module in a file of the source, empty for a root: `src/proxy/request.rs` is `proxy::request`, and
+/// `crates/objects/src/api/kind.rs` is `api::kind`.
 pub(crate) fn module_of(path: &str) -> Option<Vec<String>> {
-    let path = path.strip_prefix("src/")?.strip_suffix(".rs")?;
+    let path = path_in_source(path)?.strip_suffix(".rs")?;
     let mut module: Vec<String> = path.split('/').map(str::to_owned).collect();
     if matches!(module.last().map(String::as_str), Some("mod")) || module == ["lib"] {
         module.pop();
@@ -62,7 +73,8 @@ fn allows(allowed: &[&str], path: &[String]) -> bool {
         })
 }
 
-/// Every path that starts with `crate` or `super`, as a path from the root, with its line.
+/// Every path that starts with `crate`, `super` or the name of a crate in `crates`, as a path from the root, with its
+/// line.
 pub(crate) fn imports(source: &str, module: &[String]) -> Vec<(usize, Vec<String>)> {
     let tokens = tokens(source);
     let text = |at: usize| tokens.get(at).map_or("", |token: &Token| token.text.as_str());
@@ -79,7 +91,10 @@ pub(crate) fn imports(source: &str, module: &[String]) -> Vec<(usize, Vec<String
                 depth -= 1;
                 inline.pop_if(|(_, opened)| *opened == depth);
             }
-            "crate" | "super" if text(at + 1) == "::" && (at == 0 || text(at - 1) != "::") => {
+            root if (["crate", "super"].contains(&root) || root.starts_with("portico_"))
+                && text(at + 1) == "::"
+                && (at == 0 || text(at - 1) != "::") =>
+            {
                 let mut base = Vec::new();
                 if text(at) == "super" {
                     base.extend(module.iter().cloned());
@@ -215,6 +230,20 @@ mod tests {
                 "macro_rules! m { () => { $crate::proxy::x() } }",
                 &[("src/api/mod.rs:1", "proxy::x")],
             ),
+            (
+                "crate of its own",
+                "crates/parts/src/api/kind.rs",
+                "use crate::proxy::X;",
+                &[("crates/parts/src/api/kind.rs:1", "crate::proxy::X")],
+            ),
+            (
+                "crate by its name",
+                "src/proxy/mod.rs",
+                "use portico_parts::api::Kind;",
+                &[("src/proxy/mod.rs:1", "crate::api::Kind")],
+            ),
+            ("new module in a crate", "crates/parts/src/cache.rs", "", &[("crates/parts/src/cache.rs:1", "no row")]),
+            ("root of a crate", "crates/parts/src/lib.rs", "pub mod api;", &[]),
             ("new module", "src/cache/mod.rs", "", &[("src/cache/mod.rs:1", "no row")]),
             ("root", "src/lib.rs", "pub mod api;\npub use crate::proxy::x;", &[]),
         ];

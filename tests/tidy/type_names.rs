@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::imports::path_in_source;
 use crate::prose;
 use crate::tree::{File, Finding};
 
@@ -36,9 +37,9 @@ pub(crate) fn findings(files: &[File]) -> Vec<Finding> {
     findings
 }
 
-/// The top-level module that a file of `src` belongs to.
+/// The top-level module that a file of the source belongs to.
 fn module_of(path: &str) -> Option<&str> {
-    let path = path.strip_prefix("src/")?.strip_suffix(".rs")?;
+    let path = path_in_source(path)?.strip_suffix(".rs")?;
     path.split('/').next()
 }
 

@@ -98,7 +98,7 @@ pub(in crate::compile) fn notes(meta: &Meta, object: &str) -> Vec<Diagnostic> {
 const REMEDY: &str = "replace it by a plugin, such as key-auth or ip-restriction, and remove it; or, if requests may be \
                       served without it, list it in annotation portico.dev/ignore-foreign-guards, or run Portico with \
                       --ignore-foreign-guards";
-const TLS_REMEDY: &str = "set annotation konghq.com/protocols to https, which redirects plain text in Kong's dialect; \
+const TLS_REMEDY: &str = "set annotation konghq.com/protocols to https, which refuses plain text in Kong's dialect; \
                           or, if plain text may be served, list it in annotation portico.dev/ignore-foreign-guards, or \
                           run Portico with --ignore-foreign-guards";
 

@@ -5,7 +5,6 @@ pub(crate) mod forwarded_for;
 pub(crate) mod headers;
 pub(crate) mod http2_frames;
 pub(crate) mod proxy_header;
-pub(crate) mod request_targets;
 pub(crate) mod sessions;
 
 pub(crate) use super::http::steps::external_auth::fuzzing as check_responses;

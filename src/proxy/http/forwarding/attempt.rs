@@ -25,16 +25,23 @@ impl<'u, C: Caller> OutgoingRequest<'u, C> {
         if let Some(outcome) = self.send_on_idle(&mut may_resend_unprocessed).await {
             return outcome;
         }
+        // Boxed: connecting is rare, and its state would otherwise enlarge the future of every client connection.
+        Box::pin(self.send_on_new(may_resend_unprocessed)).await
+    }
+
+    /// Sends the request on a connection that is opened for it, or that becomes free meanwhile.
+    async fn send_on_new(&mut self, mut may_resend_unprocessed: bool) -> AttemptResult<C> {
         let mut unsent_left = MAX_UNSENT;
         loop {
-            // Boxed: connecting is rare, and its state would otherwise enlarge the future of every client connection.
             let began = Instant::now();
             self.is_connecting = true;
-            let connected = Box::pin(self.connect()).await;
+            let connected = self.connect().await;
             self.is_connecting = false;
-            self.connect_time = Some(began.elapsed());
+            // One that became free meanwhile was not connected for this request, which only waited.
+            let is_reused = connected.as_ref().is_ok_and(|connection| connection.is_reused());
+            self.connect_time = (!is_reused).then(|| began.elapsed());
             let connection = connected?;
-            let (is_http2, is_reused) = (connection.is_http2(), connection.is_reused());
+            let is_http2 = connection.is_http2();
             match self.send(connection).await {
                 Err(AttemptError::NotProcessed) if may_resend_unprocessed && self.can_be_sent() => {
                     may_resend_unprocessed = false;

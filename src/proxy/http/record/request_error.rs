@@ -2,6 +2,7 @@
 
 use http::StatusCode;
 
+use crate::request_target::TargetError;
 use crate::snapshot::rule::RouteFailure;
 use crate::snapshot::rule_options::ErrorStyle;
 
@@ -117,6 +118,16 @@ pub(in crate::proxy) struct ErrorDetails {
     pub(in crate::proxy) message: &'static str,
     /// The client may send the request again, because it was not processed.
     retryable: bool,
+}
+
+impl From<TargetError> for RequestError {
+    fn from(error: TargetError) -> Self {
+        match error {
+            TargetError::InvalidTarget(message) => RequestError::InvalidTarget(message),
+            TargetError::InvalidHost(message) => RequestError::InvalidHost(message),
+            TargetError::ConnectNotSupported => RequestError::ConnectNotSupported,
+        }
+    }
 }
 
 impl RequestError {

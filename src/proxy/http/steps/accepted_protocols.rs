@@ -8,11 +8,11 @@ use http::{HeaderMap, HeaderValue, Request, StatusCode, Uri};
 use super::early_exit::EarlyExit;
 use super::reported_client::client_scheme;
 use super::request_context::{RequestContext, RoutedRequest};
-use super::request_target::RequestHost;
 use crate::plugin_api::Scheme;
 use crate::proxy::http::exchange::client_exchange::ClientExchange;
 use crate::proxy::http::fields::headers::X_FORWARDED_HOST;
 use crate::proxy::http::record::request_error::RequestError;
+use crate::request_target::RequestHost;
 use crate::snapshot::router::is_grpc;
 use crate::snapshot::rule_options::Protocols;
 

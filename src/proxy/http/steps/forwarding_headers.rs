@@ -5,12 +5,12 @@ use http::{HeaderMap, HeaderValue, Request, Uri};
 
 use super::real_ip_headers;
 use super::request_context::{RequestContext, RoutedRequest};
-use super::request_target::RequestHost;
 use crate::proxy::http::exchange::client_exchange::ClientExchange;
 use crate::proxy::http::exchange::request_body::RequestBody;
 use crate::proxy::http::fields::field_policy::{changes_requests, fields_of_connection};
 use crate::proxy::http::fields::headers::X_REQUEST_ID;
 use crate::proxy::http::fields::headers::{StrippedRequest, strip_request};
+use crate::request_target::RequestHost;
 use crate::snapshot::rule_options::ForwardingHeaderStyle;
 
 /// Removes hop-by-hop headers, `Expect` and the number of hops, and sets the forwarding headers, request id and Host.

@@ -19,7 +19,6 @@ pub(in crate::proxy) mod reported_client;
 pub(in crate::proxy) mod request;
 pub(in crate::proxy) mod request_context;
 pub(in crate::proxy) mod request_record;
-pub(in crate::proxy) mod request_target;
 pub(in crate::proxy) mod response_filters;
 pub(in crate::proxy) mod route_captures;
 pub(in crate::proxy) mod routing;

@@ -17,7 +17,6 @@ use super::reply_response::reply_response;
 use super::reported_client::{client_address, client_scheme};
 use super::request_context::{RequestContext, RoutedRequest};
 use super::request_record::RequestRecord;
-use super::request_target::RequestPath;
 use super::response_filters;
 use super::route_captures::RouteCaptures;
 use crate::plugin_api::chain::{AllowedRequest, ChainRequest, ChainResponse, ChainState};
@@ -27,6 +26,7 @@ use crate::proxy::http::exchange::body_source::BodySource;
 use crate::proxy::http::exchange::client_exchange::ClientExchange;
 use crate::proxy::http::exchange::request_body::RequestBody;
 use crate::proxy::http::record::request_error::RequestError;
+use crate::request_target::RequestPath;
 
 /// Runs the access phase of plugins that do not wait. The future of the phase is polled in its place, so it need not be
 /// moved into a box of its own.

@@ -4,12 +4,12 @@ use http::Request;
 
 use super::early_exit::EarlyExit;
 use super::request_context::RequestContext;
-use super::request_target::{RequestHost, RequestPath};
 use crate::proxy::http::exchange::request_body::RequestBody;
 use crate::proxy::http::fields::headers::join_cookies;
 use crate::proxy::http::forwarding::framing;
 use crate::proxy::http::forwarding::upgrade::Upgrade;
 use crate::proxy::http::record::request_error::RequestError;
+use crate::request_target::{RequestHost, RequestPath};
 
 /// The host and path to match and to forward, and the requested upgrade.
 pub(in crate::proxy) struct RequestTarget {
@@ -35,9 +35,10 @@ pub(in crate::proxy) fn read_target(
         return Err(RequestError::TooManyHeaders.into());
     }
     let uri = request.uri();
-    let path = RequestPath::parse(request.method(), uri)?;
+    let path = RequestPath::parse(request.method(), uri).map_err(RequestError::from)?;
+    let local = exchange.connections.address.socket;
     let host =
-        RequestHost::from_request(request.version(), uri, request.headers(), exchange.connections.address.socket)?;
+        RequestHost::from_request(request.version(), uri, request.headers(), local).map_err(RequestError::from)?;
     let path = path.ok_or(EarlyExit::ServerOptions)?;
     exchange.http.rejected_paths.check(path.path()).map_err(RequestError::InvalidTarget)?;
     Ok(RequestTarget { host, path, upgrade })

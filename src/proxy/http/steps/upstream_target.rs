@@ -7,8 +7,8 @@ use http::{Request, Uri};
 
 use super::real_ip_headers::set_forwarded_prefix;
 use super::request_context::RoutedRequest;
-use super::request_target::RequestPath;
 use crate::proxy::http::record::request_error::RequestError;
+use crate::request_target::RequestPath;
 use crate::snapshot::rule::Action;
 use crate::snapshot::rule_options::UpstreamHost;
 use crate::snapshot::upstream_path::{UpstreamPath, upstream_path};

@@ -5,7 +5,7 @@ use http::header::HOST;
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, HeaderValue, Method, Uri, Version};
 
-use crate::proxy::http::steps::request_target::{RequestHost, RequestPath};
+use super::{RequestHost, RequestPath};
 
 /// The first line is the target, the second one is Host, and the third one `1.0`, `2` or the method.
 pub(crate) fn check(input: &[u8]) {

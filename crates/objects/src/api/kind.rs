@@ -30,6 +30,7 @@ pub const CORE_GROUP: &str = "";
 /// - the accepted versions, preferred first; all are parsed as the same type,
 /// - the [`KindScope`], the [`StatusUse`] and the [`WatchMode`],
 /// - for a kind that Portico serves, its table in the store. `RouteKind` of the compiler lists the kinds of routes.
+#[macro_export]
 macro_rules! for_each_kind {
     ($callback:path $(, $inner_callback:path)?) => {
         $callback! {
@@ -105,17 +106,19 @@ macro_rules! for_each_kind {
         }
     };
 }
-pub(crate) use for_each_kind;
+pub use for_each_kind;
 
 /// Passes `module::Kind in table` for each served kind to a macro.
+#[macro_export]
 macro_rules! for_each_served_kind {
     ($callback:path) => {
         $crate::api::kind::for_each_kind! { $crate::api::kind::served_kinds, $callback }
     };
 }
-pub(crate) use for_each_served_kind;
+pub use for_each_served_kind;
 
 /// Reduces the table to `module::Kind in table` for each served kind, for [`for_each_served_kind`].
+#[macro_export]
 macro_rules! served_kinds {
     ($callback:path, $($family:ident $module:ident $group:ident {
         $($kind:ident $(= $name:literal)?, $plural:literal, $versions:tt, $scope:ident, $status:ident, $watch:ident
@@ -124,7 +127,7 @@ macro_rules! served_kinds {
         $callback! { $($($($module::$kind in $table,)?)*)* }
     };
 }
-pub(crate) use served_kinds;
+pub use served_kinds;
 
 /// Declares [`Kind`] and implements [`Resource`] for the types of the table.
 macro_rules! declare_kinds {
