@@ -54,7 +54,7 @@ fn kong_example_is_routed_as_documented() {
         let (method, headers) = (Method::GET, HeaderMap::new());
         // Also for port 8443: no route of the example has conditions on the server name or the scheme.
         let request = RoutingRequest::plaintext(path, None, &method, &headers);
-        let matched = bind.listener(host).and_then(|listener| listener.find(host, &request));
+        let matched = bind.listener(host).and_then(|listener| listener.route(host, &request).ok());
         let matched = matched.unwrap_or_else(|| panic!("no route matches {host}{path}"));
         assert_eq!(&*matched.rule.id.rule, expected, "{host}{path}");
         let options = matched.rule.options();
@@ -104,7 +104,7 @@ fn quickstart_requests_are_routed_as_documented() {
             .map(|(name, value)| (HeaderName::try_from(*name).unwrap(), HeaderValue::from_str(value).unwrap()))
             .collect();
         let request = RoutingRequest::plaintext(path, None, &Method::GET, &headers);
-        let matched_rule = bind.listener(host).and_then(|listener| listener.find(host, &request));
+        let matched_rule = bind.listener(host).and_then(|listener| listener.route(host, &request).ok());
         let matched_rule = matched_rule.map(|matched| format!("{} {}", matched.rule.id.route, matched.rule.id.rule));
         assert_eq!(matched_rule.as_deref(), Some(*expected), "{host}{path} {headers:?}");
     }

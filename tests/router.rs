@@ -101,7 +101,7 @@ fn find(listener: &HttpListener, request: &OracleRequest) -> Option<usize> {
         .collect();
     let method: Method = request.method.parse().unwrap();
     let routing_request = RoutingRequest::plaintext(&request.path, request.query.as_deref(), &method, &headers);
-    let matched = listener.find(&request.host, &routing_request)?;
+    let matched = listener.route(&request.host, &routing_request).ok()?;
     Some(matched.rule.id.rule.parse().unwrap())
 }
 

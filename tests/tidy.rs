@@ -68,7 +68,17 @@ const IMPORTS: &[Row] = &[
     // Annotations are not in a schema, so the compiler finds the nearest known one itself.
     (
         "compile",
-        &["api", "diagnostic", "plugin_api", "schema::nearest", "snapshot", "store", "transport_protocol", "upstream"],
+        &[
+            "api",
+            "diagnostic",
+            "plugin_api",
+            "request_target",
+            "schema::nearest",
+            "snapshot",
+            "store",
+            "transport_protocol",
+            "upstream",
+        ],
     ),
     // The state of the running proxy is passed to these modules as plain values, so that they need not import the
     // request side.
@@ -79,7 +89,7 @@ const IMPORTS: &[Row] = &[
         "upstream",
         &["hop_count", "http1", "http2_frames", "rewound", "shared_limit", "transport_protocol", "turn_clock"],
     ),
-    ("snapshot", &["persistent_map", "plugin_api", "transport_protocol", "upstream"]),
+    ("snapshot", &["persistent_map", "plugin_api", "request_target", "transport_protocol", "upstream"]),
     (
         "proxy",
         &[
@@ -102,6 +112,8 @@ const IMPORTS: &[Row] = &[
         &[
             "diagnostic",
             "persistent_map",
+            // Plugins write configured paths as requests have them.
+            "request_target::path_encoding",
             "shared_limit",
             "turn_clock",
             "upstream::AddressPolicy",
@@ -143,7 +155,7 @@ const IMPORTS: &[Row] = &[
     ("process_log", &[]),
     ("ready", &[]),
     // Also for what explains routing without a proxy.
-    ("request_target", &["http2_frames", "plugin_api::path_encoding"]),
+    ("request_target", &[]),
     ("rewound", &[]),
     ("shared_limit", &[]),
     ("transport_protocol", &[]),
@@ -153,7 +165,14 @@ const IMPORTS: &[Row] = &[
     // A client of the admin listener, which reads the objects of manifests.
     (
         "verify",
-        &["api", "report::count", "report::escape_controls", "report::table", "upstream::tls::AcceptAnyCertificate"],
+        &[
+            "api",
+            "report::count",
+            "report::escape_controls",
+            "report::table",
+            "request_target",
+            "upstream::tls::AcceptAnyCertificate",
+        ],
     ),
     // Only in tests and fuzzing.
     ("fuzzing", EVERYTHING),
@@ -237,11 +256,11 @@ const LAYERS: &[Row] = &[
         "plugin_api",
         &[
             "remote server_text",
-            "decimal header_spoofing kind multipart path_encoding plugin_regex reply route_description scheme signature \
+            "decimal header_spoofing kind multipart plugin_regex reply route_description scheme \
              state template timing",
-            "batch_queue body_filter changed_fields fields idle_connections instance jwk remote_request repeated_query",
+            "batch_queue body_filter changed_fields fields idle_connections instance remote_request repeated_query token",
             "completed_request consumers remote_client services",
-            "context server_diagnostics token",
+            "context server_diagnostics",
             "redis",
             "authentication chain log_entry",
             "factory stream_chain",
@@ -268,6 +287,7 @@ const LAYERS: &[Row] = &[
         ],
     ),
     ("report", &["diagnostic plain", "json summary terminal", "table", "changes"]),
+    ("request_target", &["error path_encoding", "host path", "fuzzing"]),
     (
         "schema",
         &[
@@ -281,7 +301,6 @@ const LAYERS: &[Row] = &[
             "metadata walk",
         ],
     ),
-    ("request_target", &["host path", "fuzzing"]),
     (
         "snapshot",
         &[
@@ -295,7 +314,7 @@ const LAYERS: &[Row] = &[
             "router stream",
             "port_tls",
             "bind_map dump",
-            "fingerprint ingress_routes",
+            "fingerprint ingress_routes routing",
         ],
     ),
     (
@@ -316,8 +335,8 @@ const LAYERS: &[Row] = &[
         &[
             "counters dns endpoint_choice endpoint_error health local_shortage outcome own_sockets protocol proxy_protocol \
              response_streams socket_budget ssrf_guard tls",
-            "load_balancing counted_connection retry_budget session",
-            "admission",
+            "load_balancing counted_connection retry_budget affinity upstream_key",
+            "admission configured_endpoints",
             "endpoints http2 registry socket subset",
             "target",
             "connect connect_attempt endpoint_body raw_connection upgraded",

@@ -39,7 +39,7 @@ pub(super) fn check(input: &[u8]) {
     assert!(target.starts_with('/'), "{target}");
     let parsed = PathAndQuery::try_from(&*target).expect("an expanded target is valid");
     assert_eq!(parsed.as_str(), target, "the whole target is sent to the endpoint");
-    let escaped = crate::plugin_api::path_encoding::decode_unreserved(parsed.path());
+    let escaped = crate::request_target::path_encoding::decode_unreserved(parsed.path());
     assert!(!escaped.split('/').any(|segment| segment == "." || segment == ".."), "{target} has no dot segments");
     let text = template.to_string();
     let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/-._~".contains(byte);

@@ -284,9 +284,15 @@ fn write_rejected(frame: &FrameHeader, payload: &[u8], fields: &[u8], output: &m
             let length = block.len().checked_sub(usize::from(*padding))?;
             block.get(..length)
         });
-        // The library ends the connection because of a padding that is longer than the frame.
-        block = unpadded.unwrap_or(payload);
-        flags = if unpadded.is_some() { flags & !PADDED } else { flags };
+        let Some(unpadded) = unpadded else {
+            // The library ends the connection because of a padding that is longer than the frame, which must not become
+            // long enough for it.
+            frame.write(output);
+            output.extend_from_slice(payload);
+            return;
+        };
+        block = unpadded;
+        flags &= !PADDED;
     }
     let (kind, stream, length) = (frame.kind, frame.stream, block.len() + fields.len());
     if length <= MAX_FRAME {
@@ -427,7 +433,7 @@ mod tests {
             (
                 "padding longer than the frame",
                 frame(HEADERS, END | PADDED, 1, &[9, 0x84]),
-                frame(HEADERS, END | PADDED, 1, &[9, 0x84, 0x82, 0x86]),
+                frame(HEADERS, END | PADDED, 1, &[9, 0x84]),
             ),
         ];
         for (what, sent, expected) in cases {

@@ -15,7 +15,7 @@ use std::time::SystemTime;
 use aws_lc_rs::digest::{SHA256, digest};
 use http::HeaderValue;
 
-use super::signature::VerificationKey;
+use super::token::signature::VerificationKey;
 pub use crate::persistent_map::{MapIndex, PersistentMap};
 use entity_id::header_value;
 pub use entity_id::{EntityId, EntityName};

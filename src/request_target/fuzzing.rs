@@ -5,7 +5,7 @@ use http::header::HOST;
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, HeaderValue, Method, Uri, Version};
 
-use super::{RequestHost, RequestPath};
+use super::{RequestHost, RequestPath, path_encoding};
 
 /// The first line is the target, the second one is Host, and the third one `1.0`, `2` or the method.
 pub(crate) fn check(input: &[u8]) {
@@ -42,7 +42,7 @@ fn check_path(uri: &Uri, parsed: &RequestPath) {
     assert_eq!(parsed.query(), uri.query(), "the query is as in the request");
     let target = PathAndQuery::try_from(path).expect("a normalized path is a valid target");
     assert_eq!(target.path(), path, "the whole path is sent to the endpoint");
-    assert_eq!(crate::plugin_api::path_encoding::decode_unreserved(path), path, "rules and requests are decoded alike");
+    assert_eq!(path_encoding::decode_unreserved(path), path, "rules and requests are decoded alike");
     let reparsed = RequestPath::parse(&Method::GET, &Uri::from(target));
     let reparsed = reparsed.ok().flatten().expect("a normalized path is valid");
     assert_eq!(reparsed.path(), path, "normalizing twice changes nothing");

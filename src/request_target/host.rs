@@ -6,8 +6,7 @@ use std::net::SocketAddr;
 use http::header::HOST;
 use http::{HeaderMap, HeaderValue, Uri, Version};
 
-use super::TargetError;
-use crate::http2_frames::{FRAGMENT_HOST, UNREADABLE_HOST};
+use super::error::{InvalidHost, InvalidTarget, TargetError};
 
 /// The host of a request.
 #[derive(Debug, PartialEq, Eq)]
@@ -32,22 +31,16 @@ impl RequestHost {
         headers: &HeaderMap,
         local: SocketAddr,
     ) -> Result<RequestHost, TargetError> {
-        const INVALID_HOST: TargetError =
-            TargetError::InvalidHost("the Host header is not a host name or address with an optional port");
         let mut fields = headers.get_all(HOST).iter();
         let field = fields.next();
-        if let Some(second) = fields.next() {
-            let more_than_one = TargetError::InvalidHost("the request has more than one Host header");
-            return Err(rejection_mark(version, second).unwrap_or(more_than_one));
+        if fields.next().is_some() {
+            return Err(InvalidHost::Several.into());
         }
         // The field must be present and valid even when the target overrides it: a proxy in front may have used it.
         let host = match field {
-            Some(field) => {
-                let host = RequestHost::parse(field.clone());
-                Some(host.ok_or_else(|| rejection_mark(version, field).unwrap_or(INVALID_HOST))?)
-            }
+            Some(field) => Some(RequestHost::parse(field.clone()).ok_or(InvalidHost::Malformed)?),
             None if version == Version::HTTP_11 => {
-                return Err(TargetError::InvalidHost("the request has no Host header"));
+                return Err(InvalidHost::Absent.into());
             }
             None => None,
         };
@@ -58,16 +51,14 @@ impl RequestHost {
                 let differs =
                     |host: &RequestHost| !host.raw.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes());
                 if version == Version::HTTP_2 && host.as_ref().is_some_and(differs) {
-                    return Err(TargetError::InvalidHost("the Host header differs from the :authority"));
+                    return Err(InvalidHost::DiffersFromAuthority.into());
                 }
                 HeaderValue::from_str(authority.as_str()).ok()
             }
             (None, None) if version == Version::HTTP_10 => HeaderValue::try_from(local.to_string()).ok(),
-            (None, None) => return Err(TargetError::InvalidHost("the request has no Host header")),
+            (None, None) => return Err(InvalidHost::Absent.into()),
         };
-        let host = replacement.and_then(RequestHost::parse).ok_or(TargetError::InvalidTarget(
-            "the target's authority is not a host name or address with an optional port",
-        ))?;
+        let host = replacement.and_then(RequestHost::parse).ok_or(InvalidTarget::Authority)?;
         Ok(RequestHost { is_overridden: true, ..host })
     }
 
@@ -90,17 +81,6 @@ impl RequestHost {
     pub fn is_bare_name(&self) -> bool {
         let raw = self.raw.as_bytes();
         self.name_length == raw.len() && !self.has_uppercase && !raw.ends_with(b".")
-    }
-}
-
-/// The error of an HTTP/2 request that was rejected before it was read, if this Host field says so.
-fn rejection_mark(version: Version, field: &HeaderValue) -> Option<TargetError> {
-    match field.as_bytes() {
-        FRAGMENT_HOST if version == Version::HTTP_2 => Some(TargetError::InvalidTarget("the target has a fragment")),
-        UNREADABLE_HOST if version == Version::HTTP_2 => {
-            Some(TargetError::InvalidTarget("its header block, or an earlier one of the connection, cannot be read"))
-        }
-        _ => None,
     }
 }
 

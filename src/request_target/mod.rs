@@ -1,25 +1,21 @@
-//! The target of a request, validated and normalized: the host and the path that routes are compared with and that
-//! endpoints get, so that no parser reads another one.
+//! The target of a request: its host, and its path and query, normalized as routes are matched with them. Configured
+//! paths are written in the same form.
 //!
 //! ```text
-//!   target, Host ─▶ RequestHost, RequestPath, or a TargetError
+//!   request line, Host ─┬▶ RequestHost ─▶ name in lower case, without port
+//!                       └▶ RequestPath ─▶ path without dot segments, each character in one spelling
+//!   configured path ─────▶ path_encoding ─▶ the path that such requests have
 //! ```
+//!
+//! It knows no connection and no configuration, so that the proxy, checks of a gateway and fuzzing use the same code.
 
+mod error;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod host;
 mod path;
+pub mod path_encoding;
 
+pub use error::{InvalidHost, InvalidTarget, TargetError};
 pub use host::RequestHost;
 pub use path::RequestPath;
-
-/// Why a target is refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TargetError {
-    /// The target is malformed or ambiguous, with a sentence about it without the full stop.
-    InvalidTarget(&'static str),
-    /// The host is missing, malformed or ambiguous, with such a sentence.
-    InvalidHost(&'static str),
-    /// The method is CONNECT, whose target is the address of a tunnel.
-    ConnectNotSupported,
-}

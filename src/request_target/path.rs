@@ -5,8 +5,8 @@ use std::borrow::Cow;
 use http::uri::PathAndQuery;
 use http::{Method, Uri};
 
-use super::TargetError;
-use crate::plugin_api::path_encoding::{encode_non_ascii, is_unreserved, resolve_dots};
+use super::error::{InvalidTarget, TargetError};
+use super::path_encoding::{encode_non_ascii, is_unreserved, resolve_dots};
 
 /// The path and query of a request.
 #[derive(Debug, PartialEq, Eq)]
@@ -22,23 +22,23 @@ impl RequestPath {
     /// Parses the target. `None` for `OPTIONS *`, which is about the server and has no path.
     pub fn parse(method: &Method, uri: &Uri) -> Result<Option<RequestPath>, TargetError> {
         if method == Method::CONNECT {
-            return Err(TargetError::ConnectNotSupported);
+            return Err(TargetError::Connect);
         }
         match (uri.scheme_str(), uri.authority()) {
             (None, None) => {}
             (Some(scheme), Some(_)) if scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https") => {}
-            (Some(_), _) => return Err(TargetError::InvalidTarget("the target's scheme is neither http nor https")),
-            (None, Some(_)) => return Err(TargetError::InvalidTarget("the target is a host without a path")),
+            (Some(_), _) => return Err(InvalidTarget::Scheme.into()),
+            (None, Some(_)) => return Err(InvalidTarget::HostWithoutPath.into()),
         }
         let path = uri.path();
         if path == "*" {
             if method == Method::OPTIONS {
                 return Ok(None);
             }
-            return Err(TargetError::InvalidTarget("the target * is for OPTIONS only"));
+            return Err(InvalidTarget::Asterisk.into());
         }
         let Some(raw) = uri.path_and_query().filter(|_| path.starts_with('/')) else {
-            return Err(TargetError::InvalidTarget("the target does not start with a slash"));
+            return Err(InvalidTarget::NoSlash.into());
         };
         let normalized = match normalize(path)? {
             Cow::Borrowed(_) => None,
@@ -72,7 +72,7 @@ impl RequestPath {
 /// Normalizes a path. The backend gets the path that was matched, so spellings that parsers could read as different
 /// paths become one. Reserved characters stay as written: `%2F` is not a slash. Bytes that are not ASCII are encoded,
 /// as most clients do: a rule for `/café` must not depend on that.
-fn normalize(path: &str) -> Result<Cow<'_, str>, TargetError> {
+fn normalize(path: &str) -> Result<Cow<'_, str>, InvalidTarget> {
     // One pass: no segment starts with a dot, and no byte but possibly the last is a percent sign or a quotation mark.
     let is_plain = |pair: (u8, u8)| pair != (b'/', b'.') && pair.0 != b'%' && pair.0 != b'"';
     let is_normalized = path.bytes().zip(path.bytes().skip(1)).all(is_plain);
@@ -81,7 +81,7 @@ fn normalize(path: &str) -> Result<Cow<'_, str>, TargetError> {
     }
     // The library rejects other delimiters. Encoding it would differ from what other servers do with it.
     if path.contains('"') {
-        return Err(TargetError::InvalidTarget("the path has a quotation mark that is not encoded"));
+        return Err(InvalidTarget::QuotationMark);
     }
     let decoded = decode_unreserved(path)?;
     // Escaped dots count as dots, so segments are resolved after decoding.
@@ -94,7 +94,7 @@ fn normalize(path: &str) -> Result<Cow<'_, str>, TargetError> {
     }
     let encoded = encode_non_ascii(&resolved).into_owned();
     if encoded.len() > MAX_PATH {
-        return Err(TargetError::InvalidTarget("the path is too long when its bytes that are not ASCII are encoded"));
+        return Err(InvalidTarget::TooLong);
     }
     Ok(Cow::Owned(encoded))
 }
@@ -102,19 +102,17 @@ fn normalize(path: &str) -> Result<Cow<'_, str>, TargetError> {
 /// The maximum length of a path, in bytes: that of a target in the `http` crate.
 const MAX_PATH: usize = u16::MAX as usize - 1;
 
-fn decode_unreserved(path: &str) -> Result<Cow<'_, str>, TargetError> {
-    const INVALID: TargetError =
-        TargetError::InvalidTarget("the path has a percent sign that is not followed by two hexadecimal digits");
+fn decode_unreserved(path: &str) -> Result<Cow<'_, str>, InvalidTarget> {
     let mut decoded: Option<String> = None;
     let mut rest = path;
     while let Some(percent) = rest.find('%') {
         let [high, low] = *rest.as_bytes().get(percent + 1..percent + 3).unwrap_or_default() else {
-            return Err(INVALID);
+            return Err(InvalidTarget::BrokenEscape);
         };
-        let (Some(high), Some(low)) = (hex(high), hex(low)) else { return Err(INVALID) };
+        let (Some(high), Some(low)) = (hex(high), hex(low)) else { return Err(InvalidTarget::BrokenEscape) };
         let byte = high << 4 | low;
         if byte == 0 {
-            return Err(TargetError::InvalidTarget("the path has an escaped NUL"));
+            return Err(InvalidTarget::EscapedNul);
         }
         let is_unreserved = is_unreserved(byte);
         if is_unreserved || decoded.is_some() {
@@ -192,7 +190,7 @@ mod tests {
         }
         let too_long = format!("/{}", "é".repeat(MAX_PATH / 6 + 1));
         for path in [&*too_long, "/%", "/a%4", "/%zz", "/%+1", "/a%", "/%00", "/a%6", "/%é"] {
-            assert!(matches!(normalize(path), Err(TargetError::InvalidTarget(_))), "{path}");
+            assert!(normalize(path).is_err(), "{path}");
         }
     }
 
@@ -201,7 +199,7 @@ mod tests {
         #[test]
         fn rules_and_requests_are_decoded_alike(path in "/([a/%.]|%[0-7][0-9a-fA-F])*") {
             if let Ok(decoded) = decode_unreserved(&path) {
-                proptest::prop_assert_eq!(decoded, crate::plugin_api::path_encoding::decode_unreserved(&path));
+                proptest::prop_assert_eq!(decoded, crate::request_target::path_encoding::decode_unreserved(&path));
             }
         }
     }
@@ -213,7 +211,7 @@ mod tests {
         fn normalized_paths_have_no_byte_that_is_encoded(path in "(/|[!#-~]|é|\\.|%2e|%2F|%c3){0,12}") {
             let Ok(uri) = Uri::try_from(format!("/{path}")) else { return Ok(()) };
             if let Ok(Some(path)) = RequestPath::parse(&Method::GET, &uri) {
-                let in_requests = crate::plugin_api::path_encoding::path_in_requests(path.path());
+                let in_requests = crate::request_target::path_encoding::path_in_requests(path.path());
                 proptest::prop_assert_eq!(in_requests, path.path());
             }
         }

@@ -443,7 +443,7 @@ impl MatchDump {
                 Action::Redirect(_) | Action::Fail(_) => Vec::new(),
             },
             session: match &rule.action {
-                Action::Forward(split) => split.session().map(|session| session.to_string()),
+                Action::Forward(split) => split.affinity().map(|affinity| affinity.to_string()),
                 Action::Redirect(_) | Action::Fail(_) => None,
             },
             action: ActionDump::from(&rule.action),

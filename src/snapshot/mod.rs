@@ -38,6 +38,7 @@ pub mod redirect;
 pub mod regex;
 pub mod regex_steps;
 pub mod router;
+pub mod routing;
 pub mod rule;
 pub mod rule_options;
 pub mod stream;
@@ -207,7 +208,7 @@ impl HttpListener {
     ///
     /// In the order by host, the rules of the most specific host are tried first. If none of them matches, the search
     /// continues with the next less specific host.
-    pub fn find(&self, host: &str, request: &RoutingRequest<'_>) -> Option<Matched<'_>> {
+    fn find(&self, host: &str, request: &RoutingRequest<'_>) -> Option<Matched<'_>> {
         match &self.routes {
             Routes::ByHost(hosts) => hosts.candidates(host).find_map(|router| router.find(request)),
             Routes::ByConditions(router) => router.find(host, request),

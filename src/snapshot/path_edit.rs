@@ -1,6 +1,6 @@
 //! Path changes for rewrites and redirects (Gateway API `HTTPPathModifier`).
 
-use crate::plugin_api::path_encoding::{decode_unreserved, encode_path, upper_case_escapes};
+use crate::request_target::path_encoding::{decode_unreserved, encode_path, upper_case_escapes};
 
 /// A change of the path; the query string is always kept.
 ///

@@ -18,7 +18,7 @@ use regex_automata::util::look::Look;
 use regex_automata::util::primitives::StateID;
 
 use super::regex::{RegexAnchor, literal_prefix, path_automaton};
-use crate::plugin_api::path_encoding::is_unreserved;
+use crate::request_target::path_encoding::is_unreserved;
 
 /// The paths that an expression matches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,7 +12,7 @@ pub use super::redirect::{RedirectAction, Scheme};
 use super::rule_options::RuleOptions;
 use super::timeouts_and_retries::TimeoutsAndRetries;
 use crate::plugin_api::Chain;
-use crate::upstream::{SessionSettings, Upstream};
+use crate::upstream::{AffinitySettings, Upstream};
 
 /// One rule of one route, fully parsed.
 #[derive(Debug, PartialEq)]
@@ -125,7 +125,7 @@ pub struct WeightedBackends {
     pub timeouts_and_retries: Option<Box<TimeoutsAndRetries>>,
     /// Whether a gRPC call ends when the time in its field `grpc-timeout` has passed.
     pub honors_call_deadlines: bool,
-    session: Option<Arc<SessionSettings>>,
+    affinity: Option<Arc<AffinitySettings>>,
 }
 
 impl WeightedBackends {
@@ -138,7 +138,7 @@ impl WeightedBackends {
             total_weight,
             timeouts_and_retries: None,
             honors_call_deadlines: false,
-            session: None,
+            affinity: None,
         })
     }
 
@@ -148,16 +148,16 @@ impl WeightedBackends {
     }
 
     /// The sessions of the rule. `None` if it has none, so that those of each Service apply.
-    pub fn session(&self) -> Option<&Arc<SessionSettings>> {
-        self.session.as_ref()
+    pub fn affinity(&self) -> Option<&Arc<AffinitySettings>> {
+        self.affinity.as_ref()
     }
 
     /// Sets the sessions of the rule, and prepares its upstreams for them.
-    pub fn set_session(&mut self, session: Option<Arc<SessionSettings>>) {
-        self.session = session;
-        for backend in self.backends.iter().filter(|_| self.session.is_some()) {
+    pub fn set_affinity(&mut self, affinity: Option<Arc<AffinitySettings>>) {
+        self.affinity = affinity;
+        for backend in self.backends.iter().filter(|_| self.affinity.is_some()) {
             if let BackendTarget::Upstream(upstream) = &backend.target {
-                upstream.keep_sessions();
+                upstream.keep_affinity();
             }
         }
     }

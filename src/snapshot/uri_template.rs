@@ -5,7 +5,7 @@ use std::fmt;
 
 use super::escape::encode_for_query;
 use super::path_regex::Captures;
-use crate::plugin_api::path_encoding::{decode_unreserved, encode_path, has_broken_escape};
+use crate::request_target::path_encoding::{decode_unreserved, encode_path, has_broken_escape};
 
 /// A path, optionally with a query, in which `$1` stands for the first capture group. The result replaces the whole
 /// path, including the service path. In the query, a group is encoded so that it cannot end a parameter name or value.

@@ -12,6 +12,8 @@ pub mod dns;
 pub mod tls;
 
 mod admission;
+mod affinity;
+mod configured_endpoints;
 mod connect;
 mod connect_attempt;
 mod counted_connection;
@@ -36,24 +38,24 @@ mod raw_connection;
 mod registry;
 mod response_streams;
 mod retry_budget;
-mod session;
 mod socket;
 mod socket_budget;
 mod ssrf_guard;
 mod subset;
 mod target;
 mod upgraded;
+mod upstream_key;
 
 pub use admission::Admission;
+pub use affinity::{AffinityCarrier, AffinitySettings, EndpointIdentities, RequestAffinity};
+pub use configured_endpoints::{BackendTraffic, EndpointAddress, Endpoints};
 pub use connect::{ConnectError, EndpointConnector};
 pub use counters::{SingleWriterCounter, UpstreamCounters};
 pub use endpoint_body::{EndpointBody, IncomingBody};
 pub use endpoint_choice::EndpointChoice;
 pub use endpoint_error::{EndpointError, RequestFailure};
 pub use endpoint_search::EndpointSearch;
-pub use endpoints::{
-    BackendTraffic, EndpointAddress, EndpointCounts, EndpointReport, Endpoints, Upstream, UpstreamKey, UpstreamSource,
-};
+pub use endpoints::{EndpointCounts, EndpointReport, Upstream};
 pub use health::ActiveRequest;
 pub use load_balancing::{LoadBalancing, ResolvedEndpoint};
 pub use local_shortage::LocalShortage;
@@ -66,7 +68,6 @@ pub use raw_connecting::RawDestination;
 pub use raw_connection::RawConnection;
 pub use registry::UpstreamRegistry;
 pub use retry_budget::RetryLimits;
-pub use session::{EndpointIdentities, RequestSession, SessionCarrier, SessionSettings};
 pub use socket_budget::client_slots::ClientSlot;
 pub use socket_budget::{SocketBudget, SocketLimit};
 pub use ssrf_guard::{
@@ -75,3 +76,4 @@ pub use ssrf_guard::{
 pub use subset::EndpointSubsetting;
 pub use target::UpstreamTarget;
 pub use upgraded::UpgradedConnection;
+pub use upstream_key::{UpstreamKey, UpstreamSource};

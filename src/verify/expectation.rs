@@ -1,10 +1,11 @@
 //! What a match of a rule says: the requests that it applies to, and what serves them.
 
-use http::{HeaderName, HeaderValue, Method};
+use http::{HeaderName, HeaderValue, Method, Uri};
 
 use super::regex_sample;
 use crate::api::kong::annotations::{FORCE_SSL_REDIRECT, PROTOCOLS, list};
 use crate::api::{Kind, Meta, ObjectId};
+use crate::request_target::RequestPath;
 
 /// One match of one rule.
 #[derive(Clone, Debug, PartialEq)]
@@ -125,8 +126,11 @@ pub(super) fn path_sample(pattern: &str) -> Result<String, String> {
     let is_path_character =
         |character: char| character.is_ascii_alphanumeric() || "/-_~.!$&'()*+,;=:@".contains(character);
     let path = regex_sample::sample(pattern, is_path_character)?;
-    if !path.starts_with('/') {
-        return Err(format!("the regular expression {pattern} matches {path:?}, which is not a path"));
+    let uri = Uri::try_from(&*path).ok();
+    let target = uri.and_then(|uri| RequestPath::parse(&Method::GET, &uri).ok().flatten());
+    // Rules are matched with the normalized path of a request, which the expression may not match.
+    if target.is_none_or(|target| target.path() != path) {
+        return Err(format!("the regular expression {pattern} matches {path:?}, which is not a path of requests"));
     }
     Ok(path)
 }
@@ -250,6 +254,7 @@ mod tests {
         assert_eq!(path_sample("/users/[0-9]+").as_deref(), Ok("/users/0"));
         assert!(path_sample("users").unwrap_err().contains("is not a path"));
         assert!(path_sample(r"/a\?b").is_err(), "a question mark begins the query");
+        assert!(path_sample(r"/a/\.\./b").unwrap_err().contains("is not a path"), "it is normalized to /b");
     }
 
     #[test]

@@ -146,7 +146,7 @@ fn outcome(harness: &CompilerHarness, kind: Kind, host: &str, path: &str) -> Opt
     let listeners = harness.snapshot.http_binds().flat_map(|bind| bind.listeners.iter()).map(|(_, listener)| listener);
     let is_ingress = kind == Kind::Ingress;
     let listener = listeners.into_iter().find(|listener| (&*listener.gateway == "ingress") == is_ingress)?;
-    let matched = listener.find(host, &request)?;
+    let matched = listener.route(host, &request).ok()?;
     Some((matched.rule.id.route.to_string(), matches!(matched.rule.action, Action::Forward(_))))
 }
 

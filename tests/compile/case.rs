@@ -419,9 +419,9 @@ impl CompilerHarness {
                 LoadBalancing::RoundRobin => None,
                 LoadBalancing::LeastRequests => Some("least requests".to_owned()),
             };
-            let BackendTraffic { retry_limits, session } = &endpoints.traffic;
+            let BackendTraffic { retry_limits, affinity } = &endpoints.traffic;
             let limits = retry_limits.iter().map(ToString::to_string);
-            let session = session.iter().map(|session| format!("session {session}"));
+            let session = affinity.iter().map(|affinity| format!("session {affinity}"));
             let addresses = endpoints.addresses.iter().map(ToString::to_string);
             addresses.chain(balance).chain(limits).chain(session).collect()
         };
@@ -628,7 +628,7 @@ fn describe_response(snapshot: &Snapshot, request: &Request) -> String {
     let routing_request =
         RoutingRequest { scheme, server_name, ..RoutingRequest::plaintext(path, query, &method, &headers) };
     let Some(listener) = bind.listeners.most_specific(&host) else { return format!("{line} -> 404 no listener") };
-    let Some(matched) = listener.find(&host, &routing_request) else {
+    let Ok(matched) = listener.route(&host, &routing_request) else {
         return format!("{line} -> 404 no route on listener {}", listener.name);
     };
     let rule = matched.rule;

@@ -1,7 +1,7 @@
 //! Heads of HTTP/2 requests that Portico makes the library reject: only their stream ends.
 
 use crate::frames::{
-    CONTINUATION, END_HEADERS, END_STREAM, GET, GOAWAY, HEADERS, RST_STREAM, RawConnection, frame, header_block,
+    CONTINUATION, END_HEADERS, END_STREAM, GET, GOAWAY, HEADERS, PADDED, RST_STREAM, RawConnection, frame, header_block,
 };
 use crate::harness::{Endpoint, TestServer, routes_to};
 
@@ -32,6 +32,23 @@ async fn malformed_head_with_a_fragment_ends_only_its_stream() {
     let requests = endpoint.log.requests();
     assert_eq!(requests.len(), 20);
     assert!(requests.iter().all(|request| request.contains("\r\nx: y\r\n")), "{requests:?}");
+}
+
+/// The fields that reject a head must not make its frame long enough for the padding.
+#[tokio::test]
+async fn padding_that_is_longer_than_its_frame_ends_the_connection() {
+    let endpoint = Endpoint::ok().await;
+    let server = TestServer::with_routes(routes_to(endpoint.address)).await;
+    for extra in [0, 1, 5, 100] {
+        let mut raw = RawConnection::connect(server.address).await;
+        let block = header_block(&GET);
+        let padding = u8::try_from(block.len() + 1 + extra).unwrap();
+        let payload = [&[padding][..], &block].concat();
+        raw.send(frame(HEADERS, END_HEADERS | END_STREAM | PADDED, 1, &payload)).await;
+        let end = raw.wait_for("the end of the connection", |frame| frame.stream == 1 || frame.kind == GOAWAY).await;
+        assert_eq!((end.kind, end.error_code()), (GOAWAY, PROTOCOL_ERROR), "{extra}");
+    }
+    assert_eq!(endpoint.log.requests().len(), 0);
 }
 
 /// Requests of one connection, whose fields refer to those of earlier ones.

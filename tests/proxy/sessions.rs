@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use http::HeaderName;
 use portico::snapshot::rule::Action;
-use portico::upstream::{BackendTraffic, EndpointAddress, Endpoints, SessionCarrier, SessionSettings, Upstream};
+use portico::upstream::{AffinityCarrier, AffinitySettings, BackendTraffic, EndpointAddress, Endpoints, Upstream};
 
 use crate::harness::{
     Endpoint, Options, TestResponse, TestServer, forward, reserve_address, retries, route, upstream,
@@ -20,14 +20,15 @@ async fn named_endpoint(name: &str) -> Endpoint {
     Endpoint::responding_with(format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{name}")).await
 }
 
-fn cookie(scope: u64) -> SessionSettings {
-    let carrier = SessionCarrier::Cookie { name: "s".into(), attributes: "; Path=/; HttpOnly; SameSite=Strict".into() };
-    SessionSettings { scope, carrier, absolute_timeout: None }
+fn cookie(scope: u64) -> AffinitySettings {
+    let carrier =
+        AffinityCarrier::Cookie { name: "s".into(), attributes: "; Path=/; HttpOnly; SameSite=Strict".into() };
+    AffinitySettings { scope, carrier, absolute_timeout: None }
 }
 
-fn with_session(action: Action, settings: SessionSettings) -> Action {
+fn with_session(action: Action, settings: AffinitySettings) -> Action {
     let Action::Forward(mut split) = action else { panic!("only a forwarding action has sessions") };
-    split.set_session(Some(Arc::new(settings)));
+    split.set_affinity(Some(Arc::new(settings)));
     Action::Forward(split)
 }
 
@@ -114,8 +115,8 @@ async fn invalid_values_get_a_new_session() {
 async fn sessions_of_a_header_are_sent_in_that_header() {
     let endpoints = [named_endpoint("a").await, named_endpoint("b").await];
     let web = upstream("web", &endpoints.each_ref().map(|endpoint| endpoint.address));
-    let carrier = SessionCarrier::Header(HeaderName::from_static("x-session"));
-    let settings = SessionSettings { carrier, absolute_timeout: Some(Duration::from_secs(3600)), ..cookie(1) };
+    let carrier = AffinityCarrier::Header(HeaderName::from_static("x-session"));
+    let settings = AffinitySettings { carrier, absolute_timeout: Some(Duration::from_secs(3600)), ..cookie(1) };
     let server = TestServer::with_routes(vec![route(with_session(forward(vec![(1, web)]), settings))]).await;
     let first = get(&server, "").await;
     let session = first.head.lines().find(|line| line.starts_with("x-session: ")).unwrap();
@@ -157,7 +158,7 @@ async fn client_of_a_failed_or_removed_endpoint_gets_another_one() {
         TestServer::with_routes(vec![route(with_session(forward(vec![(1, Arc::clone(&web))]), cookie(1)))]).await;
     // A session with the dead endpoint, as if it had been alive.
     let settings = Arc::new(cookie(1));
-    let issued = portico::upstream::RequestSession::read(settings, &web, [].into_iter(), 1);
+    let issued = portico::upstream::RequestAffinity::read(settings, &web, [].into_iter(), 1);
     let session = format!("s={}", issued.new_value(&web, dead, 1).unwrap());
     set_endpoints(&web, &[dead, alive.address], BackendTraffic::default());
     let moved = get(&server, &format!("cookie: {session}\r\n")).await;
@@ -195,9 +196,9 @@ async fn retry_moves_the_session() {
 async fn rule_precedes_the_sessions_of_the_service() {
     let endpoint = named_endpoint("a").await;
     let web = upstream("web", &[endpoint.address]);
-    let carrier = SessionCarrier::Header(HeaderName::from_static("x-service"));
-    let session = Some(Arc::new(SessionSettings { carrier, ..cookie(2) }));
-    set_endpoints(&web, &[endpoint.address], BackendTraffic { session, ..BackendTraffic::default() });
+    let carrier = AffinityCarrier::Header(HeaderName::from_static("x-service"));
+    let affinity = Some(Arc::new(AffinitySettings { carrier, ..cookie(2) }));
+    set_endpoints(&web, &[endpoint.address], BackendTraffic { affinity, ..BackendTraffic::default() });
     let action = || forward(vec![(1, Arc::clone(&web))]);
     let server = TestServer::with_routes(vec![route(action())]).await;
     let response = get(&server, "").await;

@@ -15,7 +15,7 @@ use crate::compile::backend::annotated_tls::BackendTlsSettings;
 use crate::compile::backend::{AnnotatedProtocol, BackendSettings, UnknownAppProtocol};
 use crate::compile::objects::annotation_reader::{AnnotationReader, annotation_field};
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::path_encoding::is_sendable_path;
+use crate::request_target::path_encoding::is_sendable_path;
 use crate::snapshot::router::by_conditions::HostName;
 
 /// How requests are sent to a Service.

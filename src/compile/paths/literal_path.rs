@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::path_encoding::{decode_unreserved, path_in_requests};
+use crate::request_target::path_encoding::{decode_unreserved, path_in_requests};
 
 /// A literal path of a rule, which begins with a slash.
 #[derive(Debug, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 //! should have matched.
 
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::path_encoding::path_in_requests;
+use crate::request_target::path_encoding::path_in_requests;
 use crate::snapshot::path_reach::{PathForm, PathReach, literal_text};
 use crate::snapshot::regex::RegexAnchor;
 use crate::snapshot::router::PathMatch;

@@ -68,7 +68,7 @@ fn translate(
     let owner = format!("{}/{}/{}", Kind::Service, service.namespace, service.name);
     BackendTraffic {
         retry_limits: spec.retry_constraint.as_ref().map(|constraint| retry_limits(constraint, problems)),
-        session: spec.session_persistence.as_ref().and_then(|persistence| {
+        affinity: spec.session_persistence.as_ref().and_then(|persistence| {
             session_persistence::translate(persistence, &owner, "spec.sessionPersistence", problems)
         }),
     }

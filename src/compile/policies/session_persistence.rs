@@ -14,7 +14,7 @@ use http::header::{
 use crate::api::gateway::{SessionCookie, SessionHeader, SessionPersistence};
 use crate::compile::objects::duration::parse_duration;
 use crate::diagnostic::Diagnostic;
-use crate::upstream::{SessionCarrier, SessionSettings};
+use crate::upstream::{AffinityCarrier, AffinitySettings};
 
 /// `owner`: the name of the rule or Service that the sessions belong to, which identifies them in all replicas. `None`
 /// if there are problems, which are added to `problems`.
@@ -23,7 +23,7 @@ pub(in crate::compile) fn translate(
     owner: &str,
     field: &str,
     problems: &mut Vec<Diagnostic>,
-) -> Option<Arc<SessionSettings>> {
+) -> Option<Arc<AffinitySettings>> {
     let scope = scope(owner);
     let mut found = Vec::new();
     let absolute_timeout = raw.absolute_timeout.as_deref().and_then(|text| {
@@ -56,7 +56,7 @@ pub(in crate::compile) fn translate(
     };
     let settings = carrier.filter(|_| found.is_empty());
     problems.append(&mut found);
-    settings.map(|carrier| Arc::new(SessionSettings { scope, carrier, absolute_timeout }))
+    settings.map(|carrier| Arc::new(AffinitySettings { scope, carrier, absolute_timeout }))
 }
 
 /// How long clients keep a cookie.
@@ -71,7 +71,7 @@ fn cookie_carrier(
     lifetime: Lifetime,
     field: &str,
     found: &mut Vec<Diagnostic>,
-) -> Option<SessionCarrier> {
+) -> Option<AffinityCarrier> {
     let mut problem = |subfield: &str, message: String, remedy: &str| {
         found.push(Diagnostic::error(format!("{field}.{subfield}"), message, remedy));
     };
@@ -105,10 +105,10 @@ fn cookie_carrier(
         }
     }
     attributes.push_str("; HttpOnly; SameSite=Strict");
-    Some(SessionCarrier::Cookie { name: name.into(), attributes: attributes.into() })
+    Some(AffinityCarrier::Cookie { name: name.into(), attributes: attributes.into() })
 }
 
-fn header_carrier(header: &SessionHeader, field: &str, found: &mut Vec<Diagnostic>) -> Option<SessionCarrier> {
+fn header_carrier(header: &SessionHeader, field: &str, found: &mut Vec<Diagnostic>) -> Option<AffinityCarrier> {
     let mut problem = |message: String| {
         let remedy = "use a name of your own, such as x-session";
         found.push(Diagnostic::error(format!("{field}.header.name"), message, remedy));
@@ -120,7 +120,7 @@ fn header_carrier(header: &SessionHeader, field: &str, found: &mut Vec<Diagnosti
     if RESERVED_HEADERS.contains(&name) || name.as_str().starts_with("grpc-") {
         return problem(format!("header {name} has a meaning of its own, so it cannot contain a session"));
     }
-    Some(SessionCarrier::Header(name))
+    Some(AffinityCarrier::Header(name))
 }
 
 /// Header fields that clients or the proxy write for another purpose.

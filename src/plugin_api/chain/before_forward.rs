@@ -4,8 +4,9 @@ use std::time::SystemTime;
 
 use http::{HeaderValue, request};
 
-use super::selection::slot_number;
-use super::{Chain, ChainState};
+use super::Chain;
+use super::selected::slot_number;
+use super::state::ChainState;
 use crate::plugin_api::AccessOutcome;
 use crate::plugin_api::context::{BeforeForwardCx, ClientInfo};
 use crate::plugin_api::reply::Reply;

@@ -19,8 +19,8 @@ use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
+use super::jwk::PublishedKey;
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::jwk::PublishedKey;
 use crate::plugin_api::{BuildCx, PluginServices, RemoteResponse};
 
 /// Timeout of a fetch, and limit of the time that a request waits for it.
@@ -71,7 +71,7 @@ pub struct KeySetSubscription {
 }
 
 /// The keys of the last successful fetch. `None` if there was none.
-pub type PublishedKeys = Option<Vec<Arc<PublishedKey>>>;
+pub(super) type PublishedKeys = Option<Vec<Arc<PublishedKey>>>;
 
 /// Progress of the fetches.
 #[derive(Clone, Copy, Debug, Default)]
@@ -114,7 +114,7 @@ impl KeySet {
         KeySetSubscription { shared: Arc::clone(&self.shared), services: Arc::clone(services), object }
     }
 
-    pub fn current(&self) -> Guard<Arc<PublishedKeys>> {
+    pub(super) fn current(&self) -> Guard<Arc<PublishedKeys>> {
         self.shared.keys.load()
     }
 
@@ -124,7 +124,7 @@ impl KeySet {
         self.progress.has_changed().is_ok() && self.progress.borrow().is_ready()
     }
 
-    /// Triggers a fetch if a request may do so, and waits until it has succeeded or failed, at most [`FETCH_TIMEOUT`].
+    /// Triggers a fetch if a request may do so, and waits until it has succeeded or failed, at most `FETCH_TIMEOUT`.
     pub async fn refresh(&self) {
         let mut progress = self.progress.clone();
         let before = *progress.borrow_and_update();

@@ -1,13 +1,20 @@
-//! Signed tokens (JWT, RFC 7519): how they are read, which times they must have, and the key sets of their issuers.
+//! Signed tokens (JWT, RFC 7519): how they are read and verified, which times they must have, and the key sets of their
+//! issuers.
 //!
 //! ```text
-//!   text ─▶ UnverifiedToken ─▶ a key of a KeySet, or of a consumer ─▶ signature::VerificationKey ─▶ TimeClaimRules
+//!   text ─▶ UnverifiedToken ─ signature ─▶ VerificationKey of a consumer, or KeySet of an issuer ─▶ TimeClaimRules
 //! ```
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
+pub mod jwk;
+mod key_check;
 mod key_set;
+pub mod signature;
 mod time_claims;
 mod unverified_token;
 
-pub use key_set::{KeySet, KeySetSubscription, PublishedKeys};
+pub use key_check::KeyCheck;
+pub use key_set::{KeySet, KeySetSubscription};
 pub use time_claims::{ClaimViolations, TimeClaimName, TimeClaimRules, TimeClaims};
 pub use unverified_token::{MalformedToken, UnverifiedToken, decode_secret};

@@ -5,7 +5,7 @@ use base64::alphabet::URL_SAFE;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use serde_json::{Map, Value};
 
-use crate::plugin_api::signature::Algorithm;
+use super::signature::Algorithm;
 
 /// A token whose signature has not been verified.
 #[derive(Debug)]
@@ -58,6 +58,17 @@ impl<'t> UnverifiedToken<'t> {
     /// The value of a claim, if it is a string.
     pub fn string_claim(&self, claim: &str) -> Option<&str> {
         self.claims.get(claim)?.as_str()
+    }
+
+    /// Whether `aud` names one of these audiences. It may be one name or a list.
+    pub fn is_for_one_of(&self, audiences: &[Box<str>]) -> bool {
+        let is_listed =
+            |value: &Value| value.as_str().is_some_and(|name| audiences.iter().any(|audience| **audience == *name));
+        match self.claims.get("aud") {
+            Some(Value::Array(names)) => names.iter().any(is_listed),
+            Some(name) => is_listed(name),
+            None => false,
+        }
     }
 
     /// The key id (`kid`) in the header.

@@ -5,16 +5,14 @@ use std::sync::Arc;
 use http::{HeaderValue, Uri};
 use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::Value;
 
 use super::token_cache::TokenSubject;
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::NamedConsumer;
 use crate::plugin_api::consumers::{Consumer, ConsumerDirectory, EntityId};
-use crate::plugin_api::jwk::PublishedKey;
 use crate::plugin_api::kind::BuildCx;
-use crate::plugin_api::signature::Algorithm;
-use crate::plugin_api::token::{KeySet, KeySetSubscription, PublishedKeys, UnverifiedToken};
+use crate::plugin_api::token::signature::Algorithm;
+use crate::plugin_api::token::{KeySet, KeySetSubscription, UnverifiedToken};
 
 /// An issuer whose keys are fetched. Its tokens must not have expired, even if `claims_to_verify` does not list `exp`.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -98,19 +96,6 @@ enum ConsumerMapping {
     ByClaim(Box<str>),
 }
 
-/// Limit of the keys that one token is verified with.
-const MAX_KEYS_TRIED: usize = 8;
-
-/// The result of verifying a token with the keys of an issuer.
-pub(super) enum KeyCheck {
-    Verified(Arc<PublishedKey>),
-    InvalidSignature,
-    /// The token refers to an unknown key, which may be a new one.
-    UnknownKey,
-    /// The keys have never been fetched successfully.
-    NoKeys,
-}
-
 impl Issuer {
     /// `path` is the path of the issuer in the configuration.
     pub(super) fn new(config: IssuerConfig, path: &str, cx: &BuildCx<'_>) -> Result<Self, Vec<Diagnostic>> {
@@ -166,40 +151,9 @@ impl Issuer {
         self.algorithms.contains(&algorithm)
     }
 
-    /// Verifies the signature of a token with the keys of the issuer.
-    pub(super) fn verify(&self, token: &UnverifiedToken<'_>) -> KeyCheck {
-        let keys = self.keys.current();
-        let Some(keys) = keys.as_ref() else { return KeyCheck::NoKeys };
-        let Some(id) = token.key_id() else {
-            let candidates =
-                keys.iter().filter(|key| key.for_algorithm(token.algorithm).is_some()).take(MAX_KEYS_TRIED);
-            return first_verifying_key(token, candidates).map_or(KeyCheck::InvalidSignature, KeyCheck::Verified);
-        };
-        let keys_with_id = || keys.iter().filter(|key| key.id.as_deref() == Some(id));
-        match first_verifying_key(token, keys_with_id().take(MAX_KEYS_TRIED)) {
-            Some(key) => KeyCheck::Verified(key),
-            None if keys_with_id().next().is_some() => KeyCheck::InvalidSignature,
-            None => KeyCheck::UnknownKey,
-        }
-    }
-
-    /// Whether the issuer still publishes this key.
-    pub(super) fn publishes(&self, key: &Arc<PublishedKey>) -> bool {
-        let keys: &PublishedKeys = &self.keys.current();
-        keys.iter().flatten().any(|published| Arc::ptr_eq(published, key))
-    }
-
     /// Whether the token is for one of the accepted audiences.
     pub(super) fn accepts_audience(&self, token: &UnverifiedToken<'_>) -> bool {
-        let is_accepted = |value: &Value| {
-            value.as_str().is_some_and(|name| self.audiences.iter().any(|audience| **audience == *name))
-        };
-        self.audiences.is_empty()
-            || match token.claims.get("aud") {
-                Some(Value::Array(audiences)) => audiences.iter().any(is_accepted),
-                Some(audience) => is_accepted(audience),
-                None => false,
-            }
+        self.audiences.is_empty() || token.is_for_one_of(&self.audiences)
     }
 
     pub(super) fn subject(&self, token: &UnverifiedToken<'_>) -> TokenSubject {
@@ -244,17 +198,6 @@ impl Issuer {
             ConsumerMapping::ByClaim(claim) => format!("{claim}={}", subject.claim),
         }
     }
-}
-
-/// The first of the keys that verifies the signature of the token.
-fn first_verifying_key<'k>(
-    token: &UnverifiedToken<'_>,
-    mut keys: impl Iterator<Item = &'k Arc<PublishedKey>>,
-) -> Option<Arc<PublishedKey>> {
-    let verifies = |key: &&Arc<PublishedKey>| {
-        key.for_algorithm(token.algorithm).is_some_and(|key| key.verifies(token.signed, &token.signature))
-    };
-    keys.find(verifies).cloned()
 }
 
 fn check_uri(uri: &str) -> Result<Uri, &'static str> {

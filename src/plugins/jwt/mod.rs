@@ -46,7 +46,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
-use self::issuer::{Issuer, IssuerConfig, KeyCheck};
+use self::issuer::{Issuer, IssuerConfig};
 use self::rejection::{Challenges, JwtRejection};
 use self::token_cache::{Proof, TokenCache, VerifiedToken};
 use self::token_location::TokenLocations;
@@ -55,8 +55,8 @@ use crate::plugin_api::authentication::{AuthPolicy, VerifiedCredential, declare_
 use crate::plugin_api::consumers::{JwtCredential, Sha256Digest, sha256};
 use crate::plugin_api::fields::FieldValue;
 use crate::plugin_api::kind::{BuildCx, Phases, PluginKind, Scopes};
-use crate::plugin_api::signature::{VerificationKey, hmac_verifies};
-use crate::plugin_api::token::{TimeClaimName, TimeClaimRules, TimeClaims, UnverifiedToken, decode_secret};
+use crate::plugin_api::token::signature::{VerificationKey, hmac_verifies};
+use crate::plugin_api::token::{KeyCheck, TimeClaimName, TimeClaimRules, TimeClaims, UnverifiedToken, decode_secret};
 use crate::plugin_api::{AccessOutcome, ChangedFields, CredentialLocations, NamedConsumer, Plugin, Reply, RequestCx};
 
 /// Authenticates consumers by JSON Web Tokens.
@@ -291,7 +291,7 @@ impl Jwt {
             Proof::Credential(credential) => {
                 cx.consumers.tokens.get(&*credential.claim).is_some_and(|current| Arc::ptr_eq(current, credential))
             }
-            Proof::Published { issuer, key, .. } => self.issuers[*issuer].publishes(key),
+            Proof::Published { issuer, key, .. } => self.issuers[*issuer].keys.publishes(key),
         }
     }
 
@@ -340,7 +340,7 @@ impl Jwt {
         if !issuer.accepts(token.algorithm) {
             return reject("Invalid algorithm");
         }
-        match issuer.verify(token) {
+        match issuer.keys.verify(token) {
             KeyCheck::Verified(key) if issuer.accepts_audience(token) => {
                 Ok(Proof::Published { issuer: issuer_index, key, subject: issuer.subject(token) })
             }

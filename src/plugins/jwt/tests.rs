@@ -5,9 +5,9 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::plugin_api::consumers::EntityId;
-use crate::plugin_api::signature::signing::Signer;
-use crate::plugin_api::signature::{Algorithm, HmacSecret, PublicKey};
 use crate::plugin_api::testing::{TestOutcome, TestRequest, build, chain, consumer, noon};
+use crate::plugin_api::token::signature::signing::Signer;
+use crate::plugin_api::token::signature::{Algorithm, HmacSecret, PublicKey};
 use crate::plugin_api::{BuildNotes, ConsumerDirectory, PluginState, RegisteredKind};
 
 mod published;

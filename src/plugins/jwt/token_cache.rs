@@ -10,8 +10,8 @@ use arc_swap::{ArcSwapOption, Guard};
 use http::HeaderValue;
 
 use crate::plugin_api::consumers::{EntityId, JwtCredential, Sha256Digest};
-use crate::plugin_api::jwk::PublishedKey;
 use crate::plugin_api::token::TimeClaims;
+use crate::plugin_api::token::jwk::PublishedKey;
 
 /// The cache, shared by all `jwt` plugins of the process.
 #[derive(Debug, Default)]
@@ -91,11 +91,11 @@ mod tests {
     use crate::plugin_api::testing::{consumer, noon};
 
     fn token(number: u8, exp: u64) -> Arc<VerifiedToken> {
-        let key = crate::plugin_api::signature::HmacSecret::new(
-            crate::plugin_api::signature::Algorithm::Hs256,
+        let key = crate::plugin_api::token::signature::HmacSecret::new(
+            crate::plugin_api::token::signature::Algorithm::Hs256,
             b"s".to_vec(),
         );
-        let key = crate::plugin_api::signature::VerificationKey::Secret(key.unwrap());
+        let key = crate::plugin_api::token::signature::VerificationKey::Secret(key.unwrap());
         let credential = Arc::new(JwtCredential::new(EntityId::from_text("id"), "claim", key, consumer("anna", &[])));
         let times = TimeClaims::from_claims(json!({"exp": exp}).as_object().unwrap());
         let mut digest = [0; 32];

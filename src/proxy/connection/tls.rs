@@ -26,6 +26,7 @@ use tokio_rustls::server::TlsStream;
 use super::client_hello::{ReceivedHello, normalize_name};
 use crate::snapshot::certs::Certificates;
 use crate::snapshot::client_validation::{ClientValidation, ClientValidationMode};
+use crate::snapshot::routing::ClientTls;
 
 /// The operator's settings for TLS with clients.
 #[derive(Clone, Debug, Default)]
@@ -67,6 +68,13 @@ pub(in crate::proxy) struct TlsSession {
     pub(in crate::proxy) http2: bool,
     /// How the certificate of the client was verified; `None` if the client was not asked for one.
     pub(in crate::proxy) client_validation: Option<Arc<ClientValidation>>,
+}
+
+impl TlsSession {
+    /// What routing reads of it.
+    pub(in crate::proxy) fn for_routing(&self) -> ClientTls<'_> {
+        ClientTls { server_name: self.server_name.as_deref(), client_validation: self.client_validation.as_ref() }
+    }
 }
 
 impl TlsTerminator {

@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderValue};
 
 use crate::proxy::http::steps::affinity::cookies;
 use crate::upstream::{
-    EndpointAddress, EndpointIdentities, Endpoints, RequestSession, SessionCarrier, SessionSettings, Upstream,
+    AffinityCarrier, AffinitySettings, EndpointAddress, EndpointIdentities, Endpoints, RequestAffinity, Upstream,
     UpstreamKey,
 };
 
@@ -22,10 +22,10 @@ pub(crate) fn check(input: &[u8]) {
         headers.append(COOKIE, value);
     }
     let upstream = upstream();
-    let carrier = SessionCarrier::Cookie { name: NAME.into(), attributes: "; Path=/".into() };
-    let settings = Arc::new(SessionSettings { scope: 1, carrier, absolute_timeout: Some(Duration::from_secs(60)) });
+    let carrier = AffinityCarrier::Cookie { name: NAME.into(), attributes: "; Path=/".into() };
+    let settings = Arc::new(AffinitySettings { scope: 1, carrier, absolute_timeout: Some(Duration::from_secs(60)) });
     let read =
-        |headers: &HeaderMap| RequestSession::read(Arc::clone(&settings), &upstream, cookies(headers, NAME), NOW);
+        |headers: &HeaderMap| RequestAffinity::read(Arc::clone(&settings), &upstream, cookies(headers, NAME), NOW);
     let session = read(&headers);
     assert!(session.endpoint().is_none_or(|endpoint| ENDPOINTS.contains(&endpoint)));
     for endpoint in ENDPOINTS {
@@ -44,7 +44,7 @@ pub(crate) fn check(input: &[u8]) {
 fn upstream() -> Upstream {
     let key = UpstreamKey { namespace: "a".into(), service: "b".into(), port: 80, ..UpstreamKey::default() };
     let upstream = Upstream::new(key);
-    upstream.keep_sessions();
+    upstream.keep_affinity();
     let identities = EndpointIdentities { service: Some("uid".into()), ..EndpointIdentities::default() };
     let addresses = ENDPOINTS.map(EndpointAddress::Ip).into();
     upstream.set_endpoints(Endpoints { addresses, identities, ..Endpoints::default() });

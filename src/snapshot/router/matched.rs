@@ -14,8 +14,8 @@ use crate::snapshot::rule_options::ForwardingHeaderStyle;
 pub struct Matched<'r> {
     pub rule: &'r Arc<RouteRule>,
     pub path: MatchedPath<'r>,
-    /// The path that was matched, if it is not [`RoutingRequest::path`]: the order by conditions normalizes it further.
-    /// The endpoint gets this path.
+    /// The path that was matched, if it is not [`super::RoutingRequest::path`]: the order by conditions normalizes it
+    /// further. The endpoint gets this path.
     pub normalized: Option<String>,
     /// Whether the method of the request is a condition of the match.
     pub names_method: bool,

@@ -40,7 +40,7 @@ pub use self::tie_breaker::TieBreaker;
 use super::path_regexes::PathRegexes;
 pub use super::regex::{Regex, RegexError, compile_regex};
 use super::regex::{RegexAnchor, RegexLimit, RegexSize};
-use crate::plugin_api::path_encoding::{lower_case_escapes, upper_case_escapes};
+use crate::request_target::path_encoding::{lower_case_escapes, upper_case_escapes};
 
 /// The matches of all rules for one host pattern of one listener.
 #[derive(Debug)]
@@ -111,7 +111,7 @@ impl HostRouter {
     }
 
     /// The match of highest precedence that applies to the request. Must not be used if the request exceeds its
-    /// [`RegexSteps`]: then a match of higher precedence may apply.
+    /// [`RegexSteps`](super::regex_steps::RegexSteps): then a match of higher precedence may apply.
     pub fn find(&self, request: &RoutingRequest<'_>) -> Option<Matched<'_>> {
         let parameters = QueryParameters::new(&self.query_names, request.query);
         let applies = |route_match: &&RouteMatch| route_match.matches(request, &parameters);

@@ -13,7 +13,7 @@ use super::query::{QueryMatch, QueryParameters};
 use super::request::RoutingRequest;
 use super::request_fields::Candidate;
 use super::tie_breaker::TieBreaker;
-use crate::plugin_api::path_encoding::{decode_unreserved, upper_case_escapes};
+use crate::request_target::path_encoding::{decode_unreserved, upper_case_escapes};
 use crate::snapshot::regex::{RegexAnchor, literal_prefix_and_states};
 use crate::snapshot::rule::RouteRule;
 

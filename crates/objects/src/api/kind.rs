@@ -28,7 +28,7 @@ pub const CORE_GROUP: &str = "";
 /// - the type, which is also the variant of [`Kind`], with the name in manifests if that differs,
 /// - the plural in REST paths,
 /// - the accepted versions, preferred first; all are parsed as the same type,
-/// - the [`KindScope`], the [`StatusUse`] and the [`WatchMode`],
+/// - the `KindScope`, the [`StatusUse`] and the `WatchMode`,
 /// - for a kind that Portico serves, its table in the store. `RouteKind` of the compiler lists the kinds of routes.
 #[macro_export]
 macro_rules! for_each_kind {

@@ -2,7 +2,7 @@
 
 use crate::compile::paths::literal_path::{CheckedPath, UnusablePath, pattern_note};
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::path_encoding::path_in_requests;
+use crate::request_target::path_encoding::path_in_requests;
 use crate::snapshot::router::PathMatch;
 
 /// The match of one path.

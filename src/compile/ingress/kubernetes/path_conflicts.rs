@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::api::ObjectKey;
 use crate::compile::ingress::plan::{HostPath, IngressPlan};
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::path_encoding::{decode_unreserved, upper_case_escapes};
+use crate::request_target::path_encoding::{decode_unreserved, upper_case_escapes};
 use crate::snapshot::host::HostPattern;
 use crate::snapshot::router::PathMatch;
 

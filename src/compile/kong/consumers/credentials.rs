@@ -13,7 +13,7 @@ use crate::compile::objects::missing_object::missing_object;
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::Consumer;
 use crate::plugin_api::consumers::{BasicCredential, ConsumerDirectory, EntityId, JwtCredential, KeyCredential};
-use crate::plugin_api::signature::{Algorithm, HmacSecret as TokenSecret, PublicKey, VerificationKey};
+use crate::plugin_api::token::signature::{Algorithm, HmacSecret as TokenSecret, PublicKey, VerificationKey};
 use crate::store::Store;
 
 /// A credential of a consumer, as the directory stores it.

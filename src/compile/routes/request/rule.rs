@@ -97,7 +97,7 @@ pub(super) fn translate(
             Some(mut split) => {
                 split.timeouts_and_retries = timeouts_and_retries;
                 split.honors_call_deadlines = route.kind == Kind::GrpcRoute;
-                split.set_session(session);
+                split.set_affinity(session);
                 notes.extend(unpinned_backends(&split, &format!("{field}.sessionPersistence")));
                 Action::Forward(split)
             }
@@ -153,7 +153,7 @@ fn replaceable_prefix<'m>(raw: &RequestRouteRule<'_>, matches: &'m [ParsedMatch]
 /// Warnings about backends of a rule with sessions that are not connected to directly, so that the cluster's network
 /// selects an endpoint for each connection.
 fn unpinned_backends(split: &WeightedBackends, field: &str) -> Vec<Diagnostic> {
-    let backends = split.backends().iter().filter(|_| split.session().is_some());
+    let backends = split.backends().iter().filter(|_| split.affinity().is_some());
     let upstreams = backends.filter_map(|backend| match &backend.target {
         BackendTarget::Upstream(upstream) if upstream.key.via_cluster_ip => Some(&upstream.key),
         BackendTarget::Upstream(_) | BackendTarget::Fail(_) => None,

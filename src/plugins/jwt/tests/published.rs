@@ -198,7 +198,7 @@ async fn removed_keys_invalidate_cached_tokens() {
         let entry = test.jwt.cache.find(&test.jwt.digest(token.as_bytes()));
         entry.is_some_and(|entry| {
             matches!(&entry.as_ref().unwrap().proof, Proof::Published { key, .. }
-            if test.jwt.issuers[0].publishes(key))
+            if test.jwt.issuers[0].keys.publishes(key))
         })
     };
     assert!(is_valid_in_cache(&old_token) && is_valid_in_cache(&new_token));

@@ -23,7 +23,7 @@ use crate::plugin_api::{ChangedFields, FieldNames, header_spoofing};
 use crate::snapshot::external_auth::AuthorizationProtocol;
 use crate::snapshot::rule::{Action, BackendTarget, Filters, HeaderEdits, RouteRule};
 use crate::snapshot::rule_options::ProductHeaderNames;
-use crate::upstream::SessionCarrier;
+use crate::upstream::AffinityCarrier;
 
 /// Removes what must not be in the trailers of a request. `rule` is the one of the request if it
 /// [changes fields](changes_requests), and `others` are names that depend on this request.
@@ -174,7 +174,7 @@ fn fields_of_responses(rule: &RouteRule, product_headers: &ProductHeaders) -> Fi
         add_edits(&mut names, filters.response_headers.as_ref());
     }
     for session in sessions(rule) {
-        if let SessionCarrier::Header(name) = session {
+        if let AffinityCarrier::Header(name) = session {
             names.add(&name);
         }
     }
@@ -196,11 +196,11 @@ fn all_filters(rule: &RouteRule) -> impl Iterator<Item = &Filters> {
 }
 
 /// Where the sessions of the rule and of its backends are stored.
-fn sessions(rule: &RouteRule) -> impl Iterator<Item = SessionCarrier> {
+fn sessions(rule: &RouteRule) -> impl Iterator<Item = AffinityCarrier> {
     let split = if let Action::Forward(split) = &rule.action { Some(split) } else { None };
-    let of_rule = split.and_then(|split| split.session().cloned());
+    let of_rule = split.and_then(|split| split.affinity().cloned());
     let upstreams = split.into_iter().flat_map(|split| split.backends()).filter_map(|backend| match &backend.target {
-        BackendTarget::Upstream(upstream) => upstream.session_settings(),
+        BackendTarget::Upstream(upstream) => upstream.affinity_settings(),
         BackendTarget::Fail(_) => None,
     });
     of_rule.into_iter().chain(upstreams).map(|settings| settings.carrier.clone())

@@ -3,6 +3,8 @@
 use http::StatusCode;
 
 use crate::request_target::TargetError;
+use crate::snapshot::regex_steps::RegexInput;
+use crate::snapshot::routing::Unrouted;
 use crate::snapshot::rule::RouteFailure;
 use crate::snapshot::rule_options::ErrorStyle;
 
@@ -120,12 +122,24 @@ pub(in crate::proxy) struct ErrorDetails {
     retryable: bool,
 }
 
+impl From<Unrouted> for RequestError {
+    fn from(unrouted: Unrouted) -> Self {
+        match unrouted {
+            Unrouted::NoListener => RequestError::NoListener,
+            Unrouted::Misdirected => RequestError::MisdirectedRequest,
+            Unrouted::NoRule => RequestError::NoRoute,
+            Unrouted::TooLong(RegexInput::Target) => RequestError::TargetTooLongToMatch,
+            Unrouted::TooLong(RegexInput::Header) => RequestError::HeaderTooLongToMatch,
+        }
+    }
+}
+
 impl From<TargetError> for RequestError {
     fn from(error: TargetError) -> Self {
         match error {
-            TargetError::InvalidTarget(message) => RequestError::InvalidTarget(message),
-            TargetError::InvalidHost(message) => RequestError::InvalidHost(message),
-            TargetError::ConnectNotSupported => RequestError::ConnectNotSupported,
+            TargetError::Connect => RequestError::ConnectNotSupported,
+            TargetError::Target(invalid) => RequestError::InvalidTarget(invalid.message()),
+            TargetError::Host(invalid) => RequestError::InvalidHost(invalid.message()),
         }
     }
 }

@@ -12,13 +12,13 @@ use super::reported_client::client_scheme;
 use crate::plugin_api::Scheme;
 use crate::proxy::http::exchange::client_exchange::ClientExchange;
 use crate::snapshot::rule::WeightedBackends;
-use crate::upstream::{RequestSession, SessionCarrier, Upstream};
+use crate::upstream::{AffinityCarrier, RequestAffinity, Upstream};
 
 /// The session of a request with the backend that was selected for it. The sessions of the rule precede those of the
 /// Service.
 pub(in crate::proxy) struct BackendAffinity<'r> {
     upstream: &'r Arc<Upstream>,
-    pub(in crate::proxy) session: RequestSession,
+    pub(in crate::proxy) session: RequestAffinity,
     /// The scheme that the client uses.
     scheme: Scheme,
 }
@@ -31,15 +31,15 @@ impl<'r> BackendAffinity<'r> {
         headers: &HeaderMap,
         exchange: &ClientExchange,
     ) -> Option<Box<Self>> {
-        let settings = split.session().map(Arc::clone).or_else(|| upstream.session_settings())?;
+        let settings = split.affinity().map(Arc::clone).or_else(|| upstream.affinity_settings())?;
         let now = unix_seconds();
         let session = match &Arc::clone(&settings).carrier {
-            SessionCarrier::Cookie { name, .. } => {
-                RequestSession::read(settings, upstream, cookies(headers, name), now)
+            AffinityCarrier::Cookie { name, .. } => {
+                RequestAffinity::read(settings, upstream, cookies(headers, name), now)
             }
-            SessionCarrier::Header(name) => {
+            AffinityCarrier::Header(name) => {
                 let values = headers.get_all(name).iter().map(HeaderValue::as_bytes);
-                RequestSession::read(settings, upstream, values, now)
+                RequestAffinity::read(settings, upstream, values, now)
             }
         };
         Some(Box::new(BackendAffinity { upstream, session, scheme: client_scheme(exchange, headers) }))
@@ -56,7 +56,7 @@ pub(in crate::proxy) fn add_to_response(
     let BackendAffinity { upstream, session, scheme } = backend;
     let Some(mut value) = session.new_value(upstream, endpoint, unix_seconds()) else { return };
     match session.carrier() {
-        SessionCarrier::Cookie { name, attributes } => {
+        AffinityCarrier::Cookie { name, attributes } => {
             value.insert(0, '=');
             value.insert_str(0, name);
             value.push_str(attributes);
@@ -67,7 +67,7 @@ pub(in crate::proxy) fn add_to_response(
                 headers.append(SET_COOKIE, value);
             }
         }
-        SessionCarrier::Header(name) => {
+        AffinityCarrier::Header(name) => {
             if let Ok(value) = HeaderValue::try_from(value) {
                 headers.insert(name, value);
             }

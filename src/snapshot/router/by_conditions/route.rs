@@ -6,7 +6,7 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderName, Method};
 use percent_encoding::percent_encode_byte;
 
-use crate::plugin_api::path_encoding::decode_unreserved;
+use crate::request_target::path_encoding::decode_unreserved;
 use crate::snapshot::path_regex::{PathRegex, TextRegex};
 use crate::snapshot::regex::{RegexAnchor, RegexError, RegexLimit, literal_prefix_and_states};
 use crate::snapshot::regex_steps::{RegexInput, RegexSteps};

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
-use crate::plugin_api::signature::signing::Signer;
+use crate::plugin_api::token::signature::signing::Signer;
 
 /// Parses a set of these keys.
 fn parse(keys: &[Value]) -> Vec<PublishedKey> {

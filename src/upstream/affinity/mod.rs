@@ -1,4 +1,5 @@
-//! Session persistence (GEP-1619): the requests of a session go to one endpoint of the selected backend.
+//! Affinity to an endpoint (session persistence, GEP-1619): the requests of a session go to one endpoint of the
+//! selected backend.
 //!
 //! ```text
 //!   cookie or header of the request ─▶ token.rs ─ pins ─▶ endpoints.rs: the endpoint of the pin ─▶ first attempt
@@ -10,81 +11,47 @@
 //! share and clients do not know: pins stay valid in all replicas and after a restart, and clients cannot create one.
 
 mod endpoints;
+mod settings;
 mod token;
 
-use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
-
-use http::HeaderName;
 
 use super::Upstream;
+pub(super) use endpoints::AffinityEndpoints;
 pub use endpoints::EndpointIdentities;
-pub(super) use endpoints::SessionEndpoints;
-use token::SessionToken;
-
-/// How a rule or the policy of a Service keeps sessions.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SessionSettings {
-    /// A hash of the name of the rule or Service that has the setting.
-    pub scope: u64,
-    pub carrier: SessionCarrier,
-    /// A session ends after this time, even if it is in use.
-    pub absolute_timeout: Option<Duration>,
-}
-
-/// Where a request and a response contain the session.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SessionCarrier {
-    Cookie {
-        name: Box<str>,
-        /// What follows the value in `Set-Cookie`, except `Secure`: `; Path=/; HttpOnly; SameSite=Strict`.
-        attributes: Box<str>,
-    },
-    Header(HeaderName),
-}
-
-/// Text for dumps: `cookie name; Path=/; HttpOnly; SameSite=Strict, for 1h`, or `header name`.
-impl fmt::Display for SessionSettings {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.carrier {
-            SessionCarrier::Cookie { name, attributes } => write!(formatter, "cookie {name}{attributes}")?,
-            SessionCarrier::Header(name) => write!(formatter, "header {name}")?,
-        }
-        self.absolute_timeout.map_or(Ok(()), |timeout| write!(formatter, ", for {timeout:?}"))
-    }
-}
+pub use settings::{AffinityCarrier, AffinitySettings};
+use token::AffinityToken;
 
 /// The session of one request.
 #[derive(Debug)]
-pub struct RequestSession {
-    settings: Arc<SessionSettings>,
+pub struct RequestAffinity {
+    settings: Arc<AffinitySettings>,
     /// What the client has sent; empty if that was not a token.
-    token: SessionToken,
+    token: AffinityToken,
     /// The endpoint of the session, if it can be used.
     endpoint: Option<SocketAddr>,
 }
 
-impl RequestSession {
+impl RequestAffinity {
     /// Reads the session from values that a client has sent. The first value that names a usable endpoint counts;
     /// if there is none, the first token. `now`: seconds since 1970.
     pub fn read<'v>(
-        settings: Arc<SessionSettings>,
+        settings: Arc<AffinitySettings>,
         upstream: &Upstream,
         values: impl Iterator<Item = &'v [u8]>,
         now: u32,
     ) -> Self {
-        let endpoints = upstream.session_endpoints();
+        let endpoints = upstream.affinity_endpoints();
         let mut first = None;
-        for token in values.take(MAX_VALUES).filter_map(SessionToken::parse) {
+        for token in values.take(MAX_VALUES).filter_map(AffinityToken::parse) {
             let endpoint = endpoints.as_ref().and_then(|endpoints| endpoints.pinned(&settings, &token, now));
             if endpoint.is_some() {
-                return RequestSession { settings, token, endpoint };
+                return RequestAffinity { settings, token, endpoint };
             }
             first.get_or_insert(token);
         }
-        RequestSession { settings, token: first.unwrap_or_default(), endpoint: None }
+        RequestAffinity { settings, token: first.unwrap_or_default(), endpoint: None }
     }
 
     /// The endpoint for the first attempt.
@@ -92,7 +59,7 @@ impl RequestSession {
         self.endpoint
     }
 
-    pub fn carrier(&self) -> &SessionCarrier {
+    pub fn carrier(&self) -> &AffinityCarrier {
         &self.settings.carrier
     }
 
@@ -102,7 +69,7 @@ impl RequestSession {
         if self.endpoint == Some(endpoint) {
             return None;
         }
-        let endpoints = upstream.session_endpoints();
+        let endpoints = upstream.affinity_endpoints();
         let pin = endpoints.as_ref()?.pin(&self.settings, endpoint, now)?;
         Some(self.token.with_pin(pin).encode())
     }
@@ -113,15 +80,19 @@ const MAX_VALUES: usize = 4;
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use http::HeaderName;
+
     use super::super::{EndpointAddress, Endpoints, Outcome, OutcomeClass, UpstreamKey};
     use super::*;
 
     const NOW: u32 = 1_000_000;
 
     /// Like a hash, `scope` differs in the half by which pins are distinguished.
-    fn settings(scope: u64) -> Arc<SessionSettings> {
-        let carrier = SessionCarrier::Header(HeaderName::from_static("x-session"));
-        Arc::new(SessionSettings { scope: scope << 32, carrier, absolute_timeout: Some(Duration::from_secs(60)) })
+    fn settings(scope: u64) -> Arc<AffinitySettings> {
+        let carrier = AffinityCarrier::Header(HeaderName::from_static("x-session"));
+        Arc::new(AffinitySettings { scope: scope << 32, carrier, absolute_timeout: Some(Duration::from_secs(60)) })
     }
 
     fn address(number: u8) -> SocketAddr {
@@ -132,7 +103,7 @@ mod tests {
     fn upstream(service: &str, numbers: &[u8]) -> Upstream {
         let key = UpstreamKey { namespace: "ns".into(), service: service.into(), port: 80, ..UpstreamKey::default() };
         let upstream = Upstream::new(key);
-        upstream.keep_sessions();
+        upstream.keep_affinity();
         set_pods(&upstream, numbers.iter().map(|number| (*number, format!("pod-{number}"))));
         upstream
     }
@@ -144,8 +115,8 @@ mod tests {
         upstream.set_endpoints(Endpoints { addresses, identities, ..Endpoints::default() });
     }
 
-    fn read(scope: u64, upstream: &Upstream, value: &str, now: u32) -> RequestSession {
-        RequestSession::read(settings(scope), upstream, [value.as_bytes()].into_iter(), now)
+    fn read(scope: u64, upstream: &Upstream, value: &str, now: u32) -> RequestAffinity {
+        RequestAffinity::read(settings(scope), upstream, [value.as_bytes()].into_iter(), now)
     }
 
     fn value(scope: u64, upstream: &Upstream, number: u8) -> String {
@@ -236,9 +207,9 @@ mod tests {
         let a = upstream("a", &[1, 2]);
         let (other_rule, valid) = (value(2, &a, 1), value(1, &a, 2));
         let values = ["", "no token", &other_rule, &valid].into_iter().map(str::as_bytes);
-        assert_eq!(RequestSession::read(settings(1), &a, values, NOW).endpoint(), Some(address(2)));
+        assert_eq!(RequestAffinity::read(settings(1), &a, values, NOW).endpoint(), Some(address(2)));
         let values = ["", "", "", "", &valid].into_iter().map(str::as_bytes);
-        assert_eq!(RequestSession::read(settings(1), &a, values, NOW).endpoint(), None, "the number is limited");
+        assert_eq!(RequestAffinity::read(settings(1), &a, values, NOW).endpoint(), None, "the number is limited");
     }
 
     #[test]

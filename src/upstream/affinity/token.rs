@@ -25,11 +25,11 @@ pub(super) struct Pin {
 
 /// The pins of a value, oldest first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct SessionToken {
+pub(super) struct AffinityToken {
     pins: SmallVec<[Pin; 1]>,
 }
 
-impl SessionToken {
+impl AffinityToken {
     /// `None` if the value is not a token. Whether its pins are valid is checked later.
     pub(super) fn parse(value: &[u8]) -> Option<Self> {
         if value.len() > MAX_ENCODED_SIZE {
@@ -42,7 +42,7 @@ impl SessionToken {
         if *version != VERSION || !rest.is_empty() {
             return None;
         }
-        Some(SessionToken { pins: pins.iter().map(Pin::from_bytes).collect() })
+        Some(AffinityToken { pins: pins.iter().map(Pin::from_bytes).collect() })
     }
 
     /// The pin of a scope; the newest, should there be several.
@@ -57,7 +57,7 @@ impl SessionToken {
             pins.remove(0);
         }
         pins.push(pin);
-        SessionToken { pins }
+        AffinityToken { pins }
     }
 
     pub(super) fn encode(&self) -> String {
@@ -102,9 +102,9 @@ mod tests {
     #[test]
     fn tokens_are_read_as_they_were_written() {
         let pin = |scope| Pin { scope, created: 2, endpoint: u64::MAX - 3, tag: [7; TAG_SIZE] };
-        let mut token = SessionToken::default();
+        let mut token = AffinityToken::default();
         for scope in 0..=u32::try_from(MAX_PINS).unwrap() {
-            assert_eq!(SessionToken::parse(token.encode().as_bytes()), Some(token.clone()));
+            assert_eq!(AffinityToken::parse(token.encode().as_bytes()), Some(token.clone()));
             token = token.with_pin(pin(scope));
         }
         assert_eq!(token.pins.len(), MAX_PINS);
@@ -113,13 +113,13 @@ mod tests {
 
     #[test]
     fn other_values_are_no_tokens() {
-        let valid = SessionToken::default().with_pin(Pin { scope: 1, created: 1, endpoint: 1, tag: [1; TAG_SIZE] });
+        let valid = AffinityToken::default().with_pin(Pin { scope: 1, created: 1, endpoint: 1, tag: [1; TAG_SIZE] });
         let valid = valid.encode();
         let too_long = "A".repeat(MAX_ENCODED_SIZE + 1);
         let other_version = format!("Ag{}", &valid[2..]);
         for value in ["", "A", "Ag", "not base64!", "AQAA", &too_long, &other_version, &valid[..valid.len() - 2]] {
-            assert_eq!(SessionToken::parse(value.as_bytes()), None, "{value}");
+            assert_eq!(AffinityToken::parse(value.as_bytes()), None, "{value}");
         }
-        assert_eq!(SessionToken::parse(&[0xff; 39]), None);
+        assert_eq!(AffinityToken::parse(&[0xff; 39]), None);
     }
 }

@@ -8,8 +8,8 @@ use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest::{Context, SHA256, SHA256_OUTPUT_LEN};
 use aws_lc_rs::hmac;
 
-use super::SessionSettings;
-use super::token::{Pin, SessionToken, TAG_SIZE};
+use super::settings::AffinitySettings;
+use super::token::{AffinityToken, Pin, TAG_SIZE};
 use crate::upstream::health::EndpointHealth;
 use crate::upstream::{ResolvedEndpoint, UpstreamKey, UpstreamSource};
 
@@ -31,7 +31,7 @@ impl fmt::Debug for EndpointIdentities {
 }
 
 /// The endpoints of an upstream, found by hash and by address.
-pub(in crate::upstream) struct SessionEndpoints {
+pub(in crate::upstream) struct AffinityEndpoints {
     /// A hash of the name of the upstream.
     upstream: u64,
     /// Sorted by `hash` and `address`. A Pod with addresses of both families has one hash.
@@ -48,7 +48,7 @@ struct PinnableEndpoint {
     key: hmac::Key,
 }
 
-impl SessionEndpoints {
+impl AffinityEndpoints {
     pub(in crate::upstream) fn new(
         key: &UpstreamKey,
         endpoints: &[ResolvedEndpoint],
@@ -78,12 +78,12 @@ impl SessionEndpoints {
         let mut by_address: Box<[_]> =
             by_hash.iter().enumerate().map(|(index, endpoint)| (endpoint.address, index)).collect();
         by_address.sort();
-        SessionEndpoints { upstream: first_number(&upstream), by_hash, by_address }
+        AffinityEndpoints { upstream: first_number(&upstream), by_hash, by_address }
     }
 
     /// The endpoint that a token names, if its pin is valid. An ejected one counts only if all are ejected, so that a
     /// short interruption of the network does not end all sessions.
-    pub(super) fn pinned(&self, settings: &SessionSettings, token: &SessionToken, now: u32) -> Option<SocketAddr> {
+    pub(super) fn pinned(&self, settings: &AffinitySettings, token: &AffinityToken, now: u32) -> Option<SocketAddr> {
         let pin = token.pin(self.scope(settings))?;
         let is_expired = settings.absolute_timeout.is_some_and(|timeout| {
             // A clock of another replica may be ahead of this one.
@@ -102,7 +102,7 @@ impl SessionEndpoints {
     }
 
     /// A pin to an endpoint. `None` if there is no endpoint with this address.
-    pub(super) fn pin(&self, settings: &SessionSettings, address: SocketAddr, now: u32) -> Option<Pin> {
+    pub(super) fn pin(&self, settings: &AffinitySettings, address: SocketAddr, now: u32) -> Option<Pin> {
         let index = self.by_address.binary_search_by_key(&address, |(address, _)| *address).ok()?;
         let endpoint = &self.by_hash[self.by_address[index].1];
         let tag = self.tag(settings, endpoint, now);
@@ -110,11 +110,11 @@ impl SessionEndpoints {
     }
 
     /// Distinguishes the pins of a token. A collision costs a session, but nothing else: the tag covers both hashes.
-    fn scope(&self, settings: &SessionSettings) -> u32 {
+    fn scope(&self, settings: &AffinitySettings) -> u32 {
         ((settings.scope ^ self.upstream.rotate_left(1)) >> 32) as u32
     }
 
-    fn tag(&self, settings: &SessionSettings, endpoint: &PinnableEndpoint, created: u32) -> [u8; TAG_SIZE] {
+    fn tag(&self, settings: &AffinitySettings, endpoint: &PinnableEndpoint, created: u32) -> [u8; TAG_SIZE] {
         let mut context = hmac::Context::with_key(&endpoint.key);
         context.update(b"pin");
         context.update(&settings.scope.to_be_bytes());
@@ -127,7 +127,7 @@ impl SessionEndpoints {
 }
 
 /// Without the keys.
-impl fmt::Debug for SessionEndpoints {
+impl fmt::Debug for AffinityEndpoints {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_list().entries(self.by_address.iter().map(|(address, _)| address)).finish()
     }

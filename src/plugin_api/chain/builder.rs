@@ -1,0 +1,170 @@
+//! Collects the instances of a chain, and puts them into slots in execution order.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::attachment::{AttachmentPoint, BaseScope, Overlay};
+use super::slot::{ChainSlot, InstanceIndex};
+use super::{Chain, LogFacts};
+use crate::plugin_api::Plugin;
+use crate::plugin_api::changed_fields::ChangedFields;
+use crate::plugin_api::completed_request::CredentialLocations;
+use crate::plugin_api::context::RouteNames;
+use crate::plugin_api::instance::{ExecutionPlace, PluginInstance};
+use crate::plugin_api::kind::Phases;
+use crate::plugin_api::route_description::RouteDescription;
+
+/// Collects the instances of a chain.
+#[derive(Default)]
+pub struct ChainBuilder {
+    pub(super) slots: Vec<ChainSlot>,
+    description: Option<RouteDescription>,
+}
+
+impl ChainBuilder {
+    /// Whether a plugin of this kind with this scope would not run, because one with a more specific scope does.
+    pub fn is_overridden(&self, kind: &str, base: BaseScope) -> bool {
+        let slot = self.slots.iter().find(|slot| slot.place.kind == kind);
+        slot.and_then(|slot| slot.base).is_some_and(|(existing, _)| existing < base)
+    }
+
+    /// The object whose plugin of this kind is attached at exactly this point.
+    pub fn attached_at(&self, kind: &str, point: &AttachmentPoint) -> Option<&Arc<str>> {
+        let slot = self.slots.iter().find(|slot| slot.place.kind == kind)?;
+        let index = match point {
+            AttachmentPoint::Base(base) => slot.base.filter(|(existing, _)| existing == base)?.1,
+            AttachmentPoint::Consumer(id, scope) => {
+                let attached = slot.consumers.get(id);
+                attached.filter(|(existing, _)| *existing == Overlay::for_consumer(*scope))?.1
+            }
+            AttachmentPoint::Group(name, scope) => {
+                let overlay = Overlay::for_group(*scope);
+                slot.groups.iter().find(|(existing, group, _)| *existing == overlay && group == name)?.2
+            }
+        };
+        slot.instances.get(usize::try_from(index).ok()?).map(|instance| &instance.object)
+    }
+
+    /// Adds an instance. If two instances have the same attachment point, the first one wins.
+    pub fn add(&mut self, kind: &'static str, priority: i32, point: AttachmentPoint, instance: PluginInstance) {
+        let slot = match self.slots.iter().position(|slot| slot.place.kind == kind) {
+            Some(index) => &mut self.slots[index],
+            None => {
+                let (instances, groups) = (Vec::new(), Vec::new());
+                let place = ExecutionPlace { kind, priority };
+                self.slots.push(ChainSlot { place, instances, base: None, consumers: HashMap::new(), groups });
+                let last = self.slots.len() - 1;
+                &mut self.slots[last]
+            }
+        };
+        // An instance that is added for many consumers in a row is stored once.
+        let is_stored = slot.instances.last().is_some_and(|last| *last == instance);
+        let index = slot.instances.len() - usize::from(is_stored);
+        let index = InstanceIndex::try_from(index).expect("2^32 instances do not fit into memory");
+        let is_used = match point {
+            AttachmentPoint::Base(base) => {
+                let is_more_specific = slot.base.is_none_or(|(existing, _)| base < existing);
+                if is_more_specific {
+                    slot.base = Some((base, index));
+                }
+                is_more_specific
+            }
+            AttachmentPoint::Consumer(id, scope) => {
+                let overlay = Overlay::for_consumer(scope);
+                let is_more_specific = slot.consumers.get(&id).is_none_or(|(existing, _)| overlay < *existing);
+                if is_more_specific {
+                    slot.consumers.insert(id, (overlay, index));
+                }
+                is_more_specific
+            }
+            AttachmentPoint::Group(name, scope) => {
+                let overlay = Overlay::for_group(scope);
+                let is_new = !slot.groups.iter().any(|(existing, group, _)| *existing == overlay && *group == name);
+                if is_new {
+                    slot.groups.push((overlay, name, index));
+                    slot.groups.sort_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
+                }
+                is_new
+            }
+        };
+        // An instance that a more specific one replaces later remains stored and is never selected.
+        if is_used && !is_stored {
+            slot.instances.push(instance);
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    /// Whether a log plugin may read the route and the service: a plugin of the chain, or one of a consumer that a
+    /// plugin of the chain authenticates.
+    pub fn needs_description(&self) -> bool {
+        self.plugins().any(|plugin| plugin.logs_heads() || plugin.credential_locations().is_some())
+    }
+
+    /// Sets the route and the service as log plugins write them. Only needed if [`ChainBuilder::needs_description`].
+    pub fn describe(&mut self, description: RouteDescription) {
+        self.description = Some(description);
+    }
+
+    fn plugins(&self) -> impl Iterator<Item = &Arc<dyn Plugin>> {
+        self.slots.iter().flat_map(|slot| &slot.instances).map(|instance| &instance.plugin)
+    }
+
+    fn log_facts(&mut self, names: &RouteNames) -> Option<Box<LogFacts>> {
+        if !self.needs_description() {
+            return None;
+        }
+        let mut credentials = CredentialLocations::default();
+        for locations in self.plugins().filter_map(|plugin| plugin.credential_locations()) {
+            credentials.add(locations);
+        }
+        let description =
+            self.description.take().unwrap_or_else(|| RouteDescription::from_names(&names.route, &names.service));
+        Some(Box::new(LogFacts { description, credentials }))
+    }
+
+    /// The chain, with its slots in execution order. `None` if no instance was added.
+    pub fn build(mut self, names: Arc<RouteNames>) -> Option<Arc<Chain>> {
+        if self.slots.is_empty() {
+            return None;
+        }
+        self.slots.sort_by_key(|slot| slot.place);
+        // Instances for only a consumer or group are not in the chain and do not buffer the body: the consumer is
+        // unknown before `access`, so all bodies would be buffered.
+        let mut body_readers: Vec<Arc<dyn Plugin>> = Vec::new();
+        for instance in self.slots.iter().flat_map(ChainSlot::selectable_instances) {
+            let is_last = body_readers.last().is_some_and(|last| Arc::ptr_eq(last, &instance.plugin));
+            if instance.plugin.body_buffer_limit().is_some() && !is_last {
+                body_readers.push(Arc::clone(&instance.plugin));
+            }
+        }
+        let body_buffer_limit = body_readers.iter().filter_map(|plugin| plugin.body_buffer_limit()).max();
+        let base_instances = self.slots.iter().filter_map(|slot| Some(slot.instance_at(slot.base?.1)));
+        let sets_request_id = base_instances.into_iter().any(|instance| instance.plugin.sets_request_id());
+        let logs_heads = self.plugins().any(|plugin| plugin.logs_heads());
+        let log_facts = self.log_facts(&names);
+        let phases = self.slots.iter().flat_map(|slot| &slot.instances).map(|instance| instance.phases);
+        let phases = phases.fold(Phases::default(), Phases::or);
+        let may_wait = self.slots.iter().flat_map(|slot| &slot.instances).any(PluginInstance::may_wait);
+        let mut fields_of_overlays = ChangedFields::default();
+        for instance in self.slots.iter().flat_map(ChainSlot::overlay_instances) {
+            instance.plugin.declare_fields(&mut fields_of_overlays);
+        }
+        let fields_of_overlays = (!fields_of_overlays.is_empty()).then(|| Box::new(fields_of_overlays));
+        let (slots, body_readers) = (self.slots.into(), body_readers.into());
+        Some(Arc::new(Chain {
+            names,
+            slots,
+            phases,
+            may_wait,
+            body_buffer_limit,
+            sets_request_id,
+            body_readers,
+            fields_of_overlays,
+            logs_heads,
+            log_facts,
+        }))
+    }
+}

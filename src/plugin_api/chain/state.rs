@@ -1,0 +1,75 @@
+//! The state of a chain for one request.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue};
+use smallvec::SmallVec;
+
+use super::selected::{SelectedInstance, SelectionProgress};
+use crate::plugin_api::body_filter::PluginBodyFilter;
+use crate::plugin_api::changed_fields::ChangedFields;
+use crate::plugin_api::consumers::plugins::ConsumerPlugins;
+use crate::plugin_api::context::{Identity, PluginData, ResponseHeaders};
+use crate::plugin_api::plugin_regex::RemainingRegexSteps;
+use crate::plugin_api::timing::PhaseTimings;
+
+/// The state of a chain for one request, from `access` to `log`.
+#[derive(Default)]
+pub struct ChainState {
+    pub identity: Identity,
+    /// Headers to set on the response.
+    pub response_headers: ResponseHeaders,
+    /// See [`RequestCx::body_limit`](crate::plugin_api::RequestCx::body_limit).
+    pub body_limit: Option<u64>,
+    /// See [`RequestCx::new_id`](crate::plugin_api::RequestCx::new_id).
+    pub new_id: Option<HeaderValue>,
+    /// The body to send upstream instead of the buffered one; `Content-Length` is already set.
+    pub replacement_body: Option<Bytes>,
+    /// The instances that are selected so far, in the order of execution. Those after the one that replied are selected
+    /// in the response phase.
+    pub(super) selected: SmallVec<[SelectedInstance; 12]>,
+    pub(super) progress: SelectionProgress,
+    /// The plugins of consumers in the snapshot of this request. Stored as soon as a plugin may have identified the
+    /// consumer, because the later phases select instances as well.
+    pub(super) consumer_plugins: Option<Arc<ConsumerPlugins>>,
+    /// See [`RequestCx::regex_steps`](crate::plugin_api::RequestCx::regex_steps).
+    pub(super) regex_steps: RemainingRegexSteps,
+    /// Duration of each plugin in each phase.
+    pub timings: PhaseTimings,
+    /// The filters of the response body, in the order in which plugins added them.
+    pub(crate) body_filters: Vec<PluginBodyFilter>,
+    pub(super) plugin_data: PluginData,
+}
+
+impl ChainState {
+    /// The state of a request for which regular expressions may still take this many steps.
+    pub fn with_regex_steps(steps: u64) -> Self {
+        ChainState { regex_steps: RemainingRegexSteps::new(steps), ..ChainState::default() }
+    }
+
+    /// Sets the headers that plugins have set in `access` on the response.
+    pub fn apply_response_headers(&mut self, headers: &mut HeaderMap) {
+        self.response_headers.apply(headers);
+    }
+
+    /// The fields that plugins change which only the consumer or its groups have. `None` if no such plugin is selected.
+    pub fn fields_of_consumer(&self) -> Option<ChangedFields> {
+        if !self.may_have_consumer_plugins() {
+            return None;
+        }
+        let mut fields = ChangedFields::default();
+        for selected in &self.selected {
+            if let SelectedInstance::OfConsumer(plugin) = selected {
+                plugin.instance.plugin.declare_fields(&mut fields);
+            }
+        }
+        (!fields.is_empty()).then_some(fields)
+    }
+
+    /// Whether plugins that only the consumer or its groups have may be selected for the request. Without a known
+    /// consumer, and in snapshots without such plugins, there are none.
+    pub(super) fn may_have_consumer_plugins(&self) -> bool {
+        self.consumer_plugins.is_some()
+    }
+}

@@ -1,0 +1,55 @@
+//! Verification of the signature of a token with the keys of its issuer.
+
+use std::sync::Arc;
+
+use super::jwk::PublishedKey;
+use super::key_set::KeySet;
+use super::unverified_token::UnverifiedToken;
+
+/// Limit of the keys that one token is verified with.
+const MAX_KEYS_TRIED: usize = 8;
+
+/// The result of verifying a token with the keys of an issuer.
+pub enum KeyCheck {
+    Verified(Arc<PublishedKey>),
+    InvalidSignature,
+    /// The token refers to an unknown key, which may be a new one.
+    UnknownKey,
+    /// The keys have never been fetched successfully.
+    NoKeys,
+}
+
+impl KeySet {
+    /// Verifies the signature of a token. The caller has checked that the issuer may use the algorithm of the token.
+    pub fn verify(&self, token: &UnverifiedToken<'_>) -> KeyCheck {
+        let keys = self.current();
+        let Some(keys) = keys.as_ref() else { return KeyCheck::NoKeys };
+        let Some(id) = token.key_id() else {
+            let candidates =
+                keys.iter().filter(|key| key.for_algorithm(token.algorithm).is_some()).take(MAX_KEYS_TRIED);
+            return first_verifying_key(token, candidates).map_or(KeyCheck::InvalidSignature, KeyCheck::Verified);
+        };
+        let keys_with_id = || keys.iter().filter(|key| key.id.as_deref() == Some(id));
+        match first_verifying_key(token, keys_with_id().take(MAX_KEYS_TRIED)) {
+            Some(key) => KeyCheck::Verified(key),
+            None if keys_with_id().next().is_some() => KeyCheck::InvalidSignature,
+            None => KeyCheck::UnknownKey,
+        }
+    }
+
+    /// Whether the issuer still publishes this key.
+    pub fn publishes(&self, key: &Arc<PublishedKey>) -> bool {
+        self.current().iter().flatten().any(|published| Arc::ptr_eq(published, key))
+    }
+}
+
+/// The first of the keys that verifies the signature of the token.
+fn first_verifying_key<'k>(
+    token: &UnverifiedToken<'_>,
+    mut keys: impl Iterator<Item = &'k Arc<PublishedKey>>,
+) -> Option<Arc<PublishedKey>> {
+    let verifies = |key: &&Arc<PublishedKey>| {
+        key.for_algorithm(token.algorithm).is_some_and(|key| key.verifies(token.signed, &token.signature))
+    };
+    keys.find(verifies).cloned()
+}

@@ -1,0 +1,38 @@
+//! The settings of sessions: where requests and responses contain them, and how long they last.
+
+use std::fmt;
+use std::time::Duration;
+
+use http::HeaderName;
+
+/// How a rule or the policy of a Service keeps sessions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AffinitySettings {
+    /// A hash of the name of the rule or Service that has the setting.
+    pub scope: u64,
+    pub carrier: AffinityCarrier,
+    /// A session ends after this time, even if it is in use.
+    pub absolute_timeout: Option<Duration>,
+}
+
+/// Where a request and a response contain the session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AffinityCarrier {
+    Cookie {
+        name: Box<str>,
+        /// What follows the value in `Set-Cookie`, except `Secure`: `; Path=/; HttpOnly; SameSite=Strict`.
+        attributes: Box<str>,
+    },
+    Header(HeaderName),
+}
+
+/// Text for dumps: `cookie name; Path=/; HttpOnly; SameSite=Strict, for 1h`, or `header name`.
+impl fmt::Display for AffinitySettings {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.carrier {
+            AffinityCarrier::Cookie { name, attributes } => write!(formatter, "cookie {name}{attributes}")?,
+            AffinityCarrier::Header(name) => write!(formatter, "header {name}")?,
+        }
+        self.absolute_timeout.map_or(Ok(()), |timeout| write!(formatter, ", for {timeout:?}"))
+    }
+}

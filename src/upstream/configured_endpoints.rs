@@ -1,0 +1,49 @@
+//! What the configuration says about the endpoints of an upstream: their addresses or names, and the settings for
+//! requests to them.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::affinity::{AffinitySettings, EndpointIdentities};
+use super::load_balancing::LoadBalancing;
+use super::retry_budget::RetryLimits;
+
+/// The address of an endpoint.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum EndpointAddress {
+    Ip(SocketAddr),
+    /// A name to resolve by DNS. It is resolved again whenever the TTL expires.
+    Name {
+        host: Arc<str>,
+        port: u16,
+    },
+}
+
+impl fmt::Display for EndpointAddress {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            EndpointAddress::Ip(address) => write!(formatter, "{address}"),
+            EndpointAddress::Name { host, port } => write!(formatter, "{host}:{port}"),
+        }
+    }
+}
+
+/// The endpoints that may receive requests, sorted and without duplicates, and the settings for requests to them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Endpoints {
+    pub addresses: Vec<EndpointAddress>,
+    /// Endpoints that get no new connections because they are not ready. Sorted.
+    pub unready: Vec<SocketAddr>,
+    pub balance: LoadBalancing,
+    pub identities: EndpointIdentities,
+    pub traffic: BackendTraffic,
+}
+
+/// The settings for all requests to a Service, whichever rule sends them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BackendTraffic {
+    pub retry_limits: Option<RetryLimits>,
+    /// The sessions of rules without sessions of their own.
+    pub affinity: Option<Arc<AffinitySettings>>,
+}

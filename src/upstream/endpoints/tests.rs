@@ -1,0 +1,260 @@
+//! Tests of upstreams: names and addresses, health, probes, subsets and load balancing.
+
+use super::*;
+
+fn upstream() -> Upstream {
+    Upstream::new(UpstreamKey { namespace: "ns".into(), service: "web".into(), port: 80, ..UpstreamKey::default() })
+}
+
+fn endpoints(texts: &[&str]) -> Endpoints {
+    let addresses = texts.iter().map(|text| match text.parse() {
+        Ok(address) => EndpointAddress::Ip(address),
+        Err(_) => {
+            let (host, port) = text.rsplit_once(':').unwrap();
+            EndpointAddress::Name { host: host.into(), port: port.parse().unwrap() }
+        }
+    });
+    Endpoints { addresses: addresses.collect(), ..Endpoints::default() }
+}
+
+fn reachable(upstream: &Upstream) -> Vec<String> {
+    upstream.reachable().iter().map(|endpoint| endpoint.address.to_string()).collect()
+}
+
+#[test]
+fn blocked_addresses_get_no_requests() {
+    use crate::upstream::LoopbackPolicy::{Allowed, Blocked};
+    let mut upstream = upstream();
+    for (loopback, denied, expected) in [
+        (Allowed, Arc::default(), &["127.0.0.1:80", "127.0.0.1:81", "192.0.2.1:80", "192.0.2.7:81"][..]),
+        (Blocked, Arc::from(["192.0.2.0/30".parse().unwrap()]), &["192.0.2.7:81"]),
+        (Blocked, Arc::from(["192.0.2.7/32".parse().unwrap()]), &["192.0.2.1:80"]),
+        (Blocked, Arc::default(), &["192.0.2.1:80", "192.0.2.7:81"]),
+    ] {
+        upstream = Upstream { addresses: AddressPolicy { loopback, denied }, ..upstream };
+        upstream.set_endpoints(Endpoints::default());
+        upstream.set_endpoints(endpoints(&["127.0.0.1:80", "192.0.2.1:80", "[64:ff9b::a9fe:a9fe]:80", "a.example:81"]));
+        let resolved = ["169.254.169.254", "100.100.100.200", "127.0.0.1", "192.0.2.7"];
+        upstream.set_resolved("a.example", resolved.map(|address| address.parse().unwrap()).to_vec());
+        assert_eq!(reachable(&upstream), expected);
+    }
+    let names = |upstream: &Upstream| -> Vec<_> {
+        let named = |report: &EndpointReport| matches!(report.target, EndpointAddress::Name { .. });
+        upstream
+            .endpoint_reports()
+            .into_iter()
+            .filter(named)
+            .map(|report| (report.address, report.is_healthy))
+            .collect()
+    };
+    assert_eq!(names(&upstream), [(Some("192.0.2.7:81".parse().unwrap()), true)]);
+    upstream.set_resolved("a.example", vec!["127.0.0.1".parse().unwrap()]);
+    assert_eq!(names(&upstream), [(None, false)]);
+    assert_eq!(reachable(&upstream), ["192.0.2.1:80"]);
+}
+
+#[test]
+fn unresolved_names_get_no_requests() {
+    let upstream = upstream();
+    upstream.set_endpoints(endpoints(&["10.0.0.1:80", "db.example:81"]));
+    assert_eq!(upstream.names(), [Arc::<str>::from("db.example")]);
+    assert_eq!(reachable(&upstream), ["10.0.0.1:80"]);
+    upstream.set_resolved("db.example", vec!["10.0.0.3".parse().unwrap(), "10.0.0.2".parse().unwrap()]);
+    assert_eq!(reachable(&upstream), ["10.0.0.1:80", "10.0.0.2:81", "10.0.0.3:81"]);
+    upstream.set_resolved("db.example", vec![]);
+    assert_eq!(reachable(&upstream), ["10.0.0.1:80"]);
+}
+
+#[test]
+fn configuration_and_dns_updates_are_independent() {
+    let upstream = upstream();
+    upstream.set_resolved("early.example", vec!["10.0.0.9".parse().unwrap()]);
+    upstream.set_endpoints(endpoints(&["a.example:80", "early.example:80"]));
+    assert_eq!(reachable(&upstream), [""; 0], "a result for an unknown name is not kept");
+    upstream.set_resolved("a.example", vec!["10.0.0.2".parse().unwrap()]);
+    upstream.set_endpoints(endpoints(&["10.0.0.1:80", "a.example:8080"]));
+    assert_eq!(reachable(&upstream), ["10.0.0.1:80", "10.0.0.2:8080"]);
+    upstream.set_endpoints(endpoints(&["10.0.0.1:80"]));
+    upstream.set_endpoints(endpoints(&["a.example:80"]));
+    assert_eq!(reachable(&upstream), [""; 0], "a removed name is resolved again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn endpoint_reports_follow_health() {
+    let upstream = upstream();
+    upstream.set_endpoints(endpoints(&["10.0.0.1:80", "10.0.0.2:80", "a.example:81", "b.example:82"]));
+    upstream.set_resolved("a.example", vec!["10.0.0.3".parse().unwrap(), "10.0.0.4".parse().unwrap()]);
+    let reports = || -> Vec<String> {
+        let text = |report: EndpointReport| {
+            let address = report.address.map(|address| address.to_string()).unwrap_or_default();
+            format!("{} {address} {}", report.target, report.is_healthy)
+        };
+        upstream.endpoint_reports().into_iter().map(text).collect()
+    };
+    let failed = "10.0.0.4:81".parse().unwrap();
+    upstream.record_failure(failed);
+    assert_eq!(
+        reports(),
+        [
+            "10.0.0.1:80 10.0.0.1:80 true",
+            "10.0.0.2:80 10.0.0.2:80 true",
+            "a.example:81 10.0.0.3:81 true",
+            "a.example:81 10.0.0.4:81 false",
+            "b.example:82  false",
+        ]
+    );
+    upstream.report(failed, &Outcome::of(OutcomeClass::Connected));
+    upstream.set_resolved("b.example", vec!["10.0.0.5".parse().unwrap()]);
+    assert!(reports().iter().all(|report| report.ends_with(" true")), "{:?}", reports());
+}
+
+#[test]
+fn duplicate_addresses_are_one_endpoint() {
+    let upstream = upstream();
+    upstream.set_endpoints(endpoints(&["a.example:80", "b.example:80"]));
+    upstream.set_resolved("a.example", vec!["10.0.0.2".parse().unwrap()]);
+    upstream.set_resolved("b.example", vec!["10.0.0.2".parse().unwrap()]);
+    assert_eq!(reachable(&upstream), ["10.0.0.2:80"]);
+}
+
+fn address(number: u8) -> SocketAddr {
+    SocketAddr::from(([10, 0, 0, number], 80))
+}
+
+fn three_endpoints() -> Upstream {
+    let upstream = upstream();
+    upstream.set_endpoints(endpoints(&["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"]));
+    upstream
+}
+
+#[tokio::test(start_paused = true)]
+async fn failed_endpoints_are_ejected_then_probed_once() {
+    let upstream = three_endpoints();
+    let round =
+        |avoid: &[SocketAddr]| (0..6).map(|turn| upstream.next_endpoint(turn, avoid).unwrap()).collect::<Vec<_>>();
+    let count = |round: &[SocketAddr], number| round.iter().filter(|chosen| **chosen == address(number)).count();
+    assert_eq!([1, 2, 3].map(|number| count(&round(&[]), number)), [2, 2, 2]);
+    upstream.record_failure(address(1));
+    assert_eq!([1, 2, 3].map(|number| count(&round(&[]), number)), [0, 3, 3]);
+    assert_eq!(upstream.next_endpoint(0, &[address(2)]), Some(address(3)));
+    let only_ejected = upstream.next_endpoint(0, &[address(2), address(3)]);
+    assert_eq!(only_ejected, Some(address(1)), "an ejected endpoint is better than none");
+    assert_eq!(upstream.next_endpoint(0, &[address(1), address(2), address(3)]), None);
+    tokio::time::advance(std::time::Duration::from_millis(500)).await;
+    assert_eq!(count(&round(&[]), 1), 1, "one request probes");
+    upstream.report(address(1), &Outcome::of(OutcomeClass::Connected));
+    assert_eq!([1, 2, 3].map(|number| count(&round(&[]), number)), [2, 2, 2]);
+}
+
+#[tokio::test]
+async fn concurrent_changes_do_not_hide_ejected_endpoints() {
+    let upstream = three_endpoints();
+    let ends_with_failure = [true, false, false];
+    for _ in 0..200 {
+        std::thread::scope(|scope| {
+            for (number, fails) in (1..).zip(ends_with_failure) {
+                let upstream = &upstream;
+                scope.spawn(move || {
+                    upstream.record_failure(address(number));
+                    upstream.report(address(number), &Outcome::of(OutcomeClass::Connected));
+                    if fails {
+                        upstream.record_failure(address(number));
+                    }
+                });
+            }
+        });
+        assert!(upstream.has_ejected());
+        upstream.report(address(1), &Outcome::of(OutcomeClass::Connected));
+        assert!(!upstream.has_ejected());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn probe_may_take_as_long_as_the_longest_connect_timeout() {
+    let upstream = three_endpoints();
+    let seconds = std::time::Duration::from_secs;
+    for (timeout, probe_seconds) in [(5, 10), (60, 65), (1, 65)] {
+        upstream.record_connect_timeout(seconds(timeout));
+        upstream.record_failure(address(1));
+        tokio::time::advance(seconds(15)).await;
+        assert_eq!(upstream.next_endpoint(0, &[]), Some(address(1)), "one request probes");
+        tokio::time::advance(seconds(probe_seconds - 1)).await;
+        assert_ne!(upstream.next_endpoint(0, &[]), Some(address(1)), "the probe may still succeed");
+        tokio::time::advance(seconds(1)).await;
+        assert_eq!(upstream.next_endpoint(0, &[]), Some(address(1)), "the probe was lost");
+        upstream.report(address(1), &Outcome::of(OutcomeClass::Connected));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn subset_is_left_while_most_of_it_is_ejected() {
+    let upstream = three_endpoints();
+    let all = upstream.reachable();
+    let subset = &all[..2];
+    let chosen = |avoid: &[SocketAddr]| -> std::collections::BTreeSet<_> {
+        (0..6).map(|turn| upstream.next_endpoint_of(subset, turn, avoid).unwrap()).collect()
+    };
+    assert_eq!(chosen(&[]), [address(1), address(2)].into());
+    assert_eq!(chosen(&[address(1), address(2)]), [address(3)].into(), "a retry leaves the subset");
+    upstream.record_failure(address(1));
+    assert_eq!(chosen(&[]), [address(2)].into(), "half of the subset is healthy");
+    upstream.record_failure(address(2));
+    assert_eq!(chosen(&[]), [address(3)].into());
+    upstream.report(address(1), &Outcome::of(OutcomeClass::Connected));
+    assert_eq!(chosen(&[]), [address(1)].into());
+}
+
+#[tokio::test(start_paused = true)]
+async fn inconclusive_probes_are_repeated() {
+    let upstream = three_endpoints();
+    upstream.record_failure(address(1));
+    tokio::time::advance(std::time::Duration::from_millis(500)).await;
+    for _ in 0..3 {
+        assert_eq!(upstream.next_endpoint(0, &[]), Some(address(1)));
+        assert_ne!(upstream.next_endpoint(0, &[]), Some(address(1)), "one request probes");
+        upstream.report(address(1), &Outcome::of(OutcomeClass::Inconclusive));
+    }
+    upstream.report(address(2), &Outcome::of(OutcomeClass::Inconclusive));
+    assert_eq!(upstream.endpoint_counts(), EndpointCounts { healthy: 2, ejected: 1 });
+    upstream.report(address(1), &Outcome::of(OutcomeClass::Connected));
+    upstream.report(address(1), &Outcome::of(OutcomeClass::Inconclusive));
+    assert_eq!(upstream.endpoint_counts(), EndpointCounts { healthy: 3, ejected: 0 });
+}
+
+#[test]
+fn all_endpoints_are_tried_if_all_are_ejected() {
+    let upstream = three_endpoints();
+    for number in 1..=3 {
+        upstream.record_failure(address(number));
+    }
+    let tried: std::collections::BTreeSet<_> = (0..3).map(|turn| upstream.next_endpoint(turn, &[]).unwrap()).collect();
+    assert_eq!(tried.len(), 3);
+}
+
+#[test]
+fn health_is_kept_while_the_address_stays() {
+    let upstream = three_endpoints();
+    upstream.record_failure(address(2));
+    upstream.set_endpoints(endpoints(&["10.0.0.2:80", "10.0.0.4:80"]));
+    assert!((0..4).all(|turn| upstream.next_endpoint(turn, &[]) == Some(address(4))));
+    upstream.set_endpoints(endpoints(&["10.0.0.4:80"]));
+    upstream.set_endpoints(endpoints(&["10.0.0.2:80", "10.0.0.4:80"]));
+    assert_eq!(upstream.next_endpoint(0, &[]), Some(address(2)), "a removed endpoint that returns is healthy");
+}
+
+#[test]
+fn least_requests_chooses_the_least_busy_endpoint() {
+    let upstream = upstream();
+    let least_requests =
+        Endpoints { balance: LoadBalancing::LeastRequests, ..endpoints(&["10.0.0.1:80", "10.0.0.2:80"]) };
+    assert!(upstream.active_request(address(1)).is_none());
+    upstream.set_endpoints(least_requests);
+    let first = upstream.active_request(upstream.next_endpoint(0, &[]).unwrap());
+    let second = upstream.next_endpoint(0, &[]).unwrap();
+    assert_eq!(second, address(2), "the first endpoint has a request");
+    let second = upstream.active_request(second);
+    drop(first);
+    assert!((0..4).all(|turn| upstream.next_endpoint(turn, &[]) == Some(address(1))));
+    drop(second);
+    assert_ne!(upstream.next_endpoint(0, &[]), upstream.next_endpoint(1, &[]), "in turn among equals");
+}
