@@ -14,7 +14,7 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::LazyLock;
 
-use foldhash::fast::RandomState;
+use foldhash::quality::RandomState;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
@@ -27,6 +27,7 @@ pub struct ClientSlot(u8);
 impl ClientSlot {
     /// `client`: the address under which the client is counted.
     pub fn of(client: IpAddr) -> Self {
+        // The fast variant puts the addresses of a network into few slots with some of its seeds.
         static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::default);
         ClientSlot((HASHER.hash_one(client) % SLOTS as u64) as u8)
     }
