@@ -34,7 +34,8 @@ use crate::api::{Kind, ObjectId, ObjectKey};
 use crate::snapshot::own_udp_listeners::OwnUdpListeners;
 use crate::snapshot::{BindAddress, Snapshot, TransportProtocol};
 use crate::store::{Changes, Store};
-use crate::upstream::{BackendTraffic, EndpointAddress, Endpoints, LoadBalancing, UpstreamKey, UpstreamSource};
+use crate::upstream::settings::Balancing;
+use crate::upstream::{BackendTraffic, EndpointAddress, Endpoints, UpstreamKey, UpstreamSource};
 
 /// The result of one compilation.
 #[derive(Debug)]
@@ -322,7 +323,7 @@ impl Compiler {
                     let balance = kong::upstream_policy::upstream_balance(store, key, &self.policy_conflicts);
                     (balance, backend_traffic::backend_traffic(store, &service))
                 }
-                UpstreamSource::XBackend => (LoadBalancing::default(), BackendTraffic::default()),
+                UpstreamSource::XBackend => (Balancing::default(), BackendTraffic::default()),
             };
             endpoints::build(store, key, &self.forbidden, balance, traffic)
         };

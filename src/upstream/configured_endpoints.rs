@@ -6,8 +6,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::affinity::{AffinitySettings, EndpointIdentities};
-use super::load_balancing::LoadBalancing;
 use super::retry_budget::RetryLimits;
+use super::settings::{
+    Balancing, CircuitBreakerSettings, HealthSettings, RequestLimits, RequestTimeouts, RetrySettings,
+};
 
 /// The address of an endpoint.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -35,7 +37,7 @@ pub struct Endpoints {
     pub addresses: Vec<EndpointAddress>,
     /// Endpoints that get no new connections because they are not ready. Sorted.
     pub unready: Vec<SocketAddr>,
-    pub balance: LoadBalancing,
+    pub balance: Balancing,
     pub identities: EndpointIdentities,
     pub traffic: BackendTraffic,
 }
@@ -46,4 +48,14 @@ pub struct BackendTraffic {
     pub retry_limits: Option<RetryLimits>,
     /// The sessions of rules without sessions of their own.
     pub affinity: Option<Arc<AffinitySettings>>,
+    /// `None` for the defaults.
+    pub health: Option<Arc<HealthSettings>>,
+    pub limits: Option<Arc<RequestLimits>>,
+    pub circuit_breaker: Option<Arc<CircuitBreakerSettings>>,
+    /// The retries of rules without retries of their own.
+    pub retries: Option<Arc<RetrySettings>>,
+    /// The timeouts of rules without timeouts of their own.
+    pub timeouts: Option<Arc<RequestTimeouts>>,
+    /// Ejections, limits and the circuit breaker are computed and counted, but without effect.
+    pub is_dry_run: bool,
 }

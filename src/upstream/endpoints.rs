@@ -1,29 +1,33 @@
 //! One upstream: its endpoints, configured and resolved, their health and their load balancing.
 
+mod changes;
+mod outcomes;
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{
     AtomicBool, AtomicU64,
-    Ordering::{Acquire, Relaxed, Release, SeqCst},
-    fence,
+    Ordering::{Acquire, Relaxed},
 };
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use parking_lot::Mutex;
-use tracing::warn;
 
 use super::admission::Admission;
 use super::affinity::{AffinityEndpoints, AffinitySettings};
-use super::configured_endpoints::{BackendTraffic, EndpointAddress, Endpoints};
-use super::health::{ActiveRequest, EndpointHealth, PROBE_SOCKET_MILLIS, UpstreamClock};
-use super::load_balancing::{LoadBalancing, Probing, ResolvedEndpoint};
-use super::outcome::{Outcome, OutcomeClass};
+use super::configured_endpoints::{EndpointAddress, Endpoints};
+use super::endpoint_state::{ActiveRequest, EndpointState};
+use super::health::{PROBE_SOCKET_MILLIS, UpstreamClock};
+use super::load_balancing::{Probing, ResolvedEndpoint};
 use super::proxy_protocol::ConnectionEnds;
 use super::retry_budget::ServiceRetries;
+use super::settings::BalancingAlgorithm;
 use super::socket_budget::UpstreamSockets;
-use super::ssrf_guard::{AddressPolicy, BlockedAddress};
+use super::ssrf_guard::AddressPolicy;
 use super::tls::{UpstreamServerName, UpstreamTlsClient, UpstreamTlsSettings, VerifiedNames};
 use super::upstream_key::UpstreamKey;
 
@@ -154,7 +158,7 @@ impl Upstream {
     pub fn endpoint_reports(&self) -> Vec<EndpointReport> {
         let resolved = self.resolved.lock();
         let report = |target: &EndpointAddress, address: SocketAddr| {
-            let is_healthy = self.health(address).is_none_or(|health| health.is_healthy());
+            let is_healthy = self.state(address).is_none_or(|state| state.health.is_healthy());
             EndpointReport { target: target.clone(), address: Some(address), is_healthy }
         };
         let mut reports = Vec::new();
@@ -189,7 +193,7 @@ impl Upstream {
         turn: usize,
         avoid: &[SocketAddr],
     ) -> Option<SocketAddr> {
-        let healthy = || subset.iter().filter(|endpoint| endpoint.health.is_healthy()).count();
+        let healthy = || subset.iter().filter(|endpoint| endpoint.state.health.is_healthy()).count();
         let is_usable = !self.has_ejected() || 2 * healthy() >= subset.len();
         let chosen = if is_usable { self.choose(subset, turn, avoid) } else { None };
         chosen.or_else(|| self.next_endpoint(turn, avoid))
@@ -203,8 +207,8 @@ impl Upstream {
         avoid: &[SocketAddr],
     ) -> Option<SocketAddr> {
         let algorithm = match self.counts_requests.load(Relaxed) {
-            true => LoadBalancing::LeastRequests,
-            false => LoadBalancing::RoundRobin,
+            true => BalancingAlgorithm::LeastRequests,
+            false => BalancingAlgorithm::RoundRobin,
         };
         let probing = self.has_ejected().then(|| Probing {
             now: self.clock.now(),
@@ -222,47 +226,6 @@ impl Upstream {
         }
     }
 
-    /// Reports what an attempt has shown about an endpoint.
-    #[inline]
-    pub fn report(&self, address: SocketAddr, outcome: &Outcome) {
-        match outcome.class {
-            OutcomeClass::ConnectFailed => self.record_failure(address),
-            // The endpoints are not searched for ejected ones after each response of a healthy one.
-            _ if !self.has_ejected() => {}
-            // The connection of an attempt that has opened one was reported already.
-            OutcomeClass::Responded if outcome.connect_time.is_some() => {}
-            class => self.record_while_ejected(address, class),
-        }
-    }
-
-    #[cold]
-    fn record_failure(&self, address: SocketAddr) {
-        if let Some(health) = self.health(address) {
-            health.record_failure(self.clock.now());
-            self.update_ejected();
-        }
-    }
-
-    #[cold]
-    fn record_while_ejected(&self, address: SocketAddr, class: OutcomeClass) {
-        let Some(health) = self.health(address) else { return };
-        match class {
-            OutcomeClass::Connected | OutcomeClass::Responded => {
-                if !health.is_healthy() {
-                    health.record_success();
-                    self.update_ejected();
-                }
-            }
-            OutcomeClass::Inconclusive => health.record_inconclusive(self.clock.now()),
-            OutcomeClass::Abandoned => health.record_abandoned(self.clock.now()),
-            OutcomeClass::ConnectFailed
-            | OutcomeClass::NotProcessed
-            | OutcomeClass::NoResponse
-            | OutcomeClass::TimedOut
-            | OutcomeClass::Failed => {}
-        }
-    }
-
     /// Records a successful TLS handshake with this server name.
     pub(super) fn record_tls_success(&self, name: &UpstreamServerName) {
         self.verified_names.record(name, self.clock.now());
@@ -276,7 +239,7 @@ impl Upstream {
     /// Counts the endpoints by health.
     pub fn endpoint_counts(&self) -> EndpointCounts {
         let reachable = self.reachable.load();
-        let healthy = reachable.iter().filter(|endpoint| endpoint.health.is_healthy()).count();
+        let healthy = reachable.iter().filter(|endpoint| endpoint.state.health.is_healthy()).count();
         EndpointCounts { healthy, ejected: reachable.len() - healthy }
     }
 
@@ -291,7 +254,7 @@ impl Upstream {
 
     /// Counts a request in progress, if the load balancing depends on it.
     pub fn active_request(&self, address: SocketAddr) -> Option<ActiveRequest> {
-        if self.counts_requests.load(Relaxed) { self.health(address).map(ActiveRequest::new) } else { None }
+        if self.counts_requests.load(Relaxed) { self.state(address).map(ActiveRequest::new) } else { None }
     }
 
     /// Admits a request, which is counted.
@@ -322,144 +285,12 @@ impl Upstream {
         self.affinity_endpoints.load_full()
     }
 
-    fn health(&self, address: SocketAddr) -> Option<Arc<EndpointHealth>> {
+    fn state(&self, address: SocketAddr) -> Option<Arc<EndpointState>> {
         let reachable = self.reachable.load();
         let index = reachable.binary_search_by_key(&address, |endpoint| endpoint.address).ok()?;
-        Some(Arc::clone(&reachable[index].health))
-    }
-
-    fn has_ejected(&self) -> bool {
-        self.has_ejected.load(Relaxed)
-    }
-
-    /// Recomputes `has_ejected`, and again if an endpoint has changed meanwhile. The fences make sure that the last of
-    /// several concurrent updates sees the changes of all.
-    fn update_ejected(&self) {
-        let is_any_ejected = || {
-            fence(SeqCst);
-            self.reachable.load().iter().any(|endpoint| !endpoint.health.is_healthy())
-        };
-        loop {
-            let has_ejected = is_any_ejected();
-            self.has_ejected.store(has_ejected, Relaxed);
-            if is_any_ejected() == has_ejected {
-                return;
-            }
-        }
-    }
-
-    /// The hosts to resolve by DNS.
-    pub fn names(&self) -> Vec<Arc<str>> {
-        let mut names: Vec<_> = hosts(&self.configured.load()).cloned().collect();
-        names.sort();
-        names.dedup();
-        names
-    }
-
-    /// Sets the configured endpoints. Resolved addresses of remaining names are kept.
-    pub fn set_endpoints(&self, endpoints: Endpoints) {
-        let mut resolved = self.resolved.lock();
-        if **self.configured.load() == endpoints {
-            return;
-        }
-        resolved.retain(|host, _| hosts(&endpoints).any(|name| name == host));
-        self.counts_requests.store(endpoints.balance == LoadBalancing::LeastRequests, Relaxed);
-        let BackendTraffic { retry_limits, affinity } = &endpoints.traffic;
-        self.retries.set_limits(*retry_limits);
-        self.affinity.store(affinity.clone());
-        if affinity.is_some() {
-            self.keeps_affinity.store(true, Relaxed);
-        }
-        let has_other_identities = self.configured.load().identities != endpoints.identities;
-        let lacks_affinity_endpoints = affinity.is_some() && self.affinity_endpoints.load().is_none();
-        self.configured.store(Arc::new(endpoints));
-        self.revision.fetch_add(1, Release);
-        if !self.publish(&resolved) && (has_other_identities || lacks_affinity_endpoints) {
-            self.publish_affinity_endpoints();
-        }
-    }
-
-    /// Sets the resolved addresses of a host; an empty list makes it unreachable. Ignored if no endpoint has this name.
-    pub fn set_resolved(&self, host: &str, addresses: Vec<IpAddr>) {
-        let mut resolved = self.resolved.lock();
-        let Some(name) = hosts(&self.configured.load()).find(|name| &***name == host).cloned() else { return };
-        if resolved.get(&name) == Some(&addresses) {
-            return;
-        }
-        let check_blocked = |address: &IpAddr| Some((*address, BlockedAddress::check(*address, &self.addresses)?));
-        if let Some((address, blocked)) = addresses.iter().find_map(check_blocked)
-            && self.should_warn()
-        {
-            let remedy = blocked.remedy();
-            warn!(
-                upstream = %self.key,
-                "{host} resolves to {address}, which is {blocked}; no requests are sent there; {remedy}"
-            );
-        }
-        resolved.insert(name, addresses);
-        self.publish(&resolved);
-    }
-
-    /// Copies the DNS results of the upstream that this one replaces.
-    pub(super) fn inherit_resolved(&self, other: &Upstream) {
-        let resolved = other.resolved.lock().clone();
-        *self.resolved.lock() = resolved;
-    }
-
-    /// Whether the SSRF guard allows this address.
-    fn is_allowed(&self, address: IpAddr) -> bool {
-        BlockedAddress::check(address, &self.addresses).is_none()
-    }
-
-    /// Recomputes the reachable addresses; the health of an address that stays is kept. Returns whether they changed.
-    fn publish(&self, resolved: &BTreeMap<Arc<str>, Vec<IpAddr>>) -> bool {
-        let mut addresses = Vec::new();
-        for address in &self.configured.load().addresses {
-            match address {
-                EndpointAddress::Ip(address) => addresses.push(*address),
-                EndpointAddress::Name { host, port } => {
-                    let resolved = resolved.get(host).into_iter().flatten();
-                    addresses.extend(resolved.map(|address| SocketAddr::new(*address, *port)));
-                }
-            }
-        }
-        addresses.retain(|address| self.is_allowed(address.ip()));
-        // Two names may resolve to one address, which must not get a double share.
-        addresses.sort();
-        addresses.dedup();
-        if self.reachable.load().iter().map(|endpoint| endpoint.address).eq(addresses.iter().copied()) {
-            return false;
-        }
-        let reachable = addresses
-            .into_iter()
-            .map(|address| ResolvedEndpoint { address, health: self.health(address).unwrap_or_default() })
-            .collect();
-        self.reachable.store(Arc::new(reachable));
-        self.update_ejected();
-        self.publish_affinity_endpoints();
-        true
-    }
-
-    /// Recomputes how sessions name the reachable endpoints. The caller holds the lock of the setters.
-    fn publish_affinity_endpoints(&self) {
-        if self.keeps_affinity.load(Relaxed) {
-            let (reachable, configured) = (self.reachable.load(), self.configured.load());
-            let endpoints = AffinityEndpoints::new(&self.key, &reachable, &configured.identities);
-            self.affinity_endpoints.store(Some(Arc::new(endpoints)));
-        }
+        Some(Arc::clone(&reachable[index].state))
     }
 }
 
 /// Minimum time between two warnings, in milliseconds.
 const WARN_INTERVAL_MILLIS: u64 = 60_000;
-
-/// The hosts of endpoints with a name.
-fn hosts(endpoints: &Endpoints) -> impl Iterator<Item = &Arc<str>> {
-    endpoints.addresses.iter().filter_map(|address| match address {
-        EndpointAddress::Ip(_) => None,
-        EndpointAddress::Name { host, .. } => Some(host),
-    })
-}
-
-#[cfg(test)]
-mod tests;

@@ -1,4 +1,4 @@
-//! Health and load of an endpoint, shared by all workers. Atomics only.
+//! Health of an endpoint, shared by all workers. Atomics only.
 //!
 //! Checks are passive: only failed connections eject an endpoint, and the probe below is an ordinary request. Settings
 //! of active checks are reported as not supported, where KongUpstreamPolicies are read.
@@ -11,26 +11,23 @@
 //!     └──────────────────────────────────────────────────────────────── connected ───┘
 //! ```
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use tokio::time::Instant;
 
-/// The state of one endpoint.
+/// The health of one endpoint.
 #[derive(Debug, Default)]
-pub struct EndpointHealth {
+pub(super) struct EndpointHealth {
     /// The end of the ejection in milliseconds of the upstream's clock; 0 if healthy.
     ejected_until: AtomicU64,
     /// A request is probing the endpoint.
     is_probing: AtomicBool,
     /// Failures since the endpoint was last healthy; concurrent ones count once.
     failures: AtomicU32,
-    /// Requests in progress.
-    requests: AtomicU32,
 }
 
 impl EndpointHealth {
-    pub fn is_healthy(&self) -> bool {
+    pub(super) fn is_healthy(&self) -> bool {
         self.ejected_until.load(Relaxed) == 0
     }
 
@@ -83,27 +80,6 @@ impl EndpointHealth {
         self.is_probing.store(false, Relaxed);
         self.failures.store(0, Relaxed);
         self.ejected_until.store(0, Relaxed);
-    }
-
-    pub(super) fn requests(&self) -> u32 {
-        self.requests.load(Relaxed)
-    }
-}
-
-/// Counts a request in progress until dropped.
-#[derive(Debug)]
-pub struct ActiveRequest(Arc<EndpointHealth>);
-
-impl ActiveRequest {
-    pub(super) fn new(health: Arc<EndpointHealth>) -> Self {
-        health.requests.fetch_add(1, Relaxed);
-        ActiveRequest(health)
-    }
-}
-
-impl Drop for ActiveRequest {
-    fn drop(&mut self) {
-        self.0.requests.fetch_sub(1, Relaxed);
     }
 }
 
@@ -182,15 +158,5 @@ mod tests {
         assert!(!health.claim_probe(1199, PROBE_TIMEOUT) && health.claim_probe(1200, PROBE_TIMEOUT));
         health.record_failure(1300);
         assert!(!health.claim_probe(2299, PROBE_TIMEOUT) && health.claim_probe(2300, PROBE_TIMEOUT));
-    }
-
-    #[test]
-    fn requests_are_counted_until_dropped() {
-        let health = Arc::new(EndpointHealth::default());
-        let (first, second) = (ActiveRequest::new(Arc::clone(&health)), ActiveRequest::new(Arc::clone(&health)));
-        assert_eq!(health.requests(), 2);
-        drop(first);
-        drop(second);
-        assert_eq!(health.requests(), 0);
     }
 }

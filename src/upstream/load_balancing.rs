@@ -5,24 +5,14 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::health::EndpointHealth;
+use super::endpoint_state::EndpointState;
+use super::settings::BalancingAlgorithm;
 
-/// The load-balancing algorithm. The connection pools of each worker apply it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum LoadBalancing {
-    /// In turn. Every worker has its own position, so that nothing is shared.
-    #[default]
-    RoundRobin,
-    /// The endpoint with the fewest requests in progress over all workers; in turn among equals. Of many endpoints, the
-    /// better one of two at random, which is nearly as even ("the power of two choices").
-    LeastRequests,
-}
-
-/// A resolved endpoint with its health, which is kept as long as the address stays.
+/// An endpoint at one of its addresses.
 #[derive(Clone, Debug)]
 pub struct ResolvedEndpoint {
     pub address: SocketAddr,
-    pub health: Arc<EndpointHealth>,
+    pub state: Arc<EndpointState>,
 }
 
 /// When an ejected endpoint may be probed, in milliseconds.
@@ -34,7 +24,7 @@ pub(super) struct Probing {
     pub(super) timeout: u64,
 }
 
-impl LoadBalancing {
+impl BalancingAlgorithm {
     /// The next endpoint, except those in `avoid`. `turn` is the round-robin position. Ejected endpoints are skipped
     /// unless there are no others. `probing` is set only if any are ejected.
     pub(super) fn choose(
@@ -45,14 +35,14 @@ impl LoadBalancing {
         probing: Option<Probing>,
     ) -> Option<SocketAddr> {
         let in_turn = |index: usize| &endpoints[(turn.wrapping_add(index)) % endpoints.len()];
-        if self == LoadBalancing::RoundRobin && avoid.is_empty() && probing.is_none() {
+        if self == BalancingAlgorithm::RoundRobin && avoid.is_empty() && probing.is_none() {
             return (!endpoints.is_empty()).then(|| in_turn(0).address);
         }
         let candidates = || (0..endpoints.len()).map(in_turn).filter(|endpoint| !avoid.contains(&endpoint.address));
         // One request probes an ejected endpoint; the others do not wait for its result.
         if let Some(Probing { now, timeout }) = probing
             && let Some(first) = candidates().next()
-            && first.health.claim_probe(now, timeout)
+            && first.state.health.claim_probe(now, timeout)
         {
             return Some(first.address);
         }
@@ -62,15 +52,15 @@ impl LoadBalancing {
             return Some(sampled.address);
         }
         let healthy: SmallVec<[&ResolvedEndpoint; MAX_SCANNED]> =
-            candidates().filter(|endpoint| endpoint.health.is_healthy()).collect();
+            candidates().filter(|endpoint| endpoint.state.health.is_healthy()).collect();
         let chosen = match (&healthy[..], self) {
             ([], _) => candidates().next(),
-            (healthy, LoadBalancing::LeastRequests) => {
-                healthy.iter().copied().min_by_key(|endpoint| endpoint.health.requests())
+            (healthy, BalancingAlgorithm::LeastRequests) => {
+                healthy.iter().copied().min_by_key(|endpoint| endpoint.state.load.requests())
             }
             // Not the next healthy one after the position: it would get the share of all ejected endpoints before it,
             // too.
-            (healthy, LoadBalancing::RoundRobin) => Some(healthy[turn % healthy.len()]),
+            (healthy, _) => Some(healthy[turn % healthy.len()]),
         };
         chosen.map(|endpoint| endpoint.address)
     }
@@ -83,16 +73,18 @@ impl LoadBalancing {
         turn: usize,
         avoid: &[SocketAddr],
     ) -> Option<&'e ResolvedEndpoint> {
-        let in_turn = (self == LoadBalancing::RoundRobin).then_some(turn % endpoints.len());
+        let in_turn = (self == BalancingAlgorithm::RoundRobin).then_some(turn % endpoints.len());
         let at_random = (0..MAX_SAMPLES).map(|_| fastrand::usize(..endpoints.len()));
         let mut healthy = in_turn
             .into_iter()
             .chain(at_random)
             .map(|index| &endpoints[index])
-            .filter(|endpoint| endpoint.health.is_healthy() && !avoid.contains(&endpoint.address));
+            .filter(|endpoint| endpoint.state.health.is_healthy() && !avoid.contains(&endpoint.address));
         match self {
-            LoadBalancing::RoundRobin => healthy.next(),
-            LoadBalancing::LeastRequests => healthy.by_ref().take(2).min_by_key(|endpoint| endpoint.health.requests()),
+            BalancingAlgorithm::LeastRequests => {
+                healthy.by_ref().take(2).min_by_key(|endpoint| endpoint.state.load.requests())
+            }
+            _ => healthy.next(),
         }
     }
 }
@@ -106,7 +98,7 @@ const MAX_SAMPLES: usize = 8;
 mod tests {
     use std::collections::BTreeMap;
 
-    use super::super::health::ActiveRequest;
+    use super::super::endpoint_state::ActiveRequest;
     use super::*;
 
     const NOW: u64 = 1;
@@ -116,12 +108,12 @@ mod tests {
     }
 
     fn endpoints(count: usize) -> Vec<ResolvedEndpoint> {
-        (0..count).map(|number| ResolvedEndpoint { address: address(number), health: Arc::default() }).collect()
+        (0..count).map(|number| ResolvedEndpoint { address: address(number), state: Arc::default() }).collect()
     }
 
     /// How often each endpoint is chosen.
     fn choices(
-        algorithm: LoadBalancing,
+        algorithm: BalancingAlgorithm,
         endpoints: &[ResolvedEndpoint],
         avoid: &[SocketAddr],
         rounds: usize,
@@ -141,9 +133,9 @@ mod tests {
         let endpoints = endpoints(4 * MAX_SCANNED);
         let healthy = endpoints.len() - 10;
         for endpoint in &endpoints[..healthy] {
-            endpoint.health.record_failure(NOW);
+            endpoint.state.health.record_failure(NOW);
         }
-        for algorithm in [LoadBalancing::RoundRobin, LoadBalancing::LeastRequests] {
+        for algorithm in [BalancingAlgorithm::RoundRobin, BalancingAlgorithm::LeastRequests] {
             let counts = choices(algorithm, &endpoints, &[address(healthy)], 2_000);
             assert!(counts.keys().copied().eq((healthy + 1..endpoints.len()).map(address)), "{counts:?}");
             assert!(counts.values().all(|count| *count > 100), "of 2,000 requests, 222 each: {counts:?}");
@@ -155,8 +147,8 @@ mod tests {
         fastrand::seed(1);
         let endpoints = endpoints(20);
         let _requests: Vec<_> =
-            endpoints[1..].iter().map(|endpoint| ActiveRequest::new(Arc::clone(&endpoint.health))).collect();
-        let counts = choices(LoadBalancing::LeastRequests, &endpoints, &[], 4_000);
+            endpoints[1..].iter().map(|endpoint| ActiveRequest::new(Arc::clone(&endpoint.state))).collect();
+        let counts = choices(BalancingAlgorithm::LeastRequests, &endpoints, &[], 4_000);
         let idle = counts[&address(0)];
         assert!((290..490).contains(&idle), "the idle one of 20 is one of the two in 390 of 4,000 samples: {idle}");
     }

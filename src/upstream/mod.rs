@@ -9,6 +9,7 @@
 //! ```
 
 pub mod dns;
+pub mod settings;
 pub mod tls;
 
 mod admission;
@@ -21,7 +22,9 @@ mod counters;
 mod endpoint_body;
 mod endpoint_choice;
 mod endpoint_error;
+mod endpoint_load;
 mod endpoint_search;
+mod endpoint_state;
 mod endpoints;
 mod health;
 mod http1;
@@ -55,9 +58,9 @@ pub use endpoint_body::{EndpointBody, IncomingBody};
 pub use endpoint_choice::EndpointChoice;
 pub use endpoint_error::{EndpointError, RequestFailure};
 pub use endpoint_search::EndpointSearch;
+pub use endpoint_state::ActiveRequest;
 pub use endpoints::{EndpointCounts, EndpointReport, Upstream};
-pub use health::ActiveRequest;
-pub use load_balancing::{LoadBalancing, ResolvedEndpoint};
+pub use load_balancing::ResolvedEndpoint;
 pub use local_shortage::LocalShortage;
 pub use outcome::{Outcome, OutcomeClass};
 pub use own_sockets::{OwnSocket, OwnSockets};

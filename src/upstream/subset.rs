@@ -75,7 +75,7 @@ mod tests {
 
     fn endpoints(count: usize) -> Vec<ResolvedEndpoint> {
         let address = |number: usize| SocketAddr::from(([10, 0, (number / 256) as u8, (number % 256) as u8], 80));
-        (0..count).map(|number| ResolvedEndpoint { address: address(number), health: Arc::default() }).collect()
+        (0..count).map(|number| ResolvedEndpoint { address: address(number), state: Arc::default() }).collect()
     }
 
     #[test]

@@ -29,10 +29,10 @@ use portico::snapshot::{BindAddress, Snapshot};
 use portico::status;
 use portico::store::{AnyObject, Batch, Changes, Store};
 use portico::transport_protocol::TransportPort;
+use portico::upstream::settings::{Balancing, BalancingAlgorithm};
 use portico::upstream::tls::TrustAnchors;
 use portico::upstream::{
-    AddressPolicy, AddressSources, BackendTraffic, Endpoints, LoadBalancing, LoopbackPolicy, TrustModel, UpstreamKey,
-    UpstreamRegistry,
+    AddressPolicy, AddressSources, BackendTraffic, Endpoints, LoopbackPolicy, TrustModel, UpstreamKey, UpstreamRegistry,
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -415,15 +415,35 @@ impl CompilerHarness {
         deduplicate_ingress_routes(&mut snapshot);
         document.insert("snapshot".to_owned(), snapshot);
         let addresses = |endpoints: &Endpoints| -> Vec<String> {
-            let balance = match endpoints.balance {
-                LoadBalancing::RoundRobin => None,
-                LoadBalancing::LeastRequests => Some("least requests".to_owned()),
+            let balance = match &endpoints.balance {
+                balance if *balance == Balancing::default() => None,
+                Balancing { algorithm: BalancingAlgorithm::LeastRequests, hash: None, .. } => {
+                    Some("least requests".to_owned())
+                }
+                other => Some(format!("{other:?}")),
             };
-            let BackendTraffic { retry_limits, affinity } = &endpoints.traffic;
-            let limits = retry_limits.iter().map(ToString::to_string);
+            let BackendTraffic {
+                retry_limits,
+                affinity,
+                health,
+                limits,
+                circuit_breaker,
+                retries,
+                timeouts,
+                is_dry_run,
+            } = &endpoints.traffic;
+            let settings = [
+                health.as_ref().map(|health| format!("{health:?}")),
+                limits.as_ref().map(|limits| format!("{limits:?}")),
+                circuit_breaker.as_ref().map(|breaker| format!("{breaker:?}")),
+                retries.as_ref().map(|retries| format!("{retries:?}")),
+                timeouts.as_ref().map(|timeouts| format!("{timeouts:?}")),
+                is_dry_run.then(|| "dry run".to_owned()),
+            ];
+            let retry_limits = retry_limits.iter().map(ToString::to_string);
             let session = affinity.iter().map(|affinity| format!("session {affinity}"));
             let addresses = endpoints.addresses.iter().map(ToString::to_string);
-            addresses.chain(balance).chain(limits).chain(session).collect()
+            addresses.chain(balance).chain(retry_limits).chain(session).chain(settings.into_iter().flatten()).collect()
         };
         let endpoints: BTreeMap<_, _> =
             self.endpoints.iter().map(|(key, endpoints)| (key.to_string(), addresses(endpoints))).collect();

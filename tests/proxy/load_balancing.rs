@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use portico::proxy::ProxyLimits;
-use portico::upstream::{EndpointAddress, Endpoints, LoadBalancing};
+use portico::upstream::settings::{Balancing, BalancingAlgorithm};
+use portico::upstream::{EndpointAddress, Endpoints};
 use tokio::net::TcpListener;
 
 use crate::accounting::scrape;
@@ -63,7 +64,7 @@ async fn least_requests_prefers_the_idle_endpoint() {
     let web = upstream("web", &[]);
     let only_endpoint = |address| Endpoints {
         addresses: vec![EndpointAddress::Ip(address)],
-        balance: LoadBalancing::LeastRequests,
+        balance: least_requests(),
         ..Endpoints::default()
     };
     web.set_endpoints(only_endpoint(busy.address));
@@ -74,7 +75,7 @@ async fn least_requests_prefers_the_idle_endpoint() {
 
     let mut addresses = vec![EndpointAddress::Ip(busy.address), EndpointAddress::Ip(idle.address)];
     addresses.sort();
-    web.set_endpoints(Endpoints { addresses, balance: LoadBalancing::LeastRequests, ..Endpoints::default() });
+    web.set_endpoints(Endpoints { addresses, balance: least_requests(), ..Endpoints::default() });
     let mut client = server.connect().await;
     for _ in 0..10 {
         assert_eq!(client.get("/").await.text(), "ok");
@@ -152,4 +153,8 @@ async fn workers_share_the_endpoints_of_large_upstreams() {
     }
     let used: BTreeSet<_> = parts.iter().flatten().collect();
     assert_eq!(used.len(), 34, "each endpoint belongs to one worker");
+}
+
+fn least_requests() -> Balancing {
+    Balancing { algorithm: BalancingAlgorithm::LeastRequests, ..Balancing::default() }
 }

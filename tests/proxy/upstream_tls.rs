@@ -828,7 +828,7 @@ async fn tls_proxy(known_endpoint: SocketAddr, unknown_name: UnknownName) -> Soc
 }
 
 pub(crate) fn is_healthy(upstream: &Upstream, address: SocketAddr) -> bool {
-    upstream.reachable().iter().any(|endpoint| endpoint.address == address && endpoint.health.is_healthy())
+    upstream.endpoint_reports().iter().any(|report| report.address == Some(address) && report.is_healthy)
 }
 
 // docs/kong-compatibility.md, 3.8

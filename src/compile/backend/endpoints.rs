@@ -14,9 +14,9 @@ use crate::api::{Kind, Meta, Object, ObjectId, ObjectKey};
 use crate::diagnostic::Diagnostic;
 use crate::store::Store;
 use crate::transport_protocol::TransportProtocol;
+use crate::upstream::settings::{Balancing, BalancingAlgorithm};
 use crate::upstream::{
-    AddressSources, BackendTraffic, EndpointAddress, EndpointIdentities, Endpoints, LoadBalancing, UpstreamKey,
-    UpstreamSource,
+    AddressSources, BackendTraffic, EndpointAddress, EndpointIdentities, Endpoints, UpstreamKey, UpstreamSource,
 };
 
 /// The current endpoints of an upstream. Empty for a Service or port that does not exist.
@@ -24,7 +24,7 @@ pub(in crate::compile) fn build(
     store: &Store,
     key: &UpstreamKey,
     forbidden: &ForbiddenAddresses,
-    balance: LoadBalancing,
+    balance: Balancing,
     traffic: BackendTraffic,
 ) -> Endpoints {
     let endpoints = configured_endpoints(store, key, forbidden).unwrap_or_default();
@@ -335,11 +335,11 @@ pub(in crate::compile) fn notes(
 
 /// The load-balancing algorithm in the annotation of a Service or facade. An unknown value is an error, for callers to
 /// report or to ignore.
-pub(in crate::compile) fn annotated_balance(meta: &Meta) -> Result<Option<LoadBalancing>, Diagnostic> {
+pub(in crate::compile) fn annotated_balance(meta: &Meta) -> Result<Option<BalancingAlgorithm>, Diagnostic> {
     match meta.annotations.get(BALANCE_ANNOTATION).map(|text| &**text) {
         None => Ok(None),
-        Some("round-robin") => Ok(Some(LoadBalancing::RoundRobin)),
-        Some("least-requests") => Ok(Some(LoadBalancing::LeastRequests)),
+        Some("round-robin") => Ok(Some(BalancingAlgorithm::RoundRobin)),
+        Some("least-requests") => Ok(Some(BalancingAlgorithm::LeastRequests)),
         Some(other) => Err(Diagnostic::error(
             format!("metadata.annotations[{BALANCE_ANNOTATION}]"),
             format!("{other:?} is not a load-balancing algorithm, so the annotation has no effect"),
@@ -496,7 +496,7 @@ mod tests {
         store.apply(Batch { upserts, removes: vec![] });
         let key = UpstreamKey { namespace: "a".into(), service: "s".into(), port: 80, ..UpstreamKey::default() };
         let forbidden = ForbiddenAddresses::default();
-        let endpoints = build(&store, &key, &forbidden, LoadBalancing::default(), BackendTraffic::default());
+        let endpoints = build(&store, &key, &forbidden, Balancing::default(), BackendTraffic::default());
         let EndpointIdentities { service, pods } = &endpoints.identities;
         assert_eq!((service.as_deref(), endpoints.addresses.len()), (Some("service"), 3));
         let pods: Vec<_> = pods.iter().map(|(address, uid)| (address.to_string(), &**uid)).collect();

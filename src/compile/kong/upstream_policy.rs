@@ -14,7 +14,8 @@ use crate::compile::backend::endpoints;
 use crate::compile::verdict::{AncestorReference, AncestorVerdict, Code, Condition, Verdict};
 use crate::diagnostic::{Diagnostic, Topic};
 use crate::store::Store;
-use crate::upstream::{LoadBalancing, UpstreamKey};
+use crate::upstream::UpstreamKey;
+use crate::upstream::settings::{Balancing, BalancingAlgorithm};
 
 /// The load-balancing algorithm of an upstream: that in the annotation of its facade or Service, or else that of a
 /// policy.
@@ -22,26 +23,27 @@ pub(in crate::compile) fn upstream_balance(
     store: &Store,
     upstream: &UpstreamKey,
     conflicts: &PolicyConflicts,
-) -> LoadBalancing {
+) -> Balancing {
     let service = ObjectKey { namespace: upstream.namespace.clone(), name: upstream.service.clone() };
     let facade = service_facade::of_upstream(store, upstream);
     let Some(meta) = facade.or_else(|| store.services.get(&service).map(|service| &service.meta)) else {
-        return LoadBalancing::default();
+        return Balancing::default();
     };
     let policy_applies = facade.is_some() || conflicts.for_service(&service).is_none();
     let annotated = endpoints::annotated_balance(meta).ok().flatten();
-    annotated.or_else(|| policy_balance(store, meta, policy_applies)).unwrap_or_default()
+    let algorithm = annotated.or_else(|| policy_balance(store, meta, policy_applies)).unwrap_or_default();
+    Balancing { algorithm, ..Balancing::default() }
 }
 
 /// The load-balancing algorithm for the Service or facade with this metadata; `None` if there is no supported one. A
 /// KongUpstreamPolicy overrides a KongIngress if the Services of each rule agree on the policy (`policy_applies`).
-fn policy_balance(store: &Store, meta: &Meta, policy_applies: bool) -> Option<LoadBalancing> {
+fn policy_balance(store: &Store, meta: &Meta, policy_applies: bool) -> Option<BalancingAlgorithm> {
     let policy_algorithm =
         upstream_policy(store, meta).filter(|_| policy_applies).and_then(|policy| policy.spec.algorithm.as_deref());
     let kong_ingress_algorithm = kong_ingress_upstream(store, meta).and_then(|upstream| upstream.algorithm.as_deref());
     match policy_algorithm.or(kong_ingress_algorithm)? {
-        "round-robin" => Some(LoadBalancing::RoundRobin),
-        "least-connections" => Some(LoadBalancing::LeastRequests),
+        "round-robin" => Some(BalancingAlgorithm::RoundRobin),
+        "least-connections" => Some(BalancingAlgorithm::LeastRequests),
         _ => None,
     }
 }

@@ -71,6 +71,7 @@ fn translate(
         affinity: spec.session_persistence.as_ref().and_then(|persistence| {
             session_persistence::translate(persistence, &owner, "spec.sessionPersistence", problems)
         }),
+        ..BackendTraffic::default()
     }
 }
 

@@ -10,7 +10,7 @@ use aws_lc_rs::hmac;
 
 use super::settings::AffinitySettings;
 use super::token::{AffinityToken, Pin, TAG_SIZE};
-use crate::upstream::health::EndpointHealth;
+use crate::upstream::endpoint_state::EndpointState;
 use crate::upstream::{ResolvedEndpoint, UpstreamKey, UpstreamSource};
 
 /// What distinguishes endpoints in addition to their addresses. A Pod has its UID as long as it exists, and another
@@ -43,7 +43,7 @@ pub(in crate::upstream) struct AffinityEndpoints {
 struct PinnableEndpoint {
     hash: u64,
     address: SocketAddr,
-    health: Arc<EndpointHealth>,
+    state: Arc<EndpointState>,
     /// Derived from the identity of the endpoint.
     key: hmac::Key,
 }
@@ -60,7 +60,7 @@ impl AffinityEndpoints {
         };
         let upstream = digest([kind, &key.namespace, &key.service, &key.port.to_string()]);
         let pinnable = |endpoint: &ResolvedEndpoint| {
-            let ResolvedEndpoint { address, health } = endpoint;
+            let ResolvedEndpoint { address, state } = endpoint;
             let pod = identities.pods.binary_search_by_key(address, |(address, _)| *address).ok();
             let key = match pod {
                 Some(index) => digest(["pod", &identities.pods[index].1]),
@@ -71,7 +71,7 @@ impl AffinityEndpoints {
             };
             let key = hmac::Key::new(hmac::HMAC_SHA256, &key);
             let name = hmac::sign(&key, b"name");
-            PinnableEndpoint { hash: first_number(name.as_ref()), address: *address, health: Arc::clone(health), key }
+            PinnableEndpoint { hash: first_number(name.as_ref()), address: *address, state: Arc::clone(state), key }
         };
         let mut by_hash: Box<[_]> = endpoints.iter().map(pinnable).collect();
         by_hash.sort_by_key(|endpoint| (endpoint.hash, endpoint.address));
@@ -94,7 +94,7 @@ impl AffinityEndpoints {
         }
         let start = self.by_hash.partition_point(|endpoint| endpoint.hash < pin.endpoint);
         let named = || self.by_hash[start..].iter().take_while(|endpoint| endpoint.hash == pin.endpoint);
-        let is_healthy = |endpoint: &&PinnableEndpoint| endpoint.health.is_healthy();
+        let is_healthy = |endpoint: &&PinnableEndpoint| endpoint.state.health.is_healthy();
         let ejected = || if self.by_hash.iter().any(|endpoint| is_healthy(&endpoint)) { None } else { named().next() };
         let endpoint = named().find(is_healthy).or_else(ejected)?;
         let expected = self.tag(settings, endpoint, pin.created);

@@ -1,6 +1,8 @@
 //! Tests of upstreams: names and addresses, health, probes, subsets and load balancing.
 
 use super::*;
+use crate::upstream::outcome::{Outcome, OutcomeClass};
+use crate::upstream::settings::Balancing;
 
 fn upstream() -> Upstream {
     Upstream::new(UpstreamKey { namespace: "ns".into(), service: "web".into(), port: 80, ..UpstreamKey::default() })
@@ -245,8 +247,8 @@ fn health_is_kept_while_the_address_stays() {
 #[test]
 fn least_requests_chooses_the_least_busy_endpoint() {
     let upstream = upstream();
-    let least_requests =
-        Endpoints { balance: LoadBalancing::LeastRequests, ..endpoints(&["10.0.0.1:80", "10.0.0.2:80"]) };
+    let balance = Balancing { algorithm: BalancingAlgorithm::LeastRequests, ..Balancing::default() };
+    let least_requests = Endpoints { balance, ..endpoints(&["10.0.0.1:80", "10.0.0.2:80"]) };
     assert!(upstream.active_request(address(1)).is_none());
     upstream.set_endpoints(least_requests);
     let first = upstream.active_request(upstream.next_endpoint(0, &[]).unwrap());

@@ -1,0 +1,74 @@
+//! What attempts have shown about the endpoints of an upstream.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{
+    Ordering::{Relaxed, SeqCst},
+    fence,
+};
+
+use super::Upstream;
+use crate::upstream::outcome::{Outcome, OutcomeClass};
+
+impl Upstream {
+    /// Reports what an attempt has shown about an endpoint.
+    #[inline]
+    pub fn report(&self, address: SocketAddr, outcome: &Outcome) {
+        match outcome.class {
+            OutcomeClass::ConnectFailed => self.record_failure(address),
+            // The endpoints are not searched for ejected ones after each response of a healthy one.
+            _ if !self.has_ejected() => {}
+            // The connection of an attempt that has opened one was reported already.
+            OutcomeClass::Responded if outcome.connect_time.is_some() => {}
+            class => self.record_while_ejected(address, class),
+        }
+    }
+
+    #[cold]
+    pub(super) fn record_failure(&self, address: SocketAddr) {
+        if let Some(state) = self.state(address) {
+            state.health.record_failure(self.clock.now());
+            self.update_ejected();
+        }
+    }
+
+    #[cold]
+    fn record_while_ejected(&self, address: SocketAddr, class: OutcomeClass) {
+        let Some(state) = self.state(address) else { return };
+        let health = &state.health;
+        match class {
+            OutcomeClass::Connected | OutcomeClass::Responded => {
+                if !health.is_healthy() {
+                    health.record_success();
+                    self.update_ejected();
+                }
+            }
+            OutcomeClass::Inconclusive => health.record_inconclusive(self.clock.now()),
+            OutcomeClass::Abandoned => health.record_abandoned(self.clock.now()),
+            OutcomeClass::ConnectFailed
+            | OutcomeClass::NotProcessed
+            | OutcomeClass::NoResponse
+            | OutcomeClass::TimedOut
+            | OutcomeClass::Failed => {}
+        }
+    }
+
+    pub(super) fn has_ejected(&self) -> bool {
+        self.has_ejected.load(Relaxed)
+    }
+
+    /// Recomputes `has_ejected`, and again if an endpoint has changed meanwhile. The fences make sure that the last of
+    /// several concurrent updates sees the changes of all.
+    pub(super) fn update_ejected(&self) {
+        let is_any_ejected = || {
+            fence(SeqCst);
+            self.reachable.load().iter().any(|endpoint| !endpoint.state.health.is_healthy())
+        };
+        loop {
+            let has_ejected = is_any_ejected();
+            self.has_ejected.store(has_ejected, Relaxed);
+            if is_any_ejected() == has_ejected {
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! When an endpoint is ejected because of its responses.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::ActiveCheck;
+
+/// The health checks of an upstream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HealthSettings {
+    /// At most this percentage of the endpoints is ejected because of responses. One always may be, unless it is the
+    /// last available one. Endpoints to which no connection can be opened count, but are not limited.
+    pub max_ejection_percent: u8,
+    pub passive: PassiveChecks,
+    pub active: Option<Arc<ActiveCheck>>,
+}
+
+/// What requests show. Counts are consecutive; 0 switches a check off.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PassiveChecks {
+    pub connect_failures: u32,
+    /// Connections that closed without a response, invalid responses, timeouts.
+    pub local_origin_failures: u32,
+    /// 502, 503 and 504.
+    pub gateway_errors: u32,
+    /// 500 to 599 but 501 and 505, or else `statuses`.
+    pub server_errors: u32,
+    /// What counts for `server_errors`, sorted. Empty for the default.
+    pub statuses: Box<[u16]>,
+    /// A timeout counts only if the endpoint had at least this time.
+    pub timeout_after: Duration,
+    /// How often rates are compared, and ejection times fall.
+    pub interval: Duration,
+    pub base_ejection: Duration,
+    pub max_ejection: Duration,
+    /// Successful requests after which an endpoint that was ejected is healthy.
+    pub half_open_successes: u32,
+    pub success_rate: Option<SuccessRate>,
+    pub failure_percentage: Option<FailurePercentage>,
+}
+
+/// Ejects endpoints whose success rate is lower than that of the others: below `mean - factor * standard deviation`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SuccessRate {
+    /// The check is off if fewer endpoints have `min_requests` in an interval.
+    pub min_endpoints: u32,
+    pub min_requests: u32,
+    /// In thousandths.
+    pub stdev_factor: u32,
+}
+
+/// Ejects endpoints of whose requests at least this percentage fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FailurePercentage {
+    pub threshold: u8,
+    pub min_endpoints: u32,
+    pub min_requests: u32,
+}
+
+impl Default for HealthSettings {
+    fn default() -> Self {
+        HealthSettings { max_ejection_percent: 50, passive: PassiveChecks::default(), active: None }
+    }
+}
+
+impl Default for PassiveChecks {
+    fn default() -> Self {
+        PassiveChecks {
+            connect_failures: 1,
+            local_origin_failures: 5,
+            gateway_errors: 0,
+            server_errors: 0,
+            statuses: Box::default(),
+            timeout_after: Duration::from_secs(5),
+            interval: Duration::from_secs(10),
+            base_ejection: Duration::from_secs(30),
+            max_ejection: Duration::from_secs(300),
+            half_open_successes: 1,
+            success_rate: None,
+            failure_percentage: None,
+        }
+    }
+}

@@ -1,0 +1,24 @@
+//! What the configuration says about requests to the endpoints of a Service, whichever rule sends them: plain values,
+//! without state.
+//!
+//! ```text
+//!   BackendPolicy, XBackendTrafficPolicy, KongUpstreamPolicy, annotations ─▶ compile ─▶ settings ─▶ upstream
+//! ```
+
+mod active_check;
+mod balancing;
+mod circuit_breaker;
+mod health;
+mod limits;
+mod request_hash;
+mod retries;
+mod timeouts;
+
+pub use active_check::{ActiveCheck, CheckKind, InitialHealth, StatusRanges};
+pub use balancing::{Balancing, BalancingAlgorithm, Locality, LocalityMode, SlowStart, WhenUnhealthy};
+pub use circuit_breaker::{CircuitBreakerSettings, FallbackResponse, SlowRequests};
+pub use health::{FailurePercentage, HealthSettings, PassiveChecks, SuccessRate};
+pub use limits::{AdaptiveLimit, AdmissionControl, RequestLimits};
+pub use request_hash::{CombineKeys, HashCookie, HashKey, HashSource, RequestHash, SameSite};
+pub use retries::{HedgeSettings, ResetHeader, RetryConditions, RetrySettings, TimeFormat};
+pub use timeouts::RequestTimeouts;
