@@ -82,7 +82,11 @@ fn check_kind(
             for (name, values) in &active.headers {
                 if let Some((name, values)) = header(name, values, notation, findings) {
                     for value in values {
-                        if name == HOST { host = value } else { drop(headers.append(&name, value)) }
+                        if name == HOST {
+                            host = value;
+                        } else {
+                            headers.append(&name, value);
+                        }
                     }
                 }
             }
