@@ -210,7 +210,7 @@ const LAYERS: &[Row] = &[
             "context gateways policies",
             "backend parents",
             "kong",
-            "ingress routes",
+            "ingress policy_sources routes",
             "verdict_updates",
             "compiler",
         ],
@@ -319,7 +319,7 @@ const LAYERS: &[Row] = &[
     ),
     (
         "status",
-        &["event_rotation features json merge notices", "event_queue installed", "queue", "event_writer status_writer"],
+        &["event_rotation features json merge notices", "event_queue installed occurrences", "queue", "event_writer status_writer"],
     ),
     (
         "store",
