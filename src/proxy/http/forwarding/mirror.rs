@@ -153,6 +153,7 @@ impl MirrorCopy {
         let destination = Destination {
             upstream: &self.upstream,
             pinned: None,
+            admitted: None,
             policy,
             upgrade: None,
             may_have_te: true,

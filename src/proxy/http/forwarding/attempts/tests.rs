@@ -155,6 +155,7 @@ async fn run(case: &Case<'_>) -> (Result<u16, RequestError>, Vec<usize>) {
     let policy = AttemptPolicy { rule: case.rule, call_deadline: None, is_mirror: case.is_mirror };
     let destination = Destination {
         upstream: &upstream,
+        admitted: None,
         pinned: addresses.first().copied(),
         policy,
         upgrade: None,
@@ -286,6 +287,7 @@ async fn response_has_the_earliest_time_limit() {
             let destination = Destination {
                 upstream: &upstream,
                 pinned: None,
+                admitted: None,
                 policy: AttemptPolicy { rule: Some(&rule), ..AttemptPolicy::default() },
                 upgrade: None,
                 may_have_te: false,
