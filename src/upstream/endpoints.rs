@@ -23,7 +23,7 @@ use super::affinity::{AffinityEndpoints, AffinitySettings};
 use super::configured_endpoints::{EndpointAddress, Endpoints};
 use super::endpoint_state::{ActiveRequest, EndpointState};
 use super::health::{PROBE_SOCKET_MILLIS, UpstreamClock};
-use super::limits::ConnectionLimits;
+use super::limits::EndpointConnectionLimits;
 use super::load_balancing::{Probing, ResolvedEndpoint};
 use super::proxy_protocol::ConnectionEnds;
 use super::retry_budget::ServiceRetries;
@@ -89,7 +89,7 @@ pub struct Upstream {
     pub(super) overload: Arc<OverloadControl>,
     /// How many requests an endpoint may have in progress; 0 if that is not limited.
     max_requests_per_endpoint: AtomicU32,
-    pub(super) connection_limits: Arc<ConnectionLimits>,
+    pub(super) connection_limits: Arc<EndpointConnectionLimits>,
     /// Whether there are `alternatives`.
     has_alternatives: AtomicBool,
     alternatives: ArcSwapOption<Alternatives>,

@@ -6,9 +6,8 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use rustls::sign::CertifiedKey;
 
-use super::endpoints::Alternatives;
 use super::tls::{TlsConfigCache, TlsTrust, TrustAnchors, UpstreamTlsSettings};
-use super::{Endpoints, TrustModel, Upstream, UpstreamKey, UpstreamProtocol, UpstreamSource};
+use super::{Alternatives, Endpoints, TrustModel, Upstream, UpstreamKey, UpstreamProtocol, UpstreamSource};
 use crate::transport_protocol::TransportProtocol;
 
 /// All upstreams by key.

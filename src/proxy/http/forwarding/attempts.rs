@@ -239,7 +239,7 @@ impl<C: Caller> EndedAttempt<C> {
     }
 }
 
-/// Whether the response says that a proxy in front of the endpoint has rejected the request, because there are too many.
+/// Whether a proxy in front of the endpoint has rejected the request, because there are too many.
 fn is_overloaded<B>(response: &Response<B>) -> bool {
     response.headers().contains_key(ENVOY_OVERLOADED)
 }
