@@ -77,12 +77,7 @@ impl Setup<'_> {
         let program = run(&site, &["--access-log", "off"]);
         program.wait_started();
         let address = site.address_of("port");
-        Proxy {
-            name: "Portico",
-            address,
-            backends,
-            _process: ProxyProcess::Portico { _program: program, _site: site },
-        }
+        Proxy { name: "Portico", address, backends, _process: ProxyProcess::Portico { _program: program, _site: site } }
     }
 
     fn envoy(&self) -> Proxy {
