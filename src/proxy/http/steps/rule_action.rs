@@ -6,7 +6,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderValue, Request, Uri};
 use smallvec::SmallVec;
 
-use super::affinity::BackendAffinity;
+use super::affinity::{self, BackendAffinity};
 use super::cross_origin::apply_cors;
 use super::early_exit::EarlyExit;
 use super::request_context::{RequestContext, RoutedRequest};
@@ -132,6 +132,7 @@ fn prepare_forwarding<'r>(
     cx.affinity = BackendAffinity::read(split, upstream, request.headers(), cx.exchange());
     let pinned = cx.affinity.as_ref().and_then(|backend| backend.session.endpoint());
     let hash = request_hash::of_request(cx, &routed, request.headers(), upstream);
+    affinity::strip_from_request(cx.affinity.as_deref(), request.headers_mut());
     apply_request_filters(cx, &routed, backend, request)?;
     let call_timeout = if split.honors_call_deadlines { call_deadline::read(request.headers()) } else { None };
     let call_deadline = call_timeout.and_then(|timeout| cx.exchange().activity.started_at.get().checked_add(timeout));
