@@ -25,7 +25,7 @@ use super::health::{PROBE_SOCKET_MILLIS, UpstreamClock};
 use super::load_balancing::{Probing, ResolvedEndpoint};
 use super::proxy_protocol::ConnectionEnds;
 use super::retry_budget::ServiceRetries;
-use super::settings::BalancingAlgorithm;
+use super::settings::{BalancingAlgorithm, RequestHash};
 use super::socket_budget::UpstreamSockets;
 use super::ssrf_guard::AddressPolicy;
 use super::tls::{UpstreamServerName, UpstreamTlsClient, UpstreamTlsSettings, VerifiedNames};
@@ -65,6 +65,8 @@ pub struct Upstream {
     reachable: ArcSwap<Vec<ResolvedEndpoint>>,
     /// Whether any endpoint is ejected.
     has_ejected: AtomicBool,
+    /// Whether endpoints are chosen by a hash of the request.
+    hashes_requests: AtomicBool,
     /// Whether requests in progress are counted, for least-requests balancing.
     counts_requests: AtomicBool,
     clock: UpstreamClock,
@@ -109,6 +111,7 @@ impl Upstream {
             revision: AtomicU64::new(0),
             reachable: ArcSwap::default(),
             has_ejected: AtomicBool::new(false),
+            hashes_requests: AtomicBool::new(false),
             counts_requests: AtomicBool::new(false),
             clock: UpstreamClock::default(),
             longest_connect_timeout: AtomicU64::new(0),
@@ -265,6 +268,12 @@ impl Upstream {
     /// Counts requests and retries together with another upstream of the Service.
     pub(super) fn share_retries(&mut self, other: &Upstream) {
         self.retries = Arc::clone(&other.retries);
+    }
+
+    /// What is hashed of requests. `None` unless the load balancing is by hash.
+    pub fn request_hash(&self) -> Option<Arc<RequestHash>> {
+        // Requests to other upstreams do not pay for reading the settings.
+        if self.hashes_requests.load(Relaxed) { self.configured.load().balance.hash.clone() } else { None }
     }
 
     /// The sessions of rules without sessions of their own.

@@ -26,7 +26,7 @@ impl RawDestination<'_> {
         pools: &ConnectionPools<B>,
         mut on_attempt: impl FnMut(SocketAddr),
     ) -> Result<RawConnection, Option<ConnectError>> {
-        let mut search = EndpointSearch::new(None);
+        let mut search = EndpointSearch::new(None, None);
         let may_repeat = false;
         let mut failure = None;
         for _ in 0..self.max_endpoints {

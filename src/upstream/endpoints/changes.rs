@@ -31,6 +31,7 @@ impl Upstream {
         }
         resolved.retain(|host, _| hosts(&endpoints).any(|name| name == host));
         self.counts_requests.store(endpoints.balance.algorithm == BalancingAlgorithm::LeastRequests, Relaxed);
+        self.hashes_requests.store(endpoints.balance.hash.is_some(), Relaxed);
         let BackendTraffic { retry_limits, affinity, .. } = &endpoints.traffic;
         self.retries.set_limits(*retry_limits);
         self.affinity.store(affinity.clone());

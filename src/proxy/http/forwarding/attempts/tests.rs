@@ -156,6 +156,7 @@ async fn run(case: &Case<'_>) -> (Result<u16, RequestError>, Vec<usize>) {
     let destination = Destination {
         upstream: &upstream,
         pinned: addresses.first().copied(),
+        hash: None,
         policy,
         upgrade: None,
         may_have_te: false,
@@ -286,6 +287,7 @@ async fn response_has_the_earliest_time_limit() {
             let destination = Destination {
                 upstream: &upstream,
                 pinned: None,
+                hash: None,
                 policy: AttemptPolicy { rule: Some(&rule), ..AttemptPolicy::default() },
                 upgrade: None,
                 may_have_te: false,
