@@ -2,6 +2,7 @@
 
 mod alternatives;
 mod changes;
+mod checks;
 mod outcomes;
 #[cfg(test)]
 mod tests;
@@ -20,6 +21,8 @@ use parking_lot::Mutex;
 
 use super::admission::{Admission, NotAdmitted, OverloadControl, OverloadLimit, OverloadReport};
 use super::affinity::{AffinityEndpoints, AffinitySettings};
+use super::check_queue::CheckQueue;
+use super::check_report::{CheckCounters, CheckReport};
 use super::configured_endpoints::{EndpointAddress, Endpoints};
 use super::endpoint_state::{ActiveRequest, EndpointState};
 use super::health::{PROBE_SOCKET_MILLIS, UpstreamClock};
@@ -27,7 +30,7 @@ use super::limits::EndpointConnectionLimits;
 use super::load_balancing::{Probing, ResolvedEndpoint};
 use super::proxy_protocol::ConnectionEnds;
 use super::retry_budget::ServiceRetries;
-use super::settings::{BalancingAlgorithm, CircuitBreakerSettings};
+use super::settings::{BalancingAlgorithm, CircuitBreakerSettings, RequestHash};
 use super::socket_budget::UpstreamSockets;
 use super::socket_budget::client_slots::ClientSlot;
 use super::ssrf_guard::AddressPolicy;
@@ -51,6 +54,8 @@ pub struct EndpointReport {
     pub address: Option<SocketAddr>,
     /// Not ejected. Ejected endpoints had a failed connection, with no successful one since.
     pub is_healthy: bool,
+    /// The last active check.
+    pub check: Option<Arc<CheckReport>>,
 }
 
 /// One upstream, shared by all routes and workers that use it.
@@ -69,6 +74,8 @@ pub struct Upstream {
     reachable: ArcSwap<Vec<ResolvedEndpoint>>,
     /// Whether any endpoint is ejected.
     has_ejected: AtomicBool,
+    /// Whether endpoints are chosen by a hash of the request.
+    hashes_requests: AtomicBool,
     /// Whether requests in progress are counted, for load balancing or a limit of each endpoint.
     counts_requests: AtomicBool,
     /// Whether the endpoint with the fewest requests is chosen.
@@ -99,6 +106,9 @@ pub struct Upstream {
     keeps_affinity: AtomicBool,
     /// The endpoints as sessions name them, if sessions are kept.
     affinity_endpoints: ArcSwapOption<AffinityEndpoints>,
+    /// Told about changes that concern active checks.
+    pub(super) check_queue: Arc<CheckQueue>,
+    check_counters: CheckCounters,
     /// DNS results by host. The lock serializes the setters; requests never take it.
     resolved: Mutex<BTreeMap<Arc<str>, Vec<IpAddr>>>,
 }
@@ -123,6 +133,7 @@ impl Upstream {
             revision: AtomicU64::new(0),
             reachable: ArcSwap::default(),
             has_ejected: AtomicBool::new(false),
+            hashes_requests: AtomicBool::new(false),
             counts_requests: AtomicBool::new(false),
             is_by_load: AtomicBool::new(false),
             clock: UpstreamClock::default(),
@@ -136,6 +147,8 @@ impl Upstream {
             affinity: ArcSwapOption::default(),
             keeps_affinity: AtomicBool::new(false),
             affinity_endpoints: ArcSwapOption::default(),
+            check_queue: Arc::default(),
+            check_counters: CheckCounters::default(),
             resolved: Mutex::new(BTreeMap::new()),
         }
     }
@@ -178,8 +191,10 @@ impl Upstream {
     pub fn endpoint_reports(&self) -> Vec<EndpointReport> {
         let resolved = self.resolved.lock();
         let report = |target: &EndpointAddress, address: SocketAddr| {
-            let is_healthy = self.state(address).is_none_or(|state| state.health.is_healthy());
-            EndpointReport { target: target.clone(), address: Some(address), is_healthy }
+            let state = self.state(address);
+            let is_healthy = state.as_ref().is_none_or(|state| state.health.is_healthy());
+            let check = state.and_then(|state| state.check.load_full());
+            EndpointReport { target: target.clone(), address: Some(address), is_healthy, check }
         };
         let mut reports = Vec::new();
         for target in &self.configured.load().addresses {
@@ -191,7 +206,8 @@ impl Upstream {
                     let count_before = reports.len();
                     reports.extend(addresses.map(|address| report(target, SocketAddr::new(*address, *port))));
                     if reports.len() == count_before {
-                        reports.push(EndpointReport { target: target.clone(), address: None, is_healthy: false });
+                        let target = target.clone();
+                        reports.push(EndpointReport { target, address: None, is_healthy: false, check: None });
                     }
                 }
             }
@@ -319,6 +335,12 @@ impl Upstream {
     /// Counts requests and retries together with another upstream of the Service.
     pub(super) fn share_retries(&mut self, other: &Upstream) {
         self.retries = Arc::clone(&other.retries);
+    }
+
+    /// What is hashed of requests. `None` unless the load balancing is by hash.
+    pub fn request_hash(&self) -> Option<Arc<RequestHash>> {
+        // Requests to other upstreams do not pay for reading the settings.
+        if self.hashes_requests.load(Relaxed) { self.configured.load().balance.hash.clone() } else { None }
     }
 
     /// The sessions of rules without sessions of their own.

@@ -293,7 +293,7 @@ where
 impl<B> ConnectionPools<B> {
     /// Picks an endpoint of the upstream.
     pub fn pick(&self, upstream: &Arc<Upstream>, choice: &EndpointChoice<'_>) -> Option<SocketAddr> {
-        let EndpointChoice { avoid, pinned, may_repeat } = *choice;
+        let EndpointChoice { avoid, pinned, may_repeat, .. } = *choice;
         if let Some(pinned) = pinned.filter(|pinned| !avoid.contains(pinned)) {
             return Some(pinned);
         }

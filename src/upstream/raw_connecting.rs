@@ -62,7 +62,7 @@ impl RawDestination<'_> {
         admission: &mut Admission,
         mut on_attempt: impl FnMut(SocketAddr),
     ) -> Result<RawConnection, RawConnectError> {
-        let mut search = EndpointSearch::new(None);
+        let mut search = EndpointSearch::new(None, None);
         let may_repeat = false;
         let mut failure = None;
         for _ in 0..self.max_endpoints {

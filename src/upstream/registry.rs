@@ -6,6 +6,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use rustls::sign::CertifiedKey;
 
+use super::check_queue::CheckQueue;
 use super::tls::{TlsConfigCache, TlsTrust, TrustAnchors, UpstreamTlsSettings};
 use super::{Alternatives, Endpoints, TrustModel, Upstream, UpstreamKey, UpstreamProtocol, UpstreamSource};
 use crate::transport_protocol::TransportProtocol;
@@ -17,6 +18,7 @@ pub struct UpstreamRegistry {
     tls_settings: TlsConfigCache,
     system_anchors: Arc<TrustAnchors>,
     trust_model: TrustModel,
+    check_queue: Arc<CheckQueue>,
 }
 
 impl UpstreamRegistry {
@@ -53,6 +55,7 @@ impl UpstreamRegistry {
         }
         let mut created = Upstream::new(key.clone());
         created.addresses = self.trust_model.address_policy();
+        created.check_queue = Arc::clone(&self.check_queue);
         // Other TLS settings, such as a renewed certificate, create a new upstream, and so does another PROXY header.
         // It inherits the resolved addresses, so that it is usable at once. Keys are ordered by namespace and service,
         // so this is the first possible key of this Service.
@@ -108,6 +111,16 @@ impl UpstreamRegistry {
         upstream
     }
 
+    /// The upstream with this key, if it exists.
+    pub(super) fn get(&self, key: &UpstreamKey) -> Option<Arc<Upstream>> {
+        self.upstreams.lock().get(key).cloned()
+    }
+
+    /// The upstreams whose checks have changed.
+    pub(super) fn check_queue(&self) -> &Arc<CheckQueue> {
+        &self.check_queue
+    }
+
     /// All upstreams, ordered by key.
     pub fn all(&self) -> Vec<Arc<Upstream>> {
         self.upstreams.lock().values().cloned().collect()
@@ -118,11 +131,19 @@ impl UpstreamRegistry {
     /// of a route that no listener accepts.
     pub fn drop_unused(&self, unused: &[UpstreamKey], used_count: usize, is_used: impl Fn(&UpstreamKey) -> bool) {
         let mut upstreams = self.upstreams.lock();
+        let end_checks = |upstream: &Upstream| {
+            if upstream.active_check().is_some() {
+                self.check_queue.add(&upstream.key);
+            }
+        };
         for key in unused {
-            upstreams.remove(key);
+            if let Some(upstream) = upstreams.remove(key) {
+                end_checks(&upstream);
+            }
         }
         if upstreams.len() > used_count {
-            upstreams.retain(|key, _| is_used(key));
+            let removed = upstreams.extract_if(.., |key, _| !is_used(key));
+            removed.for_each(|(_, upstream)| end_checks(&upstream));
         }
         drop(upstreams);
         self.tls_settings.sweep();

@@ -69,7 +69,18 @@ impl<'u, C: Caller> OutgoingRequest<'u, C> {
         mut request: Request<C::Body>,
         replay: ReplayPolicy,
     ) -> Result<Self, RequestError> {
-        let Destination { upstream, admitted, pinned, mut upgrade, may_have_te, hops, client, policy, informational } =
+        let Destination {
+            upstream,
+            admitted,
+            pinned,
+            hash,
+            mut upgrade,
+            may_have_te,
+            hops,
+            client,
+            policy,
+            informational,
+        } =
             destination;
         let tls = upstream.key.tls.as_ref();
         let server_name = tls.and_then(|tls| tls.server_name(request.headers().get(HOST)));
@@ -94,7 +105,7 @@ impl<'u, C: Caller> OutgoingRequest<'u, C> {
         Ok(OutgoingRequest {
             caller,
             target,
-            search: EndpointSearch::new(pinned),
+            search: EndpointSearch::new(pinned, hash),
             policy,
             upgrade,
             replay,

@@ -157,6 +157,7 @@ async fn run(case: &Case<'_>) -> (Result<u16, RequestError>, Vec<usize>) {
         upstream: &upstream,
         admitted: None,
         pinned: addresses.first().copied(),
+        hash: None,
         policy,
         upgrade: None,
         may_have_te: false,
@@ -287,6 +288,7 @@ async fn response_has_the_earliest_time_limit() {
             let destination = Destination {
                 upstream: &upstream,
                 pinned: None,
+                hash: None,
                 admitted: None,
                 policy: AttemptPolicy { rule: Some(&rule), ..AttemptPolicy::default() },
                 upgrade: None,
