@@ -18,7 +18,7 @@ use super::kong::policy_conflicts::PolicyConflicts;
 use super::kong::verdict_updates::PolicyReferrers;
 use super::parents::planner::ParentPlanner;
 use super::policies::users::Users;
-use super::policies::{backend_tls, backend_traffic};
+use super::policies::{backend_policy, backend_tls, backend_traffic};
 use super::policy_sources::{PolicySources, policy_sources};
 use super::routes::planner::{RouteInputs, RouteOutputs, RoutePlanner};
 use super::routes::routers::Routers;
@@ -31,6 +31,7 @@ use super::verdict_updates::served::ServedObjects;
 use super::verdict_updates::unserved_objects::ServiceUsers;
 use super::{CompileContext, parents};
 use crate::api::gateway::{BackendTlsPolicy, XBackend, XBackendTrafficPolicy};
+use crate::api::portico::BackendPolicy;
 use crate::api::{Kind, ObjectId, ObjectKey};
 use crate::snapshot::own_udp_listeners::OwnUdpListeners;
 use crate::snapshot::{BindAddress, Snapshot, TransportProtocol};
@@ -83,6 +84,7 @@ pub struct Compiler {
     service_users: ServiceUsers,
     tls_policy_users: Users<BackendTlsPolicy>,
     traffic_policy_users: Users<XBackendTrafficPolicy>,
+    backend_policy_users: Users<BackendPolicy>,
     x_backend_users: Users<XBackend>,
     verdicts: VerdictTable,
 }
@@ -185,6 +187,7 @@ impl Compiler {
             || self.tls_policy_users.may_be_needed(store)
             || !store.unparseable_policies.is_empty()
             || self.traffic_policy_users.may_be_needed(store)
+            || self.backend_policy_users.may_be_needed(store)
             || self.x_backend_users.may_be_needed(store)
     }
 
@@ -232,6 +235,8 @@ impl Compiler {
         self.tls_policy_users.update(store, touched, &replanned, &served, find, verdicts);
         let find = |key: &ObjectKey| backend_traffic::findings(cx, key);
         self.traffic_policy_users.update(store, touched, &replanned, &served, find, verdicts);
+        let find = |key: &ObjectKey| backend_policy::findings(store, key);
+        self.backend_policy_users.update(store, touched, &replanned, &served, find, verdicts);
         let find = |key: &ObjectKey| x_backend_verdict::findings(cx, served.forbidden, key);
         self.x_backend_users.update(store, touched, &replanned, &served, find, verdicts);
         other_kinds::update(cx, touched, served, verdicts);
@@ -332,6 +337,7 @@ impl Compiler {
                 }
                 UpstreamSource::XBackend => (Balancing::default(), BackendTraffic::default()),
             };
+            let (balance, traffic) = backend_policy::apply(store, key, balance, traffic);
             endpoints::build(store, key, &self.forbidden, balance, traffic)
         };
         to_build.into_iter().map(|key| (key.clone(), build(key))).collect()
