@@ -326,7 +326,8 @@ impl Compiler {
                 UpstreamSource::Service => {
                     let service = ObjectKey { namespace: key.namespace.clone(), name: key.service.clone() };
                     let balance = kong::upstream_policy::upstream_balance(store, key, &self.policy_conflicts);
-                    (balance, backend_traffic::backend_traffic(store, &service))
+                    let settings = kong::upstream_policy::kong_settings(store, key, &self.policy_conflicts);
+                    (balance, settings.below(backend_traffic::backend_traffic(store, &service)))
                 }
                 UpstreamSource::XBackend => (Balancing::default(), BackendTraffic::default()),
             };

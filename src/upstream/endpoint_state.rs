@@ -3,6 +3,9 @@
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwapOption;
+
+use super::check_report::CheckReport;
 use super::endpoint_load::EndpointLoad;
 use super::health::EndpointHealth;
 
@@ -11,6 +14,8 @@ use super::health::EndpointHealth;
 pub struct EndpointState {
     pub(super) health: EndpointHealth,
     pub(super) load: EndpointLoad,
+    /// The last active check. Written by the checks, and read by reports only.
+    pub(super) check: ArcSwapOption<CheckReport>,
 }
 
 /// Counts a request in progress until dropped.

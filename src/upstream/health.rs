@@ -24,11 +24,17 @@ pub(super) struct EndpointHealth {
     is_probing: AtomicBool,
     /// Failures since the endpoint was last healthy; concurrent ones count once.
     failures: AtomicU32,
+    /// The active check fails.
+    fails_check: AtomicBool,
 }
 
 impl EndpointHealth {
     pub(super) fn is_healthy(&self) -> bool {
-        self.ejected_until.load(Relaxed) == 0
+        self.ejected_until.load(Relaxed) == 0 && !self.fails_check.load(Relaxed)
+    }
+
+    pub(super) fn record_check(&self, has_passed: bool) -> bool {
+        self.fails_check.swap(!has_passed, Relaxed) == has_passed
     }
 
     /// Makes the calling request the probe of the endpoint; true if the ejection has expired and no other request

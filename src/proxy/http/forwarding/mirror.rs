@@ -157,6 +157,7 @@ impl MirrorCopy {
             upstream: &self.upstream,
             pinned: None,
             hash: self.hash,
+            admitted: None,
             policy,
             upgrade: None,
             may_have_te: true,

@@ -142,6 +142,7 @@ fn prepare_forwarding<'r>(
         routed.may_have_te || rule.plugins.is_some() || edits_headers(&rule.filters) || edits_headers(&backend.filters);
     Ok(Destination {
         upstream,
+        admitted: None,
         pinned,
         hash,
         policy: AttemptPolicy { rule: split.timeouts_and_retries.as_deref(), call_deadline, is_mirror: false },
