@@ -19,7 +19,7 @@ use super::checker::{CheckFailure, CheckPass, EndpointChecker};
 use super::http_connection::HttpConnection;
 use super::schedule::{CheckId, CheckSchedule};
 use crate::upstream::check_report::{CheckOutcome, CheckReport, CheckType};
-use crate::upstream::settings::ActiveCheck;
+use crate::upstream::settings::{ActiveCheck, CheckResult};
 use crate::upstream::{OwnSockets, SocketBudget, Upstream, UpstreamKey, UpstreamRegistry};
 
 /// The checks of a process. They belong to one thread.
@@ -296,6 +296,9 @@ impl EndpointCheck {
             }
             return;
         }
+        if result.as_ref().is_ok_and(|pass| !pass.is_conclusive) {
+            return;
+        }
         let has_passed = result.is_ok();
         upstream.count_check(check_type, if has_passed { CheckOutcome::Passed } else { CheckOutcome::Failed });
         if let (true, Some(warning)) = (has_passed, &message)
@@ -303,7 +306,8 @@ impl EndpointCheck {
         {
             warn!(upstream = %upstream.key, endpoint = %self.endpoint, "The endpoint passes its check, but {warning}");
         }
-        self.history.record(has_passed, check);
+        let result = result.as_ref().map_or_else(|failure| CheckResult::Failed(failure.kind()), |_| CheckResult::Passed);
+        self.history.record(result, check);
         let report = CheckReport {
             has_passed,
             ended: Instant::now(),

@@ -27,6 +27,29 @@ pub struct ActiveCheck {
     pub reuses_connection: bool,
 }
 
+impl ActiveCheck {
+    /// The time between two checks of an endpoint. `None` if it is not checked in this state.
+    pub fn interval_of(&self, is_healthy: bool) -> Option<Duration> {
+        let interval = if is_healthy { self.interval } else { self.unhealthy_interval };
+        Some(interval).filter(|interval| !interval.is_zero())
+    }
+}
+
+/// What a check has shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CheckResult {
+    Passed,
+    Failed(CheckFailureKind),
+}
+
+/// How a check has failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CheckFailureKind {
+    Response,
+    Connection,
+    Timeout,
+}
+
 /// After how many consecutive failures of one kind an endpoint is ejected. 0: they do not count. Each kind has a count
 /// of its own, and a pass resets all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
