@@ -11,12 +11,18 @@ pub struct EndpointSearch {
     pinned: Option<SocketAddr>,
     /// Does not allocate unless an attempt fails.
     failed: Vec<SocketAddr>,
+    is_repeatable: bool,
 }
 
 impl EndpointSearch {
     /// `pinned` is for the first attempt only.
     pub fn new(pinned: Option<SocketAddr>) -> Self {
-        EndpointSearch { pinned, failed: Vec::new() }
+        EndpointSearch { pinned, failed: Vec::new(), is_repeatable: true }
+    }
+
+    /// Whether the request can be sent again if it fails, which is so by default.
+    pub fn repeatable(self, is_repeatable: bool) -> Self {
+        EndpointSearch { is_repeatable, ..self }
     }
 
     /// The next endpoint. `None` if there are no others, or none at all if endpoints may be repeated.
@@ -26,7 +32,8 @@ impl EndpointSearch {
         upstream: &Arc<Upstream>,
         may_repeat: bool,
     ) -> Option<SocketAddr> {
-        let choice = EndpointChoice { avoid: &self.failed, pinned: self.pinned.take(), may_repeat };
+        let (pinned, is_repeatable) = (self.pinned.take(), self.is_repeatable);
+        let choice = EndpointChoice { avoid: &self.failed, pinned, may_repeat, is_repeatable };
         pools.pick(upstream, &choice)
     }
 

@@ -4,13 +4,15 @@
 use std::sync::Arc;
 
 use super::endpoint_load::EndpointLoad;
-use super::health::EndpointHealth;
+use super::health::{EndpointHealth, RateCounters};
 
 /// The state of one endpoint.
 #[derive(Debug, Default)]
 pub struct EndpointState {
     pub(super) health: EndpointHealth,
     pub(super) load: EndpointLoad,
+    /// Written by every request if rates are compared, like `load`.
+    pub(super) rates: RateCounters,
 }
 
 /// Counts a request in progress until dropped.
@@ -33,6 +35,13 @@ impl Drop for ActiveRequest {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A Service may have thousands of endpoints.
+    #[test]
+    fn state_of_an_endpoint_is_small() {
+        let size = size_of::<EndpointState>();
+        assert!(size <= 192, "{size} bytes");
+    }
 
     #[test]
     fn requests_are_counted_until_dropped() {

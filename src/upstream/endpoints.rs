@@ -1,28 +1,29 @@
 //! One upstream: its endpoints, configured and resolved, their health and their load balancing.
 
 mod changes;
+mod health_events;
 mod outcomes;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{
     AtomicBool, AtomicU64,
     Ordering::{Acquire, Relaxed},
 };
-use std::time::Duration;
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use http::HeaderValue;
 use parking_lot::Mutex;
 
 use super::admission::Admission;
 use super::affinity::{AffinityEndpoints, AffinitySettings};
 use super::configured_endpoints::{EndpointAddress, Endpoints};
 use super::endpoint_state::{ActiveRequest, EndpointState};
-use super::health::{PROBE_SOCKET_MILLIS, UpstreamClock};
-use super::load_balancing::{Probing, ResolvedEndpoint};
+use super::load_balancing::{HalfOpenTrial, ResolvedEndpoint};
+use super::outlier_detection::{EndpointHealthReport, OutlierDetection};
 use super::proxy_protocol::ConnectionEnds;
 use super::retry_budget::ServiceRetries;
 use super::settings::BalancingAlgorithm;
@@ -30,12 +31,14 @@ use super::socket_budget::UpstreamSockets;
 use super::ssrf_guard::AddressPolicy;
 use super::tls::{UpstreamServerName, UpstreamTlsClient, UpstreamTlsSettings, VerifiedNames};
 use super::upstream_key::UpstreamKey;
+use health_events::HealthAnnouncer;
+pub use health_events::HealthEvents;
 
 /// The number of endpoints of an upstream, by health.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EndpointCounts {
     pub healthy: usize,
-    /// Ejected after a failed connection, with no successful one since.
+    /// Ejected, or half-open: tried with single requests.
     pub ejected: usize,
 }
 
@@ -45,8 +48,10 @@ pub struct EndpointReport {
     pub target: EndpointAddress,
     /// None for a name without an allowed address.
     pub address: Option<SocketAddr>,
-    /// Not ejected. Ejected endpoints had a failed connection, with no successful one since.
+    /// Neither ejected nor half-open.
     pub is_healthy: bool,
+    /// The details. `None` for a name without an allowed address.
+    pub health: Option<EndpointHealthReport>,
 }
 
 /// One upstream, shared by all routes and workers that use it.
@@ -63,19 +68,20 @@ pub struct Upstream {
     /// The addresses to connect to: `configured` with every name replaced by its addresses. Unresolved names are
     /// absent.
     reachable: ArcSwap<Vec<ResolvedEndpoint>>,
-    /// Whether any endpoint is ejected.
-    has_ejected: AtomicBool,
+    /// The health of the endpoints.
+    pub(super) detection: Arc<OutlierDetection>,
+    /// Where the task of health checks is told about changes.
+    health_announcer: OnceLock<HealthAnnouncer>,
+    /// The server name of the last handshake that has ejected an endpoint.
+    probed_name: ArcSwapOption<HeaderValue>,
     /// Whether requests in progress are counted, for least-requests balancing.
     counts_requests: AtomicBool,
-    clock: UpstreamClock,
-    /// The longest timeout of a connection that was opened, in milliseconds.
-    longest_connect_timeout: AtomicU64,
     /// The TLS client, if the endpoints use TLS.
     pub(super) tls_client: Option<UpstreamTlsClient>,
     verified_names: VerifiedNames,
     pub(super) sockets: Arc<UpstreamSockets>,
     pub(super) addresses: AddressPolicy,
-    /// When a failed or blocked endpoint was last logged, in milliseconds of `clock`; 0 if never.
+    /// When a failed or blocked endpoint was last logged, in milliseconds of the clock of `detection`; 0 if never.
     warned_at: AtomicU64,
     /// The requests and retries of the Service.
     retries: Arc<ServiceRetries>,
@@ -108,10 +114,10 @@ impl Upstream {
             configured: ArcSwap::default(),
             revision: AtomicU64::new(0),
             reachable: ArcSwap::default(),
-            has_ejected: AtomicBool::new(false),
+            detection: Arc::default(),
+            health_announcer: OnceLock::new(),
+            probed_name: ArcSwapOption::default(),
             counts_requests: AtomicBool::new(false),
-            clock: UpstreamClock::default(),
-            longest_connect_timeout: AtomicU64::new(0),
             retries: Arc::default(),
             affinity: ArcSwapOption::default(),
             keeps_affinity: AtomicBool::new(false),
@@ -158,8 +164,10 @@ impl Upstream {
     pub fn endpoint_reports(&self) -> Vec<EndpointReport> {
         let resolved = self.resolved.lock();
         let report = |target: &EndpointAddress, address: SocketAddr| {
-            let is_healthy = self.state(address).is_none_or(|state| state.health.is_healthy());
-            EndpointReport { target: target.clone(), address: Some(address), is_healthy }
+            let state = self.state(address);
+            let is_healthy = state.as_ref().is_none_or(|state| state.health.is_healthy());
+            let health = state.map(|state| self.detection.report(address, &state));
+            EndpointReport { target: target.clone(), address: Some(address), is_healthy, health }
         };
         let mut reports = Vec::new();
         for target in &self.configured.load().addresses {
@@ -171,7 +179,8 @@ impl Upstream {
                     let count_before = reports.len();
                     reports.extend(addresses.map(|address| report(target, SocketAddr::new(*address, *port))));
                     if reports.len() == count_before {
-                        reports.push(EndpointReport { target: target.clone(), address: None, is_healthy: false });
+                        let target = target.clone();
+                        reports.push(EndpointReport { target, address: None, is_healthy: false, health: None });
                     }
                 }
             }
@@ -182,7 +191,8 @@ impl Upstream {
     /// The next endpoint by load balancing and health, except those in `avoid`. `turn` is the round-robin position.
     /// Ejected endpoints are skipped unless there are no others.
     pub fn next_endpoint(&self, turn: usize, avoid: &[SocketAddr]) -> Option<SocketAddr> {
-        self.choose(&self.reachable.load(), turn, avoid)
+        let is_repeatable = true;
+        self.choose(&self.reachable.load(), turn, avoid, is_repeatable)
     }
 
     /// Like [`Upstream::next_endpoint`], but only among the endpoints of a subset. All endpoints are used if less than
@@ -192,11 +202,12 @@ impl Upstream {
         subset: &[ResolvedEndpoint],
         turn: usize,
         avoid: &[SocketAddr],
+        is_repeatable: bool,
     ) -> Option<SocketAddr> {
         let healthy = || subset.iter().filter(|endpoint| endpoint.state.health.is_healthy()).count();
         let is_usable = !self.has_ejected() || 2 * healthy() >= subset.len();
-        let chosen = if is_usable { self.choose(subset, turn, avoid) } else { None };
-        chosen.or_else(|| self.next_endpoint(turn, avoid))
+        let chosen = if is_usable { self.choose(subset, turn, avoid, is_repeatable) } else { None };
+        chosen.or_else(|| self.choose(&self.reachable.load(), turn, avoid, is_repeatable))
     }
 
     /// The next of these endpoints.
@@ -205,35 +216,24 @@ impl Upstream {
         endpoints: &[ResolvedEndpoint],
         turn: usize,
         avoid: &[SocketAddr],
+        is_repeatable: bool,
     ) -> Option<SocketAddr> {
         let algorithm = match self.counts_requests.load(Relaxed) {
             true => BalancingAlgorithm::LeastRequests,
             false => BalancingAlgorithm::RoundRobin,
         };
-        let probing = self.has_ejected().then(|| Probing {
-            now: self.clock.now(),
-            timeout: self.longest_connect_timeout.load(Relaxed) + PROBE_SOCKET_MILLIS,
-        });
-        algorithm.choose(endpoints, turn, avoid, probing)
-    }
-
-    /// Records that a connection is being opened with this timeout. A probe may take as long as the longest one: rules
-    /// may have their own.
-    pub(super) fn record_connect_timeout(&self, timeout: Duration) {
-        let millis = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX).min(u64::from(u32::MAX));
-        if self.longest_connect_timeout.load(Relaxed) < millis {
-            self.longest_connect_timeout.fetch_max(millis, Relaxed);
-        }
+        let trial = self.has_ejected().then(|| HalfOpenTrial { now: self.detection.clock.now(), is_repeatable });
+        algorithm.choose(endpoints, turn, avoid, trial)
     }
 
     /// Records a successful TLS handshake with this server name.
     pub(super) fn record_tls_success(&self, name: &UpstreamServerName) {
-        self.verified_names.record(name, self.clock.now());
+        self.verified_names.record(name, self.detection.clock.now());
     }
 
     /// Whether a TLS handshake with this server name has succeeded recently.
     pub(super) fn has_tls_success(&self, name: &UpstreamServerName) -> bool {
-        self.verified_names.contains(name, self.clock.now())
+        self.verified_names.contains(name, self.detection.clock.now())
     }
 
     /// Counts the endpoints by health.
@@ -247,7 +247,7 @@ impl Upstream {
     /// it.
     pub(super) fn should_warn(&self) -> bool {
         // Never 0, which means never logged.
-        let (now, last_warned) = (self.clock.now() + 1, self.warned_at.load(Relaxed));
+        let (now, last_warned) = (self.detection.clock.now() + 1, self.warned_at.load(Relaxed));
         let is_due = last_warned == 0 || now.saturating_sub(last_warned) >= WARN_INTERVAL_MILLIS;
         is_due && self.warned_at.compare_exchange(last_warned, now, Relaxed, Relaxed).is_ok()
     }

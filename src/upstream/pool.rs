@@ -202,7 +202,7 @@ where
         // Counted before connecting, since a request that waits for a connection is in progress, too.
         let active_request = upstream.active_request(address);
         let pool = self.pool(upstream);
-        let attempt = ConnectAttempt::begin(upstream, address, connector.timeout);
+        let attempt = ConnectAttempt::begin(upstream, address);
         // Before a connection that several requests wait for: they must not wait for this client.
         let deadline = connector.socket_deadline();
         let mut reused = None;
@@ -287,21 +287,24 @@ where
 impl<B> ConnectionPools<B> {
     /// Picks an endpoint of the upstream.
     pub fn pick(&self, upstream: &Arc<Upstream>, choice: &EndpointChoice<'_>) -> Option<SocketAddr> {
-        let EndpointChoice { avoid, pinned, may_repeat } = *choice;
+        let EndpointChoice { avoid, pinned, may_repeat, is_repeatable } = *choice;
         if let Some(pinned) = pinned.filter(|pinned| !avoid.contains(pinned)) {
             return Some(pinned);
         }
-        let picked = self.next_endpoint(upstream, avoid);
+        let picked = self.next_endpoint(upstream, avoid, is_repeatable);
         if picked.is_some() || !may_repeat || avoid.is_empty() {
             return picked;
         }
-        let other_than_last = if let [_, .., last] = avoid { self.next_endpoint(upstream, &[*last]) } else { None };
+        let other_than_last = match avoid {
+            [_, .., last] => self.next_endpoint(upstream, &[*last], is_repeatable),
+            _ => None,
+        };
         let avoid_none = [];
-        other_than_last.or_else(|| self.next_endpoint(upstream, &avoid_none))
+        other_than_last.or_else(|| self.next_endpoint(upstream, &avoid_none, is_repeatable))
     }
 
     /// The next endpoint in load-balancing order, except those in `avoid`.
-    fn next_endpoint(&self, upstream: &Arc<Upstream>, avoid: &[SocketAddr]) -> Option<SocketAddr> {
+    fn next_endpoint(&self, upstream: &Arc<Upstream>, avoid: &[SocketAddr], is_repeatable: bool) -> Option<SocketAddr> {
         let pool = self.pool(upstream);
         if avoid.is_empty() {
             // Not advanced for retries: with two endpoints, every request would start at the same one.
@@ -309,13 +312,13 @@ impl<B> ConnectionPools<B> {
         }
         let reachable = upstream.reachable();
         if !self.subsetting.applies_to(reachable.len()) {
-            return upstream.choose(&reachable, pool.turn.get(), avoid);
+            return upstream.choose(&reachable, pool.turn.get(), avoid, is_repeatable);
         }
         let mut cached = pool.subset.borrow_mut();
         if !cached.all.as_ref().is_some_and(|all| Arc::ptr_eq(all, &reachable)) {
             *cached = CachedSubset { subset: self.subsetting.subset(&reachable), all: Some(Arc::clone(&reachable)) };
         }
-        upstream.next_endpoint_of(&cached.subset, pool.turn.get(), avoid)
+        upstream.next_endpoint_of(&cached.subset, pool.turn.get(), avoid, is_repeatable)
     }
 
     /// Opens a connection for the bytes of one client connection, and records the result in the health of the endpoint.
@@ -329,7 +332,7 @@ impl<B> ConnectionPools<B> {
         let server_name = upstream.key.tls.as_ref().and_then(|tls| tls.server_name(None));
         let target = UpstreamTarget { upstream, server_name, client, handshake_time: Cell::default() };
         let active_request = upstream.active_request(address);
-        let attempt = ConnectAttempt::begin(upstream, address, self.connector.timeout);
+        let attempt = ConnectAttempt::begin(upstream, address);
         let open = async {
             let deadline = self.connector.socket_deadline();
             let client = self.begin(&target, address, deadline, &self.pool(upstream)).await?;

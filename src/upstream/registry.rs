@@ -79,7 +79,7 @@ impl UpstreamRegistry {
             // All upstreams of a Service have one retry budget.
             created.share_retries(other);
             if has_same_endpoints(other_key) {
-                created.inherit_resolved(other);
+                created.inherit_endpoints(other);
                 // Connections of the other one may last, and count as the Service's.
                 created.sockets = Arc::clone(&other.sockets);
                 break;

@@ -31,7 +31,8 @@ impl Upstream {
         }
         resolved.retain(|host, _| hosts(&endpoints).any(|name| name == host));
         self.counts_requests.store(endpoints.balance.algorithm == BalancingAlgorithm::LeastRequests, Relaxed);
-        let BackendTraffic { retry_limits, affinity, .. } = &endpoints.traffic;
+        let BackendTraffic { retry_limits, affinity, health, is_dry_run, .. } = &endpoints.traffic;
+        self.detection.configure(health.as_ref(), *is_dry_run);
         self.retries.set_limits(*retry_limits);
         self.affinity.store(affinity.clone());
         if affinity.is_some() {
@@ -44,6 +45,7 @@ impl Upstream {
         if !self.publish(&resolved) && (has_other_identities || lacks_affinity_endpoints) {
             self.publish_affinity_endpoints();
         }
+        self.announce_health();
     }
 
     /// Sets the resolved addresses of a host; an empty list makes it unreachable. Ignored if no endpoint has this name.
@@ -64,11 +66,15 @@ impl Upstream {
             );
         }
         resolved.insert(name, addresses);
-        self.publish(&resolved);
+        if self.publish(&resolved) {
+            self.announce_health();
+        }
     }
 
-    /// Copies the DNS results of the upstream that this one replaces.
-    pub(in crate::upstream) fn inherit_resolved(&self, other: &Upstream) {
+    /// Takes over the DNS results of the upstream that this one replaces, and shares the health of the endpoints with
+    /// it.
+    pub(in crate::upstream) fn inherit_endpoints(&mut self, other: &Upstream) {
+        self.detection = Arc::clone(&other.detection);
         let resolved = other.resolved.lock().clone();
         *self.resolved.lock() = resolved;
     }
@@ -78,7 +84,7 @@ impl Upstream {
         BlockedAddress::check(address, &self.addresses).is_none()
     }
 
-    /// Recomputes the reachable addresses; the health of an address that stays is kept. Returns whether they changed.
+    /// Recomputes the reachable addresses; the health of an address that stays is kept, unless another Pod has it. Returns whether they changed.
     pub(super) fn publish(&self, resolved: &BTreeMap<Arc<str>, Vec<IpAddr>>) -> bool {
         let mut addresses = Vec::new();
         for address in &self.configured.load().addresses {
@@ -94,15 +100,14 @@ impl Upstream {
         // Two names may resolve to one address, which must not get a double share.
         addresses.sort();
         addresses.dedup();
-        if self.reachable.load().iter().map(|endpoint| endpoint.address).eq(addresses.iter().copied()) {
+        let pods = &*self.configured.load().identities.pods;
+        let are_same = self.reachable.load().iter().map(|endpoint| endpoint.address).eq(addresses.iter().copied());
+        if are_same && !self.detection.has_other_pod(pods) {
             return false;
         }
-        let reachable = addresses
-            .into_iter()
-            .map(|address| ResolvedEndpoint { address, state: self.state(address).unwrap_or_default() })
-            .collect();
+        let states = self.detection.set_endpoints(&addresses, pods);
+        let reachable = states.into_iter().map(|(address, state)| ResolvedEndpoint { address, state }).collect();
         self.reachable.store(Arc::new(reachable));
-        self.update_ejected();
         self.publish_affinity_endpoints();
         true
     }
