@@ -9,15 +9,17 @@ use super::{ConnectionPools, EndpointChoice, Upstream};
 #[derive(Debug)]
 pub struct EndpointSearch {
     pinned: Option<SocketAddr>,
+    /// The hash of the request.
+    hash: Option<u64>,
     /// Does not allocate unless an attempt fails.
     failed: Vec<SocketAddr>,
     is_repeatable: bool,
 }
 
 impl EndpointSearch {
-    /// `pinned` is for the first attempt only.
-    pub fn new(pinned: Option<SocketAddr>) -> Self {
-        EndpointSearch { pinned, failed: Vec::new(), is_repeatable: true }
+    /// `pinned` is for the first attempt only, and `hash` for all of them.
+    pub fn new(pinned: Option<SocketAddr>, hash: Option<u64>) -> Self {
+        EndpointSearch { pinned, hash, failed: Vec::new(), is_repeatable: true }
     }
 
     /// Whether the request can be sent again if it fails, which is so by default.
@@ -32,8 +34,8 @@ impl EndpointSearch {
         upstream: &Arc<Upstream>,
         may_repeat: bool,
     ) -> Option<SocketAddr> {
-        let (pinned, is_repeatable) = (self.pinned.take(), self.is_repeatable);
-        let choice = EndpointChoice { avoid: &self.failed, pinned, may_repeat, is_repeatable };
+        let (pinned, hash, is_repeatable) = (self.pinned.take(), self.hash, self.is_repeatable);
+        let choice = EndpointChoice { avoid: &self.failed, pinned, hash, may_repeat, is_repeatable };
         pools.pick(upstream, &choice)
     }
 

@@ -3,6 +3,9 @@
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwapOption;
+
+use super::check_report::CheckReport;
 use super::endpoint_load::EndpointLoad;
 use super::health::{EndpointHealth, RateCounters};
 
@@ -13,6 +16,8 @@ pub struct EndpointState {
     pub(super) load: EndpointLoad,
     /// Written by every request if rates are compared, like `load`.
     pub(super) rates: RateCounters,
+    /// The last active check. Written by the checks, and read by reports only.
+    pub(super) check: ArcSwapOption<CheckReport>,
 }
 
 /// Counts a request in progress until dropped.

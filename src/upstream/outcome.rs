@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use http::StatusCode;
+use http::{HeaderName, HeaderValue, StatusCode};
 
 /// The outcome of one attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +33,16 @@ pub enum GrpcStatus {
     /// The trailers follow.
     Pending,
     Received(u16),
+    /// The first message has arrived.
+    Streaming,
+}
+
+impl GrpcStatus {
+    /// The status in a field `grpc-status`. One that is not a number is unknown.
+    pub fn read(value: &HeaderValue) -> Self {
+        let code = value.to_str().ok().and_then(|text| text.parse().ok());
+        GrpcStatus::Received(code.unwrap_or(UNKNOWN))
+    }
 }
 
 /// How far an attempt has come.
@@ -85,7 +95,7 @@ impl Outcome {
             (GrpcStatus::Received(code), _) => Some(http_status_of(code)),
             // Without trailers, as of a proxy in between.
             (GrpcStatus::Pending, Some(status)) if status != StatusCode::OK => Some(status.as_u16()),
-            (GrpcStatus::Pending, _) => None,
+            (GrpcStatus::Pending | GrpcStatus::Streaming, _) => None,
             (GrpcStatus::None, status) => Some(status.map_or(200, |status| status.as_u16())),
         }
     }
@@ -95,6 +105,9 @@ impl Outcome {
         self.effective_status().is_some_and(|status| status >= 400)
     }
 }
+
+/// The field with the status of a gRPC call.
+pub const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
 /// The HTTP status that a gRPC status counts as. Others than these are no failures of the endpoint: they report what
 /// the call asked for.

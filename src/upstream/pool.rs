@@ -20,12 +20,14 @@ use tokio::time::Instant;
 use super::connect_attempt::ConnectAttempt;
 use super::http1::Http1EndpointConnection;
 use super::http2::Http2Connections;
+use super::limits::ConnectionLimits;
+use super::outlier_detection::OutlierDetection;
 use super::socket_budget::client_slots::{self, ClientRequest, ClientSlot, ClientSlots};
 use super::socket_budget::{SocketBudget, UpstreamSockets};
 use super::tls::UpstreamServerName;
 use super::{
-    ConnectError, EndpointChoice, EndpointConnector, EndpointSubsetting, RawConnection, ResolvedEndpoint, Upstream,
-    UpstreamCounters, UpstreamProtocol, UpstreamTarget,
+    ConnectError, EndpointChoice, EndpointConnector, EndpointSubsetting, Outcome, OutcomeClass, RawConnection,
+    ResolvedEndpoint, Upstream, UpstreamCounters, UpstreamProtocol, UpstreamTarget,
 };
 use crate::turn_clock;
 use connection::RequestSender;
@@ -73,6 +75,8 @@ struct UpstreamPool<B> {
     budget: Arc<SocketBudget>,
     /// The sockets of the upstream.
     sockets: Arc<UpstreamSockets>,
+    detection: Arc<OutlierDetection>,
+    connection_limits: Arc<ConnectionLimits>,
     /// The requests in progress by client.
     clients: Rc<ClientSlots>,
 }
@@ -89,6 +93,8 @@ type NamedConnections<B> = (Option<Rc<UpstreamServerName>>, Rc<Http2Connections<
 struct IdleConnection<B> {
     connection: Http1EndpointConnection<B>,
     idle_since: Instant,
+    /// The number of marks of the upstream at that time.
+    marks: u32,
 }
 
 /// The oldest idle connection of a pool.
@@ -154,7 +160,7 @@ where
                 .iter()
                 .find(|(connection_name, _)| connection_name == name)?
                 .1
-                .acquire()?;
+                .acquire(&pool.connection_limits)?;
             self.counters.reused.add(1);
             return Some(RequestSender::Http2(permit));
         }
@@ -164,7 +170,11 @@ where
         let newest_index = loop {
             let is_named = |idle: &IdleConnection<B>| idle.connection.monitor().server_name() == name.as_deref();
             let index = idle.iter().rposition(is_named)?;
-            if idle[index].connection.is_silent() {
+            let IdleConnection { connection, marks, .. } = &idle[index];
+            if !upstream.is_marked(address, *marks)
+                && connection.is_silent()
+                && !connection.has_reached(&pool.connection_limits)
+            {
                 break index;
             }
             idle.remove(index);
@@ -268,14 +278,18 @@ where
             let mut endpoints = pool.idle.borrow_mut();
             endpoints.retain(|address, idle| {
                 let is_reachable = reachable.binary_search_by_key(address, |endpoint| endpoint.address).is_ok();
-                idle.retain(|IdleConnection { connection, idle_since }| {
-                    is_reachable && connection.is_silent() && idle_since.elapsed() < self.idle_limits.timeout
+                idle.retain(|IdleConnection { connection, idle_since, marks }| {
+                    is_reachable
+                        && !upstream.is_marked(*address, *marks)
+                        && connection.is_silent()
+                        && idle_since.elapsed() < self.idle_limits.timeout
+                        && !connection.has_reached(&pool.connection_limits)
                 });
                 !idle.is_empty()
             });
             pool.http2.borrow_mut().retain(|address, named| {
                 let is_reachable = reachable.binary_search_by_key(address, |endpoint| endpoint.address).is_ok();
-                sweep_http2(named, is_reachable, self.idle_limits.timeout);
+                sweep_http2(named, is_reachable, self.idle_limits.timeout, &pool.connection_limits);
                 !named.is_empty()
             });
             true
@@ -287,7 +301,7 @@ where
 impl<B> ConnectionPools<B> {
     /// Picks an endpoint of the upstream.
     pub fn pick(&self, upstream: &Arc<Upstream>, choice: &EndpointChoice<'_>) -> Option<SocketAddr> {
-        let EndpointChoice { avoid, pinned, may_repeat, is_repeatable } = *choice;
+        let EndpointChoice { avoid, pinned, may_repeat, is_repeatable, .. } = *choice;
         if let Some(pinned) = pinned.filter(|pinned| !avoid.contains(pinned)) {
             return Some(pinned);
         }
@@ -341,6 +355,10 @@ impl<B> ConnectionPools<B> {
         };
         let opened = open.await;
         attempt.end(&target, opened.as_ref().err());
+        if opened.is_ok() {
+            // There is no response that would show more.
+            upstream.report(address, &Outcome::of(OutcomeClass::Responded));
+        }
         let (socket, client) = opened?;
         Ok(RawConnection::new(socket, &self.counters, active_request, client))
     }
@@ -417,6 +435,8 @@ impl<B> ConnectionPools<B> {
                 http2: RefCell::default(),
                 budget: Arc::clone(&self.connector.sockets),
                 sockets: Arc::clone(&upstream.sockets),
+                detection: Arc::clone(&upstream.detection),
+                connection_limits: Arc::clone(&upstream.connection_limits),
                 clients: ClientSlots::new(),
             })
         });
@@ -429,6 +449,9 @@ impl<B> UpstreamPool<B> {
     /// the connection is closed with it.
     fn store(&self, address: SocketAddr, connection: Http1EndpointConnection<B>) {
         connection.become_idle();
+        if connection.has_reached(&self.connection_limits) {
+            return;
+        }
         if self.sockets.wanted().take() || self.budget.wanted().take() {
             return;
         }
@@ -439,7 +462,7 @@ impl<B> UpstreamPool<B> {
             idle.remove(0);
         }
         if idle.len() < self.per_endpoint {
-            idle.push(IdleConnection { connection, idle_since: turn_clock::now() });
+            idle.push(IdleConnection { connection, idle_since: turn_clock::now(), marks: self.detection.marks() });
         }
     }
 
@@ -493,7 +516,7 @@ impl<B> UpstreamPool<B> {
         if named.len() >= MAX_NAMES {
             // Drops only names whose connections are all closed.
             let is_reachable = true;
-            sweep_http2(named, is_reachable, Duration::MAX);
+            sweep_http2(named, is_reachable, Duration::MAX, &self.connection_limits);
         }
         if named.len() >= MAX_NAMES {
             // Clients can choose arbitrary names, so the entry that is idle for the longest time is dropped, never one
@@ -513,9 +536,14 @@ impl<B> UpstreamPool<B> {
 }
 
 /// Closes connections that were idle for too long, or all if the endpoint was removed; drops names without connections.
-fn sweep_http2<B>(named: &mut Vec<NamedConnections<B>>, is_reachable: bool, idle_timeout: Duration) {
+fn sweep_http2<B>(
+    named: &mut Vec<NamedConnections<B>>,
+    is_reachable: bool,
+    idle_timeout: Duration,
+    limits: &ConnectionLimits,
+) {
     named.retain(|(_, connections)| {
-        connections.sweep(is_reachable, idle_timeout);
+        connections.sweep(is_reachable, idle_timeout, limits);
         !connections.is_empty()
     });
 }

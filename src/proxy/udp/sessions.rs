@@ -154,6 +154,7 @@ impl UdpSessions {
                 let choice = EndpointChoice {
                     avoid: refused.as_slice(),
                     pinned: None,
+                    hash: None,
                     may_repeat: true,
                     is_repeatable: true,
                 };

@@ -8,8 +8,10 @@ use std::sync::atomic::Ordering::{Relaxed, Release};
 use tracing::warn;
 
 use super::Upstream;
+use super::checks::check_of;
 use crate::upstream::affinity::AffinityEndpoints;
 use crate::upstream::configured_endpoints::{BackendTraffic, EndpointAddress, Endpoints};
+use crate::upstream::endpoint_state::EndpointState;
 use crate::upstream::load_balancing::ResolvedEndpoint;
 use crate::upstream::settings::BalancingAlgorithm;
 use crate::upstream::ssrf_guard::BlockedAddress;
@@ -30,20 +32,35 @@ impl Upstream {
             return;
         }
         resolved.retain(|host, _| hosts(&endpoints).any(|name| name == host));
-        self.counts_requests.store(endpoints.balance.algorithm == BalancingAlgorithm::LeastRequests, Relaxed);
-        let BackendTraffic { retry_limits, affinity, health, is_dry_run, .. } = &endpoints.traffic;
+        let BackendTraffic { retry_limits, affinity, limits, health, is_dry_run, .. } = &endpoints.traffic;
         self.detection.configure(health.as_ref(), *is_dry_run);
+        let limits = limits.as_deref().filter(|_| !endpoints.traffic.is_dry_run);
+        let max_per_endpoint = limits.and_then(|limits| limits.max_requests_per_endpoint).map_or(0, |max| max.max(1));
+        let is_by_load = endpoints.balance.algorithm == BalancingAlgorithm::LeastRequests;
+        self.is_by_load.store(is_by_load, Relaxed);
+        self.hashes_requests.store(endpoints.balance.hash.is_some(), Relaxed);
+        self.counts_requests.store(is_by_load || max_per_endpoint > 0, Relaxed);
+        self.max_requests_per_endpoint.store(max_per_endpoint, Relaxed);
+        self.connection_limits.set(limits);
+        self.sockets.set_limit(limits.and_then(|limits| limits.max_connections));
+        self.overload.set(&endpoints.traffic, &self.key);
         self.retries.set_limits(*retry_limits);
         self.affinity.store(affinity.clone());
         if affinity.is_some() {
             self.keeps_affinity.store(true, Relaxed);
         }
+        let known_check = check_of(&self.configured.load()).cloned();
+        let has_other_check = known_check.as_ref() != check_of(&endpoints);
         let has_other_identities = self.configured.load().identities != endpoints.identities;
         let lacks_affinity_endpoints = affinity.is_some() && self.affinity_endpoints.load().is_none();
         self.configured.store(Arc::new(endpoints));
         self.revision.fetch_add(1, Release);
-        if !self.publish(&resolved) && (has_other_identities || lacks_affinity_endpoints) {
+        let is_published = self.publish(&resolved);
+        if !is_published && (has_other_identities || lacks_affinity_endpoints) {
             self.publish_affinity_endpoints();
+        }
+        if has_other_check {
+            self.announce_checks(known_check.is_some());
         }
         self.announce_health();
     }
@@ -66,9 +83,7 @@ impl Upstream {
             );
         }
         resolved.insert(name, addresses);
-        if self.publish(&resolved) {
-            self.announce_health();
-        }
+        self.publish(&resolved);
     }
 
     /// Takes over the DNS results of the upstream that this one replaces, and shares the health of the endpoints with
@@ -84,7 +99,8 @@ impl Upstream {
         BlockedAddress::check(address, &self.addresses).is_none()
     }
 
-    /// Recomputes the reachable addresses; the health of an address that stays is kept, unless another Pod has it. Returns whether they changed.
+    /// Recomputes the reachable addresses; the health of an address that stays is kept, unless another Pod has it.
+    /// Returns whether they changed.
     pub(super) fn publish(&self, resolved: &BTreeMap<Arc<str>, Vec<IpAddr>>) -> bool {
         let mut addresses = Vec::new();
         for address in &self.configured.load().addresses {
@@ -109,6 +125,8 @@ impl Upstream {
         let reachable = states.into_iter().map(|(address, state)| ResolvedEndpoint { address, state }).collect();
         self.reachable.store(Arc::new(reachable));
         self.publish_affinity_endpoints();
+        self.announce_checks(false);
+        self.announce_health();
         true
     }
 

@@ -3,8 +3,6 @@
 use std::fmt;
 use std::net::SocketAddr;
 
-use http::HeaderValue;
-
 use super::Upstream;
 use crate::upstream::endpoint_state::EndpointState;
 use crate::upstream::outcome::{Outcome, OutcomeClass};
@@ -35,30 +33,23 @@ impl Upstream {
         self.record(address, &Outcome::of(OutcomeClass::ConnectFailed), Some(error));
     }
 
-    /// Reports the result of an active check, which has counted consecutive results. `is_first`: no check of the
-    /// endpoint has ended before.
-    pub fn record_check(&self, address: SocketAddr, passed: bool, is_first: bool, error: Option<&dyn fmt::Display>) {
-        if let Some(state) = self.state(address) {
-            self.detection.record_check(&self.observed(address, &state, error), passed, is_first);
-        }
-    }
-
     /// Whether the endpoints of gRPC calls are judged by the statuses in trailers.
     #[inline]
     pub fn counts_statuses(&self) -> bool {
         self.detection.counts_statuses()
     }
 
-    /// Whether the end of a response is to be reported.
+    /// Whether connections to this endpoint that were idle at this number of marks are not to be used, because one of
+    /// them looked dead since.
     #[inline]
-    pub(in crate::upstream) fn awaits_completion(&self) -> bool {
-        self.detection.awaits_completion()
+    pub(in crate::upstream) fn is_marked(&self, address: SocketAddr, marks: u32) -> bool {
+        marks != self.detection.marks() && self.is_marked_since(address, marks)
     }
 
-    /// The server name of the last handshake that has ejected an endpoint. Only names with a successful handshake
-    /// before do.
-    pub(in crate::upstream) fn probed_name(&self) -> Option<HeaderValue> {
-        self.probed_name.load().as_deref().cloned()
+    #[cold]
+    fn is_marked_since(&self, address: SocketAddr, marks: u32) -> bool {
+        // Numbers may wrap around.
+        self.state(address).is_some_and(|state| state.health.mark().wrapping_sub(marks).cast_signed() > 0)
     }
 
     #[cold]
@@ -69,13 +60,20 @@ impl Upstream {
         }
     }
 
-    fn observed<'o>(
+    pub(super) fn observed<'o>(
         &'o self,
         address: SocketAddr,
         state: &'o EndpointState,
         error: Option<&'o dyn fmt::Display>,
     ) -> Observed<'o> {
         Observed { upstream: &self.key, address, state, error }
+    }
+
+    /// The task of health checks is to look at the endpoints to be probed, and at how often rates are compared.
+    pub(super) fn announce_health(&self) {
+        if self.detection.is_probed() {
+            self.probe_queue.add(&self.key);
+        }
     }
 
     pub(super) fn has_ejected(&self) -> bool {

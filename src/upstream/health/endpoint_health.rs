@@ -118,14 +118,17 @@ impl EndpointHealth {
         .is_some()
     }
 
-    /// The request that is tried has ended without a result.
-    pub(in crate::upstream) fn release_claim(&self, now: u64) {
-        let delay = self.probes.delay();
-        self.change(|word| {
-            let is_reconnecting = word.has(CONNECT) && !word.has(PROBED);
-            let until = if is_reconnecting { now + delay } else { now };
-            word.has(CLAIMED).then(|| HealthWord { until, ..word.without(CLAIMED) })
-        });
+    /// The request that is tried has ended without a result. From `next` on, another one may try.
+    pub(in crate::upstream) fn release_claim(&self, next: u64) {
+        if self.load().has(CLAIMED) {
+            self.change(|word| word.has(CLAIMED).then(|| HealthWord { until: next, ..word.without(CLAIMED) }));
+        }
+    }
+
+    /// How long requests wait before they try again to connect to an endpoint that is not probed, in milliseconds.
+    pub(in crate::upstream) fn reconnect_delay(&self) -> u64 {
+        let word = self.load();
+        if word.has(CONNECT) && !word.has(PROBED) { self.probes.delay() } else { 0 }
     }
 
     /// Whether a request that fails now ejects the endpoint again.
@@ -201,25 +204,30 @@ impl EndpointHealth {
     /// No connection could be opened. `is_probed`: probes decide when it is tried again. Returns whether the endpoint
     /// was ejected by this, or again after a request has tried it.
     pub(in crate::upstream) fn eject_unreachable(&self, now: u64, is_probed: bool) -> bool {
-        let word = self.load();
-        let is_retried = word.has(CLAIMED) || word.until <= now;
-        if word.has(CONNECT) && (word.has(PROBED) || !is_retried) {
-            return false;
-        }
-        if !word.has(CONNECT) {
-            self.probes.begin(now, now.saturating_sub(self.in_service_since()));
-        }
-        // A request that was tried because of another cause does so again once connections can be opened.
-        let until = match is_probed {
-            true if word.has(CLAIMED) => now,
-            true => word.until,
-            false => now + self.probes.next_reconnect(),
-        };
-        let flags = if is_probed { CONNECT | PROBED } else { CONNECT };
-        let ejected = self.change(|current| {
-            let is_unchanged = current == word;
-            is_unchanged.then(|| HealthWord { until, ..word.with(flags).without(SUSPECT | CLAIMED) })
+        let in_service = now.saturating_sub(self.in_service_since());
+        let mut reconnect_at = None;
+        let ejected = self.change(|word| {
+            let is_retried = word.has(CLAIMED) || word.until <= now;
+            if word.has(CONNECT) && (word.has(PROBED) || !is_retried) {
+                return None;
+            }
+            let until = match is_probed {
+                // A request that was tried because of another cause does so again once connections can be opened.
+                true if word.has(CLAIMED) => now,
+                true => word.until,
+                false => *reconnect_at.get_or_insert_with(|| {
+                    if !word.has(CONNECT) {
+                        self.probes.begin(now, in_service);
+                    }
+                    now + self.probes.next_reconnect()
+                }),
+            };
+            let flags = if is_probed { CONNECT | PROBED } else { CONNECT };
+            Some(HealthWord { until, ..word.with(flags).without(SUSPECT | CLAIMED) })
         });
+        if is_probed && ejected.is_some_and(|word| !word.has(CONNECT)) {
+            self.probes.begin(now, in_service);
+        }
         if ejected.is_some() && is_probed {
             self.ordered_probes.fetch_add(1, Relaxed);
         }
@@ -333,6 +341,11 @@ impl EndpointHealth {
         let ordered = self.ordered_probes.load(Relaxed);
         let is_new = self.begun_probes.swap(ordered, Relaxed) != ordered;
         (is_new && self.needs_probe(ordered)).then_some(ordered)
+    }
+
+    /// The endpoint is to be probed anew.
+    pub(in crate::upstream) fn order_probe(&self) {
+        self.ordered_probes.fetch_add(1, Relaxed);
     }
 
     /// Whether the probes of this order are still needed.

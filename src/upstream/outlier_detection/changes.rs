@@ -28,6 +28,15 @@ impl OutlierDetection {
         self.update_degraded();
     }
 
+    /// Ends the effect of active checks that are no longer made.
+    pub(in crate::upstream) fn forget_checks(&self) {
+        let now = self.clock.now();
+        for (_, state) in self.current.load().iter() {
+            state.health.forget(now, true);
+        }
+        self.update_degraded();
+    }
+
     /// Sets the endpoints that may get requests, sorted, and returns their states. `pods`: the UIDs of Pods by address,
     /// sorted.
     pub(in crate::upstream) fn set_endpoints(

@@ -6,9 +6,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::transitions::Transitions;
-use crate::upstream::endpoint_load::EndpointLoad;
 use crate::upstream::endpoint_state::EndpointState;
-use crate::upstream::health::{EndpointHealth, RateCounters};
+use crate::upstream::health::EndpointHealth;
 
 /// All endpoints with a state.
 #[derive(Debug, Default)]
@@ -102,7 +101,7 @@ impl Member {
     fn new(is_first: bool, now: u64) -> Self {
         // Endpoints that are known from the start are not new to anyone.
         let health = if is_first { EndpointHealth::default() } else { EndpointHealth::added(now) };
-        let state = EndpointState { health, load: EndpointLoad::default(), rates: RateCounters::default() };
+        let state = EndpointState { health, ..EndpointState::default() };
         Member { state: Arc::new(state), pod: None, left_at: None, transitions: Transitions::default() }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::transitions::HealthChange;
 use super::{COUNTS_RATES, FollowUp, HealthState, Observed, OutlierDetection};
 use crate::upstream::health::{Availability, EjectionCause, FailureKind, HalfOpenStep};
-use crate::upstream::outcome::{Outcome, OutcomeClass};
+use crate::upstream::outcome::{GrpcStatus, Outcome, OutcomeClass};
 use crate::upstream::settings::PassiveChecks;
 
 impl OutlierDetection {
@@ -37,9 +37,8 @@ impl OutlierDetection {
                     seen.state.health.release_claim(now);
                 }
             }
-            OutcomeClass::Inconclusive | OutcomeClass::Abandoned | OutcomeClass::NotProcessed => {
-                seen.state.health.release_claim(now);
-            }
+            OutcomeClass::Inconclusive | OutcomeClass::NotProcessed => seen.state.health.release_claim(now),
+            OutcomeClass::Abandoned => seen.state.health.release_claim(now + seen.state.health.reconnect_delay()),
         }
         FollowUp::None
     }
@@ -96,7 +95,10 @@ impl OutlierDetection {
             self.record_connected(seen, now);
         }
         let Some(status) = outcome.effective_status() else {
-            // The status of the call follows in its trailers.
+            // The status of the call follows in its trailers. A call that streams messages may not end for long.
+            if outcome.grpc_status == GrpcStatus::Streaming {
+                self.record_success(seen, checks, now);
+            }
             return;
         };
         let is_gateway_error = is_gateway_error(status);
