@@ -26,7 +26,7 @@ use super::check_queue::CheckQueue;
 use super::check_report::{CheckCounters, CheckReport};
 use super::configured_endpoints::{EndpointAddress, Endpoints};
 use super::endpoint_state::{ActiveRequest, EndpointState};
-use super::limits::ConnectionLimits;
+use super::limits::EndpointConnectionLimits;
 use super::load_balancing::{HalfOpenTrial, ResolvedEndpoint};
 use super::outlier_detection::{EndpointHealthReport, OutlierDetection};
 use super::proxy_protocol::ConnectionEnds;
@@ -99,7 +99,7 @@ pub struct Upstream {
     pub(super) overload: Arc<OverloadControl>,
     /// How many requests an endpoint may have in progress; 0 if that is not limited.
     max_requests_per_endpoint: AtomicU32,
-    pub(super) connection_limits: Arc<ConnectionLimits>,
+    pub(super) connection_limits: Arc<EndpointConnectionLimits>,
     /// Whether there are `alternatives`.
     has_alternatives: AtomicBool,
     alternatives: ArcSwapOption<Alternatives>,

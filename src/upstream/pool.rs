@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use super::connect_attempt::ConnectAttempt;
 use super::http1::Http1EndpointConnection;
 use super::http2::Http2Connections;
-use super::limits::ConnectionLimits;
+use super::limits::EndpointConnectionLimits;
 use super::outlier_detection::OutlierDetection;
 use super::socket_budget::client_slots::{self, ClientRequest, ClientSlot, ClientSlots};
 use super::socket_budget::{SocketBudget, UpstreamSockets};
@@ -76,7 +76,7 @@ struct UpstreamPool<B> {
     /// The sockets of the upstream.
     sockets: Arc<UpstreamSockets>,
     detection: Arc<OutlierDetection>,
-    connection_limits: Arc<ConnectionLimits>,
+    connection_limits: Arc<EndpointConnectionLimits>,
     /// The requests in progress by client.
     clients: Rc<ClientSlots>,
 }
@@ -540,7 +540,7 @@ fn sweep_http2<B>(
     named: &mut Vec<NamedConnections<B>>,
     is_reachable: bool,
     idle_timeout: Duration,
-    limits: &ConnectionLimits,
+    limits: &EndpointConnectionLimits,
 ) {
     named.retain(|(_, connections)| {
         connections.sweep(is_reachable, idle_timeout, limits);

@@ -8,9 +8,8 @@ use parking_lot::Mutex;
 use rustls::sign::CertifiedKey;
 
 use super::check_queue::CheckQueue;
-use super::endpoints::Alternatives;
 use super::tls::{TlsConfigCache, TlsTrust, TrustAnchors, UpstreamTlsSettings};
-use super::{Endpoints, TrustModel, Upstream, UpstreamKey, UpstreamProtocol, UpstreamSource};
+use super::{Alternatives, Endpoints, TrustModel, Upstream, UpstreamKey, UpstreamProtocol, UpstreamSource};
 use crate::transport_protocol::TransportProtocol;
 
 /// All upstreams by key.

@@ -284,7 +284,7 @@ fn grpc_status<B>(response: &Response<B>) -> GrpcStatus {
     headers.get(GRPC_STATUS).map_or(GrpcStatus::Pending, GrpcStatus::read)
 }
 
-/// Whether the response says that a proxy in front of the endpoint has rejected the request, because there are too many.
+/// Whether a proxy in front of the endpoint has rejected the request, because there are too many.
 fn is_overloaded<B>(response: &Response<B>) -> bool {
     response.headers().contains_key(ENVOY_OVERLOADED)
 }
