@@ -164,8 +164,7 @@ impl Control {
 
         // Endpoints are set before the snapshot is published, so that new routes never lack them.
         for (key, endpoints) in compiled.endpoints {
-            let upstream = self.upstreams.upstream(&key);
-            upstream.set_endpoints(endpoints);
+            let upstream = self.upstreams.set_endpoints(&key, endpoints);
             self.endpoint_names.set(&key, upstream);
         }
         let swapped = !Arc::ptr_eq(&compiled.snapshot, &self.snapshots.load());

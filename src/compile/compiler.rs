@@ -18,7 +18,7 @@ use super::kong::policy_conflicts::PolicyConflicts;
 use super::kong::verdict_updates::PolicyReferrers;
 use super::parents::planner::ParentPlanner;
 use super::policies::users::Users;
-use super::policies::{backend_tls, backend_traffic};
+use super::policies::{backend_policy, backend_tls, backend_traffic};
 use super::routes::planner::{RouteInputs, RouteOutputs, RoutePlanner};
 use super::routes::routers::Routers;
 use super::run::CompileRun;
@@ -30,6 +30,7 @@ use super::verdict_updates::served::ServedObjects;
 use super::verdict_updates::unserved_objects::ServiceUsers;
 use super::{CompileContext, parents};
 use crate::api::gateway::{BackendTlsPolicy, XBackend, XBackendTrafficPolicy};
+use crate::api::portico::BackendPolicy;
 use crate::api::{Kind, ObjectId, ObjectKey};
 use crate::snapshot::own_udp_listeners::OwnUdpListeners;
 use crate::snapshot::{BindAddress, Snapshot, TransportProtocol};
@@ -82,6 +83,7 @@ pub struct Compiler {
     service_users: ServiceUsers,
     tls_policy_users: Users<BackendTlsPolicy>,
     traffic_policy_users: Users<XBackendTrafficPolicy>,
+    backend_policy_users: Users<BackendPolicy>,
     x_backend_users: Users<XBackend>,
     verdicts: VerdictTable,
 }
@@ -184,6 +186,7 @@ impl Compiler {
             || self.tls_policy_users.may_be_needed(store)
             || !store.unparseable_policies.is_empty()
             || self.traffic_policy_users.may_be_needed(store)
+            || self.backend_policy_users.may_be_needed(store)
             || self.x_backend_users.may_be_needed(store)
     }
 
@@ -231,6 +234,8 @@ impl Compiler {
         self.tls_policy_users.update(store, touched, &replanned, &served, find, verdicts);
         let find = |key: &ObjectKey| backend_traffic::findings(cx, key);
         self.traffic_policy_users.update(store, touched, &replanned, &served, find, verdicts);
+        let find = |key: &ObjectKey| backend_policy::findings(store, key);
+        self.backend_policy_users.update(store, touched, &replanned, &served, find, verdicts);
         let find = |key: &ObjectKey| x_backend_verdict::findings(cx, served.forbidden, key);
         self.x_backend_users.update(store, touched, &replanned, &served, find, verdicts);
         other_kinds::update(cx, touched, served, verdicts);
@@ -321,10 +326,12 @@ impl Compiler {
                 UpstreamSource::Service => {
                     let service = ObjectKey { namespace: key.namespace.clone(), name: key.service.clone() };
                     let balance = kong::upstream_policy::upstream_balance(store, key, &self.policy_conflicts);
-                    (balance, backend_traffic::backend_traffic(store, &service))
+                    let settings = kong::upstream_policy::kong_settings(store, key, &self.policy_conflicts);
+                    (balance, settings.below(backend_traffic::backend_traffic(store, &service)))
                 }
                 UpstreamSource::XBackend => (Balancing::default(), BackendTraffic::default()),
             };
+            let (balance, traffic) = backend_policy::apply(store, key, balance, traffic);
             endpoints::build(store, key, &self.forbidden, balance, traffic)
         };
         to_build.into_iter().map(|key| (key.clone(), build(key))).collect()

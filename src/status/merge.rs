@@ -75,6 +75,7 @@ pub fn merge(kind: Kind, observed: &Value, desired: &Value, controllers: &[Strin
         StatusLayout::Ancestors => {
             let target = match kind {
                 Kind::BackendTlsPolicy | Kind::XBackendTrafficPolicy => ConditionTarget::ServicePolicyAncestor,
+                Kind::BackendPolicy => ConditionTarget::BackendPolicyAncestor,
                 Kind::XBackend => ConditionTarget::XBackendAncestor,
                 _ => ConditionTarget::Object,
             };

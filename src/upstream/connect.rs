@@ -10,6 +10,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
+use super::admission::OverloadLimit;
 use super::local_shortage::LocalShortage;
 use super::socket::{SocketStream, UpstreamSocket};
 use super::socket_budget::{MAX_SOCKET_WAIT, SocketBudget, SocketLimit};
@@ -81,6 +82,7 @@ impl ConnectError {
     ) -> Self {
         match limit {
             SocketLimit::Process { .. } => counters.limited.add(1),
+            SocketLimit::Upstream { .. } => upstream.overload.count_rejection(OverloadLimit::Connections),
             SocketLimit::Share { .. }
             | SocketLimit::Namespace { .. }
             | SocketLimit::Client { .. }

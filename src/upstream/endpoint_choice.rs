@@ -9,6 +9,8 @@ pub struct EndpointChoice<'a> {
     pub avoid: &'a [SocketAddr],
     /// The endpoint of the session, which is used whatever the load balancing says.
     pub pinned: Option<SocketAddr>,
+    /// The hash of the request, if the load balancing is by hash and the request has what is hashed.
+    pub hash: Option<u64>,
     /// Whether an endpoint of `avoid` may be chosen if there are no others. The last one is chosen only if it is the
     /// only one.
     pub may_repeat: bool,

@@ -9,14 +9,16 @@ use super::{ConnectionPools, EndpointChoice, Upstream};
 #[derive(Debug)]
 pub struct EndpointSearch {
     pinned: Option<SocketAddr>,
+    /// The hash of the request.
+    hash: Option<u64>,
     /// Does not allocate unless an attempt fails.
     failed: Vec<SocketAddr>,
 }
 
 impl EndpointSearch {
-    /// `pinned` is for the first attempt only.
-    pub fn new(pinned: Option<SocketAddr>) -> Self {
-        EndpointSearch { pinned, failed: Vec::new() }
+    /// `pinned` is for the first attempt only, and `hash` for all of them.
+    pub fn new(pinned: Option<SocketAddr>, hash: Option<u64>) -> Self {
+        EndpointSearch { pinned, hash, failed: Vec::new() }
     }
 
     /// The next endpoint. `None` if there are no others, or none at all if endpoints may be repeated.
@@ -26,7 +28,8 @@ impl EndpointSearch {
         upstream: &Arc<Upstream>,
         may_repeat: bool,
     ) -> Option<SocketAddr> {
-        let choice = EndpointChoice { avoid: &self.failed, pinned: self.pinned.take(), may_repeat };
+        let (pinned, hash) = (self.pinned.take(), self.hash);
+        let choice = EndpointChoice { avoid: &self.failed, pinned, hash, may_repeat };
         pools.pick(upstream, &choice)
     }
 

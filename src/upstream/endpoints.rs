@@ -1,5 +1,6 @@
 //! One upstream: its endpoints, configured and resolved, their health and their load balancing.
 
+mod alternatives;
 mod changes;
 mod checks;
 mod outcomes;
@@ -10,7 +11,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{
-    AtomicBool, AtomicU64,
+    AtomicBool, AtomicU32, AtomicU64,
     Ordering::{Acquire, Relaxed},
 };
 use std::time::Duration;
@@ -18,21 +19,24 @@ use std::time::Duration;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use parking_lot::Mutex;
 
-use super::admission::Admission;
+use super::admission::{Admission, NotAdmitted, OverloadControl, OverloadLimit, OverloadReport};
 use super::affinity::{AffinityEndpoints, AffinitySettings};
 use super::check_queue::CheckQueue;
 use super::check_report::{CheckCounters, CheckReport};
 use super::configured_endpoints::{EndpointAddress, Endpoints};
 use super::endpoint_state::{ActiveRequest, EndpointState};
 use super::health::{PROBE_SOCKET_MILLIS, UpstreamClock};
+use super::limits::ConnectionLimits;
 use super::load_balancing::{Probing, ResolvedEndpoint};
 use super::proxy_protocol::ConnectionEnds;
 use super::retry_budget::ServiceRetries;
-use super::settings::BalancingAlgorithm;
+use super::settings::{BalancingAlgorithm, CircuitBreakerSettings, RequestHash};
 use super::socket_budget::UpstreamSockets;
+use super::socket_budget::client_slots::ClientSlot;
 use super::ssrf_guard::AddressPolicy;
 use super::tls::{UpstreamServerName, UpstreamTlsClient, UpstreamTlsSettings, VerifiedNames};
 use super::upstream_key::UpstreamKey;
+pub use alternatives::Alternatives;
 
 /// The number of endpoints of an upstream, by health.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,8 +74,12 @@ pub struct Upstream {
     reachable: ArcSwap<Vec<ResolvedEndpoint>>,
     /// Whether any endpoint is ejected.
     has_ejected: AtomicBool,
-    /// Whether requests in progress are counted, for least-requests balancing.
+    /// Whether endpoints are chosen by a hash of the request.
+    hashes_requests: AtomicBool,
+    /// Whether requests in progress are counted, for load balancing or a limit of each endpoint.
     counts_requests: AtomicBool,
+    /// Whether the endpoint with the fewest requests is chosen.
+    is_by_load: AtomicBool,
     clock: UpstreamClock,
     /// The longest timeout of a connection that was opened, in milliseconds.
     longest_connect_timeout: AtomicU64,
@@ -84,6 +92,14 @@ pub struct Upstream {
     warned_at: AtomicU64,
     /// The requests and retries of the Service.
     retries: Arc<ServiceRetries>,
+    /// The limits of requests, and the circuit breaker.
+    pub(super) overload: Arc<OverloadControl>,
+    /// How many requests an endpoint may have in progress; 0 if that is not limited.
+    max_requests_per_endpoint: AtomicU32,
+    pub(super) connection_limits: Arc<ConnectionLimits>,
+    /// Whether there are `alternatives`.
+    has_alternatives: AtomicBool,
+    alternatives: ArcSwapOption<Alternatives>,
     /// The sessions of rules without sessions of their own.
     affinity: ArcSwapOption<AffinitySettings>,
     /// Whether a rule or the policy of the Service keeps sessions.
@@ -117,10 +133,17 @@ impl Upstream {
             revision: AtomicU64::new(0),
             reachable: ArcSwap::default(),
             has_ejected: AtomicBool::new(false),
+            hashes_requests: AtomicBool::new(false),
             counts_requests: AtomicBool::new(false),
+            is_by_load: AtomicBool::new(false),
             clock: UpstreamClock::default(),
             longest_connect_timeout: AtomicU64::new(0),
             retries: Arc::default(),
+            overload: Arc::default(),
+            max_requests_per_endpoint: AtomicU32::new(0),
+            connection_limits: Arc::default(),
+            has_alternatives: AtomicBool::new(false),
+            alternatives: ArcSwapOption::default(),
             affinity: ArcSwapOption::default(),
             keeps_affinity: AtomicBool::new(false),
             affinity_endpoints: ArcSwapOption::default(),
@@ -219,7 +242,7 @@ impl Upstream {
         turn: usize,
         avoid: &[SocketAddr],
     ) -> Option<SocketAddr> {
-        let algorithm = match self.counts_requests.load(Relaxed) {
+        let algorithm = match self.is_by_load.load(Relaxed) {
             true => BalancingAlgorithm::LeastRequests,
             false => BalancingAlgorithm::RoundRobin,
         };
@@ -227,7 +250,11 @@ impl Upstream {
             now: self.clock.now(),
             timeout: self.longest_connect_timeout.load(Relaxed) + PROBE_SOCKET_MILLIS,
         });
-        algorithm.choose(endpoints, turn, avoid, probing)
+        let chosen = algorithm.choose(endpoints, turn, avoid, probing)?;
+        match self.max_requests_per_endpoint.load(Relaxed) {
+            0 => Some(chosen),
+            limit => choose_with_room(endpoints, chosen, turn, avoid, limit),
+        }
     }
 
     /// Records that a connection is being opened with this timeout. A probe may take as long as the longest one: rules
@@ -265,19 +292,55 @@ impl Upstream {
         is_due && self.warned_at.compare_exchange(last_warned, now, Relaxed, Relaxed).is_ok()
     }
 
-    /// Counts a request in progress, if the load balancing depends on it.
+    /// Counts a request in progress, if the load balancing or a limit depends on it.
     pub fn active_request(&self, address: SocketAddr) -> Option<ActiveRequest> {
         if self.counts_requests.load(Relaxed) { self.state(address).map(ActiveRequest::new) } else { None }
     }
 
-    /// Admits a request, which is counted.
-    pub fn admit(&self) -> Admission {
-        Admission::new(self.retries.begin_request())
+    /// Admits a request of this client, which is counted.
+    pub fn admit(&self, client: ClientSlot) -> Result<Admission, NotAdmitted> {
+        self.overload.admit(client, self.retries.begin_request())
+    }
+
+    /// Records that the time for a request has passed which waited for a response.
+    pub fn record_request_timeout(&self) {
+        self.overload.record_request_timeout();
+    }
+
+    /// The settings of the circuit breaker, if there is one.
+    pub fn circuit_breaker(&self) -> Option<Arc<CircuitBreakerSettings>> {
+        self.overload.circuit_settings()
+    }
+
+    /// The state of limits and circuit breaker; `None` if there are none.
+    pub fn overload_report(&self) -> Option<OverloadReport> {
+        self.overload.report()
+    }
+
+    /// Whether there are endpoints, but each has as many requests as it may. The request that found none of them is
+    /// counted as rejected.
+    pub fn reject_for_full_endpoints(&self) -> bool {
+        let limit = self.max_requests_per_endpoint.load(Relaxed);
+        if limit == 0 {
+            return false;
+        }
+        let reachable = self.reachable.load();
+        let is_full = reachable.iter().any(|endpoint| endpoint.state.load.is_full(limit));
+        if is_full {
+            self.overload.count_rejection(OverloadLimit::Endpoint);
+        }
+        is_full
     }
 
     /// Counts requests and retries together with another upstream of the Service.
     pub(super) fn share_retries(&mut self, other: &Upstream) {
         self.retries = Arc::clone(&other.retries);
+    }
+
+    /// What is hashed of requests. `None` unless the load balancing is by hash.
+    pub fn request_hash(&self) -> Option<Arc<RequestHash>> {
+        // Requests to other upstreams do not pay for reading the settings.
+        if self.hashes_requests.load(Relaxed) { self.configured.load().balance.hash.clone() } else { None }
     }
 
     /// The sessions of rules without sessions of their own.
@@ -303,6 +366,26 @@ impl Upstream {
         let index = reachable.binary_search_by_key(&address, |endpoint| endpoint.address).ok()?;
         Some(Arc::clone(&reachable[index].state))
     }
+}
+
+/// The chosen endpoint, or another one if it has as many requests as it may.
+fn choose_with_room(
+    endpoints: &[ResolvedEndpoint],
+    chosen: SocketAddr,
+    turn: usize,
+    avoid: &[SocketAddr],
+    limit: u32,
+) -> Option<SocketAddr> {
+    let index = endpoints.binary_search_by_key(&chosen, |endpoint| endpoint.address).ok()?;
+    if !endpoints[index].state.load.is_full(limit) {
+        return Some(chosen);
+    }
+    let in_turn = |index: usize| &endpoints[turn.wrapping_add(index) % endpoints.len()];
+    let has_room =
+        |endpoint: &&ResolvedEndpoint| !endpoint.state.load.is_full(limit) && !avoid.contains(&endpoint.address);
+    let with_room = || (0..endpoints.len()).map(in_turn).filter(has_room);
+    let healthy = with_room().find(|endpoint| endpoint.state.health.is_healthy());
+    healthy.or_else(|| with_room().next()).map(|endpoint| endpoint.address)
 }
 
 /// Minimum time between two warnings, in milliseconds.

@@ -20,6 +20,7 @@ use tokio::time::Instant;
 use super::connect_attempt::ConnectAttempt;
 use super::http1::Http1EndpointConnection;
 use super::http2::Http2Connections;
+use super::limits::ConnectionLimits;
 use super::socket_budget::client_slots::{self, ClientRequest, ClientSlot, ClientSlots};
 use super::socket_budget::{SocketBudget, UpstreamSockets};
 use super::tls::UpstreamServerName;
@@ -73,6 +74,7 @@ struct UpstreamPool<B> {
     budget: Arc<SocketBudget>,
     /// The sockets of the upstream.
     sockets: Arc<UpstreamSockets>,
+    connection_limits: Arc<ConnectionLimits>,
     /// The requests in progress by client.
     clients: Rc<ClientSlots>,
 }
@@ -154,7 +156,7 @@ where
                 .iter()
                 .find(|(connection_name, _)| connection_name == name)?
                 .1
-                .acquire()?;
+                .acquire(&pool.connection_limits)?;
             self.counters.reused.add(1);
             return Some(RequestSender::Http2(permit));
         }
@@ -164,7 +166,8 @@ where
         let newest_index = loop {
             let is_named = |idle: &IdleConnection<B>| idle.connection.monitor().server_name() == name.as_deref();
             let index = idle.iter().rposition(is_named)?;
-            if idle[index].connection.is_silent() {
+            let connection = &idle[index].connection;
+            if connection.is_silent() && !connection.has_reached(&pool.connection_limits) {
                 break index;
             }
             idle.remove(index);
@@ -269,13 +272,16 @@ where
             endpoints.retain(|address, idle| {
                 let is_reachable = reachable.binary_search_by_key(address, |endpoint| endpoint.address).is_ok();
                 idle.retain(|IdleConnection { connection, idle_since }| {
-                    is_reachable && connection.is_silent() && idle_since.elapsed() < self.idle_limits.timeout
+                    is_reachable
+                        && connection.is_silent()
+                        && idle_since.elapsed() < self.idle_limits.timeout
+                        && !connection.has_reached(&pool.connection_limits)
                 });
                 !idle.is_empty()
             });
             pool.http2.borrow_mut().retain(|address, named| {
                 let is_reachable = reachable.binary_search_by_key(address, |endpoint| endpoint.address).is_ok();
-                sweep_http2(named, is_reachable, self.idle_limits.timeout);
+                sweep_http2(named, is_reachable, self.idle_limits.timeout, &pool.connection_limits);
                 !named.is_empty()
             });
             true
@@ -287,7 +293,7 @@ where
 impl<B> ConnectionPools<B> {
     /// Picks an endpoint of the upstream.
     pub fn pick(&self, upstream: &Arc<Upstream>, choice: &EndpointChoice<'_>) -> Option<SocketAddr> {
-        let EndpointChoice { avoid, pinned, may_repeat } = *choice;
+        let EndpointChoice { avoid, pinned, may_repeat, .. } = *choice;
         if let Some(pinned) = pinned.filter(|pinned| !avoid.contains(pinned)) {
             return Some(pinned);
         }
@@ -414,6 +420,7 @@ impl<B> ConnectionPools<B> {
                 http2: RefCell::default(),
                 budget: Arc::clone(&self.connector.sockets),
                 sockets: Arc::clone(&upstream.sockets),
+                connection_limits: Arc::clone(&upstream.connection_limits),
                 clients: ClientSlots::new(),
             })
         });
@@ -426,6 +433,9 @@ impl<B> UpstreamPool<B> {
     /// the connection is closed with it.
     fn store(&self, address: SocketAddr, connection: Http1EndpointConnection<B>) {
         connection.become_idle();
+        if connection.has_reached(&self.connection_limits) {
+            return;
+        }
         if self.sockets.wanted().take() || self.budget.wanted().take() {
             return;
         }
@@ -490,7 +500,7 @@ impl<B> UpstreamPool<B> {
         if named.len() >= MAX_NAMES {
             // Drops only names whose connections are all closed.
             let is_reachable = true;
-            sweep_http2(named, is_reachable, Duration::MAX);
+            sweep_http2(named, is_reachable, Duration::MAX, &self.connection_limits);
         }
         if named.len() >= MAX_NAMES {
             // Clients can choose arbitrary names, so the entry that is idle for the longest time is dropped, never one
@@ -510,9 +520,14 @@ impl<B> UpstreamPool<B> {
 }
 
 /// Closes connections that were idle for too long, or all if the endpoint was removed; drops names without connections.
-fn sweep_http2<B>(named: &mut Vec<NamedConnections<B>>, is_reachable: bool, idle_timeout: Duration) {
+fn sweep_http2<B>(
+    named: &mut Vec<NamedConnections<B>>,
+    is_reachable: bool,
+    idle_timeout: Duration,
+    limits: &ConnectionLimits,
+) {
     named.retain(|(_, connections)| {
-        connections.sweep(is_reachable, idle_timeout);
+        connections.sweep(is_reachable, idle_timeout, limits);
         !connections.is_empty()
     });
 }

@@ -7,8 +7,9 @@ use parking_lot::Mutex;
 use rustls::sign::CertifiedKey;
 
 use super::check_queue::CheckQueue;
+use super::endpoints::Alternatives;
 use super::tls::{TlsConfigCache, TlsTrust, TrustAnchors, UpstreamTlsSettings};
-use super::{TrustModel, Upstream, UpstreamKey, UpstreamProtocol, UpstreamSource};
+use super::{Endpoints, TrustModel, Upstream, UpstreamKey, UpstreamProtocol, UpstreamSource};
 use crate::transport_protocol::TransportProtocol;
 
 /// All upstreams by key.
@@ -85,12 +86,30 @@ impl UpstreamRegistry {
                 created.inherit_resolved(other);
                 // Connections of the other one may last, and count as the Service's.
                 created.sockets = Arc::clone(&other.sockets);
+                // So do requests, and what they have shown.
+                created.overload = Arc::clone(&other.overload);
                 break;
             }
         }
         let created = Arc::new(created);
         upstreams.insert(key.clone(), Arc::clone(&created));
         created
+    }
+
+    /// Sets the endpoints of the upstream with this key, and the upstreams that get requests in its place.
+    pub fn set_endpoints(&self, key: &UpstreamKey, endpoints: Endpoints) -> Arc<Upstream> {
+        let upstream = self.upstream(key);
+        let alternatives = endpoints.traffic.alternatives.as_deref();
+        if alternatives.is_some() || upstream.has_alternatives() {
+            upstream.set_alternatives(alternatives.map(|configured| Alternatives {
+                failover: configured.failover.iter().map(|key| self.upstream(key)).collect(),
+                min_available_percent: configured.min_available_percent,
+                on_statuses: configured.on_statuses.clone(),
+                circuit_fallback: configured.circuit_fallback.as_ref().map(|key| self.upstream(key)),
+            }));
+        }
+        upstream.set_endpoints(endpoints);
+        upstream
     }
 
     /// The upstream with this key, if it exists.
@@ -134,7 +153,7 @@ impl UpstreamRegistry {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{BackendTraffic, EndpointAddress, Endpoints, RetryLimits};
+    use super::super::{BackendTraffic, ClientSlot, EndpointAddress, RetryLimits};
     use super::*;
 
     #[test]
@@ -178,9 +197,11 @@ mod tests {
         first.set_endpoints(Endpoints { traffic: traffic.clone(), ..Endpoints::default() });
         let second = upstream("web", 8080);
         second.set_endpoints(Endpoints { traffic, ..Endpoints::default() });
-        assert!(first.admit().take_retry());
-        assert!(!second.admit().take_retry());
-        assert!(!upstream("other", 80).admit().limits_retries());
+        let client = ClientSlot::of([192, 0, 2, 1].into());
+        let admit = |upstream: &Upstream| upstream.admit(client).unwrap();
+        assert!(admit(&first).take_retry());
+        assert!(!admit(&second).take_retry());
+        assert!(!admit(&upstream("other", 80)).limits_retries());
         let x_backend = UpstreamKey {
             namespace: "ns".into(),
             service: "web".into(),
@@ -189,7 +210,7 @@ mod tests {
         };
         let addresses = vec![EndpointAddress::Name { host: "a.example".into(), port: 80 }];
         registry.upstream(&x_backend).set_endpoints(Endpoints { addresses, ..Endpoints::default() });
-        assert!(first.admit().limits_retries(), "an XBackend with the name of the Service has other limits");
+        assert!(admit(&first).limits_retries(), "an XBackend with the name of the Service has other limits");
     }
 
     #[test]

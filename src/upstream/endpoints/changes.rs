@@ -32,8 +32,17 @@ impl Upstream {
             return;
         }
         resolved.retain(|host, _| hosts(&endpoints).any(|name| name == host));
-        self.counts_requests.store(endpoints.balance.algorithm == BalancingAlgorithm::LeastRequests, Relaxed);
-        let BackendTraffic { retry_limits, affinity, .. } = &endpoints.traffic;
+        let BackendTraffic { retry_limits, affinity, limits, .. } = &endpoints.traffic;
+        let limits = limits.as_deref().filter(|_| !endpoints.traffic.is_dry_run);
+        let max_per_endpoint = limits.and_then(|limits| limits.max_requests_per_endpoint).map_or(0, |max| max.max(1));
+        let is_by_load = endpoints.balance.algorithm == BalancingAlgorithm::LeastRequests;
+        self.is_by_load.store(is_by_load, Relaxed);
+        self.hashes_requests.store(endpoints.balance.hash.is_some(), Relaxed);
+        self.counts_requests.store(is_by_load || max_per_endpoint > 0, Relaxed);
+        self.max_requests_per_endpoint.store(max_per_endpoint, Relaxed);
+        self.connection_limits.set(limits);
+        self.sockets.set_limit(limits.and_then(|limits| limits.max_connections));
+        self.overload.set(&endpoints.traffic, &self.key);
         self.retries.set_limits(*retry_limits);
         self.affinity.store(affinity.clone());
         if affinity.is_some() {

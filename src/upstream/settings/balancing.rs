@@ -16,6 +16,8 @@ pub struct Balancing {
     /// If a smaller percentage of the endpoints is available, ejections are ignored, or no request is sent, as
     /// `when_unhealthy` says. 0: only if none is available.
     pub panic_threshold_percent: u8,
+    /// Whether exactly the threshold is too few as well.
+    pub must_exceed_threshold: bool,
     pub when_unhealthy: WhenUnhealthy,
 }
 

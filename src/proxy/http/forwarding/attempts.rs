@@ -9,7 +9,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use http::{Request, Response};
+use http::{HeaderName, Request, Response};
 use http_body::Body;
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -23,10 +23,10 @@ use crate::plugin_api::completed_request::AttemptOutcome;
 use crate::proxy::http::record::attempts::Attempts;
 use crate::proxy::http::record::request_error::RequestError;
 use crate::turn_clock;
-use crate::upstream::{Admission, Outcome, OutcomeClass};
+use crate::upstream::{Admission, NotAdmitted, Outcome, OutcomeClass};
 
 /// The outcome of a request that was forwarded.
-type Forwarded<C> = Result<Response<EndpointResponse<<C as Caller>::Body>>, RequestError>;
+pub(super) type Forwarded<C> = Result<Response<EndpointResponse<<C as Caller>::Body>>, RequestError>;
 
 /// Forwards a request under a rule with timeouts or retries, or of a call with a deadline. Also returns when the
 /// response must be complete.
@@ -36,7 +36,7 @@ pub(in crate::proxy) async fn forward_in_time<C: Caller>(
     mut request: Request<C::Body>,
     attempts: &mut Attempts,
 ) -> (Forwarded<C>, Option<TimeLimit>) {
-    let policy = destination.policy;
+    let (policy, upstream) = (destination.policy, destination.upstream);
     if let Some(rule) = policy.rule {
         caller.set_timeouts(rule);
     }
@@ -53,7 +53,13 @@ pub(in crate::proxy) async fn forward_in_time<C: Caller>(
         None => forwarding.await,
         Some(limit) => match timeout_at(limit.end, forwarding).await {
             Ok(outcome) => outcome,
-            Err(_) => return (Err(limit.error), None),
+            Err(_) => {
+                // What a client limits says nothing about the Service.
+                if limit.error == RequestError::RequestTimeout {
+                    upstream.record_request_timeout();
+                }
+                return (Err(limit.error), None);
+            }
         },
     };
     match outcome {
@@ -70,12 +76,23 @@ pub(in crate::proxy) async fn forward<C: Caller>(
     outgoing: &mut OutgoingRequest<'_, C>,
     mut attempts: Option<&mut Attempts>,
 ) -> Forwarded<C> {
-    let admission = if outgoing.policy.is_mirror { Admission::default() } else { outgoing.target.upstream.admit() };
+    let mut admission = match outgoing.admit() {
+        Ok(admission) => admission,
+        Err(NotAdmitted::Overloaded(overloaded)) => return Err(overloaded.into()),
+        // Boxed, since few requests wait.
+        Err(NotAdmitted::Queued(request)) => {
+            let waited = until_timed_out(&*outgoing.caller, Box::pin(request.wait())).await;
+            waited.ok_or_else(|| outgoing.caller.timeout_error())??
+        }
+    };
     let mut retries = 0;
     loop {
         let (upstream, may_repeat) = (outgoing.target.upstream, outgoing.policy.repeats_endpoints());
         let next = outgoing.search.next(outgoing.caller.pools(), upstream, may_repeat);
-        outgoing.endpoint = next.ok_or(RequestError::NoEndpoints)?;
+        outgoing.endpoint = next.ok_or_else(|| match outgoing.target.upstream.reject_for_full_endpoints() {
+            true => RequestError::OverLimit,
+            false => RequestError::NoEndpoints,
+        })?;
         let started_at = turn_clock::now();
         if let Some(attempts) = &mut attempts {
             attempts.start(outgoing.endpoint, started_at);
@@ -93,7 +110,7 @@ pub(in crate::proxy) async fn forward<C: Caller>(
         };
         // Not borrowed here, since the future would then keep the outcome while it waits.
         let attempt = EndedAttempt { started_at, retries, outcome };
-        let FailedAttempt { error, next } = match attempt.judge(outgoing, attempts.as_deref_mut()) {
+        let FailedAttempt { error, next } = match attempt.judge(outgoing, attempts.as_deref_mut(), &mut admission) {
             Ok(mut response) => {
                 outgoing.recycle();
                 response.body_mut().hold(admission);
@@ -143,12 +160,15 @@ impl<C: Caller> EndedAttempt<C> {
         self,
         outgoing: &mut OutgoingRequest<'_, C>,
         attempts: Option<&mut Attempts>,
+        admission: &mut Admission,
     ) -> Result<Response<EndpointResponse<C::Body>>, FailedAttempt> {
-        self.report(outgoing, attempts);
+        self.report(outgoing, attempts, admission);
         let policy = outgoing.policy;
         let EndedAttempt { retries, outcome, .. } = self;
         let error = match outcome {
-            Ok(response) if !policy.retries_status(retries, outgoing.replay, response.status()) => {
+            Ok(response)
+                if is_overloaded(&response) || !policy.retries_status(retries, outgoing.replay, response.status()) =>
+            {
                 return Ok(response);
             }
             Ok(response) => {
@@ -167,18 +187,40 @@ impl<C: Caller> EndedAttempt<C> {
         Err(FailedAttempt { error: error.request_error(), next })
     }
 
+    /// What a failure to connect has shown about the upstream. Connecting itself reports it about the endpoint.
+    fn class_of_connecting(&self) -> Option<OutcomeClass> {
+        match &self.outcome {
+            // This process itself would be the endpoint.
+            Err(AttemptError::NotConnected(RequestError::LoopDetected)) | Ok(_) => None,
+            Err(AttemptError::NotConnected(_)) => Some(OutcomeClass::ConnectFailed),
+            Err(error) => error.outcome(),
+        }
+    }
+
     /// Reports the outcome to the upstream, and records it.
-    fn report(&self, outgoing: &mut OutgoingRequest<'_, C>, attempts: Option<&mut Attempts>) {
+    fn report(
+        &self,
+        outgoing: &mut OutgoingRequest<'_, C>,
+        attempts: Option<&mut Attempts>,
+        admission: &mut Admission,
+    ) {
         let total = turn_clock::now() - self.started_at;
         let connect_time = outgoing.connect_time.take();
         let class = match &self.outcome {
             // Connecting reports that it was given up.
             Err(_) if outgoing.is_connecting => None,
             _ if outgoing.policy.is_mirror => None,
+            // The endpoint, or a proxy in front of it, has rejected the request without an attempt.
+            Ok(response) if is_overloaded(response) => Some(OutcomeClass::NotProcessed),
             Ok(_) => Some(OutcomeClass::Responded),
             Err(error) => error.outcome(),
         };
         outgoing.is_connecting = false;
+        if let Some(class) = class.or_else(|| self.class_of_connecting()) {
+            let response = self.outcome.as_ref().ok();
+            let status = response.map(Response::status);
+            admission.record(&Outcome { class, status, connect_time, head_time: status.map(|_| total) });
+        }
         if let Some(class) = class {
             let status = self.outcome.as_ref().ok().map(Response::status);
             let head_time = status.map(|_| total);
@@ -196,6 +238,14 @@ impl<C: Caller> EndedAttempt<C> {
         attempts.end(outcome, total, connect_time, handshake_time);
     }
 }
+
+/// Whether the response says that a proxy in front of the endpoint has rejected the request, because there are too many.
+fn is_overloaded<B>(response: &Response<B>) -> bool {
+    response.headers().contains_key(ENVOY_OVERLOADED)
+}
+
+/// Envoy and other proxies set it on responses that they generate while they are overloaded.
+const ENVOY_OVERLOADED: HeaderName = HeaderName::from_static("x-envoy-overloaded");
 
 /// Reads the body, so that the request can be sent again. Returns whether all of it was read.
 async fn buffer<C: Caller>(
