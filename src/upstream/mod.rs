@@ -15,6 +15,11 @@ pub mod tls;
 mod admission;
 mod affinity;
 mod alternatives;
+<<<<<<< HEAD
+=======
+mod check_queue;
+mod check_report;
+>>>>>>> 38cd1eaf (Export metrics of limits and circuit breakers)
 mod circuit_breaker;
 mod configured_endpoints;
 mod connect;
@@ -55,6 +60,10 @@ mod upstream_key;
 pub use admission::{Admission, NotAdmitted, OverloadLimit, OverloadReport, Overloaded, QueuedRequest};
 pub use affinity::{AffinityCarrier, AffinitySettings, EndpointIdentities, RequestAffinity};
 pub use alternatives::AlternativeBackends;
+<<<<<<< HEAD
+=======
+pub use check_report::{CheckOutcome, CheckReport, CheckType};
+>>>>>>> 38cd1eaf (Export metrics of limits and circuit breakers)
 pub use circuit_breaker::{CircuitPhase, CircuitReport};
 pub use configured_endpoints::{BackendTraffic, EndpointAddress, Endpoints};
 pub use connect::{ConnectError, EndpointConnector};
