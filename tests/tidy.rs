@@ -338,15 +338,10 @@ const LAYERS: &[Row] = &[
              protocol proxy_protocol response_streams settings socket_budget ssrf_guard tls",
             "check_report",
             "endpoint_state",
-<<<<<<< HEAD
             "load_balancing counted_connection retry_budget affinity upstream_key circuit_breaker",
             "alternatives limits",
-            "configured_endpoints",
+            "check_queue configured_endpoints",
             "admission",
-=======
-            "load_balancing counted_connection retry_budget affinity upstream_key",
-            "admission check_queue configured_endpoints",
->>>>>>> part-D
             "endpoints http2 registry socket subset",
             "target",
             "connect connect_attempt endpoint_body raw_connection upgraded",

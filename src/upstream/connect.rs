@@ -149,14 +149,9 @@ impl EndpointConnector {
         let permit = permit.map_err(|limit| ConnectError::limit_reached(upstream, address, limit, counters))?;
         let opener = StreamOpener { timeout: self.timeout, own_sockets: &self.own_sockets };
         let server_name = target.server_name.as_deref();
-<<<<<<< HEAD
-        let tls = upstream.tls_client.as_ref().map(|client| TlsUse { client, server_name });
+        let tls = upstream.tls_client.as_ref().map(|client| ConnectionTls { client, server_name });
         let opening = opener.open(address, proxy_header, tls, &target.handshake_time);
         let outcome = connect_attempt::watch(upstream, address, opening).await;
-=======
-        let tls = upstream.tls_client.as_ref().map(|client| ConnectionTls { client, server_name });
-        let outcome = opener.open(address, proxy_header, tls, &target.handshake_time).await;
->>>>>>> part-D
         let server_name = target.server_name.as_deref().cloned();
         outcome.map(|stream| UpstreamSocket::new(stream, permit, server_name)).inspect_err(|error| {
             let counter = match error {
