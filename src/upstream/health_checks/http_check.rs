@@ -107,7 +107,8 @@ const HOP_BY_HOP: [HeaderName; 9] = [
     TRANSFER_ENCODING,
     UPGRADE,
 ];
-pub(super) const PRODUCT: HeaderValue = HeaderValue::from_static(concat!("portico-health-check/", env!("CARGO_PKG_VERSION")));
+pub(super) const PRODUCT: HeaderValue =
+    HeaderValue::from_static(concat!("portico-health-check/", env!("CARGO_PKG_VERSION")));
 /// How much of a body is read, in bytes.
 const MAX_BODY: usize = 64 * 1024;
 
@@ -115,7 +116,11 @@ const MAX_BODY: usize = 64 * 1024;
 mod tests {
     use super::*;
 
-    fn build(headers: &[(&'static str, &'static str)], protocol: UpstreamProtocol, keeps: bool) -> Request<Full<Bytes>> {
+    fn build(
+        headers: &[(&'static str, &'static str)],
+        protocol: UpstreamProtocol,
+        keeps: bool,
+    ) -> Request<Full<Bytes>> {
         let headers = headers
             .iter()
             .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
@@ -133,7 +138,8 @@ mod tests {
     #[test]
     fn requests_have_the_form_of_their_protocol() {
         let http1 = build(&[], UpstreamProtocol::Http1, true);
-        assert_eq!((http1.uri().to_string().as_str(), &http1.headers()[HOST]), ("/healthz?full=1", "web.shop.svc:80"));
+        assert_eq!(http1.uri(), "/healthz?full=1");
+        assert_eq!(http1.headers()[HOST], "web.shop.svc:80");
         assert!(!http1.headers().contains_key(CONNECTION));
         assert_eq!(build(&[], UpstreamProtocol::Http1, false).headers()[CONNECTION], "close");
         let http2 = build(&[], UpstreamProtocol::Http2, false);

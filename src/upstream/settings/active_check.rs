@@ -33,6 +33,12 @@ impl ActiveCheck {
         let interval = if is_healthy { self.interval } else { self.unhealthy_interval };
         Some(interval).filter(|interval| !interval.is_zero())
     }
+
+    /// The shorter one of the intervals that are not zero; an hour if both are.
+    pub fn shortest_interval(&self) -> Duration {
+        let intervals = [true, false].into_iter().filter_map(|is_healthy| self.interval_of(is_healthy));
+        intervals.min().unwrap_or(Duration::from_secs(3600))
+    }
 }
 
 /// What a check has shown.
