@@ -25,6 +25,7 @@ use super::gateway_services::{GatewayServicesHandle, GatewayServicesShutdown};
 use super::host_addresses::host_addresses;
 use super::ingress::IngressConfig;
 use super::kong_metrics::{self, KongMetrics};
+use super::overload_meters::OverloadMeters;
 use super::plugin_services::OnlineServices;
 use super::queue_meters::QueueMeters;
 use super::rate_limit_meters::RateLimitMeters;
@@ -242,6 +243,7 @@ fn register_meters(
         registry.register_collector(Box::new(WatchMeters(cluster.counters())));
     }
     data_plane.register_metrics(registry);
+    registry.register_collector(Box::new(OverloadMeters { upstreams: data_plane.upstreams.clone() }));
     registry.register_collector(Box::new(StateMeters {
         ready: ready.clone(),
         leading,
