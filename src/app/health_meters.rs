@@ -35,7 +35,8 @@ impl Collector for HealthMeters {
             named.into_iter().filter(|(_, _, total)| *total > 0).map(|(cause, value, _)| (cause, value))
         };
         let help = "Endpoints that are ejected, by cause";
-        let mut family = encoder.encode_descriptor("portico_upstream_ejected_endpoints", help, None, MetricType::Gauge)?;
+        let mut family =
+            encoder.encode_descriptor("portico_upstream_ejected_endpoints", help, None, MetricType::Gauge)?;
         for (upstream, Ejections { total, current, .. }) in &ejections {
             for (cause, count) in by_cause(current, total) {
                 let pairs = [("upstream", upstream.as_str()), ("cause", cause)];

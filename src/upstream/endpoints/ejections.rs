@@ -41,9 +41,7 @@ mod tests {
     use std::net::SocketAddr;
 
     use crate::upstream::settings::Balancing;
-    use crate::upstream::{
-        EjectionCause, EndpointAddress, Endpoints, Outcome, OutcomeClass, Upstream, UpstreamKey,
-    };
+    use crate::upstream::{EjectionCause, EndpointAddress, Endpoints, Outcome, OutcomeClass, Upstream, UpstreamKey};
 
     fn address(number: u8) -> SocketAddr {
         SocketAddr::from(([10, 0, 0, number], 80))

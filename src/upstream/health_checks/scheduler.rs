@@ -318,7 +318,8 @@ impl EndpointCheck {
         {
             warn!(upstream = %upstream.key, endpoint = %self.endpoint, "The endpoint passes its check, but {warning}");
         }
-        let result = result.as_ref().map_or_else(|failure| CheckResult::Failed(failure.kind()), |_| CheckResult::Passed);
+        let result =
+            result.as_ref().map_or_else(|failure| CheckResult::Failed(failure.kind()), |_| CheckResult::Passed);
         self.history.record(result, check);
         let report = CheckReport {
             has_passed,
