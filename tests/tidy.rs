@@ -320,7 +320,12 @@ const LAYERS: &[Row] = &[
     ),
     (
         "status",
-        &["event_rotation features json merge notices", "event_queue installed occurrences", "queue", "event_writer status_writer"],
+        &[
+            "event_rotation features json merge notices",
+            "event_queue installed occurrences",
+            "queue",
+            "event_writer status_writer",
+        ],
     ),
     (
         "store",

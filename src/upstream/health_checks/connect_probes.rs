@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::error;
 
-use crate::upstream::connect::{StreamOpener, ConnectionTls};
+use crate::upstream::connect::{ConnectionTls, StreamOpener};
 use crate::upstream::endpoints::ProbeOrder;
 use crate::upstream::tls::UpstreamServerName;
 use crate::upstream::{ConnectError, OwnSockets, Upstream, UpstreamKey, UpstreamRegistry};
