@@ -333,8 +333,9 @@ const LAYERS: &[Row] = &[
     (
         "upstream",
         &[
-            "counters dns endpoint_choice endpoint_error endpoint_load health local_shortage outcome own_sockets \
+            "counters dns endpoint_choice endpoint_error health local_shortage outcome own_sockets \
              protocol proxy_protocol response_streams settings socket_budget ssrf_guard tls",
+            "endpoint_load",
             "endpoint_state",
             "load_balancing counted_connection retry_budget affinity upstream_key",
             "admission configured_endpoints upstream_availability worker_subset",

@@ -4,7 +4,7 @@ mod latency;
 
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-pub(super) use latency::{Latency, LatencySample};
+pub(super) use latency::{EndpointLatency, LatencySample};
 
 /// The requests of all workers that an endpoint has, and how fast it responds.
 #[derive(Debug, Default)]
@@ -13,7 +13,7 @@ pub(super) struct EndpointLoad {
     requests: AtomicU32,
     /// Connections that are being opened.
     dials: AtomicU32,
-    pub(super) latency: Latency,
+    pub(super) latency: EndpointLatency,
 }
 
 impl EndpointLoad {

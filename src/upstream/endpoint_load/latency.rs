@@ -13,7 +13,7 @@ use crate::upstream::outcome::{Outcome, OutcomeClass};
 /// The estimate: the microseconds as `f32` in the upper half, and the time of the last sample in the lower half, in
 /// milliseconds of the upstream's clock. 0: no sample.
 #[derive(Debug, Default)]
-pub(in crate::upstream) struct Latency(AtomicU64);
+pub(in crate::upstream) struct EndpointLatency(AtomicU64);
 
 /// What an attempt adds to the estimate.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -21,7 +21,7 @@ pub(in crate::upstream) struct LatencySample {
     micros: f32,
 }
 
-impl Latency {
+impl EndpointLatency {
     /// The estimate at this time, in microseconds. `None` without a sample. `decay`: the time in which the influence of
     /// a sample falls to 1/e.
     pub(in crate::upstream) fn estimate(&self, now: u64, decay: Duration) -> Option<f32> {
@@ -131,7 +131,7 @@ mod tests {
 
     #[test]
     fn estimate_follows_peaks_and_decays() {
-        let latency = Latency::default();
+        let latency = EndpointLatency::default();
         assert_eq!(latency.estimate(1, DECAY), None);
         let check = |now, expected: f32| {
             let millis = latency.estimate(now, DECAY).unwrap() / 1e3;
@@ -151,7 +151,7 @@ mod tests {
 
     #[test]
     fn clock_may_wrap() {
-        let latency = Latency::default();
+        let latency = EndpointLatency::default();
         let now = u64::from(u32::MAX) + 1;
         latency.record(sample(100), now - 1_000, DECAY);
         let millis = latency.estimate(now, DECAY).unwrap() / 1e3;

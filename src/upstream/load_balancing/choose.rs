@@ -126,8 +126,8 @@ impl Chooser<'_> {
         self.draw_usable(None).map(|index| (index, self.skipped)).or_else(|| self.any_usable())
     }
 
-    /// The endpoint of lower cost: of two at random, or of all if there are few. The first one drawn has the preference,
-    /// so that idle endpoints share by weight.
+    /// The endpoint of lower cost: of two at random, or of all if there are few. The first one drawn has the
+    /// preference, so that idle endpoints share by weight.
     fn by_cost(&mut self, cost: impl Fn(&Self, usize) -> f32) -> Chosen {
         let Some(first) = self.draw_usable(None) else { return self.any_usable() };
         // What is skipped from here on would have been an alternative only.

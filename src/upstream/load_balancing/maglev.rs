@@ -10,7 +10,7 @@ pub(super) struct Maglev {
 }
 
 /// Where an endpoint is in its order of the slots.
-struct Claimant {
+struct SlotClaimant {
     next_slot: u64,
     skip: u64,
     weight: u64,
@@ -28,9 +28,9 @@ impl Maglev {
         }
         let size = next_prime(size.clamp(MIN_SIZE, MAX_SIZE));
         let length = u64::from(size);
-        let mut claimants: Vec<Claimant> = endpoints
+        let mut claimants: Vec<SlotClaimant> = endpoints
             .iter()
-            .map(|(identity, weight)| Claimant {
+            .map(|(identity, weight)| SlotClaimant {
                 next_slot: hash64(identity.as_bytes()) % length,
                 skip: hash64_seeded(identity.as_bytes(), 1) % (length - 1) + 1,
                 weight: u64::from(*weight),
@@ -78,7 +78,7 @@ impl Maglev {
     }
 }
 
-impl Claimant {
+impl SlotClaimant {
     fn advance(&mut self, length: u64) {
         self.next_slot = (self.next_slot + self.skip) % length;
     }

@@ -1,5 +1,5 @@
-//! Ring hashing (ketama): each endpoint has points on a ring of hashes, and a key belongs to the first point that is not
-//! before it. An endpoint that leaves moves its own keys only.
+//! Ring hashing (ketama): each endpoint has points on a ring of hashes, and a key belongs to the first point that is
+//! not before it. An endpoint that leaves moves its own keys only.
 
 use super::hash::hash64;
 
@@ -12,15 +12,17 @@ pub(super) struct RingHash {
 }
 
 impl RingHash {
-    /// The ring for endpoints with these identities and weights. `points`: how many the ring has, about; if `None`, 160
-    /// per endpoint of mean weight. `None` if no weight is positive.
+    /// The ring for endpoints with these identities and weights. `points`: how many the ring has, about, but at least
+    /// 100 per endpoint of mean weight; if `None`, 160. `None` if no weight is positive.
     pub(super) fn build(endpoints: &[(String, u32)], points: Option<u32>) -> Option<Self> {
         let total_weight: u64 = endpoints.iter().map(|(_, weight)| u64::from(*weight)).sum();
         if total_weight == 0 {
             return None;
         }
         let weighted = endpoints.iter().filter(|(_, weight)| *weight > 0).count() as u64;
-        let points = points.map_or(weighted * POINTS_PER_ENDPOINT, u64::from).min(MAX_POINTS);
+        let points = points
+            .map_or(weighted * POINTS_PER_ENDPOINT, |points| u64::from(points).max(weighted * MIN_POINTS_PER_ENDPOINT));
+        let points = points.min(MAX_POINTS);
         let mut ring = Vec::with_capacity(usize::try_from(points).unwrap_or_default());
         for (position, (identity, weight)) in endpoints.iter().enumerate().filter(|(_, (_, weight))| *weight > 0) {
             // Rounded on its own, so that the number does not depend on the order of the endpoints.
@@ -54,6 +56,8 @@ impl RingHash {
 
 /// With 160, the shares of ten endpoints are between 0.9 and 1.1 of the mean.
 const POINTS_PER_ENDPOINT: u64 = 160;
+/// With fewer, shares differ too much: with 11, they are between 0.3 and 1.8 of the mean.
+const MIN_POINTS_PER_ENDPOINT: u64 = 100;
 /// The largest ring, as in Envoy.
 const MAX_POINTS: u64 = 8_388_608;
 
@@ -69,7 +73,9 @@ mod tests {
     fn points_follow_the_weights() {
         let endpoints: Vec<(String, u32)> =
             [("a:1", 3), ("b:1", 1), ("c:1", 0), ("d:1", 2)].map(|(name, weight)| (name.to_owned(), weight)).into();
-        for (size, expected) in [(None, [240, 80, 0, 160]), (Some(60), [30, 10, 0, 20]), (Some(1), [1, 1, 0, 1])] {
+        for (size, expected) in
+            [(None, [240, 80, 0, 160]), (Some(600), [300, 100, 0, 200]), (Some(1), [150, 50, 0, 100])]
+        {
             let ring = RingHash::build(&endpoints, size).unwrap();
             assert_eq!([0, 1, 2, 3].map(|position| points(&ring, position)), expected, "{size:?}");
         }
