@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
+use super::endpoint_state::PendingDial;
 use super::outcome::{Outcome, OutcomeClass};
 use super::{ConnectError, Upstream, UpstreamTarget};
 
@@ -14,11 +15,12 @@ pub(super) struct ConnectAttempt<'u> {
     upstream: &'u Upstream,
     address: SocketAddr,
     has_ended: bool,
+    _dial: Option<PendingDial>,
 }
 
 impl<'u> ConnectAttempt<'u> {
     pub(super) fn begin(upstream: &'u Upstream, address: SocketAddr) -> Self {
-        ConnectAttempt { upstream, address, has_ended: false }
+        ConnectAttempt { upstream, address, has_ended: false, _dial: upstream.pending_dial(address) }
     }
 
     pub(super) fn end(mut self, target: &UpstreamTarget<'_>, error: Option<&ConnectError>) {
