@@ -7,7 +7,8 @@ use serde_json::{Map, Value, json};
 
 use crate::compile::PolicySources;
 use crate::upstream::{
-    BackendTraffic, EndpointCounts, EndpointReport, Endpoints, Upstream, UpstreamKey, UpstreamRegistry,
+    Availability, BackendTraffic, EjectionCause, EndpointCounts, EndpointHealthReport, EndpointReport, Endpoints,
+    HealthState, HealthTransition, Upstream, UpstreamKey, UpstreamRegistry,
 };
 
 /// The upstreams that `selector` names: a complete name such as `shop/cart:80`, or all ports of a Service such as
@@ -33,11 +34,58 @@ pub(super) fn upstreams(registry: &UpstreamRegistry, selector: Option<&str>) -> 
 }
 
 fn endpoint(report: &EndpointReport) -> Value {
-    let EndpointReport { target, address, is_healthy } = report;
-    json!({
+    let EndpointReport { target, address, is_healthy, health, check } = report;
+    let mut object = json!({
         "target": target.to_string(),
         "address": address.map(|address| address.to_string()),
         "healthy": is_healthy,
+    });
+    if let Some(health) = health {
+        object["health"] = endpoint_health(health);
+    }
+    if let Some(check) = check {
+        object["check"] = json!({
+            "passed": check.has_passed,
+            "secondsAgo": check.ended.elapsed().as_secs(),
+            "milliseconds": u64::try_from(check.duration.as_millis()).unwrap_or(u64::MAX),
+            "message": check.message.as_deref(),
+            "consecutive": check.consecutive,
+        });
+    }
+    object
+}
+
+/// The state of an endpoint, what has led to it, and what is counted.
+fn endpoint_health(report: &EndpointHealthReport) -> Value {
+    let EndpointHealthReport { availability, cause, is_dry_run, remaining_millis, ejections, failures, transitions } =
+        report;
+    let state = match availability {
+        Availability::Available => HealthState::Available,
+        Availability::Suspect => HealthState::Suspect,
+        Availability::HalfOpen => HealthState::HalfOpen,
+        Availability::Ejected(_) => HealthState::Ejected,
+    };
+    let transition = |transition: &HealthTransition| {
+        json!({
+            "millisecondsAgo": transition.millis,
+            "to": transition.to.name(),
+            "cause": transition.cause.map(EjectionCause::name),
+            "error": transition.error,
+        })
+    };
+    json!({
+        "state": state.name(),
+        "cause": cause.map(EjectionCause::name),
+        "dryRun": is_dry_run,
+        "remainingMilliseconds": remaining_millis,
+        "ejections": ejections,
+        "consecutiveFailures": {
+            "connect": failures.connect,
+            "localOrigin": failures.local_origin,
+            "gatewayErrors": failures.gateway_errors,
+            "serverErrors": failures.server_errors,
+        },
+        "transitions": transitions.iter().map(transition).collect::<Vec<_>>(),
     })
 }
 
