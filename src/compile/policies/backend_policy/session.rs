@@ -39,18 +39,28 @@ pub(super) fn translate(
         }),
         header: spec.name.clone().filter(|_| is_header).map(|name| SessionHeader { name }),
     };
+    let idle_timeout =
+        BlockReader::new(FIELD, problems).duration("idleTimeout", spec.idle_timeout.as_ref(), ["1s", "9999h"]);
     let settings = session_persistence::translate(&standard, owner, FIELD, problems)?;
-    Some(with_same_site(settings, same_site))
+    if idle_timeout.zip(settings.absolute_timeout).is_some_and(|(idle, absolute)| idle > absolute) {
+        let message = "it is longer than absoluteTimeout";
+        BlockReader::new(FIELD, problems).problem("idleTimeout", message, "shorten it");
+    }
+    Some(Arc::new(AffinitySettings {
+        carrier: with_same_site(&settings.carrier, same_site),
+        idle_timeout,
+        strip: spec.strip.unwrap_or(false),
+        ..AffinitySettings::clone(&settings)
+    }))
 }
 
 /// The standard has no attribute SameSite, which is always Strict there.
-fn with_same_site(settings: Arc<AffinitySettings>, same_site: &str) -> Arc<AffinitySettings> {
-    match &settings.carrier {
-        AffinityCarrier::Cookie { name, attributes } if same_site != "Strict" => {
+fn with_same_site(carrier: &AffinityCarrier, same_site: &str) -> AffinityCarrier {
+    match carrier {
+        AffinityCarrier::Cookie { name, attributes } => {
             let attributes = attributes.replace("; SameSite=Strict", &format!("; SameSite={same_site}"));
-            let carrier = AffinityCarrier::Cookie { name: name.clone(), attributes: attributes.into() };
-            Arc::new(AffinitySettings { carrier, ..AffinitySettings::clone(&settings) })
+            AffinityCarrier::Cookie { name: name.clone(), attributes: attributes.into() }
         }
-        _ => settings,
+        AffinityCarrier::Header(name) => AffinityCarrier::Header(name.clone()),
     }
 }

@@ -23,21 +23,6 @@ pub(super) fn unserved_fields(spec: &BackendPolicySpec) -> Vec<(Block, Diagnosti
             report(Block::LoadBalancing, "loadBalancing.locality.failover", message, "remove it, or use mode");
         }
     }
-    if let Some(sessions) = balancing.and_then(|balancing| balancing.session_persistence.as_ref()) {
-        if sessions.idle_timeout.is_some() {
-            let message = "it is not served by this version, so idle sessions do not end";
-            report(
-                Block::SessionPersistence,
-                "loadBalancing.sessionPersistence.idleTimeout",
-                message,
-                "use absoluteTimeout",
-            );
-        }
-        if sessions.strip == Some(true) {
-            let message = "it is not served by this version, so the backend receives the session";
-            report(Block::SessionPersistence, "loadBalancing.sessionPersistence.strip", message, "remove it");
-        }
-    }
     let active = spec.health.as_ref().and_then(|health| health.active.as_ref());
     if active.is_some_and(|active| active.probers.as_deref() == Some("Shared")) {
         let message = "Shared is not served by this version, so each process checks all endpoints";
