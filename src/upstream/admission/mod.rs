@@ -151,6 +151,9 @@ impl HeldAdmission {
             }
             // The endpoint has not processed the request, or the attempt goes on.
             OutcomeClass::Connected
+            | OutcomeClass::Completed
+            | OutcomeClass::Stale
+            | OutcomeClass::Truncated
             | OutcomeClass::Inconclusive
             | OutcomeClass::Abandoned
             | OutcomeClass::NotProcessed => None,

@@ -11,7 +11,6 @@ use super::Upstream;
 use super::checks::check_of;
 use crate::upstream::affinity::AffinityEndpoints;
 use crate::upstream::configured_endpoints::{BackendTraffic, EndpointAddress, Endpoints};
-use crate::upstream::endpoint_state::EndpointState;
 use crate::upstream::load_balancing::ResolvedEndpoint;
 use crate::upstream::settings::BalancingAlgorithm;
 use crate::upstream::ssrf_guard::BlockedAddress;
