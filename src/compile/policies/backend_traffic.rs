@@ -57,7 +57,7 @@ pub(in crate::compile) fn sources(store: &Store, service: &ObjectKey) -> BTreeMa
     let Some(policy) = policy.map(|policy| format!("{} {}", Kind::XBackendTrafficPolicy, policy.meta.key)) else {
         return BTreeMap::new();
     };
-    let blocks = [("retryBudget", retry_limits.is_some()), ("sessionPersistence", affinity.is_some())];
+    let blocks = [("retryBudget", retry_limits.is_some()), ("loadBalancing.sessionPersistence", affinity.is_some())];
     blocks.into_iter().filter(|(_, is_set)| *is_set).map(|(block, _)| (block, policy.clone())).collect()
 }
 

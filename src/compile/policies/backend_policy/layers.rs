@@ -1,9 +1,11 @@
 //! Which BackendPolicies apply to a target, in the order of precedence: those for a facade, for a port, and for the
 //! whole Service. The order within each of these layers is that of their age.
 
+use std::collections::BTreeMap;
+
 use super::blocks::Block;
 use crate::api::portico::BackendPolicy;
-use crate::api::{Object, ObjectKey};
+use crate::api::{Kind, Object, ObjectKey};
 use crate::compile::policies::precedence::policies_for;
 use crate::compile::policies::target::{Target, TargetKind, TargetedPolicy};
 use crate::store::Store;
@@ -64,6 +66,16 @@ pub(in crate::compile) fn overriding_policy<'a>(
     block: Block,
 ) -> Option<&'a Object<BackendPolicy>> {
     first_with_block(&policies_with_target(store, &Target::of_service(service, None)), block)
+}
+
+/// The policies in effect for an upstream, by the blocks that they set.
+pub(in crate::compile) fn sources(store: &Store, upstream: &UpstreamKey) -> BTreeMap<&'static str, String> {
+    let policies = policies_of_upstream(store, upstream);
+    let source = |block: Block| {
+        let policy = first_with_block(&policies, block)?;
+        Some((block.path(), format!("{} {}", Kind::BackendPolicy, policy.meta.key)))
+    };
+    Block::ALL.into_iter().filter_map(source).collect()
 }
 
 /// The first of these policies that has a block. Whether the block is valid does not matter, so that a correction does

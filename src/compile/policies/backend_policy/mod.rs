@@ -33,7 +33,7 @@ mod verdict;
 pub(in crate::compile) use alternatives::UpstreamAlternatives;
 pub(in crate::compile) use blocks::Block;
 pub(in crate::compile) use effective::apply;
-pub(in crate::compile) use layers::overriding_policy;
+pub(in crate::compile) use layers::{overriding_policy, sources};
 pub(in crate::compile) use verdict::findings;
 
 use super::target::{TargetKind, TargetReference, TargetedPolicy};
