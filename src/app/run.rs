@@ -22,6 +22,7 @@ use super::data_plane::DataPlane;
 use super::diagnostic_meters::DiagnosticMeters;
 use super::fingerprint_cache::FingerprintCache;
 use super::gateway_services::{GatewayServicesHandle, GatewayServicesShutdown};
+use super::health_meters::HealthMeters;
 use super::host_addresses::host_addresses;
 use super::ingress::IngressConfig;
 use super::kong_metrics::{self, KongMetrics};
@@ -32,6 +33,7 @@ use super::rate_limit_meters::RateLimitMeters;
 use super::source_overlap::SourceOverlap;
 use super::state_meters::StateMeters;
 use super::status_publisher::StatusPublisher;
+use super::upstream_events::report_upstream_events;
 use super::views::{AdminViews, ProxyObserver, StatusViews};
 use super::watch_meters::WatchMeters;
 use crate::admin;
@@ -108,6 +110,9 @@ async fn serve(options: RunOptions, started: SystemTime) -> anyhow::Result<ExitS
     listeners.serve(&mut tasks, status_views, (admin_views, observer), &drain);
     tasks.spawn(reopen_on_hangup(hangup_signals, data_plane.access_log.clone()));
     tasks.spawn(withdraw_readiness(ready, drain.clone()));
+    if let Some(statuses) = &statuses {
+        tasks.spawn(report_upstream_events(data_plane.upstreams.clone(), statuses.queue()));
+    }
     tasks.spawn(announce_close(data_plane.proxy.clone(), drain.clone()));
     let drain_task = tokio::spawn(drain_controller.run());
 
@@ -245,6 +250,7 @@ fn register_meters(
     }
     data_plane.register_metrics(registry);
     registry.register_collector(Box::new(OverloadMeters { upstreams: data_plane.upstreams.clone() }));
+    registry.register_collector(Box::new(HealthMeters { upstreams: data_plane.upstreams.clone() }));
     registry.register_collector(Box::new(StateMeters {
         ready: ready.clone(),
         leading,

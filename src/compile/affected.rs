@@ -32,6 +32,7 @@ impl AffectedObjects {
             }
             touched.insert(id);
         }
+        touch_targets(store, &mut touched);
         touched
     }
 
@@ -50,8 +51,6 @@ impl AffectedObjects {
                 Kind::BackendTlsPolicy => BackendChange::Policy,
                 _ => continue,
             };
-            let is_backend =
-                |id: &ObjectId| matches!(id.kind, Kind::Service | Kind::XBackend | Kind::KongServiceFacade);
             let mut backends_now: BTreeSet<ObjectId> = store.objects_referenced_by(id).filter(is_backend).collect();
             if id.kind == Kind::BackendTlsPolicy
                 && store.unparseable_policies.get(&id.key).is_some_and(|policy| policy.targets.is_none())
@@ -71,6 +70,36 @@ impl AffectedObjects {
         }
         backends
     }
+}
+
+/// Adds the targets of touched BackendPolicies with references to other backends: where these lead depends on the
+/// other backends, on grants, and on the policies of the other backends.
+fn touch_targets(store: &Store, touched: &mut Changes) {
+    let has_references = |id: &ObjectId| {
+        let policy = store.backend_policies.get(&id.key).filter(|_| id.kind == Kind::BackendPolicy);
+        policy.is_some_and(|policy| policy.spec.alternatives().next().is_some())
+    };
+    if store.backend_policies.is_empty() {
+        return;
+    }
+    let index = store.dependency_index();
+    let mut pending: Vec<ObjectId> = touched.iter().filter(|id| has_references(id)).cloned().collect();
+    while let Some(policy) = pending.pop() {
+        for backend in store.objects_referenced_by(&policy).filter(is_backend) {
+            if !touched.insert(backend.clone()) {
+                continue;
+            }
+            for other in index.dependents_of_kind(&backend, Kind::BackendPolicy) {
+                if touched.insert(other.clone()) && has_references(other) {
+                    pending.push(other.clone());
+                }
+            }
+        }
+    }
+}
+
+fn is_backend(id: &ObjectId) -> bool {
+    matches!(id.kind, Kind::Service | Kind::XBackend | Kind::KongServiceFacade)
 }
 
 /// Why a Service, XBackend or facade is compiled again; `Policy`, the stronger reason, also affects the routes to it. `Endpoints` includes

@@ -18,6 +18,7 @@ use super::kong::policy_conflicts::PolicyConflicts;
 use super::kong::verdict_updates::PolicyReferrers;
 use super::parents::planner::ParentPlanner;
 use super::policies::users::Users;
+use super::policies::backend_policy::UpstreamAlternatives;
 use super::policies::{backend_policy, backend_tls, backend_traffic};
 use super::policy_sources::{PolicySources, policy_sources};
 use super::routes::planner::{RouteInputs, RouteOutputs, RoutePlanner};
@@ -79,6 +80,7 @@ pub struct Compiler {
     /// The addresses of this machine.
     machine_addresses: BTreeSet<IpAddr>,
     upstream_usage: UpstreamUsage,
+    alternatives: UpstreamAlternatives,
     policy_referrers: PolicyReferrers,
     policy_conflicts: PolicyConflicts,
     service_users: ServiceUsers,
@@ -166,6 +168,8 @@ impl Compiler {
         // Forbidden addresses depend on all listeners, and endpoints depend on forbidden addresses.
         self.update_forbidden_addresses(cx, &run, &mut touched);
 
+        self.alternatives.update(cx, &touched, &mut self.upstream_usage, &mut run.upstreams_changed);
+
         touch_services(&mut run, &mut touched);
         self.update_verdicts(cx, &touched, ingresses.verdicts_to_update, plugins, &mut run);
         Compiled {
@@ -235,7 +239,7 @@ impl Compiler {
         self.tls_policy_users.update(store, touched, &replanned, &served, find, verdicts);
         let find = |key: &ObjectKey| backend_traffic::findings(cx, key);
         self.traffic_policy_users.update(store, touched, &replanned, &served, find, verdicts);
-        let find = |key: &ObjectKey| backend_policy::findings(store, key);
+        let find = |key: &ObjectKey| backend_policy::findings(cx, key);
         self.backend_policy_users.update(store, touched, &replanned, &served, find, verdicts);
         let find = |key: &ObjectKey| x_backend_verdict::findings(cx, served.forbidden, key);
         self.x_backend_users.update(store, touched, &replanned, &served, find, verdicts);
@@ -338,6 +342,7 @@ impl Compiler {
                 UpstreamSource::XBackend => (Balancing::default(), BackendTraffic::default()),
             };
             let (balance, traffic) = backend_policy::apply(store, key, balance, traffic);
+            let traffic = BackendTraffic { alternatives: self.alternatives.of(key), ..traffic };
             endpoints::build(store, key, &self.forbidden, balance, traffic)
         };
         to_build.into_iter().map(|key| (key.clone(), build(key))).collect()

@@ -132,6 +132,7 @@ pub(super) fn dependencies(object: &AnyObject) -> Vec<Dependency> {
                     collector.add_object(kind, None, &target.name);
                 }
             }
+            policy.spec.alternatives().for_each(|backend| collector.add_backend(backend));
         }
         AnyObject::BackendTlsPolicy(policy) => {
             collector.add_targets(&policy.spec.target_refs);

@@ -3,6 +3,7 @@
 mod alternatives;
 mod changes;
 mod checks;
+mod ejections;
 mod outcomes;
 mod picking;
 mod probes;

@@ -51,7 +51,12 @@ impl<P: TargetedPolicy> WithUsers for P {
     }
 
     fn referred_objects(store: &Store, key: &ObjectKey) -> impl Iterator<Item = ObjectId> {
-        store.objects_referenced_by(&ObjectId::new(P::KIND, key.clone())).filter(is_target::<P>)
+        // A policy may also refer to objects that are not its targets.
+        let policy = P::table(store).get(key);
+        let references = policy.into_iter().flat_map(|policy| policy.target_references());
+        let targets: BTreeSet<ObjectId> =
+            references.filter_map(|reference| Some(reference.target::<P>(&key.namespace)?.object_id())).collect();
+        targets.into_iter()
     }
 
     fn affecting(store: &Store, route: &ObjectId) -> impl Iterator<Item = ObjectKey> {
@@ -199,7 +204,7 @@ fn verdict<T: WithUsers>(used: Use, mut conditions: Vec<Condition>, mut diagnost
         conditions: conditions.clone(),
     });
     let of_objects = further_ancestors.into_iter().map(|object| AncestorVerdict {
-        reference: AncestorReference::Referrer(object.kind, object.key.name),
+        reference: AncestorReference::Target(object.kind, object.key.name),
         controller: None,
         conditions: conditions.clone(),
     });

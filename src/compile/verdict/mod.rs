@@ -95,8 +95,10 @@ pub struct AncestorVerdict {
 pub enum AncestorReference {
     /// A Gateway whose routes send requests to a target of the policy.
     Gateway(ObjectKey),
-    /// A Service or KongServiceFacade that refers to the policy, or a target of the policy; in the policy's namespace.
+    /// A Service or KongServiceFacade that refers to the policy, in the policy's namespace.
     Referrer(Kind, Arc<str>),
+    /// A target of the policy, in the policy's namespace.
+    Target(Kind, Arc<str>),
 }
 
 /// `Gateway default/web`, or `Service shop`.
@@ -104,7 +106,7 @@ impl fmt::Display for AncestorReference {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             AncestorReference::Gateway(gateway) => write!(formatter, "{} {gateway}", Kind::Gateway),
-            AncestorReference::Referrer(kind, name) => write!(formatter, "{kind} {name}"),
+            AncestorReference::Referrer(kind, name) | AncestorReference::Target(kind, name) => write!(formatter, "{kind} {name}"),
         }
     }
 }

@@ -14,7 +14,7 @@ use super::http_check::HttpRequest;
 use super::http_connection::HttpConnection;
 use super::{grpc_check, http_check, tcp_check};
 use crate::upstream::connect::{ConnectionTls, StreamOpener};
-use crate::upstream::settings::CheckKind;
+use crate::upstream::settings::{CheckFailureKind, CheckKind};
 use crate::upstream::socket::UpstreamSocket;
 use crate::upstream::{ConnectError, OwnSockets, SocketBudget, SocketLimit};
 
@@ -32,6 +32,8 @@ pub(super) struct CheckPass {
     pub(super) warning: Option<&'static str>,
     /// Whether the connection can be used for another check.
     pub(super) is_reusable: bool,
+    /// False for a response that is neither expected nor a failure, so that it shows nothing.
+    pub(super) is_conclusive: bool,
 }
 
 /// Why a check has not passed. The texts follow the address of the endpoint.
@@ -70,6 +72,25 @@ impl CheckFailure {
 
     pub(super) fn incomplete(error: &hyper::Error) -> Self {
         CheckFailure::Incomplete(describe(error))
+    }
+
+    /// The kind of the failure, which may have a threshold of its own.
+    pub(super) fn kind(&self) -> CheckFailureKind {
+        match self {
+            CheckFailure::TimedOut(_) => CheckFailureKind::Timeout,
+            CheckFailure::Connect(ConnectError::TimedOut(..)) => CheckFailureKind::Timeout,
+            CheckFailure::Connect(_)
+            | CheckFailure::NoSocket(_)
+            | CheckFailure::NoResponse(_)
+            | CheckFailure::Connection(_)
+            | CheckFailure::Closed { .. } => CheckFailureKind::Connection,
+            CheckFailure::Status(_)
+            | CheckFailure::Incomplete(_)
+            | CheckFailure::NotGrpc
+            | CheckFailure::GrpcStatus(_)
+            | CheckFailure::NotServing(_)
+            | CheckFailure::Unexpected { .. } => CheckFailureKind::Response,
+        }
     }
 
     /// Whether this process, and not the endpoint, is the reason, so that nothing is known about the endpoint.
@@ -143,17 +164,18 @@ impl CheckTarget {
     async fn send(&self, connection: &mut HttpConnection) -> Result<CheckPass, CheckFailure> {
         let is_encrypted = self.tls.is_some();
         match &self.check.kind {
-            CheckKind::Http { tls: _, method, path, host, headers, expected } => {
+            CheckKind::Http { tls: _, method, path, host, headers, expected, failing } => {
                 let keeps_connection = self.check.reuses_connection;
                 let request = HttpRequest { method, path, host, headers, keeps_connection };
-                http_check::check(connection, request.build(self.protocol, is_encrypted), expected).await
+                let request = request.build(self.protocol, is_encrypted);
+                http_check::check(connection, request, expected, failing.as_ref()).await
             }
             CheckKind::Grpc { service, authority } => {
                 let request = grpc_check::request(service, authority, self.check.timeout, is_encrypted);
                 grpc_check::check(connection, request).await
             }
             // It sends bytes over the socket itself.
-            CheckKind::Tcp { .. } => Ok(CheckPass { warning: None, is_reusable: false }),
+            CheckKind::Tcp { .. } => Ok(CheckPass { warning: None, is_reusable: false, is_conclusive: true }),
         }
     }
 }

@@ -30,11 +30,11 @@ pub(super) async fn check(
     };
     match code.ok_or(CheckFailure::NotGrpc)? {
         OK => {}
-        UNIMPLEMENTED => return Ok(CheckPass { warning: Some(NO_HEALTH_SERVICE), is_reusable }),
+        UNIMPLEMENTED => return Ok(CheckPass { warning: Some(NO_HEALTH_SERVICE), is_reusable, is_conclusive: true }),
         code => return Err(CheckFailure::GrpcStatus(code)),
     }
     match serving_status(&message)? {
-        SERVING => Ok(CheckPass { warning: None, is_reusable }),
+        SERVING => Ok(CheckPass { warning: None, is_reusable, is_conclusive: true }),
         status => Err(CheckFailure::NotServing(status)),
     }
 }

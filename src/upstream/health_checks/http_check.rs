@@ -25,19 +25,22 @@ pub(super) struct HttpRequest<'a> {
     pub(super) keeps_connection: bool,
 }
 
-/// Sends a request. Redirects are responses like others.
+/// Sends a request. Redirects are responses like others. `failing`: the statuses that fail; `None` for all that are not
+/// expected.
 pub(super) async fn check(
     connection: &mut HttpConnection,
     request: Request<Full<Bytes>>,
     expected: &StatusRanges,
+    failing: Option<&StatusRanges>,
 ) -> Result<CheckPass, CheckFailure> {
     let response = connection.send(request).await.map_err(|error| CheckFailure::no_response(&error))?;
     let status = response.status();
-    if !expected.contains(status.as_u16()) {
+    let has_passed = expected.contains(status.as_u16());
+    if !has_passed && failing.is_none_or(|failing| failing.contains(status.as_u16())) {
         return Err(CheckFailure::Status(status));
     }
     let is_reusable = read_body(response.into_body()).await?;
-    Ok(CheckPass { warning: None, is_reusable })
+    Ok(CheckPass { warning: None, is_reusable, is_conclusive: has_passed })
 }
 
 /// Reads a body to its end. Returns false if it is longer than the limit, beyond which nothing is read.

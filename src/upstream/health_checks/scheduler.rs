@@ -19,7 +19,7 @@ use super::checker::{CheckFailure, CheckPass, EndpointChecker};
 use super::http_connection::HttpConnection;
 use super::schedule::{CheckId, CheckSchedule};
 use crate::upstream::check_report::{CheckOutcome, CheckReport, CheckType};
-use crate::upstream::settings::ActiveCheck;
+use crate::upstream::settings::{ActiveCheck, CheckResult};
 use crate::upstream::{OwnSockets, SocketBudget, Upstream, UpstreamKey, UpstreamRegistry};
 
 /// The checks of a process. They belong to one thread.
@@ -172,7 +172,7 @@ impl Scheduler {
     fn add(&mut self, key: &UpstreamKey, checked: &CheckedUpstream, endpoint: SocketAddr, now: Instant) -> CheckId {
         let target = Rc::clone(&checked.target);
         let first = self.first_check(key, endpoint, &target.check);
-        let id = self.schedule.add(target.check.interval, now + first);
+        let id = self.schedule.add(target.check.shortest_interval(), now + first);
         let upstream = checked.upstream.clone();
         let history = CheckHistory::default();
         let check = EndpointCheck { upstream, target, endpoint, history, has_phase: false, kept: None };
@@ -184,7 +184,7 @@ impl Scheduler {
     fn first_check(&self, key: &UpstreamKey, endpoint: SocketAddr, check: &ActiveCheck) -> Duration {
         let hash = self.hasher.hash_one((&key.namespace, &key.service, endpoint)) >> 32;
         let part = hash as f64 / f64::from(u32::MAX);
-        check.interval.min(MAX_FIRST_DELAY).mul_f64(part)
+        check.shortest_interval().min(MAX_FIRST_DELAY).mul_f64(part)
     }
 
     /// Ends the checks of an upstream, and frees the endpoints that they have ejected.
@@ -213,6 +213,11 @@ impl Scheduler {
         let now = Instant::now();
         while let Some(id) = self.schedule.next(now) {
             let Some(check) = self.checks.get_mut(&id) else { continue };
+            if !check.is_wanted() {
+                let interval = check.target.check.shortest_interval();
+                self.schedule.renew(id, interval, now, now, 1.0);
+                continue;
+            }
             let (checker, target) = (Rc::clone(&self.checker), Rc::clone(&check.target));
             let (endpoint, kept) = (check.endpoint, check.kept.take());
             self.running.spawn_local(async move {
@@ -237,7 +242,7 @@ impl Scheduler {
             check.record(&upstream, &result, now.saturating_duration_since(began));
         }
         let is_healthy = upstream.is_healthy(check.endpoint) && check.history.verdict() != Some(false);
-        let interval = if is_healthy { settings.interval } else { settings.unhealthy_interval };
+        let interval = settings.interval_of(is_healthy).unwrap_or_else(|| settings.shortest_interval());
         // The second check begins at the phase of the endpoint, so that those that began together come apart. Results
         // of former settings say nothing about when the next one is due.
         let share = match (is_current, std::mem::replace(&mut check.has_phase, true)) {
@@ -279,6 +284,13 @@ fn close_one<'a>(
 }
 
 impl EndpointCheck {
+    /// Whether endpoints in the state of this one are checked.
+    fn is_wanted(&self) -> bool {
+        let is_ejected = self.upstream.upgrade().is_some_and(|upstream| !upstream.is_healthy(self.endpoint));
+        let is_healthy = !is_ejected && self.history.verdict() != Some(false);
+        self.target.check.interval_of(is_healthy).is_some()
+    }
+
     /// Records a result in the health of the endpoint and in the counters of its upstream.
     fn record(&mut self, upstream: &Upstream, result: &Result<CheckPass, CheckFailure>, duration: Duration) {
         let check = &self.target.check;
@@ -296,6 +308,9 @@ impl EndpointCheck {
             }
             return;
         }
+        if result.as_ref().is_ok_and(|pass| !pass.is_conclusive) {
+            return;
+        }
         let has_passed = result.is_ok();
         upstream.count_check(check_type, if has_passed { CheckOutcome::Passed } else { CheckOutcome::Failed });
         if let (true, Some(warning)) = (has_passed, &message)
@@ -303,7 +318,9 @@ impl EndpointCheck {
         {
             warn!(upstream = %upstream.key, endpoint = %self.endpoint, "The endpoint passes its check, but {warning}");
         }
-        self.history.record(has_passed, check);
+        let result =
+            result.as_ref().map_or_else(|failure| CheckResult::Failed(failure.kind()), |_| CheckResult::Passed);
+        self.history.record(result, check);
         let report = CheckReport {
             has_passed,
             ended: Instant::now(),

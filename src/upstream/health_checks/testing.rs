@@ -14,6 +14,7 @@ pub(super) fn tcp_check() -> ActiveCheck {
         unhealthy_interval: Duration::from_secs(10),
         timeout: Duration::from_secs(1),
         unhealthy_threshold: 3,
+        failure_thresholds: None,
         healthy_threshold: 2,
         initial: InitialHealth::Healthy,
         port: None,
@@ -30,6 +31,7 @@ pub(super) fn http_check(path: &'static str) -> ActiveCheck {
         host: HeaderValue::from_static("web.shop.svc"),
         headers: HeaderMap::new(),
         expected: StatusRanges(Box::new([200..=299])),
+        failing: None,
     };
     ActiveCheck { kind, ..tcp_check() }
 }

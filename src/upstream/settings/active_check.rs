@@ -27,6 +27,35 @@ pub struct ActiveCheck {
     pub reuses_connection: bool,
 }
 
+impl ActiveCheck {
+    /// The time between two checks of an endpoint. `None` if it is not checked in this state.
+    pub fn interval_of(&self, is_healthy: bool) -> Option<Duration> {
+        let interval = if is_healthy { self.interval } else { self.unhealthy_interval };
+        Some(interval).filter(|interval| !interval.is_zero())
+    }
+
+    /// The shorter one of the intervals that are not zero; an hour if both are.
+    pub fn shortest_interval(&self) -> Duration {
+        let intervals = [true, false].into_iter().filter_map(|is_healthy| self.interval_of(is_healthy));
+        intervals.min().unwrap_or(Duration::from_secs(3600))
+    }
+}
+
+/// What a check has shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CheckResult {
+    Passed,
+    Failed(CheckFailureKind),
+}
+
+/// How a check has failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CheckFailureKind {
+    Response,
+    Connection,
+    Timeout,
+}
+
 /// After how many consecutive failures of one kind an endpoint is ejected. 0: they do not count. Each kind has a count
 /// of its own, and a pass resets all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

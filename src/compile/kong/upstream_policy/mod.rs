@@ -137,8 +137,9 @@ fn add_sources(
     let Some(policy) = policy else { return };
     for (block, is_set) in [
         ("loadBalancing", balancing.is_some()),
-        ("sessionPersistence", affinity.is_some()),
-        ("health", health.is_some()),
+        ("loadBalancing.sessionPersistence", affinity.is_some()),
+        ("health.passive", health.is_some()),
+        ("health.active", health.as_ref().is_some_and(|health| health.active.is_some())),
     ] {
         if is_set {
             sources.insert(block, format!("{kind} {policy}"));

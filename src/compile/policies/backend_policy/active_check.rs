@@ -38,6 +38,7 @@ pub(super) fn translate(
         timeout: timeout.unwrap_or_else(|| DEFAULT_TIMEOUT.min(interval)),
         unhealthy_threshold,
         healthy_threshold,
+        failure_thresholds: None,
         initial: initial.unwrap_or_default(),
         port,
         reuses_connection: spec.reuse_connection.unwrap_or(true),
@@ -73,7 +74,7 @@ fn kind(spec: &ActiveCheckSpec, default_host: &str, block: &mut BlockReader<'_>)
             let expected = expected_statuses(&spec.expected_statuses, block);
             let path = path(spec.path.as_deref().unwrap_or("/"), block);
             let host = host(spec, default_host, block);
-            Some(CheckKind::Http { tls: name == "HTTPS", method, path: path?, host: host?, headers, expected })
+            Some(CheckKind::Http { tls: name == "HTTPS", method, path: path?, host: host?, headers, expected, failing: None })
         }
         "TCP" => {
             let send = octets("send", spec.send.as_deref(), block);

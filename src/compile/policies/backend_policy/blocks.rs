@@ -4,7 +4,7 @@ use crate::api::portico::{BackendPolicySpec, LoadBalancingSpec};
 
 /// A block of a BackendPolicy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Block {
+pub(in crate::compile) enum Block {
     /// `loadBalancing` without the session persistence.
     LoadBalancing,
     SessionPersistence,
@@ -36,7 +36,7 @@ impl Block {
     ];
 
     /// The path in `spec`.
-    pub(super) fn path(self) -> &'static str {
+    pub(in crate::compile) fn path(self) -> &'static str {
         match self {
             Block::LoadBalancing => "loadBalancing",
             Block::SessionPersistence => "loadBalancing.sessionPersistence",

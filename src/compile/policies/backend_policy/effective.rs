@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::block_reader::BlockReader;
 use super::blocks::Block;
-use super::layers::{first_with_block, policies_of_upstream};
-use super::{active_check, circuit_breaker, health, limits, load_balancing, retry, session, timeouts};
+use super::layers::{backend_key, first_with_block, policies_of_upstream};
+use super::{active_check, alternatives, circuit_breaker, health, limits, load_balancing, retry, session, timeouts};
 use crate::api::portico::{BackendPolicy, BackendPolicySpec};
 use crate::api::{Kind, Object, ObjectKey};
 use crate::compile::policies::target::TargetKind;
@@ -137,9 +137,8 @@ pub(super) struct PolicyTarget {
 }
 
 impl PolicyTarget {
-    fn of_upstream(store: &Store, upstream: &UpstreamKey) -> PolicyTarget {
-        let UpstreamKey { namespace, service, .. } = upstream;
-        let key = ObjectKey { namespace: namespace.clone(), name: service.clone() };
+    pub(super) fn of_upstream(store: &Store, upstream: &UpstreamKey) -> PolicyTarget {
+        let key = backend_key(upstream);
         match upstream.source {
             UpstreamSource::Service => PolicyTarget::new(TargetKind::Service, &key),
             UpstreamSource::XBackend => {
@@ -205,6 +204,10 @@ fn translate_block(
         Block::Retry => Translated::Retry(retry::translate(spec.retry.as_ref()?, reader)),
         Block::RetryBudget => Translated::RetryBudget(retry::retry_limits(spec.retry_budget.as_ref()?, reader)),
         Block::Timeouts => Translated::Timeouts(timeouts::translate(spec.timeouts.as_ref()?, reader)),
-        Block::Failover | Block::Subsets => Translated::Nothing,
+        Block::Failover => {
+            alternatives::failover_settings(spec.failover.as_ref()?, problems);
+            Translated::Nothing
+        }
+        Block::Subsets => Translated::Nothing,
     })
 }

@@ -1,9 +1,11 @@
 //! Which BackendPolicies apply to a target, in the order of precedence: those for a facade, for a port, and for the
 //! whole Service. The order within each of these layers is that of their age.
 
+use std::collections::BTreeMap;
+
 use super::blocks::Block;
 use crate::api::portico::BackendPolicy;
-use crate::api::{Object, ObjectKey};
+use crate::api::{Kind, Object, ObjectKey};
 use crate::compile::policies::precedence::policies_for;
 use crate::compile::policies::target::{Target, TargetKind, TargetedPolicy};
 use crate::store::Store;
@@ -29,7 +31,7 @@ pub(super) fn policies_of_upstream<'a>(store: &'a Store, upstream: &UpstreamKey)
     if store.backend_policies.is_empty() {
         return Vec::new();
     }
-    let key = ObjectKey { namespace: upstream.namespace.clone(), name: upstream.service.clone() };
+    let key = backend_key(upstream);
     if upstream.source == UpstreamSource::XBackend {
         return policies_with_target(store, &Target { kind: TargetKind::XBackend, key, section: None });
     }
@@ -42,6 +44,11 @@ pub(super) fn policies_of_upstream<'a>(store: &'a Store, upstream: &UpstreamKey)
     layers.flat_map(|target| policies_with_target(store, &target)).collect()
 }
 
+/// The Service or XBackend of an upstream.
+pub(super) fn backend_key(upstream: &UpstreamKey) -> ObjectKey {
+    ObjectKey { namespace: upstream.namespace.clone(), name: upstream.service.clone() }
+}
+
 /// The name of the port of a Service that an upstream is for.
 fn port_name<'s>(store: &'s Store, service: &ObjectKey, upstream: &UpstreamKey) -> Option<&'s str> {
     let service = store.services.get(service)?;
@@ -50,6 +57,25 @@ fn port_name<'s>(store: &'s Store, service: &ObjectKey, upstream: &UpstreamKey) 
             && TransportProtocol::from_field(port.protocol.as_deref()) == Some(upstream.transport)
     });
     port.map(|port| &*port.name).filter(|name| !name.is_empty())
+}
+
+/// The policy for a whole Service that has a block, and so takes precedence over the settings of other kinds.
+pub(in crate::compile) fn overriding_policy<'a>(
+    store: &'a Store,
+    service: &ObjectKey,
+    block: Block,
+) -> Option<&'a Object<BackendPolicy>> {
+    first_with_block(&policies_with_target(store, &Target::of_service(service, None)), block)
+}
+
+/// The policies in effect for an upstream, by the blocks that they set.
+pub(in crate::compile) fn sources(store: &Store, upstream: &UpstreamKey) -> BTreeMap<&'static str, String> {
+    let policies = policies_of_upstream(store, upstream);
+    let source = |block: Block| {
+        let policy = first_with_block(&policies, block)?;
+        Some((block.path(), format!("{} {}", Kind::BackendPolicy, policy.meta.key)))
+    };
+    Block::ALL.into_iter().filter_map(source).collect()
 }
 
 /// The first of these policies that has a block. Whether the block is valid does not matter, so that a correction does

@@ -36,6 +36,7 @@ pub(super) fn translate(spec: &LoadBalancingSpec, block: &mut BlockReader<'_>) -
         panic_threshold_percent: block
             .percent("panicThresholdPercent", spec.panic_threshold_percent, 0)
             .unwrap_or_default(),
+        must_exceed_threshold: false,
         when_unhealthy: block
             .choice(
                 "whenUnhealthy",

@@ -4,6 +4,7 @@
 //!   blocks.rs      the blocks of a policy; each is taken whole from one policy
 //!   layers.rs      target ─▶ the policies that apply to it, in the order of precedence
 //!   effective.rs   upstream ─▶ its settings, with those of other sources for blocks that no policy has
+//!   alternatives.rs   upstream ─▶ the upstreams that get its requests if it cannot
 //!   verdict.rs     the conditions Accepted and Programmed
 //!   load_balancing.rs, request_hash.rs, session.rs, health.rs, active_check.rs, limits.rs, circuit_breaker.rs,
 //!   retry.rs, timeouts.rs                              block ─▶ `upstream::settings`
@@ -13,6 +14,7 @@
 //! The settings belong to the upstreams, so an edit of a policy changes neither routes nor routers.
 
 mod active_check;
+mod alternatives;
 mod block_reader;
 mod blocks;
 mod circuit_breaker;
@@ -28,7 +30,10 @@ mod timeouts;
 mod unserved_fields;
 mod verdict;
 
+pub(in crate::compile) use alternatives::UpstreamAlternatives;
+pub(in crate::compile) use blocks::Block;
 pub(in crate::compile) use effective::apply;
+pub(in crate::compile) use layers::{overriding_policy, sources};
 pub(in crate::compile) use verdict::findings;
 
 use super::target::{TargetKind, TargetReference, TargetedPolicy};

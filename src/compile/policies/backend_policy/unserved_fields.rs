@@ -1,5 +1,5 @@
-//! Fields of BackendPolicies that are valid, but that this version does not serve. Each is reported, so that none is
-//! ignored silently.
+//! Fields of BackendPolicies that are valid, but have no effect, most of them because this version does not serve them.
+//! Each is reported, so that none is ignored silently.
 
 use crate::api::portico::BackendPolicySpec;
 use crate::diagnostic::Diagnostic;
@@ -33,14 +33,14 @@ pub(super) fn unserved_fields(spec: &BackendPolicySpec) -> Vec<(Block, Diagnosti
             let message = "responses of a cache are not served by this version, so an open circuit gives status 503";
             report(Block::CircuitBreaker, "circuitBreaker.fallback.stale", message, "use response");
         }
-        if fallback.backend_ref.is_some() {
-            let message = "other backends are not served by this version, so an open circuit gives status 503";
-            report(Block::CircuitBreaker, "circuitBreaker.fallback.backendRef", message, "use response");
-        }
     }
-    if spec.failover.is_some() {
-        let message = "other backends are not served by this version, so the block has no effect";
-        report(Block::Failover, "failover", message, "remove it");
+    if let Some(limits) = &spec.limits
+        && limits.max_pending.is_some()
+        && limits.max_requests.is_none()
+        && limits.adaptive.is_none()
+    {
+        let message = "no limit makes requests wait, so it has no effect";
+        report(Block::Limits, "limits.maxPending", message, "add maxRequests or adaptive");
     }
     if !spec.subsets.is_empty() {
         let message = "nothing refers to subsets in this version, so the block has no effect";

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::alternatives;
 use super::blocks::{Block, is_or_are, names};
 use super::effective::{DryRun, PolicyTarget, Translated, is_dry_run, translate};
 use super::layers::{first_with_block, policies_with_target};
@@ -9,16 +10,19 @@ use super::timeouts;
 use super::unserved_fields::unserved_fields;
 use crate::api::portico::BackendPolicy;
 use crate::api::{Kind, Object, ObjectKey};
+use crate::compile::CompileContext;
 use crate::compile::policies::target::{Target, TargetKind, TargetedPolicy};
 use crate::compile::policies::users::Findings;
 use crate::compile::verdict::{Code, Condition};
 use crate::diagnostic::{Diagnostic, Reason};
 use crate::store::Store;
+use crate::upstream::{UpstreamKey, UpstreamSource};
 
 /// What the verdict on a policy says; `None` if the policy does not exist.
-pub(in crate::compile) fn findings(store: &Store, key: &ObjectKey) -> Option<Findings> {
-    let policy = store.backend_policies.get(key)?;
-    let review = Review::new(store, policy);
+pub(in crate::compile) fn findings(cx: CompileContext<'_>, key: &ObjectKey) -> Option<Findings> {
+    let policy = cx.store.backend_policies.get(key)?;
+    let mut review = Review::new(cx.store, policy);
+    review.check_references(cx);
     let conditions = vec![review.accepted(), review.programmed()];
     Some(Findings::Conditions { generation: policy.meta.generation, conditions, diagnostics: review.warnings })
 }
@@ -172,6 +176,22 @@ impl<'a> Review<'a> {
         }
     }
 
+    /// Finds references to other backends that cannot be used.
+    fn check_references(&mut self, cx: CompileContext<'_>) {
+        let namespace = &self.policy.meta.key.namespace;
+        let targets = self.policy.target_references();
+        let targets = targets.filter_map(|reference| reference.target::<BackendPolicy>(namespace));
+        let problems = targets.flat_map(|target| upstreams_of(cx.store, &target));
+        let problems = problems.flat_map(|upstream| alternatives::reference_problems(cx, &upstream));
+        let mut unusable = Vec::new();
+        for (block, problem) in problems {
+            if self.in_effect.contains(&block) && !unusable.contains(&problem) {
+                unusable.push(problem);
+            }
+        }
+        self.unserved.extend(unusable);
+    }
+
     fn accepted(&self) -> Condition {
         if self.target_problems.len() == self.policy.target_references().count() {
             return Condition::new(Code::BackendPolicyTargetNotFound, self.target_problems.clone());
@@ -261,6 +281,33 @@ impl<'a> Review<'a> {
             Some(port) => {
                 format!("{names} {verb} set for port {port} of {target} by {} {}", Kind::BackendPolicy, by.name)
             }
+        }
+    }
+}
+
+/// The upstreams of a target, one for each port.
+fn upstreams_of(store: &Store, target: &Target<'_>) -> Vec<UpstreamKey> {
+    let ObjectKey { namespace, name: service } = target.key.clone();
+    let of_port = |port: i32, source| {
+        let port = u16::try_from(port).unwrap_or_default();
+        UpstreamKey { namespace: namespace.clone(), service: service.clone(), port, source, ..UpstreamKey::default() }
+    };
+    match target.kind {
+        TargetKind::Service => {
+            let ports = store.services.get(&target.key).into_iter().flat_map(|service| &service.spec.ports);
+            let ports = ports.filter(|port| target.section.is_none_or(|section| port.name == section));
+            ports.map(|port| of_port(port.port, UpstreamSource::Service)).collect()
+        }
+        TargetKind::XBackend => {
+            let backend = store.x_backends.get(&target.key);
+            let port = backend.and_then(|backend| backend.spec.port.number);
+            port.map(|port| of_port(port, UpstreamSource::XBackend)).into_iter().collect()
+        }
+        TargetKind::KongServiceFacade => {
+            let Some(facade) = store.kong_service_facades.get(&target.key) else { return Vec::new() };
+            let service = ObjectKey::new(&target.key.namespace, &facade.spec.backend_ref.name);
+            let upstreams = upstreams_of(store, &Target::of_service(&service, None)).into_iter();
+            upstreams.map(|key| UpstreamKey { facade: Some(target.key.name.clone()), ..key }).collect()
         }
     }
 }

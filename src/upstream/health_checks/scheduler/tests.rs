@@ -34,7 +34,7 @@ fn failed() -> Result<CheckPass, CheckFailure> {
 }
 
 fn passed() -> Result<CheckPass, CheckFailure> {
-    Ok(CheckPass { warning: None, is_reusable: false })
+    Ok(CheckPass { warning: None, is_reusable: false, is_conclusive: true })
 }
 
 impl Fixture {

@@ -74,6 +74,15 @@ pub struct BackendPolicySpec {
     pub subsets: Vec<SubsetSpec>,
 }
 
+impl BackendPolicySpec {
+    /// The references to other backends, which get requests in place of the targets.
+    pub fn alternatives(&self) -> impl Iterator<Item = &BackendObjectReference> {
+        let fallback = self.circuit_breaker.as_ref().and_then(|breaker| breaker.fallback.as_ref());
+        let of_circuit = fallback.and_then(|fallback| fallback.backend_ref.as_ref());
+        self.failover.iter().flat_map(|failover| &failover.backend_refs).chain(of_circuit)
+    }
+}
+
 /// The limit of retries in relation to the requests.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
