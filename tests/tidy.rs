@@ -339,11 +339,11 @@ const LAYERS: &[Row] = &[
     (
         "upstream",
         &[
-            "counters dns endpoint_choice endpoint_error endpoint_load health local_shortage outcome own_sockets \
-             protocol proxy_protocol response_streams settings socket_budget ssrf_guard tls",
-            "check_report",
+            "counters dns endpoint_choice endpoint_error endpoint_load local_shortage outcome own_sockets protocol \
+             proxy_protocol response_streams settings socket_budget ssrf_guard tls",
+            "check_report health",
             "endpoint_state",
-            "load_balancing counted_connection retry_budget affinity upstream_key circuit_breaker",
+            "load_balancing counted_connection retry_budget affinity upstream_key circuit_breaker outlier_detection",
             "alternatives limits",
             "check_queue configured_endpoints",
             "admission",
