@@ -210,7 +210,7 @@ const LAYERS: &[Row] = &[
             "context gateways policies",
             "backend parents",
             "kong",
-            "ingress routes",
+            "ingress policy_sources routes",
             "verdict_updates",
             "compiler",
         ],
@@ -319,7 +319,7 @@ const LAYERS: &[Row] = &[
     ),
     (
         "status",
-        &["event_rotation features json merge notices", "event_queue installed", "queue", "event_writer status_writer"],
+        &["event_rotation features json merge notices", "event_queue installed occurrences", "queue", "event_writer status_writer"],
     ),
     (
         "store",
@@ -336,8 +336,10 @@ const LAYERS: &[Row] = &[
             "counters dns endpoint_choice endpoint_error endpoint_load health local_shortage outcome own_sockets \
              protocol proxy_protocol response_streams settings socket_budget ssrf_guard tls",
             "endpoint_state",
-            "load_balancing counted_connection retry_budget affinity upstream_key",
-            "admission configured_endpoints",
+            "load_balancing counted_connection retry_budget affinity upstream_key circuit_breaker",
+            "alternatives limits",
+            "configured_endpoints",
+            "admission",
             "endpoints http2 registry socket subset",
             "target",
             "connect connect_attempt endpoint_body raw_connection upgraded",

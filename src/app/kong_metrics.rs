@@ -64,9 +64,9 @@ pub(super) fn builtin_plugin(factory: &PluginFactory) -> BuiltinPlugin {
     BuiltinPlugin { kind, plugin, enabled_by: object.into() }
 }
 
-/// The state of every endpoint of every upstream, in order. Upstreams with the same name in Kong are merged. As in Kong,
-/// an endpoint is healthy only if health checks are configured; but without them it may be unhealthy, because failed
-/// connections are always noticed.
+/// The state of every endpoint of every upstream, in order. Upstreams with the same name in Kong are merged. As in
+/// Kong, an endpoint is healthy only if health checks are configured; but without them it may be unhealthy, because
+/// failed connections are always noticed.
 fn health_targets(upstreams: &UpstreamRegistry) -> Vec<HealthTarget> {
     let mut states = BTreeMap::new();
     for upstream in upstreams.all() {

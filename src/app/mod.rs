@@ -35,6 +35,7 @@ mod source_overlap;
 mod state_meters;
 mod status_publisher;
 mod stdout;
+mod upstream_views;
 mod verify;
 mod views;
 mod watch_meters;

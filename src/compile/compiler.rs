@@ -20,6 +20,7 @@ use super::parents::planner::ParentPlanner;
 use super::policies::users::Users;
 use super::policies::backend_policy::UpstreamAlternatives;
 use super::policies::{backend_policy, backend_tls, backend_traffic};
+use super::policy_sources::{PolicySources, policy_sources};
 use super::routes::planner::{RouteInputs, RouteOutputs, RoutePlanner};
 use super::routes::routers::Routers;
 use super::run::CompileRun;
@@ -311,6 +312,11 @@ impl Compiler {
         self.routers.set_consumers(self.consumers.directory());
     }
 
+    /// What sets each block of the settings of an upstream.
+    pub fn policy_sources(&self, store: &Store, upstream: &UpstreamKey) -> PolicySources {
+        policy_sources(store, upstream, &self.policy_conflicts)
+    }
+
     /// Endpoints of the used upstreams that are new or whose Service or slices changed.
     fn endpoints(
         &self,
@@ -330,7 +336,7 @@ impl Compiler {
                 UpstreamSource::Service => {
                     let service = ObjectKey { namespace: key.namespace.clone(), name: key.service.clone() };
                     let balance = kong::upstream_policy::upstream_balance(store, key, &self.policy_conflicts);
-                    let settings = kong::upstream_policy::kong_settings(store, key, &self.policy_conflicts);
+                    let settings = kong::upstream_policy::policy_settings(store, key, &self.policy_conflicts);
                     (balance, settings.below(backend_traffic::backend_traffic(store, &service)))
                 }
                 UpstreamSource::XBackend => (Balancing::default(), BackendTraffic::default()),

@@ -87,7 +87,8 @@ impl CheckCounters {
     /// The counters that are not zero.
     pub(super) fn counts(&self) -> Vec<(CheckType, CheckOutcome, u64)> {
         let pairs = CheckType::ALL.into_iter().flat_map(|kind| CheckOutcome::ALL.map(|outcome| (kind, outcome)));
-        let counts = pairs.map(|(kind, outcome)| (kind, outcome, self.0[kind as usize][outcome as usize].load(Relaxed)));
+        let counts =
+            pairs.map(|(kind, outcome)| (kind, outcome, self.0[kind as usize][outcome as usize].load(Relaxed)));
         counts.filter(|(.., count)| *count > 0).collect()
     }
 }

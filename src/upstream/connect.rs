@@ -11,6 +11,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
 use super::admission::OverloadLimit;
+use super::connect_attempt;
 use super::local_shortage::LocalShortage;
 use super::socket::{SocketStream, UpstreamSocket};
 use super::socket_budget::{MAX_SOCKET_WAIT, SocketBudget, SocketLimit};
@@ -149,7 +150,8 @@ impl EndpointConnector {
         let opener = StreamOpener { timeout: self.timeout, own_sockets: &self.own_sockets };
         let server_name = target.server_name.as_deref();
         let tls = upstream.tls_client.as_ref().map(|client| TlsUse { client, server_name });
-        let outcome = opener.open(address, proxy_header, tls, &target.handshake_time).await;
+        let opening = opener.open(address, proxy_header, tls, &target.handshake_time);
+        let outcome = connect_attempt::watch(upstream, address, opening).await;
         let server_name = target.server_name.as_deref().cloned();
         outcome.map(|stream| UpstreamSocket::new(stream, permit, server_name)).inspect_err(|error| {
             let counter = match error {

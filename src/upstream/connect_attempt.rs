@@ -1,7 +1,10 @@
 //! The attempt to open a connection to an endpoint, whose result is recorded in the health of the endpoint.
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::time::Duration;
+
+use tokio::time::timeout;
 
 use super::outcome::{Outcome, OutcomeClass};
 use super::{ConnectError, Upstream, UpstreamTarget};
@@ -14,8 +17,7 @@ pub(super) struct ConnectAttempt<'u> {
 }
 
 impl<'u> ConnectAttempt<'u> {
-    pub(super) fn begin(upstream: &'u Upstream, address: SocketAddr, timeout: Duration) -> Self {
-        upstream.record_connect_timeout(timeout);
+    pub(super) fn begin(upstream: &'u Upstream, address: SocketAddr) -> Self {
         ConnectAttempt { upstream, address, has_ended: false }
     }
 
@@ -33,6 +35,17 @@ impl Drop for ConnectAttempt<'_> {
     }
 }
 
+/// Awaits a connection that is being opened. If nothing has come of it after a second, the endpoint is suspect: other
+/// requests do not wait until the timeout, which a rule may set to minutes.
+pub(super) async fn watch<T>(upstream: &Upstream, address: SocketAddr, opening: impl Future<Output = T>) -> T {
+    let mut opening = pin!(opening);
+    if let Ok(opened) = timeout(SUSPECT_AFTER, opening.as_mut()).await {
+        return opened;
+    }
+    upstream.report(address, &Outcome::of(OutcomeClass::Stale));
+    opening.await
+}
+
 /// Records the result of connecting in the health of the endpoint.
 fn record_health(target: &UpstreamTarget<'_>, address: SocketAddr, error: Option<&ConnectError>) {
     let upstream = target.upstream;
@@ -43,8 +56,11 @@ fn record_health(target: &UpstreamTarget<'_>, address: SocketAddr, error: Option
         }
         return;
     };
-    let class = if error.ejects_endpoint(target) { OutcomeClass::ConnectFailed } else { OutcomeClass::Inconclusive };
-    upstream.report(address, &Outcome::of(class));
+    if error.ejects_endpoint(target) {
+        upstream.report_unreachable(address, target.server_name.as_deref(), error);
+    } else {
+        upstream.report(address, &Outcome::of(OutcomeClass::Inconclusive));
+    }
     if let ConnectError::TlsHandshake(..) = error {
         warn_handshake(upstream, error);
     }
@@ -56,3 +72,6 @@ pub(super) fn warn_handshake(upstream: &Upstream, error: &ConnectError) {
         tracing::warn!(upstream = %upstream.key, %error, "TLS handshake with an endpoint failed");
     }
 }
+
+/// How long a connection may take before its endpoint is suspect.
+const SUSPECT_AFTER: Duration = Duration::from_secs(1);

@@ -13,12 +13,18 @@ pub struct EndpointSearch {
     hash: Option<u64>,
     /// Does not allocate unless an attempt fails.
     failed: Vec<SocketAddr>,
+    is_repeatable: bool,
 }
 
 impl EndpointSearch {
     /// `pinned` is for the first attempt only, and `hash` for all of them.
     pub fn new(pinned: Option<SocketAddr>, hash: Option<u64>) -> Self {
-        EndpointSearch { pinned, hash, failed: Vec::new() }
+        EndpointSearch { pinned, hash, failed: Vec::new(), is_repeatable: true }
+    }
+
+    /// Whether the request can be sent again if it fails, which is so by default.
+    pub fn repeatable(self, is_repeatable: bool) -> Self {
+        EndpointSearch { is_repeatable, ..self }
     }
 
     /// The next endpoint. `None` if there are no others, or none at all if endpoints may be repeated.
@@ -28,8 +34,8 @@ impl EndpointSearch {
         upstream: &Arc<Upstream>,
         may_repeat: bool,
     ) -> Option<SocketAddr> {
-        let (pinned, hash) = (self.pinned.take(), self.hash);
-        let choice = EndpointChoice { avoid: &self.failed, pinned, hash, may_repeat };
+        let (pinned, hash, is_repeatable) = (self.pinned.take(), self.hash, self.is_repeatable);
+        let choice = EndpointChoice { avoid: &self.failed, pinned, hash, may_repeat, is_repeatable };
         pools.pick(upstream, &choice)
     }
 

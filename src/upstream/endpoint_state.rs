@@ -7,13 +7,15 @@ use arc_swap::ArcSwapOption;
 
 use super::check_report::CheckReport;
 use super::endpoint_load::EndpointLoad;
-use super::health::EndpointHealth;
+use super::health::{EndpointHealth, RateCounters};
 
 /// The state of one endpoint.
 #[derive(Debug, Default)]
 pub struct EndpointState {
     pub(super) health: EndpointHealth,
     pub(super) load: EndpointLoad,
+    /// Written by every request if rates are compared, like `load`.
+    pub(super) rates: RateCounters,
     /// The last active check. Written by the checks, and read by reports only.
     pub(super) check: ArcSwapOption<CheckReport>,
 }
@@ -38,6 +40,13 @@ impl Drop for ActiveRequest {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A Service may have thousands of endpoints.
+    #[test]
+    fn state_of_an_endpoint_is_small() {
+        let size = size_of::<EndpointState>();
+        assert!(size <= 192, "{size} bytes");
+    }
 
     #[test]
     fn requests_are_counted_until_dropped() {

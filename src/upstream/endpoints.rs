@@ -4,6 +4,7 @@ mod alternatives;
 mod changes;
 mod checks;
 mod outcomes;
+mod probes;
 #[cfg(test)]
 mod tests;
 
@@ -14,9 +15,9 @@ use std::sync::atomic::{
     AtomicBool, AtomicU32, AtomicU64,
     Ordering::{Acquire, Relaxed},
 };
-use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use http::HeaderValue;
 use parking_lot::Mutex;
 
 use super::admission::{Admission, NotAdmitted, OverloadControl, OverloadLimit, OverloadReport};
@@ -25,9 +26,9 @@ use super::check_queue::CheckQueue;
 use super::check_report::{CheckCounters, CheckReport};
 use super::configured_endpoints::{EndpointAddress, Endpoints};
 use super::endpoint_state::{ActiveRequest, EndpointState};
-use super::health::{PROBE_SOCKET_MILLIS, UpstreamClock};
-use super::limits::ConnectionLimits;
-use super::load_balancing::{Probing, ResolvedEndpoint};
+use super::limits::EndpointConnectionLimits;
+use super::load_balancing::{HalfOpenTrial, ResolvedEndpoint};
+use super::outlier_detection::{EndpointHealthReport, OutlierDetection};
 use super::proxy_protocol::ConnectionEnds;
 use super::retry_budget::ServiceRetries;
 use super::settings::{BalancingAlgorithm, CircuitBreakerSettings, RequestHash};
@@ -37,12 +38,13 @@ use super::ssrf_guard::AddressPolicy;
 use super::tls::{UpstreamServerName, UpstreamTlsClient, UpstreamTlsSettings, VerifiedNames};
 use super::upstream_key::UpstreamKey;
 pub use alternatives::Alternatives;
+pub(super) use probes::ProbeOrder;
 
 /// The number of endpoints of an upstream, by health.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EndpointCounts {
     pub healthy: usize,
-    /// Ejected after a failed connection, with no successful one since.
+    /// Ejected, or half-open: tried with single requests.
     pub ejected: usize,
 }
 
@@ -52,8 +54,10 @@ pub struct EndpointReport {
     pub target: EndpointAddress,
     /// None for a name without an allowed address.
     pub address: Option<SocketAddr>,
-    /// Not ejected. Ejected endpoints had a failed connection, with no successful one since.
+    /// Neither ejected nor half-open.
     pub is_healthy: bool,
+    /// The details. `None` for a name without an allowed address.
+    pub health: Option<EndpointHealthReport>,
     /// The last active check.
     pub check: Option<Arc<CheckReport>>,
 }
@@ -72,23 +76,22 @@ pub struct Upstream {
     /// The addresses to connect to: `configured` with every name replaced by its addresses. Unresolved names are
     /// absent.
     reachable: ArcSwap<Vec<ResolvedEndpoint>>,
-    /// Whether any endpoint is ejected.
-    has_ejected: AtomicBool,
+    /// The health of the endpoints.
+    pub(super) detection: Arc<OutlierDetection>,
+    /// The server name of the last handshake that has ejected an endpoint.
+    probed_name: ArcSwapOption<HeaderValue>,
     /// Whether endpoints are chosen by a hash of the request.
     hashes_requests: AtomicBool,
     /// Whether requests in progress are counted, for load balancing or a limit of each endpoint.
     counts_requests: AtomicBool,
     /// Whether the endpoint with the fewest requests is chosen.
     is_by_load: AtomicBool,
-    clock: UpstreamClock,
-    /// The longest timeout of a connection that was opened, in milliseconds.
-    longest_connect_timeout: AtomicU64,
     /// The TLS client, if the endpoints use TLS.
     pub(super) tls_client: Option<UpstreamTlsClient>,
     verified_names: VerifiedNames,
     pub(super) sockets: Arc<UpstreamSockets>,
     pub(super) addresses: AddressPolicy,
-    /// When a failed or blocked endpoint was last logged, in milliseconds of `clock`; 0 if never.
+    /// When a failed or blocked endpoint was last logged, in milliseconds of the clock of `detection`; 0 if never.
     warned_at: AtomicU64,
     /// The requests and retries of the Service.
     retries: Arc<ServiceRetries>,
@@ -96,7 +99,7 @@ pub struct Upstream {
     pub(super) overload: Arc<OverloadControl>,
     /// How many requests an endpoint may have in progress; 0 if that is not limited.
     max_requests_per_endpoint: AtomicU32,
-    pub(super) connection_limits: Arc<ConnectionLimits>,
+    pub(super) connection_limits: Arc<EndpointConnectionLimits>,
     /// Whether there are `alternatives`.
     has_alternatives: AtomicBool,
     alternatives: ArcSwapOption<Alternatives>,
@@ -108,6 +111,8 @@ pub struct Upstream {
     affinity_endpoints: ArcSwapOption<AffinityEndpoints>,
     /// Told about changes that concern active checks.
     pub(super) check_queue: Arc<CheckQueue>,
+    /// Told about endpoints to be probed.
+    pub(super) probe_queue: Arc<CheckQueue>,
     check_counters: CheckCounters,
     /// DNS results by host. The lock serializes the setters; requests never take it.
     resolved: Mutex<BTreeMap<Arc<str>, Vec<IpAddr>>>,
@@ -132,12 +137,11 @@ impl Upstream {
             configured: ArcSwap::default(),
             revision: AtomicU64::new(0),
             reachable: ArcSwap::default(),
-            has_ejected: AtomicBool::new(false),
+            detection: Arc::default(),
+            probed_name: ArcSwapOption::default(),
             hashes_requests: AtomicBool::new(false),
             counts_requests: AtomicBool::new(false),
             is_by_load: AtomicBool::new(false),
-            clock: UpstreamClock::default(),
-            longest_connect_timeout: AtomicU64::new(0),
             retries: Arc::default(),
             overload: Arc::default(),
             max_requests_per_endpoint: AtomicU32::new(0),
@@ -148,6 +152,7 @@ impl Upstream {
             keeps_affinity: AtomicBool::new(false),
             affinity_endpoints: ArcSwapOption::default(),
             check_queue: Arc::default(),
+            probe_queue: Arc::default(),
             check_counters: CheckCounters::default(),
             resolved: Mutex::new(BTreeMap::new()),
         }
@@ -193,8 +198,9 @@ impl Upstream {
         let report = |target: &EndpointAddress, address: SocketAddr| {
             let state = self.state(address);
             let is_healthy = state.as_ref().is_none_or(|state| state.health.is_healthy());
-            let check = state.and_then(|state| state.check.load_full());
-            EndpointReport { target: target.clone(), address: Some(address), is_healthy, check }
+            let check = state.as_ref().and_then(|state| state.check.load_full());
+            let health = state.map(|state| self.detection.report(address, &state));
+            EndpointReport { target: target.clone(), address: Some(address), is_healthy, health, check }
         };
         let mut reports = Vec::new();
         for target in &self.configured.load().addresses {
@@ -207,7 +213,8 @@ impl Upstream {
                     reports.extend(addresses.map(|address| report(target, SocketAddr::new(*address, *port))));
                     if reports.len() == count_before {
                         let target = target.clone();
-                        reports.push(EndpointReport { target, address: None, is_healthy: false, check: None });
+                        let (health, check) = (None, None);
+                        reports.push(EndpointReport { target, address: None, is_healthy: false, health, check });
                     }
                 }
             }
@@ -218,7 +225,8 @@ impl Upstream {
     /// The next endpoint by load balancing and health, except those in `avoid`. `turn` is the round-robin position.
     /// Ejected endpoints are skipped unless there are no others.
     pub fn next_endpoint(&self, turn: usize, avoid: &[SocketAddr]) -> Option<SocketAddr> {
-        self.choose(&self.reachable.load(), turn, avoid)
+        let is_repeatable = true;
+        self.choose(&self.reachable.load(), turn, avoid, is_repeatable)
     }
 
     /// Like [`Upstream::next_endpoint`], but only among the endpoints of a subset. All endpoints are used if less than
@@ -228,11 +236,12 @@ impl Upstream {
         subset: &[ResolvedEndpoint],
         turn: usize,
         avoid: &[SocketAddr],
+        is_repeatable: bool,
     ) -> Option<SocketAddr> {
         let healthy = || subset.iter().filter(|endpoint| endpoint.state.health.is_healthy()).count();
         let is_usable = !self.has_ejected() || 2 * healthy() >= subset.len();
-        let chosen = if is_usable { self.choose(subset, turn, avoid) } else { None };
-        chosen.or_else(|| self.next_endpoint(turn, avoid))
+        let chosen = if is_usable { self.choose(subset, turn, avoid, is_repeatable) } else { None };
+        chosen.or_else(|| self.choose(&self.reachable.load(), turn, avoid, is_repeatable))
     }
 
     /// The next of these endpoints.
@@ -241,39 +250,28 @@ impl Upstream {
         endpoints: &[ResolvedEndpoint],
         turn: usize,
         avoid: &[SocketAddr],
+        is_repeatable: bool,
     ) -> Option<SocketAddr> {
         let algorithm = match self.is_by_load.load(Relaxed) {
             true => BalancingAlgorithm::LeastRequests,
             false => BalancingAlgorithm::RoundRobin,
         };
-        let probing = self.has_ejected().then(|| Probing {
-            now: self.clock.now(),
-            timeout: self.longest_connect_timeout.load(Relaxed) + PROBE_SOCKET_MILLIS,
-        });
-        let chosen = algorithm.choose(endpoints, turn, avoid, probing)?;
+        let trial = self.has_ejected().then(|| HalfOpenTrial { now: self.detection.clock.now(), is_repeatable });
+        let chosen = algorithm.choose(endpoints, turn, avoid, trial)?;
         match self.max_requests_per_endpoint.load(Relaxed) {
             0 => Some(chosen),
             limit => choose_with_room(endpoints, chosen, turn, avoid, limit),
         }
     }
 
-    /// Records that a connection is being opened with this timeout. A probe may take as long as the longest one: rules
-    /// may have their own.
-    pub(super) fn record_connect_timeout(&self, timeout: Duration) {
-        let millis = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX).min(u64::from(u32::MAX));
-        if self.longest_connect_timeout.load(Relaxed) < millis {
-            self.longest_connect_timeout.fetch_max(millis, Relaxed);
-        }
-    }
-
     /// Records a successful TLS handshake with this server name.
     pub(super) fn record_tls_success(&self, name: &UpstreamServerName) {
-        self.verified_names.record(name, self.clock.now());
+        self.verified_names.record(name, self.detection.clock.now());
     }
 
     /// Whether a TLS handshake with this server name has succeeded recently.
     pub(super) fn has_tls_success(&self, name: &UpstreamServerName) -> bool {
-        self.verified_names.contains(name, self.clock.now())
+        self.verified_names.contains(name, self.detection.clock.now())
     }
 
     /// Counts the endpoints by health.
@@ -287,7 +285,7 @@ impl Upstream {
     /// it.
     pub(super) fn should_warn(&self) -> bool {
         // Never 0, which means never logged.
-        let (now, last_warned) = (self.clock.now() + 1, self.warned_at.load(Relaxed));
+        let (now, last_warned) = (self.detection.clock.now() + 1, self.warned_at.load(Relaxed));
         let is_due = last_warned == 0 || now.saturating_sub(last_warned) >= WARN_INTERVAL_MILLIS;
         is_due && self.warned_at.compare_exchange(last_warned, now, Relaxed, Relaxed).is_ok()
     }

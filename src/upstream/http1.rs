@@ -28,7 +28,7 @@ use tokio::time::{Instant, Sleep, sleep, timeout};
 use super::connect::{ConnectError, EndpointConnector};
 use super::counted_connection::CountedConnection;
 use super::endpoint_error::EndpointError;
-use super::limits::{ConnectionAge, ConnectionLimits};
+use super::limits::{ConnectionAge, EndpointConnectionLimits};
 use super::socket::{ResponseMonitor, UpstreamSocket};
 use super::upgraded::UpgradedConnection;
 use super::{UpstreamCounters, UpstreamTarget};
@@ -123,7 +123,7 @@ impl<B> Http1EndpointConnection<B> {
     }
 
     /// Whether the connection gets no further request, because of its age or the number of requests.
-    pub(super) fn has_reached(&self, limits: &ConnectionLimits) -> bool {
+    pub(super) fn has_reached(&self, limits: &EndpointConnectionLimits) -> bool {
         limits.are_reached(&self.exchange.borrow().age)
     }
 

@@ -17,7 +17,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::sync::{Mutex, oneshot};
 use tokio::time::{Instant, timeout};
 
-use super::limits::{ConnectionAge, ConnectionLimits};
+use super::limits::{ConnectionAge, EndpointConnectionLimits};
 use super::response_streams::ResponseStream;
 use super::tls::UpstreamHandshakeError;
 use super::{ConnectError, EndpointConnector, UpstreamCounters, UpstreamTarget};
@@ -75,7 +75,7 @@ impl<B> Default for Http2Connections<B> {
 
 impl<B> Http2Connections<B> {
     /// A stream on the first connection with capacity, so that surplus connections become idle.
-    pub(super) fn acquire(&self, limits: &ConnectionLimits) -> Option<StreamPermit<B>> {
+    pub(super) fn acquire(&self, limits: &EndpointConnectionLimits) -> Option<StreamPermit<B>> {
         let mut connections = self.connections.borrow_mut();
         // One that is dropped here ends with GOAWAY after its last request.
         connections.retain(|connection| {
@@ -90,7 +90,7 @@ impl<B> Http2Connections<B> {
 
     /// Drops connections that are closed or were idle for too long, or all if the endpoint was removed. Requests in
     /// flight finish.
-    pub(super) fn sweep(&self, is_reachable: bool, idle_timeout: Duration, limits: &ConnectionLimits) {
+    pub(super) fn sweep(&self, is_reachable: bool, idle_timeout: Duration, limits: &EndpointConnectionLimits) {
         self.connections.borrow_mut().retain(|connection| {
             let is_in_use = connection.streams.active.get() > 0;
             is_reachable

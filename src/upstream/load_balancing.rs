@@ -6,6 +6,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::endpoint_state::EndpointState;
+use super::health::Availability;
 use super::settings::BalancingAlgorithm;
 
 /// An endpoint at one of its addresses.
@@ -15,34 +16,34 @@ pub struct ResolvedEndpoint {
     pub state: Arc<EndpointState>,
 }
 
-/// When an ejected endpoint may be probed, in milliseconds.
+/// A request that may try a half-open endpoint.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Probing {
+pub(super) struct HalfOpenTrial {
     /// The time of the upstream's clock.
     pub(super) now: u64,
-    /// How long a probe may take.
-    pub(super) timeout: u64,
+    /// Whether the request can be sent again if it fails.
+    pub(super) is_repeatable: bool,
 }
 
 impl BalancingAlgorithm {
     /// The next endpoint, except those in `avoid`. `turn` is the round-robin position. Ejected endpoints are skipped
-    /// unless there are no others. `probing` is set only if any are ejected.
+    /// unless there are no others. `trial` is set only if any are not available.
     pub(super) fn choose(
         self,
         endpoints: &[ResolvedEndpoint],
         turn: usize,
         avoid: &[SocketAddr],
-        probing: Option<Probing>,
+        trial: Option<HalfOpenTrial>,
     ) -> Option<SocketAddr> {
         let in_turn = |index: usize| &endpoints[(turn.wrapping_add(index)) % endpoints.len()];
-        if self == BalancingAlgorithm::RoundRobin && avoid.is_empty() && probing.is_none() {
+        if self == BalancingAlgorithm::RoundRobin && avoid.is_empty() && trial.is_none() {
             return (!endpoints.is_empty()).then(|| in_turn(0).address);
         }
         let candidates = || (0..endpoints.len()).map(in_turn).filter(|endpoint| !avoid.contains(&endpoint.address));
-        // One request probes an ejected endpoint; the others do not wait for its result.
-        if let Some(Probing { now, timeout }) = probing
+        // One request tries a half-open endpoint; the others do not wait for its result.
+        if let Some(HalfOpenTrial { now, is_repeatable }) = trial
             && let Some(first) = candidates().next()
-            && first.state.health.claim_probe(now, timeout)
+            && first.state.health.claim_half_open(now, is_repeatable)
         {
             return Some(first.address);
         }
@@ -51,8 +52,13 @@ impl BalancingAlgorithm {
         {
             return Some(sampled.address);
         }
-        let healthy: SmallVec<[&ResolvedEndpoint; MAX_SCANNED]> =
-            candidates().filter(|endpoint| endpoint.state.health.is_healthy()).collect();
+        let now = trial.map_or(0, |trial| trial.now);
+        let is_preferred =
+            |endpoint: &&ResolvedEndpoint| endpoint.state.health.availability(now) == Availability::Available;
+        let mut healthy: SmallVec<[&ResolvedEndpoint; MAX_SCANNED]> = candidates().filter(is_preferred).collect();
+        if healthy.is_empty() {
+            healthy = candidates().filter(|endpoint| endpoint.state.health.is_healthy()).collect();
+        }
         let chosen = match (&healthy[..], self) {
             ([], _) => candidates().next(),
             (healthy, BalancingAlgorithm::LeastRequests) => {
@@ -118,11 +124,11 @@ mod tests {
         avoid: &[SocketAddr],
         rounds: usize,
     ) -> BTreeMap<SocketAddr, usize> {
-        // No time passes, so no endpoint is due for a probe.
-        let probing = Some(Probing { now: NOW, timeout: 0 });
+        // No time passes, so no endpoint is half-open.
+        let trial = Some(HalfOpenTrial { now: NOW, is_repeatable: true });
         let mut counts = BTreeMap::new();
         for turn in 0..rounds {
-            *counts.entry(algorithm.choose(endpoints, turn, avoid, probing).unwrap()).or_default() += 1;
+            *counts.entry(algorithm.choose(endpoints, turn, avoid, trial).unwrap()).or_default() += 1;
         }
         counts
     }
@@ -133,7 +139,7 @@ mod tests {
         let endpoints = endpoints(4 * MAX_SCANNED);
         let healthy = endpoints.len() - 10;
         for endpoint in &endpoints[..healthy] {
-            endpoint.state.health.record_failure(NOW);
+            endpoint.state.health.eject_unreachable(NOW, false);
         }
         for algorithm in [BalancingAlgorithm::RoundRobin, BalancingAlgorithm::LeastRequests] {
             let counts = choices(algorithm, &endpoints, &[address(healthy)], 2_000);

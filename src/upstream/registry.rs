@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 use rustls::sign::CertifiedKey;
 
 use super::check_queue::CheckQueue;
-use super::endpoints::Alternatives;
 use super::tls::{TlsConfigCache, TlsTrust, TrustAnchors, UpstreamTlsSettings};
-use super::{Endpoints, TrustModel, Upstream, UpstreamKey, UpstreamProtocol, UpstreamSource};
+use super::{Alternatives, Endpoints, TrustModel, Upstream, UpstreamKey, UpstreamProtocol, UpstreamSource};
 use crate::transport_protocol::TransportProtocol;
 
 /// All upstreams by key.
@@ -20,6 +20,9 @@ pub struct UpstreamRegistry {
     system_anchors: Arc<TrustAnchors>,
     trust_model: TrustModel,
     check_queue: Arc<CheckQueue>,
+    probe_queue: Arc<CheckQueue>,
+    /// Whether endpoints are probed that can not be connected.
+    is_probing: AtomicBool,
 }
 
 impl UpstreamRegistry {
@@ -57,25 +60,14 @@ impl UpstreamRegistry {
         let mut created = Upstream::new(key.clone());
         created.addresses = self.trust_model.address_policy();
         created.check_queue = Arc::clone(&self.check_queue);
+        created.probe_queue = Arc::clone(&self.probe_queue);
         // Other TLS settings, such as a renewed certificate, create a new upstream, and so does another PROXY header.
-        // It inherits the resolved addresses, so that it is usable at once. Keys are ordered by namespace and service,
-        // so this is the first possible key of this Service.
-        let range_start = UpstreamKey {
-            port: 0,
-            transport: TransportProtocol::default(),
-            protocol: UpstreamProtocol::default(),
-            tls: None,
-            facade: None,
-            via_cluster_ip: false,
-            proxy_protocol: None,
-            source: UpstreamSource::default(),
-            ..key.clone()
-        };
+        // It inherits the resolved addresses, so that it is usable at once.
         let has_same_endpoints = |other: &UpstreamKey| {
             let UpstreamKey { tls, proxy_protocol, .. } = key;
             UpstreamKey { tls: tls.clone(), proxy_protocol: *proxy_protocol, ..other.clone() } == *key
         };
-        let with_name = upstreams.range(range_start..);
+        let with_name = upstreams.range(first_of_service(key)..);
         let with_name =
             with_name.take_while(|(other, _)| other.service == key.service && other.namespace == key.namespace);
         let of_service = with_name.filter(|(other, _)| other.source == key.source);
@@ -83,13 +75,16 @@ impl UpstreamRegistry {
             // All upstreams of a Service have one retry budget.
             created.share_retries(other);
             if has_same_endpoints(other_key) {
-                created.inherit_resolved(other);
+                created.inherit_endpoints(other);
                 // Connections of the other one may last, and count as the Service's.
                 created.sockets = Arc::clone(&other.sockets);
                 // So do requests, and what they have shown.
                 created.overload = Arc::clone(&other.overload);
                 break;
             }
+        }
+        if self.is_probing.load(Relaxed) {
+            created.set_probed();
         }
         let created = Arc::new(created);
         upstreams.insert(key.clone(), Arc::clone(&created));
@@ -122,6 +117,26 @@ impl UpstreamRegistry {
         &self.check_queue
     }
 
+    /// From now on, the caller probes the endpoints of all upstreams that are in the returned queue.
+    pub(super) fn begin_probing(&self) -> &Arc<CheckQueue> {
+        // Under the lock, so that no upstream is created in between.
+        let upstreams = self.upstreams.lock();
+        self.is_probing.store(true, Relaxed);
+        for upstream in upstreams.values() {
+            upstream.set_probed();
+        }
+        &self.probe_queue
+    }
+
+    /// The upstreams of the Service with this key, whatever their ports and settings are.
+    pub(super) fn of_service(&self, key: &UpstreamKey) -> Vec<Arc<Upstream>> {
+        let upstreams = self.upstreams.lock();
+        let of_service = upstreams.range(first_of_service(key)..);
+        let of_service =
+            of_service.take_while(|(other, _)| other.service == key.service && other.namespace == key.namespace);
+        of_service.map(|(_, upstream)| Arc::clone(upstream)).collect()
+    }
+
     /// All upstreams, ordered by key.
     pub fn all(&self) -> Vec<Arc<Upstream>> {
         self.upstreams.lock().values().cloned().collect()
@@ -148,6 +163,21 @@ impl UpstreamRegistry {
         }
         drop(upstreams);
         self.tls_settings.sweep();
+    }
+}
+
+/// The first possible key of a Service: keys are ordered by namespace and service.
+fn first_of_service(key: &UpstreamKey) -> UpstreamKey {
+    UpstreamKey {
+        port: 0,
+        transport: TransportProtocol::default(),
+        protocol: UpstreamProtocol::default(),
+        tls: None,
+        facade: None,
+        via_cluster_ip: false,
+        proxy_protocol: None,
+        source: UpstreamSource::default(),
+        ..key.clone()
     }
 }
 

@@ -4,6 +4,7 @@
 //! Limits and sessions of a Service are settings of its upstreams, like load balancing. So a change of a policy changes
 //! neither routes nor routers.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::backend_policy::{Block, overriding_policy};
@@ -47,6 +48,17 @@ pub(in crate::compile) fn backend_traffic(store: &Store, service: &ObjectKey) ->
     let mut problems = Vec::new();
     let traffic = translate(policy, service, &mut problems);
     if problems.is_empty() { traffic } else { BackendTraffic::default() }
+}
+
+/// The policy in effect for a Service, by the blocks that it sets.
+pub(in crate::compile) fn sources(store: &Store, service: &ObjectKey) -> BTreeMap<&'static str, String> {
+    let BackendTraffic { retry_limits, affinity, .. } = backend_traffic(store, service);
+    let policy = policy_in_effect::<XBackendTrafficPolicy>(store, &Target::of_service(service, None));
+    let Some(policy) = policy.map(|policy| format!("{} {}", Kind::XBackendTrafficPolicy, policy.meta.key)) else {
+        return BTreeMap::new();
+    };
+    let blocks = [("retryBudget", retry_limits.is_some()), ("sessionPersistence", affinity.is_some())];
+    blocks.into_iter().filter(|(_, is_set)| *is_set).map(|(block, _)| (block, policy.clone())).collect()
 }
 
 /// What the verdict on a policy says; `None` if the policy does not exist.

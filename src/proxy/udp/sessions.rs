@@ -151,7 +151,13 @@ impl UdpSessions {
         let target = match upstream {
             None => SessionTarget::Invalid,
             Some(upstream) => {
-                let choice = EndpointChoice { avoid: refused.as_slice(), pinned: None, hash: None, may_repeat: true };
+                let choice = EndpointChoice {
+                    avoid: refused.as_slice(),
+                    pinned: None,
+                    hash: None,
+                    may_repeat: true,
+                    is_repeatable: true,
+                };
                 let address = self.http.pools.pick(upstream, &choice).ok_or(DatagramDrop::NoEndpoints)?;
                 let endpoint = SessionEndpoint::connect(Arc::clone(upstream), address).map_err(|error| {
                     if matches!(Errno::from_io_error(&error), Some(Errno::MFILE | Errno::NFILE)) {

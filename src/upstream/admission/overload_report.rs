@@ -65,8 +65,8 @@ pub struct OverloadReport {
     pub pending: usize,
     /// Retries in progress, if they are limited.
     pub retries: u32,
-    /// How many requests, retries and connections were rejected, in the order of [`OverloadLimit::ALL`]. With a dry run,
-    /// how many would have been.
+    /// How many requests, retries and connections were rejected, in the order of [`OverloadLimit::ALL`]; with a dry
+    /// run, how many would have been.
     pub rejections: [u64; OverloadLimit::ALL.len()],
     /// `None` without a circuit breaker.
     pub circuit: Option<CircuitReport>,

@@ -32,7 +32,8 @@ impl Upstream {
             return;
         }
         resolved.retain(|host, _| hosts(&endpoints).any(|name| name == host));
-        let BackendTraffic { retry_limits, affinity, limits, .. } = &endpoints.traffic;
+        let BackendTraffic { retry_limits, affinity, limits, health, is_dry_run, .. } = &endpoints.traffic;
+        self.detection.configure(health.as_ref(), *is_dry_run);
         let limits = limits.as_deref().filter(|_| !endpoints.traffic.is_dry_run);
         let max_per_endpoint = limits.and_then(|limits| limits.max_requests_per_endpoint).map_or(0, |max| max.max(1));
         let is_by_load = endpoints.balance.algorithm == BalancingAlgorithm::LeastRequests;
@@ -61,6 +62,7 @@ impl Upstream {
         if has_other_check {
             self.announce_checks(known_check.is_some());
         }
+        self.announce_health();
     }
 
     /// Sets the resolved addresses of a host; an empty list makes it unreachable. Ignored if no endpoint has this name.
@@ -84,8 +86,10 @@ impl Upstream {
         self.publish(&resolved);
     }
 
-    /// Copies the DNS results of the upstream that this one replaces.
-    pub(in crate::upstream) fn inherit_resolved(&self, other: &Upstream) {
+    /// Takes over the DNS results of the upstream that this one replaces, and shares the health of the endpoints with
+    /// it.
+    pub(in crate::upstream) fn inherit_endpoints(&mut self, other: &Upstream) {
+        self.detection = Arc::clone(&other.detection);
         let resolved = other.resolved.lock().clone();
         *self.resolved.lock() = resolved;
     }
@@ -95,7 +99,8 @@ impl Upstream {
         BlockedAddress::check(address, &self.addresses).is_none()
     }
 
-    /// Recomputes the reachable addresses; the health of an address that stays is kept. Returns whether they changed.
+    /// Recomputes the reachable addresses; the health of an address that stays is kept, unless another Pod has it.
+    /// Returns whether they changed.
     pub(super) fn publish(&self, resolved: &BTreeMap<Arc<str>, Vec<IpAddr>>) -> bool {
         let mut addresses = Vec::new();
         for address in &self.configured.load().addresses {
@@ -111,27 +116,18 @@ impl Upstream {
         // Two names may resolve to one address, which must not get a double share.
         addresses.sort();
         addresses.dedup();
-        if self.reachable.load().iter().map(|endpoint| endpoint.address).eq(addresses.iter().copied()) {
+        let pods = &*self.configured.load().identities.pods;
+        let are_same = self.reachable.load().iter().map(|endpoint| endpoint.address).eq(addresses.iter().copied());
+        if are_same && !self.detection.has_other_pod(pods) {
             return false;
         }
-        let reachable = addresses
-            .into_iter()
-            .map(|address| ResolvedEndpoint { address, state: self.state(address).unwrap_or_else(|| self.new_state()) })
-            .collect();
+        let states = self.detection.set_endpoints(&addresses, pods);
+        let reachable = states.into_iter().map(|(address, state)| ResolvedEndpoint { address, state }).collect();
         self.reachable.store(Arc::new(reachable));
-        self.update_ejected();
         self.publish_affinity_endpoints();
         self.announce_checks(false);
+        self.announce_health();
         true
-    }
-
-    /// The state of an endpoint that was not there before.
-    fn new_state(&self) -> Arc<EndpointState> {
-        let state = EndpointState::default();
-        if self.awaits_checks() {
-            state.health.record_check(false);
-        }
-        Arc::new(state)
     }
 
     /// Recomputes how sessions name the reachable endpoints. The caller holds the lock of the setters.

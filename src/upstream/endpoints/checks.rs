@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::Upstream;
 use crate::upstream::check_report::{CheckOutcome, CheckReport, CheckType};
 use crate::upstream::configured_endpoints::Endpoints;
-use crate::upstream::settings::{ActiveCheck, InitialHealth};
+use crate::upstream::settings::ActiveCheck;
 
 impl Upstream {
     /// The check of the endpoints.
@@ -23,11 +23,11 @@ impl Upstream {
     /// with that.
     pub(in crate::upstream) fn record_check(&self, address: SocketAddr, report: CheckReport, confirmed: Option<bool>) {
         let Some(state) = self.state(address) else { return };
-        state.check.store(Some(Arc::new(report)));
-        if let Some(has_passed) = confirmed
-            && state.health.record_check(has_passed)
-        {
-            self.update_ejected();
+        let message = report.message.clone();
+        let is_first = state.check.swap(Some(Arc::new(report))).is_none();
+        if let Some(has_passed) = confirmed {
+            let error = message.as_ref().map(|message| message as &dyn std::fmt::Display);
+            self.detection.record_check(&self.observed(address, &state, error), has_passed, is_first);
         }
     }
 
@@ -35,9 +35,8 @@ impl Upstream {
     pub(in crate::upstream) fn forget_checks(&self) {
         for endpoint in self.reachable.load().iter() {
             endpoint.state.check.store(None);
-            endpoint.state.health.record_check(true);
         }
-        self.update_ejected();
+        self.detection.forget_checks();
     }
 
     pub(in crate::upstream) fn count_check(&self, check_type: CheckType, outcome: CheckOutcome) {
@@ -54,11 +53,6 @@ impl Upstream {
         if had_check || check_of(&self.configured.load()).is_some() {
             self.check_queue.add(&self.key);
         }
-    }
-
-    /// Whether endpoints get requests only after their first check has passed.
-    pub(super) fn awaits_checks(&self) -> bool {
-        check_of(&self.configured.load()).is_some_and(|check| check.initial == InitialHealth::Unhealthy)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Tests of upstreams: names and addresses, health, probes, subsets and load balancing.
 
 use super::*;
+use crate::upstream::EndpointIdentities;
 use crate::upstream::outcome::{Outcome, OutcomeClass};
 use crate::upstream::settings::Balancing;
 
@@ -94,7 +95,7 @@ async fn endpoint_reports_follow_health() {
         upstream.endpoint_reports().into_iter().map(text).collect()
     };
     let failed = "10.0.0.4:81".parse().unwrap();
-    upstream.record_failure(failed);
+    upstream.report(failed, &Outcome::of(OutcomeClass::ConnectFailed));
     assert_eq!(
         reports(),
         [
@@ -136,7 +137,7 @@ async fn failed_endpoints_are_ejected_then_probed_once() {
         |avoid: &[SocketAddr]| (0..6).map(|turn| upstream.next_endpoint(turn, avoid).unwrap()).collect::<Vec<_>>();
     let count = |round: &[SocketAddr], number| round.iter().filter(|chosen| **chosen == address(number)).count();
     assert_eq!([1, 2, 3].map(|number| count(&round(&[]), number)), [2, 2, 2]);
-    upstream.record_failure(address(1));
+    upstream.report(address(1), &Outcome::of(OutcomeClass::ConnectFailed));
     assert_eq!([1, 2, 3].map(|number| count(&round(&[]), number)), [0, 3, 3]);
     assert_eq!(upstream.next_endpoint(0, &[address(2)]), Some(address(3)));
     let only_ejected = upstream.next_endpoint(0, &[address(2), address(3)]);
@@ -157,10 +158,10 @@ async fn concurrent_changes_do_not_hide_ejected_endpoints() {
             for (number, fails) in (1..).zip(ends_with_failure) {
                 let upstream = &upstream;
                 scope.spawn(move || {
-                    upstream.record_failure(address(number));
+                    upstream.report(address(number), &Outcome::of(OutcomeClass::ConnectFailed));
                     upstream.report(address(number), &Outcome::of(OutcomeClass::Connected));
                     if fails {
-                        upstream.record_failure(address(number));
+                        upstream.report(address(number), &Outcome::of(OutcomeClass::ConnectFailed));
                     }
                 });
             }
@@ -168,23 +169,6 @@ async fn concurrent_changes_do_not_hide_ejected_endpoints() {
         assert!(upstream.has_ejected());
         upstream.report(address(1), &Outcome::of(OutcomeClass::Connected));
         assert!(!upstream.has_ejected());
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn probe_may_take_as_long_as_the_longest_connect_timeout() {
-    let upstream = three_endpoints();
-    let seconds = std::time::Duration::from_secs;
-    for (timeout, probe_seconds) in [(5, 10), (60, 65), (1, 65)] {
-        upstream.record_connect_timeout(seconds(timeout));
-        upstream.record_failure(address(1));
-        tokio::time::advance(seconds(15)).await;
-        assert_eq!(upstream.next_endpoint(0, &[]), Some(address(1)), "one request probes");
-        tokio::time::advance(seconds(probe_seconds - 1)).await;
-        assert_ne!(upstream.next_endpoint(0, &[]), Some(address(1)), "the probe may still succeed");
-        tokio::time::advance(seconds(1)).await;
-        assert_eq!(upstream.next_endpoint(0, &[]), Some(address(1)), "the probe was lost");
-        upstream.report(address(1), &Outcome::of(OutcomeClass::Connected));
     }
 }
 
@@ -198,9 +182,9 @@ async fn subset_is_left_while_most_of_it_is_ejected() {
     };
     assert_eq!(chosen(&[]), [address(1), address(2)].into());
     assert_eq!(chosen(&[address(1), address(2)]), [address(3)].into(), "a retry leaves the subset");
-    upstream.record_failure(address(1));
+    upstream.report(address(1), &Outcome::of(OutcomeClass::ConnectFailed));
     assert_eq!(chosen(&[]), [address(2)].into(), "half of the subset is healthy");
-    upstream.record_failure(address(2));
+    upstream.report(address(2), &Outcome::of(OutcomeClass::ConnectFailed));
     assert_eq!(chosen(&[]), [address(3)].into());
     upstream.report(address(1), &Outcome::of(OutcomeClass::Connected));
     assert_eq!(chosen(&[]), [address(1)].into());
@@ -209,7 +193,7 @@ async fn subset_is_left_while_most_of_it_is_ejected() {
 #[tokio::test(start_paused = true)]
 async fn inconclusive_probes_are_repeated() {
     let upstream = three_endpoints();
-    upstream.record_failure(address(1));
+    upstream.report(address(1), &Outcome::of(OutcomeClass::ConnectFailed));
     tokio::time::advance(std::time::Duration::from_millis(500)).await;
     for _ in 0..3 {
         assert_eq!(upstream.next_endpoint(0, &[]), Some(address(1)));
@@ -227,21 +211,46 @@ async fn inconclusive_probes_are_repeated() {
 fn all_endpoints_are_tried_if_all_are_ejected() {
     let upstream = three_endpoints();
     for number in 1..=3 {
-        upstream.record_failure(address(number));
+        upstream.report(address(number), &Outcome::of(OutcomeClass::ConnectFailed));
     }
     let tried: std::collections::BTreeSet<_> = (0..3).map(|turn| upstream.next_endpoint(turn, &[]).unwrap()).collect();
     assert_eq!(tried.len(), 3);
 }
 
-#[test]
-fn health_is_kept_while_the_address_stays() {
+/// An EndpointSlice in which an endpoint comes and goes must not heal it.
+#[tokio::test(start_paused = true)]
+async fn health_is_kept_for_a_minute_after_the_address_has_left() {
     let upstream = three_endpoints();
-    upstream.record_failure(address(2));
+    let is_ejected = |number| {
+        let reports = upstream.endpoint_reports();
+        reports.iter().any(|report| report.address == Some(address(number)) && !report.is_healthy)
+    };
+    upstream.report(address(2), &Outcome::of(OutcomeClass::ConnectFailed));
     upstream.set_endpoints(endpoints(&["10.0.0.2:80", "10.0.0.4:80"]));
-    assert!((0..4).all(|turn| upstream.next_endpoint(turn, &[]) == Some(address(4))));
-    upstream.set_endpoints(endpoints(&["10.0.0.4:80"]));
-    upstream.set_endpoints(endpoints(&["10.0.0.2:80", "10.0.0.4:80"]));
-    assert_eq!(upstream.next_endpoint(0, &[]), Some(address(2)), "a removed endpoint that returns is healthy");
+    assert!(is_ejected(2));
+    for (seconds, stays) in [(59, true), (61, false)] {
+        upstream.set_endpoints(endpoints(&["10.0.0.4:80"]));
+        tokio::time::advance(std::time::Duration::from_secs(seconds)).await;
+        upstream.set_endpoints(endpoints(&["10.0.0.2:80", "10.0.0.4:80"]));
+        assert_eq!(is_ejected(2), stays, "after {seconds} s");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_pod_with_the_address_has_no_history() {
+    let upstream = three_endpoints();
+    let with_pod = |uid: &str| Endpoints {
+        identities: EndpointIdentities { service: None, pods: [(address(2), uid.into())].into() },
+        ..endpoints(&["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"])
+    };
+    upstream.set_endpoints(with_pod("a"));
+    upstream.report(address(2), &Outcome::of(OutcomeClass::ConnectFailed));
+    assert_eq!(upstream.endpoint_counts().ejected, 1);
+    upstream.set_endpoints(with_pod("a"));
+    assert_eq!(upstream.endpoint_counts().ejected, 1);
+    upstream.set_endpoints(with_pod("b"));
+    assert_eq!(upstream.endpoint_counts().ejected, 0, "the addresses are the same, the Pod is not");
+    assert!(!upstream.has_ejected());
 }
 
 #[test]

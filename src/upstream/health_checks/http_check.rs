@@ -104,7 +104,8 @@ const HOP_BY_HOP: [HeaderName; 9] = [
     TRANSFER_ENCODING,
     UPGRADE,
 ];
-pub(super) const PRODUCT: HeaderValue = HeaderValue::from_static(concat!("portico-health-check/", env!("CARGO_PKG_VERSION")));
+pub(super) const PRODUCT: HeaderValue =
+    HeaderValue::from_static(concat!("portico-health-check/", env!("CARGO_PKG_VERSION")));
 /// How much of a body is read, in bytes.
 const MAX_BODY: usize = 64 * 1024;
 
@@ -112,7 +113,11 @@ const MAX_BODY: usize = 64 * 1024;
 mod tests {
     use super::*;
 
-    fn build(headers: &[(&'static str, &'static str)], protocol: UpstreamProtocol, keeps: bool) -> Request<Full<Bytes>> {
+    fn build(
+        headers: &[(&'static str, &'static str)],
+        protocol: UpstreamProtocol,
+        keeps: bool,
+    ) -> Request<Full<Bytes>> {
         let headers = headers
             .iter()
             .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))

@@ -16,6 +16,7 @@
 mod check_history;
 mod check_target;
 mod checker;
+mod connect_probes;
 mod grpc_check;
 mod http_check;
 mod http_connection;
@@ -34,6 +35,7 @@ use tokio::sync::oneshot;
 use tokio::task::LocalSet;
 
 use super::{OwnSockets, UpstreamRegistry};
+use connect_probes::ConnectProbes;
 use scheduler::Scheduler;
 
 /// The health checks of a process. Dropping it ends them.
@@ -55,10 +57,12 @@ impl HealthChecks {
         let (stop, stopped) = oneshot::channel::<()>();
         let checks = move || {
             let local = LocalSet::new();
+            let probes = ConnectProbes::run(Arc::clone(&registry), Arc::clone(&own_sockets));
             let scheduler = Scheduler::run(registry, own_sockets, rate);
             local.block_on(&runtime, async {
                 tokio::select! {
                     () = scheduler => {}
+                    () = probes => {}
                     _ = stopped => {}
                 }
             });

@@ -164,7 +164,8 @@ mod tests {
             let now = start + Duration::from_millis((now - start).as_nanos().div_ceil(1_000_000) as u64);
             while let Some(id) = schedule.next(now) {
                 begins.push((id, (now - start).as_millis() as u64));
-                let share = if std::mem::replace(is_first.entry(id).or_insert(true), false) { phases.f64() } else { 1.0 };
+                let share =
+                    if std::mem::replace(is_first.entry(id).or_insert(true), false) { phases.f64() } else { 1.0 };
                 schedule.renew(id, interval, now, now, share);
             }
         }

@@ -11,7 +11,7 @@ use crate::upstream::settings::RequestLimits;
 
 /// The limits of each connection. 0 is no limit.
 #[derive(Debug, Default)]
-pub(in crate::upstream) struct ConnectionLimits {
+pub(in crate::upstream) struct EndpointConnectionLimits {
     max_requests: AtomicU32,
     max_age_millis: AtomicU64,
 }
@@ -25,7 +25,7 @@ pub(in crate::upstream) struct ConnectionAge {
     age_percent: u8,
 }
 
-impl ConnectionLimits {
+impl EndpointConnectionLimits {
     pub(in crate::upstream) fn set(&self, limits: Option<&RequestLimits>) {
         let max_requests = limits.and_then(|limits| limits.max_requests_per_connection);
         self.max_requests.store(max_requests.map_or(0, |max| max.max(1)), Relaxed);
@@ -66,7 +66,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn connections_end_after_their_requests_or_their_time() {
-        let limits = ConnectionLimits::default();
+        let limits = EndpointConnectionLimits::default();
         let age = ConnectionAge::new();
         (0..1000).for_each(|_| age.count_request());
         assert!(!limits.are_reached(&age), "no limits");

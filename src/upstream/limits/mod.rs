@@ -13,5 +13,5 @@ mod request_slots;
 
 pub(super) use adaptive::AdaptiveConcurrency;
 pub(super) use admission_control::SuccessRateWindow;
-pub(super) use connection_limits::{ConnectionAge, ConnectionLimits};
+pub(super) use connection_limits::{ConnectionAge, EndpointConnectionLimits};
 pub(super) use request_slots::{PlaceInQueue, QueueEnd, RequestSlot, RequestSlots};

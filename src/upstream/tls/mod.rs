@@ -287,6 +287,11 @@ impl UpstreamServerName {
         Rc::new(UpstreamServerName(host.clone()))
     }
 
+    /// The value of the header that it was read from.
+    pub(super) fn header(&self) -> &HeaderValue {
+        &self.0
+    }
+
     fn host(&self) -> &str {
         let header = self.0.to_str().unwrap_or_default();
         match header.strip_prefix('[').and_then(|rest| rest.split_once(']')) {

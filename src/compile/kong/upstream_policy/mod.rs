@@ -20,6 +20,7 @@ mod sticky_sessions;
 mod tests;
 mod verdict;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use http::HeaderValue;
@@ -31,8 +32,9 @@ pub(in crate::compile) use self::references::{notes, referenced_policies, refere
 pub(in crate::compile) use self::verdict::verdict;
 use super::policy_conflicts::PolicyConflicts;
 use super::{service_annotations, service_facade};
-use crate::api::kong::annotations::HOST_HEADER;
-use crate::api::{Meta, ObjectKey};
+use crate::api::kong::annotations::{HOST_HEADER, OVERRIDE};
+use crate::api::names::BALANCE_ANNOTATION;
+use crate::api::{Kind, Meta, ObjectKey};
 use crate::compile::backend::endpoints;
 use crate::store::Store;
 use crate::upstream::settings::{Balancing, HealthSettings};
@@ -59,7 +61,7 @@ impl KongSettings {
 
 /// The settings of the policy to which the facade or Service of an upstream refers. A KongUpstreamPolicy overrides the
 /// fields of a KongIngress if the Services of each rule agree on the policy.
-pub(in crate::compile) fn kong_settings(
+pub(in crate::compile) fn policy_settings(
     store: &Store,
     upstream: &UpstreamKey,
     conflicts: &PolicyConflicts,
@@ -88,11 +90,59 @@ pub(in crate::compile) fn upstream_balance(
     upstream: &UpstreamKey,
     conflicts: &PolicyConflicts,
 ) -> Balancing {
-    let balancing = kong_settings(store, upstream, conflicts).balancing.unwrap_or_default();
+    let balancing = policy_settings(store, upstream, conflicts).balancing.unwrap_or_default();
     let annotated = settings_source(store, upstream).and_then(|meta| endpoints::annotated_balance(meta).ok().flatten());
     match annotated {
         Some(algorithm) => Balancing { algorithm, hash: None, ..balancing },
         None => balancing,
+    }
+}
+
+/// What sets the blocks of the settings of an upstream: an annotation, a KongUpstreamPolicy or a KongIngress.
+pub(in crate::compile) fn sources(
+    store: &Store,
+    upstream: &UpstreamKey,
+    conflicts: &PolicyConflicts,
+) -> BTreeMap<&'static str, String> {
+    let Some(meta) = settings_source(store, upstream) else { return BTreeMap::new() };
+    let service = service_key(upstream);
+    let policy_applies = upstream.facade.is_some() || conflicts.for_service(&service).is_none();
+    let host = HeaderValue::from_static("localhost");
+    let mut ignored = Findings::default();
+    let mut sources = BTreeMap::new();
+    // Later ones precede.
+    if let Some(kong_ingress) = kong_ingress_upstream(store, meta) {
+        let fields = UpstreamFields::of_kong_ingress(kong_ingress, &mut ignored);
+        let settings = build(&fields, &service, &host, &mut ignored);
+        add_sources(&mut sources, &settings, Kind::KongIngress, referenced_policy(meta, OVERRIDE));
+    }
+    if let Some(policy) = upstream_policy(store, meta).filter(|_| policy_applies) {
+        let fields = UpstreamFields::of_policy(&policy.spec, &mut ignored);
+        let settings = build(&fields, &service, &host, &mut ignored);
+        add_sources(&mut sources, &settings, Kind::KongUpstreamPolicy, Some(policy.meta.key.clone()));
+    }
+    if endpoints::annotated_balance(meta).is_ok_and(|balance| balance.is_some()) {
+        sources.insert("loadBalancing", format!("annotation {BALANCE_ANNOTATION} of {}", meta.key));
+    }
+    sources
+}
+
+fn add_sources(
+    sources: &mut BTreeMap<&'static str, String>,
+    settings: &KongSettings,
+    kind: Kind,
+    policy: Option<ObjectKey>,
+) {
+    let KongSettings { balancing, affinity, health } = settings;
+    let Some(policy) = policy else { return };
+    for (block, is_set) in [
+        ("loadBalancing", balancing.is_some()),
+        ("sessionPersistence", affinity.is_some()),
+        ("health", health.is_some()),
+    ] {
+        if is_set {
+            sources.insert(block, format!("{kind} {policy}"));
+        }
     }
 }
 

@@ -8,8 +8,8 @@ use crate::upstream::settings::PassiveChecks;
 
 /// The checks; `None` if all numbers of failures are 0, so that Kong does not check either.
 ///
-/// In Kong, an endpoint that is unhealthy gets no requests any more unless an active check passes. Here, one request
-/// tries it again after a while, as after any ejection.
+/// In Kong, an endpoint that is unhealthy gets no requests any more unless an active check passes. Here, it gets
+/// one request after a while, as after any ejection.
 pub(super) fn translate(
     passive: &PassiveHealthcheck,
     notation: Notation,

@@ -52,7 +52,7 @@ pub(in crate::compile) fn verdict(store: &Store, id: &ObjectId, conflicts: &Poli
 /// The maximum number of ancestors in a policy's status, which Gateway API defines.
 const MAX_ANCESTORS: usize = 16;
 
-/// What is to be said about the fields of an object; `None` if it does not exist.
+/// Problems and notes of the fields of an object; `None` if it does not exist.
 fn findings(store: &Store, id: &ObjectId) -> Option<Findings> {
     let mut findings = Findings::default();
     let fields = match id.kind {

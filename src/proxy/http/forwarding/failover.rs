@@ -1,5 +1,5 @@
-//! Forwards a request to another upstream than that of the rule, as the policy of the Service says: the first one has too
-//! few endpoints, its circuit is open, or its response has a status that is replaced.
+//! Forwards a request to another upstream than that of the rule, as the policy of the Service says: that of the rule
+//! has too few endpoints, its circuit is open, or its response has a status that is replaced.
 //!
 //! ```text
 //!   too few endpoints ─▶ the first alternative with enough of them ─┐

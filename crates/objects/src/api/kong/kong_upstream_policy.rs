@@ -28,8 +28,8 @@ pub struct KongUpstreamPolicySpec {
     /// Number of points in the hash ring, for the algorithm `consistent-hashing`; defaults to 160 for each endpoint.
     #[schemars(range(min = 10, max = 65536))]
     pub slots: Option<i32>,
-    /// Input of the hash for the algorithm `consistent-hashing`. With `stickySessions`, `input: none` is
-    /// required and no other field is allowed.
+    /// Input of the hash for the algorithm `consistent-hashing`. With `stickySessions`, `input: none` is required and
+    /// no other field is allowed.
     pub hash_on: Option<UpstreamHash>,
     /// Input of the hash for requests that lack the input of `hashOn`.
     pub hash_on_fallback: Option<UpstreamHashFallback>,
