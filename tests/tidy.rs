@@ -138,6 +138,7 @@ const IMPORTS: &[Row] = &[
             "quantity",
             "schema",
             "store::LargeObjects",
+            "upstream::HealthChecks",
             "process_log",
             "version",
         ],
@@ -319,7 +320,12 @@ const LAYERS: &[Row] = &[
     ),
     (
         "status",
-        &["event_rotation features json merge notices", "event_queue installed occurrences", "queue", "event_writer status_writer"],
+        &[
+            "event_rotation features json merge notices",
+            "event_queue installed occurrences",
+            "queue",
+            "event_writer status_writer",
+        ],
     ),
     (
         "store",
@@ -335,10 +341,11 @@ const LAYERS: &[Row] = &[
         &[
             "counters dns endpoint_choice endpoint_error endpoint_load health local_shortage outcome own_sockets \
              protocol proxy_protocol response_streams settings socket_budget ssrf_guard tls",
+            "check_report",
             "endpoint_state",
             "load_balancing counted_connection retry_budget affinity upstream_key circuit_breaker",
             "alternatives limits",
-            "configured_endpoints",
+            "check_queue configured_endpoints",
             "admission",
             "endpoints http2 registry socket subset",
             "target",
@@ -346,7 +353,7 @@ const LAYERS: &[Row] = &[
             "http1",
             "pool",
             "endpoint_search",
-            "raw_connecting",
+            "health_checks raw_connecting",
         ],
     ),
     (

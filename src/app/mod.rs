@@ -26,6 +26,7 @@ mod gateway_services;
 mod host_addresses;
 mod ingress;
 mod kong_metrics;
+mod overload_meters;
 mod plugin_services;
 mod problem_counts;
 mod queue_meters;

@@ -25,6 +25,7 @@ use super::gateway_services::{GatewayServicesHandle, GatewayServicesShutdown};
 use super::host_addresses::host_addresses;
 use super::ingress::IngressConfig;
 use super::kong_metrics::{self, KongMetrics};
+use super::overload_meters::OverloadMeters;
 use super::plugin_services::OnlineServices;
 use super::queue_meters::QueueMeters;
 use super::rate_limit_meters::RateLimitMeters;
@@ -97,7 +98,8 @@ async fn serve(options: RunOptions, started: SystemTime) -> anyhow::Result<ExitS
     metrics.registry().register_collector(Box::new(QueueMeters { state: state.clone(), bytes: queued_bytes }));
     let rate_limit_entries = EntryBudget::of(&state, options.rate_limit_entries);
     metrics.registry().register_collector(Box::new(RateLimitMeters(rate_limit_entries)));
-    let (admin_views, view_queries) = AdminViews::new(data_plane.snapshots.clone(), data_plane.upstreams.clone(), fingerprints.clone());
+    let (admin_views, view_queries) =
+        AdminViews::new(data_plane.snapshots.clone(), data_plane.upstreams.clone(), fingerprints.clone());
     let kong = KongMetrics { state: state.clone(), node: node.clone(), upstreams: data_plane.upstreams.clone() };
     let status_views = StatusViews::new(metrics, kong, ready.clone(), data_plane.proxy.stats(), fingerprints);
     // Aborts its tasks when it is dropped.
@@ -242,6 +244,7 @@ fn register_meters(
         registry.register_collector(Box::new(WatchMeters(cluster.counters())));
     }
     data_plane.register_metrics(registry);
+    registry.register_collector(Box::new(OverloadMeters { upstreams: data_plane.upstreams.clone() }));
     registry.register_collector(Box::new(StateMeters {
         ready: ready.clone(),
         leading,

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::gauge::ConstGauge;
 use tokio::sync::watch;
@@ -48,11 +48,36 @@ impl Collector for StateMeters {
                 family.encode_family(&pairs)?.encode_gauge(&i64::try_from(count).unwrap_or(i64::MAX))?;
             }
         }
-        Ok(())
+        self.encode_checks(&mut encoder)
     }
 }
 
 impl StateMeters {
+    fn encode_checks(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let mut family = encoder.encode_descriptor(
+            "portico_upstream_checks",
+            "Active health checks of endpoints, by outcome",
+            None,
+            MetricType::Counter,
+        )?;
+        for ((upstream, check_type, outcome), count) in self.check_counts() {
+            let pairs = [("upstream", &*upstream), ("type", check_type), ("outcome", outcome)];
+            family.encode_family(&pairs)?.encode_counter::<NoLabelSet, u64, u64>(&count, None)?;
+        }
+        Ok(())
+    }
+
+    /// The checks of each upstream that has some, by its name in request metrics, by type and outcome.
+    fn check_counts(&self) -> BTreeMap<(String, &'static str, &'static str), u64> {
+        let mut counts = BTreeMap::new();
+        for upstream in self.upstreams.all() {
+            for (check_type, outcome, count) in upstream.check_counts() {
+                *counts.entry((upstream.key.to_string(), check_type.name(), outcome.name())).or_default() += count;
+            }
+        }
+        counts
+    }
+
     /// The endpoint counts of each upstream, by its name in request metrics. An upstream with two protocols has the
     /// counts of the one with fewer healthy endpoints.
     fn endpoint_counts(&self) -> BTreeMap<String, EndpointCounts> {

@@ -56,5 +56,5 @@ pub use ingress::publish::PublishSource;
 pub use ingress::settings::{HostOwnership, IngressListener, IngressSettings};
 pub use ingress_class::dialect::has_path_expressions;
 pub use kong::plugins::with_degraded_plugins;
-pub use policy_sources::PolicySources;
 pub(crate) use objects::route_kind::RouteKind;
+pub use policy_sources::PolicySources;

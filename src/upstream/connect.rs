@@ -149,7 +149,7 @@ impl EndpointConnector {
         let permit = permit.map_err(|limit| ConnectError::limit_reached(upstream, address, limit, counters))?;
         let opener = StreamOpener { timeout: self.timeout, own_sockets: &self.own_sockets };
         let server_name = target.server_name.as_deref();
-        let tls = upstream.tls_client.as_ref().map(|client| TlsUse { client, server_name });
+        let tls = upstream.tls_client.as_ref().map(|client| ConnectionTls { client, server_name });
         let opening = opener.open(address, proxy_header, tls, &target.handshake_time);
         let outcome = connect_attempt::watch(upstream, address, opening).await;
         let server_name = target.server_name.as_deref().cloned();
@@ -186,7 +186,7 @@ pub(super) struct StreamOpener<'a> {
 
 /// How a connection is encrypted.
 #[derive(Clone, Copy)]
-pub(super) struct TlsUse<'a> {
+pub(super) struct ConnectionTls<'a> {
     pub(super) client: &'a UpstreamTlsClient,
     pub(super) server_name: Option<&'a UpstreamServerName>,
 }
@@ -197,7 +197,7 @@ impl StreamOpener<'_> {
         &self,
         address: SocketAddr,
         proxy_header: &[u8],
-        tls: Option<TlsUse<'_>>,
+        tls: Option<ConnectionTls<'_>>,
         handshake_time: &Cell<Option<Duration>>,
     ) -> Result<SocketStream, ConnectError> {
         let deadline = Instant::now() + self.timeout;
@@ -225,7 +225,7 @@ impl StreamOpener<'_> {
 
     async fn connect_tls(
         &self,
-        tls: TlsUse<'_>,
+        tls: ConnectionTls<'_>,
         address: SocketAddr,
         stream: TcpStream,
         proxy_header: &[u8],

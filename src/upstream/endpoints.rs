@@ -315,6 +315,11 @@ impl Upstream {
         self.overload.report()
     }
 
+    /// Identifies the limits and their counts, which several upstreams may share.
+    pub fn overload_id(&self) -> usize {
+        Arc::as_ptr(&self.overload).addr()
+    }
+
     /// Whether there are endpoints, but each has as many requests as it may. The request that found none of them is
     /// counted as rejected.
     pub fn reject_for_full_endpoints(&self) -> bool {

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a failed precondition panics the test, in test helpers too")]
 
 mod accounting;
+mod active_checks;
 mod bodies;
 mod buffer_limit;
 mod changes_while_held;
@@ -23,6 +24,7 @@ mod field_policy;
 mod filters;
 mod frames;
 mod grpc;
+mod grpc_checks;
 mod h2;
 mod h2_body_end;
 mod h2_filters;

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use crate::upstream::circuit_breaker::CircuitReport;
+use crate::upstream::circuit_breaker::{CircuitPhase, CircuitReport};
 
 /// What has rejected a request, a retry or a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +74,20 @@ pub struct OverloadReport {
 }
 
 impl OverloadReport {
+    /// Adds the counts of another upstream. Its circuit breaker counts if it lets less through.
+    pub fn add(&mut self, other: &OverloadReport) {
+        self.active = self.active.saturating_add(other.active);
+        self.limit = self.limit.zip(other.limit).map(|(own, other)| own.saturating_add(other));
+        self.pending += other.pending;
+        self.retries = self.retries.saturating_add(other.retries);
+        for (sum, count) in self.rejections.iter_mut().zip(other.rejections) {
+            *sum += count;
+        }
+        if self.circuit.is_none_or(|circuit| circuit.phase == CircuitPhase::Closed) {
+            self.circuit = other.circuit.or(self.circuit);
+        }
+    }
+
     /// How many were rejected because of this limit.
     pub fn rejected(&self, limit: OverloadLimit) -> u64 {
         self.rejections[limit as usize]

@@ -13,7 +13,7 @@ use super::check_target::CheckTarget;
 use super::http_check::HttpRequest;
 use super::http_connection::HttpConnection;
 use super::{grpc_check, http_check, tcp_check};
-use crate::upstream::connect::{StreamOpener, TlsUse};
+use crate::upstream::connect::{ConnectionTls, StreamOpener};
 use crate::upstream::settings::CheckKind;
 use crate::upstream::socket::UpstreamSocket;
 use crate::upstream::{ConnectError, OwnSockets, SocketBudget, SocketLimit};
@@ -99,7 +99,7 @@ impl EndpointChecker {
                 result => return self.keep(target, result, connection),
             }
         }
-        // The wait is not the fault of the endpoint, so its time begins afterwards.
+        // Waiting for a socket takes nothing of the endpoint's time.
         let deadline = Instant::now() + limit;
         let permit = match self.sockets.acquire(&target.sockets, &target.namespace, deadline).await {
             Ok(permit) => permit,
@@ -108,7 +108,7 @@ impl EndpointChecker {
         let check = async {
             let opener = StreamOpener { timeout: limit, own_sockets: &self.own_sockets };
             let tls = target.tls.as_ref();
-            let tls = tls.map(|tls| TlsUse { client: &tls.client, server_name: tls.server_name.as_deref() });
+            let tls = tls.map(|tls| ConnectionTls { client: &tls.client, server_name: tls.server_name.as_deref() });
             let opened = opener.open(target.address(endpoint), &target.proxy_header, tls, &Cell::default()).await;
             let socket = UpstreamSocket::new(opened.map_err(CheckFailure::Connect)?, permit, None);
             if let CheckKind::Tcp { send, expect } = &target.check.kind {
@@ -139,7 +139,7 @@ impl EndpointChecker {
 }
 
 impl CheckTarget {
-    /// Sends the request of the check, and judges the response.
+    /// Sends the request of the check, and evaluates the response.
     async fn send(&self, connection: &mut HttpConnection) -> Result<CheckPass, CheckFailure> {
         let is_encrypted = self.tls.is_some();
         match &self.check.kind {

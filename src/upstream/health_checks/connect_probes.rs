@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::error;
 
-use crate::upstream::connect::{StreamOpener, TlsUse};
+use crate::upstream::connect::{ConnectionTls, StreamOpener};
 use crate::upstream::endpoints::ProbeOrder;
 use crate::upstream::tls::UpstreamServerName;
 use crate::upstream::{ConnectError, OwnSockets, Upstream, UpstreamKey, UpstreamRegistry};
@@ -181,7 +181,7 @@ async fn probe(upstream: &Upstream, address: SocketAddr, own_sockets: &OwnSocket
     let probed_name = upstream.probed_name();
     let server_name = upstream.key.tls.as_ref().and_then(|tls| tls.server_name(probed_name.as_ref()));
     let tls = upstream.tls_client.as_ref().zip(server_name.as_deref());
-    let tls = tls.map(|(client, name)| TlsUse { client, server_name: Some::<&UpstreamServerName>(name) });
+    let tls = tls.map(|(client, name)| ConnectionTls { client, server_name: Some::<&UpstreamServerName>(name) });
     let limit = if tls.is_some() { MAX_TLS_TIME } else { MAX_TCP_TIME };
     let opener = StreamOpener { timeout: limit, own_sockets };
     let opened = timeout(limit, opener.open(address, &proxy_header, tls, &Cell::default())).await;

@@ -32,7 +32,7 @@ pub(super) async fn check(
     let request = build_request(exchange, settings, routed, request, body)?;
     let response = server_call::send(exchange, upstream, request, routed.hops, routed.client, hash).await?;
     if response.status() != StatusCode::OK {
-        return Ok(Decision::Denied { response, kept: None });
+        return Ok(Decision::Denied { response: Box::new(response), kept: None });
     }
     let (head, body) = response.into_parts();
     server_call::drain(body).await;

@@ -96,7 +96,7 @@ pub(in crate::proxy) async fn authorize(
             }
             fit_to_method(&mut response, request.method(), cx.error_format.is_head());
             cx.record.authorization = kept.map(|kept| Box::new(AuthorizationRecord::of_denial(kept)));
-            Err(EarlyExit::AuthorizationDenied(Box::new(response)))
+            Err(EarlyExit::AuthorizationDenied(response))
         }
     }
 }
