@@ -321,7 +321,12 @@ const LAYERS: &[Row] = &[
     ),
     (
         "status",
-        &["event_rotation features json merge notices", "event_queue installed occurrences", "queue", "event_writer status_writer"],
+        &[
+            "event_rotation features json merge notices",
+            "event_queue installed occurrences",
+            "queue",
+            "event_writer status_writer",
+        ],
     ),
     (
         "store",
@@ -335,15 +340,15 @@ const LAYERS: &[Row] = &[
     (
         "upstream",
         &[
-            "counters dns endpoint_choice endpoint_error endpoint_load health local_shortage outcome own_sockets \
-             protocol proxy_protocol response_streams settings socket_budget ssrf_guard tls",
-            "check_report",
+            "counters dns endpoint_choice endpoint_error local_shortage outcome own_sockets protocol \
+             proxy_protocol response_streams settings socket_budget ssrf_guard tls",
+            "check_report endpoint_load health",
             "endpoint_state",
-            "load_balancing counted_connection retry_budget affinity upstream_key circuit_breaker",
+            "load_balancing counted_connection retry_budget affinity upstream_key circuit_breaker outlier_detection",
             "alternatives limits",
-            "check_queue configured_endpoints",
-            "admission",
-            "endpoints http2 registry socket subset",
+            "check_queue configured_endpoints upstream_availability worker_subset",
+            "admission worker_endpoints",
+            "endpoints http2 registry socket",
             "target",
             "connect connect_attempt endpoint_body raw_connection upgraded",
             "http1",

@@ -11,7 +11,6 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
 use super::admission::OverloadLimit;
-use super::connect_attempt;
 use super::local_shortage::LocalShortage;
 use super::socket::{SocketStream, UpstreamSocket};
 use super::socket_budget::{MAX_SOCKET_WAIT, SocketBudget, SocketLimit};
@@ -151,7 +150,7 @@ impl EndpointConnector {
         let server_name = target.server_name.as_deref();
         let tls = upstream.tls_client.as_ref().map(|client| ConnectionTls { client, server_name });
         let opening = opener.open(address, proxy_header, tls, &target.handshake_time);
-        let outcome = connect_attempt::watch(upstream, address, opening).await;
+        let outcome = suspect_if_slow(upstream, address, opening).await;
         let server_name = target.server_name.as_deref().cloned();
         outcome.map(|stream| UpstreamSocket::new(stream, permit, server_name)).inspect_err(|error| {
             let counter = match error {
@@ -174,6 +173,17 @@ impl EndpointConnector {
             }
         })
     }
+}
+
+/// Awaits a connection that is being opened. If nothing has come of it after a second, the endpoint is suspect: other
+/// requests do not wait until the timeout, which a rule may set to minutes.
+async fn suspect_if_slow<T>(upstream: &Upstream, address: SocketAddr, opening: impl Future<Output = T>) -> T {
+    let mut opening = pin!(opening);
+    if let Ok(opened) = timeout(SUSPECT_AFTER, opening.as_mut()).await {
+        return opened;
+    }
+    upstream.report(address, &Outcome::of(OutcomeClass::Stale));
+    opening.await
 }
 
 /// Opens connections to endpoints, for requests and for health checks, which have limits of their own.
@@ -248,6 +258,9 @@ impl StreamOpener<'_> {
             .map_err(|error| ConnectError::TlsHandshake(address, error))
     }
 }
+
+/// How long a connection may take before its endpoint is suspect.
+const SUSPECT_AFTER: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {

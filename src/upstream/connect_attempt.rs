@@ -1,11 +1,8 @@
 //! The attempt to open a connection to an endpoint, whose result is recorded in the health of the endpoint.
 
 use std::net::SocketAddr;
-use std::pin::pin;
-use std::time::Duration;
 
-use tokio::time::timeout;
-
+use super::endpoint_state::PendingDial;
 use super::outcome::{Outcome, OutcomeClass};
 use super::{ConnectError, Upstream, UpstreamTarget};
 
@@ -14,11 +11,12 @@ pub(super) struct ConnectAttempt<'u> {
     upstream: &'u Upstream,
     address: SocketAddr,
     has_ended: bool,
+    _dial: Option<PendingDial>,
 }
 
 impl<'u> ConnectAttempt<'u> {
     pub(super) fn begin(upstream: &'u Upstream, address: SocketAddr) -> Self {
-        ConnectAttempt { upstream, address, has_ended: false }
+        ConnectAttempt { upstream, address, has_ended: false, _dial: upstream.pending_dial(address) }
     }
 
     pub(super) fn end(mut self, target: &UpstreamTarget<'_>, error: Option<&ConnectError>) {
@@ -33,17 +31,6 @@ impl Drop for ConnectAttempt<'_> {
             self.upstream.report(self.address, &Outcome::of(OutcomeClass::Abandoned));
         }
     }
-}
-
-/// Awaits a connection that is being opened. If nothing has come of it after a second, the endpoint is suspect: other
-/// requests do not wait until the timeout, which a rule may set to minutes.
-pub(super) async fn watch<T>(upstream: &Upstream, address: SocketAddr, opening: impl Future<Output = T>) -> T {
-    let mut opening = pin!(opening);
-    if let Ok(opened) = timeout(SUSPECT_AFTER, opening.as_mut()).await {
-        return opened;
-    }
-    upstream.report(address, &Outcome::of(OutcomeClass::Stale));
-    opening.await
 }
 
 /// Records the result of connecting in the health of the endpoint.
@@ -72,6 +59,3 @@ pub(super) fn warn_handshake(upstream: &Upstream, error: &ConnectError) {
         tracing::warn!(upstream = %upstream.key, %error, "TLS handshake with an endpoint failed");
     }
 }
-
-/// How long a connection may take before its endpoint is suspect.
-const SUSPECT_AFTER: Duration = Duration::from_secs(1);

@@ -1,5 +1,5 @@
-//! Active health checks over real sockets: endpoints that fail, hang, redirect, send too much, or contradict themselves,
-//! and what requests get meanwhile.
+//! Active health checks over real sockets: endpoints that fail, hang, redirect, send too much, or contradict
+//! themselves, and what requests get meanwhile.
 
 use std::net::SocketAddr;
 use std::num::NonZeroU32;

@@ -161,7 +161,7 @@ async fn responses_that_are_not_grpc_fail() {
 }
 
 #[tokio::test]
-async fn endpoints_that_hang_or_speak_http1_fail() {
+async fn endpoints_that_hang_or_use_http1_fail() {
     let hanging = http2_endpoint(server::Builder::new(), |_call| std::future::pending()).await;
     let check = ActiveCheck { timeout: Duration::from_millis(100), ..grpc("") };
     let checked = Checked::start(&key(), check, &[hanging.address]);
@@ -178,6 +178,6 @@ async fn checks_over_tls_offer_the_protocol_that_they_need() {
     let endpoint = crate::upstream_tls::TlsEndpoint::with_certificate(authority.issue(&["web.shop.svc"], &[])).await;
     let tls = UpstreamTlsSettings::new(UpstreamProtocol::Http1, authority.trust(None), None).unwrap();
     let checked = Checked::start(&UpstreamKey { tls: Some(tls), ..key() }, grpc(""), &[endpoint.address]);
-    // It speaks HTTP/2 over this connection, but not gRPC.
+    // It uses HTTP/2 on this connection, but not gRPC.
     assert!(checked.result(endpoint.address, false).await.contains("not one of gRPC"));
 }

@@ -179,15 +179,9 @@ async fn clients_eject_nothing() {
 #[tokio::test(start_paused = true)]
 async fn statuses_of_grpc_calls_count() {
     let checks = PassiveChecks { gateway_errors: 3, ..DEFAULT() };
-    let head = |grpc_status| Outcome {
-        status: Some(StatusCode::OK),
-        grpc_status,
-        ..Outcome::of(OutcomeClass::Responded)
-    };
-    let trailers = |code| Outcome {
-        grpc_status: GrpcStatus::Received(code),
-        ..Outcome::of(OutcomeClass::Responded)
-    };
+    let head =
+        |grpc_status| Outcome { status: Some(StatusCode::OK), grpc_status, ..Outcome::of(OutcomeClass::Responded) };
+    let trailers = |code| Outcome { grpc_status: GrpcStatus::Received(code), ..Outcome::of(OutcomeClass::Responded) };
     for (case, code, expected) in [("UNAVAILABLE", 14, true), ("DEADLINE_EXCEEDED", 4, true), ("NOT_FOUND", 5, false)] {
         let detector = Detector::new(2, checks.clone());
         for _ in 0..3 {

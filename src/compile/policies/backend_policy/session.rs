@@ -39,11 +39,8 @@ pub(super) fn translate(
         }),
         header: spec.name.clone().filter(|_| is_header).map(|name| SessionHeader { name }),
     };
-    let idle_timeout = BlockReader::new(FIELD, problems).duration(
-        "idleTimeout",
-        spec.idle_timeout.as_ref(),
-        ["1s", "9999h"],
-    );
+    let idle_timeout =
+        BlockReader::new(FIELD, problems).duration("idleTimeout", spec.idle_timeout.as_ref(), ["1s", "9999h"]);
     let settings = session_persistence::translate(&standard, owner, FIELD, problems)?;
     if idle_timeout.zip(settings.absolute_timeout).is_some_and(|(idle, absolute)| idle > absolute) {
         let message = "it is longer than absoluteTimeout";
