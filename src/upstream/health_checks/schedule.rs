@@ -34,7 +34,8 @@ pub(super) struct CheckSchedule {
 
 #[derive(Debug)]
 struct ScheduledCheck {
-    interval: Duration,
+    /// How often it begins, in checks per [`DEMAND_PERIOD`]. 0 if it does not for the time being.
+    demand: u64,
     /// When it begins; `None` while it is running.
     due: Option<Instant>,
 }
@@ -59,14 +60,14 @@ impl CheckSchedule {
         let id = CheckId(self.last_id);
         self.demand += frequency(interval);
         self.due.insert((due, id));
-        self.checks.insert(id, ScheduledCheck { interval, due: Some(due) });
+        self.checks.insert(id, ScheduledCheck { demand: frequency(interval), due: Some(due) });
         id
     }
 
     /// Removes a check. If it is running, its result is ignored.
     pub(super) fn remove(&mut self, id: CheckId) {
         let Some(removed) = self.checks.remove(&id) else { return };
-        self.demand -= frequency(removed.interval);
+        self.demand -= removed.demand;
         if let Some(due) = removed.due {
             self.due.remove(&(due, id));
         }
@@ -107,15 +108,32 @@ impl CheckSchedule {
     /// passes.
     pub(super) fn renew(&mut self, id: CheckId, interval: Duration, began: Instant, now: Instant, share: f64) {
         let Some(check) = self.checks.get_mut(&id).filter(|check| check.due.is_none()) else { return };
-        self.demand = self.demand - frequency(check.interval) + frequency(interval);
-        check.interval = interval;
-        let jitter = 1.0 + JITTER * (2.0 * self.random.f64() - 1.0);
-        let stretched = interval.mul_f64(self.stretch() * share * jitter);
+        self.demand = self.demand - check.demand + frequency(interval);
+        check.demand = frequency(interval);
+        let stretched = interval.mul_f64(self.stretch() * share * self.jitter());
         // Checks never overlap, even if one takes longer than its interval.
-        let due = (began + stretched).max(now);
-        let check = self.checks.get_mut(&id).expect("it was found above");
-        check.due = Some(due);
-        self.due.insert((due, id));
+        self.plan(id, (began + stretched).max(now));
+    }
+
+    /// Plans the next look at a check that [`Self::next`] has just returned, and that is not run now. It takes nothing
+    /// of the rate.
+    pub(super) fn skip(&mut self, id: CheckId, delay: Duration, now: Instant) {
+        let Some(check) = self.checks.get_mut(&id).filter(|check| check.due.is_none()) else { return };
+        self.demand -= std::mem::take(&mut check.demand);
+        self.free_from = self.free_from.checked_sub(self.spacing).unwrap_or(self.free_from);
+        let delay = delay.mul_f64(self.jitter());
+        self.plan(id, now + delay);
+    }
+
+    fn plan(&mut self, id: CheckId, due: Instant) {
+        if let Some(check) = self.checks.get_mut(&id) {
+            check.due = Some(due);
+            self.due.insert((due, id));
+        }
+    }
+
+    fn jitter(&mut self) -> f64 {
+        1.0 + JITTER * (2.0 * self.random.f64() - 1.0)
     }
 
     /// By how much all intervals are longer than configured, because the checks exceed the rate. At least 1.
@@ -244,6 +262,26 @@ mod tests {
         schedule.renew(running, second, now, now, 1.0);
         assert_eq!((schedule.next_begin(), schedule.demand), (None, 0));
         assert_eq!((schedule.stretch(), schedule.next(now + second)), (1.0, None));
+    }
+
+    /// Otherwise endpoints that are checked only while they are ejected would use up the rate of all others.
+    #[tokio::test(start_paused = true)]
+    async fn skipped_checks_take_nothing_of_the_rate() {
+        let mut schedule = schedule(10);
+        let (now, second) = (Instant::now(), Duration::from_secs(1));
+        for _ in 0..1000 {
+            schedule.add(second, now);
+        }
+        for _ in 0..1000 {
+            let id = schedule.next(now).expect("none of those before has used up the rate");
+            schedule.skip(id, second, now);
+        }
+        assert_eq!((schedule.next(now), schedule.demand, schedule.stretch()), (None, 0, 1.0));
+        let later = now + 2 * second;
+        let id = schedule.next(later).unwrap();
+        schedule.renew(id, second, later, later, 1.0);
+        assert!(schedule.demand > 0);
+        assert_eq!(schedule.next(later), None, "one in 100 ms");
     }
 
     #[tokio::test(start_paused = true)]

@@ -215,7 +215,7 @@ impl Scheduler {
             let Some(check) = self.checks.get_mut(&id) else { continue };
             if !check.is_wanted() {
                 let interval = check.target.check.shortest_interval();
-                self.schedule.renew(id, interval, now, now, 1.0);
+                self.schedule.skip(id, interval, now);
                 continue;
             }
             let (checker, target) = (Rc::clone(&self.checker), Rc::clone(&check.target));
