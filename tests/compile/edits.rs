@@ -913,7 +913,8 @@ fn reference_grant(random: &mut fastrand::Rng) -> AnyObject {
     };
     let from = json!({"group": group, "kind": kind, "namespace": pick(random, NAMESPACES)});
     let policies = json!({"group": "portico.dev", "kind": "BackendPolicy", "namespace": pick(random, NAMESPACES)});
-    let spec = json!({"from": [from, policies], "to": [{"group": "", "kind": "Service"}, {"group": "", "kind": "Secret"}]});
+    let spec =
+        json!({"from": [from, policies], "to": [{"group": "", "kind": "Service"}, {"group": "", "kind": "Secret"}]});
     parse(Kind::ReferenceGrant, json!({"metadata": {"namespace": pick(random, NAMESPACES), "name": "g"}, "spec": spec}))
 }
 

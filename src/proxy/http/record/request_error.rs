@@ -493,9 +493,7 @@ mod tests {
             | RequestError::BufferLimit
             | RequestError::ConnectionRefused
             | RequestError::ConnectTimeout => {}
-            RequestError::TlsHandshake
-            | RequestError::QueueTimeout
-            | RequestError::CircuitOpen { .. } => {}
+            RequestError::TlsHandshake | RequestError::QueueTimeout | RequestError::CircuitOpen { .. } => {}
             RequestError::ResponseTimeout | RequestError::RequestTimeout | RequestError::BackendRequestTimeout => {}
             RequestError::CallDeadline | RequestError::InvalidResponse | RequestError::NoResponse => {}
         })
