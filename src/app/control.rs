@@ -9,10 +9,13 @@ use arc_swap::ArcSwap;
 use super::addressing::GatewayAddressing;
 use super::endpoint_names::{EndpointNameChanges, EndpointNames};
 use super::ingress::IngressConfig;
+use super::upstream_views;
 use crate::api::{Kind, ObjectId, ObjectKey};
 use crate::args::GatewayOptions;
 use crate::compile::verdict::{Verdict, Verdicts};
-use crate::compile::{self, Budgets, CompileContext, CompileInputs, Compiler, LeftOutObjects, RouteKind};
+use crate::compile::{
+    self, Budgets, CompileContext, CompileInputs, Compiler, LeftOutObjects, PolicySources, RouteKind,
+};
 use crate::diagnostic::Diagnostic;
 use crate::k8s::{InstalledApis, ReferenceChanges};
 use crate::plugin_api::PluginFactory;
@@ -106,6 +109,17 @@ impl Control {
         }
     }
 
+    pub(super) fn upstreams(&self) -> &Arc<UpstreamRegistry> {
+        &self.upstreams
+    }
+
+    /// What sets the settings of the upstreams that the selector names.
+    pub(super) fn policy_sources(&self, selector: Option<&str>) -> BTreeMap<UpstreamKey, PolicySources> {
+        let all = self.upstreams.all().into_iter().map(|upstream| upstream.key.clone());
+        let selected = all.filter(|key| selector.is_none_or(|selector| upstream_views::is_selected(key, selector)));
+        selected.map(|key| (key.clone(), self.compiler.policy_sources(&self.store, &key))).collect()
+    }
+
     /// Forbids backends at the admin listener's address. Must be called before anything is compiled.
     pub(super) fn forbid_admin_backend(&mut self, admin: SocketAddr) {
         self.compiler.set_admin_address(admin);
@@ -164,8 +178,7 @@ impl Control {
 
         // Endpoints are set before the snapshot is published, so that new routes never lack them.
         for (key, endpoints) in compiled.endpoints {
-            let upstream = self.upstreams.upstream(&key);
-            upstream.set_endpoints(endpoints);
+            let upstream = self.upstreams.set_endpoints(&key, endpoints);
             self.endpoint_names.set(&key, upstream);
         }
         let swapped = !Arc::ptr_eq(&compiled.snapshot, &self.snapshots.load());

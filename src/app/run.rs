@@ -22,15 +22,18 @@ use super::data_plane::DataPlane;
 use super::diagnostic_meters::DiagnosticMeters;
 use super::fingerprint_cache::FingerprintCache;
 use super::gateway_services::{GatewayServicesHandle, GatewayServicesShutdown};
+use super::health_meters::HealthMeters;
 use super::host_addresses::host_addresses;
 use super::ingress::IngressConfig;
 use super::kong_metrics::{self, KongMetrics};
+use super::overload_meters::OverloadMeters;
 use super::plugin_services::OnlineServices;
 use super::queue_meters::QueueMeters;
 use super::rate_limit_meters::RateLimitMeters;
 use super::source_overlap::SourceOverlap;
 use super::state_meters::StateMeters;
 use super::status_publisher::StatusPublisher;
+use super::upstream_events::report_upstream_events;
 use super::views::{AdminViews, ProxyObserver, StatusViews};
 use super::watch_meters::WatchMeters;
 use crate::admin;
@@ -97,7 +100,8 @@ async fn serve(options: RunOptions, started: SystemTime) -> anyhow::Result<ExitS
     metrics.registry().register_collector(Box::new(QueueMeters { state: state.clone(), bytes: queued_bytes }));
     let rate_limit_entries = EntryBudget::of(&state, options.rate_limit_entries);
     metrics.registry().register_collector(Box::new(RateLimitMeters(rate_limit_entries)));
-    let (admin_views, view_queries) = AdminViews::new(data_plane.snapshots.clone(), fingerprints.clone());
+    let (admin_views, view_queries) =
+        AdminViews::new(data_plane.snapshots.clone(), data_plane.upstreams.clone(), fingerprints.clone());
     let kong = KongMetrics { state: state.clone(), node: node.clone(), upstreams: data_plane.upstreams.clone() };
     let status_views = StatusViews::new(metrics, kong, ready.clone(), data_plane.proxy.stats(), fingerprints);
     // Aborts its tasks when it is dropped.
@@ -106,6 +110,9 @@ async fn serve(options: RunOptions, started: SystemTime) -> anyhow::Result<ExitS
     listeners.serve(&mut tasks, status_views, (admin_views, observer), &drain);
     tasks.spawn(reopen_on_hangup(hangup_signals, data_plane.access_log.clone()));
     tasks.spawn(withdraw_readiness(ready, drain.clone()));
+    if let Some(statuses) = &statuses {
+        tasks.spawn(report_upstream_events(data_plane.upstreams.clone(), statuses.queue()));
+    }
     tasks.spawn(announce_close(data_plane.proxy.clone(), drain.clone()));
     let drain_task = tokio::spawn(drain_controller.run());
 
@@ -242,6 +249,8 @@ fn register_meters(
         registry.register_collector(Box::new(WatchMeters(cluster.counters())));
     }
     data_plane.register_metrics(registry);
+    registry.register_collector(Box::new(OverloadMeters { upstreams: data_plane.upstreams.clone() }));
+    registry.register_collector(Box::new(HealthMeters { upstreams: data_plane.upstreams.clone() }));
     registry.register_collector(Box::new(StateMeters {
         ready: ready.clone(),
         leading,

@@ -58,11 +58,36 @@ impl Collector for StateMeters {
             let pairs = [("upstream", &*upstream), ("how", because)];
             family.encode_family(&pairs)?.encode_counter::<NoLabelSet, _, u64>(&count, None)?;
         }
-        Ok(())
+        self.encode_checks(&mut encoder)
     }
 }
 
 impl StateMeters {
+    fn encode_checks(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let mut family = encoder.encode_descriptor(
+            "portico_upstream_checks",
+            "Active health checks of endpoints, by outcome",
+            None,
+            MetricType::Counter,
+        )?;
+        for ((upstream, check_type, outcome), count) in self.check_counts() {
+            let pairs = [("upstream", &*upstream), ("type", check_type), ("outcome", outcome)];
+            family.encode_family(&pairs)?.encode_counter::<NoLabelSet, u64, u64>(&count, None)?;
+        }
+        Ok(())
+    }
+
+    /// The checks of each upstream that has some, by its name in request metrics, by type and outcome.
+    fn check_counts(&self) -> BTreeMap<(String, &'static str, &'static str), u64> {
+        let mut counts = BTreeMap::new();
+        for upstream in self.upstreams.all() {
+            for (check_type, outcome, count) in upstream.check_counts() {
+                *counts.entry((upstream.key.to_string(), check_type.name(), outcome.name())).or_default() += count;
+            }
+        }
+        counts
+    }
+
     /// The endpoint counts of each upstream, by its name in request metrics. An upstream with two protocols has the
     /// counts of the one with fewer healthy endpoints.
     fn endpoint_counts(&self) -> BTreeMap<String, EndpointCounts> {

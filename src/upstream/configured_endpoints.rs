@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::affinity::{AffinitySettings, EndpointIdentities};
+use super::alternatives::AlternativeBackends;
 use super::retry_budget::RetryLimits;
 use super::settings::{
     Balancing, CircuitBreakerSettings, HealthSettings, RequestLimits, RequestTimeouts, RetrySettings,
@@ -62,6 +63,8 @@ pub struct BackendTraffic {
     pub health: Option<Arc<HealthSettings>>,
     pub limits: Option<Arc<RequestLimits>>,
     pub circuit_breaker: Option<Arc<CircuitBreakerSettings>>,
+    /// Where requests go that the Service cannot take.
+    pub alternatives: Option<Arc<AlternativeBackends>>,
     /// The retries of rules without retries of their own.
     pub retries: Option<Arc<RetrySettings>>,
     /// The timeouts of rules without timeouts of their own.

@@ -14,4 +14,7 @@ pub struct EndpointChoice<'a> {
     /// Whether an endpoint of `avoid` may be chosen if there are no others. The last one is chosen only if it is the
     /// only one.
     pub may_repeat: bool,
+    /// Whether the request can be sent again if it fails, so that it may be the one that a half-open endpoint is tried
+    /// with at once.
+    pub is_repeatable: bool,
 }

@@ -15,17 +15,18 @@ pub struct EndpointSearch {
     picked_because: Option<PickedBecause>,
     /// Does not allocate unless an attempt fails.
     failed: Vec<SocketAddr>,
+    is_repeatable: bool,
 }
 
 impl EndpointSearch {
-    /// `pinned` is for the first attempt only.
-    pub fn new(pinned: Option<SocketAddr>) -> Self {
-        EndpointSearch { pinned, hash: None, picked_because: None, failed: Vec::new() }
+    /// `pinned` is for the first attempt only, and `hash` for all of them.
+    pub fn new(pinned: Option<SocketAddr>, hash: Option<u64>) -> Self {
+        EndpointSearch { pinned, hash, picked_because: None, failed: Vec::new(), is_repeatable: true }
     }
 
-    /// The search of a request with this hash.
-    pub fn with_hash(self, hash: Option<u64>) -> Self {
-        EndpointSearch { hash, ..self }
+    /// Whether the request can be sent again if it fails, which is so by default.
+    pub fn repeatable(self, is_repeatable: bool) -> Self {
+        EndpointSearch { is_repeatable, ..self }
     }
 
     /// The next endpoint. If endpoints may be repeated, that there are no others is no error.
@@ -35,7 +36,8 @@ impl EndpointSearch {
         upstream: &Arc<Upstream>,
         may_repeat: bool,
     ) -> Result<SocketAddr, NoEndpoint> {
-        let choice = EndpointChoice { avoid: &self.failed, pinned: self.pinned.take(), hash: self.hash, may_repeat };
+        let (pinned, hash, is_repeatable) = (self.pinned.take(), self.hash, self.is_repeatable);
+        let choice = EndpointChoice { avoid: &self.failed, pinned, hash, may_repeat, is_repeatable };
         let picked = pools.pick(upstream, &choice)?;
         self.picked_because = Some(picked.because);
         Ok(picked.address)

@@ -2,30 +2,23 @@
 //! whatever else changes.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
+use arc_swap::ArcSwapOption;
+
+use super::check_report::CheckReport;
 use super::endpoint_load::EndpointLoad;
-use super::health::EndpointHealth;
+use super::health::{EndpointHealth, RateCounters};
 
 /// The state of one endpoint.
 #[derive(Debug, Default)]
 pub struct EndpointState {
     pub(super) health: EndpointHealth,
     pub(super) load: EndpointLoad,
-    /// When the endpoint became available, in milliseconds of the upstream's clock. 0: it does not start slowly.
-    available_since: AtomicU64,
-}
-
-impl EndpointState {
-    /// The time from which on the endpoint starts slowly. `None`: it has its full weight.
-    pub(super) fn available_since(&self) -> Option<u64> {
-        Some(self.available_since.load(Relaxed)).filter(|since| *since != 0)
-    }
-
-    /// The endpoint has become available at this time of the upstream's clock.
-    pub(super) fn start_slowly(&self, now: u64) {
-        self.available_since.store(now, Relaxed);
-    }
+    /// Written by every request if rates are compared, like `load`.
+    pub(super) rates: RateCounters,
+    /// The last active check. Written by the checks, and read by reports only.
+    pub(super) check: ArcSwapOption<CheckReport>,
 }
 
 /// Counts a request in progress until dropped.
@@ -75,6 +68,13 @@ impl Drop for PendingDial {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A Service may have thousands of endpoints.
+    #[test]
+    fn state_of_an_endpoint_is_small() {
+        let size = size_of::<EndpointState>();
+        assert!(size <= 192, "{size} bytes");
+    }
 
     #[test]
     fn requests_are_counted_until_dropped() {

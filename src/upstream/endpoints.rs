@@ -1,8 +1,12 @@
 //! One upstream: its endpoints, configured and resolved, their health and their load balancing.
 
+mod alternatives;
 mod changes;
+mod checks;
+mod ejections;
 mod outcomes;
 mod picking;
+mod probes;
 #[cfg(test)]
 mod tests;
 
@@ -13,30 +17,37 @@ use std::sync::atomic::{
     AtomicBool, AtomicU32, AtomicU64,
     Ordering::{Acquire, Relaxed},
 };
-use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use http::HeaderValue;
 use parking_lot::Mutex;
 
-use super::admission::Admission;
+use super::admission::{Admission, NotAdmitted, OverloadControl, OverloadLimit, OverloadReport};
 use super::affinity::{AffinityEndpoints, AffinitySettings};
+use super::check_queue::CheckQueue;
+use super::check_report::{CheckCounters, CheckReport};
 use super::configured_endpoints::{EndpointAddress, Endpoints};
 use super::endpoint_state::EndpointState;
-use super::health::UpstreamClock;
+use super::limits::EndpointConnectionLimits;
 use super::load_balancing::{EndpointSet, PickCounts};
+use super::outlier_detection::{EndpointHealthReport, OutlierDetection};
 use super::proxy_protocol::ConnectionEnds;
 use super::retry_budget::ServiceRetries;
+use super::settings::{CircuitBreakerSettings, RequestHash};
 use super::socket_budget::UpstreamSockets;
+use super::socket_budget::client_slots::ClientSlot;
 use super::ssrf_guard::AddressPolicy;
 use super::tls::{UpstreamServerName, UpstreamTlsClient, UpstreamTlsSettings, VerifiedNames};
 use super::upstream_availability::CurrentAvailability;
 use super::upstream_key::UpstreamKey;
+pub use alternatives::Alternatives;
+pub(super) use probes::ProbeOrder;
 
 /// The number of endpoints of an upstream, by health.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EndpointCounts {
     pub healthy: usize,
-    /// Ejected after a failed connection, with no successful one since.
+    /// Ejected, or half-open: tried with single requests.
     pub ejected: usize,
 }
 
@@ -46,8 +57,12 @@ pub struct EndpointReport {
     pub target: EndpointAddress,
     /// None for a name without an allowed address.
     pub address: Option<SocketAddr>,
-    /// Not ejected. Ejected endpoints had a failed connection, with no successful one since.
+    /// Neither ejected nor half-open.
     pub is_healthy: bool,
+    /// The details. `None` for a name without an allowed address.
+    pub health: Option<EndpointHealthReport>,
+    /// The last active check.
+    pub check: Option<Arc<CheckReport>>,
 }
 
 /// One upstream, shared by all routes and workers that use it.
@@ -64,9 +79,13 @@ pub struct Upstream {
     /// The addresses to connect to: `configured` with every name replaced by its addresses. Unresolved names are
     /// absent.
     reachable: ArcSwap<EndpointSet>,
-    /// How many of them are not ejected.
+    /// The health of the endpoints.
+    pub(super) detection: Arc<OutlierDetection>,
+    /// How many endpoints are available, and which of them start slowly.
     availability: CurrentAvailability,
-    /// Whether the requests in progress of each endpoint are counted, for the load balancing.
+    /// The server name of the last handshake that has ejected an endpoint.
+    probed_name: ArcSwapOption<HeaderValue>,
+    /// Whether the requests in progress of each endpoint are counted, for load balancing or a limit of each endpoint.
     counts_requests: AtomicBool,
     /// Whether those of the upstream are counted as well, in `requests`.
     counts_all_requests: AtomicBool,
@@ -77,28 +96,34 @@ pub struct Upstream {
     is_hashing: AtomicBool,
     /// Whether the load balancing has settings that are not the defaults.
     has_balancing: AtomicBool,
-    /// When the last slow start ends, in milliseconds of `clock`; 0 if there was none.
-    slow_starts_until: AtomicU64,
     /// The counters of all workers that have counted a pick.
     pick_counts: Mutex<Vec<Arc<PickCounts>>>,
-    clock: UpstreamClock,
-    /// The longest timeout of a connection that was opened, in milliseconds.
-    longest_connect_timeout: AtomicU64,
     /// The TLS client, if the endpoints use TLS.
     pub(super) tls_client: Option<UpstreamTlsClient>,
     verified_names: VerifiedNames,
     pub(super) sockets: Arc<UpstreamSockets>,
     pub(super) addresses: AddressPolicy,
-    /// When a failed or blocked endpoint was last logged, in milliseconds of `clock`; 0 if never.
+    /// When a failed or blocked endpoint was last logged, in milliseconds of the clock of `detection`; 0 if never.
     warned_at: AtomicU64,
     /// The requests and retries of the Service.
     retries: Arc<ServiceRetries>,
+    /// The limits of requests, and the circuit breaker.
+    pub(super) overload: Arc<OverloadControl>,
+    pub(super) connection_limits: Arc<EndpointConnectionLimits>,
+    /// Whether there are `alternatives`.
+    has_alternatives: AtomicBool,
+    alternatives: ArcSwapOption<Alternatives>,
     /// The sessions of rules without sessions of their own.
     affinity: ArcSwapOption<AffinitySettings>,
     /// Whether a rule or the policy of the Service keeps sessions.
     keeps_affinity: AtomicBool,
     /// The endpoints as sessions name them, if sessions are kept.
     affinity_endpoints: ArcSwapOption<AffinityEndpoints>,
+    /// Told about changes that concern active checks.
+    pub(super) check_queue: Arc<CheckQueue>,
+    /// Told about endpoints to be probed.
+    pub(super) probe_queue: Arc<CheckQueue>,
+    check_counters: CheckCounters,
     /// DNS results by host. The lock serializes the setters; requests never take it.
     resolved: Mutex<BTreeMap<Arc<str>, Vec<IpAddr>>>,
 }
@@ -122,21 +147,27 @@ impl Upstream {
             configured: ArcSwap::default(),
             revision: AtomicU64::new(0),
             reachable: ArcSwap::default(),
+            detection: Arc::default(),
             availability: CurrentAvailability::default(),
+            probed_name: ArcSwapOption::default(),
             counts_requests: AtomicBool::new(false),
             counts_all_requests: AtomicBool::new(false),
             requests: Arc::default(),
             measures_latency: AtomicBool::new(false),
             is_hashing: AtomicBool::new(false),
             has_balancing: AtomicBool::new(false),
-            slow_starts_until: AtomicU64::new(0),
             pick_counts: Mutex::default(),
-            clock: UpstreamClock::default(),
-            longest_connect_timeout: AtomicU64::new(0),
             retries: Arc::default(),
+            overload: Arc::default(),
+            connection_limits: Arc::default(),
+            has_alternatives: AtomicBool::new(false),
+            alternatives: ArcSwapOption::default(),
             affinity: ArcSwapOption::default(),
             keeps_affinity: AtomicBool::new(false),
             affinity_endpoints: ArcSwapOption::default(),
+            check_queue: Arc::default(),
+            probe_queue: Arc::default(),
+            check_counters: CheckCounters::default(),
             resolved: Mutex::new(BTreeMap::new()),
         }
     }
@@ -179,8 +210,11 @@ impl Upstream {
     pub fn endpoint_reports(&self) -> Vec<EndpointReport> {
         let resolved = self.resolved.lock();
         let report = |target: &EndpointAddress, address: SocketAddr| {
-            let is_healthy = self.state(address).is_none_or(|state| state.health.is_healthy());
-            EndpointReport { target: target.clone(), address: Some(address), is_healthy }
+            let state = self.state(address);
+            let is_healthy = state.as_ref().is_none_or(|state| state.health.is_healthy());
+            let check = state.as_ref().and_then(|state| state.check.load_full());
+            let health = state.map(|state| self.detection.report(address, &state));
+            EndpointReport { target: target.clone(), address: Some(address), is_healthy, health, check }
         };
         let mut reports = Vec::new();
         for target in &self.configured.load().addresses {
@@ -192,7 +226,9 @@ impl Upstream {
                     let count_before = reports.len();
                     reports.extend(addresses.map(|address| report(target, SocketAddr::new(*address, *port))));
                     if reports.len() == count_before {
-                        reports.push(EndpointReport { target: target.clone(), address: None, is_healthy: false });
+                        let target = target.clone();
+                        let (health, check) = (None, None);
+                        reports.push(EndpointReport { target, address: None, is_healthy: false, health, check });
                     }
                 }
             }
@@ -200,23 +236,14 @@ impl Upstream {
         reports
     }
 
-    /// Records that a connection is being opened with this timeout. A probe may take as long as the longest one: rules
-    /// may have their own.
-    pub(super) fn record_connect_timeout(&self, timeout: Duration) {
-        let millis = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX).min(u64::from(u32::MAX));
-        if self.longest_connect_timeout.load(Relaxed) < millis {
-            self.longest_connect_timeout.fetch_max(millis, Relaxed);
-        }
-    }
-
     /// Records a successful TLS handshake with this server name.
     pub(super) fn record_tls_success(&self, name: &UpstreamServerName) {
-        self.verified_names.record(name, self.clock.now());
+        self.verified_names.record(name, self.detection.clock.now());
     }
 
     /// Whether a TLS handshake with this server name has succeeded recently.
     pub(super) fn has_tls_success(&self, name: &UpstreamServerName) -> bool {
-        self.verified_names.contains(name, self.clock.now())
+        self.verified_names.contains(name, self.detection.clock.now())
     }
 
     /// Counts the endpoints by health.
@@ -230,19 +257,45 @@ impl Upstream {
     /// it.
     pub(super) fn should_warn(&self) -> bool {
         // Never 0, which means never logged.
-        let (now, last_warned) = (self.clock.now() + 1, self.warned_at.load(Relaxed));
+        let (now, last_warned) = (self.detection.clock.now() + 1, self.warned_at.load(Relaxed));
         let is_due = last_warned == 0 || now.saturating_sub(last_warned) >= WARN_INTERVAL_MILLIS;
         is_due && self.warned_at.compare_exchange(last_warned, now, Relaxed, Relaxed).is_ok()
     }
 
-    /// Admits a request, which is counted.
-    pub fn admit(&self) -> Admission {
-        Admission::new(self.retries.begin_request())
+    /// Admits a request of this client, which is counted.
+    pub fn admit(&self, client: ClientSlot) -> Result<Admission, NotAdmitted> {
+        self.overload.admit(client, self.retries.begin_request())
+    }
+
+    /// Records that the time for a request has passed which waited for a response.
+    pub fn record_request_timeout(&self) {
+        self.overload.record_request_timeout();
+    }
+
+    /// The settings of the circuit breaker, if there is one.
+    pub fn circuit_breaker(&self) -> Option<Arc<CircuitBreakerSettings>> {
+        self.overload.circuit_settings()
+    }
+
+    /// The state of limits and circuit breaker; `None` if there are none.
+    pub fn overload_report(&self) -> Option<OverloadReport> {
+        self.overload.report()
+    }
+
+    /// Identifies the limits and their counts, which several upstreams may share.
+    pub fn overload_id(&self) -> usize {
+        Arc::as_ptr(&self.overload).addr()
     }
 
     /// Counts requests and retries together with another upstream of the Service.
     pub(super) fn share_retries(&mut self, other: &Upstream) {
         self.retries = Arc::clone(&other.retries);
+    }
+
+    /// What is hashed of requests. `None` unless the load balancing is by hash.
+    pub fn request_hash(&self) -> Option<Arc<RequestHash>> {
+        // Requests to other upstreams do not pay for reading the settings.
+        if self.hashing() { self.configured.load().balance.hash.clone() } else { None }
     }
 
     /// The sessions of rules without sessions of their own.

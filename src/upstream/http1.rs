@@ -28,6 +28,7 @@ use tokio::time::{Instant, Sleep, sleep, timeout};
 use super::connect::{ConnectError, EndpointConnector};
 use super::counted_connection::CountedConnection;
 use super::endpoint_error::EndpointError;
+use super::limits::{ConnectionAge, EndpointConnectionLimits};
 use super::socket::{ResponseMonitor, UpstreamSocket};
 use super::upgraded::UpgradedConnection;
 use super::{UpstreamCounters, UpstreamTarget};
@@ -48,6 +49,7 @@ pub(super) struct Http1EndpointConnection<B> {
 struct Exchange<B> {
     socket: UpstreamSocket,
     counted: CountedConnection,
+    age: ConnectionAge,
     limits: HeadLimits,
     name_case: NameCase,
     /// Bytes that were received, but not decoded.
@@ -99,6 +101,7 @@ impl<B> Http1EndpointConnection<B> {
             exchange: Rc::new(RefCell::new(Exchange {
                 socket,
                 counted: CountedConnection::new(counters),
+                age: ConnectionAge::new(),
                 limits: HeadLimits { bytes: connector.max_head, fields: connector.max_fields },
                 name_case: connector.name_case,
                 buffer: BytesMut::new(),
@@ -117,6 +120,11 @@ impl<B> Http1EndpointConnection<B> {
 
     pub(super) fn monitor(&self) -> &ResponseMonitor {
         &self.monitor
+    }
+
+    /// Whether the connection gets no further request, because of its age or the number of requests.
+    pub(super) fn has_reached(&self, limits: &EndpointConnectionLimits) -> bool {
+        limits.are_reached(&self.exchange.borrow().age)
     }
 
     /// Whether all of the response was received, and another request may follow once this one is sent.
@@ -194,6 +202,7 @@ where
     pub(super) fn begin(&self, request: Request<B>, hops: HopCount) -> request::Parts {
         self.monitor.start_request();
         let exchange = &mut *self.exchange.borrow_mut();
+        exchange.age.count_request();
         let reader = ResponseReader::new(exchange.limits, request.method()).with_name_case(exchange.name_case);
         exchange.reader = Some(reader);
         let mut head = take_buffer();

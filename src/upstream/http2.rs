@@ -17,6 +17,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::sync::{Mutex, oneshot};
 use tokio::time::{Instant, timeout};
 
+use super::limits::{ConnectionAge, EndpointConnectionLimits};
 use super::response_streams::ResponseStream;
 use super::tls::UpstreamHandshakeError;
 use super::{ConnectError, EndpointConnector, UpstreamCounters, UpstreamTarget};
@@ -36,6 +37,7 @@ pub(super) struct Http2Connections<B> {
 struct Http2Connection<B> {
     sender: SendRequest<B>,
     streams: Rc<StreamCount>,
+    age: ConnectionAge,
 }
 
 struct StreamCount {
@@ -73,9 +75,14 @@ impl<B> Default for Http2Connections<B> {
 
 impl<B> Http2Connections<B> {
     /// A stream on the first connection with capacity, so that surplus connections become idle.
-    pub(super) fn acquire(&self) -> Option<StreamPermit<B>> {
+    pub(super) fn acquire(&self, limits: &EndpointConnectionLimits) -> Option<StreamPermit<B>> {
         let mut connections = self.connections.borrow_mut();
-        connections.retain(|connection| !connection.sender.is_closed() && !connection.streams.is_retired.get());
+        // One that is dropped here ends with GOAWAY after its last request.
+        connections.retain(|connection| {
+            !connection.sender.is_closed()
+                && !connection.streams.is_retired.get()
+                && !limits.are_reached(&connection.age)
+        });
         let connection =
             connections.iter().find(|connection| connection.streams.active.get() < connection.streams.limit.get())?;
         Some(StreamPermit::new(Rc::clone(connection)))
@@ -83,11 +90,12 @@ impl<B> Http2Connections<B> {
 
     /// Drops connections that are closed or were idle for too long, or all if the endpoint was removed. Requests in
     /// flight finish.
-    pub(super) fn sweep(&self, is_reachable: bool, idle_timeout: Duration) {
+    pub(super) fn sweep(&self, is_reachable: bool, idle_timeout: Duration, limits: &EndpointConnectionLimits) {
         self.connections.borrow_mut().retain(|connection| {
             let is_in_use = connection.streams.active.get() > 0;
             is_reachable
                 && !connection.sender.is_closed()
+                && !limits.are_reached(&connection.age)
                 && (is_in_use || connection.streams.idle_since.get().elapsed() < idle_timeout)
         });
     }
@@ -144,7 +152,7 @@ where
     ) -> Result<StreamPermit<B>, ConnectError> {
         let failures_before = self.failures.get();
         let _guard = self.connecting.lock().await;
-        if let Some(permit) = self.acquire() {
+        if let Some(permit) = self.acquire(&target.upstream.connection_limits) {
             return Ok(permit);
         }
         if self.failures.get() != failures_before
@@ -207,7 +215,7 @@ where
         idle_since: Cell::new(Instant::now()),
         is_retired,
     });
-    let opened = Http2Connection { sender, streams: Rc::clone(&streams) };
+    let opened = Http2Connection { sender, streams: Rc::clone(&streams), age: ConnectionAge::new() };
     let (counters, max_streams) = (Arc::clone(counters), connector.max_streams);
     let (settings_sender, settings_received) = oneshot::channel();
     let mut settings_sender = Some(settings_sender);
@@ -258,6 +266,7 @@ fn connection_window(streams: usize) -> u32 {
 
 impl<B> StreamPermit<B> {
     fn new(connection: Rc<Http2Connection<B>>) -> Self {
+        connection.age.count_request();
         connection.streams.active.set(connection.streams.active.get() + 1);
         StreamPermit { connection }
     }

@@ -20,13 +20,15 @@ use tokio::time::Instant;
 use super::connect_attempt::ConnectAttempt;
 use super::http1::Http1EndpointConnection;
 use super::http2::Http2Connections;
+use super::limits::EndpointConnectionLimits;
+use super::outlier_detection::OutlierDetection;
 use super::socket_budget::client_slots::{self, ClientRequest, ClientSlot, ClientSlots};
 use super::socket_budget::{SocketBudget, UpstreamSockets};
 use super::tls::UpstreamServerName;
 use super::worker_endpoints::WorkerEndpoints;
 use super::{
-    ConnectError, EndpointChoice, EndpointConnector, NoEndpoint, Picked, RawConnection, Upstream, UpstreamCounters,
-    UpstreamProtocol, UpstreamTarget, WorkerSubsetting,
+    ConnectError, EndpointChoice, EndpointConnector, NoEndpoint, Outcome, OutcomeClass, Picked, RawConnection,
+    Upstream, UpstreamCounters, UpstreamProtocol, UpstreamTarget, WorkerSubsetting,
 };
 use crate::turn_clock;
 use connection::RequestSender;
@@ -72,6 +74,8 @@ struct UpstreamPool<B> {
     budget: Arc<SocketBudget>,
     /// The sockets of the upstream.
     sockets: Arc<UpstreamSockets>,
+    detection: Arc<OutlierDetection>,
+    connection_limits: Arc<EndpointConnectionLimits>,
     /// The requests in progress by client.
     clients: Rc<ClientSlots>,
 }
@@ -81,6 +85,8 @@ type NamedConnections<B> = (Option<Rc<UpstreamServerName>>, Rc<Http2Connections<
 struct IdleConnection<B> {
     connection: Http1EndpointConnection<B>,
     idle_since: Instant,
+    /// The number of marks of the upstream at that time.
+    marks: u32,
 }
 
 /// The oldest idle connection of a pool.
@@ -146,7 +152,7 @@ where
                 .iter()
                 .find(|(connection_name, _)| connection_name == name)?
                 .1
-                .acquire()?;
+                .acquire(&pool.connection_limits)?;
             self.counters.reused.add(1);
             return Some(RequestSender::Http2(permit));
         }
@@ -156,7 +162,11 @@ where
         let newest_index = loop {
             let is_named = |idle: &IdleConnection<B>| idle.connection.monitor().server_name() == name.as_deref();
             let index = idle.iter().rposition(is_named)?;
-            if idle[index].connection.is_silent() {
+            let IdleConnection { connection, marks, .. } = &idle[index];
+            if !upstream.is_marked(address, *marks)
+                && connection.is_silent()
+                && !connection.has_reached(&pool.connection_limits)
+            {
                 break index;
             }
             idle.remove(index);
@@ -194,7 +204,7 @@ where
         // Counted before connecting, since a request that waits for a connection is in progress, too.
         let active_request = upstream.active_request(address);
         let pool = self.pool(upstream);
-        let attempt = ConnectAttempt::begin(upstream, address, connector.timeout);
+        let attempt = ConnectAttempt::begin(upstream, address);
         // Before a connection that several requests wait for: they must not wait for this client.
         let deadline = connector.socket_deadline();
         let mut reused = None;
@@ -260,14 +270,18 @@ where
             let mut endpoints = pool.idle.borrow_mut();
             endpoints.retain(|address, idle| {
                 let is_reachable = reachable.binary_search_by_key(address, |endpoint| endpoint.address).is_ok();
-                idle.retain(|IdleConnection { connection, idle_since }| {
-                    is_reachable && connection.is_silent() && idle_since.elapsed() < self.idle_limits.timeout
+                idle.retain(|IdleConnection { connection, idle_since, marks }| {
+                    is_reachable
+                        && !upstream.is_marked(*address, *marks)
+                        && connection.is_silent()
+                        && idle_since.elapsed() < self.idle_limits.timeout
+                        && !connection.has_reached(&pool.connection_limits)
                 });
                 !idle.is_empty()
             });
             pool.http2.borrow_mut().retain(|address, named| {
                 let is_reachable = reachable.binary_search_by_key(address, |endpoint| endpoint.address).is_ok();
-                sweep_http2(named, is_reachable, self.idle_limits.timeout);
+                sweep_http2(named, is_reachable, self.idle_limits.timeout, &pool.connection_limits);
                 !named.is_empty()
             });
             true
@@ -295,7 +309,7 @@ impl<B> ConnectionPools<B> {
         let server_name = upstream.key.tls.as_ref().and_then(|tls| tls.server_name(None));
         let target = UpstreamTarget { upstream, server_name, client, handshake_time: Cell::default() };
         let active_request = upstream.active_request(address);
-        let attempt = ConnectAttempt::begin(upstream, address, self.connector.timeout);
+        let attempt = ConnectAttempt::begin(upstream, address);
         let open = async {
             let deadline = self.connector.socket_deadline();
             let client = self.begin(&target, address, deadline, &self.pool(upstream)).await?;
@@ -304,6 +318,10 @@ impl<B> ConnectionPools<B> {
         };
         let opened = open.await;
         attempt.end(&target, opened.as_ref().err());
+        if opened.is_ok() {
+            // There is no response that would show more.
+            upstream.report(address, &Outcome::of(OutcomeClass::Responded));
+        }
         let (socket, client) = opened?;
         Ok(RawConnection::new(socket, &self.counters, active_request, client))
     }
@@ -379,6 +397,8 @@ impl<B> ConnectionPools<B> {
                 http2: RefCell::default(),
                 budget: Arc::clone(&self.connector.sockets),
                 sockets: Arc::clone(&upstream.sockets),
+                detection: Arc::clone(&upstream.detection),
+                connection_limits: Arc::clone(&upstream.connection_limits),
                 clients: ClientSlots::new(),
             })
         });
@@ -391,6 +411,9 @@ impl<B> UpstreamPool<B> {
     /// the connection is closed with it.
     fn store(&self, address: SocketAddr, connection: Http1EndpointConnection<B>) {
         connection.become_idle();
+        if connection.has_reached(&self.connection_limits) {
+            return;
+        }
         if self.sockets.wanted().take() || self.budget.wanted().take() {
             return;
         }
@@ -401,7 +424,7 @@ impl<B> UpstreamPool<B> {
             idle.remove(0);
         }
         if idle.len() < self.per_endpoint {
-            idle.push(IdleConnection { connection, idle_since: turn_clock::now() });
+            idle.push(IdleConnection { connection, idle_since: turn_clock::now(), marks: self.detection.marks() });
         }
     }
 
@@ -455,7 +478,7 @@ impl<B> UpstreamPool<B> {
         if named.len() >= MAX_NAMES {
             // Drops only names whose connections are all closed.
             let is_reachable = true;
-            sweep_http2(named, is_reachable, Duration::MAX);
+            sweep_http2(named, is_reachable, Duration::MAX, &self.connection_limits);
         }
         if named.len() >= MAX_NAMES {
             // Clients can choose arbitrary names, so the entry that is idle for the longest time is dropped, never one
@@ -475,9 +498,14 @@ impl<B> UpstreamPool<B> {
 }
 
 /// Closes connections that were idle for too long, or all if the endpoint was removed; drops names without connections.
-fn sweep_http2<B>(named: &mut Vec<NamedConnections<B>>, is_reachable: bool, idle_timeout: Duration) {
+fn sweep_http2<B>(
+    named: &mut Vec<NamedConnections<B>>,
+    is_reachable: bool,
+    idle_timeout: Duration,
+    limits: &EndpointConnectionLimits,
+) {
     named.retain(|(_, connections)| {
-        connections.sweep(is_reachable, idle_timeout);
+        connections.sweep(is_reachable, idle_timeout, limits);
         !connections.is_empty()
     });
 }

@@ -4,8 +4,10 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use super::admission::{Admission, NotAdmitted, Overloaded};
+use super::outcome::{Outcome, OutcomeClass};
 use super::socket_budget::client_slots::ClientSlot;
-use super::{ConnectError, ConnectionPools, EndpointSearch, RawConnection, Upstream};
+use super::{ConnectError, ConnectionPools, EndpointSearch, NoEndpoint, RawConnection, Upstream};
 
 /// Where a client connection is forwarded to.
 #[derive(Clone, Copy, Debug)]
@@ -21,31 +23,90 @@ pub struct RawDestination<'u> {
 }
 
 impl RawDestination<'_> {
-    /// Connects to the next endpoint that can be reached. Calls `on_attempt` with each one that is tried. The error is
-    /// that of the last one; `None` if there are no endpoints.
+    /// Connects to the next endpoint that can be reached, of the upstream or of one that takes its place. Calls
+    /// `on_attempt` with each one that is tried. The error is that of the last one.
     pub async fn connect<B>(
         &self,
         pools: &ConnectionPools<B>,
+        on_attempt: impl FnMut(SocketAddr),
+    ) -> Result<RawConnection, RawConnectError> {
+        let alternatives = self.upstream.alternatives();
+        let alternative = alternatives.as_ref().and_then(|alternatives| alternatives.in_place_of(self.upstream));
+        let (upstream, admission) = match (alternative, &alternatives) {
+            (Some(alternative), _) => (alternative, self.admit(alternative).await),
+            (None, alternatives) => {
+                let fallback = alternatives.as_ref().and_then(|alternatives| alternatives.circuit_fallback.as_ref());
+                match (self.admit(self.upstream).await, fallback) {
+                    (Err(Overloaded::CircuitOpen { .. }), Some(fallback)) => (fallback, self.admit(fallback).await),
+                    (admission, _) => (self.upstream, admission),
+                }
+            }
+        };
+        let mut admission = admission.map_err(RawConnectError::Overloaded)?;
+        let mut connection = self.connect_to(upstream, pools, &mut admission, on_attempt).await?;
+        connection.hold(admission);
+        Ok(connection)
+    }
+
+    async fn admit(&self, upstream: &Upstream) -> Result<Admission, Overloaded> {
+        match upstream.admit(self.client) {
+            Ok(admission) => Ok(admission),
+            Err(NotAdmitted::Overloaded(overloaded)) => Err(overloaded),
+            // Boxed, since few connections wait.
+            Err(NotAdmitted::Queued(waiting)) => Box::pin(waiting.wait()).await,
+        }
+    }
+
+    async fn connect_to<B>(
+        &self,
+        upstream: &Arc<Upstream>,
+        pools: &ConnectionPools<B>,
+        admission: &mut Admission,
         mut on_attempt: impl FnMut(SocketAddr),
-    ) -> Result<RawConnection, Option<ConnectError>> {
-        let mut search = EndpointSearch::new(None).with_hash(self.hash);
+    ) -> Result<RawConnection, RawConnectError> {
+        let mut search = EndpointSearch::new(None, self.hash);
         let may_repeat = false;
         let mut failure = None;
+        let mut no_endpoint = NoEndpoint::None;
         for _ in 0..self.max_endpoints {
-            let Ok(address) = search.next(pools, self.upstream, may_repeat) else { break };
+            let address = match search.next(pools, upstream, may_repeat) {
+                Ok(address) => address,
+                Err(reason) => {
+                    no_endpoint = reason;
+                    break;
+                }
+            };
             on_attempt(address);
-            let error = match pools.open_raw(self.upstream, address, self.client, self.proxy_header).await {
-                Ok(connection) => return Ok(connection),
+            let error = match pools.open_raw(upstream, address, self.client, self.proxy_header).await {
+                Ok(connection) => {
+                    admission.record(&Outcome::of(OutcomeClass::Responded));
+                    return Ok(connection);
+                }
                 Err(error) => error,
             };
-            tracing::debug!(%error, upstream = %self.upstream.key, "Cannot connect");
+            tracing::debug!(%error, upstream = %upstream.key, "Cannot connect");
             if error.is_shortage() {
                 // Another endpoint would need a connection as well.
-                return Err(Some(error));
+                return Err(RawConnectError::Failed(error));
             }
+            admission.record(&Outcome::of(OutcomeClass::ConnectFailed));
             failure = Some(error);
             search.avoid(address);
         }
-        Err(failure)
+        Err(match (failure, no_endpoint) {
+            (Some(error), _) => RawConnectError::Failed(error),
+            (None, NoEndpoint::OverLimit) => RawConnectError::Overloaded(Overloaded::OverLimit),
+            (None, NoEndpoint::None | NoEndpoint::Unavailable) => RawConnectError::NoEndpoints,
+        })
     }
+}
+
+/// Why a client connection has no endpoint.
+#[derive(Debug)]
+pub enum RawConnectError {
+    NoEndpoints,
+    /// The upstream takes no connection now.
+    Overloaded(Overloaded),
+    /// The last endpoint that was tried.
+    Failed(ConnectError),
 }

@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use super::admission::Admission;
 use super::counted_connection::CountedConnection;
 use super::socket::UpstreamSocket;
 use super::socket_budget::client_slots::ClientRequest;
@@ -22,6 +23,7 @@ pub struct RawConnection {
     _active_request: Option<ActiveRequest>,
     /// Counts the connection for its client.
     _client: ClientRequest,
+    _admission: Admission,
 }
 
 impl RawConnection {
@@ -36,7 +38,13 @@ impl RawConnection {
             _open: CountedConnection::new(counters),
             _active_request: active_request,
             _client: client,
+            _admission: Admission::default(),
         }
+    }
+
+    /// Holds the admission of the connection until it ends.
+    pub(super) fn hold(&mut self, admission: Admission) {
+        self._admission = admission;
     }
 
     /// The socket of a connection without TLS.

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 use rustls::sign::CertifiedKey;
 
+use super::check_queue::CheckQueue;
 use super::tls::{TlsConfigCache, TlsTrust, TrustAnchors, UpstreamTlsSettings};
-use super::{TrustModel, Upstream, UpstreamKey, UpstreamProtocol, UpstreamSource};
+use super::{Alternatives, Endpoints, TrustModel, Upstream, UpstreamKey, UpstreamProtocol, UpstreamSource};
 use crate::transport_protocol::TransportProtocol;
 
 /// All upstreams by key.
@@ -17,6 +19,10 @@ pub struct UpstreamRegistry {
     tls_settings: TlsConfigCache,
     system_anchors: Arc<TrustAnchors>,
     trust_model: TrustModel,
+    check_queue: Arc<CheckQueue>,
+    probe_queue: Arc<CheckQueue>,
+    /// Whether endpoints are probed that can not be connected.
+    is_probing: AtomicBool,
 }
 
 impl UpstreamRegistry {
@@ -53,25 +59,15 @@ impl UpstreamRegistry {
         }
         let mut created = Upstream::new(key.clone());
         created.addresses = self.trust_model.address_policy();
+        created.check_queue = Arc::clone(&self.check_queue);
+        created.probe_queue = Arc::clone(&self.probe_queue);
         // Other TLS settings, such as a renewed certificate, create a new upstream, and so does another PROXY header.
-        // It inherits the resolved addresses, so that it is usable at once. Keys are ordered by namespace and service,
-        // so this is the first possible key of this Service.
-        let range_start = UpstreamKey {
-            port: 0,
-            transport: TransportProtocol::default(),
-            protocol: UpstreamProtocol::default(),
-            tls: None,
-            facade: None,
-            via_cluster_ip: false,
-            proxy_protocol: None,
-            source: UpstreamSource::default(),
-            ..key.clone()
-        };
+        // It inherits the resolved addresses, so that it is usable at once.
         let has_same_endpoints = |other: &UpstreamKey| {
             let UpstreamKey { tls, proxy_protocol, .. } = key;
             UpstreamKey { tls: tls.clone(), proxy_protocol: *proxy_protocol, ..other.clone() } == *key
         };
-        let with_name = upstreams.range(range_start..);
+        let with_name = upstreams.range(first_of_service(key)..);
         let with_name =
             with_name.take_while(|(other, _)| other.service == key.service && other.namespace == key.namespace);
         let of_service = with_name.filter(|(other, _)| other.source == key.source);
@@ -79,15 +75,66 @@ impl UpstreamRegistry {
             // All upstreams of a Service have one retry budget.
             created.share_retries(other);
             if has_same_endpoints(other_key) {
-                created.inherit_resolved(other);
+                created.inherit_endpoints(other);
                 // Connections of the other one may last, and count as the Service's.
                 created.sockets = Arc::clone(&other.sockets);
+                // So do requests, and what they have shown.
+                created.overload = Arc::clone(&other.overload);
                 break;
             }
+        }
+        if self.is_probing.load(Relaxed) {
+            created.set_probed();
         }
         let created = Arc::new(created);
         upstreams.insert(key.clone(), Arc::clone(&created));
         created
+    }
+
+    /// Sets the endpoints of the upstream with this key, and the upstreams that get requests in its place.
+    pub fn set_endpoints(&self, key: &UpstreamKey, endpoints: Endpoints) -> Arc<Upstream> {
+        let upstream = self.upstream(key);
+        let alternatives = endpoints.traffic.alternatives.as_deref();
+        if alternatives.is_some() || upstream.has_alternatives() {
+            upstream.set_alternatives(alternatives.map(|configured| Alternatives {
+                failover: configured.failover.iter().map(|key| self.upstream(key)).collect(),
+                min_available_percent: configured.min_available_percent,
+                on_statuses: configured.on_statuses.clone(),
+                circuit_fallback: configured.circuit_fallback.as_ref().map(|key| self.upstream(key)),
+            }));
+        }
+        upstream.set_endpoints(endpoints);
+        upstream
+    }
+
+    /// The upstream with this key, if it exists.
+    pub(super) fn get(&self, key: &UpstreamKey) -> Option<Arc<Upstream>> {
+        self.upstreams.lock().get(key).cloned()
+    }
+
+    /// The upstreams whose checks have changed.
+    pub(super) fn check_queue(&self) -> &Arc<CheckQueue> {
+        &self.check_queue
+    }
+
+    /// From now on, the caller probes the endpoints of all upstreams that are in the returned queue.
+    pub(super) fn begin_probing(&self) -> &Arc<CheckQueue> {
+        // Under the lock, so that no upstream is created in between.
+        let upstreams = self.upstreams.lock();
+        self.is_probing.store(true, Relaxed);
+        for upstream in upstreams.values() {
+            upstream.set_probed();
+        }
+        &self.probe_queue
+    }
+
+    /// The upstreams of the Service with this key, whatever their ports and settings are.
+    pub(super) fn of_service(&self, key: &UpstreamKey) -> Vec<Arc<Upstream>> {
+        let upstreams = self.upstreams.lock();
+        let of_service = upstreams.range(first_of_service(key)..);
+        let of_service =
+            of_service.take_while(|(other, _)| other.service == key.service && other.namespace == key.namespace);
+        of_service.map(|(_, upstream)| Arc::clone(upstream)).collect()
     }
 
     /// All upstreams, ordered by key.
@@ -100,20 +147,43 @@ impl UpstreamRegistry {
     /// of a route that no listener accepts.
     pub fn drop_unused(&self, unused: &[UpstreamKey], used_count: usize, is_used: impl Fn(&UpstreamKey) -> bool) {
         let mut upstreams = self.upstreams.lock();
+        let end_checks = |upstream: &Upstream| {
+            if upstream.active_check().is_some() {
+                self.check_queue.add(&upstream.key);
+            }
+        };
         for key in unused {
-            upstreams.remove(key);
+            if let Some(upstream) = upstreams.remove(key) {
+                end_checks(&upstream);
+            }
         }
         if upstreams.len() > used_count {
-            upstreams.retain(|key, _| is_used(key));
+            let removed = upstreams.extract_if(.., |key, _| !is_used(key));
+            removed.for_each(|(_, upstream)| end_checks(&upstream));
         }
         drop(upstreams);
         self.tls_settings.sweep();
     }
 }
 
+/// The first possible key of a Service: keys are ordered by namespace and service.
+fn first_of_service(key: &UpstreamKey) -> UpstreamKey {
+    UpstreamKey {
+        port: 0,
+        transport: TransportProtocol::default(),
+        protocol: UpstreamProtocol::default(),
+        tls: None,
+        facade: None,
+        via_cluster_ip: false,
+        proxy_protocol: None,
+        source: UpstreamSource::default(),
+        ..key.clone()
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::super::{BackendTraffic, EndpointAddress, Endpoints, RetryLimits};
+    use super::super::{BackendTraffic, ClientSlot, EndpointAddress, RetryLimits};
     use super::*;
 
     #[test]
@@ -157,9 +227,11 @@ mod tests {
         first.set_endpoints(Endpoints { traffic: traffic.clone(), ..Endpoints::default() });
         let second = upstream("web", 8080);
         second.set_endpoints(Endpoints { traffic, ..Endpoints::default() });
-        assert!(first.admit().take_retry());
-        assert!(!second.admit().take_retry());
-        assert!(!upstream("other", 80).admit().limits_retries());
+        let client = ClientSlot::of([192, 0, 2, 1].into());
+        let admit = |upstream: &Upstream| upstream.admit(client).unwrap();
+        assert!(admit(&first).take_retry());
+        assert!(!admit(&second).take_retry());
+        assert!(!admit(&upstream("other", 80)).limits_retries());
         let x_backend = UpstreamKey {
             namespace: "ns".into(),
             service: "web".into(),
@@ -168,7 +240,7 @@ mod tests {
         };
         let addresses = vec![EndpointAddress::Name { host: "a.example".into(), port: 80 }];
         registry.upstream(&x_backend).set_endpoints(Endpoints { addresses, ..Endpoints::default() });
-        assert!(first.admit().limits_retries(), "an XBackend with the name of the Service has other limits");
+        assert!(admit(&first).limits_retries(), "an XBackend with the name of the Service has other limits");
     }
 
     #[test]

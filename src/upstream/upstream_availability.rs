@@ -1,10 +1,10 @@
-//! How many endpoints of an upstream are available. Computed when the health of one changes, since each request reads
-//! it.
+//! How many endpoints of an upstream are available. Computed once after each change of the health of one, since each
+//! request reads it.
 
-use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use super::health::Availability;
 use super::load_balancing::EndpointSet;
-use super::settings::WhenUnhealthy;
 
 /// How many endpoints are available.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,42 +23,45 @@ pub(super) enum UpstreamAvailability {
 
 impl UpstreamAvailability {
     /// The availability of endpoints whose weight is positive.
-    pub(super) fn of(set: &EndpointSet) -> Self {
-        let (mut total, mut available, mut connectable) = (0, 0, 0);
+    pub(super) fn of(set: &EndpointSet, now: u64) -> Self {
+        let (mut total, mut available, mut suspect, mut connectable) = (0, 0, 0, 0);
         for endpoint in set.iter().filter(|endpoint| endpoint.weight > 0) {
             total += 1;
             available += u64::from(endpoint.is_available());
+            suspect += u64::from(endpoint.state.health.availability(now) == Availability::Suspect);
             connectable += u64::from(!endpoint.is_connect_ejected());
         }
         let settings = set.settings();
         let (part, threshold) = (available * 100, total * u64::from(settings.panic_threshold_percent));
-        let is_panicking = match settings.when_unhealthy {
-            WhenUnhealthy::UseAll => part < threshold,
-            // As Kong's `threshold`.
-            WhenUnhealthy::Fail => threshold > 0 && part <= threshold,
-        };
+        let is_threshold = settings.must_exceed_threshold && threshold > 0 && part == threshold;
         match (available, connectable) {
-            _ if available == total => UpstreamAvailability::All,
+            _ if available == total && suspect == 0 => UpstreamAvailability::All,
             (0, 0) => UpstreamAvailability::NoneConnectable,
             (0, _) => UpstreamAvailability::None,
-            _ if is_panicking => UpstreamAvailability::Panic,
+            _ if available < total && (part < threshold || is_threshold) => UpstreamAvailability::Panic,
             _ => UpstreamAvailability::Some,
         }
     }
 }
 
-/// The availability of the endpoints of one upstream.
+/// What was last seen of the endpoints of one upstream.
 #[derive(Debug)]
-pub(super) struct CurrentAvailability(AtomicU8);
+pub(super) struct CurrentAvailability {
+    /// The version of the health of the endpoints in the high half, and the availability in the low half.
+    seen: AtomicU64,
+    /// When the last slow start ends, in milliseconds of the upstream's clock; 0 if there was none.
+    slow_starts_until: AtomicU64,
+}
 
 impl Default for CurrentAvailability {
     fn default() -> Self {
-        CurrentAvailability(AtomicU8::new(UpstreamAvailability::All as u8))
+        CurrentAvailability { seen: AtomicU64::new(u64::MAX), slow_starts_until: AtomicU64::new(0) }
     }
 }
 
 impl CurrentAvailability {
-    pub(super) fn load(&self) -> UpstreamAvailability {
+    /// What was seen of this version; `None` if it was another one.
+    pub(super) fn load(&self, version: u32) -> Option<UpstreamAvailability> {
         const ALL: [UpstreamAvailability; 5] = [
             UpstreamAvailability::All,
             UpstreamAvailability::Some,
@@ -66,10 +69,22 @@ impl CurrentAvailability {
             UpstreamAvailability::None,
             UpstreamAvailability::NoneConnectable,
         ];
-        ALL[usize::from(self.0.load(Relaxed))]
+        let seen = self.seen.load(Relaxed);
+        if seen >> u32::BITS != u64::from(version) {
+            return None;
+        }
+        ALL.get((seen & u64::from(u32::MAX)) as usize).copied()
     }
 
-    pub(super) fn store(&self, availability: UpstreamAvailability) {
-        self.0.store(availability as u8, Relaxed);
+    pub(super) fn store(&self, version: u32, availability: UpstreamAvailability) {
+        self.seen.store(u64::from(version) << u32::BITS | availability as u64, Relaxed);
+    }
+
+    pub(super) fn slow_starts_until(&self) -> u64 {
+        self.slow_starts_until.load(Relaxed)
+    }
+
+    pub(super) fn set_slow_starts_until(&self, until: u64) {
+        self.slow_starts_until.store(until, Relaxed);
     }
 }

@@ -3,10 +3,12 @@
 #![expect(clippy::unwrap_used, reason = "a failed precondition panics the test, in test helpers too")]
 
 mod accounting;
+mod active_checks;
 mod balancing_settings;
 mod bodies;
 mod buffer_limit;
 mod changes_while_held;
+mod circuit_breaker;
 mod client_certificates;
 mod consumer_plugins;
 mod corpus;
@@ -18,10 +20,12 @@ mod error_responses;
 mod exhaustion;
 mod external_auth;
 mod external_auth_grpc;
+mod failover;
 mod field_policy;
 mod filters;
 mod frames;
 mod grpc;
+mod grpc_checks;
 mod h2;
 mod h2_body_end;
 mod h2_filters;
@@ -61,6 +65,7 @@ mod polling;
 mod proxy_header;
 mod regex_steps;
 mod request_errors;
+mod request_limits;
 mod request_transformer;
 mod response_filters;
 mod response_transformer;

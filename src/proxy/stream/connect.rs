@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::connection_record::ConnectionRecord;
 use crate::proxy::connection::listener_connections::{ConnectionRegistration, ListenerConnections};
 use crate::proxy::record::stats::StreamOutcome;
-use crate::upstream::{ConnectError, ConnectionPools, RawConnection, RawDestination};
+use crate::upstream::{ConnectError, ConnectionPools, Overloaded, RawConnectError, RawConnection, RawDestination};
 
 /// Connects to the next endpoint, or to another one if that fails. Ends early if the listener aborts its connections.
 pub(super) async fn to_endpoint<B>(
@@ -40,7 +40,12 @@ async fn connect<B>(
     if connected.is_ok() {
         record.connect_duration = Some(began.elapsed());
     }
-    connected.map_err(|error| error.as_ref().map_or(StreamOutcome::NoEndpoints, outcome_of))
+    connected.map_err(|error| match &error {
+        RawConnectError::NoEndpoints => StreamOutcome::NoEndpoints,
+        RawConnectError::Overloaded(Overloaded::OverLimit | Overloaded::QueueTimeout) => StreamOutcome::OverLimit,
+        RawConnectError::Overloaded(Overloaded::CircuitOpen { .. }) => StreamOutcome::CircuitOpen,
+        RawConnectError::Failed(error) => outcome_of(error),
+    })
 }
 
 /// How a connection ends whose last attempt to connect has failed like this.

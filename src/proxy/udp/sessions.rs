@@ -151,8 +151,13 @@ impl UdpSessions {
         let target = match upstream {
             None => SessionTarget::Invalid,
             Some(upstream) => {
-                let hash = upstream.client_hash(client);
-                let choice = EndpointChoice { avoid: refused.as_slice(), pinned: None, hash, may_repeat: true };
+                let choice = EndpointChoice {
+                    avoid: refused.as_slice(),
+                    pinned: None,
+                    hash: upstream.client_hash(client),
+                    may_repeat: true,
+                    is_repeatable: true,
+                };
                 let picked = self.http.pools.pick(upstream, &choice).map_err(|_| DatagramDrop::NoEndpoints)?;
                 let address = picked.address;
                 let endpoint = SessionEndpoint::connect(Arc::clone(upstream), address).map_err(|error| {

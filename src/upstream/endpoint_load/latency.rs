@@ -70,6 +70,9 @@ impl LatencySample {
                 failed()
             }
             OutcomeClass::Connected
+            | OutcomeClass::Completed
+            | OutcomeClass::Stale
+            | OutcomeClass::Truncated
             | OutcomeClass::Inconclusive
             | OutcomeClass::Abandoned
             | OutcomeClass::NotProcessed => None,

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::Upstream;
+use crate::upstream::admission::OverloadLimit;
 use crate::upstream::endpoint_load::LatencySample;
 use crate::upstream::endpoint_state::{ActiveRequest, EndpointState, PendingDial};
-use crate::upstream::health::PROBE_SOCKET_MILLIS;
 use crate::upstream::load_balancing::{
-    EndpointSet, HealthRule, NoEndpoint, PickContext, PickCounts, Picked, PickedBecause, SetSettings, hash_address,
-    may_use_pinned,
+    EndpointSet, HealthRule, NoEndpoint, PickContext, PickCounts, Picked, PickedBecause, SetSettings, choose_half_open,
+    hash_address, may_use_pinned,
 };
 use crate::upstream::outcome::Outcome;
 use crate::upstream::settings::{BalancingAlgorithm, HashSource, WhenUnhealthy};
@@ -35,7 +35,12 @@ impl Upstream {
                 other.map_or_else(|| self.pick_once(worker, choice, &[]), Ok)
             }
             (picked, _) => picked,
-        }?;
+        }
+        .inspect_err(|reason| {
+            if *reason == NoEndpoint::OverLimit {
+                self.overload.count_rejection(OverloadLimit::Endpoint);
+            }
+        })?;
         if picked.because != PickedBecause::Preferred || self.has_balancing.load(Relaxed) {
             worker.counts.get_or_insert_with(|| self.register_pick_counts()).add(picked.because);
         }
@@ -49,17 +54,23 @@ impl Upstream {
         avoid: &[SocketAddr],
     ) -> Result<Picked, NoEndpoint> {
         let settings = worker.all().settings();
-        let availability = self.availability.load();
+        let availability = self.availability();
         let has_slow_starts = settings.slow_start.is_some() && self.has_slow_starts();
         let needs_time = has_slow_starts
             || availability != UpstreamAvailability::All
             || matches!(settings.algorithm, BalancingAlgorithm::PeakEwma { .. });
-        let health = self.health_rule(availability, settings.when_unhealthy)?;
+        let health = match health_rule(availability, settings.when_unhealthy, choice.is_repeatable) {
+            Ok(health) => health,
+            Err(reason) => {
+                let now = self.detection.clock.now();
+                return choose_half_open(worker.all(), avoid, now, choice.is_repeatable).ok_or(reason);
+            }
+        };
         let cx = PickContext {
             avoid,
             hash: choice.hash,
             health,
-            now: if needs_time { self.clock.now() } else { 0 },
+            now: if needs_time { self.detection.clock.now() } else { 0 },
             has_slow_starts,
             requests: if settings.bounded_load_percent.is_some() { self.requests.load(Relaxed) } else { 0 },
         };
@@ -71,30 +82,22 @@ impl Upstream {
             }
             is_pin_full = true;
         }
-        let picked = match (worker.choose(&cx), settings_allow_ejected(health, worker.all())) {
+        let mut picked = worker.choose(&cx);
+        if let HealthRule::Available { skips_suspect, is_repeatable } = health {
+            let is_unavailable = |picked: &Result<Picked, NoEndpoint>| picked == &Err(NoEndpoint::Unavailable);
+            if is_unavailable(&picked) && skips_suspect {
+                let health = HealthRule::Available { skips_suspect: false, is_repeatable };
+                picked = worker.choose(&PickContext { health, ..cx });
+            }
             // An ejected endpoint is better than none.
-            (Err(NoEndpoint::Unavailable), true) => worker.choose(&PickContext { health: HealthRule::Any, ..cx }),
-            (picked, _) => picked,
-        };
+            if is_unavailable(&picked) && worker.all().settings().when_unhealthy == WhenUnhealthy::UseAll {
+                picked = worker.choose(&PickContext { health: HealthRule::Any, ..cx });
+            }
+        }
         picked.map(|picked| match is_pin_full {
             true => Picked { because: PickedBecause::OverLimit, ..picked },
             false => picked,
         })
-    }
-
-    /// Which endpoints are used. An error if requests fail instead.
-    fn health_rule(&self, availability: UpstreamAvailability, when: WhenUnhealthy) -> Result<HealthRule, NoEndpoint> {
-        match (availability, when) {
-            (UpstreamAvailability::All, _) => Ok(HealthRule::AllAvailable),
-            (UpstreamAvailability::Some, _) => Ok(HealthRule::Available {
-                probe_timeout: self.longest_connect_timeout.load(Relaxed) + PROBE_SOCKET_MILLIS,
-            }),
-            (_, WhenUnhealthy::Fail) => Err(NoEndpoint::Unavailable),
-            (UpstreamAvailability::Panic | UpstreamAvailability::NoneConnectable, WhenUnhealthy::UseAll) => {
-                Ok(HealthRule::Any)
-            }
-            (UpstreamAvailability::None, WhenUnhealthy::UseAll) => Ok(HealthRule::Connectable),
-        }
     }
 
     /// Whether the endpoint depends on a hash of the request.
@@ -151,29 +154,17 @@ impl Upstream {
             && let Some(sample) = LatencySample::of(outcome, failure_penalty)
             && let Some(index) = reachable.position(address)
         {
-            reachable[index].state.load.latency.record(sample, self.clock.now(), decay);
-        }
-    }
-
-    /// Called when an endpoint becomes available that was not: its share grows from now on, if the settings say so.
-    pub(in crate::upstream) fn start_slowly(&self, state: &EndpointState) {
-        if let Some(settings) = self.reachable.load().settings().slow_start {
-            let now = self.clock.now();
-            state.start_slowly(now);
-            let window = u64::try_from(settings.window.as_millis()).unwrap_or(u64::MAX);
-            self.slow_starts_until.fetch_max(now.saturating_add(window), Relaxed);
+            reachable[index].state.load.latency.record(sample, self.detection.clock.now(), decay);
         }
     }
 
     /// Prepares the state of endpoints that are new among `former` ones.
     pub(super) fn begin(&self, endpoint: &ResolvedEndpoint, former: &EndpointSet) {
-        // Nothing starts slowly together with the upstream.
         if former.is_empty() {
             return;
         }
-        self.start_slowly(&endpoint.state);
         if let BalancingAlgorithm::PeakEwma { decay, .. } = former.settings().algorithm {
-            let now = self.clock.now();
+            let now = self.detection.clock.now();
             let estimates = former.iter().filter_map(|known| known.state.load.latency.estimate(now, decay));
             let (sum, count) = estimates.fold((0.0, 0.0), |(sum, count), estimate| (sum + estimate, count + 1.0));
             if count > 0.0 {
@@ -182,9 +173,30 @@ impl Upstream {
         }
     }
 
+    /// How many endpoints are available.
+    fn availability(&self) -> UpstreamAvailability {
+        let version = self.detection.version();
+        self.availability.load(version).unwrap_or_else(|| self.look_at_endpoints(version))
+    }
+
     fn has_slow_starts(&self) -> bool {
-        let until = self.slow_starts_until.load(Relaxed);
-        until != 0 && self.clock.now() < until
+        let until = self.availability.slow_starts_until();
+        until != 0 && self.detection.clock.now() < until
+    }
+
+    /// Looks at the health of all endpoints, once after each change of one. `version`: that of their health before.
+    #[cold]
+    fn look_at_endpoints(&self, version: u32) -> UpstreamAvailability {
+        let reachable = self.reachable.load();
+        let now = self.detection.clock.now();
+        let availability = UpstreamAvailability::of(&reachable, now);
+        if let Some(settings) = reachable.settings().slow_start {
+            let window = u64::try_from(settings.window.as_millis()).unwrap_or(u64::MAX);
+            let last = reachable.iter().map(|endpoint| endpoint.state.health.in_service_since()).max().unwrap_or(0);
+            self.availability.set_slow_starts_until(if last == 0 { 0 } else { last.saturating_add(window) });
+        }
+        self.availability.store(version, availability);
+        availability
     }
 
     fn register_pick_counts(&self) -> Arc<PickCounts> {
@@ -201,9 +213,21 @@ impl Upstream {
     }
 }
 
-/// Whether ejected endpoints are used if all available ones were tried.
-fn settings_allow_ejected(health: HealthRule, set: &EndpointSet) -> bool {
-    matches!(health, HealthRule::Available { .. }) && set.settings().when_unhealthy == WhenUnhealthy::UseAll
+/// Which endpoints are used. An error if requests fail instead.
+fn health_rule(
+    availability: UpstreamAvailability,
+    when: WhenUnhealthy,
+    is_repeatable: bool,
+) -> Result<HealthRule, NoEndpoint> {
+    match (availability, when) {
+        (UpstreamAvailability::All, _) => Ok(HealthRule::AllAvailable),
+        (UpstreamAvailability::Some, _) => Ok(HealthRule::Available { skips_suspect: true, is_repeatable }),
+        (_, WhenUnhealthy::Fail) => Err(NoEndpoint::Unavailable),
+        (UpstreamAvailability::Panic | UpstreamAvailability::NoneConnectable, WhenUnhealthy::UseAll) => {
+            Ok(HealthRule::Any)
+        }
+        (UpstreamAvailability::None, WhenUnhealthy::UseAll) => Ok(HealthRule::Connectable),
+    }
 }
 
 const DEFAULT_IPV6_PREFIX: u8 = 64;

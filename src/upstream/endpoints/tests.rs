@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 
 use super::*;
+use crate::upstream::EndpointIdentities;
 use crate::upstream::load_balancing::{NoEndpoint, Picked, PickedBecause};
 use crate::upstream::outcome::{Outcome, OutcomeClass};
 use crate::upstream::settings::{Balancing, BalancingAlgorithm, WhenUnhealthy};
@@ -121,7 +122,7 @@ async fn endpoint_reports_follow_health() {
         upstream.endpoint_reports().into_iter().map(text).collect()
     };
     let failed = "10.0.0.4:81".parse().unwrap();
-    upstream.record_failure(failed);
+    upstream.report(failed, &Outcome::of(OutcomeClass::ConnectFailed));
     assert_eq!(
         reports(),
         [
@@ -163,7 +164,7 @@ async fn failed_endpoints_are_ejected_then_probed_once() {
         |avoid: &[SocketAddr]| (0..6).map(|turn| upstream.next_endpoint(turn, avoid).unwrap()).collect::<Vec<_>>();
     let count = |round: &[SocketAddr], number| round.iter().filter(|chosen| **chosen == address(number)).count();
     assert_eq!([1, 2, 3].map(|number| count(&round(&[]), number)), [2, 2, 2]);
-    upstream.record_failure(address(1));
+    upstream.report(address(1), &Outcome::of(OutcomeClass::ConnectFailed));
     assert_eq!([1, 2, 3].map(|number| count(&round(&[]), number)), [0, 3, 3]);
     assert_eq!(upstream.next_endpoint(0, &[address(2)]), Some(address(3)));
     let only_ejected = upstream.next_endpoint(0, &[address(2), address(3)]);
@@ -186,10 +187,10 @@ async fn concurrent_changes_do_not_hide_ejected_endpoints() {
             for (number, fails) in (1..).zip(ends_with_failure) {
                 let upstream = &upstream;
                 scope.spawn(move || {
-                    upstream.record_failure(address(number));
+                    upstream.report(address(number), &Outcome::of(OutcomeClass::ConnectFailed));
                     upstream.report(address(number), &Outcome::of(OutcomeClass::Connected));
                     if fails {
-                        upstream.record_failure(address(number));
+                        upstream.report(address(number), &Outcome::of(OutcomeClass::ConnectFailed));
                     }
                 });
             }
@@ -203,23 +204,6 @@ async fn concurrent_changes_do_not_hide_ejected_endpoints() {
 /// Whether one of the next requests probes the first endpoint.
 fn has_probe(upstream: &Upstream) -> bool {
     (0..6).any(|turn| upstream.next_endpoint(turn, &[]) == Some(address(1)))
-}
-
-#[tokio::test(start_paused = true)]
-async fn probe_may_take_as_long_as_the_longest_connect_timeout() {
-    let upstream = three_endpoints();
-    let seconds = std::time::Duration::from_secs;
-    for (timeout, probe_seconds) in [(5, 10), (60, 65), (1, 65)] {
-        upstream.record_connect_timeout(seconds(timeout));
-        upstream.record_failure(address(1));
-        tokio::time::advance(seconds(15)).await;
-        assert!(has_probe(&upstream), "one request probes");
-        tokio::time::advance(seconds(probe_seconds - 1)).await;
-        assert!(!has_probe(&upstream), "the probe may still succeed");
-        tokio::time::advance(seconds(1)).await;
-        assert!(has_probe(&upstream), "the probe was lost");
-        upstream.report(address(1), &Outcome::of(OutcomeClass::Connected));
-    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -238,10 +222,10 @@ async fn subset_is_left_while_most_of_it_is_ejected() {
     assert!(chosen(&subset).iter().all(|address| !subset.contains(address)), "a retry leaves the subset");
     let (ejected, rest) = subset.split_at(subset.len() / 2);
     for address in ejected {
-        upstream.record_failure(*address);
+        upstream.report(*address, &Outcome::of(OutcomeClass::ConnectFailed));
     }
     assert!(chosen(&[]).iter().all(|address| rest.contains(address)), "half of the subset is healthy");
-    upstream.record_failure(rest[0]);
+    upstream.report(rest[0], &Outcome::of(OutcomeClass::ConnectFailed));
     assert!(chosen(&[]).iter().any(|address| !subset.contains(address)));
     upstream.report(rest[0], &Outcome::of(OutcomeClass::Connected));
     assert!(chosen(&[]).iter().all(|address| rest.contains(address)));
@@ -250,7 +234,7 @@ async fn subset_is_left_while_most_of_it_is_ejected() {
 #[tokio::test(start_paused = true)]
 async fn inconclusive_probes_are_repeated() {
     let upstream = three_endpoints();
-    upstream.record_failure(address(1));
+    upstream.report(address(1), &Outcome::of(OutcomeClass::ConnectFailed));
     tokio::time::advance(std::time::Duration::from_millis(500)).await;
     for _ in 0..3 {
         assert!(has_probe(&upstream));
@@ -268,21 +252,46 @@ async fn inconclusive_probes_are_repeated() {
 fn all_endpoints_are_tried_if_all_are_ejected() {
     let upstream = three_endpoints();
     for number in 1..=3 {
-        upstream.record_failure(address(number));
+        upstream.report(address(number), &Outcome::of(OutcomeClass::ConnectFailed));
     }
     let tried: std::collections::BTreeSet<_> = (0..3).map(|turn| upstream.next_endpoint(turn, &[]).unwrap()).collect();
     assert_eq!(tried.len(), 3);
 }
 
-#[test]
-fn health_is_kept_while_the_address_stays() {
+/// An EndpointSlice in which an endpoint comes and goes must not heal it.
+#[tokio::test(start_paused = true)]
+async fn health_is_kept_for_a_minute_after_the_address_has_left() {
     let upstream = three_endpoints();
-    upstream.record_failure(address(2));
+    let is_ejected = |number| {
+        let reports = upstream.endpoint_reports();
+        reports.iter().any(|report| report.address == Some(address(number)) && !report.is_healthy)
+    };
+    upstream.report(address(2), &Outcome::of(OutcomeClass::ConnectFailed));
     upstream.set_endpoints(endpoints(&["10.0.0.2:80", "10.0.0.4:80"]));
-    assert!((0..4).all(|turn| upstream.next_endpoint(turn, &[]) == Some(address(4))));
-    upstream.set_endpoints(endpoints(&["10.0.0.4:80"]));
-    upstream.set_endpoints(endpoints(&["10.0.0.2:80", "10.0.0.4:80"]));
-    assert_eq!(upstream.next_endpoint(0, &[]), Some(address(2)), "a removed endpoint that returns is healthy");
+    assert!(is_ejected(2));
+    for (seconds, stays) in [(59, true), (61, false)] {
+        upstream.set_endpoints(endpoints(&["10.0.0.4:80"]));
+        tokio::time::advance(std::time::Duration::from_secs(seconds)).await;
+        upstream.set_endpoints(endpoints(&["10.0.0.2:80", "10.0.0.4:80"]));
+        assert_eq!(is_ejected(2), stays, "after {seconds} s");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_pod_with_the_address_has_no_history() {
+    let upstream = three_endpoints();
+    let with_pod = |uid: &str| Endpoints {
+        identities: EndpointIdentities { service: None, pods: [(address(2), uid.into())].into() },
+        ..endpoints(&["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"])
+    };
+    upstream.set_endpoints(with_pod("a"));
+    upstream.report(address(2), &Outcome::of(OutcomeClass::ConnectFailed));
+    assert_eq!(upstream.endpoint_counts().ejected, 1);
+    upstream.set_endpoints(with_pod("a"));
+    assert_eq!(upstream.endpoint_counts().ejected, 1);
+    upstream.set_endpoints(with_pod("b"));
+    assert_eq!(upstream.endpoint_counts().ejected, 0, "the addresses are the same, the Pod is not");
+    assert!(!upstream.has_ejected());
 }
 
 #[test]
@@ -312,7 +321,7 @@ fn pick(upstream: &Upstream) -> Result<PickedBecause, NoEndpoint> {
 async fn unreachable_endpoints_get_few_connections_at_a_time() {
     let upstream = three_endpoints();
     for number in 1..=3 {
-        upstream.record_failure(address(number));
+        upstream.report(address(number), &Outcome::of(OutcomeClass::ConnectFailed));
     }
     let mut dials = Vec::new();
     for _ in 0..24 {
@@ -348,7 +357,7 @@ async fn requests_fail_below_the_threshold_if_the_policy_says_so() {
         let balance = Balancing { when_unhealthy, panic_threshold_percent, ..Balancing::default() };
         upstream.set_endpoints(Endpoints { balance, ..endpoints(&["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"]) });
         for (number, expected) in (1..).zip(by_ejected) {
-            upstream.record_failure(address(number));
+            upstream.report(address(number), &Outcome::of(OutcomeClass::ConnectFailed));
             // A pick is only walked if the rotation meets an ejected endpoint.
             let picks: Vec<_> = (0..6).map(|_| pick(&upstream)).collect();
             let case = format!("{when_unhealthy:?}, {panic_threshold_percent} %, {number} ejected: {picks:?}");
@@ -365,8 +374,8 @@ async fn threshold_ignores_ejections() {
     let upstream = three_endpoints();
     let balance = Balancing { panic_threshold_percent: 50, ..Balancing::default() };
     upstream.set_endpoints(Endpoints { balance, ..endpoints(&["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"]) });
-    upstream.record_failure(address(1));
-    upstream.record_failure(address(2));
+    upstream.report(address(1), &Outcome::of(OutcomeClass::ConnectFailed));
+    upstream.report(address(2), &Outcome::of(OutcomeClass::ConnectFailed));
     let chosen: std::collections::BTreeSet<_> = (0..6).filter_map(|turn| upstream.next_endpoint(turn, &[])).collect();
     assert_eq!(chosen.len(), 3, "the only available one does not get the load of all");
 }
@@ -408,7 +417,7 @@ async fn plain_upstreams_count_no_picks() {
         assert_eq!(pick(&upstream), Ok(PickedBecause::Preferred));
     }
     assert_eq!(upstream.picks().map(|(_, count)| count), [0; 5]);
-    upstream.record_failure(address(1));
+    upstream.report(address(1), &Outcome::of(OutcomeClass::ConnectFailed));
     for _ in 0..30 {
         pick(&upstream).unwrap();
     }
@@ -445,4 +454,29 @@ fn endpoints_without_weight_get_sessions_only() {
     let pinned = upstream.pick_alone(&EndpointChoice { pinned: Some(address(1)), ..EndpointChoice::default() });
     assert_eq!(pinned.map(|picked| picked.address), Ok(address(1)));
     assert_eq!(upstream.next_endpoint(0, &[address(2), address(3)]), None);
+}
+
+/// Requests fail while too few endpoints are available, except those that show whether others work again.
+#[tokio::test(start_paused = true)]
+async fn endpoints_recover_although_requests_fail() {
+    use crate::upstream::BackendTraffic;
+    use crate::upstream::settings::{HealthSettings, PassiveChecks};
+    let upstream = upstream();
+    let when_unhealthy = WhenUnhealthy::Fail;
+    let balance = Balancing { when_unhealthy, panic_threshold_percent: 60, ..Balancing::default() };
+    let passive = PassiveChecks { server_errors: 1, ..PassiveChecks::default() };
+    let health = HealthSettings { max_ejection_percent: 100, passive, active: None };
+    let traffic = BackendTraffic { health: Some(Arc::new(health)), ..BackendTraffic::default() };
+    upstream.set_endpoints(Endpoints { balance, traffic, ..endpoints(&["10.0.0.1:80", "10.0.0.2:80"]) });
+    let responded = |status| Outcome { status: Some(status), ..Outcome::of(OutcomeClass::Responded) };
+    upstream.report(address(1), &responded(http::StatusCode::INTERNAL_SERVER_ERROR));
+    let repeatable = EndpointChoice { is_repeatable: true, ..EndpointChoice::default() };
+    let picked = || upstream.pick_alone(&repeatable).map(|picked| picked.address);
+    assert_eq!(picked(), Err(NoEndpoint::Unavailable));
+    tokio::time::advance(std::time::Duration::from_secs(40)).await;
+    assert_eq!(picked(), Ok(address(1)));
+    assert_eq!(picked(), Err(NoEndpoint::Unavailable), "one request at a time");
+    upstream.report(address(1), &responded(http::StatusCode::OK));
+    let both: std::collections::BTreeSet<_> = (0..4).map(|_| picked().unwrap()).collect();
+    assert_eq!(both.len(), 2, "both are available");
 }

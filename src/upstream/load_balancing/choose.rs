@@ -8,6 +8,7 @@ use super::endpoint_set::{EndpointSet, ResolvedEndpoint};
 use super::picked::{NoEndpoint, Picked, PickedBecause};
 use super::rotation::Rotation;
 use super::slow_start::weight_factor;
+use crate::upstream::health::Availability;
 use crate::upstream::settings::BalancingAlgorithm;
 
 /// What a pick depends on in addition to the set.
@@ -31,9 +32,12 @@ pub(in crate::upstream) struct PickContext<'a> {
 pub(in crate::upstream) enum HealthRule {
     /// All are available.
     AllAvailable,
-    /// Ejected ones are skipped. One whose ejection has expired may be probed by the request, which takes this many
-    /// milliseconds at most.
-    Available { probe_timeout: u64 },
+    /// Ejected ones are skipped. A half-open one may be tried by the request, at once if the request can be sent again.
+    Available {
+        /// Whether those are skipped to which a connection looks dead.
+        skips_suspect: bool,
+        is_repeatable: bool,
+    },
     /// Ejections are ignored, except that an endpoint that cannot be connected to gets a few attempts at a time.
     Any,
     /// None is available, and those that cannot be connected to are skipped.
@@ -77,6 +81,24 @@ pub(in crate::upstream) fn may_use_pinned(set: &EndpointSet, index: usize, cx: &
     let may_connect =
         cx.health == HealthRule::AllAvailable || !endpoint.is_connect_ejected() || has_free_dial(endpoint);
     may_connect && !chooser.has_max_requests(endpoint) && !chooser.exceeds_bound(endpoint)
+}
+
+/// A half-open endpoint that the request may try. Without it, an upstream whose requests fail while its endpoints are
+/// ejected would never get the request that shows that they work again.
+#[cold]
+pub(in crate::upstream) fn choose_half_open(
+    set: &EndpointSet,
+    avoid: &[SocketAddr],
+    now: u64,
+    is_repeatable: bool,
+) -> Option<Picked> {
+    let start = fastrand::usize(..set.len().max(1));
+    let mut in_turn = set[start.min(set.len())..].iter().chain(&set[..start.min(set.len())]);
+    let claimed = in_turn.find(|endpoint| {
+        let is_candidate = endpoint.weight > 0 && !avoid.contains(&endpoint.address);
+        is_candidate && endpoint.state.health.claim_half_open(now, is_repeatable)
+    });
+    claimed.map(|endpoint| Picked { address: endpoint.address, because: PickedBecause::Panic })
 }
 
 /// The choice from one set.
@@ -199,9 +221,14 @@ impl Chooser<'_> {
         }
         let is_allowed = match cx.health {
             HealthRule::AllAvailable => true,
-            HealthRule::Available { probe_timeout } => {
-                // One request probes an ejected endpoint; the others do not wait for its result.
-                endpoint.is_available() || is_first && endpoint.state.health.claim_probe(cx.now, probe_timeout)
+            HealthRule::Available { skips_suspect, is_repeatable } => {
+                match endpoint.state.health.availability(cx.now) {
+                    Availability::Available => true,
+                    Availability::Suspect => !skips_suspect,
+                    // One request tries a half-open endpoint; the others do not wait for its result.
+                    Availability::HalfOpen => is_first && endpoint.state.health.claim_half_open(cx.now, is_repeatable),
+                    Availability::Ejected(_) => false,
+                }
             }
             HealthRule::Any => !endpoint.is_connect_ejected() || has_free_dial(endpoint),
             HealthRule::Connectable => !endpoint.is_connect_ejected(),
@@ -243,8 +270,10 @@ impl Chooser<'_> {
 
     fn slow_start_factor(&self, index: usize) -> f32 {
         let Some(settings) = self.set.settings.slow_start.filter(|_| self.cx.has_slow_starts) else { return 1.0 };
-        let since = self.set[index].state.available_since();
-        since.map_or(1.0, |since| weight_factor(&settings, self.cx.now.saturating_sub(since)))
+        match self.set[index].state.health.in_service_since() {
+            0 => 1.0,
+            since => weight_factor(&settings, self.cx.now.saturating_sub(since)),
+        }
     }
 
     /// The requests of an endpoint in relation to its weight.

@@ -27,7 +27,7 @@ impl ResolvedEndpoint {
 
     /// Whether it is ejected because no connection could be opened.
     pub(in crate::upstream) fn is_connect_ejected(&self) -> bool {
-        !self.state.health.is_healthy()
+        self.state.health.is_unreachable()
     }
 }
 
@@ -50,6 +50,7 @@ pub(in crate::upstream) struct SetSettings {
     pub(in crate::upstream) bounded_load_percent: Option<u32>,
     pub(in crate::upstream) slow_start: Option<SlowStart>,
     pub(in crate::upstream) panic_threshold_percent: u8,
+    pub(in crate::upstream) must_exceed_threshold: bool,
     pub(in crate::upstream) when_unhealthy: WhenUnhealthy,
     /// How many requests in progress an endpoint may have.
     pub(in crate::upstream) max_requests: Option<u32>,
@@ -57,12 +58,21 @@ pub(in crate::upstream) struct SetSettings {
 
 impl SetSettings {
     pub(in crate::upstream) fn new(balance: &Balancing, max_requests: Option<u32>) -> Self {
-        let Balancing { algorithm, hash, slow_start, panic_threshold_percent, when_unhealthy, .. } = balance;
+        let Balancing {
+            algorithm,
+            hash,
+            slow_start,
+            panic_threshold_percent,
+            must_exceed_threshold,
+            when_unhealthy,
+            ..
+        } = balance;
         SetSettings {
             algorithm: *algorithm,
             bounded_load_percent: hash.as_ref().and_then(|hash| hash.bounded_load_percent),
             slow_start: *slow_start,
             panic_threshold_percent: *panic_threshold_percent,
+            must_exceed_threshold: *must_exceed_threshold,
             when_unhealthy: *when_unhealthy,
             max_requests,
         }

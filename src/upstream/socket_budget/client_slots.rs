@@ -31,6 +31,16 @@ impl ClientSlot {
         static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::default);
         ClientSlot((HASHER.hash_one(client) % SLOTS as u64) as u8)
     }
+
+    /// The number of the slot, below [`SLOTS`].
+    pub(in crate::upstream) fn index(self) -> usize {
+        usize::from(self.0)
+    }
+
+    #[cfg(test)]
+    pub(in crate::upstream) fn numbered(number: u8) -> Self {
+        ClientSlot(number)
+    }
 }
 
 /// The requests in progress by client.
@@ -191,7 +201,7 @@ impl Drop for WaitingRequest<'_> {
 }
 
 /// How many slots an upstream has on each worker. They take 128 bytes.
-const SLOTS: usize = 64;
+pub(in crate::upstream) const SLOTS: usize = 64;
 /// How many requests a client may always have. If the upstream has no room, they wait as those of others do.
 const ALWAYS: u16 = 4;
 /// How many times as many requests as the upstream can still take a client may have.

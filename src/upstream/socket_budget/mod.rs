@@ -41,6 +41,8 @@ pub(super) struct UpstreamSockets {
     namespace: OnceLock<Arc<Share>>,
     /// Sockets that are open or being opened.
     held: AtomicUsize,
+    /// The most sockets that the configuration allows; 0 for no limit but the shares.
+    limit: AtomicUsize,
     /// Requests that wait for a socket.
     waiting: AtomicUsize,
     /// Notified when a socket is closed while requests wait.
@@ -64,6 +66,8 @@ pub enum SocketLimit {
     Process { limit: usize },
     /// The upstream has its share of the sockets, and less than half of all is free.
     Share { share: usize, limit: usize },
+    /// The upstream has as many sockets as the configuration allows.
+    Upstream { limit: usize },
     /// The namespace has its share of the sockets.
     Namespace { held: usize, limit: usize },
     /// The client has its share of what the upstream may have.
@@ -81,6 +85,9 @@ impl fmt::Display for SocketLimit {
                 "the Service has {share} connections, its share of the limit of {limit}, and less than half of the \
                  limit is free"
             ),
+            SocketLimit::Upstream { limit } => {
+                write!(formatter, "the Service has {limit} connections, as many as its policy allows")
+            }
             SocketLimit::Namespace { held, limit } => write!(
                 formatter,
                 "the Services of the namespace have {held} connections, their share of the limit of {limit}"
@@ -108,10 +115,16 @@ impl SocketBudget {
         self.sockets.free() < (self.sockets.limit().saturating_mul(3)).div_ceil(20)
     }
 
+    /// Whether more than half of the sockets is free.
+    pub(super) fn is_ample(&self) -> bool {
+        self.sockets.free() > self.sockets.limit() / 2
+    }
+
     /// How many sockets the upstream can open now.
     pub(super) fn room(&self, upstream: &UpstreamSockets, namespace: &str) -> usize {
         let (free, held) = (self.sockets.free(), upstream.held.load(Relaxed));
         let of_upstream = self.share().saturating_sub(held).max(free.saturating_sub(self.sockets.limit() / 2));
+        let of_upstream = of_upstream.min(upstream.limit().saturating_sub(held));
         of_upstream.min(upstream.namespace(self, namespace).room(free))
     }
 
@@ -151,7 +164,11 @@ impl SocketBudget {
         };
         let limit = self.sockets.limit();
         let Ok(share) = timeout_at(deadline, waiting_for_share).await else {
-            return Err(SocketLimit::Share { share: self.share(), limit });
+            let (held, configured) = (upstream.held.load(Relaxed), upstream.limit());
+            return Err(match held >= configured {
+                true => SocketLimit::Upstream { limit: configured },
+                false => SocketLimit::Share { share: self.share(), limit },
+            });
         };
         let _shedding = self.wanted.add();
         self.shedding.notify_waiters();
@@ -169,7 +186,9 @@ impl SocketBudget {
     }
 
     fn try_share(&self, upstream: &Arc<UpstreamSockets>) -> Option<ShareGuard> {
-        let may_hold_more = |held| held < self.share() || self.sockets.free() > self.sockets.limit() / 2;
+        let limit = upstream.limit();
+        let may_hold_more =
+            |held| held < limit && (held < self.share() || self.sockets.free() > self.sockets.limit() / 2);
         upstream.held.fetch_update(Relaxed, Relaxed, |held| may_hold_more(held).then_some(held + 1)).ok()?;
         Some(ShareGuard(Arc::clone(upstream)))
     }
@@ -184,6 +203,18 @@ impl UpstreamSockets {
     /// What all upstreams of the namespace hold, `namespace` being that of this one.
     fn namespace(&self, budget: &SocketBudget, namespace: &str) -> &Arc<Share> {
         self.namespace.get_or_init(|| budget.sockets.share(namespace))
+    }
+
+    /// Sets the most sockets that the upstream may have; connections beyond it stay until they are closed.
+    pub(super) fn set_limit(&self, limit: Option<u32>) {
+        self.limit.store(limit.map_or(0, |limit| limit.max(1) as usize), Relaxed);
+    }
+
+    fn limit(&self) -> usize {
+        match self.limit.load(Relaxed) {
+            0 => usize::MAX,
+            limit => limit,
+        }
     }
 
     /// Idle connections of this upstream that should be closed.

@@ -9,8 +9,8 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use http::header::RETRY_AFTER;
-use http::{Request, Response, StatusCode};
+use http::header::{CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
 use http_body::Body;
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -24,10 +24,10 @@ use crate::plugin_api::completed_request::AttemptOutcome;
 use crate::proxy::http::record::attempts::Attempts;
 use crate::proxy::http::record::request_error::RequestError;
 use crate::turn_clock;
-use crate::upstream::{Admission, Outcome, OutcomeClass};
+use crate::upstream::{Admission, GRPC_STATUS, GrpcStatus, NotAdmitted, Outcome, OutcomeClass};
 
 /// The outcome of a request that was forwarded.
-type Forwarded<C> = Result<Response<EndpointResponse<<C as Caller>::Body>>, RequestError>;
+pub(super) type Forwarded<C> = Result<Response<EndpointResponse<<C as Caller>::Body>>, RequestError>;
 
 /// Forwards a request under a rule with timeouts or retries, or of a call with a deadline. Also returns when the
 /// response must be complete.
@@ -37,24 +37,34 @@ pub(in crate::proxy) async fn forward_in_time<C: Caller>(
     mut request: Request<C::Body>,
     attempts: &mut Attempts,
 ) -> (Forwarded<C>, Option<TimeLimit>) {
-    let policy = destination.policy;
+    let (policy, upstream) = (destination.policy, destination.upstream);
     if let Some(rule) = policy.rule {
         caller.set_timeouts(rule);
     }
     let limit = policy.time_limit(Instant::now());
+    let mut sent: Option<OutgoingRequest<'_, C>> = None;
     let forwarding = async {
         let is_complete = request.body().is_end_stream()
             || policy.buffers(&request) && buffer(&**caller, &mut request, &destination).await?;
         let replay = policy.replay(is_complete, request.method());
-        let mut outgoing = OutgoingRequest::new(Rc::clone(caller), destination, request, replay)?;
-        let response = forward(&mut outgoing, Some(attempts)).await?;
+        let outgoing = sent.insert(OutgoingRequest::new(Rc::clone(caller), destination, request, replay)?);
+        let response = forward(outgoing, Some(attempts)).await?;
         Ok::<_, RequestError>((response, outgoing.attempt_deadline))
     };
     let outcome = match limit {
         None => forwarding.await,
         Some(limit) => match timeout_at(limit.end, forwarding).await {
             Ok(outcome) => outcome,
-            Err(_) => return (Err(limit.error), None),
+            Err(_) => {
+                // What a client limits says nothing about the Service.
+                if limit.error == RequestError::RequestTimeout {
+                    upstream.record_request_timeout();
+                    if let Some(outgoing) = &sent {
+                        report_request_timeout(outgoing, attempts);
+                    }
+                }
+                return (Err(limit.error), None);
+            }
         },
     };
     match outcome {
@@ -71,7 +81,15 @@ pub(in crate::proxy) async fn forward<C: Caller>(
     outgoing: &mut OutgoingRequest<'_, C>,
     mut attempts: Option<&mut Attempts>,
 ) -> Forwarded<C> {
-    let admission = if outgoing.policy.is_mirror { Admission::default() } else { outgoing.target.upstream.admit() };
+    let mut admission = match outgoing.admit() {
+        Ok(admission) => admission,
+        Err(NotAdmitted::Overloaded(overloaded)) => return Err(overloaded.into()),
+        // Boxed, since few requests wait.
+        Err(NotAdmitted::Queued(request)) => {
+            let waited = until_timed_out(&*outgoing.caller, Box::pin(request.wait())).await;
+            waited.ok_or_else(|| outgoing.caller.timeout_error())??
+        }
+    };
     let mut retries = 0;
     loop {
         let (upstream, may_repeat) = (outgoing.target.upstream, outgoing.policy.repeats_endpoints());
@@ -94,7 +112,7 @@ pub(in crate::proxy) async fn forward<C: Caller>(
         };
         // Not borrowed here, since the future would then keep the outcome while it waits.
         let attempt = EndedAttempt { started_at, retries, outcome };
-        let FailedAttempt { error, next } = match attempt.judge(outgoing, attempts.as_deref_mut()) {
+        let FailedAttempt { error, next } = match attempt.judge(outgoing, attempts.as_deref_mut(), &mut admission) {
             Ok(mut response) => {
                 outgoing.recycle();
                 response.body_mut().hold(admission);
@@ -148,15 +166,18 @@ impl<C: Caller> EndedAttempt<C> {
     /// Reports and records the outcome, and decides what follows. Returns the response if it is that of the caller;
     /// otherwise the endpoint is avoided.
     fn judge(
-        self,
+        mut self,
         outgoing: &mut OutgoingRequest<'_, C>,
         attempts: Option<&mut Attempts>,
+        admission: &mut Admission,
     ) -> Result<Response<EndpointResponse<C::Body>>, FailedAttempt> {
-        self.report(outgoing, attempts);
+        self.report(outgoing, attempts, admission);
         let policy = outgoing.policy;
         let EndedAttempt { retries, outcome, .. } = self;
         let error = match outcome {
-            Ok(response) if !policy.retries_status(retries, outgoing.replay, response.status()) => {
+            Ok(response)
+                if is_overloaded(&response) || !policy.retries_status(retries, outgoing.replay, response.status()) =>
+            {
                 return Ok(response);
             }
             Ok(response) => {
@@ -175,24 +196,64 @@ impl<C: Caller> EndedAttempt<C> {
         Err(FailedAttempt { error: error.request_error(), next })
     }
 
+    /// What a failure to connect has shown about the upstream. Connecting itself reports it about the endpoint.
+    fn class_of_connecting(&self) -> Option<OutcomeClass> {
+        match &self.outcome {
+            // This process itself would be the endpoint.
+            Err(AttemptError::NotConnected(RequestError::LoopDetected)) | Ok(_) => None,
+            Err(AttemptError::NotConnected(_)) => Some(OutcomeClass::ConnectFailed),
+            Err(error) => error.outcome(),
+        }
+    }
+
     /// Reports the outcome to the upstream, and records it.
-    fn report(&self, outgoing: &mut OutgoingRequest<'_, C>, attempts: Option<&mut Attempts>) {
+    fn report(
+        &mut self,
+        outgoing: &mut OutgoingRequest<'_, C>,
+        attempts: Option<&mut Attempts>,
+        admission: &mut Admission,
+    ) {
         let total = turn_clock::now() - self.started_at;
         let connect_time = outgoing.connect_time.take();
         let class = match &self.outcome {
             // Connecting reports that it was given up.
             Err(_) if outgoing.is_connecting => None,
             _ if outgoing.policy.is_mirror => None,
+            // The endpoint, or a proxy in front of it, has rejected the request without an attempt.
+            Ok(response) if is_overloaded(response) => Some(OutcomeClass::NotProcessed),
             Ok(_) => Some(OutcomeClass::Responded),
             Err(error) => error.outcome(),
         };
         outgoing.is_connecting = false;
-        if let Some(class) = class {
-            let status = self.outcome.as_ref().ok().map(Response::status);
+        if let Some(class) = class.or_else(|| self.class_of_connecting()) {
+            let response = self.outcome.as_ref().ok();
+            let status = response.map(Response::status);
             let head_time = status.map(|_| total);
-            let retry_after = self.outcome.as_ref().ok().and_then(retry_after);
-            let outcome = Outcome { class, status, connect_time, head_time, retry_after };
-            outgoing.target.upstream.report(outgoing.endpoint, &outcome);
+            admission.record(&Outcome { status, connect_time, head_time, ..Outcome::of(class) });
+        }
+        if let Some(class) = class {
+            let upstream = outgoing.target.upstream;
+            let response = self.outcome.as_ref().ok();
+            let grpc_status = response.filter(|_| upstream.counts_statuses()).map(grpc_status).unwrap_or_default();
+            let outcome = Outcome {
+                status: response.map(Response::status),
+                grpc_status,
+                connect_time,
+                head_time: response.map(|_| total),
+                retry_after: response.and_then(retry_after),
+                waited: outgoing.waited(total.saturating_sub(connect_time.unwrap_or_default())),
+                ..Outcome::of(class)
+            };
+            upstream.report(outgoing.endpoint, &outcome);
+            if let (Ok(response), OutcomeClass::Responded) = (&mut self.outcome, class) {
+                match response.body_mut() {
+                    EndpointResponse::Body(body) => body.report_end(grpc_status == GrpcStatus::Pending),
+                    // The rest is up to the client as much as to the endpoint.
+                    EndpointResponse::Upgraded(..) => {
+                        upstream.report(outgoing.endpoint, &Outcome::of(OutcomeClass::Completed));
+                    }
+                }
+            }
         }
         let handshake_time = outgoing.target.handshake_time.take();
         let Some(attempts) = attempts else { return };
@@ -206,6 +267,35 @@ impl<C: Caller> EndedAttempt<C> {
         attempts.end(outcome, total, connect_time, handshake_time);
     }
 }
+
+/// The time for the request has passed while an attempt waited for the endpoint.
+fn report_request_timeout<C: Caller>(outgoing: &OutgoingRequest<'_, C>, attempts: &Attempts) {
+    let Some(attempt) = attempts.as_slice().last() else { return };
+    if attempt.outcome != AttemptOutcome::Unfinished || outgoing.is_connecting || outgoing.policy.is_mirror {
+        return;
+    }
+    let total = turn_clock::now() - attempt.started_at;
+    let waited = outgoing.waited(total.saturating_sub(outgoing.connect_time.unwrap_or_default()));
+    outgoing.target.upstream.report(outgoing.endpoint, &Outcome { waited, ..Outcome::of(OutcomeClass::TimedOut) });
+}
+
+/// What the head of a response says about a gRPC call. Without a body, its status is in the head.
+fn grpc_status<B>(response: &Response<B>) -> GrpcStatus {
+    let headers = response.headers();
+    let content_type = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+    if !content_type.starts_with(b"application/grpc") {
+        return GrpcStatus::None;
+    }
+    headers.get(GRPC_STATUS).map_or(GrpcStatus::Pending, GrpcStatus::read)
+}
+
+/// Whether a proxy in front of the endpoint has rejected the request, because there are too many.
+fn is_overloaded<B>(response: &Response<B>) -> bool {
+    response.headers().contains_key(ENVOY_OVERLOADED)
+}
+
+/// Envoy and other proxies set it on responses that they generate while they are overloaded.
+const ENVOY_OVERLOADED: HeaderName = HeaderName::from_static("x-envoy-overloaded");
 
 /// Reads the body, so that the request can be sent again. Returns whether all of it was read.
 async fn buffer<C: Caller>(

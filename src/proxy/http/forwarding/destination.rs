@@ -7,13 +7,17 @@ use super::attempt_policy::AttemptPolicy;
 use super::upgrade::Upgrade;
 use crate::hop_count::HopCount;
 use crate::proxy::http::fields::field_policy::InformationalPolicy;
-use crate::upstream::{ClientSlot, Upstream};
+use crate::upstream::{Admission, ClientSlot, NotAdmitted, Upstream};
 
 /// Where a request is forwarded to. The request is already rewritten for the endpoint.
 pub(in crate::proxy) struct Destination<'r> {
     pub(in crate::proxy) upstream: &'r Arc<Upstream>,
+    /// The admission to the upstream, if it was requested already.
+    pub(in crate::proxy) admitted: Option<Box<Result<Admission, NotAdmitted>>>,
     /// The endpoint of the session, for the first attempt.
     pub(in crate::proxy) pinned: Option<SocketAddr>,
+    /// What load balancing by hash uses, if the upstream does and the request has it.
+    pub(in crate::proxy) hash: Option<u64>,
     pub(in crate::proxy) policy: AttemptPolicy<'r>,
     pub(in crate::proxy) upgrade: Option<Box<Upgrade>>,
     /// Whether the request may have the field `TE`.

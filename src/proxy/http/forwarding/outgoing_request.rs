@@ -21,7 +21,7 @@ use crate::proxy::http::fields::field_policy::InformationalPolicy;
 use crate::proxy::http::fields::header_map_pool::HeaderMapPool;
 use crate::proxy::http::fields::hpack;
 use crate::proxy::http::record::request_error::RequestError;
-use crate::upstream::{EndpointSearch, UpstreamKey, UpstreamProtocol, UpstreamTarget};
+use crate::upstream::{Admission, EndpointSearch, NotAdmitted, UpstreamKey, UpstreamProtocol, UpstreamTarget};
 
 pub(in crate::proxy) struct OutgoingRequest<'u, C: Caller> {
     pub(super) caller: Rc<C>,
@@ -45,6 +45,8 @@ pub(in crate::proxy) struct OutgoingRequest<'u, C: Caller> {
     pub(super) endpoint: SocketAddr,
     /// When the attempt must be complete, with its response.
     pub(super) attempt_deadline: Option<Instant>,
+    /// The admission to the upstream, if it was requested before.
+    admitted: Option<Box<Result<Admission, NotAdmitted>>>,
     /// The request to send. After it was sent: the same, or a copy, if it may be sent again.
     sendable: Option<Request<C::Body>>,
 }
@@ -67,8 +69,18 @@ impl<'u, C: Caller> OutgoingRequest<'u, C> {
         mut request: Request<C::Body>,
         replay: ReplayPolicy,
     ) -> Result<Self, RequestError> {
-        let Destination { upstream, pinned, mut upgrade, may_have_te, hops, client, policy, informational } =
-            destination;
+        let Destination {
+            upstream,
+            admitted,
+            pinned,
+            hash,
+            mut upgrade,
+            may_have_te,
+            hops,
+            client,
+            policy,
+            informational,
+        } = destination;
         let tls = upstream.key.tls.as_ref();
         let server_name = tls.and_then(|tls| tls.server_name(request.headers().get(HOST)));
         let target = UpstreamTarget { upstream, server_name, client, handshake_time: Cell::default() };
@@ -92,7 +104,7 @@ impl<'u, C: Caller> OutgoingRequest<'u, C> {
         Ok(OutgoingRequest {
             caller,
             target,
-            search: EndpointSearch::new(pinned),
+            search: EndpointSearch::new(pinned, hash).repeatable(replay.idempotent),
             policy,
             upgrade,
             replay,
@@ -102,13 +114,34 @@ impl<'u, C: Caller> OutgoingRequest<'u, C> {
             is_connecting: false,
             endpoint: NO_ENDPOINT,
             attempt_deadline: None,
+            admitted,
             sendable: Some(request),
         })
+    }
+
+    /// Admits the request to its upstream.
+    pub(super) fn admit(&mut self) -> Result<Admission, NotAdmitted> {
+        match self.admitted.take() {
+            Some(admitted) => *admitted,
+            None if self.policy.is_mirror => Ok(Admission::default()),
+            None => self.target.upstream.admit(self.target.client),
+        }
     }
 
     /// Whether there is something to send: the request itself, or what was kept of it when it was sent.
     pub(super) fn can_be_sent(&self) -> bool {
         self.sendable.is_some()
+    }
+
+    /// How long Portico has waited for the endpoint alone, of this time since it had a connection. `None` if the client
+    /// may have caused a part of the delay that is not known, because it was still sending.
+    pub(super) fn waited(&self, time: Duration) -> Option<Duration> {
+        match (self.replay.complete, self.policy.rule) {
+            (true, _) => Some(time),
+            // The response timeout of the process begins with the last progress.
+            (false, None) => Some(time.min(self.caller.limits().response_timeout)),
+            (false, Some(_)) => None,
+        }
     }
 
     /// The request to send now, and the body for sending it a second time, if that is allowed. Its head is to be kept
@@ -210,7 +243,8 @@ fn scheme(key: &UpstreamKey) -> Scheme {
     if key.tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP }
 }
 
-fn copy_request<B>(request: &Request<B>, body: B, header_maps: &HeaderMapPool) -> Request<B> {
+/// A request with the same head and this body.
+pub(super) fn copy_request<B>(request: &Request<B>, body: B, header_maps: &HeaderMapPool) -> Request<B> {
     let mut copy = Request::new(body);
     *copy.method_mut() = request.method().clone();
     *copy.uri_mut() = request.uri().clone();

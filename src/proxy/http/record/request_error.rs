@@ -7,7 +7,7 @@ use crate::snapshot::regex_steps::RegexInput;
 use crate::snapshot::routing::Unrouted;
 use crate::snapshot::rule::RouteFailure;
 use crate::snapshot::rule_options::ErrorStyle;
-use crate::upstream::NoEndpoint;
+use crate::upstream::{NoEndpoint, Overloaded};
 
 /// Why a request did not get a response from an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,10 +77,17 @@ pub(in crate::proxy) enum RequestError {
     Unavailable,
     /// [`RequestError::Unavailable`] in [`ErrorStyle::RingBalancer`].
     RingBalancerUnavailable,
-    /// Each endpoint has as many requests as it may have.
-    OverLimit,
     /// The last attempt failed, and the retry budget of the Service allows no other.
     RetryBudget,
+    /// The Service, or each of its endpoints, has as many requests as its limits allow, or too many fail.
+    OverLimit,
+    /// The request has waited for too long until the Service has fewer.
+    QueueTimeout,
+    /// The circuit breaker of the Service lets the request not through.
+    CircuitOpen {
+        /// After how many seconds another request is worth the attempt; at least 1.
+        retry_after: u32,
+    },
     /// [`RequestError::NoEndpoints`] in [`ErrorStyle::RingBalancer`].
     NoRingBalancerPeer,
     /// The limit of connections to endpoints is reached.
@@ -161,6 +168,20 @@ impl From<TargetError> for RequestError {
     }
 }
 
+impl From<Overloaded> for RequestError {
+    fn from(overloaded: Overloaded) -> Self {
+        match overloaded {
+            Overloaded::OverLimit => RequestError::OverLimit,
+            Overloaded::QueueTimeout => RequestError::QueueTimeout,
+            Overloaded::CircuitOpen { retry_after } => {
+                // Rounded up, since a client that comes too early is rejected again.
+                let seconds = retry_after.as_millis().div_ceil(1000).max(1);
+                RequestError::CircuitOpen { retry_after: u32::try_from(seconds).unwrap_or(u32::MAX) }
+            }
+        }
+    }
+}
+
 impl RequestError {
     /// The error with the status and message of a style.
     pub(in crate::proxy) fn in_style(self, style: ErrorStyle) -> RequestError {
@@ -170,6 +191,11 @@ impl RequestError {
             (ErrorStyle::RingBalancer, RequestError::ConnectionRefused) => RequestError::RingBalancerConnectionRefused,
             (ErrorStyle::RingBalancer | ErrorStyle::Unavailable, error) => error,
         }
+    }
+
+    /// After how many seconds the client may send the request again, if that is known.
+    pub(in crate::proxy) fn retry_after(self) -> Option<u32> {
+        if let RequestError::CircuitOpen { retry_after } = self { Some(retry_after) } else { None }
     }
 
     #[rustfmt::skip] // A table.
@@ -217,8 +243,10 @@ impl RequestError {
             RequestError::NoEndpoints => (Backend, StatusCode::SERVICE_UNAVAILABLE, "no_endpoints", UNAVAILABLE, true),
             RequestError::Unavailable => (Backend, StatusCode::SERVICE_UNAVAILABLE, "unavailable", UNAVAILABLE, true),
             RequestError::RingBalancerUnavailable => (Backend, StatusCode::SERVICE_UNAVAILABLE, "unavailable", NO_PEER, true),
-            RequestError::OverLimit => (Configuration, StatusCode::SERVICE_UNAVAILABLE, "over_limit", "Too many requests at a time", true),
             RequestError::RetryBudget => (Backend, StatusCode::SERVICE_UNAVAILABLE, "retry_budget", UNAVAILABLE, false),
+            RequestError::OverLimit => (Configuration, StatusCode::SERVICE_UNAVAILABLE, "over_limit", "Too many requests at a time", true),
+            RequestError::QueueTimeout => (Configuration, StatusCode::SERVICE_UNAVAILABLE, "queue_timeout", "Too many requests at a time", true),
+            RequestError::CircuitOpen { .. } => (Backend, StatusCode::SERVICE_UNAVAILABLE, "circuit_open", UNAVAILABLE, true),
             RequestError::NoRingBalancerPeer => (Backend, StatusCode::SERVICE_UNAVAILABLE, "no_endpoints", NO_PEER, true),
             RequestError::RingBalancerConnectionRefused => (Backend, StatusCode::BAD_GATEWAY, "connection_refused", INVALID_RESPONSE, true),
             RequestError::ConnectionLimit => (Configuration, StatusCode::SERVICE_UNAVAILABLE, "connection_limit", "Too many requests at a time", true),
@@ -403,8 +431,10 @@ mod tests {
             RequestError::NoEndpoints,
             RequestError::Unavailable,
             RequestError::RingBalancerUnavailable,
-            RequestError::OverLimit,
             RequestError::RetryBudget,
+            RequestError::OverLimit,
+            RequestError::QueueTimeout,
+            RequestError::CircuitOpen { retry_after: 1 },
             RequestError::NoRingBalancerPeer,
             RequestError::RingBalancerConnectionRefused,
             RequestError::ConnectionLimit,
@@ -463,7 +493,7 @@ mod tests {
             | RequestError::BufferLimit
             | RequestError::ConnectionRefused
             | RequestError::ConnectTimeout => {}
-            RequestError::TlsHandshake => {}
+            RequestError::TlsHandshake | RequestError::QueueTimeout | RequestError::CircuitOpen { .. } => {}
             RequestError::ResponseTimeout | RequestError::RequestTimeout | RequestError::BackendRequestTimeout => {}
             RequestError::CallDeadline | RequestError::InvalidResponse | RequestError::NoResponse => {}
         })

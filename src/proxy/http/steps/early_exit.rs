@@ -1,8 +1,10 @@
 //! Responses to requests that are not forwarded: errors, redirects, replies of plugins and authorization servers, and
 //! responses to CORS preflight requests and `OPTIONS *`.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
-use http::header::{ALLOW, LOCATION};
+use http::header::{ALLOW, LOCATION, RETRY_AFTER};
 use http::{HeaderValue, Response, StatusCode};
 
 use super::error_response::{FORWARDED_METHODS, set_upgrade_headers};
@@ -12,6 +14,8 @@ use crate::plugin_api::{Reply, ResponseSource};
 use crate::proxy::http::exchange::body_source::BodySource;
 use crate::proxy::http::record::request_error::{EXTERNAL_AUTH_DENIED, RequestError};
 use crate::snapshot::rule_options::GrpcErrorStyle;
+use crate::upstream::Upstream;
+use crate::upstream::settings::CircuitBreakerSettings;
 
 /// Why a request is not forwarded. The steps of a request return it with `?`, and its response is built afterwards.
 pub(in crate::proxy) enum EarlyExit {
@@ -33,6 +37,8 @@ pub(in crate::proxy) enum EarlyExit {
     /// A CORS preflight request, which Portico responds to itself.
     Preflight,
     PluginReply(Box<Reply>),
+    /// The response that the circuit breaker of the Service has instead of an error.
+    CircuitFallback(RequestError, Arc<CircuitBreakerSettings>),
     /// The response of the authorization server that denies the request.
     AuthorizationDenied(Box<Response<BodySource>>),
 }
@@ -44,6 +50,17 @@ impl From<RequestError> for EarlyExit {
 }
 
 impl EarlyExit {
+    /// The end of a request that forwarding to this upstream has ended.
+    pub(in crate::proxy) fn from_forwarding(error: RequestError, upstream: &Upstream) -> Self {
+        if let RequestError::CircuitOpen { .. } = error
+            && let Some(settings) = upstream.circuit_breaker()
+            && settings.fallback.is_some()
+        {
+            return EarlyExit::CircuitFallback(error, settings);
+        }
+        EarlyExit::Error(error)
+    }
+
     /// Whether the connection must close. After a malformed request, the client and Portico may disagree about where
     /// the next request begins.
     pub(in crate::proxy) fn must_close(&self) -> bool {
@@ -68,6 +85,7 @@ impl EarlyExit {
                 cx.set_request_id(response.headers_mut());
                 return response;
             }
+            EarlyExit::CircuitFallback(error, settings) => return circuit_fallback(error, &settings, cx),
             EarlyExit::AuthorizationDenied(mut response) => {
                 cx.record.facts.error = Some(EXTERNAL_AUTH_DENIED);
                 cx.set_request_id(response.headers_mut());
@@ -113,6 +131,27 @@ fn error_response(error: RequestError, cx: &mut RequestContext<'_>) -> Response<
     let mut response = cx.error_format.render_error(&details, &cx.record.facts.request_id).map(BodySource::Local);
     cx.set_request_id(response.headers_mut());
     set_upgrade_headers(error, cx.exchange().protocol, response.headers_mut());
+    if let Some(seconds) = error.retry_after() {
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    response
+}
+
+/// The response in place of those of a Service whose circuit is open.
+fn circuit_fallback(
+    error: RequestError,
+    settings: &CircuitBreakerSettings,
+    cx: &mut RequestContext<'_>,
+) -> Response<BodySource> {
+    // A gRPC client could not read the response, and gets the status that it would have without one.
+    let fallback = settings.fallback.as_ref().filter(|_| !cx.error_format.is_call());
+    let Some(fallback) = fallback else { return error_response(error, cx) };
+    cx.record.facts.error = Some(error.details().reason);
+    let mut response = cx.error_format.render_body(fallback.status, fallback.body.clone()).map(BodySource::Local);
+    for (name, value) in &fallback.headers {
+        response.headers_mut().append(name.clone(), value.clone());
+    }
+    cx.apply_response_filters(response.headers_mut());
     response
 }
 

@@ -34,6 +34,11 @@ impl ErrorFormat {
         ErrorFormat { accept: headers.get(ACCEPT).cloned(), is_call: false, is_head }
     }
 
+    /// Whether the request is a gRPC call.
+    pub(in crate::proxy) fn is_call(&self) -> bool {
+        self.is_call
+    }
+
     /// Whether the request is HEAD, so its response has no body.
     pub(in crate::proxy) fn is_head(&self) -> bool {
         self.is_head

@@ -43,6 +43,7 @@ use crate::proxy::http::fields::hpack;
 use crate::proxy::http::forwarding::attempt_policy::ReplayPolicy;
 use crate::proxy::http::forwarding::attempts::{forward, forward_in_time};
 use crate::proxy::http::forwarding::destination::Destination;
+use crate::proxy::http::forwarding::failover::forward_with_alternatives;
 use crate::proxy::http::forwarding::outgoing_request::OutgoingRequest;
 use crate::proxy::http::record::request_error::RequestError;
 use crate::proxy::http::record::response_deadline::ResponseDeadline;
@@ -99,19 +100,28 @@ async fn respond(
     }
     let RequestRecord { exchange, facts, .. } = record;
     // A copy, since the future would otherwise keep the destination.
-    let policy = destination.policy;
-    let response = if policy.is_plain() {
+    let (policy, upstream) = (destination.policy, destination.upstream);
+    let outcome = if upstream.has_alternatives() {
+        // Boxed, so that the future of requests to Services without alternatives stays small.
+        let forwarding = Box::pin(forward_with_alternatives(exchange, destination, request, &mut facts.attempts));
+        let (outcome, limit) = forwarding.await;
+        facts.deadline = limit.map(|limit| ResponseDeadline::new(limit.end, limit.error));
+        outcome
+    } else if policy.is_plain() {
         let replay = ReplayPolicy::unbuffered(&request);
         let mut outgoing = OutgoingRequest::new(Rc::clone(exchange), destination, request, replay)?;
-        forward(&mut outgoing, Some(&mut facts.attempts)).await?
+        forward(&mut outgoing, Some(&mut facts.attempts)).await
     } else {
         // Boxed, so that the future of requests without timeouts and retries stays small.
         let forwarding = Box::pin(forward_in_time(exchange, destination, request, &mut facts.attempts));
         let (outcome, limit) = forwarding.await;
         facts.deadline = limit.map(|limit| ResponseDeadline::new(limit.end, limit.error));
-        outcome?
+        outcome
     };
-    let mut response = response.map(BodySource::from);
+    let mut response = match outcome {
+        Ok(response) => response.map(BodySource::from),
+        Err(error) => return Err(EarlyExit::from_forwarding(error, upstream)),
+    };
     if lacks_body {
         response.headers_mut().remove(CONTENT_LENGTH);
     }
@@ -119,6 +129,9 @@ async fn respond(
     cx.apply_response_filters(response.headers_mut());
     // After the filters, which may remove the cookies of the backend.
     affinity::add_to_response(cx.affinity.as_deref(), cx.record.facts.attempts.endpoint(), response.headers_mut());
+    if let Some(cookies) = &cx.hash_cookies {
+        cookies.add_to_response(response.headers_mut());
+    }
     Ok(response)
 }
 

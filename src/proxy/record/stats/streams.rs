@@ -39,6 +39,10 @@ pub(in crate::proxy) enum StreamOutcome {
     LoopDetected,
     /// The maximum number of connections to endpoints is open.
     ConnectionLimit,
+    /// The backend has as many connections as its limits allow.
+    OverLimit,
+    /// The circuit breaker of the backend lets no connection through.
+    CircuitOpen,
     /// A UDP session ended in favor of a new one, because there was the maximum number.
     SessionLimit,
     /// The backend or endpoint of a UDP session was removed.
@@ -47,7 +51,7 @@ pub(in crate::proxy) enum StreamOutcome {
 
 impl StreamOutcome {
     /// All outcomes with their labels, in the order of their counters.
-    pub(in crate::proxy) const ALL: [(StreamOutcome, &'static str); 19] = [
+    pub(in crate::proxy) const ALL: [(StreamOutcome, &'static str); 21] = [
         (StreamOutcome::Completed, "completed"),
         (StreamOutcome::ClientReset, "client_reset"),
         (StreamOutcome::EndpointReset, "endpoint_reset"),
@@ -65,6 +69,8 @@ impl StreamOutcome {
         (StreamOutcome::ConnectTimeout, "connect_timeout"),
         (StreamOutcome::LoopDetected, "loop_detected"),
         (StreamOutcome::ConnectionLimit, "connection_limit"),
+        (StreamOutcome::OverLimit, "over_limit"),
+        (StreamOutcome::CircuitOpen, "circuit_open"),
         (StreamOutcome::SessionLimit, "session_limit"),
         (StreamOutcome::Reassigned, "reassigned"),
     ];
@@ -94,6 +100,8 @@ impl StreamOutcome {
             | StreamOutcome::ConnectTimeout
             | StreamOutcome::LoopDetected
             | StreamOutcome::ConnectionLimit
+            | StreamOutcome::OverLimit
+            | StreamOutcome::CircuitOpen
             | StreamOutcome::SessionLimit
             | StreamOutcome::Reassigned => true,
         }

@@ -155,7 +155,9 @@ async fn run(case: &Case<'_>) -> (Result<u16, RequestError>, Vec<usize>) {
     let policy = AttemptPolicy { rule: case.rule, call_deadline: None, is_mirror: case.is_mirror };
     let destination = Destination {
         upstream: &upstream,
+        admitted: None,
         pinned: addresses.first().copied(),
+        hash: None,
         policy,
         upgrade: None,
         may_have_te: false,
@@ -286,6 +288,8 @@ async fn response_has_the_earliest_time_limit() {
             let destination = Destination {
                 upstream: &upstream,
                 pinned: None,
+                hash: None,
+                admitted: None,
                 policy: AttemptPolicy { rule: Some(&rule), ..AttemptPolicy::default() },
                 upgrade: None,
                 may_have_te: false,

@@ -60,7 +60,7 @@ fn deny(denied: DeniedHttpResponse, max_fields: usize) -> Result<Decision, Inval
     let mut response = Response::new(BodySource::Local(Bytes::from(denied.body)));
     *response.status_mut() = status;
     changes.apply(response.headers_mut());
-    Ok(Decision::Denied { response, kept: None })
+    Ok(Decision::Denied { response: Box::new(response), kept: None })
 }
 
 fn add_changes(

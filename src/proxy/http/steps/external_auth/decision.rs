@@ -14,7 +14,7 @@ pub(super) enum Decision {
         response: HeaderChanges,
     },
     Denied {
-        response: Response<BodySource>,
+        response: Box<Response<BodySource>>,
         /// The bytes of the response, if it is kept as a whole.
         kept: Option<BufferedBytes>,
     },

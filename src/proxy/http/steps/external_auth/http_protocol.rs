@@ -26,12 +26,13 @@ pub(super) async fn check(
     settings: &HttpAuthorization,
     routed: &RoutedRequest<'_>,
     request: &Request<RequestBody>,
+    hash: Option<u64>,
     body: Bytes,
 ) -> Result<Decision, RequestError> {
     let request = build_request(exchange, settings, routed, request, body)?;
-    let response = server_call::send(exchange, upstream, request, routed.hops, routed.client).await?;
+    let response = server_call::send(exchange, upstream, request, routed.hops, routed.client, hash).await?;
     if response.status() != StatusCode::OK {
-        return Ok(Decision::Denied { response, kept: None });
+        return Ok(Decision::Denied { response: Box::new(response), kept: None });
     }
     let (head, body) = response.into_parts();
     server_call::drain(body).await;

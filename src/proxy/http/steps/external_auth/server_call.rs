@@ -21,13 +21,14 @@ use crate::proxy::http::record::request_error::RequestError;
 use crate::upstream::{ClientSlot, Upstream};
 
 /// Sends the request, and to another endpoint if the first did not process it. `hops` is that of the client's request,
-/// so that a server that sends requests back does not loop.
+/// so that a server that sends requests back does not loop. `hash` is of the client's request, too.
 pub(super) async fn send(
     exchange: &Rc<ClientExchange>,
     upstream: &Arc<Upstream>,
     request: Request<RequestBody>,
     hops: HopCount,
     client: ClientSlot,
+    hash: Option<u64>,
 ) -> Result<Response<BodySource>, RequestError> {
     let replay = ReplayPolicy { complete: true, idempotent: is_idempotent(request.method()), allows_resending: true };
     let destination = Destination {
@@ -38,19 +39,36 @@ pub(super) async fn send(
         hops,
         client,
         pinned: None,
+        hash,
+        admitted: None,
         // Informational responses are about the request to the server, not about that of the client.
         informational: InformationalPolicy::default(),
     };
     let mut outgoing = OutgoingRequest::new(Rc::clone(exchange), destination, request, replay)?;
-    let response = forward(&mut outgoing, None).await.map_err(authorization_error)?;
-    Ok(response.map(BodySource::from))
+    match forward(&mut outgoing, None).await {
+        Ok(response) => Ok(response.map(BodySource::from)),
+        Err(error @ RequestError::CircuitOpen { .. }) => {
+            circuit_fallback(upstream).ok_or_else(|| authorization_error(error))
+        }
+        Err(error) => Err(authorization_error(error)),
+    }
+}
+
+/// The response that the circuit breaker of the Service has instead of the server's. It decides as one of the server.
+fn circuit_fallback(upstream: &Upstream) -> Option<Response<BodySource>> {
+    let settings = upstream.circuit_breaker()?;
+    let fallback = settings.fallback.as_ref()?;
+    let mut response = Response::new(BodySource::Local(fallback.body.clone()));
+    *response.status_mut() = fallback.status;
+    *response.headers_mut() = fallback.headers.clone();
+    Some(response)
 }
 
 /// The error of a request whose authorization has failed for this reason.
 fn authorization_error(error: RequestError) -> RequestError {
     tracing::debug!(reason = error.details().reason, "No response of an authorization server");
     match error {
-        RequestError::ConnectionLimit => error,
+        RequestError::ConnectionLimit | RequestError::OverLimit | RequestError::QueueTimeout => error,
         RequestError::InvalidResponse => RequestError::InvalidAuthorization,
         RequestError::ConnectTimeout | RequestError::ResponseTimeout => RequestError::AuthorizationTimeout,
         _ => RequestError::AuthorizationUnavailable,

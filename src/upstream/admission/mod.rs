@@ -1,0 +1,184 @@
+//! The admission of one request to an upstream: its limits, its circuit breaker, its retries.
+//!
+//! ```text
+//!   admit ─▶ admission control ─▶ circuit ─▶ slot ─▶ Admission, held until the end of the response
+//!                 │                  │         └ all taken ─▶ QueuedRequest ─▶ circuit ─▶ Admission
+//!                 └──────────────────┴─────────────────┴─▶ Overloaded
+//! ```
+//!
+//! An upstream without such settings pays for one load of a flag.
+
+mod overload_control;
+mod overload_report;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::time::Duration;
+
+use super::circuit_breaker::{CircuitPass, CircuitVerdict};
+use super::limits::{PlaceInQueue, QueueEnd, RequestSlot};
+use super::outcome::{Outcome, OutcomeClass};
+use super::retry_budget::ServiceRetryBudget;
+pub(super) use overload_control::OverloadControl;
+use overload_control::OverloadRules;
+pub use overload_report::{OverloadLimit, OverloadReport};
+
+/// A request that was admitted. Held until its response or its tunnel has ended.
+#[derive(Debug, Default)]
+pub struct Admission {
+    /// `None` if retries are not limited.
+    retries: Option<Arc<ServiceRetryBudget>>,
+    /// `None` for an upstream without limits and circuit breaker.
+    held: Option<Box<HeldAdmission>>,
+}
+
+/// What an admitted request holds of the limits of its upstream.
+#[derive(Debug)]
+struct HeldAdmission {
+    rules: Arc<OverloadRules>,
+    _slot: RequestSlot,
+    circuit: Option<CircuitPass>,
+    /// The request is being sent again.
+    retry: Option<RetrySlot>,
+}
+
+/// Why a request was not admitted at once.
+#[derive(Debug)]
+pub enum NotAdmitted {
+    Overloaded(Overloaded),
+    /// It waits until there are fewer requests.
+    Queued(Box<QueuedRequest>),
+}
+
+/// Why an upstream takes no request now. No endpoint has seen the request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Overloaded {
+    /// There are too many requests, or too many fail.
+    OverLimit,
+    /// The request has waited for its place for too long.
+    QueueTimeout,
+    /// The circuit breaker lets the request not through.
+    CircuitOpen {
+        /// After which time another request is worth the attempt; at least 1 s.
+        retry_after: Duration,
+    },
+}
+
+impl fmt::Display for Overloaded {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Overloaded::OverLimit => "the Service has as many requests as its limits allow",
+            Overloaded::QueueTimeout => "the request has waited for too long until the Service has fewer",
+            Overloaded::CircuitOpen { .. } => "the circuit of the Service is open",
+        })
+    }
+}
+
+/// A request that waits until its upstream has fewer. Dropping it ends the wait.
+#[derive(Debug)]
+pub struct QueuedRequest {
+    retries: Option<Arc<ServiceRetryBudget>>,
+    rules: Arc<OverloadRules>,
+    place: PlaceInQueue,
+}
+
+impl QueuedRequest {
+    /// Waits for a place, at most as long as the settings allow.
+    pub async fn wait(self) -> Result<Admission, Overloaded> {
+        let QueuedRequest { retries, rules, place } = self;
+        let slot = match place.wait(rules.queue_timeout()).await {
+            Ok(slot) => slot,
+            Err(QueueEnd::Full) => return Err(rules.reject(OverloadLimit::Pending, Overloaded::OverLimit)),
+            Err(QueueEnd::TimedOut) => return Err(rules.reject(OverloadLimit::QueueTimeout, Overloaded::QueueTimeout)),
+        };
+        // The circuit may have opened meanwhile.
+        let circuit = rules.pass_circuit()?;
+        let held = HeldAdmission { rules, _slot: slot, circuit, retry: None };
+        Ok(Admission { retries, held: Some(Box::new(held)) })
+    }
+}
+
+impl Admission {
+    /// Whether something limits the retries of the request.
+    pub fn limits_retries(&self) -> bool {
+        self.retries.is_some() || self.held.as_ref().is_some_and(|held| held.rules.limits_retries())
+    }
+
+    /// Whether the request may be sent once more, which is then counted.
+    pub fn take_retry(&mut self) -> bool {
+        // First the limit, which can be given back: a retry that is not sent must not use the budget.
+        if let Some(held) = &mut self.held
+            && held.retry.is_none()
+        {
+            match held.rules.take_retry() {
+                Ok(retry) => held.retry = retry,
+                Err(TooManyRetries) => return false,
+            }
+        }
+        self.retries.as_ref().is_none_or(|budget| budget.take_retry())
+    }
+
+    /// Records what an attempt has shown about the upstream. Errors that the client has caused are not recorded.
+    pub fn record(&mut self, outcome: &Outcome) {
+        if let Some(held) = &mut self.held {
+            held.record(outcome);
+        }
+    }
+}
+
+impl HeldAdmission {
+    fn record(&mut self, outcome: &Outcome) {
+        let Some(verdict) = self.verdict(outcome) else { return };
+        let HeldAdmission { rules, circuit, .. } = self;
+        rules.record(verdict, outcome.head_time);
+        if let Some(pass) = circuit {
+            rules.record_in_circuit(pass, verdict);
+        }
+    }
+
+    fn verdict(&self, outcome: &Outcome) -> Option<CircuitVerdict> {
+        match outcome.class {
+            OutcomeClass::Responded => {
+                let is_error = outcome.status.is_some_and(|status| self.rules.is_error(status));
+                let success = CircuitVerdict::Success { head_time: outcome.head_time };
+                Some(if is_error { CircuitVerdict::Error } else { success })
+            }
+            OutcomeClass::ConnectFailed | OutcomeClass::NoResponse | OutcomeClass::TimedOut | OutcomeClass::Failed => {
+                Some(CircuitVerdict::Error)
+            }
+            // The endpoint has not processed the request, the attempt goes on, or the response was recorded already.
+            OutcomeClass::Connected
+            | OutcomeClass::Completed
+            | OutcomeClass::Stale
+            | OutcomeClass::Truncated
+            | OutcomeClass::Inconclusive
+            | OutcomeClass::Abandoned
+            | OutcomeClass::NotProcessed => None,
+        }
+    }
+}
+
+/// One of the retries in progress of an upstream, until dropped.
+#[derive(Debug)]
+struct RetrySlot(Arc<AtomicU32>);
+
+impl RetrySlot {
+    fn take(retries: &Arc<AtomicU32>, limit: u32) -> Result<Self, TooManyRetries> {
+        let next = |active| (active < limit).then_some(active + 1);
+        retries.fetch_update(Relaxed, Relaxed, next).map_err(|_| TooManyRetries)?;
+        Ok(RetrySlot(Arc::clone(retries)))
+    }
+}
+
+impl Drop for RetrySlot {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}
+
+/// The upstream has as many retries in progress as it may have.
+#[derive(Debug)]
+struct TooManyRetries;

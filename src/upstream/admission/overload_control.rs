@@ -1,0 +1,340 @@
+//! The limits and the circuit breaker of an upstream, as configured now, with the state that stays when the
+//! configuration changes.
+
+use std::sync::Arc;
+use std::sync::atomic::{
+    AtomicBool, AtomicU32,
+    Ordering::{Relaxed, Release},
+};
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use http::StatusCode;
+use parking_lot::Mutex;
+
+use super::overload_report::{OverloadLimit, OverloadReport, RejectionCounters};
+use super::{Admission, HeldAdmission, NotAdmitted, Overloaded, QueuedRequest, RetrySlot, TooManyRetries};
+use crate::upstream::circuit_breaker::{CircuitBreaker, CircuitOpen, CircuitPass, CircuitVerdict};
+use crate::upstream::configured_endpoints::BackendTraffic;
+use crate::upstream::health::UpstreamClock;
+use crate::upstream::limits::{AdaptiveConcurrency, QueueEnd, RequestSlots, SuccessRateWindow};
+use crate::upstream::retry_budget::ServiceRetryBudget;
+use crate::upstream::settings::{AdmissionControl, CircuitBreakerSettings, RequestLimits};
+use crate::upstream::socket_budget::client_slots::ClientSlot;
+
+/// What limits the requests of an upstream.
+#[derive(Debug, Default)]
+pub(in crate::upstream) struct OverloadControl {
+    /// Whether there are rules.
+    has_rules: AtomicBool,
+    rules: ArcSwapOption<OverloadRules>,
+    /// Serializes changes; requests never take it.
+    setting: Mutex<()>,
+}
+
+/// The settings with their state. Requests hold the rules under which they were admitted.
+#[derive(Debug)]
+pub(super) struct OverloadRules {
+    limits: Option<Arc<RequestLimits>>,
+    circuit: Option<CircuitBreaker>,
+    adaptive: Option<Arc<AdaptiveConcurrency>>,
+    /// The requests that have ended lately, with the settings of admission control.
+    success_rate: Option<(AdmissionControl, Arc<SuccessRateWindow>)>,
+    /// Limits are computed and counted, but no request is rejected.
+    is_dry_run: bool,
+    /// Counts the changes of the rules.
+    number: u32,
+    state: Arc<OverloadState>,
+}
+
+/// What all rules of an upstream have in common, whatever changes.
+#[derive(Debug)]
+struct OverloadState {
+    clock: UpstreamClock,
+    slots: Arc<RequestSlots>,
+    /// The number of the rules of now.
+    rules: AtomicU32,
+    /// Retries in progress.
+    retries: Arc<AtomicU32>,
+    rejections: RejectionCounters,
+}
+
+impl OverloadControl {
+    /// Sets what the configuration says. `name` is the upstream, for the log.
+    pub(in crate::upstream) fn set(&self, traffic: &BackendTraffic, name: &dyn std::fmt::Display) {
+        let _setting = self.setting.lock();
+        let BackendTraffic { limits, circuit_breaker, is_dry_run, .. } = traffic;
+        let before = self.rules.load_full();
+        if limits.is_none() && circuit_breaker.is_none() {
+            if let Some(before) = before {
+                // Requests that wait get their slots.
+                before.state.rules.fetch_add(1, Relaxed);
+                before.state.slots.set_limit(u32::MAX);
+                self.has_rules.store(false, Relaxed);
+                self.rules.store(None);
+            }
+            return;
+        }
+        if before.as_ref().is_some_and(|before| before.is_same(limits, circuit_breaker, *is_dry_run)) {
+            return;
+        }
+        let rules = OverloadRules::new(limits, circuit_breaker, *is_dry_run, before.as_deref(), name);
+        rules.apply_slot_limit();
+        self.rules.store(Some(Arc::new(rules)));
+        self.has_rules.store(true, Release);
+    }
+
+    /// Admits a request of this client, with the retry budget of its Service.
+    pub(in crate::upstream) fn admit(
+        &self,
+        client: ClientSlot,
+        retries: Option<Arc<ServiceRetryBudget>>,
+    ) -> Result<Admission, NotAdmitted> {
+        let plain = |retries| Ok(Admission { retries, held: None });
+        if !self.has_rules.load(Relaxed) {
+            return plain(retries);
+        }
+        match self.rules.load_full() {
+            None => plain(retries),
+            Some(rules) => rules.admit(client, retries),
+        }
+    }
+
+    /// The circuit breaker, if there is one.
+    pub(in crate::upstream) fn circuit_settings(&self) -> Option<Arc<CircuitBreakerSettings>> {
+        if !self.has_rules.load(Relaxed) {
+            return None;
+        }
+        self.rules.load().as_ref()?.circuit.as_ref().map(|circuit| Arc::clone(circuit.settings()))
+    }
+
+    /// Records that the time for a request has passed which waited for a response.
+    pub(in crate::upstream) fn record_request_timeout(&self) {
+        if self.has_rules.load(Relaxed)
+            && let Some(rules) = self.rules.load_full()
+        {
+            rules.record(CircuitVerdict::Error, None);
+            if let Some(circuit) = &rules.circuit {
+                circuit.record(&mut circuit.pass_of_now(), CircuitVerdict::Error);
+            }
+        }
+    }
+
+    /// Counts a request or connection that another part of the upstream has rejected.
+    pub(in crate::upstream) fn count_rejection(&self, limit: OverloadLimit) {
+        if let Some(rules) = &*self.rules.load() {
+            rules.state.rejections.add(limit);
+        }
+    }
+
+    /// `None` without limits and circuit breaker.
+    pub(in crate::upstream) fn report(&self) -> Option<OverloadReport> {
+        self.rules.load().as_ref().map(|rules| rules.report())
+    }
+}
+
+impl OverloadRules {
+    fn new(
+        limits: &Option<Arc<RequestLimits>>,
+        circuit: &Option<Arc<CircuitBreakerSettings>>,
+        is_dry_run: bool,
+        before: Option<&OverloadRules>,
+        name: &dyn std::fmt::Display,
+    ) -> Self {
+        let circuit = circuit.as_ref().map(|settings| {
+            let kept = before.and_then(|before| before.circuit.as_ref());
+            match kept {
+                Some(kept) => kept.with_settings(Arc::clone(settings)),
+                None => CircuitBreaker::new(Arc::clone(settings), &name.to_string()),
+            }
+        });
+        let adaptive = limits.as_ref().and_then(|limits| limits.adaptive).map(|settings| {
+            let kept = before.and_then(|before| before.adaptive.clone());
+            let adaptive = kept.unwrap_or_else(|| Arc::new(AdaptiveConcurrency::new(settings)));
+            adaptive.set_bounds(settings);
+            adaptive
+        });
+        let success_rate = limits.as_ref().and_then(|limits| limits.admission).map(|settings| {
+            let kept = before.and_then(|before| before.success_rate.as_ref());
+            let kept = kept.filter(|(_, window)| window.interval() == settings.window);
+            let window = kept.map(|(_, window)| Arc::clone(window));
+            (settings, window.unwrap_or_else(|| Arc::new(SuccessRateWindow::new(settings.window))))
+        });
+        let state = before.map_or_else(Arc::default, |before| Arc::clone(&before.state));
+        let number = state.rules.fetch_add(1, Relaxed).wrapping_add(1);
+        OverloadRules { limits: limits.clone(), circuit, adaptive, success_rate, is_dry_run, number, state }
+    }
+
+    fn is_same(
+        &self,
+        limits: &Option<Arc<RequestLimits>>,
+        circuit: &Option<Arc<CircuitBreakerSettings>>,
+        is_dry_run: bool,
+    ) -> bool {
+        self.limits == *limits
+            && self.circuit.as_ref().map(CircuitBreaker::settings) == circuit.as_ref()
+            && self.is_dry_run == is_dry_run
+    }
+
+    /// Sets how many requests may be in progress.
+    fn apply_slot_limit(&self) {
+        let configured = self.limits.as_ref().and_then(|limits| limits.max_requests).unwrap_or(u32::MAX);
+        let adaptive = self.adaptive.as_ref().map_or(u32::MAX, |adaptive| adaptive.limit());
+        self.state.slots.set_limit(configured.min(adaptive));
+    }
+
+    fn admit(
+        self: Arc<Self>,
+        client: ClientSlot,
+        retries: Option<Arc<ServiceRetryBudget>>,
+    ) -> Result<Admission, NotAdmitted> {
+        if let Some((settings, window)) = &self.success_rate {
+            let share = window.rejected_share(self.state.clock.now(), settings);
+            if share > 0.0 && fastrand::f64() < share {
+                self.count_or_reject(OverloadLimit::Admission, Overloaded::OverLimit)?;
+            }
+        }
+        let circuit = self.pass_circuit()?;
+        let slots = &self.state.slots;
+        let slot = match slots.try_take() {
+            Some(slot) => slot,
+            None if self.is_dry_run => {
+                self.state.rejections.add(self.slot_limit());
+                slots.take_anyway()
+            }
+            None => return Err(self.enqueue(client, retries)),
+        };
+        let held = HeldAdmission { rules: self, _slot: slot, circuit, retry: None };
+        Ok(Admission { retries, held: Some(Box::new(held)) })
+    }
+
+    /// Lets a request wait that got no slot, if it may.
+    fn enqueue(self: Arc<Self>, client: ClientSlot, retries: Option<Arc<ServiceRetryBudget>>) -> NotAdmitted {
+        let max_pending = self.limits.as_ref().map_or(0, |limits| limits.max_pending.unwrap_or(0));
+        if max_pending == 0 || self.queue_timeout().is_zero() {
+            return NotAdmitted::Overloaded(self.reject(self.slot_limit(), Overloaded::OverLimit));
+        }
+        match self.state.slots.enqueue(client, max_pending as usize) {
+            Ok(place) => NotAdmitted::Queued(Box::new(QueuedRequest { retries, rules: self, place })),
+            Err(QueueEnd::Full | QueueEnd::TimedOut) => {
+                NotAdmitted::Overloaded(self.reject(OverloadLimit::Pending, Overloaded::OverLimit))
+            }
+        }
+    }
+
+    pub(super) fn queue_timeout(&self) -> Duration {
+        self.limits.as_ref().map_or(Duration::ZERO, |limits| limits.queue_timeout)
+    }
+
+    /// The limit that determines the number of slots.
+    fn slot_limit(&self) -> OverloadLimit {
+        let configured = self.limits.as_ref().and_then(|limits| limits.max_requests);
+        match configured {
+            Some(configured) if configured.max(1) <= self.state.slots.limit() => OverloadLimit::Requests,
+            _ => OverloadLimit::Adaptive,
+        }
+    }
+
+    /// Whether the circuit lets a request through. `None` without a circuit breaker, and if it is only a dry run.
+    pub(super) fn pass_circuit(&self) -> Result<Option<CircuitPass>, Overloaded> {
+        let Some(circuit) = &self.circuit else { return Ok(None) };
+        match circuit.admit() {
+            Ok(pass) => Ok(Some(pass)),
+            Err(CircuitOpen { retry_after }) => {
+                let retry_after = retry_after.max(Duration::from_secs(1));
+                self.count_or_reject(OverloadLimit::Circuit, Overloaded::CircuitOpen { retry_after })?;
+                Ok(None)
+            }
+        }
+    }
+
+    fn count_or_reject(&self, limit: OverloadLimit, overloaded: Overloaded) -> Result<(), Overloaded> {
+        let overloaded = self.reject(limit, overloaded);
+        if self.is_dry_run { Ok(()) } else { Err(overloaded) }
+    }
+
+    /// Counts a request that is rejected.
+    pub(super) fn reject(&self, limit: OverloadLimit, overloaded: Overloaded) -> Overloaded {
+        self.state.rejections.add(limit);
+        overloaded
+    }
+
+    pub(super) fn limits_retries(&self) -> bool {
+        self.max_retries().is_some()
+    }
+
+    fn max_retries(&self) -> Option<u32> {
+        self.limits.as_ref()?.max_retries.map(|limit| limit.max(1))
+    }
+
+    /// A retry in progress; `None` if they are not limited.
+    pub(super) fn take_retry(&self) -> Result<Option<RetrySlot>, TooManyRetries> {
+        let Some(limit) = self.max_retries() else { return Ok(None) };
+        let taken = RetrySlot::take(&self.state.retries, limit).map(Some);
+        if taken.is_err() {
+            self.state.rejections.add(OverloadLimit::Retries);
+        }
+        if self.is_dry_run { Ok(taken.unwrap_or(None)) } else { taken }
+    }
+
+    /// Whether a response with this status is an error.
+    pub(super) fn is_error(&self, status: StatusCode) -> bool {
+        let statuses = self.circuit.as_ref().map_or(&[][..], |circuit| &circuit.settings().statuses);
+        match statuses {
+            // 501 and 505 are about the request.
+            [] => status.is_server_error() && !matches!(status.as_u16(), 501 | 505),
+            statuses => statuses.binary_search(&status.as_u16()).is_ok(),
+        }
+    }
+
+    /// Records what an attempt has shown, except in the circuit.
+    pub(super) fn record(&self, verdict: CircuitVerdict, head_time: Option<Duration>) {
+        if let Some((_, window)) = &self.success_rate {
+            window.record(self.state.clock.now(), matches!(verdict, CircuitVerdict::Success { .. }));
+        }
+        if let (Some(adaptive), Some(head_time)) = (&self.adaptive, head_time)
+            && adaptive.record(head_time, self.state.slots.active()).is_some()
+            // A request of earlier rules does not set their limit again.
+            && self.state.rules.load(Relaxed) == self.number
+        {
+            self.apply_slot_limit();
+        }
+    }
+
+    pub(super) fn record_in_circuit(&self, pass: &mut CircuitPass, verdict: CircuitVerdict) {
+        if let Some(circuit) = &self.circuit {
+            circuit.record(pass, verdict);
+        }
+    }
+
+    fn report(&self) -> OverloadReport {
+        let OverloadState { slots, retries, rejections, .. } = &*self.state;
+        OverloadReport {
+            active: slots.active(),
+            limit: Some(slots.limit()).filter(|limit| *limit != u32::MAX),
+            pending: slots.pending(),
+            retries: retries.load(Relaxed),
+            rejections: rejections.values(),
+            circuit: self.circuit.as_ref().map(CircuitBreaker::report),
+            is_dry_run: self.is_dry_run,
+        }
+    }
+}
+
+impl Default for OverloadState {
+    fn default() -> Self {
+        OverloadState {
+            clock: UpstreamClock::default(),
+            slots: RequestSlots::new(),
+            rules: AtomicU32::new(0),
+            retries: Arc::default(),
+            rejections: RejectionCounters::default(),
+        }
+    }
+}
+
+impl From<Overloaded> for NotAdmitted {
+    fn from(overloaded: Overloaded) -> Self {
+        NotAdmitted::Overloaded(overloaded)
+    }
+}

@@ -1,0 +1,301 @@
+//! Tests of admissions on virtual time: limits, dry runs, and changes of the configuration.
+
+use http::StatusCode;
+use tokio::time::advance;
+
+use super::super::configured_endpoints::BackendTraffic;
+use super::super::settings::{AdaptiveLimit, AdmissionControl, CircuitBreakerSettings, RequestLimits};
+use super::super::socket_budget::client_slots::ClientSlot;
+use super::*;
+use crate::upstream::CircuitPhase;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn limits() -> RequestLimits {
+    RequestLimits { max_requests: Some(2), ..RequestLimits::default() }
+}
+
+fn circuit() -> CircuitBreakerSettings {
+    CircuitBreakerSettings {
+        window: 10 * SECOND,
+        min_requests: 5,
+        error_percent: 50,
+        slow: None,
+        consecutive: None,
+        statuses: Box::default(),
+        open_for: 10 * SECOND,
+        max_open_for: 60 * SECOND,
+        probes: 1,
+        successes: 1,
+        ramp_up: Duration::ZERO,
+        fallback: None,
+    }
+}
+
+fn traffic(limits: Option<RequestLimits>, circuit: Option<CircuitBreakerSettings>) -> BackendTraffic {
+    let (limits, circuit_breaker) = (limits.map(Arc::new), circuit.map(Arc::new));
+    BackendTraffic { limits, circuit_breaker, ..BackendTraffic::default() }
+}
+
+fn control(traffic: &BackendTraffic) -> OverloadControl {
+    fastrand::seed(11);
+    let control = OverloadControl::default();
+    control.set(traffic, &"ns/web:80");
+    control
+}
+
+fn admit(control: &OverloadControl) -> Result<Admission, NotAdmitted> {
+    control.admit(ClientSlot::numbered(0), None)
+}
+
+fn rejection(control: &OverloadControl) -> Overloaded {
+    match admit(control) {
+        Err(NotAdmitted::Overloaded(overloaded)) => overloaded,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn queued(control: &OverloadControl) -> Box<QueuedRequest> {
+    match admit(control) {
+        Err(NotAdmitted::Queued(queued)) => queued,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn outcome(status: u16) -> Outcome {
+    let status = Some(StatusCode::from_u16(status).unwrap());
+    Outcome { status, head_time: Some(SECOND / 100), ..Outcome::of(OutcomeClass::Responded) }
+}
+
+fn respond(control: &OverloadControl, status: u16) {
+    admit(control).unwrap().record(&outcome(status));
+}
+
+fn phase(control: &OverloadControl) -> CircuitPhase {
+    control.report().unwrap().circuit.unwrap().phase
+}
+
+#[test]
+fn upstreams_without_limits_admit_everything() {
+    let control = OverloadControl::default();
+    let held: Vec<_> = (0..10_000).map(|_| admit(&control).unwrap()).collect();
+    assert!(held.iter().all(|admission| admission.held.is_none() && !admission.limits_retries()));
+    assert_eq!(control.report(), None);
+}
+
+#[test]
+fn requests_beyond_the_limit_are_rejected() {
+    for (max_requests, expected) in [(0, 1), (1, 1), (2, 2), (1_000_000, 50)] {
+        let control = control(&traffic(Some(RequestLimits { max_requests: Some(max_requests), ..limits() }), None));
+        let held: Vec<_> = (0..50).map_while(|_| admit(&control).ok()).collect();
+        assert_eq!(held.len(), expected, "{max_requests}");
+        if expected < 50 {
+            assert_eq!(rejection(&control), Overloaded::OverLimit);
+            assert_eq!(control.report().unwrap().rejected(OverloadLimit::Requests), 2);
+        }
+        drop(held);
+        assert!(admit(&control).is_ok());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_wait_for_a_place_up_to_the_timeout() {
+    let queue = RequestLimits { max_requests: Some(1), max_pending: Some(1), queue_timeout: 5 * SECOND, ..limits() };
+    let control = control(&traffic(Some(queue.clone()), None));
+    let held = admit(&control).unwrap();
+    let waiting = queued(&control);
+    assert_eq!(rejection(&control), Overloaded::OverLimit);
+    assert_eq!(control.report().unwrap().rejected(OverloadLimit::Pending), 1);
+    assert_eq!(waiting.wait().await.unwrap_err(), Overloaded::QueueTimeout);
+    let waiting = queued(&control);
+    drop(held);
+    drop(waiting.wait().await.unwrap());
+    let report = control.report().unwrap();
+    assert_eq!((report.active, report.pending, report.rejected(OverloadLimit::QueueTimeout)), (0, 0, 1));
+    // Without a timeout there is no queue.
+    control.set(&traffic(Some(RequestLimits { queue_timeout: Duration::ZERO, ..queue }), None), &"ns/web:80");
+    let _held = admit(&control).unwrap();
+    assert_eq!(rejection(&control), Overloaded::OverLimit);
+}
+
+/// A request that got its place while the circuit opened must not reach endpoints that fail.
+#[tokio::test(start_paused = true)]
+async fn circuit_is_checked_again_after_the_queue() {
+    let queue = RequestLimits { max_requests: Some(1), max_pending: Some(9), queue_timeout: SECOND, ..limits() };
+    let control = control(&traffic(Some(queue), Some(CircuitBreakerSettings { consecutive: Some(1), ..circuit() })));
+    let mut held = admit(&control).unwrap();
+    let waiting = queued(&control);
+    held.record(&outcome(500));
+    drop(held);
+    assert!(matches!(waiting.wait().await, Err(Overloaded::CircuitOpen { .. })));
+    assert_eq!(control.report().unwrap().active, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_errors_of_the_service_open_the_circuit() {
+    use OutcomeClass::*;
+    let of = Outcome::of;
+    let listed = |statuses: &[u16]| CircuitBreakerSettings { statuses: statuses.into(), ..circuit() };
+    for (case, settings, outcome, opens) in [
+        ("500", circuit(), outcome(500), true),
+        ("503", circuit(), outcome(503), true),
+        ("the request is not implemented", circuit(), outcome(501), false),
+        ("the version", circuit(), outcome(505), false),
+        ("errors of the client", circuit(), outcome(404), false),
+        ("429", circuit(), outcome(429), false),
+        ("listed", listed(&[429, 503]), outcome(429), true),
+        ("not listed", listed(&[429, 503]), outcome(500), false),
+        ("no connection", circuit(), of(ConnectFailed), true),
+        ("no response", circuit(), of(NoResponse), true),
+        ("no response in time", circuit(), of(TimedOut), true),
+        ("an invalid response", listed(&[503]), of(Failed), true),
+        ("the stream was refused", circuit(), of(NotProcessed), false),
+        ("a lack of sockets", circuit(), of(Inconclusive), false),
+        ("the client has disconnected", circuit(), of(Abandoned), false),
+        ("a connection", circuit(), of(Connected), false),
+    ] {
+        let control = control(&traffic(None, Some(settings)));
+        for _ in 0..10 {
+            if let Ok(mut admission) = admit(&control) {
+                admission.record(&outcome);
+            }
+        }
+        assert_eq!(phase(&control) == CircuitPhase::Open, opens, "{case}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn request_timeouts_open_the_circuit() {
+    let control = control(&traffic(None, Some(circuit())));
+    for _ in 0..5 {
+        drop(admit(&control).unwrap());
+        control.record_request_timeout();
+    }
+    assert_eq!(phase(&control), CircuitPhase::Open);
+    assert_eq!(rejection(&control), Overloaded::CircuitOpen { retry_after: retry_after(&control) });
+    advance(11 * SECOND).await;
+    respond(&control, 200);
+    assert_eq!(phase(&control), CircuitPhase::Closed);
+}
+
+fn retry_after(control: &OverloadControl) -> Duration {
+    control.report().unwrap().circuit.unwrap().open_for
+}
+
+#[test]
+fn retries_in_progress_are_limited() {
+    let max_retries = RequestLimits { max_retries: Some(1), max_requests: None, ..limits() };
+    let control = control(&traffic(Some(max_retries), None));
+    let (mut first, mut second) = (admit(&control).unwrap(), admit(&control).unwrap());
+    assert!(first.limits_retries());
+    assert!(first.take_retry() && first.take_retry(), "a request has one retry in progress");
+    assert!(!second.take_retry());
+    assert_eq!(control.report().unwrap().rejected(OverloadLimit::Retries), 1);
+    drop(first);
+    assert!(second.take_retry());
+}
+
+#[tokio::test(start_paused = true)]
+async fn admission_control_rejects_a_part_of_the_requests() {
+    let admission =
+        AdmissionControl { threshold_percent: 95, aggression: 1000, max_reject_percent: 80, window: 30 * SECOND };
+    let control =
+        control(&traffic(Some(RequestLimits { max_requests: None, admission: Some(admission), ..limits() }), None));
+    for _ in 0..100 {
+        respond(&control, 200);
+    }
+    assert_eq!(control.report().unwrap().rejected(OverloadLimit::Admission), 0);
+    advance(40 * SECOND).await;
+    let admitted = (0..20_000).filter(|_| {
+        let admitted = admit(&control).ok();
+        admitted.map(|mut admission| admission.record(&outcome(500))).is_some()
+    });
+    let admitted = admitted.count();
+    assert!((3_800..4_300).contains(&admitted), "{admitted} of 20,000");
+    advance(40 * SECOND).await;
+    assert!(admit(&control).is_ok());
+}
+
+#[test]
+fn slow_responses_lower_the_adaptive_limit() {
+    let adaptive = AdaptiveLimit { min: 2, max: 1000 };
+    let control =
+        control(&traffic(Some(RequestLimits { max_requests: None, adaptive: Some(adaptive), ..limits() }), None));
+    let limit = || control.report().unwrap().limit.unwrap();
+    assert_eq!(limit(), 20);
+    let record = |millis, count| {
+        let mut held: Vec<_> = std::iter::from_fn(|| admit(&control).ok()).collect();
+        let head_time = Some(Duration::from_millis(millis));
+        (0..count).for_each(|_| held[0].record(&Outcome { head_time, ..outcome(200) }));
+    };
+    record(10, 600);
+    let raised = limit();
+    assert!(raised > 30, "{raised}");
+    record(1000, 5_000);
+    assert_eq!(limit(), 2);
+    let _held: Vec<_> = std::iter::from_fn(|| admit(&control).ok()).collect();
+    assert_eq!(rejection(&control), Overloaded::OverLimit);
+    assert!(control.report().unwrap().rejected(OverloadLimit::Adaptive) > 0);
+}
+
+/// A dry run computes and counts, and rejects nothing.
+#[tokio::test(start_paused = true)]
+async fn dry_run_admits_everything() {
+    let limits = RequestLimits { max_requests: Some(1), max_pending: Some(1), max_retries: Some(1), ..limits() };
+    let dry_run = BackendTraffic { is_dry_run: true, ..traffic(Some(limits), Some(circuit())) };
+    let control = control(&dry_run);
+    let mut held: Vec<_> = (0..10).map(|_| admit(&control).unwrap()).collect();
+    assert!(held.iter_mut().all(Admission::take_retry));
+    held.iter_mut().for_each(|admission| admission.record(&outcome(500)));
+    assert_eq!(phase(&control), CircuitPhase::Open);
+    assert!(admit(&control).is_ok());
+    let report = control.report().unwrap();
+    let rejected =
+        [OverloadLimit::Requests, OverloadLimit::Retries, OverloadLimit::Circuit].map(|l| report.rejected(l));
+    assert_eq!((report.active, report.is_dry_run, rejected), (10, true, [10, 9, 1]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn counts_and_circuit_outlive_changes_of_the_configuration() {
+    let control = control(&traffic(Some(limits()), Some(circuit())));
+    let held = [admit(&control).unwrap(), admit(&control).unwrap()];
+    let three = RequestLimits { max_requests: Some(3), ..limits() };
+    control.set(&traffic(Some(three.clone()), Some(circuit())), &"ns/web:80");
+    let third = admit(&control).unwrap();
+    assert_eq!(rejection(&control), Overloaded::OverLimit, "the earlier requests count");
+    control.set(&traffic(Some(limits()), Some(circuit())), &"ns/web:80");
+    drop(third);
+    assert_eq!(rejection(&control), Overloaded::OverLimit);
+    drop(held);
+    for _ in 0..5 {
+        respond(&control, 500);
+    }
+    control.set(&traffic(None, Some(CircuitBreakerSettings { error_percent: 60, ..circuit() })), &"ns/web:80");
+    assert!(matches!(rejection(&control), Overloaded::CircuitOpen { .. }));
+    // The state ends with its block.
+    control.set(&traffic(Some(limits()), None), &"ns/web:80");
+    control.set(&traffic(Some(limits()), Some(circuit())), &"ns/web:80");
+    assert!(admit(&control).is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_that_wait_are_served_when_the_limit_is_removed() {
+    let queue = RequestLimits { max_requests: Some(1), max_pending: Some(9), queue_timeout: 60 * SECOND, ..limits() };
+    let control = control(&traffic(Some(queue), None));
+    let _held = admit(&control).unwrap();
+    let waiting = queued(&control);
+    control.set(&traffic(None, None), &"ns/web:80");
+    assert!(waiting.wait().await.is_ok());
+    assert!(admit(&control).unwrap().held.is_none());
+}
+
+/// Requests that were admitted under an adaptive limit end after it was removed.
+#[test]
+fn earlier_rules_do_not_set_their_limit_again() {
+    let adaptive = Some(AdaptiveLimit { min: 1, max: 1 });
+    let control = control(&traffic(Some(RequestLimits { adaptive, max_requests: None, ..limits() }), None));
+    let mut held = admit(&control).unwrap();
+    control.set(&traffic(Some(RequestLimits { max_requests: Some(5), ..limits() }), None), &"ns/web:80");
+    (0..100).for_each(|_| held.record(&outcome(200)));
+    assert_eq!(control.report().unwrap().limit, Some(5));
+}

@@ -1,0 +1,68 @@
+//! The upstreams that get requests in place of another one.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::{Relaxed, Release};
+
+use super::Upstream;
+
+/// The alternatives of an upstream. Their own alternatives are not used, so that requests do not go in circles.
+#[derive(Debug)]
+pub struct Alternatives {
+    pub failover: Box<[Arc<Upstream>]>,
+    pub min_available_percent: u8,
+    /// Sorted.
+    pub on_statuses: Box<[u16]>,
+    pub circuit_fallback: Option<Arc<Upstream>>,
+}
+
+impl Alternatives {
+    /// Where the requests of an upstream with these alternatives go: to itself, or to the first alternative that has
+    /// enough endpoints. `None` for itself, also if no other has enough.
+    pub fn in_place_of(&self, upstream: &Upstream) -> Option<&Arc<Upstream>> {
+        if upstream.has_available(self.min_available_percent) { None } else { self.next(upstream) }
+    }
+
+    /// The first alternative with enough endpoints, other than this upstream.
+    pub fn next(&self, upstream: &Upstream) -> Option<&Arc<Upstream>> {
+        let is_usable = |other: &&Arc<Upstream>| {
+            !std::ptr::eq(&raw const ***other, upstream) && other.has_available(self.min_available_percent)
+        };
+        self.failover.iter().find(is_usable)
+    }
+
+    /// Whether a response with this status is replaced.
+    pub fn replaces(&self, status: u16) -> bool {
+        self.on_statuses.binary_search(&status).is_ok()
+    }
+}
+
+impl Upstream {
+    /// Sets the alternatives.
+    pub(in crate::upstream) fn set_alternatives(&self, alternatives: Option<Alternatives>) {
+        let has_alternatives = alternatives.is_some();
+        self.alternatives.store(alternatives.map(Arc::new));
+        self.has_alternatives.store(has_alternatives, Release);
+    }
+
+    /// Whether other upstreams may get requests of this one.
+    pub fn has_alternatives(&self) -> bool {
+        self.has_alternatives.load(Relaxed)
+    }
+
+    /// The upstreams that get requests in place of this one.
+    pub fn alternatives(&self) -> Option<Arc<Alternatives>> {
+        if self.has_alternatives() { self.alternatives.load_full() } else { None }
+    }
+
+    /// Whether at least this percentage of the endpoints is available, and at least one.
+    fn has_available(&self, percent: u8) -> bool {
+        let reachable = self.reachable.load();
+        let needed = (reachable.len() * usize::from(percent)).div_ceil(100).max(1);
+        if !self.has_ejected() {
+            return reachable.len() >= needed;
+        }
+        // Mostly ends after a few endpoints: one of a hundred is enough by default.
+        let available = reachable.iter().filter(|endpoint| endpoint.state.health.is_healthy());
+        available.take(needed).count() >= needed
+    }
+}

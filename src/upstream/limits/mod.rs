@@ -1,0 +1,17 @@
+//! Limits of the requests that an upstream has at a time.
+//!
+//! ```text
+//!   RequestSlots ── limit: maxRequests, or what AdaptiveConcurrency finds, if that is less
+//!        └ full ─▶ RequestQueue: first come, first served, up to maxPending and queueTimeout
+//! ```
+
+mod adaptive;
+mod admission_control;
+mod connection_limits;
+mod request_queue;
+mod request_slots;
+
+pub(super) use adaptive::AdaptiveConcurrency;
+pub(super) use admission_control::SuccessRateWindow;
+pub(super) use connection_limits::{ConnectionAge, EndpointConnectionLimits};
+pub(super) use request_slots::{PlaceInQueue, QueueEnd, RequestSlot, RequestSlots};

@@ -1,0 +1,331 @@
+//! The requests in progress of an upstream, in all workers, and those that wait until there are fewer.
+
+use std::sync::Arc;
+use std::sync::atomic::{
+    AtomicU32, AtomicUsize,
+    Ordering::{Relaxed, SeqCst},
+};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::oneshot::{self, Receiver};
+use tokio::time::{Instant, timeout_at};
+
+use super::request_queue::{QueueFull, QueueResult, RequestQueue};
+use crate::upstream::socket_budget::client_slots::ClientSlot;
+
+/// Requests in progress, with a limit.
+#[derive(Debug)]
+pub(in crate::upstream) struct RequestSlots {
+    /// How many requests may be in progress; at least 1.
+    limit: AtomicU32,
+    active: AtomicU32,
+    /// The length of the queue, which a request that ends reads without the lock.
+    pending: AtomicUsize,
+    queue: Mutex<RequestQueue>,
+}
+
+/// A request in progress, until dropped.
+#[derive(Debug)]
+pub(in crate::upstream) struct RequestSlot(Arc<RequestSlots>);
+
+/// A request that waits for a slot. Dropping it leaves the queue.
+#[derive(Debug)]
+pub(in crate::upstream) struct PlaceInQueue {
+    slots: Arc<RequestSlots>,
+    client: ClientSlot,
+    number: u64,
+    // Dropped after the place has left the queue, so that no slot is sent to a receiver that is gone.
+    receiver: Receiver<QueueResult>,
+}
+
+/// Why a request gets no slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::upstream) enum QueueEnd {
+    /// The queue is full, or a client with fewer requests has taken the place.
+    Full,
+    TimedOut,
+}
+
+impl RequestSlots {
+    pub(in crate::upstream) fn new() -> Arc<Self> {
+        Arc::new(RequestSlots {
+            limit: AtomicU32::new(u32::MAX),
+            active: AtomicU32::new(0),
+            pending: AtomicUsize::new(0),
+            queue: Mutex::default(),
+        })
+    }
+
+    /// Sets the limit; requests that are in progress stay.
+    pub(in crate::upstream) fn set_limit(self: &Arc<Self>, limit: u32) {
+        let limit = limit.max(1);
+        if self.limit.swap(limit, Relaxed) < limit && self.pending.load(SeqCst) > 0 {
+            self.serve_queue();
+        }
+    }
+
+    pub(in crate::upstream) fn limit(&self) -> u32 {
+        self.limit.load(Relaxed)
+    }
+
+    pub(in crate::upstream) fn active(&self) -> u32 {
+        self.active.load(Relaxed)
+    }
+
+    pub(in crate::upstream) fn pending(&self) -> usize {
+        self.pending.load(Relaxed)
+    }
+
+    /// A slot, unless all are taken or other requests wait for one.
+    pub(in crate::upstream) fn try_take(self: &Arc<Self>) -> Option<RequestSlot> {
+        if self.pending.load(SeqCst) > 0 { None } else { self.take_free() }
+    }
+
+    /// A slot, whatever the limit is.
+    pub(in crate::upstream) fn take_anyway(self: &Arc<Self>) -> RequestSlot {
+        self.active.fetch_add(1, SeqCst);
+        RequestSlot(Arc::clone(self))
+    }
+
+    fn take_free(self: &Arc<Self>) -> Option<RequestSlot> {
+        let limit = self.limit.load(Relaxed);
+        let next = |active| (active < limit).then_some(active + 1);
+        self.active.fetch_update(SeqCst, SeqCst, next).ok()?;
+        Some(RequestSlot(Arc::clone(self)))
+    }
+
+    /// Waits in the queue, which takes up to `max_pending` requests.
+    pub(in crate::upstream) fn enqueue(
+        self: &Arc<Self>,
+        client: ClientSlot,
+        max_pending: usize,
+    ) -> Result<PlaceInQueue, QueueEnd> {
+        let (sender, receiver) = oneshot::channel();
+        let mut queue = self.queue.lock();
+        let (number, displaced) = queue.push(client, sender, max_pending).map_err(|QueueFull| QueueEnd::Full)?;
+        self.pending.store(queue.len(), SeqCst);
+        drop(queue);
+        let place = PlaceInQueue { slots: Arc::clone(self), client, number, receiver };
+        if let Some(displaced) = displaced {
+            // The receiver exists as long as its place was in the queue.
+            drop(displaced.send(Err(QueueEnd::Full)));
+        }
+        // A request may have ended before it could see this one.
+        self.serve_queue();
+        Ok(place)
+    }
+
+    /// Gives free slots to the requests that wait for longest.
+    fn serve_queue(self: &Arc<Self>) {
+        loop {
+            let mut queue = self.queue.lock();
+            if queue.len() == 0 {
+                return;
+            }
+            let Some(slot) = self.take_free() else { return };
+            let next = queue.pop();
+            self.pending.store(queue.len(), SeqCst);
+            drop(queue);
+            match next {
+                // A slot that cannot be sent is dropped here, without the lock, and so given to the next request.
+                Some(sender) => drop(sender.send(Ok(slot))),
+                None => drop(slot),
+            }
+        }
+    }
+}
+
+impl Drop for RequestSlot {
+    fn drop(&mut self) {
+        // Before the queue is read, and the queue is filled before slots are read: one of both sees the other.
+        self.0.active.fetch_sub(1, SeqCst);
+        if self.0.pending.load(SeqCst) > 0 {
+            self.0.serve_queue();
+        }
+    }
+}
+
+impl PlaceInQueue {
+    /// Waits for a slot, at most for this time.
+    pub(in crate::upstream) async fn wait(mut self, timeout: Duration) -> Result<RequestSlot, QueueEnd> {
+        let now = Instant::now();
+        let deadline = now.checked_add(timeout).unwrap_or(now + LONGEST_WAIT);
+        match timeout_at(deadline, &mut self.receiver).await {
+            Ok(Ok(outcome)) => outcome,
+            // The sender is never dropped while the place exists.
+            Ok(Err(_)) => Err(QueueEnd::Full),
+            Err(_) => Err(QueueEnd::TimedOut),
+        }
+    }
+}
+
+impl Drop for PlaceInQueue {
+    fn drop(&mut self) {
+        let mut queue = self.slots.queue.lock();
+        if queue.remove(self.client, self.number) {
+            self.slots.pending.store(queue.len(), SeqCst);
+        }
+    }
+}
+
+/// Instead of a time that the clock cannot represent.
+const LONGEST_WAIT: Duration = Duration::from_secs(365 * 24 * 3600);
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+    use tokio::time::advance;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn slots(limit: u32) -> Arc<RequestSlots> {
+        let slots = RequestSlots::new();
+        slots.set_limit(limit);
+        slots
+    }
+
+    fn client(number: u8) -> ClientSlot {
+        ClientSlot::numbered(number)
+    }
+
+    fn take(slots: &Arc<RequestSlots>, count: usize) -> Vec<RequestSlot> {
+        (0..count).map_while(|_| slots.try_take()).collect()
+    }
+
+    #[test]
+    fn limit_is_exact() {
+        for limit in [1, 2, 1_000_000] {
+            let slots = slots(limit);
+            let held = take(&slots, limit as usize + 5);
+            assert_eq!(held.len(), limit as usize);
+            drop(held);
+            assert_eq!((slots.active(), take(&slots, 3).len()), (0, 3.min(limit as usize)));
+        }
+        assert_eq!(slots(0).limit(), 1, "a limit of 0 would reject everything");
+    }
+
+    #[test]
+    fn threads_together_stay_within_the_limit() {
+        let slots = slots(7);
+        let slots = &slots;
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    for _ in 0..2000 {
+                        let held = take(slots, 3);
+                        assert!(slots.active() <= 7);
+                        drop(held);
+                    }
+                });
+            }
+        });
+        assert_eq!(slots.active(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn requests_get_slots_in_order() {
+        let slots = slots(1);
+        let mut held = slots.try_take();
+        let mut waiting: Vec<_> =
+            (0..5).map(|number| Box::pin(slots.enqueue(client(number % 2), 5).unwrap().wait(SECOND))).collect();
+        assert!(waiting.iter_mut().all(|waiting| waiting.now_or_never().is_none()));
+        assert_eq!(slots.enqueue(client(0), 5).err(), Some(QueueEnd::Full));
+        for next in 0..5 {
+            drop(held.take());
+            assert!(slots.try_take().is_none(), "no request overtakes those that wait");
+            for later in (next + 1..5).rev() {
+                assert!(waiting[later].as_mut().now_or_never().is_none(), "{later} before {next}");
+            }
+            held = Some(waiting[next].as_mut().now_or_never().unwrap().unwrap());
+            assert_eq!((slots.active(), slots.pending()), (1, 4 - next));
+        }
+        drop(held);
+        assert_eq!(slots.active(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn requests_leave_the_queue() {
+        let slots = slots(1);
+        let held = slots.try_take();
+        let (first, second, third) =
+            (slots.enqueue(client(0), 9).unwrap(), slots.enqueue(client(0), 9).unwrap(), slots.enqueue(client(0), 9));
+        let mut third = Box::pin(third.unwrap().wait(5 * SECOND));
+        let mut second = Box::pin(second.wait(2 * SECOND));
+        assert!(third.as_mut().now_or_never().is_none() && second.as_mut().now_or_never().is_none());
+        drop(first);
+        assert_eq!(slots.pending(), 2, "the client has disconnected");
+        advance(2 * SECOND).await;
+        assert_eq!(second.await.unwrap_err(), QueueEnd::TimedOut);
+        assert_eq!(slots.pending(), 1);
+        drop(held);
+        assert!(third.await.is_ok());
+        assert_eq!((slots.active(), slots.pending()), (0, 0));
+    }
+
+    /// The slot was given to a request whose client has disconnected in the same moment.
+    #[tokio::test(start_paused = true)]
+    async fn slot_of_a_request_that_is_given_up_goes_to_the_next_one() {
+        let slots = slots(1);
+        let held = slots.try_take();
+        let given_up = slots.enqueue(client(0), 9).unwrap();
+        let next = slots.enqueue(client(0), 9).unwrap();
+        drop(held);
+        assert_eq!(slots.active(), 1);
+        drop(given_up);
+        assert!(next.wait(SECOND).now_or_never().unwrap().is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn client_with_few_requests_displaces_one_with_many() {
+        let slots = slots(1);
+        let _held = slots.try_take();
+        let mut many: Vec<_> = (0..4).map(|_| Some(slots.enqueue(client(1), 4).unwrap())).collect();
+        let few: Vec<_> = (0..3).map_while(|_| slots.enqueue(client(2), 4).ok()).collect();
+        assert_eq!((few.len(), slots.pending()), (2, 4), "until both have the same number");
+        for (index, is_displaced) in [(0, false), (1, false), (2, true), (3, true)] {
+            let ended = many[index].take().unwrap().wait(SECOND).now_or_never();
+            assert_eq!(ended.is_some(), is_displaced, "{index}");
+            assert!(ended.is_none_or(|ended| ended.unwrap_err() == QueueEnd::Full));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn higher_limit_serves_the_queue() {
+        let slots = slots(1);
+        let _held = slots.try_take();
+        let waiting = [0, 1, 2].map(|number| slots.enqueue(client(number), 9).unwrap());
+        slots.set_limit(3);
+        let served = waiting.map(|waiting| waiting.wait(SECOND).now_or_never().map(Result::unwrap));
+        assert_eq!(served.iter().map(Option::is_some).collect::<Vec<_>>(), [true, true, false]);
+        assert_eq!(slots.active(), 3);
+    }
+
+    /// Requests that end while others begin to wait, in several threads: no slot is lost, none is given twice.
+    #[test]
+    fn no_slot_is_lost_between_threads() {
+        let slots = slots(2);
+        let slots = &slots;
+        std::thread::scope(|scope| {
+            for number in 0..4 {
+                scope.spawn(move || {
+                    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+                    runtime.block_on(async {
+                        for _ in 0..500 {
+                            let slot = match slots.try_take() {
+                                Some(slot) => slot,
+                                None => slots.enqueue(client(number), 10).unwrap().wait(60 * SECOND).await.unwrap(),
+                            };
+                            assert!(slots.active() <= 2);
+                            tokio::task::yield_now().await;
+                            drop(slot);
+                        }
+                    });
+                });
+            }
+        });
+        assert_eq!((slots.active(), slots.pending()), (0, 0));
+    }
+}

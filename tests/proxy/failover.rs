@@ -1,0 +1,163 @@
+//! Failover to the backends of another Service.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use portico::upstream::{
+    AlternativeBackends, BackendTraffic, EndpointAddress, Endpoints, Upstream, UpstreamKey, UpstreamRegistry,
+};
+
+use crate::harness::{Endpoint, Options, TestServer, forward, reserve_address, route};
+use crate::stream;
+
+fn key(service: &str) -> UpstreamKey {
+    UpstreamKey { namespace: "default".into(), service: service.into(), port: 80, ..UpstreamKey::default() }
+}
+
+fn set_endpoints(
+    registry: &UpstreamRegistry,
+    service: &str,
+    addresses: &[SocketAddr],
+    alternatives: Option<AlternativeBackends>,
+) -> Arc<Upstream> {
+    let mut addresses: Vec<_> = addresses.iter().copied().map(EndpointAddress::Ip).collect();
+    addresses.sort();
+    let traffic = BackendTraffic { alternatives: alternatives.map(Arc::new), ..BackendTraffic::default() };
+    registry.set_endpoints(&key(service), Endpoints { addresses, traffic, ..Endpoints::default() })
+}
+
+fn alternatives(services: &[&str], on_statuses: &[u16]) -> Option<AlternativeBackends> {
+    Some(AlternativeBackends {
+        failover: services.iter().map(|service| key(service)).collect(),
+        min_available_percent: 1,
+        on_statuses: on_statuses.into(),
+        circuit_fallback: None,
+    })
+}
+
+async fn named_endpoint(name: &str) -> Endpoint {
+    Endpoint::responding_with(format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{name}", name.len())).await
+}
+
+async fn server(upstream: Arc<Upstream>) -> TestServer {
+    TestServer::with_routes(vec![route(forward(vec![(1, upstream)]))]).await
+}
+
+/// The body of a response to GET, or its status if it is an error.
+async fn get(server: &TestServer) -> String {
+    let response = server.request("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    if response.status == 200 { response.text() } else { response.status.to_string() }
+}
+
+#[tokio::test]
+async fn first_alternative_with_endpoints_gets_the_requests() {
+    let (main, second) = (named_endpoint("main").await, named_endpoint("second").await);
+    let registry = UpstreamRegistry::default();
+    let alternatives = || alternatives(&["first", "second"], &[]);
+    let web = set_endpoints(&registry, "web", &[main.address], alternatives());
+    set_endpoints(&registry, "first", &[], None);
+    set_endpoints(&registry, "second", &[second.address], None);
+    let server = server(web).await;
+    assert_eq!(get(&server).await, "main");
+    set_endpoints(&registry, "web", &[], alternatives());
+    assert_eq!(get(&server).await, "second");
+    set_endpoints(&registry, "second", &[], None);
+    assert_eq!(get(&server).await, "503", "no alternative has endpoints");
+    set_endpoints(&registry, "web", &[main.address], alternatives());
+    assert_eq!(get(&server).await, "main");
+    set_endpoints(&registry, "web", &[], None);
+    set_endpoints(&registry, "second", &[second.address], None);
+    assert_eq!(get(&server).await, "503", "the policy was removed");
+}
+
+#[tokio::test]
+async fn ejected_endpoints_are_not_available() {
+    let ((dead, _dead_socket), (dead_too, _dead_too_socket)) = (reserve_address(), reserve_address());
+    let other = named_endpoint("other").await;
+    let registry = UpstreamRegistry::default();
+    let web = set_endpoints(&registry, "web", &[dead, dead_too], alternatives(&["other"], &[]));
+    set_endpoints(&registry, "other", &[other.address], None);
+    let server = server(Arc::clone(&web)).await;
+    assert_eq!(get(&server).await, "503", "both endpoints are tried");
+    assert_eq!(web.endpoint_counts().ejected, 2);
+    assert_eq!(get(&server).await, "other");
+}
+
+#[tokio::test]
+async fn threshold_is_a_percentage_of_the_endpoints() {
+    let (main, other) = (named_endpoint("main").await, named_endpoint("other").await);
+    let (dead, _dead_socket) = reserve_address();
+    let registry = UpstreamRegistry::default();
+    set_endpoints(&registry, "other", &[other.address], None);
+    for (min_available_percent, expected) in [(1, "main"), (50, "main"), (51, "other"), (100, "other")] {
+        let alternatives =
+            alternatives(&["other"], &[]).map(|configured| AlternativeBackends { min_available_percent, ..configured });
+        let web = set_endpoints(&registry, "web", &[main.address, dead], alternatives);
+        let server = server(Arc::clone(&web)).await;
+        // At most two requests until the dead endpoint was tried; each is sent to the other one then.
+        for _ in 0..2 {
+            get(&server).await;
+        }
+        assert_eq!(web.endpoint_counts().ejected, 1);
+        assert_eq!(get(&server).await, expected, "{min_available_percent} %");
+    }
+}
+
+#[tokio::test]
+async fn responses_with_listed_statuses_are_replaced() {
+    let failing =
+        |status: &str| Endpoint::responding_with(format!("HTTP/1.1 {status}\r\ncontent-length: 4\r\n\r\nmain"));
+    let (main, other) = (failing("500 X").await, named_endpoint("other").await);
+    let registry = UpstreamRegistry::default();
+    let web = set_endpoints(&registry, "web", &[main.address], alternatives(&["other"], &[500, 502]));
+    set_endpoints(&registry, "other", &[other.address], None);
+    let server = server(web).await;
+    assert_eq!(get(&server).await, "other");
+    let mut client = server.connect().await;
+    client.send("PUT /a HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\n\r\nbody").await;
+    assert_eq!(client.response().await.text(), "other");
+    for endpoint in [&main, &other] {
+        let requests = endpoint.log.requests();
+        assert!(requests[1].starts_with("PUT /a ") && requests[1].ends_with("body"), "{requests:?}");
+    }
+    // These may not be sent twice.
+    client.send("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\n\r\nbody").await;
+    assert_eq!(client.response().await.status, 500);
+    let large = "x".repeat(64 * 1024 + 1);
+    client.send(format!("PUT / HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n\r\n{large}", large.len())).await;
+    assert_eq!(client.response().await.status, 500);
+    assert_eq!(other.log.requests().len(), 2);
+    // Another status, and an alternative that cannot respond.
+    let not_listed = failing("503 X").await;
+    set_endpoints(&registry, "web", &[not_listed.address], alternatives(&["other"], &[500]));
+    assert_eq!(get(&server).await, "503");
+    let (dead, _dead_socket) = reserve_address();
+    set_endpoints(&registry, "web", &[main.address], alternatives(&["other"], &[500]));
+    set_endpoints(&registry, "other", &[dead], None);
+    assert_eq!(get(&server).await, "500", "a bad response is better than none");
+}
+
+/// Alternatives of an alternative are not used, so requests cannot go in circles.
+#[tokio::test]
+async fn upstreams_may_be_alternatives_of_each_other() {
+    let registry = UpstreamRegistry::default();
+    let web = set_endpoints(&registry, "web", &[], alternatives(&["other", "web"], &[]));
+    set_endpoints(&registry, "other", &[], alternatives(&["web"], &[]));
+    let server = server(web).await;
+    assert_eq!(get(&server).await, "503");
+    let other = named_endpoint("other").await;
+    set_endpoints(&registry, "other", &[other.address], alternatives(&["web"], &[]));
+    assert_eq!(get(&server).await, "other");
+}
+
+#[tokio::test]
+async fn connections_of_tcp_listeners_fail_over() {
+    let other = stream::echo_endpoint().await;
+    let registry = UpstreamRegistry::default();
+    let db = set_endpoints(&registry, "db", &[], alternatives(&["other"], &[]));
+    set_endpoints(&registry, "other", &[other.address], None);
+    let server = stream::start(Options::default(), stream::to_upstream(&db)).await;
+    let mut client = server.connect().await;
+    client.send("hello").await;
+    stream::expect_text(&mut client, "hello").await;
+}
