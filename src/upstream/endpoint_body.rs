@@ -57,8 +57,8 @@ where
         EndpointBody { incoming, connection, _admission: Admission::default(), end: EndReport::Nothing }
     }
 
-    /// From now on, what the rest of the response shows about the endpoint is reported. `awaits_status`: the status of a
-    /// gRPC call is in its trailers.
+    /// From now on, what the rest of the response shows about the endpoint is reported. `awaits_status`: the status of
+    /// a gRPC call is in its trailers.
     pub fn report_end(&mut self, awaits_status: bool) {
         self.end = if awaits_status { EndReport::Grpc { has_message: false } } else { EndReport::End };
     }

@@ -41,6 +41,7 @@ mod h2_upstream;
 mod harness;
 mod header_case;
 mod header_matches;
+mod health;
 mod hop_count;
 mod hostile;
 mod http_log;

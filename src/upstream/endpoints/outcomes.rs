@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use super::Upstream;
 use crate::upstream::endpoint_state::EndpointState;
 use crate::upstream::outcome::{Outcome, OutcomeClass};
-use crate::upstream::outlier_detection::{FollowUp, Observed};
+use crate::upstream::outlier_detection::{FollowUp, ObservedEndpoint};
 use crate::upstream::tls::UpstreamServerName;
 
 impl Upstream {
@@ -34,7 +34,7 @@ impl Upstream {
         self.record(address, &Outcome::of(OutcomeClass::ConnectFailed), Some(error));
     }
 
-    /// Whether the endpoints of gRPC calls are judged by the statuses in trailers.
+    /// Whether the statuses of responses count, which gRPC calls have in their trailers.
     #[inline]
     pub fn counts_statuses(&self) -> bool {
         self.detection.counts_statuses()
@@ -66,8 +66,8 @@ impl Upstream {
         address: SocketAddr,
         state: &'o EndpointState,
         error: Option<&'o dyn fmt::Display>,
-    ) -> Observed<'o> {
-        Observed { upstream: &self.key, address, state, error }
+    ) -> ObservedEndpoint<'o> {
+        ObservedEndpoint { upstream: &self.key, address, state, error }
     }
 
     /// The task of health checks is to look at the endpoints to be probed, and at how often rates are compared.

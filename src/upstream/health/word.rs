@@ -13,7 +13,7 @@ use super::{Availability, EjectionCause};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct HealthWord {
     pub(super) flags: u16,
-    /// When the ejection ends, or else the claim of the request that tries the endpoint.
+    /// When the ejection ends, or else the claim of the request that the endpoint is tried with.
     pub(super) until: u64,
 }
 
@@ -79,7 +79,7 @@ impl HealthWord {
         let Some(cause) = self.cause(applied) else {
             return match (is_open, self.has(SUSPECT)) {
                 (true, _) if is_over => Availability::HalfOpen,
-                // Another request tries the endpoint.
+                // The endpoint is tried with another request.
                 (true, _) => Availability::Ejected(EjectionCause::ActiveCheck),
                 (false, true) => Availability::Suspect,
                 (false, false) => Availability::Available,

@@ -67,7 +67,7 @@ pub(super) struct OutlierDetection {
 
 /// An endpoint that something was observed of.
 #[derive(Clone, Copy)]
-pub(super) struct Observed<'o> {
+pub(super) struct ObservedEndpoint<'o> {
     /// The upstream, as logs name it.
     pub(super) upstream: &'o dyn fmt::Display,
     pub(super) address: SocketAddr,

@@ -4,12 +4,12 @@ use std::net::SocketAddr;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::transitions::HealthChange;
-use super::{HealthState, Observed, OutlierDetection};
+use super::{HealthState, ObservedEndpoint, OutlierDetection};
 use crate::upstream::health::{EjectionCause, TimedEjection, ejection_millis};
 
 impl OutlierDetection {
     /// Ejects an endpoint because of its responses, unless too many are ejected. Returns whether it is allowed.
-    pub(super) fn eject(&self, seen: &Observed<'_>, cause: EjectionCause, now: u64) -> bool {
+    pub(super) fn eject(&self, seen: &ObservedEndpoint<'_>, cause: EjectionCause, now: u64) -> bool {
         // One ejection at a time, so that several workers do not eject more than are allowed together.
         let members = self.members.lock();
         let settings = self.settings.load();
@@ -34,7 +34,7 @@ impl OutlierDetection {
 
     /// Records the result of an active check. `is_first`: no check has ended before. A failure acts at once then, and a
     /// success needs no request to confirm it. The caller has counted consecutive results.
-    pub(in crate::upstream) fn record_check(&self, seen: &Observed<'_>, passed: bool, is_first: bool) {
+    pub(in crate::upstream) fn record_check(&self, seen: &ObservedEndpoint<'_>, passed: bool, is_first: bool) {
         let now = self.clock.now();
         let health = &seen.state.health;
         let cause = Some(EjectionCause::ActiveCheck);

@@ -4,14 +4,14 @@ use std::fmt;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::transitions::HealthChange;
-use super::{COUNTS_RATES, FollowUp, HealthState, Observed, OutlierDetection};
+use super::{COUNTS_RATES, FollowUp, HealthState, ObservedEndpoint, OutlierDetection};
 use crate::upstream::health::{Availability, EjectionCause, FailureKind, HalfOpenStep};
 use crate::upstream::outcome::{GrpcStatus, Outcome, OutcomeClass};
 use crate::upstream::settings::PassiveChecks;
 
 impl OutlierDetection {
     /// Records what an attempt has shown about an endpoint.
-    pub(in crate::upstream) fn record(&self, seen: &Observed<'_>, outcome: &Outcome) -> FollowUp {
+    pub(in crate::upstream) fn record(&self, seen: &ObservedEndpoint<'_>, outcome: &Outcome) -> FollowUp {
         let now = self.clock.now();
         let settings = self.settings.load();
         let checks = &settings.passive;
@@ -44,7 +44,7 @@ impl OutlierDetection {
     }
 
     /// A probe, or a request, has opened a connection.
-    pub(in crate::upstream) fn record_connected(&self, seen: &Observed<'_>, now: u64) {
+    pub(in crate::upstream) fn record_connected(&self, seen: &ObservedEndpoint<'_>, now: u64) {
         match seen.state.health.record_connected(now) {
             None => self.forget_failures(now),
             Some(before) => {
@@ -59,7 +59,7 @@ impl OutlierDetection {
     }
 
     /// A connection to the endpoint looks dead.
-    pub(in crate::upstream) fn suspect(&self, seen: &Observed<'_>, now: u64) -> FollowUp {
+    pub(in crate::upstream) fn suspect(&self, seen: &ObservedEndpoint<'_>, now: u64) -> FollowUp {
         let health = &seen.state.health;
         health.release_claim(now);
         if !health.suspect(self.is_probed()) {
@@ -71,7 +71,7 @@ impl OutlierDetection {
     }
 
     /// A probe, or a request, has not opened a connection.
-    fn record_unreachable(&self, seen: &Observed<'_>, checks: &PassiveChecks, now: u64) -> FollowUp {
+    fn record_unreachable(&self, seen: &ObservedEndpoint<'_>, checks: &PassiveChecks, now: u64) -> FollowUp {
         let health = &seen.state.health;
         let failures = health.count_failure(FailureKind::Connect);
         if failures < checks.connect_failures.max(1) {
@@ -89,7 +89,7 @@ impl OutlierDetection {
         FollowUp::Probe
     }
 
-    fn record_response(&self, seen: &Observed<'_>, outcome: &Outcome, checks: &PassiveChecks, now: u64) {
+    fn record_response(&self, seen: &ObservedEndpoint<'_>, outcome: &Outcome, checks: &PassiveChecks, now: u64) {
         let health = &seen.state.health;
         if !self.is_probed() {
             self.record_connected(seen, now);
@@ -108,7 +108,7 @@ impl OutlierDetection {
             seen.state.rates.count(is_gateway_error || is_server_error);
         }
         let error = StatusError(status);
-        let seen = &Observed { error: seen.error.or(Some(&error)), ..*seen };
+        let seen = &ObservedEndpoint { error: seen.error.or(Some(&error)), ..*seen };
         let mut is_failure = compares_rates && (is_gateway_error || is_server_error);
         for (is_error, threshold, kind, cause) in [
             (is_gateway_error, checks.gateway_errors, FailureKind::GatewayError, EjectionCause::GatewayErrors),
@@ -131,7 +131,7 @@ impl OutlierDetection {
         }
     }
 
-    fn record_success(&self, seen: &Observed<'_>, checks: &PassiveChecks, now: u64) {
+    fn record_success(&self, seen: &ObservedEndpoint<'_>, checks: &PassiveChecks, now: u64) {
         match seen.state.health.record_success(now, checks.half_open_successes.max(1)) {
             HalfOpenStep::None | HalfOpenStep::Continues => {}
             HalfOpenStep::Recovered(cause) => {
@@ -142,7 +142,7 @@ impl OutlierDetection {
         self.forget_failures(now);
     }
 
-    fn record_local_origin(&self, seen: &Observed<'_>, outcome: &Outcome, checks: &PassiveChecks, now: u64) {
+    fn record_local_origin(&self, seen: &ObservedEndpoint<'_>, outcome: &Outcome, checks: &PassiveChecks, now: u64) {
         if self.attention.load(Relaxed) & COUNTS_RATES != 0 {
             match outcome.class {
                 OutcomeClass::Truncated => seen.state.rates.count_late_failure(),
@@ -152,7 +152,7 @@ impl OutlierDetection {
         if checks.local_origin_failures == 0 {
             return seen.state.health.release_claim(now);
         }
-        let seen = &Observed { error: seen.error.or(Some(&outcome.class)), ..*seen };
+        let seen = &ObservedEndpoint { error: seen.error.or(Some(&outcome.class)), ..*seen };
         let threshold = checks.local_origin_failures;
         self.count_failure(seen, FailureKind::LocalOrigin, threshold, EjectionCause::LocalOrigin, now);
         self.fail_trial(seen, now);
@@ -160,7 +160,14 @@ impl OutlierDetection {
 
     /// Counts a failure, and ejects the endpoint if there are enough. More than enough count as well: another worker
     /// may have counted one in between.
-    fn count_failure(&self, seen: &Observed<'_>, kind: FailureKind, threshold: u32, cause: EjectionCause, now: u64) {
+    fn count_failure(
+        &self,
+        seen: &ObservedEndpoint<'_>,
+        kind: FailureKind,
+        threshold: u32,
+        cause: EjectionCause,
+        now: u64,
+    ) {
         let failures = seen.state.health.count_failure(kind);
         self.set_has_failures();
         if failures >= threshold && !self.eject(seen, cause, now) {
@@ -170,7 +177,7 @@ impl OutlierDetection {
     }
 
     /// A request has failed that may have been one that the endpoint was tried with.
-    fn fail_trial(&self, seen: &Observed<'_>, now: u64) {
+    fn fail_trial(&self, seen: &ObservedEndpoint<'_>, now: u64) {
         let health = &seen.state.health;
         if health.is_half_open(now) {
             let cause = health.facts(now, 1).cause.filter(|cause| *cause != EjectionCause::ActiveCheck);
@@ -181,7 +188,7 @@ impl OutlierDetection {
     }
 
     /// Idle connections of all workers to this endpoint are not used any more.
-    fn mark_idle(&self, seen: &Observed<'_>) {
+    fn mark_idle(&self, seen: &ObservedEndpoint<'_>) {
         seen.state.health.set_mark(self.marks.fetch_add(1, Relaxed).wrapping_add(1));
     }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use super::{COUNTS_RATES, Observed, OutlierDetection};
+use super::{COUNTS_RATES, ObservedEndpoint, OutlierDetection};
 use crate::upstream::health::{RateSample, rate_outliers};
 
 impl OutlierDetection {
@@ -23,7 +23,7 @@ impl OutlierDetection {
         for (index, cause) in rate_outliers(&settings.passive, &samples) {
             let (address, state) = &current[index];
             let error = FailedPart(samples[index]);
-            self.eject(&Observed { upstream, address: *address, state, error: Some(&error) }, cause, now);
+            self.eject(&ObservedEndpoint { upstream, address: *address, state, error: Some(&error) }, cause, now);
         }
         self.members.lock().forget_left(now, current.len());
     }

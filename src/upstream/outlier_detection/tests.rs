@@ -38,7 +38,7 @@ impl Detector {
     fn report(&self, endpoint: usize, outcome: Outcome) {
         let (address, state) = &self.states[endpoint];
         if self.detection.concerns(&outcome) {
-            let seen = Observed { upstream: &"ns/web:80", address: *address, state, error: None };
+            let seen = ObservedEndpoint { upstream: &"ns/web:80", address: *address, state, error: None };
             let _follow_up = self.detection.record(&seen, &outcome);
         }
     }
@@ -67,7 +67,7 @@ impl Detector {
 
     fn check(&self, endpoint: usize, passed: bool, is_first: bool) {
         let (address, state) = &self.states[endpoint];
-        let seen = Observed { upstream: &"ns/web:80", address: *address, state, error: None };
+        let seen = ObservedEndpoint { upstream: &"ns/web:80", address: *address, state, error: None };
         self.detection.record_check(&seen, passed, is_first);
     }
 
@@ -281,7 +281,7 @@ async fn edit_of_a_policy_does_not_lengthen_a_running_ejection() {
 
 /// Half-open endpoints get one request at a time, however many workers there are.
 #[tokio::test(start_paused = true)]
-async fn one_request_tries_a_half_open_endpoint() {
+async fn half_open_endpoint_gets_one_request() {
     let detector = Detector::new(2, PassiveChecks { half_open_successes: 2, ..DEFAULT() });
     detector.reset(0, 5);
     assert!(!detector.claims(0), "its time is not over");
@@ -300,7 +300,7 @@ async fn one_request_tries_a_half_open_endpoint() {
     assert_eq!(detector.availability(0), Availability::Available);
 }
 
-/// No endpoint stays ejected for ever, also not if a request that tries it is lost (Kong#3499).
+/// No endpoint stays ejected for ever, also not if the request is lost that it is tried with (Kong#3499).
 #[tokio::test(start_paused = true)]
 async fn lost_trials_are_followed_by_others() {
     let detector = Detector::new(2, DEFAULT());

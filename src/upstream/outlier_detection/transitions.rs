@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::{Observed, OutlierDetection};
+use super::{ObservedEndpoint, OutlierDetection};
 use crate::upstream::health::EjectionCause;
 
 /// What an endpoint has become.
@@ -93,7 +93,7 @@ impl TransitionLog {
 
 impl OutlierDetection {
     /// Records and logs a transition that was made.
-    pub(super) fn announce(&self, seen: &Observed<'_>, change: HealthChange) {
+    pub(super) fn announce(&self, seen: &ObservedEndpoint<'_>, change: HealthChange) {
         self.update_degraded();
         let HealthChange { to, cause, until } = change;
         let now = self.clock.now();
