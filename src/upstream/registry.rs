@@ -183,7 +183,9 @@ fn first_of_service(key: &UpstreamKey) -> UpstreamKey {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{BackendTraffic, ClientSlot, EndpointAddress, RetryLimits};
+    use std::net::SocketAddr;
+
+    use super::super::{BackendTraffic, ClientSlot, EndpointAddress, Outcome, OutcomeClass, RetryLimits};
     use super::*;
 
     #[test]
@@ -210,6 +212,24 @@ mod tests {
         assert!(Arc::ptr_eq(&former.sockets, &renewed.sockets));
         let other = registry.upstream(&UpstreamKey { port: 81, ..key });
         assert!(!Arc::ptr_eq(&former.sockets, &other.sockets));
+    }
+
+    /// Health belongs to the endpoint, whatever the connections to it are like (ingress-nginx#3709).
+    #[tokio::test(start_paused = true)]
+    async fn upstream_with_other_settings_has_the_health_of_the_former_one() {
+        let registry = UpstreamRegistry::default();
+        let key = UpstreamKey { namespace: "ns".into(), service: "web".into(), port: 80, ..UpstreamKey::default() };
+        let former = registry.upstream(&key);
+        let address = |number| SocketAddr::from(([10, 0, 0, number], 80));
+        let addresses: Vec<_> = [1, 2].map(|number| EndpointAddress::Ip(address(number))).into();
+        former.set_endpoints(Endpoints { addresses: addresses.clone(), ..Endpoints::default() });
+        former.report(address(1), &Outcome::of(OutcomeClass::ConnectFailed));
+        let tls = registry.tls_settings(UpstreamProtocol::Http1, None, None).unwrap();
+        let renewed = registry.upstream(&UpstreamKey { tls: Some(tls), ..key.clone() });
+        renewed.set_endpoints(Endpoints { addresses, ..Endpoints::default() });
+        assert_eq!(renewed.endpoint_counts().ejected, 1);
+        renewed.report(address(1), &Outcome::of(OutcomeClass::Connected));
+        assert_eq!(former.endpoint_counts().ejected, 0, "requests in progress follow it");
     }
 
     /// A policy limits the retries to a Service, whichever port they are sent to.

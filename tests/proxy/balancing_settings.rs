@@ -1,5 +1,5 @@
-//! Settings of load balancing: weights, latency, hashing of connections and sessions, and what happens if no endpoint is
-//! available.
+//! Settings of load balancing: weights, latency, hashing of connections and UDP sessions, and what happens if no
+//! endpoint is available.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;

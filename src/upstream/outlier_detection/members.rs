@@ -32,6 +32,7 @@ impl Members {
         now: u64,
     ) -> Vec<(SocketAddr, Arc<EndpointState>)> {
         let is_first = self.0.is_empty();
+        self.forget_left(now, addresses.len());
         for (address, member) in &mut self.0 {
             match addresses.binary_search(address) {
                 Ok(_) => member.left_at = None,
@@ -51,9 +52,7 @@ impl Members {
             member.pod = pod.or(member.pod.take());
             (*address, Arc::clone(&member.state))
         });
-        let current = current.collect();
-        self.forget_left(now, addresses.len());
-        current
+        current.collect()
     }
 
     /// Whether another Pod than before is behind one of these addresses.
@@ -72,13 +71,9 @@ impl Members {
         self.0.get_mut(&address)
     }
 
-    /// Forgets endpoints that left long ago, and the first ones that left if there are too many. States that another
-    /// upstream uses stay.
+    /// Forgets endpoints that left long ago, and the first ones that left if there are too many.
     pub(super) fn forget_left(&mut self, now: u64, current: usize) {
-        self.0.retain(|_, member| {
-            let has_just_left = member.left_at.is_none_or(|left_at| now.saturating_sub(left_at) < KEPT_MILLIS);
-            has_just_left || Arc::strong_count(&member.state) > 1
-        });
+        self.0.retain(|_, member| member.left_at.is_none_or(|left_at| now.saturating_sub(left_at) < KEPT_MILLIS));
         let left = self.0.values().filter(|member| member.left_at.is_some()).count();
         let surplus = left.saturating_sub(current.max(MIN_KEPT));
         if surplus > 0 {
