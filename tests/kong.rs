@@ -5,6 +5,7 @@ mod consumer_plugins;
 mod counting;
 mod plugin_connections;
 mod plugin_protocols;
+mod upstream_policies;
 mod websocket;
 
 use std::collections::BTreeSet;

@@ -184,7 +184,7 @@ const IMPORTS: &[Row] = &[
 
 /// The layers inside each top-level module. A module imports only modules of the layers before its own.
 const LAYERS: &[Row] = &[
-    ("admin", &["response self_connection", "observations renderings", "debug status"]),
+    ("admin", &["response self_connection", "observations renderings", "views", "debug status"]),
     (
         "api",
         &["core kind networking", "gateway", "crd", "kong portico", "definitions foreign_annotations names", "meta"],
@@ -192,8 +192,9 @@ const LAYERS: &[Row] = &[
     (
         "app",
         &[
-            "certificate_metrics change_meters crds endpoint_names file_descriptors fingerprint_cache host_addresses ingress \
-         kong_metrics problem_counts queue_meters rate_limit_meters source_overlap stdout watch_meters",
+            "certificate_metrics change_meters crds endpoint_names file_descriptors fingerprint_cache \
+             health_meters host_addresses ingress kong_metrics overload_meters problem_counts queue_meters \
+             rate_limit_meters source_overlap stdout upstream_events upstream_views watch_meters",
             "addressing data_plane state_meters",
             "control",
             "announce check cluster diagnostic_meters plugin_services verify views",
@@ -339,15 +340,15 @@ const LAYERS: &[Row] = &[
     (
         "upstream",
         &[
-            "counters dns endpoint_choice endpoint_error endpoint_load local_shortage outcome own_sockets protocol \
+            "counters dns endpoint_choice endpoint_error local_shortage outcome own_sockets protocol \
              proxy_protocol response_streams settings socket_budget ssrf_guard tls",
-            "check_report health",
+            "check_report endpoint_load health",
             "endpoint_state",
             "load_balancing counted_connection retry_budget affinity upstream_key circuit_breaker outlier_detection",
             "alternatives limits",
-            "check_queue configured_endpoints",
-            "admission",
-            "endpoints http2 registry socket subset",
+            "check_queue configured_endpoints upstream_availability worker_subset",
+            "admission worker_endpoints",
+            "endpoints http2 registry socket",
             "target",
             "connect connect_attempt endpoint_body raw_connection upgraded",
             "http1",

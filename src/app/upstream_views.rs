@@ -1,4 +1,4 @@
-//! The views of upstreams: endpoints and their health, limits and circuit breakers, and the settings with their sources.
+//! The views of upstreams: endpoints and their health, limits and circuit breakers, and settings with their sources.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -138,7 +138,7 @@ pub(super) enum NextEvent {
 /// What an event is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum EventSource {
-    /// A problem of an object, or its end. The queue is told the result.
+    /// A problem of an object, or its end. The writer reports the result to the queue.
     Problem,
     /// An occurrence. It is not reported later if writing fails.
     Occurrence,

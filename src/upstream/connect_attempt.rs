@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use super::endpoint_state::PendingDial;
 use super::outcome::{Outcome, OutcomeClass};
 use super::{ConnectError, Upstream, UpstreamTarget};
 
@@ -10,11 +11,12 @@ pub(super) struct ConnectAttempt<'u> {
     upstream: &'u Upstream,
     address: SocketAddr,
     has_ended: bool,
+    _dial: Option<PendingDial>,
 }
 
 impl<'u> ConnectAttempt<'u> {
     pub(super) fn begin(upstream: &'u Upstream, address: SocketAddr) -> Self {
-        ConnectAttempt { upstream, address, has_ended: false }
+        ConnectAttempt { upstream, address, has_ended: false, _dial: upstream.pending_dial(address) }
     }
 
     pub(super) fn end(mut self, target: &UpstreamTarget<'_>, error: Option<&ConnectError>) {

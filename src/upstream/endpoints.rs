@@ -5,6 +5,7 @@ mod changes;
 mod checks;
 mod ejections;
 mod outcomes;
+mod picking;
 mod probes;
 #[cfg(test)]
 mod tests;
@@ -26,17 +27,18 @@ use super::affinity::{AffinityEndpoints, AffinitySettings};
 use super::check_queue::CheckQueue;
 use super::check_report::{CheckCounters, CheckReport};
 use super::configured_endpoints::{EndpointAddress, Endpoints};
-use super::endpoint_state::{ActiveRequest, EndpointState};
+use super::endpoint_state::EndpointState;
 use super::limits::EndpointConnectionLimits;
-use super::load_balancing::{HalfOpenTrial, ResolvedEndpoint};
+use super::load_balancing::{EndpointSet, PickCounts};
 use super::outlier_detection::{EndpointHealthReport, OutlierDetection};
 use super::proxy_protocol::ConnectionEnds;
 use super::retry_budget::ServiceRetries;
-use super::settings::{BalancingAlgorithm, CircuitBreakerSettings, RequestHash};
+use super::settings::{CircuitBreakerSettings, RequestHash};
 use super::socket_budget::UpstreamSockets;
 use super::socket_budget::client_slots::ClientSlot;
 use super::ssrf_guard::AddressPolicy;
 use super::tls::{UpstreamServerName, UpstreamTlsClient, UpstreamTlsSettings, VerifiedNames};
+use super::upstream_availability::CurrentAvailability;
 use super::upstream_key::UpstreamKey;
 pub use alternatives::Alternatives;
 pub(super) use probes::ProbeOrder;
@@ -76,17 +78,26 @@ pub struct Upstream {
     revision: AtomicU64,
     /// The addresses to connect to: `configured` with every name replaced by its addresses. Unresolved names are
     /// absent.
-    reachable: ArcSwap<Vec<ResolvedEndpoint>>,
+    reachable: ArcSwap<EndpointSet>,
     /// The health of the endpoints.
     pub(super) detection: Arc<OutlierDetection>,
+    /// How many endpoints are available, and which of them start slowly.
+    availability: CurrentAvailability,
     /// The server name of the last handshake that has ejected an endpoint.
     probed_name: ArcSwapOption<HeaderValue>,
-    /// Whether endpoints are chosen by a hash of the request.
-    hashes_requests: AtomicBool,
-    /// Whether requests in progress are counted, for load balancing or a limit of each endpoint.
+    /// Whether the requests in progress of each endpoint are counted, for load balancing or a limit of each endpoint.
     counts_requests: AtomicBool,
-    /// Whether the endpoint with the fewest requests is chosen.
-    is_by_load: AtomicBool,
+    /// Whether those of the upstream are counted as well, in `requests`.
+    counts_all_requests: AtomicBool,
+    requests: Arc<AtomicU32>,
+    /// Whether the load balancing depends on the latency of the endpoints.
+    measures_latency: AtomicBool,
+    /// Whether the load balancing depends on a hash of the request.
+    is_hashing: AtomicBool,
+    /// Whether the load balancing has settings that are not the defaults.
+    has_balancing: AtomicBool,
+    /// The counters of all workers that have counted a pick.
+    pick_counts: Mutex<Vec<Arc<PickCounts>>>,
     /// The TLS client, if the endpoints use TLS.
     pub(super) tls_client: Option<UpstreamTlsClient>,
     verified_names: VerifiedNames,
@@ -98,8 +109,6 @@ pub struct Upstream {
     retries: Arc<ServiceRetries>,
     /// The limits of requests, and the circuit breaker.
     pub(super) overload: Arc<OverloadControl>,
-    /// How many requests an endpoint may have in progress; 0 if that is not limited.
-    max_requests_per_endpoint: AtomicU32,
     pub(super) connection_limits: Arc<EndpointConnectionLimits>,
     /// Whether there are `alternatives`.
     has_alternatives: AtomicBool,
@@ -139,13 +148,17 @@ impl Upstream {
             revision: AtomicU64::new(0),
             reachable: ArcSwap::default(),
             detection: Arc::default(),
+            availability: CurrentAvailability::default(),
             probed_name: ArcSwapOption::default(),
-            hashes_requests: AtomicBool::new(false),
             counts_requests: AtomicBool::new(false),
-            is_by_load: AtomicBool::new(false),
+            counts_all_requests: AtomicBool::new(false),
+            requests: Arc::default(),
+            measures_latency: AtomicBool::new(false),
+            is_hashing: AtomicBool::new(false),
+            has_balancing: AtomicBool::new(false),
+            pick_counts: Mutex::default(),
             retries: Arc::default(),
             overload: Arc::default(),
-            max_requests_per_endpoint: AtomicU32::new(0),
             connection_limits: Arc::default(),
             has_alternatives: AtomicBool::new(false),
             alternatives: ArcSwapOption::default(),
@@ -189,7 +202,7 @@ impl Upstream {
     }
 
     /// The addresses that requests can be sent to now, sorted.
-    pub fn reachable(&self) -> arc_swap::Guard<Arc<Vec<ResolvedEndpoint>>> {
+    pub fn reachable(&self) -> arc_swap::Guard<Arc<EndpointSet>> {
         self.reachable.load()
     }
 
@@ -223,48 +236,6 @@ impl Upstream {
         reports
     }
 
-    /// The next endpoint by load balancing and health, except those in `avoid`. `turn` is the round-robin position.
-    /// Ejected endpoints are skipped unless there are no others.
-    pub fn next_endpoint(&self, turn: usize, avoid: &[SocketAddr]) -> Option<SocketAddr> {
-        let is_repeatable = true;
-        self.choose(&self.reachable.load(), turn, avoid, is_repeatable)
-    }
-
-    /// Like [`Upstream::next_endpoint`], but only among the endpoints of a subset. All endpoints are used if less than
-    /// half of the subset is healthy, or if all of it is in `avoid`.
-    pub(super) fn next_endpoint_of(
-        &self,
-        subset: &[ResolvedEndpoint],
-        turn: usize,
-        avoid: &[SocketAddr],
-        is_repeatable: bool,
-    ) -> Option<SocketAddr> {
-        let healthy = || subset.iter().filter(|endpoint| endpoint.state.health.is_healthy()).count();
-        let is_usable = !self.has_ejected() || 2 * healthy() >= subset.len();
-        let chosen = if is_usable { self.choose(subset, turn, avoid, is_repeatable) } else { None };
-        chosen.or_else(|| self.choose(&self.reachable.load(), turn, avoid, is_repeatable))
-    }
-
-    /// The next of these endpoints.
-    pub(super) fn choose(
-        &self,
-        endpoints: &[ResolvedEndpoint],
-        turn: usize,
-        avoid: &[SocketAddr],
-        is_repeatable: bool,
-    ) -> Option<SocketAddr> {
-        let algorithm = match self.is_by_load.load(Relaxed) {
-            true => BalancingAlgorithm::LeastRequests,
-            false => BalancingAlgorithm::RoundRobin,
-        };
-        let trial = self.has_ejected().then(|| HalfOpenTrial { now: self.detection.clock.now(), is_repeatable });
-        let chosen = algorithm.choose(endpoints, turn, avoid, trial)?;
-        match self.max_requests_per_endpoint.load(Relaxed) {
-            0 => Some(chosen),
-            limit => choose_with_room(endpoints, chosen, turn, avoid, limit),
-        }
-    }
-
     /// Records a successful TLS handshake with this server name.
     pub(super) fn record_tls_success(&self, name: &UpstreamServerName) {
         self.verified_names.record(name, self.detection.clock.now());
@@ -289,11 +260,6 @@ impl Upstream {
         let (now, last_warned) = (self.detection.clock.now() + 1, self.warned_at.load(Relaxed));
         let is_due = last_warned == 0 || now.saturating_sub(last_warned) >= WARN_INTERVAL_MILLIS;
         is_due && self.warned_at.compare_exchange(last_warned, now, Relaxed, Relaxed).is_ok()
-    }
-
-    /// Counts a request in progress, if the load balancing or a limit depends on it.
-    pub fn active_request(&self, address: SocketAddr) -> Option<ActiveRequest> {
-        if self.counts_requests.load(Relaxed) { self.state(address).map(ActiveRequest::new) } else { None }
     }
 
     /// Admits a request of this client, which is counted.
@@ -321,21 +287,6 @@ impl Upstream {
         Arc::as_ptr(&self.overload).addr()
     }
 
-    /// Whether there are endpoints, but each has as many requests as it may. The request that found none of them is
-    /// counted as rejected.
-    pub fn reject_for_full_endpoints(&self) -> bool {
-        let limit = self.max_requests_per_endpoint.load(Relaxed);
-        if limit == 0 {
-            return false;
-        }
-        let reachable = self.reachable.load();
-        let is_full = reachable.iter().any(|endpoint| endpoint.state.load.is_full(limit));
-        if is_full {
-            self.overload.count_rejection(OverloadLimit::Endpoint);
-        }
-        is_full
-    }
-
     /// Counts requests and retries together with another upstream of the Service.
     pub(super) fn share_retries(&mut self, other: &Upstream) {
         self.retries = Arc::clone(&other.retries);
@@ -344,7 +295,7 @@ impl Upstream {
     /// What is hashed of requests. `None` unless the load balancing is by hash.
     pub fn request_hash(&self) -> Option<Arc<RequestHash>> {
         // Requests to other upstreams do not pay for reading the settings.
-        if self.hashes_requests.load(Relaxed) { self.configured.load().balance.hash.clone() } else { None }
+        if self.hashing() { self.configured.load().balance.hash.clone() } else { None }
     }
 
     /// The sessions of rules without sessions of their own.
@@ -370,26 +321,6 @@ impl Upstream {
         let index = reachable.binary_search_by_key(&address, |endpoint| endpoint.address).ok()?;
         Some(Arc::clone(&reachable[index].state))
     }
-}
-
-/// The chosen endpoint, or another one if it has as many requests as it may.
-fn choose_with_room(
-    endpoints: &[ResolvedEndpoint],
-    chosen: SocketAddr,
-    turn: usize,
-    avoid: &[SocketAddr],
-    limit: u32,
-) -> Option<SocketAddr> {
-    let index = endpoints.binary_search_by_key(&chosen, |endpoint| endpoint.address).ok()?;
-    if !endpoints[index].state.load.is_full(limit) {
-        return Some(chosen);
-    }
-    let in_turn = |index: usize| &endpoints[turn.wrapping_add(index) % endpoints.len()];
-    let has_room =
-        |endpoint: &&ResolvedEndpoint| !endpoint.state.load.is_full(limit) && !avoid.contains(&endpoint.address);
-    let with_room = || (0..endpoints.len()).map(in_turn).filter(has_room);
-    let healthy = with_room().find(|endpoint| endpoint.state.health.is_healthy());
-    healthy.or_else(|| with_room().next()).map(|endpoint| endpoint.address)
 }
 
 /// Minimum time between two warnings, in milliseconds.

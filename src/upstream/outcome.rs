@@ -22,6 +22,8 @@ pub struct Outcome {
     pub waited: Option<Duration>,
     /// The time was limited by the policy of the Service, whose owner knows how long its endpoints may take.
     pub is_limit_of_service: bool,
+    /// The time in the field `Retry-After` of the response.
+    pub retry_after: Option<Duration>,
 }
 
 /// The status of a gRPC call, which arrives in the trailers of its response, or in its head if there is no body.
@@ -83,6 +85,7 @@ impl Outcome {
             grpc_status: GrpcStatus::None,
             connect_time: None,
             head_time: None,
+            retry_after: None,
             waited: None,
             is_limit_of_service: false,
         }

@@ -912,7 +912,9 @@ fn reference_grant(random: &mut fastrand::Rng) -> AnyObject {
         _ => ("gateway.networking.k8s.io", "HTTPRoute"),
     };
     let from = json!({"group": group, "kind": kind, "namespace": pick(random, NAMESPACES)});
-    let spec = json!({"from": [from], "to": [{"group": "", "kind": "Service"}, {"group": "", "kind": "Secret"}]});
+    let policies = json!({"group": "portico.dev", "kind": "BackendPolicy", "namespace": pick(random, NAMESPACES)});
+    let spec =
+        json!({"from": [from, policies], "to": [{"group": "", "kind": "Service"}, {"group": "", "kind": "Secret"}]});
     parse(Kind::ReferenceGrant, json!({"metadata": {"namespace": pick(random, NAMESPACES), "name": "g"}, "spec": spec}))
 }
 
@@ -1038,6 +1040,17 @@ fn backend_policy(random: &mut fastrand::Rng) -> AnyObject {
     }
     if random.bool() {
         spec["retryBudget"] = json!({"percent": random.i32(0..100)});
+    }
+    if random.bool() {
+        // Policies may refer to each other's targets, and to a namespace without a grant.
+        let mut backend = json!({"name": pick(random, &["s", "t"]), "port": random.i32(80..82)});
+        if random.u8(..3) == 0 {
+            backend["namespace"] = json!(pick(random, NAMESPACES));
+        }
+        match random.bool() {
+            true => spec["failover"] = json!({"backendRefs": [backend]}),
+            false => spec["circuitBreaker"] = json!({"fallback": {"backendRef": backend}}),
+        }
     }
     parse(Kind::BackendPolicy, json!({"metadata": metadata, "spec": spec}))
 }

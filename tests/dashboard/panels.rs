@@ -217,10 +217,7 @@ const UPSTREAMS: &[Panel] = &[
         "Ejected endpoints",
         "short",
         "Endpoints without requests, by cause, maximum over all replicas",
-        &[(
-            r#"max by (upstream, cause) (portico_upstream_ejected_endpoints{job=~"$job"})"#,
-            "{{upstream}} {{cause}}",
-        )],
+        &[(r#"max by (upstream, cause) (portico_upstream_ejected_endpoints{job=~"$job"})"#, "{{upstream}} {{cause}}")],
     ),
     lines(
         "Circuit breakers",

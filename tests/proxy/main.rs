@@ -4,6 +4,7 @@
 
 mod accounting;
 mod active_checks;
+mod balancing_settings;
 mod bodies;
 mod buffer_limit;
 mod changes_while_held;

@@ -83,12 +83,14 @@ fn overridden_fields(store: &Store, policy: &Object<XBackendTrafficPolicy>) -> V
     ];
     let mut overridden = Vec::new();
     for (field, _, block) in fields.into_iter().filter(|(_, is_set, _)| *is_set) {
-        for target in policy.target_references().filter_map(|reference| reference.target::<XBackendTrafficPolicy>(
-            &policy.meta.key.namespace,
-        )) {
+        for target in policy
+            .target_references()
+            .filter_map(|reference| reference.target::<XBackendTrafficPolicy>(&policy.meta.key.namespace))
+        {
             let Some(by) = overriding_policy(store, &target.key, block) else { continue };
             let path = block.path();
-            let message = format!("BackendPolicy {} sets {path} of Service {}, which takes precedence", by.meta.key, target.key);
+            let message =
+                format!("BackendPolicy {} sets {path} of Service {}, which takes precedence", by.meta.key, target.key);
             overridden.push(Diagnostic::warning(format!("spec.{field}"), message, "remove one of the two"));
         }
     }

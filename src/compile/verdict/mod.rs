@@ -106,7 +106,9 @@ impl fmt::Display for AncestorReference {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             AncestorReference::Gateway(gateway) => write!(formatter, "{} {gateway}", Kind::Gateway),
-            AncestorReference::Referrer(kind, name) | AncestorReference::Target(kind, name) => write!(formatter, "{kind} {name}"),
+            AncestorReference::Referrer(kind, name) | AncestorReference::Target(kind, name) => {
+                write!(formatter, "{kind} {name}")
+            }
         }
     }
 }

@@ -154,11 +154,12 @@ impl UdpSessions {
                 let choice = EndpointChoice {
                     avoid: refused.as_slice(),
                     pinned: None,
-                    hash: None,
+                    hash: upstream.client_hash(client),
                     may_repeat: true,
                     is_repeatable: true,
                 };
-                let address = self.http.pools.pick(upstream, &choice).ok_or(DatagramDrop::NoEndpoints)?;
+                let picked = self.http.pools.pick(upstream, &choice).map_err(|_| DatagramDrop::NoEndpoints)?;
+                let address = picked.address;
                 let endpoint = SessionEndpoint::connect(Arc::clone(upstream), address).map_err(|error| {
                     if matches!(Errno::from_io_error(&error), Some(Errno::MFILE | Errno::NFILE)) {
                         self.evict_oldest();

@@ -23,7 +23,8 @@ impl Upstream {
         counts
     }
 
-    /// Whether so few endpoints are available that the panic threshold applies: ejections are ignored, or requests fail.
+    /// Whether so few endpoints are available that the panic threshold applies, so that ejections are ignored or
+    /// requests fail.
     pub fn is_below_panic_threshold(&self) -> bool {
         if !self.has_ejected() {
             return false;

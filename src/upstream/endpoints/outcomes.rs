@@ -13,6 +13,7 @@ impl Upstream {
     /// Reports what an attempt has shown about an endpoint.
     #[inline]
     pub fn report(&self, address: SocketAddr, outcome: &Outcome) {
+        self.record_latency(address, outcome);
         if self.detection.concerns(outcome) {
             self.record(address, outcome, None);
         }
@@ -76,6 +77,7 @@ impl Upstream {
         }
     }
 
+    /// Whether an endpoint is not simply available.
     pub(super) fn has_ejected(&self) -> bool {
         self.detection.is_degraded()
     }

@@ -87,6 +87,11 @@ impl EndpointHealth {
         }
     }
 
+    /// Whether the endpoint is ejected because no connection can be opened.
+    pub(in crate::upstream) fn is_unreachable(&self) -> bool {
+        self.load().has(CONNECT)
+    }
+
     /// Whether the endpoint may get a request.
     #[inline]
     pub(in crate::upstream) fn availability(&self, now: u64) -> Availability {

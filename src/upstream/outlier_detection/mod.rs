@@ -24,7 +24,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{
     AtomicBool, AtomicU8, AtomicU32, AtomicU64,
-    Ordering::{Relaxed, SeqCst},
+    Ordering::{AcqRel, Acquire, Relaxed, SeqCst},
     fence,
 };
 
@@ -61,6 +61,8 @@ pub(super) struct OutlierDetection {
     ejections: [AtomicU64; EjectionCause::ALL.len()],
     /// When it was last looked for endpoints with counted failures.
     looked_at: AtomicU64,
+    /// Incremented after each change of the health of an endpoint, and of the endpoints.
+    version: AtomicU32,
 }
 
 /// An endpoint that something was observed of.
@@ -155,9 +157,21 @@ impl OutlierDetection {
         self.is_dry_run.load(Relaxed)
     }
 
+    /// Differs after each change of the health of an endpoint, and of the endpoints.
+    #[inline]
+    pub(super) fn version(&self) -> u32 {
+        self.version.load(Acquire)
+    }
+
+    /// What was computed from the health of the endpoints is outdated.
+    pub(super) fn set_changed(&self) {
+        self.version.fetch_add(1, AcqRel);
+    }
+
     /// Recomputes whether any endpoint is not available, and again if one has changed meanwhile. The fences make sure
     /// that the last of several concurrent updates sees the changes of all.
     fn update_degraded(&self) {
+        self.set_changed();
         let is_any_degraded = || {
             fence(SeqCst);
             self.current.load().iter().any(|(_, state)| !state.health.is_plain())

@@ -74,7 +74,15 @@ fn kind(spec: &ActiveCheckSpec, default_host: &str, block: &mut BlockReader<'_>)
             let expected = expected_statuses(&spec.expected_statuses, block);
             let path = path(spec.path.as_deref().unwrap_or("/"), block);
             let host = host(spec, default_host, block);
-            Some(CheckKind::Http { tls: name == "HTTPS", method, path: path?, host: host?, headers, expected, failing: None })
+            Some(CheckKind::Http {
+                tls: name == "HTTPS",
+                method,
+                path: path?,
+                host: host?,
+                headers,
+                expected,
+                failing: None,
+            })
         }
         "TCP" => {
             let send = octets("send", spec.send.as_deref(), block);

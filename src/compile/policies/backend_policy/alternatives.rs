@@ -182,9 +182,10 @@ fn names_http2(store: &Store, upstream: &UpstreamKey) -> bool {
             let mut ports = service.spec.ports.iter().filter(|port| port.port == i32::from(upstream.port));
             ports.any(|port| port.app_protocol.as_deref() == Some("kubernetes.io/h2c"))
         }),
-        UpstreamSource::XBackend => store.x_backends.get(&key).is_some_and(|backend| {
-            matches!(backend.spec.protocol.as_deref(), Some("HTTP2" | "H2C" | "GRPC"))
-        }),
+        UpstreamSource::XBackend => store
+            .x_backends
+            .get(&key)
+            .is_some_and(|backend| matches!(backend.spec.protocol.as_deref(), Some("HTTP2" | "H2C" | "GRPC"))),
     }
 }
 

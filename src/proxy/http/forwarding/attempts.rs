@@ -9,8 +9,8 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use http::header::CONTENT_TYPE;
-use http::{HeaderName, HeaderValue, Request, Response};
+use http::header::{CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
 use http_body::Body;
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -94,10 +94,7 @@ pub(in crate::proxy) async fn forward<C: Caller>(
     loop {
         let (upstream, may_repeat) = (outgoing.target.upstream, outgoing.policy.repeats_endpoints());
         let next = outgoing.search.next(outgoing.caller.pools(), upstream, may_repeat);
-        outgoing.endpoint = next.ok_or_else(|| match outgoing.target.upstream.reject_for_full_endpoints() {
-            true => RequestError::OverLimit,
-            false => RequestError::NoEndpoints,
-        })?;
+        outgoing.endpoint = next.map_err(RequestError::from)?;
         let started_at = turn_clock::now();
         if let Some(attempts) = &mut attempts {
             attempts.start(outgoing.endpoint, started_at);
@@ -141,6 +138,13 @@ pub(in crate::proxy) async fn forward<C: Caller>(
             outgoing.caller.pools().count_retry();
         }
     }
+}
+
+/// The time for which an overloaded endpoint asks.
+fn retry_after<B>(response: &Response<B>) -> Option<Duration> {
+    let asks = matches!(response.status(), StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
+    let value = asks.then(|| response.headers().get(RETRY_AFTER))??;
+    value.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
 }
 
 /// An attempt whose outcome is not the response of the caller.
@@ -236,6 +240,7 @@ impl<C: Caller> EndedAttempt<C> {
                 grpc_status,
                 connect_time,
                 head_time: response.map(|_| total),
+                retry_after: response.and_then(retry_after),
                 waited: outgoing.waited(total.saturating_sub(connect_time.unwrap_or_default())),
                 ..Outcome::of(class)
             };
