@@ -3,19 +3,20 @@
 use std::cell::Cell;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::admission::OverloadLimit;
 use super::local_shortage::LocalShortage;
 use super::socket::{SocketStream, UpstreamSocket};
 use super::socket_budget::{MAX_SOCKET_WAIT, SocketBudget, SocketLimit};
 use super::tls::{SessionUse, UpstreamHandshakeError, UpstreamServerName, UpstreamTlsClient};
-use super::{OwnSocket, OwnSockets, Upstream, UpstreamCounters, UpstreamTarget};
+use super::{Outcome, OutcomeClass, OwnSocket, OwnSockets, Upstream, UpstreamCounters, UpstreamTarget};
 use crate::http1::NameCase;
 
 /// How connections to endpoints are opened.
