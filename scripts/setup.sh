@@ -55,14 +55,14 @@ missing_packages() {
     installed prometheus && installed promtool || echo prometheus
     # valgrind counts the instructions of the suite `baseline`.
     installed valgrind || echo valgrind
+    # Envoy and Go are Python packages, which are installed into virtual environments.
+    python3 -c "import ensurepip, venv" 2>/dev/null || echo python3-venv
     [ "$1" = e2e ] || return 0
     # iproute2 is for network namespaces, nftables for Services of type LoadBalancer.
     installed ip || echo iproute2
     installed nft || echo nftables
     # capsh limits the capabilities of Pods.
     installed capsh || echo libcap2-bin
-    # Go is installed as a Python package, into a virtual environment.
-    python3 -c "import ensurepip, venv" 2>/dev/null || echo python3-venv
 }
 
 # Prints Debian's C cross compiler and library for an architecture; nothing for the machine's own.

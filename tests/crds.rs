@@ -114,6 +114,53 @@ fn own_kinds_have_names_and_columns() {
     assert_eq!(columns.join(" "), expected);
 }
 
+#[test]
+fn backend_policies_have_names_and_columns() {
+    let definition = definitions::definition(Kind::BackendPolicy).unwrap();
+    let spec = &definition["spec"];
+    assert_eq!((&spec["group"], &spec["scope"]), (&json!("portico.dev"), &json!("Namespaced")));
+    assert_eq!((&spec["names"]["plural"], &spec["names"]["shortNames"]), (&json!("backendpolicies"), &json!(["bkp"])));
+    assert_eq!(spec["names"]["categories"], json!(["portico"]));
+    assert_eq!(definition["metadata"]["labels"]["gateway.networking.k8s.io/policy"], "Direct");
+    assert_eq!(spec["versions"][0]["subresources"], json!({"status": {}}));
+    let columns: Vec<String> =
+        spec["versions"][0]["additionalPrinterColumns"].as_array().unwrap().iter().map(column).collect();
+    let expected = "Targets=.spec.targetRefs[*].name Algorithm=.spec.loadBalancing.algorithm Mode=.spec.mode \
+                    Accepted=.status.ancestors[*].conditions[?(@.type==\"Accepted\")].status Age=. \
+                    [Programmed=.status.ancestors[*].conditions[?(@.type==\"Programmed\")].status]";
+    assert_eq!(columns.join(" "), expected);
+}
+
+/// The API server estimates the cost of rules from the bounds of strings and lists, and refuses a definition whose
+/// rules may cost too much.
+#[test]
+fn strings_and_lists_of_backend_policies_have_bounds() {
+    fn visit(schema: &Value, path: &str, unbounded: &mut Vec<String>) {
+        let bound = match schema["type"].as_str() {
+            Some("string") if schema.get("enum").is_none() => Some("maxLength"),
+            Some("array") => Some("maxItems"),
+            _ => None,
+        };
+        unbounded.extend(bound.filter(|bound| schema.get(bound).is_none()).map(|bound| format!("{path}: {bound}")));
+        for (name, field) in schema["properties"].as_object().into_iter().flatten() {
+            visit(field, &format!("{path}.{name}"), unbounded);
+        }
+        visit_if_present(&schema["items"], &format!("{path}[]"), unbounded);
+        visit_if_present(&schema["additionalProperties"], &format!("{path}{{}}"), unbounded);
+    }
+    fn visit_if_present(schema: &Value, path: &str, unbounded: &mut Vec<String>) {
+        if schema.is_object() {
+            visit(schema, path, unbounded);
+        }
+    }
+    let schema = definitions::structural(Kind::BackendPolicy).unwrap();
+    let mut unbounded = Vec::new();
+    visit(&schema["properties"]["spec"], "spec", &mut unbounded);
+    // The type is that of XBackendTrafficPolicies, whose definition has no bound.
+    unbounded.retain(|field| field != "spec.retryBudget.minRetryRate.interval: maxLength");
+    assert!(unbounded.is_empty(), "{unbounded:#?}");
+}
+
 /// A column as `NAME=PATH`, in brackets if only `--output wide` shows it.
 fn column(column: &Value) -> String {
     let path = match column["jsonPath"].as_str().unwrap() {

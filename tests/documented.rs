@@ -279,6 +279,7 @@ fn heading(target: ConditionTarget) -> &'static str {
         ConditionTarget::Listener => "Listener",
         ConditionTarget::RouteParent => "Route, for each parent",
         ConditionTarget::ServicePolicyAncestor => "Policy for Services, for each Gateway",
+        ConditionTarget::BackendPolicyAncestor => "BackendPolicy, for each Gateway or target",
         ConditionTarget::XBackendAncestor => "XBackend, for each Gateway",
         ConditionTarget::Object => "Plugin, consumer and the like",
     }

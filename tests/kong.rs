@@ -5,6 +5,7 @@ mod consumer_plugins;
 mod counting;
 mod plugin_connections;
 mod plugin_protocols;
+mod upstream_policies;
 mod websocket;
 
 use std::collections::BTreeSet;
@@ -207,19 +208,19 @@ fn upstream_health_is_exported_while_a_plugin_requests_it() {
     let echo = site.address_of("echo");
     site.save("manifests/health.yaml", HEALTH);
     eventually("endpoints are exported", || {
-        has_sample(&page(), &health_sample("echo", &echo, "healthy", 1)).then_some(())
+        has_sample(&page(), &health_sample("echo", &echo, "healthchecks_off", 1)).then_some(())
     });
     assert!(
-        has_sample(&page(), &health_sample("unreachable", &unreachable, "healthy", 1)),
-        "endpoints are healthy initially"
+        has_sample(&page(), &health_sample("unreachable", &unreachable, "healthchecks_off", 1)),
+        "endpoints are not ejected initially"
     );
     // With a global plugin, the response to a refused connection has Kong's status instead of Portico's own, 503.
     assert_eq!(get(&site.address_of("port"), "/unreachable").status, 502);
     assert_eq!(get(&site.address_of("port"), "/good").status, 200);
     for (upstream, address, state, value) in [
-        ("unreachable", &unreachable, "healthy", 0),
+        ("unreachable", &unreachable, "healthchecks_off", 0),
         ("unreachable", &unreachable, "unhealthy", 1),
-        ("echo", &echo, "healthy", 1),
+        ("echo", &echo, "healthchecks_off", 1),
     ] {
         let sample = health_sample(upstream, address, state, value);
         assert!(has_sample(&page(), &sample), "{sample} is not in\n{}", page());

@@ -8,6 +8,7 @@ mod cli;
 mod cluster;
 mod costly_namespaces;
 mod dialects;
+mod envoy;
 #[path = "watch/api.rs"]
 #[expect(dead_code, reason = "the suite `watch` uses the rest")]
 mod fake_api_server;

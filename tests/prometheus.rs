@@ -196,6 +196,7 @@ fn create_objects(site: &Site, api: &FakeApiServer) {
         &format!("{}---\n{}", service("echo", site.port("echo")), service("gone", closed_port)),
     );
     site.save("manifests/failing.yaml", &route("good", "failing", "gone"));
+    site.save("manifests/policy.yaml", POLICY);
     site.save("manifests/wrong.yaml", &route("good", "wrong", "misspelt"));
     let plugins = "  annotations: {konghq.com/plugins: 'marked,small'}\nspec:";
     let plugins = route("good", "guarded", "echo").replacen("spec:", plugins, 1);
@@ -217,6 +218,17 @@ plugin: request-size-limiting
         ),
     );
 }
+
+/// A Service without a listener fails its checks, and opens its circuit.
+const POLICY: &str = "apiVersion: portico.dev/v1alpha1
+kind: BackendPolicy
+metadata: {name: gone}
+spec:
+  targetRefs: [{group: '', kind: Service, name: gone}]
+  health: {active: {type: TCP, interval: 1s}}
+  limits: {maxRequests: 100}
+  circuitBreaker: {consecutive: 3, openFor: 1s}
+";
 
 fn start(site: &Site) -> Program {
     let mut command = portico(site);

@@ -138,6 +138,7 @@ const IMPORTS: &[Row] = &[
             "quantity",
             "schema",
             "store::LargeObjects",
+            "upstream::HealthChecks",
             "process_log",
             "version",
         ],
@@ -183,7 +184,7 @@ const IMPORTS: &[Row] = &[
 
 /// The layers inside each top-level module. A module imports only modules of the layers before its own.
 const LAYERS: &[Row] = &[
-    ("admin", &["response self_connection", "observations renderings", "debug status"]),
+    ("admin", &["response self_connection", "observations renderings", "views", "debug status"]),
     (
         "api",
         &["core kind networking", "gateway", "crd", "kong portico", "definitions foreign_annotations names", "meta"],
@@ -191,8 +192,9 @@ const LAYERS: &[Row] = &[
     (
         "app",
         &[
-            "certificate_metrics change_meters crds endpoint_names file_descriptors fingerprint_cache host_addresses ingress \
-         kong_metrics problem_counts queue_meters rate_limit_meters source_overlap stdout watch_meters",
+            "certificate_metrics change_meters crds endpoint_names file_descriptors fingerprint_cache \
+             health_meters host_addresses ingress kong_metrics overload_meters problem_counts queue_meters \
+             rate_limit_meters source_overlap stdout upstream_events upstream_views watch_meters",
             "addressing data_plane state_meters",
             "control",
             "announce check cluster diagnostic_meters plugin_services verify views",
@@ -210,7 +212,7 @@ const LAYERS: &[Row] = &[
             "context gateways policies",
             "backend parents",
             "kong",
-            "ingress routes",
+            "ingress policy_sources routes",
             "verdict_updates",
             "compiler",
         ],
@@ -319,7 +321,12 @@ const LAYERS: &[Row] = &[
     ),
     (
         "status",
-        &["event_rotation features json merge notices", "event_queue installed", "queue", "event_writer status_writer"],
+        &[
+            "event_rotation features json merge notices",
+            "event_queue installed occurrences",
+            "queue",
+            "event_writer status_writer",
+        ],
     ),
     (
         "store",
@@ -333,20 +340,21 @@ const LAYERS: &[Row] = &[
     (
         "upstream",
         &[
-            "counters dns endpoint_choice endpoint_error endpoint_load health local_shortage outcome own_sockets \
-             protocol proxy_protocol response_streams settings socket_budget ssrf_guard tls",
+            "counters dns endpoint_choice endpoint_error local_shortage outcome own_sockets protocol \
+             proxy_protocol response_streams settings socket_budget ssrf_guard tls",
+            "check_report endpoint_load health",
             "endpoint_state",
-            "load_balancing counted_connection retry_budget affinity upstream_key circuit_breaker",
+            "load_balancing counted_connection retry_budget affinity upstream_key circuit_breaker outlier_detection",
             "alternatives limits",
-            "configured_endpoints",
-            "admission",
-            "endpoints http2 registry socket subset",
+            "check_queue configured_endpoints upstream_availability worker_subset",
+            "admission worker_endpoints",
+            "endpoints http2 registry socket",
             "target",
             "connect connect_attempt endpoint_body raw_connection upgraded",
             "http1",
             "pool",
             "endpoint_search",
-            "raw_connecting",
+            "health_checks raw_connecting",
         ],
     ),
     (

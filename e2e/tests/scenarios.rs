@@ -2,6 +2,7 @@
 
 mod api_server_errors;
 pub(crate) mod backend;
+mod backend_policy;
 mod bench;
 mod chaos;
 pub(crate) mod client;
@@ -67,6 +68,7 @@ fn plugins_protect_routes_and_report_errors() {
         let mut portico = Portico::start(cluster, "one", &[]).await?;
         plugins::key_auth_and_acl_restrict_access(cluster).await?;
         invalid_plugins::errors_are_reported_on_plugins_and_their_routes(cluster).await.context("invalid plugins")?;
+        backend_policy::policies_are_checked_served_and_listed(cluster).await.context("BackendPolicies")?;
         portico.stop().await
     });
 }

@@ -17,50 +17,17 @@ use tracing::warn;
 
 use super::LIMITS;
 use super::observations::{Observations, RequestObserver};
-use super::renderings::{Rendering, Renderings};
-use super::response::{AdminResponse, JSON, not_found, reject_method, response, text};
+use super::renderings::Renderings;
+use super::response::{AdminResponse, not_found, reject_method, response, text};
 use super::self_connection::{self, SelfConnectionDetector};
+use super::views::{AdminView, ViewContent, ViewFormat, ViewRequest};
 use crate::http_server;
 
 /// The views that the application provides.
 pub trait Views: Send + Sync + 'static {
     /// The current content of a view, without secrets. `None` during shutdown, when the task that owns the data has
     /// ended.
-    fn view(&self, view: AdminView) -> BoxFuture<'_, Option<ViewContent>>;
-}
-
-/// Builds the value of a view. The value may be large, so the function is called on a blocking thread.
-pub type ViewContent = Box<dyn FnOnce() -> Value + Send>;
-
-/// The available views.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AdminView {
-    Hash,
-    Snapshot,
-    Store,
-    Verdicts,
-}
-
-impl AdminView {
-    pub const ALL: [AdminView; 4] = [AdminView::Hash, AdminView::Snapshot, AdminView::Store, AdminView::Verdicts];
-
-    pub fn name(self) -> &'static str {
-        match self {
-            AdminView::Hash => "hash",
-            AdminView::Snapshot => "snapshot",
-            AdminView::Store => "store",
-            AdminView::Verdicts => "verdicts",
-        }
-    }
-
-    fn description(self) -> &'static str {
-        match self {
-            AdminView::Hash => "the hash of the snapshot, the same in all replicas with the same configuration",
-            AdminView::Snapshot => "the routing configuration: listeners, hosts, rules, backends",
-            AdminView::Store => "the objects that the snapshot was compiled from",
-            AdminView::Verdicts => "the conditions of each object",
-        }
-    }
+    fn view(&self, request: ViewRequest) -> BoxFuture<'_, Option<ViewContent>>;
 }
 
 /// Serves on `listener` until `shutdown` completes.
@@ -139,11 +106,12 @@ async fn respond<B>(
     let view =
         path.strip_prefix("/debug/").and_then(|name| AdminView::ALL.into_iter().find(|view| view.name() == name));
     let Some(view) = view else { return not_found("/debug/") };
-    let Some(format) = ViewFormat::of_query(request.uri().query().unwrap_or_default()) else {
-        return text(StatusCode::BAD_REQUEST, "unknown query; use ?o=json or ?o=yaml");
+    let (view, format) = match ViewRequest::parse(view, request.uri().query().unwrap_or_default()) {
+        Ok(parsed) => parsed,
+        Err(message) => return text(StatusCode::BAD_REQUEST, &message),
     };
     // The permit is acquired before the view, so that few views are in memory at a time.
-    let permit = match tokio::time::timeout(VIEW_TIMEOUT, renderings.permit((view, format))).await {
+    let permit = match tokio::time::timeout(VIEW_TIMEOUT, renderings.permit((view.clone(), format))).await {
         Ok(Ok(permit)) => permit,
         Ok(Err(response)) => return response,
         Err(_) => {
@@ -200,37 +168,7 @@ fn hide_secrets(value: &mut Value) {
 }
 
 /// Renderings with the same key have the same content.
-type ViewKey = (AdminView, ViewFormat);
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum ViewFormat {
-    Json,
-    Yaml,
-}
-
-impl ViewFormat {
-    /// `None` for an unknown query.
-    fn of_query(query: &str) -> Option<ViewFormat> {
-        match query {
-            "" | "o=json" => Some(ViewFormat::Json),
-            "o=yaml" => Some(ViewFormat::Yaml),
-            _ => None,
-        }
-    }
-
-    fn render(self, value: &Value) -> Result<Rendering, Box<AdminResponse>> {
-        match self {
-            ViewFormat::Json => Ok(Rendering { content_type: JSON, text: format!("{value:#}\n") }),
-            ViewFormat::Yaml => match serde_saphyr::to_string(value) {
-                Ok(text) => Ok(Rendering { content_type: "application/yaml", text }),
-                Err(error) => {
-                    let message = format!("the view could not be written as YAML: {error}");
-                    Err(Box::new(text(StatusCode::INTERNAL_SERVER_ERROR, &message)))
-                }
-            },
-        }
-    }
-}
+type ViewKey = (ViewRequest, ViewFormat);
 
 fn index() -> AdminResponse {
     let items: String = AdminView::ALL
@@ -270,15 +208,21 @@ mod tests {
     struct StubViews;
 
     impl Views for StubViews {
-        fn view(&self, view: AdminView) -> BoxFuture<'_, Option<ViewContent>> {
+        fn view(&self, request: ViewRequest) -> BoxFuture<'_, Option<ViewContent>> {
             let secret = json!({ "kind": "Secret", "data": { "tls.key": "cHJpdmF0ZQ==" }, "stringData": { "a": "b" } });
-            match view {
+            match request.view {
+                AdminView::Upstreams => {
+                    let value = json!({ "selector": request.selector.as_deref() });
+                    std::future::ready(Some(Box::new(move || value) as ViewContent)).boxed()
+                }
                 AdminView::Store => {
                     let config_map = json!({ "kind": "ConfigMap", "data": { "ca.crt": "public" } });
                     let value = json!({ "objects": [secret, config_map] });
                     std::future::ready(Some(Box::new(move || value) as ViewContent)).boxed()
                 }
-                AdminView::Hash | AdminView::Snapshot => std::future::ready(None).boxed(),
+                AdminView::Circuits | AdminView::Hash | AdminView::Policies | AdminView::Snapshot => {
+                    std::future::ready(None).boxed()
+                }
                 AdminView::Verdicts => std::future::pending().boxed(),
             }
         }
@@ -326,8 +270,26 @@ mod tests {
         let (status, body) = get("/debug/store?o=yaml").await;
         assert_eq!((status, serde_saphyr::from_str::<Value>(&body).unwrap()), (200, expected));
         assert!(body.starts_with("objects:\n"), "{body}");
-        let message = "unknown query; use ?o=json or ?o=yaml\n";
+        let message = "unknown query \"o=xml\"; use o=json or o=yaml\n";
         assert_eq!(get("/debug/store?o=xml").await, (400, message.to_owned()));
+    }
+
+    #[tokio::test]
+    async fn views_are_limited_to_one_object() {
+        let selector = |body: String| serde_json::from_str::<Value>(&body).unwrap()["selector"].clone();
+        for (query, expected) in [
+            ("", Value::Null),
+            ("?name=shop/cart:80", json!("shop/cart:80")),
+            ("?o=json&name=shop%2Fcart:80%20as%20front", json!("shop/cart:80 as front")),
+        ] {
+            let (status, body) = get(&format!("/debug/upstreams{query}")).await;
+            assert_eq!((status, selector(body)), (200, expected), "{query}");
+        }
+        for query in ["?name=", "?target=shop/cart", "?name=a&name=b", &format!("?name={}", "a".repeat(1_000))] {
+            let (status, body) = get(&format!("/debug/upstreams{query}")).await;
+            assert!(status == 400 && body.contains("use o=json or o=yaml, and name=UPSTREAM"), "{query}: {body}");
+        }
+        assert_eq!(get("/debug/store?name=a").await.0, 400, "the view has no names");
     }
 
     #[tokio::test]
@@ -346,8 +308,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn waiting_for_other_views_times_out() {
         let renderings = Renderings::new();
-        let key = (AdminView::Store, ViewFormat::Json);
-        let _writing = [renderings.permit(key).await.ok().unwrap(), renderings.permit(key).await.ok().unwrap()];
+        let key = || (ViewRequest { view: AdminView::Store, selector: None }, ViewFormat::Json);
+        let _writing = [renderings.permit(key()).await.ok().unwrap(), renderings.permit(key()).await.ok().unwrap()];
         expect_unavailable("/debug/store", &renderings, "other views were still being written").await;
     }
 

@@ -14,10 +14,12 @@ mod renderings;
 mod response;
 mod self_connection;
 mod status;
+mod views;
 
-pub use debug::{AdminView, ViewContent, Views, serve_admin};
+pub use debug::{Views, serve_admin};
 pub use observations::RequestObserver;
 pub use status::{StatusSource, serve_status};
+pub use views::{AdminView, ViewContent, ViewRequest};
 
 use std::time::Duration;
 

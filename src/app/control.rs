@@ -9,10 +9,13 @@ use arc_swap::ArcSwap;
 use super::addressing::GatewayAddressing;
 use super::endpoint_names::{EndpointNameChanges, EndpointNames};
 use super::ingress::IngressConfig;
+use super::upstream_views;
 use crate::api::{Kind, ObjectId, ObjectKey};
 use crate::args::GatewayOptions;
 use crate::compile::verdict::{Verdict, Verdicts};
-use crate::compile::{self, Budgets, CompileContext, CompileInputs, Compiler, LeftOutObjects, RouteKind};
+use crate::compile::{
+    self, Budgets, CompileContext, CompileInputs, Compiler, LeftOutObjects, PolicySources, RouteKind,
+};
 use crate::diagnostic::Diagnostic;
 use crate::k8s::{InstalledApis, ReferenceChanges};
 use crate::plugin_api::PluginFactory;
@@ -104,6 +107,17 @@ impl Control {
             plugin_diagnostics: BTreeMap::new(),
             previous_verdicts: BTreeMap::new(),
         }
+    }
+
+    pub(super) fn upstreams(&self) -> &Arc<UpstreamRegistry> {
+        &self.upstreams
+    }
+
+    /// What sets the settings of the upstreams that the selector names.
+    pub(super) fn policy_sources(&self, selector: Option<&str>) -> BTreeMap<UpstreamKey, PolicySources> {
+        let all = self.upstreams.all().into_iter().map(|upstream| upstream.key.clone());
+        let selected = all.filter(|key| selector.is_none_or(|selector| upstream_views::is_selected(key, selector)));
+        selected.map(|key| (key.clone(), self.compiler.policy_sources(&self.store, &key))).collect()
     }
 
     /// Forbids backends at the admin listener's address. Must be called before anything is compiled.

@@ -19,7 +19,7 @@ use crate::proxy::{self, Proxy, ProxyStats};
 use crate::snapshot::Snapshot;
 use crate::upstream::dns::DnsFollower;
 use crate::upstream::tls::TrustAnchors;
-use crate::upstream::{AddressPolicy, AddressSources, LoopbackPolicy, TrustModel, UpstreamRegistry};
+use crate::upstream::{AddressPolicy, AddressSources, HealthChecks, LoopbackPolicy, TrustModel, UpstreamRegistry};
 
 pub(super) struct DataPlane {
     pub(super) snapshots: Arc<ArcSwap<Snapshot>>,
@@ -29,6 +29,7 @@ pub(super) struct DataPlane {
     pub(super) proxy: Arc<Proxy>,
     /// The limit of connections of plugins.
     pub(super) plugin_connections: usize,
+    _health_checks: HealthChecks,
 }
 
 impl DataPlane {
@@ -58,7 +59,18 @@ impl DataPlane {
         let proxy = Proxy::start(proxy_config(options, descriptors, access_log.clone()), snapshots.clone())
             .context("cannot start the workers")?;
         let plugin_connections = descriptors.plugin_connections;
-        Ok(DataPlane { snapshots, upstreams, trust, access_log, proxy: Arc::new(proxy), plugin_connections })
+        let health_checks =
+            HealthChecks::start(upstreams.clone(), proxy.own_sockets(), options.health_checks_per_second)
+                .context("cannot start the health checks")?;
+        Ok(DataPlane {
+            snapshots,
+            upstreams,
+            trust,
+            access_log,
+            proxy: Arc::new(proxy),
+            plugin_connections,
+            _health_checks: health_checks,
+        })
     }
 
     pub(super) fn register_metrics(&self, registry: &mut Registry) {

@@ -64,21 +64,27 @@ pub(super) fn builtin_plugin(factory: &PluginFactory) -> BuiltinPlugin {
     BuiltinPlugin { kind, plugin, enabled_by: object.into() }
 }
 
-/// The state of every endpoint of every upstream, in order. Upstreams with the same name in Kong are merged.
+/// The state of every endpoint of every upstream, in order. Upstreams with the same name in Kong are merged. As in
+/// Kong, an endpoint is healthy only if health checks are configured; but without them it may be unhealthy, because
+/// failed connections are always noticed.
 fn health_targets(upstreams: &UpstreamRegistry) -> Vec<HealthTarget> {
     let mut states = BTreeMap::new();
     for upstream in upstreams.all() {
         let name = kong_upstream_name(&upstream.key);
+        let usable = match upstream.endpoints().traffic.health {
+            Some(_) => TargetState::Healthy,
+            None => TargetState::HealthchecksOff,
+        };
         for report in upstream.endpoint_reports() {
             let state = match report.address {
                 None => TargetState::DnsError,
-                Some(_) if report.is_healthy => TargetState::Healthy,
+                Some(_) if report.is_healthy => usable,
                 Some(_) => TargetState::Unhealthy,
             };
             let target = (name.clone(), report.target, report.address);
             // An endpoint is healthy only if it is healthy for every protocol.
             let merged = states.entry(target).or_insert(state);
-            if *merged == TargetState::Healthy {
+            if matches!(*merged, TargetState::Healthy | TargetState::HealthchecksOff) {
                 *merged = state;
             }
         }
@@ -110,7 +116,8 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::upstream::{EndpointAddress, Endpoints, Outcome, OutcomeClass};
+    use crate::upstream::settings::HealthSettings;
+    use crate::upstream::{BackendTraffic, EndpointAddress, Endpoints, Outcome, OutcomeClass};
 
     fn plugin(state: &PluginState, config: &Value) -> Arc<dyn crate::plugin_api::Plugin> {
         let factory = PluginFactory { state: state.clone(), ..PluginFactory::offline(crate::plugins::REGISTRY) };
@@ -118,7 +125,7 @@ mod tests {
         factory.build(kind, "KongPlugin/default/test", config).unwrap().0
     }
 
-    // Target states: `healthy`, `unhealthy` and `dns_error`, as in Kong's documentation of the prometheus plugin.
+    // Target states as in Kong's documentation of the prometheus plugin.
     #[tokio::test]
     async fn endpoint_health_is_exported_if_enabled() {
         let upstreams = Arc::<UpstreamRegistry>::default();
@@ -133,13 +140,16 @@ mod tests {
         let cart = upstreams.upstream(&key("cart"));
         let nowhere = EndpointAddress::Name { host: "cart.example".into(), port: 443 };
         let addresses = vec![EndpointAddress::Ip(healthy), EndpointAddress::Ip(ejected), nowhere];
-        cart.set_endpoints(Endpoints { addresses, ..Endpoints::default() });
+        let health = Some(Arc::new(HealthSettings::default()));
+        let checked = BackendTraffic { health, ..BackendTraffic::default() };
+        cart.set_endpoints(Endpoints { addresses, traffic: checked.clone(), ..Endpoints::default() });
         cart.report(ejected, &Outcome::of(OutcomeClass::ConnectFailed));
         // The same Service in another protocol, where the failure has not been noticed yet.
         let cart_http2 =
             upstreams.upstream(&UpstreamKey { protocol: crate::upstream::UpstreamProtocol::Http2, ..key("cart") });
         cart_http2.set_endpoints(Endpoints {
             addresses: vec![EndpointAddress::Ip(healthy), EndpointAddress::Ip(ejected)],
+            traffic: checked,
             ..Endpoints::default()
         });
         let facade = upstreams.upstream(&UpstreamKey { facade: Some("front".into()), ..key("cart") });
@@ -165,7 +175,7 @@ mod tests {
                 r#"upstream="cart.shop.80.svc",target="10.0.0.1:8080",address="10.0.0.1:8080",state="healthy""#,
                 r#"upstream="cart.shop.80.svc",target="10.0.0.2:8080",address="10.0.0.2:8080",state="unhealthy""#,
                 r#"upstream="cart.shop.80.svc",target="cart.example:443",address="",state="dns_error""#,
-                r#"upstream="shop.front.svc.facade",target="10.0.0.1:8080",address="10.0.0.1:8080",state="healthy""#,
+                r#"upstream="shop.front.svc.facade",target="10.0.0.1:8080",address="10.0.0.1:8080",state="healthchecks_off""#,
             ]
         );
         let zeros =

@@ -17,13 +17,11 @@ pub(super) struct OverloadMeters {
     pub(super) upstreams: Arc<UpstreamRegistry>,
 }
 
-/// Name, help text, and the function that reads the value, if the upstream has one.
-type Gauge = (&'static str, &'static str, fn(&OverloadReport) -> Option<i64>);
-
 impl Collector for OverloadMeters {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let reports = self.reports();
-        let gauges: [Gauge; 3] = [
+        type Read = fn(&OverloadReport) -> Option<i64>;
+        let gauges: [(&str, &str, Read); 3] = [
             ("portico_upstream_active", "Requests in progress of Services with limits", |report| {
                 Some(i64::from(report.active))
             }),

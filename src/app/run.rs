@@ -22,6 +22,7 @@ use super::data_plane::DataPlane;
 use super::diagnostic_meters::DiagnosticMeters;
 use super::fingerprint_cache::FingerprintCache;
 use super::gateway_services::{GatewayServicesHandle, GatewayServicesShutdown};
+use super::health_meters::HealthMeters;
 use super::host_addresses::host_addresses;
 use super::ingress::IngressConfig;
 use super::kong_metrics::{self, KongMetrics};
@@ -32,6 +33,7 @@ use super::rate_limit_meters::RateLimitMeters;
 use super::source_overlap::SourceOverlap;
 use super::state_meters::StateMeters;
 use super::status_publisher::StatusPublisher;
+use super::upstream_events::report_upstream_events;
 use super::views::{AdminViews, ProxyObserver, StatusViews};
 use super::watch_meters::WatchMeters;
 use crate::admin;
@@ -98,7 +100,8 @@ async fn serve(options: RunOptions, started: SystemTime) -> anyhow::Result<ExitS
     metrics.registry().register_collector(Box::new(QueueMeters { state: state.clone(), bytes: queued_bytes }));
     let rate_limit_entries = EntryBudget::of(&state, options.rate_limit_entries);
     metrics.registry().register_collector(Box::new(RateLimitMeters(rate_limit_entries)));
-    let (admin_views, view_queries) = AdminViews::new(data_plane.snapshots.clone(), fingerprints.clone());
+    let (admin_views, view_queries) =
+        AdminViews::new(data_plane.snapshots.clone(), data_plane.upstreams.clone(), fingerprints.clone());
     let kong = KongMetrics { state: state.clone(), node: node.clone(), upstreams: data_plane.upstreams.clone() };
     let status_views = StatusViews::new(metrics, kong, ready.clone(), data_plane.proxy.stats(), fingerprints);
     // Aborts its tasks when it is dropped.
@@ -107,6 +110,9 @@ async fn serve(options: RunOptions, started: SystemTime) -> anyhow::Result<ExitS
     listeners.serve(&mut tasks, status_views, (admin_views, observer), &drain);
     tasks.spawn(reopen_on_hangup(hangup_signals, data_plane.access_log.clone()));
     tasks.spawn(withdraw_readiness(ready, drain.clone()));
+    if let Some(statuses) = &statuses {
+        tasks.spawn(report_upstream_events(data_plane.upstreams.clone(), statuses.queue()));
+    }
     tasks.spawn(announce_close(data_plane.proxy.clone(), drain.clone()));
     let drain_task = tokio::spawn(drain_controller.run());
 
@@ -244,6 +250,7 @@ fn register_meters(
     }
     data_plane.register_metrics(registry);
     registry.register_collector(Box::new(OverloadMeters { upstreams: data_plane.upstreams.clone() }));
+    registry.register_collector(Box::new(HealthMeters { upstreams: data_plane.upstreams.clone() }));
     registry.register_collector(Box::new(StateMeters {
         ready: ready.clone(),
         leading,

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::gauge::ConstGauge;
 use tokio::sync::watch;
@@ -48,11 +48,46 @@ impl Collector for StateMeters {
                 family.encode_family(&pairs)?.encode_gauge(&i64::try_from(count).unwrap_or(i64::MAX))?;
             }
         }
-        Ok(())
+        let mut family = encoder.encode_descriptor(
+            "portico_upstream_picks",
+            "Endpoints picked for attempts, by the reason for the endpoint",
+            None,
+            MetricType::Counter,
+        )?;
+        for ((upstream, because), count) in self.picks() {
+            let pairs = [("upstream", &*upstream), ("how", because)];
+            family.encode_family(&pairs)?.encode_counter::<NoLabelSet, _, u64>(&count, None)?;
+        }
+        self.encode_checks(&mut encoder)
     }
 }
 
 impl StateMeters {
+    fn encode_checks(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let mut family = encoder.encode_descriptor(
+            "portico_upstream_checks",
+            "Active health checks of endpoints, by outcome",
+            None,
+            MetricType::Counter,
+        )?;
+        for ((upstream, check_type, outcome), count) in self.check_counts() {
+            let pairs = [("upstream", &*upstream), ("type", check_type), ("outcome", outcome)];
+            family.encode_family(&pairs)?.encode_counter::<NoLabelSet, u64, u64>(&count, None)?;
+        }
+        Ok(())
+    }
+
+    /// The checks of each upstream that has some, by its name in request metrics, by type and outcome.
+    fn check_counts(&self) -> BTreeMap<(String, &'static str, &'static str), u64> {
+        let mut counts = BTreeMap::new();
+        for upstream in self.upstreams.all() {
+            for (check_type, outcome, count) in upstream.check_counts() {
+                *counts.entry((upstream.key.to_string(), check_type.name(), outcome.name())).or_default() += count;
+            }
+        }
+        counts
+    }
+
     /// The endpoint counts of each upstream, by its name in request metrics. An upstream with two protocols has the
     /// counts of the one with fewer healthy endpoints.
     fn endpoint_counts(&self) -> BTreeMap<String, EndpointCounts> {
@@ -70,6 +105,17 @@ impl StateMeters {
             }
         }
         endpoint_counts
+    }
+
+    /// The picks of each upstream by reason, without those that never occurred.
+    fn picks(&self) -> BTreeMap<(String, &'static str), u64> {
+        let mut picks: BTreeMap<(String, &'static str), u64> = BTreeMap::new();
+        for upstream in self.upstreams.all() {
+            for (because, count) in upstream.picks().into_iter().filter(|(_, count)| *count > 0) {
+                *picks.entry((upstream.key.to_string(), because.as_str())).or_default() += count;
+            }
+        }
+        picks
     }
 }
 

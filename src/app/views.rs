@@ -13,7 +13,8 @@ use tokio::sync::{mpsc, oneshot};
 use super::control::Control;
 use super::fingerprint_cache::FingerprintCache;
 use super::kong_metrics::KongMetrics;
-use crate::admin::{AdminView, RequestObserver, StatusSource, ViewContent, Views};
+use super::upstream_views;
+use crate::admin::{AdminView, RequestObserver, StatusSource, ViewContent, ViewRequest, Views};
 use crate::api::{Meta, ObjectId};
 use crate::compile::verdict::Verdicts;
 use crate::metrics::{Exposition, Metrics};
@@ -23,16 +24,18 @@ use crate::proxy::observations::{ObservationMode, ObservedRequests};
 use crate::ready::Readiness;
 use crate::snapshot::Snapshot;
 use crate::status;
+use crate::upstream::UpstreamRegistry;
 
 /// A query to the control loop, with the channel for its result.
 pub(super) struct ViewQuery {
-    view: AdminView,
+    request: ViewRequest,
     reply: oneshot::Sender<ViewContent>,
 }
 
-/// Views of the admin listener: the snapshot directly, everything else through the control loop.
+/// Views of the admin listener: the snapshot and upstreams directly, everything else through the control loop.
 pub(super) struct AdminViews {
     snapshots: Arc<ArcSwap<Snapshot>>,
+    upstreams: Arc<UpstreamRegistry>,
     fingerprints: Arc<FingerprintCache>,
     queries: mpsc::Sender<ViewQuery>,
 }
@@ -41,17 +44,29 @@ impl AdminViews {
     /// Returns the receiver of queries for the task that owns the control state.
     pub(super) fn new(
         snapshots: Arc<ArcSwap<Snapshot>>,
+        upstreams: Arc<UpstreamRegistry>,
         fingerprints: Arc<FingerprintCache>,
     ) -> (Self, mpsc::Receiver<ViewQuery>) {
         let (queries, receiver) = mpsc::channel(16);
-        (AdminViews { snapshots, fingerprints, queries }, receiver)
+        (AdminViews { snapshots, upstreams, fingerprints, queries }, receiver)
     }
 }
 
 impl Views for AdminViews {
-    fn view(&self, view: AdminView) -> BoxFuture<'_, Option<ViewContent>> {
+    fn view(&self, request: ViewRequest) -> BoxFuture<'_, Option<ViewContent>> {
         async move {
-            match view {
+            let upstreams = || Arc::clone(&self.upstreams);
+            match request.view {
+                AdminView::Upstreams => {
+                    let (upstreams, selector) = (upstreams(), request.selector);
+                    let content = move || upstream_views::upstreams(&upstreams, selector.as_deref());
+                    return Some(Box::new(content) as ViewContent);
+                }
+                AdminView::Circuits => {
+                    let (upstreams, selector) = (upstreams(), request.selector);
+                    let content = move || upstream_views::circuits(&upstreams, selector.as_deref());
+                    return Some(Box::new(content) as ViewContent);
+                }
                 AdminView::Snapshot => {
                     let snapshot = self.snapshots.load_full();
                     let content = move || serde_json::to_value(snapshot.dump()).expect("a dump serializes to JSON");
@@ -61,10 +76,10 @@ impl Views for AdminViews {
                     let fingerprints = Arc::clone(&self.fingerprints);
                     return Some(Box::new(move || hash_json(&fingerprints)) as ViewContent);
                 }
-                AdminView::Store | AdminView::Verdicts => {}
+                AdminView::Policies | AdminView::Store | AdminView::Verdicts => {}
             }
             let (reply, received) = oneshot::channel();
-            self.queries.send(ViewQuery { view, reply }).await.ok()?;
+            self.queries.send(ViewQuery { request, reply }).await.ok()?;
             received.await.ok()
         }
         .boxed()
@@ -74,7 +89,12 @@ impl Views for AdminViews {
 impl ViewQuery {
     /// Runs in the control loop and therefore only clones data; the returned closure renders it in another task.
     pub(super) fn run(self, control: &Control) {
-        let content: ViewContent = match self.view {
+        let content: ViewContent = match self.request.view {
+            AdminView::Policies => {
+                let upstreams = Arc::clone(control.upstreams());
+                let sources = control.policy_sources(self.request.selector.as_deref());
+                Box::new(move || upstream_views::policies(&upstreams, &sources))
+            }
             AdminView::Store => {
                 let objects = object_metadata(control);
                 Box::new(move || store_json(&objects))
@@ -83,7 +103,7 @@ impl ViewQuery {
                 let verdicts = control.verdicts().clone();
                 Box::new(move || verdicts_json(&verdicts))
             }
-            AdminView::Hash | AdminView::Snapshot => return,
+            AdminView::Circuits | AdminView::Hash | AdminView::Snapshot | AdminView::Upstreams => return,
         };
         // The receiver may be gone because the client disconnected.
         drop(self.reply.send(content));

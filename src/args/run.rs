@@ -1,7 +1,7 @@
 //! Flags of `portico run` and the options they resolve to.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -25,6 +25,7 @@ use crate::proxy::ProxyLimits;
 use crate::proxy::access_log::AccessLogField;
 use crate::quantity::{HeaderSize, MemorySize, MinimumRate, NonZeroTimeout, WaitTime};
 use crate::schema;
+use crate::upstream::HealthChecks;
 
 /// Serve the Gateways and routes of a cluster, of manifests or of both, and follow their changes
 #[derive(Debug, Args)]
@@ -254,6 +255,12 @@ struct LimitArgs {
     #[arg(long, value_name = "DURATION", env = "PORTICO_UPSTREAM_IDLE_TIMEOUT")]
     #[arg(default_value_t = NonZeroTimeout(ProxyLimits::DEFAULT.upstream_idle_timeout))]
     upstream_idle_timeout: NonZeroTimeout,
+
+    /// Maximum number of active health checks of endpoints that begin in a second, of all Services together; with more,
+    /// all intervals are longer
+    #[arg(long, value_name = "NUMBER", env = "PORTICO_HEALTH_CHECKS_PER_SECOND")]
+    #[arg(value_parser = parse_rate::<100_000>, default_value_t = HealthChecks::DEFAULT_RATE)]
+    health_checks_per_second: NonZeroU32,
 }
 
 #[derive(Debug, Args)]
@@ -328,6 +335,8 @@ pub struct RunOptions {
     pub rate_limit_entries: usize,
     /// Limit of the connections of plugins.
     pub max_plugin_connections: usize,
+    /// The rate of active health checks.
+    pub health_checks_per_second: NonZeroU32,
     /// Limit of the bytes in the queues of plugins.
     pub max_queued_bytes: usize,
     pub log: LogOptions,
@@ -392,6 +401,7 @@ impl RunArgs {
             workers: listening.workers.unwrap_or(environment.cores),
             rate_limit_entries: self.limits.rate_limit_entries,
             max_plugin_connections: self.limits.max_plugin_connections,
+            health_checks_per_second: self.limits.health_checks_per_second,
             max_queued_bytes: self.limits.max_queued_bytes.0,
             limits: ProxyLimits {
                 max_regex_steps: if budgets.warn_only { u64::MAX } else { ProxyLimits::DEFAULT.max_regex_steps },
@@ -492,6 +502,12 @@ fn require_distinct_addresses(addresses: &[(&'static str, Option<SocketAddr>)]) 
 fn parse_limit<T: TryFrom<usize>, const MAX: usize>(text: &str) -> Result<T, String> {
     let count = parse_count::<MAX>(text)?;
     T::try_from(count.get()).map_err(|_| format!("not in range; write a smaller number than {count}"))
+}
+
+/// Parses a number from 1 to `MAX`, which fits into the type.
+fn parse_rate<const MAX: usize>(text: &str) -> Result<NonZeroU32, String> {
+    let count = parse_count::<MAX>(text)?;
+    NonZeroU32::try_from(count).map_err(|_| format!("not in range; write a smaller number than {count}"))
 }
 
 /// Parses a number from 1 to `MAX`.

@@ -8,9 +8,9 @@ use crate::store::{Changes, Store};
 /// Finds the objects that a change affects, including those that it affects through a reference that was removed.
 #[derive(Debug, Default)]
 pub(super) struct AffectedObjects {
-    /// The Services to which each EndpointSlice and policy referred at the last call. They are kept because a deleted
-    /// object no longer has its references.
-    services_by_referrer: BTreeMap<ObjectId, BTreeSet<ObjectKey>>,
+    /// The Services, XBackends and facades to which each EndpointSlice and policy referred at the last call. They are
+    /// kept because a deleted object no longer has its references.
+    backends_by_referrer: BTreeMap<ObjectId, BTreeSet<ObjectId>>,
 }
 
 impl AffectedObjects {
@@ -19,60 +19,93 @@ impl AffectedObjects {
     pub(super) fn find(&mut self, store: &Store, changes: &Changes) -> Changes {
         let mut touched = changes.clone();
         touched.extend(store.dependency_index().affected_by(changes));
-        for (service, reason) in self.services(store, changes) {
-            let id = ObjectId::new(Kind::Service, service);
+        for (id, reason) in self.backends(store, changes) {
             let index = store.dependency_index();
             match reason {
                 // Of several policies for a Service, only one is in effect.
-                ServiceChange::Endpoints => {
-                    touched.extend(index.dependents_of_kind(&id, Kind::XBackendTrafficPolicy).cloned());
+                BackendChange::Endpoints => {
+                    for kind in [Kind::BackendPolicy, Kind::XBackendTrafficPolicy] {
+                        touched.extend(index.dependents_of_kind(&id, kind).cloned());
+                    }
                 }
-                ServiceChange::Policy => touched.extend(index.dependents(&id).cloned()),
+                BackendChange::Policy => touched.extend(index.dependents(&id).cloned()),
             }
             touched.insert(id);
         }
+        touch_targets(store, &mut touched);
         touched
     }
 
-    /// The Services that changed EndpointSlices and policies refer to now or referred to before.
-    fn services(&mut self, store: &Store, changes: &Changes) -> BTreeMap<ObjectKey, ServiceChange> {
-        let mut services: BTreeMap<ObjectKey, ServiceChange> = BTreeMap::new();
+    /// The Services, XBackends and facades that changed EndpointSlices and policies refer to now or referred to before.
+    fn backends(&mut self, store: &Store, changes: &Changes) -> BTreeMap<ObjectId, BackendChange> {
+        let mut backends: BTreeMap<ObjectId, BackendChange> = BTreeMap::new();
         // The authorities in an object are part of the policies that refer to it.
         let bundles = changes.iter().filter(|id| matches!(id.kind, Kind::ConfigMap | Kind::ClusterTrustBundle));
         let index = store.dependency_index();
         let policies = bundles.flat_map(|bundle| index.dependents_of_kind(bundle, Kind::BackendTlsPolicy));
         for id in changes.iter().chain(policies) {
             let reason = match id.kind {
-                Kind::EndpointSlice => ServiceChange::Endpoints,
-                // Its settings belong to the upstreams, so routes are not compiled again.
-                Kind::XBackendTrafficPolicy => ServiceChange::Endpoints,
-                Kind::BackendTlsPolicy => ServiceChange::Policy,
+                Kind::EndpointSlice => BackendChange::Endpoints,
+                // Their settings belong to the upstreams, so routes are not compiled again.
+                Kind::BackendPolicy | Kind::XBackendTrafficPolicy => BackendChange::Endpoints,
+                Kind::BackendTlsPolicy => BackendChange::Policy,
                 _ => continue,
             };
-            let mut services_now: BTreeSet<ObjectKey> = store.services_referenced_by(id).collect();
+            let mut backends_now: BTreeSet<ObjectId> = store.objects_referenced_by(id).filter(is_backend).collect();
             if id.kind == Kind::BackendTlsPolicy
                 && store.unparseable_policies.get(&id.key).is_some_and(|policy| policy.targets.is_none())
             {
                 // The targets of the policy cannot be parsed, so it may target any Service of its namespace.
-                services_now.extend(store.services.keys().filter(|key| key.namespace == id.key.namespace).cloned());
+                let of_namespace = store.services.keys().filter(|key| key.namespace == id.key.namespace).cloned();
+                backends_now.extend(of_namespace.map(|key| ObjectId::new(Kind::Service, key)));
             }
-            let services_before = self.services_by_referrer.remove(id).unwrap_or_default();
-            for service in services_now.iter().chain(&services_before) {
-                let strongest_reason = services.entry(service.clone()).or_insert(reason);
+            let backends_before = self.backends_by_referrer.remove(id).unwrap_or_default();
+            for backend in backends_now.iter().chain(&backends_before) {
+                let strongest_reason = backends.entry(backend.clone()).or_insert(reason);
                 *strongest_reason = (*strongest_reason).max(reason);
             }
-            if !services_now.is_empty() {
-                self.services_by_referrer.insert(id.clone(), services_now);
+            if !backends_now.is_empty() {
+                self.backends_by_referrer.insert(id.clone(), backends_now);
             }
         }
-        services
+        backends
     }
 }
 
-/// Why a Service is compiled again; `Policy`, the stronger reason, also affects the routes to it. `Endpoints` includes
+/// Adds the targets of touched BackendPolicies with references to other backends: where these lead depends on the
+/// other backends, on grants, and on the policies of the other backends.
+fn touch_targets(store: &Store, touched: &mut Changes) {
+    let has_references = |id: &ObjectId| {
+        let policy = store.backend_policies.get(&id.key).filter(|_| id.kind == Kind::BackendPolicy);
+        policy.is_some_and(|policy| policy.spec.alternatives().next().is_some())
+    };
+    if store.backend_policies.is_empty() {
+        return;
+    }
+    let index = store.dependency_index();
+    let mut pending: Vec<ObjectId> = touched.iter().filter(|id| has_references(id)).cloned().collect();
+    while let Some(policy) = pending.pop() {
+        for backend in store.objects_referenced_by(&policy).filter(is_backend) {
+            if !touched.insert(backend.clone()) {
+                continue;
+            }
+            for other in index.dependents_of_kind(&backend, Kind::BackendPolicy) {
+                if touched.insert(other.clone()) && has_references(other) {
+                    pending.push(other.clone());
+                }
+            }
+        }
+    }
+}
+
+fn is_backend(id: &ObjectId) -> bool {
+    matches!(id.kind, Kind::Service | Kind::XBackend | Kind::KongServiceFacade)
+}
+
+/// Why a Service, XBackend or facade is compiled again; `Policy`, the stronger reason, also affects the routes to it. `Endpoints` includes
 /// the settings for requests to them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum ServiceChange {
+enum BackendChange {
     Endpoints,
     Policy,
 }

@@ -17,8 +17,10 @@ use super::kong::plugins::{PluginUpdate, Plugins};
 use super::kong::policy_conflicts::PolicyConflicts;
 use super::kong::verdict_updates::PolicyReferrers;
 use super::parents::planner::ParentPlanner;
+use super::policies::backend_policy::UpstreamAlternatives;
 use super::policies::users::Users;
-use super::policies::{backend_tls, backend_traffic};
+use super::policies::{backend_policy, backend_tls, backend_traffic};
+use super::policy_sources::{PolicySources, policy_sources};
 use super::routes::planner::{RouteInputs, RouteOutputs, RoutePlanner};
 use super::routes::routers::Routers;
 use super::run::CompileRun;
@@ -30,6 +32,7 @@ use super::verdict_updates::served::ServedObjects;
 use super::verdict_updates::unserved_objects::ServiceUsers;
 use super::{CompileContext, parents};
 use crate::api::gateway::{BackendTlsPolicy, XBackend, XBackendTrafficPolicy};
+use crate::api::portico::BackendPolicy;
 use crate::api::{Kind, ObjectId, ObjectKey};
 use crate::snapshot::own_udp_listeners::OwnUdpListeners;
 use crate::snapshot::{BindAddress, Snapshot, TransportProtocol};
@@ -77,11 +80,13 @@ pub struct Compiler {
     /// The addresses of this machine.
     machine_addresses: BTreeSet<IpAddr>,
     upstream_usage: UpstreamUsage,
+    alternatives: UpstreamAlternatives,
     policy_referrers: PolicyReferrers,
     policy_conflicts: PolicyConflicts,
     service_users: ServiceUsers,
     tls_policy_users: Users<BackendTlsPolicy>,
     traffic_policy_users: Users<XBackendTrafficPolicy>,
+    backend_policy_users: Users<BackendPolicy>,
     x_backend_users: Users<XBackend>,
     verdicts: VerdictTable,
 }
@@ -163,6 +168,8 @@ impl Compiler {
         // Forbidden addresses depend on all listeners, and endpoints depend on forbidden addresses.
         self.update_forbidden_addresses(cx, &run, &mut touched);
 
+        self.alternatives.update(cx, &touched, &mut self.upstream_usage, &mut run.upstreams_changed);
+
         touch_services(&mut run, &mut touched);
         self.update_verdicts(cx, &touched, ingresses.verdicts_to_update, plugins, &mut run);
         Compiled {
@@ -184,6 +191,7 @@ impl Compiler {
             || self.tls_policy_users.may_be_needed(store)
             || !store.unparseable_policies.is_empty()
             || self.traffic_policy_users.may_be_needed(store)
+            || self.backend_policy_users.may_be_needed(store)
             || self.x_backend_users.may_be_needed(store)
     }
 
@@ -231,6 +239,8 @@ impl Compiler {
         self.tls_policy_users.update(store, touched, &replanned, &served, find, verdicts);
         let find = |key: &ObjectKey| backend_traffic::findings(cx, key);
         self.traffic_policy_users.update(store, touched, &replanned, &served, find, verdicts);
+        let find = |key: &ObjectKey| backend_policy::findings(cx, key);
+        self.backend_policy_users.update(store, touched, &replanned, &served, find, verdicts);
         let find = |key: &ObjectKey| x_backend_verdict::findings(cx, served.forbidden, key);
         self.x_backend_users.update(store, touched, &replanned, &served, find, verdicts);
         other_kinds::update(cx, touched, served, verdicts);
@@ -302,6 +312,11 @@ impl Compiler {
         self.routers.set_consumers(self.consumers.directory());
     }
 
+    /// What sets each block of the settings of an upstream.
+    pub fn policy_sources(&self, store: &Store, upstream: &UpstreamKey) -> PolicySources {
+        policy_sources(store, upstream, &self.policy_conflicts)
+    }
+
     /// Endpoints of the used upstreams that are new or whose Service or slices changed.
     fn endpoints(
         &self,
@@ -321,10 +336,13 @@ impl Compiler {
                 UpstreamSource::Service => {
                     let service = ObjectKey { namespace: key.namespace.clone(), name: key.service.clone() };
                     let balance = kong::upstream_policy::upstream_balance(store, key, &self.policy_conflicts);
-                    (balance, backend_traffic::backend_traffic(store, &service))
+                    let settings = kong::upstream_policy::policy_settings(store, key, &self.policy_conflicts);
+                    (balance, settings.below(backend_traffic::backend_traffic(store, &service)))
                 }
                 UpstreamSource::XBackend => (Balancing::default(), BackendTraffic::default()),
             };
+            let (balance, traffic) = backend_policy::apply(store, key, balance, traffic);
+            let traffic = BackendTraffic { alternatives: self.alternatives.of(key), ..traffic };
             endpoints::build(store, key, &self.forbidden, balance, traffic)
         };
         to_build.into_iter().map(|key| (key.clone(), build(key))).collect()

@@ -178,7 +178,7 @@ impl EventQueue {
     }
 
     /// None if a token was taken; otherwise the time until the next one.
-    fn take_token(&mut self, now: Instant) -> Option<Duration> {
+    pub(super) fn take_token(&mut self, now: Instant) -> Option<Duration> {
         let elapsed = self.last_refill.map_or(Duration::ZERO, |last| now.saturating_duration_since(last));
         self.last_refill = Some(now);
         self.tokens = (self.tokens + elapsed.as_secs_f64() * EVENTS_PER_SECOND).min(BURST);

@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{info, warn};
 
 use super::notices::Notice;
-use super::queue::{NextEvent, StatusQueue};
+use super::queue::{EventSource, NextEvent, StatusQueue};
 use crate::api::ObjectId;
 use crate::k8s::{ApiError, Event, EventRecorder, event_namespace};
 
@@ -32,16 +32,18 @@ impl EventWriter {
     pub async fn run(mut self) {
         loop {
             match self.queue.next_event() {
-                NextEvent::Now { id, uid, api_version, notice, known } => {
+                NextEvent::Now { id, uid, api_version, notice, known, source } => {
                     if let Some(until) = self.forbidden_until(&id).filter(|until| Instant::now() < *until) {
-                        self.queue.defer_event(&id, until);
+                        if source == EventSource::Problem {
+                            self.queue.defer_event(&id, until);
+                        }
                         continue;
                     }
                     let Notice { warning, reason, ref note } = notice;
                     let event = Event { id: &id, api_version: &api_version, uid: &uid, warning, reason, note };
                     let outcome = self.recorder.record(&event, known).await;
                     // All events go to the same API server, so a delay applies to all.
-                    sleep(self.handle_result(&id, notice, outcome)).await;
+                    sleep(self.handle_result(&id, notice, source, outcome)).await;
                 }
                 NextEvent::At(at) => tokio::select! {
                     () = sleep_until(at) => {}
@@ -57,11 +59,20 @@ impl EventWriter {
     }
 
     /// Returns how long to wait before the next event.
-    fn handle_result(&mut self, id: &ObjectId, notice: Notice, outcome: Result<(), ApiError>) -> Duration {
+    fn handle_result(
+        &mut self,
+        id: &ObjectId,
+        notice: Notice,
+        source: EventSource,
+        outcome: Result<(), ApiError>,
+    ) -> Duration {
+        let is_problem = source == EventSource::Problem;
         let Err(failure) = outcome else {
             self.last_error = None;
             self.forbidden_until.remove(event_namespace(id));
-            self.queue.event_written(id, notice);
+            if is_problem {
+                self.queue.event_written(id, notice);
+            }
             return Duration::ZERO;
         };
         let is_new_error = self.last_error.replace(failure.label()) != Some(failure.label());
@@ -77,27 +88,37 @@ impl EventWriter {
                 // A role may allow events in other namespaces, so only the events of this namespace wait.
                 let until = Instant::now() + FORBIDDEN_RETRY;
                 self.forbidden_until.insert(event_namespace(id).into(), until);
-                self.queue.defer_event(id, until);
+                if is_problem {
+                    self.queue.defer_event(id, until);
+                }
                 Duration::ZERO
             }
             ApiError::Unreachable(_) | ApiError::Conflict => {
-                self.queue.event_failed(id);
+                if is_problem {
+                    self.queue.event_failed(id);
+                }
                 RETRY_DELAY
             }
             ApiError::Throttled(wait) => {
-                self.queue.event_failed(id);
+                if is_problem {
+                    self.queue.event_failed(id);
+                }
                 wait.unwrap_or_default().max(RETRY_DELAY)
             }
             // The namespace is being deleted, or the event whose count was to rise has just expired: not retried.
             ApiError::NotFound | ApiError::AlreadyExists => {
-                self.queue.event_written(id, notice);
+                if is_problem {
+                    self.queue.event_written(id, notice);
+                }
                 Duration::ZERO
             }
             ApiError::Rejected(_) => {
                 if is_new_error {
                     info!(object = %id, reason = notice.reason, "An event was not written: {failure}");
                 }
-                self.queue.event_written(id, notice);
+                if is_problem {
+                    self.queue.event_written(id, notice);
+                }
                 Duration::ZERO
             }
         }

@@ -105,6 +105,9 @@ fn ancestor_json(ancestor: &AncestorVerdict, generation: i64) -> Value {
         AncestorReference::Referrer(kind, name) => {
             json!({"group": ancestor_group(*kind), "kind": kind.name(), "name": &**name})
         }
+        AncestorReference::Target(kind, name) => {
+            json!({"group": kind.group(), "kind": kind.name(), "name": &**name})
+        }
     };
     json!({
         "ancestorRef": reference,

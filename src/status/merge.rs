@@ -75,6 +75,7 @@ pub fn merge(kind: Kind, observed: &Value, desired: &Value, controllers: &[Strin
         StatusLayout::Ancestors => {
             let target = match kind {
                 Kind::BackendTlsPolicy | Kind::XBackendTrafficPolicy => ConditionTarget::ServicePolicyAncestor,
+                Kind::BackendPolicy => ConditionTarget::BackendPolicyAncestor,
                 Kind::XBackend => ConditionTarget::XBackendAncestor,
                 _ => ConditionTarget::Object,
             };
@@ -233,12 +234,6 @@ fn merge_ancestors(
     let is_porticos = |entry: &&Value| is_portico_entry(entry, controllers);
     let mut merged: Vec<Value> = observed.iter().filter(|entry| !is_porticos(entry)).cloned().collect();
     let conditions = ConditionList { target, path: "status.ancestors[].conditions", now };
-    let (keys, is_about_gateways): (&[&str], _) = match target {
-        ConditionTarget::ServicePolicyAncestor | ConditionTarget::XBackendAncestor => {
-            (&["group", "kind", "namespace", "name"], true)
-        }
-        _ => (&["group", "kind", "name"], false),
-    };
     let max_ancestors = if target == ConditionTarget::XBackendAncestor { MAX_BACKEND_ANCESTORS } else { MAX_ANCESTORS };
     let room = max_ancestors.saturating_sub(merged.len());
     if let Some(rest) = desired.get(room..).filter(|rest| !rest.is_empty()) {
@@ -249,14 +244,20 @@ fn merge_ancestors(
         ));
     }
     for ancestor in desired.iter().take(room) {
+        // An entry about another object is not that of the controller of one Gateway.
+        let is_about_gateway = ancestor["ancestorRef"]["kind"] == Kind::Gateway.name();
+        let keys: &[&str] = match is_about_gateway {
+            true => &["group", "kind", "namespace", "name"],
+            false => &["group", "kind", "name"],
+        };
         let is_same_ancestor = |entry: &&Value| {
             let (existing, desired) = (&entry["ancestorRef"], &ancestor["ancestorRef"]);
-            let is_same_controller = !is_about_gateways || entry["controllerName"] == ancestor["controllerName"];
+            let is_same_controller = !is_about_gateway || entry["controllerName"] == ancestor["controllerName"];
             is_same_controller && keys.iter().all(|key| existing[key] == desired[key])
         };
         let before = observed.iter().filter(is_porticos).find(is_same_ancestor).unwrap_or(&Value::Null);
         let mut ancestor = ancestor.clone();
-        if !is_about_gateways {
+        if !is_about_gateway {
             ancestor["controllerName"] = json!(own_name(controllers));
         }
         merged.push(merge_entry(&ancestor, before, &conditions, left_out));

@@ -3,7 +3,8 @@
 //! ```text
 //!   compile ──verdicts──▶ combine ──▶ displayed: terminal, /debug/verdicts
 //!   proxy ────binds───────▲ ▲   └──▶ queue ──due──▶ status_writer ──merge──▶ the objects' status
-//!   API server ──installed──┘          └──────────▶ event_writer ──────────▶ events
+//!   API server ──installed──┘     ▲    └──────────▶ event_writer ──────────▶ events
+//!   upstreams ───occurrences──────┘
 //! ```
 
 mod event_queue;
@@ -14,6 +15,7 @@ mod installed;
 mod json;
 mod merge;
 mod notices;
+mod occurrences;
 mod queue;
 mod status_writer;
 
@@ -23,6 +25,7 @@ pub use event_writer::EventWriter;
 pub use installed::apply_installed;
 pub use json::status as to_json;
 pub use merge::{MergedStatus, merge};
+pub use occurrences::Occurrence;
 pub use queue::StatusQueue;
 pub use status_writer::{StatusWriteMetrics, StatusWriter};
 

@@ -104,7 +104,8 @@ pub(super) fn resolved() -> Notice {
     Notice { warning: false, reason: "Resolved", note: "All reported problems are resolved.".to_owned() }
 }
 
-fn notice(reason: &'static str, text: &str) -> Notice {
+/// A warning, whose text is shortened if the API would refuse it.
+pub(super) fn notice(reason: &'static str, text: &str) -> Notice {
     let ellipsis = "…";
     let note = if text.len() <= MAX_NOTE_BYTES {
         text.to_owned()

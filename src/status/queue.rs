@@ -25,6 +25,7 @@ use tokio::time::Instant;
 
 use super::event_queue::{DueEvent, EventQueue, ProblemOrigin};
 use super::notices::{self, Notice};
+use super::occurrences::{Occurrence, OccurrenceQueue};
 use crate::api::kind::StatusUse;
 use crate::api::{Kind, ObjectId};
 use crate::compile::verdict::Verdict;
@@ -62,6 +63,7 @@ struct QueueState {
     /// The number of writes in flight.
     in_flight: usize,
     events: EventQueue,
+    occurrences: OccurrenceQueue,
     /// The API version under which each kind was last served: a kind that cannot be read now is written as before.
     api_versions: HashMap<Kind, Arc<str>>,
     forbidden: HashMap<Kind, ForbiddenKind>,
@@ -127,9 +129,19 @@ pub(super) enum NextEvent {
         api_version: Arc<str>,
         notice: Notice,
         known: bool,
+        source: EventSource,
     },
     At(Instant),
     Nothing,
+}
+
+/// What an event is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum EventSource {
+    /// A problem of an object, or its end. The writer reports the result to the queue.
+    Problem,
+    /// An occurrence. It is not reported later if writing fails.
+    Occurrence,
 }
 
 impl StatusQueue {
@@ -165,6 +177,15 @@ impl StatusQueue {
     pub fn set_rejected(&self, id: ObjectId, rejected: Option<RejectedObject>) {
         let problems = rejected.iter().map(notices::unparsable_object).collect();
         self.change(|state, now| state.events.set_problems(&id, ProblemOrigin::Source, problems, now));
+    }
+
+    /// Reports what has happened to the endpoints of an object, if this replica leads.
+    pub fn report_occurrence(&self, id: ObjectId, occurrence: Occurrence) {
+        let mut state = self.shared.state.lock();
+        if state.leading && state.occurrences.add(id, occurrence, Instant::now()) {
+            drop(state);
+            self.shared.events_changed.notify_one();
+        }
     }
 
     /// Sets the API versions under which statuses are written.
@@ -204,15 +225,15 @@ impl StatusQueue {
     pub(super) fn next_event(&self) -> NextEvent {
         let mut state = self.shared.state.lock();
         loop {
-            let (id, notice, known) = match state.events.next(Instant::now()) {
-                DueEvent::Now { id, notice, known } => (id, notice, known),
-                DueEvent::At(at) => return NextEvent::At(at),
-                DueEvent::Nothing => return NextEvent::Nothing,
+            let (id, notice, known, source) = match state.next_event(Instant::now()) {
+                (DueEvent::Now { id, notice, known }, source) => (id, notice, known, source),
+                (DueEvent::At(at), _) => return NextEvent::At(at),
+                (DueEvent::Nothing, _) => return NextEvent::Nothing,
             };
             let api_version = state.api_version(id.kind);
             match state.entries.get(&id).and_then(|entry| entry.server_copy.as_ref()) {
                 Some(ServerCopy { uid, .. }) => {
-                    return NextEvent::Now { uid: uid.clone(), id, api_version, notice, known };
+                    return NextEvent::Now { uid: uid.clone(), id, api_version, notice, known, source };
                 }
                 // An event needs the uid of an object in the cluster.
                 None => state.events.forget(&id),
@@ -252,6 +273,22 @@ impl StatusQueue {
 }
 
 impl QueueState {
+    /// The next problem to report, or else an occurrence.
+    fn next_event(&mut self, now: Instant) -> (DueEvent, EventSource) {
+        let next = self.events.next(now);
+        if matches!(next, DueEvent::Now { .. }) || self.occurrences.is_empty() {
+            return (next, EventSource::Problem);
+        }
+        let next = match self.events.take_token(now) {
+            Some(wait) => DueEvent::At(now + wait),
+            None => {
+                let occurrence = self.occurrences.take();
+                occurrence.map_or(next, |(id, notice)| DueEvent::Now { id, notice, known: false })
+            }
+        };
+        (next, EventSource::Occurrence)
+    }
+
     fn observe(&mut self, id: ObjectId, observed: Option<Observed>, now: Instant) -> bool {
         let entry = self.entries.entry(id.clone()).or_default();
         let is_recreated = observed.as_ref().is_some_and(|observed| entry.has_verdict_on_other_uid(&observed.uid));
@@ -325,6 +362,7 @@ impl QueueState {
         }
         self.leading = leading;
         self.events.set_leading(leading, now);
+        self.occurrences.clear();
         self.due = Default::default();
         self.forbidden.clear();
         self.in_flight = 0;

@@ -125,6 +125,15 @@ pub(super) fn dependencies(object: &AnyObject) -> Vec<Dependency> {
                 collector.add_object(Kind::Service, None, service);
             }
         }
+        AnyObject::BackendPolicy(policy) => {
+            for target in &policy.spec.target_refs {
+                let kind = Kind::find(&target.group, &target.kind);
+                if let Some(kind @ (Kind::Service | Kind::XBackend | Kind::KongServiceFacade)) = kind {
+                    collector.add_object(kind, None, &target.name);
+                }
+            }
+            policy.spec.alternatives().for_each(|backend| collector.add_backend(backend));
+        }
         AnyObject::BackendTlsPolicy(policy) => {
             collector.add_targets(&policy.spec.target_refs);
             for reference in &policy.spec.validation.ca_certificate_refs {

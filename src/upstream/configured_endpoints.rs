@@ -38,9 +38,19 @@ pub struct Endpoints {
     pub addresses: Vec<EndpointAddress>,
     /// Endpoints that get no new connections because they are not ready. Sorted.
     pub unready: Vec<SocketAddr>,
+    /// The weights of endpoints whose weight is not 1, sorted. All addresses of a name have its weight.
+    pub weights: Box<[(EndpointAddress, u32)]>,
     pub balance: Balancing,
     pub identities: EndpointIdentities,
     pub traffic: BackendTraffic,
+}
+
+impl Endpoints {
+    /// The weight of the endpoint at this position of `addresses`.
+    pub(super) fn weight(&self, position: usize) -> u32 {
+        let found = self.weights.binary_search_by(|(address, _)| address.cmp(&self.addresses[position]));
+        found.map_or(1, |index| self.weights[index].1)
+    }
 }
 
 /// The settings for all requests to a Service, whichever rule sends them.

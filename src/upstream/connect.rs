@@ -1,20 +1,22 @@
 //! Opens connections to endpoints, with a timeout and all protocol limits set.
 
+use std::cell::Cell;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::admission::OverloadLimit;
 use super::local_shortage::LocalShortage;
 use super::socket::{SocketStream, UpstreamSocket};
 use super::socket_budget::{MAX_SOCKET_WAIT, SocketBudget, SocketLimit};
-use super::tls::{SessionUse, UpstreamHandshakeError};
-use super::{OwnSocket, OwnSockets, Upstream, UpstreamCounters, UpstreamTarget};
+use super::tls::{SessionUse, UpstreamHandshakeError, UpstreamServerName, UpstreamTlsClient};
+use super::{Outcome, OutcomeClass, OwnSocket, OwnSockets, Upstream, UpstreamCounters, UpstreamTarget};
 use crate::http1::NameCase;
 
 /// How connections to endpoints are opened.
@@ -145,12 +147,11 @@ impl EndpointConnector {
         let upstream = target.upstream;
         let permit = self.sockets.acquire(&upstream.sockets, &upstream.key.namespace, socket_deadline).await;
         let permit = permit.map_err(|limit| ConnectError::limit_reached(upstream, address, limit, counters))?;
-        let deadline = Instant::now() + self.timeout;
-        let outcome = match timeout_at(deadline, self.connect_tcp(address, proxy_header)).await {
-            Err(_) => Err(ConnectError::TimedOut(address, self.timeout)),
-            Ok(Err(error)) => Err(error),
-            Ok(Ok(stream)) => self.connect_tls(target, address, stream, proxy_header, deadline).await,
-        };
+        let opener = StreamOpener { timeout: self.timeout, own_sockets: &self.own_sockets };
+        let server_name = target.server_name.as_deref();
+        let tls = upstream.tls_client.as_ref().map(|client| ConnectionTls { client, server_name });
+        let opening = opener.open(address, proxy_header, tls, &target.handshake_time);
+        let outcome = suspect_if_slow(upstream, address, opening).await;
         let server_name = target.server_name.as_deref().cloned();
         outcome.map(|stream| UpstreamSocket::new(stream, permit, server_name)).inspect_err(|error| {
             let counter = match error {
@@ -173,6 +174,54 @@ impl EndpointConnector {
             }
         })
     }
+}
+
+/// Awaits a connection that is being opened. If nothing has come of it after a second, the endpoint is suspect: other
+/// requests do not wait until the timeout, which a rule may set to minutes.
+async fn suspect_if_slow<T>(upstream: &Upstream, address: SocketAddr, opening: impl Future<Output = T>) -> T {
+    let mut opening = pin!(opening);
+    if let Ok(opened) = timeout(SUSPECT_AFTER, opening.as_mut()).await {
+        return opened;
+    }
+    upstream.report(address, &Outcome::of(OutcomeClass::Stale));
+    opening.await
+}
+
+/// Opens connections to endpoints, for requests and for health checks, which have limits of their own.
+pub(super) struct StreamOpener<'a> {
+    /// For the connection with its TLS handshake.
+    pub(super) timeout: Duration,
+    /// The sockets to which no connections are opened.
+    pub(super) own_sockets: &'a OwnSockets,
+}
+
+/// How a connection is encrypted.
+#[derive(Clone, Copy)]
+pub(super) struct ConnectionTls<'a> {
+    pub(super) client: &'a UpstreamTlsClient,
+    pub(super) server_name: Option<&'a UpstreamServerName>,
+}
+
+impl StreamOpener<'_> {
+    /// Opens a connection, which begins with `proxy_header`, and performs the TLS handshake, whose duration is set.
+    pub(super) async fn open(
+        &self,
+        address: SocketAddr,
+        proxy_header: &[u8],
+        tls: Option<ConnectionTls<'_>>,
+        handshake_time: &Cell<Option<Duration>>,
+    ) -> Result<SocketStream, ConnectError> {
+        let deadline = Instant::now() + self.timeout;
+        let connected = timeout_at(deadline, self.connect_tcp(address, proxy_header)).await;
+        let stream = connected.unwrap_or(Err(ConnectError::TimedOut(address, self.timeout)))?;
+        let Some(tls) = tls else { return Ok(SocketStream::Plain(stream)) };
+        let began = Instant::now();
+        let outcome = self.connect_tls(tls, address, stream, proxy_header, deadline).await;
+        if matches!(outcome, Ok(_) | Err(ConnectError::TlsHandshake(..))) {
+            handshake_time.set(Some(began.elapsed()));
+        }
+        outcome
+    }
 
     async fn connect_tcp(&self, address: SocketAddr, proxy_header: &[u8]) -> Result<TcpStream, ConnectError> {
         let failed = |error| ConnectError::new(address, error, self.timeout);
@@ -185,19 +234,16 @@ impl EndpointConnector {
         Ok(stream)
     }
 
-    /// Performs the TLS handshake, if the upstream uses TLS.
     async fn connect_tls(
         &self,
-        target: &UpstreamTarget<'_>,
+        tls: ConnectionTls<'_>,
         address: SocketAddr,
         stream: TcpStream,
         proxy_header: &[u8],
         deadline: Instant,
     ) -> Result<SocketStream, ConnectError> {
-        let Some(client) = &target.upstream.tls_client else { return Ok(SocketStream::Plain(stream)) };
-        let began = Instant::now();
         let handshake = async |stream, session_use| {
-            timeout_at(deadline, client.handshake(stream, address, target.server_name.as_deref(), session_use))
+            timeout_at(deadline, tls.client.handshake(stream, address, tls.server_name, session_use))
                 .await
                 .unwrap_or_else(|_| Err(UpstreamHandshakeError::TimedOut(self.timeout)))
         };
@@ -208,12 +254,14 @@ impl EndpointConnector {
                 .unwrap_or(Err(ConnectError::TimedOut(address, self.timeout)))?;
             outcome = handshake(stream, SessionUse::Full).await;
         }
-        target.handshake_time.set(Some(began.elapsed()));
         outcome
             .map(|stream| SocketStream::Tls(Box::new(stream)))
             .map_err(|error| ConnectError::TlsHandshake(address, error))
     }
 }
+
+/// How long a connection may take before its endpoint is suspect.
+const SUSPECT_AFTER: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {

@@ -1,8 +1,8 @@
 //! The attempt to open a connection to an endpoint, whose result is recorded in the health of the endpoint.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
+use super::endpoint_state::PendingDial;
 use super::outcome::{Outcome, OutcomeClass};
 use super::{ConnectError, Upstream, UpstreamTarget};
 
@@ -11,12 +11,12 @@ pub(super) struct ConnectAttempt<'u> {
     upstream: &'u Upstream,
     address: SocketAddr,
     has_ended: bool,
+    _dial: Option<PendingDial>,
 }
 
 impl<'u> ConnectAttempt<'u> {
-    pub(super) fn begin(upstream: &'u Upstream, address: SocketAddr, timeout: Duration) -> Self {
-        upstream.record_connect_timeout(timeout);
-        ConnectAttempt { upstream, address, has_ended: false }
+    pub(super) fn begin(upstream: &'u Upstream, address: SocketAddr) -> Self {
+        ConnectAttempt { upstream, address, has_ended: false, _dial: upstream.pending_dial(address) }
     }
 
     pub(super) fn end(mut self, target: &UpstreamTarget<'_>, error: Option<&ConnectError>) {
@@ -43,8 +43,11 @@ fn record_health(target: &UpstreamTarget<'_>, address: SocketAddr, error: Option
         }
         return;
     };
-    let class = if error.ejects_endpoint(target) { OutcomeClass::ConnectFailed } else { OutcomeClass::Inconclusive };
-    upstream.report(address, &Outcome::of(class));
+    if error.ejects_endpoint(target) {
+        upstream.report_unreachable(address, target.server_name.as_deref(), error);
+    } else {
+        upstream.report(address, &Outcome::of(OutcomeClass::Inconclusive));
+    }
     if let ConnectError::TlsHandshake(..) = error {
         warn_handshake(upstream, error);
     }

@@ -13,6 +13,7 @@ use hyper::client::conn::TrySendError;
 use super::UpstreamConnection;
 use super::admission::Admission;
 use super::endpoint_error::{EndpointError, RequestFailure};
+use super::outcome::{GRPC_STATUS, GrpcStatus, Outcome, OutcomeClass};
 
 /// Where the body of a response is read.
 pub enum IncomingBody {
@@ -32,6 +33,19 @@ pub struct EndpointBody<B> {
     incoming: IncomingBody,
     connection: UpstreamConnection<B>,
     _admission: Admission,
+    end: EndReport,
+}
+
+/// What of the rest of a response is reported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum EndReport {
+    Nothing,
+    /// Whether it is complete.
+    End,
+    /// The status of a gRPC call as well. `has_message`: whether a message has arrived.
+    Grpc {
+        has_message: bool,
+    },
 }
 
 impl<B> EndpointBody<B>
@@ -40,7 +54,13 @@ where
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
     pub fn new(incoming: IncomingBody, connection: UpstreamConnection<B>) -> Self {
-        EndpointBody { incoming, connection, _admission: Admission::default() }
+        EndpointBody { incoming, connection, _admission: Admission::default(), end: EndReport::Nothing }
+    }
+
+    /// From now on, what the rest of the response shows about the endpoint is reported. `awaits_status`: the status of
+    /// a gRPC call is in its trailers.
+    pub fn report_end(&mut self, awaits_status: bool) {
+        self.end = if awaits_status { EndReport::Grpc { has_message: false } } else { EndReport::End };
     }
 
     /// Holds the admission of the request until the body ends.
@@ -51,11 +71,43 @@ where
     /// Polls the next frame. None at the end of the body, which may be too early on HTTP/2: see
     /// [`EndpointBody::is_reset`].
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, EndpointError>>> {
-        match &mut self.incoming {
+        let frame = match &mut self.incoming {
             IncomingBody::Connection => self.connection.poll_frame(cx),
             IncomingBody::Library(incoming) => {
                 Pin::new(incoming).poll_frame(cx).map(|frame| frame.map(|frame| frame.map_err(EndpointError::from)))
             }
+        };
+        match &frame {
+            Poll::Ready(frame) if self.end != EndReport::Nothing => self.observe(frame.as_ref()),
+            _ => {}
+        }
+        frame
+    }
+
+    /// Reports what a frame of the body, or its end, shows about the endpoint.
+    fn observe(&mut self, frame: Option<&Result<Frame<Bytes>, EndpointError>>) {
+        let is_truncated = match frame {
+            Some(Err(error)) => error.is_of_endpoint(),
+            Some(Ok(_)) => false,
+            None => self.is_reset(),
+        };
+        if is_truncated {
+            self.end = EndReport::Nothing;
+            return self.connection.report(&Outcome::of(OutcomeClass::Truncated));
+        }
+        let (EndReport::Grpc { has_message }, Some(Ok(frame))) = (self.end, frame) else { return };
+        let grpc_status = match frame.trailers_ref() {
+            Some(trailers) => {
+                self.end = EndReport::End;
+                trailers.get(GRPC_STATUS).map(GrpcStatus::read)
+            }
+            None => {
+                self.end = EndReport::Grpc { has_message: true };
+                (!has_message).then_some(GrpcStatus::Streaming)
+            }
+        };
+        if let Some(grpc_status) = grpc_status {
+            self.connection.report(&Outcome { grpc_status, ..Outcome::of(OutcomeClass::Responded) });
         }
     }
 
@@ -86,6 +138,9 @@ where
     /// Returns the connection to its pool. To be called only after the whole response: a connection that is dropped is
     /// reset.
     pub fn release(self) {
+        if self.end != EndReport::Nothing {
+            self.connection.report_completed();
+        }
         self.connection.release();
     }
 }

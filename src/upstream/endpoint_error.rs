@@ -1,5 +1,7 @@
 //! Why a request got no response, or only a part of one.
 
+use std::error::Error as _;
+
 use http::Request;
 use hyper::client::conn::TrySendError;
 
@@ -17,6 +19,22 @@ pub enum EndpointError {
     Invalid(InvalidMessage),
     #[error("the request was not sent to its end: {0}")]
     RequestBody(SendFailure),
+}
+
+impl EndpointError {
+    /// Whether the endpoint or the network has caused the error, and not this process, which resets streams of requests
+    /// that their clients have given up.
+    pub(super) fn is_of_endpoint(&self) -> bool {
+        let error = match self {
+            EndpointError::Closed | EndpointError::Invalid(_) => return true,
+            EndpointError::RequestBody(_) => return false,
+            EndpointError::Library(error) => error,
+        };
+        match error.source().and_then(|source| source.downcast_ref::<h2::Error>()) {
+            Some(error) => error.is_remote() || error.is_library() || error.is_io() || error.is_go_away(),
+            None => !error.is_user(),
+        }
+    }
 }
 
 /// Why a request got no response.

@@ -1,22 +1,24 @@
 //! The load of an endpoint, shared by all workers. Atomics only.
 
+mod latency;
+
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-/// The requests of all workers that an endpoint has.
+pub(super) use latency::{EndpointLatency, LatencySample};
+
+/// The requests of all workers that an endpoint has, and how fast it responds.
 #[derive(Debug, Default)]
 pub(super) struct EndpointLoad {
     /// Requests in progress.
     requests: AtomicU32,
+    /// Connections that are being opened.
+    dials: AtomicU32,
+    pub(super) latency: EndpointLatency,
 }
 
 impl EndpointLoad {
     pub(super) fn requests(&self) -> u32 {
         self.requests.load(Relaxed)
-    }
-
-    /// Whether the endpoint has as many requests as it may. A limit of 0 is none.
-    pub(super) fn is_full(&self, limit: u32) -> bool {
-        limit != 0 && self.requests() >= limit
     }
 
     pub(super) fn begin_request(&self) {
@@ -25,5 +27,18 @@ impl EndpointLoad {
 
     pub(super) fn end_request(&self) {
         self.requests.fetch_sub(1, Relaxed);
+    }
+
+    /// Connections that are being opened.
+    pub(super) fn dials(&self) -> u32 {
+        self.dials.load(Relaxed)
+    }
+
+    pub(super) fn begin_dial(&self) {
+        self.dials.fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn end_dial(&self) {
+        self.dials.fetch_sub(1, Relaxed);
     }
 }

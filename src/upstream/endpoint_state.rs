@@ -2,31 +2,66 @@
 //! whatever else changes.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
+use arc_swap::ArcSwapOption;
+
+use super::check_report::CheckReport;
 use super::endpoint_load::EndpointLoad;
-use super::health::EndpointHealth;
+use super::health::{EndpointHealth, RateCounters};
 
 /// The state of one endpoint.
 #[derive(Debug, Default)]
 pub struct EndpointState {
     pub(super) health: EndpointHealth,
     pub(super) load: EndpointLoad,
+    /// Written by every request if rates are compared, like `load`.
+    pub(super) rates: RateCounters,
+    /// The last active check. Written by the checks, and read by reports only.
+    pub(super) check: ArcSwapOption<CheckReport>,
 }
 
 /// Counts a request in progress until dropped.
 #[derive(Debug)]
-pub struct ActiveRequest(Arc<EndpointState>);
+pub struct ActiveRequest {
+    endpoint: Arc<EndpointState>,
+    /// The requests of the upstream, if the load balancing depends on their number.
+    total: Option<Arc<AtomicU32>>,
+}
 
 impl ActiveRequest {
-    pub(super) fn new(endpoint: Arc<EndpointState>) -> Self {
+    pub(super) fn new(endpoint: Arc<EndpointState>, total: Option<Arc<AtomicU32>>) -> Self {
         endpoint.load.begin_request();
-        ActiveRequest(endpoint)
+        if let Some(total) = &total {
+            total.fetch_add(1, Relaxed);
+        }
+        ActiveRequest { endpoint, total }
     }
 }
 
 impl Drop for ActiveRequest {
     fn drop(&mut self) {
-        self.0.load.end_request();
+        self.endpoint.load.end_request();
+        if let Some(total) = &self.total {
+            total.fetch_sub(1, Relaxed);
+        }
+    }
+}
+
+/// Counts a connection that is being opened until dropped.
+#[derive(Debug)]
+pub(super) struct PendingDial(Arc<EndpointState>);
+
+impl PendingDial {
+    pub(super) fn new(endpoint: Arc<EndpointState>) -> Self {
+        endpoint.load.begin_dial();
+        PendingDial(endpoint)
+    }
+}
+
+impl Drop for PendingDial {
+    fn drop(&mut self) {
+        self.0.load.end_dial();
     }
 }
 
@@ -34,13 +69,22 @@ impl Drop for ActiveRequest {
 mod tests {
     use super::*;
 
+    /// A Service may have thousands of endpoints.
+    #[test]
+    fn state_of_an_endpoint_is_small() {
+        let size = size_of::<EndpointState>();
+        assert!(size <= 192, "{size} bytes");
+    }
+
     #[test]
     fn requests_are_counted_until_dropped() {
-        let endpoint = Arc::new(EndpointState::default());
-        let (first, second) = (ActiveRequest::new(Arc::clone(&endpoint)), ActiveRequest::new(Arc::clone(&endpoint)));
-        assert_eq!(endpoint.load.requests(), 2);
-        drop(first);
-        drop(second);
-        assert_eq!(endpoint.load.requests(), 0);
+        let (endpoint, total) = (Arc::new(EndpointState::default()), Arc::new(AtomicU32::new(0)));
+        let first = ActiveRequest::new(Arc::clone(&endpoint), Some(Arc::clone(&total)));
+        let second = ActiveRequest::new(Arc::clone(&endpoint), None);
+        let dial = PendingDial::new(Arc::clone(&endpoint));
+        let counts = || (endpoint.load.requests(), endpoint.load.dials(), total.load(Relaxed));
+        assert_eq!(counts(), (2, 1, 1));
+        drop((first, second, dial));
+        assert_eq!(counts(), (0, 0, 0));
     }
 }

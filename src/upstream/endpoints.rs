@@ -2,7 +2,11 @@
 
 mod alternatives;
 mod changes;
+mod checks;
+mod ejections;
 mod outcomes;
+mod picking;
+mod probes;
 #[cfg(test)]
 mod tests;
 
@@ -13,33 +17,37 @@ use std::sync::atomic::{
     AtomicBool, AtomicU32, AtomicU64,
     Ordering::{Acquire, Relaxed},
 };
-use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use http::HeaderValue;
 use parking_lot::Mutex;
 
-use super::admission::{Admission, NotAdmitted, OverloadControl, OverloadLimit, OverloadReport};
+use super::admission::{Admission, NotAdmitted, OverloadControl, OverloadReport};
 use super::affinity::{AffinityEndpoints, AffinitySettings};
+use super::check_queue::CheckQueue;
+use super::check_report::{CheckCounters, CheckReport};
 use super::configured_endpoints::{EndpointAddress, Endpoints};
-use super::endpoint_state::{ActiveRequest, EndpointState};
-use super::health::{PROBE_SOCKET_MILLIS, UpstreamClock};
+use super::endpoint_state::EndpointState;
 use super::limits::EndpointConnectionLimits;
-use super::load_balancing::{Probing, ResolvedEndpoint};
+use super::load_balancing::{EndpointSet, PickCounts};
+use super::outlier_detection::{EndpointHealthReport, OutlierDetection};
 use super::proxy_protocol::ConnectionEnds;
 use super::retry_budget::ServiceRetries;
-use super::settings::{BalancingAlgorithm, CircuitBreakerSettings};
+use super::settings::{CircuitBreakerSettings, RequestHash};
 use super::socket_budget::UpstreamSockets;
 use super::socket_budget::client_slots::ClientSlot;
 use super::ssrf_guard::AddressPolicy;
 use super::tls::{UpstreamServerName, UpstreamTlsClient, UpstreamTlsSettings, VerifiedNames};
+use super::upstream_availability::CurrentAvailability;
 use super::upstream_key::UpstreamKey;
 pub use alternatives::Alternatives;
+pub(super) use probes::ProbeOrder;
 
 /// The number of endpoints of an upstream, by health.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EndpointCounts {
     pub healthy: usize,
-    /// Ejected after a failed connection, with no successful one since.
+    /// Ejected, or half-open: tried with single requests.
     pub ejected: usize,
 }
 
@@ -49,8 +57,12 @@ pub struct EndpointReport {
     pub target: EndpointAddress,
     /// None for a name without an allowed address.
     pub address: Option<SocketAddr>,
-    /// Not ejected. Ejected endpoints had a failed connection, with no successful one since.
+    /// Neither ejected nor half-open.
     pub is_healthy: bool,
+    /// The details. `None` for a name without an allowed address.
+    pub health: Option<EndpointHealthReport>,
+    /// The last active check.
+    pub check: Option<Arc<CheckReport>>,
 }
 
 /// One upstream, shared by all routes and workers that use it.
@@ -66,29 +78,37 @@ pub struct Upstream {
     revision: AtomicU64,
     /// The addresses to connect to: `configured` with every name replaced by its addresses. Unresolved names are
     /// absent.
-    reachable: ArcSwap<Vec<ResolvedEndpoint>>,
-    /// Whether any endpoint is ejected.
-    has_ejected: AtomicBool,
-    /// Whether requests in progress are counted, for load balancing or a limit of each endpoint.
+    reachable: ArcSwap<EndpointSet>,
+    /// The health of the endpoints.
+    pub(super) detection: Arc<OutlierDetection>,
+    /// How many endpoints are available, and which of them start slowly.
+    availability: CurrentAvailability,
+    /// The server name of the last handshake that has ejected an endpoint.
+    probed_name: ArcSwapOption<HeaderValue>,
+    /// Whether the requests in progress of each endpoint are counted, for load balancing or a limit of each endpoint.
     counts_requests: AtomicBool,
-    /// Whether the endpoint with the fewest requests is chosen.
-    is_by_load: AtomicBool,
-    clock: UpstreamClock,
-    /// The longest timeout of a connection that was opened, in milliseconds.
-    longest_connect_timeout: AtomicU64,
+    /// Whether those of the upstream are counted as well, in `requests`.
+    counts_all_requests: AtomicBool,
+    requests: Arc<AtomicU32>,
+    /// Whether the load balancing depends on the latency of the endpoints.
+    measures_latency: AtomicBool,
+    /// Whether the load balancing depends on a hash of the request.
+    is_hashing: AtomicBool,
+    /// Whether the load balancing has settings that are not the defaults.
+    has_balancing: AtomicBool,
+    /// The counters of all workers that have counted a pick.
+    pick_counts: Mutex<Vec<Arc<PickCounts>>>,
     /// The TLS client, if the endpoints use TLS.
     pub(super) tls_client: Option<UpstreamTlsClient>,
     verified_names: VerifiedNames,
     pub(super) sockets: Arc<UpstreamSockets>,
     pub(super) addresses: AddressPolicy,
-    /// When a failed or blocked endpoint was last logged, in milliseconds of `clock`; 0 if never.
+    /// When a failed or blocked endpoint was last logged, in milliseconds of the clock of `detection`; 0 if never.
     warned_at: AtomicU64,
     /// The requests and retries of the Service.
     retries: Arc<ServiceRetries>,
     /// The limits of requests, and the circuit breaker.
     pub(super) overload: Arc<OverloadControl>,
-    /// How many requests an endpoint may have in progress; 0 if that is not limited.
-    max_requests_per_endpoint: AtomicU32,
     pub(super) connection_limits: Arc<EndpointConnectionLimits>,
     /// Whether there are `alternatives`.
     has_alternatives: AtomicBool,
@@ -99,6 +119,11 @@ pub struct Upstream {
     keeps_affinity: AtomicBool,
     /// The endpoints as sessions name them, if sessions are kept.
     affinity_endpoints: ArcSwapOption<AffinityEndpoints>,
+    /// Told about changes that concern active checks.
+    pub(super) check_queue: Arc<CheckQueue>,
+    /// Told about endpoints to be probed.
+    pub(super) probe_queue: Arc<CheckQueue>,
+    check_counters: CheckCounters,
     /// DNS results by host. The lock serializes the setters; requests never take it.
     resolved: Mutex<BTreeMap<Arc<str>, Vec<IpAddr>>>,
 }
@@ -122,20 +147,27 @@ impl Upstream {
             configured: ArcSwap::default(),
             revision: AtomicU64::new(0),
             reachable: ArcSwap::default(),
-            has_ejected: AtomicBool::new(false),
+            detection: Arc::default(),
+            availability: CurrentAvailability::default(),
+            probed_name: ArcSwapOption::default(),
             counts_requests: AtomicBool::new(false),
-            is_by_load: AtomicBool::new(false),
-            clock: UpstreamClock::default(),
-            longest_connect_timeout: AtomicU64::new(0),
+            counts_all_requests: AtomicBool::new(false),
+            requests: Arc::default(),
+            measures_latency: AtomicBool::new(false),
+            is_hashing: AtomicBool::new(false),
+            has_balancing: AtomicBool::new(false),
+            pick_counts: Mutex::default(),
             retries: Arc::default(),
             overload: Arc::default(),
-            max_requests_per_endpoint: AtomicU32::new(0),
             connection_limits: Arc::default(),
             has_alternatives: AtomicBool::new(false),
             alternatives: ArcSwapOption::default(),
             affinity: ArcSwapOption::default(),
             keeps_affinity: AtomicBool::new(false),
             affinity_endpoints: ArcSwapOption::default(),
+            check_queue: Arc::default(),
+            probe_queue: Arc::default(),
+            check_counters: CheckCounters::default(),
             resolved: Mutex::new(BTreeMap::new()),
         }
     }
@@ -170,7 +202,7 @@ impl Upstream {
     }
 
     /// The addresses that requests can be sent to now, sorted.
-    pub fn reachable(&self) -> arc_swap::Guard<Arc<Vec<ResolvedEndpoint>>> {
+    pub fn reachable(&self) -> arc_swap::Guard<Arc<EndpointSet>> {
         self.reachable.load()
     }
 
@@ -178,8 +210,11 @@ impl Upstream {
     pub fn endpoint_reports(&self) -> Vec<EndpointReport> {
         let resolved = self.resolved.lock();
         let report = |target: &EndpointAddress, address: SocketAddr| {
-            let is_healthy = self.state(address).is_none_or(|state| state.health.is_healthy());
-            EndpointReport { target: target.clone(), address: Some(address), is_healthy }
+            let state = self.state(address);
+            let is_healthy = state.as_ref().is_none_or(|state| state.health.is_healthy());
+            let check = state.as_ref().and_then(|state| state.check.load_full());
+            let health = state.map(|state| self.detection.report(address, &state));
+            EndpointReport { target: target.clone(), address: Some(address), is_healthy, health, check }
         };
         let mut reports = Vec::new();
         for target in &self.configured.load().addresses {
@@ -191,7 +226,9 @@ impl Upstream {
                     let count_before = reports.len();
                     reports.extend(addresses.map(|address| report(target, SocketAddr::new(*address, *port))));
                     if reports.len() == count_before {
-                        reports.push(EndpointReport { target: target.clone(), address: None, is_healthy: false });
+                        let target = target.clone();
+                        let (health, check) = (None, None);
+                        reports.push(EndpointReport { target, address: None, is_healthy: false, health, check });
                     }
                 }
             }
@@ -199,65 +236,14 @@ impl Upstream {
         reports
     }
 
-    /// The next endpoint by load balancing and health, except those in `avoid`. `turn` is the round-robin position.
-    /// Ejected endpoints are skipped unless there are no others.
-    pub fn next_endpoint(&self, turn: usize, avoid: &[SocketAddr]) -> Option<SocketAddr> {
-        self.choose(&self.reachable.load(), turn, avoid)
-    }
-
-    /// Like [`Upstream::next_endpoint`], but only among the endpoints of a subset. All endpoints are used if less than
-    /// half of the subset is healthy, or if all of it is in `avoid`.
-    pub(super) fn next_endpoint_of(
-        &self,
-        subset: &[ResolvedEndpoint],
-        turn: usize,
-        avoid: &[SocketAddr],
-    ) -> Option<SocketAddr> {
-        let healthy = || subset.iter().filter(|endpoint| endpoint.state.health.is_healthy()).count();
-        let is_usable = !self.has_ejected() || 2 * healthy() >= subset.len();
-        let chosen = if is_usable { self.choose(subset, turn, avoid) } else { None };
-        chosen.or_else(|| self.next_endpoint(turn, avoid))
-    }
-
-    /// The next of these endpoints.
-    pub(super) fn choose(
-        &self,
-        endpoints: &[ResolvedEndpoint],
-        turn: usize,
-        avoid: &[SocketAddr],
-    ) -> Option<SocketAddr> {
-        let algorithm = match self.is_by_load.load(Relaxed) {
-            true => BalancingAlgorithm::LeastRequests,
-            false => BalancingAlgorithm::RoundRobin,
-        };
-        let probing = self.has_ejected().then(|| Probing {
-            now: self.clock.now(),
-            timeout: self.longest_connect_timeout.load(Relaxed) + PROBE_SOCKET_MILLIS,
-        });
-        let chosen = algorithm.choose(endpoints, turn, avoid, probing)?;
-        match self.max_requests_per_endpoint.load(Relaxed) {
-            0 => Some(chosen),
-            limit => choose_with_room(endpoints, chosen, turn, avoid, limit),
-        }
-    }
-
-    /// Records that a connection is being opened with this timeout. A probe may take as long as the longest one: rules
-    /// may have their own.
-    pub(super) fn record_connect_timeout(&self, timeout: Duration) {
-        let millis = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX).min(u64::from(u32::MAX));
-        if self.longest_connect_timeout.load(Relaxed) < millis {
-            self.longest_connect_timeout.fetch_max(millis, Relaxed);
-        }
-    }
-
     /// Records a successful TLS handshake with this server name.
     pub(super) fn record_tls_success(&self, name: &UpstreamServerName) {
-        self.verified_names.record(name, self.clock.now());
+        self.verified_names.record(name, self.detection.clock.now());
     }
 
     /// Whether a TLS handshake with this server name has succeeded recently.
     pub(super) fn has_tls_success(&self, name: &UpstreamServerName) -> bool {
-        self.verified_names.contains(name, self.clock.now())
+        self.verified_names.contains(name, self.detection.clock.now())
     }
 
     /// Counts the endpoints by health.
@@ -271,14 +257,9 @@ impl Upstream {
     /// it.
     pub(super) fn should_warn(&self) -> bool {
         // Never 0, which means never logged.
-        let (now, last_warned) = (self.clock.now() + 1, self.warned_at.load(Relaxed));
+        let (now, last_warned) = (self.detection.clock.now() + 1, self.warned_at.load(Relaxed));
         let is_due = last_warned == 0 || now.saturating_sub(last_warned) >= WARN_INTERVAL_MILLIS;
         is_due && self.warned_at.compare_exchange(last_warned, now, Relaxed, Relaxed).is_ok()
-    }
-
-    /// Counts a request in progress, if the load balancing or a limit depends on it.
-    pub fn active_request(&self, address: SocketAddr) -> Option<ActiveRequest> {
-        if self.counts_requests.load(Relaxed) { self.state(address).map(ActiveRequest::new) } else { None }
     }
 
     /// Admits a request of this client, which is counted.
@@ -306,24 +287,15 @@ impl Upstream {
         Arc::as_ptr(&self.overload).addr()
     }
 
-    /// Whether there are endpoints, but each has as many requests as it may. The request that found none of them is
-    /// counted as rejected.
-    pub fn reject_for_full_endpoints(&self) -> bool {
-        let limit = self.max_requests_per_endpoint.load(Relaxed);
-        if limit == 0 {
-            return false;
-        }
-        let reachable = self.reachable.load();
-        let is_full = reachable.iter().any(|endpoint| endpoint.state.load.is_full(limit));
-        if is_full {
-            self.overload.count_rejection(OverloadLimit::Endpoint);
-        }
-        is_full
-    }
-
     /// Counts requests and retries together with another upstream of the Service.
     pub(super) fn share_retries(&mut self, other: &Upstream) {
         self.retries = Arc::clone(&other.retries);
+    }
+
+    /// What is hashed of requests. `None` unless the load balancing is by hash.
+    pub fn request_hash(&self) -> Option<Arc<RequestHash>> {
+        // Requests to other upstreams do not pay for reading the settings.
+        if self.hashing() { self.configured.load().balance.hash.clone() } else { None }
     }
 
     /// The sessions of rules without sessions of their own.
@@ -349,26 +321,6 @@ impl Upstream {
         let index = reachable.binary_search_by_key(&address, |endpoint| endpoint.address).ok()?;
         Some(Arc::clone(&reachable[index].state))
     }
-}
-
-/// The chosen endpoint, or another one if it has as many requests as it may.
-fn choose_with_room(
-    endpoints: &[ResolvedEndpoint],
-    chosen: SocketAddr,
-    turn: usize,
-    avoid: &[SocketAddr],
-    limit: u32,
-) -> Option<SocketAddr> {
-    let index = endpoints.binary_search_by_key(&chosen, |endpoint| endpoint.address).ok()?;
-    if !endpoints[index].state.load.is_full(limit) {
-        return Some(chosen);
-    }
-    let in_turn = |index: usize| &endpoints[turn.wrapping_add(index) % endpoints.len()];
-    let has_room =
-        |endpoint: &&ResolvedEndpoint| !endpoint.state.load.is_full(limit) && !avoid.contains(&endpoint.address);
-    let with_room = || (0..endpoints.len()).map(in_turn).filter(has_room);
-    let healthy = with_room().find(|endpoint| endpoint.state.health.is_healthy());
-    healthy.or_else(|| with_room().next()).map(|endpoint| endpoint.address)
 }
 
 /// Minimum time between two warnings, in milliseconds.

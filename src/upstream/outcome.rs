@@ -1,8 +1,9 @@
 //! What one attempt to use an endpoint has shown about it.
 
+use std::fmt;
 use std::time::Duration;
 
-use http::StatusCode;
+use http::{HeaderName, HeaderValue, StatusCode};
 
 /// The outcome of one attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -10,20 +11,51 @@ pub struct Outcome {
     pub class: OutcomeClass,
     /// The status of the response, if there is one.
     pub status: Option<StatusCode>,
+    /// The status of a gRPC call.
+    pub grpc_status: GrpcStatus,
     /// How long connecting took. `None` if the attempt has opened no connection of its own.
     pub connect_time: Option<Duration>,
     /// From the start of the attempt until the head of the response, if there is one.
     pub head_time: Option<Duration>,
+    /// How long Portico has waited for the endpoint alone. `None` if the client may have delayed the response, as while
+    /// it was still sending its request.
+    pub waited: Option<Duration>,
+    /// The time was limited by the policy of the Service, whose owner knows how long its endpoints may take.
+    pub is_limit_of_service: bool,
+    /// The time in the field `Retry-After` of the response.
+    pub retry_after: Option<Duration>,
 }
 
-/// How far an attempt has come. Only the connection classes change the health of an endpoint, and a response over a
-/// connection that was open before: what a response says may depend on the request.
+/// The status of a gRPC call, which arrives in the trailers of its response, or in its head if there is no body.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum GrpcStatus {
+    /// The response belongs to no gRPC call, or its status does not count.
+    #[default]
+    None,
+    /// The trailers follow.
+    Pending,
+    Received(u16),
+    /// The first message has arrived.
+    Streaming,
+}
+
+impl GrpcStatus {
+    /// The status in a field `grpc-status`. One that is not a number is unknown.
+    pub fn read(value: &HeaderValue) -> Self {
+        let code = value.to_str().ok().and_then(|text| text.parse().ok());
+        GrpcStatus::Received(code.unwrap_or(UNKNOWN))
+    }
+}
+
+/// How far an attempt has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OutcomeClass {
     /// A connection was opened. The attempt continues on it, and is reported again when it ends.
     Connected,
-    /// There is a response, or a reply to a datagram.
+    /// There is the head of a response, the status of a gRPC call, or a reply to a datagram.
     Responded,
+    /// The response that was reported before has arrived to its end.
+    Completed,
     /// No connection could be opened, or a datagram was refused.
     ConnectFailed,
     /// No connection could be opened, for a reason that says nothing about the endpoint.
@@ -32,17 +64,108 @@ pub enum OutcomeClass {
     Abandoned,
     /// The endpoint has not processed the request: it says so, or the request was not sent.
     NotProcessed,
-    /// The connection closed before the first byte of a response.
+    /// A connection looks dead: it was closed while it was idle, or nothing has arrived for a second.
+    Stale,
+    /// The connection closed before the first byte of a response. Without a `connect_time`, it had been idle.
     NoResponse,
     /// There was no response in time.
     TimedOut,
     /// There is no valid response.
     Failed,
+    /// The response that was reported before ended too early, or was invalid after its head.
+    Truncated,
 }
 
 impl Outcome {
     /// An outcome without a response.
     pub fn of(class: OutcomeClass) -> Self {
-        Outcome { class, status: None, connect_time: None, head_time: None }
+        Outcome {
+            class,
+            status: None,
+            grpc_status: GrpcStatus::None,
+            connect_time: None,
+            head_time: None,
+            retry_after: None,
+            waited: None,
+            is_limit_of_service: false,
+        }
+    }
+
+    /// The status that the response would have without gRPC. `None` while that of a gRPC call is not known; 200 if
+    /// there is none, as for datagrams.
+    pub(super) fn effective_status(&self) -> Option<u16> {
+        match (self.grpc_status, self.status) {
+            (GrpcStatus::Received(code), _) => Some(http_status_of(code)),
+            // Without trailers, as of a proxy in between.
+            (GrpcStatus::Pending, Some(status)) if status != StatusCode::OK => Some(status.as_u16()),
+            (GrpcStatus::Pending | GrpcStatus::Streaming, _) => None,
+            (GrpcStatus::None, status) => Some(status.map_or(200, |status| status.as_u16())),
+        }
+    }
+
+    /// Whether the status may count as a failure.
+    pub(super) fn is_error_status(&self) -> bool {
+        self.effective_status().is_some_and(|status| status >= 400)
+    }
+}
+
+/// The field with the status of a gRPC call.
+pub const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+
+/// The HTTP status that a gRPC status counts as. Others than these are no failures of the endpoint: they report what
+/// the call asked for.
+fn http_status_of(code: u16) -> u16 {
+    match code {
+        UNAVAILABLE => 503,
+        DEADLINE_EXCEEDED => 504,
+        RESOURCE_EXHAUSTED => 429,
+        UNKNOWN | INTERNAL | DATA_LOSS => 500,
+        _ => 200,
+    }
+}
+
+const UNKNOWN: u16 = 2;
+const DEADLINE_EXCEEDED: u16 = 4;
+const RESOURCE_EXHAUSTED: u16 = 8;
+const INTERNAL: u16 = 13;
+const UNAVAILABLE: u16 = 14;
+const DATA_LOSS: u16 = 15;
+
+/// What happened, as logs say it.
+impl fmt::Display for OutcomeClass {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            OutcomeClass::Connected => "connected",
+            OutcomeClass::Responded => "responded",
+            OutcomeClass::Completed => "completed",
+            OutcomeClass::ConnectFailed => "no connection could be opened",
+            OutcomeClass::Inconclusive | OutcomeClass::Abandoned => "the attempt was given up",
+            OutcomeClass::NotProcessed => "the request was not processed",
+            OutcomeClass::Stale => "a connection looks dead",
+            OutcomeClass::NoResponse => "the connection was closed before a response",
+            OutcomeClass::TimedOut => "no response in time",
+            OutcomeClass::Failed => "the response is invalid",
+            OutcomeClass::Truncated => "the response is incomplete",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grpc_statuses_count_as_http_statuses() {
+        for (code, expected) in [(0, 200), (2, 500), (4, 504), (5, 200), (8, 429), (13, 500), (14, 503), (15, 500)] {
+            let outcome = Outcome { grpc_status: GrpcStatus::Received(code), ..Outcome::of(OutcomeClass::Responded) };
+            assert_eq!(outcome.effective_status(), Some(expected), "{code}");
+        }
+        let pending = |status| Outcome {
+            status: Some(status),
+            grpc_status: GrpcStatus::Pending,
+            ..Outcome::of(OutcomeClass::Responded)
+        };
+        assert_eq!(pending(StatusCode::OK).effective_status(), None, "the status is in the trailers");
+        assert_eq!(pending(StatusCode::BAD_GATEWAY).effective_status(), Some(502), "no gRPC server has responded");
     }
 }

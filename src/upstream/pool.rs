@@ -21,12 +21,14 @@ use super::connect_attempt::ConnectAttempt;
 use super::http1::Http1EndpointConnection;
 use super::http2::Http2Connections;
 use super::limits::EndpointConnectionLimits;
+use super::outlier_detection::OutlierDetection;
 use super::socket_budget::client_slots::{self, ClientRequest, ClientSlot, ClientSlots};
 use super::socket_budget::{SocketBudget, UpstreamSockets};
 use super::tls::UpstreamServerName;
+use super::worker_endpoints::WorkerEndpoints;
 use super::{
-    ConnectError, EndpointChoice, EndpointConnector, EndpointSubsetting, RawConnection, ResolvedEndpoint, Upstream,
-    UpstreamCounters, UpstreamProtocol, UpstreamTarget,
+    ConnectError, EndpointChoice, EndpointConnector, NoEndpoint, Outcome, OutcomeClass, Picked, RawConnection,
+    Upstream, UpstreamCounters, UpstreamProtocol, UpstreamTarget, WorkerSubsetting,
 };
 use crate::turn_clock;
 use connection::RequestSender;
@@ -36,7 +38,7 @@ pub use connection::UpstreamConnection;
 pub struct ConnectionPools<B> {
     connector: EndpointConnector,
     idle_limits: IdleLimits,
-    subsetting: EndpointSubsetting,
+    subsetting: WorkerSubsetting,
     counters: Arc<UpstreamCounters>,
     /// Keyed by the address of the `Upstream`; the pool's weak reference keeps the allocation, so the key stays unique.
     upstreams: RefCell<HashMap<usize, Rc<UpstreamPool<B>>, foldhash::fast::FixedState>>,
@@ -63,10 +65,8 @@ pub enum IdleReuse {
 struct UpstreamPool<B> {
     /// Weak, since pools of several workers must not keep an unused upstream alive.
     upstream: Weak<Upstream>,
-    /// Round-robin position of this worker. It starts at random, so that workers are not synchronized.
-    turn: Cell<usize>,
-    /// The endpoints of this worker, if the upstream has so many that workers use subsets.
-    subset: RefCell<CachedSubset>,
+    /// The endpoints as this worker uses them.
+    endpoints: RefCell<WorkerEndpoints>,
     idle: RefCell<HashMap<SocketAddr, Vec<IdleConnection<B>>, foldhash::fast::FixedState>>,
     per_endpoint: usize,
     /// HTTP/2 connections, used instead of `idle`. Without TLS there is one entry, without a name.
@@ -74,16 +74,10 @@ struct UpstreamPool<B> {
     budget: Arc<SocketBudget>,
     /// The sockets of the upstream.
     sockets: Arc<UpstreamSockets>,
+    detection: Arc<OutlierDetection>,
     connection_limits: Arc<EndpointConnectionLimits>,
     /// The requests in progress by client.
     clients: Rc<ClientSlots>,
-}
-
-/// The subset of a worker, and the endpoints that it was selected from.
-#[derive(Default)]
-struct CachedSubset {
-    all: Option<Arc<Vec<ResolvedEndpoint>>>,
-    subset: Vec<ResolvedEndpoint>,
 }
 
 type NamedConnections<B> = (Option<Rc<UpstreamServerName>>, Rc<Http2Connections<B>>);
@@ -91,6 +85,8 @@ type NamedConnections<B> = (Option<Rc<UpstreamServerName>>, Rc<Http2Connections<
 struct IdleConnection<B> {
     connection: Http1EndpointConnection<B>,
     idle_since: Instant,
+    /// The number of marks of the upstream at that time.
+    marks: u32,
 }
 
 /// The oldest idle connection of a pool.
@@ -115,7 +111,7 @@ where
     pub fn new(
         connector: EndpointConnector,
         idle_limits: IdleLimits,
-        subsetting: EndpointSubsetting,
+        subsetting: WorkerSubsetting,
         counters: Arc<UpstreamCounters>,
     ) -> Self {
         ConnectionPools { connector, idle_limits, subsetting, counters, upstreams: RefCell::default() }
@@ -166,8 +162,11 @@ where
         let newest_index = loop {
             let is_named = |idle: &IdleConnection<B>| idle.connection.monitor().server_name() == name.as_deref();
             let index = idle.iter().rposition(is_named)?;
-            let connection = &idle[index].connection;
-            if connection.is_silent() && !connection.has_reached(&pool.connection_limits) {
+            let IdleConnection { connection, marks, .. } = &idle[index];
+            if !upstream.is_marked(address, *marks)
+                && connection.is_silent()
+                && !connection.has_reached(&pool.connection_limits)
+            {
                 break index;
             }
             idle.remove(index);
@@ -205,7 +204,7 @@ where
         // Counted before connecting, since a request that waits for a connection is in progress, too.
         let active_request = upstream.active_request(address);
         let pool = self.pool(upstream);
-        let attempt = ConnectAttempt::begin(upstream, address, connector.timeout);
+        let attempt = ConnectAttempt::begin(upstream, address);
         // Before a connection that several requests wait for: they must not wait for this client.
         let deadline = connector.socket_deadline();
         let mut reused = None;
@@ -271,8 +270,9 @@ where
             let mut endpoints = pool.idle.borrow_mut();
             endpoints.retain(|address, idle| {
                 let is_reachable = reachable.binary_search_by_key(address, |endpoint| endpoint.address).is_ok();
-                idle.retain(|IdleConnection { connection, idle_since }| {
+                idle.retain(|IdleConnection { connection, idle_since, marks }| {
                     is_reachable
+                        && !upstream.is_marked(*address, *marks)
                         && connection.is_silent()
                         && idle_since.elapsed() < self.idle_limits.timeout
                         && !connection.has_reached(&pool.connection_limits)
@@ -292,36 +292,10 @@ where
 /// What does not depend on the type of bodies.
 impl<B> ConnectionPools<B> {
     /// Picks an endpoint of the upstream.
-    pub fn pick(&self, upstream: &Arc<Upstream>, choice: &EndpointChoice<'_>) -> Option<SocketAddr> {
-        let EndpointChoice { avoid, pinned, may_repeat } = *choice;
-        if let Some(pinned) = pinned.filter(|pinned| !avoid.contains(pinned)) {
-            return Some(pinned);
-        }
-        let picked = self.next_endpoint(upstream, avoid);
-        if picked.is_some() || !may_repeat || avoid.is_empty() {
-            return picked;
-        }
-        let other_than_last = if let [_, .., last] = avoid { self.next_endpoint(upstream, &[*last]) } else { None };
-        let avoid_none = [];
-        other_than_last.or_else(|| self.next_endpoint(upstream, &avoid_none))
-    }
-
-    /// The next endpoint in load-balancing order, except those in `avoid`.
-    fn next_endpoint(&self, upstream: &Arc<Upstream>, avoid: &[SocketAddr]) -> Option<SocketAddr> {
+    pub fn pick(&self, upstream: &Arc<Upstream>, choice: &EndpointChoice<'_>) -> Result<Picked, NoEndpoint> {
         let pool = self.pool(upstream);
-        if avoid.is_empty() {
-            // Not advanced for retries: with two endpoints, every request would start at the same one.
-            pool.turn.set(pool.turn.get().wrapping_add(1));
-        }
-        let reachable = upstream.reachable();
-        if !self.subsetting.applies_to(reachable.len()) {
-            return upstream.choose(&reachable, pool.turn.get(), avoid);
-        }
-        let mut cached = pool.subset.borrow_mut();
-        if !cached.all.as_ref().is_some_and(|all| Arc::ptr_eq(all, &reachable)) {
-            *cached = CachedSubset { subset: self.subsetting.subset(&reachable), all: Some(Arc::clone(&reachable)) };
-        }
-        upstream.next_endpoint_of(&cached.subset, pool.turn.get(), avoid)
+        let mut endpoints = pool.endpoints.borrow_mut();
+        upstream.pick(&mut endpoints, &self.subsetting, choice)
     }
 
     /// Opens a connection for the bytes of one client connection, and records the result in the health of the endpoint.
@@ -335,7 +309,7 @@ impl<B> ConnectionPools<B> {
         let server_name = upstream.key.tls.as_ref().and_then(|tls| tls.server_name(None));
         let target = UpstreamTarget { upstream, server_name, client, handshake_time: Cell::default() };
         let active_request = upstream.active_request(address);
-        let attempt = ConnectAttempt::begin(upstream, address, self.connector.timeout);
+        let attempt = ConnectAttempt::begin(upstream, address);
         let open = async {
             let deadline = self.connector.socket_deadline();
             let client = self.begin(&target, address, deadline, &self.pool(upstream)).await?;
@@ -344,6 +318,10 @@ impl<B> ConnectionPools<B> {
         };
         let opened = open.await;
         attempt.end(&target, opened.as_ref().err());
+        if opened.is_ok() {
+            // There is no response that would show more.
+            upstream.report(address, &Outcome::of(OutcomeClass::Responded));
+        }
         let (socket, client) = opened?;
         Ok(RawConnection::new(socket, &self.counters, active_request, client))
     }
@@ -413,13 +391,13 @@ impl<B> ConnectionPools<B> {
         let pool = upstreams.entry(Arc::as_ptr(upstream).addr()).or_insert_with(|| {
             Rc::new(UpstreamPool {
                 upstream: Arc::downgrade(upstream),
-                turn: Cell::new(fastrand::usize(..)),
-                subset: RefCell::default(),
+                endpoints: RefCell::default(),
                 idle: RefCell::default(),
                 per_endpoint: self.idle_limits.per_endpoint,
                 http2: RefCell::default(),
                 budget: Arc::clone(&self.connector.sockets),
                 sockets: Arc::clone(&upstream.sockets),
+                detection: Arc::clone(&upstream.detection),
                 connection_limits: Arc::clone(&upstream.connection_limits),
                 clients: ClientSlots::new(),
             })
@@ -446,7 +424,7 @@ impl<B> UpstreamPool<B> {
             idle.remove(0);
         }
         if idle.len() < self.per_endpoint {
-            idle.push(IdleConnection { connection, idle_since: turn_clock::now() });
+            idle.push(IdleConnection { connection, idle_since: turn_clock::now(), marks: self.detection.marks() });
         }
     }
 

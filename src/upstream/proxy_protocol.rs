@@ -27,6 +27,18 @@ impl ProxyProtocol {
         }
     }
 
+    /// The header for a connection of Portico itself, such as a health check, which has no client.
+    pub(super) fn header_without_client(self) -> Vec<u8> {
+        match self {
+            ProxyProtocol::V1 => b"PROXY UNKNOWN\r\n".to_vec(),
+            ProxyProtocol::V2 => {
+                let mut header = V2_SIGNATURE.to_vec();
+                header.extend([V2_COMMAND_LOCAL, UNSPECIFIED_FAMILY, 0, 0]);
+                header
+            }
+        }
+    }
+
     /// The header for a connection.
     pub(super) fn header(self, ends: ConnectionEnds) -> Vec<u8> {
         let ends = ends.of_one_family();
@@ -83,6 +95,9 @@ const LONGEST_V1: usize = 107;
 const V2_SIGNATURE: [u8; 12] = *b"\r\n\r\n\0\r\nQUIT\n";
 /// Version 2 and the command PROXY.
 const V2_COMMAND_PROXY: u8 = 0x21;
+/// Version 2 and the command LOCAL.
+const V2_COMMAND_LOCAL: u8 = 0x20;
+const UNSPECIFIED_FAMILY: u8 = 0;
 const TCP_OVER_IPV4: u8 = 0x11;
 const TCP_OVER_IPV6: u8 = 0x21;
 
@@ -115,6 +130,16 @@ mod tests {
         let header = ProxyProtocol::V2.header(ends("192.0.2.1:12345", "198.51.100.2:443"));
         let addresses = [192, 0, 2, 1, 198, 51, 100, 2, 0x30, 0x39, 1, 187];
         assert_eq!(header, [&b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c"[..], &addresses].concat());
+    }
+
+    #[test]
+    fn connections_without_a_client_say_so() {
+        let v1 = ProxyProtocol::V1.header_without_client();
+        let addresses = ppp::v1::Header::try_from(&v1[..]).unwrap().addresses;
+        assert_eq!(addresses, ppp::v1::Addresses::Unknown);
+        let v2 = ProxyProtocol::V2.header_without_client();
+        let header = ppp::v2::Header::try_from(&v2[..]).unwrap();
+        assert_eq!((header.command, header.header.len()), (ppp::v2::Command::Local, v2.len()));
     }
 
     proptest! {

@@ -7,13 +7,15 @@ use std::sync::Arc;
 use super::admission::{Admission, NotAdmitted, Overloaded};
 use super::outcome::{Outcome, OutcomeClass};
 use super::socket_budget::client_slots::ClientSlot;
-use super::{ConnectError, ConnectionPools, EndpointSearch, RawConnection, Upstream};
+use super::{ConnectError, ConnectionPools, EndpointSearch, NoEndpoint, RawConnection, Upstream};
 
 /// Where a client connection is forwarded to.
 #[derive(Clone, Copy, Debug)]
 pub struct RawDestination<'u> {
     pub upstream: &'u Arc<Upstream>,
     pub client: ClientSlot,
+    /// The hash of the client, if the upstream hashes.
+    pub hash: Option<u64>,
     /// The bytes with which the connection begins.
     pub proxy_header: &'u [u8],
     /// How many endpoints are tried.
@@ -62,11 +64,18 @@ impl RawDestination<'_> {
         admission: &mut Admission,
         mut on_attempt: impl FnMut(SocketAddr),
     ) -> Result<RawConnection, RawConnectError> {
-        let mut search = EndpointSearch::new(None);
+        let mut search = EndpointSearch::new(None, self.hash);
         let may_repeat = false;
         let mut failure = None;
+        let mut no_endpoint = NoEndpoint::None;
         for _ in 0..self.max_endpoints {
-            let Some(address) = search.next(pools, upstream, may_repeat) else { break };
+            let address = match search.next(pools, upstream, may_repeat) {
+                Ok(address) => address,
+                Err(reason) => {
+                    no_endpoint = reason;
+                    break;
+                }
+            };
             on_attempt(address);
             let error = match pools.open_raw(upstream, address, self.client, self.proxy_header).await {
                 Ok(connection) => {
@@ -84,10 +93,10 @@ impl RawDestination<'_> {
             failure = Some(error);
             search.avoid(address);
         }
-        Err(match failure {
-            Some(error) => RawConnectError::Failed(error),
-            None if upstream.reject_for_full_endpoints() => RawConnectError::Overloaded(Overloaded::OverLimit),
-            None => RawConnectError::NoEndpoints,
+        Err(match (failure, no_endpoint) {
+            (Some(error), _) => RawConnectError::Failed(error),
+            (None, NoEndpoint::OverLimit) => RawConnectError::Overloaded(Overloaded::OverLimit),
+            (None, NoEndpoint::None | NoEndpoint::Unavailable) => RawConnectError::NoEndpoints,
         })
     }
 }

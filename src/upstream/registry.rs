@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 use rustls::sign::CertifiedKey;
 
+use super::check_queue::CheckQueue;
 use super::tls::{TlsConfigCache, TlsTrust, TrustAnchors, UpstreamTlsSettings};
 use super::{Alternatives, Endpoints, TrustModel, Upstream, UpstreamKey, UpstreamProtocol, UpstreamSource};
 use crate::transport_protocol::TransportProtocol;
@@ -17,6 +19,10 @@ pub struct UpstreamRegistry {
     tls_settings: TlsConfigCache,
     system_anchors: Arc<TrustAnchors>,
     trust_model: TrustModel,
+    check_queue: Arc<CheckQueue>,
+    probe_queue: Arc<CheckQueue>,
+    /// Whether endpoints are probed that can not be connected.
+    is_probing: AtomicBool,
 }
 
 impl UpstreamRegistry {
@@ -53,25 +59,15 @@ impl UpstreamRegistry {
         }
         let mut created = Upstream::new(key.clone());
         created.addresses = self.trust_model.address_policy();
+        created.check_queue = Arc::clone(&self.check_queue);
+        created.probe_queue = Arc::clone(&self.probe_queue);
         // Other TLS settings, such as a renewed certificate, create a new upstream, and so does another PROXY header.
-        // It inherits the resolved addresses, so that it is usable at once. Keys are ordered by namespace and service,
-        // so this is the first possible key of this Service.
-        let range_start = UpstreamKey {
-            port: 0,
-            transport: TransportProtocol::default(),
-            protocol: UpstreamProtocol::default(),
-            tls: None,
-            facade: None,
-            via_cluster_ip: false,
-            proxy_protocol: None,
-            source: UpstreamSource::default(),
-            ..key.clone()
-        };
+        // It inherits the resolved addresses, so that it is usable at once.
         let has_same_endpoints = |other: &UpstreamKey| {
             let UpstreamKey { tls, proxy_protocol, .. } = key;
             UpstreamKey { tls: tls.clone(), proxy_protocol: *proxy_protocol, ..other.clone() } == *key
         };
-        let with_name = upstreams.range(range_start..);
+        let with_name = upstreams.range(first_of_service(key)..);
         let with_name =
             with_name.take_while(|(other, _)| other.service == key.service && other.namespace == key.namespace);
         let of_service = with_name.filter(|(other, _)| other.source == key.source);
@@ -79,13 +75,16 @@ impl UpstreamRegistry {
             // All upstreams of a Service have one retry budget.
             created.share_retries(other);
             if has_same_endpoints(other_key) {
-                created.inherit_resolved(other);
+                created.inherit_endpoints(other);
                 // Connections of the other one may last, and count as the Service's.
                 created.sockets = Arc::clone(&other.sockets);
                 // So do requests, and what they have shown.
                 created.overload = Arc::clone(&other.overload);
                 break;
             }
+        }
+        if self.is_probing.load(Relaxed) {
+            created.set_probed();
         }
         let created = Arc::new(created);
         upstreams.insert(key.clone(), Arc::clone(&created));
@@ -108,6 +107,36 @@ impl UpstreamRegistry {
         upstream
     }
 
+    /// The upstream with this key, if it exists.
+    pub(super) fn get(&self, key: &UpstreamKey) -> Option<Arc<Upstream>> {
+        self.upstreams.lock().get(key).cloned()
+    }
+
+    /// The upstreams whose checks have changed.
+    pub(super) fn check_queue(&self) -> &Arc<CheckQueue> {
+        &self.check_queue
+    }
+
+    /// From now on, the caller probes the endpoints of all upstreams that are in the returned queue.
+    pub(super) fn begin_probing(&self) -> &Arc<CheckQueue> {
+        // Under the lock, so that no upstream is created in between.
+        let upstreams = self.upstreams.lock();
+        self.is_probing.store(true, Relaxed);
+        for upstream in upstreams.values() {
+            upstream.set_probed();
+        }
+        &self.probe_queue
+    }
+
+    /// The upstreams of the Service with this key, whatever their ports and settings are.
+    pub(super) fn of_service(&self, key: &UpstreamKey) -> Vec<Arc<Upstream>> {
+        let upstreams = self.upstreams.lock();
+        let of_service = upstreams.range(first_of_service(key)..);
+        let of_service =
+            of_service.take_while(|(other, _)| other.service == key.service && other.namespace == key.namespace);
+        of_service.map(|(_, upstream)| Arc::clone(upstream)).collect()
+    }
+
     /// All upstreams, ordered by key.
     pub fn all(&self) -> Vec<Arc<Upstream>> {
         self.upstreams.lock().values().cloned().collect()
@@ -118,20 +147,45 @@ impl UpstreamRegistry {
     /// of a route that no listener accepts.
     pub fn drop_unused(&self, unused: &[UpstreamKey], used_count: usize, is_used: impl Fn(&UpstreamKey) -> bool) {
         let mut upstreams = self.upstreams.lock();
+        let end_checks = |upstream: &Upstream| {
+            if upstream.active_check().is_some() {
+                self.check_queue.add(&upstream.key);
+            }
+        };
         for key in unused {
-            upstreams.remove(key);
+            if let Some(upstream) = upstreams.remove(key) {
+                end_checks(&upstream);
+            }
         }
         if upstreams.len() > used_count {
-            upstreams.retain(|key, _| is_used(key));
+            let removed = upstreams.extract_if(.., |key, _| !is_used(key));
+            removed.for_each(|(_, upstream)| end_checks(&upstream));
         }
         drop(upstreams);
         self.tls_settings.sweep();
     }
 }
 
+/// The first possible key of a Service: keys are ordered by namespace and service.
+fn first_of_service(key: &UpstreamKey) -> UpstreamKey {
+    UpstreamKey {
+        port: 0,
+        transport: TransportProtocol::default(),
+        protocol: UpstreamProtocol::default(),
+        tls: None,
+        facade: None,
+        via_cluster_ip: false,
+        proxy_protocol: None,
+        source: UpstreamSource::default(),
+        ..key.clone()
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::super::{BackendTraffic, ClientSlot, EndpointAddress, RetryLimits};
+    use std::net::SocketAddr;
+
+    use super::super::{BackendTraffic, ClientSlot, EndpointAddress, Outcome, OutcomeClass, RetryLimits};
     use super::*;
 
     #[test]
@@ -158,6 +212,24 @@ mod tests {
         assert!(Arc::ptr_eq(&former.sockets, &renewed.sockets));
         let other = registry.upstream(&UpstreamKey { port: 81, ..key });
         assert!(!Arc::ptr_eq(&former.sockets, &other.sockets));
+    }
+
+    /// Health belongs to the endpoint, whatever the connections to it are like (ingress-nginx#3709).
+    #[tokio::test(start_paused = true)]
+    async fn upstream_with_other_settings_has_the_health_of_the_former_one() {
+        let registry = UpstreamRegistry::default();
+        let key = UpstreamKey { namespace: "ns".into(), service: "web".into(), port: 80, ..UpstreamKey::default() };
+        let former = registry.upstream(&key);
+        let address = |number| SocketAddr::from(([10, 0, 0, number], 80));
+        let addresses: Vec<_> = [1, 2].map(|number| EndpointAddress::Ip(address(number))).into();
+        former.set_endpoints(Endpoints { addresses: addresses.clone(), ..Endpoints::default() });
+        former.report(address(1), &Outcome::of(OutcomeClass::ConnectFailed));
+        let tls = registry.tls_settings(UpstreamProtocol::Http1, None, None).unwrap();
+        let renewed = registry.upstream(&UpstreamKey { tls: Some(tls), ..key.clone() });
+        renewed.set_endpoints(Endpoints { addresses, ..Endpoints::default() });
+        assert_eq!(renewed.endpoint_counts().ejected, 1);
+        renewed.report(address(1), &Outcome::of(OutcomeClass::Connected));
+        assert_eq!(former.endpoint_counts().ejected, 0, "requests in progress follow it");
     }
 
     /// A policy limits the retries to a Service, whichever port they are sent to.

@@ -430,6 +430,7 @@ impl CompilerHarness {
                 circuit_breaker,
                 retries,
                 timeouts,
+                alternatives,
                 is_dry_run,
             } = &endpoints.traffic;
             let settings = [
@@ -438,6 +439,7 @@ impl CompilerHarness {
                 circuit_breaker.as_ref().map(|breaker| format!("{breaker:?}")),
                 retries.as_ref().map(|retries| format!("{retries:?}")),
                 timeouts.as_ref().map(|timeouts| format!("{timeouts:?}")),
+                alternatives.as_ref().map(|alternatives| format!("{alternatives:?}")),
                 is_dry_run.then(|| "dry run".to_owned()),
             ];
             let retry_limits = retry_limits.iter().map(ToString::to_string);

@@ -664,7 +664,8 @@ fn edit(random: &mut fastrand::Rng) -> Batch {
             3 => service(random),
             4 if random.bool() => unserved(random),
             5 if random.bool() => traffic_policy(random),
-            4 | 5 => endpoint_slice(random),
+            5 => backend_policy(random),
+            4 => endpoint_slice(random),
             6 if random.bool() => x_backend(random),
             6 => reference_grant(random),
             7 if random.bool() => backend_tls_policy(random),
@@ -911,7 +912,9 @@ fn reference_grant(random: &mut fastrand::Rng) -> AnyObject {
         _ => ("gateway.networking.k8s.io", "HTTPRoute"),
     };
     let from = json!({"group": group, "kind": kind, "namespace": pick(random, NAMESPACES)});
-    let spec = json!({"from": [from], "to": [{"group": "", "kind": "Service"}, {"group": "", "kind": "Secret"}]});
+    let policies = json!({"group": "portico.dev", "kind": "BackendPolicy", "namespace": pick(random, NAMESPACES)});
+    let spec =
+        json!({"from": [from, policies], "to": [{"group": "", "kind": "Service"}, {"group": "", "kind": "Secret"}]});
     parse(Kind::ReferenceGrant, json!({"metadata": {"namespace": pick(random, NAMESPACES), "name": "g"}, "spec": spec}))
 }
 
@@ -1009,6 +1012,47 @@ fn traffic_policy(random: &mut fastrand::Rng) -> AnyObject {
         spec["sessionPersistence"] = json!({"type": "Cookie", "cookie": {}});
     }
     parse(Kind::XBackendTrafficPolicy, json!({"metadata": metadata, "spec": spec}))
+}
+
+/// Few names and targets, so that policies conflict, and blocks that may be invalid.
+fn backend_policy(random: &mut fastrand::Rng) -> AnyObject {
+    let created = pick(random, &["2025-01-01T00:00:00Z", "2025-02-02T00:00:00Z"]);
+    let metadata = json!({"namespace": pick(random, NAMESPACES), "name": pick(random, &["p", "q"]),
+        "creationTimestamp": created, "generation": random.u8(1..3)});
+    let (group, kind) = match random.u8(..5) {
+        0 => ("gateway.networking.x-k8s.io", "XBackend"),
+        1 => ("incubator.ingress-controller.konghq.com", "KongServiceFacade"),
+        _ => ("", "Service"),
+    };
+    let mut target = json!({"group": group, "kind": kind, "name": pick(random, &["s", "t", "x", "f"])});
+    if kind == "Service" && random.bool() {
+        target["sectionName"] = json!(pick(random, &["web", "other"]));
+    }
+    let mut spec = json!({"targetRefs": [target], "mode": pick(random, &["Enforce", "Enforce", "DryRun"])});
+    if random.bool() {
+        spec["loadBalancing"] = json!({"algorithm": pick(random, &["Random", "LeastRequests", "Unknown"])});
+    }
+    if random.bool() {
+        spec["limits"] = json!({"maxRequests": random.i32(0..3)});
+    }
+    if random.bool() {
+        spec["health"] = json!({"active": {"interval": pick(random, &["1s", "0s"])}});
+    }
+    if random.bool() {
+        spec["retryBudget"] = json!({"percent": random.i32(0..100)});
+    }
+    if random.bool() {
+        // Policies may refer to each other's targets, and to a namespace without a grant.
+        let mut backend = json!({"name": pick(random, &["s", "t"]), "port": random.i32(80..82)});
+        if random.u8(..3) == 0 {
+            backend["namespace"] = json!(pick(random, NAMESPACES));
+        }
+        match random.bool() {
+            true => spec["failover"] = json!({"backendRefs": [backend]}),
+            false => spec["circuitBreaker"] = json!({"fallback": {"backendRef": backend}}),
+        }
+    }
+    parse(Kind::BackendPolicy, json!({"metadata": metadata, "spec": spec}))
 }
 
 fn namespace(random: &mut fastrand::Rng) -> AnyObject {

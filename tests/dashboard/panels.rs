@@ -216,8 +216,32 @@ const UPSTREAMS: &[Panel] = &[
     lines(
         "Ejected endpoints",
         "short",
-        "Endpoints ejected after failed connections",
-        &[(r#"max by (upstream) (portico_upstream_endpoints{job=~"$job",state="ejected"})"#, "{{upstream}}")],
+        "Endpoints without requests, by cause, maximum over all replicas",
+        &[(r#"max by (upstream, cause) (portico_upstream_ejected_endpoints{job=~"$job"})"#, "{{upstream}} {{cause}}")],
+    ),
+    lines(
+        "Circuit breakers",
+        "short",
+        "0 closed, 1 open, 2 half-open, 3 closing, maximum over all replicas",
+        &[(r#"max by (upstream) (portico_circuit_state{job=~"$job"})"#, "{{upstream}}")],
+    ),
+    lines(
+        "Rejected by limits",
+        "reqps",
+        "Requests, retries and connections, by Service and limit",
+        &[(
+            r#"sum by (upstream, limit) (rate(portico_upstream_rejections_total{job=~"$job"}[$__rate_interval])) > 0"#,
+            "{{upstream}} {{limit}}",
+        )],
+    ),
+    lines(
+        "Failed health checks",
+        "ops",
+        "Active checks that failed or were skipped",
+        &[(
+            r#"sum by (upstream, outcome) (rate(portico_upstream_checks_total{job=~"$job",outcome!="passed"}[$__rate_interval]))"#,
+            "{{upstream}} {{outcome}}",
+        )],
     ),
     lines(
         "Request errors",

@@ -46,7 +46,12 @@ impl Connection {
 
     /// Sends a GET request. A truncated response is an error.
     pub(crate) fn get(&mut self, host: &str, path: &str) -> io::Result<ClientResponse> {
-        let request = format!("GET {path} HTTP/1.1\r\nhost: {host}\r\n\r\n");
+        self.get_with(host, path, "")
+    }
+
+    /// Like [`Connection::get`], with further header fields, each of which ends with CRLF.
+    pub(crate) fn get_with(&mut self, host: &str, path: &str, fields: &str) -> io::Result<ClientResponse> {
+        let request = format!("GET {path} HTTP/1.1\r\nhost: {host}\r\n{fields}\r\n");
         self.stream.get_mut().write_all(request.as_bytes())?;
         self.read_response()
     }

@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a failed precondition panics the test, in test helpers too")]
 
 mod accounting;
+mod active_checks;
+mod balancing_settings;
 mod bodies;
 mod buffer_limit;
 mod changes_while_held;
@@ -23,6 +25,7 @@ mod field_policy;
 mod filters;
 mod frames;
 mod grpc;
+mod grpc_checks;
 mod h2;
 mod h2_body_end;
 mod h2_filters;
@@ -38,6 +41,7 @@ mod h2_upstream;
 mod harness;
 mod header_case;
 mod header_matches;
+mod health;
 mod hop_count;
 mod hostile;
 mod http_log;

@@ -23,7 +23,7 @@ async fn named_endpoint(name: &str) -> Endpoint {
 fn cookie(scope: u64) -> AffinitySettings {
     let carrier =
         AffinityCarrier::Cookie { name: "s".into(), attributes: "; Path=/; HttpOnly; SameSite=Strict".into() };
-    AffinitySettings { scope, carrier, absolute_timeout: None }
+    AffinitySettings { scope, carrier, absolute_timeout: None, idle_timeout: None, strip: false }
 }
 
 fn with_session(action: Action, settings: AffinitySettings) -> Action {

@@ -109,8 +109,8 @@ impl Authority {
 }
 
 /// A TLS endpoint that responds with a description of the connection and the request.
-struct TlsEndpoint {
-    address: SocketAddr,
+pub(crate) struct TlsEndpoint {
+    pub(crate) address: SocketAddr,
     connections: Arc<AtomicUsize>,
     requests: Arc<AtomicUsize>,
     /// Notified for each request.
@@ -127,7 +127,7 @@ impl rustls::server::ResolvesServerCert for FixedCertificate {
 }
 
 impl TlsEndpoint {
-    async fn with_certificate(certificate: Arc<CertifiedKey>) -> TlsEndpoint {
+    pub(crate) async fn with_certificate(certificate: Arc<CertifiedKey>) -> TlsEndpoint {
         TlsEndpoint::with_tls_options(certificate, None, rustls::ALL_VERSIONS).await
     }
 

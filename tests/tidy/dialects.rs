@@ -33,6 +33,7 @@ const CALLERS: &[&str] = &[
     "src/compile/compiler.rs",
     "src/compile/ingress/",
     "src/compile/mod.rs",
+    "src/compile/policy_sources.rs",
     "src/compile/routes/filters.rs",
     "src/compile/routes/planner.rs",
     "src/compile/routes/request/",

@@ -140,7 +140,8 @@ impl fmt::Display for Diagnostic {
         if !self.field.is_empty() {
             write!(formatter, "{}: ", self.field)?;
         }
-        write!(formatter, "{}; {}", self.message, self.remedy)
+        formatter.write_str(&self.message)?;
+        if self.remedy.is_empty() { Ok(()) } else { write!(formatter, "; {}", self.remedy) }
     }
 }
 

@@ -42,7 +42,7 @@ pub(in crate::compile) fn build(
     };
     let addresses = endpoints.into_iter().map(|endpoint| endpoint.address).collect();
     let unready = unready_addresses(store, key, forbidden);
-    Endpoints { addresses, unready, balance, identities, traffic }
+    Endpoints { addresses, unready, weights: Box::default(), balance, identities, traffic }
 }
 
 /// An endpoint as its objects describe it.

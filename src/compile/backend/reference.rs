@@ -58,6 +58,24 @@ pub(in crate::compile) fn resolve(
     resolve_service(cx, from, reference, settings, field)
 }
 
+/// The upstream of a backend that gets requests in place of another one, as a policy says. `is_for_calls`: the requests
+/// are gRPC calls. Unlike [`resolve`], it does not create the upstream, which may turn out not to be used.
+pub(in crate::compile) fn alternative_upstream(
+    cx: CompileContext<'_>,
+    from: Referrer<'_>,
+    reference: &BackendObjectReference,
+    settings: SettingsReader,
+    is_for_calls: bool,
+    field: &str,
+) -> Result<UpstreamKey, (Code, Diagnostic)> {
+    if is_x_backend(reference) {
+        let sent = if is_for_calls { SentToXBackend::Calls } else { SentToXBackend::Requests };
+        return x_backend_upstream(cx, from, reference, sent, field);
+    }
+    let found = find_service_port(cx, from, reference, TransportProtocol::Tcp, field)?;
+    resolve_upstream(cx, from, &found, &settings(found.service), field)
+}
+
 /// Resolves a reference that cannot be to an XBackend.
 pub(in crate::compile) fn resolve_service(
     cx: CompileContext<'_>,
@@ -105,7 +123,19 @@ fn resolve_x_backend(
     sent: SentToXBackend,
     field: &str,
 ) -> ResolvedReference {
-    let upstream = find_x_backend(cx, from, reference, field).and_then(|backend| {
+    let upstream = x_backend_upstream(cx, from, reference, sent, field);
+    ResolvedReference { service: None, ..resolved(cx, from, reference, upstream) }
+}
+
+/// The upstream of the XBackend that a reference names.
+fn x_backend_upstream(
+    cx: CompileContext<'_>,
+    from: Referrer<'_>,
+    reference: &BackendObjectReference,
+    sent: SentToXBackend,
+    field: &str,
+) -> Result<UpstreamKey, (Code, Diagnostic)> {
+    find_x_backend(cx, from, reference, field).and_then(|backend| {
         let key = &backend.meta.key;
         x_backend::upstream_key(cx, backend, sent).map_err(|error| match error {
             XBackendError::Unusable => {
@@ -119,8 +149,7 @@ fn resolve_x_backend(
                 (Code::RouteUnsupportedProtocol, Diagnostic::error(format!("{field}.name"), message, remedy))
             }
         })
-    });
-    ResolvedReference { service: None, ..resolved(cx, from, reference, upstream) }
+    })
 }
 
 /// The XBackend that a reference names.

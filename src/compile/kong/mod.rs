@@ -7,7 +7,7 @@
 //!                         └ request_route_annotations.rs: both, for the rules of HTTPRoutes and GRPCRoutes
 //!   plugins/            KongPlugins ─▶ the chain of each rule
 //!   consumers/          KongConsumers and credentials ─▶ ConsumerDirectory
-//!   upstream_policy.rs  KongUpstreamPolicy and KongIngress ─ policy_conflicts.rs
+//!   upstream_policy/    KongUpstreamPolicy and KongIngress ─ policy_conflicts.rs
 //!   rule_options.rs     the options of rules that are served as Kong serves them
 //!   service_facade.rs   KongServiceFacades ─ verdict_updates.rs ─ unserved_kinds.rs: kinds that are validated only
 //! ```

@@ -7,7 +7,8 @@ use super::service_annotations::{ServiceSettings, TLS_ANNOTATIONS};
 use super::upstream_policy;
 use crate::api::core::Service;
 use crate::api::kong::KongServiceFacade;
-use crate::api::kong::annotations::SERVICE_UPSTREAM;
+use crate::api::kong::annotations::{OVERRIDE, SERVICE_UPSTREAM, UPSTREAM_POLICY};
+use crate::api::names::BALANCE_ANNOTATION;
 use crate::api::{Kind, Meta, Object, ObjectKey};
 use crate::compile::CompileContext;
 use crate::compile::backend::AnnotatedProtocol;
@@ -16,8 +17,10 @@ use crate::compile::backend::forbidden_addresses::ForbiddenAddresses;
 use crate::compile::backend::{annotated_tls, backend_tls_policy, endpoints};
 use crate::compile::ingress_class::foreign_annotations;
 use crate::compile::objects::annotation_reader::annotation_field;
+use crate::compile::policies::backend_policy::{Block, overriding_policy};
 use crate::compile::verdict::Verdict;
 use crate::diagnostic::{Diagnostic, Topic};
+use crate::store::Store;
 
 /// `is_used`: whether routes of this controller use the Service with its own settings.
 pub(in crate::compile) fn service_verdict(
@@ -34,6 +37,7 @@ pub(in crate::compile) fn service_verdict(
     let is_headless = endpoints::is_headless(service);
     let balance_problem = endpoints::annotated_balance(&service.meta).err();
     let mut notes: Vec<_> = balance_problem.map(Diagnostic::into_warning).into_iter().collect();
+    notes.extend(overridden_settings(store, service));
     notes.extend(annotated_proxy_protocol(&service.meta).err().map(Diagnostic::into_warning));
     notes.extend(settings.notes);
     notes.extend(foreign_annotations::notes(&service.meta, "a Service"));
@@ -51,6 +55,26 @@ pub(in crate::compile) fn service_verdict(
     // Other controllers may serve an unused Service, and its annotations may be theirs.
     let diagnostics = if is_used { notes } else { without_events(notes) };
     Verdict { generation: service.meta.generation, diagnostics, ..Verdict::default() }
+}
+
+/// The annotations of a Service whose load balancing or health checks a BackendPolicy replaces.
+fn overridden_settings(store: &Store, service: &Object<Service>) -> Vec<Diagnostic> {
+    let annotations = [
+        (BALANCE_ANNOTATION, &[Block::LoadBalancing][..]),
+        (UPSTREAM_POLICY, &[Block::LoadBalancing, Block::PassiveHealth, Block::ActiveHealth]),
+        (OVERRIDE, &[Block::LoadBalancing, Block::PassiveHealth, Block::ActiveHealth]),
+    ];
+    let mut overridden = Vec::new();
+    for (annotation, blocks) in annotations {
+        let set = blocks.iter().filter(|_| service.meta.annotations.contains_key(annotation));
+        for block in set {
+            let Some(by) = overriding_policy(store, &service.meta.key, *block) else { continue };
+            let message = format!("BackendPolicy {} sets {}, which takes precedence", by.meta.key.name, block.path());
+            let remedy = "remove the annotation, or the block of the policy";
+            overridden.push(Diagnostic::warning(annotation_field(annotation), message, remedy));
+        }
+    }
+    overridden
 }
 
 /// `is_used`: whether Ingresses of this controller use the facade.

@@ -4,8 +4,10 @@
 //! Limits and sessions of a Service are settings of its upstreams, like load balancing. So a change of a policy changes
 //! neither routes nor routers.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::backend_policy::{Block, overriding_policy};
 use super::precedence::policy_in_effect;
 use super::target::{Target, TargetKind, TargetReference, TargetedPolicy};
 use super::users::Findings;
@@ -48,6 +50,17 @@ pub(in crate::compile) fn backend_traffic(store: &Store, service: &ObjectKey) ->
     if problems.is_empty() { traffic } else { BackendTraffic::default() }
 }
 
+/// The policy in effect for a Service, by the blocks that it sets.
+pub(in crate::compile) fn sources(store: &Store, service: &ObjectKey) -> BTreeMap<&'static str, String> {
+    let BackendTraffic { retry_limits, affinity, .. } = backend_traffic(store, service);
+    let policy = policy_in_effect::<XBackendTrafficPolicy>(store, &Target::of_service(service, None));
+    let Some(policy) = policy.map(|policy| format!("{} {}", Kind::XBackendTrafficPolicy, policy.meta.key)) else {
+        return BTreeMap::new();
+    };
+    let blocks = [("retryBudget", retry_limits.is_some()), ("loadBalancing.sessionPersistence", affinity.is_some())];
+    blocks.into_iter().filter(|(_, is_set)| *is_set).map(|(block, _)| (block, policy.clone())).collect()
+}
+
 /// What the verdict on a policy says; `None` if the policy does not exist.
 pub(in crate::compile) fn findings(cx: CompileContext<'_>, key: &ObjectKey) -> Option<Findings> {
     let policy = cx.store.x_backend_traffic_policies.get(key)?;
@@ -55,8 +68,33 @@ pub(in crate::compile) fn findings(cx: CompileContext<'_>, key: &ObjectKey) -> O
     // Problems do not depend on the Service.
     translate(policy, key, &mut problems);
     let invalid = (!problems.is_empty()).then_some((Code::ServicePolicyInvalid, problems));
-    let conditions = vec![acceptance::accepted(cx.store, policy, invalid)];
+    let mut accepted = acceptance::accepted(cx.store, policy, invalid);
+    accepted.diagnostics.extend(overridden_fields(cx.store, policy));
+    let conditions = vec![accepted];
     Some(Findings::Conditions { generation: policy.meta.generation, conditions, diagnostics: notes(policy) })
+}
+
+/// The fields that BackendPolicies set, which take precedence.
+fn overridden_fields(store: &Store, policy: &Object<XBackendTrafficPolicy>) -> Vec<Diagnostic> {
+    let spec = &policy.spec;
+    let fields = [
+        ("retryConstraint", spec.retry_constraint.is_some(), Block::RetryBudget),
+        ("sessionPersistence", spec.session_persistence.is_some(), Block::SessionPersistence),
+    ];
+    let mut overridden = Vec::new();
+    for (field, _, block) in fields.into_iter().filter(|(_, is_set, _)| *is_set) {
+        for target in policy
+            .target_references()
+            .filter_map(|reference| reference.target::<XBackendTrafficPolicy>(&policy.meta.key.namespace))
+        {
+            let Some(by) = overriding_policy(store, &target.key, block) else { continue };
+            let path = block.path();
+            let message =
+                format!("BackendPolicy {} sets {path} of Service {}, which takes precedence", by.meta.key, target.key);
+            overridden.push(Diagnostic::warning(format!("spec.{field}"), message, "remove one of the two"));
+        }
+    }
+    overridden
 }
 
 fn translate(

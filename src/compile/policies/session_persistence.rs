@@ -56,7 +56,9 @@ pub(in crate::compile) fn translate(
     };
     let settings = carrier.filter(|_| found.is_empty());
     problems.append(&mut found);
-    settings.map(|carrier| Arc::new(AffinitySettings { scope, carrier, absolute_timeout }))
+    settings.map(|carrier| {
+        Arc::new(AffinitySettings { scope, carrier, absolute_timeout, idle_timeout: None, strip: false })
+    })
 }
 
 /// How long clients keep a cookie.

@@ -1,6 +1,7 @@
 //! What a policy applies to: an object in its namespace, or a section of that object.
 
 use crate::api::{Kind, ObjectId, ObjectKey, Resource};
+use crate::compile::verdict::Code;
 use crate::store::{ObjectTable, Store};
 
 /// A kind of policies.
@@ -9,6 +10,11 @@ pub(in crate::compile) trait TargetedPolicy: Resource {
     const TARGETS: &'static [TargetKind];
     /// The kinds whose requests or connections a policy affects.
     const USERS: &'static [Kind];
+    /// Whether a policy also affects connections whose TLS is passed through.
+    const AFFECTS_PASSTHROUGH: bool = false;
+    /// For a policy whose status has entries for its targets, too: the condition of a policy without users, in place of
+    /// that with the same type.
+    const WITHOUT_USERS: Option<Code> = None;
 
     fn table(store: &Store) -> &ObjectTable<Self>;
 
@@ -30,6 +36,8 @@ pub(in crate::compile) struct TargetReference<'a> {
 pub(in crate::compile) enum TargetKind {
     /// Its sections are its ports.
     Service,
+    XBackend,
+    KongServiceFacade,
 }
 
 /// What a policy applies to. It may not exist.
@@ -61,13 +69,15 @@ impl TargetKind {
     pub(super) fn kind(self) -> Kind {
         match self {
             TargetKind::Service => Kind::Service,
+            TargetKind::XBackend => Kind::XBackend,
+            TargetKind::KongServiceFacade => Kind::KongServiceFacade,
         }
     }
 
     /// What a section is called in messages.
     pub(super) fn section_noun(self) -> &'static str {
         match self {
-            TargetKind::Service => "port",
+            TargetKind::Service | TargetKind::XBackend | TargetKind::KongServiceFacade => "port",
         }
     }
 
@@ -78,6 +88,9 @@ impl TargetKind {
                 let service = store.services.get(key)?;
                 Some(service.spec.ports.iter().map(|port| &*port.name).collect())
             }
+            // They have one port without a name.
+            TargetKind::XBackend => store.x_backends.contains_key(key).then(Vec::new),
+            TargetKind::KongServiceFacade => store.kong_service_facades.contains_key(key).then(Vec::new),
         }
     }
 }

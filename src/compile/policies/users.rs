@@ -10,7 +10,7 @@ use super::target::TargetedPolicy;
 use crate::api::{Kind, ObjectId, ObjectKey, Resource};
 use crate::compile::affected::keys_of_kind;
 use crate::compile::verdict::table::VerdictTable;
-use crate::compile::verdict::{AncestorReference, AncestorVerdict, Condition, Verdict};
+use crate::compile::verdict::{AncestorReference, AncestorVerdict, Code, Condition, Verdict};
 use crate::diagnostic::Diagnostic;
 use crate::store::{Changes, ObjectTable, Store};
 
@@ -20,6 +20,9 @@ pub(in crate::compile) trait WithUsers: Resource {
     const USERS: &'static [Kind];
     /// Whether it also affects connections whose TLS is passed through.
     const AFFECTS_PASSTHROUGH: bool;
+    /// For an object whose status has entries for the referred objects where these are used without a Gateway, or not
+    /// at all: the condition of an object without users, in place of that with the same type.
+    const WITHOUT_USERS: Option<Code> = None;
 
     fn table(store: &Store) -> &ObjectTable<Self>;
 
@@ -40,14 +43,20 @@ pub(in crate::compile) trait WithUsers: Resource {
 
 impl<P: TargetedPolicy> WithUsers for P {
     const USERS: &'static [Kind] = P::USERS;
-    const AFFECTS_PASSTHROUGH: bool = false;
+    const AFFECTS_PASSTHROUGH: bool = P::AFFECTS_PASSTHROUGH;
+    const WITHOUT_USERS: Option<Code> = P::WITHOUT_USERS;
 
     fn table(store: &Store) -> &ObjectTable<Self> {
         P::table(store)
     }
 
     fn referred_objects(store: &Store, key: &ObjectKey) -> impl Iterator<Item = ObjectId> {
-        store.objects_referenced_by(&ObjectId::new(P::KIND, key.clone())).filter(is_target::<P>)
+        // A policy may also refer to objects that are not its targets.
+        let policy = P::table(store).get(key);
+        let references = policy.into_iter().flat_map(|policy| policy.target_references());
+        let targets: BTreeSet<ObjectId> =
+            references.filter_map(|reference| Some(reference.target::<P>(&key.namespace)?.object_id())).collect();
+        targets.into_iter()
     }
 
     fn affecting(store: &Store, route: &ObjectId) -> impl Iterator<Item = ObjectKey> {
@@ -101,6 +110,10 @@ struct Use {
     /// With the name of their controller.
     gateways: BTreeMap<ObjectKey, Arc<str>>,
     has_ingress: bool,
+    /// The referred objects that Ingresses use.
+    of_ingresses: BTreeSet<ObjectId>,
+    /// All referred objects.
+    referred: BTreeSet<ObjectId>,
 }
 
 impl<T: WithUsers> Users<T> {
@@ -129,7 +142,7 @@ impl<T: WithUsers> Users<T> {
             let verdict = find(&key).map(|findings| match findings {
                 Findings::Conditions { generation, conditions, diagnostics } => {
                     let used = self.use_of(store, &key, served);
-                    Verdict { generation, ..verdict(used, conditions, diagnostics, T::without_users) }
+                    Verdict { generation, ..verdict::<T>(used, conditions, diagnostics) }
                 }
                 Findings::Verdict(verdict) => verdict,
             });
@@ -142,10 +155,12 @@ impl<T: WithUsers> Users<T> {
         let mut found = Use::default();
         let index = store.dependency_index();
         for object in T::referred_objects(store, key) {
+            found.referred.insert(object.clone());
             for user in T::USERS.iter().flat_map(|kind| index.dependents_of_kind(&object, *kind)) {
                 let is_user = if user.kind == Kind::Ingress {
                     let is_served = served.is_served_ingress(&user.key);
                     found.has_ingress |= is_served;
+                    found.of_ingresses.extend(is_served.then(|| object.clone()));
                     is_served
                 } else {
                     let gateways = served.gateways_of_route(user, T::AFFECTS_PASSTHROUGH);
@@ -162,26 +177,38 @@ impl<T: WithUsers> Users<T> {
     }
 }
 
-fn verdict(
-    used: Use,
-    conditions: Vec<Condition>,
-    mut diagnostics: Vec<Diagnostic>,
-    without_users: fn() -> Diagnostic,
-) -> Verdict {
-    let Use { gateways, has_ingress } = used;
+fn verdict<T: WithUsers>(used: Use, mut conditions: Vec<Condition>, mut diagnostics: Vec<Diagnostic>) -> Verdict {
+    let Use { gateways, has_ingress, of_ingresses, referred } = used;
     let is_used = !gateways.is_empty() || has_ingress;
-    if !is_used {
-        // Another controller may use the object, so no event reports its problems.
-        let problems = conditions.iter().flat_map(|condition| &condition.diagnostics);
-        diagnostics.extend(problems.cloned().map(Diagnostic::into_warning));
-        diagnostics.push(without_users());
+    let mut further_ancestors = BTreeSet::new();
+    match T::WITHOUT_USERS {
+        Some(_) if is_used => further_ancestors = of_ingresses,
+        Some(code) => {
+            further_ancestors = referred;
+            let replaced = conditions.iter_mut().find(|condition| condition.code.condition() == code.condition());
+            if let Some(condition) = replaced.filter(|condition| condition.code.status()) {
+                *condition = Condition::new(code, vec![T::without_users()]);
+            }
+        }
+        None if is_used => {}
+        None => {
+            // Another controller may use the object, so no event reports its problems.
+            let problems = conditions.iter().flat_map(|condition| &condition.diagnostics);
+            diagnostics.extend(problems.cloned().map(Diagnostic::into_warning));
+            diagnostics.push(T::without_users());
+        }
     }
-    let ancestors = gateways.into_iter().map(|(gateway, controller)| AncestorVerdict {
+    let of_gateways = gateways.into_iter().map(|(gateway, controller)| AncestorVerdict {
         reference: AncestorReference::Gateway(gateway),
         controller: Some(controller),
         conditions: conditions.clone(),
     });
-    let ancestors = ancestors.collect();
-    let conditions = if is_used { conditions } else { Vec::new() };
+    let of_objects = further_ancestors.into_iter().map(|object| AncestorVerdict {
+        reference: AncestorReference::Target(object.kind, object.key.name),
+        controller: None,
+        conditions: conditions.clone(),
+    });
+    let ancestors = of_gateways.chain(of_objects).collect();
+    let conditions = if is_used || T::WITHOUT_USERS.is_some() { conditions } else { Vec::new() };
     Verdict { conditions, ancestors, diagnostics, ..Verdict::default() }
 }

@@ -97,6 +97,8 @@ pub enum AncestorReference {
     Gateway(ObjectKey),
     /// A Service or KongServiceFacade that refers to the policy, in the policy's namespace.
     Referrer(Kind, Arc<str>),
+    /// A target of the policy, in the policy's namespace.
+    Target(Kind, Arc<str>),
 }
 
 /// `Gateway default/web`, or `Service shop`.
@@ -104,7 +106,9 @@ impl fmt::Display for AncestorReference {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             AncestorReference::Gateway(gateway) => write!(formatter, "{} {gateway}", Kind::Gateway),
-            AncestorReference::Referrer(kind, name) => write!(formatter, "{kind} {name}"),
+            AncestorReference::Referrer(kind, name) | AncestorReference::Target(kind, name) => {
+                write!(formatter, "{kind} {name}")
+            }
         }
     }
 }
@@ -162,6 +166,8 @@ pub enum ConditionTarget {
     RouteParent,
     /// A Gateway in the status of a BackendTLSPolicy or XBackendTrafficPolicy.
     ServicePolicyAncestor,
+    /// A Gateway or target in the status of a BackendPolicy.
+    BackendPolicyAncestor,
     /// A Gateway in the status of an XBackend.
     XBackendAncestor,
     /// An object whose API defines no conditions for controllers in general, such as a plugin, consumer or policy.
@@ -319,6 +325,19 @@ codes! {
     TlsPolicyInvalidKind = ServicePolicyAncestor "ResolvedRefs" false "InvalidKind"
         "A reference is to a kind that cannot be used.";
 
+    BackendPolicyAccepted = BackendPolicyAncestor "Accepted" true "Accepted" "Policy is accepted.";
+    BackendPolicyTargetNotFound = BackendPolicyAncestor "Accepted" false "TargetNotFound" "No target exists.";
+    BackendPolicyInvalid = BackendPolicyAncestor "Accepted" false "Invalid"
+        "A field has a value that is not supported.";
+    BackendPolicyConflicted = BackendPolicyAncestor "Accepted" false "Conflicted"
+        "Every block is already set by older policies.";
+    BackendPolicyProgrammed = BackendPolicyAncestor "Programmed" true "Programmed" "Policy is in effect.";
+    BackendPolicyPartiallyProgrammed = BackendPolicyAncestor "Programmed" true "PartiallyProgrammed"
+        "Policy is partly in effect.";
+    BackendPolicyReconciling = BackendPolicyAncestor "Programmed" false "Reconciling" "Policy is not in effect yet.";
+    BackendPolicyOverridden = BackendPolicyAncestor "Programmed" false "Overridden"
+        "Every block is set by other policies.";
+
     XBackendAccepted = XBackendAncestor "Accepted" true "Accepted" "The backend is valid.";
     XBackendInvalid = XBackendAncestor "Accepted" false "Invalid" "A field is not valid.";
     XBackendUnsupportedValue = XBackendAncestor "Accepted" false "UnsupportedValue"
@@ -355,6 +374,8 @@ impl Code {
             "OverlappingTLSConfig" => false,
             // An unused object is not an error.
             _ if self == Code::ObjectPending => false,
+            // Neither is a policy that others override.
+            _ if matches!(self, Code::BackendPolicyReconciling | Code::BackendPolicyOverridden) => false,
             "Conflicted" | "Degraded" | "PartiallyInvalid" => self.status(),
             _ => !self.status(),
         }

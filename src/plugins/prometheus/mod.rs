@@ -40,8 +40,8 @@ pub struct Config {
     latency_metrics: bool,
     /// Count the bytes of bodies in `kong_bandwidth_bytes`.
     bandwidth_metrics: bool,
-    /// Export the health of endpoints in `kong_upstream_target_health`: `unhealthy` if connecting to the endpoint
-    /// failed, `dns_error` if its name has no address, otherwise `healthy`.
+    /// Export the health of endpoints in `kong_upstream_target_health`: `unhealthy` if the endpoint is ejected,
+    /// `dns_error` if its name has no address, otherwise `healthy`, or `healthchecks_off` without health checks.
     upstream_health_metrics: bool,
     /// No effect: Portico has no WebAssembly filters.
     wasm_metrics: bool,

@@ -56,8 +56,7 @@ pub struct HealthTarget {
 /// The label `state` of `kong_upstream_target_health`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TargetState {
-    /// Never the state of an endpoint, because failed connections always affect its health. Exported with the value 0,
-    /// because dashboards query it.
+    /// The Service has no health checks, and no connection has failed.
     HealthchecksOff,
     Healthy,
     Unhealthy,

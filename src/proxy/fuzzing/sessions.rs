@@ -23,7 +23,8 @@ pub(crate) fn check(input: &[u8]) {
     }
     let upstream = upstream();
     let carrier = AffinityCarrier::Cookie { name: NAME.into(), attributes: "; Path=/".into() };
-    let settings = Arc::new(AffinitySettings { scope: 1, carrier, absolute_timeout: Some(Duration::from_secs(60)) });
+    let (absolute_timeout, idle_timeout) = (Some(Duration::from_secs(60)), Some(Duration::from_secs(30)));
+    let settings = Arc::new(AffinitySettings { scope: 1, carrier, absolute_timeout, idle_timeout, strip: false });
     let read =
         |headers: &HeaderMap| RequestAffinity::read(Arc::clone(&settings), &upstream, cookies(headers, NAME), NOW);
     let session = read(&headers);

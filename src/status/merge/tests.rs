@@ -357,6 +357,31 @@ fn ancestors_of_a_policy() {
         ]})),
     )]);
 
+    let of_target = |controller: &str, name: &str, conditions: &[Value]| {
+        let reference = json!({"group": "", "kind": "Service", "name": name});
+        json!({"ancestorRef": reference, "controllerName": controller, "conditions": conditions})
+    };
+    check_merges(vec![row(
+        "Gateways, and targets that Ingresses use",
+        Kind::BackendPolicy,
+        json!({"ancestors": [
+            of_target(CONTROLLER, "gone", &[was_accepted(THEN)]),
+            of_target(CONTROLLER, "shop", &[was_accepted(THEN), foreign_condition("example.com/A")]),
+            of_target("example.com/x", "shop", &[foreign_condition("Accepted")]),
+            gateway(CONTROLLER, "a", &[was_accepted(THEN)]),
+        ]}),
+        json!({"ancestors": [
+            gateway(CONTROLLER, "a", &[accepted()]), of_target("", "shop", &[accepted()]),
+            of_target("", "cart", &[accepted()]),
+        ]}),
+        Some(json!({"ancestors": [
+            of_target("example.com/x", "shop", &[foreign_condition("Accepted")]),
+            gateway(CONTROLLER, "a", &[was_accepted(THEN)]),
+            of_target(CONTROLLER, "shop", &[was_accepted(THEN), foreign_condition("example.com/A")]),
+            of_target(CONTROLLER, "cart", &[was_accepted(NOW)]),
+        ]})),
+    )]);
+
     let many: Vec<_> = (0..20).map(|number| ancestor(CONTROLLER, &format!("s{number}"), &[programmed()])).collect();
     let merged = merge(Kind::KongUpstreamPolicy, &Value::Null, &json!({"ancestors": many}), &[], NOW);
     let written = merged.status.unwrap()["ancestors"].as_array().unwrap().clone();

@@ -149,8 +149,11 @@ impl HeldAdmission {
             OutcomeClass::ConnectFailed | OutcomeClass::NoResponse | OutcomeClass::TimedOut | OutcomeClass::Failed => {
                 Some(CircuitVerdict::Error)
             }
-            // The endpoint has not processed the request, or the attempt goes on.
+            // The endpoint has not processed the request, the attempt goes on, or the response was recorded already.
             OutcomeClass::Connected
+            | OutcomeClass::Completed
+            | OutcomeClass::Stale
+            | OutcomeClass::Truncated
             | OutcomeClass::Inconclusive
             | OutcomeClass::Abandoned
             | OutcomeClass::NotProcessed => None,

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest::{Context, SHA256, SHA256_OUTPUT_LEN};
@@ -60,7 +61,7 @@ impl AffinityEndpoints {
         };
         let upstream = digest([kind, &key.namespace, &key.service, &key.port.to_string()]);
         let pinnable = |endpoint: &ResolvedEndpoint| {
-            let ResolvedEndpoint { address, state } = endpoint;
+            let ResolvedEndpoint { address, state, .. } = endpoint;
             let pod = identities.pods.binary_search_by_key(address, |(address, _)| *address).ok();
             let key = match pod {
                 Some(index) => digest(["pod", &identities.pods[index].1]),
@@ -81,15 +82,20 @@ impl AffinityEndpoints {
         AffinityEndpoints { upstream: first_number(&upstream), by_hash, by_address }
     }
 
-    /// The endpoint that a token names, if its pin is valid. An ejected one counts only if all are ejected, so that a
-    /// short interruption of the network does not end all sessions.
-    pub(super) fn pinned(&self, settings: &AffinitySettings, token: &AffinityToken, now: u32) -> Option<SocketAddr> {
+    /// The endpoint that a token names, and its pin, if that is valid. An ejected endpoint counts only if all are
+    /// ejected, so that a short interruption of the network does not end all sessions.
+    pub(super) fn pinned<'t>(
+        &self,
+        settings: &AffinitySettings,
+        token: &'t AffinityToken,
+        now: u32,
+    ) -> Option<(SocketAddr, &'t Pin)> {
         let pin = token.pin(self.scope(settings))?;
-        let is_expired = settings.absolute_timeout.is_some_and(|timeout| {
+        let has_passed = |timeout: Option<Duration>, since: u32| {
             // A clock of another replica may be ahead of this one.
-            u64::from(now.saturating_sub(pin.created)) >= timeout.as_secs()
-        });
-        if is_expired {
+            timeout.is_some_and(|timeout| u64::from(now.saturating_sub(since)) >= timeout.as_secs())
+        };
+        if has_passed(settings.absolute_timeout, pin.created) || has_passed(settings.idle_timeout, pin.renewed) {
             return None;
         }
         let start = self.by_hash.partition_point(|endpoint| endpoint.hash < pin.endpoint);
@@ -97,16 +103,17 @@ impl AffinityEndpoints {
         let is_healthy = |endpoint: &&PinnableEndpoint| endpoint.state.health.is_healthy();
         let ejected = || if self.by_hash.iter().any(|endpoint| is_healthy(&endpoint)) { None } else { named().next() };
         let endpoint = named().find(is_healthy).or_else(ejected)?;
-        let expected = self.tag(settings, endpoint, pin.created);
-        verify_slices_are_equal(&expected, &pin.tag).is_ok().then_some(endpoint.address)
+        let expected = self.tag(settings, endpoint, pin.created, pin.renewed);
+        verify_slices_are_equal(&expected, &pin.tag).is_ok().then_some((endpoint.address, pin))
     }
 
-    /// A pin to an endpoint. `None` if there is no endpoint with this address.
-    pub(super) fn pin(&self, settings: &AffinitySettings, address: SocketAddr, now: u32) -> Option<Pin> {
+    /// A pin to an endpoint, of a session that was created at the time `created`. `None` if there is no endpoint with
+    /// this address.
+    pub(super) fn pin(&self, settings: &AffinitySettings, address: SocketAddr, created: u32, now: u32) -> Option<Pin> {
         let index = self.by_address.binary_search_by_key(&address, |(address, _)| *address).ok()?;
         let endpoint = &self.by_hash[self.by_address[index].1];
-        let tag = self.tag(settings, endpoint, now);
-        Some(Pin { scope: self.scope(settings), created: now, endpoint: endpoint.hash, tag })
+        let tag = self.tag(settings, endpoint, created, now);
+        Some(Pin { scope: self.scope(settings), created, renewed: now, endpoint: endpoint.hash, tag })
     }
 
     /// Distinguishes the pins of a token. A collision costs a session, but nothing else: the tag covers both hashes.
@@ -114,12 +121,22 @@ impl AffinityEndpoints {
         ((settings.scope ^ self.upstream.rotate_left(1)) >> 32) as u32
     }
 
-    fn tag(&self, settings: &AffinitySettings, endpoint: &PinnableEndpoint, created: u32) -> [u8; TAG_SIZE] {
+    fn tag(
+        &self,
+        settings: &AffinitySettings,
+        endpoint: &PinnableEndpoint,
+        created: u32,
+        renewed: u32,
+    ) -> [u8; TAG_SIZE] {
         let mut context = hmac::Context::with_key(&endpoint.key);
         context.update(b"pin");
         context.update(&settings.scope.to_be_bytes());
         context.update(&self.upstream.to_be_bytes());
         context.update(&created.to_be_bytes());
+        // A pin that was not renewed is the same in both versions of tokens.
+        if renewed != created {
+            context.update(&renewed.to_be_bytes());
+        }
         let mut tag = [0; TAG_SIZE];
         tag.copy_from_slice(&context.sign().as_ref()[..TAG_SIZE]);
         tag

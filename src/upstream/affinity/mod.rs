@@ -29,8 +29,17 @@ pub struct RequestAffinity {
     settings: Arc<AffinitySettings>,
     /// What the client has sent; empty if that was not a token.
     token: AffinityToken,
-    /// The endpoint of the session, if it can be used.
-    endpoint: Option<SocketAddr>,
+    /// The session, if it is valid and its endpoint can be used.
+    session: Option<Session>,
+}
+
+/// A valid session.
+#[derive(Clone, Copy, Debug)]
+struct Session {
+    endpoint: SocketAddr,
+    /// In seconds since 1970, as in the pin.
+    created: u32,
+    renewed: u32,
 }
 
 impl RequestAffinity {
@@ -45,36 +54,53 @@ impl RequestAffinity {
         let endpoints = upstream.affinity_endpoints();
         let mut first = None;
         for token in values.take(MAX_VALUES).filter_map(AffinityToken::parse) {
-            let endpoint = endpoints.as_ref().and_then(|endpoints| endpoints.pinned(&settings, &token, now));
-            if endpoint.is_some() {
-                return RequestAffinity { settings, token, endpoint };
+            let pinned = endpoints.as_ref().and_then(|endpoints| endpoints.pinned(&settings, &token, now));
+            let session =
+                pinned.map(|(endpoint, pin)| Session { endpoint, created: pin.created, renewed: pin.renewed });
+            if session.is_some() {
+                return RequestAffinity { settings, token, session };
             }
             first.get_or_insert(token);
         }
-        RequestAffinity { settings, token: first.unwrap_or_default(), endpoint: None }
+        RequestAffinity { settings, token: first.unwrap_or_default(), session: None }
     }
 
     /// The endpoint for the first attempt.
     pub fn endpoint(&self) -> Option<SocketAddr> {
-        self.endpoint
+        self.session.map(|session| session.endpoint)
+    }
+
+    /// Whether the endpoint gets the request without the value.
+    pub fn is_stripped(&self) -> bool {
+        self.settings.strip
     }
 
     pub fn carrier(&self) -> &AffinityCarrier {
         &self.settings.carrier
     }
 
-    /// The value for the client after this endpoint has responded. `None` if the client has it already, or if the
-    /// endpoint was removed meanwhile.
+    /// The value for the client after this endpoint has responded. `None` if the client has it already and need not
+    /// get it again, or if the endpoint was removed meanwhile.
     pub fn new_value(&self, upstream: &Upstream, endpoint: SocketAddr, now: u32) -> Option<String> {
-        if self.endpoint == Some(endpoint) {
-            return None;
-        }
+        let created = match self.session {
+            Some(session) if session.endpoint == endpoint => {
+                // Not with each response, which costs a signature and keeps caches from storing it.
+                let interval = self.settings.idle_timeout?.as_secs() / RENEWALS;
+                if u64::from(now.saturating_sub(session.renewed)) < interval.max(1) {
+                    return None;
+                }
+                session.created
+            }
+            _ => now,
+        };
         let endpoints = upstream.affinity_endpoints();
-        let pin = endpoints.as_ref()?.pin(&self.settings, endpoint, now)?;
+        let pin = endpoints.as_ref()?.pin(&self.settings, endpoint, created, now)?;
         Some(self.token.with_pin(pin).encode())
     }
 }
 
+/// How often the value of a session in use is renewed in the time after which it would end if it were idle.
+const RENEWALS: u64 = 10;
 /// How many values of one name are read. Browsers send several cookies of one name if their paths differ.
 const MAX_VALUES: usize = 4;
 
@@ -92,7 +118,8 @@ mod tests {
     /// Like a hash, `scope` differs in the half by which pins are distinguished.
     fn settings(scope: u64) -> Arc<AffinitySettings> {
         let carrier = AffinityCarrier::Header(HeaderName::from_static("x-session"));
-        Arc::new(AffinitySettings { scope: scope << 32, carrier, absolute_timeout: Some(Duration::from_secs(60)) })
+        let absolute_timeout = Some(Duration::from_secs(60));
+        Arc::new(AffinitySettings { scope: scope << 32, carrier, absolute_timeout, idle_timeout: None, strip: false })
     }
 
     fn address(number: u8) -> SocketAddr {
@@ -138,9 +165,44 @@ mod tests {
     }
 
     #[test]
-    fn changed_values_are_no_session() {
+    fn sessions_end_if_they_are_idle() {
         let upstream = upstream("a", &[1, 2]);
-        let value = value(1, &upstream, 2);
+        let idle = Arc::new(AffinitySettings { idle_timeout: Some(Duration::from_secs(20)), ..(*settings(1)).clone() });
+        let read =
+            |value: &str, now| RequestAffinity::read(Arc::clone(&idle), &upstream, [value.as_bytes()].into_iter(), now);
+        let first = read("", NOW).new_value(&upstream, address(2), NOW).unwrap();
+        assert_eq!(read(&first, NOW + 19).endpoint(), Some(address(2)));
+        assert_eq!(read(&first, NOW + 20).endpoint(), None);
+        // The value is renewed after a tenth of the time.
+        assert_eq!(read(&first, NOW + 1).new_value(&upstream, address(2), NOW + 1), None);
+        let mut value = first.clone();
+        for now in (NOW..NOW + 60).step_by(2).skip(1) {
+            let session = read(&value, now);
+            assert_eq!(session.endpoint(), Some(address(2)), "{now}");
+            value = session.new_value(&upstream, address(2), now).unwrap();
+        }
+        assert_eq!(read(&value, NOW + 59).endpoint(), Some(address(2)));
+        assert_eq!(read(&value, NOW + 60).endpoint(), None, "a session in use ends after its absolute timeout");
+        // A rule whose idle timeout was removed knows the renewed value.
+        assert_eq!(endpoint(1, &upstream, &value, NOW + 59), Some(address(2)));
+        assert_ne!(value.len(), first.len());
+    }
+
+    #[test]
+    fn changed_values_are_no_session() {
+        for idle_timeout in [None, Some(Duration::from_secs(10))] {
+            check_changed_values(idle_timeout);
+        }
+    }
+
+    fn check_changed_values(idle_timeout: Option<Duration>) {
+        let upstream = upstream("a", &[1, 2]);
+        let mut value = value(1, &upstream, 2);
+        if idle_timeout.is_some() {
+            let settings = Arc::new(AffinitySettings { idle_timeout, ..(*settings(1)).clone() });
+            let session = RequestAffinity::read(settings, &upstream, [value.as_bytes()].into_iter(), NOW + 5);
+            value = session.new_value(&upstream, address(2), NOW + 5).unwrap();
+        }
         for index in 0..value.len() {
             for replacement in ["A", "B", "-", "=", "é"] {
                 let mut changed = value.clone();

@@ -13,6 +13,10 @@ pub struct AffinitySettings {
     pub carrier: AffinityCarrier,
     /// A session ends after this time, even if it is in use.
     pub absolute_timeout: Option<Duration>,
+    /// A session ends if it is not used for this time.
+    pub idle_timeout: Option<Duration>,
+    /// Whether the cookie or header is removed from requests to endpoints.
+    pub strip: bool,
 }
 
 /// Where a request and a response contain the session.
@@ -26,13 +30,19 @@ pub enum AffinityCarrier {
     Header(HeaderName),
 }
 
-/// Text for dumps: `cookie name; Path=/; HttpOnly; SameSite=Strict, for 1h`, or `header name`.
+/// Text for dumps: `cookie name; Path=/; HttpOnly; SameSite=Strict, for 1h, idle for 10m, stripped`, or `header name`.
 impl fmt::Display for AffinitySettings {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.carrier {
             AffinityCarrier::Cookie { name, attributes } => write!(formatter, "cookie {name}{attributes}")?,
             AffinityCarrier::Header(name) => write!(formatter, "header {name}")?,
         }
-        self.absolute_timeout.map_or(Ok(()), |timeout| write!(formatter, ", for {timeout:?}"))
+        if let Some(timeout) = self.absolute_timeout {
+            write!(formatter, ", for {timeout:?}")?;
+        }
+        if let Some(timeout) = self.idle_timeout {
+            write!(formatter, ", idle for {timeout:?}")?;
+        }
+        formatter.write_str(if self.strip { ", stripped" } else { "" })
     }
 }

@@ -1,8 +1,11 @@
 //! The value of a session cookie or header: a list of pins, each to an endpoint of one backend.
 //!
 //! ```text
-//!   base64url( version 1 │ scope 4 │ created 4 │ endpoint 8 │ tag 12 │ scope … )     sizes in bytes
+//!   base64url( version 1 │ scope 4 │ created 4 │ endpoint 8 │ tag 12 │ scope … )             sizes in bytes
+//!   base64url( version 1 │ scope 4 │ created 4 │ endpoint 8 │ tag 12 │ renewed 4 │ scope … )
 //! ```
+//!
+//! The second version is for values with a pin that was renewed, because its session would end if it were idle.
 //!
 //! A rule may have several backends, and rules may share a cookie. Therefore a value has a pin for each of them, up to
 //! [`MAX_PINS`].
@@ -18,6 +21,8 @@ pub(super) struct Pin {
     pub(super) scope: u32,
     /// Seconds since 1970.
     pub(super) created: u32,
+    /// When the client last got the pin, in seconds since 1970; `created` if it was not renewed.
+    pub(super) renewed: u32,
     /// The hash that names the endpoint.
     pub(super) endpoint: u64,
     pub(super) tag: [u8; TAG_SIZE],
@@ -38,11 +43,14 @@ impl AffinityToken {
         let mut buffer = [0; MAX_ENCODED_SIZE];
         let length = URL_SAFE_NO_PAD.decode_slice(value, &mut buffer).ok()?;
         let (version, pins) = buffer[..length].split_first()?;
-        let (pins, rest) = pins.as_chunks::<PIN_SIZE>();
-        if *version != VERSION || !rest.is_empty() {
-            return None;
-        }
-        Some(AffinityToken { pins: pins.iter().map(Pin::from_bytes).collect() })
+        let size = match *version {
+            VERSION => PIN_SIZE,
+            VERSION_WITH_RENEWAL => RENEWED_PIN_SIZE,
+            _ => return None,
+        };
+        let pins = pins.chunks(size).map(|bytes| (bytes.len() == size).then(|| Pin::from_bytes(bytes)));
+        let pins: SmallVec<[Pin; 1]> = pins.collect::<Option<_>>()?;
+        (pins.len() <= MAX_PINS).then_some(AffinityToken { pins })
     }
 
     /// The pin of a scope; the newest, should there be several.
@@ -61,39 +69,48 @@ impl AffinityToken {
     }
 
     pub(super) fn encode(&self) -> String {
-        let mut bytes = Vec::with_capacity(1 + self.pins.len() * PIN_SIZE);
-        bytes.push(VERSION);
-        for Pin { scope, created, endpoint, tag } in &self.pins {
+        let has_renewed = self.pins.iter().any(|pin| pin.renewed != pin.created);
+        let mut bytes = Vec::with_capacity(1 + self.pins.len() * RENEWED_PIN_SIZE);
+        bytes.push(if has_renewed { VERSION_WITH_RENEWAL } else { VERSION });
+        for Pin { scope, created, renewed, endpoint, tag } in &self.pins {
             bytes.extend(scope.to_be_bytes());
             bytes.extend(created.to_be_bytes());
             bytes.extend(endpoint.to_be_bytes());
             bytes.extend(tag);
+            if has_renewed {
+                bytes.extend(renewed.to_be_bytes());
+            }
         }
         URL_SAFE_NO_PAD.encode(bytes)
     }
 }
 
 impl Pin {
-    fn from_bytes(bytes: &[u8; PIN_SIZE]) -> Self {
-        let mut pin = Pin { scope: 0, created: 0, endpoint: 0, tag: [0; TAG_SIZE] };
+    /// `bytes` has the size of a pin, with or without the time when it was renewed.
+    fn from_bytes(bytes: &[u8]) -> Self {
+        let mut pin = Pin { scope: 0, created: 0, renewed: 0, endpoint: 0, tag: [0; TAG_SIZE] };
         let number = |range: std::ops::Range<usize>| {
             bytes[range].iter().fold(0, |number: u64, byte| number << 8 | u64::from(*byte))
         };
         pin.scope = number(0..4) as u32;
         pin.created = number(4..8) as u32;
         pin.endpoint = number(8..16);
-        pin.tag.copy_from_slice(&bytes[16..]);
+        pin.tag.copy_from_slice(&bytes[16..PIN_SIZE]);
+        pin.renewed =
+            if bytes.len() == RENEWED_PIN_SIZE { number(PIN_SIZE..RENEWED_PIN_SIZE) as u32 } else { pin.created };
         pin
     }
 }
 
 const VERSION: u8 = 1;
+const VERSION_WITH_RENEWAL: u8 = 2;
 /// The size of the tag: 96 bits are enough for a tag that only a proxy can verify (RFC 2104, section 5).
 pub(super) const TAG_SIZE: usize = 12;
 const PIN_SIZE: usize = 4 + 4 + 8 + TAG_SIZE;
+const RENEWED_PIN_SIZE: usize = PIN_SIZE + 4;
 /// As many as a rule may have backends.
 const MAX_PINS: usize = 16;
-const MAX_ENCODED_SIZE: usize = (1 + MAX_PINS * PIN_SIZE).div_ceil(3) * 4;
+const MAX_ENCODED_SIZE: usize = (1 + MAX_PINS * RENEWED_PIN_SIZE).div_ceil(3) * 4;
 
 #[cfg(test)]
 mod tests {
@@ -101,25 +118,46 @@ mod tests {
 
     #[test]
     fn tokens_are_read_as_they_were_written() {
-        let pin = |scope| Pin { scope, created: 2, endpoint: u64::MAX - 3, tag: [7; TAG_SIZE] };
-        let mut token = AffinityToken::default();
-        for scope in 0..=u32::try_from(MAX_PINS).unwrap() {
-            assert_eq!(AffinityToken::parse(token.encode().as_bytes()), Some(token.clone()));
-            token = token.with_pin(pin(scope));
+        for renewed in [2, 3] {
+            let pin = |scope| Pin { scope, created: 2, renewed, endpoint: u64::MAX - 3, tag: [7; TAG_SIZE] };
+            let mut token = AffinityToken::default();
+            for scope in 0..=u32::try_from(MAX_PINS).unwrap() {
+                assert_eq!(AffinityToken::parse(token.encode().as_bytes()), Some(token.clone()));
+                token = token.with_pin(pin(scope));
+            }
+            assert_eq!(token.pins.len(), MAX_PINS);
+            assert_eq!((token.pin(0), token.pin(1)), (None, Some(&pin(1))));
         }
-        assert_eq!(token.pins.len(), MAX_PINS);
-        assert_eq!((token.pin(0), token.pin(1)), (None, Some(&pin(1))));
     }
 
     #[test]
     fn other_values_are_no_tokens() {
-        let valid = AffinityToken::default().with_pin(Pin { scope: 1, created: 1, endpoint: 1, tag: [1; TAG_SIZE] });
-        let valid = valid.encode();
+        let pin = Pin { scope: 1, created: 1, renewed: 1, endpoint: 1, tag: [1; TAG_SIZE] };
+        let valid = AffinityToken::default().with_pin(pin).encode();
+        let renewed = AffinityToken::default().with_pin(Pin { renewed: 2, ..pin }).encode();
         let too_long = "A".repeat(MAX_ENCODED_SIZE + 1);
-        let other_version = format!("Ag{}", &valid[2..]);
-        for value in ["", "A", "Ag", "not base64!", "AQAA", &too_long, &other_version, &valid[..valid.len() - 2]] {
+        let too_many = [&[VERSION][..], &[1; (MAX_PINS + 1) * PIN_SIZE]].concat();
+        let too_many = URL_SAFE_NO_PAD.encode(too_many);
+        let other_version = format!("Aw{}", &valid[2..]);
+        let without_renewal = format!("AQ{}", &renewed[2..]);
+        let with_renewal = format!("Ag{}", &valid[2..]);
+        let cut = &valid[..valid.len() - 2];
+        for value in [
+            "",
+            "A",
+            "Aw",
+            "not base64!",
+            "AQAA",
+            &too_long,
+            &too_many,
+            &other_version,
+            &without_renewal,
+            &with_renewal,
+            cut,
+        ] {
             assert_eq!(AffinityToken::parse(value.as_bytes()), None, "{value}");
         }
         assert_eq!(AffinityToken::parse(&[0xff; 39]), None);
+        assert!(AffinityToken::parse(valid.as_bytes()).is_some() && AffinityToken::parse(renewed.as_bytes()).is_some());
     }
 }

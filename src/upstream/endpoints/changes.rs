@@ -8,10 +8,10 @@ use std::sync::atomic::Ordering::{Relaxed, Release};
 use tracing::warn;
 
 use super::Upstream;
+use super::checks::check_of;
 use crate::upstream::affinity::AffinityEndpoints;
 use crate::upstream::configured_endpoints::{BackendTraffic, EndpointAddress, Endpoints};
-use crate::upstream::load_balancing::ResolvedEndpoint;
-use crate::upstream::settings::BalancingAlgorithm;
+use crate::upstream::load_balancing::{EndpointSet, ResolvedEndpoint, SetSettings};
 use crate::upstream::ssrf_guard::BlockedAddress;
 
 impl Upstream {
@@ -30,13 +30,9 @@ impl Upstream {
             return;
         }
         resolved.retain(|host, _| hosts(&endpoints).any(|name| name == host));
-        let BackendTraffic { retry_limits, affinity, limits, .. } = &endpoints.traffic;
+        let BackendTraffic { retry_limits, affinity, limits, health, is_dry_run, .. } = &endpoints.traffic;
+        self.detection.configure(health.as_ref(), *is_dry_run);
         let limits = limits.as_deref().filter(|_| !endpoints.traffic.is_dry_run);
-        let max_per_endpoint = limits.and_then(|limits| limits.max_requests_per_endpoint).map_or(0, |max| max.max(1));
-        let is_by_load = endpoints.balance.algorithm == BalancingAlgorithm::LeastRequests;
-        self.is_by_load.store(is_by_load, Relaxed);
-        self.counts_requests.store(is_by_load || max_per_endpoint > 0, Relaxed);
-        self.max_requests_per_endpoint.store(max_per_endpoint, Relaxed);
         self.connection_limits.set(limits);
         self.sockets.set_limit(limits.and_then(|limits| limits.max_connections));
         self.overload.set(&endpoints.traffic, &self.key);
@@ -45,13 +41,20 @@ impl Upstream {
         if affinity.is_some() {
             self.keeps_affinity.store(true, Relaxed);
         }
+        let known_check = check_of(&self.configured.load()).cloned();
+        let has_other_check = known_check.as_ref() != check_of(&endpoints);
         let has_other_identities = self.configured.load().identities != endpoints.identities;
         let lacks_affinity_endpoints = affinity.is_some() && self.affinity_endpoints.load().is_none();
         self.configured.store(Arc::new(endpoints));
         self.revision.fetch_add(1, Release);
-        if !self.publish(&resolved) && (has_other_identities || lacks_affinity_endpoints) {
+        let is_published = self.publish(&resolved);
+        if !is_published && (has_other_identities || lacks_affinity_endpoints) {
             self.publish_affinity_endpoints();
         }
+        if has_other_check {
+            self.announce_checks(known_check.is_some());
+        }
+        self.announce_health();
     }
 
     /// Sets the resolved addresses of a host; an empty list makes it unreachable. Ignored if no endpoint has this name.
@@ -75,8 +78,10 @@ impl Upstream {
         self.publish(&resolved);
     }
 
-    /// Copies the DNS results of the upstream that this one replaces.
-    pub(in crate::upstream) fn inherit_resolved(&self, other: &Upstream) {
+    /// Takes over the DNS results of the upstream that this one replaces, and shares the health of the endpoints with
+    /// it.
+    pub(in crate::upstream) fn inherit_endpoints(&mut self, other: &Upstream) {
+        self.detection = Arc::clone(&other.detection);
         let resolved = other.resolved.lock().clone();
         *self.resolved.lock() = resolved;
     }
@@ -86,32 +91,61 @@ impl Upstream {
         BlockedAddress::check(address, &self.addresses).is_none()
     }
 
-    /// Recomputes the reachable addresses; the health of an address that stays is kept. Returns whether they changed.
+    /// Recomputes the reachable endpoints and how they are picked; the state of an endpoint that stays is kept, unless
+    /// another Pod has its address. Returns whether endpoints changed.
     pub(super) fn publish(&self, resolved: &BTreeMap<Arc<str>, Vec<IpAddr>>) -> bool {
-        let mut addresses = Vec::new();
-        for address in &self.configured.load().addresses {
-            match address {
-                EndpointAddress::Ip(address) => addresses.push(*address),
+        let configured = self.configured.load();
+        let mut named = Vec::new();
+        for (position, name) in configured.addresses.iter().enumerate() {
+            match name {
+                EndpointAddress::Ip(address) => named.push((*address, position)),
                 EndpointAddress::Name { host, port } => {
                     let resolved = resolved.get(host).into_iter().flatten();
-                    addresses.extend(resolved.map(|address| SocketAddr::new(*address, *port)));
+                    named.extend(resolved.map(|address| (SocketAddr::new(*address, *port), position)));
                 }
             }
         }
-        addresses.retain(|address| self.is_allowed(address.ip()));
+        named.retain(|(address, _)| self.is_allowed(address.ip()));
         // Two names may resolve to one address, which must not get a double share.
-        addresses.sort();
-        addresses.dedup();
-        if self.reachable.load().iter().map(|endpoint| endpoint.address).eq(addresses.iter().copied()) {
+        named.sort();
+        named.dedup_by_key(|(address, _)| *address);
+        let former = self.reachable.load_full();
+        let weighted = || named.iter().map(|(address, position)| (*address, configured.weight(*position)));
+        let limit = configured.traffic.limits.as_ref().filter(|_| !configured.traffic.is_dry_run);
+        let max_requests = limit.and_then(|limits| limits.max_requests_per_endpoint).map(|max| max.max(1));
+        let settings = SetSettings::new(&configured.balance, max_requests);
+        let pods = &*configured.identities.pods;
+        let has_same_addresses = former.iter().map(|known| known.address).eq(weighted().map(|(address, _)| address));
+        let has_same_endpoints = has_same_addresses && !self.detection.has_other_pod(pods);
+        let has_same_weights = || former.iter().map(|known| known.weight).eq(weighted().map(|(_, weight)| weight));
+        // The table of an upstream that hashes depends on the names as well.
+        let has_same_table = !former.has_table();
+        if has_same_endpoints && has_same_table && *former.settings() == settings && has_same_weights() {
             return false;
         }
-        let reachable = addresses
-            .into_iter()
-            .map(|address| ResolvedEndpoint { address, state: self.state(address).unwrap_or_default() })
-            .collect();
-        self.reachable.store(Arc::new(reachable));
-        self.update_ejected();
+        let addresses: Vec<_> = named.iter().map(|(address, _)| *address).collect();
+        let states = self.detection.set_endpoints(&addresses, pods);
+        let endpoints = states.into_iter().zip(weighted());
+        let endpoints = endpoints.map(|((address, state), (_, weight))| ResolvedEndpoint { address, weight, state });
+        let set =
+            EndpointSet::new(endpoints.collect(), settings, |index| configured.addresses[named[index].1].to_string());
+        self.apply_balancing(&set);
+        let set = Arc::new(set);
+        self.reachable.store(Arc::clone(&set));
+        for endpoint in set.iter() {
+            let known = former.position(endpoint.address).map(|index| &former[index].state);
+            if !known.is_some_and(|known| Arc::ptr_eq(known, &endpoint.state)) {
+                self.begin(endpoint, &former);
+            }
+        }
+        // What was seen of the former endpoints is outdated.
+        self.detection.set_changed();
+        if has_same_endpoints {
+            return false;
+        }
         self.publish_affinity_endpoints();
+        self.announce_checks(false);
+        self.announce_health();
         true
     }
 

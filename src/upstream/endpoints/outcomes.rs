@@ -1,74 +1,84 @@
-//! What attempts have shown about the endpoints of an upstream.
+//! What attempts, probes and active checks have shown about the endpoints of an upstream.
 
+use std::fmt;
 use std::net::SocketAddr;
-use std::sync::atomic::{
-    Ordering::{Relaxed, SeqCst},
-    fence,
-};
 
 use super::Upstream;
+use crate::upstream::endpoint_state::EndpointState;
 use crate::upstream::outcome::{Outcome, OutcomeClass};
+use crate::upstream::outlier_detection::{FollowUp, ObservedEndpoint};
+use crate::upstream::tls::UpstreamServerName;
 
 impl Upstream {
     /// Reports what an attempt has shown about an endpoint.
     #[inline]
     pub fn report(&self, address: SocketAddr, outcome: &Outcome) {
-        match outcome.class {
-            OutcomeClass::ConnectFailed => self.record_failure(address),
-            // The endpoints are not searched for ejected ones after each response of a healthy one.
-            _ if !self.has_ejected() => {}
-            // The connection of an attempt that has opened one was reported already.
-            OutcomeClass::Responded if outcome.connect_time.is_some() => {}
-            class => self.record_while_ejected(address, class),
+        self.record_latency(address, outcome);
+        if self.detection.concerns(outcome) {
+            self.record(address, outcome, None);
         }
     }
 
+    /// Reports that no connection could be opened, because of an error of the endpoint. `server_name`: that of the
+    /// handshake, with which the endpoint is probed.
     #[cold]
-    pub(super) fn record_failure(&self, address: SocketAddr) {
-        if let Some(state) = self.state(address) {
-            state.health.record_failure(self.clock.now());
-            self.update_ejected();
+    pub(in crate::upstream) fn report_unreachable(
+        &self,
+        address: SocketAddr,
+        server_name: Option<&UpstreamServerName>,
+        error: &dyn fmt::Display,
+    ) {
+        if let Some(name) = server_name {
+            self.probed_name.store(Some(name.header().clone().into()));
         }
+        self.record(address, &Outcome::of(OutcomeClass::ConnectFailed), Some(error));
+    }
+
+    /// Whether the statuses of responses count, which gRPC calls have in their trailers.
+    #[inline]
+    pub fn counts_statuses(&self) -> bool {
+        self.detection.counts_statuses()
+    }
+
+    /// Whether connections to this endpoint that were idle at this number of marks are not to be used, because one of
+    /// them looked dead since.
+    #[inline]
+    pub(in crate::upstream) fn is_marked(&self, address: SocketAddr, marks: u32) -> bool {
+        marks != self.detection.marks() && self.is_marked_since(address, marks)
     }
 
     #[cold]
-    fn record_while_ejected(&self, address: SocketAddr, class: OutcomeClass) {
+    fn is_marked_since(&self, address: SocketAddr, marks: u32) -> bool {
+        // Numbers may wrap around.
+        self.state(address).is_some_and(|state| state.health.mark().wrapping_sub(marks).cast_signed() > 0)
+    }
+
+    #[cold]
+    fn record(&self, address: SocketAddr, outcome: &Outcome, error: Option<&dyn fmt::Display>) {
         let Some(state) = self.state(address) else { return };
-        let health = &state.health;
-        match class {
-            OutcomeClass::Connected | OutcomeClass::Responded => {
-                if !health.is_healthy() {
-                    health.record_success();
-                    self.update_ejected();
-                }
-            }
-            OutcomeClass::Inconclusive => health.record_inconclusive(self.clock.now()),
-            OutcomeClass::Abandoned => health.record_abandoned(self.clock.now()),
-            OutcomeClass::ConnectFailed
-            | OutcomeClass::NotProcessed
-            | OutcomeClass::NoResponse
-            | OutcomeClass::TimedOut
-            | OutcomeClass::Failed => {}
+        if self.detection.record(&self.observed(address, &state, error), outcome) == FollowUp::Probe {
+            self.announce_health();
         }
     }
 
+    pub(super) fn observed<'o>(
+        &'o self,
+        address: SocketAddr,
+        state: &'o EndpointState,
+        error: Option<&'o dyn fmt::Display>,
+    ) -> ObservedEndpoint<'o> {
+        ObservedEndpoint { upstream: &self.key, address, state, error }
+    }
+
+    /// The task of health checks is to look at the endpoints to be probed, and at how often rates are compared.
+    pub(super) fn announce_health(&self) {
+        if self.detection.is_probed() {
+            self.probe_queue.add(&self.key);
+        }
+    }
+
+    /// Whether an endpoint is not simply available.
     pub(super) fn has_ejected(&self) -> bool {
-        self.has_ejected.load(Relaxed)
-    }
-
-    /// Recomputes `has_ejected`, and again if an endpoint has changed meanwhile. The fences make sure that the last of
-    /// several concurrent updates sees the changes of all.
-    pub(super) fn update_ejected(&self) {
-        let is_any_ejected = || {
-            fence(SeqCst);
-            self.reachable.load().iter().any(|endpoint| !endpoint.state.health.is_healthy())
-        };
-        loop {
-            let has_ejected = is_any_ejected();
-            self.has_ejected.store(has_ejected, Relaxed);
-            if is_any_ejected() == has_ejected {
-                return;
-            }
-        }
+        self.detection.is_degraded()
     }
 }

@@ -21,7 +21,7 @@ use crate::upstream::http2::StreamPermit;
 use crate::upstream::socket_budget::client_slots::ClientRequest;
 use crate::upstream::tls::UpstreamHandshakeError;
 use crate::upstream::upgraded::UpgradedConnection;
-use crate::upstream::{ActiveRequest, ConnectError};
+use crate::upstream::{ActiveRequest, ConnectError, Outcome, OutcomeClass};
 
 /// One connection, ready for one request. Return it with `release` after the response was read to its end.
 pub struct UpstreamConnection<B> {
@@ -94,6 +94,20 @@ where
         match &self.sender {
             RequestSender::Http1(connection) => connection.body_size_hint(),
             RequestSender::Http2(_) => SizeHint::with_exact(0),
+        }
+    }
+
+    /// Reports what the response has shown about the endpoint after its head.
+    pub(in crate::upstream) fn report(&self, outcome: &Outcome) {
+        if let Some(upstream) = self.pool.upstream.upgrade() {
+            upstream.report(self.address, outcome);
+        }
+    }
+
+    /// Reports that the whole response was received, unless that changes nothing.
+    pub(in crate::upstream) fn report_completed(&self) {
+        if self.pool.detection.awaits_completion() {
+            self.report(&Outcome::of(OutcomeClass::Completed));
         }
     }
 

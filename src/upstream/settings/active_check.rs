@@ -9,13 +9,16 @@ use http::{HeaderMap, HeaderValue, Method, Uri};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ActiveCheck {
     pub kind: CheckKind,
+    /// The interval of an endpoint that is healthy. Zero: it is not checked.
     pub interval: Duration,
-    /// The interval of an endpoint that is not healthy.
+    /// The interval of an endpoint that is not healthy. Zero: it is not checked.
     pub unhealthy_interval: Duration,
     pub timeout: Duration,
     /// Consecutive failures after which an endpoint is ejected.
     pub unhealthy_threshold: u32,
-    /// Consecutive passes after which it is available again.
+    /// Replaces `unhealthy_threshold` by one threshold for each kind of failure.
+    pub failure_thresholds: Option<FailureThresholds>,
+    /// Consecutive passes after which it is available again. 0: passes do not make it available.
     pub healthy_threshold: u32,
     pub initial: InitialHealth,
     /// The port to check, instead of that of the endpoint.
@@ -24,8 +27,49 @@ pub struct ActiveCheck {
     pub reuses_connection: bool,
 }
 
+impl ActiveCheck {
+    /// The time between two checks of an endpoint. `None` if it is not checked in this state.
+    pub fn interval_of(&self, is_healthy: bool) -> Option<Duration> {
+        let interval = if is_healthy { self.interval } else { self.unhealthy_interval };
+        Some(interval).filter(|interval| !interval.is_zero())
+    }
+
+    /// The shorter one of the intervals that are not zero; an hour if both are.
+    pub fn shortest_interval(&self) -> Duration {
+        let intervals = [true, false].into_iter().filter_map(|is_healthy| self.interval_of(is_healthy));
+        intervals.min().unwrap_or(Duration::from_secs(3600))
+    }
+}
+
+/// What a check has shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CheckResult {
+    Passed,
+    Failed(CheckFailureKind),
+}
+
+/// How a check has failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CheckFailureKind {
+    Response,
+    Connection,
+    Timeout,
+}
+
+/// After how many consecutive failures of one kind an endpoint is ejected. 0: they do not count. Each kind has a count
+/// of its own, and a pass resets all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FailureThresholds {
+    /// Responses that do not pass, and invalid ones.
+    pub responses: u32,
+    /// No connection could be opened, or it closed without a response.
+    pub connections: u32,
+    pub timeouts: u32,
+}
+
 /// What a check sends, and what it expects.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "there is one for each upstream with checks")]
 pub enum CheckKind {
     Http {
         /// Whether the check uses TLS where requests do not.
@@ -35,7 +79,10 @@ pub enum CheckKind {
         path: Uri,
         host: HeaderValue,
         headers: HeaderMap,
+        /// The statuses that pass.
         expected: StatusRanges,
+        /// The statuses that fail; those in neither list change nothing. `None`: all that do not pass.
+        failing: Option<StatusRanges>,
     },
     /// Opens a connection, sends `send`, and reads until `expect` was received.
     Tcp { send: Box<[u8]>, expect: Box<[u8]> },
@@ -43,7 +90,7 @@ pub enum CheckKind {
     Grpc { service: Box<str>, authority: HeaderValue },
 }
 
-/// The statuses of responses that pass.
+/// Statuses of responses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StatusRanges(pub Box<[RangeInclusive<u16>]>);
 

@@ -9,13 +9,16 @@ use super::RequestHash;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Balancing {
     pub algorithm: BalancingAlgorithm,
-    /// What [`BalancingAlgorithm::RingHash`] and [`BalancingAlgorithm::Maglev`] hash of a request; `None` for the others.
+    /// What [`BalancingAlgorithm::RingHash`] and [`BalancingAlgorithm::Maglev`] hash of a request. `None`: they are
+    /// not used.
     pub hash: Option<Arc<RequestHash>>,
     pub slow_start: Option<SlowStart>,
     pub locality: Locality,
     /// If a smaller percentage of the endpoints is available, ejections are ignored, or no request is sent, as
     /// `when_unhealthy` says. 0: only if none is available.
     pub panic_threshold_percent: u8,
+    /// Whether exactly the threshold is too few as well.
+    pub must_exceed_threshold: bool,
     pub when_unhealthy: WhenUnhealthy,
 }
 

@@ -14,7 +14,9 @@ mod request_hash;
 mod retries;
 mod timeouts;
 
-pub use active_check::{ActiveCheck, CheckKind, InitialHealth, StatusRanges};
+pub use active_check::{
+    ActiveCheck, CheckFailureKind, CheckKind, CheckResult, FailureThresholds, InitialHealth, StatusRanges,
+};
 pub use balancing::{Balancing, BalancingAlgorithm, Locality, LocalityMode, SlowStart, WhenUnhealthy};
 pub use circuit_breaker::{CircuitBreakerSettings, FallbackResponse, SlowRequests};
 pub use health::{FailurePercentage, HealthSettings, PassiveChecks, SuccessRate};

@@ -115,6 +115,11 @@ impl SocketBudget {
         self.sockets.free() < (self.sockets.limit().saturating_mul(3)).div_ceil(20)
     }
 
+    /// Whether more than half of the sockets is free.
+    pub(super) fn is_ample(&self) -> bool {
+        self.sockets.free() > self.sockets.limit() / 2
+    }
+
     /// How many sockets the upstream can open now.
     pub(super) fn room(&self, upstream: &UpstreamSockets, namespace: &str) -> usize {
         let (free, held) = (self.sockets.free(), upstream.held.load(Relaxed));

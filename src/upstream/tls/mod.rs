@@ -88,6 +88,32 @@ impl UpstreamTlsSettings {
         self.server_name.as_ref().or(host).map(UpstreamServerName::from_host)
     }
 
+    /// Whether a certificate must have the name that the sender of a request has chosen.
+    pub(super) fn verifies_host(&self) -> bool {
+        self.verifies() && self.config.required_name == RequiredName::Host
+    }
+
+    /// The same settings with another protocol, for connections that requests do not use.
+    pub(super) fn with_protocol(&self, protocol: UpstreamProtocol) -> Self {
+        if self.config.client.alpn_protocols == [alpn(protocol)] {
+            return self.clone();
+        }
+        let mut client = self.config.client.clone();
+        client.alpn_protocols = vec![alpn(protocol)];
+        let EndpointTlsConfig { verifier, verifies, required_name, .. } = &*self.config;
+        let config = EndpointTlsConfig {
+            client,
+            verifier: Arc::clone(verifier),
+            verifies: *verifies,
+            required_name: *required_name,
+        };
+        // Sessions are found by the digest, and belong to one protocol.
+        let mut digest = DigestBuilder::default();
+        digest.add(&self.digest);
+        digest.add(&alpn(protocol));
+        UpstreamTlsSettings { digest: digest.finish(), config: Arc::new(config), ..self.clone() }
+    }
+
     pub(super) fn client(&self) -> UpstreamTlsClient {
         UpstreamTlsClient { settings: self.clone() }
     }
@@ -133,13 +159,17 @@ fn build_config(
         Some(client) => config.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(client))),
         None => config.with_no_client_auth(),
     };
-    let alpn = protocol.map(|protocol| match protocol {
-        UpstreamProtocol::Http1 => b"http/1.1".to_vec(),
-        UpstreamProtocol::Http2 => b"h2".to_vec(),
-    });
-    client.alpn_protocols = alpn.into_iter().collect();
+    client.alpn_protocols = protocol.map(alpn).into_iter().collect();
     client.resumption = Resumption::disabled();
     Ok(EndpointTlsConfig { client, verifier, verifies, required_name })
+}
+
+/// The name of a protocol in handshakes.
+fn alpn(protocol: UpstreamProtocol) -> Vec<u8> {
+    match protocol {
+        UpstreamProtocol::Http1 => b"http/1.1".to_vec(),
+        UpstreamProtocol::Http2 => b"h2".to_vec(),
+    }
 }
 
 static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| Arc::new(default_provider()));
@@ -255,6 +285,11 @@ impl UpstreamServerName {
     /// The server name from a Host header; its port is ignored.
     pub fn from_host(host: &HeaderValue) -> Rc<Self> {
         Rc::new(UpstreamServerName(host.clone()))
+    }
+
+    /// The value of the header that it was read from.
+    pub(super) fn header(&self) -> &HeaderValue {
+        &self.0
     }
 
     fn host(&self) -> &str {

@@ -57,6 +57,7 @@ macro_rules! for_each_kind {
                 XTelemetryPolicy, "xtelemetrypolicies", ["v1alpha1"], Namespaced, Observed, Whole;
             }
             Portico portico PORTICO_GROUP {
+                BackendPolicy, "backendpolicies", ["v1alpha1"], Namespaced, Written, Whole, in backend_policies;
                 GatewayParameters, "gatewayparameters", ["v1alpha1"],
                     Namespaced, Ignored, Whole, in gateway_parameters;
             }
@@ -299,9 +300,11 @@ impl Kind {
             Kind::TcpIngress | Kind::UdpIngress => StatusLayout::ConditionsAndAddresses,
             Kind::Ingress => StatusLayout::Addresses,
             Kind::KongLicense => StatusLayout::Controllers,
-            Kind::KongUpstreamPolicy | Kind::BackendTlsPolicy | Kind::XBackendTrafficPolicy | Kind::XBackend => {
-                StatusLayout::Ancestors
-            }
+            Kind::BackendPolicy
+            | Kind::BackendTlsPolicy
+            | Kind::KongUpstreamPolicy
+            | Kind::XBackend
+            | Kind::XBackendTrafficPolicy => StatusLayout::Ancestors,
             _ => StatusLayout::NotWritten,
         }
     }

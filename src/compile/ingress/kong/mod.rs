@@ -3,7 +3,7 @@
 //! ```text
 //!   plan.rs ─┬ ../../kong/route_annotations.rs  annotations of the Ingress
 //!            ├ path.rs                          paths by type
-//!            └ ../service_backend.rs ─ ../../kong/service_annotations.rs, ../../kong/upstream_policy.rs
+//!            └ ../service_backend.rs ─ ../../kong/service_annotations.rs, ../../kong/upstream_policy
 //!   path_conflicts.rs       paths that get no requests, among all Ingresses of a host
 //! ```
 

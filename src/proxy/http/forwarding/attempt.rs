@@ -13,7 +13,9 @@ use super::outgoing_request::OutgoingRequest;
 use crate::proxy::http::fields::field_policy::ConnectionFields;
 use crate::proxy::http::fields::headers::strip_hop_by_hop;
 use crate::proxy::http::record::request_error::RequestError;
-use crate::upstream::{ConnectError, EndpointBody, IdleReuse, IncomingBody, RequestFailure, UpstreamConnection};
+use crate::upstream::{
+    ConnectError, EndpointBody, IdleReuse, IncomingBody, Outcome, OutcomeClass, RequestFailure, UpstreamConnection,
+};
 
 type EndpointConnection<C> = UpstreamConnection<<C as Caller>::Body>;
 type AttemptResult<C> = Result<Response<EndpointResponse<<C as Caller>::Body>>, AttemptError>;
@@ -51,6 +53,7 @@ impl<'u, C: Caller> OutgoingRequest<'u, C> {
                 Err(AttemptError::NotSent) if (is_http2 || is_reused) && unsent_left > 0 => unsent_left -= 1,
                 Err(AttemptError::NoResponse) if is_reused && unsent_left > 0 && self.may_resend_after_close() => {
                     unsent_left -= 1;
+                    self.report_stale();
                     self.caller.pools().count_replay();
                 }
                 outcome => return outcome,
@@ -72,6 +75,7 @@ impl<'u, C: Caller> OutgoingRequest<'u, C> {
                     return None;
                 }
                 Err(AttemptError::NoResponse) if may_resend_after_close => {
+                    self.report_stale();
                     self.caller.pools().count_replay();
                     // If one connection is stale, other kept-alive ones may be too.
                     return None;
@@ -84,6 +88,13 @@ impl<'u, C: Caller> OutgoingRequest<'u, C> {
     /// Whether the request is sent again if the endpoint closes a kept-alive connection instead of responding.
     fn may_resend_after_close(&self) -> bool {
         self.replay.complete && self.replay.idempotent && self.replay.allows_resending
+    }
+
+    /// The endpoint has closed a kept-alive connection. Others may be dead as well.
+    fn report_stale(&self) {
+        if !self.policy.is_mirror {
+            self.target.upstream.report(self.endpoint, &Outcome::of(OutcomeClass::Stale));
+        }
     }
 
     fn idle_reuse(&self) -> IdleReuse {

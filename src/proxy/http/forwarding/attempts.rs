@@ -9,7 +9,8 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use http::{HeaderName, Request, Response};
+use http::header::{CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
 use http_body::Body;
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -23,7 +24,7 @@ use crate::plugin_api::completed_request::AttemptOutcome;
 use crate::proxy::http::record::attempts::Attempts;
 use crate::proxy::http::record::request_error::RequestError;
 use crate::turn_clock;
-use crate::upstream::{Admission, NotAdmitted, Outcome, OutcomeClass};
+use crate::upstream::{Admission, GRPC_STATUS, GrpcStatus, NotAdmitted, Outcome, OutcomeClass};
 
 /// The outcome of a request that was forwarded.
 pub(super) type Forwarded<C> = Result<Response<EndpointResponse<<C as Caller>::Body>>, RequestError>;
@@ -41,12 +42,13 @@ pub(in crate::proxy) async fn forward_in_time<C: Caller>(
         caller.set_timeouts(rule);
     }
     let limit = policy.time_limit(Instant::now());
+    let mut sent: Option<OutgoingRequest<'_, C>> = None;
     let forwarding = async {
         let is_complete = request.body().is_end_stream()
             || policy.buffers(&request) && buffer(&**caller, &mut request, &destination).await?;
         let replay = policy.replay(is_complete, request.method());
-        let mut outgoing = OutgoingRequest::new(Rc::clone(caller), destination, request, replay)?;
-        let response = forward(&mut outgoing, Some(attempts)).await?;
+        let outgoing = sent.insert(OutgoingRequest::new(Rc::clone(caller), destination, request, replay)?);
+        let response = forward(outgoing, Some(attempts)).await?;
         Ok::<_, RequestError>((response, outgoing.attempt_deadline))
     };
     let outcome = match limit {
@@ -57,6 +59,9 @@ pub(in crate::proxy) async fn forward_in_time<C: Caller>(
                 // What a client limits says nothing about the Service.
                 if limit.error == RequestError::RequestTimeout {
                     upstream.record_request_timeout();
+                    if let Some(outgoing) = &sent {
+                        report_request_timeout(outgoing, attempts);
+                    }
                 }
                 return (Err(limit.error), None);
             }
@@ -89,10 +94,7 @@ pub(in crate::proxy) async fn forward<C: Caller>(
     loop {
         let (upstream, may_repeat) = (outgoing.target.upstream, outgoing.policy.repeats_endpoints());
         let next = outgoing.search.next(outgoing.caller.pools(), upstream, may_repeat);
-        outgoing.endpoint = next.ok_or_else(|| match outgoing.target.upstream.reject_for_full_endpoints() {
-            true => RequestError::OverLimit,
-            false => RequestError::NoEndpoints,
-        })?;
+        outgoing.endpoint = next.map_err(RequestError::from)?;
         let started_at = turn_clock::now();
         if let Some(attempts) = &mut attempts {
             attempts.start(outgoing.endpoint, started_at);
@@ -138,6 +140,13 @@ pub(in crate::proxy) async fn forward<C: Caller>(
     }
 }
 
+/// The time for which an overloaded endpoint asks.
+fn retry_after<B>(response: &Response<B>) -> Option<Duration> {
+    let asks = matches!(response.status(), StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
+    let value = asks.then(|| response.headers().get(RETRY_AFTER))??;
+    value.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
+}
+
 /// An attempt whose outcome is not the response of the caller.
 struct FailedAttempt {
     /// The error of the request if no other attempt follows.
@@ -157,7 +166,7 @@ impl<C: Caller> EndedAttempt<C> {
     /// Reports and records the outcome, and decides what follows. Returns the response if it is that of the caller;
     /// otherwise the endpoint is avoided.
     fn judge(
-        self,
+        mut self,
         outgoing: &mut OutgoingRequest<'_, C>,
         attempts: Option<&mut Attempts>,
         admission: &mut Admission,
@@ -199,7 +208,7 @@ impl<C: Caller> EndedAttempt<C> {
 
     /// Reports the outcome to the upstream, and records it.
     fn report(
-        &self,
+        &mut self,
         outgoing: &mut OutgoingRequest<'_, C>,
         attempts: Option<&mut Attempts>,
         admission: &mut Admission,
@@ -219,12 +228,32 @@ impl<C: Caller> EndedAttempt<C> {
         if let Some(class) = class.or_else(|| self.class_of_connecting()) {
             let response = self.outcome.as_ref().ok();
             let status = response.map(Response::status);
-            admission.record(&Outcome { class, status, connect_time, head_time: status.map(|_| total) });
+            let head_time = status.map(|_| total);
+            admission.record(&Outcome { status, connect_time, head_time, ..Outcome::of(class) });
         }
         if let Some(class) = class {
-            let status = self.outcome.as_ref().ok().map(Response::status);
-            let head_time = status.map(|_| total);
-            outgoing.target.upstream.report(outgoing.endpoint, &Outcome { class, status, connect_time, head_time });
+            let upstream = outgoing.target.upstream;
+            let response = self.outcome.as_ref().ok();
+            let grpc_status = response.filter(|_| upstream.counts_statuses()).map(grpc_status).unwrap_or_default();
+            let outcome = Outcome {
+                status: response.map(Response::status),
+                grpc_status,
+                connect_time,
+                head_time: response.map(|_| total),
+                retry_after: response.and_then(retry_after),
+                waited: outgoing.waited(total.saturating_sub(connect_time.unwrap_or_default())),
+                ..Outcome::of(class)
+            };
+            upstream.report(outgoing.endpoint, &outcome);
+            if let (Ok(response), OutcomeClass::Responded) = (&mut self.outcome, class) {
+                match response.body_mut() {
+                    EndpointResponse::Body(body) => body.report_end(grpc_status == GrpcStatus::Pending),
+                    // The rest is up to the client as much as to the endpoint.
+                    EndpointResponse::Upgraded(..) => {
+                        upstream.report(outgoing.endpoint, &Outcome::of(OutcomeClass::Completed));
+                    }
+                }
+            }
         }
         let handshake_time = outgoing.target.handshake_time.take();
         let Some(attempts) = attempts else { return };
@@ -237,6 +266,27 @@ impl<C: Caller> EndedAttempt<C> {
         };
         attempts.end(outcome, total, connect_time, handshake_time);
     }
+}
+
+/// The time for the request has passed while an attempt waited for the endpoint.
+fn report_request_timeout<C: Caller>(outgoing: &OutgoingRequest<'_, C>, attempts: &Attempts) {
+    let Some(attempt) = attempts.as_slice().last() else { return };
+    if attempt.outcome != AttemptOutcome::Unfinished || outgoing.is_connecting || outgoing.policy.is_mirror {
+        return;
+    }
+    let total = turn_clock::now() - attempt.started_at;
+    let waited = outgoing.waited(total.saturating_sub(outgoing.connect_time.unwrap_or_default()));
+    outgoing.target.upstream.report(outgoing.endpoint, &Outcome { waited, ..Outcome::of(OutcomeClass::TimedOut) });
+}
+
+/// What the head of a response says about a gRPC call. Without a body, its status is in the head.
+fn grpc_status<B>(response: &Response<B>) -> GrpcStatus {
+    let headers = response.headers();
+    let content_type = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+    if !content_type.starts_with(b"application/grpc") {
+        return GrpcStatus::None;
+    }
+    headers.get(GRPC_STATUS).map_or(GrpcStatus::Pending, GrpcStatus::read)
 }
 
 /// Whether a proxy in front of the endpoint has rejected the request, because there are too many.

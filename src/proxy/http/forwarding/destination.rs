@@ -16,6 +16,8 @@ pub(in crate::proxy) struct Destination<'r> {
     pub(in crate::proxy) admitted: Option<Box<Result<Admission, NotAdmitted>>>,
     /// The endpoint of the session, for the first attempt.
     pub(in crate::proxy) pinned: Option<SocketAddr>,
+    /// What load balancing by hash uses, if the upstream does and the request has it.
+    pub(in crate::proxy) hash: Option<u64>,
     pub(in crate::proxy) policy: AttemptPolicy<'r>,
     pub(in crate::proxy) upgrade: Option<Box<Upgrade>>,
     /// Whether the request may have the field `TE`.

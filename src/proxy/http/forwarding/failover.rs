@@ -47,6 +47,7 @@ pub(in crate::proxy) async fn forward_with_alternatives<C: Caller>(
         upstream,
         admitted: None,
         pinned: None,
+        hash: destination.hash,
         policy: destination.policy,
         upgrade: None,
         may_have_te: destination.may_have_te,

@@ -75,17 +75,17 @@ impl MirrorSender {
         self.pools.shed_idle();
     }
 
-    /// Copies the request for each of the mirrors that the sampling selects. `hops` is that of the request. If
-    /// `apply_filters` returns false, no copy is sent.
-    pub(in crate::proxy) fn mirror_request(
+    /// Copies the request for each of the mirrors that the sampling selects; each has the hash of the request for it.
+    /// `hops` is that of the request. If `apply_filters` returns false, no copy is sent.
+    pub(in crate::proxy) fn mirror_request<'m>(
         self: &Rc<Self>,
-        mirrors: &[Mirror],
+        mirrors: impl Iterator<Item = (&'m Mirror, Option<u64>)>,
         request: &mut Request<impl MirroredBody>,
         client: ClientSlot,
         hops: HopCount,
         apply_filters: impl Fn(&mut Request<()>) -> bool,
     ) {
-        for mirror in mirrors.iter().filter(|mirror| mirror.is_sampled(fastrand::u32(..))) {
+        for (mirror, hash) in mirrors.filter(|(mirror, _)| mirror.is_sampled(fastrand::u32(..))) {
             if request.body().size_hint().lower() > self.limits.max_mirror_body as u64 {
                 self.counters.add(MirrorOutcome::TooLarge);
                 continue;
@@ -106,6 +106,7 @@ impl MirrorSender {
             let copy = MirrorCopy {
                 upstream: Arc::clone(&mirror.upstream),
                 client,
+                hash,
                 head: Some(head),
                 hops,
                 sender: Rc::clone(self),
@@ -125,6 +126,8 @@ pub(in crate::proxy) struct MirrorCopy {
     upstream: Arc<Upstream>,
     /// The client of the request.
     client: ClientSlot,
+    /// The hash of the client's request, for load balancing.
+    hash: Option<u64>,
     /// The request without its body. None once the copy is sent.
     head: Option<Request<()>>,
     hops: HopCount,
@@ -153,6 +156,7 @@ impl MirrorCopy {
         let destination = Destination {
             upstream: &self.upstream,
             pinned: None,
+            hash: self.hash,
             admitted: None,
             policy,
             upgrade: None,

@@ -69,8 +69,18 @@ impl<'u, C: Caller> OutgoingRequest<'u, C> {
         mut request: Request<C::Body>,
         replay: ReplayPolicy,
     ) -> Result<Self, RequestError> {
-        let Destination { upstream, admitted, pinned, mut upgrade, may_have_te, hops, client, policy, informational } =
-            destination;
+        let Destination {
+            upstream,
+            admitted,
+            pinned,
+            hash,
+            mut upgrade,
+            may_have_te,
+            hops,
+            client,
+            policy,
+            informational,
+        } = destination;
         let tls = upstream.key.tls.as_ref();
         let server_name = tls.and_then(|tls| tls.server_name(request.headers().get(HOST)));
         let target = UpstreamTarget { upstream, server_name, client, handshake_time: Cell::default() };
@@ -94,7 +104,7 @@ impl<'u, C: Caller> OutgoingRequest<'u, C> {
         Ok(OutgoingRequest {
             caller,
             target,
-            search: EndpointSearch::new(pinned),
+            search: EndpointSearch::new(pinned, hash).repeatable(replay.idempotent),
             policy,
             upgrade,
             replay,
@@ -121,6 +131,17 @@ impl<'u, C: Caller> OutgoingRequest<'u, C> {
     /// Whether there is something to send: the request itself, or what was kept of it when it was sent.
     pub(super) fn can_be_sent(&self) -> bool {
         self.sendable.is_some()
+    }
+
+    /// How long Portico has waited for the endpoint alone, of this time since it had a connection. `None` if the client
+    /// may have caused a part of the delay that is not known, because it was still sending.
+    pub(super) fn waited(&self, time: Duration) -> Option<Duration> {
+        match (self.replay.complete, self.policy.rule) {
+            (true, _) => Some(time),
+            // The response timeout of the process begins with the last progress.
+            (false, None) => Some(time.min(self.caller.limits().response_timeout)),
+            (false, Some(_)) => None,
+        }
     }
 
     /// The request to send now, and the body for sending it a second time, if that is allowed. Its head is to be kept

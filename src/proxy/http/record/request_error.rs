@@ -7,7 +7,7 @@ use crate::snapshot::regex_steps::RegexInput;
 use crate::snapshot::routing::Unrouted;
 use crate::snapshot::rule::RouteFailure;
 use crate::snapshot::rule_options::ErrorStyle;
-use crate::upstream::Overloaded;
+use crate::upstream::{NoEndpoint, Overloaded};
 
 /// Why a request did not get a response from an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,9 +73,13 @@ pub(in crate::proxy) enum RequestError {
     /// The response of the authorization server is invalid.
     InvalidAuthorization,
     NoEndpoints,
+    /// All endpoints are ejected, and the request may not or cannot try one of them.
+    Unavailable,
+    /// [`RequestError::Unavailable`] in [`ErrorStyle::RingBalancer`].
+    RingBalancerUnavailable,
     /// The last attempt failed, and the retry budget of the Service allows no other.
     RetryBudget,
-    /// The Service has as many requests as its limits allow, or too many fail.
+    /// The Service, or each of its endpoints, has as many requests as its limits allow, or too many fail.
     OverLimit,
     /// The request has waited for too long until the Service has fewer.
     QueueTimeout,
@@ -144,6 +148,16 @@ impl From<Unrouted> for RequestError {
     }
 }
 
+impl From<NoEndpoint> for RequestError {
+    fn from(missing: NoEndpoint) -> Self {
+        match missing {
+            NoEndpoint::None => RequestError::NoEndpoints,
+            NoEndpoint::Unavailable => RequestError::Unavailable,
+            NoEndpoint::OverLimit => RequestError::OverLimit,
+        }
+    }
+}
+
 impl From<TargetError> for RequestError {
     fn from(error: TargetError) -> Self {
         match error {
@@ -173,6 +187,7 @@ impl RequestError {
     pub(in crate::proxy) fn in_style(self, style: ErrorStyle) -> RequestError {
         match (style, self) {
             (ErrorStyle::RingBalancer, RequestError::NoEndpoints) => RequestError::NoRingBalancerPeer,
+            (ErrorStyle::RingBalancer, RequestError::Unavailable) => RequestError::RingBalancerUnavailable,
             (ErrorStyle::RingBalancer, RequestError::ConnectionRefused) => RequestError::RingBalancerConnectionRefused,
             (ErrorStyle::RingBalancer | ErrorStyle::Unavailable, error) => error,
         }
@@ -226,6 +241,8 @@ impl RequestError {
             RequestError::AuthorizationTimeout => (Backend, StatusCode::SERVICE_UNAVAILABLE, "external_auth_timeout", UNAVAILABLE, true),
             RequestError::InvalidAuthorization => (Backend, StatusCode::INTERNAL_SERVER_ERROR, "external_auth_invalid", UNEXPECTED, true),
             RequestError::NoEndpoints => (Backend, StatusCode::SERVICE_UNAVAILABLE, "no_endpoints", UNAVAILABLE, true),
+            RequestError::Unavailable => (Backend, StatusCode::SERVICE_UNAVAILABLE, "unavailable", UNAVAILABLE, true),
+            RequestError::RingBalancerUnavailable => (Backend, StatusCode::SERVICE_UNAVAILABLE, "unavailable", NO_PEER, true),
             RequestError::RetryBudget => (Backend, StatusCode::SERVICE_UNAVAILABLE, "retry_budget", UNAVAILABLE, false),
             RequestError::OverLimit => (Configuration, StatusCode::SERVICE_UNAVAILABLE, "over_limit", "Too many requests at a time", true),
             RequestError::QueueTimeout => (Configuration, StatusCode::SERVICE_UNAVAILABLE, "queue_timeout", "Too many requests at a time", true),
@@ -412,6 +429,8 @@ mod tests {
             RequestError::AuthorizationTimeout,
             RequestError::InvalidAuthorization,
             RequestError::NoEndpoints,
+            RequestError::Unavailable,
+            RequestError::RingBalancerUnavailable,
             RequestError::RetryBudget,
             RequestError::OverLimit,
             RequestError::QueueTimeout,
@@ -466,15 +485,15 @@ mod tests {
             RequestError::HttpsOnly | RequestError::Http2Only | RequestError::NotGrpc | RequestError::GrpcsOnly => {}
             RequestError::InvalidRewrite
             | RequestError::NoEndpoints
+            | RequestError::Unavailable
+            | RequestError::RingBalancerUnavailable
+            | RequestError::OverLimit
             | RequestError::RetryBudget
             | RequestError::ConnectionLimit
             | RequestError::BufferLimit
             | RequestError::ConnectionRefused
             | RequestError::ConnectTimeout => {}
-            RequestError::TlsHandshake
-            | RequestError::OverLimit
-            | RequestError::QueueTimeout
-            | RequestError::CircuitOpen { .. } => {}
+            RequestError::TlsHandshake | RequestError::QueueTimeout | RequestError::CircuitOpen { .. } => {}
             RequestError::ResponseTimeout | RequestError::RequestTimeout | RequestError::BackendRequestTimeout => {}
             RequestError::CallDeadline | RequestError::InvalidResponse | RequestError::NoResponse => {}
         })

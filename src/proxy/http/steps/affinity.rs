@@ -46,6 +46,19 @@ impl<'r> BackendAffinity<'r> {
     }
 }
 
+/// Removes the session from a request to an endpoint, if the settings say so.
+pub(in crate::proxy) fn strip_from_request(affinity: Option<&BackendAffinity<'_>>, headers: &mut HeaderMap) {
+    let Some(session) = affinity.map(|backend| &backend.session).filter(|session| session.is_stripped()) else {
+        return;
+    };
+    match session.carrier() {
+        AffinityCarrier::Cookie { name, .. } => remove_cookie(headers, name),
+        AffinityCarrier::Header(name) => {
+            headers.remove(name);
+        }
+    }
+}
+
 /// Adds the session to a response, if the client does not have it: it has none, or another endpoint has responded.
 pub(in crate::proxy) fn add_to_response(
     affinity: Option<&BackendAffinity<'_>>,
@@ -79,11 +92,31 @@ pub(in crate::proxy) fn add_to_response(
 /// with longer paths first.
 pub(in crate::proxy) fn cookies<'h>(headers: &'h HeaderMap, name: &str) -> impl Iterator<Item = &'h [u8]> {
     let pairs = headers.get_all(COOKIE).iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b';'));
-    pairs.filter_map(move |pair| {
-        let value = pair.trim_ascii().strip_prefix(name.as_bytes())?.trim_ascii_start().strip_prefix(b"=")?;
-        let value = value.trim_ascii();
-        Some(value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\"")).unwrap_or(value))
-    })
+    pairs.filter_map(move |pair| cookie_value(pair, name))
+}
+
+/// The value of a cookie, if it has this name.
+fn cookie_value<'p>(pair: &'p [u8], name: &str) -> Option<&'p [u8]> {
+    let value = pair.trim_ascii().strip_prefix(name.as_bytes())?.trim_ascii_start().strip_prefix(b"=")?;
+    let value = value.trim_ascii();
+    Some(value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\"")).unwrap_or(value))
+}
+
+/// Removes all cookies with a name, and leaves the others.
+fn remove_cookie(headers: &mut HeaderMap, name: &str) {
+    if cookies(headers, name).next().is_none() {
+        return;
+    }
+    let others = |line: &HeaderValue| {
+        let pairs = line.as_bytes().split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
+        let others: Vec<&[u8]> = pairs.filter(|pair| !pair.is_empty() && cookie_value(pair, name).is_none()).collect();
+        HeaderValue::from_bytes(&others.join(&b"; "[..])).ok().filter(|line| !line.is_empty())
+    };
+    let lines: Vec<_> = headers.get_all(COOKIE).iter().filter_map(others).collect();
+    headers.remove(COOKIE);
+    for line in lines {
+        headers.append(COOKIE, line);
+    }
 }
 
 /// The time as tokens contain it.
@@ -109,6 +142,23 @@ mod tests {
             let headers: HeaderMap = lines.iter().map(|line| (COOKIE, HeaderValue::from_str(line).unwrap())).collect();
             let found: Vec<_> = cookies(&headers, "s").map(|value| std::str::from_utf8(value).unwrap()).collect();
             assert_eq!(found, expected, "{lines:?}");
+        }
+    }
+    #[test]
+    fn only_the_cookie_of_the_session_is_removed() {
+        for (lines, expected) in [
+            (&["s=1"][..], &[][..]),
+            (&["a=0; s=1; s = 2;b=3", "s=3", "c=\"4; 5\""], &["a=0; b=3", "c=\"4; 5\""]),
+            (&["ss=1; S=2;c"], &["ss=1; S=2;c"]),
+            (&["s=\u{ff}; \u{e9}=1"], &["\u{e9}=1"]),
+            (&["x=1;; ;s=;"], &["x=1"]),
+        ] {
+            let bytes = |text: &&str| HeaderValue::from_bytes(&text.chars().map(|char| char as u8).collect::<Vec<_>>());
+            let mut headers: HeaderMap = lines.iter().map(|line| (COOKIE, bytes(line).unwrap())).collect();
+            remove_cookie(&mut headers, "s");
+            let left: Vec<_> = headers.get_all(COOKIE).iter().cloned().collect();
+            let expected: Vec<_> = expected.iter().map(|line| bytes(line).unwrap()).collect();
+            assert_eq!(left, expected, "{lines:?}");
         }
     }
 }

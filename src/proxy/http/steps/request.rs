@@ -129,6 +129,9 @@ async fn respond(
     cx.apply_response_filters(response.headers_mut());
     // After the filters, which may remove the cookies of the backend.
     affinity::add_to_response(cx.affinity.as_deref(), cx.record.facts.attempts.endpoint(), response.headers_mut());
+    if let Some(cookies) = &cx.hash_cookies {
+        cookies.add_to_response(response.headers_mut());
+    }
     Ok(response)
 }
 

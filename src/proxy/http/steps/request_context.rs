@@ -6,6 +6,7 @@ use http::{HeaderMap, Request, Version};
 
 use super::affinity::BackendAffinity;
 use super::error_response::ErrorFormat;
+use super::hash_cookies::GeneratedCookies;
 use super::order::RequestStep;
 use super::reported_client::{client_address, client_scheme};
 use super::request_record::RequestRecord;
@@ -39,6 +40,8 @@ pub(in crate::proxy) struct RequestContext<'r> {
     pub(in crate::proxy) backend: Option<&'r Backend>,
     /// Boxed, because few requests have one.
     pub(in crate::proxy) affinity: Option<Box<BackendAffinity<'r>>>,
+    /// The cookies that were generated for load balancing by hash.
+    pub(in crate::proxy) hash_cookies: Option<Box<GeneratedCookies>>,
     /// The style of the response if no rule matches.
     pub(in crate::proxy) style_without_rule: UnmatchedStyle,
     /// Whether the `Trailer` field of an endpoint's response is forwarded to the client.
@@ -63,6 +66,7 @@ impl<'r> RequestContext<'r> {
             rule: None,
             backend: None,
             affinity: None,
+            hash_cookies: None,
             style_without_rule: UnmatchedStyle::default(),
             accepts_trailers: true,
             #[cfg(debug_assertions)]

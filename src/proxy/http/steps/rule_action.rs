@@ -4,11 +4,13 @@ use bytes::Bytes;
 use http::header::HOST;
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Request, Uri};
+use smallvec::SmallVec;
 
-use super::affinity::BackendAffinity;
+use super::affinity::{self, BackendAffinity};
 use super::cross_origin::apply_cors;
 use super::early_exit::EarlyExit;
 use super::request_context::{RequestContext, RoutedRequest};
+use super::request_hash;
 use crate::proxy::http::exchange::request_body::RequestBody;
 use crate::proxy::http::fields::field_policy::InformationalPolicy;
 use crate::proxy::http::forwarding::attempt_policy::AttemptPolicy;
@@ -17,7 +19,7 @@ use crate::proxy::http::forwarding::destination::Destination;
 use crate::proxy::http::record::request_error::RequestError;
 use crate::snapshot::external_auth::ExternalAuthFilter;
 use crate::snapshot::redirect::RedirectAction;
-use crate::snapshot::rule::{Action, Backend, BackendTarget, Filters, RouteRule, WeightedBackends};
+use crate::snapshot::rule::{Action, Backend, BackendTarget, Filters, Mirror, RouteRule, WeightedBackends};
 
 /// What the rule does with a request, and the selected backend.
 #[derive(Clone, Copy)]
@@ -129,6 +131,8 @@ fn prepare_forwarding<'r>(
     // Before the filters, which may remove the cookie.
     cx.affinity = BackendAffinity::read(split, upstream, request.headers(), cx.exchange());
     let pinned = cx.affinity.as_ref().and_then(|backend| backend.session.endpoint());
+    let hash = request_hash::of_request(cx, &routed, request.headers(), upstream);
+    affinity::strip_from_request(cx.affinity.as_deref(), request.headers_mut());
     apply_request_filters(cx, &routed, backend, request)?;
     let call_timeout = if split.honors_call_deadlines { call_deadline::read(request.headers()) } else { None };
     let call_deadline = call_timeout.and_then(|timeout| cx.exchange().activity.started_at.get().checked_add(timeout));
@@ -140,6 +144,7 @@ fn prepare_forwarding<'r>(
         upstream,
         admitted: None,
         pinned,
+        hash,
         policy: AttemptPolicy { rule: split.timeouts_and_retries.as_deref(), call_deadline, is_mirror: false },
         upgrade: routed.upgrade,
         may_have_te,
@@ -158,6 +163,11 @@ fn apply_request_filters(
     request: &mut Request<RequestBody>,
 ) -> Result<(), RequestError> {
     let levels = [&routed.rule.filters, &backend.filters];
+    // Of the request as it is now, like that for the backend.
+    let mirror_hashes: [SmallVec<[Option<u64>; 1]>; 2] = levels.map(|filters| {
+        let hash = |mirror: &Mirror| request_hash::of_side_request(cx, routed, request.headers(), &mirror.upstream);
+        filters.mirrors.iter().map(hash).collect()
+    });
     for (level, filters) in levels.iter().enumerate() {
         if let Some(edits) = &filters.request_headers {
             edits.apply(request.headers_mut());
@@ -166,7 +176,8 @@ fn apply_request_filters(
         if !filters.mirrors.is_empty() && routed.upgrade.is_none() {
             let apply_filters = |copy: &mut Request<()>| rewrite_target(copy, routed, &levels[..=level]).is_ok();
             let sender = &cx.exchange().http.mirror_sender;
-            sender.mirror_request(&filters.mirrors, request, routed.client, routed.hops, apply_filters);
+            let mirrors = filters.mirrors.iter().zip(mirror_hashes[level].iter().copied());
+            sender.mirror_request(mirrors, request, routed.client, routed.hops, apply_filters);
         }
     }
     rewrite_target(request, routed, &levels)

@@ -164,6 +164,8 @@ impl<'r> LogValue<'r> {
             AccessLogField::Rule => label(|labels| &labels.rule),
             AccessLogField::Upstream => label(|labels| &labels.backend),
             AccessLogField::Address => record.address.as_ref().map_or(LogValue::None, LogValue::Address),
+            AccessLogField::Circuit => LogValue::text_or_none(record.error.filter(|error| *error == CIRCUIT_OPEN)),
+            AccessLogField::Limited => LogValue::text_or_none(record.error.filter(|error| LIMITS.contains(error))),
             AccessLogField::Consumer => LogValue::text_or_none(record.consumer.as_deref()),
             AccessLogField::RequestId => header(&record.request_id),
             AccessLogField::Error => LogValue::text_or_none(record.error),
@@ -265,6 +267,11 @@ fn to_text_lossy(value: &HeaderValue) -> Cow<'_, str> {
     }
 }
 
+/// The reason of requests that a circuit breaker has rejected.
+const CIRCUIT_OPEN: &str = "circuit_open";
+/// The reasons of requests that a limit of their Service or of the process has rejected.
+const LIMITS: [&str; 4] = ["over_limit", "queue_timeout", "connection_limit", "retry_budget"];
+
 #[cfg(test)]
 pub(super) mod testing {
     use http::StatusCode;
@@ -347,6 +354,19 @@ mod tests {
             line(AccessLogFormat::Json, &fields, &record),
             "{\"status\":200,\"consumer\":\"anna\",\"error\":null}\n"
         );
+    }
+
+    #[test]
+    fn rejections_by_limits_and_circuits_have_fields_of_their_own() {
+        let fields = [AccessLogField::Circuit, AccessLogField::Limited];
+        for (error, expected) in [
+            (Some("circuit_open"), "circuit=circuit_open limited=-\n"),
+            (Some("over_limit"), "circuit=- limited=over_limit\n"),
+            (Some("no_route"), "circuit=- limited=-\n"),
+            (None, "circuit=- limited=-\n"),
+        ] {
+            assert_eq!(line(AccessLogFormat::Text, &fields, &AccessLogRecord { error, ..record("/") }), expected);
+        }
     }
 
     #[test]

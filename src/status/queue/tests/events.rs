@@ -55,3 +55,50 @@ async fn objects_of_unserved_kinds_get_events_but_no_status() {
     let NextEvent::Now { notice, .. } = queue.next_event() else { panic!("no event") };
     assert_eq!(notice.reason, "KindNotServed");
 }
+
+fn ejection(cause: &'static str) -> Occurrence {
+    Occurrence { warning: true, reason: "EndpointEjected", cause, note: "10.0.0.1:80 is ejected".to_owned() }
+}
+
+/// What happens to endpoints is no problem of the configuration: it does not end, and leaves problems as they are.
+#[tokio::test(start_paused = true)]
+async fn leader_reports_occurrences_of_services() {
+    let id = ObjectId::new(Kind::Service, ObjectKey::new("ns", "web"));
+    let queue = StatusQueue::new();
+    queue.observe(id.clone(), Some(observed(1, 1)));
+    queue.report_occurrence(id.clone(), ejection("connect"));
+    assert!(matches!(queue.next_event(), NextEvent::Nothing), "another replica leads");
+    queue.set_leading(true);
+    for _ in 0..3 {
+        queue.report_occurrence(id.clone(), ejection("connect"));
+    }
+    queue.report_occurrence(id.clone(), ejection("active"));
+    for _ in 0..2 {
+        let NextEvent::Now { notice, source, known, .. } = queue.next_event() else { panic!("no event") };
+        assert_eq!((notice.reason, source, known), ("EndpointEjected", EventSource::Occurrence, false));
+    }
+    assert!(matches!(queue.next_event(), NextEvent::Nothing), "one for each cause");
+    queue.report_occurrence(ObjectId::new(Kind::Service, ObjectKey::new("ns", "unseen")), ejection("connect"));
+    assert!(matches!(queue.next_event(), NextEvent::Nothing), "the Service is not in the cluster");
+}
+
+#[tokio::test(start_paused = true)]
+async fn occurrences_share_the_rate_of_events() {
+    let queue = leading_queue();
+    for number in 0..100 {
+        let id = ObjectId::new(Kind::Service, ObjectKey::new("ns", &number.to_string()));
+        queue.observe(id.clone(), Some(observed(1, 1)));
+        queue.report_occurrence(id, ejection("connect"));
+    }
+    let mut count = 0;
+    let at = loop {
+        match queue.next_event() {
+            NextEvent::Now { .. } => count += 1,
+            NextEvent::At(at) => break at,
+            NextEvent::Nothing => panic!("occurrences wait"),
+        }
+    };
+    assert_eq!(count, 25);
+    advance(at - Instant::now()).await;
+    assert!(matches!(queue.next_event(), NextEvent::Now { .. }));
+}

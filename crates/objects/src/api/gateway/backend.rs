@@ -37,16 +37,21 @@ pub struct BackendRef {
     "a reference to an XBackend has a port; remove port, the XBackend contains it",
 ).only(Channel::Experimental))]
 pub struct BackendObjectReference {
+    /// Group of the object; empty for a Service.
     #[serde(default)]
     #[schemars(transform = form::group)]
     pub group: String,
+    /// Kind of the object.
     #[serde(default = "service_kind")]
     #[schemars(transform = form::kind)]
     pub kind: String,
+    /// Name of the object.
     #[schemars(transform = form::object_name)]
     pub name: String,
+    /// Namespace of the object; defaults to that of the referrer.
     #[schemars(transform = form::namespace)]
     pub namespace: Option<String>,
+    /// Port of the Service.
     #[schemars(transform = form::port)]
     pub port: Option<i32>,
 }

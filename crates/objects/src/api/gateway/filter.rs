@@ -67,8 +67,10 @@ pub struct HeaderModifier {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Header {
+    /// Name of the field.
     #[schemars(transform = form::token)]
     pub name: String,
+    /// Value of the field.
     #[schemars(transform = form::header_value)]
     pub value: String,
 }

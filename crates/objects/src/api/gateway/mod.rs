@@ -57,6 +57,7 @@ pub use listener::{
     AllowedNamespaces, AllowedRoutes, Listener, ListenerFilter, ListenerFilters, ListenerTls, RouteGroupKind,
 };
 pub use listener_set::{ListenerSet, ListenerSetSpec};
+pub(in crate::api) use reference::targets_differ;
 pub use reference::{
     ALL_DEFAULT_GATEWAYS, LocalObjectReference, ObjectReference, ParentReference, PolicyTargetReference,
     SecretObjectReference,

@@ -92,12 +92,16 @@ pub struct LocalObjectReference {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PolicyTargetReference {
+    /// Group of the object; empty for a Service.
     #[schemars(transform = form::group)]
     pub group: String,
+    /// Kind of the object.
     #[schemars(transform = form::kind)]
     pub kind: String,
+    /// Name of the object.
     #[schemars(transform = form::object_name)]
     pub name: String,
+    /// Name of a section of the object, such as a port of a Service.
     #[schemars(transform = form::section_name)]
     pub section_name: Option<String>,
 }
@@ -111,7 +115,7 @@ pub(super) fn parents_differ(schema: &mut Schema) {
 }
 
 /// References to the same target must differ in the section.
-pub(super) fn targets_differ(schema: &mut Schema) {
+pub(in crate::api) fn targets_differ(schema: &mut Schema) {
     for mut rule in unique_by("target", &same_object("target"), &[SECTION], "sectionName") {
         rule.transform(schema);
     }

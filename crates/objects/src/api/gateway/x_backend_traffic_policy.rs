@@ -46,11 +46,14 @@ pub struct RetryBudget {
     pub interval: Option<String>,
 }
 
+/// Retries that are allowed in any case.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RetryRate {
+    /// Number of retries in `interval`.
     #[schemars(range(min = 1, max = 1_000_000), transform = without_format)]
     pub count: Option<i32>,
+    /// The time in which they are counted.
     #[schemars(transform = form::duration, transform = rule(
         "duration(self) > duration('0s') && duration(self) <= duration('1h')",
         "the interval is zero or longer than an hour; choose one from 1ms to 1h",

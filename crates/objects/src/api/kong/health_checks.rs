@@ -19,7 +19,7 @@ pub struct ActiveHealthcheck {
     #[serde(rename = "type")]
     #[schemars(transform = form::one_of(CHECK_TYPES))]
     pub kind: Option<String>,
-    /// Maximum number of concurrent checks; defaults to 10.
+    /// Has no effect: the checks of all Services are limited together, by `--health-checks-per-second`.
     #[schemars(range(min = 1))]
     pub concurrency: Option<i32>,
     /// Header fields of the checks.
@@ -29,10 +29,10 @@ pub struct ActiveHealthcheck {
     #[serde(alias = "http_path")]
     #[schemars(regex(pattern = "^/.*$"))]
     pub http_path: Option<String>,
-    /// Server name (SNI) for the TLS handshake.
+    /// Has no effect: checks use the server name (SNI) of requests.
     #[serde(alias = "https_sni")]
     pub https_sni: Option<String>,
-    /// Whether the endpoint's certificate is verified.
+    /// Has no effect: checks verify certificates as requests do.
     #[serde(alias = "https_verify_certificate")]
     pub https_verify_certificate: Option<bool>,
     /// Timeout of a check, in seconds; defaults to 1.

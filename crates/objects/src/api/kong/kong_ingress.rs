@@ -10,8 +10,7 @@ use crate::api::gateway::schema::form;
 use crate::api::gateway::schema::rule::rule;
 
 /// Load balancing for a Service, which refers to this object by the annotation `konghq.com/override`. Deprecated:
-/// KongUpstreamPolicy replaces it, and takes precedence if a Service refers to both. Hashing and health checks are not
-/// supported.
+/// KongUpstreamPolicy replaces it, and takes precedence if a Service refers to both.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[schemars(
     transform = rule(
@@ -39,46 +38,46 @@ pub struct KongIngress {
 pub struct KongIngressUpstream {
     /// Host header of requests to endpoints if the annotation `konghq.com/preserve-host` of the route is `false`.
     pub host_header: Option<String>,
-    /// Load balancing algorithm. Only `round-robin` and `least-connections` are supported: `round-robin` replaces the
-    /// others.
+    /// Load balancing algorithm.
     #[schemars(transform = form::one_of(["round-robin", "consistent-hashing", "least-connections", "latency"]))]
     pub algorithm: Option<String>,
-    /// Not supported. Number of slots in the hash ring.
+    /// Number of points in the hash ring.
     #[schemars(range(min = 10))]
     pub slots: Option<i32>,
-    /// Not supported. Input of the hash: none, consumer, ip, header, cookie, path, query_arg or uri_capture.
+    /// Input of the hash: none, consumer, ip, header, cookie, path, query_arg or uri_capture. All but none enable
+    /// hashing, whatever the algorithm is.
     pub hash_on: Option<String>,
-    /// Not supported. Name of the header field, with `hash_on: header`.
+    /// Name of the header field, with `hash_on: header`.
     pub hash_on_header: Option<String>,
-    /// Not supported. Name of the cookie, with `hash_on: cookie`.
+    /// Name of the cookie, with `hash_on: cookie`.
     pub hash_on_cookie: Option<String>,
-    /// Not supported. Path of the cookie, with `hash_on: cookie`.
+    /// Path of the cookie, with `hash_on: cookie`.
     pub hash_on_cookie_path: Option<String>,
-    /// Not supported. Name of the query parameter, with `hash_on: query_arg`.
+    /// Name of the query parameter, with `hash_on: query_arg`.
     pub hash_on_query_arg: Option<String>,
-    /// Not supported. Name of a capture group of the route's regular expression, with `hash_on: uri_capture`.
+    /// Name of a capture group of the route's regular expression, with `hash_on: uri_capture`.
     pub hash_on_uri_capture: Option<String>,
-    /// Not supported. Input of the hash for requests that lack the input of `hash_on`.
+    /// Input of the hash for requests that lack the input of `hash_on`.
     pub hash_fallback: Option<String>,
-    /// Not supported. Name of the header field, with `hash_fallback: header`.
+    /// Name of the header field, with `hash_fallback: header`.
     pub hash_fallback_header: Option<String>,
-    /// Not supported. Name of the query parameter, with `hash_fallback: query_arg`.
+    /// Name of the query parameter, with `hash_fallback: query_arg`.
     pub hash_fallback_query_arg: Option<String>,
-    /// Not supported. Name of a capture group of the route's regular expression, with `hash_fallback: uri_capture`.
+    /// Name of a capture group of the route's regular expression, with `hash_fallback: uri_capture`.
     pub hash_fallback_uri_capture: Option<String>,
-    /// Not supported. Health checks of endpoints.
+    /// Health checks of endpoints.
     pub healthchecks: Option<KongIngressHealthchecks>,
 }
 
-/// Not supported. Health checks of endpoints.
+/// Health checks of endpoints.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 pub struct KongIngressHealthchecks {
-    /// Not supported. Active health checks, independent of client requests.
+    /// Active health checks, independent of client requests.
     #[schemars(transform = health_checks::as_in_kong_ingress)]
     pub active: Option<ActiveHealthcheck>,
-    /// Not supported. Passive health checks, based on responses to client requests.
+    /// Passive health checks, based on responses to client requests.
     #[schemars(transform = health_checks::as_in_kong_ingress)]
     pub passive: Option<PassiveHealthcheck>,
-    /// Not supported. Minimum healthy share of the total weight of all endpoints, in percent.
+    /// Percentage of the endpoints of which more must be healthy. Otherwise, requests receive status 503.
     pub threshold: Option<serde_json::Number>,
 }

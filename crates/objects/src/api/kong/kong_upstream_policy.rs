@@ -8,8 +8,8 @@ use super::health_checks::{ActiveHealthcheck, PassiveHealthcheck};
 use crate::api::gateway::schema::form;
 use crate::api::gateway::schema::rule::rule;
 
-/// Load balancing for Services in the same namespace that refer to this policy by the annotation
-/// `konghq.com/upstream-policy`. Hashing, sticky sessions and health checks are not supported.
+/// Load balancing, sessions and health checks for Services in the same namespace that refer to this policy by the
+/// annotation `konghq.com/upstream-policy`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 pub struct KongUpstreamPolicy {
     /// The policy.
@@ -22,21 +22,20 @@ pub struct KongUpstreamPolicy {
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = fields_by_algorithm)]
 pub struct KongUpstreamPolicySpec {
-    /// Load balancing algorithm; defaults to `round-robin`. Only `round-robin` and `least-connections` are supported:
-    /// `round-robin` replaces the others.
+    /// Load balancing algorithm; defaults to `round-robin`.
     #[schemars(transform = form::one_of(ALGORITHMS))]
     pub algorithm: Option<String>,
-    /// Not supported. Number of slots in the hash ring; in Kong, defaults to 10000.
+    /// Number of points in the hash ring, for the algorithm `consistent-hashing`; defaults to 160 for each endpoint.
     #[schemars(range(min = 10, max = 65536))]
     pub slots: Option<i32>,
-    /// Not supported. Input of the hash for the algorithm `consistent-hashing`. With `stickySessions`, `input: none` is
-    /// required and no other field is allowed.
+    /// Input of the hash for the algorithm `consistent-hashing`. With `stickySessions`, `input: none` is required and
+    /// no other field is allowed.
     pub hash_on: Option<UpstreamHash>,
-    /// Not supported. Input of the hash for requests that lack the input of `hashOn`.
+    /// Input of the hash for requests that lack the input of `hashOn`.
     pub hash_on_fallback: Option<UpstreamHashFallback>,
-    /// Not supported. Cookie that binds a client to an endpoint, for the algorithm `sticky-sessions`.
+    /// Cookie that binds a client to an endpoint, for the algorithm `sticky-sessions`.
     pub sticky_sessions: Option<StickySessions>,
-    /// Not supported. Health checks of endpoints.
+    /// Health checks of endpoints.
     pub healthchecks: Option<UpstreamHealthchecks>,
 }
 
@@ -149,15 +148,15 @@ pub struct StickySessions {
     pub cookie_path: String,
 }
 
-/// Not supported. Health checks of endpoints.
+/// Health checks of endpoints.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 pub struct UpstreamHealthchecks {
-    /// Not supported. Active health checks, independent of client requests.
+    /// Active health checks, independent of client requests.
     pub active: Option<ActiveHealthcheck>,
-    /// Not supported. Passive health checks, based on responses to client requests.
+    /// Passive health checks, based on responses to client requests.
     pub passive: Option<PassiveHealthcheck>,
-    /// Not supported. Minimum healthy share of the total weight of all endpoints, in percent. In Kong, requests receive
-    /// status 503 below it.
+    /// Percentage of the endpoints of which more must be healthy; defaults to 0. Otherwise, requests receive status
+    /// 503.
     pub threshold: Option<i32>,
 }
 

@@ -2,15 +2,25 @@
 //!
 //! `kubectl explain` shows the comments on types and fields.
 
+mod backend_policy;
 mod gateway_parameters;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
+pub use backend_policy::{
+    ActiveCheckSpec, AdaptiveLimitSpec, AdmissionControlSpec, BackendPolicy, BackendPolicySpec,
+    BackendSessionPersistence, BackendTimeoutsSpec, BackoffSpec, CircuitBreakerSpec, CircuitFallback, FailoverSpec,
+    FailurePercentageSpec, FallbackResponseSpec, HashCookieSpec, HashKeySpec, HashSpec, HealthSpec, HedgeSpec,
+    LimitsSpec, LoadBalancingSpec, LocalityLevel, LocalitySpec, PassiveCheckSpec, PeakEwmaSpec, PolicySessionCookie,
+    ResetHeaderSpec, RetryBudgetSpec, RetrySpec, SlowStartSpec, StaleFallback, SubsetSpec, SuccessRateSpec,
+};
 pub use gateway_parameters::{
     GatewayParameters, GatewayParametersSpec, GatewayServiceSettings, ListenerNodePort, TRAFFIC_POLICIES,
 };
 
-use super::crd::{self, CrdAttributes, age_column, object_schema, text_column};
+use super::crd::{self, CrdAttributes, age_column, object_schema, text_column, wide_column};
+use super::gateway::schema::status::status_per_controller;
+use super::gateway::schema::transforms::Presence;
 use super::kind::Kind;
 
 /// The CustomResourceDefinition of a kind. `None` if the kind is not Portico's own.
@@ -21,6 +31,13 @@ pub(super) fn definition(kind: Kind) -> Option<Value> {
 /// The schema of a kind, as the derive macro returns it. `None` if the kind is not Portico's own.
 pub(super) fn derived_schema(kind: Kind) -> Option<Value> {
     match kind {
+        Kind::BackendPolicy => {
+            let mut schema = object_schema::<BackendPolicy>();
+            let mut status = status_per_controller("ancestors", "ancestorRef", 16, Presence::Required);
+            status.insert("description".to_owned(), json!("Status of the object, written by Portico."));
+            schema["properties"]["status"] = status.to_value();
+            Some(schema)
+        }
         Kind::GatewayParameters => Some(object_schema::<GatewayParameters>()),
         _ => None,
     }
@@ -29,6 +46,20 @@ pub(super) fn derived_schema(kind: Kind) -> Option<Value> {
 fn attributes(kind: Kind) -> CrdAttributes {
     let of_portico = || CrdAttributes { categories: &["portico"], ..CrdAttributes::default() };
     match kind {
+        Kind::BackendPolicy => CrdAttributes {
+            short_name: Some("bkp"),
+            // Tools find policies and their attachment by this label (GEP-713).
+            labels: &[("gateway.networking.k8s.io/policy", "Direct")],
+            columns: vec![
+                text_column("Targets", ".spec.targetRefs[*].name", "What the policy applies to"),
+                text_column("Algorithm", ".spec.loadBalancing.algorithm", "Algorithm of the load balancing"),
+                text_column("Mode", ".spec.mode", "Whether ejections, limits and circuit breaking are in effect"),
+                text_column("Accepted", ACCEPTED_PATH, "Whether the policy is valid"),
+                age_column(),
+                wide_column(text_column("Programmed", PROGRAMMED_PATH, "Whether the policy is in effect")),
+            ],
+            ..of_portico()
+        },
         Kind::GatewayParameters => CrdAttributes {
             short_name: Some("gwparams"),
             columns: vec![
@@ -46,3 +77,6 @@ fn attributes(kind: Kind) -> CrdAttributes {
         _ => of_portico(),
     }
 }
+
+const ACCEPTED_PATH: &str = ".status.ancestors[*].conditions[?(@.type==\"Accepted\")].status";
+const PROGRAMMED_PATH: &str = ".status.ancestors[*].conditions[?(@.type==\"Programmed\")].status";

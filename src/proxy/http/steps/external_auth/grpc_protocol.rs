@@ -34,11 +34,12 @@ pub(super) async fn check(
     settings: &GrpcAuthorization,
     hops: HopCount,
     client: ClientSlot,
+    hash: Option<u64>,
     call: CheckRequest,
 ) -> Result<Decision, RequestError> {
     let outcome = TransportOutcome::default();
     let transport =
-        PooledTransport { exchange, upstream, authority: &settings.authority, hops, client, outcome: &outcome };
+        PooledTransport { exchange, upstream, authority: &settings.authority, hops, client, hash, outcome: &outcome };
     let mut client = AuthorizationClient::new(transport).max_decoding_message_size(MAX_RESPONSE);
     let response = client.check(call).await.map_err(|status| {
         tracing::debug!(%status, "A call of an authorization server failed");
@@ -70,6 +71,7 @@ struct PooledTransport<'c> {
     /// That of the client's request.
     hops: HopCount,
     client: ClientSlot,
+    hash: Option<u64>,
     outcome: &'c TransportOutcome,
 }
 
@@ -111,7 +113,8 @@ impl PooledTransport<'_> {
         }
         let mut request = Request::from_parts(head, RequestBody::from_bytes(message, self.exchange));
         request.headers_mut().insert(HOST, self.authority.clone());
-        let response = server_call::send(self.exchange, self.upstream, request, self.hops, self.client).await?;
+        let response =
+            server_call::send(self.exchange, self.upstream, request, self.hops, self.client, self.hash).await?;
         let (head, body) = response.into_parts();
         let collected = server_call::collect(self.exchange, body, MAX_RESPONSE, namespace).await?;
         self.outcome.kept.set(Some(collected.kept));

@@ -26,10 +26,11 @@ pub(super) async fn check(
     settings: &HttpAuthorization,
     routed: &RoutedRequest<'_>,
     request: &Request<RequestBody>,
+    hash: Option<u64>,
     body: Bytes,
 ) -> Result<Decision, RequestError> {
     let request = build_request(exchange, settings, routed, request, body)?;
-    let response = server_call::send(exchange, upstream, request, routed.hops, routed.client).await?;
+    let response = server_call::send(exchange, upstream, request, routed.hops, routed.client, hash).await?;
     if response.status() != StatusCode::OK {
         return Ok(Decision::Denied { response: Box::new(response), kept: None });
     }

@@ -37,6 +37,7 @@ use tokio::time::{Instant, timeout_at};
 use super::early_exit::EarlyExit;
 use super::read_body::read_body;
 use super::request_context::{RequestContext, RoutedRequest};
+use super::request_hash;
 use crate::proxy::http::exchange::activity::until_timed_out;
 use crate::proxy::http::exchange::body_source::BodySource;
 use crate::proxy::http::exchange::request_body::RequestBody;
@@ -61,14 +62,16 @@ pub(in crate::proxy) async fn authorize(
         }
         _ => Bytes::new(),
     };
+    let hash = request_hash::of_side_request(cx, routed, request.headers(), &filter.upstream);
     let decision = async {
         match &filter.protocol {
             AuthorizationProtocol::Http(settings) => {
-                http_protocol::check(&exchange, &filter.upstream, settings, routed, request, body).await
+                http_protocol::check(&exchange, &filter.upstream, settings, routed, request, hash, body).await
             }
             AuthorizationProtocol::Grpc(settings) => {
                 let call = check_request::build(cx, settings, routed, request, &body);
-                grpc_protocol::check(&exchange, &filter.upstream, settings, routed.hops, routed.client, call).await
+                grpc_protocol::check(&exchange, &filter.upstream, settings, routed.hops, routed.client, hash, call)
+                    .await
             }
         }
     };

@@ -21,13 +21,14 @@ use crate::proxy::http::record::request_error::RequestError;
 use crate::upstream::{ClientSlot, Upstream};
 
 /// Sends the request, and to another endpoint if the first did not process it. `hops` is that of the client's request,
-/// so that a server that sends requests back does not loop.
+/// so that a server that sends requests back does not loop. `hash` is of the client's request, too.
 pub(super) async fn send(
     exchange: &Rc<ClientExchange>,
     upstream: &Arc<Upstream>,
     request: Request<RequestBody>,
     hops: HopCount,
     client: ClientSlot,
+    hash: Option<u64>,
 ) -> Result<Response<BodySource>, RequestError> {
     let replay = ReplayPolicy { complete: true, idempotent: is_idempotent(request.method()), allows_resending: true };
     let destination = Destination {
@@ -38,6 +39,7 @@ pub(super) async fn send(
         hops,
         client,
         pinned: None,
+        hash,
         admitted: None,
         // Informational responses are about the request to the server, not about that of the client.
         informational: InformationalPolicy::default(),

@@ -1,0 +1,149 @@
+//! BackendPolicy: load balancing, health checks, limits, circuit breaking, retries and timeouts of a Service.
+
+mod active_check;
+mod circuit_breaker;
+mod field_forms;
+mod health;
+mod limits;
+mod load_balancing;
+mod request_hash;
+mod retry;
+mod session;
+mod timeouts;
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use schemars::transform::Transform;
+use serde::Deserialize;
+
+pub use active_check::ActiveCheckSpec;
+pub use circuit_breaker::{CircuitBreakerSpec, CircuitFallback, FallbackResponseSpec, StaleFallback};
+pub use health::{FailurePercentageSpec, HealthSpec, PassiveCheckSpec, SuccessRateSpec};
+pub use limits::{AdaptiveLimitSpec, AdmissionControlSpec, LimitsSpec};
+pub use load_balancing::{LoadBalancingSpec, LocalityLevel, LocalitySpec, PeakEwmaSpec, SlowStartSpec};
+pub use request_hash::{HashCookieSpec, HashKeySpec, HashSpec};
+pub use retry::{BackoffSpec, HedgeSpec, ResetHeaderSpec, RetrySpec};
+pub use session::{BackendSessionPersistence, PolicySessionCookie};
+pub use timeouts::BackendTimeoutsSpec;
+
+use crate::api::gateway::schema::form;
+use crate::api::gateway::schema::rule::every;
+use crate::api::gateway::schema::transforms::{each, keyed_by};
+use crate::api::gateway::{BackendObjectReference, PolicyTargetReference, RetryRate, targets_differ};
+
+/// How requests to Services, XBackends and KongServiceFacades of its namespace are balanced, limited and repeated, and
+/// how the health of their endpoints is determined. Of several policies for the same target, each block is that of the
+/// oldest policy that has it. A policy for a port takes precedence over one for the whole Service.
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+pub struct BackendPolicy {
+    /// The targets and the settings.
+    pub spec: BackendPolicySpec,
+}
+
+/// The targets and the settings. An absent block leaves the settings as they are without the policy.
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BackendPolicySpec {
+    /// What the policy applies to: Services, XBackends and KongServiceFacades of its namespace. `sectionName` is the
+    /// name of a port of a Service.
+    #[schemars(length(min = 1, max = 16), transform = targets_differ, transform = known_targets)]
+    pub target_refs: Vec<PolicyTargetReference>,
+    /// With `DryRun`, ejections, limits and the circuit breaker are computed and counted only.
+    #[schemars(transform = form::one_of(["Enforce", "DryRun"]), extend("default" = "Enforce"))]
+    pub mode: Option<String>,
+    /// How requests are divided among endpoints.
+    pub load_balancing: Option<LoadBalancingSpec>,
+    /// How the health of endpoints is determined.
+    pub health: Option<HealthSpec>,
+    /// Limits of each process of Portico.
+    pub limits: Option<LimitsSpec>,
+    /// When Portico stops sending requests because too many fail.
+    pub circuit_breaker: Option<CircuitBreakerSpec>,
+    /// Which requests are repeated, unless the rule has retries of its own.
+    pub retry: Option<RetrySpec>,
+    /// The limit of retries in relation to the requests: the percentage, or the minimum rate if that is higher.
+    pub retry_budget: Option<RetryBudgetSpec>,
+    /// Timeouts, unless the rule has timeouts of its own.
+    pub timeouts: Option<BackendTimeoutsSpec>,
+    /// Other backends for requests while too few endpoints are available.
+    pub failover: Option<FailoverSpec>,
+    /// Named groups of Pods.
+    #[serde(default)]
+    #[schemars(length(max = 16), transform = keyed_by(["name"]))]
+    pub subsets: Vec<SubsetSpec>,
+}
+
+impl BackendPolicySpec {
+    /// The references to other backends, which get requests in place of the targets.
+    pub fn alternatives(&self) -> impl Iterator<Item = &BackendObjectReference> {
+        let fallback = self.circuit_breaker.as_ref().and_then(|breaker| breaker.fallback.as_ref());
+        let of_circuit = fallback.and_then(|fallback| fallback.backend_ref.as_ref());
+        self.failover.iter().flat_map(|failover| &failover.backend_refs).chain(of_circuit)
+    }
+}
+
+/// The limit of retries in relation to the requests.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RetryBudgetSpec {
+    /// Maximum share of retries among the requests of `interval`, in percent; defaults to 20.
+    #[schemars(range(min = 0, max = 100))]
+    pub percent: Option<i32>,
+    /// The time in which requests and retries are counted; defaults to 10s, 1s to 1h.
+    #[schemars(transform = field_forms::duration_between("1s", "1h"))]
+    pub interval: Option<String>,
+    /// Retries that are allowed in any case; defaults to 10 in 1s.
+    pub min_retry_rate: Option<RetryRate>,
+}
+
+/// Other backends for requests while too few endpoints are available.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FailoverSpec {
+    /// The backends, in the order of preference. One of another namespace requires a ReferenceGrant there.
+    #[schemars(length(min = 1, max = 3))]
+    pub backend_refs: Vec<BackendObjectReference>,
+    /// The backends are used while a smaller share of the endpoints is available, in percent; defaults to 1.
+    #[schemars(range(min = 1, max = 100))]
+    pub min_available_percent: Option<i32>,
+    /// Statuses of responses in place of which an idempotent request is sent to the next backend.
+    #[serde(default)]
+    #[schemars(length(max = 16), transform = each(field_forms::error_status))]
+    pub on_statuses: Vec<i32>,
+}
+
+/// A named group of Pods.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SubsetSpec {
+    /// Name of the group.
+    #[schemars(transform = form::section_name)]
+    pub name: String,
+    /// The labels of the Pods.
+    #[schemars(extend("minProperties" = 1, "maxProperties" = 8), transform = each(form::label_value))]
+    pub match_labels: BTreeMap<String, String>,
+}
+
+/// Only a Service has ports, which sections are.
+fn known_targets(schema: &mut schemars::Schema) {
+    for mut rule in [
+        every(
+            "target",
+            "target.name",
+            "(target.group == '' && target.kind == 'Service') \
+             || (target.group == 'gateway.networking.x-k8s.io' && target.kind == 'XBackend') \
+             || (target.group == 'incubator.ingress-controller.konghq.com' && target.kind == 'KongServiceFacade')",
+            "the policy does not apply to objects of this group and kind; refer to a Service, with an empty group, an \
+             XBackend or a KongServiceFacade",
+        ),
+        every(
+            "target",
+            "target.name",
+            "!has(target.sectionName) || target.kind == 'Service'",
+            "sectionName is the name of a port, and only a Service has ports; remove sectionName",
+        ),
+    ] {
+        rule.transform(schema);
+    }
+}

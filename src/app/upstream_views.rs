@@ -1,0 +1,282 @@
+//! The views of upstreams: endpoints and their health, limits and circuit breakers, and settings with their sources.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde_json::{Map, Value, json};
+
+use crate::compile::PolicySources;
+use crate::upstream::{
+    Availability, BackendTraffic, CircuitPhase, CircuitReport, EjectionCause, EndpointCounts, EndpointHealthReport,
+    EndpointReport, Endpoints, HealthTransition, OverloadLimit, OverloadReport, Upstream, UpstreamKey,
+    UpstreamRegistry,
+};
+
+/// The upstreams that `selector` names: a complete name such as `shop/cart:80`, or all ports of a Service such as
+/// `shop/cart`. Only the endpoints of selected upstreams are listed, since all could be very many.
+pub(super) fn upstreams(registry: &UpstreamRegistry, selector: Option<&str>) -> Value {
+    let describe = |upstream: Arc<Upstream>| {
+        let EndpointCounts { healthy, ejected } = upstream.endpoint_counts();
+        let mut object = json!({
+            "name": upstream.key.to_string(),
+            "protocol": format!("{:?}", upstream.key.protocol),
+            "tls": upstream.key.tls.is_some(),
+            "healthy": healthy,
+            "ejected": ejected,
+        });
+        if selector.is_some() {
+            object["loadBalancing"] = json!(format!("{:?}", upstream.endpoints().balance));
+            object["endpoints"] = upstream.endpoint_reports().iter().map(endpoint).collect();
+            object["unready"] = upstream.endpoints().unready.iter().map(ToString::to_string).collect();
+        }
+        object
+    };
+    selected(registry, selector).map(describe).collect()
+}
+
+/// One endpoint: its health with the causes and counters behind it, and its last active check.
+fn endpoint(report: &EndpointReport) -> Value {
+    let EndpointReport { target, address, is_healthy, health, check } = report;
+    let mut object = json!({
+        "target": target.to_string(),
+        "address": address.map(|address| address.to_string()),
+        "healthy": is_healthy,
+    });
+    if let Some(health) = health {
+        let EndpointHealthReport {
+            availability,
+            cause,
+            is_dry_run,
+            remaining_millis,
+            ejections,
+            failures,
+            transitions,
+        } = health;
+        object["state"] = json!(state_name(*availability));
+        object["cause"] = json!(cause.map(EjectionCause::name));
+        object["dryRun"] = json!(is_dry_run);
+        object["endsInSeconds"] = json!(remaining_millis.map(seconds));
+        object["ejections"] = json!(ejections);
+        object["consecutiveFailures"] = json!({
+            "connect": failures.connect,
+            "localOrigin": failures.local_origin,
+            "gatewayErrors": failures.gateway_errors,
+            "serverErrors": failures.server_errors,
+        });
+        let transition = |transition: &HealthTransition| {
+            json!({
+                "secondsAgo": seconds(transition.millis),
+                "to": transition.to.name(),
+                "cause": transition.cause.map(EjectionCause::name),
+                "error": transition.error,
+            })
+        };
+        object["transitions"] = transitions.iter().map(transition).collect();
+    }
+    if let Some(check) = check {
+        object["check"] = json!({
+            "passed": check.has_passed,
+            "secondsAgo": check.ended.elapsed().as_secs_f64(),
+            "tookSeconds": check.duration.as_secs_f64(),
+            "message": check.message.as_deref(),
+            "consecutive": check.consecutive,
+        });
+    }
+    object
+}
+
+fn state_name(availability: Availability) -> &'static str {
+    match availability {
+        Availability::Available => "available",
+        Availability::Suspect => "suspect",
+        Availability::HalfOpen => "half_open",
+        Availability::Ejected(_) => "ejected",
+    }
+}
+
+fn seconds(millis: u64) -> f64 {
+    millis as f64 / 1_000.0
+}
+
+/// The limits and circuit breakers of the selected upstreams that have any, with what they have done.
+pub(super) fn circuits(registry: &UpstreamRegistry, selector: Option<&str>) -> Value {
+    let describe = |upstream: Arc<Upstream>| {
+        let OverloadReport { active, limit, pending, retries, rejections, circuit, is_dry_run } =
+            upstream.overload_report()?;
+        let rejected: Map<String, Value> = OverloadLimit::ALL
+            .into_iter()
+            .zip(rejections)
+            .map(|(limit, count)| (limit.name().to_owned(), json!(count)))
+            .collect();
+        let mut object = json!({
+            "name": upstream.key.to_string(),
+            "dryRun": is_dry_run,
+            "active": active,
+            "limit": limit,
+            "pending": pending,
+            "retries": retries,
+            "rejected": rejected,
+        });
+        if let Some(CircuitReport { phase, open_for, requests, errors, transitions }) = circuit {
+            let began: Map<String, Value> = CircuitPhase::ALL
+                .into_iter()
+                .zip(transitions)
+                .map(|(phase, count)| (phase.name().to_owned(), json!(count)))
+                .collect();
+            object["circuit"] = json!({
+                "state": phase.name(),
+                "endsInSeconds": open_for.as_secs_f64(),
+                "requests": requests,
+                "errors": errors,
+                "transitions": began,
+            });
+        }
+        let endpoints = upstream.endpoints();
+        object["settings"] = json!({
+            "limits": endpoints.traffic.limits.as_ref().map(|limits| format!("{limits:?}")),
+            "circuitBreaker": endpoints.traffic.circuit_breaker.as_ref().map(|breaker| format!("{breaker:?}")),
+        });
+        Some(object)
+    };
+    selected(registry, selector).filter_map(describe).collect()
+}
+
+/// The settings of upstreams. Each block has the object or annotation that sets it; without one, it has the default.
+pub(super) fn policies(registry: &UpstreamRegistry, sources: &BTreeMap<UpstreamKey, PolicySources>) -> Value {
+    let describe = |upstream: Arc<Upstream>| {
+        let sources = sources.get(&upstream.key)?;
+        let endpoints = upstream.endpoints();
+        let blocks: Map<String, Value> = blocks(&endpoints)
+            .into_iter()
+            .map(|(block, setting)| (block.to_owned(), json!({"source": sources.get(block), "setting": setting})))
+            .collect();
+        Some(json!({"name": upstream.key.to_string(), "blocks": blocks}))
+    };
+    registry.all().into_iter().filter_map(describe).collect()
+}
+
+/// The settings by the block of a BackendPolicy that has them. Settings that are absent are left out.
+fn blocks(endpoints: &Endpoints) -> Vec<(&'static str, String)> {
+    let BackendTraffic {
+        retry_limits,
+        affinity,
+        health,
+        limits,
+        circuit_breaker,
+        retries,
+        timeouts,
+        alternatives,
+        is_dry_run,
+    } = &endpoints.traffic;
+    let mut blocks = vec![("loadBalancing", format!("{:?}", endpoints.balance))];
+    let optional = [
+        ("retryBudget", retry_limits.map(|limits| limits.to_string())),
+        ("loadBalancing.sessionPersistence", affinity.as_ref().map(|affinity| affinity.to_string())),
+        ("health.passive", health.as_ref().map(|health| format!("{:?}", health.passive))),
+        ("health.active", health.as_ref().and_then(|health| Some(format!("{:?}", health.active.as_ref()?)))),
+        ("limits", limits.as_ref().map(|limits| format!("{limits:?}"))),
+        ("circuitBreaker", circuit_breaker.as_ref().map(|breaker| format!("{breaker:?}"))),
+        ("retry", retries.as_ref().map(|retries| format!("{retries:?}"))),
+        ("timeouts", timeouts.as_ref().map(|timeouts| format!("{timeouts:?}"))),
+        ("failover", alternatives.as_ref().map(|alternatives| format!("{alternatives:?}"))),
+        ("mode", is_dry_run.then(|| "DryRun".to_owned())),
+    ];
+    blocks.extend(optional.into_iter().filter_map(|(block, setting)| Some((block, setting?))));
+    blocks
+}
+
+/// The upstreams that a selector names, ordered by key.
+fn selected(registry: &UpstreamRegistry, selector: Option<&str>) -> impl Iterator<Item = Arc<Upstream>> {
+    let all = registry.all().into_iter();
+    all.filter(move |upstream| selector.is_none_or(|selector| is_selected(&upstream.key, selector)))
+}
+
+/// Whether a selector names an upstream: its complete name, or the namespace and name of its Service, also as
+/// `Service/namespace/name`.
+pub(super) fn is_selected(key: &UpstreamKey, selector: &str) -> bool {
+    let selector = selector.strip_prefix("Service/").unwrap_or(selector);
+    let service =
+        selector.split_once('/').is_some_and(|(namespace, name)| *key.namespace == *namespace && *key.service == *name);
+    service || key.to_string() == selector
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::upstream::settings::{HealthSettings, RequestLimits};
+    use crate::upstream::{EndpointAddress, Outcome, OutcomeClass};
+
+    fn key(service: &str, port: u16) -> UpstreamKey {
+        UpstreamKey { namespace: "shop".into(), service: service.into(), port, ..UpstreamKey::default() }
+    }
+
+    fn registry() -> UpstreamRegistry {
+        let registry = UpstreamRegistry::default();
+        for (service, port) in [("cart", 80), ("cart", 81), ("search", 80)] {
+            let upstream = registry.upstream(&key(service, port));
+            let addresses = [1, 2].map(|number| format!("10.0.0.{number}:8080").parse().unwrap());
+            let traffic = BackendTraffic {
+                health: Some(Arc::new(HealthSettings::default())),
+                limits: (port == 81)
+                    .then(|| Arc::new(RequestLimits { max_requests: Some(7), ..RequestLimits::default() })),
+                ..BackendTraffic::default()
+            };
+            let addresses: Vec<_> = addresses.into_iter().map(EndpointAddress::Ip).collect();
+            upstream.set_endpoints(Endpoints { addresses, traffic, ..Endpoints::default() });
+        }
+        registry
+    }
+
+    fn names(value: &Value) -> Vec<&str> {
+        value.as_array().unwrap().iter().map(|object| object["name"].as_str().unwrap()).collect()
+    }
+
+    #[tokio::test]
+    async fn endpoints_of_selected_upstreams_are_listed() {
+        let registry = registry();
+        let all = upstreams(&registry, None);
+        assert_eq!(names(&all), ["shop/cart:80", "shop/cart:81", "shop/search:80"]);
+        assert_eq!(all[0]["endpoints"], Value::Null);
+        for (selector, expected) in [
+            ("shop/cart:80", &["shop/cart:80"][..]),
+            ("shop/cart", &["shop/cart:80", "shop/cart:81"]),
+            ("Service/shop/search", &["shop/search:80"]),
+            ("cart", &[]),
+            ("other/cart", &[]),
+        ] {
+            assert_eq!(names(&upstreams(&registry, Some(selector))), expected, "{selector}");
+        }
+        let ejected = "10.0.0.2:8080".parse().unwrap();
+        registry.upstream(&key("cart", 80)).report(ejected, &Outcome::of(OutcomeClass::ConnectFailed));
+        let cart = &upstreams(&registry, Some("shop/cart:80"))[0];
+        assert_eq!((&cart["healthy"], &cart["ejected"]), (&json!(1), &json!(1)));
+        assert_eq!(cart["endpoints"][1]["address"], "10.0.0.2:8080");
+        assert_eq!(cart["endpoints"][1]["healthy"], false);
+        assert_eq!(
+            (&cart["endpoints"][1]["state"], &cart["endpoints"][1]["cause"]),
+            (&json!("ejected"), &json!("connect"))
+        );
+        assert_eq!(cart["endpoints"][1]["transitions"][0]["to"], "ejected");
+        assert_eq!(cart["endpoints"][0]["state"], "available");
+    }
+
+    #[test]
+    fn only_upstreams_with_limits_are_circuits() {
+        let circuits_of_all = circuits(&registry(), None);
+        assert_eq!(names(&circuits_of_all), ["shop/cart:81"]);
+        assert_eq!((&circuits_of_all[0]["limit"], &circuits_of_all[0]["rejected"]["requests"]), (&json!(7), &json!(0)));
+        assert_eq!(names(&circuits(&registry(), Some("shop/search"))), [""; 0]);
+    }
+
+    #[test]
+    fn policies_name_the_source_of_each_block() {
+        let sources = [("health.passive", "KongUpstreamPolicy shop/checks".to_owned())].into_iter().collect();
+        let sources = BTreeMap::from([(key("cart", 80), sources)]);
+        let policies = policies(&registry(), &sources);
+        assert_eq!(names(&policies), ["shop/cart:80"]);
+        let blocks = &policies[0]["blocks"];
+        assert_eq!(blocks["health.passive"]["source"], "KongUpstreamPolicy shop/checks");
+        assert_eq!(blocks["loadBalancing"]["source"], Value::Null);
+        assert_eq!(blocks["limits"], Value::Null);
+    }
+}

@@ -1,0 +1,88 @@
+//! Which BackendPolicies apply to a target, in the order of precedence: those for a facade, for a port, and for the
+//! whole Service. The order within each of these layers is that of their age.
+
+use std::collections::BTreeMap;
+
+use super::blocks::Block;
+use crate::api::portico::BackendPolicy;
+use crate::api::{Kind, Object, ObjectKey};
+use crate::compile::policies::precedence::policies_for;
+use crate::compile::policies::target::{Target, TargetKind, TargetedPolicy};
+use crate::store::Store;
+use crate::transport_protocol::TransportProtocol;
+use crate::upstream::{UpstreamKey, UpstreamSource};
+
+/// The policies with exactly this target, oldest first.
+pub(super) fn policies_with_target<'a>(store: &'a Store, target: &Target<'_>) -> Vec<&'a Object<BackendPolicy>> {
+    let names_target = |policy: &&Object<BackendPolicy>| {
+        policy.target_references().any(|reference| {
+            reference.target_kind::<BackendPolicy>() == Some(target.kind)
+                && *reference.name == *target.key.name
+                && reference.section == target.section
+        })
+    };
+    let mut policies: Vec<_> = policies_for::<BackendPolicy>(store, &target.object_id()).filter(names_target).collect();
+    policies.sort_by_key(|policy| (policy.meta.created, &policy.meta.key));
+    policies
+}
+
+/// The policies that apply to an upstream, in the order of precedence.
+pub(super) fn policies_of_upstream<'a>(store: &'a Store, upstream: &UpstreamKey) -> Vec<&'a Object<BackendPolicy>> {
+    if store.backend_policies.is_empty() {
+        return Vec::new();
+    }
+    let key = backend_key(upstream);
+    if upstream.source == UpstreamSource::XBackend {
+        return policies_with_target(store, &Target { kind: TargetKind::XBackend, key, section: None });
+    }
+    let facade = upstream.facade.as_ref().map(|name| {
+        let key = ObjectKey { namespace: upstream.namespace.clone(), name: name.clone() };
+        Target { kind: TargetKind::KongServiceFacade, key, section: None }
+    });
+    let port = port_name(store, &key, upstream).map(|name| Target::of_service(&key, Some(name)));
+    let layers = facade.into_iter().chain(port).chain([Target::of_service(&key, None)]);
+    layers.flat_map(|target| policies_with_target(store, &target)).collect()
+}
+
+/// The Service or XBackend of an upstream.
+pub(super) fn backend_key(upstream: &UpstreamKey) -> ObjectKey {
+    ObjectKey { namespace: upstream.namespace.clone(), name: upstream.service.clone() }
+}
+
+/// The name of the port of a Service that an upstream is for.
+fn port_name<'s>(store: &'s Store, service: &ObjectKey, upstream: &UpstreamKey) -> Option<&'s str> {
+    let service = store.services.get(service)?;
+    let port = service.spec.ports.iter().find(|port| {
+        port.port == i32::from(upstream.port)
+            && TransportProtocol::from_field(port.protocol.as_deref()) == Some(upstream.transport)
+    });
+    port.map(|port| &*port.name).filter(|name| !name.is_empty())
+}
+
+/// The policy for a whole Service that has a block, and so takes precedence over the settings of other kinds.
+pub(in crate::compile) fn overriding_policy<'a>(
+    store: &'a Store,
+    service: &ObjectKey,
+    block: Block,
+) -> Option<&'a Object<BackendPolicy>> {
+    first_with_block(&policies_with_target(store, &Target::of_service(service, None)), block)
+}
+
+/// The policies in effect for an upstream, by the blocks that they set.
+pub(in crate::compile) fn sources(store: &Store, upstream: &UpstreamKey) -> BTreeMap<&'static str, String> {
+    let policies = policies_of_upstream(store, upstream);
+    let source = |block: Block| {
+        let policy = first_with_block(&policies, block)?;
+        Some((block.path(), format!("{} {}", Kind::BackendPolicy, policy.meta.key)))
+    };
+    Block::ALL.into_iter().filter_map(source).collect()
+}
+
+/// The first of these policies that has a block. Whether the block is valid does not matter, so that a correction does
+/// not change which policy is in effect.
+pub(super) fn first_with_block<'a>(
+    policies: &[&'a Object<BackendPolicy>],
+    block: Block,
+) -> Option<&'a Object<BackendPolicy>> {
+    policies.iter().copied().find(|policy| block.is_set(&policy.spec))
+}

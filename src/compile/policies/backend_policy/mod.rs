@@ -1,0 +1,64 @@
+//! BackendPolicies: how requests to Services, XBackends and KongServiceFacades are balanced, limited and repeated.
+//!
+//! ```text
+//!   blocks.rs      the blocks of a policy; each is taken whole from one policy
+//!   layers.rs      target ─▶ the policies that apply to it, in the order of precedence
+//!   effective.rs   upstream ─▶ its settings, with those of other sources for blocks that no policy has
+//!   alternatives.rs   upstream ─▶ the upstreams that get its requests if it cannot
+//!   verdict.rs     the conditions Accepted and Programmed
+//!   load_balancing.rs, request_hash.rs, session.rs, health.rs, active_check.rs, limits.rs, circuit_breaker.rs,
+//!   retry.rs, timeouts.rs                              block ─▶ `upstream::settings`
+//!   block_reader.rs                                    fields, and the problems with them
+//! ```
+//!
+//! The settings belong to the upstreams, so an edit of a policy changes neither routes nor routers.
+
+mod active_check;
+mod alternatives;
+mod block_reader;
+mod blocks;
+mod circuit_breaker;
+mod effective;
+mod health;
+mod layers;
+mod limits;
+mod load_balancing;
+mod request_hash;
+mod retry;
+mod session;
+mod timeouts;
+mod unserved_fields;
+mod verdict;
+
+pub(in crate::compile) use alternatives::UpstreamAlternatives;
+pub(in crate::compile) use blocks::Block;
+pub(in crate::compile) use effective::apply;
+pub(in crate::compile) use layers::{overriding_policy, sources};
+pub(in crate::compile) use verdict::findings;
+
+use super::target::{TargetKind, TargetReference, TargetedPolicy};
+use crate::api::Kind;
+use crate::api::portico::BackendPolicy;
+use crate::compile::verdict::Code;
+use crate::store::{ObjectTable, Store};
+
+impl TargetedPolicy for BackendPolicy {
+    const TARGETS: &'static [TargetKind] = &[TargetKind::Service, TargetKind::XBackend, TargetKind::KongServiceFacade];
+    const USERS: &'static [Kind] =
+        &[Kind::HttpRoute, Kind::GrpcRoute, Kind::TlsRoute, Kind::TcpRoute, Kind::UdpRoute, Kind::Ingress];
+    const AFFECTS_PASSTHROUGH: bool = true;
+    const WITHOUT_USERS: Option<Code> = Some(Code::BackendPolicyReconciling);
+
+    fn table(store: &Store) -> &ObjectTable<Self> {
+        &store.backend_policies
+    }
+
+    fn target_references(&self) -> impl Iterator<Item = TargetReference<'_>> {
+        self.spec.target_refs.iter().map(|target| TargetReference {
+            group: &target.group,
+            kind: &target.kind,
+            name: &target.name,
+            section: target.section_name.as_deref(),
+        })
+    }
+}

@@ -1,0 +1,349 @@
+//! The conditions of BackendPolicies: Accepted and Programmed.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::alternatives;
+use super::blocks::{Block, is_or_are, names};
+use super::effective::{DryRun, PolicyTarget, Translated, is_dry_run, translate};
+use super::layers::{first_with_block, policies_with_target};
+use super::timeouts;
+use super::unserved_fields::unserved_fields;
+use crate::api::portico::BackendPolicy;
+use crate::api::{Kind, Object, ObjectKey};
+use crate::compile::CompileContext;
+use crate::compile::policies::target::{Target, TargetKind, TargetedPolicy};
+use crate::compile::policies::users::Findings;
+use crate::compile::verdict::{Code, Condition};
+use crate::diagnostic::{Diagnostic, Reason};
+use crate::store::Store;
+use crate::upstream::{UpstreamKey, UpstreamSource};
+
+/// What the verdict on a policy says; `None` if the policy does not exist.
+pub(in crate::compile) fn findings(cx: CompileContext<'_>, key: &ObjectKey) -> Option<Findings> {
+    let policy = cx.store.backend_policies.get(key)?;
+    let mut review = Review::new(cx.store, policy);
+    review.check_references(cx);
+    let conditions = vec![review.accepted(), review.programmed()];
+    Some(Findings::Conditions { generation: policy.meta.generation, conditions, diagnostics: review.warnings })
+}
+
+/// What is found about a policy.
+struct Review<'a> {
+    policy: &'a Object<BackendPolicy>,
+    /// The blocks that the policy sets.
+    blocks: Vec<Block>,
+    /// Problems with targets, one for each.
+    target_problems: Vec<Diagnostic>,
+    /// The problems of each invalid block.
+    invalid: BTreeMap<Block, Vec<Diagnostic>>,
+    /// Valid blocks that are those of other policies.
+    displaced: Vec<Displacement>,
+    /// The blocks that are in effect for at least one target.
+    in_effect: BTreeSet<Block>,
+    /// Blocks with mode DryRun that have no effect, and the policies with another mode.
+    mixed_modes: Option<Diagnostic>,
+    /// Fields without effect.
+    unserved: Vec<Diagnostic>,
+    /// Warnings that do not affect a condition.
+    warnings: Vec<Diagnostic>,
+}
+
+/// Blocks that another policy sets.
+#[derive(PartialEq, Eq)]
+struct Displacement {
+    blocks: Vec<Block>,
+    target: String,
+    by: ObjectKey,
+    /// The port whose policy has precedence; `None` for an older policy with the same target.
+    port: Option<String>,
+}
+
+impl<'a> Review<'a> {
+    fn new(store: &'a Store, policy: &'a Object<BackendPolicy>) -> Self {
+        let spec = &policy.spec;
+        let target = PolicyTarget::new(TargetKind::Service, &policy.meta.key);
+        let blocks: Vec<Block> = Block::all_in(spec).collect();
+        let mut warnings = Vec::new();
+        let mut invalid = BTreeMap::new();
+        for block in &blocks {
+            // Problems do not depend on the target.
+            match translate(*block, spec, &target) {
+                Ok(Translated::Timeouts(settings)) => warnings.extend(timeouts::notes(&settings)),
+                Ok(_) => {}
+                Err(problems) => drop(invalid.insert(*block, problems)),
+            }
+        }
+        let mut review = Review {
+            policy,
+            blocks,
+            target_problems: target_problems(store, policy),
+            invalid,
+            displaced: Vec::new(),
+            in_effect: BTreeSet::new(),
+            mixed_modes: None,
+            unserved: Vec::new(),
+            warnings,
+        };
+        review.find_precedence(store);
+        let unserved = unserved_fields(spec).into_iter();
+        let unserved = unserved.filter(|(block, _)| review.in_effect.contains(block)).map(|(_, field)| field);
+        review.unserved = unserved.collect();
+        review
+    }
+
+    /// Finds which blocks are in effect for which targets.
+    fn find_precedence(&mut self, store: &Store) {
+        let own_key = &self.policy.meta.key;
+        for reference in self.policy.target_references() {
+            let Some(target) = reference.target::<BackendPolicy>(&own_key.namespace) else { continue };
+            let Some(sections) = target.kind.sections(store, &target.key) else { continue };
+            if target.section.is_some_and(|section| !sections.contains(&section)) {
+                continue;
+            }
+            let same_target = policies_with_target(store, &target);
+            let ports: Vec<_> = match target.section {
+                None => sections.iter().filter(|name| !name.is_empty()).collect(),
+                Some(_) => Vec::new(),
+            };
+            let of_ports: Vec<_> = ports
+                .iter()
+                .map(|name| policies_with_target(store, &Target { section: Some(name), ..target.whole_object() }))
+                .collect();
+            let mut displaced: Vec<Displacement> = Vec::new();
+            let mut displace = |block: Block, by: &ObjectKey, port: Option<&str>| {
+                let port = port.map(str::to_owned);
+                match displaced.iter_mut().find(|known| known.by == *by && known.port == port) {
+                    Some(known) => known.blocks.push(block),
+                    None => displaced.push(Displacement {
+                        blocks: vec![block],
+                        target: described(&target),
+                        by: by.clone(),
+                        port,
+                    }),
+                }
+            };
+            let valid = self.blocks.iter().copied().filter(|block| !self.invalid.contains_key(block));
+            for block in valid {
+                let first = first_with_block(&same_target, block).map(|first| &first.meta.key);
+                if let Some(first) = first.filter(|first| *first != own_key) {
+                    displace(block, first, None);
+                    continue;
+                }
+                let mut is_overridden = !ports.is_empty() && ports.len() == sections.len();
+                for (port, policies) in ports.iter().zip(&of_ports) {
+                    match first_with_block(policies, block) {
+                        Some(of_port) => displace(block, &of_port.meta.key, Some(port)),
+                        None => is_overridden = false,
+                    }
+                }
+                if !is_overridden {
+                    self.in_effect.insert(block);
+                }
+            }
+            self.displaced.append(&mut displaced);
+            self.check_mode(store, &target, &same_target);
+        }
+    }
+
+    /// Policies with mode DryRun have no effect where others enforce health checks, limits or a circuit breaker.
+    fn check_mode(&mut self, store: &Store, target: &Target<'_>, same_target: &[&Object<BackendPolicy>]) {
+        if !is_dry_run(self.policy) || self.mixed_modes.is_some() {
+            return;
+        }
+        let mut policies = same_target.to_vec();
+        if target.section.is_some() {
+            policies.extend(policies_with_target(store, &target.whole_object()));
+        }
+        if DryRun::of(&policies) != DryRun::Mixed {
+            return;
+        }
+        let blocks: Vec<Block> =
+            self.in_effect.iter().copied().filter(|block| block.has_dry_run() && self.blocks.contains(block)).collect();
+        let mut others = Block::ALL.into_iter().filter(|block| block.has_dry_run());
+        let enforced = others.find_map(|block| first_with_block(&policies, block).filter(|other| !is_dry_run(other)));
+        if let Some(enforced) = enforced.filter(|_| !blocks.is_empty()) {
+            let names = names(&blocks, &self.policy.spec);
+            let verb = if names.contains(" and ") { "have" } else { "has" };
+            let message = format!(
+                "{names} {verb} no effect with DryRun, because {} {} enforces settings of {}",
+                Kind::BackendPolicy,
+                enforced.meta.key.name,
+                described(target)
+            );
+            let remedy = "set the same mode in both policies";
+            self.mixed_modes = Some(Diagnostic::warning("spec.mode", message, remedy));
+            self.in_effect.retain(|block| !block.has_dry_run());
+        }
+    }
+
+    /// Finds references to other backends that cannot be used.
+    fn check_references(&mut self, cx: CompileContext<'_>) {
+        let namespace = &self.policy.meta.key.namespace;
+        let targets = self.policy.target_references();
+        let targets = targets.filter_map(|reference| reference.target::<BackendPolicy>(namespace));
+        let problems = targets.flat_map(|target| upstreams_of(cx.store, &target));
+        let problems = problems.flat_map(|upstream| alternatives::reference_problems(cx, &upstream));
+        let mut unusable = Vec::new();
+        for (block, problem) in problems {
+            if self.in_effect.contains(&block) && !unusable.contains(&problem) {
+                unusable.push(problem);
+            }
+        }
+        self.unserved.extend(unusable);
+    }
+
+    fn accepted(&self) -> Condition {
+        if self.target_problems.len() == self.policy.target_references().count() {
+            return Condition::new(Code::BackendPolicyTargetNotFound, self.target_problems.clone());
+        }
+        if !self.invalid.is_empty() {
+            let problems = self.invalid.values().flatten().cloned().collect();
+            return Condition::new(Code::BackendPolicyInvalid, problems);
+        }
+        if !self.blocks.is_empty() && self.is_displaced_by_older() {
+            let mut older: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+            for displacement in &self.displaced {
+                older.entry(&displacement.target).or_default().insert(&displacement.by.name);
+            }
+            let conflicts = older.into_iter().map(|(target, policies)| {
+                let noun = if policies.len() == 1 { "BackendPolicy" } else { "BackendPolicies" };
+                let policies = policies.into_iter().collect::<Vec<_>>().join(" and ");
+                let message = format!("Every block is already set for {target} by older {noun} {policies}");
+                Diagnostic::of_object(message, "")
+            });
+            return Condition::new(Code::BackendPolicyConflicted, conflicts.collect());
+        }
+        Condition::new(Code::BackendPolicyAccepted, self.target_problems.clone())
+    }
+
+    /// Whether each block of the policy is that of an older policy with the same target, for all targets.
+    fn is_displaced_by_older(&self) -> bool {
+        self.in_effect.is_empty()
+            && !self.displaced.is_empty()
+            && self.displaced.iter().all(|displacement| displacement.port.is_none())
+    }
+
+    fn programmed(&self) -> Condition {
+        let names_of = |blocks: &[Block]| names(blocks, &self.policy.spec);
+        if self.target_problems.len() == self.policy.target_references().count() {
+            let problem = Diagnostic::of_object("no target exists", "see the condition Accepted");
+            return Condition::new(Code::BackendPolicyReconciling, vec![problem.with_reason(Reason::OtherCondition)]);
+        }
+        if self.blocks.is_empty() {
+            let message = "the policy has no blocks, so it has no effect";
+            let remedy = "add one, such as loadBalancing, or remove the policy";
+            return Condition::new(Code::BackendPolicyReconciling, vec![Diagnostic::warning("spec", message, remedy)]);
+        }
+        let in_effect: Vec<Block> = self.in_effect.iter().copied().collect();
+        if in_effect.is_empty() && self.displaced.is_empty() && self.mixed_modes.is_none() {
+            let problem = Diagnostic::of_object("no block is valid", "see the condition Accepted");
+            return Condition::new(Code::BackendPolicyReconciling, vec![problem.with_reason(Reason::OtherCondition)]);
+        }
+        let remedy = match &*in_effect {
+            [] => String::new(),
+            blocks => {
+                let names = names_of(blocks);
+                format!("{names} {} in effect", is_or_are(&names))
+            }
+        };
+        let mut remarks = Vec::new();
+        if !self.invalid.is_empty() {
+            let invalid: Vec<Block> = self.invalid.keys().copied().collect();
+            let names = names_of(&invalid);
+            let message = format!("{names} {} not valid", is_or_are(&names));
+            remarks.push(Diagnostic::of_object(message, remedy.clone()).with_reason(Reason::OtherCondition));
+        }
+        for displacement in &self.displaced {
+            remarks.push(Diagnostic::of_object(self.displacement_message(displacement), remedy.clone()));
+        }
+        remarks.extend(self.mixed_modes.clone());
+        remarks.extend(self.unserved.iter().cloned());
+        if in_effect.is_empty() {
+            Condition::new(Code::BackendPolicyOverridden, remarks)
+        } else if remarks.is_empty() {
+            Condition::without_diagnostics(Code::BackendPolicyProgrammed)
+        } else {
+            Condition::new(Code::BackendPolicyPartiallyProgrammed, remarks)
+        }
+    }
+
+    fn displacement_message(&self, displacement: &Displacement) -> String {
+        let Displacement { blocks, target, by, port } = displacement;
+        let names = names(blocks, &self.policy.spec);
+        let verb = is_or_are(&names);
+        // The name of the only target is superfluous.
+        let of_target = match self.policy.spec.target_refs.len() {
+            1 => String::new(),
+            _ => format!(" for {target}"),
+        };
+        match port {
+            None => format!("{names} {verb} set{of_target} by older {} {}", Kind::BackendPolicy, by.name),
+            Some(port) => {
+                format!("{names} {verb} set for port {port} of {target} by {} {}", Kind::BackendPolicy, by.name)
+            }
+        }
+    }
+}
+
+/// The upstreams of a target, one for each port.
+fn upstreams_of(store: &Store, target: &Target<'_>) -> Vec<UpstreamKey> {
+    let ObjectKey { namespace, name: service } = target.key.clone();
+    let of_port = |port: i32, source| {
+        let port = u16::try_from(port).unwrap_or_default();
+        UpstreamKey { namespace: namespace.clone(), service: service.clone(), port, source, ..UpstreamKey::default() }
+    };
+    match target.kind {
+        TargetKind::Service => {
+            let ports = store.services.get(&target.key).into_iter().flat_map(|service| &service.spec.ports);
+            let ports = ports.filter(|port| target.section.is_none_or(|section| port.name == section));
+            ports.map(|port| of_port(port.port, UpstreamSource::Service)).collect()
+        }
+        TargetKind::XBackend => {
+            let backend = store.x_backends.get(&target.key);
+            let port = backend.and_then(|backend| backend.spec.port.number);
+            port.map(|port| of_port(port, UpstreamSource::XBackend)).into_iter().collect()
+        }
+        TargetKind::KongServiceFacade => {
+            let Some(facade) = store.kong_service_facades.get(&target.key) else { return Vec::new() };
+            let service = ObjectKey::new(&target.key.namespace, &facade.spec.backend_ref.name);
+            let upstreams = upstreams_of(store, &Target::of_service(&service, None)).into_iter();
+            upstreams.map(|key| UpstreamKey { facade: Some(target.key.name.clone()), ..key }).collect()
+        }
+    }
+}
+
+/// The targets that do not exist, or that the policy cannot apply to.
+fn target_problems(store: &Store, policy: &Object<BackendPolicy>) -> Vec<Diagnostic> {
+    let problems = policy.target_references().filter_map(|reference| {
+        let Some(target) = reference.target::<BackendPolicy>(&policy.meta.key.namespace) else {
+            let message = format!("the policy does not apply to objects of kind {}", reference.kind);
+            let remedy = "refer to a Service, with an empty group, an XBackend or a KongServiceFacade";
+            return Some(Diagnostic::of_object(message, remedy));
+        };
+        let Some(sections) = target.kind.sections(store, &target.key) else {
+            let object = target.object_id().to_string();
+            let remedy = "a policy targets objects of its own namespace";
+            let problem = Diagnostic::of_object(format!("{object} does not exist"), remedy);
+            return Some(problem.with_reason(Reason::NotFound(object)));
+        };
+        let section = target.section.filter(|section| !sections.contains(section))?;
+        let (kind, name, noun) = (target.kind.kind(), &target.key.name, target.kind.section_noun());
+        let names: Vec<&str> = sections.into_iter().filter(|section| !section.is_empty()).collect();
+        let remedy = match &*names {
+            [] => format!("its {noun}s have no names, so remove sectionName"),
+            [only] => format!("its {noun} is {only}"),
+            several => format!("its {noun}s are {}", several.join(", ")),
+        };
+        Some(Diagnostic::of_object(format!("{kind} {name} has no {noun} {section:?}"), remedy))
+    });
+    problems.collect()
+}
+
+/// `Service cart`, or `port http of Service cart`: all targets are in the namespace of the policy.
+fn described(target: &Target<'_>) -> String {
+    let object = format!("{} {}", target.kind.kind(), target.key.name);
+    match target.section {
+        Some(section) => format!("{} {section} of {object}", target.kind.section_noun()),
+        None => object,
+    }
+}

@@ -1,0 +1,79 @@
+//! Changes of the endpoints and of the settings.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::{COUNTS_RATES, COUNTS_STATUSES, OutlierDetection};
+use crate::upstream::endpoint_state::EndpointState;
+use crate::upstream::settings::{HealthSettings, InitialHealth};
+
+impl OutlierDetection {
+    /// Sets the settings; `None` for the defaults. Counts and running ejections stay as far as they still apply.
+    pub(in crate::upstream) fn configure(&self, settings: Option<&Arc<HealthSettings>>, is_dry_run: bool) {
+        let settings = settings.cloned().unwrap_or_default();
+        let passive = &settings.passive;
+        self.set_attention(COUNTS_STATUSES, passive.gateway_errors > 0 || passive.server_errors > 0);
+        self.set_attention(COUNTS_RATES, passive.success_rate.is_some() || passive.failure_percentage.is_some());
+        let has_active_check = settings.active.is_some();
+        let before = self.settings.swap(settings);
+        let was_dry_run = self.is_dry_run.swap(is_dry_run, Relaxed);
+        let only_checks = was_dry_run == is_dry_run;
+        if !only_checks || before.active.is_some() && !has_active_check {
+            let now = self.clock.now();
+            for (_, state) in self.current.load().iter() {
+                state.health.forget(now, only_checks);
+            }
+        }
+        self.update_degraded();
+    }
+
+    /// Ends the effect of active checks that are no longer made.
+    pub(in crate::upstream) fn forget_checks(&self) {
+        let now = self.clock.now();
+        for (_, state) in self.current.load().iter() {
+            state.health.forget(now, true);
+        }
+        self.update_degraded();
+    }
+
+    /// Sets the endpoints that may get requests, sorted, and returns their states. `pods`: the UIDs of Pods by address,
+    /// sorted.
+    pub(in crate::upstream) fn set_endpoints(
+        &self,
+        addresses: &[SocketAddr],
+        pods: &[(SocketAddr, Arc<str>)],
+    ) -> Vec<(SocketAddr, Arc<EndpointState>)> {
+        let now = self.clock.now();
+        let pod = |address: &SocketAddr| {
+            let index = pods.binary_search_by_key(address, |(address, _)| *address).ok()?;
+            Some(Arc::clone(&pods[index].1))
+        };
+        let endpoints = self.members.lock().replace(addresses, pod, now);
+        self.await_first_checks(&endpoints);
+        self.current.store(Arc::new(endpoints.clone()));
+        self.update_degraded();
+        endpoints
+    }
+
+    /// Whether another Pod than before is behind one of these addresses.
+    pub(in crate::upstream) fn has_other_pod(&self, pods: &[(SocketAddr, Arc<str>)]) -> bool {
+        self.members.lock().has_other_pod(pods)
+    }
+
+    /// New endpoints get no requests before a check has passed, if the active check says so.
+    fn await_first_checks(&self, endpoints: &[(SocketAddr, Arc<EndpointState>)]) {
+        let settings = self.settings.load();
+        let is_unhealthy = settings.active.as_ref().is_some_and(|check| check.initial == InitialHealth::Unhealthy);
+        if !is_unhealthy {
+            return;
+        }
+        let known = self.current.load();
+        for (address, state) in endpoints {
+            let index = known.binary_search_by_key(address, |(address, _)| *address);
+            if !index.is_ok_and(|index| Arc::ptr_eq(&known[index].1, state)) && state.health.is_clean() {
+                state.health.record_failed_check(self.is_dry_run());
+            }
+        }
+    }
+}
