@@ -333,9 +333,11 @@ const LAYERS: &[Row] = &[
     (
         "upstream",
         &[
-            "counters dns endpoint_choice endpoint_error endpoint_load health local_shortage outcome own_sockets \
-             protocol proxy_protocol response_streams settings socket_budget ssrf_guard tls",
-            "endpoint_state",
+            "dns endpoint_choice endpoint_error endpoint_load health local_shortage outcome own_sockets \
+             protocol proxy_protocol response_streams response_times settings single_writer_counter socket_budget \
+             ssrf_guard tls",
+            "attempt_settings endpoint_state retry_counters",
+            "counters",
             "load_balancing counted_connection retry_budget affinity upstream_key",
             "admission configured_endpoints",
             "endpoints http2 registry socket subset",

@@ -2,6 +2,7 @@
 
 mod changes;
 mod outcomes;
+mod retries;
 #[cfg(test)]
 mod tests;
 
@@ -19,6 +20,7 @@ use parking_lot::Mutex;
 
 use super::admission::Admission;
 use super::affinity::{AffinityEndpoints, AffinitySettings};
+use super::attempt_settings::CurrentAttemptSettings;
 use super::configured_endpoints::{EndpointAddress, Endpoints};
 use super::endpoint_state::{ActiveRequest, EndpointState};
 use super::health::{PROBE_SOCKET_MILLIS, UpstreamClock};
@@ -79,6 +81,8 @@ pub struct Upstream {
     warned_at: AtomicU64,
     /// The requests and retries of the Service.
     retries: Arc<ServiceRetries>,
+    /// The retries and timeouts of rules without their own.
+    attempts: CurrentAttemptSettings,
     /// The sessions of rules without sessions of their own.
     affinity: ArcSwapOption<AffinitySettings>,
     /// Whether a rule or the policy of the Service keeps sessions.
@@ -113,6 +117,7 @@ impl Upstream {
             clock: UpstreamClock::default(),
             longest_connect_timeout: AtomicU64::new(0),
             retries: Arc::default(),
+            attempts: CurrentAttemptSettings::default(),
             affinity: ArcSwapOption::default(),
             keeps_affinity: AtomicBool::new(false),
             affinity_endpoints: ArcSwapOption::default(),
@@ -259,7 +264,8 @@ impl Upstream {
 
     /// Admits a request, which is counted.
     pub fn admit(&self) -> Admission {
-        Admission::new(self.retries.begin_request())
+        self.retries.count_request();
+        Admission::default()
     }
 
     /// Counts requests and retries together with another upstream of the Service.

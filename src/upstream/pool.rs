@@ -5,6 +5,7 @@ mod connection;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::error::Error;
@@ -24,8 +25,8 @@ use super::socket_budget::client_slots::{self, ClientRequest, ClientSlot, Client
 use super::socket_budget::{SocketBudget, UpstreamSockets};
 use super::tls::UpstreamServerName;
 use super::{
-    ConnectError, EndpointChoice, EndpointConnector, EndpointSubsetting, RawConnection, ResolvedEndpoint, Upstream,
-    UpstreamCounters, UpstreamProtocol, UpstreamTarget,
+    ConnectError, EndpointChoice, EndpointConnector, EndpointSubsetting, RawConnection, ResolvedEndpoint,
+    RetryCounters, Upstream, UpstreamCounters, UpstreamProtocol, UpstreamTarget,
 };
 use crate::turn_clock;
 use connection::RequestSender;
@@ -169,9 +170,10 @@ where
             }
             idle.remove(index);
         };
+        let idle_timeout = upstream.idle_timeout().unwrap_or(self.idle_limits.timeout);
         let max_idle_time = match reuse {
-            IdleReuse::Any => self.idle_limits.timeout,
-            IdleReuse::Recent => self.idle_limits.recent.min(self.idle_limits.timeout),
+            IdleReuse::Any => idle_timeout,
+            IdleReuse::Recent => self.idle_limits.recent.min(idle_timeout),
         };
         if turn_clock::now().saturating_duration_since(idle[newest_index].idle_since) >= max_idle_time {
             // The connection that is opened instead is idle afterwards as well. If all requests are of this sort, the
@@ -187,7 +189,7 @@ where
 
     /// Opens a connection, or for HTTP/2 a stream, and records the result in the health of the endpoint. A request that
     /// had to wait for its client's share takes an idle connection if there is one then. A `connect_timeout` applies
-    /// only if it is longer than the configured one.
+    /// only if it is longer than that of the Service or the process.
     pub async fn connect(
         &self,
         target: &UpstreamTarget<'_>,
@@ -196,9 +198,8 @@ where
         connect_timeout: Option<Duration>,
     ) -> Result<UpstreamConnection<B>, ConnectError> {
         let upstream = target.upstream;
-        let longer_timeout = connect_timeout.filter(|connect_timeout| *connect_timeout > self.connector.timeout);
-        let with_longer_timeout = longer_timeout.map(|timeout| EndpointConnector { timeout, ..self.connector.clone() });
-        let connector = with_longer_timeout.as_ref().unwrap_or(&self.connector);
+        let connector = self.connector_to(upstream, connect_timeout);
+        let connector = &*connector;
         // Counted before connecting, since a request that waits for a connection is in progress, too.
         let active_request = upstream.active_request(address);
         let pool = self.pool(upstream);
@@ -249,14 +250,9 @@ where
         self.counters.replayed.add(1);
     }
 
-    /// Counts a retry configured by a rule.
-    pub fn count_retry(&self) {
-        self.counters.retried.add(1);
-    }
-
-    /// Counts a retry that the budget of the Service did not allow.
-    pub fn count_refused_retry(&self) {
-        self.counters.retries_refused.add(1);
+    /// The counters of retries.
+    pub fn retry_counters(&self) -> &RetryCounters {
+        &self.counters.retries
     }
 
     /// Closes connections that were idle for too long or whose endpoint was removed, and drops pools of unused
@@ -265,17 +261,18 @@ where
         self.upstreams.borrow_mut().retain(|_, pool| {
             let Some(upstream) = pool.upstream.upgrade() else { return false };
             let reachable = upstream.reachable();
+            let idle_timeout = upstream.idle_timeout().unwrap_or(self.idle_limits.timeout);
             let mut endpoints = pool.idle.borrow_mut();
             endpoints.retain(|address, idle| {
                 let is_reachable = reachable.binary_search_by_key(address, |endpoint| endpoint.address).is_ok();
                 idle.retain(|IdleConnection { connection, idle_since }| {
-                    is_reachable && connection.is_silent() && idle_since.elapsed() < self.idle_limits.timeout
+                    is_reachable && connection.is_silent() && idle_since.elapsed() < idle_timeout
                 });
                 !idle.is_empty()
             });
             pool.http2.borrow_mut().retain(|address, named| {
                 let is_reachable = reachable.binary_search_by_key(address, |endpoint| endpoint.address).is_ok();
-                sweep_http2(named, is_reachable, self.idle_limits.timeout);
+                sweep_http2(named, is_reachable, idle_timeout);
                 !named.is_empty()
             });
             true
@@ -318,6 +315,17 @@ impl<B> ConnectionPools<B> {
         upstream.next_endpoint_of(&cached.subset, pool.turn.get(), avoid)
     }
 
+    /// How connections to the upstream are opened: in the time of its Service, or `connect_timeout` if it is longer.
+    fn connector_to(&self, upstream: &Upstream, connect_timeout: Option<Duration>) -> Cow<'_, EndpointConnector> {
+        let of_service = upstream.connect_timeout().unwrap_or(self.connector.timeout);
+        let timeout = connect_timeout.map_or(of_service, |connect_timeout| connect_timeout.max(of_service));
+        if timeout == self.connector.timeout {
+            Cow::Borrowed(&self.connector)
+        } else {
+            Cow::Owned(EndpointConnector { timeout, ..self.connector.clone() })
+        }
+    }
+
     /// Opens a connection for the bytes of one client connection, and records the result in the health of the endpoint.
     pub(super) async fn open_raw(
         &self,
@@ -329,11 +337,12 @@ impl<B> ConnectionPools<B> {
         let server_name = upstream.key.tls.as_ref().and_then(|tls| tls.server_name(None));
         let target = UpstreamTarget { upstream, server_name, client, handshake_time: Cell::default() };
         let active_request = upstream.active_request(address);
-        let attempt = ConnectAttempt::begin(upstream, address, self.connector.timeout);
+        let connector = self.connector_to(upstream, None);
+        let attempt = ConnectAttempt::begin(upstream, address, connector.timeout);
         let open = async {
-            let deadline = self.connector.socket_deadline();
+            let deadline = connector.socket_deadline();
             let client = self.begin(&target, address, deadline, &self.pool(upstream)).await?;
-            let socket = self.connector.open_socket(&target, address, proxy_header, deadline, &self.counters).await?;
+            let socket = connector.open_socket(&target, address, proxy_header, deadline, &self.counters).await?;
             Ok::<_, ConnectError>((socket, client))
         };
         let opened = open.await;

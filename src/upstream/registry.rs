@@ -113,7 +113,7 @@ impl UpstreamRegistry {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{BackendTraffic, EndpointAddress, Endpoints, RetryLimits};
+    use super::super::{BackendTraffic, EndpointAddress, Endpoints, OverBudget, RetryLimits};
     use super::*;
 
     #[test]
@@ -151,15 +151,21 @@ mod tests {
             registry.upstream(&UpstreamKey { namespace, service, port, ..UpstreamKey::default() })
         };
         let hour = std::time::Duration::from_secs(3600);
-        let limits = RetryLimits { percent: 0, interval: hour, min_count: 1, min_interval: hour };
+        let limits = RetryLimits {
+            percent: 0,
+            interval: hour,
+            min_count: 1,
+            min_interval: hour,
+            over_budget: OverBudget::Reject,
+        };
         let traffic = BackendTraffic { retry_limits: Some(limits), ..BackendTraffic::default() };
         let first = upstream("web", 80);
         first.set_endpoints(Endpoints { traffic: traffic.clone(), ..Endpoints::default() });
         let second = upstream("web", 8080);
         second.set_endpoints(Endpoints { traffic, ..Endpoints::default() });
-        assert!(first.admit().take_retry());
-        assert!(!second.admit().take_retry());
-        assert!(!upstream("other", 80).admit().limits_retries());
+        assert_eq!(first.take_retry(), Ok(()));
+        assert_eq!(second.take_retry(), Err(OverBudget::Reject));
+        assert_eq!(upstream("other", 80).take_retry(), Ok(()));
         let x_backend = UpstreamKey {
             namespace: "ns".into(),
             service: "web".into(),
@@ -168,7 +174,8 @@ mod tests {
         };
         let addresses = vec![EndpointAddress::Name { host: "a.example".into(), port: 80 }];
         registry.upstream(&x_backend).set_endpoints(Endpoints { addresses, ..Endpoints::default() });
-        assert!(first.admit().limits_retries(), "an XBackend with the name of the Service has other limits");
+        assert_eq!(registry.upstream(&x_backend).take_retry(), Ok(()), "an XBackend with the name of the Service");
+        assert_eq!(first.take_retry(), Err(OverBudget::Reject), "has other limits");
     }
 
     #[test]

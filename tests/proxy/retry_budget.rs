@@ -14,7 +14,7 @@ use crate::harness::{
 /// The intervals are long, so that a test ends within them.
 fn limits(percent: u32, min_count: u32) -> RetryLimits {
     let [interval, min_interval] = [Duration::from_secs(3600); 2];
-    RetryLimits { percent, interval, min_count, min_interval }
+    RetryLimits { percent, interval, min_count, min_interval, over_budget: OverBudget::Reject }
 }
 
 fn set_limits(upstream: &Upstream, addresses: &[SocketAddr], retry_limits: Option<RetryLimits>) {

@@ -31,8 +31,9 @@ impl Upstream {
         }
         resolved.retain(|host, _| hosts(&endpoints).any(|name| name == host));
         self.counts_requests.store(endpoints.balance.algorithm == BalancingAlgorithm::LeastRequests, Relaxed);
-        let BackendTraffic { retry_limits, affinity, .. } = &endpoints.traffic;
+        let BackendTraffic { retry_limits, affinity, retries, timeouts, .. } = &endpoints.traffic;
         self.retries.set_limits(*retry_limits);
+        self.attempts.set(retries.as_ref(), timeouts.as_ref());
         self.affinity.store(affinity.clone());
         if affinity.is_some() {
             self.keeps_affinity.store(true, Relaxed);

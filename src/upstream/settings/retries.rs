@@ -30,6 +30,26 @@ pub struct RetrySettings {
     pub respects_attempt: bool,
 }
 
+/// The defaults of a policy that sets nothing: one retry of what was not processed.
+impl Default for RetrySettings {
+    fn default() -> Self {
+        RetrySettings {
+            attempts: 1,
+            on: RetryConditions { connect_failure: true, refused_stream: true, ..RetryConditions::default() },
+            base: Duration::from_millis(25),
+            max: Duration::from_millis(250),
+            max_retry_after: Duration::ZERO,
+            reset_header: None,
+            non_idempotent: false,
+            trust_idempotency_key: false,
+            max_body: 64 * 1024,
+            hedge: None,
+            attempt_header: None,
+            respects_attempt: false,
+        }
+    }
+}
+
 /// What is retried.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RetryConditions {

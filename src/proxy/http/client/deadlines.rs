@@ -62,16 +62,23 @@ pub(in crate::proxy) fn deadline(activity: &Activity, limits: &ProxyLimits, idle
         ActivityPhase::AwaitingResponse => endpoint_timeout(activity, limits),
         // The client may be the stalled side too, so a rule can only raise this timeout.
         ActivityPhase::SendingResponse => {
-            limits.stall_timeout.max(activity.rule_timeouts.get().read().unwrap_or_default())
+            let timeouts = activity.rule_timeouts.get();
+            timeouts.stream_idle().unwrap_or(limits.stall_timeout).max(timeouts.read().unwrap_or_default())
         }
         ActivityPhase::Tunnel => {
-            limits.upgrade_idle_timeout.max(activity.rule_timeouts.get().read().unwrap_or_default())
+            let timeouts = activity.rule_timeouts.get();
+            timeouts.stream_idle().unwrap_or(limits.upgrade_idle_timeout).max(timeouts.read().unwrap_or_default())
         }
     };
     let end = activity.last_progress() + timeout;
     let end = match activity.response_deadline.get() {
         // While the client does not read, the response body is not polled and cannot enforce its own deadline.
         Some(deadline) if activity.phase() == ActivityPhase::SendingResponse => deadline.min(end),
+        // The deadline of a response ends with its head if it is an upgrade.
+        None if activity.phase() == ActivityPhase::Tunnel => match activity.rule_timeouts.get().max_duration() {
+            Some(duration) => end.min(activity.started_at.get() + duration),
+            None => end,
+        },
         _ => end,
     };
     rate_deadline(activity).map_or(end, |deadline| deadline.min(end))
@@ -161,7 +168,11 @@ fn endpoint_timeout(activity: &Activity, limits: &ProxyLimits) -> Duration {
     if activity.connecting.get() && !timeouts.is_unset() {
         return NO_TIMEOUT;
     }
-    let timeout = if activity.upload.get() == UploadState::Complete { timeouts.read() } else { timeouts.write() };
+    let timeout = if activity.upload.get() == UploadState::Complete {
+        timeouts.read()
+    } else {
+        timeouts.write().or(timeouts.stream_idle())
+    };
     timeout.unwrap_or(if timeouts.limits_response() { NO_TIMEOUT } else { limits.response_timeout })
 }
 

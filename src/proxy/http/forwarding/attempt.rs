@@ -171,7 +171,7 @@ impl<'u, C: Caller> OutgoingRequest<'u, C> {
             }
             error => error,
         };
-        self.restore_body(matches!(error, AttemptError::NotProcessed));
+        self.restore_body(matches!(error, AttemptError::NotProcessed) || self.replay.keeps_sent);
         error
     }
 

@@ -7,7 +7,7 @@ use super::attempt_policy::AttemptPolicy;
 use super::upgrade::Upgrade;
 use crate::hop_count::HopCount;
 use crate::proxy::http::fields::field_policy::InformationalPolicy;
-use crate::upstream::{ClientSlot, Upstream};
+use crate::upstream::{AttemptSettings, ClientSlot, Upstream};
 
 /// Where a request is forwarded to. The request is already rewritten for the endpoint.
 pub(in crate::proxy) struct Destination<'r> {
@@ -15,6 +15,8 @@ pub(in crate::proxy) struct Destination<'r> {
     /// The endpoint of the session, for the first attempt.
     pub(in crate::proxy) pinned: Option<SocketAddr>,
     pub(in crate::proxy) policy: AttemptPolicy<'r>,
+    /// The retries and timeouts of the Service, from which the policy of the request follows.
+    pub(in crate::proxy) settings: Option<Arc<AttemptSettings>>,
     pub(in crate::proxy) upgrade: Option<Box<Upgrade>>,
     /// Whether the request may have the field `TE`.
     pub(in crate::proxy) may_have_te: bool,

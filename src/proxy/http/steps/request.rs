@@ -40,10 +40,10 @@ use crate::proxy::http::exchange::client_exchange::ClientExchange;
 use crate::proxy::http::exchange::request_body::RequestBody;
 use crate::proxy::http::fields::field_policy::ResponseTrailerPolicy;
 use crate::proxy::http::fields::hpack;
-use crate::proxy::http::forwarding::attempt_policy::ReplayPolicy;
 use crate::proxy::http::forwarding::attempts::{forward, forward_in_time};
 use crate::proxy::http::forwarding::destination::Destination;
 use crate::proxy::http::forwarding::outgoing_request::OutgoingRequest;
+use crate::proxy::http::forwarding::replay_policy::ReplayPolicy;
 use crate::proxy::http::record::request_error::RequestError;
 use crate::proxy::http::record::response_deadline::ResponseDeadline;
 use crate::turn_clock;
@@ -98,9 +98,9 @@ async fn respond(
         record.exchange.activity.sent_at.set(Some(turn_clock::refresh()));
     }
     let RequestRecord { exchange, facts, .. } = record;
-    // A copy, since the future would otherwise keep the destination.
-    let policy = destination.policy;
-    let response = if policy.is_plain() {
+    // Read before, since the future would otherwise keep the destination.
+    let is_plain = destination.policy.is_plain() && destination.settings.is_none();
+    let response = if is_plain {
         let replay = ReplayPolicy::unbuffered(&request);
         let mut outgoing = OutgoingRequest::new(Rc::clone(exchange), destination, request, replay)?;
         forward(&mut outgoing, Some(&mut facts.attempts)).await?

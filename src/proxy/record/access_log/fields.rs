@@ -25,6 +25,8 @@ pub enum AccessLogField {
     Rule,
     Upstream,
     Address,
+    Tries,
+    RetryStop,
     Consumer,
     RequestId,
     Error,
@@ -54,6 +56,8 @@ impl AccessLogField {
         (AccessLogField::Rule, "rule"),
         (AccessLogField::Upstream, "upstream"),
         (AccessLogField::Address, "address"),
+        (AccessLogField::Tries, "tries"),
+        (AccessLogField::RetryStop, "retry_stop"),
         (AccessLogField::Consumer, "consumer"),
         (AccessLogField::RequestId, "request_id"),
         (AccessLogField::Error, "error"),
@@ -66,9 +70,16 @@ impl AccessLogField {
     }
 
     /// Whether the field is written by default. Queries and consumers are written only if configured, for privacy;
-    /// the time to connect, because only TCP connections have one.
+    /// the time to connect, because only TCP connections have one; and attempts, because most requests have one.
     pub fn is_default(self) -> bool {
-        !matches!(self, AccessLogField::Query | AccessLogField::Consumer | AccessLogField::ConnectMs)
+        !matches!(
+            self,
+            AccessLogField::Query
+                | AccessLogField::Consumer
+                | AccessLogField::ConnectMs
+                | AccessLogField::Tries
+                | AccessLogField::RetryStop
+        )
     }
 
     /// Whether the value is a label of the series of the request.
@@ -106,6 +117,8 @@ impl AccessLogField {
             AccessLogField::Rule => "rule=",
             AccessLogField::Upstream => "upstream=",
             AccessLogField::Address => "address=",
+            AccessLogField::Tries => "tries=",
+            AccessLogField::RetryStop => "retry_stop=",
             AccessLogField::Consumer => "consumer=",
             AccessLogField::RequestId => "id=",
             AccessLogField::Error => "error=",

@@ -191,7 +191,13 @@ async fn endpoints_are_tried_as_the_policy_allows() {
     let each_in_time = TimeoutsAndRetries { backend_request: in_time(200), ..once.clone() };
     let all_in_time = TimeoutsAndRetries { request: in_time(200), ..once.clone() };
     let hour = Duration::from_secs(3600);
-    let none = Some(RetryLimits { percent: 0, interval: hour, min_count: 0, min_interval: hour });
+    let none = Some(RetryLimits {
+        percent: 0,
+        interval: hour,
+        min_count: 0,
+        min_interval: hour,
+        over_budget: OverBudget::Reject,
+    });
     let refused = Err(RequestError::ConnectionRefused);
     let cases: &[Expected<'_>] = &[
         ("no endpoints", PLAIN, Err(RequestError::NoEndpoints), &[]),
