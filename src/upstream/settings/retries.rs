@@ -26,7 +26,8 @@ pub struct RetrySettings {
     pub hedge: Option<HedgeSettings>,
     /// A field of requests to endpoints with the number of the attempt, from 1.
     pub attempt_header: Option<HeaderName>,
-    /// A request that arrives with a higher number in `attempt_header` is not retried.
+    /// A request that arrives with a higher number in `attempt_header` is not retried. A response that is not retried
+    /// further tells earlier gateways not to retry either, by `x-envoy-overloaded`.
     pub respects_attempt: bool,
 }
 

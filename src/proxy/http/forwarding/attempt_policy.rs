@@ -221,6 +221,12 @@ impl<'r> AttemptPolicy<'r> {
         (limit.end.saturating_duration_since(now) <= delay).then_some(limit.error)
     }
 
+    /// Whether the last response tells earlier gateways not to send the request again, after this stop.
+    pub(super) fn marks_response(&self, stop: RetryStop) -> bool {
+        let respects_attempt = self.service_retries().is_some_and(|retries| retries.settings.respects_attempt);
+        respects_attempt && matches!(stop, RetryStop::Budget | RetryStop::Attempts)
+    }
+
     /// How long the first attempt may have no response before a second one begins, if there is to be one.
     pub(super) fn hedge_delay(&self, replay: ReplayPolicy) -> Option<Duration> {
         if !replay.complete || !replay.idempotent {

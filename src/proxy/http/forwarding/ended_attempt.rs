@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use http::Response;
+use http::{HeaderValue, Response};
 use tokio::time::Instant;
 
 use super::attempt_error::AttemptError;
@@ -11,6 +11,7 @@ use super::caller::Caller;
 use super::endpoint_response::EndpointResponse;
 use super::next_attempt::{NextAttempt, Retry};
 use super::outgoing_request::OutgoingRequest;
+use super::service_attempts::OVERLOADED;
 use crate::plugin_api::completed_request::AttemptOutcome;
 use crate::proxy::http::record::attempts::Attempts;
 use crate::proxy::http::record::request_error::RequestError;
@@ -45,7 +46,7 @@ impl<C: Caller> EndedAttempt<C> {
     /// Reports and records the outcome, and decides what follows. Returns the outcome of the request, unless another
     /// attempt follows; then its place in the budget is taken, the response is discarded, and the endpoint is avoided.
     pub(super) fn judge(
-        self,
+        mut self,
         outgoing: &mut OutgoingRequest<'_, C>,
         mut attempts: Option<&mut Attempts>,
     ) -> ControlFlow<Forwarded<C>, AnotherAttempt> {
@@ -72,6 +73,11 @@ impl<C: Caller> EndedAttempt<C> {
         outgoing.caller.pools().retry_counters().count_stop(stop);
         if let Some(attempts) = attempts {
             attempts.stop(stop);
+        }
+        if let Ok(response) = &mut self.outcome
+            && outgoing.policy.marks_response(stop)
+        {
+            response.headers_mut().insert(OVERLOADED, HeaderValue::from_static("true"));
         }
         ControlFlow::Break(match error {
             Some(error) => Err(error),

@@ -194,8 +194,8 @@ fn grpc_status<B>(response: &Response<B>) -> Option<u16> {
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
-/// Envoy marks its own rejections with this field.
-const OVERLOADED: HeaderName = HeaderName::from_static("x-envoy-overloaded");
+/// Envoy marks its own rejections with this field, and retries no response that has it.
+pub(super) const OVERLOADED: HeaderName = HeaderName::from_static("x-envoy-overloaded");
 
 #[cfg(test)]
 mod tests;

@@ -14,7 +14,6 @@ use tokio::net::TcpListener;
 use tokio::task::LocalSet;
 use tokio::time::Instant;
 
-use super::super::attempt_policy::AttemptPolicy;
 use super::*;
 use crate::hop_count::HopCount;
 use crate::http1::NameCase;
@@ -24,7 +23,7 @@ use crate::proxy::limits::ProxyLimits;
 use crate::snapshot::timeouts_and_retries::{RetryPolicy, TimeoutSetting, TimeoutsAndRetries};
 use crate::upstream::{
     BackendTraffic, ClientSlot, ConnectionPools, EndpointAddress, EndpointConnector, EndpointSubsetting, Endpoints,
-    IdleLimits, OwnSockets, RetryLimits, SocketBudget, Upstream, UpstreamKey,
+    IdleLimits, OverBudget, OwnSockets, RetryLimits, SocketBudget, Upstream, UpstreamKey,
 };
 
 struct TestCaller {
@@ -152,11 +151,12 @@ async fn run(case: &Case<'_>) -> (Result<u16, RequestError>, Vec<usize>) {
     }
     let addresses: Vec<_> = started.iter().map(|(address, _)| *address).collect();
     let upstream = upstream(&addresses, case.retry_limits);
-    let policy = AttemptPolicy { rule: case.rule, call_deadline: None, is_mirror: case.is_mirror };
+    let policy = AttemptPolicy { rule: case.rule, is_mirror: case.is_mirror, ..AttemptPolicy::default() };
     let destination = Destination {
         upstream: &upstream,
         pinned: addresses.first().copied(),
         policy,
+        settings: None,
         upgrade: None,
         may_have_te: false,
         informational: InformationalPolicy::default(),
@@ -251,9 +251,15 @@ async fn endpoints_are_tried_as_the_policy_allows() {
         ),
         (
             "budget is used",
-            Case { endpoints: &[Refuses, Responds(200)], retry_limits: none, ..PLAIN },
+            Case { endpoints: &[Closes, Responds(200)], rule: Some(&once), retry_limits: none, ..PLAIN },
             Err(RequestError::RetryBudget),
             &[0],
+        ),
+        (
+            "refused connections are outside of the budget",
+            Case { endpoints: &[Refuses, Responds(200)], retry_limits: none, ..PLAIN },
+            Ok(200),
+            &[0, 1],
         ),
         (
             "caller waits no longer",
@@ -293,6 +299,7 @@ async fn response_has_the_earliest_time_limit() {
                 upstream: &upstream,
                 pinned: None,
                 policy: AttemptPolicy { rule: Some(&rule), ..AttemptPolicy::default() },
+                settings: None,
                 upgrade: None,
                 may_have_te: false,
                 informational: InformationalPolicy::default(),
