@@ -62,14 +62,14 @@ impl fmt::Display for RetryLimits {
 #[derive(Debug)]
 pub(super) struct ServiceRetries {
     began: Instant,
-    budget: ArcSwap<RetryBudget>,
+    budget: ArcSwap<ServiceRetryBudget>,
     /// Serializes changes of the limits; requests never take it.
     setting: Mutex<()>,
 }
 
 /// The requests and retries of a Service with their limits.
 #[derive(Debug)]
-struct RetryBudget {
+struct ServiceRetryBudget {
     limits: RetryLimits,
     windows: Arc<Windows>,
 }
@@ -87,7 +87,7 @@ struct Windows {
 impl Default for ServiceRetries {
     fn default() -> Self {
         let limits = RetryLimits::default();
-        let budget = RetryBudget { windows: Arc::new(Windows::new(&limits)), limits };
+        let budget = ServiceRetryBudget { windows: Arc::new(Windows::new(&limits)), limits };
         ServiceRetries { began: Instant::now(), budget: ArcSwap::from_pointee(budget), setting: Mutex::default() }
     }
 }
@@ -107,7 +107,7 @@ impl ServiceRetries {
         } else {
             Arc::new(Windows::new(&limits))
         };
-        self.budget.store(Arc::new(RetryBudget { limits, windows }));
+        self.budget.store(Arc::new(ServiceRetryBudget { limits, windows }));
     }
 
     /// Counts a request, whether or not it is sent again.
@@ -127,11 +127,11 @@ impl ServiceRetries {
     }
 }
 
-impl RetryBudget {
+impl ServiceRetryBudget {
     /// Whether a retry may be sent, which is then counted. Counted before it is compared, so that workers together
     /// never exceed a limit.
     fn take_retry(&self, now: u64) -> bool {
-        let RetryBudget { limits, windows } = self;
+        let ServiceRetryBudget { limits, windows } = self;
         windows.retries.add(now);
         windows.recent_retries.add(now);
         let (requests, retries) = (windows.requests.sum(now), windows.retries.sum(now));

@@ -31,7 +31,7 @@ fn hedges(server: &TestServer, outcome: &str) -> f64 {
     sum(&scrape(server), "portico_upstream_hedges_total", &[&format!("outcome=\"{outcome}\"")])
 }
 
-/// Half of the requests are sent to the silent endpoint first, and wait no longer than the others.
+/// Half of the requests are sent first to the endpoint that does not respond, and wait no longer than the others.
 #[tokio::test]
 async fn silent_endpoint_is_overtaken() {
     let (silent, working) = (step_endpoint(&["silent"]).await, Endpoint::ok().await);

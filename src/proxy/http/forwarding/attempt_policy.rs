@@ -21,7 +21,7 @@ use super::attempt_error::AttemptError;
 use super::attempt_timeouts::{AttemptTimeouts, TimeLimit};
 use super::next_attempt::{NextAttempt, Retry, RetryDelay};
 use super::replay_policy::{ReplayPolicy, is_idempotent};
-use super::service_attempts::{ServiceAttempts, ServiceRetries};
+use super::service_attempts::{RequestRetries, ServiceAttempts};
 use crate::proxy::http::record::request_error::RequestError;
 use crate::proxy::limits::{MAX_ENDPOINTS, ProxyLimits};
 use crate::snapshot::timeouts_and_retries::{RetryPolicy, TimeoutsAndRetries};
@@ -54,7 +54,7 @@ impl<'r> AttemptPolicy<'r> {
     }
 
     /// The retries of the Service, if the rule has none.
-    fn service_retries(&self) -> Option<&'r ServiceRetries<'r>> {
+    fn service_retries(&self) -> Option<&'r RequestRetries<'r>> {
         self.service?.retries.as_ref()
     }
 
@@ -101,7 +101,7 @@ impl<'r> AttemptPolicy<'r> {
         let may_retry =
             |retry: &RetryPolicy| retry.max_retries > 0 && (!retry.codes.is_empty() || self.attempt_time().is_some());
         let is_kept = self.retry().is_some_and(may_retry)
-            || self.service_retries().is_some_and(ServiceRetries::repeats_processed)
+            || self.service_retries().is_some_and(RequestRetries::repeats_processed)
                 && protocol == UpstreamProtocol::Http1;
         is_kept && !request.body().is_end_stream() && self.is_idempotent(request.method())
     }
@@ -114,7 +114,7 @@ impl<'r> AttemptPolicy<'r> {
     /// For a request whose body was buffered, or not: then it is complete only if it has no body.
     pub(super) fn replay(&self, is_complete: bool, method: &Method, protocol: UpstreamProtocol) -> ReplayPolicy {
         let idempotent = self.is_idempotent(method);
-        let repeats_processed = self.service_retries().is_some_and(ServiceRetries::repeats_processed);
+        let repeats_processed = self.service_retries().is_some_and(RequestRetries::repeats_processed);
         ReplayPolicy {
             complete: is_complete,
             idempotent,

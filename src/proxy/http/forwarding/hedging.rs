@@ -1,5 +1,5 @@
-//! Two attempts that compete for a response: the second one begins if the first one has none for a while. The first good
-//! response counts. The other attempt is cancelled, which says nothing about its endpoint.
+//! Two attempts that compete for a response: the second one begins if the first one has none for a while. The first
+//! good response counts. The other attempt is cancelled, which says nothing about its endpoint.
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};

@@ -13,8 +13,9 @@ pub(in crate::proxy) struct ReplayPolicy {
     /// The request may be sent again at all; within one attempt on a new connection, if a kept-alive connection turns
     /// out to be closed, or if the endpoint did not process the request.
     pub(in crate::proxy) allows_resending: bool,
-    /// What was sent of an incomplete body is kept, and sent again also if the endpoint may have processed it. Only over
-    /// HTTP/2, where a request whose body has no end, such as a stream of gRPC messages, must not be read in advance.
+    /// What was sent of an incomplete body is kept, and sent again also if the endpoint may have processed it. Only
+    /// over HTTP/2, where a request whose body has no end, such as a stream of gRPC messages, must not be read in
+    /// advance.
     pub(in crate::proxy) keeps_sent: bool,
 }
 

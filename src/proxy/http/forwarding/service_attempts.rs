@@ -19,7 +19,7 @@ use crate::upstream::{AttemptSettings, ResponseTimes, RetryReason, RetryStop};
 #[derive(Debug)]
 pub(in crate::proxy) struct ServiceAttempts<'s> {
     /// `None` if the rule has retries.
-    pub(super) retries: Option<ServiceRetries<'s>>,
+    pub(super) retries: Option<RequestRetries<'s>>,
     /// Also if the rule has timeouts, which then apply.
     pub(super) timeouts: Option<&'s RequestTimeouts>,
     pub(super) response_times: Option<&'s ResponseTimes>,
@@ -29,7 +29,7 @@ pub(in crate::proxy) struct ServiceAttempts<'s> {
 
 /// The retries of a Service, for one request.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct ServiceRetries<'s> {
+pub(super) struct RequestRetries<'s> {
     pub(super) settings: &'s RetrySettings,
     /// Whether the settings or the client call the request idempotent, whatever its method is.
     pub(super) is_idempotent: bool,
@@ -47,7 +47,7 @@ impl<'s> ServiceAttempts<'s> {
         let has_own_retries = rule.is_some_and(|rule| rule.retry.is_some() && !rule.retry_is_of_service);
         let retries = settings.retries.as_deref().filter(|_| !has_own_retries);
         ServiceAttempts {
-            retries: retries.map(|settings| ServiceRetries::new(settings, request.headers())),
+            retries: retries.map(|settings| RequestRetries::new(settings, request.headers())),
             timeouts: settings.timeouts.as_deref(),
             response_times: settings.response_times.as_deref(),
             limit: None,
@@ -55,12 +55,12 @@ impl<'s> ServiceAttempts<'s> {
     }
 }
 
-impl<'s> ServiceRetries<'s> {
+impl<'s> RequestRetries<'s> {
     fn new(settings: &'s RetrySettings, headers: &HeaderMap) -> Self {
         let attempt_header = settings.attempt_header.as_ref().filter(|_| settings.respects_attempt);
         let arrived_as = attempt_header.and_then(|name| headers.get(name)?.to_str().ok()?.parse().ok());
         let has_key = || settings.trust_idempotency_key && headers.contains_key(IDEMPOTENCY_KEY);
-        ServiceRetries {
+        RequestRetries {
             settings,
             is_idempotent: settings.non_idempotent || has_key(),
             arrived_as: arrived_as.unwrap_or(1).max(1),

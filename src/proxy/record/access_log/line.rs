@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use http::{HeaderValue, Method, Uri, Version};
 
-use super::{AccessLogField, AccessLogFormat, AccessLogRecord, encode, tries};
+use super::{AccessLogField, AccessLogFormat, AccessLogRecord, attempt_list, encode};
 use crate::plugin_api::completed_request::Attempt;
 use crate::proxy::record::stats::RequestLabels;
 
@@ -197,7 +197,7 @@ impl<'r> LogValue<'r> {
                 encode::address(address, line);
                 line.push(b'"');
             }
-            LogValue::Tries(tries) => tries::write_json(tries, line),
+            LogValue::Tries(tries) => attempt_list::write_json(tries, line),
         }
     }
 
@@ -212,7 +212,7 @@ impl<'r> LogValue<'r> {
             }
             LogValue::Time(time) => encode::time(time, line),
             LogValue::Address(address) => encode::address(address, line),
-            LogValue::Tries(tries) => tries::write_text(tries, line),
+            LogValue::Tries(tries) => attempt_list::write_text(tries, line),
         }
     }
 }

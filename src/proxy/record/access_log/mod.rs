@@ -1,12 +1,12 @@
 //! The access log: one line per request or TCP connection, written by a separate thread. Workers queue their
 //! lines and never block.
 
+mod attempt_list;
 mod encode;
 mod fields;
 mod line;
 mod queue;
 mod sink;
-mod tries;
 
 use std::io;
 use std::net::SocketAddr;

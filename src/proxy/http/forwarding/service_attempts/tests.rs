@@ -29,7 +29,7 @@ fn next(
     replay: ReplayPolicy,
     outcome: Result<&Response<()>, &AttemptError>,
 ) -> NextAttempt {
-    ServiceRetries::new(settings, &HeaderMap::new()).next(retries, replay, outcome, || true)
+    RequestRetries::new(settings, &HeaderMap::new()).next(retries, replay, outcome, || true)
 }
 
 fn reason(settings: &RetrySettings, outcome: Result<&Response<()>, &AttemptError>) -> Option<RetryReason> {
@@ -148,7 +148,7 @@ fn what_may_have_been_processed_must_be_idempotent_and_kept() {
 #[test]
 fn same_endpoint_gets_the_request_after_the_base_delay() {
     let settings = on(|on| on.connect_failure = true);
-    let retries = ServiceRetries::new(&settings, &HeaderMap::new());
+    let retries = RequestRetries::new(&settings, &HeaderMap::new());
     let refused = AttemptError::NotConnected(RequestError::ConnectionRefused);
     let alone = retries.next::<()>(0, WHOLE, Err(&refused), || false);
     let expected = Retry { reason: RetryReason::ConnectFailure, delay: RetryDelay::SameEndpoint };
@@ -159,7 +159,7 @@ fn same_endpoint_gets_the_request_after_the_base_delay() {
 #[test]
 fn delays_grow_up_to_the_maximum() {
     let settings = RetrySettings { base: 10 * MILLISECOND, max: 50 * MILLISECOND, ..RetrySettings::default() };
-    let retries = ServiceRetries::new(&settings, &HeaderMap::new());
+    let retries = RequestRetries::new(&settings, &HeaderMap::new());
     for (delay, count, random, expected) in [
         (RetryDelay::None, 3, 1.0, 0),
         (RetryDelay::Backoff, 0, 0.0, 0),
@@ -208,7 +208,7 @@ fn idempotency_key_counts_only_if_it_is_trusted() {
         (&trusting, &none, false),
         (&all, &none, true),
     ] {
-        assert_eq!(ServiceRetries::new(settings, headers).is_idempotent, expected, "{headers:?}");
+        assert_eq!(RequestRetries::new(settings, headers).is_idempotent, expected, "{headers:?}");
     }
 }
 
@@ -229,7 +229,7 @@ fn request_that_arrives_as_a_retry_is_not_retried() {
         (&ignoring, Some("2"), true, 1),
     ] {
         let headers = value.map(|value| (name.clone(), HeaderValue::from_static(value)));
-        let retries = ServiceRetries::new(settings, &headers.into_iter().collect());
+        let retries = RequestRetries::new(settings, &headers.into_iter().collect());
         let next = retries.next(0, WHOLE, Ok(&failed), || true);
         assert_eq!(matches!(next, NextAttempt::Retry(_)), is_retried, "{value:?}");
         assert_eq!(retries.attempt_header(1), Some((&name, number)), "{value:?}");
