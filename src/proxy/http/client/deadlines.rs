@@ -71,16 +71,17 @@ pub(in crate::proxy) fn deadline(activity: &Activity, limits: &ProxyLimits, idle
         }
     };
     let end = activity.last_progress() + timeout;
-    let end = match activity.response_deadline.get() {
+    let limit = match activity.phase() {
         // While the client does not read, the response body is not polled and cannot enforce its own deadline.
-        Some(deadline) if activity.phase() == ActivityPhase::SendingResponse => deadline.min(end),
+        ActivityPhase::SendingResponse => activity.response_deadline.get(),
         // The deadline of a response ends with its head if it is an upgrade.
-        None if activity.phase() == ActivityPhase::Tunnel => match activity.rule_timeouts.get().max_duration() {
-            Some(duration) => end.min(activity.started_at.get() + duration),
-            None => end,
-        },
-        _ => end,
+        ActivityPhase::Tunnel => {
+            let max_duration = activity.rule_timeouts.get().max_duration();
+            max_duration.map(|duration| activity.started_at.get() + duration)
+        }
+        ActivityPhase::Idle | ActivityPhase::ReadingHead | ActivityPhase::AwaitingResponse => None,
     };
+    let end = limit.map_or(end, |limit| limit.min(end));
     rate_deadline(activity).map_or(end, |deadline| deadline.min(end))
 }
 
@@ -103,7 +104,8 @@ pub(in crate::proxy) fn poll_timeout(
             UploadState::AwaitingEndpoint | UploadState::AwaitingClient => {
                 let timeouts = activity.rule_timeouts.get();
                 let rate_limit = activity.request_meter().map(|_| limits.min_rate_grace_period);
-                let rule_limits = [timeouts.write(), timeouts.read(), rate_limit].into_iter().flatten();
+                let rule_limits = [timeouts.write(), timeouts.read(), timeouts.stream_idle(), rate_limit];
+                let rule_limits = rule_limits.into_iter().flatten();
                 deadline.min(Instant::now() + rule_limits.fold(limits.request_body_timeout, Ord::min))
             }
         };

@@ -153,7 +153,7 @@ impl<C: Caller> EndedAttempt<C> {
         let connect_time = outgoing.connect_time.take();
         let class = match &self.outcome {
             // Connecting reports that it was given up.
-            Err(_) if outgoing.is_connecting => None,
+            Err(_) if outgoing.is_connecting || outgoing.is_repeated_failure => None,
             _ if outgoing.policy.is_mirror => None,
             Ok(_) => Some(OutcomeClass::Responded),
             Err(error) => error.outcome(),

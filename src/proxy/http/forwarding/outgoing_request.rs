@@ -42,6 +42,8 @@ pub(in crate::proxy) struct OutgoingRequest<'u, C: Caller> {
     pub(super) connect_time: Option<Duration>,
     /// The attempt waits for a connection.
     pub(super) is_connecting: bool,
+    /// Another request has reported the failure of the attempt, which is that of their connection.
+    pub(super) is_repeated_failure: bool,
     /// The endpoint of the attempt. Here, and not an argument, which each future would keep.
     pub(super) endpoint: SocketAddr,
     /// When the attempt must be complete, with its response.
@@ -112,6 +114,7 @@ impl<'u, C: Caller> OutgoingRequest<'u, C> {
             hops,
             connect_time: None,
             is_connecting: false,
+            is_repeated_failure: false,
             endpoint: NO_ENDPOINT,
             attempt_deadline: None,
             number: 1,
@@ -135,6 +138,7 @@ impl<'u, C: Caller> OutgoingRequest<'u, C> {
             hops: self.hops,
             connect_time: None,
             is_connecting: false,
+            is_repeated_failure: false,
             endpoint: NO_ENDPOINT,
             attempt_deadline: None,
             number: self.number + 1,
