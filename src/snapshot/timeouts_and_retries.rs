@@ -18,6 +18,8 @@ pub struct TimeoutsAndRetries {
     /// How long the proxy may wait for the start of the response or for its next part (`read-timeout`).
     pub read: EndpointTimeout,
     pub retry: Option<RetryPolicy>,
+    /// The retries are those of annotations of a Service, or their defaults, which a policy of the Service precedes.
+    pub retry_is_of_service: bool,
 }
 
 /// The setting of one timeout.
@@ -88,7 +90,7 @@ impl TimeoutsAndRetries {
     pub fn per_attempt(connect: Duration, write: Duration, read: Duration, retries: u32) -> Self {
         let [connect, write, read] = [connect, write, read].map(|timeout| TimeoutSetting::After(timeout).into());
         let retry = Some(RetryPolicy { max_retries: retries, codes: [].into(), backoff: Duration::ZERO });
-        TimeoutsAndRetries { connect, write, read, retry, ..TimeoutsAndRetries::default() }
+        TimeoutsAndRetries { connect, write, read, retry, retry_is_of_service: true, ..TimeoutsAndRetries::default() }
     }
 
     /// Whether nothing is configured.
@@ -121,7 +123,7 @@ const MAX_BACKOFF_FACTOR: u32 = 10;
 impl TimeoutsAndRetries {
     /// Text for dumps, one line for each configured value.
     pub(super) fn describe(&self) -> Vec<String> {
-        let TimeoutsAndRetries { request, backend_request, connect, write, read, retry } = self;
+        let TimeoutsAndRetries { request, backend_request, connect, write, read, retry, retry_is_of_service: _ } = self;
         let request_timeouts = [("request", request), ("backendRequest", backend_request)].into_iter();
         let request_timeouts = request_timeouts.filter(|(_, timeout)| **timeout != TimeoutSetting::Unset);
         let request_timeouts = request_timeouts.map(|(name, timeout)| format!("{name} {timeout}"));

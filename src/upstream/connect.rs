@@ -230,6 +230,7 @@ impl StreamOpener<'_> {
         let local = || stream.local_addr().ok().map(|local| local.ip());
         self.own_sockets.check_connected(address, local).map_err(ConnectError::OwnSocket)?;
         stream.set_nodelay(true).map_err(failed)?;
+        set_dead_peer_timeout(&stream).map_err(failed)?;
         stream.write_all(proxy_header).await.map_err(failed)?;
         Ok(stream)
     }
@@ -262,6 +263,21 @@ impl StreamOpener<'_> {
 
 /// How long a connection may take before its endpoint is suspect.
 const SUSPECT_AFTER: Duration = Duration::from_secs(1);
+/// Lets the system end a connection whose peer acknowledges nothing for this time, so that requests on it fail. Without
+/// it, a node that has disappeared keeps them until their timeouts.
+#[cfg(target_os = "linux")]
+fn set_dead_peer_timeout(stream: &TcpStream) -> io::Result<()> {
+    Ok(rustix::net::sockopt::set_tcp_user_timeout(stream, DEAD_PEER_MILLIS)?)
+}
+
+/// Other systems have no such option; there, the timeouts of requests apply.
+#[cfg(not(target_os = "linux"))]
+fn set_dead_peer_timeout(_stream: &TcpStream) -> io::Result<()> {
+    Ok(())
+}
+
+#[cfg(target_os = "linux")]
+const DEAD_PEER_MILLIS: u32 = 20_000;
 
 #[cfg(test)]
 mod tests {

@@ -1,6 +1,7 @@
 //! Counters of upstream connections. Each worker writes its own; scrapes read them.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use super::retry_counters::RetryCounters;
+use super::single_writer_counter::SingleWriterCounter;
 
 /// The counters of one worker. Aligned, so that workers do not share the cache lines that they write.
 #[derive(Debug, Default)]
@@ -23,24 +24,7 @@ pub struct UpstreamCounters {
     pub reused: SingleWriterCounter,
     /// Requests sent again because the kept-alive connection turned out to be closed.
     pub replayed: SingleWriterCounter,
-    /// Requests sent again because a rule configures retries.
-    pub retried: SingleWriterCounter,
-    /// Requests not sent again because the retry budget of the Service was used.
-    pub retries_refused: SingleWriterCounter,
+    pub retries: RetryCounters,
     /// Closed connections; `connected - closed` are open.
     pub closed: SingleWriterCounter,
-}
-
-/// A counter with a single writer, so that adding needs no atomic read-modify-write.
-#[derive(Debug, Default)]
-pub struct SingleWriterCounter(AtomicU64);
-
-impl SingleWriterCounter {
-    pub fn add(&self, amount: u64) {
-        self.0.store(self.0.load(Relaxed).wrapping_add(amount), Relaxed);
-    }
-
-    pub fn value(&self) -> u64 {
-        self.0.load(Relaxed)
-    }
 }

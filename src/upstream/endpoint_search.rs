@@ -43,6 +43,11 @@ impl EndpointSearch {
         Ok(picked.address)
     }
 
+    /// The hash of the request.
+    pub fn hash(&self) -> Option<u64> {
+        self.hash
+    }
+
     /// Why the last endpoint was picked.
     pub fn picked_because(&self) -> Option<PickedBecause> {
         self.picked_because

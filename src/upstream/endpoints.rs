@@ -7,6 +7,7 @@ mod ejections;
 mod outcomes;
 mod picking;
 mod probes;
+mod retries;
 #[cfg(test)]
 mod tests;
 
@@ -24,6 +25,7 @@ use parking_lot::Mutex;
 
 use super::admission::{Admission, NotAdmitted, OverloadControl, OverloadReport};
 use super::affinity::{AffinityEndpoints, AffinitySettings};
+use super::attempt_settings::CurrentAttemptSettings;
 use super::check_queue::CheckQueue;
 use super::check_report::{CheckCounters, CheckReport};
 use super::configured_endpoints::{EndpointAddress, Endpoints};
@@ -113,6 +115,8 @@ pub struct Upstream {
     /// Whether there are `alternatives`.
     has_alternatives: AtomicBool,
     alternatives: ArcSwapOption<Alternatives>,
+    /// The retries and timeouts of rules without their own.
+    attempts: CurrentAttemptSettings,
     /// The sessions of rules without sessions of their own.
     affinity: ArcSwapOption<AffinitySettings>,
     /// Whether a rule or the policy of the Service keeps sessions.
@@ -162,6 +166,7 @@ impl Upstream {
             connection_limits: Arc::default(),
             has_alternatives: AtomicBool::new(false),
             alternatives: ArcSwapOption::default(),
+            attempts: CurrentAttemptSettings::default(),
             affinity: ArcSwapOption::default(),
             keeps_affinity: AtomicBool::new(false),
             affinity_endpoints: ArcSwapOption::default(),
@@ -264,7 +269,8 @@ impl Upstream {
 
     /// Admits a request of this client, which is counted.
     pub fn admit(&self, client: ClientSlot) -> Result<Admission, NotAdmitted> {
-        self.overload.admit(client, self.retries.begin_request())
+        self.retries.count_request();
+        self.overload.admit(client)
     }
 
     /// Records that the time for a request has passed which waited for a response.

@@ -48,6 +48,8 @@ struct StreamCount {
     idle_since: Cell<Instant>,
     /// Whether the endpoint takes no more requests on the connection. Those in flight finish.
     is_retired: Rc<Cell<bool>>,
+    /// Whether a request has reported that the connection ended without a response.
+    has_reported_failure: Cell<bool>,
 }
 
 impl StreamCount {
@@ -214,6 +216,7 @@ where
         limit: Cell::new(0),
         idle_since: Cell::new(Instant::now()),
         is_retired,
+        has_reported_failure: Cell::new(false),
     });
     let opened = Http2Connection { sender, streams: Rc::clone(&streams), age: ConnectionAge::new() };
     let (counters, max_streams) = (Arc::clone(counters), connector.max_streams);
@@ -274,6 +277,11 @@ impl<B> StreamPermit<B> {
     /// Excludes the connection from further requests.
     pub(super) fn retire_connection(&self) {
         self.connection.streams.is_retired.set(true);
+    }
+
+    /// Whether this request is the first one to report that the connection ended without a response.
+    pub(super) fn claim_failure(&self) -> bool {
+        !self.connection.streams.has_reported_failure.replace(true)
     }
 
     pub(super) fn sender(&self) -> SendRequest<B> {

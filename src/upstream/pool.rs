@@ -5,6 +5,7 @@ mod connection;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::error::Error;
@@ -28,7 +29,7 @@ use super::tls::UpstreamServerName;
 use super::worker_endpoints::WorkerEndpoints;
 use super::{
     ConnectError, EndpointChoice, EndpointConnector, NoEndpoint, Outcome, OutcomeClass, Picked, RawConnection,
-    Upstream, UpstreamCounters, UpstreamProtocol, UpstreamTarget, WorkerSubsetting,
+    RetryCounters, Upstream, UpstreamCounters, UpstreamProtocol, UpstreamTarget, WorkerSubsetting,
 };
 use crate::turn_clock;
 use connection::RequestSender;
@@ -171,9 +172,10 @@ where
             }
             idle.remove(index);
         };
+        let idle_timeout = upstream.idle_timeout().unwrap_or(self.idle_limits.timeout);
         let max_idle_time = match reuse {
-            IdleReuse::Any => self.idle_limits.timeout,
-            IdleReuse::Recent => self.idle_limits.recent.min(self.idle_limits.timeout),
+            IdleReuse::Any => idle_timeout,
+            IdleReuse::Recent => self.idle_limits.recent.min(idle_timeout),
         };
         if turn_clock::now().saturating_duration_since(idle[newest_index].idle_since) >= max_idle_time {
             // The connection that is opened instead is idle afterwards as well. If all requests are of this sort, the
@@ -189,7 +191,7 @@ where
 
     /// Opens a connection, or for HTTP/2 a stream, and records the result in the health of the endpoint. A request that
     /// had to wait for its client's share takes an idle connection if there is one then. A `connect_timeout` applies
-    /// only if it is longer than the configured one.
+    /// only if it is longer than that of the Service or the process.
     pub async fn connect(
         &self,
         target: &UpstreamTarget<'_>,
@@ -198,9 +200,8 @@ where
         connect_timeout: Option<Duration>,
     ) -> Result<UpstreamConnection<B>, ConnectError> {
         let upstream = target.upstream;
-        let longer_timeout = connect_timeout.filter(|connect_timeout| *connect_timeout > self.connector.timeout);
-        let with_longer_timeout = longer_timeout.map(|timeout| EndpointConnector { timeout, ..self.connector.clone() });
-        let connector = with_longer_timeout.as_ref().unwrap_or(&self.connector);
+        let connector = self.connector_to(upstream, connect_timeout);
+        let connector = &*connector;
         // Counted before connecting, since a request that waits for a connection is in progress, too.
         let active_request = upstream.active_request(address);
         let pool = self.pool(upstream);
@@ -251,14 +252,9 @@ where
         self.counters.replayed.add(1);
     }
 
-    /// Counts a retry configured by a rule.
-    pub fn count_retry(&self) {
-        self.counters.retried.add(1);
-    }
-
-    /// Counts a retry that the budget of the Service did not allow.
-    pub fn count_refused_retry(&self) {
-        self.counters.retries_refused.add(1);
+    /// The counters of retries.
+    pub fn retry_counters(&self) -> &RetryCounters {
+        &self.counters.retries
     }
 
     /// Closes connections that were idle for too long or whose endpoint was removed, and drops pools of unused
@@ -267,6 +263,7 @@ where
         self.upstreams.borrow_mut().retain(|_, pool| {
             let Some(upstream) = pool.upstream.upgrade() else { return false };
             let reachable = upstream.reachable();
+            let idle_timeout = upstream.idle_timeout().unwrap_or(self.idle_limits.timeout);
             let mut endpoints = pool.idle.borrow_mut();
             endpoints.retain(|address, idle| {
                 let is_reachable = reachable.binary_search_by_key(address, |endpoint| endpoint.address).is_ok();
@@ -274,14 +271,14 @@ where
                     is_reachable
                         && !upstream.is_marked(*address, *marks)
                         && connection.is_silent()
-                        && idle_since.elapsed() < self.idle_limits.timeout
+                        && idle_since.elapsed() < idle_timeout
                         && !connection.has_reached(&pool.connection_limits)
                 });
                 !idle.is_empty()
             });
             pool.http2.borrow_mut().retain(|address, named| {
                 let is_reachable = reachable.binary_search_by_key(address, |endpoint| endpoint.address).is_ok();
-                sweep_http2(named, is_reachable, self.idle_limits.timeout, &pool.connection_limits);
+                sweep_http2(named, is_reachable, idle_timeout, &pool.connection_limits);
                 !named.is_empty()
             });
             true
@@ -298,6 +295,17 @@ impl<B> ConnectionPools<B> {
         upstream.pick(&mut endpoints, &self.subsetting, choice)
     }
 
+    /// How connections to the upstream are opened: in the time of its Service, or `connect_timeout` if it is longer.
+    fn connector_to(&self, upstream: &Upstream, connect_timeout: Option<Duration>) -> Cow<'_, EndpointConnector> {
+        let of_service = upstream.connect_timeout().unwrap_or(self.connector.timeout);
+        let timeout = connect_timeout.map_or(of_service, |connect_timeout| connect_timeout.max(of_service));
+        if timeout == self.connector.timeout {
+            Cow::Borrowed(&self.connector)
+        } else {
+            Cow::Owned(EndpointConnector { timeout, ..self.connector.clone() })
+        }
+    }
+
     /// Opens a connection for the bytes of one client connection, and records the result in the health of the endpoint.
     pub(super) async fn open_raw(
         &self,
@@ -309,11 +317,12 @@ impl<B> ConnectionPools<B> {
         let server_name = upstream.key.tls.as_ref().and_then(|tls| tls.server_name(None));
         let target = UpstreamTarget { upstream, server_name, client, handshake_time: Cell::default() };
         let active_request = upstream.active_request(address);
+        let connector = self.connector_to(upstream, None);
         let attempt = ConnectAttempt::begin(upstream, address);
         let open = async {
-            let deadline = self.connector.socket_deadline();
+            let deadline = connector.socket_deadline();
             let client = self.begin(&target, address, deadline, &self.pool(upstream)).await?;
-            let socket = self.connector.open_socket(&target, address, proxy_header, deadline, &self.counters).await?;
+            let socket = connector.open_socket(&target, address, proxy_header, deadline, &self.counters).await?;
             Ok::<_, ConnectError>((socket, client))
         };
         let opened = open.await;

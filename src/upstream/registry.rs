@@ -183,9 +183,7 @@ fn first_of_service(key: &UpstreamKey) -> UpstreamKey {
 
 #[cfg(test)]
 mod tests {
-    use std::net::SocketAddr;
-
-    use super::super::{BackendTraffic, ClientSlot, EndpointAddress, Outcome, OutcomeClass, RetryLimits};
+    use super::super::{BackendTraffic, EndpointAddress, OverBudget, RetryLimits};
     use super::*;
 
     #[test]
@@ -241,17 +239,21 @@ mod tests {
             registry.upstream(&UpstreamKey { namespace, service, port, ..UpstreamKey::default() })
         };
         let hour = std::time::Duration::from_secs(3600);
-        let limits = RetryLimits { percent: 0, interval: hour, min_count: 1, min_interval: hour };
+        let limits = RetryLimits {
+            percent: 0,
+            interval: hour,
+            min_count: 1,
+            min_interval: hour,
+            over_budget: OverBudget::Reject,
+        };
         let traffic = BackendTraffic { retry_limits: Some(limits), ..BackendTraffic::default() };
         let first = upstream("web", 80);
         first.set_endpoints(Endpoints { traffic: traffic.clone(), ..Endpoints::default() });
         let second = upstream("web", 8080);
         second.set_endpoints(Endpoints { traffic, ..Endpoints::default() });
-        let client = ClientSlot::of([192, 0, 2, 1].into());
-        let admit = |upstream: &Upstream| upstream.admit(client).unwrap();
-        assert!(admit(&first).take_retry());
-        assert!(!admit(&second).take_retry());
-        assert!(!admit(&upstream("other", 80)).limits_retries());
+        assert_eq!(first.take_retry(), Ok(()));
+        assert_eq!(second.take_retry(), Err(OverBudget::Reject));
+        assert_eq!(upstream("other", 80).take_retry(), Ok(()));
         let x_backend = UpstreamKey {
             namespace: "ns".into(),
             service: "web".into(),
@@ -260,7 +262,8 @@ mod tests {
         };
         let addresses = vec![EndpointAddress::Name { host: "a.example".into(), port: 80 }];
         registry.upstream(&x_backend).set_endpoints(Endpoints { addresses, ..Endpoints::default() });
-        assert!(admit(&first).limits_retries(), "an XBackend with the name of the Service has other limits");
+        assert_eq!(registry.upstream(&x_backend).take_retry(), Ok(()), "an XBackend with the name of the Service");
+        assert_eq!(first.take_retry(), Err(OverBudget::Reject), "has other limits");
     }
 
     #[test]

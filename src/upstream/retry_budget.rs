@@ -1,17 +1,19 @@
 //! The retry budget of a Service (GEP-3388): how many retries all workers together send to its endpoints.
 //!
 //! The counters are atomics in slots of a sliding window, so that workers take no locks. All upstreams of a Service
-//! share them, and they outlive changes of the configuration.
+//! share them, and they outlive changes of the configuration. Every request counts, so the requests have slots for each
+//! worker; retries are rare, and have one set of slots.
 
 use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use arc_swap::ArcSwapOption;
+use arc_swap::ArcSwap;
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
-use super::health::UpstreamClock;
+use crate::turn_clock;
 
 /// The limits of retries to a Service. A retry is sent while its Service has fewer than one of them allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,78 +24,118 @@ pub struct RetryLimits {
     /// Retries in `min_interval` that are allowed in any case.
     pub min_count: u32,
     pub min_interval: Duration,
+    pub over_budget: OverBudget,
+}
+
+/// What the client gets if the limits do not allow the retry of its request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OverBudget {
+    /// The response or the error that would have been retried.
+    #[default]
+    LastOutcome,
+    /// An error, as GEP-3388 requires for policies that configure the limits.
+    Reject,
+}
+
+/// The limits of Services without a policy.
+impl Default for RetryLimits {
+    fn default() -> Self {
+        RetryLimits {
+            percent: 20,
+            interval: Duration::from_secs(10),
+            min_count: 10,
+            min_interval: Duration::from_secs(1),
+            over_budget: OverBudget::default(),
+        }
+    }
 }
 
 /// Text for dumps: `retries 20% of requests in 10s, or 10 in 1s`.
 impl fmt::Display for RetryLimits {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let RetryLimits { percent, interval, min_count, min_interval } = self;
+        let RetryLimits { percent, interval, min_count, min_interval, over_budget: _ } = self;
         write!(formatter, "retries {percent}% of requests in {interval:?}, or {min_count} in {min_interval:?}")
     }
 }
 
 /// What all upstreams of a Service share.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct ServiceRetries {
-    budget: ArcSwapOption<ServiceRetryBudget>,
+    began: Instant,
+    budget: ArcSwap<ServiceRetryBudget>,
     /// Serializes changes of the limits; requests never take it.
     setting: Mutex<()>,
 }
 
-/// The requests and retries of a Service with limits.
+/// The requests and retries of a Service with their limits.
 #[derive(Debug)]
-pub(super) struct ServiceRetryBudget {
+struct ServiceRetryBudget {
     limits: RetryLimits,
     windows: Arc<Windows>,
 }
 
 #[derive(Debug)]
 struct Windows {
-    clock: UpstreamClock,
     /// First attempts, in `interval`.
-    requests: SlidingCount,
-    /// In `interval`.
+    requests: WorkerCounts,
+    /// Retries that were decided, also those that wait for their delay, in `interval`.
     retries: SlidingCount,
     /// In `min_interval`.
     recent_retries: SlidingCount,
 }
 
+impl Default for ServiceRetries {
+    fn default() -> Self {
+        let limits = RetryLimits::default();
+        let budget = ServiceRetryBudget { windows: Arc::new(Windows::new(&limits)), limits };
+        ServiceRetries { began: Instant::now(), budget: ArcSwap::from_pointee(budget), setting: Mutex::default() }
+    }
+}
+
 impl ServiceRetries {
-    /// Sets the limits. The counters are kept, unless the lengths of the intervals change.
+    /// Sets the limits; the default ones if `None`. The counters are kept, unless the lengths of the intervals change.
     pub(super) fn set_limits(&self, limits: Option<RetryLimits>) {
+        let limits = limits.unwrap_or_default();
         let _setting = self.setting.lock();
-        let current = self.budget.load_full();
-        if current.as_ref().map(|current| current.limits) == limits {
+        let current = self.budget.load();
+        if current.limits == limits {
             return;
         }
-        let budget = limits.map(|limits| {
-            let intervals = |limits: &RetryLimits| (limits.interval, limits.min_interval);
-            let kept = current.filter(|current| intervals(&current.limits) == intervals(&limits));
-            let windows = kept.map_or_else(|| Arc::new(Windows::new(&limits)), |kept| Arc::clone(&kept.windows));
-            Arc::new(ServiceRetryBudget { limits, windows })
-        });
-        self.budget.store(budget);
+        let intervals = |limits: &RetryLimits| (limits.interval, limits.min_interval);
+        let windows = if intervals(&current.limits) == intervals(&limits) {
+            Arc::clone(&current.windows)
+        } else {
+            Arc::new(Windows::new(&limits))
+        };
+        self.budget.store(Arc::new(ServiceRetryBudget { limits, windows }));
     }
 
-    /// Counts a request. Returns the budget for its retries; `None` if they are not limited.
-    pub(super) fn begin_request(&self) -> Option<Arc<ServiceRetryBudget>> {
+    /// Counts a request, whether or not it is sent again.
+    pub(super) fn count_request(&self) {
+        self.budget.load().windows.requests.add(self.now());
+    }
+
+    /// Takes a place for a retry, which is then counted. The error says what follows if there is none.
+    pub(super) fn take_retry(&self) -> Result<(), OverBudget> {
         let budget = self.budget.load();
-        let budget = budget.as_ref()?;
-        let windows = &budget.windows;
-        windows.requests.add(windows.clock.now());
-        Some(Arc::clone(budget))
+        if budget.take_retry(self.now()) { Ok(()) } else { Err(budget.limits.over_budget) }
+    }
+
+    /// The time of the turn, in milliseconds.
+    fn now(&self) -> u64 {
+        u64::try_from(turn_clock::now().saturating_duration_since(self.began).as_millis()).unwrap_or(u64::MAX)
     }
 }
 
 impl ServiceRetryBudget {
     /// Whether a retry may be sent, which is then counted. Counted before it is compared, so that workers together
     /// never exceed a limit.
-    pub(super) fn take_retry(&self) -> bool {
+    fn take_retry(&self, now: u64) -> bool {
         let ServiceRetryBudget { limits, windows } = self;
-        let now = windows.clock.now();
         windows.retries.add(now);
         windows.recent_retries.add(now);
         let (requests, retries) = (windows.requests.sum(now), windows.retries.sum(now));
+        // Both sides in hundredths, so that no fraction of a retry is lost before it is compared.
         let is_allowed = retries * 100 <= requests * u64::from(limits.percent)
             || windows.recent_retries.sum(now) <= u64::from(limits.min_count);
         if !is_allowed {
@@ -107,11 +149,36 @@ impl ServiceRetryBudget {
 impl Windows {
     fn new(limits: &RetryLimits) -> Self {
         Windows {
-            clock: UpstreamClock::default(),
-            requests: SlidingCount::new(limits.interval),
+            requests: WorkerCounts::new(limits.interval),
             retries: SlidingCount::new(limits.interval),
             recent_retries: SlidingCount::new(limits.min_interval),
         }
+    }
+}
+
+/// A sliding count whose slots are divided among threads, so that the requests of workers do not contend for a cache
+/// line. The slots of a thread are allocated for its first request.
+#[derive(Debug)]
+struct WorkerCounts {
+    interval: Duration,
+    counts: [OnceLock<SlidingCount>; SHARDS],
+}
+
+impl WorkerCounts {
+    fn new(interval: Duration) -> Self {
+        WorkerCounts { interval, counts: [const { OnceLock::new() }; SHARDS] }
+    }
+
+    fn add(&self, now: u64) {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        thread_local! {
+            static SHARD: usize = NEXT.fetch_add(1, Relaxed) % SHARDS;
+        }
+        SHARD.with(|shard| self.counts[*shard].get_or_init(|| SlidingCount::new(self.interval)).add(now));
+    }
+
+    fn sum(&self, now: u64) -> u64 {
+        self.counts.iter().filter_map(OnceLock::get).map(|count| count.sum(now)).sum()
     }
 }
 
@@ -133,13 +200,20 @@ impl SlidingCount {
 
     fn add(&self, now: u64) {
         let number = self.number(now);
+        let slot = self.slot(number);
+        let seen = slot.load(Relaxed);
+        if slot_number(seen) == number && events(seen) < NEARLY_FULL {
+            // If another thread reuses the slot meanwhile, the event counts for the later one.
+            slot.fetch_add(1, Relaxed);
+            return;
+        }
         let next = |seen: u64| match slot_number(seen) == number {
             true if events(seen) == u64::from(u32::MAX) => None,
             true => Some(seen + 1),
             false => Some(u64::from(number) << 32 | 1),
         };
         // An error means that the counter is full.
-        self.slot(number).fetch_update(Relaxed, Relaxed, next).ok();
+        slot.fetch_update(Relaxed, Relaxed, next).ok();
     }
 
     /// Takes back an event that was added at this time.
@@ -174,6 +248,10 @@ fn events(slot: u64) -> u64 {
     slot & u64::from(u32::MAX)
 }
 
+/// How many sets of slots the threads share. Threads with the same set count correctly, but contend.
+const SHARDS: usize = 16;
+/// More events are added with care, so that concurrent ones do not overflow a slot.
+const NEARLY_FULL: u64 = u32::MAX as u64 - 4096;
 /// Of ten slots, the oldest is at least nine tenths of the interval away when it is reused.
 const MAX_SLOTS: u64 = 10;
 
@@ -185,7 +263,7 @@ mod tests {
 
     fn limits(percent: u32, interval: u64, min_count: u32, min_interval: u64) -> RetryLimits {
         let [interval, min_interval] = [interval, min_interval].map(Duration::from_millis);
-        RetryLimits { percent, interval, min_count, min_interval }
+        RetryLimits { percent, interval, min_count, min_interval, over_budget: OverBudget::Reject }
     }
 
     fn service(limits: RetryLimits) -> ServiceRetries {
@@ -196,14 +274,11 @@ mod tests {
 
     /// How many retries of so many are allowed.
     fn allowed(service: &ServiceRetries, retries: usize) -> usize {
-        let budget = service.budget.load_full().unwrap();
-        (0..retries).filter(|_| budget.take_retry()).count()
+        (0..retries).filter(|_| service.take_retry().is_ok()).count()
     }
 
     fn requests(service: &ServiceRetries, count: usize) {
-        for _ in 0..count {
-            service.begin_request().unwrap();
-        }
+        (0..count).for_each(|_| service.count_request());
     }
 
     #[tokio::test(start_paused = true)]
@@ -222,6 +297,20 @@ mod tests {
         advance(Duration::from_secs(5)).await;
         requests(&service, 10);
         assert_eq!(allowed(&service, 30), 2);
+    }
+
+    /// No share is rounded to whole retries for a request, or to whole requests for a retry.
+    #[tokio::test(start_paused = true)]
+    async fn fractions_of_retries_add_up() {
+        for percent in 0..=100 {
+            let service = service(limits(percent, 10_000, 0, 1000));
+            let mut sent = 0;
+            for count in 1..=200 {
+                requests(&service, 1);
+                sent += allowed(&service, 2);
+                assert_eq!(sent, count * percent as usize / 100, "{percent} % of {count}");
+            }
+        }
     }
 
     #[tokio::test(start_paused = true)]
@@ -244,6 +333,18 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn services_without_a_policy_have_the_default_limits() {
+        let service = ServiceRetries::default();
+        requests(&service, 20);
+        assert_eq!(allowed(&service, 30), 10, "the minimum rate");
+        assert_eq!(service.take_retry(), Err(OverBudget::LastOutcome));
+        requests(&service, 980);
+        assert_eq!(allowed(&service, 300), 190, "20 % of 1000 requests");
+        advance(Duration::from_secs(1)).await;
+        assert_eq!(allowed(&service, 30), 10, "the minimum rate in the next second");
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn counters_are_kept_unless_an_interval_changes() {
         let service = service(limits(20, 10_000, 0, 1000));
         requests(&service, 100);
@@ -252,8 +353,6 @@ mod tests {
         assert_eq!(allowed(&service, 30), 15, "15 of 30 were used");
         service.set_limits(Some(limits(30, 20_000, 0, 1000)));
         assert_eq!(allowed(&service, 30), 0, "the requests of the other interval are not counted");
-        service.set_limits(None);
-        assert!(service.begin_request().is_none());
     }
 
     #[tokio::test(start_paused = true)]
@@ -270,9 +369,10 @@ mod tests {
     fn threads_together_stay_within_the_limits() {
         // Long intervals, so that the test ends within them.
         let service = service(limits(10, 3_600_000, 5, 3_600_000));
-        requests(&service, 1000);
         let service = &service;
         let total: usize = std::thread::scope(|scope| {
+            let counting: Vec<_> = (0..20).map(|_| scope.spawn(move || requests(service, 50))).collect();
+            counting.into_iter().for_each(|thread| thread.join().unwrap());
             let running: Vec<_> = (0..4).map(|_| scope.spawn(move || allowed(service, 200))).collect();
             running.into_iter().map(|thread| thread.join().unwrap()).sum()
         });

@@ -4,17 +4,18 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use portico::upstream::{BackendTraffic, EndpointAddress, Endpoints, RetryLimits, Upstream};
+use portico::upstream::{BackendTraffic, EndpointAddress, Endpoints, OverBudget, RetryLimits, Upstream};
 
 use crate::accounting::scrape;
 use crate::harness::{
-    Endpoint, TestServer, forward, reserve_address, retries, route, routes_to, upstream, with_timeouts_and_retries,
+    Endpoint, TestServer, forward, reserve_address, retries, route, upstream, with_timeouts_and_retries,
 };
+use crate::retry::sum;
 
 /// The intervals are long, so that a test ends within them.
 fn limits(percent: u32, min_count: u32) -> RetryLimits {
     let [interval, min_interval] = [Duration::from_secs(3600); 2];
-    RetryLimits { percent, interval, min_count, min_interval }
+    RetryLimits { percent, interval, min_count, min_interval, over_budget: OverBudget::Reject }
 }
 
 fn set_limits(upstream: &Upstream, addresses: &[SocketAddr], retry_limits: Option<RetryLimits>) {
@@ -52,14 +53,31 @@ async fn retries_over_budget_get_503() {
     server.replace_routes(vec![route(action())]);
     assert_eq!(statuses(&server, 1).await, [503]);
     let metrics = scrape(&server);
-    assert_eq!(metrics["portico_upstream_retries_total"], 3.0);
-    assert_eq!(metrics["portico_upstream_retries_refused_total"], 3.0);
+    assert_eq!(sum(&metrics, "portico_upstream_retries_total", &[]), 3.0);
+    assert_eq!(metrics["portico_upstream_retries_refused_total{why=\"budget\"}"], 3.0);
     assert_eq!(metrics["portico_request_errors_total{reason=\"retry_budget\"}"], 3.0);
     // A policy that is removed or raised has an effect at once.
     set_limits(&web, &[endpoint.address], Some(limits(0, 5)));
     assert_eq!(statuses(&server, 2).await, [500, 503]);
+    // Without a policy, the client gets the last response. The default limits allow at least ten retries in a second.
     set_limits(&web, &[endpoint.address], None);
     assert_eq!(statuses(&server, 2).await, [500, 500]);
+}
+
+/// Only a policy that configures the limits replaces the last response.
+#[tokio::test]
+async fn last_response_is_returned_over_budget() {
+    let endpoint = failing_endpoint().await;
+    let web = upstream("web", &[endpoint.address]);
+    let limits = RetryLimits { over_budget: OverBudget::LastOutcome, ..limits(0, 1) };
+    set_limits(&web, &[endpoint.address], Some(limits));
+    let action = with_timeouts_and_retries(forward(vec![(1, web)]), retries(3, &[500]));
+    let server = TestServer::with_routes(vec![route(action)]).await;
+    assert_eq!(statuses(&server, 3).await, [500, 500, 500]);
+    assert_eq!(endpoint.log.requests().len(), 3 + 1);
+    let metrics = scrape(&server);
+    assert_eq!(metrics["portico_upstream_retries_refused_total{why=\"budget\"}"], 3.0);
+    assert!(!metrics.contains_key("portico_request_errors_total{reason=\"retry_budget\"}"));
 }
 
 #[tokio::test]
@@ -81,28 +99,19 @@ async fn requests_that_are_not_retried_keep_their_response() {
     let action = with_timeouts_and_retries(forward(vec![(1, web)]), retries(1, &[502]));
     let server = TestServer::with_routes(vec![route(action)]).await;
     assert_eq!(statuses(&server, 2).await, [500, 500]);
-    assert_eq!(scrape(&server)["portico_upstream_retries_refused_total"], 0.0);
+    assert_eq!(sum(&scrape(&server), "portico_upstream_retries_refused_total", &[]), 0.0);
 }
 
-/// Rules without `retry` send a request to another endpoint if the first one refuses the connection.
+/// An endpoint that refused the connection has no more to do because the request is sent to another one.
 #[tokio::test]
-async fn another_endpoint_needs_the_budget_too() {
+async fn refused_connections_are_outside_of_the_budget() {
     let ((dead, _dead_socket), (dead_too, _dead_too_socket)) = (reserve_address(), reserve_address());
     let web = upstream("web", &[dead, dead_too]);
+    set_limits(&web, &[dead, dead_too], Some(limits(0, 0)));
     let server = TestServer::with_routes(vec![route(forward(vec![(1, Arc::clone(&web))]))]).await;
-    for (limits, reason) in [(None, "connection_refused"), (Some(limits(0, 0)), "retry_budget")] {
-        set_limits(&web, &[dead, dead_too], limits);
-        let before = scrape(&server);
-        let name = format!("portico_request_errors_total{{reason=\"{reason}\"}}");
-        assert_eq!(statuses(&server, 1).await, [503]);
-        assert_eq!(scrape(&server)[&*name], before.get(&*name).unwrap_or(&0.0) + 1.0, "{reason}");
-    }
-}
-
-#[tokio::test]
-async fn services_without_limits_are_not_counted() {
-    let endpoint = failing_endpoint().await;
-    let server = TestServer::with_routes(routes_to(endpoint.address)).await;
-    assert_eq!(statuses(&server, 2).await, [500, 500]);
-    assert!(!upstream("web", &[endpoint.address]).admit().limits_retries());
+    assert_eq!(statuses(&server, 1).await, [503]);
+    let metrics = scrape(&server);
+    assert_eq!(metrics["portico_request_errors_total{reason=\"connection_refused\"}"], 1.0);
+    assert_eq!(metrics["portico_upstream_connects_total{outcome=\"refused\"}"], 2.0);
+    assert_eq!(metrics["portico_upstream_retries_refused_total{why=\"budget\"}"], 0.0);
 }

@@ -19,7 +19,7 @@ use crate::compile::objects::duration::parse_duration;
 use crate::compile::verdict::Code;
 use crate::diagnostic::Diagnostic;
 use crate::store::{ObjectTable, Store};
-use crate::upstream::{BackendTraffic, RetryLimits};
+use crate::upstream::{BackendTraffic, OverBudget, RetryLimits};
 
 impl TargetedPolicy for XBackendTrafficPolicy {
     const TARGETS: &'static [TargetKind] = &[TargetKind::Service];
@@ -143,6 +143,7 @@ fn retry_limits(constraint: &RetryConstraint, problems: &mut Vec<Diagnostic>) ->
         min_interval: interval("minRetryRate.interval", rate_interval, DEFAULT_RATE_INTERVAL, Duration::from_millis(1)),
         percent: u32::try_from(percent).unwrap_or(0),
         min_count: u32::try_from(count).unwrap_or(0),
+        over_budget: OverBudget::Reject,
     }
 }
 

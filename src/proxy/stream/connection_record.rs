@@ -82,6 +82,8 @@ impl Drop for ConnectionRecord<'_> {
             connect_duration: self.connect_duration,
             series: Some(Arc::clone(&self.series)),
             address: self.address,
+            tries: &[],
+            retry_stop: None,
             consumer: None,
             request_id: None,
             error: (outcome != StreamOutcome::Completed).then(|| outcome.label()),

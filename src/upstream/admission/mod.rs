@@ -21,7 +21,6 @@ use std::time::Duration;
 use super::circuit_breaker::{CircuitPass, CircuitVerdict};
 use super::limits::{PlaceInQueue, QueueEnd, RequestSlot};
 use super::outcome::{Outcome, OutcomeClass};
-use super::retry_budget::ServiceRetryBudget;
 pub(super) use overload_control::OverloadControl;
 use overload_control::OverloadRules;
 pub use overload_report::{OverloadLimit, OverloadReport};
@@ -29,8 +28,6 @@ pub use overload_report::{OverloadLimit, OverloadReport};
 /// A request that was admitted. Held until its response or its tunnel has ended.
 #[derive(Debug, Default)]
 pub struct Admission {
-    /// `None` if retries are not limited.
-    retries: Option<Arc<ServiceRetryBudget>>,
     /// `None` for an upstream without limits and circuit breaker.
     held: Option<Box<HeldAdmission>>,
 }
@@ -80,7 +77,6 @@ impl fmt::Display for Overloaded {
 /// A request that waits until its upstream has fewer. Dropping it ends the wait.
 #[derive(Debug)]
 pub struct QueuedRequest {
-    retries: Option<Arc<ServiceRetryBudget>>,
     rules: Arc<OverloadRules>,
     place: PlaceInQueue,
 }
@@ -88,7 +84,7 @@ pub struct QueuedRequest {
 impl QueuedRequest {
     /// Waits for a place, at most as long as the settings allow.
     pub async fn wait(self) -> Result<Admission, Overloaded> {
-        let QueuedRequest { retries, rules, place } = self;
+        let QueuedRequest { rules, place } = self;
         let slot = match place.wait(rules.queue_timeout()).await {
             Ok(slot) => slot,
             Err(QueueEnd::Full) => return Err(rules.reject(OverloadLimit::Pending, Overloaded::OverLimit)),
@@ -97,28 +93,22 @@ impl QueuedRequest {
         // The circuit may have opened meanwhile.
         let circuit = rules.pass_circuit()?;
         let held = HeldAdmission { rules, _slot: slot, circuit, retry: None };
-        Ok(Admission { retries, held: Some(Box::new(held)) })
+        Ok(Admission { held: Some(Box::new(held)) })
     }
 }
 
 impl Admission {
-    /// Whether something limits the retries of the request.
-    pub fn limits_retries(&self) -> bool {
-        self.retries.is_some() || self.held.as_ref().is_some_and(|held| held.rules.limits_retries())
-    }
-
-    /// Whether the request may be sent once more, which is then counted.
+    /// Whether the limit of retries in progress allows the request to be sent once more, which is then counted. The
+    /// retry budget of the Service limits it as well.
     pub fn take_retry(&mut self) -> bool {
-        // First the limit, which can be given back: a retry that is not sent must not use the budget.
-        if let Some(held) = &mut self.held
-            && held.retry.is_none()
-        {
-            match held.rules.take_retry() {
-                Ok(retry) => held.retry = retry,
-                Err(TooManyRetries) => return false,
+        let Some(held) = self.held.as_mut().filter(|held| held.retry.is_none()) else { return true };
+        match held.rules.take_retry() {
+            Ok(retry) => {
+                held.retry = retry;
+                true
             }
+            Err(TooManyRetries) => false,
         }
-        self.retries.as_ref().is_none_or(|budget| budget.take_retry())
     }
 
     /// Records what an attempt has shown about the upstream. Errors that the client has caused are not recorded.

@@ -18,7 +18,6 @@ use crate::upstream::circuit_breaker::{CircuitBreaker, CircuitOpen, CircuitPass,
 use crate::upstream::configured_endpoints::BackendTraffic;
 use crate::upstream::health::UpstreamClock;
 use crate::upstream::limits::{AdaptiveConcurrency, QueueEnd, RequestSlots, SuccessRateWindow};
-use crate::upstream::retry_budget::ServiceRetryBudget;
 use crate::upstream::settings::{AdmissionControl, CircuitBreakerSettings, RequestLimits};
 use crate::upstream::socket_budget::client_slots::ClientSlot;
 
@@ -84,19 +83,14 @@ impl OverloadControl {
         self.has_rules.store(true, Release);
     }
 
-    /// Admits a request of this client, with the retry budget of its Service.
-    pub(in crate::upstream) fn admit(
-        &self,
-        client: ClientSlot,
-        retries: Option<Arc<ServiceRetryBudget>>,
-    ) -> Result<Admission, NotAdmitted> {
-        let plain = |retries| Ok(Admission { retries, held: None });
+    /// Admits a request of this client.
+    pub(in crate::upstream) fn admit(&self, client: ClientSlot) -> Result<Admission, NotAdmitted> {
         if !self.has_rules.load(Relaxed) {
-            return plain(retries);
+            return Ok(Admission::default());
         }
         match self.rules.load_full() {
-            None => plain(retries),
-            Some(rules) => rules.admit(client, retries),
+            None => Ok(Admission::default()),
+            Some(rules) => rules.admit(client),
         }
     }
 
@@ -183,11 +177,7 @@ impl OverloadRules {
         self.state.slots.set_limit(configured.min(adaptive));
     }
 
-    fn admit(
-        self: Arc<Self>,
-        client: ClientSlot,
-        retries: Option<Arc<ServiceRetryBudget>>,
-    ) -> Result<Admission, NotAdmitted> {
+    fn admit(self: Arc<Self>, client: ClientSlot) -> Result<Admission, NotAdmitted> {
         if let Some((settings, window)) = &self.success_rate {
             let share = window.rejected_share(self.state.clock.now(), settings);
             if share > 0.0 && fastrand::f64() < share {
@@ -202,20 +192,20 @@ impl OverloadRules {
                 self.state.rejections.add(self.slot_limit());
                 slots.take_anyway()
             }
-            None => return Err(self.enqueue(client, retries)),
+            None => return Err(self.enqueue(client)),
         };
         let held = HeldAdmission { rules: self, _slot: slot, circuit, retry: None };
-        Ok(Admission { retries, held: Some(Box::new(held)) })
+        Ok(Admission { held: Some(Box::new(held)) })
     }
 
     /// Lets a request wait that got no slot, if it may.
-    fn enqueue(self: Arc<Self>, client: ClientSlot, retries: Option<Arc<ServiceRetryBudget>>) -> NotAdmitted {
+    fn enqueue(self: Arc<Self>, client: ClientSlot) -> NotAdmitted {
         let max_pending = self.limits.as_ref().map_or(0, |limits| limits.max_pending.unwrap_or(0));
         if max_pending == 0 || self.queue_timeout().is_zero() {
             return NotAdmitted::Overloaded(self.reject(self.slot_limit(), Overloaded::OverLimit));
         }
         match self.state.slots.enqueue(client, max_pending as usize) {
-            Ok(place) => NotAdmitted::Queued(Box::new(QueuedRequest { retries, rules: self, place })),
+            Ok(place) => NotAdmitted::Queued(Box::new(QueuedRequest { rules: self, place })),
             Err(QueueEnd::Full | QueueEnd::TimedOut) => {
                 NotAdmitted::Overloaded(self.reject(OverloadLimit::Pending, Overloaded::OverLimit))
             }
@@ -257,10 +247,6 @@ impl OverloadRules {
     pub(super) fn reject(&self, limit: OverloadLimit, overloaded: Overloaded) -> Overloaded {
         self.state.rejections.add(limit);
         overloaded
-    }
-
-    pub(super) fn limits_retries(&self) -> bool {
-        self.max_retries().is_some()
     }
 
     fn max_retries(&self) -> Option<u32> {

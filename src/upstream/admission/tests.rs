@@ -45,7 +45,7 @@ fn control(traffic: &BackendTraffic) -> OverloadControl {
 }
 
 fn admit(control: &OverloadControl) -> Result<Admission, NotAdmitted> {
-    control.admit(ClientSlot::numbered(0), None)
+    control.admit(ClientSlot::numbered(0))
 }
 
 fn rejection(control: &OverloadControl) -> Overloaded {
@@ -79,7 +79,7 @@ fn phase(control: &OverloadControl) -> CircuitPhase {
 fn upstreams_without_limits_admit_everything() {
     let control = OverloadControl::default();
     let held: Vec<_> = (0..10_000).map(|_| admit(&control).unwrap()).collect();
-    assert!(held.iter().all(|admission| admission.held.is_none() && !admission.limits_retries()));
+    assert!(held.iter().all(|admission| admission.held.is_none()));
     assert_eq!(control.report(), None);
 }
 
@@ -187,7 +187,6 @@ fn retries_in_progress_are_limited() {
     let max_retries = RequestLimits { max_retries: Some(1), max_requests: None, ..limits() };
     let control = control(&traffic(Some(max_retries), None));
     let (mut first, mut second) = (admit(&control).unwrap(), admit(&control).unwrap());
-    assert!(first.limits_retries());
     assert!(first.take_retry() && first.take_retry(), "a request has one retry in progress");
     assert!(!second.take_retry());
     assert_eq!(control.report().unwrap().rejected(OverloadLimit::Retries), 1);

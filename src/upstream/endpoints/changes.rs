@@ -30,13 +30,14 @@ impl Upstream {
             return;
         }
         resolved.retain(|host, _| hosts(&endpoints).any(|name| name == host));
-        let BackendTraffic { retry_limits, affinity, limits, health, is_dry_run, .. } = &endpoints.traffic;
+        let BackendTraffic { retry_limits, affinity, limits, health, retries, timeouts, is_dry_run, .. } = &endpoints.traffic;
         self.detection.configure(health.as_ref(), *is_dry_run);
         let limits = limits.as_deref().filter(|_| !endpoints.traffic.is_dry_run);
         self.connection_limits.set(limits);
         self.sockets.set_limit(limits.and_then(|limits| limits.max_connections));
         self.overload.set(&endpoints.traffic, &self.key);
         self.retries.set_limits(*retry_limits);
+        self.attempts.set(retries.as_ref(), timeouts.as_ref());
         self.affinity.store(affinity.clone());
         if affinity.is_some() {
             self.keeps_affinity.store(true, Relaxed);

@@ -138,6 +138,15 @@ where
         }
     }
 
+    /// Whether this request reports that the connection ended without a response: the first one on an HTTP/2
+    /// connection, since the end of a connection is one failure of the endpoint however many requests it had.
+    pub fn claim_failure(&self) -> bool {
+        match &self.sender {
+            RequestSender::Http1(_) => true,
+            RequestSender::Http2(permit) => permit.claim_failure(),
+        }
+    }
+
     /// Whether the connection had been idle, so that the endpoint may be closing it.
     pub fn is_reused(&self) -> bool {
         self.is_reused

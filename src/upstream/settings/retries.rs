@@ -26,8 +26,29 @@ pub struct RetrySettings {
     pub hedge: Option<HedgeSettings>,
     /// A field of requests to endpoints with the number of the attempt, from 1.
     pub attempt_header: Option<HeaderName>,
-    /// A request that arrives with a higher number in `attempt_header` is not retried.
+    /// A request that arrives with a higher number in `attempt_header` is not retried. A response that is not retried
+    /// further tells earlier gateways not to retry either, by `x-envoy-overloaded`.
     pub respects_attempt: bool,
+}
+
+/// The defaults of a policy that sets nothing: one retry of what was not processed.
+impl Default for RetrySettings {
+    fn default() -> Self {
+        RetrySettings {
+            attempts: 1,
+            on: RetryConditions { connect_failure: true, refused_stream: true, ..RetryConditions::default() },
+            base: Duration::from_millis(25),
+            max: Duration::from_millis(250),
+            max_retry_after: Duration::ZERO,
+            reset_header: None,
+            non_idempotent: false,
+            trust_idempotency_key: false,
+            max_body: 64 * 1024,
+            hedge: None,
+            attempt_header: None,
+            respects_attempt: false,
+        }
+    }
 }
 
 /// What is retried.

@@ -120,6 +120,7 @@ fn with_service_defaults(rule: TimeoutsAndRetries, service: TimeoutsAndRetries) 
         connect: service.connect,
         write: service.write,
         read: service.read,
+        retry_is_of_service: rule.retry.is_none() && service.retry_is_of_service,
         retry: rule.retry.or(service.retry),
     }
 }

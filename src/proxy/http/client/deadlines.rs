@@ -62,18 +62,26 @@ pub(in crate::proxy) fn deadline(activity: &Activity, limits: &ProxyLimits, idle
         ActivityPhase::AwaitingResponse => endpoint_timeout(activity, limits),
         // The client may be the stalled side too, so a rule can only raise this timeout.
         ActivityPhase::SendingResponse => {
-            limits.stall_timeout.max(activity.rule_timeouts.get().read().unwrap_or_default())
+            let timeouts = activity.rule_timeouts.get();
+            timeouts.stream_idle().unwrap_or(limits.stall_timeout).max(timeouts.read().unwrap_or_default())
         }
         ActivityPhase::Tunnel => {
-            limits.upgrade_idle_timeout.max(activity.rule_timeouts.get().read().unwrap_or_default())
+            let timeouts = activity.rule_timeouts.get();
+            timeouts.stream_idle().unwrap_or(limits.upgrade_idle_timeout).max(timeouts.read().unwrap_or_default())
         }
     };
     let end = activity.last_progress() + timeout;
-    let end = match activity.response_deadline.get() {
+    let limit = match activity.phase() {
         // While the client does not read, the response body is not polled and cannot enforce its own deadline.
-        Some(deadline) if activity.phase() == ActivityPhase::SendingResponse => deadline.min(end),
-        _ => end,
+        ActivityPhase::SendingResponse => activity.response_deadline.get(),
+        // The deadline of a response ends with its head if it is an upgrade.
+        ActivityPhase::Tunnel => {
+            let max_duration = activity.rule_timeouts.get().max_duration();
+            max_duration.map(|duration| activity.started_at.get() + duration)
+        }
+        ActivityPhase::Idle | ActivityPhase::ReadingHead | ActivityPhase::AwaitingResponse => None,
     };
+    let end = limit.map_or(end, |limit| limit.min(end));
     rate_deadline(activity).map_or(end, |deadline| deadline.min(end))
 }
 
@@ -96,7 +104,8 @@ pub(in crate::proxy) fn poll_timeout(
             UploadState::AwaitingEndpoint | UploadState::AwaitingClient => {
                 let timeouts = activity.rule_timeouts.get();
                 let rate_limit = activity.request_meter().map(|_| limits.min_rate_grace_period);
-                let rule_limits = [timeouts.write(), timeouts.read(), rate_limit].into_iter().flatten();
+                let rule_limits = [timeouts.write(), timeouts.read(), timeouts.stream_idle(), rate_limit];
+                let rule_limits = rule_limits.into_iter().flatten();
                 deadline.min(Instant::now() + rule_limits.fold(limits.request_body_timeout, Ord::min))
             }
         };
@@ -161,7 +170,11 @@ fn endpoint_timeout(activity: &Activity, limits: &ProxyLimits) -> Duration {
     if activity.connecting.get() && !timeouts.is_unset() {
         return NO_TIMEOUT;
     }
-    let timeout = if activity.upload.get() == UploadState::Complete { timeouts.read() } else { timeouts.write() };
+    let timeout = if activity.upload.get() == UploadState::Complete {
+        timeouts.read()
+    } else {
+        timeouts.write().or(timeouts.stream_idle())
+    };
     timeout.unwrap_or(if timeouts.limits_response() { NO_TIMEOUT } else { limits.response_timeout })
 }
 

@@ -44,6 +44,8 @@ pub(in crate::proxy) fn record_malformed(exchange: &ClientExchange, input: Malfo
         connect_duration: None,
         series: None,
         address: None,
+        tries: &[],
+        retry_stop: None,
         consumer: None,
         request_id: id,
         error: Some(reason),

@@ -12,10 +12,10 @@ use super::request_body::RequestBody;
 use crate::proxy::buffer_budget::BufferUse;
 use crate::proxy::http::fields::field_policy::InformationalPolicy;
 use crate::proxy::http::fields::header_map_pool::HeaderMapPool;
+use crate::proxy::http::forwarding::attempt_timeouts::AttemptTimeouts;
 use crate::proxy::http::forwarding::caller::{Caller, RepeatableBody};
 use crate::proxy::http::record::request_error::RequestError;
 use crate::proxy::limits::ProxyLimits;
-use crate::snapshot::timeouts_and_retries::TimeoutsAndRetries;
 use crate::upstream::ConnectionPools;
 
 impl Caller for ClientExchange {
@@ -51,8 +51,8 @@ impl Caller for ClientExchange {
         })
     }
 
-    fn set_timeouts(&self, rule: &TimeoutsAndRetries) {
-        self.activity.rule_timeouts.set(RuleTimeouts::from_rule(rule));
+    fn set_timeouts(&self, timeouts: &AttemptTimeouts) {
+        self.activity.rule_timeouts.set(RuleTimeouts::new(timeouts));
     }
 
     fn connect_timeout(&self) -> Option<Duration> {

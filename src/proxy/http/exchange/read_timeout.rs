@@ -1,4 +1,4 @@
-//! The timeouts that a rule sets for endpoints, and the timer of the read timeout.
+//! The timeouts that a rule or a Service sets for endpoints, and the timer of the read timeout.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -6,22 +6,25 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use crate::snapshot::timeouts_and_retries::{EndpointTimeout, TimeoutsAndRetries};
+use crate::proxy::http::forwarding::attempt_timeouts::AttemptTimeouts;
+use crate::snapshot::timeouts_and_retries::EndpointTimeout;
 
-/// The timeouts that a rule sets. A timeout that is not set has the default of `ProxyLimits`.
+/// The timeouts that a rule or a Service sets. A timeout that is not set has the default of `ProxyLimits`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::proxy) struct RuleTimeouts {
     connect: EndpointTimeout,
     write: EndpointTimeout,
     read: EndpointTimeout,
-    /// The rule limits the time for a response, so the default response timeout does not apply.
+    stream_idle: EndpointTimeout,
+    max_duration: EndpointTimeout,
+    /// The time for a response is limited, so the default response timeout does not apply.
     limits_response: bool,
 }
 
 impl RuleTimeouts {
-    pub(in crate::proxy) fn from_rule(policy: &TimeoutsAndRetries) -> Self {
-        let limits_response = policy.sets_response_timeout();
-        RuleTimeouts { connect: policy.connect, write: policy.write, read: policy.read, limits_response }
+    pub(in crate::proxy) fn new(timeouts: &AttemptTimeouts) -> Self {
+        let AttemptTimeouts { connect, write, read, stream_idle, max_duration, .. } = *timeouts;
+        RuleTimeouts { connect, write, read, stream_idle, max_duration, limits_response: timeouts.limits_response() }
     }
 
     pub(in crate::proxy) fn connect(self) -> Option<Duration> {
@@ -36,13 +39,24 @@ impl RuleTimeouts {
         self.read.duration()
     }
 
+    /// How long a request or response may stand still, whichever side it waits for.
+    pub(in crate::proxy) fn stream_idle(self) -> Option<Duration> {
+        self.stream_idle.duration()
+    }
+
+    /// How long the whole exchange may take, also if it is a tunnel.
+    pub(in crate::proxy) fn max_duration(self) -> Option<Duration> {
+        self.max_duration.duration()
+    }
+
     pub(in crate::proxy) fn limits_response(self) -> bool {
         self.limits_response
     }
 
     /// Whether connecting, writing and reading have the default timeouts.
     pub(in crate::proxy) fn is_unset(self) -> bool {
-        RuleTimeouts { limits_response: false, ..self } == RuleTimeouts::default()
+        let RuleTimeouts { connect, write, read, .. } = self;
+        RuleTimeouts { connect, write, read, ..RuleTimeouts::default() } == RuleTimeouts::default()
     }
 }
 

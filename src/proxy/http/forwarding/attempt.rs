@@ -148,6 +148,7 @@ impl<'u, C: Caller> OutgoingRequest<'u, C> {
 
     async fn send(&mut self, mut connection: EndpointConnection<C>) -> AttemptResult<C> {
         let caller = Rc::clone(&self.caller);
+        self.is_repeated_failure = false;
         let outcome = until_timed_out(&*caller, self.begin_sending(&mut connection, &caller)).await;
         match outcome {
             None => Err(AttemptError::Failed(caller.timeout_error())),
@@ -182,7 +183,8 @@ impl<'u, C: Caller> OutgoingRequest<'u, C> {
             }
             error => error,
         };
-        self.restore_body(matches!(error, AttemptError::NotProcessed));
+        self.is_repeated_failure = error == AttemptError::NoResponse && !connection.claim_failure();
+        self.restore_body(matches!(error, AttemptError::NotProcessed) || self.replay.keeps_sent);
         error
     }
 

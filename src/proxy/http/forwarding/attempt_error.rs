@@ -4,7 +4,7 @@ use h2::Reason;
 
 use crate::proxy::http::record::request_error::RequestError;
 use crate::upstream::tls::UpstreamHandshakeError;
-use crate::upstream::{ConnectError, EndpointError, OutcomeClass};
+use crate::upstream::{ConnectError, EndpointError, OutcomeClass, RetryReason};
 
 /// Why an attempt yielded no response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +17,8 @@ pub(in crate::proxy) enum AttemptError {
     NotProcessed,
     /// The connection closed before the first byte of a response.
     NoResponse,
+    /// The endpoint reset the stream before a response. It may have processed the request.
+    StreamReset,
     Failed(RequestError),
 }
 
@@ -56,6 +58,7 @@ impl AttemptError {
                 error if error.is_remote() && (is_refused || is_beyond_last_stream) => AttemptError::NotProcessed,
                 // Any other GOAWAY was sent by this side, because the endpoint violated the protocol.
                 error if error.is_io() || error.is_go_away() => AttemptError::NoResponse,
+                error if error.is_remote() && error.is_reset() => AttemptError::StreamReset,
                 _ => AttemptError::Failed(RequestError::InvalidResponse),
             };
         }
@@ -68,6 +71,7 @@ impl AttemptError {
     pub(in crate::proxy) fn request_error(&self) -> RequestError {
         match self {
             AttemptError::NotSent | AttemptError::NotProcessed | AttemptError::NoResponse => RequestError::NoResponse,
+            AttemptError::StreamReset => RequestError::InvalidResponse,
             AttemptError::NotConnected(error) | AttemptError::Failed(error) => *error,
         }
     }
@@ -76,7 +80,18 @@ impl AttemptError {
     pub(super) fn was_not_processed(&self) -> bool {
         match self {
             AttemptError::NotConnected(_) | AttemptError::NotSent | AttemptError::NotProcessed => true,
-            AttemptError::NoResponse | AttemptError::Failed(_) => false,
+            AttemptError::NoResponse | AttemptError::StreamReset | AttemptError::Failed(_) => false,
+        }
+    }
+
+    /// The reason for a retry. `None` if no configuration retries the error.
+    pub(super) fn retry_reason(&self) -> Option<RetryReason> {
+        match self {
+            AttemptError::NotConnected(_) => Some(RetryReason::ConnectFailure),
+            AttemptError::NotSent | AttemptError::NotProcessed => Some(RetryReason::RefusedStream),
+            AttemptError::NoResponse | AttemptError::StreamReset => Some(RetryReason::Reset),
+            AttemptError::Failed(RequestError::BackendRequestTimeout) => Some(RetryReason::Timeout),
+            AttemptError::Failed(_) => None,
         }
     }
 
@@ -87,6 +102,7 @@ impl AttemptError {
             AttemptError::NotConnected(_) => None,
             AttemptError::NotSent | AttemptError::NotProcessed => Some(OutcomeClass::NotProcessed),
             AttemptError::NoResponse => Some(OutcomeClass::NoResponse),
+            AttemptError::StreamReset => Some(OutcomeClass::Failed),
             AttemptError::Failed(error) => match error {
                 RequestError::ResponseTimeout | RequestError::BackendRequestTimeout => Some(OutcomeClass::TimedOut),
                 RequestError::InvalidResponse | RequestError::TlsHandshake | RequestError::NoResponse => {

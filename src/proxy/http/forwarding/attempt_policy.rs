@@ -2,24 +2,30 @@
 //!
 //! A request is sent again in these cases only:
 //! - within one attempt (`attempt.rs`), on a new connection: a kept-alive connection closed without a response, the
-//!   method is idempotent and the request has no body; or an HTTP/2 endpoint reports that it did not process the
-//!   request, and the replay buffer has the whole sent body,
+//!   request is idempotent and has no body; or an HTTP/2 endpoint reports that it did not process the request, and the
+//!   replay buffer has the whole sent body,
 //! - the endpoint certainly did not process it, and there is another endpoint,
 //! - the rule has retries (GEP-1731), and the request was not processed, or it is idempotent, is available as a whole,
-//!   and got one of the rule's statuses, no response in the time of one attempt, or a closed connection.
+//!   and got one of the rule's statuses, no response in the time of one attempt, or a closed connection,
+//! - the rule has no retries, but its Service (`service_attempts.rs`), and the outcome meets one of its conditions.
 //!
-//! Another attempt needs a place in the retry budget of the Service (GEP-3388).
+//! Another attempt needs a place in the retry budget of the Service (GEP-3388), unless no connection was established.
 
 use std::time::Duration;
 
-use http::{Method, Request, StatusCode};
+use http::{HeaderName, Method, Request, Response, StatusCode};
 use http_body::Body;
 use tokio::time::Instant;
 
 use super::attempt_error::AttemptError;
+use super::attempt_timeouts::{AttemptTimeouts, TimeLimit};
+use super::next_attempt::{NextAttempt, Retry, RetryDelay};
+use super::replay_policy::{ReplayPolicy, is_idempotent};
+use super::service_attempts::{RequestRetries, ServiceAttempts};
 use crate::proxy::http::record::request_error::RequestError;
-use crate::proxy::limits::MAX_ENDPOINTS;
+use crate::proxy::limits::{MAX_ENDPOINTS, ProxyLimits};
 use crate::snapshot::timeouts_and_retries::{RetryPolicy, TimeoutsAndRetries};
+use crate::upstream::{ResponseTimes, RetryReason, RetryStop, UpstreamProtocol};
 
 /// What limits the attempts of a request. The default value is that of requests without timeouts and retries, which are
 /// sent to another endpoint only if the first did not process them.
@@ -27,39 +33,13 @@ use crate::snapshot::timeouts_and_retries::{RetryPolicy, TimeoutsAndRetries};
 pub(in crate::proxy) struct AttemptPolicy<'r> {
     /// The timeouts and retries of the rule.
     pub(in crate::proxy) rule: Option<&'r TimeoutsAndRetries>,
+    /// Those of the Service, for what the rule does not set.
+    pub(in crate::proxy) service: Option<&'r ServiceAttempts<'r>>,
     /// When a gRPC call ends.
     pub(in crate::proxy) call_deadline: Option<Instant>,
     /// The request is a mirrored copy, which is sent at most once. It says nothing about the health of its endpoint,
     /// and does not count toward the budget of retries.
     pub(in crate::proxy) is_mirror: bool,
-}
-
-/// Whether a request may be sent again.
-#[derive(Clone, Copy, Debug)]
-pub(in crate::proxy) struct ReplayPolicy {
-    /// The whole request is available: its body is empty or completely buffered.
-    pub(in crate::proxy) complete: bool,
-    /// The method is idempotent.
-    pub(in crate::proxy) idempotent: bool,
-    /// The request may be sent again at all; within one attempt on a new connection, if a kept-alive connection turns
-    /// out to be closed, or if the endpoint did not process the request.
-    pub(in crate::proxy) allows_resending: bool,
-}
-
-/// When a request and its response must be complete, and the error if they are not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::proxy) struct TimeLimit {
-    pub(in crate::proxy) end: Instant,
-    pub(in crate::proxy) error: RequestError,
-}
-
-/// What follows an attempt that yielded no response for the caller.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum NextAttempt {
-    Never,
-    AtOnce,
-    /// After the back-off.
-    Delayed,
 }
 
 impl<'r> AttemptPolicy<'r> {
@@ -68,111 +48,208 @@ impl<'r> AttemptPolicy<'r> {
         self.rule.is_none() && self.call_deadline.is_none()
     }
 
+    /// The retries of the rule.
     fn retry(&self) -> Option<&'r RetryPolicy> {
-        self.rule?.retry.as_ref()
+        if self.service_retries().is_some() { None } else { self.rule?.retry.as_ref() }
     }
 
-    /// Whether endpoints that have failed are tried again after all others.
-    pub(super) fn repeats_endpoints(&self) -> bool {
-        self.retry().is_some()
+    /// The retries of the Service, if the rule has none.
+    fn service_retries(&self) -> Option<&'r RequestRetries<'r>> {
+        self.service?.retries.as_ref()
     }
 
-    /// Whether retries are counted as those of a rule.
+    /// Whether the rule or the Service has retries. Then endpoints that have failed are tried again after all others,
+    /// and retries are counted.
     pub(super) fn has_retries(&self) -> bool {
-        self.retry().is_some()
+        self.retry().is_some() || self.service_retries().is_some()
+    }
+
+    /// Whether the rule or the Service sets timeouts or retries.
+    pub(super) fn is_configured(&self) -> bool {
+        self.rule.is_some() || self.service.is_some()
+    }
+
+    pub(super) fn timeouts(&self) -> AttemptTimeouts {
+        AttemptTimeouts::of(self.rule, self.service.and_then(|service| service.timeouts))
     }
 
     /// How long one attempt may take.
     pub(super) fn attempt_time(&self) -> Option<Duration> {
-        self.rule?.backend_request.duration()
+        if self.is_configured() { self.timeouts().backend_request.duration() } else { None }
     }
 
-    /// When all attempts end that begin now: the earlier of the timeout of the rule and the deadline of the call.
+    /// Whether the Service limits the time of one attempt. Its owner knows how long its endpoints may take.
+    pub(super) fn has_attempt_time_of_service(&self) -> bool {
+        self.service.is_some() && self.rule.is_none_or(|rule| !rule.sets_response_timeout()) && self.attempt_time().is_some()
+    }
+
+    /// When all attempts end that begin now: the earlier of the timeout of the request and the deadline of the call.
     pub(super) fn time_limit(&self, now: Instant) -> Option<TimeLimit> {
-        let of_rule = self.rule.and_then(|rule| rule.request.duration());
-        let of_rule = of_rule.map(|limit| TimeLimit { end: now + limit, error: RequestError::RequestTimeout });
+        let total = self.timeouts().total().and_then(|total| now.checked_add(total));
+        let of_request = total.map(|end| TimeLimit { end, error: RequestError::RequestTimeout });
         let of_call = self.call_deadline.map(|end| TimeLimit { end, error: RequestError::CallDeadline });
-        TimeLimit::earlier(of_rule, of_call)
+        TimeLimit::earlier(of_request, of_call)
+    }
+
+    /// The time in which the responses of the Service begin, if they are measured.
+    pub(super) fn response_times(&self) -> Option<&'r ResponseTimes> {
+        self.service?.response_times
+    }
+
+    /// The field with the number of an attempt, which begins at 1, and its value.
+    pub(super) fn attempt_header(&self, attempt: u32) -> Option<(&'r HeaderName, u32)> {
+        self.service_retries()?.attempt_header(attempt)
     }
 
     /// Whether a body is read before the request is sent, so that it can be sent again.
-    pub(super) fn buffers<B: Body>(&self, request: &Request<B>) -> bool {
+    pub(super) fn buffers<B: Body>(&self, request: &Request<B>, protocol: UpstreamProtocol) -> bool {
         let may_retry =
             |retry: &RetryPolicy| retry.max_retries > 0 && (!retry.codes.is_empty() || self.attempt_time().is_some());
-        !request.body().is_end_stream() && is_idempotent(request.method()) && self.retry().is_some_and(may_retry)
+        let is_kept = self.retry().is_some_and(may_retry)
+            || self.service_retries().is_some_and(RequestRetries::repeats_processed)
+                && protocol == UpstreamProtocol::Http1;
+        is_kept && !request.body().is_end_stream() && self.is_idempotent(request.method())
+    }
+
+    /// The most bytes of a body that are kept to send the request again.
+    pub(super) fn max_kept_body(&self, limits: &ProxyLimits) -> usize {
+        self.service_retries().map_or(limits.max_replay_body, |retries| retries.settings.max_body)
     }
 
     /// For a request whose body was buffered, or not: then it is complete only if it has no body.
-    pub(super) fn replay(&self, is_complete: bool, method: &Method) -> ReplayPolicy {
+    pub(super) fn replay(&self, is_complete: bool, method: &Method, protocol: UpstreamProtocol) -> ReplayPolicy {
+        let idempotent = self.is_idempotent(method);
+        let repeats_processed = self.service_retries().is_some_and(RequestRetries::repeats_processed);
         ReplayPolicy {
             complete: is_complete,
-            idempotent: is_idempotent(method),
+            idempotent,
             allows_resending: self.allows_another(0),
+            keeps_sent: idempotent && repeats_processed && protocol == UpstreamProtocol::Http2,
         }
+    }
+
+    fn is_idempotent(&self, method: &Method) -> bool {
+        is_idempotent(method) || self.service_retries().is_some_and(|retries| retries.is_idempotent)
     }
 
     /// Whether another attempt follows this many retries.
     fn allows_another(&self, retries: usize) -> bool {
-        let max_retries = |retry: &RetryPolicy| usize::try_from(retry.max_retries).unwrap_or(usize::MAX);
-        !self.is_mirror && retries < self.retry().map_or(MAX_ENDPOINTS - 1, max_retries)
+        !self.is_mirror && retries < self.max_retries()
+    }
+
+    fn max_retries(&self) -> usize {
+        let configured = match (self.service_retries(), self.retry()) {
+            (Some(retries), _) => retries.settings.attempts,
+            (None, Some(retry)) => retry.max_retries,
+            (None, None) => return MAX_ENDPOINTS - 1,
+        };
+        usize::try_from(configured).unwrap_or(usize::MAX)
+    }
+
+    /// What follows an attempt after this many retries. `has_others`: whether there is an endpoint that was not tried.
+    pub(super) fn next<B>(
+        &self,
+        retries: usize,
+        replay: ReplayPolicy,
+        outcome: Result<&Response<B>, &AttemptError>,
+        has_others: impl FnOnce() -> bool,
+    ) -> NextAttempt {
+        if self.is_mirror || self.max_retries() == 0 {
+            return NextAttempt::Never;
+        }
+        match (self.service_retries(), outcome) {
+            (Some(of_service), _) => of_service.next(retries, replay, outcome, has_others),
+            (None, Ok(response)) => self.after_response(retries, replay, response.status()),
+            (None, Err(error)) => self.after_failure(retries, replay, error, has_others),
+        }
     }
 
     /// Whether the response has one of the rule's retry codes, and the request can be sent again.
-    pub(super) fn retries_status(&self, retries: usize, replay: ReplayPolicy, status: StatusCode) -> bool {
+    fn after_response(&self, retries: usize, replay: ReplayPolicy, status: StatusCode) -> NextAttempt {
         let is_listed = |retry: &RetryPolicy| retry.codes.binary_search(&status.as_u16()).is_ok();
-        self.retry().is_some_and(is_listed) && replay.complete && replay.idempotent && self.allows_another(retries)
+        if !self.retry().is_some_and(is_listed) || !replay.idempotent {
+            NextAttempt::Never
+        } else if !self.allows_another(retries) {
+            NextAttempt::Stop(RetryStop::Attempts)
+        } else if !replay.complete {
+            NextAttempt::Stop(RetryStop::Body)
+        } else {
+            NextAttempt::Retry(Retry { reason: RetryReason::Status, delay: RetryDelay::Backoff })
+        }
     }
 
-    /// What follows a failed attempt. `has_others`: whether there is an endpoint that has not failed.
-    pub(super) fn after_failure(
+    /// What follows a failed attempt.
+    fn after_failure(
         &self,
         retries: usize,
         replay: ReplayPolicy,
         error: &AttemptError,
         has_others: impl FnOnce() -> bool,
     ) -> NextAttempt {
-        if !self.allows_another(retries) {
-            return NextAttempt::Never;
-        }
+        let Some(reason) = error.retry_reason() else { return NextAttempt::Never };
         let was_not_processed = error.was_not_processed();
-        if was_not_processed && has_others() {
-            return NextAttempt::AtOnce;
-        }
-        let is_retried_if_processed =
-            matches!(error, AttemptError::NoResponse | AttemptError::Failed(RequestError::BackendRequestTimeout));
-        let may_retry = was_not_processed || is_retried_if_processed && replay.complete && replay.idempotent;
-        if may_retry && self.retry().is_some() { NextAttempt::Delayed } else { NextAttempt::Never }
-    }
-
-    /// The delay before the next attempt, after this many retries.
-    pub(super) fn backoff(&self, retries: usize) -> Duration {
-        let retries = u32::try_from(retries).unwrap_or(u32::MAX);
-        self.retry().map_or(Duration::ZERO, |retry| retry.backoff_delay(retries, fastrand::f64()))
-    }
-}
-
-impl ReplayPolicy {
-    /// For a request whose body is not buffered.
-    pub(in crate::proxy) fn unbuffered<B: Body>(request: &Request<B>) -> Self {
-        ReplayPolicy {
-            complete: request.body().is_end_stream(),
-            idempotent: is_idempotent(request.method()),
-            allows_resending: true,
+        let delay = if was_not_processed && has_others() { RetryDelay::None } else { RetryDelay::Backoff };
+        let is_retried = match delay {
+            RetryDelay::None => true,
+            // A stream that was reset had begun.
+            _ => self.retry().is_some() && *error != AttemptError::StreamReset,
+        };
+        if !is_retried || !was_not_processed && !replay.idempotent {
+            NextAttempt::Never
+        } else if !self.allows_another(retries) {
+            NextAttempt::Stop(RetryStop::Attempts)
+        } else if !was_not_processed && !replay.complete {
+            NextAttempt::Stop(RetryStop::Body)
+        } else {
+            NextAttempt::Retry(Retry { reason, delay })
         }
     }
-}
 
-impl TimeLimit {
-    /// The earlier of two limits; the first one if both are equal.
-    pub(super) fn earlier(first: Option<TimeLimit>, second: Option<TimeLimit>) -> Option<TimeLimit> {
-        [first, second].into_iter().flatten().min_by_key(|limit| limit.end)
+    /// How long a retry waits that follows this many others.
+    pub(super) fn delay(&self, delay: RetryDelay, retries: usize) -> Duration {
+        let random = fastrand::f64();
+        match (self.service_retries(), delay) {
+            (Some(of_service), _) => of_service.delay(delay, retries, random),
+            (None, RetryDelay::None) => Duration::ZERO,
+            (None, RetryDelay::Backoff | RetryDelay::SameEndpoint | RetryDelay::Requested(_)) => {
+                let retries = u32::try_from(retries).unwrap_or(u32::MAX);
+                self.retry().map_or(Duration::ZERO, |retry| retry.backoff_delay(retries, random))
+            }
+        }
+    }
+
+    /// The error if a retry after this delay cannot begin before the request must be complete. The retries of a rule
+    /// begin to wait in any case.
+    pub(super) fn missed_limit(&self, now: Instant, delay: Duration) -> Option<RequestError> {
+        self.service_retries()?;
+        let limit = self.service?.limit?;
+        (limit.end.saturating_duration_since(now) <= delay).then_some(limit.error)
+    }
+
+    /// Whether the last response tells earlier gateways not to send the request again, after this stop.
+    pub(super) fn marks_response(&self, stop: RetryStop) -> bool {
+        let respects_attempt = self.service_retries().is_some_and(|retries| retries.settings.respects_attempt);
+        respects_attempt && matches!(stop, RetryStop::Budget | RetryStop::Attempts)
+    }
+
+    /// How long the first attempt may have no response before a second one begins, if there is to be one.
+    pub(super) fn hedge_delay(&self, replay: ReplayPolicy) -> Option<Duration> {
+        if !replay.complete || !replay.idempotent {
+            return None;
+        }
+        let hedge = self.service_retries()?.settings.hedge.as_ref()?;
+        let delay = hedge.delay.or_else(|| self.response_times()?.percentile_95())?;
+        Some(delay.max(MIN_HEDGE_DELAY))
+    }
+
+    /// Whether the response ends a request for which two attempts compete.
+    pub(super) fn is_good<B>(&self, response: &Response<B>) -> bool {
+        self.service_retries().is_none_or(|retries| retries.is_good(response))
     }
 }
 
-/// Whether the method is idempotent (RFC 9110, section 9.2.2).
-pub(in crate::proxy) fn is_idempotent(method: &Method) -> bool {
-    [Method::GET, Method::HEAD, Method::OPTIONS, Method::PUT, Method::DELETE, Method::TRACE].contains(method)
-}
+/// The shortest time after which a second attempt competes with the first one.
+const MIN_HEDGE_DELAY: Duration = Duration::from_millis(10);
 
 #[cfg(test)]
 mod tests {
@@ -192,13 +269,25 @@ mod tests {
         AttemptPolicy { rule: Some(rule), ..AttemptPolicy::default() }
     }
 
-    const WHOLE: ReplayPolicy = ReplayPolicy { complete: true, idempotent: true, allows_resending: true };
-    const STREAMED: ReplayPolicy = ReplayPolicy { complete: false, idempotent: true, allows_resending: true };
-    const POST: ReplayPolicy = ReplayPolicy { complete: true, idempotent: false, allows_resending: true };
+    const WHOLE: ReplayPolicy =
+        ReplayPolicy { complete: true, idempotent: true, allows_resending: true, keeps_sent: false };
+    const STREAMED: ReplayPolicy = ReplayPolicy { complete: false, ..WHOLE };
+    const POST: ReplayPolicy = ReplayPolicy { idempotent: false, ..WHOLE };
+    const ATTEMPTS: NextAttempt = NextAttempt::Stop(RetryStop::Attempts);
+    const BODY: NextAttempt = NextAttempt::Stop(RetryStop::Body);
+
+    fn at_once(reason: RetryReason) -> NextAttempt {
+        NextAttempt::Retry(Retry { reason, delay: RetryDelay::None })
+    }
+
+    fn delayed(reason: RetryReason) -> NextAttempt {
+        NextAttempt::Retry(Retry { reason, delay: RetryDelay::Backoff })
+    }
 
     #[test]
     fn failed_attempts_are_followed_by_others() {
-        use NextAttempt::{AtOnce, Delayed, Never};
+        use NextAttempt::Never;
+        use RetryReason::{ConnectFailure, RefusedStream, Reset, Timeout};
         let refused = AttemptError::NotConnected(RequestError::ConnectionRefused);
         let timed_out = AttemptError::Failed(RequestError::BackendRequestTimeout);
         let (not_processed, no_response) = (AttemptError::NotProcessed, AttemptError::NoResponse);
@@ -206,43 +295,53 @@ mod tests {
         let (two, none) = (rule(2, &[]), rule(0, &[]));
         let (plain, retried, never) = (AttemptPolicy::default(), policy(&two), policy(&none));
         for (case, policy, retries, replay, error, has_others, expected) in [
-            ("another endpoint", plain, 0, STREAMED, refused, true, AtOnce),
-            ("the third endpoint", plain, 1, STREAMED, refused, true, AtOnce),
-            ("no fourth endpoint", plain, 2, STREAMED, refused, true, Never),
+            ("another endpoint", plain, 0, STREAMED, refused, true, at_once(ConnectFailure)),
+            ("the third endpoint", plain, 1, STREAMED, refused, true, at_once(ConnectFailure)),
+            ("no fourth endpoint", plain, 2, STREAMED, refused, true, ATTEMPTS),
             ("no other endpoint", plain, 0, STREAMED, refused, false, Never),
-            ("not processed", plain, 0, POST, not_processed, true, AtOnce),
-            ("not sent", plain, 0, POST, AttemptError::NotSent, true, AtOnce),
+            ("not processed", plain, 0, POST, not_processed, true, at_once(RefusedStream)),
+            ("not sent", plain, 0, POST, AttemptError::NotSent, true, at_once(RefusedStream)),
             ("perhaps processed", plain, 0, WHOLE, no_response, true, Never),
             ("timeouts without retries", policy(&no_retries), 0, WHOLE, timed_out, true, Never),
-            ("timeouts without retries, refused", policy(&no_retries), 0, WHOLE, refused, true, AtOnce),
-            ("rule with retries, refused", retried, 0, POST, refused, true, AtOnce),
-            ("the same endpoint again", retried, 0, POST, refused, false, Delayed),
-            ("perhaps processed, idempotent", retried, 1, WHOLE, no_response, true, Delayed),
-            ("timeout of the attempt", retried, 1, WHOLE, timed_out, true, Delayed),
-            ("perhaps processed, body not kept", retried, 1, STREAMED, no_response, true, Never),
+            (
+                "timeouts without retries, refused",
+                policy(&no_retries),
+                0,
+                WHOLE,
+                refused,
+                true,
+                at_once(ConnectFailure),
+            ),
+            ("rule with retries, refused", retried, 0, POST, refused, true, at_once(ConnectFailure)),
+            ("the same endpoint again", retried, 0, POST, refused, false, delayed(ConnectFailure)),
+            ("perhaps processed, idempotent", retried, 1, WHOLE, no_response, true, delayed(Reset)),
+            ("timeout of the attempt", retried, 1, WHOLE, timed_out, true, delayed(Timeout)),
+            ("perhaps processed, body not kept", retried, 1, STREAMED, no_response, true, BODY),
             ("perhaps processed, not idempotent", retried, 1, POST, timed_out, true, Never),
             ("invalid response", retried, 0, WHOLE, AttemptError::Failed(RequestError::InvalidResponse), true, Never),
-            ("as many as configured", retried, 2, WHOLE, refused, true, Never),
+            ("stream reset", retried, 0, WHOLE, AttemptError::StreamReset, true, Never),
+            ("as many as configured", retried, 2, WHOLE, refused, true, ATTEMPTS),
             ("mirrored copy", AttemptPolicy { is_mirror: true, ..plain }, 0, WHOLE, refused, true, Never),
             ("no retries configured", never, 0, WHOLE, refused, true, Never),
         ] {
-            assert_eq!(policy.after_failure(retries, replay, &error, || has_others), expected, "{case}");
+            assert_eq!(policy.next::<()>(retries, replay, Err(&error), || has_others), expected, "{case}");
         }
     }
 
     #[test]
     fn responses_with_listed_statuses_are_retried() {
         let rule = rule(1, &[500, 503]);
+        let retry = delayed(RetryReason::Status);
         for (case, policy, retries, replay, status, expected) in [
-            ("listed", policy(&rule), 0, WHOLE, 503, true),
-            ("not listed", policy(&rule), 0, WHOLE, 502, false),
-            ("last attempt", policy(&rule), 1, WHOLE, 503, false),
-            ("body not kept", policy(&rule), 0, STREAMED, 503, false),
-            ("not idempotent", policy(&rule), 0, POST, 503, false),
-            ("no rule", AttemptPolicy::default(), 0, WHOLE, 503, false),
+            ("listed", policy(&rule), 0, WHOLE, 503, retry),
+            ("not listed", policy(&rule), 0, WHOLE, 502, NextAttempt::Never),
+            ("last attempt", policy(&rule), 1, WHOLE, 503, ATTEMPTS),
+            ("body not kept", policy(&rule), 0, STREAMED, 503, BODY),
+            ("not idempotent", policy(&rule), 0, POST, 503, NextAttempt::Never),
+            ("no rule", AttemptPolicy::default(), 0, WHOLE, 503, NextAttempt::Never),
         ] {
-            let status = StatusCode::from_u16(status).unwrap();
-            assert_eq!(policy.retries_status(retries, replay, status), expected, "{case}");
+            let response = Response::builder().status(status).body(()).unwrap();
+            assert_eq!(policy.next(retries, replay, Ok(&response), || true), expected, "{case}");
         }
     }
 
@@ -257,11 +356,13 @@ mod tests {
             ("only unprocessed requests are retried", &rule(1, &[]), false),
             ("no retries", &rule(0, &[503]), false),
         ] {
-            assert_eq!(policy(rule).buffers(&put()), expected, "{case}");
+            assert_eq!(policy(rule).buffers(&put(), UpstreamProtocol::Http1), expected, "{case}");
         }
         let post = Request::post("/").body(Full::new(bytes::Bytes::from_static(b"body"))).unwrap();
         let empty = Request::put("/").body(Empty::<bytes::Bytes>::new()).unwrap();
-        assert!(!policy(&with_codes).buffers(&post) && !policy(&with_codes).buffers(&empty));
+        let buffers = |request: &Request<_>| policy(&with_codes).buffers(request, UpstreamProtocol::Http1);
+        assert!(!buffers(&post));
+        assert!(!policy(&with_codes).buffers(&empty, UpstreamProtocol::Http1));
     }
 
     #[test]

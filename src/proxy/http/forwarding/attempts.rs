@@ -6,47 +6,59 @@
 //!                  └──── budget, back-off ◀──────┘ AttemptPolicy
 //! ```
 
+use std::ops::ControlFlow;
 use std::rc::Rc;
-use std::time::Duration;
 
-use http::header::{CONTENT_TYPE, RETRY_AFTER};
-use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
+use http::Request;
 use http_body::Body;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::attempt_error::AttemptError;
-use super::attempt_policy::{NextAttempt, TimeLimit};
+use super::attempt_policy::AttemptPolicy;
+use super::attempt_timeouts::TimeLimit;
 use super::caller::{Caller, RepeatableBody, until_timed_out};
 use super::destination::Destination;
+pub(super) use super::ended_attempt::Forwarded;
+use super::ended_attempt::{AnotherAttempt, EndedAttempt};
 use super::endpoint_response::EndpointResponse;
+use super::hedging::{attempt_hedged, attempt_in_time};
 use super::outgoing_request::OutgoingRequest;
+use super::service_attempts::ServiceAttempts;
 use crate::plugin_api::completed_request::AttemptOutcome;
 use crate::proxy::http::record::attempts::Attempts;
 use crate::proxy::http::record::request_error::RequestError;
 use crate::turn_clock;
-use crate::upstream::{Admission, GRPC_STATUS, GrpcStatus, NotAdmitted, Outcome, OutcomeClass};
+use crate::upstream::{Admission, NotAdmitted, Outcome, OutcomeClass};
 
-/// The outcome of a request that was forwarded.
-pub(super) type Forwarded<C> = Result<Response<EndpointResponse<<C as Caller>::Body>>, RequestError>;
-
-/// Forwards a request under a rule with timeouts or retries, or of a call with a deadline. Also returns when the
-/// response must be complete.
+/// Forwards a request under a rule or to a Service with timeouts or retries, or of a call with a deadline. Also returns
+/// when the response must be complete.
 pub(in crate::proxy) async fn forward_in_time<C: Caller>(
     caller: &Rc<C>,
-    destination: Destination<'_>,
+    mut destination: Destination<'_>,
     mut request: Request<C::Body>,
     attempts: &mut Attempts,
 ) -> (Forwarded<C>, Option<TimeLimit>) {
-    let (policy, upstream) = (destination.policy, destination.upstream);
-    if let Some(rule) = policy.rule {
-        caller.set_timeouts(rule);
+    let (rule, settings) = (destination.policy.rule, destination.settings.take());
+    let mut service = settings.as_deref().map(|settings| ServiceAttempts::new(settings, rule, &request));
+    let now = Instant::now();
+    let limit = AttemptPolicy { service: service.as_ref(), ..destination.policy }.time_limit(now);
+    if let Some(limit) = limit.filter(|limit| limit.end <= now) {
+        return (Err(limit.error), None);
     }
-    let limit = policy.time_limit(Instant::now());
+    if let Some(service) = &mut service {
+        service.limit = limit;
+    }
+    let policy = AttemptPolicy { service: service.as_ref(), ..destination.policy };
+    if policy.is_configured() {
+        caller.set_timeouts(&policy.timeouts());
+    }
+    let upstream = destination.upstream;
+    let destination = Destination { policy, ..destination };
     let mut sent: Option<OutgoingRequest<'_, C>> = None;
     let forwarding = async {
+        let protocol = destination.upstream.key.protocol;
         let is_complete = request.body().is_end_stream()
-            || policy.buffers(&request) && buffer(&**caller, &mut request, &destination).await?;
-        let replay = policy.replay(is_complete, request.method());
+            || policy.buffers(&request, protocol) && buffer(&**caller, &mut request, &destination).await?;
+        let replay = policy.replay(is_complete, request.method(), protocol);
         let outgoing = sent.insert(OutgoingRequest::new(Rc::clone(caller), destination, request, replay)?);
         let response = forward(outgoing, Some(attempts)).await?;
         Ok::<_, RequestError>((response, outgoing.attempt_deadline))
@@ -91,180 +103,43 @@ pub(in crate::proxy) async fn forward<C: Caller>(
         }
     };
     let mut retries = 0;
+    let mut reason = None;
     loop {
-        let (upstream, may_repeat) = (outgoing.target.upstream, outgoing.policy.repeats_endpoints());
+        let (upstream, may_repeat) = (outgoing.target.upstream, outgoing.policy.has_retries());
         let next = outgoing.search.next(outgoing.caller.pools(), upstream, may_repeat);
         outgoing.endpoint = next.map_err(RequestError::from)?;
         let started_at = turn_clock::now();
         if let Some(attempts) = &mut attempts {
             attempts.start(outgoing.endpoint, started_at);
         }
-        if outgoing.policy.rule.is_some() {
+        if outgoing.policy.is_configured() {
             outgoing.caller.record_progress();
         }
         outgoing.attempt_deadline = outgoing.policy.attempt_time().map(|time| Instant::now() + time);
-        let outcome = match outgoing.attempt_deadline {
-            None => outgoing.attempt().await,
-            // Boxed, so that the future of requests without this timeout stays small.
-            Some(deadline) => Box::pin(timeout_at(deadline, outgoing.attempt()))
-                .await
-                .unwrap_or(Err(AttemptError::Failed(RequestError::BackendRequestTimeout))),
+        let hedge_delay = if retries == 0 { outgoing.policy.hedge_delay(outgoing.replay) } else { None };
+        let attempt = match hedge_delay {
+            None => EndedAttempt { started_at, retries, reason, outcome: attempt_in_time(outgoing).await },
+            // Boxed, so that the future of requests with one attempt at a time stays small.
+            Some(delay) => Box::pin(attempt_hedged(outgoing, started_at, delay, attempts.as_deref_mut())).await,
         };
         // Not borrowed here, since the future would then keep the outcome while it waits.
-        let attempt = EndedAttempt { started_at, retries, outcome };
-        let FailedAttempt { error, next } = match attempt.judge(outgoing, attempts.as_deref_mut(), &mut admission) {
-            Ok(mut response) => {
-                outgoing.recycle();
-                response.body_mut().hold(admission);
-                return Ok(response);
-            }
-            Err(failed) => failed,
-        };
-        if next == NextAttempt::Never {
-            return Err(error);
-        }
-        // Before the delay, so that requests that wait for their retry count.
-        if !admission.take_retry() {
-            outgoing.caller.pools().count_refused_retry();
-            return Err(RequestError::RetryBudget);
-        }
-        let delay = if next == NextAttempt::Delayed { outgoing.policy.backoff(retries) } else { Duration::ZERO };
+        let AnotherAttempt { delay, reason: next_reason, error } =
+            match attempt.judge(outgoing, attempts.as_deref_mut(), &mut admission) {
+                ControlFlow::Break(Ok(mut response)) => {
+                    response.body_mut().hold(admission);
+                    return Ok(response);
+                }
+                ControlFlow::Break(Err(error)) => return Err(error),
+                ControlFlow::Continue(another) => another,
+            };
         if !delay.is_zero() {
             // Boxed, since few requests wait.
             until_timed_out(&*outgoing.caller, Box::pin(sleep(delay))).await.ok_or(error)?;
         }
         retries += 1;
-        if outgoing.policy.has_retries() {
-            outgoing.caller.pools().count_retry();
-        }
-    }
-}
-
-/// The time for which an overloaded endpoint asks.
-fn retry_after<B>(response: &Response<B>) -> Option<Duration> {
-    let asks = matches!(response.status(), StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
-    let value = asks.then(|| response.headers().get(RETRY_AFTER))??;
-    value.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
-}
-
-/// An attempt whose outcome is not the response of the caller.
-struct FailedAttempt {
-    /// The error of the request if no other attempt follows.
-    error: RequestError,
-    next: NextAttempt,
-}
-
-/// An attempt that has ended.
-struct EndedAttempt<C: Caller> {
-    started_at: Instant,
-    /// The number of retries so far, with this attempt.
-    retries: usize,
-    outcome: Result<Response<EndpointResponse<C::Body>>, AttemptError>,
-}
-
-impl<C: Caller> EndedAttempt<C> {
-    /// Reports and records the outcome, and decides what follows. Returns the response if it is that of the caller;
-    /// otherwise the endpoint is avoided.
-    fn judge(
-        mut self,
-        outgoing: &mut OutgoingRequest<'_, C>,
-        attempts: Option<&mut Attempts>,
-        admission: &mut Admission,
-    ) -> Result<Response<EndpointResponse<C::Body>>, FailedAttempt> {
-        self.report(outgoing, attempts, admission);
-        let policy = outgoing.policy;
-        let EndedAttempt { retries, outcome, .. } = self;
-        let error = match outcome {
-            Ok(response)
-                if is_overloaded(&response) || !policy.retries_status(retries, outgoing.replay, response.status()) =>
-            {
-                return Ok(response);
-            }
-            Ok(response) => {
-                response.into_body().discard();
-                outgoing.search.avoid(outgoing.endpoint);
-                // This error is returned only if a timeout expires before the retry.
-                return Err(FailedAttempt { error: RequestError::ResponseTimeout, next: NextAttempt::Delayed });
-            }
-            Err(error) => error,
-        };
-        outgoing.search.avoid(outgoing.endpoint);
-        let is_possible = outgoing.can_be_sent() && !outgoing.caller.has_timed_out();
-        let next = policy
-            .after_failure(retries, outgoing.replay, &error, || outgoing.search.has_others(outgoing.target.upstream));
-        let next = if is_possible { next } else { NextAttempt::Never };
-        Err(FailedAttempt { error: error.request_error(), next })
-    }
-
-    /// What a failure to connect has shown about the upstream. Connecting itself reports it about the endpoint.
-    fn class_of_connecting(&self) -> Option<OutcomeClass> {
-        match &self.outcome {
-            // This process itself would be the endpoint.
-            Err(AttemptError::NotConnected(RequestError::LoopDetected)) | Ok(_) => None,
-            Err(AttemptError::NotConnected(_)) => Some(OutcomeClass::ConnectFailed),
-            Err(error) => error.outcome(),
-        }
-    }
-
-    /// Reports the outcome to the upstream, and records it.
-    fn report(
-        &mut self,
-        outgoing: &mut OutgoingRequest<'_, C>,
-        attempts: Option<&mut Attempts>,
-        admission: &mut Admission,
-    ) {
-        let total = turn_clock::now() - self.started_at;
-        let connect_time = outgoing.connect_time.take();
-        let class = match &self.outcome {
-            // Connecting reports that it was given up.
-            Err(_) if outgoing.is_connecting => None,
-            _ if outgoing.policy.is_mirror => None,
-            // The endpoint, or a proxy in front of it, has rejected the request without an attempt.
-            Ok(response) if is_overloaded(response) => Some(OutcomeClass::NotProcessed),
-            Ok(_) => Some(OutcomeClass::Responded),
-            Err(error) => error.outcome(),
-        };
-        outgoing.is_connecting = false;
-        if let Some(class) = class.or_else(|| self.class_of_connecting()) {
-            let response = self.outcome.as_ref().ok();
-            let status = response.map(Response::status);
-            let head_time = status.map(|_| total);
-            admission.record(&Outcome { status, connect_time, head_time, ..Outcome::of(class) });
-        }
-        if let Some(class) = class {
-            let upstream = outgoing.target.upstream;
-            let response = self.outcome.as_ref().ok();
-            let grpc_status = response.filter(|_| upstream.counts_statuses()).map(grpc_status).unwrap_or_default();
-            let outcome = Outcome {
-                status: response.map(Response::status),
-                grpc_status,
-                connect_time,
-                head_time: response.map(|_| total),
-                retry_after: response.and_then(retry_after),
-                waited: outgoing.waited(total.saturating_sub(connect_time.unwrap_or_default())),
-                ..Outcome::of(class)
-            };
-            upstream.report(outgoing.endpoint, &outcome);
-            if let (Ok(response), OutcomeClass::Responded) = (&mut self.outcome, class) {
-                match response.body_mut() {
-                    EndpointResponse::Body(body) => body.report_end(grpc_status == GrpcStatus::Pending),
-                    // The rest is up to the client as much as to the endpoint.
-                    EndpointResponse::Upgraded(..) => {
-                        upstream.report(outgoing.endpoint, &Outcome::of(OutcomeClass::Completed));
-                    }
-                }
-            }
-        }
-        let handshake_time = outgoing.target.handshake_time.take();
-        let Some(attempts) = attempts else { return };
-        let outcome = match &self.outcome {
-            Ok(response) => AttemptOutcome::Status(response.status()),
-            Err(error) => {
-                let details = error.request_error().details();
-                AttemptOutcome::Failed { reason: details.reason, status: details.status }
-            }
-        };
-        attempts.end(outcome, total, connect_time, handshake_time);
+        reason = Some(next_reason);
+        // A second attempt that has competed with the first one has a number, too.
+        outgoing.number += 1;
     }
 }
 
@@ -279,31 +154,14 @@ fn report_request_timeout<C: Caller>(outgoing: &OutgoingRequest<'_, C>, attempts
     outgoing.target.upstream.report(outgoing.endpoint, &Outcome { waited, ..Outcome::of(OutcomeClass::TimedOut) });
 }
 
-/// What the head of a response says about a gRPC call. Without a body, its status is in the head.
-fn grpc_status<B>(response: &Response<B>) -> GrpcStatus {
-    let headers = response.headers();
-    let content_type = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
-    if !content_type.starts_with(b"application/grpc") {
-        return GrpcStatus::None;
-    }
-    headers.get(GRPC_STATUS).map_or(GrpcStatus::Pending, GrpcStatus::read)
-}
-
-/// Whether a proxy in front of the endpoint has rejected the request, because there are too many.
-fn is_overloaded<B>(response: &Response<B>) -> bool {
-    response.headers().contains_key(ENVOY_OVERLOADED)
-}
-
-/// Envoy and other proxies set it on responses that they generate while they are overloaded.
-const ENVOY_OVERLOADED: HeaderName = HeaderName::from_static("x-envoy-overloaded");
-
 /// Reads the body, so that the request can be sent again. Returns whether all of it was read.
 async fn buffer<C: Caller>(
     caller: &C,
     request: &mut Request<C::Body>,
     destination: &Destination<'_>,
 ) -> Result<bool, RequestError> {
-    let buffering = request.body_mut().buffer(caller.limits().max_replay_body, &destination.upstream.key.namespace);
+    let max_bytes = destination.policy.max_kept_body(caller.limits());
+    let buffering = request.body_mut().buffer(max_bytes, &destination.upstream.key.namespace);
     until_timed_out(caller, buffering).await.unwrap_or_else(|| Err(caller.timeout_error()))
 }
 

@@ -11,11 +11,11 @@ use bytes::Bytes;
 use http::Response;
 use http_body::Body;
 
+use super::attempt_timeouts::AttemptTimeouts;
 use crate::proxy::http::fields::field_policy::InformationalPolicy;
 use crate::proxy::http::fields::header_map_pool::HeaderMapPool;
 use crate::proxy::http::record::request_error::RequestError;
 use crate::proxy::limits::ProxyLimits;
-use crate::snapshot::timeouts_and_retries::TimeoutsAndRetries;
 use crate::upstream::ConnectionPools;
 
 /// The sender of a request. By default, it waits until it is dropped, and has no timeouts of its own.
@@ -46,8 +46,8 @@ pub(in crate::proxy) trait Caller: 'static {
         None
     }
 
-    /// Sets the timeouts of the rule, which apply from now on.
-    fn set_timeouts(&self, _rule: &TimeoutsAndRetries) {}
+    /// Sets the timeouts of the rule or of the Service, which apply from now on.
+    fn set_timeouts(&self, _timeouts: &AttemptTimeouts) {}
 
     /// How long connecting to an endpoint may take, if the rule limits it.
     fn connect_timeout(&self) -> Option<Duration> {

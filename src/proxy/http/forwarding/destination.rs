@@ -7,7 +7,7 @@ use super::attempt_policy::AttemptPolicy;
 use super::upgrade::Upgrade;
 use crate::hop_count::HopCount;
 use crate::proxy::http::fields::field_policy::InformationalPolicy;
-use crate::upstream::{Admission, ClientSlot, NotAdmitted, Upstream};
+use crate::upstream::{Admission, AttemptSettings, ClientSlot, NotAdmitted, Upstream};
 
 /// Where a request is forwarded to. The request is already rewritten for the endpoint.
 pub(in crate::proxy) struct Destination<'r> {
@@ -19,6 +19,8 @@ pub(in crate::proxy) struct Destination<'r> {
     /// What load balancing by hash uses, if the upstream does and the request has it.
     pub(in crate::proxy) hash: Option<u64>,
     pub(in crate::proxy) policy: AttemptPolicy<'r>,
+    /// The retries and timeouts of the Service, from which the policy of the request follows.
+    pub(in crate::proxy) settings: Option<Arc<AttemptSettings>>,
     pub(in crate::proxy) upgrade: Option<Box<Upgrade>>,
     /// Whether the request may have the field `TE`.
     pub(in crate::proxy) may_have_te: bool,

@@ -159,13 +159,14 @@ impl MirrorCopy {
             hash: self.hash,
             admitted: None,
             policy,
+            settings: None,
             upgrade: None,
             may_have_te: true,
             informational: InformationalPolicy::default(),
             hops: self.hops,
             client: self.client,
         };
-        let replay = policy.replay(true, request.method());
+        let replay = policy.replay(true, request.method(), self.upstream.key.protocol);
         let Ok(mut outgoing) = OutgoingRequest::new(Rc::clone(&self.sender), destination, request, replay) else {
             return false;
         };

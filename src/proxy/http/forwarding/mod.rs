@@ -3,10 +3,14 @@
 //!
 //! ```text
 //!   Caller ─▶ attempts ─▶ attempt ─▶ OutgoingRequest ─▶ upstream
-//!      AttemptPolicy ┘       └▶ EndpointResponse or AttemptError
+//!                 ▲  └ hedging ┘
+//!                 │       └▶ EndpointResponse or AttemptError ─▶ EndedAttempt
+//!                 └────────── another one, or the response ◀────────┤
+//!                                  AttemptPolicy, ServiceAttempts ──┘
 //! ```
 
 pub(in crate::proxy) mod attempt_policy;
+pub(in crate::proxy) mod attempt_timeouts;
 pub(in crate::proxy) mod attempts;
 pub(in crate::proxy) mod call_deadline;
 pub(in crate::proxy) mod caller;
@@ -16,7 +20,13 @@ pub(in crate::proxy) mod failover;
 pub(in crate::proxy) mod framing;
 pub(in crate::proxy) mod mirror;
 pub(in crate::proxy) mod outgoing_request;
+pub(in crate::proxy) mod replay_policy;
 pub(in crate::proxy) mod upgrade;
 
 mod attempt;
 mod attempt_error;
+mod ended_attempt;
+mod hedging;
+mod next_attempt;
+mod retry_after;
+mod service_attempts;

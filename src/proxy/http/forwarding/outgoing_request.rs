@@ -10,10 +10,11 @@ use http::uri::{Authority, Scheme};
 use http::{HeaderMap, HeaderValue, Request, Uri, Version, request};
 use tokio::time::Instant;
 
-use super::attempt_policy::{AttemptPolicy, ReplayPolicy};
+use super::attempt_policy::AttemptPolicy;
 use super::call_deadline;
 use super::caller::{Caller, RepeatableBody};
 use super::destination::Destination;
+use super::replay_policy::ReplayPolicy;
 use super::upgrade::Upgrade;
 use crate::hop_count::HopCount;
 use crate::http1::recycle_map;
@@ -41,12 +42,16 @@ pub(in crate::proxy) struct OutgoingRequest<'u, C: Caller> {
     pub(super) connect_time: Option<Duration>,
     /// The attempt waits for a connection.
     pub(super) is_connecting: bool,
+    /// Another request has reported the failure of the attempt, which is that of their connection.
+    pub(super) is_repeated_failure: bool,
     /// The endpoint of the attempt. Here, and not an argument, which each future would keep.
     pub(super) endpoint: SocketAddr,
     /// When the attempt must be complete, with its response.
     pub(super) attempt_deadline: Option<Instant>,
     /// The admission to the upstream, if it was requested before.
     admitted: Option<Box<Result<Admission, NotAdmitted>>>,
+    /// The number of the attempt, from 1.
+    pub(super) number: u32,
     /// The request to send. After it was sent: the same, or a copy, if it may be sent again.
     sendable: Option<Request<C::Body>>,
 }
@@ -80,6 +85,7 @@ impl<'u, C: Caller> OutgoingRequest<'u, C> {
             client,
             policy,
             informational,
+            settings: _,
         } = destination;
         let tls = upstream.key.tls.as_ref();
         let server_name = tls.and_then(|tls| tls.server_name(request.headers().get(HOST)));
@@ -112,9 +118,11 @@ impl<'u, C: Caller> OutgoingRequest<'u, C> {
             hops,
             connect_time: None,
             is_connecting: false,
+            is_repeated_failure: false,
             endpoint: NO_ENDPOINT,
             attempt_deadline: None,
             admitted,
+            number: 1,
             sendable: Some(request),
         })
     }
@@ -126,6 +134,31 @@ impl<'u, C: Caller> OutgoingRequest<'u, C> {
             None if self.policy.is_mirror => Ok(Admission::default()),
             None => self.target.upstream.admit(self.target.client),
         }
+    }
+
+    /// A second request with the same head and body, which competes with this one. `None` if the body is not available
+    /// as a whole, or if an upgrade is requested.
+    pub(super) fn duplicate(&self) -> Option<Self> {
+        let request = self.sendable.as_ref().filter(|_| self.replay.complete && self.upgrade.is_none())?;
+        let copy = copy_request(request, request.body().duplicate(), self.caller.header_maps());
+        Some(OutgoingRequest {
+            caller: Rc::clone(&self.caller),
+            target: self.target.clone(),
+            search: EndpointSearch::new(None, self.search.hash()),
+            policy: self.policy,
+            upgrade: None,
+            replay: self.replay,
+            informational: self.informational.clone(),
+            hops: self.hops,
+            connect_time: None,
+            is_connecting: false,
+            is_repeated_failure: false,
+            endpoint: NO_ENDPOINT,
+            attempt_deadline: None,
+            number: self.number + 1,
+            admitted: None,
+            sendable: Some(copy),
+        })
     }
 
     /// Whether there is something to send: the request itself, or what was kept of it when it was sent.
@@ -153,11 +186,15 @@ impl<'u, C: Caller> OutgoingRequest<'u, C> {
         if let Some(deadline) = self.policy.call_deadline {
             call_deadline::set_remaining(original.headers_mut(), deadline);
         }
+        if let Some((name, number)) = self.policy.attempt_header(self.number) {
+            original.headers_mut().insert(name.clone(), number.into());
+        }
         let body = match self.copy_mode() {
             CopyMode::Never => None,
             CopyMode::Full => Some(original.body().duplicate()),
             CopyMode::Buffered => {
-                let (max_bytes, key) = (self.caller.limits().max_replay_body, &self.target.upstream.key);
+                let max_bytes = self.policy.max_kept_body(self.caller.limits());
+                let key = &self.target.upstream.key;
                 Some(original.body_mut().share_for_replay(max_bytes, &key.namespace))
             }
         };
@@ -203,7 +240,7 @@ impl<'u, C: Caller> OutgoingRequest<'u, C> {
     }
 
     fn copy_mode(&self) -> CopyMode {
-        let ReplayPolicy { complete, idempotent, allows_resending } = self.replay;
+        let ReplayPolicy { complete, idempotent, allows_resending, keeps_sent: _ } = self.replay;
         if !allows_resending {
             return CopyMode::Never;
         }

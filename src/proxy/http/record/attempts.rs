@@ -7,19 +7,23 @@ use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use crate::plugin_api::completed_request::{Attempt, AttemptOutcome};
+use crate::upstream::RetryStop;
 
 /// The attempts of a request, in order. Most requests have one. A request that is retried very often keeps only the
 /// last of the attempts beyond [`MAX_ATTEMPTS`].
 #[derive(Debug, Default)]
-pub(in crate::proxy) struct Attempts(SmallVec<[Attempt; 1]>);
+pub(in crate::proxy) struct Attempts {
+    list: SmallVec<[Attempt; 1]>,
+    stop: Option<RetryStop>,
+}
 
 impl Attempts {
     /// Begins an attempt to get a response from this endpoint.
     pub(in crate::proxy) fn start(&mut self, endpoint: SocketAddr, now: Instant) {
-        if self.0.len() >= MAX_ATTEMPTS {
-            self.0.pop();
+        if self.list.len() >= MAX_ATTEMPTS {
+            self.list.pop();
         }
-        self.0.push(Attempt::start(endpoint, now));
+        self.list.push(Attempt::start(endpoint, now));
     }
 
     /// Ends the attempt that was begun last, after this time.
@@ -30,15 +34,50 @@ impl Attempts {
         connect: Option<Duration>,
         tls_handshake: Option<Duration>,
     ) {
-        let Some(attempt) = self.0.last_mut() else { return };
+        let Some(attempt) = self.list.last_mut() else { return };
         attempt.first_byte = matches!(outcome, AttemptOutcome::Status(_)).then_some(total);
         (attempt.outcome, attempt.total) = (outcome, total);
         (attempt.connect, attempt.tls_handshake) = (connect, tls_handshake);
     }
 
+    /// The attempt that was begun last was cancelled, in favor of another one.
+    pub(in crate::proxy) fn abandon(&mut self, now: Instant) {
+        if let Some(attempt) = self.list.last_mut() {
+            attempt.total = now - attempt.started_at;
+        }
+    }
+
+    /// Adds an attempt that has ended, or was cancelled if it has no outcome, before the one whose response counts.
+    pub(in crate::proxy) fn insert_before_last(
+        &mut self,
+        endpoint: SocketAddr,
+        started_at: Instant,
+        outcome: Option<AttemptOutcome>,
+        now: Instant,
+    ) {
+        let total = now - started_at;
+        let mut attempt = Attempt { total, ..Attempt::start(endpoint, started_at) };
+        if let Some(outcome) = outcome {
+            attempt.first_byte = matches!(outcome, AttemptOutcome::Status(_)).then_some(total);
+            attempt.outcome = outcome;
+        }
+        let last = self.list.len().saturating_sub(1);
+        self.list.insert(last, attempt);
+    }
+
+    /// Records why no other attempt followed.
+    pub(in crate::proxy) fn stop(&mut self, stop: RetryStop) {
+        self.stop = Some(stop);
+    }
+
+    /// Why no other attempt followed, although the last one failed.
+    pub(in crate::proxy) fn retry_stop(&self) -> Option<RetryStop> {
+        self.stop
+    }
+
     /// The request has ended. An attempt that got a response lasts until then.
     pub(in crate::proxy) fn finish(&mut self, now: Instant) {
-        if let Some(last) = self.0.last_mut()
+        if let Some(last) = self.list.last_mut()
             && !matches!(last.outcome, AttemptOutcome::Failed { .. })
         {
             last.total = now - last.started_at;
@@ -47,11 +86,11 @@ impl Attempts {
 
     /// The endpoint of the last attempt.
     pub(in crate::proxy) fn endpoint(&self) -> Option<SocketAddr> {
-        self.0.last().map(|attempt| attempt.endpoint)
+        self.list.last().map(|attempt| attempt.endpoint)
     }
 
     pub(in crate::proxy) fn as_slice(&self) -> &[Attempt] {
-        &self.0
+        &self.list
     }
 }
 

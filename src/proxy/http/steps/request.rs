@@ -40,11 +40,11 @@ use crate::proxy::http::exchange::client_exchange::ClientExchange;
 use crate::proxy::http::exchange::request_body::RequestBody;
 use crate::proxy::http::fields::field_policy::ResponseTrailerPolicy;
 use crate::proxy::http::fields::hpack;
-use crate::proxy::http::forwarding::attempt_policy::ReplayPolicy;
 use crate::proxy::http::forwarding::attempts::{forward, forward_in_time};
 use crate::proxy::http::forwarding::destination::Destination;
 use crate::proxy::http::forwarding::failover::forward_with_alternatives;
 use crate::proxy::http::forwarding::outgoing_request::OutgoingRequest;
+use crate::proxy::http::forwarding::replay_policy::ReplayPolicy;
 use crate::proxy::http::record::request_error::RequestError;
 use crate::proxy::http::record::response_deadline::ResponseDeadline;
 use crate::turn_clock;
@@ -99,15 +99,16 @@ async fn respond(
         record.exchange.activity.sent_at.set(Some(turn_clock::refresh()));
     }
     let RequestRecord { exchange, facts, .. } = record;
-    // A copy, since the future would otherwise keep the destination.
-    let (policy, upstream) = (destination.policy, destination.upstream);
+    // Read before, since the future would otherwise keep the destination.
+    let (upstream, is_plain) =
+        (destination.upstream, destination.policy.is_plain() && destination.settings.is_none());
     let outcome = if upstream.has_alternatives() {
         // Boxed, so that the future of requests to Services without alternatives stays small.
         let forwarding = Box::pin(forward_with_alternatives(exchange, destination, request, &mut facts.attempts));
         let (outcome, limit) = forwarding.await;
         facts.deadline = limit.map(|limit| ResponseDeadline::new(limit.end, limit.error));
         outcome
-    } else if policy.is_plain() {
+    } else if is_plain {
         let replay = ReplayPolicy::unbuffered(&request);
         let mut outgoing = OutgoingRequest::new(Rc::clone(exchange), destination, request, replay)?;
         forward(&mut outgoing, Some(&mut facts.attempts)).await

@@ -18,6 +18,7 @@ use crate::proxy::http::record::request_facts::{LoggedRequest, RequestFacts};
 use crate::proxy::record::access_log::{AccessLogRecord, protocol_name};
 use crate::snapshot::cors::CorsHeaders;
 use crate::turn_clock;
+use crate::upstream::RetryStop;
 
 /// The record of a request in progress: its facts, and what remains of its steps until its end. Dropping it finishes
 /// it, because the request is dropped when the client disconnects.
@@ -112,6 +113,8 @@ impl RequestRecord {
                 connect_duration: None,
                 series: self.facts.series.clone(),
                 address: self.facts.attempts.endpoint(),
+                tries: self.facts.attempts.as_slice(),
+                retry_stop: self.facts.attempts.retry_stop().map(RetryStop::name),
                 consumer: self.plugin_run.as_ref().and_then(|run| run.consumer_name()),
                 request_id: Some(self.facts.request_id.clone()),
                 error: self.facts.error,

@@ -145,7 +145,12 @@ fn prepare_forwarding<'r>(
         admitted: None,
         pinned,
         hash,
-        policy: AttemptPolicy { rule: split.timeouts_and_retries.as_deref(), call_deadline, is_mirror: false },
+        policy: AttemptPolicy {
+            rule: split.timeouts_and_retries.as_deref(),
+            call_deadline,
+            ..AttemptPolicy::default()
+        },
+        settings: upstream.attempt_settings(),
         upgrade: routed.upgrade,
         may_have_te,
         informational: InformationalPolicy::new(rule, cx.record.changed_response_fields()),

@@ -27,6 +27,8 @@ pub enum AccessLogField {
     Address,
     Circuit,
     Limited,
+    Tries,
+    RetryStop,
     Consumer,
     RequestId,
     Error,
@@ -58,6 +60,8 @@ impl AccessLogField {
         (AccessLogField::Address, "address"),
         (AccessLogField::Circuit, "circuit"),
         (AccessLogField::Limited, "limited"),
+        (AccessLogField::Tries, "tries"),
+        (AccessLogField::RetryStop, "retry_stop"),
         (AccessLogField::Consumer, "consumer"),
         (AccessLogField::RequestId, "request_id"),
         (AccessLogField::Error, "error"),
@@ -70,7 +74,8 @@ impl AccessLogField {
     }
 
     /// Whether the field is written by default. Queries and consumers are written only if configured, for privacy;
-    /// the time to connect, because only TCP connections have one; circuits and limits, because `error` names them.
+    /// the time to connect, because only TCP connections have one; circuits and limits, because `error` names them; and
+    /// attempts, because most requests have one.
     pub fn is_default(self) -> bool {
         !matches!(
             self,
@@ -79,6 +84,8 @@ impl AccessLogField {
                 | AccessLogField::ConnectMs
                 | AccessLogField::Circuit
                 | AccessLogField::Limited
+                | AccessLogField::Tries
+                | AccessLogField::RetryStop
         )
     }
 
@@ -119,6 +126,8 @@ impl AccessLogField {
             AccessLogField::Address => "address=",
             AccessLogField::Circuit => "circuit=",
             AccessLogField::Limited => "limited=",
+            AccessLogField::Tries => "tries=",
+            AccessLogField::RetryStop => "retry_stop=",
             AccessLogField::Consumer => "consumer=",
             AccessLogField::RequestId => "id=",
             AccessLogField::Error => "error=",

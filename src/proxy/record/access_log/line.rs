@@ -10,7 +10,8 @@ use std::time::{Duration, SystemTime};
 
 use http::{HeaderValue, Method, Uri, Version};
 
-use super::{AccessLogField, AccessLogFormat, AccessLogRecord, encode};
+use super::{AccessLogField, AccessLogFormat, AccessLogRecord, attempt_list, encode};
+use crate::plugin_api::completed_request::Attempt;
 use crate::proxy::record::stats::RequestLabels;
 
 /// The layout of a line, with its constant parts formatted once.
@@ -66,7 +67,7 @@ impl LineLayout {
     }
 
     /// Appends one line, including its line feed.
-    pub(super) fn write(&self, record: &AccessLogRecord, line: &mut Vec<u8>) {
+    pub(super) fn write(&self, record: &AccessLogRecord<'_>, line: &mut Vec<u8>) {
         for part in &self.parts {
             match (part, &record.series) {
                 (LayoutPart::Field(field), _) => field.write(self.format, record, line),
@@ -83,7 +84,7 @@ impl LineLayout {
     }
 
     /// The text of each run of labels.
-    fn label_texts(&self, record: &AccessLogRecord) -> Box<[Box<[u8]>]> {
+    fn label_texts(&self, record: &AccessLogRecord<'_>) -> Box<[Box<[u8]>]> {
         let text = |part: &LayoutPart| match part {
             LayoutPart::Field(_) => None,
             LayoutPart::Labels(run) => {
@@ -97,7 +98,7 @@ impl LineLayout {
 }
 
 impl LayoutField {
-    fn write(&self, format: AccessLogFormat, record: &AccessLogRecord, line: &mut Vec<u8>) {
+    fn write(&self, format: AccessLogFormat, record: &AccessLogRecord<'_>, line: &mut Vec<u8>) {
         line.extend_from_slice(self.prefix.as_bytes());
         let value = LogValue::from_record(self.field, record);
         match format {
@@ -108,7 +109,7 @@ impl LayoutField {
 }
 
 impl LabelRun {
-    fn write(&self, format: AccessLogFormat, record: &AccessLogRecord, line: &mut Vec<u8>) {
+    fn write(&self, format: AccessLogFormat, record: &AccessLogRecord<'_>, line: &mut Vec<u8>) {
         for field in &self.fields {
             field.write(format, record, line);
         }
@@ -123,6 +124,7 @@ enum LogValue<'r> {
     Milliseconds(Duration),
     Time(SystemTime),
     Address(&'r SocketAddr),
+    Tries(&'r [Attempt]),
 }
 
 impl<'r> LogValue<'r> {
@@ -166,6 +168,9 @@ impl<'r> LogValue<'r> {
             AccessLogField::Address => record.address.as_ref().map_or(LogValue::None, LogValue::Address),
             AccessLogField::Circuit => LogValue::text_or_none(record.error.filter(|error| *error == CIRCUIT_OPEN)),
             AccessLogField::Limited => LogValue::text_or_none(record.error.filter(|error| LIMITS.contains(error))),
+            AccessLogField::Tries if record.tries.is_empty() => LogValue::None,
+            AccessLogField::Tries => LogValue::Tries(record.tries),
+            AccessLogField::RetryStop => LogValue::text_or_none(record.retry_stop),
             AccessLogField::Consumer => LogValue::text_or_none(record.consumer.as_deref()),
             AccessLogField::RequestId => header(&record.request_id),
             AccessLogField::Error => LogValue::text_or_none(record.error),
@@ -194,6 +199,7 @@ impl<'r> LogValue<'r> {
                 encode::address(address, line);
                 line.push(b'"');
             }
+            LogValue::Tries(tries) => attempt_list::write_json(tries, line),
         }
     }
 
@@ -208,6 +214,7 @@ impl<'r> LogValue<'r> {
             }
             LogValue::Time(time) => encode::time(time, line),
             LogValue::Address(address) => encode::address(address, line),
+            LogValue::Tries(tries) => attempt_list::write_text(tries, line),
         }
     }
 }
@@ -279,7 +286,7 @@ pub(super) mod testing {
     use super::*;
     use crate::proxy::record::stats::RequestSeries;
 
-    pub(in super::super) fn record(target: &'static str) -> AccessLogRecord {
+    pub(in super::super) fn record(target: &'static str) -> AccessLogRecord<'static> {
         AccessLogRecord {
             time: SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_123),
             client: "10.0.0.1:5".parse().unwrap(),
@@ -301,6 +308,8 @@ pub(super) mod testing {
                 ..RequestLabels::default()
             })))),
             address: Some("10.0.0.2:80".parse().unwrap()),
+            tries: &[],
+            retry_stop: None,
             consumer: None,
             request_id: Some(HeaderValue::from_static("id")),
             error: None,
@@ -314,7 +323,7 @@ mod tests {
     use super::testing::record;
     use super::*;
 
-    fn line(format: AccessLogFormat, fields: &[AccessLogField], record: &AccessLogRecord) -> String {
+    fn line(format: AccessLogFormat, fields: &[AccessLogField], record: &AccessLogRecord<'_>) -> String {
         let mut line = Vec::new();
         LineLayout::new(format, fields).write(record, &mut line);
         String::from_utf8(line).unwrap()

@@ -1,6 +1,7 @@
 //! The access log: one line per request or TCP connection, written by a separate thread. Workers queue their
 //! lines and never block.
 
+mod attempt_list;
 mod encode;
 mod fields;
 mod line;
@@ -27,6 +28,7 @@ use self::line::LineLayout;
 use self::queue::{LineBatch, LineQueue};
 use self::sink::AccessLogSink;
 use super::stats::RequestSeries;
+use crate::plugin_api::completed_request::Attempt;
 
 /// Where the access log is written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,7 +46,7 @@ pub enum AccessLogFormat {
 
 /// The values of one access-log line.
 #[derive(Debug)]
-pub(in crate::proxy) struct AccessLogRecord {
+pub(in crate::proxy) struct AccessLogRecord<'r> {
     /// When the request began or the connection was accepted.
     pub(in crate::proxy) time: SystemTime,
     pub(in crate::proxy) client: SocketAddr,
@@ -68,6 +70,10 @@ pub(in crate::proxy) struct AccessLogRecord {
     pub(in crate::proxy) series: Option<Arc<RequestSeries>>,
     /// The endpoint that the request was last sent to, or to which the connection was forwarded.
     pub(in crate::proxy) address: Option<SocketAddr>,
+    /// The attempts to get a response; none for a connection that is forwarded.
+    pub(in crate::proxy) tries: &'r [Attempt],
+    /// Why a failed request was not sent again, if its failure is one that is retried.
+    pub(in crate::proxy) retry_stop: Option<&'static str>,
     /// The consumer that a plugin authenticated.
     pub(in crate::proxy) consumer: Option<Arc<str>>,
     pub(in crate::proxy) request_id: Option<HeaderValue>,
@@ -182,7 +188,7 @@ impl WorkerAccessLog {
         self.log.layout.is_none()
     }
 
-    pub(in crate::proxy) fn write(&self, record: &AccessLogRecord) {
+    pub(in crate::proxy) fn write(&self, record: &AccessLogRecord<'_>) {
         let Some(layout) = &self.log.layout else { return };
         self.queue.add(|text| layout.write(record, text));
         // The writer sets `asleep` before its last check of the queue, under the lock of the queue. So either the

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::proxy::buffer_budget::BufferUse;
 use crate::proxy::connection::tls::ClientHandshakeError;
-use crate::upstream::{SingleWriterCounter, UpstreamCounters};
+use crate::upstream::{HedgeOutcome, RetryReason, RetryStop, SingleWriterCounter, UpstreamCounters};
 
 impl Collector for ProxyStats {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
@@ -37,6 +37,7 @@ impl Collector for ProxyStats {
             "outcome",
             connects,
         )?;
+        self.encode_retries(encoder)?;
         let mirrored = MIRROR_OUTCOMES.iter().enumerate();
         encode_counters(
             encoder,
@@ -81,6 +82,35 @@ impl ProxyStats {
             gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
         }
         Ok(())
+    }
+
+    /// Encodes how often requests were sent again, or not.
+    fn encode_retries(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let name = "portico_upstream_retries";
+        let help = "Retries of requests, as configured by their rule or Service, by reason and outcome";
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for reason in RetryReason::ALL {
+            for (outcome, is_successful) in [("success", true), ("failure", false)] {
+                let count = self.sum(|worker| worker.upstream.retries.retries(reason, is_successful));
+                let labels = [("reason", reason.name()), ("outcome", outcome)];
+                family.encode_family(&labels)?.encode_counter::<NoLabelSet, u64, u64>(&count, None)?;
+            }
+        }
+        encode_counters(
+            encoder,
+            "portico_upstream_retries_refused",
+            "Failed requests that were not sent again, by what prevented it",
+            "why",
+            RetryStop::ALL.map(|stop| (stop.name(), self.sum(|worker| worker.upstream.retries.stops(stop)))),
+        )?;
+        encode_counters(
+            encoder,
+            "portico_upstream_hedges",
+            "Requests whose first attempt took so long that a second one was due, by outcome",
+            "outcome",
+            HedgeOutcome::ALL
+                .map(|outcome| (outcome.name(), self.sum(|worker| worker.upstream.retries.hedges(outcome)))),
+        )
     }
 
     /// Encodes the bytes of bodies that are kept.
@@ -267,13 +297,7 @@ const GAUGES: [MetricDefinition<WorkerStats, u64>; 7] = [
     }),
 ];
 
-const TOTALS: [MetricDefinition<ProxyStats, u64>; 8] = [
-    ("portico_upstream_retries", "Retries of requests, as configured by their rule", |stats| {
-        stats.sum(|worker| worker.upstream.retried.value())
-    }),
-    ("portico_upstream_retries_refused", "Retries that the retry budget of their Service did not allow", |stats| {
-        stats.sum(|worker| worker.upstream.retries_refused.value())
-    }),
+const TOTALS: [MetricDefinition<ProxyStats, u64>; 6] = [
     ("portico_upstream_reuses", "Requests sent on a kept-alive connection to an endpoint", |stats| {
         stats.sum(|worker| worker.upstream.reused.value())
     }),

@@ -14,7 +14,6 @@ use tokio::net::TcpListener;
 use tokio::task::LocalSet;
 use tokio::time::Instant;
 
-use super::super::attempt_policy::AttemptPolicy;
 use super::*;
 use crate::hop_count::HopCount;
 use crate::http1::NameCase;
@@ -23,8 +22,8 @@ use crate::proxy::http::fields::header_map_pool::HeaderMapPool;
 use crate::proxy::limits::ProxyLimits;
 use crate::snapshot::timeouts_and_retries::{RetryPolicy, TimeoutSetting, TimeoutsAndRetries};
 use crate::upstream::{
-    BackendTraffic, ClientSlot, ConnectionPools, EndpointAddress, EndpointConnector, Endpoints, IdleLimits, OwnSockets,
-    RetryLimits, SocketBudget, Upstream, UpstreamKey, WorkerSubsetting,
+    BackendTraffic, ClientSlot, ConnectionPools, EndpointAddress, EndpointConnector, Endpoints, IdleLimits, OverBudget,
+    OwnSockets, RetryLimits, SocketBudget, Upstream, UpstreamKey, WorkerSubsetting,
 };
 
 struct TestCaller {
@@ -152,13 +151,14 @@ async fn run(case: &Case<'_>) -> (Result<u16, RequestError>, Vec<usize>) {
     }
     let addresses: Vec<_> = started.iter().map(|(address, _)| *address).collect();
     let upstream = upstream(&addresses, case.retry_limits);
-    let policy = AttemptPolicy { rule: case.rule, call_deadline: None, is_mirror: case.is_mirror };
+    let policy = AttemptPolicy { rule: case.rule, is_mirror: case.is_mirror, ..AttemptPolicy::default() };
     let destination = Destination {
         upstream: &upstream,
         admitted: None,
         pinned: addresses.first().copied(),
         hash: None,
         policy,
+        settings: None,
         upgrade: None,
         may_have_te: false,
         informational: InformationalPolicy::default(),
@@ -193,7 +193,13 @@ async fn endpoints_are_tried_as_the_policy_allows() {
     let each_in_time = TimeoutsAndRetries { backend_request: in_time(200), ..once.clone() };
     let all_in_time = TimeoutsAndRetries { request: in_time(200), ..once.clone() };
     let hour = Duration::from_secs(3600);
-    let none = Some(RetryLimits { percent: 0, interval: hour, min_count: 0, min_interval: hour });
+    let none = Some(RetryLimits {
+        percent: 0,
+        interval: hour,
+        min_count: 0,
+        min_interval: hour,
+        over_budget: OverBudget::Reject,
+    });
     let refused = Err(RequestError::ConnectionRefused);
     let cases: &[Expected<'_>] = &[
         ("no endpoints", PLAIN, Err(RequestError::NoEndpoints), &[]),
@@ -247,9 +253,15 @@ async fn endpoints_are_tried_as_the_policy_allows() {
         ),
         (
             "budget is used",
-            Case { endpoints: &[Refuses, Responds(200)], retry_limits: none, ..PLAIN },
+            Case { endpoints: &[Closes, Responds(200)], rule: Some(&once), retry_limits: none, ..PLAIN },
             Err(RequestError::RetryBudget),
             &[0],
+        ),
+        (
+            "refused connections are outside of the budget",
+            Case { endpoints: &[Refuses, Responds(200)], retry_limits: none, ..PLAIN },
+            Ok(200),
+            &[0, 1],
         ),
         (
             "caller waits no longer",
@@ -291,6 +303,7 @@ async fn response_has_the_earliest_time_limit() {
                 hash: None,
                 admitted: None,
                 policy: AttemptPolicy { rule: Some(&rule), ..AttemptPolicy::default() },
+                settings: None,
                 upgrade: None,
                 may_have_te: false,
                 informational: InformationalPolicy::default(),

@@ -13,10 +13,11 @@ use crate::proxy::http::exchange::body_source::BodySource;
 use crate::proxy::http::exchange::client_exchange::ClientExchange;
 use crate::proxy::http::exchange::request_body::RequestBody;
 use crate::proxy::http::fields::field_policy::InformationalPolicy;
-use crate::proxy::http::forwarding::attempt_policy::{AttemptPolicy, ReplayPolicy, is_idempotent};
+use crate::proxy::http::forwarding::attempt_policy::AttemptPolicy;
 use crate::proxy::http::forwarding::attempts::forward;
 use crate::proxy::http::forwarding::destination::Destination;
 use crate::proxy::http::forwarding::outgoing_request::OutgoingRequest;
+use crate::proxy::http::forwarding::replay_policy::{ReplayPolicy, is_idempotent};
 use crate::proxy::http::record::request_error::RequestError;
 use crate::upstream::{ClientSlot, Upstream};
 
@@ -30,10 +31,16 @@ pub(super) async fn send(
     client: ClientSlot,
     hash: Option<u64>,
 ) -> Result<Response<BodySource>, RequestError> {
-    let replay = ReplayPolicy { complete: true, idempotent: is_idempotent(request.method()), allows_resending: true };
+    let replay = ReplayPolicy {
+        complete: true,
+        idempotent: is_idempotent(request.method()),
+        allows_resending: true,
+        keeps_sent: false,
+    };
     let destination = Destination {
         upstream,
         policy: AttemptPolicy::default(),
+        settings: None,
         upgrade: None,
         may_have_te: false,
         hops,

@@ -1,0 +1,259 @@
+//! An attempt that has ended: it is reported and recorded, and decides whether another one follows.
+
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+use http::header::{CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderValue, Response, StatusCode};
+use tokio::time::Instant;
+
+use super::attempt_error::AttemptError;
+use super::caller::Caller;
+use super::endpoint_response::EndpointResponse;
+use super::next_attempt::{NextAttempt, Retry};
+use super::outgoing_request::OutgoingRequest;
+use super::service_attempts::OVERLOADED;
+use crate::plugin_api::completed_request::AttemptOutcome;
+use crate::proxy::http::record::attempts::Attempts;
+use crate::proxy::http::record::request_error::RequestError;
+use crate::turn_clock;
+use crate::upstream::{
+    Admission, GRPC_STATUS, GrpcStatus, Outcome, OutcomeClass, OverBudget, RetryReason, RetryStop,
+};
+
+/// The outcome of one attempt.
+pub(super) type AttemptResult<C> = Result<Response<EndpointResponse<<C as Caller>::Body>>, AttemptError>;
+
+/// The outcome of a request that was forwarded.
+pub(super) type Forwarded<C> = Result<Response<EndpointResponse<<C as Caller>::Body>>, RequestError>;
+
+/// An attempt that has ended.
+pub(super) struct EndedAttempt<C: Caller> {
+    pub(super) started_at: Instant,
+    /// The number of retries so far, with this attempt.
+    pub(super) retries: usize,
+    /// Why the attempt was made, if it is a retry.
+    pub(super) reason: Option<RetryReason>,
+    pub(super) outcome: AttemptResult<C>,
+}
+
+/// Another attempt follows.
+pub(super) struct AnotherAttempt {
+    pub(super) delay: Duration,
+    pub(super) reason: RetryReason,
+    /// The error of the request if the caller gives up before.
+    pub(super) error: RequestError,
+}
+
+impl<C: Caller> EndedAttempt<C> {
+    /// Reports and records the outcome, and decides what follows. Returns the outcome of the request, unless another
+    /// attempt follows; then its place in the budget is taken, the response is discarded, and the endpoint is avoided.
+    pub(super) fn judge(
+        mut self,
+        outgoing: &mut OutgoingRequest<'_, C>,
+        mut attempts: Option<&mut Attempts>,
+        admission: &mut Admission,
+    ) -> ControlFlow<Forwarded<C>, AnotherAttempt> {
+        self.report(outgoing, attempts.as_deref_mut(), Some(admission));
+        let next = self.next(outgoing);
+        if let Some(reason) = self.reason.filter(|_| outgoing.policy.has_retries()) {
+            let is_successful = self.outcome.is_ok() && next == NextAttempt::Never;
+            outgoing.caller.pools().retry_counters().count(reason, is_successful);
+        }
+        let stop = match next {
+            NextAttempt::Never => return ControlFlow::Break(self.last_outcome(outgoing)),
+            NextAttempt::Stop(stop) => Err((stop, None)),
+            NextAttempt::Retry(retry) => self.begin_retry(outgoing, retry, admission),
+        };
+        let (stop, error) = match stop {
+            Ok(another) => {
+                if let Ok(response) = self.outcome {
+                    response.into_body().discard();
+                }
+                return ControlFlow::Continue(another);
+            }
+            Err(stop) => stop,
+        };
+        outgoing.caller.pools().retry_counters().count_stop(stop);
+        if let Some(attempts) = attempts {
+            attempts.stop(stop);
+        }
+        if let Ok(response) = &mut self.outcome
+            && outgoing.policy.marks_response(stop)
+        {
+            response.headers_mut().insert(OVERLOADED, HeaderValue::from_static("true"));
+        }
+        ControlFlow::Break(match error {
+            Some(error) => Err(error),
+            None => self.last_outcome(outgoing),
+        })
+    }
+
+    /// What follows, as far as the outcome and the request decide it. The endpoint is avoided if it is a retry.
+    fn next(&self, outgoing: &mut OutgoingRequest<'_, C>) -> NextAttempt {
+        let (upstream, endpoint, replay) = (outgoing.target.upstream, outgoing.endpoint, outgoing.replay);
+        let search = &mut outgoing.search;
+        let mut is_avoided = false;
+        let has_others = || {
+            search.avoid(endpoint);
+            is_avoided = true;
+            search.has_others(upstream)
+        };
+        let next = outgoing.policy.next(self.retries, replay, self.outcome.as_ref(), has_others);
+        if !matches!(next, NextAttempt::Retry(_)) {
+            return next;
+        }
+        if !is_avoided {
+            search.avoid(endpoint);
+        }
+        if outgoing.caller.has_timed_out() {
+            return NextAttempt::Never;
+        }
+        if replay.keeps_sent {
+            // An attempt that has timed out, or got a response, has not taken the body back.
+            outgoing.restore_body(true);
+        }
+        if outgoing.can_be_sent() { next } else { NextAttempt::Stop(RetryStop::Body) }
+    }
+
+    /// Takes the place of a retry in the budget. Otherwise says what prevents it, and the error of the request if it is
+    /// not the outcome of this attempt.
+    fn begin_retry(
+        &self,
+        outgoing: &OutgoingRequest<'_, C>,
+        retry: Retry,
+        admission: &mut Admission,
+    ) -> Result<AnotherAttempt, (RetryStop, Option<RequestError>)> {
+        let Retry { reason, delay } = retry;
+        let delay = outgoing.policy.delay(delay, self.retries);
+        if let Some(error) = outgoing.policy.missed_limit(Instant::now(), delay) {
+            return Err((RetryStop::Deadline, self.outcome.is_err().then_some(error)));
+        }
+        // First the limit, which is given back with the admission: a retry that is not sent must not use the budget.
+        if !admission.take_retry() {
+            return Err((RetryStop::Budget, None));
+        }
+        // Before the delay, so that requests that wait for their retry count. An endpoint that was not reached has no
+        // more to do because of the retry.
+        if reason != RetryReason::ConnectFailure {
+            outgoing.target.upstream.take_retry().map_err(|over_budget| match over_budget {
+                OverBudget::LastOutcome => (RetryStop::Budget, None),
+                OverBudget::Reject => (RetryStop::Budget, Some(RequestError::RetryBudget)),
+            })?;
+        }
+        let error = self.outcome.as_ref().err().map_or(RequestError::ResponseTimeout, AttemptError::request_error);
+        Ok(AnotherAttempt { delay, reason, error })
+    }
+
+    /// The outcome of the request, if this attempt is the last one.
+    fn last_outcome(self, outgoing: &mut OutgoingRequest<'_, C>) -> Forwarded<C> {
+        match self.outcome {
+            Ok(response) => {
+                outgoing.recycle();
+                Ok(response)
+            }
+            Err(error) => Err(error.request_error()),
+        }
+    }
+
+    /// What a failure to connect has shown about the upstream. Connecting itself reports it about the endpoint.
+    fn class_of_connecting(&self) -> Option<OutcomeClass> {
+        match &self.outcome {
+            // This process itself would be the endpoint.
+            Err(AttemptError::NotConnected(RequestError::LoopDetected)) | Ok(_) => None,
+            Err(AttemptError::NotConnected(_)) => Some(OutcomeClass::ConnectFailed),
+            Err(error) => error.outcome(),
+        }
+    }
+
+    /// Reports the outcome to the upstream, and records it as that of the last attempt. `admission`: that of the
+    /// request, unless another attempt decides about it.
+    pub(super) fn report(
+        &mut self,
+        outgoing: &mut OutgoingRequest<'_, C>,
+        attempts: Option<&mut Attempts>,
+        admission: Option<&mut Admission>,
+    ) {
+        let total = turn_clock::now() - self.started_at;
+        let connect_time = outgoing.connect_time.take();
+        let class = match &self.outcome {
+            // Connecting reports that it was given up.
+            Err(_) if outgoing.is_connecting => None,
+            _ if outgoing.policy.is_mirror => None,
+            // The endpoint, or a proxy in front of it, has rejected the request without an attempt.
+            Ok(response) if response.headers().contains_key(OVERLOADED) => Some(OutcomeClass::NotProcessed),
+            Ok(_) => Some(OutcomeClass::Responded),
+            Err(error) => error.outcome(),
+        };
+        outgoing.is_connecting = false;
+        let status = self.outcome.as_ref().ok().map(Response::status);
+        let head_time = status.map(|_| total);
+        if let (Some(head_time), Some(times)) = (head_time, outgoing.policy.response_times()) {
+            times.record(head_time);
+        }
+        if let Some(admission) = admission
+            && let Some(class) = class.or_else(|| self.class_of_connecting())
+        {
+            admission.record(&Outcome { status, connect_time, head_time, ..Outcome::of(class) });
+        }
+        if let Some(class) = class {
+            self.report_endpoint(outgoing, Outcome { status, connect_time, head_time, ..Outcome::of(class) }, total);
+        }
+        let handshake_time = outgoing.target.handshake_time.take();
+        if let Some(attempts) = attempts {
+            attempts.end(self.recorded_outcome(), total, connect_time, handshake_time);
+        }
+    }
+
+    /// Reports the outcome about the endpoint, and lets the body of the response report its end.
+    fn report_endpoint(&mut self, outgoing: &OutgoingRequest<'_, C>, outcome: Outcome, total: Duration) {
+        let upstream = outgoing.target.upstream;
+        let response = self.outcome.as_ref().ok();
+        let grpc_status = response.filter(|_| upstream.counts_statuses()).map(grpc_status).unwrap_or_default();
+        let outcome = Outcome {
+            grpc_status,
+            retry_after: response.and_then(requested_delay),
+            waited: outgoing.waited(total.saturating_sub(outcome.connect_time.unwrap_or_default())),
+            is_limit_of_service: outgoing.policy.has_attempt_time_of_service(),
+            ..outcome
+        };
+        upstream.report(outgoing.endpoint, &outcome);
+        if let (Ok(response), OutcomeClass::Responded) = (&mut self.outcome, outcome.class) {
+            match response.body_mut() {
+                EndpointResponse::Body(body) => body.report_end(grpc_status == GrpcStatus::Pending),
+                // The rest is up to the client as much as to the endpoint.
+                EndpointResponse::Upgraded(..) => {
+                    upstream.report(outgoing.endpoint, &Outcome::of(OutcomeClass::Completed));
+                }
+            }
+        }
+    }
+
+    /// The outcome as records contain it.
+    pub(super) fn recorded_outcome(&self) -> AttemptOutcome {
+        match &self.outcome {
+            Ok(response) => AttemptOutcome::Status(response.status()),
+            Err(error) => {
+                let details = error.request_error().details();
+                AttemptOutcome::Failed { reason: details.reason, status: details.status }
+            }
+        }
+    }
+}
+
+/// The time for which an overloaded endpoint asks.
+fn requested_delay<B>(response: &Response<B>) -> Option<Duration> {
+    let asks = matches!(response.status(), StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
+    let value = asks.then(|| response.headers().get(RETRY_AFTER))??;
+    value.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
+}
+
+/// What the head of a response says about a gRPC call. Without a body, its status is in the head.
+fn grpc_status<B>(response: &Response<B>) -> GrpcStatus {
+    let headers = response.headers();
+    let content_type = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+    if !content_type.starts_with(b"application/grpc") {
+        return GrpcStatus::None;
+    }
+    headers.get(GRPC_STATUS).map_or(GrpcStatus::Pending, GrpcStatus::read)
+}

@@ -1,0 +1,167 @@
+//! Two attempts that compete for a response: the second one begins if the first one has none for a while. The first
+//! good response counts. The other attempt is cancelled, which says nothing about its endpoint.
+
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::attempt_error::AttemptError;
+use super::attempt_policy::AttemptPolicy;
+use super::caller::Caller;
+use super::ended_attempt::{AttemptResult, EndedAttempt};
+use super::outgoing_request::OutgoingRequest;
+use crate::proxy::http::record::attempts::Attempts;
+use crate::proxy::http::record::request_error::RequestError;
+use crate::turn_clock;
+use crate::upstream::HedgeOutcome;
+
+/// Sends the request to its endpoint, within the time of one attempt.
+pub(super) async fn attempt_in_time<C: Caller>(outgoing: &mut OutgoingRequest<'_, C>) -> AttemptResult<C> {
+    match outgoing.attempt_deadline {
+        None => outgoing.attempt().await,
+        // Boxed, so that the future of requests without this timeout stays small.
+        Some(deadline) => Box::pin(timeout_at(deadline, outgoing.attempt()))
+            .await
+            .unwrap_or(Err(AttemptError::Failed(RequestError::BackendRequestTimeout))),
+    }
+}
+
+/// Sends the request to its endpoint, which was recorded as the first attempt, and after `delay` to another one, too.
+/// Returns the attempt whose outcome counts; `outgoing` is its request then.
+pub(super) async fn attempt_hedged<C: Caller>(
+    outgoing: &mut OutgoingRequest<'_, C>,
+    started_at: Instant,
+    delay: Duration,
+    mut attempts: Option<&mut Attempts>,
+) -> EndedAttempt<C> {
+    let ended = |started_at, outcome| EndedAttempt { started_at, retries: 0, reason: None, outcome };
+    let Some(mut second) = outgoing.duplicate() else {
+        return ended(started_at, attempt_in_time(outgoing).await);
+    };
+    let (caller, policy, first_endpoint) = (Rc::clone(&outgoing.caller), outgoing.policy, outgoing.endpoint);
+    let counters = caller.pools().retry_counters();
+    let second_started_at;
+    let Race { winner, outcome, lost } = {
+        let mut first = pin!(attempt_in_time(outgoing));
+        if let Ok(outcome) = timeout(delay, first.as_mut()).await {
+            return ended(started_at, outcome);
+        }
+        second.search.avoid(first_endpoint);
+        let upstream = second.target.upstream;
+        let endpoint = second.search.next(second.caller.pools(), upstream, false);
+        let Some(endpoint) = endpoint.ok().filter(|_| upstream.take_retry().is_ok()) else {
+            counters.count_hedge(HedgeOutcome::NotSent);
+            return ended(started_at, first.await);
+        };
+        second_started_at = turn_clock::now();
+        second.endpoint = endpoint;
+        second.attempt_deadline = policy.attempt_time().map(|time| Instant::now() + time);
+        race::<C, _, _>(first, pin!(attempt_in_time(&mut second)), policy).await
+    };
+    counters.count_hedge(match (&outcome, winner) {
+        (Ok(response), _) if !policy.is_good(response) => HedgeOutcome::Failed,
+        (Err(_), _) => HedgeOutcome::Failed,
+        (Ok(_), Contender::First) => HedgeOutcome::First,
+        (Ok(_), Contender::Second) => HedgeOutcome::Second,
+    });
+    let has_lost = lost.is_some();
+    let mut lost = lost.map(|outcome| match winner {
+        Contender::First => ended(second_started_at, outcome),
+        Contender::Second => ended(started_at, outcome),
+    });
+    let (loser_endpoint, winner_started_at) = match winner {
+        Contender::First => {
+            // The attempt whose response counts is recorded last.
+            if let Some(attempts) = &mut attempts {
+                let outcome = lost.as_ref().map(EndedAttempt::recorded_outcome);
+                attempts.insert_before_last(second.endpoint, second_started_at, outcome, turn_clock::now());
+            }
+            if let Some(lost) = &mut lost {
+                lost.report(&mut second, None, None);
+            }
+            (second.endpoint, started_at)
+        }
+        Contender::Second => {
+            match &mut lost {
+                Some(lost) => lost.report(outgoing, attempts.as_deref_mut(), None),
+                None => {
+                    if let Some(attempts) = &mut attempts {
+                        attempts.abandon(turn_clock::now());
+                    }
+                }
+            }
+            if let Some(attempts) = &mut attempts {
+                attempts.start(second.endpoint, second_started_at);
+            }
+            std::mem::swap(outgoing, &mut second);
+            (first_endpoint, second_started_at)
+        }
+    };
+    if let Some(Ok(response)) = lost.map(|lost| lost.outcome) {
+        response.into_body().discard();
+    }
+    if has_lost {
+        outgoing.search.avoid(loser_endpoint);
+    }
+    ended(winner_started_at, outcome)
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Contender {
+    First,
+    Second,
+}
+
+/// How a race ended.
+struct Race<T> {
+    winner: Contender,
+    outcome: T,
+    /// The outcome of the other attempt, if it has ended. It is not good.
+    lost: Option<T>,
+}
+
+/// Polls both attempts until one has a good response, or both have ended. Of two outcomes that are not good, a response
+/// counts more than an error.
+async fn race<C, F, S>(
+    mut first: Pin<&mut F>,
+    mut second: Pin<&mut S>,
+    policy: AttemptPolicy<'_>,
+) -> Race<AttemptResult<C>>
+where
+    C: Caller,
+    F: Future<Output = AttemptResult<C>>,
+    S: Future<Output = AttemptResult<C>>,
+{
+    let mut ended: Option<(Contender, AttemptResult<C>)> = None;
+    let is_good = |outcome: &AttemptResult<C>| outcome.as_ref().is_ok_and(|response| policy.is_good(response));
+    let mut poll = |contender: Contender, cx: &mut Context<'_>| match contender {
+        Contender::First => first.as_mut().poll(cx),
+        Contender::Second => second.as_mut().poll(cx),
+    };
+    poll_fn(|cx| {
+        for contender in [Contender::First, Contender::Second] {
+            if ended.as_ref().is_some_and(|(other, _)| *other == contender) {
+                continue;
+            }
+            let Poll::Ready(outcome) = poll(contender, cx) else { continue };
+            let race = match ended.take() {
+                None if is_good(&outcome) => Race { winner: contender, outcome, lost: None },
+                None => {
+                    ended = Some((contender, outcome));
+                    continue;
+                }
+                Some((other, lost)) if outcome.is_err() && lost.is_ok() => {
+                    Race { winner: other, outcome: lost, lost: Some(outcome) }
+                }
+                Some((_, lost)) => Race { winner: contender, outcome, lost: Some(lost) },
+            };
+            return Poll::Ready(race);
+        }
+        Poll::Pending
+    })
+    .await
+}
