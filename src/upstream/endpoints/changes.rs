@@ -30,7 +30,8 @@ impl Upstream {
             return;
         }
         resolved.retain(|host, _| hosts(&endpoints).any(|name| name == host));
-        let BackendTraffic { retry_limits, affinity, limits, health, retries, timeouts, is_dry_run, .. } = &endpoints.traffic;
+        let BackendTraffic { retry_limits, affinity, limits, health, retries, timeouts, is_dry_run, .. } =
+            &endpoints.traffic;
         self.detection.configure(health.as_ref(), *is_dry_run);
         let limits = limits.as_deref().filter(|_| !endpoints.traffic.is_dry_run);
         self.connection_limits.set(limits);

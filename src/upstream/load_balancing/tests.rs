@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
-use crate::upstream::health::EndpointHealth;
 use crate::upstream::endpoint_load::LatencySample;
 use crate::upstream::endpoint_state::EndpointState;
+use crate::upstream::health::EndpointHealth;
 use crate::upstream::outcome::{Outcome, OutcomeClass};
 use crate::upstream::settings::{BalancingAlgorithm, SlowStart};
 

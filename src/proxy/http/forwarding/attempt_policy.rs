@@ -80,7 +80,9 @@ impl<'r> AttemptPolicy<'r> {
 
     /// Whether the Service limits the time of one attempt. Its owner knows how long its endpoints may take.
     pub(super) fn has_attempt_time_of_service(&self) -> bool {
-        self.service.is_some() && self.rule.is_none_or(|rule| !rule.sets_response_timeout()) && self.attempt_time().is_some()
+        self.service.is_some()
+            && self.rule.is_none_or(|rule| !rule.sets_response_timeout())
+            && self.attempt_time().is_some()
     }
 
     /// When all attempts end that begin now: the earlier of the timeout of the request and the deadline of the call.

@@ -17,9 +17,7 @@ use crate::plugin_api::completed_request::AttemptOutcome;
 use crate::proxy::http::record::attempts::Attempts;
 use crate::proxy::http::record::request_error::RequestError;
 use crate::turn_clock;
-use crate::upstream::{
-    Admission, GRPC_STATUS, GrpcStatus, Outcome, OutcomeClass, OverBudget, RetryReason, RetryStop,
-};
+use crate::upstream::{Admission, GRPC_STATUS, GrpcStatus, Outcome, OutcomeClass, OverBudget, RetryReason, RetryStop};
 
 /// The outcome of one attempt.
 pub(super) type AttemptResult<C> = Result<Response<EndpointResponse<<C as Caller>::Body>>, AttemptError>;

@@ -100,8 +100,7 @@ async fn respond(
     }
     let RequestRecord { exchange, facts, .. } = record;
     // Read before, since the future would otherwise keep the destination.
-    let (upstream, is_plain) =
-        (destination.upstream, destination.policy.is_plain() && destination.settings.is_none());
+    let (upstream, is_plain) = (destination.upstream, destination.policy.is_plain() && destination.settings.is_none());
     let outcome = if upstream.has_alternatives() {
         // Boxed, so that the future of requests to Services without alternatives stays small.
         let forwarding = Box::pin(forward_with_alternatives(exchange, destination, request, &mut facts.attempts));
