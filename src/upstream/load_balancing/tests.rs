@@ -54,18 +54,24 @@ fn set(numbers: impl Iterator<Item = usize>, algorithm: BalancingAlgorithm) -> A
 }
 
 fn eject(set: &EndpointSet, number: usize) {
-    set[set.position(address(number)).unwrap()].state.health.record_failure(1);
+    set[set.position(address(number)).unwrap()].state.health.eject_unreachable(1, true);
 }
 
 fn recover(set: &EndpointSet, number: usize) {
-    set[set.position(address(number)).unwrap()].state.health.record_success();
+    set[set.position(address(number)).unwrap()].state.health.record_connected(1);
+}
+
+/// The endpoint becomes available after a second.
+fn begin_slowly(endpoint: &ResolvedEndpoint) {
+    endpoint.state.health.eject_unreachable(999, true);
+    endpoint.state.health.record_connected(1_000);
 }
 
 /// The endpoint of each key.
 fn mapping(set: &Arc<EndpointSet>, keys: u64) -> Vec<usize> {
     let health = match set.iter().all(ResolvedEndpoint::is_available) {
         true => HealthRule::AllAvailable,
-        false => HealthRule::Available { probe_timeout: 0 },
+        false => HealthRule::Available { skips_suspect: false, is_repeatable: true },
     };
     let choose = |key: u64| {
         let hash = Some(hash64(format!("key-{key}").as_bytes()));
@@ -362,7 +368,7 @@ fn bound_yields_if_no_other_endpoint_is_available() {
     let set = set_of(endpoints(0..2), settings);
     eject(&set, 0);
     for requests in 0..10 {
-        let health = HealthRule::Available { probe_timeout: 0 };
+        let health = HealthRule::Available { skips_suspect: false, is_repeatable: true };
         let cx = PickContext { hash: Some(requests), health, requests: requests as u32, ..PLAIN };
         assert_eq!(choose(&set, None, &cx).map(|picked| number(picked.address)), Ok(1));
         set[1].state.load.begin_request();
@@ -377,7 +383,7 @@ fn shares_grow_in_the_slow_start() {
         for (seconds, percent) in [(6, 6.0), (15, 14.0), (30, 25.0)] {
             let settings = SetSettings { algorithm, slow_start, ..SetSettings::default() };
             let set = set_of(endpoints(0..4), settings);
-            set[3].state.start_slowly(1_000);
+            begin_slowly(&set[3]);
             let cx = PickContext { now: 1_000 + seconds * 1_000, has_slow_starts: true, ..PLAIN };
             let mut rotation = Rotation::default();
             let picks = counts((0..20_000).map(|_| number(choose(&set, Some(&mut rotation), &cx).unwrap().address)));
@@ -397,7 +403,7 @@ fn slow_start_of_all_endpoints_changes_nothing() {
     {
         let set = set_of(endpoints(0..4), SetSettings { algorithm, slow_start, ..SetSettings::default() });
         for endpoint in set.iter() {
-            endpoint.state.start_slowly(1_000);
+            begin_slowly(endpoint);
         }
         let mut rotation = Rotation::default();
         let picks = (0..8_000_u64).map(|key| {

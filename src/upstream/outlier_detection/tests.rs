@@ -94,6 +94,7 @@ fn active_check() -> Arc<ActiveCheck> {
         unhealthy_interval: seconds(1),
         timeout: seconds(1),
         unhealthy_threshold: 1,
+        failure_thresholds: None,
         healthy_threshold: 1,
         initial: InitialHealth::Healthy,
         port: None,
