@@ -1,4 +1,5 @@
-//! Measures the CPU cost of picking an endpoint, by algorithm and number of endpoints, on one thread and on two at once.
+//! Measures the CPU cost of picking an endpoint, by algorithm and number of endpoints, on one thread and on two at
+//! once.
 //!
 //! Run by `make bench-full`. A pick is measured with what a request pays for it: finding the worker's pool, the choice,
 //! and counting the request if the algorithm depends on it.

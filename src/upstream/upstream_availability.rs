@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::health::Availability;
 use super::load_balancing::EndpointSet;
-use super::settings::WhenUnhealthy;
 
 /// How many endpoints are available.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,16 +33,12 @@ impl UpstreamAvailability {
         }
         let settings = set.settings();
         let (part, threshold) = (available * 100, total * u64::from(settings.panic_threshold_percent));
-        let is_threshold = threshold > 0 && part == threshold;
-        // As Kong's `threshold`.
-        let counts_threshold = settings.must_exceed_threshold || settings.when_unhealthy == WhenUnhealthy::Fail;
+        let is_threshold = settings.must_exceed_threshold && threshold > 0 && part == threshold;
         match (available, connectable) {
             _ if available == total && suspect == 0 => UpstreamAvailability::All,
             (0, 0) => UpstreamAvailability::NoneConnectable,
             (0, _) => UpstreamAvailability::None,
-            _ if available < total && (part < threshold || is_threshold && counts_threshold) => {
-                UpstreamAvailability::Panic
-            }
+            _ if available < total && (part < threshold || is_threshold) => UpstreamAvailability::Panic,
             _ => UpstreamAvailability::Some,
         }
     }

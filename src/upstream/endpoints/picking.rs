@@ -7,10 +7,10 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::Upstream;
 use crate::upstream::admission::OverloadLimit;
 use crate::upstream::endpoint_load::LatencySample;
-use crate::upstream::endpoint_state::{ActiveRequest, EndpointState, PendingDial};
+use crate::upstream::endpoint_state::{ActiveRequest, PendingDial};
 use crate::upstream::load_balancing::{
-    EndpointSet, HealthRule, NoEndpoint, PickContext, PickCounts, Picked, PickedBecause, SetSettings, hash_address,
-    may_use_pinned,
+    EndpointSet, HealthRule, NoEndpoint, PickContext, PickCounts, Picked, PickedBecause, SetSettings, choose_half_open,
+    hash_address, may_use_pinned,
 };
 use crate::upstream::outcome::Outcome;
 use crate::upstream::settings::{BalancingAlgorithm, HashSource, WhenUnhealthy};
@@ -59,7 +59,13 @@ impl Upstream {
         let needs_time = has_slow_starts
             || availability != UpstreamAvailability::All
             || matches!(settings.algorithm, BalancingAlgorithm::PeakEwma { .. });
-        let health = health_rule(availability, settings.when_unhealthy, choice.is_repeatable)?;
+        let health = match health_rule(availability, settings.when_unhealthy, choice.is_repeatable) {
+            Ok(health) => health,
+            Err(reason) => {
+                let now = self.detection.clock.now();
+                return choose_half_open(worker.all(), avoid, now, choice.is_repeatable).ok_or(reason);
+            }
+        };
         let cx = PickContext {
             avoid,
             hash: choice.hash,

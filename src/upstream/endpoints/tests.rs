@@ -173,7 +173,9 @@ async fn failed_endpoints_are_ejected_then_probed_once() {
     tokio::time::advance(std::time::Duration::from_millis(500)).await;
     assert_eq!(count(&round(&[]), 1), 1, "one request probes");
     upstream.report(address(1), &Outcome::of(OutcomeClass::Connected));
-    assert_eq!([1, 2, 3].map(|number| count(&round(&[]), number)), [2, 2, 2]);
+    // The round may begin within a lap.
+    let recovered = round(&[]);
+    assert!([1, 2, 3].iter().all(|number| (1..=3).contains(&count(&recovered, *number))), "{recovered:?}");
 }
 
 #[tokio::test]
@@ -224,9 +226,6 @@ async fn subset_is_left_while_most_of_it_is_ejected() {
     }
     assert!(chosen(&[]).iter().all(|address| rest.contains(address)), "half of the subset is healthy");
     upstream.report(rest[0], &Outcome::of(OutcomeClass::ConnectFailed));
-    if subset.len() % 2 == 1 {
-        upstream.report(rest[1], &Outcome::of(OutcomeClass::ConnectFailed));
-    }
     assert!(chosen(&[]).iter().any(|address| !subset.contains(address)));
     upstream.report(rest[0], &Outcome::of(OutcomeClass::Connected));
     assert!(chosen(&[]).iter().all(|address| rest.contains(address)));
@@ -302,13 +301,14 @@ fn least_requests_chooses_the_least_busy_endpoint() {
     let least_requests = Endpoints { balance, ..endpoints(&["10.0.0.1:80", "10.0.0.2:80"]) };
     assert!(upstream.active_request(address(1)).is_none());
     upstream.set_endpoints(least_requests);
-    let first = upstream.active_request(upstream.next_endpoint(0, &[]).unwrap());
+    let first = upstream.next_endpoint(0, &[]).unwrap();
+    let active = upstream.active_request(first);
     let second = upstream.next_endpoint(0, &[]).unwrap();
-    assert_eq!(second, address(2), "the first endpoint has a request");
-    let second = upstream.active_request(second);
-    drop(first);
-    assert!((0..4).all(|turn| upstream.next_endpoint(turn, &[]) == Some(address(1))));
-    drop(second);
+    assert_ne!(second, first, "the first endpoint has a request");
+    let other_active = upstream.active_request(second);
+    drop(active);
+    assert!((0..4).all(|turn| upstream.next_endpoint(turn, &[]) == Some(first)));
+    drop(other_active);
     let idle: std::collections::BTreeSet<_> = (0..100).filter_map(|turn| upstream.next_endpoint(turn, &[])).collect();
     assert_eq!(idle.len(), 2, "at random among equals");
 }
@@ -454,4 +454,29 @@ fn endpoints_without_weight_get_sessions_only() {
     let pinned = upstream.pick_alone(&EndpointChoice { pinned: Some(address(1)), ..EndpointChoice::default() });
     assert_eq!(pinned.map(|picked| picked.address), Ok(address(1)));
     assert_eq!(upstream.next_endpoint(0, &[address(2), address(3)]), None);
+}
+
+/// Requests fail while too few endpoints are available, except those that show whether others work again.
+#[tokio::test(start_paused = true)]
+async fn endpoints_recover_although_requests_fail() {
+    use crate::upstream::BackendTraffic;
+    use crate::upstream::settings::{HealthSettings, PassiveChecks};
+    let upstream = upstream();
+    let when_unhealthy = WhenUnhealthy::Fail;
+    let balance = Balancing { when_unhealthy, panic_threshold_percent: 60, ..Balancing::default() };
+    let passive = PassiveChecks { server_errors: 1, ..PassiveChecks::default() };
+    let health = HealthSettings { max_ejection_percent: 100, passive, active: None };
+    let traffic = BackendTraffic { health: Some(Arc::new(health)), ..BackendTraffic::default() };
+    upstream.set_endpoints(Endpoints { balance, traffic, ..endpoints(&["10.0.0.1:80", "10.0.0.2:80"]) });
+    let responded = |status| Outcome { status: Some(status), ..Outcome::of(OutcomeClass::Responded) };
+    upstream.report(address(1), &responded(http::StatusCode::INTERNAL_SERVER_ERROR));
+    let repeatable = EndpointChoice { is_repeatable: true, ..EndpointChoice::default() };
+    let picked = || upstream.pick_alone(&repeatable).map(|picked| picked.address);
+    assert_eq!(picked(), Err(NoEndpoint::Unavailable));
+    tokio::time::advance(std::time::Duration::from_secs(40)).await;
+    assert_eq!(picked(), Ok(address(1)));
+    assert_eq!(picked(), Err(NoEndpoint::Unavailable), "one request at a time");
+    upstream.report(address(1), &responded(http::StatusCode::OK));
+    let both: std::collections::BTreeSet<_> = (0..4).map(|_| picked().unwrap()).collect();
+    assert_eq!(both.len(), 2, "both are available");
 }

@@ -83,6 +83,24 @@ pub(in crate::upstream) fn may_use_pinned(set: &EndpointSet, index: usize, cx: &
     may_connect && !chooser.has_max_requests(endpoint) && !chooser.exceeds_bound(endpoint)
 }
 
+/// A half-open endpoint that the request may try. Without it, an upstream whose requests fail while its endpoints are
+/// ejected would never get the request that shows that they work again.
+#[cold]
+pub(in crate::upstream) fn choose_half_open(
+    set: &EndpointSet,
+    avoid: &[SocketAddr],
+    now: u64,
+    is_repeatable: bool,
+) -> Option<Picked> {
+    let start = fastrand::usize(..set.len().max(1));
+    let mut in_turn = set[start.min(set.len())..].iter().chain(&set[..start.min(set.len())]);
+    let claimed = in_turn.find(|endpoint| {
+        let is_candidate = endpoint.weight > 0 && !avoid.contains(&endpoint.address);
+        is_candidate && endpoint.state.health.claim_half_open(now, is_repeatable)
+    });
+    claimed.map(|endpoint| Picked { address: endpoint.address, because: PickedBecause::Panic })
+}
+
 /// The choice from one set.
 struct Chooser<'c> {
     set: &'c EndpointSet,

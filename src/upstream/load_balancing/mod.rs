@@ -22,7 +22,7 @@ mod slow_start;
 mod tests;
 mod weighted_draw;
 
-pub(super) use choose::{HealthRule, PickContext, choose, may_use_pinned};
+pub(super) use choose::{HealthRule, PickContext, choose, choose_half_open, may_use_pinned};
 pub(super) use endpoint_set::SetSettings;
 pub use endpoint_set::{EndpointSet, ResolvedEndpoint};
 pub use hash::{hash_address, hash64};
