@@ -95,7 +95,6 @@ fn active_check() -> Arc<ActiveCheck> {
         timeout: seconds(1),
         failure_thresholds: None,
         unhealthy_threshold: 1,
-        failure_thresholds: None,
         healthy_threshold: 1,
         initial: InitialHealth::Healthy,
         port: None,
