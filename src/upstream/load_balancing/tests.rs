@@ -55,8 +55,8 @@ fn set(numbers: impl Iterator<Item = usize>, algorithm: BalancingAlgorithm) -> A
 }
 
 /// The state of an endpoint that was added at this time.
-fn added(now: u64) -> Arc<EndpointState> {
-    Arc::new(EndpointState { health: EndpointHealth::added(now), ..EndpointState::default() })
+fn added(now: u64) -> EndpointState {
+    EndpointState { health: EndpointHealth::added(now), ..EndpointState::default() }
 }
 
 fn eject(set: &EndpointSet, number: usize) {
@@ -383,7 +383,7 @@ fn shares_grow_in_the_slow_start() {
         for (seconds, percent) in [(6, 6.0), (15, 14.0), (30, 25.0)] {
             let settings = SetSettings { algorithm, slow_start, ..SetSettings::default() };
             let mut endpoints = endpoints(0..4);
-            endpoints[3].state = added(1_000);
+            endpoints[3].state = Arc::new(added(1_000));
             let set = set_of(endpoints, settings);
             let cx = PickContext { now: 1_000 + seconds * 1_000, has_slow_starts: true, ..PLAIN };
             let mut rotation = Rotation::default();
@@ -404,7 +404,7 @@ fn slow_start_of_all_endpoints_changes_nothing() {
     {
         let mut endpoints = endpoints(0..4);
         for endpoint in &mut endpoints {
-            endpoint.state = added(1_000);
+            endpoint.state = Arc::new(added(1_000));
         }
         let set = set_of(endpoints, SetSettings { algorithm, slow_start, ..SetSettings::default() });
         let mut rotation = Rotation::default();
