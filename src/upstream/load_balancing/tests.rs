@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::*;
 use crate::upstream::endpoint_load::LatencySample;
 use crate::upstream::endpoint_state::EndpointState;
+use crate::upstream::health::EndpointHealth;
 use crate::upstream::outcome::{Outcome, OutcomeClass};
 use crate::upstream::settings::{BalancingAlgorithm, SlowStart};
 
@@ -53,19 +54,24 @@ fn set(numbers: impl Iterator<Item = usize>, algorithm: BalancingAlgorithm) -> A
     set_of(endpoints(numbers), SetSettings { algorithm, ..SetSettings::default() })
 }
 
+/// The state of an endpoint that was added at this time.
+fn added(now: u64) -> EndpointState {
+    EndpointState { health: EndpointHealth::added(now), ..EndpointState::default() }
+}
+
 fn eject(set: &EndpointSet, number: usize) {
-    set[set.position(address(number)).unwrap()].state.health.record_failure(1);
+    set[set.position(address(number)).unwrap()].state.health.eject_unreachable(1, true);
 }
 
 fn recover(set: &EndpointSet, number: usize) {
-    set[set.position(address(number)).unwrap()].state.health.record_success();
+    set[set.position(address(number)).unwrap()].state.health.record_connected(1);
 }
 
 /// The endpoint of each key.
 fn mapping(set: &Arc<EndpointSet>, keys: u64) -> Vec<usize> {
     let health = match set.iter().all(ResolvedEndpoint::is_available) {
         true => HealthRule::AllAvailable,
-        false => HealthRule::Available { probe_timeout: 0 },
+        false => HealthRule::Available { skips_suspect: true, is_repeatable: true },
     };
     let choose = |key: u64| {
         let hash = Some(hash64(format!("key-{key}").as_bytes()));
@@ -362,7 +368,7 @@ fn bound_yields_if_no_other_endpoint_is_available() {
     let set = set_of(endpoints(0..2), settings);
     eject(&set, 0);
     for requests in 0..10 {
-        let health = HealthRule::Available { probe_timeout: 0 };
+        let health = HealthRule::Available { skips_suspect: true, is_repeatable: true };
         let cx = PickContext { hash: Some(requests), health, requests: requests as u32, ..PLAIN };
         assert_eq!(choose(&set, None, &cx).map(|picked| number(picked.address)), Ok(1));
         set[1].state.load.begin_request();
@@ -376,8 +382,9 @@ fn shares_grow_in_the_slow_start() {
     for algorithm in [BalancingAlgorithm::RoundRobin, BalancingAlgorithm::Random, BalancingAlgorithm::LeastRequests] {
         for (seconds, percent) in [(6, 6.0), (15, 14.0), (30, 25.0)] {
             let settings = SetSettings { algorithm, slow_start, ..SetSettings::default() };
-            let set = set_of(endpoints(0..4), settings);
-            set[3].state.start_slowly(1_000);
+            let mut endpoints = endpoints(0..4);
+            endpoints[3].state = Arc::new(added(1_000));
+            let set = set_of(endpoints, settings);
             let cx = PickContext { now: 1_000 + seconds * 1_000, has_slow_starts: true, ..PLAIN };
             let mut rotation = Rotation::default();
             let picks = counts((0..20_000).map(|_| number(choose(&set, Some(&mut rotation), &cx).unwrap().address)));
@@ -395,10 +402,11 @@ fn slow_start_of_all_endpoints_changes_nothing() {
     for algorithm in
         [BalancingAlgorithm::RoundRobin, BalancingAlgorithm::Random, BalancingAlgorithm::LeastRequests, MAGLEV]
     {
-        let set = set_of(endpoints(0..4), SetSettings { algorithm, slow_start, ..SetSettings::default() });
-        for endpoint in set.iter() {
-            endpoint.state.start_slowly(1_000);
+        let mut endpoints = endpoints(0..4);
+        for endpoint in &mut endpoints {
+            endpoint.state = Arc::new(added(1_000));
         }
+        let set = set_of(endpoints, SetSettings { algorithm, slow_start, ..SetSettings::default() });
         let mut rotation = Rotation::default();
         let picks = (0..8_000_u64).map(|key| {
             let hash = (algorithm == MAGLEV).then(|| hash64(&key.to_le_bytes()));
