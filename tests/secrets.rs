@@ -184,6 +184,8 @@ fn collect_listener_output(site: &Site, shown: &mut ObservedOutput) {
     for (path, part) in [
         ("/debug/snapshot", "key-auth"),
         ("/debug/snapshot?o=yaml", "key-auth"),
+        ("/debug/policies", "loadBalancing"),
+        ("/debug/upstreams?name=default/echo", "address"),
         ("/debug/store", "KongConsumer"),
         ("/debug/verdicts", "KongPlugin"),
         ("/debug/verdicts?o=yaml", "KongPlugin"),

@@ -339,9 +339,18 @@ fn secret_values_are_never_exposed() {
         program
             .wait_messages(|messages| messages.contains(&format!("+ HTTPRoute default/{name}:")))
             .expect("the route is reported");
-        for path in
-            ["/", "/debug/", "/debug/hash", "/debug/snapshot", "/debug/store", "/debug/verdicts", "/debug/store?o=yaml"]
-        {
+        for path in [
+            "/",
+            "/debug/",
+            "/debug/circuits",
+            "/debug/hash",
+            "/debug/policies",
+            "/debug/snapshot",
+            "/debug/store",
+            "/debug/upstreams?name=default/echo",
+            "/debug/verdicts",
+            "/debug/store?o=yaml",
+        ] {
             shown += &get(&site.address_of("admin"), path).body;
         }
         for path in ["/metrics", "/readyz", "/healthz", "/status"] {

@@ -20,7 +20,8 @@ pub(super) struct OverloadMeters {
 impl Collector for OverloadMeters {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let reports = self.reports();
-        let gauges: [(&str, &str, fn(&OverloadReport) -> Option<i64>); 3] = [
+        type Read = fn(&OverloadReport) -> Option<i64>;
+        let gauges: [(&str, &str, Read); 3] = [
             ("portico_upstream_active", "Requests in progress of Services with limits", |report| {
                 Some(i64::from(report.active))
             }),

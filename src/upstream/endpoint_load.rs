@@ -21,11 +21,6 @@ impl EndpointLoad {
         self.requests.load(Relaxed)
     }
 
-    /// Whether the endpoint has as many requests as it may. A limit of 0 is none.
-    pub(super) fn is_full(&self, limit: u32) -> bool {
-        limit != 0 && self.requests() >= limit
-    }
-
     pub(super) fn begin_request(&self) {
         self.requests.fetch_add(1, Relaxed);
     }

@@ -22,7 +22,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use http::HeaderValue;
 use parking_lot::Mutex;
 
-use super::admission::{Admission, NotAdmitted, OverloadControl, OverloadLimit, OverloadReport};
+use super::admission::{Admission, NotAdmitted, OverloadControl, OverloadReport};
 use super::affinity::{AffinityEndpoints, AffinitySettings};
 use super::check_queue::CheckQueue;
 use super::check_report::{CheckCounters, CheckReport};

@@ -428,16 +428,20 @@ impl CompilerHarness {
                 health,
                 limits,
                 circuit_breaker,
+                alternatives,
                 retries,
                 timeouts,
+                alternatives,
                 is_dry_run,
             } = &endpoints.traffic;
             let settings = [
                 health.as_ref().map(|health| format!("{health:?}")),
                 limits.as_ref().map(|limits| format!("{limits:?}")),
                 circuit_breaker.as_ref().map(|breaker| format!("{breaker:?}")),
+                alternatives.as_ref().map(|alternatives| format!("{alternatives:?}")),
                 retries.as_ref().map(|retries| format!("{retries:?}")),
                 timeouts.as_ref().map(|timeouts| format!("{timeouts:?}")),
+                alternatives.as_ref().map(|alternatives| format!("{alternatives:?}")),
                 is_dry_run.then(|| "dry run".to_owned()),
             ];
             let retry_limits = retry_limits.iter().map(ToString::to_string);

@@ -218,7 +218,7 @@ async fn admission_control_rejects_a_part_of_the_requests() {
 
 #[test]
 fn slow_responses_lower_the_adaptive_limit() {
-    let adaptive = AdaptiveLimit { min: 2, max: 1000 };
+    let adaptive = AdaptiveLimit { min: 5, max: 1000 };
     let control =
         control(&traffic(Some(RequestLimits { max_requests: None, adaptive: Some(adaptive), ..limits() }), None));
     let limit = || control.report().unwrap().limit.unwrap();
@@ -232,7 +232,7 @@ fn slow_responses_lower_the_adaptive_limit() {
     let raised = limit();
     assert!(raised > 30, "{raised}");
     record(1000, 5_000);
-    assert_eq!(limit(), 2);
+    assert_eq!(limit(), 5);
     let _held: Vec<_> = std::iter::from_fn(|| admit(&control).ok()).collect();
     assert_eq!(rejection(&control), Overloaded::OverLimit);
     assert!(control.report().unwrap().rejected(OverloadLimit::Adaptive) > 0);

@@ -2,6 +2,7 @@
 
 use super::{EndpointCounts, Upstream};
 use crate::upstream::health::{Availability, EjectionCause};
+use crate::upstream::settings::WhenUnhealthy;
 
 impl Upstream {
     /// How often endpoints were ejected so far, by cause. Those of a dry run count as well.
@@ -31,8 +32,10 @@ impl Upstream {
         }
         let EndpointCounts { healthy, ejected } = self.endpoint_counts();
         let endpoints = self.endpoints();
-        let threshold = usize::from(endpoints.balance.panic_threshold_percent) * (healthy + ejected);
-        let is_at_threshold = endpoints.balance.must_exceed_threshold && 100 * healthy == threshold;
+        let balance = &endpoints.balance;
+        let threshold = usize::from(balance.panic_threshold_percent) * (healthy + ejected);
+        let counts_threshold = balance.must_exceed_threshold || balance.when_unhealthy == WhenUnhealthy::Fail;
+        let is_at_threshold = counts_threshold && threshold > 0 && 100 * healthy == threshold;
         ejected > 0 && (healthy == 0 || 100 * healthy < threshold || is_at_threshold)
     }
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::Upstream;
 use crate::upstream::admission::OverloadLimit;
 use crate::upstream::endpoint_load::LatencySample;
-use crate::upstream::endpoint_state::{ActiveRequest, EndpointState, PendingDial};
+use crate::upstream::endpoint_state::{ActiveRequest, PendingDial};
 use crate::upstream::load_balancing::{
     EndpointSet, HealthRule, NoEndpoint, PickContext, PickCounts, Picked, PickedBecause, SetSettings, choose_half_open,
     hash_address, may_use_pinned,

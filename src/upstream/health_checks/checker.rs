@@ -47,6 +47,8 @@ pub(super) enum CheckFailure {
     TimedOut(Duration),
     #[error("it closed the connection without a response to the check: {0}")]
     NoResponse(String),
+    #[error("its response to the check is invalid: {0}")]
+    InvalidResponse(String),
     #[error("it responded to the check with status {}; redirects are not followed", .0.as_u16())]
     Status(StatusCode),
     #[error("its response to the check is incomplete: {0}")]
@@ -67,7 +69,10 @@ pub(super) enum CheckFailure {
 
 impl CheckFailure {
     pub(super) fn no_response(error: &hyper::Error) -> Self {
-        CheckFailure::NoResponse(describe(error))
+        match error.is_parse() {
+            true => CheckFailure::InvalidResponse(describe(error)),
+            false => CheckFailure::NoResponse(describe(error)),
+        }
     }
 
     pub(super) fn incomplete(error: &hyper::Error) -> Self {
@@ -85,6 +90,7 @@ impl CheckFailure {
             | CheckFailure::Connection(_)
             | CheckFailure::Closed { .. } => CheckFailureKind::Connection,
             CheckFailure::Status(_)
+            | CheckFailure::InvalidResponse(_)
             | CheckFailure::Incomplete(_)
             | CheckFailure::NotGrpc
             | CheckFailure::GrpcStatus(_)

@@ -87,7 +87,7 @@ impl SlotClaimant {
 /// The smallest prime number that is not smaller.
 fn next_prime(number: u32) -> u32 {
     let is_prime =
-        |number: &u32| (2..).take_while(|divisor| divisor * divisor <= *number).all(|divisor| number % divisor != 0);
+        |number: &u32| (2..).take_while(|divisor| divisor * divisor <= *number).all(|divisor| !number.is_multiple_of(divisor));
     (number..).find(is_prime).unwrap_or(MAX_SIZE)
 }
 

@@ -1,4 +1,4 @@
-//! How many endpoints responses and active checks may eject, and the ejection itself.
+//! How many endpoints responses may eject, and the ejections by them and by active checks.
 
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering::Relaxed;
@@ -34,6 +34,9 @@ impl OutlierDetection {
 
     /// Records the result of an active check. `is_first`: no check has ended before. A failure acts at once then, and a
     /// success needs no request to confirm it. The caller has counted consecutive results.
+    ///
+    /// The number of endpoints that checks eject is not limited: a check is about the endpoint and not about requests
+    /// that it got, and requests of a Service whose checks all fail are to go elsewhere.
     pub(in crate::upstream) fn record_check(&self, seen: &ObservedEndpoint<'_>, passed: bool, is_first: bool) {
         let now = self.clock.now();
         let health = &seen.state.health;
@@ -45,11 +48,7 @@ impl OutlierDetection {
             }
             return;
         }
-        let members = self.members.lock();
-        let percent = self.settings.load().max_ejection_percent;
-        let is_ejected = self.may_eject(seen.address, percent) && health.record_failed_check(self.is_dry_run());
-        drop(members);
-        if is_ejected {
+        if health.record_failed_check(self.is_dry_run()) {
             self.count_ejection(EjectionCause::ActiveCheck);
             let to = if self.is_dry_run() { HealthState::DryEjected } else { HealthState::Ejected };
             self.announce(seen, HealthChange { to, cause, until: None });

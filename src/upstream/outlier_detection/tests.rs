@@ -93,6 +93,7 @@ fn active_check() -> Arc<ActiveCheck> {
         interval: seconds(1),
         unhealthy_interval: seconds(1),
         timeout: seconds(1),
+        failure_thresholds: None,
         unhealthy_threshold: 1,
         healthy_threshold: 1,
         initial: InitialHealth::Healthy,

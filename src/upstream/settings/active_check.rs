@@ -69,6 +69,7 @@ pub struct FailureThresholds {
 
 /// What a check sends, and what it expects.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "there is one for each upstream with checks")]
 pub enum CheckKind {
     Http {
         /// Whether the check uses TLS where requests do not.

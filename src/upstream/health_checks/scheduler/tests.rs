@@ -7,7 +7,7 @@ use tokio::time::advance;
 use super::super::testing::{http_check, tcp_check};
 use super::*;
 use crate::upstream::settings::{HealthSettings, InitialHealth};
-use crate::upstream::{BackendTraffic, EndpointAddress, Endpoints};
+use crate::upstream::{Availability, BackendTraffic, EndpointAddress, Endpoints, Outcome, OutcomeClass};
 
 const WEB: [&str; 2] = ["192.0.2.1:80", "192.0.2.2:80"];
 
@@ -83,8 +83,11 @@ impl Fixture {
         begun
     }
 
+    /// Whether the endpoint is not ejected. After a check has passed again, requests confirm that.
     fn is_healthy(&self, endpoint: &str) -> bool {
-        self.upstream.is_healthy(endpoint.parse().unwrap())
+        let reports = self.upstream.endpoint_reports();
+        let report = reports.into_iter().find(|report| report.target.to_string() == endpoint).unwrap();
+        !matches!(report.health.unwrap().availability, Availability::Ejected(_))
     }
 
     fn report(&self, endpoint: &str) -> Option<Arc<CheckReport>> {
@@ -267,6 +270,28 @@ async fn addresses_of_names_are_checked() {
     fixture.follow();
     let begun = fixture.run(Duration::from_secs(1), |_| passed()).await;
     assert_eq!(begun.iter().map(|(endpoint, _)| &**endpoint).collect::<Vec<_>>(), ["192.0.2.8:5432"]);
+}
+
+/// A response whose status neither passes nor fails changes nothing.
+#[tokio::test(start_paused = true)]
+async fn inconclusive_responses_have_no_effect() {
+    let mut fixture = Fixture::new(tcp_check(), &WEB[..1]);
+    fixture.run(Duration::from_secs(1), |_| failed()).await;
+    let inconclusive = || Ok(CheckPass { warning: None, is_reusable: false, is_conclusive: false });
+    assert!(fixture.run(Duration::from_secs(60), |_| inconclusive()).await.len() >= 5);
+    assert!(!fixture.is_healthy(WEB[0]) && !fixture.report(WEB[0]).unwrap().has_passed);
+}
+
+/// With an interval of 0 for healthy endpoints, only those that something else has ejected are checked.
+#[tokio::test(start_paused = true)]
+async fn endpoints_may_be_checked_only_while_they_are_ejected() {
+    let check = ActiveCheck { interval: Duration::ZERO, unhealthy_interval: Duration::from_secs(1), ..tcp_check() };
+    let mut fixture = Fixture::new(check, &WEB);
+    assert_eq!(fixture.run(Duration::from_secs(60), |_| passed()).await, []);
+    fixture.upstream.report(WEB[0].parse().unwrap(), &Outcome::of(OutcomeClass::ConnectFailed));
+    let begun = fixture.run(Duration::from_secs(10), |_| failed()).await;
+    assert!((8..=12).contains(&begun.len()), "{begun:?}");
+    assert!(begun.iter().all(|(endpoint, _)| endpoint == WEB[0]), "{begun:?}");
 }
 
 /// Skipped checks are counted, and have no other effect.
