@@ -212,7 +212,7 @@ const LAYERS: &[Row] = &[
             "context gateways policies",
             "backend parents",
             "kong",
-            "ingress policy_sources routes",
+            "alternatives ingress policy_sources routes",
             "verdict_updates",
             "compiler",
         ],

@@ -99,11 +99,11 @@ fn touch_targets(store: &Store, touched: &mut Changes) {
 }
 
 fn is_backend(id: &ObjectId) -> bool {
-    matches!(id.kind, Kind::Service | Kind::XBackend | Kind::KongServiceFacade)
+    matches!(id.kind, Kind::Service | Kind::XBackend | Kind::FACADE)
 }
 
-/// Why a Service, XBackend or facade is compiled again; `Policy`, the stronger reason, also affects the routes to it. `Endpoints` includes
-/// the settings for requests to them.
+/// Why a Service, XBackend or facade is compiled again; `Policy`, the stronger reason, also affects the routes to it.
+/// `Endpoints` includes the settings for requests to them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum BackendChange {
     Endpoints,

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::affected::{AffectedObjects, keys_of_kind};
+use super::alternatives::{self, UpstreamAlternatives};
 use super::backend::forbidden_addresses::ForbiddenAddresses;
 use super::backend::upstream_usage::{UpstreamUsage, upstream_object};
 use super::backend::{endpoints, x_backend_verdict};
@@ -17,7 +18,6 @@ use super::kong::plugins::{PluginUpdate, Plugins};
 use super::kong::policy_conflicts::PolicyConflicts;
 use super::kong::verdict_updates::PolicyReferrers;
 use super::parents::planner::ParentPlanner;
-use super::policies::backend_policy::UpstreamAlternatives;
 use super::policies::users::Users;
 use super::policies::{backend_policy, backend_tls, backend_traffic};
 use super::policy_sources::{PolicySources, policy_sources};
@@ -239,7 +239,9 @@ impl Compiler {
         self.tls_policy_users.update(store, touched, &replanned, &served, find, verdicts);
         let find = |key: &ObjectKey| backend_traffic::findings(cx, key);
         self.traffic_policy_users.update(store, touched, &replanned, &served, find, verdicts);
-        let find = |key: &ObjectKey| backend_policy::findings(cx, key);
+        let find = |key: &ObjectKey| {
+            backend_policy::findings(store, key, |upstream| alternatives::reference_problems(cx, upstream))
+        };
         self.backend_policy_users.update(store, touched, &replanned, &served, find, verdicts);
         let find = |key: &ObjectKey| x_backend_verdict::findings(cx, served.forbidden, key);
         self.x_backend_users.update(store, touched, &replanned, &served, find, verdicts);

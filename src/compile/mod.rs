@@ -24,6 +24,7 @@ pub mod testing;
 pub mod verdict;
 
 mod affected;
+mod alternatives;
 mod backend;
 mod budgets;
 mod certificates;

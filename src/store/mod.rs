@@ -329,6 +329,12 @@ impl Store {
         })
     }
 
+    /// The Service in front of which a facade is; `None` if the facade does not exist.
+    pub fn service_behind_facade(&self, facade: &ObjectKey) -> Option<ObjectKey> {
+        let facade = self.kong_service_facades.get(facade)?;
+        Some(ObjectKey::new(&facade.meta.key.namespace, &facade.spec.backend_ref.name))
+    }
+
     /// The Services that this object refers to.
     pub fn services_referenced_by(&self, id: &ObjectId) -> impl Iterator<Item = ObjectKey> + use<> {
         self.objects_referenced_by(id).filter(|target| target.kind == Kind::Service).map(|target| target.key)

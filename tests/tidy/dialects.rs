@@ -30,6 +30,7 @@ const OF_EVERY_KIND: &[&str] = &["api", "k8s", "manifests", "report", "schema", 
 
 /// Where neutral code and the dialect are joined: these files and folders call the dialect by the name of its module.
 const CALLERS: &[&str] = &[
+    "src/compile/alternatives.rs",
     "src/compile/compiler.rs",
     "src/compile/ingress/",
     "src/compile/mod.rs",

@@ -37,7 +37,8 @@ pub(in crate::compile) enum TargetKind {
     /// Its sections are its ports.
     Service,
     XBackend,
-    KongServiceFacade,
+    /// A name in front of a Service, with settings of its own.
+    Facade,
 }
 
 /// What a policy applies to. It may not exist.
@@ -70,14 +71,14 @@ impl TargetKind {
         match self {
             TargetKind::Service => Kind::Service,
             TargetKind::XBackend => Kind::XBackend,
-            TargetKind::KongServiceFacade => Kind::KongServiceFacade,
+            TargetKind::Facade => Kind::FACADE,
         }
     }
 
     /// What a section is called in messages.
     pub(super) fn section_noun(self) -> &'static str {
         match self {
-            TargetKind::Service | TargetKind::XBackend | TargetKind::KongServiceFacade => "port",
+            TargetKind::Service | TargetKind::XBackend | TargetKind::Facade => "port",
         }
     }
 
@@ -90,7 +91,7 @@ impl TargetKind {
             }
             // They have one port without a name.
             TargetKind::XBackend => store.x_backends.contains_key(key).then(Vec::new),
-            TargetKind::KongServiceFacade => store.kong_service_facades.contains_key(key).then(Vec::new),
+            TargetKind::Facade => store.service_behind_facade(key).map(|_| Vec::new()),
         }
     }
 }

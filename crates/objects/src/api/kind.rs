@@ -250,6 +250,9 @@ struct KindInfo {
 }
 
 impl Kind {
+    /// Objects in front of a Service, with settings of their own.
+    pub const FACADE: Kind = Kind::KongServiceFacade;
+
     /// The kind in manifests, for example `HTTPRoute`.
     pub const fn name(self) -> &'static str {
         self.info().name

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::block_reader::BlockReader;
 use super::blocks::Block;
 use super::layers::{backend_key, first_with_block, policies_of_upstream};
-use super::{active_check, alternatives, circuit_breaker, health, limits, load_balancing, retry, session, timeouts};
+use super::{active_check, circuit_breaker, failover, health, limits, load_balancing, retry, session, timeouts};
 use crate::api::portico::{BackendPolicy, BackendPolicySpec};
 use crate::api::{Kind, Object, ObjectKey};
 use crate::compile::policies::target::TargetKind;
@@ -109,6 +109,18 @@ impl DryRun {
     }
 }
 
+/// Whether a block of a policy is valid, and may be enforced or counted where these policies apply.
+pub(in crate::compile) fn is_enforceable(
+    block: Block,
+    policy: &Object<BackendPolicy>,
+    policies: &[&Object<BackendPolicy>],
+) -> bool {
+    // Problems do not depend on the target.
+    let target = PolicyTarget::new(TargetKind::Service, &policy.meta.key);
+    let is_left_out = block.has_dry_run() && DryRun::of(policies) == DryRun::Mixed && is_dry_run(policy);
+    !is_left_out && translate(block, &policy.spec, &target).is_ok()
+}
+
 pub(super) fn is_dry_run(policy: &BackendPolicy) -> bool {
     policy.spec.mode.as_deref() == Some("DryRun")
 }
@@ -137,7 +149,7 @@ pub(super) struct PolicyTarget {
 }
 
 impl PolicyTarget {
-    pub(super) fn of_upstream(store: &Store, upstream: &UpstreamKey) -> PolicyTarget {
+    fn of_upstream(store: &Store, upstream: &UpstreamKey) -> PolicyTarget {
         let key = backend_key(upstream);
         match upstream.source {
             UpstreamSource::Service => PolicyTarget::new(TargetKind::Service, &key),
@@ -155,7 +167,7 @@ impl PolicyTarget {
 
     pub(super) fn new(kind: TargetKind, key: &ObjectKey) -> PolicyTarget {
         let kind = match kind {
-            TargetKind::Service | TargetKind::KongServiceFacade => Kind::Service,
+            TargetKind::Service | TargetKind::Facade => Kind::Service,
             TargetKind::XBackend => Kind::XBackend,
         };
         let ObjectKey { namespace, name } = key;
@@ -205,7 +217,7 @@ fn translate_block(
         Block::RetryBudget => Translated::RetryBudget(retry::retry_limits(spec.retry_budget.as_ref()?, reader)),
         Block::Timeouts => Translated::Timeouts(timeouts::translate(spec.timeouts.as_ref()?, reader)),
         Block::Failover => {
-            alternatives::failover_settings(spec.failover.as_ref()?, problems);
+            failover::failover_settings(spec.failover.as_ref()?, problems);
             Translated::Nothing
         }
         Block::Subsets => Translated::Nothing,

@@ -27,7 +27,10 @@ pub(super) fn policies_with_target<'a>(store: &'a Store, target: &Target<'_>) ->
 }
 
 /// The policies that apply to an upstream, in the order of precedence.
-pub(super) fn policies_of_upstream<'a>(store: &'a Store, upstream: &UpstreamKey) -> Vec<&'a Object<BackendPolicy>> {
+pub(in crate::compile) fn policies_of_upstream<'a>(
+    store: &'a Store,
+    upstream: &UpstreamKey,
+) -> Vec<&'a Object<BackendPolicy>> {
     if store.backend_policies.is_empty() {
         return Vec::new();
     }
@@ -37,7 +40,7 @@ pub(super) fn policies_of_upstream<'a>(store: &'a Store, upstream: &UpstreamKey)
     }
     let facade = upstream.facade.as_ref().map(|name| {
         let key = ObjectKey { namespace: upstream.namespace.clone(), name: name.clone() };
-        Target { kind: TargetKind::KongServiceFacade, key, section: None }
+        Target { kind: TargetKind::Facade, key, section: None }
     });
     let port = port_name(store, &key, upstream).map(|name| Target::of_service(&key, Some(name)));
     let layers = facade.into_iter().chain(port).chain([Target::of_service(&key, None)]);
@@ -45,7 +48,7 @@ pub(super) fn policies_of_upstream<'a>(store: &'a Store, upstream: &UpstreamKey)
 }
 
 /// The Service or XBackend of an upstream.
-pub(super) fn backend_key(upstream: &UpstreamKey) -> ObjectKey {
+pub(in crate::compile) fn backend_key(upstream: &UpstreamKey) -> ObjectKey {
     ObjectKey { namespace: upstream.namespace.clone(), name: upstream.service.clone() }
 }
 
@@ -80,7 +83,7 @@ pub(in crate::compile) fn sources(store: &Store, upstream: &UpstreamKey) -> BTre
 
 /// The first of these policies that has a block. Whether the block is valid does not matter, so that a correction does
 /// not change which policy is in effect.
-pub(super) fn first_with_block<'a>(
+pub(in crate::compile) fn first_with_block<'a>(
     policies: &[&'a Object<BackendPolicy>],
     block: Block,
 ) -> Option<&'a Object<BackendPolicy>> {

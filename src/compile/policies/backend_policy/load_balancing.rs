@@ -15,15 +15,15 @@ pub(super) fn translate(spec: &LoadBalancingSpec, block: &mut BlockReader<'_>) -
         "algorithm",
         spec.algorithm.as_ref(),
         [
-            ("RoundRobin", Kind::RoundRobin),
-            ("LeastRequests", Kind::LeastRequests),
-            ("PeakEwma", Kind::PeakEwma),
-            ("Random", Kind::Random),
-            ("Maglev", Kind::Maglev),
-            ("RingHash", Kind::RingHash),
+            ("RoundRobin", AlgorithmName::RoundRobin),
+            ("LeastRequests", AlgorithmName::LeastRequests),
+            ("PeakEwma", AlgorithmName::PeakEwma),
+            ("Random", AlgorithmName::Random),
+            ("Maglev", AlgorithmName::Maglev),
+            ("RingHash", AlgorithmName::RingHash),
         ],
     );
-    let kind = kind.unwrap_or(Kind::RoundRobin);
+    let kind = kind.unwrap_or(AlgorithmName::RoundRobin);
     let (algorithm, hash) = algorithm(kind, spec, block);
     Balancing {
         algorithm,
@@ -49,7 +49,7 @@ pub(super) fn translate(spec: &LoadBalancingSpec, block: &mut BlockReader<'_>) -
 
 /// The values of `algorithm`.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum AlgorithmName {
     RoundRobin,
     LeastRequests,
     PeakEwma,
@@ -59,24 +59,24 @@ enum Kind {
 }
 
 fn algorithm(
-    kind: Kind,
+    kind: AlgorithmName,
     spec: &LoadBalancingSpec,
     block: &mut BlockReader<'_>,
 ) -> (BalancingAlgorithm, Option<Arc<RequestHash>>) {
-    if spec.peak_ewma.is_some() && kind != Kind::PeakEwma {
+    if spec.peak_ewma.is_some() && kind != AlgorithmName::PeakEwma {
         block.problem("peakEwma", "it has no effect with this algorithm", "set algorithm to PeakEwma, or remove it");
     }
-    let is_hashing = matches!(kind, Kind::Maglev | Kind::RingHash);
+    let is_hashing = matches!(kind, AlgorithmName::Maglev | AlgorithmName::RingHash);
     if is_hashing != spec.hash.as_ref().is_some_and(|hash| !hash.keys.is_empty()) {
         let message = "it is required for Maglev and RingHash and has no effect otherwise";
         block.problem("hash.keys", message, "add hash.keys, or change the algorithm");
     }
     let hash = spec.hash.as_ref().map(|spec| request_hash(spec, &mut block.object("hash")));
     let algorithm = match kind {
-        Kind::RoundRobin => BalancingAlgorithm::RoundRobin,
-        Kind::LeastRequests => BalancingAlgorithm::LeastRequests,
-        Kind::Random => BalancingAlgorithm::Random,
-        Kind::PeakEwma => {
+        AlgorithmName::RoundRobin => BalancingAlgorithm::RoundRobin,
+        AlgorithmName::LeastRequests => BalancingAlgorithm::LeastRequests,
+        AlgorithmName::Random => BalancingAlgorithm::Random,
+        AlgorithmName::PeakEwma => {
             let spec = spec.peak_ewma.clone().unwrap_or_default();
             let mut block = block.object("peakEwma");
             let decay = block.duration("decay", spec.decay.as_ref(), ["1s", "1h"]);
@@ -86,11 +86,11 @@ fn algorithm(
                 failure_penalty: penalty.unwrap_or(Duration::from_secs(1)),
             }
         }
-        Kind::Maglev => {
+        AlgorithmName::Maglev => {
             let size = spec.hash.as_ref().and_then(|hash| hash.maglev_size);
             BalancingAlgorithm::Maglev { table_size: maglev_size(size, &mut block.object("hash")) }
         }
-        Kind::RingHash => {
+        AlgorithmName::RingHash => {
             let size = spec.hash.as_ref().and_then(|hash| hash.ring_size);
             BalancingAlgorithm::RingHash { points: block.object("hash").number("ringSize", size, RING_SIZES) }
         }

@@ -4,7 +4,6 @@
 //!   blocks.rs      the blocks of a policy; each is taken whole from one policy
 //!   layers.rs      target ─▶ the policies that apply to it, in the order of precedence
 //!   effective.rs   upstream ─▶ its settings, with those of other sources for blocks that no policy has
-//!   alternatives.rs   upstream ─▶ the upstreams that get its requests if it cannot
 //!   verdict.rs     the conditions Accepted and Programmed
 //!   load_balancing.rs, request_hash.rs, session.rs, health.rs, active_check.rs, limits.rs, circuit_breaker.rs,
 //!   retry.rs, timeouts.rs                              block ─▶ `upstream::settings`
@@ -14,11 +13,11 @@
 //! The settings belong to the upstreams, so an edit of a policy changes neither routes nor routers.
 
 mod active_check;
-mod alternatives;
 mod block_reader;
 mod blocks;
 mod circuit_breaker;
 mod effective;
+mod failover;
 mod health;
 mod layers;
 mod limits;
@@ -30,10 +29,10 @@ mod timeouts;
 mod unserved_fields;
 mod verdict;
 
-pub(in crate::compile) use alternatives::UpstreamAlternatives;
 pub(in crate::compile) use blocks::Block;
-pub(in crate::compile) use effective::apply;
-pub(in crate::compile) use layers::{overriding_policy, sources};
+pub(in crate::compile) use effective::{apply, is_enforceable};
+pub(in crate::compile) use failover::failover_settings;
+pub(in crate::compile) use layers::{backend_key, first_with_block, overriding_policy, policies_of_upstream, sources};
 pub(in crate::compile) use verdict::findings;
 
 use super::target::{TargetKind, TargetReference, TargetedPolicy};
@@ -43,7 +42,7 @@ use crate::compile::verdict::Code;
 use crate::store::{ObjectTable, Store};
 
 impl TargetedPolicy for BackendPolicy {
-    const TARGETS: &'static [TargetKind] = &[TargetKind::Service, TargetKind::XBackend, TargetKind::KongServiceFacade];
+    const TARGETS: &'static [TargetKind] = &[TargetKind::Service, TargetKind::XBackend, TargetKind::Facade];
     const USERS: &'static [Kind] =
         &[Kind::HttpRoute, Kind::GrpcRoute, Kind::TlsRoute, Kind::TcpRoute, Kind::UdpRoute, Kind::Ingress];
     const AFFECTS_PASSTHROUGH: bool = true;

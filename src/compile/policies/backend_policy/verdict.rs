@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::alternatives;
 use super::blocks::{Block, is_or_are, names};
 use super::effective::{DryRun, PolicyTarget, Translated, is_dry_run, translate};
 use super::layers::{first_with_block, policies_with_target};
@@ -10,7 +9,6 @@ use super::timeouts;
 use super::unserved_fields::unserved_fields;
 use crate::api::portico::BackendPolicy;
 use crate::api::{Kind, Object, ObjectKey};
-use crate::compile::CompileContext;
 use crate::compile::policies::target::{Target, TargetKind, TargetedPolicy};
 use crate::compile::policies::users::Findings;
 use crate::compile::verdict::{Code, Condition};
@@ -19,10 +17,16 @@ use crate::store::Store;
 use crate::upstream::{UpstreamKey, UpstreamSource};
 
 /// What the verdict on a policy says; `None` if the policy does not exist.
-pub(in crate::compile) fn findings(cx: CompileContext<'_>, key: &ObjectKey) -> Option<Findings> {
-    let policy = cx.store.backend_policies.get(key)?;
-    let mut review = Review::new(cx.store, policy);
-    review.check_references(cx);
+/// `reference_problems` returns the problems with the references to other backends that apply to an upstream, each with
+/// its block.
+pub(in crate::compile) fn findings(
+    store: &Store,
+    key: &ObjectKey,
+    reference_problems: impl Fn(&UpstreamKey) -> Vec<(Block, Diagnostic)>,
+) -> Option<Findings> {
+    let policy = store.backend_policies.get(key)?;
+    let mut review = Review::new(store, policy);
+    review.check_references(store, reference_problems);
     let conditions = vec![review.accepted(), review.programmed()];
     Some(Findings::Conditions { generation: policy.meta.generation, conditions, diagnostics: review.warnings })
 }
@@ -177,12 +181,16 @@ impl<'a> Review<'a> {
     }
 
     /// Finds references to other backends that cannot be used.
-    fn check_references(&mut self, cx: CompileContext<'_>) {
+    fn check_references(
+        &mut self,
+        store: &Store,
+        reference_problems: impl Fn(&UpstreamKey) -> Vec<(Block, Diagnostic)>,
+    ) {
         let namespace = &self.policy.meta.key.namespace;
         let targets = self.policy.target_references();
         let targets = targets.filter_map(|reference| reference.target::<BackendPolicy>(namespace));
-        let problems = targets.flat_map(|target| upstreams_of(cx.store, &target));
-        let problems = problems.flat_map(|upstream| alternatives::reference_problems(cx, &upstream));
+        let problems = targets.flat_map(|target| upstreams_of(store, &target));
+        let problems = problems.flat_map(|upstream| reference_problems(&upstream));
         let mut unusable = Vec::new();
         for (block, problem) in problems {
             if self.in_effect.contains(&block) && !unusable.contains(&problem) {
@@ -303,9 +311,8 @@ fn upstreams_of(store: &Store, target: &Target<'_>) -> Vec<UpstreamKey> {
             let port = backend.and_then(|backend| backend.spec.port.number);
             port.map(|port| of_port(port, UpstreamSource::XBackend)).into_iter().collect()
         }
-        TargetKind::KongServiceFacade => {
-            let Some(facade) = store.kong_service_facades.get(&target.key) else { return Vec::new() };
-            let service = ObjectKey::new(&target.key.namespace, &facade.spec.backend_ref.name);
+        TargetKind::Facade => {
+            let Some(service) = store.service_behind_facade(&target.key) else { return Vec::new() };
             let upstreams = upstreams_of(store, &Target::of_service(&service, None)).into_iter();
             upstreams.map(|key| UpstreamKey { facade: Some(target.key.name.clone()), ..key }).collect()
         }

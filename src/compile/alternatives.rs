@@ -6,20 +6,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::block_reader::BlockReader;
-use super::blocks::Block;
-use super::effective::{DryRun, PolicyTarget, is_dry_run, translate};
-use super::layers::{first_with_block, policies_of_upstream};
 use crate::api::Kind;
 use crate::api::gateway::BackendObjectReference;
-use crate::api::portico::{BackendPolicySpec, FailoverSpec};
+use crate::api::portico::BackendPolicySpec;
 use crate::compile::CompileContext;
 use crate::compile::affected::keys_of_kind;
 use crate::compile::backend::reference;
 use crate::compile::backend::upstream_usage::UpstreamUsage;
-use crate::compile::kong::service_annotations;
-use crate::compile::kong::service_facade;
+use crate::compile::kong::{service_annotations, service_facade};
 use crate::compile::objects::reference_grants::Referrer;
+use crate::compile::policies::backend_policy::{
+    Block, backend_key, failover_settings, first_with_block, is_enforceable, policies_of_upstream,
+};
 use crate::diagnostic::Diagnostic;
 use crate::store::{Changes, Store};
 use crate::transport_protocol::TransportProtocol;
@@ -27,18 +25,18 @@ use crate::upstream::{AlternativeBackends, UpstreamKey, UpstreamProtocol, Upstre
 
 /// The alternatives of the used upstreams.
 #[derive(Debug, Default)]
-pub(in crate::compile) struct UpstreamAlternatives {
+pub(super) struct UpstreamAlternatives {
     by_upstream: BTreeMap<UpstreamKey, Arc<AlternativeBackends>>,
 }
 
 impl UpstreamAlternatives {
-    pub(in crate::compile) fn of(&self, upstream: &UpstreamKey) -> Option<Arc<AlternativeBackends>> {
+    pub(super) fn of(&self, upstream: &UpstreamKey) -> Option<Arc<AlternativeBackends>> {
         self.by_upstream.get(upstream).cloned()
     }
 
     /// Updates the alternatives of touched upstreams and of those that became used or unused, which are in `changed`.
     /// Adds the alternatives that become used or unused thereby.
-    pub(in crate::compile) fn update(
+    pub(super) fn update(
         &mut self,
         cx: CompileContext<'_>,
         touched: &Changes,
@@ -136,12 +134,9 @@ fn references(cx: CompileContext<'_>, upstream: &UpstreamKey) -> Vec<Reference> 
         })
     });
     // The circuit breaker is taken whole from one policy, and is not used if it is not valid or may not be enforced.
-    let mode = DryRun::of(&policies);
     let of_circuit = first_with_block(&policies, Block::CircuitBreaker).and_then(|policy| {
         let backend = circuit_reference(&policy.spec)?;
-        let target = PolicyTarget::of_upstream(cx.store, upstream);
-        let is_used = translate(Block::CircuitBreaker, &policy.spec, &target).is_ok()
-            && !(mode == DryRun::Mixed && is_dry_run(policy));
+        let is_used = is_enforceable(Block::CircuitBreaker, policy, &policies);
         is_used.then(|| (policy, Block::CircuitBreaker, CIRCUIT_FIELD.to_owned(), backend))
     });
     let references = failover.chain(of_circuit).map(|(policy, block, field, backend)| {
@@ -176,7 +171,7 @@ fn resolve(
 
 /// Whether the backend itself names HTTP/2, so that it does not show which kind of route uses it.
 fn names_http2(store: &Store, upstream: &UpstreamKey) -> bool {
-    let key = super::layers::backend_key(upstream);
+    let key = backend_key(upstream);
     match upstream.source {
         UpstreamSource::Service => store.services.get(&key).is_some_and(|service| {
             let mut ports = service.spec.ports.iter().filter(|port| port.port == i32::from(upstream.port));
@@ -208,13 +203,6 @@ fn leads_to(cx: CompileContext<'_>, start: &UpstreamKey, upstream: &UpstreamKey)
         seen.push(key);
     }
     false
-}
-
-/// The percentage and the statuses of `spec.failover`.
-pub(super) fn failover_settings(spec: &FailoverSpec, problems: &mut Vec<Diagnostic>) -> (u8, Box<[u16]>) {
-    let mut block = BlockReader::new("spec.failover", problems);
-    let percent = block.percent("minAvailablePercent", spec.min_available_percent, 1).unwrap_or(1);
-    (percent, block.statuses("onStatuses", &spec.on_statuses, 400..=599))
 }
 
 /// The problems with the references of a policy where it is in effect for an upstream, each with its block.
