@@ -183,7 +183,9 @@ fn first_of_service(key: &UpstreamKey) -> UpstreamKey {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{BackendTraffic, EndpointAddress, OverBudget, RetryLimits};
+    use std::net::SocketAddr;
+
+    use super::super::{BackendTraffic, EndpointAddress, Outcome, OutcomeClass, OverBudget, RetryLimits};
     use super::*;
 
     #[test]

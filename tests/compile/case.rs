@@ -431,7 +431,6 @@ impl CompilerHarness {
                 alternatives,
                 retries,
                 timeouts,
-                alternatives,
                 is_dry_run,
             } = &endpoints.traffic;
             let settings = [
@@ -441,7 +440,6 @@ impl CompilerHarness {
                 alternatives.as_ref().map(|alternatives| format!("{alternatives:?}")),
                 retries.as_ref().map(|retries| format!("{retries:?}")),
                 timeouts.as_ref().map(|timeouts| format!("{timeouts:?}")),
-                alternatives.as_ref().map(|alternatives| format!("{alternatives:?}")),
                 is_dry_run.then(|| "dry run".to_owned()),
             ];
             let retry_limits = retry_limits.iter().map(ToString::to_string);

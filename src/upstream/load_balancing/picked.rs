@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use crate::upstream::counters::SingleWriterCounter;
+use crate::upstream::single_writer_counter::SingleWriterCounter;
 
 /// The endpoint for an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::block_reader::BlockReader;
 use crate::api::portico::{RetryBudgetSpec, RetrySpec};
-use crate::upstream::RetryLimits;
 use crate::upstream::settings::{HedgeSettings, ResetHeader, RetryConditions, RetrySettings, TimeFormat};
+use crate::upstream::{OverBudget, RetryLimits};
 
 pub(super) fn translate(spec: &RetrySpec, block: &mut BlockReader<'_>) -> RetrySettings {
     let attempts = block.number("attempts", spec.attempts, 0..=10).unwrap_or(1);
@@ -121,6 +121,7 @@ pub(super) fn retry_limits(spec: &RetryBudgetSpec, block: &mut BlockReader<'_>) 
     let count = of_rate.number("count", rate.and_then(|rate| rate.count), 1..=1_000_000).unwrap_or(10);
     let min_interval = of_rate.duration("interval", rate.and_then(|rate| rate.interval.as_ref()), ["1ms", "1h"]);
     RetryLimits {
+        over_budget: OverBudget::LastOutcome,
         percent,
         interval: interval.unwrap_or(Duration::from_secs(10)),
         min_count: count,

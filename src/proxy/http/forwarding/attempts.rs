@@ -19,7 +19,6 @@ use super::caller::{Caller, RepeatableBody, until_timed_out};
 use super::destination::Destination;
 pub(super) use super::ended_attempt::Forwarded;
 use super::ended_attempt::{AnotherAttempt, EndedAttempt};
-use super::endpoint_response::EndpointResponse;
 use super::hedging::{attempt_hedged, attempt_in_time};
 use super::outgoing_request::OutgoingRequest;
 use super::service_attempts::ServiceAttempts;
@@ -27,7 +26,7 @@ use crate::plugin_api::completed_request::AttemptOutcome;
 use crate::proxy::http::record::attempts::Attempts;
 use crate::proxy::http::record::request_error::RequestError;
 use crate::turn_clock;
-use crate::upstream::{Admission, NotAdmitted, Outcome, OutcomeClass};
+use crate::upstream::{NotAdmitted, Outcome, OutcomeClass};
 
 /// Forwards a request under a rule or to a Service with timeouts or retries, or of a call with a deadline. Also returns
 /// when the response must be complete.

@@ -15,11 +15,12 @@ use http::{Request, Response};
 use http_body::Body;
 use tokio::time::{Instant, timeout_at};
 
-use super::attempt_policy::{TimeLimit, is_idempotent};
+use super::attempt_timeouts::TimeLimit;
 use super::attempts::{Forwarded, forward_in_time};
 use super::caller::{Caller, RepeatableBody, until_timed_out};
 use super::destination::Destination;
 use super::outgoing_request::copy_request;
+use super::replay_policy::is_idempotent;
 use crate::proxy::http::record::attempts::Attempts;
 use crate::proxy::http::record::request_error::RequestError;
 use crate::upstream::{Alternatives, NotAdmitted, Overloaded, Upstream};
@@ -49,6 +50,7 @@ pub(in crate::proxy) async fn forward_with_alternatives<C: Caller>(
         pinned: None,
         hash: destination.hash,
         policy: destination.policy,
+        settings: destination.settings.clone(),
         upgrade: None,
         may_have_te: destination.may_have_te,
         informational: destination.informational.clone(),
