@@ -225,8 +225,11 @@ impl Chooser<'_> {
                 match endpoint.state.health.availability(cx.now) {
                     Availability::Available => true,
                     Availability::Suspect => !skips_suspect,
-                    // One request tries a half-open endpoint; the others do not wait for its result.
-                    Availability::HalfOpen => is_first && endpoint.state.health.claim_half_open(cx.now, is_repeatable),
+                    // One request is sent to a half-open endpoint; the others do not wait for its result.
+                    Availability::HalfOpen => {
+                        let has_room = !self.has_max_requests(endpoint) && !self.exceeds_bound(endpoint);
+                        is_first && has_room && endpoint.state.health.claim_half_open(cx.now, is_repeatable)
+                    }
                     Availability::Ejected(_) => false,
                 }
             }
