@@ -23,6 +23,7 @@ use super::configured_endpoints::{EndpointAddress, Endpoints};
 use super::endpoint_state::{ActiveRequest, EndpointState};
 use super::health::{PROBE_SOCKET_MILLIS, UpstreamClock};
 use super::load_balancing::{Probing, ResolvedEndpoint};
+use super::locality::{self, PriorityLevels};
 use super::proxy_protocol::ConnectionEnds;
 use super::retry_budget::ServiceRetries;
 use super::settings::{BalancingAlgorithm, RequestHash};
@@ -65,6 +66,9 @@ pub struct Upstream {
     reachable: ArcSwap<Vec<ResolvedEndpoint>>,
     /// Whether any endpoint is ejected.
     has_ejected: AtomicBool,
+    /// Whether the endpoints have levels.
+    has_levels: AtomicBool,
+    levels: ArcSwapOption<PriorityLevels<Vec<ResolvedEndpoint>>>,
     /// Whether endpoints are chosen by a hash of the request.
     hashes_requests: AtomicBool,
     /// Whether requests in progress are counted, for least-requests balancing.
@@ -111,6 +115,8 @@ impl Upstream {
             revision: AtomicU64::new(0),
             reachable: ArcSwap::default(),
             has_ejected: AtomicBool::new(false),
+            has_levels: AtomicBool::new(false),
+            levels: ArcSwapOption::default(),
             hashes_requests: AtomicBool::new(false),
             counts_requests: AtomicBool::new(false),
             clock: UpstreamClock::default(),
@@ -180,6 +186,24 @@ impl Upstream {
             }
         }
         reports
+    }
+
+    /// The nearest endpoints that may get a request, except those in `avoid`; the hash of the request selects the level
+    /// where several share the requests. `None` if all endpoints are alike: they have no levels, or none is available.
+    pub(super) fn nearest_endpoints(
+        &self,
+        avoid: &[SocketAddr],
+        hash: Option<u64>,
+    ) -> Option<Arc<Vec<ResolvedEndpoint>>> {
+        if !self.has_levels.load(Relaxed) {
+            return None;
+        }
+        let levels = self.levels.load();
+        let is_any_unavailable = self.has_ejected() || !avoid.is_empty();
+        let is_available =
+            |endpoint: &ResolvedEndpoint| endpoint.state.health.is_healthy() && !avoid.contains(&endpoint.address);
+        let has_available = |endpoints: &&Arc<Vec<_>>| !is_any_unavailable || endpoints.iter().any(is_available);
+        levels.as_ref()?.in_order(locality::draw(hash)).find(has_available).cloned()
     }
 
     /// The next endpoint by load balancing and health, except those in `avoid`. `turn` is the round-robin position.

@@ -287,25 +287,29 @@ where
 impl<B> ConnectionPools<B> {
     /// Picks an endpoint of the upstream.
     pub fn pick(&self, upstream: &Arc<Upstream>, choice: &EndpointChoice<'_>) -> Option<SocketAddr> {
-        let EndpointChoice { avoid, pinned, may_repeat, .. } = *choice;
+        let EndpointChoice { avoid, pinned, hash, may_repeat } = *choice;
         if let Some(pinned) = pinned.filter(|pinned| !avoid.contains(pinned)) {
             return Some(pinned);
         }
-        let picked = self.next_endpoint(upstream, avoid);
+        let picked = self.next_endpoint(upstream, avoid, hash);
         if picked.is_some() || !may_repeat || avoid.is_empty() {
             return picked;
         }
-        let other_than_last = if let [_, .., last] = avoid { self.next_endpoint(upstream, &[*last]) } else { None };
+        let other_than_last =
+            if let [_, .., last] = avoid { self.next_endpoint(upstream, &[*last], hash) } else { None };
         let avoid_none = [];
-        other_than_last.or_else(|| self.next_endpoint(upstream, &avoid_none))
+        other_than_last.or_else(|| self.next_endpoint(upstream, &avoid_none, hash))
     }
 
     /// The next endpoint in load-balancing order, except those in `avoid`.
-    fn next_endpoint(&self, upstream: &Arc<Upstream>, avoid: &[SocketAddr]) -> Option<SocketAddr> {
+    fn next_endpoint(&self, upstream: &Arc<Upstream>, avoid: &[SocketAddr], hash: Option<u64>) -> Option<SocketAddr> {
         let pool = self.pool(upstream);
         if avoid.is_empty() {
             // Not advanced for retries: with two endpoints, every request would start at the same one.
             pool.turn.set(pool.turn.get().wrapping_add(1));
+        }
+        if let Some(nearest) = upstream.nearest_endpoints(avoid, hash) {
+            return upstream.choose(&nearest, pool.turn.get(), avoid);
         }
         let reachable = upstream.reachable();
         if !self.subsetting.applies_to(reachable.len()) {

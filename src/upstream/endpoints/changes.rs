@@ -11,6 +11,7 @@ use super::Upstream;
 use crate::upstream::affinity::AffinityEndpoints;
 use crate::upstream::configured_endpoints::{BackendTraffic, EndpointAddress, Endpoints};
 use crate::upstream::load_balancing::ResolvedEndpoint;
+use crate::upstream::locality::PriorityLevels;
 use crate::upstream::settings::BalancingAlgorithm;
 use crate::upstream::ssrf_guard::BlockedAddress;
 
@@ -42,7 +43,10 @@ impl Upstream {
         let lacks_affinity_endpoints = affinity.is_some() && self.affinity_endpoints.load().is_none();
         self.configured.store(Arc::new(endpoints));
         self.revision.fetch_add(1, Release);
-        if !self.publish(&resolved) && (has_other_identities || lacks_affinity_endpoints) {
+        let has_other_reachable = self.publish(&resolved);
+        // Also if the addresses are the same, since their levels may be others.
+        self.publish_levels();
+        if !has_other_reachable && (has_other_identities || lacks_affinity_endpoints) {
             self.publish_affinity_endpoints();
         }
     }
@@ -65,7 +69,9 @@ impl Upstream {
             );
         }
         resolved.insert(name, addresses);
-        self.publish(&resolved);
+        if self.publish(&resolved) {
+            self.publish_levels();
+        }
     }
 
     /// Copies the DNS results of the upstream that this one replaces.
@@ -106,6 +112,18 @@ impl Upstream {
         self.update_ejected();
         self.publish_affinity_endpoints();
         true
+    }
+
+    /// Recomputes the levels of the reachable endpoints. The caller holds the lock of the setters.
+    fn publish_levels(&self) {
+        let (reachable, configured) = (self.reachable.load(), self.configured.load());
+        let Endpoints { levels, balance, .. } = &**configured;
+        let percent = balance.locality.overprovisioning_percent;
+        let levels = PriorityLevels::new(&reachable, levels, percent, |endpoints| endpoints).map(Arc::new);
+        self.has_levels.store(levels.is_some(), Relaxed);
+        self.levels.store(levels);
+        // An endpoint whose health has changed meanwhile has updated the former levels.
+        self.update_ejected();
     }
 
     /// Recomputes how sessions name the reachable endpoints. The caller holds the lock of the setters.
