@@ -201,7 +201,7 @@ const LAYERS: &[Row] = &[
             "run",
         ],
     ),
-    ("args", &["budgets kong network tls", "cluster gateways", "ingress", "run", "check verify"]),
+    ("args", &["budgets kong location network tls", "cluster gateways", "ingress", "run", "check verify"]),
     (
         "compile",
         &[
@@ -337,7 +337,7 @@ const LAYERS: &[Row] = &[
              protocol proxy_protocol response_streams settings socket_budget ssrf_guard tls",
             "endpoint_state",
             "load_balancing counted_connection retry_budget affinity upstream_key",
-            "admission configured_endpoints",
+            "admission configured_endpoints locality",
             "endpoints http2 registry socket subset",
             "target",
             "connect connect_attempt endpoint_body raw_connection upgraded",

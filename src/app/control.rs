@@ -12,7 +12,9 @@ use super::ingress::IngressConfig;
 use crate::api::{Kind, ObjectId, ObjectKey};
 use crate::args::GatewayOptions;
 use crate::compile::verdict::{Verdict, Verdicts};
-use crate::compile::{self, Budgets, CompileContext, CompileInputs, Compiler, LeftOutObjects, RouteKind};
+use crate::compile::{
+    self, Budgets, CompileContext, CompileInputs, Compiler, LeftOutObjects, ProcessLocation, RouteKind,
+};
 use crate::diagnostic::Diagnostic;
 use crate::k8s::{InstalledApis, ReferenceChanges};
 use crate::plugin_api::PluginFactory;
@@ -115,6 +117,11 @@ impl Control {
     /// before anything is compiled.
     pub(super) fn forbid_machine_addresses(&mut self, addresses: impl IntoIterator<Item = IpAddr>) {
         self.compiler.set_machine_addresses(addresses.into_iter().collect());
+    }
+
+    /// Sets the namespace of this Pod and where the process is. Must be called before anything is compiled.
+    pub(super) fn set_location(&mut self, namespace: Option<Arc<str>>, configured: ProcessLocation) {
+        self.compiler.set_location(namespace, configured);
     }
 
     /// Applies a batch, compiles and publishes the snapshot.

@@ -14,6 +14,7 @@ use super::cluster::{ClusterArgs, ClusterOptions};
 use super::gateways::{GatewayArgs, GatewayServiceArgs};
 use super::ingress::{IngressArgs, IngressClassArgs, IngressClassOptions, IngressOptions};
 use super::kong::{KongArgs, KongOptions};
+use super::location::{LocationArgs, LocationOptions};
 use super::network::{self, ListenArg, PathFormArg};
 use super::tls::{TlsArgs, TlsOptions};
 use super::{ChannelArg, ColorArgs, Environment, GatewayOptions, LogArgs, UsageError};
@@ -32,6 +33,8 @@ use crate::schema;
 pub struct RunArgs {
     #[command(flatten)]
     sources: SourceArgs,
+    #[command(flatten)]
+    location: LocationArgs,
     #[command(flatten)]
     gateways: GatewayArgs,
     #[command(flatten)]
@@ -296,6 +299,7 @@ pub struct RunOptions {
     /// The cluster to watch, alone or in addition to manifests.
     pub cluster: Option<ClusterOptions>,
     pub channel: schema::Channel,
+    pub location: LocationOptions,
     pub gateways: GatewayOptions,
     /// `None` means off.
     pub status_listen: Option<SocketAddr>,
@@ -380,6 +384,7 @@ impl RunArgs {
             manifests,
             cluster,
             channel: self.sources.channel.into(),
+            location: self.location.resolve(),
             gateways,
             status_listen,
             admin_listen,

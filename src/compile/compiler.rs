@@ -312,7 +312,8 @@ impl Compiler {
         self.routers.set_consumers(self.consumers.directory());
     }
 
-    /// Endpoints of the used upstreams that are new or whose Service or slices changed; of all if the process has moved.
+    /// Endpoints of the used upstreams that are new or whose Service or slices changed. Of all used upstreams, if the
+    /// process `has_moved`.
     fn endpoints(
         &self,
         store: &Store,

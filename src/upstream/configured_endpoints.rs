@@ -37,8 +37,8 @@ pub struct Endpoints {
     pub addresses: Vec<EndpointAddress>,
     /// Endpoints that get no new connections because they are not ready. Sorted.
     pub unready: Vec<SocketAddr>,
-    /// The levels of endpoints by address, sorted; 0 is preferred, and endpoints that are not listed come last. Empty if
-    /// all are alike.
+    /// The levels of endpoints by address, sorted; 0 is preferred, and endpoints that are not listed come last. Empty
+    /// if all are alike.
     pub levels: Box<[(SocketAddr, u8)]>,
     pub balance: Balancing,
     pub identities: EndpointIdentities,

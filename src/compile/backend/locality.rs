@@ -1,7 +1,7 @@
 //! Which endpoints of an upstream are near: their levels, by zones, nodes, and the hints of EndpointSlices.
 //!
-//! The rules are those of kube-proxy, with one difference: endpoints that kube-proxy would not use are on a later level,
-//! which gets requests if the nearer endpoints are ejected.
+//! The rules are those of kube-proxy, with one difference: endpoints that kube-proxy would not use are on a later
+//! level, which gets requests if the nearer endpoints are ejected.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};

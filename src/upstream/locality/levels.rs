@@ -23,8 +23,8 @@ pub(in crate::upstream) struct PriorityLevels<S> {
 }
 
 impl<S: Deref<Target = [ResolvedEndpoint]>> PriorityLevels<S> {
-    /// `levels` has the level of each address, sorted by address; endpoints without one are on the last level. `None` if
-    /// all endpoints are on one level, so that requests pay nothing.
+    /// `levels` has the level of each address, sorted by address; endpoints without one are on the last level. `None`
+    /// if all endpoints are on one level, so that requests pay nothing.
     pub(in crate::upstream) fn new(
         endpoints: &[ResolvedEndpoint],
         levels: &[(SocketAddr, u8)],

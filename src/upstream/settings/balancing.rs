@@ -9,7 +9,8 @@ use super::RequestHash;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Balancing {
     pub algorithm: BalancingAlgorithm,
-    /// What [`BalancingAlgorithm::RingHash`] and [`BalancingAlgorithm::Maglev`] hash of a request; `None` for the others.
+    /// What [`BalancingAlgorithm::RingHash`] and [`BalancingAlgorithm::Maglev`] hash of a request; `None` for the
+    /// others.
     pub hash: Option<Arc<RequestHash>>,
     pub slow_start: Option<SlowStart>,
     pub locality: Locality,
