@@ -56,7 +56,7 @@ impl Upstream {
         self.has_ejected.load(Relaxed)
     }
 
-    /// Recomputes the loads of levels and `has_ejected`, and again if an endpoint has changed meanwhile. The fences make
+    /// Recomputes `has_ejected` and the loads of levels. Repeated if an endpoint has changed meanwhile: the fences make
     /// sure that the last of several concurrent updates sees the changes of all.
     pub(super) fn update_ejected(&self) {
         if let Some(levels) = &*self.levels.load() {
