@@ -2,7 +2,7 @@
 # Benchmarks: Portico compared with nginx, HAProxy and Envoy, memory during floods, instructions per request, and the
 # cost of plugins, edits, routes and consumers.
 #
-#   scripts/bench.sh [all|compare|streams|floods|instructions|plugins|limits|control|consumers|routes]
+#   scripts/bench.sh [all|compare|streams|floods|instructions|plugins|limits|picks|control|consumers|routes]
 #   scripts/bench.sh compare|streams|floods|plugins [options of portico-load, such as --rounds 9]
 #   scripts/bench.sh routes [http-routes COUNT LISTENERS | ingresses COUNT | listener-sets COUNT SETS]
 #   scripts/bench.sh cluster [arguments of `portico-e2e bench`, such as propagation --one-host]
@@ -28,8 +28,8 @@ main() {
     local what=${1:-all}
     [ $# -eq 0 ] || shift
     case "$what" in
-        all | compare | streams | floods | instructions | plugins | limits | control | consumers | routes | cluster) ;;
-        *) echo "usage: scripts/bench.sh [all|compare|streams|floods|instructions|plugins|limits|control|consumers|routes|cluster]" >&2 && exit 2 ;;
+        all | compare | streams | floods | instructions | plugins | limits | picks | control | consumers | routes | cluster) ;;
+        *) echo "usage: scripts/bench.sh [all|compare|streams|floods|instructions|plugins|limits|picks|control|consumers|routes|cluster]" >&2 && exit 2 ;;
     esac
     need taskset util-linux
     if [ "$(nproc)" -lt 2 ]; then
@@ -50,6 +50,7 @@ main() {
             instructions
             plugins
             limits
+            picks
             control
             consumers
             routes
@@ -126,6 +127,11 @@ plugins() {
 limits() {
     printf '\nDecisions of rate-limiting on one core and on two\n'
     cargo bench --locked --features alloc-jemalloc --bench limits
+}
+
+picks() {
+    printf '\nPicks of endpoints, by algorithm\n'
+    cargo bench --locked --features alloc-jemalloc --bench picks
 }
 
 consumers() {

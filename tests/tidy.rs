@@ -333,12 +333,14 @@ const LAYERS: &[Row] = &[
     (
         "upstream",
         &[
-            "counters dns endpoint_choice endpoint_error endpoint_load health local_shortage outcome own_sockets \
+            "counters dns endpoint_choice endpoint_error health local_shortage outcome own_sockets \
              protocol proxy_protocol response_streams settings socket_budget ssrf_guard tls",
+            "endpoint_load",
             "endpoint_state",
             "load_balancing counted_connection retry_budget affinity upstream_key",
-            "admission configured_endpoints locality",
-            "endpoints http2 registry socket subset",
+            "admission configured_endpoints locality upstream_availability worker_subset",
+            "worker_endpoints",
+            "endpoints http2 registry socket",
             "target",
             "connect connect_attempt endpoint_body raw_connection upgraded",
             "http1",

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::gauge::ConstGauge;
 use tokio::sync::watch;
@@ -48,6 +48,16 @@ impl Collector for StateMeters {
                 family.encode_family(&pairs)?.encode_gauge(&i64::try_from(count).unwrap_or(i64::MAX))?;
             }
         }
+        let mut family = encoder.encode_descriptor(
+            "portico_upstream_picks",
+            "Endpoints picked for attempts, by the reason for the endpoint",
+            None,
+            MetricType::Counter,
+        )?;
+        for ((upstream, because), count) in self.picks() {
+            let pairs = [("upstream", &*upstream), ("how", because)];
+            family.encode_family(&pairs)?.encode_counter::<NoLabelSet, _, u64>(&count, None)?;
+        }
         Ok(())
     }
 }
@@ -70,6 +80,17 @@ impl StateMeters {
             }
         }
         endpoint_counts
+    }
+
+    /// The picks of each upstream by reason, without those that never occurred.
+    fn picks(&self) -> BTreeMap<(String, &'static str), u64> {
+        let mut picks: BTreeMap<(String, &'static str), u64> = BTreeMap::new();
+        for upstream in self.upstreams.all() {
+            for (because, count) in upstream.picks().into_iter().filter(|(_, count)| *count > 0) {
+                *picks.entry((upstream.key.to_string(), because.as_str())).or_default() += count;
+            }
+        }
+        picks
     }
 }
 

@@ -40,9 +40,19 @@ pub struct Endpoints {
     /// The levels of endpoints by address, sorted; 0 is preferred, and endpoints that are not listed come last. Empty
     /// if all are alike.
     pub levels: Box<[(SocketAddr, u8)]>,
+    /// The weights of endpoints whose weight is not 1, sorted. All addresses of a name have its weight.
+    pub weights: Box<[(EndpointAddress, u32)]>,
     pub balance: Balancing,
     pub identities: EndpointIdentities,
     pub traffic: BackendTraffic,
+}
+
+impl Endpoints {
+    /// The weight of the endpoint at this position of `addresses`.
+    pub(super) fn weight(&self, position: usize) -> u32 {
+        let found = self.weights.binary_search_by(|(address, _)| address.cmp(&self.addresses[position]));
+        found.map_or(1, |index| self.weights[index].1)
+    }
 }
 
 /// The settings for all requests to a Service, whichever rule sends them.

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::endpoint_state::PendingDial;
 use super::outcome::{Outcome, OutcomeClass};
 use super::{ConnectError, Upstream, UpstreamTarget};
 
@@ -11,12 +12,13 @@ pub(super) struct ConnectAttempt<'u> {
     upstream: &'u Upstream,
     address: SocketAddr,
     has_ended: bool,
+    _dial: Option<PendingDial>,
 }
 
 impl<'u> ConnectAttempt<'u> {
     pub(super) fn begin(upstream: &'u Upstream, address: SocketAddr, timeout: Duration) -> Self {
         upstream.record_connect_timeout(timeout);
-        ConnectAttempt { upstream, address, has_ended: false }
+        ConnectAttempt { upstream, address, has_ended: false, _dial: upstream.pending_dial(address) }
     }
 
     pub(super) fn end(mut self, target: &UpstreamTarget<'_>, error: Option<&ConnectError>) {

@@ -9,7 +9,7 @@ pub struct EndpointChoice<'a> {
     pub avoid: &'a [SocketAddr],
     /// The endpoint of the session, which is used whatever the load balancing says.
     pub pinned: Option<SocketAddr>,
-    /// The hash of the request, if the load balancing is by hash and the request has what is hashed.
+    /// The hash of what the upstream hashes of the request. `None`: it hashes nothing, or the request does not have it.
     pub hash: Option<u64>,
     /// Whether an endpoint of `avoid` may be chosen if there are no others. The last one is chosen only if it is the
     /// only one.

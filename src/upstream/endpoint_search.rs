@@ -3,34 +3,47 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::{ConnectionPools, EndpointChoice, Upstream};
+use super::{ConnectionPools, EndpointChoice, NoEndpoint, PickedBecause, Upstream};
 
 /// The endpoints that one request or connection gets, one after the other.
 #[derive(Debug)]
 pub struct EndpointSearch {
     pinned: Option<SocketAddr>,
-    /// The hash of the request.
+    /// The hash of the request, if the upstream hashes.
     hash: Option<u64>,
+    /// Why the last endpoint was picked.
+    picked_because: Option<PickedBecause>,
     /// Does not allocate unless an attempt fails.
     failed: Vec<SocketAddr>,
 }
 
 impl EndpointSearch {
-    /// `pinned` is for the first attempt only, and `hash` for all of them.
-    pub fn new(pinned: Option<SocketAddr>, hash: Option<u64>) -> Self {
-        EndpointSearch { pinned, hash, failed: Vec::new() }
+    /// `pinned` is for the first attempt only.
+    pub fn new(pinned: Option<SocketAddr>) -> Self {
+        EndpointSearch { pinned, hash: None, picked_because: None, failed: Vec::new() }
     }
 
-    /// The next endpoint. `None` if there are no others, or none at all if endpoints may be repeated.
+    /// The search of a request with this hash.
+    pub fn with_hash(self, hash: Option<u64>) -> Self {
+        EndpointSearch { hash, ..self }
+    }
+
+    /// The next endpoint. If endpoints may be repeated, that there are no others is no error.
     pub fn next<B>(
         &mut self,
         pools: &ConnectionPools<B>,
         upstream: &Arc<Upstream>,
         may_repeat: bool,
-    ) -> Option<SocketAddr> {
-        let (pinned, hash) = (self.pinned.take(), self.hash);
-        let choice = EndpointChoice { avoid: &self.failed, pinned, hash, may_repeat };
-        pools.pick(upstream, &choice)
+    ) -> Result<SocketAddr, NoEndpoint> {
+        let choice = EndpointChoice { avoid: &self.failed, pinned: self.pinned.take(), hash: self.hash, may_repeat };
+        let picked = pools.pick(upstream, &choice)?;
+        self.picked_because = Some(picked.because);
+        Ok(picked.address)
+    }
+
+    /// Why the last endpoint was picked.
+    pub fn picked_because(&self) -> Option<PickedBecause> {
+        self.picked_because
     }
 
     /// The attempt at this endpoint has failed.

@@ -2,6 +2,7 @@
 
 mod changes;
 mod outcomes;
+mod picking;
 #[cfg(test)]
 mod tests;
 
@@ -9,7 +10,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{
-    AtomicBool, AtomicU64,
+    AtomicBool, AtomicU32, AtomicU64,
     Ordering::{Acquire, Relaxed},
 };
 use std::time::Duration;
@@ -20,16 +21,17 @@ use parking_lot::Mutex;
 use super::admission::Admission;
 use super::affinity::{AffinityEndpoints, AffinitySettings};
 use super::configured_endpoints::{EndpointAddress, Endpoints};
-use super::endpoint_state::{ActiveRequest, EndpointState};
-use super::health::{PROBE_SOCKET_MILLIS, UpstreamClock};
-use super::load_balancing::{Probing, ResolvedEndpoint};
-use super::locality::{self, PriorityLevels};
+use super::endpoint_state::EndpointState;
+use super::health::UpstreamClock;
+use super::load_balancing::{EndpointSet, PickCounts};
+use super::locality::PriorityLevels;
 use super::proxy_protocol::ConnectionEnds;
 use super::retry_budget::ServiceRetries;
-use super::settings::{BalancingAlgorithm, RequestHash};
+use super::settings::RequestHash;
 use super::socket_budget::UpstreamSockets;
 use super::ssrf_guard::AddressPolicy;
 use super::tls::{UpstreamServerName, UpstreamTlsClient, UpstreamTlsSettings, VerifiedNames};
+use super::upstream_availability::CurrentAvailability;
 use super::upstream_key::UpstreamKey;
 
 /// The number of endpoints of an upstream, by health.
@@ -63,16 +65,27 @@ pub struct Upstream {
     revision: AtomicU64,
     /// The addresses to connect to: `configured` with every name replaced by its addresses. Unresolved names are
     /// absent.
-    reachable: ArcSwap<Vec<ResolvedEndpoint>>,
-    /// Whether any endpoint is ejected.
-    has_ejected: AtomicBool,
+    reachable: ArcSwap<EndpointSet>,
+    /// How many of them are not ejected.
+    availability: CurrentAvailability,
     /// Whether the endpoints have levels.
     has_levels: AtomicBool,
-    levels: ArcSwapOption<PriorityLevels<Vec<ResolvedEndpoint>>>,
-    /// Whether endpoints are chosen by a hash of the request.
-    hashes_requests: AtomicBool,
-    /// Whether requests in progress are counted, for least-requests balancing.
+    levels: ArcSwapOption<PriorityLevels<EndpointSet>>,
+    /// Whether the requests in progress of each endpoint are counted, for the load balancing.
     counts_requests: AtomicBool,
+    /// Whether those of the upstream are counted as well, in `requests`.
+    counts_all_requests: AtomicBool,
+    requests: Arc<AtomicU32>,
+    /// Whether the load balancing depends on the latency of the endpoints.
+    measures_latency: AtomicBool,
+    /// Whether the load balancing depends on a hash of the request.
+    is_hashing: AtomicBool,
+    /// Whether the load balancing has settings that are not the defaults.
+    has_balancing: AtomicBool,
+    /// When the last slow start ends, in milliseconds of `clock`; 0 if there was none.
+    slow_starts_until: AtomicU64,
+    /// The counters of all workers that have counted a pick.
+    pick_counts: Mutex<Vec<Arc<PickCounts>>>,
     clock: UpstreamClock,
     /// The longest timeout of a connection that was opened, in milliseconds.
     longest_connect_timeout: AtomicU64,
@@ -114,11 +127,17 @@ impl Upstream {
             configured: ArcSwap::default(),
             revision: AtomicU64::new(0),
             reachable: ArcSwap::default(),
-            has_ejected: AtomicBool::new(false),
+            availability: CurrentAvailability::default(),
             has_levels: AtomicBool::new(false),
             levels: ArcSwapOption::default(),
-            hashes_requests: AtomicBool::new(false),
             counts_requests: AtomicBool::new(false),
+            counts_all_requests: AtomicBool::new(false),
+            requests: Arc::default(),
+            measures_latency: AtomicBool::new(false),
+            is_hashing: AtomicBool::new(false),
+            has_balancing: AtomicBool::new(false),
+            slow_starts_until: AtomicU64::new(0),
+            pick_counts: Mutex::default(),
             clock: UpstreamClock::default(),
             longest_connect_timeout: AtomicU64::new(0),
             retries: Arc::default(),
@@ -159,7 +178,7 @@ impl Upstream {
     }
 
     /// The addresses that requests can be sent to now, sorted.
-    pub fn reachable(&self) -> arc_swap::Guard<Arc<Vec<ResolvedEndpoint>>> {
+    pub fn reachable(&self) -> arc_swap::Guard<Arc<EndpointSet>> {
         self.reachable.load()
     }
 
@@ -186,62 +205,6 @@ impl Upstream {
             }
         }
         reports
-    }
-
-    /// The nearest endpoints that may get a request, except those in `avoid`; the hash of the request selects the level
-    /// where several share the requests. `None` if all endpoints are alike: they have no levels, or none is available.
-    pub(super) fn nearest_endpoints(
-        &self,
-        avoid: &[SocketAddr],
-        hash: Option<u64>,
-    ) -> Option<Arc<Vec<ResolvedEndpoint>>> {
-        if !self.has_levels.load(Relaxed) {
-            return None;
-        }
-        let levels = self.levels.load();
-        let is_any_unavailable = self.has_ejected() || !avoid.is_empty();
-        let is_available =
-            |endpoint: &ResolvedEndpoint| endpoint.state.health.is_healthy() && !avoid.contains(&endpoint.address);
-        let has_available = |endpoints: &&Arc<Vec<_>>| !is_any_unavailable || endpoints.iter().any(is_available);
-        levels.as_ref()?.in_order(locality::draw(hash)).find(has_available).cloned()
-    }
-
-    /// The next endpoint by load balancing and health, except those in `avoid`. `turn` is the round-robin position.
-    /// Ejected endpoints are skipped unless there are no others.
-    pub fn next_endpoint(&self, turn: usize, avoid: &[SocketAddr]) -> Option<SocketAddr> {
-        self.choose(&self.reachable.load(), turn, avoid)
-    }
-
-    /// Like [`Upstream::next_endpoint`], but only among the endpoints of a subset. All endpoints are used if less than
-    /// half of the subset is healthy, or if all of it is in `avoid`.
-    pub(super) fn next_endpoint_of(
-        &self,
-        subset: &[ResolvedEndpoint],
-        turn: usize,
-        avoid: &[SocketAddr],
-    ) -> Option<SocketAddr> {
-        let healthy = || subset.iter().filter(|endpoint| endpoint.state.health.is_healthy()).count();
-        let is_usable = !self.has_ejected() || 2 * healthy() >= subset.len();
-        let chosen = if is_usable { self.choose(subset, turn, avoid) } else { None };
-        chosen.or_else(|| self.next_endpoint(turn, avoid))
-    }
-
-    /// The next of these endpoints.
-    pub(super) fn choose(
-        &self,
-        endpoints: &[ResolvedEndpoint],
-        turn: usize,
-        avoid: &[SocketAddr],
-    ) -> Option<SocketAddr> {
-        let algorithm = match self.counts_requests.load(Relaxed) {
-            true => BalancingAlgorithm::LeastRequests,
-            false => BalancingAlgorithm::RoundRobin,
-        };
-        let probing = self.has_ejected().then(|| Probing {
-            now: self.clock.now(),
-            timeout: self.longest_connect_timeout.load(Relaxed) + PROBE_SOCKET_MILLIS,
-        });
-        algorithm.choose(endpoints, turn, avoid, probing)
     }
 
     /// Records that a connection is being opened with this timeout. A probe may take as long as the longest one: rules
@@ -279,11 +242,6 @@ impl Upstream {
         is_due && self.warned_at.compare_exchange(last_warned, now, Relaxed, Relaxed).is_ok()
     }
 
-    /// Counts a request in progress, if the load balancing depends on it.
-    pub fn active_request(&self, address: SocketAddr) -> Option<ActiveRequest> {
-        if self.counts_requests.load(Relaxed) { self.state(address).map(ActiveRequest::new) } else { None }
-    }
-
     /// Admits a request, which is counted.
     pub fn admit(&self) -> Admission {
         Admission::new(self.retries.begin_request())
@@ -297,7 +255,7 @@ impl Upstream {
     /// What is hashed of requests. `None` unless the load balancing is by hash.
     pub fn request_hash(&self) -> Option<Arc<RequestHash>> {
         // Requests to other upstreams do not pay for reading the settings.
-        if self.hashes_requests.load(Relaxed) { self.configured.load().balance.hash.clone() } else { None }
+        if self.hashing() { self.configured.load().balance.hash.clone() } else { None }
     }
 
     /// The sessions of rules without sessions of their own.

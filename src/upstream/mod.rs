@@ -45,10 +45,12 @@ mod retry_budget;
 mod socket;
 mod socket_budget;
 mod ssrf_guard;
-mod subset;
 mod target;
 mod upgraded;
+mod upstream_availability;
 mod upstream_key;
+mod worker_endpoints;
+mod worker_subset;
 
 pub use admission::Admission;
 pub use affinity::{AffinityCarrier, AffinitySettings, EndpointIdentities, RequestAffinity};
@@ -61,7 +63,7 @@ pub use endpoint_error::{EndpointError, RequestFailure};
 pub use endpoint_search::EndpointSearch;
 pub use endpoint_state::ActiveRequest;
 pub use endpoints::{EndpointCounts, EndpointReport, Upstream};
-pub use load_balancing::ResolvedEndpoint;
+pub use load_balancing::{EndpointSet, NoEndpoint, Picked, PickedBecause, ResolvedEndpoint, hash_address, hash64};
 pub use local_shortage::LocalShortage;
 pub use locality::MAX_LEVELS;
 pub use outcome::{Outcome, OutcomeClass};
@@ -78,7 +80,7 @@ pub use socket_budget::{SocketBudget, SocketLimit};
 pub use ssrf_guard::{
     AddressPolicy, AddressSources, BlockedAddress, LoopbackPolicy, TrustModel, is_cluster_internal_name,
 };
-pub use subset::EndpointSubsetting;
 pub use target::UpstreamTarget;
 pub use upgraded::UpgradedConnection;
 pub use upstream_key::{UpstreamKey, UpstreamSource};
+pub use worker_subset::WorkerSubsetting;

@@ -14,6 +14,8 @@ pub struct Outcome {
     pub connect_time: Option<Duration>,
     /// From the start of the attempt until the head of the response, if there is one.
     pub head_time: Option<Duration>,
+    /// The time in the field `Retry-After` of the response.
+    pub retry_after: Option<Duration>,
 }
 
 /// How far an attempt has come. Only the connection classes change the health of an endpoint, and a response over a
@@ -43,6 +45,6 @@ pub enum OutcomeClass {
 impl Outcome {
     /// An outcome without a response.
     pub fn of(class: OutcomeClass) -> Self {
-        Outcome { class, status: None, connect_time: None, head_time: None }
+        Outcome { class, status: None, connect_time: None, head_time: None, retry_after: None }
     }
 }

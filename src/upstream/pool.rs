@@ -23,9 +23,10 @@ use super::http2::Http2Connections;
 use super::socket_budget::client_slots::{self, ClientRequest, ClientSlot, ClientSlots};
 use super::socket_budget::{SocketBudget, UpstreamSockets};
 use super::tls::UpstreamServerName;
+use super::worker_endpoints::WorkerEndpoints;
 use super::{
-    ConnectError, EndpointChoice, EndpointConnector, EndpointSubsetting, RawConnection, ResolvedEndpoint, Upstream,
-    UpstreamCounters, UpstreamProtocol, UpstreamTarget,
+    ConnectError, EndpointChoice, EndpointConnector, NoEndpoint, Picked, RawConnection, Upstream, UpstreamCounters,
+    UpstreamProtocol, UpstreamTarget, WorkerSubsetting,
 };
 use crate::turn_clock;
 use connection::RequestSender;
@@ -35,7 +36,7 @@ pub use connection::UpstreamConnection;
 pub struct ConnectionPools<B> {
     connector: EndpointConnector,
     idle_limits: IdleLimits,
-    subsetting: EndpointSubsetting,
+    subsetting: WorkerSubsetting,
     counters: Arc<UpstreamCounters>,
     /// Keyed by the address of the `Upstream`; the pool's weak reference keeps the allocation, so the key stays unique.
     upstreams: RefCell<HashMap<usize, Rc<UpstreamPool<B>>, foldhash::fast::FixedState>>,
@@ -62,10 +63,8 @@ pub enum IdleReuse {
 struct UpstreamPool<B> {
     /// Weak, since pools of several workers must not keep an unused upstream alive.
     upstream: Weak<Upstream>,
-    /// Round-robin position of this worker. It starts at random, so that workers are not synchronized.
-    turn: Cell<usize>,
-    /// The endpoints of this worker, if the upstream has so many that workers use subsets.
-    subset: RefCell<CachedSubset>,
+    /// The endpoints as this worker uses them.
+    endpoints: RefCell<WorkerEndpoints>,
     idle: RefCell<HashMap<SocketAddr, Vec<IdleConnection<B>>, foldhash::fast::FixedState>>,
     per_endpoint: usize,
     /// HTTP/2 connections, used instead of `idle`. Without TLS there is one entry, without a name.
@@ -75,13 +74,6 @@ struct UpstreamPool<B> {
     sockets: Arc<UpstreamSockets>,
     /// The requests in progress by client.
     clients: Rc<ClientSlots>,
-}
-
-/// The subset of a worker, and the endpoints that it was selected from.
-#[derive(Default)]
-struct CachedSubset {
-    all: Option<Arc<Vec<ResolvedEndpoint>>>,
-    subset: Vec<ResolvedEndpoint>,
 }
 
 type NamedConnections<B> = (Option<Rc<UpstreamServerName>>, Rc<Http2Connections<B>>);
@@ -113,7 +105,7 @@ where
     pub fn new(
         connector: EndpointConnector,
         idle_limits: IdleLimits,
-        subsetting: EndpointSubsetting,
+        subsetting: WorkerSubsetting,
         counters: Arc<UpstreamCounters>,
     ) -> Self {
         ConnectionPools { connector, idle_limits, subsetting, counters, upstreams: RefCell::default() }
@@ -286,40 +278,10 @@ where
 /// What does not depend on the type of bodies.
 impl<B> ConnectionPools<B> {
     /// Picks an endpoint of the upstream.
-    pub fn pick(&self, upstream: &Arc<Upstream>, choice: &EndpointChoice<'_>) -> Option<SocketAddr> {
-        let EndpointChoice { avoid, pinned, hash, may_repeat } = *choice;
-        if let Some(pinned) = pinned.filter(|pinned| !avoid.contains(pinned)) {
-            return Some(pinned);
-        }
-        let picked = self.next_endpoint(upstream, avoid, hash);
-        if picked.is_some() || !may_repeat || avoid.is_empty() {
-            return picked;
-        }
-        let other_than_last =
-            if let [_, .., last] = avoid { self.next_endpoint(upstream, &[*last], hash) } else { None };
-        let avoid_none = [];
-        other_than_last.or_else(|| self.next_endpoint(upstream, &avoid_none, hash))
-    }
-
-    /// The next endpoint in load-balancing order, except those in `avoid`.
-    fn next_endpoint(&self, upstream: &Arc<Upstream>, avoid: &[SocketAddr], hash: Option<u64>) -> Option<SocketAddr> {
+    pub fn pick(&self, upstream: &Arc<Upstream>, choice: &EndpointChoice<'_>) -> Result<Picked, NoEndpoint> {
         let pool = self.pool(upstream);
-        if avoid.is_empty() {
-            // Not advanced for retries: with two endpoints, every request would start at the same one.
-            pool.turn.set(pool.turn.get().wrapping_add(1));
-        }
-        if let Some(nearest) = upstream.nearest_endpoints(avoid, hash) {
-            return upstream.choose(&nearest, pool.turn.get(), avoid);
-        }
-        let reachable = upstream.reachable();
-        if !self.subsetting.applies_to(reachable.len()) {
-            return upstream.choose(&reachable, pool.turn.get(), avoid);
-        }
-        let mut cached = pool.subset.borrow_mut();
-        if !cached.all.as_ref().is_some_and(|all| Arc::ptr_eq(all, &reachable)) {
-            *cached = CachedSubset { subset: self.subsetting.subset(&reachable), all: Some(Arc::clone(&reachable)) };
-        }
-        upstream.next_endpoint_of(&cached.subset, pool.turn.get(), avoid)
+        let mut endpoints = pool.endpoints.borrow_mut();
+        upstream.pick(&mut endpoints, &self.subsetting, choice)
     }
 
     /// Opens a connection for the bytes of one client connection, and records the result in the health of the endpoint.
@@ -411,8 +373,7 @@ impl<B> ConnectionPools<B> {
         let pool = upstreams.entry(Arc::as_ptr(upstream).addr()).or_insert_with(|| {
             Rc::new(UpstreamPool {
                 upstream: Arc::downgrade(upstream),
-                turn: Cell::new(fastrand::usize(..)),
-                subset: RefCell::default(),
+                endpoints: RefCell::default(),
                 idle: RefCell::default(),
                 per_endpoint: self.idle_limits.per_endpoint,
                 http2: RefCell::default(),

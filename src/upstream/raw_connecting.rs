@@ -12,6 +12,8 @@ use super::{ConnectError, ConnectionPools, EndpointSearch, RawConnection, Upstre
 pub struct RawDestination<'u> {
     pub upstream: &'u Arc<Upstream>,
     pub client: ClientSlot,
+    /// The hash of the client, if the upstream hashes.
+    pub hash: Option<u64>,
     /// The bytes with which the connection begins.
     pub proxy_header: &'u [u8],
     /// How many endpoints are tried.
@@ -26,11 +28,11 @@ impl RawDestination<'_> {
         pools: &ConnectionPools<B>,
         mut on_attempt: impl FnMut(SocketAddr),
     ) -> Result<RawConnection, Option<ConnectError>> {
-        let mut search = EndpointSearch::new(None, None);
+        let mut search = EndpointSearch::new(None).with_hash(self.hash);
         let may_repeat = false;
         let mut failure = None;
         for _ in 0..self.max_endpoints {
-            let Some(address) = search.next(pools, self.upstream, may_repeat) else { break };
+            let Ok(address) = search.next(pools, self.upstream, may_repeat) else { break };
             on_attempt(address);
             let error = match pools.open_raw(self.upstream, address, self.client, self.proxy_header).await {
                 Ok(connection) => return Ok(connection),

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a failed precondition panics the test, in test helpers too")]
 
 mod accounting;
+mod balancing_settings;
 mod bodies;
 mod buffer_limit;
 mod changes_while_held;

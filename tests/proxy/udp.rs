@@ -75,7 +75,7 @@ async fn start_at(ip: IpAddr, options: Options, action: Option<StreamAction>) ->
     server
 }
 
-async fn start(options: Options, action: Option<StreamAction>) -> TestServer {
+pub(crate) async fn start(options: Options, action: Option<StreamAction>) -> TestServer {
     start_at(LISTENER_IP, options, action).await
 }
 

@@ -54,7 +54,7 @@ pub(in crate::compile) fn build(
         locality::levels(balance.locality.mode, distribution, &endpoints.iter().filter_map(near).collect::<Vec<_>>());
     let addresses = endpoints.into_iter().map(|endpoint| endpoint.address).collect();
     let unready = unready_addresses(store, key, forbidden);
-    Endpoints { addresses, unready, levels, balance, identities, traffic }
+    Endpoints { addresses, unready, levels, weights: Box::default(), balance, identities, traffic }
 }
 
 /// An endpoint as its objects describe it.

@@ -31,7 +31,7 @@ use crate::proxy::unforwarded_budget::UnforwardedBudget;
 use crate::proxy::worker::WorkerShared;
 use crate::proxy::{BindState, BindStates, RejectedPaths};
 use crate::snapshot::{BindAddress, Snapshot, TransportProtocol};
-use crate::upstream::{EndpointSubsetting, OwnSockets, SocketBudget};
+use crate::upstream::{OwnSockets, SocketBudget, WorkerSubsetting};
 
 /// Settings of the data plane. Listeners and routes come from the snapshot.
 #[derive(Clone, Debug)]
@@ -103,7 +103,7 @@ impl Proxy {
                 product_headers: Arc::new(ProductHeaders::new(config.product_headers, config.product_token)),
                 upstream_sockets: Arc::new(SocketBudget::new(limits.max_upstream_connections)),
                 own_sockets: Arc::clone(&own_sockets),
-                subsetting: EndpointSubsetting::new(count, limits.max_upstream_connections),
+                subsetting: WorkerSubsetting::new(count, limits.max_upstream_connections),
             },
             worker: WorkerShared {
                 snapshot: Arc::clone(&snapshot),

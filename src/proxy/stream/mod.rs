@@ -61,6 +61,7 @@ pub(in crate::proxy) async fn serve<B>(
     let destination = RawDestination {
         upstream: &upstream,
         client: client_slot,
+        hash: upstream.client_hash(client_ip),
         proxy_header: &proxy_header,
         max_endpoints: MAX_ENDPOINTS,
     };

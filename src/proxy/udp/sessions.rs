@@ -151,8 +151,10 @@ impl UdpSessions {
         let target = match upstream {
             None => SessionTarget::Invalid,
             Some(upstream) => {
-                let choice = EndpointChoice { avoid: refused.as_slice(), pinned: None, hash: None, may_repeat: true };
-                let address = self.http.pools.pick(upstream, &choice).ok_or(DatagramDrop::NoEndpoints)?;
+                let hash = upstream.client_hash(client);
+                let choice = EndpointChoice { avoid: refused.as_slice(), pinned: None, hash, may_repeat: true };
+                let picked = self.http.pools.pick(upstream, &choice).map_err(|_| DatagramDrop::NoEndpoints)?;
+                let address = picked.address;
                 let endpoint = SessionEndpoint::connect(Arc::clone(upstream), address).map_err(|error| {
                     if matches!(Errno::from_io_error(&error), Some(Errno::MFILE | Errno::NFILE)) {
                         self.evict_oldest();

@@ -61,7 +61,7 @@ impl AffinityEndpoints {
         };
         let upstream = digest([kind, &key.namespace, &key.service, &key.port.to_string()]);
         let pinnable = |endpoint: &ResolvedEndpoint| {
-            let ResolvedEndpoint { address, state } = endpoint;
+            let ResolvedEndpoint { address, state, .. } = endpoint;
             let pod = identities.pods.binary_search_by_key(address, |(address, _)| *address).ok();
             let key = match pod {
                 Some(index) => digest(["pod", &identities.pods[index].1]),

@@ -10,9 +10,8 @@ use tracing::warn;
 use super::Upstream;
 use crate::upstream::affinity::AffinityEndpoints;
 use crate::upstream::configured_endpoints::{BackendTraffic, EndpointAddress, Endpoints};
-use crate::upstream::load_balancing::ResolvedEndpoint;
+use crate::upstream::load_balancing::{EndpointSet, ResolvedEndpoint, SetSettings};
 use crate::upstream::locality::PriorityLevels;
-use crate::upstream::settings::BalancingAlgorithm;
 use crate::upstream::ssrf_guard::BlockedAddress;
 
 impl Upstream {
@@ -31,8 +30,6 @@ impl Upstream {
             return;
         }
         resolved.retain(|host, _| hosts(&endpoints).any(|name| name == host));
-        self.counts_requests.store(endpoints.balance.algorithm == BalancingAlgorithm::LeastRequests, Relaxed);
-        self.hashes_requests.store(endpoints.balance.hash.is_some(), Relaxed);
         let BackendTraffic { retry_limits, affinity, .. } = &endpoints.traffic;
         self.retries.set_limits(*retry_limits);
         self.affinity.store(affinity.clone());
@@ -43,10 +40,7 @@ impl Upstream {
         let lacks_affinity_endpoints = affinity.is_some() && self.affinity_endpoints.load().is_none();
         self.configured.store(Arc::new(endpoints));
         self.revision.fetch_add(1, Release);
-        let has_other_reachable = self.publish(&resolved);
-        // Also if the addresses are the same, since their levels may be others.
-        self.publish_levels();
-        if !has_other_reachable && (has_other_identities || lacks_affinity_endpoints) {
+        if !self.publish(&resolved) && (has_other_identities || lacks_affinity_endpoints) {
             self.publish_affinity_endpoints();
         }
     }
@@ -69,9 +63,7 @@ impl Upstream {
             );
         }
         resolved.insert(name, addresses);
-        if self.publish(&resolved) {
-            self.publish_levels();
-        }
+        self.publish(&resolved);
     }
 
     /// Copies the DNS results of the upstream that this one replaces.
@@ -85,41 +77,73 @@ impl Upstream {
         BlockedAddress::check(address, &self.addresses).is_none()
     }
 
-    /// Recomputes the reachable addresses; the health of an address that stays is kept. Returns whether they changed.
+    /// Recomputes the reachable endpoints and how they are picked; the state of an endpoint that stays is kept. Returns
+    /// whether addresses changed.
     pub(super) fn publish(&self, resolved: &BTreeMap<Arc<str>, Vec<IpAddr>>) -> bool {
-        let mut addresses = Vec::new();
-        for address in &self.configured.load().addresses {
-            match address {
-                EndpointAddress::Ip(address) => addresses.push(*address),
+        let configured = self.configured.load();
+        let mut named = Vec::new();
+        for (position, name) in configured.addresses.iter().enumerate() {
+            match name {
+                EndpointAddress::Ip(address) => named.push((*address, position)),
                 EndpointAddress::Name { host, port } => {
                     let resolved = resolved.get(host).into_iter().flatten();
-                    addresses.extend(resolved.map(|address| SocketAddr::new(*address, *port)));
+                    named.extend(resolved.map(|address| (SocketAddr::new(*address, *port), position)));
                 }
             }
         }
-        addresses.retain(|address| self.is_allowed(address.ip()));
+        named.retain(|(address, _)| self.is_allowed(address.ip()));
         // Two names may resolve to one address, which must not get a double share.
-        addresses.sort();
-        addresses.dedup();
-        if self.reachable.load().iter().map(|endpoint| endpoint.address).eq(addresses.iter().copied()) {
+        named.sort();
+        named.dedup_by_key(|(address, _)| *address);
+        let former = self.reachable.load_full();
+        let weighted = || named.iter().map(|(address, position)| (*address, configured.weight(*position)));
+        let limit = configured.traffic.limits.as_ref().filter(|_| !configured.traffic.is_dry_run);
+        let max_requests = limit.and_then(|limits| limits.max_requests_per_endpoint);
+        let settings = SetSettings::new(&configured.balance, max_requests);
+        let has_same_addresses = former.iter().map(|known| known.address).eq(weighted().map(|(address, _)| address));
+        let has_same_weights = || former.iter().map(|known| known.weight).eq(weighted().map(|(_, weight)| weight));
+        // The table of an upstream that hashes depends on the names as well.
+        let has_same_table = !former.has_table();
+        if has_same_addresses && has_same_table && *former.settings() == settings && has_same_weights() {
+            // Their levels may be others.
+            self.publish_levels(&named);
             return false;
         }
-        let reachable = addresses
-            .into_iter()
-            .map(|address| ResolvedEndpoint { address, state: self.state(address).unwrap_or_default() })
-            .collect();
-        self.reachable.store(Arc::new(reachable));
+        let endpoints = weighted().map(|(address, weight)| {
+            let known = former.position(address).map(|index| Arc::clone(&former[index].state));
+            let is_new = known.is_none();
+            (ResolvedEndpoint { address, weight, state: known.unwrap_or_default() }, is_new)
+        });
+        let (endpoints, are_new): (Vec<_>, Vec<_>) = endpoints.unzip();
+        let set = EndpointSet::new(endpoints, settings, |index| configured.addresses[named[index].1].to_string());
+        self.apply_balancing(&set);
+        let set = Arc::new(set);
+        self.reachable.store(Arc::clone(&set));
+        for (endpoint, _) in set.iter().zip(are_new).filter(|(_, is_new)| *is_new) {
+            self.begin(endpoint, &former);
+        }
+        self.publish_levels(&named);
         self.update_ejected();
-        self.publish_affinity_endpoints();
-        true
+        if !has_same_addresses {
+            self.publish_affinity_endpoints();
+        }
+        !has_same_addresses
     }
 
-    /// Recomputes the levels of the reachable endpoints. The caller holds the lock of the setters.
-    fn publish_levels(&self) {
+    /// Recomputes the levels of the reachable endpoints. `named`: their addresses, sorted, with the positions of their
+    /// configured names. The caller holds the lock of the setters.
+    fn publish_levels(&self, named: &[(SocketAddr, usize)]) {
         let (reachable, configured) = (self.reachable.load(), self.configured.load());
-        let Endpoints { levels, balance, .. } = &**configured;
+        let Endpoints { addresses, levels, balance, .. } = &**configured;
+        let set = |endpoints: Vec<ResolvedEndpoint>| {
+            let of_level: Vec<_> = endpoints.iter().map(|endpoint| endpoint.address).collect();
+            EndpointSet::new(endpoints, reachable.settings().clone(), |index| {
+                let position = named.binary_search_by_key(&of_level[index], |(address, _)| *address);
+                position.map_or_else(|_| String::new(), |position| addresses[named[position].1].to_string())
+            })
+        };
         let percent = balance.locality.overprovisioning_percent;
-        let levels = PriorityLevels::new(&reachable, levels, percent, |endpoints| endpoints).map(Arc::new);
+        let levels = PriorityLevels::new(&reachable, levels, percent, set).map(Arc::new);
         self.has_levels.store(levels.is_some(), Relaxed);
         self.levels.store(levels);
         // An endpoint whose health has changed meanwhile has updated the former levels.

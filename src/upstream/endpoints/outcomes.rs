@@ -1,18 +1,17 @@
 //! What attempts have shown about the endpoints of an upstream.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{
-    Ordering::{Relaxed, SeqCst},
-    fence,
-};
+use std::sync::atomic::{Ordering::SeqCst, fence};
 
 use super::Upstream;
 use crate::upstream::outcome::{Outcome, OutcomeClass};
+use crate::upstream::upstream_availability::UpstreamAvailability;
 
 impl Upstream {
     /// Reports what an attempt has shown about an endpoint.
     #[inline]
     pub fn report(&self, address: SocketAddr, outcome: &Outcome) {
+        self.record_latency(address, outcome);
         match outcome.class {
             OutcomeClass::ConnectFailed => self.record_failure(address),
             // The endpoints are not searched for ejected ones after each response of a healthy one.
@@ -53,23 +52,23 @@ impl Upstream {
     }
 
     pub(super) fn has_ejected(&self) -> bool {
-        self.has_ejected.load(Relaxed)
+        self.availability.load() != UpstreamAvailability::All
     }
 
-    /// Recomputes `has_ejected` and the loads of levels. Repeated if an endpoint has changed meanwhile: the fences make
-    /// sure that the last of several concurrent updates sees the changes of all.
+    /// Recomputes how many endpoints are available, and the loads of levels; again if an endpoint has changed meanwhile.
+    /// The fences make sure that the last of several concurrent updates sees the changes of all.
     pub(super) fn update_ejected(&self) {
         if let Some(levels) = &*self.levels.load() {
             levels.update_loads();
         }
-        let is_any_ejected = || {
+        let current = || {
             fence(SeqCst);
-            self.reachable.load().iter().any(|endpoint| !endpoint.state.health.is_healthy())
+            UpstreamAvailability::of(&self.reachable.load())
         };
         loop {
-            let has_ejected = is_any_ejected();
-            self.has_ejected.store(has_ejected, Relaxed);
-            if is_any_ejected() == has_ejected {
+            let availability = current();
+            self.availability.store(availability);
+            if current() == availability {
                 return;
             }
         }

@@ -1,8 +1,35 @@
 //! Tests of upstreams: names and addresses, health, probes, subsets and load balancing.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
+
 use super::*;
+use crate::upstream::load_balancing::{NoEndpoint, Picked, PickedBecause};
 use crate::upstream::outcome::{Outcome, OutcomeClass};
-use crate::upstream::settings::Balancing;
+use crate::upstream::settings::{Balancing, BalancingAlgorithm, WhenUnhealthy};
+use crate::upstream::worker_endpoints::WorkerEndpoints;
+use crate::upstream::{EndpointChoice, WorkerSubsetting};
+
+thread_local! {
+    /// What the worker of the test keeps about each upstream, by address.
+    static WORKER: RefCell<HashMap<usize, WorkerEndpoints>> = RefCell::default();
+}
+
+impl Upstream {
+    /// The pick of the only worker.
+    pub(in crate::upstream) fn pick_alone(&self, choice: &EndpointChoice<'_>) -> Result<Picked, NoEndpoint> {
+        WORKER.with_borrow_mut(|upstreams| {
+            let worker = upstreams.entry(std::ptr::from_ref(self).addr()).or_default();
+            self.pick(worker, &WorkerSubsetting::new(1, 1000), choice)
+        })
+    }
+
+    /// The next endpoint of the only worker, except those in `avoid`.
+    pub(in crate::upstream) fn next_endpoint(&self, _turn: usize, avoid: &[SocketAddr]) -> Option<SocketAddr> {
+        let choice = EndpointChoice { avoid, ..EndpointChoice::default() };
+        self.pick_alone(&choice).ok().map(|picked| picked.address)
+    }
+}
 
 fn upstream() -> Upstream {
     Upstream::new(UpstreamKey { namespace: "ns".into(), service: "web".into(), port: 80, ..UpstreamKey::default() })
@@ -171,6 +198,11 @@ async fn concurrent_changes_do_not_hide_ejected_endpoints() {
     }
 }
 
+/// Whether one of the next requests probes the first endpoint.
+fn has_probe(upstream: &Upstream) -> bool {
+    (0..6).any(|turn| upstream.next_endpoint(turn, &[]) == Some(address(1)))
+}
+
 #[tokio::test(start_paused = true)]
 async fn probe_may_take_as_long_as_the_longest_connect_timeout() {
     let upstream = three_endpoints();
@@ -179,31 +211,41 @@ async fn probe_may_take_as_long_as_the_longest_connect_timeout() {
         upstream.record_connect_timeout(seconds(timeout));
         upstream.record_failure(address(1));
         tokio::time::advance(seconds(15)).await;
-        assert_eq!(upstream.next_endpoint(0, &[]), Some(address(1)), "one request probes");
+        assert!(has_probe(&upstream), "one request probes");
         tokio::time::advance(seconds(probe_seconds - 1)).await;
-        assert_ne!(upstream.next_endpoint(0, &[]), Some(address(1)), "the probe may still succeed");
+        assert!(!has_probe(&upstream), "the probe may still succeed");
         tokio::time::advance(seconds(1)).await;
-        assert_eq!(upstream.next_endpoint(0, &[]), Some(address(1)), "the probe was lost");
+        assert!(has_probe(&upstream), "the probe was lost");
         upstream.report(address(1), &Outcome::of(OutcomeClass::Connected));
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn subset_is_left_while_most_of_it_is_ejected() {
-    let upstream = three_endpoints();
-    let all = upstream.reachable();
-    let subset = &all[..2];
-    let chosen = |avoid: &[SocketAddr]| -> std::collections::BTreeSet<_> {
-        (0..6).map(|turn| upstream.next_endpoint_of(subset, turn, avoid).unwrap()).collect()
+    let upstream = upstream();
+    let texts: Vec<String> = (1..=200).map(|number| format!("10.0.0.{number}:80")).collect();
+    upstream.set_endpoints(endpoints(&texts.iter().map(String::as_str).collect::<Vec<_>>()));
+    let subsetting = WorkerSubsetting::new(8, 1000);
+    let mut worker = WorkerEndpoints::default();
+    let mut chosen = |avoid: &[SocketAddr]| -> std::collections::BTreeSet<_> {
+        let choice = EndpointChoice { avoid, ..EndpointChoice::default() };
+        (0..200).map(|_| upstream.pick(&mut worker, &subsetting, &choice).unwrap().address).collect()
     };
-    assert_eq!(chosen(&[]), [address(1), address(2)].into());
-    assert_eq!(chosen(&[address(1), address(2)]), [address(3)].into(), "a retry leaves the subset");
-    upstream.record_failure(address(1));
-    assert_eq!(chosen(&[]), [address(2)].into(), "half of the subset is healthy");
-    upstream.record_failure(address(2));
-    assert_eq!(chosen(&[]), [address(3)].into());
-    upstream.report(address(1), &Outcome::of(OutcomeClass::Connected));
-    assert_eq!(chosen(&[]), [address(1)].into());
+    let subset: Vec<_> = chosen(&[]).into_iter().collect();
+    assert!((16..100).contains(&subset.len()), "{}", subset.len());
+    assert!(chosen(&subset).iter().all(|address| !subset.contains(address)), "a retry leaves the subset");
+    let (ejected, rest) = subset.split_at(subset.len() / 2);
+    for address in ejected {
+        upstream.record_failure(*address);
+    }
+    assert!(chosen(&[]).iter().all(|address| rest.contains(address)), "half of the subset is healthy");
+    upstream.record_failure(rest[0]);
+    if subset.len() % 2 == 1 {
+        upstream.record_failure(rest[1]);
+    }
+    assert!(chosen(&[]).iter().any(|address| !subset.contains(address)));
+    upstream.report(rest[0], &Outcome::of(OutcomeClass::Connected));
+    assert!(chosen(&[]).iter().all(|address| rest.contains(address)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -212,8 +254,8 @@ async fn inconclusive_probes_are_repeated() {
     upstream.record_failure(address(1));
     tokio::time::advance(std::time::Duration::from_millis(500)).await;
     for _ in 0..3 {
-        assert_eq!(upstream.next_endpoint(0, &[]), Some(address(1)));
-        assert_ne!(upstream.next_endpoint(0, &[]), Some(address(1)), "one request probes");
+        assert!(has_probe(&upstream));
+        assert!(!has_probe(&upstream), "one request probes");
         upstream.report(address(1), &Outcome::of(OutcomeClass::Inconclusive));
     }
     upstream.report(address(2), &Outcome::of(OutcomeClass::Inconclusive));
@@ -258,5 +300,149 @@ fn least_requests_chooses_the_least_busy_endpoint() {
     drop(first);
     assert!((0..4).all(|turn| upstream.next_endpoint(turn, &[]) == Some(address(1))));
     drop(second);
-    assert_ne!(upstream.next_endpoint(0, &[]), upstream.next_endpoint(1, &[]), "in turn among equals");
+    let idle: std::collections::BTreeSet<_> = (0..100).filter_map(|turn| upstream.next_endpoint(turn, &[])).collect();
+    assert_eq!(idle.len(), 2, "at random among equals");
+}
+
+fn pick(upstream: &Upstream) -> Result<PickedBecause, NoEndpoint> {
+    upstream.pick_alone(&EndpointChoice::default()).map(|picked| picked.because)
+}
+
+#[tokio::test(start_paused = true)]
+async fn unreachable_endpoints_get_few_connections_at_a_time() {
+    let upstream = three_endpoints();
+    for number in 1..=3 {
+        upstream.record_failure(address(number));
+    }
+    let mut dials = Vec::new();
+    for _ in 0..24 {
+        let picked = upstream.pick_alone(&EndpointChoice::default()).unwrap();
+        assert_eq!(picked.because, PickedBecause::Panic);
+        dials.push((picked.address, upstream.pending_dial(picked.address)));
+    }
+    for number in 1..=3 {
+        assert_eq!(dials.iter().filter(|(dialed, _)| *dialed == address(number)).count(), 8);
+    }
+    assert_eq!(pick(&upstream), Err(NoEndpoint::Unavailable), "others fail at once");
+    dials.retain(|(dialed, _)| *dialed != address(2));
+    assert_eq!(upstream.next_endpoint(0, &[]), Some(address(2)));
+    upstream.report(address(3), &Outcome::of(OutcomeClass::Connected));
+    assert_eq!(upstream.next_endpoint(0, &[]), Some(address(3)), "an available one has no such limit");
+    let only_tried = [address(3)];
+    assert_eq!(upstream.next_endpoint(0, &only_tried), Some(address(2)), "an ejected one is better than none");
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_fail_below_the_threshold_if_the_policy_says_so() {
+    use PickedBecause::{Panic, Walked};
+    let unavailable = Err(NoEndpoint::Unavailable);
+    for (when_unhealthy, panic_threshold_percent, by_ejected) in [
+        (WhenUnhealthy::UseAll, 0, [Ok(Walked), Ok(Walked), Ok(Panic)]),
+        (WhenUnhealthy::UseAll, 50, [Ok(Walked), Ok(Panic), Ok(Panic)]),
+        (WhenUnhealthy::UseAll, 67, [Ok(Panic), Ok(Panic), Ok(Panic)]),
+        (WhenUnhealthy::Fail, 0, [Ok(Walked), Ok(Walked), unavailable]),
+        (WhenUnhealthy::Fail, 33, [Ok(Walked), Ok(Walked), unavailable]),
+        (WhenUnhealthy::Fail, 34, [Ok(Walked), unavailable, unavailable]),
+    ] {
+        let upstream = three_endpoints();
+        let balance = Balancing { when_unhealthy, panic_threshold_percent, ..Balancing::default() };
+        upstream.set_endpoints(Endpoints { balance, ..endpoints(&["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"]) });
+        for (number, expected) in (1..).zip(by_ejected) {
+            upstream.record_failure(address(number));
+            // A pick is only walked if the rotation meets an ejected endpoint.
+            let picks: Vec<_> = (0..6).map(|_| pick(&upstream)).collect();
+            let case = format!("{when_unhealthy:?}, {panic_threshold_percent} %, {number} ejected: {picks:?}");
+            assert!(picks.contains(&expected), "{case}");
+            if expected != Ok(Walked) {
+                assert!(picks.iter().all(|pick| *pick == expected), "{case}");
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn threshold_ignores_ejections() {
+    let upstream = three_endpoints();
+    let balance = Balancing { panic_threshold_percent: 50, ..Balancing::default() };
+    upstream.set_endpoints(Endpoints { balance, ..endpoints(&["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"]) });
+    upstream.record_failure(address(1));
+    upstream.record_failure(address(2));
+    let chosen: std::collections::BTreeSet<_> = (0..6).filter_map(|turn| upstream.next_endpoint(turn, &[])).collect();
+    assert_eq!(chosen.len(), 3, "the only available one does not get the load of all");
+}
+
+#[test]
+fn sessions_are_kept_within_limits() {
+    use crate::upstream::BackendTraffic;
+    use crate::upstream::settings::RequestLimits;
+    let upstream = upstream();
+    let limits = Arc::new(RequestLimits { max_requests_per_endpoint: Some(2), ..RequestLimits::default() });
+    let traffic = |is_dry_run| BackendTraffic { limits: Some(Arc::clone(&limits)), is_dry_run, ..Default::default() };
+    let set = |is_dry_run| {
+        let addresses = endpoints(&["10.0.0.1:80", "10.0.0.2:80"]);
+        upstream.set_endpoints(Endpoints { traffic: traffic(is_dry_run), ..addresses });
+    };
+    set(false);
+    let pinned = || upstream.pick_alone(&EndpointChoice { pinned: Some(address(1)), ..EndpointChoice::default() });
+    let mut active = Vec::new();
+    for expected in [
+        Ok((1, PickedBecause::Pinned)),
+        Ok((1, PickedBecause::Pinned)),
+        Ok((2, PickedBecause::OverLimit)),
+        Ok((2, PickedBecause::OverLimit)),
+        Err(NoEndpoint::OverLimit),
+    ] {
+        let picked = pinned();
+        assert_eq!(picked.map(|picked| (picked.address, picked.because)), expected.map(|(n, why)| (address(n), why)));
+        active.extend(picked.ok().and_then(|picked| upstream.active_request(picked.address)));
+    }
+    assert_eq!(upstream.picks().map(|(_, count)| count), [0, 2, 0, 2, 0]);
+    set(true);
+    assert_eq!(pinned().map(|picked| picked.because), Ok(PickedBecause::Pinned), "a dry run has no effect");
+}
+
+#[tokio::test(start_paused = true)]
+async fn plain_upstreams_count_no_picks() {
+    let upstream = three_endpoints();
+    for _ in 0..10 {
+        assert_eq!(pick(&upstream), Ok(PickedBecause::Preferred));
+    }
+    assert_eq!(upstream.picks().map(|(_, count)| count), [0; 5]);
+    upstream.record_failure(address(1));
+    for _ in 0..30 {
+        pick(&upstream).unwrap();
+    }
+    let walked = upstream.picks()[PickedBecause::Walked as usize];
+    assert!(walked.0 == PickedBecause::Walked && (5..=15).contains(&walked.1), "{walked:?}");
+}
+
+#[test]
+fn endpoints_without_weight_get_sessions_only() {
+    let upstream = upstream();
+    let weights = [(EndpointAddress::Ip(address(1)), 0), (EndpointAddress::Ip(address(3)), 3)];
+    let set = |algorithm| {
+        let balance = Balancing { algorithm, ..Balancing::default() };
+        let addresses = endpoints(&["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"]);
+        upstream.set_endpoints(Endpoints { weights: weights.clone().into(), balance, ..addresses });
+    };
+    for algorithm in [
+        BalancingAlgorithm::RoundRobin,
+        BalancingAlgorithm::Random,
+        BalancingAlgorithm::LeastRequests,
+        BalancingAlgorithm::Maglev { table_size: 251 },
+        BalancingAlgorithm::RingHash { points: None },
+    ] {
+        set(algorithm);
+        let mut counts = [0; 4];
+        for key in 0..4_000_u64 {
+            let hash = Some(crate::upstream::hash64(&key.to_le_bytes()));
+            let picked = upstream.pick_alone(&EndpointChoice { hash, ..EndpointChoice::default() }).unwrap();
+            counts[(1..=3).find(|number| address(*number) == picked.address).unwrap() as usize] += 1;
+        }
+        assert_eq!(counts[1], 0, "{algorithm:?}");
+        assert!((700..1_300).contains(&counts[2]), "{algorithm:?}: {counts:?}");
+    }
+    let pinned = upstream.pick_alone(&EndpointChoice { pinned: Some(address(1)), ..EndpointChoice::default() });
+    assert_eq!(pinned.map(|picked| picked.address), Ok(address(1)));
+    assert_eq!(upstream.next_endpoint(0, &[address(2), address(3)]), None);
 }

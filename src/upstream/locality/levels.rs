@@ -54,7 +54,7 @@ impl<S: Deref<Target = [ResolvedEndpoint]>> PriorityLevels<S> {
         let current = || {
             fence(SeqCst);
             let count = |endpoints: &Arc<S>| LevelEndpoints {
-                available: endpoints.iter().filter(|endpoint| endpoint.state.health.is_healthy()).count(),
+                available: endpoints.iter().filter(|endpoint| endpoint.is_available()).count(),
                 total: endpoints.len(),
             };
             let counts: Vec<_> = self.levels.iter().map(count).collect();
@@ -69,15 +69,18 @@ impl<S: Deref<Target = [ResolvedEndpoint]>> PriorityLevels<S> {
         }
     }
 
-    /// The endpoints of the level for a number from [`draw`], then those of the other levels, nearest first. None if no
+    /// The endpoints of each level.
+    pub(in crate::upstream) fn endpoints(&self) -> &[Arc<S>] {
+        &self.levels
+    }
+
+    /// The positions of the level for a number from [`draw`], and of the other levels, nearest first. None if no
     /// endpoint is available: then levels have no meaning.
-    pub(in crate::upstream) fn in_order(&self, draw: u8) -> impl Iterator<Item = &Arc<S>> {
+    pub(in crate::upstream) fn in_order(&self, draw: u8) -> impl Iterator<Item = usize> {
         let loads: CumulativeLoads = self.loads.load(Relaxed).to_le_bytes();
-        let selected =
-            loads.iter().position(|load| draw < *load).and_then(|index| Some((index, self.levels.get(index)?)));
-        let others = self.levels.iter().enumerate();
-        let others = others.filter(move |(index, _)| selected.is_some_and(|(selected, _)| selected != *index));
-        selected.into_iter().chain(others).map(|(_, endpoints)| endpoints)
+        let selected = loads.iter().position(|load| draw < *load);
+        let count = if selected.is_some() { self.levels.len() } else { 0 };
+        selected.into_iter().chain((0..count).filter(move |index| Some(*index) != selected))
     }
 
     /// The percentage of requests for each level.
@@ -104,7 +107,7 @@ mod tests {
     type Levels = PriorityLevels<Vec<ResolvedEndpoint>>;
 
     fn endpoint(number: u8) -> ResolvedEndpoint {
-        ResolvedEndpoint { address: SocketAddr::from(([10, 0, 0, number], 80)), state: Arc::default() }
+        ResolvedEndpoint { address: SocketAddr::from(([10, 0, 0, number], 80)), weight: 1, state: Arc::default() }
     }
 
     fn levels(endpoints: &[ResolvedEndpoint], levels: &[u8]) -> Option<Levels> {
@@ -117,7 +120,7 @@ mod tests {
             SocketAddr::V4(address) => address.ip().octets()[3],
             SocketAddr::V6(_) => unreachable!("the test has IPv4 addresses"),
         };
-        levels.in_order(draw).map(|endpoints| endpoints.iter().map(number).collect()).collect()
+        levels.in_order(draw).map(|level| levels.endpoints()[level].iter().map(number).collect()).collect()
     }
 
     #[test]

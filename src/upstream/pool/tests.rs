@@ -24,7 +24,7 @@ fn pools_without_sockets() -> ConnectionPools<Empty<Bytes>> {
         ping_timeout: Duration::from_secs(10),
     };
     let limits = IdleLimits { per_endpoint: 1, timeout: Duration::from_secs(10), recent: Duration::from_secs(10) };
-    ConnectionPools::new(connector, limits, EndpointSubsetting::new(1, 1), Arc::default())
+    ConnectionPools::new(connector, limits, WorkerSubsetting::new(1, 1), Arc::default())
 }
 
 /// The documented limit is that of both waits together.

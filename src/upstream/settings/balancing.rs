@@ -14,8 +14,8 @@ pub struct Balancing {
     pub hash: Option<Arc<RequestHash>>,
     pub slow_start: Option<SlowStart>,
     pub locality: Locality,
-    /// If a smaller percentage of the endpoints is available, ejections are ignored, or no request is sent, as
-    /// `when_unhealthy` says. 0: only if none is available.
+    /// If a smaller percentage of the endpoints is available, ejections are ignored, or with [`WhenUnhealthy::Fail`], if
+    /// the percentage is not larger, no request is sent. 0: only if none is available.
     pub panic_threshold_percent: u8,
     pub when_unhealthy: WhenUnhealthy,
 }

@@ -16,7 +16,7 @@ use crate::proxy::http::forwarding::mirror::MirrorSender;
 use crate::proxy::http::record::request_id::RequestIds;
 use crate::proxy::rejected_paths::RejectedPaths;
 use crate::proxy::worker::Worker;
-use crate::upstream::{ConnectionPools, EndpointConnector, EndpointSubsetting, IdleLimits, OwnSockets, SocketBudget};
+use crate::upstream::{ConnectionPools, EndpointConnector, IdleLimits, OwnSockets, SocketBudget, WorkerSubsetting};
 
 /// What the HTTP requests of all workers share.
 #[derive(Clone)]
@@ -31,7 +31,7 @@ pub(in crate::proxy) struct HttpWorkerShared {
     /// The sockets to which no connections are opened.
     pub(in crate::proxy) own_sockets: Arc<OwnSockets>,
     /// The endpoints of large upstreams that each worker uses.
-    pub(in crate::proxy) subsetting: EndpointSubsetting,
+    pub(in crate::proxy) subsetting: WorkerSubsetting,
 }
 
 /// State that the requests of one worker share.
@@ -69,7 +69,7 @@ impl HttpWorker {
         };
         let upstream_counters = &worker.counters.upstream;
         let mirror_counters = Arc::clone(&worker.counters.mirrored);
-        let subsetting = EndpointSubsetting { worker: number, ..shared.subsetting };
+        let subsetting = WorkerSubsetting { worker: number, ..shared.subsetting };
         let mirror_pools =
             ConnectionPools::new(connector.clone(), idle_limits, subsetting, Arc::clone(upstream_counters));
         let mirrors = MirrorSender::new(limits, mirror_pools, mirror_counters, Rc::clone(&worker.buffers));

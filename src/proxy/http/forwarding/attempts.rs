@@ -9,7 +9,8 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use http::{Request, Response};
+use http::header::RETRY_AFTER;
+use http::{Request, Response, StatusCode};
 use http_body::Body;
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -75,7 +76,7 @@ pub(in crate::proxy) async fn forward<C: Caller>(
     loop {
         let (upstream, may_repeat) = (outgoing.target.upstream, outgoing.policy.repeats_endpoints());
         let next = outgoing.search.next(outgoing.caller.pools(), upstream, may_repeat);
-        outgoing.endpoint = next.ok_or(RequestError::NoEndpoints)?;
+        outgoing.endpoint = next.map_err(RequestError::from)?;
         let started_at = turn_clock::now();
         if let Some(attempts) = &mut attempts {
             attempts.start(outgoing.endpoint, started_at);
@@ -119,6 +120,13 @@ pub(in crate::proxy) async fn forward<C: Caller>(
             outgoing.caller.pools().count_retry();
         }
     }
+}
+
+/// The time for which an overloaded endpoint asks.
+fn retry_after<B>(response: &Response<B>) -> Option<Duration> {
+    let asks = matches!(response.status(), StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
+    let value = asks.then(|| response.headers().get(RETRY_AFTER))??;
+    value.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
 }
 
 /// An attempt whose outcome is not the response of the caller.
@@ -182,7 +190,9 @@ impl<C: Caller> EndedAttempt<C> {
         if let Some(class) = class {
             let status = self.outcome.as_ref().ok().map(Response::status);
             let head_time = status.map(|_| total);
-            outgoing.target.upstream.report(outgoing.endpoint, &Outcome { class, status, connect_time, head_time });
+            let retry_after = self.outcome.as_ref().ok().and_then(retry_after);
+            let outcome = Outcome { class, status, connect_time, head_time, retry_after };
+            outgoing.target.upstream.report(outgoing.endpoint, &outcome);
         }
         let handshake_time = outgoing.target.handshake_time.take();
         let Some(attempts) = attempts else { return };

@@ -92,7 +92,7 @@ impl<'u, C: Caller> OutgoingRequest<'u, C> {
         Ok(OutgoingRequest {
             caller,
             target,
-            search: EndpointSearch::new(pinned, hash),
+            search: EndpointSearch::new(pinned).with_hash(hash),
             policy,
             upgrade,
             replay,

@@ -7,6 +7,7 @@ use crate::snapshot::regex_steps::RegexInput;
 use crate::snapshot::routing::Unrouted;
 use crate::snapshot::rule::RouteFailure;
 use crate::snapshot::rule_options::ErrorStyle;
+use crate::upstream::NoEndpoint;
 
 /// Why a request did not get a response from an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +73,12 @@ pub(in crate::proxy) enum RequestError {
     /// The response of the authorization server is invalid.
     InvalidAuthorization,
     NoEndpoints,
+    /// All endpoints are ejected, and the request may not or cannot try one of them.
+    Unavailable,
+    /// [`RequestError::Unavailable`] in [`ErrorStyle::RingBalancer`].
+    RingBalancerUnavailable,
+    /// Each endpoint has as many requests as it may have.
+    OverLimit,
     /// The last attempt failed, and the retry budget of the Service allows no other.
     RetryBudget,
     /// [`RequestError::NoEndpoints`] in [`ErrorStyle::RingBalancer`].
@@ -134,6 +141,16 @@ impl From<Unrouted> for RequestError {
     }
 }
 
+impl From<NoEndpoint> for RequestError {
+    fn from(missing: NoEndpoint) -> Self {
+        match missing {
+            NoEndpoint::None => RequestError::NoEndpoints,
+            NoEndpoint::Unavailable => RequestError::Unavailable,
+            NoEndpoint::OverLimit => RequestError::OverLimit,
+        }
+    }
+}
+
 impl From<TargetError> for RequestError {
     fn from(error: TargetError) -> Self {
         match error {
@@ -149,6 +166,7 @@ impl RequestError {
     pub(in crate::proxy) fn in_style(self, style: ErrorStyle) -> RequestError {
         match (style, self) {
             (ErrorStyle::RingBalancer, RequestError::NoEndpoints) => RequestError::NoRingBalancerPeer,
+            (ErrorStyle::RingBalancer, RequestError::Unavailable) => RequestError::RingBalancerUnavailable,
             (ErrorStyle::RingBalancer, RequestError::ConnectionRefused) => RequestError::RingBalancerConnectionRefused,
             (ErrorStyle::RingBalancer | ErrorStyle::Unavailable, error) => error,
         }
@@ -197,6 +215,9 @@ impl RequestError {
             RequestError::AuthorizationTimeout => (Backend, StatusCode::SERVICE_UNAVAILABLE, "external_auth_timeout", UNAVAILABLE, true),
             RequestError::InvalidAuthorization => (Backend, StatusCode::INTERNAL_SERVER_ERROR, "external_auth_invalid", UNEXPECTED, true),
             RequestError::NoEndpoints => (Backend, StatusCode::SERVICE_UNAVAILABLE, "no_endpoints", UNAVAILABLE, true),
+            RequestError::Unavailable => (Backend, StatusCode::SERVICE_UNAVAILABLE, "unavailable", UNAVAILABLE, true),
+            RequestError::RingBalancerUnavailable => (Backend, StatusCode::SERVICE_UNAVAILABLE, "unavailable", NO_PEER, true),
+            RequestError::OverLimit => (Configuration, StatusCode::SERVICE_UNAVAILABLE, "over_limit", "Too many requests at a time", true),
             RequestError::RetryBudget => (Backend, StatusCode::SERVICE_UNAVAILABLE, "retry_budget", UNAVAILABLE, false),
             RequestError::NoRingBalancerPeer => (Backend, StatusCode::SERVICE_UNAVAILABLE, "no_endpoints", NO_PEER, true),
             RequestError::RingBalancerConnectionRefused => (Backend, StatusCode::BAD_GATEWAY, "connection_refused", INVALID_RESPONSE, true),
@@ -380,6 +401,9 @@ mod tests {
             RequestError::AuthorizationTimeout,
             RequestError::InvalidAuthorization,
             RequestError::NoEndpoints,
+            RequestError::Unavailable,
+            RequestError::RingBalancerUnavailable,
+            RequestError::OverLimit,
             RequestError::RetryBudget,
             RequestError::NoRingBalancerPeer,
             RequestError::RingBalancerConnectionRefused,
@@ -431,6 +455,9 @@ mod tests {
             RequestError::HttpsOnly | RequestError::Http2Only | RequestError::NotGrpc | RequestError::GrpcsOnly => {}
             RequestError::InvalidRewrite
             | RequestError::NoEndpoints
+            | RequestError::Unavailable
+            | RequestError::RingBalancerUnavailable
+            | RequestError::OverLimit
             | RequestError::RetryBudget
             | RequestError::ConnectionLimit
             | RequestError::BufferLimit

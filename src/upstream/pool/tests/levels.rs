@@ -33,7 +33,7 @@ fn near_percent(upstream: &Arc<Upstream>, avoid: &[SocketAddr], hash: impl Fn(u6
     let picks = 20_000;
     let near = (0..picks).filter(|number| {
         let choice = EndpointChoice { avoid, hash: hash(*number), ..EndpointChoice::default() };
-        let picked = pools.pick(upstream, &choice).unwrap();
+        let picked = pools.pick(upstream, &choice).unwrap().address;
         assert!(!avoid.contains(&picked), "{picked}");
         picked < address(1, 0)
     });

@@ -23,8 +23,8 @@ use crate::proxy::http::fields::header_map_pool::HeaderMapPool;
 use crate::proxy::limits::ProxyLimits;
 use crate::snapshot::timeouts_and_retries::{RetryPolicy, TimeoutSetting, TimeoutsAndRetries};
 use crate::upstream::{
-    BackendTraffic, ClientSlot, ConnectionPools, EndpointAddress, EndpointConnector, EndpointSubsetting, Endpoints,
-    IdleLimits, OwnSockets, RetryLimits, SocketBudget, Upstream, UpstreamKey,
+    BackendTraffic, ClientSlot, ConnectionPools, EndpointAddress, EndpointConnector, Endpoints, IdleLimits, OwnSockets,
+    RetryLimits, SocketBudget, Upstream, UpstreamKey, WorkerSubsetting,
 };
 
 struct TestCaller {
@@ -68,7 +68,7 @@ fn caller(has_timed_out: bool) -> Rc<TestCaller> {
         ping_timeout: Duration::from_secs(10),
     };
     let idle_limits = IdleLimits { per_endpoint: 0, timeout: Duration::from_secs(10), recent: Duration::from_secs(10) };
-    let pools = ConnectionPools::new(connector, idle_limits, EndpointSubsetting::new(1, 100), Arc::default());
+    let pools = ConnectionPools::new(connector, idle_limits, WorkerSubsetting::new(1, 100), Arc::default());
     Rc::new(TestCaller { pools, header_maps: HeaderMapPool::default(), limits, has_timed_out })
 }
 

@@ -1,4 +1,4 @@
-//! Subsets of the endpoints of a large upstream: each worker keeps connections to some endpoints only.
+//! Worker subsets: each worker keeps connections to some endpoints of a large upstream only.
 //!
 //! Without subsets, an upstream gets as many connections as there are pairs of a worker and an endpoint. Above a limit,
 //! each worker takes an arc of the endpoints, which are arranged as a ring:
@@ -14,11 +14,11 @@ use std::hash::BuildHasher;
 
 use foldhash::quality::FixedState;
 
-use super::ResolvedEndpoint;
+use super::load_balancing::{EndpointSet, ResolvedEndpoint};
 
 /// How a worker selects its endpoints.
 #[derive(Clone, Copy, Debug)]
-pub struct EndpointSubsetting {
+pub struct WorkerSubsetting {
     /// The number of the worker, from 0.
     pub worker: usize,
     pub workers: usize,
@@ -28,10 +28,10 @@ pub struct EndpointSubsetting {
     pub max_pairs: usize,
 }
 
-impl EndpointSubsetting {
+impl WorkerSubsetting {
     /// The settings of a process with this number of workers, which may have `max_sockets` connections to endpoints.
     pub fn new(workers: usize, max_sockets: usize) -> Self {
-        EndpointSubsetting { worker: 0, workers, seed: fastrand::u64(..), max_pairs: max_sockets / UPSTREAM_PART }
+        WorkerSubsetting { worker: 0, workers, seed: fastrand::u64(..), max_pairs: max_sockets / UPSTREAM_PART }
     }
 
     /// Whether workers use subsets of this number of endpoints.
@@ -39,14 +39,16 @@ impl EndpointSubsetting {
         endpoints.saturating_mul(self.workers) > self.max_pairs && self.arcs(endpoints) < self.workers
     }
 
-    /// The endpoints of the worker, in the order of the ring.
-    pub(super) fn subset(&self, endpoints: &[ResolvedEndpoint]) -> Vec<ResolvedEndpoint> {
+    /// The endpoints of the worker.
+    pub(super) fn subset(&self, endpoints: &EndpointSet) -> EndpointSet {
         let hasher = FixedState::with_seed(self.seed);
         let mut ring: Vec<&ResolvedEndpoint> = endpoints.iter().collect();
         ring.sort_by_cached_key(|endpoint| (hasher.hash_one(endpoint.address), endpoint.address));
         let boundary = |arc: usize| arc * ring.len() / self.workers;
         let positions = boundary(self.worker)..boundary(self.worker + self.arcs(ring.len()));
-        positions.map(|position| ring[position % ring.len()].clone()).collect()
+        let mut subset: Vec<_> = positions.map(|position| ring[position % ring.len()].clone()).collect();
+        subset.sort_by_key(|endpoint| endpoint.address);
+        EndpointSet::without_table(subset, endpoints.settings().clone())
     }
 
     /// How many workers each endpoint belongs to: the ring is divided into as many arcs as there are workers, and each
@@ -71,16 +73,18 @@ mod tests {
 
     use proptest::prelude::*;
 
+    use super::super::load_balancing::SetSettings;
     use super::*;
 
-    fn endpoints(count: usize) -> Vec<ResolvedEndpoint> {
+    fn endpoints(count: usize) -> EndpointSet {
         let address = |number: usize| SocketAddr::from(([10, 0, (number / 256) as u8, (number % 256) as u8], 80));
-        (0..count).map(|number| ResolvedEndpoint { address: address(number), state: Arc::default() }).collect()
+        let endpoint = |number| ResolvedEndpoint { address: address(number), weight: 1, state: Arc::default() };
+        EndpointSet::without_table((0..count).map(endpoint).collect(), SetSettings::default())
     }
 
     #[test]
     fn only_many_pairs_get_subsets() {
-        let settings = |workers, max_pairs| EndpointSubsetting { worker: 0, workers, seed: 7, max_pairs };
+        let settings = |workers, max_pairs| WorkerSubsetting { worker: 0, workers, seed: 7, max_pairs };
         for (workers, max_pairs, count, expected) in [
             (1, 100, 10_000, false),
             (4, 100, 25, false),
@@ -107,14 +111,14 @@ mod tests {
         fn load_stays_even(
             workers in 2..80_usize, count in 17..600_usize, max_pairs in 0..5000_usize, seed in any::<u64>(),
         ) {
-            let settings = EndpointSubsetting { worker: 0, workers, seed, max_pairs };
+            let settings = WorkerSubsetting { worker: 0, workers, seed, max_pairs };
             prop_assume!(settings.applies_to(count));
             let all = endpoints(count);
             let mut loads: BTreeMap<SocketAddr, f64> = BTreeMap::new();
             for worker in 0..workers {
-                let subset = EndpointSubsetting { worker, ..settings }.subset(&all);
+                let subset = WorkerSubsetting { worker, ..settings }.subset(&all);
                 prop_assert!((MIN_SUBSET..=count).contains(&subset.len()), "{} of {}", subset.len(), count);
-                for endpoint in &subset {
+                for endpoint in subset.iter() {
                     *loads.entry(endpoint.address).or_default() += 1.0 / subset.len() as f64;
                 }
             }
@@ -130,10 +134,10 @@ mod tests {
         fn change_of_one_endpoint_moves_few(
             count in 100..300_usize, worker in 0..16_usize, seed in any::<u64>(),
         ) {
-            let settings = EndpointSubsetting { worker, workers: 16, seed, max_pairs: 400 };
-            let subset = |count| settings.subset(&endpoints(count)).into_iter().map(|endpoint| endpoint.address);
-            let before: BTreeSet<_> = subset(count).collect();
-            let kept = subset(count + 1).filter(|address| before.contains(address)).count();
+            let settings = WorkerSubsetting { worker, workers: 16, seed, max_pairs: 400 };
+            let subset = |count| settings.subset(&endpoints(count)).iter().map(|endpoint| endpoint.address).collect::<Vec<_>>();
+            let before: BTreeSet<_> = subset(count).into_iter().collect();
+            let kept = subset(count + 1).iter().filter(|address| before.contains(*address)).count();
             // The number of arcs may change as well, which makes the subsets smaller by one arc.
             prop_assert!(kept + 4 + count / 16 >= before.len(), "{} of {}", kept, before.len());
         }

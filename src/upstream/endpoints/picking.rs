@@ -1,0 +1,210 @@
+//! The pick of an endpoint: the session, the load balancing, and what happens if few endpoints are available.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::Upstream;
+use crate::upstream::endpoint_load::LatencySample;
+use crate::upstream::endpoint_state::{ActiveRequest, EndpointState, PendingDial};
+use crate::upstream::health::PROBE_SOCKET_MILLIS;
+use crate::upstream::load_balancing::{
+    EndpointSet, HealthRule, NoEndpoint, PickContext, PickCounts, Picked, PickedBecause, SetSettings, hash_address,
+    may_use_pinned,
+};
+use crate::upstream::outcome::Outcome;
+use crate::upstream::settings::{BalancingAlgorithm, HashSource, WhenUnhealthy};
+use crate::upstream::upstream_availability::UpstreamAvailability;
+use crate::upstream::worker_endpoints::WorkerEndpoints;
+use crate::upstream::worker_subset::WorkerSubsetting;
+use crate::upstream::{EndpointChoice, ResolvedEndpoint};
+
+impl Upstream {
+    /// Picks an endpoint for a worker.
+    pub(in crate::upstream) fn pick(
+        &self,
+        worker: &mut WorkerEndpoints,
+        subsetting: &WorkerSubsetting,
+        choice: &EndpointChoice<'_>,
+    ) -> Result<Picked, NoEndpoint> {
+        let levels = if self.has_levels.load(Relaxed) { self.levels.load_full() } else { None };
+        worker.adopt(&self.reachable.load(), levels, subsetting);
+        let picked = match (self.pick_once(worker, choice, choice.avoid), choice.avoid) {
+            (Err(_), avoid @ [.., last]) if choice.may_repeat => {
+                // The last one that was tried comes last.
+                let other = if avoid.len() > 1 { self.pick_once(worker, choice, &[*last]).ok() } else { None };
+                other.map_or_else(|| self.pick_once(worker, choice, &[]), Ok)
+            }
+            (picked, _) => picked,
+        }?;
+        if picked.because != PickedBecause::Preferred || self.has_balancing.load(Relaxed) {
+            worker.counts.get_or_insert_with(|| self.register_pick_counts()).add(picked.because);
+        }
+        Ok(picked)
+    }
+
+    fn pick_once(
+        &self,
+        worker: &mut WorkerEndpoints,
+        choice: &EndpointChoice<'_>,
+        avoid: &[SocketAddr],
+    ) -> Result<Picked, NoEndpoint> {
+        let settings = worker.all().settings();
+        let availability = self.availability.load();
+        let has_slow_starts = settings.slow_start.is_some() && self.has_slow_starts();
+        let needs_time = has_slow_starts
+            || availability != UpstreamAvailability::All
+            || matches!(settings.algorithm, BalancingAlgorithm::PeakEwma { .. });
+        let health = self.health_rule(availability, settings.when_unhealthy)?;
+        let cx = PickContext {
+            avoid,
+            hash: choice.hash,
+            health,
+            now: if needs_time { self.clock.now() } else { 0 },
+            has_slow_starts,
+            requests: if settings.bounded_load_percent.is_some() { self.requests.load(Relaxed) } else { 0 },
+        };
+        let mut is_pin_full = false;
+        if let Some(address) = choice.pinned.filter(|pinned| !avoid.contains(pinned)) {
+            // An endpoint that was removed meanwhile is used as well: its session was valid when the request arrived.
+            if worker.all().position(address).is_none_or(|index| may_use_pinned(worker.all(), index, &cx)) {
+                return Ok(Picked { address, because: PickedBecause::Pinned });
+            }
+            is_pin_full = true;
+        }
+        let picked = match (worker.choose(&cx), settings_allow_ejected(health, worker.all())) {
+            // An ejected endpoint is better than none.
+            (Err(NoEndpoint::Unavailable), true) => worker.choose(&PickContext { health: HealthRule::Any, ..cx }),
+            (picked, _) => picked,
+        };
+        picked.map(|picked| match is_pin_full {
+            true => Picked { because: PickedBecause::OverLimit, ..picked },
+            false => picked,
+        })
+    }
+
+    /// Which endpoints are used. An error if requests fail instead.
+    fn health_rule(&self, availability: UpstreamAvailability, when: WhenUnhealthy) -> Result<HealthRule, NoEndpoint> {
+        match (availability, when) {
+            (UpstreamAvailability::All, _) => Ok(HealthRule::AllAvailable),
+            (UpstreamAvailability::Some, _) => Ok(HealthRule::Available {
+                probe_timeout: self.longest_connect_timeout.load(Relaxed) + PROBE_SOCKET_MILLIS,
+            }),
+            (_, WhenUnhealthy::Fail) => Err(NoEndpoint::Unavailable),
+            (UpstreamAvailability::Panic | UpstreamAvailability::NoneConnectable, WhenUnhealthy::UseAll) => {
+                Ok(HealthRule::Any)
+            }
+            (UpstreamAvailability::None, WhenUnhealthy::UseAll) => Ok(HealthRule::Connectable),
+        }
+    }
+
+    /// Whether the endpoint depends on a hash of the request.
+    pub fn hashing(&self) -> bool {
+        self.is_hashing.load(Relaxed)
+    }
+
+    /// The hash of a client for connections and datagrams, which contain nothing else to hash. `None` if the upstream
+    /// does not hash.
+    pub fn client_hash(&self, client: IpAddr) -> Option<u64> {
+        if !self.hashing() {
+            return None;
+        }
+        let configured = self.configured.load();
+        let sources = configured.balance.hash.iter().flat_map(|hash| &*hash.keys).map(|key| &key.source);
+        let prefix = sources.filter_map(|source| match source {
+            HashSource::ClientIp { ipv6_prefix } => Some(*ipv6_prefix),
+            _ => None,
+        });
+        Some(hash_address(client, prefix.last().unwrap_or(DEFAULT_IPV6_PREFIX)))
+    }
+
+    /// Applies settings that picks read apart from the endpoints.
+    pub(super) fn apply_balancing(&self, set: &EndpointSet) {
+        let settings = set.settings();
+        self.counts_requests.store(settings.needs_requests(), Relaxed);
+        self.counts_all_requests.store(settings.bounded_load_percent.is_some(), Relaxed);
+        self.measures_latency.store(matches!(settings.algorithm, BalancingAlgorithm::PeakEwma { .. }), Relaxed);
+        self.is_hashing.store(settings.algorithm.is_hashing(), Relaxed);
+        self.has_balancing.store(*settings != SetSettings::default(), Relaxed);
+    }
+
+    /// Counts a request in progress, if the load balancing depends on it.
+    pub fn active_request(&self, address: SocketAddr) -> Option<ActiveRequest> {
+        if !self.counts_requests.load(Relaxed) {
+            return None;
+        }
+        let total = self.counts_all_requests.load(Relaxed).then(|| Arc::clone(&self.requests));
+        self.state(address).map(|endpoint| ActiveRequest::new(endpoint, total))
+    }
+
+    /// Counts a connection that is being opened.
+    pub(in crate::upstream) fn pending_dial(&self, address: SocketAddr) -> Option<PendingDial> {
+        self.state(address).map(PendingDial::new)
+    }
+
+    /// Records what an attempt has shown about the latency of an endpoint.
+    pub(super) fn record_latency(&self, address: SocketAddr, outcome: &Outcome) {
+        if !self.measures_latency.load(Relaxed) {
+            return;
+        }
+        let reachable = self.reachable.load();
+        if let BalancingAlgorithm::PeakEwma { decay, failure_penalty } = reachable.settings().algorithm
+            && let Some(sample) = LatencySample::of(outcome, failure_penalty)
+            && let Some(index) = reachable.position(address)
+        {
+            reachable[index].state.load.latency.record(sample, self.clock.now(), decay);
+        }
+    }
+
+    /// Called when an endpoint becomes available that was not: its share grows from now on, if the settings say so.
+    pub(in crate::upstream) fn start_slowly(&self, state: &EndpointState) {
+        if let Some(settings) = self.reachable.load().settings().slow_start {
+            let now = self.clock.now();
+            state.start_slowly(now);
+            let window = u64::try_from(settings.window.as_millis()).unwrap_or(u64::MAX);
+            self.slow_starts_until.fetch_max(now.saturating_add(window), Relaxed);
+        }
+    }
+
+    /// Prepares the state of endpoints that are new among `former` ones.
+    pub(super) fn begin(&self, endpoint: &ResolvedEndpoint, former: &EndpointSet) {
+        // Nothing starts slowly together with the upstream.
+        if former.is_empty() {
+            return;
+        }
+        self.start_slowly(&endpoint.state);
+        if let BalancingAlgorithm::PeakEwma { decay, .. } = former.settings().algorithm {
+            let now = self.clock.now();
+            let estimates = former.iter().filter_map(|known| known.state.load.latency.estimate(now, decay));
+            let (sum, count) = estimates.fold((0.0, 0.0), |(sum, count), estimate| (sum + estimate, count + 1.0));
+            if count > 0.0 {
+                endpoint.state.load.latency.assume(sum / count, now);
+            }
+        }
+    }
+
+    fn has_slow_starts(&self) -> bool {
+        let until = self.slow_starts_until.load(Relaxed);
+        until != 0 && self.clock.now() < until
+    }
+
+    fn register_pick_counts(&self) -> Arc<PickCounts> {
+        let counts = Arc::default();
+        self.pick_counts.lock().push(Arc::clone(&counts));
+        counts
+    }
+
+    /// How often endpoints were picked for each reason. Only picks of upstreams with settings of their own, and those
+    /// that are not what the algorithm prefers.
+    pub fn picks(&self) -> [(PickedBecause, u64); PickedBecause::ALL.len()] {
+        let workers = self.pick_counts.lock();
+        PickedBecause::ALL.map(|because| (because, workers.iter().map(|counts| counts.value(because)).sum()))
+    }
+}
+
+/// Whether ejected endpoints are used if all available ones were tried.
+fn settings_allow_ejected(health: HealthRule, set: &EndpointSet) -> bool {
+    matches!(health, HealthRule::Available { .. }) && set.settings().when_unhealthy == WhenUnhealthy::UseAll
+}
+
+const DEFAULT_IPV6_PREFIX: u8 = 64;

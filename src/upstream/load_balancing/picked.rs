@@ -1,0 +1,74 @@
+//! The result of a pick, and how often workers have which.
+
+use std::net::SocketAddr;
+
+use crate::upstream::counters::SingleWriterCounter;
+
+/// The endpoint for an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Picked {
+    pub address: SocketAddr,
+    pub because: PickedBecause,
+}
+
+/// Why an endpoint was picked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PickedBecause {
+    /// It is what the algorithm selects.
+    Preferred,
+    /// It is the endpoint of the session.
+    Pinned,
+    /// What the algorithm selects is ejected, or was tried already.
+    Walked,
+    /// What the algorithm or the session selects has as many requests as it may have.
+    OverLimit,
+    /// Too few endpoints are available, so ejected ones are used as well.
+    Panic,
+}
+
+/// Why there is no endpoint for an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoEndpoint {
+    /// There are none, or none that were not tried.
+    None,
+    /// All are ejected, and the request may not or cannot try one of them.
+    Unavailable,
+    /// Each has as many requests as it may have.
+    OverLimit,
+}
+
+impl PickedBecause {
+    pub const ALL: [PickedBecause; 5] = [
+        PickedBecause::Preferred,
+        PickedBecause::Pinned,
+        PickedBecause::Walked,
+        PickedBecause::OverLimit,
+        PickedBecause::Panic,
+    ];
+
+    /// The name in logs and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            PickedBecause::Preferred => "preferred",
+            PickedBecause::Pinned => "pinned",
+            PickedBecause::Walked => "walked",
+            PickedBecause::OverLimit => "over_limit",
+            PickedBecause::Panic => "panic",
+        }
+    }
+}
+
+/// The picks of one worker for one upstream.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+pub(in crate::upstream) struct PickCounts([SingleWriterCounter; PickedBecause::ALL.len()]);
+
+impl PickCounts {
+    pub(in crate::upstream) fn add(&self, because: PickedBecause) {
+        self.0[because as usize].add(1);
+    }
+
+    pub(in crate::upstream) fn value(&self, because: PickedBecause) -> u64 {
+        self.0[because as usize].value()
+    }
+}
