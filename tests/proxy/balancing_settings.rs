@@ -72,7 +72,7 @@ async fn requests_fail_at_once_if_the_policy_says_so() {
     let mut client = server.connect().await;
     for _ in 0..3 {
         let response = client.get("/").await;
-        assert_eq!(response.status(), 503);
+        assert_eq!(response.status, 503);
     }
     let metrics = scrape(&server);
     assert_eq!(metrics["portico_upstream_connects_total{outcome=\"refused\"}"], 1.0, "only the first one connects");
@@ -95,7 +95,7 @@ async fn endpoint_gets_no_more_requests_than_its_limit() {
     let mut waiting = server.connect().await;
     waiting.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
     endpoint.log.wait_for("the request", |log| log.requests().len() == 1).await;
-    assert_eq!(server.connect().await.get("/").await.status(), 503);
+    assert_eq!(server.connect().await.get("/").await.status, 503);
     assert_eq!(scrape(&server)["portico_request_errors_total{reason=\"over_limit\"}"], 1.0);
     drop(waiting);
 }

@@ -172,7 +172,9 @@ async fn failed_endpoints_are_ejected_then_probed_once() {
     tokio::time::advance(std::time::Duration::from_millis(500)).await;
     assert_eq!(count(&round(&[]), 1), 1, "one request probes");
     upstream.report(address(1), &Outcome::of(OutcomeClass::Connected));
-    assert_eq!([1, 2, 3].map(|number| count(&round(&[]), number)), [2, 2, 2]);
+    // The round may begin within a lap.
+    let recovered = round(&[]);
+    assert!([1, 2, 3].iter().all(|number| (1..=3).contains(&count(&recovered, *number))), "{recovered:?}");
 }
 
 #[tokio::test]
@@ -240,9 +242,6 @@ async fn subset_is_left_while_most_of_it_is_ejected() {
     }
     assert!(chosen(&[]).iter().all(|address| rest.contains(address)), "half of the subset is healthy");
     upstream.record_failure(rest[0]);
-    if subset.len() % 2 == 1 {
-        upstream.record_failure(rest[1]);
-    }
     assert!(chosen(&[]).iter().any(|address| !subset.contains(address)));
     upstream.report(rest[0], &Outcome::of(OutcomeClass::Connected));
     assert!(chosen(&[]).iter().all(|address| rest.contains(address)));
@@ -293,13 +292,14 @@ fn least_requests_chooses_the_least_busy_endpoint() {
     let least_requests = Endpoints { balance, ..endpoints(&["10.0.0.1:80", "10.0.0.2:80"]) };
     assert!(upstream.active_request(address(1)).is_none());
     upstream.set_endpoints(least_requests);
-    let first = upstream.active_request(upstream.next_endpoint(0, &[]).unwrap());
+    let first = upstream.next_endpoint(0, &[]).unwrap();
+    let active = upstream.active_request(first);
     let second = upstream.next_endpoint(0, &[]).unwrap();
-    assert_eq!(second, address(2), "the first endpoint has a request");
-    let second = upstream.active_request(second);
-    drop(first);
-    assert!((0..4).all(|turn| upstream.next_endpoint(turn, &[]) == Some(address(1))));
-    drop(second);
+    assert_ne!(second, first, "the first endpoint has a request");
+    let other_active = upstream.active_request(second);
+    drop(active);
+    assert!((0..4).all(|turn| upstream.next_endpoint(turn, &[]) == Some(first)));
+    drop(other_active);
     let idle: std::collections::BTreeSet<_> = (0..100).filter_map(|turn| upstream.next_endpoint(turn, &[])).collect();
     assert_eq!(idle.len(), 2, "at random among equals");
 }

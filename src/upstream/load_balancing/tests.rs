@@ -351,7 +351,7 @@ fn load_of_hot_keys_is_bounded() {
             let requests = set[index].state.load.requests();
             assert!(requests <= capacity, "{algorithm:?}: {requests} of {} requests", active.len());
         }
-        assert!((2_000..18_000).contains(&over_limit), "{over_limit}");
+        assert!(over_limit > 2_000, "{over_limit} requests leave the full endpoint");
     }
 }
 
