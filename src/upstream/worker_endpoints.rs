@@ -3,7 +3,9 @@
 
 use std::sync::Arc;
 
-use super::load_balancing::{EndpointSet, HealthRule, NoEndpoint, PickContext, PickCounts, Picked, Rotation, choose};
+use super::load_balancing::{
+    EndpointSet, HealthRule, NoEndpoint, PickContext, PickCounts, Picked, PickedBecause, Rotation, choose,
+};
 use super::locality::{self, PriorityLevels};
 use super::worker_subset::WorkerSubsetting;
 
@@ -59,9 +61,10 @@ impl WorkerEndpoints {
         let has_available = matches!(cx.health, HealthRule::AllAvailable | HealthRule::Available { .. });
         if let Some(WorkerLevels { levels, sets }) = self.levels.as_mut().filter(|_| has_available) {
             for level in levels.in_order(locality::draw(cx.hash)) {
-                let picked = sets[level].choose(cx);
-                if picked.is_ok() {
-                    return picked;
+                if let Ok(picked) = sets[level].choose(cx) {
+                    let is_spilled = level > 0 && picked.because == PickedBecause::Preferred;
+                    let because = if is_spilled { PickedBecause::Spilled } else { picked.because };
+                    return Ok(Picked { because, ..picked });
                 }
             }
         }

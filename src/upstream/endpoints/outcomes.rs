@@ -55,8 +55,8 @@ impl Upstream {
         self.availability.load() != UpstreamAvailability::All
     }
 
-    /// Recomputes how many endpoints are available, and the loads of levels; again if an endpoint has changed meanwhile.
-    /// The fences make sure that the last of several concurrent updates sees the changes of all.
+    /// Recomputes how many endpoints are available, and the loads of levels. Repeated if an endpoint has changed
+    /// meanwhile: the fences make sure that the last of several concurrent updates sees the changes of all.
     pub(super) fn update_ejected(&self) {
         if let Some(levels) = &*self.levels.load() {
             levels.update_loads();
