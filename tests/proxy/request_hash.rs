@@ -15,6 +15,7 @@ use portico::upstream::settings::{
     Balancing, BalancingAlgorithm, CombineKeys, HashCookie, HashKey, HashSource, Locality, RequestHash, SameSite,
 };
 use portico::upstream::{EndpointAddress, Endpoints, Outcome, OutcomeClass, Upstream};
+use socket2::Socket;
 
 use crate::h2::Http2Client;
 use crate::harness::{Endpoint, Options, Route, TestResponse, TestServer, forward, reserve_address, route, upstream};
@@ -24,6 +25,8 @@ use crate::mirror::mirror;
 struct Halves {
     near: Endpoint,
     far: Endpoint,
+    /// An address at which nothing listens, with the socket that reserves it.
+    ejected: (SocketAddr, Socket),
 }
 
 impl Halves {
@@ -32,13 +35,12 @@ impl Halves {
             let length = name.len();
             Endpoint::responding_with(format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{name}"))
         };
-        Halves { near: named("near").await, far: named("far").await }
+        Halves { near: named("near").await, far: named("far").await, ejected: reserve_address() }
     }
 
     /// An upstream that divides requests among the endpoints by these keys.
     fn upstream(&self, keys: RequestHash) -> Arc<Upstream> {
-        // Nothing listens there.
-        let (ejected, _) = reserve_address();
+        let ejected = self.ejected.0;
         let web = upstream("web", &[]);
         let mut addresses = vec![self.near.address, self.far.address, ejected];
         addresses.sort();
