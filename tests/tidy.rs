@@ -203,7 +203,7 @@ const LAYERS: &[Row] = &[
             "run",
         ],
     ),
-    ("args", &["budgets kong network tls", "cluster gateways", "ingress", "run", "check verify"]),
+    ("args", &["budgets kong location network tls", "cluster gateways", "ingress", "run", "check verify"]),
     (
         "compile",
         &[
@@ -346,7 +346,7 @@ const LAYERS: &[Row] = &[
             "counters endpoint_state",
             "load_balancing counted_connection retry_budget affinity upstream_key circuit_breaker outlier_detection",
             "alternatives limits",
-            "check_queue configured_endpoints upstream_availability worker_subset",
+            "check_queue configured_endpoints locality upstream_availability worker_subset",
             "admission worker_endpoints",
             "endpoints http2 registry socket",
             "target",

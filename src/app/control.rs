@@ -14,7 +14,7 @@ use crate::api::{Kind, ObjectId, ObjectKey};
 use crate::args::GatewayOptions;
 use crate::compile::verdict::{Verdict, Verdicts};
 use crate::compile::{
-    self, Budgets, CompileContext, CompileInputs, Compiler, LeftOutObjects, PolicySources, RouteKind,
+    self, Budgets, CompileContext, CompileInputs, Compiler, LeftOutObjects, PolicySources, ProcessLocation, RouteKind,
 };
 use crate::diagnostic::Diagnostic;
 use crate::k8s::{InstalledApis, ReferenceChanges};
@@ -129,6 +129,11 @@ impl Control {
     /// before anything is compiled.
     pub(super) fn forbid_machine_addresses(&mut self, addresses: impl IntoIterator<Item = IpAddr>) {
         self.compiler.set_machine_addresses(addresses.into_iter().collect());
+    }
+
+    /// Sets the namespace of this Pod and where the process is. Must be called before anything is compiled.
+    pub(super) fn set_location(&mut self, namespace: Option<Arc<str>>, configured: ProcessLocation) {
+        self.compiler.set_location(namespace, configured);
     }
 
     /// Applies a batch, compiles and publishes the snapshot.

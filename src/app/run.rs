@@ -37,8 +37,8 @@ use super::upstream_events::report_upstream_events;
 use super::views::{AdminViews, ProxyObserver, StatusViews};
 use super::watch_meters::WatchMeters;
 use crate::admin;
-use crate::args::{BudgetOptions, ExitStatus, RunOptions};
-use crate::compile::Budgets;
+use crate::args::{BudgetOptions, ExitStatus, LocationOptions, RunOptions};
+use crate::compile::{Budgets, ProcessLocation};
 use crate::drain::{self, Drain, DrainPhase, HangupSignals, StopSignals};
 use crate::echo;
 use crate::manifests::ManifestWatcher;
@@ -289,6 +289,11 @@ fn new_control(
         control.forbid_admin_backend(address);
     }
     control.forbid_machine_addresses(host_addresses());
+    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let LocationOptions { zone, node } = options.location.clone();
+    let configured =
+        ProcessLocation { zone: zone.map(Arc::from), node: node.or_else(|| variable("NODE_NAME")).map(Arc::from) };
+    control.set_location(variable("POD_NAMESPACE").map(Arc::from), configured);
     Ok(control)
 }
 

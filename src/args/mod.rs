@@ -13,6 +13,7 @@ mod cluster;
 mod gateways;
 mod ingress;
 mod kong;
+mod location;
 mod network;
 mod run;
 mod tls;
@@ -37,6 +38,7 @@ pub use ingress::{
     HostOwner, IngressClassOptions, IngressListenAddress, IngressOptions, KongRouter, NamespacedName, PublishOptions,
 };
 pub use kong::{KongHeadersArg, KongOptions};
+pub use location::LocationOptions;
 pub use network::PathFormArg;
 pub use run::{AccessLogOptions, DRAIN_DELAY_IN_CLUSTER, DrainOptions, RunArgs, RunOptions};
 pub use tls::{TlsOptions, TlsVersionArg};

@@ -14,6 +14,7 @@ use super::cluster::{ClusterArgs, ClusterOptions};
 use super::gateways::{GatewayArgs, GatewayServiceArgs};
 use super::ingress::{IngressArgs, IngressClassArgs, IngressClassOptions, IngressOptions};
 use super::kong::{KongArgs, KongOptions};
+use super::location::{LocationArgs, LocationOptions};
 use super::network::{self, ListenArg, PathFormArg};
 use super::tls::{TlsArgs, TlsOptions};
 use super::{ChannelArg, ColorArgs, Environment, GatewayOptions, LogArgs, UsageError};
@@ -33,6 +34,8 @@ use crate::upstream::HealthChecks;
 pub struct RunArgs {
     #[command(flatten)]
     sources: SourceArgs,
+    #[command(flatten)]
+    location: LocationArgs,
     #[command(flatten)]
     gateways: GatewayArgs,
     #[command(flatten)]
@@ -303,6 +306,7 @@ pub struct RunOptions {
     /// The cluster to watch, alone or in addition to manifests.
     pub cluster: Option<ClusterOptions>,
     pub channel: schema::Channel,
+    pub location: LocationOptions,
     pub gateways: GatewayOptions,
     /// `None` means off.
     pub status_listen: Option<SocketAddr>,
@@ -389,6 +393,7 @@ impl RunArgs {
             manifests,
             cluster,
             channel: self.sources.channel.into(),
+            location: self.location.resolve(),
             gateways,
             status_listen,
             admin_listen,

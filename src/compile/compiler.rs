@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::affected::{AffectedObjects, keys_of_kind};
 use super::alternatives::{self, UpstreamAlternatives};
 use super::backend::forbidden_addresses::ForbiddenAddresses;
+use super::backend::locality::{LocationFinder, ProcessLocation};
 use super::backend::upstream_usage::{UpstreamUsage, upstream_object};
 use super::backend::{endpoints, x_backend_verdict};
 use super::certificates::SecretCache;
@@ -79,6 +80,7 @@ pub struct Compiler {
     admin_address: Option<SocketAddr>,
     /// The addresses of this machine.
     machine_addresses: BTreeSet<IpAddr>,
+    location: LocationFinder,
     upstream_usage: UpstreamUsage,
     alternatives: UpstreamAlternatives,
     policy_referrers: PolicyReferrers,
@@ -101,6 +103,12 @@ impl Compiler {
     /// compilation.
     pub fn set_machine_addresses(&mut self, addresses: BTreeSet<IpAddr>) {
         self.machine_addresses = addresses;
+    }
+
+    /// Sets where this process is, as far as the EndpointSlices in the namespace of this Pod do not say it. Call it
+    /// before the first compilation.
+    pub fn set_location(&mut self, namespace: Option<Arc<str>>, configured: ProcessLocation) {
+        self.location = LocationFinder::new(namespace, configured);
     }
 
     /// All verdicts as of the last compilation.
@@ -169,12 +177,13 @@ impl Compiler {
         self.update_forbidden_addresses(cx, &run, &mut touched);
 
         self.alternatives.update(cx, &touched, &mut self.upstream_usage, &mut run.upstreams_changed);
+        let has_moved = self.location.update(cx.store, changes, &self.machine_addresses);
 
         touch_services(&mut run, &mut touched);
         self.update_verdicts(cx, &touched, ingresses.verdicts_to_update, plugins, &mut run);
         Compiled {
             snapshot: self.routers.snapshot(),
-            endpoints: self.endpoints(cx.store, &touched, &run.upstreams_changed),
+            endpoints: self.endpoints(cx.store, &touched, &run.upstreams_changed, has_moved),
             unused_upstreams: (!run.upstreams_changed.is_empty()).then(|| {
                 run.upstreams_changed.iter().filter(|key| !self.upstream_usage.is_used(key)).cloned().collect()
             }),
@@ -319,12 +328,14 @@ impl Compiler {
         policy_sources(store, upstream, &self.policy_conflicts)
     }
 
-    /// Endpoints of the used upstreams that are new or whose Service or slices changed.
+    /// Endpoints of the used upstreams that are new or whose Service or slices changed. Of all used upstreams, if the
+    /// process `has_moved`.
     fn endpoints(
         &self,
         store: &Store,
         touched: &Changes,
         upstreams_changed: &BTreeSet<UpstreamKey>,
+        has_moved: bool,
     ) -> BTreeMap<UpstreamKey, Endpoints> {
         let mut to_build: BTreeSet<&UpstreamKey> =
             upstreams_changed.iter().filter(|key| self.upstream_usage.is_used(key)).collect();
@@ -332,6 +343,9 @@ impl Compiler {
         let x_backends = x_backend_verdict::of_touched(store, touched);
         for key in keys_of_kind(touched, Kind::Service).chain(&facade_services).chain(&x_backends) {
             to_build.extend(self.upstream_usage.of_name(key));
+        }
+        if has_moved {
+            to_build.extend(self.upstream_usage.all());
         }
         let build = |key: &UpstreamKey| {
             let (balance, traffic) = match key.source {
@@ -345,7 +359,7 @@ impl Compiler {
             };
             let (balance, traffic) = backend_policy::apply(store, key, balance, traffic);
             let traffic = BackendTraffic { alternatives: self.alternatives.of(key), ..traffic };
-            endpoints::build(store, key, &self.forbidden, balance, traffic)
+            endpoints::build(store, key, &self.forbidden, self.location.current(), balance, traffic)
         };
         to_build.into_iter().map(|key| (key.clone(), build(key))).collect()
     }

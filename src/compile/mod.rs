@@ -43,6 +43,7 @@ mod routes;
 mod run;
 mod verdict_updates;
 
+pub use backend::locality::ProcessLocation;
 pub use backend::upstream_usage::upstream_object;
 pub use budgets::{Budgets, OVER_BUDGET};
 pub use classes::{Classes, LeftOutObjects};

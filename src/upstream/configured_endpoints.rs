@@ -38,6 +38,9 @@ pub struct Endpoints {
     pub addresses: Vec<EndpointAddress>,
     /// Endpoints that get no new connections because they are not ready. Sorted.
     pub unready: Vec<SocketAddr>,
+    /// The levels of endpoints by address, sorted; 0 is preferred, and endpoints that are not listed come last. Empty
+    /// if all are alike.
+    pub levels: Box<[(SocketAddr, u8)]>,
     /// The weights of endpoints whose weight is not 1, sorted. All addresses of a name have its weight.
     pub weights: Box<[(EndpointAddress, u32)]>,
     pub balance: Balancing,

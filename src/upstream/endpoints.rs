@@ -32,6 +32,7 @@ use super::configured_endpoints::{EndpointAddress, Endpoints};
 use super::endpoint_state::EndpointState;
 use super::limits::EndpointConnectionLimits;
 use super::load_balancing::{EndpointSet, PickCounts};
+use super::locality::PriorityLevels;
 use super::outlier_detection::{EndpointHealthReport, OutlierDetection};
 use super::proxy_protocol::ConnectionEnds;
 use super::retry_budget::ServiceRetries;
@@ -85,6 +86,9 @@ pub struct Upstream {
     pub(super) detection: Arc<OutlierDetection>,
     /// How many endpoints are available, and which of them start slowly.
     availability: CurrentAvailability,
+    /// Whether the endpoints have levels.
+    has_levels: AtomicBool,
+    levels: ArcSwapOption<PriorityLevels<EndpointSet>>,
     /// The server name of the last handshake that has ejected an endpoint.
     probed_name: ArcSwapOption<HeaderValue>,
     /// Whether the requests in progress of each endpoint are counted, for load balancing or a limit of each endpoint.
@@ -153,6 +157,8 @@ impl Upstream {
             reachable: ArcSwap::default(),
             detection: Arc::default(),
             availability: CurrentAvailability::default(),
+            has_levels: AtomicBool::new(false),
+            levels: ArcSwapOption::default(),
             probed_name: ArcSwapOption::default(),
             counts_requests: AtomicBool::new(false),
             counts_all_requests: AtomicBool::new(false),

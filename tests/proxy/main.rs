@@ -66,6 +66,7 @@ mod polling;
 mod proxy_header;
 mod regex_steps;
 mod request_errors;
+mod request_hash;
 mod request_limits;
 mod request_transformer;
 mod response_filters;

@@ -215,13 +215,15 @@ async fn http2_connections_end_after_their_requests() {
     let endpoint = h2_upstream::echo_endpoint().await;
     let web = h2c_upstream(endpoint.address);
     let limits = RequestLimits { max_requests_per_connection: Some(2), ..RequestLimits::default() };
-    set_limits(&web, &[&endpoint], limits);
+    let addresses = vec![EndpointAddress::Ip(endpoint.address)];
+    let traffic = BackendTraffic { limits: Some(Arc::new(limits)), ..BackendTraffic::default() };
+    web.set_endpoints(Endpoints { addresses, traffic, ..Endpoints::default() });
     let server = TestServer::with_routes(vec![route(forward(vec![(1, web)]))]).await;
     let mut client = server.connect().await;
     for _ in 0..6 {
         assert_eq!(client.get("/").await.status, 200);
     }
-    assert_eq!(endpoint.log.connections(), 3);
+    assert_eq!(endpoint.connections(), 3);
 }
 
 #[tokio::test]

@@ -226,3 +226,26 @@ async fn cookies_are_secure_if_the_client_uses_https() {
         assert!(cookie.ends_with(expected), "{cookie}");
     }
 }
+
+#[tokio::test]
+async fn stripped_sessions_are_not_sent_to_endpoints() {
+    let endpoints = [named_endpoint("a").await, named_endpoint("b").await];
+    let addresses = endpoints.each_ref().map(|endpoint| endpoint.address);
+    let header = AffinityCarrier::Header(HeaderName::from_static("x-session"));
+    for carrier in [cookie(1).carrier, header] {
+        let settings = AffinitySettings { carrier, strip: true, ..cookie(1) };
+        let action = with_session(forward(vec![(1, upstream("web", &addresses))]), settings);
+        let server = TestServer::with_routes(vec![route(action)]).await;
+        let first = get(&server, "").await;
+        let session = match new_cookie(&first) {
+            Some(cookie) => format!("cookie: a=1; {cookie}; b=2\r\ncookie: s=forged\r\n"),
+            None => format!("{}\r\n", first.head.lines().find(|line| line.starts_with("x-session")).unwrap()),
+        };
+        for _ in 0..4 {
+            assert_eq!(body(&get(&server, &session).await), body(&first));
+        }
+    }
+    let requests: Vec<_> = endpoints.iter().flat_map(|endpoint| endpoint.log.requests()).collect();
+    assert_eq!(requests.iter().filter(|request| request.contains("cookie: a=1; b=2\r\n")).count(), 4, "{requests:?}");
+    assert!(requests.iter().all(|request| !request.contains("s=") && !request.contains("x-session")), "{requests:?}");
+}

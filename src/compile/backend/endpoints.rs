@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::forbidden_addresses::ForbiddenAddresses;
+use super::locality::{self, ProcessLocation, Proximity, TrafficDistribution};
 use super::{has_any_port, numbered_port, unnamed_port};
 use crate::api::core::{Endpoint, EndpointPort, EndpointSlice, IntOrString, Service, ServicePort};
 use crate::api::gateway::XBackend;
@@ -24,10 +25,11 @@ pub(in crate::compile) fn build(
     store: &Store,
     key: &UpstreamKey,
     forbidden: &ForbiddenAddresses,
+    location: &ProcessLocation,
     balance: Balancing,
     traffic: BackendTraffic,
 ) -> Endpoints {
-    let endpoints = configured_endpoints(store, key, forbidden).unwrap_or_default();
+    let endpoints = configured_endpoints(store, key, forbidden, location).unwrap_or_default();
     let object = ObjectKey { namespace: key.namespace.clone(), name: key.service.clone() };
     let pod = |endpoint: &ConfiguredEndpoint| match endpoint.address {
         EndpointAddress::Ip(address) => Some((address, endpoint.pod.clone()?)),
@@ -40,9 +42,19 @@ pub(in crate::compile) fn build(
         },
         pods: endpoints.iter().filter_map(pod).collect(),
     };
+    let near = |endpoint: &ConfiguredEndpoint| match endpoint.address {
+        EndpointAddress::Ip(address) => Some((address, endpoint.proximity)),
+        EndpointAddress::Name { .. } => None,
+    };
+    let distribution = match key.source {
+        UpstreamSource::Service => store.services.get(&object).and_then(|service| TrafficDistribution::of(service)),
+        UpstreamSource::XBackend => None,
+    };
+    let levels =
+        locality::levels(balance.locality.mode, distribution, &endpoints.iter().filter_map(near).collect::<Vec<_>>());
     let addresses = endpoints.into_iter().map(|endpoint| endpoint.address).collect();
     let unready = unready_addresses(store, key, forbidden);
-    Endpoints { addresses, unready, weights: Box::default(), balance, identities, traffic }
+    Endpoints { addresses, unready, levels, weights: Box::default(), balance, identities, traffic }
 }
 
 /// An endpoint as its objects describe it.
@@ -51,11 +63,12 @@ struct ConfiguredEndpoint {
     address: EndpointAddress,
     /// The UID of its Pod.
     pod: Option<Arc<str>>,
+    proximity: Proximity,
 }
 
 impl From<EndpointAddress> for ConfiguredEndpoint {
     fn from(address: EndpointAddress) -> Self {
-        ConfiguredEndpoint { address, pod: None }
+        ConfiguredEndpoint { address, pod: None, proximity: Proximity::default() }
     }
 }
 
@@ -65,7 +78,7 @@ pub(in crate::compile) fn addresses_of(
     key: &UpstreamKey,
     forbidden: &ForbiddenAddresses,
 ) -> Option<Vec<EndpointAddress>> {
-    let endpoints = configured_endpoints(store, key, forbidden)?;
+    let endpoints = configured_endpoints(store, key, forbidden, &ProcessLocation::default())?;
     Some(endpoints.into_iter().map(|endpoint| endpoint.address).collect())
 }
 
@@ -74,6 +87,7 @@ fn configured_endpoints(
     store: &Store,
     key: &UpstreamKey,
     forbidden: &ForbiddenAddresses,
+    location: &ProcessLocation,
 ) -> Option<Vec<ConfiguredEndpoint>> {
     let sources = forbidden.address_sources();
     let from_addresses =
@@ -81,13 +95,13 @@ fn configured_endpoints(
     let mut endpoints: Vec<_> = match key.source {
         UpstreamSource::XBackend => {
             let backend = ObjectKey { namespace: key.namespace.clone(), name: key.service.clone() };
-            x_backend_endpoints(store, store.x_backends.get(&backend)?, key.port, sources)
+            x_backend_endpoints(store, store.x_backends.get(&backend)?, key.port, sources, location)
         }
         UpstreamSource::Service => {
             let (service, port) = service_port(store, key)?;
             match key.via_cluster_ip {
                 true => from_addresses(cluster_ip_address(service, &port, sources)),
-                false => endpoints_of_port(store, service, &port, sources),
+                false => endpoints_of_port(store, service, &port, sources, location),
             }
         }
     };
@@ -109,7 +123,8 @@ fn unready_addresses(store: &Store, key: &UpstreamKey, forbidden: &ForbiddenAddr
     let Some((service, port)) = sliced_port(store, key, forbidden.address_sources()) else { return Vec::new() };
     let is_unready = |endpoint: &Endpoint| endpoint.conditions.ready == Some(false);
     let slices = slices_of(store, &service);
-    let endpoints = slices.into_iter().flat_map(|slice| selected_endpoints(slice, &port, &is_unready));
+    let nowhere = ProcessLocation::default();
+    let endpoints = slices.into_iter().flat_map(|slice| selected_endpoints(slice, &port, &nowhere, &is_unready));
     let mut unready: Vec<_> = endpoints
         .map(|endpoint| endpoint.address)
         .filter(|address| !forbidden.contains(&key.namespace, address))
@@ -149,12 +164,13 @@ fn x_backend_endpoints(
     backend: &Object<XBackend>,
     port: u16,
     sources: AddressSources,
+    location: &ProcessLocation,
 ) -> Vec<ConfiguredEndpoint> {
     if let Some(host) = backend.spec.external_hostname.as_ref().filter(|_| sources.external_names) {
         return external_host(&host.hostname, port).into_iter().map(ConfiguredEndpoint::from).collect();
     }
     let Some(service) = selecting_service(backend) else { return Vec::new() };
-    slice_endpoints(store, &service, &unnamed_port(i32::from(port), TransportProtocol::Tcp))
+    slice_endpoints(store, &service, &unnamed_port(i32::from(port), TransportProtocol::Tcp), location)
 }
 
 /// The Service that selects the Pods of an XBackend.
@@ -195,7 +211,7 @@ fn configured_addresses(
     port: &ServicePort,
     sources: AddressSources,
 ) -> Vec<EndpointAddress> {
-    let endpoints = endpoints_of_port(store, service, port, sources);
+    let endpoints = endpoints_of_port(store, service, port, sources, &ProcessLocation::default());
     endpoints.into_iter().map(|endpoint| endpoint.address).collect()
 }
 
@@ -204,13 +220,14 @@ fn endpoints_of_port(
     service: &Object<Service>,
     port: &ServicePort,
     sources: AddressSources,
+    location: &ProcessLocation,
 ) -> Vec<ConfiguredEndpoint> {
     let addresses = if let Some(text) = annotated_hosts(service, sources) {
         parse_addresses(service, port, text).unwrap_or_default()
     } else if is_external_name(service) {
         external_name(service, port, sources)
     } else {
-        return slice_endpoints(store, &service.meta.key, port);
+        return slice_endpoints(store, &service.meta.key, port, location);
     };
     addresses.into_iter().map(ConfiguredEndpoint::from).collect()
 }
@@ -423,10 +440,15 @@ fn external_address(host: &str, port: u16) -> Option<EndpointAddress> {
 }
 
 /// Ready endpoints or, if there are none, terminating endpoints that still serve.
-fn slice_endpoints(store: &Store, service: &ObjectKey, port: &ServicePort) -> Vec<ConfiguredEndpoint> {
+fn slice_endpoints(
+    store: &Store,
+    service: &ObjectKey,
+    port: &ServicePort,
+    location: &ProcessLocation,
+) -> Vec<ConfiguredEndpoint> {
     let slices = slices_of(store, service);
     let select = |is_selected: &dyn Fn(&Endpoint) -> bool| -> Vec<ConfiguredEndpoint> {
-        slices.iter().flat_map(|slice| selected_endpoints(slice, port, is_selected)).collect()
+        slices.iter().flat_map(|slice| selected_endpoints(slice, port, location, is_selected)).collect()
     };
     let ready = select(&|endpoint| endpoint.conditions.ready != Some(false));
     if !ready.is_empty() {
@@ -444,6 +466,7 @@ fn slices_of<'s>(store: &'s Store, service: &ObjectKey) -> Vec<&'s EndpointSlice
 fn selected_endpoints(
     slice: &EndpointSlice,
     port: &ServicePort,
+    location: &ProcessLocation,
     is_selected: &dyn Fn(&Endpoint) -> bool,
 ) -> Vec<ConfiguredEndpoint> {
     let transport = TransportProtocol::from_field(port.protocol.as_deref());
@@ -460,7 +483,8 @@ fn selected_endpoints(
         };
         // EndpointSlice API: all addresses of an endpoint are interchangeable, and consumers use the first.
         let address = endpoint.addresses.first().and_then(parse)?;
-        Some(ConfiguredEndpoint { address, pod: endpoint.target_ref.as_ref().and_then(|target| target.uid.clone()) })
+        let pod = endpoint.target_ref.as_ref().and_then(|target| target.uid.clone());
+        Some(ConfiguredEndpoint { address, pod, proximity: Proximity::of(endpoint, location) })
     };
     slice.endpoints.iter().flatten().filter(|endpoint| is_selected(endpoint)).filter_map(configured).collect()
 }
@@ -496,7 +520,14 @@ mod tests {
         store.apply(Batch { upserts, removes: vec![] });
         let key = UpstreamKey { namespace: "a".into(), service: "s".into(), port: 80, ..UpstreamKey::default() };
         let forbidden = ForbiddenAddresses::default();
-        let endpoints = build(&store, &key, &forbidden, Balancing::default(), BackendTraffic::default());
+        let endpoints = build(
+            &store,
+            &key,
+            &forbidden,
+            &ProcessLocation::default(),
+            Balancing::default(),
+            BackendTraffic::default(),
+        );
         let EndpointIdentities { service, pods } = &endpoints.identities;
         assert_eq!((service.as_deref(), endpoints.addresses.len()), (Some("service"), 3));
         let pods: Vec<_> = pods.iter().map(|(address, uid)| (address.to_string(), &**uid)).collect();

@@ -43,6 +43,11 @@ impl UpstreamUsage {
         self.counts.contains_key(upstream)
     }
 
+    /// All used upstreams.
+    pub(in crate::compile) fn all(&self) -> impl Iterator<Item = &UpstreamKey> {
+        self.counts.keys()
+    }
+
     pub(in crate::compile) fn count(&self) -> usize {
         self.counts.len()
     }

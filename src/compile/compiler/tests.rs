@@ -191,3 +191,43 @@ fn changed_replicas_update_only_services_with_their_addresses() {
         assert_eq!((services, compiled.objects_planned), (updated, 0), "{replicas:?}");
     }
 }
+
+/// The process learns its zone when its Pod is in the EndpointSlice of its Service, after it has started.
+#[test]
+fn endpoints_get_levels_when_the_own_zone_is_known() {
+    let slice = |namespace: &str, name: &str, endpoints: Value| {
+        let metadata = json!({"namespace": namespace, "name": name, "labels": {"kubernetes.io/service-name": name}});
+        let ports = json!([{"name": "", "port": 80}]);
+        let object = json!({"metadata": metadata, "addressType": "IPv4", "endpoints": endpoints, "ports": ports});
+        AnyObject::parse(Kind::EndpointSlice, object).unwrap()
+    };
+    let at = |ip: &str, zone: &str| json!({"addresses": [ip], "zone": zone});
+    let service = |name: &str, distribution: Value| {
+        object(Kind::Service, name, &json!({"ports": [{"port": 80}], "trafficDistribution": distribution}))
+    };
+    let backends = json!([{"name": "near", "port": 80}, {"name": "any", "port": 80}]);
+    let mut world = World::new(vec![]);
+    world.compiler.set_machine_addresses(["10.9.0.1".parse().unwrap()].into());
+    world.compiler.set_location(Some("portico-system".into()), ProcessLocation::default());
+    let compiled = world.apply(vec![
+        gateway("g", json!([{"name": "x", "port": 80, "protocol": "HTTP"}]), ""),
+        object(Kind::HttpRoute, "r", &json!({"parentRefs": [{"name": "g"}], "rules": [{"backendRefs": backends}]})),
+        service("near", json!("PreferSameZone")),
+        service("any", Value::Null),
+        slice("a", "near", json!([at("10.0.0.1", "z1"), at("10.0.0.2", "z2")])),
+        slice("a", "any", json!([at("10.0.0.1", "z1"), at("10.0.0.2", "z2")])),
+    ]);
+    let levels = |compiled: &Compiled| -> Vec<(String, Vec<u8>)> {
+        let levels = |endpoints: &Endpoints| endpoints.levels.iter().map(|(_, level)| *level).collect();
+        compiled.endpoints.iter().map(|(key, endpoints)| (key.service.to_string(), levels(endpoints))).collect()
+    };
+    let none = [("any".to_owned(), vec![]), ("near".to_owned(), vec![])];
+    assert_eq!(levels(&compiled), none, "the zone is unknown");
+    assert!(world.apply(vec![slice("portico-system", "portico", json!([at("10.9.0.2", "z1")]))]).endpoints.is_empty());
+    let own_slice = || slice("portico-system", "portico", json!([at("10.9.0.2", "z1"), at("10.9.0.1", "z2")]));
+    let compiled = world.apply(vec![own_slice()]);
+    assert_eq!(levels(&compiled), [("any".to_owned(), vec![]), ("near".to_owned(), vec![2, 1])]);
+    assert!(world.apply(vec![own_slice()]).endpoints.is_empty(), "nothing has changed");
+    let compiled = world.apply(vec![service("near", Value::Null)]);
+    assert_eq!(levels(&compiled), [("near".to_owned(), vec![])]);
+}

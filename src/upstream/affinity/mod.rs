@@ -30,12 +30,12 @@ pub struct RequestAffinity {
     /// What the client has sent; empty if that was not a token.
     token: AffinityToken,
     /// The session, if it is valid and its endpoint can be used.
-    session: Option<ValidSession>,
+    session: Option<ValidPin>,
 }
 
-/// A valid session.
+/// What the pin of a valid session says.
 #[derive(Clone, Copy, Debug)]
-struct ValidSession {
+struct ValidPin {
     endpoint: SocketAddr,
     /// In seconds since 1970, as in the pin.
     created: u32,
@@ -56,7 +56,7 @@ impl RequestAffinity {
         for token in values.take(MAX_VALUES).filter_map(AffinityToken::parse) {
             let pinned = endpoints.as_ref().and_then(|endpoints| endpoints.pinned(&settings, &token, now));
             let session =
-                pinned.map(|(endpoint, pin)| ValidSession { endpoint, created: pin.created, renewed: pin.renewed });
+                pinned.map(|(endpoint, pin)| ValidPin { endpoint, created: pin.created, renewed: pin.renewed });
             if session.is_some() {
                 return RequestAffinity { settings, token, session };
             }

@@ -12,6 +12,7 @@ use super::checks::check_of;
 use crate::upstream::affinity::AffinityEndpoints;
 use crate::upstream::configured_endpoints::{BackendTraffic, EndpointAddress, Endpoints};
 use crate::upstream::load_balancing::{EndpointSet, ResolvedEndpoint, SetSettings};
+use crate::upstream::locality::PriorityLevels;
 use crate::upstream::ssrf_guard::BlockedAddress;
 
 impl Upstream {
@@ -123,6 +124,8 @@ impl Upstream {
         // The table of an upstream that hashes depends on the names as well.
         let has_same_table = !former.has_table();
         if has_same_endpoints && has_same_table && *former.settings() == settings && has_same_weights() {
+            // Their levels may be others.
+            self.publish_levels(&named);
             return false;
         }
         let addresses: Vec<_> = named.iter().map(|(address, _)| *address).collect();
@@ -140,6 +143,7 @@ impl Upstream {
                 self.begin(endpoint, &former);
             }
         }
+        self.publish_levels(&named);
         // What was seen of the former endpoints is outdated.
         self.detection.set_changed();
         if has_same_endpoints {
@@ -149,6 +153,26 @@ impl Upstream {
         self.announce_checks(false);
         self.announce_health();
         true
+    }
+
+    /// Recomputes the levels of the reachable endpoints. `named`: their addresses, sorted, with the positions of their
+    /// configured names. The caller holds the lock of the setters.
+    fn publish_levels(&self, named: &[(SocketAddr, usize)]) {
+        let (reachable, configured) = (self.reachable.load(), self.configured.load());
+        let Endpoints { addresses, levels, balance, .. } = &**configured;
+        let set = |endpoints: Vec<ResolvedEndpoint>| {
+            let of_level: Vec<_> = endpoints.iter().map(|endpoint| endpoint.address).collect();
+            EndpointSet::new(endpoints, reachable.settings().clone(), |index| {
+                let position = named.binary_search_by_key(&of_level[index], |(address, _)| *address);
+                position.map_or_else(|_| String::new(), |position| addresses[named[position].1].to_string())
+            })
+        };
+        let percent = balance.locality.overprovisioning_percent;
+        let levels = PriorityLevels::new(&reachable, levels, percent, set).map(Arc::new);
+        self.has_levels.store(levels.is_some(), Relaxed);
+        self.levels.store(levels);
+        // An endpoint whose health has changed meanwhile has updated the former levels.
+        self.detection.set_changed();
     }
 
     /// Recomputes how sessions name the reachable endpoints. The caller holds the lock of the setters.

@@ -27,7 +27,8 @@ impl Upstream {
         subsetting: &WorkerSubsetting,
         choice: &EndpointChoice<'_>,
     ) -> Result<Picked, NoEndpoint> {
-        worker.adopt(&self.reachable.load(), subsetting);
+        let levels = if self.has_levels.load(Relaxed) { self.levels.load_full() } else { None };
+        worker.adopt(&self.reachable.load(), levels, subsetting);
         let picked = match (self.pick_once(worker, choice, choice.avoid), choice.avoid) {
             (Err(_), avoid @ [.., last]) if choice.may_repeat => {
                 // The last one that was tried comes last.
@@ -194,6 +195,9 @@ impl Upstream {
             let window = u64::try_from(settings.window.as_millis()).unwrap_or(u64::MAX);
             let last = reachable.iter().map(|endpoint| endpoint.state.health.in_service_since()).max().unwrap_or(0);
             self.availability.set_slow_starts_until(if last == 0 { 0 } else { last.saturating_add(window) });
+        }
+        if let Some(levels) = &*self.levels.load() {
+            levels.update_loads();
         }
         self.availability.store(version, availability);
         availability

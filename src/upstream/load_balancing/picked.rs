@@ -16,6 +16,8 @@ pub struct Picked {
 pub enum PickedBecause {
     /// It is what the algorithm selects.
     Preferred,
+    /// The nearer endpoints share their requests with it, because too few of them are available.
+    Spilled,
     /// It is the endpoint of the session.
     Pinned,
     /// What the algorithm selects is ejected, or was tried already.
@@ -38,8 +40,9 @@ pub enum NoEndpoint {
 }
 
 impl PickedBecause {
-    pub const ALL: [PickedBecause; 5] = [
+    pub const ALL: [PickedBecause; 6] = [
         PickedBecause::Preferred,
+        PickedBecause::Spilled,
         PickedBecause::Pinned,
         PickedBecause::Walked,
         PickedBecause::OverLimit,
@@ -50,6 +53,7 @@ impl PickedBecause {
     pub fn as_str(self) -> &'static str {
         match self {
             PickedBecause::Preferred => "preferred",
+            PickedBecause::Spilled => "spill",
             PickedBecause::Pinned => "pinned",
             PickedBecause::Walked => "walked",
             PickedBecause::OverLimit => "over_limit",

@@ -1,5 +1,7 @@
 //! Tests of how long requests wait for a connection.
 
+mod levels;
+
 use http_body_util::Empty;
 
 use super::*;

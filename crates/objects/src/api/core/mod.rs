@@ -9,7 +9,7 @@ mod service;
 
 pub use cluster_trust_bundle::{ClusterTrustBundle, ClusterTrustBundleSpec};
 pub use config_map::ConfigMap;
-pub use endpoint_slice::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice, EndpointTarget};
+pub use endpoint_slice::{Endpoint, EndpointConditions, EndpointPlace, EndpointPort, EndpointSlice, EndpointTarget};
 pub use namespace::Namespace;
 pub use secret::{Secret, SecretBytes, SecretText};
 pub use service::{

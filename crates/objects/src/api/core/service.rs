@@ -24,6 +24,8 @@ pub struct ServiceSpec {
     pub external_ips: Option<Vec<String>>,
     #[serde(default)]
     pub ports: Vec<ServicePort>,
+    /// `PreferSameZone`, its older name `PreferClose`, or `PreferSameNode`.
+    pub traffic_distribution: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
