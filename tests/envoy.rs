@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::harness::eventually;
 use backends::Behavior;
-use proxies::{Proxy, Setup};
+use proxies::{Proxy, Setup, count_status};
 
 const OK: Behavior = Behavior::Respond(200);
 
@@ -119,13 +119,15 @@ fn requests_beyond_the_limit_fail_at_once() {
         action: json!({}),
     };
     for proxy in setup.start() {
-        let admitted = thread::scope(|scope| {
-            let waiting: Vec<_> = (0..3).map(|_| scope.spawn(|| proxy.count_status(1, 200))).collect();
-            eventually("the endpoint has three requests", || (proxy.requests() == [3]).then_some(()));
-            assert_eq!(proxy.count_status(3, 503), 3, "{}", proxy.name);
-            proxy.backends[0].open();
-            waiting.into_iter().map(|client| client.join().unwrap()).sum::<usize>()
-        });
+        let wait = |_| {
+            let address = proxy.address.clone();
+            thread::spawn(move || count_status(&address, 1, 200))
+        };
+        let waiting: Vec<_> = (0..3).map(wait).collect();
+        eventually("the endpoint has three requests", || (proxy.requests() == [3]).then_some(()));
+        assert_eq!(proxy.count_status(3, 503), 3, "{}", proxy.name);
+        proxy.backends[0].open();
+        let admitted: usize = waiting.into_iter().map(|client| client.join().unwrap()).sum();
         assert_eq!(admitted, 3, "{}", proxy.name);
         assert_eq!(proxy.count_status(3, 200), 3, "{}: there is room again", proxy.name);
     }

@@ -14,7 +14,7 @@ use crate::harness::site::{Site, free_port, own_address};
 /// A proxy with its endpoints.
 pub(crate) struct Proxy {
     pub(crate) name: &'static str,
-    address: String,
+    pub(crate) address: String,
     pub(crate) backends: Vec<Backend>,
     _process: ProxyProcess,
 }
@@ -135,21 +135,15 @@ impl Setup<'_> {
 }
 
 impl Proxy {
-    /// A connection to the proxy.
-    pub(crate) fn connect(&self) -> Connection {
-        Connection::open(&self.address).unwrap()
-    }
-
     /// Sends requests one after the other, with these paths.
     pub(crate) fn get_all(&self, paths: impl IntoIterator<Item = String>) -> Vec<ClientResponse> {
-        let mut connection = self.connect();
+        let mut connection = Connection::open(&self.address).unwrap();
         paths.into_iter().map(|path| connection.get("web.example", &path).unwrap()).collect()
     }
 
     /// Sends this number of requests one after the other, and returns how many responses have the status.
     pub(crate) fn count_status(&self, requests: usize, status: u16) -> usize {
-        let responses = self.get_all((0..requests).map(|_| "/".to_owned()));
-        responses.iter().filter(|response| response.status == status).count()
+        count_status(&self.address, requests, status)
     }
 
     /// The requests that each endpoint has got.
@@ -166,6 +160,13 @@ impl Drop for ProxyProcess {
             process.wait().ok();
         }
     }
+}
+
+/// Sends this number of requests to a proxy, one after the other, and returns how many responses have the status.
+pub(crate) fn count_status(address: &str, requests: usize, status: u16) -> usize {
+    let mut connection = Connection::open(address).unwrap();
+    let responses = (0..requests).map(|_| connection.get("web.example", "/").unwrap());
+    responses.filter(|response| response.status == status).count()
 }
 
 /// The program, which the script installs if it is missing.

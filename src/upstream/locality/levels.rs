@@ -137,20 +137,20 @@ mod tests {
         let endpoints: Vec<_> = (0..6).map(endpoint).collect();
         let levels = levels(&endpoints, &[200, 0, 3, 0, 200, 3]).unwrap();
         assert_eq!(in_order(&levels, 99), [[1, 3], [2, 5], [0, 4]]);
-        endpoints[1].state.health.record_failure(1);
+        endpoints[1].state.health.eject_unreachable(1, true);
         levels.update_loads();
         assert_eq!(levels.loads(), [70, 30, 0]);
         assert_eq!(in_order(&levels, 69)[0], [1, 3]);
         assert_eq!(in_order(&levels, 70), [[2, 5], [1, 3], [0, 4]]);
-        endpoints[3].state.health.record_failure(1);
+        endpoints[3].state.health.eject_unreachable(1, true);
         levels.update_loads();
         assert_eq!(levels.loads(), [0, 100, 0]);
         for endpoint in &endpoints {
-            endpoint.state.health.record_failure(1);
+            endpoint.state.health.eject_unreachable(1, true);
         }
         levels.update_loads();
         assert_eq!(in_order(&levels, 0), Vec::<Vec<u8>>::new(), "all endpoints are alike");
-        endpoints[4].state.health.record_success();
+        endpoints[4].state.health.record_connected(1);
         levels.update_loads();
         assert_eq!(levels.loads(), [0, 0, 100]);
     }

@@ -116,10 +116,15 @@ pub(in crate::proxy) async fn forward<C: Caller>(
         }
         outgoing.attempt_deadline = outgoing.policy.attempt_time().map(|time| Instant::now() + time);
         let hedge_delay = if retries == 0 { outgoing.policy.hedge_delay(outgoing.replay) } else { None };
-        let attempt = match hedge_delay {
-            None => EndedAttempt { started_at, retries, reason, outcome: attempt_in_time(outgoing).await },
-            // Boxed, so that the future of requests with one attempt at a time stays small.
-            Some(delay) => Box::pin(attempt_hedged(outgoing, started_at, delay, attempts.as_deref_mut())).await,
+        // Boxed, so that the future of requests with one attempt at a time stays small.
+        let attempt = if let Some(delay) = hedge_delay {
+            Box::pin(attempt_hedged(outgoing, started_at, delay, attempts.as_deref_mut())).await
+        } else {
+            let outcome = match outgoing.attempt_deadline {
+                None => outgoing.attempt().await,
+                Some(_) => Box::pin(attempt_in_time(outgoing)).await,
+            };
+            EndedAttempt { started_at, retries, reason, outcome }
         };
         // Not borrowed here, since the future would then keep the outcome while it waits.
         let AnotherAttempt { delay, reason: next_reason, error } =

@@ -23,8 +23,7 @@ use crate::upstream::HedgeOutcome;
 pub(super) async fn attempt_in_time<C: Caller>(outgoing: &mut OutgoingRequest<'_, C>) -> AttemptResult<C> {
     match outgoing.attempt_deadline {
         None => outgoing.attempt().await,
-        // Boxed, so that the future of requests without this timeout stays small.
-        Some(deadline) => Box::pin(timeout_at(deadline, outgoing.attempt()))
+        Some(deadline) => timeout_at(deadline, outgoing.attempt())
             .await
             .unwrap_or(Err(AttemptError::Failed(RequestError::BackendRequestTimeout))),
     }
