@@ -29,6 +29,13 @@ pub(crate) struct Http2Endpoint {
     connections: Arc<AtomicUsize>,
 }
 
+impl Http2Endpoint {
+    /// How many connections it has accepted.
+    pub(crate) fn connections(&self) -> usize {
+        self.connections.load(SeqCst)
+    }
+}
+
 /// A request at the endpoint, the handle that sends its response, and the number of the connection, starting at 1.
 pub(crate) struct EndpointCall {
     pub(crate) request: Request<RecvStream>,

@@ -119,7 +119,8 @@ impl Upstream {
         let settings = SetSettings::new(&configured.balance, max_requests);
         let pods = &*configured.identities.pods;
         let has_same_addresses = former.iter().map(|known| known.address).eq(weighted().map(|(address, _)| address));
-        let has_same_endpoints = has_same_addresses && !self.detection.has_other_pod(pods);
+        let known_states = former.iter().map(|known| (known.address, &known.state));
+        let has_same_endpoints = has_same_addresses && self.detection.confirm(known_states, pods);
         let has_same_weights = || former.iter().map(|known| known.weight).eq(weighted().map(|(_, weight)| weight));
         // The table of an upstream that hashes depends on the names as well.
         let has_same_table = !former.has_table();

@@ -27,7 +27,7 @@ impl Upstream {
 
     /// The next endpoint of the only worker, except those in `avoid`.
     pub(in crate::upstream) fn next_endpoint(&self, _turn: usize, avoid: &[SocketAddr]) -> Option<SocketAddr> {
-        let choice = EndpointChoice { avoid, ..EndpointChoice::default() };
+        let choice = EndpointChoice { avoid, is_repeatable: true, ..EndpointChoice::default() };
         self.pick_alone(&choice).ok().map(|picked| picked.address)
     }
 }

@@ -208,16 +208,23 @@ impl Scheduler {
         self.checks.remove(&id);
     }
 
+    /// The check that begins now, if there is one. Skips those of endpoints that are not checked in their state.
+    fn next_wanted(&mut self, now: Instant) -> Option<CheckId> {
+        loop {
+            let id = self.schedule.next(now)?;
+            let Some(check) = self.checks.get(&id) else { continue };
+            if check.is_wanted() {
+                return Some(id);
+            }
+            self.schedule.skip(id, check.target.check.shortest_interval(), now);
+        }
+    }
+
     /// Begins all checks that are due.
     fn begin(&mut self) {
         let now = Instant::now();
-        while let Some(id) = self.schedule.next(now) {
+        while let Some(id) = self.next_wanted(now) {
             let Some(check) = self.checks.get_mut(&id) else { continue };
-            if !check.is_wanted() {
-                let interval = check.target.check.shortest_interval();
-                self.schedule.skip(id, interval, now);
-                continue;
-            }
             let (checker, target) = (Rc::clone(&self.checker), Rc::clone(&check.target));
             let (endpoint, kept) = (check.endpoint, check.kept.take());
             self.running.spawn_local(async move {

@@ -45,20 +45,21 @@ impl OutlierDetection {
         pods: &[(SocketAddr, Arc<str>)],
     ) -> Vec<(SocketAddr, Arc<EndpointState>)> {
         let now = self.clock.now();
-        let pod = |address: &SocketAddr| {
-            let index = pods.binary_search_by_key(address, |(address, _)| *address).ok()?;
-            Some(Arc::clone(&pods[index].1))
-        };
-        let endpoints = self.members.lock().replace(addresses, pod, now);
+        let endpoints = self.members.lock().replace(addresses, |address| pod_at(pods, address), now);
         self.await_first_checks(&endpoints);
         self.current.store(Arc::new(endpoints.clone()));
         self.update_degraded();
         endpoints
     }
 
-    /// Whether another Pod than before is behind one of these addresses.
-    pub(in crate::upstream) fn has_other_pod(&self, pods: &[(SocketAddr, Arc<str>)]) -> bool {
-        self.members.lock().has_other_pod(pods)
+    /// Whether these endpoints still have these states, so that they need not be set again: no other Pod is behind one
+    /// of the addresses. `pods`: see [`Self::set_endpoints`].
+    pub(in crate::upstream) fn confirm<'s>(
+        &self,
+        endpoints: impl Iterator<Item = (SocketAddr, &'s Arc<EndpointState>)>,
+        pods: &[(SocketAddr, Arc<str>)],
+    ) -> bool {
+        self.members.lock().confirm(endpoints, |address| pod_at(pods, address))
     }
 
     /// New endpoints get no requests before a check has passed, if the active check says so.
@@ -76,4 +77,9 @@ impl OutlierDetection {
             }
         }
     }
+}
+
+fn pod_at(pods: &[(SocketAddr, Arc<str>)], address: &SocketAddr) -> Option<Arc<str>> {
+    let index = pods.binary_search_by_key(address, |(address, _)| *address).ok()?;
+    Some(Arc::clone(&pods[index].1))
 }

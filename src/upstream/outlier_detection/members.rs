@@ -32,7 +32,7 @@ impl Members {
         now: u64,
     ) -> Vec<(SocketAddr, Arc<EndpointState>)> {
         let is_first = self.0.is_empty();
-        self.forget_left(now, addresses.len());
+        self.forget_expired(now);
         for (address, member) in &mut self.0 {
             match addresses.binary_search(address) {
                 Ok(_) => member.left_at = None,
@@ -52,14 +52,26 @@ impl Members {
             member.pod = pod.or(member.pod.take());
             (*address, Arc::clone(&member.state))
         });
-        current.collect()
+        let current: Vec<_> = current.collect();
+        self.forget_surplus(addresses.len());
+        current
     }
 
-    /// Whether another Pod than before is behind one of these addresses.
-    pub(super) fn has_other_pod<'p>(&self, pods: impl IntoIterator<Item = &'p (SocketAddr, Arc<str>)>) -> bool {
-        pods.into_iter().any(|(address, pod)| {
-            let known = self.0.get(address).and_then(|member| member.pod.as_ref());
-            known.is_some_and(|known| known != pod)
+    /// Whether these endpoints still have these states, because no other Pod is behind their addresses. Remembers the
+    /// Pods behind addresses of which none was known. `pods`: see [`Self::replace`].
+    pub(super) fn confirm<'s>(
+        &mut self,
+        mut endpoints: impl Iterator<Item = (SocketAddr, &'s Arc<EndpointState>)>,
+        pods: impl Fn(&SocketAddr) -> Option<Arc<str>>,
+    ) -> bool {
+        endpoints.all(|(address, state)| {
+            let Some(member) = self.0.get_mut(&address) else { return false };
+            let pod = pods(&address);
+            if member.pod.is_none() {
+                member.pod.clone_from(&pod);
+            }
+            let has_same_pod = pod.is_none() || member.pod == pod;
+            has_same_pod && Arc::ptr_eq(&member.state, state)
         })
     }
 
@@ -73,7 +85,15 @@ impl Members {
 
     /// Forgets endpoints that left long ago, and the first ones that left if there are too many.
     pub(super) fn forget_left(&mut self, now: u64, current: usize) {
+        self.forget_expired(now);
+        self.forget_surplus(current);
+    }
+
+    fn forget_expired(&mut self, now: u64) {
         self.0.retain(|_, member| member.left_at.is_none_or(|left_at| now.saturating_sub(left_at) < KEPT_MILLIS));
+    }
+
+    fn forget_surplus(&mut self, current: usize) {
         let left = self.0.values().filter(|member| member.left_at.is_some()).count();
         let surplus = left.saturating_sub(current.max(MIN_KEPT));
         if surplus > 0 {

@@ -192,8 +192,9 @@ impl OutlierDetection {
     }
 
     /// Outcomes need less attention if no endpoint has counted failures any more, which is looked for now and then.
-    fn forget_failures(&self, now: u64) {
-        if self.attention.load(Relaxed) & HAS_FAILURES == 0 {
+    /// `state`: that of an endpoint with a success, which may have counted failures of other kinds.
+    fn forget_failures(&self, state: &EndpointState, now: u64) {
+        if self.attention.load(Relaxed) & HAS_FAILURES == 0 || state.health.has_failures() {
             return;
         }
         let looked_at = self.looked_at.load(Relaxed);

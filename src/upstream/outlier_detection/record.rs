@@ -21,7 +21,7 @@ impl OutlierDetection {
             OutcomeClass::Responded => self.record_response(seen, outcome, checks, now),
             OutcomeClass::Completed => {
                 seen.state.health.reset_failures(FailureKind::LocalOrigin);
-                self.forget_failures(now);
+                self.forget_failures(seen.state, now);
             }
             OutcomeClass::Stale => return self.suspect(seen, now),
             // The endpoint may have closed the connection while it was idle.
@@ -46,7 +46,7 @@ impl OutlierDetection {
     /// A probe, or a request, has opened a connection.
     pub(in crate::upstream) fn record_connected(&self, seen: &ObservedEndpoint<'_>, now: u64) {
         match seen.state.health.record_connected(now) {
-            None => self.forget_failures(now),
+            None => self.forget_failures(seen.state, now),
             Some(before) => {
                 let cause = match before {
                     Availability::Ejected(cause) => Some(cause),
@@ -139,7 +139,7 @@ impl OutlierDetection {
                 self.announce(seen, HealthChange { to: HealthState::Available, cause, until: None });
             }
         }
-        self.forget_failures(now);
+        self.forget_failures(seen.state, now);
     }
 
     fn record_local_origin(&self, seen: &ObservedEndpoint<'_>, outcome: &Outcome, checks: &PassiveChecks, now: u64) {
