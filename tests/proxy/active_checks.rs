@@ -104,7 +104,8 @@ impl Checked {
             let (is_healthy, check) = self.state(address);
             is_healthy == has_passed && check.is_some_and(|check| check.has_passed == has_passed)
         };
-        polling::until(&format!("a check that has passed: {has_passed}"), || async { has_result() }).await;
+        let condition = format!("a check of {address} that has passed: {has_passed}");
+        polling::until(&condition, || async { has_result() }).await;
         self.state(address).1.unwrap().message.as_deref().unwrap_or_default().to_owned()
     }
 

@@ -12,7 +12,7 @@ use portico::upstream::{Outcome, OutcomeClass};
 use crate::accounting::scrape;
 use crate::harness::{
     Endpoint, LONGER_THAN_PAUSES, Options, Route, TestServer, forward, reserve_address, route, routes_to, upstream,
-    with_timeouts_and_retries,
+    with_timeout, with_timeouts_and_retries,
 };
 use crate::upstream_tls::is_healthy;
 
@@ -356,21 +356,63 @@ async fn idle_connections_are_closed_to_make_room() {
 }
 
 #[tokio::test]
-async fn reused_connection_alone_does_not_prove_health() {
-    let dying = Endpoint::scripted(|mut stream, _| async move {
+async fn idle_connections_are_not_used_after_a_failed_connection() {
+    let dead = Endpoint::scripted(|mut stream, connection| async move {
         stream.request().await;
         stream.send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
-        // The node dies without closing the connection.
+        // The node dies without closing the first connection, and another one gets its address.
+        while connection > 0 && stream.request().await.is_some() {
+            stream.send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
+        }
         stream.read_to_end().await;
+    })
+    .await;
+    let upstream = upstream("web", &[dead.address]);
+    let server = TestServer::with_routes(vec![route(forward(vec![(1, upstream.clone())]))]).await;
+    assert_eq!(server.connect().await.get("/").await.text(), "ok");
+    upstream.report(dead.address, &Outcome::of(OutcomeClass::ConnectFailed));
+    for _ in 0..2 {
+        assert_eq!(server.connect().await.get("/").await.text(), "ok");
+    }
+    assert_eq!(dead.log.connections(), 2);
+    assert!(is_healthy(&upstream, dead.address), "a connection was opened");
+}
+
+#[tokio::test]
+async fn reused_connection_alone_does_not_prove_health() {
+    let failed = std::sync::Arc::new(tokio::sync::Notify::new());
+    let has_failed = std::sync::Arc::clone(&failed);
+    let dying = Endpoint::scripted(move |mut stream, _| {
+        let has_failed = std::sync::Arc::clone(&has_failed);
+        async move {
+            stream.request().await;
+            stream.send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\no").await;
+            has_failed.notified().await;
+            stream.send("k").await;
+            // The node dies without closing the connection.
+            stream.read_to_end().await;
+        }
     })
     .await;
     let limits = ProxyLimits { response_timeout: LONGER_THAN_PAUSES, ..ProxyLimits::default() };
     let upstream = upstream("web", &[dying.address]);
     let routes = vec![route(forward(vec![(1, upstream.clone())]))];
     let server = TestServer::with_options(Options { limits, ..Options::default() }, routes).await;
-    assert_eq!(server.connect().await.get("/").await.text(), "ok");
+    let mut client = server.connect().await;
+    client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    let mut response = Vec::new();
+    while !response.ends_with(b"\r\n\r\no") {
+        let read = tokio::io::AsyncReadExt::read_buf(&mut client.socket, &mut response);
+        assert_ne!(with_timeout("the first half of the response", read).await.unwrap(), 0);
+    }
+    // The connection becomes idle after the failure of another one, so that it is used again.
     upstream.report(dying.address, &Outcome::of(OutcomeClass::ConnectFailed));
+    failed.notify_one();
+    let mut rest = [0];
+    let read = tokio::io::AsyncReadExt::read_exact(&mut client.socket, &mut rest);
+    with_timeout("the rest of the response", read).await.unwrap();
     assert_eq!(server.connect().await.get("/").await.status, 504);
+    assert_eq!(dying.log.connections(), 1);
     // Without a success, it is unhealthy for longer than it is ejected.
     assert!(!is_healthy(&upstream, dying.address));
 }

@@ -165,7 +165,8 @@ async fn endpoints_that_hang_or_use_http1_fail() {
     let hanging = http2_endpoint(server::Builder::new(), |_call| std::future::pending()).await;
     let check = ActiveCheck { timeout: Duration::from_millis(100), ..grpc("") };
     let checked = Checked::start(&key(), check, &[hanging.address]);
-    assert!(checked.result(hanging.address, false).await.contains("within 100ms"));
+    let message = checked.result(hanging.address, false).await;
+    assert!(message.contains("within 100ms"), "{message}");
     let http1 = Endpoint::responding_with("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
     let checked = Checked::start(&key(), ActiveCheck { timeout: Duration::from_secs(1), ..grpc("") }, &[http1.address]);
     assert!(!checked.result(http1.address, false).await.is_empty());

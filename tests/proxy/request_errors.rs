@@ -257,7 +257,7 @@ async fn request_errors_are_equal_over_every_transport() {
 }
 
 /// Request errors without a case, because one request is not enough to cause them, and the files that test them.
-const TESTED_IN: [(&str, &str); 24] = [
+const TESTED_IN: [(&str, &str); 28] = [
     ("external_auth_denied", "external_auth.rs"),
     ("external_auth_unavailable", "external_auth.rs"),
     ("external_auth_timeout", "external_auth.rs"),
@@ -265,6 +265,10 @@ const TESTED_IN: [(&str, &str); 24] = [
     ("no_authorization_server", "external_auth.rs"),
     ("call_deadline", "grpc.rs"),
     ("retry_budget", "retry_budget.rs"),
+    ("unavailable", "balancing_settings.rs"),
+    ("over_limit", "request_limits.rs"),
+    ("queue_timeout", "request_limits.rs"),
+    ("circuit_open", "circuit_breaker.rs"),
     ("tls_handshake", "upstream_tls.rs"),
     ("grpcs_only", "kong.rs"),
     ("unsupported_version", "malformed_requests.rs"),

@@ -166,7 +166,8 @@
 {{- fail (printf "config.%s: true does not name a destination or address; write where, or off" $flag) }}
 {{- end }}
 {{- end }}
-{{- if and (eq (toString .Values.lowPorts) "node") (not .Values.hostNetwork) }}
+{{- /* In backquotes, because the word is also the name of a flag, which is not read here. */}}
+{{- if and (eq (toString .Values.lowPorts) `node`) (not .Values.hostNetwork) }}
 {{- fail "lowPorts: node refers to the network of the nodes, but the Pods have their own; write true, or set hostNetwork to true" }}
 {{- end }}
 {{- $taken := dict }}

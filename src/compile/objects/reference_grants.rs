@@ -44,11 +44,14 @@ impl CrossNamespaceReference<'_> {
 
     /// The diagnostic for a reference that is not allowed. It does not reveal whether the target exists.
     pub(in crate::compile) fn problem(&self, field: String) -> Diagnostic {
+        let kind = self.from.kind.name();
+        let referrers = kind.strip_suffix('y').filter(|stem| stem.ends_with("Polic"));
+        let referrers = referrers.map_or_else(|| format!("{kind}s"), |stem| format!("{stem}ies"));
         Diagnostic::error(
             field,
             format!(
-                "no ReferenceGrant lets {}s of namespace {} use {} {}",
-                self.from.kind, self.from.namespace, self.to, self.target
+                "no ReferenceGrant lets {referrers} of namespace {} use {} {}",
+                self.from.namespace, self.to, self.target
             ),
             format!(
                 "create a ReferenceGrant in namespace {} from {} of namespace {} to {}",

@@ -205,7 +205,7 @@ impl<'a> Review<'a> {
             return Condition::new(Code::BackendPolicyTargetNotFound, self.target_problems.clone());
         }
         if !self.invalid.is_empty() {
-            let problems = self.invalid.values().flatten().cloned().collect();
+            let problems = self.invalid.values().flatten().chain(&self.target_problems).cloned().collect();
             return Condition::new(Code::BackendPolicyInvalid, problems);
         }
         if !self.blocks.is_empty() && self.is_displaced_by_older() {
@@ -227,6 +227,7 @@ impl<'a> Review<'a> {
     /// Whether each block of the policy is that of an older policy with the same target, for all targets.
     fn is_displaced_by_older(&self) -> bool {
         self.in_effect.is_empty()
+            && self.mixed_modes.is_none()
             && !self.displaced.is_empty()
             && self.displaced.iter().all(|displacement| displacement.port.is_none())
     }

@@ -21,7 +21,7 @@ use super::attempt_error::AttemptError;
 use super::attempt_timeouts::{AttemptTimeouts, TimeLimit};
 use super::next_attempt::{NextAttempt, Retry, RetryDelay};
 use super::replay_policy::{ReplayPolicy, is_idempotent};
-use super::service_attempts::{RequestRetries, ServiceAttempts};
+use super::service_attempts::{OVERLOADED, RequestRetries, ServiceAttempts};
 use crate::proxy::http::record::request_error::RequestError;
 use crate::proxy::limits::{MAX_ENDPOINTS, ProxyLimits};
 use crate::snapshot::timeouts_and_retries::{RetryPolicy, TimeoutsAndRetries};
@@ -157,6 +157,10 @@ impl<'r> AttemptPolicy<'r> {
         has_others: impl FnOnce() -> bool,
     ) -> NextAttempt {
         if self.is_mirror || self.max_retries() == 0 {
+            return NextAttempt::Never;
+        }
+        // A proxy before the endpoint has rejected the request. An overloaded one would only get more to do.
+        if outcome.is_ok_and(|response| response.headers().contains_key(OVERLOADED)) {
             return NextAttempt::Never;
         }
         match (self.service_retries(), outcome) {
@@ -344,6 +348,9 @@ mod tests {
         ] {
             let response = Response::builder().status(status).body(()).unwrap();
             assert_eq!(policy.next(retries, replay, Ok(&response), || true), expected, "{case}");
+            let overloaded = Response::builder().status(status).header(OVERLOADED, "true").body(()).unwrap();
+            let next = policy.next(retries, replay, Ok(&overloaded), || true);
+            assert_eq!(next, NextAttempt::Never, "overloaded, {case}");
         }
     }
 

@@ -10,6 +10,7 @@ use super::request_hash::HashSpec;
 use super::session::BackendSessionPersistence;
 use crate::api::gateway::schema::form;
 use crate::api::gateway::schema::rule::rule;
+use crate::api::gateway::schema::transforms::each;
 
 /// How requests are divided among endpoints. `sessionPersistence` is a block of its own: the other fields may be those
 /// of another policy.
@@ -24,11 +25,10 @@ use crate::api::gateway::schema::rule::rule;
     "peakEwma has no effect with this algorithm; set algorithm to PeakEwma, or remove peakEwma",
 ))]
 pub struct LoadBalancingSpec {
-    /// The algorithm; defaults to RoundRobin.
-    ///
-    /// `RoundRobin` uses the endpoints in turn. `LeastRequests` prefers endpoints with few requests in progress,
-    /// `PeakEwma` those with a low latency and few requests in progress. `Random` chooses at random. `Maglev` and
-    /// `RingHash` send requests with the same `hash.keys` to the same endpoint.
+    /// The algorithm; defaults to RoundRobin. `RoundRobin` uses the endpoints in turn. `LeastRequests` prefers
+    /// endpoints with few requests in progress, `PeakEwma` those with a low latency and few requests in progress.
+    /// `Random` chooses at random. `Maglev` and `RingHash` send requests with the same `hash.keys` to the same
+    /// endpoint.
     #[schemars(transform = form::one_of(
         ["RoundRobin", "LeastRequests", "PeakEwma", "Random", "Maglev", "RingHash"],
     ))]
@@ -113,7 +113,7 @@ pub struct LocalitySpec {
 ))]
 pub struct LocalityLevel {
     /// Labels of Pods.
-    #[schemars(extend("minProperties" = 1, "maxProperties" = 8))]
+    #[schemars(extend("minProperties" = 1, "maxProperties" = 8), transform = each(form::label_value))]
     pub match_labels: Option<BTreeMap<String, String>>,
     /// Name of a zone.
     #[schemars(length(min = 1, max = 253))]

@@ -35,12 +35,11 @@ pub struct RetrySpec {
     /// Attempts after the first one; defaults to 1.
     #[schemars(range(min = 0, max = 10))]
     pub attempts: Option<i32>,
-    /// What is repeated; defaults to ConnectFailure and RefusedStream.
-    ///
-    /// `ConnectFailure`: no connection could be opened. `RefusedStream`: the endpoint did not process the request.
-    /// `Reset`: the connection closed without a response. `Timeout`: an attempt took too long. `GatewayError`: status
-    /// 502, 503 or 504. `ServerError`: status 500 to 599 except 501 and 505. `Codes`, `GrpcCodes`, `RetriableHeader`:
-    /// as the fields `codes`, `grpcCodes` and `headers` say.
+    /// What is repeated; defaults to ConnectFailure and RefusedStream. `ConnectFailure`: no connection could be opened.
+    /// `RefusedStream`: the endpoint did not process the request. `Reset`: the connection closed without a response.
+    /// `Timeout`: an attempt took too long. `GatewayError`: status 502, 503 or 504. `ServerError`: status 500 to 599
+    /// except 501 and 505. `Codes`, `GrpcCodes`, `RetriableHeader`: as the fields `codes`, `grpcCodes` and `headers`
+    /// say.
     #[schemars(length(min = 1, max = 9), transform = unique_entries, transform = each(form::one_of(CONDITIONS)))]
     pub on: Option<Vec<String>>,
     /// Statuses of responses.
