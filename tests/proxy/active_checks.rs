@@ -379,7 +379,11 @@ async fn checks_have_the_tls_identity_of_requests() {
     let right = TlsEndpoint::with_certificate(authority.issue(&["web.shop.svc"], &[])).await;
     let wrong_name = TlsEndpoint::with_certificate(authority.issue(&["other.shop.svc"], &[])).await;
     let untrusted = TlsEndpoint::with_certificate(Authority::new("other").issue(&["web.shop.svc"], &[])).await;
-    let plain = Endpoint::ok().await;
+    // It responds to a handshake as to a malformed request.
+    let plain = Endpoint::scripted(|mut stream, _| async move {
+        stream.send("HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n").await;
+    })
+    .await;
     let verified = |protocol| {
         let tls = Some(UpstreamTlsSettings::new(protocol, authority.trust(None), None).unwrap());
         UpstreamKey { protocol, tls, ..key() }

@@ -162,7 +162,12 @@ async fn responses_that_are_not_grpc_fail() {
 
 #[tokio::test]
 async fn endpoints_that_hang_or_use_http1_fail() {
-    let hanging = http2_endpoint(server::Builder::new(), |_call| std::future::pending()).await;
+    let hanging = http2_endpoint(server::Builder::new(), |call| async move {
+        // Dropping the call would reset its stream.
+        let _call = call;
+        std::future::pending().await
+    })
+    .await;
     let check = ActiveCheck { timeout: Duration::from_millis(100), ..grpc("") };
     let checked = Checked::start(&key(), check, &[hanging.address]);
     let message = checked.result(hanging.address, false).await;

