@@ -12,8 +12,9 @@ const INTRODUCTION: &str = "# Custom resources
 The kinds defined by `portico crds`, with all fields of their specs. [kinds.md](../kinds.md) explains how Kong's
 kinds work together, and the page of each [plugin](../plugins/README.md) describes its `config`.
 [BackendPolicy](backend-policy.md) has the rules about several policies, and [the settings of
-Services](../tasks/gateway-services.md) shows how Gateways use GatewayParameters. The Gateway API defines its own kinds; [routing.md](../routing.md) and [listening.md](../listening.md) describe the supported fields. This page
-is generated from the code.
+Services](../tasks/gateway-services.md) shows how Gateways use GatewayParameters. The Gateway API defines its own kinds;
+[routing.md](../routing.md) and [listening.md](../listening.md) describe the supported fields. This page is generated
+from the code.
 ";
 
 pub(crate) fn page() -> String {

@@ -28,11 +28,11 @@ pub(super) fn unserved_fields(spec: &BackendPolicySpec) -> Vec<(Block, Diagnosti
         let message = "Shared is not served by this version, so each process checks all endpoints";
         report(Block::ActiveHealth, "health.active.probers", message, "use Each");
     }
-    if let Some(fallback) = spec.circuit_breaker.as_ref().and_then(|breaker| breaker.fallback.as_ref()) {
-        if fallback.stale.is_some() {
-            let message = "responses of a cache are not served by this version, so an open circuit gives status 503";
-            report(Block::CircuitBreaker, "circuitBreaker.fallback.stale", message, "use response");
-        }
+    if let Some(fallback) = spec.circuit_breaker.as_ref().and_then(|breaker| breaker.fallback.as_ref())
+        && fallback.stale.is_some()
+    {
+        let message = "responses of a cache are not served by this version, so an open circuit gives status 503";
+        report(Block::CircuitBreaker, "circuitBreaker.fallback.stale", message, "use response");
     }
     if let Some(limits) = &spec.limits
         && limits.max_pending.is_some()

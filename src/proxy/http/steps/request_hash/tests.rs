@@ -115,7 +115,7 @@ fn hash_is_that_of_the_value() {
         (HashSource::Consumer, b"key-1"),
         (HashSource::Host, b"shop.example"),
     ] {
-        assert_eq!(request.hash(&first(&[source.clone()]), None), hash_of(expected), "{source:?}");
+        assert_eq!(request.hash(&first(std::slice::from_ref(&source)), None), hash_of(expected), "{source:?}");
     }
 }
 
@@ -135,7 +135,7 @@ fn absent_and_empty_values_have_no_hash() {
         HashSource::Consumer,
     ] {
         for combine in [CombineKeys::First, CombineKeys::All] {
-            assert_eq!(request.hash(&settings(combine, &[source.clone()]), None), None, "{source:?}");
+            assert_eq!(request.hash(&settings(combine, std::slice::from_ref(&source)), None), None, "{source:?}");
         }
     }
 }
