@@ -14,7 +14,7 @@ const ROUTES: usize = 50;
 const ENDPOINTS_PER_SLICE: usize = 100;
 const SLICES: usize = 100;
 /// Bytes per endpoint with everything that is compiled from it, a fifth above the value measured when it was set.
-const MAX_BYTES_PER_ENDPOINT: usize = 295;
+const MAX_BYTES_PER_ENDPOINT: usize = 800;
 
 /// Returns the measured bytes as text.
 pub(crate) fn check() -> String {

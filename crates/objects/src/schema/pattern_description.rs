@@ -149,6 +149,42 @@ const PATTERN_DESCRIPTIONS: &[PatternDescription] = &[
         example: "/auth",
     },
     PatternDescription {
+        pattern: r"^[1-5][0-9]{2}(-[1-5][0-9]{2})?$",
+        noun: "a status or a range of statuses",
+        description: "a status from 100 to 599, or two with `-` between them",
+        example: "200-299",
+    },
+    PatternDescription {
+        pattern: r"^/[!-~]*$",
+        noun: "a path",
+        description: "`/`, then printable ASCII characters without spaces",
+        example: "/healthz",
+    },
+    PatternDescription {
+        pattern: r"^/[^;]*$",
+        noun: "the path of a cookie",
+        description: "`/`, then any characters but `;`",
+        example: "/shop",
+    },
+    PatternDescription {
+        pattern: r"^[0-9]{1,4}(\.[0-9]{1,3})?$",
+        noun: "a number",
+        description: "digits, with up to three decimal places",
+        example: "1.5",
+    },
+    PatternDescription {
+        pattern: r"^[0-9]{1,7}(Ki|Mi)?$",
+        noun: "a size",
+        description: "digits, with `Ki` or `Mi` for 1024 or 1048576 bytes",
+        example: "64Ki",
+    },
+    PatternDescription {
+        pattern: "^([0-9a-fA-F]{2})+$",
+        noun: "bytes in hexadecimal",
+        description: "two hexadecimal digits for each byte",
+        example: "0d0a",
+    },
+    PatternDescription {
         pattern: r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*\/[A-Za-z0-9\/\-._~%!$&'()*+,;=:]+$",
         noun: "a controller name",
         description: "a domain, `/` and a path",

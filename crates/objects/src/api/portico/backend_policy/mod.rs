@@ -13,9 +13,10 @@ mod timeouts;
 
 use std::collections::BTreeMap;
 
-use schemars::JsonSchema;
 use schemars::transform::Transform;
+use schemars::{JsonSchema, Schema};
 use serde::Deserialize;
+use serde_json::Value;
 
 pub use active_check::ActiveCheckSpec;
 pub use circuit_breaker::{CircuitBreakerSpec, CircuitFallback, FallbackResponseSpec, StaleFallback};
@@ -28,7 +29,7 @@ pub use session::{BackendSessionPersistence, PolicySessionCookie};
 pub use timeouts::BackendTimeoutsSpec;
 
 use crate::api::gateway::schema::form;
-use crate::api::gateway::schema::rule::every;
+use crate::api::gateway::schema::rule::{VALIDATIONS, every};
 use crate::api::gateway::schema::transforms::{each, keyed_by};
 use crate::api::gateway::{BackendObjectReference, PolicyTargetReference, RetryRate, targets_differ};
 
@@ -47,7 +48,7 @@ pub struct BackendPolicy {
 pub struct BackendPolicySpec {
     /// What the policy applies to: Services, XBackends and KongServiceFacades of its namespace. `sectionName` is the
     /// name of a port of a Service.
-    #[schemars(length(min = 1, max = 16), transform = targets_differ, transform = known_targets)]
+    #[schemars(length(min = 1, max = 16), transform = targets_differ, transform = known_targets, transform = fixed_messages)]
     pub target_refs: Vec<PolicyTargetReference>,
     /// With `DryRun`, ejections, limits and the circuit breaker are computed and counted only.
     #[schemars(transform = form::one_of(["Enforce", "DryRun"]), extend("default" = "Enforce"))]
@@ -123,6 +124,18 @@ pub struct SubsetSpec {
     /// The labels of the Pods.
     #[schemars(extend("minProperties" = 1, "maxProperties" = 8), transform = each(form::label_value))]
     pub match_labels: BTreeMap<String, String>,
+}
+
+/// Replaces messages that name the entry by fixed ones: an API server refuses to compute them from names of any length.
+fn fixed_messages(schema: &mut Schema) {
+    let rules = schema.ensure_object().get_mut(VALIDATIONS).and_then(Value::as_array_mut);
+    for rule in rules.into_iter().flatten().filter_map(Value::as_object_mut) {
+        if rule.remove("messageExpression").is_some()
+            && let Some(Value::String(message)) = rule.get_mut("message")
+        {
+            message.insert_str(0, "one of the targets: ");
+        }
+    }
 }
 
 /// Only a Service has ports, which sections are.
