@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use portico::snapshot::timeouts_and_retries::{TimeoutSetting, TimeoutsAndRetries};
 use portico::upstream::BackendTraffic;
@@ -66,7 +66,7 @@ async fn timeouts_of_the_rule_precede() {
 async fn connecting_ends_at_the_timeout_of_the_service_and_ejects_the_endpoint() {
     let (unresponsive, _queue, _listener) = unresponsive_address().await;
     let server = server(unresponsive, RequestTimeouts { connect: Some(SHORT), ..RequestTimeouts::default() }).await;
-    let began = Instant::now();
+    let began = tokio::time::Instant::now();
     assert_eq!(server.request(GET).await.status, 504);
     // The default is 5 seconds.
     assert!(began.elapsed() >= SHORT);
@@ -106,7 +106,7 @@ async fn tunnel_ends_at_the_longest_duration() {
     client.send("GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n").await;
     let status = client.try_response().await.map(|response| response.status);
     assert!([Some(101), Some(504), None].contains(&status), "{status:?}");
-    let began = Instant::now();
+    let began = tokio::time::Instant::now();
     let ended = async {
         let mut bytes = [0; 1024];
         client.send("first").await;
