@@ -6,17 +6,20 @@ use std::time::Duration;
 
 use portico::upstream::settings::{HedgeSettings, RetrySettings};
 use portico::upstream::{BackendTraffic, OverBudget, RetryLimits};
+use tokio::sync::Semaphore;
 
 use crate::harness::{Endpoint, TestServer, forward, route, upstream};
 use crate::metrics::scrape;
+use crate::polling;
 use crate::retry::{step_endpoint, sum};
 use crate::service_retries::{set_traffic, settings};
 
+const DELAY: Duration = Duration::from_millis(10);
 const GET: &str = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
 const POST: &str = "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n";
 
 fn hedged(retry_limits: Option<RetryLimits>) -> BackendTraffic {
-    let hedge = Some(HedgeSettings { delay: Some(Duration::from_millis(10)) });
+    let hedge = Some(HedgeSettings { delay: Some(DELAY) });
     let retries = RetrySettings { hedge, ..settings(0, |_| {}) };
     BackendTraffic { retries: Some(Arc::new(retries)), retry_limits, ..BackendTraffic::default() }
 }
@@ -84,14 +87,19 @@ async fn second_attempt_needs_the_budget_another_endpoint_and_an_idempotent_requ
     for (case, endpoints, limits, request, not_sent) in
         [("budget", 2, Some(none), GET, 1.0), ("alone", 1, None, GET, 1.0), ("not idempotent", 2, None, POST, 0.0)]
     {
-        // Each endpoint responds once the second attempt is due.
+        // Each endpoint responds once it is known that there is no second attempt.
+        let is_known = Arc::new(Semaphore::new(0));
         let mut started = Vec::new();
         for _ in 0..endpoints {
+            let is_known = Arc::clone(&is_known);
             started.push(
-                Endpoint::scripted(|mut stream, _| async move {
-                    while stream.request().await.is_some() {
-                        tokio::time::sleep(Duration::from_millis(50)).await; // The delay must have passed.
-                        stream.send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
+                Endpoint::scripted(move |mut stream, _| {
+                    let is_known = Arc::clone(&is_known);
+                    async move {
+                        while stream.request().await.is_some() {
+                            is_known.acquire().await.unwrap().forget();
+                            stream.send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
+                        }
                     }
                 })
                 .await,
@@ -99,7 +107,16 @@ async fn second_attempt_needs_the_budget_another_endpoint_and_an_idempotent_requ
         }
         let addresses: Vec<_> = started.iter().map(|endpoint| endpoint.address).collect();
         let server = server(&addresses, hedged(limits)).await;
-        assert_eq!(server.request(request).await.text(), "ok", "{case}");
+        let respond = async {
+            if not_sent > 0.0 {
+                polling::until("no second attempt", || async { hedges(&server, "not_sent") == not_sent }).await;
+            } else {
+                tokio::time::sleep(4 * DELAY).await; // What is not even considered is no event.
+            }
+            is_known.add_permits(endpoints);
+        };
+        let (response, ()) = tokio::join!(server.request(request), respond);
+        assert_eq!(response.text(), "ok", "{case}");
         let requests: usize = started.iter().map(|endpoint| endpoint.log.requests().len()).sum();
         assert_eq!((requests, hedges(&server, "not_sent")), (1, not_sent), "{case}");
     }

@@ -61,7 +61,12 @@ async fn mistakes_are_rejected(cluster: &Cluster) -> Result<()> {
 
 fn policy(mut spec: Value) -> Value {
     spec["targetRefs"] = json!([{ "group": "", "kind": "Service", "name": "policy" }]);
-    json!({ "apiVersion": "portico.dev/v1alpha1", "kind": "BackendPolicy", "metadata": { "name": "policy" }, "spec": spec })
+    json!({
+        "apiVersion": "portico.dev/v1alpha1",
+        "kind": "BackendPolicy",
+        "metadata": { "name": "policy" },
+        "spec": spec,
+    })
 }
 
 fn by_header() -> Value {

@@ -27,7 +27,8 @@ use crate::api::gateway::schema::transforms::{each, keyed_by};
 #[schemars(transform = rule(
     "!has(self.type) || self.type in ['HTTP', 'HTTPS'] \
      || (!has(self.path) && !has(self.method) && !has(self.headers) && !has(self.expectedStatuses))",
-    "path, method, headers and expectedStatuses are for checks of the types HTTP and HTTPS; remove them, or change type",
+    "path, method, headers and expectedStatuses are for checks of the types HTTP and HTTPS; remove them, or change \
+     type",
 ))]
 #[schemars(transform = rule(
     "!has(self.host) || !has(self.type) || self.type != 'TCP'",

@@ -17,7 +17,8 @@ use crate::api::gateway::schema::transforms::each;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = rule(
-    "(has(self.algorithm) && self.algorithm in ['Maglev', 'RingHash']) == (has(self.hash) && self.hash.keys.size() > 0)",
+    "(has(self.algorithm) && self.algorithm in ['Maglev', 'RingHash']) \
+     == (has(self.hash) && self.hash.keys.size() > 0)",
     "hash.keys is required for Maglev and RingHash and has no effect otherwise; add hash.keys, or change the algorithm",
 ))]
 #[schemars(transform = rule(

@@ -48,7 +48,8 @@ pub struct BackendPolicy {
 pub struct BackendPolicySpec {
     /// What the policy applies to: Services, XBackends and KongServiceFacades of its namespace. `sectionName` is the
     /// name of a port of a Service.
-    #[schemars(length(min = 1, max = 16), transform = targets_differ, transform = known_targets, transform = fixed_messages)]
+    #[schemars(length(min = 1, max = 16), transform = targets_differ, transform = known_targets)]
+    #[schemars(transform = fixed_messages)]
     pub target_refs: Vec<PolicyTargetReference>,
     /// With `DryRun`, ejections, limits and the circuit breaker are computed and counted only.
     #[schemars(transform = form::one_of(["Enforce", "DryRun"]), extend("default" = "Enforce"))]
