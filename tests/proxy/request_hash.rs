@@ -120,7 +120,7 @@ async fn requests_with_one_value_go_to_one_endpoint() {
     ];
     let halves = Halves::new().await;
     for (source, request_of) in inputs {
-        let server = server(&halves.upstream(first(&[source.clone()]))).await;
+        let server = server(&halves.upstream(first(std::slice::from_ref(&source)))).await;
         check_divided(&server, &format!("{source:?}"), request_of).await;
     }
 }
@@ -156,7 +156,7 @@ async fn values_are_those_before_the_filters_of_the_rule() {
         ..Filters::default()
     };
     for source in [header("x-user"), header("host"), HashSource::Path, HashSource::Host] {
-        let action = forward(vec![(1, halves.upstream(first(&[source.clone()])))]);
+        let action = forward(vec![(1, halves.upstream(first(std::slice::from_ref(&source))))]);
         let server = TestServer::with_routes(vec![Route { filters: filters(), ..route(action) }]).await;
         let request_of = |value: usize| (format!("/{value}"), format!("host: h{value}\r\nx-user: {value}\r\n"));
         check_divided(&server, &format!("{source:?}"), request_of).await;
