@@ -1,8 +1,8 @@
 //! The ejections of an upstream's endpoints, for metrics and events.
 
-use super::{EndpointCounts, Upstream};
+use super::Upstream;
 use crate::upstream::health::{Availability, EjectionCause};
-use crate::upstream::settings::WhenUnhealthy;
+use crate::upstream::upstream_availability::UpstreamAvailability;
 
 impl Upstream {
     /// How often endpoints were ejected so far, by cause. Those of a dry run count as well.
@@ -27,16 +27,10 @@ impl Upstream {
     /// Whether so few endpoints are available that the panic threshold applies, so that ejections are ignored or
     /// requests fail.
     pub fn is_below_panic_threshold(&self) -> bool {
-        if !self.has_ejected() {
-            return false;
+        match self.availability() {
+            UpstreamAvailability::All | UpstreamAvailability::Some => false,
+            UpstreamAvailability::Panic | UpstreamAvailability::None | UpstreamAvailability::NoneConnectable => true,
         }
-        let EndpointCounts { healthy, ejected } = self.endpoint_counts();
-        let endpoints = self.endpoints();
-        let balance = &endpoints.balance;
-        let threshold = usize::from(balance.panic_threshold_percent) * (healthy + ejected);
-        let counts_threshold = balance.must_exceed_threshold || balance.when_unhealthy == WhenUnhealthy::Fail;
-        let is_at_threshold = counts_threshold && threshold > 0 && 100 * healthy == threshold;
-        ejected > 0 && (healthy == 0 || 100 * healthy < threshold || is_at_threshold)
     }
 }
 

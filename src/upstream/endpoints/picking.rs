@@ -175,7 +175,7 @@ impl Upstream {
     }
 
     /// How many endpoints are available.
-    fn availability(&self) -> UpstreamAvailability {
+    pub(super) fn availability(&self) -> UpstreamAvailability {
         let version = self.detection.version();
         self.availability.load(version).unwrap_or_else(|| self.look_at_endpoints(version))
     }

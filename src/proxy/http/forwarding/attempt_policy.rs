@@ -21,7 +21,7 @@ use super::attempt_error::AttemptError;
 use super::attempt_timeouts::{AttemptTimeouts, TimeLimit};
 use super::next_attempt::{NextAttempt, Retry, RetryDelay};
 use super::replay_policy::{ReplayPolicy, is_idempotent};
-use super::service_attempts::{OVERLOADED, RequestRetries, ServiceAttempts};
+use super::service_attempts::{RequestRetries, ServiceAttempts, is_overloaded};
 use crate::proxy::http::record::request_error::RequestError;
 use crate::proxy::limits::{MAX_ENDPOINTS, ProxyLimits};
 use crate::snapshot::timeouts_and_retries::{RetryPolicy, TimeoutsAndRetries};
@@ -160,7 +160,7 @@ impl<'r> AttemptPolicy<'r> {
             return NextAttempt::Never;
         }
         // A proxy before the endpoint has rejected the request. An overloaded one would only get more to do.
-        if outcome.is_ok_and(|response| response.headers().contains_key(OVERLOADED)) {
+        if outcome.is_ok_and(is_overloaded) {
             return NextAttempt::Never;
         }
         match (self.service_retries(), outcome) {
@@ -261,6 +261,7 @@ const MIN_HEDGE_DELAY: Duration = Duration::from_millis(10);
 mod tests {
     use http_body_util::{Empty, Full};
 
+    use super::super::service_attempts::OVERLOADED;
     use super::*;
     use crate::snapshot::timeouts_and_retries::TimeoutSetting;
 

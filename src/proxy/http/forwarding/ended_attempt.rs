@@ -1,9 +1,9 @@
 //! An attempt that has ended: it is reported and recorded, and decides whether another one follows.
 
 use std::ops::ControlFlow;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use http::header::{CONTENT_TYPE, RETRY_AFTER};
+use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Response, StatusCode};
 use tokio::time::Instant;
 
@@ -12,7 +12,8 @@ use super::caller::Caller;
 use super::endpoint_response::EndpointResponse;
 use super::next_attempt::{NextAttempt, Retry};
 use super::outgoing_request::OutgoingRequest;
-use super::service_attempts::OVERLOADED;
+use super::retry_after::requested_wait;
+use super::service_attempts::{OVERLOADED, is_overloaded};
 use crate::plugin_api::completed_request::AttemptOutcome;
 use crate::proxy::http::record::attempts::Attempts;
 use crate::proxy::http::record::request_error::RequestError;
@@ -179,7 +180,7 @@ impl<C: Caller> EndedAttempt<C> {
             Err(_) if outgoing.is_connecting => None,
             _ if outgoing.policy.is_mirror => None,
             // The endpoint, or a proxy in front of it, has rejected the request without an attempt.
-            Ok(response) if response.headers().contains_key(OVERLOADED) => Some(OutcomeClass::NotProcessed),
+            Ok(response) if is_overloaded(response) => Some(OutcomeClass::NotProcessed),
             Ok(_) => Some(OutcomeClass::Responded),
             Err(error) => error.outcome(),
         };
@@ -242,8 +243,7 @@ impl<C: Caller> EndedAttempt<C> {
 /// The time for which an overloaded endpoint asks.
 fn requested_delay<B>(response: &Response<B>) -> Option<Duration> {
     let asks = matches!(response.status(), StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
-    let value = asks.then(|| response.headers().get(RETRY_AFTER))??;
-    value.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
+    if asks { requested_wait(response.headers(), None, SystemTime::now()) } else { None }
 }
 
 /// What the head of a response says about a gRPC call. Without a body, its status is in the head.

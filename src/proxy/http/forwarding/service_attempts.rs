@@ -13,7 +13,7 @@ use super::retry_after::requested_wait;
 use crate::proxy::http::record::request_error::RequestError;
 use crate::snapshot::timeouts_and_retries::TimeoutsAndRetries;
 use crate::upstream::settings::{RequestTimeouts, RetryConditions, RetrySettings};
-use crate::upstream::{AttemptSettings, ResponseTimes, RetryReason, RetryStop};
+use crate::upstream::{AttemptSettings, GRPC_STATUS, ResponseTimes, RetryReason, RetryStop};
 
 /// What the Service of a request configures for its attempts.
 #[derive(Debug)]
@@ -140,7 +140,7 @@ impl<'s> RequestRetries<'s> {
         match outcome {
             Ok(response) => {
                 // An endpoint or proxy that is overloaded would only get more to do.
-                if response.headers().contains_key(OVERLOADED) || response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                if is_overloaded(response) || response.status() == StatusCode::SWITCHING_PROTOCOLS {
                     return None;
                 }
                 let status = response.status().as_u16();
@@ -190,6 +190,12 @@ fn grpc_status<B>(response: &Response<B>) -> Option<u16> {
     let is_grpc = response.headers().get(CONTENT_TYPE)?.as_bytes().starts_with(b"application/grpc");
     let status: &HeaderValue = response.headers().get(GRPC_STATUS)?;
     if is_grpc { status.to_str().ok()?.parse().ok() } else { None }
+}
+
+/// Whether a proxy in front of the endpoint has rejected the request, because there are too many. Only errors are looked
+/// at, since every response is asked.
+pub(super) fn is_overloaded<B>(response: &Response<B>) -> bool {
+    response.status().as_u16() >= 400 && response.headers().contains_key(OVERLOADED)
 }
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
