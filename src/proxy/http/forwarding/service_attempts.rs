@@ -199,7 +199,6 @@ pub(super) fn is_overloaded<B>(response: &Response<B>) -> bool {
 }
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
-const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 /// Envoy marks its own rejections with this field, and retries no response that has it.
 pub(super) const OVERLOADED: HeaderName = HeaderName::from_static("x-envoy-overloaded");
 
