@@ -86,8 +86,7 @@ pub struct Upstream {
     pub(super) detection: Arc<OutlierDetection>,
     /// How many endpoints are available, and which of them start slowly.
     availability: CurrentAvailability,
-    /// Whether the endpoints have levels.
-    has_levels: AtomicBool,
+    /// The levels of the endpoints, if there are several.
     levels: ArcSwapOption<PriorityLevels<EndpointSet>>,
     /// The server name of the last handshake that has ejected an endpoint.
     probed_name: ArcSwapOption<HeaderValue>,
@@ -157,7 +156,6 @@ impl Upstream {
             reachable: ArcSwap::default(),
             detection: Arc::default(),
             availability: CurrentAvailability::default(),
-            has_levels: AtomicBool::new(false),
             levels: ArcSwapOption::default(),
             probed_name: ArcSwapOption::default(),
             counts_requests: AtomicBool::new(false),
@@ -312,7 +310,8 @@ impl Upstream {
 
     /// The sessions of rules without sessions of their own.
     pub fn affinity_settings(&self) -> Option<Arc<AffinitySettings>> {
-        self.affinity.load_full()
+        // Requests to Services without sessions do not pay for reading the settings.
+        if self.keeps_affinity.load(Relaxed) { self.affinity.load_full() } else { None }
     }
 
     /// Called when a rule keeps sessions with the endpoints. Rules without sessions do not pay for the hashes.

@@ -43,6 +43,8 @@ pub struct ConnectionPools<B> {
     counters: Arc<UpstreamCounters>,
     /// Keyed by the address of the `Upstream`; the pool's weak reference keeps the allocation, so the key stays unique.
     upstreams: RefCell<HashMap<usize, Rc<UpstreamPool<B>>, foldhash::fast::FixedState>>,
+    /// The pool that was used last: the pick of an endpoint and the search for a connection follow each other.
+    last: RefCell<Option<Rc<UpstreamPool<B>>>>,
 }
 
 /// How many idle connections are kept, and for how long.
@@ -115,7 +117,7 @@ where
         subsetting: WorkerSubsetting,
         counters: Arc<UpstreamCounters>,
     ) -> Self {
-        ConnectionPools { connector, idle_limits, subsetting, counters, upstreams: RefCell::default() }
+        ConnectionPools { connector, idle_limits, subsetting, counters, upstreams: RefCell::default(), last: RefCell::default() }
     }
 
     /// The newest idle connection to the endpoint, if it may be reused. For HTTP/2, a stream on an open connection.
@@ -260,6 +262,7 @@ where
     /// Closes connections that were idle for too long or whose endpoint was removed, and drops pools of unused
     /// upstreams.
     pub fn sweep(&self) {
+        self.last.take();
         self.upstreams.borrow_mut().retain(|_, pool| {
             let Some(upstream) = pool.upstream.upgrade() else { return false };
             let reachable = upstream.reachable();
@@ -396,6 +399,15 @@ impl<B> ConnectionPools<B> {
     }
 
     fn pool(&self, upstream: &Arc<Upstream>) -> Rc<UpstreamPool<B>> {
+        let mut last = self.last.borrow_mut();
+        match &*last {
+            Some(pool) if std::ptr::eq(pool.upstream.as_ptr(), Arc::as_ptr(upstream)) => Rc::clone(pool),
+            _ => Rc::clone(last.insert(self.find_pool(upstream))),
+        }
+    }
+
+    /// The pool of an upstream, which is created for its first request.
+    fn find_pool(&self, upstream: &Arc<Upstream>) -> Rc<UpstreamPool<B>> {
         let mut upstreams = self.upstreams.borrow_mut();
         let pool = upstreams.entry(Arc::as_ptr(upstream).addr()).or_insert_with(|| {
             Rc::new(UpstreamPool {

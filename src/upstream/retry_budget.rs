@@ -4,6 +4,7 @@
 //! share them, and they outlive changes of the configuration. Every request counts, so the requests have slots for each
 //! worker; retries are rare, and have one set of slots.
 
+use std::cell::Cell;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
@@ -62,63 +63,72 @@ impl fmt::Display for RetryLimits {
 #[derive(Debug)]
 pub(super) struct ServiceRetries {
     began: Instant,
-    budget: ArcSwap<ServiceRetryBudget>,
-    /// Serializes changes of the limits; requests never take it.
-    setting: Mutex<()>,
-}
-
-/// The requests and retries of a Service with their limits.
-#[derive(Debug)]
-struct ServiceRetryBudget {
-    limits: RetryLimits,
-    windows: Arc<Windows>,
-}
-
-#[derive(Debug)]
-struct Windows {
-    /// First attempts, in `interval`.
+    limits: ArcSwap<RetryLimits>,
+    /// First attempts, in `interval`. Apart from the limits, since every request counts and few are sent again.
     requests: WorkerCounts,
     /// Retries that were decided, also those that wait for their delay, in `interval`.
     retries: SlidingCount,
     /// In `min_interval`.
     recent_retries: SlidingCount,
+    /// Serializes changes of the limits; requests never take it.
+    setting: Mutex<()>,
 }
 
 impl Default for ServiceRetries {
     fn default() -> Self {
         let limits = RetryLimits::default();
-        let budget = ServiceRetryBudget { windows: Arc::new(Windows::new(&limits)), limits };
-        ServiceRetries { began: Instant::now(), budget: ArcSwap::from_pointee(budget), setting: Mutex::default() }
+        ServiceRetries {
+            began: Instant::now(),
+            requests: WorkerCounts::new(limits.interval),
+            retries: SlidingCount::new(slot_millis(limits.interval)),
+            recent_retries: SlidingCount::new(slot_millis(limits.min_interval)),
+            limits: ArcSwap::from_pointee(limits),
+            setting: Mutex::default(),
+        }
     }
 }
 
 impl ServiceRetries {
-    /// Sets the limits; the default ones if `None`. The counters are kept, unless the lengths of the intervals change.
+    /// Sets the limits; the default ones if `None`. A counter is kept, unless the length of its interval changes.
     pub(super) fn set_limits(&self, limits: Option<RetryLimits>) {
         let limits = limits.unwrap_or_default();
         let _setting = self.setting.lock();
-        let current = self.budget.load();
-        if current.limits == limits {
+        let former = self.limits.load_full();
+        if *former == limits {
             return;
         }
-        let intervals = |limits: &RetryLimits| (limits.interval, limits.min_interval);
-        let windows = if intervals(&current.limits) == intervals(&limits) {
-            Arc::clone(&current.windows)
-        } else {
-            Arc::new(Windows::new(&limits))
-        };
-        self.budget.store(Arc::new(ServiceRetryBudget { limits, windows }));
+        if former.interval != limits.interval {
+            self.requests.restart(limits.interval);
+            self.retries.restart(slot_millis(limits.interval));
+        }
+        if former.min_interval != limits.min_interval {
+            self.recent_retries.restart(slot_millis(limits.min_interval));
+        }
+        self.limits.store(Arc::new(limits));
     }
 
     /// Counts a request, whether or not it is sent again.
+    #[inline]
     pub(super) fn count_request(&self) {
-        self.budget.load().windows.requests.add(self.now());
+        self.requests.add(self.now());
     }
 
     /// Takes a place for a retry, which is then counted. The error says what follows if there is none.
     pub(super) fn take_retry(&self) -> Result<(), OverBudget> {
-        let budget = self.budget.load();
-        if budget.take_retry(self.now()) { Ok(()) } else { Err(budget.limits.over_budget) }
+        let (limits, now) = (self.limits.load(), self.now());
+        // Counted before it is compared, so that workers together never exceed a limit.
+        self.retries.add(now);
+        self.recent_retries.add(now);
+        let (requests, retries) = (self.requests.sum(now), self.retries.sum(now));
+        // Both sides in hundredths, so that no fraction of a retry is lost before it is compared.
+        if retries * 100 <= requests * u64::from(limits.percent)
+            || self.recent_retries.sum(now) <= u64::from(limits.min_count)
+        {
+            return Ok(());
+        }
+        self.retries.take_back(now);
+        self.recent_retries.take_back(now);
+        Err(limits.over_budget)
     }
 
     /// The time of the turn, in milliseconds.
@@ -127,77 +137,67 @@ impl ServiceRetries {
     }
 }
 
-impl ServiceRetryBudget {
-    /// Whether a retry may be sent, which is then counted. Counted before it is compared, so that workers together
-    /// never exceed a limit.
-    fn take_retry(&self, now: u64) -> bool {
-        let ServiceRetryBudget { limits, windows } = self;
-        windows.retries.add(now);
-        windows.recent_retries.add(now);
-        let (requests, retries) = (windows.requests.sum(now), windows.retries.sum(now));
-        // Both sides in hundredths, so that no fraction of a retry is lost before it is compared.
-        let is_allowed = retries * 100 <= requests * u64::from(limits.percent)
-            || windows.recent_retries.sum(now) <= u64::from(limits.min_count);
-        if !is_allowed {
-            windows.retries.take_back(now);
-            windows.recent_retries.take_back(now);
-        }
-        is_allowed
-    }
-}
-
-impl Windows {
-    fn new(limits: &RetryLimits) -> Self {
-        Windows {
-            requests: WorkerCounts::new(limits.interval),
-            retries: SlidingCount::new(limits.interval),
-            recent_retries: SlidingCount::new(limits.min_interval),
-        }
-    }
-}
-
 /// A sliding count whose slots are divided among threads, so that the requests of workers do not contend for a cache
 /// line. The slots of a thread are allocated for its first request.
 #[derive(Debug)]
 struct WorkerCounts {
-    interval: Duration,
-    counts: [OnceLock<SlidingCount>; SHARDS],
+    slot_millis: AtomicU64,
+    counts: [OnceLock<Box<SlidingCount>>; SHARDS],
 }
 
 impl WorkerCounts {
     fn new(interval: Duration) -> Self {
-        WorkerCounts { interval, counts: [const { OnceLock::new() }; SHARDS] }
+        WorkerCounts { slot_millis: slot_millis(interval).into(), counts: [const { OnceLock::new() }; SHARDS] }
     }
 
+    #[inline]
     fn add(&self, now: u64) {
-        static NEXT: AtomicUsize = AtomicUsize::new(0);
-        thread_local! {
-            static SHARD: usize = NEXT.fetch_add(1, Relaxed) % SHARDS;
-        }
-        SHARD.with(|shard| self.counts[*shard].get_or_init(|| SlidingCount::new(self.interval)).add(now));
+        self.counts[shard()].get_or_init(|| Box::new(SlidingCount::new(self.slot_millis.load(Relaxed)))).add(now);
     }
 
     fn sum(&self, now: u64) -> u64 {
         self.counts.iter().filter_map(OnceLock::get).map(|count| count.sum(now)).sum()
+    }
+
+    fn restart(&self, interval: Duration) {
+        let slot_millis = slot_millis(interval);
+        self.slot_millis.store(slot_millis, Relaxed);
+        self.counts.iter().filter_map(OnceLock::get).for_each(|count| count.restart(slot_millis));
+    }
+}
+
+/// The shard of this thread.
+#[inline]
+fn shard() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    thread_local! {
+        static SHARD: Cell<usize> = const { Cell::new(usize::MAX) };
+    }
+    match SHARD.get() {
+        usize::MAX => {
+            let shard = NEXT.fetch_add(1, Relaxed) % SHARDS;
+            SHARD.set(shard);
+            shard
+        }
+        shard => shard,
     }
 }
 
 /// Counts the events of the last interval, in slots of a tenth of it.
 #[derive(Debug)]
 struct SlidingCount {
-    slot_millis: u64,
+    slot_millis: AtomicU64,
     /// The number of the slot in the high half, and its events in the low half. A slot is reused when its turn comes
     /// again.
-    slots: Box<[AtomicU64]>,
+    slots: [AtomicU64; SLOTS],
 }
 
 impl SlidingCount {
-    fn new(interval: Duration) -> Self {
-        let millis = u64::try_from(interval.as_millis()).unwrap_or(u64::MAX).max(1);
-        let count = millis.min(MAX_SLOTS);
-        SlidingCount { slot_millis: millis.div_ceil(count), slots: (0..count).map(|_| AtomicU64::new(0)).collect() }
+    fn new(slot_millis: u64) -> Self {
+        SlidingCount { slot_millis: slot_millis.into(), slots: [const { AtomicU64::new(0) }; SLOTS] }
     }
 
+    #[inline]
     fn add(&self, now: u64) {
         let number = self.number(now);
         let slot = self.slot(number);
@@ -227,17 +227,29 @@ impl SlidingCount {
     fn sum(&self, now: u64) -> u64 {
         let number = self.number(now);
         let slots = self.slots.iter().map(|slot| slot.load(Relaxed));
-        let is_recent = |seen: &u64| (number.wrapping_sub(slot_number(*seen)) as usize) < self.slots.len();
+        let is_recent = |seen: &u64| (number.wrapping_sub(slot_number(*seen)) as usize) < SLOTS;
         slots.filter(is_recent).map(events).sum()
     }
 
+    /// Begins anew, with slots of another length. An event that is added at the same time may be lost or count twice.
+    fn restart(&self, slot_millis: u64) {
+        self.slot_millis.store(slot_millis, Relaxed);
+        self.slots.iter().for_each(|slot| slot.store(0, Relaxed));
+    }
+
+    #[inline]
     fn number(&self, now: u64) -> u32 {
-        (now / self.slot_millis) as u32
+        (now / self.slot_millis.load(Relaxed)) as u32
     }
 
     fn slot(&self, number: u32) -> &AtomicU64 {
-        &self.slots[number as usize % self.slots.len()]
+        &self.slots[number as usize % SLOTS]
     }
+}
+
+/// The length of the slots of a window, in milliseconds. Windows are at least 10 ms long.
+fn slot_millis(interval: Duration) -> u64 {
+    u64::try_from(interval.as_millis()).unwrap_or(u64::MAX).div_ceil(SLOTS as u64).max(1)
 }
 
 fn slot_number(slot: u64) -> u32 {
@@ -253,7 +265,7 @@ const SHARDS: usize = 16;
 /// More events are added with care, so that concurrent ones do not overflow a slot.
 const NEARLY_FULL: u64 = u32::MAX as u64 - 4096;
 /// Of ten slots, the oldest is at least nine tenths of the interval away when it is reused.
-const MAX_SLOTS: u64 = 10;
+const SLOTS: usize = 10;
 
 #[cfg(test)]
 mod tests {

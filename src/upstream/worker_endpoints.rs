@@ -12,6 +12,8 @@ use super::worker_subset::WorkerSubsetting;
 /// The endpoints of an upstream as one worker uses them.
 #[derive(Debug, Default)]
 pub(super) struct WorkerEndpoints {
+    /// The version of the endpoints and their health when they were last read. `None` before.
+    version: Option<u32>,
     all: WorkerSet,
     /// The levels of the endpoints, if there are several.
     levels: Option<WorkerLevels>,
@@ -27,13 +29,21 @@ struct WorkerLevels {
 }
 
 impl WorkerEndpoints {
-    /// Uses these endpoints and levels from now on.
+    /// Whether nothing has changed since this version was adopted.
+    #[inline]
+    pub(super) fn has_version(&self, version: u32) -> bool {
+        self.version == Some(version)
+    }
+
+    /// Uses these endpoints and levels, which are at least as new as the version, from now on.
     pub(super) fn adopt(
         &mut self,
+        version: u32,
         all: &Arc<EndpointSet>,
         levels: Option<Arc<PriorityLevels<EndpointSet>>>,
         subsetting: &WorkerSubsetting,
     ) {
+        self.version = Some(version);
         self.all.adopt(all, subsetting);
         match (levels, &mut self.levels) {
             (None, None) => {}

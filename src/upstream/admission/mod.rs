@@ -111,6 +111,12 @@ impl Admission {
         }
     }
 
+    /// Whether limits or a circuit breaker depend on the outcome.
+    #[inline]
+    pub fn is_held(&self) -> bool {
+        self.held.is_some()
+    }
+
     /// Records what an attempt has shown about the upstream. Errors that the client has caused are not recorded.
     pub fn record(&mut self, outcome: &Outcome) {
         if let Some(held) = &mut self.held {

@@ -170,7 +170,6 @@ impl Upstream {
         };
         let percent = balance.locality.overprovisioning_percent;
         let levels = PriorityLevels::new(&reachable, levels, percent, set).map(Arc::new);
-        self.has_levels.store(levels.is_some(), Relaxed);
         self.levels.store(levels);
         // An endpoint whose health has changed meanwhile has updated the former levels.
         self.detection.set_changed();

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::atomic::Ordering::Relaxed;
 
 use super::Upstream;
 use crate::upstream::endpoint_state::EndpointState;
@@ -17,6 +18,13 @@ impl Upstream {
         if self.detection.concerns(outcome) {
             self.record(address, outcome, None);
         }
+    }
+
+    /// Whether the head of a response changes nothing, whatever its status: neither latency nor statuses count, and all
+    /// endpoints are healthy.
+    #[inline]
+    pub fn ignores_responses(&self) -> bool {
+        !self.measures_latency.load(Relaxed) && self.detection.ignores_responses()
     }
 
     /// Reports that no connection could be opened, because of an error of the endpoint. `server_name`: that of the

@@ -27,8 +27,11 @@ impl Upstream {
         subsetting: &WorkerSubsetting,
         choice: &EndpointChoice<'_>,
     ) -> Result<Picked, NoEndpoint> {
-        let levels = if self.has_levels.load(Relaxed) { self.levels.load_full() } else { None };
-        worker.adopt(&self.reachable.load(), levels, subsetting);
+        let version = self.detection.version();
+        if !worker.has_version(version) {
+            // The version changes after the endpoints and levels, so what is read here is at least as new.
+            worker.adopt(version, &self.reachable.load(), self.levels.load_full(), subsetting);
+        }
         let picked = match (self.pick_once(worker, choice, choice.avoid), choice.avoid) {
             (Err(_), avoid @ [.., last]) if choice.may_repeat => {
                 // The last one that was tried comes last.

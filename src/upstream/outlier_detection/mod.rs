@@ -115,6 +115,12 @@ impl OutlierDetection {
         }
     }
 
+    /// Whether no response is counted, and all endpoints are healthy.
+    #[inline]
+    pub(super) fn ignores_responses(&self) -> bool {
+        self.attention.load(Relaxed) == 0
+    }
+
     /// Whether any endpoint is not simply available.
     #[inline]
     pub(super) fn is_degraded(&self) -> bool {

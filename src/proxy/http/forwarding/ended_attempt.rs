@@ -190,13 +190,19 @@ impl<C: Caller> EndedAttempt<C> {
         if let (Some(head_time), Some(times)) = (head_time, outgoing.policy.response_times()) {
             times.record(head_time);
         }
-        if let Some(admission) = admission
+        if let Some(admission) = admission.filter(|admission| admission.is_held())
             && let Some(class) = class.or_else(|| self.class_of_connecting())
         {
             admission.record(&Outcome { status, connect_time, head_time, ..Outcome::of(class) });
         }
-        if let Some(class) = class {
-            self.report_endpoint(outgoing, Outcome { status, connect_time, head_time, ..Outcome::of(class) }, total);
+        match class {
+            Some(OutcomeClass::Responded) if outgoing.target.upstream.ignores_responses() => {
+                self.report_response(outgoing, GrpcStatus::default());
+            }
+            Some(class) => {
+                self.report_endpoint(outgoing, Outcome { status, connect_time, head_time, ..Outcome::of(class) }, total);
+            }
+            None => {}
         }
         let handshake_time = outgoing.target.handshake_time.take();
         if let Some(attempts) = attempts {
@@ -217,14 +223,20 @@ impl<C: Caller> EndedAttempt<C> {
             ..outcome
         };
         upstream.report(outgoing.endpoint, &outcome);
-        if let (Ok(response), OutcomeClass::Responded) = (&mut self.outcome, outcome.class) {
-            match response.body_mut() {
-                EndpointResponse::Body(body) => body.report_end(grpc_status == GrpcStatus::Pending),
-                // The rest is up to the client as much as to the endpoint.
-                EndpointResponse::Upgraded(..) => {
-                    upstream.report(outgoing.endpoint, &Outcome::of(OutcomeClass::Completed));
-                }
+        if outcome.class == OutcomeClass::Responded {
+            self.report_response(outgoing, grpc_status);
+        }
+    }
+
+    /// Lets the body of a response report its end.
+    fn report_response(&mut self, outgoing: &OutgoingRequest<'_, C>, grpc_status: GrpcStatus) {
+        match self.outcome.as_mut().map(Response::body_mut) {
+            Ok(EndpointResponse::Body(body)) => body.report_end(grpc_status == GrpcStatus::Pending),
+            // The rest is up to the client as much as to the endpoint.
+            Ok(EndpointResponse::Upgraded(..)) => {
+                outgoing.target.upstream.report(outgoing.endpoint, &Outcome::of(OutcomeClass::Completed));
             }
+            Err(_) => {}
         }
     }
 
