@@ -80,8 +80,8 @@ impl Default for ServiceRetries {
         ServiceRetries {
             began: Instant::now(),
             requests: WorkerCounts::new(limits.interval),
-            retries: SlidingCount::new(slot_millis(limits.interval)),
-            recent_retries: SlidingCount::new(slot_millis(limits.min_interval)),
+            retries: SlidingCount::new(limits.interval),
+            recent_retries: SlidingCount::new(limits.min_interval),
             limits: ArcSwap::from_pointee(limits),
             setting: Mutex::default(),
         }
@@ -99,10 +99,10 @@ impl ServiceRetries {
         }
         if former.interval != limits.interval {
             self.requests.restart(limits.interval);
-            self.retries.restart(slot_millis(limits.interval));
+            self.retries.restart(limits.interval);
         }
         if former.min_interval != limits.min_interval {
-            self.recent_retries.restart(slot_millis(limits.min_interval));
+            self.recent_retries.restart(limits.min_interval);
         }
         self.limits.store(Arc::new(limits));
     }
@@ -141,18 +141,20 @@ impl ServiceRetries {
 /// line. The slots of a thread are allocated for its first request.
 #[derive(Debug)]
 struct WorkerCounts {
-    slot_millis: AtomicU64,
+    /// In milliseconds.
+    interval: AtomicU64,
     counts: [OnceLock<Box<SlidingCount>>; SHARDS],
 }
 
 impl WorkerCounts {
     fn new(interval: Duration) -> Self {
-        WorkerCounts { slot_millis: slot_millis(interval).into(), counts: [const { OnceLock::new() }; SHARDS] }
+        WorkerCounts { interval: millis(interval).into(), counts: [const { OnceLock::new() }; SHARDS] }
     }
 
     #[inline]
     fn add(&self, now: u64) {
-        self.counts[shard()].get_or_init(|| Box::new(SlidingCount::new(self.slot_millis.load(Relaxed)))).add(now);
+        let new = || Box::new(SlidingCount::new(Duration::from_millis(self.interval.load(Relaxed))));
+        self.counts[shard()].get_or_init(new).add(now);
     }
 
     fn sum(&self, now: u64) -> u64 {
@@ -160,9 +162,8 @@ impl WorkerCounts {
     }
 
     fn restart(&self, interval: Duration) {
-        let slot_millis = slot_millis(interval);
-        self.slot_millis.store(slot_millis, Relaxed);
-        self.counts.iter().filter_map(OnceLock::get).for_each(|count| count.restart(slot_millis));
+        self.interval.store(millis(interval), Relaxed);
+        self.counts.iter().filter_map(OnceLock::get).for_each(|count| count.restart(interval));
     }
 }
 
@@ -183,18 +184,22 @@ fn shard() -> usize {
     }
 }
 
-/// Counts the events of the last interval, in slots of a tenth of it.
+/// Counts the events of the last interval, in slots of a tenth of it, or of 1 ms if that is longer.
 #[derive(Debug)]
 struct SlidingCount {
     slot_millis: AtomicU64,
+    /// How many slots the interval has.
+    length: AtomicUsize,
     /// The number of the slot in the high half, and its events in the low half. A slot is reused when its turn comes
     /// again.
     slots: [AtomicU64; SLOTS],
 }
 
 impl SlidingCount {
-    fn new(slot_millis: u64) -> Self {
-        SlidingCount { slot_millis: slot_millis.into(), slots: [const { AtomicU64::new(0) }; SLOTS] }
+    fn new(interval: Duration) -> Self {
+        let (slot_millis, length) = slots_of(interval);
+        let slots = [const { AtomicU64::new(0) }; SLOTS];
+        SlidingCount { slot_millis: slot_millis.into(), length: length.into(), slots }
     }
 
     #[inline]
@@ -225,15 +230,17 @@ impl SlidingCount {
     }
 
     fn sum(&self, now: u64) -> u64 {
-        let number = self.number(now);
+        let (number, length) = (self.number(now), self.length.load(Relaxed));
         let slots = self.slots.iter().map(|slot| slot.load(Relaxed));
-        let is_recent = |seen: &u64| (number.wrapping_sub(slot_number(*seen)) as usize) < SLOTS;
+        let is_recent = |seen: &u64| (number.wrapping_sub(slot_number(*seen)) as usize) < length;
         slots.filter(is_recent).map(events).sum()
     }
 
-    /// Begins anew, with slots of another length. An event that is added at the same time may be lost or count twice.
-    fn restart(&self, slot_millis: u64) {
+    /// Begins anew, with another interval. An event that is added at the same time may be lost.
+    fn restart(&self, interval: Duration) {
+        let (slot_millis, length) = slots_of(interval);
         self.slot_millis.store(slot_millis, Relaxed);
+        self.length.store(length, Relaxed);
         self.slots.iter().for_each(|slot| slot.store(0, Relaxed));
     }
 
@@ -247,9 +254,16 @@ impl SlidingCount {
     }
 }
 
-/// The length of the slots of a window, in milliseconds. Windows are at least 10 ms long.
-fn slot_millis(interval: Duration) -> u64 {
-    u64::try_from(interval.as_millis()).unwrap_or(u64::MAX).div_ceil(SLOTS as u64).max(1)
+/// The length of the slots of an interval, in milliseconds, and their number.
+fn slots_of(interval: Duration) -> (u64, usize) {
+    let millis = millis(interval).max(1);
+    let slot_millis = millis.div_ceil(SLOTS as u64);
+    // At most `SLOTS`, since a slot is at least a tenth of the interval.
+    (slot_millis, millis.div_ceil(slot_millis) as usize)
+}
+
+fn millis(interval: Duration) -> u64 {
+    u64::try_from(interval.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn slot_number(slot: u64) -> u32 {
