@@ -117,7 +117,14 @@ where
         subsetting: WorkerSubsetting,
         counters: Arc<UpstreamCounters>,
     ) -> Self {
-        ConnectionPools { connector, idle_limits, subsetting, counters, upstreams: RefCell::default(), last: RefCell::default() }
+        ConnectionPools {
+            connector,
+            idle_limits,
+            subsetting,
+            counters,
+            upstreams: RefCell::default(),
+            last: RefCell::default(),
+        }
     }
 
     /// The newest idle connection to the endpoint, if it may be reused. For HTTP/2, a stream on an open connection.

@@ -196,6 +196,57 @@ async fn conditions_see_the_forwarding_headers_that_the_endpoint_gets() {
     }
 }
 
+/// For each field that Portico sets or removes, and for names that a backend could mistake for it: a condition on it sees
+/// what the endpoint gets, whichever other fields the request has.
+#[tokio::test]
+async fn conditions_and_endpoints_see_the_same_fields() {
+    const NAMES: [&str; 24] = [
+        "forwarded",
+        "proxy",
+        "x-forwarded-for",
+        "x-forwarded-host",
+        "x-forwarded-path",
+        "x-forwarded-port",
+        "x-forwarded-prefix",
+        "x-forwarded-proto",
+        "x-real-ip",
+        "x-request-id",
+        "x_forwarded_for",
+        "x_forwarded_host",
+        "x_forwarded_path",
+        "x_forwarded_port",
+        "x_forwarded_prefix",
+        "x_forwarded_proto",
+        "x_real_ip",
+        "x_request_id",
+        "x-forwarded_for",
+        "x.forwarded.for",
+        // These are those of the application.
+        "x-forwarded",
+        "x-forwarded-by",
+        "x-real",
+        "proxy-canary",
+    ];
+    let all: String = NAMES.iter().map(|name| format!("{name}: forged\r\n")).collect();
+    let (mut seen, mut unseen) = (0, 0);
+    for (by_conditions, style) in [false, true].into_iter().flat_map(|order| STYLES.map(|style| (order, style))) {
+        for name in NAMES {
+            let endpoint = Endpoint::ok().await;
+            let conditions = [Some((name, "forged")), None];
+            let server = server(Options::default(), routes(&endpoint, by_conditions, style, &conditions)).await;
+            for fields in [format!("{name}: forged\r\n"), all.clone()] {
+                let found = rule_of(&server, "GET / HTTP/1.1", &format!("host: a.example\r\n{fields}")).await;
+                let request = endpoint.log.requests().pop().unwrap().to_ascii_lowercase();
+                let is_received = request.contains(&format!("\r\n{name}: forged\r\n"));
+                let context = format!("{name}, by conditions: {by_conditions}, {style:?}: {request}");
+                assert_eq!(found == "0", is_received, "{context}");
+                if is_received { seen += 1 } else { unseen += 1 }
+            }
+        }
+    }
+    assert!(seen > 0 && unseen > 0, "{seen} were seen, {unseen} were not");
+}
+
 /// It depends on the rule: it is what the rule removes from the path.
 #[tokio::test]
 async fn conditions_see_the_prefix_that_the_endpoint_gets() {

@@ -200,7 +200,11 @@ impl<C: Caller> EndedAttempt<C> {
                 self.report_response(outgoing, GrpcStatus::default());
             }
             Some(class) => {
-                self.report_endpoint(outgoing, Outcome { status, connect_time, head_time, ..Outcome::of(class) }, total);
+                self.report_endpoint(
+                    outgoing,
+                    Outcome { status, connect_time, head_time, ..Outcome::of(class) },
+                    total,
+                );
             }
             None => {}
         }
