@@ -226,7 +226,7 @@ fn endpoints_get_levels_when_the_own_zone_is_known() {
     assert!(world.apply(vec![slice("portico-system", "portico", json!([at("10.9.0.2", "z1")]))]).endpoints.is_empty());
     let own_slice = || slice("portico-system", "portico", json!([at("10.9.0.2", "z1"), at("10.9.0.1", "z2")]));
     let compiled = world.apply(vec![own_slice()]);
-    assert_eq!(levels(&compiled), [("any".to_owned(), vec![]), ("near".to_owned(), vec![2, 1])]);
+    assert_eq!(levels(&compiled), [("any".to_owned(), vec![]), ("near".to_owned(), vec![6, 1])]);
     assert!(world.apply(vec![own_slice()]).endpoints.is_empty(), "nothing has changed");
     let compiled = world.apply(vec![service("near", Value::Null)]);
     assert_eq!(levels(&compiled), [("near".to_owned(), vec![])]);
