@@ -64,7 +64,7 @@ mod worker_endpoints;
 mod worker_subset;
 
 pub use admission::{Admission, NotAdmitted, OverloadLimit, OverloadReport, Overloaded, QueuedRequest};
-pub use affinity::{AffinityCarrier, AffinitySettings, EndpointIdentities, RequestAffinity};
+pub use affinity::{AffinityCarrier, AffinitySettings, EndpointIdentities, RequestAffinity, SessionValue};
 pub use alternatives::AlternativeBackends;
 pub use attempt_settings::AttemptSettings;
 pub use check_report::{CheckOutcome, CheckReport, CheckType};
