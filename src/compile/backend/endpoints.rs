@@ -130,7 +130,8 @@ fn unready_addresses(store: &Store, key: &UpstreamKey, forbidden: &ForbiddenAddr
     let Some((service, port)) = sliced_port(store, key, forbidden.address_sources()) else { return Vec::new() };
     let is_unready = |endpoint: &Endpoint| endpoint.conditions.ready == Some(false);
     let slices = slices_of(store, &service);
-    let endpoints = slices.into_iter().flat_map(|slice| selected_endpoints(slice, &port, LocalityScope::NOWHERE, &is_unready));
+    let endpoints =
+        slices.into_iter().flat_map(|slice| selected_endpoints(slice, &port, LocalityScope::NOWHERE, &is_unready));
     let mut unready: Vec<_> = endpoints
         .map(|endpoint| endpoint.address)
         .filter(|address| !forbidden.contains(&key.namespace, address))

@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderValue};
 
 use crate::proxy::http::steps::affinity::cookies;
 use crate::upstream::{
-    AffinityCarrier, AffinitySettings, EndpointAddress, EndpointIdentities, Endpoints, SessionValue, RequestAffinity,
+    AffinityCarrier, AffinitySettings, EndpointAddress, EndpointIdentities, Endpoints, RequestAffinity, SessionValue,
     Upstream, UpstreamKey,
 };
 

@@ -209,10 +209,12 @@ mod tests {
     /// Clients would otherwise keep a cookie longer than its session, or forget other sessions in it.
     #[test]
     fn permanent_cookies_are_kept_until_their_last_session_ends() {
-        let carrier =
-            AffinityCarrier::Cookie { name: "s".into(), attributes: "; Path=/".into(), is_permanent: true };
-        let permanent =
-            Arc::new(AffinitySettings { carrier, idle_timeout: Some(Duration::from_secs(30)), ..(*settings(1)).clone() });
+        let carrier = AffinityCarrier::Cookie { name: "s".into(), attributes: "; Path=/".into(), is_permanent: true };
+        let permanent = Arc::new(AffinitySettings {
+            carrier,
+            idle_timeout: Some(Duration::from_secs(30)),
+            ..(*settings(1)).clone()
+        });
         let (a, b) = (upstream("a", &[1, 2]), upstream("b", &[3]));
         let next = |value: &str, upstream: &Upstream, number, now| {
             let values = [value.as_bytes()].into_iter();

@@ -56,7 +56,8 @@ fn idle_levels(levels: &[LocalityLevel]) -> Vec<(usize, String, &'static str)> {
     let mut idle = Vec::new();
     for (index, level) in known.iter().enumerate() {
         let Some(level) = level else { continue };
-        let contains = |earlier: &Option<FailoverLevel>| earlier.as_ref().is_some_and(|earlier| earlier.contains(level));
+        let contains =
+            |earlier: &Option<FailoverLevel>| earlier.as_ref().is_some_and(|earlier| earlier.contains(level));
         if *level == FailoverLevel::Nothing {
             let message = "labels of Pods are not known to this version, so the level has no endpoints".to_owned();
             idle.push((index, message, "use zone or region"));
