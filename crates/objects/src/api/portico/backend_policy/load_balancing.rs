@@ -92,7 +92,8 @@ pub struct SlowStartSpec {
 pub struct LocalitySpec {
     /// What decides the preference; defaults to Auto. `Auto`: `trafficDistribution` of the Service, or else its
     /// annotation `service.kubernetes.io/topology-mode`, and the hints of its EndpointSlices. `Off`: no endpoint is
-    /// near. `PreferSameZone` and `PreferSameNode`: the zone or node of Portico's Pod. `ZoneAware` is not supported yet.
+    /// near. `PreferSameZone` and `PreferSameNode`: the zone or node of Portico's Pod. `ZoneAware` is not supported
+    /// yet.
     #[schemars(transform = form::one_of(["Auto", "Off", "PreferSameZone", "PreferSameNode", "ZoneAware"]))]
     pub mode: Option<String>,
     /// By how much the healthy preferred endpoints exceed what they need, in percent; defaults to 140: other endpoints
