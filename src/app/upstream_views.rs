@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use crate::compile::PolicySources;
 use crate::upstream::{
     Availability, BackendTraffic, CircuitPhase, CircuitReport, EjectionCause, EndpointCounts, EndpointHealthReport,
-    EndpointReport, Endpoints, HealthTransition, OverloadLimit, OverloadReport, Upstream, UpstreamKey,
+    EndpointReport, Endpoints, HealthTransition, LevelReport, OverloadLimit, OverloadReport, Upstream, UpstreamKey,
     UpstreamRegistry,
 };
 
@@ -27,11 +27,17 @@ pub(super) fn upstreams(registry: &UpstreamRegistry, selector: Option<&str>) -> 
         if selector.is_some() {
             object["loadBalancing"] = json!(format!("{:?}", upstream.endpoints().balance));
             object["endpoints"] = upstream.endpoint_reports().iter().map(endpoint).collect();
+            object["levels"] = upstream.levels().iter().map(level).collect();
             object["unready"] = upstream.endpoints().unready.iter().map(ToString::to_string).collect();
         }
         object
     };
     selected(registry, selector).map(describe).collect()
+}
+
+/// Endpoints that are equally near, and the requests that they get, in percent.
+fn level(LevelReport { percent, addresses }: &LevelReport) -> Value {
+    json!({"percent": percent, "addresses": addresses.iter().map(ToString::to_string).collect::<Vec<_>>()})
 }
 
 /// One endpoint: its health with the causes and counters behind it, and its last active check.
@@ -257,7 +263,26 @@ mod tests {
             (&json!("ejected"), &json!("connect"))
         );
         assert_eq!(cart["endpoints"][1]["transitions"][0]["to"], "ejected");
-        assert_eq!(cart["endpoints"][0]["state"], "available");
+        assert_eq!((&cart["endpoints"][0]["state"], &cart["levels"]), (&json!("available"), &json!([])));
+    }
+
+    #[tokio::test]
+    async fn levels_show_the_requests_that_leave_the_zone() {
+        let registry = registry();
+        let cart = registry.upstream(&key("cart", 80));
+        let addresses = [1, 2, 3].map(|number| format!("10.0.0.{number}:8080").parse().unwrap());
+        cart.set_endpoints(Endpoints {
+            addresses: addresses.map(EndpointAddress::Ip).into(),
+            levels: [1, 1, 2].into_iter().zip(addresses).map(|(level, address)| (address, level)).collect(),
+            ..Endpoints::default()
+        });
+        cart.report(addresses[0], &Outcome::of(OutcomeClass::ConnectFailed));
+        let view = &upstreams(&registry, Some("shop/cart:80"))[0];
+        let expected = json!([
+            {"percent": 70, "addresses": ["10.0.0.1:8080", "10.0.0.2:8080"]},
+            {"percent": 30, "addresses": ["10.0.0.3:8080"]},
+        ]);
+        assert_eq!(view["levels"], expected);
     }
 
     #[test]

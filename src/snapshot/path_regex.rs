@@ -9,7 +9,8 @@ use regex_automata::{Anchored, Input, MatchKind, meta};
 
 use super::regex::{RegexAnchor, RegexError, RegexLimit, build_regex};
 
-/// A regular expression (Rust's syntax) that matches from the first byte of a path, and not necessarily to its last.
+/// A regular expression (Rust's syntax) that matches from the first byte of a path, and not necessarily to its last
+/// unless it was compiled so.
 #[derive(Clone)]
 pub struct PathRegex {
     pattern: Box<str>,
@@ -28,9 +29,20 @@ impl PathRegex {
         Ok(PathRegex { pattern: pattern.into(), compiled, states: size.states })
     }
 
+    /// Compiles a pattern that must match the whole path.
+    pub(in crate::snapshot) fn compile_whole(pattern: &str, limit: RegexLimit) -> Result<Self, RegexError> {
+        let (compiled, size) = build_regex(pattern, RegexAnchor::Whole, MatchKind::LeftmostFirst, limit)?;
+        Ok(PathRegex { pattern: pattern.into(), compiled, states: size.states })
+    }
+
     /// The number of states of its automaton.
     pub(in crate::snapshot) fn states(&self) -> u32 {
         self.states
+    }
+
+    /// The bytes of its automaton.
+    pub(in crate::snapshot) fn memory_usage(&self) -> usize {
+        self.compiled.memory_usage()
     }
 
     /// The pattern as configured, without the tilde.

@@ -64,7 +64,7 @@ mod worker_endpoints;
 mod worker_subset;
 
 pub use admission::{Admission, NotAdmitted, OverloadLimit, OverloadReport, Overloaded, QueuedRequest};
-pub use affinity::{AffinityCarrier, AffinitySettings, EndpointIdentities, RequestAffinity};
+pub use affinity::{AffinityCarrier, AffinitySettings, EndpointIdentities, RequestAffinity, SessionValue};
 pub use alternatives::AlternativeBackends;
 pub use attempt_settings::AttemptSettings;
 pub use check_report::{CheckOutcome, CheckReport, CheckType};
@@ -82,7 +82,7 @@ pub use health::{Availability, EjectionCause};
 pub use health_checks::HealthChecks;
 pub use load_balancing::{EndpointSet, NoEndpoint, Picked, PickedBecause, ResolvedEndpoint, hash_address, hash64};
 pub use local_shortage::LocalShortage;
-pub use locality::MAX_LEVELS;
+pub use locality::{LevelReport, MAX_LEVELS};
 pub use outcome::{GRPC_STATUS, GrpcStatus, Outcome, OutcomeClass};
 pub use outlier_detection::{EndpointCounters, EndpointHealthReport, HealthState, HealthTransition};
 pub use own_sockets::{OwnSocket, OwnSockets};

@@ -197,6 +197,19 @@ fn objects_over_budget_are_served_with_warnings_only() {
     assert_eq!(outcome(&harness, Kind::HttpRoute, "shop.example", "/admin/1/x"), forwarded);
 }
 
+/// An automaton of its own finds the groups.
+#[test]
+fn named_groups_of_paths_count() {
+    for (group, is_over_budget) in [("([a-z]{500})", false), ("(?<id>[a-z]{500})", true)] {
+        let mut harness = harness();
+        harness.apply(Batch { upserts: vec![route("one", 1, json!({}), patterns(60, group))], removes: vec![] });
+        let texts: Vec<String> = diagnostics(&harness, Kind::HttpRoute).iter().map(ToString::to_string).collect();
+        assert_eq!(!texts.is_empty(), is_over_budget, "{group}: {texts:#?}");
+        let expected = "KiB or more of compiled regular expressions, which is more than the limit of 2048";
+        assert!(texts.iter().all(|text| text.contains(expected)), "{texts:#?}");
+    }
+}
+
 /// Each rule resolves the plugins of its route and of its Services.
 #[test]
 fn long_list_of_plugins_rejects_requests() {

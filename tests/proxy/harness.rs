@@ -16,7 +16,8 @@ use portico::proxy::{
     BindState, ProductHeaderMode, ProductToken, Proxy, ProxyConfig, ProxyLimits, RejectedPaths, TlsPolicy,
 };
 use portico::snapshot::host::{HostMap, HostPattern};
-use portico::snapshot::router::{HostRouter, PathMatch, RouteMatch, TieBreaker};
+use portico::snapshot::regex::RegexLimit;
+use portico::snapshot::router::{HostRouter, PathMatch, PathPattern, RouteMatch, TieBreaker};
 use portico::snapshot::rule::{Action, Backend, BackendTarget, Filters, RouteRule, RuleId, WeightedBackends};
 use portico::snapshot::rule_options::{RuleOptions, UnmatchedStyle};
 use portico::snapshot::timeouts_and_retries::{RetryPolicy, TimeoutsAndRetries};
@@ -145,6 +146,7 @@ pub(crate) fn reserve_address() -> (SocketAddr, Socket) {
 pub(crate) struct Route {
     pub(crate) namespace: &'static str,
     pub(crate) host: &'static str,
+    /// A prefix, or an expression that begins with a tilde.
     pub(crate) path: &'static str,
     pub(crate) filters: Filters,
     pub(crate) plugins: Option<Arc<Chain>>,
@@ -242,7 +244,10 @@ pub(crate) fn listener(routes: Vec<Route>) -> HttpListener {
         let name: Arc<str> = format!("HTTPRoute/{}/r{index}", route.namespace).into();
         let id = RuleId { route: Arc::clone(&name), rule: "0".into() };
         let candidate = RouteMatch {
-            path: PathMatch::Prefix(route.path.strip_suffix('/').unwrap_or(route.path).into()),
+            path: match route.path.strip_prefix('~') {
+                Some(pattern) => PathMatch::Regex(PathPattern::compile(pattern, RegexLimit::MEMORY_ONLY).unwrap()),
+                None => PathMatch::Prefix(route.path.strip_suffix('/').unwrap_or(route.path).into()),
+            },
             method: None,
             headers: vec![],
             query: vec![],

@@ -125,6 +125,20 @@ async fn requests_with_one_value_go_to_one_endpoint() {
     }
 }
 
+/// The order of HTTPRoutes keeps the expressions of all paths in one automaton, which has no groups.
+#[tokio::test]
+async fn named_groups_of_path_expressions_are_hashed() {
+    let halves = Halves::new().await;
+    let web = halves.upstream(first(&[HashSource::UriCapture("id".into())]));
+    let by_user = Route { path: r"~/users/(?<id>[0-9]+)(/.*)?", ..route(forward(vec![(1, web)])) };
+    let server = TestServer::with_routes(vec![by_user]).await;
+    check_divided(&server, "named group", |value| (format!("/users/{value}"), String::new())).await;
+    for target in ["/users/7/cart", "/users/./7/orders?id=8", "/users/7/"] {
+        let (one, another) = (request(&server, "/users/7", "").await, request(&server, target, "").await);
+        assert_eq!((one.status, one.text()), (another.status, another.text()), "{target}");
+    }
+}
+
 #[tokio::test]
 async fn equivalent_requests_go_to_one_endpoint() {
     let halves = Halves::new().await;

@@ -21,8 +21,8 @@ async fn named_endpoint(name: &str) -> Endpoint {
 }
 
 fn cookie(scope: u64) -> AffinitySettings {
-    let carrier =
-        AffinityCarrier::Cookie { name: "s".into(), attributes: "; Path=/; HttpOnly; SameSite=Strict".into() };
+    let attributes = "; Path=/; HttpOnly; SameSite=Strict".into();
+    let carrier = AffinityCarrier::Cookie { name: "s".into(), attributes, is_permanent: false };
     AffinitySettings { scope, carrier, absolute_timeout: None, idle_timeout: None, strip: false }
 }
 
@@ -159,7 +159,7 @@ async fn client_of_a_failed_or_removed_endpoint_gets_another_one() {
     // A session with the dead endpoint, as if it had been alive.
     let settings = Arc::new(cookie(1));
     let issued = portico::upstream::RequestAffinity::read(settings, &web, [].into_iter(), 1);
-    let session = format!("s={}", issued.new_value(&web, dead, 1).unwrap());
+    let session = format!("s={}", issued.new_value(&web, dead, 1).unwrap().value);
     set_endpoints(&web, &[dead, alive.address], BackendTraffic::default());
     let moved = get(&server, &format!("cookie: {session}\r\n")).await;
     assert_eq!(body(&moved), "alive");
@@ -248,4 +248,31 @@ async fn stripped_sessions_are_not_sent_to_endpoints() {
     let requests: Vec<_> = endpoints.iter().flat_map(|endpoint| endpoint.log.requests()).collect();
     assert_eq!(requests.iter().filter(|request| request.contains("cookie: a=1; b=2\r\n")).count(), 4, "{requests:?}");
     assert!(requests.iter().all(|request| !request.contains("s=") && !request.contains("x-session")), "{requests:?}");
+}
+
+/// Browsers keep a renewed cookie no longer than its session lasts.
+#[tokio::test]
+async fn renewed_permanent_cookies_have_the_rest_of_their_lifetime() {
+    let endpoint = named_endpoint("a").await;
+    let carrier = AffinityCarrier::Cookie { name: "s".into(), attributes: "; Path=/".into(), is_permanent: true };
+    let (hour, minute) = (Duration::from_secs(3600), Duration::from_secs(60));
+    let (absolute_timeout, idle_timeout) = (Some(hour), Some(10 * minute));
+    let settings = AffinitySettings { carrier, absolute_timeout, idle_timeout, ..cookie(1) };
+    let web = upstream("web", &[endpoint.address]);
+    let action = with_session(forward(vec![(1, Arc::clone(&web))]), settings.clone());
+    let server = TestServer::with_routes(vec![route(action)]).await;
+    let max_age = |response: &TestResponse| -> Option<u64> {
+        let cookie = response.head.lines().find_map(|line| line.strip_prefix("set-cookie: "))?;
+        cookie.split("; ").find_map(|attribute| attribute.strip_prefix("Max-Age="))?.parse().ok()
+    };
+    let first = get(&server, "").await;
+    assert_eq!(max_age(&first), Some(3600), "{}", first.head);
+    // A session that began five minutes ago, since which it was not renewed.
+    let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs();
+    let began = u32::try_from(now - 300).unwrap();
+    let issued = portico::upstream::RequestAffinity::read(Arc::new(settings), &web, [].into_iter(), began);
+    let session = issued.new_value(&web, endpoint.address, began).unwrap().value;
+    let renewed = get(&server, &format!("cookie: s={session}\r\n")).await;
+    let rest = max_age(&renewed).unwrap();
+    assert!((3_200..=3_300).contains(&rest), "{}", renewed.head);
 }

@@ -9,6 +9,7 @@ const READING_LISTS: &[&str] = &[
     "Follow a connection",
     "Follow a request",
     "Follow a response and its record",
+    "Follow the choice of an endpoint",
     "Follow a plugin",
     "Follow a change",
     "Follow a verdict",

@@ -6,7 +6,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::forbidden_addresses::ForbiddenAddresses;
-use super::locality::{self, ProcessLocation, Proximity, TrafficDistribution};
+use super::locality::{self, LocalityScope, ProcessLocation, Proximity};
+use super::traffic_distribution::TrafficDistribution;
 use super::{has_any_port, numbered_port, unnamed_port};
 use crate::api::core::{Endpoint, EndpointPort, EndpointSlice, IntOrString, Service, ServicePort};
 use crate::api::gateway::XBackend;
@@ -29,7 +30,8 @@ pub(in crate::compile) fn build(
     balance: Balancing,
     traffic: BackendTraffic,
 ) -> Endpoints {
-    let endpoints = configured_endpoints(store, key, forbidden, location).unwrap_or_default();
+    let scope = LocalityScope { location, failover: &balance.locality.failover };
+    let endpoints = configured_endpoints(store, key, forbidden, scope).unwrap_or_default();
     let object = ObjectKey { namespace: key.namespace.clone(), name: key.service.clone() };
     let pod = |endpoint: &ConfiguredEndpoint| match endpoint.address {
         EndpointAddress::Ip(address) => Some((address, endpoint.pod.clone()?)),
@@ -47,12 +49,17 @@ pub(in crate::compile) fn build(
         EndpointAddress::Name { .. } => None,
     };
     let distribution = match key.source {
-        UpstreamSource::Service => store.services.get(&object).and_then(|service| TrafficDistribution::of(service)),
+        UpstreamSource::Service => store
+            .services
+            .get(&object)
+            .and_then(|service| TrafficDistribution::of(service, &slices_of(store, &service.meta.key))),
         UpstreamSource::XBackend => None,
     };
     let levels =
         locality::levels(balance.locality.mode, distribution, &endpoints.iter().filter_map(near).collect::<Vec<_>>());
-    let addresses = endpoints.into_iter().map(|endpoint| endpoint.address).collect();
+    // A list of exactly this capacity: collecting in place would keep the larger memory of `endpoints`.
+    let mut addresses = Vec::with_capacity(endpoints.len());
+    addresses.extend(endpoints.into_iter().map(|endpoint| endpoint.address));
     let unready = unready_addresses(store, key, forbidden);
     Endpoints { addresses, unready, levels, weights: Box::default(), balance, identities, traffic }
 }
@@ -78,7 +85,7 @@ pub(in crate::compile) fn addresses_of(
     key: &UpstreamKey,
     forbidden: &ForbiddenAddresses,
 ) -> Option<Vec<EndpointAddress>> {
-    let endpoints = configured_endpoints(store, key, forbidden, &ProcessLocation::default())?;
+    let endpoints = configured_endpoints(store, key, forbidden, LocalityScope::NOWHERE)?;
     Some(endpoints.into_iter().map(|endpoint| endpoint.address).collect())
 }
 
@@ -87,7 +94,7 @@ fn configured_endpoints(
     store: &Store,
     key: &UpstreamKey,
     forbidden: &ForbiddenAddresses,
-    location: &ProcessLocation,
+    scope: LocalityScope<'_>,
 ) -> Option<Vec<ConfiguredEndpoint>> {
     let sources = forbidden.address_sources();
     let from_addresses =
@@ -95,13 +102,13 @@ fn configured_endpoints(
     let mut endpoints: Vec<_> = match key.source {
         UpstreamSource::XBackend => {
             let backend = ObjectKey { namespace: key.namespace.clone(), name: key.service.clone() };
-            x_backend_endpoints(store, store.x_backends.get(&backend)?, key.port, sources, location)
+            x_backend_endpoints(store, store.x_backends.get(&backend)?, key.port, sources, scope)
         }
         UpstreamSource::Service => {
             let (service, port) = service_port(store, key)?;
             match key.via_cluster_ip {
                 true => from_addresses(cluster_ip_address(service, &port, sources)),
-                false => endpoints_of_port(store, service, &port, sources, location),
+                false => endpoints_of_port(store, service, &port, sources, scope),
             }
         }
     };
@@ -123,8 +130,8 @@ fn unready_addresses(store: &Store, key: &UpstreamKey, forbidden: &ForbiddenAddr
     let Some((service, port)) = sliced_port(store, key, forbidden.address_sources()) else { return Vec::new() };
     let is_unready = |endpoint: &Endpoint| endpoint.conditions.ready == Some(false);
     let slices = slices_of(store, &service);
-    let nowhere = ProcessLocation::default();
-    let endpoints = slices.into_iter().flat_map(|slice| selected_endpoints(slice, &port, &nowhere, &is_unready));
+    let endpoints =
+        slices.into_iter().flat_map(|slice| selected_endpoints(slice, &port, LocalityScope::NOWHERE, &is_unready));
     let mut unready: Vec<_> = endpoints
         .map(|endpoint| endpoint.address)
         .filter(|address| !forbidden.contains(&key.namespace, address))
@@ -164,13 +171,13 @@ fn x_backend_endpoints(
     backend: &Object<XBackend>,
     port: u16,
     sources: AddressSources,
-    location: &ProcessLocation,
+    scope: LocalityScope<'_>,
 ) -> Vec<ConfiguredEndpoint> {
     if let Some(host) = backend.spec.external_hostname.as_ref().filter(|_| sources.external_names) {
         return external_host(&host.hostname, port).into_iter().map(ConfiguredEndpoint::from).collect();
     }
     let Some(service) = selecting_service(backend) else { return Vec::new() };
-    slice_endpoints(store, &service, &unnamed_port(i32::from(port), TransportProtocol::Tcp), location)
+    slice_endpoints(store, &service, &unnamed_port(i32::from(port), TransportProtocol::Tcp), scope)
 }
 
 /// The Service that selects the Pods of an XBackend.
@@ -211,7 +218,7 @@ fn configured_addresses(
     port: &ServicePort,
     sources: AddressSources,
 ) -> Vec<EndpointAddress> {
-    let endpoints = endpoints_of_port(store, service, port, sources, &ProcessLocation::default());
+    let endpoints = endpoints_of_port(store, service, port, sources, LocalityScope::NOWHERE);
     endpoints.into_iter().map(|endpoint| endpoint.address).collect()
 }
 
@@ -220,14 +227,14 @@ fn endpoints_of_port(
     service: &Object<Service>,
     port: &ServicePort,
     sources: AddressSources,
-    location: &ProcessLocation,
+    scope: LocalityScope<'_>,
 ) -> Vec<ConfiguredEndpoint> {
     let addresses = if let Some(text) = annotated_hosts(service, sources) {
         parse_addresses(service, port, text).unwrap_or_default()
     } else if is_external_name(service) {
         external_name(service, port, sources)
     } else {
-        return slice_endpoints(store, &service.meta.key, port, location);
+        return slice_endpoints(store, &service.meta.key, port, scope);
     };
     addresses.into_iter().map(ConfiguredEndpoint::from).collect()
 }
@@ -444,11 +451,11 @@ fn slice_endpoints(
     store: &Store,
     service: &ObjectKey,
     port: &ServicePort,
-    location: &ProcessLocation,
+    scope: LocalityScope<'_>,
 ) -> Vec<ConfiguredEndpoint> {
     let slices = slices_of(store, service);
     let select = |is_selected: &dyn Fn(&Endpoint) -> bool| -> Vec<ConfiguredEndpoint> {
-        slices.iter().flat_map(|slice| selected_endpoints(slice, port, location, is_selected)).collect()
+        slices.iter().flat_map(|slice| selected_endpoints(slice, port, scope, is_selected)).collect()
     };
     let ready = select(&|endpoint| endpoint.conditions.ready != Some(false));
     if !ready.is_empty() {
@@ -457,16 +464,16 @@ fn slice_endpoints(
     select(&|endpoint| endpoint.conditions.serving == Some(true) && endpoint.conditions.terminating == Some(true))
 }
 
-fn slices_of<'s>(store: &'s Store, service: &ObjectKey) -> Vec<&'s EndpointSlice> {
+fn slices_of<'s>(store: &'s Store, service: &ObjectKey) -> Vec<&'s Object<EndpointSlice>> {
     let id = ObjectId::new(Kind::Service, service.clone());
     let slices = store.dependency_index().dependents_of_kind(&id, Kind::EndpointSlice);
-    slices.filter_map(|id| store.endpoint_slices.get(&id.key).map(|slice| &***slice)).collect()
+    slices.filter_map(|id| store.endpoint_slices.get(&id.key).map(|slice| &**slice)).collect()
 }
 
 fn selected_endpoints(
     slice: &EndpointSlice,
     port: &ServicePort,
-    location: &ProcessLocation,
+    scope: LocalityScope<'_>,
     is_selected: &dyn Fn(&Endpoint) -> bool,
 ) -> Vec<ConfiguredEndpoint> {
     let transport = TransportProtocol::from_field(port.protocol.as_deref());
@@ -484,7 +491,7 @@ fn selected_endpoints(
         // EndpointSlice API: all addresses of an endpoint are interchangeable, and consumers use the first.
         let address = endpoint.addresses.first().and_then(parse)?;
         let pod = endpoint.target_ref.as_ref().and_then(|target| target.uid.clone());
-        Some(ConfiguredEndpoint { address, pod, proximity: Proximity::of(endpoint, location) })
+        Some(ConfiguredEndpoint { address, pod, proximity: Proximity::of(endpoint, scope) })
     };
     slice.endpoints.iter().flatten().filter(|endpoint| is_selected(endpoint)).filter_map(configured).collect()
 }

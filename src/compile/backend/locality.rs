@@ -1,22 +1,36 @@
 //! Which endpoints of an upstream are near: their levels, by zones, nodes, and the hints of EndpointSlices.
 //!
-//! The rules are those of kube-proxy, with one difference: endpoints that kube-proxy would not use are on a later
-//! level, which gets requests if the nearer endpoints are ejected.
+//! The rules are those of kube-proxy, with one difference: endpoints that kube-proxy would not use are on later levels,
+//! which get requests if the nearer endpoints are ejected. A policy may order these levels by zones and regions.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use crate::api::core::{Endpoint, EndpointPlace, Service};
+use super::traffic_distribution::TrafficDistribution;
+use crate::api::core::{Endpoint, EndpointPlace};
 use crate::api::{Kind, ObjectId};
 use crate::store::Store;
-use crate::upstream::settings::LocalityMode;
+use crate::upstream::settings::{FailoverLevel, LocalityMode};
 
 /// Where this process is. `None` for what is unknown.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProcessLocation {
     pub zone: Option<Arc<str>>,
     pub node: Option<Arc<str>>,
+}
+
+/// By what an endpoint is near: the place of this process, and the levels of the policy.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LocalityScope<'l> {
+    pub(super) location: &'l ProcessLocation,
+    pub(super) failover: &'l [FailoverLevel],
+}
+
+impl LocalityScope<'static> {
+    /// For callers that need the addresses only.
+    pub(super) const NOWHERE: Self =
+        LocalityScope { location: &ProcessLocation { zone: None, node: None }, failover: &[] };
 }
 
 /// Where this process is, and how that is found out: its own entry in the EndpointSlices of its Service says it.
@@ -82,6 +96,8 @@ pub(super) struct Proximity {
     is_on_node: bool,
     zone_hint: Hint,
     node_hint: Hint,
+    /// The position of the first level of the policy with the zone of the endpoint.
+    failover: Option<u8>,
 }
 
 /// What the hints of an endpoint say.
@@ -96,7 +112,8 @@ enum Hint {
 }
 
 impl Proximity {
-    pub(super) fn of(endpoint: &Endpoint, location: &ProcessLocation) -> Self {
+    pub(super) fn of(endpoint: &Endpoint, scope: LocalityScope<'_>) -> Self {
+        let LocalityScope { location, failover } = scope;
         let Some(EndpointPlace { zone, node, zone_hints, node_hints }) = endpoint.place.as_deref() else {
             return Proximity::default();
         };
@@ -111,29 +128,13 @@ impl Proximity {
                 Hint::Others
             }
         };
+        let level_of_zone = |zone: &str| failover.iter().position(|level| level.contains_zone(zone));
         Proximity {
             is_in_zone: is_own(zone, &location.zone),
             is_on_node: is_own(node, &location.node),
             zone_hint: hint(zone_hints, &location.zone),
             node_hint: hint(node_hints, &location.node),
-        }
-    }
-}
-
-/// What `spec.trafficDistribution` of a Service asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum TrafficDistribution {
-    SameZone,
-    SameNode,
-}
-
-impl TrafficDistribution {
-    /// `None` if the Service does not set it, or to a value of a newer Kubernetes.
-    pub(super) fn of(service: &Service) -> Option<Self> {
-        match service.spec.traffic_distribution.as_deref()? {
-            "PreferSameZone" | "PreferClose" => Some(TrafficDistribution::SameZone),
-            "PreferSameNode" => Some(TrafficDistribution::SameNode),
-            _ => None,
+            failover: zone.as_deref().and_then(level_of_zone).and_then(|level| u8::try_from(level).ok()),
         }
     }
 }
@@ -144,10 +145,18 @@ pub(super) fn levels(
     distribution: Option<TrafficDistribution>,
     endpoints: &[(SocketAddr, Proximity)],
 ) -> Box<[(SocketAddr, u8)]> {
-    let Some(rule) = LevelRule::select(mode, distribution, endpoints) else { return Box::default() };
-    let levels: Box<[_]> = endpoints.iter().map(|(address, proximity)| (*address, rule.level(*proximity))).collect();
-    let is_uniform = levels.iter().all(|(_, level)| *level == levels[0].1);
-    if is_uniform { Box::default() } else { levels }
+    let rule = LevelRule::select(mode, distribution, endpoints);
+    let level = |proximity: Proximity| rule.and_then(|rule| rule.level(proximity)).unwrap_or_else(|| later(proximity));
+    let first = endpoints.first().map(|(_, proximity)| level(*proximity));
+    if endpoints.iter().all(|(_, proximity)| Some(level(*proximity)) == first) {
+        return Box::default();
+    }
+    endpoints.iter().map(|(address, proximity)| (*address, level(*proximity))).collect()
+}
+
+/// The level of an endpoint that is not near.
+fn later(proximity: Proximity) -> u8 {
+    proximity.failover.map_or(REST, |level| FAILOVER.saturating_add(level).min(REST))
 }
 
 /// What decides the level of an endpoint.
@@ -178,6 +187,7 @@ impl LevelRule {
         };
         match mode {
             LocalityMode::Off => None,
+            LocalityMode::Auto if distribution == Some(TrafficDistribution::Anywhere) => None,
             LocalityMode::PreferSameZone => Some(LevelRule::Zone),
             LocalityMode::PreferSameNode => Some(LevelRule::Node),
             LocalityMode::Auto if of_hints(|proximity| proximity.node_hint) => Some(LevelRule::NodeHints),
@@ -186,26 +196,33 @@ impl LevelRule {
             LocalityMode::Auto => match distribution? {
                 TrafficDistribution::SameZone => Some(LevelRule::Zone),
                 TrafficDistribution::SameNode => Some(LevelRule::Node),
+                TrafficDistribution::Anywhere => None,
             },
         }
     }
 
-    fn level(self, proximity: Proximity) -> u8 {
-        let Proximity { is_in_zone, is_on_node, zone_hint, node_hint } = proximity;
+    /// The level of an endpoint that is near.
+    fn level(self, proximity: Proximity) -> Option<u8> {
+        let Proximity { is_in_zone, is_on_node, zone_hint, node_hint, .. } = proximity;
         match self {
-            LevelRule::NodeHints if node_hint == Hint::Own => NODE,
-            LevelRule::NodeHints | LevelRule::ZoneHints if zone_hint == Hint::Own => ZONE,
-            LevelRule::NodeHints if zone_hint == Hint::Absent && is_in_zone => ZONE,
-            LevelRule::Node if is_on_node => NODE,
-            LevelRule::Node | LevelRule::Zone if is_in_zone => ZONE,
-            _ => REST,
+            LevelRule::NodeHints if node_hint == Hint::Own => Some(NODE),
+            LevelRule::NodeHints | LevelRule::ZoneHints if zone_hint == Hint::Own => Some(ZONE),
+            LevelRule::NodeHints if zone_hint == Hint::Absent && is_in_zone => Some(ZONE),
+            LevelRule::Node if is_on_node => Some(NODE),
+            LevelRule::Node | LevelRule::Zone if is_in_zone => Some(ZONE),
+            _ => None,
         }
     }
 }
 
 const NODE: u8 = 0;
 const ZONE: u8 = 1;
-const REST: u8 = 2;
+/// The first level of the policy; it has at most [`MAX_FAILOVER_LEVELS`].
+const FAILOVER: u8 = 2;
+const REST: u8 = FAILOVER + MAX_FAILOVER_LEVELS;
+/// How many levels the definition of the policy allows.
+const MAX_FAILOVER_LEVELS: u8 = 4;
+const _: () = assert!((REST as usize) < crate::upstream::MAX_LEVELS, "each level is one of the upstream's");
 
 #[cfg(test)]
 mod tests {
@@ -220,8 +237,18 @@ mod tests {
 
     /// The levels of endpoints for a process on node `n1` in zone `a`.
     fn levels_of(mode: LocalityMode, distribution: Option<TrafficDistribution>, endpoints: Value) -> Vec<u8> {
+        failover_levels_of(mode, distribution, &[], endpoints)
+    }
+
+    fn failover_levels_of(
+        mode: LocalityMode,
+        distribution: Option<TrafficDistribution>,
+        failover: &[FailoverLevel],
+        endpoints: Value,
+    ) -> Vec<u8> {
         let endpoints: Vec<Endpoint> = serde_json::from_value(endpoints).unwrap();
-        let proximity = |endpoint: &Endpoint| Proximity::of(endpoint, &location("a", "n1"));
+        let location = location("a", "n1");
+        let proximity = |endpoint: &Endpoint| Proximity::of(endpoint, LocalityScope { location: &location, failover });
         let address = |endpoint: &Endpoint| SocketAddr::new(endpoint.addresses[0].parse().unwrap(), 80);
         let endpoints: Vec<_> = endpoints.iter().map(|endpoint| (address(endpoint), proximity(endpoint))).collect();
         levels(mode, distribution, &endpoints).iter().map(|(_, level)| *level).collect()
@@ -242,12 +269,15 @@ mod tests {
     #[test]
     fn hints_count_if_all_endpoints_have_them() {
         let auto = |endpoints| levels_of(LocalityMode::Auto, None, endpoints);
-        assert_eq!(auto(json!([hinted(&["a"], &[]), hinted(&["b", "a"], &[]), hinted(&["c"], &[])])), [1, 1, 2]);
+        assert_eq!(auto(json!([hinted(&["a"], &[]), hinted(&["b", "a"], &[]), hinted(&["c"], &[])])), [1, 1, REST]);
         assert!(auto(json!([hinted(&["a"], &[]), at("b", "n2")])).is_empty(), "one has none");
         assert!(auto(json!([hinted(&["b"], &[]), hinted(&["c"], &[])])).is_empty(), "none is for this zone");
         assert!(auto(json!([hinted(&["a"], &[]), hinted(&["a"], &[])])).is_empty(), "all are");
         assert!(auto(json!([at("a", "n1"), at("b", "n2")])).is_empty(), "the Service does not ask for it");
         assert!(auto(json!([])).is_empty());
+        let anywhere = json!([hinted(&["a"], &[]), hinted(&["c"], &[])]);
+        let anywhere = levels_of(LocalityMode::Auto, Some(TrafficDistribution::Anywhere), anywhere);
+        assert!(anywhere.is_empty(), "the Service does not want it");
         let off = json!([hinted(&["a"], &[]), hinted(&["c"], &[])]);
         assert!(levels_of(LocalityMode::Off, Some(TrafficDistribution::SameZone), off).is_empty());
     }
@@ -256,11 +286,11 @@ mod tests {
     fn hints_for_nodes_precede_those_for_zones() {
         let auto = |endpoints| levels_of(LocalityMode::Auto, Some(TrafficDistribution::SameNode), endpoints);
         let all = json!([hinted(&["a"], &["n1"]), hinted(&["a"], &["n2"]), hinted(&["b"], &["n3"])]);
-        assert_eq!(auto(all), [0, 1, 2]);
+        assert_eq!(auto(all), [0, 1, REST]);
         let none_on_node = json!([hinted(&["a"], &["n2"]), hinted(&["b"], &["n3"])]);
-        assert_eq!(auto(none_on_node), [1, 2]);
+        assert_eq!(auto(none_on_node), [1, REST]);
         let some_without = json!([hinted(&["a"], &["n1"]), hinted(&["a"], &[]), hinted(&["b"], &["n3"])]);
-        assert_eq!(auto(some_without), [1, 1, 2]);
+        assert_eq!(auto(some_without), [1, 1, REST]);
         let without_zone_hints = json!([hinted(&[], &["n1"]), {"addresses": ["10.0.0.2"], "zone": "a", "hints": {"forNodes": [{"name": "n2"}]}}]);
         assert_eq!(auto(without_zone_hints), [0, 1]);
     }
@@ -269,37 +299,45 @@ mod tests {
     fn places_count_if_nobody_writes_hints() {
         let endpoints = || json!([at("a", "n1"), at("a", "n2"), at("b", "n3"), {"addresses": ["10.0.0.4"]}]);
         let auto = |distribution| levels_of(LocalityMode::Auto, Some(distribution), endpoints());
-        assert_eq!(auto(TrafficDistribution::SameZone), [1, 1, 2, 2]);
-        assert_eq!(auto(TrafficDistribution::SameNode), [0, 1, 2, 2]);
+        assert_eq!(auto(TrafficDistribution::SameZone), [1, 1, REST, REST]);
+        assert_eq!(auto(TrafficDistribution::SameNode), [0, 1, REST, REST]);
         let of_mode = |mode| levels_of(mode, None, endpoints());
-        assert_eq!(of_mode(LocalityMode::PreferSameZone), [1, 1, 2, 2]);
-        assert_eq!(of_mode(LocalityMode::PreferSameNode), [0, 1, 2, 2]);
+        assert_eq!(of_mode(LocalityMode::PreferSameZone), [1, 1, REST, REST]);
+        assert_eq!(of_mode(LocalityMode::PreferSameNode), [0, 1, REST, REST]);
     }
 
     #[test]
     fn unknown_location_prefers_none() {
         let endpoint: Endpoint = serde_json::from_value(hinted(&["a"], &["n1"])).unwrap();
-        let proximity = Proximity::of(&endpoint, &ProcessLocation::default());
+        let proximity = Proximity::of(&endpoint, LocalityScope::NOWHERE);
         assert_eq!(
             (proximity.zone_hint, proximity.node_hint, proximity.is_in_zone),
             (Hint::Others, Hint::Others, false)
         );
         let nowhere: Endpoint = serde_json::from_value(json!({"addresses": ["10.0.0.1"]})).unwrap();
-        assert_eq!(Proximity::of(&nowhere, &ProcessLocation::default()), Proximity::default());
+        assert_eq!(Proximity::of(&nowhere, LocalityScope::NOWHERE), Proximity::default());
     }
 
     #[test]
-    fn traffic_distribution_is_read() {
-        for (value, expected) in [
-            (json!("PreferClose"), Some(TrafficDistribution::SameZone)),
-            (json!("PreferSameZone"), Some(TrafficDistribution::SameZone)),
-            (json!("PreferSameNode"), Some(TrafficDistribution::SameNode)),
-            (json!("PreferSamePlanet"), None),
-            (json!(null), None),
-        ] {
-            let service: Service = serde_json::from_value(json!({"spec": {"trafficDistribution": value}})).unwrap();
-            assert_eq!(TrafficDistribution::of(&service), expected, "{value}");
-        }
+    fn policy_orders_what_is_not_near() {
+        let zone = |name: &str| FailoverLevel::Zone(name.into());
+        let failover = [zone("c"), FailoverLevel::Nothing, FailoverLevel::Region("b".into()), zone("b-1")];
+        let endpoints = || {
+            let nowhere = json!({"addresses": ["10.0.0.4"]});
+            json!([at("a", "n1"), at("a", "n2"), at("b-1", "n3"), at("c", "n4"), at("d", "n5"), nowhere])
+        };
+        let of_mode = |mode| failover_levels_of(mode, None, &failover, endpoints());
+        assert_eq!(of_mode(LocalityMode::PreferSameNode), [NODE, ZONE, 4, 2, REST, REST]);
+        assert_eq!(of_mode(LocalityMode::PreferSameZone), [ZONE, ZONE, 4, 2, REST, REST]);
+        assert_eq!(of_mode(LocalityMode::Off), [REST, REST, 4, 2, REST, REST], "the policy alone");
+        assert_eq!(of_mode(LocalityMode::Auto), of_mode(LocalityMode::Off));
+        let hinted = json!([hinted(&["a"], &[]), hinted(&["c"], &[]), hinted(&["d"], &[])]);
+        assert_eq!(failover_levels_of(LocalityMode::Auto, None, &failover, hinted), [ZONE, 2, REST]);
+        let of_one = failover_levels_of(LocalityMode::Off, None, &failover, json!([at("c", "n"), at("c", "n")]));
+        assert!(of_one.is_empty(), "all are on one level");
+        let beyond: Vec<_> = "qrstuvw".chars().map(|name| zone(&name.to_string())).collect();
+        let levels = failover_levels_of(LocalityMode::Off, None, &beyond, json!([at("q", "n"), at("v", "n")]));
+        assert_eq!(levels, [FAILOVER, REST], "more than the definition allows");
     }
 
     #[test]

@@ -73,7 +73,12 @@ impl<'b> RegexBudget<'b> {
         compile(limit).map_err(|error| regex_problem(&error, field, syntax))
     }
 
-    /// The memory of the automata of all expressions.
+    /// Counts what an expression takes in addition to its automaton. Returns whether the budget has room for it.
+    pub(in crate::compile) fn add_bytes(&self, bytes: usize) -> bool {
+        self.bytes.set(self.bytes.get() + bytes);
+        !self.is_exceeded()
+    }
+
     /// Whether the object has to be refused.
     pub(in crate::compile) fn is_exceeded(&self) -> bool {
         let is_too_large = self.patterns.get() > MAX_REGEXES || self.bytes.get() > MAX_REGEX_BYTES;

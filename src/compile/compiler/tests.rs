@@ -226,8 +226,44 @@ fn endpoints_get_levels_when_the_own_zone_is_known() {
     assert!(world.apply(vec![slice("portico-system", "portico", json!([at("10.9.0.2", "z1")]))]).endpoints.is_empty());
     let own_slice = || slice("portico-system", "portico", json!([at("10.9.0.2", "z1"), at("10.9.0.1", "z2")]));
     let compiled = world.apply(vec![own_slice()]);
-    assert_eq!(levels(&compiled), [("any".to_owned(), vec![]), ("near".to_owned(), vec![2, 1])]);
+    assert_eq!(levels(&compiled), [("any".to_owned(), vec![]), ("near".to_owned(), vec![6, 1])]);
     assert!(world.apply(vec![own_slice()]).endpoints.is_empty(), "nothing has changed");
     let compiled = world.apply(vec![service("near", Value::Null)]);
     assert_eq!(levels(&compiled), [("near".to_owned(), vec![])]);
+}
+
+/// An edit of the order changes the levels, and neither routes nor routers.
+#[test]
+fn endpoints_get_the_levels_of_their_policy() {
+    let at = |ip: &str, zone: &str| json!({"addresses": [ip], "zone": zone});
+    let metadata = json!({"namespace": "a", "name": "s-1", "labels": {"kubernetes.io/service-name": "s"}});
+    let slice = json!({
+        "metadata": metadata,
+        "addressType": "IPv4",
+        "endpoints": [at("10.0.0.1", "n-1a"), at("10.0.0.2", "n-1b"), at("10.0.0.3", "n-1c"), at("10.0.0.4", "s-1a")],
+        "ports": [{"name": "", "port": 80}],
+    });
+    let policy = |failover: Value| {
+        let target_refs = json!([{"group": "", "kind": "Service", "name": "s"}]);
+        let locality = json!({"mode": "PreferSameZone", "failover": failover});
+        let spec = json!({"targetRefs": target_refs, "loadBalancing": {"locality": locality}});
+        object(Kind::BackendPolicy, "p", &spec)
+    };
+    let backends = json!([{"name": "s", "port": 80}]);
+    let mut world = World::new(vec![]);
+    let location = ProcessLocation { zone: Some("n-1a".into()), node: None };
+    world.compiler.set_location(None, location);
+    let levels = |compiled: &Compiled| -> Vec<u8> {
+        compiled.endpoints.values().flat_map(|endpoints| endpoints.levels.iter().map(|(_, level)| *level)).collect()
+    };
+    let compiled = world.apply(vec![
+        gateway("g", json!([{"name": "x", "port": 80, "protocol": "HTTP"}]), ""),
+        object(Kind::HttpRoute, "r", &json!({"parentRefs": [{"name": "g"}], "rules": [{"backendRefs": backends}]})),
+        object(Kind::Service, "s", &json!({"ports": [{"port": 80}]})),
+        AnyObject::parse(Kind::EndpointSlice, slice).unwrap(),
+        policy(json!([{"zone": "n-1c"}, {"region": "n-1"}])),
+    ]);
+    assert_eq!(levels(&compiled), [1, 3, 2, 6]);
+    let compiled = world.apply(vec![policy(json!([{"region": "s-1"}]))]);
+    assert_eq!((levels(&compiled), compiled.objects_planned), (vec![1, 6, 6, 2], 0));
 }

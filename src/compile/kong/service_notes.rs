@@ -14,6 +14,7 @@ use crate::compile::CompileContext;
 use crate::compile::backend::AnnotatedProtocol;
 use crate::compile::backend::annotated_proxy_protocol::annotated_proxy_protocol;
 use crate::compile::backend::forbidden_addresses::ForbiddenAddresses;
+use crate::compile::backend::traffic_distribution::TrafficDistribution;
 use crate::compile::backend::{annotated_tls, backend_tls_policy, endpoints};
 use crate::compile::ingress_class::foreign_annotations;
 use crate::compile::objects::annotation_reader::annotation_field;
@@ -38,6 +39,7 @@ pub(in crate::compile) fn service_verdict(
     let balance_problem = endpoints::annotated_balance(&service.meta).err();
     let mut notes: Vec<_> = balance_problem.map(Diagnostic::into_warning).into_iter().collect();
     notes.extend(overridden_settings(store, service));
+    notes.extend(TrafficDistribution::problem(service));
     notes.extend(annotated_proxy_protocol(&service.meta).err().map(Diagnostic::into_warning));
     notes.extend(settings.notes);
     notes.extend(foreign_annotations::notes(&service.meta, "a Service"));

@@ -1,6 +1,5 @@
 //! Translates session persistence (GEP-1619) of a rule or a policy.
 
-use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -90,12 +89,8 @@ fn cookie_carrier(
         let message = format!("clients reject the cookie {name} with a path other than /");
         problem("cookie.path", message, "use the path / or another name");
     }
-    let mut attributes = format!("; Path={path}");
     match (&**lifetime_type, lifetime.absolute_timeout) {
-        ("Session", _) => {}
-        ("Permanent", Some(timeout)) => {
-            write!(attributes, "; Max-Age={}", timeout.as_secs()).expect("writing to a string cannot fail");
-        }
+        ("Session", _) | ("Permanent", Some(_)) => {}
         ("Permanent", None) if lifetime.has_timeout_field => {}
         ("Permanent", None) => {
             let message = "a Permanent cookie needs absoluteTimeout".to_owned();
@@ -106,8 +101,11 @@ fn cookie_carrier(
             problem("cookie.lifetimeType", message, "use Session or Permanent");
         }
     }
-    attributes.push_str("; HttpOnly; SameSite=Strict");
-    Some(AffinityCarrier::Cookie { name: name.into(), attributes: attributes.into() })
+    Some(AffinityCarrier::Cookie {
+        name: name.into(),
+        attributes: format!("; Path={path}; HttpOnly; SameSite=Strict").into(),
+        is_permanent: lifetime_type == "Permanent",
+    })
 }
 
 fn header_carrier(header: &SessionHeader, field: &str, found: &mut Vec<Diagnostic>) -> Option<AffinityCarrier> {

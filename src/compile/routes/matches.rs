@@ -8,7 +8,7 @@ use crate::compile::paths::literal_path::CheckedPath;
 use crate::compile::paths::path_expression::{PathExpression, expression_of_prefix};
 use crate::diagnostic::Diagnostic;
 use crate::snapshot::regex::{Regex, RegexAnchor, RegexError, RegexLimit};
-use crate::snapshot::router::{CallMatch, HeaderMatch, PathMatch, QueryMatch, ValueMatch};
+use crate::snapshot::router::{CallMatch, HeaderMatch, PathMatch, PathPattern, QueryMatch, ValueMatch};
 
 /// One parsed match.
 #[derive(Clone, Debug)]
@@ -121,15 +121,20 @@ pub(in crate::compile) fn parse_expression(
     notes: &mut Vec<Diagnostic>,
 ) -> PathMatch {
     let expression = PathExpression::of_gateway_api(pattern);
-    // The router compiles the expressions of all paths of a host together.
-    let checked = match compile_regex(pattern, budget, field, problems, |_| Ok(())) {
-        Some(()) => expression.check(field).map_err(|problem| problems.push(problem)).ok(),
+    // The router compiles the expressions of all paths of a host together. Those with named groups are compiled again.
+    let compiled = compile_regex(pattern, budget, field, problems, |limit| PathPattern::compile(pattern, limit));
+    let compiled = compiled.filter(|compiled| budget.add_bytes(compiled.group_bytes()));
+    let checked = match compiled {
+        Some(compiled) => {
+            let checked = expression.check(field).map_err(|problem| problems.push(problem)).ok();
+            checked.map(|note| (compiled, note))
+        }
         None => None,
     };
     match checked {
-        Some(note) => {
+        Some((compiled, note)) => {
             notes.extend(note);
-            PathMatch::Regex(pattern.into())
+            PathMatch::Regex(compiled)
         }
         // The route is refused as a whole. Compiling more would take the memory that the budget limits.
         None if budget.is_exceeded() => PathMatch::Prefix("".into()),

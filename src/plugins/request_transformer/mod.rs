@@ -32,7 +32,7 @@
 //! | --- | --- |
 //! | `headers.x_tenant`, `headers["x-tenant"]` | a header, of several the first; an underscore also finds a dash |
 //! | `query_params.page`, `query_params["page"]` | a query parameter, decoded; `true` if it has no `=` |
-//! | `uri_captures[1]`, `uri_captures["name"]` | a group of the regular expression in the path of an Ingress |
+//! | `uri_captures[1]`, `uri_captures["name"]` | a group of the path expression of an Ingress or HTTPRoute |
 //! | `shared.x` | always nil: no plugin stores values there |
 //! | `"text"`, `'text'`, `12`, `1.5`, `true`, `false`, `nil` | literals |
 //! | `and`, `or`, `not`, `==`, `~=`, `<`, `<=`, `>`, `>=` | logic and comparisons, as in `headers.a or "default"` |

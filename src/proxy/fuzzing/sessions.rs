@@ -10,8 +10,8 @@ use http::{HeaderMap, HeaderValue};
 
 use crate::proxy::http::steps::affinity::cookies;
 use crate::upstream::{
-    AffinityCarrier, AffinitySettings, EndpointAddress, EndpointIdentities, Endpoints, RequestAffinity, Upstream,
-    UpstreamKey,
+    AffinityCarrier, AffinitySettings, EndpointAddress, EndpointIdentities, Endpoints, RequestAffinity, SessionValue,
+    Upstream, UpstreamKey,
 };
 
 /// Each line is a field `Cookie`. The cookie `s` contains the session.
@@ -22,7 +22,7 @@ pub(crate) fn check(input: &[u8]) {
         headers.append(COOKIE, value);
     }
     let upstream = upstream();
-    let carrier = AffinityCarrier::Cookie { name: NAME.into(), attributes: "; Path=/".into() };
+    let carrier = AffinityCarrier::Cookie { name: NAME.into(), attributes: "; Path=/".into(), is_permanent: true };
     let (absolute_timeout, idle_timeout) = (Some(Duration::from_secs(60)), Some(Duration::from_secs(30)));
     let settings = Arc::new(AffinitySettings { scope: 1, carrier, absolute_timeout, idle_timeout, strip: false });
     let read =
@@ -30,10 +30,11 @@ pub(crate) fn check(input: &[u8]) {
     let session = read(&headers);
     assert!(session.endpoint().is_none_or(|endpoint| ENDPOINTS.contains(&endpoint)));
     for endpoint in ENDPOINTS {
-        let Some(value) = session.new_value(&upstream, endpoint, NOW) else {
+        let Some(SessionValue { value, max_age }) = session.new_value(&upstream, endpoint, NOW) else {
             assert_eq!(session.endpoint(), Some(endpoint), "only a client with the session gets no value");
             continue;
         };
+        assert!(max_age.is_some_and(|seconds| (1..=60).contains(&seconds)), "{max_age:?} of 60 s");
         assert!(value.len() <= MAX_LENGTH, "{} bytes", value.len());
         let cookie = HeaderValue::try_from(format!("{NAME}={value}")).expect("base64 is valid in a header");
         let next = read(&HeaderMap::from_iter([(COOKIE, cookie)]));

@@ -55,11 +55,15 @@ impl MatchedPath<'_> {
         path.get(..self.length(path)).filter(|prefix| !matches!(*prefix, "" | "/"))
     }
 
-    /// The capture groups of a [`PathCondition::Regex`]; empty for other paths.
+    /// The capture groups of a path that is a regular expression; empty for other paths. In the order by host, only
+    /// expressions with named groups have any.
     pub fn captures<'p>(self, path: &'p str) -> Captures<'p> {
         match self {
             MatchedPath::ByConditions(Some(PathCondition::Regex(regex))) => regex.captures(path),
-            MatchedPath::ByConditions(_) | MatchedPath::ByHost(_) => Captures::none(path),
+            MatchedPath::ByHost(PathMatch::Regex(pattern)) => pattern.captures(path),
+            MatchedPath::ByConditions(_) | MatchedPath::ByHost(PathMatch::Exact(_) | PathMatch::Prefix(_)) => {
+                Captures::none(path)
+            }
         }
     }
 }

@@ -193,7 +193,8 @@ fn runs_of(matches: &[RouteMatch], offset: usize) -> impl Iterator<Item = PathRu
 
 fn path_text(route_match: &RouteMatch) -> &str {
     match &route_match.path {
-        PathMatch::Exact(text) | PathMatch::Prefix(text) | PathMatch::Regex(text) => text,
+        PathMatch::Exact(text) | PathMatch::Prefix(text) => text,
+        PathMatch::Regex(pattern) => pattern,
     }
 }
 

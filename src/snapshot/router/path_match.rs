@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::path_pattern::PathPattern;
+
 /// A condition on the path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PathMatch {
@@ -11,7 +13,7 @@ pub enum PathMatch {
     /// Matches whole segments, with or without trailing slash. The root is the empty string and matches every path.
     Prefix(Box<str>),
     /// Must match the whole path, in which the case of escapes may be another one.
-    Regex(Box<str>),
+    Regex(PathPattern),
 }
 
 /// With the type names of the API: `Exact /a`, `PathPrefix /`, `RegularExpression /a.*`.

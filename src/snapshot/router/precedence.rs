@@ -45,7 +45,8 @@ fn kind(path: &PathMatch) -> PathKind {
 
 fn length(path: &PathMatch) -> usize {
     match path {
-        PathMatch::Exact(text) | PathMatch::Regex(text) | PathMatch::Prefix(text) => text.chars().count(),
+        PathMatch::Exact(text) | PathMatch::Prefix(text) => text.chars().count(),
+        PathMatch::Regex(pattern) => pattern.chars().count(),
     }
 }
 

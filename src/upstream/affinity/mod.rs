@@ -33,6 +33,15 @@ pub struct RequestAffinity {
     session: Option<ValidPin>,
 }
 
+/// A session for the client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionValue {
+    /// What the cookie or header contains.
+    pub value: String,
+    /// The `Max-Age` of a permanent cookie, in seconds.
+    pub max_age: Option<u64>,
+}
+
 /// What the pin of a valid session says.
 #[derive(Clone, Copy, Debug)]
 struct ValidPin {
@@ -81,7 +90,7 @@ impl RequestAffinity {
 
     /// The value for the client after this endpoint has responded. `None` if the client has it already and need not
     /// get it again, or if the endpoint was removed meanwhile.
-    pub fn new_value(&self, upstream: &Upstream, endpoint: SocketAddr, now: u32) -> Option<String> {
+    pub fn new_value(&self, upstream: &Upstream, endpoint: SocketAddr, now: u32) -> Option<SessionValue> {
         let created = match self.session {
             Some(session) if session.endpoint == endpoint => {
                 // Not with each response, which costs a signature and keeps caches from storing it.
@@ -95,7 +104,16 @@ impl RequestAffinity {
         };
         let endpoints = upstream.affinity_endpoints();
         let pin = endpoints.as_ref()?.pin(&self.settings, endpoint, created, now)?;
-        Some(self.token.with_pin(pin).encode())
+        let token = self.token.with_pin(pin);
+        Some(SessionValue { max_age: self.max_age(&token, now), value: token.encode() })
+    }
+
+    /// How long the client keeps a permanent cookie: until the last session in it has ended.
+    fn max_age(&self, token: &AffinityToken, now: u32) -> Option<u64> {
+        let AffinityCarrier::Cookie { is_permanent: true, .. } = self.settings.carrier else { return None };
+        let age = u64::from(now.saturating_sub(token.last_created()));
+        // Zero would remove the cookie.
+        Some(self.settings.absolute_timeout?.as_secs().saturating_sub(age).max(1))
     }
 }
 
@@ -147,7 +165,7 @@ mod tests {
     }
 
     fn value(scope: u64, upstream: &Upstream, number: u8) -> String {
-        read(scope, upstream, "", NOW).new_value(upstream, address(number), NOW).unwrap()
+        read(scope, upstream, "", NOW).new_value(upstream, address(number), NOW).unwrap().value
     }
 
     fn endpoint(scope: u64, upstream: &Upstream, value: &str, now: u32) -> Option<SocketAddr> {
@@ -170,7 +188,7 @@ mod tests {
         let idle = Arc::new(AffinitySettings { idle_timeout: Some(Duration::from_secs(20)), ..(*settings(1)).clone() });
         let read =
             |value: &str, now| RequestAffinity::read(Arc::clone(&idle), &upstream, [value.as_bytes()].into_iter(), now);
-        let first = read("", NOW).new_value(&upstream, address(2), NOW).unwrap();
+        let first = read("", NOW).new_value(&upstream, address(2), NOW).unwrap().value;
         assert_eq!(read(&first, NOW + 19).endpoint(), Some(address(2)));
         assert_eq!(read(&first, NOW + 20).endpoint(), None);
         // The value is renewed after a tenth of the time.
@@ -179,13 +197,40 @@ mod tests {
         for now in (NOW..NOW + 60).step_by(2).skip(1) {
             let session = read(&value, now);
             assert_eq!(session.endpoint(), Some(address(2)), "{now}");
-            value = session.new_value(&upstream, address(2), now).unwrap();
+            value = session.new_value(&upstream, address(2), now).unwrap().value;
         }
         assert_eq!(read(&value, NOW + 59).endpoint(), Some(address(2)));
         assert_eq!(read(&value, NOW + 60).endpoint(), None, "a session in use ends after its absolute timeout");
         // A rule whose idle timeout was removed knows the renewed value.
         assert_eq!(endpoint(1, &upstream, &value, NOW + 59), Some(address(2)));
         assert_ne!(value.len(), first.len());
+    }
+
+    /// Clients would otherwise keep a cookie longer than its session, or forget other sessions in it.
+    #[test]
+    fn permanent_cookies_are_kept_until_their_last_session_ends() {
+        let carrier = AffinityCarrier::Cookie { name: "s".into(), attributes: "; Path=/".into(), is_permanent: true };
+        let permanent = Arc::new(AffinitySettings {
+            carrier,
+            idle_timeout: Some(Duration::from_secs(30)),
+            ..(*settings(1)).clone()
+        });
+        let (a, b) = (upstream("a", &[1, 2]), upstream("b", &[3]));
+        let next = |value: &str, upstream: &Upstream, number, now| {
+            let values = [value.as_bytes()].into_iter();
+            let session = RequestAffinity::read(Arc::clone(&permanent), upstream, values, now);
+            session.new_value(upstream, address(number), now).unwrap()
+        };
+        let first = next("", &a, 1, NOW);
+        assert_eq!(first.max_age, Some(60));
+        let renewed = next(&first.value, &a, 1, NOW + 25);
+        assert_eq!(renewed.max_age, Some(35));
+        assert_eq!(next(&renewed.value, &a, 2, NOW + 25).max_age, Some(60), "another session");
+        let both = next(&renewed.value, &b, 3, NOW + 40);
+        assert_eq!(both.max_age, Some(60));
+        assert_eq!(next(&both.value, &a, 1, NOW + 45).max_age, Some(55), "the other session lasts longer");
+        let session = read(1, &a, "", NOW).new_value(&a, address(1), NOW).unwrap();
+        assert_eq!(session.max_age, None, "a header has none");
     }
 
     #[test]
@@ -201,7 +246,7 @@ mod tests {
         if idle_timeout.is_some() {
             let settings = Arc::new(AffinitySettings { idle_timeout, ..(*settings(1)).clone() });
             let session = RequestAffinity::read(settings, &upstream, [value.as_bytes()].into_iter(), NOW + 5);
-            value = session.new_value(&upstream, address(2), NOW + 5).unwrap();
+            value = session.new_value(&upstream, address(2), NOW + 5).unwrap().value;
         }
         for index in 0..value.len() {
             for replacement in ["A", "B", "-", "=", "é"] {
@@ -234,7 +279,7 @@ mod tests {
         upstream.report(address(2), &Outcome::of(OutcomeClass::ConnectFailed));
         let session = read(1, &upstream, &value, NOW);
         assert_eq!(session.endpoint(), None);
-        let moved = session.new_value(&upstream, address(1), NOW).unwrap();
+        let moved = session.new_value(&upstream, address(1), NOW).unwrap().value;
         assert_eq!(moved.len(), value.len(), "the new pin replaces the old one");
         upstream.report(address(1), &Outcome::of(OutcomeClass::ConnectFailed));
         assert_eq!(endpoint(1, &upstream, &value, NOW), Some(address(2)), "all are ejected");
@@ -248,7 +293,7 @@ mod tests {
     fn one_value_has_pins_for_several_backends() {
         let (a, b) = (upstream("a", &[1, 2]), upstream("b", &[3, 4]));
         let first = value(1, &a, 2);
-        let both = read(1, &b, &first, NOW).new_value(&b, address(3), NOW).unwrap();
+        let both = read(1, &b, &first, NOW).new_value(&b, address(3), NOW).unwrap().value;
         assert_eq!(endpoint(1, &a, &both, NOW), Some(address(2)));
         assert_eq!(endpoint(1, &b, &both, NOW), Some(address(3)));
     }
@@ -258,7 +303,7 @@ mod tests {
         let a = upstream("a", &[1]);
         let mut token = value(0, &a, 1);
         for scope in 1..=20 {
-            token = read(scope, &a, &token, NOW).new_value(&a, address(1), NOW).unwrap();
+            token = read(scope, &a, &token, NOW).new_value(&a, address(1), NOW).unwrap().value;
         }
         let kept: Vec<u64> = (0..=20).filter(|scope| endpoint(*scope, &a, &token, NOW).is_some()).collect();
         assert_eq!(kept, (5..=20).collect::<Vec<_>>());

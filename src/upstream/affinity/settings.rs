@@ -24,17 +24,24 @@ pub struct AffinitySettings {
 pub enum AffinityCarrier {
     Cookie {
         name: Box<str>,
-        /// What follows the value in `Set-Cookie`, except `Secure`: `; Path=/; HttpOnly; SameSite=Strict`.
+        /// What follows the value in `Set-Cookie`, except `Max-Age` and `Secure`: `; Path=/; HttpOnly;
+        /// SameSite=Strict`.
         attributes: Box<str>,
+        /// Whether clients keep the cookie until `absolute_timeout`, and not only until they are closed.
+        is_permanent: bool,
     },
     Header(HeaderName),
 }
 
-/// Text for dumps: `cookie name; Path=/; HttpOnly; SameSite=Strict, for 1h, idle for 10m, stripped`, or `header name`.
+/// Text for dumps: `cookie name; Path=/; HttpOnly; SameSite=Strict, permanent, for 1h, idle for 10m, stripped`, or
+/// `header name`.
 impl fmt::Display for AffinitySettings {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.carrier {
-            AffinityCarrier::Cookie { name, attributes } => write!(formatter, "cookie {name}{attributes}")?,
+            AffinityCarrier::Cookie { name, attributes, is_permanent } => {
+                let lifetime = if *is_permanent { ", permanent" } else { "" };
+                write!(formatter, "cookie {name}{attributes}{lifetime}")?;
+            }
             AffinityCarrier::Header(name) => write!(formatter, "header {name}")?,
         }
         if let Some(timeout) = self.absolute_timeout {

@@ -68,6 +68,11 @@ impl AffinityToken {
         AffinityToken { pins }
     }
 
+    /// When the newest pin was created, in seconds since 1970; 0 if there is none.
+    pub(super) fn last_created(&self) -> u32 {
+        self.pins.iter().map(|pin| pin.created).max().unwrap_or_default()
+    }
+
     pub(super) fn encode(&self) -> String {
         let has_renewed = self.pins.iter().any(|pin| pin.renewed != pin.created);
         let mut bytes = Vec::with_capacity(1 + self.pins.len() * RENEWED_PIN_SIZE);

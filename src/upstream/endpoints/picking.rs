@@ -12,6 +12,7 @@ use crate::upstream::load_balancing::{
     EndpointSet, HealthRule, NoEndpoint, PickContext, PickCounts, Picked, PickedBecause, SetSettings, choose_half_open,
     hash_address, may_use_pinned,
 };
+use crate::upstream::locality::LevelReport;
 use crate::upstream::outcome::Outcome;
 use crate::upstream::settings::{BalancingAlgorithm, HashSource, WhenUnhealthy};
 use crate::upstream::upstream_availability::UpstreamAvailability;
@@ -181,6 +182,13 @@ impl Upstream {
     pub(super) fn availability(&self) -> UpstreamAvailability {
         let version = self.detection.version();
         self.availability.load(version).unwrap_or_else(|| self.look_at_endpoints(version))
+    }
+
+    /// The levels of the endpoints, the preferred one first; empty if all endpoints are alike.
+    pub fn levels(&self) -> Vec<LevelReport> {
+        // Brings the shares of the levels up to date, as the next pick would.
+        self.availability();
+        self.levels.load().as_ref().map_or_else(Vec::new, |levels| levels.report())
     }
 
     fn has_slow_starts(&self) -> bool {

@@ -9,10 +9,9 @@ use super::word::{
 };
 use super::{Availability, EjectionCause};
 
-/// The health of one endpoint. Times are milliseconds of the upstream's clock. On a cache line of its own: every pick
-/// reads it, and few requests write it.
+/// The health of one endpoint. Times are milliseconds of the upstream's clock. Picks read it while an endpoint is not
+/// available, and few requests write it.
 #[derive(Debug, Default)]
-#[repr(align(64))]
 pub(in crate::upstream) struct EndpointHealth {
     /// A [`HealthWord`].
     word: AtomicU64,

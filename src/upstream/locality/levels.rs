@@ -83,13 +83,27 @@ impl<S: Deref<Target = [ResolvedEndpoint]>> PriorityLevels<S> {
         selected.into_iter().chain((0..count).filter(move |index| Some(*index) != selected))
     }
 
-    /// The percentage of requests for each level.
-    #[cfg(test)]
-    pub(in crate::upstream) fn loads(&self) -> Vec<u8> {
+    /// The percentage of requests for each level; 0 for all if no endpoint is available.
+    fn loads(&self) -> Vec<u8> {
         let cumulative: CumulativeLoads = self.loads.load(Relaxed).to_le_bytes();
         let before = |index: usize| if index == 0 { 0 } else { cumulative[index - 1] };
         (0..self.levels.len()).map(|index| cumulative[index] - before(index)).collect()
     }
+
+    /// The levels for reports.
+    pub(in crate::upstream) fn report(&self) -> Vec<LevelReport> {
+        let addresses = |level: &Arc<S>| level.iter().map(|endpoint| endpoint.address).collect();
+        let levels = self.loads().into_iter().zip(&self.levels);
+        levels.map(|(percent, level)| LevelReport { percent, addresses: addresses(level) }).collect()
+    }
+}
+
+/// A level of endpoints.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LevelReport {
+    /// The requests that go to the level, in percent of all.
+    pub percent: u8,
+    pub addresses: Vec<SocketAddr>,
 }
 
 /// A number below 100 that selects a level: from the hash of the request, so that its requests stay on one level, or at

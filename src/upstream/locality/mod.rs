@@ -12,5 +12,6 @@
 mod levels;
 mod loads;
 
+pub use levels::LevelReport;
 pub(super) use levels::{PriorityLevels, draw};
 pub use loads::MAX_LEVELS;

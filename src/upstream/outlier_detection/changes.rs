@@ -1,5 +1,6 @@
 //! Changes of the endpoints and of the settings.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -21,7 +22,7 @@ impl OutlierDetection {
         let only_checks = was_dry_run == is_dry_run;
         if !only_checks || before.active.is_some() && !has_active_check {
             let now = self.clock.now();
-            for (_, state) in self.current.load().iter() {
+            for state in self.current.load().iter() {
                 state.health.forget(now, only_checks);
             }
         }
@@ -31,7 +32,7 @@ impl OutlierDetection {
     /// Ends the effect of active checks that are no longer made.
     pub(in crate::upstream) fn forget_checks(&self) {
         let now = self.clock.now();
-        for (_, state) in self.current.load().iter() {
+        for state in self.current.load().iter() {
             state.health.forget(now, true);
         }
         self.update_degraded();
@@ -47,7 +48,7 @@ impl OutlierDetection {
         let now = self.clock.now();
         let endpoints = self.members.lock().replace(addresses, |address| pod_at(pods, address), now);
         self.await_first_checks(&endpoints);
-        self.current.store(Arc::new(endpoints.clone()));
+        self.current.store(Arc::new(endpoints.iter().map(|(_, state)| Arc::clone(state)).collect()));
         self.update_degraded();
         endpoints
     }
@@ -69,12 +70,10 @@ impl OutlierDetection {
         if !is_unhealthy {
             return;
         }
-        let known = self.current.load();
-        for (address, state) in endpoints {
-            let index = known.binary_search_by_key(address, |(address, _)| *address);
-            if !index.is_ok_and(|index| Arc::ptr_eq(&known[index].1, state)) && state.health.is_clean() {
-                state.health.record_failed_check(self.is_dry_run());
-            }
+        let known: BTreeSet<_> = self.current.load().iter().map(Arc::as_ptr).collect();
+        let new = endpoints.iter().filter(|(_, state)| !known.contains(&Arc::as_ptr(state)));
+        for (_, state) in new.filter(|(_, state)| state.health.is_clean()) {
+            state.health.record_failed_check(self.is_dry_run());
         }
     }
 }

@@ -52,8 +52,8 @@ pub(super) struct OutlierDetection {
     is_probed: AtomicBool,
     /// The number of marks of idle connections.
     marks: AtomicU32,
-    /// The endpoints that may get requests.
-    current: ArcSwap<Vec<(SocketAddr, Arc<EndpointState>)>>,
+    /// The endpoints that may get requests, sorted by address.
+    current: ArcSwap<Vec<Arc<EndpointState>>>,
     /// All endpoints whose state is kept. Requests take this lock only for transitions.
     members: Mutex<Members>,
     log: Mutex<TransitionLog>,
@@ -180,7 +180,7 @@ impl OutlierDetection {
         self.set_changed();
         let is_any_degraded = || {
             fence(SeqCst);
-            self.current.load().iter().any(|(_, state)| !state.health.is_plain())
+            self.current.load().iter().any(|state| !state.health.is_plain())
         };
         loop {
             let is_degraded = is_any_degraded();
@@ -210,7 +210,7 @@ impl OutlierDetection {
         }
         self.set_attention(HAS_FAILURES, false);
         fence(SeqCst);
-        if self.current.load().iter().any(|(_, state)| state.health.has_failures()) {
+        if self.current.load().iter().any(|state| state.health.has_failures()) {
             self.set_attention(HAS_FAILURES, true);
         }
     }

@@ -1,10 +1,10 @@
 //! How many endpoints responses may eject, and the ejections by them and by active checks.
 
-use std::net::SocketAddr;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::transitions::HealthChange;
 use super::{HealthState, ObservedEndpoint, OutlierDetection};
+use crate::upstream::endpoint_state::EndpointState;
 use crate::upstream::health::{EjectionCause, TimedEjection, ejection_millis};
 
 impl OutlierDetection {
@@ -13,7 +13,7 @@ impl OutlierDetection {
         // One ejection at a time, so that several workers do not eject more than are allowed together.
         let members = self.members.lock();
         let settings = self.settings.load();
-        if !self.may_eject(seen.address, settings.max_ejection_percent) {
+        if !self.may_eject(seen.state, settings.max_ejection_percent) {
             return false;
         }
         let checks = &settings.passive;
@@ -58,11 +58,11 @@ impl OutlierDetection {
     /// Whether one more endpoint may be ejected. One always may, also of two: a cap in percent alone would never eject
     /// anything in a small set (envoy#3263). The last one that is available never is. Endpoints to which no connection
     /// can be opened count, but are not limited.
-    fn may_eject(&self, address: SocketAddr, max_percent: u8) -> bool {
+    fn may_eject(&self, endpoint: &EndpointState, max_percent: u8) -> bool {
         let current = self.current.load();
-        let others = || current.iter().filter(|(other, _)| *other != address);
-        let ejected = others().filter(|(_, state)| state.health.has_cause()).count();
-        let by_responses = others().any(|(_, state)| state.health.is_ejected_by_observation());
+        let others = || current.iter().filter(|other| !std::ptr::eq(&***other, endpoint));
+        let ejected = others().filter(|state| state.health.has_cause()).count();
+        let by_responses = others().any(|state| state.health.is_ejected_by_observation());
         let is_last = ejected + 1 >= current.len();
         let is_within = 100 * (ejected + 1) <= usize::from(max_percent) * current.len();
         !is_last && (!by_responses || is_within)

@@ -18,12 +18,14 @@ impl OutlierDetection {
     pub(in crate::upstream) fn sweep(&self, upstream: &dyn fmt::Display) {
         let now = self.clock.now();
         let current = self.current.load_full();
-        let samples: Vec<_> = current.iter().map(|(_, state)| state.rates.take()).collect();
+        let samples: Vec<_> = current.iter().map(|state| state.rates.take()).collect();
         let settings = self.settings.load();
         for (index, cause) in rate_outliers(&settings.passive, &samples) {
-            let (address, state) = &current[index];
+            let state = &current[index];
+            // An endpoint that is no longer known has left meanwhile.
+            let Some(address) = self.members.lock().address_of(state) else { continue };
             let error = FailedPart(samples[index]);
-            self.eject(&ObservedEndpoint { upstream, address: *address, state, error: Some(&error) }, cause, now);
+            self.eject(&ObservedEndpoint { upstream, address, state, error: Some(&error) }, cause, now);
         }
         self.members.lock().forget_left(now, current.len());
     }

@@ -50,20 +50,21 @@ pub(super) struct HealthChange {
     pub(super) until: Option<u64>,
 }
 
-/// The last transitions of one endpoint, oldest first.
+/// The last transitions of one endpoint, oldest first. In a box, since most endpoints never have any.
 #[derive(Debug, Default)]
-pub(super) struct Transitions(VecDeque<HealthTransition>);
+pub(super) struct Transitions(Option<Box<VecDeque<HealthTransition>>>);
 
 impl Transitions {
     fn push(&mut self, transition: HealthTransition) {
-        if self.0.len() >= MAX_TRANSITIONS {
-            self.0.pop_front();
+        let transitions = self.0.get_or_insert_default();
+        if transitions.len() >= MAX_TRANSITIONS {
+            transitions.pop_front();
         }
-        self.0.push_back(transition);
+        transitions.push_back(transition);
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &HealthTransition> {
-        self.0.iter()
+        self.0.iter().flat_map(|transitions| transitions.iter())
     }
 }
 

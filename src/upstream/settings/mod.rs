@@ -17,7 +17,7 @@ mod timeouts;
 pub use active_check::{
     ActiveCheck, CheckFailureKind, CheckKind, CheckResult, FailureThresholds, InitialHealth, StatusRanges,
 };
-pub use balancing::{Balancing, BalancingAlgorithm, Locality, LocalityMode, SlowStart, WhenUnhealthy};
+pub use balancing::{Balancing, BalancingAlgorithm, FailoverLevel, Locality, LocalityMode, SlowStart, WhenUnhealthy};
 pub use circuit_breaker::{CircuitBreakerSettings, FallbackResponse, SlowRequests};
 pub use health::{FailurePercentage, HealthSettings, PassiveChecks, SuccessRate};
 pub use limits::{AdaptiveLimit, AdmissionControl, RequestLimits};

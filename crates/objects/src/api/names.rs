@@ -37,6 +37,16 @@ pub const PORTICO_PREFIX: &str = "portico.dev/";
 /// Label with the name of an EndpointSlice's Service.
 pub const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
 
+/// Label with the program that writes an EndpointSlice, and the value of Kubernetes' own controller.
+pub const SLICE_MANAGED_BY_LABEL: &str = "endpointslice.kubernetes.io/managed-by";
+pub const SLICE_CONTROLLER: &str = "endpointslice-controller.k8s.io";
+
+/// Annotation on a Service whose EndpointSlices get hints for zones from Kubernetes: `Auto` or `Disabled`.
+pub const TOPOLOGY_MODE_ANNOTATION: &str = "service.kubernetes.io/topology-mode";
+
+/// The older name of [`TOPOLOGY_MODE_ANNOTATION`], which precedes it.
+pub const TOPOLOGY_HINTS_ANNOTATION: &str = "service.kubernetes.io/topology-aware-hints";
+
 /// Label of every Namespace, set by the API server, or by Portico for namespaces from files.
 pub const NAMESPACE_NAME_LABEL: &str = "kubernetes.io/metadata.name";
 
@@ -61,5 +71,12 @@ pub const MANAGED_BY: &str = "portico";
 
 /// Prefixes of the annotations that Portico reads. All others are dropped, except those of other controllers about
 /// which Portico warns: see [`super::foreign_annotations`].
-pub const ANNOTATION_PREFIXES: &[&str] =
-    &[PORTICO_PREFIX, ANNOTATION_PREFIX, INGRESS_PREFIX, INGRESS_CLASS, IS_DEFAULT_CLASS];
+pub const ANNOTATION_PREFIXES: &[&str] = &[
+    PORTICO_PREFIX,
+    ANNOTATION_PREFIX,
+    INGRESS_PREFIX,
+    INGRESS_CLASS,
+    IS_DEFAULT_CLASS,
+    TOPOLOGY_MODE_ANNOTATION,
+    TOPOLOGY_HINTS_ANNOTATION,
+];

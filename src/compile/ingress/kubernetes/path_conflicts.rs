@@ -41,8 +41,9 @@ pub(in crate::compile::ingress) fn find<'p>(
 /// Equal for paths that match the same requests.
 fn path_key(path: &HostPath) -> (&HostPattern, bool, String) {
     let (is_exact, text) = match &path.route_match.path {
-        PathMatch::Exact(text) => (true, text),
-        PathMatch::Prefix(text) | PathMatch::Regex(text) => (false, text),
+        PathMatch::Exact(text) => (true, &**text),
+        PathMatch::Prefix(text) => (false, &**text),
+        PathMatch::Regex(pattern) => (false, &**pattern),
     };
     (&path.host, is_exact, upper_case_escapes(&decode_unreserved(text)).into_owned())
 }

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use super::block_reader::BlockReader;
 use super::request_hash::request_hash;
-use crate::api::portico::{LoadBalancingSpec, LocalitySpec, SlowStartSpec};
+use crate::api::portico::{LoadBalancingSpec, LocalityLevel, LocalitySpec, SlowStartSpec};
 use crate::upstream::settings::{
-    Balancing, BalancingAlgorithm, Locality, LocalityMode, RequestHash, SlowStart, WhenUnhealthy,
+    Balancing, BalancingAlgorithm, FailoverLevel, Locality, LocalityMode, RequestHash, SlowStart, WhenUnhealthy,
 };
 
 pub(super) fn translate(spec: &LoadBalancingSpec, block: &mut BlockReader<'_>) -> Balancing {
@@ -141,7 +141,7 @@ fn slow_start(spec: &SlowStartSpec, block: &mut BlockReader<'_>) -> Option<SlowS
     Some(SlowStart { window: window?, min_weight_percent, aggression })
 }
 
-/// `ZoneAware` and `failover` are not served; the verdict says so, and that Auto is in effect.
+/// `ZoneAware` is not served; the verdict says so, and that Auto is in effect.
 fn locality(spec: &LocalitySpec, block: &mut BlockReader<'_>) -> Locality {
     let mode = block.choice(
         "mode",
@@ -155,11 +155,38 @@ fn locality(spec: &LocalitySpec, block: &mut BlockReader<'_>) -> Locality {
         ],
     );
     let percent = block.number("overprovisioningPercent", spec.overprovisioning_percent, 100..=1000);
+    if spec.failover.len() > MAX_FAILOVER_LEVELS {
+        let message = format!("it has {} levels", spec.failover.len());
+        block.problem("failover", message, format!("use at most {MAX_FAILOVER_LEVELS}"));
+    }
+    let levels = spec.failover.iter().enumerate();
+    let levels = levels.filter_map(|(index, level)| {
+        let translated = failover_level(level);
+        if translated.is_none() {
+            let message = "a level needs exactly one of matchLabels, zone and region";
+            block.problem(&format!("failover[{index}]"), message, "keep one of them");
+        }
+        translated
+    });
     Locality {
+        failover: levels.collect(),
         mode: mode.unwrap_or_default(),
         overprovisioning_percent: percent.unwrap_or(Locality::default().overprovisioning_percent),
     }
 }
+
+/// The endpoints of a level. `None` unless it has exactly one of its fields. Those of labels are not known; the verdict
+/// says so.
+pub(super) fn failover_level(spec: &LocalityLevel) -> Option<FailoverLevel> {
+    match (&spec.zone, &spec.region, &spec.match_labels) {
+        (Some(zone), None, None) => Some(FailoverLevel::Zone(zone.as_str().into())),
+        (None, Some(region), None) => Some(FailoverLevel::Region(region.as_str().into())),
+        (None, None, Some(_)) => Some(FailoverLevel::Nothing),
+        _ => None,
+    }
+}
+
+const MAX_FAILOVER_LEVELS: usize = 4;
 
 #[cfg(test)]
 mod tests {

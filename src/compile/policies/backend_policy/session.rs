@@ -57,9 +57,9 @@ pub(super) fn translate(
 /// The standard has no attribute SameSite, which is always Strict there.
 fn with_same_site(carrier: &AffinityCarrier, same_site: &str) -> AffinityCarrier {
     match carrier {
-        AffinityCarrier::Cookie { name, attributes } => {
+        AffinityCarrier::Cookie { name, attributes, is_permanent } => {
             let attributes = attributes.replace("; SameSite=Strict", &format!("; SameSite={same_site}"));
-            AffinityCarrier::Cookie { name: name.clone(), attributes: attributes.into() }
+            AffinityCarrier::Cookie { name: name.clone(), attributes: attributes.into(), is_permanent: *is_permanent }
         }
         AffinityCarrier::Header(name) => AffinityCarrier::Header(name.clone()),
     }

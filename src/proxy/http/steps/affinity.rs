@@ -12,7 +12,7 @@ use super::reported_client::client_scheme;
 use crate::plugin_api::Scheme;
 use crate::proxy::http::exchange::client_exchange::ClientExchange;
 use crate::snapshot::rule::WeightedBackends;
-use crate::upstream::{AffinityCarrier, RequestAffinity, Upstream};
+use crate::upstream::{AffinityCarrier, RequestAffinity, SessionValue, Upstream};
 
 /// The session of a request with the backend that was selected for it. The sessions of the rule precede those of the
 /// Service.
@@ -67,12 +67,18 @@ pub(in crate::proxy) fn add_to_response(
 ) {
     let (Some(backend), Some(endpoint)) = (affinity, endpoint) else { return };
     let BackendAffinity { upstream, session, scheme } = backend;
-    let Some(mut value) = session.new_value(upstream, endpoint, unix_seconds()) else { return };
+    let Some(SessionValue { mut value, max_age }) = session.new_value(upstream, endpoint, unix_seconds()) else {
+        return;
+    };
     match session.carrier() {
-        AffinityCarrier::Cookie { name, attributes } => {
+        AffinityCarrier::Cookie { name, attributes, .. } => {
             value.insert(0, '=');
             value.insert_str(0, name);
             value.push_str(attributes);
+            if let Some(seconds) = max_age {
+                value.push_str("; Max-Age=");
+                value.push_str(&seconds.to_string());
+            }
             if *scheme == Scheme::Https {
                 value.push_str("; Secure");
             }

@@ -63,7 +63,9 @@ struct NamedPlace {
 
 impl From<RawEndpoint> for Endpoint {
     fn from(raw: RawEndpoint) -> Self {
-        let RawEndpoint { addresses, conditions, target_ref, zone, node_name: node, hints } = raw;
+        let RawEndpoint { mut addresses, conditions, target_ref, zone, node_name: node, hints } = raw;
+        // Lists that grow have room for four entries, and there is usually one.
+        addresses.shrink_to_fit();
         let RawHints { for_zones, for_nodes } = hints.unwrap_or_default();
         let names = |places: Option<Vec<NamedPlace>>| places.into_iter().flatten().map(|place| place.name).collect();
         let place = EndpointPlace { zone, node, zone_hints: names(for_zones), node_hints: names(for_nodes) };
@@ -72,7 +74,7 @@ impl From<RawEndpoint> for Endpoint {
     }
 }
 
-/// Endpoints of which those at the same place share its names.
+/// Endpoints of which those at the same place share its names. Takes no more memory than they need.
 fn endpoints_with_shared_places<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<Endpoint>>, D::Error> {
     let mut endpoints = Option::<Vec<Endpoint>>::deserialize(deserializer)?;
     let mut places: HashSet<Arc<EndpointPlace>> = HashSet::new();
@@ -83,6 +85,9 @@ fn endpoints_with_shared_places<'de, D: Deserializer<'de>>(deserializer: D) -> R
                 places.insert(Arc::clone(place));
             }
         }
+    }
+    if let Some(endpoints) = &mut endpoints {
+        endpoints.shrink_to_fit();
     }
     Ok(endpoints)
 }

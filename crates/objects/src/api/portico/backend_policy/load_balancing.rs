@@ -90,22 +90,24 @@ pub struct SlowStartSpec {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LocalitySpec {
-    /// What decides the preference; defaults to Auto. `Auto`: `trafficDistribution` of the Service and the hints of its
-    /// EndpointSlices. `Off`: all endpoints are equal. `PreferSameZone` and `PreferSameNode`: the zone or node of
-    /// Portico's Pod. `ZoneAware` is not supported yet.
+    /// What decides the preference; defaults to Auto. `Auto`: `trafficDistribution` of the Service, or else its
+    /// annotation `service.kubernetes.io/topology-mode`, and the hints of its EndpointSlices. `Off`: no endpoint is
+    /// near. `PreferSameZone` and `PreferSameNode`: the zone or node of Portico's Pod. `ZoneAware` is not supported
+    /// yet.
     #[schemars(transform = form::one_of(["Auto", "Off", "PreferSameZone", "PreferSameNode", "ZoneAware"]))]
     pub mode: Option<String>,
     /// By how much the healthy preferred endpoints exceed what they need, in percent; defaults to 140: other endpoints
     /// get requests when less than 1/1.4 of the preferred ones is healthy.
     #[schemars(range(min = 100, max = 1000))]
     pub overprovisioning_percent: Option<i32>,
-    /// Not supported yet: levels of endpoints, in the order of preference.
+    /// Where requests go if too few of the endpoints are available that `mode` prefers: levels of endpoints, in this
+    /// order, before all other endpoints. If `mode` prefers none, the first level is preferred.
     #[serde(default)]
     #[schemars(length(max = 4))]
     pub failover: Vec<LocalityLevel>,
 }
 
-/// Endpoints by labels of their Pods, zone or region.
+/// Endpoints by their zone or region.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = rule(
@@ -113,13 +115,19 @@ pub struct LocalitySpec {
     "a level needs exactly one of matchLabels, zone and region; keep one of them",
 ))]
 pub struct LocalityLevel {
-    /// Labels of Pods.
+    /// Not supported yet: labels of Pods.
     #[schemars(extend("minProperties" = 1, "maxProperties" = 8), transform = each(form::label_value))]
     pub match_labels: Option<BTreeMap<String, String>>,
-    /// Name of a zone.
-    #[schemars(length(min = 1, max = 253))]
+    /// Name of a zone, as EndpointSlices have it.
+    #[schemars(transform = zone_name)]
     pub zone: Option<String>,
-    /// Name of a region.
-    #[schemars(length(min = 1, max = 253))]
+    /// Name of a region: all zones whose names consist of it and a letter, or continue it after a hyphen, such as
+    /// `eu-central-1a` or `europe-west1-b`. EndpointSlices have zones only.
+    #[schemars(transform = zone_name)]
     pub region: Option<String>,
+}
+
+/// The value of a label that is not empty.
+fn zone_name(schema: &mut schemars::Schema) {
+    form::text(1, 63, "^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$")(schema);
 }

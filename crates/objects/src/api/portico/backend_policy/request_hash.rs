@@ -46,7 +46,7 @@ pub struct HashSpec {
     "ipv6Prefix is for the source ClientIP; remove ipv6Prefix, or change the source",
 ))]
 pub struct HashKeySpec {
-    /// Where the key is found. `UriCapture` is a capture group of the path expression of a route, `Consumer` the
+    /// Where the key is found. `UriCapture` is a named capture group of the path expression of a route, `Consumer` the
     /// authenticated consumer or else its credential, `Path` the path without the query.
     #[schemars(transform = form::one_of(
         ["Header", "Cookie", "ClientIP", "Query", "Path", "UriCapture", "Consumer", "Host"],
