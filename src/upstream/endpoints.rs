@@ -13,7 +13,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{
     AtomicBool, AtomicU32, AtomicU64,
     Ordering::{Acquire, Relaxed},
@@ -36,6 +36,7 @@ use super::locality::PriorityLevels;
 use super::outlier_detection::{EndpointHealthReport, OutlierDetection};
 use super::proxy_protocol::ConnectionEnds;
 use super::retry_budget::ServiceRetries;
+use super::retry_counters::RetryCounters;
 use super::settings::{CircuitBreakerSettings, RequestHash};
 use super::socket_budget::UpstreamSockets;
 use super::socket_budget::client_slots::ClientSlot;
@@ -113,6 +114,8 @@ pub struct Upstream {
     warned_at: AtomicU64,
     /// The requests and retries of the Service.
     retries: Arc<ServiceRetries>,
+    /// What became of them, from the first retry on.
+    retry_counters: OnceLock<Arc<RetryCounters>>,
     /// The limits of requests, and the circuit breaker.
     pub(super) overload: Arc<OverloadControl>,
     pub(super) connection_limits: Arc<EndpointConnectionLimits>,
@@ -168,6 +171,7 @@ impl Upstream {
             has_balancing: AtomicBool::new(false),
             pick_counts: Mutex::default(),
             retries: Arc::default(),
+            retry_counters: OnceLock::new(),
             overload: Arc::default(),
             connection_limits: Arc::default(),
             has_alternatives: AtomicBool::new(false),

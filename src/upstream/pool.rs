@@ -29,7 +29,7 @@ use super::tls::UpstreamServerName;
 use super::worker_endpoints::WorkerEndpoints;
 use super::{
     ConnectError, EndpointChoice, EndpointConnector, NoEndpoint, Outcome, OutcomeClass, Picked, RawConnection,
-    RetryCounters, Upstream, UpstreamCounters, UpstreamProtocol, UpstreamTarget, WorkerSubsetting,
+    HedgeCounters, RetryCounters, Upstream, UpstreamCounters, UpstreamProtocol, UpstreamTarget, WorkerSubsetting,
 };
 use crate::turn_clock;
 use connection::RequestSender;
@@ -252,9 +252,14 @@ where
         self.counters.replayed.add(1);
     }
 
-    /// The counters of retries.
-    pub fn retry_counters(&self) -> &RetryCounters {
-        &self.counters.retries
+    /// The counters of the retries of an upstream.
+    pub fn retry_counters<'u>(&self, upstream: &'u Upstream) -> &'u RetryCounters {
+        upstream.retry_counters(&self.counters.retries)
+    }
+
+    /// The counters of hedged requests.
+    pub fn hedge_counters(&self) -> &HedgeCounters {
+        &self.counters.hedges
     }
 
     /// Closes connections that were idle for too long or whose endpoint was removed, and drops pools of unused

@@ -9,11 +9,10 @@ use std::sync::atomic::{
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use http::StatusCode;
 use parking_lot::Mutex;
 
 use super::overload_report::{OverloadLimit, OverloadReport, RejectionCounters};
-use super::{Admission, HeldAdmission, NotAdmitted, Overloaded, QueuedRequest, RetrySlot, TooManyRetries};
+use super::{Admission, NotAdmitted, Overloaded, QueuedRequest, RetrySlot, TooManyRetries};
 use crate::upstream::circuit_breaker::{CircuitBreaker, CircuitOpen, CircuitPass, CircuitVerdict};
 use crate::upstream::configured_endpoints::BackendTraffic;
 use crate::upstream::health::UpstreamClock;
@@ -92,6 +91,11 @@ impl OverloadControl {
             None => Ok(Admission::default()),
             Some(rules) => rules.admit(client),
         }
+    }
+
+    /// Whether outcomes of requests are recorded.
+    pub(in crate::upstream) fn has_rules(&self) -> bool {
+        self.has_rules.load(Relaxed)
     }
 
     /// The circuit breaker, if there is one.
@@ -194,8 +198,7 @@ impl OverloadRules {
             }
             None => return Err(self.enqueue(client)),
         };
-        let held = HeldAdmission { rules: self, _slot: slot, circuit, retry: None };
-        Ok(Admission { held: Some(Box::new(held)) })
+        Ok(Admission::hold(self, slot, circuit))
     }
 
     /// Lets a request wait that got no slot, if it may.
@@ -264,12 +267,12 @@ impl OverloadRules {
     }
 
     /// Whether a response with this status is an error.
-    pub(super) fn is_error(&self, status: StatusCode) -> bool {
+    pub(super) fn is_error(&self, status: u16) -> bool {
         let statuses = self.circuit.as_ref().map_or(&[][..], |circuit| &circuit.settings().statuses);
         match statuses {
             // 501 and 505 are about the request.
-            [] => status.is_server_error() && !matches!(status.as_u16(), 501 | 505),
-            statuses => statuses.binary_search(&status.as_u16()).is_ok(),
+            [] => (500..=599).contains(&status) && !matches!(status, 501 | 505),
+            statuses => statuses.binary_search(&status).is_ok(),
         }
     }
 
@@ -278,6 +281,11 @@ impl OverloadRules {
         if let Some((_, window)) = &self.success_rate {
             window.record(self.state.clock.now(), matches!(verdict, CircuitVerdict::Success { .. }));
         }
+        self.record_head_time(head_time);
+    }
+
+    /// Records the time to the head of a response, which the limit follows.
+    pub(super) fn record_head_time(&self, head_time: Option<Duration>) {
         if let (Some(adaptive), Some(head_time)) = (&self.adaptive, head_time)
             && adaptive.record(head_time, self.state.slots.active()).is_some()
             // A request of earlier rules does not set their limit again.
