@@ -13,17 +13,17 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{
     AtomicBool, AtomicU32, AtomicU64,
     Ordering::{Acquire, Relaxed},
 };
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use http::HeaderValue;
 use parking_lot::Mutex;
 
-use super::admission::{Admission, NotAdmitted, OverloadControl, OverloadReport};
+use super::admission::{Admission, NotAdmitted, OverloadControl, OverloadReport, Overloaded};
 use super::affinity::{AffinityEndpoints, AffinitySettings};
 use super::attempt_settings::CurrentAttemptSettings;
 use super::check_queue::CheckQueue;
@@ -281,6 +281,11 @@ impl Upstream {
     pub fn admit(&self, client: ClientSlot) -> Result<Admission, NotAdmitted> {
         self.retries.count_request();
         self.overload.admit(client)
+    }
+
+    /// Admits a session of datagrams, which do not wait until others end.
+    pub fn admit_session(&self) -> Result<Admission, Overloaded> {
+        self.overload.admit_session()
     }
 
     /// Records that the time for a request has passed which waited for a response.

@@ -173,12 +173,7 @@ impl HeldAdmission {
         }
     }
 
-    fn verdict_on_status(
-        &self,
-        status: u16,
-        call: CallState,
-        head_time: Option<Duration>,
-    ) -> Option<CircuitVerdict> {
+    fn verdict_on_status(&self, status: u16, call: CallState, head_time: Option<Duration>) -> Option<CircuitVerdict> {
         if self.rules.is_error(status) {
             return Some(CircuitVerdict::Error);
         }

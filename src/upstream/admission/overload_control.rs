@@ -93,6 +93,17 @@ impl OverloadControl {
         }
     }
 
+    /// Admits a session of datagrams, which do not wait.
+    pub(in crate::upstream) fn admit_session(&self) -> Result<Admission, Overloaded> {
+        if !self.has_rules.load(Relaxed) {
+            return Ok(Admission::default());
+        }
+        match self.rules.load_full() {
+            None => Ok(Admission::default()),
+            Some(rules) => rules.admit_session(),
+        }
+    }
+
     /// Whether outcomes of requests are recorded.
     pub(in crate::upstream) fn has_rules(&self) -> bool {
         self.has_rules.load(Relaxed)
@@ -181,13 +192,25 @@ impl OverloadRules {
         self.state.slots.set_limit(configured.min(adaptive));
     }
 
-    fn admit(self: Arc<Self>, client: ClientSlot) -> Result<Admission, NotAdmitted> {
-        if let Some((settings, window)) = &self.success_rate {
-            let share = window.rejected_share(self.state.clock.now(), settings);
-            if share > 0.0 && fastrand::f64() < share {
-                self.count_or_reject(OverloadLimit::Admission, Overloaded::OverLimit)?;
+    /// Admits a session. The adaptive limit does not apply: it follows the time to the head of responses, and sessions
+    /// have none.
+    fn admit_session(self: Arc<Self>) -> Result<Admission, Overloaded> {
+        self.pass_admission_control()?;
+        let circuit = self.pass_circuit()?;
+        let slots = &self.state.slots;
+        let limit = self.limits.as_ref().and_then(|limits| limits.max_requests).unwrap_or(u32::MAX).max(1);
+        let slot = match slots.take_within(limit) {
+            Some(slot) => slot,
+            None => {
+                self.count_or_reject(OverloadLimit::Requests, Overloaded::OverLimit)?;
+                slots.take_anyway()
             }
-        }
+        };
+        Ok(Admission::hold(self, slot, circuit))
+    }
+
+    fn admit(self: Arc<Self>, client: ClientSlot) -> Result<Admission, NotAdmitted> {
+        self.pass_admission_control()?;
         let circuit = self.pass_circuit()?;
         let slots = &self.state.slots;
         let slot = match slots.try_take() {
@@ -226,6 +249,16 @@ impl OverloadRules {
             Some(configured) if configured.max(1) <= self.state.slots.limit() => OverloadLimit::Requests,
             _ => OverloadLimit::Adaptive,
         }
+    }
+
+    /// Rejects a share of the requests while too many fail.
+    fn pass_admission_control(&self) -> Result<(), Overloaded> {
+        let Some((settings, window)) = &self.success_rate else { return Ok(()) };
+        let share = window.rejected_share(self.state.clock.now(), settings);
+        if share > 0.0 && fastrand::f64() < share {
+            self.count_or_reject(OverloadLimit::Admission, Overloaded::OverLimit)?;
+        }
+        Ok(())
     }
 
     /// Whether the circuit lets a request through. `None` without a circuit breaker, and if it is only a dry run.

@@ -89,7 +89,11 @@ impl RequestSlots {
     }
 
     fn take_free(self: &Arc<Self>) -> Option<RequestSlot> {
-        let limit = self.limit.load(Relaxed);
+        self.take_within(self.limit.load(Relaxed))
+    }
+
+    /// A slot, if fewer than `limit` are taken.
+    pub(in crate::upstream) fn take_within(self: &Arc<Self>, limit: u32) -> Option<RequestSlot> {
         let next = |active| (active < limit).then_some(active + 1);
         self.active.fetch_update(SeqCst, SeqCst, next).ok()?;
         Some(RequestSlot(Arc::clone(self)))

@@ -190,9 +190,7 @@ impl<C: Caller> EndedAttempt<C> {
         let response = self.outcome.as_ref().ok().filter(|_| counts_status);
         let grpc_status = response.map(grpc_status).unwrap_or_default();
         let class = match class {
-            Some(OutcomeClass::Responded)
-                if outgoing.has_client_deadline && grpc_status.is_deadline_exceeded() =>
-            {
+            Some(OutcomeClass::Responded) if outgoing.has_client_deadline && grpc_status.is_deadline_exceeded() => {
                 Some(OutcomeClass::Inconclusive)
             }
             class => class,

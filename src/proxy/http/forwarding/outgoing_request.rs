@@ -294,7 +294,7 @@ fn scheme(key: &UpstreamKey) -> Scheme {
 }
 
 /// A request with the same head and this body.
-pub(super) fn copy_request<B>(request: &Request<B>, body: B, header_maps: &HeaderMapPool) -> Request<B> {
+pub(in crate::proxy) fn copy_request<B>(request: &Request<B>, body: B, header_maps: &HeaderMapPool) -> Request<B> {
     let mut copy = Request::new(body);
     *copy.method_mut() = request.method().clone();
     *copy.uri_mut() = request.uri().clone();

@@ -114,8 +114,7 @@ impl ProxyStats {
             "portico_upstream_hedges",
             "Requests whose first attempt took so long that a second one was due, by outcome",
             "outcome",
-            HedgeOutcome::ALL
-                .map(|outcome| (outcome.name(), self.sum(|worker| worker.upstream.hedges.value(outcome)))),
+            HedgeOutcome::ALL.map(|outcome| (outcome.name(), self.sum(|worker| worker.upstream.hedges.value(outcome)))),
         )
     }
 
