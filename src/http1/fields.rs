@@ -152,3 +152,35 @@ pub(super) const MAX_LENGTH: u64 = u64::MAX - 2;
 
 /// The default limit of fields.
 const USUAL_FIELDS: usize = 100;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keep_alive_names_a_time_in_seconds() {
+        for (values, expected) in [
+            (&["timeout=5"][..], Some(5)),
+            (&["timeout=5, max=100"], Some(5)),
+            (&["max=100,TIMEOUT = 7"], Some(7)),
+            (&["timeout=0"], Some(0)),
+            // The shortest of several.
+            (&["timeout=9", "timeout=3"], Some(3)),
+            (&["timeout=99999999999"], Some(MAX_KEEP_ALIVE_SECONDS)),
+            (&["timeout=99999999999999999999999"], None),
+            (&["timeout=-1"], None),
+            (&["timeout=1.5"], None),
+            (&["timeout="], None),
+            (&["timeout"], None),
+            (&["timeouts=5"], None),
+            (&["max=100"], None),
+            (&[""], None),
+            (&[], None),
+        ] {
+            let fields = values.iter().map(|value| (KEEP_ALIVE, HeaderValue::from_static(value)));
+            let mut map = HeaderMap::new();
+            fields.for_each(|(name, value)| drop(map.append(name, value)));
+            assert_eq!(keep_alive_timeout(&map), expected.map(Duration::from_secs), "{values:?}");
+        }
+    }
+}
