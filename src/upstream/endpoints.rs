@@ -283,9 +283,17 @@ impl Upstream {
         self.overload.admit(client)
     }
 
+    /// Admits a connection of this client whose bytes are forwarded unparsed.
+    pub fn admit_connection(&self, client: ClientSlot) -> Result<Admission, NotAdmitted> {
+        self.overload.admit_unparsed(Some(client))
+    }
+
     /// Admits a session of datagrams, which do not wait until others end.
     pub fn admit_session(&self) -> Result<Admission, Overloaded> {
-        self.overload.admit_session()
+        self.overload.admit_unparsed(None).map_err(|not_admitted| match not_admitted {
+            NotAdmitted::Overloaded(overloaded) => overloaded,
+            NotAdmitted::Queued(_) => Overloaded::OverLimit,
+        })
     }
 
     /// Records that the time for a request has passed which waited for a response.

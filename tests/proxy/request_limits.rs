@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::Request;
-use portico::upstream::settings::RequestLimits;
+use portico::upstream::settings::{AdaptiveLimit, RequestLimits};
 use portico::upstream::{BackendTraffic, EndpointAddress, Endpoints, OverloadLimit, OverloadReport, Upstream};
 use tokio::sync::{Semaphore, watch};
 
@@ -301,6 +301,21 @@ async fn connections_of_tcp_listeners_are_limited() {
     let mut next = server.connect().await;
     next.send("again").await;
     stream::expect_text(&mut next, "again").await;
+}
+
+/// Its first value is 20 or less, and only the times of responses change it.
+#[tokio::test]
+async fn adaptive_limit_does_not_apply_to_connections_of_tcp_listeners() {
+    let endpoint = stream::echo_endpoint().await;
+    let db = upstream("db", &[]);
+    let adaptive = Some(AdaptiveLimit { min: 1, max: 1 });
+    set_limits(&db, &[&endpoint], RequestLimits { adaptive, ..RequestLimits::default() });
+    let server = stream::start(Options::default(), stream::to_upstream(&db)).await;
+    let mut clients = [server.connect().await, server.connect().await];
+    for client in &mut clients {
+        client.send("hello").await;
+        stream::expect_text(client, "hello").await;
+    }
 }
 
 #[tokio::test]

@@ -93,14 +93,15 @@ impl OverloadControl {
         }
     }
 
-    /// Admits a session of datagrams, which do not wait.
-    pub(in crate::upstream) fn admit_session(&self) -> Result<Admission, Overloaded> {
+    /// Admits a connection or a session whose bytes are forwarded unparsed. `client`: that of a connection, which may
+    /// wait.
+    pub(in crate::upstream) fn admit_unparsed(&self, client: Option<ClientSlot>) -> Result<Admission, NotAdmitted> {
         if !self.has_rules.load(Relaxed) {
             return Ok(Admission::default());
         }
         match self.rules.load_full() {
             None => Ok(Admission::default()),
-            Some(rules) => rules.admit_session(),
+            Some(rules) => rules.admit_unparsed(client),
         }
     }
 
@@ -192,19 +193,21 @@ impl OverloadRules {
         self.state.slots.set_limit(configured.min(adaptive));
     }
 
-    /// Admits a session. The adaptive limit does not apply: it follows the time to the head of responses, and sessions
-    /// have none.
-    fn admit_session(self: Arc<Self>) -> Result<Admission, Overloaded> {
+    /// Admits a connection or a session. The adaptive limit does not apply: it follows the time to the head of
+    /// responses, which these do not have.
+    fn admit_unparsed(self: Arc<Self>, client: Option<ClientSlot>) -> Result<Admission, NotAdmitted> {
         self.pass_admission_control()?;
         let circuit = self.pass_circuit()?;
         let slots = &self.state.slots;
         let limit = self.limits.as_ref().and_then(|limits| limits.max_requests).unwrap_or(u32::MAX).max(1);
-        let slot = match slots.take_within(limit) {
-            Some(slot) => slot,
-            None => {
-                self.count_or_reject(OverloadLimit::Requests, Overloaded::OverLimit)?;
+        let slot = match (slots.try_take_within(limit), client) {
+            (Some(slot), _) => slot,
+            (None, _) if self.is_dry_run => {
+                self.state.rejections.add(OverloadLimit::Requests);
                 slots.take_anyway()
             }
+            (None, Some(client)) => return Err(self.enqueue(client)),
+            (None, None) => return Err(self.reject(OverloadLimit::Requests, Overloaded::OverLimit).into()),
         };
         Ok(Admission::hold(self, slot, circuit))
     }
