@@ -11,8 +11,8 @@ use crate::api::gateway::BackendObjectReference;
 use crate::api::portico::BackendPolicySpec;
 use crate::compile::CompileContext;
 use crate::compile::affected::keys_of_kind;
-use crate::compile::backend::reference;
 use crate::compile::backend::upstream_usage::UpstreamUsage;
+use crate::compile::backend::{StreamBackend, reference};
 use crate::compile::kong::{service_annotations, service_facade};
 use crate::compile::objects::reference_grants::Referrer;
 use crate::compile::policies::backend_policy::{
@@ -121,12 +121,9 @@ struct Reference {
     resolved: Result<UpstreamKey, Diagnostic>,
 }
 
-/// The references of the policies in effect for an upstream. Datagrams have no alternatives.
+/// The references of the policies in effect for an upstream.
 fn references(cx: CompileContext<'_>, upstream: &UpstreamKey) -> Vec<Reference> {
     let policies = policies_of_upstream(cx.store, upstream);
-    if upstream.transport == TransportProtocol::Udp {
-        return Vec::new();
-    }
     let failover = first_with_block(&policies, Block::Failover).into_iter().flat_map(|policy| {
         let backends = policy.spec.failover.iter().flat_map(|failover| failover.backend_refs.iter().enumerate());
         backends.map(move |(index, backend)| {
@@ -153,7 +150,7 @@ fn circuit_reference(spec: &BackendPolicySpec) -> Option<&BackendObjectReference
     spec.circuit_breaker.as_ref()?.fallback.as_ref()?.backend_ref.as_ref()
 }
 
-/// Calls need a backend with HTTP/2, as that of the route has.
+/// The upstream of a reference. Datagrams need a UDP port, and calls a backend with HTTP/2, as that of the route is.
 fn resolve(
     cx: CompileContext<'_>,
     from: Referrer<'_>,
@@ -161,6 +158,12 @@ fn resolve(
     backend: &BackendObjectReference,
     field: &str,
 ) -> Result<UpstreamKey, Diagnostic> {
+    if upstream.transport == TransportProtocol::Udp {
+        let stream = StreamBackend { transport: TransportProtocol::Udp, is_encrypted: false };
+        let settings = service_annotations::for_gateway_api;
+        let datagrams = reference::stream_upstream(cx, from, backend, settings, stream, field);
+        return datagrams.map_err(|(_, problem)| problem);
+    }
     let is_for_calls = upstream.protocol == UpstreamProtocol::Http2 && !names_http2(cx.store, upstream);
     let settings = match is_for_calls {
         true => service_annotations::for_grpc,

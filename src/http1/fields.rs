@@ -1,6 +1,7 @@
 //! Header fields: how the map of a head is built, and what some fields say about the framing of a message.
 
 use std::mem::MaybeUninit;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
@@ -17,7 +18,7 @@ pub(super) struct FramingFields {
     /// The Connection field has the option `close`.
     closes: bool,
     /// The Connection field has the option `keep-alive`.
-    keeps_alive: bool,
+    pub(super) keeps_alive: bool,
 }
 
 /// The Content-Length of a head.
@@ -116,6 +117,23 @@ pub(super) fn parse_error(error: httparse::Error) -> InvalidMessage {
     }
 }
 
+/// The time in a field `Keep-Alive: timeout=5, max=100`, which names it in seconds (RFC 2068, section 19.7.1.1).
+pub(super) fn keep_alive_timeout(fields: &HeaderMap) -> Option<Duration> {
+    let values = fields.get_all(KEEP_ALIVE).into_iter();
+    let timeouts = values.flat_map(|value| list_items(value.as_bytes())).filter_map(|item| {
+        let (name, seconds) = item.split_at_checked(TIMEOUT.len())?;
+        let seconds = name.eq_ignore_ascii_case(TIMEOUT).then(|| seconds.trim_ascii_start().strip_prefix(b"="))??;
+        let seconds = parse_length(seconds.trim_ascii())?;
+        Some(Duration::from_secs(seconds.min(MAX_KEEP_ALIVE_SECONDS)))
+    });
+    timeouts.min()
+}
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const TIMEOUT: &[u8] = b"timeout";
+/// Longer times than a day have no effect on any timeout, and could exceed the range of the clock.
+const MAX_KEEP_ALIVE_SECONDS: u64 = 86_400;
+
 /// The items of a comma-separated list, without empty ones.
 pub(super) fn list_items(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|item| !item.is_empty())
@@ -134,3 +152,35 @@ pub(super) const MAX_LENGTH: u64 = u64::MAX - 2;
 
 /// The default limit of fields.
 const USUAL_FIELDS: usize = 100;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keep_alive_names_a_time_in_seconds() {
+        for (values, expected) in [
+            (&["timeout=5"][..], Some(5)),
+            (&["timeout=5, max=100"], Some(5)),
+            (&["max=100,TIMEOUT = 7"], Some(7)),
+            (&["timeout=0"], Some(0)),
+            // The shortest of several.
+            (&["timeout=9", "timeout=3"], Some(3)),
+            (&["timeout=99999999999"], Some(MAX_KEEP_ALIVE_SECONDS)),
+            (&["timeout=99999999999999999999999"], None),
+            (&["timeout=-1"], None),
+            (&["timeout=1.5"], None),
+            (&["timeout="], None),
+            (&["timeout"], None),
+            (&["timeouts=5"], None),
+            (&["max=100"], None),
+            (&[""], None),
+            (&[], None),
+        ] {
+            let fields = values.iter().map(|value| (KEEP_ALIVE, HeaderValue::from_static(value)));
+            let mut map = HeaderMap::new();
+            fields.for_each(|(name, value)| drop(map.append(name, value)));
+            assert_eq!(keep_alive_timeout(&map), expected.map(Duration::from_secs), "{values:?}");
+        }
+    }
+}

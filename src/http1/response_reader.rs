@@ -1,11 +1,15 @@
 //! Reads the heads of responses.
 
+use std::time::Duration;
+
 use bytes::{Buf, Bytes, BytesMut};
 use http::header::CONTENT_LENGTH;
 use http::{Method, Response, StatusCode, Version};
 use hyper::ext::ReasonPhrase;
 
-use super::fields::{FramingFields, LengthField, TransferCodingField, collect_fields, parse_error, with_field_memory};
+use super::fields::{
+    FramingFields, LengthField, TransferCodingField, collect_fields, keep_alive_timeout, parse_error, with_field_memory,
+};
 use super::head_end::HeadEnd;
 use super::name_case::ReceivedNames;
 use super::{BodyDecoder, HeadLimits, InvalidMessage, NameCase};
@@ -28,6 +32,8 @@ pub struct ReceivedResponse {
     pub body: BodyDecoder,
     /// The endpoint permits another request on the connection.
     pub is_persistent: bool,
+    /// How long the endpoint keeps the connection without a request, if it says so.
+    pub keep_alive: Option<Duration>,
     /// The response has no body because of its status, or of the method of the request. An endpoint that disregards
     /// this sends one nevertheless, and what follows the head may not be the next response.
     pub may_be_followed_by_body: bool,
@@ -114,6 +120,8 @@ impl ResponseReader {
             };
         let is_persistent =
             framing.is_persistent(version) && !is_ambiguous && !announces_body && !body.ends_with_connection();
+        // Without the option of Connection, the field has no meaning (RFC 2068, section 19.7.1.1).
+        let keep_alive = if framing.keeps_alive { keep_alive_timeout(&fields) } else { None };
         let mut response = Response::new(());
         (*response.status_mut(), *response.version_mut(), *response.headers_mut()) = (status, version, fields);
         if let Some(reason) = parsed.reason
@@ -125,7 +133,7 @@ impl ResponseReader {
         if self.name_case == NameCase::Received {
             response.extensions_mut().insert(ReceivedNames::collect(head, parsed.headers));
         }
-        Ok(ReceivedResponse { head: response, body, is_persistent, may_be_followed_by_body: has_no_body })
+        Ok(ReceivedResponse { head: response, body, is_persistent, keep_alive, may_be_followed_by_body: has_no_body })
     }
 
     /// The framing of the body of a response that may have one (RFC 9112, section 6.3).

@@ -113,8 +113,7 @@ impl ConnectError {
     /// Whether the endpoint is to be ejected. A TLS handshake depends on the server name, which the client may have
     /// chosen.
     pub(super) fn ejects_endpoint(&self, target: &UpstreamTarget<'_>) -> bool {
-        let has_tls_success =
-            || target.server_name.as_deref().is_some_and(|name| target.upstream.has_tls_success(name));
+        let has_tls_success = || target.has_tls_success();
         match self {
             ConnectError::LimitReached(..) | ConnectError::LocalShortage(..) => false,
             ConnectError::TlsHandshake(_, error) => error.ejects_endpoint(has_tls_success()),
@@ -149,9 +148,15 @@ impl EndpointConnector {
         let permit = permit.map_err(|limit| ConnectError::limit_reached(upstream, address, limit, counters))?;
         let opener = StreamOpener { timeout: self.timeout, own_sockets: &self.own_sockets };
         let server_name = target.server_name.as_deref();
-        let tls = upstream.tls_client.as_ref().map(|client| ConnectionTls { client, server_name });
+        let has_begun = Cell::new(false);
+        let tls = upstream.tls_client.as_ref().map(|client| ConnectionTls {
+            client,
+            server_name,
+            has_begun: Some(&has_begun),
+        });
         let opening = opener.open(address, proxy_header, tls, &target.handshake_time);
-        let outcome = suspect_if_slow(upstream, address, opening).await;
+        let says_little = || has_begun.get() && !target.is_usual_handshake();
+        let outcome = suspect_if_slow(upstream, address, opening, says_little).await;
         let server_name = target.server_name.as_deref().cloned();
         outcome.map(|stream| UpstreamSocket::new(stream, permit, server_name)).inspect_err(|error| {
             let counter = match error {
@@ -177,13 +182,21 @@ impl EndpointConnector {
 }
 
 /// Awaits a connection that is being opened. If nothing has come of it after a second, the endpoint is suspect: other
-/// requests do not wait until the timeout, which a rule may set to minutes.
-async fn suspect_if_slow<T>(upstream: &Upstream, address: SocketAddr, opening: impl Future<Output = T>) -> T {
+/// requests do not wait until the timeout, which a rule may set to minutes. `says_little`: whether it waits for what
+/// other connections may not have to wait for.
+async fn suspect_if_slow<T>(
+    upstream: &Upstream,
+    address: SocketAddr,
+    opening: impl Future<Output = T>,
+    says_little: impl Fn() -> bool,
+) -> T {
     let mut opening = pin!(opening);
     if let Ok(opened) = timeout(SUSPECT_AFTER, opening.as_mut()).await {
         return opened;
     }
-    upstream.report(address, &Outcome::of(OutcomeClass::Stale));
+    if !says_little() {
+        upstream.report(address, &Outcome::of(OutcomeClass::Stale));
+    }
     opening.await
 }
 
@@ -200,6 +213,8 @@ pub(super) struct StreamOpener<'a> {
 pub(super) struct ConnectionTls<'a> {
     pub(super) client: &'a UpstreamTlsClient,
     pub(super) server_name: Option<&'a UpstreamServerName>,
+    /// Set when the handshake begins.
+    pub(super) has_begun: Option<&'a Cell<bool>>,
 }
 
 impl StreamOpener<'_> {
@@ -216,6 +231,9 @@ impl StreamOpener<'_> {
         let stream = connected.unwrap_or(Err(ConnectError::TimedOut(address, self.timeout)))?;
         let Some(tls) = tls else { return Ok(SocketStream::Plain(stream)) };
         let began = Instant::now();
+        if let Some(has_begun) = tls.has_begun {
+            has_begun.set(true);
+        }
         let outcome = self.connect_tls(tls, address, stream, proxy_header, deadline).await;
         if matches!(outcome, Ok(_) | Err(ConnectError::TlsHandshake(..))) {
             handshake_time.set(Some(began.elapsed()));

@@ -1,6 +1,8 @@
 //! Counters of upstream connections. Each worker writes its own; scrapes read them.
 
-use super::retry_counters::RetryCounters;
+use std::sync::Arc;
+
+use super::retry_counters::{HedgeCounters, RetryMetrics};
 use super::single_writer_counter::SingleWriterCounter;
 
 /// The counters of one worker. Aligned, so that workers do not share the cache lines that they write.
@@ -24,7 +26,9 @@ pub struct UpstreamCounters {
     pub reused: SingleWriterCounter,
     /// Requests sent again because the kept-alive connection turned out to be closed.
     pub replayed: SingleWriterCounter,
-    pub retries: RetryCounters,
+    /// Those of all workers.
+    pub retries: Arc<RetryMetrics>,
+    pub hedges: HedgeCounters,
     /// Closed connections; `connected - closed` are open.
     pub closed: SingleWriterCounter,
 }

@@ -32,7 +32,7 @@ pub(super) fn received<B>(
 pub struct EndpointBody<B> {
     incoming: IncomingBody,
     connection: UpstreamConnection<B>,
-    _admission: Admission,
+    admission: Admission,
     end: EndReport,
 }
 
@@ -42,9 +42,10 @@ enum EndReport {
     Nothing,
     /// Whether it is complete.
     End,
-    /// The status of a gRPC call as well. `has_message`: whether a message has arrived.
+    /// The status of a gRPC call as well.
     Grpc {
         has_message: bool,
+        has_client_deadline: bool,
     },
 }
 
@@ -54,18 +55,23 @@ where
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
     pub fn new(incoming: IncomingBody, connection: UpstreamConnection<B>) -> Self {
-        EndpointBody { incoming, connection, _admission: Admission::default(), end: EndReport::Nothing }
+        EndpointBody { incoming, connection, admission: Admission::default(), end: EndReport::Nothing }
     }
 
-    /// From now on, what the rest of the response shows about the endpoint is reported. `awaits_status`: the status of
-    /// a gRPC call is in its trailers.
-    pub fn report_end(&mut self, awaits_status: bool) {
-        self.end = if awaits_status { EndReport::Grpc { has_message: false } } else { EndReport::End };
+    /// From now on, what the rest of the response shows about the endpoint is reported.
+    pub fn report_end(&mut self) {
+        self.end = EndReport::End;
+    }
+
+    /// The same for the response of a gRPC call, whose status is in its trailers. `has_client_deadline`: the client has
+    /// limited its time.
+    pub fn report_end_of_call(&mut self, has_client_deadline: bool) {
+        self.end = EndReport::Grpc { has_message: false, has_client_deadline };
     }
 
     /// Holds the admission of the request until the body ends.
     pub fn hold(&mut self, admission: Admission) {
-        self._admission = admission;
+        self.admission = admission;
     }
 
     /// Polls the next frame. None at the end of the body, which may be too early on HTTP/2: see
@@ -93,22 +99,26 @@ where
         };
         if is_truncated {
             self.end = EndReport::Nothing;
-            return self.connection.report(&Outcome::of(OutcomeClass::Truncated));
+            return self.report(&Outcome::of(OutcomeClass::Truncated));
         }
-        let (EndReport::Grpc { has_message }, Some(Ok(frame))) = (self.end, frame) else { return };
-        let grpc_status = match frame.trailers_ref() {
+        let (EndReport::Grpc { has_message, has_client_deadline }, Some(Ok(frame))) = (self.end, frame) else { return };
+        match frame.trailers_ref() {
             Some(trailers) => {
                 self.end = EndReport::End;
-                trailers.get(GRPC_STATUS).map(GrpcStatus::read)
+                let grpc_status = trailers.get(GRPC_STATUS).map_or(GrpcStatus::MISSING, GrpcStatus::read);
+                self.report(&Outcome::of_call(grpc_status, has_client_deadline));
             }
-            None => {
-                self.end = EndReport::Grpc { has_message: true };
-                (!has_message).then_some(GrpcStatus::Streaming)
+            None if !has_message => {
+                self.end = EndReport::Grpc { has_message: true, has_client_deadline };
+                self.report(&Outcome::of_call(GrpcStatus::Streaming, has_client_deadline));
             }
-        };
-        if let Some(grpc_status) = grpc_status {
-            self.connection.report(&Outcome { grpc_status, ..Outcome::of(OutcomeClass::Responded) });
+            None => {}
         }
+    }
+
+    fn report(&mut self, outcome: &Outcome) {
+        self.connection.report(outcome);
+        self.admission.record(outcome);
     }
 
     /// Whether the body is known to be complete.
@@ -137,7 +147,10 @@ where
 
     /// Returns the connection to its pool. To be called only after the whole response: a connection that is dropped is
     /// reset.
-    pub fn release(self) {
+    pub fn release(mut self) {
+        if let EndReport::Grpc { has_client_deadline, .. } = self.end {
+            self.report(&Outcome::of_call(GrpcStatus::MISSING, has_client_deadline));
+        }
         if self.end != EndReport::Nothing {
             self.connection.report_completed();
         }

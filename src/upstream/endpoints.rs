@@ -13,17 +13,17 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{
     AtomicBool, AtomicU32, AtomicU64,
     Ordering::{Acquire, Relaxed},
 };
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use http::HeaderValue;
 use parking_lot::Mutex;
 
-use super::admission::{Admission, NotAdmitted, OverloadControl, OverloadReport};
+use super::admission::{Admission, NotAdmitted, OverloadControl, OverloadReport, Overloaded};
 use super::affinity::{AffinityEndpoints, AffinitySettings};
 use super::attempt_settings::CurrentAttemptSettings;
 use super::check_queue::CheckQueue;
@@ -36,6 +36,7 @@ use super::locality::PriorityLevels;
 use super::outlier_detection::{EndpointHealthReport, OutlierDetection};
 use super::proxy_protocol::ConnectionEnds;
 use super::retry_budget::ServiceRetries;
+use super::retry_counters::RetryCounters;
 use super::settings::{CircuitBreakerSettings, RequestHash};
 use super::socket_budget::UpstreamSockets;
 use super::socket_budget::client_slots::ClientSlot;
@@ -112,6 +113,8 @@ pub struct Upstream {
     warned_at: AtomicU64,
     /// The requests and retries of the Service.
     retries: Arc<ServiceRetries>,
+    /// What became of them, from the first retry on.
+    retry_counters: OnceLock<Arc<RetryCounters>>,
     /// The limits of requests, and the circuit breaker.
     pub(super) overload: Arc<OverloadControl>,
     pub(super) connection_limits: Arc<EndpointConnectionLimits>,
@@ -166,6 +169,7 @@ impl Upstream {
             has_balancing: AtomicBool::new(false),
             pick_counts: Mutex::default(),
             retries: Arc::default(),
+            retry_counters: OnceLock::new(),
             overload: Arc::default(),
             connection_limits: Arc::default(),
             has_alternatives: AtomicBool::new(false),
@@ -275,6 +279,19 @@ impl Upstream {
     pub fn admit(&self, client: ClientSlot) -> Result<Admission, NotAdmitted> {
         self.retries.count_request();
         self.overload.admit(client)
+    }
+
+    /// Admits a connection of this client whose bytes are forwarded unparsed.
+    pub fn admit_connection(&self, client: ClientSlot) -> Result<Admission, NotAdmitted> {
+        self.overload.admit_unparsed(Some(client))
+    }
+
+    /// Admits a session of datagrams, which do not wait until others end.
+    pub fn admit_session(&self) -> Result<Admission, Overloaded> {
+        self.overload.admit_unparsed(None).map_err(|not_admitted| match not_admitted {
+            NotAdmitted::Overloaded(overloaded) => overloaded,
+            NotAdmitted::Queued(_) => Overloaded::OverLimit,
+        })
     }
 
     /// Records that the time for a request has passed which waited for a response.

@@ -61,6 +61,8 @@ struct Exchange<B> {
     body: BodyDecoder,
     /// Another request may follow.
     is_persistent: bool,
+    /// How long the endpoint keeps the connection without a request, as its last response says.
+    keep_alive: Option<Duration>,
     /// Until when a response is awaited, after the endpoint reads no more. It may have sent one before, of which the
     /// operating system has not notified this process yet.
     failed_send: Option<Pin<Box<Sleep>>>,
@@ -109,6 +111,7 @@ impl<B> Http1EndpointConnection<B> {
                 reader: None,
                 body: BodyDecoder::EMPTY,
                 is_persistent: true,
+                keep_alive: None,
                 failed_send: None,
                 may_be_followed_by_body: false,
                 request_failure: None,
@@ -125,6 +128,11 @@ impl<B> Http1EndpointConnection<B> {
     /// Whether the connection gets no further request, because of its age or the number of requests.
     pub(super) fn has_reached(&self, limits: &EndpointConnectionLimits) -> bool {
         limits.are_reached(&self.exchange.borrow().age)
+    }
+
+    /// How long the endpoint keeps the connection without a request, as far as it has said so.
+    pub(super) fn keep_alive(&self) -> Option<Duration> {
+        self.exchange.borrow().keep_alive
     }
 
     /// Whether all of the response was received, and another request may follow once this one is sent.
@@ -288,6 +296,7 @@ impl<B> Exchange<B> {
                 self.reader = None;
                 self.body = response.body;
                 self.is_persistent &= response.is_persistent;
+                self.keep_alive = response.keep_alive;
                 self.may_be_followed_by_body = response.may_be_followed_by_body;
                 return Poll::Ready(Ok(response.head));
             }

@@ -38,6 +38,8 @@ struct Http2Connection<B> {
     sender: SendRequest<B>,
     streams: Rc<StreamCount>,
     age: ConnectionAge,
+    /// The number of marks of the upstream when a response was last received to its end, or when it was opened.
+    marks: Cell<u32>,
 }
 
 struct StreamCount {
@@ -76,15 +78,16 @@ impl<B> Default for Http2Connections<B> {
 }
 
 impl<B> Http2Connections<B> {
-    /// A stream on the first connection with capacity, so that surplus connections become idle.
-    pub(super) fn acquire(&self, limits: &EndpointConnectionLimits) -> Option<StreamPermit<B>> {
+    /// A stream on the first connection with capacity, so that surplus connections become idle. `is_marked`: whether a
+    /// connection to the endpoint has looked dead since this number of marks.
+    pub(super) fn acquire(
+        &self,
+        limits: &EndpointConnectionLimits,
+        is_marked: impl Fn(u32) -> bool,
+    ) -> Option<StreamPermit<B>> {
         let mut connections = self.connections.borrow_mut();
         // One that is dropped here ends with GOAWAY after its last request.
-        connections.retain(|connection| {
-            !connection.sender.is_closed()
-                && !connection.streams.is_retired.get()
-                && !limits.are_reached(&connection.age)
-        });
+        connections.retain(|connection| connection.takes_requests(limits, &is_marked));
         let connection =
             connections.iter().find(|connection| connection.streams.active.get() < connection.streams.limit.get())?;
         Some(StreamPermit::new(Rc::clone(connection)))
@@ -92,12 +95,17 @@ impl<B> Http2Connections<B> {
 
     /// Drops connections that are closed or were idle for too long, or all if the endpoint was removed. Requests in
     /// flight finish.
-    pub(super) fn sweep(&self, is_reachable: bool, idle_timeout: Duration, limits: &EndpointConnectionLimits) {
+    pub(super) fn sweep(
+        &self,
+        is_reachable: bool,
+        idle_timeout: Duration,
+        limits: &EndpointConnectionLimits,
+        is_marked: impl Fn(u32) -> bool,
+    ) {
         self.connections.borrow_mut().retain(|connection| {
             let is_in_use = connection.streams.active.get() > 0;
             is_reachable
-                && !connection.sender.is_closed()
-                && !limits.are_reached(&connection.age)
+                && connection.takes_requests(limits, &is_marked)
                 && (is_in_use || connection.streams.idle_since.get().elapsed() < idle_timeout)
         });
     }
@@ -154,7 +162,8 @@ where
     ) -> Result<StreamPermit<B>, ConnectError> {
         let failures_before = self.failures.get();
         let _guard = self.connecting.lock().await;
-        if let Some(permit) = self.acquire(&target.upstream.connection_limits) {
+        let upstream = target.upstream;
+        if let Some(permit) = self.acquire(&upstream.connection_limits, |marks| upstream.is_marked(address, marks)) {
             return Ok(permit);
         }
         if self.failures.get() != failures_before
@@ -218,7 +227,8 @@ where
         is_retired,
         has_reported_failure: Cell::new(false),
     });
-    let opened = Http2Connection { sender, streams: Rc::clone(&streams), age: ConnectionAge::new() };
+    let marks = Cell::new(target.upstream.detection.marks());
+    let opened = Http2Connection { sender, streams: Rc::clone(&streams), age: ConnectionAge::new(), marks };
     let (counters, max_streams) = (Arc::clone(counters), connector.max_streams);
     let (settings_sender, settings_received) = oneshot::channel();
     let mut settings_sender = Some(settings_sender);
@@ -267,6 +277,16 @@ fn connection_window(streams: usize) -> u32 {
     stream_windows.saturating_mul(2 * 16).min(MAX_WINDOW)
 }
 
+impl<B> Http2Connection<B> {
+    /// Whether the connection gets further requests.
+    fn takes_requests(&self, limits: &EndpointConnectionLimits, is_marked: impl Fn(u32) -> bool) -> bool {
+        !self.sender.is_closed()
+            && !self.streams.is_retired.get()
+            && !limits.are_reached(&self.age)
+            && !is_marked(self.marks.get())
+    }
+}
+
 impl<B> StreamPermit<B> {
     fn new(connection: Rc<Http2Connection<B>>) -> Self {
         connection.age.count_request();
@@ -282,6 +302,11 @@ impl<B> StreamPermit<B> {
     /// Whether this request is the first one to report that the connection ended without a response.
     pub(super) fn claim_failure(&self) -> bool {
         !self.connection.streams.has_reported_failure.replace(true)
+    }
+
+    /// The connection works: a response was received to its end after this number of marks.
+    pub(super) fn confirm_connection(&self, marks: u32) {
+        self.connection.marks.set(marks);
     }
 
     pub(super) fn sender(&self) -> SendRequest<B> {

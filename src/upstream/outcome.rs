@@ -40,10 +40,18 @@ pub enum GrpcStatus {
 }
 
 impl GrpcStatus {
+    /// That of a call whose response ends without one, which its client takes for this one.
+    pub const MISSING: GrpcStatus = GrpcStatus::Received(UNKNOWN);
+
     /// The status in a field `grpc-status`. One that is not a number is unknown.
     pub fn read(value: &HeaderValue) -> Self {
         let code = value.to_str().ok().and_then(|text| text.parse().ok());
         GrpcStatus::Received(code.unwrap_or(UNKNOWN))
+    }
+
+    /// Whether the endpoint has given the call up because of its deadline.
+    pub fn is_deadline_exceeded(self) -> bool {
+        self == GrpcStatus::Received(DEADLINE_EXCEEDED)
     }
 }
 
@@ -91,6 +99,15 @@ impl Outcome {
         }
     }
 
+    /// The outcome of a gRPC call whose response has begun. A deadline that the client has set says nothing about the
+    /// endpoint.
+    pub(super) fn of_call(grpc_status: GrpcStatus, has_client_deadline: bool) -> Self {
+        if has_client_deadline && grpc_status.is_deadline_exceeded() {
+            return Outcome::of(OutcomeClass::Inconclusive);
+        }
+        Outcome { grpc_status, ..Outcome::of(OutcomeClass::Responded) }
+    }
+
     /// The status that the response would have without gRPC. `None` while that of a gRPC call is not known; 200 if
     /// there is none, as for datagrams.
     pub(super) fn effective_status(&self) -> Option<u16> {
@@ -101,6 +118,11 @@ impl Outcome {
             (GrpcStatus::Pending | GrpcStatus::Streaming, _) => None,
             (GrpcStatus::None, status) => Some(status.map_or(200, |status| status.as_u16())),
         }
+    }
+
+    /// Whether the status of a gRPC call follows in its trailers.
+    pub fn awaits_status(&self) -> bool {
+        self.grpc_status == GrpcStatus::Pending && self.effective_status().is_none()
     }
 
     /// Whether the status may count as a failure.

@@ -28,8 +28,8 @@ use super::socket_budget::{SocketBudget, UpstreamSockets};
 use super::tls::UpstreamServerName;
 use super::worker_endpoints::WorkerEndpoints;
 use super::{
-    ConnectError, EndpointChoice, EndpointConnector, NoEndpoint, Outcome, OutcomeClass, Picked, RawConnection,
-    RetryCounters, Upstream, UpstreamCounters, UpstreamProtocol, UpstreamTarget, WorkerSubsetting,
+    ConnectError, EndpointChoice, EndpointConnector, HedgeCounters, NoEndpoint, Outcome, OutcomeClass, Picked,
+    RawConnection, RetryCounters, Upstream, UpstreamCounters, UpstreamProtocol, UpstreamTarget, WorkerSubsetting,
 };
 use crate::turn_clock;
 use connection::RequestSender;
@@ -88,8 +88,17 @@ type NamedConnections<B> = (Option<Rc<UpstreamServerName>>, Rc<Http2Connections<
 struct IdleConnection<B> {
     connection: Http1EndpointConnection<B>,
     idle_since: Instant,
+    /// When the endpoint may close it, as far as it has said so.
+    ends_at: Option<Instant>,
     /// The number of marks of the upstream at that time.
     marks: u32,
+}
+
+impl<B> IdleConnection<B> {
+    /// Whether the endpoint is about to close it, or has done so.
+    fn has_ended(&self) -> bool {
+        self.ends_at.is_some_and(|end| turn_clock::now() >= end)
+    }
 }
 
 /// The oldest idle connection of a pool.
@@ -162,7 +171,7 @@ where
                 .iter()
                 .find(|(connection_name, _)| connection_name == name)?
                 .1
-                .acquire(&pool.connection_limits)?;
+                .acquire(&pool.connection_limits, |marks| upstream.is_marked(address, marks))?;
             self.counters.reused.add(1);
             return Some(RequestSender::Http2(permit));
         }
@@ -172,8 +181,9 @@ where
         let newest_index = loop {
             let is_named = |idle: &IdleConnection<B>| idle.connection.monitor().server_name() == name.as_deref();
             let index = idle.iter().rposition(is_named)?;
-            let IdleConnection { connection, marks, .. } = &idle[index];
+            let candidate @ IdleConnection { connection, marks, .. } = &idle[index];
             if !upstream.is_marked(address, *marks)
+                && !candidate.has_ended()
                 && connection.is_silent()
                 && !connection.has_reached(&pool.connection_limits)
             {
@@ -261,9 +271,14 @@ where
         self.counters.replayed.add(1);
     }
 
-    /// The counters of retries.
-    pub fn retry_counters(&self) -> &RetryCounters {
-        &self.counters.retries
+    /// The counters of the retries of an upstream.
+    pub fn retry_counters<'u>(&self, upstream: &'u Upstream) -> &'u RetryCounters {
+        upstream.retry_counters(&self.counters.retries)
+    }
+
+    /// The counters of hedged requests.
+    pub fn hedge_counters(&self) -> &HedgeCounters {
+        &self.counters.hedges
     }
 
     /// Closes connections that were idle for too long or whose endpoint was removed, and drops pools of unused
@@ -277,9 +292,10 @@ where
             let mut endpoints = pool.idle.borrow_mut();
             endpoints.retain(|address, idle| {
                 let is_reachable = reachable.binary_search_by_key(address, |endpoint| endpoint.address).is_ok();
-                idle.retain(|IdleConnection { connection, idle_since, marks }| {
+                idle.retain(|candidate @ IdleConnection { connection, idle_since, marks, .. }| {
                     is_reachable
                         && !upstream.is_marked(*address, *marks)
+                        && !candidate.has_ended()
                         && connection.is_silent()
                         && idle_since.elapsed() < idle_timeout
                         && !connection.has_reached(&pool.connection_limits)
@@ -288,7 +304,8 @@ where
             });
             pool.http2.borrow_mut().retain(|address, named| {
                 let is_reachable = reachable.binary_search_by_key(address, |endpoint| endpoint.address).is_ok();
-                sweep_http2(named, is_reachable, idle_timeout, &pool.connection_limits);
+                let is_marked = |marks| upstream.is_marked(*address, marks);
+                sweep_http2(named, is_reachable, idle_timeout, &pool.connection_limits, is_marked);
                 !named.is_empty()
             });
             true
@@ -445,6 +462,11 @@ impl<B> UpstreamPool<B> {
         if self.sockets.wanted().take() || self.budget.wanted().take() {
             return;
         }
+        let (idle_since, marks) = (turn_clock::now(), self.detection.marks());
+        let ends_at = connection.keep_alive().map(|keep_alive| idle_since + safe_idle_time(keep_alive));
+        if ends_at == Some(idle_since) {
+            return;
+        }
         let mut endpoints = self.idle.borrow_mut();
         let idle = endpoints.entry(address).or_default();
         if connection.monitor().server_name().is_some() && idle.len() >= self.per_endpoint && !idle.is_empty() {
@@ -452,7 +474,7 @@ impl<B> UpstreamPool<B> {
             idle.remove(0);
         }
         if idle.len() < self.per_endpoint {
-            idle.push(IdleConnection { connection, idle_since: turn_clock::now(), marks: self.detection.marks() });
+            idle.push(IdleConnection { connection, idle_since, ends_at, marks });
         }
     }
 
@@ -506,7 +528,7 @@ impl<B> UpstreamPool<B> {
         if named.len() >= MAX_NAMES {
             // Drops only names whose connections are all closed.
             let is_reachable = true;
-            sweep_http2(named, is_reachable, Duration::MAX, &self.connection_limits);
+            sweep_http2(named, is_reachable, Duration::MAX, &self.connection_limits, |_| false);
         }
         if named.len() >= MAX_NAMES {
             // Clients can choose arbitrary names, so the entry that is idle for the longest time is dropped, never one
@@ -531,13 +553,22 @@ fn sweep_http2<B>(
     is_reachable: bool,
     idle_timeout: Duration,
     limits: &EndpointConnectionLimits,
+    is_marked: impl Fn(u32) -> bool,
 ) {
     named.retain(|(_, connections)| {
-        connections.sweep(is_reachable, idle_timeout, limits);
+        connections.sweep(is_reachable, idle_timeout, limits, &is_marked);
         !connections.is_empty()
     });
 }
 
+/// How long a connection is kept idle that the endpoint closes after this time. It may have begun to count when it sent
+/// the response, which then took as long as a request that arrives too late.
+fn safe_idle_time(keep_alive: Duration) -> Duration {
+    keep_alive - MAX_TRANSIT.min(keep_alive / 2)
+}
+
+/// How much earlier than the endpoint Portico closes an idle connection.
+const MAX_TRANSIT: Duration = Duration::from_secs(1);
 /// Maximum number of idle connections to an endpoint that are kept when they are too old for a request.
 const MAX_AGED: usize = 2;
 /// Maximum number of server names per endpoint; more only while all of them are in use.

@@ -49,7 +49,7 @@ impl RawDestination<'_> {
     }
 
     async fn admit(&self, upstream: &Upstream) -> Result<Admission, Overloaded> {
-        match upstream.admit(self.client) {
+        match upstream.admit_connection(self.client) {
             Ok(admission) => Ok(admission),
             Err(NotAdmitted::Overloaded(overloaded)) => Err(overloaded),
             // Boxed, since few connections wait.

@@ -1,5 +1,14 @@
-//! Why requests are sent again, why they are not, and how often: the counters of one worker.
+//! Why requests are sent again, why they are not, and how often.
+//!
+//! Retries are rare, so all workers share the counters of an upstream, which exist from its first retry on.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use parking_lot::Mutex;
+
+use super::UpstreamKey;
 use super::single_writer_counter::SingleWriterCounter;
 
 /// Why a request was sent again.
@@ -49,14 +58,25 @@ pub enum HedgeOutcome {
     NotSent,
 }
 
-/// How often requests were sent again.
+/// How often the requests of an upstream were sent again.
 #[derive(Debug, Default)]
 pub struct RetryCounters {
     /// By reason; the first one of each pair counts successful retries, the second one others.
-    retries: [[SingleWriterCounter; 2]; RetryReason::ALL.len()],
-    stops: [SingleWriterCounter; RetryStop::ALL.len()],
-    hedges: [SingleWriterCounter; HedgeOutcome::ALL.len()],
+    retries: [[AtomicU64; 2]; RetryReason::ALL.len()],
+    stops: [AtomicU64; RetryStop::ALL.len()],
 }
+
+/// The counters of a process by upstream. The name of an upstream keeps its counters when its settings change.
+#[derive(Debug, Default)]
+pub struct RetryMetrics {
+    /// Beyond this number of upstreams, all further ones are counted as [`OTHER`].
+    max_upstreams: usize,
+    upstreams: Mutex<BTreeMap<Box<str>, Arc<RetryCounters>>>,
+}
+
+/// How often the requests of one worker were hedged.
+#[derive(Debug, Default)]
+pub struct HedgeCounters([SingleWriterCounter; HedgeOutcome::ALL.len()]);
 
 impl RetryReason {
     pub const ALL: [RetryReason; 7] = [
@@ -117,32 +137,65 @@ impl HedgeOutcome {
 impl RetryCounters {
     /// Counts a retry that has ended.
     pub fn count(&self, reason: RetryReason, is_successful: bool) {
-        self.retries[reason as usize][usize::from(!is_successful)].add(1);
+        self.retries[reason as usize][usize::from(!is_successful)].fetch_add(1, Relaxed);
     }
 
     /// Counts a request that was not sent again.
     pub fn count_stop(&self, stop: RetryStop) {
-        self.stops[stop as usize].add(1);
-    }
-
-    /// Counts a hedged request.
-    pub fn count_hedge(&self, outcome: HedgeOutcome) {
-        self.hedges[outcome as usize].add(1);
+        self.stops[stop as usize].fetch_add(1, Relaxed);
     }
 
     /// Retries by reason, that succeeded or did not.
     pub fn retries(&self, reason: RetryReason, is_successful: bool) -> u64 {
-        self.retries[reason as usize][usize::from(!is_successful)].value()
+        self.retries[reason as usize][usize::from(!is_successful)].load(Relaxed)
     }
 
     pub fn stops(&self, stop: RetryStop) -> u64 {
-        self.stops[stop as usize].value()
-    }
-
-    pub fn hedges(&self, outcome: HedgeOutcome) -> u64 {
-        self.hedges[outcome as usize].value()
+        self.stops[stop as usize].load(Relaxed)
     }
 }
+
+impl RetryMetrics {
+    pub fn new(max_upstreams: usize) -> Self {
+        RetryMetrics { max_upstreams, upstreams: Mutex::default() }
+    }
+
+    /// The counters of an upstream.
+    pub(super) fn of(&self, upstream: &UpstreamKey) -> Arc<RetryCounters> {
+        let name = upstream.to_string();
+        let mut upstreams = self.upstreams.lock();
+        if let Some(known) = upstreams.get(&*name) {
+            return Arc::clone(known);
+        }
+        let limit = self.max_upstreams + usize::from(upstreams.contains_key(OTHER));
+        if upstreams.len() >= limit {
+            // Those of Services that exist no more.
+            upstreams.retain(|name, counters| &**name == OTHER || Arc::strong_count(counters) > 1);
+        }
+        let name = if upstreams.len() < limit { &*name } else { OTHER };
+        Arc::clone(upstreams.entry(name.into()).or_default())
+    }
+
+    /// The counters of all upstreams that had retries, by name.
+    pub fn all(&self) -> Vec<(Box<str>, Arc<RetryCounters>)> {
+        self.upstreams.lock().iter().map(|(name, counters)| (name.clone(), Arc::clone(counters))).collect()
+    }
+}
+
+impl HedgeCounters {
+    /// Counts a hedged request.
+    pub fn count(&self, outcome: HedgeOutcome) {
+        self.0[outcome as usize].add(1);
+    }
+
+    pub fn value(&self, outcome: HedgeOutcome) -> u64 {
+        self.0[outcome as usize].value()
+    }
+}
+
+/// The name under which upstreams are counted that have no counters of their own. No upstream has it, since all others
+/// contain a slash.
+const OTHER: &str = "other";
 
 #[cfg(test)]
 mod tests {
@@ -162,9 +215,30 @@ mod tests {
             counters.count_stop(stop);
             assert_eq!((index, counters.stops(stop)), (stop as usize, 1), "{stop:?}");
         }
+        let hedges = HedgeCounters::default();
         for (index, outcome) in HedgeOutcome::ALL.into_iter().enumerate() {
-            counters.count_hedge(outcome);
-            assert_eq!((index, counters.hedges(outcome)), (outcome as usize, 1), "{outcome:?}");
+            hedges.count(outcome);
+            assert_eq!((index, hedges.value(outcome)), (outcome as usize, 1), "{outcome:?}");
         }
+    }
+
+    #[test]
+    fn number_of_upstreams_with_counters_is_bounded() {
+        let metrics = RetryMetrics::new(2);
+        let of = |service: &str| {
+            let (namespace, service) = ("ns".into(), service.into());
+            metrics.of(&UpstreamKey { namespace, service, port: 80, ..UpstreamKey::default() })
+        };
+        let names = || metrics.all().into_iter().map(|(name, _)| name.into_string()).collect::<Vec<_>>();
+        let (first, second) = (of("a"), of("b"));
+        assert!(Arc::ptr_eq(&first, &of("a")), "an upstream with other settings");
+        of("c").count_stop(RetryStop::Budget);
+        of("d").count_stop(RetryStop::Budget);
+        assert_eq!(names(), ["ns/a:80", "ns/b:80", "other"]);
+        assert_eq!(metrics.all()[2].1.stops(RetryStop::Budget), 2);
+        drop(second);
+        let third = of("c");
+        assert_eq!(names(), ["ns/a:80", "ns/c:80", "other"], "the place of a removed one");
+        drop((first, third));
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::Upstream;
 use super::socket_budget::client_slots::ClientSlot;
-use super::tls::UpstreamServerName;
+use super::tls::{UpstreamServerName, UpstreamTlsSettings};
 
 /// The upstream of a request with the TLS server name to use.
 #[derive(Clone, Debug)]
@@ -19,4 +19,18 @@ pub struct UpstreamTarget<'u> {
     pub client: ClientSlot,
     /// The duration of the last TLS handshake, if there was one.
     pub handshake_time: Cell<Option<Duration>>,
+}
+
+impl UpstreamTarget<'_> {
+    /// Whether a TLS handshake with the server name has succeeded recently.
+    pub(super) fn has_tls_success(&self) -> bool {
+        self.server_name.as_deref().is_some_and(|name| self.upstream.has_tls_success(name))
+    }
+
+    /// Whether a TLS handshake that takes long says something about the endpoint. One with a server name that a client
+    /// has made up does not: the endpoint may wait for what is behind that name only.
+    pub(super) fn is_usual_handshake(&self) -> bool {
+        let is_configured = self.upstream.key.tls.as_ref().is_none_or(UpstreamTlsSettings::has_server_name);
+        is_configured || self.server_name.is_none() || self.has_tls_success()
+    }
 }

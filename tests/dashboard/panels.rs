@@ -262,16 +262,26 @@ const UPSTREAMS: &[Panel] = &[
         ],
     ),
     lines(
-        "Replays, retries and mirrors",
+        "Retries",
         "reqps",
-        "Replays of unprocessed requests, retries configured by the rule, and mirrored copies",
+        "Configured retries by Service and outcome, and those that its budget has refused",
+        &[
+            (
+                r#"sum by (upstream, outcome) (rate(portico_upstream_retries_total{job=~"$job"}[$__rate_interval])) > 0"#,
+                "{{upstream}} {{outcome}}",
+            ),
+            (
+                r#"sum by (upstream) (rate(portico_upstream_retries_refused_total{job=~"$job",why="budget"}[$__rate_interval])) > 0"#,
+                "{{upstream}} over budget",
+            ),
+        ],
+    ),
+    lines(
+        "Replays and mirrors",
+        "reqps",
+        "Replays of unprocessed requests, and mirrored copies",
         &[
             (r#"sum(rate(portico_upstream_replays_total{job=~"$job"}[$__rate_interval]))"#, "replays"),
-            (r#"sum(rate(portico_upstream_retries_total{job=~"$job"}[$__rate_interval]))"#, "retries"),
-            (
-                r#"sum(rate(portico_upstream_retries_refused_total{job=~"$job"}[$__rate_interval]))"#,
-                "retries over budget",
-            ),
             (
                 r#"sum by (outcome) (rate(portico_mirrored_requests_total{job=~"$job"}[$__rate_interval]))"#,
                 "mirrored: {{outcome}}",

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, StatusCode};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use portico::snapshot::timeouts_and_retries::{TimeoutSetting, TimeoutsAndRetries};
 use portico::upstream::settings::{CircuitBreakerSettings, FallbackResponse};
 use portico::upstream::{
@@ -15,8 +15,10 @@ use portico::upstream::{
 use crate::accounting::scrape;
 use crate::external_auth::{guarded_routes, http_filter};
 use crate::h2::Http2Client;
+use crate::h2_upstream::{Http2Endpoint, http2_endpoint};
 use crate::harness::{
-    Endpoint, Options, TestServer, forward, reserve_address, retries, route, upstream, with_timeouts_and_retries,
+    Endpoint, Options, TestServer, forward, h2c_upstream, reserve_address, retries, route, upstream, with_timeout,
+    with_timeouts_and_retries,
 };
 use crate::retry::sum;
 use crate::stream;
@@ -255,4 +257,114 @@ async fn connections_of_tcp_listeners_have_the_same_circuit() {
     stream::wait_for_outcome(&server, "circuit_open", 1.0).await;
     assert_eq!(stream::outcome_count(&server, "connection_refused"), 2.0);
     drop(dead_socket);
+}
+
+/// Responds to calls with a message, and then with the status that the field `x-status` of the call names. `reset`
+/// breaks the stream off, and `none` ends it without a status.
+async fn grpc_endpoint() -> Http2Endpoint {
+    http2_endpoint(h2::server::Builder::new(), |mut call| async move {
+        let status = call.request.headers()["x-status"].clone();
+        let head = Response::builder().header("content-type", "application/grpc").body(()).unwrap();
+        let mut stream = call.response.send_response(head, false).unwrap();
+        stream.send_data(Bytes::from_static(b"message"), status == "none").unwrap();
+        if status == "reset" {
+            stream.send_reset(h2::Reason::INTERNAL_ERROR);
+        } else if status != "none" {
+            stream.send_trailers(HeaderMap::from_iter([("grpc-status".parse().unwrap(), status)])).unwrap();
+        }
+    })
+    .await
+}
+
+fn call(status: &str) -> Request<()> {
+    let call = Request::post("http://a/s/m").header("content-type", "application/grpc").header("x-status", status);
+    call.body(()).unwrap()
+}
+
+async fn call_with(server: &TestServer, call: Request<()>) {
+    // The response may be broken off.
+    drop(Http2Client::connect(server.address).await.request(call).await);
+}
+
+/// Two calls with the status, in a row.
+async fn phase_after_calls(endpoint: &Http2Endpoint, status: &str, timeout: Option<&str>) -> CircuitPhase {
+    let calls = h2c_upstream(endpoint.address);
+    let traffic = BackendTraffic { circuit_breaker: Some(Arc::new(circuit())), ..BackendTraffic::default() };
+    let addresses = vec![EndpointAddress::Ip(endpoint.address)];
+    calls.set_endpoints(Endpoints { addresses, traffic, ..Endpoints::default() });
+    let server = TestServer::with_routes(vec![route(forward(vec![(1, Arc::clone(&calls))]))]).await;
+    for _ in 0..2 {
+        let mut call = call(status);
+        if let Some(timeout) = timeout {
+            call.headers_mut().insert("grpc-timeout", timeout.parse().unwrap());
+        }
+        call_with(&server, call).await;
+    }
+    phase(&calls)
+}
+
+/// The status of the response is 200, whatever its trailers say (envoyproxy/envoy#11049).
+#[tokio::test]
+async fn circuit_opens_by_the_statuses_in_trailers() {
+    let endpoint = grpc_endpoint().await;
+    for (status, expected) in [
+        ("14", CircuitPhase::Open),
+        ("13", CircuitPhase::Open),
+        ("reset", CircuitPhase::Open),
+        // A client takes a missing status for 2, UNKNOWN.
+        ("none", CircuitPhase::Open),
+        ("0", CircuitPhase::Closed),
+        ("5", CircuitPhase::Closed),
+        ("8", CircuitPhase::Closed),
+    ] {
+        assert_eq!(phase_after_calls(&endpoint, status, None).await, expected, "{status}");
+    }
+}
+
+/// A client that sets short deadlines must not stop the requests of others (envoyproxy/envoy#22395).
+#[tokio::test]
+async fn circuit_does_not_open_by_the_deadlines_of_clients() {
+    let endpoint = grpc_endpoint().await;
+    assert_eq!(phase_after_calls(&endpoint, "4", None).await, CircuitPhase::Open);
+    assert_eq!(phase_after_calls(&endpoint, "4", Some("100S")).await, CircuitPhase::Closed);
+    assert_eq!(phase_after_calls(&endpoint, "14", Some("100S")).await, CircuitPhase::Open);
+}
+
+/// A stream may last for hours, and the circuit stays half-open until its trial has a result.
+#[tokio::test]
+async fn first_message_of_a_stream_is_a_success_of_a_half_open_circuit() {
+    let endpoint = http2_endpoint(h2::server::Builder::new(), |mut call| async move {
+        let head = Response::builder().header("content-type", "application/grpc").body(()).unwrap();
+        let mut stream = call.response.send_response(head, false).unwrap();
+        if call.request.headers()["x-status"] == "open" {
+            stream.send_data(Bytes::from_static(b"message"), false).unwrap();
+            std::future::poll_fn(|cx| stream.poll_reset(cx)).await.unwrap();
+        } else {
+            stream
+                .send_trailers(HeaderMap::from_iter([("grpc-status".parse().unwrap(), "14".parse().unwrap())]))
+                .unwrap();
+        }
+    })
+    .await;
+    let calls = h2c_upstream(endpoint.address);
+    let settings = CircuitBreakerSettings { open_for: Duration::ZERO, max_open_for: Duration::ZERO, ..circuit() };
+    let traffic = BackendTraffic { circuit_breaker: Some(Arc::new(settings)), ..BackendTraffic::default() };
+    let addresses = vec![EndpointAddress::Ip(endpoint.address)];
+    calls.set_endpoints(Endpoints { addresses, traffic, ..Endpoints::default() });
+    let server = TestServer::with_routes(vec![route(forward(vec![(1, Arc::clone(&calls))]))]).await;
+    for _ in 0..2 {
+        call_with(&server, call("14")).await;
+    }
+    let client = Http2Client::connect(server.address).await;
+    let (response, _sent) = client.start(call("open")).await;
+    let mut body = with_timeout("a response", response).await.unwrap().into_body();
+    assert_eq!(with_timeout("a message", body.data()).await.unwrap().unwrap(), &b"message"[..]);
+    with_timeout("the end of the half-open phase", async {
+        // Without a ramp, a circuit that is closing is closed.
+        while phase(&calls) != CircuitPhase::Closed {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert_eq!(calls.overload_report().unwrap().circuit.unwrap().transitions[CircuitPhase::Open as usize], 1);
 }

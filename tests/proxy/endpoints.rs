@@ -436,3 +436,44 @@ async fn rare_posts_leave_few_connections() {
     assert_eq!(client.get("/").await.status, 200);
     assert_eq!(endpoint.log.connections(), 8);
 }
+
+/// An endpoint closes its idle connections after the time that it announces, so a request just before it could arrive
+/// too late. A POST is not sent again.
+#[tokio::test]
+async fn idle_connections_close_before_the_endpoint_closes_them() {
+    for (fields, kept) in [
+        ("connection: keep-alive\r\nkeep-alive: timeout=0\r\n", false),
+        ("connection: Keep-Alive\r\nkeep-alive: max=9, Timeout = 0\r\n", false),
+        ("connection: keep-alive\r\nkeep-alive: timeout=100, max=9\r\n", true),
+        // These have no meaning.
+        ("connection: keep-alive\r\nkeep-alive: timeout=-1\r\n", true),
+        ("keep-alive: timeout=0\r\n", true),
+    ] {
+        let response = format!("HTTP/1.1 200 OK\r\n{fields}content-length: 2\r\n\r\nok");
+        let endpoint = Endpoint::responding_with(response).await;
+        let server = TestServer::with_routes(routes_to(endpoint.address)).await;
+        let mut client = server.connect().await;
+        for _ in 0..3 {
+            let response = client.get("/").await;
+            assert_eq!((response.text().as_str(), response.header("keep-alive")), ("ok", None));
+        }
+        assert_eq!(endpoint.log.connections(), if kept { 1 } else { 3 }, "{fields:?}");
+    }
+}
+
+/// A second before the end of the time that the endpoint announces, or half of the time if that is less.
+#[tokio::test]
+async fn idle_connection_closes_within_the_time_of_the_endpoint() {
+    let response = "HTTP/1.1 200 OK\r\nconnection: keep-alive\r\nkeep-alive: timeout=1\r\ncontent-length: 2\r\n\r\nok";
+    let endpoint = Endpoint::scripted(move |mut stream, _| async move {
+        while stream.request().await.is_some() {
+            stream.send(response).await;
+        }
+        stream.record("closed");
+    })
+    .await;
+    let server = TestServer::with_routes(routes_to(endpoint.address)).await;
+    assert_eq!(server.connect().await.get("/").await.text(), "ok");
+    // Without it, the connection closes after 60 s.
+    endpoint.log.wait_for("the end of the connection", |log| log.requests().contains(&"closed".to_owned())).await;
+}

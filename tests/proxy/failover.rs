@@ -7,6 +7,7 @@ use portico::upstream::{
     AlternativeBackends, BackendTraffic, EndpointAddress, Endpoints, Upstream, UpstreamKey, UpstreamRegistry,
 };
 
+use crate::external_auth::{authorization_server, guarded_routes, http_filter};
 use crate::harness::{Endpoint, Options, TestServer, forward, reserve_address, route};
 use crate::stream;
 
@@ -160,4 +161,32 @@ async fn connections_of_tcp_listeners_fail_over() {
     let mut client = server.connect().await;
     client.send("hello").await;
     stream::expect_text(&mut client, "hello").await;
+}
+
+/// What another server decides counts as that of the server itself; a request passes only with its consent.
+#[tokio::test]
+async fn authorization_servers_have_alternatives() {
+    let (endpoint, other) = (Endpoint::ok().await, authorization_server().await);
+    let registry = UpstreamRegistry::default();
+    let auth = set_endpoints(&registry, "auth", &[], alternatives(&["other"], &[500]));
+    let filter = http_filter(Arc::clone(&auth));
+    set_endpoints(&registry, "other", &[other.address], None);
+    let server = TestServer::with_routes(guarded_routes(filter, &endpoint)).await;
+    let status = async |method: &str, path: &str| {
+        server.request(&format!("{method} {path} HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n")).await.status
+    };
+    assert_eq!((status("GET", "/").await, status("GET", "/denied").await), (200, 401), "the server has no endpoint");
+    // A status that is replaced.
+    let failing = Endpoint::responding_with("HTTP/1.1 500 X\r\ncontent-length: 0\r\n\r\n").await;
+    set_endpoints(&registry, "auth", &[failing.address], alternatives(&["other"], &[500]));
+    assert_eq!((status("GET", "/").await, status("GET", "/denied").await), (200, 401));
+    assert_eq!((failing.log.requests().len(), other.log.requests().len()), (2, 4));
+    assert_eq!(status("POST", "/").await, 500, "the request may not be sent twice");
+    // Nothing responds in place of the server.
+    let (dead, _dead_socket) = reserve_address();
+    set_endpoints(&registry, "other", &[dead], None);
+    assert_eq!(status("GET", "/").await, 500);
+    set_endpoints(&registry, "auth", &[], alternatives(&["other"], &[500]));
+    assert_eq!(status("GET", "/").await, 503);
+    assert_eq!(endpoint.log.requests().len(), 2);
 }

@@ -27,9 +27,15 @@ type HandlerFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
 pub(crate) struct Http2Endpoint {
     pub(crate) address: SocketAddr,
     connections: Arc<AtomicUsize>,
+    requests: Arc<AtomicUsize>,
 }
 
 impl Http2Endpoint {
+    /// How many requests have arrived.
+    pub(crate) fn requests(&self) -> usize {
+        self.requests.load(SeqCst)
+    }
+
     /// How many connections it has accepted.
     pub(crate) fn connections(&self) -> usize {
         self.connections.load(SeqCst)
@@ -55,14 +61,18 @@ where
     let address = listener.local_addr().unwrap();
     let connections = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&connections);
+    let requests = Arc::new(AtomicUsize::new(0));
+    let request_counter = Arc::clone(&requests);
     let handle: Arc<dyn Fn(EndpointCall) -> HandlerFuture + Send + Sync> = Arc::new(move |call| Box::pin(handle(call)));
     tokio::spawn(async move {
         while let Ok((socket, _)) = listener.accept().await {
             let number = counter.fetch_add(1, SeqCst) + 1;
             let (builder, handle) = (builder.clone(), Arc::clone(&handle));
+            let request_counter = Arc::clone(&request_counter);
             tokio::spawn(async move {
                 let Ok(mut connection) = builder.handshake::<_, Bytes>(socket).await else { return };
                 while let Some(Ok((request, reply))) = connection.accept().await {
+                    request_counter.fetch_add(1, SeqCst);
                     let sends_goaway = request.uri().path() == "/goaway";
                     tokio::spawn(handle(EndpointCall { request, response: reply, connection: number }));
                     if sends_goaway {
@@ -72,7 +82,7 @@ where
             });
         }
     });
-    Http2Endpoint { address, connections }
+    Http2Endpoint { address, connections, requests }
 }
 
 /// An HTTP/2 endpoint that responds with the number of bytes of the request's body. Of requests to a path that it

@@ -8,15 +8,17 @@ use std::time::Duration;
 use http::{HeaderMap, Response};
 use portico::upstream::settings::{HealthSettings, PassiveChecks};
 use portico::upstream::{
-    Availability, BackendTraffic, EjectionCause, EndpointAddress, Endpoints, HealthChecks, OwnSockets, Upstream,
-    UpstreamKey, UpstreamProtocol, UpstreamRegistry,
+    Availability, BackendTraffic, EjectionCause, EndpointAddress, Endpoints, HealthChecks, Outcome, OutcomeClass,
+    OwnSockets, Upstream, UpstreamKey, UpstreamProtocol, UpstreamRegistry,
 };
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 
 use crate::h2::{Http2Client, post_request};
-use crate::h2_upstream::http2_endpoint;
+use crate::h2_upstream::{counting_endpoint, http2_endpoint};
 use crate::harness::{
-    Client, Endpoint, TestServer, forward, reserve_address, route, upstream, upstream_with_protocol, with_timeout,
+    Client, Endpoint, Route, TestServer, forward, reserve_address, route, upstream, upstream_with_protocol,
+    with_timeout,
 };
 
 fn endpoints(addresses: &[SocketAddr], passive: PassiveChecks) -> Endpoints {
@@ -221,4 +223,82 @@ async fn grpc_calls_eject_by_the_status_in_their_trailers() {
     })
     .await;
     assert_eq!(availability(&calls, failing.address), Availability::Ejected(EjectionCause::GatewayErrors));
+}
+
+/// A deadline that the client has set says nothing about the endpoint (envoyproxy/envoy#22395).
+#[tokio::test]
+async fn deadlines_of_clients_eject_no_endpoint() {
+    let overdue = http2_endpoint(h2::server::Builder::new(), |mut call| async move {
+        let head = Response::builder().header("content-type", "application/grpc").header("grpc-status", "4");
+        call.response.send_response(head.body(()).unwrap(), true).unwrap();
+    })
+    .await;
+    for (timeout, expected) in [(Some("100S"), true), (None, false)] {
+        let working = http2_endpoint(h2::server::Builder::new(), |mut call| async move {
+            let head = Response::builder().header("content-type", "application/grpc").header("grpc-status", "0");
+            call.response.send_response(head.body(()).unwrap(), true).unwrap();
+        })
+        .await;
+        let calls = upstream_with_protocol(UpstreamProtocol::Http2, "calls", &[]);
+        let passive = PassiveChecks { gateway_errors: 3, ..PassiveChecks::default() };
+        calls.set_endpoints(endpoints(&[overdue.address, working.address], passive));
+        let server = serve(&calls).await;
+        let client = Http2Client::connect(server.address).await;
+        for _ in 0..12 {
+            let mut call = post_request("/a.B/C");
+            call.headers_mut().insert("content-type", "application/grpc".parse().unwrap());
+            if let Some(timeout) = timeout {
+                call.headers_mut().insert("grpc-timeout", timeout.parse().unwrap());
+            }
+            client.request(call).await.unwrap();
+        }
+        let is_available = availability(&calls, overdue.address) == Availability::Available;
+        assert_eq!(is_available, expected, "{timeout:?}");
+    }
+}
+
+/// A connection to the endpoint has looked dead, so one from before is not used. Its request in progress ends.
+#[tokio::test]
+async fn marked_http2_connections_get_no_requests() {
+    let (release, released) = watch::channel(false);
+    let endpoint = counting_endpoint(h2::server::Builder::new(), released, |path| path == "/hold").await;
+    let web = upstream_with_protocol(UpstreamProtocol::Http2, "web", &[]);
+    web.set_endpoints(endpoints(&[endpoint.address], PassiveChecks::default()));
+    let server = serve(&web).await;
+    let mut client = server.connect().await;
+    assert_eq!((client.get("/").await.status, client.get("/").await.status), (200, 200));
+    assert_eq!(endpoint.connections(), 1);
+    let mut held = server.connect().await;
+    held.send("GET /hold HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    with_timeout("the request", async {
+        while endpoint.requests() < 3 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    web.report(endpoint.address, &Outcome::of(OutcomeClass::Stale));
+    assert_eq!(availability(&web, endpoint.address), Availability::Suspect);
+    assert_eq!((client.get("/").await.status, client.get("/").await.status), (200, 200));
+    assert_eq!(endpoint.connections(), 2, "one that was opened after the mark");
+    release.send(true).unwrap();
+    assert_eq!(held.response().await.status, 200);
+    assert_eq!(availability(&web, endpoint.address), Availability::Available, "a connection was opened");
+}
+
+/// If each rule counted for itself, none of many would have enough failures.
+#[tokio::test]
+async fn failures_of_all_routes_count_together() {
+    let (resetting, working) = (resetting_endpoint().await, Endpoint::ok().await);
+    let web = upstream("web", &[resetting.address, working.address]);
+    let routes = ["/a", "/b", "/c", "/d", "/e", "/f"];
+    let server = TestServer::with_routes(
+        routes.map(|path| Route { path, ..route(forward(vec![(1, Arc::clone(&web))])) }).into(),
+    )
+    .await;
+    for path in routes.iter().cycle().take(24) {
+        let request = format!("POST {path} HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+        server.request(&request).await;
+    }
+    assert_eq!(resetting.log.requests().len(), 5);
+    assert_eq!(availability(&web, resetting.address), Availability::Ejected(EjectionCause::LocalOrigin));
 }

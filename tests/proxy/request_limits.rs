@@ -1,11 +1,12 @@
 //! The limits of requests and connections to a Service: what is rejected, what waits, and what the client gets.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::Request;
-use portico::upstream::settings::RequestLimits;
+use portico::upstream::settings::{AdaptiveLimit, RequestLimits};
 use portico::upstream::{BackendTraffic, EndpointAddress, Endpoints, OverloadLimit, OverloadReport, Upstream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 use crate::accounting::scrape;
 use crate::h2::Http2Client;
@@ -226,6 +227,38 @@ async fn http2_connections_end_after_their_requests() {
     assert_eq!(endpoint.connections(), 3);
 }
 
+/// Requests in progress end, and the connection gets no other ones.
+#[tokio::test]
+async fn http2_connections_end_after_their_time() {
+    let (release, released) = watch::channel(false);
+    let holds = |path: &str| path == "/hold";
+    let endpoint = h2_upstream::counting_endpoint(h2::server::Builder::new(), released, holds).await;
+    let web = h2c_upstream(endpoint.address);
+    let server = TestServer::with_routes(vec![route(forward(vec![(1, Arc::clone(&web))]))]).await;
+    let mut client = server.connect().await;
+    assert_eq!(client.get("/").await.status, 200);
+    let mut held = begin(&server, "/hold").await;
+    with_timeout("the request", async {
+        while endpoint.requests() < 2 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert_eq!(endpoint.connections(), 1);
+    let limits = RequestLimits { max_connection_age: Some(Duration::from_millis(1)), ..RequestLimits::default() };
+    let addresses = vec![EndpointAddress::Ip(endpoint.address)];
+    let traffic = BackendTraffic { limits: Some(Arc::new(limits)), ..BackendTraffic::default() };
+    web.set_endpoints(Endpoints { addresses, traffic, ..Endpoints::default() });
+    with_timeout("another connection", async {
+        while endpoint.connections() < 2 {
+            assert_eq!(client.get("/").await.status, 200);
+        }
+    })
+    .await;
+    release.send(true).unwrap();
+    assert_eq!(held.response().await.status, 200, "the request in progress");
+}
+
 #[tokio::test]
 async fn requests_share_the_connections_that_the_service_may_have() {
     let (endpoint, permits) = held_endpoint().await;
@@ -268,6 +301,21 @@ async fn connections_of_tcp_listeners_are_limited() {
     let mut next = server.connect().await;
     next.send("again").await;
     stream::expect_text(&mut next, "again").await;
+}
+
+/// Its first value is 20 or less, and only the times of responses change it.
+#[tokio::test]
+async fn adaptive_limit_does_not_apply_to_connections_of_tcp_listeners() {
+    let endpoint = stream::echo_endpoint().await;
+    let db = upstream("db", &[]);
+    let adaptive = Some(AdaptiveLimit { min: 1, max: 1 });
+    set_limits(&db, &[&endpoint], RequestLimits { adaptive, ..RequestLimits::default() });
+    let server = stream::start(Options::default(), stream::to_upstream(&db)).await;
+    let mut clients = [server.connect().await, server.connect().await];
+    for client in &mut clients {
+        client.send("hello").await;
+        stream::expect_text(client, "hello").await;
+    }
 }
 
 #[tokio::test]

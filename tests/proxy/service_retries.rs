@@ -283,3 +283,29 @@ async fn call_is_retried_after_a_response_of_trailers_only() {
     let labels = ["reason=\"grpc_status\"", "outcome=\"success\""];
     assert_eq!(sum(&scrape(&server), "portico_upstream_retries_total", &labels), 1.0);
 }
+
+/// Retries that are not configured would hide from an operator that endpoints fail.
+#[tokio::test]
+async fn without_attempts_no_request_is_sent_again() {
+    let ((dead, _dead_socket), working) = (reserve_address(), Endpoint::ok().await);
+    let server = server(&[dead, working.address], traffic(settings(0, |_| {}))).await;
+    let mut statuses = [server.request(GET).await.status, server.request(GET).await.status];
+    statuses.sort();
+    assert_eq!(statuses, [200, 503]);
+    assert_eq!(working.log.requests().len(), 1);
+}
+
+/// A budget that counts only retries in progress allows as many as wait for their back-off (envoyproxy/envoy#24937).
+#[tokio::test]
+async fn retries_that_wait_use_the_budget() {
+    let endpoint = Endpoint::responding_with("HTTP/1.1 500 X\r\ncontent-length: 0\r\n\r\n").await;
+    let hour = Duration::from_secs(3600);
+    let retries = RetrySettings { base: hour, max: hour, ..settings(3, |on| on.server_error = true) };
+    let traffic = BackendTraffic { retry_limits: limits(0, 1), ..traffic(retries) };
+    let server = server(&[endpoint.address], traffic).await;
+    let mut waiting = server.connect().await;
+    waiting.send(GET).await;
+    endpoint.log.wait_for("the first attempt", |log| log.requests().len() == 1).await;
+    assert_eq!(server.request(GET).await.status, 500, "the only retry waits");
+    assert_eq!((endpoint.log.requests().len(), refused(&server, "budget")), (2, 1.0));
+}

@@ -42,14 +42,18 @@ fn weighted(backends: Vec<(u32, BackendTarget)>) -> Option<StreamAction> {
     Some(StreamAction::Forward(WeightedBackends::new(backends.into_iter().map(backend).collect()).unwrap()))
 }
 
-pub(crate) fn udp_upstream(service: &str, addresses: &[SocketAddr]) -> Arc<Upstream> {
-    let upstream = Upstream::new(UpstreamKey {
+pub(crate) fn udp_key(service: &str) -> UpstreamKey {
+    UpstreamKey {
         namespace: "default".into(),
         service: service.into(),
         port: 53,
         transport: TransportProtocol::Udp,
         ..UpstreamKey::default()
-    });
+    }
+}
+
+pub(crate) fn udp_upstream(service: &str, addresses: &[SocketAddr]) -> Arc<Upstream> {
+    let upstream = Upstream::new(udp_key(service));
     set_endpoints(&upstream, addresses);
     Arc::new(upstream)
 }
@@ -131,7 +135,7 @@ impl UdpEndpoint {
 }
 
 /// An address on whose port nothing receives datagrams.
-async fn unreachable_address() -> SocketAddr {
+pub(crate) async fn unreachable_address() -> SocketAddr {
     let (address, _reserved) = reserve_address();
     SocketAddr::new(Ipv4Addr::new(127, 0, 0, 78).into(), address.port())
 }

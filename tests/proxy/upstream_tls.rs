@@ -886,6 +886,7 @@ async fn unknown_server_names_do_not_eject_the_endpoint() {
             };
             assert_eq!(status, expected, "{protocol:?} {unknown_name:?}");
             assert!(is_healthy(&upstream, address), "{protocol:?} {unknown_name:?}");
+            assert!(!is_suspect(&upstream, address), "{protocol:?} {unknown_name:?}");
         }
     }
 }

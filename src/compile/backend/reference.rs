@@ -103,13 +103,23 @@ pub(in crate::compile) fn resolve_stream(
         let sent = SentToXBackend::Connections { is_encrypted: stream.is_encrypted };
         return resolve_x_backend(cx, from, reference, sent, field);
     }
-    let found = find_service_port(cx, from, reference, stream.transport, field);
-    let upstream = found.and_then(|FoundPort { service, port }| {
-        let settings = settings(service);
-        let key = backend::stream_upstream_key(cx, service, &port, stream, settings.via_cluster_ip);
-        key.map_err(|error| backend_problem(error, &service.meta.key, &port, &settings, field))
-    });
+    let upstream = stream_upstream(cx, from, reference, settings, stream, field);
     resolved(cx, from, reference, upstream)
+}
+
+/// The upstream of a Service for connections or datagrams.
+pub(in crate::compile) fn stream_upstream(
+    cx: CompileContext<'_>,
+    from: Referrer<'_>,
+    reference: &BackendObjectReference,
+    settings: SettingsReader,
+    stream: StreamBackend,
+    field: &str,
+) -> Result<UpstreamKey, (Code, Diagnostic)> {
+    let FoundPort { service, port } = find_service_port(cx, from, reference, stream.transport, field)?;
+    let settings = settings(service);
+    let key = backend::stream_upstream_key(cx, service, &port, stream, settings.via_cluster_ip);
+    key.map_err(|error| backend_problem(error, &service.meta.key, &port, &settings, field))
 }
 
 fn is_x_backend(reference: &BackendObjectReference) -> bool {

@@ -24,7 +24,7 @@ use crate::proxy::stream::{ConnectionRecord, outcome_of};
 use crate::snapshot::rule::BackendTarget;
 use crate::snapshot::stream::{StreamAction, StreamRoute, StreamRule};
 use crate::snapshot::{BindAddress, BindMap};
-use crate::upstream::{ActiveRequest, LocalShortage, Outcome, OutcomeClass, Upstream};
+use crate::upstream::{ActiveRequest, Admission, LocalShortage, Outcome, OutcomeClass, Upstream};
 
 /// What distinguishes the sessions of a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -66,11 +66,27 @@ pub(super) enum SessionTarget {
 
 /// The endpoint of a session, with a connected socket, which receives from that endpoint only.
 pub(super) struct SessionEndpoint {
+    /// The upstream of the rule.
+    assigned: Arc<Upstream>,
+    /// The same one, or the alternative that has taken its place.
     upstream: Arc<Upstream>,
     address: SocketAddr,
     socket: UdpSocket,
     /// Counts the session for least-requests balancing.
     _active_request: Option<ActiveRequest>,
+    /// Counts the session for the limits of the upstream.
+    admission: RefCell<Admission>,
+    /// What the session has shown to the circuit breaker.
+    shown: Cell<Shown>,
+}
+
+/// What a session has shown about its upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shown {
+    /// Datagrams are sent without a reply, or are lost.
+    Nothing,
+    Reply,
+    Failure,
 }
 
 /// When a session ends, and its outcome.
@@ -97,13 +113,55 @@ enum Progress {
 }
 
 impl SessionEndpoint {
-    pub(super) fn connect(upstream: Arc<Upstream>, address: SocketAddr) -> io::Result<Self> {
+    /// Opens a socket to an endpoint of `upstream`, which is `assigned` or takes its place.
+    pub(super) fn connect(
+        assigned: &Arc<Upstream>,
+        upstream: &Arc<Upstream>,
+        address: SocketAddr,
+        admission: Admission,
+    ) -> io::Result<Self> {
         let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
         socket.set_nonblocking(true)?;
         socket.connect(&address.into())?;
         let socket = UdpSocket::from_std(socket.into())?;
         let active_request = upstream.active_request(address);
-        Ok(SessionEndpoint { upstream, address, socket, _active_request: active_request })
+        Ok(SessionEndpoint {
+            assigned: Arc::clone(assigned),
+            upstream: Arc::clone(upstream),
+            address,
+            socket,
+            _active_request: active_request,
+            admission: RefCell::new(admission),
+            shown: Cell::new(Shown::Nothing),
+        })
+    }
+
+    /// The endpoint has replied. The first reply counts for the circuit breaker.
+    fn report_reply(&self) {
+        self.upstream.report(self.address, &Outcome::of(OutcomeClass::Responded));
+        if self.shown.get() == Shown::Nothing {
+            self.show(Shown::Reply, OutcomeClass::Responded);
+        }
+    }
+
+    /// The endpoint refuses datagrams, or its socket has failed. Counts once, since the session ends.
+    fn report_failure(&self) {
+        self.upstream.report(self.address, &Outcome::of(OutcomeClass::ConnectFailed));
+        if self.shown.get() != Shown::Failure {
+            self.show(Shown::Failure, OutcomeClass::ConnectFailed);
+        }
+    }
+
+    /// The session has ended. Without a reply, as in protocols that have none, the absence of an error is a success.
+    fn report_end(&self) {
+        if self.shown.get() == Shown::Nothing {
+            self.show(Shown::Reply, OutcomeClass::Responded);
+        }
+    }
+
+    fn show(&self, shown: Shown, class: OutcomeClass) {
+        self.shown.set(shown);
+        self.admission.borrow_mut().record(&Outcome::of(class));
     }
 
     /// Whether datagrams to the endpoint arrive at one of these addresses of this machine.
@@ -193,7 +251,7 @@ impl Session {
         match &self.target {
             SessionTarget::Endpoint(endpoint) => {
                 let is_same = |target: &BackendTarget| match target {
-                    BackendTarget::Upstream(upstream) => Arc::ptr_eq(upstream, &endpoint.upstream),
+                    BackendTarget::Upstream(upstream) => Arc::ptr_eq(upstream, &endpoint.assigned),
                     BackendTarget::Fail(_) => false,
                 };
                 has_target(&is_same) && endpoint.exists()
@@ -219,7 +277,7 @@ impl Session {
                 Forwarded::Sent
             }
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                endpoint.upstream.report(endpoint.address, &Outcome::of(OutcomeClass::ConnectFailed));
+                endpoint.report_failure();
                 Forwarded::Refused(endpoint.address)
             }
             Err(error) => Forwarded::Dropped(DatagramDrop::of_error(&error)),
@@ -290,13 +348,13 @@ impl Session {
         for _ in 0..REPLIES_PER_TURN {
             match endpoint.receive(buffer) {
                 Ok(length) => {
-                    endpoint.upstream.report(endpoint.address, &Outcome::of(OutcomeClass::Responded));
+                    endpoint.report_reply();
                     self.reply(&buffer[..length], sessions);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Progress::Drained,
                 Err(error) => {
                     if LocalShortage::of_error(&error).is_none() {
-                        endpoint.upstream.report(endpoint.address, &Outcome::of(OutcomeClass::ConnectFailed));
+                        endpoint.report_failure();
                     }
                     let is_refused = error.kind() == io::ErrorKind::ConnectionRefused;
                     let outcome =
@@ -328,6 +386,9 @@ pub(super) async fn run(session: Rc<Session>, sessions: Rc<UdpSessions>, series:
     let record = ConnectionRecord::start(worker, session.key.client, "UDP", server_name, series);
     let mut record = SessionRecord { record, session: &session };
     let outcome = session.relay_replies(&sessions).await;
+    if let (SessionTarget::Endpoint(endpoint), StreamOutcome::Completed) = (&session.target, outcome) {
+        endpoint.report_end();
+    }
     sessions.remove(&session);
     record.record.outcome = Some(outcome);
 }

@@ -24,7 +24,7 @@ use crate::proxy::worker::Worker;
 use crate::proxy::worker::snapshot_view::SnapshotView;
 use crate::snapshot::Served;
 use crate::snapshot::stream::StreamRule;
-use crate::upstream::EndpointChoice;
+use crate::upstream::{Admission, Alternatives, EndpointChoice, NoEndpoint, Overloaded, Upstream};
 
 pub(super) struct UdpSessions {
     http: Rc<HttpWorker>,
@@ -150,7 +150,9 @@ impl UdpSessions {
         let permit = self.worker().udp_clients.admit(client).map_err(|ClientLimitReached| DatagramDrop::ClientLimit)?;
         let target = match upstream {
             None => SessionTarget::Invalid,
-            Some(upstream) => {
+            Some(assigned) => {
+                let alternatives = assigned.alternatives();
+                let (upstream, admission) = admit(assigned, alternatives.as_deref())?;
                 let choice = EndpointChoice {
                     avoid: refused.as_slice(),
                     pinned: None,
@@ -158,9 +160,13 @@ impl UdpSessions {
                     may_repeat: true,
                     is_repeatable: true,
                 };
-                let picked = self.http.pools.pick(upstream, &choice).map_err(|_| DatagramDrop::NoEndpoints)?;
+                let picked = self.http.pools.pick(upstream, &choice).map_err(|reason| match reason {
+                    NoEndpoint::OverLimit => DatagramDrop::OverLimit,
+                    NoEndpoint::None | NoEndpoint::Unavailable => DatagramDrop::NoEndpoints,
+                })?;
                 let address = picked.address;
-                let endpoint = SessionEndpoint::connect(Arc::clone(upstream), address).map_err(|error| {
+                let connected = SessionEndpoint::connect(assigned, upstream, address, admission);
+                let endpoint = connected.map_err(|error| {
                     if matches!(Errno::from_io_error(&error), Some(Errno::MFILE | Errno::NFILE)) {
                         self.evict_oldest();
                     }
@@ -277,4 +283,21 @@ impl UdpSessions {
         }
         active
     }
+}
+
+/// Admits a session to the upstream, or to one that takes its place. A session does not wait until others end.
+fn admit<'u>(
+    assigned: &'u Arc<Upstream>,
+    alternatives: Option<&'u Alternatives>,
+) -> Result<(&'u Arc<Upstream>, Admission), DatagramDrop> {
+    let in_place = alternatives.and_then(|alternatives| alternatives.in_place_of(assigned));
+    let upstream = in_place.unwrap_or(assigned);
+    let fallback = alternatives.and_then(|alternatives| alternatives.circuit_fallback.as_ref());
+    let admitted = match (upstream.admit_session(), fallback) {
+        (Err(Overloaded::CircuitOpen { .. }), Some(fallback)) if in_place.is_none() => {
+            fallback.admit_session().map(|admission| (fallback, admission))
+        }
+        (admitted, _) => admitted.map(|admission| (upstream, admission)),
+    };
+    admitted.map_err(DatagramDrop::of_overload)
 }

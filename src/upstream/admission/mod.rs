@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use super::circuit_breaker::{CircuitPass, CircuitVerdict};
 use super::limits::{PlaceInQueue, QueueEnd, RequestSlot};
-use super::outcome::{Outcome, OutcomeClass};
+use super::outcome::{GrpcStatus, Outcome, OutcomeClass};
 pub(super) use overload_control::OverloadControl;
 use overload_control::OverloadRules;
 pub use overload_report::{OverloadLimit, OverloadReport};
@@ -40,6 +40,19 @@ struct HeldAdmission {
     circuit: Option<CircuitPass>,
     /// The request is being sent again.
     retry: Option<RetrySlot>,
+    call: CallState,
+}
+
+/// What is known of a gRPC call, whose status arrives with the end of its response.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum CallState {
+    /// It is no call, or its response has not begun.
+    #[default]
+    None,
+    /// The response has begun.
+    Begun { head_time: Option<Duration> },
+    /// The call has counted as a success of a half-open circuit when its first message arrived.
+    Streaming,
 }
 
 /// Why a request was not admitted at once.
@@ -92,12 +105,21 @@ impl QueuedRequest {
         };
         // The circuit may have opened meanwhile.
         let circuit = rules.pass_circuit()?;
-        let held = HeldAdmission { rules, _slot: slot, circuit, retry: None };
-        Ok(Admission { held: Some(Box::new(held)) })
+        Ok(Admission::hold(rules, slot, circuit))
     }
 }
 
 impl Admission {
+    fn hold(rules: Arc<OverloadRules>, slot: RequestSlot, circuit: Option<CircuitPass>) -> Self {
+        let held = HeldAdmission { rules, _slot: slot, circuit, retry: None, call: CallState::None };
+        Admission { held: Some(Box::new(held)) }
+    }
+
+    /// Whether the statuses of responses count, which gRPC calls have in their trailers.
+    pub fn counts_statuses(&self) -> bool {
+        self.held.is_some()
+    }
+
     /// Whether the limit of retries in progress allows the request to be sent once more, which is then counted. The
     /// retry budget of the Service limits it as well.
     pub fn take_retry(&mut self) -> bool {
@@ -135,24 +157,57 @@ impl HeldAdmission {
         }
     }
 
-    fn verdict(&self, outcome: &Outcome) -> Option<CircuitVerdict> {
+    fn verdict(&mut self, outcome: &Outcome) -> Option<CircuitVerdict> {
+        let call = std::mem::take(&mut self.call);
         match outcome.class {
-            OutcomeClass::Responded => {
-                let is_error = outcome.status.is_some_and(|status| self.rules.is_error(status));
-                let success = CircuitVerdict::Success { head_time: outcome.head_time };
-                Some(if is_error { CircuitVerdict::Error } else { success })
-            }
+            OutcomeClass::Responded => match outcome.effective_status() {
+                Some(status) => self.verdict_on_status(status, call, outcome.head_time),
+                None => self.verdict_on_call(call, outcome),
+            },
             OutcomeClass::ConnectFailed | OutcomeClass::NoResponse | OutcomeClass::TimedOut | OutcomeClass::Failed => {
                 Some(CircuitVerdict::Error)
             }
+            // Any other response was recorded already.
+            OutcomeClass::Truncated => (call != CallState::None).then_some(CircuitVerdict::Error),
             // The endpoint has not processed the request, the attempt goes on, or the response was recorded already.
             OutcomeClass::Connected
             | OutcomeClass::Completed
             | OutcomeClass::Stale
-            | OutcomeClass::Truncated
             | OutcomeClass::Inconclusive
             | OutcomeClass::Abandoned
             | OutcomeClass::NotProcessed => None,
+        }
+    }
+
+    fn verdict_on_status(&self, status: u16, call: CallState, head_time: Option<Duration>) -> Option<CircuitVerdict> {
+        if self.rules.is_error(status) {
+            return Some(CircuitVerdict::Error);
+        }
+        match call {
+            CallState::None => Some(CircuitVerdict::Success { head_time }),
+            CallState::Begun { head_time } => Some(CircuitVerdict::Success { head_time }),
+            CallState::Streaming => None,
+        }
+    }
+
+    /// The status of a call is not known yet.
+    fn verdict_on_call(&mut self, call: CallState, outcome: &Outcome) -> Option<CircuitVerdict> {
+        if outcome.grpc_status != GrpcStatus::Streaming {
+            self.call = CallState::Begun { head_time: outcome.head_time };
+            self.rules.record_head_time(outcome.head_time);
+            return None;
+        }
+        let is_probe = self.circuit.as_ref().is_some_and(CircuitPass::is_probe);
+        match call {
+            // A stream may last for long, and other requests wait for the trial.
+            CallState::Begun { head_time } if is_probe => {
+                self.call = CallState::Streaming;
+                Some(CircuitVerdict::Success { head_time })
+            }
+            call => {
+                self.call = call;
+                None
+            }
         }
     }
 }

@@ -9,11 +9,10 @@ use std::sync::atomic::{
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use http::StatusCode;
 use parking_lot::Mutex;
 
 use super::overload_report::{OverloadLimit, OverloadReport, RejectionCounters};
-use super::{Admission, HeldAdmission, NotAdmitted, Overloaded, QueuedRequest, RetrySlot, TooManyRetries};
+use super::{Admission, NotAdmitted, Overloaded, QueuedRequest, RetrySlot, TooManyRetries};
 use crate::upstream::circuit_breaker::{CircuitBreaker, CircuitOpen, CircuitPass, CircuitVerdict};
 use crate::upstream::configured_endpoints::BackendTraffic;
 use crate::upstream::health::UpstreamClock;
@@ -92,6 +91,23 @@ impl OverloadControl {
             None => Ok(Admission::default()),
             Some(rules) => rules.admit(client),
         }
+    }
+
+    /// Admits a connection or a session whose bytes are forwarded unparsed. `client`: that of a connection, which may
+    /// wait.
+    pub(in crate::upstream) fn admit_unparsed(&self, client: Option<ClientSlot>) -> Result<Admission, NotAdmitted> {
+        if !self.has_rules.load(Relaxed) {
+            return Ok(Admission::default());
+        }
+        match self.rules.load_full() {
+            None => Ok(Admission::default()),
+            Some(rules) => rules.admit_unparsed(client),
+        }
+    }
+
+    /// Whether outcomes of requests are recorded.
+    pub(in crate::upstream) fn has_rules(&self) -> bool {
+        self.has_rules.load(Relaxed)
     }
 
     /// The circuit breaker, if there is one.
@@ -177,13 +193,27 @@ impl OverloadRules {
         self.state.slots.set_limit(configured.min(adaptive));
     }
 
-    fn admit(self: Arc<Self>, client: ClientSlot) -> Result<Admission, NotAdmitted> {
-        if let Some((settings, window)) = &self.success_rate {
-            let share = window.rejected_share(self.state.clock.now(), settings);
-            if share > 0.0 && fastrand::f64() < share {
-                self.count_or_reject(OverloadLimit::Admission, Overloaded::OverLimit)?;
+    /// Admits a connection or a session. The adaptive limit does not apply: it follows the time to the head of
+    /// responses, which these do not have.
+    fn admit_unparsed(self: Arc<Self>, client: Option<ClientSlot>) -> Result<Admission, NotAdmitted> {
+        self.pass_admission_control()?;
+        let circuit = self.pass_circuit()?;
+        let slots = &self.state.slots;
+        let limit = self.limits.as_ref().and_then(|limits| limits.max_requests).unwrap_or(u32::MAX).max(1);
+        let slot = match (slots.try_take_within(limit), client) {
+            (Some(slot), _) => slot,
+            (None, _) if self.is_dry_run => {
+                self.state.rejections.add(OverloadLimit::Requests);
+                slots.take_anyway()
             }
-        }
+            (None, Some(client)) => return Err(self.enqueue(client)),
+            (None, None) => return Err(self.reject(OverloadLimit::Requests, Overloaded::OverLimit).into()),
+        };
+        Ok(Admission::hold(self, slot, circuit))
+    }
+
+    fn admit(self: Arc<Self>, client: ClientSlot) -> Result<Admission, NotAdmitted> {
+        self.pass_admission_control()?;
         let circuit = self.pass_circuit()?;
         let slots = &self.state.slots;
         let slot = match slots.try_take() {
@@ -194,8 +224,7 @@ impl OverloadRules {
             }
             None => return Err(self.enqueue(client)),
         };
-        let held = HeldAdmission { rules: self, _slot: slot, circuit, retry: None };
-        Ok(Admission { held: Some(Box::new(held)) })
+        Ok(Admission::hold(self, slot, circuit))
     }
 
     /// Lets a request wait that got no slot, if it may.
@@ -223,6 +252,16 @@ impl OverloadRules {
             Some(configured) if configured.max(1) <= self.state.slots.limit() => OverloadLimit::Requests,
             _ => OverloadLimit::Adaptive,
         }
+    }
+
+    /// Rejects a share of the requests while too many fail.
+    fn pass_admission_control(&self) -> Result<(), Overloaded> {
+        let Some((settings, window)) = &self.success_rate else { return Ok(()) };
+        let share = window.rejected_share(self.state.clock.now(), settings);
+        if share > 0.0 && fastrand::f64() < share {
+            self.count_or_reject(OverloadLimit::Admission, Overloaded::OverLimit)?;
+        }
+        Ok(())
     }
 
     /// Whether the circuit lets a request through. `None` without a circuit breaker, and if it is only a dry run.
@@ -264,12 +303,12 @@ impl OverloadRules {
     }
 
     /// Whether a response with this status is an error.
-    pub(super) fn is_error(&self, status: StatusCode) -> bool {
+    pub(super) fn is_error(&self, status: u16) -> bool {
         let statuses = self.circuit.as_ref().map_or(&[][..], |circuit| &circuit.settings().statuses);
         match statuses {
             // 501 and 505 are about the request.
-            [] => status.is_server_error() && !matches!(status.as_u16(), 501 | 505),
-            statuses => statuses.binary_search(&status.as_u16()).is_ok(),
+            [] => (500..=599).contains(&status) && !matches!(status, 501 | 505),
+            statuses => statuses.binary_search(&status).is_ok(),
         }
     }
 
@@ -278,6 +317,11 @@ impl OverloadRules {
         if let Some((_, window)) = &self.success_rate {
             window.record(self.state.clock.now(), matches!(verdict, CircuitVerdict::Success { .. }));
         }
+        self.record_head_time(head_time);
+    }
+
+    /// Records the time to the head of a response, which the limit follows.
+    pub(super) fn record_head_time(&self, head_time: Option<Duration>) {
         if let (Some(adaptive), Some(head_time)) = (&self.adaptive, head_time)
             && adaptive.record(head_time, self.state.slots.active()).is_some()
             // A request of earlier rules does not set their limit again.

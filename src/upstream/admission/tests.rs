@@ -4,7 +4,7 @@ use http::StatusCode;
 use tokio::time::advance;
 
 use super::super::configured_endpoints::BackendTraffic;
-use super::super::settings::{AdaptiveLimit, AdmissionControl, CircuitBreakerSettings, RequestLimits};
+use super::super::settings::{AdaptiveLimit, AdmissionControl, CircuitBreakerSettings, RequestLimits, SlowRequests};
 use super::super::socket_budget::client_slots::ClientSlot;
 use super::*;
 use crate::upstream::CircuitPhase;
@@ -299,4 +299,35 @@ fn earlier_rules_do_not_set_their_limit_again() {
     control.set(&traffic(Some(RequestLimits { max_requests: Some(5), ..limits() }), None), &"ns/web:80");
     (0..100).for_each(|_| held.record(&outcome(200)));
     assert_eq!(control.report().unwrap().limit, Some(5));
+}
+
+/// The verdict on a call follows its trailers, and the time to its head counts once.
+#[tokio::test(start_paused = true)]
+async fn calls_count_by_the_status_in_their_trailers() {
+    let head = Outcome { grpc_status: GrpcStatus::Pending, ..outcome(200) };
+    let message = Outcome::of_call(GrpcStatus::Streaming, false);
+    let trailers = |code| Outcome::of_call(GrpcStatus::Received(code), false);
+    let slow = Some(SlowRequests { after: SECOND / 1000, percent: 10 });
+    for (outcomes, errors, slow_opens) in [
+        (vec![head, message, trailers(14)], 5, false),
+        (vec![head, trailers(13)], 5, false),
+        (vec![head, message, trailers(0)], 0, true),
+        (vec![head, message, Outcome::of(OutcomeClass::Truncated)], 5, false),
+        (vec![head, Outcome::of_call(GrpcStatus::Received(4), true)], 0, false),
+        // The client has left.
+        (vec![head, message], 0, false),
+    ] {
+        let settings = CircuitBreakerSettings { error_percent: 100, min_requests: 6, ..circuit() };
+        let control = control(&traffic(None, Some(settings.clone())));
+        for _ in 0..5 {
+            let mut admission = admit(&control).unwrap();
+            outcomes.iter().for_each(|outcome| admission.record(outcome));
+        }
+        assert_eq!(control.report().unwrap().circuit.unwrap().errors, errors, "{outcomes:?}");
+        control.set(&traffic(None, Some(CircuitBreakerSettings { slow, min_requests: 1, ..settings })), &"ns/web:80");
+        let mut admission = admit(&control).unwrap();
+        outcomes.iter().for_each(|outcome| admission.record(outcome));
+        let is_open = phase(&control) == CircuitPhase::Open;
+        assert_eq!(is_open, slow_opens || errors > 0, "slow: {outcomes:?}");
+    }
 }

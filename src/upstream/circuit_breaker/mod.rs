@@ -325,6 +325,11 @@ impl CircuitState {
 }
 
 impl CircuitPass {
+    /// Whether the request is one of the few of a half-open circuit.
+    pub(super) fn is_probe(&self) -> bool {
+        self.probe.is_some()
+    }
+
     fn end_probe(&mut self) {
         if let Some(state) = self.probe.take() {
             state.end_probe(self.number);

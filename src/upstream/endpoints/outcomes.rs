@@ -42,10 +42,15 @@ impl Upstream {
         self.record(address, &Outcome::of(OutcomeClass::ConnectFailed), Some(error));
     }
 
-    /// Whether the statuses of responses count, which gRPC calls have in their trailers.
+    /// Whether the statuses of responses count for the health of endpoints, which gRPC calls have in their trailers.
     #[inline]
     pub fn counts_statuses(&self) -> bool {
         self.detection.counts_statuses()
+    }
+
+    /// Whether the statuses of responses count, for health or for limits and the circuit breaker.
+    pub fn observes_statuses(&self) -> bool {
+        self.counts_statuses() || self.overload.has_rules()
     }
 
     /// Whether connections to this endpoint that were idle at this number of marks are not to be used, because one of

@@ -6,11 +6,17 @@ use std::time::Duration;
 use super::Upstream;
 use crate::upstream::attempt_settings::AttemptSettings;
 use crate::upstream::retry_budget::OverBudget;
+use crate::upstream::retry_counters::{RetryCounters, RetryMetrics};
 
 impl Upstream {
     /// Takes a place in the retry budget of the Service. The error says what the client gets if there is none.
     pub fn take_retry(&self) -> Result<(), OverBudget> {
         self.retries.take_retry()
+    }
+
+    /// The counters of its retries, which are among those of the process.
+    pub(in crate::upstream) fn retry_counters(&self, metrics: &RetryMetrics) -> &RetryCounters {
+        self.retry_counters.get_or_init(|| metrics.of(&self.key))
     }
 
     /// The retries and timeouts of requests whose rule has none of its own.

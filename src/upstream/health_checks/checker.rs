@@ -135,7 +135,11 @@ impl EndpointChecker {
         let check = async {
             let opener = StreamOpener { timeout: limit, own_sockets: &self.own_sockets };
             let tls = target.tls.as_ref();
-            let tls = tls.map(|tls| ConnectionTls { client: &tls.client, server_name: tls.server_name.as_deref() });
+            let tls = tls.map(|tls| ConnectionTls {
+                client: &tls.client,
+                server_name: tls.server_name.as_deref(),
+                has_begun: None,
+            });
             let opened = opener.open(target.address(endpoint), &target.proxy_header, tls, &Cell::default()).await;
             let socket = UpstreamSocket::new(opened.map_err(CheckFailure::Connect)?, permit, None);
             if let CheckKind::Tcp { send, expect } = &target.check.kind {

@@ -181,7 +181,11 @@ async fn probe(upstream: &Upstream, address: SocketAddr, own_sockets: &OwnSocket
     let probed_name = upstream.probed_name();
     let server_name = upstream.key.tls.as_ref().and_then(|tls| tls.server_name(probed_name.as_ref()));
     let tls = upstream.tls_client.as_ref().zip(server_name.as_deref());
-    let tls = tls.map(|(client, name)| ConnectionTls { client, server_name: Some::<&UpstreamServerName>(name) });
+    let tls = tls.map(|(client, name)| ConnectionTls {
+        client,
+        server_name: Some::<&UpstreamServerName>(name),
+        has_begun: None,
+    });
     let limit = if tls.is_some() { MAX_TLS_TIME } else { MAX_TCP_TIME };
     let opener = StreamOpener { timeout: limit, own_sockets };
     let opened = timeout(limit, opener.open(address, &proxy_header, tls, &Cell::default())).await;

@@ -82,6 +82,11 @@ impl RequestSlots {
         if self.pending.load(SeqCst) > 0 { None } else { self.take_free() }
     }
 
+    /// The same with another limit.
+    pub(in crate::upstream) fn try_take_within(self: &Arc<Self>, limit: u32) -> Option<RequestSlot> {
+        if self.pending.load(SeqCst) > 0 { None } else { self.take_within(limit) }
+    }
+
     /// A slot, whatever the limit is.
     pub(in crate::upstream) fn take_anyway(self: &Arc<Self>) -> RequestSlot {
         self.active.fetch_add(1, SeqCst);
@@ -89,7 +94,10 @@ impl RequestSlots {
     }
 
     fn take_free(self: &Arc<Self>) -> Option<RequestSlot> {
-        let limit = self.limit.load(Relaxed);
+        self.take_within(self.limit.load(Relaxed))
+    }
+
+    fn take_within(self: &Arc<Self>, limit: u32) -> Option<RequestSlot> {
         let next = |active| (active < limit).then_some(active + 1);
         self.active.fetch_update(SeqCst, SeqCst, next).ok()?;
         Some(RequestSlot(Arc::clone(self)))

@@ -172,8 +172,11 @@ where
     /// a connection that is dropped is reset.
     pub fn release(self) {
         let UpstreamConnection { sender, address, client, pool, .. } = self;
-        // A stream of a shared connection is released by dropping it.
-        let RequestSender::Http1(connection) = sender else { return };
+        let connection = match sender {
+            RequestSender::Http1(connection) => connection,
+            // The stream is released by dropping it.
+            RequestSender::Http2(permit) => return permit.confirm_connection(pool.detection.marks()),
+        };
         if connection.is_sent() {
             if connection.is_reusable() {
                 pool.store(address, connection);

@@ -83,6 +83,11 @@ impl UpstreamTlsSettings {
         self.config.verifies
     }
 
+    /// Whether all handshakes have the same server name, whatever the host of a request is.
+    pub(super) fn has_server_name(&self) -> bool {
+        self.server_name.is_some()
+    }
+
     /// The server name for a request with this `Host`, or for a connection without requests.
     pub fn server_name(&self, host: Option<&HeaderValue>) -> Option<Rc<UpstreamServerName>> {
         self.server_name.as_ref().or(host).map(UpstreamServerName::from_host)

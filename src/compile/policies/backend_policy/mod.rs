@@ -16,6 +16,7 @@ mod active_check;
 mod block_reader;
 mod blocks;
 mod circuit_breaker;
+mod datagram_fields;
 mod effective;
 mod failover;
 mod health;

@@ -3,10 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::blocks::{Block, is_or_are, names};
+use super::datagram_fields;
 use super::effective::{DryRun, PolicyTarget, Translated, is_dry_run, translate};
 use super::layers::{first_with_block, policies_with_target};
 use super::timeouts;
 use super::unserved_fields::unserved_fields;
+use crate::api::core::ServicePort;
 use crate::api::portico::BackendPolicy;
 use crate::api::{Kind, Object, ObjectKey};
 use crate::compile::policies::target::{Target, TargetKind, TargetedPolicy};
@@ -14,6 +16,7 @@ use crate::compile::policies::users::Findings;
 use crate::compile::verdict::{Code, Condition};
 use crate::diagnostic::{Diagnostic, Reason};
 use crate::store::Store;
+use crate::transport_protocol::TransportProtocol;
 use crate::upstream::{UpstreamKey, UpstreamSource};
 
 /// What the verdict on a policy says; `None` if the policy does not exist.
@@ -89,7 +92,11 @@ impl<'a> Review<'a> {
             warnings,
         };
         review.find_precedence(store);
-        let unserved = unserved_fields(spec).into_iter();
+        let mut unserved = unserved_fields(spec);
+        if has_datagrams_only(store, policy) {
+            unserved.extend(datagram_fields::fields_without_effect(spec));
+        }
+        let unserved = unserved.into_iter();
         let unserved = unserved.filter(|(block, _)| review.in_effect.contains(block)).map(|(_, field)| field);
         review.unserved = unserved.collect();
         review
@@ -294,6 +301,14 @@ impl<'a> Review<'a> {
     }
 }
 
+/// Whether all ports of the targets are UDP ports.
+fn has_datagrams_only(store: &Store, policy: &Object<BackendPolicy>) -> bool {
+    let targets = policy.target_references();
+    let targets = targets.filter_map(|reference| reference.target::<BackendPolicy>(&policy.meta.key.namespace));
+    let mut upstreams = targets.flat_map(|target| upstreams_of(store, &target)).peekable();
+    upstreams.peek().is_some() && upstreams.all(|upstream| upstream.transport == TransportProtocol::Udp)
+}
+
 /// The upstreams of a target, one for each port.
 fn upstreams_of(store: &Store, target: &Target<'_>) -> Vec<UpstreamKey> {
     let ObjectKey { namespace, name: service } = target.key.clone();
@@ -305,7 +320,11 @@ fn upstreams_of(store: &Store, target: &Target<'_>) -> Vec<UpstreamKey> {
         TargetKind::Service => {
             let ports = store.services.get(&target.key).into_iter().flat_map(|service| &service.spec.ports);
             let ports = ports.filter(|port| target.section.is_none_or(|section| port.name == section));
-            ports.map(|port| of_port(port.port, UpstreamSource::Service)).collect()
+            let upstream = |port: &ServicePort| {
+                let transport = TransportProtocol::from_field(port.protocol.as_deref()).unwrap_or_default();
+                UpstreamKey { transport, ..of_port(port.port, UpstreamSource::Service) }
+            };
+            ports.map(upstream).collect()
         }
         TargetKind::XBackend => {
             let backend = store.x_backends.get(&target.key);

@@ -25,6 +25,11 @@ pub(in crate::proxy) fn read(headers: &HeaderMap) -> Option<Duration> {
     })
 }
 
+/// Whether the client limits the time of its call. An invalid field counts as well: the endpoint decides what it means.
+pub(super) fn is_set(headers: &HeaderMap) -> bool {
+    headers.contains_key(GRPC_TIMEOUT)
+}
+
 /// Sets the field to the time that is left, so that no endpoint works longer than the client waits.
 pub(in crate::proxy) fn set_remaining(headers: &mut HeaderMap, deadline: Instant) {
     let remaining = deadline.saturating_duration_since(Instant::now());

@@ -3,7 +3,6 @@
 use std::ops::ControlFlow;
 use std::time::{Duration, SystemTime};
 
-use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Response, StatusCode};
 use tokio::time::Instant;
 
@@ -17,6 +16,7 @@ use super::service_attempts::{OVERLOADED, is_overloaded};
 use crate::plugin_api::completed_request::AttemptOutcome;
 use crate::proxy::http::record::attempts::Attempts;
 use crate::proxy::http::record::request_error::RequestError;
+use crate::snapshot::router::{is_call, is_grpc};
 use crate::turn_clock;
 use crate::upstream::{Admission, GRPC_STATUS, GrpcStatus, Outcome, OutcomeClass, OverBudget, RetryReason, RetryStop};
 
@@ -57,7 +57,7 @@ impl<C: Caller> EndedAttempt<C> {
         let next = self.next(outgoing);
         if let Some(reason) = self.reason.filter(|_| outgoing.policy.has_retries()) {
             let is_successful = self.outcome.is_ok() && next == NextAttempt::Never;
-            outgoing.caller.pools().retry_counters().count(reason, is_successful);
+            outgoing.retry_counters().count(reason, is_successful);
         }
         let stop = match next {
             NextAttempt::Never => return ControlFlow::Break(self.last_outcome(outgoing)),
@@ -73,7 +73,7 @@ impl<C: Caller> EndedAttempt<C> {
             }
             Err(stop) => stop,
         };
-        outgoing.caller.pools().retry_counters().count_stop(stop);
+        outgoing.retry_counters().count_stop(stop);
         if let Some(attempts) = attempts {
             attempts.stop(stop);
         }
@@ -185,27 +185,32 @@ impl<C: Caller> EndedAttempt<C> {
             Err(error) => error.outcome(),
         };
         outgoing.is_connecting = false;
+        let counts_status = outgoing.target.upstream.counts_statuses()
+            || admission.as_ref().is_some_and(|admission| admission.counts_statuses());
+        let response = self.outcome.as_ref().ok().filter(|_| counts_status);
+        let grpc_status = response.map(grpc_status).unwrap_or_default();
+        let class = match class {
+            Some(OutcomeClass::Responded) if outgoing.has_client_deadline && grpc_status.is_deadline_exceeded() => {
+                Some(OutcomeClass::Inconclusive)
+            }
+            class => class,
+        };
         let status = self.outcome.as_ref().ok().map(Response::status);
         let head_time = status.map(|_| total);
         if let (Some(head_time), Some(times)) = (head_time, outgoing.policy.response_times()) {
             times.record(head_time);
         }
+        let outcome = |class| Outcome { status, grpc_status, connect_time, head_time, ..Outcome::of(class) };
         if let Some(admission) = admission.filter(|admission| admission.is_held())
             && let Some(class) = class.or_else(|| self.class_of_connecting())
         {
-            admission.record(&Outcome { status, connect_time, head_time, ..Outcome::of(class) });
+            admission.record(&outcome(class));
         }
         match class {
             Some(OutcomeClass::Responded) if outgoing.target.upstream.ignores_responses() => {
-                self.report_response(outgoing, GrpcStatus::default());
+                self.report_response(outgoing, outcome(OutcomeClass::Responded).awaits_status());
             }
-            Some(class) => {
-                self.report_endpoint(
-                    outgoing,
-                    Outcome { status, connect_time, head_time, ..Outcome::of(class) },
-                    total,
-                );
-            }
+            Some(class) => self.report_endpoint(outgoing, outcome(class), total),
             None => {}
         }
         let handshake_time = outgoing.target.handshake_time.take();
@@ -218,9 +223,7 @@ impl<C: Caller> EndedAttempt<C> {
     fn report_endpoint(&mut self, outgoing: &OutgoingRequest<'_, C>, outcome: Outcome, total: Duration) {
         let upstream = outgoing.target.upstream;
         let response = self.outcome.as_ref().ok();
-        let grpc_status = response.filter(|_| upstream.counts_statuses()).map(grpc_status).unwrap_or_default();
         let outcome = Outcome {
-            grpc_status,
             retry_after: response.and_then(requested_delay),
             waited: outgoing.waited(total.saturating_sub(outcome.connect_time.unwrap_or_default())),
             is_limit_of_service: outgoing.policy.has_attempt_time_of_service(),
@@ -228,14 +231,15 @@ impl<C: Caller> EndedAttempt<C> {
         };
         upstream.report(outgoing.endpoint, &outcome);
         if outcome.class == OutcomeClass::Responded {
-            self.report_response(outgoing, grpc_status);
+            self.report_response(outgoing, outcome.awaits_status());
         }
     }
 
     /// Lets the body of a response report its end.
-    fn report_response(&mut self, outgoing: &OutgoingRequest<'_, C>, grpc_status: GrpcStatus) {
+    fn report_response(&mut self, outgoing: &OutgoingRequest<'_, C>, awaits_status: bool) {
         match self.outcome.as_mut().map(Response::body_mut) {
-            Ok(EndpointResponse::Body(body)) => body.report_end(grpc_status == GrpcStatus::Pending),
+            Ok(EndpointResponse::Body(body)) if awaits_status => body.report_end_of_call(outgoing.has_client_deadline),
+            Ok(EndpointResponse::Body(body)) => body.report_end(),
             // The rest is up to the client as much as to the endpoint.
             Ok(EndpointResponse::Upgraded(..)) => {
                 outgoing.target.upstream.report(outgoing.endpoint, &Outcome::of(OutcomeClass::Completed));
@@ -265,9 +269,10 @@ fn requested_delay<B>(response: &Response<B>) -> Option<Duration> {
 /// What the head of a response says about a gRPC call. Without a body, its status is in the head.
 fn grpc_status<B>(response: &Response<B>) -> GrpcStatus {
     let headers = response.headers();
-    let content_type = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
-    if !content_type.starts_with(b"application/grpc") {
-        return GrpcStatus::None;
+    match headers.get(GRPC_STATUS) {
+        Some(status) if is_grpc(headers) => GrpcStatus::read(status),
+        None if is_call(headers) => GrpcStatus::Pending,
+        // The trailers of gRPC-Web are a part of its body.
+        Some(_) | None => GrpcStatus::None,
     }
-    headers.get(GRPC_STATUS).map_or(GrpcStatus::Pending, GrpcStatus::read)
 }

@@ -82,7 +82,7 @@ pub(in crate::proxy) async fn forward_with_alternatives<C: Caller>(
 }
 
 /// Replaces the upstream if it cannot take the request now, and admits the request to it otherwise.
-fn retarget<'a>(destination: &mut Destination<'a>, alternatives: &'a Alternatives) {
+pub(in crate::proxy) fn retarget<'a>(destination: &mut Destination<'a>, alternatives: &'a Alternatives) {
     let primary: &Arc<Upstream> = destination.upstream;
     if let Some(other) = alternatives.in_place_of(primary) {
         (destination.upstream, destination.pinned) = (other, None);
@@ -117,4 +117,4 @@ async fn spare_copy<C: Caller>(
 }
 
 /// A request with a larger body is sent once.
-const MAX_REPLACED_BODY: usize = 64 * 1024;
+pub(in crate::proxy) const MAX_REPLACED_BODY: usize = 64 * 1024;

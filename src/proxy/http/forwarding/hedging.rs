@@ -42,7 +42,7 @@ pub(super) async fn attempt_hedged<C: Caller>(
         return ended(started_at, attempt_in_time(outgoing).await);
     };
     let (caller, policy, first_endpoint) = (Rc::clone(&outgoing.caller), outgoing.policy, outgoing.endpoint);
-    let counters = caller.pools().retry_counters();
+    let counters = caller.pools().hedge_counters();
     let second_started_at;
     let Race { winner, outcome, lost } = {
         let mut first = pin!(attempt_in_time(outgoing));
@@ -53,7 +53,7 @@ pub(super) async fn attempt_hedged<C: Caller>(
         let upstream = second.target.upstream;
         let endpoint = second.search.next(second.caller.pools(), upstream, false);
         let Some(endpoint) = endpoint.ok().filter(|_| upstream.take_retry().is_ok()) else {
-            counters.count_hedge(HedgeOutcome::NotSent);
+            counters.count(HedgeOutcome::NotSent);
             return ended(started_at, first.await);
         };
         second_started_at = turn_clock::now();
@@ -61,7 +61,7 @@ pub(super) async fn attempt_hedged<C: Caller>(
         second.attempt_deadline = policy.attempt_time().map(|time| Instant::now() + time);
         race::<C, _, _>(first, pin!(attempt_in_time(&mut second)), policy).await
     };
-    counters.count_hedge(match (&outcome, winner) {
+    counters.count(match (&outcome, winner) {
         (Ok(response), _) if !policy.is_good(response) => HedgeOutcome::Failed,
         (Err(_), _) => HedgeOutcome::Failed,
         (Ok(_), Contender::First) => HedgeOutcome::First,

@@ -22,7 +22,9 @@ use crate::proxy::http::fields::field_policy::InformationalPolicy;
 use crate::proxy::http::fields::header_map_pool::HeaderMapPool;
 use crate::proxy::http::fields::hpack;
 use crate::proxy::http::record::request_error::RequestError;
-use crate::upstream::{Admission, EndpointSearch, NotAdmitted, UpstreamKey, UpstreamProtocol, UpstreamTarget};
+use crate::upstream::{
+    Admission, EndpointSearch, NotAdmitted, RetryCounters, UpstreamKey, UpstreamProtocol, UpstreamTarget,
+};
 
 pub(in crate::proxy) struct OutgoingRequest<'u, C: Caller> {
     pub(super) caller: Rc<C>,
@@ -42,6 +44,8 @@ pub(in crate::proxy) struct OutgoingRequest<'u, C: Caller> {
     pub(super) connect_time: Option<Duration>,
     /// The attempt waits for a connection.
     pub(super) is_connecting: bool,
+    /// The client limits the time of its gRPC call. Only known if statuses count.
+    pub(super) has_client_deadline: bool,
     /// Another request has reported the failure of the attempt, which is that of their connection.
     pub(super) is_repeated_failure: bool,
     /// The endpoint of the attempt. Here, and not an argument, which each future would keep.
@@ -90,6 +94,7 @@ impl<'u, C: Caller> OutgoingRequest<'u, C> {
         let tls = upstream.key.tls.as_ref();
         let server_name = tls.and_then(|tls| tls.server_name(request.headers().get(HOST)));
         let target = UpstreamTarget { upstream, server_name, client, handshake_time: Cell::default() };
+        let mut has_client_deadline = false;
         match upstream.key.protocol {
             UpstreamProtocol::Http1 => {
                 *request.version_mut() = Version::HTTP_11;
@@ -104,6 +109,7 @@ impl<'u, C: Caller> OutgoingRequest<'u, C> {
                 if upgrade.take().is_some_and(|upgrade| !upgrade.may_be_ignored()) {
                     return Err(RequestError::UpgradeNotSupported);
                 }
+                has_client_deadline = upstream.observes_statuses() && call_deadline::is_set(request.headers());
                 convert_to_http2(&mut request, scheme(&upstream.key), hops)?;
             }
         }
@@ -118,6 +124,7 @@ impl<'u, C: Caller> OutgoingRequest<'u, C> {
             hops,
             connect_time: None,
             is_connecting: false,
+            has_client_deadline,
             is_repeated_failure: false,
             endpoint: NO_ENDPOINT,
             attempt_deadline: None,
@@ -152,6 +159,7 @@ impl<'u, C: Caller> OutgoingRequest<'u, C> {
             hops: self.hops,
             connect_time: None,
             is_connecting: false,
+            has_client_deadline: self.has_client_deadline,
             is_repeated_failure: false,
             endpoint: NO_ENDPOINT,
             attempt_deadline: None,
@@ -159,6 +167,11 @@ impl<'u, C: Caller> OutgoingRequest<'u, C> {
             admitted: None,
             sendable: Some(copy),
         })
+    }
+
+    /// The counters of the retries of its upstream.
+    pub(super) fn retry_counters(&self) -> &RetryCounters {
+        self.caller.pools().retry_counters(self.target.upstream)
     }
 
     /// Whether there is something to send: the request itself, or what was kept of it when it was sent.
@@ -281,7 +294,7 @@ fn scheme(key: &UpstreamKey) -> Scheme {
 }
 
 /// A request with the same head and this body.
-pub(super) fn copy_request<B>(request: &Request<B>, body: B, header_maps: &HeaderMapPool) -> Request<B> {
+pub(in crate::proxy) fn copy_request<B>(request: &Request<B>, body: B, header_maps: &HeaderMapPool) -> Request<B> {
     let mut copy = Request::new(body);
     *copy.method_mut() = request.method().clone();
     *copy.uri_mut() = request.uri().clone();

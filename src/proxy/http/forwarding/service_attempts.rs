@@ -192,8 +192,8 @@ fn grpc_status<B>(response: &Response<B>) -> Option<u16> {
     if is_grpc { status.to_str().ok()?.parse().ok() } else { None }
 }
 
-/// Whether a proxy in front of the endpoint has rejected the request, because there are too many. Only errors are looked
-/// at, since every response is asked.
+/// Whether a proxy in front of the endpoint has rejected the request, because there are too many. Only the fields of
+/// errors are read, since this applies to every response.
 pub(super) fn is_overloaded<B>(response: &Response<B>) -> bool {
     response.status().as_u16() >= 400 && response.headers().contains_key(OVERLOADED)
 }

@@ -8,7 +8,7 @@ use rustix::io::Errno;
 
 use super::exposition::encode_counters;
 use super::{ProxyStats, StreamOutcome};
-use crate::upstream::SingleWriterCounter;
+use crate::upstream::{Overloaded, SingleWriterCounter};
 
 /// Why a datagram of a UDP listener was not forwarded, in either direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +23,10 @@ pub(in crate::proxy) enum DatagramDrop {
     UnsupportedRule,
     /// The backend has no endpoints.
     NoEndpoints,
+    /// The backend has as many sessions as its limits allow.
+    OverLimit,
+    /// The circuit breaker of the backend lets no session through.
+    CircuitOpen,
     /// A plugin rejected the client.
     PluginRejected,
     /// The client has the maximum number of sessions.
@@ -41,12 +45,14 @@ pub(in crate::proxy) enum DatagramDrop {
 
 impl DatagramDrop {
     /// All reasons with their labels, in the order of their counters.
-    const ALL: [(DatagramDrop, &'static str); 12] = [
+    const ALL: [(DatagramDrop, &'static str); 14] = [
         (DatagramDrop::NoRoute, "no_route"),
         (DatagramDrop::NoBackends, "no_backends"),
         (DatagramDrop::InvalidBackend, "invalid_backend"),
         (DatagramDrop::UnsupportedRule, "unsupported_rule"),
         (DatagramDrop::NoEndpoints, "no_endpoints"),
+        (DatagramDrop::OverLimit, "over_limit"),
+        (DatagramDrop::CircuitOpen, "circuit_open"),
         (DatagramDrop::PluginRejected, "plugin_rejected"),
         (DatagramDrop::ClientLimit, "client_limit"),
         (DatagramDrop::Loop, "loop"),
@@ -66,6 +72,14 @@ impl DatagramDrop {
             StreamOutcome::NoEndpoints => DatagramDrop::NoEndpoints,
             StreamOutcome::PluginRejected => DatagramDrop::PluginRejected,
             _ => DatagramDrop::Failed,
+        }
+    }
+
+    /// The reason if the backend takes no session now.
+    pub(in crate::proxy) fn of_overload(overloaded: Overloaded) -> Self {
+        match overloaded {
+            Overloaded::OverLimit | Overloaded::QueueTimeout => DatagramDrop::OverLimit,
+            Overloaded::CircuitOpen { .. } => DatagramDrop::CircuitOpen,
         }
     }
 

@@ -86,30 +86,35 @@ impl ProxyStats {
 
     /// Encodes how often requests were sent again, or not.
     fn encode_retries(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let upstreams = self.retries.all();
         let name = "portico_upstream_retries";
         let help = "Retries of requests, as configured by their rule or Service, by reason and outcome";
         let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-        for reason in RetryReason::ALL {
-            for (outcome, is_successful) in [("success", true), ("failure", false)] {
-                let count = self.sum(|worker| worker.upstream.retries.retries(reason, is_successful));
-                let labels = [("reason", reason.name()), ("outcome", outcome)];
+        for (upstream, counters) in &upstreams {
+            for reason in RetryReason::ALL {
+                for (outcome, is_successful) in [("success", true), ("failure", false)] {
+                    let count = counters.retries(reason, is_successful);
+                    let labels = [("upstream", &**upstream), ("reason", reason.name()), ("outcome", outcome)];
+                    family.encode_family(&labels)?.encode_counter::<NoLabelSet, u64, u64>(&count, None)?;
+                }
+            }
+        }
+        let name = "portico_upstream_retries_refused";
+        let help = "Failed requests that were not sent again, by what prevented it";
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (upstream, counters) in &upstreams {
+            for stop in RetryStop::ALL {
+                let labels = [("upstream", &**upstream), ("why", stop.name())];
+                let count = counters.stops(stop);
                 family.encode_family(&labels)?.encode_counter::<NoLabelSet, u64, u64>(&count, None)?;
             }
         }
         encode_counters(
             encoder,
-            "portico_upstream_retries_refused",
-            "Failed requests that were not sent again, by what prevented it",
-            "why",
-            RetryStop::ALL.map(|stop| (stop.name(), self.sum(|worker| worker.upstream.retries.stops(stop)))),
-        )?;
-        encode_counters(
-            encoder,
             "portico_upstream_hedges",
             "Requests whose first attempt took so long that a second one was due, by outcome",
             "outcome",
-            HedgeOutcome::ALL
-                .map(|outcome| (outcome.name(), self.sum(|worker| worker.upstream.retries.hedges(outcome)))),
+            HedgeOutcome::ALL.map(|outcome| (outcome.name(), self.sum(|worker| worker.upstream.hedges.value(outcome)))),
         )
     }
 

@@ -28,7 +28,7 @@ use super::access_log::LostLines;
 use crate::proxy::buffer_budget::BufferBudget;
 use crate::proxy::connection::tls::ClientHandshakeError;
 use crate::proxy::unforwarded_budget::UnforwardedBudget;
-use crate::upstream::{SingleWriterCounter, UpstreamCounters};
+use crate::upstream::{RetryMetrics, SingleWriterCounter, UpstreamCounters};
 use streams::StreamCounters;
 
 /// Labels of the metrics of requests, TCP connections and UDP sessions. A label that does not apply is empty. Their
@@ -265,6 +265,8 @@ pub struct ProxyStats {
     folded: AtomicU64,
     /// Requests of series that were evicted.
     evicted_requests: AtomicU64,
+    /// Of all workers.
+    retries: Arc<RetryMetrics>,
     /// Dropped lines of the access log.
     pub(in crate::proxy) lost_lines: Arc<LostLines>,
     /// The bytes of bodies that are kept.
@@ -282,8 +284,12 @@ struct KnownLabels {
 
 impl ProxyStats {
     pub(in crate::proxy) fn new(workers: usize, max_series: usize, lost_lines: Arc<LostLines>) -> Self {
+        let retries = Arc::new(RetryMetrics::new(max_series));
+        let upstream = || UpstreamCounters { retries: Arc::clone(&retries), ..UpstreamCounters::default() };
+        let worker = || WorkerStats { upstream: Arc::new(upstream()), ..WorkerStats::default() };
         ProxyStats {
-            workers: (0..workers).map(|_| Arc::default()).collect(),
+            workers: (0..workers).map(|_| Arc::new(worker())).collect(),
+            retries,
             max_series,
             known: Mutex::default(),
             folded: AtomicU64::new(0),

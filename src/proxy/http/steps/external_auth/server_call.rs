@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Request, Response};
+use http_body::Body;
 
 use crate::hop_count::HopCount;
 use crate::proxy::buffer_budget::{BufferUse, BufferedBytes};
@@ -15,14 +16,17 @@ use crate::proxy::http::exchange::request_body::RequestBody;
 use crate::proxy::http::fields::field_policy::InformationalPolicy;
 use crate::proxy::http::forwarding::attempt_policy::AttemptPolicy;
 use crate::proxy::http::forwarding::attempts::forward;
+use crate::proxy::http::forwarding::caller::Caller;
 use crate::proxy::http::forwarding::destination::Destination;
-use crate::proxy::http::forwarding::outgoing_request::OutgoingRequest;
+use crate::proxy::http::forwarding::failover::{MAX_REPLACED_BODY, retarget};
+use crate::proxy::http::forwarding::outgoing_request::{OutgoingRequest, copy_request};
 use crate::proxy::http::forwarding::replay_policy::{ReplayPolicy, is_idempotent};
 use crate::proxy::http::record::request_error::RequestError;
-use crate::upstream::{ClientSlot, Upstream};
+use crate::upstream::{Alternatives, ClientSlot, Upstream};
 
-/// Sends the request, and to another endpoint if the first did not process it. `hops` is that of the client's request,
-/// so that a server that sends requests back does not loop. `hash` is of the client's request, too.
+/// Sends the request, and to another endpoint if the first did not process it, or to an alternative that the policy of
+/// the server names. `hops` is that of the client's request, so that a server that sends requests back does not loop.
+/// `hash` is of the client's request, too.
 pub(super) async fn send(
     exchange: &Rc<ClientExchange>,
     upstream: &Arc<Upstream>,
@@ -31,13 +35,7 @@ pub(super) async fn send(
     client: ClientSlot,
     hash: Option<u64>,
 ) -> Result<Response<BodySource>, RequestError> {
-    let replay = ReplayPolicy {
-        complete: true,
-        idempotent: is_idempotent(request.method()),
-        allows_resending: true,
-        keeps_sent: false,
-    };
-    let destination = Destination {
+    let destination = |upstream| Destination {
         upstream,
         policy: AttemptPolicy::default(),
         settings: None,
@@ -51,14 +49,57 @@ pub(super) async fn send(
         // Informational responses are about the request to the server, not about that of the client.
         informational: InformationalPolicy::default(),
     };
+    let Some(alternatives) = upstream.alternatives() else {
+        return attempt(exchange, destination(upstream), request, true).await;
+    };
+    let spare = spare_copy(exchange, &alternatives, &request);
+    let mut first = destination(upstream);
+    retarget(&mut first, &alternatives);
+    let is_alternative = !Arc::ptr_eq(first.upstream, upstream);
+    let response = attempt(exchange, first, request, !is_alternative).await?;
+    match (alternatives.next(upstream), spare) {
+        (Some(next), Some(spare)) if !is_alternative && alternatives.replaces(response.status().as_u16()) => {
+            // A bad response is better than none: it denies the request.
+            Ok(attempt(exchange, destination(next), spare, false).await.unwrap_or(response))
+        }
+        _ => Ok(response),
+    }
+}
+
+/// Sends the request to one upstream. `is_server`: it is the server itself, whose circuit breaker may decide instead.
+/// That of an alternative denies the request.
+async fn attempt(
+    exchange: &Rc<ClientExchange>,
+    destination: Destination<'_>,
+    request: Request<RequestBody>,
+    is_server: bool,
+) -> Result<Response<BodySource>, RequestError> {
+    let replay = ReplayPolicy {
+        complete: true,
+        idempotent: is_idempotent(request.method()),
+        allows_resending: true,
+        keeps_sent: false,
+    };
+    let upstream = destination.upstream;
     let mut outgoing = OutgoingRequest::new(Rc::clone(exchange), destination, request, replay)?;
     match forward(&mut outgoing, None).await {
         Ok(response) => Ok(response.map(BodySource::from)),
-        Err(error @ RequestError::CircuitOpen { .. }) => {
+        Err(error @ RequestError::CircuitOpen { .. }) if is_server => {
             circuit_fallback(upstream).ok_or_else(|| authorization_error(error))
         }
         Err(error) => Err(authorization_error(error)),
     }
+}
+
+/// A copy of a request whose response may be replaced by that of an alternative, if it can be sent twice.
+fn spare_copy(
+    exchange: &ClientExchange,
+    alternatives: &Alternatives,
+    request: &Request<RequestBody>,
+) -> Option<Request<RequestBody>> {
+    let is_small = request.body().size_hint().upper().is_some_and(|size| size <= MAX_REPLACED_BODY as u64);
+    let is_repeatable = !alternatives.on_statuses.is_empty() && is_idempotent(request.method()) && is_small;
+    is_repeatable.then(|| copy_request(request, request.body().duplicate(), exchange.header_maps()))
 }
 
 /// The response that the circuit breaker of the Service has instead of the server's. It decides as one of the server.
