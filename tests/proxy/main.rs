@@ -21,6 +21,7 @@ mod exhaustion;
 mod external_auth;
 mod external_auth_grpc;
 mod failover;
+mod failover_run;
 mod field_policy;
 mod filters;
 mod frames;
