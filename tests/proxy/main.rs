@@ -52,6 +52,7 @@ mod kong;
 mod kong_plugins;
 mod listening;
 mod load_balancing;
+mod lying_endpoints;
 mod malformed_requests;
 mod messages;
 mod metrics;
