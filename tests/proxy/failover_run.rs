@@ -1,5 +1,5 @@
 //! An endpoint that dies and comes back while requests arrive at a fixed rate: how many fail, and whether the endpoint
-//! gets its share again. `make bench` runs the same for longer, with Envoy beside it.
+//! gets its share again. `make bench` runs the same for longer, next to Envoy.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -74,8 +74,8 @@ async fn endpoint_that_dies_and_comes_back_fails_few_requests() {
     let (passive, active) = tokio::join!(fail_over(None), fail_over(Some(check())));
     for (name, figures) in [("without checks", passive), ("with checks", active)] {
         assert_eq!(figures.sent, 1200, "{name}");
-        // Without health, half of the requests of both outages fail, which are 300. In each outage, the requests that are
-        // sent before the first failure is known fail: at most those of all 16 connections of the client.
+        // Without health, half of the requests of both outages fail, which are 300. In each outage, those fail that are
+        // sent before the first failure is known: at most one of each of the 16 connections.
         assert!(figures.failed <= 32, "{name}: {figures}");
         // Without a return after the first outage, it would be 50 %. The first probe that succeeds is at most a second
         // late, which is a sixth of the time.

@@ -429,7 +429,7 @@ mod tests {
         assert_eq!(plain.map(|(servers, _)| servers.access_log).collect::<Vec<_>>(), [false, true]);
     }
 
-    /// The other 8 of the 45 minutes are for the build, the starts of servers and idle connections.
+    /// The other 18 of the 55 minutes are for the build, the starts of servers, idle connections, failures and picks.
     #[test]
     fn the_rounds_of_make_bench_take_at_most_37_minutes() {
         let minutes: f64 = selected(None, false).into_iter().map(minutes_of).sum();

@@ -28,7 +28,7 @@ struct Figures {
     most_in_slice: usize,
 }
 
-/// Measures a proxy without checks beside those with, so that what a process takes at rest is not theirs.
+/// Measures each proxy with and without checks at the same time, since a process takes something at rest as well.
 pub(super) fn measure(options: &Options) -> Result<()> {
     let folder = tempfile::tempdir()?;
     let active = json!({ "path": CHECK_PATH, "interval": "10s" });

@@ -1,4 +1,4 @@
-//! Endpoints that fail when they are told to, and know when each request arrived.
+//! Endpoints that fail on request, and record when each request arrived.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -160,7 +160,7 @@ mod tests {
     use crate::run::run;
 
     #[tokio::test]
-    async fn endpoints_do_what_they_are_told() {
+    async fn endpoints_behave_as_requested() {
         let endpoint = FailingEndpoint::start(Behavior::Respond(200)).unwrap();
         let shapes = || vec![RequestShape::get("a", "/"), RequestShape::get("a", CHECK_PATH)];
         let report = run(sequential_plan(10, endpoint.address, shapes())).await;

@@ -1,5 +1,5 @@
-//! All endpoints fail and every request would be sent again: how many requests the endpoints get, behind one gateway and
-//! behind several in a row.
+//! All endpoints fail and every request would be sent again: how many requests the endpoints get behind one gateway,
+//! and behind several in a row.
 
 use std::time::Duration;
 
