@@ -2,8 +2,8 @@
 # Benchmarks: Portico compared with nginx, HAProxy and Envoy, failures of endpoints, memory during floods, instructions
 # per request, and the cost of plugins, edits, routes and consumers. `default` are those of `make bench`.
 #
-#   scripts/bench.sh [all|default|compare|streams|failures|shares|picks|floods|instructions|plugins|limits|control]
-#   scripts/bench.sh [consumers|routes]
+#   scripts/bench.sh [all|default|compare|streams|failures|shares|picks|checks|floods|instructions|plugins|limits]
+#   scripts/bench.sh [control|consumers|routes]
 #   scripts/bench.sh compare|streams|failures|floods|plugins [options of portico-load, such as --rounds 9]
 #   scripts/bench.sh routes [http-routes COUNT LISTENERS | ingresses COUNT | listener-sets COUNT SETS]
 #   scripts/bench.sh cluster [arguments of `portico-e2e bench`, such as propagation --one-host]
@@ -30,7 +30,7 @@ main() {
     local what=${1:-all}
     [ $# -eq 0 ] || shift
     case "$what" in
-        all | default | compare | streams | failures | shares | picks) ;;
+        all | default | compare | streams | failures | shares | picks | checks) ;;
         floods | instructions | plugins | limits | control | consumers | routes | cluster) ;;
         *) echo "bench: there is no $what; see the beginning of scripts/bench.sh" >&2 && exit 2 ;;
     esac
@@ -51,6 +51,7 @@ main() {
             failures --full
             shares
             picks
+            checks
             streams
             floods
             instructions
@@ -64,7 +65,7 @@ main() {
             compare "$@"
             failures
             # A word selects cases of the two above.
-            [[ -n $CASE ]] || { shares && picks; }
+            [[ -n $CASE ]] || { shares && picks && checks; }
             ;;
         *) "$what" "$@" ;;
     esac
@@ -148,12 +149,17 @@ limits() {
 
 shares() {
     printf '\nDivision of requests and memory of endpoints, by algorithm\n'
-    cargo bench --locked --bench shares
+    cargo bench --locked --features alloc-jemalloc --bench shares
 }
 
 picks() {
     printf '\nPicks of endpoints, by algorithm\n'
     cargo bench --locked --features alloc-jemalloc --bench picks
+}
+
+checks() {
+    printf '\nActive health checks of 1,000 endpoints\n'
+    cargo bench --locked --features alloc-jemalloc --bench checks
 }
 
 consumers() {

@@ -29,8 +29,8 @@ pub struct Outages {
     /// How long the endpoint is up before each outage, and how long each outage takes.
     pub phase: Duration,
     pub count: u32,
-    /// What Portico is meant to reach without active checks: the lowest share of the endpoint while it is up, in
-    /// percent. Only long phases have one, since a return takes up to a second.
+    /// What Portico is meant to reach: the lowest share of the endpoint while it is up, in percent. Only long phases
+    /// have one, since a return takes up to a second.
     pub min_share: Option<f64>,
     /// Measured on request only.
     pub full_only: bool,
@@ -155,7 +155,7 @@ impl Target {
 fn variants(outages: &Outages) -> Vec<(Variant, Target)> {
     let once = json!({ "attempts": 0 });
     let without_checks = Target { max_failed: Some(40), min_share: outages.min_share };
-    let with_checks = Target { max_failed: Some(20), min_share: Some(96.0) };
+    let with_checks = Target { max_failed: Some(20), ..without_checks };
     let with_retries = Target { max_failed: Some(0), ..without_checks };
     let active = json!({
         "path": CHECK_PATH, "interval": "250ms", "timeout": "250ms", "unhealthyThreshold": 1, "healthyThreshold": 1,
