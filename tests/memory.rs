@@ -15,6 +15,8 @@ mod object_budgets;
 mod route_world;
 #[path = "memory/routes.rs"]
 mod routes;
+#[path = "memory/upstreams.rs"]
+mod upstreams;
 #[path = "../benches/consumers/world.rs"]
 mod world;
 
@@ -43,6 +45,7 @@ fn memory_stays_within_budget() {
     println!("{}", object_budgets::check());
     println!("{}", routes::check());
     println!("{}", endpoints::check());
+    println!("{}", upstreams::check());
 }
 
 /// Returns the measured bytes as text.

@@ -9,6 +9,7 @@ pub(crate) mod client;
 mod core_objects;
 mod deployed;
 mod editing;
+mod endpoint_health;
 mod invalid_plugins;
 mod kong_crds;
 pub(crate) mod load;
@@ -89,7 +90,8 @@ fn replicas_and_unprepared_clusters_work() {
             .await
             .context("a missing permission")?;
         unprepared::unreadable_policies_block_requests(cluster).await.context("unreadable policies")?;
-        replicas::another_replica_takes_over_leadership(cluster).await.context("a change of the leader")
+        replicas::another_replica_takes_over_leadership(cluster).await.context("a change of the leader")?;
+        endpoint_health::health_outlives_slices_and_leaders(cluster).await.context("the health of endpoints")
     });
 }
 

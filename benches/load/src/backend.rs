@@ -185,12 +185,12 @@ fn write_response(response: &mut Vec<u8>, (name, fields): (&str, &str), head: &s
     response.extend_from_slice(body);
 }
 
-fn request_path(head: &str) -> &str {
+pub(crate) fn request_path(head: &str) -> &str {
     head.split(' ').nth(1).unwrap_or_default()
 }
 
 /// The value of a header field.
-fn field<'h>(head: &'h str, name: &str) -> Option<&'h str> {
+pub(crate) fn field<'h>(head: &'h str, name: &str) -> Option<&'h str> {
     head.split("\r\n").skip(1).find_map(|line| {
         let (field, value) = line.split_once(':')?;
         field.eq_ignore_ascii_case(name).then(|| value.trim())

@@ -13,6 +13,7 @@
 pub mod backend;
 pub mod baseline;
 pub mod compare;
+pub mod failures;
 pub mod floods;
 mod grpc;
 mod grpc_stream;

@@ -11,6 +11,7 @@ use clap::{Parser, Subcommand};
 use portico_load::backend::Backend;
 use portico_load::baseline;
 use portico_load::compare::{self, compare, count_instructions};
+use portico_load::failures;
 use portico_load::floods;
 use portico_load::plugins;
 use portico_load::streams;
@@ -46,6 +47,8 @@ enum LoadCommand {
     Plugins(plugins::Options),
     /// Measure the forwarding of connections and datagrams, compared with other proxies
     Streams(streams::Options),
+    /// Measure failover, circuit breakers, retries and health checks while endpoints fail, compared with Envoy
+    Failures(failures::Options),
 }
 
 #[derive(clap::Args)]
@@ -97,6 +100,7 @@ async fn main() -> Result<ExitCode> {
         LoadCommand::Instructions(options) => count_instructions(&options).await?,
         LoadCommand::Plugins(options) => plugins::plugins(&options).await?,
         LoadCommand::Streams(options) => streams::streams(&options).await.map(|()| true)?,
+        LoadCommand::Failures(options) => failures::failures(&options).await.map(|()| true)?,
     };
     Ok(if succeeded { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

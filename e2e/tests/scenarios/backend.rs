@@ -25,30 +25,48 @@ pub(crate) struct Backend {
 impl Backend {
     /// Starts the server and creates its Service.
     pub(crate) async fn start(cluster: &Cluster, name: &str) -> Result<Backend> {
-        let listener = TcpListener::bind((ADDRESS, 0)).await.context("cannot bind a port for the backend")?;
-        let address = listener.local_addr()?;
-        let mut server = JoinSet::new();
-        server.spawn(serve(listener, name.to_owned()));
-        let backend = Backend { name: name.to_owned(), address, _server: server };
-        cluster.apply(&json!({ "apiVersion": "v1", "kind": "List", "items": backend.objects() }).to_string()).await?;
+        let backend = Backend::listen(name, SocketAddr::from((ADDRESS, 0))).await?;
+        let objects = [service(name, json!({})), backend.slice(name, json!({}))];
+        cluster.apply(&json!({ "apiVersion": "v1", "kind": "List", "items": objects }).to_string()).await?;
         Ok(backend)
     }
 
-    /// A Service without a selector, and its EndpointSlice.
-    fn objects(&self) -> [Value; 2] {
-        let Backend { name, address, .. } = self;
-        let port = json!({ "name": "http", "port": 80 });
-        let service = json!({
-            "apiVersion": "v1", "kind": "Service", "metadata": { "name": name }, "spec": { "ports": [port] },
-        });
-        let slice = json!({
-            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
-            "metadata": { "name": name, "labels": { "kubernetes.io/service-name": name } },
-            "endpoints": [{ "addresses": [address.ip()], "conditions": { "ready": true } }],
-            "ports": [{ "name": "http", "port": address.port(), "protocol": "TCP" }],
-        });
-        [service, slice]
+    /// Starts the server at this address.
+    pub(crate) async fn listen(name: &str, address: SocketAddr) -> Result<Backend> {
+        let listener = TcpListener::bind(address).await.context("cannot bind a port for the backend")?;
+        let address = listener.local_addr()?;
+        let mut server = JoinSet::new();
+        server.spawn(serve(listener, name.to_owned()));
+        Ok(Backend { name: name.to_owned(), address, _server: server })
     }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// An EndpointSlice of this Service with the backend as its only endpoint, which has these fields in addition.
+    pub(crate) fn slice(&self, service: &str, fields: Value) -> Value {
+        let Backend { name, address, .. } = self;
+        let mut endpoint = json!({ "addresses": [address.ip()], "conditions": { "ready": true } });
+        for (field, value) in fields.as_object().into_iter().flatten() {
+            endpoint[field] = value.clone();
+        }
+        json!({
+            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+            "metadata": { "name": name, "labels": { "kubernetes.io/service-name": service } },
+            "endpoints": [endpoint],
+            "ports": [{ "name": "http", "port": address.port(), "protocol": "TCP" }],
+        })
+    }
+}
+
+/// A Service without a selector, with these fields of its spec besides the port.
+pub(crate) fn service(name: &str, fields: Value) -> Value {
+    let mut spec = json!({ "ports": [{ "name": "http", "port": 80 }] });
+    for (field, value) in fields.as_object().into_iter().flatten() {
+        spec[field] = value.clone();
+    }
+    json!({ "apiVersion": "v1", "kind": "Service", "metadata": { "name": name }, "spec": spec })
 }
 
 async fn serve(listener: TcpListener, name: String) {

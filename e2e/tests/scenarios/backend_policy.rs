@@ -30,8 +30,7 @@ pub(crate) async fn policies_are_checked_served_and_listed(cluster: &Cluster) ->
     wait_until_accepted(cluster, "policy").await?;
     until("the policy is accepted", async || has_condition(cluster, "Accepted", "Accepted").await).await?;
     until("the policy is programmed", async || has_condition(cluster, "Programmed", "Programmed").await).await?;
-    let listed = list(cluster).await?;
-    ensure!(listed.contains("Maglev") && listed.contains("True"), "{listed}");
+    columns_are_those_of_the_definition(cluster).await?;
     let target = Target { key: Some("ann".to_owned()), ..Target::new(address, HOST, "/") };
     until("requests are served", async || target.expect(200, "policy").await).await?;
 
@@ -41,6 +40,31 @@ pub(crate) async fn policies_are_checked_served_and_listed(cluster: &Cluster) ->
     ensure!(described.contains("maglevSize"), "{described}");
     target.expect(200, "policy").await?;
     cluster.kubectl(&["delete", "backendpolicy,gateway,httproute,service,endpointslice", "policy"]).await.map(drop)
+}
+
+async fn columns_are_those_of_the_definition(cluster: &Cluster) -> Result<()> {
+    for (arguments, columns, values) in [
+        (
+            &["get", "backendpolicies"][..],
+            &["NAME", "TARGETS", "ALGORITHM", "MODE", "ACCEPTED", "AGE"][..],
+            &["policy", "policy", "Maglev", "Enforce", "True"][..],
+        ),
+        (
+            &["get", "bkp", "-o", "wide"],
+            &["NAME", "TARGETS", "ALGORITHM", "MODE", "ACCEPTED", "AGE", "PROGRAMMED"],
+            &["policy", "policy", "Maglev", "Enforce", "True"],
+        ),
+    ] {
+        let listed = cluster.kubectl(arguments).await?;
+        let mut lines = listed.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        ensure!(lines.next().as_deref() == Some(columns), "{listed}");
+        let Some(row) = lines.next() else { anyhow::bail!("no policy is listed: {listed}") };
+        ensure!(row.starts_with(values) && row.len() == columns.len(), "{listed}");
+        if columns.ends_with(&["PROGRAMMED"]) {
+            ensure!(row.ends_with(&["True"]), "{listed}");
+        }
+    }
+    Ok(())
 }
 
 /// The API server refuses what the schema or a rule of it does not allow, and says what is wrong.

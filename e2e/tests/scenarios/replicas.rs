@@ -70,7 +70,7 @@ pub(crate) async fn another_replica_takes_over_leadership(cluster: &Cluster) -> 
 
 /// Lets the kernel move pending connections of a closing listener to that of the other replica, because both use one
 /// address. Clusters do not need this: each Pod has its own address.
-fn migrate_pending_connections() -> Result<()> {
+pub(crate) fn migrate_pending_connections() -> Result<()> {
     std::fs::write("/proc/sys/net/ipv4/tcp_migrate_req", "1").context("the kernel does not support tcp_migrate_req")
 }
 

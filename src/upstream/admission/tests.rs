@@ -331,3 +331,47 @@ async fn calls_count_by_the_status_in_their_trailers() {
         assert_eq!(is_open, slow_opens || errors > 0, "slow: {outcomes:?}");
     }
 }
+
+/// The schema allows 1 to 1,000,000; a limit of another source may be any number.
+#[tokio::test(start_paused = true)]
+async fn smallest_and_largest_limits_work() {
+    for (number, time, held) in [(0, Duration::ZERO, 1), (1, SECOND, 1), (u32::MAX, Duration::MAX, 50)] {
+        let percent = u8::try_from(number).unwrap_or(100);
+        let admission = AdmissionControl {
+            threshold_percent: percent,
+            aggression: number,
+            max_reject_percent: percent,
+            window: time,
+        };
+        let all = RequestLimits {
+            max_connections: Some(number),
+            max_requests: Some(number),
+            max_pending: Some(number),
+            queue_timeout: time,
+            max_requests_per_endpoint: Some(number),
+            max_requests_per_connection: Some(number),
+            max_retries: Some(number),
+            max_connection_age: Some(time),
+            adaptive: Some(AdaptiveLimit { min: number, max: number }),
+            admission: Some(admission),
+        };
+        let control = control(&traffic(Some(all), None));
+        let mut admitted: Vec<_> = (0..50).map_while(|_| admit(&control).ok()).collect();
+        assert_eq!(admitted.len(), held, "{number}");
+        assert!(admitted[0].take_retry() || number == 0, "{number}");
+        admitted[0].record(&outcome(200));
+        if held == 1 {
+            match admit(&control) {
+                Err(NotAdmitted::Queued(waiting)) if number == 1 => {
+                    assert_eq!(waiting.wait().await.unwrap_err(), Overloaded::QueueTimeout);
+                }
+                Err(NotAdmitted::Overloaded(Overloaded::OverLimit)) if number == 0 => {}
+                other => panic!("{number}: {other:?}"),
+            }
+        }
+        drop(admitted);
+        let report = control.report().unwrap();
+        assert_eq!((report.active, report.pending), (0, 0), "{number}");
+        assert!(admit(&control).is_ok(), "{number}: there is room again");
+    }
+}

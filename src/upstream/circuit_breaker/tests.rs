@@ -254,3 +254,26 @@ fn extreme_settings_do_not_overflow() {
     request(&breaker, CircuitVerdict::Error);
     assert!(breaker.admit().is_err());
 }
+
+/// With the smallest numbers, the first error opens the circuit and the first success closes it.
+#[tokio::test(start_paused = true)]
+async fn smallest_and_largest_numbers_work() {
+    let with = |number: u32| CircuitBreakerSettings {
+        min_requests: number,
+        error_percent: u8::try_from(number).unwrap_or(100),
+        consecutive: Some(number),
+        probes: number,
+        successes: number,
+        ramp_up: Duration::ZERO,
+        ..settings()
+    };
+    let smallest = breaker(with(1));
+    request(&smallest, CircuitVerdict::Error);
+    assert_eq!(phase(&smallest), CircuitPhase::Open);
+    advance(11 * SECOND).await;
+    request(&smallest, OK);
+    assert_eq!(phase(&smallest), CircuitPhase::Closed);
+    let largest = breaker(with(u32::MAX));
+    assert_eq!(requests(&largest, 10_000, CircuitVerdict::Error), 10_000);
+    assert_eq!(phase(&largest), CircuitPhase::Closed, "there were never as many requests");
+}

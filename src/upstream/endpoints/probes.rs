@@ -50,9 +50,9 @@ impl Upstream {
         Duration::from_millis(order.state.health.probe_delay(self.detection.clock.now()))
     }
 
-    /// A probe has opened a connection.
-    pub(in crate::upstream) fn record_passed_probe(&self, order: &ProbeOrder) {
-        self.report(order.address, &Outcome::of(OutcomeClass::Connected));
+    /// A probe or a check has opened a connection.
+    pub(in crate::upstream) fn record_connected(&self, address: SocketAddr) {
+        self.report(address, &Outcome::of(OutcomeClass::Connected));
     }
 
     /// The server name of the last handshake that has ejected an endpoint. Only names with a successful handshake

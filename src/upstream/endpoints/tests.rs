@@ -1,5 +1,7 @@
 //! Tests of upstreams: names and addresses, health, probes, subsets and load balancing.
 
+mod hostile;
+
 use std::cell::RefCell;
 use std::collections::HashMap;
 

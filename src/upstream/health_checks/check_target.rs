@@ -22,6 +22,9 @@ pub(super) struct CheckTarget {
     pub(super) tls: Option<CheckTls>,
     /// The PROXY header of a connection, empty for none.
     pub(super) proxy_header: Vec<u8>,
+    /// Whether requests can be sent to an endpoint if a check can open a connection: with TLS, that depends on the host
+    /// of the request as well.
+    pub(super) connects_like_requests: bool,
     /// The sockets of the upstream's checks.
     pub(super) sockets: Arc<UpstreamSockets>,
 }
@@ -53,6 +56,7 @@ impl CheckTarget {
             namespace: Arc::clone(&key.namespace),
             protocol,
             proxy_header,
+            connects_like_requests: check.port.is_none() && key.tls.is_none(),
             sockets: Arc::default(),
             check,
         })

@@ -30,10 +30,19 @@ pub(super) struct EndpointChecker {
 pub(super) struct CheckPass {
     /// What the endpoint lacks nevertheless.
     pub(super) warning: Option<&'static str>,
+    /// Whether the check has opened a connection.
+    pub(super) has_connected: bool,
     /// Whether the connection can be used for another check.
     pub(super) is_reusable: bool,
     /// False for a response that is neither expected nor a failure, so that it shows nothing.
     pub(super) is_conclusive: bool,
+}
+
+impl CheckPass {
+    /// A check that has passed without a warning.
+    pub(super) fn on_this_connection(is_reusable: bool) -> CheckPass {
+        CheckPass { warning: None, has_connected: false, is_reusable, is_conclusive: true }
+    }
 }
 
 /// Why a check has not passed. The texts follow the address of the endpoint.
@@ -150,8 +159,13 @@ impl EndpointChecker {
             target.send(&mut connection).await.map(|pass| (pass, Some(connection)))
         };
         match timeout(limit, check).await.unwrap_or(Err(CheckFailure::TimedOut(limit))) {
-            Ok((pass, Some(connection))) => self.keep(target, Ok(pass), connection),
-            Ok((pass, None)) => (Ok(pass), None),
+            Ok((pass, connection)) => {
+                let pass = CheckPass { has_connected: true, ..pass };
+                match connection {
+                    Some(connection) => self.keep(target, Ok(pass), connection),
+                    None => (Ok(pass), None),
+                }
+            }
             Err(failure) => (Err(failure), None),
         }
     }
@@ -185,7 +199,7 @@ impl CheckTarget {
                 grpc_check::check(connection, request).await
             }
             // It sends bytes over the socket itself.
-            CheckKind::Tcp { .. } => Ok(CheckPass { warning: None, is_reusable: false, is_conclusive: true }),
+            CheckKind::Tcp { .. } => Ok(CheckPass::on_this_connection(false)),
         }
     }
 }

@@ -148,7 +148,7 @@ impl ConnectProbes {
             // It may have waited for others.
             if order.is_current() {
                 match probe(&upstream, order.address, &own_sockets).await {
-                    Ok(()) => upstream.record_passed_probe(&order),
+                    Ok(()) => upstream.record_connected(order.address),
                     // Nothing is known about the endpoint.
                     Err(error) if error.is_shortage() => {}
                     Err(error) => upstream.report_unreachable(order.address, None, &error),

@@ -30,11 +30,13 @@ pub(super) async fn check(
     };
     match code.ok_or(CheckFailure::NotGrpc)? {
         OK => {}
-        UNIMPLEMENTED => return Ok(CheckPass { warning: Some(NO_HEALTH_SERVICE), is_reusable, is_conclusive: true }),
+        UNIMPLEMENTED => {
+            return Ok(CheckPass { warning: Some(NO_HEALTH_SERVICE), ..CheckPass::on_this_connection(is_reusable) });
+        }
         code => return Err(CheckFailure::GrpcStatus(code)),
     }
     match serving_status(&message)? {
-        SERVING => Ok(CheckPass { warning: None, is_reusable, is_conclusive: true }),
+        SERVING => Ok(CheckPass::on_this_connection(is_reusable)),
         status => Err(CheckFailure::NotServing(status)),
     }
 }

@@ -40,7 +40,7 @@ pub(super) async fn check(
         return Err(CheckFailure::Status(status));
     }
     let is_reusable = read_body(response.into_body()).await?;
-    Ok(CheckPass { warning: None, is_reusable, is_conclusive: has_passed })
+    Ok(CheckPass { is_conclusive: has_passed, ..CheckPass::on_this_connection(is_reusable) })
 }
 
 /// Reads a body to its end. Returns false if it is longer than the limit, beyond which nothing is read.

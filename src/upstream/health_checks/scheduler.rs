@@ -315,6 +315,10 @@ impl EndpointCheck {
             }
             return;
         }
+        // Whatever the response says, connections can be opened again.
+        if result.as_ref().is_ok_and(|pass| pass.has_connected) && self.target.connects_like_requests {
+            upstream.record_connected(self.endpoint);
+        }
         if result.as_ref().is_ok_and(|pass| !pass.is_conclusive) {
             return;
         }

@@ -22,7 +22,7 @@ pub(super) async fn check(mut socket: UpstreamSocket, send: &[u8], expect: &[u8]
             Err(error) => return Err(CheckFailure::Connection(error.to_string())),
         }
     }
-    Ok(CheckPass { warning: None, is_reusable: false, is_conclusive: true })
+    Ok(CheckPass::on_this_connection(false))
 }
 
 /// How much is read to find the expected bytes.

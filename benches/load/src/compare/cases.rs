@@ -116,6 +116,7 @@ pub(crate) const LOGGING: Servers = Servers { access_log: true, ..ALIKE };
 
 const ONE_ROUTE: Reference = Reference { name: "portico, 1 route", variant: ServerVariant::PLAIN, imitates: false };
 const ONE_WORKER: Reference = Reference { name: "portico, 1 worker", ..ONE_ROUTE };
+const NO_POLICY: Reference = Reference { name: "portico, no policy", ..ONE_ROUTE };
 /// Its route has no plugins, and the requests and responses have the bytes of those of the chain on both sides.
 const SAME_FIELDS: Reference = Reference { name: "portico, same fields", variant: chain(0), imitates: true };
 
@@ -133,6 +134,9 @@ const fn plugins(length: usize) -> Servers {
 
 const TWO_WORKERS: Servers =
     Servers { variant: ServerVariant { workers: 2, ..ServerVariant::PLAIN }, reference: Some(ONE_WORKER), ..ALIKE };
+
+const WITH_POLICY: Servers =
+    Servers { variant: ServerVariant { policy: true, ..ServerVariant::PLAIN }, reference: Some(NO_POLICY), ..ALIKE };
 
 const PLAIN: Case = Case {
     name: "HTTP/1.1, 64 bytes",
@@ -287,6 +291,12 @@ const CASES: &[Case] = &[
         ..PLAIN
     },
     Case {
+        name: "HTTP/1.1, 64 bytes, all blocks of a policy",
+        servers: WITH_POLICY,
+        targets: &[target(NO_POLICY.name, 1.05)],
+        ..PLAIN
+    },
+    Case {
         name: "HTTP/1.1, 64 bytes, 3 plugins",
         servers: plugins(3),
         targets: &[target(SAME_FIELDS.name, 1.1)],
@@ -419,7 +429,7 @@ mod tests {
         assert_eq!(plain.map(|(servers, _)| servers.access_log).collect::<Vec<_>>(), [false, true]);
     }
 
-    /// The other 8 of the 45 minutes are for the build, the starts of servers and idle connections.
+    /// The other 18 of the 55 minutes are for the build, the starts of servers, idle connections, failures and picks.
     #[test]
     fn the_rounds_of_make_bench_take_at_most_37_minutes() {
         let minutes: f64 = selected(None, false).into_iter().map(minutes_of).sum();

@@ -237,6 +237,6 @@ pub(crate) async fn wait_for(server: &Server) -> Result<u64> {
     server.until_ready(responds).await
 }
 
-/// Defaults of the options, with which `make bench` takes about 45 minutes.
+/// Defaults of the options, with which the comparison takes about 45 minutes.
 const ROUNDS: usize = 7;
 const SECONDS: f64 = 1.5;

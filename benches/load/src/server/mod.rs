@@ -8,6 +8,7 @@ pub(crate) mod envoy;
 pub(crate) mod haproxy;
 pub(crate) mod nginx;
 pub(crate) mod objects;
+pub(crate) mod policed;
 pub(crate) mod portico;
 pub(crate) mod streams;
 pub(crate) mod traefik;

@@ -1,4 +1,5 @@
-//! Objects that measurements give to Portico: routes, a Service, plugins and a consumer, each as a YAML document.
+//! Objects that measurements give to Portico: routes, a Service, a policy, plugins and a consumer, each as a YAML
+//! document.
 
 use std::net::SocketAddr;
 
@@ -18,6 +19,36 @@ pub(crate) const CHAIN: &[&str] = &[
 
 /// The key of the consumer, with the usual length.
 pub(crate) const API_KEY: &str = "b3a1c6f2d94e4f0f8a7b5c3d2e1f0a9b";
+
+/// A BackendPolicy that has all blocks, none of which changes what happens to requests while the backend works.
+pub(crate) const POLICY: &str = "---
+apiVersion: portico.dev/v1alpha1
+kind: BackendPolicy
+metadata:
+  name: backend
+spec:
+  targetRefs:
+    - { group: '', kind: Service, name: backend }
+  loadBalancing:
+    algorithm: LeastRequests
+    slowStart: { window: 30s }
+  health:
+    passive: { serverErrors: 5, successRate: {}, failurePercentage: {} }
+    active: { type: TCP, interval: 10s }
+  limits:
+    maxConnections: 10000
+    maxRequests: 10000
+    maxPending: 1000
+    queueTimeout: 1s
+    maxRequestsPerEndpoint: 10000
+    maxRetries: 100
+    maxConnectionAge: 1h
+    admission: {}
+  circuitBreaker: { slowAfter: 10s, slowPercent: 50 }
+  retry: { attempts: 2, 'on': [ConnectFailure, RefusedStream, GatewayError] }
+  retryBudget: { percent: 20 }
+  timeouts: { connect: 5s, request: 60s, backendRequest: 30s }
+";
 
 /// An HTTPRoute for all requests to a host.
 pub(crate) struct HostRoute<'a> {

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use super::objects::{CHAIN, HostRoute, consumer, plugins};
+use super::objects::{CHAIN, HostRoute, POLICY, consumer, plugins};
 use super::variant::CHAIN_HOST;
 use super::{HOST, KeyPair, Server, Site, counted, free_address, pinned, start};
 
@@ -63,8 +63,8 @@ fn start_portico(mut command: Command, setup: &Setup<'_>) -> Result<Server> {
     start(setup.name, site.variant, (address, secure), command, folder.join("output"))
 }
 
-/// The routes of the site's variant, and the plugins and the consumer of its chain, as YAML documents. The route with
-/// the chain has these filters.
+/// The routes of the site's variant, the plugins and the consumer of its chain, and its policy, as YAML documents. The
+/// route with the chain has these filters.
 fn routes(site: &Site<'_>, filters: &str) -> String {
     let mut objects = route_to_backend("bench", HOST, &[], "");
     for host in site.variant.further_hosts() {
@@ -75,6 +75,9 @@ fn routes(site: &Site<'_>, filters: &str) -> String {
         objects += &route_to_backend("chain", CHAIN_HOST, chain, filters);
         objects += &plugins(chain);
         objects += &consumer(&["bench-key"]);
+    }
+    if site.variant.policy {
+        objects += POLICY;
     }
     objects
 }
@@ -149,6 +152,7 @@ mod tests {
         let plain = ServerVariant::PLAIN;
         for (variant, http_routes, kong_plugins) in [
             (plain, 1, 0),
+            (ServerVariant { policy: true, ..plain }, 1, 0),
             (ServerVariant { routes: 20, ..plain }, 20, 0),
             (ServerVariant { chain: Some(0), ..plain }, 2, 0),
             (ServerVariant { chain: Some(CHAIN.len()), ..plain }, 2, CHAIN.len()),
@@ -157,6 +161,7 @@ mod tests {
             with_test_site(variant, |site| objects = routes(site, "{type: A}"));
             assert_eq!(objects.matches("\nkind: HTTPRoute\n").count(), http_routes, "{variant:?}");
             assert_eq!(objects.matches("\nkind: KongPlugin\n").count(), kong_plugins, "{variant:?}");
+            assert_eq!(objects.matches("\nkind: BackendPolicy\n").count(), usize::from(variant.policy), "{variant:?}");
             let filtered = usize::from(variant.chain.is_some());
             assert_eq!(objects.matches("filters: [{type: A}]").count(), filtered, "{variant:?}");
         }

@@ -1,4 +1,5 @@
-//! Variants of the servers' configuration: more routes, more workers, or a chain of plugins; and the requests for each.
+//! Variants of the servers' configuration: more routes, more workers, a chain of plugins, or a policy; and the requests
+//! for each.
 
 use std::sync::Arc;
 
@@ -17,18 +18,20 @@ pub(crate) struct ServerVariant {
     /// Length of the chain of plugins at [`CHAIN_HOST`]: a further route, which only Portico can have. `None` without
     /// this route.
     pub(crate) chain: Option<usize>,
+    /// Whether the Service of the backend has a BackendPolicy, which only Portico can have.
+    pub(crate) policy: bool,
 }
 
 /// The host of the route with a chain of plugins.
 pub(crate) const CHAIN_HOST: &str = "chain.example";
 
 impl ServerVariant {
-    /// One route, one worker and no plugins.
-    pub(crate) const PLAIN: ServerVariant = ServerVariant { routes: 1, workers: 1, chain: None };
+    /// One route, one worker, no plugins and no policy.
+    pub(crate) const PLAIN: ServerVariant = ServerVariant { routes: 1, workers: 1, chain: None, policy: false };
 
     /// Whether proxies other than Portico can have this configuration.
     pub(crate) fn fits_peers(self) -> bool {
-        self.chain.is_none()
+        self.chain.is_none() && !self.policy
     }
 
     /// The hosts of all routes to the backend other than the first.
@@ -116,5 +119,6 @@ mod tests {
         assert_eq!(requests(3)[0].0, CHAIN_HOST);
         assert!(requests(3)[0].1.contains(API_KEY));
         assert!(ServerVariant::PLAIN.fits_peers());
+        assert!(!ServerVariant { policy: true, ..ServerVariant::PLAIN }.fits_peers());
     }
 }

@@ -35,7 +35,7 @@ fn failed() -> Result<CheckPass, CheckFailure> {
 }
 
 fn passed() -> Result<CheckPass, CheckFailure> {
-    Ok(CheckPass { warning: None, is_reusable: false, is_conclusive: true })
+    Ok(CheckPass::on_this_connection(false))
 }
 
 impl Fixture {
@@ -287,7 +287,7 @@ async fn addresses_of_names_are_checked() {
 async fn inconclusive_responses_have_no_effect() {
     let mut fixture = Fixture::new(tcp_check(), &WEB[..1]);
     fixture.run(Duration::from_secs(1), |_| failed()).await;
-    let inconclusive = || Ok(CheckPass { warning: None, is_reusable: false, is_conclusive: false });
+    let inconclusive = || Ok(CheckPass { is_conclusive: false, ..CheckPass::on_this_connection(false) });
     assert!(fixture.run(Duration::from_secs(60), |_| inconclusive()).await.len() >= 5);
     assert!(!fixture.is_healthy(WEB[0]) && !fixture.report(WEB[0]).unwrap().has_passed);
 }
@@ -340,4 +340,24 @@ async fn ten_thousand_endpoints_are_checked_within_the_rate() {
     assert_eq!(checked.len(), 10_000);
     fixture.set(None, &[]);
     assert!(fixture.scheduler.checks.is_empty() && fixture.scheduler.schedule.next_begin().is_none());
+}
+
+/// An endpoint that was away for long is probed rarely, and would wait for the next probe otherwise.
+#[tokio::test(start_paused = true)]
+async fn check_that_opens_a_connection_returns_an_endpoint_that_refused_one() {
+    let connected = || Ok(CheckPass { has_connected: true, ..CheckPass::on_this_connection(false) });
+    let elsewhere = ActiveCheck { port: Some(8080), ..tcp_check() };
+    for (check, passes, returns) in [
+        (tcp_check(), &connected as &dyn Fn() -> Result<CheckPass, CheckFailure>, true),
+        // Over a connection from before, which shows nothing about new ones.
+        (tcp_check(), &passed, false),
+        (elsewhere, &connected, false),
+    ] {
+        let mut fixture = Fixture::new(check, &WEB[..1]);
+        fixture.run(Duration::from_secs(1), |_| passed()).await;
+        fixture.upstream.report(WEB[0].parse().unwrap(), &Outcome::of(OutcomeClass::ConnectFailed));
+        assert!(!fixture.is_healthy(WEB[0]));
+        fixture.run(Duration::from_secs(30), |_| passes()).await;
+        assert_eq!(fixture.is_healthy(WEB[0]), returns);
+    }
 }

@@ -7,21 +7,20 @@
 #![expect(clippy::unwrap_used, reason = "a panic fails the benchmark")]
 #![expect(clippy::print_stdout, reason = "the table is the result")]
 
+mod world;
+
 use std::fs;
 use std::hint::black_box;
-use std::net::SocketAddr;
 use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Empty;
-use portico::http1::NameCase;
 use portico::upstream::settings::{Balancing, BalancingAlgorithm, RequestHash};
-use portico::upstream::{
-    ConnectionPools, EndpointAddress, EndpointChoice, EndpointConnector, Endpoints, IdleLimits, Outcome, OutcomeClass,
-    SocketBudget, Upstream, UpstreamKey, UpstreamRegistry, WorkerSubsetting, hash64,
-};
+use portico::upstream::{ConnectionPools, EndpointChoice, Outcome, OutcomeClass, Upstream, hash64};
+
+use crate::world::{ALGORITHMS, address, pools, upstream_with};
 
 /// The allocator of releases.
 #[cfg(feature = "alloc-jemalloc")]
@@ -34,17 +33,11 @@ const PICKS: u64 = 200_000;
 
 fn main() {
     println!("CPU ns/pick, median (least–most)          1 thread              2 threads");
-    for (name, algorithm, bounded_load_percent) in [
-        ("round robin", BalancingAlgorithm::RoundRobin, None),
-        ("random", BalancingAlgorithm::Random, None),
-        ("least requests", BalancingAlgorithm::LeastRequests, None),
-        ("peak EWMA", ewma(), None),
-        ("Maglev", BalancingAlgorithm::Maglev { table_size: 65_537 }, None),
-        ("Maglev, bounded load", BalancingAlgorithm::Maglev { table_size: 65_537 }, Some(125)),
-        ("ring hash", BalancingAlgorithm::RingHash { points: None }, None),
-    ] {
+    let plain = ALGORITHMS.map(|(name, algorithm)| (name, Balancing { algorithm, ..Balancing::default() }));
+    let maglev = BalancingAlgorithm::Maglev { table_size: 65_537 };
+    for (name, balance) in plain.into_iter().chain([("Maglev, bounded load", bounded(maglev, 125))]) {
         for count in [10_u16, 100, 1_000] {
-            let upstream = upstream(count, algorithm, bounded_load_percent);
+            let upstream = upstream(count, &balance);
             let costs = [1, 2].map(|threads| {
                 let mut rounds: Vec<f64> = (0..ROUNDS).map(|_| run(&upstream, threads)).collect();
                 rounds.sort_by(f64::total_cmp);
@@ -55,22 +48,15 @@ fn main() {
     }
 }
 
-fn ewma() -> BalancingAlgorithm {
-    BalancingAlgorithm::PeakEwma { decay: Duration::from_secs(10), failure_penalty: Duration::from_secs(1) }
+/// The algorithm with a limit of the requests in progress of each endpoint, in percent of its share.
+fn bounded(algorithm: BalancingAlgorithm, percent: u32) -> Balancing {
+    let hash = RequestHash { keys: Box::default(), combine: Default::default(), bounded_load_percent: Some(percent) };
+    Balancing { algorithm, hash: Some(Arc::new(hash)), ..Balancing::default() }
 }
 
-fn upstream(count: u16, algorithm: BalancingAlgorithm, bounded_load_percent: Option<u32>) -> Arc<Upstream> {
-    let address = |number: u16| SocketAddr::from(([10, 0, (number / 256) as u8, (number % 256) as u8], 80));
-    let upstream = UpstreamRegistry::default().upstream(&UpstreamKey::default());
-    let hash = bounded_load_percent.map(|percent| {
-        let keys = Box::default();
-        Arc::new(RequestHash { keys, combine: Default::default(), bounded_load_percent: Some(percent) })
-    });
-    upstream.set_endpoints(Endpoints {
-        addresses: (0..count).map(address).map(EndpointAddress::Ip).collect(),
-        balance: Balancing { algorithm, hash, ..Balancing::default() },
-        ..Endpoints::default()
-    });
+/// An upstream whose endpoints have responded before.
+fn upstream(count: u16, balance: &Balancing) -> Arc<Upstream> {
+    let upstream = upstream_with(0..count, balance);
     for number in 0..count {
         let head_time = Some(Duration::from_millis(10 + u64::from(number % 7)));
         upstream.report(address(number), &Outcome { head_time, ..Outcome::of(OutcomeClass::Responded) });
@@ -106,23 +92,6 @@ fn pick(pools: &ConnectionPools<Empty<Bytes>>, upstream: &Arc<Upstream>, thread:
         let picked = pools.pick(upstream, &EndpointChoice { hash, ..EndpointChoice::default() }).unwrap();
         drop(black_box(upstream.active_request(picked.address)));
     }
-}
-
-fn pools() -> ConnectionPools<Empty<Bytes>> {
-    let seconds = Duration::from_secs(10);
-    let connector = EndpointConnector {
-        timeout: seconds,
-        sockets: Arc::new(SocketBudget::new(100_000)),
-        own_sockets: Arc::default(),
-        max_head: 1_000,
-        max_fields: 10,
-        name_case: NameCase::Lower,
-        max_streams: 100,
-        ping_interval: seconds,
-        ping_timeout: seconds,
-    };
-    let idle_limits = IdleLimits { per_endpoint: 1, timeout: seconds, recent: seconds };
-    ConnectionPools::new(connector, idle_limits, WorkerSubsetting::new(1, 100_000), Arc::default())
 }
 
 /// CPU time of this thread.
