@@ -17,6 +17,7 @@ mod request_size_limiting;
 mod request_termination;
 mod request_transformer;
 mod response_transformer;
+mod session;
 
 #[cfg(any(test, fuzzing))]
 pub(crate) use jwt::fuzzing::token;
@@ -43,6 +44,7 @@ const KINDS: &[&dyn AnyPluginKind] = &[
     &RegisteredKind::<request_termination::RequestTermination>::NEW,
     &RegisteredKind::<request_transformer::RequestTransformer>::NEW,
     &RegisteredKind::<response_transformer::ResponseTransformer>::NEW,
+    &RegisteredKind::<session::Session>::NEW,
 ];
 
 /// The registry of all plugins.
