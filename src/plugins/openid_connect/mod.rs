@@ -21,6 +21,9 @@
 //!     secretKeyRef: {name: login, key: session_secret}
 //! ```
 //!
+//! The values in the Secret are JSON: `client_secret` is a list, such as `["text"]`, and `session_secret` a text in
+//! quotes.
+//!
 //! A browser without a session is sent to the provider, by the authorization code flow with PKCE, and comes back with
 //! a code, for which Portico gets tokens. The session is an encrypted cookie with these tokens, so every replica with
 //! the same `session_secret` accepts it, and can finish a login that another replica began. Only GET and HEAD requests
@@ -446,8 +449,12 @@ impl OpenIdConnect {
                 Err(rejection) => rejection,
             },
         };
-        let rejected =
-            self.policy.reject(cx, || rejection.reply(&self.settings.unauthorized, &self.settings.forbidden));
+        let reply = || rejection.reply(&self.settings.unauthorized, &self.settings.forbidden);
+        // Only a client without a valid credential becomes the anonymous consumer.
+        if !matches!(rejection, OpenIdRejection::NoCredentials | OpenIdRejection::WrongCredentials) {
+            return Some(reply());
+        }
+        let rejected = self.policy.reject(cx, reply);
         if rejected.is_none() {
             // The endpoint must not take them for those of the anonymous consumer.
             self.remove_credentials(cx);

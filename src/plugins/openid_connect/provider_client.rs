@@ -63,7 +63,7 @@ impl ProviderClient {
         for (name, value) in &self.token_args {
             append_parameter(&mut form, name, value);
         }
-        let response = self.post(endpoint, form, metadata, self.client_auth(metadata)).await?;
+        let response = self.post(endpoint, form, self.client_auth(metadata)).await?;
         IssuedTokens::from_response(read_object(&response)?)
     }
 
@@ -92,7 +92,7 @@ impl ProviderClient {
     ) -> Result<Map<String, Value>, ProviderError> {
         let endpoint = self.endpoint(metadata.introspection.as_deref(), "introspection_endpoint")?;
         let form = encode_form([("token", token), ("token_type_hint", "access_token")]);
-        let response = self.post(endpoint, form, metadata, self.client_auth(metadata)).await?;
+        let response = self.post(endpoint, form, self.client_auth(metadata)).await?;
         // A rejection is about Portico's own credentials, and says nothing about the token.
         let object = read_object(&response).map_err(|error| ProviderError::Unavailable(error.to_string()))?;
         if object.get("active") != Some(&Value::Bool(true)) {
@@ -121,7 +121,7 @@ impl ProviderClient {
     pub(super) async fn revoke(&self, metadata: &ProviderMetadata, token: &str) -> Result<(), ProviderError> {
         let endpoint = self.endpoint(metadata.revocation.as_deref(), "revocation_endpoint")?;
         let form = encode_form([("token", token)]);
-        let response = self.post(endpoint, form, metadata, self.client_auth(metadata)).await?;
+        let response = self.post(endpoint, form, self.client_auth(metadata)).await?;
         match response.status.is_success() {
             true => Ok(()),
             false => Err(ProviderError::Unavailable(format!("{endpoint} responded with status {}", response.status))),
@@ -146,7 +146,6 @@ impl ProviderClient {
         &self,
         endpoint: &str,
         mut form: String,
-        _metadata: &ProviderMetadata,
         client_auth: ClientAuth,
     ) -> Result<RemoteResponse, ProviderError> {
         let secret = self.client_secret.as_deref().unwrap_or_default();
