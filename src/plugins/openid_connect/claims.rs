@@ -200,7 +200,7 @@ mod tests {
             let claims = sources(&[json!({}), json!({"user": {"name": name}, "g": ["a", 5, "b"], "sub": 7})]);
             assert_eq!(by_default.consumer(&claims, &consumers).is_some(), found, "{name}");
             assert_eq!(by_id.consumer(&claims, &consumers).is_some(), found_by_id, "{name}");
-            assert_eq!(by_default.groups(&claims), ["a".into(), "b".into()]);
+            assert_eq!(by_default.groups(&claims).iter().map(|group| &**group).collect::<Vec<_>>(), ["a", "b"]);
             assert_eq!(by_default.credential(&claims).as_deref(), Some("7"));
         }
     }
