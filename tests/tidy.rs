@@ -260,8 +260,10 @@ const LAYERS: &[Row] = &[
             "remote server_text",
             "decimal header_spoofing kind multipart plugin_regex reply route_description scheme \
              state template timing",
-            "batch_queue body_filter changed_fields fields idle_connections instance remote_request repeated_query token",
+            "batch_queue body_filter changed_fields fields idle_connections instance remote_request repeated_query \
+             sealed_cookie token",
             "completed_request consumers remote_client services",
+            "digest_cache",
             "context server_diagnostics",
             "redis",
             "authentication chain log_entry",
@@ -272,8 +274,8 @@ const LAYERS: &[Row] = &[
     (
         "plugins",
         &["acl basic_auth bot_detection combined_auth_tests correlation_id cors http_log ip_restriction jwt key_auth \
-         prometheus rate_limiting redirect request_size_limiting request_termination request_transformer \
-         response_transformer"],
+         openid_connect prometheus rate_limiting redirect request_size_limiting request_termination request_transformer \
+         response_transformer session"],
     ),
     (
         "proxy",

@@ -76,10 +76,7 @@ impl AuthPolicy {
     /// that it skips.
     pub fn skips(&self, cx: &mut RequestCx<'_>) -> bool {
         if !self.runs_on_preflight && cx.head.method == Method::OPTIONS {
-            // No plugin has authenticated the request, so identity headers of the client must not reach the endpoint.
-            if cx.identity.credential.is_none() && cx.identity.consumer.is_none() {
-                clear_identity_headers(&mut cx.head.headers);
-            }
+            clear_identity_of_client(cx);
             return true;
         }
         self.anonymous.is_some() && cx.identity.credential.is_some()
@@ -164,6 +161,13 @@ fn set_consumer_headers(headers: &mut HeaderMap, consumer: &Consumer) {
     }
     if let Some(username) = consumer.username.as_ref().and_then(EntityName::header) {
         headers.insert(CONSUMER_USERNAME, username.clone());
+    }
+}
+
+/// Removes identity headers of the client, which must not reach the endpoint, unless a plugin has authenticated it.
+pub fn clear_identity_of_client(cx: &mut RequestCx<'_>) {
+    if cx.identity.credential.is_none() && cx.identity.consumer.is_none() {
+        clear_identity_headers(&mut cx.head.headers);
     }
 }
 

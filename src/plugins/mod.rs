@@ -10,6 +10,7 @@ mod http_log;
 mod ip_restriction;
 mod jwt;
 mod key_auth;
+mod openid_connect;
 pub mod prometheus;
 pub mod rate_limiting;
 mod redirect;
@@ -17,6 +18,7 @@ mod request_size_limiting;
 mod request_termination;
 mod request_transformer;
 mod response_transformer;
+mod session;
 
 #[cfg(any(test, fuzzing))]
 pub(crate) use jwt::fuzzing::token;
@@ -36,6 +38,7 @@ const KINDS: &[&dyn AnyPluginKind] = &[
     &RegisteredKind::<ip_restriction::IpRestriction>::NEW,
     &RegisteredKind::<jwt::Jwt>::NEW,
     &RegisteredKind::<key_auth::KeyAuth>::NEW,
+    &RegisteredKind::<openid_connect::OpenIdConnect>::NEW,
     &RegisteredKind::<prometheus::Prometheus>::NEW,
     &RegisteredKind::<rate_limiting::RateLimiting>::NEW,
     &RegisteredKind::<redirect::RedirectPlugin>::NEW,
@@ -43,6 +46,7 @@ const KINDS: &[&dyn AnyPluginKind] = &[
     &RegisteredKind::<request_termination::RequestTermination>::NEW,
     &RegisteredKind::<request_transformer::RequestTransformer>::NEW,
     &RegisteredKind::<response_transformer::ResponseTransformer>::NEW,
+    &RegisteredKind::<session::SessionPlugin>::NEW,
 ];
 
 /// The registry of all plugins.

@@ -21,7 +21,7 @@ use tracing::{info, warn};
 
 use super::jwk::PublishedKey;
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::{BuildCx, PluginServices, RemoteResponse};
+use crate::plugin_api::{BuildCx, PluginServices, PluginState, RemoteResponse};
 
 /// Timeout of a fetch, and limit of the time that a request waits for it.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
@@ -86,8 +86,17 @@ impl KeySet {
     /// The key set of this URI. Starts the fetches if no plugin of the namespace uses it yet: a name without dots is
     /// another Service in each namespace, and the requests count in the share of one.
     pub fn open(uri: &str, cx: &BuildCx<'_>) -> Arc<Self> {
-        let (services, namespace) = (cx.services, cx.namespace());
-        cx.state.get_or_create(&format!("jwks {} {uri}", namespace.unwrap_or_default()), || {
+        KeySet::open_in(uri, cx.namespace(), cx.state, cx.services)
+    }
+
+    /// As [`KeySet::open`], when the URI becomes known only after the plugin was built.
+    pub fn open_in(
+        uri: &str,
+        namespace: Option<&str>,
+        state: &PluginState,
+        services: &Arc<dyn PluginServices>,
+    ) -> Arc<Self> {
+        state.get_or_create(&format!("jwks {} {uri}", namespace.unwrap_or_default()), || {
             let shared = Arc::new(SharedKeySet {
                 uri: uri.into(),
                 namespace: namespace.map(Box::from),

@@ -6,7 +6,7 @@ use http::{HeaderValue, Uri};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::token_cache::TokenSubject;
+use super::verified_token::TokenSubject;
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::NamedConsumer;
 use crate::plugin_api::consumers::{Consumer, ConsumerDirectory, EntityId};

@@ -36,8 +36,8 @@
 pub(crate) mod fuzzing;
 mod issuer;
 mod rejection;
-mod token_cache;
 mod token_location;
+mod verified_token;
 
 use std::sync::Arc;
 
@@ -48,11 +48,12 @@ use serde_json::Value;
 
 use self::issuer::{Issuer, IssuerConfig};
 use self::rejection::{Challenges, JwtRejection};
-use self::token_cache::{Proof, TokenCache, VerifiedToken};
 use self::token_location::TokenLocations;
+use self::verified_token::{Proof, VerifiedToken};
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::authentication::{AuthPolicy, VerifiedCredential, declare_identity_headers};
 use crate::plugin_api::consumers::{JwtCredential, Sha256Digest, sha256};
+use crate::plugin_api::digest_cache::DigestCache;
 use crate::plugin_api::fields::FieldValue;
 use crate::plugin_api::kind::{BuildCx, Phases, PluginKind, Scopes};
 use crate::plugin_api::token::signature::{VerificationKey, hmac_verifies};
@@ -123,7 +124,8 @@ pub(crate) struct Jwt {
     secret_is_base64: bool,
     rules: TimeClaimRules,
     issuers: Box<[Issuer]>,
-    cache: Arc<TokenCache>,
+    /// Shared by all plugins of this kind in the process.
+    cache: Arc<DigestCache<VerifiedToken>>,
     /// Fingerprint of the configuration. Part of the cache key, so that tokens verified under another configuration are
     /// not accepted.
     fingerprint: Sha256Digest,
@@ -188,7 +190,7 @@ impl PluginKind for Jwt {
             secret_is_base64: config.secret_is_base64,
             rules,
             issuers: issuers.into(),
-            cache: cx.state.get_or_create("jwt/verified", TokenCache::default),
+            cache: cx.state.get_or_create("jwt/verified", DigestCache::default),
             fingerprint,
         })
     }

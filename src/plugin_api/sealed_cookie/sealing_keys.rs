@@ -1,0 +1,150 @@
+//! The keys that seal and open cookies.
+
+use std::fmt;
+
+use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
+use aws_lc_rs::{hmac, rand};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+use crate::diagnostic::Diagnostic;
+use crate::plugin_api::kind::BuildCx;
+
+/// Seals with one key and opens with that key or a former one: a secret can be replaced without ending sessions.
+pub struct SealingKeys {
+    current: RandomizedNonceKey,
+    former: Option<RandomizedNonceKey>,
+}
+
+/// A secret with fewer bytes may be guessed: a client can test guesses on its own cookie.
+const RECOMMENDED_SECRET_BYTES: usize = 32;
+
+impl SealingKeys {
+    /// The keys of a plugin. `purpose` separates the keys of plugins with the same secret. Without a secret, the key is
+    /// random, and lasts as long as plugins of the object exist in this process.
+    pub fn from_config(
+        secret: Option<&str>,
+        former_secret: Option<&str>,
+        fields: (&str, &str),
+        purpose: &str,
+        cx: &BuildCx<'_>,
+    ) -> Result<Self, Vec<Diagnostic>> {
+        let (secret_field, former_field) = fields;
+        let mut invalid = Vec::new();
+        for (field, value) in [(secret_field, secret), (former_field, former_secret)] {
+            if value == Some("") {
+                invalid.push(Diagnostic::in_config(field, "is empty", "set it to a long random text, or remove it"));
+            }
+        }
+        if secret.is_none() && former_secret.is_some() {
+            let message = format!("has no effect without `{secret_field}`");
+            invalid.push(Diagnostic::in_config(former_field, message, format!("set `{secret_field}` too")));
+        }
+        if !invalid.is_empty() {
+            return Err(invalid);
+        }
+        let Some(secret) = secret else {
+            let message = "is not set, so the key is random: sessions end when Portico restarts, and other replicas do \
+                           not accept them";
+            cx.note(Diagnostic::in_config(secret_field, message, "set it to a long random text, from a Secret"));
+            let name = format!("{} sealing secret {purpose}", cx.object);
+            let secret = cx.state.get_or_create(&name, || random_text(32));
+            return Ok(SealingKeys::derive(secret.as_bytes(), None, purpose));
+        };
+        if secret.len() < RECOMMENDED_SECRET_BYTES {
+            let message = "is short, so clients may guess it and forge sessions";
+            cx.note(Diagnostic::in_config(secret_field, message, "use at least 32 random characters"));
+        }
+        Ok(SealingKeys::derive(secret.as_bytes(), former_secret.map(str::as_bytes), purpose))
+    }
+
+    /// The keys for a purpose.
+    pub(super) fn derive(secret: &[u8], former_secret: Option<&[u8]>, purpose: &str) -> Self {
+        let key = |secret: &[u8]| {
+            // One block of HMAC is a pseudorandom function of the purpose, and has the size of a key.
+            let label = format!("portico sealed cookie 1 {purpose}");
+            let bytes = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret), label.as_bytes());
+            RandomizedNonceKey::new(&AES_256_GCM_SIV, bytes.as_ref()).expect("a SHA-256 HMAC has 32 bytes")
+        };
+        SealingKeys { current: key(secret), former: former_secret.map(key) }
+    }
+
+    /// The keys of a test.
+    #[cfg(test)]
+    pub(crate) fn for_tests(secret: &str) -> Self {
+        SealingKeys::derive(secret.as_bytes(), None, "test")
+    }
+
+    /// Encrypts and authenticates a text, together with the context, which [`SealingKeys::open`] must get again.
+    pub(super) fn seal(&self, context: &[u8], text: &[u8]) -> String {
+        let mut sealed = text.to_vec();
+        let nonce = self
+            .current
+            .seal_in_place_append_tag(Aad::from(context), &mut sealed)
+            .expect("a text of a few kilobytes is short enough to be sealed");
+        let mut bytes = nonce.as_ref().to_vec();
+        bytes.append(&mut sealed);
+        URL_SAFE_NO_PAD.encode(bytes)
+    }
+
+    /// `None` if no key has sealed the text for this context.
+    pub(super) fn open(&self, context: &[u8], sealed: &[u8]) -> Option<Vec<u8>> {
+        let bytes = URL_SAFE_NO_PAD.decode(sealed).ok()?;
+        let (nonce, ciphertext) = bytes.split_at_checked(NONCE_LEN)?;
+        [Some(&self.current), self.former.as_ref()].into_iter().flatten().find_map(|key| {
+            let mut text = ciphertext.to_vec();
+            let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
+            let length = key.open_in_place(nonce, Aad::from(context), &mut text).ok()?.len();
+            text.truncate(length);
+            Some(text)
+        })
+    }
+}
+
+impl fmt::Debug for SealingKeys {
+    /// Omits the keys.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("SealingKeys").finish_non_exhaustive()
+    }
+}
+
+/// Random bytes as base64url text, for secrets and ids.
+pub fn random_text(bytes: usize) -> String {
+    let mut random = vec![0; bytes];
+    rand::fill(&mut random).expect("the system provides random bytes");
+    URL_SAFE_NO_PAD.encode(random)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keys(secret: &str, former: Option<&str>) -> SealingKeys {
+        SealingKeys::derive(secret.as_bytes(), former.map(str::as_bytes), "test")
+    }
+
+    #[test]
+    fn texts_open_with_the_key_and_context_that_sealed_them() {
+        let sealed = keys("new", None).seal(b"session", b"text");
+        assert_eq!(keys("new", None).open(b"session", sealed.as_bytes()).as_deref(), Some(&b"text"[..]));
+        assert_eq!(keys("next", Some("new")).open(b"session", sealed.as_bytes()).as_deref(), Some(&b"text"[..]));
+        assert_eq!(keys("next", None).open(b"session", sealed.as_bytes()), None, "another key");
+        assert_eq!(keys("new", None).open(b"login", sealed.as_bytes()), None, "another context");
+        let other_purpose = SealingKeys::derive(b"new", None, "other");
+        assert_eq!(other_purpose.open(b"session", sealed.as_bytes()), None, "another purpose");
+        assert_ne!(sealed, keys("new", None).seal(b"session", b"text"), "nonces are random");
+    }
+
+    #[test]
+    fn changed_texts_do_not_open() {
+        let keys = keys("secret", None);
+        let sealed = keys.seal(b"c", b"text");
+        for index in 0..sealed.len() {
+            let mut changed = sealed.clone().into_bytes();
+            changed[index] = if changed[index] == b'A' { b'B' } else { b'A' };
+            assert_eq!(keys.open(b"c", &changed), None, "{index}");
+            assert_eq!(keys.open(b"c", &sealed.as_bytes()[..index]), None, "{index} bytes");
+        }
+        assert_eq!(keys.open(b"c", b"!"), None);
+    }
+}

@@ -1,0 +1,239 @@
+//! `session`: keeps clients authenticated by a cookie, so that they send their credential only once.
+//!
+//! ```yaml
+//! apiVersion: configuration.konghq.com/v1
+//! kind: KongPlugin
+//! metadata:
+//!   name: sessions
+//! plugin: session
+//! config:
+//!   cookie_name: __Host-session
+//! configPatches:
+//! - path: /secret
+//!   valueFrom:
+//!     secretKeyRef: {name: session-secret, key: secret}
+//! ```
+//!
+//! The plugin is used together with plugins that authenticate and that have the field `anonymous`, such as key-auth. A
+//! request with a valid credential gets a cookie with its response. Requests with the cookie are authenticated as the
+//! same consumer, and those plugins are skipped. To reject requests without a credential and without a session, attach
+//! `acl` to the route, or `request-termination` to the anonymous consumer.
+//!
+//! The cookie is encrypted, and contains the session itself: nothing is stored elsewhere. Therefore, all replicas need
+//! the same `secret`, a logout removes the cookie from the browser only, and a session does not end when its credential
+//! is removed, but when its consumer is. To end all sessions, replace `secret`; to replace it without ending sessions,
+//! move the former one to `former_secret`.
+
+mod config;
+mod session_headers;
+
+use std::sync::Arc;
+
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, COOKIE, SET_COOKIE};
+use http::{Method, StatusCode, request};
+use serde::{Deserialize, Serialize};
+
+pub(crate) use self::config::Config;
+use self::config::ValidatedConfig;
+use crate::diagnostic::Diagnostic;
+use crate::plugin_api::authentication::{
+    AuthPolicy, VerifiedCredential, clear_identity_of_client, declare_identity_headers,
+};
+use crate::plugin_api::consumers::EntityId;
+use crate::plugin_api::fields::{BodyFields, FieldValue, UrlEncodedForm};
+use crate::plugin_api::kind::{BuildCx, Phases, PluginKind, Scopes};
+use crate::plugin_api::sealed_cookie::{OpenedSession, SessionAge, SessionPlace, random_text, unix_second};
+use crate::plugin_api::{
+    AccessOutcome, ChangedFields, CredentialLocations, Identity, Plugin, Reply, ReplyBody, RequestCx, ResponseCx,
+    ResponseOutcome, Scheme,
+};
+
+/// Keeps clients authenticated by a cookie.
+#[derive(Debug)]
+pub(crate) struct SessionPlugin {
+    config: ValidatedConfig,
+    policy: AuthPolicy,
+}
+
+/// What a session contains. The names are short, because a cookie contains them.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct SessionData {
+    #[serde(rename = "i")]
+    id: Box<str>,
+    /// Id of the consumer.
+    #[serde(rename = "c", skip_serializing_if = "Option::is_none", default)]
+    consumer: Option<Box<str>>,
+    /// Id of the credential.
+    #[serde(rename = "k")]
+    credential: Box<str>,
+    /// The groups that do not depend on the consumer.
+    #[serde(rename = "g", skip_serializing_if = "Vec::is_empty", default)]
+    groups: Vec<Arc<str>>,
+}
+
+/// The session of a request, from `access` to `response`.
+#[derive(Default)]
+struct RequestSession {
+    opened: Option<OpenedSession<SessionData>>,
+    place: SessionPlace,
+    /// In seconds since 1970.
+    now: u64,
+    is_secure: bool,
+    is_logout: bool,
+}
+
+impl PluginKind for SessionPlugin {
+    const NAME: &'static str = "session";
+    const PRIORITY: i32 = 1900;
+    const PHASES: Phases = Phases::ACCESS_AND_RESPONSE;
+    const FAIL_CLOSED: bool = true;
+    const SCOPES: Scopes = Scopes::NO_CONSUMER_OR_GROUP;
+    type Config = Config;
+    type Plugin = Self;
+
+    fn build(config: Config, cx: &BuildCx<'_>) -> Result<Self, Vec<Diagnostic>> {
+        let policy = AuthPolicy::new(None, true).map_err(|error| vec![error])?;
+        Ok(SessionPlugin { config: config.validate(cx)?, policy })
+    }
+}
+
+impl Plugin for SessionPlugin {
+    fn may_wait(&self) -> bool {
+        false
+    }
+
+    fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> AccessOutcome<'a> {
+        let now = unix_second(cx.now);
+        let cookies = &self.config.cookies;
+        let (opened, place) = cookies.open::<SessionData>(&cx.head.headers, now);
+        cookies.remove_from(&mut cx.head.headers);
+        session_headers::remove(&self.config.request_headers, &mut cx.head.headers);
+        let is_secure = cx.client.scheme == Scheme::Https;
+        let mut session = RequestSession { opened, place, now, is_secure, is_logout: false };
+        if session.opened.is_some() && self.is_logout(cx) {
+            session.is_logout = true;
+            cx.set_plugin_data(session);
+            return AccessOutcome::Reply(Reply::new(StatusCode::OK, ReplyBody::Empty, "logged_out"));
+        }
+        session.opened = session.opened.filter(|opened| self.restore(cx, &opened.data));
+        if let Some(opened) = &mut session.opened {
+            opened.times = opened.times.after(opened.age, now);
+            session_headers::set(&self.config, &self.config.request_headers, opened, now, &mut cx.head.headers);
+        } else {
+            clear_identity_of_client(cx);
+        }
+        cx.set_plugin_data(session);
+        AccessOutcome::Continue
+    }
+
+    fn response<'a>(&'a self, cx: &'a mut ResponseCx<'_>) -> ResponseOutcome<'a> {
+        let Some(mut session) = cx.plugin_data::<RequestSession>().map(std::mem::take) else {
+            return ResponseOutcome::Continue;
+        };
+        let cookies = &self.config.cookies;
+        if session.is_logout {
+            cookies.clear(cx.headers, session.place, session.is_secure);
+            return ResponseOutcome::Continue;
+        }
+        let kept = session.opened.take().filter(|opened| is_of(&opened.data, cx.identity));
+        let opened = match kept {
+            Some(opened) => opened,
+            None => match self.data_of(cx.identity) {
+                Some(data) => OpenedSession::begin(data, session.now),
+                None => return ResponseOutcome::Continue,
+            },
+        };
+        if opened.age != SessionAge::Current
+            && let Err(error) = cookies.write(cx.headers, &opened, session.place, session.is_secure)
+        {
+            tracing::warn!(scope = cx.scope, %error, "Cannot begin a session, which has too many groups");
+            return ResponseOutcome::Continue;
+        }
+        session_headers::set(&self.config, &self.config.response_headers, &opened, session.now, cx.headers);
+        ResponseOutcome::Continue
+    }
+
+    fn declare_fields(&self, fields: &mut ChangedFields) {
+        declare_identity_headers(fields);
+        fields.request.add(&COOKIE);
+        fields.request.add_all(self.config.request_headers.iter().map(|header| header.name()));
+        fields.response.add(&SET_COOKIE);
+        fields.response.add_all(self.config.response_headers.iter().map(|header| header.name()));
+    }
+
+    fn credential_locations(&self) -> Option<CredentialLocations> {
+        Some(CredentialLocations { cookies: self.config.cookies.names(), ..CredentialLocations::default() })
+    }
+
+    fn body_buffer_limit(&self) -> Option<usize> {
+        self.config.reads_body_for_logout.then_some(MAX_BODY_BYTES)
+    }
+
+    fn buffers_body(&self, head: &request::Parts) -> bool {
+        // A logout has a session, and a form that is small.
+        let length = head.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+        self.is_logout_method(&head.method)
+            && head.headers.contains_key(COOKIE)
+            && head.headers.contains_key(CONTENT_TYPE)
+            && length.is_none_or(|length| length <= MAX_BODY_BYTES)
+    }
+}
+
+impl SessionPlugin {
+    /// Sets the identity of the session. False if its consumer no longer exists.
+    fn restore(&self, cx: &mut RequestCx<'_>, data: &SessionData) -> bool {
+        let consumers = cx.consumers;
+        let consumer = data.consumer.as_deref().map(|id| consumers.consumers.get(id));
+        if consumer == Some(None) {
+            return false;
+        }
+        let credential = EntityId::from_text(&data.credential);
+        let identifier = Some(credential.header());
+        self.policy
+            .accept(cx, VerifiedCredential { consumer: consumer.flatten(), credential: &credential, identifier });
+        cx.identity.groups.clone_from(&data.groups);
+        true
+    }
+
+    /// The session of a request that another plugin has authenticated.
+    fn data_of(&self, identity: &Identity) -> Option<SessionData> {
+        let credential = identity.credential.as_ref()?;
+        Some(SessionData {
+            id: random_text(16).into(),
+            consumer: identity.consumer.as_ref().map(|consumer| Box::from(&*consumer.id)),
+            credential: Box::from(&**credential),
+            groups: identity.groups.clone(),
+        })
+    }
+
+    /// Whether the client requests to end its session.
+    fn is_logout(&self, cx: &RequestCx<'_>) -> bool {
+        if !self.is_logout_method(&cx.head.method) {
+            return false;
+        }
+        let query = UrlEncodedForm(cx.query.unwrap_or_default().as_bytes());
+        if query.find(self.config.logout_query_arg.as_bytes()) != FieldValue::Absent {
+            return true;
+        }
+        let body = cx.body.filter(|_| self.config.reads_body_for_logout);
+        let fields = body.and_then(|body| BodyFields::parse(&cx.head.headers, body));
+        fields.is_some_and(|fields| fields.find(&self.config.logout_post_arg) != FieldValue::Absent)
+    }
+
+    fn is_logout_method(&self, method: &Method) -> bool {
+        self.config.logout_methods.contains(method)
+    }
+}
+
+/// Whether the session is that of the identity.
+fn is_of(data: &SessionData, identity: &Identity) -> bool {
+    identity.credential.as_deref() == Some(&*data.credential)
+        && identity.consumer.as_ref().map(|consumer| &*consumer.id) == data.consumer.as_deref()
+        && identity.groups == data.groups
+}
+
+/// Size limit of bodies that are searched for a logout, in bytes.
+const MAX_BODY_BYTES: usize = 64 * 1024;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,88 @@
+//! The headers `Session-…` with the properties of a session.
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::SessionData;
+use super::config::ValidatedConfig;
+use crate::plugin_api::consumers::{hex, sha256};
+use crate::plugin_api::header_spoofing::remove_alike;
+use crate::plugin_api::sealed_cookie::OpenedSession;
+
+/// A property of a session that a header contains.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum SessionProperty {
+    /// `Session-Id`: the id of the session.
+    Id,
+    /// `Session-Audience`: the value of `audience`.
+    Audience,
+    /// `Session-Subject`: the id of the consumer, or of the credential if there is no consumer.
+    Subject,
+    /// `Session-Timeout`: the seconds until the session ends if it is not used.
+    Timeout,
+    /// `Session-Idling-Timeout`: the seconds until `idling_timeout`.
+    IdlingTimeout,
+    /// `Session-Rolling-Timeout`: the seconds until `rolling_timeout`.
+    RollingTimeout,
+    /// `Session-Absolute-Timeout`: the seconds until `absolute_timeout`.
+    AbsoluteTimeout,
+}
+
+static NAMES: [HeaderName; 7] = [
+    HeaderName::from_static("session-id"),
+    HeaderName::from_static("session-audience"),
+    HeaderName::from_static("session-subject"),
+    HeaderName::from_static("session-timeout"),
+    HeaderName::from_static("session-idling-timeout"),
+    HeaderName::from_static("session-rolling-timeout"),
+    HeaderName::from_static("session-absolute-timeout"),
+];
+
+impl SessionProperty {
+    pub(super) fn name(self) -> &'static HeaderName {
+        &NAMES[self as usize]
+    }
+
+    fn value(self, config: &ValidatedConfig, session: &OpenedSession<SessionData>, now: u64) -> Option<String> {
+        let [idling, rolling, absolute] = config.cookies.timeouts.remaining(session.times, now);
+        let data = &session.data;
+        let seconds = |limit: Option<u64>| limit.map(|limit| limit.to_string());
+        match self {
+            SessionProperty::Id => Some(data.id.to_string()),
+            SessionProperty::Audience => Some(config.audience.to_string()),
+            SessionProperty::Subject => {
+                let subject = data.consumer.as_deref().unwrap_or(&data.credential);
+                Some(if config.hashes_subject { hex(&sha256(subject.as_bytes())) } else { subject.to_owned() })
+            }
+            SessionProperty::Timeout => seconds([idling, rolling, absolute].into_iter().flatten().min()),
+            SessionProperty::IdlingTimeout => seconds(idling),
+            SessionProperty::RollingTimeout => seconds(rolling),
+            SessionProperty::AbsoluteTimeout => seconds(absolute),
+        }
+    }
+}
+
+/// Removes headers of a client that the endpoint could mistake for those of its session.
+pub(super) fn remove(names: &[SessionProperty], headers: &mut HeaderMap) {
+    for header in names {
+        headers.remove(header.name());
+        remove_alike(headers, header.name());
+    }
+}
+
+pub(super) fn set(
+    config: &ValidatedConfig,
+    names: &[SessionProperty],
+    session: &OpenedSession<SessionData>,
+    now: u64,
+    headers: &mut HeaderMap,
+) {
+    for header in names {
+        let value = header.value(config, session, now).and_then(|value| HeaderValue::try_from(value).ok());
+        if let Some(value) = value {
+            headers.insert(header.name().clone(), value);
+        }
+    }
+}
