@@ -6,10 +6,12 @@ mod basic_auth;
 mod bot_detection;
 mod correlation_id;
 mod cors;
+mod hmac_auth;
 mod http_log;
 mod ip_restriction;
 mod jwt;
 mod key_auth;
+mod ldap_auth;
 pub mod prometheus;
 pub mod rate_limiting;
 mod redirect;
@@ -17,6 +19,7 @@ mod request_size_limiting;
 mod request_termination;
 mod request_transformer;
 mod response_transformer;
+mod standard_webhooks;
 
 #[cfg(any(test, fuzzing))]
 pub(crate) use jwt::fuzzing::token;
@@ -32,10 +35,12 @@ const KINDS: &[&dyn AnyPluginKind] = &[
     &RegisteredKind::<bot_detection::BotDetection>::NEW,
     &RegisteredKind::<correlation_id::CorrelationId>::NEW,
     &RegisteredKind::<cors::CorsPlugin>::NEW,
+    &RegisteredKind::<hmac_auth::HmacAuth>::NEW,
     &RegisteredKind::<http_log::HttpLog>::NEW,
     &RegisteredKind::<ip_restriction::IpRestriction>::NEW,
     &RegisteredKind::<jwt::Jwt>::NEW,
     &RegisteredKind::<key_auth::KeyAuth>::NEW,
+    &RegisteredKind::<ldap_auth::LdapAuth>::NEW,
     &RegisteredKind::<prometheus::Prometheus>::NEW,
     &RegisteredKind::<rate_limiting::RateLimiting>::NEW,
     &RegisteredKind::<redirect::RedirectPlugin>::NEW,
@@ -43,6 +48,7 @@ const KINDS: &[&dyn AnyPluginKind] = &[
     &RegisteredKind::<request_termination::RequestTermination>::NEW,
     &RegisteredKind::<request_transformer::RequestTransformer>::NEW,
     &RegisteredKind::<response_transformer::ResponseTransformer>::NEW,
+    &RegisteredKind::<standard_webhooks::StandardWebhooks>::NEW,
 ];
 
 /// The registry of all plugins.
