@@ -152,6 +152,7 @@ fn decide(chain: &Chain, client: u8, times: u64, lock: Option<&Mutex<()>>) {
             head: &mut head,
             path: "/",
             query: None,
+            raw_target: "/",
             uri_captures: &testing::TestCaptures::default(),
             client: ClientInfo {
                 address,

@@ -15,6 +15,7 @@ mod fake_api_server;
 mod grpc_servers;
 mod harness;
 mod kong;
+mod ldap;
 mod make_run;
 mod pages;
 mod prometheus;

@@ -1,7 +1,7 @@
 //! Tests of rate-limiting with a real Redis server: several replicas, password, TLS, and restarts of the server.
 
 pub(crate) mod server;
-mod services;
+pub(crate) mod services;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};

@@ -207,6 +207,7 @@ fn send_requests(site: &Site, secrets: &TestSecrets) {
     let resolve = format!("secure.example:{}:{}", site.port("other"), site.address());
     let key = format!("apikey: {}", TestSecrets::CONSUMER_KEY);
     let basic = format!("alice:{}", TestSecrets::PASSWORD);
+    let directory = format!("alice:{}", TestSecrets::DIRECTORY_LOGIN);
     let (token, cookie) =
         (format!("Authorization: Bearer {}", secrets.jwt()), format!("Cookie: session={}", TestSecrets::COOKIE));
     let query = format!("/keys?apikey={}", TestSecrets::CONSUMER_KEY);
@@ -222,6 +223,9 @@ fn send_requests(site: &Site, secrets: &TestSecrets) {
         ("/passwords", &["-u", &basic, "--http2-prior-knowledge"], 200),
         ("/tokens", &["-H", &token], 200),
         ("/tokens", &["-H", &wrong], 401),
+        ("/signed", &["-H", SIGNED_WITH_ANOTHER_SECRET], 401),
+        ("/hooks", &["-d", TestSecrets::BODY], 400),
+        ("/directory", &["-u", &directory], 500),
         ("/counted", &["-H", &cookie, "-d", TestSecrets::BODY], 200),
         ("/from", &[], 200),
         ("/patched", &[], 200),
@@ -240,6 +244,9 @@ fn send_requests(site: &Site, secrets: &TestSecrets) {
         }
     }
 }
+
+const SIGNED_WITH_ANOTHER_SECRET: &str =
+    "Authorization: hmac username=\"alice\", algorithm=\"hmac-sha256\", headers=\"date\", signature=\"YWJj\"";
 
 /// Serves the kinds of the manifests and of the objects that Portico writes.
 fn serve_kinds(api: &FakeApiServer) {

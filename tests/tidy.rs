@@ -258,10 +258,10 @@ const LAYERS: &[Row] = &[
         "plugin_api",
         &[
             "remote server_text",
-            "decimal header_spoofing kind multipart plugin_regex reply route_description scheme \
+            "decimal header_spoofing kind login multipart plugin_regex reply route_description scheme \
              state template timing",
-            "batch_queue body_filter changed_fields fields idle_connections instance remote_request repeated_query \
-             sealed_cookie token",
+            "batch_queue body_filter changed_fields fields idle_connections instance password remote_request \
+             repeated_query sealed_cookie token",
             "completed_request consumers remote_client services",
             "digest_cache",
             "context server_diagnostics",
@@ -273,9 +273,9 @@ const LAYERS: &[Row] = &[
     ),
     (
         "plugins",
-        &["acl basic_auth bot_detection combined_auth_tests correlation_id cors http_log ip_restriction jwt key_auth \
-         openid_connect prometheus rate_limiting redirect request_size_limiting request_termination request_transformer \
-         response_transformer session"],
+        &["acl basic_auth bot_detection combined_auth_tests correlation_id cors hmac_auth http_log ip_restriction \
+         jwt key_auth ldap_auth openid_connect prometheus rate_limiting redirect request_size_limiting \
+         request_termination request_transformer response_transformer session standard_webhooks"],
     ),
     (
         "proxy",

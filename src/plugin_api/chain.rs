@@ -57,6 +57,8 @@ pub struct Chain {
     phases: Phases,
     /// Whether a plugin of the chain may wait in the access phase.
     may_wait: bool,
+    /// Whether a plugin of the chain may wait for the check of a hashed password.
+    checks_passwords: bool,
     body_buffer_limit: Option<usize>,
     /// Whether a plugin sets the request id, for all consumers.
     sets_request_id: bool,
@@ -94,6 +96,7 @@ pub struct ChainRequest<'r> {
     pub head: &'r mut request::Parts,
     pub path: &'r str,
     pub query: Option<&'r str>,
+    pub raw_target: &'r str,
     pub uri_captures: &'r dyn UriCaptures,
     pub client: ClientInfo<'r>,
     pub framing: Framing,
@@ -158,7 +161,8 @@ impl Chain {
     /// of all consumers count.
     pub fn may_wait(&self, consumers: &ConsumerDirectory) -> bool {
         let of_consumers = || consumers.plugins.as_ref().is_some_and(|plugins| plugins.may_wait());
-        self.may_wait || self.body_buffer_limit.is_some() || of_consumers()
+        let for_passwords = || self.checks_passwords && consumers.has_hashed_passwords();
+        self.may_wait || self.body_buffer_limit.is_some() || for_passwords() || of_consumers()
     }
 
     /// Runs the access phase in order, until the first reply.
@@ -167,6 +171,7 @@ impl Chain {
             head: request.head,
             path: request.path,
             query: request.query,
+            raw_target: request.raw_target,
             uri_captures: request.uri_captures,
             client: request.client,
             framing: request.framing,

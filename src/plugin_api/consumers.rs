@@ -6,6 +6,7 @@
 //! `tests/memory.rs` measures the size.
 
 mod entity_id;
+mod hmac;
 pub mod plugins;
 
 use std::fmt::{self, Write};
@@ -15,10 +16,12 @@ use std::time::SystemTime;
 use aws_lc_rs::digest::{SHA256, digest};
 use http::HeaderValue;
 
+use super::password::PasswordHash;
 use super::token::signature::VerificationKey;
 pub use crate::persistent_map::{MapIndex, PersistentMap};
 use entity_id::header_value;
 pub use entity_id::{EntityId, EntityName};
+pub use hmac::{HmacAlgorithm, SigningSecret};
 use plugins::{ConsumerPlugins, OrderedPlugins, PluginSubject};
 
 /// A consumer with everything about it that plugins write into requests.
@@ -95,6 +98,16 @@ impl KeyCredential {
     pub fn new(id: EntityId, key: &[u8], expires: Option<SystemTime>, consumer: Arc<Consumer>) -> Self {
         KeyCredential { id, digest: sha256(key), expires, consumer }
     }
+
+    /// For a key of which only the digest is configured.
+    pub fn from_digest(
+        id: EntityId,
+        digest: Sha256Digest,
+        expires: Option<SystemTime>,
+        consumer: Arc<Consumer>,
+    ) -> Self {
+        KeyCredential { id, digest, expires, consumer }
+    }
 }
 
 impl fmt::Debug for KeyCredential {
@@ -110,14 +123,35 @@ pub struct BasicCredential {
     pub id: EntityId,
     /// The plugin also sends it in `X-Credential-Identifier`.
     pub username: EntityName,
-    /// SHA-256 of the password; compared in constant time.
-    pub password: Sha256Digest,
+    pub password: StoredPassword,
     pub consumer: Arc<Consumer>,
+}
+
+/// What passwords are compared with, in constant time.
+#[derive(Clone, PartialEq, Eq)]
+pub enum StoredPassword {
+    /// SHA-256 of a password that is configured as it is.
+    Digest(Sha256Digest),
+    /// A hash that is configured in place of the password.
+    Hash(Arc<PasswordHash>),
 }
 
 impl BasicCredential {
     pub fn new(id: EntityId, username: impl Into<EntityName>, password: &[u8], consumer: Arc<Consumer>) -> Self {
-        BasicCredential { id, username: username.into(), password: sha256(password), consumer }
+        BasicCredential::with_password(id, username, StoredPassword::Digest(sha256(password)), consumer)
+    }
+
+    pub fn with_password(
+        id: EntityId,
+        username: impl Into<EntityName>,
+        password: StoredPassword,
+        consumer: Arc<Consumer>,
+    ) -> Self {
+        BasicCredential { id, username: username.into(), password, consumer }
+    }
+
+    fn is_hashed(&self) -> bool {
+        matches!(self.password, StoredPassword::Hash(_))
     }
 }
 
@@ -125,6 +159,22 @@ impl fmt::Debug for BasicCredential {
     /// Omits the digest, from which a short password can be guessed.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("BasicCredential").field("id", &self.id).field("consumer", &self.consumer.id).finish()
+    }
+}
+
+/// A username and secret of `hmac-auth`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HmacCredential {
+    pub id: EntityId,
+    /// The plugin also sends it in `X-Credential-Identifier`.
+    pub username: EntityName,
+    pub secret: SigningSecret,
+    pub consumer: Arc<Consumer>,
+}
+
+impl HmacCredential {
+    pub fn new(id: EntityId, username: impl Into<EntityName>, secret: &[u8], consumer: Arc<Consumer>) -> Self {
+        HmacCredential { id, username: username.into(), secret: SigningSecret::new(secret), consumer }
     }
 }
 
@@ -171,10 +221,14 @@ pub struct ConsumerDirectory {
     pub custom_ids: PersistentMap<ByCustomId>,
     /// By digest of the key.
     pub keys: PersistentMap<ByKey>,
-    /// By username.
+    /// By username. [`ConsumerDirectory::insert_password`] also counts the hashes.
     pub passwords: PersistentMap<ByLogin>,
+    /// How many of the passwords are hashes. With any, requests may wait for a check.
+    hashed_passwords: usize,
     /// By key claim.
     pub tokens: PersistentMap<ByClaim>,
+    /// The secrets for signatures of requests, by username.
+    pub signers: PersistentMap<BySigner>,
     /// Whether credentials exist that Portico could not fetch. A client with an unknown credential may have one of
     /// them.
     pub lacks_credentials: bool,
@@ -191,6 +245,25 @@ impl ConsumerDirectory {
         self.consumers.insert(Arc::clone(consumer));
         self.usernames.insert(Arc::clone(consumer));
         self.custom_ids.insert(Arc::clone(consumer));
+    }
+
+    /// Inserts a username and password, or replaces those of the same username.
+    pub fn insert_password(&mut self, credential: Arc<BasicCredential>) {
+        self.remove_password(&credential.username);
+        self.hashed_passwords += usize::from(credential.is_hashed());
+        self.passwords.insert(credential);
+    }
+
+    pub fn remove_password(&mut self, username: &str) {
+        if let Some(removed) = self.passwords.get(username) {
+            self.hashed_passwords -= usize::from(removed.is_hashed());
+            self.passwords.remove(username);
+        }
+    }
+
+    /// Whether any password is a hash.
+    pub fn has_hashed_passwords(&self) -> bool {
+        self.hashed_passwords > 0
     }
 
     /// The plugins that run for this consumer or group on all rules. `None` if there are none.
@@ -247,4 +320,5 @@ indexes! {
     ByKey: KeyCredential, |key| Some(&key.digest);
     ByLogin: BasicCredential, |basic| Some(basic.username.as_bytes());
     ByClaim: JwtCredential, |jwt| Some(jwt.claim.as_bytes());
+    BySigner: HmacCredential, |hmac| Some(hmac.username.as_bytes());
 }

@@ -26,6 +26,8 @@ pub struct RequestCx<'r> {
     pub path: &'r str,
     /// The query as the client sent it. To change it, change `head.uri`.
     pub query: Option<&'r str>,
+    /// The path and query as the client sent them. Differs from `path` if the path was normalized.
+    pub raw_target: &'r str,
     /// The groups of the route's regular expression.
     pub uri_captures: &'r dyn UriCaptures,
     pub client: ClientInfo<'r>,

@@ -30,7 +30,9 @@ pub mod idle_connections;
 pub mod instance;
 pub mod kind;
 pub mod log_entry;
+pub mod login;
 pub mod multipart;
+pub mod password;
 pub mod plugin_regex;
 pub mod redis;
 pub mod remote;
@@ -104,6 +106,12 @@ pub trait Plugin: Send + Sync + 'static {
     /// needs no future for the access phase. A plugin that returns false and waits nevertheless fails the request.
     fn may_wait(&self) -> bool {
         true
+    }
+
+    /// Whether `access` waits only for the check of a hashed password. [`Plugin::may_wait`] is false then, and requests
+    /// need the future only if hashed passwords exist.
+    fn checks_passwords(&self) -> bool {
+        false
     }
 
     /// Runs on the head of every response to a request that reached the chain, whether the endpoint, a plugin or the

@@ -75,6 +75,17 @@ pub trait PluginServices: Send + Sync {
         Box::pin(async move { Err(message) })
     }
 
+    /// Starts TLS on a connection whose server has agreed to that, with the settings of `remote`.
+    fn start_tls(
+        &self,
+        stream: Box<dyn RemoteStream>,
+        remote: Remote,
+    ) -> BoxFuture<'static, Result<Box<dyn RemoteStream>, String>> {
+        drop(stream);
+        let message = format!("connections to {}:{} are not available here", remote.host, remote.port);
+        Box::pin(async move { Err(message) })
+    }
+
     /// Sets the runtime problem of an object for its conditions, or `None` when it is resolved. Called on each change.
     fn report(&self, object: &str, diagnostic: Option<Diagnostic>) {
         let _ = (object, diagnostic);

@@ -244,6 +244,7 @@ impl TestRequest {
             head: &mut head,
             path: uri.path(),
             query: uri.query(),
+            raw_target: uri.path_and_query().map_or("/", |target| target.as_str()),
             uri_captures: &self.uri_captures,
             client,
             framing,

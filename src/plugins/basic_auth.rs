@@ -10,15 +10,23 @@
 //!   hide_credentials: true
 //! ```
 //!
-//! Credentials are Secrets with `username` and `password`, labeled `konghq.com/credential: basic-auth`, which a
-//! KongConsumer lists in `credentials`.
+//! Credentials are Secrets labeled `konghq.com/credential: basic-auth`, which a KongConsumer lists in `credentials`.
+//! Such a Secret contains one of:
+//!
+//! | keys | credentials |
+//! | --- | --- |
+//! | `username` and `password` | one username, with its password |
+//! | `username` and `password_hash` | one username, with a hash of its password |
+//! | `htpasswd`, `.htpasswd` or `auth` | a username and a hash in each line, as the program `htpasswd` writes them |
+//!
+//! A hash is one of bcrypt (`$2y$`, with a cost of at most 14), Argon2 (`$argon2id$`, with at most 64 MiB and 16
+//! passes), `$apr1$` or `{SHA}`. A slow hash is computed once after the start of Portico: later requests compare the
+//! password with what is then known of it, so they are as fast as without a hash. Checks against slow hashes run on
+//! half of the cores at most, which namespaces share; a request that would wait for longer than 5 seconds gets 503.
 
 use std::sync::Arc;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
-use base64::Engine;
-use base64::alphabet::STANDARD;
-use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use http::header::{AUTHORIZATION, PROXY_AUTHORIZATION, WWW_AUTHENTICATE};
 use http::{HeaderName, HeaderValue, StatusCode};
 use schemars::JsonSchema;
@@ -28,8 +36,10 @@ use crate::diagnostic::Diagnostic;
 use crate::plugin_api::authentication::{
     AuthPolicy, IdentityRealm, VerifiedCredential, challenge, declare_identity_headers,
 };
-use crate::plugin_api::consumers::{BasicCredential, sha256};
+use crate::plugin_api::consumers::{BasicCredential, StoredPassword, sha256};
 use crate::plugin_api::kind::{BuildCx, Phases, PluginKind, Scopes};
+use crate::plugin_api::login::{Login, strip_scheme};
+use crate::plugin_api::password::{ChecksBusy, PasswordChecks, PasswordHash};
 use crate::plugin_api::{
     AccessOutcome, ChangedFields, ConsumerDirectory, CredentialLocations, NamedConsumer, Plugin, Reply, RequestCx,
 };
@@ -89,6 +99,7 @@ pub(crate) struct BasicAuth {
     policy: AuthPolicy,
     challenge: HeaderValue,
     hides_credentials: bool,
+    checks: PasswordChecks,
 }
 
 impl PluginKind for BasicAuth {
@@ -100,13 +111,16 @@ impl PluginKind for BasicAuth {
     type Config = Config;
     type Plugin = Self;
 
-    fn build(config: Config, _cx: &BuildCx<'_>) -> Result<Self, Vec<Diagnostic>> {
+    fn build(config: Config, cx: &BuildCx<'_>) -> Result<Self, Vec<Diagnostic>> {
         let policy = AuthPolicy::new(config.anonymous, true);
         let challenge = challenge("Basic", Some(&config.realm), "");
         match (policy, challenge) {
-            (Ok(policy), Ok(challenge)) => {
-                Ok(BasicAuth { policy, challenge, hides_credentials: config.hide_credentials })
-            }
+            (Ok(policy), Ok(challenge)) => Ok(BasicAuth {
+                policy,
+                challenge,
+                hides_credentials: config.hide_credentials,
+                checks: PasswordChecks::new(cx),
+            }),
             (policy, challenge) => Err(policy.err().into_iter().chain(challenge.err()).collect()),
         }
     }
@@ -130,44 +144,62 @@ impl Plugin for BasicAuth {
         Some(CredentialLocations::default())
     }
 
+    fn checks_passwords(&self) -> bool {
+        true
+    }
+
     fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> AccessOutcome<'a> {
         if self.policy.skips(cx) {
             return AccessOutcome::Continue;
         }
         let consumers = cx.consumers;
         let login = self.find_login(cx);
-        let credential = login.as_ref().and_then(|login| login.verify(consumers));
-        let reply = match credential {
-            Some(credential) => {
-                let (consumer, identifier) = (Some(&credential.consumer), credential.username.header());
-                self.policy.accept(cx, VerifiedCredential { consumer, credential: &credential.id, identifier });
-                None
+        let reply = match verify(login.as_ref(), consumers) {
+            Verification::Accept(credential) => self.accept(cx, credential),
+            Verification::Reject(rejection) => self.reject(cx, &rejection),
+            Verification::Check(credential, hash) => {
+                let password = login.map(|login| login.password).unwrap_or_default();
+                let (credential, hash) = (Arc::clone(credential), Arc::clone(hash));
+                return AccessOutcome::Wait(Box::pin(async move {
+                    match self.checks.verify(&hash, &password).await {
+                        Ok(true) => self.accept(cx, &credential),
+                        Ok(false) => self.reject(cx, &BasicRejection::WrongLogin),
+                        Err(ChecksBusy) => Some(Reply::negotiated(
+                            StatusCode::SERVICE_UNAVAILABLE,
+                            "Too many passwords are being checked",
+                            "checks_busy",
+                        )),
+                    }
+                }));
             }
-            None => self.policy.reject(cx, || {
-                let (status, message) = (StatusCode::UNAUTHORIZED, "Unauthorized");
-                let reply = match login {
-                    Some(_) => Reply::negotiated(status, message, "wrong_credentials"),
-                    None => Reply::negotiated(status, message, "no_credentials"),
-                };
-                reply.with_header(WWW_AUTHENTICATE, self.challenge.clone())
-            }),
         };
         reply.map_or(AccessOutcome::Continue, AccessOutcome::Reply)
     }
 }
 
 impl BasicAuth {
+    fn accept(&self, cx: &mut RequestCx<'_>, credential: &BasicCredential) -> Option<Box<Reply>> {
+        let (consumer, identifier) = (Some(&credential.consumer), credential.username.header());
+        self.policy.accept(cx, VerifiedCredential { consumer, credential: &credential.id, identifier });
+        None
+    }
+
+    fn reject(&self, cx: &mut RequestCx<'_>, rejection: &BasicRejection) -> Option<Box<Reply>> {
+        self.policy.reject(cx, || rejection.reply().with_header(WWW_AUTHENTICATE, self.challenge.clone()))
+    }
+
     /// The login in `Proxy-Authorization` if its username is that of a credential, otherwise the login in
     /// `Authorization`. [`Self::read_header`] may remove both headers.
     fn find_login(&self, cx: &mut RequestCx<'_>) -> Option<Login> {
-        let proxy_login =
-            self.read_header(cx, PROXY_AUTHORIZATION).filter(|login| login.has_known_username(cx.consumers));
+        let consumers = cx.consumers;
+        let is_known = |login: &Login| consumers.passwords.get(&*login.username).is_some();
+        let proxy_login = self.read_header(cx, PROXY_AUTHORIZATION).filter(is_known);
         proxy_login.or_else(|| self.read_header(cx, AUTHORIZATION))
     }
 
     /// The login in a header with the scheme `Basic`. With `hide_credentials`, removes the header.
     fn read_header(&self, cx: &mut RequestCx<'_>, name: HeaderName) -> Option<Login> {
-        let credentials = strip_basic_scheme(cx.head.headers.get(&name)?.as_bytes())?;
+        let credentials = strip_scheme(cx.head.headers.get(&name)?.as_bytes(), "basic")?;
         let login = Login::decode(credentials);
         if self.hides_credentials {
             cx.head.headers.remove(name);
@@ -176,43 +208,47 @@ impl BasicAuth {
     }
 }
 
-/// The credentials after the scheme `Basic`.
-fn strip_basic_scheme(value: &[u8]) -> Option<&[u8]> {
-    let (scheme, credentials) = value.trim_ascii().split_at_checked(5)?;
-    scheme.eq_ignore_ascii_case(b"basic").then(|| credentials.trim_ascii())
+/// What the credentials of a request prove.
+enum Verification<'c> {
+    Accept(&'c Arc<BasicCredential>),
+    Reject(BasicRejection),
+    /// The password must be compared with a slow hash.
+    Check(&'c Arc<BasicCredential>, &'c Arc<PasswordHash>),
 }
 
-/// Some clients omit the padding.
-const BASE64: GeneralPurpose = GeneralPurpose::new(
-    &STANDARD,
-    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
-);
-
-/// A username and password from a request.
-struct Login {
-    username: String,
-    password: Vec<u8>,
+/// Why a request is rejected.
+enum BasicRejection {
+    NoLogin,
+    WrongLogin,
 }
 
-impl Login {
-    fn decode(credentials: &[u8]) -> Option<Self> {
-        let mut decoded = BASE64.decode(credentials).ok()?;
-        let colon = memchr::memchr(b':', &decoded)?;
-        let password = decoded.split_off(colon + 1);
-        decoded.truncate(colon);
-        let username = String::from_utf8(decoded).ok().filter(|username| !username.is_empty())?;
-        Some(Login { username, password })
+impl BasicRejection {
+    fn reply(&self) -> Box<Reply> {
+        let (status, message) = (StatusCode::UNAUTHORIZED, "Unauthorized");
+        match self {
+            BasicRejection::NoLogin => Reply::negotiated(status, message, "no_credentials"),
+            BasicRejection::WrongLogin => Reply::negotiated(status, message, "wrong_credentials"),
+        }
     }
+}
 
-    fn has_known_username(&self, consumers: &ConsumerDirectory) -> bool {
-        consumers.passwords.get(&*self.username).is_some()
-    }
-
-    /// The credential with this username and password. Takes equally long for an unknown username and a wrong password.
-    fn verify<'c>(&self, consumers: &'c ConsumerDirectory) -> Option<&'c Arc<BasicCredential>> {
-        let credential = consumers.passwords.get(&*self.username);
-        let expected_digest = credential.map_or(&[0; 32], |credential| &credential.password);
-        verify_slices_are_equal(expected_digest, &sha256(&self.password)).ok().and(credential)
+/// Looks up the credential with this username, and compares the password. Takes equally long for an unknown username
+/// and a wrong password, except if that is compared with a hash whose password has not been used since the start.
+fn verify<'c>(login: Option<&Login>, consumers: &'c ConsumerDirectory) -> Verification<'c> {
+    let Some(login) = login else { return Verification::Reject(BasicRejection::NoLogin) };
+    let credential = consumers.passwords.get(&*login.username);
+    let digest = sha256(&login.password);
+    let is_right = match credential.map(|credential| (credential, &credential.password)) {
+        None => verify_slices_are_equal(&[0; 32], &digest).is_ok_and(|()| false),
+        Some((_, StoredPassword::Digest(expected))) => verify_slices_are_equal(expected, &digest).is_ok(),
+        Some((credential, StoredPassword::Hash(hash))) => match hash.verify_fast(&login.password) {
+            Some(is_right) => is_right,
+            None => return Verification::Check(credential, hash),
+        },
+    };
+    match credential.filter(|_| is_right) {
+        Some(credential) => Verification::Accept(credential),
+        None => Verification::Reject(BasicRejection::WrongLogin),
     }
 }
 

@@ -11,8 +11,10 @@
 //!   hide_credentials: true
 //! ```
 //!
-//! Credentials are Secrets with the key in `key`, labeled `konghq.com/credential: key-auth`, which a KongConsumer lists
-//! in `credentials`. Keys are looked up by their digest, so the duration of a lookup reveals nothing about them.
+//! Credentials are Secrets labeled `konghq.com/credential: key-auth`, which a KongConsumer lists in `credentials`. Such
+//! a Secret has the key in `key`, or the SHA-256 of the key, in hexadecimal digits, in `key_sha256`. If the key is long
+//! and random, a reader of the Secret cannot compute it. Keys are looked up by their digest, so the duration of a
+//! lookup reveals nothing about them.
 
 use std::cell::LazyCell;
 

@@ -6,10 +6,12 @@ mod basic_auth;
 mod bot_detection;
 mod correlation_id;
 mod cors;
+mod hmac_auth;
 mod http_log;
 mod ip_restriction;
 mod jwt;
 mod key_auth;
+mod ldap_auth;
 mod openid_connect;
 pub mod prometheus;
 pub mod rate_limiting;
@@ -19,6 +21,7 @@ mod request_termination;
 mod request_transformer;
 mod response_transformer;
 mod session;
+mod standard_webhooks;
 
 #[cfg(any(test, fuzzing))]
 pub(crate) use jwt::fuzzing::token;
@@ -34,10 +37,12 @@ const KINDS: &[&dyn AnyPluginKind] = &[
     &RegisteredKind::<bot_detection::BotDetection>::NEW,
     &RegisteredKind::<correlation_id::CorrelationId>::NEW,
     &RegisteredKind::<cors::CorsPlugin>::NEW,
+    &RegisteredKind::<hmac_auth::HmacAuth>::NEW,
     &RegisteredKind::<http_log::HttpLog>::NEW,
     &RegisteredKind::<ip_restriction::IpRestriction>::NEW,
     &RegisteredKind::<jwt::Jwt>::NEW,
     &RegisteredKind::<key_auth::KeyAuth>::NEW,
+    &RegisteredKind::<ldap_auth::LdapAuth>::NEW,
     &RegisteredKind::<openid_connect::OpenIdConnect>::NEW,
     &RegisteredKind::<prometheus::Prometheus>::NEW,
     &RegisteredKind::<rate_limiting::RateLimiting>::NEW,
@@ -47,6 +52,7 @@ const KINDS: &[&dyn AnyPluginKind] = &[
     &RegisteredKind::<request_transformer::RequestTransformer>::NEW,
     &RegisteredKind::<response_transformer::ResponseTransformer>::NEW,
     &RegisteredKind::<session::SessionPlugin>::NEW,
+    &RegisteredKind::<standard_webhooks::StandardWebhooks>::NEW,
 ];
 
 /// The registry of all plugins.

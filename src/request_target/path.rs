@@ -56,6 +56,11 @@ impl RequestPath {
         self.raw.query()
     }
 
+    /// The path and query as the client sent them.
+    pub fn raw(&self) -> &str {
+        self.raw.as_str()
+    }
+
     /// The path and query as the client sent them, unless the path differs from that.
     pub fn unchanged(&self) -> Option<&PathAndQuery> {
         // In the form `http://host?query` the path is empty, which means `/`.

@@ -302,7 +302,7 @@ fn plugin(random: &mut fastrand::Rng, kind: Kind) -> AnyObject {
         3 if random.bool() => json!({"plugin": "key-auth", "config": {"anonymous": pick(random, &["c", "d", "e"])}}),
         3 => json!({"plugin": "key-auth"}),
         4 => json!({"plugin": "acl", "config": {"allow": ["g"]}}),
-        5 => json!({"plugin": "hmac-auth"}),
+        5 => json!({"plugin": "saml"}),
         // Building jwt without a configuration gives notes.
         _ => json!({"plugin": "jwt"}),
     };

@@ -51,8 +51,10 @@ const EXPECTED_KINDS: &[ExpectedKind] = &[
     expected("session", 1900, Phases::ACCESS_AND_RESPONSE).failing_closed().without_consumers_and_groups(),
     expected("jwt", 1450, Phases::ACCESS).failing_closed().without_consumers_and_groups(),
     expected("key-auth", 1250, Phases::ACCESS).failing_closed().without_consumers_and_groups(),
+    expected("ldap-auth", 1200, Phases::ACCESS).failing_closed().without_consumers_and_groups(),
     expected("basic-auth", 1100, Phases::ACCESS).failing_closed().without_consumers_and_groups(),
     expected("openid-connect", 1050, Phases::ACCESS_AND_RESPONSE).failing_closed().without_consumers_and_groups(),
+    expected("hmac-auth", 1030, Phases::ACCESS).failing_closed().without_consumers_and_groups(),
     expected("ip-restriction", 990, Phases::ACCESS_AND_STREAM_OPEN).failing_closed().with_protocols(HTTP_TCP_AND_TLS),
     expected("request-size-limiting", 951, Phases::ACCESS).failing_closed(),
     expected("acl", 950, Phases::ACCESS).failing_closed().without_consumers(),
@@ -60,6 +62,7 @@ const EXPECTED_KINDS: &[ExpectedKind] = &[
     expected("request-transformer", 801, Phases::ACCESS),
     expected("response-transformer", 800, Phases::RESPONSE),
     expected("redirect", 779, Phases::ACCESS),
+    expected("standard-webhooks", 760, Phases::ACCESS).failing_closed().without_consumers(),
     expected("prometheus", 13, Phases::LOG).with_protocols(ALL_PROTOCOLS),
     expected("http-log", 12, Phases::LOG),
     expected("request-termination", 2, Phases::ACCESS).failing_closed(),
@@ -72,8 +75,10 @@ fn minimal_config(kind: &dyn AnyPluginKind) -> Value {
         "http-log" => json!({"http_endpoint": "https://logs.example/requests"}),
         "ip-restriction" => json!({"allow": ["10.0.0.0/8"]}),
         "openid-connect" => json!({"issuer": "https://login.example", "client_id": ["shop"]}),
+        "ldap-auth" => json!({"ldap_host": "ldap.example", "base_dn": "ou=users,dc=example", "attribute": "uid"}),
         "rate-limiting" => json!({"minute": 5}),
         "redirect" => json!({"location": "https://shop.example"}),
+        "standard-webhooks" => json!({"secret_v1": "secret"}),
         _ => json!({}),
     }
 }
@@ -145,6 +150,10 @@ fn configurations_that_kong_rejects(kind: &str) -> Vec<(Value, &'static str)> {
             (json!({"methods": ["GETT"]}), "config.methods"),
             (json!({"origins": ["https://[a.example"]}), "config.origins"),
         ],
+        "hmac-auth" => vec![
+            (json!({"algorithms": ["hmac-md5"]}), "config.algorithms"),
+            (json!({"clock_skew": 0}), "config.clock_skew"),
+        ],
         "http-log" => vec![
             (json!({}), "config"),
             (json!({"http_endpoint": "logs.example"}), "config.http_endpoint"),
@@ -171,6 +180,14 @@ fn configurations_that_kong_rejects(kind: &str) -> Vec<(Value, &'static str)> {
             (json!({"client_id": ["shop"]}), "config.issuer"),
             (json!({"issuer": "login.example", "client_id": ["shop"]}), "config.issuer"),
             (json!({"issuer": "https://login.example", "client_id": ["a"], "auth_methods": ["saml"]}), "config.auth"),
+        ],
+        "ldap-auth" => vec![
+            (json!({}), "config"),
+            (json!({"ldap_host": "a", "base_dn": "dc=a"}), "config"),
+            (
+                json!({"ldap_host": "a", "base_dn": "dc=a", "attribute": "uid", "ldaps": true, "start_tls": true}),
+                "config.start_tls",
+            ),
         ],
         "prometheus" => vec![(json!({"per_consumer": "yes"}), "config.per_consumer")],
         "rate-limiting" => vec![
@@ -221,6 +238,9 @@ fn configurations_that_kong_rejects(kind: &str) -> Vec<(Value, &'static str)> {
             (json!({"cookie_same_site": "strict"}), "config.cookie_same_site"),
             (json!({"response_headers": ["name"]}), "config.response_headers"),
         ],
+        "standard-webhooks" => {
+            vec![(json!({}), "config"), (json!({"secret_v1": "a", "tolerance_second": -1}), "config.tolerance_second")]
+        }
         other => panic!("add configurations that Kong's {other} refuses"),
     }
 }
@@ -442,7 +462,12 @@ fn changed_heads(name: &str) -> ChangedHeads {
     let authentication = json!({"anonymous": "guest"});
     let (config, of_request, of_response) = match name {
         "acl" => (json!({"allow": ["staff"]}), Some("x-consumer-groups"), None),
-        "basic-auth" | "jwt" | "key-auth" => (authentication, Some("x-consumer-username"), None),
+        "ldap-auth" => {
+            let kind = REGISTRY.find(name).expect("the registry has the plugin");
+            let config = with_value(&minimal_config(kind), "anonymous", json!("guest"));
+            (config, Some("x-consumer-username"), None)
+        }
+        "basic-auth" | "hmac-auth" | "jwt" | "key-auth" => (authentication, Some("x-consumer-username"), None),
         "correlation-id" => {
             let config = json!({"header_name": "x-correlation", "echo_downstream": true});
             (config, Some("x-correlation"), Some("x-correlation"))
@@ -479,7 +504,8 @@ fn changed_heads(name: &str) -> ChangedHeads {
         | "prometheus"
         | "redirect"
         | "request-size-limiting"
-        | "request-termination" => {
+        | "request-termination"
+        | "standard-webhooks" => {
             let kind = REGISTRY.find(name).expect("the registry has the plugin");
             (minimal_config(kind), None, None)
         }

@@ -22,6 +22,11 @@ fn kong_defaults(plugin: &str) -> Value {
             "max_age": null, "credentials": false, "private_network": false, "preflight_continue": false,
             "allow_origin_absent": true,
         }),
+        "hmac-auth" => json!({
+            "hide_credentials": false, "clock_skew": 300, "anonymous": null, "validate_request_body": false,
+            "enforce_headers": [], "algorithms": ["hmac-sha1", "hmac-sha256", "hmac-sha384", "hmac-sha512"],
+            "realm": null,
+        }),
         "http-log" => json!({
             "http_endpoint": null, "method": "POST", "content_type": "application/json", "timeout": 10000,
             "keepalive": 60000, "headers": {}, "custom_fields_by_lua": {}, "retry_count": null, "queue_size": null,
@@ -52,6 +57,11 @@ fn kong_defaults(plugin: &str) -> Value {
             "cache_introspection": true, "cache_tokens": true, "timeout": 10000, "ssl_verify": true,
             "unauthorized_error_message": "Unauthorized", "forbidden_error_message": "Forbidden",
             "run_on_preflight": true, "anonymous": null,
+        }),
+        "ldap-auth" => json!({
+            "ldap_host": null, "ldap_port": 389, "ldaps": false, "start_tls": false, "verify_ldap_host": false,
+            "base_dn": null, "attribute": null, "cache_ttl": 60, "hide_credentials": false, "timeout": 10000,
+            "keepalive": 60000, "anonymous": null, "header_type": "ldap", "realm": null,
         }),
         "prometheus" => json!({
             "per_consumer": false, "status_code_metrics": false, "ai_metrics": false, "latency_metrics": false,
@@ -100,17 +110,26 @@ fn kong_defaults(plugin: &str) -> Value {
             "store_metadata": false, "cookie_lifetime": null, "cookie_idletime": null, "cookie_discard": null,
             "cookie_samesite": null, "cookie_httponly": null, "cookie_persistent": null, "cookie_renew": null,
         }),
+        "standard-webhooks" => json!({"secret_v1": null, "tolerance_second": 300}),
         other => panic!("{other}: add the fields of Kong's plugin to kong_defaults"),
     }
 }
 
 /// Top-level fields that Kong 3.10 does not have, each after the name of its plugin.
-const NOT_IN_KONG_3_10: [&str; 6] = [
+const NOT_IN_KONG_3_10: [&str; 14] = [
     "basic-auth brute_force_protection",
     "basic-auth identity_realms",
     "http-log ssl_verify",
     "jwt jwks",
     "key-auth identity_realms",
+    "ldap-auth bind_dn",
+    "ldap-auth consumer_by",
+    "ldap-auth consumer_optional",
+    "ldap-auth group_base_dn",
+    "ldap-auth group_member_attribute",
+    "ldap-auth group_name_attribute",
+    "ldap-auth groups_required",
+    "ldap-auth ldap_password",
     "session former_secret",
 ];
 
@@ -120,10 +139,12 @@ const NOT_IN_KONG_3_10: [&str; 6] = [
 // docs/kong-compatibility.md, 4.6
 // docs/kong-compatibility.md, 4.7
 // docs/kong-compatibility.md, 4.8
+// docs/kong-compatibility.md, 4.13
 // docs/kong-compatibility.md, 4.14
 // docs/kong-compatibility.md, 4.15
 // docs/kong-compatibility.md, 4.16
 // docs/kong-compatibility.md, 4.17
+// docs/kong-compatibility.md, 4.18
 // docs/kong-compatibility.md, 4.23
 // docs/kong-compatibility.md, 4.25
 // docs/kong-compatibility.md, 4.26
@@ -132,6 +153,7 @@ const NOT_IN_KONG_3_10: [&str; 6] = [
 // docs/kong-compatibility.md, 4.29
 // docs/kong-compatibility.md, 4.31
 // docs/kong-compatibility.md, 4.32
+// docs/kong-compatibility.md, 4.33
 // docs/kong-compatibility.md, 7.27
 #[test]
 fn fields_and_defaults_match_kong() {

@@ -14,6 +14,7 @@ mod consumer_plugins;
 mod corpus;
 mod corpus_h2;
 mod cors;
+mod credentials;
 mod early_responses;
 mod endpoints;
 mod error_responses;

@@ -36,14 +36,10 @@ impl RedisProcess {
     /// Starts a server with TLS only and a certificate for this name.
     pub(crate) async fn start_with_tls(authority: &Authority, name: &str) -> RedisProcess {
         let folder = temporary_folder();
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new([name.to_owned()]).unwrap();
-        // OpenSSL takes a certificate whose subject is the issuer for a self-signed one.
-        params.distinguished_name = DistinguishedName::new();
-        let certificate = params.signed_by(&key, &authority.0).unwrap();
+        let (certificate, key) = authority.issue(name);
         let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
-        std::fs::write(path("cert"), certificate.pem()).unwrap();
-        std::fs::write(path("key"), key.serialize_pem()).unwrap();
+        std::fs::write(path("cert"), certificate).unwrap();
+        std::fs::write(path("key"), key).unwrap();
         std::fs::write(path("ca"), authority.0.pem()).unwrap();
         let arguments =
             [("--tls-cert-file", path("cert")), ("--tls-key-file", path("key")), ("--tls-ca-cert-file", path("ca"))];
@@ -128,6 +124,15 @@ impl Authority {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         Authority(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
+    }
+
+    /// A certificate for this name and its key, in PEM.
+    pub(crate) fn issue(&self, name: &str) -> (String, String) {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new([name.to_owned()]).unwrap();
+        // OpenSSL takes a certificate whose subject is the issuer for a self-signed one.
+        params.distinguished_name = DistinguishedName::new();
+        (params.signed_by(&key, &self.0).unwrap().pem(), key.serialize_pem())
     }
 
     pub(crate) fn pem(&self) -> String {

@@ -87,16 +87,36 @@ impl PluginServices for TestServices {
             };
             let with_address = |error: std::io::Error| format!("{}:{}: {error}", to.host, to.port);
             let stream = TcpStream::connect((address, to.port)).await.map_err(with_address)?;
-            let Some(connector) = tls else { return Ok(Box::new(stream) as Box<dyn RemoteStream>) };
-            let server_name = to.tls.and_then(|tls| tls.server_name).unwrap_or_else(|| to.host.clone());
-            let server_name = ServerName::try_from(server_name).map_err(|error| error.to_string())?;
-            Ok(Box::new(connector.connect(server_name, stream).await.map_err(with_address)?) as Box<dyn RemoteStream>)
+            match tls {
+                Some(connector) => secure(stream, &connector, &to).await,
+                None => Ok(Box::new(stream) as Box<dyn RemoteStream>),
+            }
         })
+    }
+
+    fn start_tls(
+        &self,
+        stream: Box<dyn RemoteStream>,
+        to: Remote,
+    ) -> BoxFuture<'static, Result<Box<dyn RemoteStream>, String>> {
+        let connector = self.tls(to.tls.as_ref().expect("TLS has settings"));
+        Box::pin(async move { secure(stream, &connector, &to).await })
     }
 
     fn report(&self, object: &str, diagnostic: Option<Diagnostic>) {
         self.diagnostics.lock().unwrap().insert(object.to_owned(), diagnostic);
     }
+}
+
+async fn secure<S: RemoteStream + 'static>(
+    stream: S,
+    connector: &TlsConnector,
+    to: &Remote,
+) -> Result<Box<dyn RemoteStream>, String> {
+    let server_name = to.tls.as_ref().and_then(|tls| tls.server_name.clone()).unwrap_or_else(|| to.host.clone());
+    let server_name = ServerName::try_from(server_name).map_err(|error| error.to_string())?;
+    let secured = connector.connect(server_name, stream).await;
+    Ok(Box::new(secured.map_err(|error| format!("{}:{}: {error}", to.host, to.port))?))
 }
 
 /// Accepts all certificates.

@@ -20,6 +20,7 @@ impl TestSecrets {
     pub(crate) const TOKEN: &str = "zq-token-of-the-kubeconfig-5c1d";
     pub(crate) const COOKIE: &str = "zq-cookie-of-a-session-5c1d";
     pub(crate) const BODY: &str = "zq-body-of-a-request-5c1d";
+    pub(crate) const DIRECTORY_LOGIN: &str = "zq-login-of-a-directory-5c1d";
     pub(crate) const WRONG_TOKEN: &str = "zq-authorization-that-is-wrong-5c1d";
 
     pub(crate) fn new(site: &Site) -> TestSecrets {
@@ -51,6 +52,7 @@ const IN_REQUESTS: &[(&str, &str)] = &[
     ("a cookie in a request", TestSecrets::COOKIE),
     ("the body in a request", TestSecrets::BODY),
     ("a wrong token in a request", TestSecrets::WRONG_TOKEN),
+    ("a password for a directory in a request", TestSecrets::DIRECTORY_LOGIN),
     ("a token in a kubeconfig", TestSecrets::TOKEN),
 ];
 
@@ -58,6 +60,13 @@ const IN_MANIFESTS: &[(&str, &str)] = &[
     ("a credential of key-auth", TestSecrets::CONSUMER_KEY),
     ("a credential of basic-auth", TestSecrets::PASSWORD),
     ("a credential of jwt", TestSecrets::SIGNING_SECRET),
+    ("a credential of hmac-auth", "zq-hmac-secret-of-alice-5c1d"),
+    ("a line of an htpasswd file", "zq-htpasswd-line-5c1d"),
+    ("an invalid hash of a password", "zq-password-hash-5c1d"),
+    ("an invalid digest of a key", "zq-key-digest-5c1d"),
+    ("a secret of webhooks", "zq-webhook-secret-5c1d"),
+    ("a malformed secret of webhooks", "zq-broken-webhook-secret-5c1d"),
+    ("a password of a directory", "zq-directory-password-5c1d"),
     ("a credential with a misspelled field", "zq-misspelt-credential-5c1d"),
     ("a credential without a type", "zq-untyped-credential-5c1d"),
     ("an invalid public key for jwt", "zq-no-public-key-5c1d"),
@@ -94,7 +103,9 @@ pub(crate) fn manifests(site: &Site, redis_port: u16) -> Vec<(&'static str, Stri
 apiVersion: v1";
     let gateway = GATEWAY.replacen("---\napiVersion: v1", https, 1);
     assert_ne!(gateway, GATEWAY, "site {}", site.address());
-    let routes = ["keys", "passwords", "tokens", "counted", "from", "patched", "typo"].map(route).join("---\n");
+    let routes = ["keys", "passwords", "tokens", "signed", "hooks", "directory", "counted", "from", "patched", "typo"]
+        .map(route)
+        .join("---\n");
     vec![
         ("gateway", gateway),
         ("routes", routes),
@@ -107,7 +118,7 @@ apiVersion: v1";
 /// A route whose path is its name, with the plugin of the same name. The route `typo` has all invalid plugins, too.
 fn route(name: &str) -> String {
     let plugins = match name {
-        "typo" => "typo,keys,wrong-type,wrong-choice,broken-from".to_owned(),
+        "typo" => "typo,keys,wrong-type,wrong-choice,broken-from,broken-hooks".to_owned(),
         name => name.to_owned(),
     };
     format!(
@@ -165,6 +176,26 @@ stringData: {key: alice-tokens, algorithm: HS256, secret: zq-signing-secret-of-a
 ---
 apiVersion: v1
 kind: Secret
+metadata: {name: alice-signer, labels: {konghq.com/credential: hmac-auth}}
+stringData: {username: alice, secret: zq-hmac-secret-of-alice-5c1d}
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: users, labels: {konghq.com/credential: basic-auth}}
+stringData: {htpasswd: 'bob:zq-htpasswd-line-5c1d'}
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: broken-hash, labels: {konghq.com/credential: basic-auth}}
+stringData: {username: bob, password_hash: zq-password-hash-5c1d}
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: broken-digest, labels: {konghq.com/credential: key-auth}}
+stringData: {key_sha256: zq-key-digest-5c1d}
+---
+apiVersion: v1
+kind: Secret
 metadata: {name: misspelt, labels: {konghq.com/credential: key-auth}}
 stringData: {kee: zq-misspelt-credential-5c1d}
 ---
@@ -191,13 +222,13 @@ const CONSUMERS: &str = "apiVersion: configuration.konghq.com/v1
 kind: KongConsumer
 metadata: {name: alice, annotations: {kubernetes.io/ingress.class: kong}}
 username: alice
-credentials: [alice-key, alice-password, alice-token]
+credentials: [alice-key, alice-password, alice-token, alice-signer]
 ---
 apiVersion: configuration.konghq.com/v1
 kind: KongConsumer
 metadata: {name: broken, annotations: {kubernetes.io/ingress.class: kong}}
 username: broken
-credentials: [misspelt, untyped, no-public-key, alice-key-again]
+credentials: [misspelt, untyped, no-public-key, alice-key-again, users, broken-hash, broken-digest]
 ---
 apiVersion: configuration.konghq.com/v1alpha1
 kind: KongVault
@@ -231,6 +262,37 @@ kind: KongPlugin
 metadata: {name: tokens}
 plugin: jwt
 config: {claims_to_verify: [exp]}
+---
+apiVersion: configuration.konghq.com/v1
+kind: KongPlugin
+metadata: {name: signed}
+plugin: hmac-auth
+config: {enforce_headers: [date]}
+---
+apiVersion: configuration.konghq.com/v1
+kind: KongPlugin
+metadata: {name: hooks}
+plugin: standard-webhooks
+config: {secret_v1: zq-webhook-secret-5c1d}
+---
+apiVersion: configuration.konghq.com/v1
+kind: KongPlugin
+metadata: {name: broken-hooks}
+plugin: standard-webhooks
+config: {secret_v1: whsec_zq-broken-webhook-secret-5c1d}
+---
+apiVersion: configuration.konghq.com/v1
+kind: KongPlugin
+metadata: {name: directory}
+plugin: ldap-auth
+config:
+  ldap_host: 127.0.0.1
+  ldap_port: 1
+  base_dn: dc=example
+  attribute: uid
+  header_type: basic
+  bind_dn: cn=portico,dc=example
+  ldap_password: zq-directory-password-5c1d
 ---
 apiVersion: configuration.konghq.com/v1
 kind: KongPlugin

@@ -131,6 +131,20 @@ impl PluginServices for OnlineServices {
         async move { connecting.await.unwrap_or_else(|error| Err(format!("connecting has failed: {error}"))) }.boxed()
     }
 
+    fn start_tls(
+        &self,
+        stream: Box<dyn RemoteStream>,
+        server: Remote,
+    ) -> BoxFuture<'static, Result<Box<dyn RemoteStream>, String>> {
+        let connector = Arc::clone(&self.connector);
+        async move {
+            let started = timeout(server.timeout, connector.secure(stream, &server)).await;
+            let timed_out = || Err(format!("{}:{}: no TLS within {:?}", server.host, server.port, server.timeout));
+            started.unwrap_or_else(|_| timed_out()).map_err(|error| shorten(&error).into_owned())
+        }
+        .boxed()
+    }
+
     fn report(&self, object: &str, diagnostic: Option<Diagnostic>) {
         let mut by_object = self.diagnostics.by_object.lock();
         let before = match &diagnostic {
@@ -169,11 +183,20 @@ impl ServerConnector {
             self.connect_first(&addresses).await.map_err(|error| format!("{address}: cannot connect: {error}"))?;
         // Requests and responses are short and alternate, which suits TCP_NODELAY.
         socket.set_nodelay(true).map_err(|error| format!("{address}: {error}"))?;
-        let socket = PermittedStream::new(socket, permit);
-        let Some(tls) = &server.tls else { return Ok(Box::new(socket)) };
+        self.secure(PermittedStream::new(socket, permit), server).await
+    }
+
+    /// The stream with TLS, if the server has settings of it.
+    async fn secure<S: RemoteStream + 'static>(
+        &self,
+        stream: S,
+        server: &Remote,
+    ) -> Result<Box<dyn RemoteStream>, String> {
+        let Some(tls) = &server.tls else { return Ok(Box::new(stream)) };
         let name = tls.server_name.as_deref().unwrap_or(&server.host);
-        let stream = self.tls.connect(socket, name, tls.verify).await;
-        Ok(Box::new(stream.map_err(|error| format!("{address}: TLS handshake failed: {error}"))?))
+        let stream = self.tls.connect(stream, name, tls.verify).await;
+        let failed = |error| format!("{}:{}: TLS handshake failed: {error}", server.host, server.port);
+        Ok(Box::new(stream.map_err(failed)?))
     }
 
     /// Connects to the first address that accepts, and is not an own listener.

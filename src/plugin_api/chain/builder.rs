@@ -148,6 +148,7 @@ impl ChainBuilder {
         let phases = self.slots.iter().flat_map(|slot| &slot.instances).map(|instance| instance.phases);
         let phases = phases.fold(Phases::default(), Phases::or);
         let may_wait = self.slots.iter().flat_map(|slot| &slot.instances).any(PluginInstance::may_wait);
+        let checks_passwords = self.plugins().any(|plugin| plugin.checks_passwords());
         let mut fields_of_overlays = ChangedFields::default();
         for instance in self.slots.iter().flat_map(ChainSlot::overlay_instances) {
             instance.plugin.declare_fields(&mut fields_of_overlays);
@@ -159,6 +160,7 @@ impl ChainBuilder {
             slots,
             phases,
             may_wait,
+            checks_passwords,
             body_buffer_limit,
             sets_request_id,
             body_readers,

@@ -233,6 +233,7 @@ async fn plugin_of_the_consumer_logs_a_request_that_is_aborted_during_authentica
         head: &mut head,
         path: "/",
         query: None,
+        raw_target: "/",
         client,
         framing: Framing::default(),
         id: &HeaderValue::from_static("0123456789abcdef0123456789abcdef"),

@@ -1,5 +1,6 @@
 //! Tests of reading, checking and hiding passwords.
 
+use base64::Engine;
 use base64::engine::general_purpose::{STANDARD as PADDED, STANDARD_NO_PAD as UNPADDED};
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -85,6 +86,70 @@ async fn passwords_are_read_from_both_headers() {
     }
 }
 
+/// Consumers, of whom one has a hash of `secret` that takes milliseconds, and one a fast hash.
+fn consumers_with_hashes() -> ConsumerDirectory {
+    let mut directory = consumers();
+    let slow = bcrypt::hash_with_salt("secret", 5, [1; 16]).unwrap().to_string();
+    for (username, hash) in [("slow", &*slow), ("fast", "{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=")] {
+        let credential = BasicCredential::with_password(
+            EntityId::from_text(&format!("id-{username}")),
+            username,
+            StoredPassword::Hash(Arc::new(PasswordHash::parse(hash).unwrap())),
+            consumer("anna", &[]),
+        );
+        directory.insert_password(Arc::new(credential));
+    }
+    directory
+}
+
+// docs/kong-compatibility.md, 4.5
+#[tokio::test]
+async fn passwords_are_compared_with_hashes() {
+    let (directory, chain) = (consumers_with_hashes(), chain(&[(&KIND, json!({}))]));
+    let cases = [
+        ("slow:wrong", false),
+        ("slow:secret", true),
+        ("slow:secret", true),
+        ("slow:wrong", false),
+        ("fast:secret", true),
+        ("fast:wrong", false),
+        ("colon:a:b", true),
+    ];
+    for (login, is_accepted) in cases {
+        let request = TestRequest::get("/").header("authorization", &basic(login)).with_consumers(&directory);
+        let outcome = request.run(&chain).await;
+        let username = login.split(':').next().filter(|_| is_accepted);
+        assert_eq!(outcome.upstream_identity().1, username, "{login}");
+        assert_eq!(outcome.reply_status().is_none(), is_accepted, "{login}");
+    }
+}
+
+#[tokio::test]
+async fn a_rejected_hash_may_be_anonymous() {
+    let chain = chain(&[(&KIND, json!({"anonymous": "guest", "hide_credentials": true}))]);
+    let request = TestRequest::get("/").header("authorization", &basic("slow:wrong"));
+    let outcome = request.with_consumers(&consumers_with_hashes()).run(&chain).await;
+    assert_eq!(outcome.upstream_identity(), (Some("guest"), None, true));
+    assert_eq!(outcome.upstream_header("authorization"), None);
+}
+
+/// Without a hash, requests need no future of their own.
+#[test]
+fn requests_may_wait_only_if_hashes_exist() {
+    let chain = chain(&[(&KIND, json!({}))]);
+    let mut directory = consumers_with_hashes();
+    assert_eq!((chain.may_wait(&consumers()), chain.may_wait(&directory)), (false, true));
+    directory.remove_password("slow");
+    // A password in place of the last hash.
+    let credential = BasicCredential::new(EntityId::from_text("id"), "fast", b"secret", consumer("anna", &[]));
+    assert!(chain.may_wait(&directory));
+    directory.insert_password(Arc::new(credential));
+    assert!(!chain.may_wait(&directory));
+    directory.remove_password("fast");
+    directory.remove_password("nobody");
+    assert!(!directory.has_hashed_passwords());
+}
+
 // docs/kong-compatibility.md, 4.5
 #[tokio::test]
 async fn hidden_passwords_are_not_forwarded() {
@@ -137,10 +202,10 @@ fn debug_hides_passwords() {
 proptest! {
     #[test]
     fn decoding_headers_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..60)) {
-        let _login = super::strip_basic_scheme(&bytes).and_then(Login::decode);
+        let _login = strip_scheme(&bytes, "basic").and_then(Login::decode);
         let header = header_value(&bytes);
-        let login = super::strip_basic_scheme(header.as_bytes()).and_then(Login::decode);
-        prop_assert!(login.is_none_or(|login| login.verify(&consumers()).is_none()));
+        let login = strip_scheme(header.as_bytes(), "basic").and_then(Login::decode);
+        prop_assert!(matches!(verify(login.as_ref(), &consumers()), Verification::Reject(_)));
     }
 }
 

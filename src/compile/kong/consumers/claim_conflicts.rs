@@ -19,6 +19,8 @@ pub(super) enum ConsumerClaim {
     ApiKey(Sha256Digest),
     /// A username of basic-auth.
     BasicAuthUsername(Arc<str>),
+    /// A username of hmac-auth.
+    HmacAuthUsername(Arc<str>),
     /// The value of a token's key claim.
     JwtKey(Arc<str>),
 }
@@ -51,6 +53,7 @@ impl ConsumerClaim {
             ConsumerClaim::CustomId(_) => "custom_id",
             ConsumerClaim::ApiKey(_) => "key of key-auth",
             ConsumerClaim::BasicAuthUsername(_) => "username of basic-auth",
+            ConsumerClaim::HmacAuthUsername(_) => "username of hmac-auth",
             ConsumerClaim::JwtKey(_) => "key of jwt",
         }
     }
@@ -64,6 +67,9 @@ impl ConsumerClaim {
             ConsumerClaim::BasicAuthUsername(name) => {
                 directory.passwords.get(&**name).map(|credential| &credential.consumer)
             }
+            ConsumerClaim::HmacAuthUsername(name) => {
+                directory.signers.get(&**name).map(|credential| &credential.consumer)
+            }
             ConsumerClaim::JwtKey(key) => directory.tokens.get(&**key).map(|credential| &credential.consumer),
         }
     }
@@ -74,7 +80,8 @@ impl ConsumerClaim {
             ConsumerClaim::Username(name) => directory.usernames.remove(&**name),
             ConsumerClaim::CustomId(id) => directory.custom_ids.remove(&**id),
             ConsumerClaim::ApiKey(digest) => directory.keys.remove(digest),
-            ConsumerClaim::BasicAuthUsername(name) => directory.passwords.remove(&**name),
+            ConsumerClaim::BasicAuthUsername(name) => directory.remove_password(name),
+            ConsumerClaim::HmacAuthUsername(name) => directory.signers.remove(&**name),
             ConsumerClaim::JwtKey(key) => directory.tokens.remove(&**key),
         }
     }

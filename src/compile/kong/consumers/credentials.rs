@@ -12,7 +12,11 @@ use crate::api::{Kind, Object, ObjectKey};
 use crate::compile::objects::missing_object::missing_object;
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::Consumer;
-use crate::plugin_api::consumers::{BasicCredential, ConsumerDirectory, EntityId, JwtCredential, KeyCredential};
+use crate::plugin_api::consumers::{
+    BasicCredential, ConsumerDirectory, EntityId, HmacCredential, JwtCredential, KeyCredential, Sha256Digest,
+    StoredPassword, sha256,
+};
+use crate::plugin_api::password::{InvalidPasswordHash, PasswordHash, parse_htpasswd};
 use crate::plugin_api::token::signature::{Algorithm, HmacSecret as TokenSecret, PublicKey, VerificationKey};
 use crate::store::Store;
 
@@ -21,6 +25,7 @@ use crate::store::Store;
 pub(super) enum Credential {
     Key(Arc<KeyCredential>),
     Basic(Arc<BasicCredential>),
+    Hmac(Arc<HmacCredential>),
     Jwt(Arc<JwtCredential>),
 }
 
@@ -29,13 +34,21 @@ pub(super) enum CredentialSecret<'s> {
     /// A group for access lists.
     Acl(Arc<str>),
     Credential(RawCredential<'s>),
+    Htpasswd(Htpasswd),
     /// Ignored, as in Kong.
     Ignored,
 }
 
+/// The usernames of an htpasswd file, with their hashes, and its lines that cannot be used.
+pub(super) struct Htpasswd {
+    pub(super) entries: Vec<(Arc<str>, Arc<PasswordHash>)>,
+    pub(super) problems: Vec<Diagnostic>,
+}
+
 pub(super) enum RawCredential<'s> {
-    Key { key: &'s [u8], expires: Option<SystemTime> },
-    Basic { username: Arc<str>, password: &'s [u8] },
+    Key { digest: Sha256Digest, expires: Option<SystemTime> },
+    Basic { username: Arc<str>, password: StoredPassword },
+    Hmac { username: Arc<str>, secret: &'s [u8] },
     Jwt { claim: Arc<str>, key: VerificationKey },
 }
 
@@ -43,11 +56,14 @@ impl Credential {
     pub(super) fn new(id: EntityId, raw: RawCredential, consumer: &Arc<Consumer>) -> Self {
         let consumer = Arc::clone(consumer);
         match raw {
-            RawCredential::Key { key, expires } => {
-                Credential::Key(Arc::new(KeyCredential::new(id, key, expires, consumer)))
+            RawCredential::Key { digest, expires } => {
+                Credential::Key(Arc::new(KeyCredential::from_digest(id, digest, expires, consumer)))
             }
             RawCredential::Basic { username, password } => {
-                Credential::Basic(Arc::new(BasicCredential::new(id, username, password, consumer)))
+                Credential::Basic(Arc::new(BasicCredential::with_password(id, username, password, consumer)))
+            }
+            RawCredential::Hmac { username, secret } => {
+                Credential::Hmac(Arc::new(HmacCredential::new(id, username, secret, consumer)))
             }
             RawCredential::Jwt { claim, key } => {
                 Credential::Jwt(Arc::new(JwtCredential::new(id, claim, key, consumer)))
@@ -59,7 +75,16 @@ impl Credential {
         match self {
             Credential::Key(credential) => &credential.id,
             Credential::Basic(credential) => &credential.id,
+            Credential::Hmac(credential) => &credential.id,
             Credential::Jwt(credential) => &credential.id,
+        }
+    }
+
+    /// The username of basic-auth.
+    pub(super) fn username(&self) -> Option<&str> {
+        match self {
+            Credential::Basic(credential) => Some(&credential.username),
+            Credential::Key(_) | Credential::Hmac(_) | Credential::Jwt(_) => None,
         }
     }
 
@@ -67,6 +92,7 @@ impl Credential {
         match self {
             Credential::Key(credential) => ConsumerClaim::ApiKey(credential.digest),
             Credential::Basic(credential) => ConsumerClaim::BasicAuthUsername(Arc::clone(credential.username.text())),
+            Credential::Hmac(credential) => ConsumerClaim::HmacAuthUsername(Arc::clone(credential.username.text())),
             Credential::Jwt(credential) => ConsumerClaim::JwtKey(Arc::clone(credential.claim.text())),
         }
     }
@@ -74,7 +100,8 @@ impl Credential {
     pub(super) fn insert_into(&self, directory: &mut ConsumerDirectory) {
         match self {
             Credential::Key(credential) => directory.keys.insert(Arc::clone(credential)),
-            Credential::Basic(credential) => directory.passwords.insert(Arc::clone(credential)),
+            Credential::Basic(credential) => directory.insert_password(Arc::clone(credential)),
+            Credential::Hmac(credential) => directory.signers.insert(Arc::clone(credential)),
             Credential::Jwt(credential) => directory.tokens.insert(Arc::clone(credential)),
         }
     }
@@ -91,31 +118,32 @@ pub(super) fn read_credential<'s>(
     };
     let Some(kind) = secret.meta.labels.get(CREDENTIAL_LABEL) else {
         let message = format!("Secret {key} has no label {CREDENTIAL_LABEL}, so its credential type is unknown");
-        let remedy = "set it to key-auth, basic-auth, jwt or acl";
+        let remedy = "set it to key-auth, basic-auth, hmac-auth, jwt or acl";
         return Err(Diagnostic::error(field, message, remedy));
     };
     let reader = SecretReader { secret, key, field, kind };
     match &**kind {
         "key-auth" => {
-            let value = reader.bytes("key")?;
-            Ok(CredentialSecret::Credential(RawCredential::Key { key: value, expires: reader.expires()? }))
+            let digest = reader.key_digest()?;
+            Ok(CredentialSecret::Credential(RawCredential::Key { digest, expires: reader.expires()? }))
         }
-        "basic-auth" => {
-            let username = reader.text("username")?;
-            Ok(CredentialSecret::Credential(RawCredential::Basic { username, password: reader.bytes("password")? }))
+        "basic-auth" => reader.basic(),
+        "hmac-auth" => {
+            let (username, secret) = (reader.text("username")?, reader.bytes("secret")?);
+            Ok(CredentialSecret::Credential(RawCredential::Hmac { username, secret }))
         }
         "jwt" => Ok(CredentialSecret::Credential(reader.jwt()?)),
         "acl" => Ok(CredentialSecret::Acl(reader.text("group")?)),
         "konnect" => Ok(CredentialSecret::Ignored),
-        unserved @ ("hmac-auth" | "oauth2" | "mtls-auth") => {
+        unserved @ ("oauth2" | "mtls-auth") => {
             let message =
                 format!("credentials of type {unserved} are not served by this version, so this one is ignored");
-            Err(Diagnostic::error(field, message, "use key-auth, basic-auth or jwt"))
+            Err(Diagnostic::error(field, message, "use key-auth, basic-auth, hmac-auth or jwt"))
         }
         other => {
             let message =
                 format!("label {CREDENTIAL_LABEL} of Secret {key} has value {other:?}, which is not a credential type");
-            Err(Diagnostic::error(field, message, "set it to key-auth, basic-auth, jwt or acl"))
+            Err(Diagnostic::error(field, message, "set it to key-auth, basic-auth, hmac-auth, jwt or acl"))
         }
     }
 }
@@ -145,6 +173,63 @@ impl<'s> SecretReader<'s, '_> {
         let text =
             std::str::from_utf8(bytes).map_err(|_| self.problem(format!("{name} is not text"), "encode it in UTF-8"));
         text.map(Arc::from)
+    }
+
+    /// Which of these keys the Secret has. `None` if it has none of them; an error if it has several.
+    fn only(&self, names: &[&'static str]) -> Result<Option<&'static str>, Diagnostic> {
+        let mut present = names.iter().copied().filter(|name| self.secret.value(name).is_some());
+        match (present.next(), present.next()) {
+            (Some(first), Some(second)) => {
+                let message = format!("has {first} and {second}, and only one of them can be meant");
+                Err(self.problem(message, "remove one of the two"))
+            }
+            (found, _) => Ok(found),
+        }
+    }
+
+    /// The digest of the key, which the Secret contains as `key` or as its SHA-256.
+    fn key_digest(&self) -> Result<Sha256Digest, Diagnostic> {
+        let Some(name @ "key_sha256") = self.only(&["key", "key_sha256"])? else {
+            return Ok(sha256(self.bytes("key")?));
+        };
+        let digits = self.text(name)?;
+        parse_hex(digits.trim()).ok_or_else(|| {
+            let message = format!("{name} is not the SHA-256 of a key in 64 hexadecimal digits");
+            self.problem(message, "use the output of printf %s KEY | sha256sum, without the dash")
+        })
+    }
+
+    /// One username with its password or a hash of it, or the lines of an htpasswd file.
+    fn basic(&self) -> Result<CredentialSecret<'s>, Diagnostic> {
+        let found = self.only(&["password", "password_hash", "htpasswd", ".htpasswd", "auth"])?;
+        if let Some(name @ ("htpasswd" | ".htpasswd" | "auth")) = found {
+            return self.htpasswd(name);
+        }
+        let username = self.text("username")?;
+        let password = match found {
+            Some(name @ "password_hash") => {
+                let hash = PasswordHash::parse(self.text(name)?.trim());
+                let hash =
+                    hash.map_err(|error| self.problem(format!("{name}: {error}"), InvalidPasswordHash::REMEDY))?;
+                StoredPassword::Hash(Arc::new(hash))
+            }
+            _ => StoredPassword::Digest(sha256(self.bytes("password")?)),
+        };
+        Ok(CredentialSecret::Credential(RawCredential::Basic { username, password }))
+    }
+
+    fn htpasswd(&self, name: &str) -> Result<CredentialSecret<'s>, Diagnostic> {
+        if self.secret.value("username").is_some() {
+            let message = format!("has username and {name}, whose lines have usernames of their own");
+            return Err(self.problem(message, "remove username"));
+        }
+        let text = self.text(name)?;
+        let (entries, invalid) = parse_htpasswd(&text);
+        let problems = invalid.into_iter().take(MAX_LINE_PROBLEMS);
+        let problems =
+            problems.map(|line| self.problem(format!("{name}: {line}"), InvalidPasswordHash::REMEDY)).collect();
+        let entries = entries.into_iter().map(|(username, hash)| (username.into(), Arc::new(hash))).collect();
+        Ok(CredentialSecret::Htpasswd(Htpasswd { entries, problems }))
     }
 
     /// The expiry from the Secret's `ttl`, which is relative to the creation of the Secret so that a restart of Portico
@@ -197,6 +282,21 @@ impl<'s> SecretReader<'s, '_> {
     }
 }
 
+/// How many lines of one file are reported.
+const MAX_LINE_PROBLEMS: usize = 8;
+
+fn parse_hex(digits: &str) -> Option<Sha256Digest> {
+    let mut digest = Sha256Digest::default();
+    if digits.len() != 2 * digest.len() || !digits.is_ascii() {
+        return None;
+    }
+    for (byte, digits) in digest.iter_mut().zip(digits.as_bytes().chunks_exact(2)) {
+        let digit = |digit: u8| char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok());
+        *byte = digit(digits[0])? << 4 | digit(digits[1])?;
+    }
+    Some(digest)
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -227,10 +327,11 @@ mod tests {
             read_credential(&store, &ObjectKey::new("a", name), "credentials[0]")
                 .unwrap_or_else(|problem| panic!("{problem}"))
         };
-        assert!(matches!(read("key"), CredentialSecret::Credential(RawCredential::Key { key, .. }) if key == b"k\n"));
+        assert!(matches!(read("key"), CredentialSecret::Credential(RawCredential::Key { digest, .. })
+            if digest == sha256(b"k\n")));
         let login = read("login");
         assert!(matches!(login, CredentialSecret::Credential(RawCredential::Basic { username, password })
-            if &*username == "ann\n" && password == b"p\n"));
+            if &*username == "ann\n" && password == StoredPassword::Digest(sha256(b"p\n"))));
         assert!(matches!(read("group"), CredentialSecret::Acl(group) if &*group == "staff\n"));
     }
 
@@ -241,14 +342,27 @@ mod tests {
         let seconds_since_epoch = |second: u64| Some(SystemTime::UNIX_EPOCH + Duration::from_secs(second));
         let parsed = |data: &str| serde_json::from_str::<serde_json::Value>(data).unwrap();
         type Expected = Result<&'static str, &'static str>;
-        let cases: [(&str, &str, Expected); 23] = [
+        let hash = |hash: &str| format!(r#"{{"username": "a", "password_hash": "{hash}"}}"#);
+        let (sha1, costly) = (hash("{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ="), hash(&format!("$2y$15${}", "a".repeat(53))));
+        let digest = format!(r#"{{"key_sha256": "{}\\n"}}"#, "0aF9".repeat(16));
+        let cases: [(&str, &str, Expected); 35] = [
             ("key-auth", r#"{"key": "k"}"#, Ok("key without expiry")),
             ("key-auth", r#"{"key": "k", "ttl": "60"}"#, Ok("key with expiry")),
             ("key-auth", r#"{"key": "k", "ttl": ""}"#, Ok("key without expiry")),
             ("key-auth", r#"{"key": "k", "ttl": "1h"}"#, Err("ttl is not a number of seconds")),
             ("key-auth", "{}", Err("key-auth credentials need key, which is missing or empty")),
             ("key-auth", r#"{"key": ""}"#, Err("key-auth credentials need key, which is missing or empty")),
+            ("key-auth", &digest, Ok("key without expiry")),
+            ("key-auth", r#"{"key_sha256": "0af9"}"#, Err("key_sha256 is not the SHA-256 of a key in 64 hexadecimal")),
+            ("key-auth", r#"{"key": "k", "key_sha256": "0af9"}"#, Err("has key and key_sha256, and only one of them")),
             ("basic-auth", r#"{"username": "a", "password": "b"}"#, Ok("login")),
+            ("basic-auth", &sha1, Ok("login with hash")),
+            ("basic-auth", &costly, Err("password_hash: the cost of the bcrypt hash is 15, and the highest is 14")),
+            ("basic-auth", r#"{"username": "a", "password_hash": "b"}"#, Err("password_hash: the format of the hash")),
+            ("basic-auth", r#"{"username": "a", "password": "b", "password_hash": "c"}"#, Err("has password and pass")),
+            ("basic-auth", r#"{"auth": "a:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=\nb:c\n"}"#, Ok("1 lines, 1 problems")),
+            ("basic-auth", r#"{".htpasswd": "a:b", "username": "a"}"#, Err("has username and .htpasswd")),
+            ("basic-auth", r#"{"htpasswd": ""}"#, Err("basic-auth credentials need htpasswd")),
             ("basic-auth", r#"{"username": "a"}"#, Err("basic-auth credentials need password")),
             ("basic-auth", r#"{"password": "b"}"#, Err("basic-auth credentials need username")),
             ("jwt", r#"{"key": "a", "secret": "s"}"#, Ok("HS256")),
@@ -265,7 +379,9 @@ mod tests {
             ("acl", r#"{"group": "staff"}"#, Ok("group staff")),
             ("acl", "{}", Err("acl credentials need group")),
             ("konnect", r#"{"any": "thing"}"#, Ok("nothing")),
-            ("hmac-auth", r#"{"username": "a", "secret": "b"}"#, Err("type hmac-auth are not served by this version")),
+            ("hmac-auth", r#"{"username": "a", "secret": "b"}"#, Ok("signer")),
+            ("hmac-auth", r#"{"username": "a"}"#, Err("hmac-auth credentials need secret, which is missing or empty")),
+            ("hmac-auth", r#"{"secret": "a"}"#, Err("hmac-auth credentials need username, which is missing or empty")),
             ("oauth2", "{}", Err("type oauth2 are not served by this version")),
             ("mtls-auth", "{}", Err("type mtls-auth are not served by this version")),
             ("password", "{}", Err("has value \"password\", which is not a credential type")),
@@ -295,7 +411,14 @@ mod tests {
                 CredentialSecret::Credential(RawCredential::Key { expires, .. }) => {
                     format!("key that expires at {expires:?}")
                 }
-                CredentialSecret::Credential(RawCredential::Basic { .. }) => "login".to_owned(),
+                CredentialSecret::Credential(RawCredential::Basic { password: StoredPassword::Digest(_), .. }) => {
+                    "login".to_owned()
+                }
+                CredentialSecret::Credential(RawCredential::Basic { .. }) => "login with hash".to_owned(),
+                CredentialSecret::Credential(RawCredential::Hmac { .. }) => "signer".to_owned(),
+                CredentialSecret::Htpasswd(htpasswd) => {
+                    format!("{} lines, {} problems", htpasswd.entries.len(), htpasswd.problems.len())
+                }
                 CredentialSecret::Credential(RawCredential::Jwt { key, .. }) => key.algorithm().name().to_owned(),
                 CredentialSecret::Acl(group) => format!("group {group}"),
                 CredentialSecret::Ignored => "nothing".to_owned(),

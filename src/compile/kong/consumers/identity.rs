@@ -23,6 +23,12 @@ pub(super) fn derive_uuid(kind: Kind, key: &ObjectKey) -> EntityId {
     uuid_from_text(&format!("{kind}/{key}"))
 }
 
+/// The id of the credential in one line of an htpasswd file, so that each username of the file is one of its own.
+pub(super) fn line_id(secret: &ObjectKey, username: &str) -> EntityId {
+    // No name of an object contains a slash.
+    uuid_from_text(&format!("{}/{secret}/{username}", Kind::Secret))
+}
+
 /// The same UUID for the same text.
 pub(in crate::compile::kong) fn uuid_from_text(text: &str) -> EntityId {
     let digest = digest(&SHA256, text.as_bytes());

@@ -25,11 +25,11 @@ use crate::compile::verdict::{Code, Condition, Verdict};
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::Consumer;
 use crate::plugin_api::consumers::plugins::{OrderedPlugins, PluginSubject};
-use crate::plugin_api::consumers::{ConsumerDirectory, EntityId};
+use crate::plugin_api::consumers::{ConsumerDirectory, EntityId, StoredPassword};
 use crate::store::{Changes, Store};
 use claim_conflicts::{ClaimConflicts, Claimant, ConsumerClaim};
-use credentials::Credential;
-use identity::{consumer_id, derive_uuid, group_name};
+use credentials::{Credential, RawCredential};
+use identity::{consumer_id, derive_uuid, group_name, line_id};
 use served::is_served;
 
 /// All consumers and their claims.
@@ -215,7 +215,14 @@ fn read_consumer(cx: CompileContext<'_>, object: &Arc<Object<KongConsumer>>) -> 
         match credentials::read_credential(cx.store, &secret, &field) {
             Ok(credentials::CredentialSecret::Acl(group)) => acls.push(group),
             Ok(credentials::CredentialSecret::Credential(credential)) => {
-                raw_credentials.push((secret, credential));
+                raw_credentials.push((derive_uuid(Kind::Secret, &secret), credential));
+            }
+            Ok(credentials::CredentialSecret::Htpasswd(htpasswd)) => {
+                raw_credentials.extend(htpasswd.entries.into_iter().map(|(username, hash)| {
+                    let password = StoredPassword::Hash(hash);
+                    (line_id(&secret, &username), RawCredential::Basic { username, password })
+                }));
+                problems.extend(htpasswd.problems);
             }
             Ok(credentials::CredentialSecret::Ignored) => {}
             Err(problem) => problems.push(problem),
@@ -227,9 +234,7 @@ fn read_consumer(cx: CompileContext<'_>, object: &Arc<Object<KongConsumer>>) -> 
     let consumer =
         Consumer::new(consumer_id(key), object.username.as_deref(), object.custom_id.as_deref(), groups, acls);
     let consumer = Arc::new(consumer);
-    let credentials = raw_credentials
-        .into_iter()
-        .map(|(secret, raw)| Credential::new(derive_uuid(Kind::Secret, &secret), raw, &consumer));
+    let credentials = raw_credentials.into_iter().map(|(id, raw)| Credential::new(id, raw, &consumer));
     KnownConsumer {
         object: Arc::clone(object),
         content_hash: content_hash(cx.store, object, &consumer),
@@ -287,7 +292,8 @@ impl KnownConsumer {
         let namespace = &self.object.meta.key.namespace;
         let is_its_secret = |name: &String| {
             let secret = ObjectKey { namespace: Arc::clone(namespace), name: name.as_str().into() };
-            derive_uuid(Kind::Secret, &secret) == *credential.id()
+            let line = credential.username().map(|username| line_id(&secret, username));
+            derive_uuid(Kind::Secret, &secret) == *credential.id() || line.as_ref() == Some(credential.id())
         };
         match self.object.credentials.iter().position(is_its_secret) {
             Some(index) => format!("credentials[{index}]"),
@@ -301,7 +307,10 @@ impl KnownConsumer {
         match claim {
             ConsumerClaim::Username(_) => directory.usernames.insert(Arc::clone(consumer)),
             ConsumerClaim::CustomId(_) => directory.custom_ids.insert(Arc::clone(consumer)),
-            ConsumerClaim::ApiKey(_) | ConsumerClaim::BasicAuthUsername(_) | ConsumerClaim::JwtKey(_) => {
+            ConsumerClaim::ApiKey(_)
+            | ConsumerClaim::BasicAuthUsername(_)
+            | ConsumerClaim::HmacAuthUsername(_)
+            | ConsumerClaim::JwtKey(_) => {
                 for credential in self.credentials.iter().filter(|credential| credential.claim() == *claim) {
                     credential.insert_into(directory);
                 }

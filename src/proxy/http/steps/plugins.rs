@@ -90,6 +90,7 @@ pub(in crate::proxy) async fn run_access(
                 head: &mut head,
                 path: routed.path.path(),
                 query: routed.path.query(),
+                raw_target: routed.path.raw(),
                 uri_captures: &uri_captures,
                 client,
                 framing: routed.framing,

@@ -1,0 +1,19 @@
+//! Hashes of passwords, as `htpasswd` and others write them, and the checks of passwords against them.
+//!
+//! ```text
+//!   Secret ──parse──▶ PasswordHash        password of a request ──▶ verified before? ──▶ compare fingerprints
+//!                                                                       └ no ──▶ PasswordChecks ──▶ another thread
+//! ```
+//!
+//! A slow hash takes tens of milliseconds of a core, so it is computed once for each hash, and by few threads at a
+//! time.
+
+mod apr1;
+mod checks;
+mod hash;
+mod htpasswd;
+mod md5;
+
+pub use checks::{ChecksBusy, PasswordChecks};
+pub use hash::{InvalidPasswordHash, PasswordHash};
+pub use htpasswd::{InvalidLine, parse_htpasswd};
