@@ -258,12 +258,12 @@ const LAYERS: &[Row] = &[
         "plugin_api",
         &[
             "remote server_text",
-            "decimal header_spoofing kind multipart plugin_regex reply route_description scheme \
+            "decimal form_body header_spoofing kind multipart plugin_regex reply route_description scheme \
              state template timing",
             "batch_queue body_filter changed_fields fields idle_connections instance remote_request repeated_query token",
             "completed_request consumers remote_client services",
-            "context server_diagnostics",
-            "redis",
+            "context digest_cache scripted_server server_diagnostics shared_fetch",
+            "redis remote_server",
             "authentication chain log_entry",
             "factory stream_chain",
             "testing",

@@ -66,6 +66,11 @@ impl AuthPolicy {
         Ok(AuthPolicy { anonymous: anonymous.map(String::into_boxed_str), runs_on_preflight })
     }
 
+    /// Without a consumer for unauthenticated requests, and for all methods.
+    pub fn required() -> Self {
+        AuthPolicy { anonymous: None, runs_on_preflight: true }
+    }
+
     /// The consumer in `anonymous`, if that is set.
     pub fn anonymous_consumer(&self) -> Option<NamedConsumer<'_>> {
         let consequence = "requests without valid credentials get status 500";
@@ -169,7 +174,7 @@ fn set_consumer_headers(headers: &mut HeaderMap, consumer: &Consumer) {
 
 /// Removes identity headers that the client sent or that an earlier plugin set. `acl` runs later and sets those with
 /// groups.
-fn clear_identity_headers(headers: &mut HeaderMap) {
+pub fn clear_identity_headers(headers: &mut HeaderMap) {
     // Few requests have such a header, and one pass over the names is cheaper than one lookup for each identity header.
     let may_be_identity_header =
         |name: &HeaderName| matches!(name.as_str().as_bytes(), [b'x', b'-' | b'_', b'a' | b'c', ..]);

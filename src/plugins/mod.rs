@@ -6,6 +6,7 @@ mod basic_auth;
 mod bot_detection;
 mod correlation_id;
 mod cors;
+mod forward_auth;
 mod http_log;
 mod ip_restriction;
 mod jwt;
@@ -32,6 +33,7 @@ const KINDS: &[&dyn AnyPluginKind] = &[
     &RegisteredKind::<bot_detection::BotDetection>::NEW,
     &RegisteredKind::<correlation_id::CorrelationId>::NEW,
     &RegisteredKind::<cors::CorsPlugin>::NEW,
+    &RegisteredKind::<forward_auth::ForwardAuth>::NEW,
     &RegisteredKind::<http_log::HttpLog>::NEW,
     &RegisteredKind::<ip_restriction::IpRestriction>::NEW,
     &RegisteredKind::<jwt::Jwt>::NEW,
