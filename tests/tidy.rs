@@ -258,22 +258,25 @@ const LAYERS: &[Row] = &[
         "plugin_api",
         &[
             "remote server_text",
-            "decimal form_body header_spoofing kind multipart plugin_regex reply route_description scheme \
+            "cookies decimal form_body header_spoofing kind multipart plugin_regex reply route_description scheme \
              state template timing",
             "batch_queue body_filter changed_fields fields idle_connections instance remote_request repeated_query token",
             "completed_request consumers remote_client services",
             "context digest_cache scripted_server server_diagnostics shared_fetch",
             "redis remote_server",
+            "introspection",
             "authentication chain log_entry",
+            "client_certificate",
             "factory stream_chain",
             "testing",
         ],
     ),
     (
         "plugins",
-        &["acl basic_auth bot_detection combined_auth_tests correlation_id cors http_log ip_restriction jwt key_auth \
-         prometheus rate_limiting redirect request_size_limiting request_termination request_transformer \
-         response_transformer"],
+        &["acl basic_auth bot_detection combined_auth_tests correlation_id cors forward_auth header_cert_auth \
+         http_log identity_keys internal_identity ip_restriction jwt jwt_signer key_auth mtls_auth \
+         oauth2_introspection opa prometheus rate_limiting redirect request_size_limiting request_termination \
+         request_transformer response_transformer upstream_oauth"],
     ),
     (
         "proxy",

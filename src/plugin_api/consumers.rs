@@ -144,6 +144,21 @@ impl JwtCredential {
     }
 }
 
+/// A name in certificates of `mtls-auth` and `header-cert-auth`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateCredential {
+    pub id: EntityId,
+    /// A subject alternative name or a common name. The plugins also send it in `X-Credential-Identifier`.
+    pub subject: EntityName,
+    pub consumer: Arc<Consumer>,
+}
+
+impl CertificateCredential {
+    pub fn new(id: EntityId, subject: impl Into<EntityName>, consumer: Arc<Consumer>) -> Self {
+        CertificateCredential { id, subject: subject.into(), consumer }
+    }
+}
+
 /// A SHA-256 digest. Secrets are looked up by digest, so that the duration of a lookup reveals nothing about them.
 pub type Sha256Digest = [u8; 32];
 
@@ -175,6 +190,8 @@ pub struct ConsumerDirectory {
     pub passwords: PersistentMap<ByLogin>,
     /// By key claim.
     pub tokens: PersistentMap<ByClaim>,
+    /// By a name in the certificate.
+    pub certificates: PersistentMap<BySubject>,
     /// Whether credentials exist that Portico could not fetch. A client with an unknown credential may have one of
     /// them.
     pub lacks_credentials: bool,
@@ -247,4 +264,5 @@ indexes! {
     ByKey: KeyCredential, |key| Some(&key.digest);
     ByLogin: BasicCredential, |basic| Some(basic.username.as_bytes());
     ByClaim: JwtCredential, |jwt| Some(jwt.claim.as_bytes());
+    BySubject: CertificateCredential, |certificate| Some(certificate.subject.as_bytes());
 }

@@ -64,7 +64,7 @@ impl PluginServices for ScriptedServer {
     }
 
     fn spawn(&self, task: BoxFuture<'static, ()>) {
-        drop(task);
+        tokio::spawn(task);
     }
 
     fn send(&self, request: RemoteRequest) -> BoxFuture<'static, Result<RemoteResponse, String>> {

@@ -7,10 +7,17 @@ mod bot_detection;
 mod correlation_id;
 mod cors;
 mod forward_auth;
+mod header_cert_auth;
 mod http_log;
+mod identity_keys;
+mod internal_identity;
 mod ip_restriction;
 mod jwt;
+mod jwt_signer;
 mod key_auth;
+mod mtls_auth;
+mod oauth2_introspection;
+mod opa;
 pub mod prometheus;
 pub mod rate_limiting;
 mod redirect;
@@ -18,6 +25,7 @@ mod request_size_limiting;
 mod request_termination;
 mod request_transformer;
 mod response_transformer;
+mod upstream_oauth;
 
 #[cfg(any(test, fuzzing))]
 pub(crate) use jwt::fuzzing::token;
@@ -34,10 +42,17 @@ const KINDS: &[&dyn AnyPluginKind] = &[
     &RegisteredKind::<correlation_id::CorrelationId>::NEW,
     &RegisteredKind::<cors::CorsPlugin>::NEW,
     &RegisteredKind::<forward_auth::ForwardAuth>::NEW,
+    &RegisteredKind::<header_cert_auth::HeaderCertAuth>::NEW,
     &RegisteredKind::<http_log::HttpLog>::NEW,
+    &RegisteredKind::<identity_keys::IdentityKeys>::NEW,
+    &RegisteredKind::<internal_identity::InternalIdentity>::NEW,
     &RegisteredKind::<ip_restriction::IpRestriction>::NEW,
     &RegisteredKind::<jwt::Jwt>::NEW,
+    &RegisteredKind::<jwt_signer::JwtSigner>::NEW,
     &RegisteredKind::<key_auth::KeyAuth>::NEW,
+    &RegisteredKind::<mtls_auth::MtlsAuth>::NEW,
+    &RegisteredKind::<oauth2_introspection::OAuth2Introspection>::NEW,
+    &RegisteredKind::<opa::Opa>::NEW,
     &RegisteredKind::<prometheus::Prometheus>::NEW,
     &RegisteredKind::<rate_limiting::RateLimiting>::NEW,
     &RegisteredKind::<redirect::RedirectPlugin>::NEW,
@@ -45,6 +60,7 @@ const KINDS: &[&dyn AnyPluginKind] = &[
     &RegisteredKind::<request_termination::RequestTermination>::NEW,
     &RegisteredKind::<request_transformer::RequestTransformer>::NEW,
     &RegisteredKind::<response_transformer::ResponseTransformer>::NEW,
+    &RegisteredKind::<upstream_oauth::UpstreamOAuth>::NEW,
 ];
 
 /// The registry of all plugins.

@@ -23,7 +23,7 @@
 //! | `X-Forwarded-For` | the address of the client |
 //!
 //! Values of these headers that clients send are replaced. What proxies in front of Portico report about the client is
-//! used if they are [trusted](../addresses.md).
+//! used if `--trusted-ips` lists them.
 //!
 //! A response with a 2xx status allows the request. One with another status below 500 denies it: the client gets this
 //! response, with all its headers, so a server can redirect to a login page and set cookies. If the server does not
@@ -72,8 +72,8 @@ pub(crate) struct Config {
     groups_header: Option<String>,
     /// Send the requests to the server with the method of the client instead of GET.
     preserve_method: bool,
-    /// Maximum size in bytes of the bodies that the server gets. Larger bodies are rejected with 413. With 0, the server
-    /// gets no bodies, and their size is not limited.
+    /// Maximum size in bytes of the bodies that the server gets. Larger bodies are rejected with 413. With 0, the
+    /// server gets no bodies, and their size is not limited.
     #[schemars(range(max = 10_485_760))]
     max_body_size: u32,
     /// URL of a login page, to which clients are redirected if the server responds with 401.

@@ -21,6 +21,8 @@ pub(super) enum ConsumerClaim {
     BasicAuthUsername(Arc<str>),
     /// The value of a token's key claim.
     JwtKey(Arc<str>),
+    /// A name in certificates.
+    CertificateSubject(Arc<str>),
 }
 
 /// A consumer that claims a name or credential. Claimants are ordered by creation (seconds since 1970), then by key;
@@ -52,6 +54,7 @@ impl ConsumerClaim {
             ConsumerClaim::ApiKey(_) => "key of key-auth",
             ConsumerClaim::BasicAuthUsername(_) => "username of basic-auth",
             ConsumerClaim::JwtKey(_) => "key of jwt",
+            ConsumerClaim::CertificateSubject(_) => "subject_name of mtls-auth",
         }
     }
 
@@ -65,6 +68,9 @@ impl ConsumerClaim {
                 directory.passwords.get(&**name).map(|credential| &credential.consumer)
             }
             ConsumerClaim::JwtKey(key) => directory.tokens.get(&**key).map(|credential| &credential.consumer),
+            ConsumerClaim::CertificateSubject(name) => {
+                directory.certificates.get(&**name).map(|credential| &credential.consumer)
+            }
         }
     }
 
@@ -76,6 +82,7 @@ impl ConsumerClaim {
             ConsumerClaim::ApiKey(digest) => directory.keys.remove(digest),
             ConsumerClaim::BasicAuthUsername(name) => directory.passwords.remove(&**name),
             ConsumerClaim::JwtKey(key) => directory.tokens.remove(&**key),
+            ConsumerClaim::CertificateSubject(name) => directory.certificates.remove(&**name),
         }
     }
 }

@@ -12,7 +12,9 @@ use crate::api::{Kind, Object, ObjectKey};
 use crate::compile::objects::missing_object::missing_object;
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::Consumer;
-use crate::plugin_api::consumers::{BasicCredential, ConsumerDirectory, EntityId, JwtCredential, KeyCredential};
+use crate::plugin_api::consumers::{
+    BasicCredential, CertificateCredential, ConsumerDirectory, EntityId, JwtCredential, KeyCredential,
+};
 use crate::plugin_api::token::signature::{Algorithm, HmacSecret as TokenSecret, PublicKey, VerificationKey};
 use crate::store::Store;
 
@@ -22,6 +24,7 @@ pub(super) enum Credential {
     Key(Arc<KeyCredential>),
     Basic(Arc<BasicCredential>),
     Jwt(Arc<JwtCredential>),
+    Certificate(Arc<CertificateCredential>),
 }
 
 /// The content of a credential Secret.
@@ -37,6 +40,7 @@ pub(super) enum RawCredential<'s> {
     Key { key: &'s [u8], expires: Option<SystemTime> },
     Basic { username: Arc<str>, password: &'s [u8] },
     Jwt { claim: Arc<str>, key: VerificationKey },
+    Certificate { subject: Arc<str> },
 }
 
 impl Credential {
@@ -52,6 +56,9 @@ impl Credential {
             RawCredential::Jwt { claim, key } => {
                 Credential::Jwt(Arc::new(JwtCredential::new(id, claim, key, consumer)))
             }
+            RawCredential::Certificate { subject } => {
+                Credential::Certificate(Arc::new(CertificateCredential::new(id, subject, consumer)))
+            }
         }
     }
 
@@ -60,6 +67,7 @@ impl Credential {
             Credential::Key(credential) => &credential.id,
             Credential::Basic(credential) => &credential.id,
             Credential::Jwt(credential) => &credential.id,
+            Credential::Certificate(credential) => &credential.id,
         }
     }
 
@@ -68,6 +76,9 @@ impl Credential {
             Credential::Key(credential) => ConsumerClaim::ApiKey(credential.digest),
             Credential::Basic(credential) => ConsumerClaim::BasicAuthUsername(Arc::clone(credential.username.text())),
             Credential::Jwt(credential) => ConsumerClaim::JwtKey(Arc::clone(credential.claim.text())),
+            Credential::Certificate(credential) => {
+                ConsumerClaim::CertificateSubject(Arc::clone(credential.subject.text()))
+            }
         }
     }
 
@@ -76,6 +87,7 @@ impl Credential {
             Credential::Key(credential) => directory.keys.insert(Arc::clone(credential)),
             Credential::Basic(credential) => directory.passwords.insert(Arc::clone(credential)),
             Credential::Jwt(credential) => directory.tokens.insert(Arc::clone(credential)),
+            Credential::Certificate(credential) => directory.certificates.insert(Arc::clone(credential)),
         }
     }
 }
@@ -91,7 +103,7 @@ pub(super) fn read_credential<'s>(
     };
     let Some(kind) = secret.meta.labels.get(CREDENTIAL_LABEL) else {
         let message = format!("Secret {key} has no label {CREDENTIAL_LABEL}, so its credential type is unknown");
-        let remedy = "set it to key-auth, basic-auth, jwt or acl";
+        let remedy = "set it to key-auth, basic-auth, jwt, mtls-auth or acl";
         return Err(Diagnostic::error(field, message, remedy));
     };
     let reader = SecretReader { secret, key, field, kind };
@@ -105,17 +117,18 @@ pub(super) fn read_credential<'s>(
             Ok(CredentialSecret::Credential(RawCredential::Basic { username, password: reader.bytes("password")? }))
         }
         "jwt" => Ok(CredentialSecret::Credential(reader.jwt()?)),
+        "mtls-auth" => Ok(CredentialSecret::Credential(reader.certificate()?)),
         "acl" => Ok(CredentialSecret::Acl(reader.text("group")?)),
         "konnect" => Ok(CredentialSecret::Ignored),
-        unserved @ ("hmac-auth" | "oauth2" | "mtls-auth") => {
+        unserved @ ("hmac-auth" | "oauth2") => {
             let message =
                 format!("credentials of type {unserved} are not served by this version, so this one is ignored");
-            Err(Diagnostic::error(field, message, "use key-auth, basic-auth or jwt"))
+            Err(Diagnostic::error(field, message, "use key-auth, basic-auth, jwt or mtls-auth"))
         }
         other => {
             let message =
                 format!("label {CREDENTIAL_LABEL} of Secret {key} has value {other:?}, which is not a credential type");
-            Err(Diagnostic::error(field, message, "set it to key-auth, basic-auth, jwt or acl"))
+            Err(Diagnostic::error(field, message, "set it to key-auth, basic-auth, jwt, mtls-auth or acl"))
         }
     }
 }
@@ -165,6 +178,16 @@ impl<'s> SecretReader<'s, '_> {
         })?;
         // A time that cannot be represented is treated as no expiry.
         Ok(SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(created.saturating_add(seconds))))
+    }
+
+    /// A name in certificates. A credential for certificates of one authority must not be one for those of all.
+    fn certificate(&self) -> Result<RawCredential<'s>, Diagnostic> {
+        if self.secret.value("ca_certificate").is_some_and(|id| !id.is_empty()) {
+            let message = "ca_certificate is not supported, so this credential is ignored".to_owned();
+            let remedy = "remove it; ca_certificates of the plugin lists the authorities";
+            return Err(self.problem(message, remedy));
+        }
+        Ok(RawCredential::Certificate { subject: self.text("subject_name")? })
     }
 
     fn jwt(&self) -> Result<RawCredential<'s>, Diagnostic> {
@@ -241,7 +264,7 @@ mod tests {
         let seconds_since_epoch = |second: u64| Some(SystemTime::UNIX_EPOCH + Duration::from_secs(second));
         let parsed = |data: &str| serde_json::from_str::<serde_json::Value>(data).unwrap();
         type Expected = Result<&'static str, &'static str>;
-        let cases: [(&str, &str, Expected); 23] = [
+        let cases: [(&str, &str, Expected); 25] = [
             ("key-auth", r#"{"key": "k"}"#, Ok("key without expiry")),
             ("key-auth", r#"{"key": "k", "ttl": "60"}"#, Ok("key with expiry")),
             ("key-auth", r#"{"key": "k", "ttl": ""}"#, Ok("key without expiry")),
@@ -267,7 +290,9 @@ mod tests {
             ("konnect", r#"{"any": "thing"}"#, Ok("nothing")),
             ("hmac-auth", r#"{"username": "a", "secret": "b"}"#, Err("type hmac-auth are not served by this version")),
             ("oauth2", "{}", Err("type oauth2 are not served by this version")),
-            ("mtls-auth", "{}", Err("type mtls-auth are not served by this version")),
+            ("mtls-auth", r#"{"subject_name": "a"}"#, Ok("subject a")),
+            ("mtls-auth", "{}", Err("mtls-auth credentials need subject_name")),
+            ("mtls-auth", r#"{"subject_name": "a", "ca_certificate": "b"}"#, Err("ca_certificate is not supported")),
             ("password", "{}", Err("has value \"password\", which is not a credential type")),
         ];
         for (kind, data, expected) in cases {
@@ -297,6 +322,7 @@ mod tests {
                 }
                 CredentialSecret::Credential(RawCredential::Basic { .. }) => "login".to_owned(),
                 CredentialSecret::Credential(RawCredential::Jwt { key, .. }) => key.algorithm().name().to_owned(),
+                CredentialSecret::Credential(RawCredential::Certificate { subject }) => format!("subject {subject}"),
                 CredentialSecret::Acl(group) => format!("group {group}"),
                 CredentialSecret::Ignored => "nothing".to_owned(),
             });

@@ -301,7 +301,10 @@ impl KnownConsumer {
         match claim {
             ConsumerClaim::Username(_) => directory.usernames.insert(Arc::clone(consumer)),
             ConsumerClaim::CustomId(_) => directory.custom_ids.insert(Arc::clone(consumer)),
-            ConsumerClaim::ApiKey(_) | ConsumerClaim::BasicAuthUsername(_) | ConsumerClaim::JwtKey(_) => {
+            ConsumerClaim::ApiKey(_)
+            | ConsumerClaim::BasicAuthUsername(_)
+            | ConsumerClaim::JwtKey(_)
+            | ConsumerClaim::CertificateSubject(_) => {
                 for credential in self.credentials.iter().filter(|credential| credential.claim() == *claim) {
                     credential.insert_into(directory);
                 }

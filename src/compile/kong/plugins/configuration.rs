@@ -1,5 +1,5 @@
-//! Builds the configuration of a plugin: from a Secret, or from the plugin object with text and patches from Secrets and
-//! text from ConfigMaps.
+//! Builds the configuration of a plugin: from a Secret, or from the plugin object with text and patches from Secrets
+//! and text from ConfigMaps.
 //!
 //! Diagnostics never contain the content of Secrets.
 

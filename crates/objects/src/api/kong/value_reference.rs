@@ -47,8 +47,8 @@ impl ValueReference {
         found
     }
 
-    /// Replaces all references in a configuration by what `resolve` returns. It gets the path of each, and ends with the
-    /// first error.
+    /// Replaces all references in a configuration by what `resolve` returns, which gets the path of each. The first
+    /// error ends it.
     pub fn replace_all<E>(
         config: &mut Map<String, Value>,
         resolve: &mut impl FnMut(&str, &Self) -> Result<String, E>,
