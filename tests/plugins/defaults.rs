@@ -26,6 +26,82 @@ fn kong_defaults(plugin: &str) -> Value {
             "hide_credentials": false, "clock_skew": 300, "anonymous": null, "validate_request_body": false,
             "enforce_headers": [], "algorithms": ["hmac-sha1", "hmac-sha256", "hmac-sha384", "hmac-sha512"],
             "realm": null,
+        "forward-auth" => json!({
+            "address": "", "request_headers": [], "response_headers": [], "client_response_headers": [], "cookies": [],
+            "user_header": null, "groups_header": null, "preserve_method": false, "max_body_size": 0,
+            "sign_in_url": null, "sign_in_parameter": "rd", "timeout": 5000, "keepalive": 60000, "ssl_verify": true,
+        }),
+        "header-cert-auth" => json!({
+            "certificate_header_name": "", "certificate_header_format": null, "secure_source": true,
+            "ca_certificates": [], "revocation_check_mode": "IGNORE_CA_ERROR", "skip_consumer_lookup": false,
+            "consumer_by": ["username", "custom_id"], "default_consumer": null, "anonymous": null,
+            "authenticated_group_by": "CN", "cert_cache_ttl": 60000, "cache_ttl": null, "http_timeout": null,
+            "allow_partial_chain": null,
+        }),
+        "identity-keys" => json!({"max_age": 300}),
+        "internal-identity" => json!({
+            "issuer": "", "audience": [], "ttl": 300, "keys": [], "algorithm": null, "subject": "consumer",
+            "claims": {}, "header": "authorization", "scheme": "Bearer", "remove_headers": ["authorization"],
+            "remove_cookies": [], "remove_parameters": [], "user_header": null, "groups_header": null,
+            "allow_unauthenticated": false,
+        }),
+        "jwt-signer" => json!({
+            "realm": null, "enable_hs_signatures": false,
+            "access_token_request_header": "Authorization", "access_token_optional": false, "access_token_jwks_uri": null,
+            "access_token_introspection_endpoint": null, "access_token_introspection_authorization": null,
+            "access_token_introspection_hint": null, "access_token_introspection_timeout": 10000,
+            "cache_access_token_introspection_ttl": 30, "verify_access_token_signature": true,
+            "verify_access_token_expiry": true, "verify_access_token_notbefore": false, "access_token_leeway": 0,
+            "access_token_issuers_allowed": [], "access_token_audiences_allowed": [], "access_token_subjects_allowed": [],
+            "access_token_scopes_claim": ["scope"], "access_token_scopes_required": [], "access_token_consumer_claim": [],
+            "access_token_consumer_by": ["username", "custom_id"], "access_token_signing": true,
+            "access_token_signing_keys": [], "access_token_signing_algorithm": null, "access_token_issuer": "kong",
+            "access_token_upstream_header": "Authorization:Bearer", "access_token_upstream_leeway": 0, "set_access_token_claims": {},
+            "add_access_token_claims": {}, "remove_access_token_claims": [],
+            "channel_token_request_header": null, "channel_token_optional": false, "channel_token_jwks_uri": null,
+            "channel_token_introspection_endpoint": null, "channel_token_introspection_authorization": null,
+            "channel_token_introspection_hint": null, "channel_token_introspection_timeout": 10000,
+            "cache_channel_token_introspection_ttl": 30, "verify_channel_token_signature": true,
+            "verify_channel_token_expiry": true, "verify_channel_token_notbefore": false, "channel_token_leeway": 0,
+            "channel_token_issuers_allowed": [], "channel_token_audiences_allowed": [], "channel_token_subjects_allowed": [],
+            "channel_token_scopes_claim": ["scope"], "channel_token_scopes_required": [], "channel_token_consumer_claim": [],
+            "channel_token_consumer_by": ["username", "custom_id"], "channel_token_signing": true,
+            "channel_token_signing_keys": [], "channel_token_signing_algorithm": null, "channel_token_issuer": "kong",
+            "channel_token_upstream_header": null, "channel_token_upstream_leeway": 0, "set_channel_token_claims": {},
+            "add_channel_token_claims": {}, "remove_channel_token_claims": [],
+        }),
+        "mtls-auth" => json!({
+            "ca_certificates": [], "revocation_check_mode": "IGNORE_CA_ERROR", "skip_consumer_lookup": false,
+            "consumer_by": ["username", "custom_id"], "default_consumer": null, "anonymous": null,
+            "authenticated_group_by": "CN", "cert_cache_ttl": 60000, "cache_ttl": null, "http_timeout": null,
+            "allow_partial_chain": null, "send_ca_dn": null,
+        }),
+        "oauth2-introspection" => json!({
+            "introspection_url": "", "authorization_value": "", "token_type_hint": null, "ttl": 30, "timeout": 10000,
+            "keepalive": 60000, "hide_credentials": true, "introspect_request": false,
+            "custom_introspection_headers": {}, "custom_claims_forward": [], "consumer_by": "username",
+            "anonymous": null, "run_on_preflight": true,
+        }),
+        "opa" => json!({
+            "opa_host": "localhost", "opa_port": 8181, "opa_protocol": "http", "opa_path": "",
+            "include_service_in_opa_input": false, "include_route_in_opa_input": false,
+            "include_consumer_in_opa_input": false, "include_body_in_opa_input": false,
+            "include_parsed_json_body_in_opa_input": false, "include_uri_captures_in_opa_input": false,
+            "ssl_verify": true,
+        }),
+        "upstream-oauth" => json!({
+            "oauth": null, "oauth.token_endpoint": "", "oauth.grant_type": "client_credentials",
+            "oauth.client_id": null, "oauth.client_secret": null, "oauth.username": null, "oauth.password": null,
+            "oauth.scopes": ["openid"], "oauth.audience": [], "oauth.token_headers": {}, "oauth.token_post_args": {},
+            "client": null, "client.auth_method": "client_secret_post", "client.timeout": 10000,
+            "client.keep_alive": true, "client.ssl_verify": true,
+            "cache": null, "cache.strategy": "memory", "cache.default_ttl": 3600, "cache.eagerly_expire": 5,
+            "behavior": null, "behavior.upstream_access_token_header_name": "Authorization",
+            "behavior.idp_error_response_status_code": 502,
+            "behavior.idp_error_response_message": "Failed to authenticate request to upstream",
+            "behavior.idp_error_response_body_template": null,
+            "behavior.idp_error_response_content_type": "application/json; charset=utf-8",
+            "behavior.purge_token_on_upstream_status_codes": [401],
         }),
         "http-log" => json!({
             "http_endpoint": null, "method": "POST", "content_type": "application/json", "timeout": 10000,
@@ -116,9 +192,10 @@ fn kong_defaults(plugin: &str) -> Value {
 }
 
 /// Top-level fields that Kong 3.10 does not have, each after the name of its plugin.
-const NOT_IN_KONG_3_10: [&str; 14] = [
+const NOT_IN_KONG_3_10: [&str; 19] = [
     "basic-auth brute_force_protection",
     "basic-auth identity_realms",
+    "header-cert-auth crls",
     "http-log ssl_verify",
     "jwt jwks",
     "key-auth identity_realms",
@@ -130,6 +207,10 @@ const NOT_IN_KONG_3_10: [&str; 14] = [
     "ldap-auth group_name_attribute",
     "ldap-auth groups_required",
     "ldap-auth ldap_password",
+    "mtls-auth crls",
+    "oauth2-introspection ssl_verify",
+    "opa keepalive",
+    "opa timeout",
     "session former_secret",
 ];
 
@@ -154,6 +235,12 @@ const NOT_IN_KONG_3_10: [&str; 14] = [
 // docs/kong-compatibility.md, 4.31
 // docs/kong-compatibility.md, 4.32
 // docs/kong-compatibility.md, 4.33
+// docs/kong-compatibility.md, 5.6
+// docs/kong-compatibility.md, 5.7
+// docs/kong-compatibility.md, 5.8
+// docs/kong-compatibility.md, 5.9
+// docs/kong-compatibility.md, 5.17
+// docs/kong-compatibility.md, 5.21
 // docs/kong-compatibility.md, 7.27
 #[test]
 fn fields_and_defaults_match_kong() {

@@ -58,7 +58,7 @@ impl RequestRecord {
 
     /// The fields of the response that authorization servers and the plugins of the consumer change.
     pub(in crate::proxy) fn changed_response_fields(&self) -> FieldNames {
-        let of_plugins = self.plugin_run.as_ref().and_then(|run| run.fields_of_consumer());
+        let of_plugins = self.plugin_run.as_ref().and_then(|run| run.fields_of_request());
         let mut names = of_plugins.map(|fields| fields.response).unwrap_or_default();
         if let Some(authorization) = &self.authorization {
             names.add_all(authorization.changed_names());
