@@ -26,6 +26,7 @@ fn kong_defaults(plugin: &str) -> Value {
             "hide_credentials": false, "clock_skew": 300, "anonymous": null, "validate_request_body": false,
             "enforce_headers": [], "algorithms": ["hmac-sha1", "hmac-sha256", "hmac-sha384", "hmac-sha512"],
             "realm": null,
+        }),
         "forward-auth" => json!({
             "address": "", "request_headers": [], "response_headers": [], "client_response_headers": [], "cookies": [],
             "user_header": null, "groups_header": null, "preserve_method": false, "max_body_size": 0,
