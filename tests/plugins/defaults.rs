@@ -46,31 +46,7 @@ fn kong_defaults(plugin: &str) -> Value {
             "remove_cookies": [], "remove_parameters": [], "user_header": null, "groups_header": null,
             "allow_unauthenticated": false,
         }),
-        "jwt-signer" => json!({
-            "realm": null, "enable_hs_signatures": false,
-            "access_token_request_header": "Authorization", "access_token_optional": false, "access_token_jwks_uri": null,
-            "access_token_introspection_endpoint": null, "access_token_introspection_authorization": null,
-            "access_token_introspection_hint": null, "access_token_introspection_timeout": 10000,
-            "cache_access_token_introspection_ttl": 30, "verify_access_token_signature": true,
-            "verify_access_token_expiry": true, "verify_access_token_notbefore": false, "access_token_leeway": 0,
-            "access_token_issuers_allowed": [], "access_token_audiences_allowed": [], "access_token_subjects_allowed": [],
-            "access_token_scopes_claim": ["scope"], "access_token_scopes_required": [], "access_token_consumer_claim": [],
-            "access_token_consumer_by": ["username", "custom_id"], "access_token_signing": true,
-            "access_token_signing_keys": [], "access_token_signing_algorithm": null, "access_token_issuer": "kong",
-            "access_token_upstream_header": "Authorization:Bearer", "access_token_upstream_leeway": 0, "set_access_token_claims": {},
-            "add_access_token_claims": {}, "remove_access_token_claims": [],
-            "channel_token_request_header": null, "channel_token_optional": false, "channel_token_jwks_uri": null,
-            "channel_token_introspection_endpoint": null, "channel_token_introspection_authorization": null,
-            "channel_token_introspection_hint": null, "channel_token_introspection_timeout": 10000,
-            "cache_channel_token_introspection_ttl": 30, "verify_channel_token_signature": true,
-            "verify_channel_token_expiry": true, "verify_channel_token_notbefore": false, "channel_token_leeway": 0,
-            "channel_token_issuers_allowed": [], "channel_token_audiences_allowed": [], "channel_token_subjects_allowed": [],
-            "channel_token_scopes_claim": ["scope"], "channel_token_scopes_required": [], "channel_token_consumer_claim": [],
-            "channel_token_consumer_by": ["username", "custom_id"], "channel_token_signing": true,
-            "channel_token_signing_keys": [], "channel_token_signing_algorithm": null, "channel_token_issuer": "kong",
-            "channel_token_upstream_header": null, "channel_token_upstream_leeway": 0, "set_channel_token_claims": {},
-            "add_channel_token_claims": {}, "remove_channel_token_claims": [],
-        }),
+        "jwt-signer" => jwt_signer_defaults(),
         "mtls-auth" => json!({
             "ca_certificates": [], "revocation_check_mode": "IGNORE_CA_ERROR", "skip_consumer_lookup": false,
             "consumer_by": ["username", "custom_id"], "default_consumer": null, "anonymous": null,
@@ -190,6 +166,50 @@ fn kong_defaults(plugin: &str) -> Value {
         "standard-webhooks" => json!({"secret_v1": null, "tolerance_second": 300}),
         other => panic!("{other}: add the fields of Kong's plugin to kong_defaults"),
     }
+}
+
+/// The fields of jwt-signer: the same for access tokens and channel tokens, except headers.
+fn jwt_signer_defaults() -> Value {
+    let mut fields = Map::new();
+    fields.insert("realm".to_owned(), Value::Null);
+    fields.insert("enable_hs_signatures".to_owned(), json!(false));
+    for (kind, request_header, upstream_header) in
+        [("access", json!("Authorization"), json!("Authorization:Bearer")), ("channel", Value::Null, Value::Null)]
+    {
+        for (name, default) in [
+            ("KIND_token_request_header", request_header),
+            ("KIND_token_optional", json!(false)),
+            ("KIND_token_jwks_uri", Value::Null),
+            ("KIND_token_introspection_endpoint", Value::Null),
+            ("KIND_token_introspection_authorization", Value::Null),
+            ("KIND_token_introspection_hint", Value::Null),
+            ("KIND_token_introspection_timeout", json!(10_000)),
+            ("cache_KIND_token_introspection_ttl", json!(30)),
+            ("verify_KIND_token_signature", json!(true)),
+            ("verify_KIND_token_expiry", json!(true)),
+            ("verify_KIND_token_notbefore", json!(false)),
+            ("KIND_token_leeway", json!(0)),
+            ("KIND_token_issuers_allowed", json!([])),
+            ("KIND_token_audiences_allowed", json!([])),
+            ("KIND_token_subjects_allowed", json!([])),
+            ("KIND_token_scopes_claim", json!(["scope"])),
+            ("KIND_token_scopes_required", json!([])),
+            ("KIND_token_consumer_claim", json!([])),
+            ("KIND_token_consumer_by", json!(["username", "custom_id"])),
+            ("KIND_token_signing", json!(true)),
+            ("KIND_token_signing_keys", json!([])),
+            ("KIND_token_signing_algorithm", Value::Null),
+            ("KIND_token_issuer", json!("kong")),
+            ("KIND_token_upstream_header", upstream_header),
+            ("KIND_token_upstream_leeway", json!(0)),
+            ("set_KIND_token_claims", json!({})),
+            ("add_KIND_token_claims", json!({})),
+            ("remove_KIND_token_claims", json!([])),
+        ] {
+            fields.insert(name.replace("KIND", kind), default);
+        }
+    }
+    Value::Object(fields)
 }
 
 /// Top-level fields that Kong 3.10 does not have, each after the name of its plugin.

@@ -13,9 +13,7 @@ use crate::plugin_api::token::jwk::PublishedKey;
 use crate::plugin_api::token::published_keys::key_set_of_process;
 use crate::plugin_api::token::signature::Algorithm;
 use crate::plugin_api::token::signature::signing::Signer;
-use crate::plugin_api::{
-    Chain, ConsumerDirectory, Identity, Phases as AccessPhases, PluginServices, PluginState, RegisteredKind,
-};
+use crate::plugin_api::{Chain, Identity, Phases as AccessPhases, PluginServices, PluginState, RegisteredKind};
 
 const KIND: RegisteredKind<InternalIdentity> = RegisteredKind::NEW;
 
