@@ -3,7 +3,7 @@
 use http::HeaderName;
 use serde_json::{Value, json};
 
-use super::{duration, list, object};
+use super::form::{duration, list, object};
 use crate::upstream::settings::{RequestTimeouts, ResetHeader, RetryConditions, RetrySettings, TimeFormat};
 use crate::upstream::{OverBudget, RetryLimits};
 

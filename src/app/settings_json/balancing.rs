@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{duration, object, thousandths};
+use super::form::{duration, object, thousandths};
 use crate::upstream::settings::{
     Balancing, BalancingAlgorithm, CombineKeys, HashCookie, HashKey, HashSource, Locality, LocalityMode, RequestHash,
     SameSite, SlowStart, WhenUnhealthy,

@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 
 use serde_json::{Value, json};
 
-use super::{HIDDEN, duration, list, object, thousandths};
+use super::form::{HIDDEN, duration, list, object, thousandths};
 use crate::upstream::settings::{
     ActiveCheck, CheckKind, FailurePercentage, FailureThresholds, InitialHealth, PassiveChecks, StatusRanges,
     SuccessRate,

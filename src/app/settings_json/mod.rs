@@ -5,6 +5,7 @@
 //!                        ├ health.rs      health
 //!                        ├ overload.rs    limits, circuitBreaker
 //!                        └ attempts.rs    retry, retryBudget, timeouts
+//!   form.rs   objects, durations and numbers as Kubernetes writes them
 //! ```
 //!
 //! Fields that BackendPolicies do not have are those of other kinds: they are there only if they are set. What health
@@ -12,18 +13,17 @@
 
 mod attempts;
 mod balancing;
+mod form;
 mod health;
 mod overload;
 
-use std::fmt::Write as _;
-use std::time::Duration;
-
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::api::Kind;
 use crate::upstream::{AlternativeBackends, BackendTraffic, Endpoints, UpstreamKey, UpstreamSource};
 
 pub(super) use balancing::load_balancing;
+use form::{list, object};
 
 /// The settings by the path in `spec` of a BackendPolicy. Blocks that are absent, and so have their defaults, are left
 /// out, except `loadBalancing`.
@@ -98,40 +98,6 @@ fn backend_reference(upstream: &UpstreamKey) -> Value {
         ("port", port),
     ])
 }
-
-/// An object without the fields that have no value.
-fn object<const N: usize>(fields: [(&str, Option<Value>); N]) -> Value {
-    let fields = fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
-    Value::Object(fields.collect::<Map<_, _>>())
-}
-
-/// A list; `None` if it is empty.
-fn list<T: serde::Serialize>(items: &[T]) -> Option<Value> {
-    (!items.is_empty()).then(|| json!(items))
-}
-
-/// A duration in the syntax of the Gateway API, in milliseconds: `1h30m`, `500ms`, `0s`.
-fn duration(duration: Duration) -> Value {
-    let mut rest = duration.as_millis();
-    let mut text = String::new();
-    for (unit, milliseconds) in [("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)] {
-        if rest >= milliseconds {
-            write!(text, "{}{unit}", rest / milliseconds).expect("writing to a string cannot fail");
-            rest %= milliseconds;
-        }
-    }
-    Value::from(if text.is_empty() { "0s".to_owned() } else { text })
-}
-
-/// A number in thousandths as a decimal string: `1.9`.
-fn thousandths(number: u32) -> Value {
-    let text = format!("{}.{:03}", number / 1000, number % 1000);
-    let text = text.trim_end_matches('0');
-    Value::from(if text.ends_with('.') { format!("{text}0") } else { text.to_owned() })
-}
-
-/// What takes the place of values that may be credentials.
-const HIDDEN: &str = "<hidden>";
 
 #[cfg(test)]
 mod tests;

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{duration, list, object, thousandths};
+use super::form::{duration, list, object, thousandths};
 use crate::upstream::settings::{
     AdaptiveLimit, AdmissionControl, CircuitBreakerSettings, FallbackResponse, RequestLimits,
 };

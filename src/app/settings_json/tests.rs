@@ -1,8 +1,12 @@
+//! Tests of the settings as JSON.
+
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use regex::bytes::Regex;
 
+use super::form::{HIDDEN, duration, thousandths};
 use super::*;
 use crate::api::gateway::Channel;
 use crate::schema;
