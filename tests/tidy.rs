@@ -361,7 +361,7 @@ const LAYERS: &[Row] = &[
         "verify",
         &[
             "admin_client hosts regex_sample served_routes test_client",
-            "expectation",
+            "balancing expectation",
             "explanation gateway_routes ingresses",
             "judgment",
             "verification_report",
