@@ -19,24 +19,24 @@ pub(super) struct BackendBalancing {
 }
 
 /// The settings of all backends of the gateway.
-pub(super) struct ServedBalancing(Vec<BackendSettings>);
+pub(super) struct ServedBalancing(Vec<ShownBackend>);
 
 #[derive(Deserialize)]
-struct BackendSettings {
+struct ShownBackend {
     name: String,
-    blocks: Blocks,
+    blocks: ShownBlocks,
 }
 
 #[derive(Deserialize)]
-struct Blocks {
+struct ShownBlocks {
     #[serde(rename = "loadBalancing")]
-    balancing: Option<Block>,
+    balancing: Option<ShownBlock>,
     #[serde(rename = "loadBalancing.sessionPersistence")]
-    sessions: Option<Block>,
+    sessions: Option<ShownBlock>,
 }
 
 #[derive(Deserialize)]
-struct Block {
+struct ShownBlock {
     source: Option<String>,
     setting: Value,
 }
@@ -48,7 +48,7 @@ impl ServedBalancing {
 
     /// `None` if the gateway has no such backend, or if nothing has set how its endpoints are chosen.
     pub(super) fn of_backend(&self, name: &str) -> Option<BackendBalancing> {
-        let Blocks { balancing, sessions } = &self.0.iter().find(|settings| settings.name == name)?.blocks;
+        let ShownBlocks { balancing, sessions } = &self.0.iter().find(|settings| settings.name == name)?.blocks;
         let balancing = balancing.as_ref()?;
         if balancing.source.is_none() && sessions.is_none() {
             return None;
