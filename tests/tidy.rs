@@ -194,8 +194,8 @@ const LAYERS: &[Row] = &[
         &[
             "certificate_metrics change_meters crds endpoint_names file_descriptors fingerprint_cache \
              health_meters host_addresses ingress kong_metrics overload_meters problem_counts queue_meters \
-             rate_limit_meters source_overlap stdout upstream_events upstream_views watch_meters",
-            "addressing data_plane state_meters",
+             rate_limit_meters settings_json source_overlap stdout upstream_events watch_meters",
+            "addressing data_plane state_meters upstream_views",
             "control",
             "announce check cluster diagnostic_meters plugin_services verify views",
             "gateway_services status_publisher",
@@ -365,7 +365,7 @@ const LAYERS: &[Row] = &[
         "verify",
         &[
             "admin_client hosts regex_sample served_routes test_client",
-            "expectation",
+            "balancing expectation",
             "explanation gateway_routes ingresses",
             "judgment",
             "verification_report",

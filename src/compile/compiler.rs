@@ -9,7 +9,7 @@ use super::alternatives::{self, UpstreamAlternatives};
 use super::backend::forbidden_addresses::ForbiddenAddresses;
 use super::backend::locality::{LocationFinder, ProcessLocation};
 use super::backend::upstream_usage::{UpstreamUsage, upstream_object};
-use super::backend::{endpoints, x_backend_verdict};
+use super::backend::{endpoints, x_backend, x_backend_verdict};
 use super::certificates::SecretCache;
 use super::gateways::gateway::GatewayPlan;
 use super::ingress::IngressCompiler;
@@ -249,7 +249,7 @@ impl Compiler {
         let find = |key: &ObjectKey| backend_traffic::findings(cx, key);
         self.traffic_policy_users.update(store, touched, &replanned, &served, find, verdicts);
         let find = |key: &ObjectKey| {
-            backend_policy::findings(store, key, |upstream| alternatives::reference_problems(cx, upstream))
+            backend_policy::findings(store, key, &served, |upstream| alternatives::reference_problems(cx, upstream))
         };
         self.backend_policy_users.update(store, touched, &replanned, &served, find, verdicts);
         let find = |key: &ObjectKey| x_backend_verdict::findings(cx, served.forbidden, key);
@@ -357,7 +357,10 @@ impl Compiler {
                 }
                 UpstreamSource::XBackend => (Balancing::default(), BackendTraffic::default()),
             };
-            let (balance, traffic) = backend_policy::apply(store, key, balance, traffic);
+            let (balance, mut traffic) = backend_policy::apply(store, key, balance, traffic);
+            if let Some(sessions) = x_backend::own_sessions(store, key) {
+                traffic.affinity = Some(sessions);
+            }
             let traffic = BackendTraffic { alternatives: self.alternatives.of(key), ..traffic };
             endpoints::build(store, key, &self.forbidden, self.location.current(), balance, traffic)
         };

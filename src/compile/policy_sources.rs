@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use super::backend::x_backend;
 use super::kong::policy_conflicts::PolicyConflicts;
 use super::kong::upstream_policy;
 use super::policies::{backend_policy, backend_traffic};
-use crate::api::ObjectKey;
+use crate::api::{Kind, ObjectKey};
 use crate::store::Store;
 use crate::upstream::{UpstreamKey, UpstreamSource};
 
@@ -22,5 +23,9 @@ pub(super) fn policy_sources(store: &Store, upstream: &UpstreamKey, conflicts: &
         sources.extend(backend_traffic::sources(store, &service));
     }
     sources.extend(backend_policy::sources(store, upstream));
+    if x_backend::own_sessions(store, upstream).is_some() {
+        let backend = format!("{} {}", Kind::XBackend, backend_policy::backend_key(upstream));
+        sources.insert("loadBalancing.sessionPersistence", backend);
+    }
     sources
 }

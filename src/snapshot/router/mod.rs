@@ -73,6 +73,11 @@ impl RouteMatches {
         RouteMatches(matches.into())
     }
 
+    /// The rules of the matches; a rule with several matches is repeated.
+    pub fn rules(&self) -> impl Iterator<Item = &Arc<super::RouteRule>> {
+        self.0.iter().map(|route_match| &route_match.rule)
+    }
+
     /// The literal prefix and the number of states of each path that is a regular expression.
     pub fn path_expressions(&self) -> impl Iterator<Item = (Box<[u8]>, u32)> {
         self.0.iter().filter_map(RouteMatch::path_expression)
