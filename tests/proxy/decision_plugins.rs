@@ -117,7 +117,10 @@ async fn forward_auth_gets_the_normalized_path() {
 #[tokio::test]
 async fn requests_are_rejected_while_the_deciding_server_is_unavailable() {
     let endpoint = Endpoint::ok().await;
-    let silent = Endpoint::scripted(|mut stream, _| async move { drop(stream.read_to_end().await) }).await;
+    let silent = Endpoint::scripted(|mut stream, _| async move {
+        let _ = stream.read_to_end().await;
+    })
+    .await;
     let failing = deciding(|_| (500, String::new(), r#"{"result": true, "active": true}"#.to_owned())).await;
     let (refused, _reserved) = reserve_address();
     for address in [silent.address, failing.address, refused] {

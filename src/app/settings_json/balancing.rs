@@ -4,8 +4,8 @@ use serde_json::{Value, json};
 
 use super::form::{duration, object, thousandths};
 use crate::upstream::settings::{
-    Balancing, BalancingAlgorithm, CombineKeys, HashCookie, HashKey, HashSource, Locality, LocalityMode, RequestHash,
-    SameSite, SlowStart, WhenUnhealthy,
+    Balancing, BalancingAlgorithm, CombineKeys, FailoverLevel, HashCookie, HashKey, HashSource, Locality, LocalityMode,
+    RequestHash, SameSite, SlowStart, WhenUnhealthy,
 };
 use crate::upstream::{AffinityCarrier, AffinitySettings};
 
@@ -14,7 +14,7 @@ pub(in crate::app) fn load_balancing(balancing: &Balancing) -> Value {
         algorithm,
         hash,
         slow_start,
-        locality: Locality { mode, overprovisioning_percent },
+        locality,
         panic_threshold_percent,
         must_exceed_threshold,
         when_unhealthy,
@@ -30,12 +30,6 @@ pub(in crate::app) fn load_balancing(balancing: &Balancing) -> Value {
         BalancingAlgorithm::Maglev { .. } => ("Maglev", None),
         BalancingAlgorithm::RingHash { .. } => ("RingHash", None),
     };
-    let mode = match mode {
-        LocalityMode::Auto => "Auto",
-        LocalityMode::Off => "Off",
-        LocalityMode::PreferSameZone => "PreferSameZone",
-        LocalityMode::PreferSameNode => "PreferSameNode",
-    };
     let when_unhealthy = match when_unhealthy {
         WhenUnhealthy::UseAll => "UseAll",
         WhenUnhealthy::Fail => "Fail",
@@ -45,10 +39,30 @@ pub(in crate::app) fn load_balancing(balancing: &Balancing) -> Value {
         ("peakEwma", ewma),
         ("hash", hash.as_deref().map(|hash| request_hash(hash, *algorithm))),
         ("slowStart", slow_start.as_ref().map(slow_start_block)),
-        ("locality", Some(json!({"mode": mode, "overprovisioningPercent": overprovisioning_percent}))),
+        ("locality", Some(locality_block(locality))),
         ("panicThresholdPercent", Some(json!(panic_threshold_percent))),
         ("mustExceedThreshold", must_exceed_threshold.then(|| json!(true))),
         ("whenUnhealthy", Some(json!(when_unhealthy))),
+    ])
+}
+
+fn locality_block(locality: &Locality) -> Value {
+    let Locality { mode, failover, overprovisioning_percent } = locality;
+    let mode = match mode {
+        LocalityMode::Auto => "Auto",
+        LocalityMode::Off => "Off",
+        LocalityMode::PreferSameZone => "PreferSameZone",
+        LocalityMode::PreferSameNode => "PreferSameNode",
+    };
+    let level = |level: &FailoverLevel| match level {
+        FailoverLevel::Zone(zone) => json!({"zone": zone}),
+        FailoverLevel::Region(region) => json!({"region": region}),
+        FailoverLevel::Nothing => json!({}),
+    };
+    object([
+        ("mode", Some(json!(mode))),
+        ("failover", (!failover.is_empty()).then(|| failover.iter().map(level).collect())),
+        ("overprovisioningPercent", Some(json!(overprovisioning_percent))),
     ])
 }
 
@@ -117,7 +131,9 @@ fn same_site_name(same_site: SameSite) -> &'static str {
 pub(super) fn session_persistence(settings: &AffinitySettings) -> Value {
     let AffinitySettings { scope: _, carrier, absolute_timeout, idle_timeout, strip } = settings;
     let (kind, name, cookie) = match carrier {
-        AffinityCarrier::Cookie { name, attributes } => ("Cookie", &**name, Some(session_cookie(attributes))),
+        AffinityCarrier::Cookie { name, attributes, is_permanent } => {
+            ("Cookie", &**name, Some(session_cookie(attributes, *is_permanent)))
+        }
         AffinityCarrier::Header(name) => ("Header", name.as_str(), None),
     };
     object([
@@ -131,9 +147,9 @@ pub(super) fn session_persistence(settings: &AffinitySettings) -> Value {
 }
 
 /// `attributes`: what follows the value in `Set-Cookie`.
-fn session_cookie(attributes: &str) -> Value {
+fn session_cookie(attributes: &str, is_permanent: bool) -> Value {
     let value_of = |name: &str| attributes.split("; ").find_map(|attribute| attribute.strip_prefix(name));
-    let lifetime = if value_of("Max-Age=").is_some() { "Permanent" } else { "Session" };
+    let lifetime = if is_permanent { "Permanent" } else { "Session" };
     object([
         ("lifetimeType", Some(json!(lifetime))),
         ("path", value_of("Path=").map(|path| json!(path))),

@@ -12,10 +12,10 @@ use crate::api::gateway::Channel;
 use crate::schema;
 use crate::upstream::settings::{
     ActiveCheck, AdaptiveLimit, AdmissionControl, Balancing, BalancingAlgorithm, CheckKind, CircuitBreakerSettings,
-    CombineKeys, FailurePercentage, FailureThresholds, FallbackResponse, HashCookie, HashKey, HashSource,
-    HealthSettings, HedgeSettings, InitialHealth, Locality, LocalityMode, PassiveChecks, RequestHash, RequestLimits,
-    RequestTimeouts, ResetHeader, RetryConditions, RetrySettings, SameSite, SlowRequests, SlowStart, StatusRanges,
-    SuccessRate, TimeFormat, WhenUnhealthy,
+    CombineKeys, FailoverLevel, FailurePercentage, FailureThresholds, FallbackResponse, HashCookie, HashKey,
+    HashSource, HealthSettings, HedgeSettings, InitialHealth, Locality, LocalityMode, PassiveChecks, RequestHash,
+    RequestLimits, RequestTimeouts, ResetHeader, RetryConditions, RetrySettings, SameSite, SlowRequests, SlowStart,
+    StatusRanges, SuccessRate, TimeFormat, WhenUnhealthy,
 };
 use crate::upstream::{AffinityCarrier, AffinitySettings, OverBudget, RetryLimits};
 
@@ -54,7 +54,11 @@ fn endpoints() -> Endpoints {
             bounded_load_percent: Some(125),
         })),
         slow_start: Some(SlowStart { window: SECOND * 30, min_weight_percent: 20, aggression: 1500 }),
-        locality: Locality { mode: LocalityMode::PreferSameZone, overprovisioning_percent: 150 },
+        locality: Locality {
+            mode: LocalityMode::PreferSameZone,
+            failover: [FailoverLevel::Zone("eu-1a".into()), FailoverLevel::Region("us-1".into())].into(),
+            overprovisioning_percent: 150,
+        },
         panic_threshold_percent: 30,
         must_exceed_threshold: false,
         when_unhealthy: WhenUnhealthy::Fail,
@@ -160,7 +164,8 @@ fn endpoints() -> Endpoints {
         scope: 1,
         carrier: AffinityCarrier::Cookie {
             name: "session".into(),
-            attributes: "; Path=/shop; Max-Age=3600; HttpOnly; SameSite=Lax".into(),
+            attributes: "; Path=/shop; HttpOnly; SameSite=Lax".into(),
+            is_permanent: true,
         },
         absolute_timeout: Some(SECOND * 3600),
         idle_timeout: Some(SECOND * 600),
@@ -244,7 +249,11 @@ fn settings_have_the_form_of_a_policy() {
                 "strip": true,
             },
             "slowStart": {"window": "30s", "minWeightPercent": 20, "aggression": "1.5"},
-            "locality": {"mode": "PreferSameZone", "overprovisioningPercent": 150},
+            "locality": {
+                "mode": "PreferSameZone",
+                "failover": [{"zone": "eu-1a"}, {"region": "us-1"}],
+                "overprovisioningPercent": 150,
+            },
             "panicThresholdPercent": 30,
             "whenUnhealthy": "Fail",
         },
