@@ -37,7 +37,9 @@ fn valid_objects_contain_every_field() {
             let path = format!("{path}.{name}");
             // Fields of `controlPlaneRef` exclude each other and are shared by several kinds; `interval` in passive
             // checks is rejected by a rule, which `bad.yaml` tests.
-            if path.contains(".controlPlaneRef.") || (path.contains(".passive.") && path.ends_with(".interval")) {
+            // A rule rejects what YAML 1.1 makes of the name `on`.
+            let is_rejected = path.contains(".controlPlaneRef.") || path == "BackendPolicy.spec.retry.true";
+            if is_rejected || (path.contains(".passive.") && path.ends_with(".interval")) {
                 continue;
             }
             let values: Vec<&Value> = objects.iter().filter_map(|object| object.get(name)).collect();

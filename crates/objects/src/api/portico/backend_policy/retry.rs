@@ -76,7 +76,7 @@ pub struct RetrySpec {
     /// Not a field: what YAML 1.1 makes of the name `on`. Write `retryOn`.
     // Without it, an API server removes what a client without validation sent, and the defaults apply.
     #[serde(rename = "true")]
-    #[schemars(length(max = 16), transform = rule(
+    #[schemars(length(max = 16), transform = each(short_text), transform = rule(
         "false",
         "YAML 1.1 reads the name on as the boolean true, and the field has another name; write retryOn",
     ))]
@@ -131,6 +131,11 @@ pub struct HedgeSpec {
     /// When the second attempt begins; defaults to the time in which 95 % of the responses begin, at least 10ms.
     #[schemars(transform = duration_between("1ms", "1h"))]
     pub delay: Option<String>,
+}
+
+/// A string of any content.
+fn short_text(schema: &mut schemars::Schema) {
+    schema.insert("maxLength".to_owned(), serde_json::json!(64));
 }
 
 fn grpc_status(schema: &mut schemars::Schema) {
