@@ -206,6 +206,7 @@ const FLAGS_OF_OTHER_PROGRAMS: &[&str] = &[
     "--cert",
     "--dry-run",
     "--for",
+    "--from-file",
     "--ignore-not-found",
     "--image",
     "--key",

@@ -211,7 +211,8 @@ mod tests {
     fn messages_of_servers_are_parsed() {
         let done = |code, text: &str| ServerOperation::Done(DirectoryResult { code, text: text.to_owned() });
         let entry = |name, values| ServerOperation::Entry(DirectoryEntry { name, values });
-        let cases: [(&[u8], Result<(u32, ServerOperation<'_>), Malformed>); 9] = [
+        type Parsed = Result<(u32, ServerOperation<'static>), Malformed>;
+        let cases: [(&[u8], Parsed); 9] = [
             (b"\x02\x01\x01a\x07\n\x01\0\x04\0\x04\0", Ok((1, done(0, "")))),
             (b"\x02\x01\x01a\x09\n\x01\x31\x04\0\x04\x02no", Ok((1, done(49, "no")))),
             (b"\x02\x01\0x\x07\n\x01\x34\x04\0\x04\0", Ok((0, done(52, "")))),

@@ -26,15 +26,16 @@ pub(super) fn entry_name(attribute: &str, value: &str, base: &str) -> String {
 /// do not matter made the same. `None` if it is not one.
 pub(super) fn parse_name(name: &str) -> Option<Vec<(String, String)>> {
     let mut parts = Vec::new();
-    let mut rest = name.trim();
+    // Only spaces are insignificant, and one that ends the name may be escaped.
+    let mut rest = name.trim_start_matches(' ');
     while !rest.is_empty() {
         let (attribute, after) = rest.split_once('=')?;
-        let attribute = attribute.trim().to_lowercase();
+        let attribute = attribute.trim_matches(' ').to_lowercase();
         let is_attribute = |byte: u8| byte.is_ascii_alphanumeric() || b".-".contains(&byte);
         if attribute.is_empty() || !attribute.bytes().all(is_attribute) {
             return None;
         }
-        let (value, after) = parse_value(after.trim_start())?;
+        let (value, after) = parse_value(after.trim_start_matches(' '))?;
         parts.push((attribute, value));
         rest = after;
     }
@@ -74,7 +75,7 @@ fn parse_value(text: &str) -> Option<(String, &str)> {
     value.truncate(significant);
     let rest = text.get(index + 1..).unwrap_or_default();
     // A comma must be followed by another part.
-    if index < bytes.len() && rest.trim().is_empty() {
+    if index < bytes.len() && rest.trim_matches(' ').is_empty() {
         return None;
     }
     Some((String::from_utf8(value).ok()?, rest))
@@ -156,6 +157,8 @@ mod tests {
             ("cn=a\\,b,dc=x", Some("a,b")),
             ("cn=Zo\\c3\\ab,dc=x", Some("Zoë")),
             ("cn=a\\ ,dc=x", Some("a ")),
+            (" cn = a\\ ", Some("a ")),
+            ("cn=\u{b}a\u{a0} ,dc=x", Some("\u{b}a\u{a0}")),
             ("staff", None),
             ("", None),
             ("cn=a,", None),
