@@ -274,7 +274,7 @@ const LAYERS: &[Row] = &[
     (
         "plugins",
         &["acl basic_auth bot_detection combined_auth_tests correlation_id cors http_log ip_restriction jwt key_auth \
-         prometheus rate_limiting redirect request_size_limiting request_termination request_transformer \
+         openid_connect prometheus rate_limiting redirect request_size_limiting request_termination request_transformer \
          response_transformer session"],
     ),
     (

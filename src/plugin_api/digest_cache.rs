@@ -1,7 +1,7 @@
 //! A cache of what a secret text, such as a token, was found to be. It is found by the digest of the text.
 //!
-//! A set-associative cache of fixed size without locks. The digest selects a set of a few slots. An entry may be replaced
-//! by another one at any time; what it contained is then determined again when it is needed again.
+//! A set-associative cache of fixed size without locks. The digest selects a set of a few slots. An entry may be
+//! replaced by another one at any time; what it contained is then determined again when it is needed again.
 
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;

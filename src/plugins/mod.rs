@@ -10,6 +10,7 @@ mod http_log;
 mod ip_restriction;
 mod jwt;
 mod key_auth;
+mod openid_connect;
 pub mod prometheus;
 pub mod rate_limiting;
 mod redirect;
@@ -37,6 +38,7 @@ const KINDS: &[&dyn AnyPluginKind] = &[
     &RegisteredKind::<ip_restriction::IpRestriction>::NEW,
     &RegisteredKind::<jwt::Jwt>::NEW,
     &RegisteredKind::<key_auth::KeyAuth>::NEW,
+    &RegisteredKind::<openid_connect::OpenIdConnect>::NEW,
     &RegisteredKind::<prometheus::Prometheus>::NEW,
     &RegisteredKind::<rate_limiting::RateLimiting>::NEW,
     &RegisteredKind::<redirect::RedirectPlugin>::NEW,
@@ -44,7 +46,7 @@ const KINDS: &[&dyn AnyPluginKind] = &[
     &RegisteredKind::<request_termination::RequestTermination>::NEW,
     &RegisteredKind::<request_transformer::RequestTransformer>::NEW,
     &RegisteredKind::<response_transformer::ResponseTransformer>::NEW,
-    &RegisteredKind::<session::Session>::NEW,
+    &RegisteredKind::<session::SessionPlugin>::NEW,
 ];
 
 /// The registry of all plugins.

@@ -48,9 +48,11 @@ const EXPECTED_KINDS: &[ExpectedKind] = &[
     expected("correlation-id", 100_001, Phases::ACCESS_AND_RESPONSE),
     expected("bot-detection", 2500, Phases::ACCESS).failing_closed().without_consumers_and_groups(),
     expected("cors", 2000, Phases::ACCESS_AND_RESPONSE).without_consumers_and_groups(),
+    expected("session", 1900, Phases::ACCESS_AND_RESPONSE).failing_closed().without_consumers_and_groups(),
     expected("jwt", 1450, Phases::ACCESS).failing_closed().without_consumers_and_groups(),
     expected("key-auth", 1250, Phases::ACCESS).failing_closed().without_consumers_and_groups(),
     expected("basic-auth", 1100, Phases::ACCESS).failing_closed().without_consumers_and_groups(),
+    expected("openid-connect", 1050, Phases::ACCESS_AND_RESPONSE).failing_closed().without_consumers_and_groups(),
     expected("ip-restriction", 990, Phases::ACCESS_AND_STREAM_OPEN).failing_closed().with_protocols(HTTP_TCP_AND_TLS),
     expected("request-size-limiting", 951, Phases::ACCESS).failing_closed(),
     expected("acl", 950, Phases::ACCESS).failing_closed().without_consumers(),
@@ -69,6 +71,7 @@ fn minimal_config(kind: &dyn AnyPluginKind) -> Value {
         "acl" => json!({"allow": ["staff"]}),
         "http-log" => json!({"http_endpoint": "https://logs.example/requests"}),
         "ip-restriction" => json!({"allow": ["10.0.0.0/8"]}),
+        "openid-connect" => json!({"issuer": "https://login.example", "client_id": ["shop"]}),
         "rate-limiting" => json!({"minute": 5}),
         "redirect" => json!({"location": "https://shop.example"}),
         _ => json!({}),
@@ -164,6 +167,11 @@ fn configurations_that_kong_rejects(kind: &str) -> Vec<(Value, &'static str)> {
             (json!({"maximum_expiration": 31_536_001, "claims_to_verify": ["exp"]}), "config.maximum_expiration"),
         ],
         "key-auth" => vec![(json!({"key_names": ["a key"]}), "config.key_names")],
+        "openid-connect" => vec![
+            (json!({"client_id": ["shop"]}), "config.issuer"),
+            (json!({"issuer": "login.example", "client_id": ["shop"]}), "config.issuer"),
+            (json!({"issuer": "https://login.example", "client_id": ["a"], "auth_methods": ["saml"]}), "config.auth"),
+        ],
         "prometheus" => vec![(json!({"per_consumer": "yes"}), "config.per_consumer")],
         "rate-limiting" => vec![
             (json!({}), "config"),
@@ -207,6 +215,11 @@ fn configurations_that_kong_rejects(kind: &str) -> Vec<(Value, &'static str)> {
             (json!({"add": {"json": ["a:1"], "json_types": ["integer"]}}), "config.add.json_types"),
             (json!({"rename": {"headers": ["x"]}}), "config.rename.headers[0]"),
             (json!({"remove": {"headers": ["a b"]}}), "config.remove.headers[0]"),
+        ],
+        "session" => vec![
+            (json!({"storage": "memcached"}), "config.storage"),
+            (json!({"cookie_same_site": "strict"}), "config.cookie_same_site"),
+            (json!({"response_headers": ["name"]}), "config.response_headers"),
         ],
         other => panic!("add configurations that Kong's {other} refuses"),
     }
@@ -438,6 +451,10 @@ fn changed_heads(name: &str) -> ChangedHeads {
             let config = json!({"credentials": true, "exposed_headers": ["x-a"], "origins": ["https://a.example"]});
             (config, None, Some("access-control-allow-origin"))
         }
+        "openid-connect" => {
+            let kind = REGISTRY.find(name).expect("the registry has the plugin");
+            (with_value(&minimal_config(kind), "anonymous", json!("guest")), Some("x-consumer-username"), None)
+        }
         "rate-limiting" => (json!({"minute": 5, "hour": 9}), None, Some("ratelimit-remaining")),
         "request-transformer" => {
             let edits = |verb: &str| json!({"headers": [format!("x-{verb}:1")]});
@@ -455,6 +472,7 @@ fn changed_heads(name: &str) -> ChangedHeads {
             });
             (config, None, Some("x-second"))
         }
+        "session" => (json!({}), Some("x-consumer-id"), None),
         "bot-detection"
         | "http-log"
         | "ip-restriction"

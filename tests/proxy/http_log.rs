@@ -127,7 +127,7 @@ fn logging_chain(config: Value, receiver: &Endpoint, plugins: &[(&str, Value)], 
     chain_with(&plugins, state, &loopback_services())
 }
 
-fn loopback_services() -> Arc<dyn PluginServices> {
+pub(crate) fn loopback_services() -> Arc<dyn PluginServices> {
     Arc::new(LoopbackServices(RemoteClient::new(Arc::new(TcpConnector))))
 }
 

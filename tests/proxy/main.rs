@@ -59,6 +59,7 @@ mod minimum_rates;
 mod mirror;
 mod misdirected;
 mod observations;
+mod openid_connect;
 mod parked_connections;
 mod plugins;
 #[path = "../harness/polling.rs"]

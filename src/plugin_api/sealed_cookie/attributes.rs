@@ -9,7 +9,7 @@ use crate::diagnostic::Diagnostic;
 
 /// The attribute `SameSite`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum SameSite {
+pub enum CookieSameSite {
     /// Only with requests from pages of the same site.
     Strict,
     /// Also when a link on another site is followed.
@@ -26,13 +26,13 @@ pub struct CookieSettings<'c> {
     pub name: &'c str,
     pub path: &'c str,
     pub domain: Option<&'c str>,
-    pub same_site: SameSite,
+    pub same_site: CookieSameSite,
     pub http_only: bool,
     /// `None`: the cookie is secure if the request is.
     pub secure: Option<bool>,
 }
 
-/// The paths of the fields of [`CookieSettings`] begin with this prefix, for example `cookie_`.
+/// A validated name with the attributes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CookieAttributes {
     pub(super) name: Box<str>,
@@ -66,7 +66,7 @@ impl CookieAttributes {
         if domain.is_some_and(|domain| domain.is_empty() || domain.contains(',') || !is_attribute(domain)) {
             reject(&field("domain"), "is not a valid domain", "use a domain such as shop.example, or remove it");
         }
-        if *same_site == SameSite::None && *secure == Some(false) {
+        if *same_site == CookieSameSite::None && *secure == Some(false) {
             let message = "`None` requires a secure cookie: browsers reject the cookie otherwise";
             reject(&field("same_site"), message, &format!("set `{}` to true", field("secure")));
         }
@@ -90,15 +90,25 @@ impl CookieAttributes {
             write!(text, "; Domain={domain}").expect("writing to a String does not fail");
         }
         text += match same_site {
-            SameSite::Strict => "; SameSite=Strict",
-            SameSite::Lax => "; SameSite=Lax",
-            SameSite::None => "; SameSite=None",
-            SameSite::Default => "",
+            CookieSameSite::Strict => "; SameSite=Strict",
+            CookieSameSite::Lax => "; SameSite=Lax",
+            CookieSameSite::None => "; SameSite=None",
+            CookieSameSite::Default => "",
         };
         if *http_only {
             text += "; HttpOnly";
         }
         Ok(CookieAttributes { name: (*name).into(), text: text.into(), secure: *secure })
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The same attributes with another name. The caller has checked that it is valid.
+    #[must_use]
+    pub fn renamed(&self, name: &str) -> Self {
+        CookieAttributes { name: name.into(), ..self.clone() }
     }
 
     /// The value of `Set-Cookie`. `max_age`: in seconds; `None` for a cookie that ends with the browser.
@@ -129,7 +139,7 @@ mod tests {
         name: "session",
         path: "/",
         domain: None,
-        same_site: SameSite::Strict,
+        same_site: CookieSameSite::Strict,
         http_only: true,
         secure: Some(true),
     };
@@ -143,17 +153,17 @@ mod tests {
         for (settings, max_age, expected) in [
             (SETTINGS, None, "session=v; Path=/; SameSite=Strict; HttpOnly; Secure"),
             (
-                CookieSettings { path: "/a", domain: Some("a.example"), same_site: SameSite::Lax, ..SETTINGS },
+                CookieSettings { path: "/a", domain: Some("a.example"), same_site: CookieSameSite::Lax, ..SETTINGS },
                 Some(5),
                 "session=v; Path=/a; Domain=a.example; SameSite=Lax; HttpOnly; Max-Age=5; Secure",
             ),
             (
-                CookieSettings { same_site: SameSite::None, http_only: false, ..SETTINGS },
+                CookieSettings { same_site: CookieSameSite::None, http_only: false, ..SETTINGS },
                 None,
                 "session=v; Path=/; SameSite=None; Secure",
             ),
             (
-                CookieSettings { same_site: SameSite::Default, secure: Some(false), ..SETTINGS },
+                CookieSettings { same_site: CookieSameSite::Default, secure: Some(false), ..SETTINGS },
                 Some(0),
                 "session=v; Path=/; HttpOnly; Max-Age=0",
             ),
@@ -173,7 +183,10 @@ mod tests {
             (CookieSettings { path: "a", ..SETTINGS }, "config.cookie_path"),
             (CookieSettings { path: "/;x", ..SETTINGS }, "config.cookie_path"),
             (CookieSettings { domain: Some("a; b"), ..SETTINGS }, "config.cookie_domain"),
-            (CookieSettings { same_site: SameSite::None, secure: Some(false), ..SETTINGS }, "config.cookie_same_site"),
+            (
+                CookieSettings { same_site: CookieSameSite::None, secure: Some(false), ..SETTINGS },
+                "config.cookie_same_site",
+            ),
             (CookieSettings { name: "__Secure-s", secure: Some(false), ..SETTINGS }, "config.cookie_name"),
             (CookieSettings { name: "__Host-s", domain: Some("a.example"), ..SETTINGS }, "config.cookie_name"),
             (CookieSettings { name: "__host-s", path: "/a", ..SETTINGS }, "config.cookie_name"),

@@ -18,13 +18,17 @@ pub struct SealedCookie {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CookieParts(u8);
 
+impl CookieParts {
+    pub const ONE: CookieParts = CookieParts(1);
+}
+
 /// The value is too long for the cookies that browsers store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the session of {0} bytes is too long for cookies, which may have {MAX_SEALED_BYTES}")]
 pub struct CookieTooLarge(usize);
 
 impl SealedCookie {
-    /// `context` separates the values from those of other uses of the same key, for example by the client id of a login.
+    /// `context` separates the values from those of other uses of the same key, for example by the id of a client.
     pub fn new(attributes: CookieAttributes, context: &str) -> Self {
         let context = format!("{}\n{context}", attributes.name).into_bytes().into();
         SealedCookie { attributes, context }
@@ -112,7 +116,7 @@ impl SealedCookie {
 }
 
 /// The values of all cookies with this name.
-pub(super) fn cookie_values<'h>(headers: &'h HeaderMap, name: &str) -> impl Iterator<Item = &'h [u8]> {
+fn cookie_values<'h>(headers: &'h HeaderMap, name: &str) -> impl Iterator<Item = &'h [u8]> {
     cookies(headers).filter(move |(cookie, _)| *cookie == name.as_bytes()).map(|(_, value)| value)
 }
 
@@ -176,7 +180,7 @@ const MAX_CANDIDATES: usize = 4;
 
 #[cfg(test)]
 mod tests {
-    use super::super::attributes::{CookieSettings, SameSite};
+    use super::super::attributes::{CookieSameSite, CookieSettings};
     use super::*;
 
     fn cookie() -> SealedCookie {
@@ -184,7 +188,7 @@ mod tests {
             name: "session",
             path: "/",
             domain: None,
-            same_site: SameSite::Lax,
+            same_site: CookieSameSite::Lax,
             http_only: true,
             secure: None,
         };

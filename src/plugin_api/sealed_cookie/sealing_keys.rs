@@ -10,7 +10,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::kind::BuildCx;
 
-/// Seals with one key and opens with that key or a former one, so that a secret can be replaced without ending sessions.
+/// Seals with one key and opens with that key or a former one: a secret can be replaced without ending sessions.
 pub struct SealingKeys {
     current: RandomizedNonceKey,
     former: Option<RandomizedNonceKey>,
@@ -67,6 +67,12 @@ impl SealingKeys {
             RandomizedNonceKey::new(&AES_256_GCM_SIV, bytes.as_ref()).expect("a SHA-256 HMAC has 32 bytes")
         };
         SealingKeys { current: key(secret), former: former_secret.map(key) }
+    }
+
+    /// The keys of a test.
+    #[cfg(test)]
+    pub(crate) fn for_tests(secret: &str) -> Self {
+        SealingKeys::derive(secret.as_bytes(), None, "test")
     }
 
     /// Encrypts and authenticates a text, together with the context, which [`SealingKeys::open`] must get again.

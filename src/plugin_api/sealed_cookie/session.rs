@@ -66,8 +66,8 @@ impl SessionCookies {
         (opened, place)
     }
 
-    /// Sets the cookies of a session after a request. A new session and one whose age is [`SessionAge::Renewed`] is also
-    /// remembered again.
+    /// Sets the cookies of a session after a request. A new session, or one whose age is [`SessionAge::Renewed`], is
+    /// also remembered again.
     pub fn write<T: Serialize>(
         &self,
         response: &mut HeaderMap,

@@ -4,11 +4,11 @@ use http::Method;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::session_headers::SessionHeader;
+use super::session_headers::SessionProperty;
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::kind::BuildCx;
 use crate::plugin_api::sealed_cookie::{
-    CookieAttributes, CookieSettings, SameSite, SealedCookie, SealingKeys, SessionCookies, SessionTimeouts,
+    CookieAttributes, CookieSameSite, CookieSettings, SealedCookie, SealingKeys, SessionCookies, SessionTimeouts,
 };
 
 /// Keeps clients authenticated by a cookie.
@@ -34,15 +34,15 @@ pub(crate) struct Config {
     absolute_timeout: u32,
     /// Has no effect: a replaced cookie remains valid until it has timed out.
     stale_ttl: u32,
-    /// Name of the cookie. With the prefix `__Host-`, which requires the path `/` and no domain, other hosts of the same
-    /// site cannot replace the cookie.
+    /// Name of the cookie. With the prefix `__Host-`, which requires the path `/` and no domain, other hosts of the
+    /// same site cannot replace the cookie.
     cookie_name: String,
     /// The path of the cookie.
     cookie_path: String,
     /// The domain of the cookie. If unset, browsers send the cookie to the same host only.
     cookie_domain: Option<String>,
     /// With which requests of other sites browsers send the cookie.
-    cookie_same_site: SameSite,
+    cookie_same_site: CookieSameSite,
     /// Whether scripts in pages cannot read the cookie.
     cookie_http_only: bool,
     /// Whether browsers send the cookie only over HTTPS.
@@ -56,9 +56,9 @@ pub(crate) struct Config {
     /// Seconds after which a session is not remembered in any case; 0 for no limit.
     remember_absolute_timeout: u32,
     /// Headers with properties of the session to add to responses.
-    response_headers: Vec<SessionHeader>,
+    response_headers: Vec<SessionProperty>,
     /// Headers with properties of the session to add to requests. Those of clients are removed.
-    request_headers: Vec<SessionHeader>,
+    request_headers: Vec<SessionProperty>,
     /// Whether forms and JSON bodies of up to 64 KiB are searched for `logout_post_arg`.
     read_body_for_logout: bool,
     /// Methods of requests that can end the session.
@@ -132,7 +132,7 @@ impl Default for Config {
             cookie_name: "session".to_owned(),
             cookie_path: "/".to_owned(),
             cookie_domain: None,
-            cookie_same_site: SameSite::Strict,
+            cookie_same_site: CookieSameSite::Strict,
             cookie_http_only: true,
             cookie_secure: true,
             remember: false,
@@ -163,8 +163,8 @@ impl Default for Config {
 pub(super) struct ValidatedConfig {
     pub cookies: SessionCookies,
     pub audience: Box<str>,
-    pub request_headers: Box<[SessionHeader]>,
-    pub response_headers: Box<[SessionHeader]>,
+    pub request_headers: Box<[SessionProperty]>,
+    pub response_headers: Box<[SessionProperty]>,
     pub reads_body_for_logout: bool,
     pub logout_methods: Box<[Method]>,
     pub logout_query_arg: Box<str>,
@@ -195,10 +195,10 @@ impl Config {
         }
         let same_site = match self.cookie_samesite {
             None => self.cookie_same_site,
-            Some(AliasedSameSite::Strict) => SameSite::Strict,
-            Some(AliasedSameSite::Lax) => SameSite::Lax,
-            Some(AliasedSameSite::None) => SameSite::None,
-            Some(AliasedSameSite::Off) => SameSite::Default,
+            Some(AliasedSameSite::Strict) => CookieSameSite::Strict,
+            Some(AliasedSameSite::Lax) => CookieSameSite::Lax,
+            Some(AliasedSameSite::None) => CookieSameSite::None,
+            Some(AliasedSameSite::Off) => CookieSameSite::Default,
         };
         let settings = |name| CookieSettings {
             name,

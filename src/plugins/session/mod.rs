@@ -17,12 +17,12 @@
 //! The plugin is used together with plugins that authenticate and that have the field `anonymous`, such as key-auth. A
 //! request with a valid credential gets a cookie with its response. Requests with the cookie are authenticated as the
 //! same consumer, and those plugins are skipped. To reject requests without a credential and without a session, attach
-//! [acl](acl.md), or [request-termination](request-termination.md) to the anonymous consumer.
+//! `acl` to the route, or `request-termination` to the anonymous consumer.
 //!
-//! The cookie is encrypted, and contains the session itself: nothing is stored elsewhere. Therefore, all replicas need the
-//! same `secret`, a logout removes the cookie from the browser only, and a session does not end when its credential is
-//! removed, but when its consumer is. To end all sessions, replace `secret`; to replace it without ending sessions, move
-//! the former one to `former_secret`.
+//! The cookie is encrypted, and contains the session itself: nothing is stored elsewhere. Therefore, all replicas need
+//! the same `secret`, a logout removes the cookie from the browser only, and a session does not end when its credential
+//! is removed, but when its consumer is. To end all sessions, replace `secret`; to replace it without ending sessions,
+//! move the former one to `former_secret`.
 
 mod config;
 mod session_headers;
@@ -50,7 +50,7 @@ use crate::plugin_api::{
 
 /// Keeps clients authenticated by a cookie.
 #[derive(Debug)]
-pub(crate) struct Session {
+pub(crate) struct SessionPlugin {
     config: ValidatedConfig,
     policy: AuthPolicy,
 }
@@ -82,7 +82,7 @@ struct RequestSession {
     is_logout: bool,
 }
 
-impl PluginKind for Session {
+impl PluginKind for SessionPlugin {
     const NAME: &'static str = "session";
     const PRIORITY: i32 = 1900;
     const PHASES: Phases = Phases::ACCESS_AND_RESPONSE;
@@ -93,11 +93,11 @@ impl PluginKind for Session {
 
     fn build(config: Config, cx: &BuildCx<'_>) -> Result<Self, Vec<Diagnostic>> {
         let policy = AuthPolicy::new(None, true).map_err(|error| vec![error])?;
-        Ok(Session { config: config.validate(cx)?, policy })
+        Ok(SessionPlugin { config: config.validate(cx)?, policy })
     }
 }
 
-impl Plugin for Session {
+impl Plugin for SessionPlugin {
     fn may_wait(&self) -> bool {
         false
     }
@@ -179,7 +179,7 @@ impl Plugin for Session {
     }
 }
 
-impl Session {
+impl SessionPlugin {
     /// Sets the identity of the session. False if its consumer no longer exists.
     fn restore(&self, cx: &mut RequestCx<'_>, data: &SessionData) -> bool {
         let consumers = cx.consumers;

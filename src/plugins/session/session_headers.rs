@@ -13,7 +13,7 @@ use crate::plugin_api::sealed_cookie::OpenedSession;
 /// A property of a session that a header contains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
-pub(crate) enum SessionHeader {
+pub(crate) enum SessionProperty {
     /// `Session-Id`: the id of the session.
     Id,
     /// `Session-Audience`: the value of `audience`.
@@ -40,7 +40,7 @@ static NAMES: [HeaderName; 7] = [
     HeaderName::from_static("session-absolute-timeout"),
 ];
 
-impl SessionHeader {
+impl SessionProperty {
     pub(super) fn name(self) -> &'static HeaderName {
         &NAMES[self as usize]
     }
@@ -50,22 +50,22 @@ impl SessionHeader {
         let data = &session.data;
         let seconds = |limit: Option<u64>| limit.map(|limit| limit.to_string());
         match self {
-            SessionHeader::Id => Some(data.id.to_string()),
-            SessionHeader::Audience => Some(config.audience.to_string()),
-            SessionHeader::Subject => {
+            SessionProperty::Id => Some(data.id.to_string()),
+            SessionProperty::Audience => Some(config.audience.to_string()),
+            SessionProperty::Subject => {
                 let subject = data.consumer.as_deref().unwrap_or(&data.credential);
                 Some(if config.hashes_subject { hex(&sha256(subject.as_bytes())) } else { subject.to_owned() })
             }
-            SessionHeader::Timeout => seconds([idling, rolling, absolute].into_iter().flatten().min()),
-            SessionHeader::IdlingTimeout => seconds(idling),
-            SessionHeader::RollingTimeout => seconds(rolling),
-            SessionHeader::AbsoluteTimeout => seconds(absolute),
+            SessionProperty::Timeout => seconds([idling, rolling, absolute].into_iter().flatten().min()),
+            SessionProperty::IdlingTimeout => seconds(idling),
+            SessionProperty::RollingTimeout => seconds(rolling),
+            SessionProperty::AbsoluteTimeout => seconds(absolute),
         }
     }
 }
 
 /// Removes headers of a client that the endpoint could mistake for those of its session.
-pub(super) fn remove(names: &[SessionHeader], headers: &mut HeaderMap) {
+pub(super) fn remove(names: &[SessionProperty], headers: &mut HeaderMap) {
     for header in names {
         headers.remove(header.name());
         remove_alike(headers, header.name());
@@ -74,7 +74,7 @@ pub(super) fn remove(names: &[SessionHeader], headers: &mut HeaderMap) {
 
 pub(super) fn set(
     config: &ValidatedConfig,
-    names: &[SessionHeader],
+    names: &[SessionProperty],
     session: &OpenedSession<SessionData>,
     now: u64,
     headers: &mut HeaderMap,

@@ -13,7 +13,7 @@ use crate::plugin_api::testing::{TestOutcome, TestRequest, build, chain, consume
 use crate::plugin_api::{AnyPluginKind, RegisteredKind};
 use crate::plugins::REGISTRY;
 
-const KIND: RegisteredKind<Session> = RegisteredKind::NEW;
+const KIND: RegisteredKind<SessionPlugin> = RegisteredKind::NEW;
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
 fn consumers() -> ConsumerDirectory {

@@ -59,7 +59,7 @@ mod tests {
     fn unknown_plugins_may_guard() {
         assert!(HARMLESS.is_sorted());
         assert!(!may_guard("file-log"));
-        for guard in ["openid-connect", "hmac-auth", "ldap-auth", "no-such-plugin", ""] {
+        for guard in ["saml", "hmac-auth", "ldap-auth", "no-such-plugin", ""] {
             assert!(may_guard(guard), "{guard}");
         }
     }

@@ -1,0 +1,207 @@
+//! What claims decide: whether the request is allowed, and which consumer, credential and groups it has.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::config::{Config, ConsumerBy};
+use super::signed_token::TokenClaims;
+use crate::plugin_api::consumers::{Consumer, ConsumerDirectory};
+
+/// The claims about one client, from several tokens. The first token that has a claim decides.
+#[derive(Debug, Default)]
+pub(super) struct ClaimSources(pub(super) Vec<TokenClaims>);
+
+/// The configured decisions about claims.
+#[derive(Debug)]
+pub(super) struct ClaimRules {
+    /// Scopes, audiences, groups and roles.
+    requirements: Vec<RequiredValues>,
+    forbidden: Box<[Box<str>]>,
+    groups: ClaimPath,
+    consumer: ClaimPath,
+    consumer_by: Box<[ConsumerBy]>,
+    credential: ClaimPath,
+}
+
+/// The names of nested members. Empty if the field is not set.
+type ClaimPath = Box<[Box<str>]>;
+
+/// A list of values that a claim must have.
+#[derive(Debug)]
+struct RequiredValues {
+    name: &'static str,
+    path: ClaimPath,
+    /// One of these must be satisfied, by all of its words.
+    alternatives: Box<[Box<str>]>,
+}
+
+impl ClaimSources {
+    /// The value at a path.
+    pub(super) fn find(&self, path: &[Box<str>]) -> Option<&Value> {
+        let (first, rest) = path.split_first()?;
+        self.0.iter().find_map(|claims| {
+            rest.iter()
+                .try_fold(claims.get(&**first)?, |value, name| value.get(&**name))
+                .filter(|value| !value.is_null())
+        })
+    }
+
+    /// The value of a claim as a text.
+    pub(super) fn text(&self, path: &[Box<str>]) -> Option<String> {
+        match self.find(path)? {
+            Value::String(text) => Some(text.clone()).filter(|text| !text.is_empty()),
+            Value::Number(number) => Some(number.to_string()),
+            _ => None,
+        }
+    }
+}
+
+impl ClaimRules {
+    pub(super) fn new(config: &Config) -> Self {
+        let requirement = |name, path: &[String], alternatives: &[String]| RequiredValues {
+            name,
+            path: boxed(path),
+            alternatives: boxed(alternatives),
+        };
+        let requirements = [
+            requirement("scopes_required", &config.scopes_claim, &config.scopes_required),
+            requirement("audience_required", &config.audience_claim, &config.audience_required),
+            requirement("groups_required", &config.groups_claim, &config.groups_required),
+            requirement("roles_required", &config.roles_claim, &config.roles_required),
+        ];
+        ClaimRules {
+            requirements: requirements.into_iter().filter(|it| !it.alternatives.is_empty()).collect(),
+            forbidden: boxed(&config.claims_forbidden),
+            groups: boxed(&config.authenticated_groups_claim),
+            consumer: boxed(&config.consumer_claim),
+            consumer_by: config.consumer_by.as_slice().into(),
+            credential: boxed(&config.credential_claim),
+        }
+    }
+
+    /// The field of the configuration that does not allow the claims.
+    pub(super) fn violated(&self, claims: &ClaimSources) -> Option<&'static str> {
+        let has_forbidden =
+            self.forbidden.iter().any(|name| claims.0.iter().any(|source| source.contains_key(&**name)));
+        if has_forbidden {
+            return Some("claims_forbidden");
+        }
+        self.requirements.iter().find(|requirement| !requirement.is_met(claims)).map(|requirement| requirement.name)
+    }
+
+    /// Whether requests have consumers.
+    pub(super) fn maps_consumers(&self) -> bool {
+        !self.consumer.is_empty()
+    }
+
+    pub(super) fn consumer<'c>(
+        &self,
+        claims: &ClaimSources,
+        consumers: &'c ConsumerDirectory,
+    ) -> Option<&'c Arc<Consumer>> {
+        let name = claims.text(&self.consumer)?;
+        self.consumer_by.iter().find_map(|by| match by {
+            ConsumerBy::Id => consumers.consumers.get(&*name),
+            ConsumerBy::Username => consumers.usernames.get(&*name),
+            ConsumerBy::CustomId => consumers.custom_ids.get(&*name),
+        })
+    }
+
+    pub(super) fn credential(&self, claims: &ClaimSources) -> Option<String> {
+        claims.text(&self.credential)
+    }
+
+    /// The groups for acl.
+    pub(super) fn groups(&self, claims: &ClaimSources) -> Vec<Arc<str>> {
+        claims.find(&self.groups).map(|value| words(value).into_iter().map(Arc::from).collect()).unwrap_or_default()
+    }
+}
+
+impl RequiredValues {
+    fn is_met(&self, claims: &ClaimSources) -> bool {
+        let Some(value) = claims.find(&self.path) else { return false };
+        let found = words(value);
+        // An alternative without words would be met by any token.
+        let is_met = |alternative: &Box<str>| {
+            let mut required = alternative.split_ascii_whitespace().peekable();
+            required.peek().is_some() && required.all(|word| found.contains(&word))
+        };
+        self.alternatives.iter().any(is_met)
+    }
+}
+
+/// The texts of a list, or the words of a text.
+fn words(value: &Value) -> Vec<&str> {
+    match value {
+        Value::String(text) => text.split_ascii_whitespace().collect(),
+        Value::Array(items) => items.iter().filter_map(Value::as_str).collect(),
+        _ => Vec::new(),
+    }
+}
+
+pub(super) fn boxed(texts: &[String]) -> Box<[Box<str>]> {
+    texts.iter().map(|text| text.as_str().into()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::plugin_api::testing::consumer;
+
+    fn sources(values: &[Value]) -> ClaimSources {
+        ClaimSources(values.iter().map(|value| value.as_object().unwrap().clone()).collect())
+    }
+
+    fn rules(config: Value) -> ClaimRules {
+        ClaimRules::new(&serde_json::from_value(config).unwrap())
+    }
+
+    #[test]
+    fn required_values_are_alternatives_of_words() {
+        let required = json!({
+            "scopes_required": ["read write", "admin"], "roles_claim": ["realm_access", "roles"],
+            "roles_required": ["staff"], "claims_forbidden": ["act"],
+        });
+        let rules = rules(required);
+        let roles = json!({"realm_access": {"roles": ["staff"]}});
+        for (claims, expected) in [
+            (vec![json!({"scope": "write a read"}), roles.clone()], None),
+            (vec![json!({"scope": ["admin"]}), roles.clone()], None),
+            (vec![json!({"scope": "read"}), roles.clone()], Some("scopes_required")),
+            (vec![json!({"scope": "administrator"}), roles.clone()], Some("scopes_required")),
+            (vec![json!({"scope": {"admin": true}}), roles.clone()], Some("scopes_required")),
+            (vec![json!({}), roles.clone()], Some("scopes_required")),
+            (vec![json!({"scope": "admin"})], Some("roles_required")),
+            (vec![json!({"scope": "admin", "realm_access": "staff"})], Some("roles_required")),
+            (vec![json!({"scope": "admin"}), roles.clone(), json!({"act": null})], Some("claims_forbidden")),
+        ] {
+            assert_eq!(rules.violated(&sources(&claims)), expected, "{claims:?}");
+        }
+        let blank = super::tests::rules(json!({"scopes_required": [" "]}));
+        assert_eq!(blank.violated(&sources(&[json!({"scope": ""})])), Some("scopes_required"));
+    }
+
+    #[test]
+    fn claims_select_consumers_and_groups() {
+        let mut consumers = ConsumerDirectory::default();
+        consumers.add(&consumer("anna", &[]));
+        let by_default = rules(json!({"consumer_claim": ["user", "name"], "authenticated_groups_claim": ["g"]}));
+        let by_id = rules(json!({"consumer_claim": ["user", "name"], "consumer_by": ["id"]}));
+        for (name, found, found_by_id) in [
+            (json!("anna"), true, false),
+            (json!("custom-anna"), true, false),
+            (json!("id-anna"), false, true),
+            (json!(["anna"]), false, false),
+            (json!(""), false, false),
+        ] {
+            let claims = sources(&[json!({}), json!({"user": {"name": name}, "g": ["a", 5, "b"], "sub": 7})]);
+            assert_eq!(by_default.consumer(&claims, &consumers).is_some(), found, "{name}");
+            assert_eq!(by_id.consumer(&claims, &consumers).is_some(), found_by_id, "{name}");
+            assert_eq!(by_default.groups(&claims).iter().map(|group| &**group).collect::<Vec<_>>(), ["a", "b"]);
+            assert_eq!(by_default.credential(&claims).as_deref(), Some("7"));
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! The decision about a request, before the claims of the client are compared with what is required.
+
+use std::sync::Arc;
+
+use http::HeaderMap;
+
+use super::claims::ClaimSources;
+use super::rejection_log::RejectionLog;
+use super::replies::OpenIdRejection;
+use super::signed_token::TokenClaims;
+use super::token_identity::TokenIdentity;
+use crate::plugin_api::{Reply, RequestCx, Scheme};
+
+/// What to do with a request.
+pub(super) enum OpenIdDecision {
+    Accept(Box<AcceptedClient>),
+    Reply(Box<Reply>),
+    Reject(OpenIdRejection),
+}
+
+/// A client that is authenticated, but not yet authorized.
+pub(super) struct AcceptedClient {
+    pub(super) claims: Arc<ClaimSources>,
+    pub(super) access_token: Option<Box<str>>,
+    pub(super) id_token: Option<Box<str>>,
+    pub(super) introspection: Option<Arc<TokenClaims>>,
+    /// `Set-Cookie` for the response.
+    pub(super) cookies: HeaderMap,
+}
+
+impl OpenIdDecision {
+    /// Accepts a client whose token or password was verified.
+    pub(super) fn accept(identity: &TokenIdentity) -> Self {
+        OpenIdDecision::Accept(Box::new(AcceptedClient {
+            claims: Arc::clone(&identity.claims),
+            access_token: Some(identity.access_token.clone()),
+            id_token: None,
+            introspection: identity.introspection.clone(),
+            cookies: HeaderMap::new(),
+        }))
+    }
+
+    /// Rejects a request about which only the provider can decide.
+    pub(super) fn unavailable(cx: &RequestCx<'_>, log: &RejectionLog, message: &str) -> Self {
+        log.rejected(cx.scope, "provider", message);
+        OpenIdDecision::Reject(OpenIdRejection::Unavailable)
+    }
+}
+
+/// Whether the client uses HTTPS.
+pub(super) fn is_secure(cx: &RequestCx<'_>) -> bool {
+    cx.client.scheme == Scheme::Https
+}

@@ -1,0 +1,148 @@
+//! Logins of browsers: the redirect to the provider, and the way back.
+//!
+//! ```text
+//!   page ─▶ begin: state, nonce and PKCE in a sealed cookie ─▶ provider ─▶ finish: the cookie of this browser?
+//!                                                                             │
+//!   page ◀─ session ◀─ ID token of this login? ◀─ tokens for code and verifier ◀─ issuer of this provider?
+//! ```
+
+use http::Method;
+
+use super::decision::{OpenIdDecision, is_secure};
+use super::login_state::{LoginState, MAX_PAGE_BYTES};
+use super::provider::ProviderMetadata;
+use super::provider_client::{encode_form, with_query};
+use super::rejection_log::RejectionLog;
+use super::relying_party::AuthenticationError;
+use super::replies::{self, OpenIdRejection};
+use super::session_tokens::SessionTokens;
+use super::settings::OpenIdSettings;
+use crate::plugin_api::RequestCx;
+use crate::plugin_api::fields::{FieldValue, UrlEncodedForm};
+use crate::plugin_api::sealed_cookie::OpenedSession;
+
+/// The logins of one plugin.
+#[derive(Clone, Copy)]
+pub(super) struct BrowserLogins<'p> {
+    pub(super) settings: &'p OpenIdSettings,
+    pub(super) log: &'p RejectionLog,
+}
+
+impl BrowserLogins<'_> {
+    /// Whether the request is one that begins a login: a browser opens a page.
+    pub(super) fn begins_logins(&self, cx: &RequestCx<'_>) -> bool {
+        let fetches_in_page = cx.head.headers.get("sec-fetch-mode").is_some_and(|mode| mode.as_bytes() != b"navigate");
+        self.settings.begins_logins
+            && matches!(cx.head.method, Method::GET | Method::HEAD)
+            && !fetches_in_page
+            && !cx.head.headers.contains_key("x-requested-with")
+    }
+
+    /// Sends the browser to the provider. `None` if the request does not begin a login.
+    pub(super) fn begin(&self, cx: &RequestCx<'_>, metadata: &ProviderMetadata, now: u64) -> Option<OpenIdDecision> {
+        if !self.begins_logins(cx) {
+            return Some(OpenIdDecision::Reject(OpenIdRejection::NoCredentials));
+        }
+        let Some(endpoint) = &metadata.authorization else {
+            return Some(OpenIdDecision::unavailable(
+                cx,
+                self.log,
+                "the document of the provider has no `authorization_endpoint`",
+            ));
+        };
+        let origin = format!("{}://{}", cx.client.scheme, cx.client.host);
+        let url = format!("{origin}{}", cx.path);
+        let redirect_uri = self.settings.redirect_uri.as_ref().map_or(&*url, |redirect_uri| &redirect_uri.url);
+        let full_url = cx.query.map(|query| format!("{url}?{query}"));
+        // Absolute, so that a path that begins with `//` is none of another host.
+        let mut pages = [full_url.as_deref(), Some(&*url)].into_iter().flatten();
+        let page = pages.find(|page| page.len() <= MAX_PAGE_BYTES).unwrap_or(&origin);
+        if redirect_uri.len() > MAX_PAGE_BYTES {
+            return Some(OpenIdDecision::Reject(OpenIdRejection::NoCredentials));
+        }
+        let login = LoginState::begin(redirect_uri, page, now);
+        let party = &self.settings.party;
+        let challenge = login.challenge();
+        let parameters = [
+            ("response_type", "code"),
+            ("client_id", &*party.client.client_id),
+            ("redirect_uri", &*login.redirect_uri),
+            ("scope", &*party.scope),
+            ("state", &*login.state),
+            ("nonce", &*login.nonce),
+            ("code_challenge", &*challenge),
+            ("code_challenge_method", "S256"),
+        ];
+        let args = self.settings.authorization_args.iter().map(|(name, value)| (&**name, &**value));
+        let location = with_query(endpoint, &encode_form(parameters.into_iter().chain(args)));
+        let mut reply = replies::redirect_to_login(&location)?;
+        let keys = &self.settings.sessions.keys;
+        self.settings.logins.set(keys, &login, &cx.head.headers, &mut reply.headers, is_secure(cx));
+        Some(OpenIdDecision::Reply(reply))
+    }
+
+    /// Finishes a login. `None` if no login of this browser belongs to the request, and it `may_be_forwarded`.
+    pub(super) async fn finish(&self, cx: &RequestCx<'_>, may_be_forwarded: bool, now: u64) -> Option<OpenIdDecision> {
+        let parameter = |name: &str| single(cx.query.unwrap_or_default(), name);
+        let keys = &self.settings.sessions.keys;
+        let state = parameter("state").unwrap_or_default();
+        let Some(login) = self.settings.logins.find(keys, &cx.head.headers, &state, now) else {
+            if may_be_forwarded {
+                return None;
+            }
+            return Some(self.failed_login(cx, None, "this browser has not begun the login, or too long ago"));
+        };
+        let metadata = match self.settings.party.metadata().await {
+            Ok(metadata) => metadata,
+            Err(error) => return Some(OpenIdDecision::unavailable(cx, self.log, &error.to_string())),
+        };
+        // RFC 9207: the response of another provider must not be taken for one of this provider.
+        match parameter("iss") {
+            Some(issuer) if *issuer != *metadata.issuer => {
+                return Some(self.failed_login(cx, Some(&login), "`iss` of the response is another issuer"));
+            }
+            None if metadata.names_issuer => {
+                return Some(self.failed_login(cx, Some(&login), "the response has no `iss`"));
+            }
+            _ => {}
+        }
+        let Some(code) = parameter("code").filter(|_| parameter("error").is_none()) else {
+            return Some(self.failed_login(cx, Some(&login), "the provider has not allowed the login"));
+        };
+        let tokens = match self.settings.party.finish_login(&code, &login, now).await {
+            Ok(tokens) => tokens,
+            Err(AuthenticationError::Rejected(message)) => {
+                return Some(self.failed_login(cx, Some(&login), &message));
+            }
+            Err(AuthenticationError::Unavailable(message)) => {
+                return Some(OpenIdDecision::unavailable(cx, self.log, &message));
+            }
+        };
+        let (_, place) = self.settings.sessions.open::<SessionTokens>(&cx.head.headers, now);
+        let page = self.settings.login_page.as_deref().unwrap_or(&login.page);
+        let mut reply = replies::logged_in(page, self.settings.has_strict_cookie)?;
+        let session = OpenedSession::begin(tokens, now);
+        if let Err(error) = self.settings.sessions.write(&mut reply.headers, &session, place, is_secure(cx)) {
+            return Some(self.failed_login(cx, Some(&login), &error.to_string()));
+        }
+        self.settings.logins.clear(&login.state, &mut reply.headers, is_secure(cx));
+        Some(OpenIdDecision::Reply(reply))
+    }
+
+    fn failed_login(&self, cx: &RequestCx<'_>, login: Option<&LoginState>, message: &str) -> OpenIdDecision {
+        self.log.rejected(cx.scope, "login", message);
+        let mut reply = replies::failed_login(&self.settings.unauthorized);
+        if let Some(login) = login {
+            self.settings.logins.clear(&login.state, &mut reply.headers, is_secure(cx));
+        }
+        OpenIdDecision::Reply(reply)
+    }
+}
+
+/// The value of a parameter that must not occur several times.
+pub(super) fn single(form: &str, name: &str) -> Option<String> {
+    match UrlEncodedForm(form.as_bytes()).find(name.as_bytes()) {
+        FieldValue::Single(value) => String::from_utf8(value.into_owned()).ok(),
+        _ => None,
+    }
+}

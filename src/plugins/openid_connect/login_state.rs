@@ -1,0 +1,229 @@
+//! Logins in progress: each has a sealed cookie of its own, so that several tabs can log in at the same time, and any
+//! replica can finish a login.
+
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+use aws_lc_rs::digest::{SHA256, digest};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::HeaderMap;
+use serde::{Deserialize, Serialize};
+
+use crate::plugin_api::sealed_cookie::{
+    CookieAttributes, CookieParts, SealedCookie, SealingKeys, cookies, random_text, remove_cookies,
+};
+
+/// A login from the redirect to the provider until the browser comes back.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct LoginState {
+    /// Binds the response of the provider to this browser.
+    #[serde(rename = "s")]
+    pub(super) state: Box<str>,
+    /// Binds the ID token to this login.
+    #[serde(rename = "n")]
+    pub(super) nonce: Box<str>,
+    /// The verifier of PKCE (RFC 7636).
+    #[serde(rename = "v")]
+    pub(super) verifier: Box<str>,
+    #[serde(rename = "r")]
+    pub(super) redirect_uri: Box<str>,
+    /// The page that was requested.
+    #[serde(rename = "p")]
+    pub(super) page: Box<str>,
+    /// When the login began, in seconds since 1970.
+    #[serde(rename = "c")]
+    pub(super) created: u64,
+}
+
+/// The cookies of logins in progress.
+#[derive(Debug)]
+pub(super) struct LoginCookies {
+    /// The beginning of their names.
+    prefix: Box<str>,
+    attributes: CookieAttributes,
+    context: Box<str>,
+    /// Seconds that a login may take.
+    lifetime: u64,
+}
+
+impl LoginState {
+    pub(super) fn begin(redirect_uri: &str, page: &str, now: u64) -> Self {
+        LoginState {
+            state: random_text(SECRET_BYTES).into(),
+            nonce: random_text(SECRET_BYTES).into(),
+            verifier: random_text(SECRET_BYTES).into(),
+            redirect_uri: redirect_uri.into(),
+            page: page.into(),
+            created: now,
+        }
+    }
+
+    /// The challenge of PKCE with the method S256.
+    pub(super) fn challenge(&self) -> String {
+        URL_SAFE_NO_PAD.encode(digest(&SHA256, self.verifier.as_bytes()))
+    }
+}
+
+impl LoginCookies {
+    /// `context` names the issuer and the client, so that a login at one provider cannot be finished as one at another.
+    pub(super) fn new(attributes: CookieAttributes, context: &str, lifetime: u64) -> Self {
+        LoginCookies { prefix: format!("{}_", attributes.name()).into(), attributes, context: context.into(), lifetime }
+    }
+
+    /// The login that a response of the provider belongs to, if this browser began it and it has not timed out.
+    pub(super) fn find(&self, keys: &SealingKeys, request: &HeaderMap, state: &str, now: u64) -> Option<LoginState> {
+        let cookie = self.cookie(&self.name_of(state)?);
+        let login: LoginState = serde_json::from_slice(&cookie.open(keys, request).0?).ok()?;
+        let is_same = verify_slices_are_equal(login.state.as_bytes(), state.as_bytes()).is_ok();
+        (is_same && self.is_current(&login, now)).then_some(login)
+    }
+
+    /// Sets the cookie of a login that begins. If the browser has too many, the oldest are removed.
+    pub(super) fn set(
+        &self,
+        keys: &SealingKeys,
+        login: &LoginState,
+        request: &HeaderMap,
+        response: &mut HeaderMap,
+        is_secure: bool,
+    ) {
+        let mut others: Vec<(u64, SealedCookie)> = cookies(request)
+            .filter_map(|(name, _)| std::str::from_utf8(name).ok().filter(|name| name.starts_with(&*self.prefix)))
+            .filter(|name| name.len() == self.prefix.len() + NAME_BYTES)
+            .take(MAX_INSPECTED)
+            .map(|name| {
+                let cookie = self.cookie(name);
+                let text = cookie.open(keys, request).0;
+                let login = text.and_then(|text| serde_json::from_slice::<LoginState>(&text).ok());
+                (login.map_or(0, |login| login.created), cookie)
+            })
+            .collect();
+        others.sort_by_key(|(created, _)| std::cmp::Reverse(*created));
+        for (_, oldest) in others.iter().skip(MAX_LOGINS - 1) {
+            oldest.clear(response, CookieParts::ONE, is_secure);
+        }
+        let Some(name) = self.name_of(&login.state) else { return };
+        let text = serde_json::to_vec(login).expect("a login consists of texts and numbers");
+        self.cookie(&name)
+            .set(keys, response, &text, Some(self.lifetime), CookieParts::default(), is_secure)
+            .expect("a login is short: its page is limited");
+    }
+
+    /// Removes the cookie of a login that has ended.
+    pub(super) fn clear(&self, state: &str, response: &mut HeaderMap, is_secure: bool) {
+        if let Some(name) = self.name_of(state) {
+            self.cookie(&name).clear(response, CookieParts::ONE, is_secure);
+        }
+    }
+
+    /// Removes the cookies from a request, so that the endpoint does not get them.
+    pub(super) fn remove_from(&self, request: &mut HeaderMap) {
+        remove_cookies(request, |name| name.starts_with(self.prefix.as_bytes()));
+    }
+
+    fn is_current(&self, login: &LoginState, now: u64) -> bool {
+        now.saturating_sub(login.created) < self.lifetime
+    }
+
+    /// The name of the cookie for a state. `None` if it cannot be a state of Portico.
+    fn name_of(&self, state: &str) -> Option<String> {
+        let is_state = state.len() == STATE_LENGTH
+            && state.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_');
+        is_state.then(|| format!("{}{}", self.prefix, &state[..NAME_BYTES]))
+    }
+
+    fn cookie(&self, name: &str) -> SealedCookie {
+        SealedCookie::new(self.attributes.renamed(name), &self.context)
+    }
+}
+
+/// The bytes of state, nonce and verifier. RFC 7636 recommends this size.
+const SECRET_BYTES: usize = 32;
+/// The characters of a state.
+const STATE_LENGTH: usize = 43;
+/// How many characters of the state the name of the cookie has.
+const NAME_BYTES: usize = 12;
+/// How many logins a browser can have at the same time. More would not fit into the head of a request.
+const MAX_LOGINS: usize = 5;
+/// How many cookies of logins are opened to find the oldest ones.
+const MAX_INSPECTED: usize = 16;
+/// The longest page that a login returns to, so that its cookie is short.
+pub(super) const MAX_PAGE_BYTES: usize = 1500;
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+    use http::header::{COOKIE, SET_COOKIE};
+
+    use super::*;
+    use crate::plugin_api::sealed_cookie::{CookieSameSite, CookieSettings};
+
+    fn login_cookies(context: &str) -> LoginCookies {
+        let settings = CookieSettings {
+            name: "authorization",
+            path: "/",
+            domain: None,
+            same_site: CookieSameSite::Lax,
+            http_only: true,
+            secure: None,
+        };
+        LoginCookies::new(CookieAttributes::validate(&settings, "", "").unwrap(), context, 600)
+    }
+
+    fn request_after(response: &HeaderMap) -> HeaderMap {
+        let pairs = response.get_all(SET_COOKIE).iter().map(|value| value.to_str().unwrap());
+        let pairs: Vec<&str> =
+            pairs.filter(|text| !text.contains("Max-Age=0")).map(|text| text.split(';').next().unwrap()).collect();
+        HeaderMap::from_iter([(COOKIE, HeaderValue::try_from(pairs.join("; ")).unwrap())])
+    }
+
+    #[test]
+    fn logins_are_bound_to_browser_state_and_provider() {
+        let (cookies, keys) = (login_cookies("a"), SealingKeys::for_tests("k"));
+        let login = LoginState::begin("https://a.example/cb", &format!("/{}", "p".repeat(MAX_PAGE_BYTES - 1)), 1000);
+        let mut response = HeaderMap::new();
+        cookies.set(&keys, &login, &HeaderMap::new(), &mut response, true);
+        let request = request_after(&response);
+        assert_eq!(cookies.find(&keys, &request, &login.state, 1599), Some(LoginState { ..clone(&login) }));
+        assert_eq!(cookies.find(&keys, &request, &login.state, 1600), None, "it has timed out");
+        assert_eq!(cookies.find(&keys, &HeaderMap::new(), &login.state, 1000), None, "another browser");
+        assert_eq!(login_cookies("b").find(&keys, &request, &login.state, 1000), None, "another provider");
+        assert_eq!(cookies.find(&SealingKeys::for_tests("x"), &request, &login.state, 1000), None, "another key");
+        let same_name = format!("{}{}", &login.state[..NAME_BYTES], "A".repeat(STATE_LENGTH - NAME_BYTES));
+        for state in [&*same_name, "", "a", &"/".repeat(STATE_LENGTH), &"é".repeat(22)] {
+            assert_eq!(cookies.find(&keys, &request, state, 1000), None, "{state}");
+        }
+        let mut to_endpoint = request.clone();
+        cookies.remove_from(&mut to_endpoint);
+        assert!(to_endpoint.is_empty());
+    }
+
+    #[test]
+    fn only_the_newest_logins_are_kept() {
+        let (cookies, keys) = (login_cookies("a"), SealingKeys::for_tests("k"));
+        let mut line = Vec::new();
+        let mut states = Vec::new();
+        for number in 0..8 {
+            let login = LoginState::begin("r", "/", 1000 + number);
+            let mut response = HeaderMap::new();
+            let request = HeaderMap::from_iter([(COOKIE, HeaderValue::try_from(line.join("; ")).unwrap())]);
+            cookies.set(&keys, &login, &request, &mut response, true);
+            for value in response.get_all(SET_COOKIE).iter().map(|value| value.to_str().unwrap()) {
+                let pair = value.split(';').next().unwrap().to_owned();
+                let name = pair.split('=').next().unwrap().to_owned();
+                line.retain(|other: &String| !other.starts_with(&name));
+                if !value.contains("Max-Age=0") {
+                    line.push(pair);
+                }
+            }
+            states.push(login.state);
+        }
+        let request = HeaderMap::from_iter([(COOKIE, HeaderValue::try_from(line.join("; ")).unwrap())]);
+        let found: Vec<bool> =
+            states.iter().map(|state| cookies.find(&keys, &request, state, 1010).is_some()).collect();
+        assert_eq!(found, [false, false, false, true, true, true, true, true]);
+    }
+
+    fn clone(login: &LoginState) -> LoginState {
+        serde_json::from_value(serde_json::to_value(login).unwrap()).unwrap()
+    }
+}

@@ -1,0 +1,98 @@
+//! The end of sessions: by their browser, and by the provider.
+
+use super::decision::{OpenIdDecision, is_secure};
+use super::login::single;
+use super::provider::ProviderMetadata;
+use super::provider_client::{encode_form, with_query};
+use super::rejection_log::RejectionLog;
+use super::replies;
+use super::revoked_sessions::{RevokedName, RevokedSessions};
+use super::session_tokens::SessionTokens;
+use super::settings::OpenIdSettings;
+use crate::plugin_api::RequestCx;
+
+/// The logouts of one plugin.
+#[derive(Clone, Copy)]
+pub(super) struct Logouts<'p> {
+    pub(super) settings: &'p OpenIdSettings,
+    pub(super) log: &'p RejectionLog,
+    pub(super) revoked: &'p RevokedSessions,
+}
+
+impl Logouts<'_> {
+    /// Ends the session of the browser, and then that at the provider.
+    pub(super) async fn log_out(&self, cx: &RequestCx<'_>, now: u64) -> OpenIdDecision {
+        let (session, place) = self.settings.sessions.open::<SessionTokens>(&cx.head.headers, now);
+        let party = &self.settings.party;
+        let metadata = party.metadata().await.ok();
+        let logout = &self.settings.logout;
+        if let (Some(session), Some(metadata), true) = (&session, &metadata, logout.revokes) {
+            self.revoke_tokens(cx, &session.data, metadata).await;
+        }
+        let end_session = metadata.as_ref().and_then(|metadata| metadata.end_session.as_deref());
+        let location = match end_session {
+            Some(endpoint) => {
+                let hint = session.as_ref().map(|session| ("id_token_hint", &*session.data.id_token));
+                let page = logout.redirect_uri.as_deref().map(|page| ("post_logout_redirect_uri", page));
+                let client = [("client_id", &*party.client.client_id)];
+                let parameters = client.into_iter().chain(hint).chain(page);
+                Some(with_query(endpoint, &encode_form(parameters)))
+            }
+            None => logout.redirect_uri.as_deref().map(str::to_owned),
+        };
+        let mut reply = replies::logged_out(location.as_deref());
+        self.settings.sessions.clear(&mut reply.headers, place, is_secure(cx));
+        OpenIdDecision::Reply(reply)
+    }
+
+    async fn revoke_tokens(&self, cx: &RequestCx<'_>, tokens: &SessionTokens, metadata: &ProviderMetadata) {
+        let all = tokens.refresh_token.as_deref().into_iter().chain([&*tokens.access_token]);
+        for token in all {
+            if let Err(error) = self.settings.party.client.revoke(metadata, token).await {
+                self.log.rejected(cx.scope, "revocation", &error.to_string());
+            }
+        }
+    }
+
+    /// Ends the sessions that the logout token of a provider names (OpenID Connect Back-Channel Logout, section 2.6).
+    pub(super) async fn end_sessions(&self, cx: &RequestCx<'_>, now: u64) -> OpenIdDecision {
+        let body = cx.body.map(|body| String::from_utf8_lossy(body)).unwrap_or_default();
+        let Some(token) = single(&body, "logout_token") else {
+            return self.refused_logout(cx, "the request has no `logout_token`");
+        };
+        let party = &self.settings.party;
+        let metadata = match party.metadata().await {
+            Ok(metadata) => metadata,
+            Err(error) => return OpenIdDecision::unavailable(cx, self.log, &error.to_string()),
+        };
+        let verified = party.rules.verify_with_new_keys(&token, &metadata, now).await;
+        let claims = match verified {
+            Ok(verified) => verified.claims,
+            Err(error) => return self.refused_logout(cx, &error.to_string()),
+        };
+        if let Err(error) = party.rules.check_audience(&claims) {
+            return self.refused_logout(cx, &error.to_string());
+        }
+        let is_logout =
+            claims.get("events").and_then(|events| events.get(LOGOUT_EVENT)).is_some_and(|it| it.is_object());
+        if !is_logout || claims.contains_key("nonce") {
+            return self.refused_logout(cx, "the token is not a logout token");
+        }
+        let text = |name: &str| claims.get(name).and_then(|value| value.as_str()).filter(|text| !text.is_empty());
+        let name = match (text("sid"), text("sub")) {
+            (Some(sid), _) => RevokedName::Session(sid),
+            (None, Some(subject)) => RevokedName::Subject(subject),
+            (None, None) => return self.refused_logout(cx, "the logout token has neither `sid` nor `sub`"),
+        };
+        self.revoked.revoke(&name, now, self.settings.longest_session);
+        OpenIdDecision::Reply(replies::sessions_ended())
+    }
+
+    fn refused_logout(&self, cx: &RequestCx<'_>, message: &str) -> OpenIdDecision {
+        self.log.rejected(cx.scope, "logout", message);
+        OpenIdDecision::Reply(replies::refused_logout())
+    }
+}
+
+/// The event of logout tokens.
+const LOGOUT_EVENT: &str = "http://schemas.openid.net/event/backchannel-logout";

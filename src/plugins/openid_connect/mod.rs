@@ -1,0 +1,519 @@
+//! `openid-connect`: logs users in at an OpenID provider, and verifies its access tokens.
+//!
+//! ```yaml
+//! apiVersion: configuration.konghq.com/v1
+//! kind: KongPlugin
+//! metadata:
+//!   name: login
+//! plugin: openid-connect
+//! config:
+//!   issuer: https://login.example/realms/shop
+//!   client_id: [shop]
+//!   redirect_uri: [https://shop.example/callback]
+//!   audience_required: [shop]
+//!   logout_uri_suffix: /logout
+//! configPatches:
+//! - path: /client_secret
+//!   valueFrom:
+//!     secretKeyRef: {name: login, key: client_secret}
+//! - path: /session_secret
+//!   valueFrom:
+//!     secretKeyRef: {name: login, key: session_secret}
+//! ```
+//!
+//! The values in the Secret are JSON: `client_secret` is a list, such as `["text"]`, and `session_secret` a text in
+//! quotes.
+//!
+//! A browser without a session is sent to the provider, by the authorization code flow with PKCE, and comes back with
+//! a code, for which Portico gets tokens. The session is an encrypted cookie with these tokens, so every replica with
+//! the same `session_secret` accepts it, and can finish a login that another replica began. Only GET and HEAD requests
+//! begin a login, and only if they open a page: others get status 401.
+//!
+//! Clients without a browser send an access token, or a name and a password for which Portico requests one.
+//!
+//! ```text
+//!   callback, logout? ─ yes ─▶ finish the login, end the session
+//!      │ no
+//!   session? ─ yes ─▶ access token expired? ─ yes ─▶ refresh ─┐
+//!      │ no                     └ no ─────────────────────────┤
+//!   access token? ─ yes ─▶ signature, or introspection ───────┼─▶ required claims ─▶ consumer, groups, headers
+//!      │ no                                                   │
+//!   password? ─ yes ─▶ token of the provider ─────────────────┘
+//!      │ no
+//!   login at the provider, or status 401
+//! ```
+
+mod claims;
+mod config;
+mod credentials;
+mod decision;
+mod endpoint_headers;
+mod login;
+mod login_state;
+mod logout;
+mod provider;
+mod provider_client;
+mod rejection_log;
+mod relying_party;
+mod replies;
+mod revoked_sessions;
+mod session_tokens;
+mod settings;
+mod signed_token;
+mod token_identity;
+mod token_refresh;
+
+use std::sync::Arc;
+
+use aws_lc_rs::digest::{Context, SHA256};
+use http::header::{AUTHORIZATION, COOKIE, SET_COOKIE};
+use http::{HeaderMap, HeaderValue, Method, request};
+
+use self::config::AuthMethod;
+pub(crate) use self::config::Config;
+use self::credentials::ClientCredential;
+use self::decision::{AcceptedClient, OpenIdDecision, is_secure};
+use self::endpoint_headers::HeaderSources;
+use self::login::BrowserLogins;
+use self::logout::Logouts;
+use self::rejection_log::RejectionLog;
+use self::relying_party::AuthenticationError;
+use self::replies::OpenIdRejection;
+use self::revoked_sessions::RevokedSessions;
+use self::session_tokens::SessionTokens;
+use self::settings::OpenIdSettings;
+use self::token_identity::TokenIdentity;
+use self::token_refresh::TokenRefreshes;
+use crate::diagnostic::Diagnostic;
+use crate::plugin_api::authentication::{AuthPolicy, VerifiedCredential, declare_identity_headers};
+use crate::plugin_api::consumers::{EntityId, Sha256Digest, sha256};
+use crate::plugin_api::digest_cache::DigestCache;
+use crate::plugin_api::fields::{FieldValue, UrlEncodedForm};
+use crate::plugin_api::kind::{BuildCx, Phases, PluginKind, Scopes};
+use crate::plugin_api::sealed_cookie::{OpenedSession, SessionAge, SessionPlace, unix_second};
+use crate::plugin_api::{
+    AccessOutcome, ChangedFields, CredentialLocations, NamedConsumer, Plugin, PluginServices, Reply, RequestCx,
+    ResponseCx, ResponseOutcome,
+};
+
+/// Authenticates users and clients at an OpenID provider.
+pub(crate) struct OpenIdConnect {
+    settings: OpenIdSettings,
+    policy: AuthPolicy,
+    services: Arc<dyn PluginServices>,
+    /// Shared by all plugins of this kind in the process.
+    cache: Arc<DigestCache<TokenIdentity>>,
+    /// Part of the cache key, so that what another configuration has accepted is verified again.
+    fingerprint: Sha256Digest,
+    refreshes: Arc<TokenRefreshes>,
+    revoked: Arc<RevokedSessions>,
+    log: RejectionLog,
+}
+
+/// Cookies to add to the response.
+struct ResponseCookies(HeaderMap);
+
+/// The purpose of a request.
+enum Purpose<'c> {
+    /// The provider has sent the browser back. `is_certain`: the path is that of the configured redirect URI.
+    Callback {
+        is_certain: bool,
+    },
+    Logout,
+    BackchannelLogout,
+    /// A request for the endpoint, with this credential.
+    Forward(ClientCredential<'c>),
+}
+
+impl PluginKind for OpenIdConnect {
+    const NAME: &'static str = "openid-connect";
+    const PRIORITY: i32 = 1050;
+    const PHASES: Phases = Phases::ACCESS_AND_RESPONSE;
+    const FAIL_CLOSED: bool = true;
+    const SCOPES: Scopes = Scopes::NO_CONSUMER_OR_GROUP;
+    type Config = Config;
+    type Plugin = Self;
+
+    fn build(config: Config, cx: &BuildCx<'_>) -> Result<Self, Vec<Diagnostic>> {
+        let policy = AuthPolicy::new(config.anonymous.clone(), config.run_on_preflight);
+        let (policy, settings) = match (policy, config.validate(cx)) {
+            (Ok(policy), Ok(settings)) => (policy, settings),
+            (policy, settings) => {
+                return Err(policy.err().into_iter().chain(settings.err().into_iter().flatten()).collect());
+            }
+        };
+        let verification = format!(
+            "{} {} {:?} {:?} {:?} {} {:?} {:?} {:?}",
+            cx.object,
+            config.issuer,
+            config.issuers_allowed,
+            config.client_id,
+            config.auth_methods,
+            config.leeway,
+            config.introspection_endpoint,
+            config.userinfo_endpoint,
+            config.jwks_endpoint,
+        );
+        Ok(OpenIdConnect {
+            settings,
+            policy,
+            services: Arc::clone(cx.services),
+            cache: cx.state.get_or_create("openid-connect/verified", DigestCache::default),
+            fingerprint: sha256(verification.as_bytes()),
+            refreshes: cx.state.get_or_create(&format!("{} refreshed tokens", cx.object), TokenRefreshes::default),
+            revoked: cx.state.get_or_create(&format!("{} revoked sessions", cx.object), RevokedSessions::default),
+            log: RejectionLog::default(),
+        })
+    }
+}
+
+impl Plugin for OpenIdConnect {
+    fn named_consumers(&self) -> Vec<NamedConsumer<'_>> {
+        self.policy.anonymous_consumer().into_iter().collect()
+    }
+
+    fn declare_fields(&self, fields: &mut ChangedFields) {
+        declare_identity_headers(fields);
+        fields.request.add_all(&[AUTHORIZATION, COOKIE]);
+        fields.request.add_all(self.settings.headers.names());
+        fields.response.add(&SET_COOKIE);
+    }
+
+    fn credential_locations(&self) -> Option<CredentialLocations> {
+        let parameters = [credentials::TOKEN_PARAMETER, "code"].map(Box::from);
+        let mut cookies = self.settings.sessions.names();
+        cookies.extend(self.settings.token_cookie.clone());
+        Some(CredentialLocations { headers: Vec::new(), parameters: parameters.into(), cookies })
+    }
+
+    fn body_buffer_limit(&self) -> Option<usize> {
+        self.settings.backchannel_suffix.is_some().then_some(MAX_BODY_BYTES)
+    }
+
+    fn buffers_body(&self, head: &request::Parts) -> bool {
+        self.is_backchannel(&head.method, head.uri.path())
+    }
+
+    fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> AccessOutcome<'a> {
+        if self.policy.skips(cx) {
+            return AccessOutcome::Continue;
+        }
+        if let Some(decision) = self.decide_now(cx) {
+            return self.finish(cx, decision).map_or(AccessOutcome::Continue, AccessOutcome::Reply);
+        }
+        AccessOutcome::Wait(Box::pin(async move {
+            let decision = self.decide(cx).await;
+            self.finish(cx, decision)
+        }))
+    }
+
+    fn response<'a>(&'a self, cx: &'a mut ResponseCx<'_>) -> ResponseOutcome<'a> {
+        let cookies = cx.plugin_data::<ResponseCookies>().map(|cookies| std::mem::take(&mut cookies.0));
+        append_cookies(cookies.unwrap_or_default(), cx.headers);
+        ResponseOutcome::Continue
+    }
+}
+
+impl OpenIdConnect {
+    /// The decision about a request, if it needs nothing of the provider.
+    fn decide_now(&self, cx: &RequestCx<'_>) -> Option<OpenIdDecision> {
+        let Purpose::Forward(credential) = self.purpose(cx) else { return None };
+        let now = unix_second(cx.now);
+        let (session, place) = self.find_session(cx, now);
+        if let Some(session) = session {
+            return (!session.data.has_expired(now)).then(|| self.use_session(cx, session, place, now));
+        }
+        match credential {
+            ClientCredential::None => self.logins().begin(cx, self.settings.party.provider.current().as_ref()?, now),
+            ClientCredential::Invalid => Some(OpenIdDecision::Reject(OpenIdRejection::WrongCredentials)),
+            ClientCredential::Token(token) => {
+                let digest = self.digest("token", &[&token]);
+                if let Some(cached) = self.cached(&digest, now) {
+                    return Some(OpenIdDecision::accept(&cached));
+                }
+                let verified = self.settings.party.verify_locally(&token, digest, now)?;
+                Some(self.accept_or_reject(cx, verified, now))
+            }
+            ClientCredential::Password(name, password) => {
+                let cached = self.cached(&self.digest("password", &[&name, &password]), now)?;
+                Some(OpenIdDecision::accept(&cached))
+            }
+        }
+    }
+
+    /// The decision about a request, which may wait for the provider.
+    async fn decide(&self, cx: &RequestCx<'_>) -> OpenIdDecision {
+        let now = unix_second(cx.now);
+        let credential = match self.purpose(cx) {
+            Purpose::BackchannelLogout => return self.logouts().end_sessions(cx, now).await,
+            Purpose::Logout => return self.logouts().log_out(cx, now).await,
+            Purpose::Callback { is_certain } => {
+                let may_be_forwarded = !is_certain && self.find_session(cx, now).0.is_some();
+                match self.logins().finish(cx, may_be_forwarded, now).await {
+                    Some(decision) => return decision,
+                    None => ClientCredential::None,
+                }
+            }
+            Purpose::Forward(credential) => credential,
+        };
+        let (session, place) = self.find_session(cx, now);
+        if let Some(session) = session {
+            match self.refresh_if_expired(session, now).await {
+                Ok(Some(session)) => return self.use_session(cx, session, place, now),
+                Ok(None) => {}
+                Err(message) => return OpenIdDecision::unavailable(cx, &self.log, &message),
+            }
+        }
+        match credential {
+            ClientCredential::None => match self.settings.party.metadata().await {
+                Ok(metadata) => {
+                    let begun = self.logins().begin(cx, &metadata, now);
+                    begun.unwrap_or(OpenIdDecision::Reject(OpenIdRejection::NoCredentials))
+                }
+                Err(error) if self.logins().begins_logins(cx) => {
+                    OpenIdDecision::unavailable(cx, &self.log, &error.to_string())
+                }
+                Err(_) => OpenIdDecision::Reject(OpenIdRejection::NoCredentials),
+            },
+            ClientCredential::Invalid => OpenIdDecision::Reject(OpenIdRejection::WrongCredentials),
+            ClientCredential::Token(token) => {
+                let digest = self.digest("token", &[&token]);
+                let verified = self.settings.party.verify(&token, digest, now).await;
+                self.accept_or_reject(cx, verified, now)
+            }
+            ClientCredential::Password(name, password) => {
+                let digest = self.digest("password", &[&name, &password]);
+                let verified = self.settings.party.verify_password((&name, &password), digest, now).await;
+                self.accept_or_reject(cx, verified, now)
+            }
+        }
+    }
+
+    fn logins(&self) -> BrowserLogins<'_> {
+        BrowserLogins { settings: &self.settings, log: &self.log }
+    }
+
+    fn logouts(&self) -> Logouts<'_> {
+        Logouts { settings: &self.settings, log: &self.log, revoked: &self.revoked }
+    }
+
+    fn purpose<'c>(&self, cx: &'c RequestCx<'_>) -> Purpose<'c> {
+        let settings = &self.settings;
+        let method = &cx.head.method;
+        if self.is_backchannel(method, cx.path) {
+            return Purpose::BackchannelLogout;
+        }
+        let query = UrlEncodedForm(cx.query.unwrap_or_default().as_bytes());
+        let has = |name: &str| query.find(name.as_bytes()) != FieldValue::Absent;
+        let logout = &settings.logout;
+        if logout.methods.contains(method)
+            && (logout.suffix.as_deref().is_some_and(|suffix| cx.path.ends_with(suffix))
+                || logout.query_arg.as_deref().is_some_and(has))
+        {
+            return Purpose::Logout;
+        }
+        if *method == Method::GET && settings.party.accepts(AuthMethod::AuthorizationCode) {
+            let is_response = || has("state") && (has("code") || has("error"));
+            match &settings.redirect_uri {
+                Some(redirect_uri) if *redirect_uri.path == *cx.path => return Purpose::Callback { is_certain: true },
+                None if is_response() => return Purpose::Callback { is_certain: false },
+                _ => {}
+            }
+        }
+        let cookie = settings.token_cookie.as_deref();
+        Purpose::Forward(credentials::find(cx.head, cx.query, &settings.token_locations, cookie))
+    }
+
+    fn is_backchannel(&self, method: &Method, path: &str) -> bool {
+        let suffix = self.settings.backchannel_suffix.as_deref();
+        *method == Method::POST && suffix.is_some_and(|suffix| path.ends_with(suffix))
+    }
+}
+
+/// Sessions.
+impl OpenIdConnect {
+    /// The session of a request, unless it has ended.
+    fn find_session(&self, cx: &RequestCx<'_>, now: u64) -> (Option<OpenedSession<SessionTokens>>, SessionPlace) {
+        if !self.settings.party.accepts(AuthMethod::Session) {
+            return (None, SessionPlace::default());
+        }
+        let (session, place) = self.settings.sessions.open::<SessionTokens>(&cx.head.headers, now);
+        let session = session.filter(|session| {
+            if self.settings.backchannel_suffix.is_none() {
+                return true;
+            }
+            let (sid, subject) = session.data.session_and_subject();
+            !self.revoked.has_ended(session.authenticated, sid.as_deref(), subject.as_deref())
+        });
+        (session, place)
+    }
+
+    /// The session with tokens that have not expired. `Ok(None)`: the session has ended. `Err`: the provider is not
+    /// available.
+    async fn refresh_if_expired(
+        &self,
+        session: OpenedSession<SessionTokens>,
+        now: u64,
+    ) -> Result<Option<OpenedSession<SessionTokens>>, String> {
+        if !session.data.has_expired(now) {
+            return Ok(Some(session));
+        }
+        if !self.settings.refreshes_tokens || session.data.refresh_token.is_none() {
+            return Ok(None);
+        }
+        let result = self.refreshes.refresh(&session.data, &self.settings.party, &self.services, now).await;
+        match &*result {
+            // The cookie must be replaced, whatever its age is.
+            Ok(Some(tokens)) => Ok(Some(OpenedSession { data: tokens.clone(), age: SessionAge::Renewed, ..session })),
+            Ok(None) => Ok(None),
+            Err(message) => Err(message.clone()),
+        }
+    }
+
+    fn use_session(
+        &self,
+        cx: &RequestCx<'_>,
+        mut session: OpenedSession<SessionTokens>,
+        place: SessionPlace,
+        now: u64,
+    ) -> OpenIdDecision {
+        let mut cookies = HeaderMap::new();
+        session.times = session.times.after(session.age, now);
+        if session.age != SessionAge::Current
+            && let Err(error) = self.settings.sessions.write(&mut cookies, &session, place, is_secure(cx))
+        {
+            self.log.rejected(cx.scope, "session", &error.to_string());
+        }
+        let tokens = session.data;
+        OpenIdDecision::Accept(Box::new(AcceptedClient {
+            claims: Arc::new(tokens.claims()),
+            access_token: Some(tokens.access_token),
+            id_token: Some(tokens.id_token),
+            introspection: None,
+            cookies,
+        }))
+    }
+}
+
+/// Decisions about clients.
+impl OpenIdConnect {
+    fn cached(&self, digest: &Sha256Digest, now: u64) -> Option<Arc<TokenIdentity>> {
+        let found = self.cache.find(digest)?;
+        let identity = found.as_ref()?;
+        let metadata = self.settings.party.provider.current();
+        identity.is_valid(metadata.as_deref(), now).then(|| Arc::clone(identity))
+    }
+
+    /// The key of a credential in the cache.
+    fn digest(&self, kind: &str, parts: &[&str]) -> Sha256Digest {
+        let mut context = Context::new(&SHA256);
+        context.update(&self.fingerprint);
+        for part in [kind].iter().chain(parts) {
+            context.update(&part.len().to_le_bytes());
+            context.update(part.as_bytes());
+        }
+        let mut digest = Sha256Digest::default();
+        digest.copy_from_slice(context.finish().as_ref());
+        digest
+    }
+
+    fn accept_or_reject(
+        &self,
+        cx: &RequestCx<'_>,
+        verified: Result<TokenIdentity, AuthenticationError>,
+        now: u64,
+    ) -> OpenIdDecision {
+        match verified {
+            Ok(identity) => {
+                let identity = Arc::new(identity);
+                if identity.expires > now {
+                    self.cache.insert(Arc::clone(&identity), cx.now);
+                }
+                OpenIdDecision::accept(&identity)
+            }
+            Err(AuthenticationError::Rejected(message)) => {
+                self.log.rejected(cx.scope, "credential", &message);
+                OpenIdDecision::Reject(OpenIdRejection::WrongCredentials)
+            }
+            Err(AuthenticationError::Unavailable(message)) => OpenIdDecision::unavailable(cx, &self.log, &message),
+        }
+    }
+
+    /// Authorizes an accepted client and sets its identity, or returns the reply.
+    fn finish(&self, cx: &mut RequestCx<'_>, decision: OpenIdDecision) -> Option<Box<Reply>> {
+        let rejection = match decision {
+            OpenIdDecision::Reply(reply) => return Some(reply),
+            OpenIdDecision::Reject(rejection) => rejection,
+            OpenIdDecision::Accept(client) => match self.authorize(cx, *client) {
+                Ok(()) => return None,
+                Err(rejection) => rejection,
+            },
+        };
+        let reply = || rejection.reply(&self.settings.unauthorized, &self.settings.forbidden);
+        // Only a client without a valid credential becomes the anonymous consumer.
+        if !matches!(rejection, OpenIdRejection::NoCredentials | OpenIdRejection::WrongCredentials) {
+            return Some(reply());
+        }
+        let rejected = self.policy.reject(cx, reply);
+        if rejected.is_none() {
+            // The endpoint must not take them for those of the anonymous consumer.
+            self.remove_credentials(cx);
+        }
+        rejected
+    }
+
+    fn authorize(&self, cx: &mut RequestCx<'_>, client: AcceptedClient) -> Result<(), OpenIdRejection> {
+        let AcceptedClient { claims, access_token, id_token, introspection, cookies } = client;
+        let rules = &self.settings.claims;
+        if let Some(field) = rules.violated(&claims) {
+            self.log.rejected(cx.scope, "authorization", &format!("the claims do not satisfy `{field}`"));
+            return Err(OpenIdRejection::Forbidden);
+        }
+        let consumers = cx.consumers;
+        let consumer = rules.consumer(&claims, consumers);
+        if rules.maps_consumers() && consumer.is_none() && !self.settings.consumer_is_optional {
+            self.log.rejected(cx.scope, "authorization", "there is no consumer for the claim");
+            return Err(OpenIdRejection::NoConsumer);
+        }
+        self.remove_credentials(cx);
+        let subject = rules.credential(&claims).unwrap_or_default();
+        let issuer = claims.0.iter().find_map(|claims| claims.get("iss")?.as_str()).unwrap_or_default();
+        let credential = EntityId::from_text(&format!("{issuer}#{subject}"));
+        let identifier = Some(&*subject).filter(|subject| !subject.is_empty());
+        let identifier = identifier.and_then(|subject| HeaderValue::from_str(subject).ok());
+        let verified = VerifiedCredential { consumer, credential: &credential, identifier: identifier.as_ref() };
+        self.policy.accept(cx, verified);
+        cx.identity.groups = rules.groups(&claims);
+        let sources = HeaderSources {
+            claims: &claims,
+            access_token: access_token.as_deref(),
+            id_token: id_token.as_deref(),
+            introspection: introspection.as_deref(),
+        };
+        self.settings.headers.set(&sources, &mut cx.head.headers);
+        if !cookies.is_empty() {
+            cx.set_plugin_data(ResponseCookies(cookies));
+        }
+        Ok(())
+    }
+
+    /// Removes what the endpoint must not get.
+    fn remove_credentials(&self, cx: &mut RequestCx<'_>) {
+        let settings = &self.settings;
+        settings.sessions.remove_from(&mut cx.head.headers);
+        settings.logins.remove_from(&mut cx.head.headers);
+        settings.headers.remove(&mut cx.head.headers);
+        if settings.hides_credentials {
+            credentials::remove(cx.head, &settings.token_locations, settings.token_cookie.as_deref());
+        }
+    }
+}
+
+fn append_cookies(cookies: HeaderMap, headers: &mut HeaderMap) {
+    for cookie in cookies.get_all(SET_COOKIE) {
+        headers.append(SET_COOKIE, cookie.clone());
+    }
+}
+
+/// Size limit of the body with a logout token, in bytes.
+const MAX_BODY_BYTES: usize = 64 * 1024;

@@ -1,0 +1,276 @@
+//! Requests to the provider: for tokens, for introspection, for claims about a user, and for revocation.
+
+use std::fmt::Write;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use bytes::Bytes;
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::{Map, Value};
+
+use super::config::ClientAuth;
+use super::provider::ProviderMetadata;
+use crate::plugin_api::server_text::shorten_to;
+use crate::plugin_api::{PluginServices, RemoteRequest, RemoteResponse, RemoteUrl, ResponseBodyUse};
+
+/// The client that Portico is at the provider.
+pub(super) struct ProviderClient {
+    pub(super) services: Arc<dyn PluginServices>,
+    pub(super) namespace: Option<String>,
+    pub(super) timeout: Duration,
+    pub(super) client_id: Box<str>,
+    pub(super) client_secret: Option<Box<str>>,
+    /// `None`: as the provider requires.
+    pub(super) client_auth: Option<ClientAuth>,
+    /// Parameters of all token requests.
+    pub(super) token_args: Vec<(String, String)>,
+}
+
+/// The tokens that the provider has issued.
+pub(super) struct IssuedTokens {
+    pub(super) access_token: Box<str>,
+    pub(super) id_token: Option<Box<str>>,
+    pub(super) refresh_token: Option<Box<str>>,
+    /// Seconds until the access token expires.
+    pub(super) expires_in: Option<u64>,
+    pub(super) scope: Option<Box<str>>,
+}
+
+/// Why there is no result. The messages are for the log: they contain no credentials.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ProviderError {
+    /// The provider does not accept the credential.
+    #[error("the provider has rejected the request: {0}")]
+    Rejected(String),
+    /// The provider cannot be reached, or has sent something that is not a result.
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+impl ProviderClient {
+    /// Requests tokens. `parameters` are those of the grant.
+    pub(super) async fn request_tokens(
+        &self,
+        metadata: &ProviderMetadata,
+        parameters: &[(&str, &str)],
+    ) -> Result<IssuedTokens, ProviderError> {
+        let endpoint = self.endpoint(metadata.token.as_deref(), "token_endpoint")?;
+        let mut form = encode_form(parameters.iter().copied());
+        for (name, value) in &self.token_args {
+            append_parameter(&mut form, name, value);
+        }
+        let response = self.post(endpoint, form, self.client_auth(metadata)).await?;
+        IssuedTokens::from_response(read_object(&response)?)
+    }
+
+    /// Requests tokens for the client with this id and secret, which is not Portico itself.
+    pub(super) async fn request_client_tokens(
+        &self,
+        metadata: &ProviderMetadata,
+        (id, secret): (&str, &str),
+        scope: &str,
+    ) -> Result<IssuedTokens, ProviderError> {
+        let endpoint = self.endpoint(metadata.token.as_deref(), "token_endpoint")?;
+        let mut form = encode_form([("grant_type", "client_credentials"), ("scope", scope)]);
+        for (name, value) in &self.token_args {
+            append_parameter(&mut form, name, value);
+        }
+        let authorization = basic_authorization(id, secret);
+        let response = self.send(endpoint, Method::POST, Some(authorization), form).await?;
+        IssuedTokens::from_response(read_object(&response)?)
+    }
+
+    /// The result of the introspection (RFC 7662). A token that is not active is rejected.
+    pub(super) async fn introspect(
+        &self,
+        metadata: &ProviderMetadata,
+        token: &str,
+    ) -> Result<Map<String, Value>, ProviderError> {
+        let endpoint = self.endpoint(metadata.introspection.as_deref(), "introspection_endpoint")?;
+        let form = encode_form([("token", token), ("token_type_hint", "access_token")]);
+        let response = self.post(endpoint, form, self.client_auth(metadata)).await?;
+        // A rejection is about Portico's own credentials, and says nothing about the token.
+        let object = read_object(&response).map_err(|error| ProviderError::Unavailable(error.to_string()))?;
+        if object.get("active") != Some(&Value::Bool(true)) {
+            return Err(ProviderError::Rejected("the token is not active".to_owned()));
+        }
+        Ok(object)
+    }
+
+    /// The claims of the userinfo endpoint.
+    pub(super) async fn userinfo(
+        &self,
+        metadata: &ProviderMetadata,
+        token: &str,
+    ) -> Result<Map<String, Value>, ProviderError> {
+        let endpoint = self.endpoint(metadata.userinfo.as_deref(), "userinfo_endpoint")?;
+        let authorization = HeaderValue::try_from(format!("Bearer {token}"))
+            .map_err(|_| ProviderError::Rejected("the token is not valid in a header".to_owned()))?;
+        let response = self.send(endpoint, Method::GET, Some(authorization), String::new()).await?;
+        if matches!(response.status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+            return Err(ProviderError::Rejected(format!("status {}", response.status)));
+        }
+        read_object(&response)
+    }
+
+    /// Revokes a token (RFC 7009).
+    pub(super) async fn revoke(&self, metadata: &ProviderMetadata, token: &str) -> Result<(), ProviderError> {
+        let endpoint = self.endpoint(metadata.revocation.as_deref(), "revocation_endpoint")?;
+        let form = encode_form([("token", token)]);
+        let response = self.post(endpoint, form, self.client_auth(metadata)).await?;
+        match response.status.is_success() {
+            true => Ok(()),
+            false => Err(ProviderError::Unavailable(format!("{endpoint} responded with status {}", response.status))),
+        }
+    }
+
+    fn endpoint<'m>(&self, url: Option<&'m str>, name: &str) -> Result<&'m str, ProviderError> {
+        url.ok_or_else(|| ProviderError::Unavailable(format!("the document of the provider has no `{name}`")))
+    }
+
+    fn client_auth(&self, metadata: &ProviderMetadata) -> ClientAuth {
+        match (self.client_auth, &self.client_secret) {
+            (Some(client_auth), _) => client_auth,
+            (None, None) => ClientAuth::None,
+            (None, Some(_)) if metadata.needs_secret_in_body => ClientAuth::ClientSecretPost,
+            (None, Some(_)) => ClientAuth::ClientSecretBasic,
+        }
+    }
+
+    /// Sends a form as the client of the configuration.
+    async fn post(
+        &self,
+        endpoint: &str,
+        mut form: String,
+        client_auth: ClientAuth,
+    ) -> Result<RemoteResponse, ProviderError> {
+        let secret = self.client_secret.as_deref().unwrap_or_default();
+        let authorization = match client_auth {
+            ClientAuth::ClientSecretBasic => Some(basic_authorization(&self.client_id, secret)),
+            ClientAuth::ClientSecretPost => {
+                append_parameter(&mut form, "client_id", &self.client_id);
+                append_parameter(&mut form, "client_secret", secret);
+                None
+            }
+            ClientAuth::None => {
+                append_parameter(&mut form, "client_id", &self.client_id);
+                None
+            }
+        };
+        self.send(endpoint, Method::POST, authorization, form).await
+    }
+
+    async fn send(
+        &self,
+        endpoint: &str,
+        method: Method,
+        authorization: Option<HeaderValue>,
+        form: String,
+    ) -> Result<RemoteResponse, ProviderError> {
+        let url = RemoteUrl::parse(endpoint).map_err(ProviderError::Unavailable)?;
+        let mut headers = HeaderMap::new();
+        headers.insert(HOST, url.authority.clone());
+        headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+        if method == Method::POST {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
+        }
+        if let Some(mut authorization) = authorization {
+            authorization.set_sensitive(true);
+            headers.insert(AUTHORIZATION, authorization);
+        }
+        let request = RemoteRequest {
+            remote: url.remote(self.namespace.as_deref(), true, self.timeout),
+            method,
+            target: url.target,
+            headers,
+            body: Bytes::from(form),
+            timeout: self.timeout,
+            keep_alive: Some(KEEP_ALIVE),
+            response_body: ResponseBodyUse::Collect { max_bytes: MAX_RESPONSE_BYTES },
+        };
+        let sending = self.services.send(request);
+        sending.await.map_err(|error| ProviderError::Unavailable(format!("{endpoint}: {error}")))
+    }
+}
+
+impl IssuedTokens {
+    fn from_response(object: Map<String, Value>) -> Result<Self, ProviderError> {
+        let text = |name: &str| object.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
+        let unavailable = |message: &str| ProviderError::Unavailable(message.to_owned());
+        let access_token = text("access_token").ok_or_else(|| unavailable("the response has no `access_token`"))?;
+        // RFC 6749, section 7.1: a client must not use a token of a type that it does not know.
+        if !text("token_type").is_some_and(|token_type| token_type.eq_ignore_ascii_case("bearer")) {
+            return Err(unavailable("the access token is not a bearer token"));
+        }
+        Ok(IssuedTokens {
+            access_token: access_token.into(),
+            id_token: text("id_token").map(Box::from),
+            refresh_token: text("refresh_token").map(Box::from),
+            expires_in: object.get("expires_in").and_then(|value| value.as_u64().or(value.as_str()?.parse().ok())),
+            scope: text("scope").map(Box::from),
+        })
+    }
+}
+
+/// The JSON object of a response. A status 4xx with an error code is a rejection.
+fn read_object(response: &RemoteResponse) -> Result<Map<String, Value>, ProviderError> {
+    let body: Option<Map<String, Value>> = serde_json::from_slice(&response.body).ok();
+    if response.status.is_success() {
+        return body.ok_or_else(|| ProviderError::Unavailable("the response is not a JSON object".to_owned()));
+    }
+    let code = body.as_ref().and_then(|body| body.get("error")?.as_str());
+    // The code is the provider's text, so it may be anything.
+    let code = code.map(|code| shorten_to(&code.escape_debug().to_string(), MAX_CODE_BYTES).into_owned());
+    match code {
+        Some(code) if response.status.is_client_error() && code != "invalid_client" => {
+            Err(ProviderError::Rejected(code))
+        }
+        Some(code) => Err(ProviderError::Unavailable(format!("status {}: {code}", response.status))),
+        None => Err(ProviderError::Unavailable(format!("status {}", response.status))),
+    }
+}
+
+/// RFC 6749, section 2.3.1: id and secret are encoded as in a form.
+fn basic_authorization(id: &str, secret: &str) -> HeaderValue {
+    let credentials = format!("{}:{}", encode(id), encode(secret));
+    HeaderValue::try_from(format!("Basic {}", BASE64_STANDARD.encode(credentials))).expect("base64 is a header value")
+}
+
+/// The parameters as a form or a query.
+pub(super) fn encode_form<'p>(parameters: impl IntoIterator<Item = (&'p str, &'p str)>) -> String {
+    let mut form = String::new();
+    for (name, value) in parameters {
+        append_parameter(&mut form, name, value);
+    }
+    form
+}
+
+pub(super) fn append_parameter(form: &mut String, name: &str, value: &str) {
+    if !form.is_empty() {
+        form.push('&');
+    }
+    write!(form, "{}={}", encode(name), encode(value)).expect("writing to a String does not fail");
+}
+
+/// The URL with these parameters added to its query.
+pub(super) fn with_query(url: &str, query: &str) -> String {
+    let separator = if url.contains('?') { '&' } else { '?' };
+    format!("{url}{separator}{query}")
+}
+
+fn encode(text: &str) -> impl std::fmt::Display {
+    /// All but the unreserved characters of RFC 3986, section 2.3.
+    const ENCODED: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+    utf8_percent_encode(text, &ENCODED)
+}
+
+/// How long a connection to the provider may stay idle.
+const KEEP_ALIVE: Duration = Duration::from_secs(60);
+/// Size limit of responses.
+const MAX_RESPONSE_BYTES: usize = 256 * 1024;
+/// Limit of an error code in the log.
+const MAX_CODE_BYTES: usize = 64;

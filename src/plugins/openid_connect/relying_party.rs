@@ -1,0 +1,274 @@
+//! Portico as a client of the provider: gets tokens for logins, sessions and passwords, and verifies tokens of clients.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::claims::ClaimSources;
+use super::config::AuthMethod;
+use super::login_state::LoginState;
+use super::provider::{Provider, ProviderMetadata};
+use super::provider_client::{IssuedTokens, ProviderClient, ProviderError};
+use super::session_tokens::SessionTokens;
+use super::signed_token::{IdTokenContext, TokenClaims, TokenError, TokenRules, is_signed_token};
+use super::token_identity::TokenIdentity;
+use crate::plugin_api::consumers::Sha256Digest;
+
+/// The client with its provider.
+pub(super) struct RelyingParty {
+    pub(super) provider: Arc<Provider>,
+    pub(super) client: ProviderClient,
+    pub(super) rules: TokenRules,
+    pub(super) methods: Box<[AuthMethod]>,
+    /// The scopes to request.
+    pub(super) scope: Box<str>,
+    /// Longest time that the result of an introspection is used, in seconds; 0 for a single request.
+    pub(super) introspection_ttl: u64,
+    /// The same for tokens that were issued for passwords.
+    pub(super) token_ttl: u64,
+}
+
+/// Why a credential is not accepted. The messages are for the log.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum AuthenticationError {
+    #[error("{0}")]
+    Rejected(String),
+    /// The provider is needed for the decision, and is not available.
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+impl From<ProviderError> for AuthenticationError {
+    fn from(error: ProviderError) -> Self {
+        match error {
+            ProviderError::Rejected(_) => AuthenticationError::Rejected(error.to_string()),
+            ProviderError::Unavailable(message) => AuthenticationError::Unavailable(message),
+        }
+    }
+}
+
+impl From<TokenError> for AuthenticationError {
+    fn from(error: TokenError) -> Self {
+        match error {
+            TokenError::NoKeys => AuthenticationError::Unavailable(error.to_string()),
+            TokenError::Invalid(_) | TokenError::UnknownKey => AuthenticationError::Rejected(error.to_string()),
+        }
+    }
+}
+
+impl RelyingParty {
+    pub(super) fn accepts(&self, method: AuthMethod) -> bool {
+        self.methods.contains(&method)
+    }
+
+    /// The document of the provider, or the error if there is none.
+    pub(super) async fn metadata(&self) -> Result<Arc<ProviderMetadata>, AuthenticationError> {
+        let unavailable =
+            || AuthenticationError::Unavailable("the document of the provider is not available".to_owned());
+        self.provider.metadata().await.ok_or_else(unavailable)
+    }
+
+    /// The tokens for the code with which the provider has sent the browser back.
+    pub(super) async fn finish_login(
+        &self,
+        code: &str,
+        login: &LoginState,
+        now: u64,
+    ) -> Result<SessionTokens, AuthenticationError> {
+        let metadata = self.metadata().await?;
+        let parameters = [
+            ("grant_type", "authorization_code"),
+            ("code", code),
+            ("redirect_uri", &login.redirect_uri),
+            ("code_verifier", &login.verifier),
+        ];
+        let tokens = self.client.request_tokens(&metadata, &parameters).await?;
+        let Some(id_token) = tokens.id_token.clone() else {
+            return Err(AuthenticationError::Rejected("the provider has issued no ID token".to_owned()));
+        };
+        let context =
+            IdTokenContext { nonce: Some(&login.nonce), access_token: Some(&tokens.access_token), subject: None };
+        self.rules.verify_id_token(&id_token, context, &metadata, now).await?;
+        Ok(self.session_tokens(tokens, id_token, &metadata, now))
+    }
+
+    /// New tokens for a session whose access token has expired.
+    pub(super) async fn refresh(&self, old: &SessionTokens, now: u64) -> Result<SessionTokens, AuthenticationError> {
+        let metadata = self.metadata().await?;
+        let Some(refresh_token) = old.refresh_token.as_deref() else {
+            return Err(AuthenticationError::Rejected("the session has no refresh token".to_owned()));
+        };
+        let parameters = [("grant_type", "refresh_token"), ("refresh_token", refresh_token)];
+        let mut tokens = self.client.request_tokens(&metadata, &parameters).await?;
+        let id_token = match tokens.id_token.clone() {
+            Some(id_token) => {
+                let (_, subject) = old.session_and_subject();
+                let context = IdTokenContext {
+                    nonce: None,
+                    access_token: Some(&tokens.access_token),
+                    // Without the subject of the session, no ID token is accepted.
+                    subject: Some(subject.as_deref().unwrap_or_default()),
+                };
+                self.rules.verify_id_token(&id_token, context, &metadata, now).await?;
+                id_token
+            }
+            None => old.id_token.clone(),
+        };
+        // RFC 6749, section 6: without a new one, the old one stays valid, and so does the scope.
+        tokens.refresh_token = tokens.refresh_token.or_else(|| old.refresh_token.clone());
+        tokens.scope = tokens.scope.or_else(|| old.scope.clone());
+        Ok(self.session_tokens(tokens, id_token, &metadata, now))
+    }
+
+    /// The identity of a client with this access token, without waiting. `None` if the provider must be reached.
+    pub(super) fn verify_locally(
+        &self,
+        token: &str,
+        digest: Sha256Digest,
+        now: u64,
+    ) -> Option<Result<TokenIdentity, AuthenticationError>> {
+        if !self.is_verified_by_keys(token) {
+            return None;
+        }
+        let metadata = self.provider.current();
+        let metadata = metadata.as_ref()?;
+        match self.rules.verify(token, metadata, now) {
+            Err(TokenError::UnknownKey | TokenError::NoKeys) if metadata.keys.can_refresh() => None,
+            verified => Some(verified.map_err(Into::into).and_then(|verified| {
+                TokenRules::check_access_token(&verified.claims)?;
+                Ok(identity(token, digest, verified.claims, Some(verified.key)))
+            })),
+        }
+    }
+
+    /// The identity of a client with this access token.
+    pub(super) async fn verify(
+        &self,
+        token: &str,
+        digest: Sha256Digest,
+        now: u64,
+    ) -> Result<TokenIdentity, AuthenticationError> {
+        let metadata = self.metadata().await?;
+        if self.is_verified_by_keys(token) {
+            let verified = self.rules.verify_with_new_keys(token, &metadata, now).await?;
+            TokenRules::check_access_token(&verified.claims)?;
+            return Ok(identity(token, digest, verified.claims, Some(verified.key)));
+        }
+        let introspects = self.accepts(AuthMethod::Introspection) && metadata.introspection.is_some();
+        if introspects {
+            let claims = self.client.introspect(&metadata, token).await?;
+            self.check_introspection(&claims, &metadata, now)?;
+            let expires = claims.get("exp").and_then(Value::as_u64).unwrap_or(u64::MAX);
+            let introspection = Some(Arc::new(claims.clone()));
+            let expires = expires.min(now + self.introspection_ttl);
+            return Ok(TokenIdentity { introspection, expires, ..identity(token, digest, claims, None) });
+        }
+        if self.accepts(AuthMethod::Userinfo) && metadata.userinfo.is_some() {
+            let claims = self.client.userinfo(&metadata, token).await?;
+            let expires = now + self.introspection_ttl;
+            return Ok(TokenIdentity { expires, ..identity(token, digest, claims, None) });
+        }
+        Err(AuthenticationError::Rejected("no method of `auth_methods` can verify the token".to_owned()))
+    }
+
+    /// The identity of a user or a client with this name and password.
+    pub(super) async fn verify_password(
+        &self,
+        (name, password): (&str, &str),
+        digest: Sha256Digest,
+        now: u64,
+    ) -> Result<TokenIdentity, AuthenticationError> {
+        let metadata = self.metadata().await?;
+        let mut result = Err(AuthenticationError::Rejected("no method accepts passwords".to_owned()));
+        if self.accepts(AuthMethod::Password) {
+            let parameters =
+                [("grant_type", "password"), ("username", name), ("password", password), ("scope", &self.scope)];
+            result = self.client.request_tokens(&metadata, &parameters).await.map_err(Into::into);
+        }
+        if matches!(result, Err(AuthenticationError::Rejected(_))) && self.accepts(AuthMethod::ClientCredentials) {
+            let scope = self.scope.split(' ').filter(|scope| *scope != "openid").collect::<Vec<_>>().join(" ");
+            result = self.client.request_client_tokens(&metadata, (name, password), &scope).await.map_err(Into::into);
+        }
+        let tokens = result?;
+        let mut claims = Vec::new();
+        let verified = self.rules.verify_with_new_keys(&tokens.access_token, &metadata, now).await.ok();
+        let expires = expiry(&tokens, verified.as_ref().map(|verified| &verified.claims), now);
+        claims.extend(verified.map(|verified| verified.claims));
+        if let Some(id_token) = &tokens.id_token {
+            let context = IdTokenContext { access_token: Some(&tokens.access_token), ..IdTokenContext::default() };
+            claims.push(self.rules.verify_id_token(id_token, context, &metadata, now).await?);
+        }
+        claims.extend(
+            tokens.scope.as_deref().map(|scope| [("scope".to_owned(), Value::from(scope))].into_iter().collect()),
+        );
+        Ok(TokenIdentity {
+            claims: Arc::new(ClaimSources(claims)),
+            expires: expires.unwrap_or(u64::MAX).min(now + self.token_ttl),
+            ..identity(&tokens.access_token, digest, TokenClaims::new(), None)
+        })
+    }
+
+    /// Whether the token is a signed one, which the keys of the provider verify.
+    fn is_verified_by_keys(&self, token: &str) -> bool {
+        self.accepts(AuthMethod::Bearer) && is_signed_token(token)
+    }
+
+    /// RFC 7662, section 4: the server may omit claims, but those that it sends count.
+    fn check_introspection(
+        &self,
+        claims: &TokenClaims,
+        metadata: &ProviderMetadata,
+        now: u64,
+    ) -> Result<(), AuthenticationError> {
+        let rejected = |message: &str| Err(AuthenticationError::Rejected(message.to_owned()));
+        if claims.get("exp").is_some_and(|exp| exp.as_f64().is_none_or(|exp| exp <= now as f64)) {
+            return rejected("the introspected token has expired");
+        }
+        if claims.get("nbf").is_some_and(|nbf| nbf.as_f64().is_none_or(|nbf| nbf > now as f64)) {
+            return rejected("the introspected token is not valid yet");
+        }
+        if claims.contains_key("iss") {
+            self.rules.check_issuer(claims, metadata)?;
+        }
+        match claims.get("token_type").and_then(Value::as_str) {
+            Some("refresh_token") => rejected("the introspected token is a refresh token"),
+            _ => Ok(()),
+        }
+    }
+
+    fn session_tokens(
+        &self,
+        tokens: IssuedTokens,
+        id_token: Box<str>,
+        metadata: &ProviderMetadata,
+        now: u64,
+    ) -> SessionTokens {
+        let verified = self.rules.verify(&tokens.access_token, metadata, now).ok();
+        SessionTokens {
+            expires: expiry(&tokens, verified.as_ref().map(|verified| &verified.claims), now),
+            access_token: tokens.access_token,
+            id_token,
+            refresh_token: tokens.refresh_token,
+            // RFC 6749, section 5.1: without `scope`, it is the requested one.
+            scope: Some(tokens.scope.unwrap_or_else(|| self.scope.clone())),
+            has_claims: verified.is_some(),
+        }
+    }
+}
+
+fn identity(
+    token: &str,
+    digest: Sha256Digest,
+    claims: TokenClaims,
+    key: Option<Arc<crate::plugin_api::token::jwk::PublishedKey>>,
+) -> TokenIdentity {
+    let expires = claims.get("exp").and_then(Value::as_f64).map_or(u64::MAX, |exp| exp as u64);
+    let claims = Arc::new(ClaimSources(vec![claims]));
+    TokenIdentity { digest, claims, key, introspection: None, access_token: token.into(), expires }
+}
+
+/// When an access token expires, in seconds since 1970: by the response, or by the token.
+fn expiry(tokens: &IssuedTokens, claims: Option<&TokenClaims>, now: u64) -> Option<u64> {
+    let by_response = tokens.expires_in.map(|seconds| now.saturating_add(seconds));
+    by_response.or_else(|| claims?.get("exp")?.as_f64().map(|exp| exp as u64))
+}

@@ -1,0 +1,45 @@
+//! What a token or a password was found to be, as the cache keeps it.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::claims::ClaimSources;
+use super::provider::ProviderMetadata;
+use super::signed_token::TokenClaims;
+use crate::plugin_api::consumers::Sha256Digest;
+use crate::plugin_api::digest_cache::DigestEntry;
+use crate::plugin_api::token::jwk::PublishedKey;
+
+/// The claims of a client whose credential was verified.
+#[derive(Debug)]
+pub(super) struct TokenIdentity {
+    /// Of the credential and of what its verification depends on.
+    pub(super) digest: Sha256Digest,
+    pub(super) claims: Arc<ClaimSources>,
+    /// The key that verified the token. `None` if the provider itself verified the credential.
+    pub(super) key: Option<Arc<PublishedKey>>,
+    /// The result of the introspection.
+    pub(super) introspection: Option<Arc<TokenClaims>>,
+    /// The access token; for a password, the one that was issued for it.
+    pub(super) access_token: Box<str>,
+    /// When the result is no longer valid, in seconds since 1970.
+    pub(super) expires: u64,
+}
+
+impl TokenIdentity {
+    /// Whether the result is still valid: its key is still published.
+    pub(super) fn is_valid(&self, metadata: Option<&ProviderMetadata>, now: u64) -> bool {
+        let is_published = |key| metadata.is_some_and(|metadata| metadata.keys.publishes(key));
+        self.expires > now && self.key.as_ref().is_none_or(is_published)
+    }
+}
+
+impl DigestEntry for TokenIdentity {
+    fn digest(&self) -> &Sha256Digest {
+        &self.digest
+    }
+
+    fn is_expired(&self, now: SystemTime) -> bool {
+        UNIX_EPOCH.checked_add(Duration::from_secs(self.expires)).is_some_and(|expires| expires <= now)
+    }
+}
