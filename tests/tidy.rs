@@ -212,7 +212,7 @@ const LAYERS: &[Row] = &[
             "context gateways policies",
             "backend parents",
             "kong",
-            "alternatives ingress policy_sources routes",
+            "alternatives ingress routes upstream_settings",
             "verdict_updates",
             "compiler",
         ],

@@ -21,10 +21,10 @@ use super::kong::verdict_updates::PolicyReferrers;
 use super::parents::planner::ParentPlanner;
 use super::policies::users::Users;
 use super::policies::{backend_policy, backend_tls, backend_traffic};
-use super::policy_sources::{PolicySources, policy_sources};
 use super::routes::planner::{RouteInputs, RouteOutputs, RoutePlanner};
 use super::routes::routers::Routers;
 use super::run::CompileRun;
+use super::upstream_settings::{self, PolicySources};
 use super::verdict::Verdicts;
 use super::verdict::oversized_objects::OversizedVerdicts;
 use super::verdict::table::VerdictTable;
@@ -38,8 +38,7 @@ use crate::api::{Kind, ObjectId, ObjectKey};
 use crate::snapshot::own_udp_listeners::OwnUdpListeners;
 use crate::snapshot::{BindAddress, Snapshot, TransportProtocol};
 use crate::store::{Changes, Store};
-use crate::upstream::settings::Balancing;
-use crate::upstream::{BackendTraffic, EndpointAddress, Endpoints, UpstreamKey, UpstreamSource};
+use crate::upstream::{BackendTraffic, EndpointAddress, Endpoints, UpstreamKey};
 
 /// The result of one compilation.
 #[derive(Debug)]
@@ -325,7 +324,7 @@ impl Compiler {
 
     /// What sets each block of the settings of an upstream.
     pub fn policy_sources(&self, store: &Store, upstream: &UpstreamKey) -> PolicySources {
-        policy_sources(store, upstream, &self.policy_conflicts)
+        upstream_settings::sources(store, upstream, &self.policy_conflicts)
     }
 
     /// Endpoints of the used upstreams that are new or whose Service or slices changed. Of all used upstreams, if the
@@ -348,16 +347,7 @@ impl Compiler {
             to_build.extend(self.upstream_usage.all());
         }
         let build = |key: &UpstreamKey| {
-            let (balance, traffic) = match key.source {
-                UpstreamSource::Service => {
-                    let service = ObjectKey { namespace: key.namespace.clone(), name: key.service.clone() };
-                    let balance = kong::upstream_policy::upstream_balance(store, key, &self.policy_conflicts);
-                    let settings = kong::upstream_policy::policy_settings(store, key, &self.policy_conflicts);
-                    (balance, settings.below(backend_traffic::backend_traffic(store, &service)))
-                }
-                UpstreamSource::XBackend => (Balancing::default(), BackendTraffic::default()),
-            };
-            let (balance, traffic) = backend_policy::apply(store, key, balance, traffic);
+            let (balance, traffic) = upstream_settings::settings(store, key, &self.policy_conflicts);
             let traffic = BackendTraffic { alternatives: self.alternatives.of(key), ..traffic };
             endpoints::build(store, key, &self.forbidden, self.location.current(), balance, traffic)
         };

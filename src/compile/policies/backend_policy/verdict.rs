@@ -5,12 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::blocks::{Block, is_or_are, names};
 use super::datagram_fields;
 use super::effective::{DryRun, PolicyTarget, Translated, is_dry_run, translate};
-use super::layers::{first_with_block, policies_with_target};
+use super::layers::first_with_block;
 use super::timeouts;
 use super::unserved_fields::unserved_fields;
 use crate::api::core::ServicePort;
 use crate::api::portico::BackendPolicy;
 use crate::api::{Kind, Object, ObjectKey};
+use crate::compile::policies::precedence::policies_with_target;
 use crate::compile::policies::target::{Target, TargetKind, TargetedPolicy};
 use crate::compile::policies::users::Findings;
 use crate::compile::verdict::{Code, Condition};
@@ -111,14 +112,19 @@ impl<'a> Review<'a> {
             if target.section.is_some_and(|section| !sections.contains(&section)) {
                 continue;
             }
-            let same_target = policies_with_target(store, &target);
+            let same_target = policies_with_target::<BackendPolicy>(store, &target);
             let ports: Vec<_> = match target.section {
                 None => sections.iter().filter(|name| !name.is_empty()).collect(),
                 Some(_) => Vec::new(),
             };
             let of_ports: Vec<_> = ports
                 .iter()
-                .map(|name| policies_with_target(store, &Target { section: Some(name), ..target.whole_object() }))
+                .map(|name| {
+                    policies_with_target::<BackendPolicy>(
+                        store,
+                        &Target { section: Some(name), ..target.whole_object() },
+                    )
+                })
                 .collect();
             let mut displaced: Vec<Displacement> = Vec::new();
             let mut displace = |block: Block, by: &ObjectKey, port: Option<&str>| {
