@@ -100,8 +100,8 @@ async fn respond(
     }
     let RequestRecord { exchange, facts, .. } = record;
     // Read before, since the future would otherwise keep the destination.
-    let (upstream, is_plain) = (destination.upstream, destination.policy.is_plain() && destination.settings.is_none());
-    let outcome = if upstream.has_alternatives() {
+    let is_plain = destination.policy.is_plain() && destination.settings.is_none();
+    let outcome = if destination.upstream.has_alternatives() {
         // Boxed, so that the future of requests to Services without alternatives stays small.
         let forwarding = Box::pin(forward_with_alternatives(exchange, destination, request, &mut facts.attempts));
         let (outcome, limit) = forwarding.await;
@@ -118,10 +118,7 @@ async fn respond(
         facts.deadline = limit.map(|limit| ResponseDeadline::new(limit.end, limit.error));
         outcome
     };
-    let mut response = match outcome {
-        Ok(response) => response.map(BodySource::from),
-        Err(error) => return Err(EarlyExit::from_forwarding(error, upstream)),
-    };
+    let mut response = outcome?.map(BodySource::from);
     if lacks_body {
         response.headers_mut().remove(CONTENT_LENGTH);
     }
