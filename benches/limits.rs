@@ -18,7 +18,7 @@ use futures_util::FutureExt as _;
 use http::{HeaderValue, Request};
 use parking_lot::Mutex;
 use portico::plugin_api::chain::{ChainRequest, ChainState};
-use portico::plugin_api::{Chain, ClientInfo, ConsumerDirectory, Framing, Scheme, testing};
+use portico::plugin_api::{Chain, ClientCertificate, ClientInfo, ConsumerDirectory, Framing, Scheme, testing};
 use portico::plugins::REGISTRY;
 use serde_json::json;
 
@@ -161,6 +161,8 @@ fn decide(chain: &Chain, client: u8, times: u64, lock: Option<&Mutex<()>>) {
                 scheme: Scheme::Http,
                 host: "bench.example",
                 listen_port: 80,
+                is_peer_trusted: false,
+                certificate: ClientCertificate::NotRequested,
             },
             framing: Framing::default(),
             id: &id,

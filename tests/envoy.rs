@@ -92,7 +92,7 @@ fn retry_budget_of_portico_limits_the_load_where_that_of_envoy_does_not() {
     let setup = Setup {
         behaviors: &[Behavior::Respond(503); 2],
         policy: json!({
-            "retry": { "attempts": 3, "on": ["GatewayError"], "backoff": { "base": "1ms", "max": "1ms" } },
+            "retry": { "attempts": 3, "retryOn": ["GatewayError"], "backoff": { "base": "1ms", "max": "1ms" } },
             "retryBudget": { "percent": 20, "interval": "1h", "minRetryRate": { "count": 1, "interval": "1h" } },
         }),
         cluster: json!({ "circuit_breakers": { "thresholds": [{

@@ -128,9 +128,11 @@ async fn logins_continue_after_a_restart_of_the_directory() {
     let services = services();
     let chain = chain_of(server.port, &json!({}), &services);
     let wrong_searcher = json!({"bind_dn": "cn=portico,dc=example,dc=com", "ldap_password": "wrong"});
-    assert_eq!(status(&chain_of(server.port, &wrong_searcher, &services), "anna:annas-password").await, Some(500));
+    let rejected = chain_of(server.port, &wrong_searcher, &services);
+    assert_eq!(status(&rejected, "anna:annas-password").await, Some(500));
     let message = services.diagnostic("KongPlugin/default/test").unwrap().message.to_string();
     assert!(message.contains("it rejects config.bind_dn: invalidCredentials (49)"), "{message}");
+    drop(rejected);
     assert_eq!(status(&chain, "anna:annas-password").await, None);
     server.restart().await;
     assert_eq!(status(&chain, "anna:annas-password").await, None, "the closed connection is replaced");

@@ -194,8 +194,8 @@ const LAYERS: &[Row] = &[
         &[
             "certificate_metrics change_meters crds endpoint_names file_descriptors fingerprint_cache \
              health_meters host_addresses ingress kong_metrics overload_meters problem_counts queue_meters \
-             rate_limit_meters source_overlap stdout upstream_events upstream_views watch_meters",
-            "addressing data_plane state_meters",
+             rate_limit_meters settings_json source_overlap stdout upstream_events watch_meters",
+            "addressing data_plane state_meters upstream_views",
             "control",
             "announce check cluster diagnostic_meters plugin_services verify views",
             "gateway_services status_publisher",
@@ -258,24 +258,26 @@ const LAYERS: &[Row] = &[
         "plugin_api",
         &[
             "remote server_text",
-            "decimal header_spoofing kind login multipart plugin_regex reply route_description scheme \
-             state template timing",
+            "cookies decimal form_body header_spoofing kind login multipart plugin_regex reply route_description \
+             scheme state template timing",
             "batch_queue body_filter changed_fields fields idle_connections instance password remote_request \
              repeated_query sealed_cookie token",
             "completed_request consumers remote_client services",
-            "digest_cache",
-            "context server_diagnostics",
-            "redis",
+            "context digest_cache scripted_server server_diagnostics shared_fetch",
+            "redis remote_server",
+            "introspection",
             "authentication chain log_entry",
+            "client_certificate",
             "factory stream_chain",
             "testing",
         ],
     ),
     (
         "plugins",
-        &["acl basic_auth bot_detection combined_auth_tests correlation_id cors hmac_auth http_log ip_restriction \
-         jwt key_auth ldap_auth openid_connect prometheus rate_limiting redirect request_size_limiting \
-         request_termination request_transformer response_transformer session standard_webhooks"],
+        &["acl basic_auth bot_detection combined_auth_tests correlation_id cors forward_auth header_cert_auth \
+         hmac_auth http_log identity_keys internal_identity ip_restriction jwt jwt_signer key_auth ldap_auth \
+         mtls_auth oauth2_introspection opa openid_connect prometheus rate_limiting redirect request_size_limiting \
+         request_termination request_transformer response_transformer session standard_webhooks upstream_oauth"],
     ),
     (
         "proxy",
@@ -363,7 +365,7 @@ const LAYERS: &[Row] = &[
         "verify",
         &[
             "admin_client hosts regex_sample served_routes test_client",
-            "expectation",
+            "balancing expectation",
             "explanation gateway_routes ingresses",
             "judgment",
             "verification_report",

@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 
 use super::LIMITS;
 use super::renderings::{Rendering, Renderings};
-use super::response::{AdminResponse, JSON, json, not_found, reject_method, text};
+use super::response::{AdminResponse, JSON, json, not_found, reject_method, response, text};
 use crate::http_server::{self, ServerLimits};
 use crate::metrics::Exposition;
 
@@ -35,6 +35,9 @@ pub trait StatusSource: Send + Sync + 'static {
 
     /// The hash of the served configuration; equal configurations have equal hashes.
     fn configuration_hash(&self) -> String;
+
+    /// The JSON Web Key Set of the tokens that plugins sign: of all plugins, or of those in a namespace.
+    fn signing_keys(&self, namespace: Option<&str>) -> String;
 }
 
 /// Serves on `listener` until `shutdown` completes.
@@ -84,7 +87,8 @@ async fn respond(
             Err(response) => response,
         },
         "/status/ready" => kong_readiness(&*source),
-        _ => not_found("/healthz, /readyz, /metrics, /status or /status/ready"),
+        SIGNING_KEYS => signing_keys(request, &*source),
+        _ => not_found(&format!("/healthz, /readyz, /metrics, /status, /status/ready or {SIGNING_KEYS}")),
     }
 }
 
@@ -131,6 +135,15 @@ fn kong_status(source: &dyn StatusSource) -> Rendering {
         },
     });
     Rendering { content_type: JSON, text: format!("{status:#}\n") }
+}
+
+/// The path of the public keys of tokens that plugins sign.
+const SIGNING_KEYS: &str = "/.well-known/portico/jwks.json";
+
+fn signing_keys(request: &Request<Incoming>, source: &dyn StatusSource) -> AdminResponse {
+    let parameters = request.uri().query().into_iter().flat_map(|query| query.split('&'));
+    let namespace = parameters.filter_map(|parameter| parameter.strip_prefix("namespace=")).next_back();
+    response(StatusCode::OK, "application/jwk-set+json", source.signing_keys(namespace))
 }
 
 fn kong_readiness(source: &dyn StatusSource) -> AdminResponse {
@@ -184,6 +197,10 @@ mod tests {
 
         fn configuration_hash(&self) -> String {
             "abc".to_owned()
+        }
+
+        fn signing_keys(&self, namespace: Option<&str>) -> String {
+            format!("{{\"keys\":[]}} {namespace:?}")
         }
     }
 
@@ -271,6 +288,10 @@ mod tests {
             fn configuration_hash(&self) -> String {
                 String::new()
             }
+
+            fn signing_keys(&self, namespace: Option<&str>) -> String {
+                format!("{{\"keys\":[]}} {namespace:?}")
+            }
         }
 
         let (probed, finish) = mpsc::sync_channel(1);
@@ -324,6 +345,10 @@ mod tests {
 
             fn configuration_hash(&self) -> String {
                 String::new()
+            }
+
+            fn signing_keys(&self, namespace: Option<&str>) -> String {
+                format!("{{\"keys\":[]}} {namespace:?}")
             }
         }
 
@@ -381,6 +406,10 @@ mod tests {
 
         fn configuration_hash(&self) -> String {
             String::new()
+        }
+
+        fn signing_keys(&self, namespace: Option<&str>) -> String {
+            format!("{{\"keys\":[]}} {namespace:?}")
         }
     }
 
@@ -456,9 +485,18 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_query_selects_the_keys_of_a_namespace() {
+        for (query, namespace) in [("", "None"), ("?namespace=a", "Some(\"a\")"), ("?x=1&namespace=", "Some(\"\")")] {
+            let (status, body) = get(&[], &format!("/.well-known/portico/jwks.json{query}")).await;
+            assert_eq!((status, body), (200, format!("{{\"keys\":[]}} {namespace}")), "{query}");
+        }
+    }
+
+    #[tokio::test]
     async fn unknown_paths_list_the_known_ones() {
         let (status, body) = get(&[], "/debug/store").await;
-        let expected = "not found; try /healthz, /readyz, /metrics, /status or /status/ready\n";
+        let expected =
+            "not found; try /healthz, /readyz, /metrics, /status, /status/ready or /.well-known/portico/jwks.json\n";
         assert_eq!((status, body.as_str()), (404, expected));
     }
 }

@@ -33,6 +33,7 @@ mod problem_counts;
 mod queue_meters;
 mod rate_limit_meters;
 mod run;
+mod settings_json;
 mod source_overlap;
 mod state_meters;
 mod status_publisher;

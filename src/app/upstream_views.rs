@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
+use super::settings_json;
 use crate::compile::PolicySources;
 use crate::upstream::{
-    Availability, BackendTraffic, CircuitPhase, CircuitReport, EjectionCause, EndpointCounts, EndpointHealthReport,
-    EndpointReport, Endpoints, HealthTransition, LevelReport, OverloadLimit, OverloadReport, Upstream, UpstreamKey,
+    Availability, CircuitPhase, CircuitReport, EjectionCause, EndpointCounts, EndpointHealthReport, EndpointReport,
+    HealthTransition, LevelReport, OverloadLimit, OverloadReport, Upstream, UpstreamKey, UpstreamProtocol,
     UpstreamRegistry,
 };
 
@@ -19,13 +20,13 @@ pub(super) fn upstreams(registry: &UpstreamRegistry, selector: Option<&str>) -> 
         let EndpointCounts { healthy, ejected } = upstream.endpoint_counts();
         let mut object = json!({
             "name": upstream.key.to_string(),
-            "protocol": format!("{:?}", upstream.key.protocol),
+            "protocol": protocol_name(upstream.key.protocol),
             "tls": upstream.key.tls.is_some(),
             "healthy": healthy,
             "ejected": ejected,
         });
         if selector.is_some() {
-            object["loadBalancing"] = json!(format!("{:?}", upstream.endpoints().balance));
+            object["loadBalancing"] = settings_json::load_balancing(&upstream.endpoints().balance);
             object["endpoints"] = upstream.endpoint_reports().iter().map(endpoint).collect();
             object["levels"] = upstream.levels().iter().map(level).collect();
             object["unready"] = upstream.endpoints().unready.iter().map(ToString::to_string).collect();
@@ -91,6 +92,13 @@ fn endpoint(report: &EndpointReport) -> Value {
     object
 }
 
+fn protocol_name(protocol: UpstreamProtocol) -> &'static str {
+    match protocol {
+        UpstreamProtocol::Http1 => "HTTP/1.1",
+        UpstreamProtocol::Http2 => "HTTP/2",
+    }
+}
+
 fn state_name(availability: Availability) -> &'static str {
     match availability {
         Availability::Available => "available",
@@ -139,8 +147,8 @@ pub(super) fn circuits(registry: &UpstreamRegistry, selector: Option<&str>) -> V
         }
         let endpoints = upstream.endpoints();
         object["settings"] = json!({
-            "limits": endpoints.traffic.limits.as_ref().map(|limits| format!("{limits:?}")),
-            "circuitBreaker": endpoints.traffic.circuit_breaker.as_ref().map(|breaker| format!("{breaker:?}")),
+            "limits": settings_json::limits(&endpoints.traffic),
+            "circuitBreaker": settings_json::circuit_breaker(&endpoints.traffic),
         });
         Some(object)
     };
@@ -152,43 +160,14 @@ pub(super) fn policies(registry: &UpstreamRegistry, sources: &BTreeMap<UpstreamK
     let describe = |upstream: Arc<Upstream>| {
         let sources = sources.get(&upstream.key)?;
         let endpoints = upstream.endpoints();
-        let blocks: Map<String, Value> = blocks(&endpoints)
-            .into_iter()
-            .map(|(block, setting)| (block.to_owned(), json!({"source": sources.get(block), "setting": setting})))
-            .collect();
+        let describe = |(path, setting): (&'static str, Value)| {
+            let source = sources.get(settings_json::block_of(path));
+            (path.to_owned(), json!({"source": source, "setting": setting}))
+        };
+        let blocks: Map<String, Value> = settings_json::blocks(&endpoints).into_iter().map(describe).collect();
         Some(json!({"name": upstream.key.to_string(), "blocks": blocks}))
     };
     registry.all().into_iter().filter_map(describe).collect()
-}
-
-/// The settings by the block of a BackendPolicy that has them. Settings that are absent are left out.
-fn blocks(endpoints: &Endpoints) -> Vec<(&'static str, String)> {
-    let BackendTraffic {
-        retry_limits,
-        affinity,
-        health,
-        limits,
-        circuit_breaker,
-        retries,
-        timeouts,
-        alternatives,
-        is_dry_run,
-    } = &endpoints.traffic;
-    let mut blocks = vec![("loadBalancing", format!("{:?}", endpoints.balance))];
-    let optional = [
-        ("retryBudget", retry_limits.map(|limits| limits.to_string())),
-        ("loadBalancing.sessionPersistence", affinity.as_ref().map(|affinity| affinity.to_string())),
-        ("health.passive", health.as_ref().map(|health| format!("{:?}", health.passive))),
-        ("health.active", health.as_ref().and_then(|health| Some(format!("{:?}", health.active.as_ref()?)))),
-        ("limits", limits.as_ref().map(|limits| format!("{limits:?}"))),
-        ("circuitBreaker", circuit_breaker.as_ref().map(|breaker| format!("{breaker:?}"))),
-        ("retry", retries.as_ref().map(|retries| format!("{retries:?}"))),
-        ("timeouts", timeouts.as_ref().map(|timeouts| format!("{timeouts:?}"))),
-        ("failover", alternatives.as_ref().map(|alternatives| format!("{alternatives:?}"))),
-        ("mode", is_dry_run.then(|| "DryRun".to_owned())),
-    ];
-    blocks.extend(optional.into_iter().filter_map(|(block, setting)| Some((block, setting?))));
-    blocks
 }
 
 /// The upstreams that a selector names, ordered by key.
@@ -210,7 +189,7 @@ pub(super) fn is_selected(key: &UpstreamKey, selector: &str) -> bool {
 mod tests {
     use super::*;
     use crate::upstream::settings::{HealthSettings, RequestLimits};
-    use crate::upstream::{EndpointAddress, Outcome, OutcomeClass};
+    use crate::upstream::{BackendTraffic, EndpointAddress, Endpoints, Outcome, OutcomeClass};
 
     fn key(service: &str, port: u16) -> UpstreamKey {
         UpstreamKey { namespace: "shop".into(), service: service.into(), port, ..UpstreamKey::default() }
@@ -264,6 +243,10 @@ mod tests {
         );
         assert_eq!(cart["endpoints"][1]["transitions"][0]["to"], "ejected");
         assert_eq!((&cart["endpoints"][0]["state"], &cart["levels"]), (&json!("available"), &json!([])));
+        assert_eq!(
+            (&cart["protocol"], &cart["loadBalancing"]["algorithm"]),
+            (&json!("HTTP/1.1"), &json!("RoundRobin"))
+        );
     }
 
     #[tokio::test]
@@ -290,6 +273,8 @@ mod tests {
         let circuits_of_all = circuits(&registry(), None);
         assert_eq!(names(&circuits_of_all), ["shop/cart:81"]);
         assert_eq!((&circuits_of_all[0]["limit"], &circuits_of_all[0]["rejected"]["requests"]), (&json!(7), &json!(0)));
+        let settings = &circuits_of_all[0]["settings"];
+        assert_eq!(*settings, json!({"limits": {"maxRequests": 7}, "circuitBreaker": null}));
         assert_eq!(names(&circuits(&registry(), Some("shop/search"))), [""; 0]);
     }
 
@@ -301,6 +286,9 @@ mod tests {
         assert_eq!(names(&policies), ["shop/cart:80"]);
         let blocks = &policies[0]["blocks"];
         assert_eq!(blocks["health.passive"]["source"], "KongUpstreamPolicy shop/checks");
+        assert_eq!(blocks["health.passive"]["setting"]["interval"], "10s");
+        let ejection = json!({"source": "KongUpstreamPolicy shop/checks", "setting": 50});
+        assert_eq!(blocks["health.maxEjectionPercent"], ejection);
         assert_eq!(blocks["loadBalancing"]["source"], Value::Null);
         assert_eq!(blocks["limits"], Value::Null);
     }

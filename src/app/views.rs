@@ -18,6 +18,7 @@ use crate::admin::{AdminView, RequestObserver, StatusSource, ViewContent, ViewRe
 use crate::api::{Meta, ObjectId};
 use crate::compile::verdict::Verdicts;
 use crate::metrics::{Exposition, Metrics};
+use crate::plugin_api::token::published_keys::key_set_of_process;
 use crate::plugins::prometheus::ConnectionCounts;
 use crate::proxy::ProxyStats;
 use crate::proxy::observations::{ObservationMode, ObservedRequests};
@@ -171,6 +172,10 @@ impl StatusSource for StatusViews {
 
     fn configuration_hash(&self) -> String {
         self.fingerprints.current().to_string()
+    }
+
+    fn signing_keys(&self, namespace: Option<&str>) -> String {
+        key_set_of_process(&self.kong.state, namespace)
     }
 }
 

@@ -248,7 +248,7 @@ impl Compiler {
         let find = |key: &ObjectKey| backend_traffic::findings(cx, key);
         self.traffic_policy_users.update(store, touched, &replanned, &served, find, verdicts);
         let find = |key: &ObjectKey| {
-            backend_policy::findings(store, key, |upstream| alternatives::reference_problems(cx, upstream))
+            backend_policy::findings(store, key, &served, |upstream| alternatives::reference_problems(cx, upstream))
         };
         self.backend_policy_users.update(store, touched, &replanned, &served, find, verdicts);
         let find = |key: &ObjectKey| x_backend_verdict::findings(cx, served.forbidden, key);

@@ -2,16 +2,17 @@
 //! ask the same sources in the same order.
 //!
 //! ```text
-//!   BackendPolicy ─▶ XBackendTrafficPolicy ─▶ KongUpstreamPolicy, KongIngress, annotations ─▶ defaults
-//!   └ all upstreams ┘└─────────────────────── those of Services ──────────────────────────┘
+//!   own sessions ─▶ BackendPolicy ─▶ XBackendTrafficPolicy ─▶ KongUpstreamPolicy, KongIngress, annotations ─▶ defaults
+//!   └ XBackends ──┘ └ all upstreams ┘└─────────────────────── those of Services ─────────────────────────┘
 //! ```
 
 use std::collections::BTreeMap;
 
+use super::backend::x_backend;
 use super::kong::policy_conflicts::PolicyConflicts;
 use super::kong::upstream_policy;
 use super::policies::{backend_policy, backend_traffic};
-use crate::api::ObjectKey;
+use crate::api::{Kind, ObjectKey};
 use crate::store::Store;
 use crate::upstream::settings::Balancing;
 use crate::upstream::{BackendTraffic, UpstreamKey, UpstreamSource};
@@ -33,7 +34,11 @@ pub(super) fn settings(
         }
         UpstreamSource::XBackend => (Balancing::default(), BackendTraffic::default()),
     };
-    backend_policy::apply(store, upstream, balance, traffic)
+    let (balance, mut traffic) = backend_policy::apply(store, upstream, balance, traffic);
+    if let Some(sessions) = x_backend::own_sessions(store, upstream) {
+        traffic.affinity = Some(sessions);
+    }
+    (balance, traffic)
 }
 
 /// The sources of the settings of one upstream.
@@ -45,6 +50,10 @@ pub(super) fn sources(store: &Store, upstream: &UpstreamKey, conflicts: &PolicyC
         sources.extend(backend_traffic::sources(store, &service_key(upstream)));
     }
     sources.extend(backend_policy::sources(store, upstream));
+    if x_backend::own_sessions(store, upstream).is_some() {
+        let backend = format!("{} {}", Kind::XBackend, backend_policy::backend_key(upstream));
+        sources.insert("loadBalancing.sessionPersistence", backend);
+    }
     sources
 }
 

@@ -21,7 +21,7 @@ use crate::diagnostic::Diagnostic;
 const CONSUMER_ID: HeaderName = HeaderName::from_static("x-consumer-id");
 const CONSUMER_CUSTOM_ID: HeaderName = HeaderName::from_static("x-consumer-custom-id");
 const CONSUMER_USERNAME: HeaderName = HeaderName::from_static("x-consumer-username");
-const CREDENTIAL_IDENTIFIER: HeaderName = HeaderName::from_static("x-credential-identifier");
+pub const CREDENTIAL_IDENTIFIER: HeaderName = HeaderName::from_static("x-credential-identifier");
 const ANONYMOUS_CONSUMER: HeaderName = HeaderName::from_static("x-anonymous-consumer");
 pub const CONSUMER_GROUPS: HeaderName = HeaderName::from_static("x-consumer-groups");
 pub const AUTHENTICATED_GROUPS: HeaderName = HeaderName::from_static("x-authenticated-groups");
@@ -64,6 +64,11 @@ impl AuthPolicy {
             return Err(Diagnostic::in_config("anonymous", "is empty", remedy));
         }
         Ok(AuthPolicy { anonymous: anonymous.map(String::into_boxed_str), runs_on_preflight })
+    }
+
+    /// Without a consumer for unauthenticated requests, and for all methods.
+    pub fn required() -> Self {
+        AuthPolicy { anonymous: None, runs_on_preflight: true }
     }
 
     /// The consumer in `anonymous`, if that is set.
@@ -173,7 +178,7 @@ pub fn clear_identity_of_client(cx: &mut RequestCx<'_>) {
 
 /// Removes identity headers that the client sent or that an earlier plugin set. `acl` runs later and sets those with
 /// groups.
-fn clear_identity_headers(headers: &mut HeaderMap) {
+pub fn clear_identity_headers(headers: &mut HeaderMap) {
     // Few requests have such a header, and one pass over the names is cheaper than one lookup for each identity header.
     let may_be_identity_header =
         |name: &HeaderName| matches!(name.as_str().as_bytes(), [b'x', b'-' | b'_', b'a' | b'c', ..]);

@@ -62,6 +62,8 @@ pub struct Chain {
     body_buffer_limit: Option<usize>,
     /// Whether a plugin sets the request id, for all consumers.
     sets_request_id: bool,
+    /// Whether a plugin reads the certificates of clients.
+    requests_client_certificate: bool,
     /// The plugins that may buffer the body.
     body_readers: Box<[Arc<dyn Plugin>]>,
     /// The fields that instances for consumers and groups change. `None` if they change none. Those of the other
@@ -127,6 +129,11 @@ impl Chain {
         self.sets_request_id
     }
 
+    /// Whether handshakes request the certificate of the client because a plugin of the chain reads it.
+    pub fn requests_client_certificate(&self) -> bool {
+        self.requests_client_certificate
+    }
+
     /// How many bytes of the body of this request to buffer before plugins run.
     pub fn body_buffer_limit_for(&self, head: &request::Parts) -> Option<usize> {
         let readers = self.body_readers.iter().filter(|plugin| plugin.buffers_body(head));
@@ -188,6 +195,7 @@ impl Chain {
             scope: "",
             route: &self.names,
             plugin_data: &mut state.plugin_data,
+            named_fields: &mut state.named_fields,
             slot: 0,
         };
         state.timings.start();

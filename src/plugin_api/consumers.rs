@@ -194,6 +194,21 @@ impl JwtCredential {
     }
 }
 
+/// A name in certificates of `mtls-auth` and `header-cert-auth`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateCredential {
+    pub id: EntityId,
+    /// A subject alternative name or a common name. The plugins also send it in `X-Credential-Identifier`.
+    pub subject: EntityName,
+    pub consumer: Arc<Consumer>,
+}
+
+impl CertificateCredential {
+    pub fn new(id: EntityId, subject: impl Into<EntityName>, consumer: Arc<Consumer>) -> Self {
+        CertificateCredential { id, subject: subject.into(), consumer }
+    }
+}
+
 /// A SHA-256 digest. Secrets are looked up by digest, so that the duration of a lookup reveals nothing about them.
 pub type Sha256Digest = [u8; 32];
 
@@ -229,6 +244,8 @@ pub struct ConsumerDirectory {
     pub tokens: PersistentMap<ByClaim>,
     /// The secrets for signatures of requests, by username.
     pub signers: PersistentMap<BySigner>,
+    /// By a name in the certificate.
+    pub certificates: PersistentMap<BySubject>,
     /// Whether credentials exist that Portico could not fetch. A client with an unknown credential may have one of
     /// them.
     pub lacks_credentials: bool,
@@ -321,4 +338,5 @@ indexes! {
     ByLogin: BasicCredential, |basic| Some(basic.username.as_bytes());
     ByClaim: JwtCredential, |jwt| Some(jwt.claim.as_bytes());
     BySigner: HmacCredential, |hmac| Some(hmac.username.as_bytes());
+    BySubject: CertificateCredential, |certificate| Some(certificate.subject.as_bytes());
 }

@@ -8,11 +8,13 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, request};
+use rustls::pki_types::CertificateDer;
 use smallvec::SmallVec;
 
 use super::body_filter::{BodyFilter, PluginBodyFilter};
+use super::changed_fields::FieldNames;
 use super::completed_request::CompletedRequest;
-use super::consumers::{Consumer, ConsumerDirectory, EntityId};
+use super::consumers::{Consumer, ConsumerDirectory, EntityId, Sha256Digest};
 use super::plugin_regex::RemainingRegexSteps;
 use super::route_description::RouteDescription;
 use super::scheme::Scheme;
@@ -58,6 +60,7 @@ pub struct RequestCx<'r> {
     pub scope: &'r str,
     pub route: &'r RouteNames,
     pub(crate) plugin_data: &'r mut PluginData,
+    pub(crate) named_fields: &'r mut Option<Box<FieldNames>>,
     pub(crate) slot: u16,
 }
 
@@ -78,6 +81,12 @@ impl RequestCx<'_> {
     /// Stores data of this plugin for `Plugin::response` and `Plugin::log` of the same request.
     pub fn set_plugin_data<T: Any>(&mut self, value: T) {
         self.plugin_data.insert(self.slot, value);
+    }
+
+    /// Declares a field of the request that the plugin changes because a server has named it, so that
+    /// [`Plugin::declare_fields`](super::Plugin::declare_fields) cannot.
+    pub fn declare_request_field(&mut self, name: &HeaderName) {
+        self.named_fields.get_or_insert_default().add(name);
     }
 }
 
@@ -163,6 +172,23 @@ pub struct ClientInfo<'r> {
     pub host: &'r str,
     /// The listener port as seen by clients.
     pub listen_port: u16,
+    /// Whether the peer is one of those that may report other clients (`--trusted-ips`).
+    pub is_peer_trusted: bool,
+    pub certificate: ClientCertificate<'r>,
+}
+
+/// The certificate of the client's TLS connection. The client has proved that it has the private key, and nothing else
+/// is verified.
+#[derive(Clone, Copy, Debug, Default)]
+pub enum ClientCertificate<'r> {
+    /// The client was not asked for one: the connection does not use TLS, or no plugin that reads certificates ran for
+    /// the listener when the connection was opened.
+    #[default]
+    NotRequested,
+    /// The client has sent none.
+    Missing,
+    /// The client's own certificate, then those that it sent with it, and the digest of all of them.
+    Chain(&'r [CertificateDer<'static>], &'r Sha256Digest),
 }
 
 /// Stands for a client whose address a trusted peer reports in an unreadable way. Plugins that restrict access by

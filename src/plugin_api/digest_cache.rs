@@ -3,6 +3,7 @@
 //! A set-associative cache of fixed size without locks. The digest selects a set of a few slots. An entry may be
 //! replaced by another one at any time; what it contained is then determined again when it is needed again.
 
+use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
@@ -17,6 +18,46 @@ pub trait DigestEntry {
 
     /// Whether the entry is no longer of use, so that its slot is free.
     fn is_expired(&self, now: SystemTime) -> bool;
+}
+
+/// An entry that is of use until some time.
+pub struct Expiring<T> {
+    digest: Sha256Digest,
+    expires: SystemTime,
+    value: Arc<T>,
+}
+
+impl<T> DigestEntry for Expiring<T> {
+    fn digest(&self) -> &Sha256Digest {
+        &self.digest
+    }
+
+    fn is_expired(&self, now: SystemTime) -> bool {
+        self.expires <= now
+    }
+}
+
+/// Omits the value, which may belong to a client.
+impl<T> fmt::Debug for Expiring<T> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Expiring").field("expires", &self.expires).finish_non_exhaustive()
+    }
+}
+
+impl<T> DigestCache<Expiring<T>> {
+    /// The value, unless it has expired.
+    pub fn find_value(&self, digest: &Sha256Digest, now: SystemTime) -> Option<Arc<T>> {
+        let found = self.find(digest)?;
+        let entry = found.as_ref().filter(|entry| !entry.is_expired(now))?;
+        Some(Arc::clone(&entry.value))
+    }
+
+    /// Stores a value, unless it has expired already.
+    pub fn insert_value(&self, digest: Sha256Digest, value: Arc<T>, expires: SystemTime, now: SystemTime) {
+        if expires > now {
+            self.insert(Arc::new(Expiring { digest, expires, value }), now);
+        }
+    }
 }
 
 /// A cache of at most `SETS * WAYS` entries.
@@ -103,5 +144,16 @@ mod tests {
         assert_eq!(is_cached().iter().filter(|is_cached| **is_cached).count(), 4, "an entry has one slot");
         cache.insert(entry(5, 100), noon());
         assert_eq!(is_cached().iter().filter(|is_cached| **is_cached).count(), 4, "a set has four slots");
+    }
+
+    #[test]
+    fn expired_values_are_not_found() {
+        let cache = DigestCache::default();
+        let (digest, end) = (entry(0, 0).digest, noon() + Duration::from_secs(1));
+        cache.insert_value(digest, Arc::new("late"), noon(), noon());
+        assert_eq!(cache.find_value(&digest, noon()), None);
+        cache.insert_value(digest, Arc::new("kept"), end, noon());
+        assert_eq!(cache.find_value(&digest, noon()).as_deref(), Some(&"kept"));
+        assert_eq!(cache.find_value(&digest, end), None);
     }
 }

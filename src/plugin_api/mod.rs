@@ -18,16 +18,20 @@ pub mod batch_queue;
 pub mod body_filter;
 pub mod chain;
 pub mod changed_fields;
+pub mod client_certificate;
 pub mod completed_request;
 pub mod consumers;
 pub mod context;
+pub mod cookies;
 pub mod decimal;
 pub mod digest_cache;
 pub mod factory;
 pub mod fields;
+pub mod form_body;
 pub mod header_spoofing;
 pub mod idle_connections;
 pub mod instance;
+pub mod introspection;
 pub mod kind;
 pub mod log_entry;
 pub mod login;
@@ -38,14 +42,18 @@ pub mod redis;
 pub mod remote;
 pub mod remote_client;
 pub mod remote_request;
+pub mod remote_server;
 mod repeated_query;
 pub mod reply;
 pub mod route_description;
 pub mod scheme;
+#[cfg(test)]
+pub(crate) mod scripted_server;
 pub mod sealed_cookie;
 pub mod server_diagnostics;
 pub mod server_text;
 pub mod services;
+pub mod shared_fetch;
 pub mod state;
 pub mod stream_chain;
 pub mod template;
@@ -63,8 +71,8 @@ pub use changed_fields::{ChangedFields, FieldNames};
 pub use completed_request::{CompletedRequest, CredentialLocations};
 pub use consumers::{Consumer, ConsumerDirectory};
 pub use context::{
-    BeforeForwardCx, ClientInfo, Framing, Identity, LogCx, RequestCx, RequestSummary, ResponseCx, ResponseHeaders,
-    ResponseSource, RouteNames, UriCaptures,
+    BeforeForwardCx, ClientCertificate, ClientInfo, Framing, Identity, LogCx, RequestCx, RequestSummary, ResponseCx,
+    ResponseHeaders, ResponseSource, RouteNames, UriCaptures,
 };
 pub use factory::PluginFactory;
 pub use kind::{
@@ -140,6 +148,11 @@ pub trait Plugin: Send + Sync + 'static {
         false
     }
 
+    /// Whether the plugin reads [`ClientInfo::certificate`]. Handshakes of its routes then request one.
+    fn requests_client_certificate(&self) -> bool {
+        false
+    }
+
     /// Where an authentication plugin reads credentials, so that log plugins do not write them. The header
     /// `Authorization` need not be listed. `None` for plugins that do not authenticate.
     fn credential_locations(&self) -> Option<CredentialLocations> {
@@ -152,8 +165,8 @@ pub trait Plugin: Send + Sync + 'static {
     }
 
     /// Names all header fields that `access` and `response` may set, change or remove, in every spelling that they have
-    /// after the change. Such fields are not forwarded in trailers and informational responses. Names that depend on
-    /// the request cannot be declared, so a plugin must not change fields of such names.
+    /// after the change. Such fields are not forwarded in trailers and informational responses. Names that a
+    /// server chooses are declared by [`RequestCx::declare_request_field`].
     fn declare_fields(&self, fields: &mut ChangedFields) {
         let _ = fields;
     }

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use rustls::pki_types::CertificateDer;
 use serde_json::Value;
 use tokio::time::Instant;
 
@@ -13,9 +14,10 @@ use super::chain::{
     AllowedRequest, AttachmentPoint, BaseScope, Chain, ChainBuilder, ChainRequest, ChainResponse, ChainState,
 };
 use super::changed_fields::FieldNames;
+use super::client_certificate::chain_digest;
 use super::completed_request::{CompletedRequest, LoggedHeads};
 use super::consumers::EntityId;
-use super::context::{ClientInfo, Framing, RequestSummary, ResponseSource, RouteNames, UriCaptures};
+use super::context::{ClientCertificate, ClientInfo, Framing, RequestSummary, ResponseSource, RouteNames, UriCaptures};
 use super::instance::PluginInstance;
 use super::kind::{AnyPluginKind, BuildCx, BuildNotes, Phases};
 use super::reply::{Reply, ReplyBody};
@@ -137,6 +139,9 @@ pub struct TestRequest {
     pub scheme: Scheme,
     pub now: SystemTime,
     pub uri_captures: TestCaptures,
+    /// The certificates of the client. `None` if it is not asked for any.
+    pub certificates: Option<Vec<CertificateDer<'static>>>,
+    pub is_peer_trusted: bool,
     /// The response of the endpoint.
     pub upstream_response: Response<()>,
 }
@@ -174,6 +179,8 @@ impl TestRequest {
             scheme: Scheme::Http,
             now: noon(),
             uri_captures: TestCaptures::default(),
+            certificates: None,
+            is_peer_trusted: false,
             upstream_response: Response::new(()),
         }
     }
@@ -232,6 +239,7 @@ impl TestRequest {
         let mut state = ChainState::default();
         let received = head.headers.clone();
         let buffers_body = chain.body_buffer_limit_for(&head).is_some();
+        let digest = chain_digest(self.certificates.as_deref().unwrap_or_default());
         let client = ClientInfo {
             address: self.address,
             port: 40_000,
@@ -239,6 +247,12 @@ impl TestRequest {
             scheme: self.scheme,
             host: &host,
             listen_port: 80,
+            is_peer_trusted: self.is_peer_trusted,
+            certificate: match self.certificates.as_deref() {
+                None => ClientCertificate::NotRequested,
+                Some([]) => ClientCertificate::Missing,
+                Some(chain) => ClientCertificate::Chain(chain, &digest),
+            },
         };
         let request = ChainRequest {
             head: &mut head,
@@ -255,7 +269,7 @@ impl TestRequest {
         };
         let mut reply = chain.access(request, &mut state).await;
         let mut declared = chain.changed_fields();
-        declared.merge(state.fields_of_consumer().unwrap_or_default());
+        declared.merge(state.fields_of_request().unwrap_or_default());
         expect_declared("request", &received, &head.headers, &declared.request);
         if reply.is_none() && chain.may_stand_in_for_backend(&state) {
             let (path, query) = (uri.path(), uri.query());

@@ -6,12 +6,20 @@ mod basic_auth;
 mod bot_detection;
 mod correlation_id;
 mod cors;
+mod forward_auth;
+mod header_cert_auth;
 mod hmac_auth;
 mod http_log;
+mod identity_keys;
+mod internal_identity;
 mod ip_restriction;
 mod jwt;
+mod jwt_signer;
 mod key_auth;
 mod ldap_auth;
+mod mtls_auth;
+mod oauth2_introspection;
+mod opa;
 mod openid_connect;
 pub mod prometheus;
 pub mod rate_limiting;
@@ -22,6 +30,7 @@ mod request_transformer;
 mod response_transformer;
 mod session;
 mod standard_webhooks;
+mod upstream_oauth;
 
 #[cfg(any(test, fuzzing))]
 pub(crate) use jwt::fuzzing::token;
@@ -37,12 +46,20 @@ const KINDS: &[&dyn AnyPluginKind] = &[
     &RegisteredKind::<bot_detection::BotDetection>::NEW,
     &RegisteredKind::<correlation_id::CorrelationId>::NEW,
     &RegisteredKind::<cors::CorsPlugin>::NEW,
+    &RegisteredKind::<forward_auth::ForwardAuth>::NEW,
+    &RegisteredKind::<header_cert_auth::HeaderCertAuth>::NEW,
     &RegisteredKind::<hmac_auth::HmacAuth>::NEW,
     &RegisteredKind::<http_log::HttpLog>::NEW,
+    &RegisteredKind::<identity_keys::IdentityKeys>::NEW,
+    &RegisteredKind::<internal_identity::InternalIdentity>::NEW,
     &RegisteredKind::<ip_restriction::IpRestriction>::NEW,
     &RegisteredKind::<jwt::Jwt>::NEW,
+    &RegisteredKind::<jwt_signer::JwtSigner>::NEW,
     &RegisteredKind::<key_auth::KeyAuth>::NEW,
     &RegisteredKind::<ldap_auth::LdapAuth>::NEW,
+    &RegisteredKind::<mtls_auth::MtlsAuth>::NEW,
+    &RegisteredKind::<oauth2_introspection::OAuth2Introspection>::NEW,
+    &RegisteredKind::<opa::Opa>::NEW,
     &RegisteredKind::<openid_connect::OpenIdConnect>::NEW,
     &RegisteredKind::<prometheus::Prometheus>::NEW,
     &RegisteredKind::<rate_limiting::RateLimiting>::NEW,
@@ -53,6 +70,7 @@ const KINDS: &[&dyn AnyPluginKind] = &[
     &RegisteredKind::<response_transformer::ResponseTransformer>::NEW,
     &RegisteredKind::<session::SessionPlugin>::NEW,
     &RegisteredKind::<standard_webhooks::StandardWebhooks>::NEW,
+    &RegisteredKind::<upstream_oauth::UpstreamOAuth>::NEW,
 ];
 
 /// The registry of all plugins.

@@ -104,6 +104,20 @@ impl IngressRoutes {
         self.orders.first(host, || request.port())
     }
 
+    /// Whether a plugin of a rule that may serve this host reads the certificates of clients.
+    pub(super) fn requests_client_certificate(&self, host: Option<&str>) -> bool {
+        let by_host = match host {
+            Some(host) => self.by_host.single_label_candidates(host).any(|router| router.requests_client_certificate()),
+            None => self.by_host.iter().any(|(_, router)| router.requests_client_certificate()),
+        };
+        by_host
+            || self.by_conditions.requests_client_certificate()
+            || self.default_backend.as_ref().is_some_and(|backend| match backend {
+                DefaultBackend::ByHost(router) => router.requests_client_certificate(),
+                DefaultBackend::ByConditions(router) => router.requests_client_certificate(),
+            })
+    }
+
     /// The rule of each match, in the order of the dump.
     pub(super) fn rules(&self) -> impl Iterator<Item = &Arc<RouteRule>> {
         let default_backend = match &self.default_backend {

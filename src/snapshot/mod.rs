@@ -206,6 +206,19 @@ impl HttpListener {
         }
     }
 
+    /// Whether handshakes with this server name request a certificate, because a plugin of a rule that may
+    /// serve them reads it. In the order by conditions, the rules of all hosts count.
+    pub fn requests_client_certificate(&self, server_name: Option<&str>) -> bool {
+        match &self.routes {
+            Routes::ByHost(hosts) => match server_name {
+                Some(name) => hosts.candidates(name).any(|router| router.requests_client_certificate()),
+                None => hosts.iter().any(|(_, router)| router.requests_client_certificate()),
+            },
+            Routes::ByConditions(router) => router.requests_client_certificate(),
+            Routes::Ingresses(routes) => routes.requests_client_certificate(server_name),
+        }
+    }
+
     /// Whether the routes are those of Ingresses, which share one listener for all hosts.
     fn serves_ingresses(&self) -> bool {
         !matches!(self.routes, Routes::ByHost(_))

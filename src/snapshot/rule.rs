@@ -27,6 +27,11 @@ pub struct RouteRule {
 }
 
 impl RouteRule {
+    /// Whether handshakes request the certificate of the client because a plugin of the rule reads it.
+    pub(super) fn requests_client_certificate(&self) -> bool {
+        self.plugins.as_ref().is_some_and(|chain| chain.requests_client_certificate())
+    }
+
     /// The options of the rule. Its filters are applied after them, and override the path and Host that result.
     pub fn options(&self) -> &RuleOptions {
         self.options.as_deref().unwrap_or(RuleOptions::DEFAULT)

@@ -1,5 +1,6 @@
 //! The queue of due events: a problem of an object is reported once, after it has lasted for a second, and so is the
-//! end of all its problems. The namespaces take turns.
+//! end of all its problems. A queue of facts is the same, except that the end of a fact is not reported. The namespaces
+//! take turns.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
@@ -16,9 +17,19 @@ pub(super) struct EventQueue {
     entries: HashMap<ObjectId, EventEntry>,
     due: EventRotation,
     leading: bool,
+    /// Whether an event says that all problems of an object are resolved.
+    reports_end: bool,
+    rate: EventRate,
     /// The token bucket that limits the rate of events; one token allows one event.
     tokens: f64,
     last_refill: Option<Instant>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct EventRate {
+    /// How many events may be written at once after a pause.
+    burst: f64,
+    per_second: f64,
 }
 
 /// The origin of a problem.
@@ -62,17 +73,28 @@ pub(super) enum DueEvent {
 
 impl Default for EventQueue {
     fn default() -> Self {
-        EventQueue {
-            entries: HashMap::new(),
-            due: EventRotation::default(),
-            leading: false,
-            tokens: BURST,
-            last_refill: None,
-        }
+        EventQueue::new(PROBLEM_RATE, true)
     }
 }
 
 impl EventQueue {
+    /// The queue of facts. They are written slowly, because after a start there may be very many.
+    pub(super) fn of_facts() -> Self {
+        EventQueue::new(FACT_RATE, false)
+    }
+
+    fn new(rate: EventRate, reports_end: bool) -> Self {
+        EventQueue {
+            entries: HashMap::new(),
+            due: EventRotation::default(),
+            leading: false,
+            reports_end,
+            rate,
+            tokens: rate.burst,
+            last_refill: None,
+        }
+    }
+
     /// Sets all problems of an object from one origin.
     pub(super) fn set_problems(
         &mut self,
@@ -137,7 +159,7 @@ impl EventQueue {
             let Some(id) = self.due.take(now) else { return DueEvent::Nothing };
             let Some(entry) = self.entries.get_mut(&id) else { continue };
             entry.due = None;
-            if let Some((notice, known)) = entry.next_notice(self.leading) {
+            if let Some((notice, known)) = entry.next_notice(self.leading, self.reports_end) {
                 return DueEvent::Now { id, notice, known };
             }
             // Without an event, the token goes back.
@@ -151,10 +173,10 @@ impl EventQueue {
     /// Records that the event was written, or never will be.
     pub(super) fn written(&mut self, id: &ObjectId, notice: Notice, now: Instant) {
         let Some(entry) = self.entries.get_mut(id) else { return };
-        if notice.warning {
-            entry.reported.insert(notice);
-        } else {
+        if self.reports_end && !notice.warning {
             entry.reported.clear();
+        } else {
+            entry.reported.insert(notice);
         }
         self.queue(id, now);
     }
@@ -166,7 +188,7 @@ impl EventQueue {
 
     /// Defers the event of an object, and puts its token back.
     pub(super) fn defer(&mut self, id: &ObjectId, at: Instant) {
-        self.tokens = (self.tokens + 1.0).min(BURST);
+        self.tokens = (self.tokens + 1.0).min(self.rate.burst);
         self.queue(id, at);
     }
 
@@ -181,13 +203,14 @@ impl EventQueue {
     pub(super) fn take_token(&mut self, now: Instant) -> Option<Duration> {
         let elapsed = self.last_refill.map_or(Duration::ZERO, |last| now.saturating_duration_since(last));
         self.last_refill = Some(now);
-        self.tokens = (self.tokens + elapsed.as_secs_f64() * EVENTS_PER_SECOND).min(BURST);
+        let EventRate { burst, per_second } = self.rate;
+        self.tokens = (self.tokens + elapsed.as_secs_f64() * per_second).min(burst);
         if self.tokens >= 1.0 {
             self.tokens -= 1.0;
             return None;
         }
         // A millisecond more, so that after rounding there is surely a token.
-        Some(Duration::from_secs_f64((1.0 - self.tokens) / EVENTS_PER_SECOND) + Duration::from_millis(1))
+        Some(Duration::from_secs_f64((1.0 - self.tokens) / per_second) + Duration::from_millis(1))
     }
 }
 
@@ -210,10 +233,10 @@ impl EventEntry {
     }
 
     /// The next event, and whether another replica may have written it.
-    fn next_notice(&mut self, leading: bool) -> Option<(Notice, bool)> {
+    fn next_notice(&mut self, leading: bool, reports_end: bool) -> Option<(Notice, bool)> {
         let current: BTreeSet<Notice> = self.reportable(leading).cloned().collect();
         if current.is_empty() {
-            if !leading {
+            if !leading || !reports_end {
                 // Only the leader knows whether all problems of an object are resolved.
                 self.reported.clear();
             }
@@ -229,9 +252,8 @@ impl EventEntry {
 
 /// How long a problem has to last: a route is often applied a moment before the Service that it refers to.
 const SETTLE_TIME: Duration = Duration::from_secs(1);
-/// How many events may be written at once after a pause.
-const BURST: f64 = 25.0;
-const EVENTS_PER_SECOND: f64 = 5.0;
+const PROBLEM_RATE: EventRate = EventRate { burst: 25.0, per_second: 5.0 };
+const FACT_RATE: EventRate = EventRate { burst: 5.0, per_second: 1.0 };
 
 #[cfg(test)]
 mod tests {

@@ -34,9 +34,7 @@ impl EventWriter {
             match self.queue.next_event() {
                 NextEvent::Now { id, uid, api_version, notice, known, source } => {
                     if let Some(until) = self.forbidden_until(&id).filter(|until| Instant::now() < *until) {
-                        if source == EventSource::Problem {
-                            self.queue.defer_event(&id, until);
-                        }
+                        self.queue.defer_event(&id, until, source);
                         continue;
                     }
                     let Notice { warning, reason, ref note } = notice;
@@ -66,13 +64,10 @@ impl EventWriter {
         source: EventSource,
         outcome: Result<(), ApiError>,
     ) -> Duration {
-        let is_problem = source == EventSource::Problem;
         let Err(failure) = outcome else {
             self.last_error = None;
             self.forbidden_until.remove(event_namespace(id));
-            if is_problem {
-                self.queue.event_written(id, notice);
-            }
+            self.queue.event_written(id, notice, source);
             return Duration::ZERO;
         };
         let is_new_error = self.last_error.replace(failure.label()) != Some(failure.label());
@@ -88,37 +83,27 @@ impl EventWriter {
                 // A role may allow events in other namespaces, so only the events of this namespace wait.
                 let until = Instant::now() + FORBIDDEN_RETRY;
                 self.forbidden_until.insert(event_namespace(id).into(), until);
-                if is_problem {
-                    self.queue.defer_event(id, until);
-                }
+                self.queue.defer_event(id, until, source);
                 Duration::ZERO
             }
             ApiError::Unreachable(_) | ApiError::Conflict => {
-                if is_problem {
-                    self.queue.event_failed(id);
-                }
+                self.queue.event_failed(id, source);
                 RETRY_DELAY
             }
             ApiError::Throttled(wait) => {
-                if is_problem {
-                    self.queue.event_failed(id);
-                }
+                self.queue.event_failed(id, source);
                 wait.unwrap_or_default().max(RETRY_DELAY)
             }
             // The namespace is being deleted, or the event whose count was to rise has just expired: not retried.
             ApiError::NotFound | ApiError::AlreadyExists => {
-                if is_problem {
-                    self.queue.event_written(id, notice);
-                }
+                self.queue.event_written(id, notice, source);
                 Duration::ZERO
             }
             ApiError::Rejected(_) => {
                 if is_new_error {
                     info!(object = %id, reason = notice.reason, "An event was not written: {failure}");
                 }
-                if is_problem {
-                    self.queue.event_written(id, notice);
-                }
+                self.queue.event_written(id, notice, source);
                 Duration::ZERO
             }
         }

@@ -11,7 +11,8 @@ use crate::compile::verdict::{
     AncestorReference, AncestorVerdict, Condition, ListenerVerdict, ParentVerdict, PublishedAddress, Verdict,
 };
 
-/// The `status` for a verdict. Diagnostics that are in no condition are under `notes`, which is not part of any API.
+/// The `status` for a verdict. Diagnostics that are in no condition are under `notes`, and
+/// policies of objects without conditions under `affectedBy`; neither is part of any API.
 pub fn status(verdict: &Verdict) -> Value {
     with_acceptance(verdict, None)
 }
@@ -50,6 +51,9 @@ fn with_acceptance(verdict: &Verdict, acceptance: Option<&str>) -> Value {
         if !list.is_empty() {
             status.insert(key.to_owned(), Value::Array(list));
         }
+    }
+    if let Some(fact) = &verdict.affected_by {
+        status.insert("affectedBy".to_owned(), json!(fact));
     }
     if let Some(count) = verdict.attached_listener_sets {
         status.insert("attachedListenerSets".to_owned(), json!(count));

@@ -20,6 +20,8 @@ const TRANSLATION_FAILED: &str = "KongConfigurationTranslationFailed";
 pub(super) const GATEWAY_NOT_FOUND: &str = "GatewayNotFound";
 /// The reason for a replica that cannot listen for a Gateway and does not lead.
 const NOT_LISTENING: &str = "ReplicaNotListening";
+/// The reason for a Service or facade with a BackendPolicy.
+const POLICY_AFFECTED: &str = "BackendPolicyAffected";
 /// The API's limit for the note of an event.
 const MAX_NOTE_BYTES: usize = 1024;
 /// The maximum number of events of one verdict; the conditions name all problems.
@@ -63,6 +65,12 @@ pub(super) fn notices_for_verdict(verdict: &Verdict, is_sole_controller: bool) -
         notices.retain(|(is_pointer, _)| !is_pointer);
     }
     notices.into_iter().take(MAX_NOTICES).map(|(_, notice)| notice).collect()
+}
+
+/// What affects an object whose status does not say it. It is no problem, and its end is not reported.
+pub(super) fn facts(verdict: &Verdict) -> BTreeSet<Notice> {
+    let fact = |fact: &String| Notice { warning: false, ..notice(POLICY_AFFECTED, &format!("{fact}.")) };
+    verdict.affected_by.iter().map(fact).collect()
 }
 
 /// Where this replica cannot listen for a Gateway. `replica` names it. The status has the results of the leader only.
@@ -270,6 +278,17 @@ mod tests {
         let note = "spec.targetRefs: XMesh is not served; remove it.".to_owned();
         assert_eq!(events, [Notice { warning: true, reason: "KindNotServed", note }]);
         assert!(notices_for_verdict(&verdict(Topic::Field), false).is_empty());
+    }
+
+    #[test]
+    fn policies_that_affect_an_object_are_no_problem() {
+        let verdict =
+            Verdict { affected_by: Some("Affected by BackendPolicy shop/cart".to_owned()), ..Verdict::default() };
+        assert!(notices_for_verdict(&verdict, true).is_empty());
+        let note = "Affected by BackendPolicy shop/cart.".to_owned();
+        let expected = Notice { warning: false, reason: "BackendPolicyAffected", note };
+        assert_eq!(facts(&verdict), BTreeSet::from([expected]));
+        assert!(facts(&Verdict::default()).is_empty());
     }
 
     #[test]

@@ -63,6 +63,8 @@ struct QueueState {
     /// The number of writes in flight.
     in_flight: usize,
     events: EventQueue,
+    /// What affects objects whose status does not say it. Problems and occurrences come first.
+    facts: Facts,
     occurrences: OccurrenceQueue,
     /// The API version under which each kind was last served: a kind that cannot be read now is written as before.
     api_versions: HashMap<Kind, Arc<str>>,
@@ -71,6 +73,16 @@ struct QueueState {
     sole_controller: bool,
     /// This replica, for messages: its Pod and node.
     replica: Option<Arc<str>>,
+}
+
+/// The queue of facts, with its own default.
+#[derive(Debug)]
+struct Facts(EventQueue);
+
+impl Default for Facts {
+    fn default() -> Self {
+        Facts(EventQueue::of_facts())
+    }
 }
 
 /// One object to compare, and to write if it differs. The worker that takes it returns a [`WriteOutcome`].
@@ -138,8 +150,10 @@ pub(super) enum NextEvent {
 /// What an event is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum EventSource {
-    /// A problem of an object, or its end. The writer reports the result to the queue.
+    /// A problem of an object, or its end.
     Problem,
+    /// A fact about an object.
+    Fact,
     /// An occurrence. It is not reported later if writing fails.
     Occurrence,
 }
@@ -236,22 +250,31 @@ impl StatusQueue {
                     return NextEvent::Now { uid: uid.clone(), id, api_version, notice, known, source };
                 }
                 // An event needs the uid of an object in the cluster.
-                None => state.events.forget(&id),
+                None => state.forget_events(&id),
             }
         }
     }
 
-    pub(super) fn event_written(&self, id: &ObjectId, notice: Notice) {
-        self.change(|state, now| state.events.written(id, notice, now));
+    pub(super) fn event_written(&self, id: &ObjectId, notice: Notice, source: EventSource) {
+        self.change_events(source, |events, now| events.written(id, notice, now));
     }
 
-    pub(super) fn event_failed(&self, id: &ObjectId) {
-        self.change(|state, now| state.events.retry_later(id, now));
+    pub(super) fn event_failed(&self, id: &ObjectId, source: EventSource) {
+        self.change_events(source, |events, now| events.retry_later(id, now));
     }
 
     /// Defers the event of an object until this time.
-    pub(super) fn defer_event(&self, id: &ObjectId, at: Instant) {
-        self.change(|state, _| state.events.defer(id, at));
+    pub(super) fn defer_event(&self, id: &ObjectId, at: Instant, source: EventSource) {
+        self.change_events(source, |events, _| events.defer(id, at));
+    }
+
+    /// Changes the queue from which an event is. Occurrences are not reported again.
+    fn change_events(&self, source: EventSource, apply: impl FnOnce(&mut EventQueue, Instant)) {
+        match source {
+            EventSource::Problem => self.change(|state, now| apply(&mut state.events, now)),
+            EventSource::Fact => self.change(|state, now| apply(&mut state.facts.0, now)),
+            EventSource::Occurrence => {}
+        }
     }
 
     pub(super) async fn events_changed(&self) {
@@ -273,20 +296,30 @@ impl StatusQueue {
 }
 
 impl QueueState {
-    /// The next problem to report, or else an occurrence.
+    /// The next problem to report, or else an occurrence, or else a fact.
     fn next_event(&mut self, now: Instant) -> (DueEvent, EventSource) {
-        let next = self.events.next(now);
-        if matches!(next, DueEvent::Now { .. }) || self.occurrences.is_empty() {
-            return (next, EventSource::Problem);
+        let problem = self.events.next(now);
+        if matches!(problem, DueEvent::Now { .. }) {
+            return (problem, EventSource::Problem);
         }
-        let next = match self.events.take_token(now) {
-            Some(wait) => DueEvent::At(now + wait),
-            None => {
-                let occurrence = self.occurrences.take();
-                occurrence.map_or(next, |(id, notice)| DueEvent::Now { id, notice, known: false })
+        if !self.occurrences.is_empty() {
+            if let Some(wait) = self.events.take_token(now) {
+                return (DueEvent::At(now + wait), EventSource::Occurrence);
             }
-        };
-        (next, EventSource::Occurrence)
+            if let Some((id, notice)) = self.occurrences.take() {
+                return (DueEvent::Now { id, notice, known: false }, EventSource::Occurrence);
+            }
+        }
+        match (problem, self.facts.0.next(now)) {
+            (DueEvent::At(problem), DueEvent::At(fact)) => (DueEvent::At(problem.min(fact)), EventSource::Fact),
+            (problem, DueEvent::Nothing) => (problem, EventSource::Problem),
+            (_, fact) => (fact, EventSource::Fact),
+        }
+    }
+
+    fn forget_events(&mut self, id: &ObjectId) {
+        self.events.forget(id);
+        self.facts.0.forget(id);
     }
 
     fn observe(&mut self, id: ObjectId, observed: Option<Observed>, now: Instant) -> bool {
@@ -295,6 +328,7 @@ impl QueueState {
         if is_recreated {
             // Problems that were reported on the deleted object are reported on the new one, too.
             self.events.forget(&id);
+            self.facts.0.forget(&id);
         }
         match observed {
             // The watch lags behind the responses to this replica's writes: the known copy is as new, or newer.
@@ -306,7 +340,7 @@ impl QueueState {
             }
             None => {
                 entry.server_copy = None;
-                self.events.forget(&id);
+                self.forget_events(&id);
                 self.forget(&id);
             }
         }
@@ -319,6 +353,8 @@ impl QueueState {
         let problems =
             verdict.as_deref().map(|verdict| notices::notices_for_verdict(verdict, is_sole)).unwrap_or_default();
         self.events.set_problems(&id, ProblemOrigin::Verdict, problems, now);
+        let facts = verdict.as_deref().map(notices::facts).unwrap_or_default();
+        self.facts.0.set_problems(&id, ProblemOrigin::Verdict, facts, now);
         if let Some(replica) = self.replica.clone().filter(|_| matches!(id.kind, Kind::Gateway | Kind::ListenerSet)) {
             let problems = verdict.as_deref().map(|verdict| notices::notices_for_replica(verdict, &replica));
             self.events.set_problems(&id, ProblemOrigin::Replica, problems.unwrap_or_default(), now);
@@ -362,6 +398,7 @@ impl QueueState {
         }
         self.leading = leading;
         self.events.set_leading(leading, now);
+        self.facts.0.set_leading(leading, now);
         self.occurrences.clear();
         self.due = Default::default();
         self.forbidden.clear();

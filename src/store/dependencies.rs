@@ -12,7 +12,7 @@ use crate::api::kong::annotations::{
     CA_CERTIFICATES_CONFIG_MAPS, CA_CERTIFICATES_SECRETS, CLIENT_CERT, INGRESS_CLASS, OVERRIDE, PLUGINS,
     UPSTREAM_POLICY, list,
 };
-use crate::api::kong::{KongCustomEntity, PluginSettings};
+use crate::api::kong::{KongCustomEntity, PluginSettings, ValueReference};
 use crate::api::names::{SERVICE_NAME_LABEL, x_backend_service_name};
 use crate::api::networking::{Ingress, IngressBackend, IngressClass};
 use crate::api::{Kind, Meta, Object, ObjectId, ObjectKey};
@@ -360,6 +360,9 @@ impl DependencyCollector {
         let config_secret = plugin.config_from.as_ref().map(|source| &source.secret_key_ref);
         for secret in patch_secrets.chain(config_secret) {
             self.add_object(Kind::Secret, secret.namespace.as_deref(), &secret.name);
+        }
+        for (_, ValueReference { kind, target, .. }) in plugin.config.iter().flat_map(ValueReference::find_all) {
+            self.add_object(kind, target.namespace.as_deref(), &target.name);
         }
     }
 

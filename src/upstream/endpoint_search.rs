@@ -18,6 +18,27 @@ pub struct EndpointSearch {
     is_repeatable: bool,
 }
 
+/// Why a request got its endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EndpointPick {
+    because: PickedBecause,
+    /// The request has what the upstream hashes.
+    is_hashed: bool,
+    /// Another endpoint has failed before.
+    is_repeated: bool,
+}
+
+impl EndpointPick {
+    /// The name in logs.
+    pub fn name(self) -> &'static str {
+        match self.because {
+            PickedBecause::Preferred | PickedBecause::Walked | PickedBecause::Spilled if self.is_repeated => "retry",
+            PickedBecause::Preferred if self.is_hashed => "hash",
+            because => because.as_str(),
+        }
+    }
+}
+
 impl EndpointSearch {
     /// `pinned` is for the first attempt only, and `hash` for all of them.
     pub fn new(pinned: Option<SocketAddr>, hash: Option<u64>) -> Self {
@@ -49,8 +70,9 @@ impl EndpointSearch {
     }
 
     /// Why the last endpoint was picked.
-    pub fn picked_because(&self) -> Option<PickedBecause> {
-        self.picked_because
+    pub fn pick(&self) -> Option<EndpointPick> {
+        let (is_hashed, is_repeated) = (self.hash.is_some(), !self.failed.is_empty());
+        self.picked_because.map(|because| EndpointPick { because, is_hashed, is_repeated })
     }
 
     /// The attempt at this endpoint has failed.
@@ -65,5 +87,30 @@ impl EndpointSearch {
     /// Whether the upstream has an endpoint that has not failed yet.
     pub fn has_others(&self, upstream: &Upstream) -> bool {
         upstream.reachable().iter().any(|endpoint| !self.failed.contains(&endpoint.address))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn picks_are_named_by_what_has_decided() {
+        use PickedBecause::{OverLimit, Panic, Pinned, Preferred, Spilled, Walked};
+        for (because, is_hashed, is_repeated, expected) in [
+            (Preferred, false, false, "preferred"),
+            (Preferred, true, false, "hash"),
+            (Preferred, true, true, "retry"),
+            (Walked, true, false, "walked"),
+            (Walked, false, true, "retry"),
+            (Spilled, false, false, "spill"),
+            (Spilled, false, true, "retry"),
+            (Pinned, true, false, "pinned"),
+            (OverLimit, true, true, "over_limit"),
+            (Panic, false, true, "panic"),
+        ] {
+            let pick = EndpointPick { because, is_hashed, is_repeated };
+            assert_eq!(pick.name(), expected, "{pick:?}");
+        }
     }
 }

@@ -76,7 +76,7 @@ pub use counters::UpstreamCounters;
 pub use endpoint_body::{EndpointBody, IncomingBody};
 pub use endpoint_choice::EndpointChoice;
 pub use endpoint_error::{EndpointError, RequestFailure};
-pub use endpoint_search::EndpointSearch;
+pub use endpoint_search::{EndpointPick, EndpointSearch};
 pub use endpoint_state::ActiveRequest;
 pub use endpoints::{Alternatives, EndpointCounts, EndpointReport, Upstream};
 pub use health::{Availability, EjectionCause};

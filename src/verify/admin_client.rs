@@ -32,6 +32,8 @@ pub(super) struct GatewayRecord {
     /// `namespace/service:port`
     pub backend: Option<String>,
     pub endpoint: Option<String>,
+    /// Why the endpoint was picked.
+    pub picked: Option<String>,
     pub status: Option<u16>,
     /// `endpoint`, `plugin` or `portico`
     pub source: Option<String>,

@@ -10,6 +10,7 @@
 //! What served a request is what the gateway recorded while it served it. Nothing here computes a route.
 
 mod admin_client;
+mod balancing;
 mod expectation;
 mod explanation;
 mod gateway_routes;
@@ -32,6 +33,7 @@ use aws_lc_rs::rand;
 use http::{HeaderValue, Method};
 
 use admin_client::{AdminClient, GatewayRecord};
+use balancing::ServedBalancing;
 use expectation::Expectation;
 use judgment::{Judgment, judge};
 use planned_requests::{Plan, PlannedRequest};
@@ -105,6 +107,7 @@ pub async fn verify(
 ) -> anyhow::Result<Vec<VerifiedRequest>> {
     let mut admin = AdminClient::new(settings.admin);
     let served: ServedRoutes = admin.view("snapshot").await?;
+    let balancing = ServedBalancing::read(&mut admin).await?;
     let plans = planned_requests::plan(&expectations.0, &served, settings);
     let mut verdicts: Option<serde_json::Value> = None;
     let mut requests = Vec::new();
@@ -125,6 +128,7 @@ pub async fn verify(
             }
         });
     }
+    requests.iter_mut().for_each(|request| request.set_balancing(&balancing));
     progress(plans.len(), plans.len());
     Ok(requests)
 }

@@ -1,10 +1,12 @@
 //! The report of a verification: a table with differences and remarks below it, or JSON.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use serde::Serialize;
 
 use super::admin_client::GatewayRecord;
+use super::balancing::{BackendBalancing, ServedBalancing};
 use super::explanation::rule_name;
 use super::judgment::Judgment;
 use crate::report::{count as counted, escape_controls, table};
@@ -41,6 +43,10 @@ pub(super) struct ServedBy {
     path: Option<String>,
     backend: Option<String>,
     endpoint: Option<String>,
+    /// Why the endpoint was picked, as in the access log.
+    picked: Option<String>,
+    /// How endpoints of the backend are chosen, if something has set that.
+    load_balancing: Option<BackendBalancing>,
     status: Option<u16>,
     source: Option<String>,
     reason: Option<String>,
@@ -56,9 +62,33 @@ pub enum VerificationResult {
 
 impl From<GatewayRecord> for ServedBy {
     fn from(observation: GatewayRecord) -> Self {
-        let GatewayRecord { listener, route, rule, path, backend, endpoint, status, source, reason, .. } = observation;
+        let GatewayRecord {
+            listener,
+            route,
+            rule,
+            path,
+            backend,
+            endpoint,
+            picked,
+            status,
+            source,
+            reason,
+            dry_run: _,
+        } = observation;
         let object = route.map(|route| rule_name(&route, None));
-        ServedBy { listener, object, rule, path, backend, endpoint, status, source, reason }
+        ServedBy {
+            listener,
+            object,
+            rule,
+            path,
+            backend,
+            endpoint,
+            picked,
+            load_balancing: None,
+            status,
+            source,
+            reason,
+        }
     }
 }
 
@@ -69,6 +99,13 @@ impl VerifiedRequest {
             Judgment::Differs(difference) => (VerificationResult::Differs, Some(difference)),
             Judgment::NotDerived(reason) => (VerificationResult::NotDerived, Some(reason)),
         };
+    }
+
+    /// Adds how the gateway chooses among the endpoints of the backend.
+    pub(super) fn set_balancing(&mut self, balancing: &ServedBalancing) {
+        if let Some(served) = &mut self.served_by {
+            served.load_balancing = served.backend.as_ref().and_then(|backend| balancing.of_backend(backend));
+        }
     }
 
     pub fn result(&self) -> VerificationResult {
@@ -95,7 +132,10 @@ impl VerifiedRequest {
     fn served_by_cell(&self) -> String {
         let Some(served) = &self.served_by else { return "-".to_owned() };
         let backend = match (&served.backend, &served.endpoint, served.source.as_deref()) {
-            (Some(backend), Some(endpoint), _) => format!("{backend} ({endpoint})"),
+            (Some(backend), Some(endpoint), _) => match served.picked.as_deref() {
+                None | Some("preferred") => format!("{backend} ({endpoint})"),
+                Some(picked) => format!("{backend} ({endpoint}, {picked})"),
+            },
             (Some(backend), None, _) => backend.clone(),
             (None, _, Some("plugin")) => "a plugin".to_owned(),
             (None, ..) => "Portico".to_owned(),
@@ -108,6 +148,11 @@ impl VerifiedRequest {
             }
             None => "no rule".to_owned(),
         }
+    }
+
+    fn balancing(&self) -> Option<(&str, &BackendBalancing)> {
+        let served = self.served_by.as_ref()?;
+        Some((served.backend.as_deref()?, served.load_balancing.as_ref()?))
     }
 
     /// The place and the request, and then the message in a line of its own.
@@ -137,6 +182,14 @@ pub fn text(requests: &[VerifiedRequest]) -> String {
         if !lines.is_empty() {
             write!(text, "\n{title}:\n{lines}").expect("writing to a string cannot fail");
         }
+    }
+    let backends: BTreeMap<&str, &BackendBalancing> = requests.iter().filter_map(VerifiedRequest::balancing).collect();
+    if !backends.is_empty() {
+        text.push_str("\nLoad balancing:\n");
+    }
+    for (backend, balancing) in backends {
+        let line = escape_controls(&format!("{backend}: {}", balancing.description()));
+        writeln!(text, "  {line}").expect("writing to a string cannot fail");
     }
     let count = |result| requests.iter().filter(|request| request.result == result).count() as u64;
     let [agree, differ, not_derived] =
@@ -190,9 +243,17 @@ mod tests {
 
     fn requests() -> [VerifiedRequest; 4] {
         let shop = "HTTPRoute/default/shop";
+        let hashed = GatewayRecord { picked: Some("hash".to_owned()), ..observation(shop, "0") };
+        let mut first = request("0", Judgment::Agrees(None), Some(hashed));
+        first.served_by.as_mut().unwrap().load_balancing = Some(BackendBalancing {
+            algorithm: "Maglev by the hash of Path".to_owned(),
+            algorithm_source: Some("BackendPolicy default/echo".to_owned()),
+            sessions: None,
+            sessions_source: None,
+        });
         let dry_run = GatewayRecord { endpoint: None, dry_run: true, ..observation(shop, "1") };
         [
-            request("0", Judgment::Agrees(None), Some(observation(shop, "0"))),
+            first,
             request("1", Judgment::Agrees(Some("a remark".to_owned())), Some(dry_run)),
             request(
                 "2",
@@ -208,7 +269,7 @@ mod tests {
         // Without the spaces that align the columns.
         let expected = "\
 ROUTE RULE REQUEST SERVED BY STATUS RESULT
-HTTPRoute default/shop 0 GET http://shop.example/ default/echo:80 (127.0.0.1:9000) 200 ok
+HTTPRoute default/shop 0 GET http://shop.example/ default/echo:80 (127.0.0.1:9000, hash) 200 ok
 HTTPRoute default/shop 1 GET http://shop.example/ default/echo:80 dry run ok
 HTTPRoute default/shop 2 GET http://shop.example/ rule 1 of HTTPRoute default/api: default/echo:80 (127.0.0.1:9000) \
 200 differs
@@ -226,6 +287,9 @@ Remarks:
 HTTPRoute default/shop spec.rules[1].matches[0], GET http://shop.example/ on default/web/http:
 a remark
 
+Load balancing:
+default/echo:80: Maglev by the hash of Path (BackendPolicy default/echo)
+
 4 requests: 2 as written, 1 different, 1 not derived
 ";
         let squeeze = |text: &str| {
@@ -239,6 +303,7 @@ a remark
     fn json_has_an_entry_for_each_request() {
         let value: serde_json::Value = serde_json::from_str(&json(&requests())).unwrap();
         assert_eq!(value.as_array().unwrap().len(), 4);
+        assert_eq!(value[0]["servedBy"]["loadBalancing"]["algorithm"], "Maglev by the hash of Path");
         assert_eq!(value[2]["result"], "differs");
         assert_eq!(value[2]["servedBy"]["object"], "HTTPRoute default/api");
         assert_eq!((&value[3]["result"], &value[3]["servedBy"]), (&"notDerived".into(), &serde_json::Value::Null));

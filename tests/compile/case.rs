@@ -600,6 +600,9 @@ fn describe_verdict(verdict: &Verdict) -> Option<Value> {
         let published: Vec<_> = published.iter().map(|entry| format!("{entry:?}")).collect();
         described.insert("loadBalancer".to_owned(), json!(published));
     }
+    if let Some(fact) = &verdict.affected_by {
+        described.insert("affected".to_owned(), json!(fact));
+    }
     if !verdict.diagnostics.is_empty() {
         let notes: Vec<_> = verdict.diagnostics.iter().map(ToString::to_string).collect();
         described.insert("notes".to_owned(), json!(notes));

@@ -46,6 +46,15 @@ impl ExpectedKind {
 
 const EXPECTED_KINDS: &[ExpectedKind] = &[
     expected("correlation-id", 100_001, Phases::ACCESS_AND_RESPONSE),
+    expected("identity-keys", 1950, Phases::ACCESS).failing_closed().without_consumers_and_groups(),
+    expected("oauth2-introspection", 1700, Phases::ACCESS).failing_closed().without_consumers_and_groups(),
+    expected("mtls-auth", 1600, Phases::ACCESS).failing_closed().without_consumers_and_groups(),
+    expected("forward-auth", 1040, Phases::ACCESS_AND_RESPONSE).failing_closed().without_consumers_and_groups(),
+    expected("jwt-signer", 1020, Phases::ACCESS).failing_closed().without_consumers_and_groups(),
+    expected("header-cert-auth", 1009, Phases::ACCESS).failing_closed().without_consumers_and_groups(),
+    expected("opa", 920, Phases::ACCESS).failing_closed(),
+    expected("internal-identity", 905, Phases::ACCESS).failing_closed(),
+    expected("upstream-oauth", 760, Phases::ACCESS_AND_RESPONSE).failing_closed(),
     expected("bot-detection", 2500, Phases::ACCESS).failing_closed().without_consumers_and_groups(),
     expected("cors", 2000, Phases::ACCESS_AND_RESPONSE).without_consumers_and_groups(),
     expected("session", 1900, Phases::ACCESS_AND_RESPONSE).failing_closed().without_consumers_and_groups(),
@@ -72,7 +81,24 @@ const EXPECTED_KINDS: &[ExpectedKind] = &[
 fn minimal_config(kind: &dyn AnyPluginKind) -> Value {
     match kind.name() {
         "acl" => json!({"allow": ["staff"]}),
+        "forward-auth" => json!({"address": "http://auth.example/check"}),
+        "header-cert-auth" => json!({
+            "certificate_header_name": "x-client-cert", "certificate_header_format": "url_encoded",
+            "ca_certificates": [AUTHORITY],
+        }),
         "http-log" => json!({"http_endpoint": "https://logs.example/requests"}),
+        "internal-identity" => json!({"issuer": "https://gateway.example", "keys": [SIGNING_KEY]}),
+        "jwt-signer" => json!({
+            "access_token_jwks_uri": "https://issuer.example/keys", "access_token_signing_keys": [SIGNING_KEY],
+        }),
+        "mtls-auth" => json!({"ca_certificates": [AUTHORITY]}),
+        "oauth2-introspection" => {
+            json!({"introspection_url": "https://issuer.example/introspect", "authorization_value": "Basic YTpi"})
+        }
+        "opa" => json!({"opa_path": "/v1/data/shop/allow"}),
+        "upstream-oauth" => json!({
+            "oauth": {"token_endpoint": "https://issuer.example/token", "client_id": "a", "client_secret": "b"},
+        }),
         "ip-restriction" => json!({"allow": ["10.0.0.0/8"]}),
         "openid-connect" => json!({"issuer": "https://login.example", "client_id": ["shop"]}),
         "ldap-auth" => json!({"ldap_host": "ldap.example", "base_dn": "ou=users,dc=example", "attribute": "uid"}),
@@ -82,6 +108,28 @@ fn minimal_config(kind: &dyn AnyPluginKind) -> Value {
         _ => json!({}),
     }
 }
+
+/// A key that signs tokens.
+const SIGNING_KEY: &str = "\
+-----BEGIN PRIVATE KEY-----
+MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgqfVxfZlAaFgO3sGy
+qn+4SEuNJy8AAR9RMz4OmG539R+hRANCAASxdOjWJiI78QrfzLpWR+Xy+pjXnx6R
+EVbuFEyHGhfV4SiNBFNpFthPPSA2Bgf78UCnmkUX2PFwug3pShEXm51o
+-----END PRIVATE KEY-----\n";
+
+/// The certificate of an authority, which expires in 2126.
+const AUTHORITY: &str = "\
+-----BEGIN CERTIFICATE-----
+MIIBrDCCAVOgAwIBAgIUb1MUqO0zdXFux2GaYo+c2Fn7PkowCgYIKoZIzj0EAwIw
+IzEhMB8GA1UEAwwYZXhhbXBsZSBjbGllbnQgYXV0aG9yaXR5MCAXDTI2MTEyNzEy
+MzQ1NVoYDzIxMjYxMTAzMTIzNDU1WjAjMSEwHwYDVQQDDBhleGFtcGxlIGNsaWVu
+dCBhdXRob3JpdHkwWTATBgcqhkjOPQIBBggqhkjOPQMBBwNCAARl5X8KJAMTSSNR
+xP7hkwxn57F9Lgx5NeTu2ADzetnx16qJHRPb/Td4z7vRwXIW633L3mHUPfpGiJQ8
+KF/OHbMwo2MwYTAdBgNVHQ4EFgQUfHE7ujc7WOOX7AatOOtmlTmcmcIwHwYDVR0j
+BBgwFoAUfHE7ujc7WOOX7AatOOtmlTmcmcIwDwYDVR0TAQH/BAUwAwEB/zAOBgNV
+HQ8BAf8EBAMCAQYwCgYIKoZIzj0EAwIDRwAwRAIgHl951y3voz1q4H7ndmF4t+Bu
+5dzvJyFHr7V0ET1Hh4MCIGZN8bNe0zbeateMPu/JZw/w8ii4aT47eTuvPMPFlitN
+-----END CERTIFICATE-----\n";
 
 /// The configuration with a value at a path such as `redis.host`. Creates the objects on the path that are missing.
 fn with_value(config: &Value, path: &str, value: Value) -> Value {
@@ -153,6 +201,46 @@ fn configurations_that_kong_rejects(kind: &str) -> Vec<(Value, &'static str)> {
         "hmac-auth" => vec![
             (json!({"algorithms": ["hmac-md5"]}), "config.algorithms"),
             (json!({"clock_skew": 0}), "config.clock_skew"),
+        ],
+        "forward-auth" => vec![(json!({}), "config.address"), (json!({"address": "auth.example"}), "config.address")],
+        "header-cert-auth" => vec![
+            (
+                json!({"certificate_header_name": "a", "certificate_header_format": "url_encoded"}),
+                "config.ca_certificates",
+            ),
+            (
+                json!({"certificate_header_format": "url_encoded", "ca_certificates": [AUTHORITY]}),
+                "config.certificate_header_name",
+            ),
+            (
+                json!({"certificate_header_name": "a", "ca_certificates": [AUTHORITY]}),
+                "config.certificate_header_format",
+            ),
+        ],
+        "identity-keys" => vec![(json!({"max_age": 86_401}), "config.max_age")],
+        "internal-identity" => vec![
+            (json!({"keys": [SIGNING_KEY]}), "config.issuer"),
+            (json!({"issuer": "https://gateway.example"}), "config.keys"),
+        ],
+        "jwt-signer" => vec![
+            (json!({}), "config.access_token_jwks_uri"),
+            (json!({"access_token_jwks_uri": "https://issuer.example/keys"}), "config.access_token_signing_keys"),
+        ],
+        "mtls-auth" => vec![
+            (json!({}), "config.ca_certificates"),
+            (json!({"ca_certificates": [AUTHORITY], "consumer_by": ["id"]}), "config.consumer_by"),
+        ],
+        "oauth2-introspection" => vec![
+            (json!({"authorization_value": "a"}), "config.introspection_url"),
+            (json!({"introspection_url": "https://issuer.example/"}), "config.authorization_value"),
+        ],
+        "opa" => vec![(json!({}), "config.opa_path"), (json!({"opa_path": "v1/data"}), "config.opa_path")],
+        "upstream-oauth" => vec![
+            (json!({}), "config.oauth.token_endpoint"),
+            (
+                json!({"oauth": {"token_endpoint": "https://issuer.example/", "grant_type": "password"}}),
+                "config.oauth.username",
+            ),
         ],
         "http-log" => vec![
             (json!({}), "config"),
@@ -462,12 +550,14 @@ fn changed_heads(name: &str) -> ChangedHeads {
     let authentication = json!({"anonymous": "guest"});
     let (config, of_request, of_response) = match name {
         "acl" => (json!({"allow": ["staff"]}), Some("x-consumer-groups"), None),
-        "ldap-auth" => {
-            let kind = REGISTRY.find(name).expect("the registry has the plugin");
-            let config = with_value(&minimal_config(kind), "anonymous", json!("guest"));
-            (config, Some("x-consumer-username"), None)
-        }
         "basic-auth" | "hmac-auth" | "jwt" | "key-auth" => (authentication, Some("x-consumer-username"), None),
+        "internal-identity" => {
+            let config = json!({
+                "issuer": "https://gateway.example", "keys": [SIGNING_KEY], "allow_unauthenticated": true,
+                "user_header": "x-old", "groups_header": "x-first",
+            });
+            (config, Some("x-old"), None)
+        }
         "correlation-id" => {
             let config = json!({"header_name": "x-correlation", "echo_downstream": true});
             (config, Some("x-correlation"), Some("x-correlation"))
@@ -476,7 +566,7 @@ fn changed_heads(name: &str) -> ChangedHeads {
             let config = json!({"credentials": true, "exposed_headers": ["x-a"], "origins": ["https://a.example"]});
             (config, None, Some("access-control-allow-origin"))
         }
-        "openid-connect" => {
+        "header-cert-auth" | "ldap-auth" | "mtls-auth" | "oauth2-introspection" | "openid-connect" => {
             let kind = REGISTRY.find(name).expect("the registry has the plugin");
             (with_value(&minimal_config(kind), "anonymous", json!("guest")), Some("x-consumer-username"), None)
         }
@@ -499,13 +589,18 @@ fn changed_heads(name: &str) -> ChangedHeads {
         }
         "session" => (json!({}), Some("x-consumer-id"), None),
         "bot-detection"
+        | "forward-auth"
         | "http-log"
+        | "identity-keys"
         | "ip-restriction"
+        | "jwt-signer"
+        | "opa"
         | "prometheus"
         | "redirect"
         | "request-size-limiting"
         | "request-termination"
-        | "standard-webhooks" => {
+        | "standard-webhooks"
+        | "upstream-oauth" => {
             let kind = REGISTRY.find(name).expect("the registry has the plugin");
             (minimal_config(kind), None, None)
         }

@@ -27,6 +27,59 @@ fn kong_defaults(plugin: &str) -> Value {
             "enforce_headers": [], "algorithms": ["hmac-sha1", "hmac-sha256", "hmac-sha384", "hmac-sha512"],
             "realm": null,
         }),
+        "forward-auth" => json!({
+            "address": "", "request_headers": [], "response_headers": [], "client_response_headers": [], "cookies": [],
+            "user_header": null, "groups_header": null, "preserve_method": false, "max_body_size": 0,
+            "sign_in_url": null, "sign_in_parameter": "rd", "timeout": 5000, "keepalive": 60000, "ssl_verify": true,
+        }),
+        "header-cert-auth" => json!({
+            "certificate_header_name": "", "certificate_header_format": null, "secure_source": true,
+            "ca_certificates": [], "revocation_check_mode": "IGNORE_CA_ERROR", "skip_consumer_lookup": false,
+            "consumer_by": ["username", "custom_id"], "default_consumer": null, "anonymous": null,
+            "authenticated_group_by": "CN", "cert_cache_ttl": 60000, "cache_ttl": null, "http_timeout": null,
+            "allow_partial_chain": null,
+        }),
+        "identity-keys" => json!({"max_age": 300}),
+        "internal-identity" => json!({
+            "issuer": "", "audience": [], "ttl": 300, "keys": [], "algorithm": null, "subject": "consumer",
+            "claims": {}, "header": "authorization", "scheme": "Bearer", "remove_headers": ["authorization"],
+            "remove_cookies": [], "remove_parameters": [], "user_header": null, "groups_header": null,
+            "allow_unauthenticated": false,
+        }),
+        "jwt-signer" => jwt_signer_defaults(),
+        "mtls-auth" => json!({
+            "ca_certificates": [], "revocation_check_mode": "IGNORE_CA_ERROR", "skip_consumer_lookup": false,
+            "consumer_by": ["username", "custom_id"], "default_consumer": null, "anonymous": null,
+            "authenticated_group_by": "CN", "cert_cache_ttl": 60000, "cache_ttl": null, "http_timeout": null,
+            "allow_partial_chain": null, "send_ca_dn": null,
+        }),
+        "oauth2-introspection" => json!({
+            "introspection_url": "", "authorization_value": "", "token_type_hint": null, "ttl": 30, "timeout": 10000,
+            "keepalive": 60000, "hide_credentials": true, "introspect_request": false,
+            "custom_introspection_headers": {}, "custom_claims_forward": [], "consumer_by": "username",
+            "anonymous": null, "run_on_preflight": true,
+        }),
+        "opa" => json!({
+            "opa_host": "localhost", "opa_port": 8181, "opa_protocol": "http", "opa_path": "",
+            "include_service_in_opa_input": false, "include_route_in_opa_input": false,
+            "include_consumer_in_opa_input": false, "include_body_in_opa_input": false,
+            "include_parsed_json_body_in_opa_input": false, "include_uri_captures_in_opa_input": false,
+            "ssl_verify": true,
+        }),
+        "upstream-oauth" => json!({
+            "oauth": null, "oauth.token_endpoint": "", "oauth.grant_type": "client_credentials",
+            "oauth.client_id": null, "oauth.client_secret": null, "oauth.username": null, "oauth.password": null,
+            "oauth.scopes": ["openid"], "oauth.audience": [], "oauth.token_headers": {}, "oauth.token_post_args": {},
+            "client": null, "client.auth_method": "client_secret_post", "client.timeout": 10000,
+            "client.keep_alive": true, "client.ssl_verify": true,
+            "cache": null, "cache.strategy": "memory", "cache.default_ttl": 3600, "cache.eagerly_expire": 5,
+            "behavior": null, "behavior.upstream_access_token_header_name": "Authorization",
+            "behavior.idp_error_response_status_code": 502,
+            "behavior.idp_error_response_message": "Failed to authenticate request to upstream",
+            "behavior.idp_error_response_body_template": null,
+            "behavior.idp_error_response_content_type": "application/json; charset=utf-8",
+            "behavior.purge_token_on_upstream_status_codes": [401],
+        }),
         "http-log" => json!({
             "http_endpoint": null, "method": "POST", "content_type": "application/json", "timeout": 10000,
             "keepalive": 60000, "headers": {}, "custom_fields_by_lua": {}, "retry_count": null, "queue_size": null,
@@ -115,10 +168,55 @@ fn kong_defaults(plugin: &str) -> Value {
     }
 }
 
+/// The fields of jwt-signer: the same for access tokens and channel tokens, except headers.
+fn jwt_signer_defaults() -> Value {
+    let mut fields = Map::new();
+    fields.insert("realm".to_owned(), Value::Null);
+    fields.insert("enable_hs_signatures".to_owned(), json!(false));
+    for (kind, request_header, upstream_header) in
+        [("access", json!("Authorization"), json!("Authorization:Bearer")), ("channel", Value::Null, Value::Null)]
+    {
+        for (name, default) in [
+            ("KIND_token_request_header", request_header),
+            ("KIND_token_optional", json!(false)),
+            ("KIND_token_jwks_uri", Value::Null),
+            ("KIND_token_introspection_endpoint", Value::Null),
+            ("KIND_token_introspection_authorization", Value::Null),
+            ("KIND_token_introspection_hint", Value::Null),
+            ("KIND_token_introspection_timeout", json!(10_000)),
+            ("cache_KIND_token_introspection_ttl", json!(30)),
+            ("verify_KIND_token_signature", json!(true)),
+            ("verify_KIND_token_expiry", json!(true)),
+            ("verify_KIND_token_notbefore", json!(false)),
+            ("KIND_token_leeway", json!(0)),
+            ("KIND_token_issuers_allowed", json!([])),
+            ("KIND_token_audiences_allowed", json!([])),
+            ("KIND_token_subjects_allowed", json!([])),
+            ("KIND_token_scopes_claim", json!(["scope"])),
+            ("KIND_token_scopes_required", json!([])),
+            ("KIND_token_consumer_claim", json!([])),
+            ("KIND_token_consumer_by", json!(["username", "custom_id"])),
+            ("KIND_token_signing", json!(true)),
+            ("KIND_token_signing_keys", json!([])),
+            ("KIND_token_signing_algorithm", Value::Null),
+            ("KIND_token_issuer", json!("kong")),
+            ("KIND_token_upstream_header", upstream_header),
+            ("KIND_token_upstream_leeway", json!(0)),
+            ("set_KIND_token_claims", json!({})),
+            ("add_KIND_token_claims", json!({})),
+            ("remove_KIND_token_claims", json!([])),
+        ] {
+            fields.insert(name.replace("KIND", kind), default);
+        }
+    }
+    Value::Object(fields)
+}
+
 /// Top-level fields that Kong 3.10 does not have, each after the name of its plugin.
-const NOT_IN_KONG_3_10: [&str; 14] = [
+const NOT_IN_KONG_3_10: [&str; 19] = [
     "basic-auth brute_force_protection",
     "basic-auth identity_realms",
+    "header-cert-auth crls",
     "http-log ssl_verify",
     "jwt jwks",
     "key-auth identity_realms",
@@ -130,6 +228,10 @@ const NOT_IN_KONG_3_10: [&str; 14] = [
     "ldap-auth group_name_attribute",
     "ldap-auth groups_required",
     "ldap-auth ldap_password",
+    "mtls-auth crls",
+    "oauth2-introspection ssl_verify",
+    "opa keepalive",
+    "opa timeout",
     "session former_secret",
 ];
 
@@ -154,6 +256,12 @@ const NOT_IN_KONG_3_10: [&str; 14] = [
 // docs/kong-compatibility.md, 4.31
 // docs/kong-compatibility.md, 4.32
 // docs/kong-compatibility.md, 4.33
+// docs/kong-compatibility.md, 5.6
+// docs/kong-compatibility.md, 5.7
+// docs/kong-compatibility.md, 5.8
+// docs/kong-compatibility.md, 5.9
+// docs/kong-compatibility.md, 5.17
+// docs/kong-compatibility.md, 5.21
 // docs/kong-compatibility.md, 7.27
 #[test]
 fn fields_and_defaults_match_kong() {

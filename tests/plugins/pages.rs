@@ -52,6 +52,12 @@ fn index_page() -> String {
     out += "KongClusterPlugin reports the error.\n\n";
     out += "Some pages show only `plugin` and `config` of a KongPlugin. [Authentication](../tasks/authentication.md)\n";
     out += "shows how to create a KongPlugin and attach it to a route.\n\n";
+    out += "In `config` of a KongPlugin or KongClusterPlugin, an object can take the place of a text, for passwords,\n";
+    out += "keys and certificates:\n\n";
+    out += "- `{secretKeyRef: {name: NAME, key: KEY}}`: the text is under this key of a Secret\n";
+    out += "- `{configMapKeyRef: {name: NAME, key: KEY}}`: the text is under this key of a ConfigMap\n\n";
+    out += "The object is in the namespace of the KongPlugin; a KongClusterPlugin names it in `namespace`. Changes of the\n";
+    out += "Secret or ConfigMap apply at once.\n\n";
     out += "These pages and the schemas are generated from the code.\n\n";
     out += "| plugin | priority | fails closed | description |\n| --- | --- | --- | --- |\n";
     for kind in kinds {

@@ -35,7 +35,7 @@ impl ClientAuthority {
         self.issue_with(|_| {})
     }
 
-    fn issue_with(&self, edit: impl FnOnce(&mut CertificateParams)) -> Arc<CertifiedKey> {
+    pub(crate) fn issue_with(&self, edit: impl FnOnce(&mut CertificateParams)) -> Arc<CertifiedKey> {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(["client.example".to_owned()]).unwrap();
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
@@ -43,6 +43,10 @@ impl ClientAuthority {
         let certificate = params.signed_by(&key, &self.0).unwrap();
         let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
         Arc::new(CertifiedKey::new(vec![certificate.der().clone()], any_supported_type(&key).unwrap()))
+    }
+
+    pub(crate) fn pem(&self) -> String {
+        self.0.pem()
     }
 
     pub(crate) fn validation(&self, mode: ClientValidationMode) -> Option<Arc<ClientValidation>> {

@@ -7,6 +7,8 @@ use portico::plugin_api::{AccessOutcome, Reply};
 use portico::proxy::observations::{Observation, ObservationMode, ObservedRequests};
 use portico::snapshot::redirect::RedirectAction;
 use portico::snapshot::rule::{Action, RouteFailure};
+use portico::upstream::settings::{Balancing, BalancingAlgorithm, CombineKeys, HashKey, HashSource, RequestHash};
+use portico::upstream::{EndpointAddress, Endpoints};
 
 use crate::harness::{
     Endpoint, Route, TestResponse, TestServer, forward, header, reserve_address, route, routes_to, upstream,
@@ -57,6 +59,7 @@ async fn observation_names_the_rule_the_backend_and_the_endpoint() {
         let expected = Observation {
             backend: Some(format!("default/{service}:80")),
             endpoint: Some(endpoint.address),
+            picked: Some("preferred"),
             status: Some(200),
             source: Some("endpoint"),
             ..observed(name, matched)
@@ -66,6 +69,35 @@ async fn observation_names_the_rule_the_backend_and_the_endpoint() {
         assert_eq!(header(&received, "portico-observe"), None, "{received}");
         assert!(!response.head.contains(TOKEN) && !response.head.contains("HTTPRoute"), "{}", response.head);
     }
+}
+
+#[tokio::test]
+async fn observation_says_why_the_endpoint_was_picked() {
+    let (endpoint, (refusing, _reserved)) = (Endpoint::ok().await, reserve_address());
+    let hashed = upstream("hashed", &[]);
+    let keys = [HashKey { source: HashSource::Path, regex: None }].into();
+    let hash = RequestHash { keys, combine: CombineKeys::First, bounded_load_percent: None };
+    let algorithm = BalancingAlgorithm::Maglev { table_size: 251 };
+    hashed.set_endpoints(Endpoints {
+        addresses: vec![EndpointAddress::Ip(endpoint.address)],
+        balance: Balancing { algorithm, hash: Some(Arc::new(hash)), ..Balancing::default() },
+        ..Endpoints::default()
+    });
+    let server = TestServer::with_routes(vec![
+        Route { path: "/hashed", ..route(forward(vec![(1, hashed)])) },
+        Route { path: "/retried", ..route(forward(vec![(1, upstream("retried", &[refusing, endpoint.address]))])) },
+    ])
+    .await;
+    let (_, observation) = observe(&server, ObservationMode::Serve, "GET", "/hashed").await;
+    assert_eq!((observation.endpoint, observation.picked), (Some(endpoint.address), Some("hash")));
+    // The endpoints get requests in turn, so one of two requests is sent to the one that refuses connections first.
+    let mut picked = Vec::new();
+    for _ in 0..2 {
+        let (_, observation) = observe(&server, ObservationMode::Serve, "GET", "/retried").await;
+        assert_eq!(observation.endpoint, Some(endpoint.address));
+        picked.extend(observation.picked);
+    }
+    assert!(picked.contains(&"retry"), "{picked:?}");
 }
 
 #[tokio::test]

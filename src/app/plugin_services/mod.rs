@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use http::StatusCode;
 use parking_lot::Mutex;
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
@@ -113,7 +114,7 @@ impl PluginServices for OnlineServices {
         let sending = self.runtime.spawn(async move {
             let permit = limits.request(request.remote.share(), request.timeout).await?;
             let outcome = client.send(request).await;
-            if !outcome.as_ref().is_ok_and(|response| response.status.is_success()) {
+            if !outcome.as_ref().is_ok_and(|response| is_result(response.status)) {
                 // Ends by itself, and the caller does not wait for it.
                 runtime.spawn(release_later(permit));
             }
@@ -219,6 +220,12 @@ impl ServerConnector {
         self.own_sockets.check_connected(address, local).map_err(io::Error::other)?;
         Ok(socket)
     }
+}
+
+/// Whether a request with this response has not failed. A server that decides about requests of clients redirects those
+/// that it does not know to a login page, or denies them, so these statuses are as frequent as clients want.
+fn is_result(status: StatusCode) -> bool {
+    status.is_success() || status.is_redirection() || matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
 }
 
 #[cfg(test)]

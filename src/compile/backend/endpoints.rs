@@ -256,9 +256,14 @@ pub(in crate::compile) fn services_with_address(
 ) -> impl Iterator<Item = ObjectKey> {
     let is_selected = Rc::new(is_selected);
     let in_slice = Rc::clone(&is_selected);
-    let has_selected_text = move |text: &String| text.parse().is_ok_and(|ip| in_slice(ip));
+    let has_selected_text = move |text: &str| text.parse().is_ok_and(|ip| in_slice(ip));
     let slices = store.endpoint_slices.values().filter(move |slice| {
-        slice.endpoints.iter().flatten().filter_map(|endpoint| endpoint.addresses.first()).any(&has_selected_text)
+        slice
+            .endpoints
+            .iter()
+            .flatten()
+            .filter_map(|endpoint| endpoint.addresses.first())
+            .any(|text| has_selected_text(text))
     });
     let of_slices = slices
         .flat_map(|slice| store.services_referenced_by(&ObjectId::new(Kind::EndpointSlice, slice.meta.key.clone())));
@@ -484,12 +489,12 @@ fn selected_endpoints(
     let number = slice.ports.iter().flatten().find(is_same_port).and_then(|port| u16::try_from(port.port?).ok());
     let Some(number) = number else { return Vec::new() };
     let configured = |endpoint: &Endpoint| {
-        let parse = |text: &String| match &*slice.address_type {
+        let parse = |text: &str| match &*slice.address_type {
             "FQDN" => parse_host_name(text, number).ok(),
             _ => text.parse::<IpAddr>().ok().map(|ip| EndpointAddress::Ip(SocketAddr::new(ip, number))),
         };
         // EndpointSlice API: all addresses of an endpoint are interchangeable, and consumers use the first.
-        let address = endpoint.addresses.first().and_then(parse)?;
+        let address = endpoint.addresses.first().and_then(|text| parse(text))?;
         let pod = endpoint.target_ref.as_ref().and_then(|target| target.uid.clone());
         Some(ConfiguredEndpoint { address, pod, proximity: Proximity::of(endpoint, scope) })
     };

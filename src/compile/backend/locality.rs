@@ -66,12 +66,12 @@ impl LocationFinder {
             return false;
         }
         let slices = store.endpoint_slices.values().filter(|slice| slice.meta.key.namespace == *namespace);
-        let is_own_address = |text: &String| {
+        let is_own_address = |text: &str| {
             text.parse().is_ok_and(|address: IpAddr| !address.is_loopback() && own_addresses.contains(&address))
         };
         let own_entries = slices
             .flat_map(|slice| slice.endpoints.iter().flatten())
-            .filter(|endpoint| endpoint.addresses.first().is_some_and(is_own_address));
+            .filter(|endpoint| endpoint.addresses.first().is_some_and(|text| is_own_address(text)));
         // An entry without a place says nothing.
         let place = own_entries
             .filter_map(|endpoint| endpoint.place.as_deref())

@@ -13,11 +13,15 @@ use crate::compile::certificates::ca_bundle::AuthorityProblem;
 use crate::compile::certificates::endpoint_trust::ReadValidation;
 use crate::compile::objects::annotation_reader::annotation_field;
 use crate::compile::objects::reference_grants::Referrer;
+use crate::compile::policies::session_persistence;
 use crate::compile::verdict::Code;
 use crate::diagnostic::Diagnostic;
+use crate::store::Store;
 use crate::transport_protocol::TransportProtocol;
 use crate::upstream::tls::TlsTrust;
-use crate::upstream::{BlockedAddress, UpstreamKey, UpstreamProtocol, UpstreamSource, is_cluster_internal_name};
+use crate::upstream::{
+    AffinitySettings, BlockedAddress, UpstreamKey, UpstreamProtocol, UpstreamSource, is_cluster_internal_name,
+};
 
 /// An XBackend, and diagnostics about its fields.
 #[derive(Default)]
@@ -116,6 +120,23 @@ pub(in crate::compile) fn upstream_key(
         source: UpstreamSource::XBackend,
         ..UpstreamKey::default()
     })
+}
+
+/// The sessions of an XBackend, which precede those of policies. `None` if the upstream is not one of an XBackend, or
+/// if that has no sessions.
+pub(in crate::compile) fn own_sessions(store: &Store, upstream: &UpstreamKey) -> Option<Arc<AffinitySettings>> {
+    if upstream.source != UpstreamSource::XBackend {
+        return None;
+    }
+    let backend = store.x_backends.get(&ObjectKey::new(&upstream.namespace, &upstream.service))?;
+    sessions(backend, &mut Vec::new())
+}
+
+fn sessions(backend: &Object<XBackend>, problems: &mut Vec<Diagnostic>) -> Option<Arc<AffinitySettings>> {
+    let persistence = backend.spec.session_persistence.as_ref()?;
+    let ObjectKey { namespace, name } = &backend.meta.key;
+    let owner = format!("{}/{namespace}/{name}", Kind::XBackend);
+    session_persistence::translate(persistence, &owner, "spec.sessionPersistence", problems)
 }
 
 impl ReadXBackend {
@@ -274,10 +295,11 @@ impl ReadXBackend {
                 ));
             }
         }
-        if spec.session_persistence.is_some() {
-            let message = "session persistence is not served by this version, so nothing is sent to the backend";
-            let remedy = "remove it, if requests may be served without it";
-            self.unsupported.push(Diagnostic::error("spec.sessionPersistence", message, remedy));
+        if spec.session_persistence.is_some() && spec.external_hostname.is_some() {
+            let message = "sessions are for the Pods of an EndpointSelector";
+            self.invalid.push(Diagnostic::error("spec.sessionPersistence", message, "remove it"));
+        } else {
+            sessions(backend, &mut self.invalid);
         }
     }
 

@@ -9,6 +9,8 @@ use crate::api::gateway::XBackend;
 use crate::api::{Kind, Object, ObjectId, ObjectKey};
 use crate::compile::CompileContext;
 use crate::compile::affected::keys_of_kind;
+use crate::compile::policies::backend_policy;
+use crate::compile::policies::target::TargetKind;
 use crate::compile::policies::users::{Findings, WithUsers};
 use crate::compile::verdict::{Code, Condition};
 use crate::diagnostic::{Diagnostic, Reason};
@@ -54,6 +56,8 @@ pub(in crate::compile) fn findings(
     if let Some((accepted, note)) = accepted.zip(note_on_endpoints(cx.store, forbidden, backend)) {
         accepted.diagnostics.push(note);
     }
+    let affected = backend_policy::affected_by(cx.store, TargetKind::XBackend, key);
+    conditions.extend(affected.map(|fact| Condition::of_fact(Code::XBackendAffected, fact)));
     Some(Findings::Conditions { generation: backend.meta.generation, conditions, diagnostics: Vec::new() })
 }
 

@@ -42,6 +42,7 @@ use crate::diagnostic::Diagnostic;
 use crate::snapshot::certs::{Certificate, Certificates};
 use crate::snapshot::host::{HostMap, HostPattern};
 use crate::snapshot::port_tls::PortTls;
+use crate::snapshot::rule::RouteRule;
 use crate::snapshot::{Bind, BindAddress, HttpListener};
 use crate::store::Changes;
 use crate::upstream::UpstreamKey;
@@ -282,6 +283,11 @@ impl IngressCompiler {
 
     pub(super) fn is_served(&self, key: &ObjectKey) -> bool {
         self.ingresses.get(key).is_some()
+    }
+
+    /// The rules of a served Ingress, in no order; one with several paths may be repeated.
+    pub(super) fn rules(&self, key: &ObjectKey) -> impl Iterator<Item = &Arc<RouteRule>> {
+        self.ingresses.get(key).into_iter().flat_map(|plan| plan.rules())
     }
 
     /// The served Ingresses.

@@ -16,6 +16,7 @@ use crate::snapshot::host::HostPattern;
 use crate::snapshot::ingress_routes::RouteOrder;
 use crate::snapshot::router::RouteMatch;
 use crate::snapshot::router::by_conditions::{ConditionRoute, PathCondition};
+use crate::snapshot::rule::RouteRule;
 use crate::upstream::UpstreamKey;
 
 /// The compiled state of a served Ingress.
@@ -72,6 +73,15 @@ impl IngressPlan {
             self.default_route.clone_from(&before.default_route);
         }
         EqualParts { routes, certificates: self.certificates == before.certificates }
+    }
+
+    /// The rules, in no order; one with several paths may be repeated.
+    pub(super) fn rules(&self) -> impl Iterator<Item = &Arc<RouteRule>> {
+        let by_host = self.by_host.iter().flat_map(|routes| {
+            let of_paths = routes.paths.iter().map(|path| &path.route_match);
+            of_paths.chain(&routes.default_backend).map(|route_match| &route_match.rule)
+        });
+        self.routes.iter().chain(&self.default_route).map(|route| &route.rule).chain(by_host)
     }
 
     pub(super) fn has_default_backend(&self) -> bool {

@@ -18,7 +18,8 @@ use crate::compile::backend::traffic_distribution::TrafficDistribution;
 use crate::compile::backend::{annotated_tls, backend_tls_policy, endpoints};
 use crate::compile::ingress_class::foreign_annotations;
 use crate::compile::objects::annotation_reader::annotation_field;
-use crate::compile::policies::backend_policy::{Block, overriding_policy};
+use crate::compile::policies::backend_policy::{self, Block, overriding_policy};
+use crate::compile::policies::target::TargetKind;
 use crate::compile::verdict::Verdict;
 use crate::diagnostic::{Diagnostic, Topic};
 use crate::store::Store;
@@ -56,7 +57,8 @@ pub(in crate::compile) fn service_verdict(
     notes.extend(missing_plugins);
     // Other controllers may serve an unused Service, and its annotations may be theirs.
     let diagnostics = if is_used { notes } else { without_events(notes) };
-    Verdict { generation: service.meta.generation, diagnostics, ..Verdict::default() }
+    let affected_by = affected_by(store, TargetKind::Service, &service.meta.key, is_used);
+    Verdict { generation: service.meta.generation, diagnostics, affected_by, ..Verdict::default() }
 }
 
 /// The annotations of a Service whose load balancing or health checks a BackendPolicy replaces.
@@ -97,7 +99,13 @@ pub(in crate::compile) fn facade_verdict(
     diagnostics.extend(tls);
     diagnostics.extend(without_events_if_unused(references));
     diagnostics.extend(without_events_if_unused(missing_plugins));
-    Verdict { generation: facade.meta.generation, diagnostics, ..Verdict::default() }
+    let affected_by = affected_by(cx.store, TargetKind::Facade, &facade.meta.key, is_used);
+    Verdict { generation: facade.meta.generation, diagnostics, affected_by, ..Verdict::default() }
+}
+
+/// A policy has no effect on what gets no requests.
+fn affected_by(store: &Store, kind: TargetKind, key: &ObjectKey, is_used: bool) -> Option<String> {
+    if is_used { backend_policy::affected_by(store, kind, key) } else { None }
 }
 
 /// The same notes, but with a topic that no events report. For an object that gets no requests from this controller.

@@ -12,6 +12,7 @@ use crate::compile::affected::keys_of_kind;
 use crate::compile::verdict::table::VerdictTable;
 use crate::compile::verdict::{AncestorReference, AncestorVerdict, Code, Condition, Verdict};
 use crate::diagnostic::Diagnostic;
+use crate::snapshot::rule::{RuleId, WeightedBackends};
 use crate::store::{Changes, ObjectTable, Store};
 
 /// A kind of objects that have an effect where routes or Ingresses refer to certain objects.
@@ -80,6 +81,8 @@ pub(in crate::compile) trait ServedUsers {
     /// `includes_passthrough`: also those whose TLS is passed through.
     fn gateways_of_route(&self, route: &ObjectId, includes_passthrough: bool) -> Vec<(ObjectKey, Arc<str>)>;
     fn is_served_ingress(&self, ingress: &ObjectKey) -> bool;
+    /// Visits each rule of a served route or Ingress that forwards requests, once.
+    fn visit_rules(&self, user: &ObjectId, visit: &mut dyn FnMut(&RuleId, &WeightedBackends));
 }
 
 /// The routes and Ingresses that use objects of one kind.

@@ -42,6 +42,9 @@ pub struct Verdict {
     pub load_balancer: Option<Vec<PublishedAddress>>,
     /// Sockets of an Ingress. Whether they could be bound is not part of the verdict.
     pub sockets: Vec<BindAddress>,
+    /// The policies that affect a Service or facade, whose status does not say it: `Affected by BackendPolicy
+    /// shop/cart`.
+    pub affected_by: Option<String>,
     /// Diagnostics without a condition: warnings, for example about ignored fields or about objects that have no
     /// conditions, such as Services; and errors about plugins that do not work.
     pub diagnostics: Vec<Diagnostic>,
@@ -125,6 +128,8 @@ pub enum PublishedAddress {
 pub struct Condition {
     pub code: Code,
     pub diagnostics: Vec<Diagnostic>,
+    /// What the message says in place of the sentence of the code if there are no diagnostics, without a full stop.
+    pub fact: Option<String>,
 }
 
 impl Verdict {
@@ -336,7 +341,7 @@ codes! {
         "Policy is partly in effect.";
     BackendPolicyReconciling = BackendPolicyAncestor "Programmed" false "Reconciling" "Policy is not in effect yet.";
     BackendPolicyOverridden = BackendPolicyAncestor "Programmed" false "Overridden"
-        "Every block is set by other policies.";
+        "Every block is set by other policies, or by the rules themselves.";
 
     XBackendAccepted = XBackendAncestor "Accepted" true "Accepted" "The backend is valid.";
     XBackendInvalid = XBackendAncestor "Accepted" false "Invalid" "A field is not valid.";
@@ -344,6 +349,8 @@ codes! {
         "A field has a value that is not supported.";
     XBackendNoValidCaCertificate = XBackendAncestor "Accepted" false "NoValidCACertificate"
         "No reference leads to a certificate of an authority.";
+    XBackendAffected = XBackendAncestor "portico.dev/BackendPolicyAffected" true "PolicyAffected"
+        "A BackendPolicy applies.";
     XBackendResolvedRefs = XBackendAncestor "ResolvedRefs" true "ResolvedRefs" "All references are resolved.";
     XBackendInvalidCaCertificateRef = XBackendAncestor "ResolvedRefs" false "InvalidCACertificateRef"
         "A certificate of an authority cannot be used.";
@@ -391,7 +398,12 @@ impl Code {
 impl Condition {
     pub fn new(code: Code, diagnostics: Vec<Diagnostic>) -> Self {
         let diagnostics = diagnostics.into_iter().map(|diagnostic| diagnostic.with_severity(code.severity())).collect();
-        Condition { code, diagnostics }
+        Condition { code, diagnostics, fact: None }
+    }
+
+    /// A condition whose message states a fact, which is a clause without a full stop.
+    pub fn of_fact(code: Code, fact: String) -> Self {
+        Condition { code, diagnostics: Vec::new(), fact: Some(fact) }
     }
 
     /// Adds a problem with a reference. The code of the first error becomes that of the condition; the message has all
@@ -420,7 +432,7 @@ impl Condition {
     /// The message of the condition: all diagnostics, or the sentence of the code.
     pub fn message(&self) -> String {
         if self.diagnostics.is_empty() {
-            return self.code.sentence().to_owned();
+            return self.fact.as_ref().map_or_else(|| self.code.sentence().to_owned(), |fact| format!("{fact}."));
         }
         let mut parts: Vec<_> = self.diagnostics.iter().take(MAX_DIAGNOSTICS).map(Diagnostic::to_string).collect();
         if let Some(more) = self.diagnostics.len().checked_sub(MAX_DIAGNOSTICS).filter(|more| *more > 0) {

@@ -1,5 +1,6 @@
 //! What the compiler serves: verdicts on other objects depend on it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::api::{Kind, ObjectId, ObjectKey};
@@ -10,7 +11,8 @@ use crate::compile::kong;
 use crate::compile::kong::policy_conflicts::PolicyConflicts;
 use crate::compile::parents::plans::ParentPlans;
 use crate::compile::policies::users::ServedUsers;
-use crate::compile::routes::plan::RoutePlans;
+use crate::compile::routes::plan::{PlannedRules, RoutePlans};
+use crate::snapshot::rule::{Action, RouteRule, RuleId, WeightedBackends};
 use crate::store::Store;
 
 /// The results of all steps that plan objects.
@@ -71,5 +73,24 @@ impl ServedUsers for ServedObjects<'_> {
 
     fn is_served_ingress(&self, ingress: &ObjectKey) -> bool {
         self.ingresses.is_served(ingress)
+    }
+
+    fn visit_rules(&self, user: &ObjectId, visit: &mut dyn FnMut(&RuleId, &WeightedBackends)) {
+        let mut visited: BTreeSet<*const RouteRule> = BTreeSet::new();
+        let mut visit_once = |rule: &Arc<RouteRule>| {
+            if let Action::Forward(split) = &rule.action
+                && visited.insert(Arc::as_ptr(rule))
+            {
+                visit(&rule.id, split);
+            }
+        };
+        if user.kind == Kind::Ingress {
+            self.ingresses.rules(&user.key).for_each(visit_once);
+            return;
+        }
+        let plan = self.routes.get(user).filter(|plan| !plan.attachments.is_empty());
+        if let Some(PlannedRules::Http { matches, .. }) = plan.map(|plan| &plan.rules) {
+            matches.rules().for_each(&mut visit_once);
+        }
     }
 }

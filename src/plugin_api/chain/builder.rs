@@ -143,6 +143,7 @@ impl ChainBuilder {
         let body_buffer_limit = body_readers.iter().filter_map(|plugin| plugin.body_buffer_limit()).max();
         let base_instances = self.slots.iter().filter_map(|slot| Some(slot.instance_at(slot.base?.1)));
         let sets_request_id = base_instances.into_iter().any(|instance| instance.plugin.sets_request_id());
+        let requests_client_certificate = self.plugins().any(|plugin| plugin.requests_client_certificate());
         let logs_heads = self.plugins().any(|plugin| plugin.logs_heads());
         let log_facts = self.log_facts(&names);
         let phases = self.slots.iter().flat_map(|slot| &slot.instances).map(|instance| instance.phases);
@@ -163,6 +164,7 @@ impl ChainBuilder {
             checks_passwords,
             body_buffer_limit,
             sets_request_id,
+            requests_client_certificate,
             body_readers,
             fields_of_overlays,
             logs_heads,

@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 
 use super::selected::{SelectedInstance, SelectionProgress};
 use crate::plugin_api::body_filter::PluginBodyFilter;
-use crate::plugin_api::changed_fields::ChangedFields;
+use crate::plugin_api::changed_fields::{ChangedFields, FieldNames};
 use crate::plugin_api::consumers::plugins::ConsumerPlugins;
 use crate::plugin_api::context::{Identity, PluginData, ResponseHeaders};
 use crate::plugin_api::plugin_regex::RemainingRegexSteps;
@@ -40,6 +40,8 @@ pub struct ChainState {
     /// The filters of the response body, in the order in which plugins added them.
     pub(crate) body_filters: Vec<PluginBodyFilter>,
     pub(super) plugin_data: PluginData,
+    /// See [`RequestCx::declare_request_field`](crate::plugin_api::RequestCx::declare_request_field).
+    pub(super) named_fields: Option<Box<FieldNames>>,
 }
 
 impl ChainState {
@@ -53,12 +55,16 @@ impl ChainState {
         self.response_headers.apply(headers);
     }
 
-    /// The fields that plugins change which only the consumer or its groups have. `None` if no such plugin is selected.
-    pub fn fields_of_consumer(&self) -> Option<ChangedFields> {
-        if !self.may_have_consumer_plugins() {
+    /// The fields that plugins change only for this request: those of plugins that only the consumer or its groups
+    /// have, and those that a server has named. `None` if there are none.
+    pub fn fields_of_request(&self) -> Option<ChangedFields> {
+        if !self.may_have_consumer_plugins() && self.named_fields.is_none() {
             return None;
         }
         let mut fields = ChangedFields::default();
+        if let Some(named) = &self.named_fields {
+            fields.request.merge((**named).clone());
+        }
         for selected in &self.selected {
             if let SelectedInstance::OfConsumer(plugin) = selected {
                 plugin.instance.plugin.declare_fields(&mut fields);

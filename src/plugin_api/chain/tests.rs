@@ -5,12 +5,12 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use super::*;
-use crate::plugin_api::Scheme;
 use crate::plugin_api::consumers::plugins::{ConsumerPlugin, OrderedPlugins, PluginSubject};
 use crate::plugin_api::consumers::{Consumer, EntityId};
 use crate::plugin_api::instance::{ExecutionPlace, PluginInstance};
 use crate::plugin_api::kind::Phases;
 use crate::plugin_api::testing::{TestCaptures, TestRequest, names};
+use crate::plugin_api::{ClientCertificate, Scheme};
 
 /// Replies with this status.
 struct RejectAll(u16);
@@ -228,7 +228,16 @@ async fn plugin_of_the_consumer_logs_a_request_that_is_aborted_during_authentica
     let mut state = ChainState::default();
     let address = std::net::IpAddr::from([192, 0, 2, 1]);
     let (scheme, peer) = (Scheme::Http, address);
-    let client = ClientInfo { address, port: 40_000, peer, scheme, host: "test.example", listen_port: 80 };
+    let client = ClientInfo {
+        address,
+        port: 40_000,
+        peer,
+        scheme,
+        host: "test.example",
+        listen_port: 80,
+        is_peer_trusted: false,
+        certificate: ClientCertificate::NotRequested,
+    };
     let request = ChainRequest {
         head: &mut head,
         path: "/",

@@ -5,15 +5,21 @@
 //!   text ─▶ UnverifiedToken ─ signature ─▶ VerificationKey of a consumer, or KeySet of an issuer ─▶ TimeClaimRules
 //! ```
 
+mod asymmetric_algorithm;
+mod bearer;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 pub mod jwk;
 mod key_check;
 mod key_set;
+pub mod published_keys;
 pub mod signature;
+pub mod signing_key;
 mod time_claims;
 mod unverified_token;
 
+pub use asymmetric_algorithm::AsymmetricAlgorithm;
+pub use bearer::strip_bearer_scheme;
 pub use key_check::KeyCheck;
 pub use key_set::{KeySet, KeySetSubscription};
 pub use time_claims::{ClaimViolations, TimeClaimName, TimeClaimRules, TimeClaims};

@@ -12,7 +12,7 @@ use crate::plugin_api::NamedConsumer;
 use crate::plugin_api::consumers::{Consumer, ConsumerDirectory, EntityId};
 use crate::plugin_api::kind::BuildCx;
 use crate::plugin_api::token::signature::Algorithm;
-use crate::plugin_api::token::{KeySet, KeySetSubscription, UnverifiedToken};
+use crate::plugin_api::token::{AsymmetricAlgorithm, KeySet, KeySetSubscription, UnverifiedToken};
 
 /// An issuer whose keys are fetched. Its tokens must not have expired, even if `claims_to_verify` does not list `exp`.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -38,40 +38,6 @@ pub(crate) struct IssuerConfig {
     /// claim `sub` in `X-Credential-Identifier`.
     #[serde(default)]
     allow_without_consumer: bool,
-}
-
-/// Signature algorithms of issuers that publish keys. HMAC is excluded, because its keys must not be published.
-#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
-#[serde(rename_all = "UPPERCASE")]
-pub(crate) enum AsymmetricAlgorithm {
-    Rs256,
-    Rs384,
-    Rs512,
-    Es256,
-    Es384,
-    Es512,
-    Ps256,
-    Ps384,
-    Ps512,
-    #[serde(rename = "EdDSA")]
-    EdDsa,
-}
-
-impl From<AsymmetricAlgorithm> for Algorithm {
-    fn from(algorithm: AsymmetricAlgorithm) -> Self {
-        match algorithm {
-            AsymmetricAlgorithm::Rs256 => Algorithm::Rs256,
-            AsymmetricAlgorithm::Rs384 => Algorithm::Rs384,
-            AsymmetricAlgorithm::Rs512 => Algorithm::Rs512,
-            AsymmetricAlgorithm::Es256 => Algorithm::Es256,
-            AsymmetricAlgorithm::Es384 => Algorithm::Es384,
-            AsymmetricAlgorithm::Es512 => Algorithm::Es512,
-            AsymmetricAlgorithm::Ps256 => Algorithm::Ps256,
-            AsymmetricAlgorithm::Ps384 => Algorithm::Ps384,
-            AsymmetricAlgorithm::Ps512 => Algorithm::Ps512,
-            AsymmetricAlgorithm::EdDsa => Algorithm::EdDsa,
-        }
-    }
 }
 
 #[derive(Debug)]

@@ -7,6 +7,7 @@ use http::{HeaderMap, HeaderName, header};
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::authentication::parse_header_name;
 use crate::plugin_api::fields::{FieldValue, UrlEncodedForm};
+use crate::plugin_api::token::strip_bearer_scheme;
 use crate::plugin_api::{CredentialLocations, RequestCx};
 
 /// The configured query parameters, cookies and headers.
@@ -106,11 +107,4 @@ pub(super) fn cookie<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h [u8]>
             .then(|| pair[equals_sign + 1..].trim_ascii())
     });
     values.next().filter(|value| !value.is_empty())
-}
-
-/// The token after the scheme `Bearer`.
-fn strip_bearer_scheme(value: &[u8]) -> Option<&[u8]> {
-    let (scheme, token) = value.trim_ascii().split_at_checked(6)?;
-    let is_bearer = scheme.eq_ignore_ascii_case(b"bearer") && token.first().is_some_and(u8::is_ascii_whitespace);
-    Some(token.trim_ascii_start()).filter(|token| is_bearer && !token.is_empty())
 }

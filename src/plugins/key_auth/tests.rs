@@ -185,7 +185,8 @@ async fn keys_are_hidden_for_anonymous_requests() {
 /// With status 401, clients would give up, and with an anonymous consumer they would get less than they may.
 #[tokio::test]
 async fn unknown_keys_get_503_while_credentials_are_missing() {
-    let incomplete = ConsumerDirectory { lacks_credentials: true, ..consumers() };
+    let mut incomplete = consumers();
+    incomplete.lacks_credentials = true;
     for config in [json!({}), json!({"anonymous": "guest"})] {
         for (target, status) in [("/?apikey=a+key", None), ("/?apikey=other", Some(StatusCode::SERVICE_UNAVAILABLE))] {
             let request = TestRequest::get(target).with_consumers(&incomplete);

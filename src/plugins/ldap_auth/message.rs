@@ -199,12 +199,12 @@ mod tests {
         assert_eq!(start_tls(2), b"0\x1d\x02\x01\x02w\x18\x80\x161.3.6.1.4.1.1466.20037");
         let base = search(3, "dc=x", SearchFor::Base, Some("memberOf"));
         let expected =
-            b"0,\x02\x01\x03c'\x04\x04dc=x\n\x01\0\n\x01\0\x02\x01\x02\x02\x01\0\x01\x01\0\x87\x0bobjectClass";
+            b"03\x02\x01\x03c.\x04\x04dc=x\n\x01\0\n\x01\0\x02\x01\x02\x02\x01\0\x01\x01\0\x87\x0bobjectClass";
         assert_eq!(base, [&expected[..], b"0\n\x04\x08memberOf"].concat());
         let below = search(4, "dc=x", SearchFor::Below { attribute: "uid", value: "a)(*" }, None);
         let filter = b"\xa3\x0b\x04\x03uid\x04\x04a)(*0\x05\x04\x031.1";
         assert!(below.ends_with(filter), "{below:?}");
-        assert_eq!(below[15..18], [10, 1, 2], "the whole subtree");
+        assert_eq!(below[13..16], [10, 1, 2], "the whole subtree");
     }
 
     #[test]

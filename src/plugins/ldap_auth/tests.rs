@@ -152,7 +152,8 @@ async fn entries_are_searched_for() {
     }
     assert!(directory.diagnostic().is_none());
     let rejecting = ScriptedDirectory::responding(|_, _| vec![result(49)]);
-    assert_eq!(status(&chain_of(&searching(json!({})), &rejecting), login("anna:secret")).await, Some(500));
+    let chain = chain_of(&searching(json!({})), &rejecting);
+    assert_eq!(status(&chain, login("anna:secret")).await, Some(500));
     let message = rejecting.diagnostic().unwrap();
     assert_eq!(message, "ldap.example:389: it rejects config.bind_dn: invalidCredentials (49): no");
 }
@@ -342,7 +343,8 @@ async fn hostile_directories_cause_no_panic() {
         true => std::iter::repeat_with(|| DirectoryMessage::Reference).take(100).collect(),
         false => vec![result(0)],
     });
-    assert_eq!(status(&chain_of(&searching(json!({})), &endless), login("anna:secret")).await, Some(500));
+    let chain = chain_of(&searching(json!({})), &endless);
+    assert_eq!(status(&chain, login("anna:secret")).await, Some(500));
     let message = endless.diagnostic().unwrap();
     assert_eq!(message, "ldap.example:389: it sent more than 32 messages for a search");
 }

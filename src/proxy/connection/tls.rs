@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::CertificateDer;
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, ServerConfig, ServerSessionMemoryCache};
 use rustls::sign::CertifiedKey;
 use rustls::{
@@ -23,7 +24,11 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::server::TlsStream;
 
+use super::any_client_with_key::AnyClientWithKey;
 use super::client_hello::{ReceivedHello, normalize_name};
+use crate::plugin_api::ClientCertificate;
+use crate::plugin_api::client_certificate::chain_digest;
+use crate::plugin_api::consumers::Sha256Digest;
 use crate::snapshot::certs::Certificates;
 use crate::snapshot::client_validation::{ClientValidation, ClientValidationMode};
 use crate::snapshot::routing::ClientTls;
@@ -52,6 +57,8 @@ const HTTP2: &[u8] = b"h2";
 pub(in crate::proxy) struct TlsTerminator {
     /// For listeners that do not verify clients.
     config: ServerConfig,
+    /// For handshakes that request a certificate because a plugin reads it.
+    asking_config: ServerConfig,
     versions: Vec<&'static SupportedProtocolVersion>,
 }
 
@@ -68,12 +75,37 @@ pub(in crate::proxy) struct TlsSession {
     pub(in crate::proxy) http2: bool,
     /// How the certificate of the client was verified; `None` if the client was not asked for one.
     pub(in crate::proxy) client_validation: Option<Arc<ClientValidation>>,
+    /// The certificates of the client, if a plugin reads them.
+    client_chain: Option<Box<ClientChain>>,
+}
+
+/// The certificates of a client that has proved that it has the private key of the first one. Empty if it sent none.
+#[derive(Debug)]
+struct ClientChain {
+    certificates: Vec<CertificateDer<'static>>,
+    digest: Sha256Digest,
+}
+
+impl ClientChain {
+    fn new(certificates: &[CertificateDer<'_>]) -> Self {
+        let digest = chain_digest(certificates);
+        ClientChain { certificates: certificates.iter().cloned().map(CertificateDer::into_owned).collect(), digest }
+    }
 }
 
 impl TlsSession {
     /// What routing reads of it.
     pub(in crate::proxy) fn for_routing(&self) -> ClientTls<'_> {
         ClientTls { server_name: self.server_name.as_deref(), client_validation: self.client_validation.as_ref() }
+    }
+
+    /// What plugins read of it.
+    pub(in crate::proxy) fn client_certificate(&self) -> ClientCertificate<'_> {
+        match self.client_chain.as_deref() {
+            None => ClientCertificate::NotRequested,
+            Some(ClientChain { certificates, .. }) if certificates.is_empty() => ClientCertificate::Missing,
+            Some(ClientChain { certificates, digest }) => ClientCertificate::Chain(certificates, digest),
+        }
     }
 }
 
@@ -99,12 +131,27 @@ impl TlsTerminator {
         // For TLS 1.2 clients without ticket support.
         config.session_storage = ServerSessionMemoryCache::new(SESSION_CACHE_SIZE);
         config.alpn_protocols = ALPN_PROTOCOLS.iter().map(|name| name.to_vec()).collect();
-        Ok(TlsTerminator { config, versions })
+        let mut asking_config = ServerConfig::builder_with_provider(Arc::clone(config.crypto_provider()))
+            .with_protocol_versions(&versions)?
+            .with_client_cert_verifier(Arc::new(AnyClientWithKey::new(Arc::clone(config.crypto_provider()))))
+            .with_cert_resolver(Arc::new(ListenerCertResolver::default()));
+        asking_config.ignore_client_order = config.ignore_client_order;
+        asking_config.alpn_protocols.clone_from(&config.alpn_protocols);
+        // A session that began without requesting a certificate must not be resumed here.
+        asking_config.ticketer = aws_lc_rs::Ticketer::new()?;
+        asking_config.session_storage = ServerSessionMemoryCache::new(SESSION_CACHE_SIZE);
+        Ok(TlsTerminator { config, asking_config, versions })
     }
 
-    /// The configuration for handshakes of listeners with these certificates.
-    fn config_for(&self, certificates: &Certificates) -> Result<ServerConfig, Error> {
-        let Some(validation) = certificates.client_validation() else { return Ok(self.config.clone()) };
+    /// The configuration for handshakes of listeners with these certificates. `asks_client`: whether a plugin reads the
+    /// certificate of the client.
+    fn config_for(&self, certificates: &Certificates, asks_client: bool) -> Result<ServerConfig, Error> {
+        let validation = certificates.client_validation();
+        // A listener that accepts every client also accepts those whose keys do not fit their certificates.
+        if asks_client && validation.is_none_or(|validation| validation.mode() != ClientValidationMode::Required) {
+            return Ok(self.asking_config.clone());
+        }
+        let Some(validation) = validation else { return Ok(self.config.clone()) };
         if let Some(config) = validation.server_config.get() {
             return Ok(config.clone());
         }
@@ -127,13 +174,20 @@ impl TlsTerminator {
     }
 
     /// Performs the handshake after the ClientHello, with the certificates of the listener, for requests.
+    /// `asks_client`: whether a certificate is requested because a plugin reads it.
     pub(in crate::proxy) async fn accept(
         &self,
         hello: ReceivedHello,
         certificates: Arc<Certificates>,
+        asks_client: bool,
     ) -> Result<(TlsStream<TcpStream>, TlsSession), FailedHandshake> {
-        let config = self.config_for(&certificates).map_err(|_| ClientHandshakeError::Other)?;
-        self.handshake(hello, certificates, config).await
+        let config = self.config_for(&certificates, asks_client).map_err(|_| ClientHandshakeError::Other)?;
+        let (stream, mut session) = self.handshake(hello, certificates, config).await?;
+        if asks_client {
+            let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
+            session.client_chain = Some(Box::new(ClientChain::new(certificates)));
+        }
+        Ok((stream, session))
     }
 
     /// Like [`TlsTerminator::accept`], for connections that are forwarded: no ALPN protocol is selected, whatever the
@@ -143,7 +197,7 @@ impl TlsTerminator {
         hello: ReceivedHello,
         certificates: Arc<Certificates>,
     ) -> Result<(TlsStream<TcpStream>, TlsSession), FailedHandshake> {
-        let mut config = self.config_for(&certificates).map_err(|_| ClientHandshakeError::Other)?;
+        let mut config = self.config_for(&certificates, false).map_err(|_| ClientHandshakeError::Other)?;
         config.alpn_protocols.clear();
         self.handshake(hello, certificates, config).await
     }
@@ -177,7 +231,9 @@ impl TlsTerminator {
         };
         let resumed = connection.handshake_kind() == Some(HandshakeKind::Resumed);
         let http2 = connection.alpn_protocol() == Some(HTTP2);
-        Ok((stream, TlsSession { server_name, version, cipher, resumed, http2, client_validation }))
+        let session =
+            TlsSession { server_name, version, cipher, resumed, http2, client_validation, client_chain: None };
+        Ok((stream, session))
     }
 }
 

@@ -256,7 +256,8 @@ async fn perform_handshake(
     let certificates = certificates(worker, connections, &hello);
     // Again, because the connection may have waited for its permit.
     let AssignedTls::TerminateStream = tls_action(worker, connections, &hello) else {
-        let (stream, session) = worker.tls.accept(hello, certificates).await?;
+        let asks_client = requests_client_certificate(worker, connections, &hello);
+        let (stream, session) = worker.tls.accept(hello, certificates, asks_client).await?;
         let (transport, address) = (Transport::Tls(Box::new(stream)), client_address.socket());
         return Ok(PreparedConnection::Http { transport, address, session: Some(session) });
     };
@@ -330,6 +331,14 @@ fn certificates(worker: &Worker, connections: &ListenerConnections, hello: &Rece
     let view = worker.view();
     let bind = view.http_bind(&connections.address);
     bind.and_then(|bind| bind.certificates(hello.server_name.as_deref())).cloned().unwrap_or_default()
+}
+
+/// Whether a plugin reads the certificate of the client.
+fn requests_client_certificate(worker: &Worker, connections: &ListenerConnections, hello: &ReceivedHello) -> bool {
+    let view = worker.view();
+    let (bind, name) = (view.http_bind(&connections.address), hello.server_name.as_deref());
+    let listener = bind.and_then(|bind| bind.listener_by_server_name(name));
+    listener.is_some_and(|listener| listener.requests_client_certificate(name))
 }
 
 /// Reads the PROXY header and returns the client's address. None if the header is missing or invalid.

@@ -48,6 +48,8 @@ pub struct Observation {
     pub backend: Option<String>,
     /// The endpoint of the last attempt.
     pub endpoint: Option<SocketAddr>,
+    /// Why the endpoint was picked, as in the access log.
+    pub picked: Option<&'static str>,
     pub status: Option<u16>,
     /// `endpoint`, `plugin` or `portico`
     pub source: Option<&'static str>,
@@ -183,11 +185,12 @@ impl ObservedRequest {
         &mut self,
         status: StatusCode,
         endpoint: Option<SocketAddr>,
+        picked: Option<&'static str>,
         reason: Option<&'static str>,
     ) {
         let Some(sender) = self.sender.take() else { return };
         let observation = std::mem::take(&mut self.observation);
-        let observation = Observation { status: Some(status.as_u16()), endpoint, reason, ..observation };
+        let observation = Observation { status: Some(status.as_u16()), endpoint, picked, reason, ..observation };
         // The admin listener may have stopped waiting.
         drop(sender.send(observation));
     }
@@ -215,8 +218,8 @@ mod tests {
         assert!(observed.is_dry_run() && observed_headers.is_empty());
         assert!(requests.begin(&mut request("a")).is_none(), "the token is used");
         observed.set_source(ResponseSource::Proxy);
-        observed.finish(StatusCode::NO_CONTENT, None, Some("no_route"));
-        observed.finish(StatusCode::OK, None, None);
+        observed.finish(StatusCode::NO_CONTENT, None, None, Some("no_route"));
+        observed.finish(StatusCode::OK, None, Some("hash"), None);
         let observation = awaited.observation().await.unwrap();
         let expected = Observation {
             status: Some(204),

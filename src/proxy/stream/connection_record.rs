@@ -83,6 +83,7 @@ impl Drop for ConnectionRecord<'_> {
             series: Some(Arc::clone(&self.series)),
             address: self.address,
             tries: &[],
+            pick: None,
             retry_stop: None,
             consumer: None,
             request_id: None,

@@ -24,7 +24,7 @@ mod route_match;
 mod tie_breaker;
 
 use std::borrow::Cow;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use smallvec::SmallVec;
 
@@ -53,6 +53,8 @@ pub struct HostRouter {
     regexes: Option<Box<PathRegexes>>,
     prefixes: PrefixTree,
     query_names: QueryNames,
+    /// See [`HostRouter::requests_client_certificate`]. Determined when a TLS handshake needs it.
+    requests_client_certificate: OnceLock<bool>,
 }
 
 /// Matches in order of precedence, normalized. Copies share them.
@@ -69,6 +71,11 @@ impl RouteMatches {
         matches.iter_mut().for_each(RouteMatch::normalize);
         matches.sort_by(precedence::compare);
         RouteMatches(matches.into())
+    }
+
+    /// The rules of the matches; a rule with several matches is repeated.
+    pub fn rules(&self) -> impl Iterator<Item = &Arc<super::RouteRule>> {
+        self.0.iter().map(|route_match| &route_match.rule)
     }
 
     /// The literal prefix and the number of states of each path that is a regular expression.
@@ -108,8 +115,15 @@ impl HostRouter {
             regexes: PathRegexes::build(patterns, RegexAnchor::Whole).map(Box::new),
             prefixes: PrefixTree::build(&matches[regex_end..], regex_end),
             query_names: QueryNames::from_matches(matches.iter().flat_map(|route_match| &route_match.query)),
+            requests_client_certificate: OnceLock::new(),
             matches: sorted,
         }
+    }
+
+    /// Whether a plugin of some rule reads the certificates of clients.
+    pub(super) fn requests_client_certificate(&self) -> bool {
+        let requests = || self.matches().iter().any(|route_match| route_match.rule.requests_client_certificate());
+        *self.requests_client_certificate.get_or_init(requests)
     }
 
     /// The match of highest precedence that applies to the request. Must not be used if the request exceeds its

@@ -205,6 +205,7 @@ pub(super) fn only_counts_differ(old: &Verdict, new: &Verdict) -> bool {
         ancestors,
         load_balancer,
         sockets,
+        affected_by,
         diagnostics,
     } = old;
     let same_listener = |(old, new): (&ListenerVerdict, &ListenerVerdict)| {
@@ -215,7 +216,7 @@ pub(super) fn only_counts_differ(old: &Verdict, new: &Verdict) -> bool {
     (generation, conditions, supported_features) == (&new.generation, &new.conditions, &new.supported_features)
         && (addresses, parents) == (&new.addresses, &new.parents)
         && (ancestors, load_balancer, sockets) == (&new.ancestors, &new.load_balancer, &new.sockets)
-        && (acceptance, diagnostics) == (&new.acceptance, &new.diagnostics)
+        && (acceptance, affected_by, diagnostics) == (&new.acceptance, &new.affected_by, &new.diagnostics)
         && listeners.len() == new.listeners.len()
         && listeners.iter().zip(&new.listeners).all(same_listener)
 }

@@ -50,8 +50,9 @@ pub(super) struct HealthChange {
     pub(super) until: Option<u64>,
 }
 
-/// The last transitions of one endpoint, oldest first. In a box, since most endpoints never have any.
+/// The last transitions of one endpoint, oldest first.
 #[derive(Debug, Default)]
+#[expect(clippy::box_collection, reason = "most endpoints have no transitions, and a box has a quarter of the size")]
 pub(super) struct Transitions(Option<Box<VecDeque<HealthTransition>>>);
 
 impl Transitions {

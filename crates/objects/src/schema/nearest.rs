@@ -54,7 +54,13 @@ impl WordLetters {
     /// difference in length.
     fn containment_score(&self, other: &WordLetters) -> Option<usize> {
         let (short, long) = if self.0.len() < other.0.len() { (self, other) } else { (other, self) };
-        if short.0.len() < 3 || !long.0.windows(short.0.len()).any(|window| window == short.0) {
+        // Two letters are part of very many words, but seldom their end, as in `on` and `retryOn`.
+        let is_part = match short.0.len() {
+            0 | 1 => false,
+            2 => long.0.ends_with(&short.0),
+            length => long.0.windows(length).any(|window| window == short.0),
+        };
+        if !is_part {
             return None;
         }
         Some(MAX_WORD_LENGTH + long.0.len() - short.0.len())
@@ -101,6 +107,8 @@ mod tests {
             ("x", FIELDS, None),
             ("", FIELDS, None),
             ("replicas", FIELDS, None),
+            ("on", &["nonIdempotent", "retryOn"], Some("retryOn")),
+            ("on", &["nonIdempotent", "conditions"], None),
             ("n", &["a", "b"], None),
         ] {
             assert_eq!(nearest(word, candidates.iter().copied()), expected, "{word}");

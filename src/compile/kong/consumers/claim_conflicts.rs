@@ -23,6 +23,8 @@ pub(super) enum ConsumerClaim {
     HmacAuthUsername(Arc<str>),
     /// The value of a token's key claim.
     JwtKey(Arc<str>),
+    /// A name in certificates.
+    CertificateSubject(Arc<str>),
 }
 
 /// A consumer that claims a name or credential. Claimants are ordered by creation (seconds since 1970), then by key;
@@ -55,6 +57,7 @@ impl ConsumerClaim {
             ConsumerClaim::BasicAuthUsername(_) => "username of basic-auth",
             ConsumerClaim::HmacAuthUsername(_) => "username of hmac-auth",
             ConsumerClaim::JwtKey(_) => "key of jwt",
+            ConsumerClaim::CertificateSubject(_) => "subject_name of mtls-auth",
         }
     }
 
@@ -71,6 +74,9 @@ impl ConsumerClaim {
                 directory.signers.get(&**name).map(|credential| &credential.consumer)
             }
             ConsumerClaim::JwtKey(key) => directory.tokens.get(&**key).map(|credential| &credential.consumer),
+            ConsumerClaim::CertificateSubject(name) => {
+                directory.certificates.get(&**name).map(|credential| &credential.consumer)
+            }
         }
     }
 
@@ -83,6 +89,7 @@ impl ConsumerClaim {
             ConsumerClaim::BasicAuthUsername(name) => directory.remove_password(name),
             ConsumerClaim::HmacAuthUsername(name) => directory.signers.remove(&**name),
             ConsumerClaim::JwtKey(key) => directory.tokens.remove(&**key),
+            ConsumerClaim::CertificateSubject(name) => directory.certificates.remove(&**name),
         }
     }
 }

@@ -13,8 +13,8 @@ use crate::compile::objects::missing_object::missing_object;
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::Consumer;
 use crate::plugin_api::consumers::{
-    BasicCredential, ConsumerDirectory, EntityId, HmacCredential, JwtCredential, KeyCredential, Sha256Digest,
-    StoredPassword, sha256,
+    BasicCredential, CertificateCredential, ConsumerDirectory, EntityId, HmacCredential, JwtCredential, KeyCredential,
+    Sha256Digest, StoredPassword, sha256,
 };
 use crate::plugin_api::password::{InvalidPasswordHash, PasswordHash, parse_htpasswd};
 use crate::plugin_api::token::signature::{Algorithm, HmacSecret as TokenSecret, PublicKey, VerificationKey};
@@ -27,6 +27,7 @@ pub(super) enum Credential {
     Basic(Arc<BasicCredential>),
     Hmac(Arc<HmacCredential>),
     Jwt(Arc<JwtCredential>),
+    Certificate(Arc<CertificateCredential>),
 }
 
 /// The content of a credential Secret.
@@ -50,6 +51,7 @@ pub(super) enum RawCredential<'s> {
     Basic { username: Arc<str>, password: StoredPassword },
     Hmac { username: Arc<str>, secret: &'s [u8] },
     Jwt { claim: Arc<str>, key: VerificationKey },
+    Certificate { subject: Arc<str> },
 }
 
 impl Credential {
@@ -68,6 +70,9 @@ impl Credential {
             RawCredential::Jwt { claim, key } => {
                 Credential::Jwt(Arc::new(JwtCredential::new(id, claim, key, consumer)))
             }
+            RawCredential::Certificate { subject } => {
+                Credential::Certificate(Arc::new(CertificateCredential::new(id, subject, consumer)))
+            }
         }
     }
 
@@ -77,6 +82,7 @@ impl Credential {
             Credential::Basic(credential) => &credential.id,
             Credential::Hmac(credential) => &credential.id,
             Credential::Jwt(credential) => &credential.id,
+            Credential::Certificate(credential) => &credential.id,
         }
     }
 
@@ -84,7 +90,7 @@ impl Credential {
     pub(super) fn username(&self) -> Option<&str> {
         match self {
             Credential::Basic(credential) => Some(&credential.username),
-            Credential::Key(_) | Credential::Hmac(_) | Credential::Jwt(_) => None,
+            Credential::Key(_) | Credential::Hmac(_) | Credential::Jwt(_) | Credential::Certificate(_) => None,
         }
     }
 
@@ -94,6 +100,9 @@ impl Credential {
             Credential::Basic(credential) => ConsumerClaim::BasicAuthUsername(Arc::clone(credential.username.text())),
             Credential::Hmac(credential) => ConsumerClaim::HmacAuthUsername(Arc::clone(credential.username.text())),
             Credential::Jwt(credential) => ConsumerClaim::JwtKey(Arc::clone(credential.claim.text())),
+            Credential::Certificate(credential) => {
+                ConsumerClaim::CertificateSubject(Arc::clone(credential.subject.text()))
+            }
         }
     }
 
@@ -103,6 +112,7 @@ impl Credential {
             Credential::Basic(credential) => directory.insert_password(Arc::clone(credential)),
             Credential::Hmac(credential) => directory.signers.insert(Arc::clone(credential)),
             Credential::Jwt(credential) => directory.tokens.insert(Arc::clone(credential)),
+            Credential::Certificate(credential) => directory.certificates.insert(Arc::clone(credential)),
         }
     }
 }
@@ -118,7 +128,7 @@ pub(super) fn read_credential<'s>(
     };
     let Some(kind) = secret.meta.labels.get(CREDENTIAL_LABEL) else {
         let message = format!("Secret {key} has no label {CREDENTIAL_LABEL}, so its credential type is unknown");
-        let remedy = "set it to key-auth, basic-auth, hmac-auth, jwt or acl";
+        let remedy = "set it to key-auth, basic-auth, hmac-auth, jwt, mtls-auth or acl";
         return Err(Diagnostic::error(field, message, remedy));
     };
     let reader = SecretReader { secret, key, field, kind };
@@ -133,17 +143,18 @@ pub(super) fn read_credential<'s>(
             Ok(CredentialSecret::Credential(RawCredential::Hmac { username, secret }))
         }
         "jwt" => Ok(CredentialSecret::Credential(reader.jwt()?)),
+        "mtls-auth" => Ok(CredentialSecret::Credential(reader.certificate()?)),
         "acl" => Ok(CredentialSecret::Acl(reader.text("group")?)),
         "konnect" => Ok(CredentialSecret::Ignored),
-        unserved @ ("oauth2" | "mtls-auth") => {
+        unserved @ "oauth2" => {
             let message =
                 format!("credentials of type {unserved} are not served by this version, so this one is ignored");
-            Err(Diagnostic::error(field, message, "use key-auth, basic-auth, hmac-auth or jwt"))
+            Err(Diagnostic::error(field, message, "use key-auth, basic-auth, hmac-auth, jwt or mtls-auth"))
         }
         other => {
             let message =
                 format!("label {CREDENTIAL_LABEL} of Secret {key} has value {other:?}, which is not a credential type");
-            Err(Diagnostic::error(field, message, "set it to key-auth, basic-auth, hmac-auth, jwt or acl"))
+            Err(Diagnostic::error(field, message, "set it to key-auth, basic-auth, hmac-auth, jwt, mtls-auth or acl"))
         }
     }
 }
@@ -252,6 +263,16 @@ impl<'s> SecretReader<'s, '_> {
         Ok(SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(created.saturating_add(seconds))))
     }
 
+    /// A name in certificates. A credential for certificates of one authority must not be one for those of all.
+    fn certificate(&self) -> Result<RawCredential<'s>, Diagnostic> {
+        if self.secret.value("ca_certificate").is_some_and(|id| !id.is_empty()) {
+            let message = "ca_certificate is not supported, so this credential is ignored".to_owned();
+            let remedy = "remove it; ca_certificates of the plugin lists the authorities";
+            return Err(self.problem(message, remedy));
+        }
+        Ok(RawCredential::Certificate { subject: self.text("subject_name")? })
+    }
+
     fn jwt(&self) -> Result<RawCredential<'s>, Diagnostic> {
         let claim = self.text("key")?;
         let algorithm_name =
@@ -345,7 +366,7 @@ mod tests {
         let hash = |hash: &str| format!(r#"{{"username": "a", "password_hash": "{hash}"}}"#);
         let (sha1, costly) = (hash("{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ="), hash(&format!("$2y$15${}", "a".repeat(53))));
         let digest = format!(r#"{{"key_sha256": "{}\\n"}}"#, "0aF9".repeat(16));
-        let cases: [(&str, &str, Expected); 35] = [
+        let cases: [(&str, &str, Expected); 37] = [
             ("key-auth", r#"{"key": "k"}"#, Ok("key without expiry")),
             ("key-auth", r#"{"key": "k", "ttl": "60"}"#, Ok("key with expiry")),
             ("key-auth", r#"{"key": "k", "ttl": ""}"#, Ok("key without expiry")),
@@ -383,7 +404,9 @@ mod tests {
             ("hmac-auth", r#"{"username": "a"}"#, Err("hmac-auth credentials need secret, which is missing or empty")),
             ("hmac-auth", r#"{"secret": "a"}"#, Err("hmac-auth credentials need username, which is missing or empty")),
             ("oauth2", "{}", Err("type oauth2 are not served by this version")),
-            ("mtls-auth", "{}", Err("type mtls-auth are not served by this version")),
+            ("mtls-auth", r#"{"subject_name": "a"}"#, Ok("subject a")),
+            ("mtls-auth", "{}", Err("mtls-auth credentials need subject_name")),
+            ("mtls-auth", r#"{"subject_name": "a", "ca_certificate": "b"}"#, Err("ca_certificate is not supported")),
             ("password", "{}", Err("has value \"password\", which is not a credential type")),
         ];
         for (kind, data, expected) in cases {
@@ -420,6 +443,7 @@ mod tests {
                     format!("{} lines, {} problems", htpasswd.entries.len(), htpasswd.problems.len())
                 }
                 CredentialSecret::Credential(RawCredential::Jwt { key, .. }) => key.algorithm().name().to_owned(),
+                CredentialSecret::Credential(RawCredential::Certificate { subject }) => format!("subject {subject}"),
                 CredentialSecret::Acl(group) => format!("group {group}"),
                 CredentialSecret::Ignored => "nothing".to_owned(),
             });

@@ -310,7 +310,8 @@ impl KnownConsumer {
             ConsumerClaim::ApiKey(_)
             | ConsumerClaim::BasicAuthUsername(_)
             | ConsumerClaim::HmacAuthUsername(_)
-            | ConsumerClaim::JwtKey(_) => {
+            | ConsumerClaim::JwtKey(_)
+            | ConsumerClaim::CertificateSubject(_) => {
                 for credential in self.credentials.iter().filter(|credential| credential.claim() == *claim) {
                     credential.insert_into(directory);
                 }

@@ -1,4 +1,5 @@
-//! Builds the configuration of a plugin: from a Secret, or from the plugin object with patches from Secrets.
+//! Builds the configuration of a plugin: from a Secret, or from the plugin object with text and patches from Secrets
+//! and text from ConfigMaps.
 //!
 //! Diagnostics never contain the content of Secrets.
 
@@ -7,7 +8,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use serde_json::{Map, Value};
 
 use super::secret_values::{SecretValueError, SecretValues};
-use crate::api::kong::{PluginSettings, SecretKeyRef};
+use crate::api::kong::{PluginSettings, SecretKeyRef, ValueReference};
 use crate::api::{Kind, ObjectKey};
 use crate::compile::OVER_BUDGET;
 use crate::compile::objects::missing_object::missing_object;
@@ -36,7 +37,11 @@ pub(super) fn build(
         })?;
         return reject_vaults(config);
     }
-    let mut config = Value::Object(settings.config.clone().unwrap_or_default());
+    let mut config = settings.config.clone().unwrap_or_default();
+    ValueReference::replace_all(&mut config, &mut |path, reference| {
+        referenced_text(store, owner, reference, &format!("config.{path}"), &values, max_secret_values)
+    })?;
+    let mut config = Value::Object(config);
     for (index, patch) in settings.config_patches.iter().enumerate() {
         let reference = &patch.value_from.secret_key_ref;
         let field = format!("configPatches[{index}].valueFrom.secretKeyRef");
@@ -78,13 +83,26 @@ pub(super) fn configuration_hash(store: &Store, owner: &ObjectKey, settings: &Pl
             (path, secret, &reference.key, revision)
         })
         .collect();
+    let references: Vec<_> = settings
+        .config
+        .iter()
+        .flat_map(ValueReference::find_all)
+        .map(|(path, reference)| {
+            let object = secret_key(owner, &reference.target);
+            let revision = match reference.kind {
+                Kind::ConfigMap => store.config_maps.get(&object).map(|map| map.meta.revision),
+                _ => store.secrets.get(&object).map(|secret| secret.meta.revision),
+            };
+            (path, revision)
+        })
+        .collect();
     let mut config = Value::Object(settings.config.clone().unwrap_or_default());
     remove_secrets(&mut config);
     // The hash must not depend on the order of fields.
     config.sort_all_objects();
     // `DefaultHasher` has no random seed.
     let mut hasher = DefaultHasher::new();
-    (config.to_string(), secrets).hash(&mut hasher);
+    (config.to_string(), secrets, references).hash(&mut hasher);
     hasher.finish()
 }
 
@@ -131,28 +149,74 @@ fn vault_reference(value: &Value, path: &str) -> Option<String> {
     }
 }
 
+/// KongPlugins use only objects of their own namespace. Portico's schema of KongPlugin lacks the field, but API servers
+/// may have another schema.
+fn check_namespace(owner: &ObjectKey, reference: &SecretKeyRef, kind: Kind, field: &str) -> Result<(), Diagnostic> {
+    let namespace = reference.namespace.as_deref().unwrap_or(&owner.namespace);
+    if owner.namespace.is_empty() || namespace == &*owner.namespace {
+        return Ok(());
+    }
+    let message = format!("KongPlugins cannot use {kind}s of other namespaces");
+    let remedy = format!("remove it, and store the {kind} in the namespace of the plugin");
+    Err(Diagnostic::error(format!("{field}.namespace"), message, remedy))
+}
+
 fn secret_value<'s>(
     store: &'s Store,
     owner: &ObjectKey,
     reference: &SecretKeyRef,
     field: &str,
 ) -> Result<&'s [u8], Diagnostic> {
-    let namespace = reference.namespace.as_deref().unwrap_or(&owner.namespace);
-    // Portico's schema of KongPlugin lacks this field, but API servers may have another schema.
-    if !owner.namespace.is_empty() && namespace != &*owner.namespace {
-        let message = "KongPlugins cannot use Secrets of other namespaces";
-        return Err(Diagnostic::error(
-            format!("{field}.namespace"),
-            message,
-            "remove it, and store the Secret in the namespace of the plugin",
-        ));
-    }
+    check_namespace(owner, reference, Kind::Secret, field)?;
     let secret = secret_key(owner, reference);
     let Some(object) = store.secrets.get(&secret) else {
         return Err(missing_object(store, format!("{field}.name"), Kind::Secret, &secret));
     };
     object.value(&reference.key).ok_or_else(|| {
         let message = format!("Secret {secret} has no key {}", reference.key);
+        Diagnostic::error(format!("{field}.key"), message, "add it or correct the name of the key")
+    })
+}
+
+/// The text to which a reference in the configuration leads.
+fn referenced_text(
+    store: &Store,
+    owner: &ObjectKey,
+    reference: &ValueReference,
+    path: &str,
+    values: &SecretValues,
+    max_secret_values: u64,
+) -> Result<String, Diagnostic> {
+    let ValueReference { kind, field, target } = reference;
+    let field = format!("{path}.{field}");
+    let bytes = match kind {
+        Kind::ConfigMap => config_map_value(store, owner, target, &field)?,
+        _ => secret_value(store, owner, target, &field)?,
+    };
+    let SecretKeyRef { name, key, .. } = target;
+    values.text(bytes).map_err(|error| match error {
+        SecretValueError::Malformed => {
+            let message = format!("key {key} of {kind} {name} is not text");
+            Diagnostic::error(&field, message, "store text in UTF-8, for example PEM")
+        }
+        SecretValueError::TooLarge => too_large(&field, target, max_secret_values),
+    })
+}
+
+fn config_map_value<'s>(
+    store: &'s Store,
+    owner: &ObjectKey,
+    reference: &SecretKeyRef,
+    field: &str,
+) -> Result<&'s [u8], Diagnostic> {
+    check_namespace(owner, reference, Kind::ConfigMap, field)?;
+    let key = secret_key(owner, reference);
+    let Some(map) = store.config_maps.get(&key) else {
+        return Err(missing_object(store, format!("{field}.name"), Kind::ConfigMap, &key));
+    };
+    let value = map.data.get(&reference.key).map(|text| text.as_bytes());
+    value.ok_or_else(|| {
+        let message = format!("ConfigMap {key} has no key {}", reference.key);
         Diagnostic::error(format!("{field}.key"), message, "add it or correct the name of the key")
     })
 }
@@ -299,6 +363,50 @@ mod tests {
             assert_eq!(build_for(&ObjectKey::new("b", "p")), Ok(json!({"minute": 5})));
             let problem = build_for(&ObjectKey::new("a", "p")).unwrap_err().to_string();
             assert!(problem.contains("secretKeyRef.namespace: KongPlugins cannot use Secrets"), "{problem}");
+        }
+    }
+
+    #[test]
+    fn references_in_a_configuration_become_text() {
+        let mut store = Store::default();
+        let objects = [
+            (
+                Kind::Secret,
+                json!({"metadata": {"namespace": "a", "name": "s"}, "stringData": {"k": "line 1\nline 2\n"}}),
+            ),
+            (Kind::ConfigMap, json!({"metadata": {"namespace": "a", "name": "m"}, "data": {"k": "text"}})),
+        ];
+        let upserts = objects.map(|(kind, object)| AnyObject::parse(kind, object).unwrap());
+        store.apply(Batch { upserts: upserts.into(), removes: vec![] });
+        let reference = |field: &str, name: &str, key: &str| json!({(field): {"name": name, "key": key}});
+        let build = |config: Value, limit: u64| {
+            let plugin = json!({"metadata": {"namespace": "a", "name": "p"}, "plugin": "x", "config": config});
+            let AnyObject::KongPlugin(plugin) = AnyObject::parse(Kind::KongPlugin, plugin).unwrap() else {
+                panic!("not a KongPlugin")
+            };
+            build(&store, &plugin.meta.key, &plugin.settings, limit)
+        };
+        let config = json!({
+            "keys": ["a", reference("secretKeyRef", "s", "k")],
+            "nested": {"text": reference("configMapKeyRef", "m", "k"), "kept": {"secretKeyRef": "text"}},
+        });
+        let expected = json!({
+            "keys": ["a", "line 1\nline 2\n"], "nested": {"text": "text", "kept": {"secretKeyRef": "text"}},
+        });
+        assert_eq!(build(config, 1000), Ok(expected));
+        for (value, limit, expected) in [
+            (reference("secretKeyRef", "none", "k"), 1000, "config.keys[0].secretKeyRef.name: "),
+            (reference("secretKeyRef", "s", "none"), 1000, "config.keys[0].secretKeyRef.key: "),
+            (reference("configMapKeyRef", "m", "none"), 1000, "config.keys[0].configMapKeyRef.key: "),
+            (reference("configMapKeyRef", "m", "k"), 3, "config.keys[0].configMapKeyRef: with key k of"),
+            (
+                json!({"secretKeyRef": {"name": "s", "key": "k", "namespace": "b"}}),
+                1000,
+                "config.keys[0].secretKeyRef.namespace: KongPlugins cannot use Secrets",
+            ),
+        ] {
+            let problem = build(json!({"keys": [value.clone()]}), limit).unwrap_err().to_string();
+            assert!(problem.contains(expected), "{value}: {problem}");
         }
     }
 

@@ -36,6 +36,13 @@ impl SecretValues {
         self.checked(value.ok().filter(|_| is_whole))
     }
 
+    /// Text, which is used as it is.
+    pub(super) fn text(&self, text: &[u8]) -> Result<String, SecretValueError> {
+        let text = std::str::from_utf8(text).map_err(|_| SecretValueError::Malformed)?;
+        self.size.set(self.size.get().saturating_add(text.len() as u64));
+        if self.size.get() <= self.max_size { Ok(text.to_owned()) } else { Err(SecretValueError::TooLarge) }
+    }
+
     /// An object in JSON or YAML.
     pub(super) fn document(&self, text: &[u8]) -> Result<Value, SecretValueError> {
         let before = self.size.get();

@@ -31,6 +31,10 @@ pub(super) fn translate(spec: &RetrySpec, block: &mut BlockReader<'_>) -> RetryS
         let format = block.choice("format", header.format.as_ref(), formats).unwrap_or(TimeFormat::Seconds);
         Some(ResetHeader { name: block.header_name("name", &header.name)?, format })
     });
+    if spec.unquoted_on.is_some() {
+        let message = "YAML 1.1 reads the name on as the boolean true, and the field has another name";
+        block.problem("true", message, "write retryOn");
+    }
     RetrySettings {
         attempts,
         on: conditions(spec, block),
@@ -57,7 +61,7 @@ const GREATEST_MAX_BODY: usize = 1 << 20;
 
 fn conditions(spec: &RetrySpec, block: &mut BlockReader<'_>) -> RetryConditions {
     let default = ["ConnectFailure".to_owned(), "RefusedStream".to_owned()];
-    let names = spec.on.as_deref().unwrap_or(&default);
+    let names = spec.retry_on.as_deref().unwrap_or(&default);
     let mut on = RetryConditions::default();
     let (mut has_codes, mut has_grpc_codes, mut has_headers) = (false, false, false);
     for (index, name) in names.iter().enumerate() {
@@ -74,7 +78,7 @@ fn conditions(spec: &RetrySpec, block: &mut BlockReader<'_>) -> RetryConditions 
             other => {
                 let remedy = "use ConnectFailure, RefusedStream, Reset, Timeout, GatewayError, ServerError, Codes, \
                               GrpcCodes or RetriableHeader";
-                block.problem(&format!("on[{index}]"), format!("{other:?} is not a condition of retries"), remedy);
+                block.problem(&format!("retryOn[{index}]"), format!("{other:?} is not a condition of retries"), remedy);
                 continue;
             }
         };

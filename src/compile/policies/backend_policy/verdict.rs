@@ -4,8 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::blocks::{Block, is_or_are, names};
 use super::datagram_fields;
+use super::displacement::{Displacement, Precedence, displace};
 use super::effective::{DryRun, PolicyTarget, Translated, is_dry_run, translate};
 use super::layers::first_with_block;
+use super::rule_settings::{has_parts_for_all_rules, own_rules};
 use super::timeouts;
 use super::unserved_fields::unserved_fields;
 use crate::api::core::ServicePort;
@@ -13,7 +15,7 @@ use crate::api::portico::BackendPolicy;
 use crate::api::{Kind, Object, ObjectKey};
 use crate::compile::policies::precedence::policies_with_target;
 use crate::compile::policies::target::{Target, TargetKind, TargetedPolicy};
-use crate::compile::policies::users::Findings;
+use crate::compile::policies::users::{Findings, ServedUsers};
 use crate::compile::verdict::{Code, Condition};
 use crate::diagnostic::{Diagnostic, Reason};
 use crate::store::Store;
@@ -22,14 +24,15 @@ use crate::upstream::{UpstreamKey, UpstreamSource};
 
 /// What the verdict on a policy says; `None` if the policy does not exist.
 /// `reference_problems` returns the problems with the references to other backends that apply to an upstream, each with
-/// its block.
+/// its block. `served`: the rules that send requests to the targets.
 pub(in crate::compile) fn findings(
     store: &Store,
     key: &ObjectKey,
+    served: &impl ServedUsers,
     reference_problems: impl Fn(&UpstreamKey) -> Vec<(Block, Diagnostic)>,
 ) -> Option<Findings> {
     let policy = store.backend_policies.get(key)?;
-    let mut review = Review::new(store, policy);
+    let mut review = Review::new(store, policy, served);
     review.check_references(store, reference_problems);
     let conditions = vec![review.accepted(), review.programmed()];
     Some(Findings::Conditions { generation: policy.meta.generation, conditions, diagnostics: review.warnings })
@@ -44,7 +47,7 @@ struct Review<'a> {
     target_problems: Vec<Diagnostic>,
     /// The problems of each invalid block.
     invalid: BTreeMap<Block, Vec<Diagnostic>>,
-    /// Valid blocks that are those of other policies.
+    /// Valid blocks that other policies, targets or rules set.
     displaced: Vec<Displacement>,
     /// The blocks that are in effect for at least one target.
     in_effect: BTreeSet<Block>,
@@ -56,18 +59,8 @@ struct Review<'a> {
     warnings: Vec<Diagnostic>,
 }
 
-/// Blocks that another policy sets.
-#[derive(PartialEq, Eq)]
-struct Displacement {
-    blocks: Vec<Block>,
-    target: String,
-    by: ObjectKey,
-    /// The port whose policy has precedence; `None` for an older policy with the same target.
-    port: Option<String>,
-}
-
 impl<'a> Review<'a> {
-    fn new(store: &'a Store, policy: &'a Object<BackendPolicy>) -> Self {
+    fn new(store: &'a Store, policy: &'a Object<BackendPolicy>, served: &impl ServedUsers) -> Self {
         let spec = &policy.spec;
         let target = PolicyTarget::new(TargetKind::Service, &policy.meta.key);
         let blocks: Vec<Block> = Block::all_in(spec).collect();
@@ -92,7 +85,7 @@ impl<'a> Review<'a> {
             unserved: Vec::new(),
             warnings,
         };
-        review.find_precedence(store);
+        review.find_precedence(store, served);
         let mut unserved = unserved_fields(spec);
         if has_datagrams_only(store, policy) {
             unserved.extend(datagram_fields::fields_without_effect(spec));
@@ -104,7 +97,7 @@ impl<'a> Review<'a> {
     }
 
     /// Finds which blocks are in effect for which targets.
-    fn find_precedence(&mut self, store: &Store) {
+    fn find_precedence(&mut self, store: &Store, served: &impl ServedUsers) {
         let own_key = &self.policy.meta.key;
         for reference in self.policy.target_references() {
             let Some(target) = reference.target::<BackendPolicy>(&own_key.namespace) else { continue };
@@ -126,38 +119,41 @@ impl<'a> Review<'a> {
                     )
                 })
                 .collect();
-            let mut displaced: Vec<Displacement> = Vec::new();
-            let mut displace = |block: Block, by: &ObjectKey, port: Option<&str>| {
-                let port = port.map(str::to_owned);
-                match displaced.iter_mut().find(|known| known.by == *by && known.port == port) {
-                    Some(known) => known.blocks.push(block),
-                    None => displaced.push(Displacement {
-                        blocks: vec![block],
-                        target: described(&target),
-                        by: by.clone(),
-                        port,
-                    }),
-                }
-            };
+            let name = described(&target);
+            let has_own_sessions = target.kind == TargetKind::XBackend && sets_sessions(store, &target.key);
+            let mut in_effect = BTreeSet::new();
             let valid = self.blocks.iter().copied().filter(|block| !self.invalid.contains_key(block));
             for block in valid {
                 let first = first_with_block(&same_target, block).map(|first| &first.meta.key);
+                if block == Block::SessionPersistence && has_own_sessions {
+                    displace(&mut self.displaced, block, &name, Precedence::Target);
+                    continue;
+                }
                 if let Some(first) = first.filter(|first| *first != own_key) {
-                    displace(block, first, None);
+                    displace(&mut self.displaced, block, &name, Precedence::Older(first.clone()));
                     continue;
                 }
                 let mut is_overridden = !ports.is_empty() && ports.len() == sections.len();
                 for (port, policies) in ports.iter().zip(&of_ports) {
                     match first_with_block(policies, block) {
-                        Some(of_port) => displace(block, &of_port.meta.key, Some(port)),
+                        Some(of_port) => {
+                            let (policy, port) = (of_port.meta.key.clone(), (**port).to_owned());
+                            displace(&mut self.displaced, block, &name, Precedence::OfPort { policy, port });
+                        }
                         None => is_overridden = false,
                     }
                 }
                 if !is_overridden {
-                    self.in_effect.insert(block);
+                    in_effect.insert(block);
                 }
             }
-            self.displaced.append(&mut displaced);
+            for (block, rules) in own_rules(store, &target, &in_effect, served) {
+                if rules.are_all && !has_parts_for_all_rules(block, &self.policy.spec) {
+                    in_effect.remove(&block);
+                }
+                displace(&mut self.displaced, block, &name, Precedence::Rules(rules));
+            }
+            self.in_effect.append(&mut in_effect);
             self.check_mode(store, &target, &same_target);
         }
     }
@@ -224,7 +220,7 @@ impl<'a> Review<'a> {
         if !self.blocks.is_empty() && self.is_displaced_by_older() {
             let mut older: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
             for displacement in &self.displaced {
-                older.entry(&displacement.target).or_default().insert(&displacement.by.name);
+                older.entry(&displacement.target).or_default().extend(displacement.older().map(|by| &*by.name));
             }
             let conflicts = older.into_iter().map(|(target, policies)| {
                 let noun = if policies.len() == 1 { "BackendPolicy" } else { "BackendPolicies" };
@@ -242,7 +238,7 @@ impl<'a> Review<'a> {
         self.in_effect.is_empty()
             && self.mixed_modes.is_none()
             && !self.displaced.is_empty()
-            && self.displaced.iter().all(|displacement| displacement.port.is_none())
+            && self.displaced.iter().all(|displacement| displacement.older().is_some())
     }
 
     fn programmed(&self) -> Condition {
@@ -276,7 +272,7 @@ impl<'a> Review<'a> {
             remarks.push(Diagnostic::of_object(message, remedy.clone()).with_reason(Reason::OtherCondition));
         }
         for displacement in &self.displaced {
-            remarks.push(Diagnostic::of_object(self.displacement_message(displacement), remedy.clone()));
+            remarks.push(Diagnostic::of_object(displacement.message(&self.policy.spec), remedy.clone()));
         }
         remarks.extend(self.mixed_modes.clone());
         remarks.extend(self.unserved.iter().cloned());
@@ -288,23 +284,11 @@ impl<'a> Review<'a> {
             Condition::new(Code::BackendPolicyPartiallyProgrammed, remarks)
         }
     }
+}
 
-    fn displacement_message(&self, displacement: &Displacement) -> String {
-        let Displacement { blocks, target, by, port } = displacement;
-        let names = names(blocks, &self.policy.spec);
-        let verb = is_or_are(&names);
-        // The name of the only target is superfluous.
-        let of_target = match self.policy.spec.target_refs.len() {
-            1 => String::new(),
-            _ => format!(" for {target}"),
-        };
-        match port {
-            None => format!("{names} {verb} set{of_target} by older {} {}", Kind::BackendPolicy, by.name),
-            Some(port) => {
-                format!("{names} {verb} set for port {port} of {target} by {} {}", Kind::BackendPolicy, by.name)
-            }
-        }
-    }
+/// Whether an XBackend has sessions of its own.
+fn sets_sessions(store: &Store, key: &ObjectKey) -> bool {
+    store.x_backends.get(key).is_some_and(|backend| backend.spec.session_persistence.is_some())
 }
 
 /// Whether all ports of the targets are UDP ports.

@@ -45,6 +45,7 @@ pub(in crate::proxy) fn record_malformed(exchange: &ClientExchange, input: Malfo
         series: None,
         address: None,
         tries: &[],
+        pick: None,
         retry_stop: None,
         consumer: None,
         request_id: id,

@@ -123,7 +123,7 @@ pub(in crate::proxy) async fn forward<C: Caller>(
         outgoing.endpoint = next.map_err(RequestError::from)?;
         let started_at = turn_clock::now();
         if let Some(attempts) = &mut attempts {
-            attempts.start(outgoing.endpoint, started_at);
+            attempts.start(outgoing.endpoint, outgoing.search.pick(), started_at);
         }
         if outgoing.policy.is_configured() {
             outgoing.caller.record_progress();

@@ -92,7 +92,7 @@ pub(super) async fn attempt_hedged<C: Caller>(
                 }
             }
             if let Some(attempts) = &mut attempts {
-                attempts.start(second.endpoint, second_started_at);
+                attempts.start(second.endpoint, second.search.pick(), second_started_at);
             }
             std::mem::swap(outgoing, &mut second);
             (first_endpoint, second_started_at)

@@ -7,19 +7,22 @@ use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use crate::plugin_api::completed_request::{Attempt, AttemptOutcome};
-use crate::upstream::RetryStop;
+use crate::upstream::{EndpointPick, RetryStop};
 
 /// The attempts of a request, in order. Most requests have one. A request that is retried very often keeps only the
 /// last of the attempts beyond [`MAX_ATTEMPTS`].
 #[derive(Debug, Default)]
 pub(in crate::proxy) struct Attempts {
     list: SmallVec<[Attempt; 1]>,
+    /// Why the endpoint of the attempt that was begun last was picked.
+    pick: Option<EndpointPick>,
     stop: Option<RetryStop>,
 }
 
 impl Attempts {
     /// Begins an attempt to get a response from this endpoint.
-    pub(in crate::proxy) fn start(&mut self, endpoint: SocketAddr, now: Instant) {
+    pub(in crate::proxy) fn start(&mut self, endpoint: SocketAddr, pick: Option<EndpointPick>, now: Instant) {
+        self.pick = pick;
         if self.list.len() >= MAX_ATTEMPTS {
             self.list.pop();
         }
@@ -84,6 +87,11 @@ impl Attempts {
         }
     }
 
+    /// Why the endpoint of the last attempt was picked.
+    pub(in crate::proxy) fn pick(&self) -> Option<EndpointPick> {
+        self.pick
+    }
+
     /// The endpoint of the last attempt.
     pub(in crate::proxy) fn endpoint(&self) -> Option<SocketAddr> {
         self.list.last().map(|attempt| attempt.endpoint)
@@ -114,10 +122,10 @@ mod tests {
         let mut attempts = Attempts::default();
         assert_eq!(attempts.endpoint(), None);
         let began = Instant::now();
-        attempts.start(endpoint(1), began);
+        attempts.start(endpoint(1), None, began);
         let refused = AttemptOutcome::Failed { reason: "refused", status: StatusCode::BAD_GATEWAY };
         attempts.end(refused, SECOND, Some(SECOND), None);
-        attempts.start(endpoint(2), began + SECOND);
+        attempts.start(endpoint(2), None, began + SECOND);
         attempts.end(AttemptOutcome::Status(StatusCode::OK), SECOND, None, None);
         attempts.finish(began + 5 * SECOND);
         let facts = attempts.as_slice().iter().map(|attempt| (attempt.first_byte, attempt.total, attempt.connect));
@@ -130,7 +138,7 @@ mod tests {
     fn last_of_many_attempts_is_kept() {
         let mut attempts = Attempts::default();
         for port in 1..=100 {
-            attempts.start(endpoint(port), Instant::now());
+            attempts.start(endpoint(port), None, Instant::now());
         }
         assert_eq!((attempts.as_slice().len(), attempts.endpoint()), (MAX_ATTEMPTS, Some(endpoint(100))));
     }

@@ -35,8 +35,8 @@ impl PluginRun {
     }
 
     /// The fields that plugins change which only the consumer or its groups have.
-    pub(in crate::proxy) fn fields_of_consumer(&self) -> Option<ChangedFields> {
-        self.state.fields_of_consumer()
+    pub(in crate::proxy) fn fields_of_request(&self) -> Option<ChangedFields> {
+        self.state.fields_of_request()
     }
 
     /// Records how long a body filter of a plugin took.

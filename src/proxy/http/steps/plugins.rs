@@ -115,7 +115,7 @@ pub(in crate::proxy) async fn run_access(
         request.body_mut().replace_buffered(body);
     }
     if request.body().may_have_trailers()
-        && let Some(fields) = run.state.fields_of_consumer()
+        && let Some(fields) = run.state.fields_of_request()
     {
         request.body_mut().no_trailers().merge(fields.request);
     }
@@ -169,7 +169,7 @@ pub(in crate::proxy) async fn run_before_forward(
     reply.map_or(Ok(()), |reply| Err(EarlyExit::PluginReply(reply)))
 }
 
-fn client_info<'r>(exchange: &ClientExchange, routed: &'r RoutedRequest<'_>, headers: &HeaderMap) -> ClientInfo<'r> {
+fn client_info<'r>(exchange: &'r ClientExchange, routed: &'r RoutedRequest<'_>, headers: &HeaderMap) -> ClientInfo<'r> {
     ClientInfo {
         address: client_address(exchange, headers),
         port: exchange.address.port(),
@@ -177,6 +177,8 @@ fn client_info<'r>(exchange: &ClientExchange, routed: &'r RoutedRequest<'_>, hea
         scheme: client_scheme(exchange, headers),
         host: routed.host.raw.to_str().unwrap_or_default(),
         listen_port: routed.listener.port,
+        is_peer_trusted: exchange.client.trusted,
+        certificate: exchange.tls.as_ref().map(|tls| tls.client_certificate()).unwrap_or_default(),
     }
 }
 

@@ -18,7 +18,7 @@ use crate::proxy::http::record::request_facts::{LoggedRequest, RequestFacts};
 use crate::proxy::record::access_log::{AccessLogRecord, protocol_name};
 use crate::snapshot::cors::CorsHeaders;
 use crate::turn_clock;
-use crate::upstream::RetryStop;
+use crate::upstream::{EndpointPick, RetryStop};
 
 /// The record of a request in progress: its facts, and what remains of its steps until its end. Dropping it finishes
 /// it, because the request is dropped when the client disconnects.
@@ -58,7 +58,7 @@ impl RequestRecord {
 
     /// The fields of the response that authorization servers and the plugins of the consumer change.
     pub(in crate::proxy) fn changed_response_fields(&self) -> FieldNames {
-        let of_plugins = self.plugin_run.as_ref().and_then(|run| run.fields_of_consumer());
+        let of_plugins = self.plugin_run.as_ref().and_then(|run| run.fields_of_request());
         let mut names = of_plugins.map(|fields| fields.response).unwrap_or_default();
         if let Some(authorization) = &self.authorization {
             names.add_all(authorization.changed_names());
@@ -94,7 +94,8 @@ impl RequestRecord {
             run.run_log(&self.exchange, &self.facts, status, duration);
         }
         if let Some(observed) = &mut self.facts.observed {
-            observed.finish(status, self.facts.attempts.endpoint(), self.facts.error);
+            let picked = self.facts.attempts.pick().map(EndpointPick::name);
+            observed.finish(status, self.facts.attempts.endpoint(), picked, self.facts.error);
         }
         if let Some(logged) = self.facts.logged.take() {
             worker.log.write(&AccessLogRecord {
@@ -113,6 +114,7 @@ impl RequestRecord {
                 connect_duration: None,
                 series: self.facts.series.clone(),
                 address: self.facts.attempts.endpoint(),
+                pick: self.facts.attempts.pick(),
                 tries: self.facts.attempts.as_slice(),
                 retry_stop: self.facts.attempts.retry_stop().map(RetryStop::name),
                 consumer: self.plugin_run.as_ref().and_then(|run| run.consumer_name()),

@@ -25,6 +25,7 @@ pub enum AccessLogField {
     Rule,
     Upstream,
     Address,
+    Picked,
     Circuit,
     Limited,
     Tries,
@@ -58,6 +59,7 @@ impl AccessLogField {
         (AccessLogField::Rule, "rule"),
         (AccessLogField::Upstream, "upstream"),
         (AccessLogField::Address, "address"),
+        (AccessLogField::Picked, "picked"),
         (AccessLogField::Circuit, "circuit"),
         (AccessLogField::Limited, "limited"),
         (AccessLogField::Tries, "tries"),
@@ -75,13 +77,14 @@ impl AccessLogField {
 
     /// Whether the field is written by default. Queries and consumers are written only if configured, for privacy;
     /// the time to connect, because only TCP connections have one; circuits and limits, because `error` names them; and
-    /// attempts, because most requests have one.
+    /// attempts and picks, because those of most requests are alike.
     pub fn is_default(self) -> bool {
         !matches!(
             self,
             AccessLogField::Query
                 | AccessLogField::Consumer
                 | AccessLogField::ConnectMs
+                | AccessLogField::Picked
                 | AccessLogField::Circuit
                 | AccessLogField::Limited
                 | AccessLogField::Tries
@@ -124,6 +127,7 @@ impl AccessLogField {
             AccessLogField::Rule => "rule=",
             AccessLogField::Upstream => "upstream=",
             AccessLogField::Address => "address=",
+            AccessLogField::Picked => "picked=",
             AccessLogField::Circuit => "circuit=",
             AccessLogField::Limited => "limited=",
             AccessLogField::Tries => "tries=",

@@ -13,6 +13,7 @@ use http::{HeaderValue, Method, Uri, Version};
 use super::{AccessLogField, AccessLogFormat, AccessLogRecord, attempt_list, encode};
 use crate::plugin_api::completed_request::Attempt;
 use crate::proxy::record::stats::RequestLabels;
+use crate::upstream::EndpointPick;
 
 /// The layout of a line, with its constant parts formatted once.
 #[derive(Debug)]
@@ -166,6 +167,7 @@ impl<'r> LogValue<'r> {
             AccessLogField::Rule => label(|labels| &labels.rule),
             AccessLogField::Upstream => label(|labels| &labels.backend),
             AccessLogField::Address => record.address.as_ref().map_or(LogValue::None, LogValue::Address),
+            AccessLogField::Picked => LogValue::text_or_none(record.pick.map(EndpointPick::name)),
             AccessLogField::Circuit => LogValue::text_or_none(record.error.filter(|error| *error == CIRCUIT_OPEN)),
             AccessLogField::Limited => LogValue::text_or_none(record.error.filter(|error| LIMITS.contains(error))),
             AccessLogField::Tries if record.tries.is_empty() => LogValue::None,
@@ -308,6 +310,7 @@ pub(super) mod testing {
                 ..RequestLabels::default()
             })))),
             address: Some("10.0.0.2:80".parse().unwrap()),
+            pick: None,
             tries: &[],
             retry_stop: None,
             consumer: None,

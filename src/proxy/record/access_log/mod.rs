@@ -29,6 +29,7 @@ use self::queue::{LineBatch, LineQueue};
 use self::sink::AccessLogSink;
 use super::stats::RequestSeries;
 use crate::plugin_api::completed_request::Attempt;
+use crate::upstream::EndpointPick;
 
 /// Where the access log is written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,6 +71,8 @@ pub(in crate::proxy) struct AccessLogRecord<'r> {
     pub(in crate::proxy) series: Option<Arc<RequestSeries>>,
     /// The endpoint that the request was last sent to, or to which the connection was forwarded.
     pub(in crate::proxy) address: Option<SocketAddr>,
+    /// Why that endpoint was picked for a request.
+    pub(in crate::proxy) pick: Option<EndpointPick>,
     /// The attempts to get a response; none for a connection that is forwarded.
     pub(in crate::proxy) tries: &'r [Attempt],
     /// Why a failed request was not sent again, if its failure is one that is retried.

@@ -17,7 +17,7 @@ mod rank;
 mod route;
 
 use std::cmp::Ordering;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use self::index::HostIndex;
 use self::rank::Rank;
@@ -37,6 +37,8 @@ use crate::snapshot::regex_steps::RegexInput;
 pub struct ConditionsRouter {
     flavor: RouterFlavor,
     hosts: HostIndex,
+    /// See [`ConditionsRouter::requests_client_certificate`]. Determined when a TLS handshake needs it.
+    requests_client_certificate: OnceLock<bool>,
 }
 
 /// A route with one of its paths.
@@ -52,14 +54,14 @@ impl ConditionsRouter {
     /// A router of routes in any order.
     pub fn build(flavor: RouterFlavor, routes: impl IntoIterator<Item: Into<Arc<ConditionRoute>>>) -> Self {
         let routes: Vec<Arc<ConditionRoute>> = routes.into_iter().map(Into::into).collect();
-        ConditionsRouter { flavor, hosts: HostIndex::default() }.with_routes(&[], &routes)
+        ConditionsRouter { flavor, ..ConditionsRouter::default() }.with_routes(&[], &routes)
     }
 
     /// A copy with the routes in `added`, and without those in `removed`, which are found by identity. A route in both
     /// was replaced before it was served. The lists of hosts that none of these routes names are shared.
     #[must_use]
     pub fn with_routes(&self, removed: &[Arc<ConditionRoute>], added: &[Arc<ConditionRoute>]) -> Self {
-        let mut changed = self.clone();
+        let mut changed = ConditionsRouter { requests_client_certificate: OnceLock::new(), ..self.clone() };
         changed.hosts.replace(self.flavor, removed, added);
         changed
     }
@@ -92,6 +94,12 @@ impl ConditionsRouter {
         let mut entries: Vec<_> = routes.into_iter().flat_map(|route| RouteEntry::of_route(flavor, route)).collect();
         entries.sort_by(RouteEntry::compare);
         entries
+    }
+
+    /// Whether a plugin of some rule reads the certificates of clients.
+    pub(in crate::snapshot) fn requests_client_certificate(&self) -> bool {
+        let requests = || self.hosts.entries().any(|entry| entry.route.rule.requests_client_certificate());
+        *self.requests_client_certificate.get_or_init(requests)
     }
 
     /// All entries in the order in which they are tried.

@@ -23,7 +23,7 @@ async fn services_get_events_but_no_status() {
             (NextEvent::Now { notice, .. }, 1) => {
                 assert_eq!(notice.reason, "KongConfigurationTranslationFailed");
                 assert!(notice.warning && notice.note.contains("many"), "{}", notice.note);
-                queue.event_written(&id, notice);
+                queue.event_written(&id, notice, EventSource::Problem);
             }
             (NextEvent::Nothing | NextEvent::At(_), 2..) => {}
             (event, _) => panic!("{version}: {event:?}"),
@@ -33,7 +33,7 @@ async fn services_get_events_but_no_status() {
     advance(Duration::from_secs(3600)).await;
     let NextEvent::Now { notice, .. } = queue.next_event() else { panic!("the problem was resolved") };
     assert_eq!(notice.reason, "Resolved");
-    queue.event_written(&id, notice);
+    queue.event_written(&id, notice, EventSource::Problem);
     // Objects that the watch has not seen get no events.
     let unseen = ObjectId::new(Kind::Service, ObjectKey::new("ns", "unseen"));
     queue.set_verdict(unseen, Some(with_problem));
@@ -101,4 +101,66 @@ async fn occurrences_share_the_rate_of_events() {
     assert_eq!(count, 25);
     advance(at - Instant::now()).await;
     assert!(matches!(queue.next_event(), NextEvent::Now { .. }));
+}
+
+fn affected(policy: &str) -> Option<Arc<Verdict>> {
+    let affected_by = Some(format!("Affected by BackendPolicy ns/{policy}"));
+    Some(Arc::new(Verdict { generation: 1, affected_by, ..Verdict::default() }))
+}
+
+/// Of a Service with a policy, one normal event says so. It is no problem, so its end is no event.
+#[tokio::test(start_paused = true)]
+async fn services_with_policies_get_one_event() {
+    let id = ObjectId::new(Kind::Service, ObjectKey::new("ns", "web"));
+    let queue = leading_queue();
+    queue.observe(id.clone(), Some(observed(1, 1)));
+    for (verdict, expected) in [
+        (affected("a"), Some("Affected by BackendPolicy ns/a.")),
+        (affected("a"), None),
+        (affected("b"), Some("Affected by BackendPolicy ns/b.")),
+        (verdict(1), None),
+        (affected("b"), Some("Affected by BackendPolicy ns/b.")),
+    ] {
+        queue.set_verdict(id.clone(), verdict);
+        advance(Duration::from_secs(5)).await;
+        let event = match queue.next_event() {
+            NextEvent::Now { notice, source, .. } => {
+                assert_eq!(
+                    (notice.warning, notice.reason, source),
+                    (false, "BackendPolicyAffected", EventSource::Fact)
+                );
+                queue.event_written(&id, notice.clone(), source);
+                Some(notice.note)
+            }
+            NextEvent::At(_) | NextEvent::Nothing => None,
+        };
+        assert_eq!(event.as_deref(), expected);
+        assert!(!matches!(queue.next_event(), NextEvent::Now { .. }));
+    }
+}
+
+/// After a start, thousands of Services may be affected.
+#[tokio::test(start_paused = true)]
+async fn facts_do_not_delay_problems() {
+    let queue = leading_queue();
+    for number in 0..1_000 {
+        let id = ObjectId::new(Kind::Service, ObjectKey::new("ns", &number.to_string()));
+        queue.observe(id.clone(), Some(observed(1, 1)));
+        queue.set_verdict(id, affected("a"));
+    }
+    advance(Duration::from_secs(5)).await;
+    let mut facts = 0;
+    while let NextEvent::Now { id, notice, source, .. } = queue.next_event() {
+        assert_eq!(source, EventSource::Fact);
+        queue.event_written(&id, notice, source);
+        facts += 1;
+    }
+    assert_eq!(facts, 5, "they are written slowly");
+    let id = ObjectId::new(Kind::Service, ObjectKey::new("ns", "0"));
+    let invalid = Diagnostic::error("metadata.annotations[konghq.com/retries]", "\"many\" cannot be read", "write 5");
+    let diagnostics = vec![invalid.with_topic(Topic::Annotation)];
+    queue.set_verdict(id, Some(Arc::new(Verdict { generation: 1, diagnostics, ..Verdict::default() })));
+    advance(Duration::from_secs(1)).await;
+    let NextEvent::Now { notice, source, .. } = queue.next_event() else { panic!("the problem is not reported") };
+    assert_eq!((notice.warning, source), (true, EventSource::Problem));
 }

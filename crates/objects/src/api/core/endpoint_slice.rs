@@ -19,7 +19,8 @@ pub struct EndpointSlice {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(from = "RawEndpoint")]
 pub struct Endpoint {
-    pub addresses: Vec<String>,
+    /// Usually one. Boxed, because lists that grow have room for four.
+    pub addresses: Box<[Box<str>]>,
     pub conditions: EndpointConditions,
     pub target_ref: Option<EndpointTarget>,
     /// Where the endpoint is; `None` if that is unknown. A slice has few different ones, which its endpoints share.
@@ -40,7 +41,7 @@ pub struct EndpointPlace {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct RawEndpoint {
-    addresses: Vec<String>,
+    addresses: Box<[Box<str>]>,
     #[serde(default)]
     conditions: EndpointConditions,
     target_ref: Option<EndpointTarget>,
@@ -63,9 +64,7 @@ struct NamedPlace {
 
 impl From<RawEndpoint> for Endpoint {
     fn from(raw: RawEndpoint) -> Self {
-        let RawEndpoint { mut addresses, conditions, target_ref, zone, node_name: node, hints } = raw;
-        // Lists that grow have room for four entries, and there is usually one.
-        addresses.shrink_to_fit();
+        let RawEndpoint { addresses, conditions, target_ref, zone, node_name: node, hints } = raw;
         let RawHints { for_zones, for_nodes } = hints.unwrap_or_default();
         let names = |places: Option<Vec<NamedPlace>>| places.into_iter().flatten().map(|place| place.name).collect();
         let place = EndpointPlace { zone, node, zone_hints: names(for_zones), node_hints: names(for_nodes) };

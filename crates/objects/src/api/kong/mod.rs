@@ -4,6 +4,7 @@
 //!   kong_plugin.rs, …     one file for each kind, with validation as attributes of its fields
 //!   plugin_settings.rs    fields of KongPlugin and KongClusterPlugin
 //!   secret_ref.rs         references of these two kinds to Secrets
+//!   value_reference.rs    references in the configurations of plugins
 //!   control_plane.rs      fields that several kinds have below `spec`
 //!   health_checks.rs      health checks of KongUpstreamPolicy and KongIngress
 //!   annotations.rs        keys of annotations and labels
@@ -35,6 +36,7 @@ mod secret_ref;
 mod status;
 mod tcp_ingress;
 mod udp_ingress;
+mod value_reference;
 
 pub use control_plane::{ControlPlaneRef, KonnectNamespacedRef};
 pub use health_checks::{ActiveHealthcheck, Healthy, PassiveHealthcheck, Unhealthy};
@@ -56,6 +58,7 @@ pub use plugin_settings::{PluginOrdering, PluginSettings};
 pub use secret_ref::{ConfigPatch, ConfigSource, PatchSource, SecretKeyRef};
 pub use tcp_ingress::{StreamIngressBackend, TcpIngress, TcpIngressRule, TcpIngressSpec, TcpIngressTls};
 pub use udp_ingress::{UdpIngress, UdpIngressRule, UdpIngressSpec};
+pub use value_reference::ValueReference;
 
 /// `spec.controller` of Kong's IngressClasses. Of these classes, Portico serves only the one with the configured class
 /// name, and only if that name is not that of Portico's own class.

@@ -35,7 +35,9 @@ pub(super) fn derived_schema(kind: Kind) -> Option<Value> {
             let mut schema = object_schema::<BackendPolicy>();
             let mut status = status_per_controller("ancestors", "ancestorRef", 16, Presence::Required);
             status.insert("description".to_owned(), json!("Status of the object, written by Portico."));
-            schema["properties"]["status"] = status.to_value();
+            let mut status = status.to_value();
+            status["properties"]["ancestors"]["items"]["properties"]["ancestorRef"]["description"] = json!(ANCESTOR);
+            schema["properties"]["status"] = status;
             Some(schema)
         }
         Kind::GatewayParameters => Some(object_schema::<GatewayParameters>()),
@@ -78,5 +80,8 @@ fn attributes(kind: Kind) -> CrdAttributes {
     }
 }
 
+/// The schema is that of the reference of a route to its parent.
+const ANCESTOR: &str = "The Gateway through whose routes requests reach a target of the policy, or a target that an \
+                        Ingress or nothing uses.";
 const ACCEPTED_PATH: &str = ".status.ancestors[*].conditions[?(@.type==\"Accepted\")].status";
 const PROGRAMMED_PATH: &str = ".status.ancestors[*].conditions[?(@.type==\"Programmed\")].status";

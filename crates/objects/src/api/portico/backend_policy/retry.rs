@@ -16,15 +16,15 @@ use crate::api::gateway::schema::transforms::{each, unique_entries};
     "hedge is a further attempt, but attempts is 0; remove hedge, or increase attempts",
 ))]
 #[schemars(transform = rule(
-    "has(self.codes) == (has(self.on) && 'Codes' in self.on)",
+    "has(self.codes) == (has(self.retryOn) && 'Codes' in self.retryOn)",
     "codes and the condition Codes need each other; add the missing one, or remove the other",
 ))]
 #[schemars(transform = rule(
-    "has(self.grpcCodes) == (has(self.on) && 'GrpcCodes' in self.on)",
+    "has(self.grpcCodes) == (has(self.retryOn) && 'GrpcCodes' in self.retryOn)",
     "grpcCodes and the condition GrpcCodes need each other; add the missing one, or remove the other",
 ))]
 #[schemars(transform = rule(
-    "has(self.headers) == (has(self.on) && 'RetriableHeader' in self.on)",
+    "has(self.headers) == (has(self.retryOn) && 'RetriableHeader' in self.retryOn)",
     "headers and the condition RetriableHeader need each other; add the missing one, or remove the other",
 ))]
 #[schemars(transform = rule(
@@ -41,7 +41,7 @@ pub struct RetrySpec {
     /// except 501 and 505. `Codes`, `GrpcCodes`, `RetriableHeader`: as the fields `codes`, `grpcCodes` and `headers`
     /// say.
     #[schemars(length(min = 1, max = 9), transform = unique_entries, transform = each(form::one_of(CONDITIONS)))]
-    pub on: Option<Vec<String>>,
+    pub retry_on: Option<Vec<String>>,
     /// Statuses of responses.
     #[schemars(length(min = 1, max = 16), transform = each(error_status))]
     pub codes: Option<Vec<i32>>,
@@ -73,6 +73,14 @@ pub struct RetrySpec {
     pub attempt_header: Option<String>,
     /// Whether a request that arrives as a retry, as `attemptHeader` says, is not repeated; defaults to false.
     pub respect_attempt: Option<bool>,
+    /// Not a field: what YAML 1.1 makes of the name `on`. Write `retryOn`.
+    // Without it, an API server removes what a client without validation sent, and the defaults apply.
+    #[serde(rename = "true")]
+    #[schemars(length(max = 16), transform = rule(
+        "false",
+        "YAML 1.1 reads the name on as the boolean true, and the field has another name; write retryOn",
+    ))]
+    pub unquoted_on: Option<Vec<String>>,
 }
 
 const CONDITIONS: [&str; 9] = [

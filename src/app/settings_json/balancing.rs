@@ -1,0 +1,142 @@
+//! `loadBalancing` with the hash and the sessions.
+
+use serde_json::{Value, json};
+
+use super::form::{duration, object, thousandths};
+use crate::upstream::settings::{
+    Balancing, BalancingAlgorithm, CombineKeys, HashCookie, HashKey, HashSource, Locality, LocalityMode, RequestHash,
+    SameSite, SlowStart, WhenUnhealthy,
+};
+use crate::upstream::{AffinityCarrier, AffinitySettings};
+
+pub(in crate::app) fn load_balancing(balancing: &Balancing) -> Value {
+    let Balancing {
+        algorithm,
+        hash,
+        slow_start,
+        locality: Locality { mode, overprovisioning_percent },
+        panic_threshold_percent,
+        must_exceed_threshold,
+        when_unhealthy,
+    } = balancing;
+    let (name, ewma) = match algorithm {
+        BalancingAlgorithm::RoundRobin => ("RoundRobin", None),
+        BalancingAlgorithm::LeastRequests => ("LeastRequests", None),
+        BalancingAlgorithm::PeakEwma { decay, failure_penalty } => {
+            let fields = [("decay", Some(duration(*decay))), ("failurePenalty", Some(duration(*failure_penalty)))];
+            ("PeakEwma", Some(object(fields)))
+        }
+        BalancingAlgorithm::Random => ("Random", None),
+        BalancingAlgorithm::Maglev { .. } => ("Maglev", None),
+        BalancingAlgorithm::RingHash { .. } => ("RingHash", None),
+    };
+    let mode = match mode {
+        LocalityMode::Auto => "Auto",
+        LocalityMode::Off => "Off",
+        LocalityMode::PreferSameZone => "PreferSameZone",
+        LocalityMode::PreferSameNode => "PreferSameNode",
+    };
+    let when_unhealthy = match when_unhealthy {
+        WhenUnhealthy::UseAll => "UseAll",
+        WhenUnhealthy::Fail => "Fail",
+    };
+    object([
+        ("algorithm", Some(json!(name))),
+        ("peakEwma", ewma),
+        ("hash", hash.as_deref().map(|hash| request_hash(hash, *algorithm))),
+        ("slowStart", slow_start.as_ref().map(slow_start_block)),
+        ("locality", Some(json!({"mode": mode, "overprovisioningPercent": overprovisioning_percent}))),
+        ("panicThresholdPercent", Some(json!(panic_threshold_percent))),
+        ("mustExceedThreshold", must_exceed_threshold.then(|| json!(true))),
+        ("whenUnhealthy", Some(json!(when_unhealthy))),
+    ])
+}
+
+fn slow_start_block(settings: &SlowStart) -> Value {
+    let SlowStart { window, min_weight_percent, aggression } = *settings;
+    object([
+        ("window", Some(duration(window))),
+        ("minWeightPercent", Some(json!(min_weight_percent))),
+        ("aggression", Some(thousandths(aggression))),
+    ])
+}
+
+fn request_hash(hash: &RequestHash, algorithm: BalancingAlgorithm) -> Value {
+    let RequestHash { keys, combine, bounded_load_percent } = hash;
+    let (maglev_size, ring_size) = match algorithm {
+        BalancingAlgorithm::Maglev { table_size } => (Some(table_size), None),
+        BalancingAlgorithm::RingHash { points } => (None, points),
+        _ => (None, None),
+    };
+    let combine = match combine {
+        CombineKeys::First => "First",
+        CombineKeys::All => "All",
+    };
+    object([
+        ("combine", Some(json!(combine))),
+        ("keys", Some(keys.iter().map(hash_key).collect())),
+        ("boundedLoadPercent", bounded_load_percent.map(|percent| json!(percent))),
+        ("maglevSize", maglev_size.map(|size| json!(size))),
+        ("ringSize", ring_size.map(|size| json!(size))),
+    ])
+}
+
+fn hash_key(key: &HashKey) -> Value {
+    let HashKey { source, regex } = key;
+    let named = |source: &'static str, name: &str| (source, Some(json!(name)), None, None);
+    let (source, name, cookie, prefix) = match source {
+        HashSource::Header(name) => named("Header", name.as_str()),
+        HashSource::Cookie(HashCookie { name, ttl, path, same_site }) => {
+            let cookie = json!({"ttl": duration(*ttl), "path": path, "sameSite": same_site_name(*same_site)});
+            ("Cookie", Some(json!(name)), Some(cookie), None)
+        }
+        HashSource::ClientIp { ipv6_prefix } => ("ClientIP", None, None, Some(json!(ipv6_prefix))),
+        HashSource::Query(name) => named("Query", name),
+        HashSource::Path => ("Path", None, None, None),
+        HashSource::UriCapture(name) => named("UriCapture", name),
+        HashSource::Consumer => ("Consumer", None, None, None),
+        HashSource::Host => ("Host", None, None, None),
+    };
+    object([
+        ("source", Some(json!(source))),
+        ("name", name),
+        ("regex", regex.as_ref().map(|regex| json!(regex.as_str()))),
+        ("cookie", cookie),
+        ("ipv6Prefix", prefix),
+    ])
+}
+
+fn same_site_name(same_site: SameSite) -> &'static str {
+    match same_site {
+        SameSite::Strict => "Strict",
+        SameSite::Lax => "Lax",
+        SameSite::None => "None",
+    }
+}
+
+pub(super) fn session_persistence(settings: &AffinitySettings) -> Value {
+    let AffinitySettings { scope: _, carrier, absolute_timeout, idle_timeout, strip } = settings;
+    let (kind, name, cookie) = match carrier {
+        AffinityCarrier::Cookie { name, attributes } => ("Cookie", &**name, Some(session_cookie(attributes))),
+        AffinityCarrier::Header(name) => ("Header", name.as_str(), None),
+    };
+    object([
+        ("type", Some(json!(kind))),
+        ("name", Some(json!(name))),
+        ("absoluteTimeout", absolute_timeout.map(duration)),
+        ("idleTimeout", idle_timeout.map(duration)),
+        ("cookie", cookie),
+        ("strip", Some(json!(strip))),
+    ])
+}
+
+/// `attributes`: what follows the value in `Set-Cookie`.
+fn session_cookie(attributes: &str) -> Value {
+    let value_of = |name: &str| attributes.split("; ").find_map(|attribute| attribute.strip_prefix(name));
+    let lifetime = if value_of("Max-Age=").is_some() { "Permanent" } else { "Session" };
+    object([
+        ("lifetimeType", Some(json!(lifetime))),
+        ("path", value_of("Path=").map(|path| json!(path))),
+        ("sameSite", value_of("SameSite=").map(|same_site| json!(same_site))),
+    ])
+}

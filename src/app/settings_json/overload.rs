@@ -1,0 +1,94 @@
+//! `limits` and `circuitBreaker`.
+
+use serde_json::{Value, json};
+
+use super::form::{duration, list, object, thousandths};
+use crate::upstream::settings::{
+    AdaptiveLimit, AdmissionControl, CircuitBreakerSettings, FallbackResponse, RequestLimits,
+};
+
+pub(super) fn limits(limits: &RequestLimits) -> Value {
+    let RequestLimits {
+        max_connections,
+        max_requests,
+        max_pending,
+        queue_timeout,
+        max_requests_per_endpoint,
+        max_requests_per_connection,
+        max_retries,
+        max_connection_age,
+        adaptive,
+        admission,
+    } = limits;
+    let count = |limit: &Option<u32>| limit.map(|limit| json!(limit));
+    let admission = admission.map(|settings| {
+        let AdmissionControl { threshold_percent, aggression, max_reject_percent, window } = settings;
+        object([
+            ("thresholdPercent", Some(json!(threshold_percent))),
+            ("aggression", Some(thousandths(aggression))),
+            ("maxRejectPercent", Some(json!(max_reject_percent))),
+            ("window", Some(duration(window))),
+        ])
+    });
+    object([
+        ("maxConnections", count(max_connections)),
+        ("maxRequests", count(max_requests)),
+        ("maxPending", count(max_pending)),
+        ("queueTimeout", (!queue_timeout.is_zero()).then(|| duration(*queue_timeout))),
+        ("maxRequestsPerEndpoint", count(max_requests_per_endpoint)),
+        ("maxRequestsPerConnection", count(max_requests_per_connection)),
+        ("maxRetries", count(max_retries)),
+        ("maxConnectionAge", max_connection_age.map(duration)),
+        ("adaptive", adaptive.map(|AdaptiveLimit { min, max }| json!({"min": min, "max": max}))),
+        ("admission", admission),
+    ])
+}
+
+/// `fallback`: the reference to the backend that gets the requests while the circuit is open.
+pub(super) fn circuit_breaker(settings: &CircuitBreakerSettings, fallback: Option<Value>) -> Value {
+    let CircuitBreakerSettings {
+        window,
+        min_requests,
+        error_percent,
+        slow,
+        consecutive,
+        statuses,
+        open_for,
+        max_open_for,
+        probes,
+        successes,
+        ramp_up,
+        fallback: response,
+    } = settings;
+    let fallback = match (response, fallback) {
+        (Some(response), _) => Some(json!({"response": fallback_response(response)})),
+        (None, backend) => backend.map(|backend| json!({"backendRef": backend})),
+    };
+    object([
+        ("window", Some(duration(*window))),
+        ("minRequests", Some(json!(min_requests))),
+        ("errorPercent", Some(json!(error_percent))),
+        ("slowAfter", slow.map(|slow| duration(slow.after))),
+        ("slowPercent", slow.map(|slow| json!(slow.percent))),
+        ("consecutive", consecutive.map(|count| json!(count))),
+        ("statuses", list(statuses)),
+        ("openFor", Some(duration(*open_for))),
+        ("maxOpenFor", Some(duration(*max_open_for))),
+        ("probes", Some(json!(probes))),
+        ("successes", Some(json!(successes))),
+        ("rampUp", Some(duration(*ramp_up))),
+        ("fallback", fallback),
+    ])
+}
+
+/// Clients get all of it.
+fn fallback_response(response: &FallbackResponse) -> Value {
+    let FallbackResponse { status, headers, body } = response;
+    let header = |(name, value): (&http::HeaderName, &http::HeaderValue)| json!({"name": name.as_str(), "value": String::from_utf8_lossy(value.as_bytes())});
+    let headers: Vec<Value> = headers.iter().map(header).collect();
+    object([
+        ("status", Some(json!(status.as_u16()))),
+        ("headers", list(&headers)),
+        ("body", (!body.is_empty()).then(|| json!(String::from_utf8_lossy(body)))),
+    ])
+}

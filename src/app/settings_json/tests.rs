@@ -1,0 +1,439 @@
+//! Tests of the settings as JSON.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use regex::bytes::Regex;
+
+use super::form::{HIDDEN, duration, thousandths};
+use super::*;
+use crate::api::gateway::Channel;
+use crate::schema;
+use crate::upstream::settings::{
+    ActiveCheck, AdaptiveLimit, AdmissionControl, Balancing, BalancingAlgorithm, CheckKind, CircuitBreakerSettings,
+    CombineKeys, FailurePercentage, FailureThresholds, FallbackResponse, HashCookie, HashKey, HashSource,
+    HealthSettings, HedgeSettings, InitialHealth, Locality, LocalityMode, PassiveChecks, RequestHash, RequestLimits,
+    RequestTimeouts, ResetHeader, RetryConditions, RetrySettings, SameSite, SlowRequests, SlowStart, StatusRanges,
+    SuccessRate, TimeFormat, WhenUnhealthy,
+};
+use crate::upstream::{AffinityCarrier, AffinitySettings, OverBudget, RetryLimits};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn name(text: &'static str) -> HeaderName {
+    HeaderName::from_static(text)
+}
+
+/// Every field has a value that is not its default.
+fn endpoints() -> Endpoints {
+    let key = |source| HashKey { source, regex: None };
+    let cookie = HashCookie { name: "user".into(), ttl: SECOND * 90, path: "/shop".into(), same_site: SameSite::None };
+    let upstream = |service: &str, source| UpstreamKey {
+        namespace: "shop".into(),
+        service: service.into(),
+        port: 80,
+        source,
+        ..UpstreamKey::default()
+    };
+    let balance = Balancing {
+        algorithm: BalancingAlgorithm::Maglev { table_size: 5003 },
+        hash: Some(Arc::new(RequestHash {
+            keys: [
+                HashKey { source: HashSource::Header(name("x-user")), regex: Some(Regex::new("^(a+)").unwrap()) },
+                key(HashSource::Cookie(cookie)),
+                key(HashSource::ClientIp { ipv6_prefix: 56 }),
+                key(HashSource::Query("id".into())),
+                key(HashSource::UriCapture("id".into())),
+                key(HashSource::Path),
+                key(HashSource::Consumer),
+                key(HashSource::Host),
+            ]
+            .into(),
+            combine: CombineKeys::All,
+            bounded_load_percent: Some(125),
+        })),
+        slow_start: Some(SlowStart { window: SECOND * 30, min_weight_percent: 20, aggression: 1500 }),
+        locality: Locality { mode: LocalityMode::PreferSameZone, overprovisioning_percent: 150 },
+        panic_threshold_percent: 30,
+        must_exceed_threshold: false,
+        when_unhealthy: WhenUnhealthy::Fail,
+    };
+    let passive = PassiveChecks {
+        connect_failures: 2,
+        local_origin_failures: 3,
+        gateway_errors: 4,
+        server_errors: 5,
+        statuses: [500, 503].into(),
+        timeout_after: SECOND * 6,
+        interval: SECOND * 7,
+        base_ejection: SECOND * 8,
+        max_ejection: SECOND * 3660,
+        half_open_successes: 9,
+        success_rate: Some(SuccessRate { min_endpoints: 6, min_requests: 10, stdev_factor: 1900 }),
+        failure_percentage: Some(FailurePercentage { threshold: 80, min_endpoints: 7, min_requests: 11 }),
+    };
+    let active = ActiveCheck {
+        kind: CheckKind::Http {
+            tls: true,
+            method: Method::HEAD,
+            path: "/healthz?deep=1".parse().unwrap(),
+            host: HeaderValue::from_static("shop.example"),
+            headers: HeaderMap::from_iter([(name("authorization"), HeaderValue::from_static("Bearer secret"))]),
+            expected: StatusRanges([200..=204, 301..=301].into()),
+            failing: None,
+        },
+        interval: SECOND * 5,
+        unhealthy_interval: SECOND,
+        timeout: Duration::from_millis(1500),
+        unhealthy_threshold: 4,
+        failure_thresholds: None,
+        healthy_threshold: 5,
+        initial: InitialHealth::Unhealthy,
+        port: Some(9000),
+        reuses_connection: false,
+    };
+    let limits = RequestLimits {
+        max_connections: Some(1),
+        max_requests: Some(2),
+        max_pending: Some(3),
+        queue_timeout: SECOND,
+        max_requests_per_endpoint: Some(4),
+        max_requests_per_connection: Some(5),
+        max_retries: Some(6),
+        max_connection_age: Some(SECOND * 3600),
+        adaptive: Some(AdaptiveLimit { min: 7, max: 8 }),
+        admission: Some(AdmissionControl {
+            threshold_percent: 90,
+            aggression: 1000,
+            max_reject_percent: 70,
+            window: SECOND * 20,
+        }),
+    };
+    let breaker = CircuitBreakerSettings {
+        window: SECOND * 11,
+        min_requests: 21,
+        error_percent: 51,
+        slow: Some(SlowRequests { after: SECOND * 2, percent: 60 }),
+        consecutive: Some(10),
+        statuses: [502].into(),
+        open_for: SECOND * 12,
+        max_open_for: SECOND * 61,
+        probes: 2,
+        successes: 6,
+        ramp_up: Duration::ZERO,
+        fallback: None,
+    };
+    let retries = RetrySettings {
+        attempts: 2,
+        on: RetryConditions {
+            connect_failure: true,
+            refused_stream: true,
+            reset: true,
+            timeout: true,
+            gateway_error: true,
+            server_error: true,
+            codes: [409, 429].into(),
+            grpc_codes: [8].into(),
+            headers: [name("x-retry")].into(),
+        },
+        base: Duration::from_millis(10),
+        max: SECOND,
+        max_retry_after: SECOND * 5,
+        reset_header: Some(ResetHeader { name: name("x-reset"), format: TimeFormat::UnixTimestamp }),
+        non_idempotent: true,
+        trust_idempotency_key: true,
+        max_body: 128 << 10,
+        hedge: Some(HedgeSettings { delay: Some(Duration::from_millis(50)) }),
+        attempt_header: Some(name("x-attempt")),
+        respects_attempt: true,
+    };
+    let timeouts = RequestTimeouts {
+        connect: Some(SECOND),
+        idle: Some(SECOND * 60),
+        request: Some(Duration::ZERO),
+        backend_request: Some(SECOND * 3),
+        stream_idle: Some(SECOND * 4),
+        max_duration: Some(SECOND * 7200),
+    };
+    let affinity = AffinitySettings {
+        scope: 1,
+        carrier: AffinityCarrier::Cookie {
+            name: "session".into(),
+            attributes: "; Path=/shop; Max-Age=3600; HttpOnly; SameSite=Lax".into(),
+        },
+        absolute_timeout: Some(SECOND * 3600),
+        idle_timeout: Some(SECOND * 600),
+        strip: true,
+    };
+    let traffic = BackendTraffic {
+        retry_limits: Some(RetryLimits {
+            percent: 30,
+            interval: SECOND * 20,
+            min_count: 5,
+            min_interval: SECOND * 2,
+            over_budget: OverBudget::LastOutcome,
+        }),
+        affinity: Some(Arc::new(affinity)),
+        health: Some(Arc::new(HealthSettings { max_ejection_percent: 40, passive, active: Some(Arc::new(active)) })),
+        limits: Some(Arc::new(limits)),
+        circuit_breaker: Some(Arc::new(breaker)),
+        alternatives: Some(Arc::new(AlternativeBackends {
+            failover: [upstream("standby", UpstreamSource::Service), upstream("partner", UpstreamSource::XBackend)]
+                .into(),
+            min_available_percent: 20,
+            on_statuses: [503].into(),
+            circuit_fallback: Some(upstream("queue", UpstreamSource::Service)),
+        })),
+        retries: Some(Arc::new(retries)),
+        timeouts: Some(Arc::new(timeouts)),
+        is_dry_run: true,
+    };
+    Endpoints { balance, traffic, ..Endpoints::default() }
+}
+
+/// The spec of a BackendPolicy with these blocks.
+fn spec(blocks: &[(&str, Value)]) -> Value {
+    let mut spec = json!({"targetRefs": [{"group": "", "kind": "Service", "name": "cart"}]});
+    for (path, setting) in blocks {
+        let mut parent = &mut spec;
+        let mut names = path.split('.').peekable();
+        while let Some(name) = names.next() {
+            parent = &mut parent[name];
+            if names.peek().is_none() {
+                *parent = setting.clone();
+            }
+        }
+    }
+    spec
+}
+
+#[test]
+fn settings_have_the_form_of_a_policy() {
+    let spec = spec(&blocks(&endpoints()));
+    let expected = json!({
+        "targetRefs": [{"group": "", "kind": "Service", "name": "cart"}],
+        "mode": "DryRun",
+        "loadBalancing": {
+            "algorithm": "Maglev",
+            "hash": {
+                "combine": "All",
+                "keys": [
+                    {"source": "Header", "name": "x-user", "regex": "^(a+)"},
+                    {
+                        "source": "Cookie",
+                        "name": "user",
+                        "cookie": {"ttl": "1m30s", "path": "/shop", "sameSite": "None"},
+                    },
+                    {"source": "ClientIP", "ipv6Prefix": 56},
+                    {"source": "Query", "name": "id"},
+                    {"source": "UriCapture", "name": "id"},
+                    {"source": "Path"},
+                    {"source": "Consumer"},
+                    {"source": "Host"},
+                ],
+                "boundedLoadPercent": 125,
+                "maglevSize": 5003,
+            },
+            "sessionPersistence": {
+                "type": "Cookie",
+                "name": "session",
+                "absoluteTimeout": "1h",
+                "idleTimeout": "10m",
+                "cookie": {"lifetimeType": "Permanent", "path": "/shop", "sameSite": "Lax"},
+                "strip": true,
+            },
+            "slowStart": {"window": "30s", "minWeightPercent": 20, "aggression": "1.5"},
+            "locality": {"mode": "PreferSameZone", "overprovisioningPercent": 150},
+            "panicThresholdPercent": 30,
+            "whenUnhealthy": "Fail",
+        },
+        "health": {
+            "maxEjectionPercent": 40,
+            "passive": {
+                "connectFailures": 2,
+                "localOriginFailures": 3,
+                "gatewayErrors": 4,
+                "serverErrors": 5,
+                "statuses": [500, 503],
+                "timeoutAfter": "6s",
+                "interval": "7s",
+                "baseEjection": "8s",
+                "maxEjection": "1h1m",
+                "halfOpenSuccesses": 9,
+                "successRate": {"minEndpoints": 6, "minRequests": 10, "stdevFactor": "1.9"},
+                "failurePercentage": {"threshold": 80, "minEndpoints": 7, "minRequests": 11},
+            },
+            "active": {
+                "type": "HTTPS",
+                "method": "HEAD",
+                "path": "/healthz?deep=1",
+                "host": "shop.example",
+                "headers": [{"name": "authorization", "value": "<hidden>"}],
+                "expectedStatuses": ["200-204", "301"],
+                "interval": "5s",
+                "unhealthyInterval": "1s",
+                "timeout": "1s500ms",
+                "unhealthyThreshold": 4,
+                "healthyThreshold": 5,
+                "initial": "Unhealthy",
+                "port": 9000,
+                "reuseConnection": false,
+            },
+        },
+        "limits": {
+            "maxConnections": 1,
+            "maxRequests": 2,
+            "maxPending": 3,
+            "queueTimeout": "1s",
+            "maxRequestsPerEndpoint": 4,
+            "maxRequestsPerConnection": 5,
+            "maxRetries": 6,
+            "maxConnectionAge": "1h",
+            "adaptive": {"min": 7, "max": 8},
+            "admission": {
+                "thresholdPercent": 90,
+                "aggression": "1.0",
+                "maxRejectPercent": 70,
+                "window": "20s",
+            },
+        },
+        "circuitBreaker": {
+            "window": "11s",
+            "minRequests": 21,
+            "errorPercent": 51,
+            "slowAfter": "2s",
+            "slowPercent": 60,
+            "consecutive": 10,
+            "statuses": [502],
+            "openFor": "12s",
+            "maxOpenFor": "1m1s",
+            "probes": 2,
+            "successes": 6,
+            "rampUp": "0s",
+            "fallback": {
+                "backendRef": {"group": "", "kind": "Service", "namespace": "shop", "name": "queue", "port": 80},
+            },
+        },
+        "retry": {
+            "attempts": 2,
+            "retryOn": [
+                "ConnectFailure", "RefusedStream", "Reset", "Timeout", "GatewayError", "ServerError", "Codes",
+                "GrpcCodes", "RetriableHeader",
+            ],
+            "codes": [409, 429],
+            "grpcCodes": [8],
+            "headers": ["x-retry"],
+            "backoff": {"base": "10ms", "max": "1s"},
+            "maxRetryAfter": "5s",
+            "resetHeader": {"name": "x-reset", "format": "UnixTimestamp"},
+            "nonIdempotent": true,
+            "trustIdempotencyKey": true,
+            "maxBody": "128Ki",
+            "hedge": {"delay": "50ms"},
+            "attemptHeader": "x-attempt",
+            "respectAttempt": true,
+        },
+        "retryBudget": {"percent": 30, "interval": "20s", "minRetryRate": {"count": 5, "interval": "2s"}},
+        "timeouts": {
+            "connect": "1s",
+            "idle": "1m",
+            "request": "0s",
+            "backendRequest": "3s",
+            "streamIdle": "4s",
+            "maxDuration": "2h",
+        },
+        "failover": {
+            "backendRefs": [
+                {"group": "", "kind": "Service", "namespace": "shop", "name": "standby", "port": 80},
+                {"group": "gateway.networking.x-k8s.io", "kind": "XBackend", "namespace": "shop", "name": "partner"},
+            ],
+            "minAvailablePercent": 20,
+            "onStatuses": [503],
+        },
+    });
+    assert_eq!(spec, expected, "{spec:#}");
+    expect_valid(spec);
+}
+
+/// The API server would accept a policy with these blocks, so every field has the name and the form of the kind.
+fn expect_valid(spec: Value) {
+    let mut policy = json!({
+        "apiVersion": "portico.dev/v1alpha1",
+        "kind": Kind::BackendPolicy.name(),
+        "metadata": {"name": "cart", "namespace": "shop"},
+        "spec": spec,
+    });
+    assert_eq!(schema::check(Kind::BackendPolicy, &mut policy, Channel::Standard), []);
+}
+
+#[test]
+fn defaults_have_the_form_of_a_policy() {
+    let health = HealthSettings::default();
+    let traffic = BackendTraffic {
+        health: Some(Arc::new(health)),
+        retries: Some(Arc::new(RetrySettings::default())),
+        retry_limits: Some(RetryLimits::default()),
+        limits: Some(Arc::new(RequestLimits::default())),
+        ..BackendTraffic::default()
+    };
+    let blocks = blocks(&Endpoints { traffic, ..Endpoints::default() });
+    let paths: Vec<&str> = blocks.iter().map(|(path, _)| *path).collect();
+    let expected = ["loadBalancing", "health.passive", "health.maxEjectionPercent", "limits", "retry", "retryBudget"];
+    assert_eq!(paths, expected);
+    expect_valid(spec(&blocks));
+}
+
+#[test]
+fn checks_show_no_credentials() {
+    let check = |kind| ActiveCheck {
+        kind,
+        interval: SECOND,
+        unhealthy_interval: SECOND,
+        timeout: SECOND,
+        unhealthy_threshold: 1,
+        failure_thresholds: Some(FailureThresholds { responses: 1, connections: 2, timeouts: 3 }),
+        healthy_threshold: 1,
+        initial: InitialHealth::Healthy,
+        port: None,
+        reuses_connection: true,
+    };
+    let tcp = health::active(&check(CheckKind::Tcp { send: (*b"AUTH secret\r\n").into(), expect: (*b"+OK").into() }));
+    assert_eq!((&tcp["type"], &tcp["send"], &tcp["expect"]), (&json!("TCP"), &json!(HIDDEN), &json!("2b4f4b")));
+    assert_eq!(tcp["failureThresholds"], json!({"responses": 1, "connections": 2, "timeouts": 3}));
+    let authority = HeaderValue::from_static("cart.shop.svc");
+    let grpc = health::active(&check(CheckKind::Grpc { service: "cart".into(), authority }));
+    assert_eq!((&grpc["type"], &grpc["service"]), (&json!("GRPC"), &json!("cart")));
+    assert_eq!(grpc["host"], "cart.shop.svc");
+}
+
+#[test]
+fn fields_of_other_kinds_are_shown_if_they_are_set() {
+    let balancing = Balancing { must_exceed_threshold: true, ..Balancing::default() };
+    assert_eq!(load_balancing(&balancing)["mustExceedThreshold"], true);
+    let limits = RetryLimits { over_budget: OverBudget::Reject, ..RetryLimits::default() };
+    assert_eq!(attempts::retry_budget(&limits)["overBudget"], "Reject");
+    let response = FallbackResponse {
+        status: StatusCode::OK,
+        headers: HeaderMap::from_iter([(name("x-closed"), HeaderValue::from_static("1"))]),
+        body: "closed".into(),
+    };
+    let settings = endpoints().traffic.circuit_breaker.unwrap();
+    let settings = CircuitBreakerSettings { fallback: Some(response), ..CircuitBreakerSettings::clone(&settings) };
+    let expected = json!({"response": {
+        "status": 200, "headers": [{"name": "x-closed", "value": "1"}], "body": "closed",
+    }});
+    assert_eq!(overload::circuit_breaker(&settings, None)["fallback"], expected);
+}
+
+#[test]
+fn durations_are_those_of_the_gateway_api() {
+    for (milliseconds, expected) in
+        [(0, "0s"), (1, "1ms"), (1_500, "1s500ms"), (60_000, "1m"), (5_400_000, "1h30m"), (359_996_400_000, "99999h")]
+    {
+        assert_eq!(duration(Duration::from_millis(milliseconds)), expected);
+    }
+    for (number, expected) in [(1, "0.001"), (1000, "1.0"), (1900, "1.9"), (10_250, "10.25")] {
+        assert_eq!(thousandths(number), expected);
+    }
+}

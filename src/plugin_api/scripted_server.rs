@@ -1,0 +1,84 @@
+//! A server for tests of plugins: responds as a function says, and records the requests.
+
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use http::StatusCode;
+use parking_lot::Mutex;
+
+use super::remote_request::{RemoteRequest, RemoteResponse};
+use super::services::PluginServices;
+use crate::diagnostic::Diagnostic;
+use crate::upstream::AddressPolicy;
+
+type Script = dyn Fn(&RemoteRequest) -> Result<RemoteResponse, String> + Send + Sync;
+
+pub(crate) struct ScriptedServer {
+    script: Box<Script>,
+    pub(crate) requests: Mutex<Vec<RemoteRequest>>,
+    /// The last report about each object.
+    pub(crate) reports: Mutex<Vec<Option<Diagnostic>>>,
+}
+
+impl ScriptedServer {
+    pub(crate) fn new(
+        script: impl Fn(&RemoteRequest) -> Result<RemoteResponse, String> + Send + Sync + 'static,
+    ) -> Arc<Self> {
+        let (requests, reports) = (Mutex::default(), Mutex::default());
+        Arc::new(ScriptedServer { script: Box::new(script), requests, reports })
+    }
+
+    pub(crate) fn request_count(&self) -> usize {
+        self.requests.lock().len()
+    }
+
+    pub(crate) fn last_request(&self) -> RemoteRequest {
+        self.requests.lock().last().cloned().expect("the server has got a request")
+    }
+
+    pub(crate) fn services(self: &Arc<Self>) -> Arc<dyn PluginServices> {
+        Arc::clone(self) as _
+    }
+}
+
+/// A response with these headers, one a line.
+pub(crate) fn response(status: u16, headers: &str, body: &str) -> RemoteResponse {
+    let headers = headers.lines().filter_map(|line| line.trim().split_once(": "));
+    RemoteResponse {
+        status: StatusCode::from_u16(status).unwrap(),
+        headers: headers.map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).fold(
+            http::HeaderMap::new(),
+            |mut map, (name, value): (http::HeaderName, _)| {
+                map.append(name, value);
+                map
+            },
+        ),
+        body: body.to_owned().into(),
+    }
+}
+
+impl PluginServices for ScriptedServer {
+    fn address_policy(&self) -> AddressPolicy {
+        AddressPolicy::default()
+    }
+
+    fn spawn(&self, task: BoxFuture<'static, ()>) {
+        tokio::spawn(task);
+    }
+
+    fn send(&self, request: RemoteRequest) -> BoxFuture<'static, Result<RemoteResponse, String>> {
+        let response = (self.script)(&request);
+        self.requests.lock().push(request);
+        // Suspends once, as a server does.
+        async move {
+            tokio::task::yield_now().await;
+            response
+        }
+        .boxed()
+    }
+
+    fn report(&self, _object: &str, diagnostic: Option<Diagnostic>) {
+        self.reports.lock().push(diagnostic);
+    }
+}

@@ -1,0 +1,348 @@
+//! `oauth2-introspection`: authenticates clients by OAuth 2.0 tokens that an authorization server validates.
+//!
+//! ```yaml
+//! apiVersion: configuration.konghq.com/v1
+//! kind: KongPlugin
+//! metadata:
+//!   name: tokens
+//! plugin: oauth2-introspection
+//! config:
+//!   introspection_url: https://issuer.example/introspect
+//!   authorization_value: {secretKeyRef: {name: issuer-client, key: authorization}}
+//! ---
+//! apiVersion: v1
+//! kind: Secret
+//! metadata:
+//!   name: issuer-client
+//! stringData:
+//!   authorization: Basic cG9ydGljbzpvbmx5LWZvci10cnlpbmctaXQtb3V0
+//! ```
+//!
+//! The token is in the header `Authorization`, with the scheme `Bearer`, or in the query parameter `access_token`. The
+//! server validates each token (RFC 7662), and its result is kept for `ttl` seconds, but not longer than until the
+//! token expires. If the server does not respond, requests are rejected with 503.
+//!
+//! The endpoint gets what the server says about the token in `X-Credential-Scope`, `-Client-ID`, `-Identifier`,
+//! `-Token-Type`, `-Exp`, `-Iat`, `-Nbf`, `-Sub`, `-Aud`, `-Iss` and `-Jti`. Values of these headers that clients send
+//! are removed. If there is a KongConsumer for the token, the endpoint also gets the headers about it.
+
+mod credential_headers;
+#[cfg(test)]
+mod tests;
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST, WWW_AUTHENTICATE};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::diagnostic::Diagnostic;
+use crate::plugin_api::authentication::{
+    AuthPolicy, VerifiedCredential, challenge, declare_identity_headers, parse_header_name,
+};
+use crate::plugin_api::fields::{FieldValue, UrlEncodedForm, remove_from_query};
+use crate::plugin_api::introspection::{Introspection, IntrospectionRequests, MAX_INTROSPECTION, TokenActivity};
+use crate::plugin_api::kind::{BuildCx, Phases, PluginKind, Scopes};
+use crate::plugin_api::remote_server::{RemoteServer, RemoteServerConfig};
+use crate::plugin_api::token::strip_bearer_scheme;
+use crate::plugin_api::{
+    AccessOutcome, ChangedFields, CredentialLocations, NamedConsumer, Plugin, Reply, ReplyBody, RequestCx,
+};
+use credential_headers::{CredentialHeaders, TokenCredential};
+
+/// Authenticates clients by tokens that a server introspects.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Config {
+    /// URL of the introspection endpoint, with `http` or `https`. A host without dots is a Service in the namespace of
+    /// the plugin. Required.
+    introspection_url: String,
+    /// The header `Authorization` of the requests to the endpoint, such as `Basic …`. Required.
+    authorization_value: String,
+    /// The parameter `token_type_hint` of the requests to the endpoint.
+    token_type_hint: Option<String>,
+    /// For how many seconds a result is kept, but not for longer than the token is valid. 0 for requests to the
+    /// endpoint with every request of a client.
+    ttl: u32,
+    /// Timeout in milliseconds for a request to the endpoint, from connecting to the end of the response. At most 60000
+    /// takes effect.
+    timeout: u32,
+    /// How many milliseconds an idle connection to the endpoint is kept open. At most 600000 takes effect.
+    keepalive: u32,
+    /// Remove the token before the request is sent to the endpoint of the Service.
+    hide_credentials: bool,
+    /// Send path and method of the client's request to the introspection endpoint, in `X-Request-Path` and
+    /// `X-Request-Http-Method`. Results are then kept for each path and method separately.
+    introspect_request: bool,
+    /// Further headers of the requests to the endpoint.
+    custom_introspection_headers: BTreeMap<String, String>,
+    /// Further members of the response of which the endpoint of the Service gets the values, in `X-Credential-NAME`.
+    custom_claims_forward: Vec<String>,
+    /// Which member of the response identifies the consumer.
+    consumer_by: ConsumerBy,
+    /// Id or username of the consumer for requests without an active token. If unset, such requests are rejected.
+    anonymous: Option<String>,
+    /// Require a token for OPTIONS requests, too. If false, all of them are forwarded without a token, not only CORS
+    /// preflight requests.
+    run_on_preflight: bool,
+    /// Whether to verify the certificate of the endpoint with the system's root certificates.
+    ssl_verify: bool,
+}
+
+/// The member of a response that identifies the consumer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub(crate) enum ConsumerBy {
+    /// `username`, which is the username of the consumer.
+    #[serde(rename = "username")]
+    Username,
+    /// `client_id`, which is the custom id of the consumer.
+    #[serde(rename = "client_id")]
+    ClientId,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            introspection_url: String::new(),
+            authorization_value: String::new(),
+            token_type_hint: None,
+            ttl: 30,
+            timeout: 10_000,
+            keepalive: 60_000,
+            hide_credentials: true,
+            introspect_request: false,
+            custom_introspection_headers: BTreeMap::new(),
+            custom_claims_forward: Vec::new(),
+            consumer_by: ConsumerBy::Username,
+            anonymous: None,
+            run_on_preflight: true,
+            ssl_verify: true,
+        }
+    }
+}
+
+const PARAMETER: &str = "access_token";
+
+#[derive(Debug)]
+pub(crate) struct OAuth2Introspection {
+    introspection: Introspection<TokenCredential>,
+    headers: CredentialHeaders,
+    policy: AuthPolicy,
+    consumer_by: ConsumerBy,
+    hides_credentials: bool,
+    describes_request: bool,
+    no_token: HeaderValue,
+    invalid_token: HeaderValue,
+}
+
+impl PluginKind for OAuth2Introspection {
+    const NAME: &'static str = "oauth2-introspection";
+    const PRIORITY: i32 = 1700;
+    const PHASES: Phases = Phases::ACCESS;
+    const FAIL_CLOSED: bool = true;
+    const SCOPES: Scopes = Scopes::NO_CONSUMER_OR_GROUP;
+    type Config = Config;
+    type Plugin = Self;
+
+    fn build(config: Config, cx: &BuildCx<'_>) -> Result<Self, Vec<Diagnostic>> {
+        let mut invalid = Vec::new();
+        let server = RemoteServerConfig {
+            field: "introspection_url",
+            url: &config.introspection_url,
+            timeout_field: "timeout",
+            timeout: config.timeout,
+            keep_alive: config.keepalive,
+            verify: config.ssl_verify,
+            max_response: MAX_INTROSPECTION,
+        };
+        let server = RemoteServer::new(server, cx).map_err(|errors| invalid.extend(errors)).ok();
+        let requests = config.requests(&mut invalid);
+        let headers = CredentialHeaders::new(&config.custom_claims_forward, &mut invalid);
+        let policy = AuthPolicy::new(config.anonymous, config.run_on_preflight).map_err(|error| invalid.push(error));
+        let mut challenge = |parameters| challenge("Bearer", None, parameters).map_err(|error| invalid.push(error));
+        let (no_token, invalid_token) = (challenge(""), challenge("error=\"invalid_token\""));
+        let (Some(server), Some(headers), Ok(policy), Ok(no_token), Ok(invalid_token), []) =
+            (server, headers, policy, no_token, invalid_token, &invalid[..])
+        else {
+            return Err(invalid);
+        };
+        let (object, consumer_by, names) = (cx.object.to_owned(), config.consumer_by, headers.clone());
+        let read = move |members: &_| TokenCredential::read(members, &names, consumer_by, &object);
+        Ok(OAuth2Introspection {
+            introspection: Introspection::new(server, requests, read),
+            headers,
+            policy,
+            consumer_by,
+            hides_credentials: config.hide_credentials,
+            describes_request: config.introspect_request,
+            no_token,
+            invalid_token,
+        })
+    }
+}
+
+impl Config {
+    fn requests(&self, invalid: &mut Vec<Diagnostic>) -> IntrospectionRequests {
+        let mut authorization = None;
+        match HeaderValue::from_str(self.authorization_value.trim_end()) {
+            Ok(value) if value.is_empty() => {
+                let remedy = "set it to a reference such as {secretKeyRef: {name: issuer-client, key: authorization}}";
+                invalid.push(Diagnostic::in_config("authorization_value", "is missing", remedy));
+            }
+            Ok(mut value) => {
+                value.set_sensitive(true);
+                authorization = Some(value);
+            }
+            Err(_) => {
+                let remedy = "use visible ASCII characters and spaces only, such as `Basic` and base64";
+                invalid.push(Diagnostic::in_config("authorization_value", "is not a valid header value", remedy));
+            }
+        }
+        let mut headers = HeaderMap::new();
+        for (name, value) in &self.custom_introspection_headers {
+            let path = format!("custom_introspection_headers[{name}]");
+            match (parse_header_name(&path, name), HeaderValue::from_str(value)) {
+                (Ok(HOST | CONTENT_LENGTH | CONTENT_TYPE | AUTHORIZATION), _) => {
+                    invalid.push(Diagnostic::in_config(path, "cannot be set", "remove it: the plugin sets it"));
+                }
+                (Ok(name), Ok(mut value)) => {
+                    value.set_sensitive(true);
+                    headers.insert(name, value);
+                }
+                (Err(error), _) => invalid.push(error),
+                (_, Err(_)) => {
+                    let remedy = "use visible ASCII characters and spaces only";
+                    invalid.push(Diagnostic::in_config(path, "is not a valid header value", remedy));
+                }
+            }
+        }
+        IntrospectionRequests {
+            authorization,
+            headers,
+            token_type_hint: self.token_type_hint.as_deref().map(Box::from),
+            ttl: Duration::from_secs(self.ttl.into()),
+        }
+    }
+}
+
+impl Plugin for OAuth2Introspection {
+    fn named_consumers(&self) -> Vec<NamedConsumer<'_>> {
+        self.policy.anonymous_consumer().into_iter().collect()
+    }
+
+    fn declare_fields(&self, fields: &mut ChangedFields) {
+        declare_identity_headers(fields);
+        fields.request.add_all(self.headers.names());
+        if self.hides_credentials {
+            fields.request.add(&AUTHORIZATION);
+        }
+    }
+
+    fn credential_locations(&self) -> Option<CredentialLocations> {
+        Some(CredentialLocations { parameters: vec![PARAMETER.into()], ..CredentialLocations::default() })
+    }
+
+    fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> AccessOutcome<'a> {
+        self.headers.remove_from(&mut cx.head.headers);
+        if self.policy.skips(cx) {
+            return AccessOutcome::Continue;
+        }
+        let token = self.find_token(cx);
+        let Some(token) = token else { return outcome(self.reject(cx, TokenRejection::NoToken)) };
+        if self.hides_credentials {
+            cx.head.headers.remove(AUTHORIZATION);
+            remove_from_query(cx.head, |name| name == PARAMETER.as_bytes());
+        }
+        let of_request = self.description(cx);
+        let key = Introspection::<TokenCredential>::key(token.as_bytes(), &of_request);
+        if let Some(activity) = self.introspection.find(&key, cx.now) {
+            return outcome(self.finish(cx, activity));
+        }
+        AccessOutcome::Wait(Box::pin(async move {
+            match self.introspection.fetch(key, &token, of_request, cx.now).await {
+                Ok(activity) => self.finish(cx, activity),
+                Err(_) => {
+                    let message = "The server that validates tokens is not available";
+                    Some(Reply::negotiated(StatusCode::SERVICE_UNAVAILABLE, message, "introspection_failed"))
+                }
+            }
+        }))
+    }
+}
+
+fn outcome<'a>(reply: Option<Box<Reply>>) -> AccessOutcome<'a> {
+    reply.map_or(AccessOutcome::Continue, AccessOutcome::Reply)
+}
+
+/// Why a request is rejected.
+#[derive(Clone, Copy)]
+enum TokenRejection {
+    NoToken,
+    Inactive,
+}
+
+impl OAuth2Introspection {
+    /// The token of the request, if it is text: in the header, or else in the query.
+    fn find_token(&self, cx: &RequestCx<'_>) -> Option<String> {
+        let header = cx.head.headers.get(AUTHORIZATION).and_then(|value| strip_bearer_scheme(value.as_bytes()));
+        let token = match header {
+            Some(token) => Cow::Borrowed(token),
+            None => match UrlEncodedForm(cx.query.unwrap_or_default().as_bytes()).find(PARAMETER.as_bytes()) {
+                FieldValue::Single(token) => token,
+                FieldValue::Absent | FieldValue::NotString | FieldValue::Multiple => return None,
+            },
+        };
+        std::str::from_utf8(&token).ok().filter(|token| !token.is_empty()).map(str::to_owned)
+    }
+
+    /// The headers about the request that the introspection endpoint gets.
+    fn description(&self, cx: &RequestCx<'_>) -> Vec<(HeaderName, HeaderValue)> {
+        if !self.describes_request {
+            return Vec::new();
+        }
+        let values = [
+            (HeaderName::from_static("x-request-path"), HeaderValue::from_str(cx.path)),
+            (HeaderName::from_static("x-request-http-method"), HeaderValue::from_str(cx.head.method.as_str())),
+        ];
+        values.into_iter().filter_map(|(name, value)| Some((name, value.ok()?))).collect()
+    }
+
+    /// Sets the identity, or returns the reply to a rejected request.
+    fn finish(&self, cx: &mut RequestCx<'_>, activity: TokenActivity<TokenCredential>) -> Option<Box<Reply>> {
+        let TokenActivity::Active(token) = activity else { return self.reject(cx, TokenRejection::Inactive) };
+        let consumers = cx.consumers;
+        let consumer = token.consumer_name.as_deref().and_then(|name| match self.consumer_by {
+            ConsumerBy::Username => consumers.usernames.get(name),
+            ConsumerBy::ClientId => consumers.custom_ids.get(name),
+        });
+        let credential = &token.credential;
+        self.policy.accept(cx, VerifiedCredential { consumer, credential, identifier: token.identifier.as_ref() });
+        for (name, value) in &token.headers {
+            cx.head.headers.insert(name.clone(), value.clone());
+        }
+        None
+    }
+
+    fn reject(&self, cx: &mut RequestCx<'_>, rejection: TokenRejection) -> Option<Box<Reply>> {
+        self.policy.reject(cx, || {
+            const STATUS: StatusCode = StatusCode::UNAUTHORIZED;
+            let (reply, challenge) = match rejection {
+                TokenRejection::NoToken => {
+                    let body = r#"{"error_description":"The access token is missing","error":"invalid_request"}"#;
+                    (Reply::new(STATUS, ReplyBody::Raw(body.into()), "no_credentials"), &self.no_token)
+                }
+                TokenRejection::Inactive => {
+                    let body =
+                        r#"{"error_description":"The access token is invalid or has expired","error":"invalid_token"}"#;
+                    (Reply::new(STATUS, ReplyBody::Raw(body.into()), "wrong_credentials"), &self.invalid_token)
+                }
+            };
+            reply
+                .with_header(CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"))
+                .with_header(WWW_AUTHENTICATE, challenge.clone())
+        })
+    }
+}
