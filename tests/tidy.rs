@@ -212,7 +212,7 @@ const LAYERS: &[Row] = &[
             "context gateways policies",
             "backend parents",
             "kong",
-            "alternatives ingress policy_sources routes",
+            "alternatives ingress routes upstream_settings",
             "verdict_updates",
             "compiler",
         ],
@@ -345,7 +345,7 @@ const LAYERS: &[Row] = &[
         "upstream",
         &[
             "dns endpoint_choice endpoint_error local_shortage outcome own_sockets protocol proxy_protocol \
-             response_streams response_times settings single_writer_counter socket_budget ssrf_guard tls",
+             response_streams response_times settings single_writer_counter sliding_count socket_budget ssrf_guard tls",
             "attempt_settings check_report endpoint_load health retry_counters",
             "counters endpoint_state",
             "load_balancing counted_connection retry_budget affinity upstream_key circuit_breaker outlier_detection",

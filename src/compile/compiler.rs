@@ -9,7 +9,7 @@ use super::alternatives::{self, UpstreamAlternatives};
 use super::backend::forbidden_addresses::ForbiddenAddresses;
 use super::backend::locality::{LocationFinder, ProcessLocation};
 use super::backend::upstream_usage::{UpstreamUsage, upstream_object};
-use super::backend::{endpoints, x_backend, x_backend_verdict};
+use super::backend::{endpoints, x_backend_verdict};
 use super::certificates::SecretCache;
 use super::gateways::gateway::GatewayPlan;
 use super::ingress::IngressCompiler;
@@ -21,10 +21,10 @@ use super::kong::verdict_updates::PolicyReferrers;
 use super::parents::planner::ParentPlanner;
 use super::policies::users::Users;
 use super::policies::{backend_policy, backend_tls, backend_traffic};
-use super::policy_sources::{PolicySources, policy_sources};
 use super::routes::planner::{RouteInputs, RouteOutputs, RoutePlanner};
 use super::routes::routers::Routers;
 use super::run::CompileRun;
+use super::upstream_settings::{self, PolicySources};
 use super::verdict::Verdicts;
 use super::verdict::oversized_objects::OversizedVerdicts;
 use super::verdict::table::VerdictTable;
@@ -38,8 +38,7 @@ use crate::api::{Kind, ObjectId, ObjectKey};
 use crate::snapshot::own_udp_listeners::OwnUdpListeners;
 use crate::snapshot::{BindAddress, Snapshot, TransportProtocol};
 use crate::store::{Changes, Store};
-use crate::upstream::settings::Balancing;
-use crate::upstream::{BackendTraffic, EndpointAddress, Endpoints, UpstreamKey, UpstreamSource};
+use crate::upstream::{BackendTraffic, EndpointAddress, Endpoints, UpstreamKey};
 
 /// The result of one compilation.
 #[derive(Debug)]
@@ -325,7 +324,7 @@ impl Compiler {
 
     /// What sets each block of the settings of an upstream.
     pub fn policy_sources(&self, store: &Store, upstream: &UpstreamKey) -> PolicySources {
-        policy_sources(store, upstream, &self.policy_conflicts)
+        upstream_settings::sources(store, upstream, &self.policy_conflicts)
     }
 
     /// Endpoints of the used upstreams that are new or whose Service or slices changed. Of all used upstreams, if the
@@ -348,19 +347,7 @@ impl Compiler {
             to_build.extend(self.upstream_usage.all());
         }
         let build = |key: &UpstreamKey| {
-            let (balance, traffic) = match key.source {
-                UpstreamSource::Service => {
-                    let service = ObjectKey { namespace: key.namespace.clone(), name: key.service.clone() };
-                    let balance = kong::upstream_policy::upstream_balance(store, key, &self.policy_conflicts);
-                    let settings = kong::upstream_policy::policy_settings(store, key, &self.policy_conflicts);
-                    (balance, settings.below(backend_traffic::backend_traffic(store, &service)))
-                }
-                UpstreamSource::XBackend => (Balancing::default(), BackendTraffic::default()),
-            };
-            let (balance, mut traffic) = backend_policy::apply(store, key, balance, traffic);
-            if let Some(sessions) = x_backend::own_sessions(store, key) {
-                traffic.affinity = Some(sessions);
-            }
+            let (balance, traffic) = upstream_settings::settings(store, key, &self.policy_conflicts);
             let traffic = BackendTraffic { alternatives: self.alternatives.of(key), ..traffic };
             endpoints::build(store, key, &self.forbidden, self.location.current(), balance, traffic)
         };

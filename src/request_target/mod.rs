@@ -19,3 +19,20 @@ pub mod path_encoding;
 pub use error::{InvalidHost, InvalidTarget, TargetError};
 pub use host::RequestHost;
 pub use path::RequestPath;
+
+use std::net::SocketAddr;
+
+use http::{HeaderMap, Method, Uri, Version};
+
+/// The host and the path of a request. There is no path for `OPTIONS *`, which is about the server. `local` is the
+/// address at which the request has arrived, the host of HTTP/1.0 requests without one.
+pub fn read(
+    method: &Method,
+    version: Version,
+    uri: &Uri,
+    headers: &HeaderMap,
+    local: SocketAddr,
+) -> Result<(RequestHost, Option<RequestPath>), TargetError> {
+    let path = RequestPath::parse(method, uri)?;
+    Ok((RequestHost::from_request(version, uri, headers, local)?, path))
+}

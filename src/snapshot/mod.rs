@@ -58,7 +58,7 @@ use ingress_routes::{IngressRoutes, RouteOrder};
 use own_udp_listeners::OwnUdpListeners;
 use port_tls::PortTls;
 use router::by_conditions::ConditionsRouter;
-use router::{HostRouter, Matched, RoutingRequest};
+use router::{HostRouter, RoutingRequest};
 use rule::RouteRule;
 use rule_options::UnmatchedStyle;
 use stream::StreamRule;
@@ -139,15 +139,6 @@ pub struct HttpBind {
 }
 
 impl HttpBind {
-    /// The one listener whose routes a request for this host may use. The host is lower case and has no port.
-    pub fn listener(&self, host: &str) -> Option<&Arc<HttpListener>> {
-        // Otherwise a less specific listener would serve a host that this process must not decrypt.
-        if self.is_for_streams(host) {
-            return None;
-        }
-        self.listeners.most_specific(host)
-    }
-
     /// Whether connections for this host are forwarded, so that a request for it belongs on no connection of the port.
     pub fn is_for_streams(&self, host: &str) -> bool {
         self.tls.as_ref().is_some_and(|tls| tls.is_for_streams(host))
@@ -204,18 +195,6 @@ impl Routes {
 }
 
 impl HttpListener {
-    /// The rule that serves this request. The host is lower case and has no port.
-    ///
-    /// In the order by host, the rules of the most specific host are tried first. If none of them matches, the search
-    /// continues with the next less specific host.
-    fn find(&self, host: &str, request: &RoutingRequest<'_>) -> Option<Matched<'_>> {
-        match &self.routes {
-            Routes::ByHost(hosts) => hosts.candidates(host).find_map(|router| router.find(request)),
-            Routes::ByConditions(router) => router.find(host, request),
-            Routes::Ingresses(routes) => routes.find(host, request),
-        }
-    }
-
     /// The style of the response to a request that no rule matches. If several dialects share the listener, that of the
     /// dialect whose order comes first for the host.
     pub fn style_without_rule(&self, host: &str, request: &RoutingRequest<'_>) -> UnmatchedStyle {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::client_validation::ClientValidation;
 use super::regex_steps::RegexInput;
 use super::router::{Matched, RoutingRequest};
-use super::{HttpBind, HttpListener};
+use super::{HttpBind, HttpListener, Routes};
 
 /// What decides about the listener of the requests on a TLS connection.
 #[derive(Clone, Copy, Debug)]
@@ -48,6 +48,15 @@ impl HttpBind {
         if self.is_misdirected(listener, client_tls, host) { Err(Unrouted::Misdirected) } else { Ok(listener) }
     }
 
+    /// The one listener whose routes a request for this host may use. The host is lower case and has no port.
+    pub fn listener(&self, host: &str) -> Option<&Arc<HttpListener>> {
+        // Otherwise a less specific listener would serve a host that this process must not decrypt.
+        if self.is_for_streams(host) {
+            return None;
+        }
+        self.listeners.most_specific(host)
+    }
+
     /// Whether the connection was opened for another listener than this one, which is the listener of the host.
     fn is_misdirected(&self, listener: &Arc<HttpListener>, client_tls: Option<ClientTls<'_>>, host: &str) -> bool {
         match (client_tls, &self.tls) {
@@ -70,13 +79,25 @@ impl HttpBind {
 }
 
 impl HttpListener {
-    /// The rule that serves this request, as `HttpListener::find`, unless regular expressions would take too many
+    /// The rule that serves this request, as `find` selects it, unless regular expressions would take too many
     /// steps: then a rule of higher precedence may match.
     pub fn route(&self, host: &str, request: &RoutingRequest<'_>) -> Result<Matched<'_>, Unrouted> {
         let found = self.find(host, request);
         match request.regex_steps.exceeded() {
             Some(input) => Err(Unrouted::TooLong(input)),
             None => found.ok_or(Unrouted::NoRule),
+        }
+    }
+
+    /// The rule that serves this request. The host is lower case and has no port.
+    ///
+    /// In the order by host, the rules of the most specific host are tried first. If none of them matches, the search
+    /// continues with the next less specific host.
+    fn find(&self, host: &str, request: &RoutingRequest<'_>) -> Option<Matched<'_>> {
+        match &self.routes {
+            Routes::ByHost(hosts) => hosts.candidates(host).find_map(|router| router.find(request)),
+            Routes::ByConditions(router) => router.find(host, request),
+            Routes::Ingresses(routes) => routes.find(host, request),
         }
     }
 }
@@ -86,13 +107,13 @@ mod tests {
     use rustls::pki_types::CertificateDer;
 
     use super::*;
+    use crate::snapshot::Bind;
     use crate::snapshot::certs::Certificates;
     use crate::snapshot::client_validation::ClientValidationMode;
     use crate::snapshot::host::{HostMap, HostPattern};
     use crate::snapshot::port_tls::{PortTls, StreamHosts, TlsListener};
     use crate::snapshot::rule_options::UnmatchedStyle;
     use crate::snapshot::stream::StreamRule;
-    use crate::snapshot::{Bind, Routes};
 
     fn pattern(host: &str) -> HostPattern {
         HostPattern::parse(Some(host).filter(|host| *host != "*"))

@@ -275,10 +275,13 @@ impl Upstream {
         is_due && self.warned_at.compare_exchange(last_warned, now, Relaxed, Relaxed).is_ok()
     }
 
-    /// Admits a request of this client, which is counted.
+    /// Admits a request of this client, which is counted unless it is rejected.
     pub fn admit(&self, client: ClientSlot) -> Result<Admission, NotAdmitted> {
-        self.retries.count_request();
-        self.overload.admit(client)
+        let admitted = self.overload.admit(client);
+        if !matches!(admitted, Err(NotAdmitted::Overloaded(_))) {
+            self.retries.count_request();
+        }
+        admitted
     }
 
     /// Admits a connection of this client whose bytes are forwarded unparsed.
@@ -299,9 +302,9 @@ impl Upstream {
         self.overload.record_request_timeout();
     }
 
-    /// The settings of the circuit breaker, if there is one.
-    pub fn circuit_breaker(&self) -> Option<Arc<CircuitBreakerSettings>> {
-        self.overload.circuit_settings()
+    /// The settings of the circuit breaker, if it has a response for the requests that it rejects.
+    pub fn circuit_fallback(&self) -> Option<Arc<CircuitBreakerSettings>> {
+        self.overload.circuit_settings().filter(|settings| settings.fallback.is_some())
     }
 
     /// The state of limits and circuit breaker; `None` if there are none.

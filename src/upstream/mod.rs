@@ -53,6 +53,7 @@ mod response_times;
 mod retry_budget;
 mod retry_counters;
 mod single_writer_counter;
+mod sliding_count;
 mod socket;
 mod socket_budget;
 mod ssrf_guard;

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::admission::{Admission, NotAdmitted, Overloaded};
+use super::admission::{Admission, Overloaded, in_turn};
 use super::outcome::{Outcome, OutcomeClass};
 use super::socket_budget::client_slots::ClientSlot;
 use super::{ConnectError, ConnectionPools, EndpointSearch, NoEndpoint, RawConnection, Upstream};
@@ -31,30 +31,15 @@ impl RawDestination<'_> {
         on_attempt: impl FnMut(SocketAddr),
     ) -> Result<RawConnection, RawConnectError> {
         let alternatives = self.upstream.alternatives();
-        let alternative = alternatives.as_ref().and_then(|alternatives| alternatives.in_place_of(self.upstream));
-        let (upstream, admission) = match (alternative, &alternatives) {
-            (Some(alternative), _) => (alternative, self.admit(alternative).await),
-            (None, alternatives) => {
-                let fallback = alternatives.as_ref().and_then(|alternatives| alternatives.circuit_fallback.as_ref());
-                match (self.admit(self.upstream).await, fallback) {
-                    (Err(Overloaded::CircuitOpen { .. }), Some(fallback)) => (fallback, self.admit(fallback).await),
-                    (admission, _) => (self.upstream, admission),
-                }
-            }
+        let admit = |upstream: &Upstream| upstream.admit_connection(self.client);
+        let (upstream, admission) = match &alternatives {
+            None => (self.upstream, in_turn(admit(self.upstream)).await),
+            Some(alternatives) => alternatives.admit(self.upstream, admit).await,
         };
         let mut admission = admission.map_err(RawConnectError::Overloaded)?;
         let mut connection = self.connect_to(upstream, pools, &mut admission, on_attempt).await?;
         connection.hold(admission);
         Ok(connection)
-    }
-
-    async fn admit(&self, upstream: &Upstream) -> Result<Admission, Overloaded> {
-        match upstream.admit_connection(self.client) {
-            Ok(admission) => Ok(admission),
-            Err(NotAdmitted::Overloaded(overloaded)) => Err(overloaded),
-            // Boxed, since few connections wait.
-            Err(NotAdmitted::Queued(waiting)) => Box::pin(waiting.wait()).await,
-        }
     }
 
     async fn connect_to<B>(

@@ -21,7 +21,7 @@ pub struct UpstreamRegistry {
     trust_model: TrustModel,
     check_queue: Arc<CheckQueue>,
     probe_queue: Arc<CheckQueue>,
-    /// Whether endpoints are probed that can not be connected.
+    /// Whether endpoints are probed that cannot be connected.
     is_probing: AtomicBool,
 }
 

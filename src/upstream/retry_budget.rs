@@ -14,6 +14,7 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use super::sliding_count::{SlidingCount, millis};
 use crate::turn_clock;
 
 /// The limits of retries to a Service. A retry is sent while its Service has fewer than one of them allows.
@@ -184,102 +185,8 @@ fn shard() -> usize {
     }
 }
 
-/// Counts the events of the last interval, in slots of a tenth of it, or of 1 ms if that is longer.
-#[derive(Debug)]
-struct SlidingCount {
-    slot_millis: AtomicU64,
-    /// How many slots the interval has.
-    length: AtomicUsize,
-    /// The number of the slot in the high half, and its events in the low half. A slot is reused when its turn comes
-    /// again.
-    slots: [AtomicU64; SLOTS],
-}
-
-impl SlidingCount {
-    fn new(interval: Duration) -> Self {
-        let (slot_millis, length) = slots_of(interval);
-        let slots = [const { AtomicU64::new(0) }; SLOTS];
-        SlidingCount { slot_millis: slot_millis.into(), length: length.into(), slots }
-    }
-
-    #[inline]
-    fn add(&self, now: u64) {
-        let number = self.number(now);
-        let slot = self.slot(number);
-        let seen = slot.load(Relaxed);
-        if slot_number(seen) == number && events(seen) < NEARLY_FULL {
-            // If another thread reuses the slot meanwhile, the event counts for the later one.
-            slot.fetch_add(1, Relaxed);
-            return;
-        }
-        let next = |seen: u64| match slot_number(seen) == number {
-            true if events(seen) == u64::from(u32::MAX) => None,
-            true => Some(seen + 1),
-            false => Some(u64::from(number) << 32 | 1),
-        };
-        // An error means that the counter is full.
-        slot.fetch_update(Relaxed, Relaxed, next).ok();
-    }
-
-    /// Takes back an event that was added at this time.
-    fn take_back(&self, now: u64) {
-        let number = self.number(now);
-        let next = |seen: u64| (slot_number(seen) == number && events(seen) > 0).then(|| seen - 1);
-        // An error means that the slot was reused meanwhile.
-        self.slot(number).fetch_update(Relaxed, Relaxed, next).ok();
-    }
-
-    fn sum(&self, now: u64) -> u64 {
-        let (number, length) = (self.number(now), self.length.load(Relaxed));
-        let slots = self.slots.iter().map(|slot| slot.load(Relaxed));
-        let is_recent = |seen: &u64| (number.wrapping_sub(slot_number(*seen)) as usize) < length;
-        slots.filter(is_recent).map(events).sum()
-    }
-
-    /// Begins anew, with another interval. An event that is added at the same time may be lost.
-    fn restart(&self, interval: Duration) {
-        let (slot_millis, length) = slots_of(interval);
-        self.slot_millis.store(slot_millis, Relaxed);
-        self.length.store(length, Relaxed);
-        self.slots.iter().for_each(|slot| slot.store(0, Relaxed));
-    }
-
-    #[inline]
-    fn number(&self, now: u64) -> u32 {
-        (now / self.slot_millis.load(Relaxed)) as u32
-    }
-
-    fn slot(&self, number: u32) -> &AtomicU64 {
-        &self.slots[number as usize % SLOTS]
-    }
-}
-
-/// The length of the slots of an interval, in milliseconds, and their number.
-fn slots_of(interval: Duration) -> (u64, usize) {
-    let millis = millis(interval).max(1);
-    let slot_millis = millis.div_ceil(SLOTS as u64);
-    // At most `SLOTS`, since a slot is at least a tenth of the interval.
-    (slot_millis, millis.div_ceil(slot_millis) as usize)
-}
-
-fn millis(interval: Duration) -> u64 {
-    u64::try_from(interval.as_millis()).unwrap_or(u64::MAX)
-}
-
-fn slot_number(slot: u64) -> u32 {
-    (slot >> 32) as u32
-}
-
-fn events(slot: u64) -> u64 {
-    slot & u64::from(u32::MAX)
-}
-
 /// How many sets of slots the threads share. Threads with the same set count correctly, but contend.
 const SHARDS: usize = 16;
-/// More events are added with care, so that concurrent ones do not overflow a slot.
-const NEARLY_FULL: u64 = u32::MAX as u64 - 4096;
-/// Of ten slots, the oldest is at least nine tenths of the interval away when it is reused.
-const SLOTS: usize = 10;
 
 #[cfg(test)]
 mod tests {

@@ -24,7 +24,7 @@ use crate::retry::sum;
 use crate::stream;
 
 /// Opens after two errors in a row, for longer than a test takes.
-fn circuit() -> CircuitBreakerSettings {
+pub(crate) fn circuit() -> CircuitBreakerSettings {
     CircuitBreakerSettings {
         window: Duration::from_secs(10),
         min_requests: 1_000_000,

@@ -2,13 +2,20 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
+use portico::upstream::settings::{CircuitBreakerSettings, FallbackResponse, RequestLimits};
 use portico::upstream::{
     AlternativeBackends, BackendTraffic, EndpointAddress, Endpoints, Upstream, UpstreamKey, UpstreamRegistry,
 };
+use tokio::sync::Semaphore;
 
+use crate::circuit_breaker::circuit;
 use crate::external_auth::{authorization_server, guarded_routes, http_filter};
 use crate::harness::{Endpoint, Options, TestServer, forward, reserve_address, route};
+use crate::request_limits;
 use crate::stream;
 
 fn key(service: &str) -> UpstreamKey {
@@ -149,6 +156,74 @@ async fn upstreams_may_be_alternatives_of_each_other() {
     let other = named_endpoint("other").await;
     set_endpoints(&registry, "other", &[other.address], alternatives(&["web"], &[]));
     assert_eq!(get(&server).await, "other");
+}
+
+/// The circuit of an alternative has its own response.
+#[tokio::test]
+async fn circuit_of_the_alternative_decides_with_its_own_fallback() {
+    let failing = Endpoint::responding_with("HTTP/1.1 500 X\r\ncontent-length: 0\r\n\r\n").await;
+    let registry = UpstreamRegistry::default();
+    let with_circuit = |service: &str, alternatives: Option<AlternativeBackends>, addresses: &[SocketAddr]| {
+        let body = Bytes::copy_from_slice(service.as_bytes());
+        let fallback = Some(FallbackResponse { status: StatusCode::OK, headers: HeaderMap::new(), body });
+        let circuit = CircuitBreakerSettings { consecutive: Some(1), fallback, ..circuit() };
+        let traffic = BackendTraffic {
+            alternatives: alternatives.map(Arc::new),
+            circuit_breaker: Some(Arc::new(circuit)),
+            ..BackendTraffic::default()
+        };
+        let addresses = addresses.iter().copied().map(EndpointAddress::Ip).collect();
+        registry.set_endpoints(&key(service), Endpoints { addresses, traffic, ..Endpoints::default() })
+    };
+    let web = with_circuit("web", alternatives(&["other"], &[]), &[]);
+    let _other = with_circuit("other", None, &[failing.address]);
+    let server = server(web).await;
+    assert_eq!(get(&server).await, "500");
+    assert_eq!(get(&server).await, "other");
+}
+
+/// The circuit opens because of the request that the other one waits for.
+#[tokio::test]
+async fn waiting_requests_go_to_the_fallback_of_a_circuit_that_opens() {
+    let permits = Arc::new(Semaphore::new(0));
+    let of_endpoint = Arc::clone(&permits);
+    let failing = Endpoint::scripted(move |mut stream, _| {
+        let permits = Arc::clone(&of_endpoint);
+        async move {
+            while stream.request().await.is_some() {
+                permits.acquire().await.unwrap().forget();
+                stream.send("HTTP/1.1 500 X\r\ncontent-length: 0\r\n\r\n").await;
+            }
+        }
+    })
+    .await;
+    let other = named_endpoint("other").await;
+    let registry = UpstreamRegistry::default();
+    set_endpoints(&registry, "other", &[other.address], None);
+    let limits = RequestLimits {
+        max_requests: Some(1),
+        max_pending: Some(1),
+        queue_timeout: Duration::from_secs(60),
+        ..RequestLimits::default()
+    };
+    let alternatives = AlternativeBackends { circuit_fallback: Some(key("other")), ..AlternativeBackends::default() };
+    let traffic = BackendTraffic {
+        alternatives: Some(Arc::new(alternatives)),
+        limits: Some(Arc::new(limits)),
+        circuit_breaker: Some(Arc::new(CircuitBreakerSettings { consecutive: Some(1), ..circuit() })),
+        ..BackendTraffic::default()
+    };
+    let addresses = vec![EndpointAddress::Ip(failing.address)];
+    let web = registry.set_endpoints(&key("web"), Endpoints { addresses, traffic, ..Endpoints::default() });
+    let server = server(Arc::clone(&web)).await;
+    let (mut first, mut second) = (server.connect().await, server.connect().await);
+    first.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    failing.log.wait_for("the first request", |log| log.requests().len() == 1).await;
+    second.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    request_limits::wait_for(&web, "a waiting request", |report| report.pending == 1).await;
+    permits.add_permits(1);
+    assert_eq!(first.response().await.status, 500);
+    assert_eq!(second.response().await.text(), "other");
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use http::{HeaderName, Request};
 use portico::snapshot::path_edit::PathEdit;
 use portico::snapshot::rule::{Filters, HeaderEdits, Rewrite};
 use portico::upstream::settings::{
-    Balancing, BalancingAlgorithm, CombineKeys, HashCookie, HashKey, HashSource, Locality, RequestHash, SameSite,
+    Balancing, BalancingAlgorithm, CombineKeys, HashKey, HashSource, Locality, RequestHash, SameSite, SetCookie,
 };
 use portico::upstream::{EndpointAddress, Endpoints, Outcome, OutcomeClass, Upstream};
 use socket2::Socket;
@@ -70,8 +70,8 @@ fn header(name: &'static str) -> HashSource {
     HashSource::Header(HeaderName::from_static(name))
 }
 
-fn cookie(ttl: Duration) -> HashSource {
-    HashSource::Cookie(HashCookie { name: "c".into(), ttl, path: "/".into(), same_site: SameSite::Lax })
+fn cookie(max_age: Option<Duration>) -> HashSource {
+    HashSource::Cookie(SetCookie::new("c", "/", max_age, SameSite::Lax))
 }
 
 async fn server(web: &Arc<Upstream>) -> TestServer {
@@ -109,7 +109,7 @@ async fn requests_with_one_value_go_to_one_endpoint() {
         (header("x-user"), |value| {
             (format!("/{value}?q={value}"), "x-user: ann\r\n".replace("ann", &value.to_string()))
         }),
-        (cookie(Duration::ZERO), |value| ("/".to_owned(), format!("cookie: a=b; c={value}\r\n"))),
+        (cookie(None), |value| ("/".to_owned(), format!("cookie: a=b; c={value}\r\n"))),
         (HashSource::Query("user".into()), |value| (format!("/?x=1&user={value}"), String::new())),
         // Normalized first.
         (HashSource::Path, |value| (format!("/x/../{value}"), String::new())),
@@ -201,7 +201,7 @@ async fn requests_without_any_key_are_divided_among_the_endpoints() {
 #[tokio::test]
 async fn cookie_is_generated_for_clients_without_one() {
     let halves = Halves::new().await;
-    let server = server(&halves.upstream(first(&[header("x-user"), cookie(Duration::from_secs(3600))]))).await;
+    let server = server(&halves.upstream(first(&[header("x-user"), cookie(Some(Duration::from_secs(3600)))]))).await;
     let mut names = BTreeMap::new();
     for _ in 0..24 {
         let response = request(&server, "/", "").await;
@@ -223,7 +223,7 @@ async fn cookie_is_generated_for_clients_without_one() {
 #[tokio::test]
 async fn session_cookies_have_no_age() {
     let halves = Halves::new().await;
-    let server = server(&halves.upstream(first(&[cookie(Duration::ZERO)]))).await;
+    let server = server(&halves.upstream(first(&[cookie(None)]))).await;
     let response = request(&server, "/", "cookie: c=; cc=1\r\n").await;
     assert!(cookies_of(&response)[0].ends_with("; Path=/; HttpOnly; SameSite=Lax"), "{}", response.head);
 }
@@ -245,7 +245,7 @@ async fn http2_requests_are_hashed_like_others() {
 #[tokio::test]
 async fn hostile_values_are_hashed() {
     let halves = Halves::new().await;
-    let keys = [header("x-user"), cookie(Duration::ZERO), HashSource::Query("user".into())];
+    let keys = [header("x-user"), cookie(None), HashSource::Query("user".into())];
     let server = server(&halves.upstream(first(&keys))).await;
     let long = "a".repeat(6_000);
     for fields in [
@@ -265,7 +265,7 @@ async fn hostile_values_are_hashed() {
 #[tokio::test]
 async fn mirrors_are_chosen_by_the_request_of_the_client() {
     let (original, mirrors) = (Endpoint::ok().await, Halves::new().await);
-    let mirrored = mirrors.upstream(first(&[cookie(Duration::ZERO), header("x-user")]));
+    let mirrored = mirrors.upstream(first(&[cookie(None), header("x-user")]));
     let filters = Filters {
         request_headers: Some(HeaderEdits { remove: vec!["x-user".parse().unwrap()], ..HeaderEdits::default() }),
         mirrors: vec![mirror(mirrored, 1, 1)].into(),

@@ -59,7 +59,7 @@ async fn received(endpoint: &Endpoint, count: usize) {
 }
 
 /// Waits until the state of the limits is as expected.
-async fn wait_for(upstream: &Upstream, what: &str, is_expected: impl Fn(&OverloadReport) -> bool) {
+pub(crate) async fn wait_for(upstream: &Upstream, what: &str, is_expected: impl Fn(&OverloadReport) -> bool) {
     with_timeout(what, async {
         while !is_expected(&upstream.overload_report().unwrap()) {
             tokio::task::yield_now().await;

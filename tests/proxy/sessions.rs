@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use http::HeaderName;
 use portico::snapshot::rule::Action;
+use portico::upstream::settings::{SameSite, SetCookie};
 use portico::upstream::{AffinityCarrier, AffinitySettings, BackendTraffic, EndpointAddress, Endpoints, Upstream};
 
 use crate::harness::{
@@ -21,8 +22,8 @@ async fn named_endpoint(name: &str) -> Endpoint {
 }
 
 fn cookie(scope: u64) -> AffinitySettings {
-    let attributes = "; Path=/; HttpOnly; SameSite=Strict".into();
-    let carrier = AffinityCarrier::Cookie { name: "s".into(), attributes, is_permanent: false };
+    let cookie = SetCookie::new("s", "/", None, SameSite::Strict);
+    let carrier = AffinityCarrier::Cookie { cookie, is_permanent: false };
     AffinitySettings { scope, carrier, absolute_timeout: None, idle_timeout: None, strip: false }
 }
 
@@ -254,7 +255,8 @@ async fn stripped_sessions_are_not_sent_to_endpoints() {
 #[tokio::test]
 async fn renewed_permanent_cookies_have_the_rest_of_their_lifetime() {
     let endpoint = named_endpoint("a").await;
-    let carrier = AffinityCarrier::Cookie { name: "s".into(), attributes: "; Path=/".into(), is_permanent: true };
+    let cookie = SetCookie::new("s", "/", None, SameSite::Strict);
+    let carrier = AffinityCarrier::Cookie { cookie, is_permanent: true };
     let (hour, minute) = (Duration::from_secs(3600), Duration::from_secs(60));
     let (absolute_timeout, idle_timeout) = (Some(hour), Some(10 * minute));
     let settings = AffinitySettings { carrier, absolute_timeout, idle_timeout, ..cookie(1) };

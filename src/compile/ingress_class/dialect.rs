@@ -18,6 +18,16 @@ pub(in crate::compile) enum Dialect {
     Kubernetes,
 }
 
+impl Dialect {
+    /// Whether Kong's annotations, plugins and parameters have an effect.
+    fn has_annotations(self) -> bool {
+        match self {
+            Dialect::Kong => true,
+            Dialect::Kubernetes => false,
+        }
+    }
+}
+
 /// The values of [`DIALECT_ANNOTATION`], for messages.
 pub(in crate::compile) const VALUES: &str = "kong or kubernetes";
 
@@ -29,22 +39,26 @@ pub(in crate::compile) fn of_served_class(class: Option<&Object<IngressClass>>) 
 
 /// Whether the Ingresses of a class have regular expressions as paths.
 pub fn has_path_expressions(class: Option<&Object<IngressClass>>) -> bool {
-    of_served_class(class) != Ok(Dialect::Kubernetes)
+    match of_served_class(class) {
+        // Paths of an unknown dialect are not checked as if they were plain.
+        Ok(Dialect::Kong) | Err(_) => true,
+        Ok(Dialect::Kubernetes) => false,
+    }
 }
 
 /// Whether the annotation with host aliases has an effect on the Ingresses of a class.
 pub(in crate::compile) fn has_host_aliases(class: Option<&Object<IngressClass>>) -> bool {
-    of_served_class(class) == Ok(Dialect::Kong)
+    of_served_class(class).is_ok_and(Dialect::has_annotations)
 }
 
 /// Whether this process serves the Ingress in a dialect in which annotations attach plugins.
 pub(in crate::compile) fn attaches_plugins(cx: CompileContext<'_>, ingress: &Object<Ingress>) -> bool {
-    super::served_class(cx, ingress).is_some_and(|class| of_served_class(class) == Ok(Dialect::Kong))
+    super::served_class(cx, ingress).is_some_and(|class| of_served_class(class).is_ok_and(Dialect::has_annotations))
 }
 
 /// Whether the class uses its IngressClassParameters, whose settings are those of Kong.
 pub(super) fn uses_parameters(class: &Object<IngressClass>) -> bool {
-    of_class(class) == Ok(Dialect::Kong)
+    of_class(class).is_ok_and(Dialect::has_annotations)
 }
 
 /// The dialect, or the value if it is unknown. Classes of Kong's controller have Kong's dialect.

@@ -4,7 +4,7 @@
 //!   BackendPolicy           backend_policy/ ────┐
 //!   BackendTLSPolicy        backend_tls.rs ─────┤     ┌ target.rs      an object, or a section of it
 //!   XBackendTrafficPolicy   backend_traffic.rs ─┴─────┼ precedence.rs  target ─▶ the policy in effect
-//!     └ session_persistence.rs                        └ acceptance.rs  the condition Accepted
+//!     └ session_persistence.rs ─▶ cookie.rs           └ acceptance.rs  the condition Accepted
 //!   users.rs  policies, and what else has an entry in its status for each Gateway through which it has an effect
 //! ```
 //!
@@ -17,6 +17,7 @@
 pub(super) mod backend_policy;
 pub(super) mod backend_tls;
 pub(super) mod backend_traffic;
+pub(super) mod cookie;
 pub(super) mod precedence;
 pub(super) mod session_persistence;
 pub(super) mod target;

@@ -14,19 +14,31 @@ pub(super) fn policies_for<'a, P: TargetedPolicy>(
     policies.filter_map(|id| P::table(store).get(&id.key)).map(|policy| &**policy)
 }
 
-/// The oldest of the policies with exactly this target, or else the first by name. Whether it can be used does not
-/// matter.
+/// The policies with exactly this target in the order of precedence: the oldest first, and then by name.
+pub(super) fn policies_with_target<'a, P: TargetedPolicy>(store: &'a Store, target: &Target<'_>) -> Vec<&'a Object<P>> {
+    let mut policies: Vec<_> = naming_target(store, target).collect();
+    policies.sort_by_key(|policy| rank(policy));
+    policies
+}
+
+/// The first of the policies with exactly this target. Whether it can be used does not matter.
 pub(super) fn first_policy<'a, P: TargetedPolicy>(store: &'a Store, target: &Target<'_>) -> Option<&'a Object<P>> {
-    let names_target = |policy: &&Object<P>| {
-        let mut references = policy.target_references();
-        references.any(|reference| {
+    naming_target(store, target).min_by_key(|policy| rank(policy))
+}
+
+fn naming_target<'a, P: TargetedPolicy>(store: &'a Store, target: &Target<'_>) -> impl Iterator<Item = &'a Object<P>> {
+    policies_for::<P>(store, &target.object_id()).filter(|policy| {
+        policy.target_references().any(|reference| {
             reference.target_kind::<P>() == Some(target.kind)
                 && *reference.name == *target.key.name
                 && reference.section == target.section
         })
-    };
-    let policies = policies_for::<P>(store, &target.object_id()).filter(names_target);
-    policies.min_by_key(|policy| (policy.meta.created, &policy.meta.key))
+    })
+}
+
+/// The lowest comes first.
+fn rank<P>(policy: &Object<P>) -> impl Ord {
+    (policy.meta.created, &policy.meta.key)
 }
 
 /// The policy whose settings apply to a target: one for the section precedes one for the whole object.

@@ -10,15 +10,28 @@ use http::header::{
     UPGRADE,
 };
 
+use super::cookie::{CookiePart, CookieProblem, CookieSpec};
 use crate::api::gateway::{SessionCookie, SessionHeader, SessionPersistence};
 use crate::compile::objects::duration::parse_duration;
 use crate::diagnostic::Diagnostic;
+use crate::upstream::settings::SameSite;
 use crate::upstream::{AffinityCarrier, AffinitySettings};
 
 /// `owner`: the name of the rule or Service that the sessions belong to, which identifies them in all replicas. `None`
-/// if there are problems, which are added to `problems`.
+/// if there are problems, which are added to `problems`. The standard has no attribute `SameSite`; it is `Strict`.
 pub(in crate::compile) fn translate(
     raw: &SessionPersistence,
+    owner: &str,
+    field: &str,
+    problems: &mut Vec<Diagnostic>,
+) -> Option<Arc<AffinitySettings>> {
+    translate_with(raw, SameSite::Strict, owner, field, problems)
+}
+
+/// Translates sessions whose cookie has this attribute `SameSite`; see [`translate`].
+pub(super) fn translate_with(
+    raw: &SessionPersistence,
+    same_site: SameSite,
     owner: &str,
     field: &str,
     problems: &mut Vec<Diagnostic>,
@@ -37,7 +50,7 @@ pub(in crate::compile) fn translate(
     let carrier = match (&*raw.kind, &raw.cookie, &raw.header) {
         ("Cookie", Some(cookie), None) => {
             let lifetime = Lifetime { absolute_timeout, has_timeout_field: raw.absolute_timeout.is_some() };
-            cookie_carrier(cookie, scope, lifetime, field, &mut found)
+            cookie_carrier(cookie, same_site, scope, &lifetime, field, &mut found)
         }
         ("Header", None, Some(header)) => header_carrier(header, field, &mut found),
         ("Cookie" | "Header", _, _) => {
@@ -68,44 +81,43 @@ struct Lifetime {
 
 fn cookie_carrier(
     cookie: &SessionCookie,
+    same_site: SameSite,
     scope: u64,
-    lifetime: Lifetime,
+    lifetime: &Lifetime,
     field: &str,
     found: &mut Vec<Diagnostic>,
 ) -> Option<AffinityCarrier> {
-    let mut problem = |subfield: &str, message: String, remedy: &str| {
-        found.push(Diagnostic::error(format!("{field}.{subfield}"), message, remedy));
-    };
     let SessionCookie { name, path, lifetime_type } = cookie;
-    let name = name.clone().unwrap_or_else(|| format!("portico-{scope:016x}"));
-    if name.is_empty() || !name.bytes().all(is_token_byte) {
-        let message = format!("{name:?} is not the name of a cookie");
-        problem("cookie.name", message, "use letters, digits, hyphens and underscores");
-    }
-    if !path.starts_with('/') || path.bytes().any(|byte| byte == b';' || !(b' '..=b'~').contains(&byte)) {
-        let message = format!("{path:?} is not the path of a cookie");
-        problem("cookie.path", message, "write a path that begins with a slash and has no semicolon");
-    } else if path != "/" && name.starts_with("__Host-") {
-        let message = format!("clients reject the cookie {name} with a path other than /");
-        problem("cookie.path", message, "use the path / or another name");
-    }
+    let mut problem = |subfield: &str, message: String, remedy: &str| {
+        found.push(Diagnostic::error(format!("{field}.cookie.{subfield}"), message, remedy));
+    };
     match (&**lifetime_type, lifetime.absolute_timeout) {
         ("Session", _) | ("Permanent", Some(_)) => {}
+        // The timeout has a problem of its own.
         ("Permanent", None) if lifetime.has_timeout_field => {}
         ("Permanent", None) => {
             let message = "a Permanent cookie needs absoluteTimeout".to_owned();
-            problem("cookie.lifetimeType", message, "add absoluteTimeout, or use Session");
+            problem("lifetimeType", message, "add absoluteTimeout, or use Session");
         }
         (other, _) => {
             let message = format!("{other:?} is not a lifetime of cookies");
-            problem("cookie.lifetimeType", message, "use Session or Permanent");
+            problem("lifetimeType", message, "use Session or Permanent");
         }
     }
-    Some(AffinityCarrier::Cookie {
-        name: name.into(),
-        attributes: format!("; Path={path}; HttpOnly; SameSite=Strict").into(),
-        is_permanent: lifetime_type == "Permanent",
-    })
+    let name = name.clone().unwrap_or_else(|| format!("portico-{scope:016x}"));
+    match (CookieSpec { name: &name, path, max_age: None, same_site }).build() {
+        Ok(cookie) => Some(AffinityCarrier::Cookie { cookie, is_permanent: lifetime_type == "Permanent" }),
+        Err(problems) => {
+            for CookieProblem { part, message, remedy } in problems {
+                let subfield = match part {
+                    CookiePart::Name => "name",
+                    CookiePart::Path => "path",
+                };
+                problem(subfield, message, remedy);
+            }
+            None
+        }
+    }
 }
 
 fn header_carrier(header: &SessionHeader, field: &str, found: &mut Vec<Diagnostic>) -> Option<AffinityCarrier> {
@@ -148,9 +160,4 @@ fn scope(owner: &str) -> u64 {
 /// Sessions are measured in seconds. Rounded up, so that none ends at once.
 fn whole_seconds(timeout: Duration) -> Duration {
     Duration::from_secs(timeout.as_secs() + u64::from(timeout.subsec_nanos() > 0))
-}
-
-/// A byte of a token (RFC 9110, section 5.6.2).
-fn is_token_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }

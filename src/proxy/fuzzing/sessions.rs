@@ -9,6 +9,7 @@ use http::header::COOKIE;
 use http::{HeaderMap, HeaderValue};
 
 use crate::proxy::http::steps::affinity::cookies;
+use crate::upstream::settings::{SameSite, SetCookie};
 use crate::upstream::{
     AffinityCarrier, AffinitySettings, EndpointAddress, EndpointIdentities, Endpoints, RequestAffinity, SessionValue,
     Upstream, UpstreamKey,
@@ -22,7 +23,8 @@ pub(crate) fn check(input: &[u8]) {
         headers.append(COOKIE, value);
     }
     let upstream = upstream();
-    let carrier = AffinityCarrier::Cookie { name: NAME.into(), attributes: "; Path=/".into(), is_permanent: true };
+    let cookie = SetCookie::new(NAME, "/", None, SameSite::Lax);
+    let carrier = AffinityCarrier::Cookie { cookie, is_permanent: true };
     let (absolute_timeout, idle_timeout) = (Some(Duration::from_secs(60)), Some(Duration::from_secs(30)));
     let settings = Arc::new(AffinitySettings { scope: 1, carrier, absolute_timeout, idle_timeout, strip: false });
     let read =

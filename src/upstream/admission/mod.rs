@@ -70,7 +70,7 @@ pub enum Overloaded {
     OverLimit,
     /// The request has waited for its place for too long.
     QueueTimeout,
-    /// The circuit breaker lets the request not through.
+    /// The circuit breaker rejects the request.
     CircuitOpen {
         /// After which time another request is worth the attempt; at least 1 s.
         retry_after: Duration,
@@ -106,6 +106,16 @@ impl QueuedRequest {
         // The circuit may have opened meanwhile.
         let circuit = rules.pass_circuit()?;
         Ok(Admission::hold(rules, slot, circuit))
+    }
+}
+
+/// Waits for the turn of a request that has to.
+pub(super) async fn in_turn(admitted: Result<Admission, NotAdmitted>) -> Result<Admission, Overloaded> {
+    match admitted {
+        Ok(admission) => Ok(admission),
+        Err(NotAdmitted::Overloaded(overloaded)) => Err(overloaded),
+        // Boxed, since few requests wait.
+        Err(NotAdmitted::Queued(request)) => Box::pin(request.wait()).await,
     }
 }
 

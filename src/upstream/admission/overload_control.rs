@@ -17,7 +17,7 @@ use crate::upstream::circuit_breaker::{CircuitBreaker, CircuitOpen, CircuitPass,
 use crate::upstream::configured_endpoints::BackendTraffic;
 use crate::upstream::health::UpstreamClock;
 use crate::upstream::limits::{AdaptiveConcurrency, QueueEnd, RequestSlots, SuccessRateWindow};
-use crate::upstream::settings::{AdmissionControl, CircuitBreakerSettings, RequestLimits};
+use crate::upstream::settings::{AdmissionControl, CircuitBreakerSettings, RequestLimits, is_listed_or_server_error};
 use crate::upstream::socket_budget::client_slots::ClientSlot;
 
 /// What limits the requests of an upstream.
@@ -45,7 +45,7 @@ pub(super) struct OverloadRules {
     state: Arc<OverloadState>,
 }
 
-/// What all rules of an upstream have in common, whatever changes.
+/// What all rules of an upstream have in common, until it has none.
 #[derive(Debug)]
 struct OverloadState {
     clock: UpstreamClock,
@@ -305,11 +305,7 @@ impl OverloadRules {
     /// Whether a response with this status is an error.
     pub(super) fn is_error(&self, status: u16) -> bool {
         let statuses = self.circuit.as_ref().map_or(&[][..], |circuit| &circuit.settings().statuses);
-        match statuses {
-            // 501 and 505 are about the request.
-            [] => (500..=599).contains(&status) && !matches!(status, 501 | 505),
-            statuses => statuses.binary_search(&status).is_ok(),
-        }
+        is_listed_or_server_error(statuses, status)
     }
 
     /// Records what an attempt has shown, except in the circuit.

@@ -130,6 +130,7 @@ mod tests {
 
     use super::super::{EndpointAddress, Endpoints, Outcome, OutcomeClass, UpstreamKey};
     use super::*;
+    use crate::upstream::settings::{SameSite, SetCookie};
 
     const NOW: u32 = 1_000_000;
 
@@ -209,7 +210,8 @@ mod tests {
     /// Clients would otherwise keep a cookie longer than its session, or forget other sessions in it.
     #[test]
     fn permanent_cookies_are_kept_until_their_last_session_ends() {
-        let carrier = AffinityCarrier::Cookie { name: "s".into(), attributes: "; Path=/".into(), is_permanent: true };
+        let cookie = SetCookie::new("s", "/", None, SameSite::Lax);
+        let carrier = AffinityCarrier::Cookie { cookie, is_permanent: true };
         let permanent = Arc::new(AffinitySettings {
             carrier,
             idle_timeout: Some(Duration::from_secs(30)),

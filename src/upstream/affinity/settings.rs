@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use http::HeaderName;
 
+use crate::upstream::settings::SetCookie;
+
 /// How a rule or the policy of a Service keeps sessions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AffinitySettings {
@@ -23,10 +25,7 @@ pub struct AffinitySettings {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AffinityCarrier {
     Cookie {
-        name: Box<str>,
-        /// What follows the value in `Set-Cookie`, except `Max-Age` and `Secure`: `; Path=/; HttpOnly;
-        /// SameSite=Strict`.
-        attributes: Box<str>,
+        cookie: SetCookie,
         /// Whether clients keep the cookie until `absolute_timeout`, and not only until they are closed.
         is_permanent: bool,
     },
@@ -38,7 +37,7 @@ pub enum AffinityCarrier {
 impl fmt::Display for AffinitySettings {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.carrier {
-            AffinityCarrier::Cookie { name, attributes, is_permanent } => {
+            AffinityCarrier::Cookie { cookie: SetCookie { name, attributes }, is_permanent } => {
                 let lifetime = if *is_permanent { ", permanent" } else { "" };
                 write!(formatter, "cookie {name}{attributes}{lifetime}")?;
             }

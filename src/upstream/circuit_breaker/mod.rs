@@ -14,7 +14,6 @@
 //! endpoints of now.
 
 mod phase;
-mod sliding_count;
 #[cfg(test)]
 mod tests;
 
@@ -26,9 +25,9 @@ use parking_lot::Mutex;
 
 use super::health::UpstreamClock;
 use super::settings::CircuitBreakerSettings;
+use super::sliding_count::{SlidingCount, millis};
 pub use phase::CircuitPhase;
 use phase::{PhaseNumber, PhaseStore};
-pub(super) use sliding_count::{SlidingCount, millis};
 
 /// The circuit breaker with its settings. The state stays when they change.
 #[derive(Debug)]
@@ -85,7 +84,7 @@ pub(super) enum CircuitVerdict {
     Error,
 }
 
-/// The circuit lets a request not through.
+/// The circuit rejects a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct CircuitOpen {
     /// After which time another request is worth the attempt.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 
 use super::Upstream;
+use crate::upstream::admission::{Admission, NotAdmitted, Overloaded, in_turn};
 
 /// The alternatives of an upstream. Their own alternatives are not used, so that requests do not go in circles.
 #[derive(Debug)]
@@ -20,6 +21,23 @@ impl Alternatives {
     /// enough endpoints. `None` for itself, also if no other has enough.
     pub fn in_place_of(&self, upstream: &Upstream) -> Option<&Arc<Upstream>> {
         if upstream.has_available(self.min_available_percent) { None } else { self.next(upstream) }
+    }
+
+    /// Admits a request or connection to the upstream with these alternatives, or to what takes its place: an
+    /// alternative, or the fallback if the circuit is open, also if it opens while the request waits. Returns where it
+    /// goes. `admit`: [`Upstream::admit`] or [`Upstream::admit_connection`].
+    pub async fn admit<'a>(
+        &'a self,
+        upstream: &'a Arc<Upstream>,
+        admit: impl Fn(&Upstream) -> Result<Admission, NotAdmitted>,
+    ) -> (&'a Arc<Upstream>, Result<Admission, Overloaded>) {
+        if let Some(alternative) = self.in_place_of(upstream) {
+            return (alternative, in_turn(admit(alternative)).await);
+        }
+        match (in_turn(admit(upstream)).await, &self.circuit_fallback) {
+            (Err(Overloaded::CircuitOpen { .. }), Some(fallback)) => (fallback, in_turn(admit(fallback)).await),
+            (admission, _) => (upstream, admission),
+        }
     }
 
     /// The first alternative with enough endpoints, other than this upstream.

@@ -110,7 +110,7 @@ impl EndpointHealth {
         self.in_service_since.load(Relaxed)
     }
 
-    /// Makes the calling request the one that is tried while the endpoint is half-open. Requests that can not be sent
+    /// Makes the calling request the one that is tried while the endpoint is half-open. Requests that cannot be sent
     /// again do it only if no others have for a second. A claim that no result is reported for ends after a while.
     pub(in crate::upstream) fn claim_half_open(&self, now: u64, is_repeatable: bool) -> bool {
         self.change(|word| {
@@ -411,7 +411,7 @@ impl EndpointHealth {
 
 /// How long one request may try a half-open endpoint before another one may.
 const CLAIM_MILLIS: u64 = 10_000;
-/// How long requests that can not be sent again leave a half-open endpoint to others.
+/// How long requests that cannot be sent again leave a half-open endpoint to others.
 const UNREPEATABLE_DELAY_MILLIS: u64 = 1_000;
 
 #[cfg(test)]

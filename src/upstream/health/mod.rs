@@ -8,7 +8,7 @@
 //!     └────────────────────────────────────────────────────── enough requests succeed ────┘
 //! ```
 //!
-//! An endpoint that can not be connected is probed apart from requests. While it is ejected because of its responses,
+//! An endpoint that cannot be connected is probed apart from requests. While it is ejected because of its responses,
 //! time passes, and then one request at a time shows whether it works again.
 
 mod availability;

@@ -1,4 +1,4 @@
-//! When an endpoint is tried again that connections can not be opened to: by probes, or else by requests.
+//! When an endpoint is tried again that connections cannot be opened to: by probes, or else by requests.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 

@@ -13,6 +13,7 @@ use prost::Message;
 use super::checker::{CheckFailure, CheckPass};
 use super::http_check::{PRODUCT, absolute};
 use super::http_connection::HttpConnection;
+use crate::upstream::outcome::GRPC_STATUS;
 
 /// Calls the health service of an endpoint.
 pub(super) async fn check(
@@ -114,7 +115,6 @@ struct HealthCheckResponse {
 }
 
 const METHOD: &str = "/grpc.health.v1.Health/Check";
-const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 const NOT_COMPRESSED: u8 = 0;
 const OK: i32 = 0;

@@ -6,8 +6,8 @@
 
 use std::time::Duration;
 
-use crate::upstream::circuit_breaker::SlidingCount;
 use crate::upstream::settings::AdmissionControl;
+use crate::upstream::sliding_count::SlidingCount;
 
 /// The requests of the last interval that have ended, and those of them that have succeeded.
 #[derive(Debug)]

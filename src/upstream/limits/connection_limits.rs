@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use tokio::time::Instant;
 
 use crate::turn_clock;
-use crate::upstream::circuit_breaker::millis;
 use crate::upstream::settings::RequestLimits;
+use crate::upstream::sliding_count::millis;
 
 /// The limits of each connection. 0 is no limit.
 #[derive(Debug, Default)]

@@ -48,7 +48,7 @@ pub(super) struct OutlierDetection {
     attention: AtomicU8,
     settings: ArcSwap<HealthSettings>,
     is_dry_run: AtomicBool,
-    /// Whether endpoints that can not be connected are probed apart from requests.
+    /// Whether endpoints that cannot be connected are probed apart from requests.
     is_probed: AtomicBool,
     /// The number of marks of idle connections.
     marks: AtomicU32,
@@ -154,7 +154,7 @@ impl OutlierDetection {
         self.is_probed.load(Relaxed)
     }
 
-    /// From now on, endpoints that can not be connected are probed.
+    /// From now on, endpoints that cannot be connected are probed.
     pub(super) fn set_probed(&self) {
         self.is_probed.store(true, Relaxed);
     }

@@ -7,7 +7,7 @@ use super::transitions::HealthChange;
 use super::{COUNTS_RATES, FollowUp, HealthState, ObservedEndpoint, OutlierDetection};
 use crate::upstream::health::{Availability, EjectionCause, FailureKind, HalfOpenStep};
 use crate::upstream::outcome::{GrpcStatus, Outcome, OutcomeClass};
-use crate::upstream::settings::PassiveChecks;
+use crate::upstream::settings::{PassiveChecks, is_gateway_error, is_listed_or_server_error};
 
 impl OutlierDetection {
     /// Records what an attempt has shown about an endpoint.
@@ -102,7 +102,7 @@ impl OutlierDetection {
             return;
         };
         let is_gateway_error = is_gateway_error(status);
-        let is_server_error = is_server_error(checks, status);
+        let is_server_error = is_listed_or_server_error(&checks.statuses, status);
         let compares_rates = self.attention.load(Relaxed) & COUNTS_RATES != 0;
         if compares_rates {
             seen.state.rates.count(is_gateway_error || is_server_error);
@@ -190,17 +190,6 @@ impl OutlierDetection {
     /// Idle connections of all workers to this endpoint are not used any more.
     fn mark_idle(&self, seen: &ObservedEndpoint<'_>) {
         seen.state.health.set_mark(self.marks.fetch_add(1, Relaxed).wrapping_add(1));
-    }
-}
-
-fn is_gateway_error(status: u16) -> bool {
-    (502..=504).contains(&status)
-}
-
-fn is_server_error(checks: &PassiveChecks, status: u16) -> bool {
-    match &*checks.statuses {
-        [] => (500..=599).contains(&status) && status != 501 && status != 505,
-        listed => listed.binary_search(&status).is_ok(),
     }
 }
 

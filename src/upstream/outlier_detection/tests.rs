@@ -451,7 +451,7 @@ async fn several_connect_failures_may_be_required() {
     assert_eq!(detector.ejected(), [0]);
     let detector = Detector::new(2, PassiveChecks { connect_failures: 0, ..DEFAULT() });
     detector.report(0, Outcome::of(OutcomeClass::ConnectFailed));
-    assert_eq!(detector.ejected(), [0], "the check can not be switched off");
+    assert_eq!(detector.ejected(), [0], "the check cannot be switched off");
 }
 
 /// Until a probe has opened a connection, no request is sent there; afterwards one at once.

@@ -21,9 +21,9 @@ pub struct PassiveChecks {
     pub connect_failures: u32,
     /// Connections that closed without a response, invalid responses, timeouts.
     pub local_origin_failures: u32,
-    /// 502, 503 and 504.
+    /// What [`is_gateway_error`](super::is_gateway_error) counts.
     pub gateway_errors: u32,
-    /// 500 to 599 but 501 and 505, or else `statuses`.
+    /// Server errors, or else `statuses`: [`is_listed_or_server_error`](super::is_listed_or_server_error).
     pub server_errors: u32,
     /// What counts for `server_errors`, sorted. Empty for the default.
     pub statuses: Box<[u16]>,

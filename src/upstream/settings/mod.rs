@@ -12,6 +12,8 @@ mod health;
 mod limits;
 mod request_hash;
 mod retries;
+mod set_cookie;
+mod statuses;
 mod timeouts;
 
 pub use active_check::{
@@ -21,6 +23,8 @@ pub use balancing::{Balancing, BalancingAlgorithm, FailoverLevel, Locality, Loca
 pub use circuit_breaker::{CircuitBreakerSettings, FallbackResponse, SlowRequests};
 pub use health::{FailurePercentage, HealthSettings, PassiveChecks, SuccessRate};
 pub use limits::{AdaptiveLimit, AdmissionControl, RequestLimits};
-pub use request_hash::{CombineKeys, HashCookie, HashKey, HashSource, RequestHash, SameSite};
+pub use request_hash::{CombineKeys, HashKey, HashSource, RequestHash};
 pub use retries::{HedgeSettings, ResetHeader, RetryConditions, RetrySettings, TimeFormat};
+pub use set_cookie::{SameSite, SetCookie};
+pub use statuses::{is_gateway_error, is_listed_or_server_error, is_server_error};
 pub use timeouts::RequestTimeouts;

@@ -1,9 +1,9 @@
 //! What consistent hashing hashes of a request.
 
-use std::time::Duration;
-
 use http::HeaderName;
 use regex::bytes::Regex;
+
+use super::set_cookie::SetCookie;
 
 /// The parts of a request whose hash chooses its endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,7 +47,8 @@ impl Eq for HashKey {}
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HashSource {
     Header(HeaderName),
-    Cookie(HashCookie),
+    /// A cookie, which is generated for a request that does not have it.
+    Cookie(SetCookie),
     /// The address of the client, after trusted proxies. Of an IPv6 address, only the prefix of this length counts.
     ClientIp {
         ipv6_prefix: u8,
@@ -60,23 +61,4 @@ pub enum HashSource {
     /// The authenticated consumer, or else its credential.
     Consumer,
     Host,
-}
-
-/// A cookie, which is generated for a request that does not have it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HashCookie {
-    pub name: Box<str>,
-    /// Its `Max-Age`; a session cookie if zero.
-    pub ttl: Duration,
-    pub path: Box<str>,
-    pub same_site: SameSite,
-}
-
-/// The attribute `SameSite` of a cookie.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum SameSite {
-    Strict,
-    #[default]
-    Lax,
-    None,
 }

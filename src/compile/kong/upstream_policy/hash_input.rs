@@ -1,12 +1,11 @@
 //! What is hashed of a request, as Kong's kinds name it.
 
-use std::time::Duration;
-
 use http::HeaderName;
 
 use super::findings::Findings;
 use crate::api::kong::{KongIngressUpstream, UpstreamHash, UpstreamHashFallback};
-use crate::upstream::settings::{HashCookie, HashKey, HashSource, SameSite};
+use crate::compile::policies::cookie::{CookieProblem, CookieSpec};
+use crate::upstream::settings::{HashKey, HashSource, SameSite};
 
 /// The input of a hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,12 +88,7 @@ impl<'o> HashInput<'o> {
             HashInput::Consumer => HashSource::Consumer,
             HashInput::Path => HashSource::Path,
             HashInput::Header(name) => HashSource::Header(HeaderName::try_from(name).ok()?),
-            HashInput::Cookie { name, path } => HashSource::Cookie(HashCookie {
-                name: name.into(),
-                ttl: Duration::ZERO,
-                path: path.into(),
-                same_site: SameSite::Lax,
-            }),
+            HashInput::Cookie { name, path } => HashSource::Cookie(cookie(name, path).build().ok()?),
             HashInput::QueryArg(name) => HashSource::Query(name.into()),
             HashInput::UriCapture(name) => HashSource::UriCapture(name.into()),
         };
@@ -111,14 +105,15 @@ impl<'o> HashInput<'o> {
             HashInput::Header(name) if HeaderName::try_from(name).is_err() => {
                 problem(format!("{name:?} is not the name of a header"), "write a name such as x-user")
             }
-            // The names of cookies are tokens, like those of headers.
-            HashInput::Cookie { name, .. } if HeaderName::try_from(name).is_err() => {
-                problem(format!("{name:?} is not the name of a cookie"), "use letters, digits, hyphens and underscores")
-            }
-            HashInput::Cookie { path, .. } if !is_cookie_path(path) => {
-                let what = format!("{path:?} is not the path of a cookie");
-                problem(what, "write a path that begins with a slash and has no semicolon")
-            }
+            HashInput::Cookie { name, path } => match cookie(name, path).build() {
+                Ok(_) => Some(self),
+                Err(problems) => {
+                    for CookieProblem { message, remedy, .. } in problems {
+                        problem(message, remedy);
+                    }
+                    None
+                }
+            },
             HashInput::QueryArg("") => problem("the name of a parameter is empty".to_owned(), "write its name"),
             HashInput::UriCapture("") => problem("the name of a group is empty".to_owned(), "write its name"),
             input => Some(input),
@@ -210,7 +205,7 @@ fn first_of<'o>(
         .or_else(|| uri_capture.as_deref().map(HashInput::UriCapture))
 }
 
-/// Whether `Set-Cookie` can have this path.
-fn is_cookie_path(path: &str) -> bool {
-    path.starts_with('/') && path.bytes().all(|byte| byte != b';' && (b' '..=b'~').contains(&byte))
+/// The cookie that is generated, which clients forget when they close, as with Kong.
+fn cookie<'o>(name: &'o str, path: &'o str) -> CookieSpec<'o> {
+    CookieSpec { name, path, max_age: None, same_site: SameSite::Lax }
 }

@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 
 use super::blocks::Block;
 use super::effective::is_enforceable;
-use super::layers::{first_with_block, policies_with_target};
+use super::layers::first_with_block;
 use crate::api::portico::BackendPolicy;
 use crate::api::{Kind, Object, ObjectKey};
+use crate::compile::policies::precedence::policies_with_target;
 use crate::compile::policies::target::{Target, TargetKind};
 use crate::store::Store;
 
@@ -17,11 +18,11 @@ pub(in crate::compile) fn affected_by(store: &Store, kind: TargetKind, key: &Obj
         return None;
     }
     let whole = Target { kind, key: key.clone(), section: None };
-    let of_whole = policies_with_target(store, &whole);
+    let of_whole = policies_with_target::<BackendPolicy>(store, &whole);
     let sections = kind.sections(store, key)?;
     let named = sections.iter().filter(|name| !name.is_empty());
     let mut layers: Vec<Vec<&Object<BackendPolicy>>> = named
-        .map(|name| policies_with_target(store, &Target { section: Some(name), ..whole.clone() }))
+        .map(|name| policies_with_target::<BackendPolicy>(store, &Target { section: Some(name), ..whole.clone() }))
         .map(|of_section| of_section.into_iter().chain(of_whole.iter().copied()).collect())
         .collect();
     if sections.is_empty() || sections.iter().any(|name| name.is_empty()) {

@@ -6,25 +6,11 @@ use std::collections::BTreeMap;
 use super::blocks::Block;
 use crate::api::portico::BackendPolicy;
 use crate::api::{Kind, Object, ObjectKey};
-use crate::compile::policies::precedence::policies_for;
-use crate::compile::policies::target::{Target, TargetKind, TargetedPolicy};
+use crate::compile::policies::precedence::policies_with_target;
+use crate::compile::policies::target::{Target, TargetKind};
 use crate::store::Store;
 use crate::transport_protocol::TransportProtocol;
 use crate::upstream::{UpstreamKey, UpstreamSource};
-
-/// The policies with exactly this target, oldest first.
-pub(super) fn policies_with_target<'a>(store: &'a Store, target: &Target<'_>) -> Vec<&'a Object<BackendPolicy>> {
-    let names_target = |policy: &&Object<BackendPolicy>| {
-        policy.target_references().any(|reference| {
-            reference.target_kind::<BackendPolicy>() == Some(target.kind)
-                && *reference.name == *target.key.name
-                && reference.section == target.section
-        })
-    };
-    let mut policies: Vec<_> = policies_for::<BackendPolicy>(store, &target.object_id()).filter(names_target).collect();
-    policies.sort_by_key(|policy| (policy.meta.created, &policy.meta.key));
-    policies
-}
 
 /// The policies that apply to an upstream, in the order of precedence.
 pub(in crate::compile) fn policies_of_upstream<'a>(

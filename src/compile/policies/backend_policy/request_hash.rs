@@ -1,12 +1,11 @@
 //! `spec.loadBalancing.hash`: the parts of a request that consistent hashing uses.
 
-use std::time::Duration;
-
 use regex::bytes::{Regex, RegexBuilder};
 
 use super::block_reader::BlockReader;
 use crate::api::portico::{HashCookieSpec, HashKeySpec, HashSpec};
-use crate::upstream::settings::{CombineKeys, HashCookie, HashKey, HashSource, RequestHash, SameSite};
+use crate::compile::policies::cookie::{CookiePart, CookieProblem, CookieSpec};
+use crate::upstream::settings::{CombineKeys, HashKey, HashSource, RequestHash, SameSite, SetCookie};
 
 /// The settings without the keys that have problems.
 pub(super) fn request_hash(spec: &HashSpec, block: &mut BlockReader<'_>) -> RequestHash {
@@ -65,36 +64,27 @@ fn hash_source(spec: &HashKeySpec, block: &mut BlockReader<'_>) -> Option<HashSo
     })
 }
 
-fn hash_cookie(name: &str, spec: &HashCookieSpec, block: &mut BlockReader<'_>) -> Option<HashCookie> {
-    if !name.bytes().all(is_token_byte) {
-        let message = format!("{name:?} is not the name of a cookie");
-        block.problem("name", message, "use letters, digits, hyphens and underscores");
-        return None;
-    }
-    let mut block = block.object("cookie");
-    let ttl = block.duration("ttl", spec.ttl.as_ref(), ["0s", "9999h"]).unwrap_or(Duration::ZERO);
+fn hash_cookie(name: &str, spec: &HashCookieSpec, block: &mut BlockReader<'_>) -> Option<SetCookie> {
+    let mut of_cookie = block.object("cookie");
+    let ttl = of_cookie.duration("ttl", spec.ttl.as_ref(), ["0s", "9999h"]).filter(|ttl| !ttl.is_zero());
+    let same_site = of_cookie.choice("sameSite", spec.same_site.as_ref(), SAME_SITE).unwrap_or_default();
     let path = spec.path.as_deref().unwrap_or("/");
-    if !is_cookie_path(path) {
-        let message = format!("{path:?} is not the path of a cookie");
-        block.problem("path", message, "write a path that begins with a slash and has no semicolon");
+    let problems = match (CookieSpec { name, path, max_age: ttl, same_site }).build() {
+        Ok(cookie) => return Some(cookie),
+        Err(problems) => problems,
+    };
+    for CookieProblem { part, message, remedy } in problems {
+        match part {
+            CookiePart::Name => block.problem("name", message, remedy),
+            CookiePart::Path => block.object("cookie").problem("path", message, remedy),
+        }
     }
-    let same_site = block.choice("sameSite", spec.same_site.as_ref(), SAME_SITE).unwrap_or_default();
-    Some(HashCookie { name: name.into(), ttl, path: path.into(), same_site })
+    None
 }
 
 /// The values of the attribute SameSite.
 pub(super) const SAME_SITE: [(&str, SameSite); 3] =
     [("Strict", SameSite::Strict), ("Lax", SameSite::Lax), ("None", SameSite::None)];
-
-/// Whether a text can be the attribute Path of a cookie.
-pub(super) fn is_cookie_path(path: &str) -> bool {
-    path.starts_with('/') && path.bytes().all(|byte| byte != b';' && (b' '..=b'~').contains(&byte))
-}
-
-/// A byte of a token (RFC 9110, section 5.6.2).
-fn is_token_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
-}
 
 /// Expressions are evaluated for each request, and each has a buffer in every worker, so their size is limited.
 fn expression(text: &str, block: &mut BlockReader<'_>) -> Option<Regex> {

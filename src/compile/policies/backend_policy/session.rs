@@ -7,7 +7,8 @@ use crate::api::gateway::{SessionCookie, SessionHeader, SessionPersistence};
 use crate::api::portico::BackendSessionPersistence;
 use crate::compile::policies::session_persistence;
 use crate::diagnostic::Diagnostic;
-use crate::upstream::{AffinityCarrier, AffinitySettings};
+use crate::upstream::AffinitySettings;
+use crate::upstream::settings::SameSite;
 
 /// `owner`: the name of the target, which identifies the sessions in all replicas. `None` if there are problems.
 pub(super) fn translate(
@@ -28,7 +29,7 @@ pub(super) fn translate(
     }
     let same_site =
         block.object("cookie").choice("sameSite", cookie.same_site.as_ref(), super::request_hash::SAME_SITE);
-    let same_site = same_site.and(cookie.same_site.as_deref()).unwrap_or("Strict");
+    let same_site = same_site.unwrap_or(SameSite::Strict);
     let standard = SessionPersistence {
         kind: spec.kind.clone().unwrap_or_else(|| "Cookie".to_owned()),
         absolute_timeout: spec.absolute_timeout.clone(),
@@ -41,26 +42,14 @@ pub(super) fn translate(
     };
     let idle_timeout =
         BlockReader::new(FIELD, problems).duration("idleTimeout", spec.idle_timeout.as_ref(), ["1s", "9999h"]);
-    let settings = session_persistence::translate(&standard, owner, FIELD, problems)?;
+    let settings = session_persistence::translate_with(&standard, same_site, owner, FIELD, problems)?;
     if idle_timeout.zip(settings.absolute_timeout).is_some_and(|(idle, absolute)| idle > absolute) {
         let message = "it is longer than absoluteTimeout";
         BlockReader::new(FIELD, problems).problem("idleTimeout", message, "shorten it");
     }
     Some(Arc::new(AffinitySettings {
-        carrier: with_same_site(&settings.carrier, same_site),
         idle_timeout,
         strip: spec.strip.unwrap_or(false),
         ..AffinitySettings::clone(&settings)
     }))
-}
-
-/// The standard has no attribute SameSite, which is always Strict there.
-fn with_same_site(carrier: &AffinityCarrier, same_site: &str) -> AffinityCarrier {
-    match carrier {
-        AffinityCarrier::Cookie { name, attributes, is_permanent } => {
-            let attributes = attributes.replace("; SameSite=Strict", &format!("; SameSite={same_site}"));
-            AffinityCarrier::Cookie { name: name.clone(), attributes: attributes.into(), is_permanent: *is_permanent }
-        }
-        AffinityCarrier::Header(name) => AffinityCarrier::Header(name.clone()),
-    }
 }

@@ -6,13 +6,14 @@ use super::blocks::{Block, is_or_are, names};
 use super::datagram_fields;
 use super::displacement::{Displacement, Precedence, displace};
 use super::effective::{DryRun, PolicyTarget, Translated, is_dry_run, translate};
-use super::layers::{first_with_block, policies_with_target};
+use super::layers::first_with_block;
 use super::rule_settings::{has_parts_for_all_rules, own_rules};
 use super::timeouts;
 use super::unserved_fields::unserved_fields;
 use crate::api::core::ServicePort;
 use crate::api::portico::BackendPolicy;
 use crate::api::{Kind, Object, ObjectKey};
+use crate::compile::policies::precedence::policies_with_target;
 use crate::compile::policies::target::{Target, TargetKind, TargetedPolicy};
 use crate::compile::policies::users::{Findings, ServedUsers};
 use crate::compile::verdict::{Code, Condition};
@@ -104,14 +105,19 @@ impl<'a> Review<'a> {
             if target.section.is_some_and(|section| !sections.contains(&section)) {
                 continue;
             }
-            let same_target = policies_with_target(store, &target);
+            let same_target = policies_with_target::<BackendPolicy>(store, &target);
             let ports: Vec<_> = match target.section {
                 None => sections.iter().filter(|name| !name.is_empty()).collect(),
                 Some(_) => Vec::new(),
             };
             let of_ports: Vec<_> = ports
                 .iter()
-                .map(|name| policies_with_target(store, &Target { section: Some(name), ..target.whole_object() }))
+                .map(|name| {
+                    policies_with_target::<BackendPolicy>(
+                        store,
+                        &Target { section: Some(name), ..target.whole_object() },
+                    )
+                })
                 .collect();
             let name = described(&target);
             let has_own_sessions = target.kind == TargetKind::XBackend && sets_sessions(store, &target.key);

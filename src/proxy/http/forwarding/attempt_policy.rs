@@ -18,7 +18,7 @@ use http_body::Body;
 use tokio::time::Instant;
 
 use super::attempt_error::AttemptError;
-use super::attempt_timeouts::{AttemptTimeouts, TimeLimit};
+use super::attempt_timeouts::AttemptTimeouts;
 use super::next_attempt::{NextAttempt, Retry, RetryDelay};
 use super::replay_policy::{ReplayPolicy, is_idempotent};
 use super::service_attempts::{RequestRetries, ServiceAttempts, is_overloaded};
@@ -83,14 +83,6 @@ impl<'r> AttemptPolicy<'r> {
         self.service.is_some()
             && self.rule.is_none_or(|rule| !rule.sets_response_timeout())
             && self.attempt_time().is_some()
-    }
-
-    /// When all attempts end that begin now: the earlier of the timeout of the request and the deadline of the call.
-    pub(super) fn time_limit(&self, now: Instant) -> Option<TimeLimit> {
-        let total = self.timeouts().total().and_then(|total| now.checked_add(total));
-        let of_request = total.map(|end| TimeLimit { end, error: RequestError::RequestTimeout });
-        let of_call = self.call_deadline.map(|end| TimeLimit { end, error: RequestError::CallDeadline });
-        TimeLimit::earlier(of_request, of_call)
     }
 
     /// The time in which the responses of the Service begin, if they are measured.
@@ -373,23 +365,5 @@ mod tests {
         let buffers = |request: &Request<_>| policy(&with_codes).buffers(request, UpstreamProtocol::Http1);
         assert!(!buffers(&post));
         assert!(!policy(&with_codes).buffers(&empty, UpstreamProtocol::Http1));
-    }
-
-    #[test]
-    fn earlier_time_limit_applies() {
-        let now = Instant::now();
-        let rule = TimeoutsAndRetries { request: TimeoutSetting::After(2 * SECOND), ..TimeoutsAndRetries::default() };
-        for (call, expected) in [
-            (None, RequestError::RequestTimeout),
-            (Some(SECOND), RequestError::CallDeadline),
-            (Some(2 * SECOND), RequestError::RequestTimeout),
-            (Some(3 * SECOND), RequestError::RequestTimeout),
-        ] {
-            let call_deadline = call.map(|call| now + call);
-            let policy = AttemptPolicy { rule: Some(&rule), call_deadline, ..AttemptPolicy::default() };
-            let limit = policy.time_limit(now).unwrap();
-            assert_eq!((limit.error, limit.end), (expected, now + call.unwrap_or(2 * SECOND).min(2 * SECOND)));
-        }
-        assert_eq!(AttemptPolicy::default().time_limit(now), None);
     }
 }

@@ -54,6 +54,14 @@ impl AttemptTimeouts {
     pub(super) fn total(&self) -> Option<Duration> {
         [self.request.duration(), self.max_duration.duration()].into_iter().flatten().min()
     }
+
+    /// When all attempts end that begin now: the earlier of the timeout of the request and the deadline of the call.
+    pub(super) fn limit(&self, now: Instant, call_deadline: Option<Instant>) -> Option<TimeLimit> {
+        let total = self.total().and_then(|total| now.checked_add(total));
+        let of_request = total.map(|end| TimeLimit { end, error: RequestError::RequestTimeout });
+        let of_call = call_deadline.map(|end| TimeLimit { end, error: RequestError::CallDeadline });
+        TimeLimit::earlier(of_request, of_call)
+    }
 }
 
 /// When a request and its response must be complete, and the error if they are not.
@@ -105,6 +113,23 @@ mod tests {
             assert_eq!((timeouts.backend_request, timeouts.connect.is_set()), (TimeoutSetting::Unlimited, false));
         }
         assert!(AttemptTimeouts::of(Some(&annotated), None).connect.is_set());
+    }
+
+    #[test]
+    fn earlier_time_limit_applies() {
+        let now = Instant::now();
+        let rule = TimeoutsAndRetries { request: TimeoutSetting::After(2 * SECOND), ..TimeoutsAndRetries::default() };
+        let timeouts = AttemptTimeouts::of(Some(&rule), None);
+        for (call, expected) in [
+            (None, RequestError::RequestTimeout),
+            (Some(SECOND), RequestError::CallDeadline),
+            (Some(2 * SECOND), RequestError::RequestTimeout),
+            (Some(3 * SECOND), RequestError::RequestTimeout),
+        ] {
+            let limit = timeouts.limit(now, call.map(|call| now + call)).unwrap();
+            assert_eq!((limit.error, limit.end), (expected, now + call.unwrap_or(2 * SECOND).min(2 * SECOND)));
+        }
+        assert_eq!(AttemptTimeouts::default().limit(now, None), None);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::rc::Rc;
 
 use http::Request;
 use http_body::Body;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{sleep, timeout_at};
 
 use super::attempt_policy::AttemptPolicy;
 use super::attempt_timeouts::TimeLimit;
@@ -19,6 +19,7 @@ use super::caller::{Caller, RepeatableBody, until_timed_out};
 use super::destination::Destination;
 pub(super) use super::ended_attempt::Forwarded;
 use super::ended_attempt::{AnotherAttempt, EndedAttempt};
+use super::forward_error::ForwardError;
 use super::hedging::{attempt_hedged, attempt_in_time};
 use super::outgoing_request::OutgoingRequest;
 use super::service_attempts::ServiceAttempts;
@@ -32,16 +33,26 @@ use crate::upstream::{NotAdmitted, Outcome, OutcomeClass};
 /// when the response must be complete.
 pub(in crate::proxy) async fn forward_in_time<C: Caller>(
     caller: &Rc<C>,
+    destination: Destination<'_>,
+    request: Request<C::Body>,
+    attempts: &mut Attempts,
+) -> (Forwarded<C>, Option<TimeLimit>) {
+    let limit = destination.time_limit(turn_clock::now());
+    forward_until(limit, caller, destination, request, attempts).await
+}
+
+/// Forwards a request that must be complete at `limit`, which may have begun before.
+pub(super) async fn forward_until<C: Caller>(
+    limit: Option<TimeLimit>,
+    caller: &Rc<C>,
     mut destination: Destination<'_>,
     mut request: Request<C::Body>,
     attempts: &mut Attempts,
 ) -> (Forwarded<C>, Option<TimeLimit>) {
     let (rule, settings) = (destination.policy.rule, destination.settings.take());
     let mut service = settings.as_deref().map(|settings| ServiceAttempts::new(settings, rule, &request));
-    let now = Instant::now();
-    let limit = AttemptPolicy { service: service.as_ref(), ..destination.policy }.time_limit(now);
-    if let Some(limit) = limit.filter(|limit| limit.end <= now) {
-        return (Err(limit.error), None);
+    if let Some(limit) = limit.filter(|limit| limit.end <= turn_clock::now()) {
+        return (Err(limit.error.into()), None);
     }
     if let Some(service) = &mut service {
         service.limit = limit;
@@ -60,7 +71,7 @@ pub(in crate::proxy) async fn forward_in_time<C: Caller>(
         let replay = policy.replay(is_complete, request.method(), protocol);
         let outgoing = sent.insert(OutgoingRequest::new(Rc::clone(caller), destination, request, replay)?);
         let response = forward(outgoing, Some(attempts)).await?;
-        Ok::<_, RequestError>((response, outgoing.attempt_deadline))
+        Ok::<_, ForwardError>((response, outgoing.attempt_deadline))
     };
     let outcome = match limit {
         None => forwarding.await,
@@ -74,7 +85,7 @@ pub(in crate::proxy) async fn forward_in_time<C: Caller>(
                         report_request_timeout(outgoing, attempts);
                     }
                 }
-                return (Err(limit.error), None);
+                return (Err(limit.error.into()), None);
             }
         },
     };
@@ -94,11 +105,14 @@ pub(in crate::proxy) async fn forward<C: Caller>(
 ) -> Forwarded<C> {
     let mut admission = match outgoing.admit() {
         Ok(admission) => admission,
-        Err(NotAdmitted::Overloaded(overloaded)) => return Err(overloaded.into()),
+        Err(NotAdmitted::Overloaded(overloaded)) => {
+            return Err(ForwardError::rejected(outgoing.target.upstream, overloaded));
+        }
         // Boxed, since few requests wait.
         Err(NotAdmitted::Queued(request)) => {
             let waited = until_timed_out(&*outgoing.caller, Box::pin(request.wait())).await;
-            waited.ok_or_else(|| outgoing.caller.timeout_error())??
+            let admitted = waited.ok_or_else(|| outgoing.caller.timeout_error())?;
+            admitted.map_err(|overloaded| ForwardError::rejected(outgoing.target.upstream, overloaded))?
         }
     };
     let mut retries = 0;
@@ -114,7 +128,7 @@ pub(in crate::proxy) async fn forward<C: Caller>(
         if outgoing.policy.is_configured() {
             outgoing.caller.record_progress();
         }
-        outgoing.attempt_deadline = outgoing.policy.attempt_time().map(|time| Instant::now() + time);
+        outgoing.attempt_deadline = outgoing.policy.attempt_time().map(|time| started_at + time);
         let hedge_delay = if retries == 0 { outgoing.policy.hedge_delay(outgoing.replay) } else { None };
         // Boxed, so that the future of requests with one attempt at a time stays small.
         let attempt = if let Some(delay) = hedge_delay {

@@ -3,17 +3,20 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use super::attempt_policy::AttemptPolicy;
+use super::attempt_timeouts::{AttemptTimeouts, TimeLimit};
 use super::upgrade::Upgrade;
 use crate::hop_count::HopCount;
 use crate::proxy::http::fields::field_policy::InformationalPolicy;
-use crate::upstream::{Admission, AttemptSettings, ClientSlot, NotAdmitted, Upstream};
+use crate::upstream::{Admission, AttemptSettings, ClientSlot, Upstream};
 
 /// Where a request is forwarded to. The request is already rewritten for the endpoint.
 pub(in crate::proxy) struct Destination<'r> {
     pub(in crate::proxy) upstream: &'r Arc<Upstream>,
-    /// The admission to the upstream, if it was requested already.
-    pub(in crate::proxy) admitted: Option<Box<Result<Admission, NotAdmitted>>>,
+    /// The admission to the upstream, if the request has it already.
+    pub(in crate::proxy) admitted: Option<Box<Admission>>,
     /// The endpoint of the session, for the first attempt.
     pub(in crate::proxy) pinned: Option<SocketAddr>,
     /// What load balancing by hash uses, if the upstream does and the request has it.
@@ -29,4 +32,12 @@ pub(in crate::proxy) struct Destination<'r> {
     pub(in crate::proxy) hops: HopCount,
     /// In which slot the request is counted.
     pub(in crate::proxy) client: ClientSlot,
+}
+
+impl Destination<'_> {
+    /// When a request that begins now must be complete, with all its attempts.
+    pub(super) fn time_limit(&self, now: Instant) -> Option<TimeLimit> {
+        let of_service = self.settings.as_deref().and_then(|settings| settings.timeouts.as_deref());
+        AttemptTimeouts::of(self.policy.rule, of_service).limit(now, self.policy.call_deadline)
+    }
 }

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::attempt_error::AttemptError;
 use super::caller::Caller;
 use super::endpoint_response::EndpointResponse;
+use super::forward_error::ForwardError;
 use super::next_attempt::{NextAttempt, Retry};
 use super::outgoing_request::OutgoingRequest;
 use super::retry_after::requested_wait;
@@ -24,7 +25,7 @@ use crate::upstream::{Admission, GRPC_STATUS, GrpcStatus, Outcome, OutcomeClass,
 pub(super) type AttemptResult<C> = Result<Response<EndpointResponse<<C as Caller>::Body>>, AttemptError>;
 
 /// The outcome of a request that was forwarded.
-pub(super) type Forwarded<C> = Result<Response<EndpointResponse<<C as Caller>::Body>>, RequestError>;
+pub(super) type Forwarded<C> = Result<Response<EndpointResponse<<C as Caller>::Body>>, ForwardError>;
 
 /// An attempt that has ended.
 pub(super) struct EndedAttempt<C: Caller> {
@@ -83,7 +84,7 @@ impl<C: Caller> EndedAttempt<C> {
             response.headers_mut().insert(OVERLOADED, HeaderValue::from_static("true"));
         }
         ControlFlow::Break(match error {
-            Some(error) => Err(error),
+            Some(error) => Err(error.into()),
             None => self.last_outcome(outgoing),
         })
     }
@@ -125,7 +126,7 @@ impl<C: Caller> EndedAttempt<C> {
     ) -> Result<AnotherAttempt, (RetryStop, Option<RequestError>)> {
         let Retry { reason, delay } = retry;
         let delay = outgoing.policy.delay(delay, self.retries);
-        if let Some(error) = outgoing.policy.missed_limit(Instant::now(), delay) {
+        if let Some(error) = outgoing.policy.missed_limit(turn_clock::now(), delay) {
             return Err((RetryStop::Deadline, self.outcome.is_err().then_some(error)));
         }
         // First the limit, which is given back with the admission: a retry that is not sent must not use the budget.
@@ -151,7 +152,7 @@ impl<C: Caller> EndedAttempt<C> {
                 outgoing.recycle();
                 Ok(response)
             }
-            Err(error) => Err(error.request_error()),
+            Err(error) => Err(error.request_error().into()),
         }
     }
 
@@ -178,7 +179,8 @@ impl<C: Caller> EndedAttempt<C> {
         let class = match &self.outcome {
             // Connecting reports that it was given up.
             Err(_) if outgoing.is_connecting => None,
-            _ if outgoing.policy.is_mirror => None,
+            // What a copy shows does not count. If it was the trial of a half-open endpoint, another one may follow.
+            _ if outgoing.policy.is_mirror => Some(OutcomeClass::Inconclusive),
             // The endpoint, or a proxy in front of it, has rejected the request without an attempt.
             Ok(response) if is_overloaded(response) => Some(OutcomeClass::NotProcessed),
             Ok(_) => Some(OutcomeClass::Responded),
@@ -274,5 +276,31 @@ fn grpc_status<B>(response: &Response<B>) -> GrpcStatus {
         None if is_call(headers) => GrpcStatus::Pending,
         // The trailers of gRPC-Web are a part of its body.
         Some(_) | None => GrpcStatus::None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::header::CONTENT_TYPE;
+
+    use super::*;
+
+    /// Trap: the status of gRPC-Web is in the body, so a response that waits for it in trailers would never count.
+    #[test]
+    fn only_grpc_has_its_status_in_trailers() {
+        for (content_type, status, expected) in [
+            ("application/grpc", None, GrpcStatus::Pending),
+            ("Application/gRPC+proto", None, GrpcStatus::Pending),
+            ("application/grpc", Some("14"), GrpcStatus::Received(14)),
+            ("application/grpc-web+proto", None, GrpcStatus::None),
+            ("application/grpc-web-text", Some("14"), GrpcStatus::Received(14)),
+            ("application/json", Some("14"), GrpcStatus::None),
+        ] {
+            let mut response = Response::builder().header(CONTENT_TYPE, content_type);
+            if let Some(status) = status {
+                response = response.header(GRPC_STATUS, status);
+            }
+            assert_eq!(grpc_status(&response.body(()).unwrap()), expected, "{content_type}, {status:?}");
+        }
     }
 }

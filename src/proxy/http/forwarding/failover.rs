@@ -11,19 +11,21 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::{Request, Response};
+use http::Request;
 use http_body::Body;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::timeout_at;
 
 use super::attempt_timeouts::TimeLimit;
-use super::attempts::{Forwarded, forward_in_time};
+use super::attempts::{Forwarded, forward_in_time, forward_until};
 use super::caller::{Caller, RepeatableBody, until_timed_out};
 use super::destination::Destination;
+use super::forward_error::ForwardError;
 use super::outgoing_request::copy_request;
 use super::replay_policy::is_idempotent;
 use crate::proxy::http::record::attempts::Attempts;
 use crate::proxy::http::record::request_error::RequestError;
-use crate::upstream::{Alternatives, NotAdmitted, Overloaded, Upstream};
+use crate::turn_clock;
+use crate::upstream::Alternatives;
 
 /// Forwards a request to its upstream, or to an alternative of it. Also returns when the response must be complete.
 pub(in crate::proxy) async fn forward_with_alternatives<C: Caller>(
@@ -36,16 +38,27 @@ pub(in crate::proxy) async fn forward_with_alternatives<C: Caller>(
         return forward_in_time(caller, destination, request, attempts).await;
     };
     let primary = destination.upstream;
-    let limit = destination.policy.time_limit(Instant::now());
-    retarget(&mut destination, &alternatives);
-    let upstream = destination.upstream;
-    let spare = match spare_copy(&**caller, &destination, &alternatives, &mut request).await {
+    // One limit for all that follows, whichever upstream responds.
+    let limit = destination.time_limit(turn_clock::now());
+    let preparing = async {
+        admit(&**caller, &mut destination, &alternatives).await?;
+        let is_primary = Arc::ptr_eq(destination.upstream, primary);
+        let spare =
+            if is_primary { spare_copy(&**caller, &destination, &alternatives, &mut request).await? } else { None };
+        Ok::<_, ForwardError>(spare)
+    };
+    let spare = match limit {
+        None => preparing.await,
+        Some(limit) => timeout_at(limit.end, preparing).await.unwrap_or(Err(limit.error.into())),
+    };
+    let spare = match spare {
         Ok(spare) => spare,
         Err(error) => return (Err(error), limit),
     };
-    let Some(spare) = spare else { return forward_in_time(caller, destination, request, attempts).await };
+    let Some(spare) = spare else { return forward_until(limit, caller, destination, request, attempts).await };
+    // Sent with the retries and timeouts of the first Service, since they are about its requests.
     let second = Destination {
-        upstream,
+        upstream: primary,
         admitted: None,
         pinned: None,
         hash: destination.hash,
@@ -57,44 +70,40 @@ pub(in crate::proxy) async fn forward_with_alternatives<C: Caller>(
         hops: destination.hops,
         client: destination.client,
     };
-    let (outcome, first_limit) = forward_in_time(caller, destination, request, attempts).await;
-    let is_replaced =
-        |response: &Response<_>| std::ptr::eq(upstream, primary) && alternatives.replaces(response.status().as_u16());
+    let (outcome, first_limit) = forward_until(limit, caller, destination, request, attempts).await;
     let response = match outcome {
-        Ok(response) if is_replaced(&response) => response,
+        Ok(response) if alternatives.replaces(response.status().as_u16()) => response,
         outcome => return (outcome, first_limit),
     };
-    let Some(next) = alternatives.next(upstream) else { return (Ok(response), first_limit) };
-    let forwarding = forward_in_time(caller, Destination { upstream: next, ..second }, spare, attempts);
-    let forwarded = match limit {
-        None => Some(forwarding.await),
-        // The time for the request began before its first attempt.
-        Some(limit) => timeout_at(limit.end, forwarding).await.ok(),
-    };
-    match forwarded {
-        Some((Ok(replacing), second_limit)) => {
+    let Some(next) = alternatives.next(primary) else { return (Ok(response), first_limit) };
+    let (replacing, second_limit) =
+        forward_until(limit, caller, Destination { upstream: next, ..second }, spare, attempts).await;
+    match replacing {
+        Ok(replacing) => {
             response.into_body().discard();
-            (Ok(replacing), TimeLimit::earlier(limit, second_limit))
+            (Ok(replacing), second_limit)
         }
         // A bad response is better than none.
-        Some((Err(_), _)) | None => (Ok(response), first_limit),
+        Err(_) => (Ok(response), first_limit),
     }
 }
 
-/// Replaces the upstream if it cannot take the request now, and admits the request to it otherwise.
-pub(in crate::proxy) fn retarget<'a>(destination: &mut Destination<'a>, alternatives: &'a Alternatives) {
-    let primary: &Arc<Upstream> = destination.upstream;
-    if let Some(other) = alternatives.in_place_of(primary) {
-        (destination.upstream, destination.pinned) = (other, None);
-        return;
+/// Admits the request to its upstream, or to the one that takes its place, which is then that of the destination, also
+/// if it has rejected the request.
+pub(in crate::proxy) async fn admit<'a, C: Caller>(
+    caller: &C,
+    destination: &mut Destination<'a>,
+    alternatives: &'a Alternatives,
+) -> Result<(), ForwardError> {
+    let (primary, client) = (destination.upstream, destination.client);
+    let admitting = alternatives.admit(primary, |upstream| upstream.admit(client));
+    let (upstream, admission) = until_timed_out(caller, admitting).await.ok_or_else(|| caller.timeout_error())?;
+    if !Arc::ptr_eq(upstream, primary) {
+        (destination.upstream, destination.pinned) = (upstream, None);
     }
-    let Some(fallback) = &alternatives.circuit_fallback else { return };
-    match primary.admit(destination.client) {
-        Err(NotAdmitted::Overloaded(Overloaded::CircuitOpen { .. })) => {
-            (destination.upstream, destination.pinned) = (fallback, None);
-        }
-        admitted => destination.admitted = Some(Box::new(admitted)),
-    }
+    let admission = admission.map_err(|overloaded| ForwardError::rejected(upstream, overloaded))?;
+    destination.admitted = Some(Box::new(admission));
+    Ok(())
 }
 
 /// A copy of a request whose response may be replaced, if it can be sent twice. Its body is read before.

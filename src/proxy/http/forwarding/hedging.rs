@@ -2,6 +2,7 @@
 //! good response counts. The other attempt is cancelled, which says nothing about its endpoint.
 
 use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -49,16 +50,13 @@ pub(super) async fn attempt_hedged<C: Caller>(
         if let Ok(outcome) = timeout(delay, first.as_mut()).await {
             return ended(started_at, outcome);
         }
-        second.search.avoid(first_endpoint);
-        let upstream = second.target.upstream;
-        let endpoint = second.search.next(second.caller.pools(), upstream, false);
-        let Some(endpoint) = endpoint.ok().filter(|_| upstream.take_retry().is_ok()) else {
+        let Some(endpoint) = endpoint_of_second(&mut second, first_endpoint) else {
             counters.count(HedgeOutcome::NotSent);
             return ended(started_at, first.await);
         };
         second_started_at = turn_clock::now();
         second.endpoint = endpoint;
-        second.attempt_deadline = policy.attempt_time().map(|time| Instant::now() + time);
+        second.attempt_deadline = policy.attempt_time().map(|time| second_started_at + time);
         race::<C, _, _>(first, pin!(attempt_in_time(&mut second)), policy).await
     };
     counters.count(match (&outcome, winner) {
@@ -107,6 +105,17 @@ pub(super) async fn attempt_hedged<C: Caller>(
         outgoing.search.avoid(loser_endpoint);
     }
     ended(winner_started_at, outcome)
+}
+
+/// The endpoint of the second attempt, if there is another one and the budget of retries has a place. The budget comes
+/// first, because choosing a half-open endpoint claims the only trial of it.
+fn endpoint_of_second<C: Caller>(second: &mut OutgoingRequest<'_, C>, first: SocketAddr) -> Option<SocketAddr> {
+    let upstream = second.target.upstream;
+    second.search.avoid(first);
+    if !second.search.has_others(upstream) || upstream.take_retry().is_err() {
+        return None;
+    }
+    second.search.next(second.caller.pools(), upstream, false).ok()
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

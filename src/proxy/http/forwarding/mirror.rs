@@ -30,7 +30,7 @@ use crate::proxy::http::record::request_error::RequestError;
 use crate::proxy::limits::ProxyLimits;
 use crate::proxy::record::stats::{MirrorCounters, MirrorOutcome};
 use crate::snapshot::rule::Mirror;
-use crate::upstream::{ClientSlot, ConnectionPools, Upstream};
+use crate::upstream::{ClientSlot, ConnectionPools, EndpointSearch, Upstream};
 
 /// The body of a request that may be mirrored.
 pub(in crate::proxy) trait MirroredBody: Body {
@@ -170,6 +170,8 @@ impl MirrorCopy {
         let Ok(mut outgoing) = OutgoingRequest::new(Rc::clone(&self.sender), destination, request, replay) else {
             return false;
         };
+        // So that the trial of a half-open endpoint is left to requests whose outcome counts, if there are any.
+        outgoing.search = EndpointSearch::new(None, self.hash).repeatable(false);
         let Ok(response) = forward(&mut outgoing, None).await else { return false };
         let EndpointResponse::Body(mut body) = response.into_body() else { return false };
         let mut read = 0;

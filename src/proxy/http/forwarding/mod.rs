@@ -17,6 +17,7 @@ pub(in crate::proxy) mod caller;
 pub(in crate::proxy) mod destination;
 pub(in crate::proxy) mod endpoint_response;
 pub(in crate::proxy) mod failover;
+pub(in crate::proxy) mod forward_error;
 pub(in crate::proxy) mod framing;
 pub(in crate::proxy) mod mirror;
 pub(in crate::proxy) mod outgoing_request;

@@ -52,8 +52,8 @@ pub(in crate::proxy) struct OutgoingRequest<'u, C: Caller> {
     pub(super) endpoint: SocketAddr,
     /// When the attempt must be complete, with its response.
     pub(super) attempt_deadline: Option<Instant>,
-    /// The admission to the upstream, if it was requested before.
-    admitted: Option<Box<Result<Admission, NotAdmitted>>>,
+    /// The admission to the upstream, if the request had it before.
+    admitted: Option<Box<Admission>>,
     /// The number of the attempt, from 1.
     pub(super) number: u32,
     /// The request to send. After it was sent: the same, or a copy, if it may be sent again.
@@ -137,7 +137,7 @@ impl<'u, C: Caller> OutgoingRequest<'u, C> {
     /// Admits the request to its upstream.
     pub(super) fn admit(&mut self) -> Result<Admission, NotAdmitted> {
         match self.admitted.take() {
-            Some(admitted) => *admitted,
+            Some(admission) => Ok(*admission),
             None if self.policy.is_mirror => Ok(Admission::default()),
             None => self.target.upstream.admit(self.target.client),
         }

@@ -2,8 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use http::header::CONTENT_TYPE;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderName, Request, Response, StatusCode};
 
 use super::attempt_error::AttemptError;
 use super::attempt_timeouts::TimeLimit;
@@ -11,8 +10,9 @@ use super::next_attempt::{NextAttempt, Retry, RetryDelay};
 use super::replay_policy::ReplayPolicy;
 use super::retry_after::requested_wait;
 use crate::proxy::http::record::request_error::RequestError;
+use crate::snapshot::router::is_call;
 use crate::snapshot::timeouts_and_retries::TimeoutsAndRetries;
-use crate::upstream::settings::{RequestTimeouts, RetryConditions, RetrySettings};
+use crate::upstream::settings::{RequestTimeouts, RetryConditions, RetrySettings, is_gateway_error, is_server_error};
 use crate::upstream::{AttemptSettings, GRPC_STATUS, ResponseTimes, RetryReason, RetryStop};
 
 /// What the Service of a request configures for its attempts.
@@ -145,8 +145,8 @@ impl<'s> RequestRetries<'s> {
                 }
                 let status = response.status().as_u16();
                 let is_listed = on.codes.binary_search(&status).is_ok()
-                    || on.gateway_error && (502..=504).contains(&status)
-                    || on.server_error && (500..=599).contains(&status) && ![501, 505].contains(&status);
+                    || on.gateway_error && is_gateway_error(status)
+                    || on.server_error && is_server_error(status);
                 if is_listed {
                     Some(RetryReason::Status)
                 } else if grpc_status(response).is_some_and(|status| on.grpc_codes.binary_search(&status).is_ok()) {
@@ -187,9 +187,8 @@ impl<'s> RequestRetries<'s> {
 
 /// The gRPC status of a response that consists of trailers only, which have no body before them.
 fn grpc_status<B>(response: &Response<B>) -> Option<u16> {
-    let is_grpc = response.headers().get(CONTENT_TYPE)?.as_bytes().starts_with(b"application/grpc");
-    let status: &HeaderValue = response.headers().get(GRPC_STATUS)?;
-    if is_grpc { status.to_str().ok()?.parse().ok() } else { None }
+    let status = response.headers().get(GRPC_STATUS)?;
+    if is_call(response.headers()) { status.to_str().ok()?.parse().ok() } else { None }
 }
 
 /// Whether a proxy in front of the endpoint has rejected the request, because there are too many. Only the fields of

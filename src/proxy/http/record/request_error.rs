@@ -83,7 +83,7 @@ pub(in crate::proxy) enum RequestError {
     OverLimit,
     /// The request has waited for too long until the Service has fewer.
     QueueTimeout,
-    /// The circuit breaker of the Service lets the request not through.
+    /// The circuit breaker of the Service rejects the request.
     CircuitOpen {
         /// After how many seconds another request is worth the attempt; at least 1.
         retry_after: u32,

@@ -34,8 +34,8 @@ impl<'r> BackendAffinity<'r> {
         let settings = split.affinity().map(Arc::clone).or_else(|| upstream.affinity_settings())?;
         let now = unix_seconds();
         let session = match &Arc::clone(&settings).carrier {
-            AffinityCarrier::Cookie { name, .. } => {
-                RequestAffinity::read(settings, upstream, cookies(headers, name), now)
+            AffinityCarrier::Cookie { cookie, .. } => {
+                RequestAffinity::read(settings, upstream, cookies(headers, &cookie.name), now)
             }
             AffinityCarrier::Header(name) => {
                 let values = headers.get_all(name).iter().map(HeaderValue::as_bytes);
@@ -52,7 +52,7 @@ pub(in crate::proxy) fn strip_from_request(affinity: Option<&BackendAffinity<'_>
         return;
     };
     match session.carrier() {
-        AffinityCarrier::Cookie { name, .. } => remove_cookie(headers, name),
+        AffinityCarrier::Cookie { cookie, .. } => remove_cookie(headers, &cookie.name),
         AffinityCarrier::Header(name) => {
             headers.remove(name);
         }
@@ -67,22 +67,12 @@ pub(in crate::proxy) fn add_to_response(
 ) {
     let (Some(backend), Some(endpoint)) = (affinity, endpoint) else { return };
     let BackendAffinity { upstream, session, scheme } = backend;
-    let Some(SessionValue { mut value, max_age }) = session.new_value(upstream, endpoint, unix_seconds()) else {
+    let Some(SessionValue { value, max_age }) = session.new_value(upstream, endpoint, unix_seconds()) else {
         return;
     };
     match session.carrier() {
-        AffinityCarrier::Cookie { name, attributes, .. } => {
-            value.insert(0, '=');
-            value.insert_str(0, name);
-            value.push_str(attributes);
-            if let Some(seconds) = max_age {
-                value.push_str("; Max-Age=");
-                value.push_str(&seconds.to_string());
-            }
-            if *scheme == Scheme::Https {
-                value.push_str("; Secure");
-            }
-            if let Ok(value) = HeaderValue::try_from(value) {
+        AffinityCarrier::Cookie { cookie, .. } => {
+            if let Ok(value) = HeaderValue::try_from(cookie.with_value(value, max_age, *scheme == Scheme::Https)) {
                 headers.append(SET_COOKIE, value);
             }
         }

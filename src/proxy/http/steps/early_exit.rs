@@ -12,9 +12,9 @@ use super::reply_response::reply_response;
 use super::request_context::RequestContext;
 use crate::plugin_api::{Reply, ResponseSource};
 use crate::proxy::http::exchange::body_source::BodySource;
+use crate::proxy::http::forwarding::forward_error::ForwardError;
 use crate::proxy::http::record::request_error::{EXTERNAL_AUTH_DENIED, RequestError};
 use crate::snapshot::rule_options::GrpcErrorStyle;
-use crate::upstream::Upstream;
 use crate::upstream::settings::CircuitBreakerSettings;
 
 /// Why a request is not forwarded. The steps of a request return it with `?`, and its response is built afterwards.
@@ -49,18 +49,16 @@ impl From<RequestError> for EarlyExit {
     }
 }
 
-impl EarlyExit {
-    /// The end of a request that forwarding to this upstream has ended.
-    pub(in crate::proxy) fn from_forwarding(error: RequestError, upstream: &Upstream) -> Self {
-        if let RequestError::CircuitOpen { .. } = error
-            && let Some(settings) = upstream.circuit_breaker()
-            && settings.fallback.is_some()
-        {
-            return EarlyExit::CircuitFallback(error, settings);
+impl From<ForwardError> for EarlyExit {
+    fn from(ForwardError { error, fallback }: ForwardError) -> Self {
+        match fallback {
+            Some(settings) => EarlyExit::CircuitFallback(error, settings),
+            None => EarlyExit::Error(error),
         }
-        EarlyExit::Error(error)
     }
+}
 
+impl EarlyExit {
     /// Whether the connection must close. After a malformed request, the client and Portico may disagree about where
     /// the next request begins.
     pub(in crate::proxy) fn must_close(&self) -> bool {

@@ -8,6 +8,7 @@ use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use crate::proxy::http::exchange::client_protocol::ClientProtocol;
 use crate::proxy::http::record::request_error::{ErrorDetails, RequestError};
 use crate::snapshot::router::is_call;
+use crate::upstream::GRPC_STATUS;
 
 /// The properties of a request that decide the format of an error response; copied because the headers are sent
 /// to the endpoint.
@@ -101,7 +102,6 @@ impl ErrorFormat {
 pub(in crate::proxy) const FORWARDED_METHODS: HeaderValue =
     HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
 
-const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 const GRPC_ESCAPED: &AsciiSet = &CONTROLS.add(b'%');
 

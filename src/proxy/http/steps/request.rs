@@ -18,20 +18,20 @@ use tokio::time::Instant;
 
 use super::accepted_protocols;
 use super::affinity;
+use super::backend::{self, SelectedAction};
+use super::destination;
 use super::early_exit::EarlyExit;
 use super::external_auth;
-use super::forwarding_headers::set_forwarding_headers;
 use super::order::RequestStep;
 use super::plugins;
 use super::product_headers;
-use super::request_context::{RequestContext, RoutedRequest};
+use super::redirect;
+use super::request_context::RequestContext;
+use super::request_headers;
 use super::request_record::RequestRecord;
 use super::routing;
-use super::rule_action;
 use super::target;
 use super::trailer_header;
-use super::upstream_target;
-use crate::hop_count::HopCount;
 use crate::plugin_api::ResponseSource;
 use crate::proxy::http::exchange::activity::ActivityPhase;
 use crate::proxy::http::exchange::body_source::{BodySource, fit_to_status};
@@ -45,7 +45,6 @@ use crate::proxy::http::forwarding::destination::Destination;
 use crate::proxy::http::forwarding::failover::forward_with_alternatives;
 use crate::proxy::http::forwarding::outgoing_request::OutgoingRequest;
 use crate::proxy::http::forwarding::replay_policy::ReplayPolicy;
-use crate::proxy::http::record::request_error::RequestError;
 use crate::proxy::http::record::response_deadline::ResponseDeadline;
 use crate::turn_clock;
 
@@ -100,8 +99,8 @@ async fn respond(
     }
     let RequestRecord { exchange, facts, .. } = record;
     // Read before, since the future would otherwise keep the destination.
-    let (upstream, is_plain) = (destination.upstream, destination.policy.is_plain() && destination.settings.is_none());
-    let outcome = if upstream.has_alternatives() {
+    let is_plain = destination.policy.is_plain() && destination.settings.is_none();
+    let outcome = if destination.upstream.has_alternatives() {
         // Boxed, so that the future of requests to Services without alternatives stays small.
         let forwarding = Box::pin(forward_with_alternatives(exchange, destination, request, &mut facts.attempts));
         let (outcome, limit) = forwarding.await;
@@ -118,10 +117,7 @@ async fn respond(
         facts.deadline = limit.map(|limit| ResponseDeadline::new(limit.end, limit.error));
         outcome
     };
-    let mut response = match outcome {
-        Ok(response) => response.map(BodySource::from),
-        Err(error) => return Err(EarlyExit::from_forwarding(error, upstream)),
-    };
+    let mut response = outcome?.map(BodySource::from);
     if lacks_body {
         response.headers_mut().remove(CONTENT_LENGTH);
     }
@@ -147,10 +143,10 @@ async fn prepare<'r>(
     cx.enter(RequestStep::Protocols);
     accepted_protocols::check(cx, &routed, request)?;
     if cx.record.facts.observed.as_ref().is_some_and(|observed| observed.is_dry_run()) {
-        return Err(rule_action::dry_run(cx, routed.rule));
+        return Err(backend::dry_run(cx, routed.rule));
     }
     cx.enter(RequestStep::RequestHeaders);
-    set_request_headers(cx, &mut routed, request)?;
+    request_headers::set(cx, &mut routed, request)?;
     cx.enter(RequestStep::AccessPlugins);
     if let Some(chain) = &routed.rule.plugins {
         if chain.may_wait(&cx.view.snapshot.consumers) {
@@ -161,7 +157,7 @@ async fn prepare<'r>(
         }
     }
     cx.enter(RequestStep::Backend);
-    let action = rule_action::select(cx, routed.rule)?;
+    let action = backend::select(cx, routed.rule)?;
     cx.enter(RequestStep::Preflight);
     action.answer_preflight(cx, routed.rule, request)?;
     cx.enter(RequestStep::Authorization);
@@ -175,30 +171,10 @@ async fn prepare<'r>(
         Box::pin(plugins::run_before_forward(cx, &routed, request)).await?;
     }
     cx.enter(RequestStep::RequestFilters);
-    action.apply(cx, routed, request)
-}
-
-/// Removes and sets the headers that depend on the rule, and rewrites path and Host as its options say.
-fn set_request_headers(
-    cx: &mut RequestContext<'_>,
-    routed: &mut RoutedRequest<'_>,
-    request: &mut Request<RequestBody>,
-) -> Result<(), EarlyExit> {
-    // As the client has sent them.
-    if routed.rule.plugins.as_ref().is_some_and(|chain| chain.logs_heads(&cx.view.snapshot.consumers)) {
-        cx.copy_heads(routed, request);
+    match action {
+        SelectedAction::Redirect(action) => Err(redirect::redirect(cx, action, &routed)),
+        SelectedAction::Forward(backends, backend) => destination::prepare(cx, backends, backend, routed, request),
     }
-    let stripped = set_forwarding_headers(cx, routed, request);
-    routed.may_have_te = stripped.accepts_trailers;
-    // Before anything sends a request. Most requests have no number.
-    if stripped.hops > HopCount::ZERO && stripped.hops.get() >= cx.exchange().worker().limits.max_hops {
-        return Err(RequestError::LoopDetected.into());
-    }
-    routed.hops = stripped.hops.next();
-    product_headers::set_request_headers(cx, request);
-    trailer_header::record_te(cx, routed);
-    upstream_target::rewrite(routed, request)?;
-    Ok(())
 }
 
 /// A response before and during the response phase of the plugins.

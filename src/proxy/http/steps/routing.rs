@@ -4,9 +4,9 @@ use http::header::{EXPECT, TRANSFER_ENCODING};
 use http::{HeaderMap, Method, Request};
 
 use super::condition_fields::ConditionFields;
-use super::forwarding_headers::ForwardedRequest;
 use super::reported_client::client_slot;
 use super::request_context::{RequestContext, RoutedRequest};
+use super::request_headers::forwarding::ForwardedRequest;
 use super::target::RequestTarget;
 use crate::hop_count::HopCount;
 use crate::plugin_api::Framing;

@@ -11,7 +11,7 @@ use crate::proxy::http::fields::headers::join_cookies;
 use crate::proxy::http::forwarding::framing;
 use crate::proxy::http::forwarding::upgrade::Upgrade;
 use crate::proxy::http::record::request_error::RequestError;
-use crate::request_target::{InvalidHost, RequestHost, RequestPath, TargetError};
+use crate::request_target::{self, InvalidHost, RequestHost, RequestPath, TargetError};
 
 /// The host and path to match and to forward, and the requested upgrade.
 pub(in crate::proxy) struct RequestTarget {
@@ -36,20 +36,18 @@ pub(in crate::proxy) fn read_target(
     if request.headers().len() > exchange.worker().limits.max_request_fields {
         return Err(RequestError::TooManyHeaders.into());
     }
-    let uri = request.uri();
-    let path = RequestPath::parse(request.method(), uri).map_err(RequestError::from)?;
     let local = exchange.connections.address.socket;
-    let host = RequestHost::from_request(request.version(), uri, request.headers(), local)
-        .map_err(|error| host_error(request, error))?;
+    let target = request_target::read(request.method(), request.version(), request.uri(), request.headers(), local);
+    let (host, path) = target.map_err(|error| target_error(request, error))?;
     let path = path.ok_or(EarlyExit::ServerOptions)?;
     exchange.http.rejected_paths.check(path.path()).map_err(RequestError::InvalidTarget)?;
     Ok(RequestTarget { host, path, upgrade })
 }
 
-/// The error of a request without a usable host. An HTTP/2 request that was rejected before it was read has a Host
+/// The error of a request without a usable target. An HTTP/2 request that was rejected before it was read has a Host
 /// field that says why, after its own one if it has one.
 #[cold]
-fn host_error(request: &Request<RequestBody>, error: TargetError) -> RequestError {
+fn target_error(request: &Request<RequestBody>, error: TargetError) -> RequestError {
     let is_marked = request.version() == Version::HTTP_2
         && matches!(error, TargetError::Host(InvalidHost::Several | InvalidHost::Malformed));
     let mark = request.headers().get_all(HOST).iter().take(2).last().filter(|_| is_marked);

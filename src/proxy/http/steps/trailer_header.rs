@@ -3,18 +3,9 @@
 use http::Response;
 use http::header::TRAILER;
 
-use super::request_context::{RequestContext, RoutedRequest};
+use super::request_context::RequestContext;
 use crate::plugin_api::ResponseSource;
 use crate::proxy::http::exchange::body_source::BodySource;
-use crate::snapshot::rule_options::TrailerHeader;
-
-/// Records whether the client accepts trailers, if the response depends on that.
-pub(in crate::proxy) fn record_te(cx: &mut RequestContext<'_>, routed: &RoutedRequest<'_>) {
-    cx.accepts_trailers = match routed.rule.options().trailer_header {
-        TrailerHeader::Forwarded => true,
-        TrailerHeader::IfAccepted => routed.may_have_te,
-    };
-}
 
 /// Removes the field from an endpoint's response if the client does not accept trailers.
 pub(in crate::proxy) fn remove_unaccepted(

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::HOST;
-use http::{Method, Request};
+use http::{Method, Request, StatusCode};
 use http_body_util::Full;
 use socket2::{Domain, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -14,6 +14,7 @@ use tokio::net::TcpListener;
 use tokio::task::LocalSet;
 use tokio::time::Instant;
 
+use super::super::failover::forward_with_alternatives;
 use super::*;
 use crate::hop_count::HopCount;
 use crate::http1::NameCase;
@@ -21,9 +22,11 @@ use crate::proxy::http::fields::field_policy::InformationalPolicy;
 use crate::proxy::http::fields::header_map_pool::HeaderMapPool;
 use crate::proxy::limits::ProxyLimits;
 use crate::snapshot::timeouts_and_retries::{RetryPolicy, TimeoutSetting, TimeoutsAndRetries};
+use crate::upstream::settings::{HealthSettings, PassiveChecks, RequestTimeouts};
 use crate::upstream::{
-    BackendTraffic, ClientSlot, ConnectionPools, EndpointAddress, EndpointConnector, Endpoints, IdleLimits, OverBudget,
-    OwnSockets, RetryLimits, SocketBudget, Upstream, UpstreamKey, WorkerSubsetting,
+    AlternativeBackends, Availability, BackendTraffic, ClientSlot, ConnectionPools, EndpointAddress, EndpointConnector,
+    Endpoints, IdleLimits, OverBudget, OwnSockets, RetryLimits, SocketBudget, Upstream, UpstreamKey, UpstreamRegistry,
+    WorkerSubsetting,
 };
 
 struct TestCaller {
@@ -78,6 +81,7 @@ enum Endpoint {
     Closes,
     IsSilent,
     Responds(u16),
+    RespondsAfter(Duration, u16),
 }
 
 /// Starts an endpoint. The socket reserves the port of one that refuses connections.
@@ -103,7 +107,10 @@ async fn start(endpoint: Endpoint) -> (SocketAddr, Option<Socket>) {
                 Endpoint::Refuses => unreachable!("no connection is accepted"),
                 Endpoint::Closes => {}
                 Endpoint::IsSilent => open.push(stream),
-                Endpoint::Responds(status) => {
+                Endpoint::Responds(status) | Endpoint::RespondsAfter(_, status) => {
+                    if let Endpoint::RespondsAfter(delay, _) = endpoint {
+                        sleep(delay).await; // The time of the endpoint is what is tested.
+                    }
                     let response = format!("HTTP/1.1 {status} Status\r\ncontent-length: 0\r\n\r\n");
                     stream.write_all(response.as_bytes()).await.unwrap();
                 }
@@ -114,12 +121,31 @@ async fn start(endpoint: Endpoint) -> (SocketAddr, Option<Socket>) {
 }
 
 fn upstream(addresses: &[SocketAddr], retry_limits: Option<RetryLimits>) -> Arc<Upstream> {
+    upstream_with(addresses, BackendTraffic { retry_limits, ..BackendTraffic::default() })
+}
+
+fn upstream_with(addresses: &[SocketAddr], traffic: BackendTraffic) -> Arc<Upstream> {
     let mut addresses: Vec<_> = addresses.iter().map(|address| EndpointAddress::Ip(*address)).collect();
     addresses.sort();
     let upstream = Upstream::new(UpstreamKey { service: "web".into(), port: 80, ..UpstreamKey::default() });
-    let traffic = BackendTraffic { retry_limits, ..BackendTraffic::default() };
     upstream.set_endpoints(Endpoints { addresses, traffic, ..Endpoints::default() });
     Arc::new(upstream)
+}
+
+fn plain_destination(upstream: &Arc<Upstream>) -> Destination<'_> {
+    Destination {
+        upstream,
+        admitted: None,
+        pinned: None,
+        hash: None,
+        policy: AttemptPolicy::default(),
+        settings: None,
+        upgrade: None,
+        may_have_te: false,
+        informational: InformationalPolicy::default(),
+        hops: HopCount::ZERO.next(),
+        client: ClientSlot::of([127, 0, 0, 1].into()),
+    }
 }
 
 struct Case<'c> {
@@ -152,19 +178,7 @@ async fn run(case: &Case<'_>) -> (Result<u16, RequestError>, Vec<usize>) {
     let addresses: Vec<_> = started.iter().map(|(address, _)| *address).collect();
     let upstream = upstream(&addresses, case.retry_limits);
     let policy = AttemptPolicy { rule: case.rule, is_mirror: case.is_mirror, ..AttemptPolicy::default() };
-    let destination = Destination {
-        upstream: &upstream,
-        admitted: None,
-        pinned: addresses.first().copied(),
-        hash: None,
-        policy,
-        settings: None,
-        upgrade: None,
-        may_have_te: false,
-        informational: InformationalPolicy::default(),
-        hops: HopCount::ZERO.next(),
-        client: ClientSlot::of([127, 0, 0, 1].into()),
-    };
+    let destination = Destination { pinned: addresses.first().copied(), policy, ..plain_destination(&upstream) };
     let request = Request::builder().method(case.method.clone()).uri("/").header(HOST, "a.example");
     let request = request.body(Full::new(Bytes::new())).unwrap();
     let mut attempts = Attempts::default();
@@ -178,7 +192,7 @@ async fn run(case: &Case<'_>) -> (Result<u16, RequestError>, Vec<usize>) {
         let was_tried = attempts.as_slice().iter().any(|attempt| attempt.endpoint == address);
         assert_eq!(report.is_healthy, !(refuses && was_tried), "only refused connections eject {address}");
     }
-    (outcome.map(|response| response.status().as_u16()), tried)
+    (outcome.map(|response| response.status().as_u16()).map_err(|error| error.error), tried)
 }
 
 #[tokio::test]
@@ -297,27 +311,103 @@ async fn response_has_the_earliest_time_limit() {
                 backend_request: setting(attempt_limit),
                 ..TimeoutsAndRetries::default()
             };
-            let destination = Destination {
-                upstream: &upstream,
-                pinned: None,
-                hash: None,
-                admitted: None,
-                policy: AttemptPolicy { rule: Some(&rule), ..AttemptPolicy::default() },
-                settings: None,
-                upgrade: None,
-                may_have_te: false,
-                informational: InformationalPolicy::default(),
-                hops: HopCount::ZERO.next(),
-                client: ClientSlot::of([127, 0, 0, 1].into()),
-            };
+            let policy = AttemptPolicy { rule: Some(&rule), ..AttemptPolicy::default() };
+            let destination = Destination { policy, ..plain_destination(&upstream) };
             let request = Request::get("/").header(HOST, "a.example").body(Full::new(Bytes::new())).unwrap();
             let began = Instant::now();
             let (outcome, limit) =
                 forward_in_time(&caller(false), destination, request, &mut Attempts::default()).await;
-            assert_eq!(outcome.map(|response| response.status().as_u16()), Ok(200));
+            assert_eq!(outcome.map(|response| response.status().as_u16()).map_err(|error| error.error), Ok(200));
             assert_eq!(limit.map(|limit| limit.error), expected);
             assert!(limit.is_none_or(|limit| limit.end >= began + 30 * second));
         }
+    };
+    LocalSet::new().run_until(test).await;
+}
+
+/// The time for the request begins once, also if a response is replaced by that of another upstream.
+#[tokio::test]
+async fn alternative_has_the_rest_of_the_time_of_the_service() {
+    let (minute, delay) = (Duration::from_secs(60), Duration::from_millis(500));
+    let test = async {
+        let (failing, _) = start(Endpoint::RespondsAfter(delay, 503)).await;
+        let (other, _) = start(Endpoint::Responds(200)).await;
+        let registry = UpstreamRegistry::default();
+        let key = |service: &str| UpstreamKey { service: service.into(), port: 80, ..UpstreamKey::default() };
+        let alternatives = AlternativeBackends {
+            failover: [key("other")].into(),
+            min_available_percent: 1,
+            on_statuses: [503].into(),
+            circuit_fallback: None,
+        };
+        let timeouts = RequestTimeouts { request: Some(minute), ..RequestTimeouts::default() };
+        let traffic = BackendTraffic {
+            alternatives: Some(Arc::new(alternatives)),
+            timeouts: Some(Arc::new(timeouts)),
+            ..BackendTraffic::default()
+        };
+        let endpoints = |address, traffic| Endpoints {
+            addresses: vec![EndpointAddress::Ip(address)],
+            traffic,
+            ..Endpoints::default()
+        };
+        let web = registry.set_endpoints(&key("web"), endpoints(failing, traffic));
+        let _other = registry.set_endpoints(&key("other"), endpoints(other, BackendTraffic::default()));
+        let destination = Destination { settings: web.attempt_settings(), ..plain_destination(&web) };
+        let request = Request::get("/").header(HOST, "a.example").body(Full::new(Bytes::new())).unwrap();
+        let began = Instant::now();
+        let (outcome, limit) =
+            forward_with_alternatives(&caller(false), destination, request, &mut Attempts::default()).await;
+        assert_eq!(outcome.map(|response| response.status().as_u16()).map_err(|error| error.error), Ok(200));
+        assert!(limit.unwrap().end < began + minute + delay);
+    };
+    LocalSet::new().run_until(test).await;
+}
+
+/// What a copy shows does not count, so it must not take the place of a request that shows that the endpoint has
+/// recovered.
+#[tokio::test]
+async fn mirrored_copies_leave_the_trial_of_an_endpoint_to_others() {
+    let test = async {
+        let (recovered, _) = start(Endpoint::Responds(200)).await;
+        let (other, _) = start(Endpoint::Responds(200)).await;
+        let ejection = Duration::from_millis(1);
+        let passive = PassiveChecks {
+            server_errors: 1,
+            base_ejection: ejection,
+            max_ejection: ejection,
+            ..PassiveChecks::default()
+        };
+        let traffic = BackendTraffic {
+            health: Some(Arc::new(HealthSettings { passive, ..HealthSettings::default() })),
+            ..BackendTraffic::default()
+        };
+        let upstream = upstream_with(&[recovered, other], traffic);
+        let failed =
+            Outcome { status: Some(StatusCode::INTERNAL_SERVER_ERROR), ..Outcome::of(OutcomeClass::Responded) };
+        upstream.report(recovered, &failed);
+        let availability = || {
+            let reports = upstream.endpoint_reports();
+            reports
+                .iter()
+                .find(|report| report.address == Some(recovered))
+                .unwrap()
+                .health
+                .as_ref()
+                .unwrap()
+                .availability
+        };
+        assert_ne!(availability(), Availability::Available);
+        sleep(10 * ejection).await; // Ejections end by the clock, without an event.
+        let caller = caller(false);
+        for is_mirror in [true, true, true, true, false, false, false, false] {
+            let policy = AttemptPolicy { is_mirror, ..AttemptPolicy::default() };
+            let destination = Destination { policy, ..plain_destination(&upstream) };
+            let request = Request::get("/").header(HOST, "a.example").body(Full::new(Bytes::new())).unwrap();
+            let (outcome, _) = forward_in_time(&caller, destination, request, &mut Attempts::default()).await;
+            assert!(outcome.is_ok());
+        }
+        assert_eq!(availability(), Availability::Available);
     };
     LocalSet::new().run_until(test).await;
 }

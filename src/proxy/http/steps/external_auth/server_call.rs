@@ -18,10 +18,12 @@ use crate::proxy::http::forwarding::attempt_policy::AttemptPolicy;
 use crate::proxy::http::forwarding::attempts::forward;
 use crate::proxy::http::forwarding::caller::Caller;
 use crate::proxy::http::forwarding::destination::Destination;
-use crate::proxy::http::forwarding::failover::{MAX_REPLACED_BODY, retarget};
+use crate::proxy::http::forwarding::failover::{MAX_REPLACED_BODY, admit};
+use crate::proxy::http::forwarding::forward_error::ForwardError;
 use crate::proxy::http::forwarding::outgoing_request::{OutgoingRequest, copy_request};
 use crate::proxy::http::forwarding::replay_policy::{ReplayPolicy, is_idempotent};
 use crate::proxy::http::record::request_error::RequestError;
+use crate::upstream::settings::FallbackResponse;
 use crate::upstream::{Alternatives, ClientSlot, Upstream};
 
 /// Sends the request, and to another endpoint if the first did not process it, or to an alternative that the policy of
@@ -50,45 +52,48 @@ pub(super) async fn send(
         informational: InformationalPolicy::default(),
     };
     let Some(alternatives) = upstream.alternatives() else {
-        return attempt(exchange, destination(upstream), request, true).await;
+        return attempt(exchange, destination(upstream), request).await.or_else(|error| decide(error, true));
     };
     let spare = spare_copy(exchange, &alternatives, &request);
     let mut first = destination(upstream);
-    retarget(&mut first, &alternatives);
-    let is_alternative = !Arc::ptr_eq(first.upstream, upstream);
-    let response = attempt(exchange, first, request, !is_alternative).await?;
+    let admitted = admit(&**exchange, &mut first, &alternatives).await;
+    let is_server = Arc::ptr_eq(first.upstream, upstream);
+    let outcome = match admitted {
+        Ok(()) => attempt(exchange, first, request).await,
+        Err(error) => Err(error),
+    };
+    let response = outcome.or_else(|error| decide(error, is_server))?;
     match (alternatives.next(upstream), spare) {
-        (Some(next), Some(spare)) if !is_alternative && alternatives.replaces(response.status().as_u16()) => {
+        (Some(next), Some(spare)) if is_server && alternatives.replaces(response.status().as_u16()) => {
             // A bad response is better than none: it denies the request.
-            Ok(attempt(exchange, destination(next), spare, false).await.unwrap_or(response))
+            Ok(attempt(exchange, destination(next), spare).await.unwrap_or(response))
         }
         _ => Ok(response),
     }
 }
 
-/// Sends the request to one upstream. `is_server`: it is the server itself, whose circuit breaker may decide instead.
-/// That of an alternative denies the request.
+/// Sends the request to one upstream.
 async fn attempt(
     exchange: &Rc<ClientExchange>,
     destination: Destination<'_>,
     request: Request<RequestBody>,
-    is_server: bool,
-) -> Result<Response<BodySource>, RequestError> {
+) -> Result<Response<BodySource>, ForwardError> {
     let replay = ReplayPolicy {
         complete: true,
         idempotent: is_idempotent(request.method()),
         allows_resending: true,
         keeps_sent: false,
     };
-    let upstream = destination.upstream;
     let mut outgoing = OutgoingRequest::new(Rc::clone(exchange), destination, request, replay)?;
-    match forward(&mut outgoing, None).await {
-        Ok(response) => Ok(response.map(BodySource::from)),
-        Err(error @ RequestError::CircuitOpen { .. }) if is_server => {
-            circuit_fallback(upstream).ok_or_else(|| authorization_error(error))
-        }
-        Err(error) => Err(authorization_error(error)),
-    }
+    Ok(forward(&mut outgoing, None).await?.map(BodySource::from))
+}
+
+/// What decides if there is no response. `is_server`: the request was for the server itself, whose circuit breaker may
+/// decide. That of an alternative denies the request.
+fn decide(error: ForwardError, is_server: bool) -> Result<Response<BodySource>, RequestError> {
+    let settings = error.fallback.filter(|_| is_server);
+    let response = settings.as_deref().and_then(|settings| settings.fallback.as_ref()).map(circuit_fallback);
+    response.ok_or_else(|| authorization_error(error.error))
 }
 
 /// A copy of a request whose response may be replaced by that of an alternative, if it can be sent twice.
@@ -103,13 +108,11 @@ fn spare_copy(
 }
 
 /// The response that the circuit breaker of the Service has instead of the server's. It decides as one of the server.
-fn circuit_fallback(upstream: &Upstream) -> Option<Response<BodySource>> {
-    let settings = upstream.circuit_breaker()?;
-    let fallback = settings.fallback.as_ref()?;
+fn circuit_fallback(fallback: &FallbackResponse) -> Response<BodySource> {
     let mut response = Response::new(BodySource::Local(fallback.body.clone()));
     *response.status_mut() = fallback.status;
     *response.headers_mut() = fallback.headers.clone();
-    Some(response)
+    response
 }
 
 /// The error of a request whose authorization has failed for this reason.

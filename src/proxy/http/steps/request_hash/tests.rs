@@ -1,7 +1,6 @@
 //! What is hashed of requests.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::HeaderName;
 use http::header::{COOKIE, HeaderValue};
@@ -9,7 +8,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::plugin_api::consumers::EntityId;
-use crate::upstream::settings::{HashCookie, SameSite};
+use crate::upstream::settings::{SameSite, SetCookie};
 
 /// A request, with defaults for what a test does not set.
 #[derive(Clone)]
@@ -74,7 +73,7 @@ fn header(name: &'static str) -> HashSource {
 }
 
 fn cookie() -> HashSource {
-    HashSource::Cookie(HashCookie { name: "c".into(), ttl: Duration::ZERO, path: "/".into(), same_site: SameSite::Lax })
+    HashSource::Cookie(SetCookie::new("c", "/", None, SameSite::Lax))
 }
 
 fn settings(combine: CombineKeys, sources: &[HashSource]) -> RequestHash {

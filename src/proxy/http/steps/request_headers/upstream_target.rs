@@ -5,9 +5,9 @@ use http::header::HOST;
 use http::uri::PathAndQuery;
 use http::{Request, Uri};
 
-use super::real_ip_headers::set_forwarded_prefix;
-use super::request_context::RoutedRequest;
+use super::real_ip::set_forwarded_prefix;
 use crate::proxy::http::record::request_error::RequestError;
+use crate::proxy::http::steps::request_context::RoutedRequest;
 use crate::request_target::RequestPath;
 use crate::snapshot::rule::Action;
 use crate::snapshot::rule_options::UpstreamHost;

@@ -3,13 +3,13 @@
 
 use http::{HeaderMap, HeaderValue};
 
-use super::reported_client::client_address;
 use crate::proxy::http::exchange::client_exchange::ClientExchange;
 use crate::proxy::http::fields::headers::{
     HTTPOXY_HEADER, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PATH, X_FORWARDED_PORT, X_FORWARDED_PREFIX,
     X_FORWARDED_PROTO, X_REAL_IP,
 };
 use crate::proxy::http::fields::via::extended_list;
+use crate::proxy::http::steps::reported_client::client_address;
 use crate::request_target::RequestHost;
 
 /// Sets `X-Real-IP` and `X-Forwarded-*`. The peer is always appended to `X-Forwarded-For`. All other `X-Forwarded-*` of

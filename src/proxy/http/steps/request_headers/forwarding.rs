@@ -3,13 +3,13 @@
 use http::header::HOST;
 use http::{HeaderMap, HeaderValue, Request, Uri};
 
-use super::real_ip_headers;
-use super::request_context::{RequestContext, RoutedRequest};
+use super::real_ip;
 use crate::proxy::http::exchange::client_exchange::ClientExchange;
 use crate::proxy::http::exchange::request_body::RequestBody;
 use crate::proxy::http::fields::field_policy::{changes_requests, fields_of_connection};
 use crate::proxy::http::fields::headers::X_REQUEST_ID;
 use crate::proxy::http::fields::headers::{StrippedRequest, strip_request};
+use crate::proxy::http::steps::request_context::{RequestContext, RoutedRequest};
 use crate::request_target::RequestHost;
 use crate::snapshot::rule_options::ForwardingHeaderStyle;
 
@@ -64,7 +64,7 @@ pub(in crate::proxy) fn set_headers(
     match style {
         ForwardingHeaderStyle::Forwarded => exchange.client.set_forwarding_headers(headers, &request.host.raw, &port),
         ForwardingHeaderStyle::RealIp => {
-            real_ip_headers::set_forwarding_headers(exchange, headers, request.host, path, port);
+            real_ip::set_forwarding_headers(exchange, headers, request.host, path, port);
         }
     }
 }

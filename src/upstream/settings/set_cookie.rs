@@ -1,0 +1,71 @@
+//! A cookie that responses set.
+
+use std::fmt::{self, Write as _};
+use std::time::Duration;
+
+/// A cookie that responses set: all of it but its value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SetCookie {
+    pub name: Box<str>,
+    /// What follows all values in `Set-Cookie`, except `Secure`: `; Path=/; HttpOnly; SameSite=Strict`.
+    pub attributes: Box<str>,
+}
+
+/// The attribute `SameSite` of a cookie.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SameSite {
+    Strict,
+    #[default]
+    Lax,
+    None,
+}
+
+impl SetCookie {
+    /// A cookie that scripts cannot read. Without `max_age`, clients forget it when they close; a shorter time than a
+    /// second is a second, because zero would remove the cookie.
+    pub fn new(name: &str, path: &str, max_age: Option<Duration>, same_site: SameSite) -> Self {
+        let mut attributes = format!("; Path={path}");
+        if let Some(max_age) = max_age {
+            write!(attributes, "; Max-Age={}", max_age.as_secs().max(1)).expect("writing to a string cannot fail");
+        }
+        attributes.push_str(match same_site {
+            SameSite::Strict => "; HttpOnly; SameSite=Strict",
+            SameSite::Lax => "; HttpOnly; SameSite=Lax",
+            SameSite::None => "; HttpOnly; SameSite=None",
+        });
+        SetCookie { name: name.into(), attributes: attributes.into() }
+    }
+
+    /// The field of a response for this value. `max_age`: for how many seconds clients keep it, if values have times of
+    /// their own. `is_secure`: the client uses TLS.
+    pub fn with_value(&self, value: impl fmt::Display, max_age: Option<u64>, is_secure: bool) -> String {
+        let SetCookie { name, attributes } = self;
+        let mut field = format!("{name}={value}{attributes}");
+        if let Some(seconds) = max_age {
+            write!(field, "; Max-Age={seconds}").expect("writing to a string cannot fail");
+        }
+        if is_secure {
+            field.push_str("; Secure");
+        }
+        field
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cookies_have_the_configured_attributes() {
+        let second = Duration::from_secs(1);
+        for (max_age, same_site, is_secure, expected) in [
+            (None, SameSite::Lax, false, "c=1; Path=/a; HttpOnly; SameSite=Lax"),
+            (Some(60 * second), SameSite::Strict, true, "c=1; Path=/a; Max-Age=60; HttpOnly; SameSite=Strict; Secure"),
+            (Some(second / 2), SameSite::None, true, "c=1; Path=/a; Max-Age=1; HttpOnly; SameSite=None; Secure"),
+        ] {
+            assert_eq!(SetCookie::new("c", "/a", max_age, same_site).with_value(1, None, is_secure), expected);
+        }
+        let cookie = SetCookie::new("c", "/", None, SameSite::Strict);
+        assert_eq!(cookie.with_value("v", Some(9), true), "c=v; Path=/; HttpOnly; SameSite=Strict; Max-Age=9; Secure");
+    }
+}
