@@ -1,11 +1,13 @@
 //! `loadBalancing` with the hash and the sessions.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use super::form::{duration, object, thousandths};
 use crate::upstream::settings::{
-    Balancing, BalancingAlgorithm, CombineKeys, FailoverLevel, HashCookie, HashKey, HashSource, Locality, LocalityMode,
-    RequestHash, SameSite, SlowStart, WhenUnhealthy,
+    Balancing, BalancingAlgorithm, CombineKeys, FailoverLevel, HashKey, HashSource, Locality, LocalityMode,
+    RequestHash, SetCookie, SlowStart, WhenUnhealthy,
 };
 use crate::upstream::{AffinityCarrier, AffinitySettings};
 
@@ -100,10 +102,7 @@ fn hash_key(key: &HashKey) -> Value {
     let named = |source: &'static str, name: &str| (source, Some(json!(name)), None, None);
     let (source, name, cookie, prefix) = match source {
         HashSource::Header(name) => named("Header", name.as_str()),
-        HashSource::Cookie(HashCookie { name, ttl, path, same_site }) => {
-            let cookie = json!({"ttl": duration(*ttl), "path": path, "sameSite": same_site_name(*same_site)});
-            ("Cookie", Some(json!(name)), Some(cookie), None)
-        }
+        HashSource::Cookie(cookie) => ("Cookie", Some(json!(cookie.name)), Some(hash_cookie(cookie)), None),
         HashSource::ClientIp { ipv6_prefix } => ("ClientIP", None, None, Some(json!(ipv6_prefix))),
         HashSource::Query(name) => named("Query", name),
         HashSource::Path => ("Path", None, None, None),
@@ -120,19 +119,25 @@ fn hash_key(key: &HashKey) -> Value {
     ])
 }
 
-fn same_site_name(same_site: SameSite) -> &'static str {
-    match same_site {
-        SameSite::Strict => "Strict",
-        SameSite::Lax => "Lax",
-        SameSite::None => "None",
-    }
+fn hash_cookie(cookie: &SetCookie) -> Value {
+    let max_age = attribute(cookie, "Max-Age=").and_then(|seconds| seconds.parse().ok());
+    object([
+        ("ttl", max_age.map(|seconds| duration(Duration::from_secs(seconds)))),
+        ("path", attribute(cookie, "Path=").map(|path| json!(path))),
+        ("sameSite", attribute(cookie, "SameSite=").map(|same_site| json!(same_site))),
+    ])
+}
+
+/// The value of an attribute of a cookie. `name` with `=`.
+fn attribute<'c>(cookie: &'c SetCookie, name: &str) -> Option<&'c str> {
+    cookie.attributes.split("; ").find_map(|attribute| attribute.strip_prefix(name))
 }
 
 pub(super) fn session_persistence(settings: &AffinitySettings) -> Value {
     let AffinitySettings { scope: _, carrier, absolute_timeout, idle_timeout, strip } = settings;
     let (kind, name, cookie) = match carrier {
-        AffinityCarrier::Cookie { name, attributes, is_permanent } => {
-            ("Cookie", &**name, Some(session_cookie(attributes, *is_permanent)))
+        AffinityCarrier::Cookie { cookie, is_permanent } => {
+            ("Cookie", &*cookie.name, Some(session_cookie(cookie, *is_permanent)))
         }
         AffinityCarrier::Header(name) => ("Header", name.as_str(), None),
     };
@@ -146,13 +151,11 @@ pub(super) fn session_persistence(settings: &AffinitySettings) -> Value {
     ])
 }
 
-/// `attributes`: what follows the value in `Set-Cookie`.
-fn session_cookie(attributes: &str, is_permanent: bool) -> Value {
-    let value_of = |name: &str| attributes.split("; ").find_map(|attribute| attribute.strip_prefix(name));
+fn session_cookie(cookie: &SetCookie, is_permanent: bool) -> Value {
     let lifetime = if is_permanent { "Permanent" } else { "Session" };
     object([
         ("lifetimeType", Some(json!(lifetime))),
-        ("path", value_of("Path=").map(|path| json!(path))),
-        ("sameSite", value_of("SameSite=").map(|same_site| json!(same_site))),
+        ("path", attribute(cookie, "Path=").map(|path| json!(path))),
+        ("sameSite", attribute(cookie, "SameSite=").map(|same_site| json!(same_site))),
     ])
 }

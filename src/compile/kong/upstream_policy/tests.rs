@@ -38,7 +38,7 @@ fn balancing((settings, findings): (KongSettings, Findings)) -> String {
     let Balancing { algorithm, hash, .. } = settings.balancing.unwrap_or_default();
     let source = |source: &HashSource| match source {
         HashSource::Header(name) => format!("header {name}"),
-        HashSource::Cookie(cookie) => format!("cookie {} {}", cookie.name, cookie.path),
+        HashSource::Cookie(cookie) => format!("cookie {}{}", cookie.name, cookie.attributes),
         HashSource::ClientIp { ipv6_prefix } => format!("ip/{ipv6_prefix}"),
         HashSource::Query(name) => format!("query {name}"),
         HashSource::UriCapture(name) => format!("capture {name}"),
@@ -88,7 +88,7 @@ fn algorithms_and_inputs_of_a_policy() {
         ),
         (
             json!({"algorithm": "consistent-hashing", "hashOn": {"cookie": "user", "cookiePath": "/app"}}),
-            format!("{ring} [cookie user /app] ! ?"),
+            format!("{ring} [cookie user; Path=/app; HttpOnly; SameSite=Lax] ! ?"),
         ),
         (
             json!({"algorithm": "consistent-hashing", "hashOn": {"queryArg": "q"}, "hashOnFallback": {"cookie": "c"}}),
@@ -119,7 +119,7 @@ fn algorithms_and_inputs_of_a_kong_ingress() {
         (json!({"hash_on": "none", "hash_fallback": "ip"}), "RoundRobin [] ! ?upstream.hash_fallback".to_owned()),
         (
             json!({"hash_on": "header", "hash_on_header": "x-user", "hash_fallback": "cookie", "hash_on_cookie": "user"}),
-            format!("{ring} [header x-user, cookie user /] ! ?"),
+            format!("{ring} [header x-user, cookie user; Path=/; HttpOnly; SameSite=Lax] ! ?"),
         ),
         (
             json!({"hash_on": "query_arg", "hash_on_query_arg": "q", "hash_fallback": "uri_capture", "hash_fallback_uri_capture": "id"}),
