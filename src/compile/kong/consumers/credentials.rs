@@ -365,7 +365,7 @@ mod tests {
         type Expected = Result<&'static str, &'static str>;
         let hash = |hash: &str| format!(r#"{{"username": "a", "password_hash": "{hash}"}}"#);
         let (sha1, costly) = (hash("{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ="), hash(&format!("$2y$15${}", "a".repeat(53))));
-        let digest = format!(r#"{{"key_sha256": "{}\\n"}}"#, "0aF9".repeat(16));
+        let digest = format!(r#"{{"key_sha256": "{}\n"}}"#, "0aF9".repeat(16));
         let cases: [(&str, &str, Expected); 37] = [
             ("key-auth", r#"{"key": "k"}"#, Ok("key without expiry")),
             ("key-auth", r#"{"key": "k", "ttl": "60"}"#, Ok("key with expiry")),
