@@ -4,8 +4,8 @@ use serde_json::{Value, json};
 
 use super::form::{duration, object, thousandths};
 use crate::upstream::settings::{
-    Balancing, BalancingAlgorithm, CombineKeys, FailoverLevel, HashCookie, HashKey, HashSource, Locality, LocalityMode,
-    RequestHash, SameSite, SlowStart, WhenUnhealthy,
+    Balancing, BalancingAlgorithm, CombineKeys, FailoverLevel, HashKey, HashSource, Locality, LocalityMode,
+    RequestHash, SameSite, SetCookie, SlowStart, WhenUnhealthy,
 };
 use crate::upstream::{AffinityCarrier, AffinitySettings};
 
@@ -100,8 +100,9 @@ fn hash_key(key: &HashKey) -> Value {
     let named = |source: &'static str, name: &str| (source, Some(json!(name)), None, None);
     let (source, name, cookie, prefix) = match source {
         HashSource::Header(name) => named("Header", name.as_str()),
-        HashSource::Cookie(HashCookie { name, ttl, path, same_site }) => {
-            let cookie = json!({"ttl": duration(*ttl), "path": path, "sameSite": same_site_name(*same_site)});
+        HashSource::Cookie(SetCookie { name, path, max_age, same_site, attributes: _ }) => {
+            let ttl = duration(max_age.unwrap_or_default());
+            let cookie = json!({"ttl": ttl, "path": path, "sameSite": same_site_name(*same_site)});
             ("Cookie", Some(json!(name)), Some(cookie), None)
         }
         HashSource::ClientIp { ipv6_prefix } => ("ClientIP", None, None, Some(json!(ipv6_prefix))),
@@ -131,8 +132,8 @@ fn same_site_name(same_site: SameSite) -> &'static str {
 pub(super) fn session_persistence(settings: &AffinitySettings) -> Value {
     let AffinitySettings { scope: _, carrier, absolute_timeout, idle_timeout, strip } = settings;
     let (kind, name, cookie) = match carrier {
-        AffinityCarrier::Cookie { name, attributes, is_permanent } => {
-            ("Cookie", &**name, Some(session_cookie(attributes, *is_permanent)))
+        AffinityCarrier::Cookie { cookie, is_permanent } => {
+            ("Cookie", &*cookie.name, Some(session_cookie(cookie, *is_permanent)))
         }
         AffinityCarrier::Header(name) => ("Header", name.as_str(), None),
     };
@@ -146,13 +147,7 @@ pub(super) fn session_persistence(settings: &AffinitySettings) -> Value {
     ])
 }
 
-/// `attributes`: what follows the value in `Set-Cookie`.
-fn session_cookie(attributes: &str, is_permanent: bool) -> Value {
-    let value_of = |name: &str| attributes.split("; ").find_map(|attribute| attribute.strip_prefix(name));
+fn session_cookie(cookie: &SetCookie, is_permanent: bool) -> Value {
     let lifetime = if is_permanent { "Permanent" } else { "Session" };
-    object([
-        ("lifetimeType", Some(json!(lifetime))),
-        ("path", value_of("Path=").map(|path| json!(path))),
-        ("sameSite", value_of("SameSite=").map(|same_site| json!(same_site))),
-    ])
+    json!({"lifetimeType": lifetime, "path": cookie.path, "sameSite": same_site_name(cookie.same_site)})
 }

@@ -12,9 +12,9 @@ use crate::api::gateway::Channel;
 use crate::schema;
 use crate::upstream::settings::{
     ActiveCheck, AdaptiveLimit, AdmissionControl, Balancing, BalancingAlgorithm, CheckKind, CircuitBreakerSettings,
-    CombineKeys, FailoverLevel, FailurePercentage, FailureThresholds, FallbackResponse, HashCookie, HashKey,
-    HashSource, HealthSettings, HedgeSettings, InitialHealth, Locality, LocalityMode, PassiveChecks, RequestHash,
-    RequestLimits, RequestTimeouts, ResetHeader, RetryConditions, RetrySettings, SameSite, SlowRequests, SlowStart,
+    CombineKeys, FailoverLevel, FailurePercentage, FailureThresholds, FallbackResponse, HashKey, HashSource,
+    HealthSettings, HedgeSettings, InitialHealth, Locality, LocalityMode, PassiveChecks, RequestHash, RequestLimits,
+    RequestTimeouts, ResetHeader, RetryConditions, RetrySettings, SameSite, SetCookie, SlowRequests, SlowStart,
     StatusRanges, SuccessRate, TimeFormat, WhenUnhealthy,
 };
 use crate::upstream::{AffinityCarrier, AffinitySettings, OverBudget, RetryLimits};
@@ -28,7 +28,7 @@ fn name(text: &'static str) -> HeaderName {
 /// Every field has a value that is not its default.
 fn endpoints() -> Endpoints {
     let key = |source| HashKey { source, regex: None };
-    let cookie = HashCookie { name: "user".into(), ttl: SECOND * 90, path: "/shop".into(), same_site: SameSite::None };
+    let cookie = SetCookie::new("user", "/shop", Some(SECOND * 90), SameSite::None);
     let upstream = |service: &str, source| UpstreamKey {
         namespace: "shop".into(),
         service: service.into(),
@@ -163,8 +163,7 @@ fn endpoints() -> Endpoints {
     let affinity = AffinitySettings {
         scope: 1,
         carrier: AffinityCarrier::Cookie {
-            name: "session".into(),
-            attributes: "; Path=/shop; HttpOnly; SameSite=Lax".into(),
+            cookie: SetCookie::new("session", "/shop", None, SameSite::Lax),
             is_permanent: true,
         },
         absolute_timeout: Some(SECOND * 3600),
