@@ -1,13 +1,11 @@
 //! `loadBalancing` with the hash and the sessions.
 
-use std::time::Duration;
-
 use serde_json::{Value, json};
 
 use super::form::{duration, object, thousandths};
 use crate::upstream::settings::{
     Balancing, BalancingAlgorithm, CombineKeys, FailoverLevel, HashKey, HashSource, Locality, LocalityMode,
-    RequestHash, SetCookie, SlowStart, WhenUnhealthy,
+    RequestHash, SameSite, SetCookie, SlowStart, WhenUnhealthy,
 };
 use crate::upstream::{AffinityCarrier, AffinitySettings};
 
@@ -102,7 +100,11 @@ fn hash_key(key: &HashKey) -> Value {
     let named = |source: &'static str, name: &str| (source, Some(json!(name)), None, None);
     let (source, name, cookie, prefix) = match source {
         HashSource::Header(name) => named("Header", name.as_str()),
-        HashSource::Cookie(cookie) => ("Cookie", Some(json!(cookie.name)), Some(hash_cookie(cookie)), None),
+        HashSource::Cookie(SetCookie { name, path, max_age, same_site, attributes: _ }) => {
+            let ttl = duration(max_age.unwrap_or_default());
+            let cookie = json!({"ttl": ttl, "path": path, "sameSite": same_site_name(*same_site)});
+            ("Cookie", Some(json!(name)), Some(cookie), None)
+        }
         HashSource::ClientIp { ipv6_prefix } => ("ClientIP", None, None, Some(json!(ipv6_prefix))),
         HashSource::Query(name) => named("Query", name),
         HashSource::Path => ("Path", None, None, None),
@@ -119,18 +121,12 @@ fn hash_key(key: &HashKey) -> Value {
     ])
 }
 
-fn hash_cookie(cookie: &SetCookie) -> Value {
-    let max_age = attribute(cookie, "Max-Age=").and_then(|seconds| seconds.parse().ok());
-    object([
-        ("ttl", max_age.map(|seconds| duration(Duration::from_secs(seconds)))),
-        ("path", attribute(cookie, "Path=").map(|path| json!(path))),
-        ("sameSite", attribute(cookie, "SameSite=").map(|same_site| json!(same_site))),
-    ])
-}
-
-/// The value of an attribute of a cookie. `name` with `=`.
-fn attribute<'c>(cookie: &'c SetCookie, name: &str) -> Option<&'c str> {
-    cookie.attributes.split("; ").find_map(|attribute| attribute.strip_prefix(name))
+fn same_site_name(same_site: SameSite) -> &'static str {
+    match same_site {
+        SameSite::Strict => "Strict",
+        SameSite::Lax => "Lax",
+        SameSite::None => "None",
+    }
 }
 
 pub(super) fn session_persistence(settings: &AffinitySettings) -> Value {
@@ -153,9 +149,5 @@ pub(super) fn session_persistence(settings: &AffinitySettings) -> Value {
 
 fn session_cookie(cookie: &SetCookie, is_permanent: bool) -> Value {
     let lifetime = if is_permanent { "Permanent" } else { "Session" };
-    object([
-        ("lifetimeType", Some(json!(lifetime))),
-        ("path", attribute(cookie, "Path=").map(|path| json!(path))),
-        ("sameSite", attribute(cookie, "SameSite=").map(|same_site| json!(same_site))),
-    ])
+    json!({"lifetimeType": lifetime, "path": cookie.path, "sameSite": same_site_name(cookie.same_site)})
 }

@@ -37,7 +37,7 @@ pub enum AffinityCarrier {
 impl fmt::Display for AffinitySettings {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.carrier {
-            AffinityCarrier::Cookie { cookie: SetCookie { name, attributes }, is_permanent } => {
+            AffinityCarrier::Cookie { cookie: SetCookie { name, attributes, .. }, is_permanent } => {
                 let lifetime = if *is_permanent { ", permanent" } else { "" };
                 write!(formatter, "cookie {name}{attributes}{lifetime}")?;
             }

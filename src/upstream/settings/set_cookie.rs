@@ -7,6 +7,9 @@ use std::time::Duration;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SetCookie {
     pub name: Box<str>,
+    pub path: Box<str>,
+    pub max_age: Option<Duration>,
+    pub same_site: SameSite,
     /// What follows all values in `Set-Cookie`, except `Secure`: `; Path=/; HttpOnly; SameSite=Strict`.
     pub attributes: Box<str>,
 }
@@ -33,13 +36,13 @@ impl SetCookie {
             SameSite::Lax => "; HttpOnly; SameSite=Lax",
             SameSite::None => "; HttpOnly; SameSite=None",
         });
-        SetCookie { name: name.into(), attributes: attributes.into() }
+        SetCookie { name: name.into(), path: path.into(), max_age, same_site, attributes: attributes.into() }
     }
 
     /// The field of a response for this value. `max_age`: for how many seconds clients keep it, if values have times of
     /// their own. `is_secure`: the client uses TLS.
     pub fn with_value(&self, value: impl fmt::Display, max_age: Option<u64>, is_secure: bool) -> String {
-        let SetCookie { name, attributes } = self;
+        let SetCookie { name, attributes, .. } = self;
         let mut field = format!("{name}={value}{attributes}");
         if let Some(seconds) = max_age {
             write!(field, "; Max-Age={seconds}").expect("writing to a string cannot fail");
