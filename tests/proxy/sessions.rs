@@ -255,8 +255,8 @@ async fn stripped_sessions_are_not_sent_to_endpoints() {
 #[tokio::test]
 async fn renewed_permanent_cookies_have_the_rest_of_their_lifetime() {
     let endpoint = named_endpoint("a").await;
-    let cookie = SetCookie::new("s", "/", None, SameSite::Strict);
-    let carrier = AffinityCarrier::Cookie { cookie, is_permanent: true };
+    let set_cookie = SetCookie::new("s", "/", None, SameSite::Strict);
+    let carrier = AffinityCarrier::Cookie { cookie: set_cookie, is_permanent: true };
     let (hour, minute) = (Duration::from_secs(3600), Duration::from_secs(60));
     let (absolute_timeout, idle_timeout) = (Some(hour), Some(10 * minute));
     let settings = AffinitySettings { carrier, absolute_timeout, idle_timeout, ..cookie(1) };

@@ -1,5 +1,7 @@
 //! Which outcomes the settings of a Service retry, and after which delay.
 
+use http::HeaderValue;
+
 use super::*;
 
 const WHOLE: ReplayPolicy =
