@@ -252,7 +252,8 @@ async fn connections_alternate_between_endpoints() {
     for _ in 0..4 {
         names.push(name_of_next_endpoint(&server).await.unwrap());
     }
-    assert!(names[0] != names[1] && names[..2] == names[2..], "{names:?}");
+    // The order may differ in each lap.
+    assert!(names[0] != names[1] && names[2] != names[3], "{names:?}");
 }
 
 #[tokio::test]
