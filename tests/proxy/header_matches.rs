@@ -196,8 +196,8 @@ async fn conditions_see_the_forwarding_headers_that_the_endpoint_gets() {
     }
 }
 
-/// For each field that Portico sets or removes, and for names that a backend could mistake for it: a condition on it sees
-/// what the endpoint gets, whichever other fields the request has.
+/// A condition on a field that Portico sets or removes, or on one that a backend could mistake for it, sees what the
+/// endpoint gets, whichever other fields the request has.
 #[tokio::test]
 async fn conditions_and_endpoints_see_the_same_fields() {
     const NAMES: [&str; 24] = [
