@@ -12,6 +12,9 @@ use super::services::PluginServices;
 use crate::diagnostic::Diagnostic;
 use crate::upstream::AddressPolicy;
 
+/// How often a response suspends before it is there.
+const SUSPENSIONS: usize = 32;
+
 type Script = dyn Fn(&RemoteRequest) -> Result<RemoteResponse, String> + Send + Sync;
 
 pub(crate) struct ScriptedServer {
@@ -70,9 +73,11 @@ impl PluginServices for ScriptedServer {
     fn send(&self, request: RemoteRequest) -> BoxFuture<'static, Result<RemoteResponse, String>> {
         let response = (self.script)(&request);
         self.requests.lock().push(request);
-        // Suspends once, as a server does.
+        // Suspends, as a server does: also if several requests that wait for it are polled in turn.
         async move {
-            tokio::task::yield_now().await;
+            for _ in 0..SUSPENSIONS {
+                tokio::task::yield_now().await;
+            }
             response
         }
         .boxed()

@@ -88,8 +88,10 @@ mod tests {
             .boxed()
         };
         let get = |key: u8| fetches.get([key; 32], start);
+        let mut all = join_all([get(1), get(1), get(1)]);
+        assert!((&mut all).now_or_never().is_none(), "the fetch is in progress");
         finish.notify_one();
-        assert_eq!(join_all([get(1), get(1), get(1)]).await, [0, 0, 0]);
+        assert_eq!(all.await, [0, 0, 0]);
         assert!(fetches.is_empty());
         finish.notify_one();
         assert_eq!(get(1).await, 1, "a later request fetches again");

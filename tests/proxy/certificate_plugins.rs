@@ -57,7 +57,8 @@ async fn start(endpoint: &Endpoint, plugins: Option<Arc<Chain>>) -> TestServer {
 }
 
 async fn status(client: &mut TlsClient, host: &str) -> u16 {
-    client.response_to(format!("GET / HTTP/1.1\r\nhost: {host}\r\nx-consumer-username: forged\r\n\r\n")).await.status
+    client.send(format!("GET / HTTP/1.1\r\nhost: {host}\r\nx-consumer-username: forged\r\n\r\n")).await;
+    client.response().await.status
 }
 
 fn connector(certificate: Option<&Arc<CertifiedKey>>) -> Vec<TestTlsConnector> {

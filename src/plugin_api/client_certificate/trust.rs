@@ -237,9 +237,9 @@ mod tests {
         for (authorities, lists, mode, field) in [
             (vec![], vec![], RevocationMode::Skip, "config.ca_certificates"),
             (vec![pem.clone(), id], vec![], RevocationMode::Skip, "config.ca_certificates[1]"),
-            (vec![pem.replace("MII", "AAA")], vec![], RevocationMode::Skip, "config.ca_certificates[0]"),
+            (vec![pem.replacen("MI", "AA", 1)], vec![], RevocationMode::Skip, "config.ca_certificates[0]"),
             (vec![pem.clone()], vec![pem.clone()], RevocationMode::Skip, "config.crls[0]"),
-            (vec![pem.clone()], vec![list.replace("MII", "AAA")], RevocationMode::Skip, "config.crls[0]"),
+            (vec![pem.clone()], vec![list.replacen("MI", "AA", 1)], RevocationMode::Skip, "config.crls[0]"),
             (vec![pem], vec![], RevocationMode::Strict, "config.revocation_check_mode"),
         ] {
             let invalid = CertificateTrust::parse(&authorities, &lists, mode).unwrap_err();

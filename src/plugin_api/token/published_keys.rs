@@ -18,6 +18,8 @@ pub struct PublishedSigningKey {
     /// The namespace of the plugin; empty if it has none.
     namespace: Box<str>,
     pub key: SigningKey,
+    /// The state of plugins lives as long as a plugin holds it.
+    _keys: Arc<SigningKeys>,
 }
 
 impl SigningKeys {
@@ -27,8 +29,9 @@ impl SigningKeys {
     }
 
     /// Publishes a key of a plugin in this namespace.
-    pub fn publish(&self, namespace: Option<&str>, key: SigningKey) -> Arc<PublishedSigningKey> {
-        let published = Arc::new(PublishedSigningKey { namespace: namespace.unwrap_or_default().into(), key });
+    pub fn publish(self: &Arc<Self>, namespace: Option<&str>, key: SigningKey) -> Arc<PublishedSigningKey> {
+        let namespace = namespace.unwrap_or_default().into();
+        let published = Arc::new(PublishedSigningKey { namespace, key, _keys: Arc::clone(self) });
         let mut keys = self.0.lock();
         keys.retain(|key| key.strong_count() > 0);
         keys.push(Arc::downgrade(&published));

@@ -210,7 +210,9 @@ impl IssuedTokens {
             access_token: access_token.into(),
             id_token: text("id_token").map(Box::from),
             refresh_token: text("refresh_token").map(Box::from),
-            expires_in: object.get("expires_in").and_then(|value| value.as_u64().or(value.as_str()?.parse().ok())),
+            expires_in: object
+                .get("expires_in")
+                .and_then(|value| value.as_u64().or_else(|| value.as_str()?.parse().ok())),
             scope: text("scope").map(Box::from),
         })
     }
