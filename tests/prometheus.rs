@@ -219,7 +219,8 @@ plugin: request-size-limiting
     );
 }
 
-/// A Service without a listener fails its checks, and opens its circuit.
+/// A Service without a listener fails its checks, and opens its circuit. Errors of the other one are retried, until its
+/// budget is used.
 const POLICY: &str = "apiVersion: portico.dev/v1alpha1
 kind: BackendPolicy
 metadata: {name: gone}
@@ -228,6 +229,14 @@ spec:
   health: {active: {type: TCP, interval: 1s}}
   limits: {maxRequests: 100}
   circuitBreaker: {consecutive: 3, openFor: 1s}
+---
+apiVersion: portico.dev/v1alpha1
+kind: BackendPolicy
+metadata: {name: echo}
+spec:
+  targetRefs: [{group: '', kind: Service, name: echo}]
+  retry: {attempts: 1, retryOn: [GatewayError]}
+  retryBudget: {percent: 0, minRetryRate: {count: 1, interval: 1s}}
 ";
 
 fn start(site: &Site) -> Program {
@@ -249,7 +258,14 @@ fn load(site: &Site, round: usize) {
     let edited = route("good", "edited", "echo").replace("/edited", &format!("/edited-{round}"));
     site.save("manifests/edited.yaml", &edited);
     let address = site.address_of("port");
-    for (path, status) in [("/shop", 200), ("/guarded", 200), ("/failing", 503), ("/wrong", 500), ("/nowhere", 404)] {
+    for (path, status) in [
+        ("/shop", 200),
+        ("/shop?status=503", 503),
+        ("/guarded", 200),
+        ("/failing", 503),
+        ("/wrong", 500),
+        ("/nowhere", 404),
+    ] {
         for _ in 0..10 {
             let response = get(&address, path);
             assert_eq!(response.status, status, "{path}: {}", response.body);

@@ -16,10 +16,15 @@ pub(crate) fn problems(block: &Block) -> Vec<String> {
     };
     let text: Vec<String> = documents.iter().map(|document| format!("{document}\n")).collect();
     let findings: Vec<Value> = serde_json::from_str(&check(&text.join("---\n"))).unwrap();
+    let text_of = |finding: &Value, field: &str| finding[field].as_str().unwrap_or_default().to_owned();
+    let lacks_object = |finding: &Value| text_of(finding, "message").contains("does not exist");
+    let is_plugin = |finding: &Value| text_of(finding, "object").starts_with("KongPlugin ");
+    // Then the routes with the plugin have a finding, too.
+    let has_incomplete_plugin = findings.iter().any(|finding| lacks_object(finding) && is_plugin(finding));
     let relevant = findings.iter().filter(|finding| {
-        let reason = finding["reason"].as_str().unwrap_or_default();
-        let message = finding["message"].as_str().unwrap_or_default();
-        !IGNORED_REASONS.contains(&reason) && !message.contains("does not exist")
+        let reason = text_of(finding, "reason");
+        let is_ignored = IGNORED_REASONS.contains(&&*reason) || has_incomplete_plugin && reason == "InvalidPlugin";
+        !is_ignored && !lacks_object(finding)
     });
     relevant.map(Value::to_string).collect()
 }
