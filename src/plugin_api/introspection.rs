@@ -16,6 +16,9 @@ use super::form_body::{FORM_MEDIA_TYPE, form_body};
 use super::remote_server::{RemoteServer, RemoteServerFailed};
 use super::shared_fetch::SharedFetches;
 
+/// Reads the claims of an active token.
+type ReadClaims<T> = Arc<dyn Fn(&Map<String, Value>) -> T + Send + Sync>;
+
 /// The introspection endpoint of an authorization server.
 pub struct Introspection<T> {
     server: RemoteServer,
@@ -25,7 +28,7 @@ pub struct Introspection<T> {
     token_type_hint: Option<Box<str>>,
     /// How long results are kept.
     ttl: Duration,
-    read: Arc<dyn Fn(&Map<String, Value>) -> T + Send + Sync>,
+    read: ReadClaims<T>,
     active: DigestCache<Expiring<T>>,
     /// Tokens that are not active have a cache of their own, so that invented tokens replace no valid ones.
     inactive: DigestCache<Expiring<()>>,

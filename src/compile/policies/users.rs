@@ -100,6 +100,7 @@ impl<T> Default for Users<T> {
 }
 
 /// What is found about an object, whatever uses it.
+#[expect(clippy::large_enum_variant, reason = "few exist at a time, and none is moved often")]
 pub(in crate::compile) enum Findings {
     /// The same for all Gateways.
     Conditions { generation: i64, conditions: Vec<Condition>, diagnostics: Vec<Diagnostic> },

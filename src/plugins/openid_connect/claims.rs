@@ -123,11 +123,11 @@ impl RequiredValues {
         let Some(value) = claims.find(&self.path) else { return false };
         let found = words(value);
         // An alternative without words would be met by any token.
-        let is_met = |alternative: &Box<str>| {
+        let is_met = |alternative: &str| {
             let mut required = alternative.split_ascii_whitespace().peekable();
             required.peek().is_some() && required.all(|word| found.contains(&word))
         };
-        self.alternatives.iter().any(is_met)
+        self.alternatives.iter().any(|alternative| is_met(alternative))
     }
 }
 

@@ -136,7 +136,7 @@ impl TokenRules {
     ) -> Result<(), TokenError> {
         let text = |name: &str| claims.get(name).and_then(Value::as_str);
         self.check_audience(claims)?;
-        if !text("sub").is_some_and(|subject| !subject.is_empty()) {
+        if text("sub").is_none_or(str::is_empty) {
             return Err(TokenError::invalid("the ID token has no `sub`"));
         }
         if context.subject.is_some_and(|subject| text("sub") != Some(subject)) {
