@@ -429,11 +429,11 @@ mod tests {
         assert_eq!(plain.map(|(servers, _)| servers.access_log).collect::<Vec<_>>(), [false, true]);
     }
 
-    /// The other 18 of the 55 minutes are for the build, the starts of servers, idle connections, failures and picks.
+    /// The other 17 of the 55 minutes are for the build, the starts of servers, idle connections, failures and picks.
     #[test]
-    fn the_rounds_of_make_bench_take_at_most_37_minutes() {
+    fn the_rounds_of_make_bench_take_at_most_38_minutes() {
         let minutes: f64 = selected(None, false).into_iter().map(minutes_of).sum();
-        assert!(minutes <= 37.0, "{minutes}");
+        assert!(minutes <= 38.0, "{minutes}");
     }
 
     /// How long all rounds of a case take with Portico and three peers.

@@ -137,6 +137,12 @@ const PATTERN_DESCRIPTIONS: &[PatternDescription] = &[
         example: "max-age=60",
     },
     PatternDescription {
+        pattern: r"^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$",
+        noun: "the name of a zone or region",
+        description: "letters, digits, `-`, `_` and `.`, starting and ending with a letter or digit",
+        example: "eu-central-1a",
+    },
+    PatternDescription {
         pattern: r"^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$",
         noun: "the value of a label",
         description: "nothing, or letters, digits, `-`, `_` and `.`, starting and ending with a letter or digit",
