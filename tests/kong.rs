@@ -206,7 +206,11 @@ fn upstream_health_is_exported_while_a_plugin_requests_it() {
         )
     };
     let echo = site.address_of("echo");
+    let snapshot = || page().lines().find(|line| line.starts_with("portico_snapshot_hash")).map(str::to_owned);
+    let without_plugin = snapshot();
     site.save("manifests/health.yaml", HEALTH);
+    // The metrics of endpoints appear earlier.
+    eventually("the plugin is in effect", || (snapshot() != without_plugin).then_some(()));
     eventually("endpoints are exported", || {
         has_sample(&page(), &health_sample("echo", &echo, "healthchecks_off", 1)).then_some(())
     });
