@@ -41,8 +41,8 @@ fn main() {
         }
     }
     println!(
-        "\nKeys of other endpoints that move, in percent: one endpoint leaves; it is ejected, the most of {FLAPS} times; \
-         it is back"
+        "\nKeys of other endpoints that move, in percent: one endpoint leaves; it is ejected, the most of {FLAPS} \
+         times; it is back"
     );
     for (name, algorithm) in ALGORITHMS.into_iter().filter(|(_, algorithm)| algorithm.is_hashing()) {
         for count in [3, 10, 100, 1_000] {

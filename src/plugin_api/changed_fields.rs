@@ -4,6 +4,22 @@
 use std::collections::HashSet;
 
 use http::HeaderName;
+use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
+
+/// Fields of a connection, or of the framing and target of one message. They are never copied between a request and what
+/// a server decides about it.
+pub static MESSAGE_FIELDS: [HeaderName; 10] = [
+    CONNECTION,
+    CONTENT_LENGTH,
+    EXPECT,
+    HOST,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    TE,
+    TRAILER,
+    TRANSFER_ENCODING,
+    UPGRADE,
+];
 
 /// The header fields that a plugin sets, changes or removes, as
 /// [`Plugin::declare_fields`](super::Plugin::declare_fields) names them.

@@ -84,8 +84,8 @@ pub(super) fn circuit_breaker(settings: &CircuitBreakerSettings, fallback: Optio
 /// Clients get all of it.
 fn fallback_response(response: &FallbackResponse) -> Value {
     let FallbackResponse { status, headers, body } = response;
-    let header = |(name, value): (&http::HeaderName, &http::HeaderValue)| json!({"name": name.as_str(), "value": String::from_utf8_lossy(value.as_bytes())});
-    let headers: Vec<Value> = headers.iter().map(header).collect();
+    let texts = headers.iter().map(|(name, value)| (name.as_str(), String::from_utf8_lossy(value.as_bytes())));
+    let headers: Vec<Value> = texts.map(|(name, value)| json!({"name": name, "value": value})).collect();
     object([
         ("status", Some(json!(status.as_u16()))),
         ("headers", list(&headers)),

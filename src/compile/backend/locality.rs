@@ -291,7 +291,8 @@ mod tests {
         assert_eq!(auto(none_on_node), [1, REST]);
         let some_without = json!([hinted(&["a"], &["n1"]), hinted(&["a"], &[]), hinted(&["b"], &["n3"])]);
         assert_eq!(auto(some_without), [1, 1, REST]);
-        let without_zone_hints = json!([hinted(&[], &["n1"]), {"addresses": ["10.0.0.2"], "zone": "a", "hints": {"forNodes": [{"name": "n2"}]}}]);
+        let for_nodes_only = json!({"addresses": ["10.0.0.2"], "zone": "a", "hints": {"forNodes": [{"name": "n2"}]}});
+        let without_zone_hints = json!([hinted(&[], &["n1"]), for_nodes_only]);
         assert_eq!(auto(without_zone_hints), [0, 1]);
     }
 

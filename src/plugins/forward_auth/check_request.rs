@@ -7,7 +7,8 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
-use super::{FIXED, ForwardAuth};
+use super::ForwardAuth;
+use crate::plugin_api::changed_fields::MESSAGE_FIELDS;
 use crate::plugin_api::header_spoofing::remove_spoofed;
 use crate::plugin_api::{RemoteRequest, RequestCx};
 
@@ -57,7 +58,9 @@ impl ForwardAuth {
             None => {
                 let sends_body = self.max_body > 0;
                 let is_copied = |name: &&HeaderName| {
-                    !FIXED.contains(name) && !CONDITIONS.contains(name) && (sends_body || !ABOUT_BODY.contains(name))
+                    !MESSAGE_FIELDS.contains(name)
+                        && !CONDITIONS.contains(name)
+                        && (sends_body || !ABOUT_BODY.contains(name))
                 };
                 of_client.keys().filter(is_copied).for_each(|name| copy(name, of_client, &mut headers));
             }

@@ -7,8 +7,9 @@ use http::header::{DATE, LOCATION, PROXY_AUTHENTICATE, SET_COOKIE};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use super::check_request::target;
-use super::{FIXED, ForwardAuth, IdentityHeaders};
+use super::{ForwardAuth, IdentityHeaders};
 use crate::plugin_api::authentication::{AuthPolicy, VerifiedCredential, clear_identity_headers};
+use crate::plugin_api::changed_fields::MESSAGE_FIELDS;
 use crate::plugin_api::consumers::EntityId;
 use crate::plugin_api::form_body::query_value;
 use crate::plugin_api::header_spoofing::remove_alike;
@@ -68,7 +69,7 @@ impl ForwardAuth {
             }
             return reply;
         }
-        for name in FIXED.iter().chain([&DATE, &PROXY_AUTHENTICATE]) {
+        for name in MESSAGE_FIELDS.iter().chain([&DATE, &PROXY_AUTHENTICATE]) {
             headers.remove(name);
         }
         let mut reply = Reply::new(status, ReplyBody::Raw(body), "denied");

@@ -34,13 +34,14 @@ mod decision;
 #[cfg(test)]
 mod tests;
 
-use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
+use http::header::SET_COOKIE;
 use http::{HeaderName, HeaderValue, StatusCode};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::authentication::{declare_identity_headers, parse_header_name};
+use crate::plugin_api::changed_fields::MESSAGE_FIELDS;
 use crate::plugin_api::kind::{BuildCx, Phases, PluginKind, Scopes};
 use crate::plugin_api::remote_server::{RemoteServer, RemoteServerConfig};
 use crate::plugin_api::{
@@ -240,7 +241,7 @@ fn parse_names(field: &str, names: &[String], invalid: &mut Vec<Diagnostic>) -> 
     for (index, name) in names.iter().enumerate() {
         let path = format!("{field}[{index}]");
         match parse_header_name(&path, name) {
-            Ok(name) if FIXED.contains(&name) => {
+            Ok(name) if MESSAGE_FIELDS.contains(&name) => {
                 let remedy = "remove it: it describes the connection or the body of one message";
                 invalid.push(Diagnostic::in_config(path, format!("`{name}` cannot be copied"), remedy));
             }
@@ -250,20 +251,6 @@ fn parse_names(field: &str, names: &[String], invalid: &mut Vec<Diagnostic>) -> 
     }
     parsed.into()
 }
-
-/// Headers that are never copied between messages.
-static FIXED: [HeaderName; 10] = [
-    CONNECTION,
-    CONTENT_LENGTH,
-    EXPECT,
-    HOST,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    TE,
-    TRAILER,
-    TRANSFER_ENCODING,
-    UPGRADE,
-];
 
 impl Plugin for ForwardAuth {
     fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> AccessOutcome<'a> {

@@ -32,11 +32,11 @@
 //! the process, and without their passwords. If the directory is not available, requests get 500, also with
 //! `anonymous`, and the condition `Programmed` of the plugin says why. A plugin has at most 16 connections at a time.
 
+mod accepted_login;
 mod ber;
 mod config;
 mod connection;
 mod directory;
-mod login_cache;
 mod message;
 mod names;
 
@@ -47,13 +47,14 @@ use http::header::{AUTHORIZATION, PROXY_AUTHORIZATION, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use smallvec::SmallVec;
 
+use self::accepted_login::{AcceptedLogin, login_key};
 pub(crate) use self::config::Config;
 use self::config::ConsumerLookup;
 use self::directory::{Directory, DirectoryLogin, DirectoryUnavailable};
-use self::login_cache::{CachedLogin, LoginCache, LoginKey, expiry};
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::authentication::{AuthPolicy, VerifiedCredential, challenge, declare_identity_headers};
 use crate::plugin_api::consumers::{EntityId, Sha256Digest, sha256};
+use crate::plugin_api::digest_cache::{DigestCache, Expiring};
 use crate::plugin_api::kind::{BuildCx, Phases, PluginKind, Scopes};
 use crate::plugin_api::login::{Login, strip_scheme};
 use crate::plugin_api::server_diagnostics::ServerDiagnostic;
@@ -68,7 +69,7 @@ pub(crate) struct LdapAuth {
     scheme: Box<str>,
     hides_credentials: bool,
     directory: Arc<Directory>,
-    cache: Arc<LoginCache>,
+    cache: Arc<DigestCache<Expiring<AcceptedLogin>>>,
     cache_lifetime: Duration,
     /// Distinguishes the configuration in the cache: a login that another one has accepted is not accepted here.
     fingerprint: Sha256Digest,
@@ -124,7 +125,7 @@ impl PluginKind for LdapAuth {
             challenge,
             hides_credentials: config.hide_credentials,
             directory,
-            cache: cx.state.get_or_create("ldap-auth/logins", LoginCache::default),
+            cache: cx.state.get_or_create("ldap-auth/logins", DigestCache::default),
             cache_lifetime: config.cache_lifetime(),
             fingerprint,
             required_groups: config.required_groups(),
@@ -164,8 +165,8 @@ impl Plugin for LdapAuth {
             return reply.map_or(AccessOutcome::Continue, AccessOutcome::Reply);
         }
         for login in &logins {
-            if let Some(cached) = self.cache.find(self.key(login), cx.now).as_deref().and_then(Option::as_ref) {
-                let reply = self.accept(cx, &login.username, cached);
+            if let Some(cached) = self.cache.find_value(&self.key(login), cx.now) {
+                let reply = self.accept(cx, &login.username, &cached);
                 return reply.map_or(AccessOutcome::Continue, AccessOutcome::Reply);
             }
         }
@@ -175,13 +176,8 @@ impl Plugin for LdapAuth {
                 match self.directory.log_in(login.username.clone(), login.password).await {
                     Ok(DirectoryLogin::WrongCredentials) => {}
                     Ok(DirectoryLogin::Accepted { name, groups }) => {
-                        let expires = expiry(cx.now, self.cache_lifetime);
-                        let credential = credential_id(&name);
-                        let accepted = CachedLogin { key, expires: expires.unwrap_or(cx.now), credential, groups };
-                        let accepted = Arc::new(accepted);
-                        if expires.is_some() {
-                            self.cache.insert(Arc::clone(&accepted), cx.now);
-                        }
+                        let accepted = Arc::new(AcceptedLogin { credential: credential_id(&name), groups });
+                        self.cache.insert_value(key, Arc::clone(&accepted), cx.now + self.cache_lifetime, cx.now);
                         return self.accept(cx, &login.username, &accepted);
                     }
                     Err(DirectoryUnavailable) => {
@@ -234,12 +230,12 @@ impl LdapAuth {
         }
     }
 
-    fn key(&self, login: &Login) -> LoginKey {
-        LoginKey::new(&self.fingerprint, &login.username, &login.password)
+    fn key(&self, login: &Login) -> Sha256Digest {
+        login_key(&self.fingerprint, &login.username, &login.password)
     }
 
     /// Continues as the user, if groups and consumer permit it.
-    fn accept(&self, cx: &mut RequestCx<'_>, username: &str, login: &CachedLogin) -> Option<Box<Reply>> {
+    fn accept(&self, cx: &mut RequestCx<'_>, username: &str, login: &AcceptedLogin) -> Option<Box<Reply>> {
         let has = |group: &str| login.groups.iter().any(|own| **own == *group);
         let has_groups = |groups: &[Box<str>]| groups.iter().all(|group| has(group));
         if !self.required_groups.is_empty() && !self.required_groups.iter().any(|groups| has_groups(groups)) {

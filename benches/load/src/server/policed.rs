@@ -108,7 +108,10 @@ impl Policed<'_> {
     }
 
     fn bootstrap(&self, address: SocketAddr, cluster: &Value, action: &Value) -> Value {
-        let socket = |address: &SocketAddr| json!({ "socket_address": { "address": address.ip().to_string(), "port_value": address.port() } });
+        let socket = |address: &SocketAddr| {
+            let (host, port) = (address.ip().to_string(), address.port());
+            json!({ "socket_address": { "address": host, "port_value": port } })
+        };
         let endpoints: Vec<Value> =
             self.endpoints.iter().map(|endpoint| json!({ "endpoint": { "address": socket(endpoint) } })).collect();
         let mut of_cluster = json!({
@@ -121,8 +124,9 @@ impl Policed<'_> {
         merge(&mut of_route, action);
         let routes: Vec<Value> =
             rule_paths(self.rules).map(|path| json!({ "match": { "prefix": path }, "route": of_route })).collect();
+        let filters = "type.googleapis.com/envoy.extensions.filters";
         let manager = json!({
-            "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+            "@type": format!("{filters}.network.http_connection_manager.v3.HttpConnectionManager"),
             "stat_prefix": "web",
             "route_config": { "virtual_hosts": [{ "name": "web", "domains": ["*"], "routes": routes }] },
             "http_filters": [{

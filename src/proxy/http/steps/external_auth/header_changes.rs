@@ -1,8 +1,8 @@
 //! Changes of headers that an authorization server decides.
 
-use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use crate::plugin_api::changed_fields::MESSAGE_FIELDS;
 use crate::plugin_api::header_spoofing::remove_alike;
 
 /// What happens with a header that exists already.
@@ -29,13 +29,13 @@ impl HeaderChanges {
 
     /// Adds a change, unless the header belongs to the connection or to the framing of the message.
     pub(super) fn push(&mut self, name: HeaderName, value: HeaderValue, action: HeaderAction) {
-        if !FIXED.contains(&name) {
+        if !MESSAGE_FIELDS.contains(&name) {
             self.values.push((name, value, action));
         }
     }
 
     pub(super) fn remove(&mut self, name: HeaderName) {
-        if !FIXED.contains(&name) {
+        if !MESSAGE_FIELDS.contains(&name) {
             self.removed.push(name);
         }
     }
@@ -75,20 +75,6 @@ impl HeaderChanges {
         }
     }
 }
-
-/// Headers that a server cannot change.
-static FIXED: [HeaderName; 10] = [
-    CONNECTION,
-    CONTENT_LENGTH,
-    EXPECT,
-    HOST,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    TE,
-    TRAILER,
-    TRANSFER_ENCODING,
-    UPGRADE,
-];
 
 #[cfg(test)]
 mod tests {
