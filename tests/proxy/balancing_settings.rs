@@ -6,12 +6,18 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use portico::upstream::settings::{Balancing, BalancingAlgorithm, RequestLimits, WhenUnhealthy};
+use portico::upstream::settings::{
+    Balancing, BalancingAlgorithm, HealthSettings, PassiveChecks, RequestLimits, WhenUnhealthy,
+};
 use portico::upstream::{BackendTraffic, EndpointAddress, Endpoints, Upstream};
 use tokio::net::{TcpSocket, TcpStream};
 
 use crate::accounting::scrape;
-use crate::harness::{Client, Endpoint, Options, TestServer, forward, reserve_address, route, upstream, with_timeout};
+use crate::harness::{
+    Client, Endpoint, Options, TestServer, forward, reserve_address, retries, route, upstream, with_timeout,
+    with_timeouts_and_retries,
+};
+use crate::retry::sum;
 use crate::{stream, udp};
 
 const MAGLEV: BalancingAlgorithm = BalancingAlgorithm::Maglev { table_size: 251 };
@@ -62,6 +68,27 @@ async fn endpoint_that_fails_fast_gets_few_requests() {
     assert!(count <= 3, "the failing endpoint has {count} of 50 requests");
 }
 
+/// The attempts at a canary count for its own endpoints only (ingress-nginx#4723).
+#[tokio::test]
+async fn each_backend_of_a_rule_measures_its_endpoints() {
+    let failing = Endpoint::responding_with("HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n").await;
+    let working = Endpoint::ok().await;
+    let (decay, failure_penalty) = (Duration::from_secs(600), Duration::from_secs(60));
+    let ewma = BalancingAlgorithm::PeakEwma { decay, failure_penalty };
+    let backends = ["web", "web-canary"].map(|service| {
+        let backend = upstream(service, &[]);
+        backend.set_endpoints(endpoints(&[failing.address, working.address], algorithm(ewma)));
+        (1, backend)
+    });
+    let server = TestServer::with_routes(vec![route(forward(backends.into()))]).await;
+    let mut client = server.connect().await;
+    for _ in 0..100 {
+        client.get("/").await;
+    }
+    let count = failing.log.requests().len();
+    assert!(count <= 6, "the failing endpoint has {count} of 100 requests");
+}
+
 #[tokio::test]
 async fn requests_fail_at_once_if_the_policy_says_so() {
     let (refusing, _reserved) = reserve_address();
@@ -97,6 +124,50 @@ async fn endpoint_gets_no_more_requests_than_its_limit() {
     endpoint.log.wait_for("the request", |log| log.requests().len() == 1).await;
     assert_eq!(server.connect().await.get("/").await.status, 503);
     assert_eq!(scrape(&server)["portico_request_errors_total{reason=\"over_limit\"}"], 1.0);
+    drop(waiting);
+}
+
+/// A rejection by Portico itself neither counts against endpoints nor is it sent again.
+#[tokio::test]
+async fn rejections_beyond_the_limit_eject_no_endpoint() {
+    const GET: &str = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
+    // Does not respond until the client disconnects.
+    let hanging = || {
+        Endpoint::scripted(|mut stream, _| async move {
+            stream.request().await;
+            stream.read_to_end().await;
+        })
+    };
+    let (first, second) = (hanging().await, hanging().await);
+    let web = upstream("web", &[]);
+    let limits = RequestLimits { max_requests_per_endpoint: Some(1), ..RequestLimits::default() };
+    let passive =
+        PassiveChecks { local_origin_failures: 1, gateway_errors: 1, server_errors: 1, ..PassiveChecks::default() };
+    let health = HealthSettings { passive, ..HealthSettings::default() };
+    let (limits, health) = (Some(Arc::new(limits)), Some(Arc::new(health)));
+    let traffic = BackendTraffic { limits, health, ..BackendTraffic::default() };
+    web.set_endpoints(Endpoints { traffic, ..endpoints(&[first.address, second.address], Balancing::default()) });
+    let action = with_timeouts_and_retries(forward(vec![(1, Arc::clone(&web))]), retries(3, &[503]));
+    let server = TestServer::with_routes(vec![route(action)]).await;
+    let mut waiting = Vec::new();
+    for count in 1..=2 {
+        let mut client = server.connect().await;
+        client.send(GET).await;
+        waiting.push(client);
+        with_timeout("the request", async {
+            while first.log.requests().len() + second.log.requests().len() < count {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    }
+    for _ in 0..5 {
+        assert_eq!(server.request(GET).await.status, 503);
+    }
+    let metrics = scrape(&server);
+    assert_eq!(metrics["portico_request_errors_total{reason=\"over_limit\"}"], 5.0);
+    assert_eq!(sum(&metrics, "portico_upstream_retries_total", &[]), 0.0);
+    assert_eq!(web.endpoint_counts().ejected, 0);
     drop(waiting);
 }
 

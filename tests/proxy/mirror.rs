@@ -116,6 +116,39 @@ async fn each_mirror_receives_its_share() {
     assert_eq!(none.log.requests().len(), 0);
 }
 
+/// A percentage that is counted would mirror one of two kinds of requests that alternate, and the same requests to all
+/// mirrors.
+#[tokio::test]
+async fn each_mirror_draws_for_itself() {
+    let original = Endpoint::ok().await;
+    let (all, first, second) = (Endpoint::ok().await, Endpoint::ok().await, Endpoint::ok().await);
+    let mirrors = vec![
+        mirror(upstream("all", &[all.address]), 100, 100),
+        mirror(upstream("first", &[first.address]), 50, 100),
+        mirror(upstream("second", &[second.address]), 50, 100),
+    ];
+    let server = TestServer::with_routes(mirrored_routes(&original, mirrors)).await;
+    let mut client = server.connect().await;
+    for number in 0..400 {
+        let kind = if number % 2 == 0 { "login" } else { "data" };
+        assert_eq!(client.get(&format!("/{kind}/{number}")).await.status, 200);
+    }
+    all.log.wait_for("all copies", |log| log.requests().len() == 400).await;
+    let paths = |endpoint: &Endpoint| -> std::collections::BTreeSet<String> {
+        endpoint.log.requests().iter().map(|request| request.split(' ').nth(1).unwrap().to_owned()).collect()
+    };
+    let (first, second) = (paths(&first), paths(&second));
+    // Eight standard deviations from the mean, also if a few copies are still on their way.
+    for mirrored in [&first, &second] {
+        for kind in ["/login/", "/data/"] {
+            let count = mirrored.iter().filter(|path| path.starts_with(kind)).count();
+            assert!((40..=160).contains(&count), "{count} of 200 requests to {kind}");
+        }
+    }
+    let both = first.intersection(&second).count();
+    assert!((30..=170).contains(&both), "{both} of 400 requests are mirrored to both");
+}
+
 #[tokio::test]
 async fn slow_or_missing_mirrors_do_not_affect_requests() {
     let original = Endpoint::ok().await;

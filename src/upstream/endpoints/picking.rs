@@ -172,7 +172,9 @@ impl Upstream {
             let now = self.detection.clock.now();
             let estimates = former.iter().filter_map(|known| known.state.load.latency.estimate(now, decay));
             let (sum, count) = estimates.fold((0.0, 0.0), |(sum, count), estimate| (sum + estimate, count + 1.0));
-            if count > 0.0 {
+            // One that returns soon after it has left has its former state.
+            let is_unknown = endpoint.state.load.latency.estimate(now, decay).is_none();
+            if count > 0.0 && is_unknown {
                 endpoint.state.load.latency.assume(sum / count, now);
             }
         }

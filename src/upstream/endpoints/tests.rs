@@ -315,6 +315,60 @@ fn least_requests_chooses_the_least_busy_endpoint() {
     assert_eq!(idle.len(), 2, "at random among equals");
 }
 
+/// Endpoints of which the one with the lowest latency gets all requests.
+fn by_latency(texts: &[&str], panic_threshold_percent: u8) -> Endpoints {
+    let [decay, failure_penalty] = [3600, 1].map(std::time::Duration::from_secs);
+    let algorithm = BalancingAlgorithm::PeakEwma { decay, failure_penalty };
+    let balance = Balancing { algorithm, panic_threshold_percent, ..Balancing::default() };
+    Endpoints { balance, ..endpoints(texts) }
+}
+
+fn respond_in(upstream: &Upstream, number: u8, millis: u64) {
+    let (status, head_time) = (Some(http::StatusCode::OK), Some(std::time::Duration::from_millis(millis)));
+    upstream.report(address(number), &Outcome { status, head_time, ..Outcome::of(OutcomeClass::Responded) });
+}
+
+/// Those that get the next requests.
+fn chosen(upstream: &Upstream) -> std::collections::BTreeSet<SocketAddr> {
+    (0..30).map(|turn| upstream.next_endpoint(turn, &[]).unwrap()).collect()
+}
+
+/// An edit, or an EndpointSlice in which a slow endpoint comes and goes, must not make it as fast as the others
+/// (kong#7835, ingress-nginx#4448).
+#[tokio::test(start_paused = true)]
+async fn latency_is_kept_when_settings_and_endpoints_change() {
+    let upstream = upstream();
+    let both = ["10.0.0.1:80", "10.0.0.2:80"];
+    upstream.set_endpoints(by_latency(&both, 0));
+    respond_in(&upstream, 1, 5);
+    respond_in(&upstream, 2, 500);
+    let fast = std::collections::BTreeSet::from([address(1)]);
+    assert_eq!(chosen(&upstream), fast);
+    upstream.set_endpoints(by_latency(&both, 10));
+    assert_eq!(chosen(&upstream), fast, "another setting");
+    upstream.set_endpoints(by_latency(&both[..1], 10));
+    upstream.set_endpoints(by_latency(&both, 10));
+    assert_eq!(chosen(&upstream), fast, "the slow endpoint has left and returned");
+}
+
+/// A canary and the Service next to it neither share nor lose what is known of the endpoints (ingress-nginx#4723).
+#[tokio::test(start_paused = true)]
+async fn services_with_the_same_endpoints_have_latencies_of_their_own() {
+    let registry = crate::upstream::UpstreamRegistry::default();
+    let [main, canary] = ["web", "web-canary"].map(|service| {
+        let key = UpstreamKey { namespace: "ns".into(), service: service.into(), port: 80, ..UpstreamKey::default() };
+        let upstream = registry.upstream(&key);
+        upstream.set_endpoints(by_latency(&["10.0.0.1:80", "10.0.0.2:80"], 0));
+        upstream
+    });
+    for (upstream, fast, slow) in [(&main, 1, 2), (&canary, 2, 1)] {
+        respond_in(upstream, fast, 5);
+        respond_in(upstream, slow, 500);
+    }
+    assert_eq!(chosen(&main), std::collections::BTreeSet::from([address(1)]));
+    assert_eq!(chosen(&canary), std::collections::BTreeSet::from([address(2)]));
+}
+
 fn pick(upstream: &Upstream) -> Result<PickedBecause, NoEndpoint> {
     upstream.pick_alone(&EndpointChoice::default()).map(|picked| picked.because)
 }

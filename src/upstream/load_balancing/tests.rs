@@ -163,6 +163,20 @@ fn least_requests_relieves_slow_endpoints() {
     }
 }
 
+/// If both candidates could be the same endpoint, the busiest one would get requests (envoyproxy/envoy#38511).
+#[test]
+fn busiest_endpoint_is_never_chosen() {
+    fastrand::seed(1);
+    for algorithm in [BalancingAlgorithm::LeastRequests, EWMA] {
+        // More than are compared with each other.
+        let set = set(0..10, algorithm);
+        set[3].state.load.begin_request();
+        let picks = counts((0..10_000).map(|_| number(choose(&set, None, &PLAIN).unwrap().address)));
+        assert!(!picks.contains_key(&3), "{algorithm:?}: {picks:?}");
+        assert_even(&picks, 9, 0.2);
+    }
+}
+
 #[test]
 fn idle_endpoints_share_by_weight() {
     fastrand::seed(1);
