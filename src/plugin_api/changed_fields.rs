@@ -6,8 +6,8 @@ use std::collections::HashSet;
 use http::HeaderName;
 use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
 
-/// Fields of a connection, or of the framing and target of one message. They are never copied between a request and what
-/// a server decides about it.
+/// Fields of a connection, or of the framing and target of one message. They are never copied between a request and
+/// what a server decides about it.
 pub static MESSAGE_FIELDS: [HeaderName; 10] = [
     CONNECTION,
     CONTENT_LENGTH,

@@ -1,10 +1,11 @@
 //! Clients of test streams: connections, UDP sessions and gRPC calls that stay open for many messages.
 
+use std::collections::HashSet;
 use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 
@@ -45,8 +46,10 @@ pub(crate) enum Protocol {
 /// Where streams are opened.
 pub(crate) struct StreamTarget {
     /// The address of the Gateway.
-    pub(crate) address: IpAddr,
-    pub(crate) tls: Arc<ClientConfig>,
+    address: IpAddr,
+    tls: Arc<ClientConfig>,
+    /// Ports of UDP sessions. A session outlives the client's socket, so a second stream from its port would continue it.
+    used_ports: Mutex<HashSet<u16>>,
 }
 
 /// An open stream, and where its last reply came from.
@@ -111,6 +114,10 @@ impl Protocol {
 }
 
 impl StreamTarget {
+    pub(crate) fn new(address: IpAddr, tls: Arc<ClientConfig>) -> Self {
+        StreamTarget { address, tls, used_ports: Mutex::default() }
+    }
+
     /// Opens a stream and exchanges the first message.
     pub(crate) async fn open(&self, protocol: Protocol) -> Result<Stream> {
         let opening = async {
@@ -126,7 +133,7 @@ impl StreamTarget {
     async fn connect(&self, protocol: Protocol) -> Result<Transport> {
         let address = SocketAddr::new(self.address, protocol.port());
         if protocol == Protocol::Udp {
-            let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).await.context("cannot bind a port")?;
+            let socket = self.bind_unused_port().await?;
             socket.connect(address).await?;
             return Ok(Transport::Datagrams(socket));
         }
@@ -141,6 +148,15 @@ impl StreamTarget {
             Protocol::Tcp | Protocol::Udp => Box::new(stream),
         };
         Ok(Transport::Lines(BufReader::new(connection)))
+    }
+
+    async fn bind_unused_port(&self) -> Result<UdpSocket> {
+        loop {
+            let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).await.context("cannot bind a port")?;
+            if self.used_ports.lock().unwrap().insert(socket.local_addr()?.port()) {
+                return Ok(socket);
+            }
+        }
     }
 }
 

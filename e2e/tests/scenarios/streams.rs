@@ -82,7 +82,7 @@ impl<'a> StreamScenario<'a> {
         apply(cluster, &slices).await?;
         apply(cluster, &objects()).await?;
         let address = wait_until_programmed(cluster, NAME).await?.ip();
-        let target = StreamTarget { address, tls: client };
+        let target = StreamTarget::new(address, client);
         Ok(StreamScenario { cluster, replicas, backends, target, streams: Vec::new() })
     }
 
