@@ -48,7 +48,8 @@ pub(crate) struct StreamTarget {
     /// The address of the Gateway.
     address: IpAddr,
     tls: Arc<ClientConfig>,
-    /// Ports of UDP sessions. A session outlives the client's socket, so a second stream from its port would continue it.
+    /// Ports of UDP sessions. A session outlives the client's socket, so a later stream from the same port would
+    /// continue it.
     used_ports: Mutex<HashSet<u16>>,
 }
 
