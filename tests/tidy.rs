@@ -192,7 +192,7 @@ const LAYERS: &[Row] = &[
     (
         "app",
         &[
-            "certificate_metrics change_meters crds endpoint_names file_descriptors fingerprint_cache \
+            "certificate_metrics change_meters cluster_keys crds endpoint_names file_descriptors fingerprint_cache \
              health_meters host_addresses ingress kong_metrics overload_meters problem_counts queue_meters \
              rate_limit_meters settings_json source_overlap stdout upstream_events watch_meters",
             "addressing data_plane state_meters upstream_views",
@@ -237,7 +237,7 @@ const LAYERS: &[Row] = &[
             "client raw",
             "api_error watch_health",
             "services status_client watch",
-            "collect discovery events lease",
+            "collect discovery events key_secret lease",
             "permissions referenced",
             "supervisor",
             "source",
@@ -259,7 +259,7 @@ const LAYERS: &[Row] = &[
         &[
             "remote server_text",
             "cookies decimal form_body header_spoofing kind login multipart plugin_regex reply route_description \
-             scheme state template timing",
+             scheme shared_keys state template timing",
             "batch_queue body_filter changed_fields fields idle_connections instance password remote_request \
              repeated_query sealed_cookie token",
             "completed_request consumers remote_client services",

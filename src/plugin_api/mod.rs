@@ -54,6 +54,7 @@ pub mod server_diagnostics;
 pub mod server_text;
 pub mod services;
 pub mod shared_fetch;
+pub mod shared_keys;
 pub mod state;
 pub mod stream_chain;
 pub mod template;
@@ -84,6 +85,7 @@ pub use remote_request::{RemoteRequest, RemoteResponse, RemoteUrl, ResponseBodyU
 pub use reply::{Reply, ReplyBody, ReplyStream, ReplyStreamError};
 pub use scheme::Scheme;
 pub use services::PluginServices;
+pub use shared_keys::{SharedKey, SharedKeySet, SharedKeys};
 pub use state::PluginState;
 pub use stream_chain::{StreamChain, StreamCx, StreamDecision};
 
