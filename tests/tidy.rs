@@ -265,7 +265,7 @@ const LAYERS: &[Row] = &[
             "completed_request consumers remote_client services",
             "context digest_cache scripted_server server_diagnostics shared_fetch",
             "redis remote_server",
-            "introspection",
+            "introspection stored_sessions",
             "authentication chain log_entry",
             "client_certificate",
             "factory stream_chain",

@@ -94,12 +94,12 @@ async fn watch_secret(client: Client, namespace: &str, state: &watch::Sender<Key
     let config = watcher::Config::default().fields(&format!("metadata.name={KEY_SECRET_NAME}"));
     let listed = parking_lot::Mutex::new(KeySecret::Missing);
     let set = |new: KeySecret| {
-        drop(state.send_if_modified(|old| {
+        state.send_if_modified(|old| {
             *old != new && {
                 *old = new;
                 true
             }
-        }))
+        });
     };
     let is_ours = |secret: &v1::Secret| secret.metadata.name.as_deref() == Some(KEY_SECRET_NAME);
     let report = |update| match update {

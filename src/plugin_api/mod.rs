@@ -56,6 +56,7 @@ pub mod services;
 pub mod shared_fetch;
 pub mod shared_keys;
 pub mod state;
+pub mod stored_sessions;
 pub mod stream_chain;
 pub mod template;
 pub mod testing;

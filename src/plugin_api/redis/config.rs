@@ -12,7 +12,7 @@ use crate::plugin_api::kind::BuildCx;
 use crate::plugin_api::remote::{MAX_REMOTE_TIMEOUT, Remote, RemoteTls};
 
 /// The Redis server to connect to: exactly one of `host`, `sentinel_nodes` and `cluster_nodes`.
-#[derive(Deserialize, JsonSchema)]
+#[derive(Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RedisConfig {
     /// Host of the server: a Service of the cluster, such as `redis.shop` or `redis.shop.svc`, another DNS name, or an
@@ -109,7 +109,7 @@ pub enum SentinelRole {
 }
 
 /// A server of Redis Sentinel.
-#[derive(Deserialize, JsonSchema)]
+#[derive(Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct SentinelNode {
     /// Its host, as in `redis.host`.
@@ -125,7 +125,7 @@ impl Default for SentinelNode {
 }
 
 /// A node of a Redis cluster.
-#[derive(Deserialize, JsonSchema)]
+#[derive(Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ClusterNode {
     /// Its IP address, or a host as in `redis.host`.

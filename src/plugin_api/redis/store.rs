@@ -62,13 +62,18 @@ impl RedisStore {
 
     /// Sets the value of a key, which the server deletes after this time.
     pub async fn set(&self, key: &str, value: &[u8], expires_in: Duration) -> Result<(), RedisStoreError> {
-        self.put(key, value, expires_in, false).await.map(|_| ())
+        self.put(key, value, expires_in, None).await.map(|_| ())
     }
 
     /// Sets the value of a key if it has none. Returns whether the value was set. Of several concurrent calls, also of
     /// other replicas, one gets true.
     pub async fn set_if_absent(&self, key: &str, value: &[u8], expires_in: Duration) -> Result<bool, RedisStoreError> {
-        self.put(key, value, expires_in, true).await
+        self.put(key, value, expires_in, Some("NX")).await
+    }
+
+    /// Replaces the value of a key if it has one. Returns whether it had: a key that was deleted stays so.
+    pub async fn replace(&self, key: &str, value: &[u8], expires_in: Duration) -> Result<bool, RedisStoreError> {
+        self.put(key, value, expires_in, Some("XX")).await
     }
 
     /// Deletes a key and returns the value that it had. Of several concurrent calls, also of other replicas, one gets
@@ -92,7 +97,7 @@ impl RedisStore {
         key: &str,
         value: &[u8],
         expires_in: Duration,
-        is_only_if_absent: bool,
+        condition: Option<&'static str>,
     ) -> Result<bool, RedisStoreError> {
         if value.len() > self.max_value_bytes {
             return Err(RedisStoreError::TooLong);
@@ -102,12 +107,10 @@ impl RedisStore {
         // The server rejects an expiry of 0, and one whose end has more than 64 bits.
         let milliseconds = u64::try_from(expires_in.as_millis()).map_or(MAX_EXPIRY, |ms| ms.clamp(1, MAX_EXPIRY));
         command.arg(&key).arg(value).arg("PX").arg(milliseconds);
-        if is_only_if_absent {
-            command.arg("NX");
-        }
+        command.arg(condition.as_slice());
         match self.redis.query::<Value>(&key, command).await? {
             Value::Okay => Ok(true),
-            Value::Nil if is_only_if_absent => Ok(false),
+            Value::Nil if condition.is_some() => Ok(false),
             _ => Err(RedisStoreError::Unavailable),
         }
     }

@@ -30,6 +30,8 @@ enum KeySource {
 struct DerivedKeys {
     sealing: RandomizedNonceKey,
     opening: Option<RandomizedNonceKey>,
+    /// One for each of both.
+    naming: Vec<hmac::Key>,
 }
 
 /// Derived keys, and the keys that they were derived from.
@@ -115,6 +117,14 @@ impl SealingKeys {
         self.with(|keys| keys.open(context, &bytes))
     }
 
+    /// Names for a label, one for each key. Nobody can compute the label from them, or guess it, without the key.
+    pub fn names(&self, label: &str) -> Vec<String> {
+        self.with(|keys| {
+            let name = |key: &hmac::Key| URL_SAFE_NO_PAD.encode(hmac::sign(key, label.as_bytes()));
+            keys.naming.iter().map(name).collect()
+        })
+    }
+
     fn with<T>(&self, action: impl FnOnce(&DerivedKeys) -> T) -> T {
         match &self.source {
             KeySource::Own(keys) => action(keys),
@@ -149,7 +159,14 @@ impl DerivedKeys {
             let bytes = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret), label.as_bytes());
             RandomizedNonceKey::new(&AES_256_GCM_SIV, bytes.as_ref()).expect("a SHA-256 HMAC has 32 bytes")
         };
-        DerivedKeys { sealing: key(sealing), opening: opening.map(key) }
+        let naming = |secret: &[u8]| {
+            let label = format!("portico session name 1 {purpose}");
+            let bytes = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret), label.as_bytes());
+            hmac::Key::new(hmac::HMAC_SHA256, bytes.as_ref())
+        };
+        let secrets = [Some(sealing), opening];
+        let naming = secrets.into_iter().flatten().map(naming).collect();
+        DerivedKeys { sealing: key(sealing), opening: opening.map(key), naming }
     }
 
     fn seal(&self, context: &[u8], text: &[u8]) -> Vec<u8> {
