@@ -43,18 +43,25 @@ fn roles_grant_exactly_the_used_permissions() {
     }
 }
 
-/// The program uses a single Lease, that of the leader election. A create request has no name, so it cannot be
-/// restricted.
+/// The program uses a single Lease, that of the leader election, and a single Secret that no object refers to. A create
+/// request has no name, so it cannot be restricted.
 #[test]
-fn lease_permissions_are_restricted_by_name() {
+fn permissions_for_own_objects_are_restricted_by_name() {
     let role = only_object("Role");
     let rules = role["rules"].as_array().unwrap().iter();
-    let leases: Vec<_> = rules.filter(|rule| rule["resources"][0] == "leases").collect();
-    for rule in leases {
+    let mut restricted = BTreeSet::new();
+    for rule in rules {
+        let name = match rule["resources"][0].as_str() {
+            Some("leases") => permissions::LEASE,
+            Some("secrets") => permissions::KEY_SECRET,
+            _ => continue,
+        };
         let names = rule["resourceNames"].as_array().cloned().unwrap_or_default();
-        let expected = if rule["verbs"][0] == "create" { vec![] } else { vec![permissions::LEASE] };
+        let expected = if rule["verbs"][0] == "create" { vec![] } else { vec![name] };
         assert_eq!(names, expected, "{rule}");
+        restricted.extend(names.iter().map(ToString::to_string));
     }
+    assert_eq!(restricted.len(), 2, "{restricted:?}");
 }
 
 #[test]

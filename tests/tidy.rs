@@ -192,7 +192,7 @@ const LAYERS: &[Row] = &[
     (
         "app",
         &[
-            "certificate_metrics change_meters crds endpoint_names file_descriptors fingerprint_cache \
+            "certificate_metrics change_meters cluster_keys crds endpoint_names file_descriptors fingerprint_cache \
              health_meters host_addresses ingress kong_metrics overload_meters problem_counts queue_meters \
              rate_limit_meters settings_json source_overlap stdout upstream_events watch_meters",
             "addressing data_plane state_meters upstream_views",
@@ -237,7 +237,7 @@ const LAYERS: &[Row] = &[
             "client raw",
             "api_error watch_health",
             "services status_client watch",
-            "collect discovery events lease",
+            "collect discovery events key_secret lease",
             "permissions referenced",
             "supervisor",
             "source",
@@ -259,13 +259,13 @@ const LAYERS: &[Row] = &[
         &[
             "remote server_text",
             "cookies decimal form_body header_spoofing kind login multipart plugin_regex reply route_description \
-             scheme state template timing",
+             scheme shared_keys state template timing",
             "batch_queue body_filter changed_fields fields idle_connections instance password remote_request \
              repeated_query sealed_cookie token",
             "completed_request consumers remote_client services",
             "context digest_cache scripted_server server_diagnostics shared_fetch",
             "redis remote_server",
-            "introspection",
+            "introspection stored_sessions",
             "authentication chain log_entry",
             "client_certificate",
             "factory stream_chain",
@@ -274,10 +274,14 @@ const LAYERS: &[Row] = &[
     ),
     (
         "plugins",
-        &["acl basic_auth bot_detection combined_auth_tests correlation_id cors forward_auth header_cert_auth \
+        &[
+            "acl basic_auth bot_detection combined_auth_tests correlation_id cors forward_auth header_cert_auth \
          hmac_auth http_log identity_keys internal_identity ip_restriction jwt jwt_signer key_auth ldap_auth \
          mtls_auth oauth2_introspection opa openid_connect prometheus rate_limiting redirect request_size_limiting \
-         request_termination request_transformer response_transformer session standard_webhooks upstream_oauth"],
+         request_termination request_transformer response_transformer session standard_webhooks upstream_oauth",
+            // The same plugin with other fields and defaults.
+            "ldap_auth_advanced",
+        ],
     ),
     (
         "proxy",

@@ -14,6 +14,7 @@ mod certificate_metrics;
 mod change_meters;
 mod check;
 mod cluster;
+mod cluster_keys;
 mod control;
 mod control_loop;
 mod crds;

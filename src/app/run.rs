@@ -16,6 +16,7 @@ use tracing::{info, warn};
 use super::announce::{AnnouncementFormat, Announcer};
 use super::change_meters::ChangeMeters;
 use super::cluster::ClusterSource;
+use super::cluster_keys;
 use super::control::Control;
 use super::control_loop::{BindRetry, ControlLoop, ManifestFiles};
 use super::data_plane::DataPlane;
@@ -109,6 +110,10 @@ async fn serve(options: RunOptions, started: SystemTime) -> anyhow::Result<ExitS
     let observer = ProxyObserver(data_plane.proxy.observed_requests());
     listeners.serve(&mut tasks, status_views, (admin_views, observer), &drain);
     tasks.spawn(reopen_on_hangup(hangup_signals, data_plane.access_log.clone()));
+    let keys = cluster.as_ref().zip(statuses.as_ref()).map(|(cluster, statuses)| {
+        let guard = ready.guard("the keys of sessions");
+        cluster_keys::start(&cluster.source, statuses.key_secret_parts(), guard, &mut tasks)
+    });
     tasks.spawn(withdraw_readiness(ready, drain.clone()));
     if let Some(statuses) = &statuses {
         tasks.spawn(report_upstream_events(data_plane.upstreams.clone(), statuses.queue()));
@@ -120,7 +125,7 @@ async fn serve(options: RunOptions, started: SystemTime) -> anyhow::Result<ExitS
     let dns = data_plane.follow_dns();
     let own_sockets = data_plane.proxy.own_sockets();
     let (plugin_services, lookups) =
-        OnlineServices::start(&data_plane.trust, own_sockets, data_plane.plugin_connections)
+        OnlineServices::start(&data_plane.trust, own_sockets, data_plane.plugin_connections, keys)
             .context("cannot set up connections for plugins")?;
     let plugin_diagnostics = plugin_services.diagnostics();
     let plugins = plugin_factory(&options, Arc::new(plugin_services), state.clone(), node);

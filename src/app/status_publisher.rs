@@ -9,6 +9,7 @@ use tokio::task::JoinHandle;
 use tracing::info;
 
 use super::cluster::ClusterSource;
+use super::cluster_keys::KeySecretParts;
 use super::control::VerdictChanges;
 use crate::api::ObjectId;
 use crate::api::names::GATEWAY_CONTROLLER;
@@ -24,6 +25,8 @@ pub(super) struct StatusPublisher {
     election: JoinHandle<()>,
     status_writer: JoinHandle<()>,
     event_writer: JoinHandle<()>,
+    recorder: EventRecorder,
+    write_guard: LeaderWriteGuard,
     pub(super) leading: watch::Receiver<bool>,
 }
 
@@ -48,17 +51,29 @@ impl StatusPublisher {
             });
         let queue = StatusQueue::new();
         queue.set_replica(&replica_name(&process_name()));
-        let event_writer = EventWriter::new(queue.clone(), recorder);
+        let event_writer = EventWriter::new(queue.clone(), recorder.clone());
         let controllers = gateways.controller_names.clone();
         let status_writer =
             StatusWriter::new(queue.clone(), StatusClient::new(cluster.source.client()), controllers, writes);
-        let status_writer = tokio::spawn(status_writer.run(leading.clone(), write_guard));
+        let status_writer = tokio::spawn(status_writer.run(leading.clone(), write_guard.clone()));
         StatusPublisher {
             queue,
             election: tokio::spawn(election),
             status_writer,
             event_writer: tokio::spawn(event_writer.run()),
+            recorder,
+            write_guard,
             leading,
+        }
+    }
+
+    /// What the Secret with the keys of all replicas needs. It is in the namespace of this Pod.
+    pub(super) fn key_secret_parts(&self) -> KeySecretParts {
+        KeySecretParts {
+            namespace: variable("POD_NAMESPACE").unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned()),
+            leading: self.leading.clone(),
+            write_guard: self.write_guard.clone(),
+            recorder: self.recorder.clone(),
         }
     }
 

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::discovery::watched_kinds;
+pub use super::key_secret::KEY_SECRET_NAME as KEY_SECRET;
 pub use super::lease::LEASE_NAME as LEASE;
 use crate::api::Kind;
 
@@ -139,6 +140,13 @@ pub fn own_namespace_rules() -> Vec<PermissionRule> {
             &["get", "create", "patch"],
             "Leader election: the replica that holds the Lease `portico-leader` writes. `get` and `patch` are granted \
              for this Lease only.",
+        ),
+        PermissionRule::new(
+            "",
+            &["secrets"],
+            &["list", "watch", "create"],
+            "The keys with which all replicas seal sessions: the leader creates the Secret `portico-keys` if it does \
+             not exist. `list` and `watch` are granted for this Secret only.",
         ),
         PermissionRule::new(
             "",

@@ -54,7 +54,9 @@ pub mod server_diagnostics;
 pub mod server_text;
 pub mod services;
 pub mod shared_fetch;
+pub mod shared_keys;
 pub mod state;
+pub mod stored_sessions;
 pub mod stream_chain;
 pub mod template;
 pub mod testing;
@@ -84,6 +86,7 @@ pub use remote_request::{RemoteRequest, RemoteResponse, RemoteUrl, ResponseBodyU
 pub use reply::{Reply, ReplyBody, ReplyStream, ReplyStreamError};
 pub use scheme::Scheme;
 pub use services::PluginServices;
+pub use shared_keys::{SharedKey, SharedKeySet, SharedKeys};
 pub use state::PluginState;
 pub use stream_chain::{StreamChain, StreamCx, StreamDecision};
 

@@ -28,17 +28,27 @@ struct ServerDiagnostics {
     by_id: BTreeMap<u64, Diagnostic>,
 }
 
+impl ServerDiagnostics {
+    fn next_id(&mut self) -> u64 {
+        self.last_id += 1;
+        self.last_id
+    }
+}
+
 impl ServerDiagnostic {
     /// For a server that a plugin of this object uses.
     pub fn new(cx: &BuildCx<'_>) -> Self {
         let name = format!("{} server diagnostics", cx.object);
         let of_object = cx.state.get_or_create(&name, Mutex::<ServerDiagnostics>::default);
-        let id = {
-            let mut diagnostics = of_object.lock();
-            diagnostics.last_id += 1;
-            diagnostics.last_id
-        };
+        let id = of_object.lock().next_id();
         ServerDiagnostic { id, object: cx.object.to_owned(), services: Arc::clone(cx.services), of_object }
+    }
+
+    /// For another server that the same plugin uses, such as a node of a cluster.
+    pub fn of_same_object(&self) -> Self {
+        let id = self.of_object.lock().next_id();
+        let (services, of_object) = (Arc::clone(&self.services), Arc::clone(&self.of_object));
+        ServerDiagnostic { id, object: self.object.clone(), services, of_object }
     }
 
     /// The object whose plugin uses the server.

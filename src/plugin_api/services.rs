@@ -1,5 +1,6 @@
 //! Runtime services for plugins: background tasks, HTTP requests, connections to other servers, status reports.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,6 +10,7 @@ use http::{HeaderMap, HeaderValue, Method};
 
 use super::remote::{Remote, RemoteStream};
 use super::remote_request::{RemoteRequest, RemoteResponse, RemoteUrl, ResponseBodyUse};
+use super::shared_keys::SharedKeys;
 use crate::diagnostic::Diagnostic;
 use crate::upstream::{AddressPolicy, LoopbackPolicy};
 
@@ -28,6 +30,11 @@ pub trait PluginServices: Send + Sync {
     /// not, such a name is a Service in the namespace of the object.
     fn resolves_short_names(&self) -> bool {
         true
+    }
+
+    /// The keys that all replicas share; `None` if this process has no cluster to share them in.
+    fn shared_keys(&self) -> Option<Arc<SharedKeys>> {
+        None
     }
 
     /// Sends an HTTP request and reads the response. Does not follow redirects. The error contains the server and the

@@ -17,6 +17,7 @@ mod jwt;
 mod jwt_signer;
 mod key_auth;
 mod ldap_auth;
+mod ldap_auth_advanced;
 mod mtls_auth;
 mod oauth2_introspection;
 mod opa;
@@ -57,6 +58,7 @@ const KINDS: &[&dyn AnyPluginKind] = &[
     &RegisteredKind::<jwt_signer::JwtSigner>::NEW,
     &RegisteredKind::<key_auth::KeyAuth>::NEW,
     &RegisteredKind::<ldap_auth::LdapAuth>::NEW,
+    &RegisteredKind::<ldap_auth_advanced::LdapAuthAdvanced>::NEW,
     &RegisteredKind::<mtls_auth::MtlsAuth>::NEW,
     &RegisteredKind::<oauth2_introspection::OAuth2Introspection>::NEW,
     &RegisteredKind::<opa::Opa>::NEW,

@@ -61,6 +61,7 @@ const EXPECTED_KINDS: &[ExpectedKind] = &[
     expected("jwt", 1450, Phases::ACCESS).failing_closed().without_consumers_and_groups(),
     expected("key-auth", 1250, Phases::ACCESS).failing_closed().without_consumers_and_groups(),
     expected("ldap-auth", 1200, Phases::ACCESS).failing_closed().without_consumers_and_groups(),
+    expected("ldap-auth-advanced", 1200, Phases::ACCESS).failing_closed().without_consumers_and_groups(),
     expected("basic-auth", 1100, Phases::ACCESS).failing_closed().without_consumers_and_groups(),
     expected("openid-connect", 1050, Phases::ACCESS_AND_RESPONSE).failing_closed().without_consumers_and_groups(),
     expected("hmac-auth", 1030, Phases::ACCESS).failing_closed().without_consumers_and_groups(),
@@ -101,7 +102,9 @@ fn minimal_config(kind: &dyn AnyPluginKind) -> Value {
         }),
         "ip-restriction" => json!({"allow": ["10.0.0.0/8"]}),
         "openid-connect" => json!({"issuer": "https://login.example", "client_id": ["shop"]}),
-        "ldap-auth" => json!({"ldap_host": "ldap.example", "base_dn": "ou=users,dc=example", "attribute": "uid"}),
+        "ldap-auth" | "ldap-auth-advanced" => {
+            json!({"ldap_host": "ldap.example", "base_dn": "ou=users,dc=example", "attribute": "uid"})
+        }
         "rate-limiting" => json!({"minute": 5}),
         "redirect" => json!({"location": "https://shop.example"}),
         "standard-webhooks" => json!({"secret_v1": "secret"}),
@@ -269,7 +272,7 @@ fn configurations_that_kong_rejects(kind: &str) -> Vec<(Value, &'static str)> {
             (json!({"issuer": "login.example", "client_id": ["shop"]}), "config.issuer"),
             (json!({"issuer": "https://login.example", "client_id": ["a"], "auth_methods": ["saml"]}), "config.auth"),
         ],
-        "ldap-auth" => vec![
+        "ldap-auth" | "ldap-auth-advanced" => vec![
             (json!({}), "config"),
             (json!({"ldap_host": "a", "base_dn": "dc=a"}), "config"),
             (
@@ -566,7 +569,12 @@ fn changed_heads(name: &str) -> ChangedHeads {
             let config = json!({"credentials": true, "exposed_headers": ["x-a"], "origins": ["https://a.example"]});
             (config, None, Some("access-control-allow-origin"))
         }
-        "header-cert-auth" | "ldap-auth" | "mtls-auth" | "oauth2-introspection" | "openid-connect" => {
+        "header-cert-auth"
+        | "ldap-auth"
+        | "ldap-auth-advanced"
+        | "mtls-auth"
+        | "oauth2-introspection"
+        | "openid-connect" => {
             let kind = REGISTRY.find(name).expect("the registry has the plugin");
             (with_value(&minimal_config(kind), "anonymous", json!("guest")), Some("x-consumer-username"), None)
         }

@@ -116,6 +116,14 @@ fn kong_defaults(plugin: &str) -> Value {
             "base_dn": null, "attribute": null, "cache_ttl": 60, "hide_credentials": false, "timeout": 10000,
             "keepalive": 60000, "anonymous": null, "header_type": "ldap", "realm": null,
         }),
+        "ldap-auth-advanced" => json!({
+            "ldap_host": null, "ldap_port": 389, "ldaps": false, "start_tls": false, "verify_ldap_host": false,
+            "base_dn": null, "attribute": null, "bind_dn": null, "ldap_password": null, "cache_ttl": 60,
+            "hide_credentials": false, "timeout": 10000, "keepalive": 60000, "anonymous": null, "header_type": "ldap",
+            "realm": null, "consumer_by": ["username", "custom_id"], "consumer_optional": false,
+            "group_base_dn": null, "group_name_attribute": null, "group_member_attribute": "memberOf",
+            "groups_required": [], "log_search_results": false,
+        }),
         "prometheus" => json!({
             "per_consumer": false, "status_code_metrics": false, "ai_metrics": false, "latency_metrics": false,
             "bandwidth_metrics": false, "upstream_health_metrics": false, "wasm_metrics": false,

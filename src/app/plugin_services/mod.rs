@@ -33,7 +33,7 @@ use crate::diagnostic::Diagnostic;
 use crate::plugin_api::idle_connections::IdleConnections;
 use crate::plugin_api::remote_client::{RemoteClient, RemoteConnector};
 use crate::plugin_api::server_text::shorten;
-use crate::plugin_api::{PluginServices, Remote, RemoteRequest, RemoteResponse, RemoteStream};
+use crate::plugin_api::{PluginServices, Remote, RemoteRequest, RemoteResponse, RemoteStream, SharedKeys};
 use crate::shared_limit::Held;
 use crate::upstream::{AddressPolicy, OwnSockets, TrustModel};
 
@@ -43,6 +43,8 @@ pub(super) struct OnlineServices {
     connector: Arc<ServerConnector>,
     client: RemoteClient,
     diagnostics: Arc<PluginDiagnostics>,
+    /// With a cluster.
+    keys: Option<Arc<SharedKeys>>,
 }
 
 /// Resolves and connects to a server.
@@ -76,11 +78,12 @@ impl PluginDiagnostics {
 
 impl OnlineServices {
     /// Uses the current runtime for all tasks. The control loop must respond to the returned lookups of Services.
-    /// `max_connections`: the limit of connections of all plugins together.
+    /// `max_connections`: the limit of connections of all plugins together. `keys`: those of all replicas.
     pub(super) fn start(
         trust: &TrustModel,
         own_sockets: Arc<OwnSockets>,
         max_connections: usize,
+        keys: Option<Arc<SharedKeys>>,
     ) -> anyhow::Result<(Self, tokio::sync::mpsc::Receiver<ServiceLookup>)> {
         let (names, lookups) = NameResolver::new(trust);
         let idle = IdleConnections::default();
@@ -88,7 +91,10 @@ impl OnlineServices {
         let tls = TlsConnectors::new()?;
         let connector = Arc::new(ServerConnector { names: Arc::new(names), own_sockets, limits, tls });
         let client = RemoteClient::with_idle(Arc::clone(&connector) as _, idle);
-        Ok((OnlineServices { runtime: Handle::current(), connector, client, diagnostics: Arc::default() }, lookups))
+        Ok((
+            OnlineServices { runtime: Handle::current(), connector, client, diagnostics: Arc::default(), keys },
+            lookups,
+        ))
     }
 
     pub(super) fn diagnostics(&self) -> Arc<PluginDiagnostics> {
@@ -107,6 +113,10 @@ impl PluginServices for OnlineServices {
 
     fn spawn(&self, task: BoxFuture<'static, ()>) {
         self.runtime.spawn(task);
+    }
+
+    fn shared_keys(&self) -> Option<Arc<SharedKeys>> {
+        self.keys.clone()
     }
 
     fn send(&self, request: RemoteRequest) -> BoxFuture<'static, Result<RemoteResponse, String>> {

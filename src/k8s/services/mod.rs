@@ -38,6 +38,7 @@ pub use backend_service::DesiredBackendService;
 pub use reconciler::{ReconcilerInputs, ReconcilerSettings, reconcile};
 pub use selection::ListeningPorts;
 pub use slices::ReplicaLifecycle;
+pub(super) use watch::{WatchUpdate, watch_objects};
 
 use super::client::error_chain;
 use crate::api::ObjectKey;

@@ -14,14 +14,14 @@ use crate::k8s::watch_health::WatchError;
 
 /// What a watch reports.
 #[derive(Clone)]
-pub(super) enum WatchUpdate<K> {
+pub(in crate::k8s) enum WatchUpdate<K> {
     Event(Event<K>),
     /// The permission to list or watch these objects is missing.
     Forbidden,
 }
 
 /// Reports the events of one watch; never returns. `objects` names the watched objects in messages.
-pub(super) async fn watch_objects<K>(
+pub(in crate::k8s) async fn watch_objects<K>(
     objects: &str,
     api: Api<K>,
     config: watcher::Config,

@@ -18,9 +18,10 @@ pub(super) struct ReplyLimit<S> {
 
 impl<S> ReplyLimit<S> {
     /// The second value becomes true when a reply is too long. The client library does not pass the error on.
-    pub(super) fn new(stream: S) -> (Self, Arc<AtomicBool>) {
+    pub(super) fn new(stream: S, max_bytes: usize) -> (Self, Arc<AtomicBool>) {
         let is_exceeded = Arc::new(AtomicBool::new(false));
-        (ReplyLimit { stream, scanner: ReplyScanner::default(), is_exceeded: Arc::clone(&is_exceeded) }, is_exceeded)
+        let scanner = ReplyScanner::new(max_bytes);
+        (ReplyLimit { stream, scanner, is_exceeded: Arc::clone(&is_exceeded) }, is_exceeded)
     }
 }
 
@@ -66,15 +67,16 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for ReplyLimit<S> {
 /// Why a connection is not read further.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 enum InvalidReply {
-    #[error("a reply is longer than {} KiB", MAX_REPLY_BYTES / 1024)]
+    #[error("a reply is too long")]
     TooLong,
     #[error("a reply is malformed")]
     Malformed,
 }
 
 /// Finds the ends of replies in RESP2 and RESP3, where the client library finds them.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct ReplyScanner {
+    max_bytes: usize,
     part: ReplyPart,
     /// The values that the current reply still consists of, without the one that has begun. 0 between replies.
     values: usize,
@@ -96,6 +98,10 @@ enum ReplyPart {
 }
 
 impl ReplyScanner {
+    fn new(max_bytes: usize) -> Self {
+        ReplyScanner { max_bytes, part: ReplyPart::Type, values: 0, bytes: 0, length_line: Vec::new() }
+    }
+
     fn scan(&mut self, mut received: &[u8]) -> Result<(), InvalidReply> {
         while let Some((&byte, rest)) = received.split_first() {
             let taken = match self.part {
@@ -126,7 +132,7 @@ impl ReplyScanner {
             };
             self.bytes += taken;
             // A value has at least 3 bytes, so a list that is too long is noticed before its values arrive.
-            if self.bytes.saturating_add(self.values.saturating_mul(3)) > MAX_REPLY_BYTES + 3 {
+            if self.bytes.saturating_add(self.values.saturating_mul(3)) > self.max_bytes + 3 {
                 return Err(InvalidReply::TooLong);
             }
             if self.values == 0 {
@@ -151,7 +157,7 @@ impl ReplyScanner {
             Some(length) => usize::try_from(length).map_err(|_| InvalidReply::Malformed)?,
             None => return Err(InvalidReply::Malformed),
         };
-        if length > MAX_REPLY_BYTES {
+        if length > self.max_bytes {
             return Err(InvalidReply::TooLong);
         }
         match kind {
@@ -159,7 +165,7 @@ impl ReplyScanner {
             b'%' => self.end_value(2 * length),
             // The attributes, and the value that they belong to.
             b'|' => self.end_value(2 * length + 1),
-            _ if self.bytes + length + "\n\r\n".len() > MAX_REPLY_BYTES => Err(InvalidReply::TooLong),
+            _ if self.bytes + length + "\n\r\n".len() > self.max_bytes => Err(InvalidReply::TooLong),
             _ => {
                 self.part = ReplyPart::Content { bytes: length + "\r\n".len() };
                 Ok(())
@@ -175,7 +181,7 @@ impl ReplyScanner {
     }
 }
 
-/// Maximum size of a reply. The replies to increments of counters have less than 1 KiB.
+/// Maximum size of a reply, unless values are longer. The replies to increments of counters have less than 1 KiB.
 pub(super) const MAX_REPLY_BYTES: usize = 64 * 1024;
 /// The types of values that begin with a length.
 const LENGTH_KINDS: &[u8] = b"$!=*~>%|";
@@ -187,7 +193,7 @@ mod tests {
     use super::*;
 
     fn scan(parts: &[&[u8]]) -> Result<ReplyScanner, InvalidReply> {
-        let mut scanner = ReplyScanner::default();
+        let mut scanner = ReplyScanner::new(MAX_REPLY_BYTES);
         for part in parts {
             scanner.scan(part)?;
         }
@@ -272,7 +278,7 @@ mod tests {
             let mut reader = both.as_bytes();
             let value = parsed.parse_value(&mut reader);
             assert!(value.is_ok(), "the library rejects {reply:?}: {value:?}");
-            let mut scanner = ReplyScanner::default();
+            let mut scanner = ReplyScanner::new(MAX_REPLY_BYTES);
             for (index, byte) in reply.bytes().enumerate() {
                 assert!(index == 0 || scanner.values > 0, "{reply:?} ends before byte {index}");
                 scanner.scan(&[byte]).unwrap();

@@ -38,6 +38,11 @@ impl SealedCookie {
         &self.attributes.name
     }
 
+    /// What values are bound to.
+    pub fn context(&self) -> &[u8] {
+        &self.context
+    }
+
     /// The names of all cookies that may contain a value.
     pub fn names(&self) -> impl Iterator<Item = Box<str>> {
         (1..=MAX_PARTS).map(|part| part_name(self.name(), part).into())

@@ -26,6 +26,8 @@ pub struct OpenedSession<T> {
     /// When the client was authenticated. A remembered session begins again, but was authenticated earlier.
     pub authenticated: u64,
     pub age: SessionAge,
+    /// The id in the store, if the session is in one.
+    pub stored_id: Option<Box<str>>,
 }
 
 /// Which cookies of sessions a request has sent, valid or not.
@@ -35,14 +37,15 @@ pub struct SessionPlace {
     remember: CookieParts,
 }
 
+/// A session as text.
 #[derive(Serialize, Deserialize)]
-struct Stored<T> {
+pub struct Stored<T> {
     #[serde(rename = "t")]
-    times: SessionTimes,
+    pub times: SessionTimes,
     #[serde(rename = "a")]
-    authenticated: u64,
+    pub authenticated: u64,
     #[serde(rename = "d")]
-    data: T,
+    pub data: T,
 }
 
 impl SessionCookies {
@@ -52,7 +55,7 @@ impl SessionCookies {
         let mut place = SessionPlace { session, ..SessionPlace::default() };
         let opened = text.and_then(|text| read::<T>(&text)).and_then(|Stored { times, authenticated, data }| {
             let age = self.timeouts.age(times, now);
-            (age != SessionAge::Expired).then_some(OpenedSession { data, times, authenticated, age })
+            (age != SessionAge::Expired).then_some(OpenedSession { data, times, authenticated, age, stored_id: None })
         });
         let Some((remember, timeouts)) = &self.remember else { return (opened, place) };
         let (text, parts) = remember.open(&self.keys, request);
@@ -61,7 +64,8 @@ impl SessionCookies {
             let Stored { times, authenticated, data } = read::<T>(&text?)?;
             (timeouts.age(times, now) != SessionAge::Expired).then_some(())?;
             // The session begins again, but not the time for which it is remembered.
-            Some(OpenedSession { data, times: SessionTimes::begin(now), authenticated, age: SessionAge::Renewed })
+            let times = SessionTimes::begin(now);
+            Some(OpenedSession { data, times, authenticated, age: SessionAge::Renewed, stored_id: None })
         });
         (opened, place)
     }
@@ -75,16 +79,46 @@ impl SessionCookies {
         place: SessionPlace,
         is_secure: bool,
     ) -> Result<(), CookieTooLarge> {
-        let OpenedSession { data, times, authenticated, age } = session;
+        let OpenedSession { data, times, authenticated, age, stored_id: _ } = session;
         let text = |times| {
             let stored = Stored { times, authenticated: *authenticated, data };
             serde_json::to_vec(&stored).expect("sessions consist of texts and numbers")
         };
         self.cookie.set(&self.keys, response, &text(*times), None, place.session, is_secure)?;
         if let Some((remember, timeouts)) = self.remember.as_ref().filter(|_| *age == SessionAge::Renewed) {
-            let longest = [timeouts.rolling, timeouts.absolute].into_iter().filter(|limit| *limit > 0).min();
             let text = text(SessionTimes { created: *authenticated, ..*times });
-            remember.set(&self.keys, response, &text, longest, place.remember, is_secure)?;
+            remember.set(&self.keys, response, &text, timeouts.longest(), place.remember, is_secure)?;
+        }
+        Ok(())
+    }
+
+    /// The ids in the cookies of a request: that of the session, and that by which it is remembered.
+    pub fn open_ids(&self, request: &HeaderMap) -> ([Option<Box<str>>; 2], SessionPlace) {
+        // Texts in cookies are sessions or ids, which are different types of JSON.
+        let id = |text: Option<Vec<u8>>| serde_json::from_slice::<Box<str>>(&text?).ok();
+        let (text, session) = self.cookie.open(&self.keys, request);
+        let mut place = SessionPlace { session, ..SessionPlace::default() };
+        let remembered = self.remember.as_ref().and_then(|(remember, _)| {
+            let (text, parts) = remember.open(&self.keys, request);
+            place.remember = parts;
+            id(text)
+        });
+        ([id(text), remembered], place)
+    }
+
+    /// Sets the cookies of a stored session to its id, with the same effect as [`SessionCookies::write`].
+    pub fn write_id(
+        &self,
+        response: &mut HeaderMap,
+        id: &str,
+        age: SessionAge,
+        place: SessionPlace,
+        is_secure: bool,
+    ) -> Result<(), CookieTooLarge> {
+        let text = serde_json::to_vec(id).expect("a text is JSON");
+        self.cookie.set(&self.keys, response, &text, None, place.session, is_secure)?;
+        if let Some((remember, timeouts)) = self.remember.as_ref().filter(|_| age == SessionAge::Renewed) {
+            remember.set(&self.keys, response, &text, timeouts.longest(), place.remember, is_secure)?;
         }
         Ok(())
     }
@@ -115,7 +149,8 @@ impl SessionCookies {
 impl<T> OpenedSession<T> {
     /// A session that begins now.
     pub fn begin(data: T, now: u64) -> Self {
-        OpenedSession { data, times: SessionTimes::begin(now), authenticated: now, age: SessionAge::Renewed }
+        let (times, age) = (SessionTimes::begin(now), SessionAge::Renewed);
+        OpenedSession { data, times, authenticated: now, age, stored_id: None }
     }
 }
 

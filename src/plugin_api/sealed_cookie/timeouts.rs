@@ -76,6 +76,11 @@ impl SessionTimeouts {
         SessionAge::Current
     }
 
+    /// The longest time without being renewed, in seconds. `None` without a limit.
+    pub fn longest(&self) -> Option<u64> {
+        [self.rolling, self.absolute].into_iter().filter(|limit| *limit > 0).min()
+    }
+
     /// The seconds until each limit, in the order idling, rolling, absolute. `None` without this limit.
     pub fn remaining(&self, times: SessionTimes, now: u64) -> [Option<u64>; 3] {
         let remaining = |since: u64, limit: u64| (limit > 0).then(|| limit.saturating_sub(now.saturating_sub(since)));

@@ -19,79 +19,82 @@ use crate::plugin_api::{Remote, RemoteTls};
 #[serde(deny_unknown_fields)]
 pub(crate) struct Config {
     /// The server: a name, an IP address, or a Service such as `ldap` or `ldap.directory`.
-    pub(super) ldap_host: String,
+    pub(in crate::plugins) ldap_host: String,
     /// The port of the server. With `ldaps`, servers usually have 636.
     #[serde(default = "default_port")]
     #[schemars(range(min = 1))]
-    pub(super) ldap_port: u16,
+    pub(in crate::plugins) ldap_port: u16,
     /// Connect with TLS. Cannot be combined with `start_tls`.
     #[serde(default)]
-    pub(super) ldaps: bool,
+    pub(in crate::plugins) ldaps: bool,
     /// Start TLS after the connection is open. Cannot be combined with `ldaps`.
     #[serde(default)]
-    pub(super) start_tls: bool,
+    pub(in crate::plugins) start_tls: bool,
     /// Verify the certificate of the server, and that it is for `ldap_host`. The certificate authorities are those of
     /// the system.
     #[serde(default)]
-    pub(super) verify_ldap_host: bool,
+    pub(in crate::plugins) verify_ldap_host: bool,
     /// The entry below which users are, such as `ou=users,dc=example,dc=com`.
-    pub(super) base_dn: String,
+    pub(in crate::plugins) base_dn: String,
     /// The attribute that has the username, such as `uid` or `cn`.
-    pub(super) attribute: String,
+    pub(in crate::plugins) attribute: String,
     /// How many seconds an accepted login is valid before the directory decides again; 0 for each request. A
     /// rejected login is not stored.
     #[serde(default = "default_cache_ttl")]
-    pub(super) cache_ttl: u32,
+    pub(in crate::plugins) cache_ttl: u32,
     /// Remove the header with the username and password before the request is sent to the endpoint.
     #[serde(default)]
-    pub(super) hide_credentials: bool,
+    pub(in crate::plugins) hide_credentials: bool,
     /// How many milliseconds a login may take, including the time to connect. The longest time that takes effect is
     /// one minute.
     #[serde(default = "default_timeout")]
     #[schemars(range(min = 1))]
-    pub(super) timeout: u32,
+    pub(in crate::plugins) timeout: u32,
     /// How many milliseconds an idle connection is kept; 0 to close it after a login.
     #[serde(default = "default_keepalive")]
-    pub(super) keepalive: u32,
+    pub(in crate::plugins) keepalive: u32,
     /// Id or username of the consumer for requests without a valid login. If unset, such requests are rejected.
     #[serde(default)]
-    pub(super) anonymous: Option<String>,
+    pub(in crate::plugins) anonymous: Option<String>,
     /// The scheme of the header with the username and password. Browsers and most clients only know `basic`.
     #[serde(default = "default_header_type")]
-    pub(super) header_type: String,
+    pub(in crate::plugins) header_type: String,
     /// The parameter `realm` of the header `WWW-Authenticate` in 401 responses.
     #[serde(default)]
-    pub(super) realm: Option<String>,
+    pub(in crate::plugins) realm: Option<String>,
     /// The entry that searches for the entry of a user, anywhere below `base_dn`, with the password in `ldap_password`.
     /// If unset, the entry of a user is `attribute`, an equals sign and the username, directly below `base_dn`.
     #[serde(default)]
-    pub(super) bind_dn: Option<String>,
+    pub(in crate::plugins) bind_dn: Option<String>,
     /// The password of `bind_dn`.
     #[serde(default)]
-    pub(super) ldap_password: Option<String>,
+    pub(in crate::plugins) ldap_password: Option<String>,
     /// The attribute of a user's entry that has the names of the user's groups. If this or another field about groups
     /// is set, the groups are read; its default is then `memberOf`. They are the groups of the client for the plugin
     /// acl if the request has no consumer.
     #[serde(default)]
-    pub(super) group_member_attribute: Option<String>,
+    pub(in crate::plugins) group_member_attribute: Option<String>,
     /// The entry below which groups count. If unset, all of them.
     #[serde(default)]
-    pub(super) group_base_dn: Option<String>,
+    pub(in crate::plugins) group_base_dn: Option<String>,
     /// The attribute that has the name of a group, such as `cn`; it must be the first part of the group's name. If
     /// unset, whichever attribute that is.
     #[serde(default)]
-    pub(super) group_name_attribute: Option<String>,
+    pub(in crate::plugins) group_name_attribute: Option<String>,
     /// Groups that a user must have, or else the request gets 403. One entry is enough; if an entry lists several
     /// groups, separated by spaces, the user must have all of them.
     #[serde(default)]
-    pub(super) groups_required: Vec<String>,
+    pub(in crate::plugins) groups_required: Vec<String>,
     /// How the consumer of a user is found: by the username or the custom id that equals the username in the
     /// directory. If empty, requests have no consumer.
     #[serde(default)]
-    pub(super) consumer_by: Vec<ConsumerLookup>,
+    pub(in crate::plugins) consumer_by: Vec<ConsumerLookup>,
     /// Accept users without a consumer, if `consumer_by` is set.
     #[serde(default)]
-    pub(super) consumer_optional: bool,
+    pub(in crate::plugins) consumer_optional: bool,
+    /// Only `ldap-auth-advanced` has this field.
+    #[serde(skip)]
+    pub(in crate::plugins) logs_search_results: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -101,23 +104,23 @@ pub(crate) enum ConsumerLookup {
     CustomId,
 }
 
-fn default_port() -> u16 {
+pub(in crate::plugins) fn default_port() -> u16 {
     389
 }
 
-fn default_cache_ttl() -> u32 {
+pub(in crate::plugins) fn default_cache_ttl() -> u32 {
     60
 }
 
-fn default_timeout() -> u32 {
+pub(in crate::plugins) fn default_timeout() -> u32 {
     10_000
 }
 
-fn default_keepalive() -> u32 {
+pub(in crate::plugins) fn default_keepalive() -> u32 {
     60_000
 }
 
-fn default_header_type() -> String {
+pub(in crate::plugins) fn default_header_type() -> String {
     "ldap".to_owned()
 }
 
@@ -227,6 +230,7 @@ impl Config {
             attribute: self.attribute.clone(),
             base: self.base_dn.clone(),
             searcher: self.bind_dn.clone().zip(self.ldap_password.clone().map(String::into_bytes)),
+            logs_results: self.logs_search_results,
             groups: self.reads_groups().then(|| (member_attribute(), names)),
         })
     }

@@ -32,6 +32,8 @@ pub(super) struct DirectoryQuery {
     pub(super) searcher: Option<(String, Vec<u8>)>,
     /// The attribute of a user's entry that has its groups, if they are read.
     pub(super) groups: Option<(String, GroupNames)>,
+    /// Whether the entry of each login, and the values of this attribute, are logged.
+    pub(super) logs_results: bool,
 }
 
 /// The directory of one plugin, with its connections.
@@ -73,6 +75,8 @@ pub(super) struct DirectoryUnavailable;
 const MAX_CONNECTIONS: usize = 16;
 /// Groups of a user that count.
 const MAX_GROUPS: usize = 10_000;
+/// Groups of a user that are logged.
+const MAX_LOGGED_GROUPS: usize = 50;
 
 impl Directory {
     pub(super) fn new(
@@ -175,6 +179,11 @@ impl Directory {
                 entries.into_iter().next().map(|FoundEntry { values, .. }| values).unwrap_or_default()
             }
         };
+        if query.logs_results {
+            let logged = &values[..values.len().min(MAX_LOGGED_GROUPS)];
+            let object = self.diagnostic.object();
+            tracing::info!(object, entry = ?name, groups = ?logged, "Found the entry of a user in the directory");
+        }
         Ok(DirectoryLogin::Accepted { name, groups: self.groups(&values) })
     }
 

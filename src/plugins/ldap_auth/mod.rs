@@ -34,7 +34,7 @@
 
 mod accepted_login;
 mod ber;
-mod config;
+pub(in crate::plugins) mod config;
 mod connection;
 mod directory;
 mod message;

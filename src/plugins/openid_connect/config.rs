@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::plugin_api::redis::RedisConfig;
 use crate::plugin_api::sealed_cookie::CookieSameSite;
 
 /// Authenticates users and clients at an OpenID provider.
@@ -80,13 +81,16 @@ pub(crate) struct Config {
     /// sent to the login. If set, no login begins.
     pub(super) anonymous: Option<String>,
     /// The secret that the key of the cookies is derived from. Take it from a Secret, with at least 32 random
-    /// characters. If unset, the key is random: sessions end when Portico restarts, and other replicas do not accept
-    /// them, nor finish logins.
+    /// characters. If unset, the keys are those of the Secret `portico-keys`, which all replicas share. Without a
+    /// cluster, the key is then random: sessions end when Portico restarts, and other replicas do not accept them, nor
+    /// finish logins.
     pub(super) session_secret: Option<String>,
     /// A secret that was used before. Sessions that it has sealed remain valid.
     pub(super) session_former_secret: Option<String>,
     /// Where sessions are stored.
     pub(super) session_storage: SessionStorage,
+    /// The server for `session_storage: redis`.
+    pub(super) redis: Option<RedisConfig>,
     /// The purpose of the sessions. A session is valid only for plugins with the same audience, issuer and client.
     pub(super) session_audience: String,
     /// Name of the cookie of sessions.
@@ -139,8 +143,8 @@ pub(crate) struct Config {
     /// Whether a logout revokes the tokens of the session at the provider.
     pub(super) logout_revoke: bool,
     /// The end of the path to which the provider sends logout tokens (OpenID Connect Back-Channel Logout), such as
-    /// `/backchannel-logout`. If unset, they are not accepted. Each replica ends only sessions whose logout it
-    /// received.
+    /// `/backchannel-logout`. If unset, they are not accepted. With `session_storage: redis`, all replicas end these
+    /// sessions; with `cookie`, each replica ends only sessions whose logout it received.
     pub(super) backchannel_logout_uri_suffix: Option<String>,
     /// The endpoint for logins, in place of that of the provider's document.
     pub(super) authorization_endpoint: Option<String>,
@@ -251,6 +255,8 @@ pub(crate) enum ConsumerBy {
 pub(crate) enum SessionStorage {
     /// In cookies.
     Cookie,
+    /// In Redis, encrypted. The cookie has only an encrypted id, and logouts end sessions for all replicas.
+    Redis,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -317,6 +323,7 @@ impl Default for Config {
             session_secret: None,
             session_former_secret: None,
             session_storage: SessionStorage::Cookie,
+            redis: None,
             session_audience: "default".to_owned(),
             session_cookie_name: "session".to_owned(),
             session_cookie_path: "/".to_owned(),

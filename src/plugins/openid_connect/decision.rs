@@ -9,6 +9,7 @@ use super::rejection_log::RejectionLog;
 use super::replies::OpenIdRejection;
 use super::signed_token::TokenClaims;
 use super::token_identity::TokenIdentity;
+use crate::plugin_api::redis::RedisStoreError;
 use crate::plugin_api::{Reply, RequestCx, Scheme};
 
 /// What to do with a request.
@@ -44,6 +45,12 @@ impl OpenIdDecision {
     pub(super) fn unavailable(cx: &RequestCx<'_>, log: &RejectionLog, message: &str) -> Self {
         log.rejected(cx.scope, "provider", message);
         OpenIdDecision::Reject(OpenIdRejection::Unavailable)
+    }
+
+    /// The session of the client cannot be read or ended.
+    pub(super) fn without_sessions(cx: &RequestCx<'_>, log: &RejectionLog, error: RedisStoreError) -> Self {
+        log.rejected(cx.scope, "session", &error.to_string());
+        OpenIdDecision::Reject(OpenIdRejection::NoSessions)
     }
 }
 

@@ -15,11 +15,12 @@ use super::provider_client::{encode_form, with_query};
 use super::rejection_log::RejectionLog;
 use super::relying_party::AuthenticationError;
 use super::replies::{self, OpenIdRejection};
-use super::session_tokens::SessionTokens;
 use super::settings::OpenIdSettings;
 use crate::plugin_api::RequestCx;
 use crate::plugin_api::fields::{FieldValue, UrlEncodedForm};
+use crate::plugin_api::redis::RedisStoreError;
 use crate::plugin_api::sealed_cookie::OpenedSession;
+use crate::plugin_api::stored_sessions::SessionError;
 
 /// The logins of one plugin.
 #[derive(Clone, Copy)]
@@ -76,7 +77,7 @@ impl BrowserLogins<'_> {
         let args = self.settings.authorization_args.iter().map(|(name, value)| (&**name, &**value));
         let location = with_query(endpoint, &encode_form(parameters.into_iter().chain(args)));
         let mut reply = replies::redirect_to_login(&location)?;
-        let keys = &self.settings.sessions.keys;
+        let keys = &self.settings.sessions.cookies.keys;
         self.settings.logins.set(keys, &login, &cx.head.headers, &mut reply.headers, is_secure(cx));
         Some(OpenIdDecision::Reply(reply))
     }
@@ -84,7 +85,7 @@ impl BrowserLogins<'_> {
     /// Finishes a login. `None` if no login of this browser belongs to the request, and it `may_be_forwarded`.
     pub(super) async fn finish(&self, cx: &RequestCx<'_>, may_be_forwarded: bool, now: u64) -> Option<OpenIdDecision> {
         let parameter = |name: &str| single(cx.query.unwrap_or_default(), name);
-        let keys = &self.settings.sessions.keys;
+        let keys = &self.settings.sessions.cookies.keys;
         let state = parameter("state").unwrap_or_default();
         let Some(login) = self.settings.logins.find(keys, &cx.head.headers, &state, now) else {
             if may_be_forwarded {
@@ -118,12 +119,23 @@ impl BrowserLogins<'_> {
                 return Some(OpenIdDecision::unavailable(cx, self.log, &message));
             }
         };
-        let (_, place) = self.settings.sessions.open::<SessionTokens>(&cx.head.headers, now);
+        let sessions = &self.settings.sessions;
+        let (_, place) = sessions.cookies.open_ids(&cx.head.headers);
         let page = self.settings.login_page.as_deref().unwrap_or(&login.page);
         let mut reply = replies::logged_in(page, self.settings.has_strict_cookie)?;
+        // A former session of this browser must not outlive its cookie.
+        let ended = sessions.end(&cx.head.headers).await.map_err(SessionError::from);
         let session = OpenedSession::begin(tokens, now);
-        if let Err(error) = self.settings.sessions.write(&mut reply.headers, &session, place, is_secure(cx)) {
-            return Some(self.failed_login(cx, Some(&login), &error.to_string()));
+        let written = match ended {
+            Ok(()) => sessions.write(&mut reply.headers, &session, place, is_secure(cx), now).await,
+            Err(error) => Err(error),
+        };
+        match written {
+            Ok(()) => {}
+            Err(SessionError::Store(RedisStoreError::Unavailable)) => {
+                return Some(OpenIdDecision::without_sessions(cx, self.log, RedisStoreError::Unavailable));
+            }
+            Err(error) => return Some(self.failed_login(cx, Some(&login), &error.to_string())),
         }
         self.settings.logins.clear(&login.state, &mut reply.headers, is_secure(cx));
         Some(OpenIdDecision::Reply(reply))

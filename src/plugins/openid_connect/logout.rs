@@ -22,7 +22,16 @@ pub(super) struct Logouts<'p> {
 impl Logouts<'_> {
     /// Ends the session of the browser, and then that at the provider.
     pub(super) async fn log_out(&self, cx: &RequestCx<'_>, now: u64) -> OpenIdDecision {
-        let (session, place) = self.settings.sessions.open::<SessionTokens>(&cx.head.headers, now);
+        let sessions = &self.settings.sessions;
+        let opened = sessions.open::<SessionTokens>(&cx.head.headers, now).await;
+        let (session, place) = match opened {
+            Ok(found) => found,
+            Err(error) => return OpenIdDecision::without_sessions(cx, self.log, error),
+        };
+        // A client that reads that it was logged out must not have a session any more.
+        if let Err(error) = sessions.end(&cx.head.headers).await {
+            return OpenIdDecision::without_sessions(cx, self.log, error);
+        }
         let party = &self.settings.party;
         let metadata = party.metadata().await.ok();
         let logout = &self.settings.logout;
@@ -41,7 +50,7 @@ impl Logouts<'_> {
             None => logout.redirect_uri.as_deref().map(str::to_owned),
         };
         let mut reply = replies::logged_out(location.as_deref());
-        self.settings.sessions.clear(&mut reply.headers, place, is_secure(cx));
+        sessions.cookies.clear(&mut reply.headers, place, is_secure(cx));
         OpenIdDecision::Reply(reply)
     }
 
@@ -84,7 +93,13 @@ impl Logouts<'_> {
             (None, Some(subject)) => RevokedName::Subject(subject),
             (None, None) => return self.refused_logout(cx, "the logout token has neither `sid` nor `sub`"),
         };
-        self.revoked.revoke(&name, now, self.settings.longest_session);
+        let lifetime = self.settings.longest_session;
+        match self.settings.sessions.revoke(&name.key(), now, lifetime).await {
+            Ok(true) => {}
+            Ok(false) => self.revoked.revoke(&name, now, lifetime),
+            // The provider may send the token again.
+            Err(error) => return OpenIdDecision::without_sessions(cx, self.log, error),
+        }
         OpenIdDecision::Reply(replies::sessions_ended())
     }
 

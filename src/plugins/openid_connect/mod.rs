@@ -25,9 +25,10 @@
 //! quotes.
 //!
 //! A browser without a session is sent to the provider, by the authorization code flow with PKCE, and comes back with
-//! a code, for which Portico gets tokens. The session is an encrypted cookie with these tokens, so every replica with
-//! the same `session_secret` accepts it, and can finish a login that another replica began. Only GET and HEAD requests
-//! begin a login, and only if they open a page: others get status 401.
+//! a code, for which Portico gets tokens. The session is an encrypted cookie with these tokens, or with an id of the
+//! session in Redis. Every replica accepts it, and can finish a login that another replica began: the keys are those of
+//! `session_secret`, or of the Secret `portico-keys`, which all replicas share. Only GET and HEAD requests begin a
+//! login, and only if they open a page: others get status 401.
 //!
 //! Clients without a browser send an access token, or a name and a password for which Portico requests one.
 //!
@@ -90,7 +91,9 @@ use crate::plugin_api::consumers::{EntityId, Sha256Digest, sha256};
 use crate::plugin_api::digest_cache::DigestCache;
 use crate::plugin_api::fields::{FieldValue, UrlEncodedForm};
 use crate::plugin_api::kind::{BuildCx, Phases, PluginKind, Scopes};
+use crate::plugin_api::redis::RedisStoreError;
 use crate::plugin_api::sealed_cookie::{OpenedSession, SessionAge, SessionPlace, unix_second};
+use crate::plugin_api::stored_sessions::{FoundSession, SessionError};
 use crate::plugin_api::{
     AccessOutcome, ChangedFields, CredentialLocations, NamedConsumer, Plugin, PluginServices, Reply, RequestCx,
     ResponseCx, ResponseOutcome,
@@ -134,9 +137,10 @@ impl PluginKind for OpenIdConnect {
     type Config = Config;
     type Plugin = Self;
 
-    fn build(config: Config, cx: &BuildCx<'_>) -> Result<Self, Vec<Diagnostic>> {
+    fn build(mut config: Config, cx: &BuildCx<'_>) -> Result<Self, Vec<Diagnostic>> {
         let policy = AuthPolicy::new(config.anonymous.clone(), config.run_on_preflight);
-        let (policy, settings) = match (policy, config.validate(cx)) {
+        let redis = config.redis.take();
+        let (policy, settings) = match (policy, config.validate(redis, cx)) {
             (Ok(policy), Ok(settings)) => (policy, settings),
             (policy, settings) => {
                 return Err(policy.err().into_iter().chain(settings.err().into_iter().flatten()).collect());
@@ -181,7 +185,7 @@ impl Plugin for OpenIdConnect {
 
     fn credential_locations(&self) -> Option<CredentialLocations> {
         let parameters = [credentials::TOKEN_PARAMETER, "code"].map(Box::from);
-        let mut cookies = self.settings.sessions.names();
+        let mut cookies = self.settings.sessions.cookies.names();
         cookies.extend(self.settings.token_cookie.clone());
         Some(CredentialLocations { headers: Vec::new(), parameters: parameters.into(), cookies })
     }
@@ -219,9 +223,9 @@ impl OpenIdConnect {
     fn decide_now(&self, cx: &RequestCx<'_>) -> Option<OpenIdDecision> {
         let Purpose::Forward(credential) = self.purpose(cx) else { return None };
         let now = unix_second(cx.now);
-        let (session, place) = self.find_session(cx, now);
+        let (session, place) = self.find_session_now(cx, now)?;
         if let Some(session) = session {
-            return (!session.data.has_expired(now)).then(|| self.use_session(cx, session, place, now));
+            return (!session.data.has_expired(now)).then(|| self.use_session_now(cx, session, place, now));
         }
         match credential {
             ClientCredential::None => self.logins().begin(cx, self.settings.party.provider.current().as_ref()?, now),
@@ -248,7 +252,13 @@ impl OpenIdConnect {
             Purpose::BackchannelLogout => return self.logouts().end_sessions(cx, now).await,
             Purpose::Logout => return self.logouts().log_out(cx, now).await,
             Purpose::Callback { is_certain } => {
-                let may_be_forwarded = !is_certain && self.find_session(cx, now).0.is_some();
+                let may_be_forwarded = match is_certain {
+                    true => false,
+                    false => match self.find_session(cx, now).await {
+                        Ok((session, _)) => session.is_some(),
+                        Err(error) => return OpenIdDecision::without_sessions(cx, &self.log, error),
+                    },
+                };
                 match self.logins().finish(cx, may_be_forwarded, now).await {
                     Some(decision) => return decision,
                     None => ClientCredential::None,
@@ -256,10 +266,13 @@ impl OpenIdConnect {
             }
             Purpose::Forward(credential) => credential,
         };
-        let (session, place) = self.find_session(cx, now);
+        let (session, place) = match self.find_session(cx, now).await {
+            Ok(found) => found,
+            Err(error) => return OpenIdDecision::without_sessions(cx, &self.log, error),
+        };
         if let Some(session) = session {
             match self.refresh_if_expired(session, now).await {
-                Ok(Some(session)) => return self.use_session(cx, session, place, now),
+                Ok(Some(session)) => return self.use_session(cx, session, place, now).await,
                 Ok(None) => {}
                 Err(message) => return OpenIdDecision::unavailable(cx, &self.log, &message),
             }
@@ -332,12 +345,12 @@ impl OpenIdConnect {
 
 /// Sessions.
 impl OpenIdConnect {
-    /// The session of a request, unless it has ended.
-    fn find_session(&self, cx: &RequestCx<'_>, now: u64) -> (Option<OpenedSession<SessionTokens>>, SessionPlace) {
+    /// The session of a request, unless it has ended. `None` if the store of sessions must be asked.
+    fn find_session_now(&self, cx: &RequestCx<'_>, now: u64) -> Option<FoundSession<SessionTokens>> {
         if !self.settings.party.accepts(AuthMethod::Session) {
-            return (None, SessionPlace::default());
+            return Some((None, SessionPlace::default()));
         }
-        let (session, place) = self.settings.sessions.open::<SessionTokens>(&cx.head.headers, now);
+        let (session, place) = self.settings.sessions.open_now::<SessionTokens>(&cx.head.headers, now)?;
         let session = session.filter(|session| {
             if self.settings.backchannel_suffix.is_none() {
                 return true;
@@ -345,7 +358,24 @@ impl OpenIdConnect {
             let (sid, subject) = session.data.session_and_subject();
             !self.revoked.has_ended(session.authenticated, sid.as_deref(), subject.as_deref())
         });
-        (session, place)
+        Some((session, place))
+    }
+
+    /// The session of a request, unless it has ended.
+    async fn find_session(&self, cx: &RequestCx<'_>, now: u64) -> Result<FoundSession<SessionTokens>, RedisStoreError> {
+        if let Some(found) = self.find_session_now(cx, now) {
+            return Ok(found);
+        }
+        let sessions = &self.settings.sessions;
+        let (session, place) = sessions.open::<SessionTokens>(&cx.head.headers, now).await?;
+        let Some(session) = session else { return Ok((None, place)) };
+        if self.settings.backchannel_suffix.is_some() {
+            let labels = revoked_sessions::labels(&session.data);
+            if sessions.is_revoked(labels.iter().map(|label| &**label), session.authenticated).await? {
+                return Ok((None, place));
+            }
+        }
+        Ok((Some(session), place))
     }
 
     /// The session with tokens that have not expired. `Ok(None)`: the session has ended. `Err`: the provider is not
@@ -370,7 +400,8 @@ impl OpenIdConnect {
         }
     }
 
-    fn use_session(
+    /// Like [`OpenIdConnect::use_session`], for a session that is not in a store.
+    fn use_session_now(
         &self,
         cx: &RequestCx<'_>,
         mut session: OpenedSession<SessionTokens>,
@@ -379,20 +410,45 @@ impl OpenIdConnect {
     ) -> OpenIdDecision {
         let mut cookies = HeaderMap::new();
         session.times = session.times.after(session.age, now);
-        if session.age != SessionAge::Current
-            && let Err(error) = self.settings.sessions.write(&mut cookies, &session, place, is_secure(cx))
-        {
+        if session.age != SessionAge::Current {
+            let written = self.settings.sessions.write_now(&mut cookies, &session, place, is_secure(cx));
+            self.log_unwritten(cx, written);
+        }
+        accept_session(session, cookies)
+    }
+
+    async fn use_session(
+        &self,
+        cx: &RequestCx<'_>,
+        mut session: OpenedSession<SessionTokens>,
+        place: SessionPlace,
+        now: u64,
+    ) -> OpenIdDecision {
+        let mut cookies = HeaderMap::new();
+        session.times = session.times.after(session.age, now);
+        if session.age != SessionAge::Current {
+            let written = self.settings.sessions.write(&mut cookies, &session, place, is_secure(cx), now).await;
+            self.log_unwritten(cx, written);
+        }
+        accept_session(session, cookies)
+    }
+
+    fn log_unwritten(&self, cx: &RequestCx<'_>, written: Result<(), SessionError>) {
+        if let Err(error) = written {
             self.log.rejected(cx.scope, "session", &error.to_string());
         }
-        let tokens = session.data;
-        OpenIdDecision::Accept(Box::new(AcceptedClient {
-            claims: Arc::new(tokens.claims()),
-            access_token: Some(tokens.access_token),
-            id_token: Some(tokens.id_token),
-            introspection: None,
-            cookies,
-        }))
     }
+}
+
+fn accept_session(session: OpenedSession<SessionTokens>, cookies: HeaderMap) -> OpenIdDecision {
+    let tokens = session.data;
+    OpenIdDecision::Accept(Box::new(AcceptedClient {
+        claims: Arc::new(tokens.claims()),
+        access_token: Some(tokens.access_token),
+        id_token: Some(tokens.id_token),
+        introspection: None,
+        cookies,
+    }))
 }
 
 /// Decisions about clients.
@@ -500,7 +556,7 @@ impl OpenIdConnect {
     /// Removes what the endpoint must not get.
     fn remove_credentials(&self, cx: &mut RequestCx<'_>) {
         let settings = &self.settings;
-        settings.sessions.remove_from(&mut cx.head.headers);
+        settings.sessions.cookies.remove_from(&mut cx.head.headers);
         settings.logins.remove_from(&mut cx.head.headers);
         settings.headers.remove(&mut cx.head.headers);
         if settings.hides_credentials {

@@ -19,6 +19,8 @@ pub(super) enum OpenIdRejection {
     NoConsumer,
     /// The provider is needed for the decision, and is not available.
     Unavailable,
+    /// The store of sessions is not available.
+    NoSessions,
 }
 
 impl OpenIdRejection {
@@ -39,6 +41,10 @@ impl OpenIdRejection {
             OpenIdRejection::Unavailable => {
                 let message = "The identity provider is currently unavailable";
                 Reply::negotiated(StatusCode::SERVICE_UNAVAILABLE, message, "provider_unavailable")
+            }
+            OpenIdRejection::NoSessions => {
+                let message = "Sessions are currently unavailable";
+                Reply::negotiated(StatusCode::SERVICE_UNAVAILABLE, message, "session_store_unavailable")
             }
         }
     }

@@ -1,10 +1,12 @@
-//! Sessions that the provider has ended by logout tokens (OpenID Connect Back-Channel Logout).
+//! Sessions in cookies that the provider has ended by logout tokens (OpenID Connect Back-Channel Logout).
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
+
+use super::session_tokens::SessionTokens;
 
 /// The ended sessions of one plugin in this process.
 #[derive(Debug, Default)]
@@ -31,12 +33,19 @@ pub(super) enum RevokedName<'t> {
 }
 
 impl RevokedName<'_> {
-    fn key(&self) -> Box<str> {
+    pub(super) fn key(&self) -> Box<str> {
         match self {
             RevokedName::Session(sid) => format!("sid {sid}").into(),
             RevokedName::Subject(sub) => format!("sub {sub}").into(),
         }
     }
+}
+
+/// What logout tokens may name a session by.
+pub(super) fn labels(tokens: &SessionTokens) -> Vec<Box<str>> {
+    let (sid, subject) = tokens.session_and_subject();
+    let names = [sid.as_deref().map(RevokedName::Session), subject.as_deref().map(RevokedName::Subject)];
+    names.iter().flatten().map(RevokedName::key).collect()
 }
 
 impl RevokedSessions {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::Method;
 
 use super::claims::ClaimRules;
-use super::config::{AuthMethod, ClientAuth, Config, LoginAction, LogoutMethod, TokenLocation};
+use super::config::{AuthMethod, ClientAuth, Config, LoginAction, LogoutMethod, SessionStorage, TokenLocation};
 use super::endpoint_headers::EndpointHeaders;
 use super::login_state::LoginCookies;
 use super::provider::Provider;
@@ -17,17 +17,19 @@ use crate::diagnostic::Diagnostic;
 use crate::plugin_api::RemoteUrl;
 use crate::plugin_api::kind::BuildCx;
 use crate::plugin_api::path_encoding::path_in_requests;
+use crate::plugin_api::redis::{RedisConfig, RedisServer};
 use crate::plugin_api::remote::MAX_REMOTE_TIMEOUT;
 use crate::plugin_api::sealed_cookie::{
     CookieAttributes, CookieSameSite, CookieSettings, SealedCookie, SealingKeys, SessionCookies, SessionTimeouts,
 };
+use crate::plugin_api::stored_sessions::Sessions;
 
 /// A validated configuration.
 pub(super) struct OpenIdSettings {
     pub(super) party: Arc<RelyingParty>,
     pub(super) claims: ClaimRules,
     pub(super) headers: EndpointHeaders,
-    pub(super) sessions: SessionCookies,
+    pub(super) sessions: Sessions,
     pub(super) logins: LoginCookies,
     pub(super) redirect_uri: Option<RedirectUri>,
     pub(super) authorization_args: Box<[(String, String)]>,
@@ -69,7 +71,12 @@ pub(super) struct LogoutSettings {
 }
 
 impl Config {
-    pub(super) fn validate(&self, cx: &BuildCx<'_>) -> Result<OpenIdSettings, Vec<Diagnostic>> {
+    /// `redis`: the field of this name.
+    pub(super) fn validate(
+        &self,
+        redis: Option<RedisConfig>,
+        cx: &BuildCx<'_>,
+    ) -> Result<OpenIdSettings, Vec<Diagnostic>> {
         let mut invalid = Vec::new();
         let client = self.client(cx, &mut invalid);
         let provider = Provider::open(self, cx).map_err(|errors| invalid.extend(errors)).ok();
@@ -91,9 +98,10 @@ impl Config {
         }
         let headers = EndpointHeaders::new(self).map_err(|errors| invalid.extend(errors)).ok();
         let cookies = self.cookies(cx, &mut invalid);
+        let server = self.session_server(redis, cx, &mut invalid);
         self.add_notes(cx);
-        let (Some(client), Some(provider), Some(headers), Some((sessions, logins)), true) =
-            (client, provider, headers, cookies, invalid.is_empty())
+        let (Some(client), Some(provider), Some(headers), Some((cookies, logins)), Some(server), true) =
+            (client, provider, headers, cookies, server, invalid.is_empty())
         else {
             return Err(invalid);
         };
@@ -117,7 +125,7 @@ impl Config {
             }),
             claims: ClaimRules::new(self),
             headers,
-            sessions,
+            sessions: Sessions::new(cookies, server.as_ref().map(|server| (server, "redis")), "openid-connect", cx),
             logins,
             redirect_uri,
             authorization_args: authorization_args.into(),
@@ -363,6 +371,27 @@ impl Config {
         Some((sessions, logins))
     }
 
+    /// The server of sessions, if they are stored at one. `None` if that is invalid.
+    fn session_server(
+        &self,
+        redis: Option<RedisConfig>,
+        cx: &BuildCx<'_>,
+        invalid: &mut Vec<Diagnostic>,
+    ) -> Option<Option<RedisServer>> {
+        match (self.session_storage, redis) {
+            (SessionStorage::Redis, redis) => {
+                let server = redis.unwrap_or_default().validate("redis", cx);
+                server.map_err(|errors| invalid.extend(errors)).ok().map(Some)
+            }
+            (SessionStorage::Cookie, Some(_)) => {
+                let message = "has no effect, because `session_storage` is `cookie`";
+                invalid.push(Diagnostic::in_config("redis", message, "set `session_storage` to `redis`, or remove it"));
+                None
+            }
+            (SessionStorage::Cookie, None) => Some(None),
+        }
+    }
+
     /// Notes about configurations that are valid, but less safe than the operator may expect.
     fn add_notes(&self, cx: &BuildCx<'_>) {
         let accepts_tokens = [AuthMethod::Bearer, AuthMethod::Introspection, AuthMethod::Userinfo];
@@ -370,9 +399,9 @@ impl Config {
             let message = "is empty, so access tokens that the provider has issued for other applications are accepted";
             cx.note(Diagnostic::in_config("audience_required", message, "list the audiences of this application"));
         }
-        if self.backchannel_logout_uri_suffix.is_some() {
+        if self.backchannel_logout_uri_suffix.is_some() && self.session_storage == SessionStorage::Cookie {
             let message = "each replica ends only the sessions whose logout it has received";
-            let remedy = "with several replicas, also keep `session_absolute_timeout` short";
+            let remedy = "with several replicas, set `session_storage` to `redis`";
             cx.note(Diagnostic::in_config("backchannel_logout_uri_suffix", message, remedy));
         }
     }

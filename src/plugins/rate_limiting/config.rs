@@ -305,6 +305,7 @@ impl Config {
             ssl: self.redis_ssl.unwrap_or(nested.ssl),
             ssl_verify: self.redis_ssl_verify.unwrap_or(nested.ssl_verify),
             server_name: self.redis_server_name.or(nested.server_name),
+            ..nested
         }
     }
 }

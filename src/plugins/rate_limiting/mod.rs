@@ -22,7 +22,7 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use smallvec::SmallVec;
 
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::redis::Redis;
+use crate::plugin_api::redis::{Redis, RedisServer};
 use crate::plugin_api::{
     AccessOutcome, BuildCx, ChangedFields, Phases, Plugin, PluginKind, Reply, RequestCx, consumers, decimal,
 };
@@ -46,6 +46,8 @@ pub(crate) struct RateLimiting {
     hides_headers: bool,
     status: StatusCode,
     message: Arc<str>,
+    /// The server, if there is one.
+    server: Option<Box<RedisServer>>,
 }
 
 /// Where requests are counted.
@@ -79,17 +81,17 @@ impl PluginKind for RateLimiting {
             let budget = EntryBudget::of(cx.state, DEFAULT_ENTRIES);
             move || CounterTable::new(budget)
         };
-        let store = match policy {
+        let store = match &policy {
             Policy::Local => {
                 CounterStore::Local(cx.state.get_or_create(&format!("{} counters", cx.object), new_table()))
             }
-            Policy::Redis(server, None) => CounterStore::Redis(Redis::connect(&server, "redis", cx)),
+            Policy::Redis(server, None) => CounterStore::Redis(Redis::connect(server, "redis", cx)),
             Policy::Redis(server, Some(interval)) => {
-                let redis = Redis::connect(&server, "redis", cx);
+                let redis = Redis::connect(server, "redis", cx);
                 let name = format!("{} counters {} {interval:?}", cx.object, server.fingerprint());
                 let new_table = new_table();
                 CounterStore::Synced(cx.state.get_or_create(&name, || {
-                    let (sync, task) = CounterSync::start(redis, interval);
+                    let (sync, task) = CounterSync::start(redis, *interval);
                     cx.services.spawn(Box::pin(task));
                     SyncedTable { table: new_table(), sync }
                 }))
@@ -97,7 +99,11 @@ impl PluginKind for RateLimiting {
         };
         let limits = limits.into_iter().map(|(period, limit)| (period, limit, decimal::header_value(limit))).collect();
         let object = cx.object.into();
-        Ok(RateLimiting { limits, limit_by, store, object, is_fault_tolerant, hides_headers, status, message })
+        let server = match policy {
+            Policy::Local => None,
+            Policy::Redis(server, _) => Some(server),
+        };
+        Ok(RateLimiting { limits, limit_by, store, object, is_fault_tolerant, hides_headers, status, message, server })
     }
 }
 
@@ -209,7 +215,11 @@ impl RateLimiting {
 
     /// The prefix of an identifier's keys at the server. All replicas use the same prefix.
     fn key_prefix(&self, identifier: &LimitIdentifier, scope: &str) -> String {
-        format!("ratelimit:{}:{scope}:{}", self.object, identifier.for_server())
+        let prefix = format!("ratelimit:{}:{scope}:{}", self.object, identifier.for_server());
+        match &self.server {
+            Some(server) => server.key_group(prefix),
+            None => prefix,
+        }
     }
 }
 

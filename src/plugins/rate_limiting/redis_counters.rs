@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
+use futures_util::future::join_all;
 use tokio::sync::mpsc;
 
 use super::counters::{LimitCounters, WindowLimit};
@@ -21,7 +22,7 @@ pub(super) async fn count_at_server(
         limit: Some(limit.max_count),
         ..counter_increment(key_prefix, limit, 1, second)
     };
-    let CounterTotals { is_counted, values } = redis.add(limits.iter().map(limited).collect()).await?;
+    let CounterTotals { is_counted, values } = redis.add(&limits.iter().map(limited).collect::<Vec<_>>()).await?;
     Ok(values.into_iter().map(|total| total.saturating_sub(u64::from(is_counted))).collect())
 }
 
@@ -78,10 +79,10 @@ async fn sync_loop(
             counters.sort_unstable_by_key(Arc::as_ptr);
             counters.dedup_by(|a, b| Arc::ptr_eq(a, b));
             for batch in counters.chunks(BATCH_SIZE) {
-                if unsent_counters.is_empty() && sync_batch(&redis, batch).await.is_ok() {
-                    continue;
+                match unsent_counters.is_empty() {
+                    true => unsent_counters = sync_batch(&redis, batch).await,
+                    false => unsent_counters.extend_from_slice(batch),
                 }
-                unsent_counters.extend_from_slice(batch);
             }
             counters.clear();
             if !unsent_counters.is_empty() || queued.is_empty() {
@@ -98,40 +99,41 @@ async fn sync_loop(
     }
 }
 
-/// Sends the requests that the server does not know yet, and merges its totals.
-async fn sync_batch(redis: &Redis, batch: &[Arc<LimitCounters>]) -> Result<(), RedisUnavailable> {
+/// Synchronizes the counters of a batch, and returns those that the server did not get.
+async fn sync_batch(redis: &Redis, batch: &[Arc<LimitCounters>]) -> Vec<Arc<LimitCounters>> {
     let second = unix_second(SystemTime::now());
+    let results = join_all(batch.iter().map(|counters| sync_counters(redis, counters, second))).await;
+    let unsent = batch.iter().zip(results).filter(|(_, result)| result.is_err());
+    unsent.map(|(counters, _)| Arc::clone(counters)).collect()
+}
+
+/// Sends the requests of one identifier that the server does not know yet, and merges its totals.
+async fn sync_counters(redis: &Redis, counters: &LimitCounters, second: u64) -> Result<(), RedisUnavailable> {
+    let Some(server) = &counters.server_counts else { return Ok(()) };
+    // Cleared before reading the counts, so that later requests queue the counters again.
+    server.is_queued.store(false, Ordering::Relaxed);
     let (mut sent, mut increments) = (Vec::new(), Vec::new());
-    for counters in batch {
-        let Some(server) = &counters.server_counts else { continue };
-        // Cleared before reading the counts, so that later requests queue the counters again.
-        server.is_queued.store(false, Ordering::Relaxed);
-        for period in Period::ALL {
-            let limit = WindowLimit { period, max_count: u64::MAX, window: period.window(second) };
-            let unsent = counters.unsent(&limit);
-            if unsent > 0 {
-                increments.push(counter_increment(&server.key_prefix, &limit, unsent, second));
-                sent.push((counters, limit, unsent));
-            }
+    for period in Period::ALL {
+        let limit = WindowLimit { period, max_count: u64::MAX, window: period.window(second) };
+        let unsent = counters.unsent(&limit);
+        if unsent > 0 {
+            increments.push(counter_increment(&server.key_prefix, &limit, unsent, second));
+            sent.push((limit, unsent));
         }
     }
     if increments.is_empty() {
         return Ok(());
     }
-    match redis.add(increments).await {
+    match redis.add(&increments).await {
         Ok(totals) => {
-            for ((counters, limit, unsent), total) in sent.into_iter().zip(totals.values) {
+            for ((limit, unsent), total) in sent.into_iter().zip(totals.values) {
                 counters.merge_total(&limit, unsent, total);
             }
             Ok(())
         }
         Err(unavailable) => {
             // The caller retries these counters, so later requests need not queue them again.
-            for counters in batch {
-                if let Some(server) = &counters.server_counts {
-                    server.is_queued.store(true, Ordering::Relaxed);
-                }
-            }
+            server.is_queued.store(true, Ordering::Relaxed);
             Err(unavailable)
         }
     }
@@ -146,5 +148,5 @@ fn counter_increment(key_prefix: &str, limit: &WindowLimit, amount: u64, second:
 
 /// Limit of the queued counters. The counters of an identifier are queued at most once.
 const MAX_QUEUED: usize = 1 << 14;
-/// Limit of the identifiers whose counters are sent to the server in one command.
+/// Limit of the identifiers whose counters are sent to the server at the same time.
 const BATCH_SIZE: usize = 256;

@@ -7,22 +7,26 @@ use serde::{Deserialize, Serialize};
 use super::session_headers::SessionProperty;
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::kind::BuildCx;
+use crate::plugin_api::redis::RedisConfig;
 use crate::plugin_api::sealed_cookie::{
     CookieAttributes, CookieSameSite, CookieSettings, SealedCookie, SealingKeys, SessionCookies, SessionTimeouts,
 };
+use crate::plugin_api::stored_sessions::Sessions;
 
 /// Keeps clients authenticated by a cookie.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Config {
     /// The secret that the key of the cookies is derived from. Take it from a Secret, with at least 32 random
-    /// characters. If unset, the key is random: sessions end when Portico restarts, and other replicas do not accept
-    /// them.
+    /// characters. If unset, the keys are those of the Secret `portico-keys`, which all replicas share. Without a
+    /// cluster, the key is then random: sessions end when Portico restarts, and other replicas do not accept them.
     secret: Option<String>,
     /// A secret that was used before. Sessions that it has sealed remain valid.
     former_secret: Option<String>,
     /// Where sessions are stored.
     storage: Storage,
+    /// The server for the storage `redis`.
+    redis: Option<RedisConfig>,
     /// The purpose of the sessions. A session is valid only for plugins with the same `audience` and `cookie_name`.
     audience: String,
     /// Seconds after which a session ends without requests; 0 for no limit.
@@ -69,7 +73,7 @@ pub(crate) struct Config {
     logout_post_arg: String,
     /// Whether `Session-Subject` contains a digest of the subject.
     hash_subject: bool,
-    /// Must be false: cookies have no metadata elsewhere.
+    /// Must be false: there is no metadata of sessions elsewhere.
     store_metadata: bool,
     /// Alias of `rolling_timeout`. If both are set, the alias is used.
     cookie_lifetime: Option<u32>,
@@ -92,6 +96,8 @@ pub(crate) struct Config {
 enum Storage {
     /// In the cookie.
     Cookie,
+    /// In Redis, encrypted. The cookie has only an encrypted id, and a logout ends the session for all who have it.
+    Redis,
     /// In Kong's database, which Portico does not have: the configuration is invalid.
     Kong,
 }
@@ -124,6 +130,7 @@ impl Default for Config {
             secret: None,
             former_secret: None,
             storage: Storage::Cookie,
+            redis: None,
             audience: "default".to_owned(),
             idling_timeout: 900,
             rolling_timeout: 3600,
@@ -161,7 +168,7 @@ impl Default for Config {
 /// A validated configuration.
 #[derive(Debug)]
 pub(super) struct ValidatedConfig {
-    pub cookies: SessionCookies,
+    pub sessions: Sessions,
     pub audience: Box<str>,
     pub request_headers: Box<[SessionProperty]>,
     pub response_headers: Box<[SessionProperty]>,
@@ -177,10 +184,21 @@ impl Config {
         let mut invalid = Vec::new();
         if self.storage == Storage::Kong {
             let message = "`kong` stores sessions in Kong's database, which does not exist here";
-            invalid.push(Diagnostic::in_config("storage", message, "use `cookie`"));
+            invalid.push(Diagnostic::in_config("storage", message, "use `cookie`, or `redis` with `redis.host`"));
         }
+        let server = match (self.storage, self.redis) {
+            (Storage::Redis, redis) => {
+                redis.unwrap_or_default().validate("redis", cx).map(Some).map_err(|errors| invalid.extend(errors))
+            }
+            (Storage::Cookie, Some(_)) => {
+                let message = "has no effect, because `storage` is `cookie`";
+                invalid.push(Diagnostic::in_config("redis", message, "set `storage` to `redis`, or remove it"));
+                Err(())
+            }
+            (Storage::Cookie | Storage::Kong, _) => Ok(None),
+        };
         if self.store_metadata {
-            let message = "requires a storage other than the cookie, which does not exist here";
+            let message = "requires Kong's database, which does not exist here";
             invalid.push(Diagnostic::in_config("store_metadata", message, "set it to false"));
         }
         for (field, value) in [("logout_query_arg", &self.logout_query_arg), ("logout_post_arg", &self.logout_post_arg)]
@@ -218,8 +236,8 @@ impl Config {
         let (secret, former) = (self.secret.as_deref(), self.former_secret.as_deref());
         let keys = SealingKeys::from_config(secret, former, ("secret", "former_secret"), "session", cx)
             .map_err(|errors| invalid.extend(errors));
-        let (Ok(session), Ok(remember), Ok(keys), []) =
-            (attributes_of_session, attributes_of_remember, keys, &invalid[..])
+        let (Ok(session), Ok(remember), Ok(keys), Ok(server), []) =
+            (attributes_of_session, attributes_of_remember, keys, server, &invalid[..])
         else {
             return Err(invalid);
         };
@@ -239,13 +257,14 @@ impl Config {
             LogoutMethod::Post => Method::POST,
             LogoutMethod::Delete => Method::DELETE,
         });
+        let cookies = SessionCookies {
+            keys,
+            cookie: cookie(session),
+            timeouts,
+            remember: remember.map(|attributes| (cookie(attributes), remember_timeouts)),
+        };
         Ok(ValidatedConfig {
-            cookies: SessionCookies {
-                keys,
-                cookie: cookie(session),
-                timeouts,
-                remember: remember.map(|attributes| (cookie(attributes), remember_timeouts)),
-            },
+            sessions: Sessions::new(cookies, server.as_ref().map(|server| (server, "redis")), "session", cx),
             request_headers: self.request_headers.into(),
             response_headers: self.response_headers.into(),
             reads_body_for_logout: self.read_body_for_logout,

@@ -19,10 +19,13 @@
 //! same consumer, and those plugins are skipped. To reject requests without a credential and without a session, attach
 //! `acl` to the route, or `request-termination` to the anonymous consumer.
 //!
-//! The cookie is encrypted, and contains the session itself: nothing is stored elsewhere. Therefore, all replicas need
-//! the same `secret`, a logout removes the cookie from the browser only, and a session does not end when its credential
-//! is removed, but when its consumer is. To end all sessions, replace `secret`; to replace it without ending sessions,
-//! move the former one to `former_secret`.
+//! The cookie is encrypted. Without `secret`, its keys are in the Secret `portico-keys`, so that all replicas accept it
+//! (docs/tasks/user-sessions.md). With the storage `cookie`, it contains the session itself and nothing is stored
+//! elsewhere: a logout removes the cookie from the browser only. With the storage `redis`, it contains an id, and a
+//! logout ends the session. While the server is not available, requests with such a cookie get 503.
+//!
+//! A session does not end when its credential is removed, but when its consumer is. To end all sessions, replace
+//! `secret`; to replace it without ending sessions, move the former one to `former_secret`.
 
 mod config;
 mod session_headers;
@@ -43,6 +46,7 @@ use crate::plugin_api::consumers::EntityId;
 use crate::plugin_api::fields::{BodyFields, FieldValue, UrlEncodedForm};
 use crate::plugin_api::kind::{BuildCx, Phases, PluginKind, Scopes};
 use crate::plugin_api::sealed_cookie::{OpenedSession, SessionAge, SessionPlace, random_text, unix_second};
+use crate::plugin_api::stored_sessions::{FoundSession, SessionError};
 use crate::plugin_api::{
     AccessOutcome, ChangedFields, CredentialLocations, Identity, Plugin, Reply, ReplyBody, RequestCx, ResponseCx,
     ResponseOutcome, Scheme,
@@ -99,40 +103,44 @@ impl PluginKind for SessionPlugin {
 
 impl Plugin for SessionPlugin {
     fn may_wait(&self) -> bool {
-        false
+        self.config.sessions.are_stored()
     }
 
     fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> AccessOutcome<'a> {
         let now = unix_second(cx.now);
-        let cookies = &self.config.cookies;
-        let (opened, place) = cookies.open::<SessionData>(&cx.head.headers, now);
-        cookies.remove_from(&mut cx.head.headers);
-        session_headers::remove(&self.config.request_headers, &mut cx.head.headers);
-        let is_secure = cx.client.scheme == Scheme::Https;
-        let mut session = RequestSession { opened, place, now, is_secure, is_logout: false };
-        if session.opened.is_some() && self.is_logout(cx) {
-            session.is_logout = true;
-            cx.set_plugin_data(session);
-            return AccessOutcome::Reply(Reply::new(StatusCode::OK, ReplyBody::Empty, "logged_out"));
+        if let Some(found) = self.config.sessions.open_now::<SessionData>(&cx.head.headers, now) {
+            let session = self.remove_from_request(cx, found, now);
+            if session.opened.is_none() || !self.is_logout(cx) {
+                self.begin_request(cx, session);
+                return AccessOutcome::Continue;
+            }
+            return AccessOutcome::Reply(logged_out(cx, session));
         }
-        session.opened = session.opened.filter(|opened| self.restore(cx, &opened.data));
-        if let Some(opened) = &mut session.opened {
-            opened.times = opened.times.after(opened.age, now);
-            session_headers::set(&self.config, &self.config.request_headers, opened, now, &mut cx.head.headers);
-        } else {
-            clear_identity_of_client(cx);
-        }
-        cx.set_plugin_data(session);
-        AccessOutcome::Continue
+        AccessOutcome::Wait(Box::pin(async move {
+            let sessions = &self.config.sessions;
+            let Ok(found) = sessions.open::<SessionData>(&cx.head.headers, now).await else {
+                return Some(unavailable());
+            };
+            if found.0.is_some() && self.is_logout(cx) {
+                if sessions.end(&cx.head.headers).await.is_err() {
+                    return Some(unavailable());
+                }
+                let session = self.remove_from_request(cx, found, now);
+                return Some(logged_out(cx, session));
+            }
+            let session = self.remove_from_request(cx, found, now);
+            self.begin_request(cx, session);
+            None
+        }))
     }
 
     fn response<'a>(&'a self, cx: &'a mut ResponseCx<'_>) -> ResponseOutcome<'a> {
         let Some(mut session) = cx.plugin_data::<RequestSession>().map(std::mem::take) else {
             return ResponseOutcome::Continue;
         };
-        let cookies = &self.config.cookies;
+        let sessions = &self.config.sessions;
         if session.is_logout {
-            cookies.clear(cx.headers, session.place, session.is_secure);
+            sessions.cookies.clear(cx.headers, session.place, session.is_secure);
             return ResponseOutcome::Continue;
         }
         let kept = session.opened.take().filter(|opened| is_of(&opened.data, cx.identity));
@@ -143,14 +151,21 @@ impl Plugin for SessionPlugin {
                 None => return ResponseOutcome::Continue,
             },
         };
-        if opened.age != SessionAge::Current
-            && let Err(error) = cookies.write(cx.headers, &opened, session.place, session.is_secure)
-        {
-            tracing::warn!(scope = cx.scope, %error, "Cannot begin a session, which has too many groups");
+        if opened.age == SessionAge::Current {
+            self.set_response_headers(cx, &opened, session.now);
             return ResponseOutcome::Continue;
         }
-        session_headers::set(&self.config, &self.config.response_headers, &opened, session.now, cx.headers);
-        ResponseOutcome::Continue
+        let RequestSession { place, is_secure, now, .. } = session;
+        if !sessions.are_stored() {
+            let written = sessions.write_now(cx.headers, &opened, place, is_secure);
+            self.after_writing(cx, written, &opened, now);
+            return ResponseOutcome::Continue;
+        }
+        ResponseOutcome::Wait(Box::pin(async move {
+            let written = sessions.write(cx.headers, &opened, place, is_secure, now).await;
+            self.after_writing(cx, written, &opened, now);
+            None
+        }))
     }
 
     fn declare_fields(&self, fields: &mut ChangedFields) {
@@ -162,7 +177,7 @@ impl Plugin for SessionPlugin {
     }
 
     fn credential_locations(&self) -> Option<CredentialLocations> {
-        Some(CredentialLocations { cookies: self.config.cookies.names(), ..CredentialLocations::default() })
+        Some(CredentialLocations { cookies: self.config.sessions.cookies.names(), ..CredentialLocations::default() })
     }
 
     fn body_buffer_limit(&self) -> Option<usize> {
@@ -180,6 +195,52 @@ impl Plugin for SessionPlugin {
 }
 
 impl SessionPlugin {
+    /// Removes from the request what the endpoint must not get.
+    fn remove_from_request(
+        &self,
+        cx: &mut RequestCx<'_>,
+        (opened, place): FoundSession<SessionData>,
+        now: u64,
+    ) -> RequestSession {
+        self.config.sessions.cookies.remove_from(&mut cx.head.headers);
+        session_headers::remove(&self.config.request_headers, &mut cx.head.headers);
+        RequestSession { opened, place, now, is_secure: cx.client.scheme == Scheme::Https, is_logout: false }
+    }
+
+    /// Continues with the identity of the session, if there is one.
+    fn begin_request(&self, cx: &mut RequestCx<'_>, mut session: RequestSession) {
+        let now = session.now;
+        session.opened = session.opened.filter(|opened| self.restore(cx, &opened.data));
+        if let Some(opened) = &mut session.opened {
+            opened.times = opened.times.after(opened.age, now);
+            session_headers::set(&self.config, &self.config.request_headers, opened, now, &mut cx.head.headers);
+        } else {
+            clear_identity_of_client(cx);
+        }
+        cx.set_plugin_data(session);
+    }
+
+    fn after_writing(
+        &self,
+        cx: &mut ResponseCx<'_>,
+        written: Result<(), SessionError>,
+        opened: &OpenedSession<SessionData>,
+        now: u64,
+    ) {
+        match written {
+            Ok(()) => self.set_response_headers(cx, opened, now),
+            Err(SessionError::Cookie(error)) => {
+                tracing::warn!(scope = cx.scope, %error, "Cannot begin a session, which has too many groups");
+            }
+            // The condition of the object reports it, and the client is authenticated again with its next request.
+            Err(SessionError::Store(error)) => tracing::debug!(scope = cx.scope, %error, "Cannot write a session"),
+        }
+    }
+
+    fn set_response_headers(&self, cx: &mut ResponseCx<'_>, opened: &OpenedSession<SessionData>, now: u64) {
+        session_headers::set(&self.config, &self.config.response_headers, opened, now, cx.headers);
+    }
+
     /// Sets the identity of the session. False if its consumer no longer exists.
     fn restore(&self, cx: &mut RequestCx<'_>, data: &SessionData) -> bool {
         let consumers = cx.consumers;
@@ -223,6 +284,18 @@ impl SessionPlugin {
     fn is_logout_method(&self, method: &Method) -> bool {
         self.config.logout_methods.contains(method)
     }
+}
+
+/// The reply to a logout, whose response removes the cookies.
+fn logged_out(cx: &mut RequestCx<'_>, session: RequestSession) -> Box<Reply> {
+    cx.set_plugin_data(RequestSession { is_logout: true, ..session });
+    Reply::new(StatusCode::OK, ReplyBody::Empty, "logged_out")
+}
+
+/// The reply while sessions cannot be read or ended. Without it, the client would become an anonymous one.
+fn unavailable() -> Box<Reply> {
+    let message = "Sessions are currently unavailable";
+    Reply::negotiated(StatusCode::SERVICE_UNAVAILABLE, message, "session_store_unavailable")
 }
 
 /// Whether the session is that of the identity.

@@ -46,7 +46,7 @@ impl SessionProperty {
     }
 
     fn value(self, config: &ValidatedConfig, session: &OpenedSession<SessionData>, now: u64) -> Option<String> {
-        let [idling, rolling, absolute] = config.cookies.timeouts.remaining(session.times, now);
+        let [idling, rolling, absolute] = config.sessions.cookies.timeouts.remaining(session.times, now);
         let data = &session.data;
         let seconds = |limit: Option<u64>| limit.map(|limit| limit.to_string());
         match self {

@@ -1,0 +1,222 @@
+//! Sessions in cookies, or in Redis with only an id in the cookie.
+//!
+//! ```text
+//!   cookie: sealed id ─▶ Redis: sealed session ─▶ its times, and what the plugin keeps
+//! ```
+//!
+//! Who reads Redis learns nothing, since sessions are sealed with the keys of the cookies, and cannot make a cookie. A
+//! session in Redis ends for all replicas at once: by a logout, by its timeouts, or when a label of it is revoked.
+
+use std::time::Duration;
+
+use futures_util::future::try_join_all;
+use http::HeaderMap;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::redis::{RedisServer, RedisStore, RedisStoreError};
+use super::sealed_cookie::{
+    CookieTooLarge, OpenedSession, SessionAge, SessionCookies, SessionPlace, SessionTimes, Stored, random_text,
+};
+use crate::plugin_api::kind::BuildCx;
+
+/// The sessions of one plugin.
+#[derive(Debug)]
+pub struct Sessions {
+    pub cookies: SessionCookies,
+    /// Without one, sessions are in the cookies.
+    store: Option<RedisStore>,
+}
+
+/// Why a session was not written or ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SessionError {
+    #[error("{0}")]
+    Cookie(#[from] CookieTooLarge),
+    #[error("{0}")]
+    Store(#[from] RedisStoreError),
+}
+
+/// A session, if there is one, and which cookies the request has.
+pub type FoundSession<T> = (Option<OpenedSession<T>>, SessionPlace);
+
+impl Sessions {
+    /// `server`: with the field of the configuration that has it; without it, sessions are in the cookies.
+    pub fn new(
+        cookies: SessionCookies,
+        server: Option<(&RedisServer, &str)>,
+        plugin: &'static str,
+        cx: &BuildCx<'_>,
+    ) -> Self {
+        let store = server.map(|(server, field)| RedisStore::connect(server, field, plugin, MAX_SESSION_BYTES, cx));
+        Sessions { cookies, store }
+    }
+
+    pub fn are_stored(&self) -> bool {
+        self.store.is_some()
+    }
+
+    /// The session of a request, if that needs no store. `None` if the store must be asked.
+    pub fn open_now<T: DeserializeOwned>(&self, request: &HeaderMap, now: u64) -> Option<FoundSession<T>> {
+        if self.store.is_none() {
+            return Some(self.cookies.open(request, now));
+        }
+        let (ids, place) = self.cookies.open_ids(request);
+        ids.iter().all(Option::is_none).then_some((None, place))
+    }
+
+    /// The session of a request, unless it has ended.
+    pub async fn open<T: DeserializeOwned>(
+        &self,
+        request: &HeaderMap,
+        now: u64,
+    ) -> Result<FoundSession<T>, RedisStoreError> {
+        let Some(store) = &self.store else { return Ok(self.cookies.open(request, now)) };
+        let ([id, remembered_id], place) = self.cookies.open_ids(request);
+        if let Some(id) = &id
+            && let Some(session) = self.load(store, id).await?
+        {
+            let age = self.cookies.timeouts.age(session.times, now);
+            if age != SessionAge::Expired {
+                return Ok((Some(opened(session, age, id)), place));
+            }
+        }
+        if let Some((id, (_, timeouts))) = remembered_id.zip(self.cookies.remember.as_ref())
+            && let Some(session) = self.load(store, &id).await?
+        {
+            let times = SessionTimes { created: session.authenticated, ..session.times };
+            if timeouts.age(times, now) != SessionAge::Expired {
+                // The session begins again, but not the time for which it is remembered.
+                let session = Stored { times: SessionTimes::begin(now), ..session };
+                return Ok((Some(opened(session, SessionAge::Renewed, &id)), place));
+            }
+        }
+        Ok((None, place))
+    }
+
+    /// Writes a session in the cookies. Only for sessions that are not stored.
+    pub fn write_now<T: Serialize>(
+        &self,
+        response: &mut HeaderMap,
+        session: &OpenedSession<T>,
+        place: SessionPlace,
+        is_secure: bool,
+    ) -> Result<(), SessionError> {
+        Ok(self.cookies.write(response, session, place, is_secure)?)
+    }
+
+    /// Writes a session, and sets the cookies. A stored session that has ended meanwhile stays so, and its cookies are
+    /// removed.
+    pub async fn write<T: Serialize>(
+        &self,
+        response: &mut HeaderMap,
+        session: &OpenedSession<T>,
+        place: SessionPlace,
+        is_secure: bool,
+        now: u64,
+    ) -> Result<(), SessionError> {
+        let Some(store) = &self.store else { return self.write_now(response, session, place, is_secure) };
+        let OpenedSession { data, times, authenticated, age, stored_id } = session;
+        let text = serde_json::to_vec(&Stored { times: *times, authenticated: *authenticated, data })
+            .expect("sessions consist of texts and numbers");
+        let lifetime = self.lifetime(*times, *authenticated, now);
+        let sealed = |id: &str| self.cookies.keys.seal(&self.context(id), &text);
+        let (id, is_written) = match stored_id {
+            Some(id) => (id.clone(), store.replace(&session_key(id), sealed(id).as_bytes(), lifetime).await?),
+            None => {
+                let id: Box<str> = random_text(ID_BYTES).into();
+                store.set(&session_key(&id), sealed(&id).as_bytes(), lifetime).await?;
+                (id, true)
+            }
+        };
+        if !is_written {
+            self.cookies.clear(response, place, is_secure);
+        } else if *age == SessionAge::Renewed {
+            // Also seals the id with the key of now.
+            self.cookies.write_id(response, &id, *age, place, is_secure)?;
+        }
+        Ok(())
+    }
+
+    /// Ends the sessions in the cookies of a request.
+    pub async fn end(&self, request: &HeaderMap) -> Result<(), RedisStoreError> {
+        let Some(store) = &self.store else { return Ok(()) };
+        let (ids, _) = self.cookies.open_ids(request);
+        let keys: Vec<String> = ids.iter().flatten().map(|id| session_key(id)).collect();
+        try_join_all(keys.iter().map(|key| store.delete(key))).await.map(drop)
+    }
+
+    /// Ends all sessions with this label that began up to now. `lifetime`: the seconds after which none of them exists.
+    /// False if sessions are not stored.
+    pub async fn revoke(&self, label: &str, now: u64, lifetime: u64) -> Result<bool, RedisStoreError> {
+        let Some(store) = &self.store else { return Ok(false) };
+        let lifetime = Duration::from_secs(lifetime.min(MAX_LIFETIME));
+        // Under the names of all keys: a session that one of them has sealed is found under the same name, because only
+        // sessions that are not revoked are sealed again.
+        let keys = self.revocation_keys([label].into_iter());
+        let second = now.to_string();
+        try_join_all(keys.iter().map(|key| store.set(key, second.as_bytes(), lifetime))).await?;
+        Ok(true)
+    }
+
+    /// Whether a session that began in this second was revoked by one of its labels.
+    pub async fn is_revoked<'l>(
+        &self,
+        labels: impl Iterator<Item = &'l str>,
+        began: u64,
+    ) -> Result<bool, RedisStoreError> {
+        let Some(store) = &self.store else { return Ok(false) };
+        let keys = self.revocation_keys(labels);
+        let seconds = try_join_all(keys.iter().map(|key| store.get(key))).await?;
+        // What is no number was not written by a replica, so that the session counts as revoked.
+        let second = |bytes: &[u8]| std::str::from_utf8(bytes).ok()?.parse::<u64>().ok();
+        Ok(seconds.iter().flatten().any(|bytes| second(bytes).is_none_or(|second| second >= began)))
+    }
+
+    fn revocation_keys<'l>(&self, labels: impl Iterator<Item = &'l str>) -> Vec<String> {
+        let names = labels.flat_map(|label| self.cookies.keys.names(label));
+        names.map(|name| format!("revoked:{name}")).collect()
+    }
+
+    async fn load<T: DeserializeOwned>(
+        &self,
+        store: &RedisStore,
+        id: &str,
+    ) -> Result<Option<Stored<T>>, RedisStoreError> {
+        let sealed = store.get(&session_key(id)).await?;
+        let text = sealed.and_then(|sealed| self.cookies.keys.open(&self.context(id), &sealed));
+        Ok(text.and_then(|text| serde_json::from_slice(&text).ok()))
+    }
+
+    /// Binds a stored session to its id: a session that was copied to another id does not open.
+    fn context(&self, id: &str) -> Vec<u8> {
+        [b"stored session\n", self.cookies.cookie.context(), b"\n", id.as_bytes()].concat()
+    }
+
+    /// How long the store keeps a session.
+    fn lifetime(&self, times: SessionTimes, authenticated: u64, now: u64) -> Duration {
+        let shortest = |remaining: [Option<u64>; 3]| remaining.into_iter().flatten().min().unwrap_or(MAX_LIFETIME);
+        let session = shortest(self.cookies.timeouts.remaining(times, now));
+        let remembered =
+            self.cookies.remember.as_ref().map(|(_, timeouts)| {
+                shortest(timeouts.remaining(SessionTimes { created: authenticated, ..times }, now))
+            });
+        Duration::from_secs(session.max(remembered.unwrap_or_default()).clamp(1, MAX_LIFETIME))
+    }
+}
+
+fn opened<T>(session: Stored<T>, age: SessionAge, id: &str) -> OpenedSession<T> {
+    let Stored { times, authenticated, data } = session;
+    OpenedSession { data, times, authenticated, age, stored_id: Some(id.into()) }
+}
+
+fn session_key(id: &str) -> String {
+    format!("session:{id}")
+}
+
+/// The random bytes of an id.
+const ID_BYTES: usize = 32;
+/// The longest session in the store, sealed.
+const MAX_SESSION_BYTES: usize = 256 * 1024;
+/// How long the store keeps what has no limit, in seconds: 400 days, the longest lifetime of cookies in browsers.
+const MAX_LIFETIME: u64 = 400 * 86_400;
