@@ -9,12 +9,18 @@
 
 mod entry_budget;
 mod identifier;
+mod limit_rule;
 mod period;
+mod server_limits;
 mod sync;
 mod table;
+mod window_counters;
 
 pub use entry_budget::{DEFAULT_ENTRIES, EntryBudget};
 pub use identifier::{LimitBy, LimitIdentifier};
+pub use limit_rule::{ActiveLimit, LimitDecision, LimitKind, LimitRule, LimitUse, WindowLength};
 pub use period::{Period, Window, unix_second};
+pub use server_limits::{count_at_server, increments};
 pub use sync::{CounterSync, SyncedCounters};
 pub use table::{CounterKey, CounterOwner, CounterTable, TableCounters};
+pub use window_counters::{WindowCounters, WindowSync};
