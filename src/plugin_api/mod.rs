@@ -23,6 +23,7 @@ pub mod completed_request;
 pub mod consumers;
 pub mod context;
 pub mod cookies;
+pub mod counting;
 pub mod decimal;
 pub mod digest_cache;
 pub mod factory;

@@ -1,5 +1,5 @@
 //! The list of plugins, each of which is a module of its own. Other modules find plugins by name in [`REGISTRY`]. The
-//! exceptions are `prometheus`, whose metrics `app` exports, and `rate_limiting`, whose limit of entries `app` sets.
+//! exception is `prometheus`, whose metrics `app` exports.
 
 mod acl;
 mod basic_auth;
@@ -23,7 +23,7 @@ mod oauth2_introspection;
 mod opa;
 mod openid_connect;
 pub mod prometheus;
-pub mod rate_limiting;
+mod rate_limiting;
 mod redirect;
 mod request_size_limiting;
 mod request_termination;

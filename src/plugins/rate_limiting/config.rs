@@ -8,8 +8,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::counters::LIMIT_BOUND;
-use super::window::Period;
 use crate::diagnostic::Diagnostic;
+use crate::plugin_api::counting::{LimitBy, Period};
 use crate::plugin_api::path_encoding::path_in_requests;
 use crate::plugin_api::redis::{RedisConfig, RedisServer};
 use crate::plugin_api::{BuildCx, record};
@@ -144,15 +144,6 @@ pub(super) struct ValidatedConfig {
     pub hides_headers: bool,
     pub status: StatusCode,
     pub message: Arc<str>,
-}
-
-pub(super) enum LimitBy {
-    Consumer,
-    Credential,
-    Ip,
-    Service,
-    Header(HeaderName),
-    Path(String),
 }
 
 pub(super) enum Policy {
