@@ -33,6 +33,7 @@ pub mod header_spoofing;
 pub mod idle_connections;
 pub mod instance;
 pub mod introspection;
+pub mod json_schema;
 pub mod kind;
 pub mod log_entry;
 pub mod login;
