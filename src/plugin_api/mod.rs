@@ -33,7 +33,9 @@ pub mod idle_connections;
 pub mod instance;
 pub mod introspection;
 pub mod kind;
+pub mod log_delivery;
 pub mod log_entry;
+pub mod log_fields;
 pub mod login;
 pub mod multipart;
 pub mod password;
@@ -55,6 +57,7 @@ pub mod server_text;
 pub mod services;
 pub mod shared_fetch;
 pub mod state;
+pub mod statsd;
 pub mod stream_chain;
 pub mod template;
 pub mod testing;
@@ -79,7 +82,7 @@ pub use kind::{
     AnyPluginKind, BuildCx, BuildNotes, Phases, PluginKind, PluginRegistry, RegisteredKind, Scopes, record,
 };
 pub use plugin_regex::{MAX_PLUGIN_REGEX_STEPS, RemainingRegexSteps, count_regex_states, regex_error_message};
-pub use remote::{Remote, RemoteStream, RemoteTls};
+pub use remote::{Remote, RemoteDatagrams, RemoteStream, RemoteTls};
 pub use remote_request::{RemoteRequest, RemoteResponse, RemoteUrl, ResponseBodyUse};
 pub use reply::{Reply, ReplyBody, ReplyStream, ReplyStreamError};
 pub use scheme::Scheme;

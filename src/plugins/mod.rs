@@ -1,11 +1,14 @@
 //! The list of plugins, each of which is a module of its own. Other modules find plugins by name in [`REGISTRY`]. The
-//! exceptions are `prometheus`, whose metrics `app` exports, and `rate_limiting`, whose limit of entries `app` sets.
+//! exceptions are `prometheus`, whose metrics `app` exports, and `rate_limiting` and `file_log`, whose limit of entries
+//! and folder `app` sets.
 
 mod acl;
 mod basic_auth;
 mod bot_detection;
 mod correlation_id;
 mod cors;
+mod datadog;
+pub mod file_log;
 mod forward_auth;
 mod header_cert_auth;
 mod hmac_auth;
@@ -17,6 +20,7 @@ mod jwt;
 mod jwt_signer;
 mod key_auth;
 mod ldap_auth;
+mod loggly;
 mod mtls_auth;
 mod oauth2_introspection;
 mod opa;
@@ -30,6 +34,10 @@ mod request_transformer;
 mod response_transformer;
 mod session;
 mod standard_webhooks;
+mod statsd;
+mod syslog;
+mod tcp_log;
+mod udp_log;
 mod upstream_oauth;
 
 #[cfg(any(test, fuzzing))]
@@ -46,6 +54,8 @@ const KINDS: &[&dyn AnyPluginKind] = &[
     &RegisteredKind::<bot_detection::BotDetection>::NEW,
     &RegisteredKind::<correlation_id::CorrelationId>::NEW,
     &RegisteredKind::<cors::CorsPlugin>::NEW,
+    &RegisteredKind::<datadog::Datadog>::NEW,
+    &RegisteredKind::<file_log::FileLog>::NEW,
     &RegisteredKind::<forward_auth::ForwardAuth>::NEW,
     &RegisteredKind::<header_cert_auth::HeaderCertAuth>::NEW,
     &RegisteredKind::<hmac_auth::HmacAuth>::NEW,
@@ -57,6 +67,7 @@ const KINDS: &[&dyn AnyPluginKind] = &[
     &RegisteredKind::<jwt_signer::JwtSigner>::NEW,
     &RegisteredKind::<key_auth::KeyAuth>::NEW,
     &RegisteredKind::<ldap_auth::LdapAuth>::NEW,
+    &RegisteredKind::<loggly::Loggly>::NEW,
     &RegisteredKind::<mtls_auth::MtlsAuth>::NEW,
     &RegisteredKind::<oauth2_introspection::OAuth2Introspection>::NEW,
     &RegisteredKind::<opa::Opa>::NEW,
@@ -70,6 +81,10 @@ const KINDS: &[&dyn AnyPluginKind] = &[
     &RegisteredKind::<response_transformer::ResponseTransformer>::NEW,
     &RegisteredKind::<session::SessionPlugin>::NEW,
     &RegisteredKind::<standard_webhooks::StandardWebhooks>::NEW,
+    &RegisteredKind::<statsd::Statsd>::NEW,
+    &RegisteredKind::<syslog::Syslog>::NEW,
+    &RegisteredKind::<tcp_log::TcpLog>::NEW,
+    &RegisteredKind::<udp_log::UdpLog>::NEW,
     &RegisteredKind::<upstream_oauth::UpstreamOAuth>::NEW,
 ];
 

@@ -80,6 +80,38 @@ fn kong_defaults(plugin: &str) -> Value {
             "behavior.idp_error_response_content_type": "application/json; charset=utf-8",
             "behavior.purge_token_on_upstream_status_codes": [401],
         }),
+        "datadog" => json!({
+            "host": "localhost", "port": 8125, "prefix": "kong", "service_name_tag": "name", "status_tag": "status",
+            "consumer_tag": "consumer", "metrics": null,
+            "queue": null, "queue.max_batch_size": 1, "queue.max_coalescing_delay": 1.0, "queue.max_entries": 10000,
+            "queue.max_bytes": null, "queue.max_retry_time": 60.0, "queue.initial_retry_delay": 0.01,
+            "queue.max_retry_delay": 60.0, "queue.concurrency_limit": 1,
+        }),
+        "file-log" => json!({"path": null, "reopen": false, "custom_fields_by_lua": {}}),
+        "loggly" => json!({
+            "host": "logs-01.loggly.com", "port": 514, "key": null, "tags": ["kong"], "log_level": "info",
+            "successful_severity": "info", "client_errors_severity": "info", "server_errors_severity": "info",
+            "timeout": 10000, "custom_fields_by_lua": {},
+        }),
+        "statsd" => json!({
+            "host": "localhost", "port": 8125, "prefix": "kong", "metrics": null, "allow_status_codes": null,
+            "udp_packet_size": 0, "use_tcp": false, "hostname_in_prefix": false,
+            "consumer_identifier_default": "custom_id", "service_identifier_default": "service_name_or_host",
+            "workspace_identifier_default": "workspace_id", "tag_style": null,
+            "queue": null, "queue.max_batch_size": 1, "queue.max_coalescing_delay": 1.0, "queue.max_entries": 10000,
+            "queue.max_bytes": null, "queue.max_retry_time": 60.0, "queue.initial_retry_delay": 0.01,
+            "queue.max_retry_delay": 60.0, "queue.concurrency_limit": 1,
+        }),
+        "syslog" => json!({
+            "host": null, "port": null, "protocol": "udp", "ssl_verify": true, "log_level": "info",
+            "successful_severity": "info", "client_errors_severity": "info", "server_errors_severity": "info",
+            "facility": "user", "custom_fields_by_lua": {},
+        }),
+        "tcp-log" => json!({
+            "host": null, "port": null, "timeout": 10000, "keepalive": 60000, "tls": false, "tls_sni": null,
+            "ssl_verify": true, "custom_fields_by_lua": {},
+        }),
+        "udp-log" => json!({"host": null, "port": null, "timeout": 10000, "custom_fields_by_lua": {}}),
         "http-log" => json!({
             "http_endpoint": null, "method": "POST", "content_type": "application/json", "timeout": 10000,
             "keepalive": 60000, "headers": {}, "custom_fields_by_lua": {}, "retry_count": null, "queue_size": null,
