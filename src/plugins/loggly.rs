@@ -15,7 +15,7 @@
 //! encryption, as Loggly's syslog endpoint requires. An object that is longer than a datagram, 65,507 bytes, is not
 //! sent. The metrics `portico_plugin_queue_…` count what is sent and what is dropped.
 //!
-//! The objects are those of [http-log](http-log.md), without credentials.
+//! The objects are those of the plugin `http-log`, without credentials.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -27,7 +27,8 @@ use serde::Deserialize;
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::batch_queue::BatchQueue;
 use crate::plugin_api::log_delivery::{
-    DEFAULT_LOG_QUEUE, DatagramSender, DeliveryReports, Packing, Severities, Severity, SyslogMessage, parse_server,
+    DEFAULT_LOG_QUEUE, DatagramSender, DeliveryReports, Packing, Severities, SyslogMessage, SyslogSeverity,
+    parse_server,
 };
 use crate::plugin_api::log_fields::CustomFields;
 use crate::plugin_api::remote::MAX_REMOTE_TIMEOUT;
@@ -46,13 +47,13 @@ pub(crate) struct Config {
     /// Tags of each message. A tag has letters, digits and `-_.*`, and begins with a letter or digit.
     tags: Vec<String>,
     /// Requests with a lower severity than this one are not logged.
-    log_level: Severity,
-    /// Severity of requests with a status below 400.
-    successful_severity: Severity,
-    /// Severity of requests with a status from 400 to 499.
-    client_errors_severity: Severity,
-    /// Severity of requests with a status from 500.
-    server_errors_severity: Severity,
+    log_level: SyslogSeverity,
+    /// SyslogSeverity of requests with a status below 400.
+    successful_severity: SyslogSeverity,
+    /// SyslogSeverity of requests with a status from 400 to 499.
+    client_errors_severity: SyslogSeverity,
+    /// SyslogSeverity of requests with a status from 500.
+    server_errors_severity: SyslogSeverity,
     /// Timeout in milliseconds for looking up the host. At most 60000 takes effect.
     timeout: u32,
     /// Fields to add to the objects: the value of each field is that of an expression in a subset of Lua, as in
@@ -67,10 +68,10 @@ impl Default for Config {
             port: 514,
             key: None,
             tags: vec!["kong".to_owned()],
-            log_level: Severity::Info,
-            successful_severity: Severity::Info,
-            client_errors_severity: Severity::Info,
-            server_errors_severity: Severity::Info,
+            log_level: SyslogSeverity::Info,
+            successful_severity: SyslogSeverity::Info,
+            client_errors_severity: SyslogSeverity::Info,
+            server_errors_severity: SyslogSeverity::Info,
             timeout: 10_000,
             custom_fields_by_lua: BTreeMap::new(),
         }

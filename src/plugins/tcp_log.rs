@@ -13,7 +13,7 @@
 //! `--max-queued-bytes`, and are written together. If the server cannot be reached, they are sent again for a minute.
 //! The metrics `portico_plugin_queue_…` count what is sent and what is dropped.
 //!
-//! The objects are those of [http-log](http-log.md), without credentials.
+//! The objects are those of the plugin `http-log`, without credentials.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

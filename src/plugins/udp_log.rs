@@ -13,7 +13,7 @@
 //! confirms a datagram, so some are lost without notice. An object that is longer than a datagram, 65,507 bytes, is not
 //! sent. The metrics `portico_plugin_queue_…` count what is sent and what is dropped.
 //!
-//! The objects are those of [http-log](http-log.md), without credentials.
+//! The objects are those of the plugin `http-log`, without credentials.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

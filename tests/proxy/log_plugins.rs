@@ -286,7 +286,10 @@ async fn statsd_tags_take_the_place_of_names() {
     let tags = "service:default.web.80,route:default.test.web..80,\
                 workspace:00000000-0000-0000-0000-000000000000,node:test,status:200";
     let lines: Vec<_> = text.split('\n').map(without_value).collect();
-    let expected = [format!("kong.request.count:1|c|#{tags},consumer:anna"), format!("kong.latency:N|ms|#{tags}")];
+    let expected = [
+        format!("kong.request.count:1|c|#{tags},consumer:anna"),
+        format!("kong.latency:N|ms|#{tags},consumer:custom-anna"),
+    ];
     assert_eq!(lines, expected);
 }
 
@@ -311,8 +314,7 @@ async fn datadog_metrics_have_tags() {
     let logging = start("datadog", with(config, json!({"consumer_tag": "user", "status_tag": ""}))).await;
     let lines = stat_lines(&logging, &socket, 6).await;
     let lines: BTreeSet<_> = lines.iter().map(|line| without_value(line)).collect();
-    // The consumer has no custom id, which is the default.
-    let tags = "|#name:default_web_80,app:kong";
+    let tags = "|#name:default_web_80,user:custom-anna,app:kong";
     let expected = [
         format!("kong.request.count:1|c{tags}"),
         format!("kong.latency:N|ms{tags}"),

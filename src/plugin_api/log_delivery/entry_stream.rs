@@ -38,10 +38,10 @@ struct StreamServer {
     services: Arc<dyn PluginServices>,
     reports: Arc<DeliveryReports>,
     /// `None` before the first batch and after an error. Batches are sent one after the other.
-    connection: Mutex<Option<OpenConnection>>,
+    connection: Mutex<Option<KeptConnection>>,
 }
 
-struct OpenConnection {
+struct KeptConnection {
     stream: Box<dyn RemoteStream>,
     used_at: Instant,
 }
@@ -104,12 +104,12 @@ impl StreamServer {
             Ok(Err(error)) => return Err(format!("{}: {error}", address())),
             Err(_) => return Err(format!("{}: takes no data for {:?}", address(), self.remote.timeout)),
         }
-        *kept = Some(OpenConnection { stream, used_at: Instant::now() });
+        *kept = Some(KeptConnection { stream, used_at: Instant::now() });
         Ok(())
     }
 }
 
-impl OpenConnection {
+impl KeptConnection {
     /// The stream, unless the connection has been idle for too long or the server has closed it. Without this check,
     /// the first entries after a restart of the server would be lost.
     fn usable_stream(mut self, idle_limit: Duration) -> Option<Box<dyn RemoteStream>> {

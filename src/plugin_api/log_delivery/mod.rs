@@ -20,7 +20,7 @@ pub use datagrams::{DatagramSender, Packing};
 pub use entry_stream::{Framing, StreamSender};
 pub use reports::DeliveryReports;
 pub use server::parse_server;
-pub use severity::{Severities, Severity, SyslogMessage};
+pub use severity::{Severities, SyslogMessage, SyslogSeverity};
 
 use bytes::Bytes;
 

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 /// Severities of RFC 5424, section 6.2.1. A smaller number is more severe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum Severity {
+pub enum SyslogSeverity {
     Emerg,
     Alert,
     Crit,
@@ -25,18 +25,18 @@ pub enum Severity {
 #[derive(Clone, Copy, Debug)]
 pub struct Severities {
     /// Requests that are less severe are not logged.
-    pub log_level: Severity,
+    pub log_level: SyslogSeverity,
     /// Statuses below 400.
-    pub successful: Severity,
+    pub successful: SyslogSeverity,
     /// Statuses from 400 to 499.
-    pub client_errors: Severity,
+    pub client_errors: SyslogSeverity,
     /// Statuses from 500.
-    pub server_errors: Severity,
+    pub server_errors: SyslogSeverity,
 }
 
 impl Severities {
     /// The severity of a request, or `None` if it is not logged.
-    pub fn of(&self, status: StatusCode) -> Option<Severity> {
+    pub fn of(&self, status: StatusCode) -> Option<SyslogSeverity> {
         let severity = match status.as_u16() {
             ..400 => self.successful,
             400..500 => self.client_errors,
@@ -50,7 +50,7 @@ impl Severities {
 pub struct SyslogMessage<'m> {
     /// The code of the facility, from 0 to 23.
     pub facility: u8,
-    pub severity: Severity,
+    pub severity: SyslogSeverity,
     pub time: SystemTime,
     /// The host that logs.
     pub hostname: &'m str,
@@ -83,17 +83,17 @@ mod tests {
     #[test]
     fn severities_depend_on_the_status_and_the_level() {
         let severities = Severities {
-            log_level: Severity::Warning,
-            successful: Severity::Info,
-            client_errors: Severity::Warning,
-            server_errors: Severity::Crit,
+            log_level: SyslogSeverity::Warning,
+            successful: SyslogSeverity::Info,
+            client_errors: SyslogSeverity::Warning,
+            server_errors: SyslogSeverity::Crit,
         };
         for (status, expected) in [
             (200, None),
             (399, None),
-            (400, Some(Severity::Warning)),
-            (499, Some(Severity::Warning)),
-            (500, Some(Severity::Crit)),
+            (400, Some(SyslogSeverity::Warning)),
+            (499, Some(SyslogSeverity::Warning)),
+            (500, Some(SyslogSeverity::Crit)),
         ] {
             assert_eq!(severities.of(StatusCode::from_u16(status).unwrap()), expected, "{status}");
         }
@@ -103,7 +103,7 @@ mod tests {
     fn messages_have_the_format_of_rfc_5424() {
         let message = SyslogMessage {
             facility: 1,
-            severity: Severity::Info,
+            severity: SyslogSeverity::Info,
             time: UNIX_EPOCH + Duration::from_millis(1_700_000_000_123),
             hostname: "node a\n",
             app: "kong",

@@ -9,15 +9,15 @@
 //! config: {path: /dev/stdout}
 //! ```
 //!
-//! `path` is `/dev/stdout`, `/dev/stderr`, or a file in the folder of `--file-log-folder`: without that limit, whoever
-//! may create a KongPlugin could append to any file of the gateway. The file is created with the mode 0644, and opened
-//! for each batch of lines, so that it may be moved at any time.
+//! `path` is `/dev/stdout`, `/dev/stderr`, or a file in the folder of `--file-log-folder`: without that limit, the
+//! permission to create a KongPlugin would be one to append to any file of the gateway. The file is created with the
+//! mode 0644, and opened for each batch of lines, so that it may be moved at any time.
 //!
 //! Requests never wait for the disk. Lines wait in a queue of at most 10,000, which is also limited by
 //! `--max-queued-bytes`. If the file cannot be written, the conditions of the object say so, and lines are written
 //! again for a minute. The metrics `portico_plugin_queue_…` count what is written and what is dropped.
 //!
-//! The objects are those of [http-log](http-log.md), without credentials.
+//! The objects are those of the plugin `http-log`, without credentials.
 
 mod line_file;
 #[cfg(test)]

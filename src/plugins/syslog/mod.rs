@@ -17,7 +17,7 @@
 //! UDP, nothing confirms a message, and objects longer than a datagram, 65,507 bytes, are not sent. The metrics
 //! `portico_plugin_queue_…` count what is sent and what is dropped.
 //!
-//! The objects are those of [http-log](http-log.md), without credentials.
+//! The objects are those of the plugin `http-log`, without credentials.
 
 mod facility;
 mod local_socket;
@@ -37,8 +37,8 @@ use self::local_socket::LocalSocket;
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::batch_queue::{BatchQueue, BatchSender};
 use crate::plugin_api::log_delivery::{
-    DEFAULT_LOG_QUEUE, DatagramSender, DeliveryReports, Framing, Packing, Severities, Severity, StreamSender,
-    SyslogMessage, parse_server,
+    DEFAULT_LOG_QUEUE, DatagramSender, DeliveryReports, Framing, Packing, Severities, StreamSender, SyslogMessage,
+    SyslogSeverity, parse_server,
 };
 use crate::plugin_api::log_fields::CustomFields;
 use crate::plugin_api::{BuildCx, LogCx, Phases, Plugin, PluginKind, Remote, RemoteTls};
@@ -58,13 +58,13 @@ pub(crate) struct Config {
     /// logs are not protected against impersonation of the server.
     ssl_verify: bool,
     /// Requests with a lower severity than this one are not logged.
-    log_level: Severity,
-    /// Severity of requests with a status below 400.
-    successful_severity: Severity,
-    /// Severity of requests with a status from 400 to 499.
-    client_errors_severity: Severity,
-    /// Severity of requests with a status from 500.
-    server_errors_severity: Severity,
+    log_level: SyslogSeverity,
+    /// SyslogSeverity of requests with a status below 400.
+    successful_severity: SyslogSeverity,
+    /// SyslogSeverity of requests with a status from 400 to 499.
+    client_errors_severity: SyslogSeverity,
+    /// SyslogSeverity of requests with a status from 500.
+    server_errors_severity: SyslogSeverity,
     /// Facility of the messages.
     facility: Facility,
     /// Fields to add to the objects: the value of each field is that of an expression in a subset of Lua, as in
@@ -79,10 +79,10 @@ impl Default for Config {
             port: None,
             protocol: Protocol::Udp,
             ssl_verify: true,
-            log_level: Severity::Info,
-            successful_severity: Severity::Info,
-            client_errors_severity: Severity::Info,
-            server_errors_severity: Severity::Info,
+            log_level: SyslogSeverity::Info,
+            successful_severity: SyslogSeverity::Info,
+            client_errors_severity: SyslogSeverity::Info,
+            server_errors_severity: SyslogSeverity::Info,
             facility: Facility::User,
             custom_fields_by_lua: BTreeMap::new(),
         }
