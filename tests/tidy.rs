@@ -267,7 +267,8 @@ const LAYERS: &[Row] = &[
             "context digest_cache scripted_server server_diagnostics shared_fetch",
             "redis remote_server",
             "counting introspection stored_sessions",
-            "authentication chain log_entry",
+            "authentication chain log_delivery log_entry",
+            "log_fields statsd",
             "client_certificate",
             "factory stream_chain",
             "testing",
@@ -276,10 +277,11 @@ const LAYERS: &[Row] = &[
     (
         "plugins",
         &[
-            "acl basic_auth bot_detection combined_auth_tests correlation_id cors forward_auth header_cert_auth \
-         hmac_auth http_log identity_keys internal_identity ip_restriction jwt jwt_signer key_auth ldap_auth \
-         mtls_auth oauth2_introspection opa openid_connect prometheus rate_limiting redirect request_size_limiting \
-         request_termination request_transformer response_transformer session standard_webhooks upstream_oauth",
+            "acl basic_auth bot_detection combined_auth_tests correlation_id cors datadog file_log forward_auth \
+             header_cert_auth hmac_auth http_log identity_keys internal_identity ip_restriction jwt jwt_signer \
+             key_auth ldap_auth loggly mtls_auth oauth2_introspection opa openid_connect prometheus rate_limiting \
+             redirect request_size_limiting request_termination request_transformer response_transformer session \
+             standard_webhooks statsd syslog tcp_log udp_log upstream_oauth",
             // The same plugin with other fields and defaults.
             "ldap_auth_advanced",
         ],

@@ -48,6 +48,7 @@ use crate::plugin_api::batch_queue::{QueuedBytes, flush_queues};
 use crate::plugin_api::counting::EntryBudget;
 use crate::plugin_api::{PluginFactory, PluginState};
 use crate::plugins;
+use crate::plugins::file_log::LogFolder;
 use crate::process_log::{self, LogFormat};
 use crate::proxy::Proxy;
 use crate::proxy::access_log::AccessLogger;
@@ -99,6 +100,7 @@ async fn serve(options: RunOptions, started: SystemTime) -> anyhow::Result<ExitS
     let (state, node) = (PluginState::default(), Arc::<str>::from(node_name()));
     let queued_bytes = QueuedBytes::of(&state, options.max_queued_bytes);
     metrics.registry().register_collector(Box::new(QueueMeters { state: state.clone(), bytes: queued_bytes }));
+    let _log_folder = LogFolder::set(&state, options.file_log_folder.clone());
     let rate_limit_entries = EntryBudget::of(&state, options.rate_limit_entries);
     metrics.registry().register_collector(Box::new(RateLimitMeters(rate_limit_entries)));
     let (admin_views, view_queries) =

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::{NonZeroU32, NonZeroUsize};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
@@ -292,6 +292,10 @@ struct AccessLogArgs {
     #[arg(long, value_name = "FIELD", value_delimiter = ',', env = "PORTICO_ACCESS_LOG_FIELDS")]
     access_log_fields: Vec<AccessLogField>,
 
+    /// Folder in which file-log plugins may write; without it, they write to /dev/stdout and /dev/stderr only
+    #[arg(long, value_name = "FOLDER", env = "PORTICO_FILE_LOG_FOLDER", value_parser = parse_absolute_path)]
+    file_log_folder: Option<PathBuf>,
+
     /// Maximum number of time series of request metrics; excess series are merged into one
     #[arg(long, value_name = "NUMBER", default_value = "10000", env = "PORTICO_METRICS_MAX_SERIES")]
     #[arg(value_parser = parse_count::<10_000_000>)]
@@ -332,6 +336,8 @@ pub struct RunOptions {
     pub ingress: IngressOptions,
     pub drain: DrainOptions,
     pub access_log: AccessLogOptions,
+    /// The folder in which plugins may write files, an absolute path.
+    pub file_log_folder: Option<PathBuf>,
     /// Fields of an entry, in order.
     pub access_log_fields: Vec<AccessLogField>,
     pub metrics_max_series: NonZeroUsize,
@@ -423,6 +429,7 @@ impl RunArgs {
             },
             access_log: resolve_access_log(self.access_log.access_log, self.log.log_format, environment),
             access_log_fields: resolve_access_log_fields(self.access_log.access_log_fields)?,
+            file_log_folder: self.access_log.file_log_folder,
             metrics_max_series: self.access_log.metrics_max_series,
             log: self.log.resolve(color, environment),
             color_stdout: color.resolve(environment.stdout_is_terminal, environment),
@@ -462,6 +469,12 @@ impl LimitArgs {
             ..ProxyLimits::DEFAULT
         }
     }
+}
+
+fn parse_absolute_path(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    let is_plain = path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
+    if path.is_absolute() && is_plain { Ok(path) } else { Err("write an absolute path without `..`".to_owned()) }
 }
 
 fn resolve_access_log(path: PathBuf, format: Option<LogFormat>, environment: &Environment) -> AccessLogOptions {

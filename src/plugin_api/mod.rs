@@ -35,7 +35,9 @@ pub mod instance;
 pub mod introspection;
 pub mod json_schema;
 pub mod kind;
+pub mod log_delivery;
 pub mod log_entry;
+pub mod log_fields;
 pub mod login;
 pub mod multipart;
 pub mod password;
@@ -58,6 +60,7 @@ pub mod services;
 pub mod shared_fetch;
 pub mod shared_keys;
 pub mod state;
+pub mod statsd;
 pub mod stored_sessions;
 pub mod stream_chain;
 pub mod template;
@@ -83,7 +86,7 @@ pub use kind::{
     AnyPluginKind, BuildCx, BuildNotes, Phases, PluginKind, PluginRegistry, RegisteredKind, Scopes, record,
 };
 pub use plugin_regex::{MAX_PLUGIN_REGEX_STEPS, RemainingRegexSteps, count_regex_states, regex_error_message};
-pub use remote::{Remote, RemoteStream, RemoteTls};
+pub use remote::{Remote, RemoteDatagrams, RemoteStream, RemoteTls};
 pub use remote_request::{RemoteRequest, RemoteResponse, RemoteUrl, ResponseBodyUse};
 pub use reply::{Reply, ReplyBody, ReplyStream, ReplyStreamError};
 pub use scheme::Scheme;

@@ -1,11 +1,13 @@
 //! The list of plugins, each of which is a module of its own. Other modules find plugins by name in [`REGISTRY`]. The
-//! exception is `prometheus`, whose metrics `app` exports.
+//! exceptions are `prometheus`, whose metrics `app` exports, and `file_log`, whose folder `app` sets.
 
 mod acl;
 mod basic_auth;
 mod bot_detection;
 mod correlation_id;
 mod cors;
+mod datadog;
+pub mod file_log;
 mod forward_auth;
 mod header_cert_auth;
 mod hmac_auth;
@@ -18,6 +20,7 @@ mod jwt_signer;
 mod key_auth;
 mod ldap_auth;
 mod ldap_auth_advanced;
+mod loggly;
 mod mtls_auth;
 mod oauth2_introspection;
 mod opa;
@@ -31,6 +34,10 @@ mod request_transformer;
 mod response_transformer;
 mod session;
 mod standard_webhooks;
+mod statsd;
+mod syslog;
+mod tcp_log;
+mod udp_log;
 mod upstream_oauth;
 
 #[cfg(any(test, fuzzing))]
@@ -47,6 +54,8 @@ const KINDS: &[&dyn AnyPluginKind] = &[
     &RegisteredKind::<bot_detection::BotDetection>::NEW,
     &RegisteredKind::<correlation_id::CorrelationId>::NEW,
     &RegisteredKind::<cors::CorsPlugin>::NEW,
+    &RegisteredKind::<datadog::Datadog>::NEW,
+    &RegisteredKind::<file_log::FileLog>::NEW,
     &RegisteredKind::<forward_auth::ForwardAuth>::NEW,
     &RegisteredKind::<header_cert_auth::HeaderCertAuth>::NEW,
     &RegisteredKind::<hmac_auth::HmacAuth>::NEW,
@@ -59,6 +68,7 @@ const KINDS: &[&dyn AnyPluginKind] = &[
     &RegisteredKind::<key_auth::KeyAuth>::NEW,
     &RegisteredKind::<ldap_auth::LdapAuth>::NEW,
     &RegisteredKind::<ldap_auth_advanced::LdapAuthAdvanced>::NEW,
+    &RegisteredKind::<loggly::Loggly>::NEW,
     &RegisteredKind::<mtls_auth::MtlsAuth>::NEW,
     &RegisteredKind::<oauth2_introspection::OAuth2Introspection>::NEW,
     &RegisteredKind::<opa::Opa>::NEW,
@@ -72,6 +82,10 @@ const KINDS: &[&dyn AnyPluginKind] = &[
     &RegisteredKind::<response_transformer::ResponseTransformer>::NEW,
     &RegisteredKind::<session::SessionPlugin>::NEW,
     &RegisteredKind::<standard_webhooks::StandardWebhooks>::NEW,
+    &RegisteredKind::<statsd::Statsd>::NEW,
+    &RegisteredKind::<syslog::Syslog>::NEW,
+    &RegisteredKind::<tcp_log::TcpLog>::NEW,
+    &RegisteredKind::<udp_log::UdpLog>::NEW,
     &RegisteredKind::<upstream_oauth::UpstreamOAuth>::NEW,
 ];
 

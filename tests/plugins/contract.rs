@@ -75,6 +75,13 @@ const EXPECTED_KINDS: &[ExpectedKind] = &[
     expected("standard-webhooks", 760, Phases::ACCESS).failing_closed().without_consumers(),
     expected("prometheus", 13, Phases::LOG).with_protocols(ALL_PROTOCOLS),
     expected("http-log", 12, Phases::LOG),
+    expected("statsd", 11, Phases::LOG),
+    expected("datadog", 10, Phases::LOG),
+    expected("file-log", 9, Phases::LOG),
+    expected("udp-log", 8, Phases::LOG),
+    expected("tcp-log", 7, Phases::LOG),
+    expected("loggly", 6, Phases::LOG),
+    expected("syslog", 4, Phases::LOG),
     expected("request-termination", 2, Phases::ACCESS).failing_closed(),
 ];
 
@@ -82,6 +89,7 @@ const EXPECTED_KINDS: &[ExpectedKind] = &[
 fn minimal_config(kind: &dyn AnyPluginKind) -> Value {
     match kind.name() {
         "acl" => json!({"allow": ["staff"]}),
+        "file-log" => json!({"path": "/dev/stdout"}),
         "forward-auth" => json!({"address": "http://auth.example/check"}),
         "header-cert-auth" => json!({
             "certificate_header_name": "x-client-cert", "certificate_header_format": "url_encoded",
@@ -89,6 +97,8 @@ fn minimal_config(kind: &dyn AnyPluginKind) -> Value {
         }),
         "http-log" => json!({"http_endpoint": "https://logs.example/requests"}),
         "internal-identity" => json!({"issuer": "https://gateway.example", "keys": [SIGNING_KEY]}),
+        "loggly" => json!({"key": "0123-abcd"}),
+        "tcp-log" | "udp-log" => json!({"host": "logs.example", "port": 5170}),
         "jwt-signer" => json!({
             "access_token_jwks_uri": "https://issuer.example/keys", "access_token_signing_keys": [SIGNING_KEY],
         }),
@@ -244,6 +254,31 @@ fn configurations_that_kong_rejects(kind: &str) -> Vec<(Value, &'static str)> {
                 json!({"oauth": {"token_endpoint": "https://issuer.example/", "grant_type": "password"}}),
                 "config.oauth.username",
             ),
+        ],
+        "datadog" => vec![(json!({"host": ""}), "config.host"), (json!({"port": 0}), "config.port")],
+        "file-log" => vec![(json!({}), "config.path"), (json!({"path": "requests.log"}), "config.path")],
+        "loggly" => vec![
+            (json!({}), "config.key"),
+            (json!({"key": "a b"}), "config.key"),
+            (json!({"key": "a", "tags": ["a b"]}), "config.tags[0]"),
+            (json!({"key": "a", "log_level": "fatal"}), "config.log_level"),
+        ],
+        "statsd" => vec![
+            (json!({"host": ""}), "config.host"),
+            (json!({"allow_status_codes": ["2xx"]}), "config.allow_status_codes[0]"),
+        ],
+        "syslog" => vec![(json!({"port": 514}), "config.port"), (json!({"facility": "none"}), "config.facility")],
+        "tcp-log" => vec![
+            (json!({"port": 1}), "config.host"),
+            (json!({"host": "logs.example"}), "config.port"),
+            (json!({"host": "logs.example", "port": 1, "timeout": 0}), "config.timeout"),
+            (json!({"host": "logs.example", "port": 1, "keepalive": 0}), "config.keepalive"),
+            (json!({"host": "logs.example", "port": 1, "tls_sni": "a.example"}), "config.tls_sni"),
+        ],
+        "udp-log" => vec![
+            (json!({"port": 1}), "config.host"),
+            (json!({"host": "logs.example"}), "config.port"),
+            (json!({"host": "logs.example", "port": 1, "timeout": 0}), "config.timeout"),
         ],
         "http-log" => vec![
             (json!({}), "config"),
@@ -597,17 +632,24 @@ fn changed_heads(name: &str) -> ChangedHeads {
         }
         "session" => (json!({}), Some("x-consumer-id"), None),
         "bot-detection"
+        | "datadog"
+        | "file-log"
         | "forward-auth"
         | "http-log"
         | "identity-keys"
         | "ip-restriction"
         | "jwt-signer"
+        | "loggly"
         | "opa"
         | "prometheus"
         | "redirect"
         | "request-size-limiting"
         | "request-termination"
         | "standard-webhooks"
+        | "statsd"
+        | "syslog"
+        | "tcp-log"
+        | "udp-log"
         | "upstream-oauth" => {
             let kind = REGISTRY.find(name).expect("the registry has the plugin");
             (minimal_config(kind), None, None)

@@ -55,6 +55,7 @@ mod kong;
 mod kong_plugins;
 mod listening;
 mod load_balancing;
+mod log_plugins;
 mod lying_endpoints;
 mod malformed_requests;
 mod messages;
