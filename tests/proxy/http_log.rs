@@ -57,6 +57,10 @@ impl PluginServices for LoopbackServices {
         let client = self.0.clone();
         Box::pin(async move { client.send(request).await })
     }
+
+    fn connect(&self, remote: Remote) -> BoxFuture<'static, Result<Box<dyn RemoteStream>, String>> {
+        TcpConnector.connect(remote)
+    }
 }
 
 /// A proxy whose route has http-log and these plugins.

@@ -3,6 +3,7 @@
 
 mod browser;
 mod provider;
+mod stored;
 
 use std::sync::Arc;
 
