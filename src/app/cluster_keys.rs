@@ -20,7 +20,7 @@ use crate::k8s::{
 use crate::plugin_api::{SharedKey, SharedKeySet, SharedKeys};
 use crate::ready::ReadyGuard;
 
-/// Where the Secret is, and who writes about it.
+/// The place of the Secret, and what its tasks need to write.
 pub(super) struct KeySecretParts {
     pub(super) namespace: String,
     pub(super) leading: watch::Receiver<bool>,
@@ -239,7 +239,7 @@ mod tests {
         let state = watch::Sender::new(KeySecret::Unknown);
         let running = tokio::spawn(follower.run(state.subscribe(), ready.guard("keys")));
         let sealing = || String::from_utf8_lossy(keys.load().sealing.as_bytes()).into_owned();
-        let settled = || sleep(Duration::from_millis(1));
+        let settled = || sleep(Duration::from_millis(1)); // Time is paused.
         settled().await; // Time is paused.
         assert!(!ready.is_ready(), "the API server has not responded");
         state.send_replace(KeySecret::Valid(stored("a", None)));

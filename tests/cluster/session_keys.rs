@@ -1,5 +1,5 @@
-//! The Secret `portico-keys`: the leader creates it, sessions outlive replicas, rotations take effect without a restart,
-//! and a broken Secret changes nothing.
+//! The Secret `portico-keys`: the leader creates it, sessions outlive replicas, rotations take effect without a
+//! restart, and a broken Secret changes nothing.
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;

@@ -117,7 +117,7 @@ async fn a_logout_at_one_replica_ends_the_session_at_all() {
     let stored = server.redis_cli(&["GET", key.trim()]);
     let id = key.trim().rsplit(':').next().unwrap();
     assert!(!stored.is_empty() && !stored.contains("anna") && !stored.contains("cred"), "{stored}");
-    assert!(!cookie.contains(id), "who reads Redis cannot make the cookie");
+    assert!(!cookie.contains(id), "a reader of Redis cannot make the cookie");
 
     let logout = send(&second, log_out(), &cookie, Duration::ZERO).await;
     assert_eq!(logout.reply_status().map(|status| status.as_u16()), Some(200));
@@ -170,7 +170,7 @@ async fn stored_sessions_are_remembered() {
     assert_eq!(user(&chain, &cookies).await.as_deref(), Some("guest"), "a logout is not remembered");
 }
 
-/// Who can write to Redis can end sessions, but cannot make one of another user.
+/// A client that can write to Redis can end sessions, but cannot make one of another user.
 #[tokio::test]
 async fn sessions_that_were_changed_in_redis_do_not_open() {
     let server = RedisProcess::start(&[]).await;
