@@ -209,8 +209,12 @@ mod tests {
             assert_eq!(applied.sealing_key(), sealing.as_bytes(), "{after:?}");
             assert_eq!(applied.set().sealing.as_bytes(), sealing.as_bytes(), "{after:?}");
             assert_eq!(applied.due, is_delayed.then_some(now + SEALING_DELAY), "{after:?}");
-            let opens = [Some(&applied.set().sealing), applied.set().opening.as_ref()];
-            let opens: Vec<_> = opens.into_iter().flatten().map(|key| key.as_bytes().to_vec()).collect();
+            let set = applied.set();
+            let opens: Vec<_> = [Some(&set.sealing), set.opening.as_ref()]
+                .into_iter()
+                .flatten()
+                .map(|key| key.as_bytes().to_vec())
+                .collect();
             assert!(opens.contains(&after.0.as_bytes().to_vec()), "{after:?}");
             assert!(after.1.is_none_or(|former| opens.contains(&former.as_bytes().to_vec())), "{after:?}");
         }
