@@ -1,7 +1,8 @@
-//! Tests of rate-limiting with a real Redis server: several replicas, password, TLS, and restarts of the server.
+//! Tests of plugins with a real Redis server: several replicas, password, TLS, and restarts of the server.
 
 pub(crate) mod server;
 pub(crate) mod services;
+mod sessions;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};

@@ -256,7 +256,7 @@ fn jwt_signer_defaults() -> Value {
 }
 
 /// Top-level fields that Kong 3.10 does not have, each after the name of its plugin.
-const NOT_IN_KONG_3_10: [&str; 19] = [
+const NOT_IN_KONG_3_10: [&str; 20] = [
     "basic-auth brute_force_protection",
     "basic-auth identity_realms",
     "header-cert-auth crls",
@@ -276,6 +276,7 @@ const NOT_IN_KONG_3_10: [&str; 19] = [
     "opa keepalive",
     "opa timeout",
     "session former_secret",
+    "session redis",
 ];
 
 // docs/kong-compatibility.md, 4.0

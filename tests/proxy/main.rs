@@ -71,6 +71,9 @@ mod plugins;
 #[path = "../harness/polling.rs"]
 mod polling;
 mod proxy_header;
+#[path = "../redis/server.rs"]
+#[expect(dead_code, reason = "the suite `redis` uses the rest")]
+mod redis_server;
 mod regex_steps;
 mod request_errors;
 mod request_hash;
