@@ -23,6 +23,7 @@ mod opa;
 mod openid_connect;
 pub mod prometheus;
 mod rate_limiting;
+mod rate_limiting_advanced;
 mod redirect;
 mod request_size_limiting;
 mod request_termination;
@@ -63,6 +64,7 @@ const KINDS: &[&dyn AnyPluginKind] = &[
     &RegisteredKind::<openid_connect::OpenIdConnect>::NEW,
     &RegisteredKind::<prometheus::Prometheus>::NEW,
     &RegisteredKind::<rate_limiting::RateLimiting>::NEW,
+    &RegisteredKind::<rate_limiting_advanced::RateLimitingAdvanced>::NEW,
     &RegisteredKind::<redirect::RedirectPlugin>::NEW,
     &RegisteredKind::<request_size_limiting::RequestSizeLimiting>::NEW,
     &RegisteredKind::<request_termination::RequestTermination>::NEW,
