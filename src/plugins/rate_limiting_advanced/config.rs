@@ -249,7 +249,7 @@ impl Config {
             WindowType::Sliding => LimitKind::Sliding { seconds },
             WindowType::Fixed => LimitKind::Fixed(WindowLength::Seconds(seconds)),
         };
-        windows.into_iter().map(|(seconds, max)| LimitRule { max, kind: kind(seconds) }).collect()
+        windows.into_iter().map(|(seconds, max)| LimitRule::new(max, kind(seconds))).collect()
     }
 
     fn identifier(&self, invalid: &mut Vec<Diagnostic>) -> Option<Identifier> {
@@ -394,7 +394,7 @@ impl Throttling {
 /// The name of a window in response headers: a word, or the number of seconds.
 pub(super) fn window_name(rule: &LimitRule) -> String {
     let (LimitKind::Fixed(WindowLength::Seconds(seconds)) | LimitKind::Sliding { seconds }) = rule.kind else {
-        return rule.label();
+        return rule.label().to_owned();
     };
     match seconds {
         1 => "second".to_owned(),

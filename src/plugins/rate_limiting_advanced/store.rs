@@ -49,7 +49,7 @@ impl LimitStore {
             None => cx.object.to_owned(),
         };
         // Counters of other windows are others, so a change of the windows begins again.
-        let windows: Vec<String> = rules.iter().map(LimitRule::label).collect();
+        let windows: Vec<&str> = rules.iter().map(LimitRule::label).collect();
         let name = format!("rate-limiting-advanced {owner} {}", windows.join(" "));
         let budget = EntryBudget::of(cx.state, DEFAULT_ENTRIES);
         let new_table = |sync| LimitTable { table: CounterTable::new(budget), sync };
