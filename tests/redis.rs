@@ -1,8 +1,13 @@
-//! Tests of plugins with a real Redis server: several replicas, password, TLS, and restarts of the server.
+//! Tests of rate-limiting with a real Redis server: several replicas, password, TLS, and restarts of the server. The
+//! modules have tests of other plugins, of Sentinel and of clusters.
 
+mod cluster;
+mod limits;
+mod sentinel;
 pub(crate) mod server;
 pub(crate) mod services;
 mod sessions;
+mod store;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};

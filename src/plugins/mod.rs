@@ -27,10 +27,12 @@ mod opa;
 mod openid_connect;
 pub mod prometheus;
 mod rate_limiting;
+mod rate_limiting_advanced;
 mod redirect;
 mod request_size_limiting;
 mod request_termination;
 mod request_transformer;
+mod response_ratelimiting;
 mod response_transformer;
 mod session;
 mod standard_webhooks;
@@ -75,10 +77,12 @@ const KINDS: &[&dyn AnyPluginKind] = &[
     &RegisteredKind::<openid_connect::OpenIdConnect>::NEW,
     &RegisteredKind::<prometheus::Prometheus>::NEW,
     &RegisteredKind::<rate_limiting::RateLimiting>::NEW,
+    &RegisteredKind::<rate_limiting_advanced::RateLimitingAdvanced>::NEW,
     &RegisteredKind::<redirect::RedirectPlugin>::NEW,
     &RegisteredKind::<request_size_limiting::RequestSizeLimiting>::NEW,
     &RegisteredKind::<request_termination::RequestTermination>::NEW,
     &RegisteredKind::<request_transformer::RequestTransformer>::NEW,
+    &RegisteredKind::<response_ratelimiting::ResponseRatelimiting>::NEW,
     &RegisteredKind::<response_transformer::ResponseTransformer>::NEW,
     &RegisteredKind::<session::SessionPlugin>::NEW,
     &RegisteredKind::<standard_webhooks::StandardWebhooks>::NEW,

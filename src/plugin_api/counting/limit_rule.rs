@@ -12,6 +12,8 @@ pub struct LimitRule {
     /// The most requests in a window, or the most at once for a bucket.
     pub max: u64,
     pub kind: LimitKind,
+    /// The part of keys at the server that distinguishes the limits of one identifier.
+    label: Box<str>,
 }
 
 /// How the requests of a limit are counted.
@@ -66,6 +68,28 @@ pub struct LimitDecision {
 }
 
 impl LimitRule {
+    pub fn new(max: u64, kind: LimitKind) -> Self {
+        let label = match kind {
+            LimitKind::Fixed(WindowLength::Calendar(period)) => period.name().to_owned(),
+            LimitKind::Fixed(WindowLength::Seconds(seconds)) => format!("{seconds}f"),
+            LimitKind::Sliding { seconds } => format!("{seconds}s"),
+            LimitKind::Bucket { interval_us } => format!("{interval_us}b"),
+        };
+        LimitRule { max, kind, label: label.into() }
+    }
+
+    /// The limit of something that has this name.
+    #[must_use]
+    pub fn named(self, name: &str) -> Self {
+        let label = format!("{name}.{}", self.label).into();
+        LimitRule { label, ..self }
+    }
+
+    /// Distinguishes the limits of one identifier.
+    pub fn label(&self) -> &str {
+        &self.label
+    }
+
     pub fn at(&self, now: SystemTime) -> ActiveLimit {
         let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
         let now_us = u64::try_from(now.as_micros()).unwrap_or(u64::MAX);
@@ -84,16 +108,6 @@ impl LimitRule {
         let rest_ms = end.saturating_mul(1000).saturating_sub(now_ms);
         let length_ms = end.saturating_sub(start).saturating_mul(1000);
         ActiveLimit { max: self.max, kind: self.kind, number, rest_ms, length_ms, now_us }
-    }
-
-    /// The part of keys at the server that distinguishes limits.
-    pub fn label(&self) -> String {
-        match self.kind {
-            LimitKind::Fixed(WindowLength::Calendar(period)) => period.name().to_owned(),
-            LimitKind::Fixed(WindowLength::Seconds(seconds)) => format!("{seconds}f"),
-            LimitKind::Sliding { seconds } => format!("{seconds}s"),
-            LimitKind::Bucket { interval_us } => format!("{interval_us}b"),
-        }
     }
 }
 
@@ -181,7 +195,7 @@ mod tests {
 
     #[test]
     fn sliding_windows_count_the_overlapping_share_of_the_window_before() {
-        let rule = LimitRule { max: 10, kind: LimitKind::Sliding { seconds: 60 } };
+        let rule = LimitRule::new(10, LimitKind::Sliding { seconds: 60 });
         let counts = LimitUse { current: 3, previous: 10 };
         for (ms, used) in [(600_000, 13), (615_000, 10), (630_000, 8), (659_999, 3)] {
             assert_eq!(at(&rule, ms).used(counts), used, "at {ms}");
@@ -201,7 +215,7 @@ mod tests {
         ];
         for kind in kinds {
             for (max, current, previous) in [(10, 10, 0), (10, 25, 3), (10, 3, 10), (1, 1, 1), (5, 0, 900)] {
-                let rule = LimitRule { max, kind };
+                let rule = LimitRule::new(max, kind);
                 let now_ms = 86_400_000 * 3 + 1_234;
                 let (current, previous) = match kind {
                     LimitKind::Bucket { interval_us } => (now_ms * 1000 + current * interval_us, 0),
@@ -227,7 +241,7 @@ mod tests {
 
     #[test]
     fn buckets_admit_bursts_and_then_the_rate() {
-        let rule = LimitRule { max: 3, kind: LimitKind::Bucket { interval_us: 500_000 } };
+        let rule = LimitRule::new(3, LimitKind::Bucket { interval_us: 500_000 });
         let mut counts = LimitUse::default();
         let mut take = |ms| {
             let limit = at(&rule, ms);

@@ -20,7 +20,7 @@ pub use entry_budget::{DEFAULT_ENTRIES, EntryBudget};
 pub use identifier::{LimitBy, LimitIdentifier};
 pub use limit_rule::{ActiveLimit, LimitDecision, LimitKind, LimitRule, LimitUse, WindowLength};
 pub use period::{Period, Window, unix_second};
-pub use server_limits::{count_at_server, increments};
+pub use server_limits::{add_at_server, count_at_server};
 pub use sync::{CounterSync, SyncedCounters};
 pub use table::{CounterKey, CounterOwner, CounterTable, TableCounters};
 pub use window_counters::{WindowCounters, WindowSync};

@@ -37,15 +37,27 @@ pub async fn count_at_server(
     Ok(LimitDecision { is_admitted: *is_admitted == 1, uses })
 }
 
-/// The increments that add amounts to limits, whatever the limits.
-pub fn increments(group: &str, rules: &[LimitRule], limits: &[ActiveLimit], amounts: &[u64]) -> Vec<CounterIncrement> {
-    let increment = |((rule, limit), amount): ((&LimitRule, &ActiveLimit), &u64)| CounterIncrement {
-        key: server_key(group, rule, limit.number),
-        amount: *amount,
-        limit: None,
-        expires_in: Duration::from_secs(limit.expires_in()),
+/// Adds amounts as [`super::WindowCounters::add`] does. Returns whether they were added.
+pub async fn add_at_server(
+    redis: &Redis,
+    group: &str,
+    rules: &[LimitRule],
+    limits: &[ActiveLimit],
+    amounts: &[u64],
+) -> Result<bool, RedisUnavailable> {
+    let increment = |((rule, limit), amount): ((&LimitRule, &ActiveLimit), &u64)| {
+        (*amount > 0).then(|| CounterIncrement {
+            key: server_key(group, rule, limit.number),
+            amount: *amount,
+            limit: Some(limit.max),
+            expires_in: Duration::from_secs(limit.expires_in()),
+        })
     };
-    rules.iter().zip(limits).zip(amounts).map(increment).collect()
+    let increments: Vec<_> = rules.iter().zip(limits).zip(amounts).filter_map(increment).collect();
+    if increments.is_empty() {
+        return Ok(true);
+    }
+    redis.add(&increments).await.map(|totals| totals.is_counted)
 }
 
 /// The key of the count of a window.

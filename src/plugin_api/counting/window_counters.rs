@@ -73,26 +73,40 @@ impl WindowCounters {
                     window.counts = limit.after(window.counts, amount);
                 }
             }
-            let expires = limits.iter().map(|limit| (limit.now_us / 1_000_000).saturating_add(limit.expires_in() + 1));
-            state.expires = state.expires.max(expires.max().unwrap_or_default());
+            state.extend(limits);
         }
         Some(decision)
     }
 
-    /// Adds an amount to the limit of this index, whatever the limit. `None` if the counters are retired.
-    pub fn add(&self, limits: &[ActiveLimit], amounts: &[u64]) -> Option<()> {
+    /// Adds an amount to each limit, if every limit whose amount is not 0 has something left. Amounts may exceed what
+    /// is left, as for an endpoint that has already done the work. `None` if the counters are retired.
+    pub fn add(&self, limits: &[ActiveLimit], amounts: &[u64]) -> Option<LimitDecision> {
         let mut state = self.state.lock();
         if state.is_retired {
             return None;
         }
         state.windows.resize(limits.len(), CountedWindow::default());
+        let mut decision = LimitDecision { is_admitted: true, uses: SmallVec::new() };
         for ((window, limit), amount) in state.windows.iter_mut().zip(limits).zip(amounts) {
             window.advance_to(limit.number);
-            window.counts = limit.after(window.counts, *amount);
+            decision.is_admitted &= *amount == 0 || limit.admits(window.counts, 1);
+            decision.uses.push(window.counts);
         }
+        if decision.is_admitted && amounts.iter().any(|amount| *amount > 0) {
+            for ((window, limit), amount) in state.windows.iter_mut().zip(limits).zip(amounts) {
+                window.counts = limit.after(window.counts, *amount);
+            }
+            state.extend(limits);
+        }
+        Some(decision)
+    }
+}
+
+impl WindowState {
+    /// Keeps the counts at least as long as those of these limits have an effect.
+    fn extend(&mut self, limits: &[ActiveLimit]) {
         let expires = limits.iter().map(|limit| (limit.now_us / 1_000_000).saturating_add(limit.expires_in() + 1));
-        state.expires = state.expires.max(expires.max().unwrap_or_default());
-        Some(())
+        self.expires = self.expires.max(expires.max().unwrap_or_default());
     }
 }
 
@@ -164,7 +178,7 @@ mod tests {
     use super::*;
 
     fn fixed(max: u64, seconds: u64) -> LimitRule {
-        LimitRule { max, kind: LimitKind::Fixed(WindowLength::Seconds(seconds)) }
+        LimitRule::new(max, LimitKind::Fixed(WindowLength::Seconds(seconds)))
     }
 
     fn at(rules: &[LimitRule], second: u64) -> Vec<ActiveLimit> {
@@ -185,7 +199,7 @@ mod tests {
 
     #[test]
     fn rejected_requests_count_on_request() {
-        let rules = [LimitRule { max: 2, kind: LimitKind::Sliding { seconds: 10 } }];
+        let rules = [LimitRule::new(2, LimitKind::Sliding { seconds: 10 })];
         for (counts_rejected, later) in [(true, false), (false, true)] {
             let counters = WindowCounters::default();
             for _ in 0..10 {
@@ -198,8 +212,7 @@ mod tests {
 
     #[test]
     fn counters_retire_when_no_count_has_an_effect() {
-        let (counters, rules) =
-            (WindowCounters::default(), [LimitRule { max: 2, kind: LimitKind::Sliding { seconds: 10 } }]);
+        let (counters, rules) = (WindowCounters::default(), [LimitRule::new(2, LimitKind::Sliding { seconds: 10 })]);
         assert!(admits(&counters, &rules, 109, false));
         assert!(!counters.retire(119), "the request counts in the next window");
         assert!(counters.retire(122));

@@ -27,7 +27,7 @@ use std::sync::{Arc, OnceLock};
 
 use redis::{Cmd, FromRedisValue, Script, Value};
 
-pub use config::RedisConfig;
+pub use config::{RedisAliases, RedisConfig};
 pub use counters::{CounterIncrement, CounterTotals};
 pub use server::RedisServer;
 pub use store::{RedisStore, RedisStoreError};
