@@ -1,6 +1,7 @@
 //! The plugin openid-connect on the wire, with a provider that accepts only correct requests: logins and the attacks
 //! against them, sessions, logouts, and clients with tokens or passwords.
 
+mod attacks;
 mod browser;
 mod provider;
 mod stored;
@@ -495,6 +496,9 @@ async fn other_access_tokens_are_introspected() {
             .count()
     };
     assert_eq!(count("opaque"), 1, "the result is cached");
+    let other_clock = Site::start(&provider, json!({"leeway": 60})).await;
+    let response = other_clock.send("authorization: Bearer opaque-expired\r\n").await;
+    assert_eq!(response.status, 200, "it has expired within the leeway: {}", response.text());
     provider.set(Behavior { introspection_fails: true, ..Behavior::default() });
     assert_eq!(site.send("authorization: Bearer new\r\n").await.status, 503, "undecided");
     let by_query = Browser::default().send(site.server.address, "GET /?access_token=opaque&a HTTP/1.1", "", "").await;
