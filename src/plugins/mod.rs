@@ -4,8 +4,10 @@
 mod acl;
 mod basic_auth;
 mod bot_detection;
+mod compression;
 mod correlation_id;
 mod cors;
+mod error_pages;
 mod forward_auth;
 mod header_cert_auth;
 mod hmac_auth;
@@ -44,8 +46,10 @@ const KINDS: &[&dyn AnyPluginKind] = &[
     &RegisteredKind::<acl::Acl>::NEW,
     &RegisteredKind::<basic_auth::BasicAuth>::NEW,
     &RegisteredKind::<bot_detection::BotDetection>::NEW,
+    &RegisteredKind::<compression::Compression>::NEW,
     &RegisteredKind::<correlation_id::CorrelationId>::NEW,
     &RegisteredKind::<cors::CorsPlugin>::NEW,
+    &RegisteredKind::<error_pages::ErrorPages>::NEW,
     &RegisteredKind::<forward_auth::ForwardAuth>::NEW,
     &RegisteredKind::<header_cert_auth::HeaderCertAuth>::NEW,
     &RegisteredKind::<hmac_auth::HmacAuth>::NEW,
