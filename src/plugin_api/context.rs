@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, request};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, request};
 use rustls::pki_types::CertificateDer;
 use smallvec::SmallVec;
 
@@ -233,6 +233,8 @@ pub struct ResponseCx<'r> {
     pub identity: &'r Identity,
     /// See [`RequestCx::regex_steps`].
     pub regex_steps: &'r mut RemainingRegexSteps,
+    /// What is known about the request, also if its `access` phase did not run.
+    pub request: RespondedRequest<'r>,
     /// See [`RequestCx::scope`].
     pub scope: &'r str,
     pub(crate) plugin_data: &'r mut PluginData,
@@ -251,6 +253,26 @@ impl ResponseCx<'_> {
     pub fn plugin_data<T: Any>(&mut self) -> Option<&mut T> {
         self.plugin_data.get_mut(self.slot)
     }
+}
+
+/// The request of a response.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RespondedRequest<'r> {
+    /// The value of `Accept`.
+    pub accept: Option<&'r HeaderValue>,
+    /// Whether it is a gRPC call.
+    pub is_call: bool,
+    /// The reason of Portico's error or of a plugin's reply, if the response is one.
+    pub reason: Option<&'static str>,
+    /// See [`Plugin::reads_request_line`](super::Plugin::reads_request_line).
+    pub line: Option<&'r RequestLine>,
+}
+
+/// The target and the host of a request as the client sent them.
+#[derive(Clone, Debug)]
+pub struct RequestLine {
+    pub target: Uri,
+    pub host: Option<HeaderValue>,
 }
 
 /// Where a response comes from.

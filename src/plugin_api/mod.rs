@@ -21,6 +21,7 @@ pub mod changed_fields;
 pub mod client_certificate;
 pub mod completed_request;
 pub mod consumers;
+pub mod content_coding;
 pub mod context;
 pub mod cookies;
 pub mod counting;
@@ -67,19 +68,20 @@ pub mod template;
 pub mod testing;
 pub mod timing;
 pub mod token;
+pub mod weighted_list;
 
 use futures_util::future::LocalBoxFuture;
 use http::request;
 
 pub use crate::request_target::path_encoding;
-pub use body_filter::{BeyondLimit, BodyFilter, BufferedFilter, StreamingFilter};
+pub use body_filter::{BeyondLimit, BodyCoding, BodyFilter, BufferedFilter, CodedHead, StreamingFilter};
 pub use chain::Chain;
 pub use changed_fields::{ChangedFields, FieldNames};
 pub use completed_request::{CompletedRequest, CredentialLocations};
 pub use consumers::{Consumer, ConsumerDirectory};
 pub use context::{
-    BeforeForwardCx, ClientCertificate, ClientInfo, Framing, Identity, LogCx, RequestCx, RequestSummary, ResponseCx,
-    ResponseHeaders, ResponseSource, RouteNames, UriCaptures,
+    BeforeForwardCx, ClientCertificate, ClientInfo, Framing, Identity, LogCx, RequestCx, RequestLine, RequestSummary,
+    RespondedRequest, ResponseCx, ResponseHeaders, ResponseSource, RouteNames, UriCaptures,
 };
 pub use factory::PluginFactory;
 pub use kind::{
@@ -153,6 +155,18 @@ pub trait Plugin: Send + Sync + 'static {
 
     /// Whether `log` reads the heads of the request and of the response. Only then they are copied.
     fn logs_heads(&self) -> bool {
+        false
+    }
+
+    /// Whether `response` reads [`RespondedRequest::line`]. Only then it is copied. Plugins that do cannot be attached to
+    /// a consumer or group, which is not known when it is copied.
+    fn reads_request_line(&self) -> bool {
+        false
+    }
+
+    /// Whether the plugin, if it is attached globally, also runs on responses to requests without a route. Only its
+    /// `response` phase does.
+    fn serves_unmatched(&self) -> bool {
         false
     }
 

@@ -9,7 +9,7 @@ use rustls::pki_types::CertificateDer;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::body_filter::BodyFilter;
+use super::body_filter::{BodyFilter, CodedHead};
 use super::chain::{
     AllowedRequest, AttachmentPoint, BaseScope, Chain, ChainBuilder, ChainRequest, ChainResponse, ChainState,
 };
@@ -17,7 +17,10 @@ use super::changed_fields::FieldNames;
 use super::client_certificate::chain_digest;
 use super::completed_request::{CompletedRequest, LoggedHeads};
 use super::consumers::EntityId;
-use super::context::{ClientCertificate, ClientInfo, Framing, RequestSummary, ResponseSource, RouteNames, UriCaptures};
+use super::context::{
+    ClientCertificate, ClientInfo, Framing, RequestLine, RequestSummary, RespondedRequest, ResponseSource, RouteNames,
+    UriCaptures,
+};
 use super::instance::PluginInstance;
 use super::kind::{AnyPluginKind, BuildCx, BuildNotes, Phases};
 use super::reply::{Reply, ReplyBody};
@@ -224,6 +227,8 @@ impl TestRequest {
         head.headers.remove(http::header::TRANSFER_ENCODING);
         head.headers.remove(http::header::EXPECT);
         let id = HeaderValue::from_static("0123456789abcdef0123456789abcdef");
+        let accept = head.headers.get(http::header::ACCEPT).cloned();
+        let line = RequestLine { target: uri.clone(), host: HeaderValue::from_str(&host).ok() };
         let mut heads = chain.logs_heads(&self.consumers).then(|| LoggedHeads {
             method: head.method.clone(),
             target: uri.clone(),
@@ -289,6 +294,12 @@ impl TestRequest {
             headers: &mut response.headers,
             source,
             id: &id,
+            request: RespondedRequest {
+                accept: accept.as_ref(),
+                is_call: false,
+                reason: reply.as_ref().map(|reply| reply.reason),
+                line: Some(&line),
+            },
             replace: &mut |reply, _| {
                 is_replaced = true;
                 (reply.status, reply.headers)
@@ -356,10 +367,20 @@ impl TestOutcome {
 
     /// The response body after the buffered filters that the plugins added, applied to this body of the endpoint.
     pub fn filter_body(&mut self, body: impl Into<Bytes>) -> Bytes {
-        let filters = std::mem::take(&mut self.state.body_filters).into_iter();
-        filters.fold(body.into(), |body, filter| match filter.filter {
+        let (codings, filters): (Vec<_>, Vec<_>) = std::mem::take(&mut self.state.body_filters)
+            .into_iter()
+            .partition(|filter| matches!(filter.filter, BodyFilter::Coding(_)));
+        let http::response::Parts { status, headers, .. } = &mut self.response;
+        filters.into_iter().chain(codings).fold(body.into(), |body, filter| match filter.filter {
             BodyFilter::Buffered(filter) => (filter.transform)(&body).unwrap_or(body),
             BodyFilter::Streaming(mut filter) => [filter.part(body), filter.end()].concat().into(),
+            BodyFilter::Coding(choose) => {
+                let length = Some(body.len() as u64);
+                let Some(coding) = choose(CodedHead { status: *status, headers, length }) else { return body };
+                headers.insert(http::header::CONTENT_ENCODING, coding.name);
+                let Some(mut encoder) = (coding.start)() else { panic!("an encoder cannot be created") };
+                [encoder.part(body), encoder.end()].concat().into()
+            }
         })
     }
 

@@ -4,9 +4,11 @@
 mod acl;
 mod basic_auth;
 mod bot_detection;
+mod compression;
 mod correlation_id;
 mod cors;
 mod datadog;
+mod error_pages;
 pub mod file_log;
 mod forward_auth;
 mod header_cert_auth;
@@ -54,9 +56,11 @@ const KINDS: &[&dyn AnyPluginKind] = &[
     &RegisteredKind::<acl::Acl>::NEW,
     &RegisteredKind::<basic_auth::BasicAuth>::NEW,
     &RegisteredKind::<bot_detection::BotDetection>::NEW,
+    &RegisteredKind::<compression::Compression>::NEW,
     &RegisteredKind::<correlation_id::CorrelationId>::NEW,
     &RegisteredKind::<cors::CorsPlugin>::NEW,
     &RegisteredKind::<datadog::Datadog>::NEW,
+    &RegisteredKind::<error_pages::ErrorPages>::NEW,
     &RegisteredKind::<file_log::FileLog>::NEW,
     &RegisteredKind::<forward_auth::ForwardAuth>::NEW,
     &RegisteredKind::<header_cert_auth::HeaderCertAuth>::NEW,

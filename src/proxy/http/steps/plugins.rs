@@ -20,7 +20,7 @@ use super::request_record::RequestRecord;
 use super::response_filters;
 use super::route_captures::RouteCaptures;
 use crate::plugin_api::chain::{AllowedRequest, ChainRequest, ChainResponse, ChainState};
-use crate::plugin_api::{Chain, ClientInfo, Reply, ResponseSource};
+use crate::plugin_api::{Chain, ClientInfo, Reply, RequestLine, RespondedRequest, ResponseSource};
 use crate::proxy::http::exchange::activity::until_timed_out;
 use crate::proxy::http::exchange::body_source::BodySource;
 use crate::proxy::http::exchange::client_exchange::ClientExchange;
@@ -52,6 +52,13 @@ pub(in crate::proxy) async fn run_access(
     request: &mut Request<RequestBody>,
 ) -> Result<(), EarlyExit> {
     let original_uri = request.uri().clone();
+    let request_line = match cx.request_line.take() {
+        None if chain.reads_request_line() => {
+            let (target, host) = (original_uri.clone(), Some(routed.host.raw.clone()));
+            Some(Box::new(RequestLine { target, host }))
+        }
+        taken => taken,
+    };
     let product_header_names = cx.product_header_names();
     let record = &mut *cx.record;
     let mut body = None;
@@ -78,6 +85,7 @@ pub(in crate::proxy) async fn run_access(
             state: ChainState::with_regex_steps(routed.regex_steps),
             responded_at: None,
             source: ResponseSource::Proxy,
+            request_line: request_line.filter(|_| chain.reads_request_line()),
             kept_response: Vec::new(),
         },
     );
@@ -182,6 +190,22 @@ fn client_info<'r>(exchange: &'r ClientExchange, routed: &'r RoutedRequest<'_>, 
     }
 }
 
+/// Attaches the plugins that run for responses without a rule, if the request ended before it had one.
+pub(in crate::proxy) fn attach_unmatched(cx: &mut RequestContext<'_>) {
+    if cx.record.plugin_run.is_some() || cx.rule.is_some() {
+        return;
+    }
+    let Some(chain) = &cx.view.snapshot.unmatched_plugins else { return };
+    cx.record.plugin_run = Some(Box::new(PluginRun {
+        chain: Arc::clone(chain),
+        state: ChainState::default(),
+        responded_at: None,
+        source: ResponseSource::Proxy,
+        request_line: cx.request_line.take(),
+        kept_response: Vec::new(),
+    }));
+}
+
 /// Runs the response phase of the plugins, and the filters of the body that they add. The response is changed in place,
 /// so that the future of a request does not contain several copies of it.
 pub(in crate::proxy) async fn run_response(
@@ -255,6 +279,7 @@ impl PluginRun {
         error: &mut Option<&'static str>,
     ) -> ResponseSource {
         let mut status = response.status();
+        let reason = *error;
         // Puts the headers back, also if the phase is cut off.
         let mut head = HeadGuard { headers: std::mem::take(response.headers_mut()), response };
         let HeadGuard { headers, response } = &mut head;
@@ -268,7 +293,13 @@ impl PluginRun {
             keep_headers_of_request(former, &mut parts.headers);
             (parts.status, parts.headers)
         };
-        let chain_response = ChainResponse { status: &mut status, headers, source, id, replace: &mut replace };
+        let request = RespondedRequest {
+            accept: error_format.accept(),
+            is_call: error_format.is_call(),
+            reason,
+            line: self.request_line.as_deref(),
+        };
+        let chain_response = ChainResponse { status: &mut status, headers, source, id, request, replace: &mut replace };
         let source = self.chain.response(&mut self.state, chain_response).await;
         if !matches!(head.response.body(), BodySource::Upgraded(..)) {
             *head.response.status_mut() = status;

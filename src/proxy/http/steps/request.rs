@@ -67,6 +67,7 @@ pub(in crate::proxy) async fn serve(exchange: Rc<ClientExchange>, mut request: R
         let request = request.map(|incoming| RequestBody::new(incoming, &exchange));
         let outcome = respond(&mut cx, request).await;
         let mut pending = begin_response(&mut cx, outcome);
+        plugins::attach_unmatched(&mut cx);
         if cx.record.plugin_run.is_some() {
             cx.enter(RequestStep::ResponsePlugins);
             plugins::run_response(&mut cx, &mut pending.response, &mut pending.source, pending.began_at).await;
