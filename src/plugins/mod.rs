@@ -1,5 +1,6 @@
 //! The list of plugins, each of which is a module of its own. Other modules find plugins by name in [`REGISTRY`]. The
-//! exceptions are `prometheus`, whose metrics `app` exports, and `rate_limiting`, whose limit of entries `app` sets.
+//! exceptions are `prometheus`, whose metrics `app` exports, and `rate_limiting` and `proxy_cache`, whose limits `app`
+//! sets.
 
 mod acl;
 mod basic_auth;
@@ -22,6 +23,7 @@ mod oauth2_introspection;
 mod opa;
 mod openid_connect;
 pub mod prometheus;
+pub mod proxy_cache;
 pub mod rate_limiting;
 mod redirect;
 mod request_size_limiting;
@@ -62,6 +64,8 @@ const KINDS: &[&dyn AnyPluginKind] = &[
     &RegisteredKind::<opa::Opa>::NEW,
     &RegisteredKind::<openid_connect::OpenIdConnect>::NEW,
     &RegisteredKind::<prometheus::Prometheus>::NEW,
+    &RegisteredKind::<proxy_cache::ProxyCache>::NEW,
+    &RegisteredKind::<proxy_cache::ProxyCacheAdvanced>::NEW,
     &RegisteredKind::<rate_limiting::RateLimiting>::NEW,
     &RegisteredKind::<redirect::RedirectPlugin>::NEW,
     &RegisteredKind::<request_size_limiting::RequestSizeLimiting>::NEW,
