@@ -80,8 +80,8 @@ pub use changed_fields::{ChangedFields, FieldNames};
 pub use completed_request::{CompletedRequest, CredentialLocations};
 pub use consumers::{Consumer, ConsumerDirectory};
 pub use context::{
-    BeforeForwardCx, ClientCertificate, ClientInfo, Framing, Identity, LogCx, RequestCx, RequestLine, RequestSummary,
-    RespondedRequest, ResponseCx, ResponseHeaders, ResponseSource, RouteNames, UriCaptures,
+    AfterForwardCx, BeforeForwardCx, ClientCertificate, ClientInfo, Framing, Identity, LogCx, RequestCx, RequestLine,
+    RequestSummary, RespondedRequest, ResponseCx, ResponseHeaders, ResponseSource, RouteNames, UriCaptures,
 };
 pub use factory::PluginFactory;
 pub use kind::{
@@ -118,6 +118,13 @@ pub trait Plugin: Send + Sync + 'static {
     fn before_forward<'a>(&'a self, cx: &'a mut BeforeForwardCx<'_>) -> AccessOutcome<'a> {
         let _ = cx;
         AccessOutcome::Continue
+    }
+
+    /// Runs when the endpoint has responded, or could not, to a request for which `before_forward` of this plugin ran.
+    /// Nothing has changed the response yet. A reply takes its place, and is changed by the same filters.
+    fn after_forward(&self, cx: &mut AfterForwardCx<'_>) -> Option<Box<Reply>> {
+        let _ = cx;
+        None
     }
 
     /// Whether `access` may return [`AccessOutcome::Wait`]. If no plugin that may run for a request waits, the request

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::body_filter::{BodyFilter, CodedHead};
 use super::chain::{
     AllowedRequest, AttachmentPoint, BaseScope, Chain, ChainBuilder, ChainRequest, ChainResponse, ChainState,
+    ForwardedRequest,
 };
 use super::changed_fields::FieldNames;
 use super::client_certificate::chain_digest;
@@ -147,6 +148,8 @@ pub struct TestRequest {
     pub is_peer_trusted: bool,
     /// The response of the endpoint.
     pub upstream_response: Response<()>,
+    /// The body that the endpoint sends, if the request is forwarded.
+    pub upstream_body: Bytes,
 }
 
 /// The groups of the route's regular expression: each with its name, in order.
@@ -185,6 +188,7 @@ impl TestRequest {
             certificates: None,
             is_peer_trusted: false,
             upstream_response: Response::new(()),
+            upstream_body: Bytes::new(),
         }
     }
 
@@ -278,10 +282,24 @@ impl TestRequest {
         expect_declared("request", &received, &head.headers, &declared.request);
         if reply.is_none() && chain.may_stand_in_for_backend(&state) {
             let (path, query) = (uri.path(), uri.query());
-            let request = AllowedRequest { head: &head, path, query, client, id: &id, now: self.now };
+            let has_body = !body.is_empty();
+            let head = &mut head;
+            let request =
+                AllowedRequest { head, has_body, is_upgrade: false, path, query, client, id: &id, now: self.now };
             reply = chain.before_forward(request, &mut state).await;
+            expect_declared("request", &received, &head.headers, &declared.request);
         }
         let (mut response, ()) = self.upstream_response.into_parts();
+        if reply.is_none() && chain.may_stand_in_for_backend(&state) {
+            let mut observers = Vec::new();
+            let (status, headers) = (Some(response.status), &response.headers);
+            let forwarded = ForwardedRequest { status, headers, now: self.now, observers: &mut observers };
+            reply = chain.after_forward(forwarded, &mut state);
+            for mut observer in observers {
+                observer.part(self.upstream_body.clone());
+                observer.end();
+            }
+        }
         let mut source = ResponseSource::Service;
         if let Some(reply) = &reply {
             response.status = reply.status;

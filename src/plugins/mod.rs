@@ -1,5 +1,7 @@
 //! The list of plugins, each of which is a module of its own. Other modules find plugins by name in [`REGISTRY`]. The
 //! exceptions are `prometheus`, whose metrics `app` exports, and `file_log`, whose folder `app` sets.
+//! exceptions are `prometheus`, whose metrics `app` exports, and `rate_limiting` and `proxy_cache`, whose limits `app`
+//! sets.
 
 mod acl;
 mod basic_auth;
@@ -28,7 +30,9 @@ mod oauth2_introspection;
 mod opa;
 mod openid_connect;
 pub mod prometheus;
+pub mod proxy_cache;
 mod rate_limiting;
+pub mod rate_limiting;
 mod rate_limiting_advanced;
 mod redirect;
 mod request_size_limiting;
@@ -80,6 +84,8 @@ const KINDS: &[&dyn AnyPluginKind] = &[
     &RegisteredKind::<opa::Opa>::NEW,
     &RegisteredKind::<openid_connect::OpenIdConnect>::NEW,
     &RegisteredKind::<prometheus::Prometheus>::NEW,
+    &RegisteredKind::<proxy_cache::ProxyCache>::NEW,
+    &RegisteredKind::<proxy_cache::ProxyCacheAdvanced>::NEW,
     &RegisteredKind::<rate_limiting::RateLimiting>::NEW,
     &RegisteredKind::<rate_limiting_advanced::RateLimitingAdvanced>::NEW,
     &RegisteredKind::<redirect::RedirectPlugin>::NEW,

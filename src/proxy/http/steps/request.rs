@@ -118,7 +118,8 @@ async fn respond(
         facts.deadline = limit.map(|limit| ResponseDeadline::new(limit.end, limit.error));
         outcome
     };
-    let mut response = outcome?.map(BodySource::from);
+    let outcome = outcome.map(|response| response.map(BodySource::from)).map_err(EarlyExit::from);
+    let mut response = if cx.record.plugin_run.is_some() { plugins::run_after_forward(cx, outcome)? } else { outcome? };
     if lacks_body {
         response.headers_mut().remove(CONTENT_LENGTH);
     }
