@@ -32,7 +32,6 @@ mod openid_connect;
 pub mod prometheus;
 pub mod proxy_cache;
 mod rate_limiting;
-pub mod rate_limiting;
 mod rate_limiting_advanced;
 mod redirect;
 mod request_size_limiting;
