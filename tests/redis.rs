@@ -2,6 +2,7 @@
 
 pub(crate) mod server;
 pub(crate) mod services;
+mod tokens;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};

@@ -277,8 +277,9 @@ const LAYERS: &[Row] = &[
         &[
             "acl basic_auth bot_detection combined_auth_tests correlation_id cors forward_auth header_cert_auth \
          hmac_auth http_log identity_keys internal_identity ip_restriction jwt jwt_signer key_auth ldap_auth \
-         mtls_auth oauth2_introspection opa openid_connect prometheus rate_limiting redirect request_size_limiting \
-         request_termination request_transformer response_transformer session standard_webhooks upstream_oauth",
+         mtls_auth oauth2 oauth2_introspection opa openid_connect prometheus rate_limiting redirect \
+         request_size_limiting request_termination request_transformer response_transformer session \
+         standard_webhooks upstream_oauth",
             // The same plugin with other fields and defaults.
             "ldap_auth_advanced",
         ],

@@ -19,6 +19,7 @@ mod key_auth;
 mod ldap_auth;
 mod ldap_auth_advanced;
 mod mtls_auth;
+mod oauth2;
 mod oauth2_introspection;
 mod opa;
 mod openid_connect;
@@ -60,6 +61,7 @@ const KINDS: &[&dyn AnyPluginKind] = &[
     &RegisteredKind::<ldap_auth::LdapAuth>::NEW,
     &RegisteredKind::<ldap_auth_advanced::LdapAuthAdvanced>::NEW,
     &RegisteredKind::<mtls_auth::MtlsAuth>::NEW,
+    &RegisteredKind::<oauth2::OAuth2>::NEW,
     &RegisteredKind::<oauth2_introspection::OAuth2Introspection>::NEW,
     &RegisteredKind::<opa::Opa>::NEW,
     &RegisteredKind::<openid_connect::OpenIdConnect>::NEW,
