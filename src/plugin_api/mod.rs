@@ -67,6 +67,7 @@ use futures_util::future::LocalBoxFuture;
 use http::request;
 
 pub use crate::request_target::path_encoding;
+pub(crate) use crate::shared_limit::{Held, Share, SharedLimit};
 pub use body_filter::{BeyondLimit, BodyFilter, BufferedFilter, StreamingFilter};
 pub use chain::Chain;
 pub use changed_fields::{ChangedFields, FieldNames};

@@ -15,7 +15,7 @@ use super::client_authentication::find_client;
 use super::config::PkceRequirement;
 use super::grant::{Expiry, Grant, GrantName, HeaderText, IssuedCode, Stage, TokenKind};
 use super::parameters::Parameters;
-use super::refusal::{EndpointError, Refusal, error_reply, json_body, with_json_headers};
+use super::refusal::{IssueError, Refusal, error_reply, json_body, with_json_headers};
 use super::token_endpoint::CODE_LIFETIME;
 use crate::plugin_api::consumers::{OAuthClient, Sha256Digest, sha256};
 use crate::plugin_api::form_body::form_body;
@@ -65,7 +65,7 @@ impl OAuth2 {
                 let body = json_body(&RedirectBody { redirect_uri: &uri });
                 with_json_headers(Reply::new(StatusCode::OK, body, "authorized"))
             }
-            Err(EndpointError::Refused(refusal)) => {
+            Err(IssueError::Refused(refusal)) => {
                 let (error, description) = refusal.texts();
                 let mut fields = vec![("error", error), ("error_description", &*description)];
                 fields.extend(state.map(|state| ("state", state)));
@@ -90,7 +90,7 @@ impl OAuth2 {
         parameters: &Parameters,
         client: &Arc<OAuthClient>,
         redirect_uri: &str,
-    ) -> Result<Issued, EndpointError> {
+    ) -> Result<Issued, IssueError> {
         let challenge = self.challenge(client, parameters)?;
         let scope = self.scope(parameters)?;
         let grants = self.settings.grants;
@@ -125,7 +125,7 @@ impl OAuth2 {
         user: Option<HeaderText>,
         scope: Option<HeaderText>,
         stage: Stage,
-    ) -> Result<(), EndpointError> {
+    ) -> Result<(), IssueError> {
         let grant = Grant {
             client_id: (**client.client_id.text()).into(),
             credential: (*client.id).into(),

@@ -6,7 +6,7 @@ use aws_lc_rs::constant_time::verify_slices_are_equal;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::parameters::Parameters;
-use super::refusal::{EndpointError, Refusal};
+use super::refusal::{IssueError, Refusal};
 use crate::plugin_api::ConsumerDirectory;
 use crate::plugin_api::consumers::{OAuthClient, Sha256Digest, StoredPassword, sha256};
 use crate::plugin_api::login::{Login, strip_scheme};
@@ -24,10 +24,10 @@ pub(super) fn find_client<'c>(
     consumers: &'c ConsumerDirectory,
     client_id: Option<&str>,
     by_header: bool,
-) -> Result<&'c Arc<OAuthClient>, EndpointError> {
+) -> Result<&'c Arc<OAuthClient>, IssueError> {
     let client = client_id.and_then(|client_id| consumers.oauth_clients.get(client_id));
     client.ok_or_else(|| {
-        if consumers.lacks_credentials { EndpointError::LacksCredentials } else { Refusal::Client { by_header }.into() }
+        if consumers.lacks_credentials { IssueError::LacksCredentials } else { Refusal::Client { by_header }.into() }
     })
 }
 
@@ -38,7 +38,7 @@ pub(super) async fn authenticate_client(
     auth_header: &HeaderName,
     parameters: &Parameters,
     checks: &PasswordChecks,
-) -> Result<Arc<OAuthClient>, EndpointError> {
+) -> Result<Arc<OAuthClient>, IssueError> {
     let ClientLogin { client_id, secret, by_header } = read_login(headers, auth_header, parameters)?;
     let digest = sha256(secret.as_deref().unwrap_or_default());
     let client = match find_client(consumers, client_id.as_deref(), by_header) {
@@ -56,7 +56,7 @@ pub(super) async fn authenticate_client(
         (Some(StoredPassword::Digest(expected)), Some(_)) => verify_slices_are_equal(expected, &digest).is_ok(),
         (Some(StoredPassword::Hash(hash)), Some(secret)) => match hash.verify_fast(secret) {
             Some(is_right) => is_right,
-            None => checks.verify(hash, secret).await.map_err(|ChecksBusy| EndpointError::ChecksBusy)?,
+            None => checks.verify(hash, secret).await.map_err(|ChecksBusy| IssueError::ChecksBusy)?,
         },
     };
     if is_right { Ok(Arc::clone(client)) } else { Err(Refusal::Client { by_header }.into()) }
@@ -66,7 +66,7 @@ fn read_login(
     headers: &HeaderMap,
     auth_header: &HeaderName,
     parameters: &Parameters,
-) -> Result<ClientLogin, EndpointError> {
+) -> Result<ClientLogin, IssueError> {
     let mut values = headers.get_all(auth_header).iter();
     let (header, has_more) = (values.next(), values.next().is_some());
     let credentials = header.and_then(|header| strip_scheme(HeaderValue::as_bytes(header), "basic"));

@@ -109,7 +109,7 @@ pub(super) struct EnabledGrants {
 }
 
 /// A validated configuration.
-pub(super) struct Settings {
+pub(super) struct OAuthSettings {
     pub(super) grants: EnabledGrants,
     pub(super) scopes: Box<[Box<str>]>,
     pub(super) mandatory_scope: bool,
@@ -140,7 +140,7 @@ pub(super) struct Challenges {
 }
 
 impl Config {
-    pub(super) fn validate(self, cx: &BuildCx<'_>) -> Result<Settings, Vec<Diagnostic>> {
+    pub(super) fn validate(self, cx: &BuildCx<'_>) -> Result<OAuthSettings, Vec<Diagnostic>> {
         let mut invalid = Vec::new();
         let grants = EnabledGrants {
             authorization_code: self.enable_authorization_code,
@@ -182,7 +182,7 @@ impl Config {
             cx.note(Diagnostic::in_config("redis", message, "set it to a Redis server that all replicas share"));
         }
         let seconds = |seconds: u32| (seconds > 0).then(|| Duration::from_secs(seconds.into()));
-        Ok(Settings {
+        Ok(OAuthSettings {
             grants,
             scopes: self.scopes.into_iter().map(String::into_boxed_str).collect(),
             mandatory_scope: self.mandatory_scope,

@@ -45,7 +45,7 @@ pub(super) struct SentToken {
 }
 
 impl SentToken {
-    /// `None` if the text cannot be a token of this kind, so that the store is not asked.
+    /// `None` if the text cannot be a token of this kind, so that the store need not look.
     pub(super) fn parse(kind: TokenKind, text: &[u8]) -> Option<SentToken> {
         let is_text = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
         let (letter, rest) = text.split_first()?;
@@ -97,14 +97,14 @@ pub(super) struct Grant {
     /// What the user has granted.
     pub(super) scope: Option<HeaderText>,
     /// Where the tokens are valid. `None`: at all plugins with `global_credentials`.
-    pub(super) place: Option<Place>,
+    pub(super) place: Option<GrantPlace>,
     pub(super) stage: Stage,
 }
 
 /// A plugin, and the service of the route by which a grant began.
 #[derive(Clone, Serialize, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Place {
+pub(super) struct GrantPlace {
     pub(super) plugin: Box<str>,
     pub(super) service: Box<str>,
 }

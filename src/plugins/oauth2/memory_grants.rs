@@ -8,9 +8,9 @@ use std::time::SystemTime;
 use parking_lot::Mutex;
 
 use super::grant::{Grant, GrantKey, seconds};
-use super::token_store::{Exchange, StoreError};
+use super::token_store::{ExchangeOutcome, StoreError};
 use crate::plugin_api::kind::BuildCx;
-use crate::shared_limit::{Held, Share, SharedLimit};
+use crate::plugin_api::{Held, Share, SharedLimit};
 
 /// The grants of one plugin, or of all plugins with `global_credentials` of one namespace.
 #[derive(Debug)]
@@ -65,15 +65,15 @@ impl MemoryGrants {
     }
 
     /// Replaces a grant if it is still this one.
-    pub(super) fn exchange(&self, key: &GrantKey, before: &Arc<Grant>, after: Grant) -> Exchange {
+    pub(super) fn exchange(&self, key: &GrantKey, before: &Arc<Grant>, after: Grant) -> ExchangeOutcome {
         let mut shard = self.shard(key).lock();
-        let Some(entry) = shard.grants.get(key) else { return Exchange::Gone };
+        let Some(entry) = shard.grants.get(key) else { return ExchangeOutcome::Gone };
         if !Arc::ptr_eq(&entry.grant, before) {
             drop(shard.remove(key));
-            return Exchange::UsedBefore;
+            return ExchangeOutcome::UsedBefore;
         }
         shard.replace(key, after);
-        Exchange::Done
+        ExchangeOutcome::Done
     }
 
     pub(super) fn replace(&self, key: &GrantKey, after: Grant) -> bool {
@@ -235,10 +235,10 @@ mod tests {
         let grants = MemoryGrants::new(Arc::clone(&limit), limit.share("a"));
         grants.insert(key(1), grant(1, Some(10)), at(1)).unwrap();
         let before = grants.get(&key(1)).unwrap();
-        assert_eq!(grants.exchange(&key(1), &before, grant(2, Some(20))), Exchange::Done);
+        assert_eq!(grants.exchange(&key(1), &before, grant(2, Some(20))), ExchangeOutcome::Done);
         assert!(*grants.get(&key(1)).unwrap() == grant(2, Some(20)));
-        assert_eq!(grants.exchange(&key(1), &before, grant(3, Some(20))), Exchange::UsedBefore);
-        assert_eq!(grants.exchange(&key(1), &before, grant(3, Some(20))), Exchange::Gone);
+        assert_eq!(grants.exchange(&key(1), &before, grant(3, Some(20))), ExchangeOutcome::UsedBefore);
+        assert_eq!(grants.exchange(&key(1), &before, grant(3, Some(20))), ExchangeOutcome::Gone);
         assert!(!grants.replace(&key(1), grant(3, None)));
         assert_eq!((count(&grants), limit.free()), ((0, 0, 0), 80));
     }

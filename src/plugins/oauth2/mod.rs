@@ -20,17 +20,17 @@
 //!
 //! | key | contents |
 //! | --- | --- |
-//! | `name` | a name of the client, for people |
+//! | `name` | a description of the client |
 //! | `client_id` | its id, unique in the cluster |
 //! | `client_secret` | its secret, of which only the SHA-256 stays in memory |
-//! | `client_secret_hash` | a hash of the secret in its place, as in [basic-auth](basic-auth.md) |
+//! | `client_secret_hash` | a hash of the secret in its place, as the plugin basic-auth accepts it for passwords |
 //! | `client_type` | `confidential`, the default, or `public` for clients that cannot keep a secret and have none |
 //! | `redirect_uris` | the URIs to which codes and tokens may be sent, separated by commas; required for codes |
 //!
 //! A client without its Secret, or whose Secret was replaced by one of another name, loses its tokens at once.
 //!
-//! Only digests of codes and tokens are stored. Each use of a refresh token replaces both tokens, and who uses a code
-//! or a replaced refresh token again ends all tokens of that grant.
+//! Only digests of codes and tokens are stored. Each use of a refresh token replaces both tokens. A second use of a
+//! code or of a replaced refresh token ends all tokens of that grant.
 
 mod authorize;
 mod client_authentication;
@@ -49,7 +49,7 @@ use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderName, Method, request};
 
-use self::config::{Config, Settings};
+use self::config::{Config, OAuthSettings};
 use self::grant::{Grant, SentToken, Stage, TokenKind};
 use self::parameters::{Parameters, SECRETS};
 use self::refusal::{Refusal, method_reply, store_unavailable, unauthenticated_reply};
@@ -66,7 +66,7 @@ use crate::plugin_api::{
 };
 
 pub(crate) struct OAuth2 {
-    settings: Settings,
+    settings: OAuthSettings,
     checks: PasswordChecks,
 }
 
@@ -86,18 +86,18 @@ impl PluginKind for OAuth2 {
 
 /// What the path of a request selects.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Endpoint {
+enum OAuthEndpoint {
     Authorize,
     Token,
 }
 
-impl Endpoint {
-    fn of_path(path: &str) -> Option<Endpoint> {
+impl OAuthEndpoint {
+    fn of_path(path: &str) -> Option<OAuthEndpoint> {
         let path = path.strip_suffix('/').unwrap_or(path);
         if path.ends_with("/oauth2/token") {
-            Some(Endpoint::Token)
+            Some(OAuthEndpoint::Token)
         } else if path.ends_with("/oauth2/authorize") {
-            Some(Endpoint::Authorize)
+            Some(OAuthEndpoint::Authorize)
         } else {
             None
         }
@@ -105,15 +105,15 @@ impl Endpoint {
 
     fn name(self) -> &'static str {
         match self {
-            Endpoint::Authorize => "authorization",
-            Endpoint::Token => "token",
+            OAuthEndpoint::Authorize => "authorization",
+            OAuthEndpoint::Token => "token",
         }
     }
 }
 
 impl Plugin for OAuth2 {
     fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> AccessOutcome<'a> {
-        if let Some(endpoint) = Endpoint::of_path(cx.path) {
+        if let Some(endpoint) = OAuthEndpoint::of_path(cx.path) {
             return self.endpoint(cx, endpoint);
         }
         for name in &TOKEN_HEADERS {
@@ -167,7 +167,7 @@ impl Plugin for OAuth2 {
 
     /// Bodies of requests for codes and tokens, and forms that may contain a token because nothing else does.
     fn buffers_body(&self, head: &request::Parts) -> bool {
-        if Endpoint::of_path(head.uri.path()).is_some() {
+        if OAuthEndpoint::of_path(head.uri.path()).is_some() {
             return true;
         }
         let query = UrlEncodedForm(head.uri.query().unwrap_or_default().as_bytes());
@@ -198,7 +198,7 @@ enum TokenText {
 }
 
 impl OAuth2 {
-    fn endpoint<'a>(&'a self, cx: &'a mut RequestCx<'_>, endpoint: Endpoint) -> AccessOutcome<'a> {
+    fn endpoint<'a>(&'a self, cx: &'a mut RequestCx<'_>, endpoint: OAuthEndpoint) -> AccessOutcome<'a> {
         if cx.head.method != Method::POST {
             return AccessOutcome::Reply(method_reply(&cx.head.method, endpoint.name()));
         }
@@ -206,8 +206,8 @@ impl OAuth2 {
         let parameters = Parameters::read(cx.query, &cx.head.headers, &body).map_err(Refusal::Parameters);
         AccessOutcome::Wait(Box::pin(async move {
             Some(match endpoint {
-                Endpoint::Authorize => self.authorize(cx, parameters).await,
-                Endpoint::Token => self.token(cx, parameters).await,
+                OAuthEndpoint::Authorize => self.authorize(cx, parameters).await,
+                OAuthEndpoint::Token => self.token(cx, parameters).await,
             })
         }))
     }

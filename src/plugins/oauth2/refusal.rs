@@ -101,7 +101,7 @@ impl Refusal {
 
 /// Why an endpoint issues nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum EndpointError {
+pub(super) enum IssueError {
     Refused(Refusal),
     Store(StoreError),
     /// Too many secrets are being checked.
@@ -110,15 +110,15 @@ pub(super) enum EndpointError {
     LacksCredentials,
 }
 
-impl From<Refusal> for EndpointError {
+impl From<Refusal> for IssueError {
     fn from(refusal: Refusal) -> Self {
-        EndpointError::Refused(refusal)
+        IssueError::Refused(refusal)
     }
 }
 
-impl From<StoreError> for EndpointError {
+impl From<StoreError> for IssueError {
     fn from(error: StoreError) -> Self {
-        EndpointError::Store(error)
+        IssueError::Store(error)
     }
 }
 
@@ -131,10 +131,10 @@ struct ErrorBody<'b> {
 }
 
 /// The reply with an error of an endpoint. `client_challenge`: for clients whose secret in the header is wrong.
-pub(super) fn error_reply(error: &EndpointError, state: Option<&str>, client_challenge: &HeaderValue) -> Box<Reply> {
+pub(super) fn error_reply(error: &IssueError, state: Option<&str>, client_challenge: &HeaderValue) -> Box<Reply> {
     const UNAVAILABLE: StatusCode = StatusCode::SERVICE_UNAVAILABLE;
     match error {
-        EndpointError::Refused(refusal) => {
+        IssueError::Refused(refusal) => {
             let (error, description) = refusal.texts();
             let body = json_body(&ErrorBody { error_description: &description, error, state });
             match refusal {
@@ -149,14 +149,12 @@ pub(super) fn error_reply(error: &EndpointError, state: Option<&str>, client_cha
                 _ => with_json_headers(Reply::new(StatusCode::BAD_REQUEST, body, "token_refused")),
             }
         }
-        EndpointError::Store(StoreError::Unavailable) => store_unavailable(),
-        EndpointError::Store(StoreError::Full) => {
+        IssueError::Store(StoreError::Unavailable) => store_unavailable(),
+        IssueError::Store(StoreError::Full) => {
             Reply::negotiated(UNAVAILABLE, "There is no room for another token", "token_store_full")
         }
-        EndpointError::ChecksBusy => {
-            Reply::negotiated(UNAVAILABLE, "Too many passwords are being checked", "checks_busy")
-        }
-        EndpointError::LacksCredentials => {
+        IssueError::ChecksBusy => Reply::negotiated(UNAVAILABLE, "Too many passwords are being checked", "checks_busy"),
+        IssueError::LacksCredentials => {
             Reply::negotiated(UNAVAILABLE, "Not all credentials could be read yet", "missing_credentials")
         }
     }

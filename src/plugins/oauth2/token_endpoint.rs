@@ -11,11 +11,11 @@ use super::OAuth2;
 use super::authorize::redirect_uri;
 use super::client_authentication::authenticate_client;
 use super::grant::{
-    Expiry, Grant, GrantName, HeaderText, IssuedCode, IssuedTokens, Place, SentToken, Stage, TokenKind,
+    Expiry, Grant, GrantName, GrantPlace, HeaderText, IssuedCode, IssuedTokens, SentToken, Stage, TokenKind,
 };
 use super::parameters::Parameters;
-use super::refusal::{EndpointError, Refusal, error_reply, json_body, with_json_headers};
-use super::token_store::Exchange;
+use super::refusal::{IssueError, Refusal, error_reply, json_body, with_json_headers};
+use super::token_store::ExchangeOutcome;
 use crate::plugin_api::consumers::{OAuthClient, Sha256Digest, sha256};
 use crate::plugin_api::{Reply, RequestCx, Scheme};
 
@@ -60,7 +60,7 @@ impl OAuth2 {
         }
     }
 
-    async fn issue_token(&self, cx: &RequestCx<'_>, parameters: &Parameters) -> Result<TokenReply, EndpointError> {
+    async fn issue_token(&self, cx: &RequestCx<'_>, parameters: &Parameters) -> Result<TokenReply, IssueError> {
         self.check_https(cx)?;
         let (headers, auth_header) = (&cx.head.headers, &self.settings.auth_header);
         let client = authenticate_client(cx.consumers, headers, auth_header, parameters, &self.checks).await?;
@@ -99,7 +99,7 @@ impl OAuth2 {
         client: &OAuthClient,
         user: Option<HeaderText>,
         refresh: Option<RefreshToken<'_>>,
-    ) -> Result<TokenReply, EndpointError> {
+    ) -> Result<TokenReply, IssueError> {
         let (scope, name) = (self.scope(parameters)?, GrantName::random());
         let (tokens, reply) = self.issue(cx.now, &name, scope.clone(), refresh);
         self.begin(cx, &name, client, user, scope, Stage::Tokens(tokens)).await?;
@@ -111,7 +111,7 @@ impl OAuth2 {
         cx: &RequestCx<'_>,
         parameters: &Parameters,
         client: &OAuthClient,
-    ) -> Result<TokenReply, EndpointError> {
+    ) -> Result<TokenReply, IssueError> {
         let text = parameters.code.as_deref().filter(|_| self.settings.grants.authorization_code);
         let text = text.ok_or(Refusal::Code)?;
         let (sent, name, grant) = self.grant_of(cx, TokenKind::Code, text).await?.ok_or(Refusal::Code)?;
@@ -131,8 +131,8 @@ impl OAuth2 {
         let (tokens, reply) = self.issue(cx.now, &name, grant.scope.clone(), Some(RefreshToken::New));
         let after = Grant { stage: Stage::Tokens(tokens), ..(*grant).clone() };
         match self.settings.store.exchange(&sent.grant, &sent.digest, &grant, after, cx.now).await? {
-            Exchange::Done => Ok(reply),
-            Exchange::UsedBefore | Exchange::Gone => Err(Refusal::Code.into()),
+            ExchangeOutcome::Done => Ok(reply),
+            ExchangeOutcome::UsedBefore | ExchangeOutcome::Gone => Err(Refusal::Code.into()),
         }
     }
 
@@ -153,7 +153,7 @@ impl OAuth2 {
         cx: &RequestCx<'_>,
         parameters: &Parameters,
         client: &OAuthClient,
-    ) -> Result<TokenReply, EndpointError> {
+    ) -> Result<TokenReply, IssueError> {
         let text = parameters.refresh_token.as_deref().ok_or(Refusal::RefreshToken)?;
         let found = self.grant_of(cx, TokenKind::Refresh, text).await?;
         let (sent, name, grant) = found.ok_or(Refusal::RefreshToken)?;
@@ -181,7 +181,7 @@ impl OAuth2 {
         let is_valid = if is_kept {
             store.replace(&sent.grant, after, cx.now).await?
         } else {
-            store.exchange(&sent.grant, &sent.digest, &grant, after, cx.now).await? == Exchange::Done
+            store.exchange(&sent.grant, &sent.digest, &grant, after, cx.now).await? == ExchangeOutcome::Done
         };
         if is_valid { Ok(reply) } else { Err(Refusal::RefreshToken.into()) }
     }
@@ -192,7 +192,7 @@ impl OAuth2 {
         cx: &RequestCx<'_>,
         kind: TokenKind,
         text: &str,
-    ) -> Result<Option<(SentToken, GrantName, Arc<Grant>)>, EndpointError> {
+    ) -> Result<Option<(SentToken, GrantName, Arc<Grant>)>, IssueError> {
         let Some(sent) = SentToken::parse(kind, text.as_bytes()) else { return Ok(None) };
         let grant = self.settings.store.get(&sent.grant).await?.filter(|grant| self.is_valid_here(grant, cx));
         Ok(GrantName::of_token(text).zip(grant).map(|(name, grant)| (sent, name, grant)))
@@ -226,9 +226,9 @@ impl OAuth2 {
     }
 
     /// Where the tokens of a request for them are valid.
-    pub(super) fn place(&self, cx: &RequestCx<'_>) -> Option<Place> {
+    pub(super) fn place(&self, cx: &RequestCx<'_>) -> Option<GrantPlace> {
         let plugin = self.settings.object.clone()?;
-        Some(Place { plugin, service: (*cx.route.service).into() })
+        Some(GrantPlace { plugin, service: (*cx.route.service).into() })
     }
 
     pub(super) fn is_valid_here(&self, grant: &Grant, cx: &RequestCx<'_>) -> bool {

@@ -15,7 +15,7 @@ pub(super) enum TokenStore {
     Redis(RedisStore),
 }
 
-/// Why the store did not do what was asked.
+/// Why a call of the store failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum StoreError {
     /// There is no room for another grant, and the plugin has none that could make room.
@@ -25,7 +25,7 @@ pub(super) enum StoreError {
 
 /// The result of replacing the code or the refresh token of a grant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Exchange {
+pub(super) enum ExchangeOutcome {
     Done,
     /// It was used before, so the grant was removed.
     UsedBefore,
@@ -79,7 +79,7 @@ impl TokenStore {
         before: &Arc<Grant>,
         after: Grant,
         now: SystemTime,
-    ) -> Result<Exchange, StoreError> {
+    ) -> Result<ExchangeOutcome, StoreError> {
         let store = match self {
             TokenStore::Memory(grants) => return Ok(grants.exchange(key, before, after)),
             TokenStore::Redis(store) => store,
@@ -87,11 +87,11 @@ impl TokenStore {
         let claim = format!("used:{}", hex(used));
         if !store.set_if_absent(&claim, b"1", CLAIM_LIFETIME).await? {
             store.delete(&grant_key(key)).await?;
-            return Ok(Exchange::UsedBefore);
+            return Ok(ExchangeOutcome::UsedBefore);
         }
         match store.replace(&grant_key(key), &entry_of(&after), remaining(&after, now)).await {
-            Ok(true) => Ok(Exchange::Done),
-            Ok(false) => Ok(Exchange::Gone),
+            Ok(true) => Ok(ExchangeOutcome::Done),
+            Ok(false) => Ok(ExchangeOutcome::Gone),
             Err(error) => {
                 // So that the client can try again. If this fails too, the claim expires.
                 drop(store.delete(&claim).await);
