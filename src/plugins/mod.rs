@@ -37,6 +37,8 @@ mod upstream_oauth;
 #[cfg(any(test, fuzzing))]
 pub(crate) use jwt::fuzzing::token;
 #[cfg(any(test, fuzzing))]
+pub(crate) use oauth2::fuzzing::token_request;
+#[cfg(any(test, fuzzing))]
 pub(crate) use request_transformer::fuzzing::body;
 
 use crate::plugin_api::{AnyPluginKind, PluginRegistry, RegisteredKind};

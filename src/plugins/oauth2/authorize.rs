@@ -229,7 +229,7 @@ pub(super) fn redirect_uri<'c>(client: &'c OAuthClient, requested: Option<&str>)
 }
 
 /// A redirect URI has no fragment.
-fn with_query(uri: &str, fields: &[(&str, &str)]) -> String {
+pub(super) fn with_query(uri: &str, fields: &[(&str, &str)]) -> String {
     let separator = if uri.contains('?') { '&' } else { '?' };
     format!("{uri}{separator}{}", form_text(fields.iter().copied()))
 }

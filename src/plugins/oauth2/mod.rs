@@ -35,6 +35,8 @@
 mod authorize;
 mod client_authentication;
 mod config;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod grant;
 mod memory_grants;
 mod parameters;
