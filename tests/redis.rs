@@ -8,6 +8,7 @@ pub(crate) mod server;
 pub(crate) mod services;
 mod sessions;
 mod store;
+mod tokens;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};

@@ -277,11 +277,12 @@ const LAYERS: &[Row] = &[
     (
         "plugins",
         &[
-            "acl basic_auth bot_detection combined_auth_tests correlation_id cors datadog file_log forward_auth \
-             header_cert_auth hmac_auth http_log identity_keys internal_identity ip_restriction jwt jwt_signer \
-             key_auth ldap_auth loggly mtls_auth oauth2_introspection opa openid_connect prometheus rate_limiting \
-             redirect request_size_limiting request_termination request_transformer response_transformer session \
-             standard_webhooks statsd syslog tcp_log udp_log upstream_oauth",
+            "acl basic_auth bot_detection combined_auth_tests compression correlation_id cors datadog error_pages \
+             file_log forward_auth header_cert_auth hmac_auth http_log identity_keys internal_identity \
+             ip_restriction jwt jwt_signer key_auth ldap_auth loggly mtls_auth oauth2 oauth2_introspection opa \
+             openid_connect prometheus proxy_cache rate_limiting rate_limiting_advanced redirect \
+             request_size_limiting request_termination request_transformer response_ratelimiting \
+             response_transformer session standard_webhooks statsd syslog tcp_log udp_log upstream_oauth",
             // The same plugin with other fields and defaults.
             "ldap_auth_advanced",
         ],

@@ -37,6 +37,7 @@ pub const TARGETS: &[(&str, FuzzTarget)] = &[
     ("http2_frames", proxy::http2_frames::check),
     ("jwt", plugins::token),
     ("manifests", manifests::fuzzing::check),
+    ("oauth2_requests", plugins::token_request),
     ("path_templates", path_templates::check),
     ("proxy_header", proxy::proxy_header::check),
     ("quantities", quantities::check),

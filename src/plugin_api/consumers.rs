@@ -209,6 +209,26 @@ impl CertificateCredential {
     }
 }
 
+/// A client of `oauth2`, to which tokens are issued.
+#[derive(Clone, PartialEq, Eq)]
+pub struct OAuthClient {
+    pub id: EntityId,
+    /// The plugin also sends it in `X-Credential-Identifier`.
+    pub client_id: EntityName,
+    /// `None` for public clients, which have no secret.
+    pub secret: Option<StoredPassword>,
+    /// Where codes and tokens may be sent, exactly as requests must write it.
+    pub redirect_uris: Box<[Box<str>]>,
+    pub consumer: Arc<Consumer>,
+}
+
+impl fmt::Debug for OAuthClient {
+    /// Omits the digest, from which a short secret can be guessed.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("OAuthClient").field("id", &self.id).field("consumer", &self.consumer.id).finish()
+    }
+}
+
 /// A SHA-256 digest. Secrets are looked up by digest, so that the duration of a lookup reveals nothing about them.
 pub type Sha256Digest = [u8; 32];
 
@@ -246,6 +266,8 @@ pub struct ConsumerDirectory {
     pub signers: PersistentMap<BySigner>,
     /// By a name in the certificate.
     pub certificates: PersistentMap<BySubject>,
+    /// The clients that get tokens, by client id.
+    pub oauth_clients: PersistentMap<ByClientId>,
     /// Whether credentials exist that Portico could not fetch. A client with an unknown credential may have one of
     /// them.
     pub lacks_credentials: bool,
@@ -339,4 +361,5 @@ indexes! {
     ByClaim: JwtCredential, |jwt| Some(jwt.claim.as_bytes());
     BySigner: HmacCredential, |hmac| Some(hmac.username.as_bytes());
     BySubject: CertificateCredential, |certificate| Some(certificate.subject.as_bytes());
+    ByClientId: OAuthClient, |client| Some(client.client_id.as_bytes());
 }

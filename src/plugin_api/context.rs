@@ -199,6 +199,8 @@ pub struct ClientInfo<'r> {
     pub peer: IpAddr,
     /// The scheme that the client used, taken from forwarding headers if the peer is trusted.
     pub scheme: Scheme,
+    /// The scheme of the connection to Portico, whatever the peer reports.
+    pub connection_scheme: Scheme,
     /// The authority as the client sent it, with its port if it has one.
     pub host: &'r str,
     /// The listener port as seen by clients.

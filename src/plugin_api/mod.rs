@@ -74,6 +74,7 @@ use futures_util::future::LocalBoxFuture;
 use http::request;
 
 pub use crate::request_target::path_encoding;
+pub(crate) use crate::shared_limit::{Held, Share, SharedLimit};
 pub use body_filter::{BeyondLimit, BodyCoding, BodyFilter, BufferedFilter, CodedHead, StreamingFilter};
 pub use chain::Chain;
 pub use changed_fields::{ChangedFields, FieldNames};

@@ -254,6 +254,8 @@ impl TestRequest {
             port: 40_000,
             peer: self.address,
             scheme: self.scheme,
+            // A trusted peer reports the scheme, and its own connection uses no TLS.
+            connection_scheme: if self.is_peer_trusted { Scheme::Http } else { self.scheme },
             host: &host,
             listen_port: 80,
             is_peer_trusted: self.is_peer_trusted,

@@ -26,6 +26,7 @@ mod ldap_auth;
 mod ldap_auth_advanced;
 mod loggly;
 mod mtls_auth;
+mod oauth2;
 mod oauth2_introspection;
 mod opa;
 mod openid_connect;
@@ -49,6 +50,8 @@ mod upstream_oauth;
 
 #[cfg(any(test, fuzzing))]
 pub(crate) use jwt::fuzzing::token;
+#[cfg(any(test, fuzzing))]
+pub(crate) use oauth2::fuzzing::token_request;
 #[cfg(any(test, fuzzing))]
 pub(crate) use request_transformer::fuzzing::body;
 
@@ -79,6 +82,7 @@ const KINDS: &[&dyn AnyPluginKind] = &[
     &RegisteredKind::<ldap_auth_advanced::LdapAuthAdvanced>::NEW,
     &RegisteredKind::<loggly::Loggly>::NEW,
     &RegisteredKind::<mtls_auth::MtlsAuth>::NEW,
+    &RegisteredKind::<oauth2::OAuth2>::NEW,
     &RegisteredKind::<oauth2_introspection::OAuth2Introspection>::NEW,
     &RegisteredKind::<opa::Opa>::NEW,
     &RegisteredKind::<openid_connect::OpenIdConnect>::NEW,

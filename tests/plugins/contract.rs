@@ -59,6 +59,7 @@ const EXPECTED_KINDS: &[ExpectedKind] = &[
     expected("cors", 2000, Phases::ACCESS_AND_RESPONSE).without_consumers_and_groups(),
     expected("session", 1900, Phases::ACCESS_AND_RESPONSE).failing_closed().without_consumers_and_groups(),
     expected("jwt", 1450, Phases::ACCESS).failing_closed().without_consumers_and_groups(),
+    expected("oauth2", 1400, Phases::ACCESS).failing_closed().without_consumers_and_groups(),
     expected("key-auth", 1250, Phases::ACCESS).failing_closed().without_consumers_and_groups(),
     expected("ldap-auth", 1200, Phases::ACCESS).failing_closed().without_consumers_and_groups(),
     expected("ldap-auth-advanced", 1200, Phases::ACCESS).failing_closed().without_consumers_and_groups(),
@@ -103,6 +104,7 @@ fn minimal_config(kind: &dyn AnyPluginKind) -> Value {
             "access_token_jwks_uri": "https://issuer.example/keys", "access_token_signing_keys": [SIGNING_KEY],
         }),
         "mtls-auth" => json!({"ca_certificates": [AUTHORITY]}),
+        "oauth2" => json!({"enable_client_credentials": true}),
         "oauth2-introspection" => {
             json!({"introspection_url": "https://issuer.example/introspect", "authorization_value": "Basic YTpi"})
         }
@@ -242,6 +244,14 @@ fn configurations_that_kong_rejects(kind: &str) -> Vec<(Value, &'static str)> {
         "mtls-auth" => vec![
             (json!({}), "config.ca_certificates"),
             (json!({"ca_certificates": [AUTHORITY], "consumer_by": ["id"]}), "config.consumer_by"),
+        ],
+        "oauth2" => vec![
+            (json!({}), "config"),
+            (json!({"enable_authorization_code": true}), "config.provision_key"),
+            (json!({"enable_client_credentials": true, "mandatory_scope": true}), "config.mandatory_scope"),
+            (json!({"enable_client_credentials": true, "pkce": "always"}), "config.pkce"),
+            (json!({"enable_client_credentials": true, "scopes": ["a b"]}), "config.scopes[0]"),
+            (json!({"enable_client_credentials": true, "redis": {"port": 1}}), "config.redis.host"),
         ],
         "oauth2-introspection" => vec![
             (json!({"authorization_value": "a"}), "config.introspection_url"),

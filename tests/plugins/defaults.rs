@@ -53,6 +53,13 @@ fn kong_defaults(plugin: &str) -> Value {
             "authenticated_group_by": "CN", "cert_cache_ttl": 60000, "cache_ttl": null, "http_timeout": null,
             "allow_partial_chain": null, "send_ca_dn": null,
         }),
+        "oauth2" => json!({
+            "scopes": [], "mandatory_scope": false, "provision_key": null, "token_expiration": 7200,
+            "enable_authorization_code": false, "enable_implicit_grant": false, "enable_client_credentials": false,
+            "enable_password_grant": false, "hide_credentials": false, "accept_http_if_already_terminated": false,
+            "anonymous": null, "global_credentials": false, "auth_header_name": "authorization",
+            "refresh_token_ttl": 1_209_600, "reuse_refresh_token": false, "pkce": "lax", "realm": null,
+        }),
         "oauth2-introspection" => json!({
             "introspection_url": "", "authorization_value": "", "token_type_hint": null, "ttl": 30, "timeout": 10000,
             "keepalive": 60000, "hide_credentials": true, "introspect_request": false,
@@ -272,6 +279,7 @@ const NOT_IN_KONG_3_10: [&str; 20] = [
     "ldap-auth groups_required",
     "ldap-auth ldap_password",
     "mtls-auth crls",
+    "oauth2 redis",
     "oauth2-introspection ssl_verify",
     "opa keepalive",
     "opa timeout",
@@ -291,6 +299,7 @@ const NOT_IN_KONG_3_10: [&str; 20] = [
 // docs/kong-compatibility.md, 4.16
 // docs/kong-compatibility.md, 4.17
 // docs/kong-compatibility.md, 4.18
+// docs/kong-compatibility.md, 4.20
 // docs/kong-compatibility.md, 4.23
 // docs/kong-compatibility.md, 4.25
 // docs/kong-compatibility.md, 4.26

@@ -64,6 +64,7 @@ mod minimum_rate_waits;
 mod minimum_rates;
 mod mirror;
 mod misdirected;
+mod oauth2;
 mod observations;
 mod openid_connect;
 mod parked_connections;

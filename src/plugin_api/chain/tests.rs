@@ -233,6 +233,7 @@ async fn plugin_of_the_consumer_logs_a_request_that_is_aborted_during_authentica
         port: 40_000,
         peer,
         scheme,
+        connection_scheme: scheme,
         host: "test.example",
         listen_port: 80,
         is_peer_trusted: false,

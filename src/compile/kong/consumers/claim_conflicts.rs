@@ -25,6 +25,7 @@ pub(super) enum ConsumerClaim {
     JwtKey(Arc<str>),
     /// A name in certificates.
     CertificateSubject(Arc<str>),
+    OAuthClientId(Arc<str>),
 }
 
 /// A consumer that claims a name or credential. Claimants are ordered by creation (seconds since 1970), then by key;
@@ -58,6 +59,7 @@ impl ConsumerClaim {
             ConsumerClaim::HmacAuthUsername(_) => "username of hmac-auth",
             ConsumerClaim::JwtKey(_) => "key of jwt",
             ConsumerClaim::CertificateSubject(_) => "subject_name of mtls-auth",
+            ConsumerClaim::OAuthClientId(_) => "client_id of oauth2",
         }
     }
 
@@ -77,6 +79,7 @@ impl ConsumerClaim {
             ConsumerClaim::CertificateSubject(name) => {
                 directory.certificates.get(&**name).map(|credential| &credential.consumer)
             }
+            ConsumerClaim::OAuthClientId(id) => directory.oauth_clients.get(&**id).map(|client| &client.consumer),
         }
     }
 
@@ -90,6 +93,7 @@ impl ConsumerClaim {
             ConsumerClaim::HmacAuthUsername(name) => directory.signers.remove(&**name),
             ConsumerClaim::JwtKey(key) => directory.tokens.remove(&**key),
             ConsumerClaim::CertificateSubject(name) => directory.certificates.remove(&**name),
+            ConsumerClaim::OAuthClientId(id) => directory.oauth_clients.remove(&**id),
         }
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::claim_conflicts::ConsumerClaim;
+use super::oauth_client::OAuthClientFields;
 use crate::api::core::Secret;
 use crate::api::kong::annotations::CREDENTIAL_LABEL;
 use crate::api::{Kind, Object, ObjectKey};
@@ -14,7 +15,7 @@ use crate::diagnostic::Diagnostic;
 use crate::plugin_api::Consumer;
 use crate::plugin_api::consumers::{
     BasicCredential, CertificateCredential, ConsumerDirectory, EntityId, HmacCredential, JwtCredential, KeyCredential,
-    Sha256Digest, StoredPassword, sha256,
+    OAuthClient, Sha256Digest, StoredPassword, sha256,
 };
 use crate::plugin_api::password::{InvalidPasswordHash, PasswordHash, parse_htpasswd};
 use crate::plugin_api::token::signature::{Algorithm, HmacSecret as TokenSecret, PublicKey, VerificationKey};
@@ -28,6 +29,7 @@ pub(super) enum Credential {
     Hmac(Arc<HmacCredential>),
     Jwt(Arc<JwtCredential>),
     Certificate(Arc<CertificateCredential>),
+    OAuthClient(Arc<OAuthClient>),
 }
 
 /// The content of a credential Secret.
@@ -52,6 +54,7 @@ pub(super) enum RawCredential<'s> {
     Hmac { username: Arc<str>, secret: &'s [u8] },
     Jwt { claim: Arc<str>, key: VerificationKey },
     Certificate { subject: Arc<str> },
+    OAuthClient(OAuthClientFields),
 }
 
 impl Credential {
@@ -73,6 +76,10 @@ impl Credential {
             RawCredential::Certificate { subject } => {
                 Credential::Certificate(Arc::new(CertificateCredential::new(id, subject, consumer)))
             }
+            RawCredential::OAuthClient(OAuthClientFields { client_id, secret, redirect_uris }) => {
+                let client_id = client_id.into();
+                Credential::OAuthClient(Arc::new(OAuthClient { id, client_id, secret, redirect_uris, consumer }))
+            }
         }
     }
 
@@ -83,6 +90,7 @@ impl Credential {
             Credential::Hmac(credential) => &credential.id,
             Credential::Jwt(credential) => &credential.id,
             Credential::Certificate(credential) => &credential.id,
+            Credential::OAuthClient(client) => &client.id,
         }
     }
 
@@ -90,7 +98,11 @@ impl Credential {
     pub(super) fn username(&self) -> Option<&str> {
         match self {
             Credential::Basic(credential) => Some(&credential.username),
-            Credential::Key(_) | Credential::Hmac(_) | Credential::Jwt(_) | Credential::Certificate(_) => None,
+            Credential::Key(_)
+            | Credential::Hmac(_)
+            | Credential::Jwt(_)
+            | Credential::Certificate(_)
+            | Credential::OAuthClient(_) => None,
         }
     }
 
@@ -103,6 +115,7 @@ impl Credential {
             Credential::Certificate(credential) => {
                 ConsumerClaim::CertificateSubject(Arc::clone(credential.subject.text()))
             }
+            Credential::OAuthClient(client) => ConsumerClaim::OAuthClientId(Arc::clone(client.client_id.text())),
         }
     }
 
@@ -113,6 +126,7 @@ impl Credential {
             Credential::Hmac(credential) => directory.signers.insert(Arc::clone(credential)),
             Credential::Jwt(credential) => directory.tokens.insert(Arc::clone(credential)),
             Credential::Certificate(credential) => directory.certificates.insert(Arc::clone(credential)),
+            Credential::OAuthClient(client) => directory.oauth_clients.insert(Arc::clone(client)),
         }
     }
 }
@@ -128,7 +142,7 @@ pub(super) fn read_credential<'s>(
     };
     let Some(kind) = secret.meta.labels.get(CREDENTIAL_LABEL) else {
         let message = format!("Secret {key} has no label {CREDENTIAL_LABEL}, so its credential type is unknown");
-        let remedy = "set it to key-auth, basic-auth, hmac-auth, jwt, mtls-auth or acl";
+        let remedy = "set it to key-auth, basic-auth, hmac-auth, jwt, mtls-auth, oauth2 or acl";
         return Err(Diagnostic::error(field, message, remedy));
     };
     let reader = SecretReader { secret, key, field, kind };
@@ -146,32 +160,32 @@ pub(super) fn read_credential<'s>(
         "mtls-auth" => Ok(CredentialSecret::Credential(reader.certificate()?)),
         "acl" => Ok(CredentialSecret::Acl(reader.text("group")?)),
         "konnect" => Ok(CredentialSecret::Ignored),
-        unserved @ "oauth2" => {
-            let message =
-                format!("credentials of type {unserved} are not served by this version, so this one is ignored");
-            Err(Diagnostic::error(field, message, "use key-auth, basic-auth, hmac-auth, jwt or mtls-auth"))
-        }
+        "oauth2" => Ok(CredentialSecret::Credential(RawCredential::OAuthClient(reader.oauth_client()?))),
         other => {
             let message =
                 format!("label {CREDENTIAL_LABEL} of Secret {key} has value {other:?}, which is not a credential type");
-            Err(Diagnostic::error(field, message, "set it to key-auth, basic-auth, hmac-auth, jwt, mtls-auth or acl"))
+            Err(Diagnostic::error(
+                field,
+                message,
+                "set it to key-auth, basic-auth, hmac-auth, jwt, mtls-auth, oauth2 or acl",
+            ))
         }
     }
 }
 
-struct SecretReader<'s, 'a> {
-    secret: &'s Object<Secret>,
+pub(super) struct SecretReader<'s, 'a> {
+    pub(super) secret: &'s Object<Secret>,
     key: &'a ObjectKey,
     field: &'a str,
     kind: &'a str,
 }
 
 impl<'s> SecretReader<'s, '_> {
-    fn problem(&self, message: String, remedy: &str) -> Diagnostic {
+    pub(super) fn problem(&self, message: String, remedy: &str) -> Diagnostic {
         Diagnostic::error(self.field, format!("Secret {}: {message}", self.key), remedy)
     }
 
-    fn bytes(&self, name: &str) -> Result<&'s [u8], Diagnostic> {
+    pub(super) fn bytes(&self, name: &str) -> Result<&'s [u8], Diagnostic> {
         let value = self.secret.value(name).filter(|value| !value.is_empty());
         value.ok_or_else(|| {
             let message = format!("{} credentials need {name}, which is missing or empty", self.kind);
@@ -179,7 +193,7 @@ impl<'s> SecretReader<'s, '_> {
         })
     }
 
-    fn text(&self, name: &str) -> Result<Arc<str>, Diagnostic> {
+    pub(super) fn text(&self, name: &str) -> Result<Arc<str>, Diagnostic> {
         let bytes = self.bytes(name)?;
         let text =
             std::str::from_utf8(bytes).map_err(|_| self.problem(format!("{name} is not text"), "encode it in UTF-8"));
@@ -187,7 +201,7 @@ impl<'s> SecretReader<'s, '_> {
     }
 
     /// Which of these keys the Secret has. `None` if it has none of them; an error if it has several.
-    fn only(&self, names: &[&'static str]) -> Result<Option<&'static str>, Diagnostic> {
+    pub(super) fn only(&self, names: &[&'static str]) -> Result<Option<&'static str>, Diagnostic> {
         let mut present = names.iter().copied().filter(|name| self.secret.value(name).is_some());
         match (present.next(), present.next()) {
             (Some(first), Some(second)) => {
@@ -369,7 +383,7 @@ mod tests {
             hash("$2y$15$abcdefghijklmnopqrstuu2r9OfJnfCsdneAXAGHnS4UpFFP8WIrW"),
         );
         let digest = format!(r#"{{"key_sha256": "{}\n"}}"#, "0aF9".repeat(16));
-        let cases: [(&str, &str, Expected); 37] = [
+        let cases: [(&str, &str, Expected); 39] = [
             ("key-auth", r#"{"key": "k"}"#, Ok("key without expiry")),
             ("key-auth", r#"{"key": "k", "ttl": "60"}"#, Ok("key with expiry")),
             ("key-auth", r#"{"key": "k", "ttl": ""}"#, Ok("key without expiry")),
@@ -406,7 +420,9 @@ mod tests {
             ("hmac-auth", r#"{"username": "a", "secret": "b"}"#, Ok("signer")),
             ("hmac-auth", r#"{"username": "a"}"#, Err("hmac-auth credentials need secret, which is missing or empty")),
             ("hmac-auth", r#"{"secret": "a"}"#, Err("hmac-auth credentials need username, which is missing or empty")),
-            ("oauth2", "{}", Err("type oauth2 are not served by this version")),
+            ("oauth2", r#"{"name": "a", "client_id": "b", "client_secret": "c"}"#, Ok("client b")),
+            ("oauth2", r#"{"name": "a", "client_id": "b"}"#, Err("oauth2 credentials need client_secret")),
+            ("oauth2", "{}", Err("oauth2 credentials need name")),
             ("mtls-auth", r#"{"subject_name": "a"}"#, Ok("subject a")),
             ("mtls-auth", "{}", Err("mtls-auth credentials need subject_name")),
             ("mtls-auth", r#"{"subject_name": "a", "ca_certificate": "b"}"#, Err("ca_certificate is not supported")),
@@ -447,6 +463,9 @@ mod tests {
                 }
                 CredentialSecret::Credential(RawCredential::Jwt { key, .. }) => key.algorithm().name().to_owned(),
                 CredentialSecret::Credential(RawCredential::Certificate { subject }) => format!("subject {subject}"),
+                CredentialSecret::Credential(RawCredential::OAuthClient(client)) => {
+                    format!("client {}", client.client_id)
+                }
                 CredentialSecret::Acl(group) => format!("group {group}"),
                 CredentialSecret::Ignored => "nothing".to_owned(),
             });

@@ -10,6 +10,7 @@ mod claim_conflicts;
 mod credentials;
 pub(super) mod identity;
 mod left_out;
+mod oauth_client;
 pub(super) mod served;
 
 use std::borrow::Borrow;
@@ -311,7 +312,8 @@ impl KnownConsumer {
             | ConsumerClaim::BasicAuthUsername(_)
             | ConsumerClaim::HmacAuthUsername(_)
             | ConsumerClaim::JwtKey(_)
-            | ConsumerClaim::CertificateSubject(_) => {
+            | ConsumerClaim::CertificateSubject(_)
+            | ConsumerClaim::OAuthClientId(_) => {
                 for credential in self.credentials.iter().filter(|credential| credential.claim() == *claim) {
                     credential.insert_into(directory);
                 }

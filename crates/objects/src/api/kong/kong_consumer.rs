@@ -25,7 +25,7 @@ pub struct KongConsumer {
     #[serde(rename = "custom_id")]
     pub custom_id: Option<String>,
     /// Names of Secrets in the same namespace. The label `konghq.com/credential` of each determines the type of the
-    /// credential: key-auth, basic-auth, hmac-auth, jwt, mtls-auth or acl.
+    /// credential: key-auth, basic-auth, hmac-auth, jwt, mtls-auth, oauth2 or acl.
     #[serde(default)]
     #[schemars(transform = unique_entries)]
     pub credentials: Vec<String>,
