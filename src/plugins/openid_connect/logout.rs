@@ -84,6 +84,15 @@ impl Logouts<'_> {
             (None, Some(subject)) => RevokedName::Subject(subject),
             (None, None) => return self.refused_logout(cx, "the logout token has neither `sid` nor `sub`"),
         };
+        // A token that is sent again must not end the sessions that the user has begun since. The other tokens name one
+        // session, which has ended.
+        if let (RevokedName::Subject(_), Some(id)) = (&name, text("jti")) {
+            let token = RevokedName::Token(id);
+            if self.revoked.contains(&token) {
+                return OpenIdDecision::Reply(replies::sessions_ended());
+            }
+            self.revoked.revoke(&token, now, self.settings.longest_session);
+        }
         self.revoked.revoke(&name, now, self.settings.longest_session);
         OpenIdDecision::Reply(replies::sessions_ended())
     }
