@@ -13,7 +13,7 @@ use crate::harness::objects::GATEWAY;
 use crate::harness::program::{Program, run};
 use crate::harness::site::Site;
 use browser::{Browser, Page, SHOP, input};
-use provider::{CLIENT, OidcProvider, ProviderOptions, SECRET, basic};
+use provider::{CLIENT, OidcProvider, ProviderOptions, SECRET};
 
 /// Portico, whose route to the echo server has the plugins. Only the page `/bye` needs no login.
 struct Shop {

@@ -194,7 +194,8 @@ async fn visit(browser: &mut Chromium, site: &Site) -> Result<()> {
     refreshed(browser, &second).await?;
 
     // A script of the page calls the API of the site: with the session, and without a login when that has ended.
-    let status = "window.done = 0; fetch('/api').then(response => window.done = response.status)";
+    let status =
+        "window.done = 0; fetch('/api').then(response => window.done = response.status, () => window.done = -1)";
     browser.evaluate(&tab, status)?;
     browser.wait_for(&tab, "window.done === 200").await?;
     browser.open(&tab, &format!("{}/logout", site.origin))?;
@@ -208,7 +209,8 @@ async fn visit(browser: &mut Chromium, site: &Site) -> Result<()> {
     let cookies = browser.cookies(&tab, site.origin)?;
     ensure!(cookies.iter().all(|cookie| cookie["name"] != site.session_cookie), "{cookies:?}");
     browser.evaluate(&tab, status)?;
-    browser.wait_for(&tab, "window.done === 401").await?;
+    // Without TLS, browsers do not say that a script sends the request. Its login is at another origin, where it fails.
+    browser.wait_for(&tab, if site.is_secure { "window.done === 401" } else { "window.done === -1" }).await?;
     browser.open(&tab, &format!("{}/", site.origin))?;
     browser.wait_for(&tab, "document.querySelector('#password') !== null").await
 }
@@ -234,9 +236,11 @@ async fn log_in(browser: &mut Chromium, tab: &Tab) -> Result<()> {
 /// Waits until a tab shows a page of the endpoint, and returns the request that the endpoint got.
 async fn wait_for_page(browser: &mut Chromium, site: &Site, tab: &Tab, target: &str) -> Result<Value> {
     let url = format!("{}{target}", site.origin);
-    let is_shown = format!("location.href === {} && document.body?.innerText.startsWith('{{') === true", json!(url));
+    // The browser shows JSON in an element of its own.
+    let text = "(document.querySelector('pre')?.innerText ?? '')";
+    let is_shown = format!("location.href === {} && {text}.startsWith('{{')", json!(url));
     browser.wait_for(tab, &is_shown).await?;
-    let text = browser.evaluate(tab, "document.body.innerText")?;
+    let text = browser.evaluate(tab, text)?;
     serde_json::from_str(text.as_str().unwrap_or_default()).with_context(|| format!("{text}"))
 }
 

@@ -1,5 +1,7 @@
 //! Clients without a browser: signed tokens, introspection, userinfo, and credentials of clients.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use super::provider::{CLIENT, OidcProvider, SECRET, basic};
@@ -99,11 +101,15 @@ fn the_userinfo_endpoint_decides_about_tokens_of_users() {
 #[test]
 fn credentials_of_clients_are_exchanged_for_tokens() {
     let (_provider, shop) = start(|options| options, &json!({"scopes": ["openid", "read"]}));
+    // Unlike at the provider, id and secret are not encoded.
+    let basic =
+        |id: &str, secret: &str| format!("authorization: Basic {}\r\n", STANDARD.encode(format!("{id}:{secret}")));
     let response = get(&shop, &basic("robot", "robot secret"));
     assert_eq!(response.status, 200, "{}", response.body);
     let request: Value = response.json();
     assert!(header(&request, "authorization").is_some_and(|value| value.starts_with("Bearer ")), "{request}");
     for (id, secret) in [("robot", "wrong"), ("stranger", "robot secret"), ("robot", "")] {
-        assert_eq!(get(&shop, &basic(id, secret)).status, 401, "{id} {secret}");
+        let response = get(&shop, &basic(id, secret));
+        assert_eq!(response.status, 401, "{id} {secret}: {}", response.body);
     }
 }

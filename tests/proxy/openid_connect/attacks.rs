@@ -6,7 +6,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
 use super::browser::Browser;
-use super::provider::{Behavior, Provider, SigningKey, base_claims, with};
+use super::provider::{Behavior, Provider, SigningKey, base_claims, now, with};
 use super::{Site, TestResponse, header};
 
 /// The response to the end of a login with this behavior of the provider.
@@ -293,4 +293,32 @@ async fn refreshes_accept_only_tokens_of_the_same_login() {
         assert_eq!(site.get(&mut browser, "/").await.status, 302, "{changes}");
         assert_eq!(site.endpoint.log.requests().len(), 0, "{changes}");
     }
+}
+
+/// An attacker has seen a logout token of a user, and sends it again and again.
+#[tokio::test]
+async fn logout_tokens_of_users_end_sessions_once() {
+    let provider = Provider::start().await;
+    let site = Site::start(&provider, json!({"backchannel_logout_uri_suffix": "/ended"})).await;
+    let event = json!({"http://schemas.openid.net/event/backchannel-logout": {}});
+    let claims = |id: &str| json!({"aud": "shop", "events": event, "jti": id, "sub": "anna"});
+    let send = async |token: &str| {
+        let form_type = "content-type: application/x-www-form-urlencoded\r\n";
+        let body = format!("logout_token={token}");
+        Browser::default().send(site.server.address, "POST /ended HTTP/1.1", form_type, &body).await.status
+    };
+    let mut browser = site.logged_in(&provider).await;
+    let token = provider.token(&claims("1"));
+    assert_eq!(send(&token).await, 200);
+    assert_eq!(site.get(&mut browser, "/").await.status, 302);
+    // Sessions that began in the second of the logout have ended, too.
+    let second = now();
+    while now() <= second {
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await; // Sessions are compared by whole seconds.
+    }
+    let mut browser = site.logged_in(&provider).await;
+    assert_eq!(send(&token).await, 200, "the provider may not have got the first response");
+    assert_eq!(site.get(&mut browser, "/").await.status, 200);
+    assert_eq!(send(&provider.token(&claims("2"))).await, 200);
+    assert_eq!(site.get(&mut browser, "/").await.status, 302, "another logout");
 }

@@ -285,7 +285,8 @@ fn token_response(
                 let token = key.sign("ES256", &with(base_claims(issuer), &json!({"sub": "robot", "aud": CLIENT})));
                 (200, json!({"access_token": token, "token_type": "bearer", "expires_in": 600}))
             }
-            _ => error("unauthorized_client"),
+            // RFC 6749, section 5.2
+            _ => (401, json!({"error": "invalid_client"})),
         };
     }
     if !is_client(head) {
