@@ -121,7 +121,8 @@ const IMPORTS: &[Row] = &[
             "upstream::LoopbackPolicy",
         ],
     ),
-    ("plugins", &["diagnostic", "plugin_api"]),
+    // Stored responses share a limit by namespaces.
+    ("plugins", &["diagnostic", "plugin_api", "shared_limit"]),
     // Edges of the process.
     // Values of a flag are the fields of the access log, and defaults of flags are limits of the proxy and of plugins.
     // `--limits-warn-only` decides what the store keeps of large objects.
@@ -132,6 +133,7 @@ const IMPORTS: &[Row] = &[
             "api::names",
             "plugin_api::batch_queue::DEFAULT_QUEUED_BYTES",
             "plugin_api::remote::DEFAULT_MAX_CONNECTIONS",
+            "plugins::proxy_cache::DEFAULT_CACHE_BYTES",
             "plugins::rate_limiting::entry_budget::DEFAULT_ENTRIES",
             "proxy::ProxyLimits",
             "proxy::access_log::AccessLogField",
@@ -184,7 +186,7 @@ const IMPORTS: &[Row] = &[
 
 /// The layers inside each top-level module. A module imports only modules of the layers before its own.
 const LAYERS: &[Row] = &[
-    ("admin", &["response self_connection", "observations renderings", "views", "debug status"]),
+    ("admin", &["response self_connection", "cache_purges observations renderings", "views", "debug status"]),
     (
         "api",
         &["core kind networking", "gateway", "crd", "kong portico", "definitions foreign_annotations names", "meta"],
@@ -192,7 +194,7 @@ const LAYERS: &[Row] = &[
     (
         "app",
         &[
-            "certificate_metrics change_meters crds endpoint_names file_descriptors fingerprint_cache \
+            "cache_meters certificate_metrics change_meters crds endpoint_names file_descriptors fingerprint_cache \
              health_meters host_addresses ingress kong_metrics overload_meters problem_counts queue_meters \
              rate_limit_meters settings_json source_overlap stdout upstream_events watch_meters",
             "addressing data_plane state_meters upstream_views",
@@ -276,7 +278,7 @@ const LAYERS: &[Row] = &[
         "plugins",
         &["acl basic_auth bot_detection combined_auth_tests correlation_id cors forward_auth header_cert_auth \
          hmac_auth http_log identity_keys internal_identity ip_restriction jwt jwt_signer key_auth ldap_auth \
-         mtls_auth oauth2_introspection opa openid_connect prometheus rate_limiting redirect request_size_limiting \
+         mtls_auth oauth2_introspection opa openid_connect prometheus proxy_cache rate_limiting redirect request_size_limiting \
          request_termination request_transformer response_transformer session standard_webhooks upstream_oauth"],
     ),
     (
