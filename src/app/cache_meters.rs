@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
@@ -36,7 +36,7 @@ impl Collector for CacheMeters {
         let help = "Requests that caches have processed";
         let mut requests = encoder.encode_descriptor("portico_cache_requests", help, None, MetricType::Counter)?;
         for (outcome, count) in self.0.outcomes() {
-            requests.encode_family(&[("outcome", outcome)])?.encode_counter::<(), u64, u64>(&count, None)?;
+            requests.encode_family(&[("outcome", outcome)])?.encode_counter::<NoLabelSet, u64, u64>(&count, None)?;
         }
         Ok(())
     }
