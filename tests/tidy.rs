@@ -121,7 +121,8 @@ const IMPORTS: &[Row] = &[
             "upstream::LoopbackPolicy",
         ],
     ),
-    ("plugins", &["diagnostic", "plugin_api"]),
+    // Stored responses share a limit by namespaces.
+    ("plugins", &["diagnostic", "plugin_api", "shared_limit"]),
     // Edges of the process.
     // Values of a flag are the fields of the access log, and defaults of flags are limits of the proxy and of plugins.
     // `--limits-warn-only` decides what the store keeps of large objects.
@@ -133,6 +134,7 @@ const IMPORTS: &[Row] = &[
             "plugin_api::batch_queue::DEFAULT_QUEUED_BYTES",
             "plugin_api::counting::DEFAULT_ENTRIES",
             "plugin_api::remote::DEFAULT_MAX_CONNECTIONS",
+            "plugins::proxy_cache::DEFAULT_CACHE_BYTES",
             "proxy::ProxyLimits",
             "proxy::access_log::AccessLogField",
             "quantity",
@@ -184,7 +186,7 @@ const IMPORTS: &[Row] = &[
 
 /// The layers inside each top-level module. A module imports only modules of the layers before its own.
 const LAYERS: &[Row] = &[
-    ("admin", &["response self_connection", "observations renderings", "views", "debug status"]),
+    ("admin", &["response self_connection", "cache_purges observations renderings", "views", "debug status"]),
     (
         "api",
         &["core kind networking", "gateway", "crd", "kong portico", "definitions foreign_annotations names", "meta"],
@@ -192,7 +194,8 @@ const LAYERS: &[Row] = &[
     (
         "app",
         &[
-            "certificate_metrics change_meters cluster_keys crds endpoint_names file_descriptors fingerprint_cache \
+            "cache_meters certificate_metrics change_meters cluster_keys crds endpoint_names file_descriptors \
+             fingerprint_cache \
              health_meters host_addresses ingress kong_metrics overload_meters problem_counts queue_meters \
              rate_limit_meters settings_json source_overlap stdout upstream_events watch_meters",
             "addressing data_plane state_meters upstream_views",

@@ -21,6 +21,7 @@ use super::{ChannelArg, ColorArgs, Environment, GatewayOptions, LogArgs, UsageEr
 use crate::plugin_api::batch_queue::DEFAULT_QUEUED_BYTES;
 use crate::plugin_api::counting::DEFAULT_ENTRIES;
 use crate::plugin_api::remote::DEFAULT_MAX_CONNECTIONS;
+use crate::plugins::proxy_cache::DEFAULT_CACHE_BYTES;
 use crate::process_log::{LogFormat, LogOptions};
 use crate::proxy::ProxyLimits;
 use crate::proxy::access_log::AccessLogField;
@@ -88,6 +89,11 @@ struct ListeningArgs {
     /// Address for the views under /debug and for portico verify, or off
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8101", env = "PORTICO_ADMIN_LISTEN")]
     admin_listen: ListenArg,
+
+    /// File with the token of clients that may purge stored responses with DELETE /cache on the admin listener; without
+    /// it, no client may
+    #[arg(long, value_name = "FILE", env = "PORTICO_ADMIN_TOKEN_FILE")]
+    admin_token_file: Option<PathBuf>,
 
     /// Also start an echo backend on this address, which responds with a description of the request
     #[arg(long, value_name = "ADDR", env = "PORTICO_ECHO", value_parser = network::parse_socket_address)]
@@ -242,6 +248,11 @@ struct LimitArgs {
     #[arg(value_parser = parse_limit::<usize, 100_000_000>, default_value_t = DEFAULT_ENTRIES)]
     rate_limit_entries: usize,
 
+    /// Maximum bytes of responses that caches have in memory. Each namespace has a share
+    #[arg(long, value_name = "SIZE", env = "PORTICO_MAX_CACHE_BYTES")]
+    #[arg(default_value_t = MemorySize(DEFAULT_CACHE_BYTES))]
+    max_cache_bytes: MemorySize,
+
     /// Maximum number of connections of plugins to their servers, and of requests of plugins at the same time. Each
     /// namespace has a share
     #[arg(long, value_name = "NUMBER", env = "PORTICO_MAX_PLUGIN_CONNECTIONS")]
@@ -316,6 +327,8 @@ pub struct RunOptions {
     pub status_listen: Option<SocketAddr>,
     /// `None` means off.
     pub admin_listen: Option<SocketAddr>,
+    /// The file with the token of clients that may purge stored responses. `None`: no client may.
+    pub admin_token_file: Option<PathBuf>,
     /// `None` means off.
     pub echo: Option<SocketAddr>,
     pub allow_port_sharing: bool,
@@ -343,6 +356,8 @@ pub struct RunOptions {
     pub metrics_max_series: NonZeroUsize,
     /// Limit of the identifiers that rate-limiting counts in memory.
     pub rate_limit_entries: usize,
+    /// Limit of the bytes of stored responses.
+    pub max_cache_bytes: usize,
     /// Limit of the connections of plugins.
     pub max_plugin_connections: usize,
     /// The rate of active health checks.
@@ -403,6 +418,7 @@ impl RunArgs {
             gateways,
             status_listen,
             admin_listen,
+            admin_token_file: listening.admin_token_file,
             echo: listening.echo,
             allow_port_sharing: listening.allow_port_sharing,
             trusted_ips: listening.trusted_ips,
@@ -411,6 +427,7 @@ impl RunArgs {
             proxy_protocol_from: listening.proxy_protocol_from,
             workers: listening.workers.unwrap_or(environment.cores),
             rate_limit_entries: self.limits.rate_limit_entries,
+            max_cache_bytes: self.limits.max_cache_bytes.0,
             max_plugin_connections: self.limits.max_plugin_connections,
             health_checks_per_second: self.limits.health_checks_per_second,
             max_queued_bytes: self.limits.max_queued_bytes.0,

@@ -43,7 +43,7 @@ use super::route_description::RouteDescription;
 use super::timing::PluginPhase;
 use super::{AccessOutcome, Plugin, ResponseOutcome};
 pub use attachment::{AttachmentPoint, BaseScope, OverlayScope};
-pub use before_forward::{AllowedRequest, ForwardedRequest};
+pub use before_forward::{AllowedRequest, ForwardingOutcome};
 pub use broken_plugin::BrokenPlugin;
 pub use builder::ChainBuilder;
 use selected::slot_number;

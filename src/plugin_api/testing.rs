@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::body_filter::{BodyFilter, CodedHead};
 use super::chain::{
     AllowedRequest, AttachmentPoint, BaseScope, Chain, ChainBuilder, ChainRequest, ChainResponse, ChainState,
-    ForwardedRequest,
+    ForwardingOutcome,
 };
 use super::changed_fields::FieldNames;
 use super::client_certificate::chain_digest;
@@ -295,7 +295,7 @@ impl TestRequest {
         if reply.is_none() && chain.may_stand_in_for_backend(&state) {
             let mut observers = Vec::new();
             let (status, headers) = (Some(response.status), &response.headers);
-            let forwarded = ForwardedRequest { status, headers, now: self.now, observers: &mut observers };
+            let forwarded = ForwardingOutcome { status, headers, now: self.now, observers: &mut observers };
             reply = chain.after_forward(forwarded, &mut state);
             for mut observer in observers {
                 observer.part(self.upstream_body.clone());

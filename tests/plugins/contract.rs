@@ -74,6 +74,8 @@ const EXPECTED_KINDS: &[ExpectedKind] = &[
     expected("response-transformer", 800, Phases::RESPONSE),
     expected("redirect", 779, Phases::ACCESS),
     expected("standard-webhooks", 760, Phases::ACCESS).failing_closed().without_consumers(),
+    expected("proxy-cache", 100, Phases::BEFORE_FORWARD),
+    expected("proxy-cache-advanced", 100, Phases::BEFORE_FORWARD),
     expected("prometheus", 13, Phases::LOG).with_protocols(ALL_PROTOCOLS),
     expected("http-log", 12, Phases::LOG),
     expected("statsd", 11, Phases::LOG),
@@ -105,6 +107,7 @@ fn minimal_config(kind: &dyn AnyPluginKind) -> Value {
         }),
         "mtls-auth" => json!({"ca_certificates": [AUTHORITY]}),
         "oauth2" => json!({"enable_client_credentials": true}),
+        "proxy-cache" | "proxy-cache-advanced" => json!({"strategy": "memory"}),
         "oauth2-introspection" => {
             json!({"introspection_url": "https://issuer.example/introspect", "authorization_value": "Basic YTpi"})
         }
@@ -335,6 +338,12 @@ fn configurations_that_kong_rejects(kind: &str) -> Vec<(Value, &'static str)> {
             (json!({"minute": 5, "limit_by": "path"}), "config.limit_by"),
             (json!({"minute": 5, "policy": "redis"}), "config.redis"),
             (json!({"minute": 5, "policy": "redis", "redis": {"host": "a"}, "sync_rate": 0.001}), "config.sync_rate"),
+        ],
+        "proxy-cache" | "proxy-cache-advanced" => vec![
+            (json!({}), "config"),
+            (json!({"strategy": "memory", "response_code": [206]}), "config.response_code[0]"),
+            (json!({"strategy": "memory", "request_method": ["TRACE"]}), "config.request_method[0]"),
+            (json!({"strategy": "memory", "cache_ttl": 0}), "config.cache_ttl"),
         ],
         "redirect" => vec![
             (json!({}), "config"),
@@ -652,6 +661,8 @@ fn changed_heads(name: &str) -> ChangedHeads {
         | "loggly"
         | "opa"
         | "prometheus"
+        | "proxy-cache"
+        | "proxy-cache-advanced"
         | "redirect"
         | "request-size-limiting"
         | "request-termination"

@@ -80,6 +80,7 @@ mod request_errors;
 mod request_hash;
 mod request_limits;
 mod request_transformer;
+mod response_cache;
 mod response_filters;
 mod response_transformer;
 mod retry;

@@ -71,8 +71,8 @@ impl Chain {
     }
 
     /// Runs `after_forward` of the plugins that ran before the request was forwarded, until the first reply.
-    pub fn after_forward(&self, outcome: ForwardedRequest<'_>, state: &mut ChainState) -> Option<Box<Reply>> {
-        let ForwardedRequest { status, headers, now, observers } = outcome;
+    pub fn after_forward(&self, outcome: ForwardingOutcome<'_>, state: &mut ChainState) -> Option<Box<Reply>> {
+        let ForwardingOutcome { status, headers, now, observers } = outcome;
         for index in 0..state.selected.len() {
             let (_, instance) = self.instance(state.selected[index].as_selection());
             if !instance.phases.before_forward {
@@ -97,7 +97,7 @@ impl Chain {
 }
 
 /// The response of the endpoint, as the proxy passes it to a chain.
-pub struct ForwardedRequest<'r> {
+pub struct ForwardingOutcome<'r> {
     /// `None` if there is no response.
     pub status: Option<StatusCode>,
     pub headers: &'r HeaderMap,

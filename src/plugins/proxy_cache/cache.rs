@@ -8,8 +8,8 @@ use http::header::{AGE, AUTHORIZATION, CONTENT_LENGTH, IF_MODIFIED_SINCE, IF_NON
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
 use super::collector::{Collector, UnfinishedResponse};
-use super::config::{Mode, Settings};
-use super::key::{KeyParts, Resource};
+use super::config::{CacheSettings, Mode};
+use super::key::{KeyParts, TargetLocation};
 use super::outcome::CacheOutcome;
 use super::semantics::cache_control::CacheControl;
 use super::semantics::storing::{Freshness, is_stored_field};
@@ -23,13 +23,13 @@ use crate::plugin_api::{AccessOutcome, AfterForwardCx, BeforeForwardCx, ChangedF
 
 pub(crate) struct ResponseCache {
     pub(super) name: &'static str,
-    pub(super) settings: Settings,
+    pub(super) settings: CacheSettings,
     pub(super) store: Arc<CacheStore>,
     pub(super) partition: Arc<Partition>,
 }
 
 /// What happens to a request.
-pub(super) enum Decision {
+pub(super) enum CacheDecision {
     Reply(Box<Reply>),
     /// It is forwarded, and its response is not looked at.
     Forward,
@@ -53,7 +53,7 @@ pub(super) struct Fetch {
     /// Whether the request validates the stored response.
     pub(super) is_validation: bool,
     /// Where the target is, if the request may change it.
-    pub(super) changes: Option<Resource<Box<str>>>,
+    pub(super) changes: Option<TargetLocation<Box<str>>>,
 }
 
 /// A response that may be stored.
@@ -66,21 +66,21 @@ pub(super) struct Admitted {
 impl Plugin for ResponseCache {
     fn before_forward<'a>(&'a self, cx: &'a mut BeforeForwardCx<'_>) -> AccessOutcome<'a> {
         match self.decide(cx, self.settings.collapse > Duration::ZERO, cx.now) {
-            Decision::Reply(reply) => AccessOutcome::Reply(reply),
-            Decision::Forward => AccessOutcome::Continue,
-            Decision::Fetch(fetch) => {
+            CacheDecision::Reply(reply) => AccessOutcome::Reply(reply),
+            CacheDecision::Forward => AccessOutcome::Continue,
+            CacheDecision::Fetch(fetch) => {
                 cx.set_plugin_data(fetch);
                 AccessOutcome::Continue
             }
-            Decision::Wait(flight) => AccessOutcome::Wait(Box::pin(async move {
+            CacheDecision::Wait(flight) => AccessOutcome::Wait(Box::pin(async move {
                 flight.wait(self.settings.collapse).await;
                 match self.decide(cx, false, SystemTime::now()) {
-                    Decision::Reply(reply) => Some(reply),
-                    Decision::Fetch(fetch) => {
+                    CacheDecision::Reply(reply) => Some(reply),
+                    CacheDecision::Fetch(fetch) => {
                         cx.set_plugin_data(fetch);
                         None
                     }
-                    Decision::Forward | Decision::Wait(_) => None,
+                    CacheDecision::Forward | CacheDecision::Wait(_) => None,
                 }
             })),
         }
@@ -105,7 +105,7 @@ impl Plugin for ResponseCache {
 }
 
 impl ResponseCache {
-    fn decide(&self, cx: &mut BeforeForwardCx<'_>, may_wait: bool, now: SystemTime) -> Decision {
+    fn decide(&self, cx: &mut BeforeForwardCx<'_>, may_wait: bool, now: SystemTime) -> CacheDecision {
         match self.settings.mode {
             Mode::Kong => kong::decide(self, cx, may_wait, now),
             Mode::Rfc9111 => rfc9111::decide(self, cx, may_wait, now),
@@ -197,7 +197,7 @@ impl ResponseCache {
         let Report { outcome, key, request, cache_status } = report;
         self.store.count(outcome);
         let shown = self.settings.response_fields;
-        // Kong's header, with which anybody may request them.
+        // Kong's header, with which any client may request them.
         let is_debug = request.contains_key("kong-debug");
         if shown.status || is_debug {
             match cache_status {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 
-use super::store::{CacheKey, FlightGuard, Generation, Partition, Reservation, StoredResponse};
+use super::store::{CacheKey, FlightGuard, Generation, Partition, StoredResponse};
 use crate::plugin_api::StreamingFilter;
 
 /// A response that is stored when its body is complete.

@@ -22,7 +22,7 @@ pub(crate) struct Config {
     #[serde(default = "default_statuses")]
     response_code: Vec<u16>,
     /// The methods of requests whose responses are stored. Only with `mode: kong`; with `rfc9111`, it is GET, and HEAD
-    /// is answered from the response to GET.
+    /// gets the head of the response to GET.
     #[serde(default = "default_methods")]
     request_method: Vec<String>,
     /// The media types of responses that are stored. Parameters must be the same: `application/json` does not contain
@@ -33,8 +33,8 @@ pub(crate) struct Config {
     /// say how long it is fresh, but when it was modified.
     #[serde(default = "default_ttl")]
     cache_ttl: u32,
-    /// How many seconds a response is kept. If unset, as long as it is fresh with `mode: kong`, and a day longer than it
-    /// is fresh with `mode: rfc9111`, where it may then be validated.
+    /// How many seconds a response is kept. If unset, as long as it is fresh with `mode: kong`, and a day longer than
+    /// that with `mode: rfc9111`, where it may then be validated.
     #[serde(default)]
     storage_ttl: Option<u32>,
     /// Whether `Cache-Control` of requests and responses is obeyed. Only with `mode: kong`; with `rfc9111`, it is.
@@ -121,7 +121,7 @@ impl Default for ResponseFields {
 }
 
 /// A valid configuration.
-pub(super) struct Settings {
+pub(super) struct CacheSettings {
     pub(super) mode: Mode,
     pub(super) statuses: Vec<StatusCode>,
     pub(super) methods: Vec<Method>,
@@ -143,7 +143,7 @@ pub(super) struct Settings {
 }
 
 impl Config {
-    pub(super) fn resolve(self) -> Result<Settings, Vec<Diagnostic>> {
+    pub(super) fn resolve(self) -> Result<CacheSettings, Vec<Diagnostic>> {
         let Strategy::Memory = self.strategy;
         let mut invalid = Vec::new();
         let statuses = resolve_each(&mut invalid, "response_code", &self.response_code, |code| {
@@ -152,7 +152,7 @@ impl Config {
                 status.ok_or_else(|| (format!("{code} is not a status of 200 to 900"), "use a final status"))?;
             if [StatusCode::PARTIAL_CONTENT, StatusCode::NOT_MODIFIED].contains(&status) {
                 let remedy = "remove it; with `mode: rfc9111`, ranges and 304 are made from whole responses";
-                return Err((format!("a response with {code} is only for the request that it answers"), remedy));
+                return Err((format!("a response with {code} is only for its own request"), remedy));
             }
             Ok(status)
         });
@@ -210,7 +210,7 @@ impl Config {
         let default_collapse = if self.mode == Mode::Rfc9111 { 5000 } else { 0 };
         let mut parameters = self.vary_query_params;
         parameters.sort_unstable();
-        Ok(Settings {
+        Ok(CacheSettings {
             mode: self.mode,
             statuses,
             methods,

@@ -10,7 +10,7 @@
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, Method, Uri};
 
-use super::config::Settings;
+use super::config::CacheSettings;
 use super::store::CacheKey;
 use crate::plugin_api::consumers::sha256;
 use crate::plugin_api::{ClientInfo, Identity, Scheme};
@@ -30,8 +30,8 @@ pub(super) struct KeyParts<'r> {
 }
 
 impl KeyParts<'_> {
-    pub(super) fn key(&self, settings: &Settings) -> CacheKey {
-        let resource = Resource { route: self.route, scheme: self.client.scheme, host: self.client.host };
+    pub(super) fn key(&self, settings: &CacheSettings) -> CacheKey {
+        let resource = TargetLocation { route: self.route, scheme: self.client.scheme, host: self.client.host };
         let mut text = resource.text(self.plugin, self.uri, settings);
         let resource = sha256(&text.0);
         text.push(self.method.as_str().as_bytes());
@@ -73,21 +73,21 @@ impl KeyParts<'_> {
 }
 
 /// Where the target of a request is.
-pub(super) struct Resource<T> {
+pub(super) struct TargetLocation<T> {
     pub(super) route: T,
     pub(super) scheme: Scheme,
     pub(super) host: T,
 }
 
-impl<T: AsRef<str>> Resource<T> {
+impl<T: AsRef<str>> TargetLocation<T> {
     /// The key of a target there, of which only the first half counts.
-    pub(super) fn key(&self, plugin: &'static str, uri: &Uri, settings: &Settings) -> CacheKey {
+    pub(super) fn key(&self, plugin: &'static str, uri: &Uri, settings: &CacheSettings) -> CacheKey {
         let mut key = [0; 32];
         key[..16].copy_from_slice(&sha256(&self.text(plugin, uri, settings).0)[..16]);
         CacheKey(key)
     }
 
-    fn text(&self, plugin: &'static str, uri: &Uri, settings: &Settings) -> Parts {
+    fn text(&self, plugin: &'static str, uri: &Uri, settings: &CacheSettings) -> Parts {
         let mut text = Parts(Vec::with_capacity(256));
         text.push(plugin.as_bytes());
         text.push(self.route.as_ref().as_bytes());

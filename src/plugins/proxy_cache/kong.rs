@@ -5,24 +5,29 @@ use std::time::{Duration, SystemTime};
 use http::header::{AGE, AUTHORIZATION, SET_COOKIE, TRAILER};
 use http::{HeaderMap, HeaderValue, StatusCode};
 
-use super::answer;
-use super::cache::{Admitted, Decision, Fetch, Report, ResponseCache, has_unkeyed_body};
-use super::config::Settings;
+use super::cache::{Admitted, CacheDecision, Fetch, Report, ResponseCache, has_unkeyed_body};
+use super::config::CacheSettings;
 use super::outcome::CacheOutcome;
 use super::semantics::cache_control::CacheControl;
 use super::semantics::storing::{Freshness, explicit_lifetime};
 use super::semantics::vary::Vary;
 use super::store::StoredResponse;
+use super::stored_reply;
 use crate::plugin_api::{AfterForwardCx, BeforeForwardCx, Reply};
 
-pub(super) fn decide(cache: &ResponseCache, cx: &mut BeforeForwardCx<'_>, may_wait: bool, now: SystemTime) -> Decision {
+pub(super) fn decide(
+    cache: &ResponseCache,
+    cx: &mut BeforeForwardCx<'_>,
+    may_wait: bool,
+    now: SystemTime,
+) -> CacheDecision {
     let settings = &cache.settings;
     let directives =
         if settings.cache_control { CacheControl::of_request(&cx.head.headers) } else { CacheControl::default() };
     if !is_cacheable(settings, cx, &directives) {
         let report = Report { outcome: CacheOutcome::Bypass, key: None, request: &cx.head.headers, cache_status: None };
         cache.report(cx.response_headers, report);
-        return Decision::Forward;
+        return CacheDecision::Forward;
     }
     let key = cache.key(cx, &cx.head.method);
     let (found, generation) = cache.partition.look_up(key, &cx.head.headers, now);
@@ -33,16 +38,16 @@ pub(super) fn decide(cache: &ResponseCache, cx: &mut BeforeForwardCx<'_>, may_wa
         if settings.response_fields.age {
             cx.response_headers.insert(AGE, HeaderValue::from(stored.age(now).as_secs()));
         }
-        return Decision::Reply(answer::whole(stored, &cx.head.method));
+        return CacheDecision::Reply(stored_reply::whole(stored, &cx.head.method));
     }
     if directives.only_if_cached && found.is_none() {
-        return Decision::Reply(answer::only_if_cached());
+        return CacheDecision::Reply(stored_reply::only_if_cached());
     }
     let flight = match cache.fly(key, may_wait) {
         Ok(flight) => flight,
-        Err(flight) => return Decision::Wait(flight),
+        Err(flight) => return CacheDecision::Wait(flight),
     };
-    Decision::Fetch(Box::new(Fetch {
+    CacheDecision::Fetch(Box::new(Fetch {
         key,
         method: cx.head.method.clone(),
         request: cx.head.headers.clone(),
@@ -56,7 +61,7 @@ pub(super) fn decide(cache: &ResponseCache, cx: &mut BeforeForwardCx<'_>, may_wa
 }
 
 /// Whether a response to the request may be stored or sent from the store.
-fn is_cacheable(settings: &Settings, cx: &BeforeForwardCx<'_>, directives: &CacheControl) -> bool {
+fn is_cacheable(settings: &CacheSettings, cx: &BeforeForwardCx<'_>, directives: &CacheControl) -> bool {
     let has_authorization = cx.head.headers.contains_key(AUTHORIZATION);
     let is_authenticated = cx.identity.credential.is_some();
     settings.methods.contains(&cx.head.method)
@@ -99,7 +104,7 @@ pub(super) fn after_forward(cache: &ResponseCache, fetch: Fetch, cx: &mut AfterF
 }
 
 /// What a response is stored with. `None` if it is not stored.
-fn admit(settings: &Settings, fetch: &Fetch, status: StatusCode, cx: &AfterForwardCx<'_>) -> Option<Admitted> {
+fn admit(settings: &CacheSettings, fetch: &Fetch, status: StatusCode, cx: &AfterForwardCx<'_>) -> Option<Admitted> {
     let headers: &HeaderMap = cx.headers;
     let is_listed = settings.statuses.contains(&status) && settings.types.contains(headers);
     let has_cookies = headers.contains_key(SET_COOKIE) && !settings.stores_cookies;

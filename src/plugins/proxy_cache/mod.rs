@@ -11,7 +11,6 @@
 //!   after_forward  ─▶ may it be stored? ─▶ Collector copies the body while it is forwarded ─▶ store
 //! ```
 
-mod answer;
 mod cache;
 mod collector;
 mod config;
@@ -22,6 +21,7 @@ mod outcome;
 mod rfc9111;
 mod semantics;
 pub mod store;
+mod stored_reply;
 #[cfg(test)]
 mod tests;
 

@@ -6,9 +6,8 @@ use std::time::{Duration, SystemTime};
 use http::header::{CONTENT_LOCATION, HeaderName, LOCATION};
 use http::{HeaderMap, Method, StatusCode, Uri};
 
-use super::answer;
-use super::cache::{Admitted, Decision, Fetch, Report, ResponseCache, Tags, has_unkeyed_body};
-use super::key::Resource;
+use super::cache::{Admitted, CacheDecision, Fetch, Report, ResponseCache, Tags, has_unkeyed_body};
+use super::key::TargetLocation;
 use super::outcome::CacheOutcome;
 use super::semantics::cache_control::CacheControl;
 use super::semantics::conditional;
@@ -16,24 +15,30 @@ use super::semantics::reuse::Reuse;
 use super::semantics::storing::{StoringRules, storable};
 use super::semantics::vary::Vary;
 use super::store::{CacheKey, Generation, StoredResponse};
+use super::stored_reply;
 use crate::plugin_api::{AfterForwardCx, BeforeForwardCx, Reply};
 
-pub(super) fn decide(cache: &ResponseCache, cx: &mut BeforeForwardCx<'_>, may_wait: bool, now: SystemTime) -> Decision {
+pub(super) fn decide(
+    cache: &ResponseCache,
+    cx: &mut BeforeForwardCx<'_>,
+    may_wait: bool,
+    now: SystemTime,
+) -> CacheDecision {
     let method = cx.head.method.clone();
     let key = cache.key(cx, &Method::GET);
     if ![Method::GET, Method::HEAD].contains(&method) {
         report_in_access(cache, cx, CacheOutcome::Bypass, "portico; fwd=method".to_owned());
         if [Method::OPTIONS, Method::TRACE].contains(&method) {
-            return Decision::Forward;
+            return CacheDecision::Forward;
         }
         let (_, generation) = cache.partition.look_up(key, &cx.head.headers, now);
         let (route, host) = ((*cx.route.route).into(), cx.client.host.into());
-        let changes = Some(Resource { route, scheme: cx.client.scheme, host });
-        return Decision::Fetch(Box::new(Fetch { changes, ..new_fetch(cx, key, now, generation) }));
+        let changes = Some(TargetLocation { route, scheme: cx.client.scheme, host });
+        return CacheDecision::Fetch(Box::new(Fetch { changes, ..new_fetch(cx, key, now, generation) }));
     }
     if has_unkeyed_body(cx) || cx.is_upgrade || conditional::needs_backend(&cx.head.headers) {
         report_in_access(cache, cx, CacheOutcome::Bypass, "portico; fwd=bypass".to_owned());
-        return Decision::Forward;
+        return CacheDecision::Forward;
     }
     let directives = CacheControl::of_request(&cx.head.headers);
     let (found, generation) = cache.partition.look_up(key, &cx.head.headers, now);
@@ -55,23 +60,23 @@ pub(super) fn decide(cache: &ResponseCache, cx: &mut BeforeForwardCx<'_>, may_wa
         };
         if let Some(outcome) = outcome {
             report_in_access(cache, cx, outcome, hit_status(stored, now));
-            return Decision::Reply(answer::for_request(stored, &method, &cx.head.headers, now));
+            return CacheDecision::Reply(stored_reply::for_request(stored, &method, &cx.head.headers, now));
         }
     }
     if directives.only_if_cached {
-        return Decision::Reply(answer::only_if_cached());
+        return CacheDecision::Reply(stored_reply::only_if_cached());
     }
-    let is_part = answer::asks_for_part(&cx.head.headers);
+    let is_part = stored_reply::asks_for_part(&cx.head.headers);
     if method == Method::HEAD || is_part && found.is_some() {
         let reason = if found.is_some() { "stale" } else { "uri-miss" };
         report_in_access(cache, cx, CacheOutcome::Bypass, format!("portico; fwd={reason}"));
-        return Decision::Forward;
+        return CacheDecision::Forward;
     }
     // A part is rarely a response that others wait for.
     if flight.is_none() && !is_part {
         flight = match cache.fly(key, may_wait) {
             Ok(flight) => flight,
-            Err(flight) => return Decision::Wait(flight),
+            Err(flight) => return CacheDecision::Wait(flight),
         };
     }
     let mut fetch = Fetch { flight, ..new_fetch(cx, key, now, generation) };
@@ -79,7 +84,7 @@ pub(super) fn decide(cache: &ResponseCache, cx: &mut BeforeForwardCx<'_>, may_wa
         fetch.is_validation = conditional::validate(&mut cx.head.headers, &stored.headers);
         fetch.stale = Some(stored);
     }
-    Decision::Fetch(Box::new(fetch))
+    CacheDecision::Fetch(Box::new(fetch))
 }
 
 fn new_fetch(cx: &BeforeForwardCx<'_>, key: CacheKey, now: SystemTime, generation: Generation) -> Fetch {
@@ -115,7 +120,7 @@ pub(super) fn after_forward(cache: &ResponseCache, fetch: Fetch, cx: &mut AfterF
         if is_failure && stored.state(cx.now).serves_errors(&request) {
             let status = format!("{}; detail=stale-if-error", hit_status(stored, cx.now));
             report(cache, &fetch, cx, CacheOutcome::Stale, status);
-            return Some(answer::for_request(stored, &fetch.method, &fetch.request, cx.now));
+            return Some(stored_reply::for_request(stored, &fetch.method, &fetch.request, cx.now));
         }
         if fetch.is_validation && cx.status == Some(StatusCode::NOT_MODIFIED) {
             let stored = Arc::clone(stored);
@@ -160,7 +165,7 @@ fn revalidated(
     if !conditional::validates(cx.headers, &stored.headers) {
         // It is about another response, so the next request gets a new one.
         cache.partition.invalidate(fetch.key);
-        return answer::for_request(stored, &fetch.method, &fetch.request, cx.now);
+        return stored_reply::for_request(stored, &fetch.method, &fetch.request, cx.now);
     }
     let headers = conditional::freshen(&stored.headers, cx.headers);
     let admitted = admit(cache, fetch, (stored.status, &headers), cx.now);
@@ -173,13 +178,13 @@ fn revalidated(
     });
     match updated {
         Some(updated) => {
-            let reply = answer::for_request(&updated, &fetch.method, &fetch.request, cx.now);
+            let reply = stored_reply::for_request(&updated, &fetch.method, &fetch.request, cx.now);
             cache.partition.insert(fetch.key, &fetch.request, updated, fetch.generation);
             reply
         }
         None => {
             cache.partition.invalidate(fetch.key);
-            answer::for_request(stored, &fetch.method, &fetch.request, cx.now)
+            stored_reply::for_request(stored, &fetch.method, &fetch.request, cx.now)
         }
     }
 }
@@ -212,7 +217,7 @@ fn report(cache: &ResponseCache, fetch: &Fetch, cx: &mut AfterForwardCx<'_>, out
 
 /// Removes what is stored for the targets that the response to an unsafe request names, if they are on the same host
 /// (RFC 9111, section 4.4).
-fn invalidate_named(cache: &ResponseCache, resource: &Resource<Box<str>>, headers: &HeaderMap) {
+fn invalidate_named(cache: &ResponseCache, resource: &TargetLocation<Box<str>>, headers: &HeaderMap) {
     for value in [LOCATION, CONTENT_LOCATION].iter().filter_map(|name| headers.get(name)?.to_str().ok()) {
         let Ok(uri) = value.parse::<Uri>() else { continue };
         let is_same_host = match (uri.scheme_str(), uri.authority()) {

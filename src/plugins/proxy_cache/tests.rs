@@ -1,3 +1,5 @@
+//! Tests of the plugin through a chain: what is stored, for whom, and when it is sent again.
+
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 

@@ -59,5 +59,5 @@ pub(crate) fn head_bytes(headers: &HeaderMap, vary: &Vary, tags: &[Box<[u8]>]) -
 
 /// What a field takes in a map in addition to its text.
 const FIELD_BYTES: usize = 120;
-/// What a response takes in addition to its fields and its body: its structures, its entry, and the places in the queue.
+/// What a response takes in addition to its fields and its body: structures, its entry, and places in the queue.
 const RESPONSE_BYTES: usize = 800;

@@ -1,3 +1,5 @@
+//! Tests of the store: limits, shares, variants and purges.
+
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;

@@ -20,7 +20,7 @@ use super::request_context::{RequestContext, RoutedRequest};
 use super::request_record::RequestRecord;
 use super::response_filters;
 use super::route_captures::RouteCaptures;
-use crate::plugin_api::chain::{AllowedRequest, ChainRequest, ChainResponse, ChainState, ForwardedRequest};
+use crate::plugin_api::chain::{AllowedRequest, ChainRequest, ChainResponse, ChainState, ForwardingOutcome};
 use crate::plugin_api::{Chain, ClientInfo, Reply, RequestLine, RespondedRequest, ResponseSource};
 use crate::proxy::http::exchange::activity::until_timed_out;
 use crate::proxy::http::exchange::body_source::BodySource;
@@ -200,7 +200,7 @@ pub(in crate::proxy) fn run_after_forward(
     let (no_headers, mut observers) = (HeaderMap::new(), Vec::new());
     let response = outcome.as_ref().ok();
     let (status, headers) = (response.map(Response::status), response.map_or(&no_headers, Response::headers));
-    let forwarded = ForwardedRequest { status, headers, now: SystemTime::now(), observers: &mut observers };
+    let forwarded = ForwardingOutcome { status, headers, now: SystemTime::now(), observers: &mut observers };
     if let Some(reply) = run.chain.after_forward(forwarded, &mut run.state) {
         if let Ok(former) = outcome
             && former.body().is_end_stream()
