@@ -259,8 +259,8 @@ const LAYERS: &[Row] = &[
         &[
             "remote server_text",
             "cookies decimal form_body header_spoofing kind login multipart plugin_regex reply route_description \
-             scheme state template timing",
-            "batch_queue body_filter changed_fields fields idle_connections instance password remote_request \
+             scheme state template timing weighted_list",
+            "batch_queue body_filter changed_fields content_coding fields idle_connections instance password remote_request \
              repeated_query sealed_cookie token",
             "completed_request consumers remote_client services",
             "context digest_cache scripted_server server_diagnostics shared_fetch",
@@ -274,8 +274,8 @@ const LAYERS: &[Row] = &[
     ),
     (
         "plugins",
-        &["acl basic_auth bot_detection combined_auth_tests correlation_id cors forward_auth header_cert_auth \
-         hmac_auth http_log identity_keys internal_identity ip_restriction jwt jwt_signer key_auth ldap_auth \
+        &["acl basic_auth bot_detection combined_auth_tests compression correlation_id cors error_pages forward_auth \
+         header_cert_auth hmac_auth http_log identity_keys internal_identity ip_restriction jwt jwt_signer key_auth ldap_auth \
          mtls_auth oauth2_introspection opa openid_connect prometheus rate_limiting redirect request_size_limiting \
          request_termination request_transformer response_transformer session standard_webhooks upstream_oauth"],
     ),
