@@ -226,7 +226,7 @@ async fn uploads_are_decompressed_for_the_backend() {
         ("gzip, br", gzip(BODY.as_bytes()), 415),
         ("identity", BODY.as_bytes().to_vec(), 200),
     ] {
-        let before = endpoint.requests().len();
+        let before = endpoint.log.requests().len();
         let mut client = server.connect().await;
         let head = format!(
             "POST / HTTP/1.1\r\nhost: a.example\r\nconnection: close\r\ncontent-encoding: {coding}\r\n\
@@ -236,7 +236,7 @@ async fn uploads_are_decompressed_for_the_backend() {
         client.send([head.as_bytes(), &body].concat()).await;
         let response = client.response().await;
         assert_eq!(response.status, expected, "{coding}: {}", response.text());
-        let requests = endpoint.requests();
+        let requests = endpoint.log.requests();
         assert_eq!(requests.len() - before, usize::from(expected == 200), "{coding}");
         if expected == 200 {
             let request = requests.last().unwrap().to_lowercase();
