@@ -262,9 +262,9 @@ const LAYERS: &[Row] = &[
         &[
             "remote server_text",
             "cookies decimal form_body header_spoofing kind login multipart plugin_regex reply route_description \
-             scheme shared_keys state template timing",
-            "batch_queue body_filter changed_fields fields idle_connections instance json_schema password \
-             remote_request \
+             scheme shared_keys state template timing weighted_list",
+            "batch_queue body_filter changed_fields content_coding fields idle_connections instance json_schema \
+             password remote_request \
              repeated_query sealed_cookie token",
             "completed_request consumers remote_client services",
             "context digest_cache scripted_server server_diagnostics shared_fetch",

@@ -8,8 +8,8 @@
 //!
 //! The proxy handles what all filters need: lengths, `ETag` and digests, HEAD, ranges, trailers and content codings.
 //! Filters run in the order in which they were added, and the one that encodes the body runs after all others, whatever
-//! the priority of its plugin: no filter reads what Portico itself has encoded. No filter runs on a response without a body, on a range (206 or
-//! `Content-Range`) or on an upgraded connection.
+//! the priority of its plugin: no filter reads what Portico itself has encoded. No filter runs on a response without a
+//! body, on a range (206 or `Content-Range`) or on an upgraded connection.
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode};
@@ -78,8 +78,8 @@ pub trait StreamingFilter {
         Bytes::new()
     }
 
-    /// Returns what the filter has kept back, because the source of the body has no more data at the moment, so that the
-    /// client does not wait for it.
+    /// Returns what the filter has kept back, because the source of the body has no more data at the moment, so that
+    /// the client does not wait for it.
     fn pause(&mut self) -> Bytes {
         Bytes::new()
     }

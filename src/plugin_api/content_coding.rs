@@ -1,5 +1,5 @@
-//! Content codings of bodies, and decoding them: responses for filters that read text, requests for backends that do not
-//! decode.
+//! Content codings of bodies, and decoding them: responses for filters that read text, requests for backends that do
+//! not decode.
 
 use std::io::Read;
 

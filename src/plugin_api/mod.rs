@@ -166,8 +166,8 @@ pub trait Plugin: Send + Sync + 'static {
         false
     }
 
-    /// Whether `response` reads [`RespondedRequest::line`]. Only then it is copied. Plugins that do cannot be attached to
-    /// a consumer or group, which is not known when it is copied.
+    /// Whether `response` reads [`RespondedRequest::line`]. Only then it is copied. Plugins that do cannot be attached
+    /// to a consumer or group, which is not known when it is copied.
     fn reads_request_line(&self) -> bool {
         false
     }

@@ -66,6 +66,8 @@ const EXPECTED_KINDS: &[ExpectedKind] = &[
     expected("basic-auth", 1100, Phases::ACCESS).failing_closed().without_consumers_and_groups(),
     expected("openid-connect", 1050, Phases::ACCESS_AND_RESPONSE).failing_closed().without_consumers_and_groups(),
     expected("hmac-auth", 1030, Phases::ACCESS).failing_closed().without_consumers_and_groups(),
+    expected("compression", 1005, Phases::ACCESS_AND_RESPONSE),
+    expected("error-pages", 1, Phases::RESPONSE).without_consumers_and_groups(),
     expected("ip-restriction", 990, Phases::ACCESS_AND_STREAM_OPEN).failing_closed().with_protocols(HTTP_TCP_AND_TLS),
     expected("request-size-limiting", 951, Phases::ACCESS).failing_closed(),
     expected("acl", 950, Phases::ACCESS).failing_closed().without_consumers(),
@@ -93,6 +95,9 @@ fn minimal_config(kind: &dyn AnyPluginKind) -> Value {
     match kind.name() {
         "acl" => json!({"allow": ["staff"]}),
         "file-log" => json!({"path": "/dev/stdout"}),
+        "error-pages" => json!({
+            "pages": [{"statuses": [404], "bodies": [{"content_type": "text/plain", "template": "{{title}}"}]}],
+        }),
         "forward-auth" => json!({"address": "http://auth.example/check"}),
         "header-cert-auth" => json!({
             "certificate_header_name": "x-client-cert", "certificate_header_format": "url_encoded",
@@ -355,6 +360,12 @@ fn configurations_that_kong_rejects(kind: &str) -> Vec<(Value, &'static str)> {
             (json!({"size_unit": "gigabytes"}), "config.size_unit"),
             (json!({"allowed_payload_size": 1.5}), "config.allowed_payload_size"),
         ],
+        "compression" => vec![
+            (json!({"levels": {"gzip": 10}}), "config.levels.gzip"),
+            (json!({"codings": ["deflate"]}), "config.codings[0]"),
+            (json!({"types": ["html"]}), "config.types[0]"),
+        ],
+        "error-pages" => vec![(json!({"pages": []}), "config.pages")],
         "request-termination" => vec![
             (json!({"status_code": 99}), "config.status_code"),
             (json!({"status_code": 600}), "config.status_code"),
@@ -653,6 +664,8 @@ fn changed_heads(name: &str) -> ChangedHeads {
         "bot-detection"
         | "datadog"
         | "file-log"
+        | "compression"
+        | "error-pages"
         | "forward-auth"
         | "http-log"
         | "identity-keys"

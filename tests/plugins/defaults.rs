@@ -16,6 +16,18 @@ fn kong_defaults(plugin: &str) -> Value {
         "correlation-id" => json!({
             "header_name": "Kong-Request-ID", "generator": "uuid#counter", "echo_downstream": false,
         }),
+        "compression" => json!({
+            "codings": ["zstd", "br", "gzip"],
+            "types": [
+                "text/*", "application/json", "application/*+json", "application/javascript", "application/xml",
+                "application/*+xml", "application/wasm", "application/x-ndjson", "application/manifest+json", "font/ttf",
+                "font/otf", "image/svg+xml",
+            ],
+            "min_length": 1024, "levels": null, "levels.gzip": 5, "levels.br": 4, "levels.zstd": 3,
+            "with_credentials": false, "request": null, "request.decompress": false, "request.max_bytes": 1_048_576,
+            "request.max_ratio": 100,
+        }),
+        "error-pages" => json!({"pages": [], "cache_control": "no-store"}),
         "cors" => json!({
             "origins": [], "headers": [], "exposed_headers": [],
             "methods": ["GET", "HEAD", "PUT", "PATCH", "POST", "DELETE", "OPTIONS", "TRACE", "CONNECT"],

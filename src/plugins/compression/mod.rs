@@ -9,23 +9,23 @@
 //!
 //! A response is compressed if all of these apply:
 //!
-//! - `Accept-Encoding` of the request accepts one of the codings. The one with the highest weight is used, and the first
-//!   one of `codings` among equals. Without the field, nothing is compressed.
+//! - `Accept-Encoding` of the request accepts one of the codings. The one with the highest weight is used, and the
+//!   first one of `codings` among equals. Without the field, nothing is compressed.
 //! - The media type is one of `types`, and not that of gRPC.
 //! - The body has at least `min_length` bytes, or its length is not known in advance.
 //! - It has no `Content-Encoding` yet, no `Content-Range`, and no `Cache-Control: no-transform`.
-//! - Neither the request nor the response has credentials, or `with_credentials` is set. A client that can choose a part
-//!   of a compressed page can find out its secrets by the length (the attack BREACH). The plugin takes `Authorization`,
-//!   `Proxy-Authorization` and cookies of the request, an authenticated consumer, and `Set-Cookie` of the response as
-//!   signs of secrets; it does not see any others, such as keys in a query that no plugin reads.
+//! - Neither the request nor the response has credentials, or `with_credentials` is set. A client that can choose a
+//!   part of a compressed page can find out its secrets by the length (the attack BREACH). The plugin takes
+//!   `Authorization`, `Proxy-Authorization` and cookies of the request, an authenticated consumer, and `Set-Cookie` of
+//!   the response as signs of secrets; it does not see any others, such as keys in a query that no plugin reads.
 //!
-//! A compressed response has `Content-Encoding`, no `Content-Length`, a weak `ETag` instead of a strong one, and neither
-//! `Accept-Ranges` nor digests. `Vary: Accept-Encoding` is added to each response that another client could get
+//! A compressed response has `Content-Encoding`, no `Content-Length`, a weak `ETag` instead of a strong one, and
+//! neither `Accept-Ranges` nor digests. `Vary: Accept-Encoding` is added to each response that another client could get
 //! compressed. The response to HEAD has the fields of the response to GET.
 //!
 //! The body is compressed last, after the filters of all other plugins, in parts of 16 KiB while it is sent. When the
 //! backend pauses, as between server-sent events, everything that it has sent so far is passed on at once.
-//! Without room for the [memory of an encoder](../limits.md#bodies-in-memory), the response is sent as it is, and
+//! Without room for the memory of an encoder, the response is sent as it is, and
 //! `portico_plugin_unfiltered_bodies_total` counts it.
 //!
 //! With `request.decompress`, bodies of requests in the codings gzip, deflate, br and zstd are decompressed after
@@ -167,7 +167,7 @@ struct Responses {
 
 impl PluginKind for Compression {
     const NAME: &'static str = "compression";
-    // After authentication, so that strangers cannot make Portico decompress, and before plugins that read bodies.
+    // After authentication, so that only known clients make Portico decompress, and before plugins that read bodies.
     const PRIORITY: i32 = 1005;
     const PHASES: Phases = Phases::ACCESS_AND_RESPONSE;
     const FAIL_CLOSED: bool = false;
@@ -193,7 +193,7 @@ impl PluginKind for Compression {
 
 /// What the response phase needs to know of the request.
 #[derive(Clone, Copy)]
-struct RequestFacts {
+struct RequestTraits {
     accepted: Accepted,
     has_credentials: bool,
 }
@@ -212,7 +212,7 @@ impl Plugin for Compression {
                 [AUTHORIZATION, PROXY_AUTHORIZATION, COOKIE].iter().any(|name| headers.contains_key(name))
                     || identity.consumer.is_some()
                     || identity.credential.is_some();
-            let facts = RequestFacts { accepted: Accepted::from_headers(headers), has_credentials };
+            let facts = RequestTraits { accepted: Accepted::from_headers(headers), has_credentials };
             cx.set_plugin_data(facts);
         }
         match &self.uploads {
@@ -222,7 +222,7 @@ impl Plugin for Compression {
     }
 
     fn response<'a>(&'a self, cx: &'a mut ResponseCx<'_>) -> ResponseOutcome<'a> {
-        if let Some(facts) = cx.plugin_data::<RequestFacts>().copied() {
+        if let Some(facts) = cx.plugin_data::<RequestTraits>().copied() {
             let responses = Arc::clone(&self.responses);
             cx.push_body_filter(BodyFilter::Coding(Box::new(move |head| responses.choose(facts, head))));
         }
@@ -254,7 +254,7 @@ impl Plugin for Compression {
 
 impl Responses {
     /// The coding of a response, to whose head `Vary` is added if the choice depends on the client.
-    fn choose(&self, request: RequestFacts, head: CodedHead<'_>) -> Option<BodyCoding> {
+    fn choose(&self, request: RequestTraits, head: CodedHead<'_>) -> Option<BodyCoding> {
         let CodedHead { status, headers, length } = head;
         if headers.contains_key(CONTENT_ENCODING) || forbids_changes(headers) {
             return None;

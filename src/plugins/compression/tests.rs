@@ -1,3 +1,5 @@
+//! Tests of `compression`: which responses are compressed, and which requests are decompressed.
+
 use http::HeaderName;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use serde_json::{Value, json};

@@ -16,7 +16,8 @@ pub(super) struct RequestConfig {
     decompress: bool,
     /// The largest body in bytes, as the client sends it and decompressed; at most 16 MiB.
     max_bytes: u64,
-    /// How many times as large as the compressed body the decompressed one may be. Bodies of up to 64 KiB may be larger.
+    /// How many times as large as the compressed body the decompressed one may be. Bodies of up to 64 KiB may be
+    /// larger.
     max_ratio: u32,
 }
 

@@ -13,13 +13,13 @@
 //!           template: '{"title": "{{title}}", "status": {{status}}, "instance": "{{path}}"}'
 //! ```
 //!
-//! The first page that fits the status, the host and the source of a response replaces its body. `Accept` of the request
-//! selects the format. The status stays, and so do all header fields except those that describe the former body: fields
-//! whose names begin with `Content-`, `ETag`, `Last-Modified`, `Accept-Ranges` and digests. Without a `Cache-Control`,
-//! that of the field `cache_control` is set. The response to HEAD has the length of the page.
+//! The first page that fits the status, the host and the source of a response replaces its body. `Accept` of the
+//! request selects the format. The status stays, and so do all header fields except those that describe the former
+//! body: fields whose names begin with `Content-`, `ETag`, `Last-Modified`, `Accept-Ranges` and digests. Without a
+//! `Cache-Control`, that of the field `cache_control` is set. The response to HEAD has the length of the page.
 //!
-//! Variables in templates are `{{status}}`, `{{title}}` (the phrase of the status), `{{reason}}` (the [reason of an
-//! error](../request-errors.md) of Portico or a plugin, empty for backends), `{{request_id}}`, `{{host}}` and `{{path}}`
+//! Variables in templates are `{{status}}`, `{{title}}` (the phrase of the status), `{{reason}}` (the reason of an
+//! error of Portico or a plugin, as in the access log, empty for backends), `{{request_id}}`, `{{host}}` and `{{path}}`
 //! (as the client sent them, without the query). Their values are escaped for HTML, XML or JSON; in JSON, a variable
 //! stands inside of a string in quotes, except `{{status}}`. Two opening braces always begin a variable.
 //!
@@ -132,8 +132,10 @@ impl Plugin for ErrorPages {
             host,
             path: line.map_or("", |line| line.target.path()),
         });
-        let reason = cx.request.reason.unwrap_or("error_page");
-        let mut reply = Reply::new(cx.status, ReplyBody::Raw(text.into()), reason);
+        let mut reply = Reply::new(cx.status, ReplyBody::Raw(text.into()), "error_page");
+        if let Some(reason) = cx.request.reason {
+            reply.reason = reason;
+        }
         reply.headers = self.page_headers(cx.headers, body, page.is_negotiated());
         ResponseOutcome::Replace(reply)
     }

@@ -60,7 +60,7 @@ struct PageBodyConfig {
 pub(super) struct Page {
     statuses: Box<[RangeInclusive<u16>]>,
     from: PageSource,
-    hosts: Box<[HostPattern]>,
+    hosts: Box<[PageHost]>,
     bodies: Box<[PageBody]>,
 }
 
@@ -71,7 +71,7 @@ pub(super) struct PageBody {
     template: PageTemplate,
 }
 
-enum HostPattern {
+enum PageHost {
     Exact(Box<str>),
     /// The end of the host, with the dot.
     Suffix(Box<str>),
@@ -98,7 +98,7 @@ impl Page {
         }
         let mut patterns = Vec::new();
         for (index, host) in hosts.iter().enumerate() {
-            match HostPattern::parse(host) {
+            match PageHost::parse(host) {
                 Some(pattern) => patterns.push(pattern),
                 None => {
                     let remedy = "write a name such as shop.example or *.shop.example, without a port";
@@ -220,8 +220,8 @@ fn parse_statuses(entry: &StatusEntry) -> Option<RangeInclusive<u16>> {
     (is_error(range.start()) && is_error(range.end()) && range.start() <= range.end()).then_some(range)
 }
 
-impl HostPattern {
-    fn parse(text: &str) -> Option<HostPattern> {
+impl PageHost {
+    fn parse(text: &str) -> Option<PageHost> {
         let text = text.to_ascii_lowercase();
         let name = text.strip_prefix("*.").unwrap_or(&text);
         let is_label = |label: &str| {
@@ -230,17 +230,13 @@ impl HostPattern {
         if name.len() > 253 || !name.split('.').all(is_label) {
             return None;
         }
-        Some(if text.starts_with('*') {
-            HostPattern::Suffix(text[1..].into())
-        } else {
-            HostPattern::Exact(text.into())
-        })
+        Some(if text.starts_with('*') { PageHost::Suffix(text[1..].into()) } else { PageHost::Exact(text.into()) })
     }
 
     fn matches(&self, host: &str) -> bool {
         match self {
-            HostPattern::Exact(name) => **name == *host,
-            HostPattern::Suffix(suffix) => host.len() > suffix.len() && host.ends_with(&**suffix),
+            PageHost::Exact(name) => **name == *host,
+            PageHost::Suffix(suffix) => host.len() > suffix.len() && host.ends_with(&**suffix),
         }
     }
 }

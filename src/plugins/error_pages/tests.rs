@@ -1,3 +1,5 @@
+//! Tests of `error-pages`: which responses get which page.
+
 use http::{Response, StatusCode};
 use serde_json::{Value, json};
 
