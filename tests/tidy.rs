@@ -258,10 +258,10 @@ const LAYERS: &[Row] = &[
         "plugin_api",
         &[
             "remote server_text",
-            "cookies decimal form_body header_spoofing kind login multipart plugin_regex reply route_description \
-             scheme state template timing",
-            "batch_queue body_filter changed_fields fields idle_connections instance json_schema password remote_request \
-             repeated_query sealed_cookie token",
+            "cookies decimal form_body header_spoofing kind login media_type multipart plugin_regex reply \
+             route_description scheme state template timing violations",
+            "batch_queue body_filter changed_fields fields idle_connections instance json_schema openapi password \
+             remote_request repeated_query sealed_cookie token",
             "completed_request consumers remote_client services",
             "context digest_cache scripted_server server_diagnostics shared_fetch",
             "redis remote_server",
@@ -275,9 +275,10 @@ const LAYERS: &[Row] = &[
     (
         "plugins",
         &["acl basic_auth bot_detection combined_auth_tests correlation_id cors forward_auth header_cert_auth \
-         hmac_auth http_log identity_keys internal_identity ip_restriction jwt jwt_signer key_auth ldap_auth \
-         mtls_auth oauth2_introspection opa openid_connect prometheus rate_limiting redirect request_size_limiting \
-         request_termination request_transformer response_transformer session standard_webhooks upstream_oauth"],
+         hmac_auth http_log identity_keys injection_protection internal_identity ip_restriction json_threat_protection \
+         jwt jwt_signer key_auth ldap_auth mocking mtls_auth oas_validation oauth2_introspection opa openid_connect prometheus rate_limiting redirect request_size_limiting \
+         request_termination request_transformer request_validator response_transformer session standard_webhooks \
+         upstream_oauth xml_threat_protection"],
     ),
     (
         "proxy",

@@ -36,7 +36,9 @@ pub mod json_schema;
 pub mod kind;
 pub mod log_entry;
 pub mod login;
+pub mod media_type;
 pub mod multipart;
+pub mod openapi;
 pub mod password;
 pub mod plugin_regex;
 pub mod redis;
@@ -61,12 +63,13 @@ pub mod template;
 pub mod testing;
 pub mod timing;
 pub mod token;
+pub mod violations;
 
 use futures_util::future::LocalBoxFuture;
 use http::request;
 
 pub use crate::request_target::path_encoding;
-pub use body_filter::{BeyondLimit, BodyFilter, BufferedFilter, StreamingFilter};
+pub use body_filter::{BeyondLimit, BodyCheck, BodyFilter, BufferedFilter, StreamingFilter};
 pub use chain::Chain;
 pub use changed_fields::{ChangedFields, FieldNames};
 pub use completed_request::{CompletedRequest, CredentialLocations};

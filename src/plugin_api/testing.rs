@@ -359,6 +359,10 @@ impl TestOutcome {
         let filters = std::mem::take(&mut self.state.body_filters).into_iter();
         filters.fold(body.into(), |body, filter| match filter.filter {
             BodyFilter::Buffered(filter) => (filter.transform)(&body).unwrap_or(body),
+            BodyFilter::Checked(filter) => {
+                self.reply = (filter.check)(&body).or(self.reply.take());
+                body
+            }
             BodyFilter::Streaming(mut filter) => [filter.part(body), filter.end()].concat().into(),
         })
     }

@@ -44,6 +44,9 @@ impl ExpectedKind {
     }
 }
 
+const BEFORE_FORWARD: Phases =
+    Phases { access: false, before_forward: true, response: false, log: false, stream_open: false };
+
 const EXPECTED_KINDS: &[ExpectedKind] = &[
     expected("correlation-id", 100_001, Phases::ACCESS_AND_RESPONSE),
     expected("identity-keys", 1950, Phases::ACCESS).failing_closed().without_consumers_and_groups(),
@@ -64,10 +67,15 @@ const EXPECTED_KINDS: &[ExpectedKind] = &[
     expected("basic-auth", 1100, Phases::ACCESS).failing_closed().without_consumers_and_groups(),
     expected("openid-connect", 1050, Phases::ACCESS_AND_RESPONSE).failing_closed().without_consumers_and_groups(),
     expected("hmac-auth", 1030, Phases::ACCESS).failing_closed().without_consumers_and_groups(),
+    expected("json-threat-protection", 1009, Phases::ACCESS).failing_closed(),
+    expected("xml-threat-protection", 1008, Phases::ACCESS).failing_closed(),
+    expected("injection-protection", 1007, Phases::ACCESS).failing_closed(),
+    expected("request-validator", 999, Phases::ACCESS).failing_closed(),
     expected("ip-restriction", 990, Phases::ACCESS_AND_STREAM_OPEN).failing_closed().with_protocols(HTTP_TCP_AND_TLS),
     expected("request-size-limiting", 951, Phases::ACCESS).failing_closed(),
     expected("acl", 950, Phases::ACCESS).failing_closed().without_consumers(),
     expected("rate-limiting", 910, Phases::ACCESS).failing_closed(),
+    expected("oas-validation", 840, Phases::ACCESS_AND_RESPONSE).failing_closed(),
     expected("request-transformer", 801, Phases::ACCESS),
     expected("response-transformer", 800, Phases::RESPONSE),
     expected("redirect", 779, Phases::ACCESS),
@@ -75,6 +83,7 @@ const EXPECTED_KINDS: &[ExpectedKind] = &[
     expected("prometheus", 13, Phases::LOG).with_protocols(ALL_PROTOCOLS),
     expected("http-log", 12, Phases::LOG),
     expected("request-termination", 2, Phases::ACCESS).failing_closed(),
+    expected("mocking", -1, BEFORE_FORWARD).failing_closed(),
 ];
 
 /// The minimal configuration of a plugin.
@@ -91,7 +100,10 @@ fn minimal_config(kind: &dyn AnyPluginKind) -> Value {
         "jwt-signer" => json!({
             "access_token_jwks_uri": "https://issuer.example/keys", "access_token_signing_keys": [SIGNING_KEY],
         }),
+        "mocking" => json!({"api_specification": API}),
         "mtls-auth" => json!({"ca_certificates": [AUTHORITY]}),
+        "oas-validation" => json!({"api_spec": API}),
+        "request-validator" => json!({"body_schema": "[{\"a\": {\"type\": \"string\"}}]"}),
         "oauth2-introspection" => {
             json!({"introspection_url": "https://issuer.example/introspect", "authorization_value": "Basic YTpi"})
         }
@@ -108,6 +120,10 @@ fn minimal_config(kind: &dyn AnyPluginKind) -> Value {
         _ => json!({}),
     }
 }
+
+/// A document of an API with one operation, which a GET request for `/` has.
+const API: &str =
+    "openapi: 3.1.0\ninfo: {title: API, version: '1'}\npaths: {/: {get: {responses: {'200': {description: ok}}}}}";
 
 /// A key that signs tokens.
 const SIGNING_KEY: &str = "\
@@ -225,6 +241,29 @@ fn configurations_that_kong_rejects(kind: &str) -> Vec<(Value, &'static str)> {
         "jwt-signer" => vec![
             (json!({}), "config.access_token_jwks_uri"),
             (json!({"access_token_jwks_uri": "https://issuer.example/keys"}), "config.access_token_signing_keys"),
+        ],
+        "injection-protection" => vec![
+            (json!({"injection_types": ["xss"]}), "config.injection_types"),
+            (json!({"locations": ["cookies"]}), "config.locations"),
+            (json!({"error_status_code": 500}), "config.error_status_code"),
+            (json!({"custom_injections": [{"name": "a"}]}), "config.custom_injections"),
+        ],
+        "json-threat-protection" => vec![
+            (json!({"error_status_code": 500}), "config.error_status_code"),
+            (json!({"enforcement_mode": "off"}), "config.enforcement_mode"),
+            (json!({"max_body_size": -2}), "config.max_body_size"),
+        ],
+        "mocking" => vec![(json!({}), "config.api_specification")],
+        "oas-validation" => vec![(json!({}), "config.api_spec")],
+        "request-validator" => vec![
+            (json!({}), "config.body_schema"),
+            (json!({"body_schema": "{"}), "config.body_schema"),
+            (json!({"version": "draft3", "body_schema": "{}"}), "config.version"),
+            (json!({"parameter_schema": [{"name": "a", "in": "body", "required": true}]}), "config.parameter_schema"),
+        ],
+        "xml-threat-protection" => vec![
+            (json!({"checked_content_types": ["xml"]}), "config.checked_content_types"),
+            (json!({"max_depth": -1}), "config.max_depth"),
         ],
         "mtls-auth" => vec![
             (json!({}), "config.ca_certificates"),
@@ -587,20 +626,26 @@ fn changed_heads(name: &str) -> ChangedHeads {
             });
             (config, None, Some("x-second"))
         }
+        "mocking" => (json!({"api_specification": API}), None, Some("x-kong-mocking-plugin")),
         "session" => (json!({}), Some("x-consumer-id"), None),
         "bot-detection"
         | "forward-auth"
         | "http-log"
         | "identity-keys"
+        | "injection-protection"
         | "ip-restriction"
+        | "json-threat-protection"
         | "jwt-signer"
+        | "oas-validation"
         | "opa"
         | "prometheus"
         | "redirect"
         | "request-size-limiting"
         | "request-termination"
+        | "request-validator"
         | "standard-webhooks"
-        | "upstream-oauth" => {
+        | "upstream-oauth"
+        | "xml-threat-protection" => {
             let kind = REGISTRY.find(name).expect("the registry has the plugin");
             (minimal_config(kind), None, None)
         }
