@@ -35,6 +35,7 @@ pub const TARGETS: &[(&str, FuzzTarget)] = &[
     ("http1_requests", http1::requests::requests),
     ("http1_responses", http1::responses::responses),
     ("http2_frames", proxy::http2_frames::check),
+    ("json_threats", plugins::json_threats),
     ("jwt", plugins::token),
     ("manifests", manifests::fuzzing::check),
     ("oauth2_requests", plugins::token_request),
@@ -44,6 +45,7 @@ pub const TARGETS: &[(&str, FuzzTarget)] = &[
     ("request_targets", request_target::fuzzing::check),
     ("sessions", proxy::sessions::check),
     ("transformer_templates", transformer_templates::check),
+    ("xml_threats", plugins::xml_threats),
 ];
 
 /// Runs a target.

@@ -21,6 +21,8 @@ pub enum BodyFilter {
     /// Gets the whole body before the head of the response is sent. Not applied to server-sent events and gRPC, whose
     /// messages must not wait for the end of the body.
     Buffered(BufferedFilter),
+    /// Reads the whole body as a buffered filter does, and may replace the response instead of changing the body.
+    Checked(BodyCheck),
     /// Gets each part of the body as it arrives, without content decoding.
     Streaming(Box<dyn StreamingFilter>),
     /// Decides by the final head of the response whether and how the body is encoded.
@@ -60,6 +62,16 @@ pub struct BufferedFilter {
 
 /// Returns the new body, or `None` to leave the response as it is.
 pub type BodyTransform = Box<dyn FnOnce(&[u8]) -> Option<Bytes>>;
+
+/// A check of the whole body.
+pub struct BodyCheck {
+    /// The largest body in bytes, as in [`BufferedFilter`].
+    pub max_bytes: usize,
+    /// What happens to a body that is larger, or whose content coding is not gzip or deflate or is invalid.
+    pub unreadable: BeyondLimit,
+    /// Returns what replaces the response, without the response phase of the plugins, or `None` to leave it as it is.
+    pub check: Box<dyn FnOnce(&[u8]) -> Option<Box<Reply>>>,
+}
 
 /// What happens to a body that is larger than `max_bytes`.
 pub enum BeyondLimit {

@@ -40,7 +40,9 @@ pub mod log_delivery;
 pub mod log_entry;
 pub mod log_fields;
 pub mod login;
+pub mod media_type;
 pub mod multipart;
+pub mod openapi;
 pub mod password;
 pub mod plugin_regex;
 pub mod redis;
@@ -68,6 +70,7 @@ pub mod template;
 pub mod testing;
 pub mod timing;
 pub mod token;
+pub mod violations;
 pub mod weighted_list;
 
 use futures_util::future::LocalBoxFuture;
@@ -75,7 +78,9 @@ use http::request;
 
 pub use crate::request_target::path_encoding;
 pub(crate) use crate::shared_limit::{Held, Share, SharedLimit};
-pub use body_filter::{BeyondLimit, BodyCoding, BodyFilter, BufferedFilter, CodedHead, StreamingFilter};
+pub use body_filter::{
+    BeyondLimit, BodyCheck, BodyCoding, BodyFilter, BufferedFilter, CodedHead, StreamingFilter,
+};
 pub use chain::Chain;
 pub use changed_fields::{ChangedFields, FieldNames};
 pub use completed_request::{CompletedRequest, CredentialLocations};

@@ -393,6 +393,10 @@ impl TestOutcome {
         let http::response::Parts { status, headers, .. } = &mut self.response;
         filters.into_iter().chain(codings).fold(body.into(), |body, filter| match filter.filter {
             BodyFilter::Buffered(filter) => (filter.transform)(&body).unwrap_or(body),
+            BodyFilter::Checked(filter) => {
+                self.reply = (filter.check)(&body).or(self.reply.take());
+                body
+            }
             BodyFilter::Streaming(mut filter) => [filter.part(body), filter.end()].concat().into(),
             BodyFilter::Coding(choose) => {
                 let length = Some(body.len() as u64);

@@ -17,15 +17,19 @@ mod header_cert_auth;
 mod hmac_auth;
 mod http_log;
 mod identity_keys;
+mod injection_protection;
 mod internal_identity;
 mod ip_restriction;
+mod json_threat_protection;
 mod jwt;
 mod jwt_signer;
 mod key_auth;
 mod ldap_auth;
 mod ldap_auth_advanced;
 mod loggly;
+mod mocking;
 mod mtls_auth;
+mod oas_validation;
 mod oauth2;
 mod oauth2_introspection;
 mod opa;
@@ -38,6 +42,7 @@ mod redirect;
 mod request_size_limiting;
 mod request_termination;
 mod request_transformer;
+mod request_validator;
 mod response_ratelimiting;
 mod response_transformer;
 mod session;
@@ -47,13 +52,18 @@ mod syslog;
 mod tcp_log;
 mod udp_log;
 mod upstream_oauth;
+mod xml_threat_protection;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) use json_threat_protection::fuzzing::json_threats;
 #[cfg(any(test, fuzzing))]
 pub(crate) use jwt::fuzzing::token;
 #[cfg(any(test, fuzzing))]
 pub(crate) use oauth2::fuzzing::token_request;
 #[cfg(any(test, fuzzing))]
 pub(crate) use request_transformer::fuzzing::body;
+#[cfg(any(test, fuzzing))]
+pub(crate) use xml_threat_protection::fuzzing::xml_threats;
 
 use crate::plugin_api::{AnyPluginKind, PluginRegistry, RegisteredKind};
 
@@ -73,15 +83,19 @@ const KINDS: &[&dyn AnyPluginKind] = &[
     &RegisteredKind::<hmac_auth::HmacAuth>::NEW,
     &RegisteredKind::<http_log::HttpLog>::NEW,
     &RegisteredKind::<identity_keys::IdentityKeys>::NEW,
+    &RegisteredKind::<injection_protection::InjectionProtection>::NEW,
     &RegisteredKind::<internal_identity::InternalIdentity>::NEW,
     &RegisteredKind::<ip_restriction::IpRestriction>::NEW,
+    &RegisteredKind::<json_threat_protection::JsonThreatProtection>::NEW,
     &RegisteredKind::<jwt::Jwt>::NEW,
     &RegisteredKind::<jwt_signer::JwtSigner>::NEW,
     &RegisteredKind::<key_auth::KeyAuth>::NEW,
     &RegisteredKind::<ldap_auth::LdapAuth>::NEW,
     &RegisteredKind::<ldap_auth_advanced::LdapAuthAdvanced>::NEW,
     &RegisteredKind::<loggly::Loggly>::NEW,
+    &RegisteredKind::<mocking::Mocking>::NEW,
     &RegisteredKind::<mtls_auth::MtlsAuth>::NEW,
+    &RegisteredKind::<oas_validation::OasValidation>::NEW,
     &RegisteredKind::<oauth2::OAuth2>::NEW,
     &RegisteredKind::<oauth2_introspection::OAuth2Introspection>::NEW,
     &RegisteredKind::<opa::Opa>::NEW,
@@ -95,6 +109,7 @@ const KINDS: &[&dyn AnyPluginKind] = &[
     &RegisteredKind::<request_size_limiting::RequestSizeLimiting>::NEW,
     &RegisteredKind::<request_termination::RequestTermination>::NEW,
     &RegisteredKind::<request_transformer::RequestTransformer>::NEW,
+    &RegisteredKind::<request_validator::RequestValidator>::NEW,
     &RegisteredKind::<response_ratelimiting::ResponseRatelimiting>::NEW,
     &RegisteredKind::<response_transformer::ResponseTransformer>::NEW,
     &RegisteredKind::<session::SessionPlugin>::NEW,
@@ -104,6 +119,7 @@ const KINDS: &[&dyn AnyPluginKind] = &[
     &RegisteredKind::<tcp_log::TcpLog>::NEW,
     &RegisteredKind::<udp_log::UdpLog>::NEW,
     &RegisteredKind::<upstream_oauth::UpstreamOAuth>::NEW,
+    &RegisteredKind::<xml_threat_protection::XmlThreatProtection>::NEW,
 ];
 
 /// The registry of all plugins.

@@ -44,6 +44,9 @@ impl ExpectedKind {
     }
 }
 
+const BEFORE_FORWARD: Phases =
+    Phases { access: false, before_forward: true, response: false, log: false, stream_open: false };
+
 const EXPECTED_KINDS: &[ExpectedKind] = &[
     expected("correlation-id", 100_001, Phases::ACCESS_AND_RESPONSE),
     expected("identity-keys", 1950, Phases::ACCESS).failing_closed().without_consumers_and_groups(),
@@ -68,10 +71,15 @@ const EXPECTED_KINDS: &[ExpectedKind] = &[
     expected("hmac-auth", 1030, Phases::ACCESS).failing_closed().without_consumers_and_groups(),
     expected("compression", 1005, Phases::ACCESS_AND_RESPONSE),
     expected("error-pages", 1, Phases::RESPONSE).without_consumers_and_groups(),
+    expected("json-threat-protection", 1009, Phases::ACCESS).failing_closed(),
+    expected("xml-threat-protection", 1008, Phases::ACCESS).failing_closed(),
+    expected("injection-protection", 1007, Phases::ACCESS).failing_closed(),
+    expected("request-validator", 999, Phases::ACCESS).failing_closed(),
     expected("ip-restriction", 990, Phases::ACCESS_AND_STREAM_OPEN).failing_closed().with_protocols(HTTP_TCP_AND_TLS),
     expected("request-size-limiting", 951, Phases::ACCESS).failing_closed(),
     expected("acl", 950, Phases::ACCESS).failing_closed().without_consumers(),
     expected("rate-limiting", 910, Phases::ACCESS).failing_closed(),
+    expected("oas-validation", 840, Phases::ACCESS_AND_RESPONSE).failing_closed(),
     expected("request-transformer", 801, Phases::ACCESS),
     expected("response-transformer", 800, Phases::RESPONSE),
     expected("redirect", 779, Phases::ACCESS),
@@ -88,6 +96,7 @@ const EXPECTED_KINDS: &[ExpectedKind] = &[
     expected("loggly", 6, Phases::LOG),
     expected("syslog", 4, Phases::LOG),
     expected("request-termination", 2, Phases::ACCESS).failing_closed(),
+    expected("mocking", -1, BEFORE_FORWARD).failing_closed(),
 ];
 
 /// The minimal configuration of a plugin.
@@ -110,9 +119,12 @@ fn minimal_config(kind: &dyn AnyPluginKind) -> Value {
         "jwt-signer" => json!({
             "access_token_jwks_uri": "https://issuer.example/keys", "access_token_signing_keys": [SIGNING_KEY],
         }),
+        "mocking" => json!({"api_specification": API}),
         "mtls-auth" => json!({"ca_certificates": [AUTHORITY]}),
         "oauth2" => json!({"enable_client_credentials": true}),
         "proxy-cache" | "proxy-cache-advanced" => json!({"strategy": "memory"}),
+        "oas-validation" => json!({"api_spec": API}),
+        "request-validator" => json!({"body_schema": "[{\"a\": {\"type\": \"string\"}}]"}),
         "oauth2-introspection" => {
             json!({"introspection_url": "https://issuer.example/introspect", "authorization_value": "Basic YTpi"})
         }
@@ -131,6 +143,10 @@ fn minimal_config(kind: &dyn AnyPluginKind) -> Value {
         _ => json!({}),
     }
 }
+
+/// A document of an API with one operation, which a GET request for `/` has.
+const API: &str =
+    "openapi: 3.1.0\ninfo: {title: API, version: '1'}\npaths: {/: {get: {responses: {'200': {description: ok}}}}}";
 
 /// A key that signs tokens.
 const SIGNING_KEY: &str = "\
@@ -248,6 +264,29 @@ fn configurations_that_kong_rejects(kind: &str) -> Vec<(Value, &'static str)> {
         "jwt-signer" => vec![
             (json!({}), "config.access_token_jwks_uri"),
             (json!({"access_token_jwks_uri": "https://issuer.example/keys"}), "config.access_token_signing_keys"),
+        ],
+        "injection-protection" => vec![
+            (json!({"injection_types": ["xss"]}), "config.injection_types"),
+            (json!({"locations": ["cookies"]}), "config.locations"),
+            (json!({"error_status_code": 500}), "config.error_status_code"),
+            (json!({"custom_injections": [{"name": "a"}]}), "config.custom_injections"),
+        ],
+        "json-threat-protection" => vec![
+            (json!({"error_status_code": 500}), "config.error_status_code"),
+            (json!({"enforcement_mode": "off"}), "config.enforcement_mode"),
+            (json!({"max_body_size": -2}), "config.max_body_size"),
+        ],
+        "mocking" => vec![(json!({}), "config.api_specification")],
+        "oas-validation" => vec![(json!({}), "config.api_spec")],
+        "request-validator" => vec![
+            (json!({}), "config.body_schema"),
+            (json!({"body_schema": "{"}), "config.body_schema"),
+            (json!({"version": "draft3", "body_schema": "{}"}), "config.version"),
+            (json!({"parameter_schema": [{"name": "a", "in": "body", "required": true}]}), "config.parameter_schema"),
+        ],
+        "xml-threat-protection" => vec![
+            (json!({"checked_content_types": ["xml"]}), "config.checked_content_types"),
+            (json!({"max_depth": -1}), "config.max_depth"),
         ],
         "mtls-auth" => vec![
             (json!({}), "config.ca_certificates"),
@@ -660,6 +699,7 @@ fn changed_heads(name: &str) -> ChangedHeads {
             });
             (config, None, Some("x-second"))
         }
+        "mocking" => (json!({"api_specification": API}), None, Some("x-kong-mocking-plugin")),
         "session" => (json!({}), Some("x-consumer-id"), None),
         "bot-detection"
         | "datadog"
@@ -669,9 +709,12 @@ fn changed_heads(name: &str) -> ChangedHeads {
         | "forward-auth"
         | "http-log"
         | "identity-keys"
+        | "injection-protection"
         | "ip-restriction"
+        | "json-threat-protection"
         | "jwt-signer"
         | "loggly"
+        | "oas-validation"
         | "opa"
         | "prometheus"
         | "proxy-cache"
@@ -679,12 +722,14 @@ fn changed_heads(name: &str) -> ChangedHeads {
         | "redirect"
         | "request-size-limiting"
         | "request-termination"
+        | "request-validator"
         | "standard-webhooks"
         | "statsd"
         | "syslog"
         | "tcp-log"
         | "udp-log"
-        | "upstream-oauth" => {
+        | "upstream-oauth"
+        | "xml-threat-protection" => {
             let kind = REGISTRY.find(name).expect("the registry has the plugin");
             (minimal_config(kind), None, None)
         }

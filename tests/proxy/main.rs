@@ -110,3 +110,4 @@ mod unforwarded_streams;
 mod unsent;
 mod upgrade;
 mod upstream_tls;
+mod validation_plugins;

@@ -5,18 +5,18 @@ use std::collections::{HashMap, VecDeque};
 use serde_json::{Map, Number, Value};
 
 use super::format::Format;
-use super::keyword::{Condition, Contains, Items, Keyword, Members, Node, TypeSet};
-use super::pattern::Pattern;
+use super::keyword::{Contains, IfThenElse, Items, Keyword, MemberSchemas, SchemaNode, TypeSet};
+use super::pattern::SchemaPattern;
 use super::resolve::{Resources, address};
-use super::{Dialect, Direction, SchemaError, SchemaId, SchemaSet};
+use super::{Direction, SchemaDialect, SchemaError, SchemaId, SchemaSet};
 
 /// Compiles the schemas of a document.
-pub struct SchemaCompiler<'d> {
-    dialect: Dialect,
+pub struct JsonSchemaCompiler<'d> {
+    dialect: SchemaDialect,
     direction: Direction,
     asserts_formats: bool,
     resources: Resources<'d>,
-    nodes: Vec<Option<Node>>,
+    nodes: Vec<Option<SchemaNode>>,
     ids: HashMap<usize, usize>,
     pending: VecDeque<Pending<'d>>,
     pattern_states: usize,
@@ -30,14 +30,14 @@ struct Pending<'d> {
 }
 
 /// The most schemas and subschemas of a set: what a document of 1 MiB can have.
-pub const MAX_NODES: usize = 50_000;
+pub(super) const MAX_NODES: usize = 50_000;
 /// The most states of the automata of all patterns of a set, with about 50 bytes each.
 const MAX_PATTERN_STATES: usize = 200_000;
 
-impl<'d> SchemaCompiler<'d> {
+impl<'d> JsonSchemaCompiler<'d> {
     /// A compiler for schemas in this document, which is one of them unless the document is of another format.
-    pub fn new(document: &'d Value, dialect: Dialect, direction: Direction) -> Self {
-        SchemaCompiler {
+    pub fn new(document: &'d Value, dialect: SchemaDialect, direction: Direction) -> Self {
+        JsonSchemaCompiler {
             dialect,
             direction,
             asserts_formats: true,
@@ -89,7 +89,7 @@ impl<'d> SchemaCompiler<'d> {
             let SchemaId(id) = self.add(schema, &format!("(anchor {name})"))?;
             dynamic_anchors[resource].push((Box::from(name), id));
         }
-        let nodes: Vec<Node> = self.nodes.into_iter().flatten().collect();
+        let nodes: Vec<SchemaNode> = self.nodes.into_iter().flatten().collect();
         if let Some(node) = find_cycle(&nodes) {
             return Err(SchemaError {
                 pointer: self.pointers[node].clone(),
@@ -128,9 +128,9 @@ impl<'d> SchemaCompiler<'d> {
         Ok(id)
     }
 
-    fn compile(&mut self, schema: &'d Value, pointer: &str) -> Result<Node, SchemaError> {
+    fn compile(&mut self, schema: &'d Value, pointer: &str) -> Result<SchemaNode, SchemaError> {
         let resource = self.resources.resource_of(schema);
-        let node = |keywords: Vec<Keyword>, tracks_evaluated| Node {
+        let node = |keywords: Vec<Keyword>, tracks_evaluated| SchemaNode {
             resource,
             keywords: keywords.into(),
             tracks_evaluated,
@@ -144,7 +144,7 @@ impl<'d> SchemaCompiler<'d> {
         if let Some(reference) = members.get("$ref") {
             let reference = self.reference(resource, reference, pointer)?;
             keywords.push(Keyword::Ref(reference));
-            if self.dialect <= Dialect::Draft7 {
+            if self.dialect <= SchemaDialect::Draft7 {
                 return Ok(node(keywords, false));
             }
         }
@@ -153,7 +153,7 @@ impl<'d> SchemaCompiler<'d> {
         self.applicators(at, &mut keywords)?;
         self.arrays(at, &mut keywords)?;
         self.objects(at, &mut keywords)?;
-        if self.dialect >= Dialect::Draft201909 {
+        if self.dialect >= SchemaDialect::Draft201909 {
             self.dynamic_references(at, resource, &mut keywords)?;
             // Last, because they read what the other keywords have evaluated.
             for (name, keyword) in [
@@ -166,7 +166,7 @@ impl<'d> SchemaCompiler<'d> {
             }
         }
         let tracks_evaluated = members.keys().any(|name| name.starts_with("unevaluated"));
-        Ok(node(keywords, tracks_evaluated && self.dialect >= Dialect::Draft201909))
+        Ok(node(keywords, tracks_evaluated && self.dialect >= SchemaDialect::Draft201909))
     }
 
     fn reference(&mut self, resource: usize, reference: &Value, pointer: &str) -> Result<usize, SchemaError> {
@@ -179,7 +179,7 @@ impl<'d> SchemaCompiler<'d> {
     fn assertions(&mut self, at: KeywordReader<'d, '_>, keywords: &mut Vec<Keyword>) -> Result<(), SchemaError> {
         if let Some(types) = at.types()? {
             let is_nullable =
-                self.dialect == Dialect::OpenApi30 && at.members.get("nullable") == Some(&Value::Bool(true));
+                self.dialect == SchemaDialect::OpenApi30 && at.members.get("nullable") == Some(&Value::Bool(true));
             let types = if is_nullable { types.with("null").unwrap_or(types) } else { types };
             keywords.push(Keyword::Type(types));
         }
@@ -187,7 +187,7 @@ impl<'d> SchemaCompiler<'d> {
             let values = values.as_array().ok_or_else(|| at.wrong("enum", "a list of values"))?;
             keywords.push(Keyword::Enum(values.clone().into()));
         }
-        if let Some(value) = at.members.get("const").filter(|_| self.dialect >= Dialect::Draft6) {
+        if let Some(value) = at.members.get("const").filter(|_| self.dialect >= SchemaDialect::Draft6) {
             keywords.push(Keyword::Const(Box::new(value.clone())));
         }
         self.limits_of_numbers(at, keywords)?;
@@ -219,7 +219,7 @@ impl<'d> SchemaCompiler<'d> {
         ];
         for (name, exclusive_name, inclusive, exclusive) in limits {
             let limit = at.number(name)?;
-            if self.dialect <= Dialect::OpenApi30 {
+            if self.dialect <= SchemaDialect::OpenApi30 {
                 let is_exclusive = match at.members.get(exclusive_name) {
                     None => false,
                     Some(Value::Bool(is_exclusive)) => *is_exclusive,
@@ -234,13 +234,13 @@ impl<'d> SchemaCompiler<'d> {
         Ok(())
     }
 
-    fn pattern(&mut self, pattern: &str, pointer: &str) -> Result<Pattern, SchemaError> {
+    fn pattern(&mut self, pattern: &str, pointer: &str) -> Result<SchemaPattern, SchemaError> {
         let error = |message| SchemaError {
             pointer: pointer.to_owned(),
             message,
             remedy: "write a valid and small expression; look-around and backreferences are not supported",
         };
-        let pattern = Pattern::compile(pattern).map_err(error)?;
+        let pattern = SchemaPattern::compile(pattern).map_err(error)?;
         self.pattern_states += pattern.states;
         if self.pattern_states > MAX_PATTERN_STATES {
             return Err(error(format!("has more than {MAX_PATTERN_STATES} states with the other expressions")));
@@ -259,11 +259,11 @@ impl<'d> SchemaCompiler<'d> {
             }
         }
         keywords.extend(self.subschema(at, "not")?.map(Keyword::Not));
-        if self.dialect >= Dialect::Draft7
+        if self.dialect >= SchemaDialect::Draft7
             && let Some(condition) = self.subschema(at, "if")?
         {
             let (then, otherwise) = (self.subschema(at, "then")?, self.subschema(at, "else")?);
-            keywords.push(Keyword::If(Box::new(Condition { condition, then, otherwise })));
+            keywords.push(Keyword::If(Box::new(IfThenElse { condition, then, otherwise })));
         }
         Ok(())
     }
@@ -275,7 +275,7 @@ impl<'d> SchemaCompiler<'d> {
             keywords.push(Keyword::UniqueItems);
         }
         let mut items = Items { prefix: Box::default(), rest: None };
-        if self.dialect >= Dialect::Draft202012 {
+        if self.dialect >= SchemaDialect::Draft202012 {
             items.prefix = self.listed(at, "prefixItems")?.unwrap_or_default();
             items.rest = self.subschema(at, "items")?;
         } else if let Some(Value::Array(_)) = at.members.get("items") {
@@ -287,12 +287,13 @@ impl<'d> SchemaCompiler<'d> {
         if items.rest.is_some() || !items.prefix.is_empty() {
             keywords.push(Keyword::Items(Box::new(items)));
         }
-        if self.dialect >= Dialect::Draft6
+        if self.dialect >= SchemaDialect::Draft6
             && let Some(node) = self.subschema(at, "contains")?
         {
-            let has_counts = self.dialect >= Dialect::Draft201909;
-            let (min, max) = if has_counts { (at.count("minContains")?, at.count("maxContains")?) } else { (None, None) };
-            let evaluates = self.dialect >= Dialect::Draft202012;
+            let has_counts = self.dialect >= SchemaDialect::Draft201909;
+            let (min, max) =
+                if has_counts { (at.count("minContains")?, at.count("maxContains")?) } else { (None, None) };
+            let evaluates = self.dialect >= SchemaDialect::Draft202012;
             keywords.push(Keyword::Contains(Box::new(Contains { node, min: min.unwrap_or(1), max, evaluates })));
         }
         Ok(())
@@ -309,7 +310,7 @@ impl<'d> SchemaCompiler<'d> {
         let named: HashMap<Box<str>, usize> =
             self.named(at, "properties")?.into_iter().map(|(name, node)| (Box::from(name), node)).collect();
         let mut patterns = Vec::new();
-        if self.dialect != Dialect::OpenApi30 {
+        if self.dialect != SchemaDialect::OpenApi30 {
             for (pattern, node) in self.named(at, "patternProperties")? {
                 let pointer = at.below(&format!("patternProperties/{}", escape(pattern)));
                 patterns.push((self.pattern(pattern, &pointer)?, node));
@@ -317,9 +318,9 @@ impl<'d> SchemaCompiler<'d> {
         }
         let others = self.subschema(at, "additionalProperties")?;
         if others.is_some() || !named.is_empty() || !patterns.is_empty() {
-            keywords.push(Keyword::Members(Box::new(Members { named, patterns: patterns.into(), others })));
+            keywords.push(Keyword::Members(Box::new(MemberSchemas { named, patterns: patterns.into(), others })));
         }
-        if self.dialect >= Dialect::Draft6 {
+        if self.dialect >= SchemaDialect::Draft6 {
             keywords.extend(self.subschema(at, "propertyNames")?.map(Keyword::PropertyNames));
         }
         self.dependencies(at, keywords)
@@ -340,8 +341,8 @@ impl<'d> SchemaCompiler<'d> {
         let mut schemas = Vec::new();
         for keyword in ["dependencies", "dependentRequired", "dependentSchemas"] {
             let is_known = match keyword {
-                "dependencies" => self.dialect != Dialect::OpenApi30,
-                _ => self.dialect >= Dialect::Draft201909,
+                "dependencies" => self.dialect != SchemaDialect::OpenApi30,
+                _ => self.dialect >= SchemaDialect::Draft201909,
             };
             let Some(members) = at.members.get(keyword).filter(|_| is_known) else { continue };
             let members = members.as_object().ok_or_else(|| at.wrong(keyword, "an object"))?;
@@ -372,7 +373,7 @@ impl<'d> SchemaCompiler<'d> {
         resource: usize,
         keywords: &mut Vec<Keyword>,
     ) -> Result<(), SchemaError> {
-        if self.dialect == Dialect::Draft201909 {
+        if self.dialect == SchemaDialect::Draft201909 {
             if let Some(reference) = at.members.get("$recursiveRef") {
                 let node = self.reference(resource, reference, at.pointer)?;
                 let target = self.resources.list[resource].is_recursive;
@@ -399,7 +400,10 @@ impl<'d> SchemaCompiler<'d> {
             return Err(at.wrong(name, "a list of one or more schemas"));
         }
         let items = items.iter().enumerate();
-        items.map(|(index, item)| self.node(item, &at.below(&format!("{name}/{index}")))).collect::<Result<_, _>>().map(Some)
+        items
+            .map(|(index, item)| self.node(item, &at.below(&format!("{name}/{index}"))))
+            .collect::<Result<_, _>>()
+            .map(Some)
     }
 
     fn named(&mut self, at: KeywordReader<'d, '_>, name: &str) -> Result<Vec<(&'d str, usize)>, SchemaError> {
@@ -485,7 +489,7 @@ fn escape(name: &str) -> String {
 }
 
 /// A node from which keywords that apply to the same value lead back to it.
-fn find_cycle(nodes: &[Node]) -> Option<usize> {
+fn find_cycle(nodes: &[SchemaNode]) -> Option<usize> {
     #[derive(Clone, Copy, PartialEq)]
     enum Visit {
         New,
@@ -519,6 +523,6 @@ fn find_cycle(nodes: &[Node]) -> Option<usize> {
     None
 }
 
-fn in_place(node: &Node) -> Vec<usize> {
+fn in_place(node: &SchemaNode) -> Vec<usize> {
     node.keywords.iter().flat_map(Keyword::in_place).collect()
 }

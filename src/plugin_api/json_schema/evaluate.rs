@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 
 use serde_json::{Map, Value};
 
-use super::keyword::{Condition, Contains, Items, Keyword, Members, Node};
-use super::pattern::Pattern;
+use super::keyword::{Contains, IfThenElse, Items, Keyword, MemberSchemas, SchemaNode};
+use super::pattern::SchemaPattern;
 use super::{InvalidValue, SchemaSet, ValidationBudget, Violation, number};
 
 pub(super) fn validate(
@@ -35,13 +35,13 @@ const MAX_DEPTH: usize = 300;
 struct TooCostly;
 
 /// Whether a part of the value is valid.
-type Outcome = Result<bool, TooCostly>;
+type Validity = Result<bool, TooCostly>;
 
 struct Evaluation<'s, 'v, 'b, 'r> {
     set: &'s SchemaSet,
     budget: &'b mut ValidationBudget<'r>,
     /// The part of the value that is evaluated.
-    path: Vec<Step<'v>>,
+    path: Vec<ValuePart<'v>>,
     /// The resources that references have entered, from the outermost on.
     scope: Vec<usize>,
     depth: usize,
@@ -51,7 +51,7 @@ struct Evaluation<'s, 'v, 'b, 'r> {
 }
 
 #[derive(Clone, Copy)]
-enum Step<'v> {
+enum ValuePart<'v> {
     Member(&'v str),
     Item(usize),
 }
@@ -83,7 +83,7 @@ impl<'s, 'v> Evaluation<'s, 'v, '_, '_> {
     }
 
     /// Evaluates a node, and adds what it has evaluated if the value is valid.
-    fn node(&mut self, node: usize, value: &'v Value, evaluated: Option<&mut Evaluated<'v>>) -> Outcome {
+    fn node(&mut self, node: usize, value: &'v Value, evaluated: Option<&mut Evaluated<'v>>) -> Validity {
         let set = self.set;
         let node = &set.nodes[node];
         self.spend(1 + node.keywords.len())?;
@@ -107,7 +107,7 @@ impl<'s, 'v> Evaluation<'s, 'v, '_, '_> {
         outcome
     }
 
-    fn tracked(&mut self, node: &'s Node, value: &'v Value, evaluated: Option<&mut Evaluated<'v>>) -> Outcome {
+    fn tracked(&mut self, node: &'s SchemaNode, value: &'v Value, evaluated: Option<&mut Evaluated<'v>>) -> Validity {
         let mut own = Evaluated::default();
         if !self.keywords(node, value, Some(&mut own))? {
             return Ok(false);
@@ -118,7 +118,12 @@ impl<'s, 'v> Evaluation<'s, 'v, '_, '_> {
         Ok(true)
     }
 
-    fn keywords(&mut self, node: &'s Node, value: &'v Value, mut evaluated: Option<&mut Evaluated<'v>>) -> Outcome {
+    fn keywords(
+        &mut self,
+        node: &'s SchemaNode,
+        value: &'v Value,
+        mut evaluated: Option<&mut Evaluated<'v>>,
+    ) -> Validity {
         for keyword in &node.keywords {
             if !self.keyword(keyword, value, evaluated.as_deref_mut())? {
                 return Ok(false);
@@ -127,7 +132,7 @@ impl<'s, 'v> Evaluation<'s, 'v, '_, '_> {
         Ok(true)
     }
 
-    fn keyword(&mut self, keyword: &'s Keyword, value: &'v Value, evaluated: Option<&mut Evaluated<'v>>) -> Outcome {
+    fn keyword(&mut self, keyword: &'s Keyword, value: &'v Value, evaluated: Option<&mut Evaluated<'v>>) -> Validity {
         match (keyword, value) {
             (Keyword::AllOf(nodes), _) => self.all_of(nodes, value, evaluated),
             (Keyword::AnyOf(nodes), _) => self.any_of(nodes, value, evaluated),
@@ -154,7 +159,7 @@ impl<'s, 'v> Evaluation<'s, 'v, '_, '_> {
         }
     }
 
-    fn all_of(&mut self, nodes: &[usize], value: &'v Value, mut evaluated: Option<&mut Evaluated<'v>>) -> Outcome {
+    fn all_of(&mut self, nodes: &[usize], value: &'v Value, mut evaluated: Option<&mut Evaluated<'v>>) -> Validity {
         for node in nodes {
             if !self.node(*node, value, evaluated.as_deref_mut())? {
                 return Ok(false);
@@ -163,7 +168,7 @@ impl<'s, 'v> Evaluation<'s, 'v, '_, '_> {
         Ok(true)
     }
 
-    fn any_of(&mut self, nodes: &[usize], value: &'v Value, mut evaluated: Option<&mut Evaluated<'v>>) -> Outcome {
+    fn any_of(&mut self, nodes: &[usize], value: &'v Value, mut evaluated: Option<&mut Evaluated<'v>>) -> Validity {
         let mut is_valid = false;
         for node in nodes {
             if self.branch(*node, value, evaluated.as_deref_mut())? {
@@ -177,7 +182,7 @@ impl<'s, 'v> Evaluation<'s, 'v, '_, '_> {
         self.check(is_valid, || "matches none of the schemas in anyOf".to_owned())
     }
 
-    fn one_of(&mut self, nodes: &[usize], value: &'v Value, mut evaluated: Option<&mut Evaluated<'v>>) -> Outcome {
+    fn one_of(&mut self, nodes: &[usize], value: &'v Value, mut evaluated: Option<&mut Evaluated<'v>>) -> Validity {
         let mut valid = 0;
         for node in nodes {
             valid += usize::from(self.branch(*node, value, evaluated.as_deref_mut())?);
@@ -188,17 +193,17 @@ impl<'s, 'v> Evaluation<'s, 'v, '_, '_> {
         self.check(valid == 1, || "matches none of the schemas in oneOf".to_owned())
     }
 
-    fn not(&mut self, node: usize, value: &'v Value) -> Outcome {
+    fn not(&mut self, node: usize, value: &'v Value) -> Validity {
         let matches = self.branch(node, value, None)?;
         self.check(!matches, || "matches the schema in not".to_owned())
     }
 
     fn condition(
         &mut self,
-        condition: &Condition,
+        condition: &IfThenElse,
         value: &'v Value,
         mut evaluated: Option<&mut Evaluated<'v>>,
-    ) -> Outcome {
+    ) -> Validity {
         let branch = match self.branch(condition.condition, value, evaluated.as_deref_mut())? {
             true => condition.then,
             false => condition.otherwise,
@@ -207,7 +212,7 @@ impl<'s, 'v> Evaluation<'s, 'v, '_, '_> {
     }
 
     /// Evaluates a node that may be invalid without making the value invalid.
-    fn branch(&mut self, node: usize, value: &'v Value, evaluated: Option<&mut Evaluated<'v>>) -> Outcome {
+    fn branch(&mut self, node: usize, value: &'v Value, evaluated: Option<&mut Evaluated<'v>>) -> Validity {
         self.silenced += 1;
         let mut own = Evaluated::default();
         let outcome = self.node(node, value, evaluated.is_some().then_some(&mut own));
@@ -229,17 +234,17 @@ impl<'s, 'v> Evaluation<'s, 'v, '_, '_> {
         self.scope.iter().rev().map_while(find).last()
     }
 
-    fn child(&mut self, node: usize, step: Step<'v>, value: &'v Value) -> Outcome {
+    fn child(&mut self, node: usize, step: ValuePart<'v>, value: &'v Value) -> Validity {
         self.path.push(step);
         let outcome = self.node(node, value, None);
         self.path.pop();
         outcome
     }
 
-    fn items(&mut self, keyword: &Items, items: &'v [Value], evaluated: Option<&mut Evaluated<'v>>) -> Outcome {
+    fn items(&mut self, keyword: &Items, items: &'v [Value], evaluated: Option<&mut Evaluated<'v>>) -> Validity {
         for (index, item) in items.iter().enumerate() {
             let Some(node) = keyword.prefix.get(index).copied().or(keyword.rest) else { break };
-            if !self.child(node, Step::Item(index), item)? {
+            if !self.child(node, ValuePart::Item(index), item)? {
                 return Ok(false);
             }
         }
@@ -250,7 +255,7 @@ impl<'s, 'v> Evaluation<'s, 'v, '_, '_> {
         Ok(true)
     }
 
-    fn contains(&mut self, keyword: &Contains, items: &'v [Value], evaluated: Option<&mut Evaluated<'v>>) -> Outcome {
+    fn contains(&mut self, keyword: &Contains, items: &'v [Value], evaluated: Option<&mut Evaluated<'v>>) -> Validity {
         let mut evaluated = evaluated.filter(|_| keyword.evaluates);
         let mut matching = 0_usize;
         for (index, item) in items.iter().enumerate() {
@@ -274,10 +279,10 @@ impl<'s, 'v> Evaluation<'s, 'v, '_, '_> {
         node: usize,
         items: &'v [Value],
         evaluated: Option<&mut Evaluated<'v>>,
-    ) -> Outcome {
+    ) -> Validity {
         let Some(evaluated) = evaluated else { return Ok(true) };
         for (index, item) in items.iter().enumerate().skip(evaluated.items_before) {
-            if !evaluated.items.contains(&index) && !self.child(node, Step::Item(index), item)? {
+            if !evaluated.items.contains(&index) && !self.child(node, ValuePart::Item(index), item)? {
                 return Ok(false);
             }
         }
@@ -287,23 +292,23 @@ impl<'s, 'v> Evaluation<'s, 'v, '_, '_> {
 
     fn members(
         &mut self,
-        keyword: &'s Members,
+        keyword: &'s MemberSchemas,
         members: &'v Map<String, Value>,
         mut evaluated: Option<&mut Evaluated<'v>>,
-    ) -> Outcome {
+    ) -> Validity {
         for (name, value) in members {
             self.spend(1)?;
             let mut is_known = false;
             if let Some(node) = keyword.named.get(name.as_str()) {
                 is_known = true;
-                if !self.child(*node, Step::Member(name), value)? {
+                if !self.child(*node, ValuePart::Member(name), value)? {
                     return Ok(false);
                 }
             }
             for (pattern, node) in &keyword.patterns {
                 if self.matches(pattern, name)? {
                     is_known = true;
-                    if !self.child(*node, Step::Member(name), value)? {
+                    if !self.child(*node, ValuePart::Member(name), value)? {
                         return Ok(false);
                     }
                 }
@@ -313,7 +318,7 @@ impl<'s, 'v> Evaluation<'s, 'v, '_, '_> {
                 if self.set.nodes[node].keywords.first().is_some_and(|first| matches!(first, Keyword::Never)) {
                     return self.check(false, || format!("has the member {name:?}, which is not allowed"));
                 }
-                if !self.child(node, Step::Member(name), value)? {
+                if !self.child(node, ValuePart::Member(name), value)? {
                     return Ok(false);
                 }
             }
@@ -329,10 +334,10 @@ impl<'s, 'v> Evaluation<'s, 'v, '_, '_> {
         node: usize,
         members: &'v Map<String, Value>,
         evaluated: Option<&mut Evaluated<'v>>,
-    ) -> Outcome {
+    ) -> Validity {
         let Some(evaluated) = evaluated.filter(|evaluated| !evaluated.all_members) else { return Ok(true) };
         for (name, value) in members {
-            if !evaluated.members.contains(name.as_str()) && !self.child(node, Step::Member(name), value)? {
+            if !evaluated.members.contains(name.as_str()) && !self.child(node, ValuePart::Member(name), value)? {
                 return Ok(false);
             }
         }
@@ -346,7 +351,7 @@ impl<'s, 'v> Evaluation<'s, 'v, '_, '_> {
         value: &'v Value,
         members: &Map<String, Value>,
         mut evaluated: Option<&mut Evaluated<'v>>,
-    ) -> Outcome {
+    ) -> Validity {
         for (name, node) in schemas {
             if members.contains_key(&**name) && !self.node(*node, value, evaluated.as_deref_mut())? {
                 return Ok(false);
@@ -356,7 +361,7 @@ impl<'s, 'v> Evaluation<'s, 'v, '_, '_> {
     }
 
     /// Names are values of their own, which live shorter than the value of the evaluation.
-    fn member_names(&mut self, node: usize, members: &Map<String, Value>) -> Outcome {
+    fn member_names(&mut self, node: usize, members: &Map<String, Value>) -> Validity {
         for name in members.keys() {
             let text = Value::String(name.clone());
             let mut inner = Evaluation {
@@ -375,7 +380,7 @@ impl<'s, 'v> Evaluation<'s, 'v, '_, '_> {
         Ok(true)
     }
 
-    fn matches(&mut self, pattern: &Pattern, text: &str) -> Outcome {
+    fn matches(&mut self, pattern: &SchemaPattern, text: &str) -> Validity {
         if !self.budget.regex_steps.take(pattern.states, text.len()) {
             return Err(TooCostly);
         }
@@ -383,7 +388,7 @@ impl<'s, 'v> Evaluation<'s, 'v, '_, '_> {
     }
 
     /// Keywords without subschemas. Each restricts values of one type only.
-    fn assertion(&mut self, keyword: &Keyword, value: &Value) -> Outcome {
+    fn assertion(&mut self, keyword: &Keyword, value: &Value) -> Validity {
         match (keyword, value) {
             (Keyword::Never, _) => self.check(false, || "is not allowed".to_owned()),
             (Keyword::Type(types), value) => {
@@ -402,7 +407,7 @@ impl<'s, 'v> Evaluation<'s, 'v, '_, '_> {
         }
     }
 
-    fn one_of_values(&mut self, values: &[Value], value: &Value) -> Outcome {
+    fn one_of_values(&mut self, values: &[Value], value: &Value) -> Validity {
         for allowed in values {
             if number::equal(allowed, value, &mut self.budget.steps).ok_or(TooCostly)? {
                 return Ok(true);
@@ -411,7 +416,7 @@ impl<'s, 'v> Evaluation<'s, 'v, '_, '_> {
         self.check(false, || "is not one of the allowed values".to_owned())
     }
 
-    fn number_assertion(&mut self, keyword: &Keyword, value: &serde_json::Number) -> Outcome {
+    fn number_assertion(&mut self, keyword: &Keyword, value: &serde_json::Number) -> Validity {
         let order = |limit| number::compare(value, limit);
         match keyword {
             Keyword::Minimum(limit) => self.check(order(limit).is_ge(), || format!("must be at least {limit}")),
@@ -428,14 +433,15 @@ impl<'s, 'v> Evaluation<'s, 'v, '_, '_> {
         }
     }
 
-    fn string_assertion(&mut self, keyword: &Keyword, text: &str) -> Outcome {
+    fn string_assertion(&mut self, keyword: &Keyword, text: &str) -> Validity {
         self.spend(text.len() / 64)?;
         match keyword {
             Keyword::MinLength(min) => {
                 self.check(text.chars().count() >= *min, || format!("must have at least {min} characters"))
             }
-            Keyword::MaxLength(max) => self
-                .check(text.len() <= *max || text.chars().count() <= *max, || format!("must have at most {max} characters")),
+            Keyword::MaxLength(max) => self.check(text.len() <= *max || text.chars().count() <= *max, || {
+                format!("must have at most {max} characters")
+            }),
             Keyword::Pattern(pattern) => {
                 let matches = self.matches(pattern, text)?;
                 self.check(matches, || "does not match the regular expression".to_owned())
@@ -447,7 +453,7 @@ impl<'s, 'v> Evaluation<'s, 'v, '_, '_> {
         }
     }
 
-    fn array_assertion(&mut self, keyword: &Keyword, items: &[Value]) -> Outcome {
+    fn array_assertion(&mut self, keyword: &Keyword, items: &[Value]) -> Validity {
         match keyword {
             Keyword::MinItems(min) => self.check(items.len() >= *min, || format!("must have at least {min} items")),
             Keyword::MaxItems(max) => self.check(items.len() <= *max, || format!("must have at most {max} items")),
@@ -459,7 +465,7 @@ impl<'s, 'v> Evaluation<'s, 'v, '_, '_> {
         }
     }
 
-    fn object_assertion(&mut self, keyword: &Keyword, members: &Map<String, Value>) -> Outcome {
+    fn object_assertion(&mut self, keyword: &Keyword, members: &Map<String, Value>) -> Validity {
         match keyword {
             Keyword::MinProperties(min) => {
                 self.check(members.len() >= *min, || format!("must have at least {min} members"))
@@ -480,7 +486,7 @@ impl<'s, 'v> Evaluation<'s, 'v, '_, '_> {
         }
     }
 
-    fn required(&mut self, names: &[Box<str>], members: &Map<String, Value>) -> Outcome {
+    fn required(&mut self, names: &[Box<str>], members: &Map<String, Value>) -> Validity {
         self.spend(names.len())?;
         match names.iter().find(|name| !members.contains_key(&***name)) {
             Some(missing) => self.check(false, || format!("lacks the required member {missing:?}")),
@@ -489,16 +495,16 @@ impl<'s, 'v> Evaluation<'s, 'v, '_, '_> {
     }
 
     /// Keeps the first error that makes the whole value invalid.
-    fn check(&mut self, is_valid: bool, message: impl FnOnce() -> String) -> Outcome {
+    fn check(&mut self, is_valid: bool, message: impl FnOnce() -> String) -> Validity {
         if !is_valid && self.silenced == 0 && self.error.is_none() {
             let mut pointer = String::new();
             for step in &self.path {
                 match step {
-                    Step::Member(name) => {
+                    ValuePart::Member(name) => {
                         pointer.push('/');
                         pointer.push_str(&name.replace('~', "~0").replace('/', "~1"));
                     }
-                    Step::Item(index) => write!(pointer, "/{index}").unwrap_or_default(),
+                    ValuePart::Item(index) => write!(pointer, "/{index}").unwrap_or_default(),
                 }
             }
             let mut message = message();

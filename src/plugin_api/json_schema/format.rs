@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use serde_json::Number;
 
-use super::pattern::Pattern;
+use super::pattern::SchemaPattern;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Format {
@@ -57,7 +57,9 @@ impl Format {
     pub(super) fn matches_number(self, number: &Number) -> bool {
         match self {
             Format::Int32 => number.as_i64().is_some_and(|value| i32::try_from(value).is_ok()),
-            Format::Int64 => number.is_i64() || number.as_f64().is_some_and(|value| value.abs() < 9.2e18 && !number.is_u64()),
+            Format::Int64 => {
+                number.is_i64() || number.as_f64().is_some_and(|value| value.abs() < 9.2e18 && !number.is_u64())
+            }
             _ => true,
         }
     }
@@ -81,7 +83,7 @@ impl Format {
             Format::Ipv6 => text.parse::<Ipv6Addr>().is_ok(),
             Format::JsonPointer => is_json_pointer(text),
             Format::RelativeJsonPointer => is_relative_json_pointer(text),
-            Format::Regex => text.len() <= MAX_REGEX && Pattern::compile(text).is_ok(),
+            Format::Regex => text.len() <= MAX_REGEX && SchemaPattern::compile(text).is_ok(),
             Format::Uri => is_uri_reference(text) && has_scheme(text),
             Format::UriReference => is_uri_reference(text),
             Format::Uuid => is_uuid(text),
@@ -272,7 +274,8 @@ fn is_uri_reference(text: &str) -> bool {
         },
         None => host.split_at(host.find(':').unwrap_or(host.len())),
     };
-    let is_port = port.is_empty() || port.strip_prefix(':').is_some_and(|port| port.bytes().all(|byte| byte.is_ascii_digit()));
+    let is_port =
+        port.is_empty() || port.strip_prefix(':').is_some_and(|port| port.bytes().all(|byte| byte.is_ascii_digit()));
     is_port && ![user, host, path].iter().any(|part| part.contains(['[', ']']))
 }
 

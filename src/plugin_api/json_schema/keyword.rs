@@ -5,11 +5,11 @@ use std::collections::HashMap;
 use serde_json::{Number, Value};
 
 use super::format::Format;
-use super::pattern::Pattern;
+use super::pattern::SchemaPattern;
 
 /// One schema or subschema.
 #[derive(Debug)]
-pub(super) struct Node {
+pub(super) struct SchemaNode {
     /// The schema resource that the node is a part of: see `$id` and `$dynamicRef`.
     pub(super) resource: usize,
     pub(super) keywords: Box<[Keyword]>,
@@ -31,7 +31,7 @@ pub(super) enum Keyword {
     MultipleOf(Number),
     MinLength(usize),
     MaxLength(usize),
-    Pattern(Pattern),
+    Pattern(SchemaPattern),
     Format(Format),
     MinItems(usize),
     MaxItems(usize),
@@ -41,7 +41,7 @@ pub(super) enum Keyword {
     MinProperties(usize),
     MaxProperties(usize),
     Required(Box<[Box<str>]>),
-    Members(Box<Members>),
+    Members(Box<MemberSchemas>),
     PropertyNames(usize),
     DependentRequired(Box<[(Box<str>, Box<[Box<str>]>)]>),
     DependentSchemas(Box<[(Box<str>, usize)]>),
@@ -49,7 +49,7 @@ pub(super) enum Keyword {
     AnyOf(Box<[usize]>),
     OneOf(Box<[usize]>),
     Not(usize),
-    If(Box<Condition>),
+    If(Box<IfThenElse>),
     Ref(usize),
     /// With the name of the dynamic anchor that may replace the node; empty for `$recursiveRef`.
     DynamicRef(usize, Box<str>),
@@ -91,14 +91,14 @@ pub(super) struct Contains {
 
 /// `properties`, `patternProperties` and `additionalProperties`.
 #[derive(Debug)]
-pub(super) struct Members {
+pub(super) struct MemberSchemas {
     pub(super) named: HashMap<Box<str>, usize>,
-    pub(super) patterns: Box<[(Pattern, usize)]>,
+    pub(super) patterns: Box<[(SchemaPattern, usize)]>,
     pub(super) others: Option<usize>,
 }
 
 #[derive(Debug)]
-pub(super) struct Condition {
+pub(super) struct IfThenElse {
     pub(super) condition: usize,
     pub(super) then: Option<usize>,
     pub(super) otherwise: Option<usize>,

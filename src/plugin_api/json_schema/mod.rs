@@ -1,7 +1,7 @@
 //! JSON Schema: schemas are compiled once, and JSON values are validated against them within a limit of steps.
 //!
 //! ```text
-//!   document ──SchemaCompiler──▶ nodes with keywords ──SchemaSet──▶ validate(value, budget) ─▶ valid, the first
+//!   document ──JsonSchemaCompiler──▶ nodes with keywords ──SchemaSet──▶ validate(value, budget) ─▶ valid, the first
 //!      $ref ───resolve.rs──────▶ edges between nodes                                          error, or too costly
 //! ```
 //!
@@ -25,12 +25,12 @@ use std::fmt;
 use serde_json::Value;
 
 use super::plugin_regex::RemainingRegexSteps;
-pub use compile::SchemaCompiler;
-use keyword::Node;
+pub use compile::JsonSchemaCompiler;
+use keyword::SchemaNode;
 
 /// The rules by which a schema is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Dialect {
+pub enum SchemaDialect {
     Draft4,
     /// The Schema Object of `OpenAPI` 3.0 and Swagger 2.0, which extends a part of draft 4.
     OpenApi30,
@@ -53,7 +53,7 @@ pub enum Direction {
 /// Compiled schemas of one document.
 #[derive(Debug)]
 pub struct SchemaSet {
-    nodes: Box<[Node]>,
+    nodes: Box<[SchemaNode]>,
     /// The nodes with `$dynamicAnchor`, by resource.
     dynamic_anchors: Box<[Vec<(Box<str>, usize)>]>,
 }
@@ -105,7 +105,12 @@ impl fmt::Display for InvalidValue {
 
 impl SchemaSet {
     /// Validates a value, which must not be nested more deeply than `serde_json` parses by default.
-    pub fn validate(&self, schema: SchemaId, value: &Value, budget: &mut ValidationBudget<'_>) -> Result<(), Violation> {
+    pub fn validate(
+        &self,
+        schema: SchemaId,
+        value: &Value,
+        budget: &mut ValidationBudget<'_>,
+    ) -> Result<(), Violation> {
         evaluate::validate(self, schema.0, value, budget)
     }
 }

@@ -6,19 +6,19 @@ use crate::plugin_api::plugin_regex::{count_regex_states, regex_error_message};
 
 /// A compiled pattern with the number of states of its automaton.
 #[derive(Debug)]
-pub(super) struct Pattern {
+pub(super) struct SchemaPattern {
     pub(super) regex: Regex,
     pub(super) states: usize,
 }
 
-impl Pattern {
+impl SchemaPattern {
     /// Compiles a pattern. The error is a clause about the keyword.
-    pub(super) fn compile(pattern: &str) -> Result<Pattern, String> {
+    pub(super) fn compile(pattern: &str) -> Result<SchemaPattern, String> {
         let translated = translate(pattern);
         let regex = RegexBuilder::new(&translated).size_limit(MAX_BYTES).build();
         let regex = regex.map_err(|error| regex_error_message(&error))?;
         let states = count_regex_states("", &[&translated], MAX_STATES).map_err(|problem| problem.message)?;
-        Ok(Pattern { regex, states })
+        Ok(SchemaPattern { regex, states })
     }
 }
 
@@ -52,6 +52,11 @@ fn translate(pattern: &str) -> String {
                     None => translated.push_str(r"\\c"),
                 },
                 Some('0') => translated.push_str(r"\x00"),
+                // The engine has other escapes with these characters.
+                Some(literal @ ('<' | '>')) => translated.push(literal),
+                Some(other) if other.is_ascii_alphabetic() && !"fnprtuvxP".contains(other) => {
+                    translated.push_str(UNKNOWN_ESCAPE);
+                }
                 Some(escaped) => {
                     translated.push('\\');
                     translated.push(escaped);
@@ -81,9 +86,11 @@ fn translate(pattern: &str) -> String {
     translated
 }
 
+/// An escape that the engine rejects.
+const UNKNOWN_ESCAPE: &str = r"\y";
+
 /// White space and line terminators of ECMA 262.
-const SPACES: &str =
-    r"[\t\n\x0B\f\r \u{A0}\u{1680}\u{2000}-\u{200A}\u{2028}\u{2029}\u{202F}\u{205F}\u{3000}\u{FEFF}]";
+const SPACES: &str = r"[\t\n\x0B\f\r \u{A0}\u{1680}\u{2000}-\u{200A}\u{2028}\u{2029}\u{202F}\u{205F}\u{3000}\u{FEFF}]";
 
 #[cfg(test)]
 mod tests {
@@ -104,8 +111,9 @@ mod tests {
             (r"\bfoo\b", "a foo b", true),
             (r"^\p{Letter}+$", "été", true),
             ("b", "abc", true),
+            (r"^\<a\>$", "<a>", true),
         ] {
-            let pattern = Pattern::compile(pattern).unwrap_or_else(|error| panic!("{pattern}: {error}"));
+            let pattern = SchemaPattern::compile(pattern).unwrap_or_else(|error| panic!("{pattern}: {error}"));
             assert_eq!(pattern.regex.is_match(text), expected, "{pattern:?} {text:?}");
         }
     }
@@ -115,11 +123,12 @@ mod tests {
         for (pattern, expected) in [
             ("(?=a)", "is not a valid regular expression"),
             (r"(a)\1", "is not a valid regular expression"),
+            (r"a\Z", "is not a valid regular expression"),
             ("(", "is not a valid regular expression"),
             ("a{12000}", "the regular expressions have more than 10000 states together"),
             ("(?:a{1000}){1000}", "is not a valid regular expression"),
         ] {
-            let error = Pattern::compile(pattern).expect_err(pattern);
+            let error = SchemaPattern::compile(pattern).expect_err(pattern);
             assert!(error.contains(expected) || error.contains("size limit"), "{pattern}: {error}");
         }
     }

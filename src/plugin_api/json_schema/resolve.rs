@@ -6,10 +6,10 @@ use percent_encoding::percent_decode_str;
 use serde_json::Value;
 
 use super::uri::resolve;
-use super::{Dialect, SchemaError};
+use super::{SchemaDialect, SchemaError};
 
 /// A schema with a URI of its own: the document, or a subschema with `$id`.
-pub(super) struct Resource<'d> {
+pub(super) struct SchemaResource<'d> {
     pub(super) uri: String,
     pub(super) root: &'d Value,
     anchors: HashMap<&'d str, &'d Value>,
@@ -19,8 +19,8 @@ pub(super) struct Resource<'d> {
 }
 
 pub(super) struct Resources<'d> {
-    dialect: Dialect,
-    pub(super) list: Vec<Resource<'d>>,
+    dialect: SchemaDialect,
+    pub(super) list: Vec<SchemaResource<'d>>,
     by_uri: HashMap<String, usize>,
     /// The resource of each schema that was indexed, by the address of its value.
     of_schema: HashMap<usize, usize>,
@@ -35,9 +35,8 @@ pub(super) fn address(value: &Value) -> usize {
 }
 
 impl<'d> Resources<'d> {
-    pub(super) fn new(document: &'d Value, dialect: Dialect) -> Self {
-        let mut resources =
-            Resources { dialect, list: Vec::new(), by_uri: HashMap::new(), of_schema: HashMap::new() };
+    pub(super) fn new(document: &'d Value, dialect: SchemaDialect) -> Self {
+        let mut resources = Resources { dialect, list: Vec::new(), by_uri: HashMap::new(), of_schema: HashMap::new() };
         resources.add(DOCUMENT.to_owned(), document);
         resources
     }
@@ -45,7 +44,7 @@ impl<'d> Resources<'d> {
     fn add(&mut self, uri: String, root: &'d Value) -> usize {
         let index = self.list.len();
         self.by_uri.entry(uri.clone()).or_insert(index);
-        self.list.push(Resource {
+        self.list.push(SchemaResource {
             uri,
             root,
             anchors: HashMap::new(),
@@ -72,25 +71,25 @@ impl<'d> Resources<'d> {
                 continue;
             };
             let mut resource = outer;
-            let is_reference = self.dialect <= Dialect::Draft7 && members.contains_key("$ref");
-            let id_name = if self.dialect <= Dialect::OpenApi30 { "id" } else { "$id" };
+            let is_reference = self.dialect <= SchemaDialect::Draft7 && members.contains_key("$ref");
+            let id_name = if self.dialect <= SchemaDialect::OpenApi30 { "id" } else { "$id" };
             let id = members.get(id_name).and_then(Value::as_str);
-            if let Some(id) = id.filter(|_| !is_reference && self.dialect != Dialect::OpenApi30) {
+            if let Some(id) = id.filter(|_| !is_reference && self.dialect != SchemaDialect::OpenApi30) {
                 let (uri, fragment) = id.split_once('#').unwrap_or((id, ""));
                 if !uri.is_empty() {
                     resource = self.add(resolve(&self.list[outer].uri, uri), schema);
                 }
-                if !fragment.is_empty() && self.dialect <= Dialect::Draft7 {
+                if !fragment.is_empty() && self.dialect <= SchemaDialect::Draft7 {
                     self.list[resource].anchors.entry(fragment).or_insert(schema);
                 }
             }
             self.of_schema.insert(address(schema), resource);
-            if self.dialect >= Dialect::Draft201909 {
+            if self.dialect >= SchemaDialect::Draft201909 {
                 let text = |name| members.get(name).and_then(Value::as_str);
                 if let Some(anchor) = text("$anchor") {
                     self.list[resource].anchors.entry(anchor).or_insert(schema);
                 }
-                if let Some(anchor) = text("$dynamicAnchor").filter(|_| self.dialect == Dialect::Draft202012) {
+                if let Some(anchor) = text("$dynamicAnchor").filter(|_| self.dialect == SchemaDialect::Draft202012) {
                     self.list[resource].anchors.entry(anchor).or_insert(schema);
                     self.list[resource].dynamic_anchors.push((anchor, schema));
                 }
@@ -168,8 +167,16 @@ enum Subschemas {
 /// Where a keyword has subschemas.
 fn subschemas(keyword: &str) -> Subschemas {
     match keyword {
-        "additionalItems" | "additionalProperties" | "contains" | "else" | "if" | "not" | "propertyNames" | "then"
-        | "unevaluatedItems" | "unevaluatedProperties" => Subschemas::One,
+        "additionalItems"
+        | "additionalProperties"
+        | "contains"
+        | "else"
+        | "if"
+        | "not"
+        | "propertyNames"
+        | "then"
+        | "unevaluatedItems"
+        | "unevaluatedProperties" => Subschemas::One,
         "allOf" | "anyOf" | "oneOf" | "prefixItems" => Subschemas::Listed,
         "items" => Subschemas::OneOrListed,
         "$defs" | "definitions" | "dependencies" | "dependentSchemas" | "patternProperties" | "properties" => {

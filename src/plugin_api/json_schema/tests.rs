@@ -4,14 +4,14 @@ use serde_json::{Value, json};
 
 use super::*;
 
-fn compile(schema: &Value, dialect: Dialect, direction: Direction) -> Result<(SchemaSet, SchemaId), SchemaError> {
-    let mut compiler = SchemaCompiler::new(schema, dialect, direction);
+fn compile(schema: &Value, dialect: SchemaDialect, direction: Direction) -> Result<(SchemaSet, SchemaId), SchemaError> {
+    let mut compiler = JsonSchemaCompiler::new(schema, dialect, direction);
     let id = compiler.add(schema, "")?;
     Ok((compiler.finish()?, id))
 }
 
 /// The first error as text, `too costly`, or nothing for a valid value.
-fn validate(schema: &Value, dialect: Dialect, value: &Value) -> String {
+fn validate(schema: &Value, dialect: SchemaDialect, value: &Value) -> String {
     let (set, id) = compile(schema, dialect, Direction::Any).unwrap_or_else(|error| panic!("{schema}: {error:?}"));
     describe(set.validate(id, value, &mut ValidationBudget::new(&mut RemainingRegexSteps::default())))
 }
@@ -59,13 +59,13 @@ fn errors_name_the_part_of_the_value() {
         (json!({"name": "ab", "age": 150, "mail": "a@b.example"}), "/age: must be below 150"),
         (json!({"name": "ab", "age": 15}), "lacks the required member \"mail\""),
     ] {
-        assert_eq!(validate(&schema, Dialect::Draft202012, &value), expected, "{value}");
+        assert_eq!(validate(&schema, SchemaDialect::Draft202012, &value), expected, "{value}");
     }
 }
 
 #[test]
 fn versions_differ() {
-    use Dialect::{Draft4, Draft6, Draft7, Draft201909, Draft202012, OpenApi30};
+    use SchemaDialect::{Draft4, Draft6, Draft7, Draft201909, Draft202012, OpenApi30};
     let exclusive = json!({"minimum": 1, "exclusiveMinimum": true});
     let tuple = json!({"items": [{"type": "string"}], "additionalItems": false});
     let nullable = json!({"type": "string", "nullable": true});
@@ -103,7 +103,7 @@ fn unevaluated_members_are_those_of_no_other_keyword() {
         (json!({"a": 2}), "matches none of the schemas in anyOf"),
         (json!({"a": 1, "d": 2}), "/d: is not allowed"),
     ] {
-        assert_eq!(validate(&schema, Dialect::Draft202012, &value), expected, "{value}");
+        assert_eq!(validate(&schema, SchemaDialect::Draft202012, &value), expected, "{value}");
     }
 }
 
@@ -119,7 +119,7 @@ fn members_of_the_other_direction_may_be_absent() {
         (Direction::Response, json!({"name": 1, "id": 2}), ""),
         (Direction::Any, json!({"name": 1, "id": 2}), "lacks the required member \"password\""),
     ] {
-        let (set, id) = compile(&schema, Dialect::OpenApi30, direction).unwrap();
+        let (set, id) = compile(&schema, SchemaDialect::OpenApi30, direction).unwrap();
         let found = set.validate(id, &value, &mut ValidationBudget::new(&mut RemainingRegexSteps::default()));
         assert_eq!(describe(found), expected, "{direction:?} {value}");
     }
@@ -136,15 +136,15 @@ fn work_is_limited() {
     }
     definitions.insert("d40".to_owned(), json!(true));
     let doubling = json!({"$ref": "#/$defs/d0", "$defs": definitions});
-    assert_eq!(validate(&doubling, Dialect::Draft202012, &json!(1)), "too costly");
+    assert_eq!(validate(&doubling, SchemaDialect::Draft202012, &json!(1)), "too costly");
 
     // The steps of expressions are those of the request.
     let pattern = json!({"pattern": "^(?:[a-z]{0,50}[0-9]){0,50}$"});
-    assert_eq!(validate(&pattern, Dialect::Draft7, &json!("a".repeat(2_000_000))), "too costly");
+    assert_eq!(validate(&pattern, SchemaDialect::Draft7, &json!("a".repeat(2_000_000))), "too costly");
 
     let unique = json!({"uniqueItems": true});
     let items: Vec<_> = (0..100_000).collect();
-    assert_eq!(validate(&unique, Dialect::Draft7, &json!(items)), "");
+    assert_eq!(validate(&unique, SchemaDialect::Draft7, &json!(items)), "");
 }
 
 /// As deep as values can be. Test threads have the stack of workers.
@@ -152,11 +152,11 @@ fn work_is_limited() {
 fn deep_values_are_valid_or_too_costly() {
     let nested = |depth| (0..depth).fold(json!(1), |inner, _| json!([inner]));
     let list = json!({"$ref": "#/$defs/list", "$defs": {"list": {"items": {"$ref": "#/$defs/list"}}}});
-    assert_eq!(validate(&list, Dialect::Draft202012, &nested(127)), "");
+    assert_eq!(validate(&list, SchemaDialect::Draft202012, &nested(127)), "");
     let slow = json!({"$ref": "#/$defs/a", "$defs": {
         "a": {"items": {"$ref": "#/$defs/b"}}, "b": {"allOf": [{"anyOf": [{"$ref": "#/$defs/a"}]}]},
     }});
-    assert_eq!(validate(&slow, Dialect::Draft202012, &nested(127)), "too costly");
+    assert_eq!(validate(&slow, SchemaDialect::Draft202012, &nested(127)), "too costly");
 }
 
 #[test]
@@ -179,17 +179,17 @@ fn invalid_schemas_are_rejected() {
         (json!({"$ref": "#"}), "", "applies itself to the same value again and again"),
         (json!({"$defs": {"a": {"not": {"$ref": "#/$defs/a"}}}, "$ref": "#/$defs/a"}), "#/$defs/a", "applies itself"),
     ] {
-        let error = compile(&schema, Dialect::Draft202012, Direction::Any).expect_err(&schema.to_string());
+        let error = compile(&schema, SchemaDialect::Draft202012, Direction::Any).expect_err(&schema.to_string());
         assert!(error.pointer == pointer && error.message.contains(message), "{schema}: {error:?}");
     }
     let number = json!({"minimum": 1, "exclusiveMinimum": 1});
-    assert!(compile(&number, Dialect::Draft4, Direction::Any).unwrap_err().message.contains("true or false"));
+    assert!(compile(&number, SchemaDialect::Draft4, Direction::Any).unwrap_err().message.contains("true or false"));
 }
 
 #[test]
 fn the_number_of_subschemas_is_limited() {
     let many: Vec<_> = (0..=compile::MAX_NODES).map(|index| json!({"const": index})).collect();
-    let error = compile(&json!({"anyOf": many}), Dialect::Draft7, Direction::Any).unwrap_err();
+    let error = compile(&json!({"anyOf": many}), SchemaDialect::Draft7, Direction::Any).unwrap_err();
     assert!(error.message.contains("more than 50000"), "{error:?}");
 }
 
@@ -220,9 +220,9 @@ fn formats_are_checked() {
         ("regex", "(", false),
         ("unknown", "anything", true),
     ] {
-        let found = validate(&json!({"format": format}), Dialect::Draft202012, &json!(text));
+        let found = validate(&json!({"format": format}), SchemaDialect::Draft202012, &json!(text));
         assert_eq!(found.is_empty(), is_valid, "{format} {text}: {found}");
     }
     let int32 = json!({"type": "integer", "format": "int32"});
-    assert_eq!(validate(&int32, Dialect::OpenApi30, &json!(2_147_483_648_u32)), "is not a valid int32");
+    assert_eq!(validate(&int32, SchemaDialect::OpenApi30, &json!(2_147_483_648_u32)), "is not a valid int32");
 }

@@ -25,7 +25,9 @@ use super::request_record::RequestRecord;
 use crate::http1::JoinedData;
 use crate::plugin_api::body_filter::PluginBodyFilter;
 use crate::plugin_api::content_coding::{ContentCoding, DIGESTS, DecodingError};
-use crate::plugin_api::{BeyondLimit, BodyCoding, BodyFilter, BufferedFilter, CodedHead, Reply, ResponseSource};
+use crate::plugin_api::{
+    BeyondLimit, BodyCheck, BodyCoding, BodyFilter, BufferedFilter, CodedHead, Reply, ResponseSource,
+};
 use crate::proxy::buffer_budget::BufferUse;
 use crate::proxy::http::exchange::activity::until_timed_out;
 use crate::proxy::http::exchange::body_source::{BodySource, ResponseBodyError};
@@ -64,23 +66,29 @@ pub(in crate::proxy) async fn apply(
     }
     for PluginBodyFilter { plugin, filter } in filters {
         let taken = std::mem::replace(response, Response::new(BodySource::Local(Bytes::new())));
-        match filter {
+        let whole = match filter {
             BodyFilter::Streaming(filter) => {
                 *response = taken.map(|body| FilteredBody::streaming(body, filter));
                 if matches!(response.body(), BodySource::Filtered(body) if body.changes_bytes()) {
                     remove_body_metadata(response.headers_mut());
                 }
+                continue;
             }
-            BodyFilter::Buffered(filter) => match apply_buffered(cx, plugin, filter, taken).await {
-                Ok(filtered) => *response = filtered,
-                // The filters that follow were added for the response that is replaced.
-                Err(replacement) => {
-                    (*response, *source) = replace(cx, *replacement);
-                    return;
-                }
-            },
+            BodyFilter::Buffered(filter) => WholeBodyFilter::changing(filter),
+            BodyFilter::Checked(check) => WholeBodyFilter::checking(check),
             // They are the last ones.
-            BodyFilter::Coding(_) => *response = taken,
+            BodyFilter::Coding(_) => {
+                *response = taken;
+                continue;
+            }
+        };
+        match apply_buffered(cx, plugin, whole, taken).await {
+            Ok(filtered) => *response = filtered,
+            // The filters that follow were added for the response that is replaced.
+            Err(replacement) => {
+                (*response, *source) = replace(cx, *replacement);
+                return;
+            }
         }
     }
     for PluginBodyFilter { plugin, filter } in codings {
@@ -119,6 +127,34 @@ fn announce_coding(headers: &mut HeaderMap, name: HeaderValue) {
     headers.insert(CONTENT_ENCODING, name);
 }
 
+/// A filter that needs the whole body.
+struct WholeBodyFilter {
+    max_bytes: usize,
+    beyond_limit: BeyondLimit,
+    reads_text: bool,
+    /// Whether `beyond_limit` also applies to bodies that cannot be decoded.
+    must_decode: bool,
+    work: Work,
+}
+
+enum Work {
+    Change(Box<dyn FnOnce(&[u8]) -> Option<Bytes>>),
+    Check(Box<dyn FnOnce(&[u8]) -> Option<Box<Reply>>>),
+}
+
+impl WholeBodyFilter {
+    fn changing(filter: BufferedFilter) -> Self {
+        let BufferedFilter { max_bytes, beyond_limit, reads_text, transform } = filter;
+        WholeBodyFilter { max_bytes, beyond_limit, reads_text, must_decode: false, work: Work::Change(transform) }
+    }
+
+    fn checking(filter: BodyCheck) -> Self {
+        let BodyCheck { max_bytes, unreadable, check } = filter;
+        let work = Work::Check(check);
+        WholeBodyFilter { max_bytes, beyond_limit: unreadable, reads_text: true, must_decode: true, work }
+    }
+}
+
 /// What replaces a response whose body cannot be filtered, and the headers of that response.
 struct Replacement {
     by: ReplacedBy,
@@ -148,17 +184,17 @@ fn replace(cx: &mut RequestContext<'_>, replacement: Replacement) -> (Response<B
 async fn apply_buffered(
     cx: &mut RequestContext<'_>,
     plugin: &'static str,
-    filter: BufferedFilter,
+    filter: WholeBodyFilter,
     response: Response<BodySource>,
 ) -> Result<Response<BodySource>, Box<Replacement>> {
-    let BufferedFilter { max_bytes, beyond_limit, reads_text, transform } = filter;
+    let WholeBodyFilter { max_bytes, beyond_limit, reads_text, must_decode, work } = filter;
     if is_message_stream(response.headers()) {
         return Ok(response);
     }
     let exchange = Rc::clone(&cx.record.exchange);
     let count = |reason| exchange.worker().counters.count_unfiltered_body(plugin, reason);
     let coding = if reads_text { ContentCoding::from_headers(response.headers()) } else { ContentCoding::Identity };
-    if coding == ContentCoding::Unknown {
+    if coding == ContentCoding::Unknown && !must_decode {
         count(UnfilteredBody::UnknownEncoding);
         return Ok(response);
     }
@@ -172,6 +208,9 @@ async fn apply_buffered(
             }
         }
     };
+    if coding == ContentCoding::Unknown {
+        return not_filtered(head, body, UnfilteredBody::UnknownEncoding);
+    }
     let namespace = cx.rule.map_or("", |rule| rule.id.namespace());
     let (data, trailers) = match collect(body, max_bytes, namespace, cx.record).await {
         Ok(Collected::Whole { data, trailers }) => (data, trailers),
@@ -184,16 +223,25 @@ async fn apply_buffered(
         Err(DecodingError::TooLarge) => {
             return not_filtered(head, FilteredBody::complete(data, trailers), UnfilteredBody::TooLarge);
         }
+        Err(DecodingError::Invalid) if must_decode => {
+            return not_filtered(head, FilteredBody::complete(data, trailers), UnfilteredBody::InvalidEncoding);
+        }
         Err(DecodingError::Invalid) => {
             count(UnfilteredBody::InvalidEncoding);
             return Ok(Response::from_parts(head, FilteredBody::complete(data, trailers)));
         }
     };
-    let changed = transform(&decoded);
+    let (changed, replacement) = match work {
+        Work::Change(transform) => (transform(&decoded), None),
+        Work::Check(check) => (None, check(&decoded)),
+    };
     // What follows counts from now on: decoding and filtering may take long.
     let ended_at = turn_clock::refresh();
     if let Some(run) = &mut cx.record.plugin_run {
         run.record_body_filter(plugin, ended_at - started_at);
+    }
+    if let Some(reply) = replacement {
+        return Err(Box::new(Replacement { by: ReplacedBy::Reply(reply), former: head.headers }));
     }
     let body = match changed {
         None => FilteredBody::complete(data, trailers),
@@ -241,6 +289,7 @@ fn prepare_head_response(headers: &mut HeaderMap, filters: &[PluginBodyFilter]) 
             let is_too_large = length.is_some_and(|length| exceeds(length, filter.max_bytes));
             !is_message_stream(headers) && !has_unknown_coding && !is_too_large
         }
+        BodyFilter::Checked(_) => false,
         BodyFilter::Streaming(filter) => !filter.keeps_bytes(),
         BodyFilter::Coding(_) => false,
     });
