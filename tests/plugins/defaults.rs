@@ -20,8 +20,8 @@ fn kong_defaults(plugin: &str) -> Value {
             "codings": ["zstd", "br", "gzip"],
             "types": [
                 "text/*", "application/json", "application/*+json", "application/javascript", "application/xml",
-                "application/*+xml", "application/wasm", "application/x-ndjson", "application/manifest+json", "font/ttf",
-                "font/otf", "image/svg+xml",
+                "application/*+xml", "application/wasm", "application/x-ndjson", "font/ttf", "font/otf",
+                "image/svg+xml",
             ],
             "min_length": 1024, "levels": null, "levels.gzip": 5, "levels.br": 4, "levels.zstd": 3,
             "with_credentials": false, "request": null, "request.decompress": false, "request.max_bytes": 1_048_576,
