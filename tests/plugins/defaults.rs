@@ -27,7 +27,11 @@ fn kong_defaults(plugin: &str) -> Value {
             "with_credentials": false, "request": null, "request.decompress": false, "request.max_bytes": 1_048_576,
             "request.max_ratio": 100,
         }),
-        "error-pages" => json!({"pages": [], "cache_control": "no-store"}),
+        "error-pages" => json!({
+            "pages": [], "pages[].statuses": null, "pages[].from": "gateway", "pages[].hosts": [],
+            "pages[].bodies": null, "pages[].bodies[].content_type": null, "pages[].bodies[].template": null,
+            "cache_control": "no-store",
+        }),
         "cors" => json!({
             "origins": [], "headers": [], "exposed_headers": [],
             "methods": ["GET", "HEAD", "PUT", "PATCH", "POST", "DELETE", "OPTIONS", "TRACE", "CONNECT"],
