@@ -20,14 +20,18 @@ fn kong_defaults(plugin: &str) -> Value {
             "codings": ["zstd", "br", "gzip"],
             "types": [
                 "text/*", "application/json", "application/*+json", "application/javascript", "application/xml",
-                "application/*+xml", "application/wasm", "application/x-ndjson", "application/manifest+json", "font/ttf",
-                "font/otf", "image/svg+xml",
+                "application/*+xml", "application/wasm", "application/x-ndjson", "font/ttf", "font/otf",
+                "image/svg+xml",
             ],
             "min_length": 1024, "levels": null, "levels.gzip": 5, "levels.br": 4, "levels.zstd": 3,
             "with_credentials": false, "request": null, "request.decompress": false, "request.max_bytes": 1_048_576,
             "request.max_ratio": 100,
         }),
-        "error-pages" => json!({"pages": [], "cache_control": "no-store"}),
+        "error-pages" => json!({
+            "pages": [], "pages[].statuses": null, "pages[].from": "gateway", "pages[].hosts": [],
+            "pages[].bodies": null, "pages[].bodies[].content_type": null, "pages[].bodies[].template": null,
+            "cache_control": "no-store",
+        }),
         "cors" => json!({
             "origins": [], "headers": [], "exposed_headers": [],
             "methods": ["GET", "HEAD", "PUT", "PATCH", "POST", "DELETE", "OPTIONS", "TRACE", "CONNECT"],

@@ -88,7 +88,9 @@ fn parse(name: &str) -> Result<MediaTypePattern, &'static str> {
     }
     let subtype_pattern = match subtype.strip_prefix('*') {
         Some("") => SubtypePattern::Any,
-        Some(suffix) if suffix.starts_with('+') && is_name(suffix) => SubtypePattern::Suffix(suffix.into()),
+        Some(suffix) if suffix.len() > 1 && suffix.starts_with('+') && is_name(suffix) => {
+            SubtypePattern::Suffix(suffix.into())
+        }
         None if main == "application" && is_grpc(subtype) => {
             return Err("is the type of gRPC, which is never compressed");
         }

@@ -86,7 +86,7 @@ pub(crate) struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        const TYPES: [&str; 12] = [
+        const TYPES: [&str; 11] = [
             "text/*",
             "application/json",
             "application/*+json",
@@ -95,7 +95,6 @@ impl Default for Config {
             "application/*+xml",
             "application/wasm",
             "application/x-ndjson",
-            "application/manifest+json",
             "font/ttf",
             "font/otf",
             "image/svg+xml",
@@ -116,7 +115,7 @@ impl Default for Config {
 struct LevelsConfig {
     /// From 1, the fastest, to 9.
     gzip: u8,
-    /// From 0, the fastest, to 9. The levels 10 and 11 are too slow for responses that are not stored.
+    /// From 0, the fastest, to 6. Higher levels need 8 MiB of memory and more for each response.
     br: u8,
     /// From 1, the fastest, to 12. Higher levels are too slow for responses that are not stored.
     zstd: u8,
@@ -130,7 +129,7 @@ impl Default for LevelsConfig {
 
 impl LevelsConfig {
     fn check(&self) -> Vec<Diagnostic> {
-        let levels = [("gzip", self.gzip, 1..=9), ("br", self.br, 0..=9), ("zstd", self.zstd, 1..=12)];
+        let levels = [("gzip", self.gzip, 1..=9), ("br", self.br, 0..=6), ("zstd", self.zstd, 1..=12)];
         let wrong = levels.into_iter().filter(|(_, level, range)| !range.contains(level));
         wrong
             .map(|(name, level, range)| {

@@ -152,7 +152,7 @@ fn invalid_configurations_are_refused_with_their_field() {
     for (config, field) in [
         (json!({"levels": {"gzip": 0}}), "config.levels.gzip"),
         (json!({"levels": {"gzip": 10}}), "config.levels.gzip"),
-        (json!({"levels": {"br": 11}}), "config.levels.br"),
+        (json!({"levels": {"br": 7}}), "config.levels.br"),
         (json!({"levels": {"zstd": 13}}), "config.levels.zstd"),
         (json!({"codings": ["gzip", "br", "gzip"]}), "config.codings[2]"),
         (json!({"codings": ["deflate"]}), "config.codings[0]"),

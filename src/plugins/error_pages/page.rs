@@ -1,10 +1,13 @@
 //! One page: the responses that it replaces, and its body in several formats, one of which the client accepts best.
 
+use std::borrow::Cow;
+use std::fmt;
 use std::ops::RangeInclusive;
 
 use http::HeaderValue;
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::de::{self, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::page_template::{Escaping, PageTemplate, PageValues};
 use crate::diagnostic::Diagnostic;
@@ -25,11 +28,44 @@ pub(super) struct PageConfig {
     bodies: Vec<PageBodyConfig>,
 }
 
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(untagged)]
+#[derive(Debug)]
 enum StatusEntry {
-    Number(u16),
+    Number(u64),
     Text(String),
+}
+
+impl<'de> Deserialize<'de> for StatusEntry {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct StatusVisitor;
+
+        impl Visitor<'_> for StatusVisitor {
+            type Value = StatusEntry;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("a status such as 404, or a string such as \"500-504\"")
+            }
+
+            fn visit_u64<E: de::Error>(self, status: u64) -> Result<StatusEntry, E> {
+                Ok(StatusEntry::Number(status))
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<StatusEntry, E> {
+                Ok(StatusEntry::Text(text.to_owned()))
+            }
+        }
+
+        deserializer.deserialize_any(StatusVisitor)
+    }
+}
+
+impl JsonSchema for StatusEntry {
+    fn schema_name() -> Cow<'static, str> {
+        "StatusEntry".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": ["integer", "string"]})
+    }
 }
 
 /// Whose responses a page replaces.
@@ -205,7 +241,10 @@ fn escaping_of(media_type: &str) -> Option<Escaping> {
 
 fn parse_statuses(entry: &StatusEntry) -> Option<RangeInclusive<u16>> {
     let range = match entry {
-        StatusEntry::Number(status) => *status..=*status,
+        StatusEntry::Number(status) => {
+            let status = u16::try_from(*status).ok()?;
+            status..=status
+        }
         StatusEntry::Text(text) => match text.split_once('-') {
             Some((first, last)) => first.trim().parse().ok()?..=last.trim().parse().ok()?,
             None if text == "4xx" => 400..=499,
