@@ -65,6 +65,8 @@ missing_packages() {
     installed nft || echo nftables
     # capsh limits the capabilities of Pods.
     installed capsh || echo libcap2-bin
+    # A browser, which logs in at an OpenID provider.
+    installed chromium || echo chromium
 }
 
 # Prints Debian's C cross compiler and library for an architecture; nothing for the machine's own.

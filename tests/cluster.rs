@@ -1,6 +1,8 @@
 //! The program with a fake API server: the routes it serves, log messages and readiness during outages, replicas, and
 //! the precedence of the cluster over files.
 
+mod session_keys;
+
 use std::collections::BTreeSet;
 use std::process::Command;
 

@@ -1,4 +1,5 @@
-//! Tests of ldap-auth with a real directory, OpenLDAP's `slapd`: binds, searches, groups, TLS, and restarts.
+//! Tests of ldap-auth and ldap-auth-advanced with a real directory, OpenLDAP's `slapd`: binds, searches, groups,
+//! consumers, TLS, and restarts.
 
 mod slapd;
 
@@ -6,8 +7,8 @@ use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use portico::plugin_api::testing::{TestOutcome, TestRequest, chain_with};
-use portico::plugin_api::{Chain, PluginServices, PluginState};
+use portico::plugin_api::testing::{TestOutcome, TestRequest, chain_with, consumer};
+use portico::plugin_api::{Chain, ConsumerDirectory, PluginServices, PluginState};
 use portico::plugins::REGISTRY;
 use serde_json::{Value, json};
 
@@ -89,6 +90,55 @@ async fn groups_of_the_directory_are_required() {
             assert_eq!(status(&chain, "bert:berts-password").await, bert, "{fields}");
             assert_eq!(status(&chain, "anna:wrong").await, Some(401), "{fields}");
         }
+    }
+}
+
+// docs/kong-compatibility.md, 5.24
+#[tokio::test]
+async fn users_of_the_directory_are_consumers() {
+    let server = SlapdProcess::start().await;
+    let mut consumers = ConsumerDirectory::default();
+    consumers.add(&consumer("anna", &["vip"]));
+    let kind = REGISTRY.find("ldap-auth-advanced").unwrap();
+    let run = async |fields: Value, login: &str| {
+        let mut config = json!({
+            "ldap_host": "ldap.directory", "ldap_port": server.port, "base_dn": "dc=example,dc=com",
+            "attribute": "uid", "bind_dn": "cn=portico,dc=example,dc=com", "ldap_password": "only-for-tests",
+            "cache_ttl": 0, "timeout": 60_000, "header_type": "basic", "log_search_results": true,
+        });
+        config.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+        let services: Arc<dyn PluginServices> = services();
+        let chain = chain_with(&[(kind, config)], &PluginState::default(), &services);
+        let value = format!("Basic {}", STANDARD.encode(login));
+        let request = TestRequest::get("/").header("authorization", &value).with_consumers(&consumers);
+        let outcome = request.run(&chain).await;
+        (outcome.reply_status().map(|status| status.as_u16()), outcome.upstream_identity().0.map(str::to_owned))
+    };
+    let (anna, bert) = ("anna:annas-password", "bert:berts-password");
+    let user = |name: &str| (None, Some(name.to_owned()));
+    let optional = |fields: Value| {
+        let mut fields = fields;
+        fields["consumer_optional"] = json!(true);
+        fields
+    };
+    assert_eq!(run(json!({}), anna).await, user("anna"));
+    assert_eq!(run(json!({}), bert).await, (Some(401), None), "bert is no consumer");
+    assert_eq!(run(optional(json!({})), bert).await, (None, None));
+    assert_eq!(run(optional(json!({})), anna).await, (None, None), "no consumer is looked for");
+    assert_eq!(run(json!({}), "anna:wrong").await, (Some(401), None));
+    for (fields, expected) in [
+        (json!({"group_name_attribute": "cn", "groups_required": ["staff"]}), None),
+        (json!({"group_name_attribute": "cn", "groups_required": ["admins", "staff night"]}), None),
+        (json!({"group_name_attribute": "cn", "groups_required": ["staff admins"]}), Some(403)),
+        // The default is the attribute of users, which the names of these groups do not begin with.
+        (json!({"groups_required": ["staff"]}), Some(403)),
+        (
+            json!({"group_name_attribute": "cn", "group_base_dn": "ou=g,dc=example,dc=com", "groups_required": ["staff"]}),
+            Some(403),
+        ),
+    ] {
+        assert_eq!(run(fields.clone(), anna).await.0, expected, "{fields}");
+        assert_eq!(run(optional(fields.clone()), bert).await.0, Some(403), "{fields}");
     }
 }
 

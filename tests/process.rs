@@ -14,6 +14,7 @@ mod envoy;
 mod fake_api_server;
 mod grpc_servers;
 mod harness;
+mod identity;
 mod kong;
 mod ldap;
 mod make_run;

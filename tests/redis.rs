@@ -1,7 +1,13 @@
-//! Tests of rate-limiting with a real Redis server: several replicas, password, TLS, and restarts of the server.
+//! Tests of rate-limiting with a real Redis server: several replicas, password, TLS, and restarts of the server. The
+//! modules have tests of other plugins, of Sentinel and of clusters.
 
+mod cluster;
+mod limits;
+mod sentinel;
 pub(crate) mod server;
 pub(crate) mod services;
+mod sessions;
+mod store;
 mod tokens;
 
 use std::sync::Arc;

@@ -70,6 +70,7 @@ async fn secrets_from_a_cluster_are_never_shown() {
             put(&site, &api, object);
         }
     }
+    put_keys(&api, &[("current", TestSecrets::CURRENT_KEY), ("former", TestSecrets::FORMER_KEY)]);
     api.require_token(TestSecrets::TOKEN);
     site.save("token", TestSecrets::TOKEN);
     site.save("kubeconfig", &api.kubeconfig(&json!({"tokenFile": site.path("token")})));
@@ -98,6 +99,10 @@ async fn secrets_from_a_cluster_are_never_shown() {
     for part in ["kongplugins/typo/status", "kongconsumers/broken/status", "gateways/good/status", "/events"] {
         eventually(part, || (!writes_with(part).is_empty()).then_some(()));
     }
+    program.wait_stderr(|text| text.contains("Using the keys of Secret portico-system/portico-keys").then_some(()));
+    put_keys(&api, &[("current", TestSecrets::BROKEN_KEY)]);
+    let has_event = || writes_with("/events").iter().any(|write| write.contains("InvalidKeys"));
+    eventually("an event about the broken keys", || has_event().then_some(()));
     let mut shown = ObservedOutput::default();
     collect_listener_output(&site, &mut shown);
     let ended = program.stop().expect_success();
@@ -226,6 +231,10 @@ fn send_requests(site: &Site, secrets: &TestSecrets) {
         ("/signed", &["-H", SIGNED_WITH_ANOTHER_SECRET], 401),
         ("/hooks", &["-d", TestSecrets::BODY], 400),
         ("/directory", &["-u", &directory], 500),
+        ("/advanced", &["-u", &directory], 500),
+        ("/sealed", &["-H", &cookie], 200),
+        ("/stored", &["-H", &cookie], 200),
+        ("/login", &["-H", &cookie], 503),
         ("/counted", &["-H", &cookie, "-d", TestSecrets::BODY], 200),
         ("/from", &[], 200),
         ("/patched", &[], 200),
@@ -294,6 +303,13 @@ fn put(site: &Site, api: &FakeApiServer, mut object: Value) {
     api.put(&plural, object);
 }
 
+/// Stores the keys that all replicas share.
+fn put_keys(api: &FakeApiServer, keys: &[(&str, &str)]) {
+    let data: Value = keys.iter().map(|(name, key)| ((*name).to_owned(), json!(BASE64_STANDARD.encode(key)))).collect();
+    let metadata = json!({"namespace": "portico-system", "name": "portico-keys"});
+    api.put("secrets", json!({"metadata": metadata, "data": data}));
+}
+
 /// Verifies that the check detects secrets.
 #[test]
 fn shown_secrets_are_detected() {
@@ -310,7 +326,9 @@ fn shown_secrets_are_detected() {
             assert!(result.is_err(), "{place}");
         }
         let is_in_manifests = text.contains(&secret) || text.contains(encoded.trim_end_matches('='));
-        let is_elsewhere = ["in a request", "signed", "in a kubeconfig"].iter().any(|part| place.contains(part));
+        let is_elsewhere = ["in a request", "signed", "in a kubeconfig", "in a Secret of Portico"]
+            .iter()
+            .any(|part| place.contains(part));
         assert!(is_in_manifests || is_elsewhere || place.contains("private key"), "no manifest contains {place}");
     }
 }

@@ -121,7 +121,8 @@ const IMPORTS: &[Row] = &[
             "upstream::LoopbackPolicy",
         ],
     ),
-    ("plugins", &["diagnostic", "plugin_api"]),
+    // Stored responses share a limit by namespaces.
+    ("plugins", &["diagnostic", "plugin_api", "shared_limit"]),
     // Edges of the process.
     // Values of a flag are the fields of the access log, and defaults of flags are limits of the proxy and of plugins.
     // `--limits-warn-only` decides what the store keeps of large objects.
@@ -131,8 +132,9 @@ const IMPORTS: &[Row] = &[
             "api::core::ServiceType",
             "api::names",
             "plugin_api::batch_queue::DEFAULT_QUEUED_BYTES",
+            "plugin_api::counting::DEFAULT_ENTRIES",
             "plugin_api::remote::DEFAULT_MAX_CONNECTIONS",
-            "plugins::rate_limiting::entry_budget::DEFAULT_ENTRIES",
+            "plugins::proxy_cache::DEFAULT_CACHE_BYTES",
             "proxy::ProxyLimits",
             "proxy::access_log::AccessLogField",
             "quantity",
@@ -184,7 +186,7 @@ const IMPORTS: &[Row] = &[
 
 /// The layers inside each top-level module. A module imports only modules of the layers before its own.
 const LAYERS: &[Row] = &[
-    ("admin", &["response self_connection", "observations renderings", "views", "debug status"]),
+    ("admin", &["response self_connection", "cache_purges observations renderings", "views", "debug status"]),
     (
         "api",
         &["core kind networking", "gateway", "crd", "kong portico", "definitions foreign_annotations names", "meta"],
@@ -192,7 +194,8 @@ const LAYERS: &[Row] = &[
     (
         "app",
         &[
-            "certificate_metrics change_meters cluster_keys crds endpoint_names file_descriptors fingerprint_cache \
+            "cache_meters certificate_metrics change_meters cluster_keys crds endpoint_names file_descriptors \
+             fingerprint_cache \
              health_meters host_addresses ingress kong_metrics overload_meters problem_counts queue_meters \
              rate_limit_meters settings_json source_overlap stdout upstream_events watch_meters",
             "addressing data_plane state_meters upstream_views",
@@ -259,14 +262,16 @@ const LAYERS: &[Row] = &[
         &[
             "remote server_text",
             "cookies decimal form_body header_spoofing kind login multipart plugin_regex reply route_description \
-             scheme shared_keys state template timing",
-            "batch_queue body_filter changed_fields fields idle_connections instance password remote_request \
+             scheme shared_keys state template timing weighted_list",
+            "batch_queue body_filter changed_fields content_coding fields idle_connections instance json_schema \
+             password remote_request \
              repeated_query sealed_cookie token",
             "completed_request consumers remote_client services",
             "context digest_cache scripted_server server_diagnostics shared_fetch",
             "redis remote_server",
-            "introspection stored_sessions",
-            "authentication chain log_entry",
+            "counting introspection stored_sessions",
+            "authentication chain log_delivery log_entry",
+            "log_fields statsd",
             "client_certificate",
             "factory stream_chain",
             "testing",
@@ -275,11 +280,12 @@ const LAYERS: &[Row] = &[
     (
         "plugins",
         &[
-            "acl basic_auth bot_detection combined_auth_tests correlation_id cors forward_auth header_cert_auth \
-         hmac_auth http_log identity_keys internal_identity ip_restriction jwt jwt_signer key_auth ldap_auth \
-         mtls_auth oauth2 oauth2_introspection opa openid_connect prometheus rate_limiting redirect \
-         request_size_limiting request_termination request_transformer response_transformer session \
-         standard_webhooks upstream_oauth",
+            "acl basic_auth bot_detection combined_auth_tests compression correlation_id cors datadog error_pages \
+             file_log forward_auth header_cert_auth hmac_auth http_log identity_keys internal_identity \
+             ip_restriction jwt jwt_signer key_auth ldap_auth loggly mtls_auth oauth2 oauth2_introspection opa \
+             openid_connect prometheus proxy_cache rate_limiting rate_limiting_advanced redirect \
+             request_size_limiting request_termination request_transformer response_ratelimiting \
+             response_transformer session standard_webhooks statsd syslog tcp_log udp_log upstream_oauth",
             // The same plugin with other fields and defaults.
             "ldap_auth_advanced",
         ],

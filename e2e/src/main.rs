@@ -51,7 +51,7 @@ enum Subcommands {
         #[arg(long, conflicts_with = "name")]
         all: bool,
     },
-    /// Build the programs that are not in the cache yet: the control plane, the conformance suites, and Helm
+    /// Build the programs that are not in the cache yet: the control plane, the conformance suites, Helm, and Dex
     Build,
     /// Start a control plane, and print whether this machine is too slow to run several at a time
     Speed,
@@ -170,6 +170,7 @@ fn build() -> Result<()> {
     Programs::build()?;
     programs::conformance_suite()?;
     programs::h2spec()?;
+    programs::dex()?;
     programs::helm().map(drop)
 }
 

@@ -1,5 +1,5 @@
-//! The admin listener: read-only views of the internal state as JSON or YAML, and observed requests, for local
-//! operators.
+//! The admin listener: read-only views of the internal state as JSON or YAML, observed requests, and purges of stored
+//! responses, for local operators.
 
 use std::future::Future;
 use std::net::IpAddr;
@@ -16,6 +16,7 @@ use tokio::net::TcpListener;
 use tracing::warn;
 
 use super::LIMITS;
+use super::cache_purges::CachePurges;
 use super::observations::{Observations, RequestObserver};
 use super::renderings::Renderings;
 use super::response::{AdminResponse, not_found, reject_method, response, text};
@@ -35,6 +36,7 @@ pub async fn serve_admin(
     listener: TcpListener,
     views: Arc<dyn Views>,
     observer: Arc<dyn RequestObserver>,
+    purges: Option<CachePurges>,
     shutdown: impl Future<Output = ()>,
 ) {
     if let Some(address) = listener.local_addr().ok().filter(|address| !address.ip().is_loopback()) {
@@ -45,13 +47,12 @@ pub async fn serve_admin(
         );
     }
     let detector = SelfConnectionDetector::new(self_connection::is_from_this_process);
-    serve(listener, views, observer, detector, shutdown).await;
+    serve(listener, (views, observer, purges), detector, shutdown).await;
 }
 
 async fn serve(
     listener: TcpListener,
-    views: Arc<dyn Views>,
-    observer: Arc<dyn RequestObserver>,
+    (views, observer, purges): (Arc<dyn Views>, Arc<dyn RequestObserver>, Option<CachePurges>),
     detector: SelfConnectionDetector,
     shutdown: impl Future<Output = ()>,
 ) {
@@ -60,14 +61,15 @@ async fn serve(
         let (views, renderings) = (views.clone(), renderings.clone());
         let check = Arc::new(detector.for_connection(addresses));
         let observations = Arc::new(Observations::new(observer.clone()));
+        let purges = purges.clone();
         move |request: Request<Incoming>| {
             let (views, renderings, check) = (views.clone(), renderings.clone(), check.clone());
-            let observations = observations.clone();
+            let (observations, purges) = (observations.clone(), purges.clone());
             async move {
                 if check.is_self_connection().await {
                     reject_self_connection()
                 } else {
-                    respond(&request, &*views, &observations, &renderings).await
+                    respond(&request, &*views, (&observations, purges.as_ref()), &renderings).await
                 }
             }
         }
@@ -86,7 +88,7 @@ fn reject_self_connection() -> AdminResponse {
 async fn respond<B>(
     request: &Request<B>,
     views: &dyn Views,
-    observations: &Observations,
+    (observations, purges): (&Observations, Option<&CachePurges>),
     renderings: &Renderings<ViewKey>,
 ) -> AdminResponse {
     if !has_local_host(request) {
@@ -94,6 +96,11 @@ async fn respond<B>(
         return text(StatusCode::FORBIDDEN, message);
     }
     if let Some(response) = observations.respond(request).await {
+        return response;
+    }
+    if let Some(purges) = purges
+        && let Some(response) = purges.respond(request).await
+    {
         return response;
     }
     if let Some(rejection) = reject_method(request) {
@@ -242,8 +249,7 @@ mod tests {
         // This process sends the requests of the tests, so no connection counts as a self-connection.
         let server = tokio::spawn(serve(
             listener,
-            Arc::new(StubViews),
-            Arc::new(StubObserver),
+            (Arc::new(StubViews), Arc::new(StubObserver), None),
             SelfConnectionDetector::new(|_| false),
             std::future::pending(),
         ));
@@ -298,6 +304,7 @@ mod tests {
         assert_eq!((status, body.as_str()), (503, "shutting down; the view is no longer available\n"));
         assert_eq!(get("/debug/secrets").await, (404, "not found; try /debug/\n".to_owned()));
         assert_eq!(get("/healthz").await.0, 404);
+        assert_eq!(get("/cache").await.0, 404, "without --admin-token-file");
     }
 
     #[tokio::test(start_paused = true)]
@@ -315,7 +322,8 @@ mod tests {
 
     async fn expect_unavailable(path: &str, renderings: &Renderings<ViewKey>, message_start: &str) {
         let request = Request::get(path).header("host", "localhost").body(()).unwrap();
-        let response = respond(&request, &StubViews, &Observations::new(Arc::new(StubObserver)), renderings).await;
+        let response =
+            respond(&request, &StubViews, (&Observations::new(Arc::new(StubObserver)), None), renderings).await;
         assert_eq!(response.status(), 503);
         let body = http_body_util::Limited::new(response.into_body(), 1000);
         #[expect(clippy::disallowed_methods, reason = "it is limited")]
@@ -365,8 +373,13 @@ mod tests {
     #[tokio::test]
     async fn requests_from_this_process_are_refused() {
         let (listener, address) = testing::listener().await;
-        let server =
-            tokio::spawn(serve_admin(listener, Arc::new(StubViews), Arc::new(StubObserver), std::future::pending()));
+        let server = tokio::spawn(serve_admin(
+            listener,
+            Arc::new(StubViews),
+            Arc::new(StubObserver),
+            None,
+            std::future::pending(),
+        ));
         // The response must close the connection although the request does not ask for it.
         let request = "GET /debug/store HTTP/1.1\r\nhost: localhost\r\n\r\n";
         let response = testing::roundtrip(address, request).await;
@@ -384,8 +397,8 @@ mod tests {
             false
         });
         let (listener, address) = testing::listener().await;
-        let (views, observer) = (Arc::new(StubViews), Arc::new(StubObserver));
-        let server = tokio::spawn(serve(listener, views, observer, detector, std::future::pending()));
+        let content = (Arc::new(StubViews), Arc::new(StubObserver), None);
+        let server = tokio::spawn(serve(listener, content, detector, std::future::pending()));
         let request = |last_field: &str| format!("GET / HTTP/1.1\r\nhost: localhost\r\n{last_field}\r\n");
         let requests = [request(""), request(""), request("connection: close\r\n")].concat();
         for connections in 1..=2 {

@@ -1,13 +1,15 @@
-//! The status listener and the admin listener: endpoints for probes, scrapes and debugging. None of them changes what
-//! Portico serves.
+//! The status listener and the admin listener: endpoints for probes, scrapes and debugging. None of them changes the
+//! configuration; with a token, stored responses can be purged.
 //!
 //! ```text
 //!   status listener   /healthz /readyz /metrics, Kong's /status and /status/ready   no secrets; may be exposed
-//!   admin listener    /debug/…                                                      object names; loopback only
+//!   admin listener    /debug/… /cache…                                              object names; loopback only
 //! ```
 //!
-//! The application provides the content: it implements [`StatusSource`], [`Views`] and [`RequestObserver`].
+//! The application provides the content: it implements [`StatusSource`], [`Views`], [`RequestObserver`] and
+//! [`ResponseCaches`].
 
+mod cache_purges;
 mod debug;
 mod observations;
 mod renderings;
@@ -16,6 +18,7 @@ mod self_connection;
 mod status;
 mod views;
 
+pub use cache_purges::{CachePurges, CacheSelection, ResponseCaches};
 pub use debug::{Views, serve_admin};
 pub use observations::RequestObserver;
 pub use status::{StatusSource, serve_status};

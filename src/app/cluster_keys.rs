@@ -20,7 +20,7 @@ use crate::k8s::{
 use crate::plugin_api::{SharedKey, SharedKeySet, SharedKeys};
 use crate::ready::ReadyGuard;
 
-/// Where the Secret is, and who writes about it.
+/// The place of the Secret, and what its tasks need to write.
 pub(super) struct KeySecretParts {
     pub(super) namespace: String,
     pub(super) leading: watch::Receiver<bool>,
@@ -177,7 +177,10 @@ const FIRST_RESPONSE_LIMIT: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::sleep;
+
     use super::*;
+    use crate::ready::Readiness;
 
     fn stored(current: &str, former: Option<&str>) -> StoredKeys {
         StoredKeys { current: current.as_bytes().to_vec(), former: former.map(|key| key.as_bytes().to_vec()) }
@@ -206,8 +209,12 @@ mod tests {
             assert_eq!(applied.sealing_key(), sealing.as_bytes(), "{after:?}");
             assert_eq!(applied.set().sealing.as_bytes(), sealing.as_bytes(), "{after:?}");
             assert_eq!(applied.due, is_delayed.then_some(now + SEALING_DELAY), "{after:?}");
-            let opens = [Some(&applied.set().sealing), applied.set().opening.as_ref()];
-            let opens: Vec<_> = opens.into_iter().flatten().map(|key| key.as_bytes().to_vec()).collect();
+            let set = applied.set();
+            let opens: Vec<_> = [Some(&set.sealing), set.opening.as_ref()]
+                .into_iter()
+                .flatten()
+                .map(|key| key.as_bytes().to_vec())
+                .collect();
             assert!(opens.contains(&after.0.as_bytes().to_vec()), "{after:?}");
             assert!(after.1.is_none_or(|former| opens.contains(&former.as_bytes().to_vec())), "{after:?}");
         }
@@ -216,5 +223,44 @@ mod tests {
         let second = AppliedKeys::after(Some(&first), stored("b", Some("a")), now);
         let third = AppliedKeys::after(Some(&second), stored("c", Some("b")), now);
         assert_eq!(third.sealing_key(), b"c", "the key that sealed is gone");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_new_key_seals_when_other_replicas_know_it() {
+        let service = tower::service_fn(|_: http::Request<kube::client::Body>| async {
+            Err::<http::Response<kube::client::Body>, _>(std::io::Error::other("no server"))
+        });
+        let client = watch::Sender::new(kube::Client::new(service, "default"));
+        let keys = SharedKeys::random();
+        let follower = KeyFollower {
+            keys: Arc::clone(&keys),
+            id: ObjectId::new(Kind::Secret, ObjectKey::new("portico-system", KEY_SECRET_NAME)),
+            leading: watch::channel(false).1,
+            recorder: EventRecorder::new(client.subscribe(), "test", "test"),
+            applied: None,
+        };
+        let ready = Readiness::new();
+        let state = watch::Sender::new(KeySecret::Unknown);
+        let running = tokio::spawn(follower.run(state.subscribe(), ready.guard("keys")));
+        let sealing = || String::from_utf8_lossy(keys.load().sealing.as_bytes()).into_owned();
+        let settled = || sleep(Duration::from_millis(1)); // Time is paused.
+        settled().await; // Time is paused.
+        assert!(!ready.is_ready(), "the API server has not responded");
+        state.send_replace(KeySecret::Valid(stored("a", None)));
+        settled().await; // Time is paused.
+        assert!(ready.is_ready());
+        assert_eq!(sealing(), "a");
+        state.send_replace(KeySecret::Valid(stored("b", Some("a"))));
+        settled().await; // Time is paused.
+        assert_eq!(sealing(), "a", "others may not know the new key");
+        let invalid = KeySecret::Invalid { uid: "u".to_owned(), message: "data.current: is missing".to_owned() };
+        for other in [KeySecret::Missing, invalid, KeySecret::Forbidden] {
+            state.send_replace(other);
+            settled().await; // Time is paused.
+            assert_eq!(sealing(), "a", "the last good keys stay");
+        }
+        sleep(SEALING_DELAY).await; // Time is paused.
+        assert_eq!(sealing(), "b");
+        running.abort();
     }
 }

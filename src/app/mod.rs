@@ -10,6 +10,7 @@
 
 mod addressing;
 mod announce;
+mod cache_meters;
 mod certificate_metrics;
 mod change_meters;
 mod check;

@@ -8,7 +8,7 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
-use crate::plugins::rate_limiting::entry_budget::EntryBudget;
+use crate::plugin_api::counting::EntryBudget;
 
 /// Reads the numbers at each scrape. It also keeps the budget, with the limit of the flag, until plugins use it.
 #[derive(Debug)]

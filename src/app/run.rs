@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::announce::{AnnouncementFormat, Announcer};
+use super::cache_meters::CacheMeters;
 use super::change_meters::ChangeMeters;
 use super::cluster::ClusterSource;
 use super::cluster_keys;
@@ -37,7 +38,7 @@ use super::status_publisher::StatusPublisher;
 use super::upstream_events::report_upstream_events;
 use super::views::{AdminViews, ProxyObserver, StatusViews};
 use super::watch_meters::WatchMeters;
-use crate::admin;
+use crate::admin::{self, CachePurges};
 use crate::args::{BudgetOptions, ExitStatus, LocationOptions, RunOptions};
 use crate::compile::{Budgets, ProcessLocation};
 use crate::drain::{self, Drain, DrainPhase, HangupSignals, StopSignals};
@@ -45,9 +46,11 @@ use crate::echo;
 use crate::manifests::ManifestWatcher;
 use crate::metrics::Metrics;
 use crate::plugin_api::batch_queue::{QueuedBytes, flush_queues};
+use crate::plugin_api::counting::EntryBudget;
 use crate::plugin_api::{PluginFactory, PluginState};
 use crate::plugins;
-use crate::plugins::rate_limiting::entry_budget::EntryBudget;
+use crate::plugins::file_log::LogFolder;
+use crate::plugins::proxy_cache::store::CacheStore;
 use crate::process_log::{self, LogFormat};
 use crate::proxy::Proxy;
 use crate::proxy::access_log::AccessLogger;
@@ -99,8 +102,12 @@ async fn serve(options: RunOptions, started: SystemTime) -> anyhow::Result<ExitS
     let (state, node) = (PluginState::default(), Arc::<str>::from(node_name()));
     let queued_bytes = QueuedBytes::of(&state, options.max_queued_bytes);
     metrics.registry().register_collector(Box::new(QueueMeters { state: state.clone(), bytes: queued_bytes }));
+    let _log_folder = LogFolder::set(&state, options.file_log_folder.clone());
     let rate_limit_entries = EntryBudget::of(&state, options.rate_limit_entries);
     metrics.registry().register_collector(Box::new(RateLimitMeters(rate_limit_entries)));
+    let caches = CacheMeters(CacheStore::of(&state, options.max_cache_bytes));
+    metrics.registry().register_collector(Box::new(caches.clone()));
+    let purges = cache_purges(&options, caches, &node).await?;
     let (admin_views, view_queries) =
         AdminViews::new(data_plane.snapshots.clone(), data_plane.upstreams.clone(), fingerprints.clone());
     let kong = KongMetrics { state: state.clone(), node: node.clone(), upstreams: data_plane.upstreams.clone() };
@@ -108,7 +115,7 @@ async fn serve(options: RunOptions, started: SystemTime) -> anyhow::Result<ExitS
     // Aborts its tasks when it is dropped.
     let mut tasks = JoinSet::new();
     let observer = ProxyObserver(data_plane.proxy.observed_requests());
-    listeners.serve(&mut tasks, status_views, (admin_views, observer), &drain);
+    listeners.serve(&mut tasks, status_views, (admin_views, observer, purges), &drain);
     tasks.spawn(reopen_on_hangup(hangup_signals, data_plane.access_log.clone()));
     let keys = cluster.as_ref().zip(statuses.as_ref()).map(|(cluster, statuses)| {
         let guard = ready.guard("the keys of sessions");
@@ -208,7 +215,7 @@ impl OwnListeners {
         self,
         tasks: &mut JoinSet<()>,
         status: StatusViews,
-        (views, observer): (AdminViews, ProxyObserver),
+        (views, observer, purges): (AdminViews, ProxyObserver, Option<CachePurges>),
         drain: &Drain,
     ) {
         let ended = || {
@@ -219,12 +226,24 @@ impl OwnListeners {
             tasks.spawn(admin::serve_status(listener, Arc::new(status), ended()));
         }
         if let Some(listener) = self.admin {
-            tasks.spawn(admin::serve_admin(listener, Arc::new(views), Arc::new(observer), ended()));
+            tasks.spawn(admin::serve_admin(listener, Arc::new(views), Arc::new(observer), purges, ended()));
         }
         if let Some(listener) = self.echo {
             tasks.spawn(echo::serve(listener, ended()));
         }
     }
+}
+
+/// The purges that `--admin-token-file` permits.
+async fn cache_purges(
+    options: &RunOptions,
+    caches: CacheMeters,
+    node: &Arc<str>,
+) -> anyhow::Result<Option<CachePurges>> {
+    let Some(token_file) = options.admin_token_file.clone() else { return Ok(None) };
+    let purges = CachePurges { caches: Arc::new(caches), token_file, replica: Arc::clone(node) };
+    purges.check().await.map_err(anyhow::Error::msg).context("--admin-token-file")?;
+    Ok(Some(purges))
 }
 
 /// With a cluster, starts the leader election and the publishing of statuses.

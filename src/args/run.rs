@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::{NonZeroU32, NonZeroUsize};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
@@ -19,8 +19,9 @@ use super::network::{self, ListenArg, PathFormArg};
 use super::tls::{TlsArgs, TlsOptions};
 use super::{ChannelArg, ColorArgs, Environment, GatewayOptions, LogArgs, UsageError};
 use crate::plugin_api::batch_queue::DEFAULT_QUEUED_BYTES;
+use crate::plugin_api::counting::DEFAULT_ENTRIES;
 use crate::plugin_api::remote::DEFAULT_MAX_CONNECTIONS;
-use crate::plugins::rate_limiting::entry_budget::DEFAULT_ENTRIES;
+use crate::plugins::proxy_cache::DEFAULT_CACHE_BYTES;
 use crate::process_log::{LogFormat, LogOptions};
 use crate::proxy::ProxyLimits;
 use crate::proxy::access_log::AccessLogField;
@@ -88,6 +89,11 @@ struct ListeningArgs {
     /// Address for the views under /debug and for portico verify, or off
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8101", env = "PORTICO_ADMIN_LISTEN")]
     admin_listen: ListenArg,
+
+    /// File with the token of clients that may purge stored responses with DELETE /cache on the admin listener; without
+    /// it, no client may
+    #[arg(long, value_name = "FILE", env = "PORTICO_ADMIN_TOKEN_FILE")]
+    admin_token_file: Option<PathBuf>,
 
     /// Also start an echo backend on this address, which responds with a description of the request
     #[arg(long, value_name = "ADDR", env = "PORTICO_ECHO", value_parser = network::parse_socket_address)]
@@ -242,6 +248,11 @@ struct LimitArgs {
     #[arg(value_parser = parse_limit::<usize, 100_000_000>, default_value_t = DEFAULT_ENTRIES)]
     rate_limit_entries: usize,
 
+    /// Maximum bytes of responses that caches have in memory. Each namespace has a share
+    #[arg(long, value_name = "SIZE", env = "PORTICO_MAX_CACHE_BYTES")]
+    #[arg(default_value_t = MemorySize(DEFAULT_CACHE_BYTES))]
+    max_cache_bytes: MemorySize,
+
     /// Maximum number of connections of plugins to their servers, and of requests of plugins at the same time. Each
     /// namespace has a share
     #[arg(long, value_name = "NUMBER", env = "PORTICO_MAX_PLUGIN_CONNECTIONS")]
@@ -292,6 +303,10 @@ struct AccessLogArgs {
     #[arg(long, value_name = "FIELD", value_delimiter = ',', env = "PORTICO_ACCESS_LOG_FIELDS")]
     access_log_fields: Vec<AccessLogField>,
 
+    /// Folder in which file-log plugins may write; without it, they write to /dev/stdout and /dev/stderr only
+    #[arg(long, value_name = "FOLDER", env = "PORTICO_FILE_LOG_FOLDER", value_parser = parse_absolute_path)]
+    file_log_folder: Option<PathBuf>,
+
     /// Maximum number of time series of request metrics; excess series are merged into one
     #[arg(long, value_name = "NUMBER", default_value = "10000", env = "PORTICO_METRICS_MAX_SERIES")]
     #[arg(value_parser = parse_count::<10_000_000>)]
@@ -312,6 +327,8 @@ pub struct RunOptions {
     pub status_listen: Option<SocketAddr>,
     /// `None` means off.
     pub admin_listen: Option<SocketAddr>,
+    /// The file with the token of clients that may purge stored responses. `None`: no client may.
+    pub admin_token_file: Option<PathBuf>,
     /// `None` means off.
     pub echo: Option<SocketAddr>,
     pub allow_port_sharing: bool,
@@ -332,11 +349,15 @@ pub struct RunOptions {
     pub ingress: IngressOptions,
     pub drain: DrainOptions,
     pub access_log: AccessLogOptions,
+    /// The folder in which plugins may write files, an absolute path.
+    pub file_log_folder: Option<PathBuf>,
     /// Fields of an entry, in order.
     pub access_log_fields: Vec<AccessLogField>,
     pub metrics_max_series: NonZeroUsize,
     /// Limit of the identifiers that rate-limiting counts in memory.
     pub rate_limit_entries: usize,
+    /// Limit of the bytes of stored responses.
+    pub max_cache_bytes: usize,
     /// Limit of the connections of plugins.
     pub max_plugin_connections: usize,
     /// The rate of active health checks.
@@ -397,6 +418,7 @@ impl RunArgs {
             gateways,
             status_listen,
             admin_listen,
+            admin_token_file: listening.admin_token_file,
             echo: listening.echo,
             allow_port_sharing: listening.allow_port_sharing,
             trusted_ips: listening.trusted_ips,
@@ -405,6 +427,7 @@ impl RunArgs {
             proxy_protocol_from: listening.proxy_protocol_from,
             workers: listening.workers.unwrap_or(environment.cores),
             rate_limit_entries: self.limits.rate_limit_entries,
+            max_cache_bytes: self.limits.max_cache_bytes.0,
             max_plugin_connections: self.limits.max_plugin_connections,
             health_checks_per_second: self.limits.health_checks_per_second,
             max_queued_bytes: self.limits.max_queued_bytes.0,
@@ -423,6 +446,7 @@ impl RunArgs {
             },
             access_log: resolve_access_log(self.access_log.access_log, self.log.log_format, environment),
             access_log_fields: resolve_access_log_fields(self.access_log.access_log_fields)?,
+            file_log_folder: self.access_log.file_log_folder,
             metrics_max_series: self.access_log.metrics_max_series,
             log: self.log.resolve(color, environment),
             color_stdout: color.resolve(environment.stdout_is_terminal, environment),
@@ -462,6 +486,12 @@ impl LimitArgs {
             ..ProxyLimits::DEFAULT
         }
     }
+}
+
+fn parse_absolute_path(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    let is_plain = path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
+    if path.is_absolute() && is_plain { Ok(path) } else { Err("write an absolute path without `..`".to_owned()) }
 }
 
 fn resolve_access_log(path: PathBuf, format: Option<LogFormat>, environment: &Environment) -> AccessLogOptions {

@@ -320,6 +320,7 @@ impl Compiler {
             self.verdicts.set(id, verdict);
         }
         self.routers.set_consumers(self.consumers.directory());
+        self.routers.set_unmatched_plugins(self.plugins.unmatched_chain());
     }
 
     /// What sets each block of the settings of an upstream.

@@ -272,4 +272,59 @@ mod tests {
         let shown = format!("{:?}", KeySecret::Valid(keys));
         assert!(!shown.contains("marker") && !shown.contains("109"), "{shown}");
     }
+
+    /// An API server without the Secret, or one that refuses to list it. Returns the bodies of what is created.
+    async fn run(status: u16, leads: bool) -> (KeySecret, Vec<Value>) {
+        let (sent, mut created) = tokio::sync::mpsc::channel(8);
+        let server = tower::service_fn(move |request: http::Request<kube::client::Body>| {
+            let sent = sent.clone();
+            async move {
+                let (head, body) = request.into_parts();
+                let uri = head.uri.to_string();
+                assert!(uri.starts_with("/api/v1/namespaces/own/secrets?"), "{uri}");
+                let answer = if head.method == http::Method::POST {
+                    let created: Value = serde_json::from_slice(&body.collect_bytes().await.unwrap()).unwrap();
+                    sent.try_send(created.clone()).ok();
+                    created
+                } else {
+                    assert!(uri.contains("fieldSelector=metadata.name%3Dportico-keys"), "{uri}");
+                    if uri.contains("watch=true") {
+                        std::future::pending::<()>().await;
+                    }
+                    json!({"apiVersion": "v1", "kind": "SecretList", "metadata": {"resourceVersion": "1"}, "items": [],
+                        "status": "Failure", "code": status, "message": "no", "reason": "Forbidden"})
+                };
+                let body = http_body_util::Full::new(bytes::Bytes::from(answer.to_string()));
+                let status = if head.method == http::Method::POST { 201 } else { status };
+                Ok::<_, std::convert::Infallible>(http::Response::builder().status(status).body(body).unwrap())
+            }
+        });
+        let client = watch::Sender::new(Client::new(server, "default"));
+        let (leading, state) = (watch::channel(leads).0, watch::Sender::new(KeySecret::Unknown));
+        let guard = LeaderWriteGuard::default();
+        let following =
+            follow_key_secret(client.subscribe(), "own".to_owned(), leading.subscribe(), guard, state.clone());
+        drop(timeout(Duration::from_secs(3), following).await);
+        let found = state.borrow().clone();
+        let mut bodies = Vec::new();
+        while let Ok(body) = created.try_recv() {
+            bodies.push(body);
+        }
+        (found, bodies)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_leader_creates_a_missing_secret_with_random_keys() {
+        assert_eq!(run(200, false).await, (KeySecret::Missing, vec![]), "another replica leads");
+        assert_eq!(run(403, true).await, (KeySecret::Forbidden, vec![]), "the Secret may exist");
+        let (_, created) = run(200, true).await;
+        let [secret] = &created[..] else { panic!("{} are created", created.len()) };
+        assert_eq!(secret["metadata"], json!({"name": "portico-keys", "namespace": "own"}));
+        let KeySecret::Valid(keys) = read(&serde_json::from_value(secret.clone()).unwrap()) else {
+            panic!("the created Secret is not valid")
+        };
+        let former = keys.former.unwrap();
+        assert_eq!((keys.current.len(), former.len()), (32, 32));
+        assert!(keys.current != former && keys.current != [0; 32]);
+    }
 }

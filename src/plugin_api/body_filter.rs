@@ -2,14 +2,17 @@
 //!
 //! ```text
 //!   Plugin::response ──push_body_filter──▶ BodyFilter::Buffered ──whole body, before the head is sent──▶ new body
-//!                                        └ BodyFilter::Streaming ──each part, as it arrives────────────▶ new parts
+//!                                        ├ BodyFilter::Streaming ──each part, as it arrives────────────▶ new parts
+//!                                        └ BodyFilter::Coding ──the last, decides by the final head────▶ encoded parts
 //! ```
 //!
 //! The proxy handles what all filters need: lengths, `ETag` and digests, HEAD, ranges, trailers and content codings.
-//! Filters run in the order in which they were added. No filter runs on a response without a body, on a range (206 or
-//! `Content-Range`) or on an upgraded connection.
+//! Filters run in the order in which they were added, and the one that encodes the body runs after all others, whatever
+//! the priority of its plugin: no filter reads what Portico itself has encoded. No filter runs on a response without a
+//! body, on a range (206 or `Content-Range`) or on an upgraded connection.
 
 use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, StatusCode};
 
 use super::reply::Reply;
 
@@ -20,6 +23,28 @@ pub enum BodyFilter {
     Buffered(BufferedFilter),
     /// Gets each part of the body as it arrives, without content decoding.
     Streaming(Box<dyn StreamingFilter>),
+    /// Decides by the final head of the response whether and how the body is encoded.
+    Coding(Box<dyn FnOnce(CodedHead<'_>) -> Option<BodyCoding>>),
+}
+
+/// The head of a response whose body may be encoded, after all other filters. Its body may be missing: for HEAD, whose
+/// head is that of the response to GET, and for a status or a range without a whole body, which is not encoded.
+pub struct CodedHead<'h> {
+    pub status: StatusCode,
+    pub headers: &'h mut HeaderMap,
+    /// The length of the body, if it is known.
+    pub length: Option<u64>,
+}
+
+/// How a body is encoded.
+pub struct BodyCoding {
+    /// The value of `Content-Encoding`.
+    pub name: HeaderValue,
+    /// How many bytes the encoder keeps until the end of the body. They count as bytes of bodies that are kept; without
+    /// room for them, the body is sent as it is.
+    pub memory_bytes: usize,
+    /// Creates the encoder. `None` if that fails; the body is then sent as it is.
+    pub start: Box<dyn FnOnce() -> Option<Box<dyn StreamingFilter>>>,
 }
 
 /// A filter that needs the whole body.
@@ -27,8 +52,8 @@ pub struct BufferedFilter {
     /// The largest body in bytes, both as the endpoint sent it and without its content coding.
     pub max_bytes: usize,
     pub beyond_limit: BeyondLimit,
-    /// Whether the filter reads text. The content codings gzip and deflate are then removed first, and a changed body
-    /// is sent without a coding. A body with another coding passes unchanged.
+    /// Whether the filter reads text. The content codings gzip, deflate, br and zstd are then removed first, and a
+    /// changed body is sent without a coding. A body with another coding passes unchanged.
     pub reads_text: bool,
     pub transform: BodyTransform,
 }
@@ -51,6 +76,23 @@ pub trait StreamingFilter {
     /// Returns what is sent after the last part. Not called if the body is incomplete.
     fn end(&mut self) -> Bytes {
         Bytes::new()
+    }
+
+    /// Returns what the filter has kept back, because the source of the body has no more data at the moment, so that
+    /// the client does not wait for it.
+    fn pause(&mut self) -> Bytes {
+        Bytes::new()
+    }
+
+    /// The most bytes that `part` gets at once. After each part of a filter with a limit, other requests of the worker
+    /// run.
+    fn max_part(&self) -> Option<usize> {
+        None
+    }
+
+    /// Whether the filter has failed, so that the rest of the body cannot be sent. The response is then aborted.
+    fn has_failed(&self) -> bool {
+        false
     }
 
     /// Whether the filter only observes the body, so that its length, `ETag` and digests stay valid. `part` then

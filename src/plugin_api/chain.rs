@@ -34,7 +34,8 @@ use super::completed_request::{CompletedRequest, CredentialLocations};
 use super::consumers::ConsumerDirectory;
 use super::consumers::plugins::{ConsumerPlugins, RequestConsumerPlugins};
 use super::context::{
-    ClientInfo, Framing, LogCx, RequestCx, RequestSummary, ResponseCx, ResponseSource, RouteNames, UriCaptures,
+    ClientInfo, Framing, LogCx, RequestCx, RequestSummary, RespondedRequest, ResponseCx, ResponseSource, RouteNames,
+    UriCaptures,
 };
 use super::kind::Phases;
 use super::reply::Reply;
@@ -42,7 +43,7 @@ use super::route_description::RouteDescription;
 use super::timing::PluginPhase;
 use super::{AccessOutcome, Plugin, ResponseOutcome};
 pub use attachment::{AttachmentPoint, BaseScope, OverlayScope};
-pub use before_forward::AllowedRequest;
+pub use before_forward::{AllowedRequest, ForwardingOutcome};
 pub use broken_plugin::BrokenPlugin;
 pub use builder::ChainBuilder;
 use selected::slot_number;
@@ -69,6 +70,8 @@ pub struct Chain {
     /// The fields that instances for consumers and groups change. `None` if they change none. Those of the other
     /// instances, which are few, are not stored.
     fields_of_overlays: Option<Box<ChangedFields>>,
+    /// Whether a plugin of the chain reads the target and the host of a request in the response phase.
+    reads_request_line: bool,
     /// Whether a plugin of the chain reads the heads of requests and responses in the log phase.
     logs_heads: bool,
     /// Set if the chain, or the plugins of a consumer that it authenticates, may read heads in the log phase.
@@ -114,6 +117,7 @@ pub struct ChainResponse<'r> {
     pub headers: &'r mut HeaderMap,
     pub source: ResponseSource,
     pub id: &'r HeaderValue,
+    pub request: RespondedRequest<'r>,
     /// Replaces the response by a reply, whose status and headers it returns. The argument is the head so far.
     pub replace: &'r mut dyn FnMut(Reply, &HeaderMap) -> (StatusCode, HeaderMap),
 }
@@ -145,6 +149,11 @@ impl Chain {
     pub fn logs_heads(&self, consumers: &ConsumerDirectory) -> bool {
         let of_consumers = || consumers.plugins.as_ref().is_some_and(|plugins| plugins.logs_heads());
         self.logs_heads || self.log_facts.is_some() && of_consumers()
+    }
+
+    /// Whether a plugin of the chain reads the target and the host of a request in the response phase.
+    pub fn reads_request_line(&self) -> bool {
+        self.reads_request_line
     }
 
     /// Where plugins read credentials. Empty if no log plugin reads heads.
@@ -251,7 +260,7 @@ impl Chain {
     /// Runs the response phase of all plugins, including those whose access phase was skipped because another replied.
     /// Returns where the response comes from, which a plugin may have replaced.
     pub async fn response(&self, state: &mut ChainState, response: ChainResponse<'_>) -> ResponseSource {
-        let ChainResponse { status, headers, mut source, id, replace } = response;
+        let ChainResponse { status, headers, mut source, id, mut request, replace } = response;
         state.apply_response_headers(headers);
         // A plugin replaces the response at most once, so the phase ends.
         let mut replaced_by = SmallVec::<[u16; 2]>::new();
@@ -279,6 +288,7 @@ impl Chain {
                     id,
                     identity: &state.identity,
                     regex_steps: &mut state.regex_steps,
+                    request,
                     scope: &instance.scope,
                     plugin_data: &mut state.plugin_data,
                     body_filters: &mut state.body_filters,
@@ -295,6 +305,7 @@ impl Chain {
                 if let Some(reply) = reply {
                     replaced_by.push(number);
                     source = ResponseSource::Plugin;
+                    request.reason = Some(reply.reason);
                     state.body_filters.clear();
                     let (new_status, mut new_headers) = replace(*reply, headers);
                     state.response_headers.carry_over(headers, &mut new_headers);

@@ -7,11 +7,11 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, request};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, request};
 use rustls::pki_types::CertificateDer;
 use smallvec::SmallVec;
 
-use super::body_filter::{BodyFilter, PluginBodyFilter};
+use super::body_filter::{BodyFilter, PluginBodyFilter, StreamingFilter};
 use super::changed_fields::FieldNames;
 use super::completed_request::CompletedRequest;
 use super::consumers::{Consumer, ConsumerDirectory, EntityId, Sha256Digest};
@@ -92,8 +92,13 @@ impl RequestCx<'_> {
 
 /// Context of the `before_forward` phase. The request was allowed, so a reply may contain what the backend would send.
 pub struct BeforeForwardCx<'r> {
-    /// The head after `access` and authorization. The filters of the rule have not changed it yet.
-    pub head: &'r request::Parts,
+    /// The head after `access` and authorization. The filters of the rule have not changed it yet. Changes of fields
+    /// reach the endpoint; those of the method and the target do not select another rule.
+    pub head: &'r mut request::Parts,
+    /// Whether the request has content.
+    pub has_body: bool,
+    /// Whether the client requests another protocol, such as WebSocket.
+    pub is_upgrade: bool,
     /// The path that the router matched, as in `access`.
     pub path: &'r str,
     /// The query as the client sent it.
@@ -116,6 +121,32 @@ impl BeforeForwardCx<'_> {
     /// Stores data of this plugin for the later phases of the same request. Replaces what `access` has stored.
     pub fn set_plugin_data<T: Any>(&mut self, value: T) {
         self.plugin_data.insert(self.slot, value);
+    }
+}
+
+/// Context of [`Plugin::after_forward`](super::Plugin::after_forward): what the endpoint has sent, before any filter.
+pub struct AfterForwardCx<'r> {
+    /// The status of the endpoint's response; `None` if there is none.
+    pub status: Option<StatusCode>,
+    /// The fields of the response.
+    pub headers: &'r HeaderMap,
+    /// Headers to set on the response to this request, as in `access`.
+    pub response_headers: &'r mut ResponseHeaders,
+    pub now: SystemTime,
+    pub(crate) plugin_data: &'r mut PluginData,
+    pub(crate) observers: &'r mut Vec<Box<dyn StreamingFilter>>,
+    pub(crate) slot: u16,
+}
+
+impl AfterForwardCx<'_> {
+    /// Takes the data that this plugin has stored in `before_forward`.
+    pub fn take_plugin_data<T: Any>(&mut self) -> Option<T> {
+        self.plugin_data.take(self.slot)
+    }
+
+    /// Passes the body, as the endpoint sends it, through a filter that does not change it.
+    pub fn observe_body(&mut self, observer: Box<dyn StreamingFilter>) {
+        self.observers.push(observer);
     }
 }
 
@@ -235,6 +266,8 @@ pub struct ResponseCx<'r> {
     pub identity: &'r Identity,
     /// See [`RequestCx::regex_steps`].
     pub regex_steps: &'r mut RemainingRegexSteps,
+    /// What is known about the request, also if its `access` phase did not run.
+    pub request: RespondedRequest<'r>,
     /// See [`RequestCx::scope`].
     pub scope: &'r str,
     pub(crate) plugin_data: &'r mut PluginData,
@@ -253,6 +286,26 @@ impl ResponseCx<'_> {
     pub fn plugin_data<T: Any>(&mut self) -> Option<&mut T> {
         self.plugin_data.get_mut(self.slot)
     }
+}
+
+/// The request of a response.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RespondedRequest<'r> {
+    /// The value of `Accept`.
+    pub accept: Option<&'r HeaderValue>,
+    /// Whether it is a gRPC call.
+    pub is_call: bool,
+    /// The reason of Portico's error or of a plugin's reply, if the response is one.
+    pub reason: Option<&'static str>,
+    /// See [`Plugin::reads_request_line`](super::Plugin::reads_request_line).
+    pub line: Option<&'r RequestLine>,
+}
+
+/// The target and the host of a request as the client sent them.
+#[derive(Clone, Debug)]
+pub struct RequestLine {
+    pub target: Uri,
+    pub host: Option<HeaderValue>,
 }
 
 /// Where a response comes from.
@@ -310,6 +363,11 @@ impl PluginData {
     fn insert(&mut self, slot: u16, value: impl Any) {
         self.0.retain(|(owner, _)| *owner != slot);
         self.0.push((slot, Box::new(value)));
+    }
+
+    fn take<T: Any>(&mut self, slot: u16) -> Option<T> {
+        let index = self.0.iter().position(|(owner, value)| *owner == slot && value.is::<T>())?;
+        self.0.swap_remove(index).1.downcast().ok().map(|value| *value)
     }
 
     fn get<T: Any>(&self, slot: u16) -> Option<&T> {

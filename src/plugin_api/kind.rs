@@ -64,6 +64,7 @@ impl Phases {
     pub const ACCESS: Phases = Phases { access: true, ..Phases::NONE };
     pub const ACCESS_AND_RESPONSE: Phases = Phases { access: true, response: true, ..Phases::NONE };
     pub const ACCESS_AND_STREAM_OPEN: Phases = Phases { access: true, stream_open: true, ..Phases::NONE };
+    pub const BEFORE_FORWARD: Phases = Phases { before_forward: true, ..Phases::NONE };
     pub const RESPONSE: Phases = Phases { response: true, ..Phases::NONE };
     pub const LOG: Phases = Phases { log: true, ..Phases::NONE };
 

@@ -25,7 +25,7 @@ pub struct LogEntry<'a> {
     /// The status of each attempt.
     upstream_status: String,
     response: ResponseJson<'a>,
-    latencies: LatenciesJson,
+    latencies: Latencies,
     tries: Vec<TryJson>,
     #[serde(skip_serializing_if = "Option::is_none")]
     client_ip: Option<std::net::IpAddr>,
@@ -78,14 +78,14 @@ struct ResponseJson<'a> {
 }
 
 /// Durations in milliseconds.
-#[derive(Serialize)]
-struct LatenciesJson {
-    request: u64,
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Latencies {
+    pub request: u64,
     /// The time before the request was forwarded, or all of it without an endpoint.
     #[serde(rename = "kong")]
-    gateway: u64,
+    pub gateway: u64,
     /// -1 if the request was not forwarded.
-    proxy: i64,
+    pub proxy: i64,
     receive: u64,
 }
 
@@ -130,7 +130,7 @@ impl<'a> LogEntry<'a> {
             request: RequestJson {
                 id: shorten_value(to_text(request.id)),
                 head: heads.map(|heads| RequestHeadJson::new(heads, credentials)),
-                size: heads.map_or(0, request_head_size) + summary.bytes_in,
+                size: request_size(cx),
                 tls: request.tls.map(TlsJson::from),
             },
             upstream_uri: heads
@@ -139,10 +139,10 @@ impl<'a> LogEntry<'a> {
             upstream_status: upstream_status(request.attempts),
             response: ResponseJson {
                 status: summary.status.as_u16(),
-                size: heads.map_or(0, response_head_size) + summary.bytes_out,
+                size: response_size(cx),
                 headers: heads.map(|heads| HeadersJson { headers: &heads.response, credentials }),
             },
-            latencies: LatenciesJson::new(cx),
+            latencies: Latencies::new(cx),
             tries: request.attempts.iter().map(|attempt| TryJson::new(attempt, cx)).collect(),
             client_ip: heads.map(|heads| heads.client),
             started_at: milliseconds(request.started_at.duration_since(UNIX_EPOCH).unwrap_or_default()),
@@ -206,15 +206,15 @@ impl<'a> From<LoggedTls<'a>> for TlsJson<'a> {
     }
 }
 
-impl LatenciesJson {
-    fn new(cx: &LogCx<'_>) -> Self {
+impl Latencies {
+    pub fn new(cx: &LogCx<'_>) -> Self {
         let (request, summary) = (cx.request, cx.summary);
         let total = summary.total;
         let (before_response, receive) = match (summary.upstream, request.until_response) {
             (Some(_), Some(response)) => (request.before_upstream, total.saturating_sub(response)),
             _ => (request.until_response, Duration::ZERO),
         };
-        LatenciesJson {
+        Latencies {
             request: milliseconds(total),
             gateway: milliseconds(before_response.unwrap_or(total)),
             proxy: summary.upstream.map_or(-1, |upstream| i64::try_from(upstream.as_millis()).unwrap_or(i64::MAX)),
@@ -346,6 +346,16 @@ impl Serialize for QueryJson<'_> {
     }
 }
 
+/// The size of the request in bytes; without that of its head if no plugin of the chain reads heads.
+pub fn request_size(cx: &LogCx<'_>) -> u64 {
+    cx.request.heads.map_or(0, request_head_size) + cx.summary.bytes_in
+}
+
+/// The size of the response in bytes; without that of its head if no plugin of the chain reads heads.
+pub fn response_size(cx: &LogCx<'_>) -> u64 {
+    cx.request.heads.map_or(0, response_head_size) + cx.summary.bytes_out
+}
+
 /// The size of the head of the request in HTTP/1.1, whichever version the client used.
 fn request_head_size(heads: &LoggedHeads) -> u64 {
     let target = heads.target.path_and_query().map_or(1, |target| target.as_str().len());
@@ -377,7 +387,7 @@ fn nanoseconds(duration: Duration) -> u64 {
 }
 
 /// Kong's workspaces do not exist here; programs that read the log require an id.
-const WORKSPACE_ID: &str = "00000000-0000-0000-0000-000000000000";
+pub const WORKSPACE_ID: &str = "00000000-0000-0000-0000-000000000000";
 /// The longest value of a log object in bytes. Objects wait in memory for their server.
 const MAX_VALUE_BYTES: usize = 8 * 1024;
 

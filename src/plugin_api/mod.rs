@@ -21,8 +21,10 @@ pub mod changed_fields;
 pub mod client_certificate;
 pub mod completed_request;
 pub mod consumers;
+pub mod content_coding;
 pub mod context;
 pub mod cookies;
+pub mod counting;
 pub mod decimal;
 pub mod digest_cache;
 pub mod factory;
@@ -32,8 +34,11 @@ pub mod header_spoofing;
 pub mod idle_connections;
 pub mod instance;
 pub mod introspection;
+pub mod json_schema;
 pub mod kind;
+pub mod log_delivery;
 pub mod log_entry;
+pub mod log_fields;
 pub mod login;
 pub mod multipart;
 pub mod password;
@@ -56,33 +61,35 @@ pub mod services;
 pub mod shared_fetch;
 pub mod shared_keys;
 pub mod state;
+pub mod statsd;
 pub mod stored_sessions;
 pub mod stream_chain;
 pub mod template;
 pub mod testing;
 pub mod timing;
 pub mod token;
+pub mod weighted_list;
 
 use futures_util::future::LocalBoxFuture;
 use http::request;
 
 pub use crate::request_target::path_encoding;
 pub(crate) use crate::shared_limit::{Held, Share, SharedLimit};
-pub use body_filter::{BeyondLimit, BodyFilter, BufferedFilter, StreamingFilter};
+pub use body_filter::{BeyondLimit, BodyCoding, BodyFilter, BufferedFilter, CodedHead, StreamingFilter};
 pub use chain::Chain;
 pub use changed_fields::{ChangedFields, FieldNames};
 pub use completed_request::{CompletedRequest, CredentialLocations};
 pub use consumers::{Consumer, ConsumerDirectory};
 pub use context::{
-    BeforeForwardCx, ClientCertificate, ClientInfo, Framing, Identity, LogCx, RequestCx, RequestSummary, ResponseCx,
-    ResponseHeaders, ResponseSource, RouteNames, UriCaptures,
+    AfterForwardCx, BeforeForwardCx, ClientCertificate, ClientInfo, Framing, Identity, LogCx, RequestCx, RequestLine,
+    RequestSummary, RespondedRequest, ResponseCx, ResponseHeaders, ResponseSource, RouteNames, UriCaptures,
 };
 pub use factory::PluginFactory;
 pub use kind::{
     AnyPluginKind, BuildCx, BuildNotes, Phases, PluginKind, PluginRegistry, RegisteredKind, Scopes, record,
 };
 pub use plugin_regex::{MAX_PLUGIN_REGEX_STEPS, RemainingRegexSteps, count_regex_states, regex_error_message};
-pub use remote::{Remote, RemoteStream, RemoteTls};
+pub use remote::{Remote, RemoteDatagrams, RemoteStream, RemoteTls};
 pub use remote_request::{RemoteRequest, RemoteResponse, RemoteUrl, ResponseBodyUse};
 pub use reply::{Reply, ReplyBody, ReplyStream, ReplyStreamError};
 pub use scheme::Scheme;
@@ -112,6 +119,13 @@ pub trait Plugin: Send + Sync + 'static {
     fn before_forward<'a>(&'a self, cx: &'a mut BeforeForwardCx<'_>) -> AccessOutcome<'a> {
         let _ = cx;
         AccessOutcome::Continue
+    }
+
+    /// Runs when the endpoint has responded, or could not, to a request for which `before_forward` of this plugin ran.
+    /// Nothing has changed the response yet. A reply takes its place, and is changed by the same filters.
+    fn after_forward(&self, cx: &mut AfterForwardCx<'_>) -> Option<Box<Reply>> {
+        let _ = cx;
+        None
     }
 
     /// Whether `access` may return [`AccessOutcome::Wait`]. If no plugin that may run for a request waits, the request
@@ -149,6 +163,18 @@ pub trait Plugin: Send + Sync + 'static {
 
     /// Whether `log` reads the heads of the request and of the response. Only then they are copied.
     fn logs_heads(&self) -> bool {
+        false
+    }
+
+    /// Whether `response` reads [`RespondedRequest::line`]. Only then it is copied. Plugins that do cannot be attached
+    /// to a consumer or group, which is not known when it is copied.
+    fn reads_request_line(&self) -> bool {
+        false
+    }
+
+    /// Whether the plugin, if it is attached globally, also runs on responses to requests without a route. Only its
+    /// `response` phase does.
+    fn serves_unmatched(&self) -> bool {
         false
     }
 

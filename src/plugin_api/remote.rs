@@ -1,7 +1,9 @@
 //! A server that a plugin connects to, and the connection.
 
+use std::io;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 /// A server to connect to, with the settings of the connection.
@@ -50,3 +52,9 @@ pub fn is_short_name(host: &str) -> bool {
 pub trait RemoteStream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> RemoteStream for S {}
+
+/// A UDP socket that is connected to another server.
+pub trait RemoteDatagrams: Send + Sync {
+    /// Sends one datagram. Also fails if the server's machine has refused an earlier one.
+    fn send<'s>(&'s self, datagram: &'s [u8]) -> BoxFuture<'s, io::Result<()>>;
+}

@@ -62,6 +62,10 @@ impl PartialEq for ReplyStream {
 pub struct ReplyStreamError;
 
 impl Reply {
+    /// The reason of a reply that stands for a response of the backend. It is counted and logged like that one, and not
+    /// as an error.
+    pub const NO_REASON: &'static str = "";
+
     /// A reply with [`ReplyBody::Negotiated`].
     pub fn negotiated(status: StatusCode, message: impl Into<Cow<'static, str>>, reason: &'static str) -> Box<Self> {
         Reply::new(status, ReplyBody::Negotiated(message.into()), reason)

@@ -8,7 +8,7 @@ use futures_util::future::BoxFuture;
 use http::header::{ACCEPT, HOST};
 use http::{HeaderMap, HeaderValue, Method};
 
-use super::remote::{Remote, RemoteStream};
+use super::remote::{Remote, RemoteDatagrams, RemoteStream};
 use super::remote_request::{RemoteRequest, RemoteResponse, RemoteUrl, ResponseBodyUse};
 use super::shared_keys::SharedKeys;
 use crate::diagnostic::Diagnostic;
@@ -79,6 +79,12 @@ pub trait PluginServices: Send + Sync {
     /// contains the address and the cause.
     fn connect(&self, remote: Remote) -> BoxFuture<'static, Result<Box<dyn RemoteStream>, String>> {
         let message = format!("connections to {}:{} are not available here", remote.host, remote.port);
+        Box::pin(async move { Err(message) })
+    }
+
+    /// Opens a UDP socket for datagrams to a server, whose name is looked up as that of [`connect`](Self::connect).
+    fn connect_datagrams(&self, remote: Remote) -> BoxFuture<'static, Result<Box<dyn RemoteDatagrams>, String>> {
+        let message = format!("datagrams to {}:{} are not available here", remote.host, remote.port);
         Box::pin(async move { Err(message) })
     }
 

@@ -4,7 +4,7 @@
 //!   cookie: sealed id ─▶ Redis: sealed session ─▶ its times, and what the plugin keeps
 //! ```
 //!
-//! Who reads Redis learns nothing, since sessions are sealed with the keys of the cookies, and cannot make a cookie. A
+//! A reader of Redis learns nothing, since sessions are sealed with the keys of the cookies, and cannot make a cookie. A
 //! session in Redis ends for all replicas at once: by a logout, by its timeouts, or when a label of it is revoked.
 
 use std::time::Duration;
@@ -56,7 +56,7 @@ impl Sessions {
         self.store.is_some()
     }
 
-    /// The session of a request, if that needs no store. `None` if the store must be asked.
+    /// The session of a request, if that needs no store. `None` if only the store knows it.
     pub fn open_now<T: DeserializeOwned>(&self, request: &HeaderMap, now: u64) -> Option<FoundSession<T>> {
         if self.store.is_none() {
             return Some(self.cookies.open(request, now));

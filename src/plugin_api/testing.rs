@@ -9,15 +9,19 @@ use rustls::pki_types::CertificateDer;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::body_filter::BodyFilter;
+use super::body_filter::{BodyFilter, CodedHead};
 use super::chain::{
     AllowedRequest, AttachmentPoint, BaseScope, Chain, ChainBuilder, ChainRequest, ChainResponse, ChainState,
+    ForwardingOutcome,
 };
 use super::changed_fields::FieldNames;
 use super::client_certificate::chain_digest;
 use super::completed_request::{CompletedRequest, LoggedHeads};
 use super::consumers::EntityId;
-use super::context::{ClientCertificate, ClientInfo, Framing, RequestSummary, ResponseSource, RouteNames, UriCaptures};
+use super::context::{
+    ClientCertificate, ClientInfo, Framing, RequestLine, RequestSummary, RespondedRequest, ResponseSource, RouteNames,
+    UriCaptures,
+};
 use super::instance::PluginInstance;
 use super::kind::{AnyPluginKind, BuildCx, BuildNotes, Phases};
 use super::reply::{Reply, ReplyBody};
@@ -144,6 +148,8 @@ pub struct TestRequest {
     pub is_peer_trusted: bool,
     /// The response of the endpoint.
     pub upstream_response: Response<()>,
+    /// The body that the endpoint sends, if the request is forwarded.
+    pub upstream_body: Bytes,
 }
 
 /// The groups of the route's regular expression: each with its name, in order.
@@ -182,6 +188,7 @@ impl TestRequest {
             certificates: None,
             is_peer_trusted: false,
             upstream_response: Response::new(()),
+            upstream_body: Bytes::new(),
         }
     }
 
@@ -224,6 +231,8 @@ impl TestRequest {
         head.headers.remove(http::header::TRANSFER_ENCODING);
         head.headers.remove(http::header::EXPECT);
         let id = HeaderValue::from_static("0123456789abcdef0123456789abcdef");
+        let accept = head.headers.get(http::header::ACCEPT).cloned();
+        let line = RequestLine { target: uri.clone(), host: HeaderValue::from_str(&host).ok() };
         let mut heads = chain.logs_heads(&self.consumers).then(|| LoggedHeads {
             method: head.method.clone(),
             target: uri.clone(),
@@ -275,10 +284,24 @@ impl TestRequest {
         expect_declared("request", &received, &head.headers, &declared.request);
         if reply.is_none() && chain.may_stand_in_for_backend(&state) {
             let (path, query) = (uri.path(), uri.query());
-            let request = AllowedRequest { head: &head, path, query, client, id: &id, now: self.now };
+            let has_body = !body.is_empty();
+            let head = &mut head;
+            let request =
+                AllowedRequest { head, has_body, is_upgrade: false, path, query, client, id: &id, now: self.now };
             reply = chain.before_forward(request, &mut state).await;
+            expect_declared("request", &received, &head.headers, &declared.request);
         }
         let (mut response, ()) = self.upstream_response.into_parts();
+        if reply.is_none() && chain.may_stand_in_for_backend(&state) {
+            let mut observers = Vec::new();
+            let (status, headers) = (Some(response.status), &response.headers);
+            let forwarded = ForwardingOutcome { status, headers, now: self.now, observers: &mut observers };
+            reply = chain.after_forward(forwarded, &mut state);
+            for mut observer in observers {
+                observer.part(self.upstream_body.clone());
+                observer.end();
+            }
+        }
         let mut source = ResponseSource::Service;
         if let Some(reply) = &reply {
             response.status = reply.status;
@@ -291,6 +314,12 @@ impl TestRequest {
             headers: &mut response.headers,
             source,
             id: &id,
+            request: RespondedRequest {
+                accept: accept.as_ref(),
+                is_call: false,
+                reason: reply.as_ref().map(|reply| reply.reason),
+                line: Some(&line),
+            },
             replace: &mut |reply, _| {
                 is_replaced = true;
                 (reply.status, reply.headers)
@@ -358,10 +387,20 @@ impl TestOutcome {
 
     /// The response body after the buffered filters that the plugins added, applied to this body of the endpoint.
     pub fn filter_body(&mut self, body: impl Into<Bytes>) -> Bytes {
-        let filters = std::mem::take(&mut self.state.body_filters).into_iter();
-        filters.fold(body.into(), |body, filter| match filter.filter {
+        let (codings, filters): (Vec<_>, Vec<_>) = std::mem::take(&mut self.state.body_filters)
+            .into_iter()
+            .partition(|filter| matches!(filter.filter, BodyFilter::Coding(_)));
+        let http::response::Parts { status, headers, .. } = &mut self.response;
+        filters.into_iter().chain(codings).fold(body.into(), |body, filter| match filter.filter {
             BodyFilter::Buffered(filter) => (filter.transform)(&body).unwrap_or(body),
             BodyFilter::Streaming(mut filter) => [filter.part(body), filter.end()].concat().into(),
+            BodyFilter::Coding(choose) => {
+                let length = Some(body.len() as u64);
+                let Some(coding) = choose(CodedHead { status: *status, headers, length }) else { return body };
+                headers.insert(http::header::CONTENT_ENCODING, coding.name);
+                let Some(mut encoder) = (coding.start)() else { panic!("an encoder cannot be created") };
+                [encoder.part(body), encoder.end()].concat().into()
+            }
         })
     }
 

@@ -27,8 +27,8 @@
 //!
 //! The value in the Secret is a JSON text in quotes.
 //!
-//! The plugin does what [ldap-auth](ldap-auth.md) does, and shares its connections and its protection of names. The
-//! difference is in the defaults: a user needs a KongConsumer with the same username or custom id unless
+//! The plugin does what `ldap-auth` does, with the same protection of names and passwords. The difference is in the
+//! defaults: a user needs a KongConsumer with the same username or custom id unless
 //! `consumer_optional` is true, the groups of each user are read, and only groups below `group_base_dn` whose name
 //! begins with `group_name_attribute` count.
 
@@ -91,7 +91,7 @@ impl Plugin for LdapAuthAdvanced {
     }
 }
 
-/// Authenticates users of an LDAP directory who are consumers.
+/// Authenticates users of an LDAP directory as consumers.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct AdvancedConfig {
@@ -168,7 +168,7 @@ pub(crate) struct AdvancedConfig {
     /// groups, separated by spaces, the user must have all of them.
     #[serde(default)]
     groups_required: Vec<String>,
-    /// Log the name of the entry of each user who logs in, and the values of `group_member_attribute`, to find out why
+    /// Log the name of the entry of each accepted login, and the values of `group_member_attribute`, to find out why
     /// a group does not count.
     #[serde(default)]
     log_search_results: bool,

@@ -1,11 +1,17 @@
 //! The list of plugins, each of which is a module of its own. Other modules find plugins by name in [`REGISTRY`]. The
-//! exceptions are `prometheus`, whose metrics `app` exports, and `rate_limiting`, whose limit of entries `app` sets.
+//! exceptions are `prometheus`, whose metrics `app` exports, and `file_log`, whose folder `app` sets.
+//! exceptions are `prometheus`, whose metrics `app` exports, and `rate_limiting` and `proxy_cache`, whose limits `app`
+//! sets.
 
 mod acl;
 mod basic_auth;
 mod bot_detection;
+mod compression;
 mod correlation_id;
 mod cors;
+mod datadog;
+mod error_pages;
+pub mod file_log;
 mod forward_auth;
 mod header_cert_auth;
 mod hmac_auth;
@@ -18,20 +24,28 @@ mod jwt_signer;
 mod key_auth;
 mod ldap_auth;
 mod ldap_auth_advanced;
+mod loggly;
 mod mtls_auth;
 mod oauth2;
 mod oauth2_introspection;
 mod opa;
 mod openid_connect;
 pub mod prometheus;
-pub mod rate_limiting;
+pub mod proxy_cache;
+mod rate_limiting;
+mod rate_limiting_advanced;
 mod redirect;
 mod request_size_limiting;
 mod request_termination;
 mod request_transformer;
+mod response_ratelimiting;
 mod response_transformer;
 mod session;
 mod standard_webhooks;
+mod statsd;
+mod syslog;
+mod tcp_log;
+mod udp_log;
 mod upstream_oauth;
 
 #[cfg(any(test, fuzzing))]
@@ -48,8 +62,12 @@ const KINDS: &[&dyn AnyPluginKind] = &[
     &RegisteredKind::<acl::Acl>::NEW,
     &RegisteredKind::<basic_auth::BasicAuth>::NEW,
     &RegisteredKind::<bot_detection::BotDetection>::NEW,
+    &RegisteredKind::<compression::Compression>::NEW,
     &RegisteredKind::<correlation_id::CorrelationId>::NEW,
     &RegisteredKind::<cors::CorsPlugin>::NEW,
+    &RegisteredKind::<datadog::Datadog>::NEW,
+    &RegisteredKind::<error_pages::ErrorPages>::NEW,
+    &RegisteredKind::<file_log::FileLog>::NEW,
     &RegisteredKind::<forward_auth::ForwardAuth>::NEW,
     &RegisteredKind::<header_cert_auth::HeaderCertAuth>::NEW,
     &RegisteredKind::<hmac_auth::HmacAuth>::NEW,
@@ -62,20 +80,29 @@ const KINDS: &[&dyn AnyPluginKind] = &[
     &RegisteredKind::<key_auth::KeyAuth>::NEW,
     &RegisteredKind::<ldap_auth::LdapAuth>::NEW,
     &RegisteredKind::<ldap_auth_advanced::LdapAuthAdvanced>::NEW,
+    &RegisteredKind::<loggly::Loggly>::NEW,
     &RegisteredKind::<mtls_auth::MtlsAuth>::NEW,
     &RegisteredKind::<oauth2::OAuth2>::NEW,
     &RegisteredKind::<oauth2_introspection::OAuth2Introspection>::NEW,
     &RegisteredKind::<opa::Opa>::NEW,
     &RegisteredKind::<openid_connect::OpenIdConnect>::NEW,
     &RegisteredKind::<prometheus::Prometheus>::NEW,
+    &RegisteredKind::<proxy_cache::ProxyCache>::NEW,
+    &RegisteredKind::<proxy_cache::ProxyCacheAdvanced>::NEW,
     &RegisteredKind::<rate_limiting::RateLimiting>::NEW,
+    &RegisteredKind::<rate_limiting_advanced::RateLimitingAdvanced>::NEW,
     &RegisteredKind::<redirect::RedirectPlugin>::NEW,
     &RegisteredKind::<request_size_limiting::RequestSizeLimiting>::NEW,
     &RegisteredKind::<request_termination::RequestTermination>::NEW,
     &RegisteredKind::<request_transformer::RequestTransformer>::NEW,
+    &RegisteredKind::<response_ratelimiting::ResponseRatelimiting>::NEW,
     &RegisteredKind::<response_transformer::ResponseTransformer>::NEW,
     &RegisteredKind::<session::SessionPlugin>::NEW,
     &RegisteredKind::<standard_webhooks::StandardWebhooks>::NEW,
+    &RegisteredKind::<statsd::Statsd>::NEW,
+    &RegisteredKind::<syslog::Syslog>::NEW,
+    &RegisteredKind::<tcp_log::TcpLog>::NEW,
+    &RegisteredKind::<udp_log::UdpLog>::NEW,
     &RegisteredKind::<upstream_oauth::UpstreamOAuth>::NEW,
 ];
 

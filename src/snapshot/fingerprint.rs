@@ -71,10 +71,13 @@ impl Snapshot {
         Fingerprint(half)
     }
 
-    /// The plugin chains of all rules that have one, in the order of the dump.
+    /// The plugin chains of all rules that have one, in the order of the dump, and that of requests without a rule.
     fn chains(&self) -> impl Iterator<Item = &Arc<Chain>> {
         let listeners = self.http_binds().flat_map(|bind| bind.listeners.sorted()).map(|(_, listener)| listener);
-        listeners.flat_map(|listener| listener.routes.rules()).filter_map(|rule| rule.plugins.as_ref())
+        listeners
+            .flat_map(|listener| listener.routes.rules())
+            .filter_map(|rule| rule.plugins.as_ref())
+            .chain(&self.unmatched_plugins)
     }
 }
 

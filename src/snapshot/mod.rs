@@ -48,7 +48,7 @@ pub mod uri_template;
 
 use std::sync::Arc;
 
-use crate::plugin_api::ConsumerDirectory;
+use crate::plugin_api::{Chain, ConsumerDirectory};
 pub use crate::transport_protocol::TransportProtocol;
 pub use bind_address::BindAddress;
 pub use bind_map::BindMap;
@@ -69,6 +69,8 @@ pub struct Snapshot {
     pub binds: BindMap,
     /// All consumers, for authentication plugins.
     pub consumers: Arc<ConsumerDirectory>,
+    /// The plugins that run for responses to requests without a rule. `None` if there are none.
+    pub unmatched_plugins: Option<Arc<Chain>>,
     /// Sources whose datagrams are dropped.
     pub own_udp_listeners: Arc<OwnUdpListeners>,
 }

@@ -66,6 +66,8 @@ const EXPECTED_KINDS: &[ExpectedKind] = &[
     expected("basic-auth", 1100, Phases::ACCESS).failing_closed().without_consumers_and_groups(),
     expected("openid-connect", 1050, Phases::ACCESS_AND_RESPONSE).failing_closed().without_consumers_and_groups(),
     expected("hmac-auth", 1030, Phases::ACCESS).failing_closed().without_consumers_and_groups(),
+    expected("compression", 1005, Phases::ACCESS_AND_RESPONSE),
+    expected("error-pages", 1, Phases::RESPONSE).without_consumers_and_groups(),
     expected("ip-restriction", 990, Phases::ACCESS_AND_STREAM_OPEN).failing_closed().with_protocols(HTTP_TCP_AND_TLS),
     expected("request-size-limiting", 951, Phases::ACCESS).failing_closed(),
     expected("acl", 950, Phases::ACCESS).failing_closed().without_consumers(),
@@ -74,8 +76,17 @@ const EXPECTED_KINDS: &[ExpectedKind] = &[
     expected("response-transformer", 800, Phases::RESPONSE),
     expected("redirect", 779, Phases::ACCESS),
     expected("standard-webhooks", 760, Phases::ACCESS).failing_closed().without_consumers(),
+    expected("proxy-cache", 100, Phases::BEFORE_FORWARD),
+    expected("proxy-cache-advanced", 100, Phases::BEFORE_FORWARD),
     expected("prometheus", 13, Phases::LOG).with_protocols(ALL_PROTOCOLS),
     expected("http-log", 12, Phases::LOG),
+    expected("statsd", 11, Phases::LOG),
+    expected("datadog", 10, Phases::LOG),
+    expected("file-log", 9, Phases::LOG),
+    expected("udp-log", 8, Phases::LOG),
+    expected("tcp-log", 7, Phases::LOG),
+    expected("loggly", 6, Phases::LOG),
+    expected("syslog", 4, Phases::LOG),
     expected("request-termination", 2, Phases::ACCESS).failing_closed(),
 ];
 
@@ -83,6 +94,10 @@ const EXPECTED_KINDS: &[ExpectedKind] = &[
 fn minimal_config(kind: &dyn AnyPluginKind) -> Value {
     match kind.name() {
         "acl" => json!({"allow": ["staff"]}),
+        "file-log" => json!({"path": "/dev/stdout"}),
+        "error-pages" => json!({
+            "pages": [{"statuses": [404], "bodies": [{"content_type": "text/plain", "template": "{{title}}"}]}],
+        }),
         "forward-auth" => json!({"address": "http://auth.example/check"}),
         "header-cert-auth" => json!({
             "certificate_header_name": "x-client-cert", "certificate_header_format": "url_encoded",
@@ -90,11 +105,14 @@ fn minimal_config(kind: &dyn AnyPluginKind) -> Value {
         }),
         "http-log" => json!({"http_endpoint": "https://logs.example/requests"}),
         "internal-identity" => json!({"issuer": "https://gateway.example", "keys": [SIGNING_KEY]}),
+        "loggly" => json!({"key": "0123-abcd"}),
+        "tcp-log" | "udp-log" => json!({"host": "logs.example", "port": 5170}),
         "jwt-signer" => json!({
             "access_token_jwks_uri": "https://issuer.example/keys", "access_token_signing_keys": [SIGNING_KEY],
         }),
         "mtls-auth" => json!({"ca_certificates": [AUTHORITY]}),
         "oauth2" => json!({"enable_client_credentials": true}),
+        "proxy-cache" | "proxy-cache-advanced" => json!({"strategy": "memory"}),
         "oauth2-introspection" => {
             json!({"introspection_url": "https://issuer.example/introspect", "authorization_value": "Basic YTpi"})
         }
@@ -255,6 +273,31 @@ fn configurations_that_kong_rejects(kind: &str) -> Vec<(Value, &'static str)> {
                 "config.oauth.username",
             ),
         ],
+        "datadog" => vec![(json!({"host": ""}), "config.host"), (json!({"port": 0}), "config.port")],
+        "file-log" => vec![(json!({}), "config.path"), (json!({"path": "requests.log"}), "config.path")],
+        "loggly" => vec![
+            (json!({}), "config.key"),
+            (json!({"key": "a b"}), "config.key"),
+            (json!({"key": "a", "tags": ["a b"]}), "config.tags[0]"),
+            (json!({"key": "a", "log_level": "fatal"}), "config.log_level"),
+        ],
+        "statsd" => vec![
+            (json!({"host": ""}), "config.host"),
+            (json!({"allow_status_codes": ["2xx"]}), "config.allow_status_codes[0]"),
+        ],
+        "syslog" => vec![(json!({"port": 514}), "config.port"), (json!({"facility": "none"}), "config.facility")],
+        "tcp-log" => vec![
+            (json!({"port": 1}), "config.host"),
+            (json!({"host": "logs.example"}), "config.port"),
+            (json!({"host": "logs.example", "port": 1, "timeout": 0}), "config.timeout"),
+            (json!({"host": "logs.example", "port": 1, "keepalive": 0}), "config.keepalive"),
+            (json!({"host": "logs.example", "port": 1, "tls_sni": "a.example"}), "config.tls_sni"),
+        ],
+        "udp-log" => vec![
+            (json!({"port": 1}), "config.host"),
+            (json!({"host": "logs.example"}), "config.port"),
+            (json!({"host": "logs.example", "port": 1, "timeout": 0}), "config.timeout"),
+        ],
         "http-log" => vec![
             (json!({}), "config"),
             (json!({"http_endpoint": "logs.example"}), "config.http_endpoint"),
@@ -301,6 +344,12 @@ fn configurations_that_kong_rejects(kind: &str) -> Vec<(Value, &'static str)> {
             (json!({"minute": 5, "policy": "redis"}), "config.redis"),
             (json!({"minute": 5, "policy": "redis", "redis": {"host": "a"}, "sync_rate": 0.001}), "config.sync_rate"),
         ],
+        "proxy-cache" | "proxy-cache-advanced" => vec![
+            (json!({}), "config"),
+            (json!({"strategy": "memory", "response_code": [206]}), "config.response_code[0]"),
+            (json!({"strategy": "memory", "request_method": ["TRACE"]}), "config.request_method[0]"),
+            (json!({"strategy": "memory", "cache_ttl": 0}), "config.cache_ttl"),
+        ],
         "redirect" => vec![
             (json!({}), "config"),
             (json!({"location": "/cart"}), "config.location"),
@@ -311,6 +360,12 @@ fn configurations_that_kong_rejects(kind: &str) -> Vec<(Value, &'static str)> {
             (json!({"size_unit": "gigabytes"}), "config.size_unit"),
             (json!({"allowed_payload_size": 1.5}), "config.allowed_payload_size"),
         ],
+        "compression" => vec![
+            (json!({"levels": {"gzip": 10}}), "config.levels.gzip"),
+            (json!({"codings": ["deflate"]}), "config.codings[0]"),
+            (json!({"types": ["html"]}), "config.types[0]"),
+        ],
+        "error-pages" => vec![(json!({"pages": []}), "config.pages")],
         "request-termination" => vec![
             (json!({"status_code": 99}), "config.status_code"),
             (json!({"status_code": 600}), "config.status_code"),
@@ -607,17 +662,28 @@ fn changed_heads(name: &str) -> ChangedHeads {
         }
         "session" => (json!({}), Some("x-consumer-id"), None),
         "bot-detection"
+        | "datadog"
+        | "file-log"
+        | "compression"
+        | "error-pages"
         | "forward-auth"
         | "http-log"
         | "identity-keys"
         | "ip-restriction"
         | "jwt-signer"
+        | "loggly"
         | "opa"
         | "prometheus"
+        | "proxy-cache"
+        | "proxy-cache-advanced"
         | "redirect"
         | "request-size-limiting"
         | "request-termination"
         | "standard-webhooks"
+        | "statsd"
+        | "syslog"
+        | "tcp-log"
+        | "udp-log"
         | "upstream-oauth" => {
             let kind = REGISTRY.find(name).expect("the registry has the plugin");
             (minimal_config(kind), None, None)

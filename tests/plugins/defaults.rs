@@ -16,6 +16,18 @@ fn kong_defaults(plugin: &str) -> Value {
         "correlation-id" => json!({
             "header_name": "Kong-Request-ID", "generator": "uuid#counter", "echo_downstream": false,
         }),
+        "compression" => json!({
+            "codings": ["zstd", "br", "gzip"],
+            "types": [
+                "text/*", "application/json", "application/*+json", "application/javascript", "application/xml",
+                "application/*+xml", "application/wasm", "application/x-ndjson", "application/manifest+json", "font/ttf",
+                "font/otf", "image/svg+xml",
+            ],
+            "min_length": 1024, "levels": null, "levels.gzip": 5, "levels.br": 4, "levels.zstd": 3,
+            "with_credentials": false, "request": null, "request.decompress": false, "request.max_bytes": 1_048_576,
+            "request.max_ratio": 100,
+        }),
+        "error-pages" => json!({"pages": [], "cache_control": "no-store"}),
         "cors" => json!({
             "origins": [], "headers": [], "exposed_headers": [],
             "methods": ["GET", "HEAD", "PUT", "PATCH", "POST", "DELETE", "OPTIONS", "TRACE", "CONNECT"],
@@ -87,6 +99,41 @@ fn kong_defaults(plugin: &str) -> Value {
             "behavior.idp_error_response_content_type": "application/json; charset=utf-8",
             "behavior.purge_token_on_upstream_status_codes": [401],
         }),
+        "datadog" => json!({
+            "host": "localhost", "port": 8125, "prefix": "kong", "service_name_tag": "name", "status_tag": "status",
+            "consumer_tag": "consumer", "metrics": null, "metrics[].name": null, "metrics[].stat_type": null,
+            "metrics[].tags": [], "metrics[].sample_rate": null, "metrics[].consumer_identifier": null,
+            "queue": null, "queue.max_batch_size": 1, "queue.max_coalescing_delay": 1.0, "queue.max_entries": 10000,
+            "queue.max_bytes": null, "queue.max_retry_time": 60.0, "queue.initial_retry_delay": 0.01,
+            "queue.max_retry_delay": 60.0, "queue.concurrency_limit": 1,
+        }),
+        "file-log" => json!({"path": null, "reopen": false, "custom_fields_by_lua": {}}),
+        "loggly" => json!({
+            "host": "logs-01.loggly.com", "port": 514, "key": null, "tags": ["kong"], "log_level": "info",
+            "successful_severity": "info", "client_errors_severity": "info", "server_errors_severity": "info",
+            "timeout": 10000, "custom_fields_by_lua": {},
+        }),
+        "statsd" => json!({
+            "host": "localhost", "port": 8125, "prefix": "kong", "metrics": null, "allow_status_codes": null,
+            "udp_packet_size": 0, "use_tcp": false, "hostname_in_prefix": false,
+            "consumer_identifier_default": "custom_id", "service_identifier_default": "service_name_or_host",
+            "workspace_identifier_default": "workspace_id", "tag_style": null, "metrics[].name": null,
+            "metrics[].stat_type": null, "metrics[].sample_rate": null, "metrics[].consumer_identifier": null,
+            "metrics[].service_identifier": null, "metrics[].workspace_identifier": null,
+            "queue": null, "queue.max_batch_size": 1, "queue.max_coalescing_delay": 1.0, "queue.max_entries": 10000,
+            "queue.max_bytes": null, "queue.max_retry_time": 60.0, "queue.initial_retry_delay": 0.01,
+            "queue.max_retry_delay": 60.0, "queue.concurrency_limit": 1,
+        }),
+        "syslog" => json!({
+            "host": null, "port": null, "protocol": "udp", "ssl_verify": true, "log_level": "info",
+            "successful_severity": "info", "client_errors_severity": "info", "server_errors_severity": "info",
+            "facility": "user", "custom_fields_by_lua": {},
+        }),
+        "tcp-log" => json!({
+            "host": null, "port": null, "timeout": 10000, "keepalive": 60000, "tls": false, "tls_sni": null,
+            "ssl_verify": true, "custom_fields_by_lua": {},
+        }),
+        "udp-log" => json!({"host": null, "port": null, "timeout": 10000, "custom_fields_by_lua": {}}),
         "http-log" => json!({
             "http_endpoint": null, "method": "POST", "content_type": "application/json", "timeout": 10000,
             "keepalive": 60000, "headers": {}, "custom_fields_by_lua": {}, "retry_count": null, "queue_size": null,
@@ -134,6 +181,15 @@ fn kong_defaults(plugin: &str) -> Value {
         "prometheus" => json!({
             "per_consumer": false, "status_code_metrics": false, "ai_metrics": false, "latency_metrics": false,
             "bandwidth_metrics": false, "upstream_health_metrics": false, "wasm_metrics": false,
+        }),
+        "proxy-cache" | "proxy-cache-advanced" => json!({
+            "strategy": null, "mode": "kong", "response_code": [200, 301, 404], "request_method": ["GET", "HEAD"],
+            "content_type": ["text/plain", "application/json"], "cache_ttl": 300, "storage_ttl": null,
+            "cache_control": false, "ignore_uri_case": false, "vary_query_params": [], "vary_headers": [],
+            "memory": null, "memory.dictionary_name": "kong_db_cache", "response_headers": null,
+            "response_headers.age": true, "response_headers.X-Cache-Status": true,
+            "response_headers.X-Cache-Key": true, "max_body_size": 1_048_576, "cache_authorization": false,
+            "cache_set_cookie": false, "collapse_timeout": null,
         }),
         "rate-limiting" => json!({
             "second": null, "minute": null, "hour": null, "day": null, "month": null, "year": null,
@@ -249,6 +305,7 @@ const NOT_IN_KONG_3_10: [&str; 20] = [
     "opa keepalive",
     "opa timeout",
     "session former_secret",
+    "session redis",
 ];
 
 // docs/kong-compatibility.md, 4.0

@@ -29,6 +29,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
+pub(crate) use crate::polling;
+
 /// Upper bound of every wait in a test; only a failing test takes that long.
 pub(crate) const TEST_TIMEOUT: Duration = Duration::from_secs(60);
 

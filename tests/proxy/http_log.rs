@@ -1,6 +1,7 @@
 //! The plugin http-log on the wire: its objects, its batches, and servers that do not accept them.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,14 +14,15 @@ use portico::plugin_api::instance::ExecutionPlace;
 use portico::plugin_api::remote_client::{RemoteClient, RemoteConnector};
 use portico::plugin_api::testing::{build_with, chain_with, consumer, instance, names};
 use portico::plugin_api::{
-    Chain, ConsumerDirectory, PluginServices, PluginState, Remote, RemoteRequest, RemoteResponse, RemoteStream,
+    Chain, ConsumerDirectory, PluginServices, PluginState, Remote, RemoteDatagrams, RemoteRequest, RemoteResponse,
+    RemoteStream,
 };
 use portico::plugins::REGISTRY;
 use portico::snapshot::Snapshot;
 use portico::snapshot::rule::Action;
 use portico::upstream::AddressPolicy;
 use serde_json::{Value, json};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UdpSocket};
 
 use crate::h2::Http2Client;
 use crate::harness::{
@@ -57,12 +59,35 @@ impl PluginServices for LoopbackServices {
         let client = self.0.clone();
         Box::pin(async move { client.send(request).await })
     }
+
+    fn connect(&self, remote: Remote) -> BoxFuture<'static, Result<Box<dyn RemoteStream>, String>> {
+        TcpConnector.connect(remote)
+    }
+
+    fn connect_datagrams(&self, remote: Remote) -> BoxFuture<'static, Result<Box<dyn RemoteDatagrams>, String>> {
+        Box::pin(async move {
+            let connected = async {
+                let socket = UdpSocket::bind("127.0.0.1:0").await?;
+                socket.connect((remote.host, remote.port)).await.map(|()| socket)
+            };
+            let socket = connected.await.map_err(|error: io::Error| error.to_string())?;
+            Ok(Box::new(Datagrams(socket)) as Box<dyn RemoteDatagrams>)
+        })
+    }
 }
 
-/// A proxy whose route has http-log and these plugins.
-struct LoggingServer {
-    server: TestServer,
-    state: PluginState,
+struct Datagrams(UdpSocket);
+
+impl RemoteDatagrams for Datagrams {
+    fn send<'s>(&'s self, datagram: &'s [u8]) -> BoxFuture<'s, io::Result<()>> {
+        Box::pin(async move { self.0.send(datagram).await.map(drop) })
+    }
+}
+
+/// A proxy whose route has a log plugin.
+pub(crate) struct LoggingServer {
+    pub(crate) server: TestServer,
+    pub(crate) state: PluginState,
 }
 
 impl LoggingServer {
@@ -72,7 +97,7 @@ impl LoggingServer {
         LoggingServer::with_chain(chain, consumers(), state, action).await
     }
 
-    async fn with_chain(
+    pub(crate) async fn with_chain(
         chain: Arc<Chain>,
         consumers: ConsumerDirectory,
         state: PluginState,
@@ -96,12 +121,12 @@ impl LoggingServer {
         queue_counts(&self.state).first().map(|(_, counts)| *counts).unwrap_or_default()
     }
 
-    async fn wait_for_counts(&self, what: &str, condition: impl Fn(&QueueCounts) -> bool) {
+    pub(crate) async fn wait_for_counts(&self, what: &str, condition: impl Fn(&QueueCounts) -> bool) {
         until(what, async || condition(&self.counts())).await;
     }
 
     /// Sends requests for `/0`, `/1` and so on, each of which must succeed.
-    async fn get(&self, requests: usize) {
+    pub(crate) async fn get(&self, requests: usize) {
         let mut client = Client::connect(self.server.address).await;
         for number in 0..requests {
             assert_eq!(client.get(&format!("/{number}")).await.text(), "ok");
@@ -110,7 +135,7 @@ impl LoggingServer {
 }
 
 /// The consumers `anna`, whose key is `secret`, and `bert`, whose key is `other`.
-fn consumers() -> ConsumerDirectory {
+pub(crate) fn consumers() -> ConsumerDirectory {
     let mut consumers = ConsumerDirectory::default();
     for (name, key, id) in [("anna", "secret", "id-key"), ("bert", "other", "id-other")] {
         let consumer = consumer(name, &[]);
@@ -139,7 +164,7 @@ fn with_receiver(mut config: Value, receiver: &Endpoint) -> Value {
     config
 }
 
-fn to(endpoint: &Endpoint) -> Action {
+pub(crate) fn to(endpoint: &Endpoint) -> Action {
     forward(vec![(1, upstream("web", &[endpoint.address]))])
 }
 

@@ -110,7 +110,7 @@ async fn bodies_that_cannot_be_decoded_pass_unchanged_and_are_counted() {
     let compressed = gzip(br#"{"a":1}"#);
     let truncated = &compressed[..compressed.len() - 4];
     for (coding, body, reason) in [
-        ("br", &compressed[..], "unknown_encoding"),
+        ("compress", &compressed[..], "unknown_encoding"),
         ("gzip, br", &compressed, "unknown_encoding"),
         ("gzip", truncated, "invalid_encoding"),
         ("gzip", b"{}", "invalid_encoding"),

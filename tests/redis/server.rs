@@ -1,4 +1,4 @@
-//! Starts a `redis-server` for a test, optionally with TLS.
+//! Starts a `redis-server` for a test, optionally with TLS, as Sentinel, or as the nodes of a cluster.
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::process::{Child, Command, Stdio};
@@ -7,7 +7,7 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedN
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 
-use crate::harness::polling::becomes_true;
+use crate::harness::polling::{becomes_true, until};
 
 #[derive(Clone, Copy)]
 enum Transport {
@@ -52,7 +52,7 @@ impl RedisProcess {
     /// Starts the server on a free port. Retries with another port if another process has taken it in the meantime.
     async fn spawn_until_listening(arguments: Vec<String>, transport: Transport, folder: TempDir) -> RedisProcess {
         for _ in 0..10 {
-            let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
+            let port = free_port();
             let mut all_arguments = arguments.clone();
             // Port 0 turns a transport off.
             let (plain, tls) = match transport {
@@ -92,6 +92,115 @@ impl Drop for RedisProcess {
         // The server may already be stopped.
         let _stopped = self.process.kill().and_then(|()| self.process.wait());
     }
+}
+
+/// A server of Sentinel, which monitors one master with the name `mymaster`. Stopped on drop.
+pub(crate) struct SentinelProcess {
+    pub(crate) port: u16,
+    process: Child,
+    /// Sentinel writes its configuration again and again.
+    _folder: TempDir,
+}
+
+impl SentinelProcess {
+    /// `settings` are further lines of its configuration.
+    pub(crate) async fn start(master_port: u16, settings: &[&str]) -> SentinelProcess {
+        for _ in 0..10 {
+            let (folder, port) = (temporary_folder(), free_port());
+            let lines = [
+                format!("port {port}"),
+                "bind 127.0.0.1".to_owned(),
+                format!("sentinel monitor mymaster 127.0.0.1 {master_port} 1"),
+                "sentinel down-after-milliseconds mymaster 500".to_owned(),
+                "sentinel failover-timeout mymaster 2000".to_owned(),
+                settings.join("\n"),
+            ];
+            let path = folder.path().join("sentinel.conf");
+            std::fs::write(&path, lines.join("\n")).unwrap();
+            let mut command = Command::new("redis-server");
+            let mut process = command.arg(&path).arg("--sentinel").stdout(Stdio::null()).spawn().unwrap();
+            if is_listening(port, &mut process).await {
+                return SentinelProcess { port, process, _folder: folder };
+            }
+        }
+        panic!("Sentinel does not start");
+    }
+
+    /// Runs `redis-cli` with the password of the tests, and returns its output.
+    pub(crate) fn redis_cli(&self, arguments: &[&str]) -> String {
+        let mut command = Command::new("redis-cli");
+        command.args(["-p", &self.port.to_string(), "-a", "s3cret", "--no-auth-warning"]).args(arguments);
+        String::from_utf8(command.output().unwrap().stdout).unwrap()
+    }
+}
+
+impl Drop for SentinelProcess {
+    fn drop(&mut self) {
+        let _stopped = self.process.kill().and_then(|()| self.process.wait());
+    }
+}
+
+/// The masters of a cluster, which share the slots.
+pub(crate) struct ClusterServers {
+    pub(crate) nodes: Vec<RedisProcess>,
+}
+
+impl ClusterServers {
+    pub(crate) async fn start(count: usize) -> ClusterServers {
+        let mut nodes: Vec<RedisProcess> = Vec::new();
+        for index in 0..count {
+            let node = start_cluster_node().await;
+            let (first, last) = (index * 16_384 / count, (index + 1) * 16_384 / count - 1);
+            let added = node.redis_cli(&["CLUSTER", "ADDSLOTSRANGE", &first.to_string(), &last.to_string()]);
+            assert_eq!(added.trim(), "OK");
+            if let Some(first) = nodes.first() {
+                meet(first, &node);
+            }
+            nodes.push(node);
+        }
+        let cluster = ClusterServers { nodes };
+        for node in &cluster.nodes {
+            let knows_all = |info: &str| {
+                info.contains("cluster_state:ok") && info.contains(&format!("cluster_known_nodes:{count}\r"))
+            };
+            until("the cluster is complete", async || knows_all(&node.redis_cli(&["CLUSTER", "INFO"]))).await;
+        }
+        cluster
+    }
+
+    /// Adds a replica of a node, and waits until it has its data and all others know it.
+    pub(crate) async fn add_replica(&self, index: usize) -> RedisProcess {
+        let (node, replica) = (&self.nodes[index], start_cluster_node().await);
+        meet(node, &replica);
+        let id = node.redis_cli(&["CLUSTER", "MYID"]).trim().to_owned();
+        let replicates = || replica.redis_cli(&["CLUSTER", "REPLICATE", &id]).trim() == "OK";
+        until("the replica knows its master", async || replicates()).await;
+        let is_online = || node.redis_cli(&["INFO", "replication"]).contains("state=online");
+        until("the replica has the data", async || is_online()).await;
+        for other in &self.nodes {
+            let lists = || other.redis_cli(&["CLUSTER", "NODES"]).contains("slave");
+            until("all nodes know the replica", async || lists()).await;
+        }
+        replica
+    }
+}
+
+async fn start_cluster_node() -> RedisProcess {
+    let bus_port = free_port().to_string();
+    let cluster = ["--cluster-enabled", "yes", "--cluster-config-file", "nodes.conf", "--cluster-port", &bus_port];
+    let timing = ["--cluster-node-timeout", "500", "--cluster-require-full-coverage", "no"];
+    RedisProcess::start(&[cluster.as_slice(), &timing].concat()).await
+}
+
+fn meet(first: &RedisProcess, second: &RedisProcess) {
+    let bus_port = second.redis_cli(&["CONFIG", "GET", "cluster-port"]);
+    let bus_port = bus_port.lines().last().unwrap();
+    let met = first.redis_cli(&["CLUSTER", "MEET", "127.0.0.1", &second.port.to_string(), bus_port]);
+    assert_eq!(met.trim(), "OK");
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
 }
 
 fn temporary_folder() -> TempDir {

@@ -21,6 +21,9 @@ impl TestSecrets {
     pub(crate) const COOKIE: &str = "zq-cookie-of-a-session-5c1d";
     pub(crate) const BODY: &str = "zq-body-of-a-request-5c1d";
     pub(crate) const DIRECTORY_LOGIN: &str = "zq-login-of-a-directory-5c1d";
+    pub(crate) const CURRENT_KEY: &str = "zq-current-key-of-all-sessions-5c1d";
+    pub(crate) const FORMER_KEY: &str = "zq-former-key-of-all-sessions-5c1d";
+    pub(crate) const BROKEN_KEY: &str = "zq-broken-key-5c1d";
     pub(crate) const WRONG_TOKEN: &str = "zq-authorization-that-is-wrong-5c1d";
 
     pub(crate) fn new(site: &Site) -> TestSecrets {
@@ -53,6 +56,9 @@ const IN_REQUESTS: &[(&str, &str)] = &[
     ("the body in a request", TestSecrets::BODY),
     ("a wrong token in a request", TestSecrets::WRONG_TOKEN),
     ("a password for a directory in a request", TestSecrets::DIRECTORY_LOGIN),
+    ("the current key of sessions in a Secret of Portico", TestSecrets::CURRENT_KEY),
+    ("the former key of sessions in a Secret of Portico", TestSecrets::FORMER_KEY),
+    ("a broken key of sessions in a Secret of Portico", TestSecrets::BROKEN_KEY),
     ("a token in a kubeconfig", TestSecrets::TOKEN),
 ];
 
@@ -77,6 +83,11 @@ const IN_MANIFESTS: &[(&str, &str)] = &[
     ("the Secret of configFrom", "zq-config-from-5c1d"),
     ("the malformed Secret of configFrom", "zq-broken-config-from-5c1d"),
     ("the Secret of a configPatch", "zq-config-patch-5c1d"),
+    ("a secret of sessions from a Secret", "zq-session-secret-5c1d-that-is-long-enough"),
+    ("a password of Redis for sessions from a Secret", "zq-session-redis-password-5c1d"),
+    ("a client secret from a Secret", "zq-client-secret-5c1d"),
+    ("a secret of logins from a Secret", "zq-login-secret-5c1d-that-is-long-enough"),
+    ("a password of a directory from a Secret", "zq-advanced-directory-password-5c1d"),
     ("an unknown field of a plugin", "zq-unknown-field-5c1d"),
     ("a field of a plugin with a wrong type", "zq-wrong-type-5c1d"),
     ("a secret instead of an enum value of a plugin", "zq-wrong-choice-5c1d"),
@@ -103,9 +114,24 @@ pub(crate) fn manifests(site: &Site, redis_port: u16) -> Vec<(&'static str, Stri
 apiVersion: v1";
     let gateway = GATEWAY.replacen("---\napiVersion: v1", https, 1);
     assert_ne!(gateway, GATEWAY, "site {}", site.address());
-    let routes = ["keys", "passwords", "tokens", "signed", "hooks", "directory", "counted", "from", "patched", "typo"]
-        .map(route)
-        .join("---\n");
+    let routes = [
+        "keys",
+        "passwords",
+        "tokens",
+        "signed",
+        "hooks",
+        "directory",
+        "counted",
+        "from",
+        "patched",
+        "typo",
+        "sealed",
+        "stored",
+        "login",
+        "advanced",
+    ]
+    .map(route)
+    .join("---\n");
     vec![
         ("gateway", gateway),
         ("routes", routes),
@@ -216,6 +242,11 @@ stringData:
   whole: '{\"minute\": 1000, \"policy\": \"redis\", \"redis\": {\"host\": \"127.0.0.1\", \"port\": 1, \"password\": \"zq-config-from-5c1d\"}}'
   broken: '{\"minute\": 5, \"policy\": \"redis\", \"redis\": {\"password\": \"zq-broken-config-from-5c1d\"'
   password: '\"zq-config-patch-5c1d\"'
+  session: zq-session-secret-5c1d-that-is-long-enough
+  session-redis: zq-session-redis-password-5c1d
+  client: zq-client-secret-5c1d
+  login: zq-login-secret-5c1d-that-is-long-enough
+  directory: zq-advanced-directory-password-5c1d
 ";
 
 const CONSUMERS: &str = "apiVersion: configuration.konghq.com/v1
@@ -320,6 +351,44 @@ config: {minute: 1000, policy: redis, redis: {host: 127.0.0.1, port: 1}}
 configPatches:
 - path: /redis/password
   valueFrom: {secretKeyRef: {name: config, key: password}}
+---
+apiVersion: configuration.konghq.com/v1
+kind: KongPlugin
+metadata: {name: sealed}
+plugin: session
+---
+apiVersion: configuration.konghq.com/v1
+kind: KongPlugin
+metadata: {name: stored}
+plugin: session
+config:
+  secret: {secretKeyRef: {name: config, key: session}}
+  storage: redis
+  redis: {host: 127.0.0.1, port: 1, password: {secretKeyRef: {name: config, key: session-redis}}}
+---
+apiVersion: configuration.konghq.com/v1
+kind: KongPlugin
+metadata: {name: login}
+plugin: openid-connect
+config:
+  issuer: https://127.0.0.1:1
+  client_id: [shop]
+  client_secret: [{secretKeyRef: {name: config, key: client}}]
+  session_secret: {secretKeyRef: {name: config, key: login}}
+---
+apiVersion: configuration.konghq.com/v1
+kind: KongPlugin
+metadata: {name: advanced}
+plugin: ldap-auth-advanced
+config:
+  ldap_host: 127.0.0.1
+  ldap_port: 1
+  base_dn: dc=example
+  attribute: uid
+  header_type: basic
+  bind_dn: cn=portico,dc=example
+  ldap_password: {secretKeyRef: {name: config, key: directory}}
+  log_search_results: true
 ---
 apiVersion: configuration.konghq.com/v1
 kind: KongPlugin

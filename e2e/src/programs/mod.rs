@@ -81,3 +81,9 @@ pub fn helm() -> Result<PathBuf> {
     let [folder] = Cache::open()?.build_missing([Product::Helm])?;
     Ok(folder.join("helm"))
 }
+
+/// An OpenID provider for tests, whose arguments are in e2e/go/dex/main.go.
+pub fn dex() -> Result<PathBuf> {
+    let [folder] = Cache::open()?.build_missing([Product::Dex])?;
+    Ok(folder.join("dex"))
+}

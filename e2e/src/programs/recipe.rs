@@ -22,6 +22,8 @@ pub(super) enum Product {
     Helm,
     /// The conformance suite of HTTP/2.
     H2spec,
+    /// An OpenID provider.
+    Dex,
 }
 
 /// How a product is built. The cache key contains the `Debug` output, so renaming fields rebuilds everything.
@@ -126,6 +128,13 @@ const H2SPEC: Recipe = Recipe {
     gigabytes: 1,
 };
 
+const DEX: Recipe = Recipe {
+    module: "dex",
+    steps: &[Step::Program { name: "dex", package: ".", about: "2 minutes" }],
+    version: None,
+    gigabytes: 2,
+};
+
 impl Product {
     pub(super) fn recipe(self) -> &'static Recipe {
         match self {
@@ -136,6 +145,7 @@ impl Product {
             Product::Conformance => &CONFORMANCE,
             Product::Helm => &HELM,
             Product::H2spec => &H2SPEC,
+            Product::Dex => &DEX,
         }
     }
 
@@ -143,7 +153,7 @@ impl Product {
     pub(super) fn key(self) -> Result<String> {
         let recipe = self.recipe();
         let mut decisive = format!("{recipe:?} {:?} go {}", go::FLAGS, go::VERSION).into_bytes();
-        for file in ["go.mod", "go.sum", "conformance_test.go"] {
+        for file in ["go.mod", "go.sum", "conformance_test.go", "main.go"] {
             let path = recipe.folder().join(file);
             if path.exists() {
                 decisive.extend(fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?);
@@ -200,6 +210,7 @@ impl fmt::Display for Product {
             Product::Conformance => "conformance",
             Product::Helm => "helm",
             Product::H2spec => "h2spec",
+            Product::Dex => "dex",
         })
     }
 }
@@ -226,6 +237,7 @@ mod tests {
             Product::Conformance,
             Product::Helm,
             Product::H2spec,
+            Product::Dex,
         ];
         let mut keys: Vec<String> = products.iter().map(|product| product.key().unwrap()).collect();
         assert!(keys[0].starts_with("etcd-") && keys[0].len() == "etcd-".len() + 16, "{keys:?}");

@@ -179,6 +179,8 @@ fn sample(flag: &str) -> Option<(Value, &'static [&'static str])> {
         "rate-limit-entries" => (json!(1_000_000), &["--rate-limit-entries=1000000"]),
         "max-plugin-connections" => (json!(100), &["--max-plugin-connections=100"]),
         "health-checks-per-second" => (json!(50), &["--health-checks-per-second=50"]),
+        "admin-token-file" => (json!("/etc/portico/token"), &["--admin-token-file=/etc/portico/token"]),
+        "max-cache-bytes" => (json!("64MiB"), &["--max-cache-bytes=64MiB"]),
         "max-queued-bytes" => (json!("64MiB"), &["--max-queued-bytes=64MiB"]),
         "client-header-timeout" => (json!("5s"), &["--client-header-timeout=5s"]),
         "client-header-bytes" => (json!("16KiB"), &["--client-header-bytes=16KiB"]),

@@ -7,6 +7,7 @@
 //! ```
 
 mod connection_limits;
+mod datagrams;
 mod name_resolver;
 mod tls;
 
@@ -33,7 +34,9 @@ use crate::diagnostic::Diagnostic;
 use crate::plugin_api::idle_connections::IdleConnections;
 use crate::plugin_api::remote_client::{RemoteClient, RemoteConnector};
 use crate::plugin_api::server_text::shorten;
-use crate::plugin_api::{PluginServices, Remote, RemoteRequest, RemoteResponse, RemoteStream, SharedKeys};
+use crate::plugin_api::{
+    PluginServices, Remote, RemoteDatagrams, RemoteRequest, RemoteResponse, RemoteStream, SharedKeys,
+};
 use crate::shared_limit::Held;
 use crate::upstream::{AddressPolicy, OwnSockets, TrustModel};
 
@@ -142,6 +145,16 @@ impl PluginServices for OnlineServices {
         async move { connecting.await.unwrap_or_else(|error| Err(format!("connecting has failed: {error}"))) }.boxed()
     }
 
+    fn connect_datagrams(&self, server: Remote) -> BoxFuture<'static, Result<Box<dyn RemoteDatagrams>, String>> {
+        let connector = Arc::clone(&self.connector);
+        let opening = self.runtime.spawn(async move {
+            let opened = connector.open_datagrams_in_time(&server).await;
+            opened.map_err(|error| shorten(&error).into_owned())
+        });
+        async move { opening.await.unwrap_or_else(|error| Err(format!("opening a socket has failed: {error}"))) }
+            .boxed()
+    }
+
     fn start_tls(
         &self,
         stream: Box<dyn RemoteStream>,
@@ -185,6 +198,20 @@ impl ServerConnector {
         let permit = permit.map_err(|error| format!("{}:{}: {error}", server.host, server.port))?;
         let timed_out = || Err(format!("{}:{}: no connection within {:?}", server.host, server.port, server.timeout));
         timeout(server.timeout, self.open(server, permit)).await.unwrap_or_else(|_| timed_out())
+    }
+
+    async fn open_datagrams_in_time(&self, server: &Remote) -> Result<Box<dyn RemoteDatagrams>, String> {
+        let address = format!("{}:{}", server.host, server.port);
+        let opening = async {
+            // A socket counts as a connection: both are file descriptors.
+            let permit = self.limits.connection(server.share(), server.timeout).await?;
+            let addresses = self.names.resolve(server).await?;
+            let socket = datagrams::connect_first(&addresses, &self.own_sockets, permit).await;
+            socket.map_err(|error| error.to_string())
+        };
+        let opened = timeout(server.timeout, opening).await;
+        let opened = opened.unwrap_or_else(|_| Err(format!("no address within {:?}", server.timeout)));
+        opened.map_err(|error| format!("{address}: {error}"))
     }
 
     async fn open(&self, server: &Remote, permit: Held) -> Result<Box<dyn RemoteStream>, String> {

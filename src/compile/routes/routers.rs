@@ -15,7 +15,7 @@ use crate::compile::gateways::listener_protocol::ListenerProtocol;
 use crate::compile::objects::hostname::intersects;
 use crate::compile::parents::planner::ChangedListeners;
 use crate::compile::parents::plans::ParentPlans;
-use crate::plugin_api::ConsumerDirectory;
+use crate::plugin_api::{Chain, ConsumerDirectory};
 use crate::snapshot::host::{HostMap, HostPattern};
 use crate::snapshot::own_udp_listeners::OwnUdpListeners;
 use crate::snapshot::port_tls::{PortTls, StreamHosts, TlsListener};
@@ -104,6 +104,13 @@ impl Routers {
     pub(in crate::compile) fn set_consumers(&mut self, consumers: Arc<ConsumerDirectory>) {
         if !Arc::ptr_eq(&consumers, &self.snapshot.consumers) {
             self.change_snapshot(|snapshot| snapshot.consumers = consumers);
+        }
+    }
+
+    /// Sets the plugins that run for responses to requests without a rule.
+    pub(in crate::compile) fn set_unmatched_plugins(&mut self, chain: Option<Arc<Chain>>) {
+        if chain != self.snapshot.unmatched_plugins {
+            self.change_snapshot(|snapshot| snapshot.unmatched_plugins = chain);
         }
     }
 
@@ -298,10 +305,11 @@ impl Routers {
 
     /// Replaces the snapshot by a changed copy, which shares the rest.
     fn change_snapshot(&mut self, change: impl FnOnce(&mut Snapshot)) {
-        let Snapshot { binds, consumers, own_udp_listeners } = &*self.snapshot;
+        let Snapshot { binds, consumers, unmatched_plugins, own_udp_listeners } = &*self.snapshot;
         let mut snapshot = Snapshot {
             binds: binds.clone(),
             consumers: Arc::clone(consumers),
+            unmatched_plugins: unmatched_plugins.clone(),
             own_udp_listeners: Arc::clone(own_udp_listeners),
         };
         change(&mut snapshot);

@@ -2,19 +2,21 @@
 
 use std::time::SystemTime;
 
-use http::{HeaderValue, request};
+use http::{HeaderMap, HeaderValue, StatusCode, request};
 
 use super::Chain;
 use super::selected::slot_number;
 use super::state::ChainState;
-use crate::plugin_api::AccessOutcome;
-use crate::plugin_api::context::{BeforeForwardCx, ClientInfo};
+use crate::plugin_api::context::{AfterForwardCx, BeforeForwardCx, ClientInfo};
 use crate::plugin_api::reply::Reply;
 use crate::plugin_api::timing::PluginPhase;
+use crate::plugin_api::{AccessOutcome, StreamingFilter};
 
 /// A request that may be forwarded, as the proxy passes it to a chain.
 pub struct AllowedRequest<'r> {
-    pub head: &'r request::Parts,
+    pub head: &'r mut request::Parts,
+    pub has_body: bool,
+    pub is_upgrade: bool,
     pub path: &'r str,
     pub query: Option<&'r str>,
     pub client: ClientInfo<'r>,
@@ -39,7 +41,9 @@ impl Chain {
                 continue;
             }
             let mut cx = BeforeForwardCx {
-                head: request.head,
+                head: &mut *request.head,
+                has_body: request.has_body,
+                is_upgrade: request.is_upgrade,
                 path: request.path,
                 query: request.query,
                 client: request.client,
@@ -65,6 +69,41 @@ impl Chain {
         }
         None
     }
+
+    /// Runs `after_forward` of the plugins that ran before the request was forwarded, until the first reply.
+    pub fn after_forward(&self, outcome: ForwardingOutcome<'_>, state: &mut ChainState) -> Option<Box<Reply>> {
+        let ForwardingOutcome { status, headers, now, observers } = outcome;
+        for index in 0..state.selected.len() {
+            let (_, instance) = self.instance(state.selected[index].as_selection());
+            if !instance.phases.before_forward {
+                continue;
+            }
+            let mut cx = AfterForwardCx {
+                status,
+                headers,
+                response_headers: &mut state.response_headers,
+                now,
+                plugin_data: &mut state.plugin_data,
+                observers: &mut *observers,
+                slot: slot_number(index),
+            };
+            let reply = instance.plugin.after_forward(&mut cx);
+            if reply.is_some() {
+                return reply;
+            }
+        }
+        None
+    }
+}
+
+/// The response of the endpoint, as the proxy passes it to a chain.
+pub struct ForwardingOutcome<'r> {
+    /// `None` if there is no response.
+    pub status: Option<StatusCode>,
+    pub headers: &'r HeaderMap,
+    pub now: SystemTime,
+    /// Filters of the body, which do not change it.
+    pub observers: &'r mut Vec<Box<dyn StreamingFilter>>,
 }
 
 #[cfg(test)]

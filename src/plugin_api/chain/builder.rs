@@ -145,6 +145,7 @@ impl ChainBuilder {
         let sets_request_id = base_instances.into_iter().any(|instance| instance.plugin.sets_request_id());
         let requests_client_certificate = self.plugins().any(|plugin| plugin.requests_client_certificate());
         let logs_heads = self.plugins().any(|plugin| plugin.logs_heads());
+        let reads_request_line = self.plugins().any(|plugin| plugin.reads_request_line());
         let log_facts = self.log_facts(&names);
         let phases = self.slots.iter().flat_map(|slot| &slot.instances).map(|instance| instance.phases);
         let phases = phases.fold(Phases::default(), Phases::or);
@@ -167,6 +168,7 @@ impl ChainBuilder {
             requests_client_certificate,
             body_readers,
             fields_of_overlays,
+            reads_request_line,
             logs_heads,
             log_facts,
         }))

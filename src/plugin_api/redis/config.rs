@@ -96,6 +96,20 @@ impl Default for RedisConfig {
     }
 }
 
+/// The former names of the settings of a server, as fields of the plugin.
+#[derive(Default)]
+pub struct RedisAliases {
+    pub host: Option<String>,
+    pub port: Option<u16>,
+    pub timeout: Option<u32>,
+    pub username: Option<String>,
+    pub password: Option<String>,
+    pub database: Option<u32>,
+    pub ssl: Option<bool>,
+    pub ssl_verify: Option<bool>,
+    pub server_name: Option<String>,
+}
+
 /// The role of a server that Sentinel monitors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -141,6 +155,23 @@ impl Default for ClusterNode {
 }
 
 impl RedisConfig {
+    /// The settings, where an alias replaces the field of its name.
+    #[must_use]
+    pub fn with_aliases(self, aliases: RedisAliases) -> Self {
+        RedisConfig {
+            host: aliases.host.or(self.host),
+            port: aliases.port.unwrap_or(self.port),
+            timeout: aliases.timeout.unwrap_or(self.timeout),
+            username: aliases.username.or(self.username),
+            password: aliases.password.or(self.password),
+            database: aliases.database.unwrap_or(self.database),
+            ssl: aliases.ssl.unwrap_or(self.ssl),
+            ssl_verify: aliases.ssl_verify.unwrap_or(self.ssl_verify),
+            server_name: aliases.server_name.or(self.server_name),
+            ..self
+        }
+    }
+
     /// Validates the configuration. `path` is the path of the `redis` object, for diagnostics.
     pub fn validate(self, path: &str, cx: &BuildCx<'_>) -> Result<RedisServer, Vec<Diagnostic>> {
         let mut check = RedisCheck { path, cx, invalid: Vec::new() };

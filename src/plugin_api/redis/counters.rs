@@ -1,11 +1,8 @@
 //! Counters at a Redis server, which all replicas share.
 
-use std::sync::LazyLock;
 use std::time::Duration;
 
-use redis::Script;
-
-use super::{Redis, RedisUnavailable, ServerScript};
+use super::{Redis, RedisScript, RedisUnavailable};
 
 /// An increment of one counter.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,10 +46,8 @@ impl Redis {
 
 /// A script is atomic and a single command. A transaction would take five commands, and the client crate does not
 /// return a clear error if the server rejects the first one.
-static INCREMENT: ServerScript =
-    ServerScript { source: INCREMENT_SOURCE, script: LazyLock::new(|| Script::new(INCREMENT_SOURCE)) };
-
-const INCREMENT_SOURCE: &str = "local totals = {}
+static INCREMENT: RedisScript = RedisScript::new(
+    "local totals = {}
     local is_counted = 1
     for i, key in ipairs(KEYS) do
         local limit = tonumber(ARGV[3 * i])
@@ -69,4 +64,5 @@ const INCREMENT_SOURCE: &str = "local totals = {}
             redis.call('EXPIRE', key, ARGV[3 * i - 1])
         end
     end
-    return {is_counted, totals}";
+    return {is_counted, totals}",
+);

@@ -23,11 +23,11 @@ mod slots;
 mod store;
 
 use std::fmt;
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, OnceLock};
 
 use redis::{Cmd, FromRedisValue, Script, Value};
 
-pub use config::RedisConfig;
+pub use config::{RedisAliases, RedisConfig};
 pub use counters::{CounterIncrement, CounterTotals};
 pub use server::RedisServer;
 pub use store::{RedisStore, RedisStoreError};
@@ -56,10 +56,22 @@ enum ServerLink {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RedisUnavailable;
 
-/// A script, which a server keeps after its first use.
-struct ServerScript {
+/// A script, which a server keeps after its first use. It changes only its keys.
+#[derive(Debug)]
+pub struct RedisScript {
     source: &'static str,
-    script: LazyLock<Script>,
+    /// The digest of the source, by which servers find the script.
+    digest: OnceLock<String>,
+}
+
+impl RedisScript {
+    pub const fn new(source: &'static str) -> Self {
+        RedisScript { source, digest: OnceLock::new() }
+    }
+
+    fn digest(&self) -> &str {
+        self.digest.get_or_init(|| Script::new(self.source).get_hash().to_owned())
+    }
 }
 
 impl Redis {
@@ -115,10 +127,27 @@ impl Redis {
         redis::from_redis_value(reply).map_err(|_| RedisUnavailable)
     }
 
+    /// Runs a script whose arguments and results are integers, in one atomic step. In a cluster, the keys must have the
+    /// same hash tag, see [`RedisServer::key_group`].
+    pub async fn run_integers(
+        &self,
+        script: &RedisScript,
+        keys: &[String],
+        arguments: &[u64],
+    ) -> Result<Vec<u64>, RedisUnavailable> {
+        let keys: Vec<&[u8]> = keys.iter().map(String::as_bytes).collect();
+        let add_arguments = |command: &mut Cmd| {
+            for argument in arguments {
+                command.arg(*argument);
+            }
+        };
+        self.run_script(script, &keys, add_arguments).await
+    }
+
     /// Runs a script on the server of these keys. A server that does not know the script yet gets its source.
     async fn run_script<T: FromRedisValue>(
         &self,
-        script: &ServerScript,
+        script: &RedisScript,
         keys: &[&[u8]],
         add_arguments: impl Fn(&mut Cmd),
     ) -> Result<T, RedisUnavailable> {
@@ -132,7 +161,7 @@ impl Redis {
             command
         };
         let first = keys.first().copied().unwrap_or_default();
-        let reply = match self.call(first, command("EVALSHA", script.script.get_hash())).await {
+        let reply = match self.call(first, command("EVALSHA", script.digest())).await {
             Err(CallError::NoScript) => self.call(first, command("EVAL", script.source)).await,
             reply => reply,
         };

@@ -1,12 +1,12 @@
 //! Values at a Redis server, which all replicas share: sessions, tokens, cached documents.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use redis::{Script, Value};
+use redis::Value;
 
-use super::{Redis, RedisServer, RedisUnavailable, ServerScript};
+use super::{Redis, RedisScript, RedisServer, RedisUnavailable};
 use crate::plugin_api::kind::BuildCx;
 
 /// A handle of the values of one plugin kind in one namespace.
@@ -127,13 +127,13 @@ impl From<RedisUnavailable> for RedisStoreError {
 }
 
 /// `GETDEL` does the same, but only since version 6.2.
-static TAKE: ServerScript = ServerScript { source: TAKE_SOURCE, script: LazyLock::new(|| Script::new(TAKE_SOURCE)) };
-
-const TAKE_SOURCE: &str = "local value = redis.call('GET', KEYS[1])
+static TAKE: RedisScript = RedisScript::new(
+    "local value = redis.call('GET', KEYS[1])
     if value then
         redis.call('DEL', KEYS[1])
     end
-    return value";
+    return value",
+);
 
 /// The longest expiry in milliseconds, which is above 100 years.
 const MAX_EXPIRY: u64 = 1 << 42;

@@ -117,7 +117,7 @@ impl SealingKeys {
         self.with(|keys| keys.open(context, &bytes))
     }
 
-    /// Names for a label, one for each key. Nobody can compute the label from them, or guess it, without the key.
+    /// Names for a label, one for each key. Without the key, the label can be neither computed nor guessed from them.
     pub fn names(&self, label: &str) -> Vec<String> {
         self.with(|keys| {
             let name = |key: &hmac::Key| URL_SAFE_NO_PAD.encode(hmac::sign(key, label.as_bytes()));

@@ -1,17 +1,13 @@
-//! Sends the batches of `http-log` to its server, and reports when the server does not accept them.
+//! Sends the batches of `http-log` to its server.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering::Relaxed;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use tracing::{info, warn};
 
-use crate::diagnostic::Diagnostic;
 use crate::plugin_api::batch_queue::BatchSender;
-use crate::plugin_api::server_diagnostics::ServerDiagnostic;
+use crate::plugin_api::log_delivery::DeliveryReports;
 use crate::plugin_api::{BuildCx, PluginServices, RemoteRequest};
 
 pub(super) struct HttpDelivery {
@@ -23,17 +19,9 @@ pub(super) struct HttpDelivery {
     reports: Arc<DeliveryReports>,
 }
 
-/// Reports the state of the server, once for each change.
-struct DeliveryReports {
-    diagnostic: ServerDiagnostic,
-    /// Whether the last batch was not accepted.
-    is_failing: AtomicBool,
-}
-
 impl HttpDelivery {
     pub(super) fn new(request: RemoteRequest, sends_lists: bool, cx: &BuildCx<'_>) -> Self {
-        let diagnostic = ServerDiagnostic::new(cx);
-        let reports = Arc::new(DeliveryReports { diagnostic, is_failing: AtomicBool::new(false) });
+        let reports = DeliveryReports::new("http_endpoint", cx);
         HttpDelivery { request, sends_lists, services: Arc::clone(cx.services), reports }
     }
 }
@@ -71,25 +59,5 @@ impl BatchSender for HttpDelivery {
             is_accepted
         }
         .boxed()
-    }
-}
-
-impl DeliveryReports {
-    fn update(&self, failure: Option<String>) {
-        let was_failing = self.is_failing.swap(failure.is_some(), Relaxed);
-        let object = self.diagnostic.object();
-        match failure {
-            Some(error) if !was_failing => {
-                warn!(object, error, "Logs of requests are not accepted; sending them again");
-                let message = format!("does not accept logs: {error}");
-                let remedy = "check that the server is running and accepts the requests of this plugin";
-                self.diagnostic.set(Some(Diagnostic::in_config("http_endpoint", message, remedy)));
-            }
-            None if was_failing => {
-                info!(object, "Logs of requests are accepted again");
-                self.diagnostic.set(None);
-            }
-            _ => {}
-        }
     }
 }

@@ -21,7 +21,6 @@
 //! `Location` repeats a query. Values with more than 8 KiB are cut.
 
 mod batch_sender;
-mod custom_fields;
 
 #[cfg(test)]
 mod tests;
@@ -37,12 +36,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use self::batch_sender::HttpDelivery;
-use self::custom_fields::CustomFields;
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::authentication::parse_header_name;
 use crate::plugin_api::batch_queue::{BatchQueue, QueueConfig, QueueSettings};
 use crate::plugin_api::consumers::{hex, sha256};
-use crate::plugin_api::log_entry::LogEntry;
+use crate::plugin_api::log_fields::CustomFields;
 use crate::plugin_api::remote::MAX_REMOTE_TIMEOUT;
 use crate::plugin_api::{
     BuildCx, LogCx, Phases, Plugin, PluginKind, RemoteRequest, RemoteUrl, ResponseBodyUse, record,
@@ -160,15 +158,7 @@ impl PluginKind for HttpLog {
 
 impl Plugin for HttpLog {
     fn log(&self, cx: &LogCx<'_>) {
-        let entry = LogEntry::new(cx);
-        let json = if self.custom_fields.is_empty() {
-            entry.to_json()
-        } else {
-            let mut value = entry.to_value();
-            self.custom_fields.apply(&mut value, cx);
-            value.to_string().into_bytes()
-        };
-        self.queue.push(Bytes::from(json));
+        self.queue.push(Bytes::from(self.custom_fields.object(cx)));
     }
 
     fn logs_heads(&self) -> bool {

@@ -93,12 +93,24 @@ impl Logouts<'_> {
             (None, Some(subject)) => RevokedName::Subject(subject),
             (None, None) => return self.refused_logout(cx, "the logout token has neither `sid` nor `sub`"),
         };
+        // A token that is sent again must not end the sessions that the user has begun since. The other tokens name one
+        // session, which has ended.
+        let token = match (&name, text("jti")) {
+            (RevokedName::Subject(_), Some(id)) => Some(RevokedName::Token(id)),
+            _ => None,
+        };
+        if token.as_ref().is_some_and(|token| self.revoked.contains(token)) {
+            return OpenIdDecision::Reply(replies::sessions_ended());
+        }
         let lifetime = self.settings.longest_session;
         match self.settings.sessions.revoke(&name.key(), now, lifetime).await {
             Ok(true) => {}
             Ok(false) => self.revoked.revoke(&name, now, lifetime),
             // The provider may send the token again.
             Err(error) => return OpenIdDecision::without_sessions(cx, self.log, error),
+        }
+        if let Some(token) = token {
+            self.revoked.revoke(&token, now, lifetime);
         }
         OpenIdDecision::Reply(replies::sessions_ended())
     }

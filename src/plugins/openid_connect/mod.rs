@@ -345,7 +345,7 @@ impl OpenIdConnect {
 
 /// Sessions.
 impl OpenIdConnect {
-    /// The session of a request, unless it has ended. `None` if the store of sessions must be asked.
+    /// The session of a request, unless it has ended. `None` if only the store of sessions knows it.
     fn find_session_now(&self, cx: &RequestCx<'_>, now: u64) -> Option<FoundSession<SessionTokens>> {
         if !self.settings.party.accepts(AuthMethod::Session) {
             return Some((None, SessionPlace::default()));

@@ -81,6 +81,10 @@ impl ProviderClient {
         }
         let authorization = basic_authorization(id, secret);
         let response = self.send(endpoint, Method::POST, Some(authorization), form).await?;
+        // Here, it is the client of the request that is not valid, and not Portico.
+        if response.status.is_client_error() && error_code(&response).as_deref() == Some(INVALID_CLIENT) {
+            return Err(ProviderError::Rejected(INVALID_CLIENT.to_owned()));
+        }
         IssuedTokens::from_response(read_object(&response)?)
     }
 
@@ -220,20 +224,23 @@ impl IssuedTokens {
 
 /// The JSON object of a response. A status 4xx with an error code is a rejection.
 fn read_object(response: &RemoteResponse) -> Result<Map<String, Value>, ProviderError> {
-    let body: Option<Map<String, Value>> = serde_json::from_slice(&response.body).ok();
     if response.status.is_success() {
+        let body = serde_json::from_slice(&response.body).ok();
         return body.ok_or_else(|| ProviderError::Unavailable("the response is not a JSON object".to_owned()));
     }
-    let code = body.as_ref().and_then(|body| body.get("error")?.as_str());
-    // The code is the provider's text, so it may be anything.
-    let code = code.map(|code| shorten_to(&code.escape_debug().to_string(), MAX_CODE_BYTES).into_owned());
+    let code = error_code(response);
     match code {
-        Some(code) if response.status.is_client_error() && code != "invalid_client" => {
-            Err(ProviderError::Rejected(code))
-        }
+        Some(code) if response.status.is_client_error() && code != INVALID_CLIENT => Err(ProviderError::Rejected(code)),
         Some(code) => Err(ProviderError::Unavailable(format!("status {}: {code}", response.status))),
         None => Err(ProviderError::Unavailable(format!("status {}", response.status))),
     }
+}
+
+/// The error code of a response (RFC 6749, section 5.2). It is the provider's text, so it may be anything.
+fn error_code(response: &RemoteResponse) -> Option<String> {
+    let body: Map<String, Value> = serde_json::from_slice(&response.body).ok()?;
+    let code = body.get("error")?.as_str()?;
+    Some(shorten_to(&code.escape_debug().to_string(), MAX_CODE_BYTES).into_owned())
 }
 
 /// RFC 6749, section 2.3.1: id and secret are encoded as in a form.
@@ -274,5 +281,7 @@ fn encode(text: &str) -> impl std::fmt::Display {
 const KEEP_ALIVE: Duration = Duration::from_secs(60);
 /// Size limit of responses.
 const MAX_RESPONSE_BYTES: usize = 256 * 1024;
+/// The error code if the credentials of the client are not valid.
+const INVALID_CLIENT: &str = "invalid_client";
 /// Limit of an error code in the log.
 const MAX_CODE_BYTES: usize = 64;

@@ -159,6 +159,7 @@ impl RelyingParty {
             let claims = self.client.introspect(&metadata, token).await?;
             self.check_introspection(&claims, &metadata, now)?;
             let expires = claims.get("exp").and_then(Value::as_u64).unwrap_or(u64::MAX);
+            let expires = expires.saturating_add(u64::from(self.rules.leeway));
             let introspection = Some(Arc::new(claims.clone()));
             let expires = expires.min(now + self.introspection_ttl);
             return Ok(TokenIdentity { introspection, expires, ..identity(token, digest, claims, None) });
@@ -221,10 +222,11 @@ impl RelyingParty {
         now: u64,
     ) -> Result<(), AuthenticationError> {
         let rejected = |message: &str| Err(AuthenticationError::Rejected(message.to_owned()));
-        if claims.get("exp").is_some_and(|exp| exp.as_f64().is_none_or(|exp| exp <= now as f64)) {
+        let (now, leeway) = (now as f64, f64::from(self.rules.leeway));
+        if claims.get("exp").is_some_and(|exp| exp.as_f64().is_none_or(|exp| exp + leeway <= now)) {
             return rejected("the introspected token has expired");
         }
-        if claims.get("nbf").is_some_and(|nbf| nbf.as_f64().is_none_or(|nbf| nbf > now as f64)) {
+        if claims.get("nbf").is_some_and(|nbf| nbf.as_f64().is_none_or(|nbf| nbf - leeway > now)) {
             return rejected("the introspected token is not valid yet");
         }
         if claims.contains_key("iss") {

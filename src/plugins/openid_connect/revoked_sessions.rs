@@ -30,6 +30,8 @@ pub(super) enum RevokedName<'t> {
     Session(&'t str),
     /// `sub`: all sessions of a user.
     Subject(&'t str),
+    /// `jti`: the logout token itself, which ends the sessions of a user once.
+    Token(&'t str),
 }
 
 impl RevokedName<'_> {
@@ -37,6 +39,7 @@ impl RevokedName<'_> {
         match self {
             RevokedName::Session(sid) => format!("sid {sid}").into(),
             RevokedName::Subject(sub) => format!("sub {sub}").into(),
+            RevokedName::Token(jti) => format!("jti {jti}").into(),
         }
     }
 }
@@ -62,6 +65,11 @@ impl RevokedSessions {
             revocations.all_until = revocations.all_until.max(oldest);
         }
         self.current.store(Arc::new(revocations));
+    }
+
+    /// Whether this name was revoked before, and is still stored.
+    pub(super) fn contains(&self, name: &RevokedName<'_>) -> bool {
+        self.current.load().by_name.contains_key(&name.key())
     }
 
     /// Whether a session that began in this second has ended.
@@ -102,6 +110,7 @@ mod tests {
             assert_eq!(revoked.has_ended(began, Some(sid), Some(subject)), expected, "{began} {sid} {subject}");
         }
         assert!(!revoked.has_ended(0, None, None));
+        assert!(revoked.contains(&RevokedName::Subject("anna")) && !revoked.contains(&RevokedName::Token("anna")));
         revoked.revoke(&RevokedName::Session("u"), 1500, 500);
         assert!(!revoked.has_ended(1000, Some("s"), None), "all sessions of that time have ended by themselves");
     }

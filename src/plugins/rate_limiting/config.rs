@@ -8,10 +8,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::counters::LIMIT_BOUND;
-use super::window::Period;
 use crate::diagnostic::Diagnostic;
+use crate::plugin_api::counting::{LimitBy, Period};
 use crate::plugin_api::path_encoding::path_in_requests;
-use crate::plugin_api::redis::{RedisConfig, RedisServer};
+use crate::plugin_api::redis::{RedisAliases, RedisConfig, RedisServer};
 use crate::plugin_api::{BuildCx, record};
 
 #[derive(Deserialize, JsonSchema)]
@@ -144,15 +144,6 @@ pub(super) struct ValidatedConfig {
     pub hides_headers: bool,
     pub status: StatusCode,
     pub message: Arc<str>,
-}
-
-pub(super) enum LimitBy {
-    Consumer,
-    Credential,
-    Ip,
-    Service,
-    Header(HeaderName),
-    Path(String),
 }
 
 pub(super) enum Policy {
@@ -294,19 +285,17 @@ impl Config {
 
     /// The settings in `redis` and their aliases.
     fn redis(self) -> RedisConfig {
-        let nested = self.redis;
-        RedisConfig {
-            host: self.redis_host.or(nested.host),
-            port: self.redis_port.unwrap_or(nested.port),
-            timeout: self.redis_timeout.unwrap_or(nested.timeout),
-            username: self.redis_username.or(nested.username),
-            password: self.redis_password.or(nested.password),
-            database: self.redis_database.unwrap_or(nested.database),
-            ssl: self.redis_ssl.unwrap_or(nested.ssl),
-            ssl_verify: self.redis_ssl_verify.unwrap_or(nested.ssl_verify),
-            server_name: self.redis_server_name.or(nested.server_name),
-            ..nested
-        }
+        self.redis.with_aliases(RedisAliases {
+            host: self.redis_host,
+            port: self.redis_port,
+            timeout: self.redis_timeout,
+            username: self.redis_username,
+            password: self.redis_password,
+            database: self.redis_database,
+            ssl: self.redis_ssl,
+            ssl_verify: self.redis_ssl_verify,
+            server_name: self.redis_server_name,
+        })
     }
 }
 

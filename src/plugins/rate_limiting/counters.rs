@@ -1,8 +1,11 @@
 //! The counters of one identifier, one for each period. Threads update them concurrently without a lock.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::SystemTime;
 
-use super::window::{Period, Window};
+use super::redis_counters::counter_increment;
+use crate::plugin_api::counting::{Period, SyncedCounters, TableCounters, Window, unix_second};
+use crate::plugin_api::redis::CounterIncrement;
 
 /// The requests of one identifier in each period.
 #[derive(Debug, Default)]
@@ -105,9 +108,37 @@ impl LimitCounters {
             .count
     }
 
-    /// Retires the counters if all windows with counts have ended, and returns whether they are retired. A thread that
-    /// still holds retired counters looks the identifier up again, so that no count is lost.
-    pub(super) fn retire(&self, second: u64) -> bool {
+    /// The number of requests in this window that were not yet sent to the server.
+    fn unsent_in(&self, limit: &WindowLimit) -> u64 {
+        let Some(server) = &self.server_counts else { return 0 };
+        let at_server = WindowCount::from_bits(server.counts[limit.period as usize].load(Ordering::Relaxed));
+        self.used(limit).saturating_sub(at_server.in_window(&limit.window).count)
+    }
+
+    /// Merges the total of the server. It includes the requests that this replica has just `sent`, and those of other
+    /// replicas.
+    fn merge_total(&self, limit: &WindowLimit, sent: u64, total: u64) {
+        let Some(server) = &self.server_counts else { return };
+        let server_counter = &server.counts[limit.period as usize];
+        let before = WindowCount::from_bits(server_counter.load(Ordering::Relaxed)).in_window(&limit.window);
+        let expected = before.count + sent;
+        // If the server has lost data, its total is too low, and the expected one is used.
+        let total = total.max(expected).min(LIMIT_BOUND - 1);
+        let from_others = total - expected;
+        let counter = &self.counts[limit.period as usize];
+        let merged = counter.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |bits| {
+            let current = WindowCount::from_bits(bits).in_window(&limit.window);
+            (bits != RETIRED && current.window == before.window)
+                .then(|| WindowCount { count: (current.count + from_others).min(LIMIT_BOUND - 1), ..current }.to_bits())
+        });
+        if merged.is_ok() {
+            server_counter.store(WindowCount { count: total, ..before }.to_bits(), Ordering::Relaxed);
+        }
+    }
+}
+
+impl TableCounters for LimitCounters {
+    fn retire(&self, second: u64) -> bool {
         let seen: [u64; 6] = std::array::from_fn(|index| self.counts[index].load(Ordering::Relaxed));
         let have_ended = Period::ALL.iter().zip(seen).all(|(period, bits)| {
             let last = WindowCount::from_bits(bits);
@@ -129,39 +160,32 @@ impl LimitCounters {
         true
     }
 
-    /// Copies the counts of other counters.
-    pub(super) fn copy_from(&self, other: &LimitCounters) {
+    fn copy_from(&self, other: &Self) {
         for (counter, other) in self.counts.iter().zip(&other.counts) {
             counter.store(other.load(Ordering::Relaxed), Ordering::Relaxed);
         }
     }
+}
 
-    /// The number of requests in this window that were not yet sent to the server.
-    pub(super) fn unsent(&self, limit: &WindowLimit) -> u64 {
-        let Some(server) = &self.server_counts else { return 0 };
-        let at_server = WindowCount::from_bits(server.counts[limit.period as usize].load(Ordering::Relaxed));
-        self.used(limit).saturating_sub(at_server.in_window(&limit.window).count)
+impl SyncedCounters for LimitCounters {
+    type Sent = (WindowLimit, u64);
+
+    fn is_queued(&self) -> Option<&AtomicBool> {
+        self.server_counts.as_ref().map(|server| &server.is_queued)
     }
 
-    /// Merges the total of the server. It includes the requests that this replica has just `sent`, and those of other
-    /// replicas.
-    pub(super) fn merge_total(&self, limit: &WindowLimit, sent: u64, total: u64) {
-        let Some(server) = &self.server_counts else { return };
-        let server_counter = &server.counts[limit.period as usize];
-        let before = WindowCount::from_bits(server_counter.load(Ordering::Relaxed)).in_window(&limit.window);
-        let expected = before.count + sent;
-        // If the server has lost data, its total is too low, and the expected one is used.
-        let total = total.max(expected).min(LIMIT_BOUND - 1);
-        let from_others = total - expected;
-        let counter = &self.counts[limit.period as usize];
-        let merged = counter.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |bits| {
-            let current = WindowCount::from_bits(bits).in_window(&limit.window);
-            (bits != RETIRED && current.window == before.window)
-                .then(|| WindowCount { count: (current.count + from_others).min(LIMIT_BOUND - 1), ..current }.to_bits())
-        });
-        if merged.is_ok() {
-            server_counter.store(WindowCount { count: total, ..before }.to_bits(), Ordering::Relaxed);
-        }
+    fn unsent(&self, now: SystemTime) -> Vec<(Self::Sent, CounterIncrement)> {
+        let (Some(server), second) = (&self.server_counts, unix_second(now)) else { return Vec::new() };
+        let unsent = |period: Period| {
+            let limit = WindowLimit { period, max_count: u64::MAX, window: period.window(second) };
+            let unsent = self.unsent_in(&limit);
+            (unsent > 0).then(|| ((limit, unsent), counter_increment(&server.key_prefix, &limit, unsent, second)))
+        };
+        Period::ALL.into_iter().filter_map(unsent).collect()
+    }
+
+    fn merge(&self, (limit, sent): Self::Sent, total: u64) {
+        self.merge_total(&limit, sent, total);
     }
 }
 
@@ -249,15 +273,15 @@ mod tests {
         for _ in 0..3 {
             assert!(take(&counters, &minute).0);
         }
-        assert_eq!(counters.unsent(&minute[0]), 3);
+        assert_eq!(counters.unsent_in(&minute[0]), 3);
         assert!(take(&counters, &minute).0, "another request during the synchronization");
         counters.merge_total(&minute[0], 3, 10);
-        assert_eq!((counters.used(&minute[0]), counters.unsent(&minute[0])), (11, 1));
+        assert_eq!((counters.used(&minute[0]), counters.unsent_in(&minute[0])), (11, 1));
         counters.merge_total(&minute[0], 1, 1);
-        assert_eq!((counters.used(&minute[0]), counters.unsent(&minute[0])), (11, 0), "a lower total is ignored");
+        assert_eq!((counters.used(&minute[0]), counters.unsent_in(&minute[0])), (11, 0), "a lower total is ignored");
         let next = limits(&[(Period::Minute, 100)], 660);
         counters.merge_total(&next[0], 0, 5);
-        assert_eq!((counters.used(&next[0]), counters.unsent(&next[0])), (5, 0));
+        assert_eq!((counters.used(&next[0]), counters.unsent_in(&next[0])), (5, 0));
     }
 
     #[test]

@@ -7,14 +7,10 @@
 
 mod config;
 mod counters;
-pub mod entry_budget;
 mod redis_counters;
-mod table;
 #[cfg(test)]
 mod tests;
-mod window;
 
-use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 use http::header::RETRY_AFTER;
@@ -22,18 +18,16 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use smallvec::SmallVec;
 
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::redis::{Redis, RedisServer};
-use crate::plugin_api::{
-    AccessOutcome, BuildCx, ChangedFields, Phases, Plugin, PluginKind, Reply, RequestCx, consumers, decimal,
+use crate::plugin_api::counting::{
+    CounterOwner, CounterSync, CounterTable, DEFAULT_ENTRIES, EntryBudget, LimitBy, LimitIdentifier, Period,
+    unix_second,
 };
+use crate::plugin_api::redis::{Redis, RedisServer};
+use crate::plugin_api::{AccessOutcome, BuildCx, ChangedFields, Phases, Plugin, PluginKind, Reply, RequestCx, decimal};
 
 pub(crate) use config::Config;
-use config::{LimitBy, Policy, ValidatedConfig};
+use config::{Policy, ValidatedConfig};
 use counters::{LimitCounters, WindowLimit};
-use entry_budget::{DEFAULT_ENTRIES, EntryBudget};
-use redis_counters::CounterSync;
-use table::{CounterKey, CounterTable};
-use window::{Period, unix_second};
 
 pub(crate) struct RateLimiting {
     /// The limits, and their values for response headers.
@@ -53,7 +47,7 @@ pub(crate) struct RateLimiting {
 /// Where requests are counted.
 enum CounterStore {
     /// In memory.
-    Local(Arc<CounterTable>),
+    Local(Arc<CounterTable<LimitCounters>>),
     /// At the Redis server, on each request.
     Redis(Arc<Redis>),
     /// In memory, and periodically synchronized with the Redis server.
@@ -62,8 +56,8 @@ enum CounterStore {
 
 /// Local counters and their synchronization with the Redis server.
 struct SyncedTable {
-    table: CounterTable,
-    sync: CounterSync,
+    table: CounterTable<LimitCounters>,
+    sync: CounterSync<LimitCounters>,
 }
 
 impl PluginKind for RateLimiting {
@@ -134,15 +128,21 @@ impl Plugin for RateLimiting {
         let mut used = UsedCounts::new();
         match &self.store {
             CounterStore::Local(table) => {
-                table.with_counters(identifier.table_key(cx.scope), second, LimitCounters::default, |counters| {
-                    counters.try_count(&limits, |count| used.push(count))
-                });
+                table.with_counters(
+                    identifier.table_key(cx.scope),
+                    second,
+                    |_| LimitCounters::default(),
+                    |counters| counters.try_count(&limits, |count| used.push(count)),
+                );
             }
             CounterStore::Synced(synced) => {
                 if synced.sync.is_behind() && !self.is_fault_tolerant {
                     return AccessOutcome::Reply(counters_unavailable());
                 }
-                let create = || LimitCounters::for_server(self.key_prefix(&identifier, cx.scope));
+                let create = |owner| match owner {
+                    CounterOwner::Identifier => LimitCounters::for_server(self.key_prefix(&identifier, cx.scope)),
+                    CounterOwner::Several => LimitCounters::default(),
+                };
                 synced.table.with_counters(identifier.table_key(cx.scope), second, create, |counters| {
                     let is_counted = counters.try_count(&limits, |count| used.push(count))?;
                     if is_counted {
@@ -227,90 +227,6 @@ fn counters_unavailable() -> Box<Reply> {
     let message = "An unexpected error occurred";
     Reply::negotiated(StatusCode::INTERNAL_SERVER_ERROR, message, "counters_unavailable")
 }
-
-/// The value by which requests are counted, such as the client address.
-struct LimitIdentifier {
-    /// One of the constants below, with the flag [`DIGEST`] if the value is a digest.
-    kind: u8,
-    bytes: SmallVec<[u8; 40]>,
-}
-
-impl LimitIdentifier {
-    /// The value of `limit_by`, or the client address if the request does not have it.
-    fn from_request(limit_by: &LimitBy, cx: &RequestCx<'_>) -> Self {
-        let identifier = match limit_by {
-            LimitBy::Consumer => {
-                let consumer =
-                    cx.identity.consumer.as_ref().map(|consumer| Self::from_bytes(CONSUMER, consumer.id.as_bytes()));
-                consumer.or_else(|| Self::credential(cx))
-            }
-            LimitBy::Credential => Self::credential(cx),
-            LimitBy::Service => Some(&cx.route.service)
-                .filter(|service| !service.is_empty())
-                .map(|service| Self::from_bytes(SERVICE, service.as_bytes())),
-            LimitBy::Header(name) => cx.head.headers.get(name).map(|value| Self::from_bytes(HEADER, value.as_bytes())),
-            LimitBy::Path(path) => (cx.path == path).then(|| Self::from_bytes(PATH, path.as_bytes())),
-            LimitBy::Ip => None,
-        };
-        identifier.unwrap_or_else(|| Self::address(cx.client.address.to_canonical()))
-    }
-
-    fn credential(cx: &RequestCx<'_>) -> Option<Self> {
-        cx.identity.credential.as_ref().map(|credential| Self::from_bytes(CREDENTIAL, credential.as_bytes()))
-    }
-
-    /// Long values are replaced by their digest, so that clients cannot exhaust the memory with long headers.
-    fn from_bytes(kind: u8, value: &[u8]) -> Self {
-        if value.len() <= MAX_IDENTIFIER_BYTES {
-            return LimitIdentifier { kind, bytes: SmallVec::from_slice(value) };
-        }
-        LimitIdentifier { kind: kind | DIGEST, bytes: SmallVec::from_slice(&consumers::sha256(value)) }
-    }
-
-    /// An IPv4 address, or the first 64 bits of an IPv6 address: a client usually has all addresses of such a network,
-    /// and could otherwise use a new one for each request.
-    fn address(address: IpAddr) -> Self {
-        let bytes = match address {
-            IpAddr::V4(address) => SmallVec::from_slice(&address.octets()),
-            IpAddr::V6(address) => SmallVec::from_slice(&address.octets()[..IPV6_NETWORK_BYTES]),
-        };
-        LimitIdentifier { kind: ADDRESS, bytes }
-    }
-
-    fn table_key<'a>(&'a self, scope: &'a str) -> CounterKey<'a> {
-        CounterKey { scope, kind: self.kind, identifier: &self.bytes }
-    }
-
-    /// The identifier as part of a key at the server.
-    fn for_server(&self) -> String {
-        let is_unescaped = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_./@".contains(byte);
-        match (self.kind, &*self.bytes) {
-            (ADDRESS, &[a, b, c, d]) => IpAddr::from([a, b, c, d]).to_string(),
-            (ADDRESS, network) => {
-                let mut octets = [0; 16];
-                octets[..IPV6_NETWORK_BYTES].copy_from_slice(network);
-                format!("{}/64", Ipv6Addr::from(octets))
-            }
-            (kind, bytes) if kind & DIGEST == 0 && bytes.iter().all(is_unescaped) => {
-                String::from_utf8_lossy(bytes).into_owned()
-            }
-            // The leading colon prevents collisions: the other forms do not begin with one.
-            (_, bytes) => format!(":{}", consumers::hex(bytes)),
-        }
-    }
-}
-
-const IPV6_NETWORK_BYTES: usize = 8;
-const ADDRESS: u8 = 0;
-const CONSUMER: u8 = 1;
-const CREDENTIAL: u8 = 2;
-const SERVICE: u8 = 3;
-const HEADER: u8 = 4;
-const PATH: u8 = 5;
-/// A flag for identifiers that are replaced by their digest.
-const DIGEST: u8 = 0x80;
-/// Identifiers longer than this number of bytes are replaced by their digest.
-const MAX_IDENTIFIER_BYTES: usize = 64;
 
 /// Names of the headers with limit and remaining requests, by [`Period`].
 static HEADERS: [(HeaderName, HeaderName); 6] = [

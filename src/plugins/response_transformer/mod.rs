@@ -17,7 +17,7 @@
 //! - The media type is `application/json`, with or without parameters, and the body is a JSON object.
 //! - The response is complete: not a 206, not a part that `Content-Range` describes, and not the response to HEAD.
 //! - The body has at most 1 MiB, both as it was sent and decompressed.
-//! - `Content-Encoding` is absent, gzip or deflate. A changed body is sent uncompressed.
+//! - `Content-Encoding` is absent, gzip, deflate, br or zstd. A changed body is sent uncompressed.
 //!
 //! Any other body passes unchanged. The metric `portico_plugin_unfiltered_bodies_total` counts bodies that are too
 //! large or have another encoding. The plugin reads the whole body before the head of the response is sent.

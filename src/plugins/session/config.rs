@@ -96,7 +96,7 @@ pub(crate) struct Config {
 enum Storage {
     /// In the cookie.
     Cookie,
-    /// In Redis, encrypted. The cookie has only an encrypted id, and a logout ends the session for all who have it.
+    /// In Redis, encrypted. The cookie has only an encrypted id, and a logout ends the session for all copies of it.
     Redis,
     /// In Kong's database, which Portico does not have: the configuration is invalid.
     Kong,

@@ -1,8 +1,10 @@
 //! The plugin openid-connect on the wire, with a provider that accepts only correct requests: logins and the attacks
 //! against them, sessions, logouts, and clients with tokens or passwords.
 
+mod attacks;
 mod browser;
 mod provider;
+mod stored;
 
 use std::sync::Arc;
 
@@ -494,6 +496,9 @@ async fn other_access_tokens_are_introspected() {
             .count()
     };
     assert_eq!(count("opaque"), 1, "the result is cached");
+    let other_clock = Site::start(&provider, json!({"leeway": 60})).await;
+    let response = other_clock.send("authorization: Bearer opaque-expired\r\n").await;
+    assert_eq!(response.status, 200, "it has expired within the leeway: {}", response.text());
     provider.set(Behavior { introspection_fails: true, ..Behavior::default() });
     assert_eq!(site.send("authorization: Bearer new\r\n").await.status, 503, "undecided");
     let by_query = Browser::default().send(site.server.address, "GET /?access_token=opaque&a HTTP/1.1", "", "").await;
@@ -505,6 +510,35 @@ async fn other_access_tokens_are_introspected() {
     let userinfo = Site::start(&provider, without).await;
     assert_eq!(userinfo.send("authorization: Bearer opaque\r\n").await.status, 200);
     assert_eq!(userinfo.send("authorization: Bearer unknown\r\n").await.status, 401);
+}
+
+#[tokio::test]
+async fn groups_of_claims_and_of_consumers_are_those_of_acl() {
+    let provider = Provider::start().await;
+    let by_claim = json!({"authenticated_groups_claim": ["groups"], "consumer_claim": null});
+    let by_consumer = json!({"authenticated_groups_claim": ["groups"], "consumer_claim": ["sub"]});
+    for (config, allow, expected) in [
+        (&by_claim, "users", 200),
+        (&by_claim, "others", 403),
+        // The consumer anna has no groups, and those of the claim do not count.
+        (&by_consumer, "users", 403),
+    ] {
+        let site = Site::with_plugins(&provider, config.clone(), &[("acl", json!({"allow": [allow]}))]).await;
+        let mut browser = site.logged_in(&provider).await;
+        assert_eq!(site.get(&mut browser, "/").await.status, expected, "{config} {allow}");
+    }
+}
+
+/// Clients with a key need no login, and those with a session no key.
+#[tokio::test]
+async fn keys_are_an_alternative_to_logins() {
+    let provider = Provider::start().await;
+    let others = [("key-auth", json!({"anonymous": "anna"}))];
+    let site = Site::with_plugins(&provider, json!({}), &others).await;
+    let mut browser = site.logged_in(&provider).await;
+    assert_eq!(site.get(&mut browser, "/").await.status, 200);
+    // openid-connect has no `anonymous`, so that it is required, and a key alone is not enough.
+    assert_eq!(site.get(&mut Browser::default(), "/").await.status, 302);
 }
 
 #[tokio::test]

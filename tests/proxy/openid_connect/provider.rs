@@ -24,7 +24,7 @@ pub(crate) struct Provider {
     pub(crate) issuer: String,
     pub(crate) endpoint: Endpoint,
     state: Arc<Mutex<State>>,
-    key: Arc<SigningKey>,
+    pub(crate) key: Arc<SigningKey>,
 }
 
 /// How the provider deviates from a correct one.
@@ -46,6 +46,10 @@ pub(crate) struct Behavior {
     pub(crate) refuses_refreshes: bool,
     /// Responds to introspections with status 500.
     pub(crate) introspection_fails: bool,
+    /// Replaces the bodies of these paths.
+    pub(crate) bodies: Vec<(&'static str, String)>,
+    /// Never responds at this path.
+    pub(crate) stalls_at: Option<&'static str>,
 }
 
 #[derive(Default)]
@@ -76,16 +80,20 @@ impl SigningKey {
         SigningKey { id: id.to_owned(), pair }
     }
 
-    fn jwk(&self) -> Value {
+    pub(crate) fn jwk(&self) -> Value {
         let (x, y) = self.pair.public_key().as_ref()[1..].split_at(32);
         let encode = |bytes| URL_SAFE_NO_PAD.encode::<&[u8]>(bytes);
         json!({"kty": "EC", "crv": "P-256", "kid": self.id, "use": "sig", "x": encode(x), "y": encode(y)})
     }
 
     pub(crate) fn sign(&self, algorithm: &str, claims: &Value) -> String {
-        let header = json!({"alg": algorithm, "kid": self.id});
-        let encode = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
-        let signed = format!("{}.{}", encode(&header), encode(claims));
+        self.sign_with(&json!({"alg": algorithm, "kid": self.id}), &claims.to_string())
+    }
+
+    /// A token with this header, whatever it says, and this text as claims.
+    pub(crate) fn sign_with(&self, header: &Value, claims: &str) -> String {
+        let encode = |text: &str| URL_SAFE_NO_PAD.encode(text);
+        let signed = format!("{}.{}", encode(&header.to_string()), encode(claims));
         let signature = self.pair.sign(&SystemRandom::new(), signed.as_bytes()).unwrap();
         format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))
     }
@@ -106,8 +114,17 @@ impl Provider {
             async move {
                 while let Some(request) = stream.request().await {
                     let issuer = issuer.get().expect("no request comes before the provider has started");
-                    let (status, body) = respond(&request, issuer, &key, &mut state.lock().unwrap());
-                    let body = body.to_string();
+                    let path = request.split(' ').nth(1).unwrap();
+                    let (status, body, stalls) = {
+                        let state = &mut *state.lock().unwrap();
+                        let (status, body) = respond(&request, issuer, &key, state);
+                        let replaced = state.behavior.bodies.iter().find(|(replaced, _)| *replaced == path);
+                        let body = replaced.map_or_else(|| body.to_string(), |(_, body)| body.clone());
+                        (status, body, state.behavior.stalls_at == Some(path))
+                    };
+                    if stalls {
+                        std::future::pending::<()>().await;
+                    }
                     let length = body.len();
                     let head = format!(
                         "HTTP/1.1 {status} Status\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n"
@@ -268,7 +285,8 @@ fn token_response(
                 let token = key.sign("ES256", &with(base_claims(issuer), &json!({"sub": "robot", "aud": CLIENT})));
                 (200, json!({"access_token": token, "token_type": "bearer", "expires_in": 600}))
             }
-            _ => error("unauthorized_client"),
+            // RFC 6749, section 5.2
+            _ => (401, json!({"error": "invalid_client"})),
         };
     }
     if !is_client(head) {

@@ -134,6 +134,22 @@ impl Plugins {
     }
 }
 
+impl Plugins {
+    /// The chain of responses to requests that no rule matches: the global plugins that run for them.
+    pub(in crate::compile) fn unmatched_chain(&self) -> Option<Arc<Chain>> {
+        let mut builder = ChainBuilder::default();
+        let scope: Arc<str> = "global".into();
+        for compiled in self.global_plugins.global.iter().filter_map(|id| self.plugins.get(id)) {
+            let usable = compiled.usable_instance(&scope).filter(|_| compiled.is_active);
+            let Some((kind, priority, instance)) = usable else { continue };
+            if instance.plugin.serves_unmatched() {
+                builder.add(kind, priority, AttachmentPoint::Base(BaseScope::Global), instance);
+            }
+        }
+        builder.build(Arc::new(RouteNames::default()))
+    }
+}
+
 /// Collects the plugins of one rule in its chain.
 struct ChainAssembler<'a> {
     plugins: &'a Plugins,

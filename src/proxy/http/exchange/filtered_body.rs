@@ -1,7 +1,7 @@
 //! A response body that filters of plugins process: data that was collected before the head was sent, then the rest of
 //! the source, both through an optional streaming filter.
 
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::HeaderMap;
@@ -9,7 +9,8 @@ use http_body::{Frame, SizeHint};
 
 use super::activity::Activity;
 use super::body_source::{BodySource, ResponseBodyError};
-use crate::plugin_api::StreamingFilter;
+use crate::plugin_api::content_coding::DIGESTS;
+use crate::plugin_api::{ReplyStreamError, StreamingFilter};
 
 pub(in crate::proxy) struct FilteredBody {
     /// Data that comes before that of the source.
@@ -20,6 +21,8 @@ pub(in crate::proxy) struct FilteredBody {
     trailers: Option<HeaderMap>,
     /// None when it has ended.
     filter: Option<Box<dyn StreamingFilter>>,
+    /// Whether other requests of the worker run before the filter gets more data.
+    yields: bool,
 }
 
 impl FilteredBody {
@@ -27,9 +30,13 @@ impl FilteredBody {
     pub(in crate::proxy) fn complete(data: Bytes, trailers: Option<HeaderMap>) -> BodySource {
         match trailers {
             None => BodySource::Local(data),
-            Some(_) => {
-                BodySource::Filtered(Box::new(FilteredBody { collected: data, rest: None, trailers, filter: None }))
-            }
+            Some(_) => BodySource::Filtered(Box::new(FilteredBody {
+                collected: data,
+                rest: None,
+                trailers,
+                filter: None,
+                yields: false,
+            })),
         }
     }
 
@@ -39,13 +46,14 @@ impl FilteredBody {
             return rest;
         }
         let (rest, trailers, filter) = (Some(rest), None, None);
-        BodySource::Filtered(Box::new(FilteredBody { collected: data, rest, trailers, filter }))
+        BodySource::Filtered(Box::new(FilteredBody { collected: data, rest, trailers, filter, yields: false }))
     }
 
     /// The body with a streaming filter.
     pub(in crate::proxy) fn streaming(source: BodySource, filter: Box<dyn StreamingFilter>) -> BodySource {
         let (rest, filter) = (Some(source), Some(filter));
-        BodySource::Filtered(Box::new(FilteredBody { collected: Bytes::new(), rest, trailers: None, filter }))
+        let collected = Bytes::new();
+        BodySource::Filtered(Box::new(FilteredBody { collected, rest, trailers: None, filter, yields: false }))
     }
 
     pub(in crate::proxy) fn poll_next(
@@ -54,18 +62,38 @@ impl FilteredBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, ResponseBodyError>>> {
         loop {
+            if std::mem::take(&mut self.yields) {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             if !self.collected.is_empty() {
-                let data = std::mem::take(&mut self.collected);
-                match self.filter_part(data) {
+                let data = self.next_collected();
+                let frame = self.filter_part(data);
+                if self.has_failed() {
+                    return Poll::Ready(Some(Err(ResponseBodyError::Reply(ReplyStreamError))));
+                }
+                match frame {
                     Some(frame) => return Poll::Ready(Some(Ok(frame))),
                     None => continue,
                 }
             }
+            let works_in_parts = self.max_part().is_some();
             let Some(rest) = &mut self.rest else { break };
-            match ready!(rest.poll_next(activity, cx)) {
+            let polled = match rest.poll_next(activity, cx) {
+                Poll::Pending => return self.pause(),
+                Poll::Ready(polled) => polled,
+            };
+            match polled {
                 None => self.end_source(),
                 Some(Err(error)) => return Poll::Ready(Some(Err(error))),
                 Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) if works_in_parts => {
+                        let ended = rest.is_end_stream();
+                        self.collected = data;
+                        if ended {
+                            self.end_source();
+                        }
+                    }
                     Ok(data) => {
                         let ended = rest.is_end_stream();
                         let frame = self.filter_part(data);
@@ -78,6 +106,13 @@ impl FilteredBody {
                     }
                     Err(frame) => {
                         self.trailers = frame.into_trailers().ok();
+                        if self.changes_bytes()
+                            && let Some(trailers) = &mut self.trailers
+                        {
+                            for name in &DIGESTS {
+                                trailers.remove(name);
+                            }
+                        }
                         self.end_source();
                     }
                 },
@@ -85,11 +120,40 @@ impl FilteredBody {
         }
         if let Some(mut filter) = self.filter.take() {
             let end = filter.end();
+            if filter.has_failed() {
+                return Poll::Ready(Some(Err(ResponseBodyError::Reply(ReplyStreamError))));
+            }
             if !end.is_empty() {
                 return Poll::Ready(Some(Ok(Frame::data(end))));
             }
         }
         Poll::Ready(self.trailers.take().map(|trailers| Ok(Frame::trailers(trailers))))
+    }
+
+    /// The collected data, or the part of it that the filter gets at once.
+    fn next_collected(&mut self) -> Bytes {
+        let Some(max_bytes) = self.max_part() else { return std::mem::take(&mut self.collected) };
+        self.yields = true;
+        self.collected.split_to(self.collected.len().min(max_bytes.max(1)))
+    }
+
+    /// What is sent while the source has no data: what the filter has kept back.
+    fn pause(&mut self) -> Poll<Option<Result<Frame<Bytes>, ResponseBodyError>>> {
+        let Some(filter) = &mut self.filter else { return Poll::Pending };
+        let data = filter.pause();
+        if filter.has_failed() {
+            return Poll::Ready(Some(Err(ResponseBodyError::Reply(ReplyStreamError))));
+        }
+        // The next call polls the source again, which then has the waker.
+        if data.is_empty() { Poll::Pending } else { Poll::Ready(Some(Ok(Frame::data(data)))) }
+    }
+
+    fn max_part(&self) -> Option<usize> {
+        self.filter.as_ref()?.max_part()
+    }
+
+    fn has_failed(&self) -> bool {
+        self.filter.as_ref().is_some_and(|filter| filter.has_failed())
     }
 
     /// The frame for a part of the body. None if the filter keeps all of it back.

@@ -1,6 +1,5 @@
 //! Rules for the fields of HTTP messages.
 
-pub(in crate::proxy) mod body_decoding;
 pub(in crate::proxy) mod date;
 pub(in crate::proxy) mod field_policy;
 pub(in crate::proxy) mod header_map_pool;

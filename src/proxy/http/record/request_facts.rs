@@ -75,7 +75,7 @@ impl RequestFacts {
 
 /// The host of the request: that of the target, which overrides the field (RFC 9112, section 3.2.2). A target with a
 /// user, which is rejected, may contain a password, so it is not written.
-fn host<B>(request: &Request<B>) -> Option<HeaderValue> {
+pub(in crate::proxy) fn host<B>(request: &Request<B>) -> Option<HeaderValue> {
     let authority = request.uri().authority().filter(|authority| !authority.as_str().contains('@'));
     match authority {
         Some(authority) => HeaderValue::try_from(authority.as_str()).ok(),

@@ -8,6 +8,7 @@ use http::header::{ALLOW, LOCATION, RETRY_AFTER};
 use http::{HeaderValue, Response, StatusCode};
 
 use super::error_response::{FORWARDED_METHODS, set_upgrade_headers};
+use super::order::RequestStep;
 use super::reply_response::reply_response;
 use super::request_context::RequestContext;
 use crate::plugin_api::{Reply, ResponseSource};
@@ -37,6 +38,9 @@ pub(in crate::proxy) enum EarlyExit {
     /// A CORS preflight request, which Portico responds to itself.
     Preflight,
     PluginReply(Box<Reply>),
+    /// What a plugin sends in place of the backend. Filters of the rule and of the backend change it like a response of
+    /// the backend.
+    StandIn(Box<Reply>),
     /// The response that the circuit breaker of the Service has instead of an error.
     CircuitFallback(RequestError, Arc<CircuitBreakerSettings>),
     /// The response of the authorization server that denies the request.
@@ -68,7 +72,7 @@ impl EarlyExit {
     /// Where the response comes from.
     pub(in crate::proxy) fn source(&self) -> ResponseSource {
         match self {
-            EarlyExit::PluginReply(_) => ResponseSource::Plugin,
+            EarlyExit::PluginReply(_) | EarlyExit::StandIn(_) => ResponseSource::Plugin,
             _ => ResponseSource::Proxy,
         }
     }
@@ -81,6 +85,15 @@ impl EarlyExit {
                 cx.record.facts.error = Some(reply.reason);
                 let mut response = reply_response(*reply, &cx.error_format, &cx.record.facts.request_id);
                 cx.set_request_id(response.headers_mut());
+                return response;
+            }
+            EarlyExit::StandIn(reply) => {
+                if reply.reason != Reply::NO_REASON {
+                    cx.record.facts.error = Some(reply.reason);
+                }
+                let mut response = reply_response(*reply, &cx.error_format, &cx.record.facts.request_id);
+                cx.enter(RequestStep::ResponseFilters);
+                cx.apply_response_filters(response.headers_mut());
                 return response;
             }
             EarlyExit::CircuitFallback(error, settings) => return circuit_fallback(error, &settings, cx),

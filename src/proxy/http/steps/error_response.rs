@@ -35,6 +35,11 @@ impl ErrorFormat {
         ErrorFormat { accept: headers.get(ACCEPT).cloned(), is_call: false, is_head }
     }
 
+    /// The value of `Accept`.
+    pub(in crate::proxy) fn accept(&self) -> Option<&HeaderValue> {
+        self.accept.as_ref()
+    }
+
     /// Whether the request is a gRPC call.
     pub(in crate::proxy) fn is_call(&self) -> bool {
         self.is_call

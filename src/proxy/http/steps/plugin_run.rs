@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::plugin_api::chain::ChainState;
 use crate::plugin_api::completed_request::LoggedTls;
-use crate::plugin_api::{Chain, ChangedFields, CompletedRequest, RequestSummary, ResponseSource};
+use crate::plugin_api::{Chain, ChangedFields, CompletedRequest, RequestLine, RequestSummary, ResponseSource};
 use crate::proxy::buffer_budget::BufferedBytes;
 use crate::proxy::http::exchange::client_exchange::ClientExchange;
 use crate::proxy::http::fields::headers::X_REQUEST_ID;
@@ -23,6 +23,8 @@ pub(in crate::proxy) struct PluginRun {
     pub(in crate::proxy) responded_at: Option<Instant>,
     /// Where the response comes from.
     pub(in crate::proxy) source: ResponseSource,
+    /// The target and the host of the request, if a plugin reads them in the response phase.
+    pub(in crate::proxy) request_line: Option<Box<RequestLine>>,
     /// The bytes of the response that are kept for body filters.
     pub(in crate::proxy) kept_response: Vec<BufferedBytes>,
 }

@@ -6,6 +6,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::SystemTime;
 
 use http::{HeaderMap, HeaderValue, Request, Response, Uri};
+use http_body::Body;
 use tokio::time::Instant;
 
 use super::early_exit::EarlyExit;
@@ -19,11 +20,12 @@ use super::request_context::{RequestContext, RoutedRequest};
 use super::request_record::RequestRecord;
 use super::response_filters;
 use super::route_captures::RouteCaptures;
-use crate::plugin_api::chain::{AllowedRequest, ChainRequest, ChainResponse, ChainState};
-use crate::plugin_api::{Chain, ClientInfo, Reply, ResponseSource};
+use crate::plugin_api::chain::{AllowedRequest, ChainRequest, ChainResponse, ChainState, ForwardingOutcome};
+use crate::plugin_api::{Chain, ClientInfo, Reply, RequestLine, RespondedRequest, ResponseSource};
 use crate::proxy::http::exchange::activity::until_timed_out;
 use crate::proxy::http::exchange::body_source::BodySource;
 use crate::proxy::http::exchange::client_exchange::ClientExchange;
+use crate::proxy::http::exchange::filtered_body::FilteredBody;
 use crate::proxy::http::exchange::request_body::RequestBody;
 use crate::proxy::http::record::request_error::RequestError;
 use crate::request_target::RequestPath;
@@ -52,6 +54,13 @@ pub(in crate::proxy) async fn run_access(
     request: &mut Request<RequestBody>,
 ) -> Result<(), EarlyExit> {
     let original_uri = request.uri().clone();
+    let request_line = match cx.request_line.take() {
+        None if chain.reads_request_line() => {
+            let (target, host) = (original_uri.clone(), Some(routed.host.raw.clone()));
+            Some(Box::new(RequestLine { target, host }))
+        }
+        taken => taken,
+    };
     let product_header_names = cx.product_header_names();
     let record = &mut *cx.record;
     let mut body = None;
@@ -78,6 +87,7 @@ pub(in crate::proxy) async fn run_access(
             state: ChainState::with_regex_steps(routed.regex_steps),
             responded_at: None,
             source: ResponseSource::Proxy,
+            request_line: request_line.filter(|_| chain.reads_request_line()),
             kept_response: Vec::new(),
         },
     );
@@ -157,16 +167,58 @@ pub(in crate::proxy) async fn run_before_forward(
     let Some(run) = plugin_run else { return Ok(()) };
     let client = client_info(exchange, routed, request.headers());
     let taken = std::mem::replace(request, Request::new(RequestBody::empty(exchange)));
-    let (head, body) = taken.into_parts();
+    let (mut head, body) = taken.into_parts();
     let reply = {
         let (path, query) = (routed.path.path(), routed.path.query());
-        let allowed =
-            AllowedRequest { head: &head, path, query, client, id: &facts.request_id, now: SystemTime::now() };
+        let allowed = AllowedRequest {
+            head: &mut head,
+            has_body: !body.is_end_stream(),
+            is_upgrade: routed.upgrade.is_some(),
+            path,
+            query,
+            client,
+            id: &facts.request_id,
+            now: SystemTime::now(),
+        };
         let reply = pin!(run.chain.before_forward(allowed, &mut run.state));
         until_timed_out(&exchange.activity, reply).await.ok_or(RequestError::PluginTimeout)?
     };
     *request = Request::from_parts(head, body);
-    reply.map_or(Ok(()), |reply| Err(EarlyExit::PluginReply(reply)))
+    reply.map_or(Ok(()), |reply| Err(EarlyExit::StandIn(reply)))
+}
+
+/// Runs `after_forward` of the plugins that ran before the request was forwarded, on the response of the endpoint or
+/// its error. A plugin may stand in for it, or observe its body.
+pub(in crate::proxy) fn run_after_forward(
+    cx: &mut RequestContext<'_>,
+    outcome: Result<Response<BodySource>, EarlyExit>,
+) -> Result<Response<BodySource>, EarlyExit> {
+    let Some(run) = &mut cx.record.plugin_run else { return outcome };
+    if !run.chain.may_stand_in_for_backend(&run.state) {
+        return outcome;
+    }
+    let (no_headers, mut observers) = (HeaderMap::new(), Vec::new());
+    let response = outcome.as_ref().ok();
+    let (status, headers) = (response.map(Response::status), response.map_or(&no_headers, Response::headers));
+    let forwarded = ForwardingOutcome { status, headers, now: SystemTime::now(), observers: &mut observers };
+    if let Some(reply) = run.chain.after_forward(forwarded, &mut run.state) {
+        if let Ok(former) = outcome
+            && former.body().is_end_stream()
+        {
+            former.into_body().release();
+        }
+        return Err(EarlyExit::StandIn(reply));
+    }
+    let mut response = outcome?;
+    for mut observer in observers {
+        if response.body().is_end_stream() {
+            // A body without bytes may never be polled.
+            observer.end();
+        } else {
+            response = response.map(|body| FilteredBody::streaming(body, observer));
+        }
+    }
+    Ok(response)
 }
 
 fn client_info<'r>(exchange: &'r ClientExchange, routed: &'r RoutedRequest<'_>, headers: &HeaderMap) -> ClientInfo<'r> {
@@ -181,6 +233,22 @@ fn client_info<'r>(exchange: &'r ClientExchange, routed: &'r RoutedRequest<'_>, 
         is_peer_trusted: exchange.client.trusted,
         certificate: exchange.tls.as_ref().map(|tls| tls.client_certificate()).unwrap_or_default(),
     }
+}
+
+/// Attaches the plugins that run for responses without a rule, if the request ended before it had one.
+pub(in crate::proxy) fn attach_unmatched(cx: &mut RequestContext<'_>) {
+    if cx.record.plugin_run.is_some() || cx.rule.is_some() {
+        return;
+    }
+    let Some(chain) = &cx.view.snapshot.unmatched_plugins else { return };
+    cx.record.plugin_run = Some(Box::new(PluginRun {
+        chain: Arc::clone(chain),
+        state: ChainState::default(),
+        responded_at: None,
+        source: ResponseSource::Proxy,
+        request_line: cx.request_line.take(),
+        kept_response: Vec::new(),
+    }));
 }
 
 /// Runs the response phase of the plugins, and the filters of the body that they add. The response is changed in place,
@@ -256,6 +324,7 @@ impl PluginRun {
         error: &mut Option<&'static str>,
     ) -> ResponseSource {
         let mut status = response.status();
+        let reason = *error;
         // Puts the headers back, also if the phase is cut off.
         let mut head = HeadGuard { headers: std::mem::take(response.headers_mut()), response };
         let HeadGuard { headers, response } = &mut head;
@@ -269,7 +338,13 @@ impl PluginRun {
             keep_headers_of_request(former, &mut parts.headers);
             (parts.status, parts.headers)
         };
-        let chain_response = ChainResponse { status: &mut status, headers, source, id, replace: &mut replace };
+        let request = RespondedRequest {
+            accept: error_format.accept(),
+            is_call: error_format.is_call(),
+            reason,
+            line: self.request_line.as_deref(),
+        };
+        let chain_response = ChainResponse { status: &mut status, headers, source, id, request, replace: &mut replace };
         let source = self.chain.response(&mut self.state, chain_response).await;
         if !matches!(head.response.body(), BodySource::Upgraded(..)) {
             *head.response.status_mut() = status;

@@ -67,6 +67,7 @@ pub(in crate::proxy) async fn serve(exchange: Rc<ClientExchange>, mut request: R
         let request = request.map(|incoming| RequestBody::new(incoming, &exchange));
         let outcome = respond(&mut cx, request).await;
         let mut pending = begin_response(&mut cx, outcome);
+        plugins::attach_unmatched(&mut cx);
         if cx.record.plugin_run.is_some() {
             cx.enter(RequestStep::ResponsePlugins);
             plugins::run_response(&mut cx, &mut pending.response, &mut pending.source, pending.began_at).await;
@@ -117,7 +118,8 @@ async fn respond(
         facts.deadline = limit.map(|limit| ResponseDeadline::new(limit.end, limit.error));
         outcome
     };
-    let mut response = outcome?.map(BodySource::from);
+    let outcome = outcome.map(|response| response.map(BodySource::from)).map_err(EarlyExit::from);
+    let mut response = if cx.record.plugin_run.is_some() { plugins::run_after_forward(cx, outcome)? } else { outcome? };
     if lacks_body {
         response.headers_mut().remove(CONTENT_LENGTH);
     }

@@ -11,11 +11,12 @@ use super::order::RequestStep;
 use super::reported_client::{client_address, client_scheme};
 use super::request_record::RequestRecord;
 use crate::hop_count::HopCount;
-use crate::plugin_api::Framing;
 use crate::plugin_api::completed_request::LoggedHeads;
+use crate::plugin_api::{Framing, RequestLine};
 use crate::proxy::http::exchange::client_exchange::ClientExchange;
 use crate::proxy::http::fields::headers::X_REQUEST_ID;
 use crate::proxy::http::forwarding::upgrade::Upgrade;
+use crate::proxy::http::record::request_facts;
 use crate::proxy::worker::snapshot_view::SnapshotView;
 use crate::request_target::{RequestHost, RequestPath};
 use crate::snapshot::HttpListener;
@@ -44,10 +45,17 @@ pub(in crate::proxy) struct RequestContext<'r> {
     pub(in crate::proxy) hash_cookies: Option<Box<GeneratedCookies>>,
     /// The style of the response if no rule matches.
     pub(in crate::proxy) style_without_rule: UnmatchedStyle,
+    /// The target and the host of the request, until its plugins have them. Copied only if plugins run for responses
+    /// without a rule.
+    pub(in crate::proxy) request_line: Option<Box<RequestLine>>,
     /// Whether the `Trailer` field of an endpoint's response is forwarded to the client.
     pub(in crate::proxy) accepts_trailers: bool,
     #[cfg(debug_assertions)]
     step: RequestStep,
+}
+
+fn request_line<B>(request: &Request<B>) -> RequestLine {
+    RequestLine { target: request.uri().clone(), host: request_facts::host(request) }
 }
 
 impl<'r> RequestContext<'r> {
@@ -68,6 +76,7 @@ impl<'r> RequestContext<'r> {
             affinity: None,
             hash_cookies: None,
             style_without_rule: UnmatchedStyle::default(),
+            request_line: view.snapshot.unmatched_plugins.as_ref().map(|_| Box::new(request_line(request))),
             accepts_trailers: true,
             #[cfg(debug_assertions)]
             step: RequestStep::Target,

@@ -2,8 +2,9 @@
 //!
 //! ```text
 //!   filters ─▶ may this body be filtered? ─▶ Streaming: wraps the body
-//!              (HEAD, 204, 304, 206, …)    └▶ Buffered: collect ─▶ decode ─▶ transform ─▶ lengths, ETag, digests
-//!                                                        └ too large, unknown coding: unchanged, and counted
+//!              (HEAD, 204, 304, 206, …)    ├▶ Buffered: collect ─▶ decode ─▶ transform ─▶ lengths, ETag, digests
+//!                                          │             └ too large, unknown coding: unchanged, and counted
+//!                                          └▶ Coding: after all others, wraps the body
 //! ```
 
 use std::future::poll_fn;
@@ -11,9 +12,7 @@ use std::rc::Rc;
 use std::task::Poll;
 
 use bytes::Bytes;
-use http::header::{
-    ACCEPT_RANGES, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderName, TRAILER,
-};
+use http::header::{ACCEPT_RANGES, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, TRAILER};
 use http::response::Parts;
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use http_body::Frame;
@@ -25,12 +24,12 @@ use super::request_context::RequestContext;
 use super::request_record::RequestRecord;
 use crate::http1::JoinedData;
 use crate::plugin_api::body_filter::PluginBodyFilter;
-use crate::plugin_api::{BeyondLimit, BodyFilter, BufferedFilter, Reply, ResponseSource};
+use crate::plugin_api::content_coding::{ContentCoding, DIGESTS, DecodingError};
+use crate::plugin_api::{BeyondLimit, BodyCoding, BodyFilter, BufferedFilter, CodedHead, Reply, ResponseSource};
 use crate::proxy::buffer_budget::BufferUse;
 use crate::proxy::http::exchange::activity::until_timed_out;
 use crate::proxy::http::exchange::body_source::{BodySource, ResponseBodyError};
 use crate::proxy::http::exchange::filtered_body::FilteredBody;
-use crate::proxy::http::fields::body_decoding::{ContentCoding, DecodingError};
 use crate::proxy::http::record::request_error::RequestError;
 use crate::proxy::http::record::request_facts::RequestFacts;
 use crate::proxy::record::stats::UnfilteredBody;
@@ -44,11 +43,23 @@ pub(in crate::proxy) async fn apply(
     source: &mut ResponseSource,
     filters: Vec<PluginBodyFilter>,
 ) {
+    let is_coding = |filter: &PluginBodyFilter| matches!(filter.filter, BodyFilter::Coding(_));
+    let (codings, filters): (Vec<_>, Vec<_>) = filters.into_iter().partition(is_coding);
     if !may_filter(response) {
+        // Nothing is encoded, but the head may say that other responses of the same resource are.
+        if !matches!(response.body(), BodySource::Upgraded(..)) {
+            codings.into_iter().for_each(|coding| drop(choose_coding(response, None, coding.filter)));
+        }
         return;
     }
     if cx.error_format.is_head() {
         prepare_head_response(response.headers_mut(), &filters);
+        for coding in codings {
+            let length = announced_length(response.headers());
+            if let Some(coding) = choose_coding(response, length, coding.filter) {
+                announce_coding(response.headers_mut(), coding.name);
+            }
+        }
         return;
     }
     for PluginBodyFilter { plugin, filter } in filters {
@@ -68,8 +79,44 @@ pub(in crate::proxy) async fn apply(
                     return;
                 }
             },
+            // They are the last ones.
+            BodyFilter::Coding(_) => *response = taken,
         }
     }
+    for PluginBodyFilter { plugin, filter } in codings {
+        let length = response.body().size_hint().exact();
+        if let Some(coding) = choose_coding(response, length, filter) {
+            encode(cx, plugin, coding, response);
+        }
+    }
+}
+
+fn choose_coding(response: &mut Response<BodySource>, length: Option<u64>, filter: BodyFilter) -> Option<BodyCoding> {
+    let BodyFilter::Coding(choose) = filter else { return None };
+    choose(CodedHead { status: response.status(), headers: response.headers_mut(), length })
+}
+
+/// Encodes the body while it is sent, if the process may keep what the encoder needs.
+fn encode(cx: &mut RequestContext<'_>, plugin: &'static str, coding: BodyCoding, response: &mut Response<BodySource>) {
+    let namespace = cx.rule.map_or("", |rule| rule.id.namespace());
+    let worker = cx.record.exchange.worker();
+    let mut kept = worker.buffers.buffered(BufferUse::Response, namespace);
+    let encoder = if kept.try_grow(coding.memory_bytes).is_ok() { (coding.start)() } else { None };
+    let Some(encoder) = encoder else {
+        worker.counters.count_unfiltered_body(plugin, UnfilteredBody::BufferLimit);
+        return;
+    };
+    if let Some(run) = &mut cx.record.plugin_run {
+        run.kept_response.push(kept);
+    }
+    let body = std::mem::replace(response.body_mut(), BodySource::Local(Bytes::new()));
+    *response.body_mut() = FilteredBody::streaming(body, encoder);
+    announce_coding(response.headers_mut(), coding.name);
+}
+
+fn announce_coding(headers: &mut HeaderMap, name: HeaderValue) {
+    remove_body_metadata(headers);
+    headers.insert(CONTENT_ENCODING, name);
 }
 
 /// What replaces a response whose body cannot be filtered, and the headers of that response.
@@ -186,7 +233,7 @@ fn is_message_stream(headers: &HeaderMap) -> bool {
 /// The response to HEAD has no body to transform, so the headers of the response to GET are not known, unless that one
 /// passes unchanged.
 fn prepare_head_response(headers: &mut HeaderMap, filters: &[PluginBodyFilter]) {
-    let length = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    let length = announced_length(headers);
     let may_change = filters.iter().any(|filter| match &filter.filter {
         BodyFilter::Buffered(filter) => {
             let has_unknown_coding =
@@ -195,10 +242,15 @@ fn prepare_head_response(headers: &mut HeaderMap, filters: &[PluginBodyFilter]) 
             !is_message_stream(headers) && !has_unknown_coding && !is_too_large
         }
         BodyFilter::Streaming(filter) => !filter.keeps_bytes(),
+        BodyFilter::Coding(_) => false,
     });
     if may_change {
         remove_body_metadata(headers);
     }
+}
+
+fn announced_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 fn exceeds(length: u64, max_bytes: usize) -> bool {
@@ -227,13 +279,6 @@ fn without_digests(mut trailers: HeaderMap) -> HeaderMap {
     }
     trailers
 }
-
-static DIGESTS: [HeaderName; 4] = [
-    HeaderName::from_static("content-md5"),
-    HeaderName::from_static("digest"),
-    HeaderName::from_static("content-digest"),
-    HeaderName::from_static("repr-digest"),
-];
 
 /// The outcome of collecting a body.
 enum Collected {

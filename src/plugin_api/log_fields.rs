@@ -1,4 +1,5 @@
-//! The fields that `custom_fields_by_lua` adds to log objects.
+//! The JSON object that a log plugin writes for a request: [`LogEntry`], with the fields that `custom_fields_by_lua`
+//! adds.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -7,16 +8,16 @@ use http::{HeaderName, HeaderValue};
 use serde_json::{Map, Value};
 use tracing::debug;
 
+use super::completed_request::{CredentialLocations, LoggedHeads, REDACTED};
+use super::context::LogCx;
+use super::fields::UrlEncodedForm;
+use super::log_entry::{LogEntry, shorten_value};
+use super::template::{Budget, Expression, LuaValue, Variable, VariableKey, Variables};
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::LogCx;
-use crate::plugin_api::completed_request::{CredentialLocations, LoggedHeads, REDACTED};
-use crate::plugin_api::fields::UrlEncodedForm;
-use crate::plugin_api::log_entry::shorten_value;
-use crate::plugin_api::template::{Budget, Expression, LuaValue, Variable, VariableKey, Variables};
 
 /// The fields in the order of their names.
 #[derive(Debug)]
-pub(super) struct CustomFields(Box<[CustomField]>);
+pub struct CustomFields(Box<[CustomField]>);
 
 #[derive(Debug)]
 struct CustomField {
@@ -26,7 +27,8 @@ struct CustomField {
 }
 
 impl CustomFields {
-    pub(super) fn parse(fields: &BTreeMap<String, String>, invalid: &mut Vec<Diagnostic>) -> Self {
+    /// Parses `custom_fields_by_lua`.
+    pub fn parse(fields: &BTreeMap<String, String>, invalid: &mut Vec<Diagnostic>) -> Self {
         let mut parsed = Vec::new();
         for (name, text) in fields {
             let field = format!("custom_fields_by_lua[{name}]");
@@ -44,12 +46,19 @@ impl CustomFields {
         CustomFields(parsed.into())
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+    /// The object of a request with these fields, as JSON.
+    pub fn object(&self, cx: &LogCx<'_>) -> Vec<u8> {
+        let entry = LogEntry::new(cx);
+        if self.0.is_empty() {
+            return entry.to_json();
+        }
+        let mut object = entry.to_value();
+        self.apply(&mut object, cx);
+        object.to_string().into_bytes()
     }
 
     /// Sets or removes the fields of an object.
-    pub(super) fn apply(&self, object: &mut Value, cx: &LogCx<'_>) {
+    fn apply(&self, object: &mut Value, cx: &LogCx<'_>) {
         let variables = LogVariables { cx };
         let mut budget = Budget::default();
         for CustomField { path, expression } in &self.0 {

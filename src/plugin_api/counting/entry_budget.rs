@@ -10,7 +10,7 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
-use crate::plugin_api::PluginState;
+use crate::plugin_api::state::PluginState;
 
 /// The limit of entries of the process. One object in [`PluginState`], which all plugin objects use.
 #[derive(Debug)]

@@ -9,7 +9,7 @@ use jiff::tz::Offset;
 
 /// The periods of limits, from the shortest to the longest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Period {
+pub enum Period {
     Second,
     Minute,
     Hour,
@@ -19,10 +19,10 @@ pub(super) enum Period {
 }
 
 impl Period {
-    pub(super) const ALL: [Period; 6] =
+    pub const ALL: [Period; 6] =
         [Period::Second, Period::Minute, Period::Hour, Period::Day, Period::Month, Period::Year];
 
-    pub(super) fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Period::Second => "second",
             Period::Minute => "minute",
@@ -34,7 +34,7 @@ impl Period {
     }
 
     /// The window that contains this second since 1970. Caches windows that need calendar calculations.
-    pub(super) fn cached_window(self, second: u64) -> Window {
+    pub fn cached_window(self, second: u64) -> Window {
         let cache = match self {
             Period::Month => &MONTH,
             Period::Year => &YEAR,
@@ -49,7 +49,7 @@ impl Period {
     }
 
     /// The window that contains this second since 1970.
-    pub(super) fn window(self, second: u64) -> Window {
+    pub fn window(self, second: u64) -> Window {
         let fixed_length = |length: u64| {
             let number = second / length;
             Window { number, start: number * length, end: (number + 1) * length }
@@ -90,7 +90,7 @@ thread_local! {
 
 /// A window, in seconds since 1970.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Window {
+pub struct Window {
     /// Consecutive number of the window.
     pub number: u64,
     pub start: u64,
@@ -98,7 +98,7 @@ pub(super) struct Window {
     pub end: u64,
 }
 
-pub(super) fn unix_second(now: SystemTime) -> u64 {
+pub fn unix_second(now: SystemTime) -> u64 {
     now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 

@@ -13,25 +13,43 @@ use arc_swap::ArcSwap;
 use hashbrown::HashTable;
 use parking_lot::Mutex;
 
-use super::counters::LimitCounters;
 use super::entry_budget::{EntryBudget, ExpiringEntries, HeldEntries};
 
 /// The counters of one plugin object in all scopes.
 #[derive(Debug)]
-pub(super) struct CounterTable {
-    shards: Arc<Shards>,
+pub struct CounterTable<C> {
+    shards: Arc<Shards<C>>,
     hasher: RandomState,
 }
 
+/// The counters of an identifier, which several threads update.
+pub trait TableCounters: Send + Sync + 'static {
+    /// Retires the counters if all that they count has expired at this second since 1970, and returns whether they are
+    /// retired. A thread that still holds retired counters looks the identifier up again, so that no count is lost.
+    fn retire(&self, second: u64) -> bool;
+
+    /// Copies the counts of other counters.
+    fn copy_from(&self, other: &Self);
+}
+
+/// Whose requests new counters count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CounterOwner {
+    /// Those of one identifier.
+    Identifier,
+    /// Those of several identifiers for which there is no room.
+    Several,
+}
+
 #[derive(Debug)]
-struct Shards {
-    shards: [Shard; SHARDS],
+struct Shards<C> {
+    shards: [Shard<C>; SHARDS],
     entries: HeldEntries,
 }
 
 /// The key of counters, borrowed from the request.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct CounterKey<'a> {
+pub struct CounterKey<'a> {
     /// What the plugin is attached to.
     pub scope: &'a str,
     /// The kind of identifier. For example, the bytes of an address may equal those of a header, but their counters
@@ -55,55 +73,67 @@ impl CounterKey<'_> {
 
 /// An entry of the table. Shared by consecutive maps.
 #[derive(Debug)]
-struct CounterEntry {
+struct CounterEntry<C> {
     hash: u64,
     scope: Box<str>,
     kind: u8,
     identifier: Box<[u8]>,
-    counters: Arc<LimitCounters>,
+    counters: Arc<C>,
 }
 
 /// Keyed by a hash that is computed once per request. The hash is randomly seeded, because clients choose identifiers.
-type CounterMap = HashTable<Arc<CounterEntry>>;
+type CounterMap<C> = HashTable<Arc<CounterEntry<C>>>;
 
-#[derive(Debug, Default)]
-struct Shard {
-    stable: ArcSwap<CounterMap>,
-    recent: Mutex<RecentEntries>,
+#[derive(Debug)]
+struct Shard<C> {
+    stable: ArcSwap<CounterMap<C>>,
+    recent: Mutex<RecentEntries<C>>,
 }
 
-#[derive(Debug, Default)]
-struct RecentEntries {
-    map: CounterMap,
+#[derive(Debug)]
+struct RecentEntries<C> {
+    map: CounterMap<C>,
     /// How often the lock was taken since the last merge.
     lock_count: usize,
     /// Counters that identifiers share when there is no room for an entry. Identifiers with the same counters together
     /// get at most the limit of one identifier. Allocated on first use.
-    overflow: Box<[Arc<LimitCounters>]>,
+    overflow: Box<[Arc<C>]>,
     /// When the maps were last merged and expired entries removed, in seconds since 1970.
     merged_at: u64,
 }
 
-impl CounterTable {
-    pub(super) fn new(budget: Arc<EntryBudget>) -> Self {
+impl<C> Default for Shard<C> {
+    fn default() -> Self {
+        Shard { stable: ArcSwap::from_pointee(CounterMap::new()), recent: Mutex::default() }
+    }
+}
+
+impl<C> Default for RecentEntries<C> {
+    fn default() -> Self {
+        RecentEntries { map: CounterMap::new(), lock_count: 0, overflow: Box::default(), merged_at: 0 }
+    }
+}
+
+impl<C: TableCounters> CounterTable<C> {
+    pub fn new(budget: Arc<EntryBudget>) -> Self {
         let shards = Shards {
             shards: std::array::from_fn(|_| Shard::default()),
             entries: HeldEntries::new(Arc::clone(&budget)),
         };
         let shards = Arc::new(shards);
-        let expiring: Weak<Shards> = Arc::downgrade(&shards);
+        let expiring: Weak<Shards<C>> = Arc::downgrade(&shards);
         budget.register(expiring);
         CounterTable { shards, hasher: RandomState::new() }
     }
 
     /// Calls `count` with the counters of a key, which `create` creates if there are none. If `count` returns `None`
     /// because the counters are retired, it is called again with new ones.
-    pub(super) fn with_counters<R>(
+    pub fn with_counters<R>(
         &self,
         key: CounterKey<'_>,
         second: u64,
-        create: impl Fn() -> LimitCounters,
-        mut count: impl FnMut(&Arc<LimitCounters>) -> Option<R>,
+        create: impl Fn(CounterOwner) -> C,
+        mut count: impl FnMut(&Arc<C>) -> Option<R>,
     ) -> R {
         let hash = self.hasher.hash_one((key.attachment_hash(), key.identifier));
         // The middle bits select the shard, because the hash tables use the lowest and highest ones.
@@ -125,7 +155,7 @@ impl CounterTable {
     }
 }
 
-impl ExpiringEntries for Shards {
+impl<C: TableCounters> ExpiringEntries for Shards<C> {
     fn shard_count(&self) -> usize {
         SHARDS
     }
@@ -143,7 +173,7 @@ impl ExpiringEntries for Shards {
     }
 }
 
-impl Shard {
+impl<C: TableCounters> Shard<C> {
     /// Finds or adds the entry of a key under the lock, and returns the result of `count` for its counters. If there is
     /// no room, a key without an entry gets counters that it shares with other keys.
     fn with_recent<R>(
@@ -152,8 +182,8 @@ impl Shard {
         second: u64,
         entries: &HeldEntries,
         hash: u64,
-        create: impl Fn() -> LimitCounters,
-        mut count: impl FnMut(&Arc<LimitCounters>) -> Option<R>,
+        create: impl Fn(CounterOwner) -> C,
+        mut count: impl FnMut(&Arc<C>) -> Option<R>,
     ) -> Option<R> {
         let mut recent = self.recent.lock();
         // Another thread may have merged the maps before this one got the lock.
@@ -177,13 +207,13 @@ impl Shard {
         }
         if !has_room {
             if recent.overflow.is_empty() {
-                recent.overflow = (0..OVERFLOW_COUNTERS).map(|_| Arc::default()).collect();
+                recent.overflow = (0..OVERFLOW_COUNTERS).map(|_| Arc::new(create(CounterOwner::Several))).collect();
             }
             entries.budget.count_shared();
             // Counts under the lock, so that an identifier that gets its own entry later starts with these counts.
             return count(&recent.overflow[hash as usize % OVERFLOW_COUNTERS]);
         }
-        let counters = create();
+        let counters = create(CounterOwner::Identifier);
         if let Some(overflow) = recent.overflow.get(hash as usize % OVERFLOW_COUNTERS) {
             counters.copy_from(overflow);
         }
@@ -197,11 +227,11 @@ impl Shard {
     /// Merges both maps and removes expired entries.
     fn merge(
         &self,
-        recent: &mut RecentEntries,
-        stable: &CounterMap,
+        recent: &mut RecentEntries<C>,
+        stable: &CounterMap<C>,
         second: u64,
         entries: &HeldEntries,
-    ) -> Arc<CounterMap> {
+    ) -> Arc<CounterMap<C>> {
         let before = stable.len() + recent.map.len();
         let mut map = CounterMap::with_capacity(before);
         for entry in stable.iter().map(Arc::clone).chain(recent.map.drain()) {
@@ -218,12 +248,12 @@ impl Shard {
     }
 }
 
-fn find<'m>(map: &'m CounterMap, hash: u64, key: CounterKey<'_>) -> Option<&'m Arc<LimitCounters>> {
+fn find<'m, C>(map: &'m CounterMap<C>, hash: u64, key: CounterKey<'_>) -> Option<&'m Arc<C>> {
     map.find(hash, |entry| entry.has_key(key)).map(|entry| &entry.counters)
 }
 
-impl CounterEntry {
-    fn new(hash: u64, key: CounterKey<'_>, counters: Arc<LimitCounters>) -> Self {
+impl<C> CounterEntry<C> {
+    fn new(hash: u64, key: CounterKey<'_>, counters: Arc<C>) -> Self {
         CounterEntry { hash, scope: key.scope.into(), kind: key.kind, identifier: key.identifier.into(), counters }
     }
 
@@ -242,19 +272,60 @@ const MIN_LOCKS_BEFORE_MERGE: usize = 16;
 
 #[cfg(test)]
 mod tests {
-    use super::super::counters::WindowLimit;
     use super::super::entry_budget::DEFAULT_ENTRIES;
-    use super::super::window::Period;
     use super::*;
 
-    fn table_with_limit(entries: usize) -> CounterTable {
+    /// The requests of one window.
+    #[derive(Debug, Default)]
+    struct OneCount(Mutex<OneWindow>);
+
+    #[derive(Clone, Copy, Debug, Default)]
+    struct OneWindow {
+        /// The first second after the window, and 0 for a counter without requests.
+        end: u64,
+        count: u64,
+        is_retired: bool,
+    }
+
+    impl OneCount {
+        /// Counts a request, unless the limit is reached.
+        fn try_count(&self, limit: u64, length: u64, second: u64) -> Option<bool> {
+            let mut window = self.0.lock();
+            if window.is_retired {
+                return None;
+            }
+            if window.end <= second {
+                *window = OneWindow { end: (second / length + 1) * length, ..OneWindow::default() };
+            }
+            let is_counted = window.count < limit;
+            window.count += u64::from(is_counted);
+            Some(is_counted)
+        }
+    }
+
+    impl TableCounters for OneCount {
+        fn retire(&self, second: u64) -> bool {
+            let mut window = self.0.lock();
+            window.is_retired |= window.end <= second;
+            window.is_retired
+        }
+
+        fn copy_from(&self, other: &Self) {
+            *self.0.lock() = *other.0.lock();
+        }
+    }
+
+    fn new_count(_: CounterOwner) -> OneCount {
+        OneCount::default()
+    }
+
+    fn table_with_limit(entries: usize) -> CounterTable<OneCount> {
         CounterTable::new(Arc::new(EntryBudget::new(entries)))
     }
 
-    fn take(table: &CounterTable, identifier: &str, limit: u64, second: u64) -> bool {
-        let limits = [WindowLimit { period: Period::Second, max_count: limit, window: Period::Second.window(second) }];
+    fn take(table: &CounterTable<OneCount>, identifier: &str, limit: u64, second: u64) -> bool {
         let key = CounterKey { scope: "global", kind: 0, identifier: identifier.as_bytes() };
-        table.with_counters(key, second, LimitCounters::default, |counters| counters.try_count(&limits, |_| {}))
+        table.with_counters(key, second, new_count, |counter| counter.try_count(limit, 1, second))
     }
 
     #[test]
@@ -275,11 +346,7 @@ mod tests {
             CounterKey { kind: 1, ..key },
             CounterKey { identifier: b"07", ..key },
         ] {
-            let limits = [WindowLimit { period: Period::Second, max_count: 1, window: Period::Second.window(7) }];
-            assert!(
-                table.with_counters(other, 7, LimitCounters::default, |counters| counters.try_count(&limits, |_| {})),
-                "{other:?}"
-            );
+            assert!(table.with_counters(other, 7, new_count, |counter| counter.try_count(1, 1, 7)), "{other:?}");
         }
     }
 
@@ -361,9 +428,8 @@ mod tests {
             take(&table, &number.to_string(), 1, 7);
         }
         let take_late = |second| {
-            let limits = [WindowLimit { period: Period::Hour, max_count: 3, window: Period::Hour.window(second) }];
             let key = CounterKey { scope: "global", kind: 0, identifier: b"late" };
-            table.with_counters(key, second, LimitCounters::default, |counters| counters.try_count(&limits, |_| {}))
+            table.with_counters(key, second, new_count, |counter| counter.try_count(3, 3600, second))
         };
         assert!(take_late(7) && take_late(7));
         let shared = table.shards.entries.budget.shared_counts();

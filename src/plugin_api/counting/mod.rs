@@ -1,0 +1,26 @@
+//! What plugins with limits share: counters by identifier, windows, and the synchronization of replicas.
+//!
+//! ```text
+//!   request ──LimitBy──▶ LimitIdentifier ──▶ CounterTable ──▶ counters of the identifier
+//!                                                                │ CounterSync, once per interval
+//!                                                                ▼
+//!                                                          Redis, for all replicas
+//! ```
+
+mod entry_budget;
+mod identifier;
+mod limit_rule;
+mod period;
+mod server_limits;
+mod sync;
+mod table;
+mod window_counters;
+
+pub use entry_budget::{DEFAULT_ENTRIES, EntryBudget};
+pub use identifier::{LimitBy, LimitIdentifier};
+pub use limit_rule::{ActiveLimit, LimitDecision, LimitKind, LimitRule, LimitUse, WindowLength};
+pub use period::{Period, Window, unix_second};
+pub use server_limits::{add_at_server, count_at_server};
+pub use sync::{CounterSync, SyncedCounters};
+pub use table::{CounterKey, CounterOwner, CounterTable, TableCounters};
+pub use window_counters::{WindowCounters, WindowSync};

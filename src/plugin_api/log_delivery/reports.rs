@@ -1,0 +1,48 @@
+//! Reports of the server that a log plugin sends to: in the log and in the conditions of its object, once for each
+//! change.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
+
+use tracing::{info, warn};
+
+use crate::diagnostic::Diagnostic;
+use crate::plugin_api::kind::BuildCx;
+use crate::plugin_api::server_diagnostics::ServerDiagnostic;
+
+/// The state of one server.
+pub struct DeliveryReports {
+    diagnostic: ServerDiagnostic,
+    /// The field of the configuration that names the server.
+    field: &'static str,
+    /// Whether the last batch was not accepted.
+    is_failing: AtomicBool,
+}
+
+impl DeliveryReports {
+    /// For the server that `field` of a configuration names.
+    pub fn new(field: &'static str, cx: &BuildCx<'_>) -> Arc<Self> {
+        let diagnostic = ServerDiagnostic::new(cx);
+        Arc::new(DeliveryReports { diagnostic, field, is_failing: AtomicBool::new(false) })
+    }
+
+    /// Records how the last batch ended. `failure`: the server and why it did not accept the batch.
+    pub fn update(&self, failure: Option<String>) {
+        let was_failing = self.is_failing.swap(failure.is_some(), Relaxed);
+        let object = self.diagnostic.object();
+        match failure {
+            Some(error) if !was_failing => {
+                warn!(object, error, "Logs of requests are not accepted; sending them again");
+                let message = format!("does not accept logs: {error}");
+                let remedy = "check that the server is running and accepts what this plugin sends";
+                self.diagnostic.set(Some(Diagnostic::in_config(self.field, message, remedy)));
+            }
+            None if was_failing => {
+                info!(object, "Logs of requests are accepted again");
+                self.diagnostic.set(None);
+            }
+            _ => {}
+        }
+    }
+}

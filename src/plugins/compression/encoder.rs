@@ -1,0 +1,216 @@
+//! Encoders of one response body, which work in parts and give back what they have kept when the backend pauses.
+
+use std::io::{self, Write};
+
+use brotli::CompressorWriter;
+use bytes::Bytes;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use zstd::stream::write::Encoder as ZstdEncoder;
+
+use super::accepted::Coding;
+use crate::plugin_api::StreamingFilter;
+
+/// An encoder, with its output so far.
+enum Encoder {
+    Gzip(GzEncoder<Vec<u8>>),
+    Brotli(Box<CompressorWriter<Vec<u8>>>),
+    Zstd(ZstdEncoder<'static, Vec<u8>>),
+}
+
+impl Encoder {
+    fn new(coding: Coding, level: u8) -> io::Result<Encoder> {
+        Ok(match coding {
+            Coding::Gzip => Encoder::Gzip(GzEncoder::new(Vec::new(), Compression::new(level.into()))),
+            Coding::Br => {
+                let writer = CompressorWriter::new(Vec::new(), BROTLI_BUFFER_BYTES, level.into(), WINDOW_LOG);
+                Encoder::Brotli(Box::new(writer))
+            }
+            Coding::Zstd => {
+                let mut encoder = ZstdEncoder::new(Vec::new(), level.into())?;
+                encoder.window_log(WINDOW_LOG)?;
+                Encoder::Zstd(encoder)
+            }
+        })
+    }
+
+    fn writer(&mut self) -> &mut dyn Write {
+        match self {
+            Encoder::Gzip(encoder) => encoder,
+            Encoder::Brotli(encoder) => encoder,
+            Encoder::Zstd(encoder) => encoder,
+        }
+    }
+
+    fn take_output(&mut self) -> Bytes {
+        let output = match self {
+            Encoder::Gzip(encoder) => encoder.get_mut(),
+            Encoder::Brotli(encoder) => encoder.get_mut(),
+            Encoder::Zstd(encoder) => encoder.get_mut(),
+        };
+        std::mem::take(output).into()
+    }
+
+    fn finish(self) -> io::Result<Vec<u8>> {
+        match self {
+            Encoder::Gzip(encoder) => encoder.finish(),
+            Encoder::Brotli(encoder) => Ok(encoder.into_inner()),
+            Encoder::Zstd(encoder) => encoder.finish(),
+        }
+    }
+}
+
+/// How many bytes an encoder keeps at most, with its buffers.
+pub(super) fn memory_bytes(coding: Coding, level: u8) -> usize {
+    match coding {
+        Coding::Gzip => 320 << 10,
+        // Levels from 5 on keep several positions for each hash.
+        Coding::Br if level >= 5 => 6 << 20,
+        Coding::Br => 2 << 20,
+        Coding::Zstd if level >= 6 => 4 << 20,
+        Coding::Zstd => 2 << 20,
+    }
+}
+
+/// The body of a response while it is encoded.
+pub(super) struct EncodedBody {
+    /// None when the body has ended, or the encoder has failed.
+    encoder: Option<Encoder>,
+    /// Whether the encoder has data that it has not given back.
+    has_kept: bool,
+    has_failed: bool,
+}
+
+impl EncodedBody {
+    pub(super) fn new(coding: Coding, level: u8) -> io::Result<EncodedBody> {
+        Ok(EncodedBody { encoder: Some(Encoder::new(coding, level)?), has_kept: false, has_failed: false })
+    }
+
+    fn run(&mut self, step: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Bytes {
+        let Some(encoder) = &mut self.encoder else { return Bytes::new() };
+        match step(encoder.writer()) {
+            Ok(()) => encoder.take_output(),
+            Err(_) => self.fail(),
+        }
+    }
+
+    fn fail(&mut self) -> Bytes {
+        (self.encoder, self.has_failed) = (None, true);
+        Bytes::new()
+    }
+}
+
+impl StreamingFilter for EncodedBody {
+    fn part(&mut self, data: Bytes) -> Bytes {
+        self.has_kept = true;
+        self.run(|writer| writer.write_all(&data))
+    }
+
+    fn end(&mut self) -> Bytes {
+        match self.encoder.take().map(Encoder::finish) {
+            Some(Ok(output)) => output.into(),
+            Some(Err(_)) => self.fail(),
+            None => Bytes::new(),
+        }
+    }
+
+    fn pause(&mut self) -> Bytes {
+        if !std::mem::take(&mut self.has_kept) {
+            return Bytes::new();
+        }
+        self.run(|writer| writer.flush())
+    }
+
+    fn max_part(&self) -> Option<usize> {
+        Some(PART_BYTES)
+    }
+
+    fn has_failed(&self) -> bool {
+        self.has_failed
+    }
+}
+
+/// How many bytes are encoded at once: the slowest level needs about a millisecond for them.
+const PART_BYTES: usize = 16 << 10;
+
+/// The window of Brotli and Zstandard, 256 KiB: eight times that of gzip, with a bounded memory for each response.
+const WINDOW_LOG: u32 = 18;
+
+const BROTLI_BUFFER_BYTES: usize = 4 << 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plugin_api::content_coding::ContentCoding;
+
+    const CODINGS: [(Coding, ContentCoding); 3] =
+        [(Coding::Gzip, ContentCoding::Gzip), (Coding::Br, ContentCoding::Brotli), (Coding::Zstd, ContentCoding::Zstd)];
+
+    #[test]
+    fn bodies_decode_to_what_was_encoded() {
+        let parts = ["one ", "", "two ", &"three ".repeat(2000), "four"];
+        for (coding, decoder) in CODINGS {
+            for level in [1, 4, 9] {
+                let mut body = EncodedBody::new(coding, level).unwrap();
+                let mut encoded = Vec::new();
+                for part in parts {
+                    encoded.extend_from_slice(&body.part(part.to_owned().into()));
+                }
+                encoded.extend_from_slice(&body.end());
+                assert!(!body.has_failed());
+                assert!(encoded.len() < 1000, "{coding:?} {level}: {}", encoded.len());
+                let decoded = decoder.decode(&encoded.into(), 1 << 20).unwrap();
+                assert_eq!(decoded, parts.concat(), "{coding:?} {level}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_pause_gives_back_everything_once() {
+        for (coding, _) in CODINGS {
+            let mut body = EncodedBody::new(coding, 3).unwrap();
+            let mut encoded = body.part("data: 1\n\n".into()).to_vec();
+            let flushed = body.pause();
+            assert!(!flushed.is_empty(), "{coding:?}");
+            encoded.extend_from_slice(&flushed);
+            assert!(body.pause().is_empty(), "{coding:?}");
+            assert_eq!(decode_beginning(coding, &encoded), b"data: 1\n\n", "{coding:?}");
+            assert!(!body.end().is_empty(), "{coding:?}");
+        }
+    }
+
+    #[test]
+    fn an_empty_body_is_valid() {
+        for (coding, decoder) in CODINGS {
+            let mut body = EncodedBody::new(coding, 3).unwrap();
+            assert!(body.pause().is_empty(), "{coding:?}");
+            assert_eq!(decoder.decode(&body.end(), 10).unwrap(), "", "{coding:?}");
+        }
+    }
+
+    /// What a client can decode before the end of a body.
+    fn decode_beginning(coding: Coding, encoded: &[u8]) -> Vec<u8> {
+        let mut decoded = Vec::new();
+        match coding {
+            Coding::Gzip => {
+                let mut decoder = flate2::write::GzDecoder::new(&mut decoded);
+                decoder.write_all(encoded).unwrap();
+                decoder.flush().unwrap();
+                drop(decoder);
+            }
+            Coding::Br => {
+                let mut decoder = brotli::DecompressorWriter::new(&mut decoded, 4096);
+                decoder.write_all(encoded).unwrap();
+                decoder.flush().unwrap();
+                // The body is incomplete, which closing the decoder would report.
+                let _: Result<_, _> = decoder.into_inner().map(drop);
+            }
+            Coding::Zstd => {
+                let mut decoder = zstd::stream::write::Decoder::new(&mut decoded).unwrap();
+                decoder.write_all(encoded).unwrap();
+                decoder.flush().unwrap();
+            }
+        }
+        decoded
+    }
+}

@@ -1,0 +1,239 @@
+//! A built cache, and what both modes have in common.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use http::header::{AGE, AUTHORIZATION, CONTENT_LENGTH, IF_MODIFIED_SINCE, IF_NONE_MATCH};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+
+use super::collector::{Collector, UnfinishedResponse};
+use super::config::{CacheSettings, Mode};
+use super::key::{KeyParts, TargetLocation};
+use super::outcome::CacheOutcome;
+use super::semantics::cache_control::CacheControl;
+use super::semantics::storing::{Freshness, is_stored_field};
+use super::semantics::vary::Vary;
+use super::store::{
+    CacheKey, CacheStore, Flight, FlightGuard, Generation, Partition, Reservation, StoredResponse, head_bytes,
+};
+use super::{kong, rfc9111};
+use crate::plugin_api::context::ResponseHeaders;
+use crate::plugin_api::{AccessOutcome, AfterForwardCx, BeforeForwardCx, ChangedFields, Plugin, Reply};
+
+pub(crate) struct ResponseCache {
+    pub(super) name: &'static str,
+    pub(super) settings: CacheSettings,
+    pub(super) store: Arc<CacheStore>,
+    pub(super) partition: Arc<Partition>,
+}
+
+/// What happens to a request.
+pub(super) enum CacheDecision {
+    Reply(Box<Reply>),
+    /// It is forwarded, and its response is not looked at.
+    Forward,
+    /// It is forwarded, and its response is stored if possible.
+    Fetch(Box<Fetch>),
+    /// Another request for the same response was forwarded before.
+    Wait(Flight),
+}
+
+/// A request that is forwarded, until its response arrives.
+pub(super) struct Fetch {
+    pub(super) key: CacheKey,
+    pub(super) method: Method,
+    /// The fields of the request, with the conditions of the client.
+    pub(super) request: HeaderMap,
+    pub(super) sent: SystemTime,
+    pub(super) generation: Generation,
+    pub(super) flight: Option<FlightGuard>,
+    /// The stored response that is too old.
+    pub(super) stale: Option<Arc<StoredResponse>>,
+    /// Whether the request validates the stored response.
+    pub(super) is_validation: bool,
+    /// Where the target is, if the request may change it.
+    pub(super) changes: Option<TargetLocation<Box<str>>>,
+}
+
+/// A response that may be stored.
+pub(super) struct Admitted {
+    pub(super) freshness: Freshness,
+    pub(super) vary: Vary,
+    pub(super) keep: Duration,
+}
+
+impl Plugin for ResponseCache {
+    fn before_forward<'a>(&'a self, cx: &'a mut BeforeForwardCx<'_>) -> AccessOutcome<'a> {
+        match self.decide(cx, self.settings.collapse > Duration::ZERO, cx.now) {
+            CacheDecision::Reply(reply) => AccessOutcome::Reply(reply),
+            CacheDecision::Forward => AccessOutcome::Continue,
+            CacheDecision::Fetch(fetch) => {
+                cx.set_plugin_data(fetch);
+                AccessOutcome::Continue
+            }
+            CacheDecision::Wait(flight) => AccessOutcome::Wait(Box::pin(async move {
+                flight.wait(self.settings.collapse).await;
+                match self.decide(cx, false, SystemTime::now()) {
+                    CacheDecision::Reply(reply) => Some(reply),
+                    CacheDecision::Fetch(fetch) => {
+                        cx.set_plugin_data(fetch);
+                        None
+                    }
+                    CacheDecision::Forward | CacheDecision::Wait(_) => None,
+                }
+            })),
+        }
+    }
+
+    fn after_forward(&self, cx: &mut AfterForwardCx<'_>) -> Option<Box<Reply>> {
+        let fetch = cx.take_plugin_data::<Box<Fetch>>()?;
+        match self.settings.mode {
+            Mode::Kong => kong::after_forward(self, *fetch, cx),
+            Mode::Rfc9111 => rfc9111::after_forward(self, *fetch, cx),
+        }
+    }
+
+    fn declare_fields(&self, fields: &mut ChangedFields) {
+        for name in [&IF_NONE_MATCH, &IF_MODIFIED_SINCE] {
+            fields.request.add(name);
+        }
+        for name in [&STATUS, &KEY, &CACHE_STATUS, &AGE] {
+            fields.response.add(name);
+        }
+    }
+}
+
+impl ResponseCache {
+    fn decide(&self, cx: &mut BeforeForwardCx<'_>, may_wait: bool, now: SystemTime) -> CacheDecision {
+        match self.settings.mode {
+            Mode::Kong => kong::decide(self, cx, may_wait, now),
+            Mode::Rfc9111 => rfc9111::decide(self, cx, may_wait, now),
+        }
+    }
+
+    /// The key of a request with this method.
+    pub(super) fn key(&self, cx: &BeforeForwardCx<'_>, method: &Method) -> CacheKey {
+        let by_authorization = self.settings.mode == Mode::Kong
+            && !self.settings.shares_authorized
+            && cx.head.headers.contains_key(AUTHORIZATION);
+        let parts = KeyParts {
+            plugin: self.name,
+            route: &cx.route.route,
+            client: &cx.client,
+            method,
+            uri: &cx.head.uri,
+            headers: &cx.head.headers,
+            identity: cx.identity,
+            by_authorization,
+        };
+        parts.key(&self.settings)
+    }
+
+    /// Begins to request a response, or waits for the request that has begun before.
+    pub(super) fn fly(&self, key: CacheKey, may_wait: bool) -> Result<Option<FlightGuard>, Flight> {
+        if self.settings.collapse.is_zero() {
+            return Ok(None);
+        }
+        match self.partition.begin_flight(key) {
+            Ok(guard) => Ok(Some(guard)),
+            Err(flight) if may_wait => Err(flight),
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// Stores the response when its body is complete. Returns false if there is no room for it.
+    pub(super) fn collect(&self, fetch: Fetch, admitted: Admitted, tags: Tags, cx: &mut AfterForwardCx<'_>) -> bool {
+        let Some(status) = cx.status else { return false };
+        let Some(response) = self.new_response((status, cx.headers), admitted, tags, cx.now) else { return false };
+        let length = cx.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+        let announced = if fetch.method == Method::HEAD { Some(0) } else { length };
+        let unfinished = UnfinishedResponse {
+            response,
+            partition: Arc::clone(&self.partition),
+            key: fetch.key,
+            request: fetch.request,
+            generation: fetch.generation,
+            flight: fetch.flight,
+        };
+        let Some(collector) = Collector::new(unfinished, announced, self.settings.max_body) else { return false };
+        cx.observe_body(Box::new(collector));
+        true
+    }
+
+    /// A response without its body. `None` if there is no room for it.
+    pub(super) fn new_response(
+        &self,
+        (status, headers): (StatusCode, &HeaderMap),
+        admitted: Admitted,
+        tags: Tags,
+        now: SystemTime,
+    ) -> Option<StoredResponse> {
+        let mut stored = HeaderMap::with_capacity(headers.len());
+        for (name, value) in headers.iter().filter(|(name, _)| is_stored_field(name)) {
+            stored.append(name.clone(), value.clone());
+        }
+        let Admitted { freshness, vary, keep } = admitted;
+        let mut reservation = Reservation::new(&self.store, &self.partition);
+        if !reservation.grow(head_bytes(&stored, &vary, &tags)) {
+            return None;
+        }
+        Some(StoredResponse {
+            status,
+            directives: CacheControl::of_response(headers),
+            headers: stored,
+            body: Bytes::new(),
+            vary,
+            tags,
+            freshness,
+            received: now,
+            keep_until: now + keep,
+            reservation,
+        })
+    }
+
+    /// Counts the request and adds the fields that report what the cache did.
+    pub(super) fn report(&self, fields: &mut ResponseHeaders, report: Report<'_>) {
+        let Report { outcome, key, request, cache_status } = report;
+        self.store.count(outcome);
+        let shown = self.settings.response_fields;
+        // Kong's header, with which any client may request them.
+        let is_debug = request.contains_key("kong-debug");
+        if shown.status || is_debug {
+            match cache_status {
+                None => fields.insert(STATUS.clone(), HeaderValue::from_static(outcome.as_str())),
+                Some(status) => {
+                    if let Ok(status) = HeaderValue::try_from(status) {
+                        fields.insert(CACHE_STATUS.clone(), status);
+                    }
+                }
+            }
+        }
+        if let Some(key) = key.filter(|_| shown.key || is_debug)
+            && let Ok(key) = HeaderValue::try_from(key.to_hex())
+        {
+            fields.insert(KEY.clone(), key);
+        }
+    }
+}
+
+/// The names by which a response can be purged.
+pub(super) type Tags = Box<[Box<[u8]>]>;
+
+/// What the cache did for a request.
+pub(super) struct Report<'r> {
+    pub(super) outcome: CacheOutcome,
+    pub(super) key: Option<CacheKey>,
+    pub(super) request: &'r HeaderMap,
+    /// The value of `Cache-Status`, in place of `X-Cache-Status`.
+    pub(super) cache_status: Option<String>,
+}
+
+/// Whether the request has content that the key does not contain.
+pub(super) fn has_unkeyed_body(cx: &BeforeForwardCx<'_>) -> bool {
+    cx.has_body && [Method::GET, Method::HEAD].contains(&cx.head.method)
+}
+
+static STATUS: HeaderName = HeaderName::from_static("x-cache-status");
+static KEY: HeaderName = HeaderName::from_static("x-cache-key");
+static CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");

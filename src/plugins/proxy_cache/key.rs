@@ -1,0 +1,134 @@
+//! The key of a request: everything that selects its response, so that no client can store a response for others.
+//!
+//! ```text
+//!   first half:  route, plugin, scheme, host, target                     one resource: unsafe methods invalidate it
+//!   second half: the first half, method, identity, parameters, fields    one response for it
+//! ```
+//!
+//! Each part is written with its length, so that no two requests have the same parts in other places.
+
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, Method, Uri};
+
+use super::config::CacheSettings;
+use super::store::CacheKey;
+use crate::plugin_api::consumers::sha256;
+use crate::plugin_api::{ClientInfo, Identity, Scheme};
+
+/// What the key of a request depends on.
+pub(super) struct KeyParts<'r> {
+    pub(super) plugin: &'static str,
+    pub(super) route: &'r str,
+    pub(super) client: &'r ClientInfo<'r>,
+    pub(super) method: &'r Method,
+    /// The target that is forwarded.
+    pub(super) uri: &'r Uri,
+    pub(super) headers: &'r HeaderMap,
+    pub(super) identity: &'r Identity,
+    /// Whether responses to requests with different `Authorization` differ.
+    pub(super) by_authorization: bool,
+}
+
+impl KeyParts<'_> {
+    pub(super) fn key(&self, settings: &CacheSettings) -> CacheKey {
+        let resource = TargetLocation { route: self.route, scheme: self.client.scheme, host: self.client.host };
+        let mut text = resource.text(self.plugin, self.uri, settings);
+        let resource = sha256(&text.0);
+        text.push(self.method.as_str().as_bytes());
+        self.push_identity(&mut text);
+        let authorization = self.by_authorization.then_some(&AUTHORIZATION);
+        for name in settings.fields.iter().chain(authorization) {
+            text.push(name.as_str().as_bytes());
+            for value in self.headers.get_all(name) {
+                text.push(value.as_bytes());
+            }
+            text.end_list();
+        }
+        let response = sha256(&text.0);
+        let mut key = [0; 32];
+        key[..16].copy_from_slice(&resource[..16]);
+        key[16..].copy_from_slice(&response[..16]);
+        CacheKey(key)
+    }
+
+    /// The consumer; without one, the credential and the groups, which other sources of identities have.
+    fn push_identity(&self, text: &mut Parts) {
+        let Identity { consumer, credential, groups } = self.identity;
+        match (consumer, credential) {
+            (Some(consumer), _) => {
+                text.push(b"consumer");
+                text.push(consumer.id.header().as_bytes());
+            }
+            (None, Some(credential)) => {
+                text.push(b"credential");
+                text.push(credential.header().as_bytes());
+            }
+            (None, None) => text.push(b"none"),
+        }
+        for group in groups {
+            text.push(group.as_bytes());
+        }
+        text.end_list();
+    }
+}
+
+/// Where the target of a request is.
+pub(super) struct TargetLocation<T> {
+    pub(super) route: T,
+    pub(super) scheme: Scheme,
+    pub(super) host: T,
+}
+
+impl<T: AsRef<str>> TargetLocation<T> {
+    /// The key of a target there, of which only the first half counts.
+    pub(super) fn key(&self, plugin: &'static str, uri: &Uri, settings: &CacheSettings) -> CacheKey {
+        let mut key = [0; 32];
+        key[..16].copy_from_slice(&sha256(&self.text(plugin, uri, settings).0)[..16]);
+        CacheKey(key)
+    }
+
+    fn text(&self, plugin: &'static str, uri: &Uri, settings: &CacheSettings) -> Parts {
+        let mut text = Parts(Vec::with_capacity(256));
+        text.push(plugin.as_bytes());
+        text.push(self.route.as_ref().as_bytes());
+        text.push(self.scheme.as_str().as_bytes());
+        text.push(self.host.as_ref().to_ascii_lowercase().as_bytes());
+        let path_start = text.0.len();
+        text.push(uri.path().as_bytes());
+        if settings.ignores_case {
+            text.0[path_start..].make_ascii_lowercase();
+        }
+        push_query(&mut text, uri.query().unwrap_or_default(), &settings.parameters);
+        text
+    }
+}
+
+/// All parameters, or those that are listed, sorted by name. Values of one name keep their order, and nothing is
+/// decoded: what the backend may distinguish has different keys.
+fn push_query(text: &mut Parts, query: &str, names: &[String]) {
+    let parameters = query.split('&').filter(|parameter| !parameter.is_empty());
+    let parameters = parameters.map(|parameter| (parameter.split('=').next().unwrap_or_default(), parameter));
+    let mut parameters: Vec<_> = parameters
+        .filter(|(name, _)| names.is_empty() || names.binary_search_by(|listed| listed.as_str().cmp(name)).is_ok())
+        .collect();
+    // Stable.
+    parameters.sort_by_key(|(name, _)| *name);
+    for (_, parameter) in parameters {
+        text.push(parameter.as_bytes());
+    }
+    text.end_list();
+}
+
+struct Parts(Vec<u8>);
+
+impl Parts {
+    fn push(&mut self, part: &[u8]) {
+        self.0.extend_from_slice(&(part.len() as u64).to_be_bytes());
+        self.0.extend_from_slice(part);
+    }
+
+    /// No part has this length.
+    fn end_list(&mut self) {
+        self.0.extend_from_slice(&u64::MAX.to_be_bytes());
+    }
+}

@@ -1,0 +1,126 @@
+//! `mode: kong`: what Kong's plugin stores, and when it sends it again.
+
+use std::time::{Duration, SystemTime};
+
+use http::header::{AGE, AUTHORIZATION, SET_COOKIE, TRAILER};
+use http::{HeaderMap, HeaderValue, StatusCode};
+
+use super::cache::{Admitted, CacheDecision, Fetch, Report, ResponseCache, has_unkeyed_body};
+use super::config::CacheSettings;
+use super::outcome::CacheOutcome;
+use super::semantics::cache_control::CacheControl;
+use super::semantics::storing::{Freshness, explicit_lifetime};
+use super::semantics::vary::Vary;
+use super::store::StoredResponse;
+use super::stored_reply;
+use crate::plugin_api::{AfterForwardCx, BeforeForwardCx, Reply};
+
+pub(super) fn decide(
+    cache: &ResponseCache,
+    cx: &mut BeforeForwardCx<'_>,
+    may_wait: bool,
+    now: SystemTime,
+) -> CacheDecision {
+    let settings = &cache.settings;
+    let directives =
+        if settings.cache_control { CacheControl::of_request(&cx.head.headers) } else { CacheControl::default() };
+    if !is_cacheable(settings, cx, &directives) {
+        let report = Report { outcome: CacheOutcome::Bypass, key: None, request: &cx.head.headers, cache_status: None };
+        cache.report(cx.response_headers, report);
+        return CacheDecision::Forward;
+    }
+    let key = cache.key(cx, &cx.head.method);
+    let (found, generation) = cache.partition.look_up(key, &cx.head.headers, now);
+    if let Some(stored) = found.as_ref().filter(|stored| accepts(&directives, stored, now)) {
+        let report =
+            Report { outcome: CacheOutcome::Hit, key: Some(key), request: &cx.head.headers, cache_status: None };
+        cache.report(cx.response_headers, report);
+        if settings.response_fields.age {
+            cx.response_headers.insert(AGE, HeaderValue::from(stored.age(now).as_secs()));
+        }
+        return CacheDecision::Reply(stored_reply::whole(stored, &cx.head.method));
+    }
+    if directives.only_if_cached && found.is_none() {
+        return CacheDecision::Reply(stored_reply::only_if_cached());
+    }
+    let flight = match cache.fly(key, may_wait) {
+        Ok(flight) => flight,
+        Err(flight) => return CacheDecision::Wait(flight),
+    };
+    CacheDecision::Fetch(Box::new(Fetch {
+        key,
+        method: cx.head.method.clone(),
+        request: cx.head.headers.clone(),
+        sent: now,
+        generation,
+        flight,
+        stale: found,
+        is_validation: false,
+        changes: None,
+    }))
+}
+
+/// Whether a response to the request may be stored or sent from the store.
+fn is_cacheable(settings: &CacheSettings, cx: &BeforeForwardCx<'_>, directives: &CacheControl) -> bool {
+    let has_authorization = cx.head.headers.contains_key(AUTHORIZATION);
+    let is_authenticated = cx.identity.credential.is_some();
+    settings.methods.contains(&cx.head.method)
+        && !has_unkeyed_body(cx)
+        && !cx.is_upgrade
+        && !directives.no_store
+        && !directives.no_cache
+        && !(settings.cache_control && has_authorization)
+        && (!has_authorization || is_authenticated || settings.shares_authorized)
+}
+
+/// Whether the client accepts the stored response.
+fn accepts(request: &CacheControl, stored: &StoredResponse, now: SystemTime) -> bool {
+    let (age, lifetime) = (stored.age(now), stored.freshness.lifetime);
+    if request.max_age.is_some_and(|limit| age > limit) {
+        return false;
+    }
+    if request.min_fresh.is_some_and(|needed| lifetime.saturating_sub(age) < needed) {
+        return false;
+    }
+    age <= lifetime || request.max_stale.is_some_and(|limit| age.saturating_sub(lifetime) <= limit)
+}
+
+pub(super) fn after_forward(cache: &ResponseCache, fetch: Fetch, cx: &mut AfterForwardCx<'_>) -> Option<Box<Reply>> {
+    let before = if fetch.stale.is_some() { CacheOutcome::Refresh } else { CacheOutcome::Miss };
+    let (key, request) = (Some(fetch.key), fetch.request.clone());
+    let outcome = match cx.status.map(|status| admit(&cache.settings, &fetch, status, cx)) {
+        None => before,
+        Some(None) => CacheOutcome::Bypass,
+        Some(Some(admitted)) => {
+            if cache.collect(fetch, admitted, Box::default(), cx) {
+                before
+            } else {
+                CacheOutcome::Bypass
+            }
+        }
+    };
+    cache.report(cx.response_headers, Report { outcome, key, request: &request, cache_status: None });
+    None
+}
+
+/// What a response is stored with. `None` if it is not stored.
+fn admit(settings: &CacheSettings, fetch: &Fetch, status: StatusCode, cx: &AfterForwardCx<'_>) -> Option<Admitted> {
+    let headers: &HeaderMap = cx.headers;
+    let is_listed = settings.statuses.contains(&status) && settings.types.contains(headers);
+    let has_cookies = headers.contains_key(SET_COOKIE) && !settings.stores_cookies;
+    if !is_listed || has_cookies || headers.contains_key(TRAILER) {
+        return None;
+    }
+    let ttl = if settings.cache_control {
+        let directives = CacheControl::of_response(headers);
+        if directives.private || directives.no_store || directives.no_cache {
+            return None;
+        }
+        explicit_lifetime(&directives, headers, cx.now).filter(|ttl| !ttl.is_zero())?
+    } else {
+        settings.ttl
+    };
+    let vary = Vary::new(&fetch.request, headers)?;
+    let freshness = Freshness { lifetime: ttl, initial_age: Duration::ZERO };
+    Some(Admitted { freshness, vary, keep: settings.storage_ttl.unwrap_or(ttl) })
+}

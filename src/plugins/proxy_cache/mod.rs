@@ -1,0 +1,74 @@
+//! `proxy-cache` and `proxy-cache-advanced`: store responses, and send them again without a request to the backend.
+//!
+//! ```yaml
+//! plugin: proxy-cache
+//! config: {strategy: memory, content_type: ["application/json"], cache_ttl: 60}
+//! ```
+//!
+//! ```text
+//!   before_forward ─▶ key ─▶ store ─┬▶ found: the stored response, which filters and plugins change like a fresh one
+//!     (after authorization)        └▶ not found, or too old: forwarded, while others wait
+//!   after_forward  ─▶ may it be stored? ─▶ Collector copies the body while it is forwarded ─▶ store
+//! ```
+
+mod cache;
+mod collector;
+mod config;
+mod key;
+mod kong;
+mod media_types;
+mod outcome;
+mod rfc9111;
+mod semantics;
+pub mod store;
+mod stored_reply;
+#[cfg(test)]
+mod tests;
+
+use crate::diagnostic::Diagnostic;
+use crate::plugin_api::{BuildCx, Phases, PluginKind};
+use cache::ResponseCache;
+use config::Config;
+use store::CacheStore;
+
+/// The limit of bytes without `--max-cache-bytes`.
+pub const DEFAULT_CACHE_BYTES: usize = 128 << 20;
+
+pub(crate) struct ProxyCache;
+
+impl PluginKind for ProxyCache {
+    const NAME: &'static str = "proxy-cache";
+    const PRIORITY: i32 = 100;
+    const PHASES: Phases = PHASES;
+    const FAIL_CLOSED: bool = false;
+    type Config = Config;
+    type Plugin = ResponseCache;
+
+    fn build(config: Config, cx: &BuildCx<'_>) -> Result<ResponseCache, Vec<Diagnostic>> {
+        build(Self::NAME, config, cx)
+    }
+}
+
+pub(crate) struct ProxyCacheAdvanced;
+
+impl PluginKind for ProxyCacheAdvanced {
+    const NAME: &'static str = "proxy-cache-advanced";
+    const PRIORITY: i32 = 100;
+    const PHASES: Phases = PHASES;
+    const FAIL_CLOSED: bool = false;
+    type Config = Config;
+    type Plugin = ResponseCache;
+
+    fn build(config: Config, cx: &BuildCx<'_>) -> Result<ResponseCache, Vec<Diagnostic>> {
+        build(Self::NAME, config, cx)
+    }
+}
+
+const PHASES: Phases = Phases::BEFORE_FORWARD;
+
+fn build(name: &'static str, config: Config, cx: &BuildCx<'_>) -> Result<ResponseCache, Vec<Diagnostic>> {
+    let settings = config.resolve()?;
+    let store = CacheStore::of(cx.state, DEFAULT_CACHE_BYTES);
+    let partition = store.partition(cx.namespace().unwrap_or_default());
+    Ok(ResponseCache { name, settings, store, partition })
+}

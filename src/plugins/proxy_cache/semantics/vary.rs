@@ -1,0 +1,100 @@
+//! For which requests a stored response was chosen (RFC 9111, section 4.1).
+
+use http::header::VARY;
+use http::{HeaderMap, HeaderName};
+
+/// The fields that `Vary` names, with the values that the request had.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Vary(Box<[(HeaderName, Option<Box<[u8]>>)]>);
+
+impl Vary {
+    /// `None` if the response varies by anything, or by more fields than are kept.
+    pub(crate) fn new(request: &HeaderMap, response: &HeaderMap) -> Option<Vary> {
+        let mut names = Vec::new();
+        for value in response.get_all(VARY) {
+            for name in value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
+                if !name.is_empty() {
+                    // `*` is no name of a field that a request may have.
+                    names.push(HeaderName::from_bytes(name).ok().filter(|name| name != "*")?);
+                }
+            }
+        }
+        names.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
+        names.dedup();
+        (names.len() <= MAX_FIELDS).then(|| {
+            Vary(
+                names
+                    .into_iter()
+                    .map(|name| {
+                        let value = value_of(request, &name);
+                        (name, value)
+                    })
+                    .collect(),
+            )
+        })
+    }
+
+    /// Whether the request has the same values.
+    pub(crate) fn matches(&self, request: &HeaderMap) -> bool {
+        self.0.iter().all(|(name, value)| value_of(request, name) == *value)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The memory that the values take.
+    pub(crate) fn bytes(&self) -> usize {
+        self.0
+            .iter()
+            .map(|(name, value)| name.as_str().len() + value.as_ref().map_or(0, |value| value.len()) + 64)
+            .sum()
+    }
+}
+
+/// All values of a field as one list. A field that is absent differs from an empty one.
+fn value_of(headers: &HeaderMap, name: &HeaderName) -> Option<Box<[u8]>> {
+    let mut values = headers.get_all(name).iter();
+    let mut joined = values.next()?.as_bytes().trim_ascii().to_vec();
+    for value in values {
+        joined.extend_from_slice(b", ");
+        joined.extend_from_slice(value.as_bytes().trim_ascii());
+    }
+    Some(joined.into())
+}
+
+/// More fields than any response has for a reason.
+const MAX_FIELDS: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    fn fields(fields: &[(&'static str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(HeaderName::from_static(name), HeaderValue::from_str(value).unwrap());
+        }
+        headers
+    }
+
+    #[test]
+    fn named_fields_select_the_response() {
+        let vary = |request: &[_], names: &[&str]| {
+            let names: Vec<_> = names.iter().map(|names| ("vary", *names)).collect();
+            Vary::new(&fields(request), &fields(&names))
+        };
+        let german = vary(&[("accept-language", "de")], &["Accept-Language, accept-language", "X-B"]).unwrap();
+        assert!(german.matches(&fields(&[("accept-language", "de"), ("x-c", "1")])));
+        for other in [&[][..], &[("accept-language", "en")], &[("accept-language", "de"), ("x-b", "")]] {
+            assert!(!german.matches(&fields(other)), "{other:?}");
+        }
+        assert!(vary(&[], &[]).unwrap().matches(&fields(&[("a", "b")])));
+        assert_eq!(vary(&[], &["a, *"]), None);
+        assert_eq!(vary(&[], &["a b"]), None, "no name of a field");
+        let many = (0..17).map(|number| format!("x-{number}")).collect::<Vec<_>>().join(",");
+        assert_eq!(vary(&[], &[&many]), None);
+    }
+}

@@ -1,0 +1,167 @@
+//! The responses that all caches of the process have in memory, within one limit of bytes.
+//!
+//! ```text
+//!   CacheStore ─ bytes in use ◀──────────────────────────────┐
+//!     └ Partition of a namespace ─ its share of the bytes ◀──┤ Reservation
+//!         └ Shard, a short lock ─ CacheKey ─▶ variants ─▶ StoredResponse
+//! ```
+//!
+//! A namespace may hold seven times as many bytes as are free, as with every shared limit: one alone seven eighths, two
+//! seven fifteenths each. If there is no room, the namespace that holds most loses the responses that were not used
+//! since they were last looked at. So a client that requests many different targets removes responses of the same kind,
+//! and neither those that are in use nor those of other namespaces.
+
+mod flight;
+mod partition;
+mod reservation;
+mod stored_response;
+#[cfg(test)]
+mod tests;
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+
+use super::outcome::{CacheOutcome, OutcomeCounters};
+use crate::plugin_api::PluginState;
+use crate::shared_limit::Shares;
+pub(super) use flight::{Flight, FlightGuard};
+pub(super) use partition::{Generation, Partition};
+pub(super) use reservation::Reservation;
+pub(super) use stored_response::{StoredResponse, head_bytes};
+
+/// Identifies what is stored: the first half is a digest of route and target, the second one of everything else that
+/// selects the response, such as the consumer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct CacheKey(pub(super) [u8; 32]);
+
+impl CacheKey {
+    /// As `X-Cache-Key` shows it.
+    pub(crate) fn to_hex(self) -> String {
+        self.0.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// Reads what [`CacheKey::to_hex`] has written.
+    pub(crate) fn from_hex(text: &str) -> Option<CacheKey> {
+        let mut key = [0; 32];
+        if text.len() != 64 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return None;
+        }
+        for (index, byte) in key.iter_mut().enumerate() {
+            *byte = u8::from_str_radix(&text[2 * index..2 * index + 2], 16).ok()?;
+        }
+        Some(CacheKey(key))
+    }
+}
+
+/// The stored responses of the process. One object in [`PluginState`].
+#[derive(Debug)]
+pub struct CacheStore {
+    limit: usize,
+    used: AtomicUsize,
+    shares: Shares,
+    partitions: Mutex<Vec<Weak<Partition>>>,
+    evictions: AtomicU64,
+    outcomes: OutcomeCounters,
+}
+
+/// What a purge removes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Purge {
+    All,
+    /// The value of `X-Cache-Key`.
+    Key(String),
+    /// A name in the field `Surrogate-Key` or `Cache-Tag` of responses.
+    Tag(String),
+}
+
+impl CacheStore {
+    /// The store of this state. The first caller sets its limit in bytes.
+    pub fn of(state: &PluginState, limit: usize) -> Arc<CacheStore> {
+        state.get_or_create("response caches", || CacheStore::new(limit))
+    }
+
+    pub(super) fn new(limit: usize) -> Self {
+        CacheStore {
+            limit,
+            used: AtomicUsize::new(0),
+            shares: Shares::default(),
+            partitions: Mutex::default(),
+            evictions: AtomicU64::new(0),
+            outcomes: OutcomeCounters::default(),
+        }
+    }
+
+    /// The bytes in use, with those of responses that were removed and are still being sent.
+    pub fn used(&self) -> usize {
+        self.used.load(Relaxed)
+    }
+
+    pub fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// The responses that were removed to make room.
+    pub fn evictions(&self) -> u64 {
+        self.evictions.load(Relaxed)
+    }
+
+    /// How many requests had each outcome.
+    pub fn outcomes(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        self.outcomes.counts()
+    }
+
+    pub(super) fn count(&self, outcome: CacheOutcome) {
+        self.outcomes.count(outcome);
+    }
+
+    /// Removes stored responses, in one namespace or in all of them. Responses that are being received are not stored
+    /// either. Returns the number of removed responses; `None` if the key is none.
+    pub fn purge(&self, purge: &Purge, namespace: Option<&str>) -> Option<usize> {
+        let key = match purge {
+            Purge::Key(text) => Some(CacheKey::from_hex(text)?),
+            Purge::All | Purge::Tag(_) => None,
+        };
+        let partitions: Vec<_> = self.partitions.lock().iter().filter_map(Weak::upgrade).collect();
+        let selected = partitions.iter().filter(|partition| namespace.is_none_or(|name| &*partition.namespace == name));
+        Some(selected.map(|partition| partition.purge(purge, key)).sum())
+    }
+
+    /// The responses of a namespace. Plugins get it when they are built.
+    pub(super) fn partition(self: &Arc<Self>, namespace: &str) -> Arc<Partition> {
+        let mut partitions = self.partitions.lock();
+        let mut existing = partitions.iter().filter_map(Weak::upgrade);
+        if let Some(partition) = existing.find(|partition| &*partition.namespace == namespace) {
+            return partition;
+        }
+        drop(existing);
+        partitions.retain(|partition| partition.strong_count() > 0);
+        let partition = Arc::new(Partition::new(namespace, self.shares.of(namespace)));
+        partitions.push(Arc::downgrade(&partition));
+        partition
+    }
+
+    fn free(&self) -> usize {
+        self.limit.saturating_sub(self.used())
+    }
+
+    /// Takes bytes, if the limit permits it.
+    fn try_take(&self, bytes: usize) -> bool {
+        let add = |used: usize| used.checked_add(bytes).filter(|used| *used <= self.limit);
+        self.used.fetch_update(Relaxed, Relaxed, add).is_ok()
+    }
+
+    /// Removes a response of the namespace that holds most. Returns false if nothing is stored there.
+    fn evict(&self, for_partition: &Partition) -> bool {
+        let partitions: Vec<_> = self.partitions.lock().iter().filter_map(Weak::upgrade).collect();
+        let largest = partitions.iter().max_by_key(|partition| partition.share.held());
+        let own = for_partition.share.held();
+        let has_evicted = match largest {
+            Some(largest) if largest.share.held() > own && largest.evict() => true,
+            _ => for_partition.evict(),
+        };
+        self.evictions.fetch_add(u64::from(has_evicted), Relaxed);
+        has_evicted
+    }
+}

@@ -1,0 +1,336 @@
+//! Tests of the plugin through a chain: what is stored, for whom, and when it is sent again.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use http::{Response, StatusCode};
+use serde_json::{Value, json};
+
+use super::store::{CacheStore, Purge};
+use super::{ProxyCache, ProxyCacheAdvanced};
+use crate::plugin_api::chain::{AttachmentPoint, BaseScope, ChainBuilder};
+use crate::plugin_api::consumers::EntityId;
+use crate::plugin_api::services::OfflineServices;
+use crate::plugin_api::testing::{
+    TestOutcome, TestRequest, build, build_with, chain_with, consumer, global_instance, instance, names,
+};
+use crate::plugin_api::{
+    AccessOutcome, AnyPluginKind, Chain, Plugin, PluginServices, PluginState, RegisteredKind, ReplyBody, RequestCx,
+};
+
+const KIND: RegisteredKind<ProxyCache> = RegisteredKind::NEW;
+const ADVANCED: RegisteredKind<ProxyCacheAdvanced> = RegisteredKind::NEW;
+
+/// A cache, and the time of its requests.
+struct Cache {
+    state: PluginState,
+    chain: Arc<Chain>,
+    now: SystemTime,
+}
+
+impl Cache {
+    fn new(config: Value) -> Cache {
+        let state = PluginState::default();
+        let services: Arc<dyn PluginServices> = Arc::new(OfflineServices);
+        let chain = chain_with(&[(&KIND as &dyn AnyPluginKind, config)], &state, &services);
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+        Cache { state, chain, now }
+    }
+
+    /// Sends a request. The endpoint would respond with these fields and this body.
+    async fn send(&self, mut request: TestRequest, fields: &[(&str, &str)], body: &'static str) -> TestOutcome {
+        let mut response = Response::builder().header("content-type", "text/plain");
+        let mut status = 200;
+        for (name, value) in fields {
+            match *name {
+                "status" => status = value.parse().unwrap(),
+                name => response = response.header(name, *value),
+            }
+        }
+        request.upstream_response = response.status(status).body(()).unwrap();
+        request.upstream_body = body.into();
+        request.now = self.now;
+        request.run(&self.chain).await
+    }
+
+    async fn get(&self, uri: &str, fields: &[(&str, &str)], body: &'static str) -> TestOutcome {
+        self.send(TestRequest::get(uri), fields, body).await
+    }
+
+    fn wait(&mut self, seconds: u64) {
+        self.now += Duration::from_secs(seconds);
+    }
+}
+
+/// The outcome, and the body if it is a stored one.
+fn cached(outcome: &TestOutcome) -> (Option<&str>, Option<String>) {
+    let status = outcome.response_header("x-cache-status").or_else(|| outcome.response_header("cache-status"));
+    let body = outcome.reply.as_ref().map(|reply| match &reply.body {
+        ReplyBody::Raw(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+        other => format!("{other:?}"),
+    });
+    (status, body)
+}
+
+fn is(outcome: &TestOutcome, status: &str, body: Option<&str>) {
+    assert_eq!(cached(outcome), (Some(status), body.map(str::to_owned)));
+}
+
+fn kong() -> Value {
+    json!({"strategy": "memory"})
+}
+
+// docs/kong-compatibility.md, 4.24
+#[tokio::test]
+async fn responses_are_stored_for_their_time() {
+    let mut cache = Cache::new(json!({"strategy": "memory", "cache_ttl": 60, "storage_ttl": 600}));
+    is(&cache.get("/a", &[("x-ratelimit-remaining-minute", "4"), ("x-a", "1")], "one").await, "Miss", None);
+    cache.wait(59);
+    let hit = cache.get("/a", &[], "two").await;
+    is(&hit, "Hit", Some("one"));
+    assert_eq!((hit.response_header("age"), hit.response_header("x-a")), (Some("59"), Some("1")));
+    assert_eq!(hit.response_header("x-ratelimit-remaining-minute"), None);
+    assert_eq!(hit.response_header("x-cache-key").map(str::len), Some(64));
+    is(&cache.get("/b", &[], "other").await, "Miss", None);
+    cache.wait(2);
+    is(&cache.get("/a", &[], "three").await, "Refresh", None);
+    is(&cache.get("/a", &[], "four").await, "Hit", Some("three"));
+    let head = cache.send(TestRequest::new(http::Request::head("/a").body("".into()).unwrap()), &[], "").await;
+    assert_eq!(cached(&head).0, Some("Miss"), "HEAD has a key of its own");
+}
+
+// docs/kong-compatibility.md, 4.24
+#[tokio::test]
+async fn what_is_not_cacheable_is_bypassed() {
+    let cache = Cache::new(kong());
+    for (fields, body) in [
+        (&[("status", "500")][..], "a"),
+        (&[("content-type", "text/html")], "a"),
+        (&[("set-cookie", "a=b")], "a"),
+        (&[("vary", "*")], "a"),
+        (&[("content-length", "3000000")], "a"),
+    ] {
+        is(&cache.get("/a", fields, body).await, "Bypass", None);
+    }
+    is(&cache.send(TestRequest::post("/a", "text/plain", "x"), &[], "a").await, "Bypass", None);
+    let fat = http::Request::get("/a").body("x=1".into()).unwrap();
+    is(&cache.send(TestRequest::new(fat), &[], "poison").await, "Bypass", None);
+    let authorized = TestRequest::get("/a").header("authorization", "Bearer a");
+    is(&cache.send(authorized, &[], "private").await, "Bypass", None);
+    is(&cache.get("/a", &[("content-length", "4")], "abc").await, "Miss", None);
+    is(&cache.get("/a", &[("content-length", "2")], "abc").await, "Miss", None);
+    is(&cache.get("/a", &[], "abc").await, "Miss", None);
+    is(&cache.get("/a", &[], "abc").await, "Hit", Some("abc"));
+}
+
+#[tokio::test]
+async fn keys_contain_all_that_selects_a_response() {
+    let cache = Cache::new(json!({"strategy": "memory", "vary_headers": ["x-tenant"]}));
+    let requests = || {
+        [
+            TestRequest::get("/a"),
+            TestRequest::get("/A"),
+            TestRequest::get("/a/"),
+            TestRequest::get("/a%2Fb"),
+            TestRequest::get("/a/b"),
+            TestRequest::get("/a?x=1"),
+            TestRequest::get("/a?x=1&y=2"),
+            TestRequest::get("/a?x=1&x=2"),
+            TestRequest::get("/a?x=2&x=1"),
+            TestRequest::get("/a?x=1%26y=2"),
+            TestRequest::get("/a").header("host", "other.example"),
+            TestRequest::get("/a").header("x-tenant", "1"),
+            TestRequest::get("/a").header("x-tenant", "1").header("x-tenant", "2"),
+            TestRequest::get("/a").header("x-tenant", "1,2"),
+            TestRequest::get("/a").header("x-tenant", ""),
+        ]
+    };
+    for expected in ["Miss", "Hit"] {
+        for (number, request) in requests().into_iter().enumerate() {
+            let outcome = cache.send(request, &[], "text").await;
+            assert_eq!(cached(&outcome).0, Some(expected), "request {number}");
+        }
+    }
+    let same = cache.get("/a?y=2&x=1", &[], "").await;
+    assert_eq!(cached(&same).0, Some("Hit"), "the order of names does not count");
+    let listed = Cache::new(json!({
+        "strategy": "memory", "vary_query_params": ["id"], "ignore_uri_case": true, "vary_headers": [],
+    }));
+    is(&listed.get("/a?id=1&utm=2", &[], "one").await, "Miss", None);
+    is(&listed.get("/A?utm=3&id=1", &[], "two").await, "Hit", Some("one"));
+    is(&listed.get("/a?id=2", &[], "two").await, "Miss", None);
+}
+
+/// Authenticates the client that a header names.
+struct Login;
+
+impl Plugin for Login {
+    fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> AccessOutcome<'a> {
+        let text = |name| cx.head.headers.get(name).map(|value| value.to_str().unwrap().to_owned());
+        cx.identity.consumer = text("x-consumer").map(|name| consumer(&name, &[]));
+        cx.identity.credential = text("x-credential").map(|name| EntityId::from_text(&name));
+        AccessOutcome::Continue
+    }
+}
+
+#[tokio::test]
+async fn authenticated_clients_have_responses_of_their_own() {
+    let cache = Cache::new(kong());
+    let mut builder = ChainBuilder::default();
+    let services: Arc<dyn PluginServices> = Arc::new(OfflineServices);
+    let plugin = build_with(&KIND, &kong(), &cache.state, &services).unwrap();
+    let (login, stored) = (global_instance(Arc::new(Login)), instance(&KIND, plugin));
+    builder.add("login", 1000, AttachmentPoint::Base(BaseScope::Route), login);
+    builder.add("proxy-cache", 100, AttachmentPoint::Base(BaseScope::Route), stored);
+    let cache = Cache { chain: builder.build(names()).unwrap(), ..cache };
+    let requests: [&[(&'static str, &str)]; 6] = [
+        &[],
+        &[("x-consumer", "anna")],
+        &[("x-consumer", "otto")],
+        &[("x-credential", "anna")],
+        &[("x-credential", "anna"), ("authorization", "Bearer 1")],
+        &[("x-credential", "anna"), ("authorization", "Bearer 2")],
+    ];
+    for expected in ["Miss", "Hit"] {
+        for fields in requests {
+            let request =
+                fields.iter().fold(TestRequest::get("/a"), |request, (name, value)| request.header(name, value));
+            assert_eq!(cached(&cache.send(request, &[], "text").await).0, Some(expected), "{fields:?}");
+        }
+    }
+    // The anonymous consumer has no credential: several clients with credentials for the backend may have it.
+    let anonymous = TestRequest::get("/a").header("x-consumer", "anna").header("authorization", "Bearer 1");
+    is(&cache.send(anonymous, &[], "text").await, "Bypass", None);
+}
+
+// docs/kong-compatibility.md, 4.24
+#[tokio::test]
+async fn cache_control_is_obeyed_if_configured() {
+    let config = json!({"strategy": "memory", "cache_control": true, "storage_ttl": 1000});
+    let mut cache = Cache::new(config);
+    let with = |value: &str| TestRequest::get("/a").header("cache-control", value);
+    let none = cache.send(with("only-if-cached"), &[], "a").await;
+    assert_eq!(none.reply_status(), Some(StatusCode::GATEWAY_TIMEOUT));
+    is(&cache.get("/a", &[], "no lifetime").await, "Bypass", None);
+    for directive in ["private, max-age=9", "no-store, max-age=9", "no-cache, max-age=9", "max-age=0"] {
+        is(&cache.get("/a", &[("cache-control", directive)], "x").await, "Bypass", None);
+    }
+    is(&cache.get("/a", &[("cache-control", "max-age=60")], "one").await, "Miss", None);
+    for directive in ["no-store", "no-cache"] {
+        is(&cache.send(with(directive), &[], "x").await, "Bypass", None);
+    }
+    cache.wait(30);
+    is(&cache.send(with("max-age=30"), &[], "x").await, "Hit", Some("one"));
+    is(&cache.send(with("min-fresh=30"), &[], "x").await, "Hit", Some("one"));
+    cache.wait(60);
+    is(&cache.send(with("max-stale=30"), &[], "x").await, "Hit", Some("one"));
+    is(&cache.send(with("max-stale=29"), &[("cache-control", "max-age=60")], "two").await, "Refresh", None);
+    is(&cache.send(with("max-age=0"), &[], "x").await, "Hit", Some("two"));
+    cache.wait(1);
+    is(&cache.send(with("max-age=0"), &[("cache-control", "max-age=60")], "three").await, "Refresh", None);
+}
+
+#[tokio::test]
+async fn rfc9111_validates_and_answers_conditions() {
+    let mut cache = Cache::new(json!({"strategy": "memory", "mode": "rfc9111"}));
+    let fresh = [("cache-control", "max-age=60"), ("etag", "\"1\""), ("x-a", "1")];
+    is(&cache.get("/a", &fresh, "0123456789").await, "portico; fwd=uri-miss; fwd-status=200; stored", None);
+    cache.wait(10);
+    is(&cache.get("/a", &[], "").await, "portico; hit; ttl=50", Some("0123456789"));
+    let not_modified = cache.send(TestRequest::get("/a").header("if-none-match", "\"1\""), &[], "").await;
+    assert_eq!(not_modified.reply_status(), Some(StatusCode::NOT_MODIFIED));
+    assert_eq!((not_modified.response_header("content-type"), not_modified.response_header("age")), (None, Some("10")));
+    let part = cache.send(TestRequest::get("/a").header("range", "bytes=2-4"), &[], "").await;
+    assert_eq!((part.reply_status(), cached(&part).1.as_deref()), (Some(StatusCode::PARTIAL_CONTENT), Some("234")));
+    assert_eq!(part.response_header("content-range"), Some("bytes 2-4/10"));
+    let beyond = cache.send(TestRequest::get("/a").header("range", "bytes=10-"), &[], "").await;
+    assert_eq!(beyond.reply_status(), Some(StatusCode::RANGE_NOT_SATISFIABLE));
+    let head = TestRequest::new(http::Request::head("/a").body("".into()).unwrap());
+    assert_eq!(cache.send(head, &[], "").await.reply_status(), Some(StatusCode::OK));
+    cache.wait(60);
+    let update = [("status", "304"), ("cache-control", "max-age=60"), ("x-a", "2")];
+    let client = TestRequest::get("/a").header("if-none-match", "\"0\"");
+    let validated = cache.send(client, &update, "").await;
+    is(&validated, "portico; fwd=stale; fwd-status=304", Some("0123456789"));
+    assert_eq!(validated.request.headers["if-none-match"], "\"1\"");
+    assert_eq!(validated.response_header("x-a"), Some("2"));
+    is(&cache.get("/a", &[], "").await, "portico; hit; ttl=60", Some("0123456789"));
+}
+
+#[tokio::test]
+async fn rfc9111_serves_stale_responses_only_if_permitted() {
+    let mut cache = Cache::new(json!({"strategy": "memory", "mode": "rfc9111"}));
+    let fields = [("cache-control", "max-age=10, stale-if-error=30"), ("etag", "\"1\"")];
+    cache.get("/a", &fields, "old").await;
+    cache.wait(20);
+    is(
+        &cache.get("/a", &[("status", "503")], "error").await,
+        "portico; hit; ttl=-10; detail=stale-if-error",
+        Some("old"),
+    );
+    cache.wait(30);
+    let failed = cache.get("/a", &[("status", "503")], "error").await;
+    assert_eq!((failed.reply_status(), failed.response.status), (None, StatusCode::SERVICE_UNAVAILABLE));
+}
+
+#[tokio::test]
+async fn rfc9111_invalidates_by_unsafe_methods() {
+    let cache = Cache::new(json!({"strategy": "memory", "mode": "rfc9111"}));
+    let fresh = [("cache-control", "max-age=60")];
+    let post = || TestRequest::post("/a", "text/plain", "x");
+    for (status, location, removed) in [
+        ("500", "/b", [false, false]),
+        ("201", "/c", [true, false]),
+        ("201", "/b", [true, true]),
+        ("201", "http://test.example/b", [true, true]),
+        ("201", "http://evil.example/b", [true, false]),
+    ] {
+        for target in ["/a", "/b"] {
+            cache.get(target, &fresh, "one").await;
+        }
+        cache.send(post(), &[("status", status), ("location", location)], "").await;
+        for (target, removed) in ["/a", "/b"].into_iter().zip(removed) {
+            let is_removed = cache.get(target, &[], "").await.reply.is_none();
+            assert_eq!(is_removed, removed, "{status} {location} {target}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn responses_are_purged_by_tag_and_key() {
+    let cache = Cache::new(json!({"strategy": "memory", "mode": "rfc9111"}));
+    let store = CacheStore::of(&cache.state, 0);
+    for (target, name, tags) in [("/a", "surrogate-key", "shop cart"), ("/b", "cache-tag", "shop, x")] {
+        cache.get(target, &[("cache-control", "max-age=60"), (name, tags)], "text").await;
+    }
+    assert_eq!(store.purge(&Purge::Tag("cart".to_owned()), None), Some(1));
+    assert!(cache.get("/a", &[], "").await.reply.is_none());
+    assert!(cache.get("/b", &[], "").await.reply.is_some());
+    assert_eq!(store.purge(&Purge::Tag("shop".to_owned()), Some("default")), Some(1));
+    assert_eq!(store.purge(&Purge::All, None), Some(0));
+    let outcomes: Vec<_> = store.outcomes().filter(|(_, count)| *count > 0).collect();
+    assert_eq!(outcomes, [("hit", 1), ("miss", 2), ("bypass", 1)]);
+}
+
+#[test]
+fn invalid_configurations_are_refused() {
+    for (config, field) in [
+        (json!({"strategy": "memory", "response_code": [200, 206]}), "response_code[1]"),
+        (json!({"strategy": "memory", "response_code": [99]}), "response_code[0]"),
+        (json!({"strategy": "memory", "request_method": ["get"]}), "request_method[0]"),
+        (json!({"strategy": "memory", "content_type": ["json"]}), "content_type[0]"),
+        (json!({"strategy": "memory", "vary_headers": ["a b"]}), "vary_headers[0]"),
+        (json!({"strategy": "memory", "cache_ttl": 0}), "cache_ttl"),
+        (json!({"strategy": "memory", "storage_ttl": 0}), "storage_ttl"),
+        (json!({"strategy": "memory", "max_body_size": 100_000_000}), "max_body_size"),
+        (json!({"strategy": "memory", "collapse_timeout": 100_000}), "collapse_timeout"),
+        (json!({"strategy": "memory", "mode": "rfc9111", "cache_control": true}), "cache_control"),
+        (json!({"strategy": "disk"}), "strategy"),
+    ] {
+        for kind in [&KIND as &dyn AnyPluginKind, &ADVANCED] {
+            let invalid = build(kind, &config).err().unwrap();
+            assert!(format!("{invalid:?}").contains(field), "{config}: {invalid:?}");
+        }
+    }
+    assert!(build(&KIND, &json!({})).is_err(), "the strategy is required");
+}

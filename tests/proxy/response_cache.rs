@@ -1,0 +1,174 @@
+//! Stored responses on the wire: which clients get them, and which bodies are never stored.
+
+use std::sync::Arc;
+
+use portico::plugin_api::testing::{chain_with, consumer};
+use portico::plugin_api::{AnyPluginKind, ConsumerDirectory, PluginState};
+use portico::plugins::REGISTRY;
+use portico::plugins::proxy_cache::store::{CacheStore, Purge};
+use portico::snapshot::Snapshot;
+use serde_json::{Value, json};
+
+use crate::harness::{
+    Endpoint, Options, Route, TestResponse, TestServer, forward, reserve_address, route, snapshot, upstream,
+};
+use crate::http_log::loopback_services;
+
+/// A proxy whose route has these plugins and forwards to the endpoint.
+async fn server(plugins: &[(&str, Value)], endpoint: &Endpoint) -> (TestServer, PluginState) {
+    let plugins: Vec<(&dyn AnyPluginKind, Value)> =
+        plugins.iter().map(|(name, config)| (REGISTRY.find(name).unwrap(), config.clone())).collect();
+    let state = PluginState::default();
+    let chain = chain_with(&plugins, &state, &loopback_services());
+    let action = forward(vec![(1, upstream("web", &[endpoint.address]))]);
+    let route = Route { plugins: Some(chain), ..route(action) };
+    let mut consumers = ConsumerDirectory::default();
+    consumers.add(&consumer("anna", &["staff"]));
+    let (address, reserved) = reserve_address();
+    let snapshot = Snapshot { consumers: Arc::new(consumers), ..snapshot(address, vec![route]) };
+    let server = TestServer::start(Options::default(), address, reserved, snapshot);
+    server.proxy.reconcile().await;
+    (server, state)
+}
+
+fn cache(config: Value) -> (&'static str, Value) {
+    let mut config = config;
+    config["strategy"] = json!("memory");
+    ("proxy-cache", config)
+}
+
+async fn get(server: &TestServer, target: &str, fields: &str) -> TestResponse {
+    server.request(&format!("GET {target} HTTP/1.1\r\nhost: shop.example\r\n{fields}\r\n")).await
+}
+
+/// An endpoint that numbers its responses, which have these fields.
+async fn counting(fields: &'static str) -> Endpoint {
+    Endpoint::scripted(move |mut stream, _| async move {
+        while let Some(request) = stream.request().await {
+            let count = stream.log().requests().len();
+            let body = if request.starts_with("HEAD") { String::new() } else { format!("{count:04}") };
+            stream.send(format!("HTTP/1.1 200 OK\r\n{fields}content-length: 4\r\n\r\n{body}")).await;
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn stored_responses_are_sent_without_the_endpoint() {
+    let endpoint = counting("content-type: text/plain\r\nconnection: x-hop\r\nx-hop: 1\r\n").await;
+    let (server, state) = server(&[cache(json!({}))], &endpoint).await;
+    let first = get(&server, "/a?x=1", "").await;
+    assert_eq!((first.header("x-cache-status"), &*first.text()), (Some("Miss"), "0001"));
+    let second = get(&server, "/a?x=1", "").await;
+    assert_eq!((second.header("x-cache-status"), &*second.text()), (Some("Hit"), "0001"));
+    assert_eq!((second.header("age"), second.header("x-hop")), (Some("0"), None));
+    assert_eq!(second.header("content-length"), Some("4"));
+    assert_eq!(endpoint.log.requests().len(), 1);
+    let store = CacheStore::of(&state, 0);
+    let key = second.header("x-cache-key").unwrap().to_owned();
+    // Two purges at the same time.
+    let [one, two] = std::thread::scope(|scope| {
+        let purge = || store.purge(&Purge::Key(key.clone()), None).unwrap();
+        [scope.spawn(purge), scope.spawn(purge)].map(|thread| thread.join().unwrap())
+    });
+    assert_eq!(one + two, 1);
+    assert_eq!(&*get(&server, "/a?x=1", "").await.text(), "0002");
+    assert!(store.used() > 0);
+}
+
+/// docs/kong-compatibility.md, 4.24: a stored response is only for clients that the plugins of the route allow.
+#[tokio::test]
+async fn denied_requests_are_never_answered_from_the_cache() {
+    let allowing = Endpoint::scripted(|mut stream, _| async move {
+        while let Some(request) = stream.request().await {
+            let is_allowed = request.contains("x-pass: yes");
+            let (status, body) = if is_allowed { (200, r#"{"result": true}"#) } else { (403, r#"{"result": false}"#) };
+            let length = body.len();
+            stream.send(format!("HTTP/1.1 {status} X\r\ncontent-length: {length}\r\n\r\n{body}")).await;
+        }
+    })
+    .await;
+    let address = allowing.address;
+    for (plugin, config) in [
+        ("forward-auth", json!({"address": format!("http://{address}/"), "request_headers": ["x-pass"]})),
+        ("bot-detection", json!({"deny": ["evil"]})),
+    ] {
+        let endpoint = counting("content-type: text/plain\r\n").await;
+        let (server, _) = server(&[(plugin, config), cache(json!({}))], &endpoint).await;
+        let allowed = "user-agent: good\r\nx-pass: yes\r\n";
+        for expected in ["Miss", "Hit"] {
+            let response = get(&server, "/a", allowed).await;
+            let outcome = (response.status, response.header("x-cache-status"));
+            assert_eq!(outcome, (200, Some(expected)), "{plugin}");
+        }
+        let denied = get(&server, "/a", "user-agent: evil\r\n").await;
+        assert_eq!((denied.status, denied.header("x-cache-status")), (403, None), "{plugin}");
+        assert!(!denied.text().contains("0001"), "{plugin}");
+        assert_eq!(endpoint.log.requests().len(), 1, "{plugin}");
+    }
+}
+
+#[tokio::test]
+async fn truncated_bodies_are_not_stored() {
+    let endpoint = Endpoint::scripted(|mut stream, _| async move {
+        if stream.request().await.is_some() {
+            let is_first = stream.log().requests().len() == 1;
+            let body = if is_first { "0123" } else { "0123456789" };
+            stream
+                .send(format!("HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 10\r\n\r\n{body}"))
+                .await;
+        }
+    })
+    .await;
+    let (server, state) = server(&[cache(json!({}))], &endpoint).await;
+    let mut client = server.connect().await;
+    client.send("GET /a HTTP/1.1\r\nhost: shop.example\r\n\r\n").await;
+    assert!(!String::from_utf8_lossy(&client.read_to_end().await.unwrap()).contains("0123456789"));
+    let whole = get(&server, "/a", "").await;
+    assert_eq!((whole.header("x-cache-status"), &*whole.text()), (Some("Miss"), "0123456789"));
+    let stored = get(&server, "/a", "").await;
+    assert_eq!((stored.header("x-cache-status"), &*stored.text()), (Some("Hit"), "0123456789"));
+    assert!(CacheStore::of(&state, 0).used() > 0);
+}
+
+#[tokio::test]
+async fn rfc9111_validates_with_the_endpoint() {
+    let endpoint = Endpoint::scripted(|mut stream, _| async move {
+        while let Some(request) = stream.request().await {
+            let response = if request.contains("if-none-match: \"1\"") {
+                "HTTP/1.1 304 Not Modified\r\netag: \"1\"\r\ncache-control: max-age=60\r\n\r\n"
+            } else {
+                "HTTP/1.1 200 OK\r\netag: \"1\"\r\ncache-control: max-age=0\r\ncontent-length: 4\r\n\r\nbody"
+            };
+            stream.send(response).await;
+        }
+    })
+    .await;
+    let (server, _) = server(&[cache(json!({"mode": "rfc9111"}))], &endpoint).await;
+    let expected =
+        ["portico; fwd=uri-miss; fwd-status=200; stored", "portico; fwd=stale; fwd-status=304", "portico; hit; ttl=60"];
+    for expected in expected {
+        let response = get(&server, "/a", "").await;
+        assert_eq!((response.status, &*response.text()), (200, "body"), "{expected}");
+        assert!(response.header("cache-status").unwrap().starts_with(&expected[..18]), "{}", response.head);
+    }
+    assert_eq!(endpoint.log.requests().len(), 2);
+    let head = server.request("HEAD /a HTTP/1.1\r\nhost: shop.example\r\n\r\n").await;
+    assert_eq!((head.status, head.header("content-length")), (200, Some("4")));
+    let not_modified = get(&server, "/a", "if-none-match: W/\"1\"\r\n").await;
+    assert_eq!((not_modified.status, not_modified.text().is_empty()), (304, true));
+    let part = get(&server, "/a", "range: bytes=1-2\r\n").await;
+    assert_eq!((part.status, &*part.text(), part.header("content-range")), (206, "od", Some("bytes 1-2/4")));
+    assert_eq!(endpoint.log.requests().len(), 2);
+}
+
+#[tokio::test]
+async fn simultaneous_misses_are_one_request() {
+    let endpoint = counting("content-type: text/plain\r\n").await;
+    let (server, _) = server(&[cache(json!({"collapse_timeout": 30_000}))], &endpoint).await;
+    let requests = (0..20).map(|_| get(&server, "/a", ""));
+    for response in futures_util::future::join_all(requests).await {
+        assert_eq!(&*response.text(), "0001");
+    }
+    assert_eq!(endpoint.log.requests().len(), 1);
+}
