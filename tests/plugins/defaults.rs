@@ -329,7 +329,7 @@ fn jwt_signer_defaults() -> Value {
 }
 
 /// Top-level fields that Kong 3.10 does not have, each after the name of its plugin.
-const NOT_IN_KONG_3_10: [&str; 20] = [
+const NOT_IN_KONG_3_10: [&str; 21] = [
     "basic-auth brute_force_protection",
     "basic-auth identity_realms",
     "header-cert-auth crls",

@@ -15,7 +15,7 @@ use crate::plugin_api::{Held, Share, SharedLimit};
 /// The grants of one plugin, or of all plugins with `global_credentials` of one namespace.
 #[derive(Debug)]
 pub(super) struct MemoryGrants {
-    shards: [Mutex<Shard>; SHARDS],
+    shards: [Mutex<GrantShard>; SHARDS],
     /// The number of the next grant, by which the oldest one is found.
     next: AtomicU64,
     limit: Arc<SharedLimit>,
@@ -23,7 +23,7 @@ pub(super) struct MemoryGrants {
 }
 
 #[derive(Default)]
-struct Shard {
+struct GrantShard {
     grants: HashMap<GrantKey, Entry>,
     by_age: BTreeMap<u64, GrantKey>,
     /// Those that expire, by their second.
@@ -100,18 +100,19 @@ impl MemoryGrants {
     }
 
     fn remove_oldest(&self) -> Option<()> {
-        let oldest = |shard: &Mutex<Shard>| shard.lock().by_age.first_key_value().map(|(number, key)| (*number, *key));
+        let oldest =
+            |shard: &Mutex<GrantShard>| shard.lock().by_age.first_key_value().map(|(number, key)| (*number, *key));
         let (_, key) = self.shards.iter().filter_map(oldest).min()?;
         self.remove(&key);
         Some(())
     }
 
-    fn shard(&self, key: &GrantKey) -> &Mutex<Shard> {
+    fn shard(&self, key: &GrantKey) -> &Mutex<GrantShard> {
         &self.shards[usize::from(key[0]) % SHARDS]
     }
 }
 
-impl Shard {
+impl GrantShard {
     fn insert(&mut self, key: GrantKey, entry: Entry) {
         self.by_age.insert(entry.number, key);
         self.by_expiry.extend(entry.grant.expires().second().map(|second| (second, key)));
@@ -150,9 +151,9 @@ impl Shard {
     }
 }
 
-impl std::fmt::Debug for Shard {
+impl std::fmt::Debug for GrantShard {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Shard").field("grants", &self.grants.len()).finish_non_exhaustive()
+        formatter.debug_struct("GrantShard").field("grants", &self.grants.len()).finish_non_exhaustive()
     }
 }
 

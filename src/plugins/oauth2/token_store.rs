@@ -37,7 +37,7 @@ impl TokenStore {
     /// The store of a plugin. Plugins with `global_credentials` in one namespace share it.
     pub(super) fn open(server: Option<&RedisServer>, is_global: bool, cx: &BuildCx<'_>) -> TokenStore {
         match server {
-            Some(server) => TokenStore::Redis(RedisStore::connect(server, "redis.host", "oauth2", MAX_GRANT_BYTES, cx)),
+            Some(server) => TokenStore::Redis(RedisStore::connect(server, "redis", "oauth2", MAX_GRANT_BYTES, cx)),
             None => TokenStore::Memory(MemoryGrants::of_plugin(is_global, cx)),
         }
     }
@@ -94,7 +94,7 @@ impl TokenStore {
             Ok(false) => Ok(ExchangeOutcome::Gone),
             Err(error) => {
                 // So that the client can try again. If this fails too, the claim expires.
-                drop(store.delete(&claim).await);
+                let _ = store.delete(&claim).await;
                 Err(error.into())
             }
         }
