@@ -4,8 +4,8 @@
 //!   cookie: sealed id ─▶ Redis: sealed session ─▶ its times, and what the plugin keeps
 //! ```
 //!
-//! A reader of Redis learns nothing, since sessions are sealed with the keys of the cookies, and cannot make a cookie. A
-//! session in Redis ends for all replicas at once: by a logout, by its timeouts, or when a label of it is revoked.
+//! A reader of Redis learns nothing, since sessions are sealed with the keys of the cookies, and cannot make a cookie.
+//! A session in Redis ends for all replicas at once: by a logout, by its timeouts, or when a label of it is revoked.
 
 use std::time::Duration;
 

@@ -164,8 +164,7 @@ async fn stored_sessions_are_remembered() {
     assert_eq!(again.upstream_identity().0, Some("anna"));
     let renewed = cookies_of(&again);
     assert!(renewed.starts_with("session=") && renewed.contains("remember="), "{renewed}");
-    assert_eq!(user_after(&chain, &renewed, Duration::from_secs(1790)).await.as_deref(), Some("anna"));
-    assert_eq!(user_after(&chain, &renewed, Duration::from_secs(1801)).await.as_deref(), Some("guest"));
+    assert_eq!(user_after(&chain, &renewed, Duration::from_secs(1801)).await.as_deref(), Some("guest"), "by the login");
     send(&chain, log_out(), remembered, Duration::ZERO).await;
     assert_eq!(user(&chain, &cookies).await.as_deref(), Some("guest"), "a logout is not remembered");
 }
