@@ -194,7 +194,7 @@ const LAYERS: &[Row] = &[
         &[
             "certificate_metrics change_meters crds endpoint_names file_descriptors fingerprint_cache \
              health_meters host_addresses ingress kong_metrics overload_meters problem_counts queue_meters \
-             rate_limit_meters settings_json source_overlap stdout upstream_events watch_meters",
+             rate_limit_meters settings_json source_overlap stdout upstream_events usage_meters watch_meters",
             "addressing data_plane state_meters upstream_views",
             "control",
             "announce check cluster diagnostic_meters plugin_services verify views",
@@ -276,8 +276,9 @@ const LAYERS: &[Row] = &[
         "plugins",
         &["acl basic_auth bot_detection combined_auth_tests correlation_id cors forward_auth header_cert_auth \
          hmac_auth http_log identity_keys internal_identity ip_restriction jwt jwt_signer key_auth ldap_auth \
-         mtls_auth oauth2_introspection opa openid_connect prometheus rate_limiting redirect request_size_limiting \
-         request_termination request_transformer response_transformer session standard_webhooks upstream_oauth"],
+         mtls_auth oauth2_introspection opa openid_connect prometheus rate_limiting rate_limiting_advanced \
+         redirect request_size_limiting request_termination request_transformer response_ratelimiting response_transformer session \
+         standard_webhooks upstream_oauth usage_plan"],
     ),
     (
         "proxy",

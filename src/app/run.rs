@@ -34,6 +34,7 @@ use super::source_overlap::SourceOverlap;
 use super::state_meters::StateMeters;
 use super::status_publisher::StatusPublisher;
 use super::upstream_events::report_upstream_events;
+use super::usage_meters::UsageMeters;
 use super::views::{AdminViews, ProxyObserver, StatusViews};
 use super::watch_meters::WatchMeters;
 use crate::admin;
@@ -44,7 +45,7 @@ use crate::echo;
 use crate::manifests::ManifestWatcher;
 use crate::metrics::Metrics;
 use crate::plugin_api::batch_queue::{QueuedBytes, flush_queues};
-use crate::plugin_api::counting::EntryBudget;
+use crate::plugin_api::counting::{EntryBudget, UsageReports};
 use crate::plugin_api::{PluginFactory, PluginState};
 use crate::plugins;
 use crate::process_log::{self, LogFormat};
@@ -100,8 +101,10 @@ async fn serve(options: RunOptions, started: SystemTime) -> anyhow::Result<ExitS
     metrics.registry().register_collector(Box::new(QueueMeters { state: state.clone(), bytes: queued_bytes }));
     let rate_limit_entries = EntryBudget::of(&state, options.rate_limit_entries);
     metrics.registry().register_collector(Box::new(RateLimitMeters(rate_limit_entries)));
+    let usage = UsageReports::of(&state);
+    metrics.registry().register_collector(Box::new(UsageMeters(Arc::clone(&usage))));
     let (admin_views, view_queries) =
-        AdminViews::new(data_plane.snapshots.clone(), data_plane.upstreams.clone(), fingerprints.clone());
+        AdminViews::new(data_plane.snapshots.clone(), data_plane.upstreams.clone(), fingerprints.clone(), usage);
     let kong = KongMetrics { state: state.clone(), node: node.clone(), upstreams: data_plane.upstreams.clone() };
     let status_views = StatusViews::new(metrics, kong, ready.clone(), data_plane.proxy.stats(), fingerprints);
     // Aborts its tasks when it is dropped.

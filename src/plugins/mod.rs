@@ -33,6 +33,7 @@ mod response_transformer;
 mod session;
 mod standard_webhooks;
 mod upstream_oauth;
+mod usage_plan;
 
 #[cfg(any(test, fuzzing))]
 pub(crate) use jwt::fuzzing::token;
@@ -75,6 +76,7 @@ const KINDS: &[&dyn AnyPluginKind] = &[
     &RegisteredKind::<session::SessionPlugin>::NEW,
     &RegisteredKind::<standard_webhooks::StandardWebhooks>::NEW,
     &RegisteredKind::<upstream_oauth::UpstreamOAuth>::NEW,
+    &RegisteredKind::<usage_plan::UsagePlan>::NEW,
 ];
 
 /// The registry of all plugins.
