@@ -5,8 +5,8 @@ use std::time::Duration;
 use super::limit_rule::{ActiveLimit, LimitDecision, LimitKind, LimitRule, LimitUse};
 use crate::plugin_api::redis::{CounterIncrement, Redis, RedisScript, RedisUnavailable};
 
-/// Counts an amount as [`super::WindowCounters::count`] does. `group` is the common prefix of the keys, and `limits` are
-/// the rules at the time of the request.
+/// Counts an amount as [`super::WindowCounters::count`] does. `group` is the common prefix of the keys, and `limits`
+/// are the rules at the time of the request.
 pub async fn count_at_server(
     redis: &Redis,
     group: &str,
