@@ -348,6 +348,7 @@ fn secret_values_are_never_exposed() {
             "/debug/snapshot",
             "/debug/store",
             "/debug/upstreams?name=default/echo",
+            "/debug/usage",
             "/debug/verdicts",
             "/debug/store?o=yaml",
         ] {

@@ -197,7 +197,7 @@ const LAYERS: &[Row] = &[
             "cache_meters certificate_metrics change_meters cluster_keys crds endpoint_names file_descriptors \
              fingerprint_cache \
              health_meters host_addresses ingress kong_metrics overload_meters problem_counts queue_meters \
-             rate_limit_meters settings_json source_overlap stdout upstream_events watch_meters",
+             rate_limit_meters settings_json source_overlap stdout upstream_events usage_meters watch_meters",
             "addressing data_plane state_meters upstream_views",
             "control",
             "announce check cluster diagnostic_meters plugin_services verify views",
@@ -285,8 +285,8 @@ const LAYERS: &[Row] = &[
              mocking mtls_auth oas_validation oauth2 oauth2_introspection opa openid_connect prometheus \
              proxy_cache rate_limiting rate_limiting_advanced redirect request_size_limiting request_termination \
              request_transformer request_validator response_ratelimiting response_transformer session \
-             standard_webhooks statsd syslog tcp_log udp_log upstream_oauth xml_threat_protection",
-            // The same plugin with other fields and defaults.
+             standard_webhooks statsd syslog tcp_log udp_log upstream_oauth usage_plan xml_threat_protection",
+            // The same plugins with other fields and defaults.
             "ldap_auth_advanced",
         ],
     ),

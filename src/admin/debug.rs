@@ -227,9 +227,11 @@ mod tests {
                     let value = json!({ "objects": [secret, config_map] });
                     std::future::ready(Some(Box::new(move || value) as ViewContent)).boxed()
                 }
-                AdminView::Circuits | AdminView::Hash | AdminView::Policies | AdminView::Snapshot => {
-                    std::future::ready(None).boxed()
-                }
+                AdminView::Circuits
+                | AdminView::Hash
+                | AdminView::Policies
+                | AdminView::Snapshot
+                | AdminView::Usage => std::future::ready(None).boxed(),
                 AdminView::Verdicts => std::future::pending().boxed(),
             }
         }

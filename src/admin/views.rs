@@ -19,6 +19,7 @@ pub enum AdminView {
     Snapshot,
     Store,
     Upstreams,
+    Usage,
     Verdicts,
 }
 
@@ -31,13 +32,14 @@ pub struct ViewRequest {
 }
 
 impl AdminView {
-    pub const ALL: [AdminView; 7] = [
+    pub const ALL: [AdminView; 8] = [
         AdminView::Circuits,
         AdminView::Hash,
         AdminView::Policies,
         AdminView::Snapshot,
         AdminView::Store,
         AdminView::Upstreams,
+        AdminView::Usage,
         AdminView::Verdicts,
     ];
 
@@ -49,6 +51,7 @@ impl AdminView {
             AdminView::Snapshot => "snapshot",
             AdminView::Store => "store",
             AdminView::Upstreams => "upstreams",
+            AdminView::Usage => "usage",
             AdminView::Verdicts => "verdicts",
         }
     }
@@ -61,6 +64,7 @@ impl AdminView {
             AdminView::Snapshot => "the routing configuration: listeners, hosts, rules, backends",
             AdminView::Store => "the objects that the snapshot was compiled from",
             AdminView::Upstreams => "the health of endpoints",
+            AdminView::Usage => "what clients with usage plans have used, by client and route",
             AdminView::Verdicts => "the conditions of each object",
         }
     }
@@ -70,7 +74,7 @@ impl AdminView {
         match self {
             AdminView::Circuits | AdminView::Upstreams => Some(("name", "UPSTREAM")),
             AdminView::Policies => Some(("target", "SERVICE")),
-            AdminView::Hash | AdminView::Snapshot | AdminView::Store | AdminView::Verdicts => None,
+            AdminView::Hash | AdminView::Snapshot | AdminView::Store | AdminView::Usage | AdminView::Verdicts => None,
         }
     }
 }

@@ -42,6 +42,7 @@ mod status_publisher;
 mod stdout;
 mod upstream_events;
 mod upstream_views;
+mod usage_meters;
 mod verify;
 mod views;
 mod watch_meters;

@@ -36,6 +36,7 @@ use super::source_overlap::SourceOverlap;
 use super::state_meters::StateMeters;
 use super::status_publisher::StatusPublisher;
 use super::upstream_events::report_upstream_events;
+use super::usage_meters::UsageMeters;
 use super::views::{AdminViews, ProxyObserver, StatusViews};
 use super::watch_meters::WatchMeters;
 use crate::admin::{self, CachePurges};
@@ -46,7 +47,7 @@ use crate::echo;
 use crate::manifests::ManifestWatcher;
 use crate::metrics::Metrics;
 use crate::plugin_api::batch_queue::{QueuedBytes, flush_queues};
-use crate::plugin_api::counting::EntryBudget;
+use crate::plugin_api::counting::{EntryBudget, UsageReports};
 use crate::plugin_api::{PluginFactory, PluginState};
 use crate::plugins;
 use crate::plugins::file_log::LogFolder;
@@ -108,8 +109,10 @@ async fn serve(options: RunOptions, started: SystemTime) -> anyhow::Result<ExitS
     let caches = CacheMeters(CacheStore::of(&state, options.max_cache_bytes));
     metrics.registry().register_collector(Box::new(caches.clone()));
     let purges = cache_purges(&options, caches, &node).await?;
+    let usage = UsageReports::of(&state);
+    metrics.registry().register_collector(Box::new(UsageMeters(Arc::clone(&usage))));
     let (admin_views, view_queries) =
-        AdminViews::new(data_plane.snapshots.clone(), data_plane.upstreams.clone(), fingerprints.clone());
+        AdminViews::new(data_plane.snapshots.clone(), data_plane.upstreams.clone(), fingerprints.clone(), usage);
     let kong = KongMetrics { state: state.clone(), node: node.clone(), upstreams: data_plane.upstreams.clone() };
     let status_views = StatusViews::new(metrics, kong, ready.clone(), data_plane.proxy.stats(), fingerprints);
     // Aborts its tasks when it is dropped.

@@ -18,6 +18,7 @@ use crate::admin::{AdminView, RequestObserver, StatusSource, ViewContent, ViewRe
 use crate::api::{Meta, ObjectId};
 use crate::compile::verdict::Verdicts;
 use crate::metrics::{Exposition, Metrics};
+use crate::plugin_api::counting::UsageReports;
 use crate::plugin_api::token::published_keys::key_set_of_process;
 use crate::plugins::prometheus::ConnectionCounts;
 use crate::proxy::ProxyStats;
@@ -38,6 +39,7 @@ pub(super) struct AdminViews {
     snapshots: Arc<ArcSwap<Snapshot>>,
     upstreams: Arc<UpstreamRegistry>,
     fingerprints: Arc<FingerprintCache>,
+    usage: Arc<UsageReports>,
     queries: mpsc::Sender<ViewQuery>,
 }
 
@@ -47,9 +49,10 @@ impl AdminViews {
         snapshots: Arc<ArcSwap<Snapshot>>,
         upstreams: Arc<UpstreamRegistry>,
         fingerprints: Arc<FingerprintCache>,
+        usage: Arc<UsageReports>,
     ) -> (Self, mpsc::Receiver<ViewQuery>) {
         let (queries, receiver) = mpsc::channel(16);
-        (AdminViews { snapshots, upstreams, fingerprints, queries }, receiver)
+        (AdminViews { snapshots, upstreams, fingerprints, usage, queries }, receiver)
     }
 }
 
@@ -76,6 +79,10 @@ impl Views for AdminViews {
                 AdminView::Hash => {
                     let fingerprints = Arc::clone(&self.fingerprints);
                     return Some(Box::new(move || hash_json(&fingerprints)) as ViewContent);
+                }
+                AdminView::Usage => {
+                    let usage = Arc::clone(&self.usage);
+                    return Some(Box::new(move || usage.to_json()) as ViewContent);
                 }
                 AdminView::Policies | AdminView::Store | AdminView::Verdicts => {}
             }
@@ -104,7 +111,9 @@ impl ViewQuery {
                 let verdicts = control.verdicts().clone();
                 Box::new(move || verdicts_json(&verdicts))
             }
-            AdminView::Circuits | AdminView::Hash | AdminView::Snapshot | AdminView::Upstreams => return,
+            AdminView::Circuits | AdminView::Hash | AdminView::Snapshot | AdminView::Upstreams | AdminView::Usage => {
+                return;
+            }
         };
         // The receiver may be gone because the client disconnected.
         drop(self.reply.send(content));

@@ -52,6 +52,7 @@ mod syslog;
 mod tcp_log;
 mod udp_log;
 mod upstream_oauth;
+mod usage_plan;
 mod xml_threat_protection;
 
 #[cfg(any(test, fuzzing))]
@@ -119,6 +120,7 @@ const KINDS: &[&dyn AnyPluginKind] = &[
     &RegisteredKind::<tcp_log::TcpLog>::NEW,
     &RegisteredKind::<udp_log::UdpLog>::NEW,
     &RegisteredKind::<upstream_oauth::UpstreamOAuth>::NEW,
+    &RegisteredKind::<usage_plan::UsagePlan>::NEW,
     &RegisteredKind::<xml_threat_protection::XmlThreatProtection>::NEW,
 ];
 

@@ -80,6 +80,9 @@ const EXPECTED_KINDS: &[ExpectedKind] = &[
     expected("acl", 950, Phases::ACCESS).failing_closed().without_consumers(),
     expected("rate-limiting", 910, Phases::ACCESS).failing_closed(),
     expected("oas-validation", 840, Phases::ACCESS_AND_RESPONSE).failing_closed(),
+    expected("rate-limiting-advanced", 910, Phases::ACCESS).failing_closed(),
+    expected("usage-plan", 909, Phases::ACCESS).failing_closed(),
+    expected("response-ratelimiting", 900, Phases::ACCESS_AND_RESPONSE).failing_closed(),
     expected("request-transformer", 801, Phases::ACCESS),
     expected("response-transformer", 800, Phases::RESPONSE),
     expected("redirect", 779, Phases::ACCESS),
@@ -138,8 +141,11 @@ fn minimal_config(kind: &dyn AnyPluginKind) -> Value {
             json!({"ldap_host": "ldap.example", "base_dn": "ou=users,dc=example", "attribute": "uid"})
         }
         "rate-limiting" => json!({"minute": 5}),
+        "rate-limiting-advanced" => json!({"limit": [5], "window_size": [60]}),
         "redirect" => json!({"location": "https://shop.example"}),
+        "response-ratelimiting" => json!({"limits": {"videos": {"minute": 5}}}),
         "standard-webhooks" => json!({"secret_v1": "secret"}),
+        "usage-plan" => json!({"plans": [{"name": "free", "quotas": {"day": 5}}]}),
         _ => json!({}),
     }
 }
@@ -389,6 +395,17 @@ fn configurations_that_kong_rejects(kind: &str) -> Vec<(Value, &'static str)> {
             (json!({"strategy": "memory", "request_method": ["TRACE"]}), "config.request_method[0]"),
             (json!({"strategy": "memory", "cache_ttl": 0}), "config.cache_ttl"),
         ],
+        "rate-limiting-advanced" => vec![
+            (json!({}), "config.limit"),
+            (json!({"limit": [5], "window_size": [60, 3600]}), "config.window_size"),
+            (json!({"limit": [5], "window_size": [60], "strategy": "cluster"}), "config.strategy"),
+            (json!({"limit": [5], "window_size": [60], "strategy": "redis"}), "config.sync_rate"),
+        ],
+        "response-ratelimiting" => vec![
+            (json!({}), "config.limits"),
+            (json!({"limits": {"videos": {"minute": 5}}, "policy": "redis"}), "config.redis"),
+        ],
+        "usage-plan" => vec![(json!({}), "config.plans"), (json!({"plans": [{"name": "free"}]}), "config.plans[0]")],
         "redirect" => vec![
             (json!({}), "config"),
             (json!({"location": "/cart"}), "config.location"),
@@ -683,6 +700,14 @@ fn changed_heads(name: &str) -> ChangedHeads {
             (with_value(&minimal_config(kind), "anonymous", json!("guest")), Some("x-consumer-username"), None)
         }
         "rate-limiting" => (json!({"minute": 5, "hour": 9}), None, Some("ratelimit-remaining")),
+        "rate-limiting-advanced" => {
+            (json!({"limit": [5], "window_size": [60]}), None, Some("x-ratelimit-remaining-minute"))
+        }
+        "response-ratelimiting" => {
+            let config = json!({"limits": {"videos": {"minute": 5}}});
+            (config, Some("x-ratelimit-remaining-videos"), Some("x-ratelimit-limit-videos-minute"))
+        }
+        "usage-plan" => (json!({"plans": [{"name": "free", "quotas": {"day": 5}}]}), None, Some("ratelimit-policy")),
         "request-transformer" => {
             let edits = |verb: &str| json!({"headers": [format!("x-{verb}:1")]});
             let config = json!({

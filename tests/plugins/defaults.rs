@@ -236,16 +236,32 @@ fn kong_defaults(plugin: &str) -> Value {
             "response_headers.X-Cache-Key": true, "max_body_size": 1_048_576, "cache_authorization": false,
             "cache_set_cookie": false, "collapse_timeout": null,
         }),
-        "rate-limiting" => json!({
+        "rate-limiting" => with_redis_aliases(json!({
             "second": null, "minute": null, "hour": null, "day": null, "month": null, "year": null,
             "limit_by": "consumer", "header_name": null, "path": null, "policy": "local", "fault_tolerant": true,
             "hide_client_headers": false, "error_code": 429, "error_message": "API rate limit exceeded",
-            "sync_rate": -1.0, "redis": null, "redis.host": null, "redis.port": 6379, "redis.timeout": 2000,
-            "redis.username": null, "redis.password": null, "redis.database": 0, "redis.ssl": false,
-            "redis.ssl_verify": false, "redis.server_name": null, "redis_host": null, "redis_port": null,
-            "redis_password": null, "redis_username": null, "redis_ssl": null, "redis_ssl_verify": null,
-            "redis_server_name": null, "redis_timeout": null, "redis_database": null,
-        }),
+            "sync_rate": -1.0,
+        })),
+        "rate-limiting-advanced" => with_redis(json!({
+            "limit": [], "window_size": [], "window_type": "sliding", "identifier": "consumer",
+            "compound_identifier": [], "header_name": null, "path": null, "namespace": null, "strategy": "local",
+            "sync_rate": null, "dictionary_name": "kong_rate_limiting_counters", "hide_client_headers": false,
+            "error_code": 429, "error_message": "API rate limit exceeded", "disable_penalty": false,
+            "retry_after_jitter_max": 0, "throttling": null, "throttling.enabled": false, "throttling.interval": 5,
+            "throttling.queue_limit": 5, "throttling.retry_times": 3, "enforce_consumer_groups": false,
+            "consumer_groups": [],
+        })),
+        "response-ratelimiting" => with_redis_aliases(json!({
+            "limits": null, "header_name": "x-kong-limit", "limit_by": "consumer", "policy": "local",
+            "fault_tolerant": true, "block_on_first_violation": false, "hide_client_headers": false,
+        })),
+        "usage-plan" => with_redis(json!({
+            "plans": null, "plans[].name": "", "plans[].groups": [], "plans[].rate": null,
+            "plans[].rate.requests": 0, "plans[].rate.per": "second", "plans[].rate.burst": null,
+            "plans[].quotas": null, "plans[].quotas.day": null, "plans[].quotas.month": null, "limit_by": "consumer",
+            "header_name": null, "policy": "memory", "fault_tolerant": false, "warn_at": 80,
+            "hide_client_headers": false, "error_message": "Usage plan exceeded",
+        })),
         "redirect" => json!({"status_code": 301, "location": null, "keep_incoming_path": false}),
         "request-transformer" => json!({
             "http_method": null,
@@ -328,6 +344,32 @@ fn jwt_signer_defaults() -> Value {
     Value::Object(fields)
 }
 
+/// The fields of a plugin and of its server. Those of Sentinel and clusters are fields of Kong's enterprise plugins.
+fn with_redis(mut fields: Value) -> Value {
+    let redis = json!({
+        "redis": null, "redis.host": null, "redis.port": 6379, "redis.timeout": 2000, "redis.username": null,
+        "redis.password": null, "redis.database": 0, "redis.ssl": false, "redis.ssl_verify": false,
+        "redis.server_name": null, "redis.connect_timeout": null, "redis.send_timeout": null,
+        "redis.read_timeout": null, "redis.sentinel_master": null, "redis.sentinel_role": null,
+        "redis.sentinel_nodes": null, "redis.sentinel_nodes[].host": "127.0.0.1", "redis.sentinel_nodes[].port": 6379,
+        "redis.sentinel_username": null, "redis.sentinel_password": null, "redis.cluster_nodes": null,
+        "redis.cluster_nodes[].ip": "127.0.0.1", "redis.cluster_nodes[].port": 6379,
+        "redis.cluster_max_redirections": 5, "redis.connection_is_proxied": false, "redis.keepalive_pool_size": 256,
+        "redis.keepalive_backlog": null,
+    });
+    fields.as_object_mut().unwrap().extend(redis.as_object().unwrap().clone());
+    fields
+}
+
+/// The fields of a plugin, of its server, and the former names of the latter.
+fn with_redis_aliases(fields: Value) -> Value {
+    let mut fields = with_redis(fields);
+    let aliases = ["host", "port", "password", "username", "ssl", "ssl_verify", "server_name", "timeout", "database"];
+    let aliases = aliases.map(|name| (format!("redis_{name}"), Value::Null));
+    fields.as_object_mut().unwrap().extend(aliases);
+    fields
+}
+
 /// Top-level fields that Kong 3.10 does not have, each after the name of its plugin.
 const NOT_IN_KONG_3_10: [&str; 21] = [
     "basic-auth brute_force_protection",
@@ -372,9 +414,11 @@ const NOT_IN_KONG_3_10: [&str; 21] = [
 // docs/kong-compatibility.md, 4.27
 // docs/kong-compatibility.md, 4.28
 // docs/kong-compatibility.md, 4.29
+// docs/kong-compatibility.md, 4.30
 // docs/kong-compatibility.md, 4.31
 // docs/kong-compatibility.md, 4.32
 // docs/kong-compatibility.md, 4.33
+// docs/kong-compatibility.md, 5.2
 // docs/kong-compatibility.md, 5.6
 // docs/kong-compatibility.md, 5.7
 // docs/kong-compatibility.md, 5.8

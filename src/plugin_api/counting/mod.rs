@@ -10,17 +10,21 @@
 mod entry_budget;
 mod identifier;
 mod limit_rule;
+mod limit_store;
 mod period;
 mod server_limits;
 mod sync;
 mod table;
+mod usage_report;
 mod window_counters;
 
 pub use entry_budget::{DEFAULT_ENTRIES, EntryBudget};
 pub use identifier::{LimitBy, LimitIdentifier};
 pub use limit_rule::{ActiveLimit, LimitDecision, LimitKind, LimitRule, LimitUse, WindowLength};
+pub use limit_store::LimitStore;
 pub use period::{Period, Window, unix_second};
-pub use server_limits::{add_at_server, count_at_server};
+pub use server_limits::count_at_server;
 pub use sync::{CounterSync, SyncedCounters};
 pub use table::{CounterKey, CounterOwner, CounterTable, TableCounters};
+pub use usage_report::{PlanOutcome, PlanUse, UsageReports};
 pub use window_counters::{WindowCounters, WindowSync};

@@ -5,8 +5,8 @@ use std::time::Duration;
 use super::limit_rule::{ActiveLimit, LimitDecision, LimitKind, LimitRule, LimitUse};
 use crate::plugin_api::redis::{CounterIncrement, Redis, RedisScript, RedisUnavailable};
 
-/// Counts an amount as [`super::WindowCounters::count`] does. `group` is the common prefix of the keys, `limits` are the
-/// rules at the time of the request.
+/// Counts an amount as [`super::WindowCounters::count`] does. `group` is the common prefix of the keys, and `limits`
+/// are the rules at the time of the request.
 pub async fn count_at_server(
     redis: &Redis,
     group: &str,
@@ -38,7 +38,7 @@ pub async fn count_at_server(
 }
 
 /// Adds amounts as [`super::WindowCounters::add`] does. Returns whether they were added.
-pub async fn add_at_server(
+pub(super) async fn add_at_server(
     redis: &Redis,
     group: &str,
     rules: &[LimitRule],

@@ -43,7 +43,7 @@ pub enum CounterOwner {
 
 #[derive(Debug)]
 struct Shards<C> {
-    shards: [Shard<C>; SHARDS],
+    shards: [CounterShard<C>; SHARDS],
     entries: HeldEntries,
 }
 
@@ -85,7 +85,7 @@ struct CounterEntry<C> {
 type CounterMap<C> = HashTable<Arc<CounterEntry<C>>>;
 
 #[derive(Debug)]
-struct Shard<C> {
+struct CounterShard<C> {
     stable: ArcSwap<CounterMap<C>>,
     recent: Mutex<RecentEntries<C>>,
 }
@@ -102,9 +102,9 @@ struct RecentEntries<C> {
     merged_at: u64,
 }
 
-impl<C> Default for Shard<C> {
+impl<C> Default for CounterShard<C> {
     fn default() -> Self {
-        Shard { stable: ArcSwap::from_pointee(CounterMap::new()), recent: Mutex::default() }
+        CounterShard { stable: ArcSwap::from_pointee(CounterMap::new()), recent: Mutex::default() }
     }
 }
 
@@ -117,7 +117,7 @@ impl<C> Default for RecentEntries<C> {
 impl<C: TableCounters> CounterTable<C> {
     pub fn new(budget: Arc<EntryBudget>) -> Self {
         let shards = Shards {
-            shards: std::array::from_fn(|_| Shard::default()),
+            shards: std::array::from_fn(|_| CounterShard::default()),
             entries: HeldEntries::new(Arc::clone(&budget)),
         };
         let shards = Arc::new(shards);
@@ -149,6 +149,18 @@ impl<C: TableCounters> CounterTable<C> {
         }
     }
 
+    /// Calls `visit` with the scope and the counters of each entry. Entries that are moved meanwhile may be visited
+    /// twice or not at all.
+    pub fn for_each(&self, mut visit: impl FnMut(&str, &Arc<C>)) {
+        for shard in &self.shards.shards {
+            // Copied, so that requests do not wait for the visits.
+            let recent: Vec<_> = shard.recent.lock().map.iter().map(Arc::clone).collect();
+            for entry in shard.stable.load_full().iter().chain(&recent) {
+                visit(&entry.scope, &entry.counters);
+            }
+        }
+    }
+
     #[cfg(test)]
     fn len(&self) -> usize {
         self.shards.shards.iter().map(|shard| shard.stable.load().len() + shard.recent.lock().map.len()).sum()
@@ -173,7 +185,7 @@ impl<C: TableCounters> ExpiringEntries for Shards<C> {
     }
 }
 
-impl<C: TableCounters> Shard<C> {
+impl<C: TableCounters> CounterShard<C> {
     /// Finds or adds the entry of a key under the lock, and returns the result of `count` for its counters. If there is
     /// no room, a key without an entry gets counters that it shares with other keys.
     fn with_recent<R>(

@@ -1,7 +1,7 @@
 //! A Redis cluster: one connection for each node that has slots, and redirections.
 //!
 //! ```text
-//!   call ──slot of its key──▶ Routes ──▶ Node ──MOVED, ASK──▶ another Node
+//!   call ──slot of its key──▶ SlotRoutes ──▶ RedisNode ──MOVED, ASK──▶ another Node
 //!              refresh task ──▲   (CLUSTER SLOTS: at the start, after MOVED, when a node is lost, once a minute)
 //! ```
 
@@ -15,7 +15,7 @@ use redis::Value;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use super::node::{CallError, LinkSettings, Node, NodeSettings, Target};
+use super::node::{CallError, LinkSettings, NodeSettings, NodeTarget, RedisNode};
 use super::pending::{PendingBytes, PendingCommand};
 use super::slots::{MAX_NODES, NodeAddress, SlotMap, redirected_address, slot_of};
 use crate::plugin_api::remote::Remote;
@@ -38,16 +38,16 @@ struct ClusterNodes {
     services: Arc<dyn PluginServices>,
     /// Of the cluster. Each node has one of its own.
     diagnostic: ServerDiagnostic,
-    routes: ArcSwap<Routes>,
+    routes: ArcSwap<SlotRoutes>,
     /// Nodes that the routes do not have: configured ones, and targets of redirections. Cleared by each refresh.
-    others: Mutex<HashMap<NodeAddress, Node>>,
+    others: Mutex<HashMap<NodeAddress, RedisNode>>,
 }
 
 /// The nodes by slot.
-struct Routes {
+struct SlotRoutes {
     map: SlotMap,
     /// The connections, in the order of the nodes of the map.
-    nodes: Vec<Node>,
+    nodes: Vec<RedisNode>,
 }
 
 impl Cluster {
@@ -66,7 +66,7 @@ impl Cluster {
             field,
             services: Arc::clone(services),
             diagnostic,
-            routes: ArcSwap::from_pointee(Routes { map: SlotMap::empty(), nodes: Vec::new() }),
+            routes: ArcSwap::from_pointee(SlotRoutes { map: SlotMap::empty(), nodes: Vec::new() }),
             others: Mutex::default(),
         });
         let (refreshes, requested) = mpsc::channel(1);
@@ -112,7 +112,7 @@ impl Cluster {
 /// The node that gets a command.
 struct CallTarget {
     address: NodeAddress,
-    node: Node,
+    node: RedisNode,
     /// Whether the routes have the node, so that no other one has its slots.
     is_routed: bool,
 }
@@ -147,18 +147,18 @@ impl ClusterNodes {
         Ok(CallTarget { address, node, is_routed: false })
     }
 
-    fn start_node(&self, (host, port): &NodeAddress) -> Node {
+    fn start_node(&self, (host, port): &NodeAddress) -> RedisNode {
         let remote = Remote { host: host.clone(), port: *port, ..self.seeds[0].clone() };
         let settings =
-            NodeSettings { target: Target::Server(remote), link: self.link.clone(), field: self.field.clone() };
-        Node::start(settings, &self.services, self.diagnostic.of_same_object())
+            NodeSettings { target: NodeTarget::Server(remote), link: self.link.clone(), field: self.field.clone() };
+        RedisNode::start(settings, &self.services, self.diagnostic.of_same_object())
     }
 
     /// Reads the slots from the first node that has them: the known ones in random order, then the configured ones.
     async fn refresh(&self) -> Result<(), CallError> {
         let routes = self.routes.load_full();
         let known = routes.map.nodes.iter().cloned().zip(routes.nodes.iter().cloned());
-        let mut candidates: Vec<(NodeAddress, Node)> = known.collect();
+        let mut candidates: Vec<(NodeAddress, RedisNode)> = known.collect();
         if !candidates.is_empty() {
             let first = fastrand::usize(..candidates.len());
             candidates.rotate_left(first);
@@ -178,7 +178,7 @@ impl ClusterNodes {
     }
 
     /// Replaces the routes by what a node knows. Returns false if the node did not respond, or not with slots.
-    async fn read_slots(&self, address: &NodeAddress, node: &Node) -> bool {
+    async fn read_slots(&self, address: &NodeAddress, node: &RedisNode) -> bool {
         let mut question = redis::cmd("CLUSTER");
         question.arg("SLOTS");
         let Some(question) = PendingCommand::new(question, &PendingBytes::default()) else { return false };
@@ -189,18 +189,18 @@ impl ClusterNodes {
         let find = |address: &NodeAddress| former.node_at(address).or_else(|| others.get(address)).cloned();
         let nodes = map.nodes.iter().map(|address| find(address).unwrap_or_else(|| self.start_node(address))).collect();
         others.clear();
-        self.routes.store(Arc::new(Routes { map, nodes }));
+        self.routes.store(Arc::new(SlotRoutes { map, nodes }));
         true
     }
 }
 
-impl Routes {
-    fn node(&self, slot: u16) -> Option<(&NodeAddress, &Node)> {
+impl SlotRoutes {
+    fn node(&self, slot: u16) -> Option<(&NodeAddress, &RedisNode)> {
         let index = self.map.index(slot)?;
         Some((self.map.nodes.get(index)?, self.nodes.get(index)?))
     }
 
-    fn node_at(&self, address: &NodeAddress) -> Option<&Node> {
+    fn node_at(&self, address: &NodeAddress) -> Option<&RedisNode> {
         self.nodes.get(self.map.nodes.iter().position(|node| node == address)?)
     }
 }

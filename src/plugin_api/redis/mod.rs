@@ -33,7 +33,7 @@ pub use server::RedisServer;
 pub use store::{RedisStore, RedisStoreError};
 
 use self::cluster::Cluster;
-use self::node::{CallError, LinkSettings, Node, NodeSettings, Target};
+use self::node::{CallError, LinkSettings, NodeSettings, NodeTarget, RedisNode};
 use self::pending::{PendingBytes, PendingCommand};
 use self::reply_limit::MAX_REPLY_BYTES;
 use self::sentinel::Sentinels;
@@ -48,7 +48,7 @@ pub struct Redis {
 }
 
 enum ServerLink {
-    Node(Node),
+    Node(RedisNode),
     Cluster(Cluster),
 }
 
@@ -94,8 +94,8 @@ impl Redis {
             let field = format!("config.{field}");
             let link = match &server.topology {
                 Topology::Server(remote) => {
-                    let settings = NodeSettings { target: Target::Server(remote.clone()), link, field };
-                    ServerLink::Node(Node::start(settings, cx.services, diagnostic))
+                    let settings = NodeSettings { target: NodeTarget::Server(remote.clone()), link, field };
+                    ServerLink::Node(RedisNode::start(settings, cx.services, diagnostic))
                 }
                 Topology::Sentinel { master_name, sentinels, login } => {
                     let sentinel_link = LinkSettings {
@@ -105,8 +105,8 @@ impl Redis {
                         ..link.clone()
                     };
                     let sentinels = Sentinels::new(master_name.clone(), sentinels.clone(), sentinel_link);
-                    let settings = NodeSettings { target: Target::Master(Arc::new(sentinels)), link, field };
-                    ServerLink::Node(Node::start(settings, cx.services, diagnostic))
+                    let settings = NodeSettings { target: NodeTarget::Master(Arc::new(sentinels)), link, field };
+                    ServerLink::Node(RedisNode::start(settings, cx.services, diagnostic))
                 }
                 Topology::Cluster { nodes, max_redirections } => ServerLink::Cluster(Cluster::start(
                     nodes.clone(),

@@ -28,7 +28,7 @@ use crate::plugin_api::services::PluginServices;
 
 /// A handle of the connection. The connection is closed when the last handle is dropped.
 #[derive(Clone, Debug)]
-pub(super) struct Node {
+pub(super) struct RedisNode {
     calls: mpsc::Sender<Call>,
 }
 
@@ -52,7 +52,7 @@ pub(super) enum CallError {
 /// Which server is connected, and how.
 #[derive(Clone)]
 pub(super) struct NodeSettings {
-    pub(super) target: Target,
+    pub(super) target: NodeTarget,
     pub(super) link: LinkSettings,
     /// The field of the configuration that has the server, for diagnostics.
     pub(super) field: String,
@@ -70,7 +70,7 @@ pub(super) struct LinkSettings {
 
 /// The server of a connection.
 #[derive(Clone)]
-pub(super) enum Target {
+pub(super) enum NodeTarget {
     Server(Remote),
     /// The master that these servers name.
     Master(Arc<Sentinels>),
@@ -84,21 +84,21 @@ struct Call {
     result: oneshot::Sender<Result<Value, CallError>>,
 }
 
-impl Node {
+impl RedisNode {
     pub(super) fn start(
         settings: NodeSettings,
         services: &Arc<dyn PluginServices>,
         diagnostic: ServerDiagnostic,
-    ) -> Node {
+    ) -> RedisNode {
         let (calls, queue) = mpsc::channel(MAX_PENDING);
         let address = match &settings.target {
-            Target::Server(remote) => address_of(remote),
-            Target::Master(sentinels) => format!("the master {}", sentinels.master_name),
+            NodeTarget::Server(remote) => address_of(remote),
+            NodeTarget::Master(sentinels) => format!("the master {}", sentinels.master_name),
         };
         let services = Arc::clone(services);
         let task = NodeTask { settings, services: Arc::clone(&services), diagnostic, address, reported_failure: None };
         services.spawn(Box::pin(task.run(queue)));
-        Node { calls }
+        RedisNode { calls }
     }
 
     /// Sends a command and waits for its reply.
@@ -131,7 +131,7 @@ struct NodeConnection {
 }
 
 /// Why a connection ended.
-enum ConnectionEnd {
+enum RedisConnectionEnd {
     Lost(String),
     /// All handles were dropped.
     HandlesDropped,
@@ -160,14 +160,14 @@ impl NodeTask {
                     self.report(None);
                     let start = Instant::now();
                     match self.serve(open, &mut queue).await {
-                        ConnectionEnd::HandlesDropped => return,
+                        RedisConnectionEnd::HandlesDropped => return,
                         // A connection that lasted for a while is reopened immediately.
-                        ConnectionEnd::Lost(error) if start.elapsed() > MAX_BACKOFF => {
+                        RedisConnectionEnd::Lost(error) if start.elapsed() > MAX_BACKOFF => {
                             self.report(Some(error));
                             (fails_calls, backoff) = (false, MIN_BACKOFF);
                             continue;
                         }
-                        ConnectionEnd::Lost(error) => error,
+                        RedisConnectionEnd::Lost(error) => error,
                     }
                 }
                 Err(error) => error,
@@ -189,8 +189,8 @@ impl NodeTask {
     /// Opens a connection and logs in. Also returns the address of the server.
     async fn connect(&self) -> Result<(NodeConnection, String), String> {
         let (remote, is_master_expected) = match &self.settings.target {
-            Target::Server(remote) => (remote.clone(), false),
-            Target::Master(sentinels) => (sentinels.find_master(&*self.services).await?, true),
+            NodeTarget::Server(remote) => (remote.clone(), false),
+            NodeTarget::Master(sentinels) => (sentinels.find_master(&*self.services).await?, true),
         };
         let address = address_of(&remote);
         let opening = open(&*self.services, remote, &self.settings.link, is_master_expected);
@@ -198,33 +198,33 @@ impl NodeTask {
     }
 
     /// Sends the calls of the queue until the connection is lost or all handles are dropped.
-    async fn serve(&mut self, open: NodeConnection, queue: &mut mpsc::Receiver<Call>) -> ConnectionEnd {
+    async fn serve(&mut self, open: NodeConnection, queue: &mut mpsc::Receiver<Call>) -> RedisConnectionEnd {
         let NodeConnection { connection, mut driver, is_exceeded } = open;
         let describe_close = |node: &NodeTask| describe_close(&node.address, &is_exceeded, &node.settings.link);
         let mut in_flight = FuturesUnordered::new();
         loop {
             tokio::select! {
-                () = &mut driver => return ConnectionEnd::Lost(describe_close(self)),
+                () = &mut driver => return RedisConnectionEnd::Lost(describe_close(self)),
                 Some(result) = in_flight.next() => match result {
                     Ok(()) => self.report(None),
                     Err(error) => {
                         let error: RedisError = error;
                         if is_exceeded.load(Relaxed) {
-                            return ConnectionEnd::Lost(describe_close(self));
+                            return RedisConnectionEnd::Lost(describe_close(self));
                         }
                         let message = format!("{}: {}", self.address, shorten(&error.to_string()));
                         // An error response of the server does not invalidate the connection, unless the server is no
                         // longer the master.
                         let is_lost = error.is_unrecoverable_error() || error.is_timeout() || error.is_io_error();
                         if is_lost || is_read_only(&error) {
-                            return ConnectionEnd::Lost(message);
+                            return RedisConnectionEnd::Lost(message);
                         }
                         self.report(Some(message));
                     }
                 },
                 call = queue.recv(), if in_flight.len() < MAX_PENDING => match call {
                     Some(call) => in_flight.push(run_call(connection.clone(), call)),
-                    None => return ConnectionEnd::HandlesDropped,
+                    None => return RedisConnectionEnd::HandlesDropped,
                 },
             }
         }
@@ -247,7 +247,7 @@ impl NodeTask {
     }
 }
 
-/// Opens a connection to a server and logs in. If the server is expected to be a master, it is asked for its role.
+/// Opens a connection to a server and logs in. If the server is expected to be a master, it must report that role.
 async fn open(
     services: &dyn PluginServices,
     remote: Remote,

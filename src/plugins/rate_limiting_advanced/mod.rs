@@ -20,7 +20,7 @@ use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use self::config::{Identifier, ValidatedConfig};
-use self::store::LimitStore;
+use self::store::RateStore;
 use self::throttle::Throttle;
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::counting::{ActiveLimit, LimitDecision, LimitIdentifier, LimitRule};
@@ -32,7 +32,7 @@ pub(crate) struct RateLimitingAdvanced {
     rules: Arc<[LimitRule]>,
     headers: Box<[LimitHeaders]>,
     identifier: Identifier,
-    store: LimitStore,
+    store: RateStore,
     counts_rejected: bool,
     throttle: Option<Throttle>,
     hides_headers: bool,
@@ -69,7 +69,7 @@ impl PluginKind for RateLimitingAdvanced {
             status,
             message,
         } = config.validate(cx)?;
-        let store = LimitStore::build(&rules, strategy, namespace, cx);
+        let store = RateStore::build(&rules, strategy, namespace, cx);
         let throttle = throttling.map(|settings| Throttle::build(settings, cx));
         let headers = rules.iter().map(LimitHeaders::new).collect();
         // A request that is held asks again, and would otherwise delay itself.

@@ -1,4 +1,5 @@
-//! Where requests are counted: in memory, at a Redis server on each request, or in memory and periodically synchronized.
+//! Where requests are counted: in memory, at a Redis server on each request, or in memory with a periodic
+//! synchronization.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -21,7 +22,7 @@ pub(super) enum Strategy {
 }
 
 /// The counters of one plugin object, or of all objects with the same `namespace`.
-pub(super) struct LimitStore {
+pub(super) struct RateStore {
     /// Also the counters while the server is unavailable.
     table: Arc<LimitTable>,
     redis: Option<Arc<Redis>>,
@@ -37,13 +38,13 @@ struct LimitTable {
     sync: Option<CounterSync<WindowCounters>>,
 }
 
-impl LimitStore {
+impl RateStore {
     pub(super) fn build(
         rules: &[LimitRule],
         strategy: Strategy,
         namespace: Option<String>,
         cx: &BuildCx<'_>,
-    ) -> LimitStore {
+    ) -> RateStore {
         let owner = match &namespace {
             Some(namespace) => format!("{}:{namespace}", cx.namespace().unwrap_or_default()),
             None => cx.object.to_owned(),
@@ -71,7 +72,7 @@ impl LimitStore {
             }
         };
         let key_prefix = format!("ratelimit-advanced:{owner}");
-        LimitStore { table, redis, server, key_prefix, has_namespace: namespace.is_some() }
+        RateStore { table, redis, server, key_prefix, has_namespace: namespace.is_some() }
     }
 
     /// Whether requests wait for the server.

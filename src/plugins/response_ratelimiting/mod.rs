@@ -9,7 +9,6 @@
 
 mod config;
 mod reported_use;
-mod store;
 #[cfg(test)]
 mod tests;
 
@@ -22,9 +21,8 @@ use tokio::time::Instant;
 
 use self::config::ValidatedConfig;
 use self::reported_use::read_amounts;
-use self::store::UseStore;
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::counting::{ActiveLimit, LimitBy, LimitDecision, LimitIdentifier, LimitRule};
+use crate::plugin_api::counting::{ActiveLimit, LimitBy, LimitDecision, LimitIdentifier, LimitRule, LimitStore};
 use crate::plugin_api::redis::RedisUnavailable;
 use crate::plugin_api::{
     AccessOutcome, BuildCx, ChangedFields, Phases, Plugin, PluginKind, Reply, ReplyBody, RequestCx, ResponseCx,
@@ -34,7 +32,7 @@ use crate::plugin_api::{
 pub(crate) use config::Config;
 
 pub(crate) struct ResponseRatelimiting {
-    resources: Box<[Resource]>,
+    resources: Box<[LimitedUse]>,
     /// The limits of all resources.
     rules: Arc<[LimitRule]>,
     /// For each limit, the response headers.
@@ -42,14 +40,14 @@ pub(crate) struct ResponseRatelimiting {
     /// The header in which endpoints report what a request has used.
     reported: HeaderName,
     limit_by: LimitBy,
-    store: UseStore,
+    store: LimitStore,
     is_fault_tolerant: bool,
     hides_headers: bool,
     blocks_early: bool,
 }
 
 /// What a limit applies to.
-struct Resource {
+struct LimitedUse {
     name: Box<str>,
     /// The limits of the resource, as indexes of the rules.
     limits: std::ops::Range<usize>,
@@ -94,16 +92,17 @@ impl PluginKind for ResponseRatelimiting {
                 });
                 rules.push(rule);
             }
-            resources.push(Resource {
+            resources.push(LimitedUse {
                 remaining: header_name(&["x-ratelimit-remaining", &limited.name]),
                 limits: first..rules.len(),
                 name: limited.name.into(),
             });
         }
-        let store = UseStore::build(&rules, server, cx);
+        let rules: Arc<[LimitRule]> = rules.into();
+        let store = LimitStore::build(Arc::clone(&rules), "response-ratelimit", server, cx);
         Ok(ResponseRatelimiting {
             resources: resources.into(),
-            rules: rules.into(),
+            rules,
             headers: headers.into(),
             reported,
             limit_by,
@@ -137,11 +136,11 @@ impl Plugin for ResponseRatelimiting {
         let limits = self.limits_at(cx.now);
         if self.store.waits() {
             return AccessOutcome::Wait(Box::pin(async move {
-                let used = self.store.read_at_server(&identifier, cx.scope, &self.rules, &limits).await;
+                let used = self.store.count_at_server(&identifier, cx.scope, &limits, 0).await;
                 self.begin(identifier, &limits, used, cx)
             }));
         }
-        let used = self.store.read_in_memory(&identifier, cx.scope, &limits);
+        let used = self.store.count_in_memory(&identifier, cx.scope, &limits, 0);
         match self.begin(identifier, &limits, Ok(used), cx) {
             Some(reply) => AccessOutcome::Reply(reply),
             None => AccessOutcome::Continue,
@@ -170,7 +169,7 @@ impl Plugin for ResponseRatelimiting {
         let identifier = request.identifier.clone();
         if self.store.waits() {
             return ResponseOutcome::Wait(Box::pin(async move {
-                match self.store.add_at_server(&identifier, scope, &self.rules, &limits, &amounts).await {
+                match self.store.add_at_server(&identifier, scope, &limits, &amounts).await {
                     Ok(is_admitted) => {
                         let used = LimitDecision { is_admitted, ..used };
                         self.end(&limits, &used, &amounts, cx)

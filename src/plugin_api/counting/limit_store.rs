@@ -1,0 +1,111 @@
+//! Where the limits of a plugin are counted: in memory, or at a Redis server.
+
+use std::sync::Arc;
+
+use super::entry_budget::{DEFAULT_ENTRIES, EntryBudget};
+use super::identifier::LimitIdentifier;
+use super::limit_rule::{ActiveLimit, LimitDecision, LimitRule};
+use super::server_limits::{add_at_server, count_at_server};
+use super::table::CounterTable;
+use super::window_counters::WindowCounters;
+use crate::plugin_api::kind::BuildCx;
+use crate::plugin_api::redis::{Redis, RedisServer, RedisUnavailable};
+
+/// The counts of these limits, by identifier.
+pub struct LimitStore {
+    rules: Arc<[LimitRule]>,
+    place: CountPlace,
+    /// The first part of the keys at the server.
+    key_prefix: String,
+}
+
+enum CountPlace {
+    Memory(Arc<CounterTable<WindowCounters>>),
+    Server { redis: Arc<Redis>, server: Box<RedisServer> },
+}
+
+impl LimitStore {
+    /// `name` distinguishes the counters of an object, and is part of keys at the server: it has no colon.
+    pub fn build(rules: Arc<[LimitRule]>, name: &str, server: Option<Box<RedisServer>>, cx: &BuildCx<'_>) -> Self {
+        let place = match server {
+            Some(server) => CountPlace::Server { redis: Redis::connect(&server, "redis", cx), server },
+            None => {
+                // Counters of other limits are others, so a change of names or windows begins again.
+                let limits: Vec<&str> = rules.iter().map(LimitRule::label).collect();
+                let name = format!("{} {name} {}", cx.object, limits.join(" "));
+                let budget = EntryBudget::of(cx.state, DEFAULT_ENTRIES);
+                CountPlace::Memory(cx.state.get_or_create(&name, || CounterTable::new(budget)))
+            }
+        };
+        LimitStore { rules, place, key_prefix: format!("{name}:{}", cx.object) }
+    }
+
+    /// Whether requests wait for the server.
+    pub fn waits(&self) -> bool {
+        matches!(self.place, CountPlace::Server { .. })
+    }
+
+    /// As [`WindowCounters::count`] without counting rejected requests, in memory. Admits nothing if the counters are
+    /// at a server.
+    pub fn count_in_memory(
+        &self,
+        identifier: &LimitIdentifier,
+        scope: &str,
+        limits: &[ActiveLimit],
+        amount: u64,
+    ) -> LimitDecision {
+        self.in_memory(identifier, scope, limits, |counters| counters.count(limits, amount, false))
+    }
+
+    /// As [`WindowCounters::add`], in memory.
+    pub fn add_in_memory(
+        &self,
+        identifier: &LimitIdentifier,
+        scope: &str,
+        limits: &[ActiveLimit],
+        amounts: &[u64],
+    ) -> LimitDecision {
+        self.in_memory(identifier, scope, limits, |counters| counters.add(limits, amounts))
+    }
+
+    fn in_memory(
+        &self,
+        identifier: &LimitIdentifier,
+        scope: &str,
+        limits: &[ActiveLimit],
+        count: impl Fn(&WindowCounters) -> Option<LimitDecision>,
+    ) -> LimitDecision {
+        let CountPlace::Memory(table) = &self.place else { return LimitDecision::default() };
+        let second = limits.first().map_or(0, |limit| limit.now_us / 1_000_000);
+        let key = identifier.table_key(scope);
+        table.with_counters(key, second, |_| WindowCounters::default(), |counters| count(counters))
+    }
+
+    /// As `count_in_memory`, at the server.
+    pub async fn count_at_server(
+        &self,
+        identifier: &LimitIdentifier,
+        scope: &str,
+        limits: &[ActiveLimit],
+        amount: u64,
+    ) -> Result<LimitDecision, RedisUnavailable> {
+        let CountPlace::Server { redis, server } = &self.place else { return Err(RedisUnavailable) };
+        count_at_server(redis, &self.group(server, identifier, scope), &self.rules, limits, amount, false).await
+    }
+
+    /// As `add_in_memory`, at the server. Returns whether the amounts were added.
+    pub async fn add_at_server(
+        &self,
+        identifier: &LimitIdentifier,
+        scope: &str,
+        limits: &[ActiveLimit],
+        amounts: &[u64],
+    ) -> Result<bool, RedisUnavailable> {
+        let CountPlace::Server { redis, server } = &self.place else { return Err(RedisUnavailable) };
+        add_at_server(redis, &self.group(server, identifier, scope), &self.rules, limits, amounts).await
+    }
+
+    fn group(&self, server: &RedisServer, identifier: &LimitIdentifier, scope: &str) -> String {
+        server.key_group(format!("{}:{scope}:{}", self.key_prefix, identifier.for_server()))
+    }
+}
