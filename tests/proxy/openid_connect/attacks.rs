@@ -179,8 +179,6 @@ async fn key_sets_with_very_many_keys_cost_little() {
 #[tokio::test]
 async fn sessions_of_an_attacker_do_not_become_those_of_a_victim() {
     let provider = Provider::start().await;
-    let site =
-        Site::start(&provider, json!({"upstream_headers_claims": ["sub"], "upstream_headers_names": ["x-user"]}));
     let fields = json!({"upstream_headers_claims": ["sid"], "upstream_headers_names": ["x-sid"]});
     let site = Site::start(&provider, fields).await;
     provider.set(Behavior { id_token_claims: json!({"sid": "session-of-mallory"}), ..Behavior::default() });
