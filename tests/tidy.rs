@@ -276,10 +276,15 @@ const LAYERS: &[Row] = &[
     ),
     (
         "plugins",
-        &["acl basic_auth bot_detection combined_auth_tests correlation_id cors forward_auth header_cert_auth \
-         hmac_auth http_log identity_keys internal_identity ip_restriction jwt jwt_signer key_auth ldap_auth \
-         mtls_auth oauth2_introspection opa openid_connect prometheus proxy_cache rate_limiting redirect request_size_limiting \
-         request_termination request_transformer response_transformer session standard_webhooks upstream_oauth"],
+        &[
+            "acl basic_auth bot_detection combined_auth_tests correlation_id cors forward_auth header_cert_auth \
+             hmac_auth http_log identity_keys internal_identity ip_restriction jwt jwt_signer key_auth ldap_auth \
+             mtls_auth oauth2_introspection opa openid_connect prometheus proxy_cache rate_limiting redirect \
+             request_size_limiting request_termination request_transformer response_transformer session \
+             standard_webhooks upstream_oauth",
+            // The same plugin under another name.
+            "proxy_cache_advanced",
+        ],
     ),
     (
         "proxy",

@@ -24,6 +24,7 @@ mod opa;
 mod openid_connect;
 pub mod prometheus;
 pub mod proxy_cache;
+mod proxy_cache_advanced;
 pub mod rate_limiting;
 mod redirect;
 mod request_size_limiting;
@@ -65,7 +66,7 @@ const KINDS: &[&dyn AnyPluginKind] = &[
     &RegisteredKind::<openid_connect::OpenIdConnect>::NEW,
     &RegisteredKind::<prometheus::Prometheus>::NEW,
     &RegisteredKind::<proxy_cache::ProxyCache>::NEW,
-    &RegisteredKind::<proxy_cache::ProxyCacheAdvanced>::NEW,
+    &RegisteredKind::<proxy_cache_advanced::ProxyCacheAdvanced>::NEW,
     &RegisteredKind::<rate_limiting::RateLimiting>::NEW,
     &RegisteredKind::<redirect::RedirectPlugin>::NEW,
     &RegisteredKind::<request_size_limiting::RequestSizeLimiting>::NEW,
