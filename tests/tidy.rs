@@ -287,7 +287,7 @@ const LAYERS: &[Row] = &[
              request_transformer request_validator response_ratelimiting response_transformer session \
              standard_webhooks statsd syslog tcp_log udp_log upstream_oauth usage_plan xml_threat_protection",
             // The same plugins with other fields and defaults.
-            "ldap_auth_advanced",
+            "ldap_auth_advanced proxy_cache_advanced",
         ],
     ),
     (

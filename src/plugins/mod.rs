@@ -1,7 +1,6 @@
 //! The list of plugins, each of which is a module of its own. Other modules find plugins by name in [`REGISTRY`]. The
-//! exceptions are `prometheus`, whose metrics `app` exports, and `file_log`, whose folder `app` sets.
-//! exceptions are `prometheus`, whose metrics `app` exports, and `rate_limiting` and `proxy_cache`, whose limits `app`
-//! sets.
+//! exceptions are `prometheus`, whose metrics `app` exports, `file_log`, whose folder `app` sets, and `proxy_cache`,
+//! whose limit `app` sets.
 
 mod acl;
 mod basic_auth;
@@ -36,6 +35,7 @@ mod opa;
 mod openid_connect;
 pub mod prometheus;
 pub mod proxy_cache;
+mod proxy_cache_advanced;
 mod rate_limiting;
 mod rate_limiting_advanced;
 mod redirect;
@@ -103,7 +103,7 @@ const KINDS: &[&dyn AnyPluginKind] = &[
     &RegisteredKind::<openid_connect::OpenIdConnect>::NEW,
     &RegisteredKind::<prometheus::Prometheus>::NEW,
     &RegisteredKind::<proxy_cache::ProxyCache>::NEW,
-    &RegisteredKind::<proxy_cache::ProxyCacheAdvanced>::NEW,
+    &RegisteredKind::<proxy_cache_advanced::ProxyCacheAdvanced>::NEW,
     &RegisteredKind::<rate_limiting::RateLimiting>::NEW,
     &RegisteredKind::<rate_limiting_advanced::RateLimitingAdvanced>::NEW,
     &RegisteredKind::<redirect::RedirectPlugin>::NEW,

@@ -91,7 +91,6 @@ enum Strategy {
 #[serde(deny_unknown_fields, default)]
 struct Memory {
     /// Without effect: all caches share the memory of `--max-cache-bytes`, of which each namespace has its part.
-    #[expect(dead_code, reason = "Kong's shared dictionaries have no counterpart")]
     dictionary_name: String,
 }
 

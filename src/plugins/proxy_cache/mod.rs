@@ -1,4 +1,4 @@
-//! `proxy-cache` and `proxy-cache-advanced`: store responses, and send them again without a request to the backend.
+//! `proxy-cache`: stores responses, and sends them again without a request to the backend.
 //!
 //! ```yaml
 //! plugin: proxy-cache
@@ -11,9 +11,9 @@
 //!   after_forward  ─▶ may it be stored? ─▶ Collector copies the body while it is forwarded ─▶ store
 //! ```
 
-mod cache;
+pub(super) mod cache;
 mod collector;
-mod config;
+pub(super) mod config;
 mod key;
 mod kong;
 mod media_types;
@@ -39,7 +39,7 @@ pub(crate) struct ProxyCache;
 impl PluginKind for ProxyCache {
     const NAME: &'static str = "proxy-cache";
     const PRIORITY: i32 = 100;
-    const PHASES: Phases = PHASES;
+    const PHASES: Phases = Phases::BEFORE_FORWARD;
     const FAIL_CLOSED: bool = false;
     type Config = Config;
     type Plugin = ResponseCache;
@@ -49,24 +49,8 @@ impl PluginKind for ProxyCache {
     }
 }
 
-pub(crate) struct ProxyCacheAdvanced;
-
-impl PluginKind for ProxyCacheAdvanced {
-    const NAME: &'static str = "proxy-cache-advanced";
-    const PRIORITY: i32 = 100;
-    const PHASES: Phases = PHASES;
-    const FAIL_CLOSED: bool = false;
-    type Config = Config;
-    type Plugin = ResponseCache;
-
-    fn build(config: Config, cx: &BuildCx<'_>) -> Result<ResponseCache, Vec<Diagnostic>> {
-        build(Self::NAME, config, cx)
-    }
-}
-
-const PHASES: Phases = Phases::BEFORE_FORWARD;
-
-fn build(name: &'static str, config: Config, cx: &BuildCx<'_>) -> Result<ResponseCache, Vec<Diagnostic>> {
+/// Builds the plugin of this name.
+pub(super) fn build(name: &'static str, config: Config, cx: &BuildCx<'_>) -> Result<ResponseCache, Vec<Diagnostic>> {
     let settings = config.resolve()?;
     let store = CacheStore::of(cx.state, DEFAULT_CACHE_BYTES);
     let partition = store.partition(cx.namespace().unwrap_or_default());

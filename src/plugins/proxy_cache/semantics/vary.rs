@@ -39,10 +39,6 @@ impl Vary {
         self.0.iter().all(|(name, value)| value_of(request, name) == *value)
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     /// The memory that the values take.
     pub(crate) fn bytes(&self) -> usize {
         self.0
