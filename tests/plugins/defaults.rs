@@ -28,7 +28,7 @@ fn kong_defaults(plugin: &str) -> Value {
             "request.max_ratio": 100,
         }),
         "error-pages" => json!({
-            "pages": [], "pages[].statuses": null, "pages[].from": "gateway", "pages[].hosts": [],
+            "pages": null, "pages[].statuses": null, "pages[].from": "gateway", "pages[].hosts": [],
             "pages[].bodies": null, "pages[].bodies[].content_type": null, "pages[].bodies[].template": null,
             "cache_control": "no-store",
         }),

@@ -66,13 +66,12 @@ impl Encoder {
     }
 }
 
-/// The memory of an encoder, by the sizes of its window, tables and buffers.
+/// The memory of an encoder, rounded up from what it allocated for 2 MiB of generated text in parts of 16 KiB.
 pub(super) fn memory_bytes(coding: Coding, level: u8) -> usize {
     match coding {
-        Coding::Gzip => 320 << 10,
-        // Levels 5 and 6 keep up to 32 positions for each of 16,384 hashes.
+        Coding::Gzip => 512 << 10,
         Coding::Br if level >= 5 => 6 << 20,
-        Coding::Br => 2 << 20,
+        Coding::Br => 5 << 20,
         Coding::Zstd if level >= 4 => 4 << 20,
         Coding::Zstd => 2 << 20,
     }
@@ -136,7 +135,7 @@ impl StreamingFilter for EncodedBody {
     }
 }
 
-/// How many bytes are encoded at once: the slowest level needs about a millisecond for them.
+/// How many bytes an encoder gets at once. Brotli collects several parts before it encodes them.
 const PART_BYTES: usize = 16 << 10;
 
 /// The window of Brotli and Zstandard, 256 KiB: eight times that of gzip, with a bounded memory for each response.
