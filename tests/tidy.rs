@@ -276,9 +276,9 @@ const LAYERS: &[Row] = &[
         "plugins",
         &["acl basic_auth bot_detection combined_auth_tests correlation_id cors forward_auth header_cert_auth \
          hmac_auth http_log identity_keys injection_protection internal_identity ip_restriction json_threat_protection \
-         jwt jwt_signer key_auth ldap_auth mocking mtls_auth oas_validation oauth2_introspection opa openid_connect prometheus rate_limiting redirect request_size_limiting \
-         request_termination request_transformer request_validator response_transformer session standard_webhooks \
-         upstream_oauth xml_threat_protection"],
+         jwt jwt_signer key_auth ldap_auth mocking mtls_auth oas_validation oauth2_introspection opa openid_connect \
+         prometheus rate_limiting redirect request_size_limiting request_termination request_transformer \
+         request_validator response_transformer session standard_webhooks upstream_oauth xml_threat_protection"],
     ),
     (
         "proxy",
