@@ -8,7 +8,8 @@ use super::*;
 
 const YAML: &str = "openapi: 3.1.0\npaths:\n  /a:\n    parameters: [{name: p, in: query}]\n    get:\n      parameters: \
                     [{$ref: '#/components/parameters/q'}]\n      responses: {200: {description: ok}}\n    post: \
-                    {responses: {default: {description: ok}}}\ncomponents:\n  parameters:\n    q: {name: q, in: query}\n";
+                    {responses: {default: {description: ok}}}\ncomponents:\n  parameters:\n    q: \
+                    {name: q, in: query}\n";
 
 #[test]
 fn documents_are_json_or_yaml() {

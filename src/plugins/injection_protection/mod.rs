@@ -12,7 +12,8 @@
 //!
 //! The plugin searches in texts as the client sent them, and after one and two rounds of percent-decoding; in JSON,
 //! also without the escapes of strings. It recognizes known forms of attacks and is no replacement for endpoints that
-//! treat data as data. Begin with `enforcement_mode: log_only`, and read in the log which valid requests it would reject.
+//! treat data as data. Begin with `enforcement_mode: log_only`, and read in the log which valid requests it would
+//! reject.
 
 mod decoded;
 mod patterns;

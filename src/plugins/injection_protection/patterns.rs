@@ -72,7 +72,7 @@ impl InjectionType {
 /// Statements, and conditions that are always true.
 const SQL: &[&str] = &[
     r"\bunion\b[\s(/*+]+(?:(?:all|distinct)\b[\s(/*+]+)?select\b",
-    r"'\s*\)?\s*(?:or|and|\|\||&&)\s*\(?\s*(?:'[^']*'|[0-9]+|[a-z_]+)\s*(?:=|<|>|!=|\blike\b|\bis\b|\bin\b|\bbetween\b)",
+    r"'\s*\)?\s*(?:or|and|\|\||&&)\s*\(?\s*(?:'[^']*'|[0-9]+|[a-z_]+)\s*(?:=|<|>|!=|\b(?:like|is|in|between)\b)",
     r"'\s*(?:or|and)\s+(?:not\s+)?(?:true|false|exists\b|sleep\b|benchmark\b)",
     r#"["'0-9)]\s*\b(?:or|and)\b\s*\(?\s*(?:["'][^"']*["']|[0-9]+)\s*(?:=|<|>|!=)\s*\(?\s*["'0-9]"#,
     r"'\s*\)?\s*;?\s*(?:--|#|/\*)",

@@ -15,10 +15,10 @@
 //!               content: {application/json: {example: {id: 7, state: paid}}}
 //! ```
 //!
-//! A response without an example gets one that is generated from its schema. Clients select responses by header
-//! fields: `X-Kong-Mocking-Status-Code`, `X-Kong-Mocking-Example-Id`, and `X-Kong-Mocking-Delay` in milliseconds, at most 10000.
-//! Mocked responses have `X-Kong-Mocking-Plugin: true`. Other plugins of the route run as usual, so that requests
-//! without credentials are rejected.
+//! A response without an example gets one that is generated from its schema. Clients select responses by header fields:
+//! `X-Kong-Mocking-Status-Code`, `X-Kong-Mocking-Example-Id`, and `X-Kong-Mocking-Delay` in milliseconds, at most
+//! 10000. Mocked responses have `X-Kong-Mocking-Plugin: true`. Other plugins of the route run as usual, so that
+//! requests without credentials are rejected.
 
 mod example;
 mod responses;

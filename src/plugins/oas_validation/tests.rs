@@ -20,7 +20,8 @@ fn document(version: &str) -> Value {
                     "parameters": [
                         {"name": "fields", "in": "query", "explode": false,
                          "schema": {"type": "array", "items": {"enum": ["name", "age"]}}},
-                        {"name": "X-Trace", "in": "header", "required": true, "schema": {"type": "string", "minLength": 3}},
+                        {"name": "X-Trace", "in": "header", "required": true,
+                         "schema": {"type": "string", "minLength": 3}},
                         {"name": "filter", "in": "query", "style": "deepObject",
                          "schema": {"type": "object", "properties": {"age": {"type": "integer", "maximum": 9}}}},
                         {"name": "tenant", "in": "cookie", "schema": {"type": "string", "maxLength": 2}},
