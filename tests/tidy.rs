@@ -258,7 +258,7 @@ const LAYERS: &[Row] = &[
         "plugin_api",
         &[
             "remote server_text",
-            "cookies decimal form_body header_spoofing kind login multipart plugin_regex reply route_description \
+            "cookies decimal endpoint_timeouts form_body header_spoofing kind login multipart plugin_regex reply route_description \
              scheme state template timing",
             "batch_queue body_filter changed_fields fields idle_connections instance password remote_request \
              repeated_query sealed_cookie token",
@@ -274,10 +274,13 @@ const LAYERS: &[Row] = &[
     ),
     (
         "plugins",
-        &["acl basic_auth bot_detection combined_auth_tests correlation_id cors forward_auth header_cert_auth \
+        &[
+            "acl api_version basic_auth bot_detection combined_auth_tests correlation_id cors forward_auth header_cert_auth \
          hmac_auth http_log identity_keys internal_identity ip_restriction jwt jwt_signer key_auth ldap_auth \
          mtls_auth oauth2_introspection opa openid_connect prometheus rate_limiting redirect request_size_limiting \
-         request_termination request_transformer response_transformer session standard_webhooks upstream_oauth"],
+         request_termination request_transformer response_transformer session standard_webhooks upstream_oauth \
+         upstream_timeout",
+        ],
     ),
     (
         "proxy",

@@ -25,6 +25,7 @@ pub mod context;
 pub mod cookies;
 pub mod decimal;
 pub mod digest_cache;
+pub mod endpoint_timeouts;
 pub mod factory;
 pub mod fields;
 pub mod form_body;

@@ -2,6 +2,7 @@
 //! exceptions are `prometheus`, whose metrics `app` exports, and `rate_limiting`, whose limit of entries `app` sets.
 
 mod acl;
+mod api_version;
 mod basic_auth;
 mod bot_detection;
 mod correlation_id;
@@ -31,6 +32,7 @@ mod response_transformer;
 mod session;
 mod standard_webhooks;
 mod upstream_oauth;
+mod upstream_timeout;
 
 #[cfg(any(test, fuzzing))]
 pub(crate) use jwt::fuzzing::token;
@@ -42,6 +44,7 @@ use crate::plugin_api::{AnyPluginKind, PluginRegistry, RegisteredKind};
 /// In alphabetical order. A new plugin needs a `mod` line and an entry `&RegisteredKind::<module::Plugin>::NEW` here.
 const KINDS: &[&dyn AnyPluginKind] = &[
     &RegisteredKind::<acl::Acl>::NEW,
+    &RegisteredKind::<api_version::ApiVersion>::NEW,
     &RegisteredKind::<basic_auth::BasicAuth>::NEW,
     &RegisteredKind::<bot_detection::BotDetection>::NEW,
     &RegisteredKind::<correlation_id::CorrelationId>::NEW,
@@ -71,6 +74,7 @@ const KINDS: &[&dyn AnyPluginKind] = &[
     &RegisteredKind::<session::SessionPlugin>::NEW,
     &RegisteredKind::<standard_webhooks::StandardWebhooks>::NEW,
     &RegisteredKind::<upstream_oauth::UpstreamOAuth>::NEW,
+    &RegisteredKind::<upstream_timeout::UpstreamTimeout>::NEW,
 ];
 
 /// The registry of all plugins.

@@ -66,6 +66,11 @@ fn kong_defaults(plugin: &str) -> Value {
             "include_parsed_json_body_in_opa_input": false, "include_uri_captures_in_opa_input": false,
             "ssl_verify": true,
         }),
+        "api-version" => json!({
+            "path": false, "path_prefix": "", "header": null, "query": null, "media_type_parameter": null,
+            "versions": [], "default_version": null, "upstream_header": null,
+        }),
+        "upstream-timeout" => json!({"connect_timeout": null, "send_timeout": null, "read_timeout": null}),
         "upstream-oauth" => json!({
             "oauth": null, "oauth.token_endpoint": "", "oauth.grant_type": "client_credentials",
             "oauth.client_id": null, "oauth.client_secret": null, "oauth.username": null, "oauth.password": null,
