@@ -162,7 +162,8 @@ impl Plugin for ApiVersion {
 /// The most versions of one plugin. Each request compares its version with all of them.
 const MAX_VERSIONS: usize = 64;
 
-/// The name of a version: up to 64 letters, digits, dots, hyphens and underscores, so that it needs no encoding anywhere.
+/// The name of a version: up to 64 letters, digits, dots, hyphens and underscores, so that it needs no encoding
+/// anywhere.
 fn version_value(name: &str) -> Option<HeaderValue> {
     let is_valid = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
     let is_name = (1..=64).contains(&name.len()) && name.bytes().all(is_valid) && !matches!(name, "." | "..");

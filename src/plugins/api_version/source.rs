@@ -74,7 +74,7 @@ impl Sources {
             named = match named {
                 Named::Nothing => found,
                 same if same == found => same,
-                // Of an unknown version, nothing can be said about the others.
+                // An unknown version is reported, whatever the other places name.
                 unknown @ Named::Unknown(_) => unknown,
                 _ if matches!(found, Named::Unknown(_)) => found,
                 _ => Named::Contradiction,
