@@ -68,7 +68,10 @@ fn kong_defaults(plugin: &str) -> Value {
         }),
         "api-version" => json!({
             "path": false, "path_prefix": "", "header": null, "query": null, "media_type_parameter": null,
-            "versions": [], "default_version": null, "upstream_header": null,
+            "versions": [], "versions[].name": null, "versions[].deprecated": null, "versions[].sunset": null,
+            "versions[].after_sunset": "serve", "versions[].deprecation_link": null,
+            "versions[].sunset_link": null, "versions[].successor_link": null,
+            "default_version": null, "upstream_header": null,
         }),
         "upstream-timeout" => json!({"connect_timeout": null, "send_timeout": null, "read_timeout": null}),
         "upstream-oauth" => json!({

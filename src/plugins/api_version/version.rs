@@ -5,12 +5,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use http::header::LINK;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::{dates, version_value};
 use crate::diagnostic::Diagnostic;
 
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Deserialize, JsonSchema, Serialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct VersionConfig {
     /// How requests name the version: letters, digits, dots, hyphens and underscores.
@@ -36,7 +36,7 @@ pub(crate) struct VersionConfig {
     successor_link: Option<String>,
 }
 
-#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 enum AfterSunset {
     /// They are forwarded as before.
