@@ -261,10 +261,17 @@ const LAYERS: &[Row] = &[
         "plugin_api",
         &[
             "remote server_text",
+<<<<<<< HEAD
             "cookies decimal form_body header_spoofing kind login media_type multipart plugin_regex reply \
              route_description scheme shared_keys state template timing violations weighted_list",
             "batch_queue body_filter changed_fields content_coding fields idle_connections instance json_schema \
              openapi password remote_request repeated_query sealed_cookie token",
+=======
+            "cookies decimal endpoint_timeouts form_body header_spoofing kind login multipart plugin_regex reply route_description \
+             scheme state template timing",
+            "batch_queue body_filter changed_fields fields idle_connections instance password remote_request \
+             repeated_query sealed_cookie token",
+>>>>>>> part-H
             "completed_request consumers remote_client services",
             "context digest_cache scripted_server server_diagnostics shared_fetch",
             "redis remote_server",
@@ -279,13 +286,14 @@ const LAYERS: &[Row] = &[
     (
         "plugins",
         &[
-            "acl basic_auth bot_detection combined_auth_tests compression correlation_id cors datadog error_pages \
-             file_log forward_auth header_cert_auth hmac_auth http_log identity_keys injection_protection \
-             internal_identity ip_restriction json_threat_protection jwt jwt_signer key_auth ldap_auth loggly \
-             mocking mtls_auth oas_validation oauth2 oauth2_introspection opa openid_connect prometheus \
-             proxy_cache rate_limiting rate_limiting_advanced redirect request_size_limiting request_termination \
-             request_transformer request_validator response_ratelimiting response_transformer session \
-             standard_webhooks statsd syslog tcp_log udp_log upstream_oauth usage_plan xml_threat_protection",
+            "acl api_version basic_auth bot_detection combined_auth_tests compression correlation_id cors datadog \
+             error_pages file_log forward_auth header_cert_auth hmac_auth http_log identity_keys \
+             injection_protection internal_identity ip_restriction json_threat_protection jwt jwt_signer key_auth \
+             ldap_auth loggly mocking mtls_auth oas_validation oauth2 oauth2_introspection opa openid_connect \
+             prometheus proxy_cache rate_limiting rate_limiting_advanced redirect request_size_limiting \
+             request_termination request_transformer request_validator response_ratelimiting response_transformer \
+             session standard_webhooks statsd syslog tcp_log udp_log upstream_oauth upstream_timeout usage_plan \
+             xml_threat_protection",
             // The same plugins with other fields and defaults.
             "ldap_auth_advanced proxy_cache_advanced",
         ],

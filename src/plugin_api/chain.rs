@@ -199,6 +199,7 @@ impl Chain {
             consumers: request.consumers,
             response_headers: &mut state.response_headers,
             body_limit: &mut state.body_limit,
+            endpoint_timeouts: &mut state.endpoint_timeouts,
             regex_steps: &mut state.regex_steps,
             now: request.now,
             scope: "",

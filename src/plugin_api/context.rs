@@ -15,6 +15,7 @@ use super::body_filter::{BodyFilter, PluginBodyFilter, StreamingFilter};
 use super::changed_fields::FieldNames;
 use super::completed_request::CompletedRequest;
 use super::consumers::{Consumer, ConsumerDirectory, EntityId, Sha256Digest};
+use super::endpoint_timeouts::EndpointTimeouts;
 use super::plugin_regex::RemainingRegexSteps;
 use super::route_description::RouteDescription;
 use super::scheme::Scheme;
@@ -52,6 +53,8 @@ pub struct RequestCx<'r> {
     /// Size limit of the request body in bytes; a longer body is rejected with 413. The smallest limit of all plugins
     /// applies.
     pub body_limit: &'r mut Option<u64>,
+    /// The timeouts for endpoints. Those that are set precede the same ones of the rule and of its Service.
+    pub endpoint_timeouts: &'r mut EndpointTimeouts,
     /// The steps that regular expressions may still take for this request.
     pub regex_steps: &'r mut RemainingRegexSteps,
     pub now: SystemTime,

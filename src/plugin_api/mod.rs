@@ -27,6 +27,7 @@ pub mod cookies;
 pub mod counting;
 pub mod decimal;
 pub mod digest_cache;
+pub mod endpoint_timeouts;
 pub mod factory;
 pub mod fields;
 pub mod form_body;

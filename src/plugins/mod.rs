@@ -3,6 +3,7 @@
 //! whose limit `app` sets.
 
 mod acl;
+mod api_version;
 mod basic_auth;
 mod bot_detection;
 mod compression;
@@ -52,6 +53,7 @@ mod syslog;
 mod tcp_log;
 mod udp_log;
 mod upstream_oauth;
+mod upstream_timeout;
 mod usage_plan;
 mod xml_threat_protection;
 
@@ -71,6 +73,7 @@ use crate::plugin_api::{AnyPluginKind, PluginRegistry, RegisteredKind};
 /// In alphabetical order. A new plugin needs a `mod` line and an entry `&RegisteredKind::<module::Plugin>::NEW` here.
 const KINDS: &[&dyn AnyPluginKind] = &[
     &RegisteredKind::<acl::Acl>::NEW,
+    &RegisteredKind::<api_version::ApiVersion>::NEW,
     &RegisteredKind::<basic_auth::BasicAuth>::NEW,
     &RegisteredKind::<bot_detection::BotDetection>::NEW,
     &RegisteredKind::<compression::Compression>::NEW,
@@ -120,6 +123,7 @@ const KINDS: &[&dyn AnyPluginKind] = &[
     &RegisteredKind::<tcp_log::TcpLog>::NEW,
     &RegisteredKind::<udp_log::UdpLog>::NEW,
     &RegisteredKind::<upstream_oauth::UpstreamOAuth>::NEW,
+    &RegisteredKind::<upstream_timeout::UpstreamTimeout>::NEW,
     &RegisteredKind::<usage_plan::UsagePlan>::NEW,
     &RegisteredKind::<xml_threat_protection::XmlThreatProtection>::NEW,
 ];

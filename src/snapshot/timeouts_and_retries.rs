@@ -64,6 +64,12 @@ impl From<TimeoutSetting> for EndpointTimeout {
     }
 }
 
+impl From<NonZeroU32> for EndpointTimeout {
+    fn from(milliseconds: NonZeroU32) -> Self {
+        EndpointTimeout(Some(milliseconds))
+    }
+}
+
 /// When and how often a request is retried.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RetryPolicy {

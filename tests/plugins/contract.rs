@@ -55,6 +55,7 @@ const EXPECTED_KINDS: &[ExpectedKind] = &[
     expected("forward-auth", 1040, Phases::ACCESS_AND_RESPONSE).failing_closed().without_consumers_and_groups(),
     expected("jwt-signer", 1020, Phases::ACCESS).failing_closed().without_consumers_and_groups(),
     expected("header-cert-auth", 1009, Phases::ACCESS).failing_closed().without_consumers_and_groups(),
+    expected("api-version", 930, Phases::ACCESS_AND_RESPONSE).failing_closed(),
     expected("opa", 920, Phases::ACCESS).failing_closed(),
     expected("internal-identity", 905, Phases::ACCESS).failing_closed(),
     expected("upstream-oauth", 760, Phases::ACCESS_AND_RESPONSE).failing_closed(),
@@ -89,6 +90,7 @@ const EXPECTED_KINDS: &[ExpectedKind] = &[
     expected("standard-webhooks", 760, Phases::ACCESS).failing_closed().without_consumers(),
     expected("proxy-cache", 100, Phases::BEFORE_FORWARD),
     expected("proxy-cache-advanced", 100, Phases::BEFORE_FORWARD),
+    expected("upstream-timeout", 400, Phases::ACCESS),
     expected("prometheus", 13, Phases::LOG).with_protocols(ALL_PROTOCOLS),
     expected("http-log", 12, Phases::LOG),
     expected("statsd", 11, Phases::LOG),
@@ -110,6 +112,7 @@ fn minimal_config(kind: &dyn AnyPluginKind) -> Value {
         "error-pages" => json!({
             "pages": [{"statuses": [404], "bodies": [{"content_type": "text/plain", "template": "{{title}}"}]}],
         }),
+        "api-version" => json!({"path": true, "versions": [{"name": "v1"}]}),
         "forward-auth" => json!({"address": "http://auth.example/check"}),
         "header-cert-auth" => json!({
             "certificate_header_name": "x-client-cert", "certificate_header_format": "url_encoded",
@@ -453,6 +456,16 @@ fn configurations_that_kong_rejects(kind: &str) -> Vec<(Value, &'static str)> {
         "standard-webhooks" => {
             vec![(json!({}), "config"), (json!({"secret_v1": "a", "tolerance_second": -1}), "config.tolerance_second")]
         }
+        "upstream-timeout" => vec![
+            (json!({"connect_timeout": 0.5}), "config.connect_timeout"),
+            (json!({"send_timeout": -1}), "config.send_timeout"),
+            (json!({"read_timeout": 2_147_483_647_u32}), "config.read_timeout"),
+        ],
+        "api-version" => vec![
+            (json!({"path": true}), "config.versions"),
+            (json!({"versions": [{"name": "v1"}]}), "config"),
+            (json!({"path": true, "versions": [{"name": "v1"}], "default_version": "v2"}), "config.default_version"),
+        ],
         other => panic!("add configurations that Kong's {other} refuses"),
     }
 }
@@ -726,6 +739,13 @@ fn changed_heads(name: &str) -> ChangedHeads {
         }
         "mocking" => (json!({"api_specification": API}), None, Some("x-kong-mocking-plugin")),
         "session" => (json!({}), Some("x-consumer-id"), None),
+        "api-version" => {
+            let versions = json!([{"name": "v1", "deprecated": "2026-01-01", "sunset_link": "/end"}]);
+            let config = json!({
+                "path": true, "default_version": "v1", "versions": versions, "upstream_header": "x-old",
+            });
+            (config, Some("x-old"), Some("deprecation"))
+        }
         "bot-detection"
         | "datadog"
         | "file-log"
@@ -755,6 +775,8 @@ fn changed_heads(name: &str) -> ChangedHeads {
         | "udp-log"
         | "upstream-oauth"
         | "xml-threat-protection" => {
+        | "upstream-oauth"
+        | "upstream-timeout" => {
             let kind = REGISTRY.find(name).expect("the registry has the plugin");
             (minimal_config(kind), None, None)
         }

@@ -130,6 +130,14 @@ fn kong_defaults(plugin: &str) -> Value {
             "include_parsed_json_body_in_opa_input": false, "include_uri_captures_in_opa_input": false,
             "ssl_verify": true,
         }),
+        "api-version" => json!({
+            "path": false, "path_prefix": "", "header": null, "query": null, "media_type_parameter": null,
+            "versions": [], "versions[].name": null, "versions[].deprecated": null, "versions[].sunset": null,
+            "versions[].after_sunset": "serve", "versions[].deprecation_link": null,
+            "versions[].sunset_link": null, "versions[].successor_link": null,
+            "default_version": null, "upstream_header": null,
+        }),
+        "upstream-timeout" => json!({"connect_timeout": null, "send_timeout": null, "read_timeout": null}),
         "upstream-oauth" => json!({
             "oauth": null, "oauth.token_endpoint": "", "oauth.grant_type": "client_credentials",
             "oauth.client_id": null, "oauth.client_secret": null, "oauth.username": null, "oauth.password": null,

@@ -1,16 +1,19 @@
-//! The timeouts that a Service configures.
+//! The timeouts that a Service configures, and those of the plugin `upstream-timeout`, which precede them.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use portico::plugin_api::testing::chain;
+use portico::plugins::REGISTRY;
 use portico::snapshot::timeouts_and_retries::{TimeoutSetting, TimeoutsAndRetries};
 use portico::upstream::BackendTraffic;
 use portico::upstream::settings::RequestTimeouts;
+use serde_json::{Value, json};
 use tokio::io::AsyncReadExt;
 
 use crate::endpoints::unresponsive_address;
-use crate::harness::{Endpoint, TestServer, forward, route, upstream, with_timeout, with_timeouts_and_retries};
+use crate::harness::{Endpoint, Route, TestServer, forward, route, upstream, with_timeout, with_timeouts_and_retries};
 use crate::metrics::scrape;
 use crate::service_retries::set_traffic;
 
@@ -135,4 +138,60 @@ async fn idle_connections_are_kept_as_long_as_the_service_allows() {
         assert_eq!(client.get("/").await.text(), "ok");
         assert_eq!(endpoint.log.connections(), connections, "{idle:?}");
     }
+}
+
+/// A server whose Service has annotated timeouts of an hour, and whose route has the plugin with this configuration.
+async fn server_with_plugin(address: SocketAddr, config: Value) -> TestServer {
+    let hour = Duration::from_secs(3600);
+    let annotated = TimeoutsAndRetries::per_attempt(hour, hour, hour, 0);
+    let action = with_timeouts_and_retries(forward(vec![(1, upstream("web", &[address]))]), annotated);
+    let plugins = chain(&[(REGISTRY.find("upstream-timeout").unwrap(), config)]);
+    TestServer::with_routes(vec![Route { plugins: Some(plugins), ..route(action) }]).await
+}
+
+// docs/kong-compatibility.md, 5.18
+#[tokio::test]
+async fn read_timeout_of_a_plugin_precedes_that_of_the_service() {
+    let endpoint = silent_endpoint().await;
+    let server = server_with_plugin(endpoint.address, json!({"read_timeout": 300})).await;
+    let began = tokio::time::Instant::now();
+    assert_eq!(with_timeout("the response", server.request(GET)).await.status, 504);
+    assert!(began.elapsed() >= SHORT);
+    assert_eq!(endpoint.connections(), 1);
+}
+
+// docs/kong-compatibility.md, 5.18
+#[tokio::test]
+async fn response_that_pauses_longer_than_the_read_timeout_of_a_plugin_is_aborted() {
+    let endpoint = Endpoint::scripted(|mut stream, _| async move {
+        stream.request().await;
+        stream.send("HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf").await;
+        stream.read_to_end().await;
+    })
+    .await;
+    let server = server_with_plugin(endpoint.address, json!({"read_timeout": 300})).await;
+    let mut client = server.connect().await;
+    client.send(GET).await;
+    assert!(client.try_response().await.is_none(), "the response is incomplete");
+}
+
+// docs/kong-compatibility.md, 5.18
+#[tokio::test]
+async fn connect_timeout_of_a_plugin_precedes_that_of_the_service() {
+    let (unresponsive, _queue, _listener) = unresponsive_address().await;
+    let server = server_with_plugin(unresponsive, json!({"connect_timeout": 300})).await;
+    let began = tokio::time::Instant::now();
+    assert_eq!(server.request(GET).await.status, 504);
+    // The default is 5 seconds.
+    assert!(began.elapsed() >= SHORT && began.elapsed() < Duration::from_secs(4));
+}
+
+/// Without other timeouts, requests take the short path, which must not skip those of the plugin.
+#[tokio::test]
+async fn timeouts_of_a_plugin_apply_without_others() {
+    let endpoint = silent_endpoint().await;
+    let plugins = chain(&[(REGISTRY.find("upstream-timeout").unwrap(), json!({"read_timeout": 300}))]);
+    let action = forward(vec![(1, upstream("web", &[endpoint.address]))]);
+    let server = TestServer::with_routes(vec![Route { plugins: Some(plugins), ..route(action) }]).await;
+    assert_eq!(with_timeout("the response", server.request(GET)).await.status, 504);
 }

@@ -11,6 +11,7 @@ use crate::plugin_api::body_filter::PluginBodyFilter;
 use crate::plugin_api::changed_fields::{ChangedFields, FieldNames};
 use crate::plugin_api::consumers::plugins::ConsumerPlugins;
 use crate::plugin_api::context::{Identity, PluginData, ResponseHeaders};
+use crate::plugin_api::endpoint_timeouts::EndpointTimeouts;
 use crate::plugin_api::plugin_regex::RemainingRegexSteps;
 use crate::plugin_api::timing::PhaseTimings;
 
@@ -22,6 +23,8 @@ pub struct ChainState {
     pub response_headers: ResponseHeaders,
     /// See [`RequestCx::body_limit`](crate::plugin_api::RequestCx::body_limit).
     pub body_limit: Option<u64>,
+    /// See [`RequestCx::endpoint_timeouts`](crate::plugin_api::RequestCx::endpoint_timeouts).
+    pub endpoint_timeouts: EndpointTimeouts,
     /// See [`RequestCx::new_id`](crate::plugin_api::RequestCx::new_id).
     pub new_id: Option<HeaderValue>,
     /// The body to send upstream instead of the buffered one; `Content-Length` is already set.

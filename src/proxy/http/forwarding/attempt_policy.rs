@@ -22,6 +22,7 @@ use super::attempt_timeouts::AttemptTimeouts;
 use super::next_attempt::{NextAttempt, Retry, RetryDelay};
 use super::replay_policy::{ReplayPolicy, is_idempotent};
 use super::service_attempts::{RequestRetries, ServiceAttempts, is_overloaded};
+use crate::plugin_api::endpoint_timeouts::EndpointTimeouts;
 use crate::proxy::http::record::request_error::RequestError;
 use crate::proxy::limits::{MAX_ENDPOINTS, ProxyLimits};
 use crate::snapshot::timeouts_and_retries::{RetryPolicy, TimeoutsAndRetries};
@@ -35,6 +36,8 @@ pub(in crate::proxy) struct AttemptPolicy<'r> {
     pub(in crate::proxy) rule: Option<&'r TimeoutsAndRetries>,
     /// Those of the Service, for what the rule does not set.
     pub(in crate::proxy) service: Option<&'r ServiceAttempts<'r>>,
+    /// The timeouts that plugins have set, which precede those of the rule and of the Service.
+    pub(in crate::proxy) plugins: EndpointTimeouts,
     /// When a gRPC call ends.
     pub(in crate::proxy) call_deadline: Option<Instant>,
     /// The request is a mirrored copy, which is sent at most once. It says nothing about the health of its endpoint,
@@ -43,9 +46,9 @@ pub(in crate::proxy) struct AttemptPolicy<'r> {
 }
 
 impl<'r> AttemptPolicy<'r> {
-    /// Whether neither the rule nor the call limits the time or the attempts.
+    /// Whether neither the rule, a plugin nor the call limits the time or the attempts.
     pub(in crate::proxy) fn is_plain(self) -> bool {
-        self.rule.is_none() && self.call_deadline.is_none()
+        self.rule.is_none() && self.call_deadline.is_none() && self.plugins.is_unset()
     }
 
     /// The retries of the rule.
@@ -64,13 +67,13 @@ impl<'r> AttemptPolicy<'r> {
         self.retry().is_some() || self.service_retries().is_some()
     }
 
-    /// Whether the rule or the Service sets timeouts or retries.
+    /// Whether the rule, a plugin or the Service sets timeouts or retries.
     pub(super) fn is_configured(&self) -> bool {
-        self.rule.is_some() || self.service.is_some()
+        self.rule.is_some() || self.service.is_some() || !self.plugins.is_unset()
     }
 
     pub(super) fn timeouts(&self) -> AttemptTimeouts {
-        AttemptTimeouts::of(self.rule, self.service.and_then(|service| service.timeouts))
+        AttemptTimeouts::of(self.rule, self.service.and_then(|service| service.timeouts)).replaced_by(self.plugins)
     }
 
     /// How long one attempt may take.

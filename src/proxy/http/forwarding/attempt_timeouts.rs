@@ -1,9 +1,10 @@
-//! The timeouts of a request: those of its rule, or else those of the Service.
+//! The timeouts of a request: those of its plugins, or else those of its rule, or else those of the Service.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::plugin_api::endpoint_timeouts::EndpointTimeouts;
 use crate::proxy::http::record::request_error::RequestError;
 use crate::snapshot::timeouts_and_retries::{EndpointTimeout, TimeoutSetting, TimeoutsAndRetries};
 use crate::upstream::settings::RequestTimeouts;
@@ -42,6 +43,17 @@ impl AttemptTimeouts {
                 ..AttemptTimeouts::default()
             },
             (None, None) | (Some(_), None) => AttemptTimeouts::default(),
+        }
+    }
+
+    /// With those that plugins have set, which precede all others of the same kind.
+    pub(super) fn replaced_by(self, plugins: EndpointTimeouts) -> Self {
+        let EndpointTimeouts { connect, write, read } = plugins;
+        AttemptTimeouts {
+            connect: connect.map_or(self.connect, EndpointTimeout::from),
+            write: write.map_or(self.write, EndpointTimeout::from),
+            read: read.map_or(self.read, EndpointTimeout::from),
+            ..self
         }
     }
 
@@ -88,6 +100,8 @@ fn setting(timeout: Option<Duration>) -> TimeoutSetting {
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroU32;
+
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -113,6 +127,19 @@ mod tests {
             assert_eq!((timeouts.backend_request, timeouts.connect.is_set()), (TimeoutSetting::Unlimited, false));
         }
         assert!(AttemptTimeouts::of(Some(&annotated), None).connect.is_set());
+    }
+
+    #[test]
+    fn timeouts_of_plugins_precede_those_of_the_rule() {
+        let rule = TimeoutsAndRetries {
+            request: TimeoutSetting::After(9 * SECOND),
+            ..TimeoutsAndRetries::per_attempt(SECOND, SECOND, SECOND, 5)
+        };
+        let plugins = EndpointTimeouts { read: NonZeroU32::new(2000), ..EndpointTimeouts::default() };
+        let timeouts = AttemptTimeouts::of(Some(&rule), None).replaced_by(plugins);
+        let endpoint = [timeouts.connect, timeouts.write, timeouts.read].map(EndpointTimeout::duration);
+        assert_eq!(endpoint, [Some(SECOND), Some(SECOND), Some(2 * SECOND)]);
+        assert_eq!(timeouts.total(), Some(9 * SECOND));
     }
 
     #[test]

@@ -47,6 +47,7 @@ pub(in crate::proxy) fn prepare<'r>(
         hash,
         policy: AttemptPolicy {
             rule: backends.timeouts_and_retries.as_deref(),
+            plugins: cx.record.plugin_run.as_ref().map(|run| run.state.endpoint_timeouts).unwrap_or_default(),
             call_deadline,
             ..AttemptPolicy::default()
         },
