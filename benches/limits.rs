@@ -159,6 +159,7 @@ fn decide(chain: &Chain, client: u8, times: u64, lock: Option<&Mutex<()>>) {
                 port: 40_000,
                 peer: address,
                 scheme: Scheme::Http,
+                connection_scheme: Scheme::Http,
                 host: "bench.example",
                 listen_port: 80,
                 is_peer_trusted: false,

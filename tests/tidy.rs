@@ -261,17 +261,10 @@ const LAYERS: &[Row] = &[
         "plugin_api",
         &[
             "remote server_text",
-<<<<<<< HEAD
-            "cookies decimal form_body header_spoofing kind login media_type multipart plugin_regex reply \
-             route_description scheme shared_keys state template timing violations weighted_list",
+            "cookies decimal endpoint_timeouts form_body header_spoofing kind login media_type multipart plugin_regex \
+             reply route_description scheme shared_keys state template timing violations weighted_list",
             "batch_queue body_filter changed_fields content_coding fields idle_connections instance json_schema \
              openapi password remote_request repeated_query sealed_cookie token",
-=======
-            "cookies decimal endpoint_timeouts form_body header_spoofing kind login multipart plugin_regex reply route_description \
-             scheme state template timing",
-            "batch_queue body_filter changed_fields fields idle_connections instance password remote_request \
-             repeated_query sealed_cookie token",
->>>>>>> part-H
             "completed_request consumers remote_client services",
             "context digest_cache scripted_server server_diagnostics shared_fetch",
             "redis remote_server",

@@ -399,7 +399,9 @@ mod tests {
             false
         });
         let (listener, address) = testing::listener().await;
-        let content = (Arc::new(StubViews), Arc::new(StubObserver), None);
+        let views: Arc<dyn Views> = Arc::new(StubViews);
+        let observer: Arc<dyn RequestObserver> = Arc::new(StubObserver);
+        let content = (views, observer, None);
         let server = tokio::spawn(serve(listener, content, detector, std::future::pending()));
         let request = |last_field: &str| format!("GET / HTTP/1.1\r\nhost: localhost\r\n{last_field}\r\n");
         let requests = [request(""), request(""), request("connection: close\r\n")].concat();

@@ -774,9 +774,8 @@ fn changed_heads(name: &str) -> ChangedHeads {
         | "tcp-log"
         | "udp-log"
         | "upstream-oauth"
+        | "upstream-timeout"
         | "xml-threat-protection" => {
-        | "upstream-oauth"
-        | "upstream-timeout" => {
             let kind = REGISTRY.find(name).expect("the registry has the plugin");
             (minimal_config(kind), None, None)
         }
