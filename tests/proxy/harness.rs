@@ -29,6 +29,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
+#[allow(unused_imports, reason = "only the tests with Redis use it, which not all programs have")]
 pub(crate) use crate::polling;
 
 /// Upper bound of every wait in a test; only a failing test takes that long.

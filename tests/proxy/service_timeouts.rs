@@ -157,7 +157,7 @@ async fn read_timeout_of_a_plugin_precedes_that_of_the_service() {
     let began = tokio::time::Instant::now();
     assert_eq!(with_timeout("the response", server.request(GET)).await.status, 504);
     assert!(began.elapsed() >= SHORT);
-    assert_eq!(endpoint.connections(), 1);
+    assert_eq!(endpoint.log.connections(), 1);
 }
 
 // docs/kong-compatibility.md, 5.18

@@ -248,7 +248,7 @@ mod tests {
             String::new(),
             "a".to_owned(),
             with(|text| text.push('a')),
-            with(|text| drop(text.pop())),
+            with(|text| text.truncate(text.len() - 1)),
             with(|text| text.replace_range(..1, "r")),
             with(|text| text.replace_range(5..6, "/")),
             with(|text| text.replace_range(5..7, "ä")),

@@ -2,11 +2,12 @@
 
 use portico::plugin_api::sealed_cookie::random_text;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::Site;
 use super::browser::Browser;
 use super::provider::{Behavior, CLIENT, Provider, with};
-use crate::polling::until;
+use crate::harness::TEST_TIMEOUT;
 use crate::redis_server::RedisProcess;
 
 /// Sessions in the server.
@@ -99,7 +100,10 @@ async fn without_the_store_of_sessions_nobody_gets_in() {
     let mut browser = site.logged_in(&provider).await;
     let location = site.begin_login(&mut Browser::default(), "/").await;
     server.stop();
-    until("the loss of the connection", async || site.get(&mut browser, "/").await.status == 503).await;
+    let deadline = Instant::now() + TEST_TIMEOUT;
+    while site.get(&mut browser, "/").await.status != 503 {
+        assert!(Instant::now() < deadline, "the loss of the connection has no effect");
+    }
     assert_eq!(anonymous.get(&mut browser, "/").await.status, 503, "a client with a session is not anonymous");
     let logout = browser.send(site.server.address, "POST /logout HTTP/1.1", "", "").await;
     assert_eq!((logout.status, browser.names()), (503, vec!["session"]), "the session may still exist");
