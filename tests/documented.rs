@@ -200,15 +200,18 @@ fn limits_page_matches_the_flags() {
 
 /// Flags of other programs that the documents mention.
 const FLAGS_OF_OTHER_PROGRAMS: &[&str] = &[
-    // kubectl.
+    // kubectl and curl.
     "--all",
     "--as",
     "--cert",
+    "--compressed",
+    "--data-binary",
     "--dry-run",
     "--for",
     "--from-file",
     "--ignore-not-found",
     "--image",
+    "--interface",
     "--key",
     "--port",
     "--previous",
@@ -216,6 +219,7 @@ const FLAGS_OF_OTHER_PROGRAMS: &[&str] = &[
     "--replicas",
     "--server-side",
     "--target-port",
+    "--type",
     "--validate",
     // Helm, and kubectl in part.
     "--atomic",

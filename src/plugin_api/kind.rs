@@ -277,6 +277,11 @@ pub fn record<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -
     deserializer.deserialize_map(Record(PhantomData))
 }
 
+/// Like [`record`], for an object that may be absent.
+pub fn optional_record<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    record(deserializer).map(Some)
+}
+
 fn without_nulls(value: Value) -> Value {
     match value {
         Value::Object(fields) => {

@@ -90,7 +90,8 @@ pub use context::{
 };
 pub use factory::PluginFactory;
 pub use kind::{
-    AnyPluginKind, BuildCx, BuildNotes, Phases, PluginKind, PluginRegistry, RegisteredKind, Scopes, record,
+    AnyPluginKind, BuildCx, BuildNotes, Phases, PluginKind, PluginRegistry, RegisteredKind, Scopes, optional_record,
+    record,
 };
 pub use plugin_regex::{MAX_PLUGIN_REGEX_STEPS, RemainingRegexSteps, count_regex_states, regex_error_message};
 pub use remote::{Remote, RemoteDatagrams, RemoteStream, RemoteTls};

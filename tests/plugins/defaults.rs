@@ -63,7 +63,7 @@ fn kong_defaults(plugin: &str) -> Value {
             "allow_unauthenticated": false,
         }),
         "injection-protection" => json!({
-            "injection_types": ["sql"], "locations": ["path_and_query"], "custom_injections": [],
+            "injection_types": ["sql"], "locations": ["path_and_query"], "custom_injections": null,
             "custom_injections[].name": null, "custom_injections[].regex": null, "enforcement_mode": "block",
             "error_status_code": 400, "error_message": "Bad Request",
         }),

@@ -212,10 +212,10 @@ async fn plain_http_is_accepted_only_from_a_trusted_proxy_that_reports_https() {
     let endpoint = Endpoint::ok().await;
     let body = format!("{CLIENT}&grant_type=client_credentials");
     for (accepts, trusted, proto, status) in [
-        (false, vec!["127.0.0.1"], "https", 400),
+        (false, vec!["127.0.0.1/32"], "https", 400),
         (true, vec![], "https", 400),
-        (true, vec!["127.0.0.1"], "http", 400),
-        (true, vec!["127.0.0.1"], "https", 200),
+        (true, vec!["127.0.0.1/32"], "http", 400),
+        (true, vec!["127.0.0.1/32"], "https", 200),
     ] {
         let mut config = config();
         config["accept_http_if_already_terminated"] = json!(accepts);

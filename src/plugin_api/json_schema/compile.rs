@@ -5,7 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use serde_json::{Map, Number, Value};
 
 use super::format::Format;
-use super::keyword::{Contains, IfThenElse, Items, Keyword, MemberSchemas, SchemaNode, TypeSet};
+use super::keyword::{CompiledNode, Contains, IfThenElse, Items, Keyword, MemberSchemas, TypeSet};
 use super::pattern::SchemaPattern;
 use super::resolve::{Resources, address};
 use super::{Direction, SchemaDialect, SchemaError, SchemaId, SchemaSet};
@@ -16,15 +16,15 @@ pub struct JsonSchemaCompiler<'d> {
     direction: Direction,
     asserts_formats: bool,
     resources: Resources<'d>,
-    nodes: Vec<Option<SchemaNode>>,
+    nodes: Vec<Option<CompiledNode>>,
     ids: HashMap<usize, usize>,
-    pending: VecDeque<Pending<'d>>,
+    pending: VecDeque<UncompiledSchema<'d>>,
     pattern_states: usize,
     /// Where each node begins, for errors.
     pointers: Vec<String>,
 }
 
-struct Pending<'d> {
+struct UncompiledSchema<'d> {
     id: usize,
     schema: &'d Value,
 }
@@ -66,7 +66,7 @@ impl<'d> JsonSchemaCompiler<'d> {
     pub fn add(&mut self, schema: &'d Value, pointer: &str) -> Result<SchemaId, SchemaError> {
         self.resources.index(schema, 0);
         let id = self.node(schema, pointer)?;
-        while let Some(Pending { id, schema }) = self.pending.pop_front() {
+        while let Some(UncompiledSchema { id, schema }) = self.pending.pop_front() {
             let node = self.compile(schema, &self.pointers[id].clone())?;
             self.nodes[id] = Some(node);
         }
@@ -89,7 +89,7 @@ impl<'d> JsonSchemaCompiler<'d> {
             let SchemaId(id) = self.add(schema, &format!("(anchor {name})"))?;
             dynamic_anchors[resource].push((Box::from(name), id));
         }
-        let nodes: Vec<SchemaNode> = self.nodes.into_iter().flatten().collect();
+        let nodes: Vec<CompiledNode> = self.nodes.into_iter().flatten().collect();
         if let Some(node) = find_cycle(&nodes) {
             return Err(SchemaError {
                 pointer: self.pointers[node].clone(),
@@ -124,13 +124,13 @@ impl<'d> JsonSchemaCompiler<'d> {
         self.nodes.push(None);
         self.pointers.push(pointer.to_owned());
         self.ids.insert(address(schema), id);
-        self.pending.push_back(Pending { id, schema });
+        self.pending.push_back(UncompiledSchema { id, schema });
         Ok(id)
     }
 
-    fn compile(&mut self, schema: &'d Value, pointer: &str) -> Result<SchemaNode, SchemaError> {
+    fn compile(&mut self, schema: &'d Value, pointer: &str) -> Result<CompiledNode, SchemaError> {
         let resource = self.resources.resource_of(schema);
-        let node = |keywords: Vec<Keyword>, tracks_evaluated| SchemaNode {
+        let node = |keywords: Vec<Keyword>, tracks_evaluated| CompiledNode {
             resource,
             keywords: keywords.into(),
             tracks_evaluated,
@@ -489,7 +489,7 @@ fn escape(name: &str) -> String {
 }
 
 /// A node from which keywords that apply to the same value lead back to it.
-fn find_cycle(nodes: &[SchemaNode]) -> Option<usize> {
+fn find_cycle(nodes: &[CompiledNode]) -> Option<usize> {
     #[derive(Clone, Copy, PartialEq)]
     enum Visit {
         New,
@@ -523,6 +523,6 @@ fn find_cycle(nodes: &[SchemaNode]) -> Option<usize> {
     None
 }
 
-fn in_place(node: &SchemaNode) -> Vec<usize> {
+fn in_place(node: &CompiledNode) -> Vec<usize> {
     node.keywords.iter().flat_map(Keyword::in_place).collect()
 }

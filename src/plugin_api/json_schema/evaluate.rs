@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use serde_json::{Map, Value};
 
-use super::keyword::{Contains, IfThenElse, Items, Keyword, MemberSchemas, SchemaNode};
+use super::keyword::{CompiledNode, Contains, IfThenElse, Items, Keyword, MemberSchemas};
 use super::pattern::SchemaPattern;
 use super::{InvalidValue, SchemaSet, ValidationBudget, Violation, number};
 
@@ -107,7 +107,7 @@ impl<'s, 'v> Evaluation<'s, 'v, '_, '_> {
         outcome
     }
 
-    fn tracked(&mut self, node: &'s SchemaNode, value: &'v Value, evaluated: Option<&mut Evaluated<'v>>) -> Validity {
+    fn tracked(&mut self, node: &'s CompiledNode, value: &'v Value, evaluated: Option<&mut Evaluated<'v>>) -> Validity {
         let mut own = Evaluated::default();
         if !self.keywords(node, value, Some(&mut own))? {
             return Ok(false);
@@ -120,7 +120,7 @@ impl<'s, 'v> Evaluation<'s, 'v, '_, '_> {
 
     fn keywords(
         &mut self,
-        node: &'s SchemaNode,
+        node: &'s CompiledNode,
         value: &'v Value,
         mut evaluated: Option<&mut Evaluated<'v>>,
     ) -> Validity {

@@ -9,7 +9,7 @@ use super::pattern::SchemaPattern;
 
 /// One schema or subschema.
 #[derive(Debug)]
-pub(super) struct SchemaNode {
+pub(super) struct CompiledNode {
     /// The schema resource that the node is a part of: see `$id` and `$dynamicRef`.
     pub(super) resource: usize,
     pub(super) keywords: Box<[Keyword]>,

@@ -26,7 +26,7 @@ use serde_json::Value;
 
 use super::plugin_regex::RemainingRegexSteps;
 pub use compile::JsonSchemaCompiler;
-use keyword::SchemaNode;
+use keyword::CompiledNode;
 
 /// The rules by which a schema is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -53,7 +53,7 @@ pub enum Direction {
 /// Compiled schemas of one document.
 #[derive(Debug)]
 pub struct SchemaSet {
-    nodes: Box<[SchemaNode]>,
+    nodes: Box<[CompiledNode]>,
     /// The nodes with `$dynamicAnchor`, by resource.
     dynamic_anchors: Box<[Vec<(Box<str>, usize)>]>,
 }

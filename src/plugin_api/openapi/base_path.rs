@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::document::{ApiDocument, ApiVersion};
+use super::document::{ApiDocument, OpenApiVersion};
 
 /// Paths without a slash at the end. There is at least one, which may be empty.
 pub type BasePaths = Vec<String>;
@@ -13,8 +13,10 @@ const MAX_SERVERS: usize = 16;
 /// The base paths of a document: `basePath`, or the paths of `servers` with the default values of their variables.
 pub fn base_paths(document: &ApiDocument) -> BasePaths {
     let mut paths: BasePaths = match document.version {
-        ApiVersion::V2 => document.root.get("basePath").and_then(Value::as_str).map(normalized).into_iter().collect(),
-        ApiVersion::V30 | ApiVersion::V31 => {
+        OpenApiVersion::V2 => {
+            document.root.get("basePath").and_then(Value::as_str).map(normalized).into_iter().collect()
+        }
+        OpenApiVersion::V30 | OpenApiVersion::V31 => {
             let servers = document.root.get("servers").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
             servers.iter().take(MAX_SERVERS).filter_map(path_of_server).collect()
         }

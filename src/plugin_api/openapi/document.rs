@@ -11,12 +11,12 @@ use crate::diagnostic::Diagnostic;
 /// A parsed document.
 #[derive(Debug)]
 pub struct ApiDocument {
-    pub version: ApiVersion,
+    pub version: OpenApiVersion,
     pub root: Value,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ApiVersion {
+pub enum OpenApiVersion {
     /// Swagger 2.0.
     V2,
     V30,
@@ -55,9 +55,9 @@ impl ApiDocument {
             error(format!("is neither valid JSON nor valid YAML: {message}"), "correct the document")
         })?;
         let version = match (root.get("openapi").and_then(Value::as_str), root.get("swagger").and_then(Value::as_str)) {
-            (Some(version), _) if version.starts_with("3.0.") => ApiVersion::V30,
-            (Some(version), _) if version.starts_with("3.1.") => ApiVersion::V31,
-            (None, Some("2.0")) => ApiVersion::V2,
+            (Some(version), _) if version.starts_with("3.0.") => OpenApiVersion::V30,
+            (Some(version), _) if version.starts_with("3.1.") => OpenApiVersion::V31,
+            (None, Some("2.0")) => OpenApiVersion::V2,
             (Some(version), _) | (None, Some(version)) => {
                 let message = format!("has the version {version:?}");
                 return Err(error(message, "use a document of OpenAPI 3.0 or 3.1, or of Swagger 2.0"));

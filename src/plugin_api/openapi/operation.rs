@@ -3,7 +3,7 @@
 use http::Method;
 use serde_json::Value;
 
-use super::document::{ApiDocument, ApiVersion};
+use super::document::{ApiDocument, OpenApiVersion};
 use crate::diagnostic::Diagnostic;
 
 /// An operation of a document.
@@ -115,7 +115,7 @@ fn parameters<'d>(document: &'d ApiDocument, item: &'d Value, operation: &'d Val
 pub fn media_type_content<'d>(document: &'d ApiDocument, owner: &'d Value) -> Vec<(&'d str, &'d Value)> {
     let content = owner.get("content").and_then(Value::as_object);
     let resolve =
-        |value| if document.version == ApiVersion::V31 { document.resolve(value).unwrap_or(value) } else { value };
+        |value| if document.version == OpenApiVersion::V31 { document.resolve(value).unwrap_or(value) } else { value };
     content.into_iter().flatten().map(|(name, value)| (name.as_str(), resolve(value))).collect()
 }
 

@@ -16,7 +16,7 @@ fn documents_are_json_or_yaml() {
     let encoded: String = YAML.bytes().map(|byte| format!("%{byte:02X}")).collect();
     for (text, is_encoded) in [(YAML, true), (YAML, false), (encoded.as_str(), true)] {
         let document = ApiDocument::parse("api_spec", text, is_encoded).unwrap();
-        assert_eq!(document.version, ApiVersion::V31);
+        assert_eq!(document.version, OpenApiVersion::V31);
         let operations = operations("api_spec", &document).unwrap();
         let found: Vec<_> = operations
             .iter()
@@ -121,7 +121,7 @@ fn concrete_paths_take_precedence() {
 }
 
 fn form(style: Style, explode: bool, schema: &Value) -> ParameterForm {
-    let document = ApiDocument { version: ApiVersion::V31, root: Value::Null };
+    let document = ApiDocument { version: OpenApiVersion::V31, root: Value::Null };
     ParameterForm { name: "color".to_owned(), style, explode, shape: Shape::of(&document, schema) }
 }
 

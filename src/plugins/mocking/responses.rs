@@ -7,7 +7,9 @@ use serde_json::Value;
 use super::example::value_for;
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::media_type::MediaType;
-use crate::plugin_api::openapi::{ApiDocument, ApiPathIndex, ApiVersion, Operation, media_type_content, operations};
+use crate::plugin_api::openapi::{
+    ApiDocument, ApiPathIndex, OpenApiVersion, Operation, media_type_content, operations,
+};
 
 /// A document, as requests select responses of it.
 #[derive(Debug)]
@@ -90,8 +92,8 @@ fn responses(document: &ApiDocument, operation: &Operation<'_>) -> Result<Vec<Mo
         }
         let response = document.resolve(response).map_err(|message| format!("has a response that {message}"))?;
         let bodies = match document.version {
-            ApiVersion::V2 => bodies_of_v2(document, operation, response),
-            ApiVersion::V30 | ApiVersion::V31 => bodies_of_v3(document, response),
+            OpenApiVersion::V2 => bodies_of_v2(document, operation, response),
+            OpenApiVersion::V30 | OpenApiVersion::V31 => bodies_of_v3(document, response),
         };
         let has_content = response.get("content").and_then(Value::as_object).is_some_and(|content| !content.is_empty())
             || response.get("schema").is_some()

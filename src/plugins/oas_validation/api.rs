@@ -10,7 +10,7 @@ use crate::plugin_api::media_type::MediaType;
 use crate::plugin_api::openapi::parameter::{ParameterForm, Style};
 use crate::plugin_api::openapi::shape::{MemberShapes, Shape};
 use crate::plugin_api::openapi::{
-    ApiDocument, ApiPathIndex, ApiVersion, Operation, base_paths, media_type_content, operations, pointer_token,
+    ApiDocument, ApiPathIndex, OpenApiVersion, Operation, base_paths, media_type_content, operations, pointer_token,
 };
 
 /// A document, as requests are compared with it.
@@ -118,12 +118,12 @@ impl Api {
         let one = |problem: Diagnostic| vec![problem];
         let document = ApiDocument::parse(FIELD, &config.api_spec, config.api_spec_encoded).map_err(one)?;
         let dialect = match document.version {
-            ApiVersion::V2 => {
+            OpenApiVersion::V2 => {
                 let remedy = "convert the document to OpenAPI 3.0";
                 return Err(vec![Diagnostic::in_config(FIELD, "is of Swagger 2.0", remedy)]);
             }
-            ApiVersion::V30 => SchemaDialect::OpenApi30,
-            ApiVersion::V31 => SchemaDialect::Draft202012,
+            OpenApiVersion::V30 => SchemaDialect::OpenApi30,
+            OpenApiVersion::V31 => SchemaDialect::Draft202012,
         };
         let bases = match (config.include_base_path, &config.custom_base_path) {
             (false, _) => vec![String::new()],

@@ -11,6 +11,7 @@ use crate::diagnostic::Diagnostic;
 use crate::plugin_api::authentication::{AuthPolicy, challenge, parse_header_name};
 use crate::plugin_api::consumers::{Sha256Digest, sha256};
 use crate::plugin_api::kind::BuildCx;
+use crate::plugin_api::optional_record;
 use crate::plugin_api::redis::RedisConfig;
 
 /// Issues OAuth 2.0 tokens to the clients of consumers, and authenticates requests by these tokens.
@@ -59,6 +60,7 @@ pub(crate) struct Config {
     /// The server that stores codes and tokens, as digests. If unset, they are in the memory of the process: they end
     /// when Portico restarts, other replicas do not know them, and at most 65536 are stored for all plugins, of which a
     /// namespace has a share. Beyond that, a new token replaces the oldest one of the plugin.
+    #[serde(deserialize_with = "optional_record")]
     redis: Option<RedisConfig>,
 }
 

@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::plugin_api::optional_record;
 use crate::plugin_api::redis::RedisConfig;
 use crate::plugin_api::sealed_cookie::CookieSameSite;
 
@@ -90,6 +91,7 @@ pub(crate) struct Config {
     /// Where sessions are stored.
     pub(super) session_storage: SessionStorage,
     /// The server for `session_storage: redis`.
+    #[serde(deserialize_with = "optional_record")]
     pub(super) redis: Option<RedisConfig>,
     /// The purpose of the sessions. A session is valid only for plugins with the same audience, issuer and client.
     pub(super) session_audience: String,

@@ -11,13 +11,13 @@ use crate::plugin_api::StreamingFilter;
 /// A response that is stored when its body is complete.
 pub(super) struct Collector {
     /// None if the body is too large, or when it is stored.
-    pending: Option<Pending>,
+    pending: Option<UnfinishedBody>,
     max_bytes: usize,
     /// What `Content-Length` announces.
     announced: Option<usize>,
 }
 
-struct Pending {
+struct UnfinishedBody {
     body: BytesMut,
     reserved: usize,
     response: UnfinishedResponse,
@@ -46,7 +46,7 @@ impl Collector {
         if reserved > max_bytes || !response.response.reservation.grow(reserved) {
             return None;
         }
-        let pending = Some(Pending { body: BytesMut::with_capacity(reserved), reserved, response });
+        let pending = Some(UnfinishedBody { body: BytesMut::with_capacity(reserved), reserved, response });
         Some(Collector { pending, max_bytes, announced })
     }
 }
@@ -86,9 +86,9 @@ impl StreamingFilter for Collector {
     }
 }
 
-impl Pending {
+impl UnfinishedBody {
     fn store(self) {
-        let Pending { body, reserved, response: mut unfinished } = self;
+        let UnfinishedBody { body, reserved, response: mut unfinished } = self;
         let body = if body.capacity() > body.len() { Bytes::copy_from_slice(&body) } else { body.freeze() };
         unfinished.response.reservation.shrink(reserved - body.len());
         let response = Arc::new(StoredResponse { body, ..unfinished.response });

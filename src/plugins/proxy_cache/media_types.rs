@@ -4,9 +4,9 @@ use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 
 /// Media types, whose parts may be `*`. Parameters must be the same, in any order.
-pub(super) struct MediaTypes(Vec<MediaType>);
+pub(super) struct MediaTypes(Vec<StorableType>);
 
-pub(super) struct MediaType {
+pub(super) struct StorableType {
     kind: String,
     subtype: String,
     /// Sorted.
@@ -14,20 +14,20 @@ pub(super) struct MediaType {
 }
 
 impl MediaTypes {
-    pub(super) fn new(types: Vec<MediaType>) -> Self {
+    pub(super) fn new(types: Vec<StorableType>) -> Self {
         MediaTypes(types)
     }
 
     /// Reads a media type of the configuration.
-    pub(super) fn check(text: &str) -> Option<MediaType> {
-        MediaType::parse(text)
+    pub(super) fn check(text: &str) -> Option<StorableType> {
+        StorableType::parse(text)
     }
 
     /// Whether the media type of a response is one of these.
     pub(super) fn contains(&self, headers: &HeaderMap) -> bool {
         let mut values = headers.get_all(CONTENT_TYPE).iter();
         let (Some(value), None) = (values.next(), values.next()) else { return false };
-        let Some(found) = value.to_str().ok().and_then(MediaType::parse) else { return false };
+        let Some(found) = value.to_str().ok().and_then(StorableType::parse) else { return false };
         let is_same = |wanted: &str, found: &str| wanted == "*" || wanted == found;
         self.0.iter().any(|wanted| {
             is_same(&wanted.kind, &found.kind)
@@ -37,8 +37,8 @@ impl MediaTypes {
     }
 }
 
-impl MediaType {
-    fn parse(text: &str) -> Option<MediaType> {
+impl StorableType {
+    fn parse(text: &str) -> Option<StorableType> {
         let mut parts = text.split(';').map(str::trim);
         let (kind, subtype) = parts.next()?.split_once('/')?;
         let is_token = |text: &str| !text.is_empty() && !text.contains(|c: char| c.is_whitespace() || c == '/');
@@ -51,7 +51,7 @@ impl MediaType {
             parameters.push((name.trim().to_ascii_lowercase(), value.trim().trim_matches('"').to_ascii_lowercase()));
         }
         parameters.sort_unstable();
-        Some(MediaType { kind: kind.to_ascii_lowercase(), subtype: subtype.to_ascii_lowercase(), parameters })
+        Some(StorableType { kind: kind.to_ascii_lowercase(), subtype: subtype.to_ascii_lowercase(), parameters })
     }
 }
 
@@ -75,13 +75,13 @@ mod tests {
             ("*/*", "image/png; a=b", false),
             ("text/plain", "text", false),
         ] {
-            let types = MediaTypes::new(vec![MediaType::parse(wanted).unwrap()]);
+            let types = MediaTypes::new(vec![StorableType::parse(wanted).unwrap()]);
             let headers = [(CONTENT_TYPE, HeaderValue::from_static(found))].into_iter().collect();
             assert_eq!(types.contains(&headers), expected, "{wanted} {found}");
         }
         for text in ["", "text", "/x", "text/", "a b/c", "a/b; c"] {
-            assert!(MediaType::parse(text).is_none(), "{text}");
+            assert!(StorableType::parse(text).is_none(), "{text}");
         }
-        assert!(!MediaTypes::new(vec![MediaType::parse("*/*").unwrap()]).contains(&HeaderMap::new()));
+        assert!(!MediaTypes::new(vec![StorableType::parse("*/*").unwrap()]).contains(&HeaderMap::new()));
     }
 }

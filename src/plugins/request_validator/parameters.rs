@@ -12,7 +12,7 @@ use crate::plugin_api::json_schema::{
 };
 use crate::plugin_api::openapi::parameter::{ParameterFields, ParameterForm, Style};
 use crate::plugin_api::openapi::shape::Shape;
-use crate::plugin_api::openapi::{ApiDocument, ApiVersion};
+use crate::plugin_api::openapi::{ApiDocument, OpenApiVersion};
 
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -118,7 +118,7 @@ impl Parameter {
             None => None,
             Some(text) => {
                 let value = parse_schema(&field("schema"), &text)?;
-                let document = ApiDocument { version: ApiVersion::V31, root: value };
+                let document = ApiDocument { version: OpenApiVersion::V31, root: value };
                 let resolved = document.resolve(&document.root).unwrap_or(&document.root);
                 if resolved.get("type").is_none() {
                     let remedy = "name a type at the top of the schema, because it decides how a text is read";

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::session_headers::SessionProperty;
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::kind::BuildCx;
+use crate::plugin_api::optional_record;
 use crate::plugin_api::redis::RedisConfig;
 use crate::plugin_api::sealed_cookie::{
     CookieAttributes, CookieSameSite, CookieSettings, SealedCookie, SealingKeys, SessionCookies, SessionTimeouts,
@@ -26,6 +27,7 @@ pub(crate) struct Config {
     /// Where sessions are stored.
     storage: Storage,
     /// The server for the storage `redis`.
+    #[serde(deserialize_with = "optional_record")]
     redis: Option<RedisConfig>,
     /// The purpose of the sessions. A session is valid only for plugins with the same `audience` and `cookie_name`.
     audience: String,

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::plan::PlanSettings;
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::counting::{LimitBy, LimitKind, LimitRule, Period, WindowLength};
+use crate::plugin_api::optional_record;
 use crate::plugin_api::redis::{RedisConfig, RedisServer};
 use crate::plugin_api::{BuildCx, record};
 
@@ -65,6 +66,7 @@ struct PlanConfig {
     /// `namespace/name`.
     groups: Vec<String>,
     /// How fast requests may be sent.
+    #[serde(default, deserialize_with = "optional_record")]
     rate: Option<RateConfig>,
     /// How many requests may be sent in a day or month.
     #[serde(deserialize_with = "record")]
