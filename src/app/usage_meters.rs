@@ -21,9 +21,6 @@ impl fmt::Debug for UsageMeters {
 impl Collector for UsageMeters {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let totals = self.0.totals();
-        if totals.is_empty() {
-            return Ok(());
-        }
         let help = "Requests of clients with a usage plan; those with a warning were admitted, too";
         let mut family = encoder.encode_descriptor("portico_usage_plan_requests", help, None, MetricType::Counter)?;
         for (object, plan, outcome, number) in totals {
