@@ -70,8 +70,11 @@ pub struct BodyCheck {
     /// What happens to a body that is larger, or whose content coding is not gzip or deflate or is invalid.
     pub unreadable: BeyondLimit,
     /// Returns what replaces the response, without the response phase of the plugins, or `None` to leave it as it is.
-    pub check: Box<dyn FnOnce(&[u8]) -> Option<Box<Reply>>>,
+    pub check: CheckOfBody,
 }
+
+/// Returns what replaces the response, or `None` to leave it as it is.
+pub type CheckOfBody = Box<dyn FnOnce(&[u8]) -> Option<Box<Reply>>>;
 
 /// What happens to a body that is larger than `max_bytes`.
 pub enum BeyondLimit {

@@ -79,7 +79,10 @@ use http::request;
 
 pub use crate::request_target::path_encoding;
 pub(crate) use crate::shared_limit::{Held, Share, SharedLimit};
-pub use body_filter::{BeyondLimit, BodyCheck, BodyCoding, BodyFilter, BufferedFilter, CodedHead, StreamingFilter};
+pub use body_filter::{
+    BeyondLimit, BodyCheck, BodyCoding, BodyFilter, BodyTransform, BufferedFilter, CheckOfBody, CodedHead,
+    StreamingFilter,
+};
 pub use chain::Chain;
 pub use changed_fields::{ChangedFields, FieldNames};
 pub use completed_request::{CompletedRequest, CredentialLocations};

@@ -153,8 +153,7 @@ impl StatLines {
         if !line.is_empty() {
             line.push('\n');
         }
-        // Writing to a String cannot fail.
-        let _ = write!(Sanitized(line), "{name}");
+        push_sanitized(line, format_args!("{name}"));
         let has_tags = tags.filter(|(_, tags)| !tags.is_empty());
         match has_tags {
             Some((TagStyle::Influxdb, tags)) => push_tags(line, ",", "=", tags, ""),
@@ -163,10 +162,11 @@ impl StatLines {
             Some((TagStyle::Dogstatsd, _)) | None => {}
         }
         line.push(':');
-        let _ = write!(Sanitized(line), "{value}");
-        let _ = write!(line, "|{}", kind.stat_type.code());
+        push_sanitized(line, format_args!("{value}"));
+        line.push('|');
+        line.push_str(kind.stat_type.code());
         if kind.stat_type.is_sampled() && kind.sample_rate < 1.0 {
-            let _ = write!(line, "|@{}", kind.sample_rate);
+            line.push_str(&format!("|@{}", kind.sample_rate));
         }
         if let Some((TagStyle::Dogstatsd, tags)) = has_tags {
             push_tags(line, "|#", ":", tags, "");
@@ -185,13 +185,17 @@ impl StatLines {
 fn push_tags(line: &mut String, begin: &str, separator: &str, tags: &[(&str, &str)], end: &str) {
     for (index, (name, value)) in tags.iter().enumerate() {
         line.push_str(if index == 0 { begin } else { "," });
-        let _ = write!(Sanitized(line), "{name}");
+        push_sanitized(line, format_args!("{name}"));
         if !value.is_empty() {
             line.push_str(separator);
-            let _ = write!(Sanitized(line), "{value}");
+            push_sanitized(line, format_args!("{value}"));
         }
     }
     line.push_str(end);
+}
+
+fn push_sanitized(line: &mut String, text: fmt::Arguments<'_>) {
+    Sanitized(line).write_fmt(text).expect("writing to a String cannot fail");
 }
 
 /// Replaces what would end a name, a value or a tag. Names of consumers are chosen by others than the operator.

@@ -89,7 +89,7 @@ fn kong_defaults(plugin: &str) -> Value {
             "collect_all_errors": false,
         }),
         "request-validator" => json!({
-            "version": "kong", "body_schema": null, "parameter_schema": [], "parameter_schema[].name": null,
+            "version": "kong", "body_schema": null, "parameter_schema": null, "parameter_schema[].name": null,
             "parameter_schema[].in": null, "parameter_schema[].required": null, "parameter_schema[].schema": null,
             "parameter_schema[].style": null, "parameter_schema[].explode": null,
             "allowed_content_types": ["application/json"], "content_type_parameter_validation": true,

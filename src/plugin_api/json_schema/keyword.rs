@@ -17,6 +17,9 @@ pub(super) struct CompiledNode {
     pub(super) tracks_evaluated: bool,
 }
 
+/// A member, and the members that are required with it.
+pub(super) type DependentNames = (Box<str>, Box<[Box<str>]>);
+
 #[derive(Debug)]
 pub(super) enum Keyword {
     /// The schema `false`.
@@ -43,7 +46,7 @@ pub(super) enum Keyword {
     Required(Box<[Box<str>]>),
     Members(Box<MemberSchemas>),
     PropertyNames(usize),
-    DependentRequired(Box<[(Box<str>, Box<[Box<str>]>)]>),
+    DependentRequired(Box<[DependentNames]>),
     DependentSchemas(Box<[(Box<str>, usize)]>),
     AllOf(Box<[usize]>),
     AnyOf(Box<[usize]>),

@@ -55,8 +55,11 @@ pub enum Direction {
 pub struct SchemaSet {
     nodes: Box<[CompiledNode]>,
     /// The nodes with `$dynamicAnchor`, by resource.
-    dynamic_anchors: Box<[Vec<(Box<str>, usize)>]>,
+    dynamic_anchors: Box<[Vec<DynamicAnchor>]>,
 }
+
+/// The name of an anchor, and its node.
+type DynamicAnchor = (Box<str>, usize);
 
 /// A schema of a [`SchemaSet`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -269,7 +269,10 @@ impl PageHost {
         if name.len() > 253 || !name.split('.').all(is_label) {
             return None;
         }
-        Some(if text.starts_with('*') { PageHost::Suffix(text[1..].into()) } else { PageHost::Exact(text.into()) })
+        Some(match text.strip_prefix('*') {
+            Some(suffix) => PageHost::Suffix(suffix.into()),
+            None => PageHost::Exact(text.into()),
+        })
     }
 
     fn matches(&self, host: &str) -> bool {

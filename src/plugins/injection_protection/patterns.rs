@@ -145,7 +145,7 @@ const MAX_BYTES: usize = 256 << 10;
 
 impl Matcher {
     /// Fails if an expression is invalid, or needs an automaton that is too large. Classes contain ASCII only.
-    pub(super) fn compile<P: AsRef<str>>(expressions: &[P]) -> Result<Matcher, BuildError> {
+    pub(super) fn compile<P: AsRef<str>>(expressions: &[P]) -> Result<Matcher, Box<BuildError>> {
         let mut automata = Vec::new();
         add_automata(expressions, &mut automata)?;
         Ok(Matcher(automata))
@@ -159,7 +159,7 @@ impl Matcher {
 }
 
 /// Builds an automaton of the expressions, or one of each half if it would be too large.
-fn add_automata<P: AsRef<str>>(expressions: &[P], automata: &mut Vec<DFA<Vec<u32>>>) -> Result<(), BuildError> {
+fn add_automata<P: AsRef<str>>(expressions: &[P], automata: &mut Vec<DFA<Vec<u32>>>) -> Result<(), Box<BuildError>> {
     match build(expressions) {
         Ok(automaton) => automata.push(automaton),
         Err(error) if expressions.len() < 2 || !error.is_size_limit_exceeded() => return Err(error),
@@ -172,7 +172,7 @@ fn add_automata<P: AsRef<str>>(expressions: &[P], automata: &mut Vec<DFA<Vec<u32
     Ok(())
 }
 
-fn build<P: AsRef<str>>(expressions: &[P]) -> Result<DFA<Vec<u32>>, BuildError> {
+fn build<P: AsRef<str>>(expressions: &[P]) -> Result<DFA<Vec<u32>>, Box<BuildError>> {
     let config = Config::new()
         .start_kind(StartKind::Unanchored)
         .match_kind(MatchKind::LeftmostFirst)
@@ -180,5 +180,5 @@ fn build<P: AsRef<str>>(expressions: &[P]) -> Result<DFA<Vec<u32>>, BuildError> 
         .dfa_size_limit(Some(MAX_BYTES));
     let automaton = thompson::Config::new().utf8(false).nfa_size_limit(Some(1 << 20));
     let syntax = syntax::Config::new().unicode(false).utf8(false);
-    Builder::new().configure(config).thompson(automaton).syntax(syntax).build_many(expressions)
+    Builder::new().configure(config).thompson(automaton).syntax(syntax).build_many(expressions).map_err(Box::new)
 }

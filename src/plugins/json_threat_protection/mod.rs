@@ -184,7 +184,7 @@ impl JsonThreatProtection {
             let is_empty =
                 length.unwrap_or(0) == 0 && !cx.framing.is_chunked && cx.body.is_none_or(|body| body.is_empty());
             let is_allowed = self.allows_other_types || is_empty && !has_type(&cx.head.headers);
-            return (!is_allowed).then(|| Cow::Borrowed("the body is not JSON"));
+            return (!is_allowed).then_some(Cow::Borrowed("the body is not JSON"));
         }
         if cx.head.headers.contains_key(CONTENT_ENCODING) {
             return Some(Cow::Borrowed("a compressed body cannot be checked"));

@@ -45,7 +45,7 @@ pub(super) async fn authenticate_client(
         Ok(client) => client,
         Err(error) => {
             // As long as for a known client with a wrong secret.
-            let _ = verify_slices_are_equal(&Sha256Digest::default(), &digest);
+            verify_slices_are_equal(&Sha256Digest::default(), &digest).ok();
             return Err(error);
         }
     };

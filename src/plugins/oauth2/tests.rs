@@ -239,12 +239,15 @@ fn chain_of(config: Value) -> Arc<Chain> {
     chain(&[(&KIND, config)])
 }
 
+/// Parameters, the header `Authorization`, the expected status and the description of the error.
+type AuthenticationCase = (&'static [(&'static str, &'static str)], Option<String>, u16, &'static str);
+
 #[tokio::test]
 async fn clients_authenticate_by_secret() {
     let chain = chain(&[(&KIND, all_grants())]);
     let grant = ("grant_type", "client_credentials");
     let basic = |login: &str| format!("Basic {}", STANDARD.encode(login));
-    let cases: [(&[(&str, &str)], Option<String>, u16, &str); 13] = [
+    let cases: [AuthenticationCase; 13] = [
         (&[("client_id", "app"), ("client_secret", "secret")], None, 200, ""),
         (&[("client_id", "app"), ("client_secret", "Secret")], None, 400, "Invalid client authentication"),
         (&[("client_id", "app")], None, 400, "Invalid client authentication"),

@@ -94,7 +94,7 @@ impl TokenStore {
             Ok(false) => Ok(ExchangeOutcome::Gone),
             Err(error) => {
                 // So that the client can try again. If this fails too, the claim expires.
-                let _ = store.delete(&claim).await;
+                store.delete(&claim).await.ok();
                 Err(error.into())
             }
         }

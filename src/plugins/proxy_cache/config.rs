@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::media_types::MediaTypes;
 use crate::diagnostic::Diagnostic;
+use crate::plugin_api::record;
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -51,11 +52,11 @@ pub(crate) struct Config {
     #[serde(default)]
     vary_headers: Vec<String>,
     /// Accepted as in Kong.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "record")]
     #[expect(dead_code, reason = "Kong's shared dictionaries have no counterpart")]
     memory: Memory,
     /// The fields that are added to responses.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "record")]
     response_headers: ResponseFields,
     /// The largest body in bytes that is stored, at most 64 MiB. `--max-cache-bytes` limits all of them together.
     #[serde(default = "default_body_size")]

@@ -64,13 +64,14 @@ pub(super) fn decide(
 fn is_cacheable(settings: &CacheSettings, cx: &BeforeForwardCx<'_>, directives: &CacheControl) -> bool {
     let has_authorization = cx.head.headers.contains_key(AUTHORIZATION);
     let is_authenticated = cx.identity.credential.is_some();
+    let may_share_authorized =
+        !has_authorization || !settings.cache_control && (is_authenticated || settings.shares_authorized);
     settings.methods.contains(&cx.head.method)
         && !has_unkeyed_body(cx)
         && !cx.is_upgrade
         && !directives.no_store
         && !directives.no_cache
-        && !(settings.cache_control && has_authorization)
-        && (!has_authorization || is_authenticated || settings.shares_authorized)
+        && may_share_authorized
 }
 
 /// Whether the client accepts the stored response.

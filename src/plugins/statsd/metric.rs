@@ -52,12 +52,15 @@ enum MetricName {
 
 /// What identifies the service in metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
 pub(super) enum ServiceIdentifier {
-    ServiceId,
-    ServiceName,
-    ServiceHost,
-    ServiceNameOrHost,
+    #[serde(rename = "service_id")]
+    Id,
+    #[serde(rename = "service_name")]
+    Name,
+    #[serde(rename = "service_host")]
+    Host,
+    #[serde(rename = "service_name_or_host")]
+    NameOrHost,
 }
 
 /// What identifies the workspace in metrics. There is one, `default`.
@@ -173,9 +176,8 @@ impl MetricName {
 impl Metric {
     /// Whether the metric needs the heads of requests, or the description of the service that comes with them.
     pub(super) fn needs_heads(&self) -> bool {
-        let needs_description =
-            !matches!(self.service, ServiceIdentifier::ServiceName | ServiceIdentifier::ServiceNameOrHost)
-                || self.what == What::StatusOfUserAndRoute;
+        let needs_description = !matches!(self.service, ServiceIdentifier::Name | ServiceIdentifier::NameOrHost)
+            || self.what == What::StatusOfUserAndRoute;
         needs_description || matches!(self.what, What::Measured(measurement) if measurement.needs_heads())
     }
 
@@ -248,9 +250,9 @@ impl ServiceIdentifier {
             return None;
         }
         match self {
-            ServiceIdentifier::ServiceName | ServiceIdentifier::ServiceNameOrHost => Some(name.to_owned()),
-            ServiceIdentifier::ServiceId => described(cx, "id"),
-            ServiceIdentifier::ServiceHost => described(cx, "host"),
+            ServiceIdentifier::Name | ServiceIdentifier::NameOrHost => Some(name.to_owned()),
+            ServiceIdentifier::Id => described(cx, "id"),
+            ServiceIdentifier::Host => described(cx, "host"),
         }
     }
 }

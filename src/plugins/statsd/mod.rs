@@ -82,7 +82,7 @@ impl Default for Config {
             use_tcp: false,
             hostname_in_prefix: false,
             consumer_identifier_default: ConsumerIdentifier::CustomId,
-            service_identifier_default: ServiceIdentifier::ServiceNameOrHost,
+            service_identifier_default: ServiceIdentifier::NameOrHost,
             workspace_identifier_default: WorkspaceIdentifier::WorkspaceId,
             tag_style: None,
             queue: QueueConfig::default(),

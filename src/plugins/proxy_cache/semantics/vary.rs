@@ -5,7 +5,10 @@ use http::{HeaderMap, HeaderName};
 
 /// The fields that `Vary` names, with the values that the request had.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Vary(Box<[(HeaderName, Option<Box<[u8]>>)]>);
+pub(crate) struct Vary(Box<[VaryingField]>);
+
+/// A field, and the value that the request had.
+type VaryingField = (HeaderName, Option<Box<[u8]>>);
 
 impl Vary {
     /// `None` if the response varies by anything, or by more fields than are kept.

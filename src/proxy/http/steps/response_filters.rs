@@ -26,7 +26,8 @@ use crate::http1::JoinedData;
 use crate::plugin_api::body_filter::PluginBodyFilter;
 use crate::plugin_api::content_coding::{ContentCoding, DIGESTS, DecodingError};
 use crate::plugin_api::{
-    BeyondLimit, BodyCheck, BodyCoding, BodyFilter, BufferedFilter, CodedHead, Reply, ResponseSource,
+    BeyondLimit, BodyCheck, BodyCoding, BodyFilter, BodyTransform, BufferedFilter, CheckOfBody, CodedHead, Reply,
+    ResponseSource,
 };
 use crate::proxy::buffer_budget::BufferUse;
 use crate::proxy::http::exchange::activity::until_timed_out;
@@ -138,8 +139,8 @@ struct WholeBodyFilter {
 }
 
 enum Work {
-    Change(Box<dyn FnOnce(&[u8]) -> Option<Bytes>>),
-    Check(Box<dyn FnOnce(&[u8]) -> Option<Box<Reply>>>),
+    Change(BodyTransform),
+    Check(CheckOfBody),
 }
 
 impl WholeBodyFilter {
