@@ -4,7 +4,7 @@
 use http::HeaderValue;
 
 /// The members of a field with these lines, each in lowercase with its weight in thousandths. Members that are not
-/// valid are left out, and so are those after the first [`MAX_MEMBERS`]. Parameters other than `q` are ignored.
+/// valid are left out, and so are those after the first 64. Parameters other than `q` are ignored.
 pub fn weighted_members<'h>(lines: impl IntoIterator<Item = &'h HeaderValue>) -> Vec<(String, u16)> {
     let lines = lines.into_iter().filter_map(|value| value.to_str().ok());
     lines.flat_map(|line| line.split(',')).take(MAX_MEMBERS).filter_map(weighted_member).collect()

@@ -7,8 +7,8 @@
 //!      └─────────── reply (oneshot) ───────────┘
 //! ```
 //!
-//! A single server has one such connection, and so does the master that Sentinel names: [`sentinel`] finds its address
-//! whenever the connection is opened. A cluster has one for each node that has keys; [`cluster`] finds the node of a
+//! A single server has one such connection, and so does the master that Sentinel names: `sentinel` finds its address
+//! whenever the connection is opened. A cluster has one for each node that has keys; `cluster` finds the node of a
 //! key and follows redirections.
 
 mod cluster;
