@@ -436,7 +436,8 @@ mod tests {
     #[test]
     fn new_entries_start_with_the_overflow_counts() {
         let table = table_with_limit(640);
-        for number in 0..2000 {
+        // No further ones, which would share the counters of the late identifier and have other windows.
+        for number in 0..640 {
             take(&table, &number.to_string(), 1, 7);
         }
         let take_late = |second| {
