@@ -436,8 +436,8 @@ mod tests {
     #[test]
     fn new_entries_start_with_the_overflow_counts() {
         let table = table_with_limit(640);
-        // No further ones, which would share the counters of the late identifier and have other windows.
-        for number in 0..640 {
+        // As many as have room. Others would share the counters of the late identifier, with another window.
+        for number in 0..480 {
             take(&table, &number.to_string(), 1, 7);
         }
         let take_late = |second| {
@@ -446,6 +446,7 @@ mod tests {
         };
         assert!(take_late(7) && take_late(7));
         let shared = table.shards.entries.budget.shared_counts();
+        assert_eq!(shared, 2, "both requests of the late identifier");
         assert!(take_late(8), "expired entries make room");
         assert!(!take_late(8) && !take_late(9), "the earlier requests count");
         assert_eq!(table.shards.entries.budget.shared_counts(), shared, "the identifier has its own counters");
