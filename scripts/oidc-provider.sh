@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Prints the folder with Node.js and the OpenID provider of the suite `identity`. They are installed into a cache the first
-# time: Node.js from its Python package, because Debian's is too old for the provider, and the packages of the lock file.
+# Prints the folder with Node.js and the OpenID provider of the suite `identity`. They are installed into a cache the
+# first time: Node.js from its Python package, because Debian's is too old for the provider, and the packages of the lock
+# file.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -243,7 +243,7 @@ mod tests {
         let state = watch::Sender::new(KeySecret::Unknown);
         let running = tokio::spawn(follower.run(state.subscribe(), ready.guard("keys")));
         let sealing = || String::from_utf8_lossy(keys.load().sealing.as_bytes()).into_owned();
-        let settled = || sleep(Duration::from_millis(1)); // Time is paused.
+        let settled = || sleep(Duration::from_millis(1)); // Paused time moves once all tasks wait.
         settled().await; // Time is paused.
         assert!(!ready.is_ready(), "the API server has not responded");
         state.send_replace(KeySecret::Valid(stored("a", None)));
