@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 
 use crate::helm::rendered::{NAMESPACE, name_of, render};
 
-/// The permission for the Lease is in the namespace of the Lease, which may differ from that of the Pods.
+/// The permission for the Lease is in the namespace of the Lease, which may differ from that of the Pods. The Secret of
+/// the keys is always in the namespace of the Pods.
 pub(crate) fn rbac_follows_the_lease(helm: &Helm) -> Result<()> {
     let roles = |settings: &[&str]| -> Result<Vec<(String, Vec<Value>)>> {
         let rendered = render(helm, settings)?.into_iter().filter(|object| object["kind"] == "Role");
@@ -17,16 +18,17 @@ pub(crate) fn rbac_follows_the_lease(helm: &Helm) -> Result<()> {
         };
         Ok(rendered.map(|role| (name_of(&role), resources(&role))).collect())
     };
-    let one_namespace =
-        [("Role portico-system/portico".to_owned(), vec![json!("leases"), json!("leases"), json!("pods")])];
+    let lease = || vec![json!("leases"), json!("leases")];
+    let home = || vec![json!("secrets"), json!("secrets"), json!("pods")];
+    let one_namespace = [("Role portico-system/portico".to_owned(), [lease(), home()].concat())];
     ensure!(roles(&[])? == one_namespace);
     ensure!(roles(&["--set", &format!("config.leader-election-namespace={NAMESPACE}")])? == one_namespace);
     let other_namespace = ["--set", "config.leader-election-namespace=lead"];
     let mut found = roles(&other_namespace)?;
     found.sort_by(|(left, _), (right, _)| left.cmp(right));
     let expected = [
-        ("Role lead/portico-election".to_owned(), vec![json!("leases"), json!("leases")]),
-        ("Role portico-system/portico".to_owned(), vec![json!("pods")]),
+        ("Role lead/portico-election".to_owned(), lease()),
+        ("Role portico-system/portico".to_owned(), home()),
     ];
     ensure!(found == expected, "{found:?}");
     let bindings = render(helm, &other_namespace)?;

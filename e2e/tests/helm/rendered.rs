@@ -180,6 +180,7 @@ fn sample(flag: &str) -> Option<(Value, &'static [&'static str])> {
         "max-plugin-connections" => (json!(100), &["--max-plugin-connections=100"]),
         "health-checks-per-second" => (json!(50), &["--health-checks-per-second=50"]),
         "admin-token-file" => (json!("/etc/portico/token"), &["--admin-token-file=/etc/portico/token"]),
+        "file-log-folder" => (json!("/var/log/portico"), &["--file-log-folder=/var/log/portico"]),
         "max-cache-bytes" => (json!("64MiB"), &["--max-cache-bytes=64MiB"]),
         "max-queued-bytes" => (json!("64MiB"), &["--max-queued-bytes=64MiB"]),
         "client-header-timeout" => (json!("5s"), &["--client-header-timeout=5s"]),
