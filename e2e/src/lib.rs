@@ -26,3 +26,4 @@ pub mod progress;
 pub mod scenario;
 pub mod site;
 pub mod wait;
+pub mod without_cluster;

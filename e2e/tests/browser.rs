@@ -3,18 +3,15 @@
 
 mod chromium;
 
-use std::fs::{self, File};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::fs;
+use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use portico_e2e::netns::Netns;
 use portico_e2e::portico::program;
 use portico_e2e::wait::until;
-use portico_e2e::{programs, scenario};
+use portico_e2e::without_cluster::{Program, START_TIMEOUT};
+use portico_e2e::{programs, without_cluster};
 use serde_json::{Value, json};
-use tokio::net::TcpStream;
 
 use self::chromium::{Chromium, Tab};
 
@@ -103,27 +100,7 @@ spec: {ports: [{port: 9000}]}
 
 #[test]
 fn a_browser_logs_in_and_out() {
-    if !scenario::is_enabled() {
-        return;
-    }
-    let netns = Netns::named(scenario::checkout_name("portico-browser"));
-    // Removes what an interrupted test has left.
-    netns.delete().unwrap();
-    netns.create().unwrap();
-    let outcome = netns.run(async || logs_in_and_out().await);
-    netns.delete().unwrap();
-    outcome.unwrap();
-}
-
-/// Kills the program when the test ends.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // It may have ended.
-        self.0.kill().ok();
-        self.0.wait().ok();
-    }
+    without_cluster::run("portico-browser", logs_in_and_out);
 }
 
 async fn logs_in_and_out() -> Result<()> {
@@ -131,14 +108,14 @@ async fn logs_in_and_out() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let mut dex = Command::new(dex);
     dex.args([DEX, TOKEN_LIFETIME, &clients().to_string()]);
-    let _dex = start(dex, &folder.path().join("dex.log"), &[DEX]).await?;
+    let _dex = Program::start(dex, &folder.path().join("dex.log"), &[DEX]).await?;
     let manifests = [SHOP, STORE].map(|site| plugin(&site).to_string()).join("\n---\n");
     fs::write(folder.path().join("all.yaml"), format!("{manifests}\n---\n{MANIFESTS}"))?;
     let mut portico = Command::new(program()?);
     portico.args(["run", "--echo", "127.0.0.1:9000", "--access-log", "off", "--manifests"]);
     portico.arg(folder.path().join("all.yaml"));
     let listens = ["127.0.0.1:8080", "127.0.0.1:8443"];
-    let _portico = start(portico, &folder.path().join("portico.log"), &listens).await?;
+    let _portico = Program::start(portico, &folder.path().join("portico.log"), &listens).await?;
     for site in [SHOP, STORE] {
         // Each site has a browser of its own, because the provider would remember the user.
         let folder = folder.path().join(site.session_cookie);
@@ -147,17 +124,6 @@ async fn logs_in_and_out() -> Result<()> {
         visit(&mut browser, &site).await.with_context(|| site.origin)?;
     }
     Ok(())
-}
-
-async fn start(mut command: Command, log: &Path, addresses: &[&str]) -> Result<Running> {
-    let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(log)?).spawn();
-    let running = Running(child.with_context(|| format!("cannot start {command:?}"))?);
-    for address in addresses {
-        let listens = async || Ok(TcpStream::connect(address).await.map(drop)?);
-        let listening = until("the program listens", START_TIMEOUT, listens).await;
-        listening.with_context(|| format!("the log is:\n{}", fs::read_to_string(log).unwrap_or_default()))?;
-    }
-    Ok(running)
 }
 
 /// What a user does on a site: two tabs, a login, a refresh, the end of the session.
@@ -288,5 +254,3 @@ fn clients() -> Value {
 const DEX: &str = "127.0.0.1:5556";
 /// Until the provider's tokens expire.
 const TOKEN_LIFETIME: &str = "5s";
-/// On a busy machine. Usually it takes a fraction of a second.
-const START_TIMEOUT: Duration = Duration::from_secs(120);

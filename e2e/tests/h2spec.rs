@@ -2,15 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
-use portico_e2e::netns::Netns;
 use portico_e2e::portico::program;
-use portico_e2e::wait::until;
-use portico_e2e::{programs, scenario};
-use tokio::net::TcpStream;
+use portico_e2e::without_cluster::Program;
+use portico_e2e::{programs, without_cluster};
 
 /// How many tests h2spec has. With another version, tests may be new.
 const TESTS: usize = 146;
@@ -41,53 +38,20 @@ spec: {ports: [{port: 9000}]}
 
 #[test]
 fn http2_conforms_with_tls_and_without() {
-    if !scenario::is_enabled() {
-        return;
-    }
-    let netns = Netns::named(scenario::checkout_name("portico-h2spec"));
-    // Removes what an interrupted test has left.
-    netns.delete().unwrap();
-    netns.create().unwrap();
-    let outcome = netns.run(async || conforms().await);
-    netns.delete().unwrap();
-    outcome.unwrap();
-}
-
-/// Kills the program when the test ends.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // It may have ended.
-        self.0.kill().ok();
-        self.0.wait().ok();
-    }
+    without_cluster::run("portico-h2spec", conforms);
 }
 
 async fn conforms() -> Result<()> {
     let h2spec = programs::h2spec()?;
     let folder = tempfile::tempdir()?;
     fs::write(folder.path().join("all.yaml"), MANIFESTS)?;
-    let log = folder.path().join("log");
-    let child = Command::new(program()?)
-        .args(["run", "--echo", "127.0.0.1:9000", "--access-log", "off", "--manifests"])
-        .arg(folder.path().join("all.yaml"))
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(fs::File::create(&log)?)
-        .spawn();
-    let _portico = Running(child.context("cannot start Portico")?);
-    for port in [HTTP_PORT, HTTPS_PORT] {
-        let listens = async || Ok(TcpStream::connect(("127.0.0.1", port)).await.map(drop)?);
-        until("Portico listens", START_TIMEOUT, listens).await.with_context(|| {
-            let log = fs::read_to_string(&log).unwrap_or_default();
-            format!("the log of Portico is:\n{log}")
-        })?;
-    }
-    let port = HTTPS_PORT.to_string();
-    check(&h2spec, &["--port", &port, "--tls", "--insecure"], &[])?;
-    let port = HTTP_PORT.to_string();
-    check(&h2spec, &["--port", &port], &[FAILING_WITHOUT_TLS])
+    let mut portico = Command::new(program()?);
+    portico.args(["run", "--echo", "127.0.0.1:9000", "--access-log", "off", "--manifests"]);
+    portico.arg(folder.path().join("all.yaml"));
+    let listens = ["127.0.0.1:8000", "127.0.0.1:8443"];
+    let _portico = Program::start(portico, &folder.path().join("log"), &listens).await?;
+    check(&h2spec, &["--port", "8443", "--tls", "--insecure"], &[])?;
+    check(&h2spec, &["--port", "8000"], &[FAILING_WITHOUT_TLS])
 }
 
 /// Runs all tests, of which only these may fail.
@@ -114,9 +78,3 @@ fn check(h2spec: &std::path::Path, arguments: &[&str], failing: &[&str]) -> Resu
     );
     Ok(())
 }
-
-/// The ports of Ingresses without a cluster.
-const HTTP_PORT: u16 = 8000;
-const HTTPS_PORT: u16 = 8443;
-/// On a busy machine. Usually it takes a fraction of a second.
-const START_TIMEOUT: Duration = Duration::from_secs(120);

@@ -1,0 +1,65 @@
+//! Tests in a network namespace of their own without a control plane: programs on the loopback address, where all ports
+//! are free.
+
+use std::fs::File;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use tokio::net::TcpStream;
+
+use crate::netns::Netns;
+use crate::process::last_lines;
+use crate::scenario;
+use crate::wait::until;
+
+/// Until a program listens, on a busy machine. Usually it takes a fraction of a second.
+pub const START_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// Runs a test in a new network namespace; if it fails, the caller fails with the complete error. Programs of the test
+/// must have ended when it returns.
+pub fn run(name: &str, test: impl AsyncFnOnce() -> Result<()> + Send) {
+    if !scenario::is_enabled() {
+        return;
+    }
+    let netns = Netns::named(scenario::checkout_name(name));
+    let run = || -> Result<()> {
+        // Removes what an interrupted test has left.
+        netns.delete()?;
+        netns.create()?;
+        let outcome = netns.run(async || test().await);
+        netns.delete()?;
+        outcome
+    };
+    if let Err(error) = run() {
+        panic!("{error:#}\nWithout root, skip these tests with E2E=off");
+    }
+}
+
+/// A running program. Dropping it kills it.
+#[derive(Debug)]
+pub struct Program(Child);
+
+impl Program {
+    /// Starts a program that writes its log to standard error, and waits until it listens on these addresses.
+    pub async fn start(mut command: Command, log: &Path, addresses: &[&str]) -> Result<Program> {
+        let file = File::create(log).with_context(|| format!("cannot write the log {}", log.display()))?;
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(file).spawn();
+        let program = Program(child.with_context(|| format!("cannot start {command:?}"))?);
+        for address in addresses {
+            let listens = async || Ok(TcpStream::connect(address).await.map(drop)?);
+            let listening = until(&format!("a program listens on {address}"), START_TIMEOUT, listens).await;
+            listening.with_context(|| format!("its log ends with:\n{}", last_lines(log, 15)))?;
+        }
+        Ok(program)
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // These fail only if the program has ended already.
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
