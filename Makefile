@@ -49,6 +49,12 @@ replay: ## Replay public bug reports of other gateways (tests/replay), also with
 	@bash scripts/setup.sh test
 	@bash scripts/replay.sh
 
+.PHONY: cache-tests
+cache-tests: ## Run the public tests of HTTP caches, and print the results next to those of other caches
+	@bash scripts/setup.sh test
+	@cargo test --locked --workspace --test process -- --exact --ignored --nocapture \
+	    http_cache::all_public_tests_have_the_expected_results
+
 # Number of cases that `make explore` generates for each property test.
 CASES ?= 20000
 

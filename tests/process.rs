@@ -14,6 +14,7 @@ mod envoy;
 mod fake_api_server;
 mod grpc_servers;
 mod harness;
+mod http_cache;
 mod identity;
 mod kong;
 mod ldap;

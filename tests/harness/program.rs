@@ -53,6 +53,16 @@ pub(crate) fn run_arguments(site: &Site) -> Vec<String> {
     line.split(' ').map(str::to_owned).collect()
 }
 
+/// The folder with Node.js and the packages of a folder of tests. They are installed the first time.
+pub(crate) fn node_packages(tests: &str) -> String {
+    // One test installs them, and the others wait.
+    static INSTALLATION: Mutex<()> = Mutex::new(());
+    let _guard = INSTALLATION.lock();
+    let output = Command::new("bash").arg(root().join("scripts/node-packages.sh")).arg(tests).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
 /// A running program. It is killed on drop.
 pub(crate) struct Program {
     child: Child,

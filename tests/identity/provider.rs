@@ -1,14 +1,13 @@
 //! The provider as a process, and requests of other clients to it.
 
 use std::process::{Command, Stdio};
-use std::sync::LazyLock;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use crate::harness::client::{ClientResponse, Connection};
-use crate::harness::program::{Program, root};
+use crate::harness::program::{Program, node_packages, root};
 use crate::harness::site::{Site, free_port};
 use crate::identity::browser::SHOP;
 
@@ -55,14 +54,14 @@ impl ProviderOptions {
 
     /// Starts the provider, which accepts connections when this returns.
     pub(crate) fn start(&self) -> OidcProvider {
-        let folder = &*INSTALLED;
+        let folder = node_packages("tests/identity");
         let options = json!({
             "port": self.port, "redirectUri": format!("{SHOP}/callback"), "postLogoutUri": format!("{SHOP}/bye"),
             "backchannelUri": self.backchannel, "accessSeconds": self.access_seconds,
             "clockSeconds": self.clock_seconds, "key": self.key,
         });
         let mut command = Command::new(format!("{folder}/node"));
-        command.arg(root().join("tests/identity/provider.mjs")).args([folder, &options.to_string()]);
+        command.arg(root().join("tests/identity/provider.mjs")).args([&folder, &options.to_string()]);
         command.stdin(Stdio::null()).env("NODE_ENV", "test");
         let process = Program::start(command);
         let issuer = self.issuer();
@@ -101,10 +100,3 @@ pub(crate) fn basic(id: &str, secret: &str) -> String {
     let secret = secret.replace('+', "%2B").replace('/', "%2F").replace('=', "%3D").replace(' ', "%20");
     format!("authorization: Basic {}\r\n", STANDARD.encode(format!("{id}:{secret}")))
 }
-
-/// The folder with Node.js and the packages.
-static INSTALLED: LazyLock<String> = LazyLock::new(|| {
-    let output = Command::new("bash").arg(root().join("scripts/oidc-provider.sh")).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap().trim().to_owned()
-});

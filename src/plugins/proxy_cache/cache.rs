@@ -58,6 +58,7 @@ pub(super) struct Fetch {
 
 /// A response that may be stored.
 pub(super) struct Admitted {
+    pub(super) directives: CacheControl,
     pub(super) freshness: Freshness,
     pub(super) vary: Vary,
     pub(super) keep: Duration,
@@ -173,14 +174,14 @@ impl ResponseCache {
         for (name, value) in headers.iter().filter(|(name, _)| is_stored_field(name)) {
             stored.append(name.clone(), value.clone());
         }
-        let Admitted { freshness, vary, keep } = admitted;
+        let Admitted { directives, freshness, vary, keep } = admitted;
         let mut reservation = Reservation::new(&self.store, &self.partition);
         if !reservation.grow(head_bytes(&stored, &vary, &tags)) {
             return None;
         }
         Some(StoredResponse {
             status,
-            directives: CacheControl::of_response(headers),
+            directives,
             headers: stored,
             body: Bytes::new(),
             vary,

@@ -9,7 +9,7 @@ use super::cache::{Admitted, CacheDecision, Fetch, Report, ResponseCache, has_un
 use super::config::CacheSettings;
 use super::outcome::CacheOutcome;
 use super::semantics::cache_control::CacheControl;
-use super::semantics::storing::{Freshness, explicit_lifetime};
+use super::semantics::storing::{Freshness, expiry};
 use super::semantics::vary::Vary;
 use super::store::StoredResponse;
 use super::stored_reply;
@@ -112,16 +112,16 @@ fn admit(settings: &CacheSettings, fetch: &Fetch, status: StatusCode, cx: &After
     if !is_listed || has_cookies || headers.contains_key(TRAILER) {
         return None;
     }
+    let directives = CacheControl::of_response(headers);
     let ttl = if settings.cache_control {
-        let directives = CacheControl::of_response(headers);
         if directives.private || directives.no_store || directives.no_cache {
             return None;
         }
-        explicit_lifetime(&directives, headers, cx.now).filter(|ttl| !ttl.is_zero())?
+        directives.lifetime().or_else(|| expiry(headers, cx.now)).filter(|ttl| !ttl.is_zero())?
     } else {
         settings.ttl
     };
     let vary = Vary::new(&fetch.request, headers)?;
     let freshness = Freshness { lifetime: ttl, initial_age: Duration::ZERO };
-    Some(Admitted { freshness, vary, keep: settings.storage_ttl.unwrap_or(ttl) })
+    Some(Admitted { directives, freshness, vary, keep: settings.storage_ttl.unwrap_or(ttl) })
 }

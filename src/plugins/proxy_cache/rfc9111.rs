@@ -202,12 +202,12 @@ fn admit(
         stores_cookies: settings.stores_cookies,
         max_heuristic: settings.ttl,
     };
-    let freshness = storable(&fetch.request, status, headers, rules, (fetch.sent, now))?;
+    let (directives, freshness) = storable(&fetch.request, status, headers, rules, (fetch.sent, now))?;
     let vary = Vary::new(&fetch.request, headers).ok_or("vary")?;
     let tags = tags(headers).ok_or("tags")?;
     let fresh = freshness.lifetime.saturating_sub(freshness.initial_age);
     let keep = settings.storage_ttl.unwrap_or(fresh + STALE_STORAGE);
-    Ok((Admitted { freshness, vary, keep }, tags))
+    Ok((Admitted { directives, freshness, vary, keep }, tags))
 }
 
 fn report(cache: &ResponseCache, fetch: &Fetch, cx: &mut AfterForwardCx<'_>, outcome: CacheOutcome, status: String) {

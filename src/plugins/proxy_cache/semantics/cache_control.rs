@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use http::HeaderMap;
 use http::header::{CACHE_CONTROL, PRAGMA};
+use http::{HeaderMap, HeaderName};
 
 /// The directives that a shared cache reads. Unknown ones have no effect.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,8 +30,13 @@ pub(crate) struct CacheControl {
 impl CacheControl {
     /// The directives of a response.
     pub(crate) fn of_response(headers: &HeaderMap) -> Self {
+        CacheControl::of_field(headers, &CACHE_CONTROL)
+    }
+
+    /// The directives in a field with the syntax of `Cache-Control`.
+    pub(super) fn of_field(headers: &HeaderMap, name: &HeaderName) -> Self {
         let mut directives = CacheControl::default();
-        for value in headers.get_all(CACHE_CONTROL) {
+        for value in headers.get_all(name) {
             directives.read(value.as_bytes());
         }
         directives
@@ -47,12 +52,17 @@ impl CacheControl {
         directives
     }
 
+    /// How long a response is fresh, if the directives say it (section 4.2.1).
+    pub(crate) fn lifetime(&self) -> Option<Duration> {
+        self.s_maxage.or(self.max_age)
+    }
+
     /// Whether a stale response must not be sent without validation (section 4.2.4).
     pub(crate) fn forbids_stale(&self) -> bool {
         self.must_revalidate || self.proxy_revalidate || self.no_cache || self.s_maxage.is_some()
     }
 
-    fn read(&mut self, mut rest: &[u8]) {
+    pub(super) fn read(&mut self, mut rest: &[u8]) {
         while !rest.is_empty() {
             let (name, argument, after) = next_directive(rest);
             rest = after;

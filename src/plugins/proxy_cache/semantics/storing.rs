@@ -6,6 +6,7 @@ use http::header::{AGE, AUTHORIZATION, DATE, ETAG, EXPIRES, HeaderName, LAST_MOD
 use http::{HeaderMap, StatusCode};
 
 use super::cache_control::{CacheControl, MAX_DELTA, delta_seconds};
+use super::response_directives::ResponseDirectives;
 
 /// What the configuration permits in addition to RFC 9111, and its limit of guesses.
 #[derive(Clone, Copy, Debug)]
@@ -25,15 +26,15 @@ pub(crate) struct Freshness {
     pub(crate) initial_age: Duration,
 }
 
-/// The freshness of a response to a GET request, or why it must not be stored.
+/// The directives and the freshness of a response to a GET request, or why it must not be stored.
 pub(crate) fn storable(
     request: &HeaderMap,
     status: StatusCode,
     headers: &HeaderMap,
     rules: StoringRules,
     (sent, received): (SystemTime, SystemTime),
-) -> Result<Freshness, &'static str> {
-    let directives = CacheControl::of_response(headers);
+) -> Result<(CacheControl, Freshness), &'static str> {
+    let ResponseDirectives { directives, are_targeted } = ResponseDirectives::of(headers);
     if CacheControl::of_request(request).no_store {
         return Err("request-no-store");
     }
@@ -62,7 +63,8 @@ pub(crate) fn storable(
     {
         return Err("vary");
     }
-    let lifetime = match explicit_lifetime(&directives, headers, received) {
+    let explicit = directives.lifetime().or_else(|| if are_targeted { None } else { expiry(headers, received) });
+    let lifetime = match explicit {
         Some(lifetime) => lifetime,
         None if HEURISTIC.contains(&status.as_u16()) || directives.public => {
             heuristic_lifetime(headers, received).min(rules.max_heuristic)
@@ -74,18 +76,11 @@ pub(crate) fn storable(
     if (lifetime.is_zero() || directives.no_cache) && !has_validator && stale_uses.is_zero() {
         return Err("expired");
     }
-    Ok(Freshness { lifetime, initial_age: initial_age(headers, sent, received) })
+    Ok((directives, Freshness { lifetime, initial_age: initial_age(headers, sent, received) }))
 }
 
-/// `s-maxage`, else `max-age`, else `Expires` (section 4.2.1).
-pub(crate) fn explicit_lifetime(
-    directives: &CacheControl,
-    headers: &HeaderMap,
-    received: SystemTime,
-) -> Option<Duration> {
-    if let Some(age) = directives.s_maxage.or(directives.max_age) {
-        return Some(age);
-    }
+/// The time from `Date` to `Expires`.
+pub(crate) fn expiry(headers: &HeaderMap, received: SystemTime) -> Option<Duration> {
     let mut values = headers.get_all(EXPIRES).iter();
     let expires = values.next()?;
     // Anything but one date is in the past (section 5.3).
@@ -188,7 +183,7 @@ mod tests {
             StoringRules { shares_authorized: false, stores_cookies: false, max_heuristic: Duration::from_secs(300) };
         let status = StatusCode::from_u16(status).unwrap();
         storable(&fields(request), status, &fields(response), rules, (at(0), at(0)))
-            .map(|freshness| freshness.lifetime.as_secs())
+            .map(|(_, freshness)| freshness.lifetime.as_secs())
     }
 
     #[test]

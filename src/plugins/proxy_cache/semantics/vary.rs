@@ -51,13 +51,15 @@ impl Vary {
     }
 }
 
-/// All values of a field as one list. A field that is absent differs from an empty one.
+/// All values of a field as one list, without spaces around its commas, which have no meaning in lists (RFC 9111,
+/// section 4.1). A field that is absent differs from an empty one.
 fn value_of(headers: &HeaderMap, name: &HeaderName) -> Option<Box<[u8]>> {
-    let mut values = headers.get_all(name).iter();
-    let mut joined = values.next()?.as_bytes().trim_ascii().to_vec();
-    for value in values {
-        joined.extend_from_slice(b", ");
-        joined.extend_from_slice(value.as_bytes().trim_ascii());
+    let mut values = headers.get_all(name).iter().peekable();
+    values.peek()?;
+    let mut joined = Vec::new();
+    for member in values.flat_map(|value| value.as_bytes().split(|byte| *byte == b',')) {
+        joined.extend_from_slice(member.trim_ascii());
+        joined.push(b',');
     }
     Some(joined.into())
 }
@@ -87,6 +89,9 @@ mod tests {
         };
         let german = vary(&[("accept-language", "de")], &["Accept-Language, accept-language", "X-B"]).unwrap();
         assert!(german.matches(&fields(&[("accept-language", "de"), ("x-c", "1")])));
+        let lists = vary(&[("accept-language", "de, en")], &["accept-language"]).unwrap();
+        assert!(lists.matches(&fields(&[("accept-language", "de"), ("accept-language", "en ")])));
+        assert!(!lists.matches(&fields(&[("accept-language", "deen")])));
         for other in [&[][..], &[("accept-language", "en")], &[("accept-language", "de"), ("x-b", "")]] {
             assert!(!german.matches(&fields(other)), "{other:?}");
         }

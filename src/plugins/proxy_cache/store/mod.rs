@@ -42,6 +42,11 @@ impl CacheKey {
         self.0.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
+    /// The half that identifies the target.
+    fn target(self) -> [u8; 16] {
+        std::array::from_fn(|index| self.0[index])
+    }
+
     /// Reads what [`CacheKey::to_hex`] has written.
     pub(crate) fn from_hex(text: &str) -> Option<CacheKey> {
         let mut key = [0; 32];

@@ -21,8 +21,8 @@ pub(crate) struct Partition {
     evict_next: AtomicUsize,
 }
 
-/// Changes when responses of a shard are purged or invalidated, so that one which was requested before is not stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The number of removals in a shard when a response was requested. It is not stored if a later one concerns it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Generation(u64);
 
 #[derive(Debug, Default)]
@@ -33,7 +33,7 @@ struct Shard {
     queue: VecDeque<(CacheKey, u64)>,
     next_id: u64,
     variants: usize,
-    generation: u64,
+    removals: Removals,
     flights: HashMap<CacheKey, Flight>,
 }
 
@@ -60,7 +60,7 @@ impl Partition {
         now: SystemTime,
     ) -> (Option<Arc<StoredResponse>>, Generation) {
         let mut shard = self.shard(key).lock();
-        let generation = Generation(shard.generation);
+        let generation = shard.removals.latest;
         let Some(variants) = shard.entries.get_mut(&key) else { return (None, generation) };
         let count = variants.len();
         variants.retain(|variant| variant.response.keep_until > now);
@@ -78,7 +78,7 @@ impl Partition {
     }
 
     /// Stores a response to a request, in place of those that would be selected for the same request. Returns false if
-    /// responses of the shard were purged since its request.
+    /// what is stored for its target was removed since its request.
     pub(crate) fn insert(
         &self,
         key: CacheKey,
@@ -88,7 +88,7 @@ impl Partition {
     ) -> bool {
         let mut guard = self.shard(key).lock();
         let shard = &mut *guard;
-        if Generation(shard.generation) != requested_in {
+        if shard.removals.concern(key, requested_in) {
             return false;
         }
         let id = shard.next_id;
@@ -123,7 +123,7 @@ impl Partition {
         first.0[16..].fill(0);
         last.0[16..].fill(u8::MAX);
         let mut shard = self.shard(key).lock();
-        shard.generation += 1;
+        shard.removals.add(key);
         let keys: Vec<_> = shard.entries.range(first..=last).map(|(key, _)| *key).collect();
         keys.into_iter().map(|key| shard.remove(key)).sum()
     }
@@ -131,12 +131,12 @@ impl Partition {
     pub(super) fn purge(&self, purge: &Purge, key: Option<CacheKey>) -> usize {
         if let Some(key) = key {
             let mut shard = self.shard(key).lock();
-            shard.generation += 1;
+            shard.removals.add(key);
             return shard.remove(key);
         }
         let purge_shard = |shard: &Mutex<Shard>| {
             let mut shard = shard.lock();
-            shard.generation += 1;
+            shard.removals.add_all();
             match purge {
                 Purge::Tag(tag) => shard.remove_tag(tag.as_bytes()),
                 Purge::All | Purge::Key(_) => {
@@ -178,6 +178,40 @@ impl Partition {
     pub(super) fn count(&self) -> (usize, usize) {
         let counts = self.shards.iter().map(|shard| shard.lock()).map(|shard| (shard.variants, shard.queue.len()));
         counts.fold((0, 0), |sum, (variants, queued)| (sum.0 + variants, sum.1 + queued))
+    }
+}
+
+/// What was removed lately, so that a response is not stored that was requested before.
+#[derive(Debug, Default)]
+struct Removals {
+    latest: Generation,
+    /// The last removal of everything, or of a target that `targets` has no room for any more.
+    of_all: Generation,
+    /// The last removals of single targets, in their order.
+    targets: VecDeque<(Generation, [u8; 16])>,
+}
+
+impl Removals {
+    fn add(&mut self, key: CacheKey) {
+        self.latest.0 += 1;
+        if self.targets.len() == MAX_REMOVED_TARGETS
+            && let Some((forgotten, _)) = self.targets.pop_front()
+        {
+            self.of_all = forgotten;
+        }
+        self.targets.push_back((self.latest, key.target()));
+    }
+
+    fn add_all(&mut self) {
+        self.latest.0 += 1;
+        self.of_all = self.latest;
+        self.targets.clear();
+    }
+
+    /// Whether something was removed that a response with this key may have been, since it was requested.
+    fn concern(&self, key: CacheKey, requested_in: Generation) -> bool {
+        let mut later = self.targets.iter().rev().take_while(|(generation, _)| *generation > requested_in);
+        self.of_all > requested_in || later.any(|(_, target)| *target == key.target())
     }
 }
 
@@ -234,5 +268,7 @@ impl Shard {
 
 /// So many that the workers of a large machine rarely wait for each other.
 const SHARDS: usize = 32;
+/// Of how many removed targets a shard knows. If more are removed while a response is on its way, it is not stored.
+const MAX_REMOVED_TARGETS: usize = 64;
 /// How many responses that differ by fields of the request are kept for one key.
 const MAX_VARIANTS: usize = 32;

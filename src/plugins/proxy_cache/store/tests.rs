@@ -157,6 +157,30 @@ fn what_was_requested_before_a_purge_is_not_stored() {
     }
 }
 
+/// A client that sends unsafe requests for other targets must not keep anything from being stored.
+#[test]
+fn invalidation_concerns_only_its_target() {
+    let store = Arc::new(CacheStore::new(1 << 20));
+    let partition = store.partition("shop");
+    let none = HeaderMap::new();
+    assert!(put(&store, &partition, key(1, 0), 10, &none));
+    let (found, generation) = partition.look_up(key(1, 0), &none, NOW);
+    let found = found.unwrap();
+    for target in 2..50 {
+        partition.invalidate(key(target, 0));
+    }
+    assert!(partition.insert(key(1, 0), &none, Arc::clone(&found), generation));
+    partition.invalidate(key(1, 7));
+    assert!(!partition.insert(key(1, 0), &none, Arc::clone(&found), generation));
+    // More are removed than are remembered.
+    let (_, generation) = partition.look_up(key(1, 0), &none, NOW);
+    partition.invalidate(key(1, 0));
+    for _ in 0..200 {
+        partition.invalidate(key(33, 0));
+    }
+    assert!(!partition.insert(key(1, 0), &none, found, generation));
+}
+
 #[tokio::test(start_paused = true)]
 async fn one_of_several_requests_flies() {
     let store = Arc::new(CacheStore::new(1 << 20));
