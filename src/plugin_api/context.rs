@@ -86,8 +86,8 @@ impl RequestCx<'_> {
         self.plugin_data.insert(self.slot, value);
     }
 
-    /// Declares a field of the request that the plugin changes because a server has named it, so that
-    /// [`Plugin::declare_fields`](super::Plugin::declare_fields) cannot.
+    /// Declares a field of the request that the plugin changes because a server has decided so. Stored responses depend
+    /// on it, and [`Plugin::declare_fields`](super::Plugin::declare_fields) need not know its name.
     pub fn declare_request_field(&mut self, name: &HeaderName) {
         self.named_fields.get_or_insert_default().add(name);
     }
@@ -110,6 +110,8 @@ pub struct BeforeForwardCx<'r> {
     pub id: &'r HeaderValue,
     /// The identity that authentication plugins have established.
     pub identity: &'r Identity,
+    /// The fields that servers of plugins and authorization servers have changed, as they are in `head` now.
+    pub decided_fields: Option<&'r FieldNames>,
     /// Headers to set on the response to this request, as in `access`.
     pub response_headers: &'r mut ResponseHeaders,
     pub now: SystemTime,

@@ -7,8 +7,10 @@ use portico::plugin_api::{AnyPluginKind, ConsumerDirectory, PluginState};
 use portico::plugins::REGISTRY;
 use portico::plugins::proxy_cache::store::{CacheStore, Purge};
 use portico::snapshot::Snapshot;
+use portico::snapshot::rule::Filters;
 use serde_json::{Value, json};
 
+use crate::external_auth::{filters, http_filter};
 use crate::harness::{
     Endpoint, Options, Route, TestResponse, TestServer, forward, reserve_address, route, snapshot, upstream,
 };
@@ -16,12 +18,21 @@ use crate::http_log::loopback_services;
 
 /// A proxy whose route has these plugins and forwards to the endpoint.
 async fn server(plugins: &[(&str, Value)], endpoint: &Endpoint) -> (TestServer, PluginState) {
+    filtered_server(plugins, Filters::default(), endpoint).await
+}
+
+/// Like [`server`], and the route has these filters.
+async fn filtered_server(
+    plugins: &[(&str, Value)],
+    filters: Filters,
+    endpoint: &Endpoint,
+) -> (TestServer, PluginState) {
     let plugins: Vec<(&dyn AnyPluginKind, Value)> =
         plugins.iter().map(|(name, config)| (REGISTRY.find(name).unwrap(), config.clone())).collect();
     let state = PluginState::default();
     let chain = chain_with(&plugins, &state, &loopback_services());
     let action = forward(vec![(1, upstream("web", &[endpoint.address]))]);
-    let route = Route { plugins: Some(chain), ..route(action) };
+    let route = Route { plugins: Some(chain), filters, ..route(action) };
     let mut consumers = ConsumerDirectory::default();
     consumers.add(&consumer("anna", &["staff"]));
     let (address, reserved) = reserve_address();
@@ -106,6 +117,56 @@ async fn denied_requests_are_never_answered_from_the_cache() {
         assert!(!denied.text().contains("0001"), "{plugin}");
         assert_eq!(endpoint.log.requests().len(), 1, "{plugin}");
     }
+}
+
+/// A user must not get what was stored for another one, whichever server tells the endpoint who it is.
+#[tokio::test]
+async fn responses_are_stored_for_each_decision() {
+    let authorization = Endpoint::scripted(|mut stream, _| async move {
+        while let Some(request) = stream.request().await {
+            let user = if request.contains("cookie: anna") { "anna" } else { "ben" };
+            stream.send(format!("HTTP/1.1 200 OK\r\nx-user: {user}\r\ncontent-length: 0\r\n\r\n")).await;
+        }
+    })
+    .await;
+    let address = authorization.address;
+    let by_plugin = json!({"address": format!("http://{address}/"), "response_headers": ["x-user"]});
+    for (plugins, filter) in [
+        (vec![("forward-auth", by_plugin), cache(json!({}))], None),
+        (vec![cache(json!({}))], Some(http_filter(upstream("auth", &[address])))),
+    ] {
+        let endpoint = counting("content-type: text/plain\r\n").await;
+        let filters = filter.map(filters).unwrap_or_default();
+        let (server, _) = filtered_server(&plugins, filters, &endpoint).await;
+        for (cookie, expected) in [("anna", "0001"), ("ben", "0002"), ("anna", "0001"), ("ben", "0002")] {
+            let response = get(&server, "/a", &format!("cookie: {cookie}\r\n")).await;
+            assert_eq!(&*response.text(), expected, "{cookie}, {:?}", plugins[0].0);
+        }
+    }
+}
+
+/// docs/kong-compatibility.md, 4.17 and 4.1: without the right key, or in a group that is denied, nothing stored is
+/// sent.
+#[tokio::test]
+async fn credentials_come_before_stored_responses() {
+    let endpoint = counting("content-type: text/plain\r\n").await;
+    let (server, _) = server(&[("key-auth", json!({})), cache(json!({"vary_headers": []}))], &endpoint).await;
+    for _ in 0..2 {
+        let rejected = get(&server, "/a", "apikey: wrong\r\n").await;
+        assert_eq!((rejected.status, rejected.header("x-cache-status")), (401, None));
+    }
+    assert_eq!(endpoint.log.requests().len(), 0);
+}
+
+/// The host that other proxies report is no part of the key, so it must not reach the endpoint from a stranger.
+#[tokio::test]
+async fn strangers_cannot_store_responses_for_a_forged_host() {
+    let endpoint = counting("content-type: text/plain\r\n").await;
+    let (server, _) = server(&[cache(json!({}))], &endpoint).await;
+    let forged = get(&server, "/a", "x-forwarded-host: evil.example\r\nx-forwarded-host: b\r\n").await;
+    assert_eq!(&*forged.text(), "0001");
+    assert!(!endpoint.log.requests()[0].contains("evil.example"));
+    assert_eq!(&*get(&server, "/a", "").await.text(), "0001");
 }
 
 #[tokio::test]

@@ -49,6 +49,7 @@ impl Chain {
                 client: request.client,
                 id: request.id,
                 identity: &state.identity,
+                decided_fields: state.named_fields.as_deref(),
                 response_headers: &mut state.response_headers,
                 now: request.now,
                 scope: &instance.scope,

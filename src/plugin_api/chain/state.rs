@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use smallvec::SmallVec;
 
 use super::selected::{SelectedInstance, SelectionProgress};
@@ -51,6 +51,14 @@ impl ChainState {
     /// The state of a request for which regular expressions may still take this many steps.
     pub fn with_regex_steps(steps: u64) -> Self {
         ChainState { regex_steps: RemainingRegexSteps::new(steps), ..ChainState::default() }
+    }
+
+    /// Declares fields of the request that an authorization server has changed, for the phase `before_forward`.
+    pub fn declare_request_fields<'n>(&mut self, names: impl IntoIterator<Item = &'n HeaderName>) {
+        let mut names = names.into_iter().peekable();
+        if names.peek().is_some() {
+            self.named_fields.get_or_insert_default().add_all(names);
+        }
     }
 
     /// Sets the headers that plugins have set in `access` on the response.

@@ -29,6 +29,9 @@ impl ForwardAuth {
         if let Some(identity) = &self.identity {
             identity.apply(cx, &response.headers);
         }
+        for name in &self.response_headers {
+            cx.declare_request_field(name);
+        }
         let headers = &mut cx.head.headers;
         for name in &self.response_headers {
             headers.remove(name);

@@ -126,6 +126,7 @@ impl ResponseCache {
             uri: &cx.head.uri,
             headers: &cx.head.headers,
             identity: cx.identity,
+            decided_fields: cx.decided_fields,
             by_authorization,
         };
         parts.key(&self.settings)

@@ -12,6 +12,7 @@ use http::{HeaderMap, Method, Uri};
 
 use super::config::CacheSettings;
 use super::store::CacheKey;
+use crate::plugin_api::changed_fields::FieldNames;
 use crate::plugin_api::consumers::sha256;
 use crate::plugin_api::{ClientInfo, Identity, Scheme};
 
@@ -25,6 +26,8 @@ pub(super) struct KeyParts<'r> {
     pub(super) uri: &'r Uri,
     pub(super) headers: &'r HeaderMap,
     pub(super) identity: &'r Identity,
+    /// The fields that a server has decided about, so that its decision for one client is not that for others.
+    pub(super) decided_fields: Option<&'r FieldNames>,
     /// Whether responses to requests with different `Authorization` differ.
     pub(super) by_authorization: bool,
 }
@@ -44,11 +47,25 @@ impl KeyParts<'_> {
             }
             text.end_list();
         }
+        self.push_decided_fields(&mut text);
         let response = sha256(&text.0);
         let mut key = [0; 32];
         key[..16].copy_from_slice(&resource[..16]);
         key[16..].copy_from_slice(&response[..16]);
         CacheKey(key)
+    }
+
+    /// The fields that servers have decided about, in all spellings that an endpoint may read as one of them.
+    fn push_decided_fields(&self, text: &mut Parts) {
+        let Some(names) = self.decided_fields else { return };
+        let mut fields: Vec<_> = self.headers.iter().filter(|(name, _)| names.contains(name)).collect();
+        // Stable: values of one name keep their order.
+        fields.sort_by(|(a, _), (b, _)| a.as_str().cmp(b.as_str()));
+        for (name, value) in fields {
+            text.push(name.as_str().as_bytes());
+            text.push(value.as_bytes());
+        }
+        text.end_list();
     }
 
     /// The consumer; without one, the credential and the groups, which other sources of identities have.

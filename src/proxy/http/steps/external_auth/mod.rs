@@ -35,6 +35,7 @@ use http::{HeaderValue, Method, Request, Response};
 use tokio::time::{Instant, timeout_at};
 
 use super::early_exit::EarlyExit;
+use super::plugins;
 use super::read_body::read_body;
 use super::request_context::{RequestContext, RoutedRequest};
 use super::request_hash;
@@ -81,6 +82,11 @@ pub(in crate::proxy) async fn authorize(
     match decision? {
         Decision::Allowed { request: changes, response } => {
             changes.apply(request.headers_mut());
+            if plugins::may_stand_in_for_backend(cx)
+                && let Some(run) = &mut cx.record.plugin_run
+            {
+                run.state.declare_request_fields(changes.names());
+            }
             if request.body().may_have_trailers() {
                 request.body_mut().no_trailers().add_all(changes.names());
             }
