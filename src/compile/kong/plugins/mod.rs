@@ -13,6 +13,7 @@
 mod chain;
 mod configuration;
 mod degraded;
+mod ordering;
 mod references;
 mod route_description;
 mod secret_values;
@@ -42,6 +43,7 @@ use crate::compile::affected::keys_of_kind;
 use crate::compile::parents::plans::ParentPlans;
 use crate::compile::verdict::Verdict;
 use crate::diagnostic::Diagnostic;
+use crate::plugin_api::chain::AccessOrdering;
 use crate::plugin_api::consumers::ConsumerDirectory;
 use crate::plugin_api::consumers::plugins::ConsumerPlugin;
 use crate::plugin_api::kind::{HTTP_FAMILY, STREAM_FAMILY};
@@ -94,6 +96,8 @@ struct CompiledPlugin {
     /// instance.
     is_active: bool,
     stream_use: StreamUse,
+    /// Before and after which plugins it runs.
+    ordering: Option<Arc<AccessOrdering>>,
     /// Whether the object is larger than an object may be, so that its configuration is unknown.
     is_oversized: bool,
     /// The object that configures it, such as `KongPlugin/default/limit`.
@@ -213,6 +217,9 @@ impl Plugins {
             routes_to_update.extend(cx.store.tls_routes.keys().map(|key| ObjectId::new(Kind::TlsRoute, key.clone())));
             routes_to_update.extend(cx.store.udp_routes.keys().map(|key| ObjectId::new(Kind::UdpRoute, key.clone())));
             routes_to_update.extend(cx.store.ingresses.keys().map(|key| ObjectId::new(Kind::Ingress, key.clone())));
+            let (tcp, udp) = (cx.store.tcp_ingresses.keys(), cx.store.udp_ingresses.keys());
+            routes_to_update.extend(tcp.map(|key| ObjectId::new(Kind::TcpIngress, key.clone())));
+            routes_to_update.extend(udp.map(|key| ObjectId::new(Kind::UdpIngress, key.clone())));
         }
         PluginUpdate { verdicts_to_update, routes_to_update, subjects_to_update }
     }
@@ -266,7 +273,7 @@ impl Plugins {
         let is_subject = |id: &ObjectId| matches!(id.kind, Kind::KongConsumer | Kind::KongConsumerGroup);
         // Of many consumers, none has a chain.
         if !index.dependents(id).all(is_subject) {
-            let has_chains = |id: &ObjectId| id.kind == Kind::Ingress || GATEWAY_ROUTES.contains(&id.kind);
+            let has_chains = |id: &ObjectId| INGRESSES.contains(&id.kind) || GATEWAY_ROUTES.contains(&id.kind);
             routes_to_update.extend(index.affected_by([id]).into_iter().filter(has_chains));
         }
         match referrers {
@@ -293,7 +300,8 @@ impl Plugins {
     }
 }
 
-/// The kinds of routes of Gateways, which have plugins.
+/// The kinds of routes that have plugins: those without a Gateway, and those of Gateways.
+const INGRESSES: [Kind; 3] = [Kind::Ingress, Kind::TcpIngress, Kind::UdpIngress];
 const GATEWAY_ROUTES: [Kind; 5] = [Kind::HttpRoute, Kind::GrpcRoute, Kind::TcpRoute, Kind::TlsRoute, Kind::UdpRoute];
 
 /// For each reference in the annotation of an object: the plugin, or the reason why the reference cannot be resolved.
@@ -361,11 +369,12 @@ fn compile_plugin(
         config: Value::Null,
         configuration_hash: 0,
         plugin: Err(()),
-        problems: ordering_problem(settings).into_iter().collect(),
+        problems: Vec::new(),
         ineffective_in_kong: ineffective_in_kong(settings),
         notes: Vec::new(),
         is_active: !settings.disabled,
         stream_use: StreamUse::of(settings),
+        ordering: None,
         is_oversized: false,
         object,
         for_subjects: None,
@@ -398,6 +407,13 @@ fn compile_plugin(
     if has_only_stream_protocols(settings) {
         compiled.problems.extend((!kind.phases().stream_open).then(|| stream_protocols_problem(kind)));
         compiled.is_active = false;
+    }
+    match ordering::parse(settings, kind, &cx.inputs.plugin_factory.registry) {
+        Ok(ordering) => compiled.ordering = ordering,
+        Err(problems) => {
+            compiled.problems.extend(problems);
+            return compiled;
+        }
     }
     match configuration::build(cx.store, &meta.key, settings, max_secret_values) {
         Err(problem) => compiled.problems.push(problem),
@@ -439,13 +455,6 @@ fn unsupported_protocols(kind: &dyn AnyPluginKind, settings: &PluginSettings) ->
         )
     };
     unsupported.map(problem).collect()
-}
-
-/// A diagnostic if the field `ordering` is set.
-fn ordering_problem(settings: &PluginSettings) -> Option<Diagnostic> {
-    let message = "plugins run in the order of their priorities, so ordering has no effect";
-    let is_set = settings.ordering.is_some();
-    is_set.then(|| Diagnostic::error("ordering", message, "remove it if that order is acceptable"))
 }
 
 /// Whether all protocols are stream protocols, so the plugin does not run for requests. As in Kong, a plugin with any
