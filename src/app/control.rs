@@ -223,7 +223,9 @@ impl Control {
             return;
         }
         self.binds = binds;
-        let has_listeners = |id: &&ObjectId| matches!(id.kind, Kind::Gateway | Kind::ListenerSet | Kind::Ingress);
+        let has_listeners = |id: &&ObjectId| {
+            matches!(id.kind, Kind::Gateway | Kind::ListenerSet | Kind::Ingress | Kind::TcpIngress | Kind::UdpIngress)
+        };
         let ids: Vec<_> = self.verdicts.keys().filter(has_listeners).cloned().collect();
         for id in ids {
             self.update_verdict(id);
@@ -278,7 +280,10 @@ impl Control {
         let index = self.store.dependency_index();
         let is_route = |id: &ObjectId| {
             RouteKind::of(id.kind).is_some()
-                || matches!(id.kind, Kind::Ingress | Kind::KongServiceFacade | Kind::XBackend)
+                || matches!(
+                    id.kind,
+                    Kind::Ingress | Kind::TcpIngress | Kind::UdpIngress | Kind::KongServiceFacade | Kind::XBackend
+                )
         };
         let is_routed_to = |service: &ObjectId| index.dependents(service).any(is_route);
         match id.kind {

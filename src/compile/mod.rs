@@ -6,7 +6,8 @@
 //!   parents/planner.rs ─ gateways/     Gateway, ListenerSet ─▶ listeners, to which routes attach
 //!   kong/plugins/                      KongPlugin ─▶ plugins that are built
 //!   routes/planner.rs ┬ routes/        HTTPRoute, GRPCRoute, TCPRoute, TLSRoute, UDPRoute ─▶ rules
-//!   ingress/ ─────────┴ backend/       Service, XBackend ─▶ upstreams ◀─ policies/
+//!   ingress/, ────────┴ backend/       Service, XBackend ─▶ upstreams ◀─ policies/
+//!   stream_ingress/                    TCPIngress, UDPIngress ─▶ rules for connections and datagrams
 //!   routes/routers.rs                  rules by listener and host ─▶ Snapshot
 //!   parents/verdict.rs, kong/, policies/, verdict_updates/ ─▶ verdict/table.rs ─▶ Verdicts
 //! ```
@@ -40,6 +41,7 @@ mod paths;
 mod policies;
 mod routes;
 mod run;
+mod stream_ingress;
 mod upstream_settings;
 mod verdict_updates;
 
@@ -55,7 +57,7 @@ pub use gateways::served_gateways::{
     ExposedGateway, addressable_gateways, exposed_gateways, foreign_gateways, routes_to_gateways,
 };
 pub use ingress::publish::PublishSource;
-pub use ingress::settings::{HostOwnership, IngressListener, IngressSettings};
+pub use ingress::settings::{HostOwnership, IngressListener, IngressSettings, StreamListener, StreamProtocol};
 pub use ingress_class::dialect::has_path_expressions;
 pub use kong::plugins::with_degraded_plugins;
 pub(crate) use objects::route_kind::RouteKind;

@@ -261,7 +261,7 @@ impl IngressCompiler {
         if let (HostOwnership::Any, Some(ingress)) = (cx.inputs.ingress.host_ownership, cx.store.ingresses.get(key)) {
             diagnostics.extend(self.host_claims.shared_hosts(ingress));
         }
-        for address in taken {
+        for address in taken.iter().filter(|address| self.binds.contains_key(address)) {
             let message = format!("{address} is used by a Gateway, so it does not serve Ingresses");
             diagnostics.push(
                 Diagnostic::of_object(
@@ -339,11 +339,15 @@ fn resolve_conflicts(
         .into_iter()
         .map(|(host, (_, certificate))| (host, Arc::new(Certificates::new(vec![Arc::clone(certificate)]))))
         .collect();
+    certificates.entry(HostPattern::Any).or_insert_with(|| default_certificates(cx, secrets));
+    (certificates, conflicts)
+}
+
+/// The certificate of hosts without one. Without it, handshakes for them are rejected.
+pub(super) fn default_certificates(cx: CompileContext<'_>, secrets: &mut SecretCache) -> Arc<Certificates> {
     let settings = cx.inputs.ingress;
     let secret = settings.default_secret.as_ref();
     let from_secret = secret.and_then(|secret| certificates::from_secret(cx.store, secrets, secret).ok());
     let default = from_secret.or_else(|| settings.default_certificate.clone());
-    let default = Arc::new(Certificates::new(default.into_iter().collect()));
-    certificates.entry(HostPattern::Any).or_insert(default);
-    (certificates, conflicts)
+    Arc::new(Certificates::new(default.into_iter().collect()))
 }

@@ -35,15 +35,8 @@ pub(in crate::compile) fn verdict(cx: CompileContext<'_>, id: &ObjectId) -> Opti
             let conditions = vec![Condition::without_diagnostics(Code::ObjectProgrammed)];
             return Some(Verdict { generation: meta.generation, conditions, ..Verdict::default() });
         }
-        Kind::TcpIngress => has_served_class().then(|| stream_not_served("TCP")),
-        Kind::UdpIngress => has_served_class().then(|| stream_not_served("UDP")),
         _ => None,
     };
     let conditions = problem.into_iter().map(|problem| Condition::new(Code::ObjectInvalid, vec![problem])).collect();
     Some(Verdict { generation: meta.generation, conditions, ..Verdict::default() })
-}
-
-fn stream_not_served(protocol: &str) -> Diagnostic {
-    let message = format!("{protocol} is not served by this version, so no port is opened for these rules");
-    Diagnostic::error("spec.rules", message, "expose the Service in another way, for example with type LoadBalancer")
 }

@@ -29,8 +29,10 @@ pub(in crate::compile) fn verdict(cx: CompileContext<'_>, id: &ObjectId, is_used
         | Kind::KongConsumer
         | Kind::KongConsumerGroup
         | Kind::KongUpstreamPolicy
-        | Kind::KongIngress => VerdictSource::OwnStep,
-        Kind::KongVault | Kind::KongCustomEntity | Kind::TcpIngress | Kind::UdpIngress | Kind::KongLicense => {
+        | Kind::KongIngress
+        | Kind::TcpIngress
+        | Kind::UdpIngress => VerdictSource::OwnStep,
+        Kind::KongVault | Kind::KongCustomEntity | Kind::KongLicense => {
             VerdictSource::Known(unserved_kinds::verdict(cx, id))
         }
         Kind::KongServiceFacade => {
@@ -46,9 +48,12 @@ pub(in crate::compile) fn verdict(cx: CompileContext<'_>, id: &ObjectId, is_used
 pub(in crate::compile) fn is_size_unreported(cx: CompileContext<'_>, kind: Kind, meta: &Meta) -> bool {
     match kind {
         Kind::KongPlugin | Kind::KongClusterPlugin => false,
-        Kind::KongConsumer | Kind::KongConsumerGroup | Kind::KongServiceFacade | Kind::KongVault => {
-            cx.inputs.classes.serves_object(cx.store, meta, None)
-        }
+        Kind::KongConsumer
+        | Kind::KongConsumerGroup
+        | Kind::KongServiceFacade
+        | Kind::KongVault
+        | Kind::TcpIngress
+        | Kind::UdpIngress => cx.inputs.classes.serves_object(cx.store, meta, None),
         _ => true,
     }
 }
