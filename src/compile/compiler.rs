@@ -1,5 +1,6 @@
 //! The compiler: the steps of one compilation in their order, and what each of them keeps for the next one.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -36,6 +37,7 @@ use super::{CompileContext, parents};
 use crate::api::gateway::{BackendTlsPolicy, XBackend, XBackendTrafficPolicy};
 use crate::api::portico::BackendPolicy;
 use crate::api::{Kind, ObjectId, ObjectKey};
+use crate::plugin_api::vault::VaultQuery;
 use crate::snapshot::own_udp_listeners::OwnUdpListeners;
 use crate::snapshot::{BindAddress, Snapshot, TransportProtocol};
 use crate::store::{Changes, Store};
@@ -141,6 +143,7 @@ impl Compiler {
     pub fn compile(&mut self, cx: CompileContext<'_>, changes: &Changes) -> Compiled {
         self.verdicts
             .begin(OversizedVerdicts::new(cx, |kind, meta| kong::verdict_updates::is_size_unreported(cx, kind, meta)));
+        let changes = &*self.with_vault_users(cx.store, changes);
         let mut run = CompileRun { records_planned: self.records_planned(cx.store), ..CompileRun::default() };
         let mut touched = self.affected.find(cx.store, changes);
         for key in keys_of_kind(changes, Kind::Secret) {
@@ -197,6 +200,27 @@ impl Compiler {
             routers_built,
             objects_planned: run.objects_planned,
         }
+    }
+
+    /// The changes, with the plugins whose values a change of vaults may affect.
+    fn with_vault_users<'c>(&self, store: &Store, changes: &'c Changes) -> Cow<'c, Changes> {
+        let is_affected = || kong::vaults::contains_vault(&store.dependency_index().affected_by(changes));
+        let has_vaults = !store.kong_vaults.is_empty();
+        if !kong::vaults::contains_vault(changes) && !(has_vaults && is_affected()) {
+            return Cow::Borrowed(changes);
+        }
+        let vaults = kong::vaults::ids(store);
+        Cow::Owned(changes.iter().cloned().chain(self.plugins.using_vaults().cloned()).chain(vaults).collect())
+    }
+
+    /// The plugins to compile again when values of vaults change.
+    pub fn plugins_using_vaults(&self) -> impl Iterator<Item = &ObjectId> {
+        self.plugins.using_vaults()
+    }
+
+    /// What servers of vaults must be asked for.
+    pub fn vault_queries(&self) -> BTreeSet<Arc<VaultQuery>> {
+        self.plugins.vault_queries()
     }
 
     /// Whether the routes and Ingresses that are planned must be recorded, because verdicts on other objects depend on

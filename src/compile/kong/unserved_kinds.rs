@@ -1,7 +1,6 @@
 //! Verdicts on objects of Kong's kinds that are validated but not served: a condition reports the fields without
 //! effect. A KongLicense is always valid, since Portico does not need it.
 
-use crate::api::kong::ControlPlaneRef;
 use crate::api::{Kind, ObjectId};
 use crate::compile::CompileContext;
 use crate::compile::verdict::{Code, Condition, Verdict};
@@ -10,19 +9,7 @@ use crate::diagnostic::Diagnostic;
 /// `None` if the object does not exist. Objects of other classes get no condition.
 pub(in crate::compile) fn verdict(cx: CompileContext<'_>, id: &ObjectId) -> Option<Verdict> {
     let meta = cx.store.meta(id)?;
-    let has_served_class = || cx.inputs.classes.serves_object(cx.store, meta, None);
     let problem = match id.kind {
-        Kind::KongVault => {
-            let vault = cx.store.kong_vaults.get(&id.key)?;
-            let is_of_this_control_plane =
-                vault.spec.control_plane_ref.as_ref().is_none_or(ControlPlaneRef::is_this_controller);
-            let message = format!(
-                "vaults are not supported by this version, so plugins that refer to {{vault://{}/…}} cannot be used",
-                vault.spec.prefix
-            );
-            let remedy = "take values from Secrets, with configFrom or configPatches of a KongPlugin";
-            (has_served_class() && is_of_this_control_plane).then(|| Diagnostic::error("spec.backend", message, remedy))
-        }
         Kind::KongCustomEntity => {
             let entity = cx.store.kong_custom_entities.get(&id.key)?;
             let message = format!("entities of type {} are not served by this version", entity.spec.kind);

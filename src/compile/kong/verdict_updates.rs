@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::policy_conflicts::PolicyConflicts;
-use super::{service_notes, unserved_kinds, upstream_policy};
+use super::{service_notes, unserved_kinds, upstream_policy, vaults};
 use crate::api::{Kind, Meta, ObjectId};
 use crate::compile::CompileContext;
 use crate::compile::verdict::Verdict;
@@ -32,9 +32,8 @@ pub(in crate::compile) fn verdict(cx: CompileContext<'_>, id: &ObjectId, is_used
         | Kind::KongIngress
         | Kind::TcpIngress
         | Kind::UdpIngress => VerdictSource::OwnStep,
-        Kind::KongVault | Kind::KongCustomEntity | Kind::KongLicense => {
-            VerdictSource::Known(unserved_kinds::verdict(cx, id))
-        }
+        Kind::KongVault => VerdictSource::Known(vaults::verdict(cx, &id.key)),
+        Kind::KongCustomEntity | Kind::KongLicense => VerdictSource::Known(unserved_kinds::verdict(cx, id)),
         Kind::KongServiceFacade => {
             let facade = cx.store.kong_service_facades.get(&id.key);
             VerdictSource::Known(facade.map(|facade| service_notes::facade_verdict(cx, facade, is_used)))

@@ -20,6 +20,7 @@ mod secret_values;
 mod stream_chain;
 mod subjects;
 mod unsupported_plugins;
+mod vault_values;
 mod verdict;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -43,13 +44,15 @@ use crate::compile::affected::keys_of_kind;
 use crate::compile::parents::plans::ParentPlans;
 use crate::compile::verdict::Verdict;
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::chain::AccessOrdering;
+use crate::plugin_api::chain::{AccessOrdering, BrokenPlugin};
 use crate::plugin_api::consumers::ConsumerDirectory;
 use crate::plugin_api::consumers::plugins::ConsumerPlugin;
 use crate::plugin_api::kind::{HTTP_FAMILY, STREAM_FAMILY};
+use crate::plugin_api::vault::VaultQuery;
 use crate::plugin_api::{AnyPluginKind, Plugin, Scopes};
 use crate::store::{Changes, Store};
 use references::PluginReferrers;
+use vault_values::ResolvedConfig;
 
 /// All plugin objects with their built plugins, and where they run.
 #[derive(Debug, Default)]
@@ -63,6 +66,8 @@ pub(in crate::compile) struct Plugins {
     global_plugins: GlobalPlugins,
     /// The usable plugins whose configurations name consumers.
     naming_consumers: BTreeSet<ObjectId>,
+    /// The plugins whose configurations refer to vaults, with what servers must be asked for.
+    using_vaults: BTreeMap<ObjectId, Vec<Arc<VaultQuery>>>,
 }
 
 /// What an update changed.
@@ -98,6 +103,8 @@ struct CompiledPlugin {
     stream_use: StreamUse,
     /// Before and after which plugins it runs.
     ordering: Option<Arc<AccessOrdering>>,
+    /// What servers of vaults must be asked for. `None` if the configuration refers to no vault.
+    vault_queries: Option<Vec<Arc<VaultQuery>>>,
     /// Whether the object is larger than an object may be, so that its configuration is unknown.
     is_oversized: bool,
     /// The object that configures it, such as `KongPlugin/default/limit`.
@@ -177,6 +184,10 @@ impl Plugins {
                     compiled.for_subjects = compiled.for_subjects(cx.inputs.plugin_factory.fail_open, for_subjects);
                     let names_consumers =
                         compiled.plugin.as_ref().is_ok_and(|plugin| !plugin.named_consumers().is_empty());
+                    match compiled.vault_queries.take() {
+                        Some(queries) => drop(self.using_vaults.insert(id.clone(), queries)),
+                        None => drop(self.using_vaults.remove(id)),
+                    }
                     match names_consumers {
                         true => self.naming_consumers.insert(id.clone()),
                         false => self.naming_consumers.remove(id),
@@ -185,6 +196,7 @@ impl Plugins {
                 }
                 None => {
                     self.naming_consumers.remove(id);
+                    self.using_vaults.remove(id);
                     self.plugins.remove(id);
                 }
             }
@@ -282,6 +294,25 @@ impl Plugins {
         };
     }
 
+    /// The plugins whose configurations refer to vaults.
+    pub(in crate::compile) fn using_vaults(&self) -> impl Iterator<Item = &ObjectId> {
+        self.using_vaults.keys()
+    }
+
+    /// What servers must be asked for. Of the queries of one namespace, all but the first are left out.
+    pub(in crate::compile) fn vault_queries(&self) -> BTreeSet<Arc<VaultQuery>> {
+        let mut by_namespace: BTreeMap<&str, BTreeSet<&Arc<VaultQuery>>> = BTreeMap::new();
+        for (id, queries) in &self.using_vaults {
+            let of_namespace = by_namespace.entry(&id.key.namespace).or_default();
+            for query in queries {
+                if of_namespace.len() < MAX_VAULT_QUERIES || of_namespace.contains(query) {
+                    of_namespace.insert(query);
+                }
+            }
+        }
+        by_namespace.into_values().flatten().cloned().collect()
+    }
+
     /// The plugins whose verdicts depend on which consumers exist. None if no consumer was touched.
     pub(in crate::compile) fn naming_touched_consumers(&self, touched: &Changes) -> impl Iterator<Item = &ObjectId> {
         let is_touched = keys_of_kind(touched, Kind::KongConsumer).next().is_some();
@@ -299,6 +330,9 @@ impl Plugins {
         Some(verdict::build(store, id, compiled, self.referrers.get(id)?, &self.global_plugins, consumers))
     }
 }
+
+/// How many secrets of vaults the plugins of one namespace may use.
+const MAX_VAULT_QUERIES: usize = 200;
 
 /// The kinds of routes that have plugins: those without a Gateway, and those of Gateways.
 const INGRESSES: [Kind; 3] = [Kind::Ingress, Kind::TcpIngress, Kind::UdpIngress];
@@ -375,6 +409,7 @@ fn compile_plugin(
         is_active: !settings.disabled,
         stream_use: StreamUse::of(settings),
         ordering: None,
+        vault_queries: None,
         is_oversized: false,
         object,
         for_subjects: None,
@@ -399,7 +434,15 @@ fn compile_plugin(
         compiled.problems.extend(unsupported);
         // The plugin is not used, but the errors of its configuration are reported as well.
         let config = configuration::build(cx.store, &meta.key, settings, max_secret_values);
+        let config = config.and_then(|mut config| {
+            let resolved = ResolvedConfig::resolve(cx, &mut config, max_secret_values);
+            resolved.problem.map_or(Ok((config, resolved.is_unknown)), Err)
+        });
         let config = config.map_err(|problem| vec![problem]);
+        if let Ok((_, true)) = config {
+            return compiled;
+        }
+        let config = config.map(|(config, _)| config);
         let built = config.and_then(|config| cx.inputs.plugin_factory.build(kind, &compiled.object, &config));
         compiled.problems.extend(built.err().unwrap_or_default());
         return compiled;
@@ -417,7 +460,20 @@ fn compile_plugin(
     }
     match configuration::build(cx.store, &meta.key, settings, max_secret_values) {
         Err(problem) => compiled.problems.push(problem),
-        Ok(config) => {
+        Ok(mut config) => {
+            let resolved = ResolvedConfig::resolve(cx, &mut config, max_secret_values);
+            compiled.vault_queries = resolved.has_references.then_some(resolved.queries);
+            if let Some(problem) = resolved.problem {
+                compiled.problems.push(problem);
+                return compiled;
+            }
+            if resolved.is_unknown {
+                let message =
+                    "values of vaults are known only while Portico runs, so the plugin is not checked further";
+                compiled.notes.push(Diagnostic::warning("config", message, ""));
+                compiled.plugin = Ok(BrokenPlugin::with_message("the values of vaults are not known".to_owned()));
+                return compiled;
+            }
             // Keep the plugin if its configuration did not change, so that it keeps its state.
             let unchanged = before.filter(|before| before.name == compiled.name && before.config == config);
             if let Some(CompiledPlugin { plugin: Ok(plugin), notes, .. }) = unchanged {
