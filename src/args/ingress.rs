@@ -57,8 +57,9 @@ pub(super) struct IngressArgs {
     #[arg(long, value_name = "ADDR", env = "PORTICO_INGRESS_HTTPS_LISTEN")]
     ingress_https_listen: Option<ListenArg>,
 
-    /// Ports of TCPIngresses and UDPIngresses: 9000 for TCP, 9443/tls for TLS that ends here, 5353/udp for UDP; they are
-    /// opened at the IP address of the HTTP listener, or else of the HTTPS listener, while a rule uses them (repeatable)
+    /// Ports of TCPIngresses and UDPIngresses: 9000 for TCP, 9443/tls for TLS that ends here, 5353/udp for UDP; they
+    /// are opened at the IP address of the HTTP listener, or else of the HTTPS listener, while a rule uses them
+    /// (repeatable)
     #[arg(long, value_name = "PORT[/PROTOCOL]", value_delimiter = ',', env = "PORTICO_INGRESS_STREAM_PORTS")]
     #[arg(value_parser = parse_stream_port)]
     ingress_stream_ports: Vec<StreamPort>,
@@ -122,7 +123,7 @@ struct StreamPort {
     pub protocol: StreamPortProtocol,
 }
 
-/// What the clients of a port speak.
+/// The protocol of the clients of a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StreamPortProtocol {
     Tcp,

@@ -13,7 +13,7 @@ use super::backend::upstream_usage::{UpstreamUsage, upstream_object};
 use super::backend::{endpoints, x_backend_verdict};
 use super::certificates::SecretCache;
 use super::gateways::gateway::GatewayPlan;
-use super::ingress::IngressCompiler;
+use super::ingress::{IngressCompiler, StreamIngressCompiler};
 use super::kong;
 use super::kong::consumers::Consumers;
 use super::kong::plugins::{PluginUpdate, Plugins};
@@ -25,7 +25,6 @@ use super::policies::{backend_policy, backend_tls, backend_traffic};
 use super::routes::planner::{RouteInputs, RouteOutputs, RoutePlanner};
 use super::routes::routers::Routers;
 use super::run::CompileRun;
-use super::stream_ingress::StreamIngressCompiler;
 use super::upstream_settings::{self, PolicySources};
 use super::verdict::Verdicts;
 use super::verdict::oversized_objects::OversizedVerdicts;
@@ -205,8 +204,7 @@ impl Compiler {
     /// The changes, with the plugins whose values a change of vaults may affect.
     fn with_vault_users<'c>(&self, store: &Store, changes: &'c Changes) -> Cow<'c, Changes> {
         let is_affected = || kong::vaults::contains_vault(&store.dependency_index().affected_by(changes));
-        let has_vaults = !store.kong_vaults.is_empty();
-        if !kong::vaults::contains_vault(changes) && !(has_vaults && is_affected()) {
+        if !kong::vaults::contains_vault(changes) && !(kong::vaults::exist(store) && is_affected()) {
             return Cow::Borrowed(changes);
         }
         let vaults = kong::vaults::ids(store);
@@ -218,7 +216,7 @@ impl Compiler {
         self.plugins.using_vaults()
     }
 
-    /// What servers of vaults must be asked for.
+    /// What must be read from servers of vaults.
     pub fn vault_queries(&self) -> BTreeSet<Arc<VaultQuery>> {
         self.plugins.vault_queries()
     }

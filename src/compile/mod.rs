@@ -6,8 +6,7 @@
 //!   parents/planner.rs ─ gateways/     Gateway, ListenerSet ─▶ listeners, to which routes attach
 //!   kong/plugins/                      KongPlugin ─▶ plugins that are built
 //!   routes/planner.rs ┬ routes/        HTTPRoute, GRPCRoute, TCPRoute, TLSRoute, UDPRoute ─▶ rules
-//!   ingress/, ────────┴ backend/       Service, XBackend ─▶ upstreams ◀─ policies/
-//!   stream_ingress/                    TCPIngress, UDPIngress ─▶ rules for connections and datagrams
+//!   ingress/ ─────────┴ backend/       Service, XBackend ─▶ upstreams ◀─ policies/
 //!   routes/routers.rs                  rules by listener and host ─▶ Snapshot
 //!   parents/verdict.rs, kong/, policies/, verdict_updates/ ─▶ verdict/table.rs ─▶ Verdicts
 //! ```
@@ -41,7 +40,6 @@ mod paths;
 mod policies;
 mod routes;
 mod run;
-mod stream_ingress;
 mod upstream_settings;
 mod verdict_updates;
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::{AnyObject, Dependency};
 use crate::api::gateway::{
@@ -14,7 +14,7 @@ use crate::api::kong::annotations::{
     CA_CERTIFICATES_CONFIG_MAPS, CA_CERTIFICATES_SECRETS, CLIENT_CERT, INGRESS_CLASS, OVERRIDE, PLUGINS,
     UPSTREAM_POLICY, list,
 };
-use crate::api::kong::{KongCustomEntity, KongVaultSpec, PluginSettings, ValueReference};
+use crate::api::kong::{KongCustomEntity, PluginSettings, ValueReference};
 use crate::api::names::{SERVICE_NAME_LABEL, x_backend_service_name};
 use crate::api::networking::{Ingress, IngressBackend, IngressClass};
 use crate::api::{Kind, Meta, Object, ObjectId, ObjectKey};
@@ -122,7 +122,7 @@ pub(super) fn dependencies(object: &AnyObject) -> Vec<Dependency> {
         }
         AnyObject::KongVault(vault) => {
             collector.add_class(meta, None);
-            collector.add_vault(&vault.spec);
+            collector.add_vault(&vault.spec.backend, vault.spec.config.as_ref());
         }
         AnyObject::KongCustomEntity(entity) => collector.add_custom_entity(entity),
         AnyObject::EndpointSlice(slice) => {
@@ -406,10 +406,10 @@ impl DependencyCollector {
 
     /// A reference to an object; without `namespace`, in the namespace of the referrer.
     /// The Secrets whose values a vault has, and those with what it needs to log in.
-    fn add_vault(&mut self, vault: &KongVaultSpec) {
-        let Some(config) = &vault.config else { return };
+    fn add_vault(&mut self, backend: &str, config: Option<&Map<String, Value>>) {
+        let Some(config) = config else { return };
         if let Some(namespace) = config.get("namespace").and_then(Value::as_str)
-            && vault.backend == "kubernetes"
+            && backend == "kubernetes"
         {
             let secrets = config.get("secrets").and_then(Value::as_array).into_iter().flatten();
             for name in secrets.filter_map(Value::as_str) {

@@ -22,11 +22,11 @@ use crate::plugin_api::vault::{KvVersion, VaultLogin, VaultQuery, VaultServer};
 /// Reads secrets. It keeps the tokens of logins until they expire.
 pub(super) struct VaultClient {
     services: Arc<dyn PluginServices>,
-    tokens: Mutex<BTreeMap<Arc<VaultServer>, IssuedToken>>,
+    tokens: Mutex<BTreeMap<Arc<VaultServer>, LoginToken>>,
 }
 
 #[derive(Clone)]
-struct IssuedToken {
+struct LoginToken {
     value: HeaderValue,
     /// `None` for a token without end.
     renew_at: Option<Instant>,
@@ -118,7 +118,7 @@ impl VaultClient {
         let lease = auth.and_then(|auth| auth["lease_duration"].as_u64()).filter(|seconds| *seconds > 0);
         // Renewed before it expires, however long the requests take.
         let renew_at = lease.map(|seconds| now + Duration::from_secs(seconds.min(MAX_LEASE_SECONDS)).mul_f64(0.8));
-        tokens.insert(Arc::clone(server), IssuedToken { value: value.clone(), renew_at });
+        tokens.insert(Arc::clone(server), LoginToken { value: value.clone(), renew_at });
         Ok(value)
     }
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   compiler ─ wanted ─▶ follow_vaults ┬ client.rs ─▶ server
-//!      ▲                               └ answers ─▶ VaultValues ─ changed ─▶ control loop
+//!      ▲                               └ responses ▶ VaultValues ─ changed ─▶ control loop
 //!      └───────────────────────────────────────────────────────────────────────┘
 //! ```
 //!
@@ -19,7 +19,7 @@ use tracing::{info, warn};
 
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::PluginServices;
-use crate::plugin_api::vault::{VaultAnswer, VaultAnswers, VaultQuery, VaultValues};
+use crate::plugin_api::vault::{VaultQuery, VaultResponse, VaultResponses, VaultValues};
 use client::{ReadError, VaultClient};
 
 /// Reads the wanted values. Does not end.
@@ -39,11 +39,11 @@ pub(super) async fn follow_vaults(values: Arc<VaultValues>, services: Arc<dyn Pl
         while let Some((result, query)) = results.next().await {
             secrets.set(&query, result, Instant::now());
             // Other servers may take long.
-            values.set_answers(secrets.answers());
+            values.set_responses(secrets.responses());
         }
         secrets.expire(Instant::now());
         report(&services, &mut reported, secrets.problems());
-        values.set_answers(secrets.answers());
+        values.set_responses(secrets.responses());
         let next = secrets.next_due();
         let timer = async {
             match next {
@@ -83,8 +83,8 @@ fn report(
 struct KnownSecrets(BTreeMap<Arc<VaultQuery>, KnownSecret>);
 
 struct KnownSecret {
-    answer: Option<VaultAnswer>,
-    /// When the answer was read.
+    response: Option<VaultResponse>,
+    /// When the response was read.
     read_at: Instant,
     /// When to read it next; `None` for never.
     due: Option<Instant>,
@@ -98,7 +98,7 @@ impl KnownSecrets {
         self.0.retain(|query, _| wanted.contains(query));
         let now = Instant::now();
         for query in wanted {
-            let unread = || KnownSecret { answer: None, read_at: now, due: Some(now), problem: None };
+            let unread = || KnownSecret { response: None, read_at: now, due: Some(now), problem: None };
             self.0.entry(Arc::clone(query)).or_insert_with(unread);
         }
     }
@@ -111,18 +111,18 @@ impl KnownSecrets {
         let Some(known) = self.0.get_mut(query) else { return };
         match result {
             Ok(found) => {
-                known.answer = Some(VaultAnswer::Found(Arc::new(found)));
+                known.response = Some(VaultResponse::Found(Arc::new(found)));
                 (known.read_at, known.problem) = (now, None);
                 known.due = query.server.ttl.map(|ttl| now + ttl);
             }
             Err(ReadError::Missing(reason)) => {
-                known.answer = Some(VaultAnswer::Failed(reason));
+                known.response = Some(VaultResponse::Failed(reason));
                 (known.read_at, known.problem) = (now, None);
                 known.due = Some(now + query.server.retry_after);
             }
             Err(ReadError::Unavailable(reason)) => {
-                if !matches!(known.answer, Some(VaultAnswer::Found(_))) {
-                    known.answer = Some(VaultAnswer::Failed(reason.clone()));
+                if !matches!(known.response, Some(VaultResponse::Found(_))) {
+                    known.response = Some(VaultResponse::Failed(reason.clone()));
                 }
                 known.problem = Some(reason);
                 known.due = Some(now + query.server.retry_after);
@@ -132,7 +132,7 @@ impl KnownSecrets {
 
     /// When a value may not be used any longer although the server does not respond.
     fn end_of(query: &VaultQuery, known: &KnownSecret) -> Option<Instant> {
-        let is_found = matches!(known.answer, Some(VaultAnswer::Found(_)));
+        let is_found = matches!(known.response, Some(VaultResponse::Found(_)));
         let (ttl, resurrect_ttl) = query.server.ttl.zip(query.server.resurrect_ttl)?;
         (is_found && known.problem.is_some()).then(|| known.read_at + ttl + resurrect_ttl)
     }
@@ -142,7 +142,7 @@ impl KnownSecrets {
         for (query, known) in &mut self.0 {
             if KnownSecrets::end_of(query, known).is_some_and(|end| end <= now) {
                 let reason = known.problem.clone().unwrap_or_default();
-                known.answer = Some(VaultAnswer::Failed(reason));
+                known.response = Some(VaultResponse::Failed(reason));
             }
         }
     }
@@ -153,10 +153,10 @@ impl KnownSecrets {
         self.0.values().filter_map(|known| known.due).chain(ends).min()
     }
 
-    fn answers(&self) -> VaultAnswers {
-        let answered =
-            |(query, known): (&Arc<VaultQuery>, &KnownSecret)| Some((Arc::clone(query), known.answer.clone()?));
-        self.0.iter().filter_map(answered).collect()
+    fn responses(&self) -> VaultResponses {
+        let received =
+            |(query, known): (&Arc<VaultQuery>, &KnownSecret)| Some((Arc::clone(query), known.response.clone()?));
+        self.0.iter().filter_map(received).collect()
     }
 
     /// The first problem of each vault, by its object.

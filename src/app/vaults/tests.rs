@@ -12,7 +12,7 @@ use super::*;
 use crate::plugin_api::PluginState;
 use crate::plugin_api::remote_request::{RemoteRequest, RemoteResponse};
 use crate::plugin_api::scripted_server::{ScriptedServer, response};
-use crate::plugin_api::vault::{KvVersion, SecretText, VaultLogin, VaultServer};
+use crate::plugin_api::vault::{KvVersion, VaultLogin, VaultServer, VaultToken};
 
 fn server(kv: KvVersion, login: VaultLogin) -> VaultServer {
     VaultServer {
@@ -36,7 +36,7 @@ fn query(server: VaultServer, path: &str, version: Option<u32>) -> Arc<VaultQuer
 }
 
 fn token() -> VaultLogin {
-    VaultLogin::Token(SecretText::new("s.root"))
+    VaultLogin::Token(VaultToken::new("s.root"))
 }
 
 type Reply = Result<RemoteResponse, String>;
@@ -53,9 +53,9 @@ fn follow(query: &Arc<VaultQuery>, script: &Arc<Mutex<Reply>>) -> (Arc<VaultValu
 
 /// The value at the key `k`, or why there is none.
 fn text(values: &VaultValues, query: &VaultQuery) -> Option<Result<String, String>> {
-    Some(match values.answer(query)? {
-        VaultAnswer::Found(found) => Ok(found["k"].clone()),
-        VaultAnswer::Failed(reason) => Err(reason),
+    Some(match values.response(query)? {
+        VaultResponse::Found(found) => Ok(found["k"].clone()),
+        VaultResponse::Failed(reason) => Err(reason),
     })
 }
 
@@ -69,24 +69,24 @@ async fn last_value_stays_while_the_server_is_away() {
     let script = Arc::new(Mutex::new(found("one")));
     let (values, server) = follow(&query, &script);
     assert!(values.is_waiting());
-    sleep(Duration::from_secs(1)).await;
+    sleep(Duration::from_secs(1)).await; // Paused time.
     assert_eq!(text(&values, &query), Some(Ok("one".to_owned())));
     assert!(!values.is_waiting());
     *script.lock() = found("two");
-    sleep(Duration::from_secs(50)).await;
+    sleep(Duration::from_secs(50)).await; // Paused time.
     assert_eq!((text(&values, &query), server.request_count()), (Some(Ok("one".to_owned())), 1), "within the ttl");
-    sleep(Duration::from_secs(11)).await;
+    sleep(Duration::from_secs(11)).await; // Paused time.
     assert_eq!(text(&values, &query), Some(Ok("two".to_owned())));
     // Read after 60 seconds; away from second 120 on, so the value ends 160 seconds after it was read.
     *script.lock() = Err("refused".to_owned());
-    sleep(Duration::from_secs(155)).await;
+    sleep(Duration::from_secs(155)).await; // Paused time.
     assert_eq!(text(&values, &query), Some(Ok("two".to_owned())));
     let reports = server.reports.lock().clone();
     assert!(reports.iter().flatten().any(|report| report.message.contains("refused")), "{reports:?}");
-    sleep(Duration::from_secs(10)).await;
+    sleep(Duration::from_secs(10)).await; // Paused time.
     assert_eq!(text(&values, &query), Some(Err("the vault: refused".to_owned())));
     *script.lock() = found("three");
-    sleep(Duration::from_secs(11)).await;
+    sleep(Duration::from_secs(11)).await; // Paused time.
     assert_eq!(text(&values, &query), Some(Ok("three".to_owned())));
     assert_eq!(server.reports.lock().last(), Some(&None), "the report is withdrawn");
 }
@@ -96,18 +96,18 @@ async fn secret_that_ceases_to_exist_has_no_value() {
     let query = query(server(KvVersion::V1, token()), "shop/db", None);
     let script = Arc::new(Mutex::new(found("one")));
     let (values, server) = follow(&query, &script);
-    sleep(Duration::from_secs(1)).await;
+    sleep(Duration::from_secs(1)).await; // Paused time.
     *script.lock() = Ok(response(404, "", r#"{"errors":[]}"#));
-    sleep(Duration::from_secs(61)).await;
+    sleep(Duration::from_secs(61)).await; // Paused time.
     assert_eq!(text(&values, &query), Some(Err("the vault has no secret shop/db".to_owned())));
     assert_eq!(server.reports.lock().len(), 0, "the server works");
-    // Asked again after neg_ttl, not before.
+    // Read again after neg_ttl, not before.
     let before = server.request_count();
-    sleep(Duration::from_secs(25)).await;
+    sleep(Duration::from_secs(25)).await; // Paused time.
     assert_eq!(server.request_count() - before, 2);
     values.want(BTreeSet::new());
-    sleep(Duration::from_secs(25)).await;
-    assert_eq!((values.answer(&query), server.request_count() - before), (None, 2), "it is not wanted any more");
+    sleep(Duration::from_secs(25)).await; // Paused time.
+    assert_eq!((values.response(&query), server.request_count() - before), (None, 2), "it is not wanted any more");
 }
 
 #[tokio::test(start_paused = true)]
@@ -115,7 +115,7 @@ async fn requests_have_the_form_of_the_api() {
     let query = query(server(KvVersion::V2, token()), "a b/c?d", Some(3));
     let body = json!({"data": {"data": {"k": "v", "n": 5}, "metadata": {"version": 3}}}).to_string();
     let (values, server) = follow(&query, &Arc::new(Mutex::new(Ok(response(200, "", &body)))));
-    sleep(Duration::from_secs(1)).await;
+    sleep(Duration::from_secs(1)).await; // Paused time.
     let request = server.last_request();
     assert_eq!((request.method, request.target.as_str()), (Method::GET, "/v1/secret/data/a%20b/c%3Fd?version=3"));
     for (name, expected) in [
@@ -127,9 +127,9 @@ async fn requests_have_the_form_of_the_api() {
         assert_eq!(request.headers.get(name), Some(&HeaderValue::from_static(expected)), "{name}");
     }
     assert!(request.remote.tls.is_some_and(|tls| tls.verify));
-    let Some(VaultAnswer::Found(found)) = values.answer(&query) else { panic!("no value") };
+    let Some(VaultResponse::Found(found)) = values.response(&query) else { panic!("no value") };
     assert_eq!((&*found["k"], &*found["n"]), ("v", "5"));
-    assert!(!format!("{:?} {values:?} {query:?}", values.answer(&query)).contains("s.root"));
+    assert!(!format!("{:?} {values:?} {query:?}", values.response(&query)).contains("s.root"));
 }
 
 #[tokio::test(start_paused = true)]
@@ -137,7 +137,7 @@ async fn malformed_responses_are_no_values() {
     for body in ["", "[]", "{}", r#"{"data": null}"#, r#"{"data": ["k"]}"#] {
         let query = query(server(KvVersion::V1, token()), "p", None);
         let (values, _server) = follow(&query, &Arc::new(Mutex::new(Ok(response(200, "", body)))));
-        sleep(Duration::from_secs(1)).await;
+        sleep(Duration::from_secs(1)).await; // Paused time.
         assert_eq!(text(&values, &query), Some(Err("the response for p is not that of a secret".to_owned())), "{body}");
     }
 }

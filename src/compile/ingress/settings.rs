@@ -37,7 +37,7 @@ pub struct StreamListener {
     pub protocol: StreamProtocol,
 }
 
-/// What the clients of a port speak.
+/// The protocol of the clients of a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum StreamProtocol {
     Tcp,

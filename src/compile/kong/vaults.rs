@@ -22,7 +22,7 @@ use crate::api::{Kind, Object, ObjectId, ObjectKey};
 use crate::compile::CompileContext;
 use crate::compile::verdict::{Code, Condition, Verdict};
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::vault::{VaultAnswer, VaultQuery, VaultReference, VaultServer, VaultValues};
+use crate::plugin_api::vault::{VaultQuery, VaultReference, VaultResponse, VaultServer, VaultValues};
 use crate::store::Store;
 
 /// The prefix of the variables of the vault `env` that exists without a KongVault.
@@ -46,7 +46,7 @@ pub(in crate::compile) enum ResolvedValue {
     Unknown,
 }
 
-/// Resolves a reference. The query is the one that another task must ask, whatever the result.
+/// Resolves a reference. The query is the one that another task must send, whatever the result.
 pub(in crate::compile) fn resolve(
     cx: CompileContext<'_>,
     reference: &VaultReference,
@@ -105,9 +105,9 @@ pub(in crate::compile) fn resolve(
                 return (ResolvedValue::Unknown, None);
             }
             let query = Arc::new(VaultQuery { server, path: reference.path.clone(), version: reference.version });
-            let resolved = match values.answer(&query) {
-                Some(VaultAnswer::Found(found)) => decoded(key_of(&found, reference), is_base64),
-                Some(VaultAnswer::Failed(reason)) => {
+            let resolved = match values.response(&query) {
+                Some(VaultResponse::Found(found)) => decoded(key_of(&found, reference), is_base64),
+                Some(VaultResponse::Failed(reason)) => {
                     let remedy = "correct the reference or the vault; it is read again after a while";
                     ResolvedValue::Missing(reason, remedy.to_owned())
                 }
@@ -203,6 +203,10 @@ pub(in crate::compile) fn verdict(cx: CompileContext<'_>, key: &ObjectKey) -> Op
 /// Whether one of these objects is a KongVault.
 pub(in crate::compile) fn contains_vault<'i>(ids: impl IntoIterator<Item = &'i ObjectId>) -> bool {
     ids.into_iter().any(|id| id.kind == Kind::KongVault)
+}
+
+pub(in crate::compile) fn exist(store: &Store) -> bool {
+    !store.kong_vaults.is_empty()
 }
 
 /// All KongVaults: of several with one prefix, a change of one affects the verdicts on the others.

@@ -6,13 +6,12 @@ use std::sync::Arc;
 use crate::api::{Kind, ObjectId, ObjectKey};
 use crate::compile::backend::forbidden_addresses::ForbiddenAddresses;
 use crate::compile::backend::upstream_usage::UpstreamUsage;
-use crate::compile::ingress::IngressCompiler;
+use crate::compile::ingress::{IngressCompiler, StreamIngressCompiler};
 use crate::compile::kong;
 use crate::compile::kong::policy_conflicts::PolicyConflicts;
 use crate::compile::parents::plans::ParentPlans;
 use crate::compile::policies::users::ServedUsers;
 use crate::compile::routes::plan::{PlannedRules, RoutePlans};
-use crate::compile::stream_ingress::StreamIngressCompiler;
 use crate::snapshot::rule::{Action, RouteRule, RuleId, WeightedBackends};
 use crate::store::Store;
 

@@ -1,8 +1,8 @@
 //! Values of vaults, which replace references such as `{vault://PREFIX/PATH/KEY}` in configurations.
 //!
 //! ```text
-//!   configuration ─ reference.rs ─▶ VaultQuery ─▶ wanted ─▶ task that asks the servers
-//!                       value ◀─ VaultValues ◀─ answers ◀──────┘
+//!   configuration ─ reference.rs ─▶ VaultQuery ─▶ wanted ─▶ task that reads from the servers
+//!                       value ◀─ VaultValues ◀─ responses ◀────┘
 //! ```
 
 mod reference;
@@ -16,7 +16,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::{Notify, watch};
 
 pub use reference::VaultReference;
-pub use server::{KvVersion, SecretText, VaultLogin, VaultServer};
+pub use server::{KvVersion, VaultLogin, VaultServer, VaultToken};
 
 use super::state::PluginState;
 
@@ -32,21 +32,21 @@ pub struct VaultQuery {
 
 /// What a server has responded to a query.
 #[derive(Clone, PartialEq, Eq)]
-pub enum VaultAnswer {
+pub enum VaultResponse {
     /// The text of each key.
     Found(Arc<BTreeMap<String, String>>),
     /// Why there is no value. It contains no secrets.
     Failed(String),
 }
 
-/// All answers so far. A query without an answer is in progress.
-pub type VaultAnswers = BTreeMap<Arc<VaultQuery>, VaultAnswer>;
+/// All responses so far. A query without one is in progress.
+pub type VaultResponses = BTreeMap<Arc<VaultQuery>, VaultResponse>;
 
 /// The values that configurations may refer to.
 pub struct VaultValues {
     /// The environment of the process. Unset if it is not that of the process that will serve requests.
     environment: OnceLock<BTreeMap<String, String>>,
-    answers: ArcSwap<VaultAnswers>,
+    responses: ArcSwap<VaultResponses>,
     wanted: watch::Sender<Option<BTreeSet<Arc<VaultQuery>>>>,
     changed: Notify,
 }
@@ -56,7 +56,7 @@ impl VaultValues {
     pub fn of(state: &PluginState) -> Arc<VaultValues> {
         state.get_or_create("values of vaults", || VaultValues {
             environment: OnceLock::new(),
-            answers: ArcSwap::default(),
+            responses: ArcSwap::default(),
             wanted: watch::Sender::new(None),
             changed: Notify::new(),
         })
@@ -72,9 +72,9 @@ impl VaultValues {
         self.environment.get()
     }
 
-    /// The answer to a query; `None` while it is in progress.
-    pub fn answer(&self, query: &VaultQuery) -> Option<VaultAnswer> {
-        self.answers.load().get(query).cloned()
+    /// The response to a query; `None` while it is in progress.
+    pub fn response(&self, query: &VaultQuery) -> Option<VaultResponse> {
+        self.responses.load().get(query).cloned()
     }
 
     /// Sets the queries that configurations need.
@@ -93,21 +93,21 @@ impl VaultValues {
         self.wanted.subscribe()
     }
 
-    /// Whether a wanted query has no answer yet.
+    /// Whether a wanted query has no response yet.
     pub fn is_waiting(&self) -> bool {
-        let answers = self.answers.load();
-        self.wanted.borrow().iter().flatten().any(|query| !answers.contains_key(query))
+        let responses = self.responses.load();
+        self.wanted.borrow().iter().flatten().any(|query| !responses.contains_key(query))
     }
 
-    /// Replaces the answers.
-    pub fn set_answers(&self, answers: VaultAnswers) {
-        if **self.answers.load() != answers {
-            self.answers.store(Arc::new(answers));
+    /// Replaces the responses.
+    pub fn set_responses(&self, responses: VaultResponses) {
+        if **self.responses.load() != responses {
+            self.responses.store(Arc::new(responses));
             self.changed.notify_one();
         }
     }
 
-    /// Waits until answers have changed.
+    /// Waits until responses have changed.
     pub async fn changed(&self) {
         self.changed.notified().await;
     }
@@ -120,12 +120,12 @@ impl fmt::Debug for VaultValues {
     }
 }
 
-impl fmt::Debug for VaultAnswer {
+impl fmt::Debug for VaultResponse {
     /// Omits the values.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            VaultAnswer::Found(values) => formatter.debug_tuple("Found").field(&values.len()).finish(),
-            VaultAnswer::Failed(reason) => formatter.debug_tuple("Failed").field(reason).finish(),
+            VaultResponse::Found(values) => formatter.debug_tuple("Found").field(&values.len()).finish(),
+            VaultResponse::Failed(reason) => formatter.debug_tuple("Failed").field(reason).finish(),
         }
     }
 }

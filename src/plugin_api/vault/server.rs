@@ -39,7 +39,7 @@ pub enum KvVersion {
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum VaultLogin {
-    Token(SecretText),
+    Token(VaultToken),
     /// The token of the service account of this Pod is exchanged for one of the server.
     Kubernetes {
         role: String,
@@ -50,11 +50,11 @@ pub enum VaultLogin {
 
 /// A text that no output shows.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct SecretText(Arc<str>);
+pub struct VaultToken(Arc<str>);
 
-impl SecretText {
+impl VaultToken {
     pub fn new(text: &str) -> Self {
-        SecretText(Arc::from(text))
+        VaultToken(Arc::from(text))
     }
 
     pub fn reveal(&self) -> &str {
@@ -62,8 +62,8 @@ impl SecretText {
     }
 }
 
-impl fmt::Debug for SecretText {
+impl fmt::Debug for VaultToken {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("SecretText")
+        formatter.write_str("VaultToken")
     }
 }

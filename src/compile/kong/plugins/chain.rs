@@ -253,7 +253,8 @@ impl ChainAssembler<'_> {
         if let Some(cycle) = self.builder.contradictory_order() {
             let names = cycle.join(", ");
             let message = format!(
-                "the fields ordering of {names} contradict each other, so all plugins run in the order of their priorities"
+                "the fields ordering of {names} contradict each other, so all plugins run in the order of their \
+                 priorities"
             );
             self.report(message, "remove one of them");
         }

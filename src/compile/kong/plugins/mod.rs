@@ -66,7 +66,7 @@ pub(in crate::compile) struct Plugins {
     global_plugins: GlobalPlugins,
     /// The usable plugins whose configurations name consumers.
     naming_consumers: BTreeSet<ObjectId>,
-    /// The plugins whose configurations refer to vaults, with what servers must be asked for.
+    /// The plugins whose configurations refer to vaults, with what must be read from servers.
     using_vaults: BTreeMap<ObjectId, Vec<Arc<VaultQuery>>>,
 }
 
@@ -103,7 +103,7 @@ struct CompiledPlugin {
     stream_use: StreamUse,
     /// Before and after which plugins it runs.
     ordering: Option<Arc<AccessOrdering>>,
-    /// What servers of vaults must be asked for. `None` if the configuration refers to no vault.
+    /// What must be read from servers of vaults. `None` if the configuration refers to no vault.
     vault_queries: Option<Vec<Arc<VaultQuery>>>,
     /// Whether the object is larger than an object may be, so that its configuration is unknown.
     is_oversized: bool,
@@ -299,7 +299,7 @@ impl Plugins {
         self.using_vaults.keys()
     }
 
-    /// What servers must be asked for. Of the queries of one namespace, all but the first are left out.
+    /// What must be read from servers. Of the queries of one namespace, all but the first are left out.
     pub(in crate::compile) fn vault_queries(&self) -> BTreeSet<Arc<VaultQuery>> {
         let mut by_namespace: BTreeMap<&str, BTreeSet<&Arc<VaultQuery>>> = BTreeMap::new();
         for (id, queries) in &self.using_vaults {

@@ -1,4 +1,5 @@
-//! Builds the plugin chain of a route for connections or datagrams, such as a TCPRoute or a TCPIngress, from all objects that attach plugins to it.
+//! Builds the plugin chain of a route for connections or datagrams, such as a TCPRoute or a TCPIngress, from all
+//! objects that attach plugins to it.
 //!
 //! A guard that cannot run for connections or sessions is an error because of which the route forwards nothing.
 

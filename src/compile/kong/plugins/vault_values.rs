@@ -17,7 +17,7 @@ pub(super) struct ResolvedConfig {
     /// Whether some value is not known to this process, which will not serve requests.
     pub is_unknown: bool,
     pub has_references: bool,
-    /// What servers must be asked for, whether they have responded or not.
+    /// What must be read from servers, whether they have responded or not.
     pub queries: Vec<Arc<VaultQuery>>,
 }
 

@@ -13,7 +13,7 @@ use crate::api::kong::{KongVault, ValueReference};
 use crate::api::{Kind, Object, ObjectKey};
 use crate::compile::CompileContext;
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::vault::{KvVersion, SecretText, VaultLogin, VaultReference, VaultServer, VaultValues};
+use crate::plugin_api::vault::{KvVersion, VaultLogin, VaultReference, VaultServer, VaultToken, VaultValues};
 
 /// Settings of the backend `env`.
 #[derive(Deserialize)]
@@ -191,12 +191,12 @@ fn login(cx: CompileContext<'_>, values: &VaultValues, config: &ServerConfig) ->
     }
 }
 
-fn token(cx: CompileContext<'_>, values: &VaultValues, token: Option<&Value>) -> Result<SecretText, Vec<Diagnostic>> {
+fn token(cx: CompileContext<'_>, values: &VaultValues, token: Option<&Value>) -> Result<VaultToken, Vec<Diagnostic>> {
     let missing = |message: String| problem("token", message, "correct it, or create what it refers to");
     let usable = |text: &str| {
         let text = text.trim();
         match !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic()) {
-            true => Ok(SecretText::new(text)),
+            true => Ok(VaultToken::new(text)),
             false => Err(missing("it is empty, or has spaces or other characters than ASCII".to_owned())),
         }
     };
@@ -211,7 +211,7 @@ fn token(cx: CompileContext<'_>, values: &VaultValues, token: Option<&Value>) ->
                 return Err(missing("only a variable of the vault env can be the token".to_owned()));
             }
             // In `portico check`, the environment is not known.
-            let Some(environment) = values.environment() else { return Ok(SecretText::new("unknown")) };
+            let Some(environment) = values.environment() else { return Ok(VaultToken::new("unknown")) };
             let name = format!("{}{}", super::DEFAULT_ENVIRONMENT_PREFIX, reference.path);
             let name = name.replace(['-', '/'], "_").to_ascii_uppercase();
             usable(environment.get(&name).ok_or_else(|| missing(format!("variable {name} is not set")))?)

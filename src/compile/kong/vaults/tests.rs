@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::compile::testing::TestInputs;
 use crate::plugin_api::PluginRegistry;
-use crate::plugin_api::vault::VaultAnswers;
+use crate::plugin_api::vault::VaultResponses;
 use crate::store::{AnyObject, Batch};
 
 /// The result of resolving `reference`, with these vaults by name, and their conditions.
@@ -21,7 +21,11 @@ fn vault(name: &str, created: &str, spec: Value) -> Value {
     json!({"metadata": {"name": name, "creationTimestamp": created, "annotations": annotations}, "spec": spec})
 }
 
-fn resolve_with(vaults: &[Value], reference: &str, answers: impl Fn(&VaultQuery) -> Option<VaultAnswer>) -> Resolved {
+fn resolve_with(
+    vaults: &[Value],
+    reference: &str,
+    responses: impl Fn(&VaultQuery) -> Option<VaultResponse>,
+) -> Resolved {
     let mut store = Store::default();
     let secret = json!({
         "metadata": {"namespace": "secrets", "name": "listed"},
@@ -43,8 +47,9 @@ fn resolve_with(vaults: &[Value], reference: &str, answers: impl Fn(&VaultQuery)
     let cx = CompileContext::new(&store, &compile_inputs);
     let reference = VaultReference::parse(reference).unwrap();
     let (_, query) = resolve(cx, &reference);
-    let answered: VaultAnswers = query.iter().filter_map(|query| Some((Arc::clone(query), answers(query)?))).collect();
-    values.set_answers(answered);
+    let received: VaultResponses =
+        query.iter().filter_map(|query| Some((Arc::clone(query), responses(query)?))).collect();
+    values.set_responses(received);
     let (value, query) = resolve(cx, &reference);
     let conditions = store.kong_vaults.keys().map(|key| {
         let verdict = verdict(cx, key).unwrap();
@@ -120,7 +125,7 @@ fn oldest_vault_of_a_prefix_is_used() {
 }
 
 #[test]
-fn server_is_asked_with_the_token_of_a_secret() {
+fn server_gets_requests_with_the_token_of_a_secret() {
     let token = json!({"secretKeyRef": {"namespace": "secrets", "name": "listed", "key": "token"}});
     let config = json!({"host": "vault.vault.svc", "kv": "v2", "token": token, "ttl": 30});
     let vaults = [vault("v", "2026-01-01T00:00:00Z", json!({"backend": "hcv", "prefix": "v", "config": config}))];
@@ -128,14 +133,14 @@ fn server_is_asked_with_the_token_of_a_secret() {
         assert_eq!((&*query.path, query.version, query.server.port), ("a/b", Some(2), 8200));
         assert_eq!(
             query.server.login,
-            crate::plugin_api::vault::VaultLogin::Token(crate::plugin_api::vault::SecretText::new("s.token"))
+            crate::plugin_api::vault::VaultLogin::Token(crate::plugin_api::vault::VaultToken::new("s.token"))
         );
         None
     });
     assert!(pending.value.unwrap_err().contains("not read yet"));
     assert_eq!(pending.queries, 1);
     let found =
-        |_: &VaultQuery| Some(VaultAnswer::Found(Arc::new([("key".to_owned(), "of the server".to_owned())].into())));
+        |_: &VaultQuery| Some(VaultResponse::Found(Arc::new([("key".to_owned(), "of the server".to_owned())].into())));
     assert_eq!(resolve_with(&vaults, "{vault://v/a/b/key#2}", found).value, Ok("of the server".to_owned()));
     let other = resolve_with(&vaults, "{vault://v/a/b/other}", found);
     assert_eq!((other.value, other.queries), (Err("secret a/b has no key other".to_owned()), 1));

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use crate::api::{Kind, ObjectId};
 use crate::compile::CompileContext;
 use crate::compile::certificates::SecretCache;
-use crate::compile::ingress;
+use crate::compile::ingress::plan::default_certificates;
 use crate::compile::kong::plugins::Plugins;
 use crate::compile::verdict::{Code, Condition, PublishedAddress, Verdict};
 use crate::diagnostic::Diagnostic;
@@ -28,7 +28,7 @@ use plan::{StreamIngressPlan, StreamIngressSource};
 
 /// All served TCPIngresses and UDPIngresses, and what is compiled from them together.
 #[derive(Debug, Default)]
-pub(super) struct StreamIngressCompiler {
+pub(in crate::compile) struct StreamIngressCompiler {
     plans: BTreeMap<ObjectId, StreamIngressPlan>,
     built: StreamBinds,
     /// The addresses for `status.loadBalancer`; `None` if it is not written.
@@ -37,7 +37,7 @@ pub(super) struct StreamIngressCompiler {
 
 /// What an update changed.
 #[derive(Debug, Default)]
-pub(super) struct StreamIngressUpdate {
+pub(in crate::compile) struct StreamIngressUpdate {
     /// The upstreams of each object that was planned again, before and after.
     pub upstreams: Vec<[Vec<UpstreamKey>; 2]>,
     pub verdicts_to_update: BTreeSet<ObjectId>,
@@ -45,7 +45,7 @@ pub(super) struct StreamIngressUpdate {
 
 impl StreamIngressCompiler {
     /// Plans the touched objects.
-    pub(super) fn update(
+    pub(in crate::compile) fn update(
         &mut self,
         cx: CompileContext<'_>,
         plugins: &Plugins,
@@ -81,7 +81,7 @@ impl StreamIngressCompiler {
         let is_published_changed = published != self.published;
         self.published = published;
         if !updated.verdicts_to_update.is_empty() || is_default_touched {
-            let default = ingress::default_certificates(cx, secrets);
+            let default = default_certificates(cx, secrets);
             self.built = StreamBinds::build(settings.streams.as_deref().unwrap_or_default(), &self.plans, &default);
             // An older object may win or leave a port that any other one uses.
             updated.verdicts_to_update.extend(self.plans.keys().cloned());
@@ -92,21 +92,21 @@ impl StreamIngressCompiler {
     }
 
     /// The binds of the ports that rules use.
-    pub(super) fn binds(&self) -> &BTreeMap<BindAddress, Arc<Bind>> {
+    pub(in crate::compile) fn binds(&self) -> &BTreeMap<BindAddress, Arc<Bind>> {
         &self.built.binds
     }
 
-    pub(super) fn is_served(&self, id: &ObjectId) -> bool {
+    pub(in crate::compile) fn is_served(&self, id: &ObjectId) -> bool {
         self.plans.contains_key(id)
     }
 
     /// The served objects.
-    pub(super) fn ids(&self) -> impl Iterator<Item = &ObjectId> {
+    pub(in crate::compile) fn ids(&self) -> impl Iterator<Item = &ObjectId> {
         self.plans.keys()
     }
 
     /// The verdict on an object; `None` if it does not exist. `taken`: sockets that serve Gateways instead.
-    pub(super) fn verdict(
+    pub(in crate::compile) fn verdict(
         &self,
         cx: CompileContext<'_>,
         id: &ObjectId,
@@ -139,6 +139,6 @@ impl StreamIngressCompiler {
 }
 
 /// Whether this step compiles objects of the kind.
-pub(super) fn is_stream_ingress(kind: Kind) -> bool {
+fn is_stream_ingress(kind: Kind) -> bool {
     matches!(kind, Kind::TcpIngress | Kind::UdpIngress)
 }

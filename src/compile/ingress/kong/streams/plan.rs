@@ -176,7 +176,7 @@ impl RulePlanner<'_> {
         self.planned.push(PlannedRule { port, protocol, host, route, field });
     }
 
-    /// The port on which a rule is served, and what its clients speak there.
+    /// The port on which a rule is served, and its protocol.
     fn listener(&self, rule: &SourceRule<'_>, field: &str) -> Result<(u16, StreamProtocol), Diagnostic> {
         let transport = if self.kind == Kind::UdpIngress { TransportProtocol::Udp } else { TransportProtocol::Tcp };
         let port = u16::try_from(rule.port).ok().filter(|port| *port != 0);
