@@ -1,11 +1,13 @@
 //! Kong compatibility of the running program: WebSockets behind plugins, protocols of plugins, rate limits of
-//! consumers, rate-limit counters, connections of plugins, and metrics with Kong's names.
+//! consumers, rate-limit counters, connections of plugins, streams, vaults, and metrics with Kong's names.
 
 mod consumer_plugins;
 mod counting;
 mod plugin_connections;
 mod plugin_protocols;
+mod streams;
 mod upstream_policies;
+mod vaults;
 mod websocket;
 
 use std::collections::BTreeSet;

@@ -197,7 +197,7 @@ const LAYERS: &[Row] = &[
             "cache_meters certificate_metrics change_meters cluster_keys crds endpoint_names file_descriptors \
              fingerprint_cache \
              health_meters host_addresses ingress kong_metrics overload_meters problem_counts queue_meters \
-             rate_limit_meters settings_json source_overlap stdout upstream_events usage_meters watch_meters",
+             rate_limit_meters settings_json source_overlap stdout upstream_events usage_meters vaults watch_meters",
             "addressing data_plane state_meters upstream_views",
             "control",
             "announce check cluster diagnostic_meters plugin_services verify views",
@@ -265,7 +265,7 @@ const LAYERS: &[Row] = &[
              reply route_description scheme shared_keys state template timing violations weighted_list",
             "batch_queue body_filter changed_fields content_coding fields idle_connections instance json_schema \
              openapi password remote_request repeated_query sealed_cookie token",
-            "completed_request consumers remote_client services",
+            "completed_request consumers remote_client services vault",
             "context digest_cache scripted_server server_diagnostics shared_fetch",
             "redis remote_server",
             "counting introspection stored_sessions",

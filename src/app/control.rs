@@ -19,6 +19,7 @@ use crate::compile::{
 use crate::diagnostic::Diagnostic;
 use crate::k8s::{InstalledApis, ReferenceChanges};
 use crate::plugin_api::PluginFactory;
+use crate::plugin_api::vault::VaultValues;
 use crate::snapshot::{BindAddress, Snapshot};
 use crate::status::{self, BindOutcome};
 use crate::store::{Batch, Changes, Store};
@@ -152,6 +153,11 @@ impl Control {
         !self.uncompiled.is_empty() || self.addressing.is_stale()
     }
 
+    /// Compiles the plugins again whose configurations refer to vaults, because values of these changed.
+    pub(super) fn recompile_vault_users(&mut self) {
+        self.uncompiled.extend(self.compiler.plugins_using_vaults().cloned());
+    }
+
     /// Compiles all pending changes and publishes the snapshot.
     pub(super) fn compile(&mut self) -> ApplySummary {
         let count = self.uncompiled.len();
@@ -180,6 +186,8 @@ impl Control {
             budgets: &self.budgets,
         };
         let compiled = self.compiler.compile(CompileContext::new(&self.store, &inputs), &changes);
+
+        VaultValues::of(&self.plugin_factory.state).want(self.compiler.vault_queries());
 
         // Endpoints are set before the snapshot is published, so that new routes never lack them.
         for (key, endpoints) in compiled.endpoints {
@@ -223,7 +231,9 @@ impl Control {
             return;
         }
         self.binds = binds;
-        let has_listeners = |id: &&ObjectId| matches!(id.kind, Kind::Gateway | Kind::ListenerSet | Kind::Ingress);
+        let has_listeners = |id: &&ObjectId| {
+            matches!(id.kind, Kind::Gateway | Kind::ListenerSet | Kind::Ingress | Kind::TcpIngress | Kind::UdpIngress)
+        };
         let ids: Vec<_> = self.verdicts.keys().filter(has_listeners).cloned().collect();
         for id in ids {
             self.update_verdict(id);
@@ -278,7 +288,10 @@ impl Control {
         let index = self.store.dependency_index();
         let is_route = |id: &ObjectId| {
             RouteKind::of(id.kind).is_some()
-                || matches!(id.kind, Kind::Ingress | Kind::KongServiceFacade | Kind::XBackend)
+                || matches!(
+                    id.kind,
+                    Kind::Ingress | Kind::TcpIngress | Kind::UdpIngress | Kind::KongServiceFacade | Kind::XBackend
+                )
         };
         let is_routed_to = |service: &ObjectId| index.dependents(service).any(is_route);
         match id.kind {
@@ -405,10 +418,11 @@ fn object_name(id: &ObjectId) -> String {
     format!("{}/{}", id.kind, id.key)
 }
 
-/// The plugin with this name.
+/// The plugin or vault with this name.
 fn plugin_id(object_name: &str) -> Option<ObjectId> {
     let (kind_name, key) = object_name.split_once('/')?;
-    let kind = [Kind::KongPlugin, Kind::KongClusterPlugin].into_iter().find(|kind| kind.name() == kind_name)?;
+    let kinds = [Kind::KongPlugin, Kind::KongClusterPlugin, Kind::KongVault];
+    let kind = kinds.into_iter().find(|kind| kind.name() == kind_name)?;
     let key = match key.split_once('/') {
         Some((namespace, name)) => ObjectKey::new(namespace, name),
         None => ObjectKey::cluster(key),

@@ -25,6 +25,7 @@ use super::views::ViewQuery;
 use crate::api::ObjectId;
 use crate::k8s::Delivery;
 use crate::manifests::{ChangedPaths, ManifestDiagnostic, ManifestUpdate, ManifestWatcher, Manifests};
+use crate::plugin_api::vault::VaultValues;
 use crate::proxy::{BindState, BindStates, Proxy};
 use crate::ready::ReadyGuard;
 use crate::schema::Channel;
@@ -32,6 +33,16 @@ use crate::snapshot::Snapshot;
 use crate::status::BindOutcome;
 use crate::store::LargeObjects;
 use crate::upstream::dns::DnsFollower;
+
+/// How long a process without values of vaults waits for them before it is ready. What needs them then fails.
+const MAX_WAIT_FOR_VALUES: Duration = Duration::from_secs(10);
+
+async fn wait_until(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => pending().await,
+    }
+}
 
 /// State that only the control loop writes.
 pub(super) struct ControlLoop {
@@ -53,6 +64,10 @@ pub(super) struct ControlLoop {
     pub(super) dns: DnsFollower,
     /// Errors reported by running plugins.
     pub(super) plugin_diagnostics: Arc<PluginDiagnostics>,
+    /// Values that servers of vaults have.
+    pub(super) vaults: Arc<VaultValues>,
+    /// Held from the first snapshot until the values that it needs are read, or until this time.
+    pub(super) first_values: Option<(ReadyGuard, Instant)>,
     pub(super) snapshots: Arc<ArcSwap<Snapshot>>,
     pub(super) meters: ChangeMeters,
     pub(super) diagnostic_meters: DiagnosticMeters,
@@ -112,6 +127,14 @@ impl ControlLoop {
                     self.publish_verdict_changes();
                 }
                 Some(query) = queries.recv() => query.run(&self.control),
+                () = self.vaults.changed() => {
+                    self.control.recompile_vault_users();
+                    self.process_changes(Instant::now()).await;
+                    if !self.vaults.is_waiting() {
+                        self.first_values = None;
+                    }
+                }
+                () = wait_until(self.first_values.as_ref().map(|(_, end)| *end)) => self.first_values = None,
                 () = self.plugin_diagnostics.changed() => {
                     self.control.set_plugin_diagnostics(self.plugin_diagnostics.snapshot());
                     self.publish_verdict_changes();
@@ -216,7 +239,12 @@ impl ControlLoop {
         self.queue_statuses(&changes);
         if let Some(ready_guard) = self.first_snapshot.take() {
             // Dropped before the report, so that a blocked terminal does not delay readiness.
-            drop(ready_guard);
+            if self.vaults.is_waiting() {
+                ready_guard.rename("values of vaults".to_owned());
+                self.first_values = Some((ready_guard, Instant::now() + MAX_WAIT_FOR_VALUES));
+            } else {
+                drop(ready_guard);
+            }
             let snapshot = self.snapshots.load_full();
             self.announcer.report_start(&self.control, &self.files.manifests, &self.files.update, &snapshot);
         } else {

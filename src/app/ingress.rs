@@ -8,9 +8,14 @@ use rustls::pki_types::PrivateKeyDer;
 use rustls::sign::CertifiedKey;
 
 use crate::api::ObjectKey;
-use crate::args::{HostOwner, IngressClassOptions, IngressListenAddress, IngressOptions, KongRouter, PublishOptions};
+use crate::args::{
+    HostOwner, IngressClassOptions, IngressListenAddress, IngressOptions, KongRouter, PublishOptions,
+    StreamPortProtocol,
+};
 use crate::compile::verdict::PublishedAddress;
-use crate::compile::{Classes, HostOwnership, IngressListener, IngressSettings, PublishSource};
+use crate::compile::{
+    Classes, HostOwnership, IngressListener, IngressSettings, PublishSource, StreamListener, StreamProtocol,
+};
 use crate::snapshot::certs::{Certificate, SELF_GENERATED};
 use crate::snapshot::host::HostPattern;
 use crate::snapshot::router::by_conditions::RouterFlavor;
@@ -49,7 +54,16 @@ impl IngressConfig {
             })
         };
         let key = |(namespace, name): &(String, String)| ObjectKey::new(namespace, name);
+        let streams = options.streams.iter().map(|&(address, protocol)| {
+            let protocol = match protocol {
+                StreamPortProtocol::Tcp => StreamProtocol::Tcp,
+                StreamPortProtocol::Tls => StreamProtocol::Tls,
+                StreamPortProtocol::Udp => StreamProtocol::Udp,
+            };
+            StreamListener { address, protocol }
+        });
         let settings = IngressSettings {
+            streams: Some(streams.collect()),
             http: listener(options.http),
             https: listener(options.https),
             default_secret: options.default_certificate.as_ref().map(key),

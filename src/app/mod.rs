@@ -43,6 +43,7 @@ mod stdout;
 mod upstream_events;
 mod upstream_views;
 mod usage_meters;
+mod vaults;
 mod verify;
 mod views;
 mod watch_meters;

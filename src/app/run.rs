@@ -37,6 +37,7 @@ use super::state_meters::StateMeters;
 use super::status_publisher::StatusPublisher;
 use super::upstream_events::report_upstream_events;
 use super::usage_meters::UsageMeters;
+use super::vaults::follow_vaults;
 use super::views::{AdminViews, ProxyObserver, StatusViews};
 use super::watch_meters::WatchMeters;
 use crate::admin::{self, CachePurges};
@@ -48,6 +49,7 @@ use crate::manifests::ManifestWatcher;
 use crate::metrics::Metrics;
 use crate::plugin_api::batch_queue::{QueuedBytes, flush_queues};
 use crate::plugin_api::counting::{EntryBudget, UsageReports};
+use crate::plugin_api::vault::VaultValues;
 use crate::plugin_api::{PluginFactory, PluginState};
 use crate::plugins;
 use crate::plugins::file_log::LogFolder;
@@ -138,7 +140,13 @@ async fn serve(options: RunOptions, started: SystemTime) -> anyhow::Result<ExitS
         OnlineServices::start(&data_plane.trust, own_sockets, data_plane.plugin_connections, keys)
             .context("cannot set up connections for plugins")?;
     let plugin_diagnostics = plugin_services.diagnostics();
-    let plugins = plugin_factory(&options, Arc::new(plugin_services), state.clone(), node);
+    let plugin_services = Arc::new(plugin_services);
+    let vaults = VaultValues::of(&state);
+    vaults.set_environment(
+        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))),
+    );
+    tasks.spawn(follow_vaults(Arc::clone(&vaults), Arc::clone(&plugin_services) as _));
+    let plugins = plugin_factory(&options, plugin_services, state.clone(), node);
     let control = new_control(&options, &data_plane, plugins, admin_address)?;
     let (gateway_services, services_shutdown) =
         start_gateway_services(&options, cluster.as_ref(), statuses.as_ref(), &control, &drain)?.unzip();
@@ -155,6 +163,8 @@ async fn serve(options: RunOptions, started: SystemTime) -> anyhow::Result<ExitS
         gateway_services,
         dns,
         plugin_diagnostics,
+        vaults,
+        first_values: None,
         snapshots: data_plane.snapshots.clone(),
         meters,
         diagnostic_meters,

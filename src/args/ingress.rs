@@ -57,6 +57,13 @@ pub(super) struct IngressArgs {
     #[arg(long, value_name = "ADDR", env = "PORTICO_INGRESS_HTTPS_LISTEN")]
     ingress_https_listen: Option<ListenArg>,
 
+    /// Ports of TCPIngresses and UDPIngresses: 9000 for TCP, 9443/tls for TLS that ends here, 5353/udp for UDP; they
+    /// are opened at the IP address of the HTTP listener, or else of the HTTPS listener, while a rule uses them
+    /// (repeatable)
+    #[arg(long, value_name = "PORT[/PROTOCOL]", value_delimiter = ',', env = "PORTICO_INGRESS_STREAM_PORTS")]
+    #[arg(value_parser = parse_stream_port)]
+    ingress_stream_ports: Vec<StreamPort>,
+
     /// HTTP and HTTPS ports that clients connect to, for redirects and X-Forwarded-Port; default: the listening ports,
     /// or 80,443 in a cluster
     #[arg(long, value_name = "HTTP,HTTPS", env = "PORTICO_INGRESS_PUBLIC_PORTS", value_parser = parse_ports)]
@@ -109,6 +116,27 @@ pub type NamespacedName = (String, String);
 /// The ports for HTTP and HTTPS.
 type PublicPorts = (u16, u16);
 
+/// A port of TCPIngresses or UDPIngresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct StreamPort {
+    pub port: u16,
+    pub protocol: StreamPortProtocol,
+}
+
+/// The protocol of the clients of a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StreamPortProtocol {
+    Tcp,
+    Tls,
+    Udp,
+}
+
+impl StreamPortProtocol {
+    pub(super) fn is_udp(self) -> bool {
+        self == StreamPortProtocol::Udp
+    }
+}
+
 /// Interpretation of Ingresses, resolved.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IngressClassOptions {
@@ -128,6 +156,8 @@ pub struct IngressOptions {
     pub http: Option<IngressListenAddress>,
     /// `None` means off.
     pub https: Option<IngressListenAddress>,
+    /// Where TCPIngresses and UDPIngresses are served.
+    pub streams: Vec<(SocketAddr, StreamPortProtocol)>,
     pub default_certificate: Option<NamespacedName>,
     pub publish: PublishOptions,
 }
@@ -198,9 +228,14 @@ impl IngressArgs {
             OnOff::On if !self.publish_service.is_empty() => PublishOptions::Services(self.publish_service),
             OnOff::On => PublishOptions::Nothing,
         };
+        let http = listen(self.ingress_http_listen, DEFAULT_HTTP_PORT, public_ports.map(|(http, _)| http));
+        let https = listen(self.ingress_https_listen, DEFAULT_HTTPS_PORT, public_ports.map(|(_, https)| https));
+        let ip = http.or(https).map_or(IpAddr::V4(default_address), |listener| listener.address.ip());
+        let streams = self.ingress_stream_ports.iter();
         IngressOptions {
-            http: listen(self.ingress_http_listen, DEFAULT_HTTP_PORT, public_ports.map(|(http, _)| http)),
-            https: listen(self.ingress_https_listen, DEFAULT_HTTPS_PORT, public_ports.map(|(_, https)| https)),
+            http,
+            https,
+            streams: streams.map(|entry| (SocketAddr::new(ip, entry.port), entry.protocol)).collect(),
             default_certificate: self.ingress_default_certificate,
             publish,
         }
@@ -237,6 +272,22 @@ fn parse_ports(text: &str) -> Result<PublicPorts, String> {
     let port = |text: &str| text.trim().parse::<u16>().ok().filter(|port| *port > 0);
     let both = text.split_once(',').and_then(|(http, https)| Some((port(http)?, port(https)?)));
     both.ok_or_else(|| "not two ports; write for example 80,443".to_owned())
+}
+
+fn parse_stream_port(text: &str) -> Result<StreamPort, String> {
+    let (port, protocol) = text.trim().split_once('/').unwrap_or((text.trim(), "tcp"));
+    let protocol = match protocol {
+        "tcp" => Some(StreamPortProtocol::Tcp),
+        "tls" => Some(StreamPortProtocol::Tls),
+        "udp" => Some(StreamPortProtocol::Udp),
+        _ => None,
+    };
+    match (port.parse::<u16>(), protocol) {
+        (Ok(port), Some(protocol)) if port > 0 => Ok(StreamPort { port, protocol }),
+        _ => {
+            Err("not a port, optionally with tcp, tls or udp; write for example 9000, 9443/tls or 5353/udp".to_owned())
+        }
+    }
 }
 
 fn parse_published_address(text: &str) -> Result<String, String> {

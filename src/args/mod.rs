@@ -36,6 +36,7 @@ pub use cluster::{ClusterAccess, ClusterOptions};
 pub use gateways::{AddressPool, AddressSource, GatewayOptions};
 pub use ingress::{
     HostOwner, IngressClassOptions, IngressListenAddress, IngressOptions, KongRouter, NamespacedName, PublishOptions,
+    StreamPortProtocol,
 };
 pub use kong::{KongHeadersArg, KongOptions};
 pub use location::LocationOptions;

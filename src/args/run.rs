@@ -403,13 +403,20 @@ impl RunArgs {
         let default_delay = if in_cluster { DRAIN_DELAY_IN_CLUSTER } else { Duration::ZERO };
         let admin_listen = listening.admin_listen.address();
         let ingress = self.ingress.resolve(in_cluster);
-        require_distinct_addresses(&[
+        let mut listeners = vec![
             ("--status-listen", status_listen),
             ("--admin-listen", admin_listen),
             ("--echo", listening.echo),
             ("--ingress-http-listen", ingress.http.filter(|listen| listen.explicit).map(|listen| listen.address)),
             ("--ingress-https-listen", ingress.https.filter(|listen| listen.explicit).map(|listen| listen.address)),
-        ])?;
+        ];
+        let of_streams = |is_udp: bool| {
+            let streams = ingress.streams.iter().filter(move |(_, protocol)| protocol.is_udp() == is_udp);
+            streams.map(|(address, _)| ("--ingress-stream-ports", Some(*address)))
+        };
+        listeners.extend(of_streams(false));
+        require_distinct_addresses(&listeners)?;
+        require_distinct_addresses(&of_streams(true).collect::<Vec<_>>())?;
         Ok(RunOptions {
             manifests,
             cluster,

@@ -1,5 +1,6 @@
 //! The compiler: the steps of one compilation in their order, and what each of them keeps for the next one.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use super::backend::upstream_usage::{UpstreamUsage, upstream_object};
 use super::backend::{endpoints, x_backend_verdict};
 use super::certificates::SecretCache;
 use super::gateways::gateway::GatewayPlan;
-use super::ingress::IngressCompiler;
+use super::ingress::{IngressCompiler, StreamIngressCompiler};
 use super::kong;
 use super::kong::consumers::Consumers;
 use super::kong::plugins::{PluginUpdate, Plugins};
@@ -35,6 +36,7 @@ use super::{CompileContext, parents};
 use crate::api::gateway::{BackendTlsPolicy, XBackend, XBackendTrafficPolicy};
 use crate::api::portico::BackendPolicy;
 use crate::api::{Kind, ObjectId, ObjectKey};
+use crate::plugin_api::vault::VaultQuery;
 use crate::snapshot::own_udp_listeners::OwnUdpListeners;
 use crate::snapshot::{BindAddress, Snapshot, TransportProtocol};
 use crate::store::{Changes, Store};
@@ -69,6 +71,7 @@ pub struct Compiler {
     consumers: Consumers,
     routes: RoutePlanner,
     ingresses: IngressCompiler,
+    stream_ingresses: StreamIngressCompiler,
     routers: Routers,
     /// Sockets on which Ingresses are served, unless a Gateway takes them.
     ingress_sockets: BTreeSet<BindAddress>,
@@ -139,6 +142,7 @@ impl Compiler {
     pub fn compile(&mut self, cx: CompileContext<'_>, changes: &Changes) -> Compiled {
         self.verdicts
             .begin(OversizedVerdicts::new(cx, |kind, meta| kong::verdict_updates::is_size_unreported(cx, kind, meta)));
+        let changes = &*self.with_vault_users(cx.store, changes);
         let mut run = CompileRun { records_planned: self.records_planned(cx.store), ..CompileRun::default() };
         let mut touched = self.affected.find(cx.store, changes);
         for key in keys_of_kind(changes, Kind::Secret) {
@@ -168,8 +172,13 @@ impl Compiler {
             self.upstream_usage.replace(before, after, &mut run.upstreams_changed);
         }
 
+        let streams = self.stream_ingresses.update(cx, &self.plugins, &mut self.secrets, &touched);
+        for [before, after] in &streams.upstreams {
+            self.upstream_usage.replace(before, after, &mut run.upstreams_changed);
+        }
+
         // Routers are built after all plans, so that each is built at most once.
-        self.routers.set_ingress_binds(self.ingresses.binds());
+        self.set_ingress_binds();
         let routers_built =
             self.routers.build(&self.parents.plans, &self.routes.plans) + usize::from(ingresses.router_built);
         // Forbidden addresses depend on all listeners, and endpoints depend on forbidden addresses.
@@ -179,7 +188,7 @@ impl Compiler {
         let has_moved = self.location.update(cx.store, changes, &self.machine_addresses);
 
         touch_services(&mut run, &mut touched);
-        self.update_verdicts(cx, &touched, ingresses.verdicts_to_update, plugins, &mut run);
+        self.update_verdicts(cx, &touched, ingresses.verdicts_to_update, streams.verdicts_to_update, plugins, &mut run);
         Compiled {
             snapshot: self.routers.snapshot(),
             endpoints: self.endpoints(cx.store, &touched, &run.upstreams_changed, has_moved),
@@ -190,6 +199,26 @@ impl Compiler {
             routers_built,
             objects_planned: run.objects_planned,
         }
+    }
+
+    /// The changes, with the plugins whose values a change of vaults may affect.
+    fn with_vault_users<'c>(&self, store: &Store, changes: &'c Changes) -> Cow<'c, Changes> {
+        let is_affected = || kong::vaults::contains_vault(&store.dependency_index().affected_by(changes));
+        if !kong::vaults::contains_vault(changes) && !(kong::vaults::exist(store) && is_affected()) {
+            return Cow::Borrowed(changes);
+        }
+        let vaults = kong::vaults::ids(store);
+        Cow::Owned(changes.iter().cloned().chain(self.plugins.using_vaults().cloned()).chain(vaults).collect())
+    }
+
+    /// The plugins to compile again when values of vaults change.
+    pub fn plugins_using_vaults(&self) -> impl Iterator<Item = &ObjectId> {
+        self.plugins.using_vaults()
+    }
+
+    /// What must be read from servers of vaults.
+    pub fn vault_queries(&self) -> BTreeSet<Arc<VaultQuery>> {
+        self.plugins.vault_queries()
     }
 
     /// Whether the routes and Ingresses that are planned must be recorded, because verdicts on other objects depend on
@@ -210,6 +239,7 @@ impl Compiler {
         cx: CompileContext<'_>,
         touched: &Changes,
         ingresses: BTreeSet<ObjectKey>,
+        streams: BTreeSet<ObjectId>,
         plugins: PluginUpdate,
         run: &mut CompileRun,
     ) {
@@ -221,7 +251,10 @@ impl Compiler {
         for key in &ingresses {
             run.record_planned(&ObjectId::new(Kind::Ingress, key.clone()));
         }
-        self.update_ingress_verdicts(cx, ingresses);
+        for id in &streams {
+            run.record_planned(id);
+        }
+        self.update_ingress_verdicts(cx, ingresses, streams);
         self.policy_referrers.update(cx.store, touched, &self.policy_conflicts, &mut self.verdicts);
         self.update_consumers(cx, touched, plugins.subjects_to_update);
         let mut plugins_to_update = plugins.verdicts_to_update;
@@ -238,6 +271,7 @@ impl Compiler {
             parents: &self.parents.plans,
             routes: &self.routes.plans,
             ingresses: &self.ingresses,
+            stream_ingresses: &self.stream_ingresses,
             upstream_usage: &self.upstream_usage,
             forbidden: &self.forbidden,
             policy_conflicts: &self.policy_conflicts,
@@ -256,13 +290,24 @@ impl Compiler {
         other_kinds::update(cx, touched, served, verdicts);
     }
 
-    /// Updates the verdicts on `outdated` Ingresses; on all Ingresses if the sockets of Ingresses or Gateways changed.
-    fn update_ingress_verdicts(&mut self, cx: CompileContext<'_>, mut outdated: BTreeSet<ObjectKey>) {
+    /// Updates the verdicts on `outdated` Ingresses, and on `streams`: TCPIngresses and UDPIngresses. If the sockets of
+    /// these kinds or of Gateways changed, on all of them.
+    fn update_ingress_verdicts(
+        &mut self,
+        cx: CompileContext<'_>,
+        mut outdated: BTreeSet<ObjectKey>,
+        mut streams: BTreeSet<ObjectId>,
+    ) {
         let taken_by_gateways = self.routers.sockets_taken_by_gateways();
-        let ingress_sockets = self.ingresses.binds().keys().copied().collect();
+        let ingress_sockets = self.ingress_sockets().collect();
         if taken_by_gateways != self.sockets_taken_by_gateways || ingress_sockets != self.ingress_sockets {
             (self.sockets_taken_by_gateways, self.ingress_sockets) = (taken_by_gateways, ingress_sockets);
             outdated.extend(self.ingresses.keys().cloned());
+            streams.extend(self.stream_ingresses.ids().cloned());
+        }
+        for id in streams {
+            let verdict = self.stream_ingresses.verdict(cx, &id, &self.sockets_taken_by_gateways);
+            self.verdicts.set(id, verdict);
         }
         for key in outdated {
             let verdict = self.ingresses.verdict(cx, &key, &self.sockets_taken_by_gateways);
@@ -270,13 +315,25 @@ impl Compiler {
         }
     }
 
+    /// The sockets of Ingresses, TCPIngresses and UDPIngresses, also those that serve Gateways instead.
+    fn ingress_sockets(&self) -> impl Iterator<Item = BindAddress> {
+        self.ingresses.binds().keys().chain(self.stream_ingresses.binds().keys()).copied()
+    }
+
+    fn set_ingress_binds(&mut self) {
+        let mut binds = self.stream_ingresses.binds().clone();
+        // Only a mistake in the flags makes them share an address.
+        binds.extend(self.ingresses.binds().iter().map(|(address, bind)| (*address, Arc::clone(bind))));
+        self.routers.set_ingress_binds(binds);
+    }
+
     /// Updates the forbidden addresses. Touches the Services with an endpoint that may have become forbidden or
     /// allowed.
     fn update_forbidden_addresses(&mut self, cx: CompileContext<'_>, run: &CompileRun, touched: &mut Changes) {
-        let ingress_sockets = || self.ingresses.binds().keys().copied();
+        let ingress_sockets: Vec<_> = self.ingress_sockets().collect();
         let (replicas, trust_model) = (cx.inputs.addresses.replica_addresses(), cx.inputs.upstreams.trust_model());
         if !run.have_gateways_changed
-            && self.forbidden.has_inputs(ingress_sockets(), self.admin_address, replicas, trust_model)
+            && self.forbidden.has_inputs(ingress_sockets.iter().copied(), self.admin_address, replicas, trust_model)
         {
             return;
         }
@@ -284,12 +341,13 @@ impl Compiler {
             gateway.sockets(self.parents.plans.listeners_of(gateway).map(|(listener, _)| listener))
         };
         let gateway_sockets: Vec<_> = self.parents.plans.gateways.values().flat_map(sockets_of).collect();
-        let udp_sockets = gateway_sockets.iter().filter(|address| address.transport == TransportProtocol::Udp);
+        let all_sockets = gateway_sockets.iter().chain(&ingress_sockets);
+        let udp_sockets = all_sockets.filter(|address| address.transport == TransportProtocol::Udp);
         let hosts = self.machine_addresses.union(replicas).copied();
         self.routers.set_own_udp_listeners(OwnUdpListeners::new(udp_sockets.map(|address| address.socket), hosts));
         let forbidden = ForbiddenAddresses::new(
             gateway_sockets.into_iter(),
-            ingress_sockets(),
+            ingress_sockets.into_iter(),
             self.admin_address,
             &self.machine_addresses,
             replicas,

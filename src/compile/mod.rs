@@ -55,7 +55,7 @@ pub use gateways::served_gateways::{
     ExposedGateway, addressable_gateways, exposed_gateways, foreign_gateways, routes_to_gateways,
 };
 pub use ingress::publish::PublishSource;
-pub use ingress::settings::{HostOwnership, IngressListener, IngressSettings};
+pub use ingress::settings::{HostOwnership, IngressListener, IngressSettings, StreamListener, StreamProtocol};
 pub use ingress_class::dialect::has_path_expressions;
 pub use kong::plugins::with_degraded_plugins;
 pub(crate) use objects::route_kind::RouteKind;

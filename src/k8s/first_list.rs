@@ -20,9 +20,7 @@ impl FirstListWait {
     pub(super) fn of(kind: Kind) -> FirstListWait {
         match kind {
             // They are read only to report that they have no effect, or need none.
-            Kind::KongVault | Kind::KongLicense | Kind::KongCustomEntity | Kind::TcpIngress | Kind::UdpIngress => {
-                FirstListWait::None
-            }
+            Kind::KongLicense | Kind::KongCustomEntity => FirstListWait::None,
             _ if !kind.is_served() => FirstListWait::None,
             // A global plugin protects routes that do not refer to it.
             Kind::GatewayClass
@@ -56,7 +54,9 @@ mod tests {
             (Kind::BackendTlsPolicy, FirstListWait::Limited),
             (Kind::ClusterTrustBundle, FirstListWait::Limited),
             (Kind::KongPlugin, FirstListWait::Limited),
-            (Kind::KongVault, FirstListWait::None),
+            (Kind::KongVault, FirstListWait::Limited),
+            (Kind::TcpIngress, FirstListWait::Limited),
+            (Kind::KongLicense, FirstListWait::None),
             (Kind::GrpcRoute, FirstListWait::Unlimited),
             (Kind::UdpRoute, FirstListWait::Limited),
             (Kind::XTelemetryPolicy, FirstListWait::None),

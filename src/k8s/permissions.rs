@@ -88,7 +88,7 @@ pub fn watched_namespace_rules() -> Vec<PermissionRule> {
         &["get"],
         WHOLE_OBJECT,
         "The content of the Secrets and ConfigMaps that a served Gateway, ListenerSet, BackendTLSPolicy, XBackend, \
-         Ingress, Service, plugin or consumer refers to, and of no others.",
+         Ingress, TCPIngress, Service, plugin, vault or consumer refers to, and of no others.",
     ));
     rules.push(PermissionRule::new(
         "apiextensions.k8s.io",

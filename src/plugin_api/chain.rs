@@ -17,6 +17,7 @@ mod attachment;
 mod before_forward;
 mod broken_plugin;
 mod builder;
+mod ordering;
 mod selected;
 mod selection;
 mod slot;
@@ -46,6 +47,7 @@ pub use attachment::{AttachmentPoint, BaseScope, OverlayScope};
 pub use before_forward::{AllowedRequest, ForwardingOutcome};
 pub use broken_plugin::BrokenPlugin;
 pub use builder::ChainBuilder;
+pub use ordering::AccessOrdering;
 use selected::slot_number;
 use slot::ChainSlot;
 pub use state::ChainState;
@@ -54,6 +56,8 @@ pub use state::ChainState;
 pub struct Chain {
     pub names: Arc<RouteNames>,
     slots: Box<[ChainSlot]>,
+    /// Whether a plugin has another turn in the access phase than its priority says.
+    is_reordered: bool,
     /// The phases in which any instance of the chain runs. Those that only a consumer or group has may run in others.
     phases: Phases,
     /// Whether a plugin of the chain may wait in the access phase.
@@ -271,8 +275,10 @@ impl Chain {
             state.selected.extend(rest);
             state.progress.is_complete = true;
         }
+        let by_priority = self.order_by_priority(&state.selected);
         'phase: loop {
-            for index in 0..state.selected.len() {
+            for position in 0..state.selected.len() {
+                let index = by_priority.as_ref().map_or(position, |order| usize::from(order[position]));
                 let number = slot_number(index);
                 if replaced_by.contains(&number) {
                     continue;
@@ -325,7 +331,11 @@ impl Chain {
         }
         let description = self.log_facts.as_ref().map(|facts| &facts.description);
         let rest = if state.progress.is_complete { SmallVec::new() } else { self.select_rest(state) };
-        for (number, selected) in state.selected.iter().chain(&rest).enumerate() {
+        let mut all: SmallVec<[_; 12]> = state.selected.iter().chain(&rest).enumerate().collect();
+        if self.is_reordered {
+            all.sort_by_key(|(_, selected)| self.place(selected.as_selection()));
+        }
+        for (number, selected) in all {
             let (_, instance) = self.instance(selected.as_selection());
             if !instance.phases.log {
                 continue;

@@ -71,6 +71,7 @@ pub mod template;
 pub mod testing;
 pub mod timing;
 pub mod token;
+pub mod vault;
 pub mod violations;
 pub mod weighted_list;
 

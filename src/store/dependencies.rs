@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use serde_json::{Map, Value};
+
 use super::{AnyObject, Dependency};
 use crate::api::gateway::{
     ALL_DEFAULT_GATEWAYS, BackendObjectReference, BackendRef, Filter, Gateway, GatewayClass, GatewayFrontendTls,
@@ -118,7 +120,10 @@ pub(super) fn dependencies(object: &AnyObject) -> Vec<Dependency> {
             collector.add_class(meta, None);
             collector.add_plugins(meta);
         }
-        AnyObject::KongVault(_) => collector.add_class(meta, None),
+        AnyObject::KongVault(vault) => {
+            collector.add_class(meta, None);
+            collector.add_vault(&vault.spec.backend, vault.spec.config.as_ref());
+        }
         AnyObject::KongCustomEntity(entity) => collector.add_custom_entity(entity),
         AnyObject::EndpointSlice(slice) => {
             if let Some(service) = slice.meta.labels.get(SERVICE_NAME_LABEL) {
@@ -400,6 +405,24 @@ impl DependencyCollector {
     }
 
     /// A reference to an object; without `namespace`, in the namespace of the referrer.
+    /// The Secrets whose values a vault has, and those with what it needs to log in.
+    fn add_vault(&mut self, backend: &str, config: Option<&Map<String, Value>>) {
+        let Some(config) = config else { return };
+        if let Some(namespace) = config.get("namespace").and_then(Value::as_str)
+            && backend == "kubernetes"
+        {
+            let secrets = config.get("secrets").and_then(Value::as_array).into_iter().flatten();
+            for name in secrets.filter_map(Value::as_str) {
+                self.add_object(Kind::Secret, Some(namespace), name);
+            }
+        }
+        for (_, reference) in ValueReference::find_all(config) {
+            if let Some(namespace) = &reference.target.namespace {
+                self.add_object(reference.kind, Some(namespace), &reference.target.name);
+            }
+        }
+    }
+
     fn add_object(&mut self, kind: Kind, namespace: Option<&str>, name: &str) {
         let namespace = namespace.map_or_else(|| self.own_namespace.clone(), Arc::from);
         let key = ObjectKey { namespace, name: Arc::from(name) };

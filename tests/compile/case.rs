@@ -14,8 +14,8 @@ use portico::compile::addresses::{AddressProvider, AddressState, GatewayAddressP
 use portico::compile::testing::TestInputs;
 use portico::compile::verdict::{Code, Condition, Verdict, Verdicts};
 use portico::compile::{
-    self, Budgets, Classes, Compiler, HostOwnership, IngressListener, IngressSettings, PublishSource,
-    addressable_gateways,
+    self, Budgets, Classes, Compiler, HostOwnership, IngressListener, IngressSettings, PublishSource, StreamListener,
+    StreamProtocol, addressable_gateways,
 };
 use portico::diagnostic::{Diagnostic, Severity, Topic};
 use portico::k8s::InstalledApis;
@@ -154,7 +154,7 @@ impl Case {
                     HostOwnership::Namespace
                 },
                 ignore_foreign_guards: !header("Ignore foreign guards").is_empty(),
-                ..ingress_settings(&header("Router"), &header("Published"))
+                ..ingress_settings(&header("Router"), &header("Published"), &header("Streams"))
             },
             trust_model: match header("Trust").pop().as_deref() {
                 Some("restricted") => TrustModel::MultiTenant {
@@ -311,7 +311,10 @@ impl CompilerHarness {
         CompilerHarness {
             store: Store::default(),
             compiler: Compiler::default(),
-            inputs: TestInputs { ingress: ingress_settings(&[], &[]), ..TestInputs::new(portico::plugins::REGISTRY) },
+            inputs: TestInputs {
+                ingress: ingress_settings(&[], &[], &[]),
+                ..TestInputs::new(portico::plugins::REGISTRY)
+            },
             endpoints: BTreeMap::new(),
             snapshot: Arc::default(),
             provider,
@@ -532,7 +535,7 @@ fn deduplicate_ingress_routes(snapshot: &mut Value) {
 }
 
 /// Settings without a default certificate: it would be generated, and the output must not depend on it.
-fn ingress_settings(router: &[String], published: &[String]) -> IngressSettings {
+fn ingress_settings(router: &[String], published: &[String], streams: &[String]) -> IngressSettings {
     let ingress_listener = |port| IngressListener {
         address: SocketAddr::from(([127, 0, 0, 1], port)),
         public_port: port,
@@ -542,7 +545,18 @@ fn ingress_settings(router: &[String], published: &[String]) -> IngressSettings 
         let (namespace, name) = name.split_once('/').unwrap();
         ObjectKey::new(namespace, name)
     });
+    let stream_listener = |text: &String| {
+        let (port, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+        let protocol = match protocol {
+            "tcp" => StreamProtocol::Tcp,
+            "tls" => StreamProtocol::Tls,
+            "udp" => StreamProtocol::Udp,
+            other => panic!("unknown protocol {other:?}"),
+        };
+        StreamListener { address: SocketAddr::from(([127, 0, 0, 1], port.parse().unwrap())), protocol }
+    };
     IngressSettings {
+        streams: Some(streams.iter().map(stream_listener).collect()),
         http: Some(ingress_listener(8000)),
         https: Some(ingress_listener(8443)),
         flavor: match router {

@@ -87,6 +87,20 @@ listen ports. A listener that is off gets no redirects, so any number is valid. 
 {{- end }}
 {{- end }}
 
+{{/* The ports of TCPIngresses and UDPIngresses, with their names and protocols, from entries such as 9443/tls. */}}
+{{- define "portico.streamPorts" -}}
+{{- $ports := list }}
+{{- range index .Values.config "ingress-stream-ports" | default list | join "," | splitList "," }}
+{{- if trim . }}
+{{- $parts := splitList "/" (trim .) }}
+{{- $protocol := ternary "tcp" (last $parts) (eq (len $parts) 1) }}
+{{- $port := dict "name" (printf "%s-%s" $protocol (first $parts)) "port" (first $parts | int) "protocol" (ternary "UDP" "TCP" (eq $protocol "udp")) }}
+{{- $ports = append $ports $port }}
+{{- end }}
+{{- end }}
+{{- toYaml $ports }}
+{{- end }}
+
 {{- define "portico.ipv6" -}}
 {{- eq (first (.Values.service.ipFamilies | default list) | default "IPv4") "IPv6" }}
 {{- end }}
@@ -105,6 +119,7 @@ listen ports. A listener that is off gets no redirects, so any number is valid. 
 - ingress-http-listen
 - ingress-https-listen
 - ingress-public-ports
+- ingress-stream-ports
 - leader-election-namespace
 - publish-service
 - publish-status-address

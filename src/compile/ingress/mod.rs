@@ -2,6 +2,7 @@
 //! ingress controller (docs/kong-compatibility.md), in kong/, or `kubernetes`, in kubernetes/.
 //!
 //! ```text
+//!   TCPIngress, UDPIngress ─▶ kong/streams/ ─▶ a Bind for each of their ports
 //!   Ingress ─ ../ingress_class/: served? ─ plan_by_dialect.rs ┬▶ kubernetes/
 //!                                                             └▶ kong/plan.rs
 //!                                                             each ─▶ service_backend.rs ─▶ ../backend/
@@ -48,6 +49,7 @@ use crate::store::Changes;
 use crate::upstream::UpstreamKey;
 use host_claims::HostClaims;
 use host_index::{ClaimedHost, PlannedIngresses};
+pub(super) use kong::streams::StreamIngressCompiler;
 use listener_routes::{ChangedRoutes, ListenerRoutes};
 use plan::{EqualParts, IngressPlan};
 use settings::{HostOwnership, IngressListener, IngressSettings};
@@ -261,7 +263,7 @@ impl IngressCompiler {
         if let (HostOwnership::Any, Some(ingress)) = (cx.inputs.ingress.host_ownership, cx.store.ingresses.get(key)) {
             diagnostics.extend(self.host_claims.shared_hosts(ingress));
         }
-        for address in taken {
+        for address in taken.iter().filter(|address| self.binds.contains_key(address)) {
             let message = format!("{address} is used by a Gateway, so it does not serve Ingresses");
             diagnostics.push(
                 Diagnostic::of_object(
@@ -339,11 +341,6 @@ fn resolve_conflicts(
         .into_iter()
         .map(|(host, (_, certificate))| (host, Arc::new(Certificates::new(vec![Arc::clone(certificate)]))))
         .collect();
-    let settings = cx.inputs.ingress;
-    let secret = settings.default_secret.as_ref();
-    let from_secret = secret.and_then(|secret| certificates::from_secret(cx.store, secrets, secret).ok());
-    let default = from_secret.or_else(|| settings.default_certificate.clone());
-    let default = Arc::new(Certificates::new(default.into_iter().collect()));
-    certificates.entry(HostPattern::Any).or_insert(default);
+    certificates.entry(HostPattern::Any).or_insert_with(|| plan::default_certificates(cx, secrets));
     (certificates, conflicts)
 }

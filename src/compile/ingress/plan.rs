@@ -11,7 +11,7 @@ use crate::compile::budgets::{PathExpressions, RouterHost};
 use crate::compile::certificates;
 use crate::compile::certificates::SecretCache;
 use crate::diagnostic::Diagnostic;
-use crate::snapshot::certs::Certificate;
+use crate::snapshot::certs::{Certificate, Certificates};
 use crate::snapshot::host::HostPattern;
 use crate::snapshot::ingress_routes::RouteOrder;
 use crate::snapshot::router::RouteMatch;
@@ -189,4 +189,13 @@ pub(super) fn certificates(
         }
     }
     certificates
+}
+
+/// The certificate of hosts without one. Without it, handshakes for them are rejected.
+pub(super) fn default_certificates(cx: CompileContext<'_>, secrets: &mut SecretCache) -> Arc<Certificates> {
+    let settings = cx.inputs.ingress;
+    let secret = settings.default_secret.as_ref();
+    let from_secret = secret.and_then(|secret| certificates::from_secret(cx.store, secrets, secret).ok());
+    let default = from_secret.or_else(|| settings.default_certificate.clone());
+    Arc::new(Certificates::new(default.into_iter().collect()))
 }

@@ -18,7 +18,7 @@ pub enum PublishSource {
 
 impl PublishSource {
     /// The addresses to publish; `None` if the status must not be written.
-    pub(super) fn addresses(&self, store: &Store) -> Option<Vec<PublishedAddress>> {
+    pub(in crate::compile) fn addresses(&self, store: &Store) -> Option<Vec<PublishedAddress>> {
         let mut addresses = match self {
             PublishSource::Nothing => return None,
             PublishSource::Addresses(addresses) => return Some(addresses.clone()),

@@ -7,6 +7,7 @@ use super::publish::PublishSource;
 use crate::api::ObjectKey;
 use crate::snapshot::certs::Certificate;
 use crate::snapshot::router::by_conditions::RouterFlavor;
+use crate::transport_protocol::TransportProtocol;
 
 /// Settings for all Ingresses.
 #[derive(Clone, Debug, Default)]
@@ -25,6 +26,50 @@ pub struct IngressSettings {
     /// certificate are rejected.
     pub default_certificate: Option<Arc<Certificate>>,
     pub publish: PublishSource,
+    /// The ports of TCPIngresses and UDPIngresses. `None` if it is not known which there are, as in `portico check`.
+    pub streams: Option<Vec<StreamListener>>,
+}
+
+/// A port that TCPIngresses or UDPIngresses share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamListener {
+    pub address: SocketAddr,
+    pub protocol: StreamProtocol,
+}
+
+/// The protocol of the clients of a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum StreamProtocol {
+    Tcp,
+    /// TLS, which ends here.
+    Tls,
+    Udp,
+}
+
+impl StreamProtocol {
+    pub(in crate::compile) fn transport(self) -> TransportProtocol {
+        match self {
+            StreamProtocol::Tcp | StreamProtocol::Tls => TransportProtocol::Tcp,
+            StreamProtocol::Udp => TransportProtocol::Udp,
+        }
+    }
+
+    pub(in crate::compile) fn name(self) -> &'static str {
+        match self {
+            StreamProtocol::Tcp => "tcp",
+            StreamProtocol::Tls => "tls",
+            StreamProtocol::Udp => "udp",
+        }
+    }
+
+    /// What follows the port in `--ingress-stream-ports`.
+    pub(in crate::compile) fn suffix(self) -> &'static str {
+        match self {
+            StreamProtocol::Tcp => "",
+            StreamProtocol::Tls => "/tls",
+            StreamProtocol::Udp => "/udp",
+        }
+    }
 }
 
 /// A port that all Ingresses share.

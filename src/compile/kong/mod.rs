@@ -9,6 +9,7 @@
 //!   consumers/          KongConsumers and credentials ─▶ ConsumerDirectory
 //!   upstream_policy/    KongUpstreamPolicy and KongIngress ─ policy_conflicts.rs
 //!   rule_options.rs     the options of rules that are served as Kong serves them
+//!   vaults.rs           KongVaults ─▶ values in the configurations of plugins
 //!   service_facade.rs   KongServiceFacades ─ verdict_updates.rs ─ unserved_kinds.rs: kinds that are validated only
 //! ```
 
@@ -24,4 +25,5 @@ pub(super) mod service_facade;
 pub(super) mod service_notes;
 mod unserved_kinds;
 pub(super) mod upstream_policy;
+pub(super) mod vaults;
 pub(super) mod verdict_updates;

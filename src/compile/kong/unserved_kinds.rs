@@ -1,7 +1,6 @@
 //! Verdicts on objects of Kong's kinds that are validated but not served: a condition reports the fields without
 //! effect. A KongLicense is always valid, since Portico does not need it.
 
-use crate::api::kong::ControlPlaneRef;
 use crate::api::{Kind, ObjectId};
 use crate::compile::CompileContext;
 use crate::compile::verdict::{Code, Condition, Verdict};
@@ -10,19 +9,7 @@ use crate::diagnostic::Diagnostic;
 /// `None` if the object does not exist. Objects of other classes get no condition.
 pub(in crate::compile) fn verdict(cx: CompileContext<'_>, id: &ObjectId) -> Option<Verdict> {
     let meta = cx.store.meta(id)?;
-    let has_served_class = || cx.inputs.classes.serves_object(cx.store, meta, None);
     let problem = match id.kind {
-        Kind::KongVault => {
-            let vault = cx.store.kong_vaults.get(&id.key)?;
-            let is_of_this_control_plane =
-                vault.spec.control_plane_ref.as_ref().is_none_or(ControlPlaneRef::is_this_controller);
-            let message = format!(
-                "vaults are not supported by this version, so plugins that refer to {{vault://{}/…}} cannot be used",
-                vault.spec.prefix
-            );
-            let remedy = "take values from Secrets, with configFrom or configPatches of a KongPlugin";
-            (has_served_class() && is_of_this_control_plane).then(|| Diagnostic::error("spec.backend", message, remedy))
-        }
         Kind::KongCustomEntity => {
             let entity = cx.store.kong_custom_entities.get(&id.key)?;
             let message = format!("entities of type {} are not served by this version", entity.spec.kind);
@@ -35,15 +22,8 @@ pub(in crate::compile) fn verdict(cx: CompileContext<'_>, id: &ObjectId) -> Opti
             let conditions = vec![Condition::without_diagnostics(Code::ObjectProgrammed)];
             return Some(Verdict { generation: meta.generation, conditions, ..Verdict::default() });
         }
-        Kind::TcpIngress => has_served_class().then(|| stream_not_served("TCP")),
-        Kind::UdpIngress => has_served_class().then(|| stream_not_served("UDP")),
         _ => None,
     };
     let conditions = problem.into_iter().map(|problem| Condition::new(Code::ObjectInvalid, vec![problem])).collect();
     Some(Verdict { generation: meta.generation, conditions, ..Verdict::default() })
-}
-
-fn stream_not_served(protocol: &str) -> Diagnostic {
-    let message = format!("{protocol} is not served by this version, so no port is opened for these rules");
-    Diagnostic::error("spec.rules", message, "expose the Service in another way, for example with type LoadBalancer")
 }

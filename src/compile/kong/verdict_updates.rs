@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::policy_conflicts::PolicyConflicts;
-use super::{service_notes, unserved_kinds, upstream_policy};
+use super::{service_notes, unserved_kinds, upstream_policy, vaults};
 use crate::api::{Kind, Meta, ObjectId};
 use crate::compile::CompileContext;
 use crate::compile::verdict::Verdict;
@@ -29,10 +29,11 @@ pub(in crate::compile) fn verdict(cx: CompileContext<'_>, id: &ObjectId, is_used
         | Kind::KongConsumer
         | Kind::KongConsumerGroup
         | Kind::KongUpstreamPolicy
-        | Kind::KongIngress => VerdictSource::OwnStep,
-        Kind::KongVault | Kind::KongCustomEntity | Kind::TcpIngress | Kind::UdpIngress | Kind::KongLicense => {
-            VerdictSource::Known(unserved_kinds::verdict(cx, id))
-        }
+        | Kind::KongIngress
+        | Kind::TcpIngress
+        | Kind::UdpIngress => VerdictSource::OwnStep,
+        Kind::KongVault => VerdictSource::Known(vaults::verdict(cx, &id.key)),
+        Kind::KongCustomEntity | Kind::KongLicense => VerdictSource::Known(unserved_kinds::verdict(cx, id)),
         Kind::KongServiceFacade => {
             let facade = cx.store.kong_service_facades.get(&id.key);
             VerdictSource::Known(facade.map(|facade| service_notes::facade_verdict(cx, facade, is_used)))
@@ -46,9 +47,12 @@ pub(in crate::compile) fn verdict(cx: CompileContext<'_>, id: &ObjectId, is_used
 pub(in crate::compile) fn is_size_unreported(cx: CompileContext<'_>, kind: Kind, meta: &Meta) -> bool {
     match kind {
         Kind::KongPlugin | Kind::KongClusterPlugin => false,
-        Kind::KongConsumer | Kind::KongConsumerGroup | Kind::KongServiceFacade | Kind::KongVault => {
-            cx.inputs.classes.serves_object(cx.store, meta, None)
-        }
+        Kind::KongConsumer
+        | Kind::KongConsumerGroup
+        | Kind::KongServiceFacade
+        | Kind::KongVault
+        | Kind::TcpIngress
+        | Kind::UdpIngress => cx.inputs.classes.serves_object(cx.store, meta, None),
         _ => true,
     }
 }

@@ -14,7 +14,8 @@ use crate::store::{ObjectTable, Store};
 
 impl TargetedPolicy for BackendTlsPolicy {
     const TARGETS: &'static [TargetKind] = &[TargetKind::Service];
-    const USERS: &'static [Kind] = &[Kind::HttpRoute, Kind::GrpcRoute, Kind::TlsRoute, Kind::TcpRoute, Kind::Ingress];
+    const USERS: &'static [Kind] =
+        &[Kind::HttpRoute, Kind::GrpcRoute, Kind::TlsRoute, Kind::TcpRoute, Kind::Ingress, Kind::TcpIngress];
 
     fn table(store: &Store) -> &ObjectTable<Self> {
         &store.backend_tls_policies

@@ -80,7 +80,7 @@ pub(in crate::compile) trait ServedUsers {
     /// The Gateways through which a route gets requests or connections, each with the name of its controller.
     /// `includes_passthrough`: also those whose TLS is passed through.
     fn gateways_of_route(&self, route: &ObjectId, includes_passthrough: bool) -> Vec<(ObjectKey, Arc<str>)>;
-    fn is_served_ingress(&self, ingress: &ObjectKey) -> bool;
+    fn is_served_ingress(&self, ingress: &ObjectId) -> bool;
     /// Visits each rule of a served route or Ingress that forwards requests, once.
     fn visit_rules(&self, user: &ObjectId, visit: &mut dyn FnMut(&RuleId, &WeightedBackends));
 }
@@ -161,8 +161,8 @@ impl<T: WithUsers> Users<T> {
         for object in T::referred_objects(store, key) {
             found.referred.insert(object.clone());
             for user in T::USERS.iter().flat_map(|kind| index.dependents_of_kind(&object, *kind)) {
-                let is_user = if user.kind == Kind::Ingress {
-                    let is_served = served.is_served_ingress(&user.key);
+                let is_user = if matches!(user.kind, Kind::Ingress | Kind::TcpIngress | Kind::UdpIngress) {
+                    let is_served = served.is_served_ingress(user);
                     found.has_ingress |= is_served;
                     found.of_ingresses.extend(is_served.then(|| object.clone()));
                     is_served

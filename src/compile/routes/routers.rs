@@ -275,7 +275,7 @@ impl Routers {
     }
 
     /// Replaces the binds of Ingresses.
-    pub(in crate::compile) fn set_ingress_binds(&mut self, binds: &BTreeMap<BindAddress, Arc<Bind>>) {
+    pub(in crate::compile) fn set_ingress_binds(&mut self, binds: BTreeMap<BindAddress, Arc<Bind>>) {
         let is_same = |address: &BindAddress| match (self.ingress_binds.get(address), binds.get(address)) {
             (Some(before), Some(after)) => Arc::ptr_eq(before, after),
             (before, after) => before.is_none() && after.is_none(),
@@ -283,7 +283,7 @@ impl Routers {
         let addresses = self.ingress_binds.keys().chain(binds.keys());
         let changed: BTreeSet<BindAddress> = addresses.filter(|address| !is_same(address)).copied().collect();
         if !changed.is_empty() {
-            self.ingress_binds.clone_from(binds);
+            self.ingress_binds = binds;
             self.update_snapshot(changed);
         }
     }

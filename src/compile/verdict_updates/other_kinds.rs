@@ -19,7 +19,7 @@ pub(in crate::compile) fn update(
     for id in touched {
         let is_used = served.is_used(cx.store, id);
         let verdict = match id.kind {
-            Kind::Gateway | Kind::ListenerSet | Kind::Ingress => continue,
+            Kind::Gateway | Kind::ListenerSet | Kind::Ingress | Kind::TcpIngress | Kind::UdpIngress => continue,
             Kind::BackendPolicy | Kind::BackendTlsPolicy | Kind::XBackendTrafficPolicy | Kind::XBackend => continue,
             kind if RouteKind::of(kind).is_some() || !kind.is_served() => continue,
             Kind::IngressClass => cx.store.ingress_classes.get(&id.key).map(|class| ingress_class::verdict(cx, class)),

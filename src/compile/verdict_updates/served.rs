@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::api::{Kind, ObjectId, ObjectKey};
 use crate::compile::backend::forbidden_addresses::ForbiddenAddresses;
 use crate::compile::backend::upstream_usage::UpstreamUsage;
-use crate::compile::ingress::IngressCompiler;
+use crate::compile::ingress::{IngressCompiler, StreamIngressCompiler};
 use crate::compile::kong;
 use crate::compile::kong::policy_conflicts::PolicyConflicts;
 use crate::compile::parents::plans::ParentPlans;
@@ -21,6 +21,7 @@ pub(in crate::compile) struct ServedObjects<'a> {
     pub parents: &'a ParentPlans,
     pub routes: &'a RoutePlans,
     pub ingresses: &'a IngressCompiler,
+    pub stream_ingresses: &'a StreamIngressCompiler,
     pub upstream_usage: &'a UpstreamUsage,
     pub forbidden: &'a ForbiddenAddresses,
     pub policy_conflicts: &'a PolicyConflicts,
@@ -30,7 +31,7 @@ impl ServedObjects<'_> {
     /// Whether a route or Ingress is served, so that requests reach its backends.
     pub(super) fn is_served_user(&self, id: &ObjectId) -> bool {
         match id.kind {
-            Kind::Ingress => self.ingresses.is_served(&id.key),
+            Kind::Ingress | Kind::TcpIngress | Kind::UdpIngress => self.is_served_ingress(id),
             _ => self.routes.get(id).is_some_and(|plan| !plan.attachments.is_empty()),
         }
     }
@@ -71,8 +72,11 @@ impl ServedUsers for ServedObjects<'_> {
         gateways.collect()
     }
 
-    fn is_served_ingress(&self, ingress: &ObjectKey) -> bool {
-        self.ingresses.is_served(ingress)
+    fn is_served_ingress(&self, ingress: &ObjectId) -> bool {
+        match ingress.kind {
+            Kind::Ingress => self.ingresses.is_served(&ingress.key),
+            _ => self.stream_ingresses.is_served(ingress),
+        }
     }
 
     fn visit_rules(&self, user: &ObjectId, visit: &mut dyn FnMut(&RuleId, &WeightedBackends)) {

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::attachment::{AttachmentPoint, BaseScope, Overlay};
+use super::ordering::{AccessOrdering, Orderings};
 use super::slot::{ChainSlot, InstanceIndex};
 use super::{Chain, LogFacts};
 use crate::plugin_api::Plugin;
@@ -19,6 +20,7 @@ use crate::plugin_api::route_description::RouteDescription;
 pub struct ChainBuilder {
     pub(super) slots: Vec<ChainSlot>,
     description: Option<RouteDescription>,
+    orderings: Orderings,
 }
 
 impl ChainBuilder {
@@ -52,7 +54,8 @@ impl ChainBuilder {
             None => {
                 let (instances, groups) = (Vec::new(), Vec::new());
                 let place = ExecutionPlace { kind, priority };
-                self.slots.push(ChainSlot { place, instances, base: None, consumers: HashMap::new(), groups });
+                let consumers = HashMap::new();
+                self.slots.push(ChainSlot { place, turn: place, instances, base: None, consumers, groups });
                 let last = self.slots.len() - 1;
                 &mut self.slots[last]
             }
@@ -93,6 +96,18 @@ impl ChainBuilder {
         }
     }
 
+    /// Sets before and after which plugins an instance with this scope runs in the access phase.
+    pub fn order(&mut self, kind: &'static str, base: BaseScope, ordering: Option<&Arc<AccessOrdering>>) {
+        self.orderings.add(kind, base, ordering);
+    }
+
+    /// The plugins whose orderings contradict each other. The chain then ignores all orderings.
+    pub fn contradictory_order(&self) -> Option<Vec<&'static str>> {
+        let mut places: Vec<_> = self.slots.iter().map(|slot| slot.place).collect();
+        places.sort();
+        self.orderings.access_order(&places).err()
+    }
+
     pub fn is_empty(&self) -> bool {
         self.slots.is_empty()
     }
@@ -131,6 +146,7 @@ impl ChainBuilder {
             return None;
         }
         self.slots.sort_by_key(|slot| slot.place);
+        let is_reordered = self.orderings.arrange(&mut self.slots);
         // Instances for only a consumer or group are not in the chain and do not buffer the body: the consumer is
         // unknown before `access`, so all bodies would be buffered.
         let mut body_readers: Vec<Arc<dyn Plugin>> = Vec::new();
@@ -160,6 +176,7 @@ impl ChainBuilder {
         Some(Arc::new(Chain {
             names,
             slots,
+            is_reordered,
             phases,
             may_wait,
             checks_passwords,

@@ -2,15 +2,17 @@
 //! consumer as soon as the consumer is known.
 
 use std::cmp::Ordering;
+use std::sync::Arc;
 
 use smallvec::SmallVec;
 
 use super::Chain;
 use super::selected::{SelectedInstance, Selection, SelectionProgress, slot_number};
+use super::slot::ChainSlot;
 use super::state::ChainState;
 use crate::plugin_api::Identity;
-use crate::plugin_api::consumers::plugins::RequestConsumerPlugins;
-use crate::plugin_api::instance::PluginInstance;
+use crate::plugin_api::consumers::plugins::{ConsumerPlugin, RequestConsumerPlugins};
+use crate::plugin_api::instance::{ExecutionPlace, PluginInstance};
 
 impl Chain {
     /// Selects the next instance that runs for a request. `None` if there are no more.
@@ -26,9 +28,13 @@ impl Chain {
         while !progress.is_complete {
             let slot = self.slots.get(progress.slots);
             // Most requests are not of a consumer with plugins of its own.
-            let plugin = if of_consumer.is_empty() { None } else { of_consumer.next_after(progress.place) };
+            let plugin = if of_consumer.is_empty() { None } else { self.next_of_consumer(progress, of_consumer) };
             let (slot, plugin) = match (slot, plugin) {
                 (None, None) => break,
+                (Some(slot), Some(plugin)) if slot.is_moved() => match slot.turn.cmp(&plugin.place) {
+                    Ordering::Less | Ordering::Equal => (Some(slot), of_consumer.at(slot.place)),
+                    Ordering::Greater => (None, Some(plugin)),
+                },
                 (Some(slot), Some(plugin)) => match slot.place.cmp(&plugin.place) {
                     Ordering::Less => (Some(slot), None),
                     Ordering::Equal => (Some(slot), Some(plugin)),
@@ -37,7 +43,10 @@ impl Chain {
                 only_one => only_one,
             };
             let index = slot_number(progress.slots);
-            progress.place = slot.map(|slot| slot.place).or(plugin.map(|plugin| plugin.place));
+            // A plugin that was moved says nothing about the plugins between its turn and its place.
+            if !slot.is_some_and(ChainSlot::is_moved) {
+                progress.place = slot.map(|slot| slot.place).or(plugin.map(|plugin| plugin.place));
+            }
             progress.slots += usize::from(slot.is_some());
             let overlay = slot.zip(identity.consumer.as_ref()).and_then(|(slot, consumer)| slot.overlay(consumer));
             let selected = match (overlay, plugin) {
@@ -54,6 +63,40 @@ impl Chain {
         }
         progress.is_complete = true;
         None
+    }
+
+    /// The next plugin of the consumer whose turn is not over.
+    fn next_of_consumer<'p>(
+        &self,
+        progress: &mut SelectionProgress,
+        of_consumer: &RequestConsumerPlugins<'p>,
+    ) -> Option<&'p Arc<ConsumerPlugin>> {
+        loop {
+            let plugin = of_consumer.next_after(progress.place)?;
+            let is_over = |slot: &ChainSlot| slot.is_moved() && slot.place == plugin.place;
+            if !self.is_reordered || !self.slots[..progress.slots].iter().any(is_over) {
+                return Some(plugin);
+            }
+            progress.place = Some(plugin.place);
+        }
+    }
+
+    /// The positions of these instances in the order of their priorities. `None` if they already have that order.
+    pub(super) fn order_by_priority(&self, selected: &[SelectedInstance]) -> Option<SmallVec<[u16; 12]>> {
+        if !self.is_reordered {
+            return None;
+        }
+        let mut order: SmallVec<[u16; 12]> = (0..selected.len()).map(slot_number).collect();
+        order.sort_by_key(|index| self.place(selected[usize::from(*index)].as_selection()));
+        Some(order)
+    }
+
+    /// The place of a selected instance by its priority.
+    pub(super) fn place(&self, selected: Selection<'_>) -> ExecutionPlace {
+        match selected {
+            Selection::OfRule(slot, _) => self.slots[usize::from(slot)].place,
+            Selection::OfConsumer(plugin) => plugin.place,
+        }
     }
 
     /// Selects the instances that `access` did not reach, because a plugin replied or the request was aborted. Not

@@ -11,6 +11,8 @@ use crate::plugin_api::instance::{ExecutionPlace, PluginInstance};
 #[derive(PartialEq)]
 pub(super) struct ChainSlot {
     pub(super) place: ExecutionPlace,
+    /// Where it runs in the access phase: its own place, or that of the plugin before which it was moved.
+    pub(super) turn: ExecutionPlace,
     pub(super) instances: Vec<PluginInstance>,
     /// The instance for requests that no overlay matches.
     pub(super) base: Option<(BaseScope, InstanceIndex)>,
@@ -25,6 +27,11 @@ pub(super) struct ChainSlot {
 pub(super) type InstanceIndex = u32;
 
 impl ChainSlot {
+    /// Whether its turn in the access phase is another one than its priority says.
+    pub(super) fn is_moved(&self) -> bool {
+        self.turn != self.place
+    }
+
     /// The instances that some request selects.
     pub(super) fn selectable_instances(&self) -> impl Iterator<Item = &PluginInstance> {
         let base = self.base.iter().map(|(_, index)| self.instance_at(*index));

@@ -362,3 +362,81 @@ fn all_instances_of_the_rule_may_buffer_the_body() {
         assert_eq!(chain.slots[0].instances.len(), 1, "{points:?}: the instance is stored once");
     }
 }
+
+/// Appends its name and the phase to a list.
+struct RecordPhase(&'static str, Arc<parking_lot::Mutex<Vec<String>>>);
+
+impl Plugin for RecordPhase {
+    fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> AccessOutcome<'a> {
+        let RecordPhase(name, ran) = self;
+        ran.lock().push(format!("access {name}"));
+        cx.set_plugin_data(*name);
+        AccessOutcome::Continue
+    }
+
+    fn response<'a>(&'a self, cx: &'a mut ResponseCx<'_>) -> ResponseOutcome<'a> {
+        assert_eq!(cx.plugin_data::<&str>().map(|name| *name), Some(self.0), "each has its own data");
+        self.1.lock().push(format!("response {}", self.0));
+        ResponseOutcome::Continue
+    }
+}
+
+// docs/kong-compatibility.md, 1.3
+#[tokio::test]
+async fn ordering_changes_the_access_phase_only() {
+    let ran = Arc::default();
+    let record = |name| PluginInstance {
+        phases: Phases { access: true, response: true, ..Phases::default() },
+        ..instance(RecordPhase(name, Arc::clone(&ran)))
+    };
+    let consumer = Arc::new(Consumer::new(EntityId::from_text("anna"), None, None, Vec::new(), Vec::new()));
+    // The consumer is unknown when the limit has its turn, so the limit of the consumer does not run later either.
+    let mut directory = ConsumerDirectory::default();
+    directory.set_plugins(
+        &PluginSubject::Consumer("anna".into()),
+        [("limit", 1, "limit of anna"), ("other", 2, "other of anna")]
+            .map(|(kind, priority, name)| {
+                let place = ExecutionPlace { kind, priority };
+                Arc::new(ConsumerPlugin { place, instance: record(name) })
+            })
+            .into_iter()
+            .collect(),
+    );
+    for (before, expected) in [
+        (
+            None,
+            "access first, access other of anna, access limit of anna, \
+                response first, response other of anna, response limit of anna",
+        ),
+        (
+            Some("auth"),
+            "access first, access limit, access other of anna, \
+                        response first, response other of anna, response limit",
+        ),
+        (
+            Some("first"),
+            "access limit, access first, access other of anna, \
+                         response first, response other of anna, response limit",
+        ),
+        // Its place is after the authentication, so the consumer's own limit runs.
+        (
+            Some("last"),
+            "access first, access other of anna, access limit of anna, \
+                        response first, response other of anna, response limit of anna",
+        ),
+    ] {
+        let mut builder = ChainBuilder::default();
+        let at_route = || AttachmentPoint::Base(BaseScope::Route);
+        builder.add("first", 9, at_route(), record("first"));
+        builder.add("auth", 5, at_route(), instance(AuthenticateAs(Arc::clone(&consumer))));
+        builder.add("limit", 1, at_route(), record("limit"));
+        let ordering = before
+            .map(|kind: &str| Arc::new(AccessOrdering { before: vec![kind.to_owned()], ..AccessOrdering::default() }));
+        builder.order("limit", BaseScope::Route, ordering.as_ref());
+        assert_eq!(builder.contradictory_order(), None);
+        let chain = builder.build(names()).unwrap();
+        ran.lock().clear();
+        TestRequest::get("/").with_consumers(&directory).run(&chain).await;
+        assert_eq!(ran.lock().join(", "), expected, "{before:?}");
+    }
+}

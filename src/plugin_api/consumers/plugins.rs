@@ -239,6 +239,15 @@ impl<'d> RequestConsumerPlugins<'d> {
         // Of equal plugins, `min_by_key` returns the first.
         self.subjects.iter().filter_map(first_after).min_by_key(|plugin| plugin.place)
     }
+
+    /// The plugin at exactly this place.
+    pub(in crate::plugin_api) fn at(&self, place: ExecutionPlace) -> Option<&'d Arc<ConsumerPlugin>> {
+        let of_subject = |subject: &&'d SubjectPlugins| {
+            let subject: &'d SubjectPlugins = subject;
+            subject.plugins.0.iter().find(|plugin| plugin.place == place)
+        };
+        self.subjects.iter().find_map(of_subject)
+    }
 }
 
 #[cfg(test)]

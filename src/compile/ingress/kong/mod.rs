@@ -10,3 +10,4 @@
 mod path;
 pub(super) mod path_conflicts;
 pub(super) mod plan;
+pub(in crate::compile) mod streams;

@@ -120,6 +120,7 @@ impl Plugins {
         if let Some(builtin) = &cx.inputs.plugin_factory.builtin {
             builtin.add_to(&mut assembler.builder, &global);
         }
+        assembler.report_contradictory_order();
         if assembler.builder.needs_description() {
             let facts = (site.facts)();
             let PluginSite { kind, meta, backends, names, .. } = site;
@@ -231,7 +232,31 @@ impl ChainAssembler<'_> {
         };
         for point in points {
             self.report_duplicate(compiled, &point);
+            match &point {
+                AttachmentPoint::Base(base) => self.builder.order(kind, *base, compiled.ordering.as_ref()),
+                AttachmentPoint::Consumer(..) | AttachmentPoint::Group(..) => self.report_unordered(compiled),
+            }
             self.builder.add(kind, priority, point, instance.clone());
+        }
+    }
+
+    /// Reports an ordering without effect: the consumer is not known before the authentication plugins have run.
+    fn report_unordered(&mut self, compiled: &CompiledPlugin) {
+        if compiled.ordering.is_some() {
+            let message = format!("the field ordering of {} has no effect for consumers and groups", compiled.object);
+            self.report(message, "remove it, or attach the plugin to the route only");
+        }
+    }
+
+    /// Reports plugins whose orderings contradict each other. All plugins then run by their priorities.
+    fn report_contradictory_order(&mut self) {
+        if let Some(cycle) = self.builder.contradictory_order() {
+            let names = cycle.join(", ");
+            let message = format!(
+                "the fields ordering of {names} contradict each other, so all plugins run in the order of their \
+                 priorities"
+            );
+            self.report(message, "remove one of them");
         }
     }
 

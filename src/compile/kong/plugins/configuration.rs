@@ -35,7 +35,7 @@ pub(super) fn build(
             }
             SecretValueError::TooLarge => too_large(field, &source.secret_key_ref, max_secret_values),
         })?;
-        return reject_vaults(config);
+        return Ok(config);
     }
     let mut config = settings.config.clone().unwrap_or_default();
     ValueReference::replace_all(&mut config, &mut |path, reference| {
@@ -67,7 +67,7 @@ pub(super) fn build(
             "use paths of fields in config",
         ));
     }
-    reject_vaults(config)
+    Ok(config)
 }
 
 /// A hash of the configuration, equal in all processes. It covers the resource version of Secrets instead
@@ -123,31 +123,6 @@ fn remove_secrets(value: &mut Value) {
 }
 
 const SECRET_FIELD_SUFFIXES: [&str; 4] = ["password", "passphrase", "secret", "token"];
-
-/// Rejects vault references, which would otherwise be used as the secret itself.
-fn reject_vaults(config: Value) -> Result<Value, Diagnostic> {
-    match vault_reference(&config, "config") {
-        None => Ok(config),
-        Some(field) => {
-            let remedy = "take the value from a Secret, with configFrom or configPatches";
-            Err(Diagnostic::error(field, "vaults are not supported by this version", remedy))
-        }
-    }
-}
-
-/// The path of the first value that is a vault reference.
-fn vault_reference(value: &Value, path: &str) -> Option<String> {
-    match value {
-        Value::String(text) => text.trim_start().starts_with("{vault://").then(|| path.to_owned()),
-        Value::Array(items) => {
-            items.iter().enumerate().find_map(|(index, item)| vault_reference(item, &format!("{path}[{index}]")))
-        }
-        Value::Object(fields) => {
-            fields.iter().find_map(|(name, field)| vault_reference(field, &format!("{path}.{name}")))
-        }
-        Value::Null | Value::Bool(_) | Value::Number(_) => None,
-    }
-}
 
 /// KongPlugins use only objects of their own namespace. Portico's schema of KongPlugin lacks the field, but API servers
 /// may have another schema.

@@ -13,12 +13,14 @@
 mod chain;
 mod configuration;
 mod degraded;
+mod ordering;
 mod references;
 mod route_description;
 mod secret_values;
 mod stream_chain;
 mod subjects;
 mod unsupported_plugins;
+mod vault_values;
 mod verdict;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -42,12 +44,15 @@ use crate::compile::affected::keys_of_kind;
 use crate::compile::parents::plans::ParentPlans;
 use crate::compile::verdict::Verdict;
 use crate::diagnostic::Diagnostic;
+use crate::plugin_api::chain::{AccessOrdering, BrokenPlugin};
 use crate::plugin_api::consumers::ConsumerDirectory;
 use crate::plugin_api::consumers::plugins::ConsumerPlugin;
 use crate::plugin_api::kind::{HTTP_FAMILY, STREAM_FAMILY};
+use crate::plugin_api::vault::VaultQuery;
 use crate::plugin_api::{AnyPluginKind, Plugin, Scopes};
 use crate::store::{Changes, Store};
 use references::PluginReferrers;
+use vault_values::ResolvedConfig;
 
 /// All plugin objects with their built plugins, and where they run.
 #[derive(Debug, Default)]
@@ -61,6 +66,8 @@ pub(in crate::compile) struct Plugins {
     global_plugins: GlobalPlugins,
     /// The usable plugins whose configurations name consumers.
     naming_consumers: BTreeSet<ObjectId>,
+    /// The plugins whose configurations refer to vaults, with what must be read from servers.
+    using_vaults: BTreeMap<ObjectId, Vec<Arc<VaultQuery>>>,
 }
 
 /// What an update changed.
@@ -94,6 +101,10 @@ struct CompiledPlugin {
     /// instance.
     is_active: bool,
     stream_use: StreamUse,
+    /// Before and after which plugins it runs.
+    ordering: Option<Arc<AccessOrdering>>,
+    /// What must be read from servers of vaults. `None` if the configuration refers to no vault.
+    vault_queries: Option<Vec<Arc<VaultQuery>>>,
     /// Whether the object is larger than an object may be, so that its configuration is unknown.
     is_oversized: bool,
     /// The object that configures it, such as `KongPlugin/default/limit`.
@@ -173,6 +184,10 @@ impl Plugins {
                     compiled.for_subjects = compiled.for_subjects(cx.inputs.plugin_factory.fail_open, for_subjects);
                     let names_consumers =
                         compiled.plugin.as_ref().is_ok_and(|plugin| !plugin.named_consumers().is_empty());
+                    match compiled.vault_queries.take() {
+                        Some(queries) => drop(self.using_vaults.insert(id.clone(), queries)),
+                        None => drop(self.using_vaults.remove(id)),
+                    }
                     match names_consumers {
                         true => self.naming_consumers.insert(id.clone()),
                         false => self.naming_consumers.remove(id),
@@ -181,6 +196,7 @@ impl Plugins {
                 }
                 None => {
                     self.naming_consumers.remove(id);
+                    self.using_vaults.remove(id);
                     self.plugins.remove(id);
                 }
             }
@@ -213,6 +229,9 @@ impl Plugins {
             routes_to_update.extend(cx.store.tls_routes.keys().map(|key| ObjectId::new(Kind::TlsRoute, key.clone())));
             routes_to_update.extend(cx.store.udp_routes.keys().map(|key| ObjectId::new(Kind::UdpRoute, key.clone())));
             routes_to_update.extend(cx.store.ingresses.keys().map(|key| ObjectId::new(Kind::Ingress, key.clone())));
+            let (tcp, udp) = (cx.store.tcp_ingresses.keys(), cx.store.udp_ingresses.keys());
+            routes_to_update.extend(tcp.map(|key| ObjectId::new(Kind::TcpIngress, key.clone())));
+            routes_to_update.extend(udp.map(|key| ObjectId::new(Kind::UdpIngress, key.clone())));
         }
         PluginUpdate { verdicts_to_update, routes_to_update, subjects_to_update }
     }
@@ -266,13 +285,32 @@ impl Plugins {
         let is_subject = |id: &ObjectId| matches!(id.kind, Kind::KongConsumer | Kind::KongConsumerGroup);
         // Of many consumers, none has a chain.
         if !index.dependents(id).all(is_subject) {
-            let has_chains = |id: &ObjectId| id.kind == Kind::Ingress || GATEWAY_ROUTES.contains(&id.kind);
+            let has_chains = |id: &ObjectId| INGRESSES.contains(&id.kind) || GATEWAY_ROUTES.contains(&id.kind);
             routes_to_update.extend(index.affected_by([id]).into_iter().filter(has_chains));
         }
         match referrers {
             Some(referrers) => self.referrers.insert(id.clone(), referrers),
             None => self.referrers.remove(id),
         };
+    }
+
+    /// The plugins whose configurations refer to vaults.
+    pub(in crate::compile) fn using_vaults(&self) -> impl Iterator<Item = &ObjectId> {
+        self.using_vaults.keys()
+    }
+
+    /// What must be read from servers. Of the queries of one namespace, all but the first are left out.
+    pub(in crate::compile) fn vault_queries(&self) -> BTreeSet<Arc<VaultQuery>> {
+        let mut by_namespace: BTreeMap<&str, BTreeSet<&Arc<VaultQuery>>> = BTreeMap::new();
+        for (id, queries) in &self.using_vaults {
+            let of_namespace = by_namespace.entry(&id.key.namespace).or_default();
+            for query in queries {
+                if of_namespace.len() < MAX_VAULT_QUERIES || of_namespace.contains(query) {
+                    of_namespace.insert(query);
+                }
+            }
+        }
+        by_namespace.into_values().flatten().cloned().collect()
     }
 
     /// The plugins whose verdicts depend on which consumers exist. None if no consumer was touched.
@@ -293,7 +331,11 @@ impl Plugins {
     }
 }
 
-/// The kinds of routes of Gateways, which have plugins.
+/// How many secrets of vaults the plugins of one namespace may use.
+const MAX_VAULT_QUERIES: usize = 200;
+
+/// The kinds of routes that have plugins: those without a Gateway, and those of Gateways.
+const INGRESSES: [Kind; 3] = [Kind::Ingress, Kind::TcpIngress, Kind::UdpIngress];
 const GATEWAY_ROUTES: [Kind; 5] = [Kind::HttpRoute, Kind::GrpcRoute, Kind::TcpRoute, Kind::TlsRoute, Kind::UdpRoute];
 
 /// For each reference in the annotation of an object: the plugin, or the reason why the reference cannot be resolved.
@@ -361,11 +403,13 @@ fn compile_plugin(
         config: Value::Null,
         configuration_hash: 0,
         plugin: Err(()),
-        problems: ordering_problem(settings).into_iter().collect(),
+        problems: Vec::new(),
         ineffective_in_kong: ineffective_in_kong(settings),
         notes: Vec::new(),
         is_active: !settings.disabled,
         stream_use: StreamUse::of(settings),
+        ordering: None,
+        vault_queries: None,
         is_oversized: false,
         object,
         for_subjects: None,
@@ -390,7 +434,15 @@ fn compile_plugin(
         compiled.problems.extend(unsupported);
         // The plugin is not used, but the errors of its configuration are reported as well.
         let config = configuration::build(cx.store, &meta.key, settings, max_secret_values);
+        let config = config.and_then(|mut config| {
+            let resolved = ResolvedConfig::resolve(cx, &mut config, max_secret_values);
+            resolved.problem.map_or(Ok((config, resolved.is_unknown)), Err)
+        });
         let config = config.map_err(|problem| vec![problem]);
+        if let Ok((_, true)) = config {
+            return compiled;
+        }
+        let config = config.map(|(config, _)| config);
         let built = config.and_then(|config| cx.inputs.plugin_factory.build(kind, &compiled.object, &config));
         compiled.problems.extend(built.err().unwrap_or_default());
         return compiled;
@@ -399,9 +451,29 @@ fn compile_plugin(
         compiled.problems.extend((!kind.phases().stream_open).then(|| stream_protocols_problem(kind)));
         compiled.is_active = false;
     }
+    match ordering::parse(settings, kind, &cx.inputs.plugin_factory.registry) {
+        Ok(ordering) => compiled.ordering = ordering,
+        Err(problems) => {
+            compiled.problems.extend(problems);
+            return compiled;
+        }
+    }
     match configuration::build(cx.store, &meta.key, settings, max_secret_values) {
         Err(problem) => compiled.problems.push(problem),
-        Ok(config) => {
+        Ok(mut config) => {
+            let resolved = ResolvedConfig::resolve(cx, &mut config, max_secret_values);
+            compiled.vault_queries = resolved.has_references.then_some(resolved.queries);
+            if let Some(problem) = resolved.problem {
+                compiled.problems.push(problem);
+                return compiled;
+            }
+            if resolved.is_unknown {
+                let message =
+                    "values of vaults are known only while Portico runs, so the plugin is not checked further";
+                compiled.notes.push(Diagnostic::warning("config", message, ""));
+                compiled.plugin = Ok(BrokenPlugin::with_message("the values of vaults are not known".to_owned()));
+                return compiled;
+            }
             // Keep the plugin if its configuration did not change, so that it keeps its state.
             let unchanged = before.filter(|before| before.name == compiled.name && before.config == config);
             if let Some(CompiledPlugin { plugin: Ok(plugin), notes, .. }) = unchanged {
@@ -439,13 +511,6 @@ fn unsupported_protocols(kind: &dyn AnyPluginKind, settings: &PluginSettings) ->
         )
     };
     unsupported.map(problem).collect()
-}
-
-/// A diagnostic if the field `ordering` is set.
-fn ordering_problem(settings: &PluginSettings) -> Option<Diagnostic> {
-    let message = "plugins run in the order of their priorities, so ordering has no effect";
-    let is_set = settings.ordering.is_some();
-    is_set.then(|| Diagnostic::error("ordering", message, "remove it if that order is acceptable"))
 }
 
 /// Whether all protocols are stream protocols, so the plugin does not run for requests. As in Kong, a plugin with any

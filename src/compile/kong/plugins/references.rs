@@ -409,13 +409,15 @@ pub(super) fn referrers(
 
 /// The kinds of objects that attach plugins to requests or connections. Plugins do not run for kinds that are not
 /// served.
-const ATTACHING_KINDS: [Kind; 8] = [
+const ATTACHING_KINDS: [Kind; 10] = [
     Kind::HttpRoute,
     Kind::GrpcRoute,
     Kind::TcpRoute,
     Kind::TlsRoute,
     Kind::UdpRoute,
     Kind::Ingress,
+    Kind::TcpIngress,
+    Kind::UdpIngress,
     Kind::KongServiceFacade,
     Kind::Service,
 ];
@@ -435,7 +437,9 @@ fn attaches(cx: CompileContext<'_>, parents: &ParentPlans, id: &ObjectId, plugin
             let ingress = cx.store.ingresses.get(&id.key);
             ingress.is_some_and(|ingress| dialect::attaches_plugins(cx, ingress)) && refers_to_plugin()
         }
-        Kind::KongServiceFacade => cx.inputs.classes.serves_object(cx.store, meta, None) && refers_to_plugin(),
+        Kind::KongServiceFacade | Kind::TcpIngress | Kind::UdpIngress => {
+            cx.inputs.classes.serves_object(cx.store, meta, None) && refers_to_plugin()
+        }
         Kind::Service => refers_to_plugin(),
         _ => false,
     }

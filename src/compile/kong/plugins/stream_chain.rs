@@ -1,4 +1,5 @@
-//! Builds the plugin chain of a TCPRoute, TLSRoute or UDPRoute from all objects that attach plugins to it.
+//! Builds the plugin chain of a route for connections or datagrams, such as a TCPRoute or a TCPIngress, from all
+//! objects that attach plugins to it.
 //!
 //! A guard that cannot run for connections or sessions is an error because of which the route forwards nothing.
 
@@ -119,6 +120,8 @@ impl StreamWords {
     fn of(kind: Kind) -> Self {
         let (subject, unprotected) = match kind {
             Kind::UdpRoute => ("the sessions of UDPRoutes", "datagrams are forwarded without it"),
+            Kind::UdpIngress => ("the sessions of UDPIngresses", "datagrams are forwarded without it"),
+            Kind::TcpIngress => ("the connections of TCPIngresses", "connections are forwarded without it"),
             Kind::TlsRoute => ("the connections of TLSRoutes", "connections are forwarded without it"),
             _ => ("the connections of TCPRoutes", "connections are forwarded without it"),
         };

@@ -51,8 +51,16 @@ use crate::store::{ObjectTable, Store};
 
 impl TargetedPolicy for BackendPolicy {
     const TARGETS: &'static [TargetKind] = &[TargetKind::Service, TargetKind::XBackend, TargetKind::Facade];
-    const USERS: &'static [Kind] =
-        &[Kind::HttpRoute, Kind::GrpcRoute, Kind::TlsRoute, Kind::TcpRoute, Kind::UdpRoute, Kind::Ingress];
+    const USERS: &'static [Kind] = &[
+        Kind::HttpRoute,
+        Kind::GrpcRoute,
+        Kind::TlsRoute,
+        Kind::TcpRoute,
+        Kind::UdpRoute,
+        Kind::Ingress,
+        Kind::TcpIngress,
+        Kind::UdpIngress,
+    ];
     const AFFECTS_PASSTHROUGH: bool = true;
     const WITHOUT_USERS: Option<Code> = Some(Code::BackendPolicyReconciling);
 

@@ -7,8 +7,8 @@ use serde_json::{Map, Value};
 use super::control_plane::{self, ControlPlaneRef, tags};
 use super::schema::{free_form, immutable};
 
-/// A vault that stores secrets outside of the cluster. Not served: a plugin whose configuration refers to a vault, as
-/// `{vault://PREFIX/PATH/KEY}`, cannot be used.
+/// A vault with secret values, which replace references such as `{vault://PREFIX/PATH/KEY}` in the configurations of
+/// plugins. Of several with one prefix, the oldest is used.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[schemars(transform = control_plane::immutable_when_programmed)]
 pub struct KongVault {
@@ -20,7 +20,7 @@ pub struct KongVault {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct KongVaultSpec {
-    /// Type of the vault: env, aws, gcp, hcv, azure or conjur.
+    /// Type of the vault: env, hcv or kubernetes. The types aws, gcp, azure and conjur are not supported.
     #[schemars(length(min = 1))]
     pub backend: String,
     /// Prefix of references, after `vault://`. Immutable.

@@ -49,8 +49,8 @@ pub struct PluginSettings {
     /// Accepted and not used, since plugins are identified by the objects that configure them.
     #[serde(rename = "instance_name")]
     pub instance_name: Option<String>,
-    /// Not supported: plugins run in the order of their priorities. In Kong, names other plugins that this one runs
-    /// before or after.
+    /// Other plugins before or after which this one runs in the phase `access`, in place of the order by priorities. It
+    /// has no effect for consumers and groups.
     pub ordering: Option<PluginOrdering>,
     /// Defaults to all protocols that the plugin supports. As in Kong, a plugin with any of `http`, `https`, `grpc` and
     /// `grpcs` runs for all requests, so `[https]` also covers plain HTTP. With stream protocols alone it never runs.

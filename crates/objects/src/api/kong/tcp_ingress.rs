@@ -5,7 +5,7 @@ use serde::Deserialize;
 
 use crate::api::gateway::schema::form;
 
-/// In Kong, forwards the connections of a port to a Service. Not served: Portico opens no port for it.
+/// Forwards the connections of a port to a Service. `--ingress-stream-ports` lists the open ports.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 pub struct TcpIngress {
     /// Ports and their backends.

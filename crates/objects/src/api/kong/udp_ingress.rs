@@ -6,7 +6,7 @@ use serde::Deserialize;
 use super::tcp_ingress::StreamIngressBackend;
 use crate::api::gateway::schema::form;
 
-/// In Kong, forwards the datagrams of a port to a Service. Not served: Portico opens no port for it.
+/// Forwards the datagrams of a port to a Service. `--ingress-stream-ports` lists the open ports.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 pub struct UdpIngress {
     /// Ports and their backends.

@@ -1,0 +1,278 @@
+//! What a TCPIngress or UDPIngress compiles to: a route for each of its rules, its certificates and diagnostics.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use crate::api::gateway::BackendObjectReference;
+use crate::api::kong::annotations::PROTOCOLS;
+use crate::api::kong::{StreamIngressBackend, TcpIngress, TcpIngressTls, UdpIngress};
+use crate::api::{Kind, Meta, Object, ObjectKey};
+use crate::compile::CompileContext;
+use crate::compile::backend::{StreamBackend, reference};
+use crate::compile::certificates;
+use crate::compile::certificates::SecretCache;
+use crate::compile::ingress::settings::{StreamListener, StreamProtocol};
+use crate::compile::kong::plugins::{Plugins, StreamPluginSite, StreamPlugins};
+use crate::compile::kong::service_annotations;
+use crate::compile::objects::annotation_reader::annotation_field;
+use crate::compile::objects::reference_grants::Referrer;
+use crate::compile::verdict::unique_diagnostics::UniqueDiagnostics;
+use crate::diagnostic::Diagnostic;
+use crate::snapshot::certs::Certificate;
+use crate::snapshot::host::HostPattern;
+use crate::snapshot::rule::{Backend, Filters, RouteFailure, RuleId, WeightedBackends};
+use crate::snapshot::stream::{StreamAction, StreamRoute};
+use crate::transport_protocol::TransportProtocol;
+use crate::upstream::UpstreamKey;
+
+/// The compiled state of a served TCPIngress or UDPIngress.
+#[derive(Debug)]
+pub(super) struct StreamIngressPlan {
+    pub generation: i64,
+    pub created: Option<i64>,
+    pub rules: Vec<PlannedRule>,
+    pub certificates: Vec<HostCertificate>,
+    pub upstreams: Vec<UpstreamKey>,
+    /// Errors that prevent parts of the object from being served.
+    pub errors: Vec<Diagnostic>,
+    /// Diagnostics about parts that are served, but possibly not as intended.
+    pub notes: Vec<Diagnostic>,
+}
+
+/// A rule whose port is open.
+#[derive(Debug)]
+pub(super) struct PlannedRule {
+    pub port: u16,
+    pub protocol: StreamProtocol,
+    /// `Any` without TLS.
+    pub host: HostPattern,
+    pub route: Arc<StreamRoute>,
+    /// The field of the rule, for diagnostics.
+    pub field: String,
+}
+
+/// The certificate of one host.
+#[derive(Debug)]
+pub(super) struct HostCertificate {
+    pub host: HostPattern,
+    pub certificate: Arc<Certificate>,
+}
+
+/// A TCPIngress or UDPIngress.
+pub(super) struct StreamIngressSource<'a> {
+    kind: Kind,
+    meta: &'a Meta,
+    rules: Vec<SourceRule<'a>>,
+    tls: &'a [TcpIngressTls],
+}
+
+struct SourceRule<'a> {
+    host: Option<&'a str>,
+    port: i32,
+    backend: &'a StreamIngressBackend,
+}
+
+impl<'a> From<&'a Object<TcpIngress>> for StreamIngressSource<'a> {
+    fn from(ingress: &'a Object<TcpIngress>) -> Self {
+        let rules = ingress.spec.rules.iter().map(|rule| SourceRule {
+            host: rule.host.as_deref().filter(|host| !host.is_empty()),
+            port: rule.port,
+            backend: &rule.backend,
+        });
+        StreamIngressSource {
+            kind: Kind::TcpIngress,
+            meta: &ingress.meta,
+            rules: rules.collect(),
+            tls: &ingress.spec.tls,
+        }
+    }
+}
+
+impl<'a> From<&'a Object<UdpIngress>> for StreamIngressSource<'a> {
+    fn from(ingress: &'a Object<UdpIngress>) -> Self {
+        let rules =
+            ingress.spec.rules.iter().map(|rule| SourceRule { host: None, port: rule.port, backend: &rule.backend });
+        StreamIngressSource { kind: Kind::UdpIngress, meta: &ingress.meta, rules: rules.collect(), tls: &[] }
+    }
+}
+
+/// Plans an object. `None` if it is of another class.
+pub(super) fn plan(
+    cx: CompileContext<'_>,
+    plugins: &Plugins,
+    secrets: &mut SecretCache,
+    source: &StreamIngressSource<'_>,
+) -> Option<StreamIngressPlan> {
+    let StreamIngressSource { kind, meta, rules, tls } = source;
+    if !cx.inputs.classes.serves_object(cx.store, meta, None) {
+        return None;
+    }
+    let (mut errors, mut notes) = (Vec::new(), Vec::new());
+    if meta.annotations.contains_key(PROTOCOLS) {
+        let message = format!("it has no effect on a {kind}: the port decides whether connections are decrypted");
+        let remedy = "remove it; TLSRoutes forward TLS connections without decrypting them";
+        notes.push(Diagnostic::warning(annotation_field(PROTOCOLS), message, remedy));
+    }
+    let mut planner = RulePlanner {
+        cx,
+        plugins,
+        kind: *kind,
+        meta,
+        planned: Vec::new(),
+        upstreams: BTreeSet::new(),
+        errors: UniqueDiagnostics::default(),
+        notes: UniqueDiagnostics::default(),
+    };
+    for (index, rule) in rules.iter().enumerate() {
+        planner.add(index, rule);
+    }
+    let RulePlanner { planned, upstreams, errors: of_rules, notes: about_rules, .. } = planner;
+    errors.extend(of_rules.into_vec());
+    notes.extend(about_rules.into_vec());
+    let certificates = certificates_of(cx, secrets, meta, tls, &mut errors, &mut notes);
+    Some(StreamIngressPlan {
+        generation: meta.generation,
+        created: meta.created,
+        rules: planned,
+        certificates,
+        upstreams: upstreams.into_iter().collect(),
+        errors,
+        notes,
+    })
+}
+
+/// Plans the rules of one object.
+struct RulePlanner<'a> {
+    cx: CompileContext<'a>,
+    plugins: &'a Plugins,
+    kind: Kind,
+    meta: &'a Meta,
+    planned: Vec<PlannedRule>,
+    upstreams: BTreeSet<UpstreamKey>,
+    errors: UniqueDiagnostics,
+    notes: UniqueDiagnostics,
+}
+
+impl RulePlanner<'_> {
+    fn add(&mut self, index: usize, rule: &SourceRule<'_>) {
+        let field = format!("spec.rules[{index}]");
+        let (port, protocol) = match self.listener(rule, &field) {
+            Ok(listener) => listener,
+            Err(problem) => return self.errors.push(problem),
+        };
+        let action = self.action(rule, protocol, &field);
+        let service = ObjectKey::new(&self.meta.key.namespace, &rule.backend.service_name);
+        let service = self.cx.store.services.get(&service).map(|service| &service.meta);
+        let services: Vec<_> = service.map(|meta| (meta, format!("{field}.backend.serviceName"))).into_iter().collect();
+        let site = StreamPluginSite { kind: self.kind, meta: self.meta, services: &services };
+        let StreamPlugins { chain, missing_guards, diagnostics } = self.plugins.stream_chain(self.cx, &site);
+        let is_served = missing_guards.is_empty();
+        self.errors.extend(missing_guards);
+        self.notes.extend(diagnostics);
+        let id = RuleId { route: format!("{}/{}", self.kind, self.meta.key).into(), rule: index.to_string().into() };
+        let action = if is_served { action } else { StreamAction::Reset(RouteFailure::Unsupported) };
+        let route = Arc::new(StreamRoute { id, plugins: chain, action });
+        let host = HostPattern::parse(rule.host.filter(|_| protocol == StreamProtocol::Tls));
+        self.planned.push(PlannedRule { port, protocol, host, route, field });
+    }
+
+    /// The port on which a rule is served, and its protocol.
+    fn listener(&self, rule: &SourceRule<'_>, field: &str) -> Result<(u16, StreamProtocol), Diagnostic> {
+        let transport = if self.kind == Kind::UdpIngress { TransportProtocol::Udp } else { TransportProtocol::Tcp };
+        let port = u16::try_from(rule.port).ok().filter(|port| *port != 0);
+        let Some(port) = port else {
+            let message = format!("{} is not a port", rule.port);
+            return Err(Diagnostic::error(format!("{field}.port"), message, "write a number from 1 to 65535"));
+        };
+        let listeners = &self.cx.inputs.ingress.streams;
+        let expected = match (transport, rule.host) {
+            (TransportProtocol::Udp, _) => StreamProtocol::Udp,
+            (TransportProtocol::Tcp, Some(_)) => StreamProtocol::Tls,
+            (TransportProtocol::Tcp, None) => StreamProtocol::Tcp,
+        };
+        // `portico check` has no listeners.
+        let Some(listeners) = listeners else { return Ok((port, expected)) };
+        let is_that_port =
+            |listener: &&StreamListener| listener.address.port() == port && listener.protocol.transport() == transport;
+        let Some(listener) = listeners.iter().find(is_that_port) else {
+            let message = format!("{} port {port} is not open", transport.to_string().to_uppercase());
+            let entry = format!("{port}{}", expected.suffix());
+            let remedy = format!("add {entry} to --ingress-stream-ports, or use a port of its list");
+            return Err(Diagnostic::error(format!("{field}.port"), message, remedy));
+        };
+        if expected == StreamProtocol::Tls && listener.protocol == StreamProtocol::Tcp {
+            let message = format!(
+                "port {port} is not decrypted, so its connections have no server name that could match the host"
+            );
+            let remedy = format!("write {port}/tls in --ingress-stream-ports, or remove the host");
+            return Err(Diagnostic::error(format!("{field}.host"), message, remedy));
+        }
+        Ok((port, listener.protocol))
+    }
+
+    fn action(&mut self, rule: &SourceRule<'_>, protocol: StreamProtocol, field: &str) -> StreamAction {
+        let target = BackendObjectReference {
+            group: String::new(),
+            kind: Kind::Service.name().to_owned(),
+            name: rule.backend.service_name.clone(),
+            namespace: None,
+            port: Some(rule.backend.service_port),
+        };
+        let from = Referrer { kind: self.kind, namespace: &self.meta.key.namespace };
+        let stream = StreamBackend { transport: protocol.transport(), is_encrypted: false };
+        let field = format!("{field}.backend");
+        let settings = service_annotations::for_gateway_api;
+        let resolved = reference::resolve_stream(self.cx, from, &target, settings, stream, &field);
+        match resolved.upstream {
+            Ok(key) => drop(self.upstreams.insert(key)),
+            Err((_, mut problem)) => {
+                let part = problem.field.strip_prefix(&*field).and_then(|rest| match rest {
+                    ".name" => Some("serviceName"),
+                    ".port" => Some("servicePort"),
+                    _ => None,
+                });
+                if let Some(part) = part {
+                    problem = problem.at(format!("{field}.{part}"));
+                }
+                self.errors.push(problem);
+            }
+        }
+        let backend = Backend { weight: 1, filters: Filters::default(), target: resolved.target };
+        match WeightedBackends::new(vec![backend]) {
+            Some(split) => StreamAction::Forward(split),
+            None => StreamAction::Reset(RouteFailure::NoBackends),
+        }
+    }
+}
+
+/// The usable certificates. Hosts with an unusable one get the default certificate.
+fn certificates_of(
+    cx: CompileContext<'_>,
+    secrets: &mut SecretCache,
+    meta: &Meta,
+    tls: &[TcpIngressTls],
+    errors: &mut Vec<Diagnostic>,
+    notes: &mut Vec<Diagnostic>,
+) -> Vec<HostCertificate> {
+    let mut certificates = Vec::new();
+    for (index, entry) in tls.iter().enumerate() {
+        let field = format!("spec.tls[{index}]");
+        let Some(name) = entry.secret_name.as_deref().filter(|name| !name.is_empty()) else { continue };
+        if entry.hosts.is_empty() {
+            let message = "the entry has no hosts, so the Secret is not used";
+            notes.push(Diagnostic::warning(format!("{field}.hosts"), message, "list the hosts of the certificate"));
+            continue;
+        }
+        match certificates::from_secret(cx.store, secrets, &ObjectKey::new(&meta.key.namespace, name)) {
+            Ok(certificate) => certificates.extend(entry.hosts.iter().map(|host| HostCertificate {
+                host: HostPattern::parse(Some(host)),
+                certificate: Arc::clone(&certificate),
+            })),
+            Err(mut problem) => {
+                problem.message.push_str(", so its hosts use the default certificate");
+                errors.push(problem.at(format!("{field}.secretName")));
+            }
+        }
+    }
+    certificates
+}

@@ -1,0 +1,109 @@
+//! Replaces references to values of vaults in the configuration of a plugin. Any text may be a reference, as a whole.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use crate::compile::CompileContext;
+use crate::compile::kong::vaults::{self, ResolvedValue};
+use crate::diagnostic::Diagnostic;
+use crate::plugin_api::vault::{VaultQuery, VaultReference};
+
+/// A configuration without references.
+#[derive(Debug, Default)]
+pub(super) struct ResolvedConfig {
+    /// The problem of the first reference without a value.
+    pub problem: Option<Diagnostic>,
+    /// Whether some value is not known to this process, which will not serve requests.
+    pub is_unknown: bool,
+    pub has_references: bool,
+    /// What must be read from servers, whether they have responded or not.
+    pub queries: Vec<Arc<VaultQuery>>,
+}
+
+impl ResolvedConfig {
+    /// Resolves all references in `config`. The values may have `max_bytes` together.
+    pub(super) fn resolve(cx: CompileContext<'_>, config: &mut Value, max_bytes: u64) -> Self {
+        let mut resolver = Resolver { cx, resolved: ResolvedConfig::default(), count: 0, bytes: 0, max_bytes };
+        resolver.visit(config, "config", 0);
+        resolver.resolved
+    }
+
+    fn report(&mut self, field: &str, message: impl Into<String>, remedy: impl Into<String>) {
+        self.problem.get_or_insert_with(|| Diagnostic::error(field, message, remedy));
+    }
+}
+
+struct Resolver<'a> {
+    cx: CompileContext<'a>,
+    resolved: ResolvedConfig,
+    count: usize,
+    bytes: u64,
+    max_bytes: u64,
+}
+
+impl Resolver<'_> {
+    /// Configurations have a limited number of levels, which the store checks.
+    fn visit(&mut self, value: &mut Value, path: &str, level: usize) {
+        match value {
+            Value::String(text) if VaultReference::is_meant(text) => {
+                if let Some(known) = self.value_of(text, path) {
+                    *text = known;
+                }
+            }
+            Value::Array(items) if level < MAX_LEVELS => {
+                for (index, item) in items.iter_mut().enumerate() {
+                    self.visit(item, &format!("{path}[{index}]"), level + 1);
+                }
+            }
+            Value::Object(fields) if level < MAX_LEVELS => {
+                for (name, field) in fields {
+                    self.visit(field, &format!("{path}.{name}"), level + 1);
+                }
+            }
+            Value::Array(_) | Value::Object(_) => {
+                self.resolved.report(path, "it has too many levels to look for references", "nest it less deeply");
+            }
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+        }
+    }
+
+    fn value_of(&mut self, text: &str, path: &str) -> Option<String> {
+        self.resolved.has_references = true;
+        self.count += 1;
+        if self.count > MAX_REFERENCES {
+            let message = format!("the configuration has more than {MAX_REFERENCES} references to vaults");
+            self.resolved.report(path, message, "use fewer, or several plugins");
+            return None;
+        }
+        let reference = match VaultReference::parse(text) {
+            Ok(reference) => reference,
+            Err(message) => {
+                let message = format!("the reference to a vault is malformed: {message}");
+                self.resolved.report(path, message, "write {vault://PREFIX/PATH/KEY}");
+                return None;
+            }
+        };
+        let (value, query) = vaults::resolve(self.cx, &reference);
+        self.resolved.queries.extend(query);
+        match value {
+            ResolvedValue::Known(value) => {
+                self.bytes = self.bytes.saturating_add(value.len() as u64);
+                if self.bytes > self.max_bytes {
+                    let message = format!("the values of vaults are larger than {} KiB", self.max_bytes / 1024);
+                    self.resolved.report(path, message, "use smaller values, or several plugins");
+                    return None;
+                }
+                return Some(value);
+            }
+            ResolvedValue::Missing(message, remedy) => self.resolved.report(path, message, remedy),
+            ResolvedValue::Unknown => self.resolved.is_unknown = true,
+        }
+        None
+    }
+}
+
+/// More than any plugin has secrets.
+const MAX_REFERENCES: usize = 32;
+/// More levels than the configuration of any plugin has.
+const MAX_LEVELS: usize = 32;

@@ -1,0 +1,181 @@
+//! Tests of references to vaults: where their values come from, and what is refused.
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::compile::testing::TestInputs;
+use crate::plugin_api::PluginRegistry;
+use crate::plugin_api::vault::VaultResponses;
+use crate::store::{AnyObject, Batch};
+
+/// The result of resolving `reference`, with these vaults by name, and their conditions.
+struct Resolved {
+    value: Result<String, String>,
+    /// The messages of the conditions, by the name of the vault.
+    conditions: Vec<(String, String)>,
+    queries: usize,
+}
+
+fn vault(name: &str, created: &str, spec: Value) -> Value {
+    let annotations = json!({"kubernetes.io/ingress.class": "portico"});
+    json!({"metadata": {"name": name, "creationTimestamp": created, "annotations": annotations}, "spec": spec})
+}
+
+fn resolve_with(
+    vaults: &[Value],
+    reference: &str,
+    responses: impl Fn(&VaultQuery) -> Option<VaultResponse>,
+) -> Resolved {
+    let mut store = Store::default();
+    let secret = json!({
+        "metadata": {"namespace": "secrets", "name": "listed"},
+        "stringData": {"text": "from the Secret", "token": "s.token", "encoded": "aGVsbG8="},
+    });
+    let vaults = vaults.iter().map(|vault| AnyObject::parse(Kind::KongVault, vault.clone()).unwrap());
+    let upserts = vaults.chain([AnyObject::parse(Kind::Secret, secret).unwrap()]).collect();
+    store.apply(Batch { upserts, removes: vec![] });
+    let inputs = TestInputs::new(PluginRegistry(&[]));
+    let values = VaultValues::of(&inputs.plugin_factory.state);
+    let variables = [
+        ("PORTICO_VAULT_REDIS_PASSWORD", "of redis"),
+        ("PORTICO_VAULT_OBJECT", r#"{"user": "anna", "port": 5, "list": []}"#),
+        ("SHOP_KEY", "of the shop"),
+        ("HOME", "/root"),
+    ];
+    values.set_environment(variables.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    let compile_inputs = inputs.as_inputs();
+    let cx = CompileContext::new(&store, &compile_inputs);
+    let reference = VaultReference::parse(reference).unwrap();
+    let (_, query) = resolve(cx, &reference);
+    let received: VaultResponses =
+        query.iter().filter_map(|query| Some((Arc::clone(query), responses(query)?))).collect();
+    values.set_responses(received);
+    let (value, query) = resolve(cx, &reference);
+    let conditions = store.kong_vaults.keys().map(|key| {
+        let verdict = verdict(cx, key).unwrap();
+        (key.name.to_string(), verdict.conditions.iter().map(Condition::message).collect::<Vec<_>>().join("; "))
+    });
+    Resolved {
+        value: match value {
+            ResolvedValue::Known(text) => Ok(text),
+            ResolvedValue::Missing(message, _) => Err(message),
+            ResolvedValue::Unknown => Err("unknown".to_owned()),
+        },
+        conditions: conditions.collect(),
+        queries: query.iter().count(),
+    }
+}
+
+fn resolved(vaults: &[Value], reference: &str) -> Result<String, String> {
+    resolve_with(vaults, reference, |_| None).value
+}
+
+// docs/kong-compatibility.md, 1.9
+#[test]
+fn values_come_from_the_backend_of_the_prefix() {
+    let shop = vault(
+        "shop",
+        "2026-01-01T00:00:00Z",
+        json!({"backend": "env", "prefix": "shop", "config": {"prefix": "shop_"}}),
+    );
+    let config = json!({"namespace": "secrets", "secrets": ["listed"]});
+    let cluster =
+        vault("cluster", "2026-01-01T00:00:00Z", json!({"backend": "kubernetes", "prefix": "k", "config": config}));
+    let config = json!({"namespace": "secrets", "secrets": ["listed"], "base64_decode": true});
+    let encoded =
+        vault("encoded", "2026-01-01T00:00:00Z", json!({"backend": "kubernetes", "prefix": "b", "config": config}));
+    let vaults = [shop, cluster, encoded];
+    for (reference, expected) in [
+        ("{vault://env/redis-password}", Ok("of redis")),
+        ("{vault://env/object/user}", Ok("anna")),
+        ("{vault://env/object/port}", Ok("5")),
+        ("{vault://shop/key}", Ok("of the shop")),
+        ("{vault://k/listed/text}", Ok("from the Secret")),
+        ("{vault://b/listed/encoded}", Ok("hello")),
+        ("{vault://b/listed/text}", Err("base64")),
+        ("{vault://env/home}", Err("variable PORTICO_VAULT_HOME is not set")),
+        ("{vault://env/object/list}", Err("not a JSON object with text at the key list")),
+        ("{vault://env/redis-password/x}", Err("not a JSON object")),
+        ("{vault://env/redis-password#1}", Err("no versions")),
+        ("{vault://k/other/text}", Err("does not list Secret other")),
+        ("{vault://k/listed/none}", Err("has no key none")),
+        ("{vault://k/listed}", Err("no key of the Secret")),
+        ("{vault://none/a}", Err("no KongVault has the prefix \"none\"")),
+    ] {
+        match (resolved(&vaults, reference), expected) {
+            (Ok(value), Ok(expected)) => assert_eq!(value, expected, "{reference}"),
+            (Err(message), Err(expected)) => assert!(message.contains(expected), "{reference}: {message}"),
+            (value, _) => panic!("{reference}: {value:?}"),
+        }
+    }
+}
+
+#[test]
+fn oldest_vault_of_a_prefix_is_used() {
+    let spec = |prefix: &str| json!({"backend": "env", "prefix": "p", "config": {"prefix": prefix}});
+    let vaults = [
+        vault("a-younger", "2026-02-01T00:00:00Z", spec("PORTICO_VAULT_REDIS_")),
+        vault("b-older", "2026-01-01T00:00:00Z", spec("SHOP_")),
+    ];
+    let resolved = resolve_with(&vaults, "{vault://p/key}", |_| None);
+    assert_eq!(resolved.value, Ok("of the shop".to_owned()));
+    let [(_, younger), (_, older)] = &resolved.conditions[..] else { panic!("{:?}", resolved.conditions) };
+    assert!(younger.contains("KongVault b-older is older and has the same prefix"), "{younger}");
+    assert!(!older.contains("prefix"), "{older}");
+}
+
+#[test]
+fn server_gets_requests_with_the_token_of_a_secret() {
+    let token = json!({"secretKeyRef": {"namespace": "secrets", "name": "listed", "key": "token"}});
+    let config = json!({"host": "vault.vault.svc", "kv": "v2", "token": token, "ttl": 30});
+    let vaults = [vault("v", "2026-01-01T00:00:00Z", json!({"backend": "hcv", "prefix": "v", "config": config}))];
+    let pending = resolve_with(&vaults, "{vault://v/a/b/key#2}", |query| {
+        assert_eq!((&*query.path, query.version, query.server.port), ("a/b", Some(2), 8200));
+        assert_eq!(
+            query.server.login,
+            crate::plugin_api::vault::VaultLogin::Token(crate::plugin_api::vault::VaultToken::new("s.token"))
+        );
+        None
+    });
+    assert!(pending.value.unwrap_err().contains("not read yet"));
+    assert_eq!(pending.queries, 1);
+    let found =
+        |_: &VaultQuery| Some(VaultResponse::Found(Arc::new([("key".to_owned(), "of the server".to_owned())].into())));
+    assert_eq!(resolve_with(&vaults, "{vault://v/a/b/key#2}", found).value, Ok("of the server".to_owned()));
+    let other = resolve_with(&vaults, "{vault://v/a/b/other}", found);
+    assert_eq!((other.value, other.queries), (Err("secret a/b has no key other".to_owned()), 1));
+}
+
+#[test]
+fn invalid_settings_are_refused_without_their_values() {
+    for (backend, config, expected) in [
+        ("env", json!({}), "spec.config.prefix"),
+        ("env", json!({"prefix": ""}), "every variable would be readable"),
+        ("env", json!({"prefix": "A_", "token": "hidden"}), "unknown field `token`"),
+        ("kubernetes", json!({"namespace": "a", "secrets": []}), "spec.config.secrets"),
+        ("kubernetes", json!({"secrets": ["a"]}), "missing field `namespace`"),
+        ("hcv", json!({}), "spec.config.token"),
+        ("hcv", json!({"token": "hidden\nvalue"}), "spec.config.token"),
+        ("hcv", json!({"token": "hidden", "port": "hidden"}), "spec.config.port"),
+        ("hcv", json!({"token": "hidden", "protocol": "hidden"}), "neither http nor https"),
+        ("hcv", json!({"token": "hidden", "mount": "../sys"}), "spec.config.mount"),
+        ("hcv", json!({"token": "hidden", "host": "a/hidden"}), "spec.config.host"),
+        ("hcv", json!({"token": "hidden", "ttl": -1}), "spec.config.ttl"),
+        ("hcv", json!({"auth_method": "approle"}), "use token or kubernetes"),
+        ("hcv", json!({"auth_method": "kubernetes"}), "spec.config.kube_role"),
+        (
+            "hcv",
+            json!({"auth_method": "kubernetes", "kube_role": "a", "kube_api_token_file": "/run/secrets/../environ"}),
+            "spec.config.kube_api_token_file",
+        ),
+        ("hcv", json!({"token": {"secretKeyRef": {"name": "listed", "key": "token"}}}), "no namespace"),
+        ("aws", json!({}), "the backend aws is not supported"),
+    ] {
+        let vaults = [vault("v", "2026-01-01T00:00:00Z", json!({"backend": backend, "prefix": "p", "config": config}))];
+        let resolved = resolve_with(&vaults, "{vault://p/a/b}", |_| None);
+        let condition = &resolved.conditions[0].1;
+        assert!(condition.contains(expected) && !condition.contains("hidden"), "{config}: {condition}");
+        assert!(resolved.value.unwrap_err().contains("KongVault v of this reference cannot be used"), "{config}");
+        assert_eq!(resolved.queries, 0);
+    }
+}
