@@ -17,7 +17,7 @@ mod transformer_templates;
 
 use crate::http1::fuzzing as http1;
 use crate::proxy::fuzzing as proxy;
-use crate::{manifests, plugins, request_target};
+use crate::{manifests, plugin_api, plugins, request_target};
 
 /// A fuzz target, which panics if a property does not hold for these bytes.
 pub type FuzzTarget = fn(&[u8]);
@@ -25,7 +25,7 @@ pub type FuzzTarget = fn(&[u8]);
 /// The fuzz targets by name, sorted. Each has a file in `fuzz/fuzz_targets` and a folder in `fuzz/corpus`.
 pub const TARGETS: &[(&str, FuzzTarget)] = &[
     ("annotations", annotations::check),
-    ("bodies", plugins::body),
+    ("bodies", plugin_api::request_edits::fuzzing::body),
     ("check_responses", proxy::check_responses::check),
     ("client_hello", proxy::client_hello::check),
     ("forwarded_for", proxy::forwarded_for::check),

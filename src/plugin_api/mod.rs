@@ -35,6 +35,7 @@ pub mod header_spoofing;
 pub mod idle_connections;
 pub mod instance;
 pub mod introspection;
+pub mod json_fields;
 pub mod json_schema;
 pub mod kind;
 pub mod log_delivery;
@@ -53,6 +54,8 @@ pub mod remote_request;
 pub mod remote_server;
 mod repeated_query;
 pub mod reply;
+pub mod request_edits;
+pub mod response_edits;
 pub mod route_description;
 pub mod scheme;
 #[cfg(test)]

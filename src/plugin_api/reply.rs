@@ -5,6 +5,7 @@ use std::fmt;
 
 use bytes::Bytes;
 use futures_util::stream::{LocalBoxStream, Stream, StreamExt};
+use http::header::VARY;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 /// Status, headers and body of the response. The proxy adds the headers that all of its responses have.
@@ -65,6 +66,11 @@ impl Reply {
     /// The reason of a reply that stands for a response of the backend. It is counted and logged like that one, and not
     /// as an error.
     pub const NO_REASON: &'static str = "";
+
+    /// Whether every response that replaces another one keeps the field, so that the reply need not have it.
+    pub fn is_kept_by_proxy(name: &HeaderName) -> bool {
+        *name == VARY || name == "x-request-id" || name.as_str().starts_with("access-control-")
+    }
 
     /// A reply with [`ReplyBody::Negotiated`].
     pub fn negotiated(status: StatusCode, message: impl Into<Cow<'static, str>>, reason: &'static str) -> Box<Self> {

@@ -43,9 +43,11 @@ mod redirect;
 mod request_size_limiting;
 mod request_termination;
 mod request_transformer;
+mod request_transformer_advanced;
 mod request_validator;
 mod response_ratelimiting;
 mod response_transformer;
+mod response_transformer_advanced;
 mod session;
 mod standard_webhooks;
 mod statsd;
@@ -63,8 +65,6 @@ pub(crate) use json_threat_protection::fuzzing::json_threats;
 pub(crate) use jwt::fuzzing::token;
 #[cfg(any(test, fuzzing))]
 pub(crate) use oauth2::fuzzing::token_request;
-#[cfg(any(test, fuzzing))]
-pub(crate) use request_transformer::fuzzing::body;
 #[cfg(any(test, fuzzing))]
 pub(crate) use xml_threat_protection::fuzzing::xml_threats;
 
@@ -113,9 +113,11 @@ const KINDS: &[&dyn AnyPluginKind] = &[
     &RegisteredKind::<request_size_limiting::RequestSizeLimiting>::NEW,
     &RegisteredKind::<request_termination::RequestTermination>::NEW,
     &RegisteredKind::<request_transformer::RequestTransformer>::NEW,
+    &RegisteredKind::<request_transformer_advanced::RequestTransformerAdvanced>::NEW,
     &RegisteredKind::<request_validator::RequestValidator>::NEW,
     &RegisteredKind::<response_ratelimiting::ResponseRatelimiting>::NEW,
     &RegisteredKind::<response_transformer::ResponseTransformer>::NEW,
+    &RegisteredKind::<response_transformer_advanced::ResponseTransformerAdvanced>::NEW,
     &RegisteredKind::<session::SessionPlugin>::NEW,
     &RegisteredKind::<standard_webhooks::StandardWebhooks>::NEW,
     &RegisteredKind::<statsd::Statsd>::NEW,

@@ -159,7 +159,7 @@ impl ErrorPages {
     /// The fields of the page: those of the response that it replaces, and its own.
     fn page_headers(&self, former: &HeaderMap, body: &PageBody, is_negotiated: bool) -> HeaderMap {
         let mut headers = HeaderMap::with_capacity(former.len() + 2);
-        for (name, value) in former.iter().filter(|(name, _)| !describes_body(name) && !is_kept_by_proxy(name)) {
+        for (name, value) in former.iter().filter(|(name, _)| !describes_body(name) && !Reply::is_kept_by_proxy(name)) {
             headers.append(name, value.clone());
         }
         headers.insert(CONTENT_TYPE, body.content_type.clone());
@@ -179,11 +179,6 @@ fn describes_body(name: &HeaderName) -> bool {
     is_content_field
         || [ETAG, LAST_MODIFIED, ACCEPT_RANGES, TRAILER, TRANSFER_ENCODING].contains(name)
         || DIGESTS.contains(name)
-}
-
-/// Whether every response that replaces another one keeps the field.
-fn is_kept_by_proxy(name: &HeaderName) -> bool {
-    *name == VARY || name == "x-request-id" || name.as_str().starts_with("access-control-")
 }
 
 fn is_grpc(headers: &HeaderMap) -> bool {

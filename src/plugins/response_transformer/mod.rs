@@ -26,27 +26,16 @@
 //! digits and empty lists stay lists. If the body changes, `Content-Length` is that of the new body, a strong `ETag`
 //! becomes weak, and `Accept-Ranges` and digest headers are removed.
 
-mod entry;
-mod header_transform;
-mod json_transform;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
-
-use http::HeaderMap;
-use http::header::CONTENT_TYPE;
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
-use self::entry::ConfigReader;
-use self::header_transform::HeaderTransform;
-use self::json_transform::JsonTransform;
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::{
-    BeyondLimit, BodyFilter, BufferedFilter, BuildCx, ChangedFields, Phases, Plugin, PluginKind, ResponseCx,
-    ResponseOutcome, record,
-};
+use crate::plugin_api::json_fields::JsonType;
+use crate::plugin_api::response_edits::{Operation, ResponseEditConfig, ResponseEdits};
+use crate::plugin_api::{BuildCx, ChangedFields, Phases, Plugin, PluginKind, ResponseCx, ResponseOutcome, record};
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -97,22 +86,14 @@ struct ValuesConfig {
     headers: Vec<String>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-enum JsonType {
-    /// True if the value is `true`, otherwise false.
-    Boolean,
-    /// A number, with the digits as written.
-    Number,
-    /// A string.
-    String,
+impl From<ValuesConfig> for Operation {
+    fn from(values: ValuesConfig) -> Self {
+        let ValuesConfig { json, json_types, headers } = values;
+        Operation { headers, json, json_types, if_status: Vec::new() }
+    }
 }
 
-pub(crate) struct ResponseTransformer {
-    headers: HeaderTransform,
-    /// None if no field of a body is changed.
-    json: Option<Arc<JsonTransform>>,
-}
+pub(crate) struct ResponseTransformer(ResponseEdits);
 
 impl PluginKind for ResponseTransformer {
     const NAME: &'static str = "response-transformer";
@@ -123,41 +104,29 @@ impl PluginKind for ResponseTransformer {
     type Plugin = ResponseTransformer;
 
     fn build(config: Config, cx: &BuildCx<'_>) -> Result<Self, Vec<Diagnostic>> {
-        let mut reader = ConfigReader::new(cx);
-        let headers = HeaderTransform::build(&config, &mut reader);
-        let json = JsonTransform::build(&config, &mut reader);
-        reader.finish()?;
-        Ok(ResponseTransformer { headers, json: (!json.is_empty()).then(|| Arc::new(json)) })
+        let RemoveConfig { json, headers } = config.remove;
+        let RenameConfig { json: renamed, headers: renamed_headers } = config.rename;
+        let edits = ResponseEditConfig {
+            remove: Operation { headers, json, ..Operation::default() },
+            rename: Operation { headers: renamed_headers, json: renamed, ..Operation::default() },
+            replace: config.replace.into(),
+            add: config.add.into(),
+            append: config.append.into(),
+            ..ResponseEditConfig::default()
+        };
+        ResponseEdits::build(&edits, cx).map(ResponseTransformer)
     }
 }
 
 impl Plugin for ResponseTransformer {
     fn declare_fields(&self, fields: &mut ChangedFields) {
-        self.headers.declare(&mut fields.response);
+        self.0.declare_fields(fields);
     }
 
     fn response<'a>(&'a self, cx: &'a mut ResponseCx<'_>) -> ResponseOutcome<'a> {
-        self.headers.apply(cx.headers);
-        // The media type is read after headers were changed, as in Kong.
-        if let Some(json) = self.json.as_ref().filter(|_| is_json(cx.headers)) {
-            let json = Arc::clone(json);
-            cx.push_body_filter(BodyFilter::Buffered(BufferedFilter {
-                max_bytes: MAX_BODY_BYTES,
-                beyond_limit: BeyondLimit::PassUnchanged,
-                reads_text: true,
-                transform: Box::new(move |body| json.apply(body)),
-            }));
+        match self.0.edit(cx) {
+            Some(reply) => ResponseOutcome::Replace(reply),
+            None => ResponseOutcome::Continue,
         }
-        ResponseOutcome::Continue
     }
 }
-
-/// Whether the media type is exactly `application/json`.
-fn is_json(headers: &HeaderMap) -> bool {
-    let Some(content_type) = headers.get(CONTENT_TYPE) else { return false };
-    let media_type = content_type.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default();
-    media_type.trim_ascii().eq_ignore_ascii_case(b"application/json")
-}
-
-/// Size limit of transformed bodies. Each response that is transformed occupies up to this much memory twice.
-const MAX_BODY_BYTES: usize = 1 << 20;

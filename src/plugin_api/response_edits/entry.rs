@@ -4,7 +4,8 @@ use http::header::{CONNECTION, CONTENT_LENGTH, TE, TRAILER, TRANSFER_ENCODING, U
 use http::{HeaderName, HeaderValue};
 
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::BuildCx;
+use crate::plugin_api::json_fields::JsonPath;
+use crate::plugin_api::kind::BuildCx;
 
 /// Reads lists of entries. Entries with errors are left out of the result and reported by [`ConfigReader::finish`].
 pub(super) struct ConfigReader<'a> {
@@ -52,6 +53,16 @@ impl<'a> ConfigReader<'a> {
             self.error(path, "has no colon", &format!("write {form}"));
         }
         Some((name, value?))
+    }
+
+    /// The field of a JSON body that an entry names.
+    pub(super) fn json_path(&mut self, path: &str, name: &str, has_paths: bool) -> Option<JsonPath> {
+        if !has_paths {
+            return Some(JsonPath::member(name));
+        }
+        let parsed = JsonPath::parse(name);
+        let remedy = "write a path such as customers[*].name, or set dots_in_keys to true";
+        parsed.map_err(|message| self.error(path, format!("{name:?} {message}"), remedy)).ok()
     }
 
     pub(super) fn header_name(&mut self, path: &str, name: &str) -> Option<HeaderName> {

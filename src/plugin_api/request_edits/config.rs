@@ -5,68 +5,48 @@ use http::header::{
     UPGRADE,
 };
 use http::{HeaderName, Method};
-use schemars::JsonSchema;
-use serde::Deserialize;
 
 use super::checked_path;
-use super::edits::{EditAction, FieldEdit, FieldEdits};
+use super::edits::{BodyName, EditAction, FieldEdit, FieldEdits};
 use super::fields::header_value;
 use crate::diagnostic::Diagnostic;
+use crate::plugin_api::json_fields::{JsonPath, JsonType};
+use crate::plugin_api::kind::BuildCx;
 use crate::plugin_api::template::Template;
-use crate::plugin_api::{BuildCx, record};
 
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub(crate) struct Config {
-    /// The method of the request to the endpoint. If it is GET, HEAD or TRACE, a form moves to the query.
-    http_method: Option<String>,
-    /// Fields to remove, by name.
-    #[serde(deserialize_with = "record")]
-    remove: FieldLists,
-    /// Fields to rename, as `old:new`. A field of the new name is replaced.
-    #[serde(deserialize_with = "record")]
-    rename: FieldLists,
-    /// New values, as `name:value`, for fields that the request has.
-    #[serde(deserialize_with = "record")]
-    replace: Replacements,
-    /// Fields, as `name:value`, for requests that do not have them.
-    #[serde(deserialize_with = "record")]
-    add: FieldLists,
-    /// Values, as `name:value`, to add to those that the request has.
-    #[serde(deserialize_with = "record")]
-    append: FieldLists,
+/// Lists of entries, of which those that the plugins do not have are empty.
+#[derive(Debug, Default)]
+pub struct RequestEditConfig {
+    pub http_method: Option<String>,
+    pub uri: Option<String>,
+    pub remove: EntryLists,
+    pub rename: EntryLists,
+    pub replace: EntryLists,
+    pub add: EntryLists,
+    pub append: EntryLists,
+    /// The only fields of bodies that the endpoint gets.
+    pub allowed_body: Option<Vec<String>>,
+    /// Whether names of fields of JSON bodies are paths.
+    pub has_paths: bool,
 }
 
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-struct FieldLists {
-    /// Fields of the body.
-    body: Vec<String>,
-    /// Headers.
-    headers: Vec<String>,
-    /// Query parameters.
-    querystring: Vec<String>,
-}
-
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-struct Replacements {
-    /// Fields of the body.
-    body: Vec<String>,
-    /// Headers. The header Host is replaced in any case.
-    headers: Vec<String>,
-    /// Query parameters.
-    querystring: Vec<String>,
-    /// The path of the request to the endpoint, which starts with a slash. If unset, the path does not change.
-    uri: Option<String>,
+/// The entries of one operation.
+#[derive(Debug, Default)]
+pub struct EntryLists {
+    pub body: Vec<String>,
+    pub headers: Vec<String>,
+    pub querystring: Vec<String>,
+    /// The types of the values in `body`, by position.
+    pub json_types: Vec<JsonType>,
 }
 
 pub(super) struct ValidatedConfig {
     pub(super) path: Option<Template>,
     pub(super) method: Option<Method>,
     pub(super) headers: FieldEdits<HeaderName>,
-    pub(super) body: FieldEdits<Box<str>>,
+    pub(super) body: FieldEdits<BodyName>,
     pub(super) query: FieldEdits<Box<str>>,
+    pub(super) allowed_body: Option<Box<[BodyName]>>,
 }
 
 /// The methods that Kong accepts.
@@ -107,13 +87,15 @@ static PROTECTED_HEADERS: [HeaderName; 12] = [
 /// The most entries of one list. Each entry is work for every request.
 const MAX_ENTRIES: usize = 200;
 
-impl Config {
+impl RequestEditConfig {
     /// Returns all errors. Entries that Kong ignores are left out, with a note for each.
     pub(super) fn validate(self, cx: &BuildCx<'_>) -> Result<ValidatedConfig, Vec<Diagnostic>> {
         let mut invalid = Vec::new();
         let method = self.http_method.as_deref().and_then(|method| method_named(method, &mut invalid));
-        let path = self.replace.uri.as_deref().and_then(|uri| path_template(uri, &mut invalid));
-        let Config { http_method: _, remove, rename, replace, add, append } = self;
+        let path = self.uri.as_deref().and_then(|uri| path_template(uri, &mut invalid));
+        let has_paths = self.has_paths;
+        let allowed_body = self.allowed_body.map(|names| allowed_names(&names, has_paths, &mut invalid));
+        let RequestEditConfig { remove, rename, replace, add, append, .. } = self;
         let headers = edits(
             "headers",
             [&remove.headers, &rename.headers, &replace.headers, &add.headers, &append.headers],
@@ -121,13 +103,16 @@ impl Config {
             cx,
             &mut invalid,
         );
-        let body = edits(
+        let mut body = edits(
             "body",
             [&remove.body, &rename.body, &replace.body, &add.body, &append.body],
-            &field_name,
+            &|kind, name| body_name(kind, name, has_paths),
             cx,
             &mut invalid,
         );
+        for (list_name, list) in [("replace", &replace), ("add", &add), ("append", &append)] {
+            set_json_types(list_name, list, &mut body, cx, &mut invalid);
+        }
         let query = edits(
             "querystring",
             [&remove.querystring, &rename.querystring, &replace.querystring, &add.querystring, &append.querystring],
@@ -149,8 +134,59 @@ impl Config {
             return Err(invalid);
         }
         let (headers, body, query) = (FieldEdits::new(headers), FieldEdits::new(body), FieldEdits::new(query));
-        Ok(ValidatedConfig { path, method, headers, body, query })
+        Ok(ValidatedConfig { path, method, headers, body, query, allowed_body })
     }
+}
+
+/// Sets the types of the values of one list, and checks values without expressions.
+fn set_json_types(
+    list_name: &str,
+    list: &EntryLists,
+    edits: &mut [FieldEdit<BodyName>],
+    cx: &BuildCx<'_>,
+    invalid: &mut Vec<Diagnostic>,
+) {
+    if list.json_types.len() > list.body.len() {
+        let message = format!("has {} types for {} entries of `body`", list.json_types.len(), list.body.len());
+        cx.note(Diagnostic::in_config(format!("{list_name}.json_types"), message, "list one type for each entry"));
+    }
+    for (index, json_type) in list.json_types.iter().enumerate() {
+        let path = format!("{list_name}.body[{index}]");
+        let Some(edit) = edits.iter_mut().find(|edit| *edit.path == *path) else { continue };
+        edit.name.json_type = *json_type;
+        let (EditAction::Replace(template) | EditAction::Add(template) | EditAction::Append(template)) = &edit.action
+        else {
+            continue;
+        };
+        match (json_type, template.literal()) {
+            (JsonType::Number, Some(literal)) if json_type.value(literal).is_none() => {
+                invalid.push(Diagnostic::in_config(path, "the value is not a number", "write a number, such as 1.5"));
+            }
+            (JsonType::Boolean, Some(literal)) if literal != "true" && literal != "false" => {
+                let message = "the value is neither true nor false, so the field becomes false";
+                cx.note(Diagnostic::in_config(path, message, "write one of them"));
+            }
+            _ => {}
+        }
+    }
+}
+
+fn allowed_names(names: &[String], has_paths: bool, invalid: &mut Vec<Diagnostic>) -> Box<[BodyName]> {
+    if names.len() > MAX_ENTRIES {
+        let message = format!("has {} entries, and {MAX_ENTRIES} is the most", names.len());
+        invalid.push(Diagnostic::in_config("allow.body", message, "remove entries"));
+        return [].into();
+    }
+    let mut allowed = Vec::new();
+    for (index, name) in names.iter().enumerate() {
+        match body_name(ListKind::Remove, name, has_paths) {
+            Ok(name) => allowed.push(name),
+            Err(UnusableName { message, remedy, .. }) => {
+                invalid.push(Diagnostic::in_config(format!("allow.body[{index}]"), message, remedy));
+            }
+        }
+    }
+    allowed.into()
 }
 
 fn method_named(name: &str, invalid: &mut Vec<Diagnostic>) -> Option<Method> {
@@ -343,4 +379,20 @@ fn field_name(_kind: ListKind, name: &str) -> ParsedName<Box<str>> {
         return Err(UnusableName::invalid("has a name with a control character", "use visible characters"));
     }
     Ok(name.into())
+}
+
+fn body_name(kind: ListKind, name: &str, has_paths: bool) -> ParsedName<BodyName> {
+    let text = field_name(kind, name)?;
+    // The new name is that of a member of the same object.
+    let path =
+        if !has_paths || kind == ListKind::RenameTo { Ok(JsonPath::member(name)) } else { JsonPath::parse(name) };
+    let path = path.map_err(|message| {
+        let remedy = "write a path such as customers[*].name, or set dots_in_keys to true";
+        UnusableName::invalid(format!("{name:?} {message}"), remedy)
+    })?;
+    if kind == ListKind::Rename && !path.ends_with_member() {
+        let message = format!("{name:?} is an element of a list, which has no name");
+        return Err(UnusableName::invalid(message, "write the path of a member of an object"));
+    }
+    Ok(BodyName { text, path, json_type: JsonType::String })
 }

@@ -3,13 +3,13 @@
 use http::header::SET_COOKIE;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::Config;
 use super::entry::ConfigReader;
-use crate::plugin_api::FieldNames;
+use super::operations::{ActiveOperations, ResponseEditConfig};
+use crate::plugin_api::changed_fields::FieldNames;
 
 /// The operations, with parsed names and values.
 #[derive(Debug, Default)]
-pub(super) struct HeaderTransform {
+pub(super) struct HeaderEdits {
     remove: Vec<(HeaderName, Option<HeaderValue>)>,
     rename: Vec<(HeaderName, HeaderName)>,
     replace: Vec<(HeaderName, HeaderValue)>,
@@ -17,33 +17,33 @@ pub(super) struct HeaderTransform {
     append: Vec<(HeaderName, HeaderValue)>,
 }
 
-impl HeaderTransform {
-    pub(super) fn build(config: &Config, reader: &mut ConfigReader<'_>) -> Self {
-        let mut transform = HeaderTransform::default();
+impl HeaderEdits {
+    pub(super) fn build(config: &ResponseEditConfig, reader: &mut ConfigReader<'_>) -> Self {
+        let mut edits = HeaderEdits::default();
         for (index, entry) in config.remove.headers.iter().enumerate() {
             let path = format!("remove.headers[{index}]");
-            transform.remove.extend(read_removal(reader, &path, entry));
+            edits.remove.extend(read_removal(reader, &path, entry));
         }
         for (index, entry) in config.rename.headers.iter().enumerate() {
             let path = format!("rename.headers[{index}]");
-            transform.rename.extend(read_renaming(reader, &path, entry));
+            edits.rename.extend(read_renaming(reader, &path, entry));
         }
-        transform.replace = read_values(reader, "replace", &config.replace.headers);
-        transform.add = read_values(reader, "add", &config.add.headers);
-        transform.append = read_values(reader, "append", &config.append.headers);
-        transform
+        edits.replace = read_values(reader, "replace", &config.replace.headers);
+        edits.add = read_values(reader, "add", &config.add.headers);
+        edits.append = read_values(reader, "append", &config.append.headers);
+        edits
     }
 
     /// Adds the names of all headers that the operations may change.
     pub(super) fn declare(&self, names: &mut FieldNames) {
-        let HeaderTransform { remove, rename, replace, add, append } = self;
+        let HeaderEdits { remove, rename, replace, add, append } = self;
         names.add_all(remove.iter().map(|(name, _)| name));
         names.add_all(rename.iter().flat_map(|(old, new)| [old, new]));
         names.add_all([replace, add, append].into_iter().flatten().map(|(name, _)| name));
     }
 
-    pub(super) fn apply(&self, headers: &mut HeaderMap) {
-        for (name, value) in &self.remove {
+    pub(super) fn apply(&self, headers: &mut HeaderMap, active: ActiveOperations) {
+        for (name, value) in active.remove.then_some(&self.remove).into_iter().flatten() {
             match value {
                 None => {
                     headers.remove(name);
@@ -51,7 +51,7 @@ impl HeaderTransform {
                 Some(value) => remove_value(headers, name, value),
             }
         }
-        for (old, new) in &self.rename {
+        for (old, new) in active.rename.then_some(&self.rename).into_iter().flatten() {
             let values: Vec<HeaderValue> = headers.get_all(old).iter().cloned().collect();
             if values.is_empty() {
                 continue;
@@ -62,15 +62,15 @@ impl HeaderTransform {
                 headers.append(new, value);
             }
         }
-        for (name, value) in &self.replace {
+        for (name, value) in active.replace.then_some(&self.replace).into_iter().flatten() {
             if headers.contains_key(name) {
                 headers.insert(name, value.clone());
             }
         }
-        for (name, value) in &self.add {
+        for (name, value) in active.add.then_some(&self.add).into_iter().flatten() {
             headers.entry(name).or_insert_with(|| value.clone());
         }
-        for (name, value) in &self.append {
+        for (name, value) in active.append.then_some(&self.append).into_iter().flatten() {
             headers.append(name, value.clone());
         }
     }

@@ -5,9 +5,9 @@ use std::borrow::Cow;
 use http::header::HOST;
 use http::{HeaderMap, HeaderValue};
 
+use crate::plugin_api::context::{RequestCx, UriCaptures};
 use crate::plugin_api::fields::UrlEncodedForm;
 use crate::plugin_api::template::{LuaValue, Variable, VariableKey, Variables};
-use crate::plugin_api::{RequestCx, UriCaptures};
 
 pub(super) struct RequestVariables<'r> {
     headers: &'r HeaderMap,

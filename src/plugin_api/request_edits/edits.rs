@@ -3,7 +3,8 @@
 
 use std::borrow::Cow;
 
-use super::TransformationError;
+use super::RequestEditError;
+use crate::plugin_api::json_fields::{JsonPath, JsonType};
 use crate::plugin_api::template::{Budget, Template, Variables};
 
 /// The edits of headers, of the query or of bodies, by the type of their names.
@@ -36,8 +37,25 @@ impl<N> Default for Rendered<'_, N> {
     }
 }
 
+/// The name of a field of a body.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct BodyName {
+    /// The whole name, which forms and multipart bodies have.
+    pub(super) text: Box<str>,
+    /// What it stands for in JSON.
+    pub(super) path: JsonPath,
+    /// The type of a new value in JSON.
+    pub(super) json_type: JsonType,
+}
+
 /// Fields that can be edited.
 pub(super) trait EditableFields<N> {
+    /// Applies one edit. Returns whether it had an effect. Fails if the value is not valid.
+    fn edit(&mut self, name: &N, action: &EditAction<N>, value: Option<&[u8]>) -> Result<bool, &'static str>;
+}
+
+/// Fields in one list, which names are compared with.
+pub(super) trait ListedFields<N> {
     fn contains(&self, name: &N) -> bool;
     fn remove(&mut self, name: &N);
     /// Renames all fields of a name. Existing fields of the new name are removed.
@@ -51,6 +69,33 @@ pub(super) trait EditableFields<N> {
 
     /// Adds a field, or one more value of it.
     fn append(&mut self, name: &N, value: Option<&[u8]>) -> Result<(), &'static str>;
+}
+
+impl<N, F: ListedFields<N>> EditableFields<N> for F {
+    fn edit(&mut self, name: &N, action: &EditAction<N>, value: Option<&[u8]>) -> Result<bool, &'static str> {
+        let applies = match action {
+            EditAction::Remove | EditAction::Rename(_) | EditAction::Replace(_) => self.contains(name),
+            EditAction::Add(_) => !self.contains(name),
+            EditAction::Append(_) => true,
+        };
+        if !applies {
+            return Ok(false);
+        }
+        match action {
+            EditAction::Remove => self.remove(name),
+            EditAction::Rename(new_name) => self.rename(name, new_name),
+            EditAction::Replace(_) => self.replace(name, value)?,
+            EditAction::Add(_) => self.add(name, value)?,
+            EditAction::Append(_) => self.append(name, value)?,
+        }
+        Ok(true)
+    }
+}
+
+/// Fields of which a configuration may allow only some.
+pub(super) trait RetainedFields {
+    /// Removes all other fields. Returns whether there were any.
+    fn retain(&mut self, names: &[BodyName]) -> bool;
 }
 
 impl<N> FieldEdits<N> {
@@ -75,7 +120,7 @@ impl<N> FieldEdits<N> {
         &self,
         variables: &dyn Variables,
         budget: &mut Budget,
-    ) -> Result<Rendered<'_, N>, TransformationError> {
+    ) -> Result<Rendered<'_, N>, RequestEditError> {
         let mut rendered = Vec::with_capacity(self.0.len());
         for edit in &self.0 {
             let value = match &edit.action {
@@ -98,8 +143,8 @@ impl<N> FieldEdits<N> {
 }
 
 impl<N> FieldEdit<N> {
-    fn error(&self, message: &str) -> TransformationError {
-        TransformationError::Field(self.path.to_string(), message.to_owned())
+    fn error(&self, message: &str) -> RequestEditError {
+        RequestEditError::Field(self.path.to_string(), message.to_owned())
     }
 }
 
@@ -109,34 +154,11 @@ impl<N> Rendered<'_, N> {
     }
 
     /// Applies the edits. Returns whether one of them had an effect.
-    pub(super) fn apply(&self, fields: &mut impl EditableFields<N>) -> Result<bool, TransformationError> {
+    pub(super) fn apply(&self, fields: &mut impl EditableFields<N>) -> Result<bool, RequestEditError> {
         let mut is_changed = false;
         for (edit, value) in &self.0 {
-            let name = &edit.name;
-            let applies = match &edit.action {
-                EditAction::Remove | EditAction::Rename(_) | EditAction::Replace(_) => fields.contains(name),
-                EditAction::Add(_) => !fields.contains(name),
-                EditAction::Append(_) => true,
-            };
-            if !applies {
-                continue;
-            }
-            let value = value.as_deref();
-            let result = match &edit.action {
-                EditAction::Remove => {
-                    fields.remove(name);
-                    Ok(())
-                }
-                EditAction::Rename(new_name) => {
-                    fields.rename(name, new_name);
-                    Ok(())
-                }
-                EditAction::Replace(_) => fields.replace(name, value),
-                EditAction::Add(_) => fields.add(name, value),
-                EditAction::Append(_) => fields.append(name, value),
-            };
-            result.map_err(|message| edit.error(message))?;
-            is_changed = true;
+            let changed = fields.edit(&edit.name, &edit.action, value.as_deref());
+            is_changed |= changed.map_err(|message| edit.error(message))?;
         }
         Ok(is_changed)
     }

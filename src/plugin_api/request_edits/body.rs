@@ -8,11 +8,11 @@ use flate2::read::MultiGzDecoder;
 use http::HeaderMap;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 
-use super::TransformationError;
-use super::body_fields::JsonFields;
-use super::edits::Rendered;
+use super::RequestEditError;
+use super::edits::{BodyName, EditableFields, Rendered, RetainedFields};
 use super::fields::FormPairs;
 use super::multipart_fields::MultipartFields;
+use crate::plugin_api::json_fields::JsonFields;
 
 /// The media types whose fields can be edited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +33,22 @@ pub(super) enum BodyRejection {
 pub(super) struct EditedBody {
     pub(super) body: Vec<u8>,
     pub(super) is_changed: bool,
+}
+
+/// What happens to a body.
+pub(super) struct BodyEdits<'p> {
+    pub(super) rendered: Rendered<'p, BodyName>,
+    /// The only fields that the endpoint gets, if not all.
+    pub(super) allowed: Option<&'p [BodyName]>,
+    /// Whether names lead into nested values, so that the outermost one may be a list.
+    pub(super) has_paths: bool,
+}
+
+impl BodyEdits<'_> {
+    fn apply(&self, fields: &mut (impl EditableFields<BodyName> + RetainedFields)) -> Result<bool, RequestEditError> {
+        let is_edited = self.rendered.apply(fields)?;
+        Ok(self.allowed.is_some_and(|allowed| fields.retain(allowed)) || is_edited)
+    }
 }
 
 /// A body with more fields is rejected; parsed fields take many times the memory of the body.
@@ -58,17 +74,26 @@ impl BodyFormat {
         self,
         headers: &HeaderMap,
         body: Cow<'_, [u8]>,
-        edits: &Rendered<'_, Box<str>>,
-    ) -> Result<EditedBody, TransformationError> {
+        edits: &BodyEdits<'_>,
+    ) -> Result<EditedBody, RequestEditError> {
         let too_many = |fields: usize| {
-            if fields > MAX_FIELDS { Err(TransformationError::Body(BodyRejection::TooLarge)) } else { Ok(()) }
+            if fields > MAX_FIELDS { Err(RequestEditError::Body(BodyRejection::TooLarge)) } else { Ok(()) }
         };
         let mut edited = None;
         match self {
             BodyFormat::Json => {
-                if let Some(mut fields) = JsonFields::parse(&body) {
+                let parsed = match &*body {
+                    // An empty body has no members.
+                    b"" => Some(JsonFields::empty()),
+                    body if edits.has_paths => JsonFields::parse(body),
+                    body => JsonFields::parse_object(body),
+                };
+                if let Some(mut fields) = parsed {
                     too_many(fields.len())?;
                     edited = edits.apply(&mut fields)?.then(|| fields.encode());
+                    if fields.is_exhausted() {
+                        return Err(RequestEditError::Body(BodyRejection::TooLarge));
+                    }
                 }
             }
             BodyFormat::Form => {

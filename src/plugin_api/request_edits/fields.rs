@@ -7,13 +7,13 @@ use http::uri::Authority;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, percent_encode};
 
-use super::edits::EditableFields;
+use super::edits::{BodyName, ListedFields, RetainedFields};
 use crate::plugin_api::fields::UrlEncodedForm;
 
 /// The headers of a request.
 pub(super) struct HeaderFields<'r>(pub(super) &'r mut HeaderMap);
 
-impl EditableFields<HeaderName> for HeaderFields<'_> {
+impl ListedFields<HeaderName> for HeaderFields<'_> {
     fn contains(&self, name: &HeaderName) -> bool {
         // The Host can be replaced even if the client sent it in another form.
         *name == HOST || self.0.contains_key(name)
@@ -125,44 +125,69 @@ impl<'r> FormPairs<'r> {
 /// Everything except the unreserved characters (RFC 3986, section 2.3).
 const NOT_IN_PAIR: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-impl EditableFields<Box<str>> for FormPairs<'_> {
-    fn contains(&self, name: &Box<str>) -> bool {
-        self.pairs.iter().any(|pair| *pair.name == *name.as_bytes())
+/// A name of a pair, in a query or in a form.
+pub(super) trait FormName {
+    fn text(&self) -> &str;
+}
+
+impl FormName for Box<str> {
+    fn text(&self) -> &str {
+        self
+    }
+}
+
+impl FormName for BodyName {
+    fn text(&self) -> &str {
+        &self.text
+    }
+}
+
+impl<N: FormName> ListedFields<N> for FormPairs<'_> {
+    fn contains(&self, name: &N) -> bool {
+        self.pairs.iter().any(|pair| *pair.name == *name.text().as_bytes())
     }
 
-    fn remove(&mut self, name: &Box<str>) {
-        self.pairs.retain(|pair| *pair.name != *name.as_bytes());
+    fn remove(&mut self, name: &N) {
+        self.pairs.retain(|pair| *pair.name != *name.text().as_bytes());
     }
 
-    fn rename(&mut self, name: &Box<str>, new_name: &Box<str>) {
-        if name == new_name {
+    fn rename(&mut self, name: &N, new_name: &N) {
+        if name.text() == new_name.text() {
             return;
         }
         self.remove(new_name);
-        for pair in self.pairs.iter_mut().filter(|pair| *pair.name == *name.as_bytes()) {
-            pair.name = Cow::Owned(new_name.as_bytes().to_vec());
+        for pair in self.pairs.iter_mut().filter(|pair| *pair.name == *name.text().as_bytes()) {
+            pair.name = Cow::Owned(new_name.text().as_bytes().to_vec());
             pair.encoded_name = None;
         }
     }
 
-    fn replace(&mut self, name: &Box<str>, value: Option<&[u8]>) -> Result<(), &'static str> {
-        let mut replacement = Some(FormPairs::pair(name, value));
+    fn replace(&mut self, name: &N, value: Option<&[u8]>) -> Result<(), &'static str> {
+        let mut replacement = Some(FormPairs::pair(name.text(), value));
         // The new value takes the place of the first one.
         for pair in &mut self.pairs {
-            if *pair.name == *name.as_bytes()
+            if *pair.name == *name.text().as_bytes()
                 && let Some(replacement) = replacement.take()
             {
                 *pair = replacement;
             }
         }
         let mut is_first = true;
-        self.pairs.retain(|pair| *pair.name != *name.as_bytes() || std::mem::take(&mut is_first));
+        self.pairs.retain(|pair| *pair.name != *name.text().as_bytes() || std::mem::take(&mut is_first));
         Ok(())
     }
 
-    fn append(&mut self, name: &Box<str>, value: Option<&[u8]>) -> Result<(), &'static str> {
-        self.pairs.push(FormPairs::pair(name, value));
+    fn append(&mut self, name: &N, value: Option<&[u8]>) -> Result<(), &'static str> {
+        self.pairs.push(FormPairs::pair(name.text(), value));
         Ok(())
+    }
+}
+
+impl RetainedFields for FormPairs<'_> {
+    fn retain(&mut self, names: &[BodyName]) -> bool {
+        let before = self.pairs.len();
+        self.pairs.retain(|pair| names.iter().any(|name| *pair.name == *name.text.as_bytes()));
+        self.pairs.len() < before
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::edits::EditableFields;
+use super::edits::{BodyName, ListedFields, RetainedFields};
 use crate::plugin_api::multipart::Multipart;
 
 pub(super) struct MultipartFields<'r> {
@@ -83,52 +83,60 @@ impl<'r> MultipartFields<'r> {
     }
 }
 
-impl EditableFields<Box<str>> for MultipartFields<'_> {
-    fn contains(&self, name: &Box<str>) -> bool {
-        self.parts.iter().any(|part| Self::is_named(part, name))
+impl ListedFields<BodyName> for MultipartFields<'_> {
+    fn contains(&self, name: &BodyName) -> bool {
+        self.parts.iter().any(|part| Self::is_named(part, &name.text))
     }
 
-    fn remove(&mut self, name: &Box<str>) {
-        self.parts.retain(|part| !Self::is_named(part, name));
+    fn remove(&mut self, name: &BodyName) {
+        self.parts.retain(|part| !Self::is_named(part, &name.text));
     }
 
-    fn rename(&mut self, name: &Box<str>, new_name: &Box<str>) {
-        if name == new_name {
+    fn rename(&mut self, name: &BodyName, new_name: &BodyName) {
+        if name.text == new_name.text {
             return;
         }
         self.remove(new_name);
         for index in 0..self.parts.len() {
-            if !Self::is_named(&self.parts[index], name) {
+            if !Self::is_named(&self.parts[index], &name.text) {
                 continue;
             }
             // As in Kong, a renamed file becomes a text field.
-            let raw = self.raw(new_name, self.parts[index].value);
+            let raw = self.raw(&new_name.text, self.parts[index].value);
             let part = &mut self.parts[index];
-            (part.name, part.raw) = (Some(Cow::Owned(new_name.as_bytes().to_vec())), raw);
+            (part.name, part.raw) = (Some(Cow::Owned(new_name.text.as_bytes().to_vec())), raw);
         }
     }
 
-    fn replace(&mut self, name: &Box<str>, value: Option<&[u8]>) -> Result<(), &'static str> {
+    fn replace(&mut self, name: &BodyName, value: Option<&[u8]>) -> Result<(), &'static str> {
         let value = value.unwrap_or_default();
         self.check(value)?;
-        let raw = self.raw(name, value);
+        let raw = self.raw(&name.text, value);
         let mut replacement = Some(raw);
         // The new value takes the place of the first one.
-        for part in self.parts.iter_mut().filter(|part| Self::is_named(part, name)) {
+        for part in self.parts.iter_mut().filter(|part| Self::is_named(part, &name.text)) {
             if let Some(raw) = replacement.take() {
                 (part.value, part.raw) = (&[], raw);
             }
         }
         let mut is_first = true;
-        self.parts.retain(|part| !Self::is_named(part, name) || std::mem::take(&mut is_first));
+        self.parts.retain(|part| !Self::is_named(part, &name.text) || std::mem::take(&mut is_first));
         Ok(())
     }
 
-    fn append(&mut self, name: &Box<str>, value: Option<&[u8]>) -> Result<(), &'static str> {
+    fn append(&mut self, name: &BodyName, value: Option<&[u8]>) -> Result<(), &'static str> {
         let value = value.unwrap_or_default();
         self.check(value)?;
-        let raw = self.raw(name, value);
-        self.parts.push(MultipartPart { name: Some(Cow::Owned(name.as_bytes().to_vec())), value: &[], raw });
+        let raw = self.raw(&name.text, value);
+        self.parts.push(MultipartPart { name: Some(Cow::Owned(name.text.as_bytes().to_vec())), value: &[], raw });
         Ok(())
+    }
+}
+
+impl RetainedFields for MultipartFields<'_> {
+    fn retain(&mut self, names: &[BodyName]) -> bool {
+        let before = self.parts.len();
+        self.parts.retain(|part| names.iter().any(|name| Self::is_named(part, &name.text)));
+        self.parts.len() < before
     }
 }

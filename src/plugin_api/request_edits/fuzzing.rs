@@ -6,11 +6,12 @@ use std::borrow::Cow;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue};
 
-use super::body_fields::JsonFields;
-use super::edits::EditableFields;
+use super::edits::{BodyName, EditAction, EditableFields};
 use super::fields::FormPairs;
 use super::multipart_fields::MultipartFields;
 use crate::plugin_api::fields::{BodyFields, FieldValue};
+use crate::plugin_api::json_fields::{JsonFields, JsonPath, JsonType};
+use crate::plugin_api::template::Template;
 
 /// The names of the fields that are removed, kept and added.
 const UNWANTED: &str = "a";
@@ -45,7 +46,7 @@ pub(crate) fn body(input: &[u8]) {
             edit(&mut fields).map(|fields| fields.encode())
         }),
         BodyFields::Json(_) => {
-            JsonFields::parse(body).and_then(|mut fields| edit(&mut fields).map(|fields| fields.encode()))
+            JsonFields::parse_object(body).and_then(|mut fields| edit(&mut fields).map(|fields| fields.encode()))
         }
     };
     if let Some(edited) = edited {
@@ -56,13 +57,23 @@ pub(crate) fn body(input: &[u8]) {
 }
 
 /// Removes a field, renames another one, and adds one. `None` if the value cannot be added.
-fn edit<F: EditableFields<Box<str>>>(fields: &mut F) -> Option<&F> {
-    let added: Box<str> = ADDED.into();
-    fields.remove(&UNWANTED.into());
-    fields.remove(&added);
-    fields.rename(&"c".into(), &"d".into());
-    assert!(!fields.contains(&UNWANTED.into()) && !fields.contains(&"c".into()), "removed and renamed fields are gone");
-    fields.add(&added, Some(b"value")).ok()?;
-    assert!(fields.contains(&added), "the added field is there");
+fn edit<F: EditableFields<BodyName>>(fields: &mut F) -> Option<&F> {
+    let value = || Template::parse("value").expect("a literal is a template");
+    for name in [UNWANTED, ADDED] {
+        fields.edit(&body_name(name), &EditAction::Remove, None).ok()?;
+    }
+    fields.edit(&body_name("c"), &EditAction::Rename(body_name("d")), None).ok()?;
+    for gone in [UNWANTED, "c"] {
+        let is_there = fields.edit(&body_name(gone), &EditAction::Remove, None);
+        assert_eq!(is_there, Ok(false), "removed and renamed fields are gone");
+    }
+    let added = body_name(ADDED);
+    fields.edit(&added, &EditAction::Add(value()), Some(b"value")).ok()?;
+    let again = fields.edit(&added, &EditAction::Add(value()), Some(b"other"));
+    assert_eq!(again, Ok(false), "the added field is there");
     Some(fields)
+}
+
+fn body_name(name: &str) -> BodyName {
+    BodyName { text: name.into(), path: JsonPath::member(name), json_type: JsonType::String }
 }
