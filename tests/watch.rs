@@ -246,17 +246,17 @@ async fn optional_kinds_delay_readiness_until_the_startup_timeout() {
     api.serve(GATEWAY, "httproutes", true);
     api.put("httproutes", route("a", "one.example"));
     api.serve(KONG, "kongplugins", true);
-    api.serve("configuration.konghq.com/v1alpha1", "kongvaults", false);
+    api.serve("configuration.konghq.com/v1alpha1", "konglicenses", false);
     api.fail("kongplugins", broken());
-    api.fail("kongvaults", broken());
+    api.fail("konglicenses", broken());
     let mut site = WatchSite::start(&api).await;
     site.wait_until("both are reported", |site| {
-        [Kind::KongPlugin, Kind::KongVault].iter().all(|kind| site.installed.unreadable.contains_key(kind))
+        [Kind::KongPlugin, Kind::KongLicense].iter().all(|kind| site.installed.unreadable.contains_key(kind))
     })
     .await;
-    // Vaults have no effect on requests.
+    // Licenses have no effect on requests.
     site.wait_until_missing("the first list of kongplugins (500 conversion webhook failed)").await;
-    assert!(!site.complete && !site.missing().contains("kongvaults"), "{}", site.missing());
+    assert!(!site.complete && !site.missing().contains("konglicenses"), "{}", site.missing());
 
     let mut site = WatchSite::start_with(&api, &[], Duration::from_secs(1)).await;
     site.wait_until("it is complete without the plugins", |site| {
