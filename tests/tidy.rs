@@ -265,7 +265,7 @@ const LAYERS: &[Row] = &[
              reply route_description scheme shared_keys state template timing violations weighted_list",
             "batch_queue body_filter changed_fields content_coding fields idle_connections instance json_schema \
              openapi password remote_request repeated_query sealed_cookie token",
-            "completed_request consumers remote_client services",
+            "completed_request consumers grpc remote_client services",
             "context digest_cache scripted_server server_diagnostics shared_fetch",
             "redis remote_server",
             "counting introspection stored_sessions",
@@ -280,7 +280,7 @@ const LAYERS: &[Row] = &[
         "plugins",
         &[
             "acl api_version basic_auth bot_detection combined_auth_tests compression correlation_id cors datadog \
-             error_pages file_log forward_auth header_cert_auth hmac_auth http_log identity_keys \
+             error_pages file_log forward_auth grpc_gateway grpc_web header_cert_auth hmac_auth http_log identity_keys \
              injection_protection internal_identity ip_restriction json_threat_protection jwt jwt_signer key_auth \
              ldap_auth loggly mocking mtls_auth oas_validation oauth2 oauth2_introspection opa openid_connect \
              prometheus proxy_cache rate_limiting rate_limiting_advanced redirect request_size_limiting \
