@@ -1,4 +1,4 @@
-//! The plugins `grpc-web` and `grpc-gateway` on the wire, in front of an endpoint that speaks gRPC.
+//! The plugins `grpc-web` and `grpc-gateway` on the wire, in front of a gRPC endpoint.
 
 use std::sync::Arc;
 
@@ -32,7 +32,7 @@ async fn server(plugin: &str, config: Value, endpoint: &Http2Endpoint) -> TestSe
 }
 
 /// A server of gRPC. It responds to `Get` with the message that it gets, and to other methods with two messages; it
-/// sends the second one when it is told to. `Fail` fails, and `Reset` is reset after the first message.
+/// sends the second one after `next`. `Fail` fails, and `Reset` is reset after the first message.
 async fn grpc_endpoint(next: &Arc<Notify>) -> Http2Endpoint {
     let next = Arc::clone(next);
     http2_endpoint(server::Builder::new(), move |call| {
@@ -96,7 +96,7 @@ fn trailers(block: &[u8]) -> Vec<u8> {
     frame(0x80, block).to_vec()
 }
 
-// The gRPC repository, doc/PROTOCOL-WEB.md
+// https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-WEB.md
 #[tokio::test]
 async fn browsers_call_grpc_backends() {
     let endpoint = grpc_endpoint(&Arc::default()).await;

@@ -71,7 +71,7 @@ impl Definitions<'_> {
             return Err(problems);
         }
         let google = GoogleFileResolver::new();
-        let sources = Sources { proto: proto.to_owned(), imports: self.imports.clone(), google };
+        let sources = ProtoFiles { proto: proto.to_owned(), imports: self.imports.clone(), google };
         let mut compiler = protox::Compiler::with_file_resolver(sources);
         compiler.include_imports(true);
         match compiler.open_file(MAIN) {
@@ -107,13 +107,13 @@ pub fn http_rule(method: &MethodDescriptor) -> Option<DynamicMessage> {
 }
 
 /// The files that the compiler may open.
-struct Sources {
+struct ProtoFiles {
     proto: String,
     imports: BTreeMap<String, String>,
     google: GoogleFileResolver,
 }
 
-impl FileResolver for Sources {
+impl FileResolver for ProtoFiles {
     fn open_file(&self, name: &str) -> Result<File, protox::Error> {
         if name == MAIN {
             return File::from_source(name, &self.proto);

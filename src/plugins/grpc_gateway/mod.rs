@@ -111,7 +111,7 @@ impl Default for Config {
 }
 
 pub(crate) struct GrpcGateway {
-    routes: routes::Routes,
+    routes: routes::TemplateRoutes,
     rules: Vec<Arc<Rule>>,
     max_bytes: usize,
     denies_unknown_fields: bool,

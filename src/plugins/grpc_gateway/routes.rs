@@ -9,12 +9,12 @@ use super::template::{PathTemplate, Segment};
 
 /// Rules by method and path. Each is a number.
 #[derive(Debug, Default)]
-pub(super) struct Routes(Node);
+pub(super) struct TemplateRoutes(TemplateNode);
 
 #[derive(Debug, Default)]
-struct Node {
-    literals: HashMap<String, Node>,
-    any: Option<Box<Node>>,
+struct TemplateNode {
+    literals: HashMap<String, TemplateNode>,
+    any: Option<Box<TemplateNode>>,
     /// The rules whose templates end here.
     ends: Vec<End>,
     /// The rules whose templates end with `**` after this.
@@ -32,7 +32,7 @@ struct End {
 /// The segments of a path, as they are in the target.
 pub(super) type Segments<'p> = SmallVec<[&'p str; 16]>;
 
-impl Routes {
+impl TemplateRoutes {
     /// Adds a rule. Returns the one that has the same method and paths, if there is one.
     pub(super) fn insert(&mut self, method: Option<Method>, template: &PathTemplate, rule: usize) -> Option<usize> {
         let mut node = &mut self.0;
@@ -67,7 +67,7 @@ impl Routes {
     }
 }
 
-impl Node {
+impl TemplateNode {
     /// Each node is visited at most once, since its depth is that of the segment.
     fn find(&self, segments: &[&str], method: &Method, verb: Option<&str>) -> Option<usize> {
         let found = match segments.split_first() {
@@ -94,7 +94,7 @@ mod tests {
 
     #[test]
     fn the_most_specific_rule_is_found() {
-        let mut routes = Routes::default();
+        let mut routes = TemplateRoutes::default();
         let templates = [
             ("GET", "/v1/a"),
             ("GET", "/v1/*"),

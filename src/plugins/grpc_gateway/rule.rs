@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use http::Method;
 use http::uri::PathAndQuery;
 
-use super::routes::Routes;
+use super::routes::TemplateRoutes;
 use super::template::PathTemplate;
 use crate::plugin_api::grpc::reflect::{
     DescriptorPool, DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, MethodDescriptor,
@@ -15,7 +15,7 @@ use crate::plugin_api::grpc::{MessageReader, MessageWriter, http_rule};
 /// The rules of all methods.
 #[derive(Debug, Default)]
 pub(super) struct Rules {
-    pub(super) routes: Routes,
+    pub(super) routes: TemplateRoutes,
     pub(super) rules: Vec<Rule>,
 }
 

@@ -14,7 +14,7 @@ pub(super) struct PathTemplate {
     /// Whether any number of segments may follow.
     pub(super) has_rest: bool,
     pub(super) verb: Option<String>,
-    pub(super) variables: Vec<Variable>,
+    pub(super) variables: Vec<BoundVariable>,
 }
 
 #[derive(Debug, PartialEq)]
@@ -25,7 +25,7 @@ pub(super) enum Segment {
 
 /// A variable that is bound to some segments.
 #[derive(Debug, PartialEq)]
-pub(super) struct Variable {
+pub(super) struct BoundVariable {
     /// The names of the fields that lead to it.
     pub(super) field: String,
     pub(super) start: usize,
@@ -101,7 +101,7 @@ impl PathTemplate {
         }
         let end = (!self.has_rest).then_some(self.segments.len());
         let is_path = self.has_rest || self.segments.len() > start + 1;
-        self.variables.push(Variable { field: field.to_owned(), start, end, is_path });
+        self.variables.push(BoundVariable { field: field.to_owned(), start, end, is_path });
         Ok(())
     }
 }
@@ -131,7 +131,7 @@ mod tests {
         });
         let rest = template.has_rest.then(|| "**".to_owned());
         let mut shown = segments.chain(rest).collect::<Vec<_>>().join("/");
-        for Variable { field, start, end, .. } in &template.variables {
+        for BoundVariable { field, start, end, .. } in &template.variables {
             let end = end.map_or_else(String::new, |end| end.to_string());
             shown += &format!(" {field}={start}..{end}");
         }

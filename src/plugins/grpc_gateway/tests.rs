@@ -1,3 +1,5 @@
+//! Requests that become calls, and responses that become JSON.
+
 use http::{HeaderMap, Response};
 use serde_json::{Value, json};
 

@@ -6,7 +6,7 @@ use crate::plugin_api::media_type::MediaType;
 
 /// How the messages of a call are encoded, in both directions.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Format {
+pub(super) struct WebFormat {
     /// The body is in base64.
     pub(super) is_text: bool,
     /// Each message is in a frame. Otherwise, the body is one message.
@@ -21,9 +21,9 @@ pub(super) enum Codec {
     Json,
 }
 
-impl Format {
+impl WebFormat {
     /// `None` if the request is not one of gRPC-Web.
-    pub(super) fn of(headers: &HeaderMap) -> Option<Format> {
+    pub(super) fn of(headers: &HeaderMap) -> Option<WebFormat> {
         let media_type = MediaType::of(headers)?.essence;
         let (is_text, is_framed, codec, name) = match &*media_type {
             "application/grpc-web" => (false, true, Codec::Proto, "application/grpc-web"),
@@ -35,7 +35,7 @@ impl Format {
             "application/json" => (false, false, Codec::Json, "application/json"),
             _ => return None,
         };
-        Some(Format { is_text, is_framed, codec, media_type: HeaderValue::from_static(name) })
+        Some(WebFormat { is_text, is_framed, codec, media_type: HeaderValue::from_static(name) })
     }
 
     /// Whether the body of the request differs from that of the call.
@@ -65,9 +65,9 @@ mod tests {
             ("", None),
         ] {
             let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(value))]);
-            let found = Format::of(&headers).map(|format| (format.is_text, format.is_framed, format.codec));
+            let found = WebFormat::of(&headers).map(|format| (format.is_text, format.is_framed, format.codec));
             assert_eq!(found, expected, "{value}");
         }
-        assert_eq!(Format::of(&HeaderMap::new()), None);
+        assert_eq!(WebFormat::of(&HeaderMap::new()), None);
     }
 }

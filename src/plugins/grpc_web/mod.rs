@@ -41,7 +41,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use self::calls::{CallCodec, Calls};
-use self::format::{Codec, Format};
+use self::format::{Codec, WebFormat};
 use self::response::{WebBody, WebMessages};
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::grpc::{CallStatus, Definitions, convert_unary, is_call_response};
@@ -88,7 +88,7 @@ pub(crate) struct GrpcWeb {
 
 /// What `response` needs to know about the request.
 struct WebCall {
-    format: Format,
+    format: WebFormat,
     /// For messages in JSON.
     codec: Option<CallCodec>,
 }
@@ -136,7 +136,7 @@ impl Plugin for GrpcWeb {
     }
 
     fn buffers_body(&self, head: &request::Parts) -> bool {
-        head.method != Method::OPTIONS && Format::of(&head.headers).is_some_and(|format| format.changes_requests())
+        head.method != Method::OPTIONS && WebFormat::of(&head.headers).is_some_and(|format| format.changes_requests())
     }
 
     fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> AccessOutcome<'a> {
@@ -204,7 +204,7 @@ impl Plugin for GrpcWeb {
 impl GrpcWeb {
     /// Makes a gRPC call of the request. Fails with the message for the client.
     fn translate(&self, cx: &mut RequestCx<'_>) -> Result<WebCall, &'static str> {
-        let format = Format::of(&cx.head.headers).ok_or("The content type is not one of gRPC-Web")?;
+        let format = WebFormat::of(&cx.head.headers).ok_or("The content type is not one of gRPC-Web")?;
         if cx.head.method != Method::POST {
             return Err("Calls of gRPC-Web have the method POST");
         }

@@ -1,3 +1,5 @@
+//! Requests and responses of gRPC-Web, with each content type.
+
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
@@ -36,7 +38,7 @@ fn sent_body(outcome: &TestOutcome) -> Option<&Bytes> {
 
 const OK: [(&str, &str); 2] = [("grpc-status", "0"), ("x-took", "3")];
 
-// The gRPC repository, doc/PROTOCOL-WEB.md
+// https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-WEB.md
 #[tokio::test]
 async fn trailers_follow_the_messages_in_a_frame() {
     let message = frame(0, b"message");
