@@ -9,12 +9,12 @@ use super::template::{PathTemplate, Segment};
 
 /// Rules by method and path. Each is a number.
 #[derive(Debug, Default)]
-pub(super) struct TemplateRoutes(TemplateNode);
+pub(super) struct TemplateRoutes(SegmentNode);
 
 #[derive(Debug, Default)]
-struct TemplateNode {
-    literals: HashMap<String, TemplateNode>,
-    any: Option<Box<TemplateNode>>,
+struct SegmentNode {
+    literals: HashMap<String, SegmentNode>,
+    any: Option<Box<SegmentNode>>,
     /// The rules whose templates end here.
     ends: Vec<End>,
     /// The rules whose templates end with `**` after this.
@@ -67,7 +67,7 @@ impl TemplateRoutes {
     }
 }
 
-impl TemplateNode {
+impl SegmentNode {
     /// Each node is visited at most once, since its depth is that of the segment.
     fn find(&self, segments: &[&str], method: &Method, verb: Option<&str>) -> Option<usize> {
         let found = match segments.split_first() {
