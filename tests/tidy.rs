@@ -265,7 +265,7 @@ const LAYERS: &[Row] = &[
              reply route_description scheme shared_keys state template timing violations weighted_list",
             "batch_queue body_filter changed_fields content_coding fields idle_connections instance json_fields json_schema \
              openapi password remote_request repeated_query sealed_cookie token",
-            "completed_request consumers remote_client services vault",
+            "completed_request consumers grpc remote_client services vault",
             "context digest_cache scripted_server server_diagnostics shared_fetch",
             "request_edits response_edits",
             "redis remote_server",
@@ -281,12 +281,13 @@ const LAYERS: &[Row] = &[
         "plugins",
         &[
             "acl api_version basic_auth bot_detection combined_auth_tests compression correlation_id cors datadog \
-             error_pages file_log forward_auth header_cert_auth hmac_auth http_log identity_keys \
-             injection_protection internal_identity ip_restriction json_threat_protection jwt jwt_signer key_auth \
-             ldap_auth loggly mocking mtls_auth oas_validation oauth2 oauth2_introspection opa openid_connect \
-             prometheus proxy_cache rate_limiting rate_limiting_advanced redirect request_size_limiting \
-             request_termination request_transformer request_transformer_advanced request_validator \
-             response_ratelimiting response_transformer response_transformer_advanced session standard_webhooks statsd syslog tcp_log udp_log upstream_oauth upstream_timeout usage_plan \
+             error_pages file_log forward_auth grpc_gateway grpc_web header_cert_auth hmac_auth http_log \
+             identity_keys injection_protection internal_identity ip_restriction json_threat_protection jwt \
+             jwt_signer key_auth ldap_auth loggly mocking mtls_auth oas_validation oauth2 oauth2_introspection opa \
+             openid_connect prometheus proxy_cache rate_limiting rate_limiting_advanced redirect \
+             request_size_limiting request_termination request_transformer request_transformer_advanced \
+             request_validator response_ratelimiting response_transformer response_transformer_advanced session \
+             standard_webhooks statsd syslog tcp_log udp_log upstream_oauth upstream_timeout usage_plan \
              xml_threat_protection",
             // The same plugins with other fields and defaults.
             "ldap_auth_advanced proxy_cache_advanced",

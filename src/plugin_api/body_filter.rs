@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   Plugin::response ──push_body_filter──▶ BodyFilter::Buffered ──whole body, before the head is sent──▶ new body
+//!                                        ├ BodyFilter::Converted ──whole body and trailers─────────────▶ status, body
 //!                                        ├ BodyFilter::Streaming ──each part, as it arrives────────────▶ new parts
 //!                                        └ BodyFilter::Coding ──the last, decides by the final head────▶ encoded parts
 //! ```
@@ -23,6 +24,8 @@ pub enum BodyFilter {
     Buffered(BufferedFilter),
     /// Reads the whole body as a buffered filter does, and may replace the response instead of changing the body.
     Checked(BodyCheck),
+    /// Gets the whole body and its trailers, also of gRPC, and returns the status and the body of the response.
+    Converted(BodyConversion),
     /// Gets each part of the body as it arrives, without content decoding.
     Streaming(Box<dyn StreamingFilter>),
     /// Decides by the final head of the response whether and how the body is encoded.
@@ -76,6 +79,25 @@ pub struct BodyCheck {
 /// Returns what replaces the response, or `None` to leave it as it is.
 pub type CheckOfBody = Box<dyn FnOnce(&[u8]) -> Option<Box<Reply>>>;
 
+/// A conversion of the whole body together with its trailers, which do not follow the new body. The conversion is for
+/// a plugin that has translated the request: the client cannot read the response of the endpoint.
+pub struct BodyConversion {
+    /// The largest body in bytes.
+    pub max_bytes: usize,
+    /// Replaces a response whose body is larger, or cannot be kept.
+    pub too_large: Box<Reply>,
+    pub convert: ConvertBody,
+}
+
+pub type ConvertBody = Box<dyn FnOnce(&[u8], Option<&HeaderMap>) -> ConvertedBody>;
+
+/// The outcome of a [`BodyConversion`].
+#[derive(Debug, PartialEq)]
+pub struct ConvertedBody {
+    pub status: StatusCode,
+    pub body: Bytes,
+}
+
 /// What happens to a body that is larger than `max_bytes`.
 pub enum BeyondLimit {
     PassUnchanged,
@@ -87,6 +109,11 @@ pub enum BeyondLimit {
 pub trait StreamingFilter {
     /// Returns what is sent in place of this part, which may be empty.
     fn part(&mut self, data: Bytes) -> Bytes;
+
+    /// Gets the trailers of a complete body, before `end`, and returns those that follow the filtered body.
+    fn trailers(&mut self, trailers: HeaderMap) -> Option<HeaderMap> {
+        Some(trailers)
+    }
 
     /// Returns what is sent after the last part. Not called if the body is incomplete.
     fn end(&mut self) -> Bytes {

@@ -31,6 +31,7 @@ pub mod endpoint_timeouts;
 pub mod factory;
 pub mod fields;
 pub mod form_body;
+pub mod grpc;
 pub mod header_spoofing;
 pub mod idle_connections;
 pub mod instance;
@@ -84,8 +85,8 @@ use http::request;
 pub use crate::request_target::path_encoding;
 pub(crate) use crate::shared_limit::{Held, Share, SharedLimit};
 pub use body_filter::{
-    BeyondLimit, BodyCheck, BodyCoding, BodyFilter, BodyTransform, BufferedFilter, CheckOfBody, CodedHead,
-    StreamingFilter,
+    BeyondLimit, BodyCheck, BodyCoding, BodyConversion, BodyFilter, BodyTransform, BufferedFilter, CheckOfBody,
+    CodedHead, ConvertBody, ConvertedBody, StreamingFilter,
 };
 pub use chain::Chain;
 pub use changed_fields::{ChangedFields, FieldNames};

@@ -387,6 +387,11 @@ impl TestOutcome {
 
     /// The response body after the buffered filters that the plugins added, applied to this body of the endpoint.
     pub fn filter_body(&mut self, body: impl Into<Bytes>) -> Bytes {
+        self.filter_body_with(body, None)
+    }
+
+    /// Like [`TestOutcome::filter_body`], for a body with trailers.
+    pub fn filter_body_with(&mut self, body: impl Into<Bytes>, trailers: Option<&HeaderMap>) -> Bytes {
         let (codings, filters): (Vec<_>, Vec<_>) = std::mem::take(&mut self.state.body_filters)
             .into_iter()
             .partition(|filter| matches!(filter.filter, BodyFilter::Coding(_)));
@@ -397,7 +402,18 @@ impl TestOutcome {
                 self.reply = (filter.check)(&body).or(self.reply.take());
                 body
             }
-            BodyFilter::Streaming(mut filter) => [filter.part(body), filter.end()].concat().into(),
+            BodyFilter::Converted(filter) => {
+                let converted = (filter.convert)(&body, trailers);
+                *status = converted.status;
+                converted.body
+            }
+            BodyFilter::Streaming(mut filter) => {
+                let part = filter.part(body);
+                if let Some(trailers) = trailers {
+                    filter.trailers(trailers.clone());
+                }
+                [part, filter.end()].concat().into()
+            }
             BodyFilter::Coding(choose) => {
                 let length = Some(body.len() as u64);
                 let Some(coding) = choose(CodedHead { status: *status, headers, length }) else { return body };

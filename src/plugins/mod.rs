@@ -13,6 +13,8 @@ mod datadog;
 mod error_pages;
 pub mod file_log;
 mod forward_auth;
+mod grpc_gateway;
+mod grpc_web;
 mod header_cert_auth;
 mod hmac_auth;
 mod http_log;
@@ -83,6 +85,8 @@ const KINDS: &[&dyn AnyPluginKind] = &[
     &RegisteredKind::<error_pages::ErrorPages>::NEW,
     &RegisteredKind::<file_log::FileLog>::NEW,
     &RegisteredKind::<forward_auth::ForwardAuth>::NEW,
+    &RegisteredKind::<grpc_gateway::GrpcGateway>::NEW,
+    &RegisteredKind::<grpc_web::GrpcWeb>::NEW,
     &RegisteredKind::<header_cert_auth::HeaderCertAuth>::NEW,
     &RegisteredKind::<hmac_auth::HmacAuth>::NEW,
     &RegisteredKind::<http_log::HttpLog>::NEW,

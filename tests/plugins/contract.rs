@@ -71,11 +71,13 @@ const EXPECTED_KINDS: &[ExpectedKind] = &[
     expected("openid-connect", 1050, Phases::ACCESS_AND_RESPONSE).failing_closed().without_consumers_and_groups(),
     expected("hmac-auth", 1030, Phases::ACCESS).failing_closed().without_consumers_and_groups(),
     expected("compression", 1005, Phases::ACCESS_AND_RESPONSE),
+    expected("grpc-web", 3, Phases::ACCESS_AND_RESPONSE),
     expected("error-pages", 1, Phases::RESPONSE).without_consumers_and_groups(),
     expected("json-threat-protection", 1009, Phases::ACCESS).failing_closed(),
     expected("xml-threat-protection", 1008, Phases::ACCESS).failing_closed(),
     expected("injection-protection", 1007, Phases::ACCESS).failing_closed(),
     expected("request-validator", 999, Phases::ACCESS).failing_closed(),
+    expected("grpc-gateway", 998, Phases::ACCESS_AND_RESPONSE),
     expected("ip-restriction", 990, Phases::ACCESS_AND_STREAM_OPEN).failing_closed().with_protocols(HTTP_TCP_AND_TLS),
     expected("request-size-limiting", 951, Phases::ACCESS).failing_closed(),
     expected("acl", 950, Phases::ACCESS).failing_closed().without_consumers(),
@@ -114,6 +116,7 @@ fn minimal_config(kind: &dyn AnyPluginKind) -> Value {
         }),
         "api-version" => json!({"path": true, "versions": [{"name": "v1"}]}),
         "forward-auth" => json!({"address": "http://auth.example/check"}),
+        "grpc-gateway" => json!({"proto": PROTO}),
         "header-cert-auth" => json!({
             "certificate_header_name": "x-client-cert", "certificate_header_format": "url_encoded",
             "ca_certificates": [AUTHORITY],
@@ -156,6 +159,10 @@ fn minimal_config(kind: &dyn AnyPluginKind) -> Value {
 /// A document of an API with one operation, which a GET request for `/` has.
 const API: &str =
     "openapi: 3.1.0\ninfo: {title: API, version: '1'}\npaths: {/: {get: {responses: {'200': {description: ok}}}}}";
+
+/// A service with one method that can be called by HTTP.
+const PROTO: &str = "syntax = 'proto3'; import 'google/api/annotations.proto'; message M {} \
+    service S { rpc Get(M) returns (M) { option (google.api.http) = { get: '/m' }; } }";
 
 /// A key that signs tokens.
 const SIGNING_KEY: &str = "\
@@ -425,6 +432,17 @@ fn configurations_that_kong_rejects(kind: &str) -> Vec<(Value, &'static str)> {
             (json!({"types": ["html"]}), "config.types[0]"),
         ],
         "error-pages" => vec![(json!({"pages": []}), "config.pages")],
+        "grpc-gateway" => vec![
+            (json!({}), "config.proto"),
+            (json!({"proto": "shop.proto"}), "config.proto"),
+            (json!({"proto": "syntax = 'proto3'; message M {}"}), "config.proto"),
+            (json!({"proto": PROTO, "max_message_bytes": 0}), "config.max_message_bytes"),
+        ],
+        "grpc-web" => vec![
+            (json!({"proto": "shop.proto"}), "config.proto"),
+            (json!({"descriptor_set": "?"}), "config.descriptor_set"),
+            (json!({"allow_origin_header": ""}), "config.allow_origin_header"),
+        ],
         "request-termination" => vec![
             (json!({"status_code": 99}), "config.status_code"),
             (json!({"status_code": 600}), "config.status_code"),
@@ -742,6 +760,8 @@ fn changed_heads(name: &str) -> ChangedHeads {
             (config, None, Some("x-second"))
         }
         "mocking" => (json!({"api_specification": API}), None, Some("x-kong-mocking-plugin")),
+        "grpc-gateway" => (json!({"proto": PROTO}), None, Some("access-control-allow-origin")),
+        "grpc-web" => (json!({}), None, Some("access-control-allow-origin")),
         "session" => (json!({}), Some("x-consumer-id"), None),
         "api-version" => {
             let versions = json!([{"name": "v1", "deprecated": "2026-01-01", "sunset_link": "/end"}]);

@@ -32,6 +32,14 @@ fn kong_defaults(plugin: &str) -> Value {
             "pages[].bodies": null, "pages[].bodies[].content_type": null, "pages[].bodies[].template": null,
             "cache_control": "no-store",
         }),
+        "grpc-gateway" => json!({
+            "proto": null, "imports": {}, "descriptor_set": null, "max_message_bytes": 1_048_576,
+            "reject_unknown_fields": false, "emit_defaults": false,
+        }),
+        "grpc-web" => json!({
+            "proto": null, "imports": {}, "descriptor_set": null, "pass_stripped_path": false,
+            "allow_origin_header": "*",
+        }),
         "cors" => json!({
             "origins": [], "headers": [], "exposed_headers": [],
             "methods": ["GET", "HEAD", "PUT", "PATCH", "POST", "DELETE", "OPTIONS", "TRACE", "CONNECT"],

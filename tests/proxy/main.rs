@@ -32,6 +32,7 @@ mod filters;
 mod frames;
 mod grpc;
 mod grpc_checks;
+mod grpc_transcoding;
 mod h2;
 mod h2_body_end;
 mod h2_filters;

@@ -119,6 +119,7 @@ impl FilteredBody {
             }
         }
         if let Some(mut filter) = self.filter.take() {
+            self.trailers = self.trailers.take().and_then(|trailers| filter.trailers(trailers));
             let end = filter.end();
             if filter.has_failed() {
                 return Poll::Ready(Some(Err(ResponseBodyError::Reply(ReplyStreamError))));

@@ -26,8 +26,8 @@ use crate::http1::JoinedData;
 use crate::plugin_api::body_filter::PluginBodyFilter;
 use crate::plugin_api::content_coding::{ContentCoding, DIGESTS, DecodingError};
 use crate::plugin_api::{
-    BeyondLimit, BodyCheck, BodyCoding, BodyFilter, BodyTransform, BufferedFilter, CheckOfBody, CodedHead, Reply,
-    ResponseSource,
+    BeyondLimit, BodyCheck, BodyCoding, BodyConversion, BodyFilter, BodyTransform, BufferedFilter, CheckOfBody,
+    CodedHead, ConvertBody, Reply, ResponseSource,
 };
 use crate::proxy::buffer_budget::BufferUse;
 use crate::proxy::http::exchange::activity::until_timed_out;
@@ -77,6 +77,7 @@ pub(in crate::proxy) async fn apply(
             }
             BodyFilter::Buffered(filter) => WholeBodyFilter::changing(filter),
             BodyFilter::Checked(check) => WholeBodyFilter::checking(check),
+            BodyFilter::Converted(conversion) => WholeBodyFilter::converting(conversion),
             // They are the last ones.
             BodyFilter::Coding(_) => {
                 *response = taken;
@@ -141,6 +142,7 @@ struct WholeBodyFilter {
 enum Work {
     Change(BodyTransform),
     Check(CheckOfBody),
+    Convert(ConvertBody),
 }
 
 impl WholeBodyFilter {
@@ -153,6 +155,12 @@ impl WholeBodyFilter {
         let BodyCheck { max_bytes, unreadable, check } = filter;
         let work = Work::Check(check);
         WholeBodyFilter { max_bytes, beyond_limit: unreadable, reads_text: true, must_decode: true, work }
+    }
+
+    fn converting(conversion: BodyConversion) -> Self {
+        let BodyConversion { max_bytes, too_large, convert } = conversion;
+        let (beyond_limit, work) = (BeyondLimit::Replace(too_large), Work::Convert(convert));
+        WholeBodyFilter { max_bytes, beyond_limit, reads_text: false, must_decode: false, work }
     }
 }
 
@@ -189,7 +197,7 @@ async fn apply_buffered(
     response: Response<BodySource>,
 ) -> Result<Response<BodySource>, Box<Replacement>> {
     let WholeBodyFilter { max_bytes, beyond_limit, reads_text, must_decode, work } = filter;
-    if is_message_stream(response.headers()) {
+    if is_message_stream(response.headers()) && !matches!(work, Work::Convert(_)) {
         return Ok(response);
     }
     let exchange = Rc::clone(&cx.record.exchange);
@@ -213,7 +221,7 @@ async fn apply_buffered(
         return not_filtered(head, body, UnfilteredBody::UnknownEncoding);
     }
     let namespace = cx.rule.map_or("", |rule| rule.id.namespace());
-    let (data, trailers) = match collect(body, max_bytes, namespace, cx.record).await {
+    let (data, mut trailers) = match collect(body, max_bytes, namespace, cx.record).await {
         Ok(Collected::Whole { data, trailers }) => (data, trailers),
         Ok(Collected::Partly(body, reason)) => return not_filtered(head, body, reason),
         Err(error) => return Err(Box::new(Replacement { by: ReplacedBy::Error(error), former: head.headers })),
@@ -235,6 +243,11 @@ async fn apply_buffered(
     let (changed, replacement) = match work {
         Work::Change(transform) => (transform(&decoded), None),
         Work::Check(check) => (None, check(&decoded)),
+        Work::Convert(convert) => {
+            let converted = convert(&decoded, trailers.as_ref());
+            (head.status, trailers) = (converted.status, None);
+            (Some(converted.body), None)
+        }
     };
     // What follows counts from now on: decoding and filtering may take long.
     let ended_at = turn_clock::refresh();
@@ -291,6 +304,7 @@ fn prepare_head_response(headers: &mut HeaderMap, filters: &[PluginBodyFilter]) 
             !is_message_stream(headers) && !has_unknown_coding && !is_too_large
         }
         BodyFilter::Checked(_) => false,
+        BodyFilter::Converted(_) => true,
         BodyFilter::Streaming(filter) => !filter.keeps_bytes(),
         BodyFilter::Coding(_) => false,
     });
