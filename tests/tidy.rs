@@ -266,11 +266,12 @@ const LAYERS: &[Row] = &[
             "batch_queue body_filter changed_fields content_coding fields idle_connections instance json_schema \
              openapi password remote_request repeated_query sealed_cookie token",
             "completed_request consumers remote_client services",
+            "trace",
             "context digest_cache scripted_server server_diagnostics shared_fetch",
             "redis remote_server",
             "counting introspection stored_sessions",
             "authentication chain log_delivery log_entry",
-            "log_fields statsd",
+            "log_fields statsd tracer",
             "client_certificate",
             "factory stream_chain",
             "testing",
@@ -283,10 +284,10 @@ const LAYERS: &[Row] = &[
              error_pages file_log forward_auth header_cert_auth hmac_auth http_log identity_keys \
              injection_protection internal_identity ip_restriction json_threat_protection jwt jwt_signer key_auth \
              ldap_auth loggly mocking mtls_auth oas_validation oauth2 oauth2_introspection opa openid_connect \
-             prometheus proxy_cache rate_limiting rate_limiting_advanced redirect request_size_limiting \
+             opentelemetry prometheus proxy_cache rate_limiting rate_limiting_advanced redirect request_size_limiting \
              request_termination request_transformer request_validator response_ratelimiting response_transformer \
              session standard_webhooks statsd syslog tcp_log udp_log upstream_oauth upstream_timeout usage_plan \
-             xml_threat_protection",
+             xml_threat_protection zipkin",
             // The same plugins with other fields and defaults.
             "ldap_auth_advanced proxy_cache_advanced",
         ],

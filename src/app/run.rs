@@ -32,6 +32,7 @@ use super::overload_meters::OverloadMeters;
 use super::plugin_services::OnlineServices;
 use super::queue_meters::QueueMeters;
 use super::rate_limit_meters::RateLimitMeters;
+use super::request_tracer;
 use super::source_overlap::SourceOverlap;
 use super::state_meters::StateMeters;
 use super::status_publisher::StatusPublisher;
@@ -48,7 +49,7 @@ use crate::manifests::ManifestWatcher;
 use crate::metrics::Metrics;
 use crate::plugin_api::batch_queue::{QueuedBytes, flush_queues};
 use crate::plugin_api::counting::{EntryBudget, UsageReports};
-use crate::plugin_api::{PluginFactory, PluginState};
+use crate::plugin_api::{PluginFactory, PluginServices, PluginState};
 use crate::plugins;
 use crate::plugins::file_log::LogFolder;
 use crate::plugins::proxy_cache::store::CacheStore;
@@ -138,7 +139,12 @@ async fn serve(options: RunOptions, started: SystemTime) -> anyhow::Result<ExitS
         OnlineServices::start(&data_plane.trust, own_sockets, data_plane.plugin_connections, keys)
             .context("cannot set up connections for plugins")?;
     let plugin_diagnostics = plugin_services.diagnostics();
-    let plugins = plugin_factory(&options, Arc::new(plugin_services), state.clone(), node);
+    let plugin_services = Arc::new(plugin_services);
+    if let Some(tracing) = &options.tracing {
+        let services: Arc<dyn PluginServices> = Arc::clone(&plugin_services) as _;
+        data_plane.proxy.trace(request_tracer::start(tracing, &state, &services, &node)?);
+    }
+    let plugins = plugin_factory(&options, plugin_services, state.clone(), node);
     let control = new_control(&options, &data_plane, plugins, admin_address)?;
     let (gateway_services, services_shutdown) =
         start_gateway_services(&options, cluster.as_ref(), statuses.as_ref(), &control, &drain)?.unzip();
