@@ -197,7 +197,7 @@ const LAYERS: &[Row] = &[
             "cache_meters certificate_metrics change_meters cluster_keys crds endpoint_names file_descriptors \
              fingerprint_cache \
              health_meters host_addresses ingress kong_metrics overload_meters problem_counts queue_meters \
-             rate_limit_meters settings_json source_overlap stdout upstream_events usage_meters watch_meters",
+             rate_limit_meters request_tracer settings_json source_overlap stdout upstream_events usage_meters watch_meters",
             "addressing data_plane state_meters upstream_views",
             "control",
             "announce check cluster diagnostic_meters plugin_services verify views",
@@ -206,7 +206,7 @@ const LAYERS: &[Row] = &[
             "run",
         ],
     ),
-    ("args", &["budgets kong location network tls", "cluster gateways", "ingress", "run", "check verify"]),
+    ("args", &["budgets kong location network tls tracing", "cluster gateways", "ingress", "run", "check verify"]),
     (
         "compile",
         &[

@@ -10,7 +10,7 @@ use anyhow::{Context, bail};
 use crate::args::{TraceFormatArg, TraceOptions};
 use crate::plugin_api::log_delivery::{DEFAULT_LOG_QUEUE, HttpBody};
 use crate::plugin_api::trace::TraceFormat;
-use crate::plugin_api::trace::otlp::{CONTENT_TYPE, Resource};
+use crate::plugin_api::trace::otlp::{CONTENT_TYPE, OtlpResource};
 use crate::plugin_api::tracer::ExportServer;
 use crate::plugin_api::{BuildCx, BuildNotes, PluginServices, PluginState};
 use crate::proxy::RequestTracer;
@@ -49,7 +49,7 @@ pub(super) fn start(
         }
     };
     let resource =
-        Resource::new([("service.name", "portico"), ("service.version", VERSION), ("service.instance.id", node)]);
+        OtlpResource::new([("service.name", "portico"), ("service.version", VERSION), ("service.instance.id", node)]);
     let formats: Vec<_> = options.propagation.iter().copied().map(format).collect();
     Ok(RequestTracer::new(options.sampling, &formats, resource, queue))
 }

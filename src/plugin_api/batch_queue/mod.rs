@@ -48,15 +48,15 @@ pub trait BatchSender: Send + Sync + 'static {
     fn send(&self, body: Bytes) -> BoxFuture<'static, bool>;
 
     /// Sends one batch to a server that says what is to become of it.
-    fn deliver(&self, body: Bytes) -> BoxFuture<'static, Delivery> {
+    fn deliver(&self, body: Bytes) -> BoxFuture<'static, BatchOutcome> {
         let sending = self.send(body);
-        Box::pin(async move { if sending.await { Delivery::Accepted } else { Delivery::Failed } })
+        Box::pin(async move { if sending.await { BatchOutcome::Accepted } else { BatchOutcome::Failed } })
     }
 }
 
 /// What became of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Delivery {
+pub enum BatchOutcome {
     Accepted,
     /// The batch is sent again.
     Failed,
@@ -370,10 +370,10 @@ impl QueueCore {
         let mut delay = initial_retry_delay.min(max_retry_delay);
         let counter = loop {
             match sender.deliver(body.clone()).await {
-                Delivery::Accepted => break &self.counters.sent,
-                Delivery::Refused => break &self.counters.dropped_failed,
-                Delivery::Failed => {}
-                Delivery::Later(time) => delay = delay.max(time.min(max_retry_delay)),
+                BatchOutcome::Accepted => break &self.counters.sent,
+                BatchOutcome::Refused => break &self.counters.dropped_failed,
+                BatchOutcome::Failed => {}
+                BatchOutcome::Later(time) => delay = delay.max(time.min(max_retry_delay)),
             }
             if max_retry_time.is_none_or(|limit| began.elapsed() + delay > limit) {
                 break &self.counters.dropped_failed;

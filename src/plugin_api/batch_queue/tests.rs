@@ -340,10 +340,10 @@ async fn first_retry_may_be_early_and_further_ones_have_a_least_delay() {
     }
 }
 
-/// Answers with these deliveries, and then accepts.
+/// Responds with these deliveries, and then accepts.
 struct Scripted {
     began: Instant,
-    deliveries: Mutex<Vec<Delivery>>,
+    deliveries: Mutex<Vec<BatchOutcome>>,
     times: Mutex<Vec<u64>>,
 }
 
@@ -356,9 +356,9 @@ impl BatchSender for Scripted {
         unreachable!("`deliver` is called")
     }
 
-    fn deliver(&self, _body: Bytes) -> BoxFuture<'static, Delivery> {
+    fn deliver(&self, _body: Bytes) -> BoxFuture<'static, BatchOutcome> {
         self.times.lock().push(self.began.elapsed().as_secs());
-        let delivery = self.deliveries.lock().pop().unwrap_or(Delivery::Accepted);
+        let delivery = self.deliveries.lock().pop().unwrap_or(BatchOutcome::Accepted);
         Box::pin(async move { delivery })
     }
 }
@@ -368,9 +368,9 @@ async fn servers_delay_retries_and_refuse_batches() {
     let second = Duration::from_secs(1);
     let cases = [
         // The server asks for more than the longest delay.
-        (vec![Delivery::Later(100 * second)], vec![0, 30], (1, 0)),
-        (vec![Delivery::Failed, Delivery::Later(7 * second)], vec![0, 7, 21], (1, 0)),
-        (vec![Delivery::Refused], vec![0], (0, 1)),
+        (vec![BatchOutcome::Later(100 * second)], vec![0, 30], (1, 0)),
+        (vec![BatchOutcome::Failed, BatchOutcome::Later(7 * second)], vec![0, 7, 21], (1, 0)),
+        (vec![BatchOutcome::Refused], vec![0], (0, 1)),
     ];
     for (deliveries, times, (sent, dropped)) in cases {
         let sender =

@@ -12,8 +12,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use super::DeliveryReports;
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::authentication::parse_header_name;
-use crate::plugin_api::batch_queue::{BatchSender, Delivery};
+use crate::plugin_api::batch_queue::{BatchOutcome, BatchSender};
 use crate::plugin_api::kind::BuildCx;
 use crate::plugin_api::remote_request::RemoteRequest;
 use crate::plugin_api::services::PluginServices;
@@ -70,23 +69,23 @@ impl BatchSender for HttpSender {
     }
 
     fn send(&self, body: Bytes) -> BoxFuture<'static, bool> {
-        self.deliver(body).map(|delivery| delivery == Delivery::Accepted).boxed()
+        self.deliver(body).map(|delivery| delivery == BatchOutcome::Accepted).boxed()
     }
 
-    fn deliver(&self, body: Bytes) -> BoxFuture<'static, Delivery> {
+    fn deliver(&self, body: Bytes) -> BoxFuture<'static, BatchOutcome> {
         let request = RemoteRequest { body, ..self.request.clone() };
         let server = format!("{}:{}", request.remote.host, request.remote.port);
         let (reports, retries_all) = (Arc::clone(&self.reports), self.retries_all);
         let sending = self.services.send(request);
         async move {
             let (delivery, failure) = match sending.await {
-                Ok(response) if response.status.as_u16() < 300 => (Delivery::Accepted, None),
+                Ok(response) if response.status.as_u16() < 300 => (BatchOutcome::Accepted, None),
                 Ok(response) => {
                     let failure = format!("{server} responded with status {}", response.status.as_u16());
                     let asked = delivery_after(response.status, &response.headers);
-                    (if retries_all { Delivery::Failed } else { asked }, Some(failure))
+                    (if retries_all { BatchOutcome::Failed } else { asked }, Some(failure))
                 }
-                Err(error) => (Delivery::Failed, Some(format!("{server}: {error}"))),
+                Err(error) => (BatchOutcome::Failed, Some(format!("{server}: {error}"))),
             };
             reports.update(failure);
             delivery
@@ -104,12 +103,10 @@ pub fn parse_request_headers(
     let mut parsed = HeaderMap::new();
     for (name, value) in headers {
         let path = format!("headers[{name}]");
-        let name = match parse_header_name(&path, name) {
-            Ok(name) => name,
-            Err(error) => {
-                invalid.push(error);
-                continue;
-            }
+        let Ok(name) = HeaderName::from_bytes(name.as_bytes()) else {
+            let message = format!("`{name}` is not a valid header name");
+            invalid.push(Diagnostic::in_config(path, message, "use letters, digits, `-` and `_` only"));
+            continue;
         };
         if let Some((_, remedy)) = reserved.iter().find(|(reserved, _)| *reserved == name) {
             invalid.push(Diagnostic::in_config(path, "cannot be set", *remedy));
@@ -128,12 +125,12 @@ pub fn parse_request_headers(
 }
 
 /// What becomes of a batch after this response. A body that is invalid or too large would be so again.
-fn delivery_after(status: StatusCode, headers: &HeaderMap) -> Delivery {
+fn delivery_after(status: StatusCode, headers: &HeaderMap) -> BatchOutcome {
     if [StatusCode::BAD_REQUEST, StatusCode::PAYLOAD_TOO_LARGE].contains(&status) {
-        return Delivery::Refused;
+        return BatchOutcome::Refused;
     }
     let seconds = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
-    seconds.map_or(Delivery::Failed, |seconds| Delivery::Later(Duration::from_secs(seconds)))
+    seconds.map_or(BatchOutcome::Failed, |seconds| BatchOutcome::Later(Duration::from_secs(seconds)))
 }
 
 #[cfg(test)]
@@ -142,16 +139,16 @@ mod tests {
 
     #[test]
     fn servers_say_what_becomes_of_a_batch() {
-        let later = Delivery::Later(Duration::from_secs(7));
+        let later = BatchOutcome::Later(Duration::from_secs(7));
         for (status, retry_after, expected) in [
-            (400, Some("7"), Delivery::Refused),
-            (413, None, Delivery::Refused),
+            (400, Some("7"), BatchOutcome::Refused),
+            (413, None, BatchOutcome::Refused),
             (429, Some("7"), later),
             (503, Some("7"), later),
-            (429, None, Delivery::Failed),
-            (302, None, Delivery::Failed),
-            (500, Some("-1"), Delivery::Failed),
-            (503, Some("Fri, 27 Nov 2026 20:00:00 GMT"), Delivery::Failed),
+            (429, None, BatchOutcome::Failed),
+            (302, None, BatchOutcome::Failed),
+            (500, Some("-1"), BatchOutcome::Failed),
+            (503, Some("Fri, 27 Nov 2026 20:00:00 GMT"), BatchOutcome::Failed),
         ] {
             let mut headers = HeaderMap::new();
             if let Some(value) = retry_after {

@@ -1,4 +1,4 @@
-//! Reads the context of a trace from header fields. Values come from strangers: a format whose fields are broken,
+//! Reads the context of a trace from header fields. Clients may send anything: a format whose fields are broken,
 //! repeated or contradict each other counts as absent.
 
 use http::{HeaderMap, HeaderName};
@@ -27,7 +27,7 @@ pub(super) fn extract(format: TraceFormat, headers: &HeaderMap) -> Option<Parent
         TraceFormat::Instana => instana(headers),
     }?;
     let Context { trace, span, is_sampled } = context;
-    // A single field is answered in the same format.
+    // Endpoints get a single field as well.
     let format = if format == TraceFormat::B3 && headers.contains_key(&B3) { TraceFormat::B3Single } else { format };
     Some(ParentContext { format, trace, span, is_sampled })
 }

@@ -22,28 +22,28 @@ pub struct ExportTraces {
 #[derive(Clone, PartialEq, Message)]
 pub struct ResourceSpans {
     #[prost(message, optional, tag = "1")]
-    pub resource: Option<Resource>,
+    pub resource: Option<OtlpResource>,
     #[prost(message, repeated, tag = "2")]
     pub scope_spans: Vec<ScopeSpans>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub struct Resource {
+pub struct OtlpResource {
     #[prost(message, repeated, tag = "1")]
-    pub attributes: Vec<KeyValue>,
+    pub attributes: Vec<OtlpAttribute>,
 }
 
 #[derive(Clone, PartialEq, Message)]
 pub struct ScopeSpans {
     #[prost(message, optional, tag = "1")]
-    pub scope: Option<Scope>,
+    pub scope: Option<OtlpScope>,
     #[prost(message, repeated, tag = "2")]
     pub spans: Vec<OtlpSpan>,
 }
 
 /// `InstrumentationScope`.
 #[derive(Clone, PartialEq, Message)]
-pub struct Scope {
+pub struct OtlpScope {
     #[prost(string, tag = "1")]
     pub name: String,
     #[prost(string, tag = "2")]
@@ -68,7 +68,7 @@ pub struct OtlpSpan {
     #[prost(fixed64, tag = "8")]
     pub end_time_unix_nano: u64,
     #[prost(message, repeated, tag = "9")]
-    pub attributes: Vec<KeyValue>,
+    pub attributes: Vec<OtlpAttribute>,
     #[prost(message, repeated, tag = "11")]
     pub events: Vec<OtlpEvent>,
     #[prost(message, optional, tag = "15")]
@@ -95,7 +95,7 @@ pub struct Status {
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub struct KeyValue {
+pub struct OtlpAttribute {
     #[prost(string, tag = "1")]
     pub key: String,
     #[prost(message, optional, tag = "2")]
@@ -133,7 +133,7 @@ pub struct ExportLogs {
 #[derive(Clone, PartialEq, Message)]
 pub struct ResourceLogs {
     #[prost(message, optional, tag = "1")]
-    pub resource: Option<Resource>,
+    pub resource: Option<OtlpResource>,
     #[prost(message, repeated, tag = "2")]
     pub scope_logs: Vec<ScopeLogs>,
 }
@@ -141,7 +141,7 @@ pub struct ResourceLogs {
 #[derive(Clone, PartialEq, Message)]
 pub struct ScopeLogs {
     #[prost(message, optional, tag = "1")]
-    pub scope: Option<Scope>,
+    pub scope: Option<OtlpScope>,
     #[prost(message, repeated, tag = "2")]
     pub log_records: Vec<LogRecord>,
 }
@@ -157,7 +157,7 @@ pub struct LogRecord {
     #[prost(message, optional, tag = "5")]
     pub body: Option<AnyValue>,
     #[prost(message, repeated, tag = "6")]
-    pub attributes: Vec<KeyValue>,
+    pub attributes: Vec<OtlpAttribute>,
     #[prost(fixed32, tag = "8")]
     pub flags: u32,
     #[prost(bytes = "vec", tag = "9")]
@@ -168,15 +168,15 @@ pub struct LogRecord {
     pub observed_time_unix_nano: u64,
 }
 
-impl Resource {
+impl OtlpResource {
     pub fn new<'a>(attributes: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
         let attribute = |(key, value): (&str, &str)| key_value(key, &AttributeValue::from(value));
-        Resource { attributes: attributes.into_iter().map(attribute).collect() }
+        OtlpResource { attributes: attributes.into_iter().map(attribute).collect() }
     }
 }
 
 /// The entry of one request for `ExportTraces`.
-pub fn encode_spans(resource: &Resource, scope: &str, spans: &[Span]) -> Bytes {
+pub fn encode_spans(resource: &OtlpResource, scope: &str, spans: &[Span]) -> Bytes {
     let spans = spans.iter().map(OtlpSpan::from).collect();
     let scope_spans = vec![ScopeSpans { scope: Some(instrumentation_scope(scope)), spans }];
     let entry = ResourceSpans { resource: Some(resource.clone()), scope_spans };
@@ -185,7 +185,7 @@ pub fn encode_spans(resource: &Resource, scope: &str, spans: &[Span]) -> Bytes {
 
 /// The entry of one request for `ExportLogs`. The body is the text of the log entry.
 pub fn encode_log(
-    resource: &Resource,
+    resource: &OtlpResource,
     scope: &str,
     time: u64,
     body: String,
@@ -234,17 +234,17 @@ impl From<&Span> for OtlpSpan {
     }
 }
 
-fn instrumentation_scope(name: &str) -> Scope {
-    Scope { name: name.to_owned(), version: crate::version::VERSION.to_owned() }
+fn instrumentation_scope(name: &str) -> OtlpScope {
+    OtlpScope { name: name.to_owned(), version: crate::version::VERSION.to_owned() }
 }
 
-fn key_value(key: &str, value: &AttributeValue) -> KeyValue {
+fn key_value(key: &str, value: &AttributeValue) -> OtlpAttribute {
     let value = match value {
         AttributeValue::Text(text) => any_value::Value::Text(text.to_string()),
         AttributeValue::Number(number) => any_value::Value::Number(*number),
         AttributeValue::Boolean(value) => any_value::Value::Boolean(*value),
     };
-    KeyValue { key: key.to_owned(), value: Some(AnyValue { value: Some(value) }) }
+    OtlpAttribute { key: key.to_owned(), value: Some(AnyValue { value: Some(value) }) }
 }
 
 const SEVERITY_INFO: i32 = 9;

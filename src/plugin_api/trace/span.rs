@@ -29,7 +29,7 @@ pub struct SpanEvent {
     pub name: Cow<'static, str>,
 }
 
-/// Who waits for whom.
+/// The side of the operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SpanKind {
     Internal,

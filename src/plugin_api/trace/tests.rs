@@ -5,7 +5,7 @@ use prost::Message;
 
 use super::context::{ParentContext, RequestTrace, SpanId, TraceId};
 use super::format::{InjectedFormat, TraceFormat};
-use super::otlp::{ExportTraces, Resource, encode_spans};
+use super::otlp::{ExportTraces, OtlpResource, encode_spans};
 use super::propagation::Propagation;
 use super::sampling::{Sampling, SamplingStrategy};
 use super::span::{Span, SpanKind};
@@ -341,7 +341,7 @@ fn entries_of_a_batch_are_one_message() {
         events: Vec::new(),
         error: error.map(Into::into),
     };
-    let resource = Resource::new([("service.name", "shop")]);
+    let resource = OtlpResource::new([("service.name", "shop")]);
     let mut body = encode_spans(&resource, "test", &[span("one", None), span("two", Some("refused"))]).to_vec();
     body.extend_from_slice(&encode_spans(&resource, "test", &[span("three", None)]));
     let message = ExportTraces::decode(&*body).unwrap();

@@ -12,17 +12,18 @@
 //!   sampling_rate: 0.1
 //! ```
 //!
-//! A request that is recorded has the span `kong`, with a span for each plugin in each phase, and a span `kong.balancer`
-//! for each attempt to get a response from an endpoint. The endpoint gets the context of the trace in header fields,
-//! whether or not the request is recorded; its parent is the span of the last attempt.
+//! A request that is recorded has the span `kong`, with a span for each plugin in each phase, and a span
+//! `kong.balancer` for each attempt to get a response from an endpoint. The endpoint gets the context of the trace in
+//! header fields, whether or not the request is recorded; its parent is the span of the last attempt.
 //!
 //! Requests never wait for the server. What is to be sent waits in a queue, which is limited by `queue` and, together
 //! with the queues of all plugins, by `--max-queued-bytes`. A batch is sent again unless the server responds with 400
 //! or 413; the `Retry-After` of a server is respected up to `queue.max_retry_delay`.
 //!
-//! Credentials in URLs are replaced by `REDACTED`. Logs are the objects of the plugin `http-log`, as JSON in the body of
-//! a log record with the identifiers of the trace.
+//! Credentials in URLs are replaced by `REDACTED`. Logs are the objects of the plugin `http-log`, as JSON in the body
+//! of a log record with the identifiers of the trace.
 
+mod queue;
 mod spans;
 
 #[cfg(test)]
@@ -39,7 +40,7 @@ use crate::plugin_api::batch_queue::{BatchQueue, QueueConfig, QueueSettings};
 use crate::plugin_api::log_delivery::HttpBody;
 use crate::plugin_api::log_entry::LogEntry;
 use crate::plugin_api::trace::attempts::RequestClock;
-use crate::plugin_api::trace::otlp::{self, Resource, encode_log, encode_spans};
+use crate::plugin_api::trace::otlp::{self, OtlpResource, encode_log, encode_spans};
 use crate::plugin_api::trace::{HeaderType, PropagationConfig, Sampling, SamplingStrategy, TraceFormat};
 use crate::plugin_api::tracer::{ExportServer, Tracer, check_rate, parse_response_header, sum_of_timeouts};
 use crate::plugin_api::{
@@ -87,9 +88,9 @@ pub(crate) struct Config {
     header_type: HeaderType,
     /// Whether to verify the certificate of the server with the system's root certificates. Kong does not verify it.
     ssl_verify: bool,
-    /// How what is sent is collected. An entry of the queue is a request with all its spans, and `max_batch_size` is 200
-    /// unless it is set. If the server does not keep up, the oldest entries are dropped.
-    #[serde(deserialize_with = "queue_of_batches")]
+    /// How what is sent is collected. An entry of the queue is a request with all its spans, and `max_batch_size` is
+    /// 200 unless it is set. If the server does not keep up, the oldest entries are dropped.
+    #[serde(deserialize_with = "queue::deserialize_queue")]
     queue: QueueConfig,
     /// Deprecated alias of `queue.max_batch_size`. If both are set, the alias is used.
     batch_span_count: Option<usize>,
@@ -114,7 +115,7 @@ impl Default for Config {
             propagation: PropagationConfig::default(),
             header_type: HeaderType::default(),
             ssl_verify: true,
-            queue: QueueConfig { max_batch_size: DEFAULT_BATCH_SIZE, ..QueueConfig::default() },
+            queue: queue::default_queue(),
             batch_span_count: None,
             batch_flush_delay: None,
         }
@@ -123,7 +124,7 @@ impl Default for Config {
 
 pub(crate) struct OpenTelemetry {
     tracer: Tracer,
-    resource: Resource,
+    resource: OtlpResource,
     traces: Option<Arc<BatchQueue>>,
     logs: Option<Arc<BatchQueue>>,
 }
@@ -240,7 +241,7 @@ impl Config {
         ]
     }
 
-    fn resource(&self, cx: &BuildCx<'_>, invalid: &mut Vec<Diagnostic>) -> Resource {
+    fn resource(&self, cx: &BuildCx<'_>, invalid: &mut Vec<Diagnostic>) -> OtlpResource {
         for (name, value) in &self.resource_attributes {
             if value.contains("$(") {
                 let message = "has a template, but attributes of the gateway are constant";
@@ -252,7 +253,7 @@ impl Config {
             [("service.name", "kong"), ("service.version", crate::version::VERSION), ("service.instance.id", cx.node)];
         let is_default = |(name, _): &(&str, &str)| !self.resource_attributes.contains_key(*name);
         let own = self.resource_attributes.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        Resource::new(defaults.into_iter().filter(is_default).chain(own))
+        OtlpResource::new(defaults.into_iter().filter(is_default).chain(own))
     }
 
     /// The settings of the queues, after the deprecated fields were applied.
@@ -271,17 +272,5 @@ impl Config {
     }
 }
 
-/// A queue whose batches are large unless they are configured.
-fn queue_of_batches<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<QueueConfig, D::Error> {
-    let value: serde_json::Map<String, serde_json::Value> = record(deserializer)?;
-    let has_size = value.contains_key("max_batch_size");
-    let mut queue: QueueConfig = serde_json::from_value(value.into()).map_err(serde::de::Error::custom)?;
-    if !has_size {
-        queue.max_batch_size = DEFAULT_BATCH_SIZE;
-    }
-    Ok(queue)
-}
-
-const DEFAULT_BATCH_SIZE: usize = 200;
 /// The name of the instrumentation.
 const SCOPE: &str = "portico";

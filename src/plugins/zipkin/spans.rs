@@ -36,9 +36,9 @@ struct ZipkinSpan<'a> {
     timestamp: u64,
     /// Microseconds, at least 1.
     duration: u64,
-    local_endpoint: Endpoint<'a>,
+    local_endpoint: ZipkinEndpoint<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    remote_endpoint: Option<Endpoint<'a>>,
+    remote_endpoint: Option<ZipkinEndpoint<'a>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     annotations: Vec<Annotation>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
@@ -47,7 +47,7 @@ struct ZipkinSpan<'a> {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Endpoint<'a> {
+struct ZipkinEndpoint<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     service_name: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -80,7 +80,7 @@ impl SpanRecorder {
         for (index, attempt, span) in attempt_spans(cx.request.attempts, context, context.upstream_span, false, clock) {
             let name = format!("{} (balancer try {})", method(cx), index + 1);
             let mut try_span = self.span(context, span.id, span.parent, "CLIENT", name.into(), (span.start, span.end));
-            try_span.remote_endpoint = Some(Endpoint::of_server(attempt.endpoint, self.service_name(cx)));
+            try_span.remote_endpoint = Some(ZipkinEndpoint::of_server(attempt.endpoint, self.service_name(cx)));
             try_span.tags.insert("kong.balancer.try".into(), (index + 1).to_string());
             if let Some(AttributeValue::Number(status)) = attempt_status(attempt) {
                 try_span.tags.insert("http.status_code".into(), status.to_string());
@@ -109,7 +109,7 @@ impl SpanRecorder {
         let tags = &mut span.tags;
         tags.extend(self.config.static_tags.iter().map(|StaticTag { name, value }| (name.into(), value.clone())));
         if let Some(heads) = cx.request.heads {
-            span.remote_endpoint = Some(Endpoint::of_address(heads.client));
+            span.remote_endpoint = Some(ZipkinEndpoint::of_address(heads.client));
             if let Some(value) = heads.request.get(&self.tags_header) {
                 tags.extend(parse_tags(value.as_bytes()).map(|(name, value)| (name.to_owned().into(), value)));
             }
@@ -153,7 +153,7 @@ impl SpanRecorder {
         self.add_service(cx, &mut span.tags);
         if let Some(last) = cx.request.attempts.last() {
             span.tags.insert("peer.hostname".into(), last.endpoint.ip().to_string());
-            span.remote_endpoint = Some(Endpoint::of_server(last.endpoint, self.service_name(cx)));
+            span.remote_endpoint = Some(ZipkinEndpoint::of_server(last.endpoint, self.service_name(cx)));
         }
         for phase in phases(cx, clock) {
             match self.config.phase_duration_flavor {
@@ -188,7 +188,10 @@ impl SpanRecorder {
             name,
             timestamp: start / 1000,
             duration: (end.saturating_sub(start) / 1000).max(1),
-            local_endpoint: Endpoint { service_name: Some(&self.config.local_service_name), ..Endpoint::NONE },
+            local_endpoint: ZipkinEndpoint {
+                service_name: Some(&self.config.local_service_name),
+                ..ZipkinEndpoint::NONE
+            },
             remote_endpoint: None,
             annotations: Vec::new(),
             tags: BTreeMap::new(),
@@ -210,18 +213,18 @@ impl SpanRecorder {
     }
 }
 
-impl<'a> Endpoint<'a> {
-    const NONE: Endpoint<'static> = Endpoint { service_name: None, ipv4: None, ipv6: None, port: None };
+impl<'a> ZipkinEndpoint<'a> {
+    const NONE: ZipkinEndpoint<'static> = ZipkinEndpoint { service_name: None, ipv4: None, ipv6: None, port: None };
 
     fn of_address(address: IpAddr) -> Self {
         match address {
-            IpAddr::V4(_) => Endpoint { ipv4: Some(address), ..Endpoint::NONE },
-            IpAddr::V6(_) => Endpoint { ipv6: Some(address), ..Endpoint::NONE },
+            IpAddr::V4(_) => ZipkinEndpoint { ipv4: Some(address), ..ZipkinEndpoint::NONE },
+            IpAddr::V6(_) => ZipkinEndpoint { ipv6: Some(address), ..ZipkinEndpoint::NONE },
         }
     }
 
     fn of_server(address: SocketAddr, service_name: Option<&'a str>) -> Self {
-        Endpoint { port: Some(address.port()), service_name, ..Endpoint::of_address(address.ip()) }
+        ZipkinEndpoint { port: Some(address.port()), service_name, ..ZipkinEndpoint::of_address(address.ip()) }
     }
 }
 

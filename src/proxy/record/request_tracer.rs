@@ -15,7 +15,7 @@ use crate::plugin_api::completed_request::{Attempt, AttemptOutcome};
 use crate::plugin_api::server_text::shorten;
 use crate::plugin_api::timing::PhaseTiming;
 use crate::plugin_api::trace::attempts::{RequestClock, attempt_error, attempt_spans};
-use crate::plugin_api::trace::otlp::{Resource, encode_spans};
+use crate::plugin_api::trace::otlp::{OtlpResource, encode_spans};
 use crate::plugin_api::trace::{
     InjectedFormat, Propagation, RequestTrace, Sampling, SamplingStrategy, Span, SpanId, SpanKind, TraceFormat,
 };
@@ -25,7 +25,7 @@ pub struct RequestTracer {
     propagation: Propagation,
     /// The part of the requests that is recorded.
     rate: f64,
-    resource: Resource,
+    resource: OtlpResource,
     queue: Arc<BatchQueue>,
 }
 
@@ -61,7 +61,7 @@ pub(in crate::proxy) struct EndedRequest<'r> {
 
 impl RequestTracer {
     /// `formats`: those that are read, in this order. The first one is written if a request has none.
-    pub fn new(rate: f64, formats: &[TraceFormat], resource: Resource, queue: Arc<BatchQueue>) -> Self {
+    pub fn new(rate: f64, formats: &[TraceFormat], resource: OtlpResource, queue: Arc<BatchQueue>) -> Self {
         let propagation = Propagation {
             extract: formats.into(),
             clear: Box::new([]),
