@@ -235,7 +235,7 @@ impl From<&Span> for OtlpSpan {
 }
 
 fn instrumentation_scope(name: &str) -> OtlpScope {
-    OtlpScope { name: name.to_owned(), version: crate::version::VERSION.to_owned() }
+    OtlpScope { name: name.to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() }
 }
 
 fn key_value(key: &str, value: &AttributeValue) -> OtlpAttribute {

@@ -249,8 +249,11 @@ impl Config {
                 invalid.push(Diagnostic::in_config(format!("resource_attributes[{name}]"), message, remedy));
             }
         }
-        let defaults =
-            [("service.name", "kong"), ("service.version", crate::version::VERSION), ("service.instance.id", cx.node)];
+        let defaults = [
+            ("service.name", "kong"),
+            ("service.version", env!("CARGO_PKG_VERSION")),
+            ("service.instance.id", cx.node),
+        ];
         let is_default = |(name, _): &(&str, &str)| !self.resource_attributes.contains_key(*name);
         let own = self.resource_attributes.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         OtlpResource::new(defaults.into_iter().filter(is_default).chain(own))
