@@ -6,7 +6,7 @@ use clap::Args;
 use clap::ValueEnum;
 
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Traces")]
+#[command(next_help_heading = "Logs and metrics")]
 pub(super) struct TraceArgs {
     /// URL of a server for traces of all requests by OTLP over HTTP, such as http://collector.monitoring.svc:4318;
     /// without a path, /v1/traces is added
@@ -14,7 +14,7 @@ pub(super) struct TraceArgs {
     trace_otlp_endpoint: Option<String>,
 
     /// Part of the requests that is recorded, from 0 to 1. Only peers of --trusted-ips may decide that more are
-    #[arg(long, value_name = "RATE", env = "PORTICO_TRACE_SAMPLING", requires = "trace_otlp_endpoint")]
+    #[arg(long, value_name = "FRACTION", env = "PORTICO_TRACE_SAMPLING", requires = "trace_otlp_endpoint")]
     #[arg(value_parser = parse_rate, default_value_t = 0.1)]
     trace_sampling: f64,
 
