@@ -197,7 +197,8 @@ const LAYERS: &[Row] = &[
             "cache_meters certificate_metrics change_meters cluster_keys crds endpoint_names file_descriptors \
              fingerprint_cache \
              health_meters host_addresses ingress kong_metrics overload_meters problem_counts queue_meters \
-             rate_limit_meters settings_json source_overlap stdout upstream_events usage_meters vaults watch_meters",
+             rate_limit_meters request_tracer settings_json source_overlap stdout upstream_events usage_meters vaults \
+             watch_meters",
             "addressing data_plane state_meters upstream_views",
             "control",
             "announce check cluster diagnostic_meters plugin_services verify views",
@@ -206,7 +207,7 @@ const LAYERS: &[Row] = &[
             "run",
         ],
     ),
-    ("args", &["budgets kong location network tls", "cluster gateways", "ingress", "run", "check verify"]),
+    ("args", &["budgets kong location network tls tracing", "cluster gateways", "ingress", "run", "check verify"]),
     (
         "compile",
         &[
@@ -266,12 +267,13 @@ const LAYERS: &[Row] = &[
             "batch_queue body_filter changed_fields content_coding fields idle_connections instance json_fields json_schema \
              openapi password remote_request repeated_query sealed_cookie token",
             "completed_request consumers grpc remote_client services vault",
+            "trace",
             "context digest_cache scripted_server server_diagnostics shared_fetch",
             "request_edits response_edits",
             "redis remote_server",
             "counting introspection stored_sessions",
             "authentication chain log_delivery log_entry",
-            "log_fields statsd",
+            "log_fields statsd tracer",
             "client_certificate",
             "factory stream_chain",
             "testing",
@@ -284,11 +286,11 @@ const LAYERS: &[Row] = &[
              error_pages file_log forward_auth grpc_gateway grpc_web header_cert_auth hmac_auth http_log \
              identity_keys injection_protection internal_identity ip_restriction json_threat_protection jwt \
              jwt_signer key_auth ldap_auth loggly mocking mtls_auth oas_validation oauth2 oauth2_introspection opa \
-             openid_connect prometheus proxy_cache rate_limiting rate_limiting_advanced redirect \
+             openid_connect opentelemetry prometheus proxy_cache rate_limiting rate_limiting_advanced redirect \
              request_size_limiting request_termination request_transformer request_transformer_advanced \
              request_validator response_ratelimiting response_transformer response_transformer_advanced session \
              standard_webhooks statsd syslog tcp_log udp_log upstream_oauth upstream_timeout usage_plan \
-             xml_threat_protection",
+             xml_threat_protection zipkin",
             // The same plugins with other fields and defaults.
             "ldap_auth_advanced proxy_cache_advanced",
         ],

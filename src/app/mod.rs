@@ -34,6 +34,7 @@ mod plugin_services;
 mod problem_counts;
 mod queue_meters;
 mod rate_limit_meters;
+mod request_tracer;
 mod run;
 mod settings_json;
 mod source_overlap;

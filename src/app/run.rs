@@ -32,6 +32,7 @@ use super::overload_meters::OverloadMeters;
 use super::plugin_services::OnlineServices;
 use super::queue_meters::QueueMeters;
 use super::rate_limit_meters::RateLimitMeters;
+use super::request_tracer;
 use super::source_overlap::SourceOverlap;
 use super::state_meters::StateMeters;
 use super::status_publisher::StatusPublisher;
@@ -50,7 +51,7 @@ use crate::metrics::Metrics;
 use crate::plugin_api::batch_queue::{QueuedBytes, flush_queues};
 use crate::plugin_api::counting::{EntryBudget, UsageReports};
 use crate::plugin_api::vault::VaultValues;
-use crate::plugin_api::{PluginFactory, PluginState};
+use crate::plugin_api::{PluginFactory, PluginServices, PluginState};
 use crate::plugins;
 use crate::plugins::file_log::LogFolder;
 use crate::plugins::proxy_cache::store::CacheStore;
@@ -146,6 +147,10 @@ async fn serve(options: RunOptions, started: SystemTime) -> anyhow::Result<ExitS
         std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))),
     );
     tasks.spawn(follow_vaults(Arc::clone(&vaults), Arc::clone(&plugin_services) as _));
+    if let Some(tracing) = &options.tracing {
+        let services: Arc<dyn PluginServices> = Arc::clone(&plugin_services) as _;
+        data_plane.proxy.trace(request_tracer::start(tracing, &state, &services, &node)?);
+    }
     let plugins = plugin_factory(&options, plugin_services, state.clone(), node);
     let control = new_control(&options, &data_plane, plugins, admin_address)?;
     let (gateway_services, services_shutdown) =

@@ -17,6 +17,7 @@ mod location;
 mod network;
 mod run;
 mod tls;
+mod tracing;
 mod verify;
 
 use std::ffi::OsString;
@@ -43,6 +44,7 @@ pub use location::LocationOptions;
 pub use network::PathFormArg;
 pub use run::{AccessLogOptions, DRAIN_DELAY_IN_CLUSTER, DrainOptions, RunArgs, RunOptions};
 pub use tls::{TlsOptions, TlsVersionArg};
+pub use tracing::{TraceFormatArg, TraceOptions};
 pub use verify::{ConnectToArg, SendOption, VerifyArgs, VerifyOptions};
 
 use crate::process_log::{LogFilter, LogFormat, LogOptions};

@@ -17,6 +17,7 @@ use super::kong::{KongArgs, KongOptions};
 use super::location::{LocationArgs, LocationOptions};
 use super::network::{self, ListenArg, PathFormArg};
 use super::tls::{TlsArgs, TlsOptions};
+use super::tracing::{TraceArgs, TraceOptions};
 use super::{ChannelArg, ColorArgs, Environment, GatewayOptions, LogArgs, UsageError};
 use crate::plugin_api::batch_queue::DEFAULT_QUEUED_BYTES;
 use crate::plugin_api::counting::DEFAULT_ENTRIES;
@@ -61,6 +62,8 @@ pub struct RunArgs {
     log: LogArgs,
     #[command(flatten)]
     access_log: AccessLogArgs,
+    #[command(flatten)]
+    traces: TraceArgs,
 }
 
 #[derive(Debug, Args)]
@@ -354,6 +357,8 @@ pub struct RunOptions {
     /// Fields of an entry, in order.
     pub access_log_fields: Vec<AccessLogField>,
     pub metrics_max_series: NonZeroUsize,
+    /// Set if all requests are traced.
+    pub tracing: Option<TraceOptions>,
     /// Limit of the identifiers that rate-limiting counts in memory.
     pub rate_limit_entries: usize,
     /// Limit of the bytes of stored responses.
@@ -455,6 +460,7 @@ impl RunArgs {
             access_log_fields: resolve_access_log_fields(self.access_log.access_log_fields)?,
             file_log_folder: self.access_log.file_log_folder,
             metrics_max_series: self.access_log.metrics_max_series,
+            tracing: self.traces.resolve(),
             log: self.log.resolve(color, environment),
             color_stdout: color.resolve(environment.stdout_is_terminal, environment),
         })

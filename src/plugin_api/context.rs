@@ -19,6 +19,8 @@ use super::endpoint_timeouts::EndpointTimeouts;
 use super::plugin_regex::RemainingRegexSteps;
 use super::route_description::RouteDescription;
 use super::scheme::Scheme;
+use super::timing::PhaseTimings;
+use super::trace::RequestTrace;
 
 /// Context of the `access` phase.
 pub struct RequestCx<'r> {
@@ -57,6 +59,8 @@ pub struct RequestCx<'r> {
     pub endpoint_timeouts: &'r mut EndpointTimeouts,
     /// The steps that regular expressions may still take for this request.
     pub regex_steps: &'r mut RemainingRegexSteps,
+    /// The trace of the request, if a tracer is active. The first tracer sets it, and later ones use it.
+    pub trace: &'r mut Option<Box<RequestTrace>>,
     pub now: SystemTime,
     /// The object that the plugin is attached to, for example `HTTPRoute/default/shop/0`, `Service/default/cart:80` or
     /// `global`. Counters are separate for each scope.
@@ -332,6 +336,10 @@ pub struct LogCx<'r> {
     pub summary: &'r RequestSummary,
     pub request: &'r CompletedRequest<'r>,
     pub identity: &'r Identity,
+    /// The trace of the request, if a tracer is active.
+    pub trace: Option<&'r RequestTrace>,
+    /// The times of all plugins of the request.
+    pub timings: &'r PhaseTimings,
     /// See [`RequestCx::scope`].
     pub scope: &'r str,
     pub(crate) plugin_data: &'r PluginData,

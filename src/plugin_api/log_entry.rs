@@ -2,6 +2,7 @@
 //! its values, and then long values are cut.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::time::{Duration, UNIX_EPOCH};
 
 use http::uri::PathAndQuery;
@@ -16,6 +17,7 @@ use super::completed_request::{Attempt, AttemptOutcome, CredentialLocations, Log
 use super::context::{LogCx, ResponseSource};
 use super::fields::UrlEncodedForm;
 use super::server_text::shorten_to;
+use super::trace::{RequestTrace, TraceFormat};
 
 /// The log object of a request. Credentials are replaced by [`REDACTED`].
 #[derive(Serialize)]
@@ -36,6 +38,11 @@ pub struct LogEntry<'a> {
     consumer: Option<ConsumerJson<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     authenticated_entity: Option<AuthenticatedEntityJson<'a>>,
+    /// The identifier of the trace in W3C's format, and in that of the request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trace_id: Option<BTreeMap<&'static str, String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    span_id: Option<String>,
     workspace: &'static str,
     workspace_name: &'static str,
     source: &'static str,
@@ -158,6 +165,8 @@ impl<'a> LogEntry<'a> {
                 .credential
                 .as_deref()
                 .map(|id| AuthenticatedEntityJson { id, consumer_id: consumer.map(|consumer| &*consumer.id) }),
+            trace_id: cx.trace.map(trace_ids),
+            span_id: cx.trace.map(|trace| trace.server_span.to_string()),
             workspace: WORKSPACE_ID,
             workspace_name: "default",
             source: if summary.source == ResponseSource::Service { "upstream" } else { "kong" },
@@ -177,22 +186,33 @@ impl<'a> LogEntry<'a> {
 impl<'a> RequestHeadJson<'a> {
     fn new(heads: &'a LoggedHeads, credentials: &'a CredentialLocations) -> Self {
         let uri = redacted_target(&heads.target, credentials);
-        let host = to_text(&heads.host);
-        // A bracket or a name precedes the port.
-        let has_port = host.rsplit(']').next().is_some_and(|end| end.contains(':'));
-        let url = if has_port {
-            format!("{}://{host}{uri}", heads.scheme)
-        } else {
-            format!("{}://{host}:{}{uri}", heads.scheme, heads.listen_port)
-        };
         RequestHeadJson {
             method: heads.method.as_str(),
-            url: shorten_value(Cow::Owned(url)).into_owned(),
+            url: logged_url(heads, credentials),
             uri,
             querystring: QueryJson { query: heads.target.query().unwrap_or_default(), credentials },
             headers: HeadersJson { headers: &heads.request, credentials },
         }
     }
+}
+
+/// The URL of a request, with credentials replaced and cut if it is long.
+pub fn logged_url(heads: &LoggedHeads, credentials: &CredentialLocations) -> String {
+    let uri = redacted_target(&heads.target, credentials);
+    let host = to_text(&heads.host);
+    // A bracket or a name precedes the port.
+    let has_port = host.rsplit(']').next().is_some_and(|end| end.contains(':'));
+    let url = if has_port {
+        format!("{}://{host}{uri}", heads.scheme)
+    } else {
+        format!("{}://{host}:{}{uri}", heads.scheme, heads.listen_port)
+    };
+    shorten_value(Cow::Owned(url)).into_owned()
+}
+
+fn trace_ids(context: &RequestTrace) -> BTreeMap<&'static str, String> {
+    let formats = [Some(TraceFormat::W3c), context.format];
+    formats.into_iter().flatten().map(|format| (format.name(), format.trace_text(context.trace))).collect()
 }
 
 impl<'a> From<LoggedTls<'a>> for TlsJson<'a> {

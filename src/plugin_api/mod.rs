@@ -75,6 +75,8 @@ pub mod template;
 pub mod testing;
 pub mod timing;
 pub mod token;
+pub mod trace;
+pub mod tracer;
 pub mod vault;
 pub mod violations;
 pub mod weighted_list;

@@ -32,11 +32,12 @@ impl PluginPhase {
     }
 }
 
-/// The duration of one plugin in one phase.
+/// The time of one plugin in one phase.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PhaseTiming {
     pub plugin: &'static str,
     pub phase: PluginPhase,
+    pub started_at: Instant,
     pub duration: Duration,
 }
 
@@ -67,19 +68,23 @@ impl PhaseTimings {
     pub(super) fn end(&mut self) {
         let Some((plugin, phase, start)) = self.running.take() else { return };
         let now = turn_clock::refresh();
-        self.completed.push(PhaseTiming { plugin, phase, duration: now - start });
+        self.completed.push(PhaseTiming { plugin, phase, started_at: start, duration: now - start });
         self.previous_end = Some(now);
     }
 
     /// Records the duration of a body filter, which runs after the response phase of all plugins.
     pub(crate) fn record_body_filter(&mut self, plugin: &'static str, duration: Duration) {
-        self.completed.push(PhaseTiming { plugin, phase: PluginPhase::Body, duration });
+        let now = turn_clock::now();
+        let started_at = now.checked_sub(duration).unwrap_or(now);
+        self.completed.push(PhaseTiming { plugin, phase: PluginPhase::Body, started_at, duration });
     }
 
     /// All durations so far. A plugin that is still running is timed until now.
     pub fn all(&self) -> impl Iterator<Item = PhaseTiming> {
-        let running =
-            self.running.map(|(plugin, phase, start)| PhaseTiming { plugin, phase, duration: start.elapsed() });
+        let running = self.running.map(|(plugin, phase, started_at)| {
+            let duration = started_at.elapsed();
+            PhaseTiming { plugin, phase, started_at, duration }
+        });
         self.completed.iter().copied().chain(running)
     }
 }
@@ -91,6 +96,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn running_plugins_are_timed_until_now() {
         let mut timings = PhaseTimings::default();
+        let began_at = Instant::now();
         let advance = |seconds| tokio::time::advance(Duration::from_secs(seconds));
         timings.start();
         timings.begin("key-auth", PluginPhase::Access);
@@ -105,16 +111,19 @@ mod tests {
         timings.begin("cors", PluginPhase::Response);
         advance(3).await;
         timings.end();
-        let timing = |plugin, phase, seconds| PhaseTiming { plugin, phase, duration: Duration::from_secs(seconds) };
+        let timing = |plugin, phase, start, seconds| {
+            let started_at = began_at + Duration::from_secs(start);
+            PhaseTiming { plugin, phase, started_at, duration: Duration::from_secs(seconds) }
+        };
         let mut expected = vec![
-            timing("key-auth", PluginPhase::Access, 1),
-            timing("acl", PluginPhase::Access, 2),
-            timing("cors", PluginPhase::Response, 3),
+            timing("key-auth", PluginPhase::Access, 0, 1),
+            timing("acl", PluginPhase::Access, 1, 2),
+            timing("cors", PluginPhase::Response, 63, 3),
         ];
         assert_eq!(timings.all().collect::<Vec<_>>(), expected);
         timings.begin("rate-limiting", PluginPhase::Access);
         advance(10).await;
-        expected.push(timing("rate-limiting", PluginPhase::Access, 10));
+        expected.push(timing("rate-limiting", PluginPhase::Access, 66, 10));
         assert_eq!(timings.all().collect::<Vec<_>>(), expected);
     }
 }

@@ -36,6 +36,7 @@ mod oauth2;
 mod oauth2_introspection;
 mod opa;
 mod openid_connect;
+mod opentelemetry;
 pub mod prometheus;
 pub mod proxy_cache;
 mod proxy_cache_advanced;
@@ -60,6 +61,7 @@ mod upstream_oauth;
 mod upstream_timeout;
 mod usage_plan;
 mod xml_threat_protection;
+mod zipkin;
 
 #[cfg(any(test, fuzzing))]
 pub(crate) use json_threat_protection::fuzzing::json_threats;
@@ -108,6 +110,7 @@ const KINDS: &[&dyn AnyPluginKind] = &[
     &RegisteredKind::<oauth2_introspection::OAuth2Introspection>::NEW,
     &RegisteredKind::<opa::Opa>::NEW,
     &RegisteredKind::<openid_connect::OpenIdConnect>::NEW,
+    &RegisteredKind::<opentelemetry::OpenTelemetry>::NEW,
     &RegisteredKind::<prometheus::Prometheus>::NEW,
     &RegisteredKind::<proxy_cache::ProxyCache>::NEW,
     &RegisteredKind::<proxy_cache_advanced::ProxyCacheAdvanced>::NEW,
@@ -132,6 +135,7 @@ const KINDS: &[&dyn AnyPluginKind] = &[
     &RegisteredKind::<upstream_timeout::UpstreamTimeout>::NEW,
     &RegisteredKind::<usage_plan::UsagePlan>::NEW,
     &RegisteredKind::<xml_threat_protection::XmlThreatProtection>::NEW,
+    &RegisteredKind::<zipkin::Zipkin>::NEW,
 ];
 
 /// The registry of all plugins.

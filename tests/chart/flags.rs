@@ -92,6 +92,9 @@ fn schema(flag: &Arg) -> Map<String, Value> {
             }
             // Numbers with more digits could overflow in templates.
             Some("DURATION") => json!({ "type": ["string", "null"], "pattern": "^([0-9]{1,9}(ms|s|m|h))*$" }),
+            Some("FRACTION") => json!({
+                "type": ["number", "string", "null"], "minimum": 0, "maximum": 1, "pattern": "^([01]|[01]?\\.[0-9]+)?$",
+            }),
             // Bytes without a unit can also be a number.
             Some("SIZE") => json!({
                 "type": ["integer", "string", "null"], "minimum": 0, "pattern": "^([0-9]+(B|[KMG]iB?)?)?$",

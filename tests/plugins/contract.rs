@@ -47,7 +47,11 @@ impl ExpectedKind {
 const BEFORE_FORWARD: Phases =
     Phases { access: false, before_forward: true, response: false, log: false, stream_open: false };
 
+const TRACER: Phases = Phases { access: true, before_forward: false, response: true, log: true, stream_open: false };
+
 const EXPECTED_KINDS: &[ExpectedKind] = &[
+    expected("zipkin", 100_000, TRACER),
+    expected("opentelemetry", 14, TRACER),
     expected("correlation-id", 100_001, Phases::ACCESS_AND_RESPONSE),
     expected("identity-keys", 1950, Phases::ACCESS).failing_closed().without_consumers_and_groups(),
     expected("oauth2-introspection", 1700, Phases::ACCESS).failing_closed().without_consumers_and_groups(),
@@ -122,6 +126,7 @@ fn minimal_config(kind: &dyn AnyPluginKind) -> Value {
             "ca_certificates": [AUTHORITY],
         }),
         "http-log" => json!({"http_endpoint": "https://logs.example/requests"}),
+        "opentelemetry" => json!({"traces_endpoint": "http://collector.example:4318/v1/traces"}),
         "internal-identity" => json!({"issuer": "https://gateway.example", "keys": [SIGNING_KEY]}),
         "loggly" => json!({"key": "0123-abcd"}),
         "tcp-log" | "udp-log" => json!({"host": "logs.example", "port": 5170}),
@@ -362,6 +367,18 @@ fn configurations_that_kong_rejects(kind: &str) -> Vec<(Value, &'static str)> {
             (json!({"http_endpoint": "http://logs.example", "headers": {"Host": "a"}}), "config.headers"),
             (json!({"http_endpoint": "http://logs.example", "headers": {"content-length": "1"}}), "config.headers"),
             (json!({"http_endpoint": "http://logs.example", "headers": {"Content-Type": "a/b"}}), "config.headers"),
+        ],
+        "opentelemetry" => vec![
+            (json!({}), "config.traces_endpoint"),
+            (json!({"endpoint": "collector"}), "config.endpoint"),
+            (json!({"logs_endpoint": "ftp://a.example"}), "config.logs_endpoint"),
+            (json!({"traces_endpoint": "http://a.example", "sampling_rate": 2}), "config.sampling_rate"),
+        ],
+        "zipkin" => vec![
+            (json!({"http_endpoint": "zipkin"}), "config.http_endpoint"),
+            (json!({"sample_ratio": -1}), "config.sample_ratio"),
+            (json!({"traceid_byte_count": 4}), "config.traceid_byte_count"),
+            (json!({"static_tags": [{"name": "lc", "value": "a"}]}), "config.static_tags"),
         ],
         "ip-restriction" => vec![
             (json!({}), "config"),
@@ -715,6 +732,17 @@ fn changed_heads(name: &str) -> ChangedHeads {
                 "user_header": "x-old", "groups_header": "x-first",
             });
             (config, Some("x-old"), None)
+        }
+        "opentelemetry" => {
+            let config = json!({
+                "traces_endpoint": "http://collector.example", "http_response_header_for_traceid": "x-trace",
+                "propagation": {"clear": ["x-old"]},
+            });
+            (config, Some("traceparent"), Some("x-trace"))
+        }
+        "zipkin" => {
+            let config = json!({"http_response_header_for_traceid": "x-trace", "propagation": {"clear": ["x-old"]}});
+            (config, Some("x-b3-traceid"), Some("x-trace"))
         }
         "correlation-id" => {
             let config = json!({"header_name": "x-correlation", "echo_downstream": true});

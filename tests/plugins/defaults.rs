@@ -202,6 +202,23 @@ fn kong_defaults(plugin: &str) -> Value {
             "queue.max_entries": 10000, "queue.max_bytes": null, "queue.max_retry_time": 60.0,
             "queue.initial_retry_delay": 0.01, "queue.max_retry_delay": 60.0, "queue.concurrency_limit": 1,
         }),
+        "opentelemetry" => with_queue(json!({
+            "traces_endpoint": null, "logs_endpoint": null, "endpoint": null, "headers": {}, "resource_attributes": {},
+            "sampling_rate": 0.01, "sampling_strategy": "parent_drop_probability_fallback", "connect_timeout": 1000,
+            "send_timeout": 5000, "read_timeout": 5000, "http_response_header_for_traceid": null, "propagation": null,
+            "propagation.extract": null, "propagation.clear": [], "propagation.inject": null,
+            "propagation.default_format": null, "header_type": "preserve", "batch_span_count": null,
+            "batch_flush_delay": null,
+        })),
+        "zipkin" => with_queue(json!({
+            "http_endpoint": null, "local_service_name": "kong", "default_service_name": null, "sample_ratio": 0.001,
+            "include_credential": true, "traceid_byte_count": 16, "tags_header": "Zipkin-Tags", "static_tags": [],
+            "static_tags[].name": null, "static_tags[].value": null, "http_span_name": "method",
+            "connect_timeout": 2000, "send_timeout": 5000, "read_timeout": 5000,
+            "http_response_header_for_traceid": null, "phase_duration_flavor": "annotations", "propagation": null,
+            "propagation.extract": null, "propagation.clear": [], "propagation.inject": null,
+            "propagation.default_format": null, "header_type": "preserve", "default_header_type": "b3",
+        })),
         "ip-restriction" => json!({"allow": [], "deny": [], "status": 403, "message": null}),
         "jwt" => json!({
             "uri_param_names": ["jwt"], "cookie_names": [], "header_names": ["authorization"], "key_claim_name": "iss",
@@ -386,8 +403,19 @@ fn with_redis_aliases(fields: Value) -> Value {
     fields
 }
 
+/// The fields of a plugin and of its queue.
+fn with_queue(mut fields: Value) -> Value {
+    let queue = json!({
+        "queue": null, "queue.max_batch_size": 1, "queue.max_coalescing_delay": 1.0, "queue.max_entries": 10000,
+        "queue.max_bytes": null, "queue.max_retry_time": 60.0, "queue.initial_retry_delay": 0.01,
+        "queue.max_retry_delay": 60.0, "queue.concurrency_limit": 1,
+    });
+    fields.as_object_mut().unwrap().extend(queue.as_object().unwrap().clone());
+    fields
+}
+
 /// Top-level fields that Kong 3.10 does not have, each after the name of its plugin.
-const NOT_IN_KONG_3_10: [&str; 21] = [
+const NOT_IN_KONG_3_10: [&str; 25] = [
     "basic-auth brute_force_protection",
     "basic-auth identity_realms",
     "header-cert-auth crls",
@@ -407,8 +435,12 @@ const NOT_IN_KONG_3_10: [&str; 21] = [
     "oauth2-introspection ssl_verify",
     "opa keepalive",
     "opa timeout",
+    "opentelemetry sampling_strategy",
+    "opentelemetry ssl_verify",
     "session former_secret",
     "session redis",
+    "zipkin sampling_strategy",
+    "zipkin ssl_verify",
 ];
 
 // docs/kong-compatibility.md, 4.0

@@ -103,6 +103,7 @@ mod tls;
 mod tls_harness;
 mod tls_passthrough;
 mod tls_stream_termination;
+mod tracing;
 mod transport;
 mod udp;
 mod udp_options;

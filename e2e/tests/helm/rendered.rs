@@ -163,10 +163,9 @@ fn sample(flag: &str) -> Option<(Value, &'static [&'static str])> {
         "kong-compat-fail-open" => (json!(true), &["--kong-compat-fail-open"]),
         "ingress-http-listen" => (json!("0.0.0.0:8080"), &["--ingress-http-listen=0.0.0.0:8080"]),
         "ingress-https-listen" => (json!("off"), &["--ingress-https-listen=off"]),
-        "ingress-stream-ports" => (
-            json!(["9000", "5353/udp"]),
-            &["--ingress-stream-ports=9000", "--ingress-stream-ports=5353/udp"],
-        ),
+        "ingress-stream-ports" => {
+            (json!(["9000", "5353/udp"]), &["--ingress-stream-ports=9000", "--ingress-stream-ports=5353/udp"])
+        }
         "ingress-public-ports" => (json!("80,443"), &["--ingress-public-ports=80,443"]),
         "ingress-default-certificate" => (json!("a/b"), &["--ingress-default-certificate=a/b"]),
         "publish-service" => (json!(["a/b", "c/d"]), &["--publish-service=a/b", "--publish-service=c/d"]),
@@ -217,6 +216,10 @@ fn sample(flag: &str) -> Option<(Value, &'static [&'static str])> {
         "log-format" => (json!("text"), &["--log-format=text"]),
         "access-log" => (json!("off"), &["--access-log=off"]),
         "access-log-fields" => (json!(["status", "time"]), &["--access-log-fields=status", "--access-log-fields=time"]),
+        "trace-otlp-endpoint" => (json!("http://collector:4318"), &["--trace-otlp-endpoint=http://collector:4318"]),
+        "trace-sampling" => (json!(0.5), &["--trace-sampling=0.5"]),
+        "trace-propagation" => (json!(["w3c", "b3"]), &["--trace-propagation=w3c", "--trace-propagation=b3"]),
+        "trace-headers-file" => (json!("/etc/portico/headers"), &["--trace-headers-file=/etc/portico/headers"]),
         "metrics-max-series" => (json!(5000), &["--metrics-max-series=5000"]),
         "color" => (json!("never"), &["--color=never"]),
         _ => return None,

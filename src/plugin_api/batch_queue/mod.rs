@@ -46,6 +46,24 @@ pub trait BatchSender: Send + Sync + 'static {
 
     /// Sends one batch. Returns whether the server has accepted it.
     fn send(&self, body: Bytes) -> BoxFuture<'static, bool>;
+
+    /// Sends one batch to a server that says what is to become of it.
+    fn deliver(&self, body: Bytes) -> BoxFuture<'static, BatchOutcome> {
+        let sending = self.send(body);
+        Box::pin(async move { if sending.await { BatchOutcome::Accepted } else { BatchOutcome::Failed } })
+    }
+}
+
+/// What became of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BatchOutcome {
+    Accepted,
+    /// The batch is sent again.
+    Failed,
+    /// The batch is sent again after this time, or the longest delay between retries if that is shorter.
+    Later(Duration),
+    /// The server would never accept the batch.
+    Refused,
 }
 
 /// The handle with which a plugin adds entries. Dropping it closes the queue.
@@ -351,8 +369,11 @@ impl QueueCore {
         let began = Instant::now();
         let mut delay = initial_retry_delay.min(max_retry_delay);
         let counter = loop {
-            if sender.send(body.clone()).await {
-                break &self.counters.sent;
+            match sender.deliver(body.clone()).await {
+                BatchOutcome::Accepted => break &self.counters.sent,
+                BatchOutcome::Refused => break &self.counters.dropped_failed,
+                BatchOutcome::Failed => {}
+                BatchOutcome::Later(time) => delay = delay.max(time.min(max_retry_delay)),
             }
             if max_retry_time.is_none_or(|limit| began.elapsed() + delay > limit) {
                 break &self.counters.dropped_failed;

@@ -339,3 +339,58 @@ async fn first_retry_may_be_early_and_further_ones_have_a_least_delay() {
         assert_eq!(times, expected, "{max_retry_delay}");
     }
 }
+
+/// Responds with these deliveries, and then accepts.
+struct Scripted {
+    began: Instant,
+    deliveries: Mutex<Vec<BatchOutcome>>,
+    times: Mutex<Vec<u64>>,
+}
+
+impl BatchSender for Scripted {
+    fn encode(&self, entries: &[Bytes]) -> Bytes {
+        entries.concat().into()
+    }
+
+    fn send(&self, _body: Bytes) -> BoxFuture<'static, bool> {
+        unreachable!("`deliver` is called")
+    }
+
+    fn deliver(&self, _body: Bytes) -> BoxFuture<'static, BatchOutcome> {
+        self.times.lock().push(self.began.elapsed().as_secs());
+        let delivery = self.deliveries.lock().pop().unwrap_or(BatchOutcome::Accepted);
+        Box::pin(async move { delivery })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn servers_delay_retries_and_refuse_batches() {
+    let second = Duration::from_secs(1);
+    let cases = [
+        // The server asks for more than the longest delay.
+        (vec![BatchOutcome::Later(100 * second)], vec![0, 30], (1, 0)),
+        (vec![BatchOutcome::Failed, BatchOutcome::Later(7 * second)], vec![0, 7, 21], (1, 0)),
+        (vec![BatchOutcome::Refused], vec![0], (0, 1)),
+    ];
+    for (deliveries, times, (sent, dropped)) in cases {
+        let sender =
+            Arc::new(Scripted { began: Instant::now(), deliveries: Mutex::new(deliveries), times: Mutex::default() });
+        let state = PluginState::default();
+        let services: Arc<dyn PluginServices> = Arc::new(LocalServices);
+        let notes = BuildNotes::default();
+        let cx = BuildCx {
+            object: "KongPlugin/default/log",
+            state: &state,
+            services: &services,
+            node: "test",
+            notes: &notes,
+        };
+        let settings = QueueSettings { initial_retry_delay: second, max_retry_delay: 30 * second, ..settings() };
+        let queue = BatchQueue::start(settings, Arc::clone(&sender) as _, &cx);
+        push_all(&queue, &["a"]);
+        sleep(Duration::from_secs(50)).await; // Time is paused.
+        assert_eq!(*sender.times.lock(), times);
+        let counts = queue.counts();
+        assert_eq!((counts.sent, counts.dropped_failed), (sent, dropped), "{times:?}");
+    }
+}

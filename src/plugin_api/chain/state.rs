@@ -14,6 +14,7 @@ use crate::plugin_api::context::{Identity, PluginData, ResponseHeaders};
 use crate::plugin_api::endpoint_timeouts::EndpointTimeouts;
 use crate::plugin_api::plugin_regex::RemainingRegexSteps;
 use crate::plugin_api::timing::PhaseTimings;
+use crate::plugin_api::trace::RequestTrace;
 
 /// The state of a chain for one request, from `access` to `log`.
 #[derive(Default)]
@@ -38,6 +39,8 @@ pub struct ChainState {
     pub(super) consumer_plugins: Option<Arc<ConsumerPlugins>>,
     /// See [`RequestCx::regex_steps`](crate::plugin_api::RequestCx::regex_steps).
     pub(super) regex_steps: RemainingRegexSteps,
+    /// The trace of the request, if a tracer is active.
+    pub trace: Option<Box<RequestTrace>>,
     /// Duration of each plugin in each phase.
     pub timings: PhaseTimings,
     /// The filters of the response body, in the order in which plugins added them.

@@ -3,10 +3,12 @@
 //! ```text
 //!   BatchQueue ─▶ StreamSender    entries on a TCP connection that stays open
 //!              ─▶ DatagramSender  UDP datagrams
+//!              ─▶ HttpSender      bodies of HTTP requests
 //! ```
 
 mod datagrams;
 mod entry_stream;
+mod http_requests;
 mod reports;
 mod server;
 mod severity;
@@ -18,6 +20,7 @@ use std::time::Duration;
 
 pub use datagrams::{DatagramSender, Packing};
 pub use entry_stream::{Framing, StreamSender};
+pub use http_requests::{HttpBody, HttpSender, parse_request_headers};
 pub use reports::DeliveryReports;
 pub use server::parse_server;
 pub use severity::{Severities, SyslogMessage, SyslogSeverity};

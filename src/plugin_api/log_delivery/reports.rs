@@ -16,6 +16,8 @@ pub struct DeliveryReports {
     diagnostic: ServerDiagnostic,
     /// The field of the configuration that names the server.
     field: &'static str,
+    /// What is sent, such as `logs`.
+    entries: &'static str,
     /// Whether the last batch was not accepted.
     is_failing: AtomicBool,
 }
@@ -23,8 +25,13 @@ pub struct DeliveryReports {
 impl DeliveryReports {
     /// For the server that `field` of a configuration names.
     pub fn new(field: &'static str, cx: &BuildCx<'_>) -> Arc<Self> {
+        DeliveryReports::of("logs", field, cx)
+    }
+
+    /// For a server that gets something else than logs, such as `traces`.
+    pub fn of(entries: &'static str, field: &'static str, cx: &BuildCx<'_>) -> Arc<Self> {
         let diagnostic = ServerDiagnostic::new(cx);
-        Arc::new(DeliveryReports { diagnostic, field, is_failing: AtomicBool::new(false) })
+        Arc::new(DeliveryReports { diagnostic, field, entries, is_failing: AtomicBool::new(false) })
     }
 
     /// Records how the last batch ended. `failure`: the server and why it did not accept the batch.
@@ -33,13 +40,13 @@ impl DeliveryReports {
         let object = self.diagnostic.object();
         match failure {
             Some(error) if !was_failing => {
-                warn!(object, error, "Logs of requests are not accepted; sending them again");
-                let message = format!("does not accept logs: {error}");
+                warn!(object, error, "The {} of requests are not accepted; sending them again", self.entries);
+                let message = format!("does not accept {}: {error}", self.entries);
                 let remedy = "check that the server is running and accepts what this plugin sends";
                 self.diagnostic.set(Some(Diagnostic::in_config(self.field, message, remedy)));
             }
             None if was_failing => {
-                info!(object, "Logs of requests are accepted again");
+                info!(object, "The {} of requests are accepted again", self.entries);
                 self.diagnostic.set(None);
             }
             _ => {}

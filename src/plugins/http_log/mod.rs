@@ -20,8 +20,6 @@
 //! `Proxy-Authorization`, and all credentials that plugins of the route read, also where a field such as `Referer` or
 //! `Location` repeats a query. Values with more than 8 KiB are cut.
 
-mod batch_sender;
-
 #[cfg(test)]
 mod tests;
 
@@ -35,11 +33,10 @@ use http::{HeaderMap, HeaderValue, Method};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use self::batch_sender::HttpDelivery;
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::authentication::parse_header_name;
 use crate::plugin_api::batch_queue::{BatchQueue, QueueConfig, QueueSettings};
 use crate::plugin_api::consumers::{hex, sha256};
+use crate::plugin_api::log_delivery::{DeliveryReports, HttpBody, HttpSender, parse_request_headers};
 use crate::plugin_api::log_fields::CustomFields;
 use crate::plugin_api::remote::MAX_REMOTE_TIMEOUT;
 use crate::plugin_api::{
@@ -149,8 +146,9 @@ impl PluginKind for HttpLog {
         let name = format!("{} {}", cx.object, config.fingerprint(&settings));
         let request = config.request(&url, headers, cx);
         let queue = cx.state.get_or_create(&name, || {
-            let delivery = HttpDelivery::new(request, settings.max_batch_size > 1, cx);
-            BatchQueue::start(settings, Arc::new(delivery), cx)
+            let body = if settings.max_batch_size > 1 { HttpBody::JsonList } else { HttpBody::JsonObject };
+            let sender = HttpSender::new(request, body, DeliveryReports::new("http_endpoint", cx), cx).retry_all();
+            BatchQueue::start(settings, Arc::new(sender), cx)
         });
         Ok(HttpLog { queue, custom_fields })
     }
@@ -181,36 +179,12 @@ impl Config {
     }
 
     fn parse_headers(&self, invalid: &mut Vec<Diagnostic>) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        for (name, value) in &self.headers {
-            let path = format!("headers[{name}]");
-            let name = match parse_header_name(&path, name) {
-                Ok(name) => name,
-                Err(error) => {
-                    invalid.push(error);
-                    continue;
-                }
-            };
-            let reserved = match name {
-                HOST => Some("remove it: the host is that of `http_endpoint`"),
-                CONTENT_TYPE => Some("remove it, and set `content_type`"),
-                CONTENT_LENGTH => Some("remove it: the length is that of each body"),
-                _ => None,
-            };
-            if let Some(remedy) = reserved {
-                invalid.push(Diagnostic::in_config(path, "cannot be set", remedy));
-                continue;
-            }
-            // The value may be a secret, so the message does not contain it.
-            let Ok(mut value) = HeaderValue::from_str(value) else {
-                let remedy = "use visible ASCII characters and spaces only";
-                invalid.push(Diagnostic::in_config(path, "is not a valid header value", remedy));
-                continue;
-            };
-            value.set_sensitive(true);
-            headers.insert(name, value);
-        }
-        headers
+        let reserved = [
+            (HOST, "remove it: the host is that of `http_endpoint`"),
+            (CONTENT_TYPE, "remove it, and set `content_type`"),
+            (CONTENT_LENGTH, "remove it: the length is that of each body"),
+        ];
+        parse_request_headers(&self.headers, &reserved, invalid)
     }
 
     /// The settings of the queue, after the deprecated fields were applied.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::num::NonZeroUsize;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -26,6 +26,7 @@ use crate::proxy::http::fields::product_names::{ProductHeaderMode, ProductHeader
 use crate::proxy::limits::ProxyLimits;
 use crate::proxy::record::access_log::AccessLogger;
 use crate::proxy::record::observations::ObservedRequests;
+use crate::proxy::record::request_tracer::RequestTracer;
 use crate::proxy::record::stats::ProxyStats;
 use crate::proxy::unforwarded_budget::UnforwardedBudget;
 use crate::proxy::worker::WorkerShared;
@@ -66,6 +67,7 @@ pub struct Proxy {
     loads: Arc<WorkerLoads>,
     stats: Arc<ProxyStats>,
     observed: Arc<ObservedRequests>,
+    tracer: Arc<OnceLock<RequestTracer>>,
     own_sockets: Arc<OwnSockets>,
     allow_port_sharing: bool,
     /// The lock serializes `reconcile` and `drain`.
@@ -93,6 +95,7 @@ impl Proxy {
             .with_budgets(Arc::clone(&buffers), Arc::clone(&unforwarded));
         let stats = Arc::new(stats);
         let observed: Arc<ObservedRequests> = Arc::default();
+        let tracer: Arc<OnceLock<RequestTracer>> = Arc::default();
         let own_sockets: Arc<OwnSockets> = Arc::default();
         let shared = ProcessShared {
             clients: Arc::new(ClientBudget::new(limits.max_connections)),
@@ -114,6 +117,7 @@ impl Proxy {
                 log: config.access_log,
                 stats: Arc::clone(&stats),
                 observed: Arc::clone(&observed),
+                tracer: Arc::clone(&tracer),
                 tls: Arc::new(TlsTerminator::new(&config.tls).map_err(io::Error::other)?),
                 proxy_protocol_peers: config.proxy_protocol_peers,
                 buffers,
@@ -133,6 +137,7 @@ impl Proxy {
             loads: WorkerLoads::new(count),
             stats,
             observed,
+            tracer,
             own_sockets,
             allow_port_sharing: config.allow_port_sharing,
             listening: Mutex::default(),
@@ -142,6 +147,11 @@ impl Proxy {
     /// The statistics, to be registered as a metrics collector.
     pub fn stats(&self) -> Arc<ProxyStats> {
         Arc::clone(&self.stats)
+    }
+
+    /// Traces all requests from now on. Only the first call has an effect.
+    pub fn trace(&self, tracer: RequestTracer) {
+        self.tracer.get_or_init(|| tracer);
     }
 
     /// The requests that are observed.

@@ -4,4 +4,5 @@
 
 pub mod access_log;
 pub mod observations;
+pub(in crate::proxy) mod request_tracer;
 pub(in crate::proxy) mod stats;

@@ -87,6 +87,7 @@ impl Drop for ConnectionRecord<'_> {
             retry_stop: None,
             consumer: None,
             request_id: None,
+            trace: None,
             error: (outcome != StreamOutcome::Completed).then(|| outcome.label()),
             user_agent: None,
         });

@@ -10,7 +10,7 @@ pub(in crate::proxy) mod snapshot_view;
 use std::cell::{Cell, OnceCell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::{ArcSwap, Cache};
 use ipnet::IpNet;
@@ -24,6 +24,7 @@ use super::connection::tls::TlsTerminator;
 use super::limits::ProxyLimits;
 use super::record::access_log::{AccessLogger, WorkerAccessLog};
 use super::record::observations::ObservedRequests;
+use super::record::request_tracer::RequestTracer;
 use super::record::stats::{ProxyStats, RequestLabels, RequestSeries, WorkerStats};
 use super::unforwarded_budget::{UnforwardedBudget, WorkerUnforwarded};
 use crate::snapshot::{BindAddress, Snapshot};
@@ -36,6 +37,8 @@ pub(in crate::proxy) struct WorkerShared {
     pub(in crate::proxy) log: Arc<AccessLogger>,
     pub(in crate::proxy) stats: Arc<ProxyStats>,
     pub(in crate::proxy) observed: Arc<ObservedRequests>,
+    /// Set before the first request if all requests are traced.
+    pub(in crate::proxy) tracer: Arc<OnceLock<RequestTracer>>,
     pub(in crate::proxy) tls: Arc<TlsTerminator>,
     /// One permit per TLS handshake of the whole process.
     pub(in crate::proxy) handshake_permits: Arc<HandshakePermits>,
@@ -55,6 +58,7 @@ pub(in crate::proxy) struct Worker {
     pub(in crate::proxy) limits: ProxyLimits,
     pub(in crate::proxy) log: WorkerAccessLog,
     pub(in crate::proxy) observed: Arc<ObservedRequests>,
+    tracer: Arc<OnceLock<RequestTracer>>,
     pub(in crate::proxy) tls: Arc<TlsTerminator>,
     pub(in crate::proxy) handshake_permits: Arc<HandshakePermits>,
     proxy_protocol_peers: Vec<IpNet>,
@@ -81,6 +85,7 @@ impl Worker {
             limits: shared.limits,
             log: shared.log.add_worker(shared.stats.worker_count()),
             observed: shared.observed,
+            tracer: shared.tracer,
             tls: shared.tls,
             handshake_permits: shared.handshake_permits,
             proxy_protocol_peers: shared.proxy_protocol_peers,
@@ -107,6 +112,11 @@ impl Worker {
             *view = Rc::new(view.next(Arc::clone(current)));
         }
         Rc::clone(&view)
+    }
+
+    /// The tracer of all requests, if there is one.
+    pub(in crate::proxy) fn tracer(&self) -> Option<&RequestTracer> {
+        self.tracer.get()
     }
 
     /// The number of workers of the process.

@@ -49,6 +49,7 @@ pub(in crate::proxy) fn record_malformed(exchange: &ClientExchange, input: Malfo
         retry_stop: None,
         consumer: None,
         request_id: id,
+        trace: None,
         error: Some(reason),
         user_agent: head.headers.remove(USER_AGENT),
     });

@@ -9,6 +9,7 @@ use super::attempts::Attempts;
 use super::response_deadline::ResponseDeadline;
 use crate::plugin_api::completed_request::LoggedHeads;
 use crate::proxy::record::observations::ObservedRequest;
+use crate::proxy::record::request_tracer::TracedRequest;
 use crate::proxy::record::stats::RequestSeries;
 
 /// What has happened to a request so far. Forwarding writes what concerns its attempts, the steps write the rest.
@@ -27,6 +28,8 @@ pub(in crate::proxy) struct RequestFacts {
     pub(in crate::proxy) deadline: Option<Box<ResponseDeadline>>,
     /// Set if the admin listener has registered the token of the request.
     pub(in crate::proxy) observed: Option<Box<ObservedRequest>>,
+    /// Set only if all requests are traced.
+    pub(in crate::proxy) traced: Option<Box<TracedRequest>>,
     /// Set only if the access log is on.
     pub(in crate::proxy) logged: Option<LoggedRequest>,
 }
@@ -68,6 +71,7 @@ impl RequestFacts {
             bytes_out: 0,
             deadline: None,
             observed,
+            traced: None,
             logged,
         }
     }

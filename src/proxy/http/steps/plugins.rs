@@ -92,6 +92,9 @@ pub(in crate::proxy) async fn run_access(
         },
     );
     let run = record.plugin_run.insert(run);
+    if let Some(traced) = &record.facts.traced {
+        run.state.trace = Some(Box::new(traced.context));
+    }
     let uri_captures = RouteCaptures::new(routed.matched, routed.path.path());
     let reply = {
         // Pinned here, since the large future would be moved with each call that gets it.

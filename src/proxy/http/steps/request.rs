@@ -149,6 +149,9 @@ async fn prepare<'r>(
     }
     cx.enter(RequestStep::RequestHeaders);
     request_headers::set(cx, &mut routed, request)?;
+    if let Some((traced, tracer)) = cx.record.facts.traced.as_deref().zip(cx.exchange().worker().tracer()) {
+        tracer.inject(traced, request.headers_mut());
+    }
     cx.enter(RequestStep::AccessPlugins);
     if let Some(chain) = &routed.rule.plugins {
         if chain.may_wait(&cx.view.snapshot.consumers) {

@@ -1,14 +1,15 @@
 //! Per-request accounting: records metrics and the access-log entry exactly once, on completion or on drop.
 
 use std::rc::Rc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
-use http::{HeaderMap, Request};
+use http::{HeaderMap, Request, StatusCode};
 use tokio::time::Instant;
 
 use super::external_auth::authorization_record::AuthorizationRecord;
 use super::plugin_run::PluginRun;
 use crate::plugin_api::FieldNames;
+use crate::plugin_api::trace::RequestTrace;
 use crate::proxy::http::exchange::activity::ActivityPhase;
 use crate::proxy::http::exchange::client_exchange::ClientExchange;
 use crate::proxy::http::fields::field_policy::{ResponseTrailerPolicy, clean_response_trailers};
@@ -16,6 +17,7 @@ use crate::proxy::http::fields::headers::X_REQUEST_ID;
 use crate::proxy::http::record::request_error::{CLIENT_DISCONNECTED, client_disconnected_status};
 use crate::proxy::http::record::request_facts::{LoggedRequest, RequestFacts};
 use crate::proxy::record::access_log::{AccessLogRecord, protocol_name};
+use crate::proxy::record::request_tracer::EndedRequest;
 use crate::snapshot::cors::CorsHeaders;
 use crate::turn_clock;
 use crate::upstream::{EndpointPick, RetryStop};
@@ -45,9 +47,10 @@ impl RequestRecord {
         let request_id =
             existing_id.filter(|id| !id.is_empty()).cloned().unwrap_or_else(|| exchange.http.request_ids.next());
         let logged = (!worker.log.is_off()).then(|| LoggedRequest::new(request));
+        let traced = worker.tracer().map(|tracer| tracer.begin(request, exchange.client.trusted));
         RequestRecord {
             exchange: Rc::clone(exchange),
-            facts: RequestFacts::new(request_id, observed, logged),
+            facts: RequestFacts { traced, ..RequestFacts::new(request_id, observed, logged) },
             cors_headers: None,
             authorization: None,
             plugin_run: None,
@@ -93,11 +96,13 @@ impl RequestRecord {
         if let Some(run) = &self.plugin_run {
             run.run_log(&self.exchange, &self.facts, status, duration);
         }
+        self.end_trace(status, duration);
         if let Some(observed) = &mut self.facts.observed {
             let picked = self.facts.attempts.pick().map(EndpointPick::name);
             observed.finish(status, self.facts.attempts.endpoint(), picked, self.facts.error);
         }
         if let Some(logged) = self.facts.logged.take() {
+            let trace = self.trace();
             worker.log.write(&AccessLogRecord {
                 time: SystemTime::now() - duration,
                 client: self.exchange.address,
@@ -119,10 +124,38 @@ impl RequestRecord {
                 retry_stop: self.facts.attempts.retry_stop().map(RetryStop::name),
                 consumer: self.plugin_run.as_ref().and_then(|run| run.consumer_name()),
                 request_id: Some(self.facts.request_id.clone()),
+                trace,
                 error: self.facts.error,
                 user_agent: logged.user_agent,
             });
         }
+    }
+}
+
+impl RequestRecord {
+    /// Passes the spans of the request to the tracer of all requests.
+    fn end_trace(&self, status: StatusCode, duration: Duration) {
+        let Some((tracer, traced)) = self.exchange.worker().tracer().zip(self.facts.traced.as_deref()) else { return };
+        let Some(series) = self.facts.series.as_deref() else { return };
+        let ended = EndedRequest {
+            started_instant: self.exchange.activity.started_at.get(),
+            duration,
+            client: self.exchange.address.ip(),
+            is_tls: self.exchange.tls.is_some(),
+            status,
+            error: self.facts.error,
+            request_id: &self.facts.request_id,
+            attempts: self.facts.attempts.as_slice(),
+            series,
+        };
+        let timings = self.plugin_run.iter().flat_map(|run| run.state.timings.all());
+        tracer.end(traced, &ended, timings);
+    }
+
+    /// The trace of the request, if a tracer is active.
+    fn trace(&self) -> Option<RequestTrace> {
+        let of_plugin = self.plugin_run.as_ref().and_then(|run| run.state.trace.as_deref());
+        of_plugin.or(self.facts.traced.as_ref().map(|traced| &traced.context)).copied()
     }
 }
 

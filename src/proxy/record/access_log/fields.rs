@@ -32,6 +32,8 @@ pub enum AccessLogField {
     RetryStop,
     Consumer,
     RequestId,
+    TraceId,
+    SpanId,
     Error,
     UserAgent,
 }
@@ -66,6 +68,8 @@ impl AccessLogField {
         (AccessLogField::RetryStop, "retry_stop"),
         (AccessLogField::Consumer, "consumer"),
         (AccessLogField::RequestId, "request_id"),
+        (AccessLogField::TraceId, "trace_id"),
+        (AccessLogField::SpanId, "span_id"),
         (AccessLogField::Error, "error"),
         (AccessLogField::UserAgent, "user_agent"),
     ];
@@ -77,7 +81,7 @@ impl AccessLogField {
 
     /// Whether the field is written by default. Queries and consumers are written only if configured, for privacy;
     /// the time to connect, because only TCP connections have one; circuits and limits, because `error` names them; and
-    /// attempts and picks, because those of most requests are alike.
+    /// attempts and picks, because those of most requests are alike; and traces, because most requests have none.
     pub fn is_default(self) -> bool {
         !matches!(
             self,
@@ -89,6 +93,8 @@ impl AccessLogField {
                 | AccessLogField::Limited
                 | AccessLogField::Tries
                 | AccessLogField::RetryStop
+                | AccessLogField::TraceId
+                | AccessLogField::SpanId
         )
     }
 
@@ -134,6 +140,8 @@ impl AccessLogField {
             AccessLogField::RetryStop => "retry_stop=",
             AccessLogField::Consumer => "consumer=",
             AccessLogField::RequestId => "id=",
+            AccessLogField::TraceId => "trace=",
+            AccessLogField::SpanId => "span=",
             AccessLogField::Error => "error=",
             AccessLogField::UserAgent => "agent=",
         }

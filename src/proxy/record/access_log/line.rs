@@ -175,6 +175,12 @@ impl<'r> LogValue<'r> {
             AccessLogField::RetryStop => LogValue::text_or_none(record.retry_stop),
             AccessLogField::Consumer => LogValue::text_or_none(record.consumer.as_deref()),
             AccessLogField::RequestId => header(&record.request_id),
+            AccessLogField::TraceId => {
+                record.trace.map_or(LogValue::None, |trace| LogValue::Text(Cow::Owned(trace.trace.long_text())))
+            }
+            AccessLogField::SpanId => {
+                record.trace.map_or(LogValue::None, |trace| LogValue::Text(Cow::Owned(trace.server_span.to_string())))
+            }
             AccessLogField::Error => LogValue::text_or_none(record.error),
             AccessLogField::UserAgent => header(&record.user_agent),
         }
@@ -315,6 +321,7 @@ pub(super) mod testing {
             retry_stop: None,
             consumer: None,
             request_id: Some(HeaderValue::from_static("id")),
+            trace: None,
             error: None,
             user_agent: Some(HeaderValue::from_bytes(b"a \"b\"\t\xff").unwrap()),
         }

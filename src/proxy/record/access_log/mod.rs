@@ -29,6 +29,7 @@ use self::queue::{LineBatch, LineQueue};
 use self::sink::AccessLogSink;
 use super::stats::RequestSeries;
 use crate::plugin_api::completed_request::Attempt;
+use crate::plugin_api::trace::RequestTrace;
 use crate::upstream::EndpointPick;
 
 /// Where the access log is written.
@@ -80,6 +81,7 @@ pub(in crate::proxy) struct AccessLogRecord<'r> {
     /// The consumer that a plugin authenticated.
     pub(in crate::proxy) consumer: Option<Arc<str>>,
     pub(in crate::proxy) request_id: Option<HeaderValue>,
+    pub(in crate::proxy) trace: Option<RequestTrace>,
     /// The reason of the request error, or why the TCP connection did not end regularly.
     pub(in crate::proxy) error: Option<&'static str>,
     pub(in crate::proxy) user_agent: Option<HeaderValue>,

@@ -44,7 +44,7 @@ pub(super) struct DurationsByKind(Vec<KindDurations>);
 
 impl DurationsByKind {
     fn add(&mut self, timing: PhaseTiming) {
-        let PhaseTiming { plugin, phase, duration } = timing;
+        let PhaseTiming { plugin, phase, duration, .. } = timing;
         let index = self.0.iter().position(|kind| std::ptr::eq(kind.plugin, plugin)).unwrap_or_else(|| {
             self.0.push(KindDurations { plugin, phases: Default::default() });
             self.0.len() - 1
@@ -178,6 +178,8 @@ impl ProxyStats {
 mod tests {
     use std::sync::Arc;
 
+    use tokio::time::Instant;
+
     use super::super::exposition::testing::{assert_line, scrape};
     use super::*;
 
@@ -185,7 +187,12 @@ mod tests {
     fn plugin_durations_of_workers_are_merged() {
         let stats = Arc::new(ProxyStats::new(2, 10, Arc::default()));
         for worker in 0..2 {
-            let timing = |phase, micros| PhaseTiming { plugin: "jwt", phase, duration: Duration::from_micros(micros) };
+            let timing = |phase, micros| PhaseTiming {
+                plugin: "jwt",
+                phase,
+                started_at: Instant::now(),
+                duration: Duration::from_micros(micros),
+            };
             stats.worker(worker).record_plugins(
                 [timing(PluginPhase::Access, 5), timing(PluginPhase::Response, 20_000_000)].into_iter(),
             );
@@ -217,7 +224,8 @@ mod tests {
             (1, "cors", PluginPhase::Response, 5),
             (1, "cors", PluginPhase::Body, 6),
         ] {
-            let timing = PhaseTiming { plugin, phase, duration: Duration::from_secs(seconds) };
+            let timing =
+                PhaseTiming { plugin, phase, started_at: Instant::now(), duration: Duration::from_secs(seconds) };
             stats.worker(worker).record_plugins([timing].into_iter());
         }
         let text = scrape(stats);

@@ -1,0 +1,161 @@
+//! Entries as the bodies of HTTP requests.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use http::header::RETRY_AFTER;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+
+use super::DeliveryReports;
+use crate::diagnostic::Diagnostic;
+use crate::plugin_api::batch_queue::{BatchOutcome, BatchSender};
+use crate::plugin_api::kind::BuildCx;
+use crate::plugin_api::remote_request::RemoteRequest;
+use crate::plugin_api::services::PluginServices;
+
+/// Sends each batch in a request. Redirects are not followed, since their target may be an address that is blocked.
+pub struct HttpSender {
+    /// The request without its body.
+    request: RemoteRequest,
+    body: HttpBody,
+    /// Whether a batch is sent again whatever the status is.
+    retries_all: bool,
+    services: Arc<dyn PluginServices>,
+    reports: Arc<DeliveryReports>,
+}
+
+/// How entries become a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HttpBody {
+    /// Entries are JSON, and a body is one of them.
+    JsonObject,
+    /// Entries are JSON, and a body is a list of them.
+    JsonList,
+    /// A body has one entry after the other.
+    Joined,
+}
+
+impl HttpSender {
+    pub fn new(request: RemoteRequest, body: HttpBody, reports: Arc<DeliveryReports>, cx: &BuildCx<'_>) -> Self {
+        HttpSender { request, body, retries_all: false, services: Arc::clone(cx.services), reports }
+    }
+
+    /// Sends a batch again whatever the status is.
+    pub fn retry_all(self) -> Self {
+        HttpSender { retries_all: true, ..self }
+    }
+}
+
+impl BatchSender for HttpSender {
+    fn encode(&self, entries: &[Bytes]) -> Bytes {
+        match (self.body, entries) {
+            (HttpBody::JsonObject | HttpBody::Joined, [only]) => only.clone(),
+            (HttpBody::Joined, entries) => entries.concat().into(),
+            (HttpBody::JsonObject | HttpBody::JsonList, entries) => {
+                let length = entries.iter().map(|entry| entry.len() + 1).sum::<usize>() + 1;
+                let mut body = Vec::with_capacity(length);
+                for (index, entry) in entries.iter().enumerate() {
+                    body.push(if index == 0 { b'[' } else { b',' });
+                    body.extend_from_slice(entry);
+                }
+                body.push(b']');
+                body.into()
+            }
+        }
+    }
+
+    fn send(&self, body: Bytes) -> BoxFuture<'static, bool> {
+        self.deliver(body).map(|delivery| delivery == BatchOutcome::Accepted).boxed()
+    }
+
+    fn deliver(&self, body: Bytes) -> BoxFuture<'static, BatchOutcome> {
+        let request = RemoteRequest { body, ..self.request.clone() };
+        let server = format!("{}:{}", request.remote.host, request.remote.port);
+        let (reports, retries_all) = (Arc::clone(&self.reports), self.retries_all);
+        let sending = self.services.send(request);
+        async move {
+            let (delivery, failure) = match sending.await {
+                Ok(response) if response.status.as_u16() < 300 => (BatchOutcome::Accepted, None),
+                Ok(response) => {
+                    let failure = format!("{server} responded with status {}", response.status.as_u16());
+                    let asked = delivery_after(response.status, &response.headers);
+                    (if retries_all { BatchOutcome::Failed } else { asked }, Some(failure))
+                }
+                Err(error) => (BatchOutcome::Failed, Some(format!("{server}: {error}"))),
+            };
+            reports.update(failure);
+            delivery
+        }
+        .boxed()
+    }
+}
+
+/// Parses the headers that a configuration adds to requests. `reserved`: those that cannot be set, with the remedy.
+pub fn parse_request_headers(
+    headers: &BTreeMap<String, String>,
+    reserved: &[(HeaderName, &str)],
+    invalid: &mut Vec<Diagnostic>,
+) -> HeaderMap {
+    let mut parsed = HeaderMap::new();
+    for (name, value) in headers {
+        let path = format!("headers[{name}]");
+        let Ok(name) = HeaderName::from_bytes(name.as_bytes()) else {
+            let message = format!("`{name}` is not a valid header name");
+            invalid.push(Diagnostic::in_config(path, message, "use letters, digits, `-` and `_` only"));
+            continue;
+        };
+        if let Some((_, remedy)) = reserved.iter().find(|(reserved, _)| *reserved == name) {
+            invalid.push(Diagnostic::in_config(path, "cannot be set", *remedy));
+            continue;
+        }
+        // The value may be a secret, so the message does not contain it.
+        let Ok(mut value) = HeaderValue::from_str(value) else {
+            let remedy = "use visible ASCII characters and spaces only";
+            invalid.push(Diagnostic::in_config(path, "is not a valid header value", remedy));
+            continue;
+        };
+        value.set_sensitive(true);
+        parsed.insert(name, value);
+    }
+    parsed
+}
+
+/// What becomes of a batch after this response. A body that is invalid or too large would be so again.
+fn delivery_after(status: StatusCode, headers: &HeaderMap) -> BatchOutcome {
+    if [StatusCode::BAD_REQUEST, StatusCode::PAYLOAD_TOO_LARGE].contains(&status) {
+        return BatchOutcome::Refused;
+    }
+    let seconds = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
+    seconds.map_or(BatchOutcome::Failed, |seconds| BatchOutcome::Later(Duration::from_secs(seconds)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_say_what_becomes_of_a_batch() {
+        let later = BatchOutcome::Later(Duration::from_secs(7));
+        for (status, retry_after, expected) in [
+            (400, Some("7"), BatchOutcome::Refused),
+            (413, None, BatchOutcome::Refused),
+            (429, Some("7"), later),
+            (503, Some("7"), later),
+            (429, None, BatchOutcome::Failed),
+            (302, None, BatchOutcome::Failed),
+            (500, Some("-1"), BatchOutcome::Failed),
+            (503, Some("Fri, 27 Nov 2026 20:00:00 GMT"), BatchOutcome::Failed),
+        ] {
+            let mut headers = HeaderMap::new();
+            if let Some(value) = retry_after {
+                headers.insert(RETRY_AFTER, HeaderValue::from_static(value));
+            }
+            let status = StatusCode::from_u16(status).unwrap();
+            assert_eq!(delivery_after(status, &headers), expected, "{status} {retry_after:?}");
+        }
+    }
+}

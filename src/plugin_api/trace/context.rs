@@ -1,0 +1,166 @@
+//! The context of a trace: identifiers, and whether the request is recorded.
+
+use std::fmt;
+use std::num::{NonZeroU64, NonZeroU128};
+
+use super::format::TraceFormat;
+
+/// The identifier of a trace, of 64 or 128 bits. It is written with as many digits as it has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TraceId {
+    value: NonZeroU128,
+    is_short: bool,
+}
+
+/// The identifier of a span.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SpanId(NonZeroU64);
+
+/// What the fields of a request say about the trace that it belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ParentContext {
+    pub format: TraceFormat,
+    /// `None` if the fields only contain a decision.
+    pub trace: Option<TraceId>,
+    /// The span of the client that sent the request.
+    pub span: Option<SpanId>,
+    /// Whether the client records the trace; `None` if it leaves the decision to the server.
+    pub is_sampled: Option<bool>,
+}
+
+/// The trace of one request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RequestTrace {
+    pub trace: TraceId,
+    /// The span of the client.
+    pub parent: Option<SpanId>,
+    /// The span of the request.
+    pub server_span: SpanId,
+    /// The span that the endpoint gets as its parent.
+    pub upstream_span: SpanId,
+    pub is_sampled: bool,
+    /// The decision of the client, if it has made one.
+    pub parent_is_sampled: Option<bool>,
+    /// The format of the fields that the request had, if it had any.
+    pub format: Option<TraceFormat>,
+}
+
+impl TraceId {
+    /// A random identifier. It is not meant to be secret.
+    pub fn random(is_short: bool) -> Self {
+        let value = if is_short { u128::from(random_nonzero().get()) } else { fastrand::u128(1..) };
+        TraceId { value: NonZeroU128::new(value).unwrap_or(NonZeroU128::MIN), is_short }
+    }
+
+    /// `None` for 0.
+    pub fn new(value: u128) -> Option<Self> {
+        NonZeroU128::new(value).map(|value| TraceId { value, is_short: false })
+    }
+
+    /// An identifier of 64 bits. `None` for 0.
+    pub fn short(value: u64) -> Option<Self> {
+        NonZeroU128::new(value.into()).map(|value| TraceId { value, is_short: true })
+    }
+
+    /// From 16 or 32 hexadecimal digits of any case.
+    pub(super) fn parse(text: &[u8]) -> Option<Self> {
+        match text.len() {
+            16 => TraceId::short(parse_hex(text)?.try_into().ok()?),
+            32 => TraceId::new(parse_hex(text)?),
+            _ => None,
+        }
+    }
+
+    pub fn value(self) -> u128 {
+        self.value.get()
+    }
+
+    pub fn is_short(self) -> bool {
+        self.is_short
+    }
+
+    /// The lower 64 bits.
+    pub fn low(self) -> u64 {
+        let [.., a, b, c, d, e, f, g, h] = self.value().to_be_bytes();
+        u64::from_be_bytes([a, b, c, d, e, f, g, h])
+    }
+
+    /// The upper 64 bits.
+    pub fn high(self) -> u64 {
+        let [a, b, c, d, e, f, g, h, ..] = self.value().to_be_bytes();
+        u64::from_be_bytes([a, b, c, d, e, f, g, h])
+    }
+
+    /// With 32 digits.
+    pub fn long_text(self) -> String {
+        format!("{:032x}", self.value())
+    }
+}
+
+impl fmt::Display for TraceId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_short {
+            write!(formatter, "{:016x}", self.value())
+        } else {
+            write!(formatter, "{:032x}", self.value())
+        }
+    }
+}
+
+impl SpanId {
+    /// A random identifier.
+    pub fn random() -> Self {
+        SpanId(random_nonzero())
+    }
+
+    /// `None` for 0.
+    pub fn new(value: u64) -> Option<Self> {
+        NonZeroU64::new(value).map(SpanId)
+    }
+
+    /// From 16 hexadecimal digits of any case.
+    pub(super) fn parse(text: &[u8]) -> Option<Self> {
+        if text.len() != 16 {
+            return None;
+        }
+        SpanId::new(parse_hex(text)?.try_into().ok()?)
+    }
+
+    pub fn value(self) -> u64 {
+        self.0.get()
+    }
+}
+
+impl fmt::Display for SpanId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{:016x}", self.value())
+    }
+}
+
+impl RequestTrace {
+    /// Continues the trace of the client, or begins one.
+    pub fn new(parent: Option<ParentContext>, is_sampled: bool, new_ids_are_short: bool) -> Self {
+        let trace = parent.and_then(|parent| parent.trace);
+        RequestTrace {
+            trace: trace.unwrap_or_else(|| TraceId::random(new_ids_are_short)),
+            parent: trace.and(parent).and_then(|parent| parent.span),
+            server_span: SpanId::random(),
+            upstream_span: SpanId::random(),
+            is_sampled,
+            parent_is_sampled: parent.and_then(|parent| parent.is_sampled),
+            format: parent.map(|parent| parent.format),
+        }
+    }
+}
+
+/// A number of at most 32 hexadecimal digits.
+pub(super) fn parse_hex(text: &[u8]) -> Option<u128> {
+    if text.is_empty() || text.len() > 32 || !text.iter().all(u8::is_ascii_hexdigit) {
+        return None;
+    }
+    u128::from_str_radix(std::str::from_utf8(text).ok()?, 16).ok()
+}
+
+fn random_nonzero() -> NonZeroU64 {
+    NonZeroU64::new(fastrand::u64(1..)).unwrap_or(NonZeroU64::MIN)
+}

@@ -1,0 +1,64 @@
+//! How contexts pass from clients to endpoints.
+
+use http::{HeaderMap, HeaderName};
+
+use super::context::{ParentContext, RequestTrace};
+use super::extract::extract;
+use super::format::{InjectedFormat, TraceFormat};
+use super::inject::inject;
+
+/// The formats that are read and written, and the fields that are removed in between.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Propagation {
+    pub extract: Box<[TraceFormat]>,
+    pub clear: Box<[HeaderName]>,
+    pub inject: Box<[InjectedFormat]>,
+    pub default_format: TraceFormat,
+}
+
+impl Propagation {
+    /// The context of the first format that the request has.
+    pub fn extract(&self, headers: &HeaderMap) -> Option<ParentContext> {
+        self.extract.iter().find_map(|format| extract(*format, headers))
+    }
+
+    /// Writes the context for the endpoint.
+    pub fn inject(&self, context: &RequestTrace, headers: &mut HeaderMap) {
+        for name in &self.clear {
+            headers.remove(name);
+        }
+        for (index, injected) in self.inject.iter().enumerate() {
+            let format = self.resolve(*injected, context);
+            let is_repeated = self.inject[..index].iter().any(|other| self.resolve(*other, context) == format);
+            if !is_repeated {
+                inject(format, context, headers);
+            }
+        }
+    }
+
+    /// The formats in which endpoints get the context.
+    pub fn written_formats(&self, context: &RequestTrace) -> impl Iterator<Item = TraceFormat> {
+        self.inject.iter().map(|injected| self.resolve(*injected, context))
+    }
+
+    /// All fields that [`Propagation::inject`] may set or remove.
+    pub fn changed_fields(&self) -> impl Iterator<Item = &HeaderName> {
+        let preserved = self.inject.contains(&InjectedFormat::Preserve).then(|| {
+            let read = self.extract.iter().flat_map(|format| format.fields());
+            let single = self.extract.contains(&TraceFormat::B3).then(|| TraceFormat::B3Single.fields());
+            read.chain(single.into_iter().flatten()).chain(self.default_format.fields())
+        });
+        let written = self.inject.iter().filter_map(|injected| match injected {
+            InjectedFormat::Format(format) => Some(format.fields()),
+            InjectedFormat::Preserve => None,
+        });
+        self.clear.iter().chain(preserved.into_iter().flatten()).chain(written.flatten())
+    }
+
+    fn resolve(&self, injected: InjectedFormat, context: &RequestTrace) -> TraceFormat {
+        match injected {
+            InjectedFormat::Format(format) => format,
+            InjectedFormat::Preserve => context.format.unwrap_or(self.default_format),
+        }
+    }
+}

@@ -1,0 +1,273 @@
+//! Traces on the wire: spans with their parents, contexts that endpoints get, and servers that do not respond.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use portico::plugin_api::PluginState;
+use portico::plugin_api::testing::chain_with;
+use portico::plugin_api::trace::otlp::{AnyValue, ExportLogs, ExportTraces, OtlpSpan, any_value};
+use portico::plugins::REGISTRY;
+use portico::snapshot::rule::Action;
+use prost::Message;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::harness::{Client, Endpoint, forward, retries, upstream, with_timeouts_and_retries};
+use crate::http_log::{LoggingServer, consumers, loopback_services, to};
+use crate::polling::until;
+
+/// A server that accepts POST requests with a length, and keeps their heads and bodies.
+struct Collector {
+    address: SocketAddr,
+    received: Arc<Mutex<Vec<(String, Vec<u8>)>>>,
+}
+
+impl Collector {
+    async fn start() -> Collector {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let received: Arc<Mutex<Vec<_>>> = Arc::default();
+        let kept = Arc::clone(&received);
+        tokio::spawn(async move {
+            while let Ok((socket, _)) = listener.accept().await {
+                tokio::spawn(Collector::serve(socket, Arc::clone(&kept)));
+            }
+        });
+        Collector { address, received }
+    }
+
+    async fn serve(mut socket: TcpStream, kept: Arc<Mutex<Vec<(String, Vec<u8>)>>>) {
+        let mut buffer = Vec::new();
+        loop {
+            let head_end = buffer.windows(4).position(|window| window == b"\r\n\r\n");
+            let message = head_end.and_then(|end| {
+                let head = String::from_utf8(buffer[..end].to_vec()).unwrap().to_lowercase();
+                let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).expect("a length");
+                let body = buffer.get(end + 4..end + 4 + length.trim().parse::<usize>().unwrap())?.to_vec();
+                Some((head, body))
+            });
+            match message {
+                Some((head, body)) => {
+                    buffer.drain(..head.len() + 4 + body.len());
+                    assert!(head.starts_with("post "), "{head}");
+                    kept.lock().unwrap().push((head, body));
+                    socket.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+                }
+                None if socket.read_buf(&mut buffer).await.unwrap_or(0) == 0 => return,
+                None => {}
+            }
+        }
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    fn messages(&self, path: &str, content_type: &str) -> Vec<Vec<u8>> {
+        let received = self.received.lock().unwrap();
+        let matching = received.iter().filter(|(head, _)| head.starts_with(&format!("post {path} ")));
+        matching
+            .map(|(head, body)| {
+                assert!(head.contains(&format!("\r\ncontent-type: {content_type}")), "{head}");
+                body.clone()
+            })
+            .collect()
+    }
+
+    /// All spans that were received. Checks what the protocol requires of each.
+    fn spans(&self) -> Vec<OtlpSpan> {
+        let bodies = self.messages("/v1/traces", "application/x-protobuf");
+        let messages = bodies.iter().map(|body| ExportTraces::decode(&**body).unwrap());
+        let resources: Vec<_> = messages.flat_map(|message| message.resource_spans).collect();
+        let spans: Vec<OtlpSpan> =
+            resources.into_iter().flat_map(|entry| entry.scope_spans).flat_map(|scope| scope.spans).collect();
+        for span in &spans {
+            assert_eq!((span.trace_id.len(), span.span_id.len()), (16, 8), "{span:?}");
+            assert!([0, 8].contains(&span.parent_span_id.len()) && span.kind > 0 && !span.name.is_empty(), "{span:?}");
+            let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+            let age = now.as_nanos() - u128::from(span.start_time_unix_nano);
+            assert!(age < 60_000_000_000 && span.end_time_unix_nano >= span.start_time_unix_nano, "{span:?}");
+        }
+        spans
+    }
+
+    async fn wait_for_spans(&self, number: usize) -> Vec<OtlpSpan> {
+        until("spans", async || self.spans().len() >= number).await;
+        self.spans()
+    }
+}
+
+/// A proxy whose route has these plugins.
+async fn start(plugins: &[(&str, Value)], action: Action) -> LoggingServer {
+    let state = PluginState::default();
+    let plugins: Vec<_> = plugins.iter().map(|(name, config)| (REGISTRY.find(name).unwrap(), config.clone())).collect();
+    let chain = chain_with(&plugins, &state, &loopback_services());
+    LoggingServer::with_chain(chain, consumers(), state, action).await
+}
+
+fn opentelemetry(collector: &Collector) -> (&'static str, Value) {
+    let config = json!({
+        "traces_endpoint": collector.url("/v1/traces"), "sampling_rate": 1,
+        "resource_attributes": {"service.name": "edge"}, "queue": {"max_coalescing_delay": 0},
+    });
+    ("opentelemetry", config)
+}
+
+fn attribute(span: &OtlpSpan, name: &str) -> String {
+    let value = span.attributes.iter().find(|attribute| attribute.key == name).and_then(|found| found.value.clone());
+    match value {
+        Some(AnyValue { value: Some(any_value::Value::Text(text)) }) => text,
+        Some(AnyValue { value: Some(any_value::Value::Number(number)) }) => number.to_string(),
+        other => panic!("{name}: {other:?} in {span:?}"),
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The value of a field of the last request that an endpoint got.
+fn sent_field(endpoint: &Endpoint, name: &str) -> String {
+    let request = endpoint.log.requests().pop().unwrap();
+    let line =
+        request.lines().find_map(|line| line.to_lowercase().strip_prefix(&format!("{name}: ")).map(str::to_owned));
+    line.unwrap_or_else(|| panic!("no {name} in {request}"))
+}
+
+// docs/kong-compatibility.md, 4.21
+#[tokio::test]
+async fn request_with_retries_and_plugins_is_one_trace() {
+    let busy = Endpoint::responding_with("HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n").await;
+    let collector = Collector::start().await;
+    let plugins = [
+        ("key-auth", json!({"key_names": ["key"]})),
+        ("correlation-id", json!({"echo_downstream": true})),
+        opentelemetry(&collector),
+    ];
+    let server = start(&plugins, with_timeouts_and_retries(to(&busy), retries(2, &[503]))).await;
+    let mut client = Client::connect(server.server.address).await;
+    client
+        .send(
+            "GET /a?key=secret HTTP/1.1\r\nHost: a.example\r\n\
+             traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\r\n\r\n",
+        )
+        .await;
+    assert_eq!(client.response().await.status, 503);
+    let spans = collector.wait_for_spans(1).await;
+    let names: Vec<&str> = spans.iter().map(|span| &*span.name).collect();
+    let expected = [
+        "kong",
+        "kong.access.plugin.correlation-id",
+        "kong.access.plugin.key-auth",
+        "kong.access.plugin.opentelemetry",
+        "kong.header_filter.plugin.correlation-id",
+        "kong.header_filter.plugin.opentelemetry",
+        "kong.balancer",
+        "kong.balancer",
+        "kong.balancer",
+    ];
+    assert_eq!(names, expected);
+    assert!(spans.iter().all(|span| hex(&span.trace_id) == "4bf92f3577b34da6a3ce929d0e0e4736"));
+    let (root, children) = spans.split_first().unwrap();
+    assert_eq!((hex(&root.parent_span_id), root.kind), ("00f067aa0ba902b7".to_owned(), 2));
+    assert!(children.iter().all(|child| child.parent_span_id == root.span_id), "{children:?}");
+    assert_eq!((&*attribute(root, "http.method"), &*attribute(root, "http.status_code")), ("GET", "503"));
+    assert!(attribute(root, "http.url").ends_with("/a?key=REDACTED"), "{root:?}");
+    let attempts = &spans[6..];
+    for (index, attempt) in attempts.iter().enumerate() {
+        assert_eq!(attribute(attempt, "try_count"), (index + 1).to_string());
+        assert_eq!(attribute(attempt, "net.peer.port"), busy.address.port().to_string());
+        assert_eq!((&*attribute(attempt, "http.status_code"), attempt.kind), ("503", 3));
+        assert_eq!(attempt.status.as_ref().map(|status| status.code), Some(2));
+    }
+    let sent = sent_field(&busy, "traceparent");
+    assert_eq!(sent, format!("00-4bf92f3577b34da6a3ce929d0e0e4736-{}-01", hex(&attempts[2].span_id)));
+}
+
+#[tokio::test]
+async fn two_gateways_in_a_row_make_one_trace() {
+    let (endpoint, collector) = (Endpoint::ok().await, Collector::start().await);
+    let plugins = [opentelemetry(&collector)];
+    let second = start(&plugins, to(&endpoint)).await;
+    let first = start(&plugins, forward(vec![(1, upstream("second", &[second.server.address]))])).await;
+    first.get(1).await;
+    // Each has the request, two phases of the plugin, and an attempt.
+    let spans = collector.wait_for_spans(8).await;
+    let roots: Vec<_> = spans.iter().filter(|span| span.name == "kong").collect();
+    let outer = roots.iter().find(|span| span.parent_span_id.is_empty()).unwrap();
+    let inner = roots.iter().find(|span| !span.parent_span_id.is_empty()).unwrap();
+    let attempt_of = |parent: &OtlpSpan| {
+        spans.iter().find(|span| span.name == "kong.balancer" && span.parent_span_id == parent.span_id).unwrap()
+    };
+    assert_eq!(attempt_of(outer).span_id, inner.parent_span_id);
+    assert!(spans.iter().all(|span| span.trace_id == outer.trace_id), "{spans:?}");
+    let sent = sent_field(&endpoint, "traceparent");
+    assert_eq!(sent, format!("00-{}-{}-01", hex(&outer.trace_id), hex(&attempt_of(inner).span_id)));
+}
+
+#[tokio::test]
+async fn logs_have_the_identifiers_of_the_trace() {
+    let (endpoint, collector) = (Endpoint::ok().await, Collector::start().await);
+    let config = json!({"logs_endpoint": collector.url("/v1/logs"), "queue": {"max_coalescing_delay": 0}});
+    let server = start(&[("opentelemetry", config)], to(&endpoint)).await;
+    server.get(1).await;
+    let messages = || collector.messages("/v1/logs", "application/x-protobuf");
+    until("logs", async || !messages().is_empty()).await;
+    let message = ExportLogs::decode(&*messages()[0]).unwrap();
+    let record = &message.resource_logs[0].scope_logs[0].log_records[0];
+    let Some(AnyValue { value: Some(any_value::Value::Text(body)) }) = &record.body else { panic!("{record:?}") };
+    let object: Value = serde_json::from_str(body).unwrap();
+    assert_eq!((&object["request"]["uri"], &object["response"]["status"]), (&json!("/0"), &json!(200)));
+    assert_eq!(object["trace_id"], json!({"w3c": hex(&record.trace_id)}));
+    assert_eq!(object["span_id"], json!(hex(&record.span_id)));
+}
+
+// docs/kong-compatibility.md, 4.37
+#[tokio::test]
+async fn zipkin_gets_the_request_its_forwarding_and_its_attempts() {
+    let (endpoint, collector) = (Endpoint::ok().await, Collector::start().await);
+    let config = json!({
+        "http_endpoint": collector.url("/api/v2/spans"), "sample_ratio": 1,
+        "static_tags": [{"name": "environment", "value": "test"}], "queue": {"max_coalescing_delay": 0},
+    });
+    let server = start(&[("zipkin", config)], to(&endpoint)).await;
+    let mut client = Client::connect(server.server.address).await;
+    client.send("GET /a HTTP/1.1\r\nHost: a.example\r\nZipkin-Tags: team=shop; http.method=forged\r\n\r\n").await;
+    assert_eq!(client.response().await.status, 200);
+    let messages = || collector.messages("/api/v2/spans", "application/json");
+    until("spans", async || !messages().is_empty()).await;
+    let spans: Vec<Value> = serde_json::from_slice(&messages()[0]).unwrap();
+    let [request, proxy, attempt] = &spans[..] else { panic!("{spans:?}") };
+    assert_eq!((&request["name"], &request["kind"]), (&json!("GET"), &json!("SERVER")));
+    let tags = &request["tags"];
+    assert_eq!(
+        (&tags["environment"], &tags["team"], &tags["http.method"]),
+        (&json!("test"), &json!("shop"), &json!("GET"))
+    );
+    assert_eq!(
+        (&tags["lc"], &tags["http.path"], &tags["http.status_code"]),
+        (&json!("kong"), &json!("/a"), &json!("200"))
+    );
+    assert!(request.get("parentId").is_none() && request["duration"].as_u64() > Some(0), "{request}");
+    assert_eq!((&proxy["name"], &proxy["parentId"]), (&json!("GET (proxy)"), &request["id"]));
+    assert_eq!((&attempt["name"], &attempt["parentId"]), (&json!("GET (balancer try 1)"), &proxy["id"]));
+    assert_eq!(proxy["tags"]["peer.hostname"], json!("127.0.0.1"));
+    assert_eq!(json!(sent_field(&endpoint, "x-b3-traceid")), request["traceId"]);
+    assert_eq!(json!(sent_field(&endpoint, "x-b3-spanid")), proxy["id"]);
+    assert_eq!(json!(sent_field(&endpoint, "x-b3-parentspanid")), request["id"]);
+}
+
+#[tokio::test]
+async fn requests_do_not_wait_for_a_server_that_hangs() {
+    let endpoint = Endpoint::ok().await;
+    // Accepts connections by its backlog, and reads nothing.
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/v1/traces", listener.local_addr().unwrap());
+    let queue = json!({"max_entries": 5, "max_batch_size": 1, "max_coalescing_delay": 0});
+    let config = json!({"traces_endpoint": url, "sampling_rate": 1, "queue": queue});
+    let server = start(&[("opentelemetry", config)], to(&endpoint)).await;
+    tokio::time::timeout(Duration::from_secs(10), server.get(20)).await.expect("requests are served");
+    server.wait_for_counts("dropped entries", |counts| counts.dropped_full >= 10).await;
+}
