@@ -14,6 +14,9 @@
 //! caches, fetched keys) is looked up by name in [`PluginState`].
 
 pub mod authentication;
+pub mod aws_credentials;
+pub mod aws_environment;
+pub mod aws_signature;
 pub mod batch_queue;
 pub mod body_filter;
 pub mod chain;
@@ -47,12 +50,14 @@ pub mod openapi;
 pub mod password;
 pub mod plugin_regex;
 pub mod redis;
+pub mod relayed_response;
 pub mod remote;
 pub mod remote_client;
 pub mod remote_request;
 pub mod remote_server;
 mod repeated_query;
 pub mod reply;
+pub mod request_json;
 pub mod route_description;
 pub mod scheme;
 #[cfg(test)]

@@ -4,6 +4,8 @@
 
 mod acl;
 mod api_version;
+mod aws_lambda;
+mod azure_functions;
 mod basic_auth;
 mod bot_detection;
 mod compression;
@@ -74,6 +76,8 @@ use crate::plugin_api::{AnyPluginKind, PluginRegistry, RegisteredKind};
 const KINDS: &[&dyn AnyPluginKind] = &[
     &RegisteredKind::<acl::Acl>::NEW,
     &RegisteredKind::<api_version::ApiVersion>::NEW,
+    &RegisteredKind::<aws_lambda::AwsLambda>::NEW,
+    &RegisteredKind::<azure_functions::AzureFunctions>::NEW,
     &RegisteredKind::<basic_auth::BasicAuth>::NEW,
     &RegisteredKind::<bot_detection::BotDetection>::NEW,
     &RegisteredKind::<compression::Compression>::NEW,

@@ -47,6 +47,10 @@ impl ExpectedKind {
 const BEFORE_FORWARD: Phases =
     Phases { access: false, before_forward: true, response: false, log: false, stream_open: false };
 
+/// What prepares a call in `access`, and makes it in place of the backend.
+const ACCESS_AND_BEFORE_FORWARD: Phases =
+    Phases { access: true, before_forward: true, response: false, log: false, stream_open: false };
+
 const EXPECTED_KINDS: &[ExpectedKind] = &[
     expected("correlation-id", 100_001, Phases::ACCESS_AND_RESPONSE),
     expected("identity-keys", 1950, Phases::ACCESS).failing_closed().without_consumers_and_groups(),
@@ -59,6 +63,8 @@ const EXPECTED_KINDS: &[ExpectedKind] = &[
     expected("opa", 920, Phases::ACCESS).failing_closed(),
     expected("internal-identity", 905, Phases::ACCESS).failing_closed(),
     expected("upstream-oauth", 760, Phases::ACCESS_AND_RESPONSE).failing_closed(),
+    expected("aws-lambda", 750, ACCESS_AND_BEFORE_FORWARD).failing_closed(),
+    expected("azure-functions", 749, ACCESS_AND_BEFORE_FORWARD).failing_closed(),
     expected("bot-detection", 2500, Phases::ACCESS).failing_closed().without_consumers_and_groups(),
     expected("cors", 2000, Phases::ACCESS_AND_RESPONSE).without_consumers_and_groups(),
     expected("session", 1900, Phases::ACCESS_AND_RESPONSE).failing_closed().without_consumers_and_groups(),
@@ -108,6 +114,10 @@ const EXPECTED_KINDS: &[ExpectedKind] = &[
 fn minimal_config(kind: &dyn AnyPluginKind) -> Value {
     match kind.name() {
         "acl" => json!({"allow": ["staff"]}),
+        "aws-lambda" => {
+            json!({"aws_region": "eu-west-1", "aws_key": "a", "aws_secret": "b", "function_name": "thumbnails"})
+        }
+        "azure-functions" => json!({"appname": "shop", "functionname": "invoices"}),
         "file-log" => json!({"path": "/dev/stdout"}),
         "error-pages" => json!({
             "pages": [{"statuses": [404], "bodies": [{"content_type": "text/plain", "template": "{{title}}"}]}],
@@ -239,6 +249,13 @@ fn configurations_that_kong_rejects(kind: &str) -> Vec<(Value, &'static str)> {
             (json!({"hide_groups_header": true}), "config"),
             (json!({"allow": ["staff"], "deny": ["guests"]}), "config"),
         ],
+        "aws-lambda" => vec![
+            (json!({"aws_region": "eu-west-1", "aws_key": "a", "function_name": "f"}), "config.aws_secret"),
+            (json!({"aws_region": "eu-west-1", "function_name": "f", "unhandled_status": 99}), "config.unhandled"),
+        ],
+        "azure-functions" => {
+            vec![(json!({"functionname": "f"}), "config.appname"), (json!({"appname": "a"}), "config.functionname")]
+        }
         "basic-auth" => vec![(json!({"realm": 5}), "config.realm")],
         "bot-detection" => vec![(json!({"allow": ["("]}), "config.allow"), (json!({"deny": ["["]}), "config.deny")],
         "correlation-id" => vec![(json!({"generator": "uuid4"}), "config.generator")],
@@ -750,7 +767,9 @@ fn changed_heads(name: &str) -> ChangedHeads {
             });
             (config, Some("x-old"), Some("deprecation"))
         }
-        "bot-detection"
+        "aws-lambda"
+        | "azure-functions"
+        | "bot-detection"
         | "datadog"
         | "file-log"
         | "compression"
