@@ -212,7 +212,7 @@ impl AwsCredentials {
         }
         let is_secure = url.is_secure;
         let request = plain_request(&url, Method::GET, headers);
-        // Plain HTTP is for addresses of the machine; all others must prove who they are.
+        // Plain HTTP is for addresses of the machine; all others must prove their name.
         let sending = if is_secure { self.services.send(request) } else { self.services.send_to_metadata(request) };
         issued_as_json(&sending.await?)
     }

@@ -58,6 +58,7 @@ pub mod remote_server;
 mod repeated_query;
 pub mod reply;
 pub mod request_json;
+pub mod request_variables;
 pub mod route_description;
 pub mod scheme;
 #[cfg(test)]
@@ -78,6 +79,7 @@ pub mod timing;
 pub mod token;
 pub mod violations;
 pub mod weighted_list;
+pub mod xml;
 
 use futures_util::future::LocalBoxFuture;
 use http::request;

@@ -1,5 +1,6 @@
 //! The response of a server that a plugin has asked in place of the backend, as the reply to the client.
 
+use bytes::Bytes;
 use http::header::{
     CONNECTION, CONTENT_LENGTH, HeaderName, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING,
     UPGRADE,
@@ -34,10 +35,14 @@ pub fn remove_fields_of_connection(headers: &mut HeaderMap) {
 
 /// The reply with the status, the fields and the body of the response.
 pub fn relay(status: StatusCode, response: RemoteResponse) -> Box<Reply> {
-    let mut reply = Reply::new(status, ReplyBody::Raw(response.body), Reply::NO_REASON);
-    reply.headers = response.headers;
-    remove_fields_of_connection(&mut reply.headers);
-    reply
+    let RemoteResponse { mut headers, body, .. } = response;
+    remove_fields_of_connection(&mut headers);
+    reply_of_backend(status, headers, body)
+}
+
+/// A reply in place of a response of the backend. It is counted and logged like that one.
+pub fn reply_of_backend(status: StatusCode, headers: HeaderMap, body: Bytes) -> Box<Reply> {
+    Box::new(Reply { status, headers, body: ReplyBody::Raw(body), reason: Reply::NO_REASON })
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 //! whose limit `app` sets.
 
 mod acl;
+mod aggregate;
 mod api_version;
 mod aws_lambda;
 mod azure_functions;
@@ -49,6 +50,7 @@ mod request_validator;
 mod response_ratelimiting;
 mod response_transformer;
 mod session;
+mod soap;
 mod standard_webhooks;
 mod statsd;
 mod syslog;
@@ -75,6 +77,7 @@ use crate::plugin_api::{AnyPluginKind, PluginRegistry, RegisteredKind};
 /// In alphabetical order. A new plugin needs a `mod` line and an entry `&RegisteredKind::<module::Plugin>::NEW` here.
 const KINDS: &[&dyn AnyPluginKind] = &[
     &RegisteredKind::<acl::Acl>::NEW,
+    &RegisteredKind::<aggregate::Aggregate>::NEW,
     &RegisteredKind::<api_version::ApiVersion>::NEW,
     &RegisteredKind::<aws_lambda::AwsLambda>::NEW,
     &RegisteredKind::<azure_functions::AzureFunctions>::NEW,
@@ -121,6 +124,7 @@ const KINDS: &[&dyn AnyPluginKind] = &[
     &RegisteredKind::<response_ratelimiting::ResponseRatelimiting>::NEW,
     &RegisteredKind::<response_transformer::ResponseTransformer>::NEW,
     &RegisteredKind::<session::SessionPlugin>::NEW,
+    &RegisteredKind::<soap::Soap>::NEW,
     &RegisteredKind::<standard_webhooks::StandardWebhooks>::NEW,
     &RegisteredKind::<statsd::Statsd>::NEW,
     &RegisteredKind::<syslog::Syslog>::NEW,

@@ -11,7 +11,7 @@ use portico::snapshot::rule::{Action, RouteFailure};
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Endpoint, Options, Route, TestServer, header, reserve_address, route, snapshot,
+    Endpoint, Options, Route, TestServer, forward, header, reserve_address, route, snapshot, upstream,
 };
 use crate::http_log::loopback_services;
 
@@ -69,7 +69,9 @@ fn is_signed(head: &str, body: &str, secret: &str) -> bool {
         key = Key::new(HMAC_SHA256, sign(&key, part.as_bytes()).as_ref());
     }
     signature == hex(sign(&key, text.as_bytes()).as_ref())
-        && ["host", "x-amz-date", "x-amz-invocation-type"].iter().all(|name| names.split(';').any(|known| known == *name))
+        && ["host", "x-amz-date", "x-amz-invocation-type"]
+            .iter()
+            .all(|name| names.split(';').any(|known| known == *name))
 }
 
 /// A rule of a Gateway needs no backend, and the function gets only requests with the right key.
@@ -125,4 +127,59 @@ async fn bodies_that_are_too_large_for_a_function_are_rejected() {
     let response = server.request("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 4194305\r\n\r\n").await;
     assert_eq!(response.status, 413);
     assert!(lambda.log.requests().is_empty());
+}
+
+#[tokio::test]
+async fn an_aggregate_calls_all_servers_and_forwards_nothing() {
+    let users = responding(|head, _| (200, json!({"target": head.split(' ').nth(1)}).to_string())).await;
+    let failing = responding(|_, _| (503, "{}".to_owned())).await;
+    let config = |on_failure: &str| {
+        json!({"calls": [
+            {"name": "user", "url": format!("http://{}/u/$(query_params.id)", users.address)},
+            {"name": "orders", "url": format!("http://{}/", failing.address), "on_failure": on_failure},
+        ]})
+    };
+    let lenient = server(&[("aggregate", config("null"))]).await;
+    let response = lenient.request("GET /?id=a%2Fb HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    assert_eq!((response.status, &*response.text()), (200, r#"{"user":{"target":"/u/a%2Fb"},"orders":null}"#));
+    assert_eq!(lenient.request("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.status, 400);
+    let strict = server(&[("aggregate", config("fail"))]).await;
+    assert_eq!(strict.request("GET /?id=1 HTTP/1.1\r\nhost: a\r\n\r\n").await.status, 502);
+}
+
+/// The endpoint gets the message with its length, and the client JSON with the status of the `Fault`.
+#[tokio::test]
+async fn soap_messages_are_converted_on_the_wire() {
+    let endpoint = Endpoint::scripted(|mut stream, _| async move {
+        while let Some(request) = stream.request().await {
+            let (head, body) = request.split_once("\r\n\r\n").unwrap();
+            let is_message = head.starts_with("POST / ") && header(head, "soapaction") == Some("\"urn:a\"");
+            let content = match body.contains("<GetPrice xmlns=\"urn:shop\"><item>apple</item></GetPrice>") {
+                true if is_message => "<r><price>1.90</price></r>",
+                _ => "<s:Fault><faultcode>s:Client</faultcode><faultstring>No</faultstring></s:Fault>",
+            };
+            let body = format!("<s:Envelope xmlns:s='u'><s:Body>{content}</s:Body></s:Envelope>");
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-type: text/xml\r\ncontent-length: {}\r\n\r\n", body.len());
+            stream.send(head + &body).await;
+        }
+    })
+    .await;
+    let config = json!({"operation": "GetPrice", "namespace": "urn:shop", "action": "urn:a"});
+    let plugins: Vec<(&dyn AnyPluginKind, Value)> = vec![(REGISTRY.find("soap").unwrap(), config)];
+    let chain = chain_with(&plugins, &PluginState::default(), &loopback_services());
+    let action = forward(vec![(1, upstream("web", &[endpoint.address]))]);
+    let (address, reserved) = reserve_address();
+    let route = Route { plugins: Some(chain), ..route(action) };
+    let server = TestServer::start(Options::default(), address, reserved, snapshot(address, vec![route]));
+    server.proxy.reconcile().await;
+    let post = async |body: &str| {
+        server.request(&format!("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n\r\n{body}", body.len())).await
+    };
+    let response = post(r#"{"item": "apple"}"#).await;
+    assert_eq!((response.status, &*response.text()), (200, r#"{"price":"1.90"}"#));
+    assert_eq!(response.header("content-type"), Some("application/json; charset=utf-8"));
+    let fault = post(r#"{"item": "pear"}"#).await;
+    assert_eq!((fault.status, fault.header("content-type")), (400, Some("application/problem+json")));
+    assert_eq!(post("{").await.status, 400);
+    assert_eq!(endpoint.log.requests().len(), 2, "what is not JSON is not forwarded");
 }

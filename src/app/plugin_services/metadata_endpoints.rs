@@ -1,5 +1,5 @@
-//! Connections to the endpoints of the machine that have the credentials of its identity. Plugins reach no other address
-//! this way, and these addresses in no other way.
+//! Connections to the endpoints of the machine that have the credentials of its identity. Plugins reach no other
+//! address this way, and these addresses in no other way.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 

@@ -38,7 +38,8 @@ pub(crate) struct Config {
     pub(super) ssl_verify: bool,
     /// Not supported: proxies between Portico and AWS.
     pub(super) proxy_url: Option<String>,
-    /// Timeout of an invocation in milliseconds, from connecting to the end of the response. At most 60000 takes effect.
+    /// Timeout of an invocation in milliseconds, from connecting to the end of the response. At most 60000 takes
+    /// effect.
     pub(super) timeout: u32,
     /// How many milliseconds an idle connection is kept open. At most 600000 takes effect.
     pub(super) keepalive: u32,

@@ -288,11 +288,11 @@ impl Config {
                 None
             }
             (Some(_), None) => {
-                invalid.push(Diagnostic::in_config("aws_secret", "is missing beside aws_key", "set both or none"));
+                invalid.push(Diagnostic::in_config("aws_secret", "is missing, but aws_key is set", "set both or none"));
                 None
             }
             (None, Some(_)) => {
-                invalid.push(Diagnostic::in_config("aws_key", "is missing beside aws_secret", "set both or none"));
+                invalid.push(Diagnostic::in_config("aws_key", "is missing, but aws_secret is set", "set both or none"));
                 None
             }
         };

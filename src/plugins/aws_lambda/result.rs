@@ -9,8 +9,8 @@ use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 
 use super::config::{EmptyArraysMode, LogType};
-use crate::plugin_api::relayed_response::{is_of_connection, relay};
-use crate::plugin_api::{RemoteResponse, Reply, ReplyBody};
+use crate::plugin_api::relayed_response::{is_of_connection, relay, reply_of_backend};
+use crate::plugin_api::{RemoteResponse, Reply};
 
 /// How results become responses.
 #[derive(Clone, Copy, Debug)]
@@ -88,9 +88,7 @@ impl ResultMapping {
             }
             Some(_) => return Err("the body is not a text"),
         };
-        let mut reply = Reply::new(status, ReplyBody::Raw(body), Reply::NO_REASON);
-        reply.headers = headers;
-        Ok(reply)
+        Ok(reply_of_backend(status, headers, body))
     }
 }
 

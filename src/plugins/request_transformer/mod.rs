@@ -78,7 +78,6 @@ mod fields;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod multipart_fields;
-mod variables;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -88,10 +87,10 @@ use http::{HeaderName, Method, StatusCode, request};
 use self::body::{BodyFormat, BodyRejection, EditedBody};
 use self::edits::{FieldEdits, Rendered};
 use self::fields::{FormPairs, HeaderFields};
-use self::variables::RequestVariables;
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::fields::replace_target;
 use crate::plugin_api::path_encoding::encode_path;
+use crate::plugin_api::request_variables::RequestVariables;
 use crate::plugin_api::template::{Budget, Template};
 use crate::plugin_api::{AccessOutcome, BuildCx, ChangedFields, Phases, Plugin, PluginKind, Reply, RequestCx};
 
