@@ -29,7 +29,7 @@ pub(crate) struct Config {
     pub(super) max_body_size: usize,
 }
 
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct CallConfig {
     /// Name of the result: letters, digits, `-` and `_`. Required.
