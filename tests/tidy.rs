@@ -261,8 +261,9 @@ const LAYERS: &[Row] = &[
     (
         "plugin_api",
         &[
-            "remote server_text",
+            "aws_environment remote server_text",
             "cookies decimal endpoint_timeouts form_body header_spoofing kind login media_type multipart plugin_regex \
+<<<<<<< HEAD
              reply route_description scheme shared_keys state template timing violations weighted_list",
             "batch_queue body_filter changed_fields content_coding fields idle_connections instance json_fields json_schema \
              openapi password remote_request repeated_query sealed_cookie token",
@@ -271,6 +272,15 @@ const LAYERS: &[Row] = &[
             "context digest_cache scripted_server server_diagnostics shared_fetch",
             "request_edits response_edits",
             "redis remote_server",
+=======
+             reply route_description scheme shared_keys state template timing violations weighted_list xml",
+            "batch_queue body_filter changed_fields content_coding fields idle_connections instance json_schema \
+             openapi password remote_request repeated_query sealed_cookie token",
+            "completed_request consumers relayed_response remote_client request_json services",
+            "aws_signature context digest_cache scripted_server server_diagnostics shared_fetch",
+            "request_variables",
+            "aws_credentials redis remote_server",
+>>>>>>> part-F
             "counting introspection stored_sessions",
             "authentication chain log_delivery log_entry",
             "log_fields statsd tracer",
@@ -282,15 +292,15 @@ const LAYERS: &[Row] = &[
     (
         "plugins",
         &[
-            "acl api_version basic_auth bot_detection combined_auth_tests compression correlation_id cors datadog \
-             error_pages file_log forward_auth grpc_gateway grpc_web header_cert_auth hmac_auth http_log \
-             identity_keys injection_protection internal_identity ip_restriction json_threat_protection jwt \
-             jwt_signer key_auth ldap_auth loggly mocking mtls_auth oas_validation oauth2 oauth2_introspection opa \
-             openid_connect opentelemetry prometheus proxy_cache rate_limiting rate_limiting_advanced redirect \
-             request_size_limiting request_termination request_transformer request_transformer_advanced \
-             request_validator response_ratelimiting response_transformer response_transformer_advanced session \
-             standard_webhooks statsd syslog tcp_log udp_log upstream_oauth upstream_timeout usage_plan \
-             xml_threat_protection zipkin",
+            "acl aggregate api_version aws_lambda azure_functions basic_auth bot_detection combined_auth_tests \
+             compression correlation_id cors datadog error_pages file_log forward_auth grpc_gateway grpc_web \
+             header_cert_auth hmac_auth http_log identity_keys injection_protection internal_identity ip_restriction \
+             json_threat_protection jwt jwt_signer key_auth ldap_auth loggly mocking mtls_auth oas_validation oauth2 \
+             oauth2_introspection opa openid_connect opentelemetry prometheus proxy_cache rate_limiting \
+             rate_limiting_advanced redirect request_size_limiting request_termination request_transformer \
+             request_transformer_advanced request_validator response_ratelimiting response_transformer \
+             response_transformer_advanced session soap standard_webhooks statsd syslog tcp_log udp_log \
+             upstream_oauth upstream_timeout usage_plan xml_threat_protection zipkin",
             // The same plugins with other fields and defaults.
             "ldap_auth_advanced proxy_cache_advanced",
         ],

@@ -48,6 +48,7 @@ use crate::drain::{self, Drain, DrainPhase, HangupSignals, StopSignals};
 use crate::echo;
 use crate::manifests::ManifestWatcher;
 use crate::metrics::Metrics;
+use crate::plugin_api::aws_environment::AwsEnvironment;
 use crate::plugin_api::batch_queue::{QueuedBytes, flush_queues};
 use crate::plugin_api::counting::{EntryBudget, UsageReports};
 use crate::plugin_api::vault::VaultValues;
@@ -137,8 +138,10 @@ async fn serve(options: RunOptions, started: SystemTime) -> anyhow::Result<ExitS
     let (watcher, ticks) = ManifestWatcher::start();
     let dns = data_plane.follow_dns();
     let own_sockets = data_plane.proxy.own_sockets();
+    let permits_aws = options.cluster.as_ref().is_none_or(|cluster| cluster.aws_pod_credentials);
+    let aws = permits_aws.then(|| Arc::new(AwsEnvironment::from_variables(|name| std::env::var(name).ok())));
     let (plugin_services, lookups) =
-        OnlineServices::start(&data_plane.trust, own_sockets, data_plane.plugin_connections, keys)
+        OnlineServices::start(&data_plane.trust, own_sockets, data_plane.plugin_connections, keys, aws)
             .context("cannot set up connections for plugins")?;
     let plugin_diagnostics = plugin_services.diagnostics();
     let plugin_services = Arc::new(plugin_services);

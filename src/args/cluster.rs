@@ -47,6 +47,12 @@ pub(super) struct ClusterArgs {
     #[arg(long, env = "PORTICO_ALLOW_LOOPBACK_BACKENDS", value_parser = BoolishValueParser::new())]
     allow_loopback_backends: bool,
 
+    /// Let plugins act with the AWS credentials of the Pod or machine that Portico runs in; users who can write plugins
+    /// can then do what these credentials permit. Default: allowed if all objects come from files, denied if any come
+    /// from a cluster
+    #[arg(long, env = "PORTICO_ALLOW_AWS_POD_CREDENTIALS", value_parser = BoolishValueParser::new())]
+    allow_aws_pod_credentials: bool,
+
     /// Send requests to the addresses in the annotation portico.dev/address of Services in a cluster; users who can
     /// write Services can then choose any address. Default: the annotation has an effect only if all objects come from
     /// files
@@ -76,6 +82,8 @@ pub struct ClusterOptions {
     pub startup_timeout: Duration,
     /// Services may have loopback addresses of this machine or Pod as endpoints.
     pub loopback_backends: bool,
+    /// Plugins may act with the AWS credentials of this Pod or machine.
+    pub aws_pod_credentials: bool,
     /// The annotation `portico.dev/address` of Services has an effect.
     pub address_annotation: bool,
     /// ExternalName Services have endpoints.
@@ -105,6 +113,7 @@ impl ClusterArgs {
             leader_election_namespace,
             startup_timeout,
             allow_loopback_backends: loopback_backends,
+            allow_aws_pod_credentials: aws_pod_credentials,
             allow_address_annotation: address_annotation,
             deny_external_names,
             deny_endpoint_cidrs: denied_endpoints,
@@ -118,6 +127,7 @@ impl ClusterArgs {
                 ("--leader-election-namespace", leader_election_namespace.is_some()),
                 ("--startup-timeout", startup_timeout.is_some()),
                 ("--allow-loopback-backends", loopback_backends),
+                ("--allow-aws-pod-credentials", aws_pod_credentials),
                 ("--allow-address-annotation", address_annotation),
                 ("--deny-external-names", deny_external_names),
                 ("--deny-endpoint-cidrs", !denied_endpoints.is_empty()),
@@ -145,6 +155,7 @@ impl ClusterArgs {
             election_namespace: leader_election_namespace,
             startup_timeout: startup_timeout.map_or(DEFAULT_STARTUP_TIMEOUT, |timeout| timeout.0),
             loopback_backends,
+            aws_pod_credentials,
             address_annotation,
             external_names: !deny_external_names,
             denied_endpoints,

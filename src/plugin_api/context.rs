@@ -131,6 +131,11 @@ impl BeforeForwardCx<'_> {
     pub fn set_plugin_data<T: Any>(&mut self, value: T) {
         self.plugin_data.insert(self.slot, value);
     }
+
+    /// Takes the data that this plugin has stored in `access`.
+    pub fn take_plugin_data<T: Any>(&mut self) -> Option<T> {
+        self.plugin_data.take(self.slot)
+    }
 }
 
 /// Context of [`Plugin::after_forward`](super::Plugin::after_forward): what the endpoint has sent, before any filter.
@@ -164,6 +169,8 @@ pub trait UriCaptures {
     /// The text of a group by its number, from 1 on; 0 is the whole match.
     fn group(&self, number: usize) -> Option<&str>;
     fn named_group(&self, name: &str) -> Option<&str>;
+    /// The groups that have names and text.
+    fn named_groups(&self) -> Vec<(&str, &str)>;
 }
 
 /// Response headers set by plugins. A list is cheaper than a second map that is merged into that of the response.

@@ -14,6 +14,9 @@
 //! caches, fetched keys) is looked up by name in [`PluginState`].
 
 pub mod authentication;
+pub mod aws_credentials;
+pub mod aws_environment;
+pub mod aws_signature;
 pub mod batch_queue;
 pub mod body_filter;
 pub mod chain;
@@ -49,6 +52,7 @@ pub mod openapi;
 pub mod password;
 pub mod plugin_regex;
 pub mod redis;
+pub mod relayed_response;
 pub mod remote;
 pub mod remote_client;
 pub mod remote_request;
@@ -56,6 +60,8 @@ pub mod remote_server;
 mod repeated_query;
 pub mod reply;
 pub mod request_edits;
+pub mod request_json;
+pub mod request_variables;
 pub mod response_edits;
 pub mod route_description;
 pub mod scheme;
@@ -80,6 +86,7 @@ pub mod tracer;
 pub mod vault;
 pub mod violations;
 pub mod weighted_list;
+pub mod xml;
 
 use futures_util::future::LocalBoxFuture;
 use http::request;

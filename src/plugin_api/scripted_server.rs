@@ -7,6 +7,7 @@ use futures_util::future::BoxFuture;
 use http::StatusCode;
 use parking_lot::Mutex;
 
+use super::aws_environment::AwsEnvironment;
 use super::remote_request::{RemoteRequest, RemoteResponse};
 use super::services::PluginServices;
 use crate::diagnostic::Diagnostic;
@@ -22,14 +23,24 @@ pub(crate) struct ScriptedServer {
     pub(crate) requests: Mutex<Vec<RemoteRequest>>,
     /// The last report about each object.
     pub(crate) reports: Mutex<Vec<Option<Diagnostic>>>,
+    aws_environment: Option<Arc<AwsEnvironment>>,
 }
 
 impl ScriptedServer {
     pub(crate) fn new(
         script: impl Fn(&RemoteRequest) -> Result<RemoteResponse, String> + Send + Sync + 'static,
     ) -> Arc<Self> {
+        ScriptedServer::in_aws(None, script)
+    }
+
+    /// A server whose plugins may have an identity at AWS.
+    pub(crate) fn in_aws(
+        aws_environment: Option<AwsEnvironment>,
+        script: impl Fn(&RemoteRequest) -> Result<RemoteResponse, String> + Send + Sync + 'static,
+    ) -> Arc<Self> {
         let (requests, reports) = (Mutex::default(), Mutex::default());
-        Arc::new(ScriptedServer { script: Box::new(script), requests, reports })
+        let aws_environment = aws_environment.map(Arc::new);
+        Arc::new(ScriptedServer { script: Box::new(script), requests, reports, aws_environment })
     }
 
     pub(crate) fn request_count(&self) -> usize {
@@ -81,6 +92,14 @@ impl PluginServices for ScriptedServer {
             response
         }
         .boxed()
+    }
+
+    fn aws_environment(&self) -> Option<Arc<AwsEnvironment>> {
+        self.aws_environment.clone()
+    }
+
+    fn send_to_metadata(&self, request: RemoteRequest) -> BoxFuture<'static, Result<RemoteResponse, String>> {
+        self.send(request)
     }
 
     fn report(&self, _object: &str, diagnostic: Option<Diagnostic>) {

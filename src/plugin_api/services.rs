@@ -8,6 +8,7 @@ use futures_util::future::BoxFuture;
 use http::header::{ACCEPT, HOST};
 use http::{HeaderMap, HeaderValue, Method};
 
+use super::aws_environment::AwsEnvironment;
 use super::remote::{Remote, RemoteDatagrams, RemoteStream};
 use super::remote_request::{RemoteRequest, RemoteResponse, RemoteUrl, ResponseBodyUse};
 use super::shared_keys::SharedKeys;
@@ -35,6 +36,18 @@ pub trait PluginServices: Send + Sync {
     /// The keys that all replicas share; `None` if this process has no cluster to share them in.
     fn shared_keys(&self) -> Option<Arc<SharedKeys>> {
         None
+    }
+
+    /// The identity of Portico's own Pod or machine at AWS; `None` if plugins must not act with it.
+    fn aws_environment(&self) -> Option<Arc<AwsEnvironment>> {
+        None
+    }
+
+    /// Like [`send`](Self::send), to an endpoint of the machine that has the credentials of its identity, whose
+    /// addresses `send` blocks. Only with [`aws_environment`](Self::aws_environment).
+    fn send_to_metadata(&self, request: RemoteRequest) -> BoxFuture<'static, Result<RemoteResponse, String>> {
+        let message = format!("credentials of {} are not available here", request.remote.host);
+        Box::pin(async move { Err(message) })
     }
 
     /// Sends an HTTP request and reads the response. Does not follow redirects. The error contains the server and the
@@ -112,6 +125,11 @@ pub struct OfflineServices;
 impl PluginServices for OfflineServices {
     fn address_policy(&self) -> AddressPolicy {
         AddressPolicy::default()
+    }
+
+    /// Whether plugins may use it is a setting of the process that serves.
+    fn aws_environment(&self) -> Option<Arc<AwsEnvironment>> {
+        Some(Arc::default())
     }
 
     fn spawn(&self, task: BoxFuture<'static, ()>) {

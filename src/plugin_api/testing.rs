@@ -164,6 +164,11 @@ impl UriCaptures for TestCaptures {
     fn named_group(&self, name: &str) -> Option<&str> {
         Some(&self.0.iter().find(|(group, _)| *group == name)?.1)
     }
+
+    fn named_groups(&self) -> Vec<(&str, &str)> {
+        let named = self.0.iter().filter(|(name, _)| !name.is_empty());
+        named.map(|(name, text)| (*name, text.as_str())).collect()
+    }
 }
 
 /// The result of a [`TestRequest`].

@@ -3,7 +3,10 @@
 //! whose limit `app` sets.
 
 mod acl;
+mod aggregate;
 mod api_version;
+mod aws_lambda;
+mod azure_functions;
 mod basic_auth;
 mod bot_detection;
 mod compression;
@@ -52,6 +55,7 @@ mod response_ratelimiting;
 mod response_transformer;
 mod response_transformer_advanced;
 mod session;
+mod soap;
 mod standard_webhooks;
 mod statsd;
 mod syslog;
@@ -77,7 +81,10 @@ use crate::plugin_api::{AnyPluginKind, PluginRegistry, RegisteredKind};
 /// In alphabetical order. A new plugin needs a `mod` line and an entry `&RegisteredKind::<module::Plugin>::NEW` here.
 const KINDS: &[&dyn AnyPluginKind] = &[
     &RegisteredKind::<acl::Acl>::NEW,
+    &RegisteredKind::<aggregate::Aggregate>::NEW,
     &RegisteredKind::<api_version::ApiVersion>::NEW,
+    &RegisteredKind::<aws_lambda::AwsLambda>::NEW,
+    &RegisteredKind::<azure_functions::AzureFunctions>::NEW,
     &RegisteredKind::<basic_auth::BasicAuth>::NEW,
     &RegisteredKind::<bot_detection::BotDetection>::NEW,
     &RegisteredKind::<compression::Compression>::NEW,
@@ -126,6 +133,7 @@ const KINDS: &[&dyn AnyPluginKind] = &[
     &RegisteredKind::<response_transformer::ResponseTransformer>::NEW,
     &RegisteredKind::<response_transformer_advanced::ResponseTransformerAdvanced>::NEW,
     &RegisteredKind::<session::SessionPlugin>::NEW,
+    &RegisteredKind::<soap::Soap>::NEW,
     &RegisteredKind::<standard_webhooks::StandardWebhooks>::NEW,
     &RegisteredKind::<statsd::Statsd>::NEW,
     &RegisteredKind::<syslog::Syslog>::NEW,

@@ -5,7 +5,7 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 
 use regex_automata::util::captures;
-use regex_automata::{Anchored, Input, MatchKind, meta};
+use regex_automata::{Anchored, Input, MatchKind, PatternID, meta};
 
 use super::regex::{RegexAnchor, RegexError, RegexLimit, build_regex};
 
@@ -92,6 +92,13 @@ impl<'p> Captures<'p> {
     pub fn named_group(&self, name: &str) -> Option<&'p str> {
         let span = self.groups.as_ref()?.get_group_by_name(name)?;
         self.path.get(span.range())
+    }
+
+    /// The groups that have names and text.
+    pub fn named_groups(&self) -> Vec<(&str, &str)> {
+        let Some(groups) = &self.groups else { return Vec::new() };
+        let names = groups.group_info().pattern_names(PatternID::ZERO).flatten();
+        names.filter_map(|name| Some((name, self.named_group(name)?))).collect()
     }
 }
 

@@ -47,6 +47,10 @@ impl ExpectedKind {
 const BEFORE_FORWARD: Phases =
     Phases { access: false, before_forward: true, response: false, log: false, stream_open: false };
 
+/// What prepares a call in `access`, and makes it in place of the backend.
+const ACCESS_AND_BEFORE_FORWARD: Phases =
+    Phases { access: true, before_forward: true, response: false, log: false, stream_open: false };
+
 const TRACER: Phases = Phases { access: true, before_forward: false, response: true, log: true, stream_open: false };
 
 const EXPECTED_KINDS: &[ExpectedKind] = &[
@@ -63,6 +67,9 @@ const EXPECTED_KINDS: &[ExpectedKind] = &[
     expected("opa", 920, Phases::ACCESS).failing_closed(),
     expected("internal-identity", 905, Phases::ACCESS).failing_closed(),
     expected("upstream-oauth", 760, Phases::ACCESS_AND_RESPONSE).failing_closed(),
+    expected("aggregate", 748, ACCESS_AND_BEFORE_FORWARD).failing_closed(),
+    expected("aws-lambda", 750, ACCESS_AND_BEFORE_FORWARD).failing_closed(),
+    expected("azure-functions", 749, ACCESS_AND_BEFORE_FORWARD).failing_closed(),
     expected("bot-detection", 2500, Phases::ACCESS).failing_closed().without_consumers_and_groups(),
     expected("cors", 2000, Phases::ACCESS_AND_RESPONSE).without_consumers_and_groups(),
     expected("session", 1900, Phases::ACCESS_AND_RESPONSE).failing_closed().without_consumers_and_groups(),
@@ -92,6 +99,7 @@ const EXPECTED_KINDS: &[ExpectedKind] = &[
     expected("response-ratelimiting", 900, Phases::ACCESS_AND_RESPONSE).failing_closed(),
     expected("request-transformer", 801, Phases::ACCESS),
     expected("response-transformer", 800, Phases::RESPONSE),
+    expected("soap", 799, Phases::ACCESS_AND_RESPONSE).failing_closed(),
     expected("redirect", 779, Phases::ACCESS),
     expected("standard-webhooks", 760, Phases::ACCESS).failing_closed().without_consumers(),
     expected("proxy-cache", 100, Phases::BEFORE_FORWARD),
@@ -114,6 +122,11 @@ const EXPECTED_KINDS: &[ExpectedKind] = &[
 fn minimal_config(kind: &dyn AnyPluginKind) -> Value {
     match kind.name() {
         "acl" => json!({"allow": ["staff"]}),
+        "aggregate" => json!({"calls": [{"name": "user", "url": "http://users.example/me"}]}),
+        "aws-lambda" => {
+            json!({"aws_region": "eu-west-1", "aws_key": "a", "aws_secret": "b", "function_name": "thumbnails"})
+        }
+        "azure-functions" => json!({"appname": "shop", "functionname": "invoices"}),
         "file-log" => json!({"path": "/dev/stdout"}),
         "error-pages" => json!({
             "pages": [{"statuses": [404], "bodies": [{"content_type": "text/plain", "template": "{{title}}"}]}],
@@ -155,6 +168,7 @@ fn minimal_config(kind: &dyn AnyPluginKind) -> Value {
         "rate-limiting-advanced" => json!({"limit": [5], "window_size": [60]}),
         "redirect" => json!({"location": "https://shop.example"}),
         "response-ratelimiting" => json!({"limits": {"videos": {"minute": 5}}}),
+        "soap" => json!({"operation": "GetPrice"}),
         "standard-webhooks" => json!({"secret_v1": "secret"}),
         "usage-plan" => json!({"plans": [{"name": "free", "quotas": {"day": 5}}]}),
         _ => json!({}),
@@ -251,6 +265,21 @@ fn configurations_that_kong_rejects(kind: &str) -> Vec<(Value, &'static str)> {
             (json!({"hide_groups_header": true}), "config"),
             (json!({"allow": ["staff"], "deny": ["guests"]}), "config"),
         ],
+        "aggregate" => {
+            let call = json!({"name": "user", "url": "http://users.example/me"});
+            vec![
+                (json!({}), "config.calls"),
+                (json!({"calls": [call, call]}), "config.calls[1].name"),
+                (json!({"calls": [call], "template": {"a": {"$call": "b"}}}), "config.template.a"),
+            ]
+        }
+        "aws-lambda" => vec![
+            (json!({"aws_region": "eu-west-1", "aws_key": "a", "function_name": "f"}), "config.aws_secret"),
+            (json!({"aws_region": "eu-west-1", "function_name": "f", "unhandled_status": 99}), "config.unhandled"),
+        ],
+        "azure-functions" => {
+            vec![(json!({"functionname": "f"}), "config.appname"), (json!({"appname": "a"}), "config.functionname")]
+        }
         "basic-auth" => vec![(json!({"realm": 5}), "config.realm")],
         "bot-detection" => vec![(json!({"allow": ["("]}), "config.allow"), (json!({"deny": ["["]}), "config.deny")],
         "correlation-id" => vec![(json!({"generator": "uuid4"}), "config.generator")],
@@ -438,6 +467,12 @@ fn configurations_that_kong_rejects(kind: &str) -> Vec<(Value, &'static str)> {
             (json!({"location": "/cart"}), "config.location"),
             (json!({"location": "https://a.example", "status_code": 99}), "config.status_code"),
             (json!({"location": "https://a.example", "status_code": 600}), "config.status_code"),
+        ],
+        "soap" => vec![
+            (json!({}), "config.operation"),
+            (json!({"operation": "a b"}), "config.operation"),
+            (json!({"template": "<a>"}), "config.template"),
+            (json!({"operation": "a", "fault_statuses": {"Server": 200}}), "config.fault_statuses[Server]"),
         ],
         "request-size-limiting" => vec![
             (json!({"size_unit": "gigabytes"}), "config.size_unit"),
@@ -787,6 +822,7 @@ fn changed_heads(name: &str) -> ChangedHeads {
             });
             (config, None, Some("x-second"))
         }
+        "soap" => (json!({"operation": "GetPrice"}), Some("soapaction"), None),
         "mocking" => (json!({"api_specification": API}), None, Some("x-kong-mocking-plugin")),
         "grpc-gateway" => (json!({"proto": PROTO}), None, Some("access-control-allow-origin")),
         "grpc-web" => (json!({}), None, Some("access-control-allow-origin")),
@@ -798,7 +834,10 @@ fn changed_heads(name: &str) -> ChangedHeads {
             });
             (config, Some("x-old"), Some("deprecation"))
         }
-        "bot-detection"
+        "aggregate"
+        | "aws-lambda"
+        | "azure-functions"
+        | "bot-detection"
         | "datadog"
         | "file-log"
         | "compression"

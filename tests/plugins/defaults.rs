@@ -81,6 +81,33 @@ fn kong_defaults(plugin: &str) -> Value {
             "allow_duplicate_object_entry_name": true, "allow_non_json_requests": false, "enforcement_mode": "block",
             "error_status_code": 400, "error_message": "Bad Request",
         }),
+        "aggregate" => json!({
+            "calls": [], "calls[].name": "", "calls[].url": "", "calls[].method": "GET", "calls[].headers": {},
+            "calls[].forward_headers": [], "calls[].forward_body": false, "calls[].on_failure": "fail",
+            "calls[].timeout": 5000, "calls[].keepalive": 60000, "calls[].ssl_verify": true,
+            "calls[].max_response_size": 1_048_576, "template": null, "merge": false, "timeout": 10000,
+            "concurrency": 8, "max_body_size": 1_048_576,
+        }),
+        "aws-lambda" => json!({
+            "function_name": "", "qualifier": null, "aws_region": null, "aws_key": null, "aws_secret": null,
+            "aws_assume_role_arn": null, "aws_role_session_name": "kong", "aws_sts_endpoint_url": null,
+            "aws_imds_protocol_version": "v1", "host": null, "port": 443, "disable_https": false, "ssl_verify": true,
+            "proxy_url": null, "timeout": 60000, "keepalive": 60000, "invocation_type": "RequestResponse",
+            "log_type": "None", "unhandled_status": null, "preserve_lambda_api_error_code": false,
+            "forward_request_method": false, "forward_request_uri": false, "forward_request_headers": false,
+            "forward_request_body": false, "awsgateway_compatible": false,
+            "awsgateway_compatible_payload_version": "1.0", "is_proxy_integration": false, "skip_large_bodies": true,
+            "base64_encode_body": true, "empty_arrays_mode": "legacy",
+        }),
+        "azure-functions" => json!({
+            "appname": "", "functionname": "", "hostdomain": "azurewebsites.net", "routeprefix": "api", "apikey": null,
+            "clientid": null, "https": true, "https_verify": false, "timeout": 600_000, "keepalive": 60000,
+        }),
+        "soap" => json!({
+            "mode": "soap", "version": "1.1", "operation": null, "namespace": null, "template": null,
+            "header_template": null, "action": null, "lists": [], "keep_namespaces": false, "fault_statuses": {},
+            "max_body_size": 1_048_576, "max_depth": 50,
+        }),
         "mocking" => json!({
             "api_specification": "", "api_specification_filename": null, "random_delay": false,
             "min_delay_time": 0.001, "max_delay_time": 1.0, "random_examples": false, "included_status_codes": [],

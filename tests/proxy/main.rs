@@ -30,6 +30,7 @@ mod failover_run;
 mod field_policy;
 mod filters;
 mod frames;
+mod functions;
 mod grpc;
 mod grpc_checks;
 mod grpc_transcoding;

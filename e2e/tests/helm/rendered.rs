@@ -143,6 +143,7 @@ fn sample(flag: &str) -> Option<(Value, &'static [&'static str])> {
         "admin-listen" => (json!(false), &["--admin-listen=off"]),
         "echo" => (json!("127.0.0.1:9000"), &["--echo=127.0.0.1:9000"]),
         "allow-loopback-backends" => (json!(true), &["--allow-loopback-backends"]),
+        "allow-aws-pod-credentials" => (json!(true), &["--allow-aws-pod-credentials"]),
         "allow-address-annotation" => (json!(true), &["--allow-address-annotation"]),
         "deny-external-names" => (json!(true), &["--deny-external-names"]),
         "deny-endpoint-cidrs" => (

@@ -8,6 +8,7 @@
 
 mod connection_limits;
 mod datagrams;
+mod metadata_endpoints;
 mod name_resolver;
 mod tls;
 
@@ -26,11 +27,13 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use connection_limits::{ConnectionLimits, PermittedStream, release_later};
+use metadata_endpoints::MetadataEndpoints;
 use name_resolver::NameResolver;
 pub(super) use name_resolver::ServiceLookup;
 use tls::TlsConnectors;
 
 use crate::diagnostic::Diagnostic;
+use crate::plugin_api::aws_environment::AwsEnvironment;
 use crate::plugin_api::idle_connections::IdleConnections;
 use crate::plugin_api::remote_client::{RemoteClient, RemoteConnector};
 use crate::plugin_api::server_text::shorten;
@@ -48,6 +51,10 @@ pub(super) struct OnlineServices {
     diagnostics: Arc<PluginDiagnostics>,
     /// With a cluster.
     keys: Option<Arc<SharedKeys>>,
+    /// If plugins may act with the identity of this Pod or machine.
+    aws: Option<Arc<AwsEnvironment>>,
+    /// Connects to the endpoints of this machine that have its credentials.
+    metadata: RemoteClient,
 }
 
 /// Resolves and connects to a server.
@@ -82,11 +89,13 @@ impl PluginDiagnostics {
 impl OnlineServices {
     /// Uses the current runtime for all tasks. The control loop must respond to the returned lookups of Services.
     /// `max_connections`: the limit of connections of all plugins together. `keys`: those of all replicas.
+    /// `aws`: the identity of this Pod or machine, if plugins may act with it.
     pub(super) fn start(
         trust: &TrustModel,
         own_sockets: Arc<OwnSockets>,
         max_connections: usize,
         keys: Option<Arc<SharedKeys>>,
+        aws: Option<Arc<AwsEnvironment>>,
     ) -> anyhow::Result<(Self, tokio::sync::mpsc::Receiver<ServiceLookup>)> {
         let (names, lookups) = NameResolver::new(trust);
         let idle = IdleConnections::default();
@@ -94,10 +103,9 @@ impl OnlineServices {
         let tls = TlsConnectors::new()?;
         let connector = Arc::new(ServerConnector { names: Arc::new(names), own_sockets, limits, tls });
         let client = RemoteClient::with_idle(Arc::clone(&connector) as _, idle);
-        Ok((
-            OnlineServices { runtime: Handle::current(), connector, client, diagnostics: Arc::default(), keys },
-            lookups,
-        ))
+        let metadata = RemoteClient::new(Arc::new(MetadataEndpoints));
+        let (runtime, diagnostics) = (Handle::current(), Arc::default());
+        Ok((OnlineServices { runtime, connector, client, diagnostics, keys, aws, metadata }, lookups))
     }
 
     pub(super) fn diagnostics(&self) -> Arc<PluginDiagnostics> {
@@ -120,6 +128,19 @@ impl PluginServices for OnlineServices {
 
     fn shared_keys(&self) -> Option<Arc<SharedKeys>> {
         self.keys.clone()
+    }
+
+    fn aws_environment(&self) -> Option<Arc<AwsEnvironment>> {
+        self.aws.clone()
+    }
+
+    fn send_to_metadata(&self, request: RemoteRequest) -> BoxFuture<'static, Result<RemoteResponse, String>> {
+        if self.aws.is_none() {
+            return async { Err("plugins may not use the credentials of this machine".to_owned()) }.boxed();
+        }
+        let client = self.metadata.clone();
+        let sending = self.runtime.spawn(async move { client.send(request).await });
+        async move { sending.await.unwrap_or_else(|error| Err(format!("sending has failed: {error}"))) }.boxed()
     }
 
     fn send(&self, request: RemoteRequest) -> BoxFuture<'static, Result<RemoteResponse, String>> {

@@ -108,6 +108,33 @@ impl Template {
         }
         Ok(Some(Cow::Owned(text)).filter(|text: &Cow<'_, [u8]>| !(has_nil && text.is_empty())))
     }
+
+    /// The text for one request, in which `escape` has changed the values of expressions, but not the text around them.
+    /// `None` if an expression is nil, or `escape` refuses its value.
+    pub fn render_escaped(
+        &self,
+        variables: &dyn Variables,
+        budget: &mut Budget,
+        escape: impl Fn(&[u8]) -> Option<Vec<u8>>,
+    ) -> Result<Option<Vec<u8>>, EvaluationError> {
+        let mut text = Vec::new();
+        for segment in &self.segments {
+            match segment {
+                TemplateSegment::Literal(literal) => text.extend_from_slice(literal.as_bytes()),
+                TemplateSegment::Expression(expression) => match expression.evaluate(variables, budget)? {
+                    LuaValue::Nil => return Ok(None),
+                    value => match escape(&value.into_text()) {
+                        Some(escaped) => text.extend_from_slice(&escaped),
+                        None => return Ok(None),
+                    },
+                },
+            }
+            if text.len() > MAX_VALUE_BYTES {
+                return Err(EvaluationError::TooLong);
+            }
+        }
+        Ok(Some(text))
+    }
 }
 
 fn within_limit(text: Cow<'_, [u8]>) -> Result<Cow<'_, [u8]>, EvaluationError> {

@@ -1,12 +1,11 @@
 //! The input of a policy: what it gets to know about a request.
 
 use http::header::CONTENT_TYPE;
-use http::{HeaderMap, HeaderValue};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::InputParts;
 use crate::plugin_api::RequestCx;
-use crate::plugin_api::fields::UrlEncodedForm;
+use crate::plugin_api::request_json::{headers, query};
 
 /// The most groups of a regular expression in the input.
 const MAX_CAPTURES: usize = 64;
@@ -72,34 +71,4 @@ fn host_name(authority: &str) -> &str {
 
 fn port(authority: &str) -> Option<u16> {
     authority.rsplit_once(':')?.1.parse().ok()
-}
-
-/// The parameters by name: a text, `true` for a parameter without a value, or a list of those.
-fn query(query: &str) -> Value {
-    let mut members = Map::new();
-    for pair in UrlEncodedForm(query.as_bytes()).pairs().filter(|pair| !pair.name().is_empty()) {
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let value = pair.value().map_or(Value::Bool(true), |value| text(&value).into());
-        add(&mut members, text(&pair.name()), value);
-    }
-    Value::Object(members)
-}
-
-/// The headers by name: a text, or a list of texts.
-fn headers(headers: &HeaderMap) -> Value {
-    let mut members = Map::new();
-    for (name, value) in headers {
-        let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
-        add(&mut members, name.as_str().to_owned(), text(value).into());
-    }
-    Value::Object(members)
-}
-
-/// Adds a value. A second one under the same name makes a list of both.
-fn add(members: &mut Map<String, Value>, name: String, value: Value) {
-    match members.get_mut(&name) {
-        None => _ = members.insert(name, value),
-        Some(Value::Array(values)) => values.push(value),
-        Some(first) => *first = json!([first.take(), value]),
-    }
 }

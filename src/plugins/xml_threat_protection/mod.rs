@@ -13,10 +13,8 @@
 
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
-mod scanner;
 #[cfg(test)]
 mod tests;
-mod text;
 
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
 use http::{HeaderMap, StatusCode, request};
@@ -26,8 +24,8 @@ use serde::Deserialize;
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::media_type::MediaType;
 use crate::plugin_api::violations::ViolationLog;
+use crate::plugin_api::xml::scanner::{XmlLimits, scan};
 use crate::plugin_api::{AccessOutcome, BuildCx, Phases, Plugin, PluginKind, Reply, RequestCx};
-use scanner::{XmlLimits, scan};
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]

@@ -5,18 +5,21 @@ use http::Request;
 
 use super::cross_origin::apply_cors;
 use super::early_exit::EarlyExit;
+use super::plugins::may_stand_in_for_backend;
 use super::request_context::RequestContext;
 use crate::proxy::http::exchange::request_body::RequestBody;
 use crate::proxy::http::record::request_error::RequestError;
 use crate::snapshot::external_auth::ExternalAuthFilter;
 use crate::snapshot::redirect::RedirectAction;
-use crate::snapshot::rule::{Action, Backend, BackendTarget, Filters, RouteRule, WeightedBackends};
+use crate::snapshot::rule::{Action, Backend, BackendTarget, Filters, RouteFailure, RouteRule, WeightedBackends};
 
 /// What the rule does with a request, and the selected backend.
 #[derive(Clone, Copy)]
 pub(in crate::proxy) enum SelectedAction<'r> {
     Redirect(&'r RedirectAction),
     Forward(&'r WeightedBackends, &'r Backend),
+    /// The rule has no backends, and a plugin may respond in their place.
+    StandIn,
 }
 
 /// Selects the backend of a request that the rule forwards. Ends requests that the rule fails.
@@ -31,6 +34,8 @@ pub(in crate::proxy) fn select<'r>(
             Ok(SelectedAction::Forward(backends, backend))
         }
         Action::Redirect(action) => Ok(SelectedAction::Redirect(action)),
+        // A function, for example, needs no backend. The authorization server of the rule still decides before it.
+        Action::Fail(RouteFailure::NoBackends) if may_stand_in_for_backend(cx) => Ok(SelectedAction::StandIn),
         Action::Fail(failure) => Err(RequestError::InvalidRule(*failure)),
     }
 }
@@ -38,7 +43,7 @@ pub(in crate::proxy) fn select<'r>(
 impl<'r> SelectedAction<'r> {
     fn backend_filters(self) -> Option<&'r Filters> {
         match self {
-            SelectedAction::Redirect(_) => None,
+            SelectedAction::Redirect(_) | SelectedAction::StandIn => None,
             SelectedAction::Forward(_, backend) => Some(&backend.filters),
         }
     }
@@ -60,10 +65,13 @@ impl<'r> SelectedAction<'r> {
         [Some(&rule.filters), self.backend_filters()].map(|filters| filters?.external_auth.as_deref())
     }
 
-    /// Whether the request goes to a backend that can get it.
+    /// Whether the request goes to a backend that can get it, or to a plugin in place of backends.
     pub(in crate::proxy) fn is_forwarded(self) -> bool {
-        let SelectedAction::Forward(_, backend) = self else { return false };
-        matches!(backend.target, BackendTarget::Upstream(_))
+        match self {
+            SelectedAction::Redirect(_) => false,
+            SelectedAction::Forward(_, backend) => matches!(backend.target, BackendTarget::Upstream(_)),
+            SelectedAction::StandIn => true,
+        }
     }
 }
 

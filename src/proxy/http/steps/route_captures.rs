@@ -31,4 +31,8 @@ impl UriCaptures for RouteCaptures<'_> {
     fn named_group(&self, name: &str) -> Option<&str> {
         self.captures().named_group(name)
     }
+
+    fn named_groups(&self) -> Vec<(&str, &str)> {
+        self.captures().named_groups()
+    }
 }

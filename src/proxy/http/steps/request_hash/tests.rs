@@ -41,6 +41,10 @@ impl UriCaptures for CartCaptures {
     fn named_group(&self, name: &str) -> Option<&str> {
         self.0.strip_prefix("/cart/").filter(|_| name == "id")
     }
+
+    fn named_groups(&self) -> Vec<(&str, &str)> {
+        self.named_group("id").map(|text| ("id", text)).into_iter().collect()
+    }
 }
 
 impl TestRequest {

@@ -5,11 +5,11 @@ use std::borrow::Cow;
 use http::header::HOST;
 use http::{HeaderMap, HeaderValue};
 
-use crate::plugin_api::context::{RequestCx, UriCaptures};
-use crate::plugin_api::fields::UrlEncodedForm;
-use crate::plugin_api::template::{LuaValue, Variable, VariableKey, Variables};
+use super::fields::UrlEncodedForm;
+use super::template::{LuaValue, Variable, VariableKey, Variables};
+use super::{RequestCx, UriCaptures};
 
-pub(super) struct RequestVariables<'r> {
+pub struct RequestVariables<'r> {
     headers: &'r HeaderMap,
     host: &'r str,
     query: &'r str,
@@ -17,7 +17,7 @@ pub(super) struct RequestVariables<'r> {
 }
 
 impl<'r> RequestVariables<'r> {
-    pub(super) fn new(cx: &'r RequestCx<'_>) -> Self {
+    pub fn new(cx: &'r RequestCx<'_>) -> Self {
         RequestVariables {
             headers: &cx.head.headers,
             host: cx.client.host,

@@ -1,20 +1,22 @@
 //! Names, references and the declared encoding of XML documents.
 
+use std::borrow::Cow;
+
 /// How bytes above 127 are checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Encoding {
+pub enum XmlEncoding {
     Utf8,
     /// An encoding in which every byte is a character, and those below 128 are ASCII.
     SingleByte,
 }
 
-impl Encoding {
+impl XmlEncoding {
     /// The encoding of a declaration without `<?xml` and `?>`. `None` if the declaration is invalid, or if the document
     /// may have other characters than the scanner sees.
-    pub(super) fn declared(declaration: &[u8]) -> Option<Encoding> {
+    pub fn declared(declaration: &[u8]) -> Option<XmlEncoding> {
         let text = std::str::from_utf8(declaration).ok()?;
         let mut rest = text;
-        let mut encoding = Encoding::Utf8;
+        let mut encoding = XmlEncoding::Utf8;
         for (index, expected) in ["version", "encoding", "standalone"].into_iter().enumerate() {
             let trimmed = rest.trim_ascii_start();
             let Some(after) = trimmed.strip_prefix(expected) else {
@@ -30,7 +32,7 @@ impl Encoding {
             rest = after;
             match expected {
                 "version" if value != "1.0" && value != "1.1" => return None,
-                "encoding" => encoding = Encoding::find(value)?,
+                "encoding" => encoding = XmlEncoding::find(value)?,
                 "standalone" if value != "yes" && value != "no" => return None,
                 _ => {}
             }
@@ -38,22 +40,22 @@ impl Encoding {
         rest.trim_ascii().is_empty().then_some(encoding)
     }
 
-    fn find(name: &str) -> Option<Encoding> {
+    fn find(name: &str) -> Option<XmlEncoding> {
         let name = name.to_ascii_lowercase();
         let numbered = |prefix: &str| {
             let number = name.strip_prefix(prefix)?;
             (!number.is_empty() && number.len() <= 2 && number.bytes().all(|byte| byte.is_ascii_digit())).then_some(())
         };
         match name.as_str() {
-            "utf-8" | "us-ascii" => Some(Encoding::Utf8),
-            "latin1" => Some(Encoding::SingleByte),
-            _ => numbered("iso-8859-").or_else(|| numbered("windows-12")).map(|()| Encoding::SingleByte),
+            "utf-8" | "us-ascii" => Some(XmlEncoding::Utf8),
+            "latin1" => Some(XmlEncoding::SingleByte),
+            _ => numbered("iso-8859-").or_else(|| numbered("windows-12")).map(|()| XmlEncoding::SingleByte),
         }
     }
 }
 
 /// Whether the bytes are a name. Characters above 127 are not distinguished.
-pub(super) fn is_name(name: &[u8]) -> bool {
+pub fn is_name(name: &[u8]) -> bool {
     let starts = |byte: u8| byte.is_ascii_alphabetic() || byte == b'_' || byte == b':' || byte >= 0x80;
     let continues = |byte: &u8| starts(*byte) || byte.is_ascii_digit() || *byte == b'-' || *byte == b'.';
     name.first().is_some_and(|byte| starts(*byte)) && name.iter().all(continues)
@@ -61,7 +63,7 @@ pub(super) fn is_name(name: &[u8]) -> bool {
 
 /// Checks that all references in a text are those of the five predefined entities, or of characters that XML allows.
 /// Returns the position of the first other one.
-pub(super) fn check_references(text: &[u8]) -> Result<(), usize> {
+pub fn check_references(text: &[u8]) -> Result<(), usize> {
     for position in memchr::memchr_iter(b'&', text) {
         let rest = &text[position + 1..];
         // Longer references have leading zeros, which no serializer writes.
@@ -78,6 +80,49 @@ pub(super) fn check_references(text: &[u8]) -> Result<(), usize> {
         }
     }
     Ok(())
+}
+
+/// The text with the characters that its references stand for. References that `check_references` refuses stay.
+pub fn resolve_references(text: &str) -> Cow<'_, str> {
+    if memchr::memchr(b'&', text.as_bytes()).is_none() {
+        return Cow::Borrowed(text);
+    }
+    let (mut resolved, mut rest) = (String::with_capacity(text.len()), text);
+    while let Some(start) = rest.find('&') {
+        resolved.push_str(&rest[..start]);
+        rest = &rest[start..];
+        let reference = rest[1..].split_once(';').and_then(|(name, after)| Some((referenced(name)?, after)));
+        match reference {
+            Some((character, after)) => {
+                resolved.push(character);
+                rest = after;
+            }
+            None => {
+                resolved.push('&');
+                rest = &rest[1..];
+            }
+        }
+    }
+    resolved.push_str(rest);
+    Cow::Owned(resolved)
+}
+
+fn referenced(name: &str) -> Option<char> {
+    Some(match name {
+        "amp" => '&',
+        "lt" => '<',
+        "gt" => '>',
+        "apos" => '\'',
+        "quot" => '"',
+        _ => {
+            let digits = name.strip_prefix('#')?;
+            let code = match digits.strip_prefix('x') {
+                Some(digits) => u32::from_str_radix(digits, 16),
+                None => digits.parse(),
+            };
+            char::from_u32(code.ok()?)?
+        }
+    })
 }
 
 const MAX_REFERENCE: usize = 16;
@@ -100,9 +145,9 @@ mod tests {
     #[test]
     fn declarations_name_encodings() {
         for (declaration, expected) in [
-            (" version=\"1.0\"", Some(Encoding::Utf8)),
-            (" version='1.0' encoding='UTF-8' standalone='yes' ", Some(Encoding::Utf8)),
-            (" version=\"1.0\" encoding=\"ISO-8859-15\"", Some(Encoding::SingleByte)),
+            (" version=\"1.0\"", Some(XmlEncoding::Utf8)),
+            (" version='1.0' encoding='UTF-8' standalone='yes' ", Some(XmlEncoding::Utf8)),
+            (" version=\"1.0\" encoding=\"ISO-8859-15\"", Some(XmlEncoding::SingleByte)),
             (" version=\"1.0\" encoding=\"UTF-16\"", None),
             (" version=\"1.0\" encoding=\"UTF-7\"", None),
             (" version=\"2.0\"", None),
@@ -110,7 +155,7 @@ mod tests {
             (" version=\"1.0\"encoding=\"UTF-8\"", None),
             (" version=\"1.0\" other=\"1\"", None),
         ] {
-            assert_eq!(Encoding::declared(declaration.as_bytes()), expected, "{declaration}");
+            assert_eq!(XmlEncoding::declared(declaration.as_bytes()), expected, "{declaration}");
         }
     }
 

@@ -5,39 +5,62 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::text::{Encoding, check_references, is_name};
+use super::text::{XmlEncoding, check_references, is_name};
 
 /// The limits of a document, in bytes where they are sizes.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct XmlLimits {
-    pub(super) namespace_aware: bool,
-    pub(super) depth: usize,
-    pub(super) children: usize,
-    pub(super) attributes: usize,
-    pub(super) namespaces: usize,
-    pub(super) text: usize,
-    pub(super) attribute: usize,
-    pub(super) comment: usize,
-    pub(super) local_name: usize,
-    pub(super) prefix: usize,
-    pub(super) namespace_uri: usize,
-    pub(super) target: usize,
-    pub(super) instruction: usize,
+pub struct XmlLimits {
+    pub namespace_aware: bool,
+    pub depth: usize,
+    pub children: usize,
+    pub attributes: usize,
+    pub namespaces: usize,
+    pub text: usize,
+    pub attribute: usize,
+    pub comment: usize,
+    pub local_name: usize,
+    pub prefix: usize,
+    pub namespace_uri: usize,
+    pub target: usize,
+    pub instruction: usize,
     /// One token, such as a start tag with all of its attributes.
-    pub(super) token: usize,
+    pub token: usize,
+}
+
+impl XmlLimits {
+    /// Limits of messages whose size is limited, so that no part of them needs a limit of its own.
+    pub fn of_message(depth: usize) -> Self {
+        const PART: usize = 4 << 20;
+        XmlLimits {
+            namespace_aware: true,
+            depth,
+            children: 20_000,
+            attributes: 100,
+            namespaces: 50,
+            text: PART,
+            attribute: PART,
+            comment: PART,
+            local_name: 1024,
+            prefix: 1024,
+            namespace_uri: 4096,
+            target: 1024,
+            instruction: PART,
+            token: PART,
+        }
+    }
 }
 
 /// What is wrong with a document, and at which byte.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct XmlThreat {
-    pub(super) what: &'static str,
-    pub(super) offset: usize,
+pub struct XmlThreat {
+    pub what: &'static str,
+    pub offset: usize,
 }
 
 /// Checks a document, which must be well-formed.
-pub(super) fn scan(body: &[u8], limits: &XmlLimits) -> Result<(), XmlThreat> {
+pub fn scan(body: &[u8], limits: &XmlLimits) -> Result<(), XmlThreat> {
     let body_start = if body.starts_with(b"\xEF\xBB\xBF") { 3 } else { 0 };
-    let mut scanner = Scanner {
+    let mut scanner = XmlScanner {
         body,
         position: body_start,
         limits,
@@ -47,7 +70,7 @@ pub(super) fn scan(body: &[u8], limits: &XmlLimits) -> Result<(), XmlThreat> {
         text_bytes: 0,
     };
     let encoding = scanner.declaration()?;
-    if encoding == Encoding::Utf8
+    if encoding == XmlEncoding::Utf8
         && let Err(error) = std::str::from_utf8(body)
     {
         return Err(XmlThreat { what: "the body is not UTF-8", offset: error.valid_up_to() });
@@ -58,11 +81,11 @@ pub(super) fn scan(body: &[u8], limits: &XmlLimits) -> Result<(), XmlThreat> {
     scanner.document()
 }
 
-struct Scanner<'b> {
+struct XmlScanner<'b> {
     body: &'b [u8],
     position: usize,
     limits: &'b XmlLimits,
-    open: Vec<Element<'b>>,
+    open: Vec<OpenElement<'b>>,
     /// How many open elements declare each prefix.
     prefixes: HashMap<&'b [u8], usize>,
     has_root: bool,
@@ -70,7 +93,7 @@ struct Scanner<'b> {
     text_bytes: usize,
 }
 
-struct Element<'b> {
+struct OpenElement<'b> {
     name: &'b [u8],
     children: usize,
     declared: Vec<&'b [u8]>,
@@ -78,19 +101,19 @@ struct Element<'b> {
 
 type Scanned = Result<(), XmlThreat>;
 
-impl<'b> Scanner<'b> {
+impl<'b> XmlScanner<'b> {
     /// Reads the declaration at the beginning, if there is one.
-    fn declaration(&mut self) -> Result<Encoding, XmlThreat> {
+    fn declaration(&mut self) -> Result<XmlEncoding, XmlThreat> {
         let rest = &self.body[self.position..];
         let is_declaration =
             rest.strip_prefix(b"<?xml").is_some_and(|rest| rest.first().is_some_and(u8::is_ascii_whitespace));
         if !is_declaration {
-            return Ok(Encoding::Utf8);
+            return Ok(XmlEncoding::Utf8);
         }
         let end = self.find(5, b"?>", "a declaration without an end")?;
         let declaration = &self.body[self.position + 5..end];
         let encoding =
-            Encoding::declared(declaration).ok_or(self.threat("an invalid or unsupported XML declaration"))?;
+            XmlEncoding::declared(declaration).ok_or(self.threat("an invalid or unsupported XML declaration"))?;
         self.position = end + 2;
         Ok(encoding)
     }
@@ -221,7 +244,7 @@ impl<'b> Scanner<'b> {
         Ok(())
     }
 
-    fn close(&mut self, element: &Element<'b>) {
+    fn close(&mut self, element: &OpenElement<'b>) {
         for prefix in &element.declared {
             if let Some(count) = self.prefixes.get_mut(prefix) {
                 *count -= 1;
@@ -255,7 +278,7 @@ impl<'b> Scanner<'b> {
         for prefix in &declared {
             *self.prefixes.entry(prefix).or_default() += 1;
         }
-        let element = Element { name, children: 0, declared };
+        let element = OpenElement { name, children: 0, declared };
         self.check_name(name)?;
         for attribute in attributes.iter().filter(|attribute| !self.is_declaration(attribute.name)) {
             self.check_name(attribute.name)?;
@@ -270,7 +293,7 @@ impl<'b> Scanner<'b> {
 
     /// The attributes of a start tag, up to its end. Their number and the size of the tag are limited while they are
     /// read.
-    fn attributes(&mut self, tag_start: usize) -> Result<Vec<Attribute<'b>>, XmlThreat> {
+    fn attributes(&mut self, tag_start: usize) -> Result<Vec<XmlAttribute<'b>>, XmlThreat> {
         let most = self.limits.attributes.saturating_add(self.limits.namespaces);
         let mut attributes = Vec::new();
         loop {
@@ -290,7 +313,7 @@ impl<'b> Scanner<'b> {
             self.position += 1;
             self.skip_space();
             let value = self.attribute_value()?;
-            attributes.push(Attribute { name, value });
+            attributes.push(XmlAttribute { name, value });
             self.at_most(attributes.len(), most, "an element with too many attributes")?;
             if self.position - tag_start > self.limits.token {
                 return Err(self.threat("a token that is larger than the buffer"));
@@ -312,7 +335,7 @@ impl<'b> Scanner<'b> {
     }
 
     /// Checks numbers, sizes and duplicates. Returns the prefixes that the element declares.
-    fn check_attributes(&self, attributes: &[Attribute<'b>]) -> Result<Vec<&'b [u8]>, XmlThreat> {
+    fn check_attributes(&self, attributes: &[XmlAttribute<'b>]) -> Result<Vec<&'b [u8]>, XmlThreat> {
         let mut names = HashSet::with_capacity(attributes.len());
         if !attributes.iter().all(|attribute| names.insert(attribute.name)) {
             return Err(self.threat("two attributes with the same name"));
@@ -399,7 +422,7 @@ impl<'b> Scanner<'b> {
     }
 }
 
-struct Attribute<'b> {
+struct XmlAttribute<'b> {
     name: &'b [u8],
     value: &'b [u8],
 }

@@ -1,0 +1,67 @@
+//! Parts of a request as JSON: headers, query and body, with lists for what is repeated.
+
+use http::header::CONTENT_ENCODING;
+use http::{HeaderMap, HeaderValue};
+use serde_json::{Map, Value, json};
+
+use super::fields::UrlEncodedForm;
+use super::media_type::MediaType;
+use super::multipart::Multipart;
+
+/// The parameters by name: a text, `true` for a parameter without a value, or a list of those.
+pub fn query(query: &str) -> Map<String, Value> {
+    form(query.as_bytes())
+}
+
+/// The headers by name: a text, or a list of texts.
+pub fn headers(headers: &HeaderMap) -> Map<String, Value> {
+    let mut members = Map::new();
+    for (name, value) in headers {
+        let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+        add(&mut members, name.as_str().to_owned(), text(value).into());
+    }
+    members
+}
+
+/// The fields of a body by name. `None` if the media type is not one of JSON or of a form, or the body has no fields.
+pub fn body_fields(headers: &HeaderMap, body: &[u8]) -> Option<Map<String, Value>> {
+    if headers.contains_key(CONTENT_ENCODING) {
+        return None;
+    }
+    let media_type = MediaType::of(headers)?;
+    match media_type.essence.as_str() {
+        _ if media_type.is_json() => serde_json::from_slice(body).ok(),
+        "application/x-www-form-urlencoded" => Some(form(body)),
+        "multipart/form-data" => {
+            let content_type = headers.get(http::header::CONTENT_TYPE)?.to_str().ok()?;
+            let mut members = Map::new();
+            for part in Multipart::parse(content_type, body)?.parts() {
+                add(&mut members, lossy(&part.name), lossy(part.value).into());
+            }
+            Some(members)
+        }
+        _ => None,
+    }
+}
+
+fn form(text: &[u8]) -> Map<String, Value> {
+    let mut members = Map::new();
+    for pair in UrlEncodedForm(text).pairs().filter(|pair| !pair.name().is_empty()) {
+        let value = pair.value().map_or(Value::Bool(true), |value| lossy(&value).into());
+        add(&mut members, lossy(&pair.name()), value);
+    }
+    members
+}
+
+fn lossy(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Adds a value. A second one under the same name makes a list of both.
+fn add(members: &mut Map<String, Value>, name: String, value: Value) {
+    match members.get_mut(&name) {
+        None => _ = members.insert(name, value),
+        Some(Value::Array(values)) => values.push(value),
+        Some(first) => *first = json!([first.take(), value]),
+    }
+}

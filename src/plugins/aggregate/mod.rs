@@ -1,0 +1,197 @@
+//! `aggregate`: calls several servers at the same time and responds with one JSON document.
+//!
+//! ```yaml
+//! plugin: aggregate
+//! config:
+//!   calls:
+//!   - name: user
+//!     url: http://users.default.svc:8080/users/$(uri_captures.id)
+//!     forward_headers: [authorization]
+//!   - name: orders
+//!     url: http://orders.default.svc:8080/orders?user=$(uri_captures.id)
+//!     on_failure: "null"
+//!   template:
+//!     name: {$call: user, pointer: /name}
+//!     orders: {$call: orders}
+//! ```
+//!
+//! The calls take the place of the backend: the request is never forwarded, and the rule needs no backend. What plugins
+//! of higher priority and the authorization server of the rule reject causes no calls.
+//!
+//! Paths, queries and values of headers are templates, with the variables `headers`, `query_params` and `uri_captures`
+//! of `request-transformer`. In a URL, their values are percent-encoded, so they cannot add segments or parameters. A
+//! request without a value that a template needs gets 400. In `template`, an object with the member `$call` stands for
+//! the result of that call, or with `pointer` (RFC 6901) for a part of it.
+
+mod call;
+mod config;
+mod output;
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream;
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderValue, StatusCode};
+use serde_json::Value;
+use tokio::time::{Instant, timeout_at};
+
+use crate::diagnostic::Diagnostic;
+use crate::plugin_api::kind::{BuildCx, Phases, PluginKind};
+use crate::plugin_api::relayed_response::reply_of_backend;
+use crate::plugin_api::request_variables::RequestVariables;
+use crate::plugin_api::template::Budget;
+use crate::plugin_api::{AccessOutcome, BeforeForwardCx, Plugin, Reply, RequestCx};
+use call::{AggregateCall, PreparedCall};
+use config::{Config, FailurePolicy};
+use output::Output;
+
+pub(crate) struct Aggregate {
+    calls: Box<[AggregateCall]>,
+    output: Output,
+    timeout: Duration,
+    concurrency: usize,
+    /// Maximum size in bytes of the request body; `None` if no call sends it.
+    max_body: Option<usize>,
+}
+
+/// The calls of one request, from the access phase on.
+struct PreparedCalls(Vec<PreparedCall>);
+
+impl PluginKind for Aggregate {
+    const NAME: &'static str = "aggregate";
+    const PRIORITY: i32 = 748;
+    const PHASES: Phases = Phases { before_forward: true, ..Phases::ACCESS };
+    // Requests for several servers must not reach one that expects others.
+    const FAIL_CLOSED: bool = true;
+    type Config = Config;
+    type Plugin = Self;
+
+    fn build(config: Config, cx: &BuildCx<'_>) -> Result<Self, Vec<Diagnostic>> {
+        let mut invalid = config.problems();
+        let mut calls = Vec::new();
+        for (index, call) in config.calls.iter().enumerate() {
+            match AggregateCall::build(call, index, cx) {
+                Ok(call) => calls.push(call),
+                Err(problems) => invalid.extend(problems),
+            }
+        }
+        let names: Vec<&str> = config.calls.iter().map(|call| call.name.as_str()).collect();
+        let output = Output::parse(config.template.as_ref(), config.merge, &names);
+        let output = output.map_err(|problems| invalid.extend(problems));
+        let (Ok(output), []) = (output, &invalid[..]) else { return Err(invalid) };
+        Ok(Aggregate {
+            max_body: calls.iter().any(AggregateCall::sends_body).then_some(config.max_body_size),
+            calls: calls.into(),
+            output,
+            timeout: Duration::from_millis(config.timeout.into()),
+            concurrency: config.concurrency,
+        })
+    }
+}
+
+impl Plugin for Aggregate {
+    fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> AccessOutcome<'a> {
+        let variables = RequestVariables::new(cx);
+        let mut budget = Budget::default();
+        let prepared = self.calls.iter().map(|call| call.prepare(cx, &variables, &mut budget));
+        let Some(prepared) = prepared.collect::<Option<Vec<_>>>() else {
+            let message = "The request lacks a value, or has an invalid one";
+            return AccessOutcome::Reply(Reply::negotiated(StatusCode::BAD_REQUEST, message, "missing_value"));
+        };
+        cx.set_plugin_data(PreparedCalls(prepared));
+        AccessOutcome::Continue
+    }
+
+    fn before_forward<'a>(&'a self, cx: &'a mut BeforeForwardCx<'_>) -> AccessOutcome<'a> {
+        let prepared = cx.take_plugin_data::<PreparedCalls>();
+        AccessOutcome::Wait(Box::pin(async move {
+            let results = self.results(prepared.map(|PreparedCalls(calls)| calls).unwrap_or_default()).await;
+            Some(self.reply(results))
+        }))
+    }
+
+    fn may_wait(&self) -> bool {
+        false
+    }
+
+    fn body_buffer_limit(&self) -> Option<usize> {
+        self.max_body
+    }
+}
+
+impl Aggregate {
+    /// The results in the order of the calls. Those that are not complete in time have failed.
+    async fn results(&self, prepared: Vec<PreparedCall>) -> Vec<Result<Value, CallFailure>> {
+        let deadline = Instant::now() + self.timeout;
+        let mut results: Vec<_> = self.calls.iter().map(|_| Err(CallFailure::Timeout)).collect();
+        let calls = self.calls.iter().zip(prepared).enumerate();
+        let running = calls.map(|(index, (call, prepared))| async move { (index, call.send(prepared).await) });
+        let mut running = stream::iter(running).buffer_unordered(self.concurrency);
+        while let Ok(Some((index, result))) = timeout_at(deadline, running.next()).await {
+            let is_final = result.is_err() && self.calls[index].on_failure == FailurePolicy::Fail;
+            results[index] = result;
+            if is_final {
+                // The response is known, so the other calls are not needed any more.
+                break;
+            }
+        }
+        results
+    }
+
+    fn reply(&self, results: Vec<Result<Value, CallFailure>>) -> Box<Reply> {
+        // One that has failed says more than those that were given up because of it.
+        let required = self.calls.iter().zip(&results).filter(|(call, _)| call.on_failure == FailurePolicy::Fail);
+        let failures = required.filter_map(|(call, result)| Some((call, result.as_ref().err().copied()?)));
+        let first = failures.min_by_key(|(_, failure)| *failure == CallFailure::Timeout);
+        if let Some((call, failure)) = first {
+            let message = format!("The call {} has failed", call.name);
+            return match failure {
+                CallFailure::Timeout => Reply::negotiated(StatusCode::GATEWAY_TIMEOUT, message, "call_timeout"),
+                _ => Reply::negotiated(StatusCode::BAD_GATEWAY, message, "call_failed"),
+            };
+        }
+        let values = self.calls.iter().zip(results).map(|(call, result)| {
+            let value = result.unwrap_or_else(|failure| match call.on_failure {
+                FailurePolicy::Error => failure.as_json(),
+                FailurePolicy::Null | FailurePolicy::Fail => Value::Null,
+            });
+            (&*call.name, value)
+        });
+        let body = Bytes::from(self.output.document(values.collect()).to_string());
+        let headers = HeaderMap::from_iter([(CONTENT_TYPE, JSON)]);
+        reply_of_backend(StatusCode::OK, headers, body)
+    }
+}
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
+
+/// Why a call has no result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum CallFailure {
+    /// The time of all calls is over.
+    Timeout,
+    /// The server does not respond, or its time is over.
+    NoResponse,
+    Status(StatusCode),
+    NotJson,
+}
+
+impl CallFailure {
+    fn as_json(self) -> Value {
+        let reason = match self {
+            CallFailure::Timeout => "timeout",
+            CallFailure::NoResponse => "no_response",
+            CallFailure::Status(_) => "status",
+            CallFailure::NotJson => "not_json",
+        };
+        let mut error = serde_json::json!({"reason": reason});
+        if let CallFailure::Status(status) = self {
+            error["status"] = status.as_u16().into();
+        }
+        serde_json::json!({"error": error})
+    }
+}

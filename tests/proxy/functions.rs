@@ -1,0 +1,185 @@
+//! Plugins that call functions in place of backends, on the wire.
+
+use std::sync::Arc;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use aws_lc_rs::hmac::{HMAC_SHA256, Key, sign};
+use portico::plugin_api::testing::chain_with;
+use portico::plugin_api::{AnyPluginKind, PluginState};
+use portico::plugins::REGISTRY;
+use portico::snapshot::rule::{Action, RouteFailure};
+use serde_json::{Value, json};
+
+use crate::harness::{
+    Endpoint, Options, Route, TestServer, forward, header, reserve_address, route, snapshot, upstream,
+};
+use crate::http_log::loopback_services;
+
+/// A proxy whose route has these plugins and no backends.
+async fn server(plugins: &[(&str, Value)]) -> TestServer {
+    let plugins: Vec<(&dyn AnyPluginKind, Value)> =
+        plugins.iter().map(|(name, config)| (REGISTRY.find(name).unwrap(), config.clone())).collect();
+    let chain = chain_with(&plugins, &PluginState::default(), &loopback_services());
+    let route = Route { plugins: Some(chain), ..route(Action::Fail(RouteFailure::NoBackends)) };
+    let (address, reserved) = reserve_address();
+    let server = TestServer::start(Options::default(), address, reserved, snapshot(address, vec![route]));
+    server.proxy.reconcile().await;
+    server
+}
+
+/// A server that responds to each request, given as its head and its body.
+pub(crate) async fn responding(respond: impl Fn(&str, &str) -> (u16, String) + Send + Sync + 'static) -> Endpoint {
+    let respond = Arc::new(respond);
+    Endpoint::scripted(move |mut stream, _| {
+        let respond = Arc::clone(&respond);
+        async move {
+            while let Some(request) = stream.request().await {
+                let (head, body) = request.split_once("\r\n\r\n").unwrap_or((&request, ""));
+                let (status, body) = respond(head, body);
+                let length = body.len();
+                stream.send(format!("HTTP/1.1 {status} X\r\ncontent-length: {length}\r\n\r\n{body}")).await;
+            }
+        }
+    })
+    .await
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Whether the signature of a request is right, computed as the AWS documentation describes it, independently of the
+/// code that signs.
+fn is_signed(head: &str, body: &str, secret: &str) -> bool {
+    let (line, _) = head.split_once("\r\n").unwrap();
+    let mut line = line.split(' ');
+    let (method, path) = (line.next().unwrap(), line.next().unwrap());
+    let value = |name: &str| header(head, name).unwrap_or_default();
+    let authorization = value("authorization");
+    let part = |name: &str| authorization.split_once(&format!("{name}=")).unwrap().1.split(',').next().unwrap();
+    let (names, signature) = (part("SignedHeaders"), part("Signature"));
+    let scope = part("Credential").split_once('/').unwrap().1;
+    let headers: String = names.split(';').map(|name| format!("{name}:{}\n", value(name))).collect();
+    let body = hex(digest(&SHA256, body.as_bytes()).as_ref());
+    let canonical = format!("{method}\n{path}\n\n{headers}\n{names}\n{body}");
+    let canonical = hex(digest(&SHA256, canonical.as_bytes()).as_ref());
+    let text = format!("AWS4-HMAC-SHA256\n{}\n{scope}\n{canonical}", value("x-amz-date"));
+    let mut key = Key::new(HMAC_SHA256, format!("AWS4{secret}").as_bytes());
+    for part in scope.split('/') {
+        key = Key::new(HMAC_SHA256, sign(&key, part.as_bytes()).as_ref());
+    }
+    signature == hex(sign(&key, text.as_bytes()).as_ref())
+        && ["host", "x-amz-date", "x-amz-invocation-type"]
+            .iter()
+            .all(|name| names.split(';').any(|known| known == *name))
+}
+
+/// A rule of a Gateway needs no backend, and the function gets only requests with the right key.
+#[tokio::test]
+async fn a_lambda_function_responds_in_place_of_a_backend() {
+    let lambda = responding(|head, body| {
+        if !is_signed(head, body, "hidden") {
+            return (403, r#"{"Message": "The request signature does not match"}"#.to_owned());
+        }
+        let event: Value = serde_json::from_str(body).unwrap();
+        let body = format!("{} {}", event["httpMethod"].as_str().unwrap(), event["body"].as_str().unwrap());
+        (200, json!({"statusCode": 201, "headers": {"x-function": "1"}, "body": body}).to_string())
+    })
+    .await;
+    let config = |secret: &str| {
+        json!({
+            "host": "127.0.0.1", "port": lambda.address.port(), "disable_https": true, "aws_region": "eu-west-1",
+            "aws_key": "AKIDEXAMPLE", "aws_secret": secret, "function_name": "thumbnails",
+            "awsgateway_compatible": true, "is_proxy_integration": true, "base64_encode_body": false,
+        })
+    };
+    let request = "POST /a HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\n\r\nhello";
+    let allowed = server(&[("aws-lambda", config("hidden"))]).await;
+    let response = allowed.request(request).await;
+    assert_eq!((response.status, &*response.text()), (201, "POST hello"));
+    assert_eq!(response.header("x-function"), Some("1"));
+    let wrong = server(&[("aws-lambda", config("wrong"))]).await;
+    assert_eq!(wrong.request(request).await.status, 500);
+    let denying = server(&[("aws-lambda", config("hidden")), ("key-auth", json!({}))]).await;
+    let calls = lambda.log.requests().len();
+    assert_eq!(denying.request(request).await.status, 401);
+    assert_eq!(lambda.log.requests().len(), calls, "the function gets nothing that another plugin rejects");
+}
+
+/// A rule without backends runs its plugins, and fails if none of them stands in for a backend.
+#[tokio::test]
+async fn a_rule_without_backends_still_fails_after_its_plugins() {
+    let server = server(&[("key-auth", json!({"anonymous": null}))]).await;
+    assert_eq!(server.request("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.status, 401);
+    let server = self::server(&[("cors", json!({}))]).await;
+    let response = server.request("GET / HTTP/1.1\r\nhost: a\r\norigin: http://b.example\r\n\r\n").await;
+    assert_eq!((response.status, response.header("access-control-allow-origin")), (500, Some("*")));
+}
+
+#[tokio::test]
+async fn bodies_that_are_too_large_for_a_function_are_rejected() {
+    let lambda = responding(|_, _| (200, "{}".to_owned())).await;
+    let config = json!({
+        "host": "127.0.0.1", "port": lambda.address.port(), "disable_https": true, "aws_region": "eu-west-1",
+        "aws_key": "a", "aws_secret": "b", "function_name": "f", "skip_large_bodies": false,
+    });
+    let server = server(&[("aws-lambda", config)]).await;
+    let response = server.request("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 4194305\r\n\r\n").await;
+    assert_eq!(response.status, 413);
+    assert!(lambda.log.requests().is_empty());
+}
+
+#[tokio::test]
+async fn an_aggregate_calls_all_servers_and_forwards_nothing() {
+    let users = responding(|head, _| (200, json!({"target": head.split(' ').nth(1)}).to_string())).await;
+    let failing = responding(|_, _| (503, "{}".to_owned())).await;
+    let config = |on_failure: &str| {
+        json!({"calls": [
+            {"name": "user", "url": format!("http://{}/u/$(query_params.id)", users.address)},
+            {"name": "orders", "url": format!("http://{}/", failing.address), "on_failure": on_failure},
+        ]})
+    };
+    let lenient = server(&[("aggregate", config("null"))]).await;
+    let response = lenient.request("GET /?id=a%2Fb HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    assert_eq!((response.status, &*response.text()), (200, r#"{"user":{"target":"/u/a%2Fb"},"orders":null}"#));
+    assert_eq!(lenient.request("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.status, 400);
+    let strict = server(&[("aggregate", config("fail"))]).await;
+    assert_eq!(strict.request("GET /?id=1 HTTP/1.1\r\nhost: a\r\n\r\n").await.status, 502);
+}
+
+/// The endpoint gets the message with its length, and the client JSON with the status of the `Fault`.
+#[tokio::test]
+async fn soap_messages_are_converted_on_the_wire() {
+    let endpoint = Endpoint::scripted(|mut stream, _| async move {
+        while let Some(request) = stream.request().await {
+            let (head, body) = request.split_once("\r\n\r\n").unwrap();
+            let is_message = head.starts_with("POST / ") && header(head, "soapaction") == Some("\"urn:a\"");
+            let content = match body.contains("<GetPrice xmlns=\"urn:shop\"><item>apple</item></GetPrice>") {
+                true if is_message => "<r><price>1.90</price></r>",
+                _ => "<s:Fault><faultcode>s:Client</faultcode><faultstring>No</faultstring></s:Fault>",
+            };
+            let body = format!("<s:Envelope xmlns:s='u'><s:Body>{content}</s:Body></s:Envelope>");
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-type: text/xml\r\ncontent-length: {}\r\n\r\n", body.len());
+            stream.send(head + &body).await;
+        }
+    })
+    .await;
+    let config = json!({"operation": "GetPrice", "namespace": "urn:shop", "action": "urn:a"});
+    let plugins: Vec<(&dyn AnyPluginKind, Value)> = vec![(REGISTRY.find("soap").unwrap(), config)];
+    let chain = chain_with(&plugins, &PluginState::default(), &loopback_services());
+    let action = forward(vec![(1, upstream("web", &[endpoint.address]))]);
+    let (address, reserved) = reserve_address();
+    let route = Route { plugins: Some(chain), ..route(action) };
+    let server = TestServer::start(Options::default(), address, reserved, snapshot(address, vec![route]));
+    server.proxy.reconcile().await;
+    let post = async |body: &str| {
+        server.request(&format!("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n\r\n{body}", body.len())).await
+    };
+    let response = post(r#"{"item": "apple"}"#).await;
+    assert_eq!((response.status, &*response.text()), (200, r#"{"price":"1.90"}"#));
+    assert_eq!(response.header("content-type"), Some("application/json; charset=utf-8"));
+    let fault = post(r#"{"item": "pear"}"#).await;
+    assert_eq!((fault.status, fault.header("content-type")), (400, Some("application/problem+json")));
+    assert_eq!(post("{").await.status, 400);
+    assert_eq!(endpoint.log.requests().len(), 2, "what is not JSON is not forwarded");
+}
