@@ -70,12 +70,9 @@ pub(super) struct ManifestFiles {
 
 impl ManifestFiles {
     pub(super) fn new(
-        paths: Vec<PathBuf>,
-        channel: Channel,
-        large_objects: LargeObjects,
+        manifests: Manifests,
         watcher: ManifestWatcher,
     ) -> Self {
-        let manifests = Manifests::new(paths, channel).with_large_objects(large_objects);
         ManifestFiles { manifests, watcher, update: ManifestUpdate::default(), rejections: Vec::new() }
     }
 }
