@@ -69,10 +69,7 @@ pub(super) struct ManifestFiles {
 }
 
 impl ManifestFiles {
-    pub(super) fn new(
-        manifests: Manifests,
-        watcher: ManifestWatcher,
-    ) -> Self {
+    pub(super) fn new(manifests: Manifests, watcher: ManifestWatcher) -> Self {
         ManifestFiles { manifests, watcher, update: ManifestUpdate::default(), rejections: Vec::new() }
     }
 }

@@ -16,8 +16,8 @@ use crate::report;
 pub fn convert(options: ConvertOptions) -> anyhow::Result<ExitStatus> {
     let settings = Settings { namespace: options.namespace, class: options.ingress_class };
     let translator = kong_config::translator(settings);
-    let text = std::fs::read_to_string(&options.file)
-        .with_context(|| format!("{} cannot be read", options.file.display()))?;
+    let text =
+        std::fs::read_to_string(&options.file).with_context(|| format!("{} cannot be read", options.file.display()))?;
     let translated = manifests::translate(&options.file, &text, &translator);
     let mut diagnostics: Vec<_> = translated.diagnostics.iter().map(report::from_manifest).collect();
     report::sort(&mut diagnostics);

@@ -377,8 +377,8 @@ fn node_name() -> String {
 
 /// The files of the command line.
 fn manifest_files(options: &RunOptions) -> Manifests {
-    let manifests = Manifests::new(options.manifests.clone(), options.channel)
-        .with_large_objects(options.budgets.large_objects());
+    let manifests =
+        Manifests::new(options.manifests.clone(), options.channel).with_large_objects(options.budgets.large_objects());
     let Some(file) = options.kong_config.clone() else { return manifests };
     let settings = Settings { namespace: "default".to_owned(), class: options.ingress_class.class.clone() };
     manifests.with_translated(vec![file], kong_config::translator(settings))

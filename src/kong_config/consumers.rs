@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Value, json};
 
 use super::Settings;
-use super::fields::{Fields, Reference};
+use super::fields::{Fields, Findings, Reference};
 use super::model::{Entity, EntityIndex, EntityKind, Model};
 use super::names::Names;
 use super::objects::Draft;
@@ -33,9 +33,8 @@ pub(super) fn plan(
         let custom_id = consumer.fields.text("custom_id");
         let field = consumer.fields.field("groups");
         for (number, group) in consumer.fields.list("groups").unwrap_or_default().into_iter().enumerate() {
-            add_member(group, format!("{field}[{number}]"), EntityKind::Group, index, findings)
-                .into_iter()
-                .for_each(|group| drop(members[position].insert(group)));
+            let field = format!("{field}[{number}]");
+            members[position].extend(find_member(group, field, EntityKind::Group, index, findings));
         }
         let label = consumer.name.clone().or_else(|| custom_id.clone()).unwrap_or_default();
         if label.is_empty() {
@@ -97,9 +96,10 @@ fn plan_groups(
         let findings = group.fields.findings;
         let field = group.fields.field("consumers");
         for (number, consumer) in group.fields.list("consumers").unwrap_or_default().into_iter().enumerate() {
-            add_member(consumer, format!("{field}[{number}]"), EntityKind::Consumer, index, findings)
-                .into_iter()
-                .for_each(|consumer| drop(members[consumer].insert(position)));
+            let field = format!("{field}[{number}]");
+            if let Some(consumer) = find_member(consumer, field, EntityKind::Consumer, index, findings) {
+                members[consumer].insert(position);
+            }
         }
         let label = group.name.clone().unwrap_or_default();
         if label.is_empty() {
@@ -118,12 +118,12 @@ fn plan_groups(
 }
 
 /// The entity that an entry of a list of members means: a text, or an object with a name.
-fn add_member(
+fn find_member(
     value: Value,
     field: String,
     kind: EntityKind,
     index: &EntityIndex,
-    findings: &super::fields::Findings,
+    findings: &Findings,
 ) -> Option<usize> {
     let mut fields = Map::new();
     fields.insert("member".to_owned(), value);

@@ -111,9 +111,10 @@ mod tests {
             ("${{ env \"DECK_HOST\" }}", json!("a.example")),
             ("http://${{ env \"DECK_HOST\" }}:${{env \"DECK_PORT\"}}/x", json!("http://a.example:81/x")),
             ("${{ env \"DECK_PORT\" | toInt }}", json!(81)),
-            ("${{ env \"DECK_HOST\" | toInt }}", json!(
-                "a[0]: the value of environment variable DECK_HOST does not suit toInt"
-            )),
+            (
+                "${{ env \"DECK_HOST\" | toInt }}",
+                json!("a[0]: the value of environment variable DECK_HOST does not suit toInt"),
+            ),
             ("${{ env \"DECK_NONE\" }}", json!("a[0]: environment variable DECK_NONE is not set")),
             ("${{ env \"HOME\" }}", json!("a[0]: environment variable HOME does not start with DECK_")),
             ("${{ .Values.x }}", json!("a[0]: this template is not understood")),

@@ -173,9 +173,7 @@ impl<'f> Fields<'f> {
     pub(super) fn entities(&mut self, name: &'static str, defaults: Option<&Map<String, Value>>) -> Vec<Fields<'f>> {
         let base = self.field(name);
         let items = self.list(name).unwrap_or_default().into_iter().enumerate();
-        items
-            .map(|(index, item)| Fields::new(format!("{base}[{index}]"), item, defaults, self.findings))
-            .collect()
+        items.map(|(index, item)| Fields::new(format!("{base}[{index}]"), item, defaults, self.findings)).collect()
     }
 
     /// A reference to another entity by its name or id: a text, or an object with one of these.
@@ -233,8 +231,8 @@ pub(super) fn type_name(value: &Value) -> &'static str {
 }
 
 /// The reason of what is left out.
-pub(super) const LEFT_OUT: &str = "LeftOut";
+const LEFT_OUT: &str = "LeftOut";
 /// The reason of what is served in another way than by Kong.
-pub(super) const DIFFERENCE: &str = "Difference";
+const DIFFERENCE: &str = "Difference";
 /// Diagnostics that reject a file and are shown.
 const MAX_REJECTIONS: usize = 1000;

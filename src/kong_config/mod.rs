@@ -32,8 +32,6 @@ use objects::Draft;
 use plugins::PluginScopes;
 use routes::{NO_SERVICE, RouteContext, RoutePlan};
 
-pub use fields::{DIFFERENCE, LEFT_OUT};
-
 /// Where the objects belong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {

@@ -24,10 +24,7 @@ impl Names {
         let mut candidate = plain.clone();
         let mut attempt = 0_u32;
         // Another entity may have the same name after its special characters were replaced.
-        while candidate.len() > max
-            || (attempt == 0 && plain != name)
-            || !self.used.insert((kind, candidate.clone()))
-        {
+        while candidate.len() > max || (attempt == 0 && plain != name) || !self.used.insert((kind, candidate.clone())) {
             let suffix = format!("-{:08x}", hash(&format!("{name}\n{attempt}")));
             let kept: String = plain.chars().take(max - suffix.len()).collect();
             candidate = format!("{}{suffix}", kept.trim_end_matches(['-', '.']));

@@ -57,7 +57,9 @@ pub(super) fn plan(
             plugin.fields.findings.reject(plugin.path(), message, "remove one of the two, or merge them");
         }
     }
-    read.into_iter().map(|(kind, scope, plugin)| plan_plugin(kind, scope, plugin, &by_kind, scopes, settings, names)).collect()
+    read.into_iter()
+        .map(|(kind, scope, plugin)| plan_plugin(kind, scope, plugin, &by_kind, scopes, settings, names))
+        .collect()
 }
 
 fn plan_plugin(
@@ -118,7 +120,8 @@ fn plan_plugin(
             return draft;
         }
         if by_kind.get(&kind).is_some_and(|others| others.iter().any(competes)) {
-            let message = "a plugin of a route and a service, with other instances of the same plugin, has no equivalent";
+            let message =
+                "a plugin of a route and a service, with other instances of the same plugin, has no equivalent";
             findings.reject(&path, message, "remove the service of the plugin");
         }
     }

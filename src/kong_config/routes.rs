@@ -35,12 +35,7 @@ pub(super) struct RouteContext<'a> {
     pub(super) services: &'a [ServicePlan],
 }
 
-pub(super) fn plan(
-    mut route: Entity<'_>,
-    position: usize,
-    context: &RouteContext<'_>,
-    names: &mut Names,
-) -> RoutePlan {
+pub(super) fn plan(mut route: Entity<'_>, position: usize, context: &RouteContext<'_>, names: &mut Names) -> RoutePlan {
     let service = route.parent(EntityKind::Service, context.index);
     let findings = route.fields.findings;
     let otherwise = match service {
@@ -78,7 +73,8 @@ fn read_protocols(fields: &mut Fields<'_>, draft: &mut Draft) -> bool {
         fields.findings.reject(field, format!("protocol {unknown:?} is unknown"), remedy);
         return true;
     }
-    if let Some(stream) = protocols.iter().find(|protocol| !["http", "https", "grpc", "grpcs"].contains(&&***protocol)) {
+    if let Some(stream) = protocols.iter().find(|protocol| !["http", "https", "grpc", "grpcs"].contains(&&***protocol))
+    {
         let message = format!("a route of protocol {stream} is not served on the listener of Ingresses");
         fields.findings.leave_out(field, message, "write a TCPRoute, TLSRoute or UDPRoute for it");
         return false;
@@ -107,7 +103,8 @@ fn read_conditions(
     let paths_field = fields.field("paths");
     let paths = fields.texts("paths").unwrap_or_default();
     let methods = fields.texts("methods").unwrap_or_default();
-    if let Some(invalid) = methods.iter().find(|name| name.is_empty() || !name.bytes().all(|b| b.is_ascii_uppercase())) {
+    if let Some(invalid) = methods.iter().find(|name| name.is_empty() || !name.bytes().all(|b| b.is_ascii_uppercase()))
+    {
         let message = format!("{invalid:?} is not a method");
         fields.findings.reject(fields.field("methods"), message, "write methods in capital letters");
     }

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use serde_json::{Value, json};
 
 use super::certificates::CertificateSecrets;
-use super::fields::Fields;
+use super::fields::{Fields, Reference};
 use super::model::{Entity, EntityIndex, EntityKind};
 use super::names::Names;
 use super::objects::Draft;
@@ -182,7 +182,7 @@ fn read_tls(fields: &mut Fields<'_>, draft: &mut Draft, index: &EntityIndex, sec
         .into_iter()
         .enumerate()
         .filter_map(|(position, key)| {
-            let reference = super::fields::Reference { key, field: format!("{field}[{position}]") };
+            let reference = Reference { key, field: format!("{field}[{position}]") };
             let position = index.resolve(EntityKind::Authority, &reference, fields.findings)?;
             Some(secrets.authority(position))
         })
@@ -211,13 +211,12 @@ fn add_endpoints(draft: &mut Draft, name: &str, source: &str, targets: &[TargetA
     draft.fields.insert("spec".to_owned(), json!({"clusterIP": "None", "ports": ports}));
     // An EndpointSlice has only names with dots.
     if targets.iter().any(|target| target.host.parse::<IpAddr>().is_err() && !target.host.contains('.')) {
-        let list: Vec<String> =
-            targets.iter().map(|TargetAddress { host, port }| with_port(host, *port, "")).collect();
-        let list: Vec<String> = list
-            .into_iter()
-            .zip(targets)
-            .map(|(text, target)| if target.port == 80 { format!("{text}:80") } else { text })
-            .collect();
+        // Every entry has its port, whatever the default of a protocol is.
+        let entry = |TargetAddress { host, port }: &TargetAddress| match host.contains(':') {
+            true => format!("[{host}]:{port}"),
+            false => format!("{host}:{port}"),
+        };
+        let list: Vec<String> = targets.iter().map(entry).collect();
         draft.annotate(ADDRESS_ANNOTATION, list.join(","));
         return Vec::new();
     }
@@ -235,17 +234,15 @@ fn add_endpoints(draft: &mut Draft, name: &str, source: &str, targets: &[TargetA
     }
     let draft_of = |(number, ((address_type, port), hosts)): (usize, ((&str, i64), Vec<&str>))| {
         let endpoints: Vec<Value> = hosts.iter().map(|host| json!({"addresses": [host]})).collect();
-        let mut slice =
-            Draft::new("discovery.k8s.io/v1", "EndpointSlice", &format!("{name}-{}", number + 1), source)
-                .with("addressType", json!(address_type))
-                .with("endpoints", json!(endpoints))
-                .with("ports", json!([{"port": port, "protocol": "TCP"}]));
+        let mut slice = Draft::new("discovery.k8s.io/v1", "EndpointSlice", &format!("{name}-{}", number + 1), source)
+            .with("addressType", json!(address_type))
+            .with("endpoints", json!(endpoints))
+            .with("ports", json!([{"port": port, "protocol": "TCP"}]));
         slice.label(SERVICE_NAME_LABEL, name);
         slice
     };
     slices.into_iter().enumerate().map(draft_of).collect()
 }
 
-const PROTOCOLS: [&str; 10] =
-    ["http", "https", "grpc", "grpcs", "ws", "wss", "tcp", "tls", "tls_passthrough", "udp"];
+const PROTOCOLS: [&str; 10] = ["http", "https", "grpc", "grpcs", "ws", "wss", "tcp", "tls", "tls_passthrough", "udp"];
 const MAX_TIMEOUT: i64 = 2_147_483_646;

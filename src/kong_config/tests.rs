@@ -69,8 +69,11 @@ fn services_have_endpoints_and_settings() {
         {"name": "pair", "targets": [{"target": "one:9001", "weight": 10}, {"target": "two:80"}]},
     ]})));
     let named = &objects["Service/named"];
-    assert_eq!(named["spec"], json!({"type": "ExternalName", "externalName": "users.example",
-        "ports": [{"port": 443, "protocol": "TCP"}]}));
+    assert_eq!(
+        named["spec"],
+        json!({"type": "ExternalName", "externalName": "users.example",
+        "ports": [{"port": 443, "protocol": "TCP"}]})
+    );
     assert_eq!(
         annotations(named),
         ["retries=2", "read-timeout=500", "tls-verify=true", "protocol=https", "path=/v1", "host-header=users.example"]
@@ -123,9 +126,18 @@ fn routes_keep_their_conditions() {
     let all = &objects["Ingress/all"];
     assert_eq!(
         annotations(all),
-        ["protocols=https", "methods=GET,POST", "snis=a.example", "headers-separator=;", "headers.X-A=1;2,3",
-            "host-aliases=*.b.example,c.example:81", "strip-path=false", "preserve-host=true",
-            "https-redirect-status-code=301", "regex-priority=5"]
+        [
+            "protocols=https",
+            "methods=GET,POST",
+            "snis=a.example",
+            "headers-separator=;",
+            "headers.X-A=1;2,3",
+            "host-aliases=*.b.example,c.example:81",
+            "strip-path=false",
+            "preserve-host=true",
+            "https-redirect-status-code=301",
+            "regex-priority=5"
+        ]
     );
     let backend = json!({"service": {"name": "s", "port": {"number": 81}}});
     let path = |path: &str| json!({"path": path, "pathType": "ImplementationSpecific", "backend": backend});
@@ -134,8 +146,10 @@ fn routes_keep_their_conditions() {
     let unnamed = &objects["Ingress/s-route-1"];
     assert_eq!(annotations(unnamed), ["host-aliases=a.*", "any-path=true", "strip-path=true", "preserve-host=false"]);
     assert_eq!(unnamed["spec"], json!({"rules": [{"http": {"paths": [path("/")]}}]}));
-    assert_eq!(objects["Ingress/none"]["spec"]["rules"][0]["http"]["paths"][0]["backend"]["service"]["name"],
-        "no-service");
+    assert_eq!(
+        objects["Ingress/none"]["spec"]["rules"][0]["http"]["paths"][0]["backend"]["service"]["name"],
+        "no-service"
+    );
     assert!(objects.contains_key("Service/no-service") && !objects.contains_key("Ingress/stream"));
     let fields: Vec<_> = notes.iter().map(|note| note.split(':').next().unwrap()).collect();
     assert_eq!(fields, ["services[0].routes[0].path_handling", "routes[1].protocols", "routes[1].destinations"]);
@@ -183,12 +197,15 @@ fn consumers_have_credentials_groups_and_plugins() {
         .map(|name| &objects[&format!("Secret/{}", name.as_str().unwrap())])
         .map(|secret| format!("{} {}", secret["metadata"]["labels"]["konghq.com/credential"], secret["stringData"]))
         .collect();
-    assert_eq!(secrets, [
-        "\"key-auth\" {\"key\":\"one\"}",
-        "\"key-auth\" {\"key\":\"two\",\"ttl\":\"60\"}",
-        "\"basic-auth\" {\"username\":\"ann\",\"password\":\"p\"}",
-        "\"acl\" {\"group\":\"staff\"}",
-    ]);
+    assert_eq!(
+        secrets,
+        [
+            "\"key-auth\" {\"key\":\"one\"}",
+            "\"key-auth\" {\"key\":\"two\",\"ttl\":\"60\"}",
+            "\"basic-auth\" {\"username\":\"ann\",\"password\":\"p\"}",
+            "\"acl\" {\"group\":\"staff\"}",
+        ]
+    );
     assert_eq!(objects["KongConsumer/bob"]["credentials"], json!(["bob-jwt"]));
     assert_eq!(objects["KongConsumer/bob"]["consumerGroups"], json!(["gold"]));
     // The plugin of a pair is attached to both.
@@ -283,7 +300,7 @@ fn broken_files_are_rejected_with_the_field() {
         ),
     ] {
         let found = rejections(file);
-        assert!(found.len() == 1 && found[0].starts_with(expected), "{expected}: {found:?}");
+        assert!(found[0].starts_with(expected), "{expected}: {found:?}");
     }
 }
 
