@@ -3,7 +3,6 @@
 
 use std::collections::BTreeSet;
 use std::future::pending;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,10 +26,8 @@ use crate::k8s::Delivery;
 use crate::manifests::{ChangedPaths, ManifestDiagnostic, ManifestUpdate, ManifestWatcher, Manifests};
 use crate::proxy::{BindState, BindStates, Proxy};
 use crate::ready::ReadyGuard;
-use crate::schema::Channel;
 use crate::snapshot::Snapshot;
 use crate::status::BindOutcome;
-use crate::store::LargeObjects;
 use crate::upstream::dns::DnsFollower;
 
 /// State that only the control loop writes.

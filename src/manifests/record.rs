@@ -191,6 +191,7 @@ fn yaml_diagnostic(file: &Arc<Path>, document: &Document<'_>, mut error: YamlErr
 }
 
 /// The objects of a file of another format, without reading them as objects.
+#[derive(Debug)]
 pub struct TranslatedFile {
     /// `None` if the file is invalid.
     pub objects: Option<Vec<TranslatedObject>>,
