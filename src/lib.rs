@@ -16,6 +16,7 @@ pub mod http1;
 mod http2_frames;
 mod http_server;
 pub mod k8s;
+pub mod kong_config;
 pub mod manifests;
 pub mod metrics;
 mod persistent_map;

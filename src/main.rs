@@ -22,6 +22,7 @@ fn main() -> ExitCode {
         CliRequest::Run(options) => app::run(options),
         CliRequest::Check(options) => app::check(options),
         CliRequest::Verify(options) => app::verify(options),
+        CliRequest::Convert(options) => app::convert(options),
         CliRequest::Echo(options) => run_echo(&options),
         CliRequest::Crds => print(&crds_as_yaml()),
         CliRequest::Version(OutputFormat::Text) => print(&format!("{}\n", version::text())),

@@ -3,6 +3,7 @@
 
 mod consumer_plugins;
 mod counting;
+mod declarative_files;
 mod plugin_connections;
 mod plugin_protocols;
 mod streams;

@@ -65,6 +65,8 @@ const IMPORTS: &[Row] = &[
     ("store", &["api"]),
     ("k8s", &["api", "diagnostic", "store", "transport_protocol"]),
     ("manifests", &["api", "diagnostic", "schema", "store"]),
+    // Another format of objects, which it gives to `manifests` as a translator.
+    ("kong_config", &["api", "diagnostic", "manifests", "schema::nearest"]),
     // Annotations are not in a schema, so the compiler finds the nearest known one itself.
     (
         "compile",

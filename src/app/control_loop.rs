@@ -3,7 +3,6 @@
 
 use std::collections::BTreeSet;
 use std::future::pending;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,10 +27,8 @@ use crate::manifests::{ChangedPaths, ManifestDiagnostic, ManifestUpdate, Manifes
 use crate::plugin_api::vault::VaultValues;
 use crate::proxy::{BindState, BindStates, Proxy};
 use crate::ready::ReadyGuard;
-use crate::schema::Channel;
 use crate::snapshot::Snapshot;
 use crate::status::BindOutcome;
-use crate::store::LargeObjects;
 use crate::upstream::dns::DnsFollower;
 
 /// How long a process without values of vaults waits for them before it is ready. What needs them then fails.
@@ -84,13 +81,7 @@ pub(super) struct ManifestFiles {
 }
 
 impl ManifestFiles {
-    pub(super) fn new(
-        paths: Vec<PathBuf>,
-        channel: Channel,
-        large_objects: LargeObjects,
-        watcher: ManifestWatcher,
-    ) -> Self {
-        let manifests = Manifests::new(paths, channel).with_large_objects(large_objects);
+    pub(super) fn new(manifests: Manifests, watcher: ManifestWatcher) -> Self {
         ManifestFiles { manifests, watcher, update: ManifestUpdate::default(), rejections: Vec::new() }
     }
 }

@@ -27,6 +27,7 @@ use super::gateway_services::{GatewayServicesHandle, GatewayServicesShutdown};
 use super::health_meters::HealthMeters;
 use super::host_addresses::host_addresses;
 use super::ingress::IngressConfig;
+use super::kong_config;
 use super::kong_metrics::{self, KongMetrics};
 use super::overload_meters::OverloadMeters;
 use super::plugin_services::OnlineServices;
@@ -46,7 +47,8 @@ use crate::args::{BudgetOptions, ExitStatus, LocationOptions, RunOptions};
 use crate::compile::{Budgets, ProcessLocation};
 use crate::drain::{self, Drain, DrainPhase, HangupSignals, StopSignals};
 use crate::echo;
-use crate::manifests::ManifestWatcher;
+use crate::kong_config::Settings;
+use crate::manifests::{ManifestWatcher, Manifests};
 use crate::metrics::Metrics;
 use crate::plugin_api::aws_environment::AwsEnvironment;
 use crate::plugin_api::batch_queue::{QueuedBytes, flush_queues};
@@ -158,9 +160,10 @@ async fn serve(options: RunOptions, started: SystemTime) -> anyhow::Result<ExitS
     let control = new_control(&options, &data_plane, plugins, admin_address)?;
     let (gateway_services, services_shutdown) =
         start_gateway_services(&options, cluster.as_ref(), statuses.as_ref(), &control, &drain)?.unzip();
+    let has_files = !options.manifests.is_empty() || options.kong_config.is_some();
     let control_loop = ControlLoop {
-        files: ManifestFiles::new(options.manifests.clone(), options.channel, options.budgets.large_objects(), watcher),
-        overlap: (cluster.is_some() && !options.manifests.is_empty()).then(SourceOverlap::default),
+        files: ManifestFiles::new(manifest_files(&options), watcher),
+        overlap: (cluster.is_some() && has_files).then(SourceOverlap::default),
         control,
         withheld_statuses: BTreeSet::new(),
         announcer: Announcer::new(announcement_format(&options), options.log.color),
@@ -388,6 +391,15 @@ fn node_name() -> String {
     let pod_name = std::env::var("POD_NAME").ok().filter(|name| !name.is_empty());
     let host_name = || Some(rustix::system::uname().nodename().to_str().ok()?.to_owned());
     pod_name.or_else(host_name).unwrap_or_else(|| "portico".to_owned())
+}
+
+/// The files of the command line.
+fn manifest_files(options: &RunOptions) -> Manifests {
+    let manifests =
+        Manifests::new(options.manifests.clone(), options.channel).with_large_objects(options.budgets.large_objects());
+    let Some(file) = options.kong_config.clone() else { return manifests };
+    let settings = Settings { namespace: "default".to_owned(), class: options.ingress_class.class.clone() };
+    manifests.with_translated(vec![file], kong_config::translator(settings))
 }
 
 /// Tables for editing files at a terminal; with a cluster, verdicts are in the statuses and the log.

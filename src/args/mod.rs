@@ -10,6 +10,7 @@
 mod budgets;
 mod check;
 mod cluster;
+mod convert;
 mod gateways;
 mod ingress;
 mod kong;
@@ -34,6 +35,7 @@ use thiserror::Error;
 pub use budgets::BudgetOptions;
 pub use check::{CheckArgs, CheckOptions};
 pub use cluster::{ClusterAccess, ClusterOptions};
+pub use convert::{ConvertArgs, ConvertOptions};
 pub use gateways::{AddressPool, AddressSource, GatewayOptions};
 pub use ingress::{
     HostOwner, IngressClassOptions, IngressListenAddress, IngressOptions, KongRouter, NamespacedName, PublishOptions,
@@ -69,6 +71,7 @@ enum CliCommand {
     Run(RunArgs),
     Check(CheckArgs),
     Verify(VerifyArgs),
+    Convert(ConvertArgs),
     Echo(EchoArgs),
     Crds(CrdsArgs),
     Version(VersionArgs),
@@ -82,6 +85,7 @@ pub enum CliRequest {
     Run(RunOptions),
     Check(CheckOptions),
     Verify(VerifyOptions),
+    Convert(ConvertOptions),
     Echo(EchoOptions),
     Crds,
     Version(OutputFormat),
@@ -110,6 +114,7 @@ fn try_parse(
         CliCommand::Run(args) => args.resolve(&color, environment).map(CliRequest::Run),
         CliCommand::Check(args) => args.resolve(&color, environment).map(CliRequest::Check),
         CliCommand::Verify(args) => args.resolve(&color, environment).map(CliRequest::Verify),
+        CliCommand::Convert(args) => Ok(CliRequest::Convert(args.resolve(&color, environment))),
         CliCommand::Echo(args) => {
             Ok(CliRequest::Echo(EchoOptions { listen: args.listen, log: args.log.resolve(&color, environment) }))
         }
@@ -198,8 +203,8 @@ impl From<ExitStatus> for ExitCode {
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum UsageError {
     #[error(
-        "no source of objects is given; give --manifests PATH (a file, a directory, or - for standard input), or \
-         --kubernetes with --kubeconfig FILE or --context NAME"
+        "no source of objects is given; give --manifests PATH (a file, a directory, or - for standard input), \
+         --kong-config FILE, or --kubernetes with --kubeconfig FILE or --context NAME"
     )]
     NoSource,
     #[error(
@@ -207,7 +212,7 @@ pub enum UsageError {
          so that a kubeconfig is not used by accident"
     )]
     UnknownCluster,
-    #[error("{flag} is given without --kubernetes, and --manifests alone never contacts a cluster; add --kubernetes")]
+    #[error("{flag} is given without --kubernetes, and files alone never contact a cluster; add --kubernetes")]
     RequiresKubernetes { flag: &'static str },
     #[error("--gateway-address-pool and --gateway-service-type exclude each other; remove one")]
     PoolAndService,

@@ -74,6 +74,11 @@ struct SourceArgs {
     #[arg(long, value_name = "PATH", num_args = 1.., env = "PORTICO_MANIFESTS")]
     manifests: Vec<PathBuf>,
 
+    /// Declarative file of Kong (kong.yml) to serve as it is and to watch, alone or beside the manifests; its routes are
+    /// served where Ingresses are
+    #[arg(long, value_name = "FILE", env = "PORTICO_KONG_CONFIG")]
+    kong_config: Option<PathBuf>,
+
     #[command(flatten)]
     cluster: ClusterArgs,
 
@@ -319,8 +324,10 @@ struct AccessLogArgs {
 /// `portico run`, resolved.
 #[derive(Clone, Debug)]
 pub struct RunOptions {
-    /// `-` means standard input and occurs at most once. Empty only if there is a cluster.
+    /// `-` means standard input and occurs at most once. Empty only if there is another source.
     pub manifests: Vec<PathBuf>,
+    /// A declarative file of Kong.
+    pub kong_config: Option<PathBuf>,
     /// The cluster to watch, alone or in addition to manifests.
     pub cluster: Option<ClusterOptions>,
     pub channel: schema::Channel,
@@ -395,7 +402,9 @@ impl RunArgs {
     pub(super) fn resolve(self, color: &ColorArgs, environment: &Environment) -> Result<RunOptions, UsageError> {
         let manifests = self.sources.manifests;
         require_single_standard_input("--manifests", &manifests)?;
-        let cluster = self.sources.cluster.resolve(!manifests.is_empty(), environment.in_cluster)?;
+        let kong_config = self.sources.kong_config;
+        let has_files = !manifests.is_empty() || kong_config.is_some();
+        let cluster = self.sources.cluster.resolve(has_files, environment.in_cluster)?;
         let in_cluster = cluster.is_some() && environment.in_cluster;
         let gateways = self.gateways.resolve(Some(self.gateway_service), cluster.is_some(), in_cluster)?;
         let listening = self.listening;
@@ -424,6 +433,7 @@ impl RunArgs {
         require_distinct_addresses(&of_streams(true).collect::<Vec<_>>())?;
         Ok(RunOptions {
             manifests,
+            kong_config,
             cluster,
             channel: self.sources.channel.into(),
             location: self.location.resolve(),

@@ -8,6 +8,8 @@
 //!                 source.rs + claims.rs: which file defines which object, what changed ──▶ ManifestUpdate
 //! ```
 //!
+//! Files of another format have a translator (`translated.rs`), whose objects are read like those of manifests.
+//!
 //! `outline.rs` finds the line and column of a field, but only when a diagnostic needs it: between readings, only the
 //! position of each object in its file is kept, and the text only of input that cannot be read again. `watcher.rs`
 //! triggers the next reading.
@@ -25,6 +27,7 @@ mod read_object;
 mod record;
 mod source;
 mod text;
+mod translated;
 mod walk;
 mod watcher;
 mod yaml;
@@ -32,5 +35,7 @@ mod yaml;
 pub use changed::ChangedPaths;
 pub use diagnostic::ManifestDiagnostic;
 pub use position::{Excerpt, FilePosition};
+pub use record::{TranslatedFile, translate};
 pub use source::{ManifestUpdate, Manifests};
+pub use translated::{TranslatedObject, Translation, Translator};
 pub use watcher::ManifestWatcher;

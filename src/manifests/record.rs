@@ -10,9 +10,10 @@ use serde_json::Value;
 use super::diagnostic::ManifestDiagnostic;
 use super::documents::{Document, split};
 use super::outline::{CaretTarget, SECRET_BEARING_FIELDS};
-use super::position::{FilePosition, LineIndex};
+use super::position::{FilePosition, LineIndex, TextSpan};
 use super::read_object::{self, AcceptedObject, ReadOutcome, ReadSettings};
 use super::text::{FileReadError, FileStamp};
+use super::translated::{TranslatedObject, Translation, Translator};
 use super::yaml::{self, YamlError};
 use crate::api::ObjectId;
 use crate::diagnostic::{Diagnostic, Reason};
@@ -58,6 +59,8 @@ pub(super) struct ObjectPosition {
     pub(super) line: u32,
     /// Indexes into the `items` of lists, outermost first. Empty if the document itself is the object.
     pub(super) trail: Box<[u32]>,
+    /// For an object of a translated file, the path of what it was made from.
+    pub(super) source: Option<Arc<str>>,
 }
 
 /// A field to find with `locate`.
@@ -65,6 +68,8 @@ pub(super) struct FieldQuery<'a> {
     pub(super) trail: &'a [u32],
     pub(super) field: &'a str,
     pub(super) caret: CaretTarget,
+    /// Where the object is in a translated file, which has none of its fields.
+    pub(super) source: Option<&'a str>,
 }
 
 impl FileObject {
@@ -119,6 +124,38 @@ impl FileRecord {
         (self.entries, self.diagnostics) = reading.finish(file, &documents, &previous);
     }
 
+    /// Like `update`, for a file of another format, which is valid as a whole or not at all.
+    pub(super) fn update_translated(
+        &mut self,
+        file: &Arc<Path>,
+        text: &str,
+        settings: ReadSettings,
+        translator: &Translator,
+    ) {
+        let hash = hash(text);
+        self.text_hash = Some(hash);
+        let (objects, notes) = match translated(file, text, translator) {
+            Ok(translated) => translated,
+            Err(problems) => {
+                self.reject_file(problems);
+                return;
+            }
+        };
+        let documents = split(text);
+        let line = documents.first().map_or(1, |document| document.line);
+        let previous = PreviousObjects::index(&self.entries);
+        let mut reading = FileReading::default();
+        for TranslatedObject { value, source } in objects {
+            let at = ObjectPosition { document: 0, line, trail: Box::default(), source: Some(source) };
+            reading.read_value(at, value, file, settings, &previous);
+        }
+        self.valid_text_hash = Some(hash);
+        self.ignored = std::mem::take(&mut reading.ignored);
+        let (entries, mut diagnostics) = reading.finish(file, &documents, &previous);
+        diagnostics.extend(notes);
+        (self.entries, self.diagnostics) = (entries, diagnostics);
+    }
+
     /// Keeps the objects of a file that cannot be read, and reports the error.
     pub(super) fn keep_after_read_error(&mut self, file: &Arc<Path>, error: FileReadError) {
         self.text_hash = None;
@@ -151,6 +188,69 @@ fn yaml_diagnostic(file: &Arc<Path>, document: &Document<'_>, mut error: YamlErr
         }
     }
     ManifestDiagnostic::for_file(position, error.diagnostic)
+}
+
+/// The objects of a file of another format, without reading them as objects.
+#[derive(Debug)]
+pub struct TranslatedFile {
+    /// `None` if the file is invalid.
+    pub objects: Option<Vec<TranslatedObject>>,
+    pub diagnostics: Vec<ManifestDiagnostic>,
+}
+
+/// Translates the text of a file of another format.
+pub fn translate(file: &Path, text: &str, translator: &Translator) -> TranslatedFile {
+    let file: Arc<Path> = Arc::from(file);
+    let (objects, diagnostics) = match translated(&file, text, translator) {
+        Ok((objects, notes)) => (Some(objects), notes),
+        Err(problems) => (None, problems),
+    };
+    TranslatedFile { objects, diagnostics }
+}
+
+/// The objects and the diagnostics about what is left out or differs, or why the file cannot be used.
+fn translated(
+    file: &Arc<Path>,
+    text: &str,
+    translator: &Translator,
+) -> Result<(Vec<TranslatedObject>, Vec<ManifestDiagnostic>), Vec<ManifestDiagnostic>> {
+    let documents = split(text);
+    let [document] = &documents[..] else {
+        let message = format!("the file has {} documents, and this format has one", documents.len());
+        let problem = Diagnostic::of_file("Documents", message, "write one document, without --- between parts");
+        let position = FilePosition::whole_file(Arc::clone(file));
+        return Err(vec![ManifestDiagnostic::for_file(position, problem)]);
+    };
+    let value = yaml::parse(document.text).map_err(|error| {
+        let mut problem = yaml_diagnostic(file, document, error);
+        problem.position.excerpt = None;
+        vec![problem]
+    })?;
+    match translator.translate(value) {
+        Translation::Objects(objects, notes) => Ok((objects, located_in_source(file, document, notes))),
+        Translation::Rejected(problems) => Err(located_in_source(file, document, problems)),
+    }
+}
+
+/// Positions of diagnostics whose fields are paths in a translated file. Lines are not shown, because any of them may
+/// have a secret.
+fn located_in_source(
+    file: &Arc<Path>,
+    document: &Document<'_>,
+    diagnostics: Vec<Diagnostic>,
+) -> Vec<ManifestDiagnostic> {
+    let queries: Vec<_> = diagnostics
+        .iter()
+        .map(|diagnostic| FieldQuery {
+            trail: &[],
+            field: "",
+            caret: CaretTarget::for_reason(&diagnostic.reason),
+            source: Some(&diagnostic.field),
+        })
+        .collect();
+    let positions = locate(file, document, &queries);
+    let located = positions.into_iter().zip(&diagnostics);
+    located.map(|(position, diagnostic)| ManifestDiagnostic::for_file(position, diagnostic.clone())).collect()
 }
 
 /// The previous objects of the file.
@@ -213,7 +313,8 @@ impl FileReading {
         let hash = hash(document.text);
         if let Some(entries) = previous.by_document_hash.get(&hash) {
             for entry in entries {
-                let at = ObjectPosition { document: index, line: document.line, trail: entry.position.trail.clone() };
+                let trail = entry.position.trail.clone();
+                let at = ObjectPosition { document: index, line: document.line, trail, source: None };
                 self.present.insert(entry.object.id());
                 self.entries.push(FileObject { position: at, ..(*entry).clone() });
             }
@@ -353,6 +454,7 @@ fn locate_diagnostics(
                 trail: &object.at.trail,
                 field: &diagnostic.field,
                 caret: CaretTarget::for_reason(&diagnostic.reason),
+                source: object.at.source.as_deref(),
             })
             .collect();
         let positions = locate(file, document, &queries);
@@ -374,9 +476,13 @@ pub(super) fn locate(file: &Arc<Path>, document: &Document<'_>, queries: &[Field
     let lines = LineIndex::build(document.text);
     let secrets = outline.secret_lines();
     let positions = queries.iter().map(|query| {
-        let span = outline.locate(query.trail, query.field, query.caret);
+        let span = match query.source {
+            Some("") => TextSpan { line: 1, column: 1, width: 1 },
+            Some(source) => outline.locate(query.trail, source, query.caret),
+            None => outline.locate(query.trail, query.field, query.caret),
+        };
         let mut position = FilePosition::within(file, &lines, document.line, span);
-        if secrets.iter().any(|lines| lines.contains(&span.line)) {
+        if query.source.is_some() || secrets.iter().any(|lines| lines.contains(&span.line)) {
             position.excerpt = None;
         }
         position
@@ -390,7 +496,8 @@ fn flatten(document: u32, line: u32, value: Value, values: &mut Vec<(ObjectPosit
     let mut stack = vec![(Vec::new(), value)];
     while let Some((trail, mut value)) = stack.pop() {
         let Some(ObjectList { items, item_type }) = take_list(&mut value) else {
-            values.push((ObjectPosition { document, line, trail: trail.into_boxed_slice() }, value));
+            let at = ObjectPosition { document, line, trail: trail.into_boxed_slice(), source: None };
+            values.push((at, value));
             continue;
         };
         for (index, mut item) in items.into_iter().enumerate().rev() {

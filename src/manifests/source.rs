@@ -17,6 +17,7 @@ use super::position::FilePosition;
 use super::read_object::ReadSettings;
 use super::record::{self, FieldQuery, FileObject, FileRecord, locate};
 use super::text::{self, FileReadError, FileStamp};
+use super::translated::Translator;
 use super::walk::{self, FileListing, FoundFile, ManifestRoot};
 use crate::api::ObjectId;
 use crate::diagnostic::{Diagnostic, Reason};
@@ -51,6 +52,8 @@ impl ManifestUpdate {
 pub struct Manifests {
     roots: Vec<ManifestRoot>,
     settings: ReadSettings,
+    /// The files of another format, and what turns them into objects.
+    translated: Option<(BTreeSet<PathBuf>, Translator)>,
     /// Standard input, until it has been read.
     input: Option<StandardInput>,
     records: Records,
@@ -74,6 +77,7 @@ impl Manifests {
         Manifests {
             roots: paths.into_iter().map(ManifestRoot::new).collect(),
             settings: ReadSettings { channel, large_objects: LargeObjects::Reduce },
+            translated: None,
             input: (!dashes.is_empty()).then(|| StandardInput(Box::new(input))),
             records: Records::new(),
             claims: Claims::default(),
@@ -87,6 +91,14 @@ impl Manifests {
     #[must_use]
     pub fn with_large_objects(mut self, large_objects: LargeObjects) -> Self {
         self.settings.large_objects = large_objects;
+        self
+    }
+
+    /// Adds files of another format.
+    #[must_use]
+    pub fn with_translated(mut self, files: Vec<PathBuf>, translator: Translator) -> Self {
+        self.roots.extend(files.iter().cloned().map(ManifestRoot::new));
+        self.translated = Some((files.into_iter().collect(), translator));
         self
     }
 
@@ -226,7 +238,12 @@ impl Manifests {
             Ok(text) if record.text_hash == Some(record::hash(&text)) => {}
             Ok(text) => {
                 self.claims.remove(&file.path, record);
-                record.update(&file.path, &text, self.settings);
+                match &self.translated {
+                    Some((files, translator)) if files.contains(&*file.path) => {
+                        record.update_translated(&file.path, &text, self.settings, translator);
+                    }
+                    _ => record.update(&file.path, &text, self.settings),
+                }
                 record.text = file.is_pipe.then(|| Arc::from(text));
                 self.claims.add(&file.path, record);
             }
@@ -308,6 +325,7 @@ impl Manifests {
                         trail: &request.entry.position.trail,
                         field: request.field,
                         caret: CaretTarget::Value,
+                        source: request.entry.position.source.as_deref(),
                     })
                     .collect();
                 let found = match document {

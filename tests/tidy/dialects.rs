@@ -22,6 +22,7 @@ const OF_THE_DIALECT: &[&str] = &[
     "src/compile/ingress/kong/",
     "src/compile/ingress_class/dialect.rs",
     "src/compile/kong/",
+    "src/kong_config/",
     "src/plugins/",
 ];
 

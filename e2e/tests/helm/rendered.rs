@@ -127,6 +127,7 @@ pub(crate) fn config_values_become_valid_flags(helm: &Helm) -> Result<()> {
 fn sample(flag: &str) -> Option<(Value, &'static [&'static str])> {
     Some(match flag {
         "manifests" => (json!(["/a", "/b"]), &["--manifests=/a", "--manifests=/b"]),
+        "kong-config" => (json!("/k.yml"), &["--kong-config=/k.yml"]),
         "kubernetes" => (json!(true), &["--kubernetes"]),
         "kubeconfig" => (json!("/k"), &["--kubeconfig=/k"]),
         "context" => (json!("c"), &["--context=c"]),

@@ -31,6 +31,10 @@ pub const DIALECT_ANNOTATION: &str = "portico.dev/dialect";
 /// restrict requests there, and without which Portico may serve them.
 pub const IGNORE_GUARDS_ANNOTATION: &str = "portico.dev/ignore-foreign-guards";
 
+/// Annotation on an Ingress whose path `/` is no condition, with the value `"true"`. The order of routes depends on the
+/// number of their conditions, so a route without a path is not the same as one with the path `/`.
+pub const ANY_PATH_ANNOTATION: &str = "portico.dev/any-path";
+
 /// Prefix of Portico's own annotations.
 pub const PORTICO_PREFIX: &str = "portico.dev/";
 

@@ -292,6 +292,8 @@ impl<'a> IngressPlanner<'a> {
             false => self.rule(&identity, group.backend, &group.field),
         };
         let route = self.with_annotation_conditions(ConditionRoute::new(self.tie_breaker(index), rule), host);
+        let has_every_path = || paths.iter().any(|path| *path == PathCondition::prefix("/"));
+        let paths = if self.settings.any_path && !self.is_refused() && has_every_path() { Vec::new() } else { paths };
         Some(Arc::new(ConditionRoute { paths, ..route }))
     }
 

@@ -1,0 +1,238 @@
+//! Reads the fields of one entity: every field has a type, and a field that nobody reads is an error.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
+
+use serde_json::{Map, Value};
+
+use crate::diagnostic::{Diagnostic, Reason};
+use crate::schema::nearest;
+
+/// What was found in a file. Shared by all readers of the file, none of which holds on to it.
+#[derive(Debug, Default)]
+pub(super) struct Findings {
+    /// Why the file cannot be used at all.
+    rejections: RefCell<Vec<Diagnostic>>,
+    /// What is left out, as errors, and what differs, as warnings.
+    notes: RefCell<Vec<Diagnostic>>,
+    rejected: Cell<usize>,
+}
+
+impl Findings {
+    pub(super) fn reject(&self, field: impl Into<String>, message: impl Into<String>, remedy: impl Into<String>) {
+        self.add_rejection(Diagnostic::error(field, message, remedy));
+    }
+
+    pub(super) fn leave_out(&self, field: impl Into<String>, message: impl Into<String>, remedy: impl Into<String>) {
+        let problem = Diagnostic::error(field, message, remedy);
+        self.notes.borrow_mut().push(problem.with_reason(Reason::Named(LEFT_OUT)));
+    }
+
+    pub(super) fn differs(&self, field: impl Into<String>, message: impl Into<String>, remedy: impl Into<String>) {
+        let note = Diagnostic::warning(field, message, remedy);
+        self.notes.borrow_mut().push(note.with_reason(Reason::Named(DIFFERENCE)));
+    }
+
+    fn add_rejection(&self, problem: Diagnostic) {
+        self.rejected.set(self.rejected.get() + 1);
+        let mut rejections = self.rejections.borrow_mut();
+        if rejections.len() < MAX_REJECTIONS {
+            rejections.push(problem);
+        }
+    }
+
+    pub(super) fn is_rejected(&self) -> bool {
+        self.rejected.get() > 0
+    }
+
+    /// The rejections, and the notes.
+    pub(super) fn into_parts(self) -> (Vec<Diagnostic>, Vec<Diagnostic>) {
+        let mut rejections = self.rejections.into_inner();
+        let hidden = self.rejected.get() - rejections.len();
+        if hidden > 0 {
+            let message = format!("{hidden} more problems in this file are not shown");
+            rejections.push(Diagnostic::of_file("MoreProblems", message, "correct the shown ones first"));
+        }
+        (rejections, self.notes.into_inner())
+    }
+}
+
+/// The fields of an entity that were not read yet.
+pub(super) struct Fields<'f> {
+    /// The path of the entity in the file.
+    pub(super) path: String,
+    values: Map<String, Value>,
+    known: BTreeSet<&'static str>,
+    pub(super) findings: &'f Findings,
+}
+
+impl<'f> Fields<'f> {
+    /// The fields of a value, which has to be an object. `defaults`: the fields that it has if it does not name them.
+    pub(super) fn new(
+        path: String,
+        value: Value,
+        defaults: Option<&Map<String, Value>>,
+        findings: &'f Findings,
+    ) -> Fields<'f> {
+        let mut values = match value {
+            Value::Object(values) => values,
+            other => {
+                let message = format!("this is {}, and not an entity", type_name(&other));
+                findings.reject(&path, message, "write its fields, each as `name: value`");
+                Map::new()
+            }
+        };
+        for (name, default) in defaults.into_iter().flatten() {
+            values.entry(name.clone()).or_insert_with(|| default.clone());
+        }
+        Fields { path, values, known: BTreeSet::new(), findings }
+    }
+
+    pub(super) fn field(&self, name: &str) -> String {
+        if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) }
+    }
+
+    /// The value of a field, which counts as read. Null is the same as no value.
+    pub(super) fn value(&mut self, name: &'static str) -> Option<Value> {
+        self.known.insert(name);
+        self.values.shift_remove(name).filter(|value| !value.is_null())
+    }
+
+    fn typed<T>(
+        &mut self,
+        name: &'static str,
+        expected: &str,
+        convert: impl FnOnce(Value) -> Result<T, Value>,
+    ) -> Option<T> {
+        let value = self.value(name)?;
+        match convert(value) {
+            Ok(value) => Some(value),
+            Err(value) => {
+                let message = format!("this is {}, and not {expected}", type_name(&value));
+                self.findings.reject(self.field(name), message, format!("write {expected}"));
+                None
+            }
+        }
+    }
+
+    pub(super) fn text(&mut self, name: &'static str) -> Option<String> {
+        self.typed(name, "a text, in quotes if it looks like a number", |value| match value {
+            Value::String(text) => Ok(text),
+            other => Err(other),
+        })
+    }
+
+    pub(super) fn flag(&mut self, name: &'static str) -> Option<bool> {
+        self.typed(name, "true or false", |value| value.as_bool().ok_or(value))
+    }
+
+    /// A whole number from `min` to `max`.
+    pub(super) fn number(&mut self, name: &'static str, min: i64, max: i64) -> Option<i64> {
+        let expected = format!("a whole number from {min} to {max}");
+        let in_range = |value: &Value| {
+            let number = value.as_i64().or_else(|| value.as_f64().filter(|f| f.fract() == 0.0).map(|f| f as i64));
+            number.filter(|number| (min..=max).contains(number))
+        };
+        self.typed(name, &expected, |value| in_range(&value).ok_or(value))
+    }
+
+    pub(super) fn decimal(&mut self, name: &'static str) -> Option<f64> {
+        self.typed(name, "a number", |value| value.as_f64().ok_or(value))
+    }
+
+    pub(super) fn object(&mut self, name: &'static str) -> Option<Map<String, Value>> {
+        self.typed(name, "an object with fields", |value| match value {
+            Value::Object(fields) => Ok(fields),
+            other => Err(other),
+        })
+    }
+
+    pub(super) fn list(&mut self, name: &'static str) -> Option<Vec<Value>> {
+        self.typed(name, "a list", |value| match value {
+            Value::Array(items) => Ok(items),
+            other => Err(other),
+        })
+    }
+
+    pub(super) fn texts(&mut self, name: &'static str) -> Option<Vec<String>> {
+        let mut texts = Vec::new();
+        for (index, item) in self.list(name)?.into_iter().enumerate() {
+            match item {
+                Value::String(text) => texts.push(text),
+                other => {
+                    let message = format!("this is {}, and not a text", type_name(&other));
+                    let field = format!("{}[{index}]", self.field(name));
+                    self.findings.reject(field, message, "put it in quotes");
+                }
+            }
+        }
+        Some(texts)
+    }
+
+    /// The entities of a list.
+    pub(super) fn entities(&mut self, name: &'static str, defaults: Option<&Map<String, Value>>) -> Vec<Fields<'f>> {
+        let base = self.field(name);
+        let items = self.list(name).unwrap_or_default().into_iter().enumerate();
+        items.map(|(index, item)| Fields::new(format!("{base}[{index}]"), item, defaults, self.findings)).collect()
+    }
+
+    /// A reference to another entity by its name or id: a text, or an object with one of these.
+    pub(super) fn reference(&mut self, name: &'static str) -> Option<Reference> {
+        let field = self.field(name);
+        let (key, field) = match self.value(name)? {
+            Value::String(key) => (Some(key), field),
+            Value::Object(mut object) => {
+                let found = ["id", "name", "username"].iter().find_map(|key| match object.shift_remove(*key)? {
+                    Value::String(text) => Some(text),
+                    _ => None,
+                });
+                (found, field)
+            }
+            _ => (None, field),
+        };
+        if key.is_none() {
+            self.findings.reject(&field, "this refers to nothing", "write the name or the id of the other entity");
+        }
+        key.map(|key| Reference { key, field })
+    }
+
+    /// Reads what every entity has, and rejects fields that were not read.
+    pub(super) fn finish(mut self) {
+        for name in ["tags", "created_at", "updated_at", "ws_id", "_comment", "_ignore"] {
+            self.value(name);
+        }
+        for (name, _) in &self.values {
+            let remedy = match nearest::nearest(name, self.known.iter().copied()) {
+                Some(known) => format!("did you mean `{known}`? Otherwise delete it"),
+                None => "delete it, or correct its name".to_owned(),
+            };
+            let problem = Diagnostic::error(self.field(name), "this field is unknown", remedy);
+            self.findings.add_rejection(problem.with_reason(Reason::UnknownField));
+        }
+    }
+}
+
+/// A reference to an entity, and the field that has it.
+#[derive(Clone, Debug)]
+pub(super) struct Reference {
+    pub(super) key: String,
+    pub(super) field: String,
+}
+
+pub(super) fn type_name(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "empty",
+        Value::Bool(_) => "true or false",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a text",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    }
+}
+
+/// The reason of what is left out.
+const LEFT_OUT: &str = "LeftOut";
+/// The reason of what is served in another way than by Kong.
+const DIFFERENCE: &str = "Difference";
+/// Diagnostics that reject a file and are shown.
+const MAX_REJECTIONS: usize = 1000;

@@ -1,0 +1,108 @@
+//! Declarative files of Kong (`kong.yml`), translated into the objects that Kong's ingress controller reads.
+//!
+//! ```text
+//!   value ─environment─▶ model.rs: entities, with references ─▶ certificates, upstreams, services, routes, consumers,
+//!         plugins ─▶ objects.rs: objects, each with the path of its entity in the file
+//! ```
+//!
+//! There is one translation: `portico run --kong-config` serves its objects, and `portico convert kong` prints them.
+//! What has no equivalent is left out and reported, and what would weaken another entity rejects the file.
+
+mod certificates;
+mod consumers;
+mod environment;
+mod fields;
+mod model;
+mod names;
+mod objects;
+mod plugins;
+mod routes;
+mod services;
+#[cfg(test)]
+mod tests;
+mod upstreams;
+
+use serde_json::{Value, json};
+
+use crate::manifests::{TranslatedObject, Translation};
+use consumers::ConsumerPlans;
+use fields::Findings;
+use names::Names;
+use objects::Draft;
+use plugins::PluginScopes;
+use routes::{NO_SERVICE, RouteContext, RoutePlan};
+
+/// Where the objects belong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    pub namespace: String,
+    /// The class of Ingresses, consumers and global plugins.
+    pub class: String,
+}
+
+/// Translates a file. `variable`: the value of an environment variable.
+pub fn translate(mut file: Value, settings: &Settings, variable: &dyn Fn(&str) -> Option<String>) -> Translation {
+    let findings = Findings::default();
+    environment::resolve(&mut file, "", variable, &findings);
+    let hashed_passwords = file.get("_transform") == Some(&Value::Bool(false));
+    let objects = if findings.is_rejected() {
+        // What a template stands for is not known, so the rest would be reported for wrong reasons.
+        Vec::new()
+    } else {
+        translate_entities(file, settings, hashed_passwords, &findings)
+    };
+    let (rejections, notes) = findings.into_parts();
+    match rejections.is_empty() {
+        true => Translation::Objects(objects, notes),
+        false => Translation::Rejected(rejections),
+    }
+}
+
+fn translate_entities(
+    file: Value,
+    settings: &Settings,
+    hashed_passwords: bool,
+    findings: &Findings,
+) -> Vec<TranslatedObject> {
+    let (mut model, index) = model::read(file, findings);
+    let mut names = Names::default();
+    names.label("Service", NO_SERVICE);
+    let certificates = certificates::plan(&mut model, &index, settings, &mut names);
+    let (upstreams, targets) = (std::mem::take(&mut model.upstreams), std::mem::take(&mut model.targets));
+    let upstreams = upstreams::plan(upstreams, targets, &index, &mut names);
+    let mut services = Vec::new();
+    for (position, service) in std::mem::take(&mut model.services).into_iter().enumerate() {
+        services.push(services::plan(service, position, &index, &upstreams, &certificates, &mut names));
+    }
+    let context = RouteContext { settings, version: model.version, index: &index, services: &services };
+    let mut routes: Vec<RoutePlan> = Vec::new();
+    for (position, route) in std::mem::take(&mut model.routes).into_iter().enumerate() {
+        routes.push(routes::plan(route, position, &context, &mut names));
+    }
+    let mut consumers = consumers::plan(&mut model, &index, hashed_passwords, settings, &mut names);
+    let mut scopes = PluginScopes { services: &mut services, routes: &mut routes, consumers: &mut consumers };
+    let plugins = plugins::plan(std::mem::take(&mut model.plugins), &index, &mut scopes, settings, &mut names);
+
+    let without_service = routes.iter().find(|route| route.service.is_none() && route.draft.is_some());
+    let no_service = without_service.and_then(|route| route.draft.as_ref()).map(|draft| {
+        let spec = json!({"clusterIP": "None", "ports": [{"port": 80}]});
+        Draft::new("v1", "Service", NO_SERVICE, &draft.source).with("spec", spec)
+    });
+    let ConsumerPlans { consumers, groups, secrets } = consumers;
+    let mut drafts = Vec::new();
+    drafts.extend(certificates.certificates);
+    drafts.extend(certificates.authorities);
+    drafts.extend(certificates.ingresses);
+    drafts.extend(upstreams.into_iter().filter_map(|upstream| upstream.draft));
+    for service in services {
+        drafts.extend(service.draft);
+        drafts.extend(service.slices);
+    }
+    drafts.extend(no_service);
+    drafts.extend(routes.into_iter().filter_map(|route| route.draft));
+    drafts.extend(plugins);
+    drafts.extend(groups);
+    drafts.extend(secrets);
+    drafts.extend(consumers);
+    drafts.into_iter().map(|draft| draft.finish(settings)).collect()
+}

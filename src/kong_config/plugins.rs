@@ -1,0 +1,162 @@
+//! Plugins: each becomes a KongPlugin that the objects of its scope refer to, or a global KongClusterPlugin.
+
+use std::collections::{HashMap, HashSet};
+
+use serde_json::{Value, json};
+
+use super::Settings;
+use super::consumers::ConsumerPlans;
+use super::model::{Entity, EntityIndex, EntityKind};
+use super::names::Names;
+use super::objects::Draft;
+use super::routes::RoutePlan;
+use super::services::ServicePlan;
+use crate::api::kong::annotations::GLOBAL_LABEL;
+
+/// What plugins are attached to.
+pub(super) struct PluginScopes<'a> {
+    pub(super) services: &'a mut [ServicePlan],
+    pub(super) routes: &'a mut [RoutePlan],
+    pub(super) consumers: &'a mut ConsumerPlans,
+}
+
+/// The positions of the entities that a plugin belongs to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+struct Scope {
+    service: Option<usize>,
+    route: Option<usize>,
+    consumer: Option<usize>,
+    group: Option<usize>,
+}
+
+pub(super) fn plan(
+    plugins: Vec<Entity<'_>>,
+    index: &EntityIndex,
+    scopes: &mut PluginScopes<'_>,
+    settings: &Settings,
+    names: &mut Names,
+) -> Vec<Draft> {
+    let mut read = Vec::new();
+    for mut plugin in plugins {
+        let scope = Scope {
+            service: plugin.parent(EntityKind::Service, index),
+            route: plugin.parent(EntityKind::Route, index),
+            consumer: plugin.parent(EntityKind::Consumer, index),
+            group: plugin.parent(EntityKind::Group, index),
+        };
+        match plugin.name.clone() {
+            Some(kind) => read.push((kind, scope, plugin)),
+            None => plugin.fields.findings.reject(plugin.path(), "the plugin has no name", "write its name"),
+        }
+    }
+    let mut by_kind: HashMap<String, HashSet<Scope>> = HashMap::new();
+    for (kind, scope, plugin) in &read {
+        // An instance that is switched off still counts in Kong's uniqueness.
+        if !by_kind.entry(kind.clone()).or_default().insert(*scope) {
+            let message = format!("another plugin {kind} has the same scope");
+            plugin.fields.findings.reject(plugin.path(), message, "remove one of the two, or merge them");
+        }
+    }
+    read.into_iter()
+        .map(|(kind, scope, plugin)| plan_plugin(kind, scope, plugin, &by_kind, scopes, settings, names))
+        .collect()
+}
+
+fn plan_plugin(
+    kind: String,
+    scope: Scope,
+    mut plugin: Entity<'_>,
+    by_kind: &HashMap<String, HashSet<Scope>>,
+    scopes: &mut PluginScopes<'_>,
+    settings: &Settings,
+    names: &mut Names,
+) -> Draft {
+    let path = plugin.path().to_owned();
+    let findings = plugin.fields.findings;
+    let is_global = scope == Scope::default();
+    let owner = owner_name(scope, scopes);
+    let label = if owner.is_empty() { kind.clone() } else { format!("{owner}-{kind}") };
+    let name = names.name(if is_global { "KongClusterPlugin" } else { "KongPlugin" }, &label);
+    let mut draft = match is_global {
+        true => {
+            let draft = Draft::new("configuration.konghq.com/v1", "KongClusterPlugin", &name, &path);
+            let mut draft = draft.cluster_wide().of_class(settings);
+            draft.label(GLOBAL_LABEL, "true");
+            draft
+        }
+        false => Draft::new("configuration.konghq.com/v1", "KongPlugin", &name, &path),
+    };
+    draft.fields.insert("plugin".to_owned(), json!(kind));
+    if let Some(name) = plugin.fields.text("instance_name") {
+        draft.fields.insert("instance_name".to_owned(), json!(name));
+    }
+    if plugin.fields.flag("enabled") == Some(false) {
+        draft.fields.insert("disabled".to_owned(), json!(true));
+    }
+    if let Some(protocols) = plugin.fields.texts("protocols").filter(|protocols| !protocols.is_empty()) {
+        draft.fields.insert("protocols".to_owned(), json!(protocols));
+    }
+    if let Some(ordering) = plugin.fields.object("ordering") {
+        draft.fields.insert("ordering".to_owned(), Value::Object(ordering));
+    }
+    plugin.fields.text("run_on");
+    plugin.fields.value("condition").into_iter().for_each(|_| {
+        findings.reject(format!("{path}.condition"), "conditions of plugins are not supported", "remove it");
+    });
+    if let Some(config) = plugin.fields.object("config") {
+        draft.fields.insert("config".to_owned(), Value::Object(config));
+    }
+    plugin.fields.finish();
+
+    // A KongPlugin cannot belong to a route and a service. Requests of a route always are those of its service, so the
+    // route suffices, unless the order of precedence among instances would change.
+    if scope.route.is_some() && scope.service.is_some() {
+        let competes = |other: &Scope| {
+            *other != scope && (other.consumer.is_some() || other.group.is_some() || other.route == scope.route)
+        };
+        let route_service = scope.route.and_then(|route| scopes.routes[route].service);
+        if route_service != scope.service {
+            findings.differs(&path, "the route has another service, so the plugin never runs", "remove the plugin");
+            return draft;
+        }
+        if by_kind.get(&kind).is_some_and(|others| others.iter().any(competes)) {
+            let message =
+                "a plugin of a route and a service, with other instances of the same plugin, has no equivalent";
+            findings.reject(&path, message, "remove the service of the plugin");
+        }
+    }
+    if scope.consumer.is_some() && scope.group.is_some() {
+        findings.reject(&path, "a plugin belongs to a consumer or to a group", "remove one of the two");
+    }
+    let attached = match scope {
+        Scope { route: Some(route), .. } => scopes.routes[route].draft.as_mut(),
+        Scope { service: Some(service), .. } => scopes.services[service].draft.as_mut(),
+        _ => None,
+    };
+    let needs_site = scope.route.is_some() || scope.service.is_some();
+    let is_attached = attached.is_some();
+    if let Some(site) = attached {
+        site.plugins.push(name.clone());
+    }
+    // Attached to the consumer alone, a plugin of an unserved route would run on all others.
+    if !needs_site || is_attached {
+        if let Some(consumer) = scope.consumer {
+            scopes.consumers.consumers[consumer].plugins.push(name.clone());
+        }
+        if let Some(group) = scope.group {
+            scopes.consumers.groups[group].plugins.push(name);
+        }
+    }
+    draft
+}
+
+/// The names of what the plugin belongs to.
+fn owner_name(scope: Scope, scopes: &PluginScopes<'_>) -> String {
+    let parts = [
+        scope.route.map(|route| scopes.routes[route].label.clone()),
+        scope.service.filter(|_| scope.route.is_none()).map(|service| scopes.services[service].label.clone()),
+        scope.consumer.map(|consumer| scopes.consumers.consumers[consumer].name.clone()),
+        scope.group.map(|group| scopes.consumers.groups[group].name.clone()),
+    ];
+    parts.into_iter().flatten().collect::<Vec<_>>().join("-")
+}

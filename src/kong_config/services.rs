@@ -1,0 +1,248 @@
+//! Services: each becomes a Service whose annotations have its settings, and whose endpoints are its host or the
+//! targets of its upstream.
+
+use std::net::IpAddr;
+
+use serde_json::{Value, json};
+
+use super::certificates::CertificateSecrets;
+use super::fields::{Fields, Reference};
+use super::model::{Entity, EntityIndex, EntityKind};
+use super::names::Names;
+use super::objects::Draft;
+use super::upstreams::{TargetAddress, UpstreamPlan};
+use crate::api::kong::annotations::{
+    CA_CERTIFICATES_SECRETS, CLIENT_CERT, CONNECT_TIMEOUT, HOST_HEADER, PATH, PROTOCOL, READ_TIMEOUT, RETRIES,
+    TLS_VERIFY, TLS_VERIFY_DEPTH, UPSTREAM_POLICY, WRITE_TIMEOUT,
+};
+use crate::api::names::{ADDRESS_ANNOTATION, SERVICE_NAME_LABEL};
+
+/// What became of a service.
+pub(super) struct ServicePlan {
+    /// `None` if it is not served; then neither are its routes.
+    pub(super) draft: Option<Draft>,
+    pub(super) port: i64,
+    pub(super) slices: Vec<Draft>,
+    /// Its name in the file, for messages.
+    pub(super) label: String,
+}
+
+/// Where a service is.
+struct Location {
+    protocol: String,
+    host: String,
+    port: i64,
+    path: Option<String>,
+}
+
+pub(super) fn plan(
+    mut service: Entity<'_>,
+    position: usize,
+    index: &EntityIndex,
+    upstreams: &[UpstreamPlan],
+    secrets: &CertificateSecrets,
+    names: &mut Names,
+) -> ServicePlan {
+    let label = service.label(&format!("service-{position}"));
+    let findings = service.fields.findings;
+    let path = service.path().to_owned();
+    let fields = &mut service.fields;
+    let location = read_location(fields);
+    let is_enabled = fields.flag("enabled").unwrap_or(true);
+    let name = names.label("Service", &label);
+    let mut draft = Draft::new("v1", "Service", &name, &path);
+    for (field, annotation, max) in [
+        ("retries", RETRIES, 32_767),
+        ("connect_timeout", CONNECT_TIMEOUT, MAX_TIMEOUT),
+        ("write_timeout", WRITE_TIMEOUT, MAX_TIMEOUT),
+        ("read_timeout", READ_TIMEOUT, MAX_TIMEOUT),
+    ] {
+        let min = i64::from(field != "retries");
+        if let Some(number) = fields.number(field, min, max) {
+            draft.annotate(annotation, number.to_string());
+        }
+    }
+    read_tls(fields, &mut draft, index, secrets);
+    service.fields.finish();
+    let unserved = |port| ServicePlan { draft: None, port, slices: Vec::new(), label: label.clone() };
+    let Some(Location { protocol, host, port, path: prefix }) = location else { return unserved(80) };
+    if !is_enabled {
+        return unserved(port);
+    }
+    match &*protocol {
+        "http" => {}
+        "https" | "grpc" | "grpcs" | "ws" | "wss" => draft.annotate(PROTOCOL, protocol.as_str()),
+        _ => {
+            let message = format!("a service of protocol {protocol} is not served on the listener of Ingresses");
+            findings.leave_out(&path, message, "write a TCPRoute, TLSRoute or UDPRoute for it");
+            return unserved(port);
+        }
+    }
+    if let Some(prefix) = prefix.filter(|prefix| prefix != "/") {
+        draft.annotate(PATH, prefix);
+    }
+    let upstream = index.find(EntityKind::Upstream, &host).map(|position| &upstreams[position]);
+    let slices = match upstream {
+        Some(upstream) => {
+            if let Some(policy) = &upstream.policy {
+                draft.annotate(UPSTREAM_POLICY, policy.as_str());
+            }
+            let hosts = upstream.host_headers(&protocol);
+            match &hosts[..] {
+                [only] => draft.annotate(HOST_HEADER, only.as_str()),
+                [] => draft.annotate(HOST_HEADER, with_port(&host, port, &protocol)),
+                _ => {
+                    let message = format!(
+                        "Host is {host} for all targets of upstream {host}, while in Kong each target gets its own"
+                    );
+                    findings.differs(&path, message, "set host_header of the upstream, or preserve_host of the routes");
+                    draft.annotate(HOST_HEADER, host.as_str());
+                }
+            }
+            add_endpoints(&mut draft, &name, &path, &upstream.targets, port)
+        }
+        None => {
+            draft.annotate(HOST_HEADER, with_port(&host, port, &protocol));
+            let target = TargetAddress { host, port };
+            add_endpoints(&mut draft, &name, &path, std::slice::from_ref(&target), port)
+        }
+    };
+    ServicePlan { draft: Some(draft), port, slices, label }
+}
+
+fn read_location(fields: &mut Fields<'_>) -> Option<Location> {
+    let url = fields.text("url");
+    let (protocol, host) = (fields.text("protocol"), fields.text("host"));
+    let (port, path) = (fields.number("port", 0, 65_535), fields.text("path"));
+    if let Some(url) = url {
+        let field = fields.field("url");
+        if protocol.is_some() || host.is_some() || port.is_some() || path.is_some() {
+            let message = "it says the same as protocol, host, port and path";
+            fields.findings.reject(&field, message, "remove url, or the others");
+            return None;
+        }
+        let location = parse_url(&url);
+        if location.is_none() {
+            fields.findings.reject(&field, "this is not a URL", "write it like http://backend.example:8080/path");
+        }
+        return location;
+    }
+    let Some(host) = host.filter(|host| !host.is_empty()) else {
+        fields.findings.reject(fields.field("host"), "the host is missing", "write host or url");
+        return None;
+    };
+    let protocol = protocol.unwrap_or_else(|| "http".to_owned());
+    if !PROTOCOLS.contains(&&*protocol) {
+        let message = format!("protocol {protocol:?} is unknown");
+        let remedy = format!("write one of {}", PROTOCOLS.join(", "));
+        fields.findings.reject(fields.field("protocol"), message, remedy);
+        return None;
+    }
+    Some(Location { protocol, host, port: port.unwrap_or(80), path })
+}
+
+/// `protocol://host[:port][/path]`
+fn parse_url(url: &str) -> Option<Location> {
+    let (protocol, rest) = url.split_once("://")?;
+    let (authority, path) = match rest.split_once('/') {
+        Some((authority, path)) => (authority, Some(format!("/{path}"))),
+        None => (rest, None),
+    };
+    let is_ipv6_without_port = authority.ends_with(']');
+    let (host, port) = match authority.rsplit_once(':').filter(|_| !is_ipv6_without_port) {
+        Some((host, port)) => (host, i64::from(port.parse::<u16>().ok()?)),
+        None => (authority, default_port(protocol)),
+    };
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let is_valid = PROTOCOLS.contains(&protocol) && !host.is_empty() && !host.contains(['@', '?', '#']);
+    let is_plain = path.as_ref().is_none_or(|path| !path.contains(['?', '#']));
+    (is_valid && is_plain).then(|| Location { protocol: protocol.to_owned(), host: host.to_owned(), port, path })
+}
+
+pub(super) fn default_port(protocol: &str) -> i64 {
+    if matches!(protocol, "https" | "grpcs" | "wss" | "tls") { 443 } else { 80 }
+}
+
+/// `Host` as Kong writes it: without the default port of the protocol.
+pub(super) fn with_port(host: &str, port: i64, protocol: &str) -> String {
+    let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+    if port == default_port(protocol) { host } else { format!("{host}:{port}") }
+}
+
+fn read_tls(fields: &mut Fields<'_>, draft: &mut Draft, index: &EntityIndex, secrets: &CertificateSecrets) {
+    if let Some(verify) = fields.flag("tls_verify") {
+        draft.annotate(TLS_VERIFY, verify.to_string());
+    }
+    if let Some(depth) = fields.number("tls_verify_depth", 0, 64) {
+        draft.annotate(TLS_VERIFY_DEPTH, depth.to_string());
+    }
+    let field = fields.field("ca_certificates");
+    let keys = fields.texts("ca_certificates").unwrap_or_default();
+    let authorities: Vec<&str> = keys
+        .into_iter()
+        .enumerate()
+        .filter_map(|(position, key)| {
+            let reference = Reference { key, field: format!("{field}[{position}]") };
+            let position = index.resolve(EntityKind::Authority, &reference, fields.findings)?;
+            Some(secrets.authority(position))
+        })
+        .collect();
+    if !authorities.is_empty() {
+        draft.annotate(CA_CERTIFICATES_SECRETS, authorities.join(","));
+    }
+    if let Some(reference) = fields.reference("client_certificate")
+        && let Some(position) = index.resolve(EntityKind::Certificate, &reference, fields.findings)
+    {
+        draft.annotate(CLIENT_CERT, secrets.certificate(position));
+    }
+}
+
+/// Adds the endpoints to a Service, or returns the EndpointSlices that have them.
+fn add_endpoints(draft: &mut Draft, name: &str, source: &str, targets: &[TargetAddress], port: i64) -> Vec<Draft> {
+    let ports = json!([{"port": port, "protocol": "TCP"}]);
+    if let [TargetAddress { host, port: target_port }] = targets
+        && host.parse::<IpAddr>().is_err()
+        && *target_port == port
+    {
+        let spec = json!({"type": "ExternalName", "externalName": host.to_ascii_lowercase(), "ports": ports});
+        draft.fields.insert("spec".to_owned(), spec);
+        return Vec::new();
+    }
+    draft.fields.insert("spec".to_owned(), json!({"clusterIP": "None", "ports": ports}));
+    // An EndpointSlice has only names with dots.
+    if targets.iter().any(|target| target.host.parse::<IpAddr>().is_err() && !target.host.contains('.')) {
+        // Every entry has its port, whatever the default of a protocol is.
+        let entry = |TargetAddress { host, port }: &TargetAddress| match host.contains(':') {
+            true => format!("[{host}]:{port}"),
+            false => format!("{host}:{port}"),
+        };
+        let list: Vec<String> = targets.iter().map(entry).collect();
+        draft.annotate(ADDRESS_ANNOTATION, list.join(","));
+        return Vec::new();
+    }
+    let mut slices: Vec<((&'static str, i64), Vec<&str>)> = Vec::new();
+    for TargetAddress { host, port } in targets {
+        let address_type = match host.parse::<IpAddr>() {
+            Ok(IpAddr::V4(_)) => "IPv4",
+            Ok(IpAddr::V6(_)) => "IPv6",
+            Err(_) => "FQDN",
+        };
+        match slices.iter_mut().find(|(key, _)| *key == (address_type, *port)) {
+            Some((_, hosts)) => hosts.push(host),
+            None => slices.push(((address_type, *port), vec![host])),
+        }
+    }
+    let draft_of = |(number, ((address_type, port), hosts)): (usize, ((&str, i64), Vec<&str>))| {
+        let endpoints: Vec<Value> = hosts.iter().map(|host| json!({"addresses": [host]})).collect();
+        let mut slice = Draft::new("discovery.k8s.io/v1", "EndpointSlice", &format!("{name}-{}", number + 1), source)
+            .with("addressType", json!(address_type))
+            .with("endpoints", json!(endpoints))
+            .with("ports", json!([{"port": port, "protocol": "TCP"}]));
+        slice.label(SERVICE_NAME_LABEL, name);
+        slice
+    };
+    slices.into_iter().enumerate().map(draft_of).collect()
+}
+
+const PROTOCOLS: [&str; 10] = ["http", "https", "grpc", "grpcs", "ws", "wss", "tcp", "tls", "tls_passthrough", "udp"];
+const MAX_TIMEOUT: i64 = 2_147_483_646;

@@ -1,0 +1,315 @@
+//! Tests of the translation: every entity, what is left out, and broken files.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::{Settings, translate};
+use crate::manifests::Translation;
+
+fn translated(file: Value) -> Translation {
+    let settings = Settings { namespace: "default".to_owned(), class: "portico".to_owned() };
+    translate(file, &settings, &|_| None)
+}
+
+/// The objects by kind and name, and the notes as `field: message`.
+fn objects(file: Value) -> (BTreeMap<String, Value>, Vec<String>) {
+    match translated(file) {
+        Translation::Rejected(problems) => panic!("{problems:?}"),
+        Translation::Objects(objects, notes) => {
+            let named = objects.into_iter().map(|object| {
+                let (kind, name) = (&object.value["kind"], &object.value["metadata"]["name"]);
+                let key = format!("{}/{}", kind.as_str().unwrap(), name.as_str().unwrap());
+                (key, object.value)
+            });
+            let notes = notes.iter().map(|note| format!("{}: {}", note.field, note.message)).collect();
+            (named.collect(), notes)
+        }
+    }
+}
+
+fn rejections(file: Value) -> Vec<String> {
+    match translated(file) {
+        Translation::Rejected(problems) => {
+            assert!(problems.iter().all(|problem| !problem.remedy.is_empty()), "{problems:?}");
+            problems.iter().map(|problem| format!("{}: {}", problem.field, problem.message)).collect()
+        }
+        Translation::Objects(objects, _) => panic!("{objects:?}"),
+    }
+}
+
+fn with(entities: Value) -> Value {
+    let mut file = json!({"_format_version": "3.0"});
+    file.as_object_mut().unwrap().extend(entities.as_object().unwrap().clone());
+    file
+}
+
+fn annotations(object: &Value) -> Vec<String> {
+    let annotations = object["metadata"]["annotations"].as_object().unwrap();
+    let plain = annotations.iter().filter(|(key, _)| *key != "kubernetes.io/ingress.class");
+    plain.map(|(key, value)| format!("{}={}", key.rsplit('/').next().unwrap(), value.as_str().unwrap())).collect()
+}
+
+#[test]
+fn services_have_endpoints_and_settings() {
+    let (objects, notes) = objects(with(json!({"services": [
+        {"name": "named", "url": "https://users.example/v1", "retries": 2, "read_timeout": 500, "tls_verify": true},
+        {"name": "address", "host": "192.0.2.1", "port": 8080},
+        {"name": "balanced", "host": "pool", "protocol": "http"},
+        {"name": "local", "host": "pair"},
+        {"name": "off", "host": "x", "enabled": false},
+        {"name": "Database", "protocol": "tcp", "host": "db", "port": 5432},
+    ], "upstreams": [
+        {"name": "pool", "host_header": "pool.example", "algorithm": "consistent-hashing", "hash_on": "header",
+            "hash_on_header": "X-User", "hash_fallback": "ip", "hash_on_cookie_path": "/",
+            "healthchecks": {"active": {"http_path": "/live", "healthy": {"interval": 5, "successes": 1}},
+                "passive": {"unhealthy": {"http_failures": 3}}, "threshold": 50.0},
+            "targets": [{"target": "192.0.2.1:80"}, {"target": "192.0.2.2:80", "weight": 0},
+                {"target": "192.0.2.3:81"}, {"target": "[2001:db8::1]:80"}, {"target": "a.example:80"}]},
+        {"name": "pair", "targets": [{"target": "one:9001", "weight": 10}, {"target": "two:80"}]},
+    ]})));
+    let named = &objects["Service/named"];
+    assert_eq!(
+        named["spec"],
+        json!({"type": "ExternalName", "externalName": "users.example",
+        "ports": [{"port": 443, "protocol": "TCP"}]})
+    );
+    assert_eq!(
+        annotations(named),
+        ["retries=2", "read-timeout=500", "tls-verify=true", "protocol=https", "path=/v1", "host-header=users.example"]
+    );
+    let slice = &objects["EndpointSlice/address-1"];
+    assert_eq!(slice["metadata"]["labels"], json!({"kubernetes.io/service-name": "address"}));
+    assert_eq!((&slice["addressType"], &slice["ports"][0]["port"]), (&json!("IPv4"), &json!(8080)));
+    assert_eq!(annotations(&objects["Service/address"]), ["host-header=192.0.2.1:8080"]);
+
+    // Targets without weight get no requests; each address type and port has a slice.
+    let slices: Vec<_> = (1..=4)
+        .map(|number| &objects[&format!("EndpointSlice/balanced-{number}")])
+        .map(|slice| format!("{} {}", slice["endpoints"][0]["addresses"][0], slice["ports"][0]["port"]))
+        .collect();
+    assert_eq!(slices, ["\"192.0.2.1\" 80", "\"192.0.2.3\" 81", "\"2001:db8::1\" 80", "\"a.example\" 80"]);
+    assert_eq!(
+        objects["KongUpstreamPolicy/pool"]["spec"],
+        json!({"hashOn": {"header": "X-User"}, "hashOnFallback": {"input": "ip"}, "algorithm": "consistent-hashing",
+            "healthchecks": {"threshold": 50,
+                "active": {"httpPath": "/live", "healthy": {"interval": 5, "successes": 1}},
+                "passive": {"unhealthy": {"httpFailures": 3}}}})
+    );
+    assert!(annotations(&objects["Service/local"]).contains(&"address=one:9001,two:80".to_owned()));
+    assert!(!objects.keys().any(|key| key.contains("off") || key.contains("database")), "{:?}", objects.keys());
+    let expected = [
+        "upstreams[1]: all targets get the same share of requests",
+        "services[2]: Host is pool for all targets",
+        "services[3]: Host is pair for all targets",
+        "services[5]: a service of protocol tcp is not served",
+    ];
+    assert_eq!(notes.len(), expected.len(), "{notes:?}");
+    for (note, expected) in notes.iter().zip(expected) {
+        assert!(note.starts_with(expected), "{note}");
+    }
+}
+
+#[test]
+fn routes_keep_their_conditions() {
+    let (objects, notes) = objects(with(json!({
+        "services": [{"name": "s", "host": "s.example", "port": 81, "routes": [
+            {"name": "all", "paths": ["/a", "~/b/\\d+$"], "hosts": ["A.example", "*.b.example", "c.example:81"],
+                "methods": ["GET", "POST"], "headers": {"X-A": ["1", "2,3"]}, "snis": ["a.example"],
+                "regex_priority": 5, "strip_path": false, "preserve_host": true, "protocols": ["https"],
+                "https_redirect_status_code": 301, "path_handling": "v1", "request_buffering": false},
+            {"hosts": ["a.*"]},
+        ]}],
+        "routes": [{"name": "none", "paths": ["/none"]}, {"name": "stream", "protocols": ["tcp"],
+            "destinations": [{"port": 9000}]}],
+    })));
+    let all = &objects["Ingress/all"];
+    assert_eq!(
+        annotations(all),
+        [
+            "protocols=https",
+            "methods=GET,POST",
+            "snis=a.example",
+            "headers-separator=;",
+            "headers.X-A=1;2,3",
+            "host-aliases=*.b.example,c.example:81",
+            "strip-path=false",
+            "preserve-host=true",
+            "https-redirect-status-code=301",
+            "regex-priority=5"
+        ]
+    );
+    let backend = json!({"service": {"name": "s", "port": {"number": 81}}});
+    let path = |path: &str| json!({"path": path, "pathType": "ImplementationSpecific", "backend": backend});
+    let rule = json!({"host": "a.example", "http": {"paths": [path("/a"), path("/~/b/\\d+$")]}});
+    assert_eq!(all["spec"], json!({"rules": [rule]}));
+    let unnamed = &objects["Ingress/s-route-1"];
+    assert_eq!(annotations(unnamed), ["host-aliases=a.*", "any-path=true", "strip-path=true", "preserve-host=false"]);
+    assert_eq!(unnamed["spec"], json!({"rules": [{"http": {"paths": [path("/")]}}]}));
+    assert_eq!(
+        objects["Ingress/none"]["spec"]["rules"][0]["http"]["paths"][0]["backend"]["service"]["name"],
+        "no-service"
+    );
+    assert!(objects.contains_key("Service/no-service") && !objects.contains_key("Ingress/stream"));
+    let fields: Vec<_> = notes.iter().map(|note| note.split(':').next().unwrap()).collect();
+    assert_eq!(fields, ["services[0].routes[0].path_handling", "routes[1].protocols", "routes[1].destinations"]);
+}
+
+#[test]
+fn older_files_have_expressions_without_a_mark() {
+    for (version, expected) in [("1.1", "/~/a/.*"), ("2.1", "/~/a/.*"), ("3.0", "/a/.*")] {
+        let (objects, _) = objects(json!({"_format_version": version,
+            "services": [{"name": "s", "host": "s.example", "routes": [{"name": "r", "paths": ["/a/.*"]}]}]}));
+        assert_eq!(objects["Ingress/r"]["spec"]["rules"][0]["http"]["paths"][0]["path"], expected, "{version}");
+    }
+}
+
+#[test]
+fn consumers_have_credentials_groups_and_plugins() {
+    let (objects, notes) = objects(with(json!({
+        "services": [{"name": "s", "host": "s.example", "plugins": [{"name": "cors"}],
+            "routes": [{"name": "r", "paths": ["/"], "plugins": [{"name": "key-auth", "config": {"key_names": ["k"]}}]}]
+        }],
+        "consumers": [
+            {"username": "Ann", "custom_id": "7", "keyauth_credentials": [{"key": "one"}, {"key": "two", "ttl": 60}],
+                "basicauth_credentials": [{"username": "ann", "password": "p"}], "acls": [{"group": "staff"}],
+                "groups": [{"name": "gold"}],
+                "plugins": [{"name": "rate-limiting", "config": {"minute": 5}}]},
+            {"username": "bob"},
+        ],
+        "consumer_groups": [{"name": "gold", "consumers": [{"username": "bob"}],
+            "plugins": [{"name": "request-termination", "enabled": false}]}],
+        "jwt_secrets": [{"consumer": "bob", "key": "iss", "secret": "x", "algorithm": "HS256"}],
+        "plugins": [
+            {"name": "prometheus"},
+            {"name": "correlation-id", "consumer": {"username": "bob"}, "route": {"name": "r"}},
+        ],
+    })));
+    assert_eq!(notes, Vec::<String>::new());
+    let ann = objects.keys().find(|key| key.starts_with("KongConsumer/ann-")).expect("its name is changed");
+    let ann = &objects[ann];
+    assert_eq!((&ann["username"], &ann["custom_id"]), (&json!("Ann"), &json!("7")));
+    assert_eq!((&ann["consumerGroups"], ann["credentials"].as_array().unwrap().len()), (&json!(["gold"]), 4));
+    let secrets: Vec<_> = ann["credentials"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|name| &objects[&format!("Secret/{}", name.as_str().unwrap())])
+        .map(|secret| format!("{} {}", secret["metadata"]["labels"]["konghq.com/credential"], secret["stringData"]))
+        .collect();
+    assert_eq!(
+        secrets,
+        [
+            "\"key-auth\" {\"key\":\"one\"}",
+            "\"key-auth\" {\"key\":\"two\",\"ttl\":\"60\"}",
+            "\"basic-auth\" {\"username\":\"ann\",\"password\":\"p\"}",
+            "\"acl\" {\"group\":\"staff\"}",
+        ]
+    );
+    assert_eq!(objects["KongConsumer/bob"]["credentials"], json!(["bob-jwt"]));
+    assert_eq!(objects["KongConsumer/bob"]["consumerGroups"], json!(["gold"]));
+    // The plugin of a pair is attached to both.
+    let plugins = |key: &str| objects[key]["metadata"]["annotations"]["konghq.com/plugins"].clone();
+    assert_eq!(plugins("Service/s"), "s-cors");
+    assert_eq!(plugins("Ingress/r"), "r-key-auth,r-bob-correlation-id");
+    assert_eq!(plugins("KongConsumer/bob"), "r-bob-correlation-id");
+    assert_eq!(plugins("KongConsumerGroup/gold"), "gold-request-termination");
+    assert_eq!(objects["KongPlugin/gold-request-termination"]["disabled"], true);
+    assert_eq!(objects["KongPlugin/r-key-auth"]["config"], json!({"key_names": ["k"]}));
+    let global = &objects["KongClusterPlugin/prometheus"]["metadata"];
+    assert_eq!((&global["labels"]["global"], global.get("namespace")), (&json!("true"), None));
+}
+
+#[test]
+fn certificates_are_selected_by_sni() {
+    let (objects, notes) = objects(with(json!({
+        "certificates": [{"id": "c1", "cert": "CERT", "key": "KEY", "snis": [{"name": "A.example"}, "b.example"]}],
+        "snis": [{"name": "c.example", "certificate": {"id": "c1"}}, {"name": "*", "certificate": "c1"}],
+        "ca_certificates": [{"id": "ca", "cert": "AUTHORITY"}],
+        "services": [{"name": "s", "url": "https://s.example", "client_certificate": {"id": "c1"},
+            "ca_certificates": ["ca"]}],
+    })));
+    let ingress = &objects["Ingress/tls-c1"]["spec"];
+    assert_eq!(ingress["tls"], json!([{"hosts": ["a.example", "b.example", "c.example"], "secretName": "c1"}]));
+    assert_eq!(objects["Secret/c1"]["stringData"], json!({"tls.crt": "CERT", "tls.key": "KEY"}));
+    assert_eq!(objects["Secret/ca"]["metadata"]["labels"], json!({"konghq.com/ca-cert": "true"}));
+    let service = annotations(&objects["Service/s"]);
+    assert!(service.contains(&"client-cert=c1".to_owned()), "{service:?}");
+    assert!(service.contains(&"ca-certificates-secrets=ca".to_owned()), "{service:?}");
+    assert_eq!(notes, ["snis[1]: the SNI * has no effect"]);
+}
+
+#[test]
+fn defaults_apply_to_every_entity() {
+    let (objects, _) = objects(with(json!({
+        "_info": {"select_tags": ["a"], "defaults": {"route": {"strip_path": false}, "service": {"port": 82}}},
+        "services": [{"name": "s", "host": "s.example", "routes": [{"name": "r", "paths": ["/"]}]}],
+        "routes": [{"name": "q", "service": {"name": "s"}, "hosts": ["q.example"], "strip_path": true}],
+    })));
+    let has = |key: &str, text: &str| annotations(&objects[key]).contains(&text.to_owned());
+    assert!(has("Ingress/r", "strip-path=false") && has("Ingress/q", "strip-path=true"));
+    assert_eq!(objects["Service/s"]["spec"]["ports"][0]["port"], 82);
+}
+
+#[test]
+fn broken_files_are_rejected_with_the_field() {
+    let service = |more: Value| {
+        let mut service = json!({"name": "s", "host": "s.example"});
+        service.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        with(json!({"services": [service]}))
+    };
+    for (file, expected) in [
+        (json!({}), "_format_version: the version of the format is missing"),
+        (json!({"_format_version": 3.0}), "_format_version: this is a number, and not a text"),
+        (json!({"_format_version": "4.0"}), "_format_version: version \"4.0\" of the format is unknown"),
+        (with(json!({"service": []})), "service: this field is unknown"),
+        (with(json!({"services": {}})), "services: this is an object, and not a list"),
+        (with(json!({"services": ["x"]})), "services[0]: this is a text, and not an entity"),
+        (with(json!({"services": [{"name": "s"}]})), "services[0].host: the host is missing"),
+        (service(json!({"prot": 1})), "services[0].prot: this field is unknown"),
+        (service(json!({"port": "80"})), "services[0].port: this is a text, and not a whole number from 0 to 65535"),
+        (service(json!({"url": "http://a"})), "services[0].url: it says the same as protocol, host, port and path"),
+        (service(json!({"routes": [{"name": "r"}]})), "services[0].routes[0]: the route has no condition"),
+        (service(json!({"routes": [{"paths": ["a"]}]})), "services[0].routes[0].paths[0]: \"a\" does not start"),
+        (service(json!({"routes": [{"paths": ["/"], "expression": "x"}]})), "services[0].routes[0]: routes with expr"),
+        (service(json!({"plugins": [{"config": {}}]})), "services[0].plugins[0]: the plugin has no name"),
+        (
+            service(json!({"plugins": [{"name": "cors"}, {"name": "cors"}]})),
+            "services[0].plugins[1]: another plugin cors has the same scope",
+        ),
+        (
+            with(json!({"routes": [{"paths": ["/"], "service": "none"}]})),
+            "routes[0].service: service \"none\" does not exist in this file",
+        ),
+        (
+            with(json!({"services": [{"name": "s", "host": "a"}, {"name": "s", "host": "b"}]})),
+            "services[1].name: another service has the name \"s\"",
+        ),
+        (with(json!({"consumers": [{}]})), "consumers[0]: the consumer has neither username nor custom_id"),
+        (
+            with(json!({"consumers": [{"username": "a", "keyauth_credentials": [{}]}]})),
+            "consumers[0].keyauth_credentials[0].key: key is missing",
+        ),
+        (
+            with(json!({"plugins": [{"name": "x", "config": {"a": ["{vault://env/x}"]}}]})),
+            "plugins[0].config.a[0]: references to vaults are not resolved",
+        ),
+        (
+            with(json!({"upstreams": [{"name": "u", "targets": [{"target": "a b:80"}]}]})),
+            "upstreams[0].targets[0].target: this is not the address of a target",
+        ),
+    ] {
+        let found = rejections(file);
+        assert!(found[0].starts_with(expected), "{expected}: {found:?}");
+    }
+}
+
+/// Without the password, a login would be lost; with the hash as the password, it would be wrong.
+#[test]
+fn hashed_passwords_are_left_out() {
+    let mut file = with(json!({"consumers": [{"username": "a",
+        "basicauth_credentials": [{"username": "a", "password": "0f0f"}]}]}));
+    file["_transform"] = json!(false);
+    let (objects, notes) = objects(file);
+    assert!(!objects.keys().any(|key| key.starts_with("Secret")) && notes.len() == 1, "{notes:?}");
+}

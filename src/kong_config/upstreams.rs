@@ -1,0 +1,292 @@
+//! Upstreams: their targets are endpoints of Services, and their load balancing is a KongUpstreamPolicy.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Map, Value, json};
+
+use super::fields::Fields;
+use super::model::{Entity, EntityIndex, EntityKind};
+use super::names::Names;
+use super::objects::Draft;
+use super::services::with_port;
+
+/// What became of an upstream.
+#[derive(Default)]
+pub(super) struct UpstreamPlan {
+    /// Each target that gets requests, in the order of the file.
+    pub(super) targets: Vec<TargetAddress>,
+    /// The name of its policy, if it has settings.
+    pub(super) policy: Option<String>,
+    pub(super) draft: Option<Draft>,
+    host_header: Option<String>,
+    path: String,
+    weights: BTreeSet<i64>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct TargetAddress {
+    pub(super) host: String,
+    pub(super) port: i64,
+}
+
+impl UpstreamPlan {
+    /// The values of `Host` that Kong sends to the targets.
+    pub(super) fn host_headers(&self, protocol: &str) -> Vec<String> {
+        let host = |target: &TargetAddress| {
+            with_port(self.host_header.as_deref().unwrap_or(&target.host), target.port, protocol)
+        };
+        self.targets.iter().map(host).collect::<BTreeSet<_>>().into_iter().collect()
+    }
+}
+
+pub(super) fn plan(
+    upstreams: Vec<Entity<'_>>,
+    targets: Vec<Entity<'_>>,
+    index: &EntityIndex,
+    names: &mut Names,
+) -> Vec<UpstreamPlan> {
+    let mut plans: Vec<UpstreamPlan> = Vec::new();
+    let mut findings = None;
+    for mut upstream in upstreams {
+        findings = Some(upstream.fields.findings);
+        plans.push(plan_upstream(&mut upstream, names));
+        upstream.fields.finish();
+    }
+    for mut target in targets {
+        let parent = target.parent(EntityKind::Upstream, index);
+        let fields = &mut target.fields;
+        let weight = fields.number("weight", 0, 65_535).unwrap_or(100);
+        let text = fields.text("target");
+        let field = fields.field("target");
+        let address = text.as_deref().and_then(parse_target);
+        if address.is_none() {
+            let (message, remedy) = ("this is not the address of a target", "write host:port");
+            fields.findings.reject(field, message, remedy);
+        }
+        if parent.is_none() {
+            fields.findings.reject(&fields.path, "this target has no upstream", "nest it in an upstream");
+        }
+        target.fields.finish();
+        let (Some(parent), Some(address)) = (parent, address) else { continue };
+        let plan = &mut plans[parent];
+        if weight > 0 && !plan.targets.contains(&address) {
+            plan.targets.push(address);
+            plan.weights.insert(weight);
+        }
+    }
+    for plan in &plans {
+        if plan.weights.len() > 1
+            && let Some(findings) = findings
+        {
+            let message = "all targets get the same share of requests, whatever their weights are";
+            let remedy = "write an HTTPRoute with a Service for each weight, or give all targets the same weight";
+            findings.differs(&plan.path, message, remedy);
+        }
+    }
+    plans
+}
+
+/// `host[:port]`; the port is 8000 if it is missing, as in Kong.
+fn parse_target(text: &str) -> Option<TargetAddress> {
+    if let Ok(address) = text.parse::<std::net::SocketAddr>() {
+        return Some(TargetAddress { host: address.ip().to_string(), port: i64::from(address.port()) });
+    }
+    if let Ok(address) = text.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>() {
+        return Some(TargetAddress { host: address.to_string(), port: DEFAULT_TARGET_PORT });
+    }
+    let (host, port) = match text.split_once(':') {
+        Some((host, port)) => (host, i64::from(port.parse::<u16>().ok()?)),
+        None => (text, DEFAULT_TARGET_PORT),
+    };
+    let is_name = !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte));
+    is_name.then(|| TargetAddress { host: host.to_ascii_lowercase(), port })
+}
+
+fn plan_upstream(upstream: &mut Entity<'_>, names: &mut Names) -> UpstreamPlan {
+    let path = upstream.path().to_owned();
+    let findings = upstream.fields.findings;
+    let Some(label) = upstream.name.clone() else {
+        findings.reject(&path, "the upstream has no name", "write the name that services have as their host");
+        return UpstreamPlan { path, ..UpstreamPlan::default() };
+    };
+    let fields = &mut upstream.fields;
+    let host_header = fields.text("host_header");
+    let mut spec = read_balancing(fields);
+    if let Some(checks) = fields.object("healthchecks") {
+        let field = fields.field("healthchecks");
+        let checks = read_checks(Fields::new(field, Value::Object(checks), None, findings));
+        if !checks.is_empty() {
+            spec.insert("healthchecks".to_owned(), Value::Object(checks));
+        }
+    }
+    for name in ["client_certificate", "use_srv_name"] {
+        let field = fields.field(name);
+        if fields.value(name).is_some_and(|value| value != Value::Bool(false)) {
+            let remedy = match name {
+                "use_srv_name" => "remove it",
+                _ => "set client_certificate of the services",
+            };
+            findings.leave_out(field, format!("{name} of upstreams has no effect"), remedy);
+        }
+    }
+    let (policy, draft) = match spec.is_empty() {
+        true => (None, None),
+        false => {
+            let name = names.name("KongUpstreamPolicy", &label);
+            let draft = Draft::new("configuration.konghq.com/v1beta1", "KongUpstreamPolicy", &name, &path)
+                .with("spec", Value::Object(spec));
+            (Some(name), Some(draft))
+        }
+    };
+    UpstreamPlan { policy, draft, host_header, path, ..UpstreamPlan::default() }
+}
+
+fn read_balancing(fields: &mut Fields<'_>) -> Map<String, Value> {
+    let mut spec = Map::new();
+    let mut algorithm = fields.text("algorithm");
+    // The number of slots only affects memory and rounding in Kong; the policy ignores it as well.
+    if let Some(slots) = fields.number("slots", 10, 65_536) {
+        spec.insert("slots".to_owned(), json!(slots));
+    }
+    let cookie = HashCookie { name: fields.text("hash_on_cookie"), path: fields.text("hash_on_cookie_path") };
+    let hash_on =
+        read_hash(fields, "hash_on", ["hash_on_header", "hash_on_query_arg", "hash_on_uri_capture"], Some(cookie));
+    let names = ["hash_fallback_header", "hash_fallback_query_arg", "hash_fallback_uri_capture"];
+    let fallback = read_hash(fields, "hash_fallback", names, None);
+    if hash_on.is_some() && algorithm.is_none() {
+        let message = "algorithm is missing, and hash_on makes it consistent-hashing here";
+        fields.findings.differs(fields.field("hash_on"), message, "write algorithm: consistent-hashing");
+        algorithm = Some("consistent-hashing".to_owned());
+    }
+    let cookie = fields.text("sticky_sessions_cookie");
+    let cookie_path = fields.text("sticky_sessions_cookie_path");
+    match algorithm.as_deref() {
+        Some("sticky-sessions") => {
+            spec.insert("hashOn".to_owned(), json!({"input": "none"}));
+            if let Some(cookie) = cookie {
+                let path = cookie_path.unwrap_or_else(|| "/".to_owned());
+                spec.insert("stickySessions".to_owned(), json!({"cookie": cookie, "cookiePath": path}));
+            }
+        }
+        Some("consistent-hashing") => {
+            let is_cookie = hash_on.as_ref().is_some_and(|hash| hash.contains_key("cookie"));
+            if let Some(hash) = hash_on {
+                spec.insert("hashOn".to_owned(), Value::Object(hash));
+            }
+            // A missing cookie is generated, so Kong does not permit a fallback.
+            if let Some(hash) = fallback.filter(|_| !is_cookie) {
+                spec.insert("hashOnFallback".to_owned(), Value::Object(hash));
+            }
+        }
+        _ => {}
+    }
+    if let Some(algorithm) = algorithm {
+        spec.insert("algorithm".to_owned(), json!(algorithm));
+    }
+    spec
+}
+
+/// The cookie that requests are distributed by.
+struct HashCookie {
+    name: Option<String>,
+    path: Option<String>,
+}
+
+/// The input of a hash. `names`: the fields with the names of a header, a query argument and a capture.
+fn read_hash(
+    fields: &mut Fields<'_>,
+    name: &'static str,
+    names: [&'static str; 3],
+    cookie: Option<HashCookie>,
+) -> Option<Map<String, Value>> {
+    let [header, argument, capture] = names.map(|name| fields.text(name));
+    let kind = fields.text(name)?;
+    let mut hash = Map::new();
+    let (key, value) = match &*kind {
+        "none" => return None,
+        "ip" | "consumer" | "path" => ("input", Some(kind.clone())),
+        "header" => ("header", header),
+        "query_arg" => ("queryArg", argument),
+        "uri_capture" => ("uriCapture", capture),
+        "cookie" if let Some(HashCookie { name, path }) = cookie => {
+            hash.insert("cookiePath".to_owned(), json!(path.unwrap_or_else(|| "/".to_owned())));
+            ("cookie", name)
+        }
+        other => {
+            let message = format!("{other:?} is not an input of a hash");
+            let remedy = "write none, consumer, ip, header, cookie, path, query_arg or uri_capture";
+            fields.findings.reject(fields.field(name), message, remedy);
+            return None;
+        }
+    };
+    let Some(value) = value else {
+        let message = format!("the name of the {kind} is missing");
+        fields.findings.reject(fields.field(name), message, format!("add {name}_{kind}"));
+        return None;
+    };
+    hash.insert(key.to_owned(), json!(value));
+    Some(hash)
+}
+
+fn read_checks(mut fields: Fields<'_>) -> Map<String, Value> {
+    let mut checks = Map::new();
+    if let Some(threshold) = fields.decimal("threshold").filter(|threshold| *threshold > 0.0) {
+        checks.insert("threshold".to_owned(), json!(threshold.round() as i64));
+    }
+    for name in ["active", "passive"] {
+        let field = fields.field(name);
+        let Some(check) = fields.object(name) else { continue };
+        let check = read_check(Fields::new(field, Value::Object(check), None, fields.findings), name == "active");
+        checks.insert(name.to_owned(), Value::Object(check));
+    }
+    fields.finish();
+    checks
+}
+
+fn read_check(mut fields: Fields<'_>, is_active: bool) -> Map<String, Value> {
+    let mut check = Map::new();
+    for (name, key) in [
+        ("type", "type"),
+        ("concurrency", "concurrency"),
+        ("headers", "headers"),
+        ("http_path", "httpPath"),
+        ("https_sni", "httpsSni"),
+        ("https_verify_certificate", "httpsVerifyCertificate"),
+        ("timeout", "timeout"),
+    ] {
+        let is_known = is_active || name == "type";
+        if is_known && let Some(value) = fields.value(name) {
+            check.insert(key.to_owned(), value);
+        }
+    }
+    for side in ["healthy", "unhealthy"] {
+        let field = fields.field(side);
+        let Some(values) = fields.object(side) else { continue };
+        let mut values = Fields::new(field, Value::Object(values), None, fields.findings);
+        let mut thresholds = Map::new();
+        for (name, key) in [
+            ("interval", "interval"),
+            ("http_statuses", "httpStatuses"),
+            ("successes", "successes"),
+            ("http_failures", "httpFailures"),
+            ("tcp_failures", "tcpFailures"),
+            ("timeouts", "timeouts"),
+        ] {
+            let is_known = match name {
+                "interval" => is_active,
+                "successes" => side == "healthy",
+                "http_statuses" => true,
+                _ => side == "unhealthy",
+            };
+            if is_known && let Some(value) = values.value(name) {
+                thresholds.insert(key.to_owned(), value);
+            }
+        }
+        values.finish();
+        check.insert(side.to_owned(), Value::Object(thresholds));
+    }
+    fields.finish();
+    check
+}
+
+const DEFAULT_TARGET_PORT: i64 = 8000;

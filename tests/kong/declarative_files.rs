@@ -1,0 +1,167 @@
+//! A declarative file of Kong, served as it is and converted: the same answers to the same requests, and edits.
+
+use std::fs;
+
+use crate::harness::client::{ClientResponse, Connection};
+use crate::harness::eventually;
+use crate::harness::program::{Program, portico};
+use crate::harness::site::Site;
+
+/// Routes that differ in one condition each, credentials, groups, plugins of every scope, and an upstream.
+const FILE: &str = "_format_version: \"3.0\"
+services:
+  - name: echo
+    url: http://ECHO/base
+    routes:
+      - {name: stripped, paths: [/strip]}
+      - {name: kept, paths: [/keep], strip_path: false, preserve_host: true}
+      - {name: expression, paths: [\"~/numbers/\\\\d+$\"], strip_path: false}
+      # Both have two conditions, so the one with the path comes first.
+      - {name: by-method, hosts: [shop.example], methods: [GET]}
+      - {name: by-path, hosts: [shop.example], paths: [/cart], strip_path: false}
+      - {name: by-header, paths: [/keep], headers: {X-Beta: [\"1\"]}}
+      - name: guarded
+        paths: [/guarded]
+        plugins:
+          - {name: key-auth}
+          - {name: acl, config: {allow: [staff]}}
+  - name: balanced
+    host: pool
+    routes:
+      - {name: balanced, paths: [/balanced]}
+    plugins:
+      - {name: response-transformer, config: {add: {headers: [\"x-scope:service\"]}}}
+routes:
+  - name: closed
+    paths: [/closed]
+    plugins:
+      - {name: request-termination, config: {status_code: 418, message: closed}}
+upstreams:
+  - name: pool
+    targets:
+      - {target: ECHO}
+consumers:
+  - username: Ann
+    keyauth_credentials: [{key: of-ann}]
+    acls: [{group: staff}]
+    plugins:
+      - {name: response-transformer, config: {add: {headers: [\"x-scope:ann\"]}}}
+  - username: bob
+    keyauth_credentials: [{key: of-bob}]
+plugins:
+  - {name: correlation-id, config: {header_name: x-request, echo_downstream: true}}
+";
+
+fn site_with_file() -> Site {
+    let site = Site::new();
+    site.save("kong.yml", &FILE.replace("ECHO", &site.address_of("echo")));
+    site
+}
+
+fn start(site: &Site, source: &[&str]) -> Program {
+    let mut command = portico(site);
+    command.arg("run").args(source).args(["--workers", "1", "--access-log", "off", "--ingress-https-listen", "off"]);
+    for (flag, port) in [
+        ("--echo", "echo"),
+        ("--status-listen", "status"),
+        ("--admin-listen", "admin"),
+        ("--ingress-http-listen", "port"),
+    ] {
+        command.args([flag, &*site.address_of(port)]);
+    }
+    Program::start(command)
+}
+
+fn send(site: &Site, host: &str, path: &str, fields: &str) -> Option<ClientResponse> {
+    Connection::open(&site.address_of("port")).ok()?.get_with(host, path, fields).ok()
+}
+
+/// What requests of every kind get: status, the path and host that the endpoint got, and fields of plugins.
+fn answers(site: &Site) -> Vec<String> {
+    let requests = [
+        ("a.example", "/strip/x", ""),
+        ("a.example", "/keep/x", ""),
+        ("a.example", "/keep/x", "x-beta: 1\r\n"),
+        ("a.example", "/numbers/12", ""),
+        ("a.example", "/numbers/x", ""),
+        ("shop.example", "/cart/1", ""),
+        ("shop.example", "/other", ""),
+        ("a.example", "/guarded", ""),
+        ("a.example", "/guarded", "apikey: of-ann\r\n"),
+        ("a.example", "/guarded", "apikey: of-bob\r\n"),
+        ("a.example", "/balanced", ""),
+        ("a.example", "/closed", ""),
+        ("a.example", "/none", ""),
+    ];
+    let described = requests.iter().map(|(host, path, fields)| {
+        let answer = send(site, host, path, fields).expect("the listener is open");
+        let body = serde_json::from_str::<serde_json::Value>(&answer.body).unwrap_or_default();
+        let endpoint = match body.get("path") {
+            Some(path) => format!(" {} {}", path, body["host"]),
+            None => String::new(),
+        };
+        let scope = answer.field("x-scope").unwrap_or("-");
+        format!("{host}{path} {fields:?}: {}{endpoint} {scope} {}", answer.status, answer.field("x-request").is_some())
+    });
+    described.collect()
+}
+
+fn wait_until_served(site: &Site) {
+    eventually("the route is served", || {
+        send(site, "a.example", "/strip/x", "").filter(|answer| answer.status == 200).map(drop)
+    });
+}
+
+#[test]
+fn a_file_gets_the_same_answers_as_its_conversion() {
+    let site = site_with_file();
+    let program = start(&site, &["--kong-config", "kong.yml"]);
+    wait_until_served(&site);
+    let as_it_is = answers(&site);
+    program.stop().expect_success();
+
+    let status_of = |start: &str| {
+        let line = as_it_is.iter().find(|line| line.starts_with(start)).unwrap_or_else(|| panic!("{as_it_is:#?}"));
+        line.split(": ").last().unwrap().split(' ').next().unwrap().parse::<u16>().unwrap()
+    };
+    for (request, status) in [
+        ("a.example/numbers/12", 200),
+        ("a.example/numbers/x", 404),
+        ("a.example/guarded \"\"", 401),
+        ("a.example/guarded \"apikey: of-ann", 200),
+        ("a.example/guarded \"apikey: of-bob", 403),
+        ("a.example/closed", 418),
+        ("a.example/none", 404),
+    ] {
+        assert_eq!(status_of(request), status, "{request}: {as_it_is:#?}");
+    }
+
+    let converted = portico(&site).args(["convert", "kong", "kong.yml"]).output().unwrap();
+    assert!(converted.status.success(), "{}", String::from_utf8_lossy(&converted.stderr));
+    site.save_bytes("manifests.yaml", &converted.stdout);
+    let program = start(&site, &["--manifests", "manifests.yaml"]);
+    wait_until_served(&site);
+    assert_eq!(answers(&site), as_it_is);
+    program.stop().expect_success();
+}
+
+#[test]
+fn edits_apply_and_broken_files_change_nothing() {
+    let site = site_with_file();
+    let program = start(&site, &["--kong-config", "kong.yml"]);
+    wait_until_served(&site);
+    let text = fs::read_to_string(site.path("kong.yml")).unwrap();
+
+    site.save_bytes("kong.yml", text.replace("paths: [/strip]", "path: [/strip]").as_bytes());
+    let messages = program.wait_messages(|messages| messages.contains("kong.yml:6:")).unwrap();
+    assert!(messages.contains("did you mean `paths`?"), "{messages}");
+    assert!(!messages.contains("of-ann"), "{messages}");
+    assert_eq!(send(&site, "a.example", "/strip/x", "").unwrap().status, 200, "the last valid file stays in use");
+
+    site.save_bytes("kong.yml", text.replace("paths: [/strip]", "paths: [/edited]").as_bytes());
+    eventually("the edit is served", || {
+        send(&site, "a.example", "/edited/x", "").filter(|answer| answer.status == 200).map(drop)
+    });
+    assert_eq!(send(&site, "a.example", "/strip/x", "").unwrap().status, 404);
+    program.stop().expect_success();
+}
