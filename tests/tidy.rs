@@ -265,24 +265,15 @@ const LAYERS: &[Row] = &[
         &[
             "aws_environment remote server_text",
             "cookies decimal endpoint_timeouts form_body header_spoofing kind login media_type multipart plugin_regex \
-<<<<<<< HEAD
-             reply route_description scheme shared_keys state template timing violations weighted_list",
-            "batch_queue body_filter changed_fields content_coding fields idle_connections instance json_fields json_schema \
-             openapi password remote_request repeated_query sealed_cookie token",
-            "completed_request consumers grpc remote_client services vault",
-            "trace",
-            "context digest_cache scripted_server server_diagnostics shared_fetch",
-            "request_edits response_edits",
-            "redis remote_server",
-=======
              reply route_description scheme shared_keys state template timing violations weighted_list xml",
-            "batch_queue body_filter changed_fields content_coding fields idle_connections instance json_schema \
-             openapi password remote_request repeated_query sealed_cookie token",
-            "completed_request consumers relayed_response remote_client request_json services",
+            "batch_queue body_filter changed_fields content_coding fields idle_connections instance json_fields \
+             json_schema openapi password remote_request repeated_query sealed_cookie token",
+            "completed_request consumers grpc relayed_response remote_client request_json services vault",
+            "trace",
             "aws_signature context digest_cache scripted_server server_diagnostics shared_fetch",
             "request_variables",
+            "request_edits response_edits",
             "aws_credentials redis remote_server",
->>>>>>> part-F
             "counting introspection stored_sessions",
             "authentication chain log_delivery log_entry",
             "log_fields statsd tracer",

@@ -12,7 +12,6 @@ mod fields;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod multipart_fields;
-mod variables;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -22,13 +21,13 @@ use http::{HeaderName, Method, StatusCode, request};
 use self::body::{BodyEdits, BodyFormat, BodyRejection, EditedBody};
 use self::edits::{BodyName, FieldEdits, Rendered};
 use self::fields::{FormPairs, HeaderFields};
-use self::variables::RequestVariables;
 use super::changed_fields::ChangedFields;
 use super::context::RequestCx;
 use super::fields::replace_target;
 use super::kind::BuildCx;
 use super::path_encoding::encode_path;
 use super::reply::Reply;
+use super::request_variables::RequestVariables;
 use super::template::{Budget, Template};
 use crate::diagnostic::Diagnostic;
 
