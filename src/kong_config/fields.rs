@@ -202,7 +202,7 @@ impl<'f> Fields<'f> {
             self.value(name);
         }
         for (name, _) in &self.values {
-            let remedy = match nearest::nearest(name, self.known.iter().copied()) {
+            let remedy = match nearest(name, self.known.iter().copied()) {
                 Some(known) => format!("did you mean `{known}`? Otherwise delete it"),
                 None => "delete it, or correct its name".to_owned(),
             };
