@@ -163,10 +163,9 @@ fn sample(flag: &str) -> Option<(Value, &'static [&'static str])> {
         "kong-compat-fail-open" => (json!(true), &["--kong-compat-fail-open"]),
         "ingress-http-listen" => (json!("0.0.0.0:8080"), &["--ingress-http-listen=0.0.0.0:8080"]),
         "ingress-https-listen" => (json!("off"), &["--ingress-https-listen=off"]),
-        "ingress-stream-ports" => (
-            json!(["9000", "5353/udp"]),
-            &["--ingress-stream-ports=9000", "--ingress-stream-ports=5353/udp"],
-        ),
+        "ingress-stream-ports" => {
+            (json!(["9000", "5353/udp"]), &["--ingress-stream-ports=9000", "--ingress-stream-ports=5353/udp"])
+        }
         "ingress-public-ports" => (json!("80,443"), &["--ingress-public-ports=80,443"]),
         "ingress-default-certificate" => (json!("a/b"), &["--ingress-default-certificate=a/b"]),
         "publish-service" => (json!(["a/b", "c/d"]), &["--publish-service=a/b", "--publish-service=c/d"]),
