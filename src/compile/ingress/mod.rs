@@ -33,7 +33,6 @@ use crate::api::{Kind, ObjectId, ObjectKey};
 use crate::compile::CompileContext;
 use crate::compile::affected::keys_of_kind;
 use crate::compile::budgets::SharedBudgets;
-use crate::compile::certificates;
 use crate::compile::certificates::SecretCache;
 use crate::compile::ingress_class;
 use crate::compile::kong::plugins::Plugins;

@@ -84,9 +84,8 @@ fn bind(listener: &StreamListener, rules: &BTreeMap<&HostPattern, OwnedRule<'_>>
             }
             // A rule without host also serves the hosts of its certificates.
             if let Some((_, plan, _)) = rules.get(&HostPattern::Any) {
-                for certificate in &plan.certificates {
-                    let certificates = || Arc::new(Certificates::new(vec![Arc::clone(&certificate.certificate)]));
-                    terminating.entry(certificate.host.clone()).or_insert_with(|| of_host(&certificates()));
+                for (host, certificates) in plan.certificates.sorted() {
+                    terminating.entry(host.clone()).or_insert_with(|| of_host(certificates));
                 }
             }
             terminating.entry(HostPattern::Any).or_insert_with(|| of_host(default));
@@ -97,16 +96,11 @@ fn bind(listener: &StreamListener, rules: &BTreeMap<&HostPattern, OwnedRule<'_>>
 
 /// The certificates with which a rule for a host is served: those that its own object has for the host.
 fn certificates_for(plan: &StreamIngressPlan, host: &HostPattern, default: &Arc<Certificates>) -> Arc<Certificates> {
-    let exact = plan.certificates.iter().find(|certificate| certificate.host == *host);
-    let by_wildcard = || {
-        let HostPattern::Exact(name) = host else { return None };
-        let patterns: HostMap<_> = plan.certificates.iter().map(|own| (own.host.clone(), own)).collect();
-        patterns.most_specific(name).copied()
+    let own = match host {
+        HostPattern::Exact(name) => plan.certificates.most_specific(name),
+        HostPattern::Wildcard(_) | HostPattern::Any => plan.certificates.get(host),
     };
-    match exact.or_else(by_wildcard) {
-        Some(own) => Arc::new(Certificates::new(vec![Arc::clone(&own.certificate)])),
-        None => Arc::clone(default),
-    }
+    Arc::clone(own.unwrap_or(default))
 }
 
 fn conflict(id: &ObjectId, owner: &ObjectId, rule: &PlannedRule) -> Diagnostic {

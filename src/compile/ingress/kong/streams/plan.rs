@@ -18,8 +18,8 @@ use crate::compile::objects::annotation_reader::annotation_field;
 use crate::compile::objects::reference_grants::Referrer;
 use crate::compile::verdict::unique_diagnostics::UniqueDiagnostics;
 use crate::diagnostic::Diagnostic;
-use crate::snapshot::certs::Certificate;
-use crate::snapshot::host::HostPattern;
+use crate::snapshot::certs::Certificates;
+use crate::snapshot::host::{HostMap, HostPattern};
 use crate::snapshot::rule::{Backend, Filters, RouteFailure, RuleId, WeightedBackends};
 use crate::snapshot::stream::{StreamAction, StreamRoute};
 use crate::transport_protocol::TransportProtocol;
@@ -31,7 +31,8 @@ pub(super) struct StreamIngressPlan {
     pub generation: i64,
     pub created: Option<i64>,
     pub rules: Vec<PlannedRule>,
-    pub certificates: Vec<HostCertificate>,
+    /// By the hosts of `spec.tls`.
+    pub certificates: HostMap<Arc<Certificates>>,
     pub upstreams: Vec<UpstreamKey>,
     /// Errors that prevent parts of the object from being served.
     pub errors: Vec<Diagnostic>,
@@ -49,13 +50,6 @@ pub(super) struct PlannedRule {
     pub route: Arc<StreamRoute>,
     /// The field of the rule, for diagnostics.
     pub field: String,
-}
-
-/// The certificate of one host.
-#[derive(Debug)]
-pub(super) struct HostCertificate {
-    pub host: HostPattern,
-    pub certificate: Arc<Certificate>,
 }
 
 /// A TCPIngress or UDPIngress.
@@ -253,8 +247,8 @@ fn certificates_of(
     tls: &[TcpIngressTls],
     errors: &mut Vec<Diagnostic>,
     notes: &mut Vec<Diagnostic>,
-) -> Vec<HostCertificate> {
-    let mut certificates = Vec::new();
+) -> HostMap<Arc<Certificates>> {
+    let mut certificates = HostMap::default();
     for (index, entry) in tls.iter().enumerate() {
         let field = format!("spec.tls[{index}]");
         let Some(name) = entry.secret_name.as_deref().filter(|name| !name.is_empty()) else { continue };
@@ -264,10 +258,14 @@ fn certificates_of(
             continue;
         }
         match certificates::from_secret(cx.store, secrets, &ObjectKey::new(&meta.key.namespace, name)) {
-            Ok(certificate) => certificates.extend(entry.hosts.iter().map(|host| HostCertificate {
-                host: HostPattern::parse(Some(host)),
-                certificate: Arc::clone(&certificate),
-            })),
+            Ok(certificate) => {
+                let of_entry = Arc::new(Certificates::new(vec![certificate]));
+                for host in entry.hosts.iter().map(|host| HostPattern::parse(Some(host))) {
+                    if certificates.get(&host).is_none() {
+                        certificates.insert(host, Arc::clone(&of_entry));
+                    }
+                }
+            }
             Err(mut problem) => {
                 problem.message.push_str(", so its hosts use the default certificate");
                 errors.push(problem.at(format!("{field}.secretName")));
