@@ -47,8 +47,6 @@ impl RemoteConnector for MetadataEndpoints {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-
     #[test]
     fn only_endpoints_of_the_machine_are_reached() {
         let is_endpoint = |text: &str| super::is_endpoint(text.parse().unwrap());
