@@ -67,12 +67,6 @@ impl TraceFormat {
         }
     }
 
-    /// The format with this name.
-    pub fn from_name(name: &str) -> Option<Self> {
-        let single = [TraceFormat::B3Single];
-        TraceFormat::ALL_READ.into_iter().chain(single).find(|format| format.name() == name)
-    }
-
     /// The identifier of a trace as the format writes it.
     pub fn trace_text(self, trace: TraceId) -> String {
         match self {

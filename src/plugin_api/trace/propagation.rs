@@ -36,11 +36,6 @@ impl Propagation {
         }
     }
 
-    /// The formats in which endpoints get the context.
-    pub fn written_formats(&self, context: &RequestTrace) -> impl Iterator<Item = TraceFormat> {
-        self.inject.iter().map(|injected| self.resolve(*injected, context))
-    }
-
     /// All fields that [`Propagation::inject`] may set or remove.
     pub fn changed_fields(&self) -> impl Iterator<Item = &HeaderName> {
         let preserved = self.inject.contains(&InjectedFormat::Preserve).then(|| {

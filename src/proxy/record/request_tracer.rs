@@ -81,7 +81,7 @@ impl RequestTracer {
             method: request.method().clone(),
             target: request.uri().clone(),
             version: request.version(),
-            host: request.headers().get(HOST).cloned(),
+            host: host(request),
             user_agent: request.headers().get(USER_AGENT).cloned(),
         });
         Box::new(TracedRequest { context: RequestTrace::new(parent, is_sampled, false), head })
@@ -204,6 +204,13 @@ fn server_span(context: &RequestTrace, head: &TracedHead, ended: &EndedRequest<'
         span.attribute(name, &**label);
     }
     span
+}
+
+/// The host of the target, or else of the field. A target with a user may contain a password, so it is not used.
+fn host<B>(request: &Request<B>) -> Option<HeaderValue> {
+    let authority = request.uri().authority().map(|authority| authority.as_str());
+    let of_target = authority.filter(|text| !text.contains('@')).and_then(|text| HeaderValue::try_from(text).ok());
+    of_target.or_else(|| request.headers().get(HOST).cloned())
 }
 
 /// The name of a method of the conventions. Others could be as many as clients like.
