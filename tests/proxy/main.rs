@@ -102,6 +102,7 @@ mod tls;
 mod tls_harness;
 mod tls_passthrough;
 mod tls_stream_termination;
+mod transformation;
 mod transport;
 mod udp;
 mod udp_options;

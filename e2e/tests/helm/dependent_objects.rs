@@ -26,10 +26,8 @@ pub(crate) fn rbac_follows_the_lease(helm: &Helm) -> Result<()> {
     let other_namespace = ["--set", "config.leader-election-namespace=lead"];
     let mut found = roles(&other_namespace)?;
     found.sort_by(|(left, _), (right, _)| left.cmp(right));
-    let expected = [
-        ("Role lead/portico-election".to_owned(), lease()),
-        ("Role portico-system/portico".to_owned(), home()),
-    ];
+    let expected =
+        [("Role lead/portico-election".to_owned(), lease()), ("Role portico-system/portico".to_owned(), home())];
     ensure!(found == expected, "{found:?}");
     let bindings = render(helm, &other_namespace)?;
     let binding = bindings.iter().find(|object| name_of(object) == "RoleBinding lead/portico-election");
