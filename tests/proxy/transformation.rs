@@ -47,7 +47,7 @@ async fn jq_changes_responses_or_replaces_them() {
     ] {
         let endpoint = Endpoint::responding_with(response(status, headers, body)).await;
         let received = server(&[("jq", config.clone())], &endpoint).await.request(GET).await;
-        assert_eq!(received.status(), expected_status, "{status} {headers}");
+        assert_eq!(received.status, expected_status, "{status} {headers}");
         match expected_body {
             Some(expected) => assert_eq!(received.text(), expected, "{status} {headers}"),
             None => assert!(!received.text().contains("secret"), "{status} {headers}: {}", received.text()),
@@ -75,13 +75,13 @@ async fn requests_and_responses_change_shape_together() {
         body.len()
     );
     let received = server.request(&request).await;
-    assert_eq!((received.status(), &*received.text()), (200, r#"{"a":{"b":1}}"#));
+    assert_eq!((received.status, &*received.text()), (200, r#"{"a":{"b":1}}"#));
     let forwarded = endpoint.log.requests().pop().unwrap();
     assert!(forwarded.ends_with(r#"{"order":{"id":1,"count":2}}"#), "{forwarded}");
     assert_eq!(header(&forwarded, "content-length"), Some("28"), "{forwarded}");
     // A program that fails rejects the request.
     let received = server.request(&request.replace(body, "{\"id\":1")).await;
-    assert_eq!(received.status(), 400);
+    assert_eq!(received.status, 400);
     assert_eq!(endpoint.log.requests().len(), 1);
 }
 
@@ -91,5 +91,5 @@ async fn whole_bodies_are_replaced_by_status() {
     let config = json!({"replace": {"body": "{\"error\":\"later\"}", "if_status": ["500-599"]}});
     let endpoint = Endpoint::responding_with(response("500 Oops", "", br#"{"trace":"secret"}"#)).await;
     let received = server(&[("response-transformer-advanced", config)], &endpoint).await.request(GET).await;
-    assert_eq!((received.status(), &*received.text()), (500, r#"{"error":"later"}"#));
+    assert_eq!((received.status, &*received.text()), (500, r#"{"error":"later"}"#));
 }
