@@ -782,6 +782,7 @@ fn changed_heads(name: &str) -> ChangedHeads {
         | "identity-keys"
         | "injection-protection"
         | "ip-restriction"
+        | "jq"
         | "json-threat-protection"
         | "jwt-signer"
         | "loggly"
