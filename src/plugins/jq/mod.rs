@@ -40,7 +40,10 @@
 //! program that does not end is stopped after some tens of milliseconds. Use `until`, `while`, `range` and `reduce` for
 //! loops: they do not nest calls.
 
+mod binding;
 mod builtins;
+mod calls;
+mod control;
 mod document;
 mod evaluate;
 mod format;

@@ -3,11 +3,7 @@
 
 use std::collections::HashMap;
 
-use super::builtins::Builtin;
-use super::library;
-use super::program::{
-    BinaryOperator, BindingPattern, Function, JqProgram, Literal, RegexFunction, Term, TextFormat, TextPiece,
-};
+use super::program::{BinaryOperator, BindingPattern, Function, JqProgram, Literal, Term, TextFormat, TextPiece};
 use super::tokens::{TextToken, Token, tokens};
 
 /// Why a text is not a program.
@@ -20,7 +16,7 @@ impl SyntaxError {
     }
 }
 
-type ParsedTerm<T> = Result<T, SyntaxError>;
+pub(super) type ParsedTerm<T> = Result<T, SyntaxError>;
 
 /// The longest source of a program.
 const MAX_SOURCE: usize = 16 << 10;
@@ -40,20 +36,20 @@ pub(super) fn program(source: &str) -> ParsedTerm<JqProgram> {
 
 /// What names stand for at the current place of the program.
 #[derive(Default)]
-struct Names {
-    next_id: u32,
-    variables: Vec<(String, u32)>,
-    labels: Vec<(String, u32)>,
-    functions: Vec<NamedFunction>,
-    library: Vec<Option<Function>>,
-    library_positions: HashMap<(String, usize), usize>,
+pub(super) struct Names {
+    pub(super) next_id: u32,
+    pub(super) variables: Vec<(String, u32)>,
+    pub(super) labels: Vec<(String, u32)>,
+    pub(super) functions: Vec<NamedFunction>,
+    pub(super) library: Vec<Option<Function>>,
+    pub(super) library_positions: HashMap<(String, usize), usize>,
 }
 
-struct NamedFunction {
-    name: String,
-    arity: usize,
-    id: u32,
-    is_parameter: bool,
+pub(super) struct NamedFunction {
+    pub(super) name: String,
+    pub(super) arity: usize,
+    pub(super) id: u32,
+    pub(super) is_parameter: bool,
 }
 
 impl Names {
@@ -69,15 +65,15 @@ impl Names {
     }
 }
 
-struct Parser<'n> {
+pub(super) struct Parser<'n> {
     tokens: Vec<Token>,
     position: usize,
-    names: &'n mut Names,
+    pub(super) names: &'n mut Names,
     depth: usize,
 }
 
 impl<'n> Parser<'n> {
-    fn new(tokens: Vec<Token>, names: &'n mut Names, depth: usize) -> Self {
+    pub(super) fn new(tokens: Vec<Token>, names: &'n mut Names, depth: usize) -> Self {
         Parser { tokens, position: 0, names, depth }
     }
 
@@ -178,7 +174,7 @@ impl<'n> Parser<'n> {
         Ok(left)
     }
 
-    fn definition(&mut self) -> ParsedTerm<Function> {
+    pub(super) fn definition(&mut self) -> ParsedTerm<Function> {
         let Some(Token::Name(name)) = self.peek().cloned() else { return Err(self.missing("the name of a function")) };
         self.position += 1;
         let (mut parameters, mut values) = (Vec::new(), Vec::new());
@@ -646,105 +642,7 @@ impl<'n> Parser<'n> {
             Term::Foreach(source, pattern, initial, update, extract)
         })
     }
-
-    fn call(&mut self, name: &str, arguments: Vec<Term>) -> ParsedTerm<Term> {
-        let arity = arguments.len();
-        let defined =
-            self.names.functions.iter().rev().find(|function| function.name == name && function.arity == arity);
-        if let Some(NamedFunction { id, is_parameter, .. }) = defined {
-            return Ok(if *is_parameter { Term::Closure(*id) } else { Term::Call(*id, arguments) });
-        }
-        if let Some(regex) = regex_function(name, arity) {
-            return regex_call(name, regex, arguments);
-        }
-        if let Some(builtin) = Builtin::named(name, arity) {
-            return Ok(Term::Builtin(builtin, arguments));
-        }
-        if let Some(source) = library::source(name, arity) {
-            return Ok(Term::Library(self.library_position(name, arity, source)?, arguments));
-        }
-        let reason = match name {
-            "input" | "inputs" | "debug" | "stderr" | "input_filename" | "input_line_number" | "env" | "halt"
-            | "halt_error" | "get_search_list" | "builtins" | "now" | "localtime" | "strflocaltime" => {
-                "is not available to programs of a gateway"
-            }
-            _ => "is not a function that Portico has",
-        };
-        Err(SyntaxError::new(format!("{name}/{arity} {reason}")))
-    }
-
-    fn library_position(&mut self, name: &str, arity: usize, source: &str) -> ParsedTerm<usize> {
-        let key = (name.to_owned(), arity);
-        if let Some(position) = self.names.library_positions.get(&key) {
-            return Ok(*position);
-        }
-        let position = self.names.library.len();
-        self.names.library.push(None);
-        self.names.library_positions.insert(key, position);
-        // Functions of the library see nothing of the program.
-        let variables = std::mem::take(&mut self.names.variables);
-        let functions = std::mem::take(&mut self.names.functions);
-        let labels = std::mem::take(&mut self.names.labels);
-        let mut parser = Parser::new(tokens(source)?, self.names, 0);
-        let function = parser.definition();
-        (self.names.variables, self.names.functions, self.names.labels) = (variables, functions, labels);
-        self.names.library[position] = Some(function?);
-        Ok(position)
-    }
 }
-
-fn regex_function(name: &str, arity: usize) -> Option<RegexFunction> {
-    Some(match (name, arity) {
-        ("test", 1 | 2) => RegexFunction::Test,
-        ("match", 1 | 2) => RegexFunction::Match,
-        ("capture", 1 | 2) => RegexFunction::Capture,
-        ("scan", 1 | 2) => RegexFunction::Scan,
-        ("splits", 1 | 2) | ("split", 2) => RegexFunction::Split,
-        ("sub" | "gsub", 2 | 3) => RegexFunction::Substitute,
-        _ => return None,
-    })
-}
-
-fn regex_call(name: &str, function: RegexFunction, arguments: Vec<Term>) -> ParsedTerm<Term> {
-    let mut arguments = arguments.into_iter();
-    let literal = |term: Option<Term>| match term {
-        Some(Term::Literal(Literal::Text(text))) => Some(text.into_string()),
-        _ => None,
-    };
-    let pattern = literal(arguments.next())
-        .ok_or_else(|| SyntaxError::new(format!("the pattern of {name} must be a string without interpolation")))?;
-    let replacement = if function == RegexFunction::Substitute { arguments.next() } else { None };
-    let flags = match arguments.next() {
-        None | Some(Term::Literal(Literal::Null)) => String::new(),
-        flags => literal(flags)
-            .ok_or_else(|| SyntaxError::new(format!("the flags of {name} must be a string without interpolation")))?,
-    };
-    let mut builder = regex::RegexBuilder::new(&pattern);
-    builder.size_limit(MAX_REGEX_BYTES).dfa_size_limit(MAX_REGEX_BYTES);
-    let mut is_global = name == "gsub" || matches!(function, RegexFunction::Scan | RegexFunction::Split);
-    for flag in flags.chars() {
-        match flag {
-            'g' => is_global = true,
-            'i' => _ = builder.case_insensitive(true),
-            'x' => _ = builder.ignore_whitespace(true),
-            's' => _ = builder.dot_matches_new_line(true),
-            'n' => {}
-            _ => return Err(SyntaxError::new(format!("{name} has no flag {flag}"))),
-        }
-    }
-    let regex = builder.build().map_err(|error| {
-        SyntaxError::new(format!(
-            "the pattern of {name} is not valid: {}",
-            crate::plugin_api::regex_error_message(&error)
-        ))
-    })?;
-    // `split` with flags gives a list.
-    let term = Term::Regex(function, Box::new(regex), is_global, replacement.map(Box::new));
-    Ok(if name == "split" { Term::List(Some(Box::new(term))) } else { term })
-}
-
-/// The size of one compiled pattern.
-const MAX_REGEX_BYTES: usize = 256 << 10;
 
 fn text_literal(text: &str) -> Term {
     Term::Literal(Literal::Text(text.into()))
