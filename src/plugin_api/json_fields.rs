@@ -246,7 +246,7 @@ impl<'r> JsonFields<'r> {
         };
         let remaining = &mut self.remaining;
         let is_exhausted = &mut self.is_exhausted;
-        visit(&mut self.root, &path.0, &mut Fields { remaining, is_exhausted }, &mut |parent, step, fields| {
+        visit(&mut self.root, &path.0, &mut RemainingFields { remaining, is_exhausted }, &mut |parent, step, fields| {
             let mut append = |node: &mut JsonNode<'r>| {
                 let elements = match node {
                     JsonNode::Text(text) if text.get().starts_with('[') => {
@@ -278,12 +278,12 @@ impl<'r> JsonFields<'r> {
     /// Removes all members and elements to which no path leads. Returns whether there were any.
     pub fn retain(&mut self, paths: &[&JsonPath]) -> bool {
         let paths: Vec<&[JsonStep]> = paths.iter().map(|path| &*path.0).collect();
-        let mut fields = Fields { remaining: &mut self.remaining, is_exhausted: &mut self.is_exhausted };
+        let mut fields = RemainingFields { remaining: &mut self.remaining, is_exhausted: &mut self.is_exhausted };
         retain(&mut self.root, &paths, &mut fields)
     }
 
     fn edit(&mut self, path: &JsonPath, mut edit: impl FnMut(&mut JsonNode<'r>, &JsonStep) -> bool) -> bool {
-        let mut fields = Fields { remaining: &mut self.remaining, is_exhausted: &mut self.is_exhausted };
+        let mut fields = RemainingFields { remaining: &mut self.remaining, is_exhausted: &mut self.is_exhausted };
         visit(&mut self.root, &path.0, &mut fields, &mut |parent, step, _| edit(parent, step))
     }
 }
@@ -291,12 +291,12 @@ impl<'r> JsonFields<'r> {
 /// The most fields that are parsed within values. A parsed field takes many times the memory of its text.
 const MAX_FIELDS: usize = 20_000;
 
-struct Fields<'f> {
+struct RemainingFields<'f> {
     remaining: &'f mut usize,
     is_exhausted: &'f mut bool,
 }
 
-impl Fields<'_> {
+impl RemainingFields<'_> {
     /// Parses a value into its fields, if it has some and they are not too many.
     fn expand(&mut self, node: &mut JsonNode<'_>) {
         let JsonNode::Text(text) = node else { return };
@@ -351,8 +351,8 @@ fn owned<'n>(node: JsonNode<'_>) -> JsonNode<'n> {
 fn visit<'r>(
     node: &mut JsonNode<'r>,
     path: &[JsonStep],
-    fields: &mut Fields<'_>,
-    edit: &mut dyn FnMut(&mut JsonNode<'r>, &JsonStep, &mut Fields<'_>) -> bool,
+    fields: &mut RemainingFields<'_>,
+    edit: &mut dyn FnMut(&mut JsonNode<'r>, &JsonStep, &mut RemainingFields<'_>) -> bool,
 ) -> bool {
     fields.expand(node);
     match path {
@@ -366,7 +366,7 @@ fn visit<'r>(
     }
 }
 
-fn retain(node: &mut JsonNode<'_>, paths: &[&[JsonStep]], fields: &mut Fields<'_>) -> bool {
+fn retain(node: &mut JsonNode<'_>, paths: &[&[JsonStep]], fields: &mut RemainingFields<'_>) -> bool {
     fields.expand(node);
     let mut changed = false;
     // Whether a child stays. Within one that stays only in parts, the rest is removed.

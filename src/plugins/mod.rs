@@ -25,6 +25,7 @@ mod identity_keys;
 mod injection_protection;
 mod internal_identity;
 mod ip_restriction;
+mod jq;
 mod json_threat_protection;
 mod jwt;
 mod jwt_signer;
@@ -103,6 +104,7 @@ const KINDS: &[&dyn AnyPluginKind] = &[
     &RegisteredKind::<injection_protection::InjectionProtection>::NEW,
     &RegisteredKind::<internal_identity::InternalIdentity>::NEW,
     &RegisteredKind::<ip_restriction::IpRestriction>::NEW,
+    &RegisteredKind::<jq::Jq>::NEW,
     &RegisteredKind::<json_threat_protection::JsonThreatProtection>::NEW,
     &RegisteredKind::<jwt::Jwt>::NEW,
     &RegisteredKind::<jwt_signer::JwtSigner>::NEW,

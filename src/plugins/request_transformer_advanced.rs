@@ -10,7 +10,7 @@
 //!   allow: {body: [customers, options]}
 //! ```
 //!
-//! All fields, templates, limits and rules of [request-transformer](request-transformer.md) apply. In addition:
+//! All fields, templates, limits and rules of `request-transformer` apply. In addition:
 //!
 //! - `json_types` are the types of the values in `body` of the same operation, by position. They apply to JSON bodies.
 //!   A value from a template that is no number, although its type is `number`, is a 500.

@@ -10,7 +10,7 @@
 //!   allow: {json: [customers, total]}
 //! ```
 //!
-//! All fields and rules of [response-transformer](response-transformer.md) apply, except `rename.json`, which Kong's
+//! All fields and rules of `response-transformer` apply, except `rename.json`, which Kong's
 //! plugin does not have either. In addition:
 //!
 //! - An operation with `if_status` applies only to these statuses and ranges of statuses.
@@ -20,11 +20,12 @@
 //! - `allow.json` are the only fields of JSON bodies that the client gets. Other fields are removed after all other
 //!   changes, for every status.
 //! - JSON bodies are also those of types that end with `+json`.
-//! - With `dots_in_keys: false`, the names of fields are [paths](request-transformer-advanced.md), such as
+//! - With `dots_in_keys: false`, the names of fields are paths as those of
+//!   `request-transformer-advanced`, such as
 //!   `customers[*].info.phone`. A body in whose values paths lead to more than 20,000 fields passes unchanged.
 //!
 //! `transform.functions` are programs in Lua, which Portico does not run: the plugin is refused with the function
-//! named. Most of them can be written as operations of this plugin, or as a program of [jq](jq.md).
+//! named. Most of them can be written as operations of this plugin, or as a program of `jq`.
 
 use schemars::JsonSchema;
 use serde::Deserialize;

@@ -97,8 +97,11 @@ const EXPECTED_KINDS: &[ExpectedKind] = &[
     expected("rate-limiting-advanced", 910, Phases::ACCESS).failing_closed(),
     expected("usage-plan", 909, Phases::ACCESS).failing_closed(),
     expected("response-ratelimiting", 900, Phases::ACCESS_AND_RESPONSE).failing_closed(),
+    expected("jq", 811, Phases::ACCESS_AND_RESPONSE).failing_closed(),
+    expected("request-transformer-advanced", 802, Phases::ACCESS),
     expected("request-transformer", 801, Phases::ACCESS),
     expected("response-transformer", 800, Phases::RESPONSE),
+    expected("response-transformer-advanced", 800, Phases::RESPONSE),
     expected("soap", 799, Phases::ACCESS_AND_RESPONSE).failing_closed(),
     expected("redirect", 779, Phases::ACCESS),
     expected("standard-webhooks", 760, Phases::ACCESS).failing_closed().without_consumers(),
@@ -143,6 +146,7 @@ fn minimal_config(kind: &dyn AnyPluginKind) -> Value {
         "internal-identity" => json!({"issuer": "https://gateway.example", "keys": [SIGNING_KEY]}),
         "loggly" => json!({"key": "0123-abcd"}),
         "tcp-log" | "udp-log" => json!({"host": "logs.example", "port": 5170}),
+        "jq" => json!({"request_jq_program": "."}),
         "jwt-signer" => json!({
             "access_token_jwks_uri": "https://issuer.example/keys", "access_token_signing_keys": [SIGNING_KEY],
         }),
@@ -512,6 +516,24 @@ fn configurations_that_kong_rejects(kind: &str) -> Vec<(Value, &'static str)> {
             (json!({"remove": {"headers": ["a b"]}}), "config.remove.headers[0]"),
             (json!({"add": {"headers": ["x:$(os.exit())"]}}), "config.add.headers[0]"),
         ],
+        "jq" => vec![
+            (json!({"request_jq_program": 5}), "config.request_jq_program"),
+            (
+                json!({"response_jq_program": ".", "response_if_status_code": [600]}),
+                "config.response_if_status_code[0]",
+            ),
+        ],
+        "request-transformer-advanced" => vec![
+            (json!({"http_method": "GETT"}), "config.http_method"),
+            (json!({"add": {"body": ["a:1"], "json_types": ["integer"]}}), "config.add.json_types"),
+            (json!({"add": {"headers": ["x"]}}), "config.add.headers[0]"),
+            (json!({"rename": {"headers": ["x"]}}), "config.rename.headers[0]"),
+        ],
+        "response-transformer-advanced" => vec![
+            (json!({"add": {"json": ["a:1"], "json_types": ["integer"]}}), "config.add.json_types"),
+            (json!({"remove": {"if_status": ["abc"]}}), "config.remove.if_status[0]"),
+            (json!({"rename": {"headers": ["x"]}}), "config.rename.headers[0]"),
+        ],
         "response-transformer" => vec![
             (json!({"add": {"headers": ["x"]}}), "config.add.headers[0]"),
             (json!({"add": {"json": ["a:1"], "json_types": ["integer"]}}), "config.add.json_types"),
@@ -806,7 +828,7 @@ fn changed_heads(name: &str) -> ChangedHeads {
             (config, Some("x-ratelimit-remaining-videos"), Some("x-ratelimit-limit-videos-minute"))
         }
         "usage-plan" => (json!({"plans": [{"name": "free", "quotas": {"day": 5}}]}), None, Some("ratelimit-policy")),
-        "request-transformer" => {
+        "request-transformer" | "request-transformer-advanced" => {
             let edits = |verb: &str| json!({"headers": [format!("x-{verb}:1")]});
             let config = json!({
                 "remove": {"headers": ["x-old"]}, "rename": {"headers": ["x-first:x-second"]},
@@ -814,7 +836,7 @@ fn changed_heads(name: &str) -> ChangedHeads {
             });
             (config, Some("x-second"), None)
         }
-        "response-transformer" => {
+        "response-transformer" | "response-transformer-advanced" => {
             let edits = |verb: &str| json!({"headers": [format!("x-{verb}:1")]});
             let config = json!({
                 "remove": {"headers": ["x-old"]}, "rename": {"headers": ["x-first:x-second"]},
@@ -847,6 +869,7 @@ fn changed_heads(name: &str) -> ChangedHeads {
         | "identity-keys"
         | "injection-protection"
         | "ip-restriction"
+        | "jq"
         | "json-threat-protection"
         | "jwt-signer"
         | "loggly"

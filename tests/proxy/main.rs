@@ -105,6 +105,7 @@ mod tls_harness;
 mod tls_passthrough;
 mod tls_stream_termination;
 mod tracing;
+mod transformation;
 mod transport;
 mod udp;
 mod udp_options;

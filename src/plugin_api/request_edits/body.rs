@@ -115,38 +115,38 @@ impl BodyFormat {
 
 /// The encoding of a body, from `Content-Encoding`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Encoding {
+pub(super) enum BodyEncoding {
     Identity,
     Gzip,
     Unknown,
 }
 
-impl Encoding {
+impl BodyEncoding {
     pub(super) fn from_headers(headers: &HeaderMap) -> Self {
         let mut values = headers.get_all(CONTENT_ENCODING).iter();
         let value = match (values.next(), values.next()) {
-            (None, _) => return Encoding::Identity,
+            (None, _) => return BodyEncoding::Identity,
             (Some(value), None) => value.as_bytes().trim_ascii(),
-            (Some(_), Some(_)) => return Encoding::Unknown,
+            (Some(_), Some(_)) => return BodyEncoding::Unknown,
         };
         let is = |name: &[u8]| value.eq_ignore_ascii_case(name);
         if is(b"gzip") || is(b"x-gzip") {
-            Encoding::Gzip
+            BodyEncoding::Gzip
         } else if is(b"identity") || value.is_empty() {
-            Encoding::Identity
+            BodyEncoding::Identity
         } else {
-            Encoding::Unknown
+            BodyEncoding::Unknown
         }
     }
 
     pub(super) fn is_known(self) -> bool {
-        self != Encoding::Unknown
+        self != BodyEncoding::Unknown
     }
 
     /// Decodes a body of up to `max_bytes`.
     pub(super) fn decode(self, body: &Bytes, max_bytes: usize) -> Result<Cow<'_, [u8]>, BodyRejection> {
         // An empty body has no gzip header.
-        if self != Encoding::Gzip || body.is_empty() {
+        if self != BodyEncoding::Gzip || body.is_empty() {
             return Ok(Cow::Borrowed(body));
         }
         let mut decoded = Vec::new();

@@ -40,7 +40,7 @@ pub struct EntryLists {
     pub json_types: Vec<JsonType>,
 }
 
-pub(super) struct ValidatedConfig {
+pub(super) struct ValidatedEdits {
     pub(super) path: Option<Template>,
     pub(super) method: Option<Method>,
     pub(super) headers: FieldEdits<HeaderName>,
@@ -89,7 +89,7 @@ const MAX_ENTRIES: usize = 200;
 
 impl RequestEditConfig {
     /// Returns all errors. Entries that Kong ignores are left out, with a note for each.
-    pub(super) fn validate(self, cx: &BuildCx<'_>) -> Result<ValidatedConfig, Vec<Diagnostic>> {
+    pub(super) fn validate(self, cx: &BuildCx<'_>) -> Result<ValidatedEdits, Vec<Diagnostic>> {
         let mut invalid = Vec::new();
         let method = self.http_method.as_deref().and_then(|method| method_named(method, &mut invalid));
         let path = self.uri.as_deref().and_then(|uri| path_template(uri, &mut invalid));
@@ -134,7 +134,7 @@ impl RequestEditConfig {
             return Err(invalid);
         }
         let (headers, body, query) = (FieldEdits::new(headers), FieldEdits::new(body), FieldEdits::new(query));
-        Ok(ValidatedConfig { path, method, headers, body, query, allowed_body })
+        Ok(ValidatedEdits { path, method, headers, body, query, allowed_body })
     }
 }
 
@@ -242,16 +242,16 @@ struct UnusableName {
     message: String,
     remedy: &'static str,
     /// Whether the entry has no effect in Kong either, so that the other entries apply without it.
-    is_ignored_by_kong: bool,
+    has_no_effect: bool,
 }
 
 impl UnusableName {
     fn invalid(message: impl Into<String>, remedy: &'static str) -> Self {
-        UnusableName { message: message.into(), remedy, is_ignored_by_kong: false }
+        UnusableName { message: message.into(), remedy, has_no_effect: false }
     }
 
     fn ignored(message: impl Into<String>, remedy: &'static str) -> Self {
-        UnusableName { message: message.into(), remedy, is_ignored_by_kong: true }
+        UnusableName { message: message.into(), remedy, has_no_effect: true }
     }
 }
 
@@ -299,7 +299,7 @@ fn parse_entry<N>(
     };
     let (field_name, is_ignored) = match parse_name(kind, field) {
         Ok(name) => (Some(name), false),
-        Err(UnusableName { message, remedy, is_ignored_by_kong: true }) => {
+        Err(UnusableName { message, remedy, has_no_effect: true }) => {
             note(&format!("{message}, so the entry has no effect"), remedy);
             (None, true)
         }
@@ -320,7 +320,7 @@ fn parse_entry<N>(
         }
         (ListKind::Rename, Some(new_name)) => match parse_name(ListKind::RenameTo, new_name) {
             Ok(new_name) => EditAction::Rename(new_name),
-            Err(UnusableName { message, remedy, is_ignored_by_kong: true }) => {
+            Err(UnusableName { message, remedy, has_no_effect: true }) => {
                 // Kong renames the field, and its proxy then replaces the new one.
                 note(&format!("{message}, so {field} is only removed"), remedy);
                 EditAction::Remove

@@ -1,7 +1,7 @@
 //! The edits of requests that the request transformers have in common: of path, method, headers, query and body.
 //!
 //! ```text
-//!   entries ──build──▶ RequestEdits ──render all templates──▶ values ──apply──▶ path, body, method, headers, query
+//!   entries ──build──▶ RequestEdits ──render templates──▶ values ──apply──▶ path, body, method, headers, query
 //! ```
 
 mod body;
@@ -89,7 +89,7 @@ impl RequestEdits {
 
     /// Whether the body of a request with this head may change.
     pub fn buffers_body(&self, head: &request::Parts) -> bool {
-        self.edited_format(head).is_some() && body::Encoding::from_headers(&head.headers).is_known()
+        self.edited_format(head).is_some() && body::BodyEncoding::from_headers(&head.headers).is_known()
     }
 
     fn edits_bodies(&self) -> bool {
@@ -165,7 +165,7 @@ impl RequestEdits {
         rendered: Rendered<'_, BodyName>,
         cx: &mut RequestCx<'_>,
     ) -> Result<Option<Vec<u8>>, RequestEditError> {
-        let encoding = body::Encoding::from_headers(&cx.head.headers);
+        let encoding = body::BodyEncoding::from_headers(&cx.head.headers);
         if !encoding.is_known() {
             if let Some(count) = self.unknown_encodings.count() {
                 tracing::warn!(object = &*self.object, count, "Forwarded a body unchanged, in an unknown encoding");

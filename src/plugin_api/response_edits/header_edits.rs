@@ -9,7 +9,7 @@ use crate::plugin_api::changed_fields::FieldNames;
 
 /// The operations, with parsed names and values.
 #[derive(Debug, Default)]
-pub(super) struct HeaderEdits {
+pub(super) struct ResponseHeaderEdits {
     remove: Vec<(HeaderName, Option<HeaderValue>)>,
     rename: Vec<(HeaderName, HeaderName)>,
     replace: Vec<(HeaderName, HeaderValue)>,
@@ -17,9 +17,9 @@ pub(super) struct HeaderEdits {
     append: Vec<(HeaderName, HeaderValue)>,
 }
 
-impl HeaderEdits {
+impl ResponseHeaderEdits {
     pub(super) fn build(config: &ResponseEditConfig, reader: &mut ConfigReader<'_>) -> Self {
-        let mut edits = HeaderEdits::default();
+        let mut edits = ResponseHeaderEdits::default();
         for (index, entry) in config.remove.headers.iter().enumerate() {
             let path = format!("remove.headers[{index}]");
             edits.remove.extend(read_removal(reader, &path, entry));
@@ -36,7 +36,7 @@ impl HeaderEdits {
 
     /// Adds the names of all headers that the operations may change.
     pub(super) fn declare(&self, names: &mut FieldNames) {
-        let HeaderEdits { remove, rename, replace, add, append } = self;
+        let ResponseHeaderEdits { remove, rename, replace, add, append } = self;
         names.add_all(remove.iter().map(|(name, _)| name));
         names.add_all(rename.iter().flat_map(|(old, new)| [old, new]));
         names.add_all([replace, add, append].into_iter().flatten().map(|(name, _)| name));

@@ -12,7 +12,7 @@ use http::header::{ACCEPT_RANGES, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANG
 use http::{HeaderMap, HeaderName, StatusCode};
 
 use self::entry::ConfigReader;
-use self::header_edits::HeaderEdits;
+use self::header_edits::ResponseHeaderEdits;
 use self::json_edits::JsonEdits;
 use self::operations::OperationStatuses;
 use super::body_filter::{BeyondLimit, BodyFilter, BufferedFilter};
@@ -26,7 +26,7 @@ pub use operations::{Operation, ResponseEditConfig};
 
 /// The edits of a configuration.
 pub struct ResponseEdits {
-    headers: HeaderEdits,
+    headers: ResponseHeaderEdits,
     json: Arc<JsonEdits>,
     statuses: OperationStatuses,
     new_body: Option<Bytes>,
@@ -36,7 +36,7 @@ pub struct ResponseEdits {
 impl ResponseEdits {
     pub fn build(config: &ResponseEditConfig, cx: &BuildCx<'_>) -> Result<Self, Vec<Diagnostic>> {
         let mut reader = ConfigReader::new(cx);
-        let headers = HeaderEdits::build(config, &mut reader);
+        let headers = ResponseHeaderEdits::build(config, &mut reader);
         let json = JsonEdits::build(config, &mut reader);
         let statuses = OperationStatuses::build(config, &mut reader);
         if config.new_body.as_ref().is_some_and(|body| body.len() > MAX_BODY_BYTES) {
@@ -100,14 +100,12 @@ fn may_replace_body(cx: &ResponseCx<'_>) -> bool {
 }
 
 fn reply(cx: &ResponseCx<'_>, body: Bytes) -> Box<Reply> {
-    let mut reply = Reply::new(cx.status, ReplyBody::Raw(body), Reply::NO_REASON);
-    if let Some(reason) = cx.request.reason {
-        reply.reason = reason;
-    }
+    let mut headers = HeaderMap::with_capacity(cx.headers.len());
     for (name, value) in
         cx.headers.iter().filter(|(name, _)| !BODY_FIELDS.contains(name) && !Reply::is_kept_by_proxy(name))
     {
-        reply.headers.append(name, value.clone());
+        headers.append(name, value.clone());
     }
-    reply
+    let reason = cx.request.reason.unwrap_or(Reply::NO_REASON);
+    Box::new(Reply { status: cx.status, headers, body: ReplyBody::Raw(body), reason })
 }

@@ -1,0 +1,231 @@
+//! Tests of the language, of its limits, and of the plugin without the proxy.
+
+use bytes::Bytes;
+use http::HeaderValue;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::plugin_api::RegisteredKind;
+use crate::plugin_api::testing::{TestOutcome, TestRequest, build, chain};
+
+const KIND: RegisteredKind<Jq> = RegisteredKind::NEW;
+const JSON: &str = "application/json; charset=utf-8";
+
+/// The values of a program, joined by spaces, or what has stopped it.
+fn run(source: &str, input: &str) -> String {
+    let program = match parse::program(source) {
+        Ok(program) => program,
+        Err(error) => return format!("refused: {}", error.0),
+    };
+    let mut values = Vec::new();
+    let input = document::parse(input).expect("the input is JSON");
+    let flow = JqRun::run(&program, input, &mut |value| {
+        values.push(value.to_json(OutputStyle::default()));
+        Ok(())
+    });
+    match flow {
+        Ok(()) => {}
+        Err(Stop::Error(error)) => values.push(format!("error: {}", error.to_json(OutputStyle::default()))),
+        Err(Stop::Exhausted) => values.push("exhausted".to_owned()),
+        Err(stop) => values.push(format!("{stop:?}")),
+    }
+    values.join(" ")
+}
+
+// docs/kong-compatibility.md, 5.15
+#[test]
+fn programs_give_what_jq_gives() {
+    for (source, input, expected) in [
+        (".", "12345678901234567890123", "12345678901234567890123"),
+        (".a.b, .c[1:]?, (.c | map(. + 1) | add)", r#"{"a":{"b":1.50},"c":[1,2,3]}"#, "1.50 [2,3] 9"),
+        (r#"select(.name == "James Dean").name = "John Doe""#, r#"{"name":"James Dean"}"#, r#"{"name":"John Doe"}"#),
+        (r#"to_entries | map(.key) | join(",")"#, r#"{"x":1,"y":2}"#, r#""x,y""#),
+        ("with_entries(.value |= tostring)", r#"{"x":1,"y":[2]}"#, r#"{"x":"1","y":"[2]"}"#),
+        (r#"[.[] | select(.a > 1) | {id: .a, "n\(.a)": .b}]"#, r#"[{"a":1},{"a":2,"b":3}]"#, r#"[{"id":2,"n2":3}]"#),
+        ("def f: if . < 30 then . + 1 | f else . end; f", "0", "30"),
+        (r#"try error("a") catch ., (.a // "d"), (try (1 | error("x")) catch "c")"#, "{}", r#""a" "d" "c""#),
+        // What gets the values of `try` is not within it.
+        (r#"try (try . | error("b")) catch "outer", (.a?)"#, "1", r#""outer""#),
+        ("del(.a, .b[0])", r#"{"a":1,"b":[1,2]}"#, r#"{"b":[2]}"#),
+        (".a[1:] |= map(. * 2)", r#"{"a":[1,2,3]}"#, r#"{"a":[1,4,6]}"#),
+        (r#".. |= (if type == "number" then . + 1 else . end)"#, r#"{"a":[1,{"b":2}]}"#, r#"{"a":[2,{"b":3}]}"#),
+        (
+            r#"walk(if type == "object" then del(.x) else . end)"#,
+            r#"{"a":[{"x":1,"y":2}],"x":1}"#,
+            r#"{"a":[{"y":2}]}"#,
+        ),
+        (
+            "group_by(.k) | map({k: .[0].k, n: length})",
+            r#"[{"k":"b"},{"k":"a"},{"k":"b"}]"#,
+            r#"[{"k":"a","n":1},{"k":"b","n":2}]"#,
+        ),
+        (
+            r#"gsub("(?<d>[0-9]+)"; "<\(.d)>"), test("B"; "i"), [scan("[a-z]+")]"#,
+            r#""ab12c""#,
+            r#""ab<12>c" true ["ab","c"]"#,
+        ),
+        (". as {a: $x, b: [$y, $z]} | $x + $y + $z", r#"{"a":1,"b":[2,3]}"#, "6"),
+        ("first(.[] | select(. > 1)), [limit(2; .[])], [paths]", "[1,2,3]", "2 [1,2] [[0],[1],[2]]"),
+        ("label $o | foreach .[] as $i (0; . + $i; if . > 2 then ., break $o else . end)", "[1,2,3]", "1 3"),
+        (r#"@base64, @uri, @html, (@base64 | @base64d)"#, r#""<é>""#, r#""PMOpPg==" "%3C%C3%A9%3E" "&lt;é&gt;" "<é>""#),
+        ("any(. > 2), all(. > 0), min, max, unique, sort_by(-.)", "[1,3,3]", "true true 1 3 [1,3] [3,3,1]"),
+        ("{} | .a.b[1] = 1 | .c //= 2 | .c += 1", "null", r#"{"a":{"b":[null,1]},"c":3}"#),
+        ("[.[] as [$a, $b] | {a: $a, b: $b}]", "[[1,2],[3]]", r#"[{"a":1,"b":2},{"a":3,"b":null}]"#),
+        ("reduce .[] as $x (0; . + $x), (.[-1:] | .[0]), index(2)", "[1,2]", "3 2 1"),
+        ("def f(g; $n): [g] | .[$n]; f(.[]; 1)", "[5,6]", "6"),
+        (". * {a: {c: 2}}, (.a | keys), -(.a.b)", r#"{"a":{"b":1}}"#, r#"{"a":{"b":1,"c":2}} ["b"] -1"#),
+        ("1 + \"a\"", "null", r#"error: "number and string cannot be added""#),
+        (".a.b", r#"{"a":1}"#, r#"error: "number has no member with a key of type string""#),
+        ("path(1)", "null", r#"error: "the term has no path: it is a new number""#),
+    ] {
+        assert_eq!(run(source, input), expected, "{source}");
+    }
+}
+
+#[test]
+fn programs_that_do_not_end_or_grow_are_stopped() {
+    for source in [
+        "def f: f; f",
+        "def f: [f]; f",
+        "def f: ., f; [f]",
+        "[range(1000000000)]",
+        "until(false; .)",
+        "[repeat(.)]",
+        "[recurse(. + 1)]",
+        "\"x\" * 1000000000",
+        "reduce range(100) as $i (\"x\"; . + .)",
+        "reduce range(100) as $i ([1]; . + .)",
+        "reduce range(100000) as $i (null; [.])",
+        "reduce range(60) as $i (0; [., .])",
+        "reduce range(60) as $i (0; [., .]) | tojson",
+        "(reduce range(60) as $i (0; [., .])) as $a | (reduce range(60) as $i (0; [., .])) as $b | $a == $b",
+        "setpath([range(100000)]; 1)",
+        ".[1000000000] = 1",
+        "[limit(1000000000; repeat(1))]",
+        "[range(300)] | combinations",
+        "[range(20000)] | . - .",
+    ] {
+        let found = run(source, "null");
+        assert!(found.ends_with("exhausted") || found.starts_with("error"), "{source}: {found:.200}");
+    }
+    let deep = format!("{}1{}", "[".repeat(101), "]".repeat(101));
+    assert!(document::parse(&deep).is_none() && document::parse(&deep[1..deep.len() - 1]).is_some());
+    assert!(document::parse(&format!("[{}1]", "1,".repeat(300_000))).is_none());
+}
+
+#[test]
+fn only_json_is_a_document() {
+    for text in
+        ["", "01", "+1", "1.", ".5", "nan", "[1,]", "{\"a\":1,}", "{a:1}", "\"a", "\"\\", "\"\\x\"", "1 2", "'a'"]
+    {
+        assert!(document::parse(text).is_none(), "{text}");
+    }
+}
+
+#[test]
+fn programs_are_refused_with_the_construct() {
+    let nested = format!("{}1{}", "(".repeat(100), ")".repeat(100));
+    let long = format!("{}1", "1 + ".repeat(200));
+    for (source, expected) in [
+        ("input", "input/0 is not available"),
+        ("$ENV.PATH", "$ENV is not available"),
+        ("foo(1)", "foo/1 is not a function"),
+        ("$x", "$x is not defined"),
+        ("break $x", "there is no label $x"),
+        (".a |", "a term is missing"),
+        ("[1", "] is missing"),
+        ("\"a", "a string is not closed"),
+        ("if . then 1", "end is missing"),
+        ("test(.)", "the pattern of test must be a string"),
+        ("test(\"(\")", "the pattern of test is not valid"),
+        ("test(\"a\"; \"q\")", "test has no flag q"),
+        (". as [$a] ?// $a | $a", "alternatives of patterns"),
+        ("a;", "a/0 is not a function"),
+        ("import \"a\" as a; .", "import is where a term must be"),
+        (&nested, "terms are nested more than"),
+        (&long, "operators follow one another"),
+        (&" ".repeat(20_000), "longer than 16 KiB"),
+    ] {
+        let found = run(source, "null");
+        assert!(found.starts_with("refused: ") && found.contains(expected), "{source:.60}: {found}");
+    }
+    // All functions of the library are valid.
+    for (name, arity) in library::names() {
+        let arguments = vec!["."; arity].join("; ");
+        let call = if arity == 0 { name.to_owned() } else { format!("{name}({arguments})") };
+        assert!(parse::program(&call).is_ok(), "{call}");
+    }
+}
+
+async fn transform(config: &Value, content_type: &str, body: impl Into<Bytes>) -> TestOutcome {
+    TestRequest::post("/", content_type, body).run(&chain(&[(&KIND, config.clone())])).await
+}
+
+// docs/kong-compatibility.md, 5.15
+#[tokio::test]
+async fn requests_are_changed_or_rejected() {
+    let double = json!({"request_jq_program": ".a * 2"});
+    for (config, content_type, body, expected) in [
+        (&double, JSON, r#"{"a":2}"#, Ok(Some("4\n"))),
+        (&double, "text/plain", r#"{"a":2}"#, Ok(None)),
+        (&double, JSON, "", Ok(None)),
+        (&double, JSON, "{", Err(400)),
+        (&double, JSON, r#"{"a":{}}"#, Err(400)),
+        (&json!({"request_jq_program": "[repeat(1)]"}), JSON, "1", Err(500)),
+        (&json!({"request_jq_program": "range(200000) | \"0123456789\""}), JSON, "1", Err(413)),
+        (&json!({"request_jq_program": "empty"}), JSON, "1", Ok(Some(""))),
+        (
+            &json!({"request_jq_program": ".[]", "request_jq_program_options": {"join_output": true}}),
+            JSON,
+            r#"["a",1]"#,
+            Ok(Some("a1")),
+        ),
+        (
+            &json!({"request_jq_program": ".", "request_jq_program_options":
+                    {"compact_output": false, "sort_keys": true, "ascii_output": true}}),
+            JSON,
+            r#"{"b":["é"],"a":[]}"#,
+            Ok(Some("{\n  \"a\": [],\n  \"b\": [\n    \"\\u00e9\"\n  ]\n}\n")),
+        ),
+    ] {
+        let outcome = transform(config, content_type, body).await;
+        let found = match outcome.reply_status() {
+            Some(status) => Err(status.as_u16()),
+            None => Ok(outcome.state.replacement_body.map(|body| String::from_utf8(body.to_vec()).unwrap())),
+        };
+        assert_eq!(found.as_ref().map(Option::as_deref), expected.as_ref().copied(), "{config} {body}");
+    }
+}
+
+// docs/kong-compatibility.md, 5.15
+#[tokio::test]
+async fn only_listed_responses_are_changed() {
+    for (status, content_type, is_changed) in
+        [(200, JSON, true), (201, JSON, false), (200, "text/plain", false), (200, "application/problem+json", false)]
+    {
+        let mut request = TestRequest::get("/");
+        *request.upstream_response.status_mut() = StatusCode::from_u16(status).unwrap();
+        request.upstream_response.headers_mut().insert("content-type", HeaderValue::from_static(content_type));
+        let config = json!({"response_jq_program": ".a"});
+        let outcome = request.run(&chain(&[(&KIND, config)])).await;
+        // The filter that runs the program, and the one that sends the result.
+        let expected = if is_changed { 2 } else { 0 };
+        assert_eq!(outcome.state.body_filters.len(), expected, "{status} {content_type}");
+    }
+}
+
+#[test]
+fn configurations_are_checked() {
+    for (config, field) in [
+        (json!({}), "config"),
+        (json!({"request_jq_program": "foo"}), "config.request_jq_program"),
+        (json!({"response_jq_program": ".a |"}), "config.response_jq_program"),
+        (json!({"request_jq_program": ".", "request_if_media_type": ["json"]}), "config.request_if_media_type[0]"),
+        (json!({"response_jq_program": ".", "response_if_status_code": [99]}), "config.response_if_status_code[0]"),
+    ] {
+        let invalid = build(&KIND, &config).err().unwrap();
+        assert_eq!(invalid.iter().map(|problem| &*problem.field).collect::<Vec<_>>(), [field], "{config}");
+    }
+    let plugin = build(&KIND, &json!({"response_jq_program": "."})).unwrap();
+    assert_eq!(plugin.body_buffer_limit(), None);
+}
