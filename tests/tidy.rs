@@ -199,16 +199,16 @@ const LAYERS: &[Row] = &[
             "cache_meters certificate_metrics change_meters cluster_keys crds endpoint_names file_descriptors \
              fingerprint_cache \
              health_meters host_addresses ingress kong_metrics overload_meters problem_counts queue_meters \
-             rate_limit_meters settings_json source_overlap stdout upstream_events usage_meters watch_meters",
+             rate_limit_meters settings_json source_overlap stdout upstream_events usage_meters watch_meters kong_config",
             "addressing data_plane state_meters upstream_views",
             "control",
-            "announce check cluster diagnostic_meters plugin_services verify views",
+            "announce check cluster convert diagnostic_meters plugin_services verify views",
             "gateway_services status_publisher",
             "control_loop",
             "run",
         ],
     ),
-    ("args", &["budgets kong location network tls", "cluster gateways", "ingress", "run", "check verify"]),
+    ("args", &["budgets convert kong location network tls", "cluster gateways", "ingress", "run", "check verify"]),
     (
         "compile",
         &[
@@ -251,12 +251,23 @@ const LAYERS: &[Row] = &[
     (
         "manifests",
         &[
-            "changed documents mounts position",
+            "changed documents mounts position translated",
             "diagnostic outline text",
             "read_object walk yaml",
             "fuzzing record watcher",
             "claims",
             "source",
+        ],
+    ),
+    (
+        "kong_config",
+        &[
+            "fields names settings",
+            "environment model objects",
+            "certificates consumers upstreams",
+            "services",
+            "routes",
+            "plugins",
         ],
     ),
     (

@@ -41,6 +41,7 @@ const CALLERS: &[&str] = &[
     "src/compile/routes/stream.rs",
     "src/compile/upstream_settings.rs",
     "src/compile/verdict_updates/",
+    "src/lib.rs",
 ];
 
 /// Modules that read objects of neutral kinds, on which the dialect has annotations: they may use the names that
