@@ -262,7 +262,7 @@ const LAYERS: &[Row] = &[
     (
         "kong_config",
         &[
-            "fields names settings",
+            "fields host_header names settings",
             "environment model objects",
             "certificates consumers upstreams",
             "services",

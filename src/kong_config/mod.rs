@@ -12,6 +12,7 @@ mod certificates;
 mod consumers;
 mod environment;
 mod fields;
+mod host_header;
 mod model;
 mod names;
 mod objects;

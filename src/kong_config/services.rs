@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::certificates::CertificateSecrets;
 use super::fields::{EntityFields, EntityReference};
+use super::host_header::{default_port, with_port};
 use super::model::{Entity, EntityIndex, EntityKind};
 use super::names::Names;
 use super::objects::Draft;
@@ -157,16 +158,6 @@ fn parse_url(url: &str) -> Option<ServiceLocation> {
     let is_valid = PROTOCOLS.contains(&protocol) && !host.is_empty() && !host.contains(['@', '?', '#']);
     let is_plain = path.as_ref().is_none_or(|path| !path.contains(['?', '#']));
     (is_valid && is_plain).then(|| ServiceLocation { protocol: protocol.to_owned(), host: host.to_owned(), port, path })
-}
-
-pub(super) fn default_port(protocol: &str) -> i64 {
-    if matches!(protocol, "https" | "grpcs" | "wss" | "tls") { 443 } else { 80 }
-}
-
-/// `Host` as Kong writes it: without the default port of the protocol.
-pub(super) fn with_port(host: &str, port: i64, protocol: &str) -> String {
-    let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
-    if port == default_port(protocol) { host } else { format!("{host}:{port}") }
 }
 
 fn read_tls(fields: &mut EntityFields<'_>, draft: &mut Draft, index: &EntityIndex, secrets: &CertificateSecrets) {

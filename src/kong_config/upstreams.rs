@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Value, json};
 
 use super::fields::EntityFields;
+use super::host_header::with_port;
 use super::model::{Entity, EntityIndex, EntityKind};
 use super::names::Names;
 use super::objects::Draft;
-use super::services::with_port;
 
 /// What became of an upstream.
 #[derive(Default)]

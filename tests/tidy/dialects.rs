@@ -23,6 +23,7 @@ const OF_THE_DIALECT: &[&str] = &[
     "src/compile/ingress_class/dialect.rs",
     "src/compile/kong/",
     "src/kong_config/",
+    "src/lib.rs",
     "src/plugins/",
 ];
 
@@ -41,7 +42,6 @@ const CALLERS: &[&str] = &[
     "src/compile/routes/stream.rs",
     "src/compile/upstream_settings.rs",
     "src/compile/verdict_updates/",
-    "src/lib.rs",
 ];
 
 /// Modules that read objects of neutral kinds, on which the dialect has annotations: they may use the names that
