@@ -200,16 +200,19 @@ const LAYERS: &[Row] = &[
              fingerprint_cache \
              health_meters host_addresses ingress kong_metrics overload_meters problem_counts queue_meters \
              rate_limit_meters request_tracer settings_json source_overlap stdout upstream_events usage_meters vaults \
-             watch_meters",
+             watch_meters kong_config",
             "addressing data_plane state_meters upstream_views",
             "control",
-            "announce check cluster diagnostic_meters plugin_services verify views",
+            "announce check cluster convert diagnostic_meters plugin_services verify views",
             "gateway_services status_publisher",
             "control_loop",
             "run",
         ],
     ),
-    ("args", &["budgets kong location network tls tracing", "cluster gateways", "ingress", "run", "check verify"]),
+    (
+        "args",
+        &["budgets convert kong location network tls tracing", "cluster gateways", "ingress", "run", "check verify"],
+    ),
     (
         "compile",
         &[
@@ -252,12 +255,23 @@ const LAYERS: &[Row] = &[
     (
         "manifests",
         &[
-            "changed documents mounts position",
+            "changed documents mounts position translated",
             "diagnostic outline text",
             "read_object walk yaml",
             "fuzzing record watcher",
             "claims",
             "source",
+        ],
+    ),
+    (
+        "kong_config",
+        &[
+            "fields host_header names settings",
+            "environment model objects",
+            "certificates consumers upstreams",
+            "services",
+            "routes",
+            "plugins",
         ],
     ),
     (

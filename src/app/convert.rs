@@ -8,13 +8,13 @@ use anyhow::Context;
 use super::kong_config;
 use super::stdout::print;
 use crate::args::{ConvertOptions, ExitStatus};
-use crate::kong_config::Settings;
+use crate::kong_config::TranslationSettings;
 use crate::manifests::{self, ManifestDiagnostic, TranslatedObject};
 use crate::report;
 
 /// Prints the manifests to stdout and the report to stderr.
 pub fn convert(options: ConvertOptions) -> anyhow::Result<ExitStatus> {
-    let settings = Settings { namespace: options.namespace, class: options.ingress_class };
+    let settings = TranslationSettings { namespace: options.namespace, class: options.ingress_class };
     let translator = kong_config::translator(settings);
     let text =
         std::fs::read_to_string(&options.file).with_context(|| format!("{} cannot be read", options.file.display()))?;

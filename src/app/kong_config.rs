@@ -1,9 +1,9 @@
 //! The translator of declarative files, for `run` and `convert` alike.
 
-use crate::kong_config::{self, Settings};
-use crate::manifests::Translator;
+use crate::kong_config::{self, TranslationSettings};
+use crate::manifests::FileTranslator;
 
 /// A translator that reads the variables of this process.
-pub(super) fn translator(settings: Settings) -> Translator {
-    Translator::new(move |file| kong_config::translate(file, &settings, &|name| std::env::var(name).ok()))
+pub(super) fn translator(settings: TranslationSettings) -> FileTranslator {
+    FileTranslator::new(move |file| kong_config::translate(file, &settings, &|name| std::env::var(name).ok()))
 }

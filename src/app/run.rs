@@ -47,7 +47,7 @@ use crate::args::{BudgetOptions, ExitStatus, LocationOptions, RunOptions};
 use crate::compile::{Budgets, ProcessLocation};
 use crate::drain::{self, Drain, DrainPhase, HangupSignals, StopSignals};
 use crate::echo;
-use crate::kong_config::Settings;
+use crate::kong_config::TranslationSettings;
 use crate::manifests::{ManifestWatcher, Manifests};
 use crate::metrics::Metrics;
 use crate::plugin_api::aws_environment::AwsEnvironment;
@@ -398,7 +398,7 @@ fn manifest_files(options: &RunOptions) -> Manifests {
     let manifests =
         Manifests::new(options.manifests.clone(), options.channel).with_large_objects(options.budgets.large_objects());
     let Some(file) = options.kong_config.clone() else { return manifests };
-    let settings = Settings { namespace: "default".to_owned(), class: options.ingress_class.class.clone() };
+    let settings = TranslationSettings { namespace: "default".to_owned(), class: options.ingress_class.class.clone() };
     manifests.with_translated(vec![file], kong_config::translator(settings))
 }
 

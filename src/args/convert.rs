@@ -5,8 +5,6 @@ use std::path::PathBuf;
 use clap::builder::BoolishValueParser;
 use clap::{Args, Subcommand};
 
-use super::ingress::parse_class;
-use super::{ColorArgs, Environment};
 use crate::api::names::INGRESS_CLASS_NAME;
 
 /// Convert the configuration of another gateway into manifests
@@ -31,11 +29,11 @@ struct ConvertKongArgs {
     file: PathBuf,
 
     /// Namespace of the objects
-    #[arg(long, value_name = "NAME", default_value = "default", env = "PORTICO_NAMESPACE")]
+    #[arg(long, value_name = "NAME", default_value = "default", env = "PORTICO_NAMESPACE", value_parser = parse_name)]
     namespace: String,
 
     /// IngressClass of the objects
-    #[arg(long, value_name = "NAME", env = "PORTICO_INGRESS_CLASS", value_parser = parse_class)]
+    #[arg(long, value_name = "NAME", env = "PORTICO_INGRESS_CLASS", value_parser = parse_name)]
     #[arg(default_value = INGRESS_CLASS_NAME)]
     ingress_class: String,
 
@@ -55,16 +53,25 @@ pub struct ConvertOptions {
 }
 
 impl ConvertArgs {
-    pub(super) fn resolve(self, color: &ColorArgs, environment: &Environment) -> ConvertOptions {
+    pub(super) fn resolve(self, color_stderr: bool) -> ConvertOptions {
         let ConvertSource::Kong(args) = self.source;
         ConvertOptions {
             file: args.file,
             namespace: args.namespace,
             ingress_class: args.ingress_class,
             allow_partial: args.allow_partial,
-            color_stderr: color.resolve(environment.stderr_is_terminal, environment),
+            color_stderr,
         }
     }
+}
+
+fn parse_name(text: &str) -> Result<String, String> {
+    let is_label = |label: &str| {
+        let is_allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        !label.is_empty() && label.bytes().all(is_allowed) && !label.starts_with('-') && !label.ends_with('-')
+    };
+    let is_name = text.len() <= 63 && text.split('.').all(is_label);
+    if is_name { Ok(text.to_owned()) } else { Err("must be lower-case letters, digits and hyphens".to_owned()) }
 }
 
 const EXAMPLES: &str = "\

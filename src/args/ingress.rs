@@ -251,7 +251,7 @@ fn is_dns_subdomain(text: &str) -> bool {
     !text.is_empty() && text.len() <= 253 && text.bytes().all(is_allowed)
 }
 
-pub(super) fn parse_class(text: &str) -> Result<String, String> {
+fn parse_class(text: &str) -> Result<String, String> {
     if is_dns_subdomain(text) {
         Ok(text.to_owned())
     } else {

@@ -114,7 +114,10 @@ fn try_parse(
         CliCommand::Run(args) => args.resolve(&color, environment).map(CliRequest::Run),
         CliCommand::Check(args) => args.resolve(&color, environment).map(CliRequest::Check),
         CliCommand::Verify(args) => args.resolve(&color, environment).map(CliRequest::Verify),
-        CliCommand::Convert(args) => Ok(CliRequest::Convert(args.resolve(&color, environment))),
+        CliCommand::Convert(args) => {
+            let color = color.resolve(environment.stderr_is_terminal, environment);
+            Ok(CliRequest::Convert(args.resolve(color)))
+        }
         CliCommand::Echo(args) => {
             Ok(CliRequest::Echo(EchoOptions { listen: args.listen, log: args.log.resolve(&color, environment) }))
         }

@@ -74,8 +74,8 @@ struct SourceArgs {
     #[arg(long, value_name = "PATH", num_args = 1.., env = "PORTICO_MANIFESTS")]
     manifests: Vec<PathBuf>,
 
-    /// Declarative file of Kong (kong.yml) to serve as it is and to watch, alone or beside the manifests; its routes are
-    /// served where Ingresses are
+    /// Declarative file of Kong (kong.yml) to serve as it is and to watch, alone or in addition to manifests; its routes
+    /// are served where Ingresses are
     #[arg(long, value_name = "FILE", env = "PORTICO_KONG_CONFIG")]
     kong_config: Option<PathBuf>,
 

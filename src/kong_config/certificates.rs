@@ -2,10 +2,10 @@
 
 use serde_json::json;
 
-use super::Settings;
 use super::model::{EntityIndex, EntityKind, Model};
 use super::names::Names;
 use super::objects::Draft;
+use super::settings::TranslationSettings;
 use crate::api::kong::annotations::CA_CERT_LABEL;
 
 /// The Secrets of certificates and authorities, by their positions in the file.
@@ -29,7 +29,7 @@ impl CertificateSecrets {
 pub(super) fn plan(
     model: &mut Model<'_>,
     index: &EntityIndex,
-    settings: &Settings,
+    settings: &TranslationSettings,
     names: &mut Names,
 ) -> CertificateSecrets {
     let mut certificates = Vec::new();

@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value, json};
 
-use super::Settings;
-use super::fields::{Fields, Findings, Reference};
+use super::fields::{EntityFields, EntityReference, FileFindings};
 use super::model::{Entity, EntityIndex, EntityKind, Model};
 use super::names::Names;
 use super::objects::Draft;
+use super::settings::TranslationSettings;
 use crate::api::kong::annotations::CREDENTIAL_LABEL;
 
 /// The consumers and groups, by their positions in the file, and the Secrets with credentials.
@@ -22,7 +22,7 @@ pub(super) fn plan(
     model: &mut Model<'_>,
     index: &EntityIndex,
     hashed_passwords: bool,
-    settings: &Settings,
+    settings: &TranslationSettings,
     names: &mut Names,
 ) -> ConsumerPlans {
     let mut members: Vec<BTreeSet<usize>> = vec![BTreeSet::new(); model.consumers.len()];
@@ -88,7 +88,7 @@ fn plan_groups(
     groups: Vec<Entity<'_>>,
     index: &EntityIndex,
     members: &mut [BTreeSet<usize>],
-    settings: &Settings,
+    settings: &TranslationSettings,
     names: &mut Names,
 ) -> Vec<Draft> {
     let mut drafts = Vec::new();
@@ -123,13 +123,13 @@ fn find_member(
     field: String,
     kind: EntityKind,
     index: &EntityIndex,
-    findings: &Findings,
+    findings: &FileFindings,
 ) -> Option<usize> {
     let mut fields = Map::new();
     fields.insert("member".to_owned(), value);
-    let Reference { key, .. } =
-        Fields::new(field.clone(), Value::Object(fields), None, findings).reference("member")?;
-    index.resolve(kind, &Reference { key, field }, findings)
+    let EntityReference { key, .. } =
+        EntityFields::new(field.clone(), Value::Object(fields), None, findings).reference("member")?;
+    index.resolve(kind, &EntityReference { key, field }, findings)
 }
 
 /// The Secret of a credential.

@@ -3,10 +3,15 @@
 
 use serde_json::Value;
 
-use super::fields::Findings;
+use super::fields::FileFindings;
 
 /// Replaces the references in a value, at `path` in the file.
-pub(super) fn resolve(value: &mut Value, path: &str, variable: &dyn Fn(&str) -> Option<String>, findings: &Findings) {
+pub(super) fn resolve(
+    value: &mut Value,
+    path: &str,
+    variable: &dyn Fn(&str) -> Option<String>,
+    findings: &FileFindings,
+) {
     match value {
         Value::String(text) => {
             if text.trim_start().starts_with("{vault://") {
@@ -97,7 +102,7 @@ mod tests {
             _ => None,
         };
         let found = |text: &str| {
-            let (findings, mut value) = (Findings::default(), json!({"a": [text]}));
+            let (findings, mut value) = (FileFindings::default(), json!({"a": [text]}));
             resolve(&mut value, "", &variable, &findings);
             let problems: Vec<_> =
                 findings.into_parts().0.into_iter().map(|problem| (problem.field, problem.message)).collect();

@@ -1,4 +1,4 @@
-//! Reads the fields of one entity: every field has a type, and a field that nobody reads is an error.
+//! Reads the fields of one entity: every field has a type, and a field that is not read is an error.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
@@ -10,7 +10,7 @@ use crate::schema::nearest;
 
 /// What was found in a file. Shared by all readers of the file, none of which holds on to it.
 #[derive(Debug, Default)]
-pub(super) struct Findings {
+pub(super) struct FileFindings {
     /// Why the file cannot be used at all.
     rejections: RefCell<Vec<Diagnostic>>,
     /// What is left out, as errors, and what differs, as warnings.
@@ -18,7 +18,7 @@ pub(super) struct Findings {
     rejected: Cell<usize>,
 }
 
-impl Findings {
+impl FileFindings {
     pub(super) fn reject(&self, field: impl Into<String>, message: impl Into<String>, remedy: impl Into<String>) {
         self.add_rejection(Diagnostic::error(field, message, remedy));
     }
@@ -58,22 +58,22 @@ impl Findings {
 }
 
 /// The fields of an entity that were not read yet.
-pub(super) struct Fields<'f> {
+pub(super) struct EntityFields<'f> {
     /// The path of the entity in the file.
     pub(super) path: String,
     values: Map<String, Value>,
     known: BTreeSet<&'static str>,
-    pub(super) findings: &'f Findings,
+    pub(super) findings: &'f FileFindings,
 }
 
-impl<'f> Fields<'f> {
+impl<'f> EntityFields<'f> {
     /// The fields of a value, which has to be an object. `defaults`: the fields that it has if it does not name them.
     pub(super) fn new(
         path: String,
         value: Value,
         defaults: Option<&Map<String, Value>>,
-        findings: &'f Findings,
-    ) -> Fields<'f> {
+        findings: &'f FileFindings,
+    ) -> EntityFields<'f> {
         let mut values = match value {
             Value::Object(values) => values,
             other => {
@@ -85,7 +85,7 @@ impl<'f> Fields<'f> {
         for (name, default) in defaults.into_iter().flatten() {
             values.entry(name.clone()).or_insert_with(|| default.clone());
         }
-        Fields { path, values, known: BTreeSet::new(), findings }
+        EntityFields { path, values, known: BTreeSet::new(), findings }
     }
 
     pub(super) fn field(&self, name: &str) -> String {
@@ -170,14 +170,20 @@ impl<'f> Fields<'f> {
     }
 
     /// The entities of a list.
-    pub(super) fn entities(&mut self, name: &'static str, defaults: Option<&Map<String, Value>>) -> Vec<Fields<'f>> {
+    pub(super) fn entities(
+        &mut self,
+        name: &'static str,
+        defaults: Option<&Map<String, Value>>,
+    ) -> Vec<EntityFields<'f>> {
         let base = self.field(name);
         let items = self.list(name).unwrap_or_default().into_iter().enumerate();
-        items.map(|(index, item)| Fields::new(format!("{base}[{index}]"), item, defaults, self.findings)).collect()
+        items
+            .map(|(index, item)| EntityFields::new(format!("{base}[{index}]"), item, defaults, self.findings))
+            .collect()
     }
 
     /// A reference to another entity by its name or id: a text, or an object with one of these.
-    pub(super) fn reference(&mut self, name: &'static str) -> Option<Reference> {
+    pub(super) fn reference(&mut self, name: &'static str) -> Option<EntityReference> {
         let field = self.field(name);
         let (key, field) = match self.value(name)? {
             Value::String(key) => (Some(key), field),
@@ -193,7 +199,7 @@ impl<'f> Fields<'f> {
         if key.is_none() {
             self.findings.reject(&field, "this refers to nothing", "write the name or the id of the other entity");
         }
-        key.map(|key| Reference { key, field })
+        key.map(|key| EntityReference { key, field })
     }
 
     /// Reads what every entity has, and rejects fields that were not read.
@@ -214,7 +220,7 @@ impl<'f> Fields<'f> {
 
 /// A reference to an entity, and the field that has it.
 #[derive(Clone, Debug)]
-pub(super) struct Reference {
+pub(super) struct EntityReference {
     pub(super) key: String,
     pub(super) field: String,
 }

@@ -12,12 +12,14 @@ mod certificates;
 mod consumers;
 mod environment;
 mod fields;
+mod host_header;
 mod model;
 mod names;
 mod objects;
 mod plugins;
 mod routes;
 mod services;
+mod settings;
 #[cfg(test)]
 mod tests;
 mod upstreams;
@@ -26,23 +28,21 @@ use serde_json::{Value, json};
 
 use crate::manifests::{TranslatedObject, Translation};
 use consumers::ConsumerPlans;
-use fields::Findings;
+use fields::FileFindings;
 use names::Names;
 use objects::Draft;
 use plugins::PluginScopes;
-use routes::{NO_SERVICE, RouteContext, RoutePlan};
+use routes::{ConvertedRoute, NO_SERVICE, RouteContext};
 
-/// Where the objects belong.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settings {
-    pub namespace: String,
-    /// The class of Ingresses, consumers and global plugins.
-    pub class: String,
-}
+pub use settings::TranslationSettings;
 
 /// Translates a file. `variable`: the value of an environment variable.
-pub fn translate(mut file: Value, settings: &Settings, variable: &dyn Fn(&str) -> Option<String>) -> Translation {
-    let findings = Findings::default();
+pub fn translate(
+    mut file: Value,
+    settings: &TranslationSettings,
+    variable: &dyn Fn(&str) -> Option<String>,
+) -> Translation {
+    let findings = FileFindings::default();
     environment::resolve(&mut file, "", variable, &findings);
     let hashed_passwords = file.get("_transform") == Some(&Value::Bool(false));
     let objects = if findings.is_rejected() {
@@ -60,9 +60,9 @@ pub fn translate(mut file: Value, settings: &Settings, variable: &dyn Fn(&str) -
 
 fn translate_entities(
     file: Value,
-    settings: &Settings,
+    settings: &TranslationSettings,
     hashed_passwords: bool,
-    findings: &Findings,
+    findings: &FileFindings,
 ) -> Vec<TranslatedObject> {
     let (mut model, index) = model::read(file, findings);
     let mut names = Names::default();
@@ -75,7 +75,7 @@ fn translate_entities(
         services.push(services::plan(service, position, &index, &upstreams, &certificates, &mut names));
     }
     let context = RouteContext { settings, version: model.version, index: &index, services: &services };
-    let mut routes: Vec<RoutePlan> = Vec::new();
+    let mut routes: Vec<ConvertedRoute> = Vec::new();
     for (position, route) in std::mem::take(&mut model.routes).into_iter().enumerate() {
         routes.push(routes::plan(route, position, &context, &mut names));
     }

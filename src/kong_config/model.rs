@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use serde_json::{Map, Value};
 
-use super::fields::{Fields, Findings, Reference, type_name};
+use super::fields::{EntityFields, EntityReference, FileFindings, type_name};
 
 /// Entities of every kind, in the order of the file, each with its fields that are still to be read.
 #[derive(Default)]
@@ -35,7 +35,7 @@ pub(super) enum FormatVersion {
 }
 
 pub(super) struct Entity<'f> {
-    pub(super) fields: Fields<'f>,
+    pub(super) fields: EntityFields<'f>,
     /// The entities in which it is nested, as (kind, index).
     parents: Vec<(EntityKind, usize)>,
     pub(super) id: Option<String>,
@@ -86,7 +86,12 @@ impl EntityIndex {
     }
 
     /// The entity that a reference means. Rejects the file if there is none.
-    pub(super) fn resolve(&self, kind: EntityKind, reference: &Reference, findings: &Findings) -> Option<usize> {
+    pub(super) fn resolve(
+        &self,
+        kind: EntityKind,
+        reference: &EntityReference,
+        findings: &FileFindings,
+    ) -> Option<usize> {
         let found = self.find(kind, &reference.key);
         if found.is_none() {
             let message = format!("{} {:?} does not exist in this file", kind.noun(), reference.key);
@@ -97,7 +102,7 @@ impl EntityIndex {
 }
 
 impl<'f> Entity<'f> {
-    fn read(mut fields: Fields<'f>, parents: Vec<(EntityKind, usize)>) -> Self {
+    fn read(mut fields: EntityFields<'f>, parents: Vec<(EntityKind, usize)>) -> Self {
         let (id, name) = (fields.text("id"), fields.text("name"));
         Entity { fields, parents, id, name }
     }
@@ -137,8 +142,8 @@ const CREDENTIALS: [&str; 7] = [
 ];
 
 /// Collects the entities of a file.
-pub(super) fn read(value: Value, findings: &Findings) -> (Model<'_>, EntityIndex) {
-    let mut root = Fields::new(String::new(), value, None, findings);
+pub(super) fn read(value: Value, findings: &FileFindings) -> (Model<'_>, EntityIndex) {
+    let mut root = EntityFields::new(String::new(), value, None, findings);
     let mut model = Model { version: read_version(&mut root), ..Model::default() };
     let defaults = read_info(&mut root);
     let defaults_of = |name: &str| defaults.get(name).and_then(Value::as_object);
@@ -187,11 +192,11 @@ pub(super) fn read(value: Value, findings: &Findings) -> (Model<'_>, EntityIndex
     (model, index)
 }
 
-fn unnested(fields: Fields<'_>) -> Entity<'_> {
+fn unnested(fields: EntityFields<'_>) -> Entity<'_> {
     Entity::read(fields, Vec::new())
 }
 
-fn read_version(root: &mut Fields<'_>) -> FormatVersion {
+fn read_version(root: &mut EntityFields<'_>) -> FormatVersion {
     let value = root.value("_format_version");
     match value.as_ref().map(|value| (value, value.as_str())) {
         Some((_, Some("1.1"))) => FormatVersion::V1,
@@ -210,9 +215,9 @@ fn read_version(root: &mut Fields<'_>) -> FormatVersion {
 }
 
 /// The defaults of entities, from `_info.defaults`.
-fn read_info(root: &mut Fields<'_>) -> Map<String, Value> {
+fn read_info(root: &mut EntityFields<'_>) -> Map<String, Value> {
     let Some(info) = root.object("_info") else { return Map::new() };
-    let mut info = Fields::new("_info".to_owned(), Value::Object(info), None, root.findings);
+    let mut info = EntityFields::new("_info".to_owned(), Value::Object(info), None, root.findings);
     info.list("select_tags");
     info.object("default_lookup_tags");
     let defaults = info.object("defaults").unwrap_or_default();
@@ -228,7 +233,11 @@ fn read_info(root: &mut Fields<'_>) -> Map<String, Value> {
 }
 
 impl<'f> Model<'f> {
-    fn add_service<'d>(&mut self, fields: Fields<'f>, defaults_of: &impl Fn(&str) -> Option<&'d Map<String, Value>>) {
+    fn add_service<'d>(
+        &mut self,
+        fields: EntityFields<'f>,
+        defaults_of: &impl Fn(&str) -> Option<&'d Map<String, Value>>,
+    ) {
         let mut service = Entity::read(fields, Vec::new());
         let position = self.services.len();
         let parents = vec![(EntityKind::Service, position)];
@@ -239,7 +248,7 @@ impl<'f> Model<'f> {
         self.services.push(service);
     }
 
-    fn add_route(&mut self, fields: Fields<'f>, parents: Vec<(EntityKind, usize)>) {
+    fn add_route(&mut self, fields: EntityFields<'f>, parents: Vec<(EntityKind, usize)>) {
         let mut route = Entity::read(fields, parents);
         // A plugin of a route is not one of its service.
         let parents = [(EntityKind::Route, self.routes.len())];
@@ -252,7 +261,7 @@ impl<'f> Model<'f> {
         self.plugins.extend(plugins.into_iter().map(|plugin| Entity::read(plugin, parents.to_vec())));
     }
 
-    fn add_consumer(&mut self, fields: Fields<'f>) {
+    fn add_consumer(&mut self, fields: EntityFields<'f>) {
         let mut consumer = Entity::read(fields, Vec::new());
         let parents = vec![(EntityKind::Consumer, self.consumers.len())];
         for kind in CREDENTIALS {
@@ -264,14 +273,18 @@ impl<'f> Model<'f> {
         self.consumers.push(consumer);
     }
 
-    fn add_group(&mut self, fields: Fields<'f>) {
+    fn add_group(&mut self, fields: EntityFields<'f>) {
         let mut group = Entity::read(fields, Vec::new());
         let parents = vec![(EntityKind::Group, self.groups.len())];
         self.add_plugins(&mut group, &parents);
         self.groups.push(group);
     }
 
-    fn add_upstream<'d>(&mut self, fields: Fields<'f>, defaults_of: &impl Fn(&str) -> Option<&'d Map<String, Value>>) {
+    fn add_upstream<'d>(
+        &mut self,
+        fields: EntityFields<'f>,
+        defaults_of: &impl Fn(&str) -> Option<&'d Map<String, Value>>,
+    ) {
         let mut upstream = Entity::read(fields, Vec::new());
         let parents = vec![(EntityKind::Upstream, self.upstreams.len())];
         let targets = upstream.fields.entities("targets", defaults_of("target"));
@@ -279,7 +292,7 @@ impl<'f> Model<'f> {
         self.upstreams.push(upstream);
     }
 
-    fn add_certificate(&mut self, fields: Fields<'f>) {
+    fn add_certificate(&mut self, fields: EntityFields<'f>) {
         let mut certificate = Entity::read(fields, Vec::new());
         let parents = vec![(EntityKind::Certificate, self.certificates.len())];
         let snis = certificate.fields.list("snis").unwrap_or_default();
@@ -290,14 +303,14 @@ impl<'f> Model<'f> {
                 Value::String(name) => Value::Object(Map::from_iter([("name".to_owned(), Value::String(name))])),
                 other => other,
             };
-            let fields = Fields::new(format!("{base}[{index}]"), value, None, certificate.fields.findings);
+            let fields = EntityFields::new(format!("{base}[{index}]"), value, None, certificate.fields.findings);
             self.snis.push(Entity::read(fields, parents.clone()));
         }
         self.certificates.push(certificate);
     }
 
     /// The names and ids; rejects the file if two entities of a kind have the same.
-    fn index(&mut self, findings: &Findings) -> EntityIndex {
+    fn index(&mut self, findings: &FileFindings) -> EntityIndex {
         let mut index = EntityIndex::default();
         for (kind, entities) in [
             (EntityKind::Service, &mut self.services),

@@ -1,4 +1,4 @@
-//! Names of Kubernetes objects for the entities of a file: valid, unique, and the entity's own name where that is valid.
+//! Names of Kubernetes objects for the entities of a file: valid, unique, and those of the entities where possible.
 
 use std::collections::HashSet;
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use super::Settings;
+use super::settings::TranslationSettings;
 use crate::api::kong::annotations::{INGRESS_CLASS, PLUGINS};
 use crate::manifests::TranslatedObject;
 
@@ -42,7 +42,7 @@ impl Draft {
         Draft { is_cluster_wide: true, ..self }
     }
 
-    pub(super) fn of_class(mut self, settings: &Settings) -> Self {
+    pub(super) fn of_class(mut self, settings: &TranslationSettings) -> Self {
         self.annotate(INGRESS_CLASS, settings.class.as_str());
         self
     }
@@ -60,7 +60,7 @@ impl Draft {
         self.labels.insert(key.to_owned(), Value::from(value));
     }
 
-    pub(super) fn finish(mut self, settings: &Settings) -> TranslatedObject {
+    pub(super) fn finish(mut self, settings: &TranslationSettings) -> TranslatedObject {
         if !self.plugins.is_empty() {
             let plugins = self.plugins.join(",");
             self.annotate(PLUGINS, plugins);

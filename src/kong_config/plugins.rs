@@ -4,25 +4,25 @@ use std::collections::{HashMap, HashSet};
 
 use serde_json::{Value, json};
 
-use super::Settings;
 use super::consumers::ConsumerPlans;
 use super::model::{Entity, EntityIndex, EntityKind};
 use super::names::Names;
 use super::objects::Draft;
-use super::routes::RoutePlan;
+use super::routes::ConvertedRoute;
 use super::services::ServicePlan;
+use super::settings::TranslationSettings;
 use crate::api::kong::annotations::GLOBAL_LABEL;
 
 /// What plugins are attached to.
 pub(super) struct PluginScopes<'a> {
     pub(super) services: &'a mut [ServicePlan],
-    pub(super) routes: &'a mut [RoutePlan],
+    pub(super) routes: &'a mut [ConvertedRoute],
     pub(super) consumers: &'a mut ConsumerPlans,
 }
 
 /// The positions of the entities that a plugin belongs to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-struct Scope {
+struct AttachedScope {
     service: Option<usize>,
     route: Option<usize>,
     consumer: Option<usize>,
@@ -33,12 +33,12 @@ pub(super) fn plan(
     plugins: Vec<Entity<'_>>,
     index: &EntityIndex,
     scopes: &mut PluginScopes<'_>,
-    settings: &Settings,
+    settings: &TranslationSettings,
     names: &mut Names,
 ) -> Vec<Draft> {
     let mut read = Vec::new();
     for mut plugin in plugins {
-        let scope = Scope {
+        let scope = AttachedScope {
             service: plugin.parent(EntityKind::Service, index),
             route: plugin.parent(EntityKind::Route, index),
             consumer: plugin.parent(EntityKind::Consumer, index),
@@ -49,7 +49,7 @@ pub(super) fn plan(
             None => plugin.fields.findings.reject(plugin.path(), "the plugin has no name", "write its name"),
         }
     }
-    let mut by_kind: HashMap<String, HashSet<Scope>> = HashMap::new();
+    let mut by_kind: HashMap<String, HashSet<AttachedScope>> = HashMap::new();
     for (kind, scope, plugin) in &read {
         // An instance that is switched off still counts in Kong's uniqueness.
         if !by_kind.entry(kind.clone()).or_default().insert(*scope) {
@@ -64,16 +64,16 @@ pub(super) fn plan(
 
 fn plan_plugin(
     kind: String,
-    scope: Scope,
+    scope: AttachedScope,
     mut plugin: Entity<'_>,
-    by_kind: &HashMap<String, HashSet<Scope>>,
+    by_kind: &HashMap<String, HashSet<AttachedScope>>,
     scopes: &mut PluginScopes<'_>,
-    settings: &Settings,
+    settings: &TranslationSettings,
     names: &mut Names,
 ) -> Draft {
     let path = plugin.path().to_owned();
     let findings = plugin.fields.findings;
-    let is_global = scope == Scope::default();
+    let is_global = scope == AttachedScope::default();
     let owner = owner_name(scope, scopes);
     let label = if owner.is_empty() { kind.clone() } else { format!("{owner}-{kind}") };
     let name = names.name(if is_global { "KongClusterPlugin" } else { "KongPlugin" }, &label);
@@ -111,7 +111,7 @@ fn plan_plugin(
     // A KongPlugin cannot belong to a route and a service. Requests of a route always are those of its service, so the
     // route suffices, unless the order of precedence among instances would change.
     if scope.route.is_some() && scope.service.is_some() {
-        let competes = |other: &Scope| {
+        let competes = |other: &AttachedScope| {
             *other != scope && (other.consumer.is_some() || other.group.is_some() || other.route == scope.route)
         };
         let route_service = scope.route.and_then(|route| scopes.routes[route].service);
@@ -129,8 +129,8 @@ fn plan_plugin(
         findings.reject(&path, "a plugin belongs to a consumer or to a group", "remove one of the two");
     }
     let attached = match scope {
-        Scope { route: Some(route), .. } => scopes.routes[route].draft.as_mut(),
-        Scope { service: Some(service), .. } => scopes.services[service].draft.as_mut(),
+        AttachedScope { route: Some(route), .. } => scopes.routes[route].draft.as_mut(),
+        AttachedScope { service: Some(service), .. } => scopes.services[service].draft.as_mut(),
         _ => None,
     };
     let needs_site = scope.route.is_some() || scope.service.is_some();
@@ -151,7 +151,7 @@ fn plan_plugin(
 }
 
 /// The names of what the plugin belongs to.
-fn owner_name(scope: Scope, scopes: &PluginScopes<'_>) -> String {
+fn owner_name(scope: AttachedScope, scopes: &PluginScopes<'_>) -> String {
     let parts = [
         scope.route.map(|route| scopes.routes[route].label.clone()),
         scope.service.filter(|_| scope.route.is_none()).map(|service| scopes.services[service].label.clone()),

@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value, json};
 
-use super::Settings;
-use super::fields::Fields;
+use super::fields::EntityFields;
 use super::model::{Entity, EntityIndex, EntityKind, FormatVersion};
 use super::names::Names;
 use super::objects::Draft;
 use super::services::ServicePlan;
+use super::settings::TranslationSettings;
 use crate::api::kong::annotations::{
     HEADERS_PREFIX, HEADERS_SEPARATOR, HOST_ALIASES, HTTPS_REDIRECT_STATUS_CODE, METHODS, PRESERVE_HOST, PROTOCOLS,
     REGEX_PRIORITY, SNIS, STRIP_PATH,
@@ -17,7 +17,7 @@ use crate::api::kong::annotations::{
 use crate::api::names::ANY_PATH_ANNOTATION;
 
 /// What became of a route.
-pub(super) struct RoutePlan {
+pub(super) struct ConvertedRoute {
     /// `None` if it is not served.
     pub(super) draft: Option<Draft>,
     pub(super) service: Option<usize>,
@@ -29,13 +29,18 @@ pub(super) struct RoutePlan {
 pub(super) const NO_SERVICE: &str = "no-service";
 
 pub(super) struct RouteContext<'a> {
-    pub(super) settings: &'a Settings,
+    pub(super) settings: &'a TranslationSettings,
     pub(super) version: FormatVersion,
     pub(super) index: &'a EntityIndex,
     pub(super) services: &'a [ServicePlan],
 }
 
-pub(super) fn plan(mut route: Entity<'_>, position: usize, context: &RouteContext<'_>, names: &mut Names) -> RoutePlan {
+pub(super) fn plan(
+    mut route: Entity<'_>,
+    position: usize,
+    context: &RouteContext<'_>,
+    names: &mut Names,
+) -> ConvertedRoute {
     let service = route.parent(EntityKind::Service, context.index);
     let findings = route.fields.findings;
     let otherwise = match service {
@@ -60,11 +65,11 @@ pub(super) fn plan(mut route: Entity<'_>, position: usize, context: &RouteContex
         let message = "the route has no condition, and Kong does not accept such a route";
         findings.reject(&path, message, "add hosts, paths, methods, headers or snis; paths: [/] matches everything");
     }
-    RoutePlan { draft: Some(draft).filter(|_| is_http && is_served), service, label }
+    ConvertedRoute { draft: Some(draft).filter(|_| is_http && is_served), service, label }
 }
 
 /// Whether the route is one of HTTP requests.
-fn read_protocols(fields: &mut Fields<'_>, draft: &mut Draft) -> bool {
+fn read_protocols(fields: &mut EntityFields<'_>, draft: &mut Draft) -> bool {
     let field = fields.field("protocols");
     let Some(protocols) = fields.texts("protocols").filter(|protocols| !protocols.is_empty()) else { return true };
     const KNOWN: [&str; 9] = ["http", "https", "grpc", "grpcs", "tcp", "udp", "tls", "tls_passthrough", "ws"];
@@ -93,7 +98,7 @@ fn read_protocols(fields: &mut Fields<'_>, draft: &mut Draft) -> bool {
 
 /// Returns whether there are any.
 fn read_conditions(
-    fields: &mut Fields<'_>,
+    fields: &mut EntityFields<'_>,
     draft: &mut Draft,
     context: &RouteContext<'_>,
     service: Option<usize>,
@@ -203,7 +208,7 @@ fn is_rule_host(host: &str) -> bool {
     name.split('.').all(is_label) && name.parse::<std::net::IpAddr>().is_err()
 }
 
-fn read_headers(fields: &Fields<'_>, headers: Map<String, Value>, draft: &mut Draft) {
+fn read_headers(fields: &EntityFields<'_>, headers: Map<String, Value>, draft: &mut Draft) {
     let mut lists: Vec<(String, Vec<String>)> = Vec::new();
     for (name, values) in headers {
         let field = format!("{}.{name}", fields.field("headers"));
@@ -234,7 +239,7 @@ fn read_headers(fields: &Fields<'_>, headers: Map<String, Value>, draft: &mut Dr
     }
 }
 
-fn read_options(fields: &mut Fields<'_>, draft: &mut Draft) {
+fn read_options(fields: &mut EntityFields<'_>, draft: &mut Draft) {
     draft.annotate(STRIP_PATH, fields.flag("strip_path").unwrap_or(true).to_string());
     draft.annotate(PRESERVE_HOST, fields.flag("preserve_host").unwrap_or(false).to_string());
     if let Some(status) = fields.number("https_redirect_status_code", 301, 426).filter(|status| *status != 426) {

@@ -6,7 +6,8 @@ use std::net::IpAddr;
 use serde_json::{Value, json};
 
 use super::certificates::CertificateSecrets;
-use super::fields::{Fields, Reference};
+use super::fields::{EntityFields, EntityReference};
+use super::host_header::{default_port, with_port};
 use super::model::{Entity, EntityIndex, EntityKind};
 use super::names::Names;
 use super::objects::Draft;
@@ -28,7 +29,7 @@ pub(super) struct ServicePlan {
 }
 
 /// Where a service is.
-struct Location {
+struct ServiceLocation {
     protocol: String,
     host: String,
     port: i64,
@@ -65,7 +66,7 @@ pub(super) fn plan(
     read_tls(fields, &mut draft, index, secrets);
     service.fields.finish();
     let unserved = |port| ServicePlan { draft: None, port, slices: Vec::new(), label: label.clone() };
-    let Some(Location { protocol, host, port, path: prefix }) = location else { return unserved(80) };
+    let Some(ServiceLocation { protocol, host, port, path: prefix }) = location else { return unserved(80) };
     if !is_enabled {
         return unserved(port);
     }
@@ -110,7 +111,7 @@ pub(super) fn plan(
     ServicePlan { draft: Some(draft), port, slices, label }
 }
 
-fn read_location(fields: &mut Fields<'_>) -> Option<Location> {
+fn read_location(fields: &mut EntityFields<'_>) -> Option<ServiceLocation> {
     let url = fields.text("url");
     let (protocol, host) = (fields.text("protocol"), fields.text("host"));
     let (port, path) = (fields.number("port", 0, 65_535), fields.text("path"));
@@ -138,11 +139,11 @@ fn read_location(fields: &mut Fields<'_>) -> Option<Location> {
         fields.findings.reject(fields.field("protocol"), message, remedy);
         return None;
     }
-    Some(Location { protocol, host, port: port.unwrap_or(80), path })
+    Some(ServiceLocation { protocol, host, port: port.unwrap_or(80), path })
 }
 
 /// `protocol://host[:port][/path]`
-fn parse_url(url: &str) -> Option<Location> {
+fn parse_url(url: &str) -> Option<ServiceLocation> {
     let (protocol, rest) = url.split_once("://")?;
     let (authority, path) = match rest.split_once('/') {
         Some((authority, path)) => (authority, Some(format!("/{path}"))),
@@ -156,20 +157,10 @@ fn parse_url(url: &str) -> Option<Location> {
     let host = host.trim_start_matches('[').trim_end_matches(']');
     let is_valid = PROTOCOLS.contains(&protocol) && !host.is_empty() && !host.contains(['@', '?', '#']);
     let is_plain = path.as_ref().is_none_or(|path| !path.contains(['?', '#']));
-    (is_valid && is_plain).then(|| Location { protocol: protocol.to_owned(), host: host.to_owned(), port, path })
+    (is_valid && is_plain).then(|| ServiceLocation { protocol: protocol.to_owned(), host: host.to_owned(), port, path })
 }
 
-pub(super) fn default_port(protocol: &str) -> i64 {
-    if matches!(protocol, "https" | "grpcs" | "wss" | "tls") { 443 } else { 80 }
-}
-
-/// `Host` as Kong writes it: without the default port of the protocol.
-pub(super) fn with_port(host: &str, port: i64, protocol: &str) -> String {
-    let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
-    if port == default_port(protocol) { host } else { format!("{host}:{port}") }
-}
-
-fn read_tls(fields: &mut Fields<'_>, draft: &mut Draft, index: &EntityIndex, secrets: &CertificateSecrets) {
+fn read_tls(fields: &mut EntityFields<'_>, draft: &mut Draft, index: &EntityIndex, secrets: &CertificateSecrets) {
     if let Some(verify) = fields.flag("tls_verify") {
         draft.annotate(TLS_VERIFY, verify.to_string());
     }
@@ -182,7 +173,7 @@ fn read_tls(fields: &mut Fields<'_>, draft: &mut Draft, index: &EntityIndex, sec
         .into_iter()
         .enumerate()
         .filter_map(|(position, key)| {
-            let reference = Reference { key, field: format!("{field}[{position}]") };
+            let reference = EntityReference { key, field: format!("{field}[{position}]") };
             let position = index.resolve(EntityKind::Authority, &reference, fields.findings)?;
             Some(secrets.authority(position))
         })

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::{Settings, translate};
+use super::{TranslationSettings, translate};
 use crate::manifests::Translation;
 
 fn translated(file: Value) -> Translation {
-    let settings = Settings { namespace: "default".to_owned(), class: "portico".to_owned() };
+    let settings = TranslationSettings { namespace: "default".to_owned(), class: "portico".to_owned() };
     translate(file, &settings, &|_| None)
 }
 

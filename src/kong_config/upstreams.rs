@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value, json};
 
-use super::fields::Fields;
+use super::fields::EntityFields;
+use super::host_header::with_port;
 use super::model::{Entity, EntityIndex, EntityKind};
 use super::names::Names;
 use super::objects::Draft;
-use super::services::with_port;
 
 /// What became of an upstream.
 #[derive(Default)]
@@ -114,7 +114,7 @@ fn plan_upstream(upstream: &mut Entity<'_>, names: &mut Names) -> UpstreamPlan {
     let mut spec = read_balancing(fields);
     if let Some(checks) = fields.object("healthchecks") {
         let field = fields.field("healthchecks");
-        let checks = read_checks(Fields::new(field, Value::Object(checks), None, findings));
+        let checks = read_checks(EntityFields::new(field, Value::Object(checks), None, findings));
         if !checks.is_empty() {
             spec.insert("healthchecks".to_owned(), Value::Object(checks));
         }
@@ -141,7 +141,7 @@ fn plan_upstream(upstream: &mut Entity<'_>, names: &mut Names) -> UpstreamPlan {
     UpstreamPlan { policy, draft, host_header, path, ..UpstreamPlan::default() }
 }
 
-fn read_balancing(fields: &mut Fields<'_>) -> Map<String, Value> {
+fn read_balancing(fields: &mut EntityFields<'_>) -> Map<String, Value> {
     let mut spec = Map::new();
     let mut algorithm = fields.text("algorithm");
     // The number of slots only affects memory and rounding in Kong; the policy ignores it as well.
@@ -194,7 +194,7 @@ struct HashCookie {
 
 /// The input of a hash. `names`: the fields with the names of a header, a query argument and a capture.
 fn read_hash(
-    fields: &mut Fields<'_>,
+    fields: &mut EntityFields<'_>,
     name: &'static str,
     names: [&'static str; 3],
     cookie: Option<HashCookie>,
@@ -228,7 +228,7 @@ fn read_hash(
     Some(hash)
 }
 
-fn read_checks(mut fields: Fields<'_>) -> Map<String, Value> {
+fn read_checks(mut fields: EntityFields<'_>) -> Map<String, Value> {
     let mut checks = Map::new();
     if let Some(threshold) = fields.decimal("threshold").filter(|threshold| *threshold > 0.0) {
         checks.insert("threshold".to_owned(), json!(threshold.round() as i64));
@@ -236,14 +236,14 @@ fn read_checks(mut fields: Fields<'_>) -> Map<String, Value> {
     for name in ["active", "passive"] {
         let field = fields.field(name);
         let Some(check) = fields.object(name) else { continue };
-        let check = read_check(Fields::new(field, Value::Object(check), None, fields.findings), name == "active");
+        let check = read_check(EntityFields::new(field, Value::Object(check), None, fields.findings), name == "active");
         checks.insert(name.to_owned(), Value::Object(check));
     }
     fields.finish();
     checks
 }
 
-fn read_check(mut fields: Fields<'_>, is_active: bool) -> Map<String, Value> {
+fn read_check(mut fields: EntityFields<'_>, is_active: bool) -> Map<String, Value> {
     let mut check = Map::new();
     for (name, key) in [
         ("type", "type"),
@@ -262,7 +262,7 @@ fn read_check(mut fields: Fields<'_>, is_active: bool) -> Map<String, Value> {
     for side in ["healthy", "unhealthy"] {
         let field = fields.field(side);
         let Some(values) = fields.object(side) else { continue };
-        let mut values = Fields::new(field, Value::Object(values), None, fields.findings);
+        let mut values = EntityFields::new(field, Value::Object(values), None, fields.findings);
         let mut thresholds = Map::new();
         for (name, key) in [
             ("interval", "interval"),

@@ -37,5 +37,5 @@ pub use diagnostic::ManifestDiagnostic;
 pub use position::{Excerpt, FilePosition};
 pub use record::{TranslatedFile, translate};
 pub use source::{ManifestUpdate, Manifests};
-pub use translated::{TranslatedObject, Translation, Translator};
+pub use translated::{FileTranslator, TranslatedObject, Translation};
 pub use watcher::ManifestWatcher;

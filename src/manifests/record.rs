@@ -13,7 +13,7 @@ use super::outline::{CaretTarget, SECRET_BEARING_FIELDS};
 use super::position::{FilePosition, LineIndex, TextSpan};
 use super::read_object::{self, AcceptedObject, ReadOutcome, ReadSettings};
 use super::text::{FileReadError, FileStamp};
-use super::translated::{TranslatedObject, Translation, Translator};
+use super::translated::{FileTranslator, TranslatedObject, Translation};
 use super::yaml::{self, YamlError};
 use crate::api::ObjectId;
 use crate::diagnostic::{Diagnostic, Reason};
@@ -130,7 +130,7 @@ impl FileRecord {
         file: &Arc<Path>,
         text: &str,
         settings: ReadSettings,
-        translator: &Translator,
+        translator: &FileTranslator,
     ) {
         let hash = hash(text);
         self.text_hash = Some(hash);
@@ -199,7 +199,7 @@ pub struct TranslatedFile {
 }
 
 /// Translates the text of a file of another format.
-pub fn translate(file: &Path, text: &str, translator: &Translator) -> TranslatedFile {
+pub fn translate(file: &Path, text: &str, translator: &FileTranslator) -> TranslatedFile {
     let file: Arc<Path> = Arc::from(file);
     let (objects, diagnostics) = match translated(&file, text, translator) {
         Ok((objects, notes)) => (Some(objects), notes),
@@ -212,7 +212,7 @@ pub fn translate(file: &Path, text: &str, translator: &Translator) -> Translated
 fn translated(
     file: &Arc<Path>,
     text: &str,
-    translator: &Translator,
+    translator: &FileTranslator,
 ) -> Result<(Vec<TranslatedObject>, Vec<ManifestDiagnostic>), Vec<ManifestDiagnostic>> {
     let documents = split(text);
     let [document] = &documents[..] else {

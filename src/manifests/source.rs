@@ -17,7 +17,7 @@ use super::position::FilePosition;
 use super::read_object::ReadSettings;
 use super::record::{self, FieldQuery, FileObject, FileRecord, locate};
 use super::text::{self, FileReadError, FileStamp};
-use super::translated::Translator;
+use super::translated::FileTranslator;
 use super::walk::{self, FileListing, FoundFile, ManifestRoot};
 use crate::api::ObjectId;
 use crate::diagnostic::{Diagnostic, Reason};
@@ -53,7 +53,7 @@ pub struct Manifests {
     roots: Vec<ManifestRoot>,
     settings: ReadSettings,
     /// The files of another format, and what turns them into objects.
-    translated: Option<(BTreeSet<PathBuf>, Translator)>,
+    translated: Option<(BTreeSet<PathBuf>, FileTranslator)>,
     /// Standard input, until it has been read.
     input: Option<StandardInput>,
     records: Records,
@@ -96,7 +96,7 @@ impl Manifests {
 
     /// Adds files of another format.
     #[must_use]
-    pub fn with_translated(mut self, files: Vec<PathBuf>, translator: Translator) -> Self {
+    pub fn with_translated(mut self, files: Vec<PathBuf>, translator: FileTranslator) -> Self {
         self.roots.extend(files.iter().cloned().map(ManifestRoot::new));
         self.translated = Some((files.into_iter().collect(), translator));
         self

@@ -9,11 +9,11 @@ use crate::diagnostic::Diagnostic;
 
 /// Turns the content of a file into objects.
 #[derive(Clone)]
-pub struct Translator(Arc<dyn Fn(Value) -> Translation + Send + Sync>);
+pub struct FileTranslator(Arc<dyn Fn(Value) -> Translation + Send + Sync>);
 
-impl Translator {
+impl FileTranslator {
     pub fn new(translate: impl Fn(Value) -> Translation + Send + Sync + 'static) -> Self {
-        Translator(Arc::new(translate))
+        FileTranslator(Arc::new(translate))
     }
 
     pub(super) fn translate(&self, value: Value) -> Translation {
@@ -21,9 +21,9 @@ impl Translator {
     }
 }
 
-impl fmt::Debug for Translator {
+impl fmt::Debug for FileTranslator {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("Translator")
+        formatter.write_str("FileTranslator")
     }
 }
 

@@ -1,4 +1,4 @@
-//! A declarative file of Kong, served as it is and converted: the same answers to the same requests, and edits.
+//! A declarative file of Kong, served as it is and converted: the same responses to the same requests, and edits.
 
 use std::fs;
 
@@ -77,7 +77,7 @@ fn send(site: &Site, host: &str, path: &str, fields: &str) -> Option<ClientRespo
 }
 
 /// What requests of every kind get: status, the path and host that the endpoint got, and fields of plugins.
-fn answers(site: &Site) -> Vec<String> {
+fn described_responses(site: &Site) -> Vec<String> {
     let requests = [
         ("a.example", "/strip/x", ""),
         ("a.example", "/keep/x", ""),
@@ -94,30 +94,34 @@ fn answers(site: &Site) -> Vec<String> {
         ("a.example", "/none", ""),
     ];
     let described = requests.iter().map(|(host, path, fields)| {
-        let answer = send(site, host, path, fields).expect("the listener is open");
-        let body = serde_json::from_str::<serde_json::Value>(&answer.body).unwrap_or_default();
+        let response = send(site, host, path, fields).expect("the listener is open");
+        let body = serde_json::from_str::<serde_json::Value>(&response.body).unwrap_or_default();
         let endpoint = match body.get("path") {
             Some(path) => format!(" {} {}", path, body["host"]),
             None => String::new(),
         };
-        let scope = answer.field("x-scope").unwrap_or("-");
-        format!("{host}{path} {fields:?}: {}{endpoint} {scope} {}", answer.status, answer.field("x-request").is_some())
+        let scope = response.field("x-scope").unwrap_or("-");
+        format!(
+            "{host}{path} {fields:?}: {}{endpoint} {scope} {}",
+            response.status,
+            response.field("x-request").is_some()
+        )
     });
     described.collect()
 }
 
 fn wait_until_served(site: &Site) {
     eventually("the route is served", || {
-        send(site, "a.example", "/strip/x", "").filter(|answer| answer.status == 200).map(drop)
+        send(site, "a.example", "/strip/x", "").filter(|response| response.status == 200).map(drop)
     });
 }
 
 #[test]
-fn a_file_gets_the_same_answers_as_its_conversion() {
+fn a_file_gets_the_same_responses_as_its_conversion() {
     let site = site_with_file();
     let program = start(&site, &["--kong-config", "kong.yml"]);
     wait_until_served(&site);
-    let as_it_is = answers(&site);
+    let as_it_is = described_responses(&site);
     program.stop().expect_success();
 
     let status_of = |start: &str| {
@@ -141,7 +145,7 @@ fn a_file_gets_the_same_answers_as_its_conversion() {
     site.save_bytes("manifests.yaml", &converted.stdout);
     let program = start(&site, &["--manifests", "manifests.yaml"]);
     wait_until_served(&site);
-    assert_eq!(answers(&site), as_it_is);
+    assert_eq!(described_responses(&site), as_it_is);
     program.stop().expect_success();
 }
 
@@ -160,7 +164,7 @@ fn edits_apply_and_broken_files_change_nothing() {
 
     site.save_bytes("kong.yml", text.replace("paths: [/strip]", "paths: [/edited]").as_bytes());
     eventually("the edit is served", || {
-        send(&site, "a.example", "/edited/x", "").filter(|answer| answer.status == 200).map(drop)
+        send(&site, "a.example", "/edited/x", "").filter(|response| response.status == 200).map(drop)
     });
     assert_eq!(send(&site, "a.example", "/strip/x", "").unwrap().status, 404);
     program.stop().expect_success();

@@ -23,6 +23,7 @@ const OF_THE_DIALECT: &[&str] = &[
     "src/compile/ingress_class/dialect.rs",
     "src/compile/kong/",
     "src/kong_config/",
+    "src/lib.rs",
     "src/plugins/",
 ];
 
