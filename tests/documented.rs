@@ -250,6 +250,9 @@ const FLAGS_OF_OTHER_PROGRAMS: &[&str] = &[
     "--release",
     "--test",
     "--workspace",
+    // protoc.
+    "--descriptor",
+    "--include",
     // The load generator.
     "--case",
     "--idle",
@@ -313,8 +316,9 @@ fn rows(document: &str) -> BTreeSet<(String, String, String)> {
 
 fn flags_of_the_program() -> BTreeSet<String> {
     let mut known = BTreeSet::new();
-    for command in ["run", "check", "verify", "echo", "version", "completion"] {
-        let output = Command::new(env!("CARGO_BIN_EXE_portico")).args([command, "--help"]).output();
+    for command in ["run", "check", "verify", "convert kong", "echo", "version", "completion"] {
+        let words = command.split(' ').chain(["--help"]);
+        let output = Command::new(env!("CARGO_BIN_EXE_portico")).args(words).output();
         let output = output.expect("cargo built the program").stdout;
         known.extend(flags(&String::from_utf8(output).expect("help is UTF-8")));
     }

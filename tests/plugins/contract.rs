@@ -665,7 +665,8 @@ fn all_errors_of_a_configuration_are_reported() {
 #[test]
 fn wrong_types_are_rejected_with_their_path() {
     for kind in REGISTRY.iter() {
-        for field in fields::list(kind).iter().filter(|field| !field.path.contains("[]")) {
+        let has_type = |field: &&fields::Field| !field.path.contains("[]") && field.type_name != "any";
+        for field in fields::list(kind).iter().filter(has_type) {
             let wrong =
                 if field.has_fields || field.type_name == "map" { json!(["wrong"]) } else { json!({"wrong": true}) };
             let config = with_value(&minimal_config(kind), &field.path, wrong);

@@ -231,7 +231,7 @@ fn kong_defaults(plugin: &str) -> Value {
         }),
         "opentelemetry" => with_queue(json!({
             "traces_endpoint": null, "logs_endpoint": null, "endpoint": null, "headers": {}, "resource_attributes": {},
-            "sampling_rate": 0.01, "sampling_strategy": "parent_drop_probability_fallback", "connect_timeout": 1000,
+            "sampling_rate": 0.01, "connect_timeout": 1000,
             "send_timeout": 5000, "read_timeout": 5000, "http_response_header_for_traceid": null, "propagation": null,
             "propagation.extract": null, "propagation.clear": [], "propagation.inject": null,
             "propagation.default_format": null, "header_type": "preserve", "batch_span_count": null,

@@ -49,6 +49,10 @@ impl AggregateCall {
             invalid.push(Diagnostic::in_config(field("max_response_size"), message, "change it"));
         }
         let (server_url, target) = split_url(&config.url);
+        if server_url.contains("$(") {
+            let remedy = "write the server as it is: only path and query may have templates";
+            invalid.push(Diagnostic::in_config(field("url"), "has a template before its path", remedy));
+        }
         let mut template = |path: String, text: &str| {
             let parsed = Template::parse(text);
             parsed.map_err(|error| invalid.push(error.into_diagnostic(path))).ok()

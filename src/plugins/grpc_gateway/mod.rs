@@ -61,7 +61,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::header::{
     ACCEPT_ENCODING, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
-    CONTENT_TYPE, TE, TRAILER,
+    CONTENT_LENGTH, CONTENT_TYPE, TE, TRAILER,
 };
 use http::{HeaderName, HeaderValue, Method, StatusCode, Uri, request as http_request};
 use schemars::JsonSchema;
@@ -261,7 +261,7 @@ impl Plugin for GrpcGateway {
     }
 
     fn declare_fields(&self, fields: &mut ChangedFields) {
-        fields.request.add_all(&[CONTENT_TYPE, TE]);
+        fields.request.add_all(&[CONTENT_LENGTH, CONTENT_TYPE, TE]);
         fields.request.add_all(&HIDDEN_REQUEST_FIELDS);
         fields.response.add_all(&[ACCESS_CONTROL_ALLOW_ORIGIN, CONTENT_TYPE]);
         fields.response.add_all(&HIDDEN_RESPONSE_FIELDS);

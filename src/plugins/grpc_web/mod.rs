@@ -34,7 +34,8 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use http::header::{
-    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, CONTENT_TYPE, TE, TRAILER,
+    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, CONTENT_LENGTH, CONTENT_TYPE, TE,
+    TRAILER,
 };
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, request};
 use schemars::JsonSchema;
@@ -195,7 +196,7 @@ impl Plugin for GrpcWeb {
     }
 
     fn declare_fields(&self, fields: &mut ChangedFields) {
-        fields.request.add_all(&[CONTENT_TYPE, TE]);
+        fields.request.add_all(&[CONTENT_LENGTH, CONTENT_TYPE, TE]);
         fields.response.add_all(&[ACCESS_CONTROL_ALLOW_ORIGIN, CONTENT_TYPE, TRAILER]);
         fields.response.add_all(&[CallStatus::STATUS_FIELD, CallStatus::MESSAGE_FIELD, CallStatus::DETAILS_FIELD]);
     }

@@ -44,7 +44,7 @@ fn invalid_fields_are_reported_without_secrets() {
         (
             with_endpoint(json!({"propagation": {"extract": ["w4c"]}})),
             "config.propagation.extract[0]",
-            "unknown variant",
+            "is not one of the allowed values",
         ),
         (
             with_endpoint(json!({"resource_attributes": {"a": "$(headers.b)"}})),

@@ -19,7 +19,7 @@ fn invalid_fields_are_reported() {
         (json!({"static_tags": [{"name": "", "value": "a"}]}), "config.static_tags[0].name", "is empty"),
         (json!({"static_tags": [{"name": "a"}]}), "config.static_tags[0].value", "missing"),
         (json!({"read_timeout": 0}), "config.read_timeout", "must not be 0"),
-        (json!({"http_span_name": "path"}), "config.http_span_name", "unknown variant"),
+        (json!({"http_span_name": "path"}), "config.http_span_name", "is not one of the allowed values"),
         (json!({"queue": {"max_entries": 0}}), "config.queue.max_entries", "out of range"),
     ];
     for (config, field, message) in cases {
