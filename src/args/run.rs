@@ -74,8 +74,7 @@ struct SourceArgs {
     #[arg(long, value_name = "PATH", num_args = 1.., env = "PORTICO_MANIFESTS")]
     manifests: Vec<PathBuf>,
 
-    /// Declarative file of Kong (kong.yml) to serve as it is and to watch, alone or in addition to manifests; its routes
-    /// are served where Ingresses are
+    /// Declarative file of Kong (kong.yml) to serve as it is and to watch, alone or in addition to manifests
     #[arg(long, value_name = "FILE", env = "PORTICO_KONG_CONFIG")]
     kong_config: Option<PathBuf>,
 
@@ -402,9 +401,8 @@ impl RunArgs {
     pub(super) fn resolve(self, color: &ColorArgs, environment: &Environment) -> Result<RunOptions, UsageError> {
         let manifests = self.sources.manifests;
         require_single_standard_input("--manifests", &manifests)?;
-        let kong_config = self.sources.kong_config;
-        let has_files = !manifests.is_empty() || kong_config.is_some();
-        let cluster = self.sources.cluster.resolve(has_files, environment.in_cluster)?;
+        let (kong_config, has_manifests) = (self.sources.kong_config, !manifests.is_empty());
+        let cluster = self.sources.cluster.resolve(has_manifests || kong_config.is_some(), environment.in_cluster)?;
         let in_cluster = cluster.is_some() && environment.in_cluster;
         let gateways = self.gateways.resolve(Some(self.gateway_service), cluster.is_some(), in_cluster)?;
         let listening = self.listening;

@@ -28,26 +28,26 @@ pub(super) struct TraceArgs {
     trace_headers_file: Option<PathBuf>,
 }
 
-/// A format of trace contexts.
+/// A format of trace contexts, and the fields that it has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum TraceFormatArg {
-    /// traceparent and tracestate
+    // traceparent and tracestate
     W3c,
-    /// X-B3-TraceId and others, or b3
+    // X-B3-TraceId and others, or b3
     B3,
-    /// b3
+    // b3
     B3Single,
-    /// uber-trace-id
+    // uber-trace-id
     Jaeger,
-    /// ot-tracer-traceid and others
+    // ot-tracer-traceid and others
     Ot,
-    /// x-datadog-trace-id and others
+    // x-datadog-trace-id and others
     Datadog,
-    /// X-Amzn-Trace-Id
+    // X-Amzn-Trace-Id
     Aws,
-    /// X-Cloud-Trace-Context
+    // X-Cloud-Trace-Context
     Gcp,
-    /// X-Instana-T and others
+    // X-Instana-T and others
     Instana,
 }
 

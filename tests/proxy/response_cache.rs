@@ -119,7 +119,7 @@ async fn denied_requests_are_never_answered_from_the_cache() {
     }
 }
 
-/// A user must not get what was stored for another one, whichever server tells the endpoint who it is.
+/// A user must not get what was stored for another one, whichever server identifies users to the endpoint.
 #[tokio::test]
 async fn responses_are_stored_for_each_decision() {
     let authorization = Endpoint::scripted(|mut stream, _| async move {
@@ -158,9 +158,9 @@ async fn credentials_come_before_stored_responses() {
     assert_eq!(endpoint.log.requests().len(), 0);
 }
 
-/// The host that other proxies report is no part of the key, so it must not reach the endpoint from a stranger.
+/// The host that other proxies report is no part of the key, so it must not reach the endpoint from an untrusted client.
 #[tokio::test]
-async fn strangers_cannot_store_responses_for_a_forged_host() {
+async fn clients_cannot_store_responses_for_a_forged_host() {
     let endpoint = counting("content-type: text/plain\r\n").await;
     let (server, _) = server(&[cache(json!({}))], &endpoint).await;
     let forged = get(&server, "/a", "x-forwarded-host: evil.example\r\nx-forwarded-host: b\r\n").await;

@@ -80,7 +80,7 @@ async fn requests_and_responses_change_shape_together() {
     assert!(forwarded.ends_with(r#"{"order":{"id":1,"count":2}}"#), "{forwarded}");
     assert_eq!(header(&forwarded, "content-length"), Some("28"), "{forwarded}");
     // A program that fails rejects the request.
-    let received = server.request(&request.replace(body, "{\"id\":1")).await;
+    let received = server.request(&request.replace(body, "{\"id\":1]")).await;
     assert_eq!(received.status, 400);
     assert_eq!(endpoint.log.requests().len(), 1);
 }

@@ -34,8 +34,8 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use http::header::{
-    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, CONTENT_LENGTH, CONTENT_TYPE, TE,
-    TRAILER,
+    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, CONTENT_LENGTH,
+    CONTENT_TYPE, TE, TRAILER,
 };
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, request};
 use schemars::JsonSchema;

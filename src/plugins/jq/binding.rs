@@ -1,8 +1,8 @@
 //! `reduce`, `foreach` and the binding of variables by patterns.
 
-use super::evaluate::{Bound, Flow, Item, JqRun, JqScope, Output, output_new};
 use super::paths;
 use super::program::{BindingPattern, Term};
+use super::run::{Bound, Flow, Item, JqRun, JqScope, Output, output_new};
 use super::value::JqValue;
 
 impl<'p> JqRun<'p> {

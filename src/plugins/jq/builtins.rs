@@ -3,8 +3,8 @@
 use std::rc::Rc;
 
 use super::control::Calls;
-use super::evaluate::{Flow, Item, JqRun, JqScope, Output, Stop, error, output_new};
 use super::program::Term;
+use super::run::{Flow, Item, JqRun, JqScope, Output, Stop, error, output_new};
 use super::value::JqValue;
 use super::{document, format, operators, paths};
 

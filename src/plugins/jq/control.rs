@@ -1,9 +1,9 @@
 //! The functions that evaluate their arguments in their own ways, such as `limit`, `path` and `sort_by`.
 
 use super::builtins::{ControlFunction, count_of, keys_of, number_of};
-use super::evaluate::{Flow, Item, JqRun, JqScope, MAX_VALUE_DEPTH, Output, Stop, error, output_new};
 use super::paths;
 use super::program::Term;
+use super::run::{Flow, Item, JqRun, JqScope, MAX_VALUE_DEPTH, Output, Stop, error, output_new};
 use super::value::JqValue;
 
 pub(super) struct Calls<'e, 'p> {

@@ -4,7 +4,6 @@
 //! Each term, each copied element and each byte of text takes steps of a budget, and the nesting of calls is limited: a
 //! program that does not end, or that grows, fails.
 
-use std::cell::Cell;
 use std::rc::Rc;
 
 use super::builtins;
@@ -13,129 +12,18 @@ use super::operators;
 use super::paths::{self, JqPath};
 use super::program::{BinaryOperator, Function, JqProgram, Literal, Term, TextPiece};
 use super::regexes;
+use super::run::{Bound, Flow, Item, JqRun, JqScope, MAX_DEPTH, Output, Stop, error, output_new};
 use super::value::{JqMembers, JqValue};
-
-/// Why the evaluation of a term ends early.
-#[derive(Debug)]
-pub(super) enum Stop {
-    /// An error, which `try` catches.
-    Error(JqValue),
-    /// `break`, up to the label with this number.
-    Break(u64),
-    /// An error of what gets the values of a `try`, which that one does not catch.
-    Outside(Box<Stop>),
-    /// The program takes too many steps or too much memory, or calls are nested too deeply.
-    Exhausted,
-}
-
-pub(super) type Flow = Result<(), Stop>;
-
-pub(super) fn error<T>(message: impl AsRef<str>) -> Result<T, Stop> {
-    Err(Stop::Error(JqValue::from(message.as_ref())))
-}
-
-/// A value, and where it is in the input of `path`, if that is wanted.
-#[derive(Clone)]
-pub(super) struct Item {
-    pub(super) value: JqValue,
-    pub(super) path: Option<JqPath>,
-}
-
-impl Item {
-    pub(super) fn plain(value: JqValue) -> Self {
-        Item { value, path: None }
-    }
-}
-
-pub(super) type Output<'o> = &'o mut dyn FnMut(Item) -> Flow;
-
-/// What variables, parameters, functions and labels stand for.
-#[derive(Clone, Default)]
-pub(super) struct JqScope<'p>(Option<Rc<Binding<'p>>>);
-
-struct Binding<'p> {
-    id: u32,
-    bound: Bound<'p>,
-    outer: JqScope<'p>,
-}
-
-pub(super) enum Bound<'p> {
-    Variable(JqValue),
-    Closure(&'p Term, JqScope<'p>),
-    Function(&'p Function),
-    Label(u64),
-}
-
-impl<'p> JqScope<'p> {
-    pub(super) fn bind(&self, id: u32, bound: Bound<'p>) -> Self {
-        JqScope(Some(Rc::new(Binding { id, bound, outer: self.clone() })))
-    }
-
-    fn find(&self, id: u32) -> Option<&Rc<Binding<'p>>> {
-        let mut next = self.0.as_ref();
-        while let Some(binding) = next {
-            if binding.id == id {
-                return next;
-            }
-            next = binding.outer.0.as_ref();
-        }
-        None
-    }
-}
-
-/// The limits of one run.
-pub(super) struct JqRun<'p> {
-    program: &'p JqProgram,
-    steps: Cell<usize>,
-    depth: Cell<usize>,
-    labels: Cell<u64>,
-}
-
-/// Tens of milliseconds of work.
-pub(super) const MAX_STEPS: usize = 500_000;
-
-/// The deepest value that a program may build.
-pub(super) const MAX_VALUE_DEPTH: usize = 200;
-
-/// Each level takes up to two kilobytes of the stack of a thread, which has two megabytes.
-const MAX_DEPTH: usize = 400;
 
 impl<'p> JqRun<'p> {
     /// Runs a program on an input, and sends its values to `output`.
     pub(super) fn run(program: &'p JqProgram, input: JqValue, output: &mut dyn FnMut(JqValue) -> Flow) -> Flow {
-        let (steps, depth, labels) = (Cell::new(MAX_STEPS), Cell::new(0), Cell::new(0));
-        let evaluation = JqRun { program, steps, depth, labels };
+        let evaluation = JqRun::new(program);
         evaluation.term(&program.main, &JqScope::default(), Item::plain(input), &mut |item| {
             // Written as text, a value may be much larger than in memory.
             evaluation.weigh(&item.value)?;
             output(item.value)
         })
-    }
-
-    /// Takes steps of the budget.
-    pub(super) fn spend(&self, steps: usize) -> Flow {
-        let remaining = self.steps.get().checked_sub(steps);
-        self.steps.set(remaining.unwrap_or(0));
-        if remaining.is_some() { Ok(()) } else { Err(Stop::Exhausted) }
-    }
-
-    /// Takes a step for each value within a value, which may be shared by several places of it.
-    pub(super) fn weigh(&self, value: &JqValue) -> Flow {
-        match value {
-            JqValue::List(elements, _) => {
-                self.spend(1 + elements.len())?;
-                elements.iter().filter(|element| element.depth() > 0).try_for_each(|element| self.weigh(element))?;
-                elements.iter().try_for_each(|element| self.spend(paths::text_steps(element)))
-            }
-            JqValue::Object(members, _) => {
-                self.spend(1 + members.len())?;
-                members.iter().try_for_each(|(name, value)| {
-                    self.spend(name.len() / 32)?;
-                    if value.depth() > 0 { self.weigh(value) } else { self.spend(paths::text_steps(value)) }
-                })
-            }
-            value => self.spend(1 + paths::text_steps(value)),
-        }
     }
 
     /// Evaluates a term on the value of an item, without paths.
@@ -575,11 +463,6 @@ impl<'p> JqRun<'p> {
         }
     }
 
-    pub(super) fn new_label(&self) -> u64 {
-        self.labels.set(self.labels.get() + 1);
-        self.labels.get()
-    }
-
     #[inline(never)]
     fn call(&self, id: u32, arguments: &'p [Term], environment: &JqScope<'p>, input: Item, output: Output<'_>) -> Flow {
         let Some(binding) = environment.find(id) else { return Err(Stop::Exhausted) };
@@ -607,17 +490,6 @@ impl<'p> JqRun<'p> {
         }
         self.term(&function.body, &body, input, output)
     }
-}
-
-/// Sends a value that is not a part of the input, so that it has no path.
-pub(super) fn output_new(input: &Item, value: JqValue, output: Output<'_>) -> Flow {
-    if input.path.is_some() {
-        return error(format!("the term has no path: it is a new {}", value.type_name()));
-    }
-    if usize::from(value.depth()) > MAX_VALUE_DEPTH {
-        return Err(Stop::Exhausted);
-    }
-    output(Item::plain(value))
 }
 
 fn literal_value(literal: &Literal) -> JqValue {

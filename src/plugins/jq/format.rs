@@ -6,8 +6,8 @@ use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 
-use super::evaluate::{Stop, error};
 use super::program::TextFormat;
+use super::run::{Stop, error};
 use super::value::{JqValue, OutputStyle};
 
 /// Everything except the unreserved characters (RFC 3986, section 2.3).

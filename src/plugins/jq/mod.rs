@@ -37,7 +37,7 @@
 //!
 //! A program has at most 16 KiB and 64 levels of nested terms. A run has 500,000 steps: each term, each element
 //! and each few characters of a copied string take one. Functions may call one another about 100 levels deep. So a
-//! program that does not end is stopped after some tens of milliseconds. Use `until`, `while`, `range` and `reduce` for
+//! program that does not end is stopped within a fraction of a second. Use `until`, `while`, `range` and `reduce` for
 //! loops: they do not nest calls.
 
 mod binding;
@@ -53,6 +53,7 @@ mod parse;
 mod paths;
 mod program;
 mod regexes;
+mod run;
 #[cfg(test)]
 mod tests;
 mod tokens;
@@ -68,8 +69,8 @@ use http::{HeaderMap, StatusCode, request};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use self::evaluate::{JqRun, Stop};
 use self::program::JqProgram;
+use self::run::{JqRun, Stop};
 use self::value::{JqValue, OutputStyle};
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::content_coding::{ContentCoding, DecodingError};

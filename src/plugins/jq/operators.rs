@@ -2,8 +2,8 @@
 
 use std::rc::Rc;
 
-use super::evaluate::{JqRun, Stop, error};
 use super::program::BinaryOperator;
+use super::run::{JqRun, Stop, error};
 use super::value::{JqMembers, JqValue};
 
 pub(super) fn apply(

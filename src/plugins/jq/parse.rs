@@ -1,6 +1,8 @@
 //! Parses programs, and resolves their variables, functions and labels. What is not supported is refused here, with the
 //! name of the construct.
 
+mod structures;
+
 use std::collections::HashMap;
 
 use super::program::{BinaryOperator, BindingPattern, Function, JqProgram, Literal, Term, TextFormat, TextPiece};
@@ -28,7 +30,7 @@ pub(super) fn program(source: &str) -> ParsedTerm<JqProgram> {
     if source.len() > MAX_SOURCE {
         return Err(SyntaxError::new("the program is longer than 16 KiB"));
     }
-    let mut names = Names::default();
+    let mut names = ScopeNames::default();
     let main = Parser::new(tokens(source)?, &mut names, 0).whole()?;
     let library = names.library.into_iter().map(|function| function.expect("a function is parsed where it is used"));
     Ok(JqProgram { main, library: library.collect() })
@@ -36,7 +38,7 @@ pub(super) fn program(source: &str) -> ParsedTerm<JqProgram> {
 
 /// What names stand for at the current place of the program.
 #[derive(Default)]
-pub(super) struct Names {
+pub(super) struct ScopeNames {
     pub(super) next_id: u32,
     pub(super) variables: Vec<(String, u32)>,
     pub(super) labels: Vec<(String, u32)>,
@@ -52,7 +54,7 @@ pub(super) struct NamedFunction {
     pub(super) is_parameter: bool,
 }
 
-impl Names {
+impl ScopeNames {
     fn new_id(&mut self) -> u32 {
         self.next_id += 1;
         self.next_id
@@ -68,12 +70,12 @@ impl Names {
 pub(super) struct Parser<'n> {
     tokens: Vec<Token>,
     position: usize,
-    pub(super) names: &'n mut Names,
+    pub(super) names: &'n mut ScopeNames,
     depth: usize,
 }
 
 impl<'n> Parser<'n> {
-    pub(super) fn new(tokens: Vec<Token>, names: &'n mut Names, depth: usize) -> Self {
+    pub(super) fn new(tokens: Vec<Token>, names: &'n mut ScopeNames, depth: usize) -> Self {
         Parser { tokens, position: 0, names, depth }
     }
 
@@ -335,45 +337,6 @@ impl<'n> Parser<'n> {
         Ok(Term::Bind(Box::new(term), pattern, Box::new(body)))
     }
 
-    fn pattern(&mut self) -> ParsedTerm<BindingPattern> {
-        self.nested(Self::pattern_unchecked)
-    }
-
-    fn pattern_unchecked(&mut self) -> ParsedTerm<BindingPattern> {
-        if self.take_symbol("[") {
-            let mut elements = vec![self.pattern()?];
-            while self.take_symbol(",") {
-                elements.push(self.pattern()?);
-            }
-            self.expect_symbol("]")?;
-            return Ok(BindingPattern::List(elements));
-        }
-        if self.take_symbol("{") {
-            let mut members = Vec::new();
-            loop {
-                let (key, variable) = match self.peek().cloned() {
-                    Some(Token::Variable(name)) => {
-                        self.position += 1;
-                        (text_literal(&name), Some(self.names.bind(name)))
-                    }
-                    _ => (self.object_key()?.0, None),
-                };
-                let pattern = if self.take_symbol(":") { Some(self.pattern()?) } else { None };
-                if variable.is_none() && pattern.is_none() {
-                    return Err(self.missing(":"));
-                }
-                members.push((key, variable, pattern));
-                if !self.take_symbol(",") {
-                    break;
-                }
-            }
-            self.expect_symbol("}")?;
-            return Ok(BindingPattern::Object(members));
-        }
-        let name = self.variable_name()?;
-        Ok(BindingPattern::Variable(self.names.bind(name)))
-    }
-
     fn postfix(&mut self) -> ParsedTerm<Term> {
         let mut term = self.primary()?;
         let mut count = 0;
@@ -499,65 +462,6 @@ impl<'n> Parser<'n> {
             });
         }
         Ok(Term::Text(parsed, format))
-    }
-
-    fn object(&mut self) -> ParsedTerm<Term> {
-        let mut members = Vec::new();
-        while !self.take_symbol("}") {
-            if !members.is_empty() {
-                self.expect_symbol(",")?;
-                if self.take_symbol("}") {
-                    break;
-                }
-            }
-            members.push(self.member()?);
-        }
-        Ok(Term::Object(members))
-    }
-
-    fn member(&mut self) -> ParsedTerm<(Term, Term)> {
-        if let Some(Token::Variable(name)) = self.peek().cloned() {
-            self.position += 1;
-            return Ok((text_literal(&name), self.variable(&name)?));
-        }
-        let (key, short_value) = self.object_key()?;
-        if self.take_symbol(":") {
-            let value = self.nested(Self::member_value)?;
-            return Ok((key, value));
-        }
-        short_value.map(|value| (key, value)).ok_or_else(|| self.missing(":"))
-    }
-
-    /// Values of members are terms joined by pipes, without commas.
-    fn member_value(&mut self) -> ParsedTerm<Term> {
-        let left = self.alternative()?;
-        if !self.take_symbol("|") {
-            return Ok(left);
-        }
-        let right = self.nested(Self::member_value)?;
-        Ok(Term::Pipe(Box::new(left), Box::new(right)))
-    }
-
-    /// The key, and the value that `{key}` alone has.
-    fn object_key(&mut self) -> ParsedTerm<(Term, Option<Term>)> {
-        let Some(token) = self.peek().cloned() else { return Err(self.missing("a key")) };
-        self.position += 1;
-        let field = |key: Term| Term::Index(Box::new(Term::Identity), Box::new(key));
-        match token {
-            Token::Name(name) => Ok((text_literal(&name), Some(field(text_literal(&name))))),
-            Token::Text(pieces) => {
-                let key = self.text(pieces.clone(), TextFormat::Text)?;
-                let value = field(self.text(pieces, TextFormat::Text)?);
-                Ok((key, Some(value)))
-            }
-            Token::Symbol("(") => {
-                let key = self.pipe()?;
-                self.expect_symbol(")")?;
-                Ok((key, None))
-            }
-            Token::Number(number) => Err(SyntaxError::new(format!("{number} is not a key; write it in quotes"))),
-            token => Err(SyntaxError::new(format!("{} is not a key", described(&token)))),
-        }
     }
 
     fn named(&mut self, name: &str) -> ParsedTerm<Term> {

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use super::evaluate::{Flow, Item, JqRun, MAX_VALUE_DEPTH, Stop, error};
+use super::run::{Flow, Item, JqRun, MAX_VALUE_DEPTH, Stop, error};
 use super::value::{JqMembers, JqValue};
 
 /// The keys that lead to a value, of which longer paths share the beginning.

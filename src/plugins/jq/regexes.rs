@@ -2,8 +2,8 @@
 
 use regex::{Captures, Regex};
 
-use super::evaluate::{Flow, Item, JqRun, JqScope, Stop, error};
 use super::program::{RegexFunction, Term};
+use super::run::{Flow, Item, JqRun, JqScope, Stop, error};
 use super::value::{JqMembers, JqValue};
 
 pub(super) struct RegexCall<'p> {
