@@ -158,7 +158,7 @@ async fn credentials_come_before_stored_responses() {
     assert_eq!(endpoint.log.requests().len(), 0);
 }
 
-/// The host that other proxies report is no part of the key, so it must not reach the endpoint from an untrusted client.
+/// The host that other proxies report is no part of the key, so the endpoint must not get it from an untrusted client.
 #[tokio::test]
 async fn clients_cannot_store_responses_for_a_forged_host() {
     let endpoint = counting("content-type: text/plain\r\n").await;
