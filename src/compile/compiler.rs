@@ -204,7 +204,8 @@ impl Compiler {
     /// The changes, with the plugins whose values a change of vaults may affect.
     fn with_vault_users<'c>(&self, store: &Store, changes: &'c Changes) -> Cow<'c, Changes> {
         let is_affected = || kong::vaults::contains_vault(&store.dependency_index().affected_by(changes));
-        if !kong::vaults::contains_vault(changes) && !(kong::vaults::exist(store) && is_affected()) {
+        let is_concerned = kong::vaults::contains_vault(changes) || kong::vaults::exist(store) && is_affected();
+        if !is_concerned {
             return Cow::Borrowed(changes);
         }
         let vaults = kong::vaults::ids(store);

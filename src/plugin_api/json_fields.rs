@@ -145,7 +145,7 @@ impl<'r> JsonFields<'r> {
     }
 
     /// The number of members or elements of the outermost value.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         match &self.root {
             JsonNode::Object(members) => members.len(),
             JsonNode::List(elements) => elements.len(),
@@ -200,6 +200,7 @@ impl<'r> JsonFields<'r> {
     }
 
     /// Sets the values of fields that exist. Returns whether there were any.
+    #[expect(clippy::ptr_arg, reason = "what is borrowed from the configuration is stored without a copy")]
     pub fn replace(&mut self, path: &JsonPath, value: &Cow<'r, RawValue>) -> bool {
         self.edit(path, |parent, step| match (parent, step) {
             (JsonNode::List(elements), JsonStep::EachElement) => {
@@ -218,6 +219,7 @@ impl<'r> JsonFields<'r> {
 
     /// Adds a member to each object without it, and an element to each list that ends before it. Returns whether there
     /// were any.
+    #[expect(clippy::ptr_arg, reason = "what is borrowed from the configuration is stored without a copy")]
     pub fn add(&mut self, path: &JsonPath, value: &Cow<'r, RawValue>) -> bool {
         self.edit(path, |parent, step| match (parent, step) {
             (JsonNode::Object(members), JsonStep::Member(name)) if !members.contains_key(&**name) => {
@@ -234,6 +236,7 @@ impl<'r> JsonFields<'r> {
 
     /// Adds a value to each field, which becomes a list or a longer list. A missing member becomes a list of this
     /// value. Returns whether there was an effect.
+    #[expect(clippy::ptr_arg, reason = "what is borrowed from the configuration is stored without a copy")]
     pub fn append(&mut self, path: &JsonPath, value: &Cow<'r, RawValue>, null_is_missing: bool) -> bool {
         let append_to = |node: &mut JsonNode<'r>, elements: Option<Vec<JsonNode<'r>>>| {
             let mut elements = match elements {
@@ -247,7 +250,7 @@ impl<'r> JsonFields<'r> {
         let remaining = &mut self.remaining;
         let is_exhausted = &mut self.is_exhausted;
         visit(&mut self.root, &path.0, &mut RemainingFields { remaining, is_exhausted }, &mut |parent, step, fields| {
-            let mut append = |node: &mut JsonNode<'r>| {
+            let append = |node: &mut JsonNode<'r>| {
                 let elements = match node {
                     JsonNode::Text(text) if text.get().starts_with('[') => {
                         fields.expand(node);
@@ -263,7 +266,7 @@ impl<'r> JsonFields<'r> {
             };
             match (parent, step) {
                 (JsonNode::List(elements), JsonStep::EachElement) => {
-                    elements.iter_mut().fold(false, |changed, element| append(element) || changed)
+                    elements.iter_mut().map(append).filter(|has_changed| *has_changed).count() > 0
                 }
                 (JsonNode::Object(members), JsonStep::Member(name)) if !members.contains_key(&**name) => {
                     let list = JsonNode::List(vec![JsonNode::Text(value.clone())]);
@@ -360,7 +363,11 @@ fn visit<'r>(
         [step] => edit(node, step, fields),
         [JsonStep::EachElement, rest @ ..] => {
             let JsonNode::List(elements) = node else { return false };
-            elements.iter_mut().fold(false, |changed, element| visit(element, rest, fields, edit) || changed)
+            let mut has_changed = false;
+            for element in elements {
+                has_changed |= visit(element, rest, fields, edit);
+            }
+            has_changed
         }
         [step, rest @ ..] => node.child(step).is_some_and(|child| visit(child, rest, fields, edit)),
     }

@@ -153,8 +153,19 @@ pub(crate) fn without_times(text: &str) -> String {
 }
 
 /// Names of ports and their normalized values, with five digits like ephemeral ports.
-const PORT_NAMES: &[(&str, &str)] =
-    &[("port", "18080"), ("other", "18081"), ("echo", "19000"), ("status", "18100"), ("admin", "18101")];
+const PORT_NAMES: &[(&str, &str)] = &[
+    ("port", "18080"),
+    ("other", "18081"),
+    ("http", "18082"),
+    ("open", "18083"),
+    ("guarded", "18084"),
+    ("datagrams", "18085"),
+    ("dns", "18086"),
+    ("vault", "18200"),
+    ("echo", "19000"),
+    ("status", "18100"),
+    ("admin", "18101"),
+];
 
 const NORMALIZED_ADDRESS: &str = "127.100.100.100";
 const NORMALIZED_NEXT_ADDRESS: &str = "127.100.100.101";

@@ -18,10 +18,13 @@ use crate::harness::{Client, Endpoint, forward, retries, upstream, with_timeouts
 use crate::http_log::{LoggingServer, consumers, loopback_services, to};
 use crate::polling::until;
 
+/// The path and the body of each request.
+type ReceivedRequests = Arc<Mutex<Vec<(String, Vec<u8>)>>>;
+
 /// A server that accepts POST requests with a length, and keeps their heads and bodies.
 struct Collector {
     address: SocketAddr,
-    received: Arc<Mutex<Vec<(String, Vec<u8>)>>>,
+    received: ReceivedRequests,
 }
 
 impl Collector {
@@ -38,7 +41,7 @@ impl Collector {
         Collector { address, received }
     }
 
-    async fn serve(mut socket: TcpStream, kept: Arc<Mutex<Vec<(String, Vec<u8>)>>>) {
+    async fn serve(mut socket: TcpStream, kept: ReceivedRequests) {
         let mut buffer = Vec::new();
         loop {
             let head_end = buffer.windows(4).position(|window| window == b"\r\n\r\n");

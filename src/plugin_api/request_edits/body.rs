@@ -89,7 +89,7 @@ impl BodyFormat {
                     body => JsonFields::parse_object(body),
                 };
                 if let Some(mut fields) = parsed {
-                    too_many(fields.len())?;
+                    too_many(fields.count())?;
                     edited = edits.apply(&mut fields)?.then(|| fields.encode());
                     if fields.is_exhausted() {
                         return Err(RequestEditError::Body(BodyRejection::TooLarge));

@@ -78,10 +78,14 @@ impl JsonEdits {
         let mut fields = if self.has_paths { JsonFields::parse(body) } else { JsonFields::parse_object(body) }?;
         let mut changed = false;
         if active.remove {
-            changed |= self.remove.iter().fold(false, |changed, path| fields.remove(path) || changed);
+            for path in &self.remove {
+                changed |= fields.remove(path);
+            }
         }
         if active.rename {
-            changed |= self.rename.iter().fold(false, |changed, (path, new)| fields.rename(path, new) || changed);
+            for (path, new_name) in &self.rename {
+                changed |= fields.rename(path, new_name);
+            }
         }
         if active.replace {
             for (path, value) in &self.replace {

@@ -55,6 +55,10 @@ use result::ResultMapping;
 pub(crate) struct AwsLambda {
     server: RemoteServer,
     /// The outer one is what a rebuilt plugin finds in the state of plugins.
+    #[expect(
+        clippy::redundant_allocation,
+        reason = "the state of plugins finds the outer one, and calls share the inner one"
+    )]
     credentials: Arc<Arc<AwsCredentials>>,
     region: String,
     invocation_type: InvocationType,
@@ -270,6 +274,10 @@ impl Config {
     }
 
     /// A plugin that is rebuilt with the same credentials keeps what was issued for them.
+    #[expect(
+        clippy::redundant_allocation,
+        reason = "the state of plugins finds the outer one, and calls share the inner one"
+    )]
     fn credentials(&self, region: &str, cx: &BuildCx<'_>) -> Result<Arc<Arc<AwsCredentials>>, Vec<Diagnostic>> {
         let mut invalid = Vec::new();
         let environment = cx.services.aws_environment();

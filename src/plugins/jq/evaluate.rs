@@ -12,7 +12,7 @@ use super::operators;
 use super::paths::{self, JqPath};
 use super::program::{BinaryOperator, Function, JqProgram, Literal, Term, TextPiece};
 use super::regexes;
-use super::run::{Bound, Flow, Item, JqRun, JqScope, MAX_DEPTH, Output, Stop, error, output_new};
+use super::run::{Bound, Flow, Item, JqRun, JqScope, MAX_DEPTH, Output, Stop, ValueOutput, error, output_new};
 use super::value::{JqMembers, JqValue};
 
 impl<'p> JqRun<'p> {
@@ -392,7 +392,7 @@ impl<'p> JqRun<'p> {
         target: &'p Term,
         environment: &JqScope<'p>,
         input: &Item,
-        update: &mut dyn FnMut(&JqValue, &mut dyn FnMut(JqValue) -> Flow) -> Flow,
+        update: &mut dyn FnMut(&JqValue, ValueOutput<'_>) -> Flow,
     ) -> Result<JqValue, Stop> {
         let mut found = Vec::new();
         self.paths(target, environment, &input.value, &mut |path| {

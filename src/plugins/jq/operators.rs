@@ -115,8 +115,7 @@ fn multiply(evaluation: &JqRun<'_>, left: JqValue, right: &JqValue) -> Result<Jq
 }
 
 fn repeat(evaluation: &JqRun<'_>, text: &str, count: f64) -> Result<JqValue, Stop> {
-    // Not a number is not positive either.
-    if !(count > 0.0) {
+    if count.is_nan() || count <= 0.0 {
         return Ok(JqValue::Null);
     }
     let count = count.max(1.0) as usize;

@@ -41,6 +41,9 @@ impl Item {
 
 pub(super) type Output<'o> = &'o mut dyn FnMut(Item) -> Flow;
 
+/// Gets values without paths.
+pub(super) type ValueOutput<'o> = &'o mut dyn FnMut(JqValue) -> Flow;
+
 /// What variables, parameters, functions and labels stand for.
 #[derive(Clone, Default)]
 pub(super) struct JqScope<'p>(pub(super) Option<Rc<Binding<'p>>>);
