@@ -1,7 +1,7 @@
 //! Test harness: a running proxy and its routes, scripted HTTP/1.1 endpoints, and clients that write raw bytes.
 
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -139,9 +139,15 @@ impl TestServer {
 /// A loopback address with a free port, and the socket that reserves it. The proxy can bind the address as well: it
 /// sets SO_REUSEADDR, and the reserving socket does not listen.
 pub(crate) fn reserve_address() -> (SocketAddr, Socket) {
+    reserve_address_at(Ipv4Addr::LOCALHOST)
+}
+
+/// Like [`reserve_address`]. A port that is free at one address may be in use at another one, and then not at all
+/// addresses together.
+pub(crate) fn reserve_address_at(address: Ipv4Addr) -> (SocketAddr, Socket) {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.set_reuse_address(true).unwrap();
-    socket.bind(&"127.0.0.1:0".parse::<SocketAddr>().unwrap().into()).unwrap();
+    socket.bind(&SocketAddr::from((address, 0)).into()).unwrap();
     (socket.local_addr().unwrap().as_socket().unwrap(), socket)
 }
 

@@ -1,6 +1,6 @@
 //! Loops: the number of hops ends those that lead through other proxies, and nothing connects to an own listener.
 
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 
@@ -20,8 +20,8 @@ use crate::external_auth::{authorization_server, guarded_routes, http_filter};
 use crate::h2::read_body;
 use crate::h2_upstream::http2_endpoint;
 use crate::harness::{
-    Client, Endpoint, Options, Route, TestServer, forward, h2c_routes_to, h2c_upstream, header, reserve_address, route,
-    routes_to, snapshot, upstream, with_timeout,
+    Client, Endpoint, Options, Route, TestServer, forward, h2c_routes_to, h2c_upstream, header, reserve_address_at,
+    route, routes_to, snapshot, upstream, with_timeout,
 };
 use crate::mirror::{mirror, mirrored_routes};
 use crate::plugins::{ScriptedPlugin, chain};
@@ -221,13 +221,13 @@ async fn no_connection_is_opened_to_a_listener_of_the_process() {
     // Without a route to other networks, the machine has no other address.
     machine.connect("192.0.2.1:9").ok();
     let machine = Some(machine.local_addr().unwrap().ip()).filter(|ip| !ip.is_unspecified());
-    let loopback = IpAddr::from([127, 0, 0, 1]);
-    let cases = [(loopback, Some(loopback)), (IpAddr::from([0, 0, 0, 0]), Some(loopback))];
-    for (listener, endpoint) in cases.into_iter().chain([(IpAddr::from([0, 0, 0, 0]), machine)]) {
+    let loopback = IpAddr::from(Ipv4Addr::LOCALHOST);
+    let cases = [(Ipv4Addr::LOCALHOST, Some(loopback)), (Ipv4Addr::UNSPECIFIED, Some(loopback))];
+    for (listener, endpoint) in cases.into_iter().chain([(Ipv4Addr::UNSPECIFIED, machine)]) {
         let Some(endpoint) = endpoint else { continue };
-        let (reserved_address, reserved) = reserve_address();
-        let address = SocketAddr::new(listener, reserved_address.port());
-        let endpoint = SocketAddr::new(endpoint, reserved_address.port());
+        let (address, reserved) = reserve_address_at(listener);
+        let reserved_address = SocketAddr::new(loopback, address.port());
+        let endpoint = SocketAddr::new(endpoint, address.port());
         let server = TestServer::start(Options::default(), address, reserved, snapshot(address, routes_to(endpoint)));
         assert_eq!(server.proxy.reconcile().await[&BindAddress::tcp(address)], BindState::Bound);
         let get = async || Client::connect(reserved_address).await.get("/").await;
