@@ -8,8 +8,7 @@ use clap::ValueEnum;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Logs and metrics")]
 pub(super) struct TraceArgs {
-    /// URL of a server for traces of all requests by OTLP over HTTP, such as http://collector.monitoring.svc:4318;
-    /// without a path, /v1/traces is added
+    /// URL of a server for traces of all requests by OTLP over HTTP; without a path, /v1/traces is added
     #[arg(long, value_name = "URL", env = "PORTICO_TRACE_OTLP_ENDPOINT")]
     trace_otlp_endpoint: Option<String>,
 

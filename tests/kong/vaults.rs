@@ -130,7 +130,7 @@ fn values_of_vaults_take_the_place_of_references() {
     eventually("the server is asked again", || (reads.load(Ordering::SeqCst) > 4).then_some(()));
     assert!(get("server").body.contains("read 2"));
     let messages = program.messages();
-    assert!(messages.contains("KongVault/server: the vault has responded with 503"), "{messages}");
+    assert!(messages.contains("KongVault server: spec.config: the vault has responded with 503"), "{messages}");
     assert!(!messages.contains("root-token") && !messages.contains("read 2"), "{messages}");
     program.stop().expect_success();
 }
