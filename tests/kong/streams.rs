@@ -24,12 +24,12 @@ spec: {rules: [{port: @open@, backend: {serviceName: web, servicePort: 80}}]}
 ---
 apiVersion: configuration.konghq.com/v1beta1
 kind: TCPIngress
-metadata: {name: guarded, annotations: {kubernetes.io/ingress.class: kong, konghq.com/plugins: nobody}}
+metadata: {name: guarded, annotations: {kubernetes.io/ingress.class: kong, konghq.com/plugins: one-address}}
 spec: {rules: [{port: @guarded@, backend: {serviceName: web, servicePort: 80}}]}
 ---
 apiVersion: configuration.konghq.com/v1
 kind: KongPlugin
-metadata: {name: nobody}
+metadata: {name: one-address}
 plugin: ip-restriction
 config: {allow: [192.0.2.1]}
 ---

@@ -127,7 +127,7 @@ fn values_of_vaults_take_the_place_of_references() {
     assert!(get("server").body.contains("read "));
     eventually("the value is read again", || get("server").body.contains("read 2").then_some(()));
     // The server refuses further reads, so the last value stays.
-    eventually("the server is asked again", || (reads.load(Ordering::SeqCst) > 4).then_some(()));
+    eventually("the server gets more requests", || (reads.load(Ordering::SeqCst) > 4).then_some(()));
     assert!(get("server").body.contains("read 2"));
     let messages = program.messages();
     assert!(messages.contains("KongVault server: spec.config: the vault has responded with 503"), "{messages}");

@@ -229,7 +229,9 @@ mod tests {
     const PROTO: &str = r#"
         syntax = "proto3"; package a;
         import "google/protobuf/any.proto"; import "google/protobuf/timestamp.proto";
-        message M { int64 big = 1; repeated string names = 2; google.protobuf.Timestamp at = 3; Color color = 4; M inner = 5; }
+        message M {
+          int64 big = 1; repeated string names = 2; google.protobuf.Timestamp at = 3; Color color = 4; M inner = 5;
+        }
         message Holder { google.protobuf.Any any = 1; }
         enum Color { UNKNOWN = 0; RED = 1; }
     "#;
