@@ -2,7 +2,8 @@
 # message about what runs is one line, because suites run side by side; their output is in their logs.
 # shellcheck shell=bash
 
-# A file for each suite in these folders: what runs, and the results, as "name|passed|failed|ignored|seconds|note".
+# A file for each suite in these folders: what runs, and the results, as "name|passed|failed|ignored|seconds|
+# seconds of CPU time|note".
 running=$logs/running
 results=$logs/results
 # The names of the suites that must have a result at the end of a complete run.
@@ -33,12 +34,13 @@ run_suites() {
 
 # Runs a suite, logs its output, and counts the tests that it reports, or the suite as one test.
 run_suite() {
-    local name=$1 log="$logs/$1.log" started=$SECONDS code=0 counts note="" seconds
+    local name=$1 log="$logs/$1.log" started=$SECONDS code=0 counts note="" seconds cpu TIMEFORMAT='%U %S'
     say "$name: started$(last_time "$name")"
     echo "$started" >"$running/$name"
-    (suite_command "$name") >"$log" 2>&1 </dev/null || code=$?
+    cpu=$({ time { (suite_command "$name") >"$log" 2>&1 </dev/null; }; } 2>&1) || code=$?
     rm "$running/$name"
     seconds=$((SECONDS - started))
+    cpu=$(awk '{ printf "%.0f", $1 + $2 }' <<<"$cpu")
     counts=$(count_tests "$log")
     # shellcheck disable=SC2086 # Five numbers.
     set -- $counts
@@ -57,7 +59,7 @@ run_suite() {
     [ "$ignored" = 0 ] || note="$ignored only in make test-full"
     note_not_run "$log"
     [ "$bad" = 0 ] || note="see $log"
-    add_row "$name" "$good" "$bad" "$ignored" "$seconds" "$note"
+    add_row "$name" "$good" "$bad" "$ignored" "$seconds" "$cpu" "$note"
     if [ "$bad" != 0 ]; then
         say "$name: $bad FAILED, $good passed in $seconds s"
         # In one call, so that lines of other suites do not mix with it.
@@ -152,22 +154,25 @@ failures() {
 
 # Ends a run: prints the table and what failed. Fails if a suite failed or did not run.
 finish_run() {
-    local name good bad seconds note total_good=0 total_bad=0 total=$((SECONDS - run_started))
+    local name good bad seconds cpu note total_good=0 total_bad=0 total_cpu=0 total=$((SECONDS - run_started))
     kill "$progress_reporter" 2>/dev/null
     if [ -e "$planned" ]; then
         while read -r name; do
-            [ -e "$results/$name" ] || add_row "$name" 0 1 0 0 "did not run"
+            [ -e "$results/$name" ] || add_row "$name" 0 1 0 0 0 "did not run"
         done <"$planned"
     fi
-    printf '\n%-20s %8s %8s %8s\n' suite passed failed time
-    printf -- '-----------------------------------------------\n'
-    while IFS='|' read -r name good bad _ seconds note; do
-        printf '%-20s %8d %8d %7ds  %s\n' "$name" "$good" "$bad" "$seconds" "$note"
+    # A suite that waits has little CPU time, and a suite that takes longer than last time with the same CPU time waited
+    # for others.
+    printf '\n%-20s %8s %8s %8s %8s\n' suite passed failed time CPU
+    printf -- '--------------------------------------------------------\n'
+    while IFS='|' read -r name good bad _ seconds cpu note; do
+        printf '%-20s %8d %8d %7ds %7ds  %s\n' "$name" "$good" "$bad" "$seconds" "$cpu" "$note"
+        total_cpu=$((total_cpu + cpu))
         total_good=$((total_good + good))
         total_bad=$((total_bad + bad))
     done < <(cat "$results"/*)
-    printf -- '-----------------------------------------------\n'
-    printf '%-20s %8d %8d %7ds\n\n' total "$total_good" "$total_bad" "$total"
+    printf -- '--------------------------------------------------------\n'
+    printf '%-20s %8d %8d %7ds %7ds\n\n' total "$total_good" "$total_bad" "$total" "$total_cpu"
     for name in "$results"/*; do
         passed "${name##*/}" || failures "${name##*/}"
     done
@@ -177,7 +182,7 @@ finish_run() {
 
 # Prints the results of the last run as a Markdown table, the longest suite first.
 timings() {
-    echo "| suite | tests | seconds |"
-    echo "| --- | --- | --- |"
-    cat "$results"/* | sort -t '|' -k 5,5nr | awk -F '|' '{ print "| `" $1 "` | " $2 + $3 " | " $5 " |" }'
+    echo "| suite | tests | seconds | seconds of CPU time |"
+    echo "| --- | --- | --- | --- |"
+    cat "$results"/* | sort -t '|' -k 5,5nr | awk -F '|' '{ print "| `" $1 "` | " $2 + $3 " | " $5 " | " $6 " |" }'
 }

@@ -24,6 +24,8 @@ export PROPTEST_RNG_SEED="${PROPTEST_RNG_SEED:-1}"
 source scripts/suites.sh
 # shellcheck source=scripts/suite-report.sh
 source scripts/suite-report.sh
+# The suites with a control plane that have not begun.
+queue=$logs/cluster-queue
 
 main() {
     case "${1:-all}" in
@@ -61,8 +63,8 @@ usage() {
 }
 
 # The suites that run in a lane, in this order. Lanes run side by side, so that what waits, such as tests with a control
-# plane, leaves the cores to what computes. A suite that is not named here is in the lane `local`, or `cluster-2` if it
-# has a control plane.
+# plane, leaves the cores to what computes. A suite that is not named here is in the lane `local`, or `cluster` if it has
+# a control plane.
 lane_of() {
     case "$1" in
         # What all others need. Nothing is tested if it does not compile.
@@ -70,11 +72,9 @@ lane_of() {
         # What compiles or calls Cargo for this checkout, which waits for other commands of Cargo; and the counting of
         # instructions, which needs the program of the image.
         image-root | lints | docs | tidy | dependencies | doctests | make_run | baseline) echo cargo ;;
-        # Two groups that take equally long.
-        e2e-programs | e2e-speed | e2e-conformance | e2e-control_plane | e2e-node) echo cluster-1 ;;
         # Its tests have no control plane.
         e2e-netns) echo local ;;
-        e2e-*) echo cluster-2 ;;
+        e2e-*) echo cluster ;;
         *) echo local ;;
     esac
 }
@@ -144,7 +144,7 @@ end_control_plane_build() {
 # run_cluster_suites LANE: runs the tests with a control plane. LANE is the process of the local lane, for whose end
 # they wait on a slow machine.
 run_cluster_suites() {
-    local first_lane
+    local suites other
     [ "${E2E:-}" != off ] || return 0
     if [ -n "$control_plane_build" ] && kill -0 "$control_plane_build" 2>/dev/null; then
         say "Waiting for the programs of the control plane: $logs/control-plane-build.log"
@@ -152,23 +152,48 @@ run_cluster_suites() {
     fi
     # What the build in the background has finished is not built again. If it failed, this suite shows why.
     run_suites e2e-programs e2e-speed
-    # shellcheck disable=SC2046 # One word for each suite, here and below.
-    set -- "$1" $(suites_of cluster-1 | grep -vx -e e2e-programs -e e2e-speed)
+    suites=$(suites_of cluster | grep -vx -e e2e-programs -e e2e-speed | long_first)
     if grep -q '^slow: ' "$logs/e2e-speed.log"; then
         [ "${E2E:-}" = on ] || [ -n "${test_full:-}" ] || export E2E_SLOW_MACHINE=yes
         say "$(grep '^slow: ' "$logs/e2e-speed.log"). Tests with a control plane wait for the local suites, and run" \
             "one after another${E2E_SLOW_MACHINE:+, without those that depend on timeouts: E2E=on runs them too}."
         wait "$1"
-        run_suites "${@:2}" $(suites_of cluster-2)
+        # shellcheck disable=SC2086 # One word for each suite, here and below.
+        run_suites $suites
     elif [ -n "${PORTICO_E2E_KUBECONFIG:-}" ]; then
         # Tests share the existing cluster, so they run one after another.
-        run_suites "${@:2}" $(suites_of cluster-2)
+        # shellcheck disable=SC2086
+        run_suites $suites
     else
-        run_suites "${@:2}" &
-        first_lane=$!
-        run_suites $(suites_of cluster-2)
-        wait "$first_lane"
+        echo "$suites" >"$queue"
+        run_from_queue &
+        other=$!
+        run_from_queue
+        wait "$other"
     fi
 }
+
+# Sorts the names of suites so that those that take minutes come first: what begins last should end soon.
+long_first() {
+    local long="e2e-scenarios e2e-helm e2e-conformance e2e-guide" all name
+    all=$(cat)
+    for name in $long; do grep -x "$name" <<<"$all"; done
+    grep -vxF "${long// /$'\n'}" <<<"$all"
+}
+
+# Runs the suites of the queue until none is left. Several calls share the queue, so that none is idle before the end.
+run_from_queue() {
+    local name
+    while name=$(take_from_queue) && [ -n "$name" ]; do
+        run_suites "$name"
+    done
+}
+
+take_from_queue() (
+    exec {lock}>"$queue.lock"
+    flock "$lock"
+    head -n 1 "$queue"
+    sed -i 1d "$queue"
+)
 
 main "$@"

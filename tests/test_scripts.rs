@@ -403,6 +403,7 @@ fn failed_tests_are_reported_with_the_command_that_repeats_them() {
         "1 only in make test-full\n",
         "partial: 1 passed in",
         "  not run: 2 tests: this machine is too slow\n",
+        "  passed   failed     time      CPU\n",
         "\n8 passed, 3 failed\nexit 1",
     ] {
         assert!(report.contains(line), "`{line}` is missing in\n{report}");
