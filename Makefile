@@ -116,6 +116,13 @@ baseline: ## Count instructions and allocations per request and compare with ben
 	@cargo test --locked --workspace --test allocations
 	@target/debug/portico-load baseline --portico target/image-root-test/usr/bin/portico
 
+.PHONY: plugin-costs
+plugin-costs: ## Count the instructions that each plugin adds to a request, and write them to docs/plugin-costs.md
+	@bash scripts/setup.sh test
+	@bash scripts/image-root.sh --for-tests
+	@cargo build --locked --workspace --bin portico-load
+	@target/debug/portico-load plugin-costs --portico target/image-root-test/usr/bin/portico --page docs/plugin-costs.md
+
 # CASE=HTTPS measures only cases with this word in their names; RESUME=1 continues an interrupted run.
 CASE ?=
 RESUME ?=

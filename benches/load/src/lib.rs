@@ -24,6 +24,7 @@ mod http2;
 mod pace;
 mod pattern;
 mod plan;
+pub mod plugin_costs;
 pub mod plugins;
 mod process;
 mod raw_exchange;
@@ -32,6 +33,7 @@ mod run;
 mod server;
 pub mod streams;
 mod tls;
+mod tokens;
 mod websocket;
 
 pub use floods::{FloodCounts, flood, flood_names};

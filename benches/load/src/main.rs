@@ -13,6 +13,7 @@ use portico_load::baseline;
 use portico_load::compare::{self, compare, count_instructions};
 use portico_load::failures;
 use portico_load::floods;
+use portico_load::plugin_costs;
 use portico_load::plugins;
 use portico_load::streams;
 use portico_load::{Plan, Protocol, RequestShape, Tls, run};
@@ -45,6 +46,8 @@ enum LoadCommand {
     Instructions(compare::Counting),
     /// Measure the cost of plugins, compared with the same route without them
     Plugins(plugins::Options),
+    /// Count the instructions that each plugin adds to a request with valgrind
+    PluginCosts(plugin_costs::Options),
     /// Measure the forwarding of connections and datagrams, compared with other proxies
     Streams(streams::Options),
     /// Measure failover, circuit breakers, retries and health checks while endpoints fail, compared with Envoy
@@ -99,6 +102,7 @@ async fn main() -> Result<ExitCode> {
         LoadCommand::Baseline(options) => baseline::baseline(&options).await?,
         LoadCommand::Instructions(options) => count_instructions(&options).await?,
         LoadCommand::Plugins(options) => plugins::plugins(&options).await?,
+        LoadCommand::PluginCosts(options) => plugin_costs::plugin_costs(&options).await.map(|()| true)?,
         LoadCommand::Streams(options) => streams::streams(&options).await.map(|()| true)?,
         LoadCommand::Failures(options) => failures::failures(&options).await.map(|()| true)?,
     };

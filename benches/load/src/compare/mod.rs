@@ -1,7 +1,7 @@
 //! Measures Portico, alone or compared with other proxies and with another configuration of Portico: all have the same
 //! backend and work, and run alternately on the same core.
 
-mod callgrind;
+pub(crate) mod callgrind;
 mod cases;
 mod equal_work;
 mod figures;

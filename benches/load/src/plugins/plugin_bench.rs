@@ -5,11 +5,8 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
-use base64::Engine as _;
-use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use rcgen::{KeyPair, PKCS_RSA_SHA256, RsaKeySize, SigningKey as _};
-use serde_json::json;
+use anyhow::Result;
+use rcgen::{KeyPair, PKCS_RSA_SHA256, RsaKeySize};
 use tempfile::TempDir;
 
 use super::variant::{ClientCredential, Variant, lines};
@@ -20,6 +17,7 @@ use crate::server::objects::{API_KEY, HostRoute, annotations, consumer, plugins}
 use crate::server::portico::Setup;
 use crate::server::variant::ServerVariant;
 use crate::server::{self, Server, Site};
+use crate::tokens::{self, token};
 
 /// What all variants share, and the route of each.
 pub(super) struct PluginBench {
@@ -124,36 +122,13 @@ impl PluginBench {
     }
 }
 
-/// A JWT signed with the consumer's key, valid for an hour.
-fn token(signer: &KeyPair, number: usize) -> Result<Arc<str>> {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs();
-    let encode = |value: serde_json::Value| BASE64_URL_SAFE_NO_PAD.encode(value.to_string());
-    let head = encode(json!({"alg": "RS256", "typ": "JWT"}));
-    let claims = encode(json!({"iss": "bench", "sub": format!("user-{number:06}"), "exp": now + 3600}));
-    let signed = format!("{head}.{claims}");
-    let signature = signer.sign(signed.as_bytes()).context("cannot sign a token")?;
-    Ok(format!("{signed}.{}", BASE64_URL_SAFE_NO_PAD.encode(signature)).into())
-}
-
 /// The plugins, one consumer, and the Service of the backend that sends the response fields of the chain.
 fn consumer_objects(signer: &KeyPair, verbose_port: u16) -> String {
-    let pem = signer.public_key_pem().trim_end().replace('\n', "\n    ");
     let plugins = plugins(&["key-auth", "rate-limiting", "correlation-id", "jwt"]);
     let consumer = consumer(&["bench-key", "bench-token"]);
+    let token_secret = tokens::secret(signer);
     format!(
-        "{plugins}{consumer}---
-apiVersion: v1
-kind: Secret
-metadata:
-  name: bench-token
-  labels:
-    konghq.com/credential: jwt
-stringData:
-  key: bench
-  algorithm: RS256
-  rsa_public_key: |
-    {pem}
----
+        "{plugins}{consumer}{token_secret}---
 apiVersion: v1
 kind: Service
 metadata:
