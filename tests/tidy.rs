@@ -282,7 +282,7 @@ const LAYERS: &[Row] = &[
              reply route_description scheme shared_keys state template timing violations weighted_list xml",
             "batch_queue body_filter changed_fields content_coding fields idle_connections instance json_fields \
              json_schema openapi password remote_request repeated_query sealed_cookie token",
-            "completed_request consumers grpc relayed_response remote_client request_json services vault",
+            "completed_request consumers graphql grpc relayed_response remote_client request_json services vault",
             "trace",
             "aws_signature context digest_cache scripted_server server_diagnostics shared_fetch",
             "request_variables",
