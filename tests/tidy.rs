@@ -300,7 +300,7 @@ const LAYERS: &[Row] = &[
         "plugins",
         &[
             "acl aggregate api_version aws_lambda azure_functions basic_auth bot_detection combined_auth_tests \
-             compression correlation_id cors datadog error_pages file_log forward_auth grpc_gateway grpc_web \
+             compression correlation_id cors datadog degraphql error_pages file_log forward_auth grpc_gateway grpc_web \
              header_cert_auth hmac_auth http_log identity_keys injection_protection internal_identity ip_restriction \
              jq json_threat_protection jwt jwt_signer key_auth ldap_auth loggly mocking mtls_auth oas_validation \
              oauth2 oauth2_introspection opa openid_connect opentelemetry prometheus proxy_cache rate_limiting \

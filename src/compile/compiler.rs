@@ -143,6 +143,7 @@ impl Compiler {
         self.verdicts
             .begin(OversizedVerdicts::new(cx, |kind, meta| kong::verdict_updates::is_size_unreported(cx, kind, meta)));
         let changes = &*self.with_vault_users(cx.store, changes);
+        let changes = &*self.plugins.with_entity_parents(cx.store, changes);
         let mut run = CompileRun { records_planned: self.records_planned(cx.store), ..CompileRun::default() };
         let mut touched = self.affected.find(cx.store, changes);
         for key in keys_of_kind(changes, Kind::Secret) {
@@ -264,6 +265,10 @@ impl Compiler {
         for id in plugins_to_update {
             let verdict = self.plugins.verdict(cx.store, &consumers, &id);
             self.verdicts.set(id, verdict);
+        }
+        for key in keys_of_kind(touched, Kind::KongCustomEntity) {
+            let verdict = self.plugins.entity_verdict(cx, key);
+            self.verdicts.set(ObjectId::new(Kind::KongCustomEntity, key.clone()), verdict);
         }
 
         let replanned = std::mem::take(&mut run.replanned);

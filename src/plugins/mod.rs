@@ -13,6 +13,7 @@ mod compression;
 mod correlation_id;
 mod cors;
 mod datadog;
+mod degraphql;
 mod error_pages;
 pub mod file_log;
 mod forward_auth;
@@ -92,6 +93,7 @@ const KINDS: &[&dyn AnyPluginKind] = &[
     &RegisteredKind::<correlation_id::CorrelationId>::NEW,
     &RegisteredKind::<cors::CorsPlugin>::NEW,
     &RegisteredKind::<datadog::Datadog>::NEW,
+    &RegisteredKind::<degraphql::DeGraphql>::NEW,
     &RegisteredKind::<error_pages::ErrorPages>::NEW,
     &RegisteredKind::<file_log::FileLog>::NEW,
     &RegisteredKind::<forward_auth::ForwardAuth>::NEW,

@@ -7,11 +7,14 @@
 //!                                            └─▶ plugins of a consumer ─ subjects.rs ─▶ ConsumerDirectory
 //! ```
 //!
+//! custom_entities.rs adds the fields of KongCustomEntities to the configurations of plugins.
+//!
 //! A guard is a plugin that protects routes, such as authentication. A guard that cannot be built is replaced by a
 //! plugin that rejects all requests (docs/kong-compatibility.md, 3.12), unless plugins fail open.
 
 mod chain;
 mod configuration;
+mod custom_entities;
 mod degraded;
 mod ordering;
 mod references;
@@ -23,6 +26,7 @@ mod unsupported_plugins;
 mod vault_values;
 mod verdict;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -51,6 +55,7 @@ use crate::plugin_api::kind::{HTTP_FAMILY, STREAM_FAMILY};
 use crate::plugin_api::vault::VaultQuery;
 use crate::plugin_api::{AnyPluginKind, Plugin, Scopes};
 use crate::store::{Changes, Store};
+use custom_entities::{BuiltWithEntities, EntityParents, EntityProblems};
 use references::PluginReferrers;
 use vault_values::ResolvedConfig;
 
@@ -68,6 +73,7 @@ pub(in crate::compile) struct Plugins {
     naming_consumers: BTreeSet<ObjectId>,
     /// The plugins whose configurations refer to vaults, with what must be read from servers.
     using_vaults: BTreeMap<ObjectId, Vec<Arc<VaultQuery>>>,
+    entity_parents: EntityParents,
 }
 
 /// What an update changed.
@@ -109,6 +115,8 @@ struct CompiledPlugin {
     is_oversized: bool,
     /// The object that configures it, such as `KongPlugin/default/limit`.
     object: Arc<str>,
+    /// The KongCustomEntities that belong to it.
+    entities: EntityProblems,
     /// What runs on all routes for the consumers and groups that refer to it. `None` if nothing does.
     for_subjects: Option<Arc<ConsumerPlugin>>,
 }
@@ -147,6 +155,20 @@ struct GlobalPlugins {
 }
 
 impl Plugins {
+    /// The changes, with the plugins to which affected KongCustomEntities belong or belonged.
+    pub(in crate::compile) fn with_entity_parents<'c>(
+        &mut self,
+        store: &Store,
+        changes: &'c Changes,
+    ) -> Cow<'c, Changes> {
+        self.entity_parents.with_parents(store, changes)
+    }
+
+    /// The verdict on a KongCustomEntity.
+    pub(in crate::compile) fn entity_verdict(&self, cx: CompileContext<'_>, key: &ObjectKey) -> Option<Verdict> {
+        custom_entities::verdict(cx, key, |plugin| self.plugins.get(plugin)?.entities.get(key).cloned())
+    }
+
     /// Rebuilds the touched plugins. `reattached` are the routes that a change of Gateways or ListenerSets affects.
     pub(in crate::compile) fn update(
         &mut self,
@@ -412,6 +434,7 @@ fn compile_plugin(
         vault_queries: None,
         is_oversized: false,
         object,
+        entities: EntityProblems::new(),
         for_subjects: None,
     };
     let limits = cx.inputs.budgets;
@@ -474,23 +497,30 @@ fn compile_plugin(
                 compiled.plugin = Ok(BrokenPlugin::with_message("the values of vaults are not known".to_owned()));
                 return compiled;
             }
+            let hash = configuration::configuration_hash(cx.store, &meta.key, settings);
+            let entities = custom_entities::of_plugin(cx, id, kind);
+            compiled.configuration_hash = custom_entities::configuration_hash(hash, &entities);
             // Keep the plugin if its configuration did not change, so that it keeps its state.
-            let unchanged = before.filter(|before| before.name == compiled.name && before.config == config);
+            let is_unchanged = |before: &CompiledPlugin| {
+                before.name == compiled.name && before.config == config && before.entities.is_empty()
+            };
+            let unchanged = before.filter(|before| entities.is_empty() && is_unchanged(before));
             if let Some(CompiledPlugin { plugin: Ok(plugin), notes, .. }) = unchanged {
                 compiled.plugin = Ok(plugin);
                 compiled.notes = notes;
-            } else {
-                match cx.inputs.plugin_factory.build(kind, &compiled.object, &config) {
-                    Ok((plugin, notes)) => {
-                        compiled.plugin = Ok(plugin);
-                        compiled.notes = notes;
-                    }
-                    Err(invalid) => compiled.problems.extend(invalid),
-                }
-            }
-            compiled.configuration_hash = configuration::configuration_hash(cx.store, &meta.key, settings);
-            if compiled.plugin.is_ok() {
                 compiled.config = config;
+                return compiled;
+            }
+            let BuiltWithEntities { built, config, problems } =
+                custom_entities::build(cx, kind, &compiled.object, config, &entities);
+            compiled.entities = problems;
+            match built {
+                Ok((plugin, notes)) => {
+                    compiled.plugin = Ok(plugin);
+                    compiled.notes = notes;
+                    compiled.config = config;
+                }
+                Err(invalid) => compiled.problems.extend(invalid),
             }
         }
     }
