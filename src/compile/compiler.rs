@@ -263,12 +263,8 @@ impl Compiler {
         plugins_to_update.extend(self.plugins.naming_touched_consumers(touched).cloned());
         let consumers = self.consumers.directory();
         for id in plugins_to_update {
-            let verdict = self.plugins.verdict(cx.store, &consumers, &id);
+            let verdict = self.plugins.verdict(cx, &consumers, &id);
             self.verdicts.set(id, verdict);
-        }
-        for key in keys_of_kind(touched, Kind::KongCustomEntity) {
-            let verdict = self.plugins.entity_verdict(cx, key);
-            self.verdicts.set(ObjectId::new(Kind::KongCustomEntity, key.clone()), verdict);
         }
 
         let replanned = std::mem::take(&mut run.replanned);

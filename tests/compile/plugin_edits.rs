@@ -448,7 +448,11 @@ fn entities_change_the_plugin_that_they_name() {
         ),
         (
             "a plugin of another namespace",
-            put(entity("bb", "degraphql_routes", &json!({"fields": {}, "parentRef": {"name": "api", "namespace": "b"}}))),
+            put(entity(
+                "bb",
+                "degraphql_routes",
+                &json!({"fields": {}, "parentRef": {"name": "api", "namespace": "b"}}),
+            )),
             "bb",
             "no ReferenceGrant",
         ),
@@ -462,7 +466,12 @@ fn entities_change_the_plugin_that_they_name() {
             "bb",
             "only a KongPlugin can be the parent",
         ),
-        ("no parent", put(entity("bb", "degraphql_routes", &json!({"fields": {}, "parentRef": null}))), "bb", "is missing"),
+        (
+            "no parent",
+            put(entity("bb", "degraphql_routes", &json!({"fields": {}, "parentRef": null}))),
+            "bb",
+            "is missing",
+        ),
         ("another plugin", plugin("key-auth"), "ccc", "has no such entities"),
         ("the plugin again", plugin("degraphql"), "ccc", ""),
         ("the plugin is removed", remove(Kind::KongPlugin, "api"), "ccc", "KongPlugin"),

@@ -462,10 +462,9 @@ fn configurations_that_kong_rejects(kind: &str) -> Vec<(Value, &'static str)> {
             (json!({"graphql_server_path": "graphql"}), "config.graphql_server_path"),
             (json!({"routes": [{"uri": "/", "query": "{"}]}), "config.routes[0].query"),
         ],
-        "graphql-proxy-cache-advanced" => vec![
-            (json!({"cache_ttl": 0}), "config.cache_ttl"),
-            (json!({"strategy": "redis"}), "config.strategy"),
-        ],
+        "graphql-proxy-cache-advanced" => {
+            vec![(json!({"cache_ttl": 0}), "config.cache_ttl"), (json!({"strategy": "redis"}), "config.strategy")]
+        }
         "graphql-rate-limiting-advanced" => vec![
             (json!({}), "config.limit"),
             (json!({"limit": [5], "window_size": [60], "strategy": "cluster"}), "config.strategy"),

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 /// A document with operations and fragments. [`super::CheckedDocument`] has one whose fragments can be followed.
 #[derive(Debug, Default, PartialEq)]
-pub struct Document<'t> {
+pub struct GraphqlDocument<'t> {
     pub operations: Vec<Operation<'t>>,
     pub fragments: Vec<Fragment<'t>>,
 }
@@ -48,14 +48,14 @@ pub struct Fragment<'t> {
 
 #[derive(Debug, PartialEq)]
 pub enum Selection<'t> {
-    Field(Field<'t>),
+    Field(GraphqlField<'t>),
     /// The name of a fragment.
     Spread(&'t str),
     Inline(InlineFragment<'t>),
 }
 
 #[derive(Debug, PartialEq)]
-pub struct Field<'t> {
+pub struct GraphqlField<'t> {
     pub name: &'t str,
     pub arguments: Vec<Argument<'t>>,
     /// Empty for a field without selections.

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use super::DocumentError;
 
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Token<'t> {
+pub(super) enum GraphqlToken<'t> {
     /// One of `!$&():=@[]{|}`.
     Punctuator(u8),
     /// `...`
@@ -19,7 +19,7 @@ pub(super) enum Token<'t> {
 
 /// Reads tokens one after the other.
 #[derive(Clone, Debug)]
-pub(super) struct Lexer<'t> {
+pub(super) struct GraphqlLexer<'t> {
     text: &'t str,
     position: usize,
     /// Where the last token begins.
@@ -27,9 +27,9 @@ pub(super) struct Lexer<'t> {
     tokens_left: usize,
 }
 
-impl<'t> Lexer<'t> {
+impl<'t> GraphqlLexer<'t> {
     pub(super) fn new(text: &'t str, max_tokens: usize) -> Self {
-        Lexer { text, position: 0, start: 0, tokens_left: max_tokens }
+        GraphqlLexer { text, position: 0, start: 0, tokens_left: max_tokens }
     }
 
     /// The text of the last token.
@@ -43,10 +43,10 @@ impl<'t> Lexer<'t> {
         DocumentError::new(format!("line {line}: {problem}"))
     }
 
-    pub(super) fn next(&mut self) -> Result<Token<'t>, DocumentError> {
+    pub(super) fn next(&mut self) -> Result<GraphqlToken<'t>, DocumentError> {
         self.skip_ignored();
         self.start = self.position;
-        let Some(first) = self.peek() else { return Ok(Token::End) };
+        let Some(first) = self.peek() else { return Ok(GraphqlToken::End) };
         if self.tokens_left == 0 {
             return Err(self.error("the document has too many tokens"));
         }
@@ -54,11 +54,11 @@ impl<'t> Lexer<'t> {
         match first {
             b'!' | b'$' | b'&' | b'(' | b')' | b':' | b'=' | b'@' | b'[' | b']' | b'{' | b'|' | b'}' => {
                 self.position += 1;
-                Ok(Token::Punctuator(first))
+                Ok(GraphqlToken::Punctuator(first))
             }
             b'.' if self.rest().starts_with(b"...") => {
                 self.position += 3;
-                Ok(Token::Spread)
+                Ok(GraphqlToken::Spread)
             }
             b'"' if self.rest().starts_with(b"\"\"\"") => self.block_string(),
             b'"' => self.string(),
@@ -67,7 +67,7 @@ impl<'t> Lexer<'t> {
                 while self.peek().is_some_and(|byte| is_name_start(byte) || byte.is_ascii_digit()) {
                     self.position += 1;
                 }
-                Ok(Token::Name(self.last_text()))
+                Ok(GraphqlToken::Name(self.last_text()))
             }
             _ => Err(self.error("this character is not part of the language")),
         }
@@ -96,7 +96,7 @@ impl<'t> Lexer<'t> {
         }
     }
 
-    fn number(&mut self) -> Result<Token<'t>, DocumentError> {
+    fn number(&mut self) -> Result<GraphqlToken<'t>, DocumentError> {
         if self.peek() == Some(b'-') {
             self.position += 1;
         }
@@ -122,7 +122,7 @@ impl<'t> Lexer<'t> {
         if self.peek().is_some_and(|byte| byte == b'.' || is_name_start(byte)) {
             return Err(self.error("a number ends with a character that is not a digit"));
         }
-        Ok(if is_float { Token::Float(self.last_text()) } else { Token::Int(self.last_text()) })
+        Ok(if is_float { GraphqlToken::Float(self.last_text()) } else { GraphqlToken::Int(self.last_text()) })
     }
 
     /// At least one digit. Returns how many.
@@ -132,7 +132,7 @@ impl<'t> Lexer<'t> {
         if count == 0 { Err(self.error("a number lacks a digit")) } else { Ok(count) }
     }
 
-    fn string(&mut self) -> Result<Token<'t>, DocumentError> {
+    fn string(&mut self) -> Result<GraphqlToken<'t>, DocumentError> {
         self.position += 1;
         let content = self.position;
         let mut unescaped: Option<String> = None;
@@ -142,7 +142,7 @@ impl<'t> Lexer<'t> {
                 Some(b'"') => {
                     let text = &self.text[content..self.position];
                     self.position += 1;
-                    return Ok(Token::Text(unescaped.map_or(Cow::Borrowed(text), Cow::Owned)));
+                    return Ok(GraphqlToken::Text(unescaped.map_or(Cow::Borrowed(text), Cow::Owned)));
                 }
                 Some(b'\\') => {
                     let before = &self.text[content..self.position];
@@ -218,14 +218,14 @@ impl<'t> Lexer<'t> {
         Some(code)
     }
 
-    fn block_string(&mut self) -> Result<Token<'t>, DocumentError> {
+    fn block_string(&mut self) -> Result<GraphqlToken<'t>, DocumentError> {
         self.position += 3;
         let mut content = String::new();
         loop {
             let rest = self.rest();
             if rest.starts_with(b"\"\"\"") {
                 self.position += 3;
-                return Ok(Token::Text(Cow::Owned(without_indentation(&content))));
+                return Ok(GraphqlToken::Text(Cow::Owned(without_indentation(&content))));
             }
             if rest.starts_with(b"\\\"\"\"") {
                 self.position += 4;

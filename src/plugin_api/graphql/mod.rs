@@ -20,8 +20,8 @@ mod request;
 mod tests;
 
 pub use document::{
-    Argument, Document, Field, Fragment, GraphqlValue, InlineFragment, Operation, OperationKind, Selection,
-    TypeReference, VariableDefinition,
+    Argument, Fragment, GraphqlDocument, GraphqlField, GraphqlValue, InlineFragment, Operation, OperationKind,
+    Selection, TypeReference, VariableDefinition,
 };
 pub use normalized::normalized;
 pub use operations::CheckedDocument;

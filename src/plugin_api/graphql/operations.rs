@@ -2,20 +2,20 @@
 
 use std::collections::HashMap;
 
-use super::document::{Document, Fragment, Operation, Selection};
+use super::document::{Fragment, GraphqlDocument, Operation, Selection};
 use super::{DocumentError, DocumentLimits};
 
 /// A document in which every spread leads to a fragment, without cycles, and with a limited number of levels.
 #[derive(Debug)]
 pub struct CheckedDocument<'t> {
-    document: Document<'t>,
+    document: GraphqlDocument<'t>,
     /// The positions of the fragments, by name.
     fragments: HashMap<&'t str, usize>,
 }
 
 impl<'t> CheckedDocument<'t> {
     pub fn parse(text: &'t str, limits: &DocumentLimits) -> Result<Self, DocumentError> {
-        let document = Document::parse(text, limits)?;
+        let document = GraphqlDocument::parse(text, limits)?;
         let fragments: HashMap<&'t str, usize> =
             document.fragments.iter().enumerate().map(|(index, fragment)| (fragment.name, index)).collect();
         let heights = vec![FragmentHeight::Unknown; document.fragments.len()];
@@ -59,7 +59,7 @@ impl<'t> CheckedDocument<'t> {
 
 /// Finds how many levels selections have, with those of fragments. Each fragment is visited once.
 struct Levels<'d, 't> {
-    document: &'d Document<'t>,
+    document: &'d GraphqlDocument<'t>,
     fragments: &'d HashMap<&'t str, usize>,
     heights: Vec<FragmentHeight>,
     max: usize,

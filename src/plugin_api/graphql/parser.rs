@@ -1,42 +1,43 @@
 //! The grammar of executable documents, by recursive descent. The limit of levels bounds the stack.
 
 use super::document::{
-    Argument, Document, Field, Fragment, GraphqlValue, InlineFragment, Operation, OperationKind, Selection,
-    TypeReference, VariableDefinition,
+    Argument, Fragment, GraphqlDocument, GraphqlField, GraphqlValue, InlineFragment, Operation, OperationKind,
+    Selection, TypeReference, VariableDefinition,
 };
-use super::lexer::{Lexer, Token};
+use super::lexer::{GraphqlLexer, GraphqlToken};
 use super::{DocumentError, DocumentLimits};
 
-impl<'t> Document<'t> {
+impl<'t> GraphqlDocument<'t> {
     /// Parses a document. Whether its fragments exist and end is checked by [`super::CheckedDocument`].
-    pub fn parse(text: &'t str, limits: &DocumentLimits) -> Result<Document<'t>, DocumentError> {
+    pub fn parse(text: &'t str, limits: &DocumentLimits) -> Result<GraphqlDocument<'t>, DocumentError> {
         if text.len() > limits.bytes {
             return Err(DocumentError::new(format!("the document is longer than {} bytes", limits.bytes)));
         }
-        let lexer = Lexer::new(text, limits.tokens);
-        let mut parser = Parser { lexer, token: Token::End, depth_left: limits.depth, aliases_left: limits.aliases };
+        let lexer = GraphqlLexer::new(text, limits.tokens);
+        let mut parser =
+            DocumentParser { lexer, token: GraphqlToken::End, depth_left: limits.depth, aliases_left: limits.aliases };
         parser.advance()?;
         parser.document()
     }
 }
 
-struct Parser<'t> {
-    lexer: Lexer<'t>,
+struct DocumentParser<'t> {
+    lexer: GraphqlLexer<'t>,
     /// The next token.
-    token: Token<'t>,
+    token: GraphqlToken<'t>,
     depth_left: usize,
     aliases_left: usize,
 }
 
 type Parsed<T> = Result<T, DocumentError>;
 
-impl<'t> Parser<'t> {
-    fn document(&mut self) -> Parsed<Document<'t>> {
-        let mut document = Document::default();
+impl<'t> DocumentParser<'t> {
+    fn document(&mut self) -> Parsed<GraphqlDocument<'t>> {
+        let mut document = GraphqlDocument::default();
         loop {
             match self.token {
-                Token::End if !document.operations.is_empty() => return Ok(document),
-                Token::Name("fragment") => {
+                GraphqlToken::End if !document.operations.is_empty() => return Ok(document),
+                GraphqlToken::Name("fragment") => {
                     self.advance()?;
                     let fragment = self.fragment()?;
                     if document.fragments.iter().any(|other| other.name == fragment.name) {
@@ -66,17 +67,17 @@ impl<'t> Parser<'t> {
 
     fn operation(&mut self) -> Parsed<Operation<'t>> {
         let kind = match self.token {
-            Token::Punctuator(b'{') => {
+            GraphqlToken::Punctuator(b'{') => {
                 let selections = self.selections()?;
                 return Ok(Operation { kind: OperationKind::Query, name: None, variables: Vec::new(), selections });
             }
-            Token::Name("query") => OperationKind::Query,
-            Token::Name("mutation") => OperationKind::Mutation,
-            Token::Name("subscription") => OperationKind::Subscription,
+            GraphqlToken::Name("query") => OperationKind::Query,
+            GraphqlToken::Name("mutation") => OperationKind::Mutation,
+            GraphqlToken::Name("subscription") => OperationKind::Subscription,
             _ => return Err(self.unexpected("an operation or a fragment")),
         };
         self.advance()?;
-        let name = if let Token::Name(name) = self.token { Some(name) } else { None };
+        let name = if let GraphqlToken::Name(name) = self.token { Some(name) } else { None };
         if name.is_some() {
             self.advance()?;
         }
@@ -124,7 +125,7 @@ impl<'t> Parser<'t> {
         if name == "on" {
             return Err(self.error("a fragment cannot have the name `on`"));
         }
-        if self.token != Token::Name("on") {
+        if self.token != GraphqlToken::Name("on") {
             return Err(self.unexpected("`on`"));
         }
         self.advance()?;
@@ -145,16 +146,16 @@ impl<'t> Parser<'t> {
     }
 
     fn selection(&mut self) -> Parsed<Selection<'t>> {
-        if self.token != Token::Spread {
+        if self.token != GraphqlToken::Spread {
             return self.field().map(Selection::Field);
         }
         self.advance()?;
         let on = match self.token {
-            Token::Name("on") => {
+            GraphqlToken::Name("on") => {
                 self.advance()?;
                 Some(self.name()?)
             }
-            Token::Name(name) => {
+            GraphqlToken::Name(name) => {
                 self.advance()?;
                 self.directives(false)?;
                 return Ok(Selection::Spread(name));
@@ -165,7 +166,7 @@ impl<'t> Parser<'t> {
         Ok(Selection::Inline(InlineFragment { on, selections: self.selections()? }))
     }
 
-    fn field(&mut self) -> Parsed<Field<'t>> {
+    fn field(&mut self) -> Parsed<GraphqlField<'t>> {
         let mut name = self.name()?;
         if self.skip(b':')? {
             self.aliases_left =
@@ -174,8 +175,8 @@ impl<'t> Parser<'t> {
         }
         let arguments = self.arguments(false)?;
         self.directives(false)?;
-        let selections = if self.token == Token::Punctuator(b'{') { self.selections()? } else { Vec::new() };
-        Ok(Field { name, arguments, selections })
+        let selections = if self.token == GraphqlToken::Punctuator(b'{') { self.selections()? } else { Vec::new() };
+        Ok(GraphqlField { name, arguments, selections })
     }
 
     fn arguments(&mut self, is_constant: bool) -> Parsed<Vec<Argument<'t>>> {
@@ -208,13 +209,13 @@ impl<'t> Parser<'t> {
     /// A value; `is_constant`: without variables.
     fn value(&mut self, is_constant: bool) -> Parsed<GraphqlValue<'t>> {
         self.nested(|parser| {
-            let token = std::mem::replace(&mut parser.token, Token::End);
+            let token = std::mem::replace(&mut parser.token, GraphqlToken::End);
             let value = match token {
-                Token::Punctuator(b'$') if !is_constant => {
+                GraphqlToken::Punctuator(b'$') if !is_constant => {
                     parser.advance()?;
                     return Ok(GraphqlValue::Variable(parser.name()?));
                 }
-                Token::Punctuator(b'[') => {
+                GraphqlToken::Punctuator(b'[') => {
                     parser.advance()?;
                     let mut items = Vec::new();
                     while !parser.skip(b']')? {
@@ -222,17 +223,17 @@ impl<'t> Parser<'t> {
                     }
                     return Ok(GraphqlValue::List(items));
                 }
-                Token::Punctuator(b'{') => {
+                GraphqlToken::Punctuator(b'{') => {
                     parser.advance()?;
                     return parser.object(is_constant);
                 }
-                Token::Int(text) => GraphqlValue::Int(text),
-                Token::Float(text) => GraphqlValue::Float(text),
-                Token::Text(text) => GraphqlValue::Text(text),
-                Token::Name("true") => GraphqlValue::Boolean(true),
-                Token::Name("false") => GraphqlValue::Boolean(false),
-                Token::Name("null") => GraphqlValue::Null,
-                Token::Name(name) => GraphqlValue::Enum(name),
+                GraphqlToken::Int(text) => GraphqlValue::Int(text),
+                GraphqlToken::Float(text) => GraphqlValue::Float(text),
+                GraphqlToken::Text(text) => GraphqlValue::Text(text),
+                GraphqlToken::Name("true") => GraphqlValue::Boolean(true),
+                GraphqlToken::Name("false") => GraphqlValue::Boolean(false),
+                GraphqlToken::Name("null") => GraphqlValue::Null,
+                GraphqlToken::Name(name) => GraphqlValue::Enum(name),
                 other => {
                     parser.token = other;
                     return Err(parser.unexpected(if is_constant { "a value without variables" } else { "a value" }));
@@ -274,7 +275,7 @@ impl<'t> Parser<'t> {
 
     /// Whether the next token is this punctuator, which is then read.
     fn skip(&mut self, punctuator: u8) -> Parsed<bool> {
-        let is_next = self.token == Token::Punctuator(punctuator);
+        let is_next = self.token == GraphqlToken::Punctuator(punctuator);
         if is_next {
             self.advance()?;
         }
@@ -289,14 +290,14 @@ impl<'t> Parser<'t> {
     }
 
     fn name(&mut self) -> Parsed<&'t str> {
-        let Token::Name(name) = self.token else { return Err(self.unexpected("a name")) };
+        let GraphqlToken::Name(name) = self.token else { return Err(self.unexpected("a name")) };
         self.advance()?;
         Ok(name)
     }
 
     fn unexpected(&self, expected: &str) -> DocumentError {
         match self.token {
-            Token::End => self.error(&format!("the document ends where {expected} is expected")),
+            GraphqlToken::End => self.error(&format!("the document ends where {expected} is expected")),
             _ => {
                 let found: String = self.lexer.last_text().chars().take(MAX_SHOWN).collect();
                 self.error(&format!("{found:?} is in the place of {expected}"))

@@ -9,8 +9,8 @@ use serde_json::json;
 
 use super::*;
 
-fn parse(text: &str) -> Result<Document<'_>, DocumentError> {
-    Document::parse(text, &DocumentLimits::USUAL)
+fn parse(text: &str) -> Result<GraphqlDocument<'_>, DocumentError> {
+    GraphqlDocument::parse(text, &DocumentLimits::USUAL)
 }
 
 fn checked(text: &str) -> Result<CheckedDocument<'_>, DocumentError> {
@@ -228,8 +228,8 @@ fn ambiguous_requests_are_rejected() {
 }
 
 proptest! {
-    /// Any sequence of pieces of the language ends with a result, and an accepted document has a normalized form that is
-    /// accepted and stays the same.
+    /// Any sequence of pieces of the language has a result, and the normalized form of an accepted document is accepted
+    /// and stays the same.
     #[test]
     fn any_text_has_a_result(pieces in prop::collection::vec(prop::sample::select(PIECES), 0..60)) {
         let text = pieces.concat();

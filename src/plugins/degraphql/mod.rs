@@ -31,7 +31,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use self::routes::{RouteTable, parse_uri};
-use self::variables::Variable;
+use self::variables::RouteVariable;
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::graphql::{CheckedDocument, DocumentLimits};
 use crate::plugin_api::kind::EntityList;
@@ -51,8 +51,8 @@ pub(crate) struct Config {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct RouteConfig {
-    /// The path. A segment that begins with a colon is a variable: `/users/:id`. A route with a literal segment precedes
-    /// one with a variable at the same place.
+    /// The path. A segment that begins with a colon is a variable: `/users/:id`. A route with a literal segment
+    /// precedes one with a variable at the same place.
     uri: String,
     /// A GraphQL document with one operation.
     query: String,
@@ -77,7 +77,7 @@ pub(crate) struct DeGraphql {
 struct Route {
     /// The JSON of the request up to the variables.
     head: Vec<u8>,
-    variables: Vec<Variable>,
+    variables: Vec<RouteVariable>,
 }
 
 impl PluginKind for DeGraphql {
@@ -134,8 +134,8 @@ fn build_route(
     let operation = document.operation(None).map_err(|error| {
         problem("query", error.to_string(), "write one operation, and a route for each further one")
     })?;
-    let variables: Vec<Variable> =
-        operation.variables.iter().map(|variable| Variable::new(variable, &pattern)).collect();
+    let variables: Vec<RouteVariable> =
+        operation.variables.iter().map(|variable| RouteVariable::new(variable, &pattern)).collect();
     let unused = pattern.names().find(|name| operation.variables.iter().all(|variable| variable.name != *name));
     if let Some(name) = unused {
         return Err(problem("uri", format!("the query has no variable {name}"), "add it to the query, or rename it"));

@@ -6,7 +6,7 @@ use http::Method;
 
 /// A path such as `/users/:id`.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct PathPattern(Vec<PatternSegment>);
+pub(super) struct RoutePattern(Vec<PatternSegment>);
 
 #[derive(Debug, PartialEq, Eq)]
 enum PatternSegment {
@@ -15,7 +15,7 @@ enum PatternSegment {
 }
 
 /// Parses the path of a route. The error continues a sentence about it.
-pub(super) fn parse_uri(uri: &str) -> Result<PathPattern, String> {
+pub(super) fn parse_uri(uri: &str) -> Result<RoutePattern, String> {
     let Some(path) = uri.strip_prefix('/') else { return Err("does not begin with a slash".to_owned()) };
     if path.contains(['?', '#', '\0']) || !path.is_ascii() || path.contains(char::is_whitespace) {
         return Err("is not the path of a request".to_owned());
@@ -40,10 +40,10 @@ pub(super) fn parse_uri(uri: &str) -> Result<PathPattern, String> {
             return Err(format!("has more than {MAX_SEGMENTS} segments"));
         }
     }
-    Ok(PathPattern(segments))
+    Ok(RoutePattern(segments))
 }
 
-impl PathPattern {
+impl RoutePattern {
     /// The names of the variables.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         self.0.iter().filter_map(|segment| match segment {
@@ -72,7 +72,7 @@ struct RouteNode {
 
 impl RouteTable {
     /// Adds a route. Returns false if there is one with the same path and method.
-    pub(super) fn add(&mut self, pattern: &PathPattern, method: &Method, route: usize) -> bool {
+    pub(super) fn add(&mut self, pattern: &RoutePattern, method: &Method, route: usize) -> bool {
         let mut node = &mut self.0;
         for segment in &pattern.0 {
             node = match segment {

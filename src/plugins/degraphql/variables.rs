@@ -4,14 +4,14 @@ use http::HeaderMap;
 use percent_encoding::percent_decode_str;
 use serde_json::{Map, Number, Value};
 
-use super::routes::PathPattern;
+use super::routes::RoutePattern;
 use crate::plugin_api::graphql::{TypeReference, VariableDefinition};
 use crate::plugin_api::media_type::MediaType;
 use crate::plugin_api::request_json;
 
 /// A variable of the operation.
 #[derive(Debug)]
-pub(super) struct Variable {
+pub(super) struct RouteVariable {
     name: Box<str>,
     kind: VariableKind,
     /// The segment of the path that has its value.
@@ -28,10 +28,10 @@ enum VariableKind {
     List(Box<VariableKind>),
 }
 
-impl Variable {
-    pub(super) fn new(definition: &VariableDefinition<'_>, pattern: &PathPattern) -> Self {
+impl RouteVariable {
+    pub(super) fn new(definition: &VariableDefinition<'_>, pattern: &RoutePattern) -> Self {
         let segment = pattern.position(definition.name);
-        Variable { name: definition.name.into(), kind: VariableKind::of(&definition.kind), segment }
+        RouteVariable { name: definition.name.into(), kind: VariableKind::of(&definition.kind), segment }
     }
 }
 
@@ -75,7 +75,7 @@ impl VariableKind {
 
 /// The values of the variables that the request has. `None` if a segment of the path is not UTF-8.
 pub(super) fn collect(
-    variables: &[Variable],
+    variables: &[RouteVariable],
     segments: &[&str],
     query: Option<&str>,
     mut body: Option<Map<String, Value>>,
@@ -83,7 +83,7 @@ pub(super) fn collect(
 ) -> Option<Map<String, Value>> {
     let mut from_query = query.filter(|_| !variables.is_empty()).map(request_json::query).unwrap_or_default();
     let mut values = Map::new();
-    for Variable { name, kind, segment } in variables {
+    for RouteVariable { name, kind, segment } in variables {
         let value = if let Some(segment) = segment.and_then(|index| segments.get(index)) {
             Some(kind.value(percent_decode_str(segment).decode_utf8().ok()?.into_owned()))
         } else if let Some(value) = from_query.remove(&**name) {

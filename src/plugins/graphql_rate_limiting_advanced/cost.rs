@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::config::MAX_COST;
 use super::schema::{PricedArgument, PricedSchema, TypeIndex};
-use crate::plugin_api::graphql::{CheckedDocument, Field, GraphqlValue, Operation, Selection};
+use crate::plugin_api::graphql::{CheckedDocument, GraphqlField, GraphqlValue, Operation, Selection};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -82,7 +82,7 @@ impl Calculation<'_, '_> {
         Ok(cost)
     }
 
-    fn field(&mut self, field: &Field<'_>, kind: Option<TypeIndex>) -> Result<f64, UnknownCost> {
+    fn field(&mut self, field: &GraphqlField<'_>, kind: Option<TypeIndex>) -> Result<f64, UnknownCost> {
         let priced = self.schema.zip(kind).and_then(|(schema, kind)| schema.field(kind, field.name));
         let selections = self.selections(&field.selections, priced.and_then(|priced| priced.kind))?;
         let costs = priced.map_or(&[][..], |priced| &priced.costs);
@@ -107,7 +107,7 @@ impl Calculation<'_, '_> {
     }
 
     /// The value of an argument; `None` if it is not given and has no default.
-    fn argument(&self, field: &Field<'_>, argument: &PricedArgument) -> Result<Option<f64>, UnknownCost> {
+    fn argument(&self, field: &GraphqlField<'_>, argument: &PricedArgument) -> Result<Option<f64>, UnknownCost> {
         let unknown = || UnknownCost { argument: argument.name.to_string() };
         let given = field.arguments.iter().find(|given| *given.name == *argument.name).map(|given| &given.value);
         let number = match given {

@@ -23,8 +23,8 @@
 //! the values of `mul_arguments`. Of an argument that is a list, the length counts, and one that is neither given nor
 //! has a default does not count. `@skip` and `@include` do not count either: fields that may be left out are paid for.
 //!
-//! An entry can also be a KongCustomEntity of the type `graphql_ratelimiting_advanced_cost_decoration` whose `parentRef`
-//! is the KongPlugin. The types of fields are read from the server by introspection, at most once in five minutes. An
+//! An entry can also be a KongCustomEntity of the type `graphql_ratelimiting_advanced_cost_decoration` whose
+//! `parentRef` is the KongPlugin. The types of fields are read from the server by introspection, at most once in five minutes. An
 //! entry for a field of an interface is also one for the same field of the types that implement it, and the reverse,
 //! unless these have entries of their own.
 //!

@@ -141,7 +141,7 @@ impl PricedCost {
     }
 }
 
-/// What is asked of the server (GraphQL specification, section 4). Types of fields have up to seven wrappers.
+/// The introspection query (GraphQL specification, section 4). Types of fields have up to seven wrappers.
 pub(super) const QUERY: &str = "query { __schema { queryType { name } mutationType { name } subscriptionType { name } \
     types { name possibleTypes { name } fields(includeDeprecated: true) { name args { name defaultValue } \
     type { ...Wrapped } } } } } fragment Wrapped on __Type { name ofType { name ofType { name ofType { name \

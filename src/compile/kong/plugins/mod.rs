@@ -79,7 +79,7 @@ pub(in crate::compile) struct Plugins {
 /// What an update changed.
 #[derive(Debug, Default)]
 pub(in crate::compile) struct PluginUpdate {
-    /// Plugins whose verdict must be updated.
+    /// Plugins and KongCustomEntities whose verdict must be updated.
     pub verdicts_to_update: BTreeSet<ObjectId>,
     /// Routes and Ingresses whose chains changed.
     pub routes_to_update: Changes,
@@ -164,11 +164,6 @@ impl Plugins {
         self.entity_parents.with_parents(store, changes)
     }
 
-    /// The verdict on a KongCustomEntity.
-    pub(in crate::compile) fn entity_verdict(&self, cx: CompileContext<'_>, key: &ObjectKey) -> Option<Verdict> {
-        custom_entities::verdict(cx, key, |plugin| self.plugins.get(plugin)?.entities.get(key).cloned())
-    }
-
     /// Rebuilds the touched plugins. `reattached` are the routes that a change of Gateways or ListenerSets affects.
     pub(in crate::compile) fn update(
         &mut self,
@@ -239,6 +234,7 @@ impl Plugins {
         for id in &affected_plugins {
             self.update_referrers(cx, parents, id, &mut routes_to_update, &mut subjects_to_update);
         }
+        verdicts_to_update.extend(touched.iter().filter(|id| id.kind == Kind::KongCustomEntity).cloned());
         for referrers in touched.iter().filter_map(|id| self.referrers.get(id)) {
             let subjects = referrers.subjects_on_all_routes();
             subjects_to_update.extend(subjects.map(|(kind, key)| ObjectId::new(kind, key.clone())));
@@ -341,15 +337,21 @@ impl Plugins {
         self.naming_consumers.iter().filter(move |_| is_touched)
     }
 
-    /// The verdict on an object that configures a plugin. `consumers`: the consumers that requests are compared with.
+    /// The verdict on an object that configures a plugin, or is a part of its configuration. `consumers`: the consumers
+    /// that requests are compared with.
     pub(in crate::compile) fn verdict(
         &self,
-        store: &Store,
+        cx: CompileContext<'_>,
         consumers: &ConsumerDirectory,
         id: &ObjectId,
     ) -> Option<Verdict> {
+        if id.kind == Kind::KongCustomEntity {
+            return custom_entities::verdict(cx, &id.key, |plugin| {
+                self.plugins.get(plugin)?.entities.get(&id.key).cloned()
+            });
+        }
         let compiled = self.plugins.get(id)?;
-        Some(verdict::build(store, id, compiled, self.referrers.get(id)?, &self.global_plugins, consumers))
+        Some(verdict::build(cx.store, id, compiled, self.referrers.get(id)?, &self.global_plugins, consumers))
     }
 }
 
