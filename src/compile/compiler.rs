@@ -143,6 +143,7 @@ impl Compiler {
         self.verdicts
             .begin(OversizedVerdicts::new(cx, |kind, meta| kong::verdict_updates::is_size_unreported(cx, kind, meta)));
         let changes = &*self.with_vault_users(cx.store, changes);
+        let changes = &*self.plugins.with_entity_parents(cx.store, changes);
         let mut run = CompileRun { records_planned: self.records_planned(cx.store), ..CompileRun::default() };
         let mut touched = self.affected.find(cx.store, changes);
         for key in keys_of_kind(changes, Kind::Secret) {
@@ -262,7 +263,7 @@ impl Compiler {
         plugins_to_update.extend(self.plugins.naming_touched_consumers(touched).cloned());
         let consumers = self.consumers.directory();
         for id in plugins_to_update {
-            let verdict = self.plugins.verdict(cx.store, &consumers, &id);
+            let verdict = self.plugins.verdict(cx, &consumers, &id);
             self.verdicts.set(id, verdict);
         }
 

@@ -19,8 +19,8 @@ pub(super) enum FirstListWait {
 impl FirstListWait {
     pub(super) fn of(kind: Kind) -> FirstListWait {
         match kind {
-            // They are read only to report that they have no effect, or need none.
-            Kind::KongLicense | Kind::KongCustomEntity => FirstListWait::None,
+            // It is read only to report that it is not needed.
+            Kind::KongLicense => FirstListWait::None,
             _ if !kind.is_served() => FirstListWait::None,
             // A global plugin protects routes that do not refer to it.
             Kind::GatewayClass
@@ -28,7 +28,9 @@ impl FirstListWait {
             | Kind::ListenerSet
             | Kind::HttpRoute
             | Kind::GrpcRoute
-            | Kind::KongClusterPlugin => FirstListWait::Unlimited,
+            | Kind::KongClusterPlugin
+            // Nothing refers to an entity with the cost of requests, which would be served without it.
+            | Kind::KongCustomEntity => FirstListWait::Unlimited,
             // A policy without its authorities sends no requests, and a listener without them accepts no clients.
             Kind::ClusterTrustBundle => FirstListWait::Limited,
             _ if kind.family() == KindFamily::Kubernetes => FirstListWait::Unlimited,
@@ -51,6 +53,7 @@ mod tests {
         for (kind, expected) in [
             (Kind::HttpRoute, FirstListWait::Unlimited),
             (Kind::KongClusterPlugin, FirstListWait::Unlimited),
+            (Kind::KongCustomEntity, FirstListWait::Unlimited),
             (Kind::BackendTlsPolicy, FirstListWait::Limited),
             (Kind::ClusterTrustBundle, FirstListWait::Limited),
             (Kind::KongPlugin, FirstListWait::Limited),

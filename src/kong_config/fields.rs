@@ -93,6 +93,10 @@ impl<'f> EntityFields<'f> {
     }
 
     /// The value of a field, which counts as read. Null is the same as no value.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.values.get(name).is_some_and(|value| !value.is_null())
+    }
+
     pub(super) fn value(&mut self, name: &'static str) -> Option<Value> {
         self.known.insert(name);
         self.values.shift_remove(name).filter(|value| !value.is_null())

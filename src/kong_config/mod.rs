@@ -10,6 +10,8 @@
 
 mod certificates;
 mod consumers;
+mod custom_entities;
+mod entity_types;
 mod environment;
 mod fields;
 mod host_header;
@@ -80,8 +82,15 @@ fn translate_entities(
         routes.push(routes::plan(route, position, &context, &mut names));
     }
     let mut consumers = consumers::plan(&mut model, &index, hashed_passwords, settings, &mut names);
-    let mut scopes = PluginScopes { services: &mut services, routes: &mut routes, consumers: &mut consumers };
+    let mut entities = custom_entities::plan(std::mem::take(&mut model.custom_entities), &index);
+    let mut scopes = PluginScopes {
+        services: &mut services,
+        routes: &mut routes,
+        consumers: &mut consumers,
+        entities: &mut entities,
+    };
     let plugins = plugins::plan(std::mem::take(&mut model.plugins), &index, &mut scopes, settings, &mut names);
+    entities.reject_unused(findings);
 
     let without_service = routes.iter().find(|route| route.service.is_none() && route.draft.is_some());
     let no_service = without_service.and_then(|route| route.draft.as_ref()).map(|draft| {

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use serde_json::{Map, Value};
 
+use super::entity_types::{ENTITY_TYPES, EntityType};
 use super::fields::{EntityFields, EntityReference, FileFindings, type_name};
 
 /// Entities of every kind, in the order of the file, each with its fields that are still to be read.
@@ -23,6 +24,7 @@ pub(super) struct Model<'f> {
     pub(super) certificates: Vec<Entity<'f>>,
     pub(super) snis: Vec<Entity<'f>>,
     pub(super) authorities: Vec<Entity<'f>>,
+    pub(super) custom_entities: Vec<(&'static EntityType, Entity<'f>)>,
 }
 
 /// The format of the file. Before 3.0, paths with special characters are regular expressions.
@@ -182,6 +184,13 @@ pub(super) fn read(value: Value, findings: &FileFindings) -> (Model<'_>, EntityI
     model.snis.extend(root.entities("snis", None).into_iter().map(unnested));
     model.authorities.extend(root.entities("ca_certificates", None).into_iter().map(unnested));
     model.plugins.extend(root.entities("plugins", defaults_of("plugin")).into_iter().map(unnested));
+    for kind in &ENTITY_TYPES {
+        let entities = root.entities(kind.name, None).into_iter().map(unnested);
+        model.custom_entities.extend(entities.map(|entity| (kind, entity)));
+    }
+    for fields in root.entities("custom_entities", None) {
+        model.add_custom_entity(fields);
+    }
     for (name, what) in [("vaults", "vaults"), ("licenses", "licenses"), ("filter_chains", "WebAssembly filters")] {
         for fields in root.entities(name, None) {
             findings.leave_out(fields.path, format!("{what} are not supported"), "remove it");
@@ -271,6 +280,23 @@ impl<'f> Model<'f> {
         }
         self.add_plugins(&mut consumer, &parents);
         self.consumers.push(consumer);
+    }
+
+    /// An entity with its type and its fields.
+    fn add_custom_entity(&mut self, mut entity: EntityFields<'f>) {
+        let (path, findings) = (entity.path.clone(), entity.findings);
+        let (kind, fields) = (entity.text("type"), entity.object("fields").unwrap_or_default());
+        entity.finish();
+        match ENTITY_TYPES.iter().find(|known| Some(known.name) == kind.as_deref()) {
+            Some(kind) => {
+                let fields = EntityFields::new(format!("{path}.fields"), Value::Object(fields), None, findings);
+                self.custom_entities.push((kind, unnested(fields)));
+            }
+            None => {
+                let remedy = format!("use one of {}", ENTITY_TYPES.map(|known| known.name).join(", "));
+                findings.reject(format!("{path}.type"), "entities of this type are not supported", remedy);
+            }
+        }
     }
 
     fn add_group(&mut self, fields: EntityFields<'f>) {

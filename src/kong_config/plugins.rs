@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use serde_json::{Value, json};
 
 use super::consumers::ConsumerPlans;
+use super::custom_entities::CustomEntities;
 use super::model::{Entity, EntityIndex, EntityKind};
 use super::names::Names;
 use super::objects::Draft;
@@ -18,6 +19,8 @@ pub(super) struct PluginScopes<'a> {
     pub(super) services: &'a mut [ServicePlan],
     pub(super) routes: &'a mut [ConvertedRoute],
     pub(super) consumers: &'a mut ConsumerPlans,
+    /// What plugins get in addition to their configurations.
+    pub(super) entities: &'a mut CustomEntities,
 }
 
 /// The positions of the entities that a plugin belongs to.
@@ -103,7 +106,11 @@ fn plan_plugin(
     plugin.fields.value("condition").into_iter().for_each(|_| {
         findings.reject(format!("{path}.condition"), "conditions of plugins are not supported", "remove it");
     });
-    if let Some(config) = plugin.fields.object("config") {
+    let config = plugin.fields.object("config");
+    let (is_set, mut config) = (config.is_some(), config.unwrap_or_default());
+    let service = scope.service.or_else(|| scopes.routes[scope.route?].service);
+    scopes.entities.add_to(&mut config, &kind, service);
+    if is_set || !config.is_empty() {
         draft.fields.insert("config".to_owned(), Value::Object(config));
     }
     plugin.fields.finish();

@@ -313,3 +313,39 @@ fn hashed_passwords_are_left_out() {
     let (objects, notes) = objects(file);
     assert!(!objects.keys().any(|key| key.starts_with("Secret")) && notes.len() == 1, "{notes:?}");
 }
+
+// docs/kong-compatibility.md, 1.11
+#[test]
+fn entities_of_plugins_become_parts_of_their_configurations() {
+    let route = |uri: &str| json!({"uri": uri, "query": "{ me }"});
+    let of = |service: &str, uri: &str| json!({"service": {"name": service}, "uri": uri, "query": "{ me }"});
+    let file = with(json!({
+        "services": [
+            {"name": "films", "host": "a.example", "plugins": [{"name": "degraphql"}, {"name": "graphql-rate-limiting-advanced"}]},
+            {"name": "users", "host": "b.example", "routes": [
+                {"name": "r", "paths": ["/r"], "plugins": [{"name": "degraphql", "config": {"routes": [route("/own")]}}]},
+            ]},
+        ],
+        "degraphql_routes": [of("films", "/films"), {"id": "1", "uri": "/all", "query": "{ me }"}],
+        "graphql_ratelimiting_advanced_cost_decoration": [{"service": "films", "type_path": "Query.a", "mul_constant": 2}],
+        "custom_entities": [{"type": "degraphql_routes", "fields": of("users", "/users")}],
+    }));
+    let (objects, _) = objects(file);
+    let config = |name: &str| &objects[&format!("KongPlugin/{name}")]["config"];
+    assert_eq!(*config("films-degraphql"), json!({"routes": [route("/films"), route("/all")]}));
+    assert_eq!(*config("r-degraphql"), json!({"routes": [route("/own"), route("/all"), route("/users")]}));
+    let costs = json!({"costs": [{"type_path": "Query.a", "mul_constant": 2}]});
+    assert_eq!(*config("films-graphql-rate-limiting-advanced"), costs);
+    for (entities, message) in [
+        (
+            json!({"services": [{"name": "a", "host": "b"}], "degraphql_routes": [of("a", "/")]}),
+            "degraphql_routes[0]: no plugin degraphql is attached to the service or to a route of it",
+        ),
+        (json!({"degraphql_routes": [of("a", "/")]}), "degraphql_routes[0].service"),
+        (json!({"custom_entities": [{"type": "x", "fields": {}}]}), "custom_entities[0].type: entities of this type"),
+        (json!({"plugins": [{"name": "degraphql"}], "degraphql_routes": [{"url": "/"}]}), "degraphql_routes[0].url"),
+    ] {
+        let problems = rejections(with(entities));
+        assert!(problems.iter().any(|problem| problem.starts_with(message)), "{message}: {problems:?}");
+    }
+}

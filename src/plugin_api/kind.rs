@@ -31,6 +31,8 @@ pub trait PluginKind: Send + Sync + 'static {
     const SCOPES: Scopes = Scopes::ALL;
     /// Default of `protocols` in a KongPlugin.
     const PROTOCOLS: &'static [&'static str] = HTTP_FAMILY;
+    /// The list in the configuration to which KongCustomEntities add elements.
+    const ENTITIES: Option<&'static EntityList> = None;
     /// The type rejects unknown fields and has a default for every optional one. Its doc comments become the reference
     /// page.
     type Config: DeserializeOwned + JsonSchema;
@@ -39,6 +41,16 @@ pub trait PluginKind: Send + Sync + 'static {
     /// Validates the configuration and prepares everything that does not depend on a request. Diagnostics name a path
     /// below `config`.
     fn build(config: Self::Config, cx: &BuildCx<'_>) -> Result<Self::Plugin, Vec<Diagnostic>>;
+}
+
+/// A list in the configuration of a plugin. The fields of each KongCustomEntity of the plugin become an element, after
+/// those of the configuration. Diagnostics of [`PluginKind::build`] about an element name its index.
+#[derive(Clone, Copy, Debug)]
+pub struct EntityList {
+    /// The values of `spec.type`.
+    pub types: &'static [&'static str],
+    /// The name of the list.
+    pub field: &'static str,
 }
 
 /// The names of all protocols that requests use, as in `protocols`.
@@ -171,6 +183,7 @@ pub trait AnyPluginKind: Send + Sync {
     fn fails_closed(&self) -> bool;
     fn scopes(&self) -> Scopes;
     fn protocols(&self) -> &'static [&'static str];
+    fn entities(&self) -> Option<&'static EntityList>;
     fn schema(&self) -> Schema;
     /// Fields that are null in the configuration count as unset.
     fn build(&self, config: &Value, cx: &BuildCx<'_>) -> Result<Arc<dyn Plugin>, Vec<Diagnostic>>;
@@ -206,6 +219,10 @@ impl<K: PluginKind> AnyPluginKind for RegisteredKind<K> {
 
     fn protocols(&self) -> &'static [&'static str] {
         K::PROTOCOLS
+    }
+
+    fn entities(&self) -> Option<&'static EntityList> {
+        K::ENTITIES
     }
 
     fn schema(&self) -> Schema {

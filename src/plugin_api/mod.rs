@@ -34,6 +34,7 @@ pub mod endpoint_timeouts;
 pub mod factory;
 pub mod fields;
 pub mod form_body;
+pub mod graphql;
 pub mod grpc;
 pub mod header_spoofing;
 pub mod idle_connections;

@@ -13,9 +13,12 @@ mod compression;
 mod correlation_id;
 mod cors;
 mod datadog;
+mod degraphql;
 mod error_pages;
 pub mod file_log;
 mod forward_auth;
+mod graphql_proxy_cache_advanced;
+mod graphql_rate_limiting_advanced;
 mod grpc_gateway;
 mod grpc_web;
 mod header_cert_auth;
@@ -92,9 +95,12 @@ const KINDS: &[&dyn AnyPluginKind] = &[
     &RegisteredKind::<correlation_id::CorrelationId>::NEW,
     &RegisteredKind::<cors::CorsPlugin>::NEW,
     &RegisteredKind::<datadog::Datadog>::NEW,
+    &RegisteredKind::<degraphql::DeGraphql>::NEW,
     &RegisteredKind::<error_pages::ErrorPages>::NEW,
     &RegisteredKind::<file_log::FileLog>::NEW,
     &RegisteredKind::<forward_auth::ForwardAuth>::NEW,
+    &RegisteredKind::<graphql_proxy_cache_advanced::GraphqlProxyCache>::NEW,
+    &RegisteredKind::<graphql_rate_limiting_advanced::GraphqlRateLimiting>::NEW,
     &RegisteredKind::<grpc_gateway::GrpcGateway>::NEW,
     &RegisteredKind::<grpc_web::GrpcWeb>::NEW,
     &RegisteredKind::<header_cert_auth::HeaderCertAuth>::NEW,

@@ -397,3 +397,93 @@ fn class_and_plugins_annotations(random: &mut fastrand::Rng) -> Value {
 
 const NAMESPACES: &[&str] = &["a", "b"];
 const CLASSES: &[&str] = &["portico", "portico", "second", "other"];
+
+/// A route of `degraphql` or a cost, for the plugin `api`.
+fn entity(name: &str, kind: &str, spec: &Value) -> AnyObject {
+    let mut all = json!({"controllerName": "portico", "type": kind, "parentRef": {"name": "api"}});
+    all.as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
+    let created = format!("2026-01-0{}T00:00:00Z", 1 + name.len());
+    let metadata = json!({"namespace": "a", "name": name, "creationTimestamp": created});
+    parse(Kind::KongCustomEntity, json!({"metadata": metadata, "spec": all}))
+}
+
+// docs/kong-compatibility.md, 1.11
+#[test]
+fn entities_change_the_plugin_that_they_name() {
+    let mut harness =
+        CompilerHarness::new(AddressProvider::Pool(GatewayAddressPool::loopback(vec![])), AddressState::default());
+    harness.apply(Batch { upserts: initial_objects(), removes: vec![] });
+    let put = |object| Batch { upserts: vec![object], removes: vec![] };
+    let remove =
+        |kind, name: &str| Batch { upserts: vec![], removes: vec![ObjectId::new(kind, ObjectKey::new("a", name))] };
+    let plugin = |kind: &str| {
+        let metadata = json!({"namespace": "a", "name": "api"});
+        put(parse(Kind::KongPlugin, json!({"metadata": metadata, "plugin": kind, "config": {}})))
+    };
+    let route = |name: &str, uri: &str| {
+        put(entity(name, "degraphql_routes", &json!({"fields": {"uri": uri, "query": "{ me }"}})))
+    };
+    let state_of = |harness: &CompilerHarness, kind: Kind, name: &str| {
+        let id = ObjectId::new(kind, ObjectKey::new("a", name));
+        let verdict = harness.compiler.verdicts().get(&id);
+        let conditions = verdict.into_iter().flat_map(|verdict| &verdict.conditions);
+        let texts = conditions.flat_map(|condition| &condition.diagnostics).map(ToString::to_string);
+        texts.collect::<Vec<_>>().join(" ")
+    };
+    let entity_kind = Kind::KongCustomEntity;
+    for (description, edit, name, problem) in [
+        ("no plugin", route("a", "/a"), "a", "KongPlugin"),
+        ("the plugin", plugin("degraphql"), "a", ""),
+        ("a second entity", route("bb", "/b"), "bb", ""),
+        ("the same path, and younger", route("ccc", "/a"), "ccc", "spec.fields.uri: another route"),
+        ("no error of others", route("bb", "/b"), "a", ""),
+        ("the older one is removed", remove(entity_kind, "a"), "ccc", ""),
+        ("an unknown field", put(entity("bb", "degraphql_routes", &json!({"fields": {"url": "/"}}))), "bb", "url"),
+        ("another type", put(entity("bb", "keyrings", &json!({"fields": {}}))), "bb", "spec.type: entities of type"),
+        (
+            "a cost for another plugin",
+            put(entity("bb", "graphql_ratelimiting_cost_decoration", &json!({"fields": {}}))),
+            "bb",
+            "configures degraphql, which has no such entities",
+        ),
+        (
+            "a plugin of another namespace",
+            put(entity(
+                "bb",
+                "degraphql_routes",
+                &json!({"fields": {}, "parentRef": {"name": "api", "namespace": "b"}}),
+            )),
+            "bb",
+            "no ReferenceGrant",
+        ),
+        (
+            "a plugin of all namespaces",
+            put(entity(
+                "bb",
+                "degraphql_routes",
+                &json!({"fields": {}, "parentRef": {"name": "api", "kind": "KongClusterPlugin"}}),
+            )),
+            "bb",
+            "only a KongPlugin can be the parent",
+        ),
+        (
+            "no parent",
+            put(entity("bb", "degraphql_routes", &json!({"fields": {}, "parentRef": null}))),
+            "bb",
+            "is missing",
+        ),
+        ("another plugin", plugin("key-auth"), "ccc", "has no such entities"),
+        ("the plugin again", plugin("degraphql"), "ccc", ""),
+        ("the plugin is removed", remove(Kind::KongPlugin, "api"), "ccc", "KongPlugin"),
+    ] {
+        harness.apply(edit);
+        let found = state_of(&harness, entity_kind, name);
+        assert!(found.contains(problem) && found.is_empty() == problem.is_empty(), "{description}: {found}");
+        assert_eq!(harness.describe_state(), harness.recompiled().describe_state(), "{description}");
+    }
+    // The plugin itself has no error because of its entities.
+    harness.apply(plugin("degraphql"));
+    harness.apply(put(entity("bb", "degraphql_routes", &json!({"fields": {"uri": 7}}))));
+    let found = state_of(&harness, Kind::KongPlugin, "api");
+    assert!(!found.contains("config"), "{found}");
+}

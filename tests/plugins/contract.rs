@@ -74,6 +74,7 @@ const EXPECTED_KINDS: &[ExpectedKind] = &[
     expected("cors", 2000, Phases::ACCESS_AND_RESPONSE).without_consumers_and_groups(),
     expected("session", 1900, Phases::ACCESS_AND_RESPONSE).failing_closed().without_consumers_and_groups(),
     expected("jwt", 1450, Phases::ACCESS).failing_closed().without_consumers_and_groups(),
+    expected("degraphql", 1500, Phases::ACCESS).failing_closed().without_consumers_and_groups(),
     expected("oauth2", 1400, Phases::ACCESS).failing_closed().without_consumers_and_groups(),
     expected("key-auth", 1250, Phases::ACCESS).failing_closed().without_consumers_and_groups(),
     expected("ldap-auth", 1200, Phases::ACCESS).failing_closed().without_consumers_and_groups(),
@@ -96,6 +97,7 @@ const EXPECTED_KINDS: &[ExpectedKind] = &[
     expected("oas-validation", 840, Phases::ACCESS_AND_RESPONSE).failing_closed(),
     expected("rate-limiting-advanced", 910, Phases::ACCESS).failing_closed(),
     expected("usage-plan", 909, Phases::ACCESS).failing_closed(),
+    expected("graphql-rate-limiting-advanced", 902, Phases::ACCESS).failing_closed(),
     expected("response-ratelimiting", 900, Phases::ACCESS_AND_RESPONSE).failing_closed(),
     expected("jq", 811, Phases::ACCESS_AND_RESPONSE).failing_closed(),
     expected("request-transformer-advanced", 802, Phases::ACCESS),
@@ -107,6 +109,7 @@ const EXPECTED_KINDS: &[ExpectedKind] = &[
     expected("standard-webhooks", 760, Phases::ACCESS).failing_closed().without_consumers(),
     expected("proxy-cache", 100, Phases::BEFORE_FORWARD),
     expected("proxy-cache-advanced", 100, Phases::BEFORE_FORWARD),
+    expected("graphql-proxy-cache-advanced", 99, Phases { before_forward: true, ..Phases::ACCESS }),
     expected("upstream-timeout", 400, Phases::ACCESS),
     expected("prometheus", 13, Phases::LOG).with_protocols(ALL_PROTOCOLS),
     expected("http-log", 12, Phases::LOG),
@@ -169,7 +172,7 @@ fn minimal_config(kind: &dyn AnyPluginKind) -> Value {
             json!({"ldap_host": "ldap.example", "base_dn": "ou=users,dc=example", "attribute": "uid"})
         }
         "rate-limiting" => json!({"minute": 5}),
-        "rate-limiting-advanced" => json!({"limit": [5], "window_size": [60]}),
+        "rate-limiting-advanced" | "graphql-rate-limiting-advanced" => json!({"limit": [5], "window_size": [60]}),
         "redirect" => json!({"location": "https://shop.example"}),
         "response-ratelimiting" => json!({"limits": {"videos": {"minute": 5}}}),
         "soap" => json!({"operation": "GetPrice"}),
@@ -454,6 +457,18 @@ fn configurations_that_kong_rejects(kind: &str) -> Vec<(Value, &'static str)> {
             (json!({"strategy": "memory", "response_code": [206]}), "config.response_code[0]"),
             (json!({"strategy": "memory", "request_method": ["TRACE"]}), "config.request_method[0]"),
             (json!({"strategy": "memory", "cache_ttl": 0}), "config.cache_ttl"),
+        ],
+        "degraphql" => vec![
+            (json!({"graphql_server_path": "graphql"}), "config.graphql_server_path"),
+            (json!({"routes": [{"uri": "/", "query": "{"}]}), "config.routes[0].query"),
+        ],
+        "graphql-proxy-cache-advanced" => {
+            vec![(json!({"cache_ttl": 0}), "config.cache_ttl"), (json!({"strategy": "redis"}), "config.strategy")]
+        }
+        "graphql-rate-limiting-advanced" => vec![
+            (json!({}), "config.limit"),
+            (json!({"limit": [5], "window_size": [60], "strategy": "cluster"}), "config.strategy"),
+            (json!({"limit": [5], "window_size": [60], "score_factor": 0}), "config.score_factor"),
         ],
         "rate-limiting-advanced" => vec![
             (json!({}), "config.limit"),
@@ -846,6 +861,7 @@ fn changed_heads(name: &str) -> ChangedHeads {
             (config, None, Some("x-second"))
         }
         "soap" => (json!({"operation": "GetPrice"}), Some("soapaction"), None),
+        "degraphql" => (json!({"routes": [{"uri": "/", "query": "{ me }"}]}), Some("content-type"), None),
         "mocking" => (json!({"api_specification": API}), None, Some("x-kong-mocking-plugin")),
         "grpc-gateway" => (json!({"proto": PROTO}), None, Some("access-control-allow-origin")),
         "grpc-web" => (json!({}), None, Some("access-control-allow-origin")),
@@ -866,6 +882,8 @@ fn changed_heads(name: &str) -> ChangedHeads {
         | "compression"
         | "error-pages"
         | "forward-auth"
+        | "graphql-proxy-cache-advanced"
+        | "graphql-rate-limiting-advanced"
         | "http-log"
         | "identity-keys"
         | "injection-protection"

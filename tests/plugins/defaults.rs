@@ -302,6 +302,18 @@ fn kong_defaults(plugin: &str) -> Value {
             "hide_client_headers": false, "error_code": 429, "error_message": "API rate limit exceeded",
             "sync_rate": -1.0,
         })),
+        "degraphql" => json!({"graphql_server_path": "/graphql"}),
+        // The strategy is `cluster` in Kong, which needs a database.
+        "graphql-rate-limiting-advanced" => with_redis(json!({
+            "limit": [], "window_size": [], "window_type": "sliding", "identifier": "consumer", "namespace": null,
+            "strategy": "local", "sync_rate": null, "dictionary_name": "kong_rate_limiting_counters",
+            "hide_client_headers": false, "cost_strategy": "default", "max_cost": 0.0, "score_factor": 1.0,
+            "pass_all_downstream_headers": false,
+        })),
+        "graphql-proxy-cache-advanced" => json!({
+            "strategy": "memory", "cache_ttl": 300, "vary_headers": [], "bypass_on_err": false, "memory": null,
+            "memory.dictionary_name": "kong_db_cache",
+        }),
         "rate-limiting-advanced" => with_redis(json!({
             "limit": [], "window_size": [], "window_type": "sliding", "identifier": "consumer",
             "compound_identifier": [], "header_name": null, "path": null, "namespace": null, "strategy": "local",
@@ -472,9 +484,16 @@ fn with_queue(mut fields: Value) -> Value {
 }
 
 /// Top-level fields that Kong 3.10 does not have, each after the name of its plugin.
-const NOT_IN_KONG_3_10: [&str; 25] = [
+const NOT_IN_KONG_3_10: [&str; 32] = [
     "basic-auth brute_force_protection",
     "basic-auth identity_realms",
+    "degraphql routes",
+    "graphql-proxy-cache-advanced max_body_size",
+    "graphql-rate-limiting-advanced costs",
+    "graphql-rate-limiting-advanced introspection_headers",
+    "graphql-rate-limiting-advanced introspection_ssl_verify",
+    "graphql-rate-limiting-advanced introspection_timeout",
+    "graphql-rate-limiting-advanced introspection_url",
     "header-cert-auth crls",
     "http-log ssl_verify",
     "jwt jwks",

@@ -31,6 +31,7 @@ mod field_policy;
 mod filters;
 mod frames;
 mod functions;
+mod graphql;
 mod grpc;
 mod grpc_checks;
 mod grpc_transcoding;

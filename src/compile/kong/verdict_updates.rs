@@ -28,12 +28,13 @@ pub(in crate::compile) fn verdict(cx: CompileContext<'_>, id: &ObjectId, is_used
         | Kind::KongClusterPlugin
         | Kind::KongConsumer
         | Kind::KongConsumerGroup
+        | Kind::KongCustomEntity
         | Kind::KongUpstreamPolicy
         | Kind::KongIngress
         | Kind::TcpIngress
         | Kind::UdpIngress => VerdictSource::OwnStep,
         Kind::KongVault => VerdictSource::Known(vaults::verdict(cx, &id.key)),
-        Kind::KongCustomEntity | Kind::KongLicense => VerdictSource::Known(unserved_kinds::verdict(cx, id)),
+        Kind::KongLicense => VerdictSource::Known(unserved_kinds::verdict(cx, id)),
         Kind::KongServiceFacade => {
             let facade = cx.store.kong_service_facades.get(&id.key);
             VerdictSource::Known(facade.map(|facade| service_notes::facade_verdict(cx, facade, is_used)))

@@ -173,6 +173,13 @@ impl ActiveLimit {
         u64::try_from(wait).unwrap_or(u64::MAX)
     }
 
+    /// Until a request that takes this amount is admitted. An amount above the limit is never admitted: then this is
+    /// the time until nothing is counted.
+    pub fn wait_ms_for(&self, counts: LimitUse, amount: u64) -> u64 {
+        let missing = amount.saturating_sub(1).min(self.max.saturating_sub(1));
+        ActiveLimit { max: self.max - missing, ..*self }.wait_ms(counts)
+    }
+
     /// Until the counts have no effect any more, in seconds.
     pub fn expires_in(&self) -> u64 {
         match self.kind {

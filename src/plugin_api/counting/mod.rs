@@ -12,6 +12,9 @@ mod identifier;
 mod limit_rule;
 mod limit_store;
 mod period;
+mod rate_headers;
+mod rate_store;
+mod rate_windows;
 mod server_limits;
 mod sync;
 mod table;
@@ -23,6 +26,11 @@ pub use identifier::{LimitBy, LimitIdentifier};
 pub use limit_rule::{ActiveLimit, LimitDecision, LimitKind, LimitRule, LimitUse, WindowLength};
 pub use limit_store::LimitStore;
 pub use period::{Period, Window, unix_second};
+pub use rate_headers::{RateHeaders, retry_seconds};
+pub use rate_store::{CountStrategy, RateStore};
+pub use rate_windows::{
+    MAX_WINDOW_SECONDS, NEVER_SYNCED, WindowType, check_counter_namespace, read_windows, synced_strategy,
+};
 pub use server_limits::count_at_server;
 pub use sync::{CounterSync, SyncedCounters};
 pub use table::{CounterKey, CounterOwner, CounterTable, TableCounters};

@@ -18,6 +18,7 @@ use super::store::{
     CacheKey, CacheStore, Flight, FlightGuard, Generation, Partition, Reservation, StoredResponse, head_bytes,
 };
 use super::{kong, rfc9111};
+use crate::plugin_api::consumers::Sha256Digest;
 use crate::plugin_api::context::ResponseHeaders;
 use crate::plugin_api::{AccessOutcome, AfterForwardCx, BeforeForwardCx, ChangedFields, Plugin, Reply};
 
@@ -66,25 +67,7 @@ pub(super) struct Admitted {
 
 impl Plugin for ResponseCache {
     fn before_forward<'a>(&'a self, cx: &'a mut BeforeForwardCx<'_>) -> AccessOutcome<'a> {
-        match self.decide(cx, self.settings.collapse > Duration::ZERO, cx.now) {
-            CacheDecision::Reply(reply) => AccessOutcome::Reply(reply),
-            CacheDecision::Forward => AccessOutcome::Continue,
-            CacheDecision::Fetch(fetch) => {
-                cx.set_plugin_data(fetch);
-                AccessOutcome::Continue
-            }
-            CacheDecision::Wait(flight) => AccessOutcome::Wait(Box::pin(async move {
-                flight.wait(self.settings.collapse).await;
-                match self.decide(cx, false, SystemTime::now()) {
-                    CacheDecision::Reply(reply) => Some(reply),
-                    CacheDecision::Fetch(fetch) => {
-                        cx.set_plugin_data(fetch);
-                        None
-                    }
-                    CacheDecision::Forward | CacheDecision::Wait(_) => None,
-                }
-            })),
-        }
+        self.stand_in(cx, None)
     }
 
     fn after_forward(&self, cx: &mut AfterForwardCx<'_>) -> Option<Box<Reply>> {
@@ -106,15 +89,48 @@ impl Plugin for ResponseCache {
 }
 
 impl ResponseCache {
-    fn decide(&self, cx: &mut BeforeForwardCx<'_>, may_wait: bool, now: SystemTime) -> CacheDecision {
+    /// `before_forward`. `content`: the digest of the content of the request, if that selects the response.
+    pub(in crate::plugins) fn stand_in<'a>(
+        &'a self,
+        cx: &'a mut BeforeForwardCx<'_>,
+        content: Option<Sha256Digest>,
+    ) -> AccessOutcome<'a> {
+        match self.decide(cx, content.as_ref(), self.settings.collapse > Duration::ZERO, cx.now) {
+            CacheDecision::Reply(reply) => AccessOutcome::Reply(reply),
+            CacheDecision::Forward => AccessOutcome::Continue,
+            CacheDecision::Fetch(fetch) => {
+                cx.set_plugin_data(fetch);
+                AccessOutcome::Continue
+            }
+            CacheDecision::Wait(flight) => AccessOutcome::Wait(Box::pin(async move {
+                flight.wait(self.settings.collapse).await;
+                match self.decide(cx, content.as_ref(), false, SystemTime::now()) {
+                    CacheDecision::Reply(reply) => Some(reply),
+                    CacheDecision::Fetch(fetch) => {
+                        cx.set_plugin_data(fetch);
+                        None
+                    }
+                    CacheDecision::Forward | CacheDecision::Wait(_) => None,
+                }
+            })),
+        }
+    }
+
+    fn decide(
+        &self,
+        cx: &mut BeforeForwardCx<'_>,
+        content: Option<&Sha256Digest>,
+        may_wait: bool,
+        now: SystemTime,
+    ) -> CacheDecision {
         match self.settings.mode {
-            Mode::Kong => kong::decide(self, cx, may_wait, now),
+            Mode::Kong => kong::decide(self, cx, content, may_wait, now),
             Mode::Rfc9111 => rfc9111::decide(self, cx, may_wait, now),
         }
     }
 
-    /// The key of a request with this method.
-    pub(super) fn key(&self, cx: &BeforeForwardCx<'_>, method: &Method) -> CacheKey {
+    /// The key of a request with this method, and with this content if that selects the response.
+    pub(super) fn key(&self, cx: &BeforeForwardCx<'_>, method: &Method, content: Option<&Sha256Digest>) -> CacheKey {
         let by_authorization = self.settings.mode == Mode::Kong
             && !self.settings.shares_authorized
             && cx.head.headers.contains_key(AUTHORIZATION);
@@ -128,6 +144,7 @@ impl ResponseCache {
             identity: cx.identity,
             decided_fields: cx.decided_fields,
             by_authorization,
+            content,
         };
         parts.key(&self.settings)
     }
@@ -158,7 +175,7 @@ impl ResponseCache {
             generation: fetch.generation,
             flight: fetch.flight,
         };
-        let Some(collector) = Collector::new(unfinished, announced, self.settings.max_body) else { return false };
+        let Some(collector) = Collector::new(unfinished, announced, &self.settings) else { return false };
         cx.observe_body(Box::new(collector));
         true
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 
+use super::config::{BodyTest, CacheSettings};
 use super::store::{CacheKey, FlightGuard, Generation, Partition, StoredResponse};
 use crate::plugin_api::StreamingFilter;
 
@@ -15,6 +16,7 @@ pub(super) struct Collector {
     max_bytes: usize,
     /// What `Content-Length` announces.
     announced: Option<usize>,
+    accepts_body: Option<BodyTest>,
 }
 
 struct UnfinishedBody {
@@ -40,14 +42,15 @@ impl Collector {
     pub(super) fn new(
         mut response: UnfinishedResponse,
         announced: Option<usize>,
-        max_bytes: usize,
+        settings: &CacheSettings,
     ) -> Option<Collector> {
+        let (max_bytes, accepts_body) = (settings.max_body, settings.accepts_body);
         let reserved = announced.unwrap_or_default();
         if reserved > max_bytes || !response.response.reservation.grow(reserved) {
             return None;
         }
         let pending = Some(UnfinishedBody { body: BytesMut::with_capacity(reserved), reserved, response });
-        Some(Collector { pending, max_bytes, announced })
+        Some(Collector { pending, max_bytes, announced, accepts_body })
     }
 }
 
@@ -75,6 +78,7 @@ impl StreamingFilter for Collector {
     fn end(&mut self) -> Bytes {
         if let Some(pending) = self.pending.take()
             && self.announced.is_none_or(|announced| announced == pending.body.len())
+            && self.accepts_body.is_none_or(|accepts| accepts(&pending.body))
         {
             pending.store();
         }

@@ -140,6 +140,45 @@ pub(super) struct CacheSettings {
     pub(super) stores_cookies: bool,
     /// Zero: requests do not wait for one another.
     pub(super) collapse: Duration,
+    /// Whether a complete body may be stored.
+    pub(super) accepts_body: Option<BodyTest>,
+}
+
+/// Decides about a complete body.
+pub(in crate::plugins) type BodyTest = fn(&[u8]) -> bool;
+
+/// A cache for requests of which the content selects the response.
+pub(in crate::plugins) struct ContentCacheConfig {
+    pub(in crate::plugins) cache_ttl: u32,
+    pub(in crate::plugins) vary_headers: Vec<String>,
+    pub(in crate::plugins) max_body_size: u32,
+    pub(in crate::plugins) content_type: Vec<String>,
+    pub(in crate::plugins) accepts_body: BodyTest,
+}
+
+impl ContentCacheConfig {
+    pub(super) fn resolve(self) -> Result<CacheSettings, Vec<Diagnostic>> {
+        let config = Config {
+            strategy: Strategy::Memory,
+            mode: Mode::Kong,
+            response_code: vec![200],
+            request_method: vec!["GET".to_owned(), "POST".to_owned()],
+            content_type: self.content_type,
+            cache_ttl: self.cache_ttl,
+            storage_ttl: None,
+            cache_control: false,
+            ignore_uri_case: false,
+            vary_query_params: Vec::new(),
+            vary_headers: self.vary_headers,
+            memory: Memory::default(),
+            response_headers: ResponseFields::default(),
+            max_body_size: self.max_body_size,
+            cache_authorization: false,
+            cache_set_cookie: false,
+            collapse_timeout: None,
+        };
+        Ok(CacheSettings { accepts_body: Some(self.accepts_body), ..config.resolve()? })
+    }
 }
 
 impl Config {
@@ -226,6 +265,7 @@ impl Config {
             shares_authorized: self.cache_authorization,
             stores_cookies: self.cache_set_cookie,
             collapse: Duration::from_millis(self.collapse_timeout.unwrap_or(default_collapse).into()),
+            accepts_body: None,
         })
     }
 }

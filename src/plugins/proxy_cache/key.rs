@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   first half:  route, plugin, scheme, host, target                     one resource: unsafe methods invalidate it
-//!   second half: the first half, method, identity, parameters, fields    one response for it
+//!   second half: the first half, method, identity, parameters, fields, content    one response for it
 //! ```
 //!
 //! Each part is written with its length, so that no two requests have the same parts in other places.
@@ -13,7 +13,7 @@ use http::{HeaderMap, Method, Uri};
 use super::config::CacheSettings;
 use super::store::CacheKey;
 use crate::plugin_api::changed_fields::FieldNames;
-use crate::plugin_api::consumers::sha256;
+use crate::plugin_api::consumers::{Sha256Digest, sha256};
 use crate::plugin_api::{ClientInfo, Identity, Scheme};
 
 /// What the key of a request depends on.
@@ -30,6 +30,8 @@ pub(super) struct KeyParts<'r> {
     pub(super) decided_fields: Option<&'r FieldNames>,
     /// Whether responses to requests with different `Authorization` differ.
     pub(super) by_authorization: bool,
+    /// The digest of the content, if that selects the response.
+    pub(super) content: Option<&'r Sha256Digest>,
 }
 
 impl KeyParts<'_> {
@@ -48,6 +50,9 @@ impl KeyParts<'_> {
             text.end_list();
         }
         self.push_decided_fields(&mut text);
+        if let Some(content) = self.content {
+            text.push(content);
+        }
         let response = sha256(&text.0);
         let mut key = [0; 32];
         key[..16].copy_from_slice(&resource[..16]);

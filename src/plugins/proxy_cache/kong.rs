@@ -13,23 +13,25 @@ use super::semantics::storing::{Freshness, expiry};
 use super::semantics::vary::Vary;
 use super::store::StoredResponse;
 use super::stored_reply;
+use crate::plugin_api::consumers::Sha256Digest;
 use crate::plugin_api::{AfterForwardCx, BeforeForwardCx, Reply};
 
 pub(super) fn decide(
     cache: &ResponseCache,
     cx: &mut BeforeForwardCx<'_>,
+    content: Option<&Sha256Digest>,
     may_wait: bool,
     now: SystemTime,
 ) -> CacheDecision {
     let settings = &cache.settings;
     let directives =
         if settings.cache_control { CacheControl::of_request(&cx.head.headers) } else { CacheControl::default() };
-    if !is_cacheable(settings, cx, &directives) {
+    if !is_cacheable(settings, cx, content, &directives) {
         let report = Report { outcome: CacheOutcome::Bypass, key: None, request: &cx.head.headers, cache_status: None };
         cache.report(cx.response_headers, report);
         return CacheDecision::Forward;
     }
-    let key = cache.key(cx, &cx.head.method);
+    let key = cache.key(cx, &cx.head.method, content);
     let (found, generation) = cache.partition.look_up(key, &cx.head.headers, now);
     if let Some(stored) = found.as_ref().filter(|stored| accepts(&directives, stored, now)) {
         let report =
@@ -61,13 +63,18 @@ pub(super) fn decide(
 }
 
 /// Whether a response to the request may be stored or sent from the store.
-fn is_cacheable(settings: &CacheSettings, cx: &BeforeForwardCx<'_>, directives: &CacheControl) -> bool {
+fn is_cacheable(
+    settings: &CacheSettings,
+    cx: &BeforeForwardCx<'_>,
+    content: Option<&Sha256Digest>,
+    directives: &CacheControl,
+) -> bool {
     let has_authorization = cx.head.headers.contains_key(AUTHORIZATION);
     let is_authenticated = cx.identity.credential.is_some();
     let may_share_authorized =
         !has_authorization || !settings.cache_control && (is_authenticated || settings.shares_authorized);
     settings.methods.contains(&cx.head.method)
-        && !has_unkeyed_body(cx)
+        && (content.is_some() || !has_unkeyed_body(cx))
         && !cx.is_upgrade
         && !directives.no_store
         && !directives.no_cache

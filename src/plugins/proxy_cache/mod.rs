@@ -28,7 +28,7 @@ mod tests;
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::{BuildCx, Phases, PluginKind};
 use cache::ResponseCache;
-use config::Config;
+use config::{CacheSettings, Config, ContentCacheConfig};
 use store::CacheStore;
 
 /// The limit of bytes without `--max-cache-bytes`.
@@ -51,8 +51,20 @@ impl PluginKind for ProxyCache {
 
 /// Builds the plugin of this name.
 pub(super) fn build(name: &'static str, config: Config, cx: &BuildCx<'_>) -> Result<ResponseCache, Vec<Diagnostic>> {
-    let settings = config.resolve()?;
+    config.resolve().map(|settings| with_settings(name, settings, cx))
+}
+
+/// Builds a cache for requests of which the content selects the response.
+pub(super) fn build_for_content(
+    name: &'static str,
+    config: ContentCacheConfig,
+    cx: &BuildCx<'_>,
+) -> Result<ResponseCache, Vec<Diagnostic>> {
+    config.resolve().map(|settings| with_settings(name, settings, cx))
+}
+
+fn with_settings(name: &'static str, settings: CacheSettings, cx: &BuildCx<'_>) -> ResponseCache {
     let store = CacheStore::of(cx.state, DEFAULT_CACHE_BYTES);
     let partition = store.partition(cx.namespace().unwrap_or_default());
-    Ok(ResponseCache { name, settings, store, partition })
+    ResponseCache { name, settings, store, partition }
 }

@@ -25,7 +25,7 @@ pub(super) fn decide(
     now: SystemTime,
 ) -> CacheDecision {
     let method = cx.head.method.clone();
-    let key = cache.key(cx, &Method::GET);
+    let key = cache.key(cx, &Method::GET, None);
     if ![Method::GET, Method::HEAD].contains(&method) {
         report_in_access(cache, cx, CacheOutcome::Bypass, "portico; fwd=method".to_owned());
         if [Method::OPTIONS, Method::TRACE].contains(&method) {

@@ -7,10 +7,12 @@ use http::{HeaderName, StatusCode};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::store::Strategy;
 use super::throttle::ThrottleSettings;
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::counting::{LimitBy, LimitKind, LimitRule, WindowLength};
+use crate::plugin_api::counting::{
+    CountStrategy, LimitBy, LimitRule, MAX_WINDOW_SECONDS, NEVER_SYNCED, WindowType, check_counter_namespace,
+    read_windows, synced_strategy,
+};
 use crate::plugin_api::path_encoding::path_in_requests;
 use crate::plugin_api::redis::RedisConfig;
 use crate::plugin_api::{BuildCx, record};
@@ -96,16 +98,6 @@ impl Default for Config {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-enum WindowType {
-    /// The requests of the current window and the part of the window before that a window ending now overlaps, as if
-    /// its requests were evenly spread: `current + previous × (rest of the current window ÷ its length)`, rounded down.
-    Sliding,
-    /// The requests since the window began. Windows begin at multiples of their length since 1970, in UTC.
-    Fixed,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 enum IdentifierName {
     /// The consumer; or the credential, if no consumer belongs to it.
@@ -161,7 +153,7 @@ pub(super) struct ValidatedConfig {
     /// From the shortest window to the longest.
     pub(super) rules: Arc<[LimitRule]>,
     pub(super) identifier: Identifier,
-    pub(super) strategy: Strategy,
+    pub(super) strategy: CountStrategy,
     pub(super) namespace: Option<String>,
     pub(super) counts_rejected: bool,
     pub(super) throttling: Option<ThrottleSettings>,
@@ -180,7 +172,7 @@ pub(super) enum Identifier {
 impl Config {
     pub(super) fn validate(self, cx: &BuildCx<'_>) -> Result<ValidatedConfig, Vec<Diagnostic>> {
         let mut invalid = Vec::new();
-        let rules = self.rules(&mut invalid);
+        let rules = read_windows(&self.limit, &self.window_size, self.window_type, &mut invalid);
         let identifier = self.identifier(&mut invalid);
         let status = StatusCode::from_u16(self.error_code).ok().filter(|status| (200..600).contains(&status.as_u16()));
         if status.is_none() {
@@ -193,7 +185,7 @@ impl Config {
             invalid.push(Diagnostic::in_config("retry_after_jitter_max", "is too long", remedy));
         }
         self.refuse_legacy_groups(&mut invalid);
-        self.check_namespace(&mut invalid);
+        check_counter_namespace(self.namespace.as_deref(), &mut invalid);
         let throttling = self.throttling.validate(&mut invalid);
         let (namespace, hides_headers, max_jitter) =
             (self.namespace.clone(), self.hide_client_headers, self.retry_after_jitter_max);
@@ -214,42 +206,6 @@ impl Config {
             }),
             _ => Err(invalid),
         }
-    }
-
-    fn rules(&self, invalid: &mut Vec<Diagnostic>) -> Arc<[LimitRule]> {
-        let (limits, sizes) = (&self.limit, &self.window_size);
-        for (name, count) in [("limit", limits.len()), ("window_size", sizes.len())] {
-            if count == 0 || count > MAX_WINDOWS {
-                let message = if count == 0 { "is missing".to_owned() } else { format!("has more than {MAX_WINDOWS}") };
-                let remedy = "set `limit` and `window_size` to lists of the same length, such as [5] and [60]";
-                invalid.push(Diagnostic::in_config(name, message, remedy));
-            }
-        }
-        if limits.len() != sizes.len() && !limits.is_empty() && !sizes.is_empty() {
-            let message = format!("has {} windows for {} limits", sizes.len(), limits.len());
-            invalid.push(Diagnostic::in_config("window_size", message, "write one window for each limit"));
-        }
-        for (index, limit) in limits.iter().enumerate().filter(|(_, limit)| !(1..=MAX_LIMIT).contains(*limit)) {
-            let (field, message) = (format!("limit[{index}]"), format!("{limit} is out of range"));
-            invalid.push(Diagnostic::in_config(field, message, format!("use 1 to {MAX_LIMIT}")));
-        }
-        for (index, size) in sizes.iter().enumerate() {
-            let field = format!("window_size[{index}]");
-            if !(1..=MAX_WINDOW_SECONDS).contains(size) {
-                let remedy = format!("use 1 to {MAX_WINDOW_SECONDS} seconds");
-                invalid.push(Diagnostic::in_config(field, format!("{size} is out of range"), remedy));
-            } else if sizes[..index].contains(size) {
-                let message = format!("the window of {size} seconds is listed twice");
-                invalid.push(Diagnostic::in_config(field, message, "keep the lower limit"));
-            }
-        }
-        let mut windows: Vec<(u64, u64)> = sizes.iter().copied().zip(limits.iter().copied()).collect();
-        windows.sort_unstable();
-        let kind = |seconds| match self.window_type {
-            WindowType::Sliding => LimitKind::Sliding { seconds },
-            WindowType::Fixed => LimitKind::Fixed(WindowLength::Seconds(seconds)),
-        };
-        windows.into_iter().map(|(seconds, max)| LimitRule::new(max, kind(seconds))).collect()
     }
 
     fn identifier(&self, invalid: &mut Vec<Diagnostic>) -> Option<Identifier> {
@@ -313,18 +269,7 @@ impl Config {
         }
     }
 
-    /// The name is part of keys, so it has no characters that separate their parts.
-    fn check_namespace(&self, invalid: &mut Vec<Diagnostic>) {
-        let Some(namespace) = &self.namespace else { return };
-        let is_plain = namespace.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
-        if namespace.is_empty() || namespace.len() > MAX_NAMESPACE_BYTES || !is_plain {
-            let message = "is not a valid name of counters";
-            let remedy = format!("use 1 to {MAX_NAMESPACE_BYTES} letters, digits, `-`, `_` and `.`");
-            invalid.push(Diagnostic::in_config("namespace", message, remedy));
-        }
-    }
-
-    fn strategy(self, cx: &BuildCx<'_>, invalid: &mut Vec<Diagnostic>) -> Option<Strategy> {
+    fn strategy(self, cx: &BuildCx<'_>, invalid: &mut Vec<Diagnostic>) -> Option<CountStrategy> {
         let rate = self.sync_rate;
         match self.strategy {
             StrategyName::Cluster => {
@@ -333,39 +278,13 @@ impl Config {
                 None
             }
             StrategyName::Local => {
-                if rate.is_some_and(|rate| rate != NEVER) {
+                if rate.is_some_and(|rate| rate != NEVER_SYNCED) {
                     let message = "has an effect only with the strategy `redis`";
                     invalid.push(Diagnostic::in_config("sync_rate", message, "remove it, or set `strategy: redis`"));
                 }
-                Some(Strategy::Local)
+                Some(CountStrategy::Local)
             }
-            StrategyName::Redis => {
-                let server = match self.redis.validate("redis", cx) {
-                    Ok(server) => Some(Box::new(server)),
-                    Err(errors) => {
-                        invalid.extend(errors);
-                        None
-                    }
-                };
-                let remedy = "use 0 to update the server on each request, 0.02 to 3600 seconds, or -1 for never";
-                match rate {
-                    None => invalid.push(Diagnostic::in_config("sync_rate", "is missing", remedy)),
-                    Some(rate) if rate == NEVER => {
-                        let message = "-1 never synchronizes: each replica counts separately, and Redis is not used";
-                        cx.note(Diagnostic::in_config("sync_rate", message, "use 0 or an interval to share counters"));
-                        return Some(Strategy::Local);
-                    }
-                    Some(0.0) => return server.map(Strategy::Redis),
-                    Some(rate) if (MIN_SYNC_RATE..=MAX_SYNC_RATE).contains(&rate) => {
-                        return server.map(|server| Strategy::Synced(server, Duration::from_secs_f64(rate)));
-                    }
-                    Some(rate) => {
-                        let message = format!("{rate} is out of range");
-                        invalid.push(Diagnostic::in_config("sync_rate", message, remedy));
-                    }
-                }
-                None
-            }
+            StrategyName::Redis => synced_strategy(rate, self.redis, cx, invalid),
         }
     }
 }
@@ -390,30 +309,3 @@ impl Throttling {
         })
     }
 }
-
-/// The name of a window in response headers: a word, or the number of seconds.
-pub(super) fn window_name(rule: &LimitRule) -> String {
-    let (LimitKind::Fixed(WindowLength::Seconds(seconds)) | LimitKind::Sliding { seconds }) = rule.kind else {
-        return rule.label().to_owned();
-    };
-    match seconds {
-        1 => "second".to_owned(),
-        60 => "minute".to_owned(),
-        3600 => "hour".to_owned(),
-        86_400 => "day".to_owned(),
-        2_592_000 => "month".to_owned(),
-        31_536_000 => "year".to_owned(),
-        other => other.to_string(),
-    }
-}
-
-const NEVER: f64 = -1.0;
-const MIN_SYNC_RATE: f64 = 0.02;
-const MAX_SYNC_RATE: f64 = 3600.0;
-/// Each window is counted for each request.
-const MAX_WINDOWS: usize = 16;
-/// A script in Redis calculates in floating-point numbers, which are exact for products of this and any window.
-const MAX_LIMIT: u64 = 1 << 31;
-/// About three years.
-const MAX_WINDOW_SECONDS: u64 = 100_000_000;
-const MAX_NAMESPACE_BYTES: usize = 128;

@@ -7,11 +7,14 @@
 //!                                            └─▶ plugins of a consumer ─ subjects.rs ─▶ ConsumerDirectory
 //! ```
 //!
+//! custom_entities.rs adds the fields of KongCustomEntities to the configurations of plugins.
+//!
 //! A guard is a plugin that protects routes, such as authentication. A guard that cannot be built is replaced by a
 //! plugin that rejects all requests (docs/kong-compatibility.md, 3.12), unless plugins fail open.
 
 mod chain;
 mod configuration;
+mod custom_entities;
 mod degraded;
 mod ordering;
 mod references;
@@ -23,6 +26,7 @@ mod unsupported_plugins;
 mod vault_values;
 mod verdict;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -51,6 +55,7 @@ use crate::plugin_api::kind::{HTTP_FAMILY, STREAM_FAMILY};
 use crate::plugin_api::vault::VaultQuery;
 use crate::plugin_api::{AnyPluginKind, Plugin, Scopes};
 use crate::store::{Changes, Store};
+use custom_entities::{BuiltWithEntities, EntityParents, EntityProblems};
 use references::PluginReferrers;
 use vault_values::ResolvedConfig;
 
@@ -68,12 +73,13 @@ pub(in crate::compile) struct Plugins {
     naming_consumers: BTreeSet<ObjectId>,
     /// The plugins whose configurations refer to vaults, with what must be read from servers.
     using_vaults: BTreeMap<ObjectId, Vec<Arc<VaultQuery>>>,
+    entity_parents: EntityParents,
 }
 
 /// What an update changed.
 #[derive(Debug, Default)]
 pub(in crate::compile) struct PluginUpdate {
-    /// Plugins whose verdict must be updated.
+    /// Plugins and KongCustomEntities whose verdict must be updated.
     pub verdicts_to_update: BTreeSet<ObjectId>,
     /// Routes and Ingresses whose chains changed.
     pub routes_to_update: Changes,
@@ -109,6 +115,8 @@ struct CompiledPlugin {
     is_oversized: bool,
     /// The object that configures it, such as `KongPlugin/default/limit`.
     object: Arc<str>,
+    /// The KongCustomEntities that belong to it.
+    entities: EntityProblems,
     /// What runs on all routes for the consumers and groups that refer to it. `None` if nothing does.
     for_subjects: Option<Arc<ConsumerPlugin>>,
 }
@@ -147,6 +155,15 @@ struct GlobalPlugins {
 }
 
 impl Plugins {
+    /// The changes, with the plugins to which affected KongCustomEntities belong or belonged.
+    pub(in crate::compile) fn with_entity_parents<'c>(
+        &mut self,
+        store: &Store,
+        changes: &'c Changes,
+    ) -> Cow<'c, Changes> {
+        self.entity_parents.with_parents(store, changes)
+    }
+
     /// Rebuilds the touched plugins. `reattached` are the routes that a change of Gateways or ListenerSets affects.
     pub(in crate::compile) fn update(
         &mut self,
@@ -217,6 +234,7 @@ impl Plugins {
         for id in &affected_plugins {
             self.update_referrers(cx, parents, id, &mut routes_to_update, &mut subjects_to_update);
         }
+        verdicts_to_update.extend(touched.iter().filter(|id| id.kind == Kind::KongCustomEntity).cloned());
         for referrers in touched.iter().filter_map(|id| self.referrers.get(id)) {
             let subjects = referrers.subjects_on_all_routes();
             subjects_to_update.extend(subjects.map(|(kind, key)| ObjectId::new(kind, key.clone())));
@@ -319,15 +337,21 @@ impl Plugins {
         self.naming_consumers.iter().filter(move |_| is_touched)
     }
 
-    /// The verdict on an object that configures a plugin. `consumers`: the consumers that requests are compared with.
+    /// The verdict on an object that configures a plugin, or is a part of its configuration. `consumers`: the consumers
+    /// that requests are compared with.
     pub(in crate::compile) fn verdict(
         &self,
-        store: &Store,
+        cx: CompileContext<'_>,
         consumers: &ConsumerDirectory,
         id: &ObjectId,
     ) -> Option<Verdict> {
+        if id.kind == Kind::KongCustomEntity {
+            return custom_entities::verdict(cx, &id.key, |plugin| {
+                self.plugins.get(plugin)?.entities.get(&id.key).cloned()
+            });
+        }
         let compiled = self.plugins.get(id)?;
-        Some(verdict::build(store, id, compiled, self.referrers.get(id)?, &self.global_plugins, consumers))
+        Some(verdict::build(cx.store, id, compiled, self.referrers.get(id)?, &self.global_plugins, consumers))
     }
 }
 
@@ -412,6 +436,7 @@ fn compile_plugin(
         vault_queries: None,
         is_oversized: false,
         object,
+        entities: EntityProblems::new(),
         for_subjects: None,
     };
     let limits = cx.inputs.budgets;
@@ -474,23 +499,30 @@ fn compile_plugin(
                 compiled.plugin = Ok(BrokenPlugin::with_message("the values of vaults are not known".to_owned()));
                 return compiled;
             }
+            let hash = configuration::configuration_hash(cx.store, &meta.key, settings);
+            let entities = custom_entities::of_plugin(cx, id, kind);
+            compiled.configuration_hash = custom_entities::configuration_hash(hash, &entities);
             // Keep the plugin if its configuration did not change, so that it keeps its state.
-            let unchanged = before.filter(|before| before.name == compiled.name && before.config == config);
+            let is_unchanged = |before: &CompiledPlugin| {
+                before.name == compiled.name && before.config == config && before.entities.is_empty()
+            };
+            let unchanged = before.filter(|before| entities.is_empty() && is_unchanged(before));
             if let Some(CompiledPlugin { plugin: Ok(plugin), notes, .. }) = unchanged {
                 compiled.plugin = Ok(plugin);
                 compiled.notes = notes;
-            } else {
-                match cx.inputs.plugin_factory.build(kind, &compiled.object, &config) {
-                    Ok((plugin, notes)) => {
-                        compiled.plugin = Ok(plugin);
-                        compiled.notes = notes;
-                    }
-                    Err(invalid) => compiled.problems.extend(invalid),
-                }
-            }
-            compiled.configuration_hash = configuration::configuration_hash(cx.store, &meta.key, settings);
-            if compiled.plugin.is_ok() {
                 compiled.config = config;
+                return compiled;
+            }
+            let BuiltWithEntities { built, config, problems } =
+                custom_entities::build(cx, kind, &compiled.object, config, &entities);
+            compiled.entities = problems;
+            match built {
+                Ok((plugin, notes)) => {
+                    compiled.plugin = Ok(plugin);
+                    compiled.notes = notes;
+                    compiled.config = config;
+                }
+                Err(invalid) => compiled.problems.extend(invalid),
             }
         }
     }

@@ -11,7 +11,6 @@ const HARMLESS: &[&str] = &[
     "datadog",
     "exit-transformer",
     "file-log",
-    "graphql-proxy-cache-advanced",
     "grpc-gateway",
     "grpc-web",
     "kafka-log",

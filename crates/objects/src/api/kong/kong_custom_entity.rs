@@ -1,5 +1,5 @@
 //! KongCustomEntity: an entity of a type that a plugin defines, written by users in addition to the plugin's
-//! configuration. Portico reads this kind but does not serve it (`compile/kong/unserved_kinds.rs`).
+//! configuration (`compile/kong/plugins/custom_entities.rs`).
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -9,8 +9,8 @@ use super::schema::{free_form, immutable};
 use crate::api::gateway::schema::form;
 use crate::api::gateway::schema::rule::rule;
 
-/// An entity of a type that a plugin of Kong defines, such as a list that the plugin reads. Not served: Portico has no
-/// plugin that defines types of entities.
+/// An entity of a type that a plugin defines: an element of a list in the configuration of the KongPlugin that
+/// `parentRef` names.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 pub struct KongCustomEntity {
     /// Type and fields of the entity.
@@ -34,7 +34,7 @@ pub struct KongCustomEntitySpec {
     /// Fields of the entity.
     #[schemars(transform = free_form)]
     pub fields: Map<String, Value>,
-    /// The plugin that the entity belongs to. Kong creates one entity for each object that the plugin is attached to.
+    /// The plugin that the entity belongs to, for everything that the plugin is attached to. Required in Portico.
     pub parent_ref: Option<CustomEntityParent>,
 }
 

@@ -5,15 +5,18 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use crate::plugin_api::BuildCx;
-use crate::plugin_api::counting::{
-    ActiveLimit, CounterKey, CounterOwner, CounterSync, CounterTable, DEFAULT_ENTRIES, EntryBudget, LimitDecision,
-    LimitIdentifier, LimitRule, WindowCounters, WindowSync, count_at_server,
-};
+use super::entry_budget::{DEFAULT_ENTRIES, EntryBudget};
+use super::identifier::LimitIdentifier;
+use super::limit_rule::{ActiveLimit, LimitDecision, LimitRule};
+use super::server_limits::count_at_server;
+use super::sync::CounterSync;
+use super::table::{CounterKey, CounterOwner, CounterTable};
+use super::window_counters::{WindowCounters, WindowSync};
+use crate::plugin_api::kind::BuildCx;
 use crate::plugin_api::redis::{Redis, RedisServer};
 
 /// Where the counts are.
-pub(super) enum Strategy {
+pub enum CountStrategy {
     Local,
     /// At the server, on each request.
     Redis(Box<RedisServer>),
@@ -22,7 +25,7 @@ pub(super) enum Strategy {
 }
 
 /// The counters of one plugin object, or of all objects with the same `namespace`.
-pub(super) struct RateStore {
+pub struct RateStore {
     /// Also the counters while the server is unavailable.
     table: Arc<LimitTable>,
     redis: Option<Arc<Redis>>,
@@ -39,9 +42,11 @@ struct LimitTable {
 }
 
 impl RateStore {
-    pub(super) fn build(
+    /// `plugin`: the name of the plugin. `key_prefix`: the first part of the keys at the server.
+    pub fn build(
+        (plugin, key_prefix): (&str, &str),
         rules: &[LimitRule],
-        strategy: Strategy,
+        strategy: CountStrategy,
         namespace: Option<String>,
         cx: &BuildCx<'_>,
     ) -> RateStore {
@@ -51,16 +56,16 @@ impl RateStore {
         };
         // Counters of other windows are others, so a change of the windows begins again.
         let windows: Vec<&str> = rules.iter().map(LimitRule::label).collect();
-        let name = format!("rate-limiting-advanced {owner} {}", windows.join(" "));
+        let name = format!("{plugin} {owner} {}", windows.join(" "));
         let budget = EntryBudget::of(cx.state, DEFAULT_ENTRIES);
         let new_table = |sync| LimitTable { table: CounterTable::new(budget), sync };
         let (table, redis, server) = match strategy {
-            Strategy::Local => (cx.state.get_or_create(&name, || new_table(None)), None, None),
-            Strategy::Redis(server) => {
+            CountStrategy::Local => (cx.state.get_or_create(&name, || new_table(None)), None, None),
+            CountStrategy::Redis(server) => {
                 let redis = Redis::connect(&server, "redis", cx);
                 (cx.state.get_or_create(&name, || new_table(None)), Some(redis), Some(server))
             }
-            Strategy::Synced(server, interval) => {
+            CountStrategy::Synced(server, interval) => {
                 let redis = Redis::connect(&server, "redis", cx);
                 let name = format!("{name} {} {interval:?}", server.fingerprint());
                 let table = cx.state.get_or_create(&name, || {
@@ -71,39 +76,41 @@ impl RateStore {
                 (table, None, Some(server))
             }
         };
-        let key_prefix = format!("ratelimit-advanced:{owner}");
+        let key_prefix = format!("{key_prefix}:{owner}");
         RateStore { table, redis, server, key_prefix, has_namespace: namespace.is_some() }
     }
 
     /// Whether requests wait for the server.
-    pub(super) fn waits(&self) -> bool {
+    pub fn waits(&self) -> bool {
         self.redis.is_some()
     }
 
-    /// Counts a request. While the server is unavailable, each replica counts separately.
-    pub(super) async fn count(
+    /// Counts an amount. While the server is unavailable, each replica counts separately.
+    pub async fn count(
         &self,
         identifier: &LimitIdentifier,
         scope: &str,
         rules: &Arc<[LimitRule]>,
         limits: &[ActiveLimit],
+        amount: u64,
         counts_rejected: bool,
     ) -> LimitDecision {
         if let Some(redis) = &self.redis {
             let group = self.key_group(identifier, scope);
-            if let Ok(decision) = count_at_server(redis, &group, rules, limits, 1, counts_rejected).await {
+            if let Ok(decision) = count_at_server(redis, &group, rules, limits, amount, counts_rejected).await {
                 return decision;
             }
         }
-        self.count_in_memory(identifier, scope, rules, limits, counts_rejected)
+        self.count_in_memory(identifier, scope, rules, limits, amount, counts_rejected)
     }
 
-    pub(super) fn count_in_memory(
+    pub fn count_in_memory(
         &self,
         identifier: &LimitIdentifier,
         scope: &str,
         rules: &Arc<[LimitRule]>,
         limits: &[ActiveLimit],
+        amount: u64,
         counts_rejected: bool,
     ) -> LimitDecision {
         let LimitTable { table, sync } = &*self.table;
@@ -118,7 +125,7 @@ impl RateStore {
         let key = CounterKey { scope: if self.has_namespace { "" } else { scope }, ..identifier.table_key(scope) };
         let second = limits.first().map_or(0, |limit| limit.now_us / 1_000_000);
         table.with_counters(key, second, create, |counters| {
-            let decision = counters.count(limits, 1, counts_rejected)?;
+            let decision = counters.count(limits, amount, counts_rejected)?;
             if let Some(sync) = sync.as_ref().filter(|_| decision.is_admitted || counts_rejected) {
                 sync.enqueue(counters);
             }

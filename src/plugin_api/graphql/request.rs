@@ -1,0 +1,218 @@
+//! GraphQL over HTTP: what a request asks for, read as strictly as the strictest server would, so that no server finds
+//! another operation in it.
+
+use std::fmt;
+
+use http::header::CONTENT_ENCODING;
+use http::{HeaderMap, Method, StatusCode};
+use serde::de::{Deserialize, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Number, Value};
+
+use crate::plugin_api::fields::{FieldValue, UrlEncodedForm};
+use crate::plugin_api::media_type::MediaType;
+
+/// The parameters of a request.
+#[derive(Debug, PartialEq)]
+pub struct GraphqlRequest {
+    /// The document.
+    pub query: String,
+    pub operation_name: Option<String>,
+    pub variables: Map<String, Value>,
+}
+
+/// Why a request is not understood.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GraphqlRequestError {
+    pub status: StatusCode,
+    pub message: &'static str,
+}
+
+impl GraphqlRequest {
+    /// Reads a request. `query`: that of the target. `body`: as it will be sent.
+    pub fn read(
+        method: &Method,
+        query: Option<&str>,
+        headers: &HeaderMap,
+        body: &[u8],
+    ) -> Result<GraphqlRequest, GraphqlRequestError> {
+        let form = UrlEncodedForm(query.unwrap_or_default().as_bytes());
+        match *method {
+            Method::GET | Method::HEAD if body.is_empty() => Self::from_query(form),
+            Method::GET | Method::HEAD => Err(bad_request("a GET request must not have a body")),
+            Method::POST => {
+                let has_parameter = |names: &[&str]| {
+                    form.pairs().any(|pair| names.iter().any(|name| pair.name().eq_ignore_ascii_case(name.as_bytes())))
+                };
+                // Some servers prefer these to the body.
+                if has_parameter(&PARAMETERS) {
+                    return Err(bad_request("a POST request must not have GraphQL parameters in its query"));
+                }
+                Self::from_body(headers, body)
+            }
+            _ => Err(GraphqlRequestError {
+                status: StatusCode::METHOD_NOT_ALLOWED,
+                message: "GraphQL requests have the method GET or POST",
+            }),
+        }
+    }
+
+    fn from_query(form: UrlEncodedForm<'_>) -> Result<GraphqlRequest, GraphqlRequestError> {
+        let is_lookalike = |name: &[u8]| {
+            PARAMETERS.iter().any(|known| name.eq_ignore_ascii_case(known.as_bytes()) && name != known.as_bytes())
+        };
+        if form.pairs().any(|pair| is_lookalike(&pair.name())) {
+            return Err(bad_request("a parameter is spelled like one of GraphQL"));
+        }
+        let text = |name: &str| match form.find(name.as_bytes()) {
+            FieldValue::Absent => Ok(None),
+            FieldValue::Single(value) => match String::from_utf8(value.into_owned()) {
+                Ok(text) => Ok(Some(text)),
+                Err(_) => Err(bad_request("a parameter is not text in UTF-8")),
+            },
+            FieldValue::NotString | FieldValue::Multiple => Err(bad_request("a parameter is repeated or has no value")),
+        };
+        let query = text("query")?.ok_or(bad_request("the parameter query is missing"))?;
+        let variables = match text("variables")?.filter(|text| !text.is_empty()) {
+            None => Map::new(),
+            Some(text) => match serde_json::from_str::<UniqueNames>(&text) {
+                Ok(UniqueNames(Value::Object(variables))) => variables,
+                Ok(UniqueNames(Value::Null)) => Map::new(),
+                _ => return Err(bad_request("the parameter variables is not an object in JSON")),
+            },
+        };
+        Ok(GraphqlRequest { query, operation_name: text("operationName")?, variables })
+    }
+
+    fn from_body(headers: &HeaderMap, body: &[u8]) -> Result<GraphqlRequest, GraphqlRequestError> {
+        let unsupported = |message| GraphqlRequestError { status: StatusCode::UNSUPPORTED_MEDIA_TYPE, message };
+        if headers.contains_key(CONTENT_ENCODING) {
+            return Err(unsupported("a compressed body is not read"));
+        }
+        let media_type = MediaType::of(headers).ok_or(unsupported("the body has no valid type"))?;
+        let is_utf_8 = |(name, value): &(String, String)| name != "charset" || value == "utf-8" || value == "utf8";
+        if !media_type.parameters.iter().all(is_utf_8) {
+            return Err(unsupported("the body is not in UTF-8"));
+        }
+        match media_type.essence.as_str() {
+            "application/json" => {}
+            "application/graphql" => {
+                let query = std::str::from_utf8(body).map_err(|_| bad_request("the body is not in UTF-8"))?.to_owned();
+                return Ok(GraphqlRequest { query, operation_name: None, variables: Map::new() });
+            }
+            _ => return Err(unsupported("the body is neither application/json nor application/graphql")),
+        }
+        let parsed = serde_json::from_slice::<UniqueNames>(body);
+        let UniqueNames(parsed) = parsed.map_err(|_| bad_request("the body is not JSON with unique names"))?;
+        let members = match parsed {
+            Value::Object(members) => members,
+            Value::Array(_) => return Err(bad_request("a batch of requests is not supported")),
+            _ => return Err(bad_request("the body is not an object")),
+        };
+        let mut request = GraphqlRequest { query: String::new(), operation_name: None, variables: Map::new() };
+        let mut has_query = false;
+        for (name, value) in members {
+            match (name.as_str(), value) {
+                ("query", Value::String(text)) => {
+                    (request.query, has_query) = (text, true);
+                }
+                ("query", _) => return Err(bad_request("query is not a text")),
+                ("operationName", Value::String(name)) => request.operation_name = Some(name),
+                ("variables", Value::Object(variables)) => request.variables = variables,
+                ("operationName" | "variables", Value::Null) => {}
+                ("operationName" | "variables", _) => {
+                    return Err(bad_request("variables is not an object, or operationName is not a text"));
+                }
+                (name, _) if PARAMETERS.iter().any(|known| known.eq_ignore_ascii_case(name)) => {
+                    return Err(bad_request("a member is spelled like one of GraphQL"));
+                }
+                _ => {}
+            }
+        }
+        // A persisted query has only its digest, so what it asks for is not known.
+        if !has_query {
+            return Err(bad_request("query is missing"));
+        }
+        Ok(request)
+    }
+}
+
+fn bad_request(message: &'static str) -> GraphqlRequestError {
+    GraphqlRequestError { status: StatusCode::BAD_REQUEST, message }
+}
+
+const PARAMETERS: [&str; 3] = ["query", "variables", "operationName"];
+
+/// A JSON value whose objects have each name once: parsers disagree on which of several counts.
+struct UniqueNames(Value);
+
+impl<'de> Deserialize<'de> for UniqueNames {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        ValueVisitor.deserialize(deserializer).map(UniqueNames)
+    }
+}
+
+#[derive(Clone, Copy)]
+struct ValueVisitor;
+
+impl<'de> DeserializeSeed<'de> for ValueVisitor {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for ValueVisitor {
+    type Value = Value;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a JSON value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(Value::Bool(value))
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(Value::Number(value.into()))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(Value::Number(value.into()))
+    }
+
+    fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Value, E> {
+        Number::from_f64(value).map(Value::Number).ok_or_else(|| E::custom("a number is too large"))
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(Value::String(value.to_owned()))
+    }
+
+    fn visit_string<E>(self, value: String) -> Result<Value, E> {
+        Ok(Value::String(value))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
+        let mut values = Vec::new();
+        while let Some(value) = items.next_element_seed(self)? {
+            values.push(value);
+        }
+        Ok(Value::Array(values))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Value, A::Error> {
+        let mut values = Map::new();
+        while let Some(name) = members.next_key::<String>()? {
+            let value = members.next_value_seed(self)?;
+            if values.insert(name, value).is_some() {
+                return Err(serde::de::Error::custom("a name is repeated"));
+            }
+        }
+        Ok(Value::Object(values))
+    }
+}
