@@ -268,10 +268,11 @@ const LAYERS: &[Row] = &[
         &[
             "fields host_header names settings",
             "environment model objects",
-            "certificates consumers upstreams",
+            "certificates consumers upstreams vaults",
             "services",
             "routes",
             "plugins",
+            "admin_calls",
         ],
     ),
     (

@@ -35,7 +35,7 @@ use thiserror::Error;
 pub use budgets::BudgetOptions;
 pub use check::{CheckArgs, CheckOptions};
 pub use cluster::{ClusterAccess, ClusterOptions};
-pub use convert::{ConvertArgs, ConvertOptions};
+pub use convert::{ConvertArgs, ConvertOptions, ConvertedSource};
 pub use gateways::{AddressPool, AddressSource, GatewayOptions};
 pub use ingress::{
     HostOwner, IngressClassOptions, IngressListenAddress, IngressOptions, KongRouter, NamespacedName, PublishOptions,

@@ -23,6 +23,7 @@ pub(super) struct Model<'f> {
     pub(super) certificates: Vec<Entity<'f>>,
     pub(super) snis: Vec<Entity<'f>>,
     pub(super) authorities: Vec<Entity<'f>>,
+    pub(super) vaults: Vec<Entity<'f>>,
 }
 
 /// The format of the file. Before 3.0, paths with special characters are regular expressions.
@@ -182,7 +183,8 @@ pub(super) fn read(value: Value, findings: &FileFindings) -> (Model<'_>, EntityI
     model.snis.extend(root.entities("snis", None).into_iter().map(unnested));
     model.authorities.extend(root.entities("ca_certificates", None).into_iter().map(unnested));
     model.plugins.extend(root.entities("plugins", defaults_of("plugin")).into_iter().map(unnested));
-    for (name, what) in [("vaults", "vaults"), ("licenses", "licenses"), ("filter_chains", "WebAssembly filters")] {
+    model.vaults.extend(root.entities("vaults", None).into_iter().map(unnested));
+    for (name, what) in [("licenses", "licenses"), ("filter_chains", "WebAssembly filters")] {
         for fields in root.entities(name, None) {
             findings.leave_out(fields.path, format!("{what} are not supported"), "remove it");
         }
