@@ -288,7 +288,7 @@ const LAYERS: &[Row] = &[
             "aws_signature context digest_cache scripted_server server_diagnostics shared_fetch",
             "request_variables",
             "request_edits response_edits",
-            "aws_credentials redis remote_server",
+            "aws_credentials lua_functions redis remote_server",
             "counting introspection stored_sessions",
             "authentication chain log_delivery log_entry",
             "log_fields statsd tracer",
@@ -304,7 +304,7 @@ const LAYERS: &[Row] = &[
              compression correlation_id cors datadog error_pages file_log forward_auth grpc_gateway grpc_web \
              header_cert_auth hmac_auth http_log identity_keys injection_protection internal_identity ip_restriction \
              jq json_threat_protection jwt jwt_signer key_auth ldap_auth loggly mocking mtls_auth oas_validation \
-             oauth2 oauth2_introspection opa openid_connect opentelemetry prometheus proxy_cache rate_limiting \
+             oauth2 oauth2_introspection opa openid_connect opentelemetry post_function pre_function prometheus proxy_cache rate_limiting \
              rate_limiting_advanced redirect request_size_limiting request_termination request_transformer \
              request_transformer_advanced request_validator response_ratelimiting response_transformer \
              response_transformer_advanced session soap standard_webhooks statsd syslog tcp_log udp_log \
