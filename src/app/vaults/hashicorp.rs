@@ -14,15 +14,16 @@ use tokio::io::AsyncReadExt;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
+use super::client::ReadError;
 use crate::plugin_api::PluginServices;
 use crate::plugin_api::remote::{Remote, RemoteTls};
 use crate::plugin_api::remote_request::{RemoteRequest, RemoteResponse, ResponseBodyUse};
-use crate::plugin_api::vault::{KvVersion, VaultLogin, VaultQuery, VaultServer};
+use crate::plugin_api::vault::{HashicorpVault, KvVersion, VaultLogin, VaultQuery};
 
-/// Reads secrets. It keeps the tokens of logins until they expire.
-pub(super) struct VaultClient {
+/// Reads secrets of such servers. It keeps the tokens of logins until they expire.
+pub(super) struct HashicorpClient {
     services: Arc<dyn PluginServices>,
-    tokens: Mutex<BTreeMap<Arc<VaultServer>, LoginToken>>,
+    tokens: Mutex<BTreeMap<HashicorpVault, LoginToken>>,
 }
 
 #[derive(Clone)]
@@ -32,28 +33,22 @@ struct LoginToken {
     renew_at: Option<Instant>,
 }
 
-/// Why there is no value. The texts contain no secrets.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum ReadError {
-    /// The server has responded that it has no such secret.
-    Missing(String),
-    /// The server does not respond, or refuses: the last value stays in use.
-    Unavailable(String),
-}
-
-impl VaultClient {
+impl HashicorpClient {
     pub(super) fn new(services: Arc<dyn PluginServices>) -> Self {
-        VaultClient { services, tokens: Mutex::default() }
+        HashicorpClient { services, tokens: Mutex::default() }
     }
 
     /// The text of each key of a secret.
-    pub(super) async fn read(&self, query: &VaultQuery) -> Result<BTreeMap<String, String>, ReadError> {
-        let server = &query.server;
-        let mut response = self.read_once(query).await?;
+    pub(super) async fn read(
+        &self,
+        server: &HashicorpVault,
+        query: &VaultQuery,
+    ) -> Result<BTreeMap<String, String>, ReadError> {
+        let mut response = self.read_once(server, query).await?;
         if response.status == StatusCode::FORBIDDEN && matches!(server.login, VaultLogin::Kubernetes { .. }) {
             // The server may have revoked the token.
             self.tokens.lock().await.remove(server);
-            response = self.read_once(query).await?;
+            response = self.read_once(server, query).await?;
         }
         match response.status {
             StatusCode::OK => {}
@@ -70,8 +65,8 @@ impl VaultClient {
             .ok_or_else(|| ReadError::Missing(format!("the response for {} is not that of a secret", query.path)))
     }
 
-    async fn read_once(&self, query: &VaultQuery) -> Result<RemoteResponse, ReadError> {
-        let VaultQuery { server, path, version } = query;
+    async fn read_once(&self, server: &HashicorpVault, query: &VaultQuery) -> Result<RemoteResponse, ReadError> {
+        let VaultQuery { path, version, .. } = query;
         let token = self.token(server).await?;
         let folder = match server.kv {
             KvVersion::V1 => "",
@@ -84,7 +79,7 @@ impl VaultClient {
         self.send(server, Method::GET, target, Some(token), Bytes::new()).await
     }
 
-    async fn token(&self, server: &Arc<VaultServer>) -> Result<HeaderValue, ReadError> {
+    async fn token(&self, server: &HashicorpVault) -> Result<HeaderValue, ReadError> {
         let (role, auth_path, file) = match &server.login {
             VaultLogin::Token(token) => return header(token.reveal()),
             VaultLogin::Kubernetes { role, auth_path, token_file } => (role, auth_path, token_file),
@@ -118,13 +113,13 @@ impl VaultClient {
         let lease = auth.and_then(|auth| auth["lease_duration"].as_u64()).filter(|seconds| *seconds > 0);
         // Renewed before it expires, however long the requests take.
         let renew_at = lease.map(|seconds| now + Duration::from_secs(seconds.min(MAX_LEASE_SECONDS)).mul_f64(0.8));
-        tokens.insert(Arc::clone(server), LoginToken { value: value.clone(), renew_at });
+        tokens.insert(server.clone(), LoginToken { value: value.clone(), renew_at });
         Ok(value)
     }
 
     async fn send(
         &self,
-        server: &VaultServer,
+        server: &HashicorpVault,
         method: Method,
         target: String,
         token: Option<HeaderValue>,
