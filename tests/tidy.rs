@@ -211,7 +211,14 @@ const LAYERS: &[Row] = &[
     ),
     (
         "args",
-        &["budgets convert kong location network tls tracing", "cluster gateways", "ingress", "run", "check verify"],
+        &[
+            "budgets kong location network output_format tls tracing",
+            "convert",
+            "cluster gateways",
+            "ingress",
+            "run",
+            "check verify",
+        ],
     ),
     (
         "compile",

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::builder::BoolishValueParser;
 use clap::{Args, Subcommand};
 
-use super::OutputFormat;
+use super::output_format::OutputFormat;
 use crate::api::names::INGRESS_CLASS_NAME;
 
 /// Convert the configuration of another gateway into manifests

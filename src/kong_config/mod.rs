@@ -1,5 +1,5 @@
-//! Declarative files of Kong (`kong.yml`) and scripts of calls to its Admin API, translated into the objects that Kong's
-//! ingress controller reads.
+//! Declarative files of Kong (`kong.yml`), and scripts of calls to its Admin API, translated into the objects that
+//! Kong's ingress controller reads.
 //!
 //! ```text
 //!   value ─environment─▶ model.rs: entities, with references ─▶ certificates, upstreams, services, routes, consumers,

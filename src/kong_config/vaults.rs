@@ -47,12 +47,12 @@ pub(super) fn plan(vaults: Vec<Entity<'_>>, settings: &TranslationSettings, name
 pub(super) fn check_references(file: &Value, findings: &FileFindings) {
     let vaults = file["vaults"].as_array().into_iter().flatten();
     let prefixes: HashSet<&str> = vaults.filter_map(|vault| vault["prefix"].as_str()).collect();
-    check(file, "", Place::File, &prefixes, findings);
+    check(file, "", ReferencePlace::File, &prefixes, findings);
 }
 
 /// Where a value is.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum ReferencePlace {
     File,
     /// In a list of plugins.
     Plugins,
@@ -62,9 +62,9 @@ enum Place {
     Vault,
 }
 
-fn check(value: &Value, path: &str, place: Place, prefixes: &HashSet<&str>, findings: &FileFindings) {
+fn check(value: &Value, path: &str, place: ReferencePlace, prefixes: &HashSet<&str>, findings: &FileFindings) {
     match value {
-        Value::String(text) if text.trim_start().starts_with(START) && place != Place::Vault => {
+        Value::String(text) if text.trim_start().starts_with(START) && place != ReferencePlace::Vault => {
             check_reference(text, path, place, prefixes, findings);
         }
         Value::Array(items) => {
@@ -75,9 +75,9 @@ fn check(value: &Value, path: &str, place: Place, prefixes: &HashSet<&str>, find
         Value::Object(fields) => {
             for (name, field) in fields {
                 let inner = match (place, &**name) {
-                    (Place::File, "plugins") => Place::Plugins,
-                    (Place::File, "vaults") => Place::Vault,
-                    (Place::Plugins, "config") => Place::Config,
+                    (ReferencePlace::File, "plugins") => ReferencePlace::Plugins,
+                    (ReferencePlace::File, "vaults") => ReferencePlace::Vault,
+                    (ReferencePlace::Plugins, "config") => ReferencePlace::Config,
                     (place, _) => place,
                 };
                 let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
@@ -88,8 +88,8 @@ fn check(value: &Value, path: &str, place: Place, prefixes: &HashSet<&str>, find
     }
 }
 
-fn check_reference(text: &str, path: &str, place: Place, prefixes: &HashSet<&str>, findings: &FileFindings) {
-    if place != Place::Config {
+fn check_reference(text: &str, path: &str, place: ReferencePlace, prefixes: &HashSet<&str>, findings: &FileFindings) {
+    if place != ReferencePlace::Config {
         let message = "references to vaults are read in configurations of plugins only";
         let remedy = "write the value, or the name of an environment variable: ${{ env \"DECK_NAME\" }}";
         return findings.reject(path, message, remedy);

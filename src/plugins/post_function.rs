@@ -10,8 +10,8 @@
 //!       end
 //! ```
 //!
-//! What functions may contain is that of [pre-function](pre-function.md). They see the identity headers that
-//! authentication has set, and do not run in `access` if another plugin has responded.
+//! What functions may contain is that of `pre-function`. They see the identity headers that authentication has set, and
+//! do not run in `access` if another plugin has responded.
 
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::lua_functions::{FunctionConfig, LuaFunctions};

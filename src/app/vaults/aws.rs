@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
-use super::client::{ReadError, keys_of_text};
+use super::secret_reading::{ReadError, keys_of_text};
 use crate::plugin_api::PluginServices;
 use crate::plugin_api::aws_credentials::{AwsCredentials, MetadataVersion, StsEndpoint, amazon_host};
 use crate::plugin_api::aws_signature::{SigningScope, sign};

@@ -6,23 +6,15 @@ use std::sync::Arc;
 use super::aws::AwsClient;
 use super::google::GoogleClient;
 use super::hashicorp::HashicorpClient;
+use super::secret_reading::ReadError;
 use crate::plugin_api::PluginServices;
-use crate::plugin_api::vault::{VaultApi, VaultQuery, WHOLE_SECRET};
+use crate::plugin_api::vault::{VaultApi, VaultQuery};
 
 /// The clients of all kinds of servers, which keep their credentials.
 pub(super) struct VaultClient {
     hashicorp: HashicorpClient,
     aws: AwsClient,
     google: GoogleClient,
-}
-
-/// Why there is no value. The texts contain no secrets.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum ReadError {
-    /// The server has responded that it has no such secret.
-    Missing(String),
-    /// The server does not respond, or refuses: the last value stays in use.
-    Unavailable(String),
 }
 
 impl VaultClient {
@@ -42,20 +34,4 @@ impl VaultClient {
             VaultApi::GoogleSecretManager(server) => self.google.read(server, query).await,
         }
     }
-}
-
-/// The keys of a secret that is one text: those of its JSON object, if it is one, and the whole.
-pub(super) fn keys_of_text(text: String) -> BTreeMap<String, String> {
-    let mut keys = BTreeMap::new();
-    if let Ok(serde_json::Value::Object(fields)) = serde_json::from_str(&text) {
-        for (name, value) in fields {
-            let value = match value {
-                serde_json::Value::String(text) => text,
-                other => other.to_string(),
-            };
-            keys.insert(name, value);
-        }
-    }
-    keys.insert(WHOLE_SECRET.to_owned(), text);
-    keys
 }

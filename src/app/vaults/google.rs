@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use super::client::{ReadError, keys_of_text};
+use super::secret_reading::{ReadError, keys_of_text};
 use crate::plugin_api::PluginServices;
 use crate::plugin_api::form_body::{FORM_MEDIA_TYPE, form_body};
 use crate::plugin_api::remote_request::{RemoteRequest, RemoteResponse, RemoteUrl, ResponseBodyUse};

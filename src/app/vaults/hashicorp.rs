@@ -14,7 +14,7 @@ use tokio::io::AsyncReadExt;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use super::client::ReadError;
+use super::secret_reading::ReadError;
 use crate::plugin_api::PluginServices;
 use crate::plugin_api::remote::{Remote, RemoteTls};
 use crate::plugin_api::remote_request::{RemoteRequest, RemoteResponse, ResponseBodyUse};

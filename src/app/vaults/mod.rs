@@ -12,6 +12,7 @@ mod aws;
 mod client;
 mod google;
 mod hashicorp;
+mod secret_reading;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -23,7 +24,8 @@ use tracing::{info, warn};
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::PluginServices;
 use crate::plugin_api::vault::{VaultQuery, VaultResponse, VaultResponses, VaultValues};
-use client::{ReadError, VaultClient};
+use client::VaultClient;
+use secret_reading::ReadError;
 
 /// Reads the wanted values. Does not end.
 pub(super) async fn follow_vaults(values: Arc<VaultValues>, services: Arc<dyn PluginServices>) {

@@ -5,7 +5,7 @@
 //! | `env` | a variable of the environment that begins with the prefix of the vault |
 //! | `kubernetes` | a key of one of the Secrets that the vault lists |
 //! | `hcv` | a key of a secret of a server with the API of HashiCorp Vault or OpenBao, which another task reads |
-//! | `aws`, `gcp` | a secret of AWS Secrets Manager or Google Cloud Secret Manager, or a key of it, read in the same way |
+//! | `aws`, `gcp` | a secret of AWS Secrets Manager or Google Cloud Secret Manager, or a key of it, read likewise |
 //!
 //! Without a KongVault, `env` is a vault whose variables begin with `PORTICO_VAULT_`.
 

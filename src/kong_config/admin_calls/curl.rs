@@ -3,19 +3,19 @@
 use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value};
 
-use super::form::{self, FormField};
+use super::form::{self, CallField, NotUnderstood};
 
 /// A request that may change something.
 #[derive(Debug, PartialEq)]
 pub(super) struct AdminCall {
-    pub(super) method: CallMethod,
+    pub(super) method: AdminMethod,
     /// The segments of the path, decoded.
     pub(super) path: Vec<String>,
-    pub(super) body: CallBody,
+    pub(super) body: AdminBody,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum CallMethod {
+pub(super) enum AdminMethod {
     Post,
     Put,
     Patch,
@@ -23,14 +23,11 @@ pub(super) enum CallMethod {
 }
 
 #[derive(Debug, PartialEq)]
-pub(super) enum CallBody {
+pub(super) enum AdminBody {
     Json(Map<String, Value>),
     /// All values are texts, whose types are those of the fields.
     Form(Map<String, Value>),
 }
-
-/// Why a call is not understood: the message and the remedy.
-pub(super) type NotUnderstood = (String, String);
 
 /// Parses the arguments. `None` for a request that changes nothing. `input`: the standard input, if it is known.
 /// `file`: the content of a file.
@@ -44,12 +41,12 @@ pub(super) fn parse(
     let method = match options.method.as_deref() {
         _ if options.data_in_query => return Ok(None),
         None if options.is_head => return Ok(None),
-        None if has_body => CallMethod::Post,
+        None if has_body => AdminMethod::Post,
         None | Some("GET" | "HEAD" | "OPTIONS") => return Ok(None),
-        Some("POST") => CallMethod::Post,
-        Some("PUT") => CallMethod::Put,
-        Some("PATCH") => CallMethod::Patch,
-        Some("DELETE") => CallMethod::Delete,
+        Some("POST") => AdminMethod::Post,
+        Some("PUT") => AdminMethod::Put,
+        Some("PATCH") => AdminMethod::Patch,
+        Some("DELETE") => AdminMethod::Delete,
         Some(other) => return Err((format!("method {other} is not one of the Admin API"), CORRECT.to_owned())),
     };
     let [url] = &options.urls[..] else {
@@ -60,7 +57,7 @@ pub(super) fn parse(
     let body = if options.form.is_empty() {
         options.data_body()?
     } else if options.data.is_empty() {
-        CallBody::Form(form::nested(options.form)?)
+        AdminBody::Form(form::nested(options.form)?)
     } else {
         return Err(("this call has both data and a multipart form".to_owned(), "use one of -d and -F".to_owned()));
     };
@@ -73,7 +70,7 @@ struct Options {
     urls: Vec<String>,
     /// Joined as curl does.
     data: String,
-    form: Vec<FormField>,
+    form: Vec<CallField>,
     media_type: Option<String>,
     is_head: bool,
     data_in_query: bool,
@@ -201,7 +198,7 @@ impl Options {
                     }
                     _ => content.to_owned(),
                 };
-                self.form.push(FormField { name: name.to_owned(), value: content });
+                self.form.push(CallField { name: name.to_owned(), value: content });
             }
             _ => {}
         }
@@ -215,12 +212,12 @@ impl Options {
         self.data.push_str(text);
     }
 
-    fn data_body(&self) -> Result<CallBody, NotUnderstood> {
+    fn data_body(&self) -> Result<AdminBody, NotUnderstood> {
         let is_like_json = self.data.trim_start().starts_with(['{', '[']);
         match self.media_type.as_deref() {
-            _ if self.data.trim().is_empty() => Ok(CallBody::Json(Map::new())),
+            _ if self.data.trim().is_empty() => Ok(AdminBody::Json(Map::new())),
             Some(JSON) => match serde_json::from_str(&self.data) {
-                Ok(Value::Object(fields)) => Ok(CallBody::Json(fields)),
+                Ok(Value::Object(fields)) => Ok(AdminBody::Json(fields)),
                 Ok(_) => Err(("the body is not a JSON object".to_owned(), CORRECT.to_owned())),
                 // The message of the parser would show parts of the body.
                 Err(error) => {
@@ -233,7 +230,7 @@ impl Options {
                 Err((message.to_owned(), "add -H 'Content-Type: application/json'".to_owned()))
             }
             None | Some("application/x-www-form-urlencoded") => {
-                Ok(CallBody::Form(form::nested(form::decode(&self.data))?))
+                Ok(AdminBody::Form(form::nested(form::decode(&self.data))?))
             }
             Some(other) => {
                 let remedy = format!("write the body as a form, or with the type {JSON}");
@@ -385,13 +382,13 @@ mod tests {
 
     use super::*;
 
-    fn call(line: &str) -> Result<Option<(CallMethod, String, Value, bool)>, String> {
+    fn call(line: &str) -> Result<Option<(AdminMethod, String, Value, bool)>, String> {
         let arguments: Vec<String> = line.split('|').map(str::to_owned).collect();
         let file = |name: &str| (name == "key.pem").then(|| "PEM\nTEXT\n".to_owned());
         let call = parse(&arguments, Some("{\"name\": \"piped\"}"), &file).map_err(|(message, _)| message)?;
         Ok(call.map(|AdminCall { method, path, body }| match body {
-            CallBody::Json(fields) => (method, path.join("/"), Value::Object(fields), true),
-            CallBody::Form(fields) => (method, path.join("/"), Value::Object(fields), false),
+            AdminBody::Json(fields) => (method, path.join("/"), Value::Object(fields), true),
+            AdminBody::Form(fields) => (method, path.join("/"), Value::Object(fields), false),
         }))
     }
 
@@ -402,28 +399,28 @@ mod tests {
         for (line, expected) in [
             (
                 "-sXPOST|http://localhost:8001/services|-d|name=a|-d|url=http://b/c",
-                form(CallMethod::Post, "services", json!({"name": "a", "url": "http://b/c"})),
+                form(AdminMethod::Post, "services", json!({"name": "a", "url": "http://b/c"})),
             ),
             (
                 "-i|localhost:8001/services/|-d|name=a%20b+c",
-                form(CallMethod::Post, "services", json!({"name": "a b c"})),
+                form(AdminMethod::Post, "services", json!({"name": "a b c"})),
             ),
             (
                 "--request|PUT|--url|:8001/consumers/a%2Fb|--data-urlencode|custom_id=x&y",
-                form(CallMethod::Put, "consumers/a/b", json!({"custom_id": "x&y"})),
+                form(AdminMethod::Put, "consumers/a/b", json!({"custom_id": "x&y"})),
             ),
             (
                 "-X|PATCH|http://k/routes/r|-H|content-type: Application/JSON; charset=utf-8|-d|{\"paths\": [\"/\"]}",
-                json(CallMethod::Patch, "routes/r", json!({"paths": ["/"]})),
+                json(AdminMethod::Patch, "routes/r", json!({"paths": ["/"]})),
             ),
-            ("http://k/services|--json|@-", json(CallMethod::Post, "services", json!({"name": "piped"}))),
+            ("http://k/services|--json|@-", json(AdminMethod::Post, "services", json!({"name": "piped"}))),
             (
                 "http://k/certificates|-F|key=@key.pem|-F|snis[]=a|-F|snis[]=b",
-                form(CallMethod::Post, "certificates", json!({"key": "PEM\nTEXT\n", "snis": ["a", "b"]})),
+                form(AdminMethod::Post, "certificates", json!({"key": "PEM\nTEXT\n", "snis": ["a", "b"]})),
             ),
-            ("http://k/a|-d|key=@key.pem", form(CallMethod::Post, "a", json!({"key": "@key.pem"}))),
-            ("http://k/a|-d|@key.pem", form(CallMethod::Post, "a", json!({"PEMTEXT": null}))),
-            ("-X|DELETE|http://k/routes/r|-o|/dev/null", json(CallMethod::Delete, "routes/r", json!({}))),
+            ("http://k/a|-d|key=@key.pem", form(AdminMethod::Post, "a", json!({"key": "@key.pem"}))),
+            ("http://k/a|-d|@key.pem", form(AdminMethod::Post, "a", json!({"PEMTEXT": null}))),
+            ("-X|DELETE|http://k/routes/r|-o|/dev/null", json(AdminMethod::Delete, "routes/r", json!({}))),
             ("http://k/status", Ok(None)),
             ("-G|http://k/services|-d|size=1", Ok(None)),
             ("-I|http://k/services", Ok(None)),

@@ -4,8 +4,9 @@ use std::collections::HashMap;
 
 use serde_json::{Map, Value, json};
 
-use super::curl::{AdminCall, CallBody, CallMethod, NotUnderstood};
+use super::curl::{AdminBody, AdminCall, AdminMethod};
 use super::field_types;
+use super::form::NotUnderstood;
 use crate::kong_config::services::split_url;
 
 /// All entities that the calls so far have left.
@@ -27,7 +28,7 @@ struct ScriptEntity {
 }
 
 /// What a path of the Admin API means.
-struct Target<'p> {
+struct AdminPath<'p> {
     collection: &'static str,
     /// The fields that refer to the entities in the path.
     parents: Vec<(&'static str, &'static str, &'p str)>,
@@ -53,8 +54,8 @@ impl ScriptEntities {
             parents.push((field, Value::String(key.to_owned())));
         }
         let existing = target.key.and_then(|key| self.find_target(&target, key));
-        let is_form = matches!(body, CallBody::Form(_));
-        let (CallBody::Form(mut fields) | CallBody::Json(mut fields)) = body;
+        let is_form = matches!(body, AdminBody::Form(_));
+        let (AdminBody::Form(mut fields) | AdminBody::Json(mut fields)) = body;
         if target.collection == "consumer_group_consumers"
             && let Some(group) = fields.shift_remove("group")
         {
@@ -78,24 +79,24 @@ impl ScriptEntities {
         fields.extend(parents.into_iter().map(|(field, key)| (field.to_owned(), key)));
         self.check_references(&fields)?;
         match (method, target.key, existing) {
-            (CallMethod::Post, None, _) => self.create(target.collection, fields, line),
-            (CallMethod::Put, Some(_), Some(position)) => {
+            (AdminMethod::Post, None, _) => self.create(target.collection, fields, line),
+            (AdminMethod::Put, Some(_), Some(position)) => {
                 self.keep_identity(position, &mut fields);
                 self.remove(position);
                 self.create(target.collection, fields, line)
             }
-            (CallMethod::Put, Some(key), None) => {
+            (AdminMethod::Put, Some(key), None) => {
                 let name = if is_uuid(key) { "id" } else { key_field(target.collection) };
                 fields.insert(name.to_owned(), json!(key));
                 self.create(target.collection, fields, line)
             }
-            (CallMethod::Patch, Some(_), Some(position)) => {
+            (AdminMethod::Patch, Some(_), Some(position)) => {
                 self.change(position, fields, line);
                 Ok(())
             }
-            (CallMethod::Delete, Some(_), Some(position)) => self.delete(position),
-            (CallMethod::Patch | CallMethod::Delete, Some(key), None) => Err(no_entity(target.collection, key)),
-            (CallMethod::Post, Some(_), _) | (_, None, _) => {
+            (AdminMethod::Delete, Some(_), Some(position)) => self.delete(position),
+            (AdminMethod::Patch | AdminMethod::Delete, Some(key), None) => Err(no_entity(target.collection, key)),
+            (AdminMethod::Post, Some(_), _) | (_, None, _) => {
                 let message = format!("the Admin API has no such method for /{}", path.join("/"));
                 Err((message, CORRECT.to_owned()))
             }
@@ -107,7 +108,7 @@ impl ScriptEntities {
     }
 
     /// The entity that a path with a key means, which belongs to the entities before it in the path.
-    fn find_target(&self, target: &Target<'_>, key: &str) -> Option<usize> {
+    fn find_target(&self, target: &AdminPath<'_>, key: &str) -> Option<usize> {
         let belongs = |entity: &ScriptEntity| {
             target.parents.iter().all(|(field, collection, parent)| {
                 let own = entity.fields.get(*field).and_then(reference).and_then(|own| self.find(collection, own));
@@ -278,7 +279,7 @@ fn no_entity(collection: &str, key: &str) -> NotUnderstood {
     (message, "add the call, or correct the name".to_owned())
 }
 
-fn target(path: &[String]) -> Result<Target<'_>, NotUnderstood> {
+fn target(path: &[String]) -> Result<AdminPath<'_>, NotUnderstood> {
     let segments: Vec<&str> = path.iter().map(String::as_str).collect();
     let segments = match &segments[..] {
         ["default", rest @ ..] if !rest.is_empty() => rest,
@@ -306,7 +307,7 @@ fn target(path: &[String]) -> Result<Target<'_>, NotUnderstood> {
         _ => None,
     };
     let (collection, parents, key) = target.ok_or_else(unknown)?;
-    Ok(Target { collection, parents, key })
+    Ok(AdminPath { collection, parents, key })
 }
 
 /// The field with the name by which paths of the Admin API mean an entity.

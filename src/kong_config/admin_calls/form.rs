@@ -3,22 +3,23 @@
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use serde_json::{Map, Value};
 
-use super::curl::NotUnderstood;
+/// Why a call is not understood: the message and the remedy.
+pub(super) type NotUnderstood = (String, String);
 
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct FormField {
+pub(super) struct CallField {
     pub(super) name: String,
     pub(super) value: String,
 }
 
 /// The fields of a body of the type `application/x-www-form-urlencoded`.
-pub(super) fn decode(body: &str) -> Vec<FormField> {
+pub(super) fn decode(body: &str) -> Vec<CallField> {
     let decoded = |text: &str| percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned();
     let fields = body.split('&').filter(|field| !field.is_empty());
     fields
         .map(|field| {
             let (name, value) = field.split_once('=').unwrap_or((field, ""));
-            FormField { name: decoded(name), value: decoded(value) }
+            CallField { name: decoded(name), value: decoded(value) }
         })
         .collect()
 }
@@ -28,9 +29,9 @@ pub(super) fn encoded(text: &str) -> String {
 }
 
 /// Nests the fields by their names. An empty value is null, and several values of a name are a list.
-pub(super) fn nested(fields: Vec<FormField>) -> Result<Map<String, Value>, NotUnderstood> {
+pub(super) fn nested(fields: Vec<CallField>) -> Result<Map<String, Value>, NotUnderstood> {
     let mut root = Map::new();
-    for FormField { name, value } in fields {
+    for CallField { name, value } in fields {
         let value = if value.is_empty() { Value::Null } else { Value::String(value) };
         let steps = steps(&name).ok_or_else(|| unreadable(&name))?;
         insert(&mut root, &steps, value).ok_or_else(|| unreadable(&name))?;
@@ -44,7 +45,7 @@ fn unreadable(name: &str) -> NotUnderstood {
 }
 
 /// A part of a name.
-struct Step<'n> {
+struct NameStep<'n> {
     name: &'n str,
     index: Index,
 }
@@ -58,7 +59,7 @@ enum Index {
     At(usize),
 }
 
-fn steps(name: &str) -> Option<Vec<Step<'_>>> {
+fn steps(name: &str) -> Option<Vec<NameStep<'_>>> {
     let mut steps = Vec::new();
     for part in name.split('.') {
         let (name, index) = match part.strip_suffix(']').and_then(|part| part.rsplit_once('[')) {
@@ -71,14 +72,14 @@ fn steps(name: &str) -> Option<Vec<Step<'_>>> {
         if name.is_empty() || name.contains(['[', ']']) {
             return None;
         }
-        steps.push(Step { name, index });
+        steps.push(NameStep { name, index });
     }
     // Kong adds fields of `[]` to the list itself.
     let is_ambiguous = steps.iter().rev().skip(1).any(|step| step.index == Index::Next);
     (steps.len() <= MAX_DEPTH && !is_ambiguous).then_some(steps)
 }
 
-fn insert(fields: &mut Map<String, Value>, steps: &[Step<'_>], value: Value) -> Option<()> {
+fn insert(fields: &mut Map<String, Value>, steps: &[NameStep<'_>], value: Value) -> Option<()> {
     let (step, rest) = steps.split_first()?;
     let name = step.name.to_owned();
     match (step.index, rest.is_empty()) {
@@ -158,7 +159,7 @@ mod tests {
     fn encoded_texts_are_decoded_again() {
         assert_eq!(
             decode(&format!("a={}", encoded("ä &=+%"))),
-            [FormField { name: "a".to_owned(), value: "ä &=+%".to_owned() }]
+            [CallField { name: "a".to_owned(), value: "ä &=+%".to_owned() }]
         );
     }
 }

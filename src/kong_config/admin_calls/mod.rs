@@ -1,7 +1,7 @@
 //! Scripts of `curl` calls to the Admin API of Kong, translated like a declarative file with the same entities.
 //!
 //! ```text
-//!   script ─ shell.rs ─▶ commands ─ curl.rs, form.rs ─▶ calls ─ entities.rs ─▶ entities ─ translate_entities ─▶ objects
+//!   script ─ shell.rs ─▶ commands ─ curl.rs, form.rs ─▶ calls ─ entities.rs ─▶ entities ─ as of a file ─▶ objects
 //! ```
 //!
 //! Nothing is run, and nothing is guessed: what is not understood is left out, and reported with its line.

@@ -1,4 +1,4 @@
-//! A subset of the shell language: simple commands with quotes, variables, comments, continued lines and here-documents.
+//! A subset of the shell language: simple commands with quotes, variables, comments, continued lines, here-documents.
 //!
 //! Nothing is run. What is not in the subset becomes an [`Unknown`] piece of a word, so that only commands that need it
 //! are affected.
@@ -105,7 +105,7 @@ fn is_name(text: &str) -> bool {
 
 /// The commands of a script. The error has the line where a quote or a here-document begins that does not end.
 pub(super) fn parse(script: &str) -> Result<Vec<Command>, (u32, &'static str)> {
-    let mut reader = Reader { chars: script.chars().peekable(), line: 1, documents: Vec::new() };
+    let mut reader = ShellReader { chars: script.chars().peekable(), line: 1, documents: Vec::new() };
     let mut commands: Vec<Command> = Vec::new();
     let mut link = Link::Always;
     loop {
@@ -213,14 +213,14 @@ enum Brace {
     WithSeveral,
 }
 
-struct Reader<'s> {
+struct ShellReader<'s> {
     chars: Peekable<Chars<'s>>,
     line: u32,
     /// Here-documents whose text begins after the end of the line.
-    documents: Vec<Document>,
+    documents: Vec<HereDocument>,
 }
 
-struct Document {
+struct HereDocument {
     /// The position of its command.
     command: usize,
     line: u32,
@@ -229,7 +229,7 @@ struct Document {
     is_literal: bool,
 }
 
-impl Reader<'_> {
+impl ShellReader<'_> {
     fn peek(&mut self) -> Option<char> {
         self.chars.peek().copied()
     }
@@ -307,7 +307,7 @@ impl Reader<'_> {
         let end = self.skip_word()?;
         let is_literal = end.pieces.iter().any(|piece| matches!(piece, Piece::Text { quoted: true, .. }));
         let Some(end) = end.literal() else { return Err((line, "the end of the here-document is not known")) };
-        self.documents.push(Document { command: position, line, end, strips_tabs, is_literal });
+        self.documents.push(HereDocument { command: position, line, end, strips_tabs, is_literal });
         Ok(())
     }
 
@@ -338,7 +338,8 @@ impl Reader<'_> {
             let word = if document.is_literal {
                 Word { pieces: vec![Piece::Text { text, quoted: true }] }
             } else {
-                let mut inner = Reader { chars: text.chars().peekable(), line: document.line, documents: Vec::new() };
+                let mut inner =
+                    ShellReader { chars: text.chars().peekable(), line: document.line, documents: Vec::new() };
                 let mut word = Word::default();
                 inner.read_expandable(&mut word, None)?;
                 word

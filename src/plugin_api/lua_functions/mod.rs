@@ -1,8 +1,8 @@
-//! The plugins `pre-function` and `post-function`: functions in a small part of Lua, which is read when the configuration
-//! changes. There is no Lua machine.
+//! The plugins `pre-function` and `post-function`: functions in a small part of Lua, which is read when the
+//! configuration changes. There is no Lua machine.
 //!
 //! The functions run at the place of Kong's plugin in the order of all plugins. Other plugins, such as
-//! request-transformer, would have the same effect in another place, for example after authentication instead of before.
+//! request-transformer, would have the same effect in another place, for example after authentication.
 
 mod access;
 mod header_filter;

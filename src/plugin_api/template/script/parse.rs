@@ -17,8 +17,8 @@ pub struct ScriptSyntaxError {
 }
 
 /// A message, and a remedy if there is a better one than the usual one.
-type Refusal = (String, Option<String>);
-type Parsed<T> = Result<T, Refusal>;
+type ScriptRefusal = (String, Option<String>);
+type Parsed<T> = Result<T, ScriptRefusal>;
 
 impl<A: ScriptAction> LuaScript<A> {
     /// Parses a script, also one that returns a function without parameters, which Kong calls for each request.
@@ -46,11 +46,11 @@ struct ScriptParser<'t> {
     depth: usize,
 }
 
-fn plain(message: String) -> Refusal {
+fn plain(message: String) -> ScriptRefusal {
     (message, None)
 }
 
-fn refused(message: impl Into<String>, remedy: impl Into<String>) -> Refusal {
+fn refused(message: impl Into<String>, remedy: impl Into<String>) -> ScriptRefusal {
     (message.into(), Some(remedy.into()))
 }
 
