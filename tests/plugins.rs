@@ -5,5 +5,6 @@
 mod contract;
 mod defaults;
 mod fields;
+mod kong_names;
 mod pages;
 mod source;

@@ -211,7 +211,14 @@ const LAYERS: &[Row] = &[
     ),
     (
         "args",
-        &["budgets convert kong location network tls tracing", "cluster gateways", "ingress", "run", "check verify"],
+        &[
+            "budgets kong location network output_format tls tracing",
+            "convert",
+            "cluster gateways",
+            "ingress",
+            "run",
+            "check verify",
+        ],
     ),
     (
         "compile",
@@ -268,10 +275,11 @@ const LAYERS: &[Row] = &[
         &[
             "entity_types fields host_header names settings",
             "environment model objects",
-            "certificates consumers custom_entities upstreams",
+            "certificates consumers custom_entities upstreams vaults",
             "services",
             "routes",
             "plugins",
+            "admin_calls",
         ],
     ),
     (
@@ -287,7 +295,7 @@ const LAYERS: &[Row] = &[
             "aws_signature context digest_cache scripted_server server_diagnostics shared_fetch",
             "request_variables",
             "request_edits response_edits",
-            "aws_credentials redis remote_server",
+            "aws_credentials lua_functions redis remote_server",
             "counting introspection stored_sessions",
             "authentication chain log_delivery log_entry",
             "log_fields statsd tracer",
@@ -302,12 +310,13 @@ const LAYERS: &[Row] = &[
             "acl aggregate api_version aws_lambda azure_functions basic_auth bot_detection combined_auth_tests \
              compression correlation_id cors datadog degraphql error_pages file_log forward_auth \
              graphql_rate_limiting_advanced grpc_gateway grpc_web header_cert_auth hmac_auth http_log identity_keys \
-             injection_protection internal_identity ip_restriction jq json_threat_protection jwt jwt_signer key_auth ldap_auth loggly mocking mtls_auth oas_validation \
-             oauth2 oauth2_introspection opa openid_connect opentelemetry prometheus proxy_cache rate_limiting \
-             rate_limiting_advanced redirect request_size_limiting request_termination request_transformer \
-             request_transformer_advanced request_validator response_ratelimiting response_transformer \
-             response_transformer_advanced session soap standard_webhooks statsd syslog tcp_log udp_log \
-             upstream_oauth upstream_timeout usage_plan xml_threat_protection zipkin",
+             injection_protection internal_identity ip_restriction jq json_threat_protection jwt jwt_signer key_auth \
+             ldap_auth loggly mocking mtls_auth oas_validation oauth2 oauth2_introspection opa openid_connect \
+             opentelemetry post_function pre_function prometheus proxy_cache rate_limiting rate_limiting_advanced \
+             redirect request_size_limiting request_termination request_transformer request_transformer_advanced \
+             request_validator response_ratelimiting response_transformer response_transformer_advanced session soap \
+             standard_webhooks statsd syslog tcp_log udp_log upstream_oauth upstream_timeout usage_plan \
+             xml_threat_protection zipkin",
             // The same plugins with other fields and defaults, or for other requests.
             "graphql_proxy_cache_advanced ldap_auth_advanced proxy_cache_advanced",
         ],

@@ -1,34 +1,65 @@
-//! `portico convert kong`: prints the objects of a declarative file, and reports what is left out or differs.
+//! `portico convert kong`: prints the objects of a declarative file or of calls to the Admin API, and reports what is
+//! left out or differs.
 
 use std::collections::BTreeMap;
-use std::io::{self, Write};
+use std::fs::File;
+use std::io::{self, Read, Write};
 
 use anyhow::Context;
 
 use super::kong_config;
 use super::stdout::print;
-use crate::args::{ConvertOptions, ExitStatus};
-use crate::kong_config::TranslationSettings;
-use crate::manifests::{self, ManifestDiagnostic, TranslatedObject};
+use crate::args::{ConvertOptions, ConvertedSource, ExitStatus, OutputFormat};
+use crate::kong_config::{ScriptContext, TranslationSettings, translate_admin_calls};
+use crate::manifests::{self, ManifestDiagnostic, TranslatedFile, TranslatedObject};
+use crate::plugin_api::AnyPluginKind;
+use crate::plugins;
 use crate::report;
 
 /// Prints the manifests to stdout and the report to stderr.
 pub fn convert(options: ConvertOptions) -> anyhow::Result<ExitStatus> {
     let settings = TranslationSettings { namespace: options.namespace, class: options.ingress_class };
-    let translator = kong_config::translator(settings);
-    let text =
-        std::fs::read_to_string(&options.file).with_context(|| format!("{} cannot be read", options.file.display()))?;
-    let translated = manifests::translate(&options.file, &text, &translator);
-    let mut diagnostics: Vec<_> = translated.diagnostics.iter().map(report::from_manifest).collect();
-    report::sort(&mut diagnostics);
+    let (ConvertedSource::DeclarativeFile(file) | ConvertedSource::AdminCalls(file)) = &options.source;
+    let text = std::fs::read_to_string(file).with_context(|| format!("{} cannot be read", file.display()))?;
+    let translated = match &options.source {
+        ConvertedSource::DeclarativeFile(file) => manifests::translate(file, &text, &kong_config::translator(settings)),
+        ConvertedSource::AdminCalls(file) => {
+            let context =
+                ScriptContext { variable: &|name| std::env::var(name).ok(), file: &sent_file, plugin_schema: &schema };
+            translate_admin_calls(file, &text, &settings, context)
+        }
+    };
+    let TranslatedFile { objects, diagnostics } = translated;
+    let mut reported: Vec<_> = diagnostics.iter().map(report::from_manifest).collect();
+    report::sort(&mut reported);
+    let text = match (options.report, &objects) {
+        (OutputFormat::Json, _) => report::json(&reported),
+        // A file that cannot be used has errors at places, which carets show.
+        (OutputFormat::Text, None) => report::terminal(&reported, options.color_stderr),
+        (OutputFormat::Text, Some(_)) => report::findings(&reported),
+    };
     let mut stderr = io::stderr().lock();
     // If stderr is closed, the exit status still shows the result.
-    write!(stderr, "{}", report::terminal(&diagnostics, options.color_stderr)).ok();
-    let Some(objects) = translated.objects else { return Ok(ExitStatus::Rejected) };
+    write!(stderr, "{text}").ok();
+    let Some(objects) = objects else { return Ok(ExitStatus::Rejected) };
     print(&yaml(&objects)?)?;
-    write!(stderr, "{}", summary(&objects, &translated.diagnostics)).ok();
-    let is_partial = translated.diagnostics.iter().any(|problem| problem.diagnostic.is_error());
+    if options.report == OutputFormat::Text {
+        write!(stderr, "{}", summary(&objects, &diagnostics)).ok();
+    }
+    let is_partial = diagnostics.iter().any(|problem| problem.diagnostic.is_error());
     Ok(if is_partial && !options.allow_partial { ExitStatus::Rejected } else { ExitStatus::Success })
+}
+
+/// A file that a call sends, such as a certificate.
+fn sent_file(name: &str) -> Option<String> {
+    let mut text = String::new();
+    let file = File::open(name).ok().filter(|file| file.metadata().is_ok_and(|found| found.is_file()))?;
+    file.take(MAX_SENT_FILE + 1).read_to_string(&mut text).ok()?;
+    Some(text).filter(|text| text.len() as u64 <= MAX_SENT_FILE)
+}
+
+fn schema(plugin: &str) -> Option<serde_json::Value> {
+    plugins::REGISTRY.find(plugin).map(|kind: &dyn AnyPluginKind| kind.schema().to_value())
 }
 
 fn yaml(objects: &[TranslatedObject]) -> anyhow::Result<String> {
@@ -54,3 +85,6 @@ fn summary(objects: &[TranslatedObject], diagnostics: &[ManifestDiagnostic]) -> 
         report::count(differences as u64, "difference"),
     )
 }
+
+/// Maximum size in bytes of a file that a call sends.
+const MAX_SENT_FILE: u64 = 1 << 20;

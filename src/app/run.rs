@@ -30,7 +30,7 @@ use super::ingress::IngressConfig;
 use super::kong_config;
 use super::kong_metrics::{self, KongMetrics};
 use super::overload_meters::OverloadMeters;
-use super::plugin_services::OnlineServices;
+use super::plugin_services::{MachineIdentity, OnlineServices};
 use super::queue_meters::QueueMeters;
 use super::rate_limit_meters::RateLimitMeters;
 use super::request_tracer;
@@ -142,8 +142,10 @@ async fn serve(options: RunOptions, started: SystemTime) -> anyhow::Result<ExitS
     let own_sockets = data_plane.proxy.own_sockets();
     let permits_aws = options.cluster.as_ref().is_none_or(|cluster| cluster.aws_pod_credentials);
     let aws = permits_aws.then(|| Arc::new(AwsEnvironment::from_variables(|name| std::env::var(name).ok())));
+    let google = options.cluster.as_ref().is_none_or(|cluster| cluster.gcp_pod_credentials);
+    let identity = MachineIdentity { aws, google };
     let (plugin_services, lookups) =
-        OnlineServices::start(&data_plane.trust, own_sockets, data_plane.plugin_connections, keys, aws)
+        OnlineServices::start(&data_plane.trust, own_sockets, data_plane.plugin_connections, keys, identity)
             .context("cannot set up connections for plugins")?;
     let plugin_diagnostics = plugin_services.diagnostics();
     let plugin_services = Arc::new(plugin_services);

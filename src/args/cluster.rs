@@ -53,6 +53,11 @@ pub(super) struct ClusterArgs {
     #[arg(long, env = "PORTICO_ALLOW_AWS_POD_CREDENTIALS", value_parser = BoolishValueParser::new())]
     allow_aws_pod_credentials: bool,
 
+    /// Let KongVaults of the backend gcp act with the Google Cloud identity of the Pod or machine that Portico runs in.
+    /// Default: allowed if all objects come from files, denied if any come from a cluster
+    #[arg(long, env = "PORTICO_ALLOW_GCP_POD_CREDENTIALS", value_parser = BoolishValueParser::new())]
+    allow_gcp_pod_credentials: bool,
+
     /// Send requests to the addresses in the annotation portico.dev/address of Services in a cluster; users who can
     /// write Services can then choose any address. Default: the annotation has an effect only if all objects come from
     /// files
@@ -84,6 +89,8 @@ pub struct ClusterOptions {
     pub loopback_backends: bool,
     /// Plugins may act with the AWS credentials of this Pod or machine.
     pub aws_pod_credentials: bool,
+    /// Vaults may act with the Google Cloud identity of this Pod or machine.
+    pub gcp_pod_credentials: bool,
     /// The annotation `portico.dev/address` of Services has an effect.
     pub address_annotation: bool,
     /// ExternalName Services have endpoints.
@@ -114,6 +121,7 @@ impl ClusterArgs {
             startup_timeout,
             allow_loopback_backends: loopback_backends,
             allow_aws_pod_credentials: aws_pod_credentials,
+            allow_gcp_pod_credentials: gcp_pod_credentials,
             allow_address_annotation: address_annotation,
             deny_external_names,
             deny_endpoint_cidrs: denied_endpoints,
@@ -128,6 +136,7 @@ impl ClusterArgs {
                 ("--startup-timeout", startup_timeout.is_some()),
                 ("--allow-loopback-backends", loopback_backends),
                 ("--allow-aws-pod-credentials", aws_pod_credentials),
+                ("--allow-gcp-pod-credentials", gcp_pod_credentials),
                 ("--allow-address-annotation", address_annotation),
                 ("--deny-external-names", deny_external_names),
                 ("--deny-endpoint-cidrs", !denied_endpoints.is_empty()),
@@ -156,6 +165,7 @@ impl ClusterArgs {
             startup_timeout: startup_timeout.map_or(DEFAULT_STARTUP_TIMEOUT, |timeout| timeout.0),
             loopback_backends,
             aws_pod_credentials,
+            gcp_pod_credentials,
             address_annotation,
             external_names: !deny_external_names,
             denied_endpoints,

@@ -16,6 +16,7 @@ mod ingress;
 mod kong;
 mod location;
 mod network;
+mod output_format;
 mod run;
 mod tls;
 mod tracing;
@@ -35,7 +36,7 @@ use thiserror::Error;
 pub use budgets::BudgetOptions;
 pub use check::{CheckArgs, CheckOptions};
 pub use cluster::{ClusterAccess, ClusterOptions};
-pub use convert::{ConvertArgs, ConvertOptions};
+pub use convert::{ConvertArgs, ConvertOptions, ConvertedSource};
 pub use gateways::{AddressPool, AddressSource, GatewayOptions};
 pub use ingress::{
     HostOwner, IngressClassOptions, IngressListenAddress, IngressOptions, KongRouter, NamespacedName, PublishOptions,
@@ -44,6 +45,7 @@ pub use ingress::{
 pub use kong::{KongHeadersArg, KongOptions};
 pub use location::LocationOptions;
 pub use network::PathFormArg;
+pub use output_format::OutputFormat;
 pub use run::{AccessLogOptions, DRAIN_DELAY_IN_CLUSTER, DrainOptions, RunArgs, RunOptions};
 pub use tls::{TlsOptions, TlsVersionArg};
 pub use tracing::{TraceFormatArg, TraceOptions};
@@ -268,13 +270,6 @@ impl From<ChannelArg> for schema::Channel {
             ChannelArg::Experimental => schema::Channel::Experimental,
         }
     }
-}
-
-/// Output format of a subcommand.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum OutputFormat {
-    Text,
-    Json,
 }
 
 #[derive(Debug, Args)]

@@ -207,6 +207,7 @@ fn contradictions_name_the_flags_and_the_fix() {
         ("run --manifests a --watch-namespaces x", "--watch-namespaces is given without --kubernetes"),
         ("run --manifests a --allow-loopback-backends", "--allow-loopback-backends is given without --kubernetes"),
         ("run --manifests a --allow-aws-pod-credentials", "--allow-aws-pod-credentials is given without --kubernetes"),
+        ("run --manifests a --allow-gcp-pod-credentials", "--allow-gcp-pod-credentials is given without --kubernetes"),
         ("run --manifests a --allow-address-annotation", "--allow-address-annotation is given without --kubernetes"),
         ("run --manifests a --deny-external-names", "--deny-external-names is given without --kubernetes"),
         ("run --manifests a --deny-endpoint-cidrs ::1", "--deny-endpoint-cidrs is given without --kubernetes"),
@@ -248,6 +249,8 @@ fn cluster_is_contacted_only_by_flag_or_in_a_pod() {
     assert_eq!([loopback(""), loopback("--allow-loopback-backends")], [false, true]);
     let aws = |line| run_in(line, &pod).cluster.unwrap().aws_pod_credentials;
     assert_eq!([aws(""), aws("--allow-aws-pod-credentials")], [false, true]);
+    let google = |line| run_in(line, &pod).cluster.unwrap().gcp_pod_credentials;
+    assert_eq!([google(""), google("--allow-gcp-pod-credentials")], [false, true]);
     let sources = |line| {
         let cluster = run_in(line, &pod).cluster.unwrap();
         (cluster.address_annotation, cluster.external_names)

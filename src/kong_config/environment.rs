@@ -1,5 +1,4 @@
-//! References to environment variables, `${{ env "DECK_NAME" }}`, in all texts of a file, and references to vaults,
-//! which are rejected.
+//! References to environment variables, `${{ env "DECK_NAME" }}`, in all texts of a file.
 
 use serde_json::Value;
 
@@ -14,11 +13,7 @@ pub(super) fn resolve(
 ) {
     match value {
         Value::String(text) => {
-            if text.trim_start().starts_with("{vault://") {
-                let message = "references to vaults are not resolved";
-                let remedy = "write the value, or the name of an environment variable: ${{ env \"DECK_NAME\" }}";
-                findings.reject(path, message, remedy);
-            } else if text.contains("${{") {
+            if text.contains("${{") {
                 match resolve_text(text, variable) {
                     Ok(resolved) => *value = resolved,
                     Err((message, remedy)) => findings.reject(path, message, remedy),
@@ -123,7 +118,6 @@ mod tests {
             ("${{ env \"DECK_NONE\" }}", json!("a[0]: environment variable DECK_NONE is not set")),
             ("${{ env \"HOME\" }}", json!("a[0]: environment variable HOME does not start with DECK_")),
             ("${{ .Values.x }}", json!("a[0]: this template is not understood")),
-            ("{vault://env/key}", json!("a[0]: references to vaults are not resolved")),
         ] {
             assert_eq!(found(text), expected, "{text}");
         }

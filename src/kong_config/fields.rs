@@ -241,7 +241,7 @@ pub(super) fn type_name(value: &Value) -> &'static str {
 }
 
 /// The reason of what is left out.
-const LEFT_OUT: &str = "LeftOut";
+pub(super) const LEFT_OUT: &str = "LeftOut";
 /// The reason of what is served in another way than by Kong.
 const DIFFERENCE: &str = "Difference";
 /// Diagnostics that reject a file and are shown.

@@ -1,4 +1,5 @@
-//! Declarative files of Kong (`kong.yml`), translated into the objects that Kong's ingress controller reads.
+//! Declarative files of Kong (`kong.yml`), and scripts of calls to its Admin API, translated into the objects that
+//! Kong's ingress controller reads.
 //!
 //! ```text
 //!   value ─environment─▶ model.rs: entities, with references ─▶ certificates, upstreams, services, routes, consumers,
@@ -8,6 +9,7 @@
 //! There is one translation: `portico run --kong-config` serves its objects, and `portico convert kong` prints them.
 //! What has no equivalent is left out and reported, and what would weaken another entity rejects the file.
 
+mod admin_calls;
 mod certificates;
 mod consumers;
 mod custom_entities;
@@ -25,6 +27,7 @@ mod settings;
 #[cfg(test)]
 mod tests;
 mod upstreams;
+mod vaults;
 
 use serde_json::{Value, json};
 
@@ -36,6 +39,7 @@ use objects::Draft;
 use plugins::PluginScopes;
 use routes::{ConvertedRoute, NO_SERVICE, RouteContext};
 
+pub use admin_calls::{ScriptContext, translate_admin_calls};
 pub use settings::TranslationSettings;
 
 /// Translates a file. `variable`: the value of an environment variable.
@@ -46,6 +50,7 @@ pub fn translate(
 ) -> Translation {
     let findings = FileFindings::default();
     environment::resolve(&mut file, "", variable, &findings);
+    vaults::check_references(&file, &findings);
     let hashed_passwords = file.get("_transform") == Some(&Value::Bool(false));
     let objects = if findings.is_rejected() {
         // What a template stands for is not known, so the rest would be reported for wrong reasons.
@@ -98,7 +103,7 @@ fn translate_entities(
         Draft::new("v1", "Service", NO_SERVICE, &draft.source).with("spec", spec)
     });
     let ConsumerPlans { consumers, groups, secrets } = consumers;
-    let mut drafts = Vec::new();
+    let mut drafts = vaults::plan(std::mem::take(&mut model.vaults), settings, &mut names);
     drafts.extend(certificates.certificates);
     drafts.extend(certificates.authorities);
     drafts.extend(certificates.ingresses);

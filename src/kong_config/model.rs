@@ -25,6 +25,7 @@ pub(super) struct Model<'f> {
     pub(super) snis: Vec<Entity<'f>>,
     pub(super) authorities: Vec<Entity<'f>>,
     pub(super) custom_entities: Vec<(&'static EntityType, Entity<'f>)>,
+    pub(super) vaults: Vec<Entity<'f>>,
 }
 
 /// The format of the file. Before 3.0, paths with special characters are regular expressions.
@@ -191,7 +192,8 @@ pub(super) fn read(value: Value, findings: &FileFindings) -> (Model<'_>, EntityI
     for fields in root.entities("custom_entities", None) {
         model.add_custom_entity(fields);
     }
-    for (name, what) in [("vaults", "vaults"), ("licenses", "licenses"), ("filter_chains", "WebAssembly filters")] {
+    model.vaults.extend(root.entities("vaults", None).into_iter().map(unnested));
+    for (name, what) in [("licenses", "licenses"), ("filter_chains", "WebAssembly filters")] {
         for fields in root.entities(name, None) {
             findings.leave_out(fields.path, format!("{what} are not supported"), "remove it");
         }

@@ -142,6 +142,13 @@ fn read_location(fields: &mut EntityFields<'_>) -> Option<ServiceLocation> {
     Some(ServiceLocation { protocol, host, port: port.unwrap_or(80), path })
 }
 
+/// The fields that a URL stands for.
+pub(super) fn split_url(url: &str) -> Option<[(String, Value); 4]> {
+    let ServiceLocation { protocol, host, port, path } = parse_url(url)?;
+    let fields = [("protocol", json!(protocol)), ("host", json!(host)), ("port", json!(port)), ("path", json!(path))];
+    Some(fields.map(|(name, value)| (name.to_owned(), value)))
+}
+
 /// `protocol://host[:port][/path]`
 fn parse_url(url: &str) -> Option<ServiceLocation> {
     let (protocol, rest) = url.split_once("://")?;

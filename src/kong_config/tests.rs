@@ -291,9 +291,18 @@ fn broken_files_are_rejected_with_the_field() {
             "consumers[0].keyauth_credentials[0].key: key is missing",
         ),
         (
-            with(json!({"plugins": [{"name": "x", "config": {"a": ["{vault://env/x}"]}}]})),
-            "plugins[0].config.a[0]: references to vaults are not resolved",
+            with(json!({"plugins": [{"name": "x", "config": {"a": ["{vault://b/x}"]}}]})),
+            "plugins[0].config.a[0]: no vault of this file has the prefix \"b\"",
         ),
+        (
+            with(json!({"plugins": [{"name": "x", "config": {"a": "{vault://env/x?y=z}"}}]})),
+            "plugins[0].config.a: this reference has options",
+        ),
+        (
+            with(json!({"certificates": [{"cert": "{vault://env/x}"}]})),
+            "certificates[0].cert: references to vaults are read in configurations of plugins only",
+        ),
+        (with(json!({"vaults": [{"name": "env"}]})), "vaults[0]: the vault has no prefix"),
         (
             with(json!({"upstreams": [{"name": "u", "targets": [{"target": "a b:80"}]}]})),
             "upstreams[0].targets[0].target: this is not the address of a target",
@@ -302,6 +311,31 @@ fn broken_files_are_rejected_with_the_field() {
         let found = rejections(file);
         assert!(found[0].starts_with(expected), "{expected}: {found:?}");
     }
+}
+
+#[test]
+fn vaults_are_kept_with_the_references_to_them() {
+    let (objects, notes) = objects(with(json!({
+        "vaults": [
+            {"name": "env", "prefix": "my-env", "config": {"prefix": "SHOP_"}, "description": "d"},
+            {"name": "hcv", "prefix": "hcv", "config": {"host": "v.example", "token": "{vault://env/token}"}},
+            {"name": "conjur", "prefix": "c"},
+        ],
+        "services": [{"name": "s", "host": "s.example", "plugins": [{"name": "session",
+            "config": {"secret": "{vault://my-env/secret}"}}]}],
+        "plugins": [{"name": "http-log", "config": {"headers": {"a": "{vault://env/a-key/b}"}}}],
+    })));
+    assert_eq!(
+        objects["KongVault/my-env"]["spec"],
+        json!({"backend": "env", "prefix": "my-env", "description": "d", "config": {"prefix": "SHOP_"}})
+    );
+    assert_eq!(objects["KongVault/hcv"]["metadata"].get("namespace"), None);
+    assert_eq!(objects["KongPlugin/s-session"]["config"], json!({"secret": "{vault://my-env/secret}"}));
+    let expected = [
+        "plugins[0].config.headers.a: the value is read from variable PORTICO_VAULT_A_KEY instead of A_KEY",
+        "vaults[2]: vaults of the backend conjur are not supported",
+    ];
+    assert_eq!(notes, expected);
 }
 
 /// Without the password, a login would be lost; with the hash as the password, it would be wrong.

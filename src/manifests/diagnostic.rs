@@ -16,7 +16,7 @@ pub struct ManifestDiagnostic {
 
 impl ManifestDiagnostic {
     /// A diagnostic about a file or folder rather than an object.
-    pub(super) fn for_file(position: FilePosition, diagnostic: Diagnostic) -> Self {
+    pub fn for_file(position: FilePosition, diagnostic: Diagnostic) -> Self {
         ManifestDiagnostic { position, object: None, diagnostic, meanwhile: None }
     }
 

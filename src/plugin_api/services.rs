@@ -43,8 +43,14 @@ pub trait PluginServices: Send + Sync {
         None
     }
 
+    /// Whether vaults may act with the identity of Portico's own Pod or machine at Google Cloud.
+    fn allows_google_identity(&self) -> bool {
+        false
+    }
+
     /// Like [`send`](Self::send), to an endpoint of the machine that has the credentials of its identity, whose
-    /// addresses `send` blocks. Only with [`aws_environment`](Self::aws_environment).
+    /// addresses `send` blocks. Only with [`aws_environment`](Self::aws_environment) or
+    /// [`allows_google_identity`](Self::allows_google_identity).
     fn send_to_metadata(&self, request: RemoteRequest) -> BoxFuture<'static, Result<RemoteResponse, String>> {
         let message = format!("credentials of {} are not available here", request.remote.host);
         Box::pin(async move { Err(message) })
@@ -130,6 +136,11 @@ impl PluginServices for OfflineServices {
     /// Whether plugins may use it is a setting of the process that serves.
     fn aws_environment(&self) -> Option<Arc<AwsEnvironment>> {
         Some(Arc::default())
+    }
+
+    /// Like the one of AWS.
+    fn allows_google_identity(&self) -> bool {
+        true
     }
 
     fn spawn(&self, task: BoxFuture<'static, ()>) {

@@ -44,6 +44,8 @@ mod oauth2_introspection;
 mod opa;
 mod openid_connect;
 mod opentelemetry;
+mod post_function;
+mod pre_function;
 pub mod prometheus;
 pub mod proxy_cache;
 mod proxy_cache_advanced;
@@ -126,6 +128,8 @@ const KINDS: &[&dyn AnyPluginKind] = &[
     &RegisteredKind::<opa::Opa>::NEW,
     &RegisteredKind::<openid_connect::OpenIdConnect>::NEW,
     &RegisteredKind::<opentelemetry::OpenTelemetry>::NEW,
+    &RegisteredKind::<post_function::PostFunction>::NEW,
+    &RegisteredKind::<pre_function::PreFunction>::NEW,
     &RegisteredKind::<prometheus::Prometheus>::NEW,
     &RegisteredKind::<proxy_cache::ProxyCache>::NEW,
     &RegisteredKind::<proxy_cache_advanced::ProxyCacheAdvanced>::NEW,

@@ -6,6 +6,7 @@
 //!   Verdict (compile) ──┤                        └─▶ summary    totals
 //!                       └─▶ verdicts (a table of all objects), changes (what a reload changed)
 //!   RouteRow ─────────────▶ routes (a table of all matches)
+//!   ReportedDiagnostic ───▶ findings (a table of what a conversion leaves out)
 //! ```
 //!
 //! The renderers are pure and return a `String`; the caller decides about color and output.
@@ -24,5 +25,5 @@ pub use json::json;
 pub(crate) use plain::escape_controls;
 pub use summary::{InputCounts, count, ignored_kinds, left_out_objects, summary};
 pub(crate) use table::table;
-pub use table::{RouteRow, routes, verdicts};
+pub use table::{RouteRow, findings, routes, verdicts};
 pub use terminal::terminal;

@@ -1,7 +1,7 @@
 //! Tables in the style of kubectl: columns separated by spaces, headings in capitals, no lines.
 
-use comfy_table::Table;
 use comfy_table::presets::NOTHING;
+use comfy_table::{ContentArrangement, Table};
 
 use super::diagnostic::{ReportedDiagnostic, from_verdict};
 use super::plain::escape_controls;
@@ -138,6 +138,26 @@ fn detail(verdict: &Verdict, diagnostics: &[ReportedDiagnostic]) -> String {
     parts.join(", ")
 }
 
+/// The table of what a conversion leaves out or does differently, in lines that fit on a terminal.
+pub fn findings(diagnostics: &[ReportedDiagnostic]) -> String {
+    if diagnostics.is_empty() {
+        return String::new();
+    }
+    let mut table = Table::new();
+    table.load_style(NOTHING).set_header(["LINE", "RESULT", "FIELD", "REASON", "REMEDY"]);
+    table.set_content_arrangement(ContentArrangement::Dynamic).set_width(WIDTH);
+    for ReportedDiagnostic { diagnostic, position, .. } in diagnostics {
+        let line = position.as_ref().filter(|position| position.line > 0).map(|position| position.line.to_string());
+        let result = if diagnostic.is_error() { "left out" } else { "differs" };
+        let cells = [&line.unwrap_or_default(), result, &diagnostic.field, &diagnostic.message, &diagnostic.remedy];
+        table.add_row(cells.map(escape_controls));
+    }
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    table.trim_fmt() + "\n\n"
+}
+
 /// A table of these rows.
 pub(crate) fn table<const COLUMNS: usize>(
     heading: [&str; COLUMNS],
@@ -153,6 +173,9 @@ pub(crate) fn table<const COLUMNS: usize>(
     }
     table.trim_fmt() + "\n"
 }
+
+/// The columns of the table of findings, which most terminals have.
+const WIDTH: u16 = 120;
 
 #[cfg(test)]
 mod tests {
@@ -178,6 +201,24 @@ mod tests {
             port: None,
         };
         ParentVerdict { controller: "portico".into(), index: Some(0), parent, conditions: vec![condition] }
+    }
+
+    #[test]
+    fn findings_fit_on_a_terminal() {
+        let mut left_out = ReportedDiagnostic {
+            diagnostic: Diagnostic::error("", "this call is not understood: ".repeat(9), "write it \u{1b}[0m"),
+            position: None,
+            object: None,
+            id: None,
+            condition: None,
+            meanwhile: None,
+        };
+        let table = findings(std::slice::from_ref(&left_out));
+        assert!(table.starts_with("LINE  RESULT") && table.lines().all(|line| line.len() <= 120), "{table}");
+        assert!(table.lines().count() > 4 && table.contains("left out") && !table.contains('\u{1b}'), "{table}");
+        left_out.diagnostic = Diagnostic::warning("services[0].url", "short", "x");
+        assert!(findings(&[left_out]).contains("differs  services[0].url"));
+        assert_eq!(findings(&[]), "");
     }
 
     #[test]

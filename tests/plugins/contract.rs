@@ -54,6 +54,8 @@ const ACCESS_AND_BEFORE_FORWARD: Phases =
 const TRACER: Phases = Phases { access: true, before_forward: false, response: true, log: true, stream_open: false };
 
 const EXPECTED_KINDS: &[ExpectedKind] = &[
+    expected("pre-function", 1_000_000, Phases::ACCESS_AND_RESPONSE).failing_closed().without_consumers_and_groups(),
+    expected("post-function", -1000, Phases::ACCESS_AND_RESPONSE).failing_closed().without_consumers_and_groups(),
     expected("zipkin", 100_000, TRACER),
     expected("opentelemetry", 14, TRACER),
     expected("correlation-id", 100_001, Phases::ACCESS_AND_RESPONSE),
@@ -497,6 +499,11 @@ fn configurations_that_kong_rejects(kind: &str) -> Vec<(Value, &'static str)> {
             (json!({"size_unit": "gigabytes"}), "config.size_unit"),
             (json!({"allowed_payload_size": 1.5}), "config.allowed_payload_size"),
         ],
+        "post-function" | "pre-function" => vec![
+            (json!({"access": "kong.log('a')"}), "config.access"),
+            (json!({"access": ["not Lua"]}), "config.access[0]"),
+            (json!({"log": [1]}), "config.log[0]"),
+        ],
         "compression" => vec![
             (json!({"levels": {"gzip": 10}}), "config.levels.gzip"),
             (json!({"codings": ["deflate"]}), "config.codings[0]"),
@@ -816,6 +823,11 @@ fn changed_heads(name: &str) -> ChangedHeads {
         "zipkin" => {
             let config = json!({"http_response_header_for_traceid": "x-trace", "propagation": {"clear": ["x-old"]}});
             (config, Some("x-b3-traceid"), Some("x-trace"))
+        }
+        "post-function" | "pre-function" => {
+            let access = "kong.service.request.set_header('x-set', 1) kong.service.request.clear_header('x-old')";
+            let config = json!({"access": [access], "header_filter": ["kong.response.add_header('x-seen', 'yes')"]});
+            (config, Some("x-set"), Some("x-seen"))
         }
         "correlation-id" => {
             let config = json!({"header_name": "x-correlation", "echo_downstream": true});

@@ -256,6 +256,10 @@ fn kong_defaults(plugin: &str) -> Value {
             "key_names": ["apikey"], "hide_credentials": false, "anonymous": null, "key_in_header": true,
             "key_in_query": true, "key_in_body": false, "run_on_preflight": true, "realm": null,
         }),
+        "post-function" | "pre-function" => json!({
+            "access": [], "header_filter": [], "rewrite": [], "certificate": [], "body_filter": [], "log": [],
+            "ws_handshake": [], "ws_client_frame": [], "ws_upstream_frame": [], "ws_close": [],
+        }),
         // The fields whose defaults Kong documents. This plugin belongs to Kong's enterprise edition.
         "openid-connect" => json!({
             "scopes": ["openid"], "leeway": 0, "scopes_claim": ["scope"], "audience_claim": ["aud"],

@@ -145,6 +145,7 @@ fn sample(flag: &str) -> Option<(Value, &'static [&'static str])> {
         "echo" => (json!("127.0.0.1:9000"), &["--echo=127.0.0.1:9000"]),
         "allow-loopback-backends" => (json!(true), &["--allow-loopback-backends"]),
         "allow-aws-pod-credentials" => (json!(true), &["--allow-aws-pod-credentials"]),
+        "allow-gcp-pod-credentials" => (json!(true), &["--allow-gcp-pod-credentials"]),
         "allow-address-annotation" => (json!(true), &["--allow-address-annotation"]),
         "deny-external-names" => (json!(true), &["--deny-external-names"]),
         "deny-endpoint-cidrs" => (

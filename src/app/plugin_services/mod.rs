@@ -51,10 +51,17 @@ pub(super) struct OnlineServices {
     diagnostics: Arc<PluginDiagnostics>,
     /// With a cluster.
     keys: Option<Arc<SharedKeys>>,
-    /// If plugins may act with the identity of this Pod or machine.
-    aws: Option<Arc<AwsEnvironment>>,
+    identity: MachineIdentity,
     /// Connects to the endpoints of this machine that have its credentials.
     metadata: RemoteClient,
+}
+
+/// What plugins and vaults may do with the identity of this Pod or machine.
+pub(super) struct MachineIdentity {
+    /// The identity at AWS, if plugins may act with it.
+    pub(super) aws: Option<Arc<AwsEnvironment>>,
+    /// Whether vaults may act with the identity at Google Cloud.
+    pub(super) google: bool,
 }
 
 /// Resolves and connects to a server.
@@ -89,13 +96,12 @@ impl PluginDiagnostics {
 impl OnlineServices {
     /// Uses the current runtime for all tasks. The control loop must respond to the returned lookups of Services.
     /// `max_connections`: the limit of connections of all plugins together. `keys`: those of all replicas.
-    /// `aws`: the identity of this Pod or machine, if plugins may act with it.
     pub(super) fn start(
         trust: &TrustModel,
         own_sockets: Arc<OwnSockets>,
         max_connections: usize,
         keys: Option<Arc<SharedKeys>>,
-        aws: Option<Arc<AwsEnvironment>>,
+        identity: MachineIdentity,
     ) -> anyhow::Result<(Self, tokio::sync::mpsc::Receiver<ServiceLookup>)> {
         let (names, lookups) = NameResolver::new(trust);
         let idle = IdleConnections::default();
@@ -105,7 +111,7 @@ impl OnlineServices {
         let client = RemoteClient::with_idle(Arc::clone(&connector) as _, idle);
         let metadata = RemoteClient::new(Arc::new(MetadataEndpoints));
         let (runtime, diagnostics) = (Handle::current(), Arc::default());
-        Ok((OnlineServices { runtime, connector, client, diagnostics, keys, aws, metadata }, lookups))
+        Ok((OnlineServices { runtime, connector, client, diagnostics, keys, identity, metadata }, lookups))
     }
 
     pub(super) fn diagnostics(&self) -> Arc<PluginDiagnostics> {
@@ -131,11 +137,15 @@ impl PluginServices for OnlineServices {
     }
 
     fn aws_environment(&self) -> Option<Arc<AwsEnvironment>> {
-        self.aws.clone()
+        self.identity.aws.clone()
+    }
+
+    fn allows_google_identity(&self) -> bool {
+        self.identity.google
     }
 
     fn send_to_metadata(&self, request: RemoteRequest) -> BoxFuture<'static, Result<RemoteResponse, String>> {
-        if self.aws.is_none() {
+        if self.identity.aws.is_none() && !self.identity.google {
             return async { Err("plugins may not use the credentials of this machine".to_owned()) }.boxed();
         }
         let client = self.metadata.clone();

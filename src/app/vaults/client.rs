@@ -1,199 +1,37 @@
-//! Requests to a server with the HTTP API of HashiCorp Vault and OpenBao: logging in, and reading secrets.
+//! Reads secrets, each from the server of its vault.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
-use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HOST};
-use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use serde_json::{Value, json};
-use tokio::io::AsyncReadExt;
-use tokio::sync::Mutex;
-use tokio::time::Instant;
-
+use super::aws::AwsClient;
+use super::google::GoogleClient;
+use super::hashicorp::HashicorpClient;
+use super::secret_reading::ReadError;
 use crate::plugin_api::PluginServices;
-use crate::plugin_api::remote::{Remote, RemoteTls};
-use crate::plugin_api::remote_request::{RemoteRequest, RemoteResponse, ResponseBodyUse};
-use crate::plugin_api::vault::{KvVersion, VaultLogin, VaultQuery, VaultServer};
+use crate::plugin_api::vault::{VaultApi, VaultQuery};
 
-/// Reads secrets. It keeps the tokens of logins until they expire.
+/// The clients of all kinds of servers, which keep their credentials.
 pub(super) struct VaultClient {
-    services: Arc<dyn PluginServices>,
-    tokens: Mutex<BTreeMap<Arc<VaultServer>, LoginToken>>,
-}
-
-#[derive(Clone)]
-struct LoginToken {
-    value: HeaderValue,
-    /// `None` for a token without end.
-    renew_at: Option<Instant>,
-}
-
-/// Why there is no value. The texts contain no secrets.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum ReadError {
-    /// The server has responded that it has no such secret.
-    Missing(String),
-    /// The server does not respond, or refuses: the last value stays in use.
-    Unavailable(String),
+    hashicorp: HashicorpClient,
+    aws: AwsClient,
+    google: GoogleClient,
 }
 
 impl VaultClient {
-    pub(super) fn new(services: Arc<dyn PluginServices>) -> Self {
-        VaultClient { services, tokens: Mutex::default() }
+    pub(super) fn new(services: &Arc<dyn PluginServices>) -> Self {
+        VaultClient {
+            hashicorp: HashicorpClient::new(Arc::clone(services)),
+            aws: AwsClient::new(Arc::clone(services)),
+            google: GoogleClient::new(Arc::clone(services)),
+        }
     }
 
     /// The text of each key of a secret.
     pub(super) async fn read(&self, query: &VaultQuery) -> Result<BTreeMap<String, String>, ReadError> {
-        let server = &query.server;
-        let mut response = self.read_once(query).await?;
-        if response.status == StatusCode::FORBIDDEN && matches!(server.login, VaultLogin::Kubernetes { .. }) {
-            // The server may have revoked the token.
-            self.tokens.lock().await.remove(server);
-            response = self.read_once(query).await?;
+        match &query.server.api {
+            VaultApi::Hashicorp(server) => self.hashicorp.read(server, query).await,
+            VaultApi::AwsSecretsManager(server) => self.aws.read(server, query).await,
+            VaultApi::GoogleSecretManager(server) => self.google.read(server, query).await,
         }
-        match response.status {
-            StatusCode::OK => {}
-            StatusCode::NOT_FOUND => {
-                return Err(ReadError::Missing(format!("the vault has no secret {}", query.path)));
-            }
-            status => {
-                let status = status.as_u16();
-                let message = format!("the vault has responded with {status} to the request for {}", query.path);
-                return Err(ReadError::Unavailable(message));
-            }
-        }
-        fields(&response.body, server.kv)
-            .ok_or_else(|| ReadError::Missing(format!("the response for {} is not that of a secret", query.path)))
-    }
-
-    async fn read_once(&self, query: &VaultQuery) -> Result<RemoteResponse, ReadError> {
-        let VaultQuery { server, path, version } = query;
-        let token = self.token(server).await?;
-        let folder = match server.kv {
-            KvVersion::V1 => "",
-            KvVersion::V2 => "data/",
-        };
-        let mut target = format!("/v1/{}/{folder}{}", server.mount, utf8_percent_encode(path, PATH));
-        if let (KvVersion::V2, Some(version)) = (server.kv, version) {
-            target.push_str(&format!("?version={version}"));
-        }
-        self.send(server, Method::GET, target, Some(token), Bytes::new()).await
-    }
-
-    async fn token(&self, server: &Arc<VaultServer>) -> Result<HeaderValue, ReadError> {
-        let (role, auth_path, file) = match &server.login {
-            VaultLogin::Token(token) => return header(token.reveal()),
-            VaultLogin::Kubernetes { role, auth_path, token_file } => (role, auth_path, token_file),
-        };
-        // Held during the login, so that several reads log in once.
-        let mut tokens = self.tokens.lock().await;
-        let now = Instant::now();
-        tokens.retain(|_, token| token.renew_at.is_none_or(|renew_at| renew_at > now));
-        if let Some(token) = tokens.get(server) {
-            return Ok(token.value.clone());
-        }
-        let unavailable = |message: &str| ReadError::Unavailable(message.to_owned());
-        let mut own_token = String::new();
-        let opened = tokio::fs::File::open(file).await;
-        let file = opened.map_err(|_| unavailable("the token of the service account cannot be read"))?;
-        let reading = file.take(MAX_TOKEN_BYTES).read_to_string(&mut own_token).await;
-        reading.map_err(|_| unavailable("the token of the service account cannot be read"))?;
-        let body = json!({ "role": role, "jwt": own_token.trim() }).to_string();
-        let target = format!("/v1/auth/{auth_path}/login");
-        let response = self.send(server, Method::POST, target, None, body.into()).await?;
-        if response.status != StatusCode::OK {
-            return Err(ReadError::Unavailable(format!(
-                "the vault has responded with {} to the login",
-                response.status.as_u16()
-            )));
-        }
-        let document: Option<Value> = serde_json::from_slice(&response.body).ok();
-        let auth = document.as_ref().map(|document| &document["auth"]);
-        let token = auth.and_then(|auth| auth["client_token"].as_str());
-        let value = header(token.ok_or_else(|| unavailable("the response to the login has no token"))?)?;
-        let lease = auth.and_then(|auth| auth["lease_duration"].as_u64()).filter(|seconds| *seconds > 0);
-        // Renewed before it expires, however long the requests take.
-        let renew_at = lease.map(|seconds| now + Duration::from_secs(seconds.min(MAX_LEASE_SECONDS)).mul_f64(0.8));
-        tokens.insert(Arc::clone(server), LoginToken { value: value.clone(), renew_at });
-        Ok(value)
-    }
-
-    async fn send(
-        &self,
-        server: &VaultServer,
-        method: Method,
-        target: String,
-        token: Option<HeaderValue>,
-        body: Bytes,
-    ) -> Result<RemoteResponse, ReadError> {
-        let malformed = || ReadError::Unavailable("the request to the vault cannot be written".to_owned());
-        let host = if server.host.contains(':') { format!("[{}]", server.host) } else { server.host.clone() };
-        let mut headers = HeaderMap::new();
-        headers.insert(HOST, format!("{host}:{}", server.port).try_into().map_err(|_| malformed())?);
-        // OpenBao and HashiCorp Vault reject requests without it if they may have been forwarded by mistake.
-        headers.insert(HeaderName::from_static("x-vault-request"), HeaderValue::from_static("true"));
-        if let Some(token) = token {
-            headers.insert(HeaderName::from_static("x-vault-token"), token);
-        }
-        if let Some(namespace) = &server.namespace {
-            let value = namespace.as_str().try_into().map_err(|_| malformed())?;
-            headers.insert(HeaderName::from_static("x-vault-namespace"), value);
-        }
-        if !body.is_empty() {
-            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        }
-        let remote = Remote {
-            host: server.host.clone(),
-            port: server.port,
-            namespace: None,
-            tls: server.is_secure.then_some(RemoteTls { server_name: None, verify: server.verify }),
-            timeout: TIMEOUT,
-        };
-        let request = RemoteRequest {
-            remote,
-            method,
-            target: PathAndQuery::try_from(target).map_err(|_| malformed())?,
-            headers,
-            body,
-            timeout: TIMEOUT,
-            keep_alive: None,
-            response_body: ResponseBodyUse::Collect { max_bytes: MAX_RESPONSE_BYTES },
-        };
-        self.services.send(request).await.map_err(|error| ReadError::Unavailable(format!("the vault: {error}")))
     }
 }
-
-fn header(token: &str) -> Result<HeaderValue, ReadError> {
-    let mut value = HeaderValue::try_from(token)
-        .map_err(|_| ReadError::Unavailable("the token for the vault has characters of no token".to_owned()))?;
-    value.set_sensitive(true);
-    Ok(value)
-}
-
-/// The keys of the response to a read. Values that are not text are JSON.
-fn fields(body: &[u8], kv: KvVersion) -> Option<BTreeMap<String, String>> {
-    let mut document: Value = serde_json::from_slice(body).ok()?;
-    let mut data = document.get_mut("data")?.take();
-    if kv == KvVersion::V2 {
-        data = data.get_mut("data")?.take();
-    }
-    let Value::Object(data) = data else { return None };
-    let fields = data.into_iter().map(|(name, value)| match value {
-        Value::String(text) => (name, text),
-        other => (name, other.to_string()),
-    });
-    Some(fields.collect())
-}
-
-/// What is encoded in a path: all but letters, digits, and the signs that paths of secrets have.
-const PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~').remove(b'/');
-
-const TIMEOUT: Duration = Duration::from_secs(5);
-/// The default limit of a secret in HashiCorp Vault is 1 MiB.
-const MAX_RESPONSE_BYTES: usize = 1 << 20;
-const MAX_TOKEN_BYTES: u64 = 64 * 1024;
-const MAX_LEASE_SECONDS: u64 = 365 * 24 * 3600;

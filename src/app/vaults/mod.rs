@@ -1,14 +1,18 @@
 //! Reads the values that configurations of plugins need from servers of vaults, and keeps them up to date.
 //!
 //! ```text
-//!   compiler ─ wanted ─▶ follow_vaults ┬ client.rs ─▶ server
+//!   compiler ─ wanted ─▶ follow_vaults ┬ client.rs ─ hashicorp.rs, aws.rs, google.rs ─▶ server
 //!      ▲                               └ responses ▶ VaultValues ─ changed ─▶ control loop
 //!      └───────────────────────────────────────────────────────────────────────┘
 //! ```
 //!
 //! A server that does not respond changes nothing: the last value stays, until `resurrect_ttl` after its `ttl`.
 
+mod aws;
 mod client;
+mod google;
+mod hashicorp;
+mod secret_reading;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -20,11 +24,12 @@ use tracing::{info, warn};
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::PluginServices;
 use crate::plugin_api::vault::{VaultQuery, VaultResponse, VaultResponses, VaultValues};
-use client::{ReadError, VaultClient};
+use client::VaultClient;
+use secret_reading::ReadError;
 
 /// Reads the wanted values. Does not end.
 pub(super) async fn follow_vaults(values: Arc<VaultValues>, services: Arc<dyn PluginServices>) {
-    let client = VaultClient::new(Arc::clone(&services));
+    let client = VaultClient::new(&services);
     let mut wanted = values.wanted();
     let mut secrets = KnownSecrets::default();
     let mut reported = BTreeMap::new();

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::header::HOST;
 use http::{HeaderValue, Method};
 use parking_lot::Mutex;
@@ -10,13 +12,18 @@ use tokio::time::sleep;
 
 use super::*;
 use crate::plugin_api::PluginState;
+use crate::plugin_api::aws_environment::{AwsEnvironment, AwsKeys};
 use crate::plugin_api::remote_request::{RemoteRequest, RemoteResponse};
 use crate::plugin_api::scripted_server::{ScriptedServer, response};
-use crate::plugin_api::vault::{KvVersion, VaultLogin, VaultServer, VaultToken};
+use crate::plugin_api::token::signature::Algorithm;
+use crate::plugin_api::token::signature::signing::Signer;
+use crate::plugin_api::vault::{
+    AwsSecretsManager, GoogleAccount, GoogleSecretManager, HashicorpVault, KvVersion, VaultApi, VaultLogin,
+    VaultServer, VaultToken,
+};
 
 fn server(kv: KvVersion, login: VaultLogin) -> VaultServer {
-    VaultServer {
-        object: "KongVault/v".to_owned(),
+    let api = VaultApi::Hashicorp(HashicorpVault {
         host: "vault.example".to_owned(),
         port: 8200,
         is_secure: true,
@@ -25,6 +32,14 @@ fn server(kv: KvVersion, login: VaultLogin) -> VaultServer {
         mount: "secret".to_owned(),
         kv,
         login,
+    });
+    server_of(api)
+}
+
+fn server_of(api: VaultApi) -> VaultServer {
+    VaultServer {
+        object: "KongVault/v".to_owned(),
+        api,
         ttl: Some(Duration::from_secs(60)),
         retry_after: Duration::from_secs(10),
         resurrect_ttl: Some(Duration::from_secs(100)),
@@ -171,4 +186,120 @@ async fn token_of_the_service_account_is_exchanged() {
     let login = "/v1/auth/kubernetes/login";
     let expected = [login, "/v1/secret/p", login, "/v1/secret/p", "/v1/secret/p"];
     assert_eq!(targets, expected, "the token of the second login is kept");
+}
+
+/// The keys of a secret of a cloud, whose server responds as `script` says, and the requests that were sent.
+async fn read_once(
+    query: &Arc<VaultQuery>,
+    environment: Option<AwsEnvironment>,
+    script: impl Fn(&RemoteRequest) -> RemoteResponse + Send + Sync + 'static,
+) -> (Option<VaultResponse>, Vec<RemoteRequest>) {
+    let server = ScriptedServer::in_aws(environment, move |request: &RemoteRequest| Ok(script(request)));
+    let values = VaultValues::of(&PluginState::default());
+    values.want([Arc::clone(query)].into());
+    let following = tokio::spawn(follow_vaults(Arc::clone(&values), server.services()));
+    sleep(Duration::from_secs(1)).await; // Paused time.
+    following.abort();
+    let requests = server.requests.lock().clone();
+    (values.response(query), requests)
+}
+
+fn keys_of(response: Option<VaultResponse>) -> Result<Vec<(String, String)>, String> {
+    match response.expect("the vault has responded") {
+        VaultResponse::Found(found) => Ok(found.iter().map(|(key, value)| (key.clone(), value.clone())).collect()),
+        VaultResponse::Failed(reason) => Err(reason),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn secrets_of_aws_are_read_with_signed_requests() {
+    let api = VaultApi::AwsSecretsManager(AwsSecretsManager {
+        region: "eu-west-1".to_owned(),
+        endpoint: None,
+        role: None,
+        sts_endpoint: None,
+    });
+    let query = query(server_of(api), "prod/db", None);
+    let keys = AwsKeys { access_key: "AKID".to_owned(), secret_key: "hidden".to_owned(), session_token: None };
+    let environment = || Some(AwsEnvironment { keys: Some(keys.clone()), ..AwsEnvironment::default() });
+    let text = r#"{"user":"anna","port":5}"#;
+    let body = json!({ "Name": "prod/db", "SecretString": text }).to_string();
+    let (found, requests) = read_once(&query, environment(), move |_| response(200, "", &body)).await;
+    let expected = [("", text), ("port", "5"), ("user", "anna")];
+    assert_eq!(keys_of(found).unwrap(), expected.map(|(key, value)| (key.to_owned(), value.to_owned())));
+    let [request] = &requests[..] else { panic!("{requests:?}") };
+    assert_eq!(request.remote.host, "secretsmanager.eu-west-1.amazonaws.com");
+    assert!(request.remote.tls.as_ref().is_some_and(|tls| tls.verify));
+    assert_eq!(request.headers["x-amz-target"], "secretsmanager.GetSecretValue");
+    assert_eq!(request.body, r#"{"SecretId":"prod/db"}"#);
+    let authorization = request.headers["authorization"].to_str().unwrap();
+    assert!(authorization.contains("/eu-west-1/secretsmanager/aws4_request"), "{authorization}");
+    assert!(authorization.contains("content-type;host;x-amz-date;x-amz-target"), "{authorization}");
+
+    let binary = |_: &RemoteRequest| response(200, "", r#"{"SecretBinary": "cGxhaW4="}"#);
+    let (found, _) = read_once(&query, environment(), binary).await;
+    assert_eq!(keys_of(found).unwrap(), [(String::new(), "plain".to_owned())]);
+    for (status, code, expected) in [
+        (400, "ResourceNotFoundException", "AWS Secrets Manager has no secret prod/db"),
+        (400, "AccessDeniedException", "has responded with 400 AccessDeniedException to the request for prod/db"),
+        (500, "", "has responded with 500"),
+    ] {
+        let body = json!({ "__type": format!("com.amazonaws#{code}"), "Message": "hidden" }).to_string();
+        let (found, _) = read_once(&query, environment(), move |_| response(status, "", &body)).await;
+        let reason = keys_of(found).unwrap_err();
+        assert!(reason.contains(expected) && !reason.contains("hidden"), "{reason}");
+    }
+    let (found, requests) = read_once(&query, None, |_| response(200, "", "{}")).await;
+    assert!(keys_of(found).unwrap_err().contains("may not be used") && requests.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn secrets_of_google_are_read_with_the_token_of_the_account() {
+    let pem = Signer::for_algorithm(Algorithm::Rs256).private_pem();
+    let key = json!({ "client_email": "portico@shop.example", "private_key": pem, "private_key_id": "k1" }).to_string();
+    let of = |account| {
+        let api = VaultApi::GoogleSecretManager(GoogleSecretManager { project: "shop".to_owned(), account });
+        query(server_of(api), "db", Some(3))
+    };
+    let script = |request: &RemoteRequest| match request.method {
+        Method::POST => response(200, "", r#"{"access_token": "t1", "expires_in": 3600}"#),
+        _ if request.target.path().starts_with("/computeMetadata") => {
+            response(200, "", r#"{"access_token": "t2", "expires_in": 3600}"#)
+        }
+        _ => response(200, "", r#"{"payload": {"data": "eyJhIjoiYiJ9"}}"#),
+    };
+    let (found, requests) = read_once(&of(GoogleAccount::Key(VaultToken::new(&key))), None, script).await;
+    let expected = [("", r#"{"a":"b"}"#), ("a", "b")];
+    assert_eq!(keys_of(found).unwrap(), expected.map(|(key, value)| (key.to_owned(), value.to_owned())));
+    let [login, read] = &requests[..] else { panic!("{requests:?}") };
+    assert_eq!((&*login.remote.host, login.target.path()), ("oauth2.googleapis.com", "/token"));
+    let body = std::str::from_utf8(&login.body).unwrap();
+    let assertion = body.split("assertion=").nth(1).expect("there is an assertion");
+    let parts: Vec<serde_json::Value> = assertion
+        .split('.')
+        .take(2)
+        .map(|part| serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).unwrap()).unwrap())
+        .collect();
+    assert_eq!(parts[0], json!({ "typ": "JWT", "alg": "RS256", "kid": "k1" }));
+    assert_eq!(
+        (&parts[1]["iss"], &parts[1]["aud"]),
+        (&json!("portico@shop.example"), &json!("https://oauth2.googleapis.com/token"))
+    );
+    assert_eq!(read.headers["authorization"], "Bearer t1");
+    assert_eq!(read.target.path(), "/v1/projects/shop/secrets/db/versions/3:access");
+
+    let (found, requests) = read_once(&of(GoogleAccount::Machine), None, script).await;
+    assert!(found.is_some());
+    assert_eq!(requests[0].headers["metadata-flavor"], "Google");
+    assert_eq!(requests[1].headers["authorization"], "Bearer t2");
+    for (status, expected) in
+        [(404, "the project has no secret db"), (403, "has responded with 403"), (401, "with 401")]
+    {
+        let refusing = move |request: &RemoteRequest| match request.target.path().starts_with("/v1/") {
+            true => response(status, "", ""),
+            false => response(200, "", r#"{"access_token": "t", "expires_in": 1}"#),
+        };
+        let (found, _) = read_once(&of(GoogleAccount::Machine), None, refusing).await;
+        assert!(keys_of(found).unwrap_err().contains(expected));
+    }
 }

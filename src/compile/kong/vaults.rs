@@ -5,6 +5,7 @@
 //! | `env` | a variable of the environment that begins with the prefix of the vault |
 //! | `kubernetes` | a key of one of the Secrets that the vault lists |
 //! | `hcv` | a key of a secret of a server with the API of HashiCorp Vault or OpenBao, which another task reads |
+//! | `aws`, `gcp` | a secret of AWS Secrets Manager or Google Cloud Secret Manager, or a key of it, read likewise |
 //!
 //! Without a KongVault, `env` is a vault whose variables begin with `PORTICO_VAULT_`.
 
@@ -69,9 +70,9 @@ pub(in crate::compile) fn resolve(
             return missing(message, "create it, or correct the prefix");
         }
     };
-    let is_server = matches!(backend, VaultBackend::Server { .. });
-    if reference.version.is_some() && !is_server {
-        return missing("this vault has no versions of secrets".to_owned(), "remove the version");
+    let has_versions = matches!(&backend, VaultBackend::Server { server, .. } if server.api.has_numbered_versions());
+    if reference.version.is_some() && !has_versions {
+        return missing("secrets of this vault have no numbered versions".to_owned(), "remove the version");
     }
     match backend {
         VaultBackend::Environment { prefix, is_base64 } => {
@@ -104,9 +105,10 @@ pub(in crate::compile) fn resolve(
             if values.environment().is_none() {
                 return (ResolvedValue::Unknown, None);
             }
+            let default_key = server.api.default_key();
             let query = Arc::new(VaultQuery { server, path: reference.path.clone(), version: reference.version });
             let resolved = match values.response(&query) {
-                Some(VaultResponse::Found(found)) => decoded(key_of(&found, reference), is_base64),
+                Some(VaultResponse::Found(found)) => decoded(key_of(&found, reference, default_key), is_base64),
                 Some(VaultResponse::Failed(reason)) => {
                     let remedy = "correct the reference or the vault; it is read again after a while";
                     ResolvedValue::Missing(reason, remedy.to_owned())
@@ -122,8 +124,8 @@ pub(in crate::compile) fn resolve(
 }
 
 /// The key of a secret with several.
-fn key_of(found: &BTreeMap<String, String>, reference: &VaultReference) -> ResolvedValue {
-    let key = reference.key.as_deref().unwrap_or("value");
+fn key_of(found: &BTreeMap<String, String>, reference: &VaultReference, default_key: &str) -> ResolvedValue {
+    let key = reference.key.as_deref().unwrap_or(default_key);
     match found.get(key) {
         Some(value) => ResolvedValue::Known(value.clone()),
         None => {

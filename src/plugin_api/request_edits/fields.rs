@@ -53,7 +53,7 @@ impl ListedFields<HeaderName> for HeaderFields<'_> {
 }
 
 /// Checks a value. HTTP/2 allows no spaces around it; line breaks make it invalid.
-pub(super) fn header_value(name: &HeaderName, value: &[u8]) -> Result<HeaderValue, &'static str> {
+pub fn header_value(name: &HeaderName, value: &[u8]) -> Result<HeaderValue, &'static str> {
     let is_space = |byte: &u8| matches!(byte, b' ' | b'\t');
     let start = value.iter().position(|byte| !is_space(byte)).unwrap_or(value.len());
     let end = value.iter().rposition(|byte| !is_space(byte)).map_or(start, |last| last + 1);

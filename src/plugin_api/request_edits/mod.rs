@@ -32,6 +32,7 @@ use super::template::{Budget, Template};
 use crate::diagnostic::Diagnostic;
 
 pub use config::{EntryLists, RequestEditConfig};
+pub use fields::header_value;
 
 /// The edits of a configuration.
 pub struct RequestEdits {
@@ -234,7 +235,7 @@ fn field_error(field: &str, message: &str) -> RequestEditError {
 }
 
 /// The path as it is sent.
-fn checked_path(path: &[u8]) -> Result<String, &'static str> {
+pub fn checked_path(path: &[u8]) -> Result<String, &'static str> {
     if path.first() != Some(&b'/') {
         return Err("the path does not start with a slash");
     }

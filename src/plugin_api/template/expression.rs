@@ -67,7 +67,39 @@ impl Expression {
     }
 }
 
+impl Expression {
+    /// Checks each variable that the expression reads.
+    pub(super) fn check_variables(&self, check: &dyn Fn(Variable) -> Result<(), String>) -> Result<(), String> {
+        self.root.check_variables(check)
+    }
+}
+
 impl LuaNode {
+    fn check_variables(&self, check: &dyn Fn(Variable) -> Result<(), String>) -> Result<(), String> {
+        match self {
+            LuaNode::Nil | LuaNode::Boolean(_) | LuaNode::Number(_) | LuaNode::Text(_) => Ok(()),
+            LuaNode::Variable(variable, key) => {
+                if *variable != Variable::Local {
+                    check(*variable)?;
+                }
+                key.as_deref().map_or(Ok(()), |key| key.check_variables(check))
+            }
+            LuaNode::Index(value) | LuaNode::Not(value) | LuaNode::Negate(value) | LuaNode::Length(value) => {
+                value.check_variables(check)
+            }
+            LuaNode::And(left, right)
+            | LuaNode::Or(left, right)
+            | LuaNode::Comparison(_, left, right)
+            | LuaNode::Arithmetic(_, left, right) => {
+                left.check_variables(check)?;
+                right.check_variables(check)
+            }
+            LuaNode::Concatenation(parts) | LuaNode::Call(_, parts) => {
+                parts.iter().try_for_each(|part| part.check_variables(check))
+            }
+        }
+    }
+
     fn evaluate<'v>(
         &'v self,
         variables: &'v dyn Variables,

@@ -16,6 +16,7 @@ mod functions;
 mod number;
 mod parse;
 mod pattern;
+mod script;
 mod syntax_error;
 mod tokens;
 mod value;
@@ -25,6 +26,7 @@ use std::borrow::Cow;
 
 pub use budget::{Budget, EvaluationError};
 pub use expression::Expression;
+pub use script::{LuaScript, ScriptAction, ScriptArgument, ScriptError, ScriptHost, ScriptSyntaxError};
 pub use syntax_error::TemplateSyntaxError;
 pub use value::LuaValue;
 pub use variables::{Variable, VariableKey, Variables};

@@ -39,28 +39,44 @@ impl Expression {
 
 /// Which variables an expression may use.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum VariableScope {
+pub(super) enum VariableScope {
     /// `headers`, `query_params`, `uri_captures` and `shared`.
     Template,
     /// Functions below `kong`.
     Chunk,
+    /// Functions below `kong`, and local variables, in a text with comments.
+    Script,
 }
 
-struct LuaParser<'t> {
+pub(super) struct LuaParser<'t> {
     text: &'t str,
     scope: VariableScope,
     /// Offset after `token`.
     at: usize,
-    token: LuaToken<'t>,
+    pub(super) token: LuaToken<'t>,
+    /// Of the current expression.
     nodes: usize,
     depth: usize,
+    /// The local variables that are visible, with their numbers. The last one of a name counts.
+    pub(super) locals: Vec<(&'t str, usize)>,
 }
 
-type Parsed<T> = Result<T, String>;
+pub(super) type Parsed<T> = Result<T, String>;
 
 impl<'t> LuaParser<'t> {
-    fn new(text: &'t str, scope: VariableScope) -> Self {
-        LuaParser { text, scope, at: 0, token: LuaToken::End, nodes: 0, depth: 0 }
+    pub(super) fn new(text: &'t str, scope: VariableScope) -> Self {
+        LuaParser { text, scope, at: 0, token: LuaToken::End, nodes: 0, depth: 0, locals: Vec::new() }
+    }
+
+    /// The line of the current token, counted from 1.
+    pub(super) fn line(&self) -> usize {
+        1 + self.text[..self.at].bytes().filter(|byte| *byte == b'\n').count()
+    }
+
+    /// An expression of a script, with a limit of its own.
+    pub(super) fn script_expression(&mut self) -> Parsed<Expression> {
+        self.nodes = 0;
+        Ok(Expression { root: self.expression()? })
     }
 
     fn expression_until_parenthesis(&mut self) -> Parsed<(Expression, usize)> {
@@ -87,17 +103,34 @@ impl<'t> LuaParser<'t> {
         Ok(Expression { root })
     }
 
-    fn advance(&mut self) -> Parsed<()> {
+    pub(super) fn advance(&mut self) -> Parsed<()> {
+        if self.scope == VariableScope::Script {
+            self.skip_comments()?;
+        }
         let (token, length) = next_token(&self.text[self.at..])?;
         self.at += length;
-        if self.at > MAX_EXPRESSION_BYTES {
+        if self.at > MAX_EXPRESSION_BYTES && self.scope != VariableScope::Script {
             return Err(format!("more than {MAX_EXPRESSION_BYTES} bytes are used"));
         }
         self.token = token;
         Ok(())
     }
 
-    fn accept(&mut self, symbol: &str) -> Parsed<bool> {
+    fn skip_comments(&mut self) -> Parsed<()> {
+        loop {
+            let rest = self.text[self.at..].trim_start_matches(|character: char| character.is_ascii_whitespace());
+            self.at = self.text.len() - rest.len();
+            let Some(comment) = rest.strip_prefix("--") else { return Ok(()) };
+            let length = match comment.strip_prefix("[[") {
+                Some(inside) => 4 + inside.find("]]").ok_or("a comment has no end")? + 2,
+                None if comment.starts_with("[=") => return Err("comments in [=[…]=] are not read".to_owned()),
+                None => rest.find('\n').unwrap_or(rest.len()),
+            };
+            self.at += length;
+        }
+    }
+
+    pub(super) fn accept(&mut self, symbol: &str) -> Parsed<bool> {
         let is_accepted = matches!(&self.token, LuaToken::Symbol(found) if *found == symbol);
         if is_accepted {
             self.advance()?;
@@ -105,11 +138,11 @@ impl<'t> LuaParser<'t> {
         Ok(is_accepted)
     }
 
-    fn expect(&mut self, symbol: &str) -> Parsed<()> {
+    pub(super) fn expect(&mut self, symbol: &str) -> Parsed<()> {
         if self.accept(symbol)? { Ok(()) } else { Err(self.unexpected(&format!("{symbol:?}"))) }
     }
 
-    fn accept_word(&mut self, word: &str) -> Parsed<bool> {
+    pub(super) fn accept_word(&mut self, word: &str) -> Parsed<bool> {
         let is_accepted = matches!(&self.token, LuaToken::Name(name) if *name == word);
         if is_accepted {
             self.advance()?;
@@ -117,7 +150,7 @@ impl<'t> LuaParser<'t> {
         Ok(is_accepted)
     }
 
-    fn unexpected(&self, expected: &str) -> String {
+    pub(super) fn unexpected(&self, expected: &str) -> String {
         match &self.token {
             LuaToken::Symbol("=") => "\"=\" assigns a value, which is not supported; == compares".to_owned(),
             LuaToken::Symbol("^") => "the operator \"^\" is not supported".to_owned(),
@@ -142,7 +175,7 @@ impl<'t> LuaParser<'t> {
         Ok(node)
     }
 
-    fn nested<T>(&mut self, parse: impl FnOnce(&mut Self) -> Parsed<T>) -> Parsed<T> {
+    pub(super) fn nested<T>(&mut self, parse: impl FnOnce(&mut Self) -> Parsed<T>) -> Parsed<T> {
         self.depth += 1;
         if self.depth > MAX_DEPTH {
             return Err(format!("parentheses and operators are nested deeper than {MAX_DEPTH} levels"));
@@ -309,12 +342,16 @@ impl<'t> LuaParser<'t> {
             };
             return self.node(LuaNode::Variable(table, Some(key.into())));
         }
+        if let Some((_, number)) = self.locals.iter().rev().find(|(local, _)| *local == name) {
+            let key = LuaNode::Number(*number as f64);
+            return self.node(LuaNode::Variable(Variable::Local, Some(key.into())));
+        }
         let mut path = name.to_owned();
         while matches!(name, "string" | "kong") && self.accept(".")? {
             path.push('.');
             path.push_str(self.name()?);
         }
-        if self.scope == VariableScope::Chunk
+        if self.scope != VariableScope::Template
             && let Some((variable, has_argument)) = path.strip_prefix("kong.").and_then(Variable::function)
         {
             self.expect("(")?;
@@ -349,7 +386,7 @@ impl<'t> LuaParser<'t> {
         Ok(None)
     }
 
-    fn name(&mut self) -> Parsed<&'t str> {
+    pub(super) fn name(&mut self) -> Parsed<&'t str> {
         let LuaToken::Name(name) = self.token else { return Err(self.unexpected("a name")) };
         self.advance()?;
         Ok(name)

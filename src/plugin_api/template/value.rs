@@ -22,6 +22,16 @@ impl<'v> LuaValue<'v> {
         text.map_or(LuaValue::Nil, |text| LuaValue::Text(Cow::Borrowed(text)))
     }
 
+    /// The value, independent of the request that it was read from.
+    pub fn into_owned(self) -> LuaValue<'static> {
+        match self {
+            LuaValue::Nil => LuaValue::Nil,
+            LuaValue::Boolean(value) => LuaValue::Boolean(value),
+            LuaValue::Number(number) => LuaValue::Number(number),
+            LuaValue::Text(text) => LuaValue::Text(Cow::Owned(text.into_owned())),
+        }
+    }
+
     /// The name of the type, as `type()` returns it.
     pub fn type_name(&self) -> &'static str {
         match self {

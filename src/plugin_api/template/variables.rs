@@ -34,6 +34,8 @@ pub enum Variable {
     ResponseStatus,
     /// `kong.response.get_header(name)`
     ResponseHeader,
+    /// A local variable of a [`LuaScript`](super::LuaScript), by its number.
+    Local,
 }
 
 /// The key with which a variable is read.

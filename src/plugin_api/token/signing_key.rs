@@ -80,6 +80,13 @@ impl SigningKey {
         Ok(SigningKey { algorithm, pair, id: id.into(), jwk: Value::Object(jwk), header })
     }
 
+    /// The same key with another id in its tokens, by which a server knows it.
+    #[must_use]
+    pub fn with_id(self, id: &str) -> Self {
+        let header = json!({"typ": "JWT", "alg": self.algorithm.name(), "kid": id}).to_string();
+        SigningKey { id: id.into(), header: URL_SAFE_NO_PAD.encode(header).into(), ..self }
+    }
+
     pub fn algorithm(&self) -> Algorithm {
         self.algorithm
     }

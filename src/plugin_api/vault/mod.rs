@@ -16,7 +16,10 @@ use arc_swap::ArcSwap;
 use tokio::sync::{Notify, watch};
 
 pub use reference::VaultReference;
-pub use server::{KvVersion, VaultLogin, VaultServer, VaultToken};
+pub use server::{
+    AwsSecretsManager, GoogleAccount, GoogleSecretManager, HashicorpVault, KvVersion, VaultApi, VaultLogin,
+    VaultServer, VaultToken, WHOLE_SECRET,
+};
 
 use super::state::PluginState;
 
@@ -24,7 +27,7 @@ use super::state::PluginState;
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct VaultQuery {
     pub server: Arc<VaultServer>,
-    /// The path below the mount of the secrets engine.
+    /// The name of the secret, or its path below the mount of the secrets engine.
     pub path: String,
     /// `None` means the newest version.
     pub version: Option<u32>,

@@ -1,4 +1,5 @@
-//! A server of secrets with the HTTP API of HashiCorp Vault and OpenBao, and how to log in to it.
+//! Servers of secrets, and how to log in to them: HashiCorp Vault and OpenBao, AWS Secrets Manager, Google Cloud Secret
+//! Manager.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -10,6 +11,43 @@ use std::time::Duration;
 pub struct VaultServer {
     /// The object with the configuration: `KongVault/shop`.
     pub object: String,
+    pub api: VaultApi,
+    /// How long a value is used before it is read again. `None`: it is read once.
+    pub ttl: Option<Duration>,
+    /// How long to wait after a failure.
+    pub retry_after: Duration,
+    /// How long the last value is used after its `ttl` while the server does not respond. `None`: without end.
+    pub resurrect_ttl: Option<Duration>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum VaultApi {
+    Hashicorp(HashicorpVault),
+    AwsSecretsManager(AwsSecretsManager),
+    GoogleSecretManager(GoogleSecretManager),
+}
+
+impl VaultApi {
+    /// The key of a reference without one.
+    pub fn default_key(&self) -> &'static str {
+        match self {
+            VaultApi::Hashicorp(_) => "value",
+            VaultApi::AwsSecretsManager(_) | VaultApi::GoogleSecretManager(_) => WHOLE_SECRET,
+        }
+    }
+
+    /// Whether versions of secrets have numbers.
+    pub fn has_numbered_versions(&self) -> bool {
+        !matches!(self, VaultApi::AwsSecretsManager(_))
+    }
+}
+
+/// The key of the whole text of a secret, next to those of its JSON object.
+pub const WHOLE_SECRET: &str = "";
+
+/// A server with the HTTP API of HashiCorp Vault and OpenBao.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct HashicorpVault {
     /// A name, or an IP address without brackets.
     pub host: String,
     pub port: u16,
@@ -22,12 +60,33 @@ pub struct VaultServer {
     pub mount: String,
     pub kv: KvVersion,
     pub login: VaultLogin,
-    /// How long a value is used before it is read again. `None`: it is read once.
-    pub ttl: Option<Duration>,
-    /// How long to wait after a failure.
-    pub retry_after: Duration,
-    /// How long the last value is used after its `ttl` while the server does not respond. `None`: without end.
-    pub resurrect_ttl: Option<Duration>,
+}
+
+/// AWS Secrets Manager, with the identity of Portico's own Pod or machine.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct AwsSecretsManager {
+    pub region: String,
+    /// The URL of another endpoint than that of the region.
+    pub endpoint: Option<String>,
+    /// The role to assume, and the name of the session.
+    pub role: Option<(String, String)>,
+    /// The URL of another server of tokens than that of the region, for the role.
+    pub sts_endpoint: Option<String>,
+}
+
+/// Google Cloud Secret Manager.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct GoogleSecretManager {
+    pub project: String,
+    pub account: GoogleAccount,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum GoogleAccount {
+    /// The service account of Portico's own Pod or machine.
+    Machine,
+    /// A key of a service account, in the JSON of Google Cloud.
+    Key(VaultToken),
 }
 
 /// The version of the key-value secrets engine.

@@ -344,6 +344,7 @@ impl<'a> IngressPlanner<'a> {
             headers: Arc::clone(headers),
             server_names: Arc::clone(server_names),
             regex_priority: *regex_priority,
+            rule_name: None,
             ..route
         }
     }

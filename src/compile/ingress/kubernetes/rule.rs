@@ -105,6 +105,7 @@ impl<'a> RuleBuilder<'a> {
                 methods: Vec::new(),
                 server_names: Vec::new(),
                 regex_priority: 0,
+                rule_name: None,
                 options: None,
                 action: &action,
             },

@@ -21,6 +21,8 @@ pub(in crate::compile) struct RouteFacts<'a> {
     pub methods: Vec<String>,
     pub server_names: Vec<String>,
     pub regex_priority: i64,
+    /// The name of the rule, if it has one.
+    pub rule_name: Option<&'a str>,
     pub options: Option<&'a RuleOptions>,
     pub action: &'a Action,
 }
@@ -37,6 +39,8 @@ pub(super) fn describe(
     let options = facts.options.unwrap_or(RuleOptions::DEFAULT);
     let upstream_path = options.upstream_path.as_ref();
     let preserves_host = matches!(options.host, UpstreamHost::Preserved);
+    let mut route_tags = tags(kind, meta);
+    route_tags.extend(facts.rule_name.map(|name| format!("k8s-named-route-rule:{name}")));
     let mut route = json!({
         "id": &*uuid_from_text(&format!("route {}", names.route)),
         "name": &*names.route,
@@ -48,7 +52,7 @@ pub(super) fn describe(
         "https_redirect_status_code": options.https_redirect.status.as_u16(),
         "request_buffering": true,
         "response_buffering": true,
-        "tags": tags(kind, meta),
+        "tags": route_tags,
         "service": {"id": &*service_id},
     });
     let lists =
@@ -122,6 +126,8 @@ fn tags(kind: Kind, meta: &Meta) -> Vec<String> {
         format!("k8s-namespace:{}", meta.key.namespace),
         format!("k8s-kind:{kind}"),
     ];
+    // Known for Services only, because no other code needs the UIDs of routes.
+    tags.extend(meta.uid.as_ref().map(|uid| format!("k8s-uid:{uid}")));
     if !kind.group().is_empty() {
         tags.push(format!("k8s-group:{}", kind.group()));
     }
@@ -167,11 +173,13 @@ mod tests {
             methods: Vec::new(),
             server_names: Vec::new(),
             regex_priority: 7,
+            rule_name: Some("first"),
             options: Some(&options),
             action: &Action::Forward(split),
         };
         let names = RouteNames { route: "shop.web.cart..80".into(), service: "shop.cart.80".into() };
-        let (route_meta, service_meta) = (meta("web", "blue, green"), meta("cart", ""));
+        let (route_meta, mut service_meta) = (meta("web", "blue, green"), meta("cart", ""));
+        service_meta.uid = Some("5f1c".into());
         let backends = [(Kind::Service, &service_meta)];
         let description = describe(Kind::Ingress, &route_meta, &backends, &names, &facts);
         let parse = |text: &str| serde_json::from_str::<Value>(text).unwrap();
@@ -191,7 +199,7 @@ mod tests {
             "response_buffering": true,
             "tags": [
                 "k8s-name:web", "k8s-namespace:shop", "k8s-kind:Ingress", "k8s-group:networking.k8s.io",
-                "k8s-version:v1", "blue", "green",
+                "k8s-version:v1", "blue", "green", "k8s-named-route-rule:first",
             ],
             "service": {"id": service["id"]},
             "hosts": ["a.example"],
@@ -212,7 +220,9 @@ mod tests {
             "write_timeout": 60_000,
             "read_timeout": 60_000,
             "retries": 5,
-            "tags": ["k8s-name:cart", "k8s-namespace:shop", "k8s-kind:Service", "k8s-version:v1"],
+            "tags": [
+                "k8s-name:cart", "k8s-namespace:shop", "k8s-kind:Service", "k8s-uid:5f1c", "k8s-version:v1",
+            ],
             "created_at": 1_700_000_000,
             "updated_at": 1_700_000_000,
         });

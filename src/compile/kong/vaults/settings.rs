@@ -1,5 +1,7 @@
 //! The field `config` of a KongVault, which depends on its backend.
 
+mod cloud;
+
 use std::path::{Component, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +15,9 @@ use crate::api::kong::{KongVault, ValueReference};
 use crate::api::{Kind, Object, ObjectKey};
 use crate::compile::CompileContext;
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::vault::{KvVersion, VaultLogin, VaultReference, VaultServer, VaultToken, VaultValues};
+use crate::plugin_api::vault::{
+    HashicorpVault, KvVersion, VaultApi, VaultLogin, VaultReference, VaultServer, VaultToken, VaultValues,
+};
 
 /// Settings of the backend `env`.
 #[derive(Deserialize)]
@@ -71,14 +75,16 @@ pub(super) fn parse(
     match &*vault.spec.backend {
         "env" => environment(&config(vault)?),
         "kubernetes" => secrets(config(vault)?),
-        "hcv" => server(cx, values, vault, config(vault)?),
+        "hcv" => hashicorp(cx, values, vault, config(vault)?),
+        "aws" => cloud::aws(cx, values, vault, &config(vault)?),
+        "gcp" => cloud::google(cx, values, vault, &config(vault)?),
         other => {
             let message = match other {
-                "aws" | "gcp" | "azure" | "conjur" => format!("the backend {other} is not supported by this version"),
+                "azure" | "conjur" => format!("the backend {other} is not supported by this version"),
                 _ => format!("{other:?} is not a backend"),
             };
-            let remedy = "use env, kubernetes or hcv; tools such as External Secrets copy values of other vaults into \
-                          Secrets";
+            let remedy = "use env, kubernetes, hcv, aws or gcp; tools such as External Secrets copy values of other \
+                          vaults into Secrets";
             Err(vec![Diagnostic::error("spec.backend", message, remedy)])
         }
     }
@@ -124,7 +130,7 @@ fn secrets(config: SecretsConfig) -> Result<VaultBackend, Vec<Diagnostic>> {
     Ok(VaultBackend::Secrets { namespace, names: secrets, is_base64: base64_decode.unwrap_or(false) })
 }
 
-fn server(
+fn hashicorp(
     cx: CompileContext<'_>,
     values: &VaultValues,
     vault: &Object<KongVault>,
@@ -149,8 +155,8 @@ fn server(
         return Err(problem("namespace", "it has other characters than letters, digits and signs", "correct it"));
     }
     let login = login(cx, values, &config)?;
-    let server = VaultServer {
-        object: format!("{}/{}", Kind::KongVault, vault.meta.key),
+    let times = ReadTimes { ttl: config.ttl, neg_ttl: config.neg_ttl, resurrect_ttl: config.resurrect_ttl };
+    let api = VaultApi::Hashicorp(HashicorpVault {
         host,
         port: config.port.filter(|port| *port != 0).unwrap_or(8200),
         is_secure,
@@ -159,11 +165,31 @@ fn server(
         mount,
         kv,
         login,
-        ttl: seconds(config.ttl, "ttl")?.filter(|ttl| !ttl.is_zero()).map(|ttl| ttl.max(MIN_INTERVAL)),
-        retry_after: seconds(config.neg_ttl, "neg_ttl")?.unwrap_or(DEFAULT_RETRY).max(MIN_INTERVAL),
-        resurrect_ttl: seconds(config.resurrect_ttl, "resurrect_ttl")?,
+    });
+    backend(vault, api, &times, config.base64_decode)
+}
+
+/// When values are read again.
+struct ReadTimes {
+    ttl: Option<f64>,
+    neg_ttl: Option<f64>,
+    resurrect_ttl: Option<f64>,
+}
+
+fn backend(
+    vault: &Object<KongVault>,
+    api: VaultApi,
+    times: &ReadTimes,
+    base64_decode: Option<bool>,
+) -> Result<VaultBackend, Vec<Diagnostic>> {
+    let server = VaultServer {
+        object: format!("{}/{}", Kind::KongVault, vault.meta.key),
+        api,
+        ttl: seconds(times.ttl, "ttl")?.filter(|ttl| !ttl.is_zero()).map(|ttl| ttl.max(MIN_INTERVAL)),
+        retry_after: seconds(times.neg_ttl, "neg_ttl")?.unwrap_or(DEFAULT_RETRY).max(MIN_INTERVAL),
+        resurrect_ttl: seconds(times.resurrect_ttl, "resurrect_ttl")?,
     };
-    Ok(VaultBackend::Server { server: Arc::new(server), is_base64: config.base64_decode.unwrap_or(false) })
+    Ok(VaultBackend::Server { server: Arc::new(server), is_base64: base64_decode.unwrap_or(false) })
 }
 
 fn login(cx: CompileContext<'_>, values: &VaultValues, config: &ServerConfig) -> Result<VaultLogin, Vec<Diagnostic>> {
@@ -192,32 +218,45 @@ fn login(cx: CompileContext<'_>, values: &VaultValues, config: &ServerConfig) ->
 }
 
 fn token(cx: CompileContext<'_>, values: &VaultValues, token: Option<&Value>) -> Result<VaultToken, Vec<Diagnostic>> {
-    let missing = |message: String| problem("token", message, "correct it, or create what it refers to");
-    let usable = |text: &str| {
-        let text = text.trim();
-        match !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic()) {
-            true => Ok(VaultToken::new(text)),
-            false => Err(missing("it is empty, or has spaces or other characters than ASCII".to_owned())),
-        }
+    let Some(token) = token.filter(|token| !token.is_null()) else {
+        let remedy = "write {secretKeyRef: {namespace, name, key}}, or set auth_method to kubernetes";
+        return Err(problem("token", "the login needs a token", remedy));
     };
-    match token {
-        None | Some(Value::Null) => {
-            let remedy = "write {secretKeyRef: {namespace, name, key}}, or set auth_method to kubernetes";
-            Err(problem("token", "the login needs a token", remedy))
+    // In `portico check`, the environment is not known.
+    let Some(text) = secret_text(cx, values, token, "token")? else { return Ok(VaultToken::new("unknown")) };
+    let text = text.trim();
+    match !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        true => Ok(VaultToken::new(text)),
+        false => {
+            let message = "it is empty, or has spaces or other characters than ASCII";
+            Err(problem("token", message, "correct it, or create what it refers to"))
         }
-        Some(Value::String(text)) if VaultReference::is_meant(text) => {
+    }
+}
+
+/// The text of a secret setting: a text, a reference to the environment, or one to a key of a Secret. `None` if the
+/// environment is not known.
+fn secret_text(
+    cx: CompileContext<'_>,
+    values: &VaultValues,
+    setting: &Value,
+    field: &str,
+) -> Result<Option<String>, Vec<Diagnostic>> {
+    let missing = |message: String| problem(field, message, "correct it, or create what it refers to");
+    match setting {
+        Value::String(text) if VaultReference::is_meant(text) => {
             let reference = VaultReference::parse(text).map_err(|message| missing(message.to_owned()))?;
             if reference.prefix != "env" || reference.key.is_some() {
-                return Err(missing("only a variable of the vault env can be the token".to_owned()));
+                return Err(missing(format!("only a variable of the vault env can be the {field}")));
             }
-            // In `portico check`, the environment is not known.
-            let Some(environment) = values.environment() else { return Ok(VaultToken::new("unknown")) };
+            let Some(environment) = values.environment() else { return Ok(None) };
             let name = format!("{}{}", super::DEFAULT_ENVIRONMENT_PREFIX, reference.path);
             let name = name.replace(['-', '/'], "_").to_ascii_uppercase();
-            usable(environment.get(&name).ok_or_else(|| missing(format!("variable {name} is not set")))?)
+            let value = environment.get(&name).cloned();
+            value.map(Some).ok_or_else(|| missing(format!("variable {name} is not set")))
         }
-        Some(Value::String(text)) => usable(text),
-        Some(value) => {
+        Value::String(text) => Ok(Some(text.clone())),
+        value => {
             let Some(reference) = ValueReference::parse(value).filter(|reference| reference.kind == Kind::Secret)
             else {
                 return Err(missing("it is neither text nor a reference to a key of a Secret".to_owned()));
@@ -227,8 +266,9 @@ fn token(cx: CompileContext<'_>, values: &VaultValues, token: Option<&Value>) ->
             };
             let key = ObjectKey::new(namespace, &reference.target.name);
             let value = cx.store.secrets.get(&key).and_then(|secret| secret.value(&reference.target.key));
-            let value = value.and_then(|value| std::str::from_utf8(value).ok());
-            usable(value.ok_or_else(|| missing(format!("Secret {key} has no text at key {}", reference.target.key)))?)
+            let value = value.and_then(|value| std::str::from_utf8(value).ok()).map(str::to_owned);
+            let absent = || missing(format!("Secret {key} has no text at key {}", reference.target.key));
+            value.map(Some).ok_or_else(absent)
         }
     }
 }

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::compile::testing::TestInputs;
 use crate::plugin_api::PluginRegistry;
-use crate::plugin_api::vault::VaultResponses;
+use crate::plugin_api::vault::{GoogleAccount, VaultApi, VaultLogin, VaultResponses, VaultToken};
 use crate::store::{AnyObject, Batch};
 
 /// The result of resolving `reference`, with these vaults by name, and their conditions.
@@ -130,11 +130,9 @@ fn server_gets_requests_with_the_token_of_a_secret() {
     let config = json!({"host": "vault.vault.svc", "kv": "v2", "token": token, "ttl": 30});
     let vaults = [vault("v", "2026-01-01T00:00:00Z", json!({"backend": "hcv", "prefix": "v", "config": config}))];
     let pending = resolve_with(&vaults, "{vault://v/a/b/key#2}", |query| {
-        assert_eq!((&*query.path, query.version, query.server.port), ("a/b", Some(2), 8200));
-        assert_eq!(
-            query.server.login,
-            crate::plugin_api::vault::VaultLogin::Token(crate::plugin_api::vault::VaultToken::new("s.token"))
-        );
+        let VaultApi::Hashicorp(server) = &query.server.api else { panic!("{query:?}") };
+        assert_eq!((&*query.path, query.version, server.port), ("a/b", Some(2), 8200));
+        assert_eq!(server.login, VaultLogin::Token(VaultToken::new("s.token")));
         None
     });
     assert!(pending.value.unwrap_err().contains("not read yet"));
@@ -144,6 +142,37 @@ fn server_gets_requests_with_the_token_of_a_secret() {
     assert_eq!(resolve_with(&vaults, "{vault://v/a/b/key#2}", found).value, Ok("of the server".to_owned()));
     let other = resolve_with(&vaults, "{vault://v/a/b/other}", found);
     assert_eq!((other.value, other.queries), (Err("secret a/b has no key other".to_owned()), 1));
+}
+
+#[test]
+fn secrets_of_clouds_have_keys_or_are_texts() {
+    let config = json!({"region": "eu-west-1", "assume_role_arn": "arn:aws:iam::1:role/a", "ttl": 60});
+    let aws = vault("a", "2026-01-01T00:00:00Z", json!({"backend": "aws", "prefix": "a", "config": config}));
+    let config = json!({"project_id": "shop"});
+    let google = vault("g", "2026-01-01T00:00:00Z", json!({"backend": "gcp", "prefix": "g", "config": config}));
+    let vaults = [aws, google];
+    let found = |query: &VaultQuery| {
+        match &query.server.api {
+            VaultApi::AwsSecretsManager(server) => {
+                let role = Some(("arn:aws:iam::1:role/a".to_owned(), "KongVault".to_owned()));
+                assert_eq!((&*server.region, &server.role), ("eu-west-1", &role));
+            }
+            VaultApi::GoogleSecretManager(server) => assert_eq!(server.account, GoogleAccount::Machine),
+            VaultApi::Hashicorp(_) => panic!("{query:?}"),
+        }
+        let keys = [("", "whole"), ("k", "of the key")].map(|(key, value)| (key.to_owned(), value.to_owned()));
+        Some(VaultResponse::Found(Arc::new(keys.into())))
+    };
+    for (reference, expected) in [
+        ("{vault://a/db}", Ok("whole")),
+        ("{vault://a/prod/db/k}", Ok("of the key")),
+        ("{vault://g/db/k#2}", Ok("of the key")),
+        ("{vault://g/db/x}", Err("secret db has no key x")),
+        ("{vault://a/db/k#2}", Err("secrets of this vault have no numbered versions")),
+    ] {
+        let value = resolve_with(&vaults, reference, found).value;
+        assert_eq!(value, expected.map(str::to_owned).map_err(str::to_owned), "{reference}");
+    }
 }
 
 #[test]
@@ -169,7 +198,14 @@ fn invalid_settings_are_refused_without_their_values() {
             "spec.config.kube_api_token_file",
         ),
         ("hcv", json!({"token": {"secretKeyRef": {"name": "listed", "key": "token"}}}), "no namespace"),
-        ("aws", json!({}), "the backend aws is not supported"),
+        ("azure", json!({}), "the backend azure is not supported"),
+        ("aws", json!({}), "spec.config.region"),
+        ("aws", json!({"region": "a.hidden"}), "spec.config.region"),
+        ("aws", json!({"region": "eu-west-1", "endpoint_url": "http://hidden"}), "spec.config.endpoint_url"),
+        ("aws", json!({"region": "eu-west-1", "access_key": "hidden"}), "unknown field `access_key`"),
+        ("gcp", json!({}), "spec.config.project_id"),
+        ("gcp", json!({"project_id": "a/hidden"}), "spec.config.project_id"),
+        ("gcp", json!({"project_id": "a", "service_account": "hidden"}), "not the JSON of a key"),
     ] {
         let vaults = [vault("v", "2026-01-01T00:00:00Z", json!({"backend": backend, "prefix": "p", "config": config}))];
         let resolved = resolve_with(&vaults, "{vault://p/a/b}", |_| None);

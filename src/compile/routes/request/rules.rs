@@ -207,7 +207,7 @@ fn rule_annotations(
 
 /// What log plugins write about a rule.
 fn route_facts<'a>(
-    route: &RequestRoute<'_>,
+    route: &'a RequestRoute<'_>,
     rule_index: usize,
     translated: &'a TranslatedRule,
     annotated: &'a RuleAnnotations,
@@ -227,6 +227,7 @@ fn route_facts<'a>(
         methods,
         server_names: Vec::new(),
         regex_priority: 0,
+        rule_name: route.rules[rule_index].name,
         options: annotated.options.as_deref(),
         action: &translated.rule.action,
     }

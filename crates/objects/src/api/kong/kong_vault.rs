@@ -20,7 +20,7 @@ pub struct KongVault {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct KongVaultSpec {
-    /// Type of the vault: env, hcv or kubernetes. The types aws, gcp, azure and conjur are not supported.
+    /// Type of the vault: env, hcv, aws, gcp or kubernetes. The types azure and conjur are not supported.
     #[schemars(length(min = 1))]
     pub backend: String,
     /// Prefix of references, after `vault://`. Immutable.

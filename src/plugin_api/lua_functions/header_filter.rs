@@ -1,0 +1,136 @@
+//! Functions of the phase `header_filter`: they read and change the head of the response.
+
+use http::{HeaderName, StatusCode};
+
+use super::access::{check_count, check_name, exit_status, is_log, literal_name, name, text, unsupported};
+use crate::plugin_api::ResponseCx;
+use crate::plugin_api::request_edits::header_value;
+use crate::plugin_api::template::{
+    LuaValue, ScriptAction, ScriptArgument, ScriptHost, Variable, VariableKey, Variables,
+};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum HeaderFilterAction {
+    SetHeader,
+    AddHeader,
+    ClearHeader,
+    SetStatus,
+    Log,
+}
+
+impl HeaderFilterAction {
+    pub(super) fn is_log(self) -> bool {
+        self == HeaderFilterAction::Log
+    }
+
+    /// The field of the response that the action changes.
+    pub(super) fn changed_field(self, arguments: &[Option<ScriptArgument>]) -> Option<HeaderName> {
+        match self {
+            HeaderFilterAction::SetStatus | HeaderFilterAction::Log => None,
+            _ => literal_name(arguments),
+        }
+    }
+}
+
+impl ScriptAction for HeaderFilterAction {
+    fn find(path: &str) -> Result<Self, (String, String)> {
+        Ok(match path {
+            "kong.response.set_header" => HeaderFilterAction::SetHeader,
+            "kong.response.add_header" => HeaderFilterAction::AddHeader,
+            "kong.response.clear_header" => HeaderFilterAction::ClearHeader,
+            "kong.response.set_status" => HeaderFilterAction::SetStatus,
+            path if is_log(path) => HeaderFilterAction::Log,
+            path => return Err(unsupported(path, &REPLACEMENTS)),
+        })
+    }
+
+    fn check(self, arguments: &[Option<ScriptArgument>]) -> Result<(), String> {
+        match self {
+            HeaderFilterAction::SetHeader | HeaderFilterAction::AddHeader => check_count(arguments, 2..=2)?,
+            HeaderFilterAction::ClearHeader | HeaderFilterAction::SetStatus => check_count(arguments, 1..=1)?,
+            HeaderFilterAction::Log => return check_count(arguments, 0..=20),
+        }
+        if self != HeaderFilterAction::SetStatus {
+            let name = check_name(arguments)?;
+            return match name == http::header::HOST {
+                true => Err("responses have no header host".to_owned()),
+                false => Ok(()),
+            };
+        }
+        match arguments.first() {
+            Some(Some(status)) => exit_status(status).map(drop).map_err(str::to_owned),
+            _ => Ok(()),
+        }
+    }
+
+    fn may_read(variable: Variable) -> Result<(), String> {
+        match variable {
+            Variable::ResponseStatus | Variable::ResponseHeader => Ok(()),
+            _ => Err("in header_filter, only kong.response.get_header and get_status can be read".to_owned()),
+        }
+    }
+
+    fn ends(self) -> bool {
+        false
+    }
+}
+
+/// A response as functions see it.
+pub(super) struct HeaderFilterHost<'h, 'r> {
+    pub(super) cx: &'h mut ResponseCx<'r>,
+}
+
+impl ScriptHost<HeaderFilterAction> for HeaderFilterHost<'_, '_> {
+    fn variables(&self) -> &dyn Variables {
+        self
+    }
+
+    fn act(&mut self, action: HeaderFilterAction, arguments: Vec<ScriptArgument>) -> Result<(), &'static str> {
+        let mut arguments = arguments.into_iter();
+        match action {
+            HeaderFilterAction::SetHeader | HeaderFilterAction::AddHeader => {
+                let name = name(arguments.next())?;
+                let value = header_value(&name, &text(arguments.next())?)?;
+                if action == HeaderFilterAction::SetHeader {
+                    self.cx.headers.insert(name, value);
+                } else {
+                    self.cx.headers.append(name, value);
+                }
+            }
+            HeaderFilterAction::ClearHeader => drop(self.cx.headers.remove(name(arguments.next())?)),
+            HeaderFilterAction::SetStatus => {
+                let status = exit_status(&arguments.next().ok_or("there is no status")?)?;
+                // These have no body, which may already be on its way.
+                if [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&status) {
+                    return Err("a response that may have a body cannot get this status");
+                }
+                self.cx.status = status;
+            }
+            HeaderFilterAction::Log => {}
+        }
+        Ok(())
+    }
+}
+
+impl Variables for HeaderFilterHost<'_, '_> {
+    fn get<'v>(&'v self, variable: Variable, key: VariableKey<'_>) -> LuaValue<'v> {
+        match (variable, key) {
+            (Variable::ResponseStatus, _) => LuaValue::Number(self.cx.status.as_u16().into()),
+            (Variable::ResponseHeader, VariableKey::Text(name)) => {
+                let value = std::str::from_utf8(name).ok().and_then(|name| self.cx.headers.get(name));
+                LuaValue::text_or_nil(value.map(http::HeaderValue::as_bytes))
+            }
+            _ => LuaValue::Nil,
+        }
+    }
+}
+
+/// What replaces other functions.
+const REPLACEMENTS: [(&str, &str); 6] = [
+    ("kong.response.exit", "move it to access, or use error-pages"),
+    ("kong.response.set_headers", "call kong.response.set_header for each header"),
+    ("kong.service", "move it to access"),
+    ("kong.log.set_serialize_value", "set custom_fields_by_lua of the log plugin"),
+    ("kong.ctx", "use local variables"),
+    ("ngx", "use kong.response instead of ngx"),
+];

@@ -1,0 +1,115 @@
+//! Tests of functions: what they change and respond, and what is refused.
+
+use http::StatusCode;
+use serde_json::{Value, json};
+
+use super::PreFunction;
+use crate::plugin_api::testing::{TestRequest, build, chain, notes};
+use crate::plugin_api::{RegisteredKind, ReplyBody};
+
+const KIND: &RegisteredKind<PreFunction> = &RegisteredKind::<PreFunction>::NEW;
+
+fn access(function: &str) -> Value {
+    json!({"access": [function]})
+}
+
+#[tokio::test]
+async fn functions_change_the_request() {
+    let function = "local version = kong.request.get_header('X_Version')\n\
+                    kong.service.request.set_header('x-version', version or 'none')\n\
+                    kong.service.request.add_header('x-many', 1)\n\
+                    kong.service.request.clear_header('x-old')\n\
+                    if kong.request.get_query_arg('debug') == true then kong.service.request.set_query({b = 'x y', a = 1}) end\n\
+                    if kong.request.get_path() == '/a' and kong.request.get_method() == 'GET' then\n\
+                      kong.service.request.set_path('/b c')\n\
+                    end\n\
+                    kong.log.info('seen by ', kong.client.get_ip())";
+    let chain = chain(&[(KIND, access(function))]);
+    let outcome = TestRequest::get("/a?debug").header("x-old", "1").header("x-many", "0").run(&chain).await;
+    assert_eq!(outcome.reply_status(), None);
+    assert_eq!(outcome.upstream_header("x-version"), Some("none"));
+    assert_eq!(outcome.upstream_header("x-old"), None);
+    assert_eq!(outcome.request.uri.path_and_query().unwrap(), "/b%20c?a=1&b=x%20y");
+    let outcome = TestRequest::get("/c?x=1").header("x-version", "2").run(&chain).await;
+    assert_eq!(outcome.upstream_header("x-version"), Some("2"));
+    assert_eq!(outcome.request.uri.path_and_query().unwrap(), "/c?x=1");
+    assert!(notes(KIND, &access(function))[0].message.contains("kong.log"));
+}
+
+#[tokio::test]
+async fn functions_respond() {
+    let function = "if not kong.request.get_header('x-key') then\n\
+                      return kong.response.exit(403, {message = 'no key', code = 7}, {['x-why'] = 'key'})\n\
+                    end\n\
+                    if kong.request.get_path() == '/text' then kong.response.exit(200, 'hello') end\n\
+                    if kong.request.get_path() == '/empty' then kong.response.exit(204) end";
+    let chain = chain(&[(KIND, access(function))]);
+    let outcome = TestRequest::get("/").run(&chain).await;
+    let reply = outcome.reply.as_ref().expect("the function responds");
+    assert_eq!((reply.status, reply.headers["x-why"].to_str()), (StatusCode::FORBIDDEN, Ok("key")));
+    assert_eq!(reply.headers["content-type"], "application/json; charset=utf-8");
+    assert_eq!(reply.body, ReplyBody::Raw(r#"{"message":"no key","code":7}"#.into()));
+    let with_key = |path: &str| TestRequest::get(path).header("x-key", "1");
+    let outcome = with_key("/text").run(&chain).await;
+    assert_eq!(outcome.reply.unwrap().headers["content-type"], "text/plain; charset=UTF-8");
+    assert_eq!(with_key("/empty").run(&chain).await.reply.unwrap().body, ReplyBody::Empty);
+    assert_eq!(with_key("/").run(&chain).await.reply_status(), None);
+}
+
+#[tokio::test]
+async fn functions_change_the_response() {
+    let function = "if kong.response.get_status() == 200 then\n\
+                      kong.response.set_header('x-seen', kong.response.get_header('x-from') or 'nothing')\n\
+                      kong.response.clear_header('server')\n\
+                      kong.response.set_status(201)\n\
+                    end";
+    let chain = chain(&[(KIND, json!({"header_filter": [function]}))]);
+    let outcome = TestRequest::get("/").run(&chain).await;
+    assert_eq!(outcome.response_header("x-seen"), Some("nothing"));
+}
+
+#[tokio::test]
+async fn failing_functions_respond_500() {
+    for function in [
+        "kong.service.request.set_header('x-a', kong.request.get_header('absent'))",
+        "kong.service.request.set_header('x-a', 'a\\nb')",
+        "kong.service.request.set_path('relative')",
+        "kong.service.request.set_raw_query('a b')",
+        "kong.response.exit(kong.request.get_header('absent'))",
+    ] {
+        let chain = chain(&[(KIND, access(function))]);
+        let status = TestRequest::get("/").run(&chain).await.reply_status();
+        assert_eq!(status, Some(StatusCode::INTERNAL_SERVER_ERROR), "{function}");
+    }
+}
+
+#[test]
+fn unsupported_functions_are_refused() {
+    for (config, field, expected) in [
+        (access("\nngx.req.set_header('a', 'b')"), "config.access[0]", "line 2: `ngx.req.set_header` is not supported"),
+        (access("kong.service.set_upstream('a')"), "config.access[0]", "`kong.service.set_upstream` is not supported"),
+        (
+            access("kong.response.set_header('a', 'b')"),
+            "config.access[0]",
+            "`kong.response.set_header` is not supported",
+        ),
+        (access("kong.service.request.set_header('connection', 'b')"), "config.access[0]", "belongs to the connection"),
+        (access("kong.service.request.clear_header('host')"), "config.access[0]", "the header host can only be set"),
+        (access("local n = 'a' kong.service.request.set_header(n, 'b')"), "config.access[0]", "is not a literal"),
+        (access("kong.response.exit(99)"), "config.access[0]", "the status is not a number from 200 to 599"),
+        (access("if kong.response.get_status() == 1 then end"), "config.access[0]", "there is no response yet"),
+        (json!({"header_filter": ["kong.response.exit(403)"]}), "config.header_filter[0]", "is not supported"),
+        (
+            json!({"header_filter": ["local a = kong.request.get_path()"]}),
+            "config.header_filter[0]",
+            "in header_filter, only",
+        ),
+        (json!({"log": ["kong.log('a')"]}), "config.log", "functions of this phase are not supported"),
+        (json!({"access": vec!["kong.log('a')"; 21]}), "config.access", "21 functions"),
+    ] {
+        let Err(problems) = build(KIND, &config) else { panic!("{config}") };
+        let problem = &problems[0];
+        assert!(problem.field == field && problem.message.contains(expected), "{config}: {problem:?}");
+        assert!(!problem.remedy.is_empty());
+    }
+}
