@@ -1,19 +1,18 @@
 // A small cluster of Kafka brokers for tests, in memory.
 //
-//	kfake [USER PASSWORD]
+//	kfake USER PASSWORD PORT PORT PORT
 //
-// Three brokers with the topic "logs", which has three partitions. Other topics are created when they are used. With
-// USER and PASSWORD, brokers require SASL. The first line of the output has the addresses as a JSON list. A line with a
-// JSON object follows for each record that a consumer of all topics gets. Each line of the input moves a partition of
-// "logs" to another leader: PARTITION NODE. The program ends with its input.
+// Three brokers on 127.0.0.1 with the topic "logs", which has three partitions. Other topics are created when they are
+// used. Brokers require SASL. Every 200 ms, each partition of "logs" gets another leader. For each record that a
+// consumer of all topics gets, a line with a JSON object is written to standard error.
 package main
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"fmt"
 	"os"
+	"strconv"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kfake"
@@ -21,8 +20,11 @@ import (
 	"github.com/twmb/franz-go/pkg/sasl/scram"
 )
 
-// How soon the consumer notices a new topic.
-const metadataAge = 200 * time.Millisecond
+const (
+	partitions = 3
+	// How soon the consumer notices a new topic.
+	metadataAge = 200 * time.Millisecond
+)
 
 type record struct {
 	Topic     string  `json:"topic"`
@@ -33,33 +35,37 @@ type record struct {
 }
 
 func main() {
+	user, password := os.Args[1], os.Args[2]
+	var ports []int
+	for _, text := range os.Args[3:] {
+		port, err := strconv.Atoi(text)
+		check(err)
+		ports = append(ports, port)
+	}
 	options := []kfake.Opt{
-		kfake.Ports(0, 0, 0), kfake.NumBrokers(3), kfake.SeedTopics(3, "logs"), kfake.AllowAutoTopicCreation(),
-		kfake.DefaultNumPartitions(1),
+		kfake.Ports(ports...), kfake.NumBrokers(len(ports)), kfake.SeedTopics(partitions, "logs"),
+		kfake.AllowAutoTopicCreation(), kfake.DefaultNumPartitions(1), kfake.EnableSASL(),
 	}
-	consumer := []kgo.Opt{
-		kgo.ConsumeRegex(), kgo.ConsumeTopics("^[a-z].*"), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
-	}
-	if len(os.Args) == 3 {
-		user, password := os.Args[1], os.Args[2]
-		options = append(options, kfake.EnableSASL())
-		for _, mechanism := range []string{"PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"} {
-			options = append(options, kfake.Superuser(mechanism, user, password))
-		}
-		mechanism := scram.Auth{User: user, Pass: password}.AsSha512Mechanism()
-		consumer = append(consumer, kgo.SASL(mechanism))
+	for _, mechanism := range []string{"PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"} {
+		options = append(options, kfake.Superuser(mechanism, user, password))
 	}
 	cluster, err := kfake.NewCluster(options...)
 	check(err)
-	output := json.NewEncoder(os.Stdout)
-	check(output.Encode(cluster.ListenAddrs()))
-	go move(cluster)
-	consumer = append(consumer, kgo.SeedBrokers(cluster.ListenAddrs()...), kgo.MetadataMinAge(metadataAge), kgo.MetadataMaxAge(metadataAge))
-	client, err := kgo.NewClient(consumer...)
+	go moveLeaders(cluster, int32(len(ports)))
+	client, err := kgo.NewClient(
+		kgo.SeedBrokers(cluster.ListenAddrs()...),
+		kgo.SASL(scram.Auth{User: user, Pass: password}.AsSha512Mechanism()),
+		kgo.ConsumeRegex(), kgo.ConsumeTopics("^[a-z].*"), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
+		kgo.MetadataMinAge(metadataAge), kgo.MetadataMaxAge(metadataAge),
+	)
 	check(err)
+	output := json.NewEncoder(os.Stderr)
 	for {
 		client.PollFetches(context.Background()).EachRecord(func(got *kgo.Record) {
-			line := record{Topic: got.Topic, Partition: got.Partition, Value: string(got.Value), Timestamp: got.Timestamp.UnixMilli()}
+			line := record{
+				Topic: got.Topic, Partition: got.Partition, Value: string(got.Value),
+				Timestamp: got.Timestamp.UnixMilli(),
+			}
 			if got.Key != nil {
 				key := string(got.Key)
 				line.Key = &key
@@ -69,14 +75,13 @@ func main() {
 	}
 }
 
-func move(cluster *kfake.Cluster) {
-	for input := bufio.NewScanner(os.Stdin); input.Scan(); {
-		var partition, node int32
-		_, err := fmt.Sscan(input.Text(), &partition, &node)
-		check(err)
-		check(cluster.MoveTopicPartition("logs", partition, node))
+func moveLeaders(cluster *kfake.Cluster, nodes int32) {
+	for turn := int32(0); ; turn++ {
+		time.Sleep(200 * time.Millisecond)
+		for partition := range int32(partitions) {
+			check(cluster.MoveTopicPartition("logs", partition, (turn+partition)%nodes))
+		}
 	}
-	os.Exit(0)
 }
 
 func check(err error) {
