@@ -1,5 +1,5 @@
-//! The plugins for Kafka with three brokers, which are those of a client library and require SASL. Leaders of partitions
-//! change all the time.
+//! The plugins for Kafka with three brokers, which are those of a client library and require SASL. The leaders of
+//! partitions change all the time.
 
 use std::collections::BTreeSet;
 use std::fs;

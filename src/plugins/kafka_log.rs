@@ -53,7 +53,7 @@ use crate::plugin_api::{BuildCx, LogCx, Phases, Plugin, PluginKind, record};
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Config {
-    /// Brokers that are asked for the other brokers of the cluster. At least one is required. Portico also connects to
+    /// Brokers that know the other brokers of the cluster. At least one is required. Portico also connects to
     /// the addresses that they name.
     bootstrap_servers: Vec<KafkaServer>,
     /// Topic of the messages. Required. A broker that creates topics creates it.

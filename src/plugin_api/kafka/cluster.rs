@@ -20,7 +20,7 @@ pub(super) struct ClusterView {
     brokers: HashMap<i32, BrokerAddress>,
     topics: HashMap<Arc<str>, KnownTopic>,
     pub(super) connections: HashMap<BrokerAddress, BrokerConnection>,
-    /// Which partition messages without a key get, and which server is asked first.
+    /// Which partition messages without a key get, and which server gets the first request.
     pub(super) turn: usize,
 }
 
@@ -37,7 +37,7 @@ pub(super) struct LedPartition {
 }
 
 impl ClusterView {
-    /// Whether the leaders of a topic must be asked for.
+    /// Whether the leaders of a topic are not known.
     pub(super) fn is_unknown(&self, topic: &str) -> bool {
         self.topics.get(topic).is_none_or(|known| known.known_since.elapsed() > MAX_AGE)
     }

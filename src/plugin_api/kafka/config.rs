@@ -18,7 +18,7 @@ use crate::plugin_api::consumers::{hex, sha256};
 use crate::plugin_api::kind::BuildCx;
 use crate::plugin_api::remote::{MAX_REMOTE_TIMEOUT, Remote, RemoteTls};
 
-/// A server that is asked for the brokers of the cluster.
+/// A server that knows the brokers of the cluster.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct KafkaServer {

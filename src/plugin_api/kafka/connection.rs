@@ -6,11 +6,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout};
 
 use super::protocol::{
-    self, API_VERSIONS, Api, ErrorCode, METADATA, PRODUCE, SASL_AUTHENTICATE, SASL_HANDSHAKE,
+    self, API_VERSIONS, ErrorCode, METADATA, PRODUCE, RequestKind, SASL_AUTHENTICATE, SASL_HANDSHAKE,
     parse_authenticate_response, parse_handshake_response,
 };
 use super::scram::{ScramClient, ScramError, ScramHash};
-use super::wire::{Malformed, Reader, Writer};
+use super::wire::{MalformedResponse, RequestWriter, ResponseReader};
 use crate::plugin_api::remote::{Remote, RemoteStream};
 use crate::plugin_api::services::PluginServices;
 
@@ -58,7 +58,11 @@ impl BrokerConnection {
     }
 
     /// Sends a request and waits for its response. `write` adds the body of the request.
-    pub(super) async fn request(&mut self, api: Api, write: impl FnOnce(&mut Writer)) -> Result<Vec<u8>, String> {
+    pub(super) async fn request(
+        &mut self,
+        api: RequestKind,
+        write: impl FnOnce(&mut RequestWriter),
+    ) -> Result<Vec<u8>, String> {
         self.send(api, write).await?;
         let mut length = [0; 4];
         self.stream.read_exact(&mut length).await.map_err(|error| error.to_string())?;
@@ -72,7 +76,7 @@ impl BrokerConnection {
         if read.map_err(|error| error.to_string())? as u64 != length {
             return Err("the connection ends within a response".to_owned());
         }
-        if Reader(&response).i32() != Ok(self.last_id) {
+        if ResponseReader(&response).i32() != Ok(self.last_id) {
             return Err("the response belongs to another request".to_owned());
         }
         response.drain(..4);
@@ -81,7 +85,11 @@ impl BrokerConnection {
     }
 
     /// Sends a request that the broker does not respond to.
-    pub(super) async fn send(&mut self, api: Api, write: impl FnOnce(&mut Writer)) -> Result<(), String> {
+    pub(super) async fn send(
+        &mut self,
+        api: RequestKind,
+        write: impl FnOnce(&mut RequestWriter),
+    ) -> Result<(), String> {
         self.last_id = self.last_id.wrapping_add(1) & i32::MAX;
         let mut request = protocol::begin(api, self.last_id);
         write(&mut request);
@@ -109,7 +117,7 @@ impl BrokerConnection {
                 supported.key == api.key && (supported.oldest..=supported.newest).contains(&api.version)
             });
             if !is_supported {
-                let Api { key, version } = api;
+                let RequestKind { key, version } = api;
                 return Err(format!("the broker does not support version {version} of request {key}"));
             }
         }
@@ -173,7 +181,7 @@ fn authentication_failed(error: ErrorCode) -> String {
 }
 
 /// The text for a response that cannot be read.
-pub(super) fn malformed(_: Malformed) -> String {
+pub(super) fn malformed(_: MalformedResponse) -> String {
     "the response is not one of Kafka's protocol".to_owned()
 }
 

@@ -14,14 +14,14 @@ use super::protocol::{
     Acks, ErrorCode, METADATA, Metadata, PRODUCE, parse_produce_response, write_metadata_request, write_produce_head,
 };
 use super::record_batch::{RECORD_OVERHEAD, record_batch};
-use super::wire::{Malformed, Writer};
+use super::wire::{MalformedResponse, RequestWriter};
 use crate::plugin_api::remote::Remote;
 use crate::plugin_api::services::PluginServices;
 
 /// Everything that a producer depends on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ProducerSettings {
-    /// The servers that are asked for the brokers. There is at least one.
+    /// The servers that know the brokers. There is at least one.
     pub(super) bootstrap: Vec<Remote>,
     pub(super) sasl: Option<Sasl>,
     pub(super) acks: Acks,
@@ -163,10 +163,10 @@ impl KafkaProducer {
             let remote = &self.settings.bootstrap[view.turn.wrapping_add(index) % count];
             let address = (remote.host.clone(), remote.port);
             let names = topics.iter().map(|topic| &**topic);
-            let unreadable = format!("{}:{}: {}", remote.host, remote.port, malformed(Malformed));
+            let unreadable = format!("{}:{}: {}", remote.host, remote.port, malformed(MalformedResponse));
             let response =
                 self.exchange(view, address, METADATA, |request| write_metadata_request(request, names)).await;
-            match response.and_then(|response| Metadata::parse(&response).map_err(|Malformed| unreadable)) {
+            match response.and_then(|response| Metadata::parse(&response).map_err(|MalformedResponse| unreadable)) {
                 Ok(metadata) => return Ok(view.learn(metadata, &topics)),
                 Err(error) => failures.push(error),
             }
@@ -229,7 +229,7 @@ impl KafkaProducer {
         let text = format!("{}:{}", address.0, address.1);
         let acks = self.settings.acks;
         let request_timeout = i32::try_from(self.settings.request_timeout.as_millis()).unwrap_or(i32::MAX);
-        let write = |body: &mut Writer| {
+        let write = |body: &mut RequestWriter| {
             write_produce_head(body, acks, request_timeout);
             write_topics(body, request);
         };
@@ -262,8 +262,8 @@ impl KafkaProducer {
         &self,
         view: &mut ClusterView,
         address: BrokerAddress,
-        api: super::protocol::Api,
-        write: impl FnOnce(&mut Writer),
+        api: super::protocol::RequestKind,
+        write: impl FnOnce(&mut RequestWriter),
     ) -> Result<Vec<u8>, String> {
         // Taken out meanwhile: if this future is dropped, the connection is as well.
         let mut connection = match view.connections.remove(&address) {
@@ -323,7 +323,7 @@ fn split(partitions: PartitionMessages<'_>, max_messages: usize, max_bytes: usiz
 }
 
 /// The list of topics, each with its list of partitions.
-fn write_topics(body: &mut Writer, request: &PartitionMessages<'_>) {
+fn write_topics(body: &mut RequestWriter, request: &PartitionMessages<'_>) {
     let mut topics: Vec<(&str, Vec<(i32, &Vec<Pending<'_>>)>)> = Vec::new();
     for ((topic, partition), messages) in request {
         match topics.last_mut().filter(|(last, _)| *last == &**topic) {

@@ -1,20 +1,20 @@
 //! The requests of a producer and the responses to them, in versions that brokers have had since Kafka 0.11 and still
 //! have in Kafka 4.
 
-use super::wire::{Malformed, Reader, Writer};
+use super::wire::{MalformedResponse, RequestWriter, ResponseReader};
 
 /// A request: its number, and the version of the request and of its response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Api {
+pub(super) struct RequestKind {
     pub(super) key: i16,
     pub(super) version: i16,
 }
 
-pub(super) const PRODUCE: Api = Api { key: 0, version: 3 };
-pub(super) const METADATA: Api = Api { key: 3, version: 4 };
-pub(super) const SASL_HANDSHAKE: Api = Api { key: 17, version: 1 };
-pub(super) const API_VERSIONS: Api = Api { key: 18, version: 0 };
-pub(super) const SASL_AUTHENTICATE: Api = Api { key: 36, version: 0 };
+pub(super) const PRODUCE: RequestKind = RequestKind { key: 0, version: 3 };
+pub(super) const METADATA: RequestKind = RequestKind { key: 3, version: 4 };
+pub(super) const SASL_HANDSHAKE: RequestKind = RequestKind { key: 17, version: 1 };
+pub(super) const API_VERSIONS: RequestKind = RequestKind { key: 18, version: 0 };
+pub(super) const SASL_AUTHENTICATE: RequestKind = RequestKind { key: 36, version: 0 };
 
 /// How many replicas must have a message before the broker responds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -36,8 +36,8 @@ impl Acks {
 }
 
 /// The beginning of a request: header version 1, with the length still to be set by [`finish`].
-pub(super) fn begin(api: Api, correlation_id: i32) -> Writer {
-    let mut request = Writer::default();
+pub(super) fn begin(api: RequestKind, correlation_id: i32) -> RequestWriter {
+    let mut request = RequestWriter::default();
     request.i32(0);
     request.i16(api.key);
     request.i16(api.version);
@@ -47,14 +47,14 @@ pub(super) fn begin(api: Api, correlation_id: i32) -> Writer {
 }
 
 /// Sets the length of a request.
-pub(super) fn finish(mut request: Writer) -> Vec<u8> {
+pub(super) fn finish(mut request: RequestWriter) -> Vec<u8> {
     let length = u32::try_from(request.0.len() - 4).unwrap_or(u32::MAX);
     request.0[..4].copy_from_slice(&length.to_be_bytes());
     request.0
 }
 
 /// Requests the metadata of these topics. A broker that creates topics creates those that do not exist.
-pub(super) fn write_metadata_request<'t>(request: &mut Writer, topics: impl ExactSizeIterator<Item = &'t str>) {
+pub(super) fn write_metadata_request<'t>(request: &mut RequestWriter, topics: impl ExactSizeIterator<Item = &'t str>) {
     request.length(topics.len());
     topics.for_each(|topic| request.string(topic));
     request.i8(1);
@@ -89,13 +89,13 @@ pub(super) struct PartitionMetadata {
 }
 
 impl Metadata {
-    pub(super) fn parse(response: &[u8]) -> Result<Self, Malformed> {
-        let mut reader = Reader(response);
+    pub(super) fn parse(response: &[u8]) -> Result<Self, MalformedResponse> {
+        let mut reader = ResponseReader(response);
         // How long the request was throttled.
         reader.i32()?;
         let brokers = reader.list(|reader| {
             let (id, host) = (reader.i32()?, reader.string()?.to_owned());
-            let port = u16::try_from(reader.i32()?).map_err(|_| Malformed)?;
+            let port = u16::try_from(reader.i32()?).map_err(|_| MalformedResponse)?;
             reader.nullable_string()?;
             Ok(Broker { id, host, port })
         })?;
@@ -108,8 +108,8 @@ impl Metadata {
             let partitions = reader.list(|reader| {
                 reader.i16()?;
                 let (index, leader) = (reader.i32()?, reader.i32()?);
-                reader.list(Reader::i32)?;
-                reader.list(Reader::i32)?;
+                reader.list(ResponseReader::i32)?;
+                reader.list(ResponseReader::i32)?;
                 Ok(PartitionMetadata { index, leader: Some(leader).filter(|id| *id >= 0) })
             })?;
             Ok(TopicMetadata { error, name, partitions })
@@ -119,7 +119,7 @@ impl Metadata {
 }
 
 /// The beginning of a produce request. A list of topics follows, each with its list of partitions.
-pub(super) fn write_produce_head(request: &mut Writer, acks: Acks, timeout: i32) {
+pub(super) fn write_produce_head(request: &mut RequestWriter, acks: Acks, timeout: i32) {
     // No transaction.
     request.null_string();
     request.i16(acks.number());
@@ -134,8 +134,8 @@ pub(super) struct ProducedPartition {
     pub(super) error: ErrorCode,
 }
 
-pub(super) fn parse_produce_response(response: &[u8]) -> Result<Vec<ProducedPartition>, Malformed> {
-    let mut reader = Reader(response);
+pub(super) fn parse_produce_response(response: &[u8]) -> Result<Vec<ProducedPartition>, MalformedResponse> {
+    let mut reader = ResponseReader(response);
     let topics = reader.list(|reader| {
         let topic = reader.string()?;
         reader.list(|reader| {
@@ -151,30 +151,30 @@ pub(super) fn parse_produce_response(response: &[u8]) -> Result<Vec<ProducedPart
 
 /// The versions of one request that a broker supports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct SupportedApi {
+pub(super) struct SupportedRequest {
     pub(super) key: i16,
     pub(super) oldest: i16,
     pub(super) newest: i16,
 }
 
-pub(super) fn parse_api_versions(response: &[u8]) -> Result<(ErrorCode, Vec<SupportedApi>), Malformed> {
-    let mut reader = Reader(response);
+pub(super) fn parse_api_versions(response: &[u8]) -> Result<(ErrorCode, Vec<SupportedRequest>), MalformedResponse> {
+    let mut reader = ResponseReader(response);
     let error = ErrorCode(reader.i16()?);
-    let versions =
-        reader.list(|reader| Ok(SupportedApi { key: reader.i16()?, oldest: reader.i16()?, newest: reader.i16()? }))?;
+    let versions = reader
+        .list(|reader| Ok(SupportedRequest { key: reader.i16()?, oldest: reader.i16()?, newest: reader.i16()? }))?;
     Ok((error, versions))
 }
 
 /// The mechanisms that a broker supports.
-pub(super) fn parse_handshake_response(response: &[u8]) -> Result<(ErrorCode, Vec<String>), Malformed> {
-    let mut reader = Reader(response);
+pub(super) fn parse_handshake_response(response: &[u8]) -> Result<(ErrorCode, Vec<String>), MalformedResponse> {
+    let mut reader = ResponseReader(response);
     let error = ErrorCode(reader.i16()?);
     Ok((error, reader.list(|reader| reader.string().map(str::to_owned))?))
 }
 
 /// The response to a message of a mechanism.
-pub(super) fn parse_authenticate_response(response: &[u8]) -> Result<(ErrorCode, &[u8]), Malformed> {
-    let mut reader = Reader(response);
+pub(super) fn parse_authenticate_response(response: &[u8]) -> Result<(ErrorCode, &[u8]), MalformedResponse> {
+    let mut reader = ResponseReader(response);
     let error = ErrorCode(reader.i16()?);
     // The text may repeat what was sent, so it is not used.
     reader.nullable_string()?;
@@ -236,14 +236,14 @@ mod tests {
         let body = body.concat();
         let length = u32::try_from(body.len()).unwrap().to_be_bytes();
         assert_eq!(finish(request), [&length[..], &body].concat());
-        let mut head = Writer::default();
+        let mut head = RequestWriter::default();
         write_produce_head(&mut head, Acks::All, 2000);
         assert_eq!(head.0, [0xFF, 0xFF, 0xFF, 0xFF, 0, 0, 0x07, 0xD0]);
     }
 
     #[test]
     fn metadata_says_which_broker_leads() {
-        let mut response = Writer::default();
+        let mut response = RequestWriter::default();
         response.i32(0);
         response.length(1);
         response.i32(4);
@@ -276,7 +276,7 @@ mod tests {
         };
         assert_eq!(Metadata::parse(&response.0), Ok(expected));
         for length in 0..response.0.len() {
-            assert_eq!(Metadata::parse(&response.0[..length]), Err(Malformed), "{length}");
+            assert_eq!(Metadata::parse(&response.0[..length]), Err(MalformedResponse), "{length}");
         }
     }
 

@@ -26,7 +26,7 @@ pub(super) struct ScramClient {
 }
 
 /// The signature that only a broker with the password can compute.
-pub(super) struct ExpectedSignature(Vec<u8>);
+pub(super) struct BrokerSignature(Vec<u8>);
 
 /// The broker has sent what it may not send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +52,7 @@ impl ScramClient {
     }
 
     /// The final message, after the first one of the broker. Takes milliseconds of a processor.
-    pub(super) fn final_message(&self, challenge: &[u8]) -> Result<(Vec<u8>, ExpectedSignature), ScramError> {
+    pub(super) fn final_message(&self, challenge: &[u8]) -> Result<(Vec<u8>, BrokerSignature), ScramError> {
         let challenge = std::str::from_utf8(challenge).map_err(|_| ScramError("the challenge is no text"))?;
         let mut fields = challenge.split(',');
         let mut field = |name: &str| fields.next().and_then(|field| field.strip_prefix(name));
@@ -80,12 +80,12 @@ impl ScramClient {
         let signature = hmac::sign(&hmac::Key::new(hmac_algorithm, stored_key.as_ref()), signed.as_bytes());
         let proof: Vec<u8> = client_key.as_ref().iter().zip(signature.as_ref()).map(|(key, sign)| key ^ sign).collect();
         let server_key = hmac::Key::new(hmac_algorithm, hmac::sign(&salted, b"Server Key").as_ref());
-        let expected = ExpectedSignature(hmac::sign(&server_key, signed.as_bytes()).as_ref().to_vec());
+        let expected = BrokerSignature(hmac::sign(&server_key, signed.as_bytes()).as_ref().to_vec());
         Ok((format!("{without_proof},p={}", BASE64_STANDARD.encode(proof)).into_bytes(), expected))
     }
 }
 
-impl ExpectedSignature {
+impl BrokerSignature {
     /// Checks the final message of the broker.
     pub(super) fn verify(&self, last: &[u8]) -> Result<(), ScramError> {
         let signature = last.strip_prefix(b"v=").map(|rest| rest.split(|byte| *byte == b',').next().unwrap_or(rest));

@@ -3,9 +3,9 @@
 
 /// Appends values to a request.
 #[derive(Debug, Default)]
-pub(super) struct Writer(pub(super) Vec<u8>);
+pub(super) struct RequestWriter(pub(super) Vec<u8>);
 
-impl Writer {
+impl RequestWriter {
     pub(super) fn i8(&mut self, value: i8) {
         self.0.extend_from_slice(&value.to_be_bytes());
     }
@@ -63,73 +63,73 @@ impl Writer {
 /// Reads values from a response. The broker may be hostile, so each read is checked, and nothing is allocated by a
 /// length alone.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Reader<'b>(pub(super) &'b [u8]);
+pub(super) struct ResponseReader<'b>(pub(super) &'b [u8]);
 
 /// The bytes of a response are not those of its type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Malformed;
+pub(super) struct MalformedResponse;
 
-impl<'b> Reader<'b> {
-    fn take<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
-        let (first, rest) = self.0.split_first_chunk().ok_or(Malformed)?;
+impl<'b> ResponseReader<'b> {
+    fn take<const N: usize>(&mut self) -> Result<[u8; N], MalformedResponse> {
+        let (first, rest) = self.0.split_first_chunk().ok_or(MalformedResponse)?;
         self.0 = rest;
         Ok(*first)
     }
 
-    fn slice(&mut self, length: usize) -> Result<&'b [u8], Malformed> {
-        let (first, rest) = self.0.split_at_checked(length).ok_or(Malformed)?;
+    fn slice(&mut self, length: usize) -> Result<&'b [u8], MalformedResponse> {
+        let (first, rest) = self.0.split_at_checked(length).ok_or(MalformedResponse)?;
         self.0 = rest;
         Ok(first)
     }
 
-    pub(super) fn bool(&mut self) -> Result<bool, Malformed> {
+    pub(super) fn bool(&mut self) -> Result<bool, MalformedResponse> {
         Ok(self.take::<1>()? != [0])
     }
 
-    pub(super) fn i16(&mut self) -> Result<i16, Malformed> {
+    pub(super) fn i16(&mut self) -> Result<i16, MalformedResponse> {
         self.take().map(i16::from_be_bytes)
     }
 
-    pub(super) fn i32(&mut self) -> Result<i32, Malformed> {
+    pub(super) fn i32(&mut self) -> Result<i32, MalformedResponse> {
         self.take().map(i32::from_be_bytes)
     }
 
-    pub(super) fn i64(&mut self) -> Result<i64, Malformed> {
+    pub(super) fn i64(&mut self) -> Result<i64, MalformedResponse> {
         self.take().map(i64::from_be_bytes)
     }
 
     /// `NULLABLE_STRING`.
-    pub(super) fn nullable_string(&mut self) -> Result<Option<&'b str>, Malformed> {
+    pub(super) fn nullable_string(&mut self) -> Result<Option<&'b str>, MalformedResponse> {
         match self.i16()? {
             -1 => Ok(None),
             length => {
-                let bytes = self.slice(usize::try_from(length).map_err(|_| Malformed)?)?;
-                std::str::from_utf8(bytes).map(Some).map_err(|_| Malformed)
+                let bytes = self.slice(usize::try_from(length).map_err(|_| MalformedResponse)?)?;
+                std::str::from_utf8(bytes).map(Some).map_err(|_| MalformedResponse)
             }
         }
     }
 
     /// `STRING`.
-    pub(super) fn string(&mut self) -> Result<&'b str, Malformed> {
-        self.nullable_string()?.ok_or(Malformed)
+    pub(super) fn string(&mut self) -> Result<&'b str, MalformedResponse> {
+        self.nullable_string()?.ok_or(MalformedResponse)
     }
 
     /// `NULLABLE_BYTES`, of which null is empty.
-    pub(super) fn bytes(&mut self) -> Result<&'b [u8], Malformed> {
+    pub(super) fn bytes(&mut self) -> Result<&'b [u8], MalformedResponse> {
         match self.i32()? {
             -1 => Ok(&[]),
-            length => self.slice(usize::try_from(length).map_err(|_| Malformed)?),
+            length => self.slice(usize::try_from(length).map_err(|_| MalformedResponse)?),
         }
     }
 
     /// A list. Each element takes bytes, so a list cannot have more of them than the response is long.
     pub(super) fn list<T>(
         &mut self,
-        mut element: impl FnMut(&mut Reader<'b>) -> Result<T, Malformed>,
-    ) -> Result<Vec<T>, Malformed> {
-        let count = usize::try_from(self.i32()?).map_err(|_| Malformed)?;
+        mut element: impl FnMut(&mut ResponseReader<'b>) -> Result<T, MalformedResponse>,
+    ) -> Result<Vec<T>, MalformedResponse> {
+        let count = usize::try_from(self.i32()?).map_err(|_| MalformedResponse)?;
         if count > self.0.len() {
-            return Err(Malformed);
+            return Err(MalformedResponse);
         }
         let mut elements = Vec::new();
         for _ in 0..count {
@@ -155,7 +155,7 @@ mod tests {
             (i64::from(i32::MAX), &[0xFE, 0xFF, 0xFF, 0xFF, 0x0F]),
             (i64::MIN, &[0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0x01]),
         ] {
-            let mut writer = Writer::default();
+            let mut writer = RequestWriter::default();
             writer.varlong(value);
             assert_eq!(writer.0, expected, "{value}");
         }
@@ -163,15 +163,15 @@ mod tests {
 
     #[test]
     fn lengths_beyond_the_response_are_malformed() {
-        let list = |bytes: &[u8]| Reader(bytes).list(|element| element.i16());
+        let list = |bytes: &[u8]| ResponseReader(bytes).list(|element| element.i16());
         assert_eq!(list(&[0, 0, 0, 1, 0, 7]), Ok(vec![7]));
         for bytes in [&[0x7F, 0xFF, 0xFF, 0xFF, 0, 7][..], &[0xFF, 0xFF, 0xFF, 0xFF], &[0, 0, 0, 2, 0, 7, 0], &[0]] {
-            assert_eq!(list(bytes), Err(Malformed), "{bytes:?}");
+            assert_eq!(list(bytes), Err(MalformedResponse), "{bytes:?}");
         }
-        assert_eq!(Reader(&[0, 2, b'a']).string(), Err(Malformed));
-        assert_eq!(Reader(&[0, 1, 0xFF]).string(), Err(Malformed), "not UTF-8");
-        assert_eq!(Reader(&[0xFF, 0xFE]).nullable_string(), Err(Malformed));
-        assert_eq!(Reader(&[0xFF, 0xFF]).nullable_string(), Ok(None));
-        assert_eq!(Reader(&[0, 0, 0, 9, 1]).bytes(), Err(Malformed));
+        assert_eq!(ResponseReader(&[0, 2, b'a']).string(), Err(MalformedResponse));
+        assert_eq!(ResponseReader(&[0, 1, 0xFF]).string(), Err(MalformedResponse), "not UTF-8");
+        assert_eq!(ResponseReader(&[0xFF, 0xFE]).nullable_string(), Err(MalformedResponse));
+        assert_eq!(ResponseReader(&[0xFF, 0xFF]).nullable_string(), Ok(None));
+        assert_eq!(ResponseReader(&[0, 0, 0, 9, 1]).bytes(), Err(MalformedResponse));
     }
 }

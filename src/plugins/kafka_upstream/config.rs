@@ -12,7 +12,7 @@ use crate::plugin_api::record;
 #[serde(deny_unknown_fields, default)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a field of Kong's plugin")]
 pub(crate) struct Config {
-    /// Brokers that are asked for the other brokers of the cluster. At least one is required. Portico also connects to
+    /// Brokers that know the other brokers of the cluster. At least one is required. Portico also connects to
     /// the addresses that they name.
     pub(super) bootstrap_servers: Vec<KafkaServer>,
     /// Topic of requests that name none. Required. A broker that creates topics creates it.

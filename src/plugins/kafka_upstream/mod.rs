@@ -18,8 +18,8 @@
 //! gets 200 and `{"message":"message sent"}`. What plugins of higher priority and the authorization server of the rule
 //! reject does not reach the topic. The message is a JSON object with the request as it is when this plugin runs.
 //!
-//! By default the client gets its response before brokers have the message, as in Kong: it may be lost if brokers do not
-//! respond, or if Portico stops. With `producer_async: false` the client gets its response when brokers have confirmed
+//! By default the client gets its response before brokers have the message, as in Kong: it may be lost if brokers do
+//! not respond, or if Portico stops. With `producer_async: false` the client gets its response when brokers have confirmed
 //! the message, or otherwise 500. A message that no broker has confirmed is sent again, so the topic may have it twice.
 
 mod config;
@@ -31,7 +31,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
-use http::{HeaderValue, StatusCode, request};
+use http::{HeaderMap, HeaderValue, StatusCode, request};
 
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::batch_queue::BatchQueue;
@@ -47,7 +47,7 @@ use config::Config;
 use message::MessageParts;
 
 pub(crate) struct KafkaUpstream {
-    delivery: Delivery,
+    delivery: MessageDelivery,
     parts: MessageParts,
     topic: Arc<str>,
     topics_parameter: Option<Box<str>>,
@@ -56,7 +56,7 @@ pub(crate) struct KafkaUpstream {
     max_message: usize,
 }
 
-enum Delivery {
+enum MessageDelivery {
     Queued(Arc<BatchQueue>),
     Awaited(Arc<AwaitedMessages>),
 }
@@ -106,10 +106,10 @@ impl PluginKind for KafkaUpstream {
         // Messages that wait are kept while the configuration stays the same.
         let delivery = if config.producer_async {
             let start = || BatchQueue::start(queue, Arc::new(BatchedMessages::new(producer, reports())), cx);
-            Delivery::Queued(cx.state.get_or_create(&name, start))
+            MessageDelivery::Queued(cx.state.get_or_create(&name, start))
         } else {
             let start = || AwaitedMessages::start(producer, reports(), cx);
-            Delivery::Awaited(cx.state.get_or_create(&name, start))
+            MessageDelivery::Awaited(cx.state.get_or_create(&name, start))
         };
         Ok(KafkaUpstream {
             delivery,
@@ -137,11 +137,11 @@ impl Plugin for KafkaUpstream {
             None => return AccessOutcome::Reply(not_sent()),
         };
         match &self.delivery {
-            Delivery::Queued(queue) => {
+            MessageDelivery::Queued(queue) => {
                 messages.iter().for_each(|message| queue.push(message.to_entry()));
                 AccessOutcome::Reply(sent())
             }
-            Delivery::Awaited(awaited) => AccessOutcome::Wait(Box::pin(async move {
+            MessageDelivery::Awaited(awaited) => AccessOutcome::Wait(Box::pin(async move {
                 Some(match awaited.send(messages).await {
                     Ok(()) => sent(),
                     Err(NotProduced::Failed) => not_sent(),
@@ -215,8 +215,9 @@ fn parameter(query: &str, name: &str) -> Option<Vec<u8>> {
 /// The reply of Kong's plugin.
 fn sent() -> Box<Reply> {
     let body = ReplyBody::Raw(Bytes::from_static(br#"{"message":"message sent"}"#));
-    Reply::new(StatusCode::OK, body, Reply::NO_REASON)
-        .with_header(CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"))
+    let mut headers = HeaderMap::new();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));
+    Box::new(Reply { status: StatusCode::OK, headers, body, reason: Reply::NO_REASON })
 }
 
 /// The reply if no broker has confirmed the message.
