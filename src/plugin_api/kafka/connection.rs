@@ -10,7 +10,7 @@ use super::protocol::{
     parse_authenticate_response, parse_handshake_response,
 };
 use super::scram::{ScramClient, ScramError, ScramHash};
-use super::wire::{MalformedResponse, RequestWriter, ResponseReader};
+use super::wire::{MalformedResponse, WireReader, WireWriter};
 use crate::plugin_api::remote::{Remote, RemoteStream};
 use crate::plugin_api::services::PluginServices;
 
@@ -61,7 +61,7 @@ impl BrokerConnection {
     pub(super) async fn request(
         &mut self,
         api: RequestKind,
-        write: impl FnOnce(&mut RequestWriter),
+        write: impl FnOnce(&mut WireWriter),
     ) -> Result<Vec<u8>, String> {
         self.send(api, write).await?;
         let mut length = [0; 4];
@@ -76,7 +76,7 @@ impl BrokerConnection {
         if read.map_err(|error| error.to_string())? as u64 != length {
             return Err("the connection ends within a response".to_owned());
         }
-        if ResponseReader(&response).i32() != Ok(self.last_id) {
+        if WireReader(&response).i32() != Ok(self.last_id) {
             return Err("the response belongs to another request".to_owned());
         }
         response.drain(..4);
@@ -85,11 +85,7 @@ impl BrokerConnection {
     }
 
     /// Sends a request that the broker does not respond to.
-    pub(super) async fn send(
-        &mut self,
-        api: RequestKind,
-        write: impl FnOnce(&mut RequestWriter),
-    ) -> Result<(), String> {
+    pub(super) async fn send(&mut self, api: RequestKind, write: impl FnOnce(&mut WireWriter)) -> Result<(), String> {
         self.last_id = self.last_id.wrapping_add(1) & i32::MAX;
         let mut request = protocol::begin(api, self.last_id);
         write(&mut request);

@@ -14,7 +14,7 @@ use super::protocol::{
     Acks, ErrorCode, METADATA, Metadata, PRODUCE, parse_produce_response, write_metadata_request, write_produce_head,
 };
 use super::record_batch::{RECORD_OVERHEAD, record_batch};
-use super::wire::{MalformedResponse, RequestWriter};
+use super::wire::{MalformedResponse, WireWriter};
 use crate::plugin_api::remote::Remote;
 use crate::plugin_api::services::PluginServices;
 
@@ -229,7 +229,7 @@ impl KafkaProducer {
         let text = format!("{}:{}", address.0, address.1);
         let acks = self.settings.acks;
         let request_timeout = i32::try_from(self.settings.request_timeout.as_millis()).unwrap_or(i32::MAX);
-        let write = |body: &mut RequestWriter| {
+        let write = |body: &mut WireWriter| {
             write_produce_head(body, acks, request_timeout);
             write_topics(body, request);
         };
@@ -263,7 +263,7 @@ impl KafkaProducer {
         view: &mut ClusterView,
         address: BrokerAddress,
         api: super::protocol::RequestKind,
-        write: impl FnOnce(&mut RequestWriter),
+        write: impl FnOnce(&mut WireWriter),
     ) -> Result<Vec<u8>, String> {
         // Taken out meanwhile: if this future is dropped, the connection is as well.
         let mut connection = match view.connections.remove(&address) {
@@ -323,7 +323,7 @@ fn split(partitions: PartitionMessages<'_>, max_messages: usize, max_bytes: usiz
 }
 
 /// The list of topics, each with its list of partitions.
-fn write_topics(body: &mut RequestWriter, request: &PartitionMessages<'_>) {
+fn write_topics(body: &mut WireWriter, request: &PartitionMessages<'_>) {
     let mut topics: Vec<(&str, Vec<(i32, &Vec<Pending<'_>>)>)> = Vec::new();
     for ((topic, partition), messages) in request {
         match topics.last_mut().filter(|(last, _)| *last == &**topic) {

@@ -1,7 +1,7 @@
 //! The requests of a producer and the responses to them, in versions that brokers have had since Kafka 0.11 and still
 //! have in Kafka 4.
 
-use super::wire::{MalformedResponse, RequestWriter, ResponseReader};
+use super::wire::{MalformedResponse, WireReader, WireWriter};
 
 /// A request: its number, and the version of the request and of its response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,8 +36,8 @@ impl Acks {
 }
 
 /// The beginning of a request: header version 1, with the length still to be set by [`finish`].
-pub(super) fn begin(api: RequestKind, correlation_id: i32) -> RequestWriter {
-    let mut request = RequestWriter::default();
+pub(super) fn begin(api: RequestKind, correlation_id: i32) -> WireWriter {
+    let mut request = WireWriter::default();
     request.i32(0);
     request.i16(api.key);
     request.i16(api.version);
@@ -47,14 +47,14 @@ pub(super) fn begin(api: RequestKind, correlation_id: i32) -> RequestWriter {
 }
 
 /// Sets the length of a request.
-pub(super) fn finish(mut request: RequestWriter) -> Vec<u8> {
+pub(super) fn finish(mut request: WireWriter) -> Vec<u8> {
     let length = u32::try_from(request.0.len() - 4).unwrap_or(u32::MAX);
     request.0[..4].copy_from_slice(&length.to_be_bytes());
     request.0
 }
 
 /// Requests the metadata of these topics. A broker that creates topics creates those that do not exist.
-pub(super) fn write_metadata_request<'t>(request: &mut RequestWriter, topics: impl ExactSizeIterator<Item = &'t str>) {
+pub(super) fn write_metadata_request<'t>(request: &mut WireWriter, topics: impl ExactSizeIterator<Item = &'t str>) {
     request.length(topics.len());
     topics.for_each(|topic| request.string(topic));
     request.i8(1);
@@ -90,7 +90,7 @@ pub(super) struct PartitionMetadata {
 
 impl Metadata {
     pub(super) fn parse(response: &[u8]) -> Result<Self, MalformedResponse> {
-        let mut reader = ResponseReader(response);
+        let mut reader = WireReader(response);
         // How long the request was throttled.
         reader.i32()?;
         let brokers = reader.list(|reader| {
@@ -108,8 +108,8 @@ impl Metadata {
             let partitions = reader.list(|reader| {
                 reader.i16()?;
                 let (index, leader) = (reader.i32()?, reader.i32()?);
-                reader.list(ResponseReader::i32)?;
-                reader.list(ResponseReader::i32)?;
+                reader.list(WireReader::i32)?;
+                reader.list(WireReader::i32)?;
                 Ok(PartitionMetadata { index, leader: Some(leader).filter(|id| *id >= 0) })
             })?;
             Ok(TopicMetadata { error, name, partitions })
@@ -119,7 +119,7 @@ impl Metadata {
 }
 
 /// The beginning of a produce request. A list of topics follows, each with its list of partitions.
-pub(super) fn write_produce_head(request: &mut RequestWriter, acks: Acks, timeout: i32) {
+pub(super) fn write_produce_head(request: &mut WireWriter, acks: Acks, timeout: i32) {
     // No transaction.
     request.null_string();
     request.i16(acks.number());
@@ -135,7 +135,7 @@ pub(super) struct ProducedPartition {
 }
 
 pub(super) fn parse_produce_response(response: &[u8]) -> Result<Vec<ProducedPartition>, MalformedResponse> {
-    let mut reader = ResponseReader(response);
+    let mut reader = WireReader(response);
     let topics = reader.list(|reader| {
         let topic = reader.string()?;
         reader.list(|reader| {
@@ -158,7 +158,7 @@ pub(super) struct SupportedRequest {
 }
 
 pub(super) fn parse_api_versions(response: &[u8]) -> Result<(ErrorCode, Vec<SupportedRequest>), MalformedResponse> {
-    let mut reader = ResponseReader(response);
+    let mut reader = WireReader(response);
     let error = ErrorCode(reader.i16()?);
     let versions = reader
         .list(|reader| Ok(SupportedRequest { key: reader.i16()?, oldest: reader.i16()?, newest: reader.i16()? }))?;
@@ -167,14 +167,14 @@ pub(super) fn parse_api_versions(response: &[u8]) -> Result<(ErrorCode, Vec<Supp
 
 /// The mechanisms that a broker supports.
 pub(super) fn parse_handshake_response(response: &[u8]) -> Result<(ErrorCode, Vec<String>), MalformedResponse> {
-    let mut reader = ResponseReader(response);
+    let mut reader = WireReader(response);
     let error = ErrorCode(reader.i16()?);
     Ok((error, reader.list(|reader| reader.string().map(str::to_owned))?))
 }
 
 /// The response to a message of a mechanism.
 pub(super) fn parse_authenticate_response(response: &[u8]) -> Result<(ErrorCode, &[u8]), MalformedResponse> {
-    let mut reader = ResponseReader(response);
+    let mut reader = WireReader(response);
     let error = ErrorCode(reader.i16()?);
     // The text may repeat what was sent, so it is not used.
     reader.nullable_string()?;
@@ -236,14 +236,14 @@ mod tests {
         let body = body.concat();
         let length = u32::try_from(body.len()).unwrap().to_be_bytes();
         assert_eq!(finish(request), [&length[..], &body].concat());
-        let mut head = RequestWriter::default();
+        let mut head = WireWriter::default();
         write_produce_head(&mut head, Acks::All, 2000);
         assert_eq!(head.0, [0xFF, 0xFF, 0xFF, 0xFF, 0, 0, 0x07, 0xD0]);
     }
 
     #[test]
     fn metadata_says_which_broker_leads() {
-        let mut response = RequestWriter::default();
+        let mut response = WireWriter::default();
         response.i32(0);
         response.length(1);
         response.i32(4);

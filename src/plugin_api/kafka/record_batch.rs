@@ -2,20 +2,20 @@
 
 use super::checksum::crc32c;
 use super::message::KafkaMessage;
-use super::wire::RequestWriter;
+use super::wire::WireWriter;
 
 /// The batch of messages of one partition, of which there is at least one.
 pub(super) fn record_batch<'m>(messages: impl Iterator<Item = &'m KafkaMessage> + Clone) -> Vec<u8> {
     let times = messages.clone().map(|message| message.timestamp);
     let base_timestamp = times.clone().min().unwrap_or_default();
     let max_timestamp = times.max().unwrap_or_default();
-    let mut records = RequestWriter::default();
+    let mut records = WireWriter::default();
     let mut count = 0;
     for message in messages {
         write_record(&mut records, message, count, base_timestamp);
         count += 1;
     }
-    let mut checked = RequestWriter(Vec::with_capacity(records.0.len() + HEADER));
+    let mut checked = WireWriter(Vec::with_capacity(records.0.len() + HEADER));
     checked.i16(0);
     checked.i32(count.saturating_sub(1));
     checked.i64(base_timestamp);
@@ -25,7 +25,7 @@ pub(super) fn record_batch<'m>(messages: impl Iterator<Item = &'m KafkaMessage> 
     checked.i32(NO_SEQUENCE);
     checked.i32(count);
     checked.0.extend_from_slice(&records.0);
-    let mut batch = RequestWriter(Vec::with_capacity(checked.0.len() + HEADER));
+    let mut batch = WireWriter(Vec::with_capacity(checked.0.len() + HEADER));
     batch.i64(0);
     // From the epoch of the leader to the end.
     batch.length(checked.0.len() + 9);
@@ -36,8 +36,8 @@ pub(super) fn record_batch<'m>(messages: impl Iterator<Item = &'m KafkaMessage> 
     batch.0
 }
 
-fn write_record(records: &mut RequestWriter, message: &KafkaMessage, offset: i32, base_timestamp: i64) {
-    let mut record = RequestWriter(Vec::with_capacity(message.size() + RECORD_OVERHEAD));
+fn write_record(records: &mut WireWriter, message: &KafkaMessage, offset: i32, base_timestamp: i64) {
+    let mut record = WireWriter(Vec::with_capacity(message.size() + RECORD_OVERHEAD));
     record.i8(0);
     record.varlong(message.timestamp - base_timestamp);
     record.varlong(offset.into());

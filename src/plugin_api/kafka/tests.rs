@@ -15,7 +15,7 @@ use super::connection::{Mechanism, Sasl};
 use super::message::KafkaMessage;
 use super::producer::{KafkaProducer, ProducerSettings};
 use super::protocol::Acks;
-use super::wire::{RequestWriter, ResponseReader};
+use super::wire::{WireReader, WireWriter};
 use crate::plugin_api::remote::{Remote, RemoteStream};
 use crate::plugin_api::services::PluginServices;
 
@@ -102,14 +102,14 @@ async fn serve(mut stream: DuplexStream, host: String, script: Arc<Script>, rece
     while let Ok(length) = stream.read_u32().await {
         let mut request = vec![0; length as usize];
         stream.read_exact(&mut request).await.unwrap();
-        let mut reader = ResponseReader(&request);
+        let mut reader = WireReader(&request);
         let (api, _, id) = (reader.i16().unwrap(), reader.i16().unwrap(), reader.i32().unwrap());
         assert_eq!(reader.string(), Ok("portico"));
         let request = Received { host: host.clone(), api, body: reader.0.to_vec() };
         received.lock().push(request.clone());
         let bytes = match script(&request) {
             Act::Respond(body) => {
-                let mut response = RequestWriter::default();
+                let mut response = WireWriter::default();
                 response.length(body.len() + 4);
                 response.i32(id);
                 [response.0, body].concat()
@@ -124,7 +124,7 @@ async fn serve(mut stream: DuplexStream, host: String, script: Arc<Script>, rece
 
 /// All versions of all requests.
 fn api_versions() -> Act {
-    let mut response = RequestWriter::default();
+    let mut response = WireWriter::default();
     response.i16(0);
     response.length(4);
     for api in [PRODUCE, METADATA, HANDSHAKE, AUTHENTICATE] {
@@ -137,7 +137,7 @@ fn api_versions() -> Act {
 
 /// The brokers 1 `a.example` and 2 `b.example`, and the topic with a partition for each leader.
 fn metadata(topic: &str, leaders: &[i32]) -> Act {
-    let mut response = RequestWriter::default();
+    let mut response = WireWriter::default();
     response.i32(0);
     response.length(2);
     for (id, host) in [(1, "a.example"), (2, "b.example")] {
@@ -165,7 +165,7 @@ fn metadata(topic: &str, leaders: &[i32]) -> Act {
 
 /// The result of partition 0.
 fn produced(topic: &str, error: i16) -> Act {
-    let mut response = RequestWriter::default();
+    let mut response = WireWriter::default();
     response.length(1);
     response.string(topic);
     response.length(1);

@@ -3,9 +3,9 @@
 
 /// Appends values to a request.
 #[derive(Debug, Default)]
-pub(super) struct RequestWriter(pub(super) Vec<u8>);
+pub(super) struct WireWriter(pub(super) Vec<u8>);
 
-impl RequestWriter {
+impl WireWriter {
     pub(super) fn i8(&mut self, value: i8) {
         self.0.extend_from_slice(&value.to_be_bytes());
     }
@@ -63,13 +63,13 @@ impl RequestWriter {
 /// Reads values from a response. The broker may be hostile, so each read is checked, and nothing is allocated by a
 /// length alone.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct ResponseReader<'b>(pub(super) &'b [u8]);
+pub(super) struct WireReader<'b>(pub(super) &'b [u8]);
 
 /// The bytes of a response are not those of its type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct MalformedResponse;
 
-impl<'b> ResponseReader<'b> {
+impl<'b> WireReader<'b> {
     fn take<const N: usize>(&mut self) -> Result<[u8; N], MalformedResponse> {
         let (first, rest) = self.0.split_first_chunk().ok_or(MalformedResponse)?;
         self.0 = rest;
@@ -125,7 +125,7 @@ impl<'b> ResponseReader<'b> {
     /// A list. Each element takes bytes, so a list cannot have more of them than the response is long.
     pub(super) fn list<T>(
         &mut self,
-        mut element: impl FnMut(&mut ResponseReader<'b>) -> Result<T, MalformedResponse>,
+        mut element: impl FnMut(&mut WireReader<'b>) -> Result<T, MalformedResponse>,
     ) -> Result<Vec<T>, MalformedResponse> {
         let count = usize::try_from(self.i32()?).map_err(|_| MalformedResponse)?;
         if count > self.0.len() {
@@ -155,7 +155,7 @@ mod tests {
             (i64::from(i32::MAX), &[0xFE, 0xFF, 0xFF, 0xFF, 0x0F]),
             (i64::MIN, &[0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0x01]),
         ] {
-            let mut writer = RequestWriter::default();
+            let mut writer = WireWriter::default();
             writer.varlong(value);
             assert_eq!(writer.0, expected, "{value}");
         }
@@ -163,15 +163,15 @@ mod tests {
 
     #[test]
     fn lengths_beyond_the_response_are_malformed() {
-        let list = |bytes: &[u8]| ResponseReader(bytes).list(|element| element.i16());
+        let list = |bytes: &[u8]| WireReader(bytes).list(|element| element.i16());
         assert_eq!(list(&[0, 0, 0, 1, 0, 7]), Ok(vec![7]));
         for bytes in [&[0x7F, 0xFF, 0xFF, 0xFF, 0, 7][..], &[0xFF, 0xFF, 0xFF, 0xFF], &[0, 0, 0, 2, 0, 7, 0], &[0]] {
             assert_eq!(list(bytes), Err(MalformedResponse), "{bytes:?}");
         }
-        assert_eq!(ResponseReader(&[0, 2, b'a']).string(), Err(MalformedResponse));
-        assert_eq!(ResponseReader(&[0, 1, 0xFF]).string(), Err(MalformedResponse), "not UTF-8");
-        assert_eq!(ResponseReader(&[0xFF, 0xFE]).nullable_string(), Err(MalformedResponse));
-        assert_eq!(ResponseReader(&[0xFF, 0xFF]).nullable_string(), Ok(None));
-        assert_eq!(ResponseReader(&[0, 0, 0, 9, 1]).bytes(), Err(MalformedResponse));
+        assert_eq!(WireReader(&[0, 2, b'a']).string(), Err(MalformedResponse));
+        assert_eq!(WireReader(&[0, 1, 0xFF]).string(), Err(MalformedResponse), "not UTF-8");
+        assert_eq!(WireReader(&[0xFF, 0xFE]).nullable_string(), Err(MalformedResponse));
+        assert_eq!(WireReader(&[0xFF, 0xFF]).nullable_string(), Ok(None));
+        assert_eq!(WireReader(&[0, 0, 0, 9, 1]).bytes(), Err(MalformedResponse));
     }
 }

@@ -18,9 +18,10 @@
 //! gets 200 and `{"message":"message sent"}`. What plugins of higher priority and the authorization server of the rule
 //! reject does not reach the topic. The message is a JSON object with the request as it is when this plugin runs.
 //!
-//! By default the client gets its response before brokers have the message, as in Kong: it may be lost if brokers do
-//! not respond, or if Portico stops. With `producer_async: false` the client gets its response when brokers have confirmed
-//! the message, or otherwise 500. A message that no broker has confirmed is sent again, so the topic may have it twice.
+//! By default the client gets its response before brokers have the message, as in Kong: the message may be lost if
+//! brokers do not respond, or if Portico stops. With `producer_async: false` the client gets its response when brokers
+//! have confirmed the message, or otherwise 500. A message that no broker has confirmed is sent again, so the topic may
+//! have it twice.
 
 mod config;
 mod message;
