@@ -298,7 +298,7 @@ const LAYERS: &[Row] = &[
             "aws_credentials lua_functions redis remote_server",
             "counting introspection stored_sessions",
             "authentication chain log_delivery log_entry",
-            "log_fields statsd tracer",
+            "kafka log_fields statsd tracer",
             "client_certificate",
             "factory stream_chain",
             "testing",
@@ -310,13 +310,13 @@ const LAYERS: &[Row] = &[
             "acl aggregate api_version aws_lambda azure_functions basic_auth bot_detection combined_auth_tests \
              compression correlation_id cors datadog degraphql error_pages file_log forward_auth \
              graphql_rate_limiting_advanced grpc_gateway grpc_web header_cert_auth hmac_auth http_log identity_keys \
-             injection_protection internal_identity ip_restriction jq json_threat_protection jwt jwt_signer key_auth \
-             ldap_auth loggly mocking mtls_auth oas_validation oauth2 oauth2_introspection opa openid_connect \
-             opentelemetry post_function pre_function prometheus proxy_cache rate_limiting rate_limiting_advanced \
-             redirect request_size_limiting request_termination request_transformer request_transformer_advanced \
-             request_validator response_ratelimiting response_transformer response_transformer_advanced session soap \
-             standard_webhooks statsd syslog tcp_log udp_log upstream_oauth upstream_timeout usage_plan \
-             xml_threat_protection zipkin",
+             injection_protection internal_identity ip_restriction jq json_threat_protection jwt jwt_signer kafka_log \
+             kafka_upstream key_auth ldap_auth loggly mocking mtls_auth oas_validation oauth2 oauth2_introspection \
+             opa openid_connect opentelemetry post_function pre_function prometheus proxy_cache rate_limiting \
+             rate_limiting_advanced redirect request_size_limiting request_termination request_transformer \
+             request_transformer_advanced request_validator response_ratelimiting response_transformer \
+             response_transformer_advanced session soap standard_webhooks statsd syslog tcp_log udp_log \
+             upstream_oauth upstream_timeout usage_plan xml_threat_protection zipkin",
             // The same plugins with other fields and defaults, or for other requests.
             "graphql_proxy_cache_advanced ldap_auth_advanced proxy_cache_advanced",
         ],

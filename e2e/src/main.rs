@@ -171,6 +171,7 @@ fn build() -> Result<()> {
     programs::conformance_suite()?;
     programs::h2spec()?;
     programs::dex()?;
+    programs::kfake()?;
     programs::helm().map(drop)
 }
 

@@ -13,6 +13,7 @@ mod control_plane;
 mod guide;
 mod h2spec;
 mod helm;
+mod kafka;
 mod netns;
 mod node;
 mod scenarios;

@@ -42,6 +42,7 @@ pub mod instance;
 pub mod introspection;
 pub mod json_fields;
 pub mod json_schema;
+pub mod kafka;
 pub mod kind;
 pub mod log_delivery;
 pub mod log_entry;

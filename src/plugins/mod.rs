@@ -32,6 +32,8 @@ mod jq;
 mod json_threat_protection;
 mod jwt;
 mod jwt_signer;
+mod kafka_log;
+mod kafka_upstream;
 mod key_auth;
 mod ldap_auth;
 mod ldap_auth_advanced;
@@ -116,6 +118,8 @@ const KINDS: &[&dyn AnyPluginKind] = &[
     &RegisteredKind::<json_threat_protection::JsonThreatProtection>::NEW,
     &RegisteredKind::<jwt::Jwt>::NEW,
     &RegisteredKind::<jwt_signer::JwtSigner>::NEW,
+    &RegisteredKind::<kafka_log::KafkaLog>::NEW,
+    &RegisteredKind::<kafka_upstream::KafkaUpstream>::NEW,
     &RegisteredKind::<key_auth::KeyAuth>::NEW,
     &RegisteredKind::<ldap_auth::LdapAuth>::NEW,
     &RegisteredKind::<ldap_auth_advanced::LdapAuthAdvanced>::NEW,

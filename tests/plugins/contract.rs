@@ -71,6 +71,7 @@ const EXPECTED_KINDS: &[ExpectedKind] = &[
     expected("upstream-oauth", 760, Phases::ACCESS_AND_RESPONSE).failing_closed(),
     expected("aggregate", 748, ACCESS_AND_BEFORE_FORWARD).failing_closed(),
     expected("aws-lambda", 750, ACCESS_AND_BEFORE_FORWARD).failing_closed(),
+    expected("kafka-upstream", 751, ACCESS_AND_BEFORE_FORWARD).failing_closed(),
     expected("azure-functions", 749, ACCESS_AND_BEFORE_FORWARD).failing_closed(),
     expected("bot-detection", 2500, Phases::ACCESS).failing_closed().without_consumers_and_groups(),
     expected("cors", 2000, Phases::ACCESS_AND_RESPONSE).without_consumers_and_groups(),
@@ -121,6 +122,7 @@ const EXPECTED_KINDS: &[ExpectedKind] = &[
     expected("udp-log", 8, Phases::LOG),
     expected("tcp-log", 7, Phases::LOG),
     expected("loggly", 6, Phases::LOG),
+    expected("kafka-log", 5, Phases::LOG),
     expected("syslog", 4, Phases::LOG),
     expected("request-termination", 2, Phases::ACCESS).failing_closed(),
     expected("mocking", -1, BEFORE_FORWARD).failing_closed(),
@@ -150,6 +152,9 @@ fn minimal_config(kind: &dyn AnyPluginKind) -> Value {
         "opentelemetry" => json!({"traces_endpoint": "http://collector.example:4318/v1/traces"}),
         "internal-identity" => json!({"issuer": "https://gateway.example", "keys": [SIGNING_KEY]}),
         "loggly" => json!({"key": "0123-abcd"}),
+        "kafka-log" | "kafka-upstream" => {
+            json!({"topic": "requests", "bootstrap_servers": [{"host": "kafka.example", "port": 9092}]})
+        }
         "tcp-log" | "udp-log" => json!({"host": "logs.example", "port": 5170}),
         "jq" => json!({"request_jq_program": "."}),
         "jwt-signer" => json!({
@@ -384,6 +389,11 @@ fn configurations_that_kong_rejects(kind: &str) -> Vec<(Value, &'static str)> {
             (json!({"allow_status_codes": ["2xx"]}), "config.allow_status_codes[0]"),
         ],
         "syslog" => vec![(json!({"port": 514}), "config.port"), (json!({"facility": "none"}), "config.facility")],
+        "kafka-log" | "kafka-upstream" => vec![
+            (json!({"topic": "requests"}), "config.bootstrap_servers"),
+            (json!({"bootstrap_servers": [{"host": "a.example", "port": 1}]}), "config.topic"),
+            (json!({"topic": "requests", "producer_request_acks": 3}), "config.producer_request_acks"),
+        ],
         "tcp-log" => vec![
             (json!({"port": 1}), "config.host"),
             (json!({"host": "logs.example"}), "config.port"),
@@ -903,6 +913,8 @@ fn changed_heads(name: &str) -> ChangedHeads {
         | "jq"
         | "json-threat-protection"
         | "jwt-signer"
+        | "kafka-log"
+        | "kafka-upstream"
         | "loggly"
         | "oas-validation"
         | "opa"

@@ -82,6 +82,12 @@ pub fn helm() -> Result<PathBuf> {
     Ok(folder.join("helm"))
 }
 
+/// Brokers of Kafka's protocol, whose arguments are in e2e/go/kfake/main.go.
+pub fn kfake() -> Result<PathBuf> {
+    let [folder] = Cache::open()?.build_missing([Product::Kfake])?;
+    Ok(folder.join("kfake"))
+}
+
 /// An OpenID provider for tests, whose arguments are in e2e/go/dex/main.go.
 pub fn dex() -> Result<PathBuf> {
     let [folder] = Cache::open()?.build_missing([Product::Dex])?;

@@ -24,6 +24,8 @@ pub(super) enum Product {
     H2spec,
     /// An OpenID provider.
     Dex,
+    /// Brokers of Kafka's protocol.
+    Kfake,
 }
 
 /// How a product is built. The cache key contains the `Debug` output, so renaming fields rebuilds everything.
@@ -135,6 +137,13 @@ const DEX: Recipe = Recipe {
     gigabytes: 2,
 };
 
+const KFAKE: Recipe = Recipe {
+    module: "kfake",
+    steps: &[Step::Program { name: "kfake", package: ".", about: "a minute and a half" }],
+    version: None,
+    gigabytes: 1,
+};
+
 impl Product {
     pub(super) fn recipe(self) -> &'static Recipe {
         match self {
@@ -146,6 +155,7 @@ impl Product {
             Product::Helm => &HELM,
             Product::H2spec => &H2SPEC,
             Product::Dex => &DEX,
+            Product::Kfake => &KFAKE,
         }
     }
 
@@ -211,6 +221,7 @@ impl fmt::Display for Product {
             Product::Helm => "helm",
             Product::H2spec => "h2spec",
             Product::Dex => "dex",
+            Product::Kfake => "kfake",
         })
     }
 }
@@ -238,6 +249,7 @@ mod tests {
             Product::Helm,
             Product::H2spec,
             Product::Dex,
+            Product::Kfake,
         ];
         let mut keys: Vec<String> = products.iter().map(|product| product.key().unwrap()).collect();
         assert!(keys[0].starts_with("etcd-") && keys[0].len() == "etcd-".len() + 16, "{keys:?}");

@@ -17,7 +17,7 @@ pub struct QueuedBytes {
 
 /// Bytes of a queue or a batch. They are released when this is dropped.
 #[derive(Debug)]
-pub(super) struct HeldBytes {
+pub(in crate::plugin_api) struct HeldBytes {
     all: Arc<QueuedBytes>,
     share: Arc<Share>,
     held: HeldShare,
@@ -45,7 +45,7 @@ impl QueuedBytes {
     }
 
     /// Holds no bytes yet, and counts with all others of the namespace.
-    pub(super) fn hold(self: &Arc<Self>, namespace: &str) -> HeldBytes {
+    pub(in crate::plugin_api) fn hold(self: &Arc<Self>, namespace: &str) -> HeldBytes {
         HeldBytes::empty(Arc::clone(self), self.shares.of(namespace))
     }
 }
@@ -57,7 +57,7 @@ impl HeldBytes {
     }
 
     /// Takes more bytes, if there is room for the namespace.
-    pub(super) fn try_add(&mut self, bytes: usize) -> bool {
+    pub(in crate::plugin_api) fn try_add(&mut self, bytes: usize) -> bool {
         let free = self.all.limit.saturating_sub(self.all.used());
         if !self.held.try_grow(bytes, free) {
             return false;
@@ -77,7 +77,7 @@ impl HeldBytes {
     }
 
     /// Moves a part to another owner.
-    pub(super) fn split_off(&mut self, bytes: usize) -> HeldBytes {
+    pub(in crate::plugin_api) fn split_off(&mut self, bytes: usize) -> HeldBytes {
         let bytes = bytes.min(self.bytes);
         let mut part = HeldBytes::empty(Arc::clone(&self.all), Arc::clone(&self.share));
         // Subtracted first, so that the namespace never seems to have more than it has.

@@ -1,0 +1,133 @@
+//! How messages reach a producer: in the batches of a queue, or one after the other for requests that wait.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
+
+use super::message::KafkaMessage;
+use super::producer::KafkaProducer;
+use crate::plugin_api::batch_queue::{BatchSender, DEFAULT_QUEUED_BYTES, HeldBytes, QueuedBytes};
+use crate::plugin_api::kind::BuildCx;
+use crate::plugin_api::log_delivery::DeliveryReports;
+
+/// Sends the batches of a queue, whose entries are those of [`KafkaMessage::to_entry`].
+pub struct BatchedMessages {
+    producer: Arc<KafkaProducer>,
+    reports: Arc<DeliveryReports>,
+}
+
+impl BatchedMessages {
+    pub fn new(producer: Arc<KafkaProducer>, reports: Arc<DeliveryReports>) -> Self {
+        BatchedMessages { producer, reports }
+    }
+}
+
+impl BatchSender for BatchedMessages {
+    fn encode(&self, entries: &[Bytes]) -> Bytes {
+        match entries {
+            [only] => only.clone(),
+            entries => entries.concat().into(),
+        }
+    }
+
+    fn send(&self, body: Bytes) -> BoxFuture<'static, bool> {
+        let (producer, reports) = (Arc::clone(&self.producer), Arc::clone(&self.reports));
+        async move {
+            let messages = KafkaMessage::from_entries(body).unwrap_or_default();
+            let failure = producer.produce(&messages).await.into_iter().flatten().next();
+            let is_accepted = failure.is_none();
+            reports.update(failure);
+            is_accepted
+        }
+        .boxed()
+    }
+}
+
+/// Messages of requests that wait until brokers have confirmed them. Those that wait at the same time are sent
+/// together.
+pub struct AwaitedMessages {
+    calls: mpsc::Sender<Call>,
+    /// What the next message takes of the limit of the process is split off.
+    held: Mutex<HeldBytes>,
+}
+
+struct Call {
+    messages: Vec<KafkaMessage>,
+    done: oneshot::Sender<bool>,
+    /// Released when the messages are.
+    _held: HeldBytes,
+}
+
+/// Why a message was not confirmed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotProduced {
+    /// Too many others wait.
+    Busy,
+    /// The conditions of the object and the log have the reason.
+    Failed,
+}
+
+impl AwaitedMessages {
+    /// Starts the task that sends messages, which ends when this is dropped.
+    pub fn start(producer: Arc<KafkaProducer>, reports: Arc<DeliveryReports>, cx: &BuildCx<'_>) -> Self {
+        let (calls, waiting) = mpsc::channel(MAX_CALLS);
+        cx.services.spawn(Box::pin(send_calls(producer, reports, waiting)));
+        let held = QueuedBytes::of(cx.state, DEFAULT_QUEUED_BYTES).hold(cx.namespace().unwrap_or_default());
+        AwaitedMessages { calls, held: Mutex::new(held) }
+    }
+
+    /// Waits until all messages are confirmed.
+    pub async fn send(&self, messages: Vec<KafkaMessage>) -> Result<(), NotProduced> {
+        let bytes = messages.iter().map(KafkaMessage::size).sum();
+        let held = {
+            let mut held = self.held.lock();
+            if !held.try_add(bytes) {
+                return Err(NotProduced::Busy);
+            }
+            held.split_off(bytes)
+        };
+        let (done, result) = oneshot::channel();
+        self.calls.try_send(Call { messages, done, _held: held }).map_err(|_| NotProduced::Busy)?;
+        match timeout(MAX_WAIT, result).await {
+            Ok(Ok(true)) => Ok(()),
+            _ => Err(NotProduced::Failed),
+        }
+    }
+}
+
+async fn send_calls(producer: Arc<KafkaProducer>, reports: Arc<DeliveryReports>, mut waiting: mpsc::Receiver<Call>) {
+    let max_messages = producer.settings().max_messages;
+    while let Some(first) = waiting.recv().await {
+        let mut calls = vec![first];
+        let mut count = calls[0].messages.len();
+        while count < max_messages
+            && let Ok(call) = waiting.try_recv()
+        {
+            count += call.messages.len();
+            calls.push(call);
+        }
+        // Requests whose clients are gone need no message.
+        calls.retain(|call| !call.done.is_closed());
+        let counts: Vec<usize> = calls.iter().map(|call| call.messages.len()).collect();
+        let messages: Vec<KafkaMessage> =
+            calls.iter_mut().flat_map(|call| std::mem::take(&mut call.messages)).collect();
+        let results = producer.produce(&messages).await;
+        reports.update(results.iter().flatten().next().cloned());
+        let mut results = results.into_iter();
+        for (call, count) in calls.into_iter().zip(counts) {
+            // The client may be gone meanwhile.
+            let _: Result<(), bool> = call.done.send(results.by_ref().take(count).all(|failure| failure.is_none()));
+        }
+    }
+}
+
+/// Requests that wait for one producer.
+const MAX_CALLS: usize = 1024;
+/// The longest time that a request waits, whatever the number of retries is.
+const MAX_WAIT: Duration = Duration::from_secs(60);

@@ -1,0 +1,343 @@
+//! Sends messages to the leaders of their partitions, again if a leader has changed or a broker does not respond.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Mutex;
+use tokio::time::{sleep, timeout};
+
+use super::cluster::{BrokerAddress, ClusterView, LedPartition};
+use super::connection::{BrokerConnection, Sasl, malformed};
+use super::message::KafkaMessage;
+use super::protocol::{
+    Acks, ErrorCode, METADATA, Metadata, PRODUCE, parse_produce_response, write_metadata_request, write_produce_head,
+};
+use super::record_batch::{RECORD_OVERHEAD, record_batch};
+use super::wire::{MalformedResponse, WireWriter};
+use crate::plugin_api::remote::Remote;
+use crate::plugin_api::services::PluginServices;
+
+/// Everything that a producer depends on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct ProducerSettings {
+    /// The servers that know the brokers. There is at least one.
+    pub(super) bootstrap: Vec<Remote>,
+    pub(super) sasl: Option<Sasl>,
+    pub(super) acks: Acks,
+    /// How long the broker may wait for the replicas.
+    pub(super) request_timeout: Duration,
+    /// How long a response may take.
+    pub(super) response_timeout: Duration,
+    pub(super) idle_limit: Duration,
+    pub(super) max_messages: usize,
+    pub(super) max_bytes: usize,
+    pub(super) max_retries: u32,
+    pub(super) backoff: Duration,
+}
+
+/// A producer. Its connections are opened by the first message.
+pub struct KafkaProducer {
+    settings: ProducerSettings,
+    services: Arc<dyn PluginServices>,
+    /// Calls of [`KafkaProducer::produce`] run one after the other, which keeps the order of messages.
+    view: Mutex<ClusterView>,
+}
+
+/// A message that is not confirmed yet.
+struct Pending<'m> {
+    message: &'m KafkaMessage,
+    /// Its place among the results.
+    place: usize,
+}
+
+/// What became of the messages of one request.
+enum Failure {
+    /// Another attempt may succeed.
+    Retriable(String),
+    Final(String),
+}
+
+type Results = [Option<String>];
+
+impl KafkaProducer {
+    pub(super) fn new(settings: ProducerSettings, services: Arc<dyn PluginServices>) -> Self {
+        KafkaProducer { settings, services, view: Mutex::default() }
+    }
+
+    pub(super) fn settings(&self) -> &ProducerSettings {
+        &self.settings
+    }
+
+    /// Sends messages. The result has the reason for each of them that was not confirmed.
+    pub async fn produce(&self, messages: &[KafkaMessage]) -> Vec<Option<String>> {
+        let mut results = vec![None; messages.len()];
+        let mut view = self.view.lock().await;
+        view.close_idle(self.settings.idle_limit);
+        let mut pending = Vec::new();
+        for (place, message) in messages.iter().enumerate() {
+            if !message.fits(self.settings.max_bytes) {
+                results[place] = Some(format!("a message of {} bytes is too large", message.size()));
+            } else {
+                pending.push(Pending { message, place });
+            }
+        }
+        for attempt in 0..=self.settings.max_retries {
+            if pending.is_empty() {
+                break;
+            }
+            if attempt > 0 {
+                sleep(self.settings.backoff).await;
+            }
+            view.turn = view.turn.wrapping_add(1);
+            pending = self.attempt(&mut view, pending, &mut results).await;
+        }
+        results
+    }
+
+    /// Sends messages once. Returns those that are worth another attempt.
+    async fn attempt<'m>(
+        &self,
+        view: &mut ClusterView,
+        pending: Vec<Pending<'m>>,
+        results: &mut Results,
+    ) -> Vec<Pending<'m>> {
+        let pending = match self.refresh(view, &pending).await {
+            Ok(errors) => {
+                let error_of =
+                    |topic: &str| errors.iter().find(|(failed, _)| **failed == *topic).map(|(_, code)| *code);
+                let keep = |message: &Pending<'_>| {
+                    let Some(error) = error_of(&message.message.topic) else { return true };
+                    results[message.place] = Some(format!("topic {}: {error}", message.message.topic));
+                    error.is_retriable()
+                };
+                pending.into_iter().filter(keep).collect::<Vec<_>>()
+            }
+            Err(error) => {
+                pending.iter().for_each(|message| results[message.place] = Some(error.clone()));
+                return pending;
+            }
+        };
+        let mut by_leader: BTreeMap<i32, BTreeMap<(Arc<str>, i32), Vec<Pending<'m>>>> = BTreeMap::new();
+        let mut again = Vec::new();
+        for message in pending {
+            let topic = &message.message.topic;
+            match view.partition_of(message.message) {
+                Some(LedPartition { leader, index }) => {
+                    let partitions = by_leader.entry(leader).or_default();
+                    partitions.entry((Arc::clone(topic), index)).or_default().push(message);
+                }
+                None => {
+                    // An error of the topic says more.
+                    results[message.place].get_or_insert_with(|| format!("topic {topic}: no partition has a leader"));
+                    again.push(message);
+                }
+            }
+        }
+        for topic in again.iter().map(|message| &message.message.topic) {
+            view.forget(topic);
+        }
+        for (leader, partitions) in by_leader {
+            self.send_to(view, leader, partitions, results, &mut again).await;
+        }
+        again.sort_by_key(|message| message.place);
+        again
+    }
+
+    /// Asks for the leaders of topics that are not known. Returns the errors of topics.
+    async fn refresh(
+        &self,
+        view: &mut ClusterView,
+        pending: &[Pending<'_>],
+    ) -> Result<Vec<(Arc<str>, ErrorCode)>, String> {
+        let topics = pending.iter().map(|message| &message.message.topic).filter(|topic| view.is_unknown(topic));
+        let mut topics: Vec<Arc<str>> = topics.cloned().collect();
+        topics.sort();
+        topics.dedup();
+        if topics.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut failures = Vec::new();
+        let count = self.settings.bootstrap.len();
+        for index in 0..count {
+            let remote = &self.settings.bootstrap[view.turn.wrapping_add(index) % count];
+            let address = (remote.host.clone(), remote.port);
+            let names = topics.iter().map(|topic| &**topic);
+            let unreadable = format!("{}:{}: {}", remote.host, remote.port, malformed(MalformedResponse));
+            let response =
+                self.exchange(view, address, METADATA, |request| write_metadata_request(request, names)).await;
+            match response.and_then(|response| Metadata::parse(&response).map_err(|MalformedResponse| unreadable)) {
+                Ok(metadata) => return Ok(view.learn(metadata, &topics)),
+                Err(error) => failures.push(error),
+            }
+        }
+        Err(failures.join("; "))
+    }
+
+    /// Sends the messages of a leader, in as many requests as their limits need.
+    async fn send_to<'m>(
+        &self,
+        view: &mut ClusterView,
+        leader: i32,
+        partitions: BTreeMap<(Arc<str>, i32), Vec<Pending<'m>>>,
+        results: &mut Results,
+        again: &mut Vec<Pending<'m>>,
+    ) {
+        let mut requests = split(partitions, self.settings.max_messages, self.settings.max_bytes).into_iter();
+        for request in requests.by_ref() {
+            let outcome = self.send_request(view, leader, &request).await;
+            let mut may_continue = true;
+            for (partition, messages) in request {
+                let failure = match &outcome {
+                    Ok(failures) => failures.get(&partition),
+                    Err(failure) => Some(failure),
+                };
+                match failure {
+                    None => messages.iter().for_each(|message| results[message.place] = None),
+                    Some(Failure::Final(error)) => {
+                        messages.iter().for_each(|message| results[message.place] = Some(error.clone()));
+                    }
+                    Some(Failure::Retriable(error)) => {
+                        may_continue = false;
+                        view.forget(&partition.0);
+                        messages.iter().for_each(|message| results[message.place] = Some(error.clone()));
+                        again.extend(messages);
+                    }
+                }
+            }
+            if !may_continue {
+                break;
+            }
+        }
+        // Later messages must not precede those that are sent again.
+        for message in requests.flatten().flat_map(|(_, messages)| messages) {
+            results[message.place] = Some("an earlier message was not accepted".to_owned());
+            again.push(message);
+        }
+    }
+
+    /// The failures of one request, by partition.
+    async fn send_request(
+        &self,
+        view: &mut ClusterView,
+        leader: i32,
+        request: &PartitionMessages<'_>,
+    ) -> Result<BTreeMap<(Arc<str>, i32), Failure>, Failure> {
+        let Some(address) = view.address(leader).cloned() else {
+            return Err(Failure::Retriable(format!("broker {leader} has no address")));
+        };
+        let text = format!("{}:{}", address.0, address.1);
+        let acks = self.settings.acks;
+        let request_timeout = i32::try_from(self.settings.request_timeout.as_millis()).unwrap_or(i32::MAX);
+        let write = |body: &mut WireWriter| {
+            write_produce_head(body, acks, request_timeout);
+            write_topics(body, request);
+        };
+        let response = self.exchange(view, address, PRODUCE, write).await.map_err(Failure::Retriable)?;
+        if acks == Acks::None {
+            return Ok(BTreeMap::new());
+        }
+        let produced = parse_produce_response(&response)
+            .map_err(|error| Failure::Retriable(format!("{text}: {}", malformed(error))))?;
+        let mut failures = BTreeMap::new();
+        for partition in request.keys() {
+            let result =
+                produced.iter().find(|result| *result.topic == *partition.0 && result.partition == partition.1);
+            let failure = match result.map(|result| result.error) {
+                Some(error) if error.is_none() => continue,
+                Some(error) => {
+                    let message = format!("{text}: topic {}: {error}", partition.0);
+                    if error.is_retriable() { Failure::Retriable(message) } else { Failure::Final(message) }
+                }
+                None => Failure::Retriable(format!("{text}: topic {} has no result", partition.0)),
+            };
+            failures.insert(partition.clone(), failure);
+        }
+        Ok(failures)
+    }
+
+    /// Sends a request over the connection of a broker, which is opened if there is none. A connection that has failed
+    /// is not used again.
+    async fn exchange(
+        &self,
+        view: &mut ClusterView,
+        address: BrokerAddress,
+        api: super::protocol::RequestKind,
+        write: impl FnOnce(&mut WireWriter),
+    ) -> Result<Vec<u8>, String> {
+        // Taken out meanwhile: if this future is dropped, the connection is as well.
+        let mut connection = match view.connections.remove(&address) {
+            Some(connection) => connection,
+            None => {
+                let remote = Remote { host: address.0.clone(), port: address.1, ..self.settings.bootstrap[0].clone() };
+                BrokerConnection::open(&remote, self.settings.sasl.as_ref(), &*self.services).await?
+            }
+        };
+        let limit = self.settings.response_timeout;
+        let exchanging = async {
+            if api == PRODUCE && self.settings.acks == Acks::None {
+                return connection.send(api, write).await.map(|()| Vec::new());
+            }
+            connection.request(api, write).await
+        };
+        let text = || format!("{}:{}", address.0, address.1);
+        match timeout(limit, exchanging).await {
+            Ok(Ok(response)) => {
+                view.connections.insert(address, connection);
+                Ok(response)
+            }
+            Ok(Err(error)) => Err(format!("{}: {error}", text())),
+            Err(_) => Err(format!("{}: no response within {limit:?}", text())),
+        }
+    }
+}
+
+impl std::fmt::Debug for KafkaProducer {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("KafkaProducer").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+type PartitionMessages<'m> = BTreeMap<(Arc<str>, i32), Vec<Pending<'m>>>;
+
+/// The messages of one leader as requests, each within both limits. A request has at least one message.
+fn split(partitions: PartitionMessages<'_>, max_messages: usize, max_bytes: usize) -> Vec<PartitionMessages<'_>> {
+    let mut requests = Vec::new();
+    let mut request = PartitionMessages::new();
+    let (mut count, mut bytes) = (0, 0);
+    for (partition, messages) in partitions {
+        for message in messages {
+            let size = message.message.size() + RECORD_OVERHEAD;
+            if count > 0 && (count >= max_messages || bytes + size > max_bytes) {
+                requests.push(std::mem::take(&mut request));
+                (count, bytes) = (0, 0);
+            }
+            (count, bytes) = (count + 1, bytes + size);
+            request.entry(partition.clone()).or_default().push(message);
+        }
+    }
+    if count > 0 {
+        requests.push(request);
+    }
+    requests
+}
+
+/// The list of topics, each with its list of partitions.
+fn write_topics(body: &mut WireWriter, request: &PartitionMessages<'_>) {
+    let mut topics: Vec<(&str, Vec<(i32, &Vec<Pending<'_>>)>)> = Vec::new();
+    for ((topic, partition), messages) in request {
+        match topics.last_mut().filter(|(last, _)| *last == &**topic) {
+            Some((_, partitions)) => partitions.push((*partition, messages)),
+            None => topics.push((topic, vec![(*partition, messages)])),
+        }
+    }
+    body.length(topics.len());
+    for (topic, partitions) in topics {
+        body.string(topic);
+        body.length(partitions.len());
+        for (partition, messages) in partitions {
+            body.i32(partition);
+            body.bytes(&record_batch(messages.iter().map(|message| message.message)));
+        }
+    }
+}

@@ -1,0 +1,337 @@
+//! Tests of the producer with brokers that respond as a function says.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::time::Instant;
+
+use super::connection::{Mechanism, Sasl};
+use super::message::KafkaMessage;
+use super::producer::{KafkaProducer, ProducerSettings};
+use super::protocol::Acks;
+use super::wire::{WireReader, WireWriter};
+use crate::plugin_api::remote::{Remote, RemoteStream};
+use crate::plugin_api::services::PluginServices;
+
+const PRODUCE: i16 = 0;
+const METADATA: i16 = 3;
+const HANDSHAKE: i16 = 17;
+const API_VERSIONS: i16 = 18;
+const AUTHENTICATE: i16 = 36;
+
+/// A request as a broker has got it.
+#[derive(Clone, Debug)]
+struct Received {
+    host: String,
+    api: i16,
+    body: Vec<u8>,
+}
+
+/// What a broker does.
+enum Act {
+    Respond(Vec<u8>),
+    /// Bytes in place of a response with its length and its number.
+    Send(Vec<u8>),
+    Close,
+    Nothing,
+}
+
+type Script = dyn Fn(&Received) -> Act + Send + Sync;
+
+/// Brokers at all addresses.
+struct Brokers {
+    script: Arc<Script>,
+    received: Arc<Mutex<Vec<Received>>>,
+    connections: AtomicUsize,
+}
+
+impl Brokers {
+    fn new(script: impl Fn(&Received) -> Act + Send + Sync + 'static) -> Arc<Self> {
+        Arc::new(Brokers { script: Arc::new(script), received: Arc::default(), connections: AtomicUsize::new(0) })
+    }
+
+    fn producer(self: &Arc<Self>, change: impl FnOnce(&mut ProducerSettings)) -> KafkaProducer {
+        let remote = |host: &str| Remote {
+            host: host.to_owned(),
+            port: 9092,
+            namespace: None,
+            tls: None,
+            timeout: Duration::from_secs(5),
+        };
+        let mut settings = ProducerSettings {
+            bootstrap: vec![remote("a.example")],
+            sasl: None,
+            acks: Acks::Leader,
+            request_timeout: Duration::from_secs(2),
+            response_timeout: Duration::from_secs(10),
+            idle_limit: Duration::from_secs(60),
+            max_messages: 200,
+            max_bytes: 1 << 20,
+            max_retries: 3,
+            backoff: Duration::from_millis(100),
+        };
+        change(&mut settings);
+        KafkaProducer::new(settings, Arc::clone(self) as _)
+    }
+
+    fn received(&self, api: i16) -> Vec<Received> {
+        self.received.lock().iter().filter(|received| received.api == api).cloned().collect()
+    }
+}
+
+impl PluginServices for Brokers {
+    fn spawn(&self, task: BoxFuture<'static, ()>) {
+        tokio::spawn(task);
+    }
+
+    fn connect(&self, remote: Remote) -> BoxFuture<'static, Result<Box<dyn RemoteStream>, String>> {
+        let (client, server) = tokio::io::duplex(1 << 16);
+        self.connections.fetch_add(1, Relaxed);
+        tokio::spawn(serve(server, remote.host, Arc::clone(&self.script), Arc::clone(&self.received)));
+        async move { Ok(Box::new(client) as Box<dyn RemoteStream>) }.boxed()
+    }
+}
+
+async fn serve(mut stream: DuplexStream, host: String, script: Arc<Script>, received: Arc<Mutex<Vec<Received>>>) {
+    while let Ok(length) = stream.read_u32().await {
+        let mut request = vec![0; length as usize];
+        stream.read_exact(&mut request).await.unwrap();
+        let mut reader = WireReader(&request);
+        let (api, _, id) = (reader.i16().unwrap(), reader.i16().unwrap(), reader.i32().unwrap());
+        assert_eq!(reader.string(), Ok("portico"));
+        let request = Received { host: host.clone(), api, body: reader.0.to_vec() };
+        received.lock().push(request.clone());
+        let bytes = match script(&request) {
+            Act::Respond(body) => {
+                let mut response = WireWriter::default();
+                response.length(body.len() + 4);
+                response.i32(id);
+                [response.0, body].concat()
+            }
+            Act::Send(bytes) => bytes,
+            Act::Close => return,
+            Act::Nothing => Vec::new(),
+        };
+        stream.write_all(&bytes).await.unwrap();
+    }
+}
+
+/// All versions of all requests.
+fn api_versions() -> Act {
+    let mut response = WireWriter::default();
+    response.i16(0);
+    response.length(4);
+    for api in [PRODUCE, METADATA, HANDSHAKE, AUTHENTICATE] {
+        response.i16(api);
+        response.i16(0);
+        response.i16(9);
+    }
+    Act::Respond(response.0)
+}
+
+/// The brokers 1 `a.example` and 2 `b.example`, and the topic with a partition for each leader.
+fn metadata(topic: &str, leaders: &[i32]) -> Act {
+    let mut response = WireWriter::default();
+    response.i32(0);
+    response.length(2);
+    for (id, host) in [(1, "a.example"), (2, "b.example")] {
+        response.i32(id);
+        response.string(host);
+        response.i32(9092);
+        response.null_string();
+    }
+    response.null_string();
+    response.i32(1);
+    response.length(1);
+    response.i16(0);
+    response.string(topic);
+    response.i8(0);
+    response.length(leaders.len());
+    for (index, leader) in leaders.iter().enumerate() {
+        response.i16(0);
+        response.length(index);
+        response.i32(*leader);
+        response.length(0);
+        response.length(0);
+    }
+    Act::Respond(response.0)
+}
+
+/// The result of partition 0.
+fn produced(topic: &str, error: i16) -> Act {
+    let mut response = WireWriter::default();
+    response.length(1);
+    response.string(topic);
+    response.length(1);
+    response.i32(0);
+    response.i16(error);
+    response.i64(7);
+    response.i64(-1);
+    response.i32(0);
+    Act::Respond(response.0)
+}
+
+fn messages(values: &[&'static str]) -> Vec<KafkaMessage> {
+    let message = |value: &&'static str| KafkaMessage {
+        topic: Arc::from("logs"),
+        key: None,
+        value: Bytes::from_static(value.as_bytes()),
+        timestamp: 0,
+    };
+    values.iter().map(message).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn messages_follow_the_leader_of_their_partition() {
+    let moved = Arc::new(AtomicUsize::new(0));
+    let asked = Arc::clone(&moved);
+    let brokers = Brokers::new(move |request| match (request.api, &*request.host) {
+        (API_VERSIONS, _) => api_versions(),
+        (METADATA, _) => metadata("logs", &[if asked.fetch_add(1, Relaxed) == 0 { 1 } else { 2 }]),
+        (_, "a.example") => produced("logs", 6),
+        _ => produced("logs", 0),
+    });
+    let producer = brokers.producer(|_| ());
+    assert_eq!(producer.produce(&messages(&["one", "two"])).await, [None, None]);
+    assert_eq!(producer.produce(&messages(&["three"])).await, [None]);
+    let hosts: Vec<String> = brokers.received(PRODUCE).into_iter().map(|request| request.host).collect();
+    assert_eq!(hosts, ["a.example", "b.example", "b.example"]);
+    assert_eq!((moved.load(Relaxed), brokers.connections.load(Relaxed)), (2, 2), "connections are used again");
+    let first = &brokers.received(PRODUCE)[0].body;
+    // No transaction, one acknowledgment, 2000 ms, one topic with one partition.
+    assert_eq!(first[..8], [0xFF, 0xFF, 0, 1, 0, 0, 0x07, 0xD0]);
+    assert_eq!(first[8..26], *b"\0\0\0\x01\0\x04logs\0\0\0\x01\0\0\0\0");
+}
+
+#[tokio::test(start_paused = true)]
+async fn final_errors_are_not_tried_again() {
+    let brokers = Brokers::new(|request| match request.api {
+        API_VERSIONS => api_versions(),
+        METADATA => metadata("logs", &[1]),
+        _ => produced("logs", 29),
+    });
+    let producer = brokers.producer(|settings| settings.max_bytes = 1024);
+    let long = "x".repeat(1024).leak();
+    let results = producer.produce(&messages(&[long, "short"])).await;
+    assert_eq!(results[0].as_deref(), Some("a message of 1024 bytes is too large"));
+    let expected = "a.example:9092: topic logs: error 29 TOPIC_AUTHORIZATION_FAILED";
+    assert_eq!(results[1].as_deref(), Some(expected));
+    assert_eq!(brokers.received(PRODUCE).len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_are_within_their_limits_and_keep_the_order() {
+    let brokers = Brokers::new(|request| match request.api {
+        API_VERSIONS => api_versions(),
+        METADATA => metadata("logs", &[1]),
+        _ => produced("logs", 0),
+    });
+    let producer = brokers.producer(|settings| settings.max_messages = 2);
+    assert_eq!(producer.produce(&messages(&["a1", "b2", "c3", "d4", "e5"])).await, vec![None; 5]);
+    let sent: Vec<String> =
+        brokers.received(PRODUCE).iter().map(|request| String::from_utf8_lossy(&request.body).into_owned()).collect();
+    let values = ["a1", "b2", "c3", "d4", "e5"].map(|value| sent.iter().position(|body| body.contains(value)));
+    assert_eq!(values, [0, 0, 1, 1, 2].map(Some));
+    let producer = brokers.producer(|settings| settings.max_bytes = 1024);
+    let long = "x".repeat(900).leak();
+    assert_eq!(producer.produce(&messages(&[long, long])).await, [None, None]);
+    assert_eq!(brokers.received(PRODUCE).len(), 3 + 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn brokers_that_break_the_protocol_are_left() {
+    let too_long = u32::MAX.to_be_bytes().to_vec();
+    let another_number = [&8_u32.to_be_bytes()[..], &[9; 8]].concat();
+    for (bytes, reason) in [
+        (too_long, "a response of 4294967295 bytes is not one of Kafka's protocol"),
+        (another_number, "the response belongs to another request"),
+        (vec![0, 0, 0, 3, 1, 2, 3], "a response of 3 bytes is not one of Kafka's protocol"),
+        (vec![], "no response within 10s"),
+    ] {
+        let answer = bytes.clone();
+        let brokers = Brokers::new(move |request| match request.api {
+            API_VERSIONS => api_versions(),
+            METADATA => metadata("logs", &[1]),
+            _ => Act::Send(answer.clone()),
+        });
+        let producer = brokers.producer(|settings| settings.max_retries = 1);
+        let results = producer.produce(&messages(&["a"])).await;
+        assert_eq!(results, [Some(format!("a.example:9092: {reason}"))]);
+        // Each attempt has a connection of its own, and asks for the leader again.
+        assert_eq!((brokers.received(PRODUCE).len(), brokers.received(METADATA).len()), (2, 2), "{reason}");
+    }
+    let brokers = Brokers::new(|request| match request.api {
+        API_VERSIONS => api_versions(),
+        METADATA => Act::Respond(vec![0xFF; 64]),
+        _ => Act::Close,
+    });
+    let results = brokers.producer(|settings| settings.max_retries = 0).produce(&messages(&["a"])).await;
+    assert_eq!(results, [Some("a.example:9092: the response is not one of Kafka's protocol".to_owned())]);
+    let old = Brokers::new(|_| Act::Respond(vec![0, 0, 0, 0, 0, 0]));
+    let results = old.producer(|settings| settings.max_retries = 0).produce(&messages(&["a"])).await;
+    let expected = "a.example:9092: the broker does not support version 3 of request 0";
+    assert_eq!(results, [Some(expected.to_owned())]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn connections_that_a_broker_has_closed_are_replaced() {
+    let requests = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&requests);
+    let brokers = Brokers::new(move |request| match request.api {
+        API_VERSIONS => api_versions(),
+        METADATA => metadata("logs", &[1]),
+        _ if counted.fetch_add(1, Relaxed) == 1 => Act::Close,
+        _ => produced("logs", 0),
+    });
+    let producer = brokers.producer(|_| ());
+    assert_eq!(producer.produce(&messages(&["a"])).await, [None]);
+    assert_eq!(producer.produce(&messages(&["b"])).await, [None]);
+    assert_eq!((requests.load(Relaxed), brokers.connections.load(Relaxed)), (3, 2));
+    tokio::time::advance(Duration::from_secs(61)).await;
+    assert_eq!(producer.produce(&messages(&["c"])).await, [None]);
+    assert_eq!(brokers.connections.load(Relaxed), 3, "an idle connection is closed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_acknowledgments_nothing_is_awaited() {
+    let brokers = Brokers::new(|request| match request.api {
+        API_VERSIONS => api_versions(),
+        METADATA => metadata("logs", &[1]),
+        _ => Act::Nothing,
+    });
+    let producer = brokers.producer(|settings| settings.acks = Acks::None);
+    let began = Instant::now();
+    assert_eq!(producer.produce(&messages(&["a"])).await, [None]);
+    assert_eq!(producer.produce(&messages(&["b"])).await, [None]);
+    assert!(began.elapsed() < Duration::from_secs(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn refused_credentials_are_reported_without_them() {
+    let response = |error: i16, rest: &[u8]| Act::Respond([&error.to_be_bytes()[..], rest].concat());
+    let brokers = Brokers::new(move |request| match request.api {
+        API_VERSIONS => api_versions(),
+        HANDSHAKE => response(0, &[0, 0, 0, 0]),
+        // SASL_AUTHENTICATION_FAILED, with a text that repeats the password.
+        AUTHENTICATE => response(58, &[&[0, 6][..], b"secret", &[0, 0, 0, 0]].concat()),
+        _ => Act::Close,
+    });
+    let sasl = Sasl { mechanism: Mechanism::Plain, user: Arc::from("anna"), password: Arc::from("secret") };
+    assert!(!format!("{sasl:?}").contains("secret"));
+    let producer = brokers.producer(|settings| {
+        settings.sasl = Some(sasl);
+        settings.max_retries = 0;
+    });
+    let results = producer.produce(&messages(&["a"])).await;
+    let expected = "a.example:9092: the broker does not accept the user and the password: \
+                    error 58 SASL_AUTHENTICATION_FAILED";
+    assert_eq!(results, [Some(expected.to_owned())]);
+    assert_eq!(brokers.received(AUTHENTICATE)[0].body, *b"\0\0\0\x0c\0anna\0secret");
+    assert_eq!(brokers.received(HANDSHAKE)[0].body, *b"\0\x05PLAIN");
+}

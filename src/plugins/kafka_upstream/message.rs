@@ -1,0 +1,87 @@
+//! The message of a request: a JSON object with the members that Kong's plugin writes.
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use bytes::Bytes;
+use http::HeaderMap;
+use serde_json::{Map, Value};
+
+use crate::plugin_api::RequestCx;
+use crate::plugin_api::media_type::MediaType;
+use crate::plugin_api::request_json::{body_fields, headers, query};
+
+/// The parts of the request in its message.
+#[expect(clippy::struct_excessive_bools, reason = "each is a field of the configuration")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct MessageParts {
+    pub(super) method: bool,
+    pub(super) uri: bool,
+    pub(super) headers: bool,
+    pub(super) body: bool,
+}
+
+impl MessageParts {
+    /// `None` if the body is not one of its media type.
+    pub(super) fn message(self, cx: &RequestCx<'_>) -> Option<Bytes> {
+        let mut members = Map::new();
+        if self.method {
+            members.insert("method".to_owned(), cx.head.method.as_str().into());
+        }
+        if self.uri {
+            members.insert("uri".to_owned(), cx.raw_target.into());
+            members.insert("uri_args".to_owned(), query(cx.head.uri.query().unwrap_or_default()).into());
+        }
+        if self.headers {
+            members.insert("headers".to_owned(), headers(&cx.head.headers).into());
+        }
+        if self.body {
+            add_body(&mut members, &cx.head.headers, cx.current_body().map_or(&b""[..], |body| body))?;
+        }
+        Some(Bytes::from(Value::Object(members).to_string()))
+    }
+}
+
+fn add_body(members: &mut Map<String, Value>, headers: &HeaderMap, body: &[u8]) -> Option<()> {
+    let kind = BodyKind::of(headers);
+    let text = std::str::from_utf8(body).ok().filter(|_| kind != BodyKind::Binary);
+    match text {
+        Some(text) => _ = members.insert("body".to_owned(), text.into()),
+        None => {
+            members.insert("body".to_owned(), BASE64_STANDARD.encode(body).into());
+            members.insert("body_base64".to_owned(), true.into());
+        }
+    }
+    if kind == BodyKind::Fields && !body.is_empty() {
+        let is_list = || matches!(serde_json::from_slice(body), Ok(Value::Array(_)));
+        match body_fields(headers, body) {
+            Some(fields) => _ = members.insert("body_args".to_owned(), fields.into()),
+            // A list has no names, but is valid.
+            None if MediaType::of(headers).is_some_and(|media_type| media_type.is_json()) && is_list() => {
+                members.insert("body_args".to_owned(), serde_json::from_slice(body).ok()?);
+            }
+            None => return None,
+        }
+    }
+    Some(())
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum BodyKind {
+    /// JSON, or a form.
+    Fields,
+    Text,
+    Binary,
+}
+
+impl BodyKind {
+    fn of(headers: &HeaderMap) -> Self {
+        let Some(media_type) = MediaType::of(headers) else { return BodyKind::Binary };
+        match media_type.essence.as_str() {
+            // Compressed bodies have no fields that can be read.
+            _ if headers.contains_key(http::header::CONTENT_ENCODING) => BodyKind::Binary,
+            "application/x-www-form-urlencoded" | "multipart/form-data" | "application/json" => BodyKind::Fields,
+            "text/plain" | "text/html" | "application/xml" | "text/xml" | "application/soap+xml" => BodyKind::Text,
+            _ => BodyKind::Binary,
+        }
+    }
+}
