@@ -3,6 +3,7 @@
 //! ARCHITECTURE.md describes the data flow and where to start reading. `tests/tidy.rs` holds the table of allowed
 //! imports between modules.
 
+pub mod access_log_syntax;
 pub mod admin;
 pub mod app;
 pub mod args;

@@ -95,6 +95,7 @@ const IMPORTS: &[Row] = &[
     (
         "proxy",
         &[
+            "access_log_syntax",
             "hop_count",
             "http1",
             "http2_frames",
@@ -125,12 +126,15 @@ const IMPORTS: &[Row] = &[
     ),
     // Stored responses share a limit by namespaces.
     ("plugins", &["diagnostic", "plugin_api", "shared_limit"]),
+    // What users write about lines of the access log; with the nearest known variable in errors.
+    ("access_log_syntax", &["quantity", "schema::nearest"]),
     // Edges of the process.
     // Values of a flag are the fields of the access log, and defaults of flags are limits of the proxy and of plugins.
     // `--limits-warn-only` decides what the store keeps of large objects.
     (
         "args",
         &[
+            "access_log_syntax",
             "api::core::ServiceType",
             "api::names",
             "plugin_api::batch_queue::DEFAULT_QUEUED_BYTES",
@@ -188,6 +192,7 @@ const IMPORTS: &[Row] = &[
 
 /// The layers inside each top-level module. A module imports only modules of the layers before its own.
 const LAYERS: &[Row] = &[
+    ("access_log_syntax", &["variable", "builder template nginx envoy apache rules"]),
     ("admin", &["response self_connection", "cache_purges observations renderings", "views", "debug status"]),
     (
         "api",
@@ -211,7 +216,13 @@ const LAYERS: &[Row] = &[
     ),
     (
         "args",
-        &["budgets convert kong location network tls tracing", "cluster gateways", "ingress", "run", "check verify"],
+        &[
+            "access_log budgets convert kong location network tls tracing",
+            "cluster gateways",
+            "ingress",
+            "run",
+            "check verify",
+        ],
     ),
     (
         "compile",

@@ -7,6 +7,7 @@
 //! clap parses single values and reports their errors. `resolve` checks rules that concern several flags, and sets
 //! defaults that depend on the environment.
 
+mod access_log;
 mod budgets;
 mod check;
 mod cluster;
@@ -32,6 +33,7 @@ use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use thiserror::Error;
 
+pub use access_log::{AccessLogContent, AccessLogOptions};
 pub use budgets::BudgetOptions;
 pub use check::{CheckArgs, CheckOptions};
 pub use cluster::{ClusterAccess, ClusterOptions};
@@ -44,7 +46,7 @@ pub use ingress::{
 pub use kong::{KongHeadersArg, KongOptions};
 pub use location::LocationOptions;
 pub use network::PathFormArg;
-pub use run::{AccessLogOptions, DRAIN_DELAY_IN_CLUSTER, DrainOptions, RunArgs, RunOptions};
+pub use run::{DRAIN_DELAY_IN_CLUSTER, DrainOptions, RunArgs, RunOptions};
 pub use tls::{TlsOptions, TlsVersionArg};
 pub use tracing::{TraceFormatArg, TraceOptions};
 pub use verify::{ConnectToArg, SendOption, VerifyArgs, VerifyOptions};
@@ -225,6 +227,8 @@ pub enum UsageError {
     DuplicateAddress { first: &'static str, second: &'static str, address: SocketAddr },
     #[error("--access-log-fields contains `{field}` twice; list it once")]
     DuplicateField { field: AccessLogField },
+    #[error("--access-log-fields has no effect on a template in --access-log-format; give one of them")]
+    TemplateAndFields,
     #[error("--tls-min-version 1.3 excludes all of --tls-ciphers; add one of TLS 1.3, such as TLS_AES_128_GCM_SHA256")]
     NoCipherForVersion,
 }

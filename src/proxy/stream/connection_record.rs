@@ -68,9 +68,11 @@ impl Drop for ConnectionRecord<'_> {
         let duration = self.opened_at.elapsed();
         self.worker.log.write(&AccessLogRecord {
             time: SystemTime::now() - duration,
-            client: self.client,
+            client: self.worker.log.client(self.client),
             tls: None,
+            tls_cipher: None,
             server_name: self.server_name.take(),
+            listen_port: None,
             method: None,
             protocol: Some(self.protocol),
             host: None,
@@ -90,6 +92,9 @@ impl Drop for ConnectionRecord<'_> {
             trace: None,
             error: (outcome != StreamOutcome::Completed).then(|| outcome.label()),
             user_agent: None,
+            captured: None,
+            credentials: None,
+            privacy: self.worker.log.privacy(),
         });
     }
 }
