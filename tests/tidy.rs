@@ -294,6 +294,7 @@ const LAYERS: &[Row] = &[
             "batch_queue body_filter changed_fields content_coding fields idle_connections instance json_fields \
              json_schema openapi password remote_request repeated_query sealed_cookie token",
             "completed_request consumers grpc relayed_response remote_client request_json services vault",
+            "ended_session",
             "trace",
             "aws_signature context digest_cache scripted_server server_diagnostics shared_fetch",
             "request_variables",
@@ -301,6 +302,7 @@ const LAYERS: &[Row] = &[
             "aws_credentials redis remote_server",
             "counting introspection stored_sessions",
             "authentication chain log_delivery log_entry",
+            "session_entry",
             "log_fields statsd tracer",
             "client_certificate",
             "factory stream_chain",

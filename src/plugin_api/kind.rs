@@ -31,6 +31,8 @@ pub trait PluginKind: Send + Sync + 'static {
     const SCOPES: Scopes = Scopes::ALL;
     /// Default of `protocols` in a KongPlugin.
     const PROTOCOLS: &'static [&'static str] = HTTP_FAMILY;
+    /// Whether `log` also runs when a connection or UDP session of a stream route has ended.
+    const LOGS_SESSIONS: bool = false;
     /// The type rejects unknown fields and has a default for every optional one. Its doc comments become the reference
     /// page.
     type Config: DeserializeOwned + JsonSchema;
@@ -46,6 +48,9 @@ pub const HTTP_FAMILY: &[&str] = &["grpc", "grpcs", "http", "https"];
 
 /// The names of all protocols of connections and UDP sessions, as in `protocols`.
 pub const STREAM_FAMILY: &[&str] = &["tcp", "tls", "tls_passthrough", "udp"];
+
+/// The names of both families.
+pub const ALL_PROTOCOLS: &[&str] = &["grpc", "grpcs", "http", "https", "tcp", "tls", "tls_passthrough", "udp"];
 
 /// The phases that a plugin runs in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -171,6 +176,8 @@ pub trait AnyPluginKind: Send + Sync {
     fn fails_closed(&self) -> bool;
     fn scopes(&self) -> Scopes;
     fn protocols(&self) -> &'static [&'static str];
+    /// Whether the plugin runs for connections and UDP sessions.
+    fn runs_for_streams(&self) -> bool;
     fn schema(&self) -> Schema;
     /// Fields that are null in the configuration count as unset.
     fn build(&self, config: &Value, cx: &BuildCx<'_>) -> Result<Arc<dyn Plugin>, Vec<Diagnostic>>;
@@ -206,6 +213,10 @@ impl<K: PluginKind> AnyPluginKind for RegisteredKind<K> {
 
     fn protocols(&self) -> &'static [&'static str] {
         K::PROTOCOLS
+    }
+
+    fn runs_for_streams(&self) -> bool {
+        K::PHASES.stream_open || K::LOGS_SESSIONS
     }
 
     fn schema(&self) -> Schema {
