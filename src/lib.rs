@@ -31,6 +31,7 @@ pub mod report;
 pub mod request_target;
 pub mod rewound;
 mod shared_limit;
+pub mod slo;
 pub mod snapshot;
 pub mod status;
 pub mod store;

@@ -145,6 +145,7 @@ const IMPORTS: &[Row] = &[
             "proxy::access_log::AccessLogField",
             "quantity",
             "schema",
+            "slo",
             "store::LargeObjects",
             "upstream::HealthChecks",
             "process_log",
@@ -183,6 +184,8 @@ const IMPORTS: &[Row] = &[
             "upstream::tls::AcceptAnyCertificate",
         ],
     ),
+    // Objectives are bounds of the histogram of durations.
+    ("slo", &["proxy::DURATION_BOUNDS", "quantity"]),
     // Only in tests and fuzzing.
     ("fuzzing", EVERYTHING),
     // Wiring: imports every module, and no module imports it.
@@ -192,7 +195,7 @@ const IMPORTS: &[Row] = &[
 
 /// The layers inside each top-level module. A module imports only modules of the layers before its own.
 const LAYERS: &[Row] = &[
-    ("access_log_syntax", &["variable", "builder template nginx envoy apache rules"]),
+    ("access_log_syntax", &["variable", "parts", "builder", "apache envoy nginx", "rules template"]),
     ("admin", &["response self_connection", "cache_purges observations renderings", "views", "debug status"]),
     (
         "api",
@@ -217,7 +220,7 @@ const LAYERS: &[Row] = &[
     (
         "args",
         &[
-            "access_log budgets convert kong location network tls tracing",
+            "access_log budgets convert kong location network slo tls tracing",
             "cluster gateways",
             "ingress",
             "run",

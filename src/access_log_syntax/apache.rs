@@ -1,14 +1,14 @@
 //! Variables in the notation of Apache: `%h`, `%>s`, `%{Referer}i`, `%{%Y-%m-%d}t`.
 
 use http::HeaderName;
-use jiff::Timestamp;
-use jiff::tz::TimeZone;
 
 use super::builder::TemplateBuilder;
-use super::template::TemplateError;
-use super::variable::{DurationUnit, LineVariable, NamedVariable, SeriesLabel, TimeForm, find, is_secret_field};
+use super::parts::LineTemplateError;
+use super::variable::{
+    DurationUnit, LineVariable, NamedVariable, SeriesLabel, TimeForm, find, is_secret_field, time_pattern,
+};
 
-pub(super) fn parse(text: &str, builder: &mut TemplateBuilder) -> Result<(), TemplateError> {
+pub(super) fn parse(text: &str, builder: &mut TemplateBuilder) -> Result<(), LineTemplateError> {
     let mut rest = text;
     while let Some(character) = rest.chars().next() {
         let index = text.len() - rest.len();
@@ -35,7 +35,7 @@ pub(super) fn parse(text: &str, builder: &mut TemplateBuilder) -> Result<(), Tem
         let modifiers =
             rest.find(|next: char| !matches!(next, '<' | '>' | '!' | ',' | '0'..='9')).unwrap_or(rest.len());
         let (modifiers, after) = rest.split_at(modifiers);
-        let no_end = || TemplateError::at(text, index, "the variable has no end", "write a letter after it");
+        let no_end = || LineTemplateError::at(text, index, "the variable has no end", "write a letter after it");
         let (argument, after) = match after.strip_prefix('{') {
             Some(inner) => {
                 let (argument, after) = inner.split_once('}').ok_or_else(no_end)?;
@@ -51,7 +51,7 @@ pub(super) fn parse(text: &str, builder: &mut TemplateBuilder) -> Result<(), Tem
         rest = after;
         if modifiers.contains(|modifier: char| !['<', '>'].contains(&modifier)) {
             let message = format!("{written} has a list of statuses, which is not supported");
-            return Err(TemplateError::at(text, index, message, "write the variable without it"));
+            return Err(LineTemplateError::at(text, index, message, "write the variable without it"));
         }
         builder.variable(variable(name, argument, (text, index), written)?);
     }
@@ -63,52 +63,33 @@ fn variable(
     argument: Option<&str>,
     place: (&str, usize),
     written: &str,
-) -> Result<LineVariable, TemplateError> {
+) -> Result<LineVariable, LineTemplateError> {
     let unknown = || {
         let known = VARIABLES.iter().map(|(known, _)| *known);
-        TemplateError::unknown(place, written, name, known, |known| format!("%{known}"))
+        LineTemplateError::unknown(place, written, name, known, |known| format!("%{known}"))
     };
     let Some(argument) = argument else { return find(VARIABLES, name).ok_or_else(unknown) };
     match name {
         "i" | "o" => {
             let field = HeaderName::try_from(argument).map_err(|_| unknown())?;
             match name {
-                _ if is_secret_field(&field) => Err(TemplateError::secret(place.0, place.1, written)),
+                _ if is_secret_field(&field) => Err(LineTemplateError::secret(place.0, place.1, written)),
                 "i" if field == http::header::HOST => Ok(LineVariable::Authority),
                 "i" => Ok(LineVariable::RequestField(field)),
                 _ => Ok(LineVariable::ResponseField(field)),
             }
         }
-        "C" => Err(TemplateError::secret(place.0, place.1, written)),
+        "C" => Err(LineTemplateError::secret(place.0, place.1, written)),
         "t" => {
             let pattern = argument.strip_prefix("begin:").unwrap_or(argument);
             let form = time_pattern(pattern).ok_or_else(|| {
                 let message = format!("`{pattern}` is not a format of times");
-                TemplateError::at(place.0, place.1, message, "use sec, msec, usec, or one of strftime")
+                LineTemplateError::at(place.0, place.1, message, "use sec, msec, usec, or one of strftime")
             })?;
             Ok(LineVariable::Time(form))
         }
         _ => find(ARGUMENTS, &format!("{{{argument}}}{name}")).ok_or_else(unknown),
     }
-}
-
-/// The form of times for a pattern of `strftime`, or a name of Apache. `None` for another text.
-pub(super) fn time_pattern(pattern: &str) -> Option<TimeForm> {
-    Some(match pattern {
-        "sec" | "%s" => TimeForm::Seconds,
-        "msec" => TimeForm::Milliseconds,
-        "usec" => TimeForm::Microseconds,
-        "msec_frac" => TimeForm::MillisecondsOfSecond,
-        "usec_frac" => TimeForm::MicrosecondsOfSecond,
-        pattern => {
-            let sample = Timestamp::UNIX_EPOCH.to_zoned(TimeZone::UTC);
-            jiff::fmt::strtime::format(pattern, &sample).ok()?;
-            if !pattern.contains('%') || pattern.contains(['"', '\\']) {
-                return None;
-            }
-            TimeForm::Pattern(pattern.into())
-        }
-    })
 }
 
 /// All variables without an argument.

@@ -1,6 +1,6 @@
 //! Collects constant texts and variables of a template, and decides how each value is escaped.
 
-use super::template::{LinePart, LineTemplate, TemplateError, ValueForm};
+use super::parts::{LinePart, LineTemplate, LineTemplateError, ValueForm};
 use super::variable::LineVariable;
 
 /// The parts that were parsed so far.
@@ -46,7 +46,7 @@ impl TemplateBuilder {
         mut self,
         missing: &'static str,
         types_values: bool,
-    ) -> Result<LineTemplate, TemplateError> {
+    ) -> Result<LineTemplate, LineTemplateError> {
         let mut is_quoted = false;
         for index in 0..self.parts.len() {
             is_quoted = toggled(is_quoted, &self.parts[index].before);

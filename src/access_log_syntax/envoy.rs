@@ -2,12 +2,13 @@
 
 use http::HeaderName;
 
-use super::apache::time_pattern;
 use super::builder::TemplateBuilder;
-use super::template::TemplateError;
-use super::variable::{DurationUnit, LineVariable, NamedVariable, SeriesLabel, TimeForm, find, is_secret_field};
+use super::parts::LineTemplateError;
+use super::variable::{
+    DurationUnit, LineVariable, NamedVariable, SeriesLabel, TimeForm, find, is_secret_field, time_pattern,
+};
 
-pub(super) fn parse(text: &str, builder: &mut TemplateBuilder) -> Result<(), TemplateError> {
+pub(super) fn parse(text: &str, builder: &mut TemplateBuilder) -> Result<(), LineTemplateError> {
     let mut rest = text;
     while let Some(character) = rest.chars().next() {
         let index = text.len() - rest.len();
@@ -21,7 +22,7 @@ pub(super) fn parse(text: &str, builder: &mut TemplateBuilder) -> Result<(), Tem
             rest = after;
             continue;
         }
-        let no_end = || TemplateError::at(text, index, "the variable has no end", "write a percent sign after it");
+        let no_end = || LineTemplateError::at(text, index, "the variable has no end", "write a percent sign after it");
         let is_part =
             |character: char| character.is_ascii_uppercase() || character.is_ascii_digit() || character == '_';
         let (name, after) = rest.split_at(rest.find(|next| !is_part(next)).unwrap_or(rest.len()));
@@ -38,7 +39,7 @@ pub(super) fn parse(text: &str, builder: &mut TemplateBuilder) -> Result<(), Tem
                 let limit = limit.parse::<usize>().ok().filter(|limit| *limit > 0);
                 let invalid = || {
                     let remedy = "write a number of at least 1 after the colon";
-                    TemplateError::at(text, index, "the length of the variable is no number", remedy)
+                    LineTemplateError::at(text, index, "the length of the variable is no number", remedy)
                 };
                 (limit.ok_or_else(invalid)?, after)
             }
@@ -46,7 +47,7 @@ pub(super) fn parse(text: &str, builder: &mut TemplateBuilder) -> Result<(), Tem
         };
         let written = &text[index..text.len() - after.len()];
         rest = after;
-        let place = Place { text, index, written };
+        let place = VariablePlace { text, index, written };
         let (variable, otherwise) = place.variable(name, argument)?;
         builder.limited_variable(variable, otherwise, limit);
     }
@@ -54,24 +55,29 @@ pub(super) fn parse(text: &str, builder: &mut TemplateBuilder) -> Result<(), Tem
 }
 
 /// Where a variable is, for errors.
-struct Place<'t> {
+struct VariablePlace<'t> {
     text: &'t str,
     index: usize,
     written: &'t str,
 }
 
-impl Place<'_> {
+impl VariablePlace<'_> {
     fn variable(
         &self,
         name: &str,
         argument: Option<&str>,
-    ) -> Result<(LineVariable, Option<LineVariable>), TemplateError> {
+    ) -> Result<(LineVariable, Option<LineVariable>), LineTemplateError> {
         match (name, argument) {
             ("START_TIME", Some(pattern)) if !pattern.is_empty() => {
                 let pattern = pattern.replace("%E3S", "%S%.3f").replace("%E6S", "%S%.6f").replace("%E*S", "%S%.f");
                 let form = time_pattern(&pattern).ok_or_else(|| {
                     let message = format!("`{pattern}` is not a format of times");
-                    TemplateError::at(self.text, self.index, message, "use one of strftime, such as %Y-%m-%dT%H:%M:%SZ")
+                    LineTemplateError::at(
+                        self.text,
+                        self.index,
+                        message,
+                        "use one of strftime, such as %Y-%m-%dT%H:%M:%SZ",
+                    )
                 })?;
                 Ok((LineVariable::Time(form), None))
             }
@@ -90,7 +96,7 @@ impl Place<'_> {
     }
 
     /// A field, or a pseudo-header field of HTTP/2.
-    fn field(&self, name: &str, is_request: bool) -> Result<LineVariable, TemplateError> {
+    fn field(&self, name: &str, is_request: bool) -> Result<LineVariable, LineTemplateError> {
         let lower = name.to_ascii_lowercase();
         let table = if is_request { REQUEST_FIELDS } else { RESPONSE_FIELDS };
         if let Some(variable) = find(table, &lower) {
@@ -98,17 +104,17 @@ impl Place<'_> {
         }
         let name = HeaderName::try_from(&*lower).map_err(|_| {
             let message = format!("`{name}` in {} is not the name of a field", self.written);
-            TemplateError::at(self.text, self.index, message, "use the name of a header field")
+            LineTemplateError::at(self.text, self.index, message, "use the name of a header field")
         })?;
         if is_secret_field(&name) {
-            return Err(TemplateError::secret(self.text, self.index, self.written));
+            return Err(LineTemplateError::secret(self.text, self.index, self.written));
         }
         Ok(if is_request { LineVariable::RequestField(name) } else { LineVariable::ResponseField(name) })
     }
 
-    fn unknown(&self, name: &str) -> TemplateError {
+    fn unknown(&self, name: &str) -> LineTemplateError {
         let known = VARIABLES.iter().map(|(known, _)| *known);
-        TemplateError::unknown((self.text, self.index), self.written, name, known, |known| format!("%{known}%"))
+        LineTemplateError::unknown((self.text, self.index), self.written, name, known, |known| format!("%{known}%"))
     }
 }
 

@@ -3,10 +3,10 @@
 use http::HeaderName;
 
 use super::builder::TemplateBuilder;
-use super::template::TemplateError;
+use super::parts::LineTemplateError;
 use super::variable::{DurationUnit, LineVariable, NamedVariable, SeriesLabel, TimeForm, find, is_secret_field};
 
-pub(super) fn parse(text: &str, builder: &mut TemplateBuilder) -> Result<(), TemplateError> {
+pub(super) fn parse(text: &str, builder: &mut TemplateBuilder) -> Result<(), LineTemplateError> {
     let mut rest = text;
     while let Some(character) = rest.chars().next() {
         let index = text.len() - rest.len();
@@ -18,7 +18,7 @@ pub(super) fn parse(text: &str, builder: &mut TemplateBuilder) -> Result<(), Tem
         let name = match rest.strip_prefix('{') {
             Some(braced) => {
                 let Some((name, after)) = braced.split_once('}') else {
-                    return Err(TemplateError::at(text, index, "the variable has no end", "close its bracket"));
+                    return Err(LineTemplateError::at(text, index, "the variable has no end", "close its bracket"));
                 };
                 rest = after;
                 name
@@ -31,14 +31,14 @@ pub(super) fn parse(text: &str, builder: &mut TemplateBuilder) -> Result<(), Tem
             }
         };
         if name.is_empty() {
-            return Err(TemplateError::at(text, index, "a variable has no name", "remove the dollar sign"));
+            return Err(LineTemplateError::at(text, index, "a variable has no name", "remove the dollar sign"));
         }
         builder.variable(variable(name, (text, index))?);
     }
     Ok(())
 }
 
-fn variable(name: &str, (text, index): (&str, usize)) -> Result<LineVariable, TemplateError> {
+fn variable(name: &str, (text, index): (&str, usize)) -> Result<LineVariable, LineTemplateError> {
     let name = name.to_ascii_lowercase();
     let written = format!("${name}");
     if let Some(variable) = find(VARIABLES, &name) {
@@ -46,11 +46,11 @@ fn variable(name: &str, (text, index): (&str, usize)) -> Result<LineVariable, Te
     }
     let unknown = || {
         let known = VARIABLES.iter().map(|(known, _)| *known);
-        TemplateError::unknown((text, index), &written, &name, known, |known| format!("${known}"))
+        LineTemplateError::unknown((text, index), &written, &name, known, |known| format!("${known}"))
     };
     let field = |name: &str| HeaderName::try_from(name.replace('_', "-")).map_err(|_| unknown());
     let allowed = |name: HeaderName| match is_secret_field(&name) {
-        true => Err(TemplateError::secret(text, index, &written)),
+        true => Err(LineTemplateError::secret(text, index, &written)),
         false => Ok(name),
     };
     if let Some(name) = name.strip_prefix("http_") {
@@ -61,7 +61,7 @@ fn variable(name: &str, (text, index): (&str, usize)) -> Result<LineVariable, Te
     }
     match name.strip_prefix("arg_") {
         Some(parameter) if !parameter.is_empty() => Ok(LineVariable::QueryParameter(parameter.into())),
-        _ if name.starts_with("cookie_") => Err(TemplateError::secret(text, index, &written)),
+        _ if name.starts_with("cookie_") => Err(LineTemplateError::secret(text, index, &written)),
         _ => Err(unknown()),
     }
 }

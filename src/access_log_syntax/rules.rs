@@ -154,15 +154,15 @@ impl FromStr for LineRule {
 
 /// Parts per million.
 #[derive(Clone, Copy)]
-struct Share(u32);
+struct KeptShare(u32);
 
-impl Share {
+impl KeptShare {
     fn below(self) -> Option<u64> {
         (self.0 < WHOLE).then(|| u64::MAX / u64::from(WHOLE) * u64::from(self.0))
     }
 }
 
-fn parse_share(word: &str) -> Result<Share, String> {
+fn parse_share(word: &str) -> Result<KeptShare, String> {
     let error = || format!("`{word}` is no share; write one from 0% to 100%, with at most four decimals");
     let number = word.trim_end_matches('%');
     let (whole, decimals) = number.split_once('.').unwrap_or((number, "0"));
@@ -171,7 +171,7 @@ fn parse_share(word: &str) -> Result<Share, String> {
         return Err(error());
     }
     let parts: u32 = format!("{whole}{decimals:0<4}").parse().map_err(|_| error())?;
-    if parts > WHOLE { Err(error()) } else { Ok(Share(parts)) }
+    if parts > WHOLE { Err(error()) } else { Ok(KeptShare(parts)) }
 }
 
 fn parse_condition(word: &str) -> Result<LineCondition, String> {
@@ -209,8 +209,8 @@ fn parse_statuses(text: &str) -> Result<(u16, u16), String> {
     range.ok_or_else(|| format!("`{text}` is no status; write one like 404, 500-599 or 5xx"))
 }
 
-/// FNV-1a, mixed so that all bits depend on all bytes. It must stay the same in all versions of Portico that run side by
-/// side.
+/// FNV-1a, mixed so that all bits depend on all bytes. It must stay the same in all versions of Portico that run
+/// side by side.
 fn hash(bytes: &[u8]) -> u64 {
     let mut hash = bytes
         .iter()

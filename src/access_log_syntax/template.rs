@@ -3,59 +3,14 @@
 use std::fmt;
 
 use super::builder::TemplateBuilder;
-use super::variable::LineVariable;
+use super::parts::{LineTemplate, LineTemplateError};
 use super::{apache, envoy, nginx};
-use crate::schema::nearest;
-
-/// The layout of a line, compiled once.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LineTemplate {
-    pub parts: Box<[LinePart]>,
-    /// The text after the last variable.
-    pub after: Box<str>,
-    /// What is written for a variable without a value, except for a value of JSON, which is `null`.
-    pub missing: &'static str,
-}
-
-/// A variable with the text before it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LinePart {
-    pub before: Box<str>,
-    pub variable: LineVariable,
-    /// The variable that takes its place if it has no value.
-    pub otherwise: Option<LineVariable>,
-    /// The rest of a longer value is not written.
-    pub max_bytes: usize,
-    pub form: ValueForm,
-}
-
-/// How a value is escaped, by the place that it has in the template.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ValueForm {
-    /// In double quotes.
-    Quoted,
-    /// Outside of quotes, where a space ends the value.
-    Bare,
-    /// In a string of JSON.
-    JsonText,
-    /// A whole value of JSON: a number, a string or null.
-    JsonValue,
-}
-
-/// Why a text is not a template.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TemplateError {
-    /// The number of the character, from 1 on; `None` if the error concerns the whole text.
-    pub position: Option<usize>,
-    pub message: String,
-    pub remedy: String,
-}
 
 impl LineTemplate {
     /// Parses a template, a whole directive `log_format` or `LogFormat`, or the name of a format that they predefine.
-    pub fn parse(text: &str) -> Result<LineTemplate, TemplateError> {
+    pub fn parse(text: &str) -> Result<LineTemplate, LineTemplateError> {
         if text.len() > MAX_TEMPLATE_BYTES {
-            return Err(TemplateError::whole(
+            return Err(LineTemplateError::whole(
                 format!("the template has more than {MAX_TEMPLATE_BYTES} bytes"),
                 "write a shorter one",
             ));
@@ -70,100 +25,38 @@ impl LineTemplate {
         let source = source.strip_suffix("\\n").unwrap_or(source).trim_end();
         if let Some(index) = source.find(|character: char| character.is_control()) {
             let message = "the template has a control character, but an entry is one line";
-            return Err(TemplateError::at(source, index, message, "write it without line feeds and tabs"));
+            return Err(LineTemplateError::at(source, index, message, "write it without line feeds and tabs"));
         }
         let is_json = pasted.is_json || source.starts_with('{');
         let mut builder = TemplateBuilder::default();
-        match Notation::recognize(source)? {
-            Notation::Nginx => {
+        match TemplateNotation::recognize(source)? {
+            TemplateNotation::Nginx => {
                 nginx::parse(source, &mut builder)?;
                 if is_json { builder.finish_json("", false) } else { Ok(builder.finish_text("-")) }
             }
-            Notation::Envoy => {
+            TemplateNotation::Envoy => {
                 envoy::parse(source, &mut builder)?;
                 if is_json { builder.finish_json("-", true) } else { Ok(builder.finish_text("-")) }
             }
-            Notation::Apache => {
+            TemplateNotation::Apache => {
                 apache::parse(source, &mut builder)?;
                 if is_json { builder.finish_json("-", false) } else { Ok(builder.finish_text("-")) }
             }
         }
     }
-
-    /// All variables.
-    pub fn variables(&self) -> impl Iterator<Item = &LineVariable> {
-        self.parts.iter().flat_map(|part| std::iter::once(&part.variable).chain(part.otherwise.as_ref()))
-    }
-
-    /// Rejects a template whose lines would be no JSON.
-    pub(super) fn check_json(&self) -> Result<(), TemplateError> {
-        let mut sample = String::new();
-        for part in &self.parts {
-            sample.push_str(&part.before);
-            sample.push(if part.form == ValueForm::JsonText { 'x' } else { '0' });
-        }
-        sample.push_str(&self.after);
-        let parsed: Result<serde_json::Map<String, serde_json::Value>, _> = serde_json::from_str(&sample);
-        parsed.map(drop).map_err(|error| {
-            let message = format!("with values in place of its variables, the template is no JSON object: {error}");
-            TemplateError::whole(message, "correct the quotes, commas and brackets around the variables")
-        })
-    }
-}
-
-impl TemplateError {
-    pub(super) fn whole(message: impl Into<String>, remedy: impl Into<String>) -> Self {
-        TemplateError { position: None, message: message.into(), remedy: remedy.into() }
-    }
-
-    /// `index`: the byte of `text` at which the error is.
-    pub(super) fn at(text: &str, index: usize, message: impl Into<String>, remedy: impl Into<String>) -> Self {
-        let position = text.get(..index).map(|before| before.chars().count() + 1);
-        TemplateError { position, message: message.into(), remedy: remedy.into() }
-    }
-
-    /// An unknown variable. `written`: how the user wrote it. `spell`: writes a known name in the same notation.
-    pub(super) fn unknown(
-        (text, index): (&str, usize),
-        written: &str,
-        name: &str,
-        known: impl IntoIterator<Item = &'static str>,
-        spell: impl Fn(&str) -> String,
-    ) -> Self {
-        let remedy = match nearest(name, known) {
-            Some(known) => format!("did you mean {}? The page about logs lists all variables", spell(known)),
-            None => "remove it; the page about logs lists all variables".to_owned(),
-        };
-        TemplateError::at(text, index, format!("there is no variable {written}"), remedy)
-    }
-
-    /// A field that is never written.
-    pub(super) fn secret(text: &str, index: usize, written: &str) -> Self {
-        let message = format!("{written} may contain credentials, which the access log never contains");
-        TemplateError::at(text, index, message, "remove it")
-    }
-}
-
-impl fmt::Display for TemplateError {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(position) = self.position {
-            write!(formatter, "character {position}: ")?;
-        }
-        write!(formatter, "{}; {}", self.message, self.remedy)
-    }
 }
 
 /// The notations of variables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Notation {
+enum TemplateNotation {
     Nginx,
     Envoy,
     Apache,
 }
 
-impl Notation {
+impl TemplateNotation {
     /// Recognizes the notation by the first variable of each.
-    fn recognize(text: &str) -> Result<Notation, TemplateError> {
+    fn recognize(text: &str) -> Result<TemplateNotation, LineTemplateError> {
         let bytes = text.as_bytes();
         let rest = |index: usize| bytes.get(index + 1..).unwrap_or_default();
         let find = |matches: &dyn Fn(usize) -> bool| (0..bytes.len()).find(|index| matches(*index));
@@ -181,28 +74,29 @@ impl Notation {
             bytes[index] == b'%' && name.is_some_and(|byte| byte.is_ascii_alphabetic() || *byte == b'{')
         });
         let apache = apache.filter(|_| envoy.is_none());
-        let found = [(nginx, Notation::Nginx), (envoy, Notation::Envoy), (apache, Notation::Apache)];
+        let found =
+            [(nginx, TemplateNotation::Nginx), (envoy, TemplateNotation::Envoy), (apache, TemplateNotation::Apache)];
         let found: Vec<_> = found.iter().filter_map(|(index, notation)| Some((index.as_ref()?, *notation))).collect();
         match found[..] {
             [(_, notation)] => Ok(notation),
-            [] => Err(TemplateError::whole(
+            [] => Err(LineTemplateError::whole(
                 "the text is no format and has no variables",
                 "use json, text, combined or common, or a template such as `$remote_addr $status $request_time`",
             )),
             [(first, one), (second, other), ..] => {
                 let message = format!("the template has variables of {one} and of {other}");
-                Err(TemplateError::at(text, *first.max(second), message, "use the variables of one of them"))
+                Err(LineTemplateError::at(text, *first.max(second), message, "use the variables of one of them"))
             }
         }
     }
 }
 
-impl fmt::Display for Notation {
+impl fmt::Display for TemplateNotation {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
-            Notation::Nginx => "nginx",
-            Notation::Envoy => "Envoy",
-            Notation::Apache => "Apache",
+            TemplateNotation::Nginx => "nginx",
+            TemplateNotation::Envoy => "Envoy",
+            TemplateNotation::Apache => "Apache",
         })
     }
 }
@@ -214,7 +108,7 @@ struct PastedTemplate {
 }
 
 /// Takes the template out of `log_format NAME escape=json '…' '…';` and `LogFormat "…" NAME`.
-fn unpack(text: &str) -> Result<PastedTemplate, TemplateError> {
+fn unpack(text: &str) -> Result<PastedTemplate, LineTemplateError> {
     let text = text.trim();
     if let Some(rest) = text.strip_prefix("LogFormat").filter(|rest| rest.starts_with(char::is_whitespace)) {
         let words = words(rest)?;
@@ -237,7 +131,7 @@ fn unpack(text: &str) -> Result<PastedTemplate, TemplateError> {
             "escape=default" => false,
             _ => {
                 let message = format!("{escape} is not supported: clients could write lines of their own");
-                return Err(TemplateError::whole(message, "use escape=default or escape=json"));
+                return Err(LineTemplateError::whole(message, "use escape=default or escape=json"));
             }
         };
     }
@@ -245,7 +139,7 @@ fn unpack(text: &str) -> Result<PastedTemplate, TemplateError> {
 }
 
 /// The words of a directive. Quotes around a word are removed; a backslash before a quote is, too.
-fn words(text: &str) -> Result<Vec<String>, TemplateError> {
+fn words(text: &str) -> Result<Vec<String>, LineTemplateError> {
     let mut words = Vec::new();
     let mut characters = text.char_indices().peekable();
     while let Some((index, first)) = characters.next() {
@@ -266,7 +160,12 @@ fn words(text: &str) -> Result<Vec<String>, TemplateError> {
                 Some((_, character)) => word.push(character),
                 None if quote.is_some() => {
                     let message = "the quote has no end";
-                    return Err(TemplateError::at(text, index, message, "close it, or paste the text without quotes"));
+                    return Err(LineTemplateError::at(
+                        text,
+                        index,
+                        message,
+                        "close it, or paste the text without quotes",
+                    ));
                 }
                 None => break,
             }
@@ -288,7 +187,7 @@ const COMMON: &str = "%h %l %u %t \"%r\" %>s %b";
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::access_log_syntax::{DurationUnit, SeriesLabel, TimeForm};
+    use crate::access_log_syntax::{DurationUnit, LineVariable, SeriesLabel, TimeForm, ValueForm};
 
     fn variables(text: &str) -> Vec<LineVariable> {
         LineTemplate::parse(text).unwrap_or_else(|error| panic!("{text}: {error}")).variables().cloned().collect()
@@ -379,5 +278,29 @@ mod tests {
     fn labels_have_variables() {
         let expected = [SeriesLabel::Upstream, SeriesLabel::RouteNamespace].map(LineVariable::Label);
         assert_eq!(variables("$proxy_upstream_name $namespace"), expected);
+    }
+
+    /// The page lists exactly the variables that exist, and each of them is accepted.
+    #[test]
+    fn page_lists_all_variables() {
+        let page = include_str!("../../docs/tasks/access-logs.md");
+        let table = page.split_once("\n## Variables\n").unwrap().1.split_once("\n## ").unwrap().0;
+        let rows = table.lines().filter(|line| line.starts_with("| "));
+        let cells = rows.flat_map(|row| row.split('|').skip(2));
+        let listed: Vec<&str> = cells.flat_map(|cell| cell.split('`').skip(1).step_by(2)).collect();
+        for written in listed.iter().filter(|written| written.starts_with(['$', '%'])) {
+            LineTemplate::parse(written).unwrap_or_else(|error| panic!("{written}: {error}"));
+        }
+        let of_nginx = nginx::VARIABLES.iter().map(|(name, _)| format!("${name}"));
+        let fields = |kind: &'static str, table: &'static [(&'static str, LineVariable)]| {
+            table.iter().map(move |(name, _)| format!("%{kind}({})%", name.to_ascii_uppercase()))
+        };
+        let of_envoy = envoy::VARIABLES.iter().map(|(name, _)| format!("%{name}%"));
+        let of_envoy =
+            of_envoy.chain(fields("REQ", envoy::REQUEST_FIELDS)).chain(fields("RESP", envoy::RESPONSE_FIELDS));
+        let of_apache = apache::VARIABLES.iter().chain(apache::ARGUMENTS).map(|(name, _)| format!("%{name}"));
+        let missing: Vec<_> =
+            of_nginx.chain(of_envoy).chain(of_apache).filter(|name| !listed.contains(&&**name)).collect();
+        assert!(missing.is_empty(), "docs/tasks/access-logs.md does not list {missing:?}");
     }
 }

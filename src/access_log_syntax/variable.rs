@@ -1,6 +1,8 @@
 //! The variables of a line of the access log, whichever notation names them.
 
 use http::HeaderName;
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
 
 /// A value of a line.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -124,6 +126,25 @@ pub(super) type NamedVariable = (&'static str, LineVariable);
 /// Finds a variable by its name.
 pub(super) fn find(table: &[NamedVariable], name: &str) -> Option<LineVariable> {
     table.iter().find(|(known, _)| *known == name).map(|(_, variable)| variable.clone())
+}
+
+/// The form of times for a pattern of `strftime`, or a name of Apache. `None` for another text.
+pub(super) fn time_pattern(pattern: &str) -> Option<TimeForm> {
+    Some(match pattern {
+        "sec" | "%s" => TimeForm::Seconds,
+        "msec" => TimeForm::Milliseconds,
+        "usec" => TimeForm::Microseconds,
+        "msec_frac" => TimeForm::MillisecondsOfSecond,
+        "usec_frac" => TimeForm::MicrosecondsOfSecond,
+        pattern => {
+            let sample = Timestamp::UNIX_EPOCH.to_zoned(TimeZone::UTC);
+            jiff::fmt::strtime::format(pattern, &sample).ok()?;
+            if !pattern.contains('%') || pattern.contains(['"', '\\']) {
+                return None;
+            }
+            TimeForm::Pattern(pattern.into())
+        }
+    })
 }
 
 /// Why a header field is not written: it contains credentials.

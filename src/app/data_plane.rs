@@ -1,5 +1,6 @@
 //! Starts the data plane: the proxy with its workers, the upstreams and the access log, as the flags configure them.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -71,6 +72,12 @@ impl DataPlane {
             plugin_connections,
             _health_checks: health_checks,
         })
+    }
+
+    /// The traced requests that OpenMetrics refers to.
+    pub(super) fn exemplars(&self) -> impl Fn() -> HashMap<String, String> + Send + Sync + 'static {
+        let stats = self.proxy.stats();
+        move || stats.exemplars()
     }
 
     pub(super) fn register_metrics(&self, registry: &mut Registry) {

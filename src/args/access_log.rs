@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use clap::Args;
+use thiserror::Error;
 
-use super::{Environment, UsageError};
 use crate::access_log_syntax::{LineRule, LineRules, LineTemplate};
 use crate::process_log::LogFormat;
 use crate::proxy::access_log::AccessLogField;
@@ -62,6 +62,15 @@ pub struct AccessLogContent {
     pub masks_clients: bool,
 }
 
+/// Flags of the access log that contradict each other.
+#[derive(Debug, Error)]
+pub(super) enum AccessLogUsageError {
+    #[error("--access-log-fields contains `{field}` twice; list it once")]
+    DuplicateField { field: AccessLogField },
+    #[error("--access-log-fields has no effect on a template in --access-log-format; give one of them")]
+    TemplateAndFields,
+}
+
 #[derive(Clone, Debug)]
 enum AccessLogFormatArg {
     Fields(LogFormat),
@@ -84,19 +93,19 @@ impl FromStr for AccessLogFormatArg {
 }
 
 impl AccessLogArgs {
-    /// `log_format`: that of all logs.
+    /// `log_format`: that of all logs. `is_terminal`: whether standard output is one.
     pub(super) fn resolve(
         self,
         log_format: Option<LogFormat>,
-        environment: &Environment,
-    ) -> Result<(AccessLogOptions, AccessLogContent), UsageError> {
+        is_terminal: bool,
+    ) -> Result<(AccessLogOptions, AccessLogContent), AccessLogUsageError> {
         let (format, template) = match self.access_log_format {
             None => (log_format, None),
             Some(AccessLogFormatArg::Fields(format)) => (Some(format), None),
             Some(AccessLogFormatArg::Template(template)) => (log_format, Some(template)),
         };
         if template.is_some() && !self.access_log_fields.is_empty() {
-            return Err(UsageError::TemplateAndFields);
+            return Err(AccessLogUsageError::TemplateAndFields);
         }
         let content = AccessLogContent {
             fields: resolve_fields(self.access_log_fields)?,
@@ -105,28 +114,28 @@ impl AccessLogArgs {
             query_values: self.access_log_query_values,
             masks_clients: self.access_log_mask_clients,
         };
-        Ok((resolve_destination(self.access_log, format, environment), content))
+        Ok((resolve_destination(self.access_log, format, is_terminal), content))
     }
 }
 
-fn resolve_destination(path: PathBuf, format: Option<LogFormat>, environment: &Environment) -> AccessLogOptions {
+fn resolve_destination(path: PathBuf, format: Option<LogFormat>, is_terminal: bool) -> AccessLogOptions {
     if path == Path::new("off") {
         AccessLogOptions::Off
     } else if path == Path::new("-") {
-        let default_format = if environment.stdout_is_terminal { LogFormat::Text } else { LogFormat::Json };
+        let default_format = if is_terminal { LogFormat::Text } else { LogFormat::Json };
         AccessLogOptions::Stdout(format.unwrap_or(default_format))
     } else {
         AccessLogOptions::File(path, format.unwrap_or(LogFormat::Json))
     }
 }
 
-fn resolve_fields(fields: Vec<AccessLogField>) -> Result<Vec<AccessLogField>, UsageError> {
+fn resolve_fields(fields: Vec<AccessLogField>) -> Result<Vec<AccessLogField>, AccessLogUsageError> {
     if fields.is_empty() {
         return Ok(AccessLogField::defaults());
     }
     let duplicate = fields.iter().enumerate().find(|(index, field)| fields[..*index].contains(field));
     match duplicate.map(|(_, field)| *field) {
-        Some(field) => Err(UsageError::DuplicateField { field }),
+        Some(field) => Err(AccessLogUsageError::DuplicateField { field }),
         None => Ok(fields),
     }
 }

@@ -18,6 +18,7 @@ mod kong;
 mod location;
 mod network;
 mod run;
+mod slo;
 mod tls;
 mod tracing;
 mod verify;
@@ -52,8 +53,8 @@ pub use tracing::{TraceFormatArg, TraceOptions};
 pub use verify::{ConnectToArg, SendOption, VerifyArgs, VerifyOptions};
 
 use crate::process_log::{LogFilter, LogFormat, LogOptions};
-use crate::proxy::access_log::AccessLogField;
 use crate::schema;
+use crate::slo::SloOptions;
 
 /// Kubernetes ingress controller, Gateway API implementation and API gateway in one binary
 #[derive(Debug, Parser)]
@@ -76,6 +77,7 @@ enum CliCommand {
     Convert(ConvertArgs),
     Echo(EchoArgs),
     Crds(CrdsArgs),
+    Slo(slo::SloArgs),
     Version(VersionArgs),
     Completion(CompletionArgs),
 }
@@ -90,6 +92,7 @@ pub enum CliRequest {
     Convert(ConvertOptions),
     Echo(EchoOptions),
     Crds,
+    Slo(SloOptions),
     Version(OutputFormat),
     Completion(clap_complete::Shell),
 }
@@ -124,6 +127,7 @@ fn try_parse(
             Ok(CliRequest::Echo(EchoOptions { listen: args.listen, log: args.log.resolve(&color, environment) }))
         }
         CliCommand::Crds(CrdsArgs {}) => Ok(CliRequest::Crds),
+        CliCommand::Slo(args) => args.resolve().map(CliRequest::Slo).map_err(UsageError::from),
         CliCommand::Version(args) => Ok(CliRequest::Version(args.output)),
         CliCommand::Completion(args) => Ok(CliRequest::Completion(args.shell)),
     };
@@ -225,10 +229,10 @@ pub enum UsageError {
     DuplicateStandardInput { flag: &'static str },
     #[error("{first} and {second} both listen on {address}; give one of them another port")]
     DuplicateAddress { first: &'static str, second: &'static str, address: SocketAddr },
-    #[error("--access-log-fields contains `{field}` twice; list it once")]
-    DuplicateField { field: AccessLogField },
-    #[error("--access-log-fields has no effect on a template in --access-log-format; give one of them")]
-    TemplateAndFields,
+    #[error(transparent)]
+    AccessLog(#[from] access_log::AccessLogUsageError),
+    #[error(transparent)]
+    Slo(#[from] slo::SloUsageError),
     #[error("--tls-min-version 1.3 excludes all of --tls-ciphers; add one of TLS 1.3, such as TLS_AES_128_GCM_SHA256")]
     NoCipherForVersion,
 }

@@ -413,7 +413,8 @@ impl RunArgs {
         listeners.extend(of_streams(false));
         require_distinct_addresses(&listeners)?;
         require_distinct_addresses(&of_streams(true).collect::<Vec<_>>())?;
-        let (access_log, access_log_content) = self.access_log.resolve(self.log.log_format, environment)?;
+        let (access_log, access_log_content) =
+            self.access_log.resolve(self.log.log_format, environment.stdout_is_terminal)?;
         Ok(RunOptions {
             manifests,
             kong_config,

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::proxy::ProxyLimits;
+use crate::proxy::access_log::AccessLogField;
 
 /// Outside a Pod, without a terminal, with one core.
 const PLAIN_ENVIRONMENT: Environment = Environment {

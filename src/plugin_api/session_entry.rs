@@ -1,5 +1,5 @@
-//! The JSON object that log plugins write for a forwarded connection or a UDP session: the one of Kong's log plugins for
-//! stream routes.
+//! The JSON object that log plugins write for a forwarded connection or a UDP session: the one of Kong's log plugins
+//! for stream routes.
 
 use std::net::IpAddr;
 use std::time::UNIX_EPOCH;

@@ -92,6 +92,11 @@ impl RequestRecord {
         let status = self.facts.status.unwrap_or_else(client_disconnected_status);
         let series = self.facts.series.get_or_insert_with(|| worker.unrouted_series());
         series.add(status, duration, activity.bytes_in.get(), self.facts.bytes_out);
+        if let Some(trace) = self.trace().filter(|trace| trace.is_sampled)
+            && let Some(series) = &self.facts.series
+        {
+            series.add_exemplar(trace.trace, duration);
+        }
         self.facts.attempts.finish(now);
         if let Some(run) = &self.plugin_run {
             run.run_log(&self.exchange, &self.facts, status, duration);

@@ -235,7 +235,10 @@ impl<'w> ValueWriter<'w, '_> {
             SeriesLabel::Rule => Some(&labels.rule),
             SeriesLabel::Upstream => Some(&labels.backend),
             SeriesLabel::UpstreamService => service.map(|(service, _)| service),
-            SeriesLabel::UpstreamPort => service.map(|(_, port)| port),
+            // A remark may follow, such as `80/UDP`.
+            SeriesLabel::UpstreamPort => {
+                service.map(|(_, port)| &port[..port.bytes().take_while(u8::is_ascii_digit).count()])
+            }
         }
     }
 

@@ -1,3 +1,5 @@
+//! Lines by templates: those of other proxies, what is redacted, and how values are escaped.
+
 use std::net::SocketAddr;
 
 use http::StatusCode;
