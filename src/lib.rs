@@ -3,6 +3,7 @@
 //! ARCHITECTURE.md describes the data flow and where to start reading. `tests/tidy.rs` holds the table of allowed
 //! imports between modules.
 
+pub mod access_log_syntax;
 pub mod admin;
 pub mod app;
 pub mod args;
@@ -30,6 +31,7 @@ pub mod report;
 pub mod request_target;
 pub mod rewound;
 mod shared_limit;
+pub mod slo;
 pub mod snapshot;
 pub mod status;
 pub mod store;

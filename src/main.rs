@@ -25,6 +25,7 @@ fn main() -> ExitCode {
         CliRequest::Convert(options) => app::convert(options),
         CliRequest::Echo(options) => run_echo(&options),
         CliRequest::Crds => print(&crds_as_yaml()),
+        CliRequest::Slo(options) => print(&options.to_yaml()),
         CliRequest::Version(OutputFormat::Text) => print(&format!("{}\n", version::text())),
         CliRequest::Version(OutputFormat::Json) => print(&format!("{:#}\n", version::json())),
         CliRequest::Completion(shell) => completion(shell).and_then(|script| print(&script)),

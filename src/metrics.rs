@@ -1,5 +1,6 @@
 //! Process metrics and the registry to which every module adds its metric families.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -16,6 +17,16 @@ use crate::version;
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
+    exemplars: Option<ExemplarSource>,
+}
+
+/// Finds the exemplars of samples, by the name and labels of a sample.
+struct ExemplarSource(Box<dyn Fn() -> HashMap<String, String> + Send + Sync>);
+
+impl fmt::Debug for ExemplarSource {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("ExemplarSource")
+    }
 }
 
 /// Exposition format of a scrape.
@@ -55,7 +66,7 @@ impl Metrics {
             ("platform", version::platform()),
         ];
         registry.register("portico_build", "Which build this is", Info::new(build.to_vec()));
-        Metrics { registry }
+        Metrics { registry, exemplars: None }
     }
 
     /// The registry to which other modules add their families.
@@ -63,21 +74,44 @@ impl Metrics {
         &mut self.registry
     }
 
+    /// Sets where exemplars come from, each of which begins with `# `. Only OpenMetrics has them.
+    pub fn set_exemplars(&mut self, find: impl Fn() -> HashMap<String, String> + Send + Sync + 'static) {
+        self.exemplars = Some(ExemplarSource(Box::new(find)));
+    }
+
     /// Renders all families.
     pub fn encode(&self, exposition: Exposition) -> Result<String, fmt::Error> {
         let mut open_metrics = String::new();
         text::encode(&mut open_metrics, &self.registry)?;
         match exposition {
-            Exposition::OpenMetrics => Ok(open_metrics),
+            Exposition::OpenMetrics => {
+                let exemplars = self.exemplars.as_ref().map(|source| source.0()).unwrap_or_default();
+                Ok(if exemplars.is_empty() { open_metrics } else { with_exemplars(&open_metrics, &exemplars) })
+            }
             Exposition::Text => Ok(to_text_format(&open_metrics)),
         }
     }
 }
 
+/// Adds the exemplars to their samples.
+fn with_exemplars(open_metrics: &str, exemplars: &HashMap<String, String>) -> String {
+    let mut text = String::with_capacity(open_metrics.len() + exemplars.values().map(String::len).sum::<usize>());
+    for line in open_metrics.lines() {
+        text.push_str(line);
+        let sample = line.rsplit_once(' ').filter(|_| !line.starts_with('#'));
+        if let Some(exemplar) = sample.and_then(|(sample, _)| exemplars.get(sample)) {
+            text.push(' ');
+            text.push_str(exemplar);
+        }
+        text.push('\n');
+    }
+    text
+}
+
 /// Converts OpenMetrics to text format 0.0.4. In the text format, a family has the name of its samples (with `_total`
 /// or `_info`), some types have other names, and there are no `# UNIT` and `# EOF` lines.
 fn to_text_format(open_metrics: &str) -> String {
-    let mut types = std::collections::HashMap::new();
+    let mut types = HashMap::new();
     for line in open_metrics.lines() {
         if let Some((family, metric_type)) = line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' ')) {
             types.insert(family, metric_type);
@@ -230,7 +264,7 @@ mod tests {
 
     #[test]
     fn text_format_names_families_like_samples() {
-        let mut metrics = Metrics { registry: Registry::default() };
+        let mut metrics = Metrics { registry: Registry::default(), exemplars: None };
         let counter: Counter = Counter::default();
         metrics.registry().register("portico_requests", "Requests", counter);
         metrics.registry().register("portico_build", "Which build", Info::new(vec![("version", "1 # 2")]));
@@ -243,6 +277,18 @@ portico_requests_total 0
 portico_build_info{version=\"1 # 2\"} 1
 ";
         assert_eq!(metrics.encode(Exposition::Text).unwrap(), expected);
+    }
+
+    #[test]
+    fn exemplars_are_in_open_metrics_only() {
+        let mut metrics = Metrics { registry: Registry::default(), exemplars: None };
+        metrics.registry().register("portico_requests", "Requests", Counter::<u64>::default());
+        let exemplar = "# {trace_id=\"1\"} 0.5 1.0";
+        metrics.set_exemplars(move || HashMap::from([("portico_requests_total".to_owned(), exemplar.to_owned())]));
+        let open_metrics = metrics.encode(Exposition::OpenMetrics).unwrap();
+        assert!(open_metrics.contains(&format!("portico_requests_total 0 {exemplar}\n")), "{open_metrics}");
+        assert!(open_metrics.ends_with("# EOF\n"));
+        assert!(metrics.encode(Exposition::Text).unwrap().ends_with("portico_requests_total 0\n"));
     }
 
     #[test]

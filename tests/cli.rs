@@ -15,6 +15,7 @@ fn help_texts_match() {
         ("verify", "verify --help"),
         ("echo", "echo --help"),
         ("crds", "crds --help"),
+        ("slo", "slo --help"),
         ("version", "version --help"),
         ("completion", "completion --help"),
     ];
@@ -43,7 +44,7 @@ fn help_texts_match() {
 
 #[test]
 fn short_help_equals_long_help() {
-    for name in ["", "run", "check", "verify", "echo", "crds", "version", "completion"] {
+    for name in ["", "run", "check", "verify", "echo", "crds", "slo", "version", "completion"] {
         let long = stdout(&portico(&format!("{name} --help")));
         assert_eq!(stdout(&portico(&format!("{name} -h"))), long, "{name}");
         assert_eq!(stdout(&portico(&format!("help {name}"))), long, "{name}");
@@ -105,6 +106,8 @@ fn usage_errors_name_the_fix_and_exit_with_2() {
         ("run --manifests x --log-level inof", "`inof` is not a level; write error, warn, info, debug or trace"),
         ("run --manifests x --channel beta", "[possible values: standard, experimental]"),
         ("check", "<PATH>..."),
+        ("slo HTTPRoute/a/b", "no objective is given; give --availability, --latency or both"),
+        ("slo HTTPRoute/a/b --latency 300ms=99", "the histogram of durations has no such bound; use one of 1ms"),
         ("check -o yaml x", "[possible values: text, json]"),
         ("verify", "<PATH>..."),
         ("verify --dry-run --send-unsafe x", "the argument '--dry-run' cannot be used with '--send-unsafe'"),

@@ -23,6 +23,7 @@ mod manifests;
 mod plugins;
 mod reference;
 mod router;
+mod slo;
 mod status;
 mod test_scripts;
 mod watch;

@@ -410,6 +410,30 @@ fn access_log_has_every_request_and_reopens_on_sighup() {
     program.stop().expect_success();
 }
 
+/// A format as users paste it. Errors are written, and no other line of this path.
+#[test]
+fn access_log_has_a_pasted_format_and_a_filter() {
+    let site = Site::new();
+    save_good_objects(&site);
+    let format =
+        "log_format main '$request_method $uri$is_args$args $status '\n '\"$http_x_a\" $sent_http_x_b $server_port';";
+    let filter = "keep status=4xx,drop path=/good/quiet,keep 100%";
+    let flags = ["--access-log", "access.log", "--access-log-format", format, "--access-log-filter", filter];
+    let program = run(&site, &flags);
+    program.wait_started();
+    let address = site.address_of("port");
+    get(&address, "/good/quiet");
+    get(&address, "/good/loud?page=2&key=secret");
+    get(&address, "/nowhere");
+    let lines = || fs::read_to_string(site.path("access.log")).unwrap_or_default();
+    eventually("two lines are written", || (lines().lines().count() == 2).then_some(()));
+    let port = address.rsplit_once(':').unwrap().1;
+    let expected = format!("GET /good/loud?page=*&key=* 200 \"-\" - {port}\nGET /nowhere 404 \"-\" - ");
+    assert!(lines().starts_with(&expected), "{}", lines());
+    program.stop().expect_success();
+    assert_eq!(lines().lines().count(), 2);
+}
+
 #[test]
 fn full_disk_loses_log_lines_but_no_request() {
     let site = Site::new();

@@ -95,6 +95,7 @@ const IMPORTS: &[Row] = &[
     (
         "proxy",
         &[
+            "access_log_syntax",
             "hop_count",
             "http1",
             "http2_frames",
@@ -125,12 +126,15 @@ const IMPORTS: &[Row] = &[
     ),
     // Stored responses share a limit by namespaces.
     ("plugins", &["diagnostic", "plugin_api", "shared_limit"]),
+    // What users write about lines of the access log; with the nearest known variable in errors.
+    ("access_log_syntax", &["quantity", "schema::nearest"]),
     // Edges of the process.
     // Values of a flag are the fields of the access log, and defaults of flags are limits of the proxy and of plugins.
     // `--limits-warn-only` decides what the store keeps of large objects.
     (
         "args",
         &[
+            "access_log_syntax",
             "api::core::ServiceType",
             "api::names",
             "plugin_api::batch_queue::DEFAULT_QUEUED_BYTES",
@@ -141,6 +145,7 @@ const IMPORTS: &[Row] = &[
             "proxy::access_log::AccessLogField",
             "quantity",
             "schema",
+            "slo",
             "store::LargeObjects",
             "upstream::HealthChecks",
             "process_log",
@@ -179,6 +184,8 @@ const IMPORTS: &[Row] = &[
             "upstream::tls::AcceptAnyCertificate",
         ],
     ),
+    // Objectives are bounds of the histogram of durations.
+    ("slo", &["proxy::DURATION_BOUNDS", "quantity"]),
     // Only in tests and fuzzing.
     ("fuzzing", EVERYTHING),
     // Wiring: imports every module, and no module imports it.
@@ -188,6 +195,7 @@ const IMPORTS: &[Row] = &[
 
 /// The layers inside each top-level module. A module imports only modules of the layers before its own.
 const LAYERS: &[Row] = &[
+    ("access_log_syntax", &["variable", "parts", "builder", "apache envoy nginx", "rules template"]),
     ("admin", &["response self_connection", "cache_purges observations renderings", "views", "debug status"]),
     (
         "api",
@@ -212,7 +220,7 @@ const LAYERS: &[Row] = &[
     (
         "args",
         &[
-            "budgets kong location network output_format tls tracing",
+            "access_log budgets kong location network output_format slo tls tracing",
             "convert",
             "cluster gateways",
             "ingress",
@@ -291,6 +299,7 @@ const LAYERS: &[Row] = &[
             "batch_queue body_filter changed_fields content_coding fields idle_connections instance json_fields \
              json_schema openapi password remote_request repeated_query sealed_cookie token",
             "completed_request consumers graphql grpc relayed_response remote_client request_json services vault",
+            "ended_session",
             "trace",
             "aws_signature context digest_cache scripted_server server_diagnostics shared_fetch",
             "request_variables",
@@ -298,6 +307,7 @@ const LAYERS: &[Row] = &[
             "aws_credentials lua_functions redis remote_server",
             "counting introspection stored_sessions",
             "authentication chain log_delivery log_entry",
+            "session_entry",
             "kafka log_fields statsd tracer",
             "client_certificate",
             "factory stream_chain",

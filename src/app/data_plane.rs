@@ -1,5 +1,6 @@
 //! Starts the data plane: the proxy with its workers, the upstreams and the access log, as the flags configure them.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -49,7 +50,7 @@ impl DataPlane {
             None => TrustModel::SingleTenant,
         };
         let upstreams = Arc::new(UpstreamRegistry::new(TrustAnchors::from_system(), trust.clone()));
-        let access_log = open_access_log(&options.access_log, &options.access_log_fields)?;
+        let access_log = open_access_log(&options.access_log, &options.access_log_content)?;
         let wanted = DescriptorUse {
             connections: options.limits.max_connections,
             udp_sessions: options.limits.max_udp_sessions,
@@ -71,6 +72,12 @@ impl DataPlane {
             plugin_connections,
             _health_checks: health_checks,
         })
+    }
+
+    /// The traced requests that OpenMetrics refers to.
+    pub(super) fn exemplars(&self) -> impl Fn() -> HashMap<String, String> + Send + Sync + 'static {
+        let stats = self.proxy.stats();
+        move || stats.exemplars()
     }
 
     pub(super) fn register_metrics(&self, registry: &mut Registry) {
@@ -136,7 +143,7 @@ fn tls_policy(options: &args::TlsOptions) -> proxy::TlsPolicy {
 
 fn open_access_log(
     log: &args::AccessLogOptions,
-    fields: &[access_log::AccessLogField],
+    content: &args::AccessLogContent,
 ) -> anyhow::Result<Arc<AccessLogger>> {
     let (destination, format) = match log {
         args::AccessLogOptions::Off => (access_log::AccessLogDestination::Off, LogFormat::Json),
@@ -147,7 +154,16 @@ fn open_access_log(
         LogFormat::Text => access_log::AccessLogFormat::Text,
         LogFormat::Json => access_log::AccessLogFormat::Json,
     };
-    let log = AccessLogger::start(destination.clone(), format, fields);
+    let fields = || access_log::AccessLogLines::Fields(format, content.fields.clone());
+    let log = AccessLogger::start(access_log::AccessLogConfig {
+        destination: destination.clone(),
+        lines: content.template.clone().map_or_else(fields, access_log::AccessLogLines::Template),
+        rules: content.rules.clone(),
+        privacy: access_log::Privacy {
+            shown_parameters: content.query_values.iter().map(|name| name.as_str().into()).collect(),
+            masks_clients: content.masks_clients,
+        },
+    });
     log.map(Arc::new).with_context(|| match destination {
         access_log::AccessLogDestination::File(path) => format!(
             "--access-log {}: cannot be opened; give a file in an existing, writable directory, `-` or `off`",

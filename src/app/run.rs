@@ -102,6 +102,7 @@ async fn serve(options: RunOptions, started: SystemTime) -> anyhow::Result<ExitS
     let statuses = start_status_publisher(&options, cluster.as_mut(), metrics.registry(), &drain);
     let fingerprints = FingerprintCache::new(data_plane.snapshots.clone());
     let leading = statuses.as_ref().map(|statuses| statuses.leading.clone());
+    metrics.set_exemplars(data_plane.exemplars());
     register_meters(metrics.registry(), &data_plane, cluster.as_ref(), leading, &ready, &fingerprints);
     let meters = ChangeMeters::register(metrics.registry());
     let diagnostic_meters = DiagnosticMeters::register(metrics.registry(), cluster.is_some());

@@ -7,6 +7,7 @@
 //! clap parses single values and reports their errors. `resolve` checks rules that concern several flags, and sets
 //! defaults that depend on the environment.
 
+mod access_log;
 mod budgets;
 mod check;
 mod cluster;
@@ -18,6 +19,7 @@ mod location;
 mod network;
 mod output_format;
 mod run;
+mod slo;
 mod tls;
 mod tracing;
 mod verify;
@@ -33,6 +35,7 @@ use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use thiserror::Error;
 
+pub use access_log::{AccessLogContent, AccessLogOptions};
 pub use budgets::BudgetOptions;
 pub use check::{CheckArgs, CheckOptions};
 pub use cluster::{ClusterAccess, ClusterOptions};
@@ -46,14 +49,14 @@ pub use kong::{KongHeadersArg, KongOptions};
 pub use location::LocationOptions;
 pub use network::PathFormArg;
 pub use output_format::OutputFormat;
-pub use run::{AccessLogOptions, DRAIN_DELAY_IN_CLUSTER, DrainOptions, RunArgs, RunOptions};
+pub use run::{DRAIN_DELAY_IN_CLUSTER, DrainOptions, RunArgs, RunOptions};
 pub use tls::{TlsOptions, TlsVersionArg};
 pub use tracing::{TraceFormatArg, TraceOptions};
 pub use verify::{ConnectToArg, SendOption, VerifyArgs, VerifyOptions};
 
 use crate::process_log::{LogFilter, LogFormat, LogOptions};
-use crate::proxy::access_log::AccessLogField;
 use crate::schema;
+use crate::slo::SloOptions;
 
 /// Kubernetes ingress controller, Gateway API implementation and API gateway in one binary
 #[derive(Debug, Parser)]
@@ -76,6 +79,7 @@ enum CliCommand {
     Convert(ConvertArgs),
     Echo(EchoArgs),
     Crds(CrdsArgs),
+    Slo(slo::SloArgs),
     Version(VersionArgs),
     Completion(CompletionArgs),
 }
@@ -90,6 +94,7 @@ pub enum CliRequest {
     Convert(ConvertOptions),
     Echo(EchoOptions),
     Crds,
+    Slo(SloOptions),
     Version(OutputFormat),
     Completion(clap_complete::Shell),
 }
@@ -124,6 +129,7 @@ fn try_parse(
             Ok(CliRequest::Echo(EchoOptions { listen: args.listen, log: args.log.resolve(&color, environment) }))
         }
         CliCommand::Crds(CrdsArgs {}) => Ok(CliRequest::Crds),
+        CliCommand::Slo(args) => args.resolve().map(CliRequest::Slo).map_err(UsageError::from),
         CliCommand::Version(args) => Ok(CliRequest::Version(args.output)),
         CliCommand::Completion(args) => Ok(CliRequest::Completion(args.shell)),
     };
@@ -225,8 +231,10 @@ pub enum UsageError {
     DuplicateStandardInput { flag: &'static str },
     #[error("{first} and {second} both listen on {address}; give one of them another port")]
     DuplicateAddress { first: &'static str, second: &'static str, address: SocketAddr },
-    #[error("--access-log-fields contains `{field}` twice; list it once")]
-    DuplicateField { field: AccessLogField },
+    #[error(transparent)]
+    AccessLog(#[from] access_log::AccessLogUsageError),
+    #[error(transparent)]
+    Slo(#[from] slo::SloUsageError),
     #[error("--tls-min-version 1.3 excludes all of --tls-ciphers; add one of TLS 1.3, such as TLS_AES_128_GCM_SHA256")]
     NoCipherForVersion,
 }

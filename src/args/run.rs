@@ -9,6 +9,7 @@ use clap::Args;
 use clap::builder::BoolishValueParser;
 use ipnet::IpNet;
 
+use super::access_log::{AccessLogArgs, AccessLogContent, AccessLogOptions};
 use super::budgets::{BudgetArgs, BudgetOptions};
 use super::cluster::{ClusterArgs, ClusterOptions};
 use super::gateways::{GatewayArgs, GatewayServiceArgs};
@@ -23,9 +24,8 @@ use crate::plugin_api::batch_queue::DEFAULT_QUEUED_BYTES;
 use crate::plugin_api::counting::DEFAULT_ENTRIES;
 use crate::plugin_api::remote::DEFAULT_MAX_CONNECTIONS;
 use crate::plugins::proxy_cache::DEFAULT_CACHE_BYTES;
-use crate::process_log::{LogFormat, LogOptions};
+use crate::process_log::LogOptions;
 use crate::proxy::ProxyLimits;
-use crate::proxy::access_log::AccessLogField;
 use crate::quantity::{HeaderSize, MemorySize, MinimumRate, NonZeroTimeout, WaitTime};
 use crate::schema;
 use crate::upstream::HealthChecks;
@@ -62,6 +62,8 @@ pub struct RunArgs {
     log: LogArgs,
     #[command(flatten)]
     access_log: AccessLogArgs,
+    #[command(flatten)]
+    metrics: MetricsArgs,
     #[command(flatten)]
     traces: TraceArgs,
 }
@@ -300,16 +302,7 @@ struct DrainArgs {
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Logs and metrics")]
-struct AccessLogArgs {
-    /// Destination of the access log: a file (reopened on SIGHUP), - for standard output, or off
-    #[arg(long, value_name = "FILE", default_value = "-", env = "PORTICO_ACCESS_LOG")]
-    access_log: PathBuf,
-
-    /// Fields of an access log entry in this order, separated by commas; default: all but `query`,
-    /// `consumer` and `connect_ms`
-    #[arg(long, value_name = "FIELD", value_delimiter = ',', env = "PORTICO_ACCESS_LOG_FIELDS")]
-    access_log_fields: Vec<AccessLogField>,
-
+struct MetricsArgs {
     /// Folder in which file-log plugins may write; without it, they write to /dev/stdout and /dev/stderr only
     #[arg(long, value_name = "FOLDER", env = "PORTICO_FILE_LOG_FOLDER", value_parser = parse_absolute_path)]
     file_log_folder: Option<PathBuf>,
@@ -358,10 +351,9 @@ pub struct RunOptions {
     pub ingress: IngressOptions,
     pub drain: DrainOptions,
     pub access_log: AccessLogOptions,
+    pub access_log_content: AccessLogContent,
     /// The folder in which plugins may write files, an absolute path.
     pub file_log_folder: Option<PathBuf>,
-    /// Fields of an entry, in order.
-    pub access_log_fields: Vec<AccessLogField>,
     pub metrics_max_series: NonZeroUsize,
     /// Set if all requests are traced.
     pub tracing: Option<TraceOptions>,
@@ -387,14 +379,6 @@ pub struct DrainOptions {
     pub delay: Duration,
     /// Time for running requests after the delay; no new work starts.
     pub timeout: Duration,
-}
-
-/// Destination and format of the access log.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum AccessLogOptions {
-    Off,
-    Stdout(LogFormat),
-    File(PathBuf, LogFormat),
 }
 
 impl RunArgs {
@@ -429,6 +413,8 @@ impl RunArgs {
         listeners.extend(of_streams(false));
         require_distinct_addresses(&listeners)?;
         require_distinct_addresses(&of_streams(true).collect::<Vec<_>>())?;
+        let (access_log, access_log_content) =
+            self.access_log.resolve(self.log.log_format, environment.stdout_is_terminal)?;
         Ok(RunOptions {
             manifests,
             kong_config,
@@ -464,10 +450,10 @@ impl RunArgs {
                 delay: self.drain.drain_delay.map_or(default_delay, |delay| delay.0),
                 timeout: self.drain.drain_timeout.0,
             },
-            access_log: resolve_access_log(self.access_log.access_log, self.log.log_format, environment),
-            access_log_fields: resolve_access_log_fields(self.access_log.access_log_fields)?,
-            file_log_folder: self.access_log.file_log_folder,
-            metrics_max_series: self.access_log.metrics_max_series,
+            access_log,
+            access_log_content,
+            file_log_folder: self.metrics.file_log_folder,
+            metrics_max_series: self.metrics.metrics_max_series,
             tracing: self.traces.resolve(),
             log: self.log.resolve(color, environment),
             color_stdout: color.resolve(environment.stdout_is_terminal, environment),
@@ -513,28 +499,6 @@ fn parse_absolute_path(text: &str) -> Result<PathBuf, String> {
     let path = PathBuf::from(text);
     let is_plain = path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
     if path.is_absolute() && is_plain { Ok(path) } else { Err("write an absolute path without `..`".to_owned()) }
-}
-
-fn resolve_access_log(path: PathBuf, format: Option<LogFormat>, environment: &Environment) -> AccessLogOptions {
-    if path == Path::new("off") {
-        AccessLogOptions::Off
-    } else if path == Path::new("-") {
-        let default_format = if environment.stdout_is_terminal { LogFormat::Text } else { LogFormat::Json };
-        AccessLogOptions::Stdout(format.unwrap_or(default_format))
-    } else {
-        AccessLogOptions::File(path, format.unwrap_or(LogFormat::Json))
-    }
-}
-
-fn resolve_access_log_fields(fields: Vec<AccessLogField>) -> Result<Vec<AccessLogField>, UsageError> {
-    if fields.is_empty() {
-        return Ok(AccessLogField::defaults());
-    }
-    let duplicate = fields.iter().enumerate().find(|(index, field)| fields[..*index].contains(field));
-    match duplicate.map(|(_, field)| *field) {
-        Some(field) => Err(UsageError::DuplicateField { field }),
-        None => Ok(fields),
-    }
 }
 
 /// Rejects `-` if it occurs twice in the paths of a flag.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::proxy::ProxyLimits;
+use crate::proxy::access_log::AccessLogField;
 
 /// Outside a Pod, without a terminal, with one core.
 const PLAIN_ENVIRONMENT: Environment = Environment {
@@ -172,14 +173,47 @@ fn log_format_and_color_follow_the_terminal() {
 
 #[test]
 fn access_log_fields_are_selectable() {
-    assert_eq!(run("--manifests a").access_log_fields, AccessLogField::defaults());
+    assert_eq!(run("--manifests a").access_log_content.fields, AccessLogField::defaults());
     let options = run("--manifests a --access-log-fields status,time --access-log-fields query");
-    assert_eq!(options.access_log_fields, [AccessLogField::Status, AccessLogField::Time, AccessLogField::Query]);
+    assert_eq!(
+        options.access_log_content.fields,
+        [AccessLogField::Status, AccessLogField::Time, AccessLogField::Query]
+    );
     let unknown = request("run --manifests a --access-log-fields status,referer").unwrap_err();
     assert!(unknown.contains("there is no field `referer`; use a comma-separated list of time, client,"), "{unknown}");
     assert!(unknown.contains("error, user_agent"), "{unknown}");
     let twice = request("run --manifests a --access-log-fields status,time,status").unwrap_err();
     assert!(twice.contains("--access-log-fields contains `status` twice"), "{twice}");
+}
+
+#[test]
+fn access_log_has_a_template_and_rules() {
+    let content = |line: &[&str]| {
+        let line = ["portico", "run", "--manifests", "a"].iter().chain(line);
+        match try_parse(line.map(|word| OsString::from(*word)), &PLAIN_ENVIRONMENT) {
+            Ok(CliRequest::Run(options)) => Ok((options.access_log, options.access_log_content)),
+            Ok(_) => panic!("run is the command"),
+            Err(error) => Err(error.to_string()),
+        }
+    };
+    let (_, defaults) = content(&[]).unwrap();
+    assert!(defaults.template.is_none() && defaults.rules.is_empty() && !defaults.masks_clients);
+    let (options, text) = content(&["--access-log-format", "text", "--log-format", "json"]).unwrap();
+    assert_eq!((options, text.template), (AccessLogOptions::Stdout(LogFormat::Text), None));
+    let flags = ["--access-log-format=$status $request", "--access-log-filter", "keep status=5xx, keep 1%"];
+    let (_, chosen) = content(&flags).unwrap();
+    assert_eq!((chosen.template.unwrap().parts.len(), chosen.rules.0.len()), (2, 2));
+    for (flags, expected) in [
+        (&["--access-log-format=$stats"][..], "character 1: there is no variable $stats; did you mean $status?"),
+        (
+            &["--access-log-format=combined", "--access-log-fields=time"],
+            "--access-log-fields has no effect on a template",
+        ),
+        (&["--access-log-filter=kep 1%"], "a rule begins with `keep` or `drop`"),
+    ] {
+        let error = content(flags).unwrap_err();
+        assert!(error.contains(expected), "{flags:?}: {error}");
+    }
 }
 
 #[test]

@@ -31,7 +31,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, request};
 use smallvec::SmallVec;
 
 use super::changed_fields::ChangedFields;
-use super::completed_request::{CompletedRequest, CredentialLocations};
+use super::completed_request::{CompletedRequest, CredentialLocations, NO_CREDENTIALS};
 use super::consumers::ConsumerDirectory;
 use super::consumers::plugins::{ConsumerPlugins, RequestConsumerPlugins};
 use super::context::{
@@ -162,9 +162,7 @@ impl Chain {
 
     /// Where plugins read credentials. Empty if no log plugin reads heads.
     pub fn credential_locations(&self) -> &CredentialLocations {
-        const NONE: &CredentialLocations =
-            &CredentialLocations { headers: Vec::new(), parameters: Vec::new(), cookies: Vec::new() };
-        self.log_facts.as_ref().map_or(NONE, |facts| &facts.credentials)
+        self.log_facts.as_ref().map_or(&NO_CREDENTIALS, |facts| &facts.credentials)
     }
 
     /// The fields that plugins of the chain may change, whatever the consumer. To be called only for messages with
@@ -350,6 +348,7 @@ impl Chain {
                 trace: state.trace.as_deref(),
                 timings: &state.timings,
                 scope: &instance.scope,
+                session: None,
                 plugin_data: &state.plugin_data,
                 slot: slot_number(number),
             });

@@ -117,6 +117,10 @@ pub struct CredentialLocations {
     pub cookies: Vec<Box<str>>,
 }
 
+/// Of a chain without plugins that read credentials.
+pub static NO_CREDENTIALS: CredentialLocations =
+    CredentialLocations { headers: Vec::new(), parameters: Vec::new(), cookies: Vec::new() };
+
 /// Takes the place of a credential.
 pub const REDACTED: &str = "REDACTED";
 

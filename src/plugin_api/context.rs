@@ -15,6 +15,7 @@ use super::body_filter::{BodyFilter, PluginBodyFilter, StreamingFilter};
 use super::changed_fields::FieldNames;
 use super::completed_request::CompletedRequest;
 use super::consumers::{Consumer, ConsumerDirectory, EntityId, Sha256Digest};
+use super::ended_session::EndedSession;
 use super::endpoint_timeouts::EndpointTimeouts;
 use super::plugin_regex::RemainingRegexSteps;
 use super::route_description::RouteDescription;
@@ -349,6 +350,9 @@ pub struct LogCx<'r> {
     pub timings: &'r PhaseTimings,
     /// See [`RequestCx::scope`].
     pub scope: &'r str,
+    /// Set if a connection or UDP session has ended, and not a request. Only plugins with
+    /// [`PluginKind::LOGS_SESSIONS`](super::PluginKind::LOGS_SESSIONS) get those.
+    pub session: Option<&'r EndedSession<'r>>,
     pub(crate) plugin_data: &'r PluginData,
     pub(crate) slot: u16,
 }

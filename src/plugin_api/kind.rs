@@ -33,6 +33,8 @@ pub trait PluginKind: Send + Sync + 'static {
     const PROTOCOLS: &'static [&'static str] = HTTP_FAMILY;
     /// The list in the configuration to which KongCustomEntities add elements.
     const ENTITIES: Option<&'static EntityList> = None;
+    /// Whether `log` also runs when a connection or UDP session of a stream route has ended.
+    const LOGS_SESSIONS: bool = false;
     /// The type rejects unknown fields and has a default for every optional one. Its doc comments become the reference
     /// page.
     type Config: DeserializeOwned + JsonSchema;
@@ -58,6 +60,9 @@ pub const HTTP_FAMILY: &[&str] = &["grpc", "grpcs", "http", "https"];
 
 /// The names of all protocols of connections and UDP sessions, as in `protocols`.
 pub const STREAM_FAMILY: &[&str] = &["tcp", "tls", "tls_passthrough", "udp"];
+
+/// The names of both families.
+pub const ALL_PROTOCOLS: &[&str] = &["grpc", "grpcs", "http", "https", "tcp", "tls", "tls_passthrough", "udp"];
 
 /// The phases that a plugin runs in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -184,6 +189,8 @@ pub trait AnyPluginKind: Send + Sync {
     fn scopes(&self) -> Scopes;
     fn protocols(&self) -> &'static [&'static str];
     fn entities(&self) -> Option<&'static EntityList>;
+    /// Whether the plugin runs for connections and UDP sessions.
+    fn runs_for_streams(&self) -> bool;
     fn schema(&self) -> Schema;
     /// Fields that are null in the configuration count as unset.
     fn build(&self, config: &Value, cx: &BuildCx<'_>) -> Result<Arc<dyn Plugin>, Vec<Diagnostic>>;
@@ -223,6 +230,10 @@ impl<K: PluginKind> AnyPluginKind for RegisteredKind<K> {
 
     fn entities(&self) -> Option<&'static EntityList> {
         K::ENTITIES
+    }
+
+    fn runs_for_streams(&self) -> bool {
+        K::PHASES.stream_open || K::LOGS_SESSIONS
     }
 
     fn schema(&self) -> Schema {

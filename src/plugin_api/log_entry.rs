@@ -68,7 +68,7 @@ struct RequestHeadJson<'a> {
 }
 
 #[derive(Serialize)]
-struct TlsJson<'a> {
+pub(super) struct TlsJson<'a> {
     version: &'static str,
     cipher: Option<Cow<'static, str>>,
     client_verify: &'static str,
@@ -98,7 +98,7 @@ pub struct Latencies {
 
 /// One attempt; the name is Kong's.
 #[derive(Serialize)]
-struct TryJson {
+pub(super) struct TryJson {
     balancer_start: u64,
     balancer_start_ns: u64,
     balancer_latency: u64,
@@ -244,7 +244,7 @@ impl Latencies {
 }
 
 impl TryJson {
-    fn new(attempt: &Attempt, cx: &LogCx<'_>) -> Self {
+    pub(super) fn new(attempt: &Attempt, cx: &LogCx<'_>) -> Self {
         let since_start = attempt.started_at.saturating_duration_since(cx.request.started_instant);
         let started_at = (cx.request.started_at + since_start).duration_since(UNIX_EPOCH).unwrap_or_default();
         let connect = attempt.connect.unwrap_or_default();
@@ -398,7 +398,7 @@ fn to_text(value: &HeaderValue) -> Cow<'_, str> {
     String::from_utf8_lossy(value.as_bytes())
 }
 
-fn milliseconds(duration: Duration) -> u64 {
+pub(super) fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 

@@ -12,6 +12,7 @@ use super::completed_request::{CredentialLocations, LoggedHeads, REDACTED};
 use super::context::LogCx;
 use super::fields::UrlEncodedForm;
 use super::log_entry::{LogEntry, shorten_value};
+use super::session_entry::SessionEntry;
 use super::template::{Budget, Expression, LuaValue, Variable, VariableKey, Variables};
 use crate::diagnostic::Diagnostic;
 
@@ -46,13 +47,14 @@ impl CustomFields {
         CustomFields(parsed.into())
     }
 
-    /// The object of a request with these fields, as JSON.
+    /// The object of a request or a session with these fields, as JSON.
     pub fn object(&self, cx: &LogCx<'_>) -> Vec<u8> {
-        let entry = LogEntry::new(cx);
-        if self.0.is_empty() {
-            return entry.to_json();
-        }
-        let mut object = entry.to_value();
+        let mut object = match (cx.session, self.0.is_empty()) {
+            (None, true) => return LogEntry::new(cx).to_json(),
+            (None, false) => LogEntry::new(cx).to_value(),
+            (Some(session), true) => return SessionEntry::new(session, cx).to_json(),
+            (Some(session), false) => SessionEntry::new(session, cx).to_value(),
+        };
         self.apply(&mut object, cx);
         object.to_string().into_bytes()
     }
@@ -133,6 +135,9 @@ impl Variables for LogVariables<'_> {
         let cx = self.cx;
         if variable == Variable::ResponseStatus {
             return LuaValue::Number(cx.summary.status.as_u16().into());
+        }
+        if let (Variable::ClientIp, Some(session)) = (variable, cx.session) {
+            return LuaValue::Text(Cow::Owned(session.client.to_string().into_bytes()));
         }
         let Some(heads) = cx.request.heads else { return LuaValue::Nil };
         match (variable, key) {

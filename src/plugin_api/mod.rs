@@ -30,6 +30,7 @@ pub mod cookies;
 pub mod counting;
 pub mod decimal;
 pub mod digest_cache;
+pub mod ended_session;
 pub mod endpoint_timeouts;
 pub mod factory;
 pub mod fields;
@@ -74,6 +75,7 @@ pub mod sealed_cookie;
 pub mod server_diagnostics;
 pub mod server_text;
 pub mod services;
+pub mod session_entry;
 pub mod shared_fetch;
 pub mod shared_keys;
 pub mod state;
@@ -108,6 +110,7 @@ pub use context::{
     AfterForwardCx, BeforeForwardCx, ClientCertificate, ClientInfo, Framing, Identity, LogCx, RequestCx, RequestLine,
     RequestSummary, RespondedRequest, ResponseCx, ResponseHeaders, ResponseSource, RouteNames, UriCaptures,
 };
+pub use ended_session::EndedSession;
 pub use factory::PluginFactory;
 pub use kind::{
     AnyPluginKind, BuildCx, BuildNotes, Phases, PluginKind, PluginRegistry, RegisteredKind, Scopes, optional_record,
@@ -174,7 +177,8 @@ pub trait Plugin: Send + Sync + 'static {
         ResponseOutcome::Continue
     }
 
-    /// Runs when the response is complete or was aborted.
+    /// Runs when the response is complete or was aborted; with [`PluginKind::LOGS_SESSIONS`], also when a connection or
+    /// UDP session of a stream route has ended.
     fn log(&self, cx: &LogCx<'_>) {
         let _ = cx;
     }

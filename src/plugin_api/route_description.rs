@@ -10,6 +10,12 @@ pub struct RouteDescription {
     pub service: Box<RawValue>,
 }
 
+impl PartialEq for RouteDescription {
+    fn eq(&self, other: &Self) -> bool {
+        (self.route.get(), self.service.get()) == (other.route.get(), other.service.get())
+    }
+}
+
 impl RouteDescription {
     pub fn new(route: &Value, service: &Value) -> Self {
         let to_raw = |value| to_raw_value(value).expect("a JSON value always serializes");

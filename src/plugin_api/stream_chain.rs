@@ -3,8 +3,14 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use http::HeaderValue;
+
 use super::chain::BaseScope;
+use super::context::{Identity, LogCx, PluginData, RequestSummary, ResponseSource, RouteNames};
+use super::ended_session::EndedSession;
 use super::instance::{ExecutionPlace, PluginInstance};
+use super::route_description::RouteDescription;
+use super::timing::PhaseTimings;
 
 /// Context of the phase `stream_open`.
 #[derive(Clone, Copy, Debug)]
@@ -25,6 +31,9 @@ pub enum StreamDecision {
 #[derive(PartialEq)]
 pub struct StreamChain {
     plugins: Box<[AttachedPlugin]>,
+    names: Arc<RouteNames>,
+    /// Set if a plugin logs sessions.
+    description: Option<RouteDescription>,
 }
 
 #[derive(PartialEq)]
@@ -45,6 +54,41 @@ impl StreamChain {
         if self.plugins.iter().any(is_rejected) { StreamDecision::Reject } else { StreamDecision::Continue }
     }
 
+    /// Whether a plugin runs when a connection or session has ended.
+    pub fn logs(&self) -> bool {
+        self.plugins.iter().any(|plugin| plugin.instance.phases.log)
+    }
+
+    /// Runs the log phase.
+    pub fn log(&self, session: &EndedSession<'_>) {
+        let id = HeaderValue::from_static("");
+        let request = session.as_request(&id);
+        let summary = RequestSummary {
+            status: session.status,
+            source: if session.connect.is_some() { ResponseSource::Service } else { ResponseSource::Proxy },
+            total: session.total,
+            upstream: None,
+            bytes_in: session.received,
+            bytes_out: session.sent,
+        };
+        let (identity, timings, plugin_data) = (Identity::default(), PhaseTimings::default(), PluginData::default());
+        for AttachedPlugin { instance, .. } in self.plugins.iter().filter(|plugin| plugin.instance.phases.log) {
+            instance.plugin.log(&LogCx {
+                names: &self.names,
+                description: self.description.as_ref(),
+                summary: &summary,
+                request: &request,
+                identity: &identity,
+                trace: None,
+                timings: &timings,
+                scope: &instance.scope,
+                session: Some(session),
+                plugin_data: &plugin_data,
+                slot: 0,
+            });
+        }
+    }
+
     /// For dumps, like [`super::Chain::attachments`].
     pub fn attachments(&self) -> impl Iterator<Item = (&'static str, Vec<(String, &Arc<str>)>)> {
         self.plugins.iter().map(|AttachedPlugin { place, base, instance }| {
@@ -63,6 +107,8 @@ impl std::fmt::Debug for StreamChain {
 #[derive(Default)]
 pub struct StreamChainBuilder {
     plugins: Vec<AttachedPlugin>,
+    names: Arc<RouteNames>,
+    description: Option<RouteDescription>,
 }
 
 impl StreamChainBuilder {
@@ -80,10 +126,21 @@ impl StreamChainBuilder {
         true
     }
 
+    /// Whether a plugin logs sessions, so that the chain needs a description.
+    pub fn logs(&self) -> bool {
+        self.plugins.iter().any(|plugin| plugin.instance.phases.log)
+    }
+
+    /// Sets what log plugins write about the route and its service.
+    pub fn describe(&mut self, names: RouteNames, description: RouteDescription) {
+        (self.names, self.description) = (Arc::new(names), Some(description));
+    }
+
     /// The chain in execution order. `None` without plugins.
     pub fn build(mut self) -> Option<Arc<StreamChain>> {
         self.plugins.sort_by_key(|attached| attached.place);
-        (!self.plugins.is_empty()).then(|| Arc::new(StreamChain { plugins: self.plugins.into() }))
+        let StreamChainBuilder { plugins, names, description } = self;
+        (!plugins.is_empty()).then(|| Arc::new(StreamChain { plugins: plugins.into(), names, description }))
     }
 }
 

@@ -9,9 +9,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use portico::access_log_syntax::LineRules;
 use portico::http1::NameCase;
 use portico::plugin_api::Chain;
-use portico::proxy::access_log::{AccessLogDestination, AccessLogField, AccessLogFormat, AccessLogger};
+use portico::proxy::access_log::{
+    AccessLogConfig, AccessLogDestination, AccessLogField, AccessLogFormat, AccessLogLines, AccessLogger, Privacy,
+};
 use portico::proxy::{
     BindState, ProductHeaderMode, ProductToken, Proxy, ProxyConfig, ProxyLimits, RejectedPaths, TlsPolicy,
 };
@@ -100,8 +103,13 @@ impl TestServer {
 
     pub(crate) fn start(options: Options, address: SocketAddr, reserved: Socket, snapshot: Snapshot) -> TestServer {
         let snapshot = Arc::new(ArcSwap::from_pointee(snapshot));
-        let log =
-            Arc::new(AccessLogger::start(options.log, AccessLogFormat::Json, &AccessLogField::defaults()).unwrap());
+        let log = AccessLogConfig {
+            destination: options.log,
+            lines: AccessLogLines::Fields(AccessLogFormat::Json, AccessLogField::defaults()),
+            rules: LineRules::default(),
+            privacy: Privacy::default(),
+        };
+        let log = Arc::new(AccessLogger::start(log).unwrap());
         let config = ProxyConfig {
             workers: NonZeroUsize::new(options.workers).unwrap(),
             limits: options.limits,

@@ -98,6 +98,7 @@ mod slow_client_certificates;
 mod small_frames;
 mod stream;
 mod stream_attacks;
+mod stream_logs;
 mod stream_options;
 mod strict_parser;
 mod timeouts;

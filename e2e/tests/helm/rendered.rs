@@ -219,6 +219,15 @@ fn sample(flag: &str) -> Option<(Value, &'static [&'static str])> {
         "log-format" => (json!("text"), &["--log-format=text"]),
         "access-log" => (json!("off"), &["--access-log=off"]),
         "access-log-fields" => (json!(["status", "time"]), &["--access-log-fields=status", "--access-log-fields=time"]),
+        "access-log-format" => (json!("$remote_addr $status"), &["--access-log-format=$remote_addr $status"]),
+        "access-log-filter" => (
+            json!(["keep status=5xx", "keep 1%"]),
+            &["--access-log-filter=keep status=5xx", "--access-log-filter=keep 1%"],
+        ),
+        "access-log-query-values" => {
+            (json!(["page", "sort"]), &["--access-log-query-values=page", "--access-log-query-values=sort"])
+        }
+        "access-log-mask-clients" => (json!(true), &["--access-log-mask-clients"]),
         "trace-otlp-endpoint" => (json!("http://collector:4318"), &["--trace-otlp-endpoint=http://collector:4318"]),
         "trace-sampling" => (json!(0.5), &["--trace-sampling=0.5"]),
         "trace-propagation" => (json!(["w3c", "b3"]), &["--trace-propagation=w3c", "--trace-propagation=b3"]),

@@ -85,6 +85,11 @@ impl<'a> From<&'a Object<TlsRoute>> for StreamRouteSource<'a> {
     }
 }
 
+/// The server names of a TLSRoute, as log plugins write them.
+fn server_names(hosts: &[HostPattern]) -> Vec<String> {
+    hosts.iter().filter(|host| **host != HostPattern::Any).map(ToString::to_string).collect()
+}
+
 /// Plans a route, and decides its verdict. Its first rule is served: version v1 of the API allows only one. It is
 /// translated only if this process serves a parent.
 pub(in crate::compile) fn plan(
@@ -134,7 +139,9 @@ pub(in crate::compile) fn plan(
     }
     let ResolvedBackends { backends, mut upstreams, services, resolved_refs } = backends;
     let services = services.into_iter().filter_map(|(key, field)| Some((&cx.store.services.get(&key)?.meta, field)));
-    let site = StreamPluginSite { kind, meta, services: &services.collect::<Vec<_>>() };
+    let services: Vec<_> = services.collect();
+    let server_names = server_names(&hosts);
+    let site = StreamPluginSite { kind, meta, services: &services, rule: 0, server_names, backends: &backends };
     let StreamPlugins { chain, missing_guards: mut unsupported, diagnostics } = plugins.stream_chain(cx, &site);
     verdict.diagnostics.extend(diagnostics);
     if let Some(problem) = cx.inputs.budgets.size_problem(cx.store, kind, &meta.key) {

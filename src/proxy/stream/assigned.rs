@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use crate::plugin_api::completed_request::LoggedTls;
 use crate::plugin_api::{StreamChain, StreamDecision};
 use crate::proxy::record::stats::{RequestSeries, StreamOutcome};
 use crate::proxy::worker::Worker;
@@ -18,6 +19,8 @@ pub(in crate::proxy) struct AssignedStream {
     upstream: Result<Arc<Upstream>, StreamOutcome>,
     /// The plugins of the route.
     plugins: Option<Arc<StreamChain>>,
+    /// The port that clients see.
+    port: u16,
     pub(in crate::proxy) series: Arc<RequestSeries>,
 }
 
@@ -34,7 +37,13 @@ impl AssignedStream {
             BackendTarget::Fail(failure) => Err(outcome_of(*failure)),
         });
         let plugins = rule.route.as_ref().and_then(|route| route.plugins.clone());
-        AssignedStream { upstream, plugins, series: view.stream_series(worker, rule, backend.ok()) }
+        AssignedStream { upstream, plugins, port: rule.port, series: view.stream_series(worker, rule, backend.ok()) }
+    }
+
+    /// The plugins that log the connection or session when it ends, if there are any.
+    pub(in crate::proxy) fn log(&self, tls: Option<LoggedTls<'static>>) -> Option<Box<StreamLog>> {
+        let plugins = self.plugins.as_ref().filter(|plugins| plugins.logs())?;
+        Some(Box::new(StreamLog { plugins: Arc::clone(plugins), server_port: self.port, tls }))
     }
 
     /// The upstream for this client, or why there is none.
@@ -44,6 +53,14 @@ impl AssignedStream {
             Some(_) | None => self.upstream.as_ref().map_err(|outcome| *outcome),
         }
     }
+}
+
+/// What the log phase of a connection or session needs in addition to its record.
+pub(in crate::proxy) struct StreamLog {
+    pub(super) plugins: Arc<StreamChain>,
+    pub(super) server_port: u16,
+    /// Set if TLS was terminated; without the server name, which the record has.
+    pub(super) tls: Option<LoggedTls<'static>>,
 }
 
 /// How a connection or session ends that has no upstream.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::net::TcpStream;
 
+use crate::plugin_api::completed_request::LoggedTls;
 use crate::proxy::connection::tls::TlsSession;
 use crate::proxy::connection::transport::Transport;
 use crate::rewound::Rewound;
@@ -19,6 +20,8 @@ pub(in crate::proxy) struct StreamClient {
     pub(super) protocol: &'static str,
     /// The server name of the ClientHello.
     pub(super) server_name: Option<Arc<str>>,
+    /// Set if TLS was terminated.
+    pub(super) tls: Option<LoggedTls<'static>>,
 }
 
 /// The address of a client.
@@ -55,7 +58,7 @@ impl ClientAddress {
 impl StreamClient {
     pub(in crate::proxy) fn tcp(stream: TcpStream, address: ClientAddress) -> Self {
         let stream = Rewound::new(Bytes::new(), Transport::Plain(stream));
-        StreamClient { stream, address, protocol: "TCP", server_name: None }
+        StreamClient { stream, address, protocol: "TCP", server_name: None, tls: None }
     }
 
     /// The endpoint gets the bytes that were read, which begin with the ClientHello, as the client sent them.
@@ -64,13 +67,15 @@ impl StreamClient {
         server_name: Option<Arc<str>>,
         address: ClientAddress,
     ) -> Self {
-        StreamClient { stream: Rewound::new(bytes, Transport::Plain(stream)), address, protocol: "TLS", server_name }
+        let stream = Rewound::new(bytes, Transport::Plain(stream));
+        StreamClient { stream, address, protocol: "TLS", server_name, tls: None }
     }
 
     /// The endpoint gets the decrypted bytes.
     pub(in crate::proxy) fn decrypted(stream: Transport, address: ClientAddress, session: TlsSession) -> Self {
         let stream = Rewound::new(Bytes::new(), stream);
-        StreamClient { stream, address, protocol: "TLS", server_name: session.server_name }
+        let tls = Some(LoggedTls { version: session.version, cipher: session.cipher, server_name: None });
+        StreamClient { stream, address, protocol: "TLS", server_name: session.server_name, tls }
     }
 }
 

@@ -7,6 +7,9 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
+use super::assigned::StreamLog;
+use crate::plugin_api::EndedSession;
+use crate::plugin_api::completed_request::{Attempt, AttemptOutcome, LoggedTls};
 use crate::proxy::record::access_log::AccessLogRecord;
 use crate::proxy::record::stats::{RequestSeries, StreamOutcome};
 use crate::proxy::worker::Worker;
@@ -30,6 +33,8 @@ pub(in crate::proxy) struct ConnectionRecord<'w> {
     pub(in crate::proxy) bytes_out: Cell<u64>,
     /// How the connection ended. None while it is open.
     pub(in crate::proxy) outcome: Option<StreamOutcome>,
+    /// The plugins that log it.
+    pub(in crate::proxy) log: Option<Box<StreamLog>>,
 }
 
 impl<'w> ConnectionRecord<'w> {
@@ -52,7 +57,40 @@ impl<'w> ConnectionRecord<'w> {
             bytes_in: Cell::new(0),
             bytes_out: Cell::new(0),
             outcome: None,
+            log: None,
         }
+    }
+}
+
+impl ConnectionRecord<'_> {
+    /// Runs the log phase of the plugins.
+    fn run_log(&self, log: &StreamLog, outcome: StreamOutcome, total: Duration) {
+        // Datagrams need no connection.
+        let is_at_once = self.protocol == "UDP" && self.address.is_some();
+        let connect = self.connect_duration.or(is_at_once.then_some(Duration::ZERO));
+        let attempt = self.address.map(|endpoint| Attempt {
+            connect,
+            total,
+            outcome: match connect {
+                Some(_) => AttemptOutcome::Unfinished,
+                None => AttemptOutcome::Failed { reason: outcome.label(), status: outcome.status() },
+            },
+            ..Attempt::start(endpoint, self.opened_at)
+        });
+        log.plugins.log(&EndedSession {
+            client: self.client.ip().to_canonical(),
+            server_port: log.server_port,
+            tls: log.tls.map(|tls| LoggedTls { server_name: self.server_name.as_deref(), ..tls }),
+            received: self.bytes_in.get(),
+            sent: self.bytes_out.get(),
+            status: outcome.status(),
+            started_at: SystemTime::now() - total,
+            started_instant: self.opened_at,
+            total,
+            connect,
+            attempts: attempt.as_slice(),
+            error: (outcome != StreamOutcome::Completed).then(|| outcome.label()),
+        });
     }
 }
 
@@ -62,15 +100,20 @@ impl Drop for ConnectionRecord<'_> {
         let outcome = self.outcome.unwrap_or(StreamOutcome::ListenerClosed);
         let (bytes_in, bytes_out) = (self.bytes_in.get(), self.bytes_out.get());
         self.series.add_stream(outcome, bytes_in, bytes_out);
+        let duration = self.opened_at.elapsed();
+        if let Some(log) = self.log.take() {
+            self.run_log(&log, outcome, duration);
+        }
         if self.worker.log.is_off() {
             return;
         }
-        let duration = self.opened_at.elapsed();
         self.worker.log.write(&AccessLogRecord {
             time: SystemTime::now() - duration,
-            client: self.client,
+            client: self.worker.log.client(self.client),
             tls: None,
+            tls_cipher: None,
             server_name: self.server_name.take(),
+            listen_port: None,
             method: None,
             protocol: Some(self.protocol),
             host: None,
@@ -90,6 +133,9 @@ impl Drop for ConnectionRecord<'_> {
             trace: None,
             error: (outcome != StreamOutcome::Completed).then(|| outcome.label()),
             user_agent: None,
+            captured: None,
+            credentials: None,
+            privacy: self.worker.log.privacy(),
         });
     }
 }

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-pub(in crate::proxy) use assigned::{AssignedStream, outcome_of};
+pub(in crate::proxy) use assigned::{AssignedStream, StreamLog, outcome_of};
 pub(in crate::proxy) use client::{ClientAddress, StreamClient};
 pub(in crate::proxy) use connection_record::ConnectionRecord;
 
@@ -43,9 +43,10 @@ pub(in crate::proxy) async fn serve<B>(
 ) {
     let _counted = OpenGuard::new(&worker.counters, |stats| &stats.streams);
     // Recorded when it is dropped.
-    let StreamClient { stream: client, address, protocol, server_name } = client;
+    let StreamClient { stream: client, address, protocol, server_name, tls } = client;
     let series = Arc::clone(&assigned.series);
     let mut record = ConnectionRecord::start(worker, address.socket(), protocol, server_name, series);
+    record.log = assigned.log(tls);
     let client_ip = address.socket().ip();
     let admitted = assigned.upstream_for(client_ip).map(Arc::clone).and_then(|upstream| {
         let permit = worker.stream_clients.admit(client_ip);

@@ -20,7 +20,7 @@ use super::socket::UdpListener;
 use crate::plugin_api::StreamDecision;
 use crate::proxy::client_counts::ClientPermit;
 use crate::proxy::record::stats::{DatagramDrop, OpenGuard, RequestSeries, StreamOutcome};
-use crate::proxy::stream::{ConnectionRecord, outcome_of};
+use crate::proxy::stream::{ConnectionRecord, StreamLog, outcome_of};
 use crate::snapshot::rule::BackendTarget;
 use crate::snapshot::stream::{StreamAction, StreamRoute, StreamRule};
 use crate::snapshot::{BindAddress, BindMap};
@@ -379,11 +379,17 @@ impl Session {
 }
 
 /// Runs a session until it ends, and records it.
-pub(super) async fn run(session: Rc<Session>, sessions: Rc<UdpSessions>, series: Arc<RequestSeries>) {
+pub(super) async fn run(
+    session: Rc<Session>,
+    sessions: Rc<UdpSessions>,
+    series: Arc<RequestSeries>,
+    log: Option<Box<StreamLog>>,
+) {
     let worker = sessions.worker();
     let _counted = OpenGuard::new(&worker.counters, |stats| &stats.udp_sessions);
     let server_name = None;
-    let record = ConnectionRecord::start(worker, session.key.client, "UDP", server_name, series);
+    let mut record = ConnectionRecord::start(worker, session.key.client, "UDP", server_name, series);
+    record.log = log;
     let mut record = SessionRecord { record, session: &session };
     let outcome = session.relay_replies(&sessions).await;
     if let (SessionTarget::Endpoint(endpoint), StreamOutcome::Completed) = (&session.target, outcome) {

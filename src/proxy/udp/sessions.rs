@@ -19,7 +19,7 @@ use super::socket::UdpListener;
 use crate::proxy::client_counts::ClientLimitReached;
 use crate::proxy::http::exchange::http_worker::HttpWorker;
 use crate::proxy::record::stats::{DatagramDrop, RequestSeries, StreamOutcome};
-use crate::proxy::stream::AssignedStream;
+use crate::proxy::stream::{AssignedStream, StreamLog};
 use crate::proxy::worker::Worker;
 use crate::proxy::worker::snapshot_view::SnapshotView;
 use crate::snapshot::Served;
@@ -183,17 +183,22 @@ impl UdpSessions {
             self.evict_oldest();
         }
         let session = Session::new(key, routing, target, permit);
-        Ok(self.add(session, Arc::clone(&assigned.series)))
+        Ok(self.add(session, Arc::clone(&assigned.series), assigned.log(None)))
     }
 
-    fn add(self: &Rc<Self>, session: Rc<Session>, series: Arc<RequestSeries>) -> Rc<Session> {
+    fn add(
+        self: &Rc<Self>,
+        session: Rc<Session>,
+        series: Arc<RequestSeries>,
+        log: Option<Box<StreamLog>>,
+    ) -> Rc<Session> {
         let mut table = self.table.borrow_mut();
         if table.len() == 0 {
             self.first.notify_one();
         }
         session.slot.set(Some(table.insert(session.key, Rc::clone(&session))));
         // The task ends with the session.
-        tokio::task::spawn_local(session::run(Rc::clone(&session), Rc::clone(self), series));
+        tokio::task::spawn_local(session::run(Rc::clone(&session), Rc::clone(self), series, log));
         session
     }
 

@@ -473,7 +473,7 @@ fn compile_plugin(
         return compiled;
     }
     if has_only_stream_protocols(settings) {
-        compiled.problems.extend((!kind.phases().stream_open).then(|| stream_protocols_problem(kind)));
+        compiled.problems.extend((!kind.runs_for_streams()).then(|| stream_protocols_problem(kind)));
         compiled.is_active = false;
     }
     match ordering::parse(settings, kind, &cx.inputs.plugin_factory.registry) {

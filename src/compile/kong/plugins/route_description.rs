@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+use super::stream_chain::StreamPluginSite;
 use crate::api::kong::annotations::{TAGS, list};
 use crate::api::{Kind, Meta};
 use crate::compile::kong::consumers::identity::uuid_from_text;
@@ -73,6 +74,58 @@ pub(super) fn describe(
         set_created(&mut service, meta);
     }
     RouteDescription::new(&route, &service)
+}
+
+/// The names and the description of a route of connections or UDP sessions.
+pub(super) fn describe_stream(site: &StreamPluginSite<'_>) -> (RouteNames, RouteDescription) {
+    let StreamPluginSite { kind, meta, rule, .. } = *site;
+    let key = &meta.key;
+    let service_of = |backend: &Backend| match &backend.target {
+        BackendTarget::Upstream(upstream) => Some(Arc::clone(upstream)),
+        BackendTarget::Fail(_) => None,
+    };
+    let upstream = site.backends.iter().find_map(service_of);
+    let lower_kind = kind.name().to_ascii_lowercase();
+    let names = match (kind, &upstream) {
+        (Kind::TcpIngress | Kind::UdpIngress, Some(upstream)) => RouteNames {
+            route: format!("{}.{}.{rule}", key.namespace, key.name).into(),
+            service: format!("{}.{}.{}", upstream.key.namespace, upstream.key.service, upstream.key.port).into(),
+        },
+        _ => RouteNames {
+            route: format!("{lower_kind}.{}.{}.{rule}.0", key.namespace, key.name).into(),
+            service: format!("{lower_kind}.{}.{}.{rule}", key.namespace, key.name).into(),
+        },
+    };
+    let protocol = match kind {
+        Kind::UdpRoute | Kind::UdpIngress => "udp",
+        Kind::TlsRoute => "tls",
+        Kind::TcpIngress if !site.server_names.is_empty() => "tls",
+        _ => "tcp",
+    };
+    let service_id = uuid_from_text(&format!("service {}", names.service));
+    let mut route = json!({
+        "id": &*uuid_from_text(&format!("route {}", names.route)),
+        "name": &*names.route,
+        "protocols": [protocol],
+        "tags": tags(kind, meta),
+        "service": {"id": &*service_id},
+    });
+    if !site.server_names.is_empty() {
+        route["snis"] = json!(site.server_names);
+    }
+    set_created(&mut route, meta);
+    let mut service = json!({"id": &*service_id, "name": &*names.service, "enabled": true});
+    if let Some(upstream) = upstream {
+        let upstream = &upstream.key;
+        service["host"] = json!(format!("{}.{}.{}.svc", upstream.service, upstream.namespace, upstream.port));
+        service["port"] = json!(upstream.port);
+        service["protocol"] = json!(if protocol == "udp" { "udp" } else { "tcp" });
+    }
+    if let [(meta, _), ..] = site.services {
+        service["tags"] = json!(tags(Kind::Service, meta));
+        set_created(&mut service, meta);
+    }
+    (names, RouteDescription::new(&route, &service))
 }
 
 /// Adds the server and the timeouts. Of several backends, the first one is described.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::chain::{duplicate_message, supports_scope};
 use super::references;
 use super::references::{PluginReferrers, UnresolvedPlugin};
+use super::route_description;
 use super::{CompiledPlugin, Plugins, StreamUse};
 use crate::api::kong::annotations::PLUGINS;
 use crate::api::{Kind, Meta, ObjectId};
@@ -18,6 +19,7 @@ use crate::diagnostic::{Diagnostic, Topic};
 use crate::plugin_api::StreamChain;
 use crate::plugin_api::chain::BaseScope;
 use crate::plugin_api::stream_chain::StreamChainBuilder;
+use crate::snapshot::rule::Backend;
 
 /// A route of connections or sessions to which plugins may be attached.
 pub(in crate::compile) struct StreamPluginSite<'a> {
@@ -26,6 +28,11 @@ pub(in crate::compile) struct StreamPluginSite<'a> {
     pub meta: &'a Meta,
     /// The metadata of the Services to which it forwards, each with the field that refers to it.
     pub services: &'a [(&'a Meta, String)],
+    /// The index of the rule in its object.
+    pub rule: usize,
+    /// The server names that clients must send.
+    pub server_names: Vec<String>,
+    pub backends: &'a [Backend],
 }
 
 /// The plugins of a route.
@@ -87,6 +94,10 @@ impl Plugins {
         }
         for id in &self.global_plugins.ambiguous {
             assembler.reject_ambiguous(&at, id);
+        }
+        if assembler.builder.logs() {
+            let (names, description) = route_description::describe_stream(site);
+            assembler.builder.describe(names, description);
         }
         StreamPlugins {
             chain: assembler.builder.build(),
@@ -163,7 +174,7 @@ impl StreamChainAssembler<'_> {
             }
             (StreamUse::Unspecified | StreamUse::Streams, _) => {}
         }
-        if compiled.kind.is_some_and(|kind| !kind.phases().stream_open) {
+        if compiled.kind.is_some_and(|kind| !kind.runs_for_streams()) {
             let message = format!("{} does not support {}", compiled.name, self.what.subject);
             let remedy = "remove it from the annotation; or, if only requests to a Service need it, set its field \
                           protocols to http and https";
@@ -230,8 +241,8 @@ impl CompiledPlugin {
     fn is_for_all_streams(&self) -> bool {
         match self.stream_use {
             StreamUse::Disabled | StreamUse::RequestsOnly => false,
-            StreamUse::Unspecified => self.kind.is_some_and(|kind| kind.phases().stream_open),
-            StreamUse::Streams => self.kind.is_none_or(|kind| kind.phases().stream_open),
+            StreamUse::Unspecified => self.kind.is_some_and(|kind| kind.runs_for_streams()),
+            StreamUse::Streams => self.kind.is_none_or(|kind| kind.runs_for_streams()),
         }
     }
 }

@@ -28,11 +28,14 @@ pub(in crate::proxy) fn record_malformed(exchange: &ClientExchange, input: Malfo
     let duration = exchange.activity.head_started_at().map_or(Duration::ZERO, |since| since.elapsed());
     exchange.worker().unrouted_series().add(status, duration, 0, bytes_out);
     exchange.worker().count_error(reason);
-    exchange.worker().log.write(&AccessLogRecord {
+    let log = &exchange.worker().log;
+    log.write(&AccessLogRecord {
         time: SystemTime::now() - duration,
-        client: exchange.address,
+        client: log.client(exchange.address),
         tls: exchange.tls.as_ref().map(|tls| tls.version),
+        tls_cipher: exchange.tls.as_ref().and_then(|tls| tls.cipher),
         server_name: exchange.tls.as_ref().and_then(|tls| tls.server_name.clone()),
+        listen_port: None,
         method: head.method,
         protocol: head.version.map(protocol_name),
         host: head.headers.remove(HOST),
@@ -52,6 +55,9 @@ pub(in crate::proxy) fn record_malformed(exchange: &ClientExchange, input: Malfo
         trace: None,
         error: Some(reason),
         user_agent: head.headers.remove(USER_AGENT),
+        captured: None,
+        credentials: None,
+        privacy: log.privacy(),
     });
 }
 

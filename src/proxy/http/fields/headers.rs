@@ -173,6 +173,11 @@ impl ForwardedClient {
         ForwardedClient { trusted, ip, slot, scheme, port: RefCell::default() }
     }
 
+    /// The public port of the listener that was used last.
+    pub(in crate::proxy) fn last_port(&self) -> Option<u16> {
+        self.port.borrow().as_ref().map(|(port, _)| *port)
+    }
+
     pub(in crate::proxy) fn port_value(&self, port: u16) -> HeaderValue {
         let mut cached = self.port.borrow_mut();
         match &*cached {

@@ -8,6 +8,7 @@ use http::{HeaderValue, Method, Request, StatusCode, Uri, Version};
 use super::attempts::Attempts;
 use super::response_deadline::ResponseDeadline;
 use crate::plugin_api::completed_request::LoggedHeads;
+use crate::proxy::record::access_log::{CapturedHeads, WorkerAccessLog};
 use crate::proxy::record::observations::ObservedRequest;
 use crate::proxy::record::request_tracer::TracedRequest;
 use crate::proxy::record::stats::RequestSeries;
@@ -41,16 +42,19 @@ pub(in crate::proxy) struct LoggedRequest {
     pub(in crate::proxy) version: Version,
     pub(in crate::proxy) host: Option<HeaderValue>,
     pub(in crate::proxy) user_agent: Option<HeaderValue>,
+    /// What a template names of the heads.
+    pub(in crate::proxy) captured: Option<Box<CapturedHeads>>,
 }
 
 impl LoggedRequest {
-    pub(in crate::proxy) fn new<B>(request: &Request<B>) -> Self {
+    pub(in crate::proxy) fn new<B>(request: &Request<B>, log: &WorkerAccessLog) -> Self {
         LoggedRequest {
             method: request.method().clone(),
             target: request.uri().clone(),
             version: request.version(),
             host: host(request),
             user_agent: request.headers().get(USER_AGENT).cloned(),
+            captured: log.capture_request(request),
         }
     }
 }

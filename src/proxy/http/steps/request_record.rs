@@ -46,7 +46,7 @@ impl RequestRecord {
         let existing_id = if exchange.client.trusted { request.headers().get(X_REQUEST_ID) } else { None };
         let request_id =
             existing_id.filter(|id| !id.is_empty()).cloned().unwrap_or_else(|| exchange.http.request_ids.next());
-        let logged = (!worker.log.is_off()).then(|| LoggedRequest::new(request));
+        let logged = (!worker.log.is_off()).then(|| LoggedRequest::new(request, &worker.log));
         let traced = worker.tracer().map(|tracer| tracer.begin(request, exchange.client.trusted));
         RequestRecord {
             exchange: Rc::clone(exchange),
@@ -92,6 +92,11 @@ impl RequestRecord {
         let status = self.facts.status.unwrap_or_else(client_disconnected_status);
         let series = self.facts.series.get_or_insert_with(|| worker.unrouted_series());
         series.add(status, duration, activity.bytes_in.get(), self.facts.bytes_out);
+        if let Some(trace) = self.trace().filter(|trace| trace.is_sampled)
+            && let Some(series) = &self.facts.series
+        {
+            series.add_exemplar(trace.trace, duration);
+        }
         self.facts.attempts.finish(now);
         if let Some(run) = &self.plugin_run {
             run.run_log(&self.exchange, &self.facts, status, duration);
@@ -105,9 +110,11 @@ impl RequestRecord {
             let trace = self.trace();
             worker.log.write(&AccessLogRecord {
                 time: SystemTime::now() - duration,
-                client: self.exchange.address,
+                client: worker.log.client(self.exchange.address),
                 tls: self.exchange.tls.as_ref().map(|tls| tls.version),
+                tls_cipher: self.exchange.tls.as_ref().and_then(|tls| tls.cipher),
                 server_name: self.exchange.tls.as_ref().and_then(|tls| tls.server_name.clone()),
+                listen_port: self.exchange.client.last_port(),
                 method: Some(logged.method),
                 protocol: Some(protocol_name(logged.version)),
                 host: logged.host,
@@ -127,6 +134,9 @@ impl RequestRecord {
                 trace,
                 error: self.facts.error,
                 user_agent: logged.user_agent,
+                captured: logged.captured.as_deref(),
+                credentials: self.plugin_run.as_ref().map(|run| run.chain.credential_locations()),
+                privacy: worker.log.privacy(),
             });
         }
     }

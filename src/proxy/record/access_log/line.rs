@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use http::{HeaderValue, Method, Uri, Version};
 
+use super::query::redact_values;
 use super::{AccessLogField, AccessLogFormat, AccessLogRecord, attempt_list, encode};
 use crate::plugin_api::completed_request::Attempt;
 use crate::proxy::record::stats::RequestLabels;
@@ -149,7 +150,8 @@ impl<'r> LogValue<'r> {
             }
             AccessLogField::Query => {
                 let query = record.target.as_ref().and_then(Uri::query);
-                query.map_or(LogValue::None, |query| LogValue::Text(Cow::Owned(redact_values(query))))
+                let shows = |name: &str| record.shows_parameter(name);
+                query.map_or(LogValue::None, |query| LogValue::Text(Cow::Owned(redact_values(query, shows))))
             }
             AccessLogField::Protocol => LogValue::text_or_none(record.protocol),
             AccessLogField::Status => {
@@ -237,44 +239,14 @@ pub(in crate::proxy) fn protocol_name(version: Version) -> &'static str {
 }
 
 /// Removes the user information of `user:password@host`. Such requests are rejected but still logged.
-fn strip_user_info(host: Cow<'_, str>) -> Cow<'_, str> {
+pub(super) fn strip_user_info(host: Cow<'_, str>) -> Cow<'_, str> {
     match memchr::memrchr(b'@', host.as_bytes()) {
         Some(separator) => Cow::Owned(host[separator + 1..].to_owned()),
         None => host,
     }
 }
 
-/// Replaces the values of a query: `page=*&key=*`. A parameter without a recognizable name is replaced completely: one
-/// without `=`, one that ends in `=` (it may be padded base64), and one whose name is long or has unusual characters.
-fn redact_values(query: &str) -> String {
-    let mut redacted = String::with_capacity(query.len());
-    for (index, parameter) in query.split('&').enumerate() {
-        if index > 0 {
-            redacted.push('&');
-        }
-        if let Some((name, value)) = parameter.split_once('=')
-            && !value.trim_start_matches('=').is_empty()
-            && is_plausible_name(name)
-        {
-            redacted.push_str(name);
-            redacted.push('=');
-        }
-        if !parameter.is_empty() {
-            redacted.push('*');
-        }
-    }
-    redacted
-}
-
-fn is_plausible_name(name: &str) -> bool {
-    let is_usual = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.[]".contains(&byte);
-    name.len() <= MAX_NAME_LENGTH && name.bytes().all(is_usual)
-}
-
-/// Shorter than common API keys and tokens.
-const MAX_NAME_LENGTH: usize = 30;
-
-fn to_text_lossy(value: &HeaderValue) -> Cow<'_, str> {
+pub(super) fn to_text_lossy(value: &HeaderValue) -> Cow<'_, str> {
     // For speed: the check of whole values is faster than the search for invalid parts.
     match str::from_utf8(value.as_bytes()) {
         Ok(text) => Cow::Borrowed(text),
@@ -292,14 +264,19 @@ pub(super) mod testing {
     use http::StatusCode;
 
     use super::*;
+    use crate::proxy::record::access_log::Privacy;
     use crate::proxy::record::stats::RequestSeries;
+
+    static NOTHING_CHOSEN: Privacy = Privacy { shown_parameters: Vec::new(), masks_clients: false };
 
     pub(in super::super) fn record(target: &'static str) -> AccessLogRecord<'static> {
         AccessLogRecord {
             time: SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_123),
             client: "10.0.0.1:5".parse().unwrap(),
             tls: Some("TLSv1.3"),
+            tls_cipher: None,
             server_name: Some("a.example".into()),
+            listen_port: None,
             method: Some(Method::GET),
             protocol: Some("HTTP/2"),
             host: Some(HeaderValue::from_static("a.example")),
@@ -324,6 +301,9 @@ pub(super) mod testing {
             trace: None,
             error: None,
             user_agent: Some(HeaderValue::from_bytes(b"a \"b\"\t\xff").unwrap()),
+            captured: None,
+            credentials: None,
+            privacy: &NOTHING_CHOSEN,
         }
     }
 }

@@ -2,14 +2,19 @@
 //! lines and never block.
 
 mod attempt_list;
+mod captured;
 mod encode;
 mod fields;
 mod line;
+mod query;
 mod queue;
 mod sink;
+mod template_line;
+mod times;
 
+use std::borrow::Cow;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,17 +22,21 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::{self, Thread};
 use std::time::{Duration, SystemTime};
 
-use http::{HeaderValue, Method, StatusCode, Uri};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
 use parking_lot::Mutex;
 
+pub(in crate::proxy) use self::captured::CapturedHeads;
 pub use self::fields::AccessLogField;
 pub(in crate::proxy) use self::line::protocol_name;
 pub(in crate::proxy) use self::queue::LostLines;
 
+use self::captured::FieldCapture;
 use self::line::LineLayout;
 use self::queue::{LineBatch, LineQueue};
 use self::sink::AccessLogSink;
 use super::stats::RequestSeries;
+use crate::access_log_syntax::{LineFacts, LineRules, LineTemplate};
+use crate::plugin_api::CredentialLocations;
 use crate::plugin_api::completed_request::Attempt;
 use crate::plugin_api::trace::RequestTrace;
 use crate::upstream::EndpointPick;
@@ -46,6 +55,32 @@ pub enum AccessLogFormat {
     Json,
 }
 
+/// What a line consists of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AccessLogLines {
+    /// These fields in this order.
+    Fields(AccessLogFormat, Vec<AccessLogField>),
+    Template(LineTemplate),
+}
+
+/// Everything that is configured for the access log of the process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccessLogConfig {
+    pub destination: AccessLogDestination,
+    pub lines: AccessLogLines,
+    pub rules: LineRules,
+    pub privacy: Privacy,
+}
+
+/// Which personal data lines contain.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Privacy {
+    /// Names of the query parameters whose values are written.
+    pub shown_parameters: Vec<Box<str>>,
+    /// Whether only the network of a client is written.
+    pub masks_clients: bool,
+}
+
 /// The values of one access-log line.
 #[derive(Debug)]
 pub(in crate::proxy) struct AccessLogRecord<'r> {
@@ -54,7 +89,10 @@ pub(in crate::proxy) struct AccessLogRecord<'r> {
     pub(in crate::proxy) client: SocketAddr,
     /// The TLS version, if the connection uses TLS.
     pub(in crate::proxy) tls: Option<&'static str>,
+    pub(in crate::proxy) tls_cipher: Option<&'static str>,
     pub(in crate::proxy) server_name: Option<Arc<str>>,
+    /// The port of the listener that clients see, if the request reached one.
+    pub(in crate::proxy) listen_port: Option<u16>,
     /// None, like protocol and target, if malformed input has none that can be recognized, and for a TCP connection.
     pub(in crate::proxy) method: Option<Method>,
     /// The version of HTTP, or `TCP`.
@@ -85,17 +123,66 @@ pub(in crate::proxy) struct AccessLogRecord<'r> {
     /// The reason of the request error, or why the TCP connection did not end regularly.
     pub(in crate::proxy) error: Option<&'static str>,
     pub(in crate::proxy) user_agent: Option<HeaderValue>,
+    /// What the templates in use read of the heads.
+    pub(in crate::proxy) captured: Option<&'r CapturedHeads>,
+    /// Where the plugins of the request read credentials.
+    pub(in crate::proxy) credentials: Option<&'r CredentialLocations>,
+    pub(in crate::proxy) privacy: &'r Privacy,
+}
+
+impl AccessLogRecord<'_> {
+    /// Whether the value of a query parameter is written.
+    fn shows_parameter(&self, name: &str) -> bool {
+        let is_credential = || self.credentials.is_some_and(|all| all.has_parameter(name.as_bytes()));
+        self.privacy.shown_parameters.iter().any(|shown| **shown == *name) && !is_credential()
+    }
 }
 
 /// The running access log. Lines that do not fit into the queue of their worker are dropped and counted.
 #[derive(Debug)]
 pub struct AccessLogger {
     /// None if the log is off.
-    layout: Option<LineLayout>,
+    writer: Option<LineWriter>,
+    rules: LineRules,
+    privacy: Privacy,
     shared: Arc<WriterShared>,
     /// Disconnected when the writer thread has finished.
     writer_done: Mutex<Option<Receiver<()>>>,
     thread: Option<Thread>,
+}
+
+#[derive(Debug)]
+enum LineWriter {
+    Fields(LineLayout),
+    Template(LineTemplate, FieldCapture),
+}
+
+impl LineWriter {
+    fn new(lines: AccessLogLines) -> Self {
+        match lines {
+            AccessLogLines::Fields(format, fields) => LineWriter::Fields(LineLayout::new(format, &fields)),
+            AccessLogLines::Template(template) => {
+                let mut capture = FieldCapture::default();
+                capture.add(&template);
+                LineWriter::Template(template, capture)
+            }
+        }
+    }
+
+    fn write(&self, record: &AccessLogRecord<'_>, line: &mut Vec<u8>) {
+        match self {
+            LineWriter::Fields(layout) => layout.write(record, line),
+            LineWriter::Template(template, _) => template_line::write(template, record, line),
+        }
+    }
+
+    /// What lines contain of heads.
+    fn capture(&self) -> Option<&FieldCapture> {
+        match self {
+            LineWriter::Fields(_) => None,
+            LineWriter::Template(_, capture) => Some(capture).filter(|capture| !capture.is_empty()),
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -110,14 +197,12 @@ struct WriterShared {
 }
 
 impl AccessLogger {
-    pub fn start(
-        destination: AccessLogDestination,
-        format: AccessLogFormat,
-        fields: &[AccessLogField],
-    ) -> io::Result<AccessLogger> {
+    pub fn start(config: AccessLogConfig) -> io::Result<AccessLogger> {
+        let AccessLogConfig { destination, lines, rules, privacy } = config;
         let shared = Arc::new(WriterShared::default());
         let Some(mut sink) = AccessLogSink::open(destination)? else {
-            return Ok(AccessLogger { layout: None, shared, writer_done: Mutex::new(None), thread: None });
+            let writer_done = Mutex::new(None);
+            return Ok(AccessLogger { writer: None, rules, privacy, shared, writer_done, thread: None });
         };
         let (done, writer_done) = sync_channel(0);
         let writer = thread::Builder::new().name("access-log".to_owned()).spawn({
@@ -129,7 +214,9 @@ impl AccessLogger {
         })?;
         let thread = Some(writer.thread().clone());
         Ok(AccessLogger {
-            layout: Some(LineLayout::new(format, fields)),
+            writer: Some(LineWriter::new(lines)),
+            rules,
+            privacy,
             shared,
             writer_done: Mutex::new(Some(writer_done)),
             thread,
@@ -190,17 +277,75 @@ pub(in crate::proxy) struct WorkerAccessLog {
 
 impl WorkerAccessLog {
     pub(in crate::proxy) fn is_off(&self) -> bool {
-        self.log.layout.is_none()
+        self.log.writer.is_none()
+    }
+
+    pub(in crate::proxy) fn privacy(&self) -> &Privacy {
+        &self.log.privacy
+    }
+
+    /// The address of a client as lines contain it.
+    pub(in crate::proxy) fn client(&self, address: SocketAddr) -> SocketAddr {
+        if self.log.privacy.masks_clients { SocketAddr::new(network_of(address.ip()), 0) } else { address }
+    }
+
+    /// Copies what lines contain of the head of a request.
+    pub(in crate::proxy) fn capture_request<B>(&self, request: &Request<B>) -> Option<Box<CapturedHeads>> {
+        Some(self.log.writer.as_ref()?.capture()?.request(request))
+    }
+
+    /// Copies what lines contain of the head of the response.
+    pub(in crate::proxy) fn capture_response<B>(&self, response: &Response<B>, heads: &mut CapturedHeads) {
+        if let Some(capture) = self.log.writer.as_ref().and_then(LineWriter::capture) {
+            capture.response(response, heads);
+        }
     }
 
     pub(in crate::proxy) fn write(&self, record: &AccessLogRecord<'_>) {
-        let Some(layout) = &self.log.layout else { return };
-        self.queue.add(|text| layout.write(record, text));
+        let Some(writer) = &self.log.writer else { return };
+        if !self.log.rules.is_empty() && !is_selected(&self.log.rules, record) {
+            return;
+        }
+        self.queue.add(|text| writer.write(record, text));
         // The writer sets `asleep` before its last check of the queue, under the lock of the queue. So either the
         // writer sees this line, or this thread sees that the writer sleeps.
         if self.log.shared.asleep.load(Ordering::SeqCst) {
             self.log.wake();
         }
+    }
+}
+
+/// Whether the rules keep the line of a record.
+#[cold]
+fn is_selected(rules: &LineRules, record: &AccessLogRecord<'_>) -> bool {
+    let labels = record.series.as_ref().map(|series| &series.labels);
+    let host = record.host.as_ref().and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let key = match &record.request_id {
+        Some(id) => Cow::Borrowed(id.as_bytes()),
+        // A forwarded connection has no id.
+        None => Cow::Owned(format!("{} {:?}", record.client, record.time).into_bytes()),
+    };
+    rules.keeps(&LineFacts {
+        status: record.status.map(|status| status.as_u16()),
+        duration: record.duration,
+        error: record.error.unwrap_or_default(),
+        gateway: labels.map_or("", |labels| &labels.gateway),
+        host: template_line::without_port(Cow::Borrowed(host)).as_ref(),
+        listener: labels.map_or("", |labels| &labels.listener),
+        method: record.method.as_ref().map_or("", Method::as_str),
+        path: record.target.as_ref().map_or("", Uri::path),
+        protocol: record.protocol.unwrap_or_default(),
+        route: labels.map_or("", |labels| &labels.route),
+        upstream: labels.map_or("", |labels| &labels.backend),
+        sampling_key: &key,
+    })
+}
+
+/// The network of an address: 24 bits of an IPv4 address, 48 bits of an IPv6 address.
+fn network_of(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => (ip & Ipv4Addr::new(255, 255, 255, 0)).into(),
+        IpAddr::V6(ip) => (ip & Ipv6Addr::new(0xffff, 0xffff, 0xffff, 0, 0, 0, 0, 0)).into(),
     }
 }
 
@@ -256,7 +401,9 @@ mod tests {
 
     fn start(path: &Path) -> Arc<AccessLogger> {
         let destination = AccessLogDestination::File(path.to_owned());
-        Arc::new(AccessLogger::start(destination, AccessLogFormat::Text, &AccessLogField::defaults()).unwrap())
+        let lines = AccessLogLines::Fields(AccessLogFormat::Text, AccessLogField::defaults());
+        let (rules, privacy) = (LineRules::default(), Privacy::default());
+        Arc::new(AccessLogger::start(AccessLogConfig { destination, lines, rules, privacy }).unwrap())
     }
 
     #[test]

@@ -13,7 +13,8 @@ use prometheus_client::metrics::gauge::ConstGauge;
 
 use super::streams::{MergedStreams, StreamOutcome};
 use super::{
-    BOUNDS, CLASSES, MIRROR_OUTCOMES, ProxyHeaderOutcome, ProxyStats, RequestLabels, RequestSeries, WorkerStats,
+    CLASSES, DURATION_BOUNDS, MIRROR_OUTCOMES, ProxyHeaderOutcome, ProxyStats, RequestLabels, RequestSeries,
+    WorkerStats,
 };
 use crate::proxy::buffer_budget::BufferUse;
 use crate::proxy::connection::tls::ClientHandshakeError;
@@ -212,7 +213,7 @@ fn encode_request_durations(encoder: &mut DescriptorEncoder<'_>, merged: &Merged
         MetricType::Histogram,
     )?;
     for (labels, counts) in merged.iter().filter(|(_, counts)| counts.is_of_requests()) {
-        let bounds = BOUNDS.iter().map(|bound| *bound as f64 / 1e6).chain([f64::INFINITY]);
+        let bounds = DURATION_BOUNDS.iter().map(|bound| *bound as f64 / 1e6).chain([f64::INFINITY]);
         let buckets: Vec<_> = bounds.zip(counts.durations).collect();
         let count = counts.durations.iter().sum();
         let pairs = labels.pairs();
@@ -342,7 +343,7 @@ const CONNECT_OUTCOMES: [ConnectOutcome; 7] = [
 ];
 
 impl RequestLabels {
-    fn pairs(&self) -> [(&'static str, &str); 5] {
+    pub(super) fn pairs(&self) -> [(&'static str, &str); 5] {
         [
             ("gateway", &self.gateway),
             ("listener", &self.listener),
@@ -393,7 +394,7 @@ impl ProxyStats {
 #[derive(Default)]
 struct MergedSeries {
     classes: [u64; CLASSES.len()],
-    durations: [u64; BOUNDS.len() + 1],
+    durations: [u64; DURATION_BOUNDS.len() + 1],
     microseconds: u64,
     bytes_in: u64,
     bytes_out: u64,

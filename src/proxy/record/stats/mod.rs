@@ -7,6 +7,7 @@
 //! ```
 
 mod datagrams;
+mod exemplars;
 mod exposition;
 mod plugins;
 mod streams;
@@ -29,6 +30,7 @@ use crate::proxy::buffer_budget::BufferBudget;
 use crate::proxy::connection::tls::ClientHandshakeError;
 use crate::proxy::unforwarded_budget::UnforwardedBudget;
 use crate::upstream::{RetryMetrics, SingleWriterCounter, UpstreamCounters};
+use exemplars::Exemplars;
 use streams::StreamCounters;
 
 /// Labels of the metrics of requests, TCP connections and UDP sessions. A label that does not apply is empty. Their
@@ -52,8 +54,8 @@ pub(in crate::proxy) struct RequestSeries {
     pub(in crate::proxy) line_texts: OnceLock<Box<[Box<[u8]>]>>,
     /// Requests by class of the response status.
     classes: [SingleWriterCounter; CLASSES.len()],
-    /// The last bucket counts durations longer than all `BOUNDS`.
-    durations: [SingleWriterCounter; BOUNDS.len() + 1],
+    /// The last bucket counts durations longer than all `DURATION_BOUNDS`.
+    durations: [SingleWriterCounter; DURATION_BOUNDS.len() + 1],
     /// The sum of all durations.
     microseconds: SingleWriterCounter,
     bytes_in: SingleWriterCounter,
@@ -61,12 +63,14 @@ pub(in crate::proxy) struct RequestSeries {
     /// Set for connections and UDP sessions whose bytes are forwarded. Such a series has no requests, except for the
     /// series `other`.
     streams: OnceLock<Box<StreamCounters>>,
+    /// Set by the first request whose trace is recorded.
+    exemplars: OnceLock<Box<Exemplars>>,
 }
 
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
 /// Histogram buckets in microseconds, from cached responses to the point where users give up.
-const BOUNDS: [u64; 14] = [
+pub const DURATION_BOUNDS: [u64; 14] = [
     500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000,
     10_000_000,
 ];
@@ -82,6 +86,7 @@ impl RequestSeries {
             bytes_in: SingleWriterCounter::default(),
             bytes_out: SingleWriterCounter::default(),
             streams: OnceLock::new(),
+            exemplars: OnceLock::new(),
         }
     }
 
@@ -89,7 +94,7 @@ impl RequestSeries {
         let class = usize::from(status.as_u16() / 100).clamp(1, CLASSES.len()) - 1;
         self.classes[class].add(1);
         let microseconds = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-        self.durations[BOUNDS.partition_point(|bound| *bound < microseconds)].add(1);
+        self.durations[DURATION_BOUNDS.partition_point(|bound| *bound < microseconds)].add(1);
         self.microseconds.add(microseconds);
         self.bytes_in.add(bytes_in);
         self.bytes_out.add(bytes_out);

@@ -1,5 +1,7 @@
 //! Counters of the connections of TCP and TLS listeners and of the sessions of UDP listeners, by how they ended.
 
+use http::StatusCode;
+
 use crate::upstream::SingleWriterCounter;
 
 /// How a connection or a UDP session ended.
@@ -78,6 +80,34 @@ impl StreamOutcome {
     /// The label in metrics, and the error in the access log.
     pub(in crate::proxy) fn label(self) -> &'static str {
         StreamOutcome::ALL[self as usize].1
+    }
+
+    /// The status in the objects of log plugins, as nginx sets it: 200 from the moment on in which an endpoint is
+    /// connected.
+    pub(in crate::proxy) fn status(self) -> StatusCode {
+        match self {
+            StreamOutcome::Completed
+            | StreamOutcome::ClientReset
+            | StreamOutcome::EndpointReset
+            | StreamOutcome::IdleTimeout
+            | StreamOutcome::ListenerClosed
+            | StreamOutcome::EndpointRemoved
+            | StreamOutcome::Reassigned => StatusCode::OK,
+            StreamOutcome::PluginRejected => StatusCode::FORBIDDEN,
+            StreamOutcome::ConnectionRefused | StreamOutcome::ConnectTimeout | StreamOutcome::LoopDetected => {
+                StatusCode::BAD_GATEWAY
+            }
+            StreamOutcome::NoRoute
+            | StreamOutcome::NoBackends
+            | StreamOutcome::InvalidBackend
+            | StreamOutcome::UnsupportedRule => StatusCode::INTERNAL_SERVER_ERROR,
+            StreamOutcome::ClientLimit
+            | StreamOutcome::NoEndpoints
+            | StreamOutcome::ConnectionLimit
+            | StreamOutcome::OverLimit
+            | StreamOutcome::CircuitOpen
+            | StreamOutcome::SessionLimit => StatusCode::SERVICE_UNAVAILABLE,
+        }
     }
 
     /// Whether the remaining connections are reset, so that no side takes the end for a complete transfer.

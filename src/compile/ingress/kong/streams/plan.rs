@@ -158,7 +158,17 @@ impl RulePlanner<'_> {
         let service = ObjectKey::new(&self.meta.key.namespace, &rule.backend.service_name);
         let service = self.cx.store.services.get(&service).map(|service| &service.meta);
         let services: Vec<_> = service.map(|meta| (meta, format!("{field}.backend.serviceName"))).into_iter().collect();
-        let site = StreamPluginSite { kind: self.kind, meta: self.meta, services: &services };
+        let site = StreamPluginSite {
+            kind: self.kind,
+            meta: self.meta,
+            services: &services,
+            rule: index,
+            server_names: rule.host.map(str::to_owned).into_iter().collect(),
+            backends: match &action {
+                StreamAction::Forward(split) => split.backends(),
+                StreamAction::Reset(_) => &[],
+            },
+        };
         let StreamPlugins { chain, missing_guards, diagnostics } = self.plugins.stream_chain(self.cx, &site);
         let is_served = missing_guards.is_empty();
         self.errors.extend(missing_guards);
