@@ -13,6 +13,7 @@ use smallvec::SmallVec;
 
 use super::body_filter::{BodyFilter, PluginBodyFilter, StreamingFilter};
 use super::changed_fields::FieldNames;
+use super::chosen_backend::ChosenBackend;
 use super::completed_request::CompletedRequest;
 use super::consumers::{Consumer, ConsumerDirectory, EntityId, Sha256Digest};
 use super::endpoint_timeouts::EndpointTimeouts;
@@ -68,10 +69,19 @@ pub struct RequestCx<'r> {
     pub route: &'r RouteNames,
     pub(crate) plugin_data: &'r mut PluginData,
     pub(crate) named_fields: &'r mut Option<Box<FieldNames>>,
+    pub(crate) chosen_backend: &'r mut Option<ChosenBackend>,
+    pub(crate) first_backend: u16,
     pub(crate) slot: u16,
 }
 
 impl RequestCx<'_> {
+    /// Sends the request to one of [`Plugin::chosen_backends`](super::Plugin::chosen_backends) in place of the backends
+    /// of the rule. If several plugins choose, the last one decides. `has_fallback`: a backend of the rule gets the
+    /// request if no endpoint of the chosen one is available.
+    pub fn choose_backend(&mut self, index: u16, has_fallback: bool) {
+        *self.chosen_backend = Some(ChosenBackend { index: self.first_backend.saturating_add(index), has_fallback });
+    }
+
     /// The body as it will be sent upstream, if a plugin of the chain buffers bodies.
     pub fn current_body(&self) -> Option<&Bytes> {
         self.replacement_body.as_ref().or(self.body)

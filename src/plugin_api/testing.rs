@@ -99,6 +99,7 @@ pub fn instance(kind: &dyn AnyPluginKind, plugin: Arc<dyn Plugin>) -> PluginInst
         scope: "HTTPRoute/default/test/0".into(),
         object: "KongPlugin/default/test".into(),
         configuration_hash: 0,
+        first_backend: 0,
     }
 }
 
@@ -110,6 +111,7 @@ pub fn global_instance(plugin: Arc<dyn Plugin>) -> PluginInstance {
         scope: "global".into(),
         object: "KongPlugin/default/test".into(),
         configuration_hash: 0,
+        first_backend: 0,
     }
 }
 
