@@ -162,8 +162,12 @@ impl Chain {
 
     /// Where plugins read credentials. Empty if no log plugin reads heads.
     pub fn credential_locations(&self) -> &CredentialLocations {
-        const NONE: &CredentialLocations =
-            &CredentialLocations { headers: Vec::new(), parameters: Vec::new(), cookies: Vec::new() };
+        const NONE: &CredentialLocations = &CredentialLocations {
+            headers: Vec::new(),
+            parameters: Vec::new(),
+            cookies: Vec::new(),
+            masks: Vec::new(),
+        };
         self.log_facts.as_ref().map_or(NONE, |facts| &facts.credentials)
     }
 

@@ -47,6 +47,7 @@ pub mod log_delivery;
 pub mod log_entry;
 pub mod log_fields;
 pub mod login;
+pub mod masking;
 pub mod media_type;
 pub mod multipart;
 pub mod openapi;

@@ -34,6 +34,7 @@ mod key_auth;
 mod ldap_auth;
 mod ldap_auth_advanced;
 mod loggly;
+mod mask;
 mod mocking;
 mod mtls_auth;
 mod oas_validation;
@@ -115,6 +116,7 @@ const KINDS: &[&dyn AnyPluginKind] = &[
     &RegisteredKind::<ldap_auth::LdapAuth>::NEW,
     &RegisteredKind::<ldap_auth_advanced::LdapAuthAdvanced>::NEW,
     &RegisteredKind::<loggly::Loggly>::NEW,
+    &RegisteredKind::<mask::Mask>::NEW,
     &RegisteredKind::<mocking::Mocking>::NEW,
     &RegisteredKind::<mtls_auth::MtlsAuth>::NEW,
     &RegisteredKind::<oas_validation::OasValidation>::NEW,

@@ -90,6 +90,7 @@ impl Drop for ConnectionRecord<'_> {
             trace: None,
             error: (outcome != StreamOutcome::Completed).then(|| outcome.label()),
             user_agent: None,
+            masks: &[],
         });
     }
 }

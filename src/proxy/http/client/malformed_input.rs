@@ -52,6 +52,7 @@ pub(in crate::proxy) fn record_malformed(exchange: &ClientExchange, input: Malfo
         trace: None,
         error: Some(reason),
         user_agent: head.headers.remove(USER_AGENT),
+        masks: &[],
     });
 }
 

@@ -127,6 +127,7 @@ impl RequestRecord {
                 trace,
                 error: self.facts.error,
                 user_agent: logged.user_agent,
+                masks: self.plugin_run.as_ref().map_or(&[], |run| &run.chain.credential_locations().masks),
             });
         }
     }

@@ -29,6 +29,7 @@ use self::queue::{LineBatch, LineQueue};
 use self::sink::AccessLogSink;
 use super::stats::RequestSeries;
 use crate::plugin_api::completed_request::Attempt;
+use crate::plugin_api::masking::LogMask;
 use crate::plugin_api::trace::RequestTrace;
 use crate::upstream::EndpointPick;
 
@@ -85,6 +86,8 @@ pub(in crate::proxy) struct AccessLogRecord<'r> {
     /// The reason of the request error, or why the TCP connection did not end regularly.
     pub(in crate::proxy) error: Option<&'static str>,
     pub(in crate::proxy) user_agent: Option<HeaderValue>,
+    /// What the line must not contain.
+    pub(in crate::proxy) masks: &'r [Arc<LogMask>],
 }
 
 /// The running access log. Lines that do not fit into the queue of their worker are dropped and counted.
