@@ -191,9 +191,9 @@ pub trait Plugin: Send + Sync + 'static {
         false
     }
 
-    /// The Services that `access` may choose with [`RequestCx::choose_backend`], in the order of their indices. They are
-    /// resolved for each rule like its own backends. Plugins that name any cannot be attached to consumers or groups
-    /// alone, because these have no rule.
+    /// The Services that `access` may choose with [`RequestCx::choose_backend`], in the order of their indices. They
+    /// are resolved for each rule like its own backends. Plugins that name any cannot be attached to consumers or
+    /// groups alone, because these have no rule.
     fn chosen_backends(&self) -> &[BackendName] {
         &[]
     }

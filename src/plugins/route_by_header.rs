@@ -16,10 +16,10 @@
 //! `upstream_name` is a Service with its port, as Kong's ingress controller names upstreams. It is resolved like a
 //! backend of the route: its endpoints, policies and TLS settings apply, and a Service of another namespace needs a
 //! ReferenceGrant from KongPlugin. If it cannot be resolved, its requests get 500, and the condition `PluginsResolved`
-//! of the route says why. Filters of the route's backends do not apply to it, nor do plugins that are attached to it; if
-//! a backend of the route has an authorization server, requests for these Services get 503.
+//! of the route says why. Filters of the route's backends do not apply to it, nor do plugins that are attached to it;
+//! if a backend of the route has an authorization server, requests for these Services get 503.
 //!
-//! The headers are those of the client, who may set any. They select a Service, and prove nothing.
+//! The headers are those of the client, which may send any. They select a Service, and prove nothing.
 
 use std::collections::BTreeMap;
 

@@ -17,8 +17,8 @@ pub(super) enum MaskedStep {
 }
 
 impl MaskedPath {
-    /// Parses a path. `[1]` is the first element of a list and `[*]` each, `*` any member, and `**` any depth. The error
-    /// says what is wrong.
+    /// Parses a path. `[1]` is the first element of a list and `[*]` each, `*` any member, and `**` any depth. The
+    /// error says what is wrong.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
         let mut steps = Vec::new();
         for segment in text.split('.') {

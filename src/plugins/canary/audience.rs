@@ -1,4 +1,4 @@
-//! Who gets the new version: a share of the clients, which may grow, or groups.
+//! The clients that get the new version: a share, which may grow, or groups.
 
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
@@ -11,9 +11,9 @@ use crate::diagnostic::Diagnostic;
 use crate::plugin_api::context::UNKNOWN_CLIENT;
 use crate::plugin_api::{BuildCx, Identity, RequestCx};
 
-/// Who gets the new version.
+/// The clients that get the new version.
 pub(super) enum Audience {
-    Share(Share, HashInput),
+    Share(CanaryShare, CanaryHash),
     /// Members of the groups if `is_allow_list`, otherwise all others.
     Groups {
         groups: Box<[Box<str>]>,
@@ -23,7 +23,7 @@ pub(super) enum Audience {
 
 /// The share of clients.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Share {
+pub(super) enum CanaryShare {
     /// From 0 to 1.
     Fixed(f64),
     Growing {
@@ -34,7 +34,7 @@ pub(super) enum Share {
 }
 
 /// What requests have in common that stay together.
-pub(super) enum HashInput {
+pub(super) enum CanaryHash {
     Consumer,
     Address,
     Header(HeaderName),
@@ -97,19 +97,19 @@ impl Audience {
                     let message = "has no effect, because percentage is set";
                     cx.note(Diagnostic::in_config("start", message, "remove it or percentage"));
                 }
-                Share::Fixed(percentage / 100.0)
+                CanaryShare::Fixed(percentage / 100.0)
             }
-            (None, Some(start)) => Share::Growing { start: start?, duration: duration?, steps: config.steps },
+            (None, Some(start)) => CanaryShare::Growing { start: start?, duration: duration?, steps: config.steps },
             (None, None) => {
                 add("percentage", "neither percentage nor start is set", "set one of them");
                 return None;
             }
         };
         let input = match config.hash {
-            Hash::Consumer => HashInput::Consumer,
-            Hash::Ip => HashInput::Address,
-            Hash::Header => HashInput::Header(header?.ok()?),
-            Hash::None | Hash::Allow | Hash::Deny => HashInput::Nothing,
+            Hash::Consumer => CanaryHash::Consumer,
+            Hash::Ip => CanaryHash::Address,
+            Hash::Header => CanaryHash::Header(header?.ok()?),
+            Hash::None | Hash::Allow | Hash::Deny => CanaryHash::Nothing,
         };
         Some(Audience::Share(share, input))
     }
@@ -132,12 +132,12 @@ fn is_member(identity: &Identity, groups: &[Box<str>]) -> bool {
     of_consumer.chain(&identity.groups).any(|group| groups.iter().any(|listed| **listed == **group))
 }
 
-impl Share {
+impl CanaryShare {
     /// The share at this time, from 0 to 1.
     pub(super) fn at(self, now: SystemTime) -> f64 {
         match self {
-            Share::Fixed(share) => share,
-            Share::Growing { start, duration, steps } => {
+            CanaryShare::Fixed(share) => share,
+            CanaryShare::Growing { start, duration, steps } => {
                 let Ok(elapsed) = now.duration_since(start) else { return 0.0 };
                 if elapsed >= duration {
                     return 1.0;
@@ -149,19 +149,19 @@ impl Share {
     }
 }
 
-impl HashInput {
+impl CanaryHash {
     /// The position of a request among all, from 0 to below 1. Equal for equal inputs, in every replica and version.
     fn position(&self, cx: &RequestCx<'_>) -> f64 {
         let of_address = || address_position(cx.client.address);
         match self {
-            HashInput::Consumer => {
+            CanaryHash::Consumer => {
                 cx.identity.consumer.as_ref().map_or_else(of_address, |consumer| position(consumer.id.as_bytes()))
             }
-            HashInput::Address => of_address(),
-            HashInput::Header(name) => {
+            CanaryHash::Address => of_address(),
+            CanaryHash::Header(name) => {
                 cx.head.headers.get(name).map_or_else(of_address, |value| position(value.as_bytes()))
             }
-            HashInput::Nothing => fastrand::f64(),
+            CanaryHash::Nothing => fastrand::f64(),
         }
     }
 }

@@ -15,7 +15,7 @@ pub(crate) struct Config {
     pub(super) duration: f64,
     /// In how many equal steps the share grows, 1 to 1000000.
     pub(super) steps: u32,
-    /// What decides who gets the new version.
+    /// What decides which clients get the new version.
     pub(super) hash: Hash,
     /// The header that `hash: header` reads.
     pub(super) hash_header: Option<String>,

@@ -1,3 +1,5 @@
+//! Tests of the shares, the groups, the path and the configuration of `canary`.
+
 use std::time::Duration;
 
 use serde_json::{Value, json};

@@ -20,24 +20,24 @@
 //! stays. `kinds` and `patterns` replace parts of all other texts, also in names and numbers of JSON documents. Bytes
 //! that are not masked stay as they are.
 //!
-//! | body | what is masked |
-//! | --- | --- |
-//! | `application/json`, types with the suffix `+json`, `application/x-ndjson`, `application/jsonl` | fields, kinds, patterns |
-//! | `text/*`, XML, JavaScript, `application/x-www-form-urlencoded`, and no media type | the same if it is a JSON document, otherwise kinds and patterns |
-//! | other types, such as images and archives | nothing |
-//! | server-sent events, gRPC, WebSocket and other upgrades | nothing |
+//! - In JSON documents, fields, kinds and patterns: `application/json`, types with the suffix `+json`,
+//!   `application/x-ndjson` and `application/jsonl`.
+//! - In texts, kinds and patterns, and fields if the text is a JSON document: `text/*`, XML, JavaScript,
+//!   `application/x-www-form-urlencoded`, and bodies without a media type.
+//! - Other types, such as images and archives, pass unchanged, and so do server-sent events, gRPC, WebSocket and other
+//!   upgrades.
 //!
 //! Bodies may be compressed with gzip, deflate, Brotli or Zstandard, and are sent uncompressed if they are masked. A
-//! body is replaced by a response with status 502 if it cannot be masked: it is larger than `max_body_size`, has another
-//! content coding, is UTF-16 or UTF-32, is not JSON although its type says so, or is a part of a body. The field `Range`
-//! is therefore not forwarded, so endpoints send whole bodies.
+//! body is replaced by a response with status 502 if it cannot be masked: it is larger than `max_body_size`, has
+//! another content coding, is UTF-16 or UTF-32, is not JSON although its type says so, or is a part of a body. The
+//! field `Range` is therefore not forwarded, so endpoints send whole bodies.
 //!
 //! ## Logs
 //!
 //! `log` is about the requests of the routes that the plugin is attached to. `kinds` and `patterns` apply to all texts
-//! of the objects that log plugins write, to the URLs in spans of tracers, and to host, path, user agent and consumer in
-//! the access log. Headers, query parameters and cookies are replaced by `REDACTED` wherever they appear. `fields` are
-//! paths into the objects of log plugins, such as `request.headers.x-user`, `client_ip` or `consumer.username`;
+//! of the objects that log plugins write, to the URLs in spans of tracers, and to host, path, user agent and consumer
+//! in the access log. Headers, query parameters and cookies are replaced by `REDACTED` wherever they appear. `fields`
+//! are paths into the objects of log plugins, such as `request.headers.x-user`, `client_ip` or `consumer.username`;
 //! `access_log_fields` are fields of the access log.
 //!
 //! ## What is not covered

@@ -1,3 +1,5 @@
+//! Tests of the bodies, the logs and the configuration of `mask`.
+
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderValue, Response};
 use serde_json::{Value, json};

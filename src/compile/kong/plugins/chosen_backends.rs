@@ -83,7 +83,7 @@ impl ChosenBackends {
                 return failing(RouteFailure::InvalidBackend);
             }
         };
-        // A KongClusterPlugin is written by an administrator of the cluster, who needs no grants.
+        // Only administrators of the cluster write a KongClusterPlugin, so it needs no grants.
         let namespace = if id.kind == Kind::KongPlugin { &id.key.namespace } else { &service.namespace };
         let from = Referrer { kind: Kind::KongPlugin, namespace };
         let reference = BackendObjectReference {
