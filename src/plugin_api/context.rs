@@ -11,6 +11,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, request};
 use rustls::pki_types::CertificateDer;
 use smallvec::SmallVec;
 
+use super::background::{BackgroundRequest, BackgroundSlot};
 use super::body_filter::{BodyFilter, PluginBodyFilter, StreamingFilter};
 use super::changed_fields::FieldNames;
 use super::chosen_backend::ChosenBackend;
@@ -132,11 +133,23 @@ pub struct BeforeForwardCx<'r> {
     /// The object that the plugin is attached to.
     pub scope: &'r str,
     pub route: &'r RouteNames,
+    pub(crate) background: &'r mut BackgroundSlot,
     pub(crate) plugin_data: &'r mut PluginData,
     pub(crate) slot: u16,
 }
 
 impl BeforeForwardCx<'_> {
+    /// Whether the plugin may reply and let the proxy forward another request meanwhile.
+    pub fn may_forward_in_background(&self) -> bool {
+        self.background.is_open && self.background.request.is_none()
+    }
+
+    /// Lets the proxy forward a request while the client gets the reply of this plugin. Without a reply, it is not
+    /// sent.
+    pub fn forward_in_background(&mut self, request: BackgroundRequest) {
+        self.background.request = Some(request);
+    }
+
     /// Stores data of this plugin for the later phases of the same request. Replaces what `access` has stored.
     pub fn set_plugin_data<T: Any>(&mut self, value: T) {
         self.plugin_data.insert(self.slot, value);

@@ -17,6 +17,7 @@ pub mod authentication;
 pub mod aws_credentials;
 pub mod aws_environment;
 pub mod aws_signature;
+pub mod background;
 pub mod batch_queue;
 pub mod body_filter;
 pub mod chain;

@@ -64,9 +64,12 @@ pub(super) struct Admitted {
     pub(super) keep: Duration,
 }
 
-impl Plugin for ResponseCache {
+/// A cache as chains have it.
+pub(crate) struct SharedCache(pub(super) Arc<ResponseCache>);
+
+impl Plugin for SharedCache {
     fn before_forward<'a>(&'a self, cx: &'a mut BeforeForwardCx<'_>) -> AccessOutcome<'a> {
-        match self.decide(cx, self.settings.collapse > Duration::ZERO, cx.now) {
+        match self.0.decide(cx, self.0.settings.collapse > Duration::ZERO, cx.now) {
             CacheDecision::Reply(reply) => AccessOutcome::Reply(reply),
             CacheDecision::Forward => AccessOutcome::Continue,
             CacheDecision::Fetch(fetch) => {
@@ -74,8 +77,8 @@ impl Plugin for ResponseCache {
                 AccessOutcome::Continue
             }
             CacheDecision::Wait(flight) => AccessOutcome::Wait(Box::pin(async move {
-                flight.wait(self.settings.collapse).await;
-                match self.decide(cx, false, SystemTime::now()) {
+                flight.wait(self.0.settings.collapse).await;
+                match self.0.decide(cx, false, SystemTime::now()) {
                     CacheDecision::Reply(reply) => Some(reply),
                     CacheDecision::Fetch(fetch) => {
                         cx.set_plugin_data(fetch);
@@ -89,9 +92,9 @@ impl Plugin for ResponseCache {
 
     fn after_forward(&self, cx: &mut AfterForwardCx<'_>) -> Option<Box<Reply>> {
         let fetch = cx.take_plugin_data::<Box<Fetch>>()?;
-        match self.settings.mode {
-            Mode::Kong => kong::after_forward(self, *fetch, cx),
-            Mode::Rfc9111 => rfc9111::after_forward(self, *fetch, cx),
+        match self.0.settings.mode {
+            Mode::Kong => kong::after_forward(&self.0, *fetch, cx),
+            Mode::Rfc9111 => rfc9111::after_forward(&self.0, *fetch, cx),
         }
     }
 
@@ -106,7 +109,7 @@ impl Plugin for ResponseCache {
 }
 
 impl ResponseCache {
-    fn decide(&self, cx: &mut BeforeForwardCx<'_>, may_wait: bool, now: SystemTime) -> CacheDecision {
+    fn decide(self: &Arc<Self>, cx: &mut BeforeForwardCx<'_>, may_wait: bool, now: SystemTime) -> CacheDecision {
         match self.settings.mode {
             Mode::Kong => kong::decide(self, cx, may_wait, now),
             Mode::Rfc9111 => rfc9111::decide(self, cx, may_wait, now),

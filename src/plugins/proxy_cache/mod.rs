@@ -27,7 +27,9 @@ mod tests;
 
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::{BuildCx, Phases, PluginKind};
-use cache::ResponseCache;
+use std::sync::Arc;
+
+use cache::{ResponseCache, SharedCache};
 use config::Config;
 use store::CacheStore;
 
@@ -42,17 +44,17 @@ impl PluginKind for ProxyCache {
     const PHASES: Phases = Phases::BEFORE_FORWARD;
     const FAIL_CLOSED: bool = false;
     type Config = Config;
-    type Plugin = ResponseCache;
+    type Plugin = SharedCache;
 
-    fn build(config: Config, cx: &BuildCx<'_>) -> Result<ResponseCache, Vec<Diagnostic>> {
+    fn build(config: Config, cx: &BuildCx<'_>) -> Result<SharedCache, Vec<Diagnostic>> {
         build(Self::NAME, config, cx)
     }
 }
 
 /// Builds the plugin of this name.
-pub(super) fn build(name: &'static str, config: Config, cx: &BuildCx<'_>) -> Result<ResponseCache, Vec<Diagnostic>> {
+pub(super) fn build(name: &'static str, config: Config, cx: &BuildCx<'_>) -> Result<SharedCache, Vec<Diagnostic>> {
     let settings = config.resolve()?;
     let store = CacheStore::of(cx.state, DEFAULT_CACHE_BYTES);
     let partition = store.partition(cx.namespace().unwrap_or_default());
-    Ok(ResponseCache { name, settings, store, partition })
+    Ok(SharedCache(Arc::new(ResponseCache { name, settings, store, partition })))
 }
