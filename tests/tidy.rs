@@ -294,8 +294,9 @@ const LAYERS: &[Row] = &[
         "plugin_api",
         &[
             "aws_environment remote server_text",
-            "cookies decimal endpoint_timeouts form_body header_spoofing kind login media_type multipart plugin_regex \
+            "chosen_backend cookies decimal endpoint_timeouts form_body header_spoofing kind login media_type multipart plugin_regex \
              reply route_description scheme shared_keys state template timing violations weighted_list xml",
+            "masking",
             "batch_queue body_filter changed_fields content_coding fields idle_connections instance json_fields \
              json_schema openapi password remote_request repeated_query sealed_cookie token",
             "completed_request consumers graphql grpc relayed_response remote_client request_json services vault",
@@ -317,16 +318,16 @@ const LAYERS: &[Row] = &[
     (
         "plugins",
         &[
-            "acl aggregate api_version aws_lambda azure_functions basic_auth bot_detection combined_auth_tests \
+            "acl aggregate api_version aws_lambda azure_functions basic_auth bot_detection canary combined_auth_tests \
              compression correlation_id cors datadog degraphql error_pages file_log forward_auth \
              graphql_rate_limiting_advanced grpc_gateway grpc_web header_cert_auth hmac_auth http_log identity_keys \
              injection_protection internal_identity ip_restriction jq json_threat_protection jwt jwt_signer kafka_log \
-             kafka_upstream key_auth ldap_auth loggly mocking mtls_auth oas_validation oauth2 oauth2_introspection \
-             opa openid_connect opentelemetry post_function pre_function prometheus proxy_cache rate_limiting \
-             rate_limiting_advanced redirect request_size_limiting request_termination request_transformer \
-             request_transformer_advanced request_validator response_ratelimiting response_transformer \
-             response_transformer_advanced session soap standard_webhooks statsd syslog tcp_log udp_log \
-             upstream_oauth upstream_timeout usage_plan xml_threat_protection zipkin",
+             kafka_upstream key_auth ldap_auth loggly mask mocking mtls_auth oas_validation oauth2 \
+             oauth2_introspection opa openid_connect opentelemetry post_function pre_function prometheus proxy_cache \
+             rate_limiting rate_limiting_advanced redirect request_size_limiting request_termination \
+             request_transformer request_transformer_advanced request_validator response_ratelimiting \
+             response_transformer response_transformer_advanced route_by_header session soap standard_webhooks statsd \
+             syslog tcp_log udp_log upstream_oauth upstream_timeout usage_plan xml_threat_protection zipkin",
             // The same plugins with other fields and defaults, or for other requests.
             "graphql_proxy_cache_advanced ldap_auth_advanced proxy_cache_advanced",
         ],

@@ -11,6 +11,8 @@ pub(super) struct AffectedObjects {
     /// The Services, XBackends and facades to which each EndpointSlice and policy referred at the last call. They are
     /// kept because a deleted object no longer has its references.
     backends_by_referrer: BTreeMap<ObjectId, BTreeSet<ObjectId>>,
+    /// The backends of the last call of which nothing changed but endpoints, and settings of upstreams.
+    endpoints_changed: BTreeSet<ObjectId>,
 }
 
 impl AffectedObjects {
@@ -19,6 +21,7 @@ impl AffectedObjects {
     pub(super) fn find(&mut self, store: &Store, changes: &Changes) -> Changes {
         let mut touched = changes.clone();
         touched.extend(store.dependency_index().affected_by(changes));
+        self.endpoints_changed.clear();
         for (id, reason) in self.backends(store, changes) {
             let index = store.dependency_index();
             match reason {
@@ -30,10 +33,18 @@ impl AffectedObjects {
                 }
                 BackendChange::Policy => touched.extend(index.dependents(&id).cloned()),
             }
-            touched.insert(id);
+            if touched.insert(id.clone()) && reason == BackendChange::Endpoints {
+                self.endpoints_changed.insert(id);
+            }
         }
         touch_targets(store, &mut touched);
         touched
+    }
+
+    /// The backends that [`AffectedObjects::find`] returned last, of which only the endpoints or the settings of
+    /// upstreams changed.
+    pub(super) fn endpoints_changed(&self) -> &BTreeSet<ObjectId> {
+        &self.endpoints_changed
     }
 
     /// The Services, XBackends and facades that changed EndpointSlices and policies refer to now or referred to before.

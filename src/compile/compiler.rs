@@ -146,6 +146,10 @@ impl Compiler {
         let changes = &*self.plugins.with_entity_parents(cx.store, changes);
         let mut run = CompileRun { records_planned: self.records_planned(cx.store), ..CompileRun::default() };
         let mut touched = self.affected.find(cx.store, changes);
+        // The rules of these plugins contain the Services that the plugins may choose.
+        let choosing = self.plugins.choosing_touched_services(&touched, self.affected.endpoints_changed());
+        touched.extend(cx.store.dependency_index().affected_by(&choosing));
+        touched.extend(choosing);
         for key in keys_of_kind(changes, Kind::Secret) {
             self.secrets.remove_if_deleted(cx.store, key);
         }

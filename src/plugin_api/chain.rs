@@ -209,6 +209,8 @@ impl Chain {
             route: &self.names,
             plugin_data: &mut state.plugin_data,
             named_fields: &mut state.named_fields,
+            chosen_backend: &mut state.chosen_backend,
+            first_backend: 0,
             slot: 0,
         };
         state.timings.start();
@@ -230,6 +232,7 @@ impl Chain {
             }
             cx.scope = &instance.scope;
             cx.slot = number;
+            cx.first_backend = instance.first_backend;
             state.timings.begin(kind, PluginPhase::Access);
             let reply = match instance.plugin.access(&mut cx) {
                 AccessOutcome::Continue => None,

@@ -2,12 +2,14 @@
 
 use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version};
 use tokio::time::Instant;
 
 use super::fields::UrlEncodedForm;
+use super::masking::LogMask;
 use super::repeated_query::replace_values;
 use super::scheme::Scheme;
 
@@ -115,11 +117,13 @@ pub struct CredentialLocations {
     pub parameters: Vec<Box<str>>,
     /// Names of cookies, which are compared case-insensitively.
     pub cookies: Vec<Box<str>>,
+    /// What else logs must not contain.
+    pub masks: Vec<Arc<LogMask>>,
 }
 
 /// Of a chain without plugins that read credentials.
 pub static NO_CREDENTIALS: CredentialLocations =
-    CredentialLocations { headers: Vec::new(), parameters: Vec::new(), cookies: Vec::new() };
+    CredentialLocations { headers: Vec::new(), parameters: Vec::new(), cookies: Vec::new(), masks: Vec::new() };
 
 /// Takes the place of a credential.
 pub const REDACTED: &str = "REDACTED";
@@ -129,6 +133,7 @@ impl CredentialLocations {
         self.headers.extend(other.headers);
         self.parameters.extend(other.parameters);
         self.cookies.extend(other.cookies);
+        self.masks.extend(other.masks);
     }
 
     /// Whether a query parameter with this decoded name is a credential.
@@ -161,12 +166,16 @@ impl CredentialLocations {
     }
 
     /// A text with the values of credentials replaced, wherever it repeats a query: in a URL, or encoded in a value.
-    /// `None` if it contains none.
+    /// What is masked is replaced as well. `None` if it contains neither.
     pub fn redact_text(&self, text: &str) -> Option<String> {
-        if self.parameters.is_empty() {
-            return None;
+        let mut redacted = match self.parameters.is_empty() {
+            true => None,
+            false => replace_values(text, |name| self.has_parameter(name), REDACTED),
+        };
+        for mask in &self.masks {
+            redacted = mask.mask_text(redacted.as_deref().unwrap_or(text)).or(redacted);
         }
-        replace_values(text, |name| self.has_parameter(name), REDACTED)
+        redacted
     }
 
     /// The value of a header field of a request or a response with credentials replaced. `None` if it contains none.
@@ -209,6 +218,7 @@ mod tests {
             headers: vec![HeaderName::from_static("apikey")],
             parameters: vec!["api key".into(), "jwt".into()],
             cookies: vec!["Token".into()],
+            masks: Vec::new(),
         }
     }
 

@@ -11,8 +11,10 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, request};
 use rustls::pki_types::CertificateDer;
 use smallvec::SmallVec;
 
+use super::background::{BackgroundRequest, BackgroundSlot};
 use super::body_filter::{BodyFilter, PluginBodyFilter, StreamingFilter};
 use super::changed_fields::FieldNames;
+use super::chosen_backend::ChosenBackend;
 use super::completed_request::CompletedRequest;
 use super::consumers::{Consumer, ConsumerDirectory, EntityId, Sha256Digest};
 use super::ended_session::EndedSession;
@@ -69,10 +71,19 @@ pub struct RequestCx<'r> {
     pub route: &'r RouteNames,
     pub(crate) plugin_data: &'r mut PluginData,
     pub(crate) named_fields: &'r mut Option<Box<FieldNames>>,
+    pub(crate) chosen_backend: &'r mut Option<ChosenBackend>,
+    pub(crate) first_backend: u16,
     pub(crate) slot: u16,
 }
 
 impl RequestCx<'_> {
+    /// Sends the request to one of [`Plugin::chosen_backends`](super::Plugin::chosen_backends) in place of the backends
+    /// of the rule. If several plugins choose, the last one decides. `has_fallback`: a backend of the rule gets the
+    /// request if no endpoint of the chosen one is available.
+    pub fn choose_backend(&mut self, index: u16, has_fallback: bool) {
+        *self.chosen_backend = Some(ChosenBackend { index: self.first_backend.saturating_add(index), has_fallback });
+    }
+
     /// The body as it will be sent upstream, if a plugin of the chain buffers bodies.
     pub fn current_body(&self) -> Option<&Bytes> {
         self.replacement_body.as_ref().or(self.body)
@@ -123,11 +134,23 @@ pub struct BeforeForwardCx<'r> {
     /// The object that the plugin is attached to.
     pub scope: &'r str,
     pub route: &'r RouteNames,
+    pub(crate) background: &'r mut BackgroundSlot,
     pub(crate) plugin_data: &'r mut PluginData,
     pub(crate) slot: u16,
 }
 
 impl BeforeForwardCx<'_> {
+    /// Whether the plugin may reply and let the proxy forward another request meanwhile.
+    pub fn may_forward_in_background(&self) -> bool {
+        self.background.is_open && self.background.request.is_none()
+    }
+
+    /// Lets the proxy forward a request while the client gets the reply of this plugin. Without a reply, it is not
+    /// sent.
+    pub fn forward_in_background(&mut self, request: BackgroundRequest) {
+        self.background.request = Some(request);
+    }
+
     /// Stores data of this plugin for the later phases of the same request. Replaces what `access` has stored.
     pub fn set_plugin_data<T: Any>(&mut self, value: T) {
         self.plugin_data.insert(self.slot, value);

@@ -45,6 +45,7 @@ impl BuiltinPlugin {
             scope: Arc::clone(scope),
             object: Arc::clone(&self.enabled_by),
             configuration_hash: 0,
+            first_backend: 0,
         };
         builder.add(self.kind.name(), self.kind.priority(), AttachmentPoint::Base(BaseScope::Global), instance);
     }

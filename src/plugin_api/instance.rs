@@ -17,6 +17,8 @@ pub struct PluginInstance {
     pub object: Arc<str>,
     /// Hash of the configuration, equal in every process. Distinguishes several configurations of one object.
     pub configuration_hash: u64,
+    /// The index of the plugin's first backend among those that plugins of the rule may choose.
+    pub first_backend: u16,
 }
 
 impl PluginInstance {
@@ -29,9 +31,10 @@ impl PluginInstance {
 /// Equal if both are the same built plugin, attached to the same object in the same way.
 impl PartialEq for PluginInstance {
     fn eq(&self, other: &PluginInstance) -> bool {
-        let PluginInstance { plugin, phases, scope, object, configuration_hash } = self;
+        let PluginInstance { plugin, phases, scope, object, configuration_hash, first_backend } = self;
         Arc::ptr_eq(plugin, &other.plugin)
             && (phases, configuration_hash) == (&other.phases, &other.configuration_hash)
+            && *first_backend == other.first_backend
             && (scope, object) == (&other.scope, &other.object)
     }
 }

@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use http::uri::PathAndQuery;
@@ -16,6 +17,7 @@ use smallvec::SmallVec;
 use super::completed_request::{Attempt, AttemptOutcome, CredentialLocations, LoggedHeads, LoggedTls, REDACTED};
 use super::context::{LogCx, ResponseSource};
 use super::fields::UrlEncodedForm;
+use super::masking::{LogMask, mask_object};
 use super::server_text::shorten_to;
 use super::trace::{RequestTrace, TraceFormat};
 
@@ -46,6 +48,8 @@ pub struct LogEntry<'a> {
     workspace: &'static str,
     workspace_name: &'static str,
     source: &'static str,
+    #[serde(skip)]
+    masks: &'a [Arc<LogMask>],
 }
 
 #[derive(Serialize)]
@@ -170,14 +174,15 @@ impl<'a> LogEntry<'a> {
             workspace: WORKSPACE_ID,
             workspace_name: "default",
             source: if summary.source == ResponseSource::Service { "upstream" } else { "kong" },
+            masks: &credentials.masks,
         }
     }
 
     pub fn to_json(&self) -> Vec<u8> {
-        serde_json::to_vec(self).expect("text and numbers always serialize")
+        mask_object(self.masks, serde_json::to_vec(self).expect("text and numbers always serialize"))
     }
 
-    /// The object as a value, to add fields to it.
+    /// The object as a value, to add fields to it. It is to be masked with [`mask_object`] afterwards.
     pub fn to_value(&self) -> Value {
         serde_json::to_value(self).expect("text and numbers always serialize")
     }

@@ -12,6 +12,7 @@ use super::completed_request::{CredentialLocations, LoggedHeads, REDACTED};
 use super::context::LogCx;
 use super::fields::UrlEncodedForm;
 use super::log_entry::{LogEntry, shorten_value};
+use super::masking::mask_object;
 use super::session_entry::SessionEntry;
 use super::template::{Budget, Expression, LuaValue, Variable, VariableKey, Variables};
 use crate::diagnostic::Diagnostic;
@@ -56,7 +57,7 @@ impl CustomFields {
             (Some(session), false) => SessionEntry::new(session, cx).to_value(),
         };
         self.apply(&mut object, cx);
-        object.to_string().into_bytes()
+        mask_object(&cx.request.credentials.masks, object.to_string().into_bytes())
     }
 
     /// Sets or removes the fields of an object.

@@ -17,10 +17,12 @@ pub mod authentication;
 pub mod aws_credentials;
 pub mod aws_environment;
 pub mod aws_signature;
+pub mod background;
 pub mod batch_queue;
 pub mod body_filter;
 pub mod chain;
 pub mod changed_fields;
+pub mod chosen_backend;
 pub mod client_certificate;
 pub mod completed_request;
 pub mod consumers;
@@ -50,6 +52,7 @@ pub mod log_entry;
 pub mod log_fields;
 pub mod login;
 pub mod lua_functions;
+pub mod masking;
 pub mod media_type;
 pub mod multipart;
 pub mod openapi;
@@ -104,6 +107,7 @@ pub use body_filter::{
 };
 pub use chain::Chain;
 pub use changed_fields::{ChangedFields, FieldNames};
+pub use chosen_backend::{BackendName, ChosenBackend, MAX_CHOSEN_BACKENDS};
 pub use completed_request::{CompletedRequest, CredentialLocations};
 pub use consumers::{Consumer, ConsumerDirectory};
 pub use context::{
@@ -193,6 +197,13 @@ pub trait Plugin: Send + Sync + 'static {
     /// Whether `log` reads the heads of the request and of the response. Only then they are copied.
     fn logs_heads(&self) -> bool {
         false
+    }
+
+    /// The Services that `access` may choose with [`RequestCx::choose_backend`], in the order of their indices. They
+    /// are resolved for each rule like its own backends. Plugins that name any cannot be attached to consumers or
+    /// groups alone, because these have no rule.
+    fn chosen_backends(&self) -> &[BackendName] {
+        &[]
     }
 
     /// Whether `response` reads [`RespondedRequest::line`]. Only then it is copied. Plugins that do cannot be attached

@@ -160,7 +160,14 @@ mod tests {
 
     fn instance(decision: StreamDecision, phases: Phases) -> PluginInstance {
         let (scope, object) = ("global".into(), "KongPlugin/default/test".into());
-        PluginInstance { plugin: Arc::new(Fixed(decision)), phases, scope, object, configuration_hash: 0 }
+        PluginInstance {
+            plugin: Arc::new(Fixed(decision)),
+            phases,
+            scope,
+            object,
+            configuration_hash: 0,
+            first_backend: 0,
+        }
     }
 
     #[test]

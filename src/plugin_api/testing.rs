@@ -9,6 +9,7 @@ use rustls::pki_types::CertificateDer;
 use serde_json::Value;
 use tokio::time::Instant;
 
+use super::background::BackgroundSlot;
 use super::body_filter::{BodyFilter, CodedHead};
 use super::chain::{
     AllowedRequest, AttachmentPoint, BaseScope, Chain, ChainBuilder, ChainRequest, ChainResponse, ChainState,
@@ -99,6 +100,7 @@ pub fn instance(kind: &dyn AnyPluginKind, plugin: Arc<dyn Plugin>) -> PluginInst
         scope: "HTTPRoute/default/test/0".into(),
         object: "KongPlugin/default/test".into(),
         configuration_hash: 0,
+        first_backend: 0,
     }
 }
 
@@ -110,6 +112,7 @@ pub fn global_instance(plugin: Arc<dyn Plugin>) -> PluginInstance {
         scope: "global".into(),
         object: "KongPlugin/default/test".into(),
         configuration_hash: 0,
+        first_backend: 0,
     }
 }
 
@@ -291,8 +294,17 @@ impl TestRequest {
             let (path, query) = (uri.path(), uri.query());
             let has_body = !body.is_empty();
             let head = &mut head;
-            let request =
-                AllowedRequest { head, has_body, is_upgrade: false, path, query, client, id: &id, now: self.now };
+            let request = AllowedRequest {
+                head,
+                has_body,
+                is_upgrade: false,
+                path,
+                query,
+                client,
+                id: &id,
+                now: self.now,
+                background: &mut BackgroundSlot::default(),
+            };
             reply = chain.before_forward(request, &mut state).await;
             expect_declared("request", &received, &head.headers, &declared.request);
         }

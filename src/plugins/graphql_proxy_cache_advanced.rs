@@ -23,7 +23,7 @@ use serde::de::IgnoredAny;
 use serde_json::Value;
 
 use super::proxy_cache::build_for_content;
-use super::proxy_cache::cache::ResponseCache;
+use super::proxy_cache::cache::SharedCache;
 use super::proxy_cache::config::ContentCacheConfig;
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::consumers::{Sha256Digest, sha256};
@@ -84,7 +84,7 @@ impl Default for Config {
     }
 }
 
-pub(crate) struct GraphqlProxyCache(ResponseCache);
+pub(crate) struct GraphqlProxyCache(SharedCache);
 
 /// The digest of what a query asks for.
 struct QueryDigest(Sha256Digest);

@@ -45,8 +45,8 @@ use crate::plugin_api::fields::UrlEncodedForm;
 use crate::plugin_api::kafka::{
     BatchedMessages, ConfiguredProducer, KafkaAuthentication, KafkaMessage, KafkaSecurity, KafkaServer, ProducerConfig,
 };
-use crate::plugin_api::log_delivery::DeliveryReports;
 use crate::plugin_api::kind::ALL_PROTOCOLS;
+use crate::plugin_api::log_delivery::DeliveryReports;
 use crate::plugin_api::log_fields::CustomFields;
 use crate::plugin_api::{BuildCx, LogCx, Phases, Plugin, PluginKind, record};
 

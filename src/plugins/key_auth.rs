@@ -213,7 +213,7 @@ impl Plugin for KeyAuth {
                 .cloned()
                 .collect(),
             parameters: names().map(|name| name.name.clone()).collect(),
-            cookies: Vec::new(),
+            ..CredentialLocations::default()
         })
     }
 

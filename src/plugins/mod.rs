@@ -9,6 +9,7 @@ mod aws_lambda;
 mod azure_functions;
 mod basic_auth;
 mod bot_detection;
+mod canary;
 mod compression;
 mod correlation_id;
 mod cors;
@@ -38,6 +39,7 @@ mod key_auth;
 mod ldap_auth;
 mod ldap_auth_advanced;
 mod loggly;
+mod mask;
 mod mocking;
 mod mtls_auth;
 mod oas_validation;
@@ -62,6 +64,7 @@ mod request_validator;
 mod response_ratelimiting;
 mod response_transformer;
 mod response_transformer_advanced;
+mod route_by_header;
 mod session;
 mod soap;
 mod standard_webhooks;
@@ -95,6 +98,7 @@ const KINDS: &[&dyn AnyPluginKind] = &[
     &RegisteredKind::<azure_functions::AzureFunctions>::NEW,
     &RegisteredKind::<basic_auth::BasicAuth>::NEW,
     &RegisteredKind::<bot_detection::BotDetection>::NEW,
+    &RegisteredKind::<canary::Canary>::NEW,
     &RegisteredKind::<compression::Compression>::NEW,
     &RegisteredKind::<correlation_id::CorrelationId>::NEW,
     &RegisteredKind::<cors::CorsPlugin>::NEW,
@@ -124,6 +128,7 @@ const KINDS: &[&dyn AnyPluginKind] = &[
     &RegisteredKind::<ldap_auth::LdapAuth>::NEW,
     &RegisteredKind::<ldap_auth_advanced::LdapAuthAdvanced>::NEW,
     &RegisteredKind::<loggly::Loggly>::NEW,
+    &RegisteredKind::<mask::Mask>::NEW,
     &RegisteredKind::<mocking::Mocking>::NEW,
     &RegisteredKind::<mtls_auth::MtlsAuth>::NEW,
     &RegisteredKind::<oas_validation::OasValidation>::NEW,
@@ -148,6 +153,7 @@ const KINDS: &[&dyn AnyPluginKind] = &[
     &RegisteredKind::<response_ratelimiting::ResponseRatelimiting>::NEW,
     &RegisteredKind::<response_transformer::ResponseTransformer>::NEW,
     &RegisteredKind::<response_transformer_advanced::ResponseTransformerAdvanced>::NEW,
+    &RegisteredKind::<route_by_header::RouteByHeader>::NEW,
     &RegisteredKind::<session::SessionPlugin>::NEW,
     &RegisteredKind::<soap::Soap>::NEW,
     &RegisteredKind::<standard_webhooks::StandardWebhooks>::NEW,

@@ -8,7 +8,7 @@
 //! The plugin does what `proxy-cache` does, with the same fields. Both have responses of their own if they are attached
 //! to the same route.
 
-use super::proxy_cache::cache::ResponseCache;
+use super::proxy_cache::cache::SharedCache;
 use super::proxy_cache::config::Config;
 use super::proxy_cache::{ProxyCache, build};
 use crate::diagnostic::Diagnostic;
@@ -16,7 +16,7 @@ use crate::plugin_api::{
     AccessOutcome, AfterForwardCx, BeforeForwardCx, BuildCx, ChangedFields, Phases, Plugin, PluginKind, Reply,
 };
 
-pub(crate) struct ProxyCacheAdvanced(ResponseCache);
+pub(crate) struct ProxyCacheAdvanced(SharedCache);
 
 impl PluginKind for ProxyCacheAdvanced {
     const NAME: &'static str = "proxy-cache-advanced";

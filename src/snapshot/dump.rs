@@ -150,6 +150,9 @@ pub struct MatchDump {
     /// `key-auth: route KongPlugin/default/key`, in the order in which they run.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub plugins: Vec<String>,
+    /// The backends that plugins may choose, without their weights, which have no effect.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub chosen_by_plugins: Vec<BackendDump>,
     #[serde(skip_serializing_if = "FiltersDump::is_empty")]
     pub filters: FiltersDump,
     /// `request 10s`, `backendRequest unlimited`, `retries 2, also on 503, after 25ms`.
@@ -435,6 +438,10 @@ impl MatchDump {
             rule: rule.id.rule.to_string(),
             options: rule.options().describe(),
             plugins: rule.plugins.iter().flat_map(|chain| chain.attachments()).map(plugin_line).collect(),
+            chosen_by_plugins: match &rule.action {
+                Action::Forward(split) => split.chosen_by_plugins().iter().map(BackendDump::from).collect(),
+                Action::Redirect(_) | Action::Fail(_) => Vec::new(),
+            },
             filters: FiltersDump::from(&rule.filters),
             timeouts_and_retries: match &rule.action {
                 Action::Forward(split) => {

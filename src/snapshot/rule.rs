@@ -11,7 +11,7 @@ pub use super::path_edit::PathEdit;
 pub use super::redirect::{RedirectAction, Scheme};
 use super::rule_options::RuleOptions;
 use super::timeouts_and_retries::TimeoutsAndRetries;
-use crate::plugin_api::Chain;
+use crate::plugin_api::{Chain, ChosenBackend};
 use crate::upstream::{AffinitySettings, Upstream};
 
 /// One rule of one route, fully parsed.
@@ -131,6 +131,9 @@ pub struct WeightedBackends {
     /// Whether a gRPC call ends when the time in its field `grpc-timeout` has passed.
     pub honors_call_deadlines: bool,
     affinity: Option<Arc<AffinitySettings>>,
+    /// The backends that plugins may choose instead, by the indices of [`ChosenBackend`]. A second pointer, so that the
+    /// many rules without any need the memory of one only.
+    chosen_by_plugins: Option<Box<Box<[Backend]>>>,
 }
 
 impl WeightedBackends {
@@ -144,12 +147,39 @@ impl WeightedBackends {
             timeouts_and_retries: None,
             honors_call_deadlines: false,
             affinity: None,
+            chosen_by_plugins: None,
         })
     }
 
     /// The backends with a weight above 0; at least one.
     pub fn backends(&self) -> &[Backend] {
         &self.backends
+    }
+
+    /// The backends that plugins of the rule may choose.
+    pub fn chosen_by_plugins(&self) -> &[Backend] {
+        self.chosen_by_plugins.as_deref().map_or(&[], |backends| backends)
+    }
+
+    /// Sets the backends that plugins of the rule may choose.
+    pub fn set_chosen_by_plugins(&mut self, backends: Vec<Backend>) {
+        self.chosen_by_plugins = (!backends.is_empty()).then(|| Box::new(backends.into()));
+        self.prepare_affinity();
+    }
+
+    /// The backends with a weight above 0, and those that plugins may choose.
+    pub fn all_backends(&self) -> impl Iterator<Item = &Backend> {
+        self.backends.iter().chain(self.chosen_by_plugins())
+    }
+
+    /// The backend that a plugin has chosen; `None` if it may be left out because no endpoint is available.
+    pub fn chosen(&self, chosen: ChosenBackend) -> Option<&Backend> {
+        let backend = self.chosen_by_plugins().get(usize::from(chosen.index))?;
+        let is_available = match &backend.target {
+            BackendTarget::Upstream(upstream) => !chosen.has_fallback || upstream.has_available_endpoint(),
+            BackendTarget::Fail(_) => !chosen.has_fallback,
+        };
+        is_available.then_some(backend)
     }
 
     /// The sessions of the rule. `None` if it has none, so that those of each Service apply.
@@ -160,7 +190,11 @@ impl WeightedBackends {
     /// Sets the sessions of the rule, and prepares its upstreams for them.
     pub fn set_affinity(&mut self, affinity: Option<Arc<AffinitySettings>>) {
         self.affinity = affinity;
-        for backend in self.backends.iter().filter(|_| self.affinity.is_some()) {
+        self.prepare_affinity();
+    }
+
+    fn prepare_affinity(&self) {
+        for backend in self.all_backends().filter(|_| self.affinity.is_some()) {
             if let BackendTarget::Upstream(upstream) = &backend.target {
                 upstream.keep_affinity();
             }

@@ -114,6 +114,9 @@ const EXPECTED_KINDS: &[ExpectedKind] = &[
     expected("proxy-cache-advanced", 100, Phases::BEFORE_FORWARD),
     expected("graphql-proxy-cache-advanced", 99, Phases { before_forward: true, ..Phases::ACCESS }),
     expected("upstream-timeout", 400, Phases::ACCESS),
+    expected("canary", 20, Phases::ACCESS).without_consumers_and_groups(),
+    expected("route-by-header", 850, Phases::ACCESS).without_consumers_and_groups(),
+    expected("mask", 16, Phases::ACCESS_AND_RESPONSE).failing_closed().without_consumers_and_groups(),
     expected("prometheus", 13, Phases::LOG).with_protocols(ALL_PROTOCOLS),
     expected("http-log", 12, Phases::LOG).with_protocols(ALL_PROTOCOLS),
     expected("statsd", 11, Phases::LOG).with_protocols(ALL_PROTOCOLS),
@@ -135,6 +138,11 @@ fn minimal_config(kind: &dyn AnyPluginKind) -> Value {
         "aggregate" => json!({"calls": [{"name": "user", "url": "http://users.example/me"}]}),
         "aws-lambda" => {
             json!({"aws_region": "eu-west-1", "aws_key": "a", "aws_secret": "b", "function_name": "thumbnails"})
+        }
+        "canary" => json!({"percentage": 10, "upstream_host": "next.a.80.svc"}),
+        "mask" => json!({"kinds": ["email"]}),
+        "route-by-header" => {
+            json!({"rules": [{"condition": {"x-region": "eu"}, "upstream_name": "next.a.80.svc"}]})
         }
         "azure-functions" => json!({"appname": "shop", "functionname": "invoices"}),
         "file-log" => json!({"path": "/dev/stdout"}),
@@ -580,6 +588,16 @@ fn configurations_that_kong_rejects(kind: &str) -> Vec<(Value, &'static str)> {
         "standard-webhooks" => {
             vec![(json!({}), "config"), (json!({"secret_v1": "a", "tolerance_second": -1}), "config.tolerance_second")]
         }
+        "canary" => vec![
+            (json!({"upstream_host": "next.a.80.svc", "percentage": 101}), "config.percentage"),
+            (json!({"upstream_host": "next.a.80.svc", "percentage": 1, "steps": 0}), "config.steps"),
+            (json!({"percentage": 1}), "config.upstream_host"),
+        ],
+        "mask" => vec![(json!({}), "config"), (json!({"patterns": ["("]}), "config.patterns[0]")],
+        "route-by-header" => vec![
+            (json!({"rules": [{"condition": {"a": "b"}}]}), "config.rules[0]"),
+            (json!({"rules": [{"upstream_name": "next.a.80.svc"}]}), "config.rules[0]"),
+        ],
         "upstream-timeout" => vec![
             (json!({"connect_timeout": 0.5}), "config.connect_timeout"),
             (json!({"send_timeout": -1}), "config.send_timeout"),
@@ -899,6 +917,7 @@ fn changed_heads(name: &str) -> ChangedHeads {
         | "aws-lambda"
         | "azure-functions"
         | "bot-detection"
+        | "canary"
         | "datadog"
         | "file-log"
         | "compression"
@@ -916,6 +935,7 @@ fn changed_heads(name: &str) -> ChangedHeads {
         | "kafka-log"
         | "kafka-upstream"
         | "loggly"
+        | "mask"
         | "oas-validation"
         | "opa"
         | "prometheus"
@@ -925,6 +945,7 @@ fn changed_heads(name: &str) -> ChangedHeads {
         | "request-size-limiting"
         | "request-termination"
         | "request-validator"
+        | "route-by-header"
         | "standard-webhooks"
         | "statsd"
         | "syslog"

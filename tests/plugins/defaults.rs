@@ -172,6 +172,19 @@ fn kong_defaults(plugin: &str) -> Value {
             "versions[].sunset_link": null, "versions[].successor_link": null,
             "default_version": null, "upstream_header": null,
         }),
+        "canary" => json!({
+            "percentage": null, "start": null, "duration": 3600.0, "steps": 1000, "hash": "consumer",
+            "hash_header": null, "groups": [], "upstream_host": null, "upstream_port": null, "upstream_uri": null,
+            "upstream_fallback": false, "canary_by_header_name": null,
+        }),
+        "route-by-header" => json!({
+            "rules": [], "rules[].condition": null, "rules[].upstream_name": null,
+        }),
+        "mask" => json!({
+            "fields": [], "kinds": [], "patterns": [], "replacement": "***", "response_body": true,
+            "max_body_size": 1_048_576, "log": null, "log.fields": [], "log.headers": [], "log.query_parameters": [],
+            "log.cookies": [], "log.access_log_fields": [],
+        }),
         "upstream-timeout" => json!({"connect_timeout": null, "send_timeout": null, "read_timeout": null}),
         "upstream-oauth" => json!({
             "oauth": null, "oauth.token_endpoint": "", "oauth.grant_type": "client_credentials",

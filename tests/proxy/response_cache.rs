@@ -234,3 +234,43 @@ async fn simultaneous_misses_are_one_request() {
     }
     assert_eq!(endpoint.log.requests().len(), 1);
 }
+
+/// A stale response that may be sent while it is validated does not make any client wait for the endpoint.
+#[tokio::test]
+async fn stale_responses_are_revalidated_in_the_background() {
+    let (release, released) = tokio::sync::watch::channel(false);
+    let endpoint = Endpoint::scripted(move |mut stream, _| {
+        let mut released = released.clone();
+        async move {
+            while let Some(request) = stream.request().await {
+                let count = stream.log().requests().len();
+                if count == 2 {
+                    released.wait_for(|released| *released).await.unwrap();
+                }
+                assert!(count == 1 || request.contains("if-none-match: \"1\""), "{request}");
+                assert!(!request.contains("range: "), "{request}");
+                // The first response is stale when it arrives.
+                let age = if count == 1 { 100 } else { 0 };
+                let fields = format!("age: {age}\r\ncache-control: max-age=60, stale-while-revalidate=1000\r\n");
+                let head = format!("HTTP/1.1 200 OK\r\n{fields}etag: \"{count}\"\r\ncontent-length: 4\r\n\r\n");
+                stream.send(format!("{head}{count:04}")).await;
+            }
+        }
+    })
+    .await;
+    let (server, _) = server(&[cache(json!({"mode": "rfc9111"}))], &endpoint).await;
+    assert_eq!(get(&server, "/", "").await.text(), "0001");
+    for _ in 0..3 {
+        let stale = get(&server, "/", "range: bytes=0-1\r\n").await;
+        assert_eq!((stale.status, &*stale.text()), (206, "00"));
+        let status = stale.header("cache-status").unwrap();
+        assert!(status.starts_with("portico; hit; ttl=-"), "{status}");
+    }
+    endpoint.log.wait_for("one validation", |log| log.requests().len() == 2).await;
+    release.send(true).unwrap();
+    let deadline = tokio::time::Instant::now() + crate::harness::TEST_TIMEOUT;
+    while get(&server, "/", "").await.text() != "0002" {
+        assert!(tokio::time::Instant::now() < deadline, "the new response is not stored");
+    }
+    assert_eq!(endpoint.log.requests().len(), 2);
+}

@@ -117,6 +117,20 @@ pub(in crate::compile) fn for_grpc(service: &Object<Service>) -> BackendSettings
     BackendSettings { requires_http2: true, ..for_gateway_api(service) }
 }
 
+/// The settings of a Service for Ingresses.
+pub(in crate::compile) fn for_ingress(service: &Object<Service>) -> BackendSettings<'_> {
+    BackendSettings {
+        tls_by_app_protocol: true,
+        unknown_app_protocol: UnknownAppProtocol::Ignore,
+        ..for_gateway_api(service)
+    }
+}
+
+/// The same for a class that makes all requests go to the ClusterIP of Services.
+pub(in crate::compile) fn for_ingress_via_cluster_ip(service: &Object<Service>) -> BackendSettings<'_> {
+    BackendSettings { via_cluster_ip: true, ..for_ingress(service) }
+}
+
 /// The annotations that configure TLS connections, without the protocol.
 pub(in crate::compile) const TLS_ANNOTATIONS: &[&str] =
     &[CLIENT_CERT, TLS_VERIFY, TLS_VERIFY_DEPTH, CA_CERTIFICATES_SECRETS, CA_CERTIFICATES_CONFIG_MAPS];

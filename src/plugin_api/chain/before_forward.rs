@@ -7,6 +7,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, request};
 use super::Chain;
 use super::selected::slot_number;
 use super::state::ChainState;
+use crate::plugin_api::background::BackgroundSlot;
 use crate::plugin_api::context::{AfterForwardCx, BeforeForwardCx, ClientInfo};
 use crate::plugin_api::reply::Reply;
 use crate::plugin_api::timing::PluginPhase;
@@ -22,6 +23,8 @@ pub struct AllowedRequest<'r> {
     pub client: ClientInfo<'r>,
     pub id: &'r HeaderValue,
     pub now: SystemTime,
+    /// Where plugins that reply leave a request that is forwarded nevertheless.
+    pub background: &'r mut BackgroundSlot,
 }
 
 impl Chain {
@@ -54,6 +57,7 @@ impl Chain {
                 now: request.now,
                 scope: &instance.scope,
                 route: &self.names,
+                background: &mut *request.background,
                 plugin_data: &mut state.plugin_data,
                 slot: slot_number(index),
             };

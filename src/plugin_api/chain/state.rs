@@ -9,6 +9,7 @@ use smallvec::SmallVec;
 use super::selected::{SelectedInstance, SelectionProgress};
 use crate::plugin_api::body_filter::PluginBodyFilter;
 use crate::plugin_api::changed_fields::{ChangedFields, FieldNames};
+use crate::plugin_api::chosen_backend::ChosenBackend;
 use crate::plugin_api::consumers::plugins::ConsumerPlugins;
 use crate::plugin_api::context::{Identity, PluginData, ResponseHeaders};
 use crate::plugin_api::endpoint_timeouts::EndpointTimeouts;
@@ -26,6 +27,8 @@ pub struct ChainState {
     pub body_limit: Option<u64>,
     /// See [`RequestCx::endpoint_timeouts`](crate::plugin_api::RequestCx::endpoint_timeouts).
     pub endpoint_timeouts: EndpointTimeouts,
+    /// See [`RequestCx::choose_backend`](crate::plugin_api::RequestCx::choose_backend).
+    pub chosen_backend: Option<ChosenBackend>,
     /// See [`RequestCx::new_id`](crate::plugin_api::RequestCx::new_id).
     pub new_id: Option<HeaderValue>,
     /// The body to send upstream instead of the buffered one; `Content-Length` is already set.

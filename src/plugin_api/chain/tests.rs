@@ -33,7 +33,14 @@ impl Plugin for AuthenticateAs {
 
 fn instance(plugin: impl Plugin) -> PluginInstance {
     let (scope, object) = ("global".into(), "KongPlugin/default/test".into());
-    PluginInstance { plugin: Arc::new(plugin), phases: Phases::ACCESS, scope, object, configuration_hash: 0 }
+    PluginInstance {
+        plugin: Arc::new(plugin),
+        phases: Phases::ACCESS,
+        scope,
+        object,
+        configuration_hash: 0,
+        first_backend: 0,
+    }
 }
 
 fn consumer_id(number: u16) -> Arc<str> {

@@ -36,6 +36,7 @@ fn chain(identity: Identity, config: &Value) -> Arc<Chain> {
         scope: "".into(),
         object: "".into(),
         configuration_hash: 0,
+        first_backend: 0,
     };
     builder.add("set-identity", 1000, AttachmentPoint::Base(BaseScope::Route), set_identity);
     builder.build(names()).unwrap()

@@ -57,6 +57,7 @@ impl TokenLocations {
             headers: self.headers.to_vec(),
             parameters: self.parameters.to_vec(),
             cookies: self.cookies.to_vec(),
+            ..CredentialLocations::default()
         }
     }
 

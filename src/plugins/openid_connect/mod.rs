@@ -187,7 +187,7 @@ impl Plugin for OpenIdConnect {
         let parameters = [credentials::TOKEN_PARAMETER, "code"].map(Box::from);
         let mut cookies = self.settings.sessions.cookies.names();
         cookies.extend(self.settings.token_cookie.clone());
-        Some(CredentialLocations { headers: Vec::new(), parameters: parameters.into(), cookies })
+        Some(CredentialLocations { parameters: parameters.into(), cookies, ..CredentialLocations::default() })
     }
 
     fn body_buffer_limit(&self) -> Option<usize> {

@@ -65,16 +65,19 @@ pub(super) struct Admitted {
     pub(super) keep: Duration,
 }
 
-impl Plugin for ResponseCache {
+/// A cache as chains have it.
+pub(crate) struct SharedCache(pub(super) Arc<ResponseCache>);
+
+impl Plugin for SharedCache {
     fn before_forward<'a>(&'a self, cx: &'a mut BeforeForwardCx<'_>) -> AccessOutcome<'a> {
         self.stand_in(cx, None)
     }
 
     fn after_forward(&self, cx: &mut AfterForwardCx<'_>) -> Option<Box<Reply>> {
         let fetch = cx.take_plugin_data::<Box<Fetch>>()?;
-        match self.settings.mode {
-            Mode::Kong => kong::after_forward(self, *fetch, cx),
-            Mode::Rfc9111 => rfc9111::after_forward(self, *fetch, cx),
+        match self.0.settings.mode {
+            Mode::Kong => kong::after_forward(&self.0, *fetch, cx),
+            Mode::Rfc9111 => rfc9111::after_forward(&self.0, *fetch, cx),
         }
     }
 
@@ -88,14 +91,14 @@ impl Plugin for ResponseCache {
     }
 }
 
-impl ResponseCache {
+impl SharedCache {
     /// `before_forward`. `content`: the digest of the content of the request, if that selects the response.
     pub(in crate::plugins) fn stand_in<'a>(
         &'a self,
         cx: &'a mut BeforeForwardCx<'_>,
         content: Option<Sha256Digest>,
     ) -> AccessOutcome<'a> {
-        match self.decide(cx, content.as_ref(), self.settings.collapse > Duration::ZERO, cx.now) {
+        match self.0.decide(cx, content.as_ref(), self.0.settings.collapse > Duration::ZERO, cx.now) {
             CacheDecision::Reply(reply) => AccessOutcome::Reply(reply),
             CacheDecision::Forward => AccessOutcome::Continue,
             CacheDecision::Fetch(fetch) => {
@@ -103,8 +106,8 @@ impl ResponseCache {
                 AccessOutcome::Continue
             }
             CacheDecision::Wait(flight) => AccessOutcome::Wait(Box::pin(async move {
-                flight.wait(self.settings.collapse).await;
-                match self.decide(cx, content.as_ref(), false, SystemTime::now()) {
+                flight.wait(self.0.settings.collapse).await;
+                match self.0.decide(cx, content.as_ref(), false, SystemTime::now()) {
                     CacheDecision::Reply(reply) => Some(reply),
                     CacheDecision::Fetch(fetch) => {
                         cx.set_plugin_data(fetch);
@@ -115,9 +118,11 @@ impl ResponseCache {
             })),
         }
     }
+}
 
+impl ResponseCache {
     fn decide(
-        &self,
+        self: &Arc<Self>,
         cx: &mut BeforeForwardCx<'_>,
         content: Option<&Sha256Digest>,
         may_wait: bool,

@@ -25,11 +25,14 @@ mod stored_reply;
 #[cfg(test)]
 mod tests;
 
-use crate::diagnostic::Diagnostic;
-use crate::plugin_api::{BuildCx, Phases, PluginKind};
-use cache::ResponseCache;
+use std::sync::Arc;
+
+use cache::{ResponseCache, SharedCache};
 use config::{CacheSettings, Config, ContentCacheConfig};
 use store::CacheStore;
+
+use crate::diagnostic::Diagnostic;
+use crate::plugin_api::{BuildCx, Phases, PluginKind};
 
 /// The limit of bytes without `--max-cache-bytes`.
 pub const DEFAULT_CACHE_BYTES: usize = 128 << 20;
@@ -42,15 +45,15 @@ impl PluginKind for ProxyCache {
     const PHASES: Phases = Phases::BEFORE_FORWARD;
     const FAIL_CLOSED: bool = false;
     type Config = Config;
-    type Plugin = ResponseCache;
+    type Plugin = SharedCache;
 
-    fn build(config: Config, cx: &BuildCx<'_>) -> Result<ResponseCache, Vec<Diagnostic>> {
+    fn build(config: Config, cx: &BuildCx<'_>) -> Result<SharedCache, Vec<Diagnostic>> {
         build(Self::NAME, config, cx)
     }
 }
 
 /// Builds the plugin of this name.
-pub(super) fn build(name: &'static str, config: Config, cx: &BuildCx<'_>) -> Result<ResponseCache, Vec<Diagnostic>> {
+pub(super) fn build(name: &'static str, config: Config, cx: &BuildCx<'_>) -> Result<SharedCache, Vec<Diagnostic>> {
     config.resolve().map(|settings| with_settings(name, settings, cx))
 }
 
@@ -59,12 +62,12 @@ pub(super) fn build_for_content(
     name: &'static str,
     config: ContentCacheConfig,
     cx: &BuildCx<'_>,
-) -> Result<ResponseCache, Vec<Diagnostic>> {
+) -> Result<SharedCache, Vec<Diagnostic>> {
     config.resolve().map(|settings| with_settings(name, settings, cx))
 }
 
-fn with_settings(name: &'static str, settings: CacheSettings, cx: &BuildCx<'_>) -> ResponseCache {
+fn with_settings(name: &'static str, settings: CacheSettings, cx: &BuildCx<'_>) -> SharedCache {
     let store = CacheStore::of(cx.state, DEFAULT_CACHE_BYTES);
     let partition = store.partition(cx.namespace().unwrap_or_default());
-    ResponseCache { name, settings, store, partition }
+    SharedCache(Arc::new(ResponseCache { name, settings, store, partition }))
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use http::header::{CONTENT_LOCATION, HeaderName, LOCATION};
+use http::header::{CONTENT_LOCATION, HeaderName, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, LOCATION, RANGE};
 use http::{HeaderMap, Method, StatusCode, Uri};
 
 use super::cache::{Admitted, CacheDecision, Fetch, Report, ResponseCache, Tags, has_unkeyed_body};
@@ -16,10 +16,11 @@ use super::semantics::storing::{StoringRules, storable};
 use super::semantics::vary::Vary;
 use super::store::{CacheKey, Generation, StoredResponse};
 use super::stored_reply;
+use crate::plugin_api::background::BackgroundRequest;
 use crate::plugin_api::{AfterForwardCx, BeforeForwardCx, Reply};
 
 pub(super) fn decide(
-    cache: &ResponseCache,
+    cache: &Arc<ResponseCache>,
     cx: &mut BeforeForwardCx<'_>,
     may_wait: bool,
     now: SystemTime,
@@ -48,8 +49,14 @@ pub(super) fn decide(
         let outcome = match reuse {
             Reuse::Fresh => Some(CacheOutcome::Hit),
             Reuse::AcceptedStale => Some(CacheOutcome::Stale),
-            // One request validates the response, and all others get it meanwhile.
+            // One request validates the response, and all others get it meanwhile. It is one of the background unless
+            // there are too many of these.
             Reuse::WhileRevalidating => match cache.partition.begin_flight(key) {
+                Ok(guard) if cx.may_forward_in_background() => {
+                    let fetch = Fetch { flight: Some(guard), ..new_fetch(cx, key, now, generation) };
+                    revalidate_in_background(cache, cx, fetch, Arc::clone(stored));
+                    Some(CacheOutcome::Stale)
+                }
                 Ok(guard) => {
                     flight = Some(guard);
                     None
@@ -99,6 +106,27 @@ fn new_fetch(cx: &BeforeForwardCx<'_>, key: CacheKey, now: SystemTime, generatio
         is_validation: false,
         changes: None,
     }
+}
+
+/// Lets the proxy ask the endpoint for the response while the client gets the stored one.
+fn revalidate_in_background(
+    cache: &Arc<ResponseCache>,
+    cx: &mut BeforeForwardCx<'_>,
+    fetch: Fetch,
+    stored: Arc<StoredResponse>,
+) {
+    let mut head = cx.head.clone();
+    head.method = Method::GET;
+    // What the client asks for is a part of the response, or none if it has the response already.
+    for name in [&RANGE, &IF_RANGE, &IF_NONE_MATCH, &IF_MODIFIED_SINCE] {
+        head.headers.remove(name);
+    }
+    let request = head.headers.clone();
+    let is_validation = conditional::validate(&mut head.headers, &stored.headers);
+    let fetch = Fetch { method: Method::GET, request, stale: Some(stored), is_validation, ..fetch };
+    let cache = Arc::clone(cache);
+    let finish = Box::new(move |cx: &mut AfterForwardCx<'_>| drop(after_forward(&cache, fetch, cx)));
+    cx.forward_in_background(BackgroundRequest { head, finish });
 }
 
 fn report_in_access(cache: &ResponseCache, cx: &mut BeforeForwardCx<'_>, outcome: CacheOutcome, status: String) {

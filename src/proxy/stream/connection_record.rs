@@ -136,6 +136,7 @@ impl Drop for ConnectionRecord<'_> {
             captured: None,
             credentials: None,
             privacy: self.worker.log.privacy(),
+            masks: &[],
         });
     }
 }

@@ -186,6 +186,13 @@ impl Upstream {
         self.availability.load(version).unwrap_or_else(|| self.look_at_endpoints(version))
     }
 
+    /// Whether an endpoint is known, and not all are ejected.
+    pub fn has_available_endpoint(&self) -> bool {
+        let availability = self.availability();
+        !matches!(availability, UpstreamAvailability::None | UpstreamAvailability::NoneConnectable)
+            && self.reachable.load().iter().next().is_some()
+    }
+
     /// The levels of the endpoints, the preferred one first; empty if all endpoints are alike.
     pub fn levels(&self) -> Vec<LevelReport> {
         // Brings the shares of the levels up to date, as the next pick would.

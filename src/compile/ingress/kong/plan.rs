@@ -22,10 +22,11 @@ use crate::compile::ingress::service_backend;
 use crate::compile::ingress::service_backend::{IngressTarget, ResolvedBackend};
 use crate::compile::ingress_class;
 use crate::compile::ingress_class::foreign_annotations::{self, TlsUse};
-use crate::compile::kong::plugins::{PluginSite, Plugins, RouteFacts};
+use crate::compile::kong::plugins::{ChoiceSettings, PluginSite, Plugins, RouteFacts};
 use crate::compile::kong::route_annotations;
 use crate::compile::kong::route_annotations::RouteSettings;
 use crate::compile::kong::rule_options;
+use crate::compile::kong::service_annotations;
 use crate::compile::objects::annotation_reader::annotation_field;
 use crate::compile::verdict::unique_diagnostics::UniqueDiagnostics;
 use crate::compile::{Budgets, CompileContext};
@@ -344,7 +345,6 @@ impl<'a> IngressPlanner<'a> {
             headers: Arc::clone(headers),
             server_names: Arc::clone(server_names),
             regex_priority: *regex_priority,
-            rule_name: None,
             ..route
         }
     }
@@ -424,7 +424,7 @@ impl<'a> IngressPlanner<'a> {
         identity: &RouteIdentity<'_>,
         options: RuleOptions,
         backends: &[(Kind, &Meta)],
-        action: Action,
+        mut action: Action,
     ) -> Arc<RouteRule> {
         let RouteIdentity { name, target, .. } = *identity;
         let key = &self.ingress.meta.key;
@@ -435,7 +435,7 @@ impl<'a> IngressPlanner<'a> {
             route: format!("{}.{}{dot}{name}", key.namespace, key.name).into(),
             service: target.service_name(&key.namespace).into(),
         };
-        let chain = self.plugins.chain(
+        let mut chain = self.plugins.chain(
             self.cx,
             &PluginSite {
                 kind: Kind::Ingress,
@@ -445,8 +445,16 @@ impl<'a> IngressPlanner<'a> {
                 names: Arc::new(names),
                 facts: &|| self.route_facts(identity, &options, &action),
                 counter_scope: format!("{route}/{rule}").into(),
+                choice: ChoiceSettings {
+                    settings: match self.class.service_upstream {
+                        true => service_annotations::for_ingress_via_cluster_ip,
+                        false => service_annotations::for_ingress,
+                    },
+                    replaces_host: !self.settings.preserve_host,
+                },
             },
         );
+        std::mem::take(&mut chain.chosen).move_into(&mut action, &mut self.upstreams);
         let plugins = chain.report_into(&mut self.notes);
         // A plugin could respond in place of the backend, from a cache for example, which the guard would prevent.
         let is_guarded = matches!(action, Action::Fail(RouteFailure::UnsupportedProtection));
@@ -477,6 +485,7 @@ impl<'a> IngressPlanner<'a> {
             methods: settings.methods.iter().map(ToString::to_string).collect(),
             server_names: settings.server_names.iter().map(ToString::to_string).collect(),
             regex_priority: settings.regex_priority,
+            rule_name: None,
             options: Some(options),
             action,
         }

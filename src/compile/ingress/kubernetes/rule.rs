@@ -13,7 +13,8 @@ use crate::compile::CompileContext;
 use crate::compile::backend::annotated_tls;
 use crate::compile::ingress::service_backend;
 use crate::compile::ingress::service_backend::{IngressTarget, ResolvedBackend};
-use crate::compile::kong::plugins::{PluginSite, Plugins, RouteFacts};
+use crate::compile::kong::plugins::{ChoiceSettings, PluginSite, Plugins, RouteFacts, RuleChain};
+use crate::compile::kong::service_annotations;
 use crate::compile::objects::annotation_reader::annotation_field;
 use crate::compile::verdict::unique_diagnostics::UniqueDiagnostics;
 use crate::diagnostic::Diagnostic;
@@ -83,7 +84,7 @@ impl<'a> RuleBuilder<'a> {
         &mut self,
         place: RulePlace<'_>,
         backend: &IngressBackend,
-        action: Action,
+        mut action: Action,
     ) -> Arc<RouteRule> {
         let RulePlace { name, host, path } = place;
         let key = &self.ingress.meta.key;
@@ -110,9 +111,12 @@ impl<'a> RuleBuilder<'a> {
                 action: &action,
             },
             counter_scope: format!("{}/{name}", self.route).into(),
+            choice: ChoiceSettings { settings: service_annotations::for_ingress, replaces_host: false },
         };
         // Global plugins run for all routes. A rule that fails needs none, and its annotation may name others.
-        let plugins = is_forwarding.then(|| self.plugins.chain(self.cx, &site).report_into(&mut self.notes)).flatten();
+        let mut chain = if is_forwarding { self.plugins.chain(self.cx, &site) } else { RuleChain::default() };
+        std::mem::take(&mut chain.chosen).move_into(&mut action, &mut self.upstreams);
+        let plugins = chain.report_into(&mut self.notes);
         let id = RuleId { route: Arc::clone(&self.route), rule: name.into() };
         Arc::new(RouteRule { id, filters: Filters::default(), plugins, action, options: None })
     }

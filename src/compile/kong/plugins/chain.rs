@@ -3,20 +3,21 @@
 use std::sync::Arc;
 
 use super::RouteFacts;
+use super::chosen_backends::{ChoiceSettings, ChosenBackends};
 use super::references;
 use super::references::{PluginReferrers, PluginSubjects, UnresolvedPlugin};
 use super::{CompiledPlugin, Plugins, route_description};
 use crate::api::kong::annotations::PLUGINS;
 use crate::api::{Kind, Meta, ObjectId, ObjectKey};
+use crate::compile::CompileContext;
 use crate::compile::kong::consumers::identity;
 use crate::compile::objects::annotation_reader::annotation_field;
 use crate::compile::verdict::Code;
 use crate::compile::verdict::unique_diagnostics::UniqueDiagnostics;
-use crate::compile::{CompileContext, CompileInputs};
 use crate::diagnostic::{Diagnostic, Topic};
 use crate::plugin_api::chain::{AttachmentPoint, BaseScope, BrokenPlugin, ChainBuilder, OverlayScope};
 use crate::plugin_api::instance::PluginInstance;
-use crate::plugin_api::{Chain, Phases, RouteNames, Scopes};
+use crate::plugin_api::{Chain, Phases, Plugin, RouteNames, Scopes};
 
 /// A rule to which plugins may be attached.
 pub(in crate::compile) struct PluginSite<'a> {
@@ -32,12 +33,16 @@ pub(in crate::compile) struct PluginSite<'a> {
     pub facts: &'a dyn Fn() -> RouteFacts<'a>,
     /// The scope of counters, such as `HTTPRoute/default/shop/0`.
     pub counter_scope: Arc<str>,
+    /// How requests are sent to Services that plugins choose.
+    pub choice: ChoiceSettings,
 }
 
 /// The chain of a rule, with diagnostics for the route.
 #[derive(Debug, Default)]
 pub(in crate::compile) struct RuleChain {
     pub chain: Option<Arc<Chain>>,
+    /// What plugins of the chain may choose in place of the backends of the rule.
+    pub chosen: ChosenBackends,
     /// Whether a plugin is attached to the rule or globally.
     pub is_attached: bool,
     /// Diagnostics about plugins because of which requests get status 503, each with the code for the route.
@@ -71,7 +76,9 @@ impl Plugins {
     pub(in crate::compile) fn chain(&self, cx: CompileContext<'_>, site: &PluginSite<'_>) -> RuleChain {
         let mut assembler = ChainAssembler {
             plugins: self,
-            inputs: cx.inputs,
+            cx,
+            choice: site.choice,
+            chosen: ChosenBackends::default(),
             field: String::new(),
             builder: ChainBuilder::default(),
             rejections: Vec::new(),
@@ -129,6 +136,7 @@ impl Plugins {
         RuleChain {
             is_attached,
             chain: assembler.builder.build(Arc::clone(&site.names)),
+            chosen: assembler.chosen,
             rejections: assembler.rejections,
             diagnostics: assembler.diagnostics.into_vec(),
         }
@@ -154,7 +162,9 @@ impl Plugins {
 /// Collects the plugins of one rule in its chain.
 struct ChainAssembler<'a> {
     plugins: &'a Plugins,
-    inputs: &'a CompileInputs<'a>,
+    cx: CompileContext<'a>,
+    choice: ChoiceSettings,
+    chosen: ChosenBackends,
     /// The field with the reference to the plugin.
     field: String,
     builder: ChainBuilder,
@@ -185,15 +195,16 @@ impl ChainAssembler<'_> {
         let subjects = referrers.and_then(|referrers: &PluginReferrers| referrers.subjects(&plugin_scope.namespace));
         match overlay_scope.zip(subjects) {
             // It runs on this rule for these consumers and groups only.
-            Some((overlay_scope, subjects)) => self.add_for(compiled, subjects, overlay_scope, counter_scope),
+            Some((overlay_scope, subjects)) => self.add_for(&id, compiled, subjects, overlay_scope, counter_scope),
             None if self.is_overridden(compiled, base) => {}
-            None => self.add(compiled, [AttachmentPoint::Base(base)], counter_scope),
+            None => self.add(&id, compiled, [AttachmentPoint::Base(base)], counter_scope),
         }
     }
 
     /// Attaches a plugin for these consumers and groups only.
     fn add_for(
         &mut self,
+        id: &ObjectId,
         compiled: &CompiledPlugin,
         subjects: &PluginSubjects,
         overlay_scope: OverlayScope,
@@ -203,12 +214,13 @@ impl ChainAssembler<'_> {
         let consumers = consumers.map(|id| AttachmentPoint::Consumer(Arc::clone(id), overlay_scope));
         let groups = subjects.groups.iter();
         let groups = groups.map(|key| AttachmentPoint::Group(identity::group_name(key), overlay_scope));
-        self.add(compiled, consumers.chain(groups), counter_scope);
+        self.add(id, compiled, consumers.chain(groups), counter_scope);
     }
 
     /// Attaches one instance of a plugin at all these points. There may be one point for each consumer.
     fn add(
         &mut self,
+        id: &ObjectId,
         compiled: &CompiledPlugin,
         points: impl IntoIterator<Item = AttachmentPoint>,
         counter_scope: &Arc<str>,
@@ -216,7 +228,7 @@ impl ChainAssembler<'_> {
         if !compiled.is_active {
             return;
         }
-        let (kind, priority, instance) = match compiled.usable_instance(counter_scope) {
+        let (kind, priority, mut instance) = match compiled.usable_instance(counter_scope) {
             Some(usable) => usable,
             None => {
                 let message = format!("plugin {} cannot be used", compiled.object);
@@ -230,6 +242,7 @@ impl ChainAssembler<'_> {
                 rejecting_substitute(compiled, counter_scope, message)
             }
         };
+        instance.first_backend = self.add_chosen_backends(id, compiled, &*instance.plugin);
         for point in points {
             self.report_duplicate(compiled, &point);
             match &point {
@@ -238,6 +251,19 @@ impl ChainAssembler<'_> {
             }
             self.builder.add(kind, priority, point, instance.clone());
         }
+    }
+
+    /// Resolves the Services that a plugin may choose. Returns the index of the first one.
+    fn add_chosen_backends(&mut self, id: &ObjectId, compiled: &CompiledPlugin, plugin: &dyn Plugin) -> u16 {
+        let mut problems = Vec::new();
+        let mut report = |problem| problems.push(problem);
+        let first = self.chosen.add(self.cx, self.choice, id, &compiled.object, plugin, &mut report);
+        for problem in problems {
+            let message =
+                format!("{} chooses a Service: {}, so requests for it get an error", compiled.object, problem.message);
+            self.report_rejection(message, &problem.remedy);
+        }
+        first
     }
 
     /// Reports an ordering without effect: the consumer is not known before the authentication plugins have run.
@@ -267,7 +293,7 @@ impl ChainAssembler<'_> {
 
     /// Whether requests must be rejected if the plugin cannot run.
     fn must_reject(&self, compiled: &CompiledPlugin) -> bool {
-        compiled.is_guard() && !self.inputs.plugin_factory.fail_open
+        compiled.is_guard() && !self.cx.inputs.plugin_factory.fail_open
     }
 
     /// Adds an instance that rejects all requests in place of an unusable guard. `message` is in its responses.
@@ -310,7 +336,7 @@ impl ChainAssembler<'_> {
     fn add_missing(&mut self, unresolved: UnresolvedPlugin, counter_scope: &Arc<str>, token: &str) {
         let (code, problem) = unresolved;
         let mut problem = problem.with_topic(Topic::Plugin);
-        if self.inputs.plugin_factory.fail_open {
+        if self.cx.inputs.plugin_factory.fail_open {
             problem.message.push_str(", so requests are served without it");
             self.diagnostics.push(problem);
             return;
@@ -363,6 +389,7 @@ impl CompiledPlugin {
             scope: Arc::clone(counter_scope),
             object: Arc::clone(&self.object),
             configuration_hash: self.configuration_hash,
+            first_backend: 0,
         };
         Some((kind.name(), kind.priority(), instance))
     }
@@ -413,6 +440,7 @@ fn rejecting_instance(message: String, counter_scope: &Arc<str>, object: Arc<str
         scope: Arc::clone(counter_scope),
         object,
         configuration_hash: 0,
+        first_backend: 0,
     }
 }
 
@@ -425,6 +453,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::compile::kong::service_annotations;
     use crate::compile::parents::plans::ParentPlans;
     use crate::compile::testing::TestInputs;
     use crate::diagnostic::Diagnostic;
@@ -527,6 +556,7 @@ mod tests {
             names: plugin_api::testing::names(),
             facts: &|| panic!("no plugin of these tests reads heads"),
             counter_scope: "HTTPRoute/a/r/0".into(),
+            choice: ChoiceSettings { settings: service_annotations::for_gateway_api, replaces_host: false },
         };
         let rule_chain = plugins.chain(cx, &site);
         let mut diagnostics = UniqueDiagnostics::default();

@@ -13,6 +13,7 @@
 //! plugin that rejects all requests (docs/kong-compatibility.md, 3.12), unless plugins fail open.
 
 mod chain;
+mod chosen_backends;
 mod configuration;
 mod custom_entities;
 mod degraded;
@@ -33,6 +34,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 pub(in crate::compile) use chain::{PluginSite, RuleChain};
+pub(in crate::compile) use chosen_backends::ChoiceSettings;
 pub use degraded::with_degraded_plugins;
 pub(in crate::compile) use references::missing_filter_plugin;
 pub(in crate::compile) use route_description::RouteFacts;
@@ -71,6 +73,8 @@ pub(in crate::compile) struct Plugins {
     global_plugins: GlobalPlugins,
     /// The usable plugins whose configurations name consumers.
     naming_consumers: BTreeSet<ObjectId>,
+    /// The Services that usable plugins may choose for requests.
+    choosing_services: BTreeMap<ObjectId, BTreeSet<ObjectKey>>,
     /// The plugins whose configurations refer to vaults, with what must be read from servers.
     using_vaults: BTreeMap<ObjectId, Vec<Arc<VaultQuery>>>,
     entity_parents: EntityParents,
@@ -205,6 +209,13 @@ impl Plugins {
                         Some(queries) => drop(self.using_vaults.insert(id.clone(), queries)),
                         None => drop(self.using_vaults.remove(id)),
                     }
+                    let services = compiled.plugin.as_ref().map_or(&[][..], |plugin| plugin.chosen_backends()).iter();
+                    let services: BTreeSet<ObjectKey> =
+                        services.filter_map(|name| chosen_backends::service_key(id, name).ok()).collect();
+                    match services.is_empty() {
+                        true => drop(self.choosing_services.remove(id)),
+                        false => drop(self.choosing_services.insert(id.clone(), services)),
+                    }
                     match names_consumers {
                         true => self.naming_consumers.insert(id.clone()),
                         false => self.naming_consumers.remove(id),
@@ -214,6 +225,7 @@ impl Plugins {
                 None => {
                     self.naming_consumers.remove(id);
                     self.using_vaults.remove(id);
+                    self.choosing_services.remove(id);
                     self.plugins.remove(id);
                 }
             }
@@ -329,6 +341,23 @@ impl Plugins {
             }
         }
         by_namespace.into_values().flatten().cloned().collect()
+    }
+
+    /// The plugins that may choose a Service to which requests may now be sent in another way. `endpoints_changed`: the
+    /// Services of which only the endpoints and the settings of upstreams changed.
+    pub(in crate::compile) fn choosing_touched_services(
+        &self,
+        touched: &Changes,
+        endpoints_changed: &BTreeSet<ObjectId>,
+    ) -> Vec<ObjectId> {
+        let is_affected = |service: &ObjectKey| {
+            let id = ObjectId::new(Kind::Service, service.clone());
+            let is_granted = |grant: &ObjectKey| grant.namespace == service.namespace;
+            touched.contains(&id) && !endpoints_changed.contains(&id)
+                || keys_of_kind(touched, Kind::ReferenceGrant).any(is_granted)
+        };
+        let choosing = self.choosing_services.iter().filter(|(_, services)| services.iter().any(is_affected));
+        choosing.map(|(id, _)| id.clone()).collect()
     }
 
     /// The plugins whose verdicts depend on which consumers exist. None if no consumer was touched.

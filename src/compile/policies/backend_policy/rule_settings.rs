@@ -35,7 +35,7 @@ pub(super) fn own_rules(
     let ports = ports(store, target);
     let mut total = 0;
     let mut visit = |id: &RuleId, split: &WeightedBackends| {
-        let upstreams = split.backends().iter().filter_map(|backend| match &backend.target {
+        let upstreams = split.all_backends().filter_map(|backend| match &backend.target {
             BackendTarget::Upstream(upstream) => Some(&upstream.key),
             BackendTarget::Fail(_) => None,
         });

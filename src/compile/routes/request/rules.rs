@@ -12,10 +12,10 @@ use crate::compile::CompileContext;
 use crate::compile::backend::annotated_tls;
 use crate::compile::backend::reference;
 use crate::compile::budgets::RegexBudget;
-use crate::compile::kong::plugins::{PluginSite, Plugins, RouteFacts, RuleChain};
+use crate::compile::kong::plugins::{ChoiceSettings, PluginSite, Plugins, RouteFacts, RuleChain};
 use crate::compile::kong::request_route_annotations;
 use crate::compile::kong::request_route_annotations::{RouteAnnotations, RuleAnnotations};
-use crate::compile::kong::rule_options;
+use crate::compile::kong::{rule_options, service_annotations};
 use crate::compile::objects::reference_grants::Referrer;
 use crate::compile::objects::request_route::{RequestRoute, UnparsedMatches};
 use crate::compile::verdict::unique_diagnostics::UniqueDiagnostics;
@@ -24,6 +24,7 @@ use crate::diagnostic::Diagnostic;
 use crate::plugin_api::RouteNames;
 use crate::snapshot::router::{RouteMatch, TieBreaker};
 use crate::snapshot::rule::{Action, RouteFailure, RuleId};
+use crate::snapshot::rule_options::UpstreamHost;
 use crate::snapshot::timeouts_and_retries::TimeoutsAndRetries;
 use crate::store::Store;
 use crate::upstream::UpstreamKey;
@@ -78,6 +79,8 @@ pub(super) fn translate(
         apply_timeouts_and_retries(&mut translated.rule.action, annotated.timeouts_and_retries.take());
         let mut chain = plugin_chain(cx, plugins, route, rule_index, &translated, &annotated);
         rules.add_rejections(std::mem::take(&mut chain.rejections));
+        let chosen = std::mem::take(&mut chain.chosen);
+        chosen.move_into(&mut translated.rule.action, &mut translated.upstreams);
         // A rule with plugins has Kong's options even without annotations, so that clients and backends get the headers
         // that users of the plugins expect. Plugins that Portico's flags enable do not count.
         let default_options = || chain.is_attached.then(|| Box::new(rule_options::defaults()));
@@ -280,6 +283,16 @@ fn plugin_chain(
             names: Arc::new(names),
             facts: &|| route_facts(route, rule_index, translated, annotated),
             counter_scope: scope.into(),
+            choice: ChoiceSettings {
+                settings: match route.kind {
+                    Kind::GrpcRoute => service_annotations::for_grpc,
+                    _ => service_annotations::for_gateway_api,
+                },
+                replaces_host: annotated
+                    .options
+                    .as_ref()
+                    .is_some_and(|options| options.host != UpstreamHost::Preserved),
+            },
         },
     )
 }

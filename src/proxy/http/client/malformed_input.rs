@@ -58,6 +58,7 @@ pub(in crate::proxy) fn record_malformed(exchange: &ClientExchange, input: Malfo
         captured: None,
         credentials: None,
         privacy: log.privacy(),
+        masks: &[],
     });
 }
 

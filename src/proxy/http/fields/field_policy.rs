@@ -191,18 +191,20 @@ fn changed_by_plugins(rule: &RouteRule) -> ChangedFields {
 
 /// The filters of the rule and of all its backends.
 fn all_filters(rule: &RouteRule) -> impl Iterator<Item = &Filters> {
-    let backends = if let Action::Forward(split) = &rule.action { split.backends() } else { &[] };
-    [&rule.filters].into_iter().chain(backends.iter().map(|backend| &backend.filters))
+    let split = if let Action::Forward(split) = &rule.action { Some(split) } else { None };
+    let backends = split.into_iter().flat_map(|split| split.all_backends());
+    [&rule.filters].into_iter().chain(backends.map(|backend| &backend.filters))
 }
 
 /// Where the sessions of the rule and of its backends are stored.
 fn sessions(rule: &RouteRule) -> impl Iterator<Item = AffinityCarrier> {
     let split = if let Action::Forward(split) = &rule.action { Some(split) } else { None };
     let of_rule = split.and_then(|split| split.affinity().cloned());
-    let upstreams = split.into_iter().flat_map(|split| split.backends()).filter_map(|backend| match &backend.target {
-        BackendTarget::Upstream(upstream) => upstream.affinity_settings(),
-        BackendTarget::Fail(_) => None,
-    });
+    let upstreams =
+        split.into_iter().flat_map(|split| split.all_backends()).filter_map(|backend| match &backend.target {
+            BackendTarget::Upstream(upstream) => upstream.affinity_settings(),
+            BackendTarget::Fail(_) => None,
+        });
     of_rule.into_iter().chain(upstreams).map(|settings| settings.carrier.clone())
 }
 

@@ -8,6 +8,7 @@ use std::cell::Cell;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::Request;
@@ -44,6 +45,8 @@ pub(in crate::proxy) struct MirrorSender {
     pools: ConnectionPools<Full<Bytes>>,
     /// Copies that wait for their body or their response.
     in_flight: Cell<usize>,
+    /// Requests that plugins send in the background.
+    pub(super) background: Cell<usize>,
     limits: ProxyLimits,
     header_maps: HeaderMapPool,
     counters: Arc<MirrorCounters>,
@@ -60,11 +63,16 @@ impl MirrorSender {
         MirrorSender {
             pools,
             in_flight: Cell::new(0),
+            background: Cell::new(0),
             limits: limits.clone(),
             header_maps: HeaderMapPool::default(),
             counters,
             buffers,
         }
+    }
+
+    pub(super) fn response_timeout(&self) -> Duration {
+        self.limits.response_timeout
     }
 
     pub(in crate::proxy) fn sweep(&self) {

@@ -12,6 +12,7 @@
 pub(in crate::proxy) mod attempt_policy;
 pub(in crate::proxy) mod attempt_timeouts;
 pub(in crate::proxy) mod attempts;
+pub(in crate::proxy) mod background;
 pub(in crate::proxy) mod call_deadline;
 pub(in crate::proxy) mod caller;
 pub(in crate::proxy) mod destination;

@@ -29,7 +29,9 @@ pub(in crate::proxy) fn select<'r>(
 ) -> Result<SelectedAction<'r>, RequestError> {
     match &rule.action {
         Action::Forward(backends) => {
-            let backend = cx.view.pick_backend(backends);
+            let chosen = cx.record.plugin_run.as_ref().and_then(|run| run.state.chosen_backend);
+            let chosen = chosen.and_then(|chosen| backends.chosen(chosen));
+            let backend = chosen.unwrap_or_else(|| cx.view.pick_backend(backends));
             cx.backend = Some(backend);
             Ok(SelectedAction::Forward(backends, backend))
         }

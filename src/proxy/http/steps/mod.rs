@@ -3,6 +3,7 @@
 pub(in crate::proxy) mod accepted_protocols;
 pub(in crate::proxy) mod affinity;
 pub(in crate::proxy) mod backend;
+mod background_request;
 pub(in crate::proxy) mod condition_fields;
 pub(in crate::proxy) mod cross_origin;
 pub(in crate::proxy) mod destination;

@@ -9,6 +9,8 @@ use http::{HeaderMap, HeaderValue, Request, Response, Uri};
 use http_body::Body;
 use tokio::time::Instant;
 
+use super::backend::SelectedAction;
+use super::background_request;
 use super::early_exit::EarlyExit;
 use super::error_response::ErrorFormat;
 use super::order::RequestStep;
@@ -20,6 +22,7 @@ use super::request_context::{RequestContext, RoutedRequest};
 use super::request_record::RequestRecord;
 use super::response_filters;
 use super::route_captures::RouteCaptures;
+use crate::plugin_api::background::BackgroundSlot;
 use crate::plugin_api::chain::{AllowedRequest, ChainRequest, ChainResponse, ChainState, ForwardingOutcome};
 use crate::plugin_api::{Chain, ClientInfo, Reply, RequestLine, RespondedRequest, ResponseSource};
 use crate::proxy::http::exchange::activity::until_timed_out;
@@ -164,6 +167,7 @@ pub(in crate::proxy) fn may_stand_in_for_backend(cx: &RequestContext<'_>) -> boo
 pub(in crate::proxy) async fn run_before_forward(
     cx: &mut RequestContext<'_>,
     routed: &RoutedRequest<'_>,
+    action: SelectedAction<'_>,
     request: &mut Request<RequestBody>,
 ) -> Result<(), EarlyExit> {
     let RequestRecord { exchange, facts, plugin_run, .. } = &mut *cx.record;
@@ -171,6 +175,7 @@ pub(in crate::proxy) async fn run_before_forward(
     let client = client_info(exchange, routed, request.headers());
     let taken = std::mem::replace(request, Request::new(RequestBody::empty(exchange)));
     let (mut head, body) = taken.into_parts();
+    let mut background = BackgroundSlot { is_open: exchange.http.mirror_sender.has_background_place(), request: None };
     let reply = {
         let (path, query) = (routed.path.path(), routed.path.query());
         let allowed = AllowedRequest {
@@ -182,12 +187,17 @@ pub(in crate::proxy) async fn run_before_forward(
             client,
             id: &facts.request_id,
             now: SystemTime::now(),
+            background: &mut background,
         };
         let reply = pin!(run.chain.before_forward(allowed, &mut run.state));
         until_timed_out(&exchange.activity, reply).await.ok_or(RequestError::PluginTimeout)?
     };
     *request = Request::from_parts(head, body);
-    reply.map_or(Ok(()), |reply| Err(EarlyExit::StandIn(reply)))
+    let Some(reply) = reply else { return Ok(()) };
+    if let Some(background) = background.request {
+        background_request::send(cx, routed, action, background);
+    }
+    Err(EarlyExit::StandIn(reply))
 }
 
 /// Runs `after_forward` of the plugins that ran before the request was forwarded, on the response of the endpoint or

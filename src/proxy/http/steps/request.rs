@@ -175,7 +175,7 @@ async fn prepare<'r>(
     cx.enter(RequestStep::BeforeForward);
     if action.is_forwarded() && plugins::may_stand_in_for_backend(cx) {
         // Boxed, so that the future of requests without such plugins stays small.
-        Box::pin(plugins::run_before_forward(cx, &routed, request)).await?;
+        Box::pin(plugins::run_before_forward(cx, &routed, action, request)).await?;
     }
     cx.enter(RequestStep::RequestFilters);
     match action {

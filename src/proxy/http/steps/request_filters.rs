@@ -43,6 +43,19 @@ pub(super) fn apply(
     rewrite_target(request, routed, &levels)
 }
 
+/// Changes a further request to the same backend as the client's, which is not mirrored.
+pub(super) fn apply_to_copy(
+    routed: &RoutedRequest<'_>,
+    backend: &Backend,
+    request: &mut Request<()>,
+) -> Result<(), RequestError> {
+    let levels = [&routed.rule.filters, &backend.filters];
+    for edits in levels.iter().filter_map(|filters| filters.request_headers.as_ref()) {
+        edits.apply(request.headers_mut());
+    }
+    rewrite_target(request, routed, &levels)
+}
+
 /// Rewrites target and Host for the endpoint. The client's bytes are kept unless the matched path differs from them or
 /// a filter rewrites it; of several rewrites the last one applies.
 fn rewrite_target<B>(

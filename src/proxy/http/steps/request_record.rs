@@ -137,6 +137,7 @@ impl RequestRecord {
                 captured: logged.captured.as_deref(),
                 credentials: self.plugin_run.as_ref().map(|run| run.chain.credential_locations()),
                 privacy: worker.log.privacy(),
+                masks: self.plugin_run.as_ref().map_or(&[], |run| &run.chain.credential_locations().masks),
             });
         }
     }

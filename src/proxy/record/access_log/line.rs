@@ -13,6 +13,7 @@ use http::{HeaderValue, Method, Uri, Version};
 use super::query::redact_values;
 use super::{AccessLogField, AccessLogFormat, AccessLogRecord, attempt_list, encode};
 use crate::plugin_api::completed_request::Attempt;
+use crate::plugin_api::masking::MaskedAccessField;
 use crate::proxy::record::stats::RequestLabels;
 use crate::upstream::EndpointPick;
 
@@ -102,7 +103,10 @@ impl LineLayout {
 impl LayoutField {
     fn write(&self, format: AccessLogFormat, record: &AccessLogRecord<'_>, line: &mut Vec<u8>) {
         line.extend_from_slice(self.prefix.as_bytes());
-        let value = LogValue::from_record(self.field, record);
+        let mut value = LogValue::from_record(self.field, record);
+        if !record.masks.is_empty() {
+            value = value.masked(self.field, record);
+        }
         match format {
             AccessLogFormat::Text => value.write_text(line),
             AccessLogFormat::Json => value.write_json(line),
@@ -185,6 +189,29 @@ impl<'r> LogValue<'r> {
             }
             AccessLogField::Error => LogValue::text_or_none(record.error),
             AccessLogField::UserAgent => header(&record.user_agent),
+        }
+    }
+
+    /// The value without what the masks of the request cover.
+    #[cold]
+    fn masked(self, field: AccessLogField, record: &'r AccessLogRecord) -> Self {
+        let field = match field {
+            AccessLogField::Client => MaskedAccessField::Client,
+            AccessLogField::Consumer => MaskedAccessField::Consumer,
+            AccessLogField::Host => MaskedAccessField::Host,
+            AccessLogField::Path => MaskedAccessField::Path,
+            AccessLogField::UserAgent => MaskedAccessField::UserAgent,
+            _ => return self,
+        };
+        let masked =
+            |text: Cow<'r, str>| record.masks.iter().fold(text, |text, mask| mask.mask_access_field(field, text));
+        match self {
+            LogValue::Text(text) => LogValue::Text(masked(text)),
+            LogValue::Address(address) => {
+                let is_masked = record.masks.iter().any(|mask| mask.access_log.contains(&field));
+                if is_masked { LogValue::Text(masked(Cow::Borrowed(""))) } else { LogValue::Address(address) }
+            }
+            other => other,
         }
     }
 
@@ -304,6 +331,7 @@ pub(super) mod testing {
             captured: None,
             credentials: None,
             privacy: &NOTHING_CHOSEN,
+            masks: &[],
         }
     }
 }

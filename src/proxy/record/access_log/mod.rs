@@ -38,6 +38,7 @@ use super::stats::RequestSeries;
 use crate::access_log_syntax::{LineFacts, LineRules, LineTemplate};
 use crate::plugin_api::CredentialLocations;
 use crate::plugin_api::completed_request::Attempt;
+use crate::plugin_api::masking::LogMask;
 use crate::plugin_api::trace::RequestTrace;
 use crate::upstream::EndpointPick;
 
@@ -128,6 +129,8 @@ pub(in crate::proxy) struct AccessLogRecord<'r> {
     /// Where the plugins of the request read credentials.
     pub(in crate::proxy) credentials: Option<&'r CredentialLocations>,
     pub(in crate::proxy) privacy: &'r Privacy,
+    /// What the line must not contain.
+    pub(in crate::proxy) masks: &'r [Arc<LogMask>],
 }
 
 impl AccessLogRecord<'_> {

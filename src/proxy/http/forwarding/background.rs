@@ -1,0 +1,139 @@
+//! Requests of plugins for which no client waits. They go to the backend of the request that caused them, with the
+//! timeouts and retries of its rule, and count at the limits of its upstream.
+
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use http::{HeaderMap, Request};
+use http_body_util::Full;
+use tokio::time::timeout_at;
+
+use super::attempt_policy::AttemptPolicy;
+use super::attempts::forward;
+use super::destination::Destination;
+use super::endpoint_response::EndpointResponse;
+use super::mirror::MirrorSender;
+use super::outgoing_request::OutgoingRequest;
+use crate::hop_count::HopCount;
+use crate::plugin_api::background::{FinishBackground, finish_background};
+use crate::plugin_api::endpoint_timeouts::EndpointTimeouts;
+use crate::proxy::http::fields::field_policy::InformationalPolicy;
+use crate::snapshot::rule::{Action, RouteRule};
+use crate::turn_clock;
+use crate::upstream::{ClientSlot, Upstream};
+
+/// A request that is sent in a task of its own.
+pub(in crate::proxy) struct BackgroundSending {
+    pub(in crate::proxy) upstream: Arc<Upstream>,
+    /// The rule whose timeouts and retries apply.
+    pub(in crate::proxy) rule: Arc<RouteRule>,
+    /// The timeouts that plugins have set for the client's request.
+    pub(in crate::proxy) plugins: EndpointTimeouts,
+    pub(in crate::proxy) hash: Option<u64>,
+    pub(in crate::proxy) hops: HopCount,
+    pub(in crate::proxy) client: ClientSlot,
+    pub(in crate::proxy) head: Request<()>,
+    pub(in crate::proxy) finish: FinishBackground,
+}
+
+impl BackgroundSending {
+    /// Sends the request, over connections that no client's request waits for. `sender` has a place for it.
+    pub(in crate::proxy) fn start(self, sender: &Rc<MirrorSender>) {
+        let Some(place) = BackgroundPlace::take(sender) else { return };
+        tokio::task::spawn_local(async move {
+            let sending = self;
+            sending.send(&place.0).await;
+        });
+    }
+
+    async fn send(self, sender: &Rc<MirrorSender>) {
+        let BackgroundSending { upstream, rule, plugins, hash, hops, client, head, finish } = self;
+        let timeouts_and_retries = match &rule.action {
+            Action::Forward(backends) => backends.timeouts_and_retries.as_deref(),
+            Action::Redirect(_) | Action::Fail(_) => None,
+        };
+        let policy = AttemptPolicy { rule: timeouts_and_retries, plugins, ..AttemptPolicy::default() };
+        let replay = policy.replay(true, head.method(), upstream.key.protocol);
+        let destination = Destination {
+            upstream: &upstream,
+            pinned: None,
+            hash,
+            admitted: None,
+            policy,
+            settings: upstream.attempt_settings(),
+            upgrade: None,
+            may_have_te: true,
+            informational: InformationalPolicy::default(),
+            hops,
+            client,
+        };
+        let now = turn_clock::refresh();
+        let longest = now + sender.response_timeout();
+        let end = destination.time_limit(now).map_or(longest, |limit| limit.end.min(longest));
+        let request = head.map(|()| Full::new(Bytes::new()));
+        let Ok(mut outgoing) = OutgoingRequest::new(Rc::clone(sender), destination, request, replay) else { return };
+        let response = timeout_at(end, forward(&mut outgoing, None)).await;
+        let Ok(Ok(response)) = response else {
+            drop(finish_background(finish, None, &HeaderMap::new(), SystemTime::now()));
+            return;
+        };
+        let (head, body) = response.into_parts();
+        let EndpointResponse::Body(mut body) = body else { return };
+        let observers = finish_background(finish, Some(head.status), &head.headers, SystemTime::now());
+        let reading = async {
+            let mut observers = observers;
+            let mut read = 0;
+            // A body that is not kept need not be read, and its connection is closed.
+            while !observers.is_empty()
+                && read <= MAX_BODY
+                && let Some(frame) = poll_fn(|cx| body.poll_next(cx)).await
+            {
+                let Ok(frame) = frame else { return };
+                if let Ok(data) = frame.into_data() {
+                    read += data.len();
+                    observers.iter_mut().for_each(|observer| drop(observer.part(data.clone())));
+                }
+            }
+            if body.is_end_stream() {
+                observers.iter_mut().for_each(|observer| drop(observer.end()));
+                body.release();
+            }
+        };
+        drop(timeout_at(end, reading).await);
+    }
+}
+
+/// One of the requests that a worker sends in the background.
+struct BackgroundPlace(Rc<MirrorSender>);
+
+impl BackgroundPlace {
+    /// `None` if there are [`MAX_BACKGROUND`] already.
+    fn take(sender: &Rc<MirrorSender>) -> Option<Self> {
+        let count = sender.background.get();
+        (count < MAX_BACKGROUND).then(|| {
+            sender.background.set(count + 1);
+            BackgroundPlace(Rc::clone(sender))
+        })
+    }
+}
+
+impl Drop for BackgroundPlace {
+    fn drop(&mut self) {
+        self.0.background.set(self.0.background.get() - 1);
+    }
+}
+
+impl MirrorSender {
+    /// Whether a further request may be sent in the background.
+    pub(in crate::proxy) fn has_background_place(&self) -> bool {
+        self.background.get() < MAX_BACKGROUND
+    }
+}
+
+/// How many requests a worker sends in the background at the same time.
+const MAX_BACKGROUND: usize = 64;
+/// The longest body that is read.
+const MAX_BODY: usize = 64 << 20;

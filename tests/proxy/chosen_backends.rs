@@ -1,0 +1,95 @@
+//! Plugins that choose Services, on the wire: what such a request gets, and what happens without an endpoint.
+
+use std::net::SocketAddr;
+
+use http::HeaderValue;
+use portico::plugin_api::testing::chain;
+use portico::plugins::REGISTRY;
+use portico::snapshot::rule::{Action, Backend, BackendTarget, Filters, Rewrite, RouteFailure};
+use serde_json::{Value, json};
+
+use crate::harness::{Endpoint, Route, TestServer, forward, header, route, upstream};
+
+/// A proxy whose route forwards to `shop`, and whose plugin may choose these backends.
+async fn server(plugin: &str, config: Value, shop: SocketAddr, chosen: Vec<Backend>) -> TestServer {
+    let plugins = chain(&[(REGISTRY.find(plugin).unwrap(), config)]);
+    let Action::Forward(mut split) = forward(vec![(1, upstream("shop", &[shop]))]) else { panic!("forwards") };
+    split.set_chosen_by_plugins(chosen);
+    TestServer::with_routes(vec![Route { plugins: Some(plugins), ..route(Action::Forward(split)) }]).await
+}
+
+fn to(service: &str, addresses: &[SocketAddr]) -> Backend {
+    let target = BackendTarget::Upstream(upstream(service, addresses));
+    Backend { weight: 1, filters: Filters::default(), target }
+}
+
+fn get(path: &str, fields: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nhost: a.example\r\n{fields}\r\n")
+}
+
+// docs/kong-compatibility.md, 5.5
+#[tokio::test]
+async fn canary_gets_its_requests_with_another_path_and_host() {
+    let (shop, next) =
+        (Endpoint::responding_with(response("shop")).await, Endpoint::responding_with(response("next")).await);
+    let host = HeaderValue::from_static("next.default.80.svc");
+    let rewrite = Some(Rewrite { host: Some(host), path: None });
+    let filters = Filters { rewrite, ..Filters::default() };
+    let config = json!({
+        "percentage": 0, "upstream_host": "next.default.80.svc", "upstream_uri": "/v2",
+        "canary_by_header_name": "X-Canary",
+    });
+    let chosen = Backend { filters, ..to("next", &[next.address]) };
+    let server = server("canary", config, shop.address, vec![chosen]).await;
+    let mut client = server.connect().await;
+    assert_eq!(client.response_to(get("/cart?a=b", "")).await.text(), "shop");
+    assert_eq!(client.response_to(get("/cart?a=b", "x-canary: always\r\n")).await.text(), "next");
+    assert_eq!(client.response_to(get("/cart?a=b", "x-canary: never\r\n")).await.text(), "shop");
+    let [shop, next] = [&shop, &next].map(|endpoint| endpoint.log.requests());
+    assert!(shop.iter().all(|request| request.starts_with("GET /cart?a=b ")), "{shop:?}");
+    assert!(next[0].starts_with("GET /v2?a=b ") && next.len() == 1, "{next:?}");
+    assert_eq!(header(&next[0], "host"), Some("next.default.80.svc"));
+    assert_eq!(header(&shop[0], "host"), Some("a.example"));
+}
+
+// docs/kong-compatibility.md, 5.5
+#[tokio::test]
+async fn canary_without_endpoints_falls_back_only_if_it_may() {
+    let shop = Endpoint::responding_with(response("shop")).await;
+    for (has_fallback, backend, expected) in [
+        (true, to("next", &[]), 200),
+        (false, to("next", &[]), 503),
+        (true, failing(RouteFailure::InvalidBackend), 200),
+        (false, failing(RouteFailure::InvalidBackend), 500),
+    ] {
+        let config =
+            json!({"percentage": 100, "upstream_host": "next.default.80.svc", "upstream_fallback": has_fallback});
+        let server = server("canary", config, shop.address, vec![backend]).await;
+        assert_eq!(server.request(&get("/", "")).await.status, expected, "{has_fallback}");
+    }
+}
+
+// docs/kong-compatibility.md, 5.11
+#[tokio::test]
+async fn headers_select_the_service_of_their_rule() {
+    let shop = Endpoint::responding_with(response("shop")).await;
+    let [eu, us] = [Endpoint::responding_with(response("eu")).await, Endpoint::responding_with(response("us")).await];
+    let rule = |region: &str| json!({"condition": {"x-region": region}, "upstream_name": format!("{region}.a.80.svc")});
+    let config = json!({"rules": [rule("eu"), rule("us")]});
+    let chosen = vec![to("eu", &[eu.address]), to("us", &[us.address])];
+    let server = server("route-by-header", config, shop.address, chosen).await;
+    let mut client = server.connect().await;
+    for (fields, expected) in
+        [("", "shop"), ("x-region: us\r\n", "us"), ("x-region: eu\r\n", "eu"), ("x-region: x\r\n", "shop")]
+    {
+        assert_eq!(client.response_to(get("/", fields)).await.text(), expected, "{fields}");
+    }
+}
+
+fn failing(failure: RouteFailure) -> Backend {
+    Backend { weight: 1, filters: Filters::default(), target: BackendTarget::Fail(failure) }
+}
+
+fn response(body: &str) -> String {
+    format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+}
