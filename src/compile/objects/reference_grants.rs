@@ -45,7 +45,7 @@ impl CrossNamespaceReference<'_> {
     /// The diagnostic for a reference that is not allowed. It does not reveal whether the target exists.
     pub(in crate::compile) fn problem(&self, field: String) -> Diagnostic {
         let kind = self.from.kind.name();
-        let referrers = kind.strip_suffix('y').filter(|stem| stem.ends_with("Polic"));
+        let referrers = kind.strip_suffix('y').filter(|stem| stem.ends_with("Polic") || stem.ends_with("Entit"));
         let referrers = referrers.map_or_else(|| format!("{kind}s"), |stem| format!("{stem}ies"));
         Diagnostic::error(
             field,

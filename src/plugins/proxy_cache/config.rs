@@ -140,7 +140,8 @@ pub(super) struct CacheSettings {
     pub(super) stores_cookies: bool,
     /// Zero: requests do not wait for one another.
     pub(super) collapse: Duration,
-    /// Whether a complete body may be stored.
+    /// For a cache in which the content of requests selects the response: whether a complete body may be stored.
+    /// Requests whose content is not known are forwarded.
     pub(super) accepts_body: Option<BodyTest>,
 }
 

@@ -74,7 +74,7 @@ fn is_cacheable(
     let may_share_authorized =
         !has_authorization || !settings.cache_control && (is_authenticated || settings.shares_authorized);
     settings.methods.contains(&cx.head.method)
-        && (content.is_some() || !has_unkeyed_body(cx))
+        && (content.is_some() || settings.accepts_body.is_none() && !has_unkeyed_body(cx))
         && !cx.is_upgrade
         && !directives.no_store
         && !directives.no_cache
