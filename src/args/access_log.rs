@@ -63,8 +63,8 @@ pub struct AccessLogContent {
 }
 
 /// Flags of the access log that contradict each other.
-#[derive(Debug, Error)]
-pub(super) enum AccessLogUsageError {
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum AccessLogUsageError {
     #[error("--access-log-fields contains `{field}` twice; list it once")]
     DuplicateField { field: AccessLogField },
     #[error("--access-log-fields has no effect on a template in --access-log-format; give one of them")]

@@ -31,8 +31,8 @@ pub(super) struct SloArgs {
 }
 
 /// Flags of `portico slo` that give no rules.
-#[derive(Debug, Error)]
-pub(super) enum SloUsageError {
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum SloUsageError {
     #[error("no objective is given; give --availability, --latency or both")]
     NoObjective,
     #[error("{flag} is not a name of an object; use lower-case letters, digits, hyphens and dots")]
