@@ -119,8 +119,8 @@ impl SloOptions {
         let namespace = namespace.as_ref().map(|name| format!("  namespace: {name}\n")).unwrap_or_default();
         let indented: String = groups.lines().map(|line| format!("  {line}\n")).collect();
         format!(
-            "apiVersion: monitoring.coreos.com/v1\nkind: PrometheusRule\nmetadata:\n  name: {name}\n{namespace}spec:\n  \
-             groups:\n{indented}"
+            "apiVersion: monitoring.coreos.com/v1\nkind: PrometheusRule\nmetadata:\n  name: {name}\n{namespace}spec:\n\
+             \x20 groups:\n{indented}"
         )
     }
 

@@ -71,6 +71,7 @@ const IMPORTS: &[Row] = &[
     (
         "compile",
         &[
+            "access_log_syntax",
             "api",
             "diagnostic",
             "plugin_api",
@@ -91,7 +92,10 @@ const IMPORTS: &[Row] = &[
         "upstream",
         &["hop_count", "http1", "http2_frames", "rewound", "shared_limit", "transport_protocol", "turn_clock"],
     ),
-    ("snapshot", &["persistent_map", "plugin_api", "request_target", "transport_protocol", "upstream"]),
+    (
+        "snapshot",
+        &["access_log_syntax", "persistent_map", "plugin_api", "request_target", "transport_protocol", "upstream"],
+    ),
     (
         "proxy",
         &[
@@ -363,7 +367,7 @@ const LAYERS: &[Row] = &[
     (
         "snapshot",
         &[
-            "bind_address cors escape external_auth host own_udp_listeners regex regex_steps timeouts_and_retries",
+            "access_logs bind_address cors escape external_auth host own_udp_listeners regex regex_steps timeouts_and_retries",
             "client_validation path_edit path_reach path_regex path_regexes",
             "certs",
             "redirect uri_template",

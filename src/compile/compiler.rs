@@ -13,6 +13,7 @@ use super::backend::upstream_usage::{UpstreamUsage, upstream_object};
 use super::backend::{endpoints, x_backend_verdict};
 use super::certificates::SecretCache;
 use super::gateways::gateway::GatewayPlan;
+use super::gateways::gateway_parameters;
 use super::ingress::{IngressCompiler, StreamIngressCompiler};
 use super::kong;
 use super::kong::consumers::Consumers;
@@ -159,6 +160,9 @@ impl Compiler {
         let parents = self.parents.update(cx, &touched, &mut self.secrets, &mut run);
         for listeners in &parents.listeners {
             self.routers.listeners_changed(listeners);
+        }
+        if keys_of_kind(&touched, Kind::Gateway).next().is_some() {
+            self.routers.set_access_logs(gateway_parameters::access_logs(cx.store));
         }
         // Plugins are built before routes and Ingresses are planned, because plugin chains contain them.
         let mut plugins = self.plugins.update(cx, &self.parents.plans, &touched, &parents.routes);

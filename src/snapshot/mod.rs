@@ -17,6 +17,7 @@
 //!
 //! Snapshots share parts: an unchanged part is the same `Arc` in the next snapshot.
 
+pub mod access_logs;
 mod bind_address;
 mod bind_map;
 pub mod certs;
@@ -50,6 +51,7 @@ use std::sync::Arc;
 
 use crate::plugin_api::{Chain, ConsumerDirectory};
 pub use crate::transport_protocol::TransportProtocol;
+use access_logs::GatewayAccessLogs;
 pub use bind_address::BindAddress;
 pub use bind_map::BindMap;
 use certs::Certificates;
@@ -73,6 +75,7 @@ pub struct Snapshot {
     pub unmatched_plugins: Option<Arc<Chain>>,
     /// Sources whose datagrams are dropped.
     pub own_udp_listeners: Arc<OwnUdpListeners>,
+    pub access_logs: Arc<GatewayAccessLogs>,
 }
 
 impl Snapshot {

@@ -41,6 +41,7 @@ pub(crate) const ROWS: &[Row] = &[
     Row { title: "Upstreams", panels: UPSTREAMS },
     Row { title: "Control plane", panels: CONTROL },
     Row { title: "Plugins", panels: PLUGINS },
+    Row { title: "Limits", panels: LIMITS },
 ];
 
 const OVERVIEW: &[Panel] = &[
@@ -384,5 +385,49 @@ const PLUGINS: &[Panel] = &[
             r#"sum by (plugin) (rate(portico_plugin_duration_seconds_sum{job=~"$job"}[$__rate_interval]))"#,
             "{{plugin}}",
         )],
+    ),
+];
+
+const LIMITS: &[Panel] = &[
+    lines(
+        "Bytes of bodies",
+        "percentunit",
+        "Used shares of the limits of bytes that are kept, and that backends or clients have not read",
+        &[
+            (r#"max(portico_buffered_bytes{job=~"$job"} / portico_buffered_bytes_limit{job=~"$job"})"#, "kept"),
+            (
+                r#"max(portico_unforwarded_bytes{job=~"$job"} / portico_unforwarded_bytes_limit{job=~"$job"})"#,
+                "unforwarded",
+            ),
+        ],
+    ),
+    lines(
+        "State of plugins",
+        "percentunit",
+        "Used shares of the limits of queues, stored responses, and counted identifiers",
+        &[
+            (
+                r#"max(portico_plugin_queue_bytes{job=~"$job"} / portico_plugin_queue_bytes_limit{job=~"$job"})"#,
+                "queues",
+            ),
+            (r#"max(portico_cache_bytes{job=~"$job"} / portico_cache_bytes_limit{job=~"$job"})"#, "responses"),
+            (
+                r#"max(portico_rate_limit_entries{job=~"$job"} / portico_rate_limit_entries_limit{job=~"$job"})"#,
+                "identifiers",
+            ),
+        ],
+    ),
+    lines(
+        "Refused by limits",
+        "ops",
+        "Bodies that were not kept, pauses of connections, and requests counted together with others",
+        &[
+            (
+                r#"sum by (use) (rate(portico_buffered_bytes_refused_total{job=~"$job"}[$__rate_interval]))"#,
+                "bodies for {{use}}",
+            ),
+            (r#"sum(rate(portico_unforwarded_bytes_pauses_total{job=~"$job"}[$__rate_interval]))"#, "pauses"),
+            (r#"sum(rate(portico_rate_limit_shared_counts_total{job=~"$job"}[$__rate_interval]))"#, "shared counts"),
+        ],
     ),
 ];

@@ -1,13 +1,17 @@
 //! The GatewayParameters of a Gateway: its own and those of its class, merged.
 
+use std::sync::Arc;
+
 use ipnet::IpNet;
 
+use crate::access_log_syntax::{LineRule, LineRules, LineTemplate};
 use crate::api::core::ServiceType;
 use crate::api::gateway::{Gateway, GatewayClass};
-use crate::api::portico::{GatewayParameters, GatewayServiceSettings, TRAFFIC_POLICIES};
+use crate::api::portico::{GatewayAccessLogSettings, GatewayParameters, GatewayServiceSettings, TRAFFIC_POLICIES};
 use crate::api::{Kind, Object, ObjectKey};
 use crate::compile::addresses::ClientPath;
 use crate::diagnostic::Diagnostic;
+use crate::snapshot::access_logs::{GatewayAccessLog, GatewayAccessLogs};
 use crate::store::Store;
 
 /// The parameters of a class; an error at `spec.parametersRef` if they cannot be used. Those of a deleted class are not
@@ -68,6 +72,40 @@ pub(in crate::compile) fn service_settings(store: &Store, gateway: &Object<Gatew
     })
 }
 
+/// What the Gateways set about their access log.
+pub(in crate::compile) fn access_logs(store: &Store) -> GatewayAccessLogs {
+    if store.gateway_parameters.is_empty() {
+        return GatewayAccessLogs::default();
+    }
+    let of_gateway = |gateway: &Arc<Object<Gateway>>| {
+        let settings = access_log_settings(store, gateway)?;
+        let log = read_access_log(&settings).ok().filter(|log| *log != GatewayAccessLog::default())?;
+        Some((Arc::from(gateway.meta.key.to_string()), log))
+    };
+    GatewayAccessLogs(store.gateways.values().filter_map(of_gateway).collect())
+}
+
+/// The settings of a Gateway and of its class. `None` while they cannot be read.
+fn access_log_settings(store: &Store, gateway: &Object<Gateway>) -> Option<GatewayAccessLogSettings> {
+    let class = store.class_of(gateway)?;
+    let own = of_gateway(store, gateway).ok()?.map(|parameters| parameters.spec.access_log.clone()).unwrap_or_default();
+    let of_class = of_class(store, class).ok()?;
+    Some(match of_class {
+        Some(parameters) => own.or(&parameters.spec.access_log),
+        None => own,
+    })
+}
+
+/// The field that is invalid, and why.
+fn read_access_log(settings: &GatewayAccessLogSettings) -> Result<GatewayAccessLog, (String, String)> {
+    let template = settings.format.as_deref().map(LineTemplate::parse).transpose();
+    let template = template.map_err(|error| ("format".to_owned(), error.to_string()))?;
+    let rule =
+        |(index, text): (usize, &String)| text.parse::<LineRule>().map_err(|error| (format!("filter[{index}]"), error));
+    let rules = settings.filter.as_ref().map(|rules| rules.iter().enumerate().map(rule).collect());
+    Ok(GatewayAccessLog { template, rules: rules.transpose()?.map(LineRules) })
+}
+
 /// Remarks on settings that have no effect on the Service of a Gateway.
 pub(in crate::compile) fn remarks_on_ignored_settings(
     store: &Store,
@@ -122,6 +160,10 @@ fn find<'s>(store: &'s Store, field: &str, key: &ObjectKey) -> Result<&'s Object
         let remedy = "create it, or correct the reference; `portico crds` prints the definition of its kind";
         return Err(Diagnostic::not_found(format!("{field}.name"), described, remedy));
     };
+    if let Err((name, problem)) = read_access_log(&parameters.spec.access_log) {
+        let message = format!("{described} is invalid: spec.accessLog.{name}: {problem}");
+        return Err(Diagnostic::error(format!("{field}.name"), message, "correct the field"));
+    }
     match invalid_value(&parameters.spec.service) {
         Some((name, value, expected)) => {
             let message = format!("{described} is invalid: spec.service.{name} is {value:?}");

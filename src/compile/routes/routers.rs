@@ -16,6 +16,7 @@ use crate::compile::objects::hostname::intersects;
 use crate::compile::parents::planner::ChangedListeners;
 use crate::compile::parents::plans::ParentPlans;
 use crate::plugin_api::{Chain, ConsumerDirectory};
+use crate::snapshot::access_logs::GatewayAccessLogs;
 use crate::snapshot::host::{HostMap, HostPattern};
 use crate::snapshot::own_udp_listeners::OwnUdpListeners;
 use crate::snapshot::port_tls::{PortTls, StreamHosts, TlsListener};
@@ -104,6 +105,13 @@ impl Routers {
     pub(in crate::compile) fn set_consumers(&mut self, consumers: Arc<ConsumerDirectory>) {
         if !Arc::ptr_eq(&consumers, &self.snapshot.consumers) {
             self.change_snapshot(|snapshot| snapshot.consumers = consumers);
+        }
+    }
+
+    /// Sets what Gateways set about their access log.
+    pub(in crate::compile) fn set_access_logs(&mut self, access_logs: GatewayAccessLogs) {
+        if access_logs != *self.snapshot.access_logs {
+            self.change_snapshot(|snapshot| snapshot.access_logs = Arc::new(access_logs));
         }
     }
 
@@ -305,12 +313,13 @@ impl Routers {
 
     /// Replaces the snapshot by a changed copy, which shares the rest.
     fn change_snapshot(&mut self, change: impl FnOnce(&mut Snapshot)) {
-        let Snapshot { binds, consumers, unmatched_plugins, own_udp_listeners } = &*self.snapshot;
+        let Snapshot { binds, consumers, unmatched_plugins, own_udp_listeners, access_logs } = &*self.snapshot;
         let mut snapshot = Snapshot {
             binds: binds.clone(),
             consumers: Arc::clone(consumers),
             unmatched_plugins: unmatched_plugins.clone(),
             own_udp_listeners: Arc::clone(own_udp_listeners),
+            access_logs: Arc::clone(access_logs),
         };
         change(&mut snapshot);
         self.snapshot = Arc::new(snapshot);

@@ -81,9 +81,11 @@ impl Worker {
     pub(in crate::proxy) fn new(number: usize, shared: WorkerShared) -> Self {
         let mut snapshot = Cache::new(shared.snapshot);
         let view = Rc::new(SnapshotView::new(Arc::clone(snapshot.load())));
+        let log = shared.log.add_worker(shared.stats.worker_count());
+        log.set_gateways(&view.snapshot.access_logs);
         Worker {
             limits: shared.limits,
-            log: shared.log.add_worker(shared.stats.worker_count()),
+            log,
             observed: shared.observed,
             tracer: shared.tracer,
             tls: shared.tls,
@@ -109,6 +111,7 @@ impl Worker {
         let current = snapshot.load();
         let mut view = self.view.borrow_mut();
         if !Arc::ptr_eq(current, &view.snapshot) {
+            self.log.set_gateways(&current.access_logs);
             *view = Rc::new(view.next(Arc::clone(current)));
         }
         Rc::clone(&view)

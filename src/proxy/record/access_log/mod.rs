@@ -13,6 +13,7 @@ mod template_line;
 mod times;
 
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
@@ -40,6 +41,7 @@ use crate::plugin_api::CredentialLocations;
 use crate::plugin_api::completed_request::Attempt;
 use crate::plugin_api::masking::LogMask;
 use crate::plugin_api::trace::RequestTrace;
+use crate::snapshot::access_logs::GatewayAccessLogs;
 use crate::upstream::EndpointPick;
 
 /// Where the access log is written.
@@ -157,33 +159,21 @@ pub struct AccessLogger {
 #[derive(Debug)]
 enum LineWriter {
     Fields(LineLayout),
-    Template(LineTemplate, FieldCapture),
+    Template(LineTemplate),
 }
 
 impl LineWriter {
     fn new(lines: AccessLogLines) -> Self {
         match lines {
             AccessLogLines::Fields(format, fields) => LineWriter::Fields(LineLayout::new(format, &fields)),
-            AccessLogLines::Template(template) => {
-                let mut capture = FieldCapture::default();
-                capture.add(&template);
-                LineWriter::Template(template, capture)
-            }
+            AccessLogLines::Template(template) => LineWriter::Template(template),
         }
     }
 
     fn write(&self, record: &AccessLogRecord<'_>, line: &mut Vec<u8>) {
         match self {
             LineWriter::Fields(layout) => layout.write(record, line),
-            LineWriter::Template(template, _) => template_line::write(template, record, line),
-        }
-    }
-
-    /// What lines contain of heads.
-    fn capture(&self) -> Option<&FieldCapture> {
-        match self {
-            LineWriter::Fields(_) => None,
-            LineWriter::Template(_, capture) => Some(capture).filter(|capture| !capture.is_empty()),
+            LineWriter::Template(template) => template_line::write(template, record, line),
         }
     }
 }
@@ -253,7 +243,10 @@ impl AccessLogger {
     pub(in crate::proxy) fn add_worker(self: &Arc<Self>, workers: usize) -> WorkerAccessLog {
         let queue = Arc::new(LineQueue::new(workers, &self.shared.lost));
         self.shared.queues.lock().push(Arc::clone(&queue));
-        WorkerAccessLog { log: Arc::clone(self), queue }
+        let log =
+            WorkerAccessLog { log: Arc::clone(self), queue, gateways: RefCell::default(), capture: RefCell::default() };
+        log.set_gateways(&Arc::default());
+        log
     }
 
     fn wake(&self) {
@@ -276,6 +269,10 @@ impl Drop for AccessLogger {
 pub(in crate::proxy) struct WorkerAccessLog {
     log: Arc<AccessLogger>,
     queue: Arc<LineQueue>,
+    /// The settings of Gateways in the snapshot that the worker has loaded last.
+    gateways: RefCell<Arc<GatewayAccessLogs>>,
+    /// What lines contain of heads.
+    capture: RefCell<FieldCapture>,
 }
 
 impl WorkerAccessLog {
@@ -292,24 +289,45 @@ impl WorkerAccessLog {
         if self.log.privacy.masks_clients { SocketAddr::new(network_of(address.ip()), 0) } else { address }
     }
 
+    /// Sets what Gateways have set about their lines.
+    pub(in crate::proxy) fn set_gateways(&self, gateways: &Arc<GatewayAccessLogs>) {
+        let mut capture = FieldCapture::default();
+        if let Some(LineWriter::Template(template)) = &self.log.writer {
+            capture.add(template);
+        }
+        for template in gateways.0.values().filter_map(|gateway| gateway.template.as_ref()) {
+            capture.add(template);
+        }
+        *self.capture.borrow_mut() = capture;
+        *self.gateways.borrow_mut() = Arc::clone(gateways);
+    }
+
     /// Copies what lines contain of the head of a request.
     pub(in crate::proxy) fn capture_request<B>(&self, request: &Request<B>) -> Option<Box<CapturedHeads>> {
-        Some(self.log.writer.as_ref()?.capture()?.request(request))
+        let capture = self.capture.borrow();
+        (!capture.is_empty()).then(|| capture.request(request))
     }
 
     /// Copies what lines contain of the head of the response.
     pub(in crate::proxy) fn capture_response<B>(&self, response: &Response<B>, heads: &mut CapturedHeads) {
-        if let Some(capture) = self.log.writer.as_ref().and_then(LineWriter::capture) {
-            capture.response(response, heads);
-        }
+        self.capture.borrow().response(response, heads);
     }
 
     pub(in crate::proxy) fn write(&self, record: &AccessLogRecord<'_>) {
         let Some(writer) = &self.log.writer else { return };
-        if !self.log.rules.is_empty() && !is_selected(&self.log.rules, record) {
+        let gateways = self.gateways.borrow();
+        let own = match &record.series {
+            Some(series) if !gateways.0.is_empty() => gateways.0.get(&*series.labels.gateway),
+            _ => None,
+        };
+        let rules = own.and_then(|own| own.rules.as_ref()).unwrap_or(&self.log.rules);
+        if !rules.is_empty() && !is_selected(rules, record) {
             return;
         }
-        self.queue.add(|text| writer.write(record, text));
+        self.queue.add(|text| match own.and_then(|own| own.template.as_ref()) {
+            Some(template) => template_line::write(template, record, text),
+            None => writer.write(record, text),
+        });
         // The writer sets `asleep` before its last check of the queue, under the lock of the queue. So either the
         // writer sees this line, or this thread sees that the writer sleeps.
         if self.log.shared.asleep.load(Ordering::SeqCst) {
@@ -401,6 +419,8 @@ mod tests {
 
     use super::line::testing::record;
     use super::*;
+    use crate::proxy::record::stats::RequestLabels;
+    use crate::snapshot::access_logs::GatewayAccessLog;
 
     fn start(path: &Path) -> Arc<AccessLogger> {
         let destination = AccessLogDestination::File(path.to_owned());
@@ -431,6 +451,59 @@ mod tests {
         log.finish();
         assert!(std::fs::read_to_string(folder.path().join("old.log")).unwrap().contains(" /first "));
         assert_eq!(std::fs::read_to_string(&path).unwrap().matches(" /second ").count(), 100);
+    }
+
+    #[test]
+    fn gateways_have_lines_of_their_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("access.log");
+        let log = start(&path);
+        let worker = log.add_worker(1);
+        let of_gateway = |gateway: &str, target| {
+            let labels = RequestLabels { gateway: gateway.into(), ..RequestLabels::default() };
+            AccessLogRecord { series: Some(Arc::new(RequestSeries::new(Arc::new(labels)))), ..record(target) }
+        };
+        let settings = |template: &str, rule: &str| GatewayAccessLog {
+            template: Some(LineTemplate::parse(template).unwrap()),
+            rules: Some(LineRules(Box::new([rule.parse().unwrap()]))),
+        };
+        let gateways = [
+            ("a/templated".into(), settings("$uri $http_x_a", "keep status=2xx")),
+            ("a/silent".into(), settings("$uri", "drop")),
+        ];
+        worker.set_gateways(&Arc::new(GatewayAccessLogs(gateways.into())));
+        let request = Request::get("/").header("x-a", "value").body(()).unwrap();
+        let heads = worker.capture_request(&request).expect("a template names a field");
+        worker.write(&AccessLogRecord { captured: Some(&heads), ..of_gateway("a/templated", "/one") });
+        worker.write(&of_gateway("a/silent", "/two"));
+        worker.write(&of_gateway("a/other", "/three"));
+        worker.set_gateways(&Arc::default());
+        assert!(worker.capture_request(&request).is_none(), "no template is in use");
+        worker.write(&of_gateway("a/silent", "/four"));
+        log.finish();
+        let written = std::fs::read_to_string(&path).unwrap();
+        let lines: Vec<&str> = written.lines().collect();
+        assert!(lines[0] == "/one value" && lines.len() == 3, "{written}");
+        assert!(lines[1].contains(" /three ") && lines[2].contains(" /four "), "{written}");
+    }
+
+    #[test]
+    fn rules_and_masks_are_those_of_the_process() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("access.log");
+        let log = AccessLogger::start(AccessLogConfig {
+            destination: AccessLogDestination::File(path.clone()),
+            lines: AccessLogLines::Fields(AccessLogFormat::Text, vec![AccessLogField::Path, AccessLogField::Client]),
+            rules: LineRules(Box::new(["drop path=/quiet".parse().unwrap()])),
+            privacy: Privacy { masks_clients: true, ..Privacy::default() },
+        });
+        let log = Arc::new(log.unwrap());
+        let worker = log.add_worker(1);
+        for (address, target) in [("192.0.2.7:5", "/a"), ("[2001:db8:1:2::3]:5", "/b"), ("192.0.2.7:5", "/quiet")] {
+            worker.write(&AccessLogRecord { client: worker.client(address.parse().unwrap()), ..record(target) });
+        }
+        log.finish();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "/a 192.0.2.0:0\n/b [2001:db8:1::]:0\n");
     }
 
     /// A reader is stalled if it is, for example, a suspended terminal or a pager at its first page.

@@ -1,4 +1,4 @@
-//! GatewayParameters: settings of the Services in front of Gateways.
+//! GatewayParameters: settings of Gateways: of the Services in front of them, and of their access log.
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -8,9 +8,9 @@ use crate::api::gateway::schema::form;
 use crate::api::gateway::schema::rule::rule;
 use crate::api::gateway::schema::transforms::{each, keyed_by};
 
-/// Settings of the Services that Portico creates in front of Gateways. A GatewayClass refers to this object in
-/// `spec.parametersRef`, for all of its Gateways. A Gateway refers to one of its own namespace in
-/// `spec.infrastructure.parametersRef`, whose fields take precedence over those of its class.
+/// Settings of Gateways: of the Services that Portico creates in front of them, and of their access log. A GatewayClass
+/// refers to this object in `spec.parametersRef`, for all of its Gateways. A Gateway refers to one of its own namespace
+/// in `spec.infrastructure.parametersRef`, whose fields take precedence over those of its class.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 pub struct GatewayParameters {
     /// The settings.
@@ -25,6 +25,33 @@ pub struct GatewayParametersSpec {
     /// do not connect through the Service.
     #[serde(default)]
     pub service: GatewayServiceSettings,
+    /// The access log entries of the requests and connections of a Gateway, in place of what flags say about them. They
+    /// have no effect with `--access-log off`.
+    #[serde(default, rename = "accessLog")]
+    pub access_log: GatewayAccessLogSettings,
+}
+
+/// Which access log entries a Gateway has, and what they contain.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+pub struct GatewayAccessLogSettings {
+    /// A template with variables of nginx, Envoy or Apache, as in `--access-log-format`; `combined` or `common`.
+    #[schemars(length(min = 1, max = 8192))]
+    pub format: Option<String>,
+    /// Rules such as `keep status=5xx`, as in `--access-log-filter`: the first one that applies decides. An empty list
+    /// writes all entries.
+    #[schemars(length(max = 64), inner(length(min = 1, max = 1024)))]
+    pub filter: Option<Vec<String>>,
+}
+
+impl GatewayAccessLogSettings {
+    /// These settings, and those of `base` for absent fields.
+    #[must_use]
+    pub fn or(self, base: &GatewayAccessLogSettings) -> GatewayAccessLogSettings {
+        GatewayAccessLogSettings {
+            format: self.format.or_else(|| base.format.clone()),
+            filter: self.filter.or_else(|| base.filter.clone()),
+        }
+    }
 }
 
 /// Fields of a Service. Portico does not set absent ones.
