@@ -50,6 +50,7 @@ pub mod login;
 pub mod media_type;
 pub mod multipart;
 pub mod openapi;
+pub mod otlp_delivery;
 pub mod password;
 pub mod plugin_regex;
 pub mod redis;

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 
 use crate::proxy::record::access_log::AccessLogRecord;
+use crate::proxy::record::request_tracer::EndedStream;
 use crate::proxy::record::stats::{RequestSeries, StreamOutcome};
 use crate::proxy::worker::Worker;
 
@@ -62,10 +63,30 @@ impl Drop for ConnectionRecord<'_> {
         let outcome = self.outcome.unwrap_or(StreamOutcome::ListenerClosed);
         let (bytes_in, bytes_out) = (self.bytes_in.get(), self.bytes_out.get());
         self.series.add_stream(outcome, bytes_in, bytes_out);
-        if self.worker.log.is_off() {
+        let tracer = self.worker.tracer();
+        if self.worker.log.is_off() && tracer.is_none() {
             return;
         }
         let duration = self.opened_at.elapsed();
+        let error = (outcome != StreamOutcome::Completed).then(|| outcome.label());
+        if let Some(tracer) = tracer {
+            tracer.end_stream(&EndedStream {
+                protocol: self.protocol,
+                opened_at: self.opened_at,
+                duration,
+                client: self.client,
+                server_name: self.server_name.as_deref(),
+                endpoint: self.address,
+                connect: self.connect_duration,
+                bytes_in,
+                bytes_out,
+                error,
+                series: &self.series,
+            });
+        }
+        if self.worker.log.is_off() {
+            return;
+        }
         self.worker.log.write(&AccessLogRecord {
             time: SystemTime::now() - duration,
             client: self.client,
@@ -88,7 +109,7 @@ impl Drop for ConnectionRecord<'_> {
             consumer: None,
             request_id: None,
             trace: None,
-            error: (outcome != StreamOutcome::Completed).then(|| outcome.label()),
+            error,
             user_agent: None,
         });
     }
