@@ -55,13 +55,13 @@ pub enum OtlpSignal {
 /// Sends batches whose entries are fields of the message of their signal.
 pub struct OtlpSender {
     signal: OtlpSignal,
-    transport: Transport,
+    transport: OtlpTransport,
     /// Host and port, for messages.
     server: String,
     reports: Arc<DeliveryReports>,
 }
 
-enum Transport {
+enum OtlpTransport {
     Http { request: Box<RemoteRequest>, is_json: bool, services: Arc<dyn PluginServices> },
     Grpc(Arc<GrpcMethod>),
 }
@@ -115,11 +115,11 @@ impl OtlpSender {
         let server = format!("{}:{}", request.remote.host, request.remote.port);
         let services = Arc::clone(cx.services);
         let transport = match protocol {
-            OtlpProtocol::Grpc => Transport::Grpc(Arc::new(grpc_method(signal, request, services))),
+            OtlpProtocol::Grpc => OtlpTransport::Grpc(Arc::new(grpc_method(signal, request, services))),
             OtlpProtocol::HttpProtobuf | OtlpProtocol::HttpJson => {
                 request.response_body = ResponseBodyUse::Collect { max_bytes: MAX_RESPONSE };
                 let is_json = protocol == OtlpProtocol::HttpJson;
-                Transport::Http { request: Box::new(request), is_json, services }
+                OtlpTransport::Http { request: Box::new(request), is_json, services }
             }
         };
         OtlpSender { signal, transport, server, reports }
@@ -145,9 +145,9 @@ impl BatchSender for OtlpSender {
             entries => entries.concat().into(),
         };
         match &self.transport {
-            Transport::Grpc(_) => frame(0, &joined),
-            Transport::Http { is_json: true, .. } => self.signal.to_json(&joined),
-            Transport::Http { is_json: false, .. } => joined,
+            OtlpTransport::Grpc(_) => frame(0, &joined),
+            OtlpTransport::Http { is_json: true, .. } => self.signal.to_json(&joined),
+            OtlpTransport::Http { is_json: false, .. } => joined,
         }
     }
 
@@ -158,7 +158,7 @@ impl BatchSender for OtlpSender {
     fn deliver(&self, body: Bytes) -> BoxFuture<'static, BatchOutcome> {
         let (reports, server) = (Arc::clone(&self.reports), self.server.clone());
         let sending: BoxFuture<'static, Result<ExportResult, String>> = match &self.transport {
-            Transport::Http { request, is_json, services } => {
+            OtlpTransport::Http { request, is_json, services } => {
                 let is_json = *is_json;
                 let sending = services.send(RemoteRequest { body, ..RemoteRequest::clone(request) });
                 let with_server = server.clone();
@@ -168,7 +168,7 @@ impl BatchSender for OtlpSender {
                 }
                 .boxed()
             }
-            Transport::Grpc(method) => {
+            OtlpTransport::Grpc(method) => {
                 let method = Arc::clone(method);
                 async move { method.call(body).await.map(|response| response::of_grpc(&response)) }.boxed()
             }
