@@ -11,13 +11,12 @@ use crate::quantity::WaitTime;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Logs and metrics")]
 pub(super) struct TraceArgs {
-    /// URL of a server for traces of all requests by OTLP, with http or https; without a path, /v1/traces is added,
-    /// unless the protocol is grpc
+    /// URL of a server for traces of all requests by OTLP; without a path, /v1/traces is added, except for grpc
     #[arg(long, value_name = "URL", env = "PORTICO_TRACE_OTLP_ENDPOINT")]
     trace_otlp_endpoint: Option<String>,
 
     /// Protocol of the server for traces
-    #[arg(long, value_enum, value_name = "PROTOCOL", env = "PORTICO_TRACE_OTLP_PROTOCOL")]
+    #[arg(long, value_enum, value_name = "NAME", env = "PORTICO_TRACE_OTLP_PROTOCOL")]
     #[arg(default_value_t = OtlpProtocolArg::HttpProtobuf)]
     trace_otlp_protocol: OtlpProtocolArg,
 
