@@ -9,6 +9,7 @@ use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
+use tracing::debug;
 
 use super::message::KafkaMessage;
 use super::producer::KafkaProducer;
@@ -121,8 +122,10 @@ async fn send_calls(producer: Arc<KafkaProducer>, reports: Arc<DeliveryReports>,
         reports.update(results.iter().flatten().next().cloned());
         let mut results = results.into_iter();
         for (call, count) in calls.into_iter().zip(counts) {
-            // The client may be gone meanwhile.
-            let _: Result<(), bool> = call.done.send(results.by_ref().take(count).all(|failure| failure.is_none()));
+            let is_confirmed = results.by_ref().take(count).all(|failure| failure.is_none());
+            if call.done.send(is_confirmed).is_err() {
+                debug!(is_confirmed, "The client of a message for Kafka has not waited for it");
+            }
         }
     }
 }

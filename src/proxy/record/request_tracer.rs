@@ -278,7 +278,7 @@ impl LateRecording {
         let take = |recorded: u64| {
             let (last, count) = (recorded >> 32, recorded & u64::from(u32::MAX));
             let count = if last == second { count } else { 0 };
-            (count < MAX_LATE_PER_SECOND).then_some(second << 32 | (count + 1))
+            (count < MAX_LATE_PER_SECOND).then_some((second << 32) | (count + 1))
         };
         self.recorded.fetch_update(Relaxed, Relaxed, take).is_ok()
     }
