@@ -218,7 +218,8 @@ fn kong_defaults(plugin: &str) -> Value {
             "facility": "user", "custom_fields_by_lua": {},
         }),
         "kafka-log" => json!({
-            "bootstrap_servers": [], "topic": "", "custom_fields_by_lua": {}, "authentication": null, "authentication.strategy": null, "authentication.mechanism": null,
+            "bootstrap_servers": null, "bootstrap_servers[].host": null,
+            "bootstrap_servers[].port": null, "topic": "", "custom_fields_by_lua": {}, "authentication": null, "authentication.strategy": null, "authentication.mechanism": null,
             "authentication.user": null, "authentication.password": null, "authentication.tokenauth": null,
             "security": null, "security.ssl": null, "security.ssl_verify": true, "security.certificate_id": null,
             "cluster_name": null, "key_query_arg": null, "schema_registry": null, "timeout": 10000,
@@ -229,7 +230,8 @@ fn kong_defaults(plugin: &str) -> Value {
             "producer_async_flush_timeout": 1000, "producer_async_buffering_limits_messages_in_memory": 50000,
         }),
         "kafka-upstream" => json!({
-            "bootstrap_servers": [], "topic": "", "topics_query_arg": null, "allowed_topics": [],
+            "bootstrap_servers": null, "bootstrap_servers[].host": null,
+            "bootstrap_servers[].port": null, "topic": "", "topics_query_arg": null, "allowed_topics": [],
             "forward_method": false, "forward_uri": false, "forward_headers": false, "forward_body": true,
             "message_by_lua_functions": [], "authentication": null, "authentication.strategy": null, "authentication.mechanism": null,
             "authentication.user": null, "authentication.password": null, "authentication.tokenauth": null,
