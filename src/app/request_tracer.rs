@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 
-use crate::args::{TraceFormatArg, TraceOptions};
-use crate::plugin_api::log_delivery::{DEFAULT_LOG_QUEUE, HttpBody};
+use crate::args::{OtlpProtocolArg, TraceFormatArg, TraceOptions};
+use crate::plugin_api::log_delivery::DEFAULT_LOG_QUEUE;
+use crate::plugin_api::otlp_delivery::{OtlpProtocol, OtlpSignal};
 use crate::plugin_api::trace::TraceFormat;
-use crate::plugin_api::trace::otlp::{CONTENT_TYPE, OtlpResource};
-use crate::plugin_api::tracer::ExportServer;
+use crate::plugin_api::trace::otlp::OtlpResource;
+use crate::plugin_api::tracer::{ExportFormat, ExportServer};
 use crate::plugin_api::{BuildCx, BuildNotes, PluginServices, PluginState};
-use crate::proxy::RequestTracer;
+use crate::proxy::{LateRecording, RequestTracer};
 use crate::version::VERSION;
 
 /// The tracer, whose queue begins at once.
@@ -27,14 +28,20 @@ pub(super) fn start(
         Some(path) => read_headers(path).with_context(|| format!("--trace-headers-file {}", path.display()))?,
         None => BTreeMap::new(),
     };
-    let url = with_path(&options.endpoint);
+    let protocol = match options.protocol {
+        OtlpProtocolArg::Grpc => OtlpProtocol::Grpc,
+        OtlpProtocolArg::HttpProtobuf => OtlpProtocol::HttpProtobuf,
+        OtlpProtocolArg::HttpJson => OtlpProtocol::HttpJson,
+    };
+    let url = match protocol {
+        OtlpProtocol::Grpc => options.endpoint.clone(),
+        OtlpProtocol::HttpProtobuf | OtlpProtocol::HttpJson => with_path(&options.endpoint),
+    };
     let server = ExportServer {
         field: OBJECT,
         url: &url,
         headers: &headers,
-        content_type: CONTENT_TYPE,
-        body: HttpBody::Joined,
-        entries: "traces",
+        format: ExportFormat::Otlp(protocol, OtlpSignal::Traces),
         timeout: TIMEOUT,
         ssl_verify: true,
     };
@@ -51,7 +58,8 @@ pub(super) fn start(
     let resource =
         OtlpResource::new([("service.name", "portico"), ("service.version", VERSION), ("service.instance.id", node)]);
     let formats: Vec<_> = options.propagation.iter().copied().map(format).collect();
-    Ok(RequestTracer::new(options.sampling, &formats, resource, queue))
+    let late = LateRecording::new(options.errors, options.slow);
+    Ok(RequestTracer::new(options.sampling, late, &formats, resource, queue))
 }
 
 /// The URL with the path of OTLP, unless it has another one.

@@ -51,7 +51,7 @@ pub use network::PathFormArg;
 pub use output_format::OutputFormat;
 pub use run::{DRAIN_DELAY_IN_CLUSTER, DrainOptions, RunArgs, RunOptions};
 pub use tls::{TlsOptions, TlsVersionArg};
-pub use tracing::{TraceFormatArg, TraceOptions};
+pub use tracing::{OtlpProtocolArg, TraceFormatArg, TraceOptions};
 pub use verify::{ConnectToArg, SendOption, VerifyArgs, VerifyOptions};
 
 use crate::process_log::{LogFilter, LogFormat, LogOptions};

@@ -56,6 +56,7 @@ pub mod masking;
 pub mod media_type;
 pub mod multipart;
 pub mod openapi;
+pub mod otlp_delivery;
 pub mod password;
 pub mod plugin_regex;
 pub mod redis;

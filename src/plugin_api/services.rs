@@ -101,6 +101,11 @@ pub trait PluginServices: Send + Sync {
         Box::pin(async move { Err(message) })
     }
 
+    /// Like [`connect`](Self::connect), for HTTP/2, which TLS negotiates by ALPN.
+    fn connect_http2(&self, remote: Remote) -> BoxFuture<'static, Result<Box<dyn RemoteStream>, String>> {
+        self.connect(remote)
+    }
+
     /// Opens a UDP socket for datagrams to a server, whose name is looked up as that of [`connect`](Self::connect).
     fn connect_datagrams(&self, remote: Remote) -> BoxFuture<'static, Result<Box<dyn RemoteDatagrams>, String>> {
         let message = format!("datagrams to {}:{} are not available here", remote.host, remote.port);

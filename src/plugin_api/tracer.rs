@@ -8,12 +8,13 @@ use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
-use super::batch_queue::{BatchQueue, QueueSettings};
+use super::batch_queue::{BatchQueue, BatchSender, QueueSettings};
 use super::changed_fields::ChangedFields;
 use super::consumers::{hex, sha256};
 use super::context::{LogCx, RequestCx, ResponseCx};
 use super::kind::BuildCx;
 use super::log_delivery::{DeliveryReports, HttpBody, HttpSender, parse_request_headers};
+use super::otlp_delivery::{OtlpProtocol, OtlpSender, OtlpSignal};
 use super::remote::MAX_REMOTE_TIMEOUT;
 use super::remote_request::{RemoteRequest, RemoteUrl, ResponseBodyUse};
 use super::trace::{Propagation, RequestTrace, Sampling};
@@ -85,13 +86,39 @@ pub struct ExportServer<'c> {
     pub field: &'static str,
     pub url: &'c str,
     pub headers: &'c BTreeMap<String, String>,
-    pub content_type: &'static str,
-    pub body: HttpBody,
-    /// What is sent, such as `traces`.
-    pub entries: &'static str,
+    pub format: ExportFormat,
     /// The timeout of a request.
     pub timeout: Duration,
     pub ssl_verify: bool,
+}
+
+/// What a server gets, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExportFormat {
+    Otlp(OtlpProtocol, OtlpSignal),
+    /// A JSON list of the spans of Zipkin.
+    Zipkin,
+}
+
+impl ExportFormat {
+    fn content_type(self) -> &'static str {
+        match self {
+            ExportFormat::Otlp(protocol, _) => protocol.content_type(),
+            ExportFormat::Zipkin => "application/json",
+        }
+    }
+
+    /// What is sent, such as `traces`.
+    fn entries(self) -> &'static str {
+        match self {
+            ExportFormat::Otlp(_, signal) => signal.name(),
+            ExportFormat::Zipkin => "traces",
+        }
+    }
+
+    fn is_grpc(self) -> bool {
+        matches!(self, ExportFormat::Otlp(OtlpProtocol::Grpc, _))
+    }
 }
 
 impl ExportServer<'_> {
@@ -101,12 +128,18 @@ impl ExportServer<'_> {
         let mut invalid = Vec::new();
         let request = self.request(cx, &mut invalid);
         let (Some(request), true) = (request, invalid.is_empty()) else { return Err(invalid) };
-        let ExportServer { field, url, headers, timeout, ssl_verify, .. } = self;
-        let fingerprint = format!("{field} {url} {headers:?} {timeout:?} {ssl_verify} {settings:?}");
+        let ExportServer { field, url, headers, format, timeout, ssl_verify } = self;
+        let fingerprint = format!("{field} {url} {headers:?} {format:?} {timeout:?} {ssl_verify} {settings:?}");
         let name = format!("{} {}", cx.object, hex(&sha256(fingerprint.as_bytes())));
         Ok(cx.state.get_or_create(&name, || {
-            let sender = HttpSender::new(request, self.body, DeliveryReports::of(self.entries, self.field, cx), cx);
-            BatchQueue::start(settings, Arc::new(sender), cx)
+            let reports = DeliveryReports::of(format.entries(), self.field, cx);
+            let sender: Arc<dyn BatchSender> = match *format {
+                ExportFormat::Otlp(protocol, signal) => {
+                    Arc::new(OtlpSender::new(protocol, signal, request, reports, cx))
+                }
+                ExportFormat::Zipkin => Arc::new(HttpSender::new(request, HttpBody::JsonList, reports, cx)),
+            };
+            BatchQueue::start(settings, sender, cx)
         }))
     }
 
@@ -130,8 +163,13 @@ impl ExportServer<'_> {
             invalid.push(blocked);
             return None;
         }
+        if self.format.is_grpc() && url.target != "/" {
+            let remedy = "write only the scheme, the host and the port, such as http://collector.monitoring.svc:4317";
+            invalid.push(Diagnostic::in_config(self.field, "has a path, and gRPC has its own", remedy));
+            return None;
+        }
         headers.insert(HOST, url.authority.clone());
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static(self.content_type));
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(self.format.content_type()));
         if let Some(authorization) = &url.authorization {
             headers.entry(AUTHORIZATION).or_insert_with(|| authorization.clone());
         }

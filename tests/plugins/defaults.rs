@@ -231,7 +231,8 @@ fn kong_defaults(plugin: &str) -> Value {
             "facility": "user", "custom_fields_by_lua": {},
         }),
         "kafka-log" => json!({
-            "bootstrap_servers": [], "topic": "", "custom_fields_by_lua": {}, "authentication": null, "authentication.strategy": null, "authentication.mechanism": null,
+            "bootstrap_servers": null, "bootstrap_servers[].host": null,
+            "bootstrap_servers[].port": null, "topic": "", "custom_fields_by_lua": {}, "authentication": null, "authentication.strategy": null, "authentication.mechanism": null,
             "authentication.user": null, "authentication.password": null, "authentication.tokenauth": null,
             "security": null, "security.ssl": null, "security.ssl_verify": true, "security.certificate_id": null,
             "cluster_name": null, "key_query_arg": null, "schema_registry": null, "timeout": 10000,
@@ -242,7 +243,8 @@ fn kong_defaults(plugin: &str) -> Value {
             "producer_async_flush_timeout": 1000, "producer_async_buffering_limits_messages_in_memory": 50000,
         }),
         "kafka-upstream" => json!({
-            "bootstrap_servers": [], "topic": "", "topics_query_arg": null, "allowed_topics": [],
+            "bootstrap_servers": null, "bootstrap_servers[].host": null,
+            "bootstrap_servers[].port": null, "topic": "", "topics_query_arg": null, "allowed_topics": [],
             "forward_method": false, "forward_uri": false, "forward_headers": false, "forward_body": true,
             "message_by_lua_functions": [], "authentication": null, "authentication.strategy": null, "authentication.mechanism": null,
             "authentication.user": null, "authentication.password": null, "authentication.tokenauth": null,
@@ -267,7 +269,8 @@ fn kong_defaults(plugin: &str) -> Value {
             "queue.initial_retry_delay": 0.01, "queue.max_retry_delay": 60.0, "queue.concurrency_limit": 1,
         }),
         "opentelemetry" => with_queue(json!({
-            "traces_endpoint": null, "logs_endpoint": null, "endpoint": null, "headers": {}, "resource_attributes": {},
+            "traces_endpoint": null, "logs_endpoint": null, "protocol": "http/protobuf", "endpoint": null, "headers": {},
+            "resource_attributes": {},
             "sampling_rate": 0.01, "connect_timeout": 1000,
             "send_timeout": 5000, "read_timeout": 5000, "http_response_header_for_traceid": null, "propagation": null,
             "propagation.extract": null, "propagation.clear": [], "propagation.inject": null,
@@ -552,6 +555,7 @@ const NOT_IN_KONG_3_10: [&str; 32] = [
     "oauth2-introspection ssl_verify",
     "opa keepalive",
     "opa timeout",
+    "opentelemetry protocol",
     "opentelemetry sampling_strategy",
     "opentelemetry ssl_verify",
     "session former_secret",

@@ -1,20 +1,27 @@
 //! Traces on the wire: spans with their parents, contexts that endpoints get, and servers that do not respond.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use portico::plugin_api::PluginState;
+use portico::plugin_api::log_delivery::DEFAULT_LOG_QUEUE;
+use portico::plugin_api::otlp_delivery::{OtlpProtocol, OtlpSignal};
 use portico::plugin_api::testing::chain_with;
-use portico::plugin_api::trace::otlp::{AnyValue, ExportLogs, ExportTraces, OtlpSpan, any_value};
+use portico::plugin_api::trace::TraceFormat;
+use portico::plugin_api::trace::otlp::{AnyValue, ExportLogs, ExportTraces, OtlpResource, OtlpSpan, any_value};
+use portico::plugin_api::tracer::{ExportFormat, ExportServer};
+use portico::plugin_api::{BuildCx, BuildNotes, PluginState};
 use portico::plugins::REGISTRY;
+use portico::proxy::{LateRecording, RequestTracer};
 use portico::snapshot::rule::Action;
 use prost::Message;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::harness::{Client, Endpoint, forward, retries, upstream, with_timeouts_and_retries};
+use crate::external_auth::{authorization_server, guarded_routes, http_filter};
+use crate::harness::{Client, Endpoint, TestServer, forward, retries, upstream, with_timeouts_and_retries};
 use crate::http_log::{LoggingServer, consumers, loopback_services, to};
 use crate::polling::until;
 
@@ -273,4 +280,127 @@ async fn requests_do_not_wait_for_a_server_that_hangs() {
     let server = start(&[("opentelemetry", config)], to(&endpoint)).await;
     tokio::time::timeout(Duration::from_secs(10), server.get(20)).await.expect("requests are served");
     server.wait_for_counts("dropped entries", |counts| counts.dropped_full >= 10).await;
+}
+
+/// A tracer of all requests that sends JSON.
+fn tracer_of_all(collector: &Collector, rate: f64, late: LateRecording) -> RequestTracer {
+    let (state, notes) = (PluginState::default(), BuildNotes::default());
+    let services = loopback_services();
+    let cx = BuildCx { object: "--trace-otlp-endpoint", state: &state, services: &services, node: "a", notes: &notes };
+    let server = ExportServer {
+        field: "--trace-otlp-endpoint",
+        url: &collector.url("/v1/traces"),
+        headers: &BTreeMap::new(),
+        format: ExportFormat::Otlp(OtlpProtocol::HttpJson, OtlpSignal::Traces),
+        timeout: Duration::from_secs(10),
+        ssl_verify: true,
+    };
+    let queue = server.start(DEFAULT_LOG_QUEUE, &cx).unwrap();
+    RequestTracer::new(rate, late, &[TraceFormat::W3c], OtlpResource::new([("service.name", "edge")]), queue)
+}
+
+/// The spans that were received as JSON.
+fn json_spans(collector: &Collector) -> Vec<Value> {
+    let bodies = collector.messages("/v1/traces", "application/json");
+    let messages = bodies.iter().map(|body| serde_json::from_slice::<Value>(body).unwrap());
+    let entries = messages.flat_map(|message| message["resourceSpans"].as_array().unwrap().clone());
+    entries.flat_map(|entry| entry["scopeSpans"][0]["spans"].as_array().unwrap().clone()).collect()
+}
+
+fn json_attribute<'a>(span: &'a Value, name: &str) -> &'a Value {
+    let attributes = span["attributes"].as_array().unwrap();
+    let found = attributes.iter().find(|attribute| attribute["key"] == name);
+    found.map_or(&Value::Null, |found| found["value"].as_object().unwrap().values().next().unwrap())
+}
+
+#[tokio::test]
+async fn failed_requests_are_recorded_with_their_authorization() {
+    let failing = Endpoint::responding_with("HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n").await;
+    let (collector, authorization) = (Collector::start().await, authorization_server().await);
+    let filter = http_filter(upstream("auth", &[authorization.address]));
+    let server = TestServer::with_routes(guarded_routes(filter, &failing)).await;
+    server.proxy.trace(tracer_of_all(&collector, 0.0, LateRecording::new(true, None)));
+    for (path, status) in [("/denied", 401), ("/a", 503)] {
+        let response = server.request(&format!("GET {path} HTTP/1.1\r\nhost: a.example\r\n\r\n")).await;
+        assert_eq!(response.status, status, "{path}");
+    }
+    until("spans", async || !json_spans(&collector).is_empty()).await;
+    // What is denied is no failure.
+    let spans = json_spans(&collector);
+    let [request, call, attempt] = &spans[..] else { panic!("{spans:?}") };
+    assert_eq!((&request["name"], &request["kind"]), (&json!("GET"), &json!(2)));
+    assert_eq!(json_attribute(request, "portico.recorded_because"), "error");
+    assert_eq!(json_attribute(request, "url.path"), "/a");
+    assert_eq!((&call["name"], &call["kind"]), (&json!("external authorization"), &json!(3)));
+    assert_eq!(json_attribute(call, "portico.authorization"), "allowed");
+    assert!(json_attribute(call, "portico.upstream").as_str().unwrap().contains("auth"), "{call}");
+    for child in [call, attempt] {
+        assert_eq!((&child["parentSpanId"], &child["traceId"]), (&request["spanId"], &request["traceId"]));
+    }
+    let events: Vec<&Value> = attempt["events"].as_array().unwrap().iter().map(|event| &event["name"]).collect();
+    assert_eq!(events, ["connected", "response head"]);
+    assert!(sent_field(&failing, "traceparent").ends_with("-00"), "the endpoint does not record the request");
+}
+
+/// The messages without their frames, with the path of each call.
+type ReceivedCalls = Arc<Mutex<Vec<(String, Vec<u8>)>>>;
+
+/// A server of gRPC whose calls succeed.
+async fn grpc_collector() -> (SocketAddr, ReceivedCalls) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let calls = ReceivedCalls::default();
+    let kept = Arc::clone(&calls);
+    tokio::spawn(async move {
+        while let Ok((socket, _)) = listener.accept().await {
+            let kept = Arc::clone(&kept);
+            tokio::spawn(async move {
+                let mut connection = h2::server::handshake(socket).await.unwrap();
+                while let Some(Ok((request, mut respond))) = connection.accept().await {
+                    let kept = Arc::clone(&kept);
+                    tokio::spawn(async move {
+                        assert_eq!(request.headers()["content-type"], "application/grpc");
+                        let path = request.uri().path().to_owned();
+                        let (mut body, mut message) = (request.into_body(), Vec::new());
+                        while let Some(Ok(part)) = body.data().await {
+                            body.flow_control().release_capacity(part.len()).unwrap();
+                            message.extend_from_slice(&part);
+                        }
+                        let length = u32::try_from(message.len() - 5).unwrap().to_be_bytes();
+                        assert_eq!(message[..5], [&[0][..], &length].concat());
+                        kept.lock().unwrap().push((path, message.split_off(5)));
+                        let response = http::Response::builder().header("content-type", "application/grpc");
+                        let mut sending = respond.send_response(response.body(()).unwrap(), false).unwrap();
+                        let mut trailers = http::HeaderMap::new();
+                        trailers.insert("grpc-status", "0".parse().unwrap());
+                        sending.send_trailers(trailers).unwrap();
+                    });
+                }
+            });
+        }
+    });
+    (address, calls)
+}
+
+#[tokio::test]
+async fn servers_get_traces_and_logs_over_grpc() {
+    let (endpoint, (address, calls)) = (Endpoint::ok().await, grpc_collector().await);
+    let url = format!("http://{address}");
+    let config = json!({
+        "traces_endpoint": url, "logs_endpoint": url, "protocol": "grpc", "sampling_rate": 1,
+        "queue": {"max_coalescing_delay": 0},
+    });
+    let server = start(&[("opentelemetry", config)], to(&endpoint)).await;
+    server.get(2).await;
+    until("calls", async || calls.lock().unwrap().len() >= 4).await;
+    let messages = |path: &str| -> Vec<Vec<u8>> {
+        let calls = calls.lock().unwrap();
+        calls.iter().filter(|(called, _)| called == path).map(|(_, message)| message.clone()).collect()
+    };
+    let traces = messages("/opentelemetry.proto.collector.trace.v1.TraceService/Export");
+    let logs = messages("/opentelemetry.proto.collector.logs.v1.LogsService/Export");
+    let spans = traces.iter().flat_map(|message| ExportTraces::decode(&**message).unwrap().resource_spans);
+    assert_eq!(spans.filter(|entry| entry.scope_spans[0].spans[0].name == "kong").count(), 2);
+    let records = logs.iter().flat_map(|message| ExportLogs::decode(&**message).unwrap().resource_logs);
+    assert_eq!(records.count(), 2);
 }

@@ -229,7 +229,10 @@ fn sample(flag: &str) -> Option<(Value, &'static [&'static str])> {
         }
         "access-log-mask-clients" => (json!(true), &["--access-log-mask-clients"]),
         "trace-otlp-endpoint" => (json!("http://collector:4318"), &["--trace-otlp-endpoint=http://collector:4318"]),
+        "trace-otlp-protocol" => (json!("grpc"), &["--trace-otlp-protocol=grpc"]),
         "trace-sampling" => (json!(0.5), &["--trace-sampling=0.5"]),
+        "trace-errors" => (json!(true), &["--trace-errors"]),
+        "trace-slow" => (json!("2s"), &["--trace-slow=2s"]),
         "trace-propagation" => (json!(["w3c", "b3"]), &["--trace-propagation=w3c", "--trace-propagation=b3"]),
         "trace-headers-file" => (json!("/etc/portico/headers"), &["--trace-headers-file=/etc/portico/headers"]),
         "metrics-max-series" => (json!(5000), &["--metrics-max-series=5000"]),

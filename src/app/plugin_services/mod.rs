@@ -30,7 +30,7 @@ use connection_limits::{ConnectionLimits, PermittedStream, release_later};
 use metadata_endpoints::MetadataEndpoints;
 use name_resolver::NameResolver;
 pub(super) use name_resolver::ServiceLookup;
-use tls::TlsConnectors;
+use tls::{Alpn, TlsConnectors};
 
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::aws_environment::AwsEnvironment;
@@ -117,6 +117,15 @@ impl OnlineServices {
     pub(super) fn diagnostics(&self) -> Arc<PluginDiagnostics> {
         Arc::clone(&self.diagnostics)
     }
+
+    fn connect_with(&self, server: Remote, alpn: Alpn) -> BoxFuture<'static, Result<Box<dyn RemoteStream>, String>> {
+        let connector = Arc::clone(&self.connector);
+        let connecting = self.runtime.spawn(async move {
+            let connected = connector.connect_in_time(&server, alpn).await;
+            connected.map_err(|error| shorten(&error).into_owned())
+        });
+        async move { connecting.await.unwrap_or_else(|error| Err(format!("connecting has failed: {error}"))) }.boxed()
+    }
 }
 
 impl PluginServices for OnlineServices {
@@ -168,12 +177,11 @@ impl PluginServices for OnlineServices {
     }
 
     fn connect(&self, server: Remote) -> BoxFuture<'static, Result<Box<dyn RemoteStream>, String>> {
-        let connector = Arc::clone(&self.connector);
-        let connecting = self.runtime.spawn(async move {
-            let connected = connector.connect_in_time(&server).await;
-            connected.map_err(|error| shorten(&error).into_owned())
-        });
-        async move { connecting.await.unwrap_or_else(|error| Err(format!("connecting has failed: {error}"))) }.boxed()
+        self.connect_with(server, Alpn::None)
+    }
+
+    fn connect_http2(&self, server: Remote) -> BoxFuture<'static, Result<Box<dyn RemoteStream>, String>> {
+        self.connect_with(server, Alpn::Http2)
     }
 
     fn connect_datagrams(&self, server: Remote) -> BoxFuture<'static, Result<Box<dyn RemoteDatagrams>, String>> {
@@ -193,7 +201,7 @@ impl PluginServices for OnlineServices {
     ) -> BoxFuture<'static, Result<Box<dyn RemoteStream>, String>> {
         let connector = Arc::clone(&self.connector);
         async move {
-            let started = timeout(server.timeout, connector.secure(stream, &server)).await;
+            let started = timeout(server.timeout, connector.secure(stream, &server, Alpn::None)).await;
             let timed_out = || Err(format!("{}:{}: no TLS within {:?}", server.host, server.port, server.timeout));
             started.unwrap_or_else(|_| timed_out()).map_err(|error| shorten(&error).into_owned())
         }
@@ -215,7 +223,7 @@ impl PluginServices for OnlineServices {
 impl RemoteConnector for ServerConnector {
     fn connect(&self, remote: Remote) -> BoxFuture<'static, Result<Box<dyn RemoteStream>, String>> {
         let connector = self.clone();
-        async move { connector.connect_in_time(&remote).await }.boxed()
+        async move { connector.connect_in_time(&remote, Alpn::None).await }.boxed()
     }
 
     fn became_idle(&self, namespace: &str) {
@@ -224,11 +232,11 @@ impl RemoteConnector for ServerConnector {
 }
 
 impl ServerConnector {
-    async fn connect_in_time(&self, server: &Remote) -> Result<Box<dyn RemoteStream>, String> {
+    async fn connect_in_time(&self, server: &Remote, alpn: Alpn) -> Result<Box<dyn RemoteStream>, String> {
         let permit = self.limits.connection(server.share(), server.timeout).await;
         let permit = permit.map_err(|error| format!("{}:{}: {error}", server.host, server.port))?;
         let timed_out = || Err(format!("{}:{}: no connection within {:?}", server.host, server.port, server.timeout));
-        timeout(server.timeout, self.open(server, permit)).await.unwrap_or_else(|_| timed_out())
+        timeout(server.timeout, self.open(server, permit, alpn)).await.unwrap_or_else(|_| timed_out())
     }
 
     async fn open_datagrams_in_time(&self, server: &Remote) -> Result<Box<dyn RemoteDatagrams>, String> {
@@ -245,14 +253,14 @@ impl ServerConnector {
         opened.map_err(|error| format!("{address}: {error}"))
     }
 
-    async fn open(&self, server: &Remote, permit: Held) -> Result<Box<dyn RemoteStream>, String> {
+    async fn open(&self, server: &Remote, permit: Held, alpn: Alpn) -> Result<Box<dyn RemoteStream>, String> {
         let address = format!("{}:{}", server.host, server.port);
         let addresses = self.names.resolve(server).await.map_err(|error| format!("{address}: {error}"))?;
         let socket =
             self.connect_first(&addresses).await.map_err(|error| format!("{address}: cannot connect: {error}"))?;
         // Requests and responses are short and alternate, which suits TCP_NODELAY.
         socket.set_nodelay(true).map_err(|error| format!("{address}: {error}"))?;
-        self.secure(PermittedStream::new(socket, permit), server).await
+        self.secure(PermittedStream::new(socket, permit), server, alpn).await
     }
 
     /// The stream with TLS, if the server has settings of it.
@@ -260,10 +268,11 @@ impl ServerConnector {
         &self,
         stream: S,
         server: &Remote,
+        alpn: Alpn,
     ) -> Result<Box<dyn RemoteStream>, String> {
         let Some(tls) = &server.tls else { return Ok(Box::new(stream)) };
         let name = tls.server_name.as_deref().unwrap_or(&server.host);
-        let stream = self.tls.connect(stream, name, tls.verify).await;
+        let stream = self.tls.connect(stream, name, tls.verify, alpn).await;
         let failed = |error| format!("{}:{}: TLS handshake failed: {error}", server.host, server.port);
         Ok(Box::new(stream.map_err(failed)?))
     }

@@ -14,11 +14,19 @@ use tokio_rustls::client::TlsStream;
 
 use crate::upstream::tls::AcceptAnyCertificate;
 
-/// Connectors with and without certificate verification.
+/// Connectors with and without certificate verification, for each value of [`Alpn`].
 #[derive(Clone)]
 pub(super) struct TlsConnectors {
-    verified: TlsConnector,
-    unverified: TlsConnector,
+    verified: [TlsConnector; 2],
+    unverified: [TlsConnector; 2],
+}
+
+/// The protocol that the handshake names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Alpn {
+    /// Not HTTP, or HTTP/1.1.
+    None,
+    Http2,
 }
 
 impl TlsConnectors {
@@ -26,7 +34,7 @@ impl TlsConnectors {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let system_verifier = Arc::new(Verifier::new(Arc::clone(&provider))?);
         let accepting_verifier = Arc::new(AcceptAnyCertificate(Arc::clone(&provider)));
-        let connector = |verifier: Arc<dyn ServerCertVerifier>| -> anyhow::Result<TlsConnector> {
+        let connector = |verifier: Arc<dyn ServerCertVerifier>, alpn| -> anyhow::Result<TlsConnector> {
             let mut config = ClientConfig::builder_with_provider(Arc::clone(&provider))
                 .with_safe_default_protocol_versions()?
                 .dangerous()
@@ -35,9 +43,15 @@ impl TlsConnectors {
             // The library does not verify the certificate of a resumed session, which may have expired. Connections
             // to these servers stay open, so handshakes are few.
             config.resumption = Resumption::disabled();
+            if alpn == Alpn::Http2 {
+                config.alpn_protocols = vec![b"h2".to_vec()];
+            }
             Ok(TlsConnector::from(Arc::new(config)))
         };
-        Ok(TlsConnectors { verified: connector(system_verifier)?, unverified: connector(accepting_verifier)? })
+        let both = |verifier: Arc<dyn ServerCertVerifier>| -> anyhow::Result<[TlsConnector; 2]> {
+            Ok([connector(Arc::clone(&verifier), Alpn::None)?, connector(verifier, Alpn::Http2)?])
+        };
+        Ok(TlsConnectors { verified: both(system_verifier)?, unverified: both(accepting_verifier)? })
     }
 
     pub(super) async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
@@ -45,10 +59,12 @@ impl TlsConnectors {
         socket: S,
         name: &str,
         verify: bool,
+        alpn: Alpn,
     ) -> io::Result<TlsStream<S>> {
         let name = ServerName::try_from(name.to_owned())
             .map_err(|_| io::Error::other(format!("{name:?} is not a valid server name")))?;
-        let connector = if verify { &self.verified } else { &self.unverified };
+        let [without_alpn, http2] = if verify { &self.verified } else { &self.unverified };
+        let connector = if alpn == Alpn::Http2 { http2 } else { without_alpn };
         connector.connect(name, socket).await
     }
 }

@@ -58,6 +58,10 @@ pub trait BatchSender: Send + Sync + 'static {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BatchOutcome {
     Accepted,
+    /// The server has accepted a part of the batch, and would never accept these parts of its entries.
+    AcceptedInPart {
+        rejected: u64,
+    },
     /// The batch is sent again.
     Failed,
     /// The batch is sent again after this time, or the longest delay between retries if that is shorter.
@@ -368,15 +372,17 @@ impl QueueCore {
         drop(entries);
         let began = Instant::now();
         let mut delay = initial_retry_delay.min(max_retry_delay);
-        let counter = loop {
+        let dropped = loop {
             match sender.deliver(body.clone()).await {
-                BatchOutcome::Accepted => break &self.counters.sent,
-                BatchOutcome::Refused => break &self.counters.dropped_failed,
+                BatchOutcome::Accepted => break 0,
+                // An entry may have several parts, so this counts at most all entries.
+                BatchOutcome::AcceptedInPart { rejected } => break rejected.min(count),
+                BatchOutcome::Refused => break count,
                 BatchOutcome::Failed => {}
                 BatchOutcome::Later(time) => delay = delay.max(time.min(max_retry_delay)),
             }
             if max_retry_time.is_none_or(|limit| began.elapsed() + delay > limit) {
-                break &self.counters.dropped_failed;
+                break count;
             }
             sleep(delay).await;
             delay = (delay * 2).min(max_retry_delay).max(MIN_FURTHER_RETRY_DELAY);
@@ -384,7 +390,8 @@ impl QueueCore {
         };
         drop((body, held));
         self.waiting.lock().pending -= count;
-        counter.fetch_add(count, Relaxed);
+        self.counters.dropped_failed.fetch_add(dropped, Relaxed);
+        self.counters.sent.fetch_add(count - dropped, Relaxed);
         self.counters.pending.fetch_sub(count, Relaxed);
     }
 }

@@ -371,6 +371,8 @@ async fn servers_delay_retries_and_refuse_batches() {
         (vec![BatchOutcome::Later(100 * second)], vec![0, 30], (1, 0)),
         (vec![BatchOutcome::Failed, BatchOutcome::Later(7 * second)], vec![0, 7, 21], (1, 0)),
         (vec![BatchOutcome::Refused], vec![0], (0, 1)),
+        (vec![BatchOutcome::AcceptedInPart { rejected: 3 }], vec![0], (0, 1)),
+        (vec![BatchOutcome::AcceptedInPart { rejected: 0 }], vec![0], (1, 0)),
     ];
     for (deliveries, times, (sent, dropped)) in cases {
         let sender =

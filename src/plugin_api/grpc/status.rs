@@ -1,5 +1,7 @@
 //! The status of a gRPC call, as HTTP status and as JSON.
 
+use std::time::Duration;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use base64::prelude::BASE64_STANDARD;
@@ -52,6 +54,18 @@ impl CallStatus {
         self.code == 0
     }
 
+    /// The time after which the server asks for another attempt: a `google.rpc.RetryInfo` in the details.
+    pub fn retry_delay(&self) -> Option<Duration> {
+        let status = <RpcStatus as prost::Message>::decode(self.details.as_deref()?).ok()?;
+        let info = status
+            .details
+            .iter()
+            .take(MAX_DETAILS)
+            .find(|detail| detail.type_url.ends_with("/google.rpc.RetryInfo"))?;
+        let delay = <RetryInfo as prost::Message>::decode(&*info.value).ok()?.retry_delay?;
+        Some(Duration::new(u64::try_from(delay.seconds).ok()?, u32::try_from(delay.nanos).ok()?.min(999_999_999)))
+    }
+
     /// Kong's table.
     pub fn http_status(&self) -> StatusCode {
         match self.code {
@@ -84,6 +98,12 @@ impl CallStatus {
 struct RpcStatus {
     #[prost(message, repeated, tag = "3")]
     details: Vec<Any>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct RetryInfo {
+    #[prost(message, optional, tag = "1")]
+    retry_delay: Option<prost_reflect::prost_types::Duration>,
 }
 
 fn detail_to_json(detail: &Any, definitions: Option<&DescriptorPool>) -> Value {

@@ -9,6 +9,7 @@ use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
+use tracing::debug;
 
 use super::message::KafkaMessage;
 use super::producer::KafkaProducer;
@@ -114,6 +115,9 @@ async fn send_calls(producer: Arc<KafkaProducer>, reports: Arc<DeliveryReports>,
         }
         // Requests whose clients are gone need no message.
         calls.retain(|call| !call.done.is_closed());
+        if calls.is_empty() {
+            continue;
+        }
         let counts: Vec<usize> = calls.iter().map(|call| call.messages.len()).collect();
         let messages: Vec<KafkaMessage> =
             calls.iter_mut().flat_map(|call| std::mem::take(&mut call.messages)).collect();
@@ -121,8 +125,12 @@ async fn send_calls(producer: Arc<KafkaProducer>, reports: Arc<DeliveryReports>,
         reports.update(results.iter().flatten().next().cloned());
         let mut results = results.into_iter();
         for (call, count) in calls.into_iter().zip(counts) {
-            // The client may be gone meanwhile.
-            let _: Result<(), bool> = call.done.send(results.by_ref().take(count).all(|failure| failure.is_none()));
+            // All results of the call are consumed, also after a failure.
+            let failures = results.by_ref().take(count).flatten().count();
+            let is_confirmed = failures == 0;
+            if call.done.send(is_confirmed).is_err() {
+                debug!(is_confirmed, "The client of a message for Kafka has not waited for it");
+            }
         }
     }
 }

@@ -12,10 +12,15 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::time::Instant;
 
 use super::connection::{Mechanism, Sasl};
+use super::delivery::{AwaitedMessages, NotProduced};
 use super::message::KafkaMessage;
 use super::producer::{KafkaProducer, ProducerSettings};
 use super::protocol::Acks;
 use super::wire::{WireReader, WireWriter};
+use crate::plugin_api::PluginState;
+use crate::plugin_api::batch_queue::QueuedBytes;
+use crate::plugin_api::kind::{BuildCx, BuildNotes};
+use crate::plugin_api::log_delivery::DeliveryReports;
 use crate::plugin_api::remote::{Remote, RemoteStream};
 use crate::plugin_api::services::PluginServices;
 
@@ -334,4 +339,30 @@ async fn refused_credentials_are_reported_without_them() {
     assert_eq!(results, [Some(expected.to_owned())]);
     assert_eq!(brokers.received(AUTHENTICATE)[0].body, *b"\0\0\0\x0c\0anna\0secret");
     assert_eq!(brokers.received(HANDSHAKE)[0].body, *b"\0\x05PLAIN");
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_wait_for_their_own_messages() {
+    let brokers = Brokers::new(|request| match request.api {
+        API_VERSIONS => api_versions(),
+        METADATA => metadata("logs", &[1]),
+        _ => produced("logs", 0),
+    });
+    let producer = Arc::new(brokers.producer(|settings| settings.max_bytes = 1024));
+    let (state, notes) = (PluginState::default(), BuildNotes::default());
+    let services: Arc<dyn PluginServices> = Arc::clone(&brokers) as _;
+    let cx = BuildCx { object: "KongPlugin/a/b", state: &state, services: &services, node: "test", notes: &notes };
+    // The first caller sets the limit of the process.
+    let limit = QueuedBytes::of(&state, 10_000);
+    let reports = DeliveryReports::of("messages", "bootstrap_servers", &cx);
+    let awaited = AwaitedMessages::start(producer, reports, &cx);
+    let (long, longer) = ("x".repeat(1024).leak(), "x".repeat(10_001).leak());
+    let (first, second, third) = tokio::join!(
+        awaited.send(messages(&[long, "a", "b"])),
+        awaited.send(messages(&["c"])),
+        awaited.send(messages(&[longer])),
+    );
+    assert_eq!((first, second, third), (Err(NotProduced::Failed), Ok(()), Err(NotProduced::Busy)));
+    assert_eq!(brokers.received(PRODUCE).len(), 1, "messages of several requests are sent together");
+    assert_eq!(limit.used(), 0);
 }

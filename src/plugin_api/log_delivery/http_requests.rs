@@ -35,8 +35,6 @@ pub enum HttpBody {
     JsonObject,
     /// Entries are JSON, and a body is a list of them.
     JsonList,
-    /// A body has one entry after the other.
-    Joined,
 }
 
 impl HttpSender {
@@ -53,8 +51,7 @@ impl HttpSender {
 impl BatchSender for HttpSender {
     fn encode(&self, entries: &[Bytes]) -> Bytes {
         match (self.body, entries) {
-            (HttpBody::JsonObject | HttpBody::Joined, [only]) => only.clone(),
-            (HttpBody::Joined, entries) => entries.concat().into(),
+            (HttpBody::JsonObject, [only]) => only.clone(),
             (HttpBody::JsonObject | HttpBody::JsonList, entries) => {
                 let length = entries.iter().map(|entry| entry.len() + 1).sum::<usize>() + 1;
                 let mut body = Vec::with_capacity(length);

@@ -13,6 +13,7 @@ mod extract;
 mod format;
 mod inject;
 pub mod otlp;
+pub mod otlp_json;
 mod propagation;
 mod sampling;
 pub mod span;

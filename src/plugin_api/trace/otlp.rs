@@ -9,9 +9,6 @@ use prost::Message;
 use super::context::RequestTrace;
 use super::span::{AttributeValue, Span, SpanKind};
 
-/// The `Content-Type` of requests to the server.
-pub const CONTENT_TYPE: &str = "application/x-protobuf";
-
 /// `ExportTraceServiceRequest`.
 #[derive(Clone, PartialEq, Message)]
 pub struct ExportTraces {

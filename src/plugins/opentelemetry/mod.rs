@@ -1,4 +1,4 @@
-//! `opentelemetry`: sends traces and logs of requests to a server by OpenTelemetry's protocol, OTLP over HTTP.
+//! `opentelemetry`: sends traces and logs of requests to a server by OpenTelemetry's protocol, OTLP.
 //!
 //! ```yaml
 //! apiVersion: configuration.konghq.com/v1
@@ -17,8 +17,9 @@
 //! header fields, whether or not the request is recorded; its parent is the span of the last attempt.
 //!
 //! Requests never wait for the server. What is to be sent waits in a queue, which is limited by `queue` and, together
-//! with the queues of all plugins, by `--max-queued-bytes`. A batch is sent again unless the server responds with 400
-//! or 413; the `Retry-After` of a server is respected up to `queue.max_retry_delay`.
+//! with the queues of all plugins, by `--max-queued-bytes`. A batch is sent again if the server does not respond, or
+//! responds with 429, 502, 503 or 504, or with a code of gRPC that the specification of OTLP names; its `Retry-After`
+//! or `RetryInfo` is respected up to `queue.max_retry_delay`. What a server rejects of a batch counts as dropped.
 //!
 //! Credentials in URLs are replaced by `REDACTED`. Logs are the objects of the plugin `http-log`, as JSON in the body
 //! of a log record with the identifiers of the trace.
@@ -37,12 +38,14 @@ use serde::Deserialize;
 
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::batch_queue::{BatchQueue, QueueConfig, QueueSettings};
-use crate::plugin_api::log_delivery::HttpBody;
 use crate::plugin_api::log_entry::LogEntry;
+use crate::plugin_api::otlp_delivery::{OtlpProtocol, OtlpSignal};
 use crate::plugin_api::trace::attempts::RequestClock;
-use crate::plugin_api::trace::otlp::{self, OtlpResource, encode_log, encode_spans};
+use crate::plugin_api::trace::otlp::{OtlpResource, encode_log, encode_spans};
 use crate::plugin_api::trace::{HeaderType, PropagationConfig, Sampling, SamplingStrategy, TraceFormat};
-use crate::plugin_api::tracer::{ExportServer, Tracer, check_rate, parse_response_header, sum_of_timeouts};
+use crate::plugin_api::tracer::{
+    ExportFormat, ExportServer, Tracer, check_rate, parse_response_header, sum_of_timeouts,
+};
 use crate::plugin_api::{
     AccessOutcome, BuildCx, ChangedFields, LogCx, Phases, Plugin, PluginKind, RequestCx, ResponseCx, ResponseOutcome,
     record,
@@ -58,6 +61,9 @@ pub(crate) struct Config {
     /// URL to which logs are sent, such as `http://collector.monitoring.svc:4318/v1/logs`. At least one of both URLs is
     /// required.
     logs_endpoint: Option<String>,
+    /// The protocol: `http/protobuf`, `http/json`, or `grpc`, whose URLs have no path, such as
+    /// `http://collector.monitoring.svc:4317`. Kong has only the first one.
+    protocol: OtlpProtocol,
     /// Deprecated alias of `traces_endpoint`. If both are set, the alias is used.
     endpoint: Option<String>,
     /// Further headers of the requests to the server.
@@ -103,6 +109,7 @@ impl Default for Config {
         Config {
             traces_endpoint: None,
             logs_endpoint: None,
+            protocol: OtlpProtocol::default(),
             endpoint: None,
             headers: BTreeMap::new(),
             resource_attributes: BTreeMap::new(),
@@ -212,13 +219,11 @@ impl Config {
         if self.endpoint.is_some() {
             cx.note(Diagnostic::in_config("endpoint", "is deprecated", "set traces_endpoint instead"));
         }
-        let server = |field, url, entries| ExportServer {
+        let server = |field, url, signal| ExportServer {
             field,
             url,
             headers: &self.headers,
-            content_type: otlp::CONTENT_TYPE,
-            body: HttpBody::Joined,
-            entries,
+            format: ExportFormat::Otlp(self.protocol, signal),
             timeout,
             ssl_verify: self.ssl_verify,
         };
@@ -236,8 +241,8 @@ impl Config {
             invalid.push(Diagnostic::in_config("traces_endpoint", message, remedy));
         }
         [
-            traces_url.map(|url| server(traces_field, url, "traces")),
-            logs_url.map(|url| server("logs_endpoint", url, "logs")),
+            traces_url.map(|url| server(traces_field, url, OtlpSignal::Traces)),
+            logs_url.map(|url| server("logs_endpoint", url, OtlpSignal::Logs)),
         ]
     }
 

@@ -34,9 +34,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::batch_queue::{BatchQueue, QueueConfig};
-use crate::plugin_api::log_delivery::HttpBody;
 use crate::plugin_api::trace::{HeaderType, PropagationConfig, Sampling, SamplingStrategy, TraceFormat};
-use crate::plugin_api::tracer::{ExportServer, Tracer, check_rate, parse_response_header, sum_of_timeouts};
+use crate::plugin_api::tracer::{
+    ExportFormat, ExportServer, Tracer, check_rate, parse_response_header, sum_of_timeouts,
+};
 use crate::plugin_api::{
     AccessOutcome, BuildCx, ChangedFields, LogCx, Phases, Plugin, PluginKind, RequestCx, ResponseCx, ResponseOutcome,
     record,
@@ -200,9 +201,7 @@ impl PluginKind for Zipkin {
             field: "http_endpoint",
             url,
             headers: &no_headers,
-            content_type: "application/json",
-            body: HttpBody::JsonList,
-            entries: "traces",
+            format: ExportFormat::Zipkin,
             timeout,
             ssl_verify: config.ssl_verify,
         });

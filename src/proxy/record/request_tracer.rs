@@ -1,8 +1,9 @@
 //! Traces of all requests, with the attributes of OpenTelemetry's conventions for HTTP.
 
 use std::borrow::Cow;
-use std::net::IpAddr;
-use std::sync::Arc;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use http::header::{HOST, USER_AGENT};
@@ -17,24 +18,60 @@ use crate::plugin_api::timing::PhaseTiming;
 use crate::plugin_api::trace::attempts::{RequestClock, attempt_error, attempt_spans};
 use crate::plugin_api::trace::otlp::{OtlpResource, encode_spans};
 use crate::plugin_api::trace::{
-    InjectedFormat, Propagation, RequestTrace, Sampling, SamplingStrategy, Span, SpanId, SpanKind, TraceFormat,
+    InjectedFormat, Propagation, RequestTrace, Sampling, SamplingStrategy, Span, SpanEvent, SpanId, SpanKind,
+    TraceFormat,
 };
+use crate::turn_clock;
+use crate::upstream::UpstreamKey;
 
 /// Records requests and sends their spans to a server.
 pub struct RequestTracer {
     propagation: Propagation,
     /// The part of the requests that is recorded.
     rate: f64,
+    late: LateRecording,
     resource: OtlpResource,
     queue: Arc<BatchQueue>,
+}
+
+/// Which requests are recorded although the rate, or the client, has not selected them: a decision at their end.
+#[derive(Debug, Default)]
+pub struct LateRecording {
+    /// Those with a status of 500 or above, and calls of gRPC that Portico has ended with an error.
+    pub errors: bool,
+    /// Those that have taken at least this time.
+    pub slow: Option<Duration>,
+    /// The current second since `started_at`, and how many requests were recorded in it.
+    recorded: AtomicU64,
+    started_at: OnceLock<Instant>,
 }
 
 /// What is kept of a request for its spans.
 #[derive(Debug)]
 pub(in crate::proxy) struct TracedRequest {
     pub(in crate::proxy) context: RequestTrace,
-    /// Only of requests that are recorded.
+    /// Only of requests that are recorded, or may be at their end.
     head: Option<TracedHead>,
+    /// In order: that of the rule, then that of the backend.
+    authorizations: Vec<TracedAuthorization>,
+}
+
+/// The call of an authorization server.
+#[derive(Debug)]
+struct TracedAuthorization {
+    /// The name of the server.
+    server: String,
+    started_at: Instant,
+    /// `None` until the server has decided. Stays so if the request ends meanwhile.
+    result: Option<(Instant, AuthorizationResult)>,
+}
+
+/// What an authorization server has decided, or why it has not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::proxy) enum AuthorizationResult {
+    Allowed,
+    Denied(StatusCode),
+    Failed(&'static str),
 }
 
 #[derive(Debug)]
@@ -51,7 +88,8 @@ pub(in crate::proxy) struct EndedRequest<'r> {
     pub(in crate::proxy) started_instant: Instant,
     pub(in crate::proxy) duration: Duration,
     pub(in crate::proxy) client: IpAddr,
-    pub(in crate::proxy) is_tls: bool,
+    /// The version of TLS, such as `TLSv1.3`.
+    pub(in crate::proxy) tls: Option<&'static str>,
     pub(in crate::proxy) status: StatusCode,
     pub(in crate::proxy) error: Option<&'static str>,
     pub(in crate::proxy) request_id: &'r HeaderValue,
@@ -59,16 +97,40 @@ pub(in crate::proxy) struct EndedRequest<'r> {
     pub(in crate::proxy) series: &'r RequestSeries,
 }
 
+/// The facts of a connection or UDP session that has ended.
+pub(in crate::proxy) struct EndedStream<'r> {
+    /// `TCP`, `TLS` or `UDP`.
+    pub(in crate::proxy) protocol: &'static str,
+    pub(in crate::proxy) opened_at: Instant,
+    pub(in crate::proxy) duration: Duration,
+    pub(in crate::proxy) client: SocketAddr,
+    pub(in crate::proxy) server_name: Option<&'r str>,
+    /// The endpoint that was last tried.
+    pub(in crate::proxy) endpoint: Option<SocketAddr>,
+    /// The time until an endpoint was connected.
+    pub(in crate::proxy) connect: Option<Duration>,
+    pub(in crate::proxy) bytes_in: u64,
+    pub(in crate::proxy) bytes_out: u64,
+    pub(in crate::proxy) error: Option<&'static str>,
+    pub(in crate::proxy) series: &'r RequestSeries,
+}
+
 impl RequestTracer {
     /// `formats`: those that are read, in this order. The first one is written if a request has none.
-    pub fn new(rate: f64, formats: &[TraceFormat], resource: OtlpResource, queue: Arc<BatchQueue>) -> Self {
+    pub fn new(
+        rate: f64,
+        late: LateRecording,
+        formats: &[TraceFormat],
+        resource: OtlpResource,
+        queue: Arc<BatchQueue>,
+    ) -> Self {
         let propagation = Propagation {
             extract: formats.into(),
             clear: Box::new([]),
             inject: Box::new([InjectedFormat::Preserve]),
             default_format: formats.first().copied().unwrap_or(TraceFormat::W3c),
         };
-        RequestTracer { propagation, rate, resource, queue }
+        RequestTracer { propagation, rate, late, resource, queue }
     }
 
     /// The trace of a request. Only trusted peers may decide that it is recorded.
@@ -77,14 +139,19 @@ impl RequestTracer {
         let strategy = if is_peer_trusted { SamplingStrategy::Parent } else { SamplingStrategy::ParentDrop };
         let sampling = Sampling { rate: self.rate, strategy };
         let is_sampled = sampling.decide(parent.and_then(|parent| parent.is_sampled));
-        let head = is_sampled.then(|| TracedHead {
+        let may_be_recorded = is_sampled || self.late.is_active();
+        let head = may_be_recorded.then(|| TracedHead {
             method: request.method().clone(),
             target: request.uri().clone(),
             version: request.version(),
             host: host(request),
             user_agent: request.headers().get(USER_AGENT).cloned(),
         });
-        Box::new(TracedRequest { context: RequestTrace::new(parent, is_sampled, false), head })
+        Box::new(TracedRequest {
+            context: RequestTrace::new(parent, is_sampled, false),
+            head,
+            authorizations: Vec::new(),
+        })
     }
 
     /// Writes the context of the trace for the endpoint.
@@ -100,17 +167,147 @@ impl RequestTracer {
         plugins: impl Iterator<Item = PhaseTiming>,
     ) {
         let Some(head) = &traced.head else { return };
-        let spans = spans(&traced.context, head, ended, plugins);
+        let reason =
+            if traced.context.is_sampled { None } else { self.late.reason(ended.status, ended.error, ended.duration) };
+        if !traced.context.is_sampled && reason.is_none() {
+            return;
+        }
+        let mut spans = spans(traced, head, ended, plugins);
+        if let Some(reason) = reason {
+            spans[0].attribute("portico.recorded_because", reason);
+        }
         self.queue.push(encode_spans(&self.resource, SCOPE, &spans));
     }
 }
 
+impl RequestTracer {
+    /// Adds the spans of a connection or UDP session that has ended to the queue, if it is recorded. It carries no
+    /// context, so the decision is made here.
+    pub(in crate::proxy) fn end_stream(&self, ended: &EndedStream<'_>) {
+        let sampling = Sampling { rate: self.rate, strategy: SamplingStrategy::ParentDrop };
+        let is_sampled = sampling.decide(None);
+        let is_late = !is_sampled && self.late.errors && ended.error.is_some() && self.late.has_room();
+        if !is_sampled && !is_late {
+            return;
+        }
+        let mut spans = stream_spans(&RequestTrace::new(None, true, false), ended);
+        if is_late {
+            spans[0].attribute("portico.recorded_because", "error");
+        }
+        self.queue.push(encode_spans(&self.resource, SCOPE, &spans));
+    }
+}
+
+/// The span of a connection or UDP session, and that of connecting to its endpoint.
+fn stream_spans(context: &RequestTrace, ended: &EndedStream<'_>) -> Vec<Span> {
+    let clock = RequestClock::new(SystemTime::now() - ended.duration, ended.opened_at);
+    let span = |id, parent, name: &'static str, kind, end| Span {
+        trace: context.trace,
+        id,
+        parent,
+        name: Cow::Borrowed(name),
+        kind,
+        start: clock.start(),
+        end: clock.after(end),
+        attributes: Vec::new(),
+        events: Vec::new(),
+        error: ended.error.map(Cow::Borrowed),
+    };
+    let mut session = span(context.server_span, None, ended.protocol, SpanKind::Server, ended.duration);
+    session.attribute("network.transport", if ended.protocol == "UDP" { "udp" } else { "tcp" });
+    session.attribute("client.address", ended.client.ip());
+    session.attribute("client.port", ended.client.port());
+    if let Some(name) = ended.server_name {
+        session.attribute("server.address", shorten(name));
+    }
+    session.attribute("portico.bytes_from_client", ended.bytes_in);
+    session.attribute("portico.bytes_from_endpoint", ended.bytes_out);
+    if let Some(reason) = ended.error {
+        session.attribute("error.type", reason);
+    }
+    add_labels(&mut session, ended.series);
+    let mut spans = vec![session];
+    if let Some(endpoint) = ended.endpoint {
+        let end = ended.connect.unwrap_or(ended.duration);
+        let mut connect = span(context.upstream_span, Some(context.server_span), "connect", SpanKind::Client, end);
+        connect.attribute("network.peer.address", endpoint.ip());
+        connect.attribute("network.peer.port", endpoint.port());
+        // A failure after that is one of the session.
+        connect.error = connect.error.filter(|_| ended.connect.is_none());
+        spans.push(connect);
+    }
+    spans
+}
+
+fn add_labels(span: &mut Span, series: &RequestSeries) {
+    let labels = &series.labels;
+    let named = [
+        ("portico.gateway", &labels.gateway),
+        ("portico.listener", &labels.listener),
+        ("portico.route", &labels.route),
+        ("portico.rule", &labels.rule),
+        ("portico.upstream", &labels.backend),
+    ];
+    for (name, label) in named.into_iter().filter(|(_, label)| !label.is_empty()) {
+        span.attribute(name, &**label);
+    }
+}
+
+impl LateRecording {
+    pub fn new(errors: bool, slow: Option<Duration>) -> Self {
+        LateRecording { errors, slow, ..LateRecording::default() }
+    }
+
+    fn is_active(&self) -> bool {
+        self.errors || self.slow.is_some()
+    }
+
+    /// Why a request is recorded at its end. `None` if it is not, or if there were too many in this second.
+    fn reason(&self, status: StatusCode, error: Option<&str>, duration: Duration) -> Option<&'static str> {
+        // Errors of calls of gRPC have status 200, and those of clients are no failures.
+        let has_failed = status.is_server_error() || (error.is_some() && !status.is_client_error());
+        let is_error = self.errors && has_failed;
+        let is_slow = self.slow.is_some_and(|limit| duration >= limit);
+        let reason = if is_error { "error" } else { "slow" };
+        ((is_error || is_slow) && self.has_room()).then_some(reason)
+    }
+
+    /// Takes one of the places of this second.
+    fn has_room(&self) -> bool {
+        let second = self.started_at.get_or_init(turn_clock::now).elapsed().as_secs();
+        let take = |recorded: u64| {
+            let (last, count) = (recorded >> 32, recorded & u64::from(u32::MAX));
+            let count = if last == second { count } else { 0 };
+            (count < MAX_LATE_PER_SECOND).then_some((second << 32) | (count + 1))
+        };
+        self.recorded.fetch_update(Relaxed, Relaxed, take).is_ok()
+    }
+}
+
+impl TracedRequest {
+    /// Notes that an authorization server with this name gets a call, if the request is recorded or may be.
+    pub(in crate::proxy) fn begin_authorization(&mut self, server: &UpstreamKey) {
+        if self.head.is_some() {
+            let server = server.to_string();
+            self.authorizations.push(TracedAuthorization { server, started_at: Instant::now(), result: None });
+        }
+    }
+
+    /// Notes the result of the last call.
+    pub(in crate::proxy) fn end_authorization(&mut self, result: AuthorizationResult) {
+        if let Some(authorization) = self.authorizations.last_mut() {
+            authorization.result = Some((Instant::now(), result));
+        }
+    }
+}
+
 fn spans(
-    context: &RequestTrace,
+    traced: &TracedRequest,
     head: &TracedHead,
     ended: &EndedRequest<'_>,
     plugins: impl Iterator<Item = PhaseTiming>,
 ) -> Vec<Span> {
+    let context = &traced.context;
     let clock = RequestClock::new(SystemTime::now() - ended.duration, ended.started_instant);
     let method = known_method(&head.method);
     let mut spans = vec![server_span(context, head, ended, clock)];
@@ -128,6 +325,9 @@ fn spans(
             error: None,
         });
     }
+    for authorization in &traced.authorizations {
+        spans.push(authorization_span(context, authorization, ended, clock));
+    }
     for (index, attempt, mut span) in attempt_spans(ended.attempts, context, context.server_span, true, clock) {
         span.name = Cow::Borrowed(method.unwrap_or("HTTP"));
         span.attribute("http.request.method", method.unwrap_or("_OTHER"));
@@ -138,6 +338,7 @@ fn spans(
         if index > 0 {
             span.attribute("http.request.resend_count", index as u64);
         }
+        add_moments(&mut span, attempt, clock);
         match attempt.outcome {
             AttemptOutcome::Status(status) => {
                 span.attribute("http.response.status_code", status.as_u16());
@@ -153,6 +354,60 @@ fn spans(
         spans.push(span);
     }
     spans
+}
+
+fn authorization_span(
+    context: &RequestTrace,
+    authorization: &TracedAuthorization,
+    ended: &EndedRequest<'_>,
+    clock: RequestClock,
+) -> Span {
+    let end = authorization.result.map_or(clock.after(ended.duration), |(ended_at, _)| clock.at(ended_at));
+    let mut span = Span {
+        trace: context.trace,
+        id: SpanId::random(),
+        parent: Some(context.server_span),
+        name: Cow::Borrowed("external authorization"),
+        kind: SpanKind::Client,
+        start: clock.at(authorization.started_at),
+        end,
+        attributes: Vec::new(),
+        events: Vec::new(),
+        error: None,
+    };
+    span.attribute("portico.upstream", authorization.server.as_str());
+    let failure = match authorization.result.map(|(_, result)| result) {
+        Some(AuthorizationResult::Allowed) => {
+            span.attribute("portico.authorization", "allowed");
+            return span;
+        }
+        Some(AuthorizationResult::Denied(status)) => {
+            span.attribute("portico.authorization", "denied");
+            span.attribute("http.response.status_code", status.as_u16());
+            return span;
+        }
+        Some(AuthorizationResult::Failed(reason)) => reason,
+        None => "unfinished",
+    };
+    span.attribute("error.type", failure);
+    span.error = Some(Cow::Borrowed(failure));
+    span
+}
+
+/// When the endpoint was connected, when TLS was established, and when the head of its response arrived.
+fn add_moments(span: &mut Span, attempt: &Attempt, clock: RequestClock) {
+    let mut add = |name: &'static str, after: Duration| {
+        span.events.push(SpanEvent { time: clock.at(attempt.started_at + after), name: Cow::Borrowed(name) });
+    };
+    if let Some(connect) = attempt.connect {
+        add("connected", connect.saturating_sub(attempt.tls_handshake.unwrap_or_default()));
+        if attempt.tls_handshake.is_some() {
+            add("tls established", connect);
+        }
+    }
+    if let Some(first_byte) = attempt.first_byte {
+        add("response head", first_byte);
+    }
 }
 
 fn server_span(context: &RequestTrace, head: &TracedHead, ended: &EndedRequest<'_>, clock: RequestClock) -> Span {
@@ -174,7 +429,10 @@ fn server_span(context: &RequestTrace, head: &TracedHead, ended: &EndedRequest<'
     if method.is_none() {
         span.attribute("http.request.method_original", shorten(head.method.as_str()));
     }
-    span.attribute("url.scheme", if ended.is_tls { "https" } else { "http" });
+    span.attribute("url.scheme", if ended.tls.is_some() { "https" } else { "http" });
+    if let Some(version) = ended.tls {
+        span.attribute("tls.protocol.version", version.trim_start_matches("TLSv"));
+    }
     // Without the query, which may contain credentials.
     span.attribute("url.path", shorten(head.target.path()));
     if let Some(host) = &head.host {
@@ -192,17 +450,7 @@ fn server_span(context: &RequestTrace, head: &TracedHead, ended: &EndedRequest<'
         None => {}
     }
     span.attribute("portico.request_id", String::from_utf8_lossy(ended.request_id.as_bytes()));
-    let labels = &ended.series.labels;
-    let named = [
-        ("portico.gateway", &labels.gateway),
-        ("portico.listener", &labels.listener),
-        ("portico.route", &labels.route),
-        ("portico.rule", &labels.rule),
-        ("portico.upstream", &labels.backend),
-    ];
-    for (name, label) in named.into_iter().filter(|(_, label)| !label.is_empty()) {
-        span.attribute(name, &**label);
-    }
+    add_labels(&mut span, ended.series);
     span
 }
 
@@ -233,5 +481,50 @@ impl std::fmt::Debug for RequestTracer {
     }
 }
 
+/// The most requests of a process in a second that are recorded only because of their end.
+const MAX_LATE_PER_SECOND: u64 = 100;
 /// The name of the instrumentation.
 const SCOPE: &str = "portico";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether each of these requests, with its status, error and seconds, is recorded, and why.
+    fn reasons(late: &LateRecording, requests: &[(u16, Option<&'static str>, u64)]) -> Vec<Option<&'static str>> {
+        let reason = |&(status, error, seconds): &(u16, Option<&'static str>, u64)| {
+            late.reason(StatusCode::from_u16(status).unwrap(), error, Duration::from_secs(seconds))
+        };
+        requests.iter().map(reason).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn requests_are_recorded_because_of_their_end() {
+        let requests = [
+            (200, None, 0),
+            (404, Some("no_route"), 2),
+            (500, None, 0),
+            (200, Some("timeout"), 0),
+            (499, Some("client_disconnected"), 3),
+        ];
+        let (error, slow) = (Some("error"), Some("slow"));
+        for (late, expected) in [
+            (LateRecording::default(), [None; 5]),
+            (LateRecording::new(true, None), [None, None, error, error, None]),
+            (LateRecording::new(false, Some(Duration::from_secs(2))), [None, slow, None, None, slow]),
+            (LateRecording::new(true, Some(Duration::from_secs(2))), [None, slow, error, error, slow]),
+        ] {
+            assert_eq!(reasons(&late, &requests), expected, "{late:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_second_has_a_bound() {
+        let late = LateRecording::new(true, None);
+        let failed = [(500, None, 0); 150];
+        for _ in 0..2 {
+            assert_eq!(reasons(&late, &failed).iter().flatten().count(), 100);
+            tokio::time::advance(Duration::from_secs(1)).await;
+        }
+    }
+}

@@ -11,6 +11,7 @@ use super::assigned::StreamLog;
 use crate::plugin_api::EndedSession;
 use crate::plugin_api::completed_request::{Attempt, AttemptOutcome, LoggedTls};
 use crate::proxy::record::access_log::AccessLogRecord;
+use crate::proxy::record::request_tracer::EndedStream;
 use crate::proxy::record::stats::{RequestSeries, StreamOutcome};
 use crate::proxy::worker::Worker;
 
@@ -104,6 +105,22 @@ impl Drop for ConnectionRecord<'_> {
         if let Some(log) = self.log.take() {
             self.run_log(&log, outcome, duration);
         }
+        let error = (outcome != StreamOutcome::Completed).then(|| outcome.label());
+        if let Some(tracer) = self.worker.tracer() {
+            tracer.end_stream(&EndedStream {
+                protocol: self.protocol,
+                opened_at: self.opened_at,
+                duration,
+                client: self.client,
+                server_name: self.server_name.as_deref(),
+                endpoint: self.address,
+                connect: self.connect_duration,
+                bytes_in,
+                bytes_out,
+                error,
+                series: &self.series,
+            });
+        }
         if self.worker.log.is_off() {
             return;
         }
@@ -131,7 +148,7 @@ impl Drop for ConnectionRecord<'_> {
             consumer: None,
             request_id: None,
             trace: None,
-            error: (outcome != StreamOutcome::Completed).then(|| outcome.label()),
+            error,
             user_agent: None,
             captured: None,
             credentials: None,

@@ -152,7 +152,7 @@ impl RequestRecord {
             started_instant: self.exchange.activity.started_at.get(),
             duration,
             client: self.exchange.address.ip(),
-            is_tls: self.exchange.tls.is_some(),
+            tls: self.exchange.tls.as_ref().map(|tls| tls.version),
             status,
             error: self.facts.error,
             request_id: &self.facts.request_id,

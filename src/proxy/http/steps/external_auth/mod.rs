@@ -43,6 +43,7 @@ use crate::proxy::http::exchange::activity::until_timed_out;
 use crate::proxy::http::exchange::body_source::BodySource;
 use crate::proxy::http::exchange::request_body::RequestBody;
 use crate::proxy::http::record::request_error::RequestError;
+use crate::proxy::record::request_tracer::AuthorizationResult;
 use crate::snapshot::external_auth::{AuthorizationProtocol, ExternalAuthFilter};
 use authorization_record::AuthorizationRecord;
 use decision::Decision;
@@ -50,6 +51,27 @@ use decision::Decision;
 /// Asks the server whether the request is allowed, and applies its changes. An error, or the response that denies the
 /// request, ends it.
 pub(in crate::proxy) async fn authorize(
+    cx: &mut RequestContext<'_>,
+    filter: &ExternalAuthFilter,
+    routed: &RoutedRequest<'_>,
+    request: &mut Request<RequestBody>,
+) -> Result<(), EarlyExit> {
+    if let Some(traced) = &mut cx.record.facts.traced {
+        traced.begin_authorization(&filter.upstream.key);
+    }
+    let outcome = decide(cx, filter, routed, request).await;
+    if let Some(traced) = &mut cx.record.facts.traced {
+        traced.end_authorization(match &outcome {
+            Ok(()) => AuthorizationResult::Allowed,
+            Err(EarlyExit::AuthorizationDenied(response)) => AuthorizationResult::Denied(response.status()),
+            Err(EarlyExit::Error(error)) => AuthorizationResult::Failed(error.details().reason),
+            Err(_) => AuthorizationResult::Failed("not_authorized"),
+        });
+    }
+    outcome
+}
+
+async fn decide(
     cx: &mut RequestContext<'_>,
     filter: &ExternalAuthFilter,
     routed: &RoutedRequest<'_>,
