@@ -344,7 +344,6 @@ impl<'a> IngressPlanner<'a> {
             headers: Arc::clone(headers),
             server_names: Arc::clone(server_names),
             regex_priority: *regex_priority,
-            rule_name: None,
             ..route
         }
     }
@@ -477,6 +476,7 @@ impl<'a> IngressPlanner<'a> {
             methods: settings.methods.iter().map(ToString::to_string).collect(),
             server_names: settings.server_names.iter().map(ToString::to_string).collect(),
             regex_priority: settings.regex_priority,
+            rule_name: None,
             options: Some(options),
             action,
         }
