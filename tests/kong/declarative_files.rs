@@ -52,6 +52,36 @@ plugins:
   - {name: correlation-id, config: {header_name: x-request, echo_downstream: true}}
 ";
 
+/// Calls that leave the same entities as the file.
+const SCRIPT: &str = r#"#!/bin/sh
+ADMIN=${KONG_ADMIN_URL:-http://127.0.0.1:8001}
+curl -s -X POST $ADMIN/services -d name=echo --data-urlencode url=http://ECHO/base | jq .
+curl -X POST $ADMIN/services/echo/routes -d name=stripped -d 'paths[]=/strip'
+curl -X POST $ADMIN/services/echo/routes \
+  -d name=kept -d paths=/keep -d strip_path=false -d preserve_host=true
+curl $ADMIN/services/echo/routes --json '{"name": "expression", "paths": ["~/numbers/\\d+$"], "strip_path": false}'
+curl -X PUT $ADMIN/routes/by-method -d service.name=echo -d hosts=shop.example -d methods=GET
+curl -X POST $ADMIN/services/echo/routes -d name=by-path -d hosts=shop.example -d paths=/other
+curl -X PATCH $ADMIN/routes/by-path -d paths=/cart -d strip_path=false
+curl -X POST $ADMIN/services/echo/routes -d name=by-header -d paths=/keep -d 'headers.X-Beta[]=1'
+curl -X POST $ADMIN/services/echo/routes -d name=guarded -d paths=/guarded
+curl -X POST $ADMIN/routes/guarded/plugins -d name=key-auth
+curl -X POST $ADMIN/plugins -d name=acl -d route.name=guarded -d config.allow=staff
+curl -X POST $ADMIN/upstreams -d name=pool
+curl -X POST $ADMIN/upstreams/pool/targets -d target=ECHO
+curl -X POST $ADMIN/services -d name=balanced -d host=pool
+curl -X POST $ADMIN/services/balanced/routes -d name=balanced -d paths=/balanced
+curl -X POST $ADMIN/services/balanced/plugins -d name=response-transformer -d config.add.headers=x-scope:service
+curl -X POST $ADMIN/routes -d name=closed -d paths=/closed
+curl -X POST $ADMIN/routes/closed/plugins \
+  -d name=request-termination -d config.status_code=418 -d config.message=closed
+curl -X POST $ADMIN/consumers -d username=Ann; curl -X POST $ADMIN/consumers/Ann/key-auth -d key=of-ann
+curl -X POST $ADMIN/consumers/Ann/acls -d group=staff
+curl -X POST $ADMIN/consumers/Ann/plugins -d name=response-transformer -d 'config.add.headers[]=x-scope:ann'
+curl -X PUT $ADMIN/consumers/bob && curl -X POST $ADMIN/consumers/bob/key-auth -d key=of-bob
+curl -X POST $ADMIN/plugins -d name=correlation-id -d config.header_name=x-request -d config.echo_downstream=true
+"#;
+
 fn site_with_file() -> Site {
     let site = Site::new();
     site.save("kong.yml", &FILE.replace("ECHO", &site.address_of("echo")));
@@ -140,13 +170,37 @@ fn a_file_gets_the_same_responses_as_its_conversion() {
         assert_eq!(status_of(request), status, "{request}: {as_it_is:#?}");
     }
 
-    let converted = portico(&site).args(["convert", "kong", "kong.yml"]).output().unwrap();
-    assert!(converted.status.success(), "{}", String::from_utf8_lossy(&converted.stderr));
-    site.save_bytes("manifests.yaml", &converted.stdout);
-    let program = start(&site, &["--manifests", "manifests.yaml"]);
-    wait_until_served(&site);
-    assert_eq!(described_responses(&site), as_it_is);
-    program.stop().expect_success();
+    site.save("setup.sh", &SCRIPT.replace("ECHO", &site.address_of("echo")));
+    for source in [&["kong.yml"][..], &["--admin-calls", "setup.sh"]] {
+        let converted = portico(&site).args(["convert", "kong"]).args(source).output().unwrap();
+        assert!(converted.status.success(), "{}", String::from_utf8_lossy(&converted.stderr));
+        site.save_bytes("manifests.yaml", &converted.stdout);
+        let program = start(&site, &["--manifests", "manifests.yaml"]);
+        wait_until_served(&site);
+        assert_eq!(described_responses(&site), as_it_is, "{source:?}");
+        program.stop().expect_success();
+    }
+}
+
+#[test]
+fn reports_are_a_table_or_json() {
+    let site = Site::new();
+    site.save(
+        "setup.sh",
+        "curl localhost:8001/services -d name=a -d host=a.example\n\nhttp POST localhost:8001/routes\n",
+    );
+    let convert = |options: &[&str]| {
+        let output =
+            portico(&site).args(["convert", "kong", "--admin-calls", "setup.sh"]).args(options).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (status, report) = convert(&[]);
+    assert_eq!(status, Some(1), "{report}");
+    assert!(report.starts_with("LINE  RESULT") && report.contains("\n3     left out"), "{report}");
+    assert!(report.ends_with("Converted into 1 object (1 Service); 1 part left out, 0 differences.\n"), "{report}");
+    let (status, report) = convert(&["--report", "json", "--allow-partial"]);
+    let report: serde_json::Value = serde_json::from_str(&report).unwrap();
+    assert_eq!((status, &report[0]["line"], report.as_array().unwrap().len()), (Some(0), &3.into(), 1), "{report}");
 }
 
 #[test]

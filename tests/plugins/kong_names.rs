@@ -58,7 +58,7 @@ const FREE: [&str; 45] = [
 ];
 
 /// The plugins of Kong that need a license, without those of artificial intelligence, which have one row.
-const PAID: [&str; 55] = [
+const PAID: [&str; 53] = [
     "ace",
     "app-dynamics",
     "canary",
@@ -111,16 +111,14 @@ const PAID: [&str; 55] = [
     "websocket-size-limit",
     "websocket-validator",
     "xml-threat-protection",
-    // Not in Kong's public list of the version that the others are from, but in manifests.
+    // Of earlier versions.
     "application-registration",
-    "key-auth-advanced",
-    "route-transformer",
 ];
 
 /// What serves the purpose of a plugin that Portico does not have.
 fn replacement(name: &str) -> Option<&'static str> {
     Some(match name {
-        "acme" => "cert-manager writes certificates into Secrets, which [Gateways and Ingresses](tls.md) use",
+        "acme" => "cert-manager writes certificates into Secrets, which [Gateways and Ingresses](tasks/tls.md) use",
         "canary" => "weights of the backends of an [HTTPRoute](routing.md)",
         "exit-transformer" => "[error-pages](plugins/error-pages.md); a status cannot be changed",
         "forward-proxy" => "an endpoint that is the proxy",
