@@ -289,7 +289,7 @@ const LAYERS: &[Row] = &[
             "request_variables",
             "request_edits response_edits",
             "aws_credentials redis remote_server",
-            "counting introspection stored_sessions",
+            "background counting introspection stored_sessions",
             "authentication chain log_delivery log_entry",
             "log_fields statsd tracer",
             "client_certificate",
