@@ -310,7 +310,7 @@ const LAYERS: &[Row] = &[
             "request_variables",
             "request_edits response_edits",
             "aws_credentials lua_functions redis remote_server",
-            "counting introspection stored_sessions",
+            "background counting introspection stored_sessions",
             "authentication chain log_delivery log_entry",
             "session_entry",
             "kafka log_fields otlp_delivery statsd",

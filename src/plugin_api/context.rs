@@ -11,7 +11,6 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, request};
 use rustls::pki_types::CertificateDer;
 use smallvec::SmallVec;
 
-use super::background::{BackgroundRequest, BackgroundSlot};
 use super::body_filter::{BodyFilter, PluginBodyFilter, StreamingFilter};
 use super::changed_fields::FieldNames;
 use super::chosen_backend::ChosenBackend;
@@ -160,6 +159,26 @@ impl BeforeForwardCx<'_> {
     pub fn take_plugin_data<T: Any>(&mut self) -> Option<T> {
         self.plugin_data.take(self.slot)
     }
+}
+
+/// A request without a body that a plugin lets the proxy forward while the client gets another response, such as one
+/// that validates what the plugin has stored. It goes to the backend of the client's request, with its filters.
+pub struct BackgroundRequest {
+    pub head: request::Parts,
+    /// Gets the head of the response, as in [`Plugin::after_forward`](super::Plugin::after_forward), and may observe
+    /// its body. Dropped if the request is not sent.
+    pub finish: FinishBackground,
+}
+
+/// What looks at the response to a [`BackgroundRequest`].
+pub type FinishBackground = Box<dyn FnOnce(&mut AfterForwardCx<'_>)>;
+
+/// Where a plugin leaves a request that is forwarded in the background.
+#[derive(Default)]
+pub struct BackgroundSlot {
+    /// Whether the proxy takes one.
+    pub is_open: bool,
+    pub request: Option<BackgroundRequest>,
 }
 
 /// Context of [`Plugin::after_forward`](super::Plugin::after_forward): what the endpoint has sent, before any filter.

@@ -9,7 +9,6 @@ use rustls::pki_types::CertificateDer;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::background::BackgroundSlot;
 use super::body_filter::{BodyFilter, CodedHead};
 use super::chain::{
     AllowedRequest, AttachmentPoint, BaseScope, Chain, ChainBuilder, ChainRequest, ChainResponse, ChainState,
@@ -20,8 +19,8 @@ use super::client_certificate::chain_digest;
 use super::completed_request::{CompletedRequest, LoggedHeads};
 use super::consumers::EntityId;
 use super::context::{
-    ClientCertificate, ClientInfo, Framing, RequestLine, RequestSummary, RespondedRequest, ResponseSource, RouteNames,
-    UriCaptures,
+    BackgroundSlot, ClientCertificate, ClientInfo, Framing, RequestLine, RequestSummary, RespondedRequest,
+    ResponseSource, RouteNames, UriCaptures,
 };
 use super::instance::PluginInstance;
 use super::kind::{AnyPluginKind, BuildCx, BuildNotes, Phases};

@@ -16,7 +16,7 @@ use super::semantics::storing::{StoringRules, storable};
 use super::semantics::vary::Vary;
 use super::store::{CacheKey, Generation, StoredResponse};
 use super::stored_reply;
-use crate::plugin_api::background::BackgroundRequest;
+use crate::plugin_api::context::BackgroundRequest;
 use crate::plugin_api::{AfterForwardCx, BeforeForwardCx, Reply};
 
 pub(super) fn decide(

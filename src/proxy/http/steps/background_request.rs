@@ -8,7 +8,7 @@ use super::affinity::{self, BackendAffinity};
 use super::backend::SelectedAction;
 use super::request_context::{RequestContext, RoutedRequest};
 use super::{request_filters, request_hash};
-use crate::plugin_api::background::BackgroundRequest;
+use crate::plugin_api::context::BackgroundRequest;
 use crate::proxy::http::forwarding::background::BackgroundSending;
 use crate::snapshot::rule::BackendTarget;
 
