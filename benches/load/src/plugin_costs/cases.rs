@@ -1,5 +1,5 @@
-//! The cases of the table: plugins with a usual configuration, the requests that they let pass, and which plugins have no
-//! case.
+//! The cases of the table: plugins with a usual configuration and the requests that they let pass, and which plugins
+//! have no case.
 
 /// A plugin on a route of its own, and the request that is sent to it.
 pub(super) struct Case {
@@ -114,8 +114,8 @@ pub(super) const CASES: &[Case] = &[
     get("response-ratelimiting", "local", "{limits: {videos: {minute: 100000000}}, policy: local}"),
     get(
         "usage-plan",
-        "local, a rate and a quota",
-        "{plans: [{name: all, rate: {requests: 1000000, per: second}, quotas: {day: 1000000000}}], policy: local}",
+        "in memory, a rate and a quota",
+        "{plans: [{name: all, rate: {requests: 1000000, per: second}, quotas: {day: 1000000000}}], policy: memory}",
     ),
     get(
         "api-version",
@@ -185,7 +185,7 @@ pub(super) const CASES: &[Case] = &[
         "{calls: [{name: user, url: 'http://127.0.0.1:HTTP_PORT/users/81'}, {name: order, url: 'http://127.0.0.1:HTTP_PORT/orders/7'}]}",
     ),
     get("prometheus", "", "{status_code_metrics: true, latency_metrics: true, bandwidth_metrics: true}"),
-    get("file-log", "", "{path: /dev/null}"),
+    get("file-log", "", "{path: /dev/stdout}"),
     get("http-log", "", "{http_endpoint: 'http://127.0.0.1:HTTP_PORT/log', queue: {max_batch_size: 100}}"),
     get("tcp-log", "", "{host: 127.0.0.1, port: TCP_PORT}"),
     get("udp-log", "", "{host: 127.0.0.1, port: UDP_PORT}"),

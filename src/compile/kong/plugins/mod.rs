@@ -18,6 +18,7 @@ mod configuration;
 mod custom_entities;
 mod degraded;
 mod ordering;
+mod protocols;
 mod references;
 mod route_description;
 mod secret_values;
@@ -53,7 +54,7 @@ use crate::diagnostic::Diagnostic;
 use crate::plugin_api::chain::{AccessOrdering, BrokenPlugin};
 use crate::plugin_api::consumers::ConsumerDirectory;
 use crate::plugin_api::consumers::plugins::ConsumerPlugin;
-use crate::plugin_api::kind::{HTTP_FAMILY, STREAM_FAMILY};
+use crate::plugin_api::kind::STREAM_FAMILY;
 use crate::plugin_api::vault::VaultQuery;
 use crate::plugin_api::{AnyPluginKind, Plugin, Scopes};
 use crate::store::{Changes, Store};
@@ -483,7 +484,7 @@ fn compile_plugin(
         return compiled;
     };
     let max_secret_values = cx.inputs.budgets.max_secret_values();
-    let unsupported = unsupported_protocols(kind, settings);
+    let unsupported = protocols::unsupported(kind, settings);
     if !unsupported.is_empty() {
         compiled.problems.extend(unsupported);
         // The plugin is not used, but the errors of its configuration are reported as well.
@@ -501,8 +502,8 @@ fn compile_plugin(
         compiled.problems.extend(built.err().unwrap_or_default());
         return compiled;
     }
-    if has_only_stream_protocols(settings) {
-        compiled.problems.extend((!kind.runs_for_streams()).then(|| stream_protocols_problem(kind)));
+    if protocols::are_only_of_streams(settings) {
+        compiled.problems.extend((!kind.runs_for_streams()).then(|| protocols::problem_of_streams(kind)));
         compiled.is_active = false;
     }
     match ordering::parse(settings, kind, &cx.inputs.plugin_factory.registry) {
@@ -556,42 +557,6 @@ fn compile_plugin(
         }
     }
     compiled
-}
-
-/// Diagnostics about protocols that the plugin does not support.
-fn unsupported_protocols(kind: &dyn AnyPluginKind, settings: &PluginSettings) -> Vec<Diagnostic> {
-    let supported = kind.protocols();
-    let is_supported = |name: &str| supported.contains(&name) || is_http_protocol(name);
-    let unsupported = settings.protocols.iter().enumerate().filter(|(_, name)| !is_supported(name));
-    let problem = |(index, name): (usize, &String)| {
-        let message = format!("{} does not support {name}", kind.name());
-        Diagnostic::error(
-            format!("protocols[{index}]"),
-            message,
-            format!("use one or more of {}", supported.join(", ")),
-        )
-    };
-    unsupported.map(problem).collect()
-}
-
-/// Whether all protocols are stream protocols, so the plugin does not run for requests. As in Kong, a plugin with any
-/// protocol of HTTP runs for all requests, so `protocols: [https]` also covers plain text and gRPC.
-fn has_only_stream_protocols(settings: &PluginSettings) -> bool {
-    !settings.protocols.is_empty() && !settings.protocols.iter().any(|name| is_http_protocol(name))
-}
-
-/// The diagnostic about stream protocols of a plugin that supports only requests in this version.
-fn stream_protocols_problem(kind: &dyn AnyPluginKind) -> Diagnostic {
-    let message = format!(
-        "these are stream protocols, for which {} is not supported by this version, so the plugin never runs",
-        kind.name()
-    );
-    Diagnostic::error("protocols", message, format!("use one or more of {}", HTTP_FAMILY.join(", ")))
-}
-
-/// Whether a plugin with this protocol runs for requests. All plugins support these protocols.
-fn is_http_protocol(name: &str) -> bool {
-    HTTP_FAMILY.contains(&name) || matches!(name, "ws" | "wss")
 }
 
 /// Warnings about settings that have no effect in Kong either.
