@@ -528,7 +528,7 @@ fn with_queue(mut fields: Value) -> Value {
 }
 
 /// Top-level fields that Kong 3.10 does not have, each after the name of its plugin.
-const NOT_IN_KONG_3_10: [&str; 32] = [
+const NOT_IN_KONG_3_10: [&str; 33] = [
     "basic-auth brute_force_protection",
     "basic-auth identity_realms",
     "degraphql routes",

@@ -38,7 +38,7 @@ async fn requests_that_cannot_be_messages_are_rejected() {
     let named = json!({"topics_query_arg": "topics", "allowed_topics": ["a"]});
     for (fields, request, status, reason) in [
         (json!({}), TestRequest::post("/", "application/json", "{"), 400, "invalid_body"),
-        (limited, TestRequest::post("/", "image/png", vec![0; 1000]), 413, "message_too_large"),
+        (limited, TestRequest::post("/", "image/png", vec![0_u8; 1000]), 413, "message_too_large"),
         (named.clone(), TestRequest::get("/?topics=b"), 400, "topic_not_allowed"),
         (named.clone(), TestRequest::get("/?topics=a,"), 400, "topic_not_allowed"),
         (named.clone(), TestRequest::get("/?topics=a,%20orders,a"), 200, ""),
@@ -54,7 +54,9 @@ async fn requests_that_cannot_be_messages_are_rejected() {
 fn requests_name_only_allowed_topics() {
     let fields = json!({"topics_query_arg": "topics", "allowed_topics": ["a", "b"]});
     let plugin = built(&config(&fields));
-    let topics = |query: &str| plugin.topics(query).ok().map(|topics| topics.iter().map(Arc::to_string).collect());
+    let topics = |query: &str| {
+        plugin.topics(query).ok().map(|topics| topics.iter().map(|topic| topic.to_string()).collect::<Vec<String>>())
+    };
     let expected = |topics: &[&str]| Some(topics.iter().map(|topic| (*topic).to_owned()).collect::<Vec<_>>());
     assert_eq!(topics(""), expected(&["orders"]));
     assert_eq!(topics("topics=b,orders,b,a"), expected(&["b", "orders", "a"]));
