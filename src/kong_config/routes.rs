@@ -1,4 +1,5 @@
-//! Routes: each becomes an Ingress whose annotations have the conditions that an Ingress has no fields for.
+//! Routes: each becomes an Ingress whose annotations have the conditions that an Ingress has no fields for, or a
+//! TCPIngress or UDPIngress.
 
 use std::collections::BTreeSet;
 
@@ -50,8 +51,26 @@ pub(super) fn plan(
     let (label, path) = (route.label(&otherwise), route.path().to_owned());
     let fields = &mut route.fields;
     let name = names.name("Ingress", &label);
-    let mut draft = Draft::new("networking.k8s.io/v1", "Ingress", &name, &path).of_class(context.settings);
-    let is_http = read_protocols(fields, &mut draft);
+    let (protocol, annotation) = read_protocols(fields);
+    let (api_version, kind) = match protocol {
+        RouteProtocol::Stream("udp") => ("configuration.konghq.com/v1beta1", "UDPIngress"),
+        RouteProtocol::Stream(_) => ("configuration.konghq.com/v1beta1", "TCPIngress"),
+        RouteProtocol::Http | RouteProtocol::Unserved => ("networking.k8s.io/v1", "Ingress"),
+    };
+    let mut draft = Draft::new(api_version, kind, &name, &path).of_class(context.settings);
+    if let RouteProtocol::Stream(stream) = protocol {
+        let is_complete = read_stream(fields, &mut draft, context, service, stream);
+        let is_served = is_complete
+            && service.is_some_and(|service| {
+                let service = &context.services[service];
+                service.draft.is_some() && service.stream == Some(stream)
+            });
+        return finish_stream(route, draft, is_served, service, label);
+    }
+    if let Some(annotation) = annotation {
+        draft.annotate(PROTOCOLS, annotation);
+    }
+    let is_http = protocol == RouteProtocol::Http;
     let has_conditions = read_conditions(fields, &mut draft, context, service, is_http);
     read_options(fields, &mut draft);
     let is_expression = fields.value("expression").is_some() | fields.value("priority").is_some();
@@ -60,7 +79,12 @@ pub(super) fn plan(
         let message = "routes with expressions are not supported, and without one the order of all routes would change";
         findings.reject(&path, message, "write its conditions as hosts, paths, methods and headers");
     }
-    let is_served = service.is_none_or(|service| context.services[service].draft.is_some());
+    let stream = service.and_then(|service| context.services[service].stream);
+    if let Some(stream) = stream.filter(|_| is_http) {
+        let message = format!("a route of HTTP has a service of protocol {stream}");
+        findings.leave_out(&path, message, "set protocols of the route, or protocol of the service");
+    }
+    let is_served = service.is_none_or(|service| context.services[service].draft.is_some() && stream.is_none());
     if is_http && !has_conditions && !is_expression {
         let message = "the route has no condition, and Kong does not accept such a route";
         findings.reject(&path, message, "add hosts, paths, methods, headers or snis; paths: [/] matches everything");
@@ -68,21 +92,36 @@ pub(super) fn plan(
     ConvertedRoute { draft: Some(draft).filter(|_| is_http && is_served), service, label }
 }
 
-/// Whether the route is one of HTTP requests.
-fn read_protocols(fields: &mut EntityFields<'_>, draft: &mut Draft) -> bool {
+/// What a route serves.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum RouteProtocol {
+    Http,
+    /// `tcp` or `udp`.
+    Stream(&'static str),
+    /// Another protocol of streams, which is reported.
+    Unserved,
+}
+
+/// The protocol, and the value of the annotation if it is needed.
+fn read_protocols(fields: &mut EntityFields<'_>) -> (RouteProtocol, Option<String>) {
     let field = fields.field("protocols");
-    let Some(protocols) = fields.texts("protocols").filter(|protocols| !protocols.is_empty()) else { return true };
+    let protocols = fields.texts("protocols").filter(|protocols| !protocols.is_empty());
+    let Some(protocols) = protocols else { return (RouteProtocol::Http, None) };
     const KNOWN: [&str; 9] = ["http", "https", "grpc", "grpcs", "tcp", "udp", "tls", "tls_passthrough", "ws"];
     if let Some(unknown) = protocols.iter().find(|protocol| !KNOWN.contains(&&***protocol)) {
         let remedy = format!("write some of {}", KNOWN.join(", "));
         fields.findings.reject(field, format!("protocol {unknown:?} is unknown"), remedy);
-        return true;
+        return (RouteProtocol::Http, None);
+    }
+    let stream = ["tcp", "udp"].into_iter().find(|stream| protocols.iter().all(|protocol| protocol == stream));
+    if let Some(stream) = stream {
+        return (RouteProtocol::Stream(stream), None);
     }
     if let Some(stream) = protocols.iter().find(|protocol| !["http", "https", "grpc", "grpcs"].contains(&&***protocol))
     {
         let message = format!("a route of protocol {stream} is not served on the listener of Ingresses");
         fields.findings.leave_out(field, message, "write a TCPRoute, TLSRoute or UDPRoute for it");
-        return false;
+        return (RouteProtocol::Unserved, None);
     }
     let set: BTreeSet<&str> = protocols.iter().map(String::as_str).collect();
     let [has_http, has_grpc] = [["http", "https"], ["grpc", "grpcs"]].map(|pair| pair.iter().any(|p| set.contains(p)));
@@ -90,10 +129,96 @@ fn read_protocols(fields: &mut EntityFields<'_>, draft: &mut Draft) -> bool {
         let message = "a route serves either HTTP or gRPC";
         fields.findings.reject(field, message, "write two routes");
     }
-    if set != BTreeSet::from(["http", "https"]) {
-        draft.annotate(PROTOCOLS, protocols.join(","));
+    let annotation = (set != BTreeSet::from(["http", "https"])).then(|| protocols.join(","));
+    (RouteProtocol::Http, annotation)
+}
+
+/// The ports of a route of connections or datagrams. Returns whether it has an equivalent.
+fn read_stream(
+    fields: &mut EntityFields<'_>,
+    draft: &mut Draft,
+    context: &RouteContext<'_>,
+    service: Option<usize>,
+    stream: &str,
+) -> bool {
+    let findings = fields.findings;
+    let (sources_field, field) = (fields.field("sources"), fields.field("destinations"));
+    let mut is_complete = true;
+    if fields.list("sources").is_some_and(|list| !list.is_empty()) {
+        let remedy = "attach ip-restriction, or write a NetworkPolicy for the addresses";
+        findings.leave_out(sources_field, "routes by source address are not supported", remedy);
+        is_complete = false;
     }
-    true
+    let mut ports = BTreeSet::new();
+    for mut destination in fields.entities("destinations", None) {
+        let path = destination.path.clone();
+        if destination.text("ip").is_some() {
+            let remedy = "remove ip, and restrict the addresses of the listener";
+            findings.leave_out(&path, "routes by destination address are not supported", remedy);
+            is_complete = false;
+        }
+        ports.extend(destination.number("port", 1, 65_535));
+        destination.finish();
+    }
+    if ports.is_empty() {
+        findings.leave_out(
+            &field,
+            format!("a route of protocol {stream} needs ports"),
+            "write destinations with ports",
+        );
+        return false;
+    }
+    let Some(service) = service.map(|service| &context.services[service]) else {
+        let message = format!("a route of protocol {stream} without a service has no effect");
+        findings.leave_out(&field, message, "write its service");
+        return false;
+    };
+    let Some(service_draft) = &service.draft else { return false };
+    if service.stream != Some(stream) {
+        let message = format!("the service of this route has another protocol than {stream}");
+        findings.leave_out(&field, message, format!("set protocol of the service to {stream}"));
+        return false;
+    }
+    let backend = json!({"serviceName": service_draft.name, "servicePort": service.port});
+    let rules: Vec<Value> = ports.iter().map(|port| json!({"port": port, "backend": backend})).collect();
+    draft.fields.insert("spec".to_owned(), json!({ "rules": rules }));
+    if is_complete {
+        let suffix = if stream == "udp" { "/udp" } else { "" };
+        let entries: Vec<String> = ports.iter().map(|port| format!("{port}{suffix}")).collect();
+        let entries = entries.join(",");
+        let message = format!("the ports of this route are open only with --ingress-stream-ports {entries}");
+        findings.differs(&field, message, "add the flag");
+    }
+    is_complete
+}
+
+/// Reads what has no meaning for streams.
+fn finish_stream(
+    mut route: Entity<'_>,
+    draft: Draft,
+    is_served: bool,
+    service: Option<usize>,
+    label: String,
+) -> ConvertedRoute {
+    for name in ["strip_path", "preserve_host", "request_buffering", "response_buffering"] {
+        route.fields.flag(name);
+    }
+    for name in ["regex_priority", "https_redirect_status_code", "path_handling"] {
+        route.fields.value(name);
+    }
+    for name in ["hosts", "paths", "methods", "snis", "headers"] {
+        let is_empty = |value: &Value| match value {
+            Value::Array(items) => items.is_empty(),
+            Value::Object(fields) => fields.is_empty(),
+            _ => false,
+        };
+        if route.fields.value(name).is_some_and(|value| !is_empty(&value)) {
+            let field = route.fields.field(name);
+            route.fields.findings.reject(field, "this is no condition of connections or datagrams", "remove it");
+        }
+    }
+    route.fields.finish();
+    ConvertedRoute { draft: Some(draft).filter(|_| is_served), service, label }
 }
 
 /// Returns whether there are any.

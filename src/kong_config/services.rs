@@ -22,6 +22,8 @@ use crate::api::names::{ADDRESS_ANNOTATION, SERVICE_NAME_LABEL};
 pub(super) struct ServicePlan {
     /// `None` if it is not served; then neither are its routes.
     pub(super) draft: Option<Draft>,
+    /// `tcp` or `udp` for a service of connections or datagrams.
+    pub(super) stream: Option<&'static str>,
     pub(super) port: i64,
     pub(super) slices: Vec<Draft>,
     /// Its name in the file, for messages.
@@ -65,13 +67,13 @@ pub(super) fn plan(
     }
     read_tls(fields, &mut draft, index, secrets);
     service.fields.finish();
-    let unserved = |port| ServicePlan { draft: None, port, slices: Vec::new(), label: label.clone() };
+    let unserved = |port| ServicePlan { draft: None, stream: None, port, slices: Vec::new(), label: label.clone() };
     let Some(ServiceLocation { protocol, host, port, path: prefix }) = location else { return unserved(80) };
     if !is_enabled {
         return unserved(port);
     }
     match &*protocol {
-        "http" => {}
+        "http" | "tcp" | "udp" => {}
         "https" | "grpc" | "grpcs" | "ws" | "wss" => draft.annotate(PROTOCOL, protocol.as_str()),
         _ => {
             let message = format!("a service of protocol {protocol} is not served on the listener of Ingresses");
@@ -79,9 +81,11 @@ pub(super) fn plan(
             return unserved(port);
         }
     }
-    if let Some(prefix) = prefix.filter(|prefix| prefix != "/") {
+    let stream = STREAMS.into_iter().find(|stream| *stream == protocol);
+    if let Some(prefix) = prefix.filter(|prefix| prefix != "/" && stream.is_none()) {
         draft.annotate(PATH, prefix);
     }
+    let endpoint_protocol = if stream == Some("udp") { "UDP" } else { "TCP" };
     let upstream = index.find(EntityKind::Upstream, &host).map(|position| &upstreams[position]);
     let slices = match upstream {
         Some(upstream) => {
@@ -90,6 +94,7 @@ pub(super) fn plan(
             }
             let hosts = upstream.host_headers(&protocol);
             match &hosts[..] {
+                _ if stream.is_some() => {}
                 [only] => draft.annotate(HOST_HEADER, only.as_str()),
                 [] => draft.annotate(HOST_HEADER, with_port(&host, port, &protocol)),
                 _ => {
@@ -100,15 +105,17 @@ pub(super) fn plan(
                     draft.annotate(HOST_HEADER, host.as_str());
                 }
             }
-            add_endpoints(&mut draft, &name, &path, &upstream.targets, port)
+            add_endpoints(&mut draft, &name, &path, &upstream.targets, port, endpoint_protocol)
         }
         None => {
-            draft.annotate(HOST_HEADER, with_port(&host, port, &protocol));
+            if stream.is_none() {
+                draft.annotate(HOST_HEADER, with_port(&host, port, &protocol));
+            }
             let target = TargetAddress { host, port };
-            add_endpoints(&mut draft, &name, &path, std::slice::from_ref(&target), port)
+            add_endpoints(&mut draft, &name, &path, std::slice::from_ref(&target), port, endpoint_protocol)
         }
     };
-    ServicePlan { draft: Some(draft), port, slices, label }
+    ServicePlan { draft: Some(draft), stream, port, slices, label }
 }
 
 fn read_location(fields: &mut EntityFields<'_>) -> Option<ServiceLocation> {
@@ -196,8 +203,15 @@ fn read_tls(fields: &mut EntityFields<'_>, draft: &mut Draft, index: &EntityInde
 }
 
 /// Adds the endpoints to a Service, or returns the EndpointSlices that have them.
-fn add_endpoints(draft: &mut Draft, name: &str, source: &str, targets: &[TargetAddress], port: i64) -> Vec<Draft> {
-    let ports = json!([{"port": port, "protocol": "TCP"}]);
+fn add_endpoints(
+    draft: &mut Draft,
+    name: &str,
+    source: &str,
+    targets: &[TargetAddress],
+    port: i64,
+    protocol: &str,
+) -> Vec<Draft> {
+    let ports = json!([{"port": port, "protocol": protocol}]);
     if let [TargetAddress { host, port: target_port }] = targets
         && host.parse::<IpAddr>().is_err()
         && *target_port == port
@@ -235,7 +249,7 @@ fn add_endpoints(draft: &mut Draft, name: &str, source: &str, targets: &[TargetA
         let mut slice = Draft::new("discovery.k8s.io/v1", "EndpointSlice", &format!("{name}-{}", number + 1), source)
             .with("addressType", json!(address_type))
             .with("endpoints", json!(endpoints))
-            .with("ports", json!([{"port": port, "protocol": "TCP"}]));
+            .with("ports", json!([{"port": port, "protocol": protocol}]));
         slice.label(SERVICE_NAME_LABEL, name);
         slice
     };
@@ -243,4 +257,5 @@ fn add_endpoints(draft: &mut Draft, name: &str, source: &str, targets: &[TargetA
 }
 
 const PROTOCOLS: [&str; 10] = ["http", "https", "grpc", "grpcs", "ws", "wss", "tcp", "tls", "tls_passthrough", "udp"];
+const STREAMS: [&str; 2] = ["tcp", "udp"];
 const MAX_TIMEOUT: i64 = 2_147_483_646;

@@ -59,6 +59,7 @@ fn services_have_endpoints_and_settings() {
         {"name": "local", "host": "pair"},
         {"name": "off", "host": "x", "enabled": false},
         {"name": "Database", "protocol": "tcp", "host": "db", "port": 5432},
+        {"name": "secure", "protocol": "tls", "host": "db", "port": 5433},
     ], "upstreams": [
         {"name": "pool", "host_header": "pool.example", "algorithm": "consistent-hashing", "hash_on": "header",
             "hash_on_header": "X-User", "hash_fallback": "ip", "hash_on_cookie_path": "/",
@@ -97,12 +98,15 @@ fn services_have_endpoints_and_settings() {
                 "passive": {"unhealthy": {"httpFailures": 3}}}})
     );
     assert!(annotations(&objects["Service/local"]).contains(&"address=one:9001,two:80".to_owned()));
-    assert!(!objects.keys().any(|key| key.contains("off") || key.contains("database")), "{:?}", objects.keys());
+    assert!(!objects.keys().any(|key| key.contains("off")), "{:?}", objects.keys());
+    let database = objects.keys().find(|key| key.starts_with("Service/database")).expect("its name is changed");
+    assert_eq!(objects[database]["spec"]["externalName"], "db");
+    assert_eq!(objects[database]["metadata"].get("annotations"), None);
     let expected = [
         "upstreams[1]: all targets get the same share of requests",
         "services[2]: Host is pool for all targets",
         "services[3]: Host is pair for all targets",
-        "services[5]: a service of protocol tcp is not served",
+        "services[6]: a service of protocol tls is not served",
     ];
     assert_eq!(notes.len(), expected.len(), "{notes:?}");
     for (note, expected) in notes.iter().zip(expected) {
@@ -120,7 +124,7 @@ fn routes_keep_their_conditions() {
                 "https_redirect_status_code": 301, "path_handling": "v1", "request_buffering": false},
             {"hosts": ["a.*"]},
         ]}],
-        "routes": [{"name": "none", "paths": ["/none"]}, {"name": "stream", "protocols": ["tcp"],
+        "routes": [{"name": "none", "paths": ["/none"]}, {"name": "stream", "protocols": ["tls"],
             "destinations": [{"port": 9000}]}],
     })));
     let all = &objects["Ingress/all"];
@@ -153,6 +157,39 @@ fn routes_keep_their_conditions() {
     assert!(objects.contains_key("Service/no-service") && !objects.contains_key("Ingress/stream"));
     let fields: Vec<_> = notes.iter().map(|note| note.split(':').next().unwrap()).collect();
     assert_eq!(fields, ["services[0].routes[0].path_handling", "routes[1].protocols", "routes[1].destinations"]);
+}
+
+#[test]
+fn streams_are_served_by_port() {
+    let (objects, notes) = objects(with(json!({
+    "services": [
+        {"name": "db", "protocol": "tcp", "host": "db.example", "port": 5432, "routes": [
+            {"name": "db", "protocols": ["tcp"], "destinations": [{"port": 9000}, {"port": 9001}],
+                "plugins": [{"name": "ip-restriction", "config": {"allow": ["192.0.2.0/24"]}}]},
+            {"name": "near", "protocols": ["tcp"], "sources": [{"ip": "10.0.0.0/8"}], "destinations": [{"port": 1}]},
+            {"name": "web", "paths": ["/"]},
+        ]},
+        {"name": "dns", "url": "udp://192.0.2.53:53", "routes": [
+            {"name": "dns", "protocols": ["udp"], "destinations": [{"port": 5353}]},
+            {"name": "other", "protocols": ["tcp"], "destinations": [{"port": 2}]}]},
+    ]})));
+    let backend = json!({"serviceName": "db", "servicePort": 5432});
+    let rules = json!([{"port": 9000, "backend": backend}, {"port": 9001, "backend": backend}]);
+    assert_eq!(objects["TCPIngress/db"]["spec"], json!({ "rules": rules }));
+    assert_eq!(annotations(&objects["TCPIngress/db"]), ["plugins=db-ip-restriction"]);
+    assert_eq!(objects["UDPIngress/dns"]["spec"]["rules"][0]["port"], 5353);
+    assert_eq!(objects["Service/dns"]["spec"]["ports"], json!([{"port": 53, "protocol": "UDP"}]));
+    assert_eq!(objects["EndpointSlice/dns-1"]["ports"], json!([{"port": 53, "protocol": "UDP"}]));
+    let ingresses: Vec<_> = objects.keys().filter(|key| key.contains("Ingress/")).collect();
+    assert_eq!(ingresses, ["TCPIngress/db", "UDPIngress/dns"]);
+    let expected = [
+        "services[0].routes[0].destinations: the ports of this route are open only with --ingress-stream-ports 9000,9001",
+        "services[0].routes[1].sources: routes by source address are not supported",
+        "services[0].routes[2]: a route of HTTP has a service of protocol tcp",
+        "services[1].routes[0].destinations: the ports of this route are open only with --ingress-stream-ports 5353/udp",
+        "services[1].routes[1].destinations: the service of this route has another protocol than tcp",
+    ];
+    assert_eq!(notes, expected);
 }
 
 #[test]
