@@ -12,7 +12,7 @@ async fn server(plugin: &str, config: Value, endpoint: &Endpoint) -> TestServer 
     TestServer::with_routes(vec![Route { plugins, ..route(action) }]).await
 }
 
-/// A GraphQL server whose response is always the same.
+/// A GraphQL server that sends the same response to all requests.
 async fn graphql_endpoint() -> Endpoint {
     let body = r#"{"data":{"a":1}}"#;
     let length = body.len();
@@ -83,7 +83,7 @@ async fn costly_and_ambiguous_requests_do_not_reach_the_endpoint() {
 }
 
 #[tokio::test]
-async fn responses_to_queries_are_stored_and_those_to_mutations_are_not() {
+async fn queries_get_stored_responses_and_mutations_do_not() {
     let endpoint = graphql_endpoint().await;
     let server = server("graphql-proxy-cache-advanced", json!({}), &endpoint).await;
     for (body, outcome, received) in [
