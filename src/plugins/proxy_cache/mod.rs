@@ -18,6 +18,7 @@ mod key;
 mod kong;
 mod media_types;
 mod outcome;
+mod remote;
 mod rfc9111;
 mod semantics;
 pub mod store;
@@ -31,6 +32,7 @@ use std::sync::Arc;
 
 use cache::{ResponseCache, SharedCache};
 use config::Config;
+use remote::RemoteStore;
 use store::CacheStore;
 
 /// The limit of bytes without `--max-cache-bytes`.
@@ -52,9 +54,16 @@ impl PluginKind for ProxyCache {
 }
 
 /// Builds the plugin of this name.
-pub(super) fn build(name: &'static str, config: Config, cx: &BuildCx<'_>) -> Result<SharedCache, Vec<Diagnostic>> {
+pub(super) fn build(name: &'static str, mut config: Config, cx: &BuildCx<'_>) -> Result<SharedCache, Vec<Diagnostic>> {
+    let (server, bypasses_errors) = config.server(cx)?;
     let settings = config.resolve()?;
     let store = CacheStore::of(cx.state, DEFAULT_CACHE_BYTES);
-    let partition = store.partition(cx.namespace().unwrap_or_default());
-    Ok(SharedCache(Arc::new(ResponseCache { name, settings, store, partition })))
+    let namespace = cx.namespace().unwrap_or_default();
+    let partition = store.partition(namespace);
+    let remote = server.map(|server| {
+        let remote = RemoteStore::connect(name, &server, bypasses_errors, settings.max_body, cx);
+        store.add_remote(namespace, &remote);
+        remote
+    });
+    Ok(SharedCache(Arc::new(ResponseCache { name, settings, store, partition, remote })))
 }
