@@ -1,6 +1,7 @@
 //! Tests of rate-limiting with a real Redis server: several replicas, password, TLS, and restarts of the server. The
 //! modules have tests of other plugins, of Sentinel and of clusters.
 
+mod caches;
 mod cluster;
 mod limits;
 mod sentinel;

@@ -5,8 +5,8 @@
 //! config: {strategy: memory, content_type: ["application/json"], cache_ttl: 60}
 //! ```
 //!
-//! The plugin does what `proxy-cache` does, with the same fields. Both have responses of their own if they are attached
-//! to the same route.
+//! With `strategy: redis`, replicas share responses. The plugin does what `proxy-cache` does, with the same fields.
+//! Both have responses of their own if they are attached to the same route.
 
 use super::proxy_cache::cache::SharedCache;
 use super::proxy_cache::config::Config;

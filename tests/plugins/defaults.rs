@@ -331,15 +331,15 @@ fn kong_defaults(plugin: &str) -> Value {
             "per_consumer": false, "status_code_metrics": false, "ai_metrics": false, "latency_metrics": false,
             "bandwidth_metrics": false, "upstream_health_metrics": false, "wasm_metrics": false,
         }),
-        "proxy-cache" | "proxy-cache-advanced" => json!({
+        "proxy-cache" | "proxy-cache-advanced" => with_redis(json!({
             "strategy": null, "mode": "kong", "response_code": [200, 301, 404], "request_method": ["GET", "HEAD"],
             "content_type": ["text/plain", "application/json"], "cache_ttl": 300, "storage_ttl": null,
             "cache_control": false, "ignore_uri_case": false, "vary_query_params": [], "vary_headers": [],
             "memory": null, "memory.dictionary_name": "kong_db_cache", "response_headers": null,
             "response_headers.age": true, "response_headers.X-Cache-Status": true,
             "response_headers.X-Cache-Key": true, "max_body_size": 1_048_576, "cache_authorization": false,
-            "cache_set_cookie": false, "collapse_timeout": null,
-        }),
+            "cache_set_cookie": false, "collapse_timeout": null, "bypass_on_err": false,
+        })),
         "rate-limiting" => with_redis_aliases(json!({
             "second": null, "minute": null, "hour": null, "day": null, "month": null, "year": null,
             "limit_by": "consumer", "header_name": null, "path": null, "policy": "local", "fault_tolerant": true,

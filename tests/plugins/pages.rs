@@ -42,10 +42,10 @@ fn plugin_reference_is_up_to_date() {
 #[test]
 fn the_page_about_costs_names_every_plugin() {
     let page = fs::read_to_string(root().join("docs/plugin-costs.md")).unwrap();
-    let missing =
-        REGISTRY.iter().map(|kind| kind.name()).filter(|name| !page.contains(&format!("(plugins/{name}.md)")));
-    let missing: Vec<_> = missing
-        .map(|name| format!("{name}: add it to benches/load/src/plugin_costs/cases.rs, and run make plugin-costs"));
+    let names = REGISTRY.iter().map(|kind| kind.name());
+    let missing = names.filter(|name| !page.contains(&format!("(plugins/{name}.md)")));
+    let remedy = "add it to benches/load/src/plugin_costs/cases.rs, and run make plugin-costs";
+    let missing: Vec<_> = missing.map(|name| format!("{name}: {remedy}")).collect();
     expect_none(&missing, "plugins without a cost or the reason why there is none");
 }
 

@@ -57,6 +57,7 @@ pub(super) struct OnlineServices {
 }
 
 /// What plugins and vaults may do with the identity of this Pod or machine.
+#[derive(Default)]
 pub(super) struct MachineIdentity {
     /// The identity at AWS, if plugins may act with it.
     pub(super) aws: Option<Arc<AwsEnvironment>>,

@@ -11,13 +11,14 @@ use super::collector::{Collector, UnfinishedResponse};
 use super::config::{CacheSettings, Mode};
 use super::key::{KeyParts, TargetLocation};
 use super::outcome::CacheOutcome;
+use super::remote::{Epoch, RemoteFound, RemoteStore};
 use super::semantics::cache_control::CacheControl;
 use super::semantics::storing::{Freshness, is_stored_field};
 use super::semantics::vary::Vary;
 use super::store::{
     CacheKey, CacheStore, Flight, FlightGuard, Generation, Partition, Reservation, StoredResponse, head_bytes,
 };
-use super::{kong, rfc9111};
+use super::{kong, remote, rfc9111};
 use crate::plugin_api::consumers::Sha256Digest;
 use crate::plugin_api::context::ResponseHeaders;
 use crate::plugin_api::{AccessOutcome, AfterForwardCx, BeforeForwardCx, ChangedFields, Plugin, Reply};
@@ -27,6 +28,8 @@ pub(crate) struct ResponseCache {
     pub(super) settings: CacheSettings,
     pub(super) store: Arc<CacheStore>,
     pub(super) partition: Arc<Partition>,
+    /// The server, with `strategy: redis`.
+    pub(super) remote: Option<Arc<RemoteStore>>,
 }
 
 /// What happens to a request.
@@ -48,6 +51,8 @@ pub(super) struct Fetch {
     pub(super) request: HeaderMap,
     pub(super) sent: SystemTime,
     pub(super) generation: Generation,
+    /// What the server had when the response was requested.
+    pub(super) epoch: Epoch,
     pub(super) flight: Option<FlightGuard>,
     /// The stored response that is too old.
     pub(super) stale: Option<Arc<StoredResponse>>,
@@ -98,7 +103,12 @@ impl SharedCache {
         cx: &'a mut BeforeForwardCx<'_>,
         content: Option<Sha256Digest>,
     ) -> AccessOutcome<'a> {
-        match self.0.decide(cx, content.as_ref(), self.0.settings.collapse > Duration::ZERO, cx.now) {
+        if let Some(remote) = &self.0.remote {
+            return AccessOutcome::Wait(Box::pin(async move {
+                self.0.decide_with_server(cx, content.as_ref(), remote).await
+            }));
+        }
+        match self.0.decide(cx, content.as_ref(), self.0.settings.collapse > Duration::ZERO, cx.now, None) {
             CacheDecision::Reply(reply) => AccessOutcome::Reply(reply),
             CacheDecision::Forward => AccessOutcome::Continue,
             CacheDecision::Fetch(fetch) => {
@@ -107,7 +117,7 @@ impl SharedCache {
             }
             CacheDecision::Wait(flight) => AccessOutcome::Wait(Box::pin(async move {
                 flight.wait(self.0.settings.collapse).await;
-                match self.0.decide(cx, content.as_ref(), false, SystemTime::now()) {
+                match self.0.decide(cx, content.as_ref(), false, SystemTime::now(), None) {
                     CacheDecision::Reply(reply) => Some(reply),
                     CacheDecision::Fetch(fetch) => {
                         cx.set_plugin_data(fetch);
@@ -127,10 +137,87 @@ impl ResponseCache {
         content: Option<&Sha256Digest>,
         may_wait: bool,
         now: SystemTime,
+        remote: Option<RemoteFound>,
     ) -> CacheDecision {
         match self.settings.mode {
-            Mode::Kong => kong::decide(self, cx, content, may_wait, now),
-            Mode::Rfc9111 => rfc9111::decide(self, cx, may_wait, now),
+            Mode::Kong => kong::decide(self, cx, content, may_wait, now, remote),
+            Mode::Rfc9111 => rfc9111::decide(self, cx, may_wait, now, remote),
+        }
+    }
+
+    /// Like [`ResponseCache::decide`], with what the server has stored.
+    async fn decide_with_server(
+        self: &Arc<Self>,
+        cx: &mut BeforeForwardCx<'_>,
+        content: Option<&Sha256Digest>,
+        remote: &Arc<RemoteStore>,
+    ) -> Option<Box<Reply>> {
+        let mut may_wait = self.settings.collapse > Duration::ZERO;
+        loop {
+            let key = match self.settings.mode {
+                Mode::Kong => kong::wanted_key(self, cx, content),
+                Mode::Rfc9111 => rfc9111::wanted_key(self, cx),
+            };
+            let mut found = RemoteFound::default();
+            if let Some(key) = key {
+                let reservation = Reservation::new(&self.store, &self.partition);
+                found = match remote.look_up(key, &cx.head.headers, SystemTime::now(), reservation).await {
+                    Ok(found) => found,
+                    Err(_) if remote.bypasses_errors => {
+                        let (outcome, request) = (CacheOutcome::Bypass, &cx.head.headers);
+                        let is_kong = self.settings.mode == Mode::Kong;
+                        let cache_status = (!is_kong).then(|| "portico; fwd=bypass; detail=unavailable".to_owned());
+                        self.report(cx.response_headers, Report { outcome, key: None, request, cache_status });
+                        return None;
+                    }
+                    Err(_) => return Some(remote::unavailable()),
+                };
+            }
+            match self.decide(cx, content, may_wait, SystemTime::now(), Some(found)) {
+                CacheDecision::Reply(reply) => return Some(reply),
+                CacheDecision::Forward => return None,
+                CacheDecision::Fetch(fetch) => {
+                    cx.set_plugin_data(fetch);
+                    return None;
+                }
+                CacheDecision::Wait(flight) => {
+                    flight.wait(self.settings.collapse).await;
+                    may_wait = false;
+                }
+            }
+        }
+    }
+
+    /// The stored response for a request: what the server has, or what is in memory without one.
+    pub(super) fn look_up(
+        &self,
+        remote: Option<RemoteFound>,
+        key: CacheKey,
+        request: &HeaderMap,
+        now: SystemTime,
+    ) -> (Option<Arc<StoredResponse>>, Generation, Epoch) {
+        match remote {
+            Some(found) => (found.response, Generation::default(), found.epoch),
+            None => {
+                let (found, generation) = self.partition.look_up(key, request, now);
+                (found, generation, Epoch::default())
+            }
+        }
+    }
+
+    /// Stores the new response for the request of a fetch.
+    pub(super) fn insert(&self, fetch: &Fetch, response: Arc<StoredResponse>) {
+        match &self.remote {
+            Some(remote) => remote.store(fetch.key, response, fetch.epoch.clone(), None),
+            None => drop(self.partition.insert(fetch.key, &fetch.request, response, fetch.generation)),
+        }
+    }
+
+    /// Removes all responses for a target, for all consumers.
+    pub(super) fn invalidate(&self, key: CacheKey) {
+        match &self.remote {
+            Some(remote) => remote.invalidate(key),
+            None => drop(self.partition.invalidate(key)),
         }
     }
 
@@ -178,6 +265,7 @@ impl ResponseCache {
             key: fetch.key,
             request: fetch.request,
             generation: fetch.generation,
+            remote: self.remote.clone().map(|remote| (remote, fetch.epoch)),
             flight: fetch.flight,
         };
         let Some(collector) = Collector::new(unfinished, announced, &self.settings) else { return false };

@@ -6,6 +6,7 @@ use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 
 use super::config::{BodyTest, CacheSettings};
+use super::remote::{Epoch, RemoteStore};
 use super::store::{CacheKey, FlightGuard, Generation, Partition, StoredResponse};
 use crate::plugin_api::StreamingFilter;
 
@@ -33,6 +34,8 @@ pub(super) struct UnfinishedResponse {
     pub(super) key: CacheKey,
     pub(super) request: HeaderMap,
     pub(super) generation: Generation,
+    /// The server that stores it in place of the partition.
+    pub(super) remote: Option<(Arc<RemoteStore>, Epoch)>,
     /// Ends when the response is stored, or cannot be.
     pub(super) flight: Option<FlightGuard>,
 }
@@ -96,6 +99,9 @@ impl UnfinishedBody {
         let body = if body.capacity() > body.len() { Bytes::copy_from_slice(&body) } else { body.freeze() };
         unfinished.response.reservation.shrink(reserved - body.len());
         let response = Arc::new(StoredResponse { body, ..unfinished.response });
+        if let Some((remote, epoch)) = unfinished.remote {
+            return remote.store(unfinished.key, response, epoch, unfinished.flight);
+        }
         unfinished.partition.insert(unfinished.key, &unfinished.request, response, unfinished.generation);
         drop(unfinished.flight);
     }

@@ -7,14 +7,22 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::media_types::MediaTypes;
+use super::remote::MAX_REMOTE_BODY;
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::record;
+use crate::plugin_api::redis::{RedisConfig, RedisServer};
+use crate::plugin_api::{BuildCx, optional_record, record};
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Config {
-    /// Where responses are stored: `memory`, which each replica has for itself.
+    /// Where responses are stored: in the `memory` of each replica, or at a `redis` server that replicas share.
     strategy: Strategy,
+    /// The server for `strategy: redis`.
+    #[serde(default, deserialize_with = "optional_record")]
+    redis: Option<RedisConfig>,
+    /// Whether requests are forwarded while the server of `strategy: redis` does not respond. Otherwise they get 500.
+    #[serde(default)]
+    bypass_on_err: bool,
     /// Which rules apply. With `kong`, the fields of this configuration decide what is stored and for how long. With
     /// `rfc9111`, the fields of requests and responses do, such as `Cache-Control`, `Vary` and `ETag`.
     #[serde(default)]
@@ -86,6 +94,7 @@ pub(crate) enum Mode {
 #[serde(rename_all = "lowercase")]
 enum Strategy {
     Memory,
+    Redis,
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -183,8 +192,32 @@ impl ContentCacheConfig {
 }
 
 impl Config {
+    /// The server of `strategy: redis`, and whether requests are forwarded without it.
+    pub(super) fn server(&mut self, cx: &BuildCx<'_>) -> Result<(Option<RedisServer>, bool), Vec<Diagnostic>> {
+        let redis = self.redis.take();
+        let problem =
+            |field: &str, message: &str, remedy: &str| Err(vec![Diagnostic::in_config(field, message, remedy)]);
+        match (self.strategy, redis) {
+            (Strategy::Memory, Some(_)) => {
+                problem("redis", "has no effect with `strategy: memory`", "remove it, or set strategy to redis")
+            }
+            (Strategy::Memory, None) if self.bypass_on_err => {
+                let message = "has no effect with `strategy: memory`";
+                problem("bypass_on_err", message, "remove it, or set strategy to redis")
+            }
+            (Strategy::Memory, None) => Ok((None, false)),
+            (Strategy::Redis, None) => {
+                problem("redis", "is required with `strategy: redis`", "set it to a Redis server")
+            }
+            (Strategy::Redis, Some(_)) if self.max_body_size > MAX_REMOTE_BODY => {
+                let message = "is more than the largest value with `strategy: redis`";
+                problem("max_body_size", message, "set it to 1048576 or less")
+            }
+            (Strategy::Redis, Some(redis)) => Ok((Some(redis.validate("redis", cx)?), self.bypass_on_err)),
+        }
+    }
+
     pub(super) fn resolve(self) -> Result<CacheSettings, Vec<Diagnostic>> {
-        let Strategy::Memory = self.strategy;
         let mut invalid = Vec::new();
         let statuses = resolve_each(&mut invalid, "response_code", &self.response_code, |code| {
             let status = StatusCode::from_u16(*code).ok().filter(|status| (200..=900).contains(&status.as_u16()));

@@ -8,10 +8,11 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use super::cache::{Admitted, CacheDecision, Fetch, Report, ResponseCache, has_unkeyed_body};
 use super::config::CacheSettings;
 use super::outcome::CacheOutcome;
+use super::remote::RemoteFound;
 use super::semantics::cache_control::CacheControl;
 use super::semantics::storing::{Freshness, expiry};
 use super::semantics::vary::Vary;
-use super::store::StoredResponse;
+use super::store::{CacheKey, StoredResponse};
 use super::stored_reply;
 use crate::plugin_api::consumers::Sha256Digest;
 use crate::plugin_api::{AfterForwardCx, BeforeForwardCx, Reply};
@@ -22,17 +23,17 @@ pub(super) fn decide(
     content: Option<&Sha256Digest>,
     may_wait: bool,
     now: SystemTime,
+    remote: Option<RemoteFound>,
 ) -> CacheDecision {
     let settings = &cache.settings;
-    let directives =
-        if settings.cache_control { CacheControl::of_request(&cx.head.headers) } else { CacheControl::default() };
+    let directives = request_directives(settings, cx);
     if !is_cacheable(settings, cx, content, &directives) {
         let report = Report { outcome: CacheOutcome::Bypass, key: None, request: &cx.head.headers, cache_status: None };
         cache.report(cx.response_headers, report);
         return CacheDecision::Forward;
     }
     let key = cache.key(cx, &cx.head.method, content);
-    let (found, generation) = cache.partition.look_up(key, &cx.head.headers, now);
+    let (found, generation, epoch) = cache.look_up(remote, key, &cx.head.headers, now);
     if let Some(stored) = found.as_ref().filter(|stored| accepts(&directives, stored, now)) {
         let report =
             Report { outcome: CacheOutcome::Hit, key: Some(key), request: &cx.head.headers, cache_status: None };
@@ -55,11 +56,26 @@ pub(super) fn decide(
         request: cx.head.headers.clone(),
         sent: now,
         generation,
+        epoch,
         flight,
         stale: found,
         is_validation: false,
         changes: None,
     }))
+}
+
+/// The key of a request for which a stored response is looked up.
+pub(super) fn wanted_key(
+    cache: &ResponseCache,
+    cx: &BeforeForwardCx<'_>,
+    content: Option<&Sha256Digest>,
+) -> Option<CacheKey> {
+    let directives = request_directives(&cache.settings, cx);
+    is_cacheable(&cache.settings, cx, content, &directives).then(|| cache.key(cx, &cx.head.method, content))
+}
+
+fn request_directives(settings: &CacheSettings, cx: &BeforeForwardCx<'_>) -> CacheControl {
+    if settings.cache_control { CacheControl::of_request(&cx.head.headers) } else { CacheControl::default() }
 }
 
 /// Whether a response to the request may be stored or sent from the store.

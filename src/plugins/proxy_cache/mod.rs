@@ -18,6 +18,7 @@ mod key;
 mod kong;
 mod media_types;
 mod outcome;
+mod remote;
 mod rfc9111;
 mod semantics;
 pub mod store;
@@ -29,6 +30,7 @@ use std::sync::Arc;
 
 use cache::{ResponseCache, SharedCache};
 use config::{CacheSettings, Config, ContentCacheConfig};
+use remote::RemoteStore;
 use store::CacheStore;
 
 use crate::diagnostic::Diagnostic;
@@ -53,8 +55,11 @@ impl PluginKind for ProxyCache {
 }
 
 /// Builds the plugin of this name.
-pub(super) fn build(name: &'static str, config: Config, cx: &BuildCx<'_>) -> Result<SharedCache, Vec<Diagnostic>> {
-    config.resolve().map(|settings| with_settings(name, settings, cx))
+pub(super) fn build(name: &'static str, mut config: Config, cx: &BuildCx<'_>) -> Result<SharedCache, Vec<Diagnostic>> {
+    let (server, bypasses_errors) = config.server(cx)?;
+    let settings = config.resolve()?;
+    let remote = server.map(|server| RemoteStore::connect(name, &server, bypasses_errors, settings.max_body, cx));
+    Ok(with_settings(name, settings, remote, cx))
 }
 
 /// Builds a cache for requests of which the content selects the response.
@@ -63,11 +68,20 @@ pub(super) fn build_for_content(
     config: ContentCacheConfig,
     cx: &BuildCx<'_>,
 ) -> Result<SharedCache, Vec<Diagnostic>> {
-    config.resolve().map(|settings| with_settings(name, settings, cx))
+    config.resolve().map(|settings| with_settings(name, settings, None, cx))
 }
 
-fn with_settings(name: &'static str, settings: CacheSettings, cx: &BuildCx<'_>) -> SharedCache {
+fn with_settings(
+    name: &'static str,
+    settings: CacheSettings,
+    remote: Option<Arc<RemoteStore>>,
+    cx: &BuildCx<'_>,
+) -> SharedCache {
     let store = CacheStore::of(cx.state, DEFAULT_CACHE_BYTES);
-    let partition = store.partition(cx.namespace().unwrap_or_default());
-    SharedCache(Arc::new(ResponseCache { name, settings, store, partition }))
+    let namespace = cx.namespace().unwrap_or_default();
+    let partition = store.partition(namespace);
+    if let Some(remote) = &remote {
+        store.add_remote(namespace, remote);
+    }
+    SharedCache(Arc::new(ResponseCache { name, settings, store, partition, remote }))
 }

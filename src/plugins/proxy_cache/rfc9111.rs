@@ -9,6 +9,7 @@ use http::{HeaderMap, Method, StatusCode, Uri};
 use super::cache::{Admitted, CacheDecision, Fetch, Report, ResponseCache, Tags, has_unkeyed_body};
 use super::key::TargetLocation;
 use super::outcome::CacheOutcome;
+use super::remote::{Epoch, RemoteFound};
 use super::semantics::cache_control::CacheControl;
 use super::semantics::conditional;
 use super::semantics::reuse::Reuse;
@@ -24,6 +25,7 @@ pub(super) fn decide(
     cx: &mut BeforeForwardCx<'_>,
     may_wait: bool,
     now: SystemTime,
+    remote: Option<RemoteFound>,
 ) -> CacheDecision {
     let method = cx.head.method.clone();
     let key = cache.key(cx, &Method::GET, None);
@@ -32,17 +34,17 @@ pub(super) fn decide(
         if [Method::OPTIONS, Method::TRACE].contains(&method) {
             return CacheDecision::Forward;
         }
-        let (_, generation) = cache.partition.look_up(key, &cx.head.headers, now);
+        let (_, generation, epoch) = cache.look_up(remote, key, &cx.head.headers, now);
         let (route, host) = ((*cx.route.route).into(), cx.client.host.into());
         let changes = Some(TargetLocation { route, scheme: cx.client.scheme, host });
-        return CacheDecision::Fetch(Box::new(Fetch { changes, ..new_fetch(cx, key, now, generation) }));
+        return CacheDecision::Fetch(Box::new(Fetch { changes, ..new_fetch(cx, key, now, generation, epoch) }));
     }
     if has_unkeyed_body(cx) || cx.is_upgrade || conditional::needs_backend(&cx.head.headers) {
         report_in_access(cache, cx, CacheOutcome::Bypass, "portico; fwd=bypass".to_owned());
         return CacheDecision::Forward;
     }
     let directives = CacheControl::of_request(&cx.head.headers);
-    let (found, generation) = cache.partition.look_up(key, &cx.head.headers, now);
+    let (found, generation, epoch) = cache.look_up(remote, key, &cx.head.headers, now);
     let reuse = found.as_ref().map(|stored| stored.state(now).reuse(&directives));
     let mut flight = None;
     if let (Some(stored), Some(reuse)) = (&found, reuse) {
@@ -53,7 +55,7 @@ pub(super) fn decide(
             // there are too many of these.
             Reuse::WhileRevalidating => match cache.partition.begin_flight(key) {
                 Ok(guard) if cx.may_forward_in_background() => {
-                    let fetch = Fetch { flight: Some(guard), ..new_fetch(cx, key, now, generation) };
+                    let fetch = Fetch { flight: Some(guard), ..new_fetch(cx, key, now, generation, epoch.clone()) };
                     revalidate_in_background(cache, cx, fetch, Arc::clone(stored));
                     Some(CacheOutcome::Stale)
                 }
@@ -86,7 +88,7 @@ pub(super) fn decide(
             Err(flight) => return CacheDecision::Wait(flight),
         };
     }
-    let mut fetch = Fetch { flight, ..new_fetch(cx, key, now, generation) };
+    let mut fetch = Fetch { flight, ..new_fetch(cx, key, now, generation, epoch) };
     if let Some(stored) = found {
         fetch.is_validation = conditional::validate(&mut cx.head.headers, &stored.headers);
         fetch.stale = Some(stored);
@@ -94,13 +96,23 @@ pub(super) fn decide(
     CacheDecision::Fetch(Box::new(fetch))
 }
 
-fn new_fetch(cx: &BeforeForwardCx<'_>, key: CacheKey, now: SystemTime, generation: Generation) -> Fetch {
+/// The key of a request for which a stored response is looked up.
+pub(super) fn wanted_key(cache: &ResponseCache, cx: &BeforeForwardCx<'_>) -> Option<CacheKey> {
+    let is_wanted = [Method::GET, Method::HEAD].contains(&cx.head.method)
+        && !has_unkeyed_body(cx)
+        && !cx.is_upgrade
+        && !conditional::needs_backend(&cx.head.headers);
+    is_wanted.then(|| cache.key(cx, &Method::GET, None))
+}
+
+fn new_fetch(cx: &BeforeForwardCx<'_>, key: CacheKey, now: SystemTime, generation: Generation, epoch: Epoch) -> Fetch {
     Fetch {
         key,
         method: cx.head.method.clone(),
         request: cx.head.headers.clone(),
         sent: now,
         generation,
+        epoch,
         flight: None,
         stale: None,
         is_validation: false,
@@ -137,7 +149,7 @@ fn report_in_access(cache: &ResponseCache, cx: &mut BeforeForwardCx<'_>, outcome
 pub(super) fn after_forward(cache: &ResponseCache, fetch: Fetch, cx: &mut AfterForwardCx<'_>) -> Option<Box<Reply>> {
     if let Some(resource) = &fetch.changes {
         if cx.status.is_some_and(|status| status.is_success() || status.is_redirection()) {
-            cache.partition.invalidate(fetch.key);
+            cache.invalidate(fetch.key);
             invalidate_named(cache, resource, cx.headers);
         }
         return None;
@@ -192,7 +204,7 @@ fn revalidated(
     report(cache, fetch, cx, CacheOutcome::Revalidated, "portico; fwd=stale; fwd-status=304".to_owned());
     if !conditional::validates(cx.headers, &stored.headers) {
         // It is about another response, so the next request gets a new one.
-        cache.partition.invalidate(fetch.key);
+        cache.invalidate(fetch.key);
         return stored_reply::for_request(stored, &fetch.method, &fetch.request, cx.now);
     }
     let headers = conditional::freshen(&stored.headers, cx.headers);
@@ -207,11 +219,11 @@ fn revalidated(
     match updated {
         Some(updated) => {
             let reply = stored_reply::for_request(&updated, &fetch.method, &fetch.request, cx.now);
-            cache.partition.insert(fetch.key, &fetch.request, updated, fetch.generation);
+            cache.insert(fetch, updated);
             reply
         }
         None => {
-            cache.partition.invalidate(fetch.key);
+            cache.invalidate(fetch.key);
             stored_reply::for_request(stored, &fetch.method, &fetch.request, cx.now)
         }
     }
@@ -255,7 +267,7 @@ fn invalidate_named(cache: &ResponseCache, resource: &TargetLocation<Box<str>>, 
             _ => uri.path().starts_with('/'),
         };
         if is_same_host {
-            cache.partition.invalidate(resource.key(cache.name, &uri, &cache.settings));
+            cache.invalidate(resource.key(cache.name, &uri, &cache.settings));
         }
     }
 }

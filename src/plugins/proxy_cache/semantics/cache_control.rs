@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use http::header::{CACHE_CONTROL, PRAGMA};
 use http::{HeaderMap, HeaderName};
+use serde::{Deserialize, Serialize};
 
 /// The directives that a shared cache reads. Unknown ones have no effect.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct CacheControl {
     pub(crate) no_store: bool,
     /// Also in its form with field names, which a cache may treat as the one without.

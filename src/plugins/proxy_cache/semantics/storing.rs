@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use http::header::{AGE, AUTHORIZATION, DATE, ETAG, EXPIRES, HeaderName, LAST_MODIFIED, SET_COOKIE, TRAILER, VARY};
 use http::{HeaderMap, StatusCode};
+use serde::{Deserialize, Serialize};
 
 use super::cache_control::{CacheControl, MAX_DELTA, delta_seconds};
 use super::response_directives::ResponseDirectives;
@@ -19,7 +20,7 @@ pub(crate) struct StoringRules {
 }
 
 /// When a response was stored and how long it is fresh.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Freshness {
     pub(crate) lifetime: Duration,
     /// Its age when it was received.

@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderName};
 pub(crate) struct Vary(Box<[VaryingField]>);
 
 /// A field, and the value that the request had.
-type VaryingField = (HeaderName, Option<Box<[u8]>>);
+pub(crate) type VaryingField = (HeaderName, Option<Box<[u8]>>);
 
 impl Vary {
     /// `None` if the response varies by anything, or by more fields than are kept.
@@ -35,6 +35,20 @@ impl Vary {
                     .collect(),
             )
         })
+    }
+
+    /// What these fields of a request have.
+    pub(crate) fn of_request(names: Vec<HeaderName>, request: &HeaderMap) -> Vary {
+        let names = names.into_iter().take(MAX_FIELDS);
+        Vary(names.map(|name| (value_of(request, &name), name)).map(|(value, name)| (name, value)).collect())
+    }
+
+    pub(crate) fn from_fields(fields: Vec<VaryingField>) -> Vary {
+        Vary(fields.into())
+    }
+
+    pub(crate) fn fields(&self) -> &[VaryingField] {
+        &self.0
     }
 
     /// Whether the request has the same values.

@@ -24,6 +24,7 @@ use std::sync::{Arc, Weak};
 use parking_lot::Mutex;
 
 use super::outcome::{CacheOutcome, OutcomeCounters};
+use super::remote::RemoteStore;
 use crate::plugin_api::PluginState;
 use crate::shared_limit::Shares;
 pub(super) use flight::{Flight, FlightGuard};
@@ -61,12 +62,13 @@ impl CacheKey {
 }
 
 /// The stored responses of the process. One object in [`PluginState`].
-#[derive(Debug)]
 pub struct CacheStore {
     limit: usize,
     used: AtomicUsize,
     shares: Shares,
     partitions: Mutex<Vec<Weak<Partition>>>,
+    /// The servers with responses of a namespace.
+    remotes: Mutex<Vec<(Box<str>, Weak<RemoteStore>)>>,
     evictions: AtomicU64,
     outcomes: OutcomeCounters,
 }
@@ -81,6 +83,12 @@ pub enum Purge {
     Tag(String),
 }
 
+impl std::fmt::Debug for CacheStore {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("CacheStore").field("limit", &self.limit).field("used", &self.used()).finish()
+    }
+}
+
 impl CacheStore {
     /// The store of this state. The first caller sets its limit in bytes.
     pub fn of(state: &PluginState, limit: usize) -> Arc<CacheStore> {
@@ -93,6 +101,7 @@ impl CacheStore {
             used: AtomicUsize::new(0),
             shares: Shares::default(),
             partitions: Mutex::default(),
+            remotes: Mutex::default(),
             evictions: AtomicU64::new(0),
             outcomes: OutcomeCounters::default(),
         }
@@ -122,12 +131,18 @@ impl CacheStore {
     }
 
     /// Removes stored responses, in one namespace or in all of them. Responses that are being received are not stored
-    /// either. Returns the number of removed responses; `None` if the key is none.
+    /// either. Returns the number of removed responses; `None` if the key is none. Those at servers are removed in the
+    /// background, and not counted.
     pub fn purge(&self, purge: &Purge, namespace: Option<&str>) -> Option<usize> {
         let key = match purge {
             Purge::Key(text) => Some(CacheKey::from_hex(text)?),
             Purge::All | Purge::Tag(_) => None,
         };
+        for (_, remote) in self.remotes.lock().iter().filter(|(own, _)| namespace.is_none_or(|name| **own == *name)) {
+            if let Some(remote) = remote.upgrade() {
+                remote.purge(key);
+            }
+        }
         let partitions: Vec<_> = self.partitions.lock().iter().filter_map(Weak::upgrade).collect();
         let selected = partitions.iter().filter(|partition| namespace.is_none_or(|name| &*partition.namespace == name));
         Some(selected.map(|partition| partition.purge(purge, key)).sum())
@@ -145,6 +160,13 @@ impl CacheStore {
         let partition = Arc::new(Partition::new(namespace, self.shares.of(namespace)));
         partitions.push(Arc::downgrade(&partition));
         partition
+    }
+
+    /// Adds a server to those of which purges remove responses.
+    pub(super) fn add_remote(&self, namespace: &str, remote: &Arc<RemoteStore>) {
+        let mut remotes = self.remotes.lock();
+        remotes.retain(|(_, remote)| remote.strong_count() > 0);
+        remotes.push((namespace.into(), Arc::downgrade(remote)));
     }
 
     fn free(&self) -> usize {

@@ -1,0 +1,132 @@
+//! Stored responses of `proxy-cache-advanced` in Redis: shared by replicas, with variants, purges and outages.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use http::Response;
+use portico::plugin_api::testing::{TestOutcome, TestRequest, chain_with};
+use portico::plugin_api::{Chain, PluginServices, PluginState, ReplyBody};
+use portico::plugins::REGISTRY;
+use portico::plugins::proxy_cache::store::{CacheStore, Purge};
+use serde_json::{Value, json};
+
+use super::server::RedisProcess;
+use super::services::TestServices;
+use super::{TIMEOUT_MS, until};
+
+struct Replica {
+    chain: Arc<Chain>,
+    store: Arc<CacheStore>,
+}
+
+fn replica(port: u16, fields: &Value, services: &Arc<TestServices>) -> Replica {
+    let services: Arc<dyn PluginServices> = Arc::clone(services) as _;
+    let mut config = json!({
+        "strategy": "redis", "content_type": ["text/plain"],
+        "redis": {"host": "redis.shop", "port": port, "timeout": TIMEOUT_MS},
+    });
+    config.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+    let state = PluginState::default();
+    let chain = chain_with(&[(REGISTRY.find("proxy-cache-advanced").unwrap(), config)], &state, &services);
+    Replica { chain, store: CacheStore::of(&state, 0) }
+}
+
+/// Sends a request to which the endpoint responds with these fields and this body.
+async fn send(
+    replica: &Replica,
+    method: &str,
+    request: &[(&'static str, &str)],
+    response: &[(&str, &str)],
+) -> TestOutcome {
+    let mut test = TestRequest::get("/a");
+    *test.request.method_mut() = method.parse().unwrap();
+    test.now = SystemTime::now();
+    for (name, value) in request {
+        test = test.header(name, value);
+    }
+    let mut builder = Response::builder().header("content-type", "text/plain");
+    for (name, value) in response {
+        builder = builder.header(*name, *value);
+    }
+    test.upstream_response = builder.body(()).unwrap();
+    test.upstream_body = Bytes::from_static(b"stored\nbody");
+    test.run(&replica.chain).await
+}
+
+fn status(outcome: &TestOutcome) -> &str {
+    outcome.response_header("x-cache-status").unwrap_or_default()
+}
+
+async fn until_stored(server: &RedisProcess, pattern: &str) {
+    until("an entry in Redis", async || !server.redis_cli(&["KEYS", pattern]).trim().is_empty()).await;
+}
+
+#[tokio::test]
+async fn replicas_share_responses_and_purges() {
+    let server = RedisProcess::start(&[]).await;
+    let services = TestServices::resolving("redis.shop");
+    let [first, second] = [replica(server.port, &json!({}), &services), replica(server.port, &json!({}), &services)];
+    assert_eq!(status(&send(&first, "GET", &[], &[("x-a", "b\u{e9}")]).await), "Miss");
+    until_stored(&server, "*:e:*").await;
+    let hit = send(&second, "GET", &[], &[]).await;
+    assert_eq!(status(&hit), "Hit");
+    assert!(hit.response.headers.contains_key("x-a") && hit.response_header("age").is_some());
+    let reply = hit.reply.unwrap();
+    assert!(matches!(&reply.body, ReplyBody::Raw(body) if **body == *b"stored\nbody"), "{:?}", reply.body);
+    let keys = server.redis_cli(&["KEYS", "*"]);
+    assert!(keys.starts_with("portico:proxy-cache-advanced:default:e:"), "{keys}");
+    second.store.purge(&Purge::All, None);
+    until_stored(&server, "*:n").await;
+    assert_eq!(status(&send(&first, "GET", &[], &[]).await), "Miss");
+}
+
+#[tokio::test]
+async fn variants_have_entries_of_their_own() {
+    let server = RedisProcess::start(&[]).await;
+    let services = TestServices::resolving("redis.shop");
+    let replica = replica(server.port, &json!({}), &services);
+    let vary = [("vary", "accept-language")];
+    for language in ["de", "en"] {
+        assert_eq!(status(&send(&replica, "GET", &[("accept-language", language)], &vary).await), "Miss");
+        until("the variant", async || {
+            status(&send(&replica, "GET", &[("accept-language", language)], &vary).await) == "Hit"
+        })
+        .await;
+    }
+    assert_eq!(status(&send(&replica, "GET", &[("accept-language", "de")], &vary).await), "Hit");
+}
+
+#[tokio::test]
+async fn unsafe_requests_end_what_is_stored_for_their_target() {
+    let server = RedisProcess::start(&[]).await;
+    let services = TestServices::resolving("redis.shop");
+    // The default of the field, which is refused if it has another value.
+    let fields = json!({"mode": "rfc9111", "content_type": ["text/plain", "application/json"]});
+    let replica = replica(server.port, &fields, &services);
+    until("a hit", async || is_hit(&replica).await).await;
+    send(&replica, "DELETE", &[], &[]).await;
+    until("the end of the response", async || !is_hit(&replica).await).await;
+}
+
+async fn is_hit(replica: &Replica) -> bool {
+    let outcome = send(replica, "GET", &[], &[("cache-control", "max-age=60")]).await;
+    outcome.response_header("cache-status").is_some_and(|status| status.contains("; hit"))
+}
+
+#[tokio::test]
+async fn outage_is_bypassed_only_if_configured() {
+    let services = TestServices::resolving("redis.shop");
+    let server = RedisProcess::start(&[]).await;
+    let port = server.port;
+    drop(server);
+    for (bypasses, expected) in [(true, None), (false, Some(500))] {
+        let fields = json!({
+            "bypass_on_err": bypasses, "redis": {"host": "redis.shop", "port": port, "timeout": 1000},
+        });
+        let replica = replica(port, &fields, &services);
+        let outcome = tokio::time::timeout(Duration::from_secs(30), send(&replica, "GET", &[], &[])).await.unwrap();
+        assert_eq!(outcome.reply_status().map(|status| status.as_u16()), expected, "{bypasses}");
+        assert_eq!(status(&outcome), if bypasses { "Bypass" } else { "" });
+    }
+}
