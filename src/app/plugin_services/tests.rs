@@ -41,7 +41,7 @@ fn start_with(
     own_sockets: Arc<OwnSockets>,
 ) -> anyhow::Result<(OnlineServices, Receiver<ServiceLookup>)> {
     let trust = TrustModel::MultiTenant { addresses, sources: AddressSources::ALL };
-    OnlineServices::start(&trust, own_sockets, 16, MachineIdentity::default(), None)
+    OnlineServices::start(&trust, own_sockets, 16, None, MachineIdentity::default())
 }
 
 #[tokio::test]
@@ -564,7 +564,7 @@ async fn short_names_in_objects_without_namespace_are_rejected_unless_they_may_b
         (&TrustModel::SingleTenant, "KongClusterPlugin/test", "server", true),
     ] {
         let (servers, _lookups) =
-            OnlineServices::start(trust, Arc::default(), 16, MachineIdentity::default(), None).unwrap();
+            OnlineServices::start(trust, Arc::default(), 16, None, MachineIdentity::default()).unwrap();
         let factory = PluginFactory { services: Arc::new(servers), ..PluginFactory::offline(REGISTRY) };
         for (kind, field, config) in configs(host) {
             let built = factory.build(REGISTRY.find(kind).unwrap(), object, &config);

@@ -170,6 +170,8 @@ impl ContentCacheConfig {
     pub(super) fn resolve(self) -> Result<CacheSettings, Vec<Diagnostic>> {
         let config = Config {
             strategy: Strategy::Memory,
+            redis: None,
+            bypass_on_err: false,
             mode: Mode::Kong,
             response_code: vec![200],
             request_method: vec!["GET".to_owned(), "POST".to_owned()],
