@@ -30,6 +30,10 @@ async fn fixed_server(response: &'static [u8]) -> SocketAddr {
 
 const TEST_TIMEOUT: Duration = Duration::from_secs(10);
 
+fn no_identity() -> MachineIdentity {
+    MachineIdentity { aws: None, google: false }
+}
+
 /// Services for objects of tenants, with a limit of 16 connections.
 fn start(addresses: AddressPolicy) -> anyhow::Result<(OnlineServices, Receiver<ServiceLookup>)> {
     start_with(addresses, Arc::default())
@@ -41,7 +45,7 @@ fn start_with(
     own_sockets: Arc<OwnSockets>,
 ) -> anyhow::Result<(OnlineServices, Receiver<ServiceLookup>)> {
     let trust = TrustModel::MultiTenant { addresses, sources: AddressSources::ALL };
-    OnlineServices::start(&trust, own_sockets, 16, None, None)
+    OnlineServices::start(&trust, own_sockets, 16, None, no_identity())
 }
 
 #[tokio::test]
@@ -563,7 +567,7 @@ async fn short_names_in_objects_without_namespace_are_rejected_unless_they_may_b
         (&has_tenants, "KongPlugin/shop/test", "server", true),
         (&TrustModel::SingleTenant, "KongClusterPlugin/test", "server", true),
     ] {
-        let (servers, _lookups) = OnlineServices::start(trust, Arc::default(), 16, None, None).unwrap();
+        let (servers, _lookups) = OnlineServices::start(trust, Arc::default(), 16, None, no_identity()).unwrap();
         let factory = PluginFactory { services: Arc::new(servers), ..PluginFactory::offline(REGISTRY) };
         for (kind, field, config) in configs(host) {
             let built = factory.build(REGISTRY.find(kind).unwrap(), object, &config);

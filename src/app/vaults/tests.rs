@@ -178,7 +178,7 @@ async fn token_of_the_service_account_is_exchanged() {
             false => found("v"),
         }
     });
-    let client = VaultClient::new(scripted.services());
+    let client = VaultClient::new(&scripted.services());
     for _ in 0..2 {
         assert_eq!(client.read(&query).await.unwrap()["k"], "v");
     }
