@@ -361,6 +361,7 @@ fn all_instances_of_the_rule_may_buffer_the_body() {
                 scope: "global".into(),
                 object: "KongPlugin/a/reader".into(),
                 configuration_hash: 0,
+                first_backend: 0,
             };
             builder.add("reader", 1, point, instance);
         }
