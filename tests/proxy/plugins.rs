@@ -114,6 +114,7 @@ pub(crate) fn chain(scripts: Vec<ScriptedPlugin>) -> Option<Arc<Chain>> {
             scope: name.into(),
             object: name.into(),
             configuration_hash: 0,
+            first_backend: 0,
         };
         builder.add(name, priority, AttachmentPoint::Base(BaseScope::Route), instance);
     }
