@@ -20,16 +20,17 @@ enum Encoder {
 }
 
 impl Encoder {
-    fn new(coding: Coding, level: u8) -> io::Result<Encoder> {
+    fn new(coding: Coding, level: u8, length: Option<u64>) -> io::Result<Encoder> {
+        let window_log = window_log(length);
         Ok(match coding {
             Coding::Gzip => Encoder::Gzip(GzEncoder::new(Vec::new(), Compression::new(level.into()))),
             Coding::Br => {
-                let writer = CompressorWriter::new(Vec::new(), BROTLI_BUFFER_BYTES, level.into(), WINDOW_LOG);
+                let writer = CompressorWriter::new(Vec::new(), BROTLI_BUFFER_BYTES, level.into(), window_log);
                 Encoder::Brotli(Box::new(writer))
             }
             Coding::Zstd => {
                 let mut encoder = ZstdEncoder::new(Vec::new(), level.into())?;
-                encoder.window_log(WINDOW_LOG)?;
+                encoder.window_log(window_log)?;
                 if level >= 4 {
                     // Higher levels have tables of many MiB, which a window of this size does not need.
                     encoder.set_parameter(CParameter::HashLog(TABLE_LOG))?;
@@ -66,6 +67,13 @@ impl Encoder {
     }
 }
 
+/// The binary logarithm of the window for a body. An encoder clears tables of the size of its window, which takes longer
+/// than encoding a body that is much smaller.
+fn window_log(length: Option<u64>) -> u32 {
+    let needed = length.map_or(WINDOW_LOG, |length| u64::BITS - length.leading_zeros());
+    needed.clamp(MIN_WINDOW_LOG, WINDOW_LOG)
+}
+
 /// The memory of an encoder, rounded up from what it allocated for 2 MiB of generated text in parts of 16 KiB.
 pub(super) fn memory_bytes(coding: Coding, level: u8) -> usize {
     match coding {
@@ -87,8 +95,9 @@ pub(super) struct EncodedBody {
 }
 
 impl EncodedBody {
-    pub(super) fn new(coding: Coding, level: u8) -> io::Result<EncodedBody> {
-        Ok(EncodedBody { encoder: Some(Encoder::new(coding, level)?), has_kept: false, has_failed: false })
+    /// An encoder for a body of this length, if it is known. It is only a hint.
+    pub(super) fn new(coding: Coding, level: u8, length: Option<u64>) -> io::Result<EncodedBody> {
+        Ok(EncodedBody { encoder: Some(Encoder::new(coding, level, length)?), has_kept: false, has_failed: false })
     }
 
     fn run(&mut self, step: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Bytes {
@@ -140,6 +149,8 @@ const PART_BYTES: usize = 16 << 10;
 
 /// The window of Brotli and Zstandard, 256 KiB: eight times that of gzip, with a bounded memory for each response.
 const WINDOW_LOG: u32 = 18;
+/// The smallest window that both formats allow.
+const MIN_WINDOW_LOG: u32 = 10;
 
 /// The tables of Zstandard have 262,144 entries of 4 bytes.
 const TABLE_LOG: u32 = 18;
@@ -158,8 +169,9 @@ mod tests {
     fn bodies_decode_to_what_was_encoded() {
         let parts = ["one ", "", "two ", &"three ".repeat(2000), "four"];
         for (coding, decoder) in CODINGS {
-            for level in [1, 4, 6] {
-                let mut body = EncodedBody::new(coding, level).unwrap();
+            // The length may be unknown, right or wrong.
+            for (level, length) in [(1, None), (4, Some(12_011)), (6, Some(10)), (3, Some(u64::MAX)), (4, Some(0))] {
+                let mut body = EncodedBody::new(coding, level, length).unwrap();
                 let mut encoded = Vec::new();
                 for part in parts {
                     encoded.extend_from_slice(&body.part(part.to_owned().into()));
@@ -176,7 +188,7 @@ mod tests {
     #[test]
     fn a_pause_gives_back_everything_once() {
         for (coding, _) in CODINGS {
-            let mut body = EncodedBody::new(coding, 3).unwrap();
+            let mut body = EncodedBody::new(coding, 3, None).unwrap();
             let mut encoded = body.part("data: 1\n\n".into()).to_vec();
             let flushed = body.pause();
             assert!(!flushed.is_empty(), "{coding:?}");
@@ -190,7 +202,7 @@ mod tests {
     #[test]
     fn an_empty_body_is_valid() {
         for (coding, decoder) in CODINGS {
-            let mut body = EncodedBody::new(coding, 3).unwrap();
+            let mut body = EncodedBody::new(coding, 3, None).unwrap();
             assert!(body.pause().is_empty(), "{coding:?}");
             assert_eq!(decoder.decode(&body.end(), 10).unwrap(), "", "{coding:?}");
         }

@@ -277,7 +277,7 @@ impl Responses {
             name: HeaderValue::from_static(coding.name()),
             memory_bytes: encoder::memory_bytes(coding, level),
             start: Box::new(move || {
-                let body = EncodedBody::new(coding, level).ok()?;
+                let body = EncodedBody::new(coding, level, length).ok()?;
                 Some(Box::new(body) as Box<dyn StreamingFilter>)
             }),
         })

@@ -88,7 +88,7 @@ fn encoded_upload(coding: &str, body: impl Into<bytes::Bytes>) -> TestRequest {
 }
 
 fn gzip(body: &[u8]) -> Vec<u8> {
-    let mut encoded = EncodedBody::new(Coding::Gzip, 6).unwrap();
+    let mut encoded = EncodedBody::new(Coding::Gzip, 6, None).unwrap();
     [encoded.part(bytes::Bytes::copy_from_slice(body)), encoded.end()].concat()
 }
 

@@ -25,6 +25,8 @@ pub(super) enum Content {
     None,
     Json,
     Xml,
+    /// A query.
+    Graphql,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,10 +43,11 @@ pub(super) enum Credential {
 }
 
 /// Requests that the cases are compared with, by their bodies.
-pub(super) const PLAIN: [Case; 3] = [
+pub(super) const PLAIN: [Case; 4] = [
     Case { setting: "GET", ..GET },
     Case { setting: "POST of JSON", content: Content::Json, ..GET },
     Case { setting: "POST of XML", content: Content::Xml, ..GET },
+    Case { setting: "POST of a GraphQL query", content: Content::Graphql, ..GET },
 ];
 
 const GET: Case = Case {
@@ -162,8 +165,8 @@ pub(super) const CASES: &[Case] = &[
         "changes the response body",
         "{response_jq_program: '{id, total: ([.items[] | .price * .quantity] | add)}'}",
     ),
-    get("compression", "gzip, 547 bytes", "{min_length: 100, codings: [gzip]}").field(&[("accept-encoding", "gzip")]),
-    get("compression", "zstd, 547 bytes", "{min_length: 100, codings: [zstd]}").field(&[("accept-encoding", "zstd")]),
+    get("compression", "gzip, 692 bytes", "{min_length: 100, codings: [gzip]}").field(&[("accept-encoding", "gzip")]),
+    get("compression", "zstd, 692 bytes", "{min_length: 100, codings: [zstd]}").field(&[("accept-encoding", "zstd")]),
     get(
         "error-pages",
         "no error",
@@ -184,6 +187,40 @@ pub(super) const CASES: &[Case] = &[
         "two calls",
         "{calls: [{name: user, url: 'http://127.0.0.1:HTTP_PORT/users/81'}, {name: order, url: 'http://127.0.0.1:HTTP_PORT/orders/7'}]}",
     ),
+    get("canary", "half of the requests", "{percentage: 50, hash: none, upstream_host: backend.default.80.svc}"),
+    get(
+        "route-by-header",
+        "the second of two rules",
+        "{rules: [{condition: {x-region: us}, upstream_name: backend.default.80.svc}, {condition: {x-region: eu}, \
+         upstream_name: backend.default.80.svc}]}",
+    )
+    .field(&[("x-region", "eu")]),
+    get("mask", "a field and a pattern of the response", "{fields: [customer.email], kinds: [payment-card]}"),
+    get(
+        "pre-function",
+        "a condition and a header",
+        "{access: ['if kong.request.get_header(\"x-api-version\") == \"1\" then kong.response.exit(410) end \
+         kong.service.request.set_header(\"x-plan\", \"basic\")']}",
+    ),
+    get("post-function", "a response header", "{header_filter: ['kong.response.set_header(\"x-plan\", \"basic\")']}"),
+    get(
+        "degraphql",
+        "a query with a variable",
+        "{routes: [{uri: /orders/:id, query: 'query ($id: ID!) { order(id: $id) { state total } }'}]}",
+    ),
+    Case {
+        content: Content::Graphql,
+        ..get(
+            "graphql-rate-limiting-advanced",
+            "four fields",
+            "{limit: [100000000], window_size: [60], \
+            introspection_url: 'http://127.0.0.1:HTTP_PORT/schema'}",
+        )
+    },
+    Case {
+        content: Content::Graphql,
+        ..get("graphql-proxy-cache-advanced", "hit", "{strategy: memory, cache_ttl: 3600}")
+    },
     get("prometheus", "", "{status_code_metrics: true, latency_metrics: true, bandwidth_metrics: true}"),
     get("file-log", "", "{path: /dev/stdout}"),
     get("http-log", "", "{http_endpoint: 'http://127.0.0.1:HTTP_PORT/log', queue: {max_batch_size: 100}}"),
@@ -218,6 +255,7 @@ pub(super) const NOT_COUNTED: &[(&str, &str)] = &[
         "identity-keys, internal-identity, jwt-signer",
         "sign once for many requests; what they cost depends on their caches",
     ),
+    ("kafka-log, kafka-upstream", "need a Kafka broker"),
     ("ldap-auth, ldap-auth-advanced", "need a directory"),
     ("loggly", "sends only to its provider"),
     ("oauth2, openid-connect, session", "need a login"),

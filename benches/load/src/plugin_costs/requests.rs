@@ -139,9 +139,15 @@ impl Credentials {
                 add(CONTENT_TYPE, "application/xml".to_owned())?;
                 (Method::POST, XML)
             }
+            Content::Graphql => {
+                add(CONTENT_TYPE, "application/json".to_owned())?;
+                (Method::POST, QUERY)
+            }
         };
         Ok(RepeatedRequest { method, path: case.path, fields, body })
     }
 }
 
 const XML: &str = "<order><id>7</id><state>paid</state><item><sku>A-1001</sku><price>39.5</price></item></order>";
+
+const QUERY: &str = r#"{"query":"query ($id: ID!) { order(id: $id) { id state total } }","variables":{"id":"7"}}"#;

@@ -60,6 +60,7 @@ async fn respond(request: Request<Incoming>) -> Result<Response<OutgoingBody>> {
         "/v1/data/allow" => br#"{"result":true}"#,
         "/introspect" => br#"{"active":true,"scope":"orders","client_id":"bench","username":"bench"}"#,
         "/token" => br#"{"access_token":"b3a1c6f2d94e4f0f8a7b5c3d","token_type":"Bearer","expires_in":3600}"#,
+        "/schema" => SCHEMA.as_bytes(),
         _ => ORDER.as_bytes(),
     };
     read_body(request.into_body(), false).await?;
@@ -68,5 +69,8 @@ async fn respond(request: Request<Incoming>) -> Result<Response<OutgoingBody>> {
     Ok(response)
 }
 
-/// What requests and responses contain: an order, 547 bytes.
-pub(super) const ORDER: &str = r#"{"id":7,"state":"paid","customer":{"id":81,"name":"Ada Nowak","email":"ada@shop.example","address":{"street":"12 Long Lane","city":"Leeds","country":"GB"}},"items":[{"sku":"A-1001","title":"Desk lamp","price":39.5,"quantity":1},{"sku":"B-2002","title":"Light bulb","price":4.25,"quantity":6},{"sku":"C-3003","title":"Extension cord","price":12,"quantity":2}],"total":89,"currency":"EUR","created":"2026-11-25T10:15:00Z","notes":"Leave the parcel with the neighbour on the left if nobody is at home.","tags":["gift","express","insured"]}"#;
+/// What requests and responses contain: an order of 692 bytes.
+pub(super) const ORDER: &str = include_str!("order.json");
+
+/// What the GraphQL server says about its types.
+const SCHEMA: &str = include_str!("schema.json");
