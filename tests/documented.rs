@@ -206,6 +206,7 @@ const FLAGS_OF_OTHER_PROGRAMS: &[&str] = &[
     "--cert",
     "--compressed",
     "--data-binary",
+    "--data-urlencode",
     "--dry-run",
     "--for",
     "--from-file",
@@ -213,6 +214,7 @@ const FLAGS_OF_OTHER_PROGRAMS: &[&str] = &[
     "--image",
     "--interface",
     "--key",
+    "--next",
     "--port",
     "--previous",
     "--raw",
@@ -316,7 +318,7 @@ fn rows(document: &str) -> BTreeSet<(String, String, String)> {
 
 fn flags_of_the_program() -> BTreeSet<String> {
     let mut known = BTreeSet::new();
-    for command in ["run", "check", "verify", "convert kong", "echo", "version", "completion"] {
+    for command in ["run", "check", "verify", "convert kong", "slo", "echo", "version", "completion"] {
         let words = command.split(' ').chain(["--help"]);
         let output = Command::new(env!("CARGO_BIN_EXE_portico")).args(words).output();
         let output = output.expect("cargo built the program").stdout;

@@ -96,7 +96,7 @@ fn values_come_from_the_backend_of_the_prefix() {
         ("{vault://env/home}", Err("variable PORTICO_VAULT_HOME is not set")),
         ("{vault://env/object/list}", Err("not a JSON object with text at the key list")),
         ("{vault://env/redis-password/x}", Err("not a JSON object")),
-        ("{vault://env/redis-password#1}", Err("no versions")),
+        ("{vault://env/redis-password#1}", Err("no numbered versions")),
         ("{vault://k/other/text}", Err("does not list Secret other")),
         ("{vault://k/listed/none}", Err("has no key none")),
         ("{vault://k/listed}", Err("no key of the Secret")),
