@@ -208,6 +208,8 @@ const FLAGS_OF_OTHER_PROGRAMS: &[&str] = &[
     "--data-binary",
     "--data-urlencode",
     "--dry-run",
+    // Prometheus.
+    "--enable-feature",
     "--for",
     "--from-file",
     "--ignore-not-found",

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use json_mask::JsonMask;
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// What logs must not contain of the requests of a chain.
 #[derive(Debug)]
@@ -26,7 +26,7 @@ pub struct LogMask {
 }
 
 /// A field of the access log that may contain personal data.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum MaskedAccessField {
     /// The address of the peer.

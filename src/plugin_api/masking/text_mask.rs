@@ -6,10 +6,10 @@ use std::ops::Range;
 
 use regex::bytes::Regex;
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// A form of personal data.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum MaskedKind {
     /// Addresses such as `jane@shop.example`, also with `%40` as in URLs.
