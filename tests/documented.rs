@@ -208,8 +208,6 @@ const FLAGS_OF_OTHER_PROGRAMS: &[&str] = &[
     "--data-binary",
     "--data-urlencode",
     "--dry-run",
-    // Prometheus.
-    "--enable-feature",
     "--for",
     "--from-file",
     "--ignore-not-found",
@@ -280,6 +278,8 @@ const FLAGS_OF_OTHER_PROGRAMS: &[&str] = &[
     "--fifo",
     // docker.
     "--platform",
+    // Prometheus.
+    "--enable-feature",
 ];
 
 /// The heading of the section of docs/conditions.md about this target.
