@@ -269,7 +269,7 @@ fn kong_defaults(plugin: &str) -> Value {
             "queue.initial_retry_delay": 0.01, "queue.max_retry_delay": 60.0, "queue.concurrency_limit": 1,
         }),
         "opentelemetry" => with_queue(json!({
-            "traces_endpoint": null, "logs_endpoint": null, "protocol": "http/protobuf", "endpoint": null, "headers": {},
+            "traces_endpoint": null, "logs_endpoint": null, "endpoint": null, "headers": {},
             "resource_attributes": {},
             "sampling_rate": 0.01, "connect_timeout": 1000,
             "send_timeout": 5000, "read_timeout": 5000, "http_response_header_for_traceid": null, "propagation": null,
