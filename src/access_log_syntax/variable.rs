@@ -138,8 +138,10 @@ pub(super) fn time_pattern(pattern: &str) -> Option<TimeForm> {
         "usec_frac" => TimeForm::MicrosecondsOfSecond,
         pattern => {
             let sample = Timestamp::UNIX_EPOCH.to_zoned(TimeZone::UTC);
-            jiff::fmt::strtime::format(pattern, &sample).ok()?;
-            if !pattern.contains('%') || pattern.contains(['"', '\\']) {
+            let written = jiff::fmt::strtime::format(pattern, &sample).ok()?;
+            // `%n` is a line feed.
+            let has_controls = written.contains(char::is_control);
+            if !pattern.contains('%') || pattern.contains(['"', '\\']) || has_controls {
                 return None;
             }
             TimeForm::Pattern(pattern.into())

@@ -13,7 +13,7 @@ use smallvec::SmallVec;
 
 use super::body_filter::{BodyFilter, PluginBodyFilter, StreamingFilter};
 use super::changed_fields::FieldNames;
-use super::chosen_backend::ChosenBackend;
+use super::chosen_backend::{BackendName, ChosenBackend};
 use super::completed_request::CompletedRequest;
 use super::consumers::{Consumer, ConsumerDirectory, EntityId, Sha256Digest};
 use super::ended_session::EndedSession;
@@ -127,6 +127,8 @@ pub struct BeforeForwardCx<'r> {
     pub identity: &'r Identity,
     /// The fields that servers of plugins and authorization servers have changed, as they are in `head` now.
     pub decided_fields: Option<&'r FieldNames>,
+    /// The Service that a plugin has chosen in `access`, in place of the backends of the rule.
+    pub chosen_backend: Option<&'r BackendName>,
     /// Headers to set on the response to this request, as in `access`.
     pub response_headers: &'r mut ResponseHeaders,
     pub now: SystemTime,

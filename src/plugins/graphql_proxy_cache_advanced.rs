@@ -155,12 +155,33 @@ impl Plugin for GraphqlProxyCache {
 }
 
 /// What a query asks for. `None` if the request is not one.
+/// Whether a value contains a number that has lost digits, so that another request may have the same value.
+fn is_imprecise(value: &Value) -> bool {
+    match value {
+        Value::Number(number) => {
+            number.as_i64().is_none()
+                && number.as_u64().is_none()
+                && number.as_f64().is_none_or(|value| value.abs() >= MAX_EXACT)
+        }
+        Value::Array(values) => values.iter().any(is_imprecise),
+        Value::Object(members) => members.values().any(is_imprecise),
+        Value::Null | Value::Bool(_) | Value::String(_) => false,
+    }
+}
+
+/// From here on, not every integer is a number of double precision.
+const MAX_EXACT: f64 = 9_007_199_254_740_992.0;
+
 fn digest(cx: &RequestCx<'_>) -> Option<QueryDigest> {
     let body = cx.current_body().map_or(&[][..], |body| &body[..]);
     let request = GraphqlRequest::read(&cx.head.method, cx.head.uri.query(), &cx.head.headers, body).ok()?;
     let document = CheckedDocument::parse(&request.query, &DocumentLimits::USUAL).ok()?;
     let operation = document.operation(request.operation_name.as_deref()).ok()?;
-    if operation.kind != OperationKind::Query {
+    // Servers may read more than the query, such as the name of a stored document.
+    if operation.kind != OperationKind::Query || request.has_other_members {
+        return None;
+    }
+    if request.variables.values().any(is_imprecise) {
         return None;
     }
     let mut variables = Value::Object(request.variables);

@@ -47,7 +47,7 @@ impl ExpectedKind {
 const BEFORE_FORWARD: Phases =
     Phases { access: false, before_forward: true, response: false, log: false, stream_open: false };
 
-/// What prepares a call in `access`, and makes it in place of the backend.
+/// What prepares a call in `access` and makes it in place of the backend, or looks at a request twice.
 const ACCESS_AND_BEFORE_FORWARD: Phases =
     Phases { access: true, before_forward: true, response: false, log: false, stream_open: false };
 
@@ -77,7 +77,7 @@ const EXPECTED_KINDS: &[ExpectedKind] = &[
     expected("cors", 2000, Phases::ACCESS_AND_RESPONSE).without_consumers_and_groups(),
     expected("session", 1900, Phases::ACCESS_AND_RESPONSE).failing_closed().without_consumers_and_groups(),
     expected("jwt", 1450, Phases::ACCESS).failing_closed().without_consumers_and_groups(),
-    expected("degraphql", 1500, Phases::ACCESS).failing_closed().without_consumers_and_groups(),
+    expected("degraphql", 1500, ACCESS_AND_BEFORE_FORWARD).failing_closed().without_consumers_and_groups(),
     expected("oauth2", 1400, Phases::ACCESS).failing_closed().without_consumers_and_groups(),
     expected("key-auth", 1250, Phases::ACCESS).failing_closed().without_consumers_and_groups(),
     expected("ldap-auth", 1200, Phases::ACCESS).failing_closed().without_consumers_and_groups(),
@@ -100,7 +100,7 @@ const EXPECTED_KINDS: &[ExpectedKind] = &[
     expected("oas-validation", 840, Phases::ACCESS_AND_RESPONSE).failing_closed(),
     expected("rate-limiting-advanced", 910, Phases::ACCESS).failing_closed(),
     expected("usage-plan", 909, Phases::ACCESS).failing_closed(),
-    expected("graphql-rate-limiting-advanced", 902, Phases::ACCESS).failing_closed(),
+    expected("graphql-rate-limiting-advanced", 902, ACCESS_AND_BEFORE_FORWARD).failing_closed(),
     expected("response-ratelimiting", 900, Phases::ACCESS_AND_RESPONSE).failing_closed(),
     expected("jq", 811, Phases::ACCESS_AND_RESPONSE).failing_closed(),
     expected("request-transformer-advanced", 802, Phases::ACCESS),

@@ -92,10 +92,31 @@ async fn headers_select_the_service_of_their_rule() {
     }
 }
 
+// docs/kong-compatibility.md, 5.11
+#[tokio::test]
+async fn stored_responses_are_those_of_the_chosen_service() {
+    let shop = Endpoint::responding_with(response("shop")).await;
+    let eu = Endpoint::responding_with(response("eu")).await;
+    let rules = json!([{"condition": {"x-region": "eu"}, "upstream_name": "eu.a.80.svc"}]);
+    let cache = json!({"strategy": "memory", "content_type": ["text/plain"], "cache_ttl": 60});
+    let kind = |name: &str| REGISTRY.find(name).unwrap();
+    let plugins = chain(&[(kind("route-by-header"), json!({"rules": rules})), (kind("proxy-cache"), cache)]);
+    let Action::Forward(mut split) = forward(vec![(1, upstream("shop", &[shop.address]))]) else { panic!("forwards") };
+    split.set_chosen_by_plugins(vec![to("eu", &[eu.address])]);
+    let server = TestServer::with_routes(vec![Route { plugins: Some(plugins), ..route(Action::Forward(split)) }]).await;
+    let mut client = server.connect().await;
+    for _ in 0..2 {
+        for (fields, expected) in [("", "shop"), ("x-region: eu\r\n", "eu")] {
+            assert_eq!(text(&mut client, &get("/price", fields)).await, expected, "{fields}");
+        }
+    }
+    assert_eq!([shop.log.requests().len(), eu.log.requests().len()], [1, 1], "the others come from the cache");
+}
+
 fn failing(failure: RouteFailure) -> Backend {
     Backend { weight: 1, filters: Filters::default(), target: BackendTarget::Fail(failure) }
 }
 
 fn response(body: &str) -> String {
-    format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+    format!("HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: {}\r\n\r\n{body}", body.len())
 }

@@ -82,6 +82,21 @@ async fn costly_and_ambiguous_requests_do_not_reach_the_endpoint() {
     assert_eq!(endpoint.log.requests().len(), 1);
 }
 
+/// Further operations over such a connection would not be seen.
+#[tokio::test]
+async fn connections_are_not_upgraded() {
+    let endpoint = graphql_endpoint().await;
+    let limits = json!({"limit": [20], "window_size": [3600]});
+    let routes = json!({"routes": [{"uri": "/graphql", "query": "{ a }"}]});
+    for (plugin, config) in [("graphql-rate-limiting-advanced", limits), ("degraphql", routes)] {
+        let server = server(plugin, config, &endpoint).await;
+        let request = "GET /graphql?query=%7Ba%7D HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+                       sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+        assert_eq!(server.request(request).await.status, 400, "{plugin}");
+    }
+    assert_eq!(endpoint.log.requests().len(), 0);
+}
+
 #[tokio::test]
 async fn queries_get_stored_responses_and_mutations_do_not() {
     let endpoint = graphql_endpoint().await;

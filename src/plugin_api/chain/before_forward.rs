@@ -42,6 +42,13 @@ impl Chain {
             if !instance.phases.before_forward {
                 continue;
             }
+            let chosen_backend = state.chosen_backend.and_then(|chosen| {
+                state.selected.iter().find_map(|selected| {
+                    let (_, instance) = self.instance(selected.as_selection());
+                    let index = chosen.index.checked_sub(instance.first_backend)?;
+                    instance.plugin.chosen_backends().get(usize::from(index))
+                })
+            });
             let mut cx = BeforeForwardCx {
                 head: &mut *request.head,
                 has_body: request.has_body,
@@ -52,6 +59,7 @@ impl Chain {
                 id: request.id,
                 identity: &state.identity,
                 decided_fields: state.named_fields.as_deref(),
+                chosen_backend,
                 response_headers: &mut state.response_headers,
                 now: request.now,
                 scope: &instance.scope,

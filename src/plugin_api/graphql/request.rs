@@ -18,6 +18,8 @@ pub struct GraphqlRequest {
     pub query: String,
     pub operation_name: Option<String>,
     pub variables: Map<String, Value>,
+    /// Whether the body has more members, which a server may read.
+    pub has_other_members: bool,
 }
 
 /// Why a request is not understood.
@@ -80,7 +82,7 @@ impl GraphqlRequest {
                 _ => return Err(bad_request("the parameter variables is not an object in JSON")),
             },
         };
-        Ok(GraphqlRequest { query, operation_name: text("operationName")?, variables })
+        Ok(GraphqlRequest { query, operation_name: text("operationName")?, variables, has_other_members: false })
     }
 
     fn from_body(headers: &HeaderMap, body: &[u8]) -> Result<GraphqlRequest, GraphqlRequestError> {
@@ -97,7 +99,12 @@ impl GraphqlRequest {
             "application/json" => {}
             "application/graphql" => {
                 let query = std::str::from_utf8(body).map_err(|_| bad_request("the body is not in UTF-8"))?.to_owned();
-                return Ok(GraphqlRequest { query, operation_name: None, variables: Map::new() });
+                return Ok(GraphqlRequest {
+                    query,
+                    operation_name: None,
+                    variables: Map::new(),
+                    has_other_members: false,
+                });
             }
             _ => return Err(unsupported("the body is neither application/json nor application/graphql")),
         }
@@ -108,7 +115,12 @@ impl GraphqlRequest {
             Value::Array(_) => return Err(bad_request("a batch of requests is not supported")),
             _ => return Err(bad_request("the body is not an object")),
         };
-        let mut request = GraphqlRequest { query: String::new(), operation_name: None, variables: Map::new() };
+        let mut request = GraphqlRequest {
+            query: String::new(),
+            operation_name: None,
+            variables: Map::new(),
+            has_other_members: false,
+        };
         let mut has_query = false;
         for (name, value) in members {
             match (name.as_str(), value) {
@@ -125,7 +137,9 @@ impl GraphqlRequest {
                 (name, _) if PARAMETERS.iter().any(|known| known.eq_ignore_ascii_case(name)) => {
                     return Err(bad_request("a member is spelled like one of GraphQL"));
                 }
-                _ => {}
+                ("extensions", Value::Null) => {}
+                ("extensions", Value::Object(extensions)) if extensions.is_empty() => {}
+                _ => request.has_other_members = true,
             }
         }
         // A persisted query has only its digest, so what it asks for is not known.

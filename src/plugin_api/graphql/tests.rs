@@ -181,6 +181,7 @@ fn requests_are_read_from_query_and_body() {
         query: "{a}".to_owned(),
         operation_name: Some("n".to_owned()),
         variables: json!({"v": [1, {"w": null}]}).as_object().unwrap().clone(),
+        has_other_members: false,
     };
     let body = r#"{"query": "{a}", "operationName": "n", "variables": {"v": [1, {"w": null}]}, "extensions": {}}"#;
     assert_eq!(read(&Method::POST, Some("x=1"), json, body).as_ref(), Ok(&expected));
@@ -189,6 +190,10 @@ fn requests_are_read_from_query_and_body() {
     let text = GraphqlRequest { operation_name: None, variables: serde_json::Map::new(), ..expected };
     assert_eq!(read(&Method::POST, None, "application/graphql", "{a}").as_ref(), Ok(&text));
     assert_eq!(read(&Method::POST, None, json, r#"{"query": "{a}", "variables": null}"#).as_ref(), Ok(&text));
+    for member in [r#""documentId": "other""#, r#""extensions": {"persistedQuery": {}}"#] {
+        let body = format!(r#"{{"query": "{{a}}", {member}}}"#);
+        assert!(read(&Method::POST, None, json, &body).unwrap().has_other_members, "{member}");
+    }
 }
 
 /// Servers disagree on what such requests ask for, so that a check of one reading could be avoided.

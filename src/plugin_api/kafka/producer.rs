@@ -1,6 +1,6 @@
 //! Sends messages to the leaders of their partitions, again if a leader has changed or a broker does not respond.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -56,6 +56,8 @@ enum Failure {
     /// Another attempt may succeed.
     Retriable(String),
     Final(String),
+    /// One of the messages of a batch is the reason, and it is not known which.
+    BatchRefused(String),
 }
 
 type Results = [Option<String>];
@@ -183,18 +185,26 @@ impl KafkaProducer {
         results: &mut Results,
         again: &mut Vec<Pending<'m>>,
     ) {
-        let mut requests = split(partitions, self.settings.max_messages, self.settings.max_bytes).into_iter();
-        for request in requests.by_ref() {
+        let mut requests: VecDeque<_> =
+            split(partitions, self.settings.max_messages, self.settings.max_bytes).into_iter().collect();
+        while let Some(request) = requests.pop_front() {
             let outcome = self.send_request(view, leader, &request).await;
             let mut may_continue = true;
-            for (partition, messages) in request {
+            for (partition, mut messages) in request {
                 let failure = match &outcome {
                     Ok(failures) => failures.get(&partition),
                     Err(failure) => Some(failure),
                 };
                 match failure {
                     None => messages.iter().for_each(|message| results[message.place] = None),
-                    Some(Failure::Final(error)) => {
+                    // One message is enough that a broker refuses all, so the halves are sent by themselves.
+                    Some(Failure::BatchRefused(_)) if messages.len() > 1 => {
+                        let second = messages.split_off(messages.len() / 2);
+                        for half in [second, messages] {
+                            requests.push_front(PartitionMessages::from([(partition.clone(), half)]));
+                        }
+                    }
+                    Some(Failure::Final(error) | Failure::BatchRefused(error)) => {
                         messages.iter().for_each(|message| results[message.place] = Some(error.clone()));
                     }
                     Some(Failure::Retriable(error)) => {
@@ -210,7 +220,7 @@ impl KafkaProducer {
             }
         }
         // Later messages must not precede those that are sent again.
-        for message in requests.flatten().flat_map(|(_, messages)| messages) {
+        for message in requests.into_iter().flatten().flat_map(|(_, messages)| messages) {
             results[message.place] = Some("an earlier message was not accepted".to_owned());
             again.push(message);
         }
@@ -247,7 +257,13 @@ impl KafkaProducer {
                 Some(error) if error.is_none() => continue,
                 Some(error) => {
                     let message = format!("{text}: topic {}: {error}", partition.0);
-                    if error.is_retriable() { Failure::Retriable(message) } else { Failure::Final(message) }
+                    if error.is_retriable() {
+                        Failure::Retriable(message)
+                    } else if error.is_about_a_message() {
+                        Failure::BatchRefused(message)
+                    } else {
+                        Failure::Final(message)
+                    }
                 }
                 None => Failure::Retriable(format!("{text}: topic {} has no result", partition.0)),
             };

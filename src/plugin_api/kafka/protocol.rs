@@ -190,6 +190,11 @@ impl ErrorCode {
         self.0 == 0
     }
 
+    /// Whether a message of the batch is the reason: too large, in a batch that is too large, or invalid.
+    pub(super) fn is_about_a_message(self) -> bool {
+        matches!(self.0, 10 | 18 | 87)
+    }
+
     /// Whether the same request may succeed later: the column "retriable" of the protocol guide.
     pub(super) fn is_retriable(self) -> bool {
         matches!(self.0, 2 | 3 | 5 | 6 | 7 | 8 | 9 | 13 | 19 | 20 | 56 | 74 | 75 | 78 | 89 | 100)

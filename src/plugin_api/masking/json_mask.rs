@@ -45,7 +45,7 @@ impl JsonMask {
         !self.paths.is_empty()
     }
 
-    /// Masks a document, or several that follow each other. `None` if nothing is masked.
+    /// Masks a document, or several objects and lists that follow each other. `None` if nothing is masked.
     pub fn apply(&self, document: &[u8], max_bytes: usize) -> Result<Option<Vec<u8>>, UnmaskableJson> {
         let mut walk = Walk { mask: self, input: document, at: 0, copied: 0, output: Vec::new(), max_bytes };
         let mut root = States::new();
@@ -56,7 +56,16 @@ impl JsonMask {
         if walk.at == document.len() {
             return Err(UnmaskableJson::Invalid);
         }
+        let begins_container = |at: usize| matches!(document[at], b'{' | b'[');
+        let mut all_are_containers = begins_container(walk.at);
+        walk.value(&root, 0)?;
+        walk.skip_space();
         while walk.at < document.len() {
+            // Numbers with spaces between them may be the groups of one, such as that of a card.
+            all_are_containers &= begins_container(walk.at);
+            if !all_are_containers {
+                return Err(UnmaskableJson::Invalid);
+            }
             walk.value(&root, 0)?;
             walk.skip_space();
         }

@@ -47,6 +47,10 @@ impl MaskedPath {
                 return Err("has more than 32 steps");
             }
         }
+        // Several would have many states for each value.
+        if steps.iter().filter(|step| **step == MaskedStep::AnyDepth).count() > 1 {
+            return Err("has more than one `**`");
+        }
         match steps.last() {
             Some(MaskedStep::AnyDepth) => Err("ends with `**`, so it would mask the whole document"),
             Some(_) => Ok(MaskedPath(steps.into())),
@@ -80,6 +84,7 @@ mod tests {
             ("a[*]b", Err("has text after a bracket; write a dot first")),
             ("**", Err("ends with `**`, so it would mask the whole document")),
             ("a.**", Err("ends with `**`, so it would mask the whole document")),
+            ("**.a.**.b", Err("has more than one `**`")),
             ("**[*]", Err("has a bracket after `**`; write a dot first")),
         ] {
             assert_eq!(MaskedPath::parse(text).map(|path| path.0.len()), expected, "{text}");

@@ -1,7 +1,6 @@
 //! Masks what has the form of personal data in a text: addresses of e-mail, numbers of payment cards, IBANs, and what
 //! matches an expression of the configuration.
 
-use std::borrow::Cow;
 use std::ops::Range;
 
 use regex::bytes::Regex;
@@ -31,7 +30,7 @@ pub struct TextMask {
 }
 
 impl TextMask {
-    /// The expressions are tried one after the other, on what the former ones left.
+    /// Everything is searched in the original text, so replacements are never masked again.
     pub fn new(kinds: &[MaskedKind], patterns: Vec<Regex>, replacement: &str) -> Self {
         let email = Regex::new(EMAIL).expect("a constant expression that a test compiles");
         TextMask {
@@ -61,45 +60,47 @@ impl TextMask {
 
     /// The same for a text whose encoding is not known, but contains ASCII.
     pub fn apply_to_bytes(&self, text: &[u8]) -> Option<Vec<u8>> {
-        let mut masked = Cow::Borrowed(text);
+        let mut found: Vec<Range<usize>> = Vec::new();
         for pattern in self.email.iter().chain(&self.patterns) {
             // A match without characters replaces nothing.
-            let found = pattern.find_iter(&masked).map(|found| found.range()).filter(|range| !range.is_empty());
-            if let Some(replaced) = self.replace(&masked, found) {
-                masked = Cow::Owned(replaced);
-            }
+            found.extend(pattern.find_iter(text).map(|found| found.range()).filter(|range| !range.is_empty()));
         }
-        if self.has_cards
-            && let Some(replaced) = self.replace(&masked, Cards { text: &masked, at: 0 })
-        {
-            masked = Cow::Owned(replaced);
+        if self.has_cards {
+            found.extend(Cards { text, at: 0 });
         }
-        if self.has_ibans
-            && let Some(replaced) = self.replace(&masked, Ibans { text: &masked, at: 0 })
-        {
-            masked = Cow::Owned(replaced);
+        if self.has_ibans {
+            found.extend(Ibans { text, at: 0 });
         }
-        match masked {
-            Cow::Borrowed(_) => None,
-            Cow::Owned(masked) => Some(masked),
-        }
+        found.sort_unstable_by_key(|range| range.start);
+        self.replace(text, &found)
     }
 
-    /// Replaces these parts, which are in order. `None` if there are none.
-    fn replace(&self, text: &[u8], parts: impl Iterator<Item = Range<usize>>) -> Option<Vec<u8>> {
-        let mut parts = parts.peekable();
-        parts.peek()?;
+    /// Replaces these parts, which are ordered by their starts. Those that touch or overlap are replaced as one. `None`
+    /// if there are none.
+    fn replace(&self, text: &[u8], parts: &[Range<usize>]) -> Option<Vec<u8>> {
+        let max_bytes = text.len().saturating_mul(MAX_GROWTH).saturating_add(self.replacement.len());
         let mut replaced = Vec::with_capacity(text.len());
+        let mut parts = parts.iter().cloned().peekable();
         let mut end = 0;
-        for part in parts {
+        parts.peek()?;
+        while let Some(mut part) = parts.next() {
+            while let Some(next) = parts.next_if(|next| next.start <= part.end) {
+                part.end = part.end.max(next.end);
+            }
             replaced.extend_from_slice(&text[end..part.start]);
             replaced.extend_from_slice(self.replacement.as_bytes());
             end = part.end;
+            if replaced.len() > max_bytes {
+                return Some(self.replacement.as_bytes().to_vec());
+            }
         }
         replaced.extend_from_slice(&text[end..]);
         Some(replaced)
     }
 }
+
+/// How many times as long as a text the masked one may be. A text that would be longer is replaced as a whole.
+const MAX_GROWTH: usize = 4;
 
 /// Letters beyond ASCII are single bytes here, because their encoding is not known.
 const EMAIL: &str = r"(?-u)[A-Za-z0-9._%+'\x80-\xff-]+(?:@|%40)[A-Za-z0-9\x80-\xff-]+(?:\.[A-Za-z0-9\x80-\xff-]+)+";
@@ -295,6 +296,16 @@ mod tests {
         );
         assert!(mask(&[], &[]).is_empty() && !mask(&[MaskedKind::Iban], &[]).is_empty());
         assert_eq!(mask(&[], &["a"]).apply_to_bytes(b"\xff a"), Some(b"\xff ***".to_vec()));
+    }
+
+    #[test]
+    fn replacements_are_not_masked_again_and_do_not_multiply_texts() {
+        let long = TextMask::new(&[], vec![Regex::new(r"\*").unwrap(); 32], &"*".repeat(64));
+        assert_eq!(long.apply("a * b"), Some("*".repeat(64)), "more than four times as long");
+        let text = format!("{} * b", "a".repeat(100));
+        assert_eq!(long.apply(&text), Some(format!("{} {} b", "a".repeat(100), "*".repeat(64))));
+        assert_eq!(long.apply(&"* ".repeat(1000)), Some("*".repeat(64)));
+        check(&mask(&[], &["ab", "bc", "c"]), &[("abc-abc", Some("***-***"))]);
     }
 
     #[test]

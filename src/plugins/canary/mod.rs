@@ -74,6 +74,10 @@ impl PluginKind for Canary {
                 add("upstream_fallback", message, "set upstream_host, or remove the field");
             }
         }
+        if config.upstream_fallback && config.upstream_uri.is_some() {
+            let message = "the backends of the route would get upstream_uri, too, and not the path of the client";
+            add("upstream_fallback", message, "remove it, or set the path with a filter of a route of its own");
+        }
         if config.upstream_port == Some(0) {
             add("upstream_port", "0 is not the port of a Service", "set a number from 1 to 65535");
         }

@@ -36,7 +36,8 @@ use crate::diagnostic::Diagnostic;
 use crate::plugin_api::graphql::{CheckedDocument, DocumentLimits};
 use crate::plugin_api::kind::EntityList;
 use crate::plugin_api::{
-    AccessOutcome, BuildCx, ChangedFields, Phases, Plugin, PluginKind, Reply, RequestCx, Scopes, request_json,
+    AccessOutcome, BeforeForwardCx, BuildCx, ChangedFields, Phases, Plugin, PluginKind, Reply, RequestCx, Scopes,
+    request_json,
 };
 
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -83,7 +84,7 @@ struct Route {
 impl PluginKind for DeGraphql {
     const NAME: &'static str = "degraphql";
     const PRIORITY: i32 = 1500;
-    const PHASES: Phases = Phases::ACCESS;
+    const PHASES: Phases = Phases { before_forward: true, ..Phases::ACCESS };
     /// Without the plugin, clients could send any query.
     const FAIL_CLOSED: bool = true;
     const SCOPES: Scopes = Scopes::NO_CONSUMER_OR_GROUP;
@@ -180,6 +181,15 @@ impl Plugin for DeGraphql {
 
     fn declare_fields(&self, fields: &mut ChangedFields) {
         fields.request.add_all(&[CONTENT_LENGTH, CONTENT_TYPE, CONTENT_ENCODING]);
+    }
+
+    /// Operations over an upgraded connection would pass unseen.
+    fn before_forward<'a>(&'a self, cx: &'a mut BeforeForwardCx<'_>) -> AccessOutcome<'a> {
+        if !cx.is_upgrade {
+            return AccessOutcome::Continue;
+        }
+        let message = "Connections to the GraphQL server are not upgraded";
+        AccessOutcome::Reply(Reply::negotiated(StatusCode::BAD_REQUEST, message, "graphql_rejected"))
     }
 
     fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> AccessOutcome<'a> {

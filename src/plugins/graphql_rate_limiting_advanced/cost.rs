@@ -99,7 +99,7 @@ impl Calculation<'_, '_> {
                 add = bounded(add + self.argument(field, argument)?.unwrap_or(0.0));
             }
             for argument in &cost.mul_arguments {
-                mul = bounded(mul * self.argument(field, argument)?.unwrap_or(1.0));
+                mul = bounded(mul * self.argument(field, argument)?.unwrap_or(1.0).max(1.0));
             }
             highest = highest.max(bounded(add + bounded(mul * selections)));
         }
@@ -127,7 +127,9 @@ impl Calculation<'_, '_> {
         };
         match number.map_err(|_| unknown())? {
             Some(number) if !(0.0..).contains(&number) => Err(unknown()),
-            number => Ok(number.map(bounded)),
+            Some(number) => Ok(Some(bounded(number))),
+            // Servers treat null like an argument that is left out.
+            None => Ok(argument.default),
         }
     }
 

@@ -58,7 +58,9 @@ use crate::plugin_api::counting::{
 use crate::plugin_api::graphql::{CheckedDocument, DocumentLimits, GraphqlRequest};
 use crate::plugin_api::kind::EntityList;
 use crate::plugin_api::media_type::MediaType;
-use crate::plugin_api::{AccessOutcome, BuildCx, ChangedFields, Phases, Plugin, PluginKind, Reply, RequestCx, decimal};
+use crate::plugin_api::{
+    AccessOutcome, BeforeForwardCx, BuildCx, ChangedFields, Phases, Plugin, PluginKind, Reply, RequestCx, decimal,
+};
 
 pub(crate) use config::Config;
 
@@ -78,7 +80,7 @@ pub(crate) struct GraphqlRateLimiting {
 impl PluginKind for GraphqlRateLimiting {
     const NAME: &'static str = "graphql-rate-limiting-advanced";
     const PRIORITY: i32 = 902;
-    const PHASES: Phases = Phases::ACCESS;
+    const PHASES: Phases = Phases { before_forward: true, ..Phases::ACCESS };
     const FAIL_CLOSED: bool = true;
     const ENTITIES: Option<&'static EntityList> = Some(&EntityList {
         types: &[
@@ -140,6 +142,15 @@ impl Plugin for GraphqlRateLimiting {
         if !self.hides_headers {
             self.headers.declare(fields);
         }
+    }
+
+    /// Operations over an upgraded connection would pass unseen.
+    fn before_forward<'a>(&'a self, cx: &'a mut BeforeForwardCx<'_>) -> AccessOutcome<'a> {
+        if !cx.is_upgrade {
+            return AccessOutcome::Continue;
+        }
+        let message = "Connections to the GraphQL server are not upgraded";
+        AccessOutcome::Reply(Reply::negotiated(StatusCode::BAD_REQUEST, message, "graphql_rejected"))
     }
 
     fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> AccessOutcome<'a> {

@@ -28,7 +28,10 @@ impl MessageParts {
             members.insert("method".to_owned(), cx.head.method.as_str().into());
         }
         if self.uri {
-            members.insert("uri".to_owned(), cx.raw_target.into());
+            // The query as it is now, without credentials that plugins have removed.
+            let path = cx.raw_target.split('?').next().unwrap_or_default();
+            let uri = cx.head.uri.query().map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"));
+            members.insert("uri".to_owned(), uri.into());
             members.insert("uri_args".to_owned(), query(cx.head.uri.query().unwrap_or_default()).into());
         }
         if self.headers {

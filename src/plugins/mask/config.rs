@@ -165,7 +165,13 @@ fn parse_paths(field: &str, paths: &[String], invalid: &mut Vec<Diagnostic>) -> 
             None
         }
     };
-    paths.iter().enumerate().filter_map(parse).collect()
+    let mut parsed: Vec<MaskedPath> = Vec::new();
+    for path in paths.iter().enumerate().filter_map(parse) {
+        if !parsed.contains(&path) {
+            parsed.push(path);
+        }
+    }
+    parsed
 }
 
 fn parse_patterns(patterns: &[String], invalid: &mut Vec<Diagnostic>) -> Vec<Regex> {

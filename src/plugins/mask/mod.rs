@@ -16,13 +16,13 @@
 //! ## Bodies
 //!
 //! `fields` are paths into JSON documents: `a.b`, `list[*].a`, `list[1]` for the first element, `a.*.b` for any member,
-//! and `**.a` for members at any depth. The value of such a field is replaced as a whole, whatever its type; `null`
+//! and `**.a` for members at any depth, with one `**` at most. The value of such a field is replaced as a whole, whatever its type; `null`
 //! stays. `kinds` and `patterns` replace parts of all other texts, also in names and numbers of JSON documents. Bytes
 //! that are not masked stay as they are.
 //!
 //! - In JSON documents, fields, kinds and patterns: `application/json`, types with the suffix `+json`,
-//!   `application/x-ndjson` and `application/jsonl`.
-//! - In texts, kinds and patterns, and fields if the text is a JSON document: `text/*`, XML, JavaScript,
+//!   `application/x-ndjson`, `application/jsonl` and their other names.
+//! - In texts, kinds and patterns, and fields if the text is a JSON document: `text/*`, XML, YAML, JavaScript,
 //!   `application/x-www-form-urlencoded`, and bodies without a media type.
 //! - Other types, such as images and archives, pass unchanged, and so do server-sent events, gRPC, WebSocket and other
 //!   upgrades.
@@ -57,7 +57,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{CONTENT_RANGE, IF_RANGE, RANGE};
+use http::header::{CONTENT_LENGTH, CONTENT_RANGE, IF_RANGE, RANGE};
 use http::{HeaderMap, StatusCode};
 
 use crate::diagnostic::Diagnostic;
@@ -142,6 +142,10 @@ impl Plugin for Mask {
 
     fn response<'a>(&'a self, cx: &'a mut ResponseCx<'_>) -> ResponseOutcome<'a> {
         let Some(mask) = &self.body else { return ResponseOutcome::Continue };
+        // It has no content (RFC 9110, section 15.3.6), so none is masked.
+        if cx.status == StatusCode::RESET_CONTENT && cx.headers.get(CONTENT_LENGTH).is_none_or(|length| length != "0") {
+            return ResponseOutcome::Replace(unmaskable());
+        }
         let form = match body_form(cx.headers) {
             Ok(Some(form)) => form,
             Ok(None) => return ResponseOutcome::Continue,
@@ -182,6 +186,10 @@ impl BodyMask {
         if body.is_empty() {
             return Ok(None);
         }
+        // UTF-16 and UTF-32, whatever the header says.
+        if body.contains(&0) || body.starts_with(b"\xff\xfe") || body.starts_with(b"\xfe\xff") {
+            return Err(());
+        }
         let limit = self.max_bytes.saturating_mul(MAX_GROWTH);
         let masked = match self.json.apply(body, limit) {
             Ok(masked) => masked,
@@ -206,6 +214,10 @@ fn body_form(headers: &HeaderMap) -> Result<Option<BodyForm>, ()> {
     // Clients disagree about a repeated or invalid type.
     let media_type = MediaType::of(headers).ok_or(())?;
     let essence = &*media_type.essence;
+    // Parts of a document, and documents between control characters.
+    if matches!(essence, "multipart/byteranges" | "application/json-seq") {
+        return Err(());
+    }
     let form = if media_type.is_json() || JSON_LINES.contains(&essence) {
         BodyForm::Json
     } else if essence != "text/event-stream"
@@ -215,8 +227,13 @@ fn body_form(headers: &HeaderMap) -> Result<Option<BodyForm>, ()> {
     } else {
         return Ok(None);
     };
-    let charset = media_type.parameters.iter().find(|(name, _)| name == "charset");
-    if charset.is_some_and(|(_, charset)| charset.starts_with("utf-16") || charset.starts_with("utf-32")) {
+    let is_wide = |charset: &str| {
+        charset.starts_with("utf-16")
+            || charset.starts_with("utf-32")
+            || charset.contains("ucs-2")
+            || charset.contains("unicode")
+    };
+    if media_type.parameters.iter().any(|(name, charset)| name == "charset" && is_wide(charset)) {
         return Err(());
     }
     Ok(Some(form))
@@ -227,9 +244,22 @@ fn unmaskable() -> Box<Reply> {
     Reply::negotiated(StatusCode::BAD_GATEWAY, message, "unmaskable_response")
 }
 
-const JSON_LINES: [&str; 2] = ["application/x-ndjson", "application/jsonl"];
-const TEXTS: [&str; 4] =
-    ["application/xml", "application/javascript", "application/ecmascript", "application/x-www-form-urlencoded"];
+const JSON_LINES: [&str; 6] = [
+    "application/x-ndjson",
+    "application/ndjson",
+    "application/jsonl",
+    "application/json-lines",
+    "application/x-jsonlines",
+    "application/x-json",
+];
+const TEXTS: [&str; 6] = [
+    "application/xml",
+    "application/yaml",
+    "application/x-yaml",
+    "application/javascript",
+    "application/ecmascript",
+    "application/x-www-form-urlencoded",
+];
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 

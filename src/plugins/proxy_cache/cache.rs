@@ -236,6 +236,7 @@ impl ResponseCache {
             identity: cx.identity,
             decided_fields: cx.decided_fields,
             by_authorization,
+            chosen_backend: cx.chosen_backend,
             content,
         };
         parts.key(&self.settings)

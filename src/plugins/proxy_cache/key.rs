@@ -14,7 +14,7 @@ use super::config::CacheSettings;
 use super::store::CacheKey;
 use crate::plugin_api::changed_fields::FieldNames;
 use crate::plugin_api::consumers::{Sha256Digest, sha256};
-use crate::plugin_api::{ClientInfo, Identity, Scheme};
+use crate::plugin_api::{BackendName, ClientInfo, Identity, Scheme};
 
 /// What the key of a request depends on.
 pub(super) struct KeyParts<'r> {
@@ -30,6 +30,8 @@ pub(super) struct KeyParts<'r> {
     pub(super) decided_fields: Option<&'r FieldNames>,
     /// Whether responses to requests with different `Authorization` differ.
     pub(super) by_authorization: bool,
+    /// The Service that a plugin has chosen for the request.
+    pub(super) chosen_backend: Option<&'r BackendName>,
     /// The digest of the content, if that selects the response.
     pub(super) content: Option<&'r Sha256Digest>,
 }
@@ -52,6 +54,10 @@ impl KeyParts<'_> {
         self.push_decided_fields(&mut text);
         if let Some(content) = self.content {
             text.push(content);
+        }
+        if let Some(backend) = self.chosen_backend {
+            text.push(b"backend");
+            text.push(backend.to_string().as_bytes());
         }
         let response = sha256(&text.0);
         let mut key = [0; 32];

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use http::header::{AGE, AUTHORIZATION, SET_COOKIE, TRAILER};
+use http::header::{AGE, AUTHORIZATION, COOKIE, SET_COOKIE, TRAILER};
 use http::{HeaderMap, HeaderValue, StatusCode};
 
 use super::cache::{Admitted, CacheDecision, Fetch, Report, ResponseCache, has_unkeyed_body};
@@ -91,6 +91,8 @@ fn is_cacheable(
         !has_authorization || !settings.cache_control && (is_authenticated || settings.shares_authorized);
     settings.methods.contains(&cx.head.method)
         && (content.is_some() || settings.accepts_body.is_none() && !has_unkeyed_body(cx))
+        // Sessions of GraphQL clients are in cookies, and what they get is usually about their users.
+        && (content.is_none() || settings.fields.contains(&COOKIE) || !cx.head.headers.contains_key(COOKIE))
         && !cx.is_upgrade
         && !directives.no_store
         && !directives.no_cache

@@ -8,6 +8,8 @@
 
 mod parse;
 
+use std::borrow::Cow;
+
 use super::budget::{Budget, EvaluationError};
 use super::expression::Expression;
 use super::value::LuaValue;
@@ -161,7 +163,11 @@ impl<A: ScriptAction> ScriptRun<'_, A> {
 
     fn value(&mut self, expression: &Expression) -> Result<LuaValue<'static>, ScriptError> {
         let variables = WithLocals { variables: self.host.variables(), locals: &self.locals };
-        Ok(expression.evaluate(&variables, self.budget)?.into_owned())
+        let value = expression.evaluate(&variables, self.budget)?;
+        if let LuaValue::Text(text) = &value {
+            self.budget.spend(text.len())?;
+        }
+        Ok(value.into_owned())
     }
 
     fn argument(&mut self, source: &ArgumentSource) -> Result<ScriptArgument, ScriptError> {
@@ -203,9 +209,11 @@ struct WithLocals<'r> {
 impl Variables for WithLocals<'_> {
     fn get<'v>(&'v self, variable: Variable, key: VariableKey<'_>) -> LuaValue<'v> {
         match (variable, key) {
-            (Variable::Local, VariableKey::Number(number)) => {
-                self.locals.get(number as usize).cloned().unwrap_or(LuaValue::Nil)
-            }
+            (Variable::Local, VariableKey::Number(number)) => match self.locals.get(number as usize) {
+                Some(LuaValue::Text(text)) => LuaValue::Text(Cow::Borrowed(text)),
+                Some(other) => other.clone(),
+                None => LuaValue::Nil,
+            },
             _ => self.variables.get(variable, key),
         }
     }

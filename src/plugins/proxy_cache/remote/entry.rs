@@ -6,8 +6,8 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde::{Deserialize, Serialize};
 
-use crate::plugins::proxy_cache::semantics::cache_control::CacheControl;
-use crate::plugins::proxy_cache::semantics::storing::Freshness;
+use crate::plugins::proxy_cache::semantics::cache_control::{CacheControl, MAX_DELTA};
+use crate::plugins::proxy_cache::semantics::storing::{Freshness, is_stored_field};
 use crate::plugins::proxy_cache::semantics::vary::Vary;
 
 /// What is at the key of a target.
@@ -72,10 +72,19 @@ impl RemoteEntry {
                 Some(RemoteEntry::Varies(names?))
             }
             Head::Response(head) => {
+                // What another program has written, or a version with other limits.
+                let is_plausible = head.headers.len() <= MAX_FIELDS
+                    && (200..=999).contains(&head.status)
+                    && head.freshness.lifetime <= MAX_DELTA
+                    && head.freshness.initial_age <= MAX_DELTA;
+                if !is_plausible {
+                    return None;
+                }
                 let mut headers = HeaderMap::with_capacity(head.headers.len());
                 for (name, value) in &head.headers {
                     let value = HeaderValue::from_maybe_shared(Bytes::from(to_bytes(value)?)).ok()?;
-                    headers.append(name.parse::<HeaderName>().ok()?, value);
+                    let name = name.parse::<HeaderName>().ok().filter(is_stored_field)?;
+                    headers.append(name, value);
                 }
                 let vary = head.vary.into_iter().map(|(name, value)| {
                     let value = match value {
@@ -147,6 +156,9 @@ fn to_milliseconds(time: SystemTime) -> u64 {
 fn from_milliseconds(milliseconds: u64) -> Option<SystemTime> {
     SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(milliseconds))
 }
+
+/// More header fields than any response has that Portico stores.
+const MAX_FIELDS: usize = 1_024;
 
 #[cfg(test)]
 mod tests {

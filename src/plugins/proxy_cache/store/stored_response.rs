@@ -33,7 +33,7 @@ pub(crate) struct StoredResponse {
 impl StoredResponse {
     /// Its age now.
     pub(crate) fn age(&self, now: SystemTime) -> Duration {
-        self.freshness.initial_age + self.time_stored(now)
+        self.freshness.initial_age.saturating_add(self.time_stored(now))
     }
 
     /// The time since it was received.

@@ -27,10 +27,30 @@ pub(super) fn redact_values(query: &str, is_shown: impl Fn(&str) -> bool) -> Str
     redacted
 }
 
-/// A value that may contain a URL, such as that of `Referer`: what follows its first question mark is a query.
+/// A value that may contain a URL, such as that of `Referer`: what follows its first question mark is a query. Fragments
+/// and credentials are replaced: `https://*@a.example/?page=*#*`. `None` if nothing is.
 pub(super) fn redact_url(value: &str, is_shown: impl Fn(&str) -> bool) -> Option<String> {
-    let (before, query) = value.split_once('?')?;
-    Some(format!("{before}?{}", redact_values(query, is_shown)))
+    let (before, fragment) = value.split_once('#').map_or((value, None), |(before, after)| (before, Some(after)));
+    let (before, query) = before.split_once('?').map_or((before, None), |(before, after)| (before, Some(after)));
+    let authority =
+        before.split_once("://").map(|(scheme, rest)| (scheme, rest.split_at(rest.find('/').unwrap_or(rest.len()))));
+    let credentials =
+        authority.and_then(|(scheme, (authority, path))| Some((scheme, authority.rsplit_once('@')?.1, path)));
+    if query.is_none() && fragment.is_none() && credentials.is_none() {
+        return None;
+    }
+    let mut redacted = match credentials {
+        Some((scheme, host, path)) => format!("{scheme}://*@{host}{path}"),
+        None => before.to_owned(),
+    };
+    if let Some(query) = query {
+        redacted.push('?');
+        redacted += &redact_values(query, is_shown);
+    }
+    if fragment.is_some() {
+        redacted.push_str("#*");
+    }
+    Some(redacted)
 }
 
 fn is_plausible_name(name: &str) -> bool {
@@ -50,7 +70,15 @@ mod tests {
         let shown = |name: &str| name == "page";
         assert_eq!(redact_values("page=2&key=secret&page&page=", shown), "page=2&key=*&*&*");
         assert_eq!(redact_values("", shown), "");
-        assert_eq!(redact_url("https://a.example/?page=2&t=secret#x", shown).unwrap(), "https://a.example/?page=2&t=*");
+        for (url, expected) in [
+            ("https://a.example/?page=2&t=secret#x", Some("https://a.example/?page=2&t=*#*")),
+            ("https://a.example/cb#access_token=secret", Some("https://a.example/cb#*")),
+            ("/?page=2#t=secret", Some("/?page=2#*")),
+            ("https://user:secret@a.example/b@c", Some("https://*@a.example/b@c")),
+            ("https://a.example/b@c", None),
+        ] {
+            assert_eq!(redact_url(url, shown).as_deref(), expected, "{url}");
+        }
         assert_eq!(redact_url("curl/8", shown), None);
     }
 }
