@@ -25,7 +25,7 @@ use std::collections::BTreeMap;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::{AccessOutcome, BackendName, BuildCx, Phases, Plugin, PluginKind, RequestCx, Scopes};
@@ -37,7 +37,7 @@ pub(crate) struct Config {
     rules: Vec<Rule>,
 }
 
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Rule {
     /// The names of headers, each with its value; 1 to 20.

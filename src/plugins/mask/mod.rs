@@ -15,10 +15,10 @@
 //!
 //! ## Bodies
 //!
-//! `fields` are paths into JSON documents: `a.b`, `list[*].a`, `list[1]` for the first element, `a.*.b` for any member,
-//! and `**.a` for members at any depth, with one `**` at most. The value of such a field is replaced as a whole, whatever its type; `null`
-//! stays. `kinds` and `patterns` replace parts of all other texts, also in names and numbers of JSON documents. Bytes
-//! that are not masked stay as they are.
+//! `fields` are paths into JSON documents: `a.b`, `list[*].a`, `list[1]` for the first element, `a.*.b` for any
+//! member, and `**.a` for members at any depth, with one `**` at most. The value of such a field is replaced as a
+//! whole, whatever its type; `null` stays. `kinds` and `patterns` replace parts of all other texts, also in names and
+//! numbers of JSON documents. Bytes that are not masked stay as they are.
 //!
 //! - In JSON documents, fields, kinds and patterns: `application/json`, types with the suffix `+json`,
 //!   `application/x-ndjson`, `application/jsonl` and their other names.

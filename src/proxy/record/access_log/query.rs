@@ -27,8 +27,8 @@ pub(super) fn redact_values(query: &str, is_shown: impl Fn(&str) -> bool) -> Str
     redacted
 }
 
-/// A value that may contain a URL, such as that of `Referer`: what follows its first question mark is a query. Fragments
-/// and credentials are replaced: `https://*@a.example/?page=*#*`. `None` if nothing is.
+/// A value that may contain a URL, such as that of `Referer`: what follows its first question mark is a query.
+/// Fragments and credentials are replaced: `https://*@a.example/?page=*#*`. `None` if nothing is.
 pub(super) fn redact_url(value: &str, is_shown: impl Fn(&str) -> bool) -> Option<String> {
     let (before, fragment) = value.split_once('#').map_or((value, None), |(before, after)| (before, Some(after)));
     let (before, query) = before.split_once('?').map_or((before, None), |(before, after)| (before, Some(after)));
