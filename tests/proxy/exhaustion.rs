@@ -69,6 +69,7 @@ async fn idle_connections_give_way_to_new_ones() {
     let mut unused = server.connect().await;
     let http2 = Http2Client::connect(server.address).await;
     assert_eq!(http2.get("/").await.status, 200);
+    tokio::time::sleep(Duration::from_millis(500)).await; // Connections give way only when they are idle for 250 ms.
     // The unused one first.
     let mut new = server.connect().await;
     assert_eq!(new.get("/").await.status, 200);
