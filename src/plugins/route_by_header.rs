@@ -46,8 +46,11 @@ pub(crate) struct Rule {
     upstream_name: String,
 }
 
+/// Header fields that a request must have.
+type Condition = Box<[(HeaderName, HeaderValue)]>;
+
 pub(crate) struct RouteByHeader {
-    conditions: Box<[Box<[(HeaderName, HeaderValue)]>]>,
+    conditions: Box<[Condition]>,
     /// The Service of each rule.
     backends: Box<[BackendName]>,
 }

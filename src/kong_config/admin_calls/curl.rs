@@ -106,8 +106,7 @@ impl Options {
                 continue;
             }
             // Short options may be joined, the last one with its value: -sXPOST.
-            let mut letters = argument[1..].char_indices();
-            while let Some((at, letter)) = letters.next() {
+            for (at, letter) in argument[1..].char_indices() {
                 let long = SHORT.iter().find(|(short, _)| *short == letter).map(|(_, long)| *long);
                 match long {
                     Some(long) if FLAGS.contains(&long) => options.set_flag(long),

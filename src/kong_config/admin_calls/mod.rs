@@ -241,7 +241,8 @@ impl<'a> ScriptReading<'a> {
                 }
                 is_open = false;
             }
-            is_open = !words.is_empty() && !(is_split && text.ends_with(char::is_whitespace));
+            let ends_word = is_split && text.ends_with(char::is_whitespace);
+            is_open = !words.is_empty() && !ends_word;
         }
         Ok(words)
     }

@@ -249,13 +249,13 @@ proptest! {
 
     #[test]
     fn any_characters_have_a_result(text in "\\PC{0,200}", bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-        let _ = checked(&text).is_ok();
+        drop(checked(&text));
         let lossy = String::from_utf8_lossy(&bytes);
-        let _ = checked(&lossy).is_ok();
+        drop(checked(&lossy));
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        let _ = GraphqlRequest::read(&Method::POST, None, &headers, &bytes).is_ok();
-        let _ = GraphqlRequest::read(&Method::GET, Some(&text), &headers, &[]).is_ok();
+        drop(GraphqlRequest::read(&Method::POST, None, &headers, &bytes));
+        drop(GraphqlRequest::read(&Method::GET, Some(&text), &headers, &[]));
     }
 }
 

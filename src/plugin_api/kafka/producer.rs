@@ -120,7 +120,7 @@ impl KafkaProducer {
                 return pending;
             }
         };
-        let mut by_leader: BTreeMap<i32, BTreeMap<(Arc<str>, i32), Vec<Pending<'m>>>> = BTreeMap::new();
+        let mut by_leader: BTreeMap<i32, PartitionMessages<'m>> = BTreeMap::new();
         let mut again = Vec::new();
         for message in pending {
             let topic = &message.message.topic;
@@ -314,6 +314,9 @@ impl std::fmt::Debug for KafkaProducer {
     }
 }
 
+/// A topic, and its partitions with their messages.
+type TopicMessages<'r, 'm> = (&'r str, Vec<(i32, &'r [Pending<'m>])>);
+
 type PartitionMessages<'m> = BTreeMap<(Arc<str>, i32), Vec<Pending<'m>>>;
 
 /// The messages of one leader as requests, each within both limits. A request has at least one message.
@@ -340,7 +343,7 @@ fn split(partitions: PartitionMessages<'_>, max_messages: usize, max_bytes: usiz
 
 /// The list of topics, each with its list of partitions.
 fn write_topics(body: &mut WireWriter, request: &PartitionMessages<'_>) {
-    let mut topics: Vec<(&str, Vec<(i32, &Vec<Pending<'_>>)>)> = Vec::new();
+    let mut topics: Vec<TopicMessages<'_, '_>> = Vec::new();
     for ((topic, partition), messages) in request {
         match topics.last_mut().filter(|(last, _)| *last == &**topic) {
             Some((_, partitions)) => partitions.push((*partition, messages)),

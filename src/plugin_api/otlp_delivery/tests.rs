@@ -15,10 +15,13 @@ use super::grpc_client::GrpcMethod;
 use crate::plugin_api::remote::{Remote, RemoteStream};
 use crate::plugin_api::services::PluginServices;
 
+/// The head and the message of each call.
+type ReceivedCalls = Arc<Mutex<Vec<(Request<()>, Bytes)>>>;
+
 /// A server of gRPC at all addresses. The message of a call says how it ends.
 #[derive(Default)]
 struct GrpcServer {
-    calls: Arc<Mutex<Vec<(Request<()>, Bytes)>>>,
+    calls: ReceivedCalls,
     connections: AtomicUsize,
 }
 
@@ -39,7 +42,7 @@ impl PluginServices for GrpcServer {
     }
 }
 
-async fn serve(stream: DuplexStream, calls: Arc<Mutex<Vec<(Request<()>, Bytes)>>>) {
+async fn serve(stream: DuplexStream, calls: ReceivedCalls) {
     let mut connection = h2::server::handshake(stream).await.unwrap();
     while let Some(Ok((request, mut respond))) = connection.accept().await {
         let (head, mut body) = request.into_parts();

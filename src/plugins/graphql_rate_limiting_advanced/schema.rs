@@ -125,12 +125,12 @@ fn relatives(types: &[IntrospectedType]) -> HashMap<&str, Vec<&str>> {
 impl PricedCost {
     fn new(cost: &FieldCost, field: &IntrospectedField) -> Self {
         let arguments = |names: &[Box<str>]| {
-            let priced = |name: &Box<str>| {
-                let argument = field.args.iter().find(|argument| *argument.name == **name);
+            let priced = |name: &str| {
+                let argument = field.args.iter().find(|argument| *argument.name == *name);
                 let default = argument.and_then(|argument| argument.default_value.as_deref()?.trim().parse().ok());
-                PricedArgument { name: name.clone(), default: default.filter(|number: &f64| number.is_finite()) }
+                PricedArgument { name: name.into(), default: default.filter(|number: &f64| number.is_finite()) }
             };
-            names.iter().map(priced).collect()
+            names.iter().map(|name| priced(name)).collect()
         };
         PricedCost {
             add: cost.add,

@@ -25,11 +25,14 @@ pub struct LuaScript<A> {
     locals: usize,
 }
 
+/// A condition, and the steps for which it must be true.
+type ScriptBranch<A> = (Option<Expression>, Box<[ScriptStep<A>]>);
+
 #[derive(Clone, Debug, PartialEq)]
 enum ScriptStep<A> {
     SetLocal(usize, Expression),
     /// The first branch whose condition is true runs; `None` is `else`.
-    If(Box<[(Option<Expression>, Box<[ScriptStep<A>]>)]>),
+    If(Box<[ScriptBranch<A>]>),
     /// The line, the action and its arguments.
     Act(usize, A, Box<[ArgumentSource]>),
     Return,

@@ -45,7 +45,7 @@ pub(crate) struct Epoch {
 #[serde(rename_all = "lowercase")]
 enum Head {
     Varies(Vec<String>),
-    Response(ResponseHead),
+    Response(Box<ResponseHead>),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -130,7 +130,7 @@ impl RemoteEntry {
                     received: to_milliseconds(response.received),
                     keep_until: to_milliseconds(response.keep_until),
                 };
-                (Head::Response(head), &response.body)
+                (Head::Response(Box::new(head)), &response.body)
             }
         };
         let mut entry = serde_json::to_vec(&head).expect("text and numbers always serialize");
