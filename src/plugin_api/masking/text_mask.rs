@@ -301,10 +301,8 @@ mod tests {
     #[test]
     fn replacements_are_not_masked_again_and_do_not_multiply_texts() {
         let long = TextMask::new(&[], vec![Regex::new(r"\*").unwrap(); 32], &"*".repeat(64));
-        assert_eq!(long.apply("a * b"), Some("*".repeat(64)), "more than four times as long");
-        let text = format!("{} * b", "a".repeat(100));
-        assert_eq!(long.apply(&text), Some(format!("{} {} b", "a".repeat(100), "*".repeat(64))));
-        assert_eq!(long.apply(&"* ".repeat(1000)), Some("*".repeat(64)));
+        assert_eq!(long.apply("a * b"), Some(format!("a {} b", "*".repeat(64))));
+        assert_eq!(long.apply(&"* ".repeat(1000)), Some("*".repeat(64)), "more than four times as long");
         check(&mask(&[], &["ab", "bc", "c"]), &[("abc-abc", Some("***-***"))]);
     }
 

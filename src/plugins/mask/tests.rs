@@ -31,6 +31,7 @@ fn bodies_are_masked_by_field_and_by_pattern() {
         (BodyForm::Text, r#"{"email":"x"}"#, Ok(Some(r#"{"email":"***"}"#))),
         (BodyForm::Text, "<p>K-12</p>", Ok(Some("<p>***</p>"))),
         (BodyForm::Text, "<p>nothing</p>", Ok(None)),
+        (BodyForm::Text, "<\0p\0>\0", Err(())),
         (BodyForm::Json, "\u{feff}{\"email\":1}", Ok(Some("\u{feff}{\"email\":\"***\"}"))),
     ] {
         let masked = mask.apply(form, body.as_bytes());
@@ -42,9 +43,9 @@ fn bodies_are_masked_by_field_and_by_pattern() {
 #[test]
 fn bodies_that_grow_too_much_are_not_sent() {
     let mask = mask(json!({"patterns": ["a"], "replacement": "0123456789", "max_body_size": 10}));
-    assert_eq!(mask.apply(BodyForm::Text, b"aaaa"), Ok(Some("0123456789".repeat(4).into())));
-    assert_eq!(mask.apply(BodyForm::Text, b"aaaaa"), Err(()));
-    assert_eq!(mask.apply(BodyForm::Json, br#"["aaaaa"]"#), Err(()));
+    assert_eq!(mask.apply(BodyForm::Text, b"a.a"), Ok(Some("0123456789.0123456789".into())));
+    assert_eq!(mask.apply(BodyForm::Text, b"a.a.a"), Ok(Some("0123456789".into())));
+    assert_eq!(mask.apply(BodyForm::Json, br#"["a","a","a"]"#), Err(()));
 }
 
 #[test]
@@ -59,7 +60,11 @@ fn media_types_decide_how_bodies_are_read() {
         (Some("image/png"), Ok(None)),
         (Some("text/event-stream"), Ok(None)),
         (Some("application/grpc"), Ok(None)),
+        (Some("application/ndjson"), Ok(Some(BodyForm::Json))),
+        (Some("application/yaml"), Ok(Some(BodyForm::Text))),
         (Some("application/json; charset=UTF-16"), Err(())),
+        (Some("text/plain; charset=ucs-2"), Err(())),
+        (Some("multipart/byteranges; boundary=a"), Err(())),
         (Some("text/plain; charset=utf-32le"), Err(())),
         (Some("nonsense"), Err(())),
     ] {
