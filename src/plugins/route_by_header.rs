@@ -47,10 +47,10 @@ pub(crate) struct Rule {
 }
 
 /// Header fields that a request must have.
-type Condition = Box<[(HeaderName, HeaderValue)]>;
+type RequiredFields = Box<[(HeaderName, HeaderValue)]>;
 
 pub(crate) struct RouteByHeader {
-    conditions: Box<[Condition]>,
+    conditions: Box<[RequiredFields]>,
     /// The Service of each rule.
     backends: Box<[BackendName]>,
 }

@@ -1,7 +1,7 @@
 //! A subset of the shell language: simple commands with quotes, variables, comments, continued lines, here-documents.
 //!
-//! Nothing is run. What is not in the subset becomes an [unknown](Piece::Unknown) piece of a word, so that only commands that need it
-//! are affected.
+//! Nothing is run. What is not in the subset becomes an [unknown](Piece::Unknown) piece of a word, so that only
+//! commands that need it are affected.
 
 use std::iter::Peekable;
 use std::str::Chars;
