@@ -91,7 +91,7 @@ pub(super) const CASES: &[Case] = &[
     get("hmac-auth", "HMAC-SHA256 of a date", "{}").credential(Credential::Signature),
     get(
         "oauth2-introspection",
-        "answer cached",
+        "response cached",
         "{introspection_url: 'http://127.0.0.1:HTTP_PORT/introspect', authorization_value: Basic YmVuY2g6YmVuY2g=}",
     )
     .credential(Credential::Opaque),

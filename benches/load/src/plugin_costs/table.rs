@@ -31,10 +31,10 @@ pub(super) fn render(rows: &[Row]) -> String {
         // Writing to a String succeeds.
         writeln!(text, "| {name} | {setting} | {added} | {ratio} |").ok();
     }
-    text.push_str("\nNot counted:\n\n");
+    text.push_str("\n| not counted | why |\n| --- | --- |\n");
     for (plugins, reason) in NOT_COUNTED {
         let names: Vec<String> = plugins.split(", ").map(|name| format!("[{name}](plugins/{name}.md)")).collect();
-        writeln!(text, "- {}: {reason}", names.join(", ")).ok();
+        writeln!(text, "| {} | {reason} |", names.join(", ")).ok();
     }
     text
 }
