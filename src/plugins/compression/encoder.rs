@@ -67,8 +67,7 @@ impl Encoder {
     }
 }
 
-/// The binary logarithm of the window for a body. An encoder clears tables of the size of its window, which takes
-/// longer than encoding a body that is much smaller.
+/// The binary logarithm of the window for a body, which needs none that is larger than itself.
 fn window_log(length: Option<u64>) -> u32 {
     let needed = length.map_or(WINDOW_LOG, |length| u64::BITS - length.leading_zeros());
     needed.clamp(MIN_WINDOW_LOG, WINDOW_LOG)
