@@ -11,6 +11,11 @@ pub(super) struct TemplateBuilder {
 }
 
 impl TemplateBuilder {
+    /// How many variables the template has so far.
+    pub(super) fn variables(&self) -> usize {
+        self.parts.len()
+    }
+
     pub(super) fn text(&mut self, character: char) {
         self.text.push(character);
     }

@@ -29,20 +29,25 @@ impl LineTemplate {
         }
         let is_json = pasted.is_json || source.starts_with('{');
         let mut builder = TemplateBuilder::default();
-        match TemplateNotation::recognize(source)? {
+        let (missing_in_json, types_values) = match TemplateNotation::recognize(source)? {
             TemplateNotation::Nginx => {
                 nginx::parse(source, &mut builder)?;
-                if is_json { builder.finish_json("", false) } else { Ok(builder.finish_text("-")) }
+                ("", false)
             }
             TemplateNotation::Envoy => {
                 envoy::parse(source, &mut builder)?;
-                if is_json { builder.finish_json("-", true) } else { Ok(builder.finish_text("-")) }
+                ("-", true)
             }
             TemplateNotation::Apache => {
                 apache::parse(source, &mut builder)?;
-                if is_json { builder.finish_json("-", false) } else { Ok(builder.finish_text("-")) }
+                ("-", false)
             }
+        };
+        if builder.variables() > MAX_VARIABLES {
+            let message = format!("the template has more than {MAX_VARIABLES} variables");
+            return Err(LineTemplateError::whole(message, "write fewer"));
         }
+        if is_json { builder.finish_json(missing_in_json, types_values) } else { Ok(builder.finish_text("-")) }
     }
 }
 
@@ -178,6 +183,9 @@ fn words(text: &str) -> Result<Vec<String>, LineTemplateError> {
 /// The longest template.
 const MAX_TEMPLATE_BYTES: usize = 8 * 1024;
 
+/// Every value may have several kilobytes, so that their number limits the length of a line.
+const MAX_VARIABLES: usize = 128;
+
 /// The predefined format of nginx and of Apache.
 const COMBINED: &str = "$remote_addr - $remote_user [$time_local] \"$request\" $status $body_bytes_sent \
                         \"$http_referer\" \"$http_user_agent\"";
@@ -260,7 +268,13 @@ mod tests {
             let error = LineTemplate::parse(text).expect_err(text).to_string();
             assert!(error.starts_with(expected), "{text}: {error}");
         }
-        assert!(LineTemplate::parse(&"$status".repeat(2000)).is_err());
+        for (text, expected) in [
+            ("$status".repeat(2000), "the template has more than 8192 bytes"),
+            ("$status ".repeat(129), "the template has more than 128 variables"),
+        ] {
+            let error = LineTemplate::parse(&text).expect_err(expected).to_string();
+            assert!(error.starts_with(expected), "{error}");
+        }
     }
 
     #[test]

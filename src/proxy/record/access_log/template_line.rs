@@ -258,8 +258,9 @@ impl<'w> ValueWriter<'w, '_> {
 
     fn parameter(&self, query: &'w str, name: &str) -> Option<Cow<'w, str>> {
         let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
-        let (_, value) = pairs.find(|(found, _)| *found == name)?;
-        Some(Cow::Borrowed(if self.record.shows_parameter(name) { value } else { "*" }))
+        // nginx compares names without regard to case.
+        let (found, value) = pairs.find(|(found, _)| found.eq_ignore_ascii_case(name))?;
+        Some(Cow::Borrowed(if self.record.shows_parameter(found) { value } else { "*" }))
     }
 
     /// The values of a field, separated by commas.

@@ -95,6 +95,13 @@ fn lines_are_those_of_other_proxies() {
 }
 
 #[test]
+fn names_of_parameters_have_no_case() {
+    let shown = Privacy { shown_parameters: vec!["userId".into()], ..Privacy::default() };
+    let record = AccessLogRecord { privacy: &shown, ..record("/?userId=7&USERNAME=anna") };
+    assert_eq!(line("$arg_userId $arg_username", &record), "7 *\n");
+}
+
+#[test]
 fn credentials_and_clients_are_redacted() {
     let heads = heads();
     let credentials = CredentialLocations {
