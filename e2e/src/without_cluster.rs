@@ -1,7 +1,7 @@
 //! Tests in a network namespace of their own without a control plane: programs on the loopback address, where all ports
 //! are free.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -10,12 +10,36 @@ use anyhow::{Context, Result};
 use tokio::net::TcpStream;
 
 use crate::netns::Netns;
+use crate::portico::program;
 use crate::process::last_lines;
 use crate::scenario;
 use crate::wait::until;
 
 /// Until a program listens, on a busy machine. Usually it takes a fraction of a second.
 pub const START_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// A Gateway `web` at port 8080.
+pub const GATEWAY: &str = "---
+apiVersion: gateway.networking.k8s.io/v1
+kind: GatewayClass
+metadata: {name: portico}
+spec: {controllerName: portico.dev/gateway-controller}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: web}
+spec:
+  gatewayClassName: portico
+  listeners: [{name: http, protocol: HTTP, port: 8080}]
+";
+
+/// The Service `echo`, which [`Program::portico`] serves.
+const ECHO_SERVICE: &str = "---
+apiVersion: v1
+kind: Service
+metadata: {name: echo, annotations: {portico.dev/address: 127.0.0.1}}
+spec: {ports: [{port: 9000}]}
+";
 
 /// Runs a test in a new network namespace; if it fails, the caller fails with the complete error. Programs of the test
 /// must have ended when it returns.
@@ -42,6 +66,15 @@ pub fn run(name: &str, test: impl AsyncFnOnce() -> Result<()> + Send) {
 pub struct Program(Child);
 
 impl Program {
+    /// Starts Portico with these objects and the Service `echo`, and waits until it listens on these addresses.
+    pub async fn portico(folder: &Path, objects: &str, addresses: &[&str]) -> Result<Program> {
+        let manifests = folder.join("all.yaml");
+        fs::write(&manifests, format!("{objects}{ECHO_SERVICE}"))?;
+        let mut portico = Command::new(program()?);
+        portico.args(["run", "--echo", "127.0.0.1:9000", "--access-log", "off", "--manifests"]).arg(manifests);
+        Program::start(portico, &folder.join("portico.log"), addresses).await
+    }
+
     /// Starts a program that writes its log to standard error, and waits until it listens on these addresses.
     pub async fn start(mut command: Command, log: &Path, addresses: &[&str]) -> Result<Program> {
         let file = File::create(log).with_context(|| format!("cannot write the log {}", log.display()))?;

@@ -7,7 +7,6 @@ use std::fs;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use portico_e2e::portico::program;
 use portico_e2e::wait::until;
 use portico_e2e::without_cluster::{Program, START_TIMEOUT};
 use portico_e2e::{programs, without_cluster};
@@ -34,19 +33,7 @@ const STORE: Site = Site {
     is_secure: true,
 };
 
-const MANIFESTS: &str = "
-apiVersion: gateway.networking.k8s.io/v1
-kind: GatewayClass
-metadata: {name: portico}
-spec: {controllerName: portico.dev/gateway-controller}
----
-apiVersion: gateway.networking.k8s.io/v1
-kind: Gateway
-metadata: {name: web}
-spec:
-  gatewayClassName: portico
-  listeners: [{name: http, protocol: HTTP, port: 8080}]
----
+const MANIFESTS: &str = "---
 apiVersion: gateway.networking.k8s.io/v1
 kind: HTTPRoute
 metadata: {name: shop, annotations: {konghq.com/plugins: shop}}
@@ -91,11 +78,6 @@ spec:
     http:
       paths:
       - {path: /bye, pathType: Prefix, backend: {service: {name: echo, port: {number: 9000}}}}
----
-apiVersion: v1
-kind: Service
-metadata: {name: echo, annotations: {portico.dev/address: 127.0.0.1}}
-spec: {ports: [{port: 9000}]}
 ";
 
 #[test]
@@ -109,13 +91,10 @@ async fn logs_in_and_out() -> Result<()> {
     let mut dex = Command::new(dex);
     dex.args([DEX, TOKEN_LIFETIME, &clients().to_string()]);
     let _dex = Program::start(dex, &folder.path().join("dex.log"), &[DEX]).await?;
-    let manifests = [SHOP, STORE].map(|site| plugin(&site).to_string()).join("\n---\n");
-    fs::write(folder.path().join("all.yaml"), format!("{manifests}\n---\n{MANIFESTS}"))?;
-    let mut portico = Command::new(program()?);
-    portico.args(["run", "--echo", "127.0.0.1:9000", "--access-log", "off", "--manifests"]);
-    portico.arg(folder.path().join("all.yaml"));
+    let plugins: String = [SHOP, STORE].iter().map(|site| format!("---\n{}\n", plugin(site))).collect();
+    let objects = format!("{plugins}{}{MANIFESTS}", without_cluster::GATEWAY);
     let listens = ["127.0.0.1:8080", "127.0.0.1:8443"];
-    let _portico = Program::start(portico, &folder.path().join("portico.log"), &listens).await?;
+    let _portico = Program::portico(folder.path(), &objects, &listens).await?;
     for site in [SHOP, STORE] {
         // Each site has a browser of its own, because the provider would remember the user.
         let folder = folder.path().join(site.session_cookie);

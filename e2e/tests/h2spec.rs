@@ -1,11 +1,9 @@
 //! Runs h2spec, the public conformance suite of HTTP/2, against Portico with TLS and without, with its strict tests.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
-use portico_e2e::portico::program;
 use portico_e2e::without_cluster::Program;
 use portico_e2e::{programs, without_cluster};
 
@@ -17,7 +15,7 @@ const TESTS: usize = 146;
 const FAILING_WITHOUT_TLS: &str = "Sends invalid connection preface";
 
 /// One Ingress for all requests, which `--echo` serves.
-const MANIFESTS: &str = "
+const MANIFESTS: &str = "---
 apiVersion: networking.k8s.io/v1
 kind: IngressClass
 metadata: {name: portico}
@@ -29,11 +27,6 @@ metadata: {name: all}
 spec:
   ingressClassName: portico
   defaultBackend: {service: {name: echo, port: {number: 9000}}}
----
-apiVersion: v1
-kind: Service
-metadata: {name: echo, annotations: {portico.dev/address: 127.0.0.1}}
-spec: {ports: [{port: 9000}]}
 ";
 
 #[test]
@@ -44,12 +37,8 @@ fn http2_conforms_with_tls_and_without() {
 async fn conforms() -> Result<()> {
     let h2spec = programs::h2spec()?;
     let folder = tempfile::tempdir()?;
-    fs::write(folder.path().join("all.yaml"), MANIFESTS)?;
-    let mut portico = Command::new(program()?);
-    portico.args(["run", "--echo", "127.0.0.1:9000", "--access-log", "off", "--manifests"]);
-    portico.arg(folder.path().join("all.yaml"));
     let listens = ["127.0.0.1:8000", "127.0.0.1:8443"];
-    let _portico = Program::start(portico, &folder.path().join("log"), &listens).await?;
+    let _portico = Program::portico(folder.path(), MANIFESTS, &listens).await?;
     check(&h2spec, &["--port", "8443", "--tls", "--insecure"], &[])?;
     check(&h2spec, &["--port", "8000"], &[FAILING_WITHOUT_TLS])
 }

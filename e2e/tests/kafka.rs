@@ -7,7 +7,6 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
-use portico_e2e::portico::program;
 use portico_e2e::wait::until;
 use portico_e2e::without_cluster::{Program, START_TIMEOUT};
 use portico_e2e::{programs, without_cluster};
@@ -18,19 +17,7 @@ const USER: &str = "gateway";
 const PASSWORD: &str = "pass,word=";
 const PORTS: [&str; 3] = ["9092", "9093", "9094"];
 
-const MANIFESTS: &str = "
-apiVersion: gateway.networking.k8s.io/v1
-kind: GatewayClass
-metadata: {name: portico}
-spec: {controllerName: portico.dev/gateway-controller}
----
-apiVersion: gateway.networking.k8s.io/v1
-kind: Gateway
-metadata: {name: web}
-spec:
-  gatewayClassName: portico
-  listeners: [{name: http, protocol: HTTP, port: 8080}]
----
+const MANIFESTS: &str = "---
 apiVersion: gateway.networking.k8s.io/v1
 kind: HTTPRoute
 metadata: {name: logged, annotations: {konghq.com/plugins: log}}
@@ -51,11 +38,6 @@ metadata: {name: queued, annotations: {konghq.com/plugins: queued}}
 spec:
   parentRefs: [{name: web}]
   rules: [{matches: [{path: {value: /queued}}]}]
----
-apiVersion: v1
-kind: Service
-metadata: {name: echo, annotations: {portico.dev/address: 127.0.0.1}}
-spec: {ports: [{port: 9000}]}
 ";
 
 fn plugin(name: &str, plugin: &str, mechanism: &str, fields: &Value) -> Value {
@@ -90,12 +72,9 @@ async fn messages_arrive() -> Result<()> {
         plugin("awaited", "kafka-upstream", "SCRAM-SHA-256", &json!({"topic": "logs", "producer_async": false})),
         plugin("queued", "kafka-upstream", "PLAIN", &json!({"topic": "logs", "forward_method": true})),
     ];
-    let plugins: String = plugins.iter().map(|plugin| format!("{plugin}\n---\n")).collect();
-    fs::write(folder.path().join("all.yaml"), format!("{plugins}{MANIFESTS}"))?;
-    let mut portico = Command::new(program()?);
-    portico.args(["run", "--echo", "127.0.0.1:9000", "--access-log", "off", "--manifests"]);
-    portico.arg(folder.path().join("all.yaml"));
-    let _portico = Program::start(portico, &folder.path().join("portico.log"), &["127.0.0.1:8080"]).await?;
+    let plugins: String = plugins.iter().map(|plugin| format!("---\n{plugin}\n")).collect();
+    let objects = format!("{plugins}{}{MANIFESTS}", without_cluster::GATEWAY);
+    let _portico = Program::portico(folder.path(), &objects, &["127.0.0.1:8080"]).await?;
     for number in 0..20 {
         for path in ["awaited", "queued"] {
             let body = format!("{path}-{number}");

@@ -137,12 +137,18 @@ pub(super) const CASES: &[Case] = &[
     post(
         "request-validator",
         "JSON Schema",
-        r#"{version: draft202012, body_schema: '{"type": "object", "required": ["id", "items"], "properties": {"id": {"type": "integer"}, "items": {"type": "array", "maxItems": 100, "items": {"type": "object", "required": ["sku"], "properties": {"sku": {"type": "string", "pattern": "^[A-Z]-[0-9]+$"}, "price": {"type": "number"}}}}}}'}"#,
+        r#"{version: draft202012, body_schema: '{"type": "object", "required": ["id", "items"], "properties": {
+            "id": {"type": "integer"},
+            "items": {"type": "array", "maxItems": 100, "items": {"type": "object", "required": ["sku"], "properties": {
+              "sku": {"type": "string", "pattern": "^[A-Z]-[0-9]+$"}, "price": {"type": "number"}}}}}}'}"#,
     ),
     get(
         "oas-validation",
         "path parameter",
-        r#"{api_spec: '{"openapi": "3.1.0", "info": {"title": "Shop", "version": "1"}, "paths": {"/orders/{id}": {"get": {"parameters": [{"name": "id", "in": "path", "required": true, "schema": {"type": "integer"}}], "responses": {"200": {"description": "The order"}}}}}}'}"#,
+        r#"{api_spec: '{"openapi": "3.1.0", "info": {"title": "Shop", "version": "1"}, "paths": {
+            "/orders/{id}": {"get": {
+            "parameters": [{"name": "id", "in": "path", "required": true, "schema": {"type": "integer"}}],
+            "responses": {"200": {"description": "The order"}}}}}}'}"#,
     ),
     get("request-transformer", "adds a header", "{add: {headers: ['x-plan:basic']}}"),
     post("request-transformer", "removes a field of the body", "{remove: {body: [notes]}}"),
@@ -180,12 +186,15 @@ pub(super) const CASES: &[Case] = &[
     get(
         "mocking",
         "",
-        r#"{api_specification: '{"openapi": "3.1.0", "info": {"title": "Shop", "version": "1"}, "paths": {"/orders/{id}": {"get": {"responses": {"200": {"description": "The order", "content": {"application/json": {"example": {"id": 7}}}}}}}}}'}"#,
+        r#"{api_specification: '{"openapi": "3.1.0", "info": {"title": "Shop", "version": "1"}, "paths": {
+            "/orders/{id}": {"get": {"responses": {"200": {
+              "description": "The order", "content": {"application/json": {"example": {"id": 7}}}}}}}}}'}"#,
     ),
     get(
         "aggregate",
         "two calls",
-        "{calls: [{name: user, url: 'http://127.0.0.1:HTTP_PORT/users/81'}, {name: order, url: 'http://127.0.0.1:HTTP_PORT/orders/7'}]}",
+        "{calls: [{name: user, url: 'http://127.0.0.1:HTTP_PORT/users/81'}, \
+         {name: order, url: 'http://127.0.0.1:HTTP_PORT/orders/7'}]}",
     ),
     get("canary", "half of the requests", "{percentage: 50, hash: none, upstream_host: backend.default.80.svc}"),
     get(
