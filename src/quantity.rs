@@ -25,6 +25,30 @@ pub(crate) struct MinimumRate(pub(crate) u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct MemorySize(pub(crate) usize);
 
+/// A share of a whole, in parts per million: a percentage with at most four decimals, whose sign may be left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct PartsPerMillion(pub(crate) u32);
+
+impl PartsPerMillion {
+    pub(crate) const WHOLE: PartsPerMillion = PartsPerMillion(1_000_000);
+}
+
+impl FromStr for PartsPerMillion {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<PartsPerMillion, Self::Err> {
+        let error = "not a percentage; write a number from 0 to 100 with at most four decimals";
+        let number = text.strip_suffix('%').unwrap_or(text);
+        let (whole, decimals) = number.split_once('.').unwrap_or((number, "0"));
+        let is_number = |digits: &str| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+        if !is_number(whole) || !is_number(decimals) || whole.len() > 3 || decimals.len() > 4 {
+            return Err(error);
+        }
+        let share = format!("{whole}{decimals:0<4}").parse().map(PartsPerMillion).map_err(|_| error)?;
+        if share <= PartsPerMillion::WHOLE { Ok(share) } else { Err(error) }
+    }
+}
+
 impl FromStr for MemorySize {
     type Err = String;
 

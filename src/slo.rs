@@ -10,7 +10,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::proxy::DURATION_BOUNDS;
-use crate::quantity::WaitTime;
+use crate::quantity::{PartsPerMillion, WaitTime};
 
 /// What the rules are generated from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,12 +30,12 @@ pub struct SloObject {
 }
 
 /// `Kind/namespace/name`, as in the label `route`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SloRoute(String);
 
 /// The share of good requests, in parts per million.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SloTarget(u32);
+pub struct SloTarget(PartsPerMillion);
 
 /// The share of requests that are not slower than a bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,19 +61,20 @@ impl FromStr for SloRoute {
     }
 }
 
+impl fmt::Display for SloRoute {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
 impl FromStr for SloTarget {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let error = || "not in range; write a percentage from 95 to 99.999, such as 99.9".to_owned();
-        let number = text.strip_suffix('%').unwrap_or(text);
-        let (whole, decimals) = number.split_once('.').unwrap_or((number, "0"));
-        let is_number = |digits: &str| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
-        if !is_number(whole) || !is_number(decimals) || whole.len() > 2 || decimals.len() > 3 {
-            return Err(error());
+        match text.parse() {
+            Ok(target) if (LOWEST_TARGET..=HIGHEST_TARGET).contains(&target) => Ok(SloTarget(target)),
+            _ => Err("not in range; write a percentage from 95 to 99.999, such as 99.9".to_owned()),
         }
-        let target: u32 = format!("{whole}{decimals:0<4}").parse().map_err(|_| error())?;
-        if target >= LOWEST_TARGET { Ok(SloTarget(target)) } else { Err(error()) }
     }
 }
 
@@ -96,13 +97,14 @@ impl FromStr for LatencyTarget {
 impl SloTarget {
     /// The share of bad requests that the objective permits.
     fn budget(self) -> f64 {
-        f64::from(WHOLE - self.0) / f64::from(WHOLE)
+        let whole = PartsPerMillion::WHOLE.0;
+        f64::from(whole - self.0.0) / f64::from(whole)
     }
 }
 
 impl fmt::Display for SloTarget {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{}%", f64::from(self.0) / 10_000.0)
+        write!(formatter, "{}%", f64::from(self.0.0) / 10_000.0)
     }
 }
 
@@ -177,28 +179,24 @@ impl Objective {
         match self {
             Objective::Availability(_) => {
                 let bad = sum("portico_requests_total", ",code_class=\"5xx\"");
-                format!("{bad}\n              / {}", sum("portico_requests_total", ""))
+                format!("{bad}\n            / {}", sum("portico_requests_total", ""))
             }
             Objective::Latency(LatencyTarget { microseconds, .. }) => {
                 // The exposition writes whole numbers with a decimal.
                 let bound = format!(",le=\"{:?}\"", microseconds as f64 / 1e6);
                 let good = sum("portico_request_duration_seconds_bucket", &bound);
-                format!("1 - {good}\n              / {}", sum("portico_request_duration_seconds_count", ""))
+                format!("1 - {good}\n            / {}", sum("portico_request_duration_seconds_count", ""))
             }
         }
     }
 
     fn write_group(self, route: &SloRoute, yaml: &mut String) {
         let (name, target) = (self.name(), self.target());
-        let group = format!("portico-slo-{}-{name}", route.0.replace(['/', '.'], "-").to_ascii_lowercase());
         let mut write = |text: fmt::Arguments<'_>| yaml.write_fmt(text).expect("writing to a String cannot fail");
-        write(format_args!("  - name: {group}\n    rules:\n"));
+        write(format_args!("  - name: portico-slo:{}:{name}\n    rules:\n", route.0));
         for window in WINDOWS {
             write(format_args!("      - record: {RECORD}{window}\n        expr: |-\n"));
-            write(format_args!(
-                "          {}\n",
-                self.error_ratio(route, window).replace("              /", "            /")
-            ));
+            write(format_args!("          {}\n", self.error_ratio(route, window)));
             write(format_args!("        labels:\n          route: {}\n          slo: {name}\n", route.0));
         }
         let labels = format!("{{route=\"{}\",slo=\"{name}\"}}", route.0);
@@ -250,10 +248,9 @@ const ALERTS: [BurnAlert; 2] = [
         summary: "A route will use up its error budget",
     },
 ];
-/// All requests, as a share.
-const WHOLE: u32 = 1_000_000;
 /// With a lower target, the highest burn rate is more than all requests.
-const LOWEST_TARGET: u32 = 950_000;
+const LOWEST_TARGET: PartsPerMillion = PartsPerMillion(950_000);
+const HIGHEST_TARGET: PartsPerMillion = PartsPerMillion(999_990);
 
 #[cfg(test)]
 mod tests {
@@ -268,7 +265,7 @@ mod tests {
             let error = text.parse::<SloTarget>().unwrap_err();
             assert!(error.contains("from 95 to 99.999"), "{text}: {error}");
         }
-        let target = LatencyTarget { microseconds: 500_000, target: SloTarget(990_000) };
+        let target = LatencyTarget { microseconds: 500_000, target: SloTarget(PartsPerMillion(990_000)) };
         assert_eq!("500ms=99".parse(), Ok(target));
         for (text, expected) in [
             ("500ms", "write a duration and a percentage"),
@@ -288,7 +285,7 @@ mod tests {
     fn limits_are_burn_rates_of_the_budget() {
         let options = SloOptions {
             routes: vec!["HTTPRoute/shop/cart".parse().unwrap()],
-            availability: Some(SloTarget(999_000)),
+            availability: Some(SloTarget(PartsPerMillion(999_000))),
             latency: None,
             object: None,
         };

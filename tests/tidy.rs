@@ -66,7 +66,7 @@ const IMPORTS: &[Row] = &[
     ("k8s", &["api", "diagnostic", "store", "transport_protocol"]),
     ("manifests", &["api", "diagnostic", "schema", "store"]),
     // Another format of objects, which it gives to `manifests` as a translator.
-    ("kong_config", &["api", "diagnostic", "manifests", "schema::nearest"]),
+    ("kong_config", &["api", "diagnostic", "manifests", "plugin_api::vault", "schema::nearest"]),
     // Annotations are not in a schema, so the compiler finds the nearest known one itself.
     (
         "compile",

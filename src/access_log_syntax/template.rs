@@ -69,14 +69,17 @@ impl TemplateNotation {
             bytes[index] == b'$' && rest(index).first().is_some_and(|next| next.is_ascii_alphabetic() || *next == b'{')
         });
         let envoy = find(&|index| {
-            let name = rest(index).iter().take_while(|byte| byte.is_ascii_uppercase() || **byte == b'_').count();
-            bytes[index] == b'%' && name > 1 && rest(index).get(name).is_none_or(|end| b"%(:".contains(end))
+            let is_name = || {
+                let name = rest(index).iter().take_while(|byte| byte.is_ascii_uppercase() || **byte == b'_').count();
+                name > 1 && rest(index).get(name).is_none_or(|end| b"%(:".contains(end))
+            };
+            bytes[index] == b'%' && is_name()
         });
         // The end of a variable of Envoy looks like the beginning of one of Apache.
         let apache = find(&|index| {
             let is_modifier = |byte: &&u8| b"<>!,".contains(byte) || byte.is_ascii_digit();
-            let name = rest(index).iter().find(|byte| !is_modifier(byte));
-            bytes[index] == b'%' && name.is_some_and(|byte| byte.is_ascii_alphabetic() || *byte == b'{')
+            let name = || rest(index).iter().find(|byte| !is_modifier(byte));
+            bytes[index] == b'%' && name().is_some_and(|byte| byte.is_ascii_alphabetic() || *byte == b'{')
         });
         let apache = apache.filter(|_| envoy.is_none());
         let found =

@@ -149,7 +149,7 @@ pub(super) fn time_pattern(pattern: &str) -> Option<TimeForm> {
     })
 }
 
-/// Why a header field is not written: it contains credentials.
+/// Whether a header field may contain credentials, so that it is not written.
 pub(super) fn is_secret_field(name: &HeaderName) -> bool {
     let name = name.as_str();
     let exact = ["authorization", "proxy-authorization", "x-authorization"];

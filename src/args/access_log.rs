@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use clap::Args;
+use clap::builder::BoolishValueParser;
 use thiserror::Error;
 
 use crate::access_log_syntax::{LineRule, LineRules, LineTemplate};
@@ -37,7 +38,7 @@ pub(super) struct AccessLogArgs {
     access_log_query_values: Vec<String>,
 
     /// Write only the network of a client to the access log: 24 bits of IPv4, 48 bits of IPv6, no port
-    #[arg(long, env = "PORTICO_ACCESS_LOG_MASK_CLIENTS")]
+    #[arg(long, env = "PORTICO_ACCESS_LOG_MASK_CLIENTS", value_parser = BoolishValueParser::new())]
     access_log_mask_clients: bool,
 }
 

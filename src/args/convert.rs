@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::builder::BoolishValueParser;
 use clap::{Args, Subcommand};
 
+use super::object_name::parse_short_name;
 use super::output_format::OutputFormat;
 use crate::api::names::INGRESS_CLASS_NAME;
 
@@ -34,11 +35,12 @@ struct ConvertKongArgs {
     admin_calls: Option<PathBuf>,
 
     /// Namespace of the objects
-    #[arg(long, value_name = "NAME", default_value = "default", env = "PORTICO_NAMESPACE", value_parser = parse_name)]
+    #[arg(long, value_name = "NAME", default_value = "default", env = "PORTICO_NAMESPACE")]
+    #[arg(value_parser = parse_short_name)]
     namespace: String,
 
     /// IngressClass of the objects
-    #[arg(long, value_name = "NAME", env = "PORTICO_INGRESS_CLASS", value_parser = parse_name)]
+    #[arg(long, value_name = "NAME", env = "PORTICO_INGRESS_CLASS", value_parser = parse_short_name)]
     #[arg(default_value = INGRESS_CLASS_NAME)]
     ingress_class: String,
 
@@ -86,15 +88,6 @@ impl ConvertArgs {
             color_stderr,
         }
     }
-}
-
-fn parse_name(text: &str) -> Result<String, String> {
-    let is_label = |label: &str| {
-        let is_allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-        !label.is_empty() && label.bytes().all(is_allowed) && !label.starts_with('-') && !label.ends_with('-')
-    };
-    let is_name = text.len() <= 63 && text.split('.').all(is_label);
-    if is_name { Ok(text.to_owned()) } else { Err("must be lower-case letters, digits and hyphens".to_owned()) }
 }
 
 const EXAMPLES: &str = "\

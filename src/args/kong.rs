@@ -1,5 +1,6 @@
 //! Flags for compatibility with clients and backends of Kong.
 
+use clap::builder::BoolishValueParser;
 use clap::{Args, ValueEnum};
 
 use crate::version::VERSION;
@@ -19,7 +20,7 @@ pub(super) struct KongArgs {
 
     /// Export the metrics of Kong's dashboards for all routes, as if a global prometheus plugin with all metric
     /// families were configured
-    #[arg(long, env = "PORTICO_KONG_METRICS")]
+    #[arg(long, env = "PORTICO_KONG_METRICS", value_parser = BoolishValueParser::new())]
     kong_metrics: bool,
 }
 

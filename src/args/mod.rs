@@ -17,6 +17,7 @@ mod ingress;
 mod kong;
 mod location;
 mod network;
+mod object_name;
 mod output_format;
 mod run;
 mod slo;

@@ -1,8 +1,11 @@
 //! Flags of `portico slo` and the options they resolve to.
 
+use std::collections::HashSet;
+
 use clap::Args;
 use thiserror::Error;
 
+use super::object_name::{parse_object_name, parse_short_name};
 use crate::slo::{LatencyTarget, SloObject, SloOptions, SloRoute, SloTarget};
 
 /// Print rules of Prometheus for objectives of routes, with alerts on the rates at which their error budgets burn
@@ -22,11 +25,12 @@ pub(super) struct SloArgs {
     latency: Option<LatencyTarget>,
 
     /// Name of a PrometheusRule to print, instead of a file of rules
-    #[arg(long, value_name = "NAME", env = "PORTICO_OBJECT_NAME")]
+    #[arg(long, value_name = "NAME", env = "PORTICO_OBJECT_NAME", value_parser = parse_object_name)]
     object_name: Option<String>,
 
     /// Namespace of the PrometheusRule
     #[arg(long, value_name = "NAMESPACE", env = "PORTICO_OBJECT_NAMESPACE", requires = "object_name")]
+    #[arg(value_parser = parse_short_name)]
     object_namespace: Option<String>,
 }
 
@@ -35,8 +39,8 @@ pub(super) struct SloArgs {
 pub enum SloUsageError {
     #[error("no objective is given; give --availability, --latency or both")]
     NoObjective,
-    #[error("{flag} is not a name of an object; use lower-case letters, digits, hyphens and dots")]
-    NoObjectName { flag: &'static str },
+    #[error("{0} is given twice; name each route once")]
+    RepeatedRoute(SloRoute),
 }
 
 impl SloArgs {
@@ -45,11 +49,9 @@ impl SloArgs {
         if availability.is_none() && latency.is_none() {
             return Err(SloUsageError::NoObjective);
         }
-        for (flag, name) in [("--object-name", &object_name), ("--object-namespace", &object_namespace)] {
-            let is_part = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-.".contains(&byte);
-            if name.as_ref().is_some_and(|name| name.is_empty() || !name.bytes().all(is_part)) {
-                return Err(SloUsageError::NoObjectName { flag });
-            }
+        let mut seen = HashSet::new();
+        if let Some(repeated) = routes.iter().find(|route| !seen.insert(*route)) {
+            return Err(SloUsageError::RepeatedRoute(repeated.clone()));
         }
         let object = object_name.map(|name| SloObject { name, namespace: object_namespace });
         Ok(SloOptions { routes, availability, latency, object })

@@ -16,7 +16,13 @@ pub(super) struct TraceArgs {
     trace_otlp_endpoint: Option<String>,
 
     /// Protocol of the server for traces
-    #[arg(long, value_enum, value_name = "NAME", env = "PORTICO_TRACE_OTLP_PROTOCOL")]
+    #[arg(
+        long,
+        value_enum,
+        value_name = "NAME",
+        env = "PORTICO_TRACE_OTLP_PROTOCOL",
+        requires = "trace_otlp_endpoint"
+    )]
     #[arg(default_value_t = OtlpProtocolArg::HttpProtobuf)]
     trace_otlp_protocol: OtlpProtocolArg,
 
@@ -32,7 +38,7 @@ pub(super) struct TraceArgs {
 
     /// Also record requests that have failed, although the rate or the client has not selected them: at most 100 in a
     /// second
-    #[arg(long, env = "PORTICO_TRACE_ERRORS", value_parser = BoolishValueParser::new())]
+    #[arg(long, env = "PORTICO_TRACE_ERRORS", value_parser = BoolishValueParser::new(), requires = "trace_otlp_endpoint")]
     trace_errors: bool,
 
     /// Also record requests that have taken at least this time, within the same bound

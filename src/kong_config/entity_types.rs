@@ -13,10 +13,16 @@ pub(super) struct EntityType {
 
 const COST_FIELDS: &[&str] = &["type_path", "add_arguments", "add_constant", "mul_arguments", "mul_constant"];
 
-pub(super) const ENTITY_TYPES: [EntityType; 3] = [
+pub(super) const ENTITY_TYPES: [EntityType; 4] = [
     EntityType { name: "degraphql_routes", plugin: "degraphql", list: "routes", fields: &["uri", "query", "methods"] },
     EntityType {
         name: "graphql_ratelimiting_advanced_cost_decoration",
+        plugin: "graphql-rate-limiting-advanced",
+        list: "costs",
+        fields: COST_FIELDS,
+    },
+    EntityType {
+        name: "graphql_ratelimiting_cost_decoration",
         plugin: "graphql-rate-limiting-advanced",
         list: "costs",
         fields: COST_FIELDS,

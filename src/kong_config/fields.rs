@@ -92,11 +92,12 @@ impl<'f> EntityFields<'f> {
         if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) }
     }
 
-    /// The value of a field, which counts as read. Null is the same as no value.
+    /// Whether a field has a value other than null.
     pub(super) fn has(&self, name: &str) -> bool {
         self.values.get(name).is_some_and(|value| !value.is_null())
     }
 
+    /// The value of a field, which counts as read. Null is the same as no value.
     pub(super) fn value(&mut self, name: &'static str) -> Option<Value> {
         self.known.insert(name);
         self.values.shift_remove(name).filter(|value| !value.is_null())

@@ -59,12 +59,7 @@ pub(super) fn plan(
     };
     let mut draft = Draft::new(api_version, kind, &name, &path).of_class(context.settings);
     if let RouteProtocol::Stream(stream) = protocol {
-        let is_complete = read_stream(fields, &mut draft, context, service, stream);
-        let is_served = is_complete
-            && service.is_some_and(|service| {
-                let service = &context.services[service];
-                service.draft.is_some() && service.stream == Some(stream)
-            });
+        let is_served = read_stream(fields, &mut draft, context, service, stream);
         return finish_stream(route, draft, is_served, service, label);
     }
     if let Some(annotation) = annotation {

@@ -360,7 +360,7 @@ fn vaults_are_kept_with_the_references_to_them() {
         ],
         "services": [{"name": "s", "host": "s.example", "plugins": [{"name": "session",
             "config": {"secret": "{vault://my-env/secret}"}}]}],
-        "plugins": [{"name": "http-log", "config": {"headers": {"a": "{vault://env/a-key/b}"}}}],
+        "plugins": [{"name": "http-log", "config": {"headers": {"a": "{vault://env/a-key/x/b#1}", "b": "{vault://env/a?prefix=B_}"}}}],
     })));
     assert_eq!(
         objects["KongVault/my-env"]["spec"],
@@ -369,7 +369,8 @@ fn vaults_are_kept_with_the_references_to_them() {
     assert_eq!(objects["KongVault/hcv"]["metadata"].get("namespace"), None);
     assert_eq!(objects["KongPlugin/s-session"]["config"], json!({"secret": "{vault://my-env/secret}"}));
     let expected = [
-        "plugins[0].config.headers.a: the value is read from variable PORTICO_VAULT_A_KEY instead of A_KEY",
+        "plugins[0].config.headers.a: the value is read from variable PORTICO_VAULT_A_KEY_X instead of A_KEY_X",
+        "plugins[0].config.headers.b: this is no reference to a vault: it has options, which only the KongVault may have",
         "vaults[2]: vaults of the backend conjur are not supported",
     ];
     assert_eq!(notes, expected);

@@ -9,6 +9,7 @@ use super::model::Entity;
 use super::names::Names;
 use super::objects::Draft;
 use super::settings::TranslationSettings;
+use crate::plugin_api::vault::{DEFAULT_ENVIRONMENT_PREFIX, VaultReference};
 
 /// The KongVaults.
 pub(super) fn plan(vaults: Vec<Entity<'_>>, settings: &TranslationSettings, names: &mut Names) -> Vec<Draft> {
@@ -64,7 +65,7 @@ enum ReferencePlace {
 
 fn check(value: &Value, path: &str, place: ReferencePlace, prefixes: &HashSet<&str>, findings: &FileFindings) {
     match value {
-        Value::String(text) if text.trim_start().starts_with(START) && place != ReferencePlace::Vault => {
+        Value::String(text) if VaultReference::is_meant(text) && place != ReferencePlace::Vault => {
             check_reference(text, path, place, prefixes, findings);
         }
         Value::Array(items) => {
@@ -94,14 +95,18 @@ fn check_reference(text: &str, path: &str, place: ReferencePlace, prefixes: &Has
         let remedy = "write the value, or the name of an environment variable: ${{ env \"DECK_NAME\" }}";
         return findings.reject(path, message, remedy);
     }
-    let inner = text.trim().trim_start_matches(START).trim_end_matches('}');
-    let (prefix, rest) = inner.split_once('/').unwrap_or((inner, ""));
-    if inner.contains('?') {
-        let message = "this reference has options, which only the vault may have";
-        findings.reject(path, message, "write them as config of the vault");
-    } else if prefix == "env" && !prefixes.contains("env") {
-        let name = rest.split('/').next().unwrap_or_default().replace('-', "_").to_ascii_uppercase();
-        let message = format!("the value is read from variable PORTICO_VAULT_{name} instead of {name}");
+    let reference = match VaultReference::parse(text) {
+        Ok(reference) => reference,
+        Err(problem) => {
+            let message = format!("this is no reference to a vault: {problem}");
+            return findings.reject(path, message, "write {vault://PREFIX/PATH} or {vault://PREFIX/PATH/KEY}");
+        }
+    };
+    let prefix = &*reference.prefix;
+    if prefix == "env" && !prefixes.contains("env") {
+        let read = reference.environment_variable(DEFAULT_ENVIRONMENT_PREFIX);
+        let message =
+            format!("the value is read from variable {read} instead of {}", reference.environment_variable(""));
         findings.differs(path, message, "set that variable, or add a vault with a prefix of its own");
     } else if !prefixes.contains(prefix) {
         let message = format!("no vault of this file has the prefix {prefix:?}");
@@ -109,5 +114,4 @@ fn check_reference(text: &str, path: &str, place: ReferencePlace, prefixes: &Has
     }
 }
 
-const START: &str = "{vault://";
 const BACKENDS: [&str; 4] = ["env", "hcv", "aws", "gcp"];

@@ -30,7 +30,7 @@ pub trait PluginKind: Send + Sync + 'static {
     const FAIL_CLOSED: bool;
     const SCOPES: Scopes = Scopes::ALL;
     /// Default of `protocols` in a KongPlugin.
-    const PROTOCOLS: &'static [&'static str] = HTTP_FAMILY;
+    const PROTOCOLS: &'static [&'static str] = if Self::LOGS_SESSIONS { ALL_PROTOCOLS } else { HTTP_FAMILY };
     /// The list in the configuration to which KongCustomEntities add elements.
     const ENTITIES: Option<&'static EntityList> = None;
     /// Whether `log` also runs when a connection or UDP session of a stream route has ended.

@@ -45,7 +45,6 @@ use crate::plugin_api::fields::UrlEncodedForm;
 use crate::plugin_api::kafka::{
     BatchedMessages, ConfiguredProducer, KafkaAuthentication, KafkaMessage, KafkaSecurity, KafkaServer, ProducerConfig,
 };
-use crate::plugin_api::kind::ALL_PROTOCOLS;
 use crate::plugin_api::log_delivery::DeliveryReports;
 use crate::plugin_api::log_fields::CustomFields;
 use crate::plugin_api::{BuildCx, LogCx, Phases, Plugin, PluginKind, record};
@@ -147,7 +146,6 @@ impl PluginKind for KafkaLog {
     const PRIORITY: i32 = 5;
     const PHASES: Phases = Phases::LOG;
     const FAIL_CLOSED: bool = false;
-    const PROTOCOLS: &'static [&'static str] = ALL_PROTOCOLS;
     const LOGS_SESSIONS: bool = true;
     type Config = Config;
     type Plugin = KafkaLog;

@@ -26,7 +26,6 @@ use serde::Deserialize;
 
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::batch_queue::BatchQueue;
-use crate::plugin_api::kind::ALL_PROTOCOLS;
 use crate::plugin_api::log_delivery::{
     DEFAULT_LOG_QUEUE, DatagramSender, DeliveryReports, Packing, Severities, SyslogMessage, SyslogSeverity,
     parse_server,
@@ -93,7 +92,6 @@ impl PluginKind for Loggly {
     const PRIORITY: i32 = 6;
     const PHASES: Phases = Phases::LOG;
     const FAIL_CLOSED: bool = false;
-    const PROTOCOLS: &'static [&'static str] = ALL_PROTOCOLS;
     const LOGS_SESSIONS: bool = true;
     type Config = Config;
     type Plugin = Loggly;

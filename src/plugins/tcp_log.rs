@@ -25,7 +25,6 @@ use serde::Deserialize;
 
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::batch_queue::BatchQueue;
-use crate::plugin_api::kind::ALL_PROTOCOLS;
 use crate::plugin_api::log_delivery::{DEFAULT_LOG_QUEUE, DeliveryReports, Framing, StreamSender, parse_server};
 use crate::plugin_api::log_fields::CustomFields;
 use crate::plugin_api::remote::MAX_REMOTE_TIMEOUT;
@@ -81,7 +80,6 @@ impl PluginKind for TcpLog {
     const PRIORITY: i32 = 7;
     const PHASES: Phases = Phases::LOG;
     const FAIL_CLOSED: bool = false;
-    const PROTOCOLS: &'static [&'static str] = ALL_PROTOCOLS;
     const LOGS_SESSIONS: bool = true;
     type Config = Config;
     type Plugin = TcpLog;

@@ -24,7 +24,6 @@ use serde::Deserialize;
 
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::batch_queue::BatchQueue;
-use crate::plugin_api::kind::ALL_PROTOCOLS;
 use crate::plugin_api::log_delivery::{DEFAULT_LOG_QUEUE, DatagramSender, DeliveryReports, Packing, parse_server};
 use crate::plugin_api::log_fields::CustomFields;
 use crate::plugin_api::remote::MAX_REMOTE_TIMEOUT;
@@ -62,7 +61,6 @@ impl PluginKind for UdpLog {
     const PRIORITY: i32 = 8;
     const PHASES: Phases = Phases::LOG;
     const FAIL_CLOSED: bool = false;
-    const PROTOCOLS: &'static [&'static str] = ALL_PROTOCOLS;
     const LOGS_SESSIONS: bool = true;
     type Config = Config;
     type Plugin = UdpLog;

@@ -173,8 +173,12 @@ impl WeightedBackends {
     }
 
     /// The backend that a plugin has chosen; `None` if it may be left out because no endpoint is available.
+    ///
+    /// # Panics
+    ///
+    /// If the rule does not have the backend: a rule has the backends that the plugins of its chain name.
     pub fn chosen(&self, chosen: ChosenBackend) -> Option<&Backend> {
-        let backend = self.chosen_by_plugins().get(usize::from(chosen.index))?;
+        let backend = &self.chosen_by_plugins()[usize::from(chosen.index)];
         let is_available = match &backend.target {
             BackendTarget::Upstream(upstream) => !chosen.has_fallback || upstream.has_available_endpoint(),
             BackendTarget::Fail(_) => !chosen.has_fallback,

@@ -119,11 +119,9 @@ const PAID: [&str; 53] = [
 fn replacement(name: &str) -> Option<&'static str> {
     Some(match name {
         "acme" => "cert-manager writes certificates into Secrets, which [Gateways and Ingresses](tasks/tls.md) use",
-        "canary" => "weights of the backends of an [HTTPRoute](routing.md)",
         "exit-transformer" => "[error-pages](plugins/error-pages.md); a status cannot be changed",
         "forward-proxy" => "an endpoint that is the proxy",
         "key-auth-enc" => "[digests of keys](tasks/authentication.md#hashes-in-place-of-secrets) with key-auth",
-        "route-by-header" => "matches by header of an [HTTPRoute](routing.md)",
         "route-transformer-advanced" => "the filter `URLRewrite` of an [HTTPRoute](routing.md)",
         "service-protection" => "[rate-limiting](plugins/rate-limiting.md) on the Service",
         "statsd-advanced" => "[statsd](plugins/statsd.md)",
@@ -176,7 +174,8 @@ fn table(page: &str) -> String {
         names.sort_unstable();
         for name in names {
             let (cell, remark) = match (REGISTRY.find(name), replacement(name)) {
-                (Some(_), _) => (format!("[{name}](plugins/{name}.md)"), remark_of_built(name, page)),
+                (Some(_), Some(_)) => panic!("{name} is built and needs no replacement"),
+                (Some(_), None) => (format!("[{name}](plugins/{name}.md)"), remark_of_built(name, page)),
                 (None, Some(replacement)) => (name.to_owned(), format!("not built; instead: {replacement}")),
                 (None, None) => (name.to_owned(), "not built".to_owned()),
             };

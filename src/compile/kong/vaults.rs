@@ -23,11 +23,10 @@ use crate::api::{Kind, Object, ObjectId, ObjectKey};
 use crate::compile::CompileContext;
 use crate::compile::verdict::{Code, Condition, Verdict};
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::vault::{VaultQuery, VaultReference, VaultResponse, VaultServer, VaultValues};
+use crate::plugin_api::vault::{
+    DEFAULT_ENVIRONMENT_PREFIX, VaultQuery, VaultReference, VaultResponse, VaultServer, VaultValues,
+};
 use crate::store::Store;
-
-/// The prefix of the variables of the vault `env` that exists without a KongVault.
-pub(in crate::compile) const DEFAULT_ENVIRONMENT_PREFIX: &str = "PORTICO_VAULT_";
 
 /// Where the values of a vault are.
 #[derive(Clone, Debug)]
@@ -77,7 +76,7 @@ pub(in crate::compile) fn resolve(
     match backend {
         VaultBackend::Environment { prefix, is_base64 } => {
             let Some(environment) = values.environment() else { return (ResolvedValue::Unknown, None) };
-            let name = format!("{prefix}{}", reference.path).replace(['-', '/'], "_").to_ascii_uppercase();
+            let name = reference.environment_variable(&prefix);
             let Some(value) = environment.get(&name) else {
                 return missing(format!("variable {name} is not set"), "set it in the environment of Portico");
             };

@@ -18,6 +18,7 @@ pub(super) struct ScriptEntities {
     index: HashMap<(&'static str, String), usize>,
 }
 
+#[derive(Clone)]
 struct ScriptEntity {
     collection: &'static str,
     fields: Map<String, Value>,
@@ -82,18 +83,15 @@ impl ScriptEntities {
             (AdminMethod::Post, None, _) => self.create(target.collection, fields, line),
             (AdminMethod::Put, Some(_), Some(position)) => {
                 self.keep_identity(position, &mut fields);
-                self.remove(position);
-                self.create(target.collection, fields, line)
+                let collection = target.collection;
+                self.set(position, ScriptEntity { collection, fields, line, field_lines: HashMap::new() })
             }
             (AdminMethod::Put, Some(key), None) => {
                 let name = if is_uuid(key) { "id" } else { key_field(target.collection) };
                 fields.insert(name.to_owned(), json!(key));
                 self.create(target.collection, fields, line)
             }
-            (AdminMethod::Patch, Some(_), Some(position)) => {
-                self.change(position, fields, line);
-                Ok(())
-            }
+            (AdminMethod::Patch, Some(_), Some(position)) => self.change(position, fields, line),
             (AdminMethod::Delete, Some(_), Some(position)) => self.delete(position),
             (AdminMethod::Patch | AdminMethod::Delete, Some(key), None) => Err(no_entity(target.collection, key)),
             (AdminMethod::Post, Some(_), _) | (_, None, _) => {
@@ -137,17 +135,26 @@ impl ScriptEntities {
     }
 
     fn create(&mut self, collection: &'static str, fields: Map<String, Value>, line: u32) -> Result<(), NotUnderstood> {
-        let entity = ScriptEntity { collection, fields, line, field_lines: HashMap::new() };
-        let is_unique = !has_shared_keys(collection);
+        let position = self.entities.len();
+        self.set(position, ScriptEntity { collection, fields, line, field_lines: HashMap::new() })
+    }
+
+    /// Adds an entity at the end, or replaces the one at the position. Changes nothing if another entity has its key.
+    fn set(&mut self, position: usize, entity: ScriptEntity) -> Result<(), NotUnderstood> {
+        let collection = entity.collection;
         let keys: Vec<_> = ScriptEntities::keys(&entity).collect();
-        if let Some((_, key)) = keys.iter().find(|key| is_unique && self.index.contains_key(*key)) {
+        let is_taken = |key: &_| self.index.get(key).is_some_and(|taken| *taken != position);
+        if let Some((_, key)) = keys.iter().find(|key| !has_shared_keys(collection) && is_taken(*key)) {
             let shown = if collection.ends_with("_credentials") || collection == "jwt_secrets" { "it" } else { key };
             let message = format!("a call before this one has created {shown} in {collection}, so Kong refuses it");
             return Err((message, "remove one of the two, or use PATCH".to_owned()));
         }
-        let position = self.entities.len();
+        if position == self.entities.len() {
+            self.entities.push(None);
+        }
+        self.remove(position);
         self.index.extend(keys.into_iter().map(|key| (key, position)));
-        self.entities.push(Some(entity));
+        self.entities[position] = Some(entity);
         Ok(())
     }
 
@@ -169,18 +176,13 @@ impl ScriptEntities {
         }
     }
 
-    fn change(&mut self, position: usize, fields: Map<String, Value>, line: u32) {
-        let Some(mut entity) = self.entities[position].take() else { return };
-        for key in ScriptEntities::keys(&entity) {
-            self.index.remove(&key);
-        }
+    fn change(&mut self, position: usize, fields: Map<String, Value>, line: u32) -> Result<(), NotUnderstood> {
+        let Some(mut entity) = self.entities[position].clone() else { return Ok(()) };
         for (name, value) in fields {
             entity.field_lines.insert(name.clone(), line);
             merge(entity.fields.entry(name).or_insert(Value::Null), value);
         }
-        let keys: Vec<_> = ScriptEntities::keys(&entity).map(|key| (key, position)).collect();
-        self.index.extend(keys);
-        self.entities[position] = Some(entity);
+        self.set(position, entity)
     }
 
     fn delete(&mut self, position: usize) -> Result<(), NotUnderstood> {

@@ -170,7 +170,17 @@ impl<'a> ScriptReading<'a> {
         };
         match (&*name, command.link) {
             (filter, Link::Pipe) if FILTERS.contains(&filter) => {}
-            ("true" | ":" | "echo" | "printf" | "sleep" | "wait" | "date" | "set" | "unset" | "clear", _) => {}
+            ("true" | ":" | "echo" | "printf" | "sleep" | "wait" | "date" | "set" | "clear", _) => {}
+            ("unset", _) => {
+                for word in arguments {
+                    match self.expand(word).map(|expanded| expanded.concat()) {
+                        Ok(name) if !name.starts_with('-') => {
+                            self.variables.remove(&name);
+                        }
+                        _ => self.report(line, "it is not known what this command removes", "write names of variables"),
+                    }
+                }
+            }
             ("exit" | "return", Link::AfterFailure) => {}
             ("exit", Link::Always) => return false,
             ("export" | "readonly" | "declare" | "local", _) => {

@@ -124,6 +124,19 @@ fn later_calls_change_and_delete() {
 }
 
 #[test]
+fn entity_with_the_key_of_another_one_changes_nothing() {
+    let (_, problems) = translated(
+        "curl k/services -d id=1 -d name=a -d host=a.example
+        curl k/services -d id=2 -d name=b -d host=b.example
+        curl -X PUT k/services/2 -d name=a -d host=c.example
+        curl -X PATCH k/services/2 -d name=a
+        curl k/services/b/routes -d name=r -d paths=/b",
+    );
+    let refused = "a call before this one has created a in services, so Kong refuses it";
+    assert_eq!(problems, [format!("3: {refused}"), format!("4: {refused}")]);
+}
+
+#[test]
 fn what_is_not_understood_is_reported_with_its_line() {
     let (objects, problems) = translated(
         "ID=$(curl -s k/services/a | jq -r .id)
@@ -142,6 +155,7 @@ curl k/services/none/routes -d paths=/n
 curl k/config -F config=@kong.yml
 curl k/team/services -d name=w
 curl k/services -d name=$UNSET
+KEPT=k; unset KEPT -f; curl k/services -d name=$KEPT
 curl k/services -T body.json
 cat body.json | curl k/services -d @-
 test -f x || curl k/services -d name=e -d host=e.example
@@ -164,15 +178,17 @@ curl k/services -d name=after-exit -d host=x",
         "14: file \"kong.yml\" of this call cannot be read",
         "15: /team/services is no path of the Admin API whose calls are read",
         "16: this call is not understood: variable UNSET is not set",
-        "17: option -T of curl is not known",
-        "18: command `cat` is not understood",
-        "18: the data is the output of another command, which is not known",
-        "19: command `test` is not understood",
-        "19: this call is sent only if another command fails, which is not known",
-        "20: no call before this one that is understood has created \"none\" in routes",
-        "21: the commands from `(…)` to its end are not read",
-        "23: /upstreams/u/targets/none/healthy is no path of the Admin API whose calls are read",
-        "25: no call before this one that is understood has created \"none\" in certificates",
+        "17: it is not known what this command removes",
+        "17: this call is not understood: variable KEPT is not set",
+        "18: option -T of curl is not known",
+        "19: command `cat` is not understood",
+        "19: the data is the output of another command, which is not known",
+        "20: command `test` is not understood",
+        "20: this call is sent only if another command fails, which is not known",
+        "21: no call before this one that is understood has created \"none\" in routes",
+        "22: the commands from `(…)` to its end are not read",
+        "24: /upstreams/u/targets/none/healthy is no path of the Admin API whose calls are read",
+        "26: no call before this one that is understood has created \"none\" in certificates",
     ];
     assert_eq!(problems, expected);
     let names: Vec<String> = objects.unwrap().into_keys().collect();

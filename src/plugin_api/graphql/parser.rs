@@ -83,7 +83,7 @@ impl<'t> DocumentParser<'t> {
         }
         let mut variables: Vec<VariableDefinition<'t>> = Vec::new();
         if self.skip(b'(')? {
-            while !self.skip(b')')? || variables.is_empty() {
+            loop {
                 let definition = self.variable_definition()?;
                 if variables.iter().any(|other| other.name == definition.name) {
                     return Err(self.error(&format!("the variable {} is defined twice", definition.name)));
@@ -92,6 +92,9 @@ impl<'t> DocumentParser<'t> {
                     return Err(self.error("the operation has too many variables"));
                 }
                 variables.push(definition);
+                if self.skip(b')')? {
+                    break;
+                }
             }
         }
         self.directives(false)?;
@@ -138,10 +141,12 @@ impl<'t> DocumentParser<'t> {
         self.nested(|parser| {
             parser.expect(b'{')?;
             let mut selections = Vec::new();
-            while !parser.skip(b'}')? || selections.is_empty() {
+            loop {
                 selections.push(parser.selection()?);
+                if parser.skip(b'}')? {
+                    return Ok(selections);
+                }
             }
-            Ok(selections)
         })
     }
 
@@ -182,7 +187,7 @@ impl<'t> DocumentParser<'t> {
     fn arguments(&mut self, is_constant: bool) -> Parsed<Vec<Argument<'t>>> {
         let mut arguments: Vec<Argument<'t>> = Vec::new();
         if self.skip(b'(')? {
-            while !self.skip(b')')? || arguments.is_empty() {
+            loop {
                 let name = self.name()?;
                 if arguments.iter().any(|other| other.name == name) {
                     return Err(self.error(&format!("the argument {name} is given twice")));
@@ -192,6 +197,9 @@ impl<'t> DocumentParser<'t> {
                 }
                 self.expect(b':')?;
                 arguments.push(Argument { name, value: self.value(is_constant)? });
+                if self.skip(b')')? {
+                    break;
+                }
             }
         }
         Ok(arguments)

@@ -40,14 +40,17 @@ impl JsonMask {
         &self.text
     }
 
-    /// Whether fields are masked.
-    pub fn has_fields(&self) -> bool {
-        !self.paths.is_empty()
-    }
-
     /// Masks a document, or several objects and lists that follow each other. `None` if nothing is masked.
     pub fn apply(&self, document: &[u8], max_bytes: usize) -> Result<Option<Vec<u8>>, UnmaskableJson> {
-        let mut walk = Walk { mask: self, input: document, at: 0, copied: 0, output: Vec::new(), max_bytes };
+        let mut walk = Walk {
+            mask: self,
+            input: document,
+            at: 0,
+            copied: 0,
+            output: Vec::new(),
+            max_bytes,
+            masks_text: !self.text.is_empty(),
+        };
         let mut root = States::new();
         for (index, path) in self.paths.iter().enumerate() {
             add_state(&mut root, path, index, 0);
@@ -109,6 +112,8 @@ struct Walk<'d> {
     copied: usize,
     output: Vec<u8>,
     max_bytes: usize,
+    /// Not inside of a value that is replaced as a whole.
+    masks_text: bool,
 }
 
 impl<'d> Walk<'d> {
@@ -202,7 +207,9 @@ impl<'d> Walk<'d> {
             return self.value(&entered.states, depth);
         }
         let start = self.at;
-        self.skip_value(depth)?;
+        let masks_text = std::mem::replace(&mut self.masks_text, false);
+        self.value(&States::new(), depth)?;
+        self.masks_text = masks_text;
         if &self.input[start..self.at] == b"null" {
             return Ok(());
         }
@@ -212,7 +219,7 @@ impl<'d> Walk<'d> {
 
     /// Masks what matches a pattern in the string from `start` on.
     fn mask_string(&mut self, start: usize) -> Result<(), UnmaskableJson> {
-        if self.mask.text.is_empty() {
+        if !self.masks_text {
             return Ok(());
         }
         let text = decode(&self.input[start..self.at])?;
@@ -222,20 +229,12 @@ impl<'d> Walk<'d> {
 
     /// A number becomes a string if a pattern matches it.
     fn mask_number(&mut self, start: usize) -> Result<(), UnmaskableJson> {
+        if !self.masks_text {
+            return Ok(());
+        }
         let Ok(text) = std::str::from_utf8(&self.input[start..self.at]) else { return Err(UnmaskableJson::Invalid) };
         let Some(masked) = self.mask.text.apply(text) else { return Ok(()) };
         self.replace(start, &serde_json::to_vec(&masked).expect("a text always serializes"))
-    }
-
-    /// Skips a value of any depth, without masking anything in it.
-    fn skip_value(&mut self, depth: usize) -> Result<(), UnmaskableJson> {
-        let (copied, written) = (self.copied, self.output.len());
-        let mask_nothing = States::new();
-        // What the walk may have masked inside is replaced as a whole.
-        self.value(&mask_nothing, depth)?;
-        self.copied = copied;
-        self.output.truncate(written);
-        Ok(())
     }
 
     fn replace(&mut self, start: usize, replacement: &[u8]) -> Result<(), UnmaskableJson> {

@@ -23,6 +23,9 @@ pub use server::{
 
 use super::state::PluginState;
 
+/// The prefix of the variables of the vault `env` that exists without a KongVault.
+pub const DEFAULT_ENVIRONMENT_PREFIX: &str = "PORTICO_VAULT_";
+
 /// A secret of a server, which has one or more keys.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct VaultQuery {

@@ -50,6 +50,11 @@ impl VaultReference {
         let key = if segments.len() > 1 { segments.pop() } else { None };
         Ok(VaultReference { prefix, path: segments.join("/"), key, version })
     }
+
+    /// The name of the environment variable that has the secret, in a vault whose variables begin with `prefix`.
+    pub fn environment_variable(&self, prefix: &str) -> String {
+        format!("{prefix}{}", self.path).replace(['-', '/'], "_").to_ascii_uppercase()
+    }
 }
 
 fn decode(segment: &str) -> Option<String> {

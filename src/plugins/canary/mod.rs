@@ -19,9 +19,6 @@
 //! requests get 500, and the condition `PluginsResolved` of the route says why. A host outside of the cluster needs a
 //! Service of type ExternalName. Filters of the route's backends do not apply to it, nor do plugins that are attached
 //! to it; if a backend of the route has an authorization server, requests for the canary get 503.
-//!
-//! Stored responses of `proxy-cache` do not tell both versions apart. Put the header that the canary depends on into
-//! `vary_headers`, or do not cache during a release.
 
 mod audience;
 mod config;

@@ -28,7 +28,6 @@ use serde::Deserialize;
 use self::metric::{Metric, MetricConfig, default_metrics};
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::batch_queue::{BatchQueue, QueueConfig};
-use crate::plugin_api::kind::ALL_PROTOCOLS;
 use crate::plugin_api::log_delivery::{DatagramSender, DeliveryReports, Packing, parse_server};
 use crate::plugin_api::statsd::{StatLines, TagStyle};
 use crate::plugin_api::{BuildCx, LogCx, Phases, Plugin, PluginKind, record};
@@ -85,7 +84,6 @@ impl PluginKind for Datadog {
     const PRIORITY: i32 = 10;
     const PHASES: Phases = Phases::LOG;
     const FAIL_CLOSED: bool = false;
-    const PROTOCOLS: &'static [&'static str] = ALL_PROTOCOLS;
     const LOGS_SESSIONS: bool = true;
     type Config = Config;
     type Plugin = Datadog;

@@ -34,7 +34,6 @@ use serde::Deserialize;
 use self::line_file::LineFile;
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::batch_queue::BatchQueue;
-use crate::plugin_api::kind::ALL_PROTOCOLS;
 use crate::plugin_api::log_delivery::{DEFAULT_LOG_QUEUE, DeliveryReports};
 use crate::plugin_api::log_fields::CustomFields;
 use crate::plugin_api::{BuildCx, LogCx, Phases, Plugin, PluginKind, PluginState};
@@ -72,7 +71,6 @@ impl PluginKind for FileLog {
     const PRIORITY: i32 = 9;
     const PHASES: Phases = Phases::LOG;
     const FAIL_CLOSED: bool = false;
-    const PROTOCOLS: &'static [&'static str] = ALL_PROTOCOLS;
     const LOGS_SESSIONS: bool = true;
     type Config = Config;
     type Plugin = FileLog;

@@ -36,7 +36,6 @@ use serde::{Deserialize, Serialize};
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::batch_queue::{BatchQueue, QueueConfig, QueueSettings};
 use crate::plugin_api::consumers::{hex, sha256};
-use crate::plugin_api::kind::ALL_PROTOCOLS;
 use crate::plugin_api::log_delivery::{DeliveryReports, HttpBody, HttpSender, parse_request_headers};
 use crate::plugin_api::log_fields::CustomFields;
 use crate::plugin_api::remote::MAX_REMOTE_TIMEOUT;
@@ -127,7 +126,6 @@ impl PluginKind for HttpLog {
     const PRIORITY: i32 = 12;
     const PHASES: Phases = Phases::LOG;
     const FAIL_CLOSED: bool = false;
-    const PROTOCOLS: &'static [&'static str] = ALL_PROTOCOLS;
     const LOGS_SESSIONS: bool = true;
     type Config = Config;
     type Plugin = HttpLog;

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   first half:  route, plugin, scheme, host, target                     one resource: unsafe methods invalidate it
-//!   second half: the first half, method, identity, parameters, fields, content    one response for it
+//!   second half: the first half, method, identity, parameters, fields, content, chosen Service   one response
 //! ```
 //!
 //! Each part is written with its length, so that no two requests have the same parts in other places.

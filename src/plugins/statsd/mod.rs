@@ -32,7 +32,6 @@ use serde::Deserialize;
 use self::metric::{LineCx, Metric, MetricConfig, ServiceIdentifier, WorkspaceIdentifier, default_metrics};
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::batch_queue::{BatchQueue, BatchSender, QueueConfig};
-use crate::plugin_api::kind::ALL_PROTOCOLS;
 use crate::plugin_api::log_delivery::{DatagramSender, DeliveryReports, Framing, Packing, StreamSender, parse_server};
 use crate::plugin_api::statsd::{ConsumerIdentifier, StatLines, TagStyle};
 use crate::plugin_api::{BuildCx, LogCx, Phases, Plugin, PluginKind, Remote, record};
@@ -107,7 +106,6 @@ impl PluginKind for Statsd {
     const PRIORITY: i32 = 11;
     const PHASES: Phases = Phases::LOG;
     const FAIL_CLOSED: bool = false;
-    const PROTOCOLS: &'static [&'static str] = ALL_PROTOCOLS;
     const LOGS_SESSIONS: bool = true;
     type Config = Config;
     type Plugin = Statsd;

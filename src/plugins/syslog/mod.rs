@@ -36,7 +36,6 @@ use self::facility::Facility;
 use self::local_socket::LocalSocket;
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::batch_queue::{BatchQueue, BatchSender};
-use crate::plugin_api::kind::ALL_PROTOCOLS;
 use crate::plugin_api::log_delivery::{
     DEFAULT_LOG_QUEUE, DatagramSender, DeliveryReports, Framing, Packing, Severities, StreamSender, SyslogMessage,
     SyslogSeverity, parse_server,
@@ -111,7 +110,6 @@ impl PluginKind for Syslog {
     const PRIORITY: i32 = 4;
     const PHASES: Phases = Phases::LOG;
     const FAIL_CLOSED: bool = false;
-    const PROTOCOLS: &'static [&'static str] = ALL_PROTOCOLS;
     const LOGS_SESSIONS: bool = true;
     type Config = Config;
     type Plugin = Syslog;

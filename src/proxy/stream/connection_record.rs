@@ -124,9 +124,9 @@ impl Drop for ConnectionRecord<'_> {
         if self.worker.log.is_off() {
             return;
         }
-        self.worker.log.write(&AccessLogRecord {
+        self.worker.log.write(AccessLogRecord {
             time: SystemTime::now() - duration,
-            client: self.worker.log.client(self.client),
+            client: self.client,
             tls: None,
             tls_cipher: None,
             server_name: self.server_name.take(),
@@ -153,7 +153,6 @@ impl Drop for ConnectionRecord<'_> {
             captured: None,
             credentials: None,
             privacy: self.worker.log.privacy(),
-            masks: &[],
         });
     }
 }

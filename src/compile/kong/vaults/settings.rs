@@ -16,7 +16,8 @@ use crate::api::{Kind, Object, ObjectKey};
 use crate::compile::CompileContext;
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::vault::{
-    HashicorpVault, KvVersion, VaultApi, VaultLogin, VaultReference, VaultServer, VaultToken, VaultValues,
+    DEFAULT_ENVIRONMENT_PREFIX, HashicorpVault, KvVersion, VaultApi, VaultLogin, VaultReference, VaultServer,
+    VaultToken, VaultValues,
 };
 
 /// Settings of the backend `env`.
@@ -250,8 +251,7 @@ fn secret_text(
                 return Err(missing(format!("only a variable of the vault env can be the {field}")));
             }
             let Some(environment) = values.environment() else { return Ok(None) };
-            let name = format!("{}{}", super::DEFAULT_ENVIRONMENT_PREFIX, reference.path);
-            let name = name.replace(['-', '/'], "_").to_ascii_uppercase();
+            let name = reference.environment_variable(DEFAULT_ENVIRONMENT_PREFIX);
             let value = environment.get(&name).cloned();
             value.map(Some).ok_or_else(|| missing(format!("variable {name} is not set")))
         }

@@ -29,9 +29,9 @@ pub(in crate::proxy) fn record_malformed(exchange: &ClientExchange, input: Malfo
     exchange.worker().unrouted_series().add(status, duration, 0, bytes_out);
     exchange.worker().count_error(reason);
     let log = &exchange.worker().log;
-    log.write(&AccessLogRecord {
+    log.write(AccessLogRecord {
         time: SystemTime::now() - duration,
-        client: log.client(exchange.address),
+        client: exchange.address,
         tls: exchange.tls.as_ref().map(|tls| tls.version),
         tls_cipher: exchange.tls.as_ref().and_then(|tls| tls.cipher),
         server_name: exchange.tls.as_ref().and_then(|tls| tls.server_name.clone()),
@@ -58,7 +58,6 @@ pub(in crate::proxy) fn record_malformed(exchange: &ClientExchange, input: Malfo
         captured: None,
         credentials: None,
         privacy: log.privacy(),
-        masks: &[],
     });
 }
 

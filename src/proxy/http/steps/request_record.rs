@@ -108,9 +108,9 @@ impl RequestRecord {
         }
         if let Some(logged) = self.facts.logged.take() {
             let trace = self.trace();
-            worker.log.write(&AccessLogRecord {
+            worker.log.write(AccessLogRecord {
                 time: SystemTime::now() - duration,
-                client: worker.log.client(self.exchange.address),
+                client: self.exchange.address,
                 tls: self.exchange.tls.as_ref().map(|tls| tls.version),
                 tls_cipher: self.exchange.tls.as_ref().and_then(|tls| tls.cipher),
                 server_name: self.exchange.tls.as_ref().and_then(|tls| tls.server_name.clone()),
@@ -137,7 +137,6 @@ impl RequestRecord {
                 captured: logged.captured.as_deref(),
                 credentials: self.plugin_run.as_ref().map(|run| run.chain.credential_locations()),
                 privacy: worker.log.privacy(),
-                masks: self.plugin_run.as_ref().map_or(&[], |run| &run.chain.credential_locations().masks),
             });
         }
     }

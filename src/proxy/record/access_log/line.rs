@@ -104,7 +104,7 @@ impl LayoutField {
     fn write(&self, format: AccessLogFormat, record: &AccessLogRecord<'_>, line: &mut Vec<u8>) {
         line.extend_from_slice(self.prefix.as_bytes());
         let mut value = LogValue::from_record(self.field, record);
-        if !record.masks.is_empty() {
+        if !record.masks().is_empty() {
             value = value.masked(self.field, record);
         }
         match format {
@@ -203,14 +203,9 @@ impl<'r> LogValue<'r> {
             AccessLogField::UserAgent => MaskedAccessField::UserAgent,
             _ => return self,
         };
-        let masked =
-            |text: Cow<'r, str>| record.masks.iter().fold(text, |text, mask| mask.mask_access_field(field, text));
         match self {
-            LogValue::Text(text) => LogValue::Text(masked(text)),
-            LogValue::Address(address) => {
-                let is_masked = record.masks.iter().any(|mask| mask.access_log.contains(&field));
-                if is_masked { LogValue::Text(masked(Cow::Borrowed(""))) } else { LogValue::Address(address) }
-            }
+            LogValue::Text(text) => LogValue::Text(record.masked(field, text)),
+            LogValue::Address(_) => record.mask_of(field).map_or(self, |mask| LogValue::Text(Cow::Borrowed(mask))),
             other => other,
         }
     }
@@ -331,7 +326,6 @@ pub(super) mod testing {
             captured: None,
             credentials: None,
             privacy: &NOTHING_CHOSEN,
-            masks: &[],
         }
     }
 }

@@ -35,11 +35,12 @@ use self::captured::FieldCapture;
 use self::line::LineLayout;
 use self::queue::{LineBatch, LineQueue};
 use self::sink::AccessLogSink;
+use self::template_line::host_name;
 use super::stats::RequestSeries;
 use crate::access_log_syntax::{LineFacts, LineRules, LineTemplate};
 use crate::plugin_api::CredentialLocations;
 use crate::plugin_api::completed_request::Attempt;
-use crate::plugin_api::masking::LogMask;
+use crate::plugin_api::masking::{LogMask, MaskedAccessField};
 use crate::plugin_api::trace::RequestTrace;
 use crate::snapshot::access_logs::GatewayAccessLogs;
 use crate::upstream::EndpointPick;
@@ -131,11 +132,25 @@ pub(in crate::proxy) struct AccessLogRecord<'r> {
     /// Where the plugins of the request read credentials.
     pub(in crate::proxy) credentials: Option<&'r CredentialLocations>,
     pub(in crate::proxy) privacy: &'r Privacy,
-    /// What the line must not contain.
-    pub(in crate::proxy) masks: &'r [Arc<LogMask>],
 }
 
 impl AccessLogRecord<'_> {
+    /// What the plugins of the request mask in its line.
+    fn masks(&self) -> &[Arc<LogMask>] {
+        self.credentials.map_or(&[], |credentials| &credentials.masks)
+    }
+
+    /// The text of a field without what is masked in it.
+    fn masked<'t>(&self, field: MaskedAccessField, text: Cow<'t, str>) -> Cow<'t, str> {
+        self.masks().iter().fold(text, |text, mask| mask.mask_access_field(field, text))
+    }
+
+    /// What is written for a field that is masked as a whole.
+    fn mask_of(&self, field: MaskedAccessField) -> Option<&str> {
+        let mask = self.masks().iter().find(|mask| mask.access_log.contains(&field))?;
+        Some(mask.object.text().replacement())
+    }
+
     /// Whether the value of a query parameter is written.
     fn shows_parameter(&self, name: &str) -> bool {
         let is_credential = || self.credentials.is_some_and(|all| all.has_parameter(name.as_bytes()));
@@ -284,13 +299,11 @@ impl WorkerAccessLog {
         &self.log.privacy
     }
 
-    /// The address of a client as lines contain it.
-    pub(in crate::proxy) fn client(&self, address: SocketAddr) -> SocketAddr {
-        if self.log.privacy.masks_clients { SocketAddr::new(network_of(address.ip()), 0) } else { address }
-    }
-
     /// Sets what Gateways have set about their lines.
     pub(in crate::proxy) fn set_gateways(&self, gateways: &Arc<GatewayAccessLogs>) {
+        if Arc::ptr_eq(gateways, &self.gateways.borrow()) {
+            return;
+        }
         let mut capture = FieldCapture::default();
         if let Some(LineWriter::Template(template)) = &self.log.writer {
             capture.add(template);
@@ -313,8 +326,12 @@ impl WorkerAccessLog {
         self.capture.borrow().response(response, heads);
     }
 
-    pub(in crate::proxy) fn write(&self, record: &AccessLogRecord<'_>) {
+    pub(in crate::proxy) fn write(&self, mut record: AccessLogRecord<'_>) {
         let Some(writer) = &self.log.writer else { return };
+        if self.log.privacy.masks_clients {
+            record.client = SocketAddr::new(network_of(record.client.ip()), 0);
+        }
+        let record = &record;
         let gateways = self.gateways.borrow();
         let own = match &record.series {
             Some(series) if !gateways.0.is_empty() => gateways.0.get(&*series.labels.gateway),
@@ -337,10 +354,12 @@ impl WorkerAccessLog {
 }
 
 /// Whether the rules keep the line of a record.
-#[cold]
 fn is_selected(rules: &LineRules, record: &AccessLogRecord<'_>) -> bool {
     let labels = record.series.as_ref().map(|series| &series.labels);
-    let host = record.host.as_ref().and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let mut host = record.host.as_ref().map_or(Cow::Borrowed(""), host_name);
+    if host.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        host.to_mut().make_ascii_lowercase();
+    }
     let key = match &record.request_id {
         Some(id) => Cow::Borrowed(id.as_bytes()),
         // A forwarded connection has no id.
@@ -351,7 +370,7 @@ fn is_selected(rules: &LineRules, record: &AccessLogRecord<'_>) -> bool {
         duration: record.duration,
         error: record.error.unwrap_or_default(),
         gateway: labels.map_or("", |labels| &labels.gateway),
-        host: template_line::without_port(Cow::Borrowed(host)).as_ref(),
+        host: &host,
         listener: labels.map_or("", |labels| &labels.listener),
         method: record.method.as_ref().map_or("", Method::as_str),
         path: record.target.as_ref().map_or("", Uri::path),
@@ -434,7 +453,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("access.log");
         let log = start(&path);
-        log.add_worker(1).write(&record("/first"));
+        log.add_worker(1).write(record("/first"));
         // Only the end of the log guarantees that a line is on disk, so the first log ends here.
         log.finish();
         let log = start(&path);
@@ -445,7 +464,7 @@ mod tests {
         }
         let workers = [log.add_worker(2), log.add_worker(2)];
         for _ in 0..50 {
-            workers.iter().for_each(|worker| worker.write(&record("/second")));
+            workers.iter().for_each(|worker| worker.write(record("/second")));
         }
         assert_eq!(log.lost_lines().full.load(Ordering::Relaxed), 0);
         log.finish();
@@ -474,12 +493,12 @@ mod tests {
         worker.set_gateways(&Arc::new(GatewayAccessLogs(gateways.into())));
         let request = Request::get("/").header("x-a", "value").body(()).unwrap();
         let heads = worker.capture_request(&request).expect("a template names a field");
-        worker.write(&AccessLogRecord { captured: Some(&heads), ..of_gateway("a/templated", "/one") });
-        worker.write(&of_gateway("a/silent", "/two"));
-        worker.write(&of_gateway("a/other", "/three"));
+        worker.write(AccessLogRecord { captured: Some(&heads), ..of_gateway("a/templated", "/one") });
+        worker.write(of_gateway("a/silent", "/two"));
+        worker.write(of_gateway("a/other", "/three"));
         worker.set_gateways(&Arc::default());
         assert!(worker.capture_request(&request).is_none(), "no template is in use");
-        worker.write(&of_gateway("a/silent", "/four"));
+        worker.write(of_gateway("a/silent", "/four"));
         log.finish();
         let written = std::fs::read_to_string(&path).unwrap();
         let lines: Vec<&str> = written.lines().collect();
@@ -500,7 +519,7 @@ mod tests {
         let log = Arc::new(log.unwrap());
         let worker = log.add_worker(1);
         for (address, target) in [("192.0.2.7:5", "/a"), ("[2001:db8:1:2::3]:5", "/b"), ("192.0.2.7:5", "/quiet")] {
-            worker.write(&AccessLogRecord { client: worker.client(address.parse().unwrap()), ..record(target) });
+            worker.write(AccessLogRecord { client: address.parse().unwrap(), ..record(target) });
         }
         log.finish();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "/a 192.0.2.0:0\n/b [2001:db8:1::]:0\n");
@@ -517,7 +536,7 @@ mod tests {
         let worker = log.add_worker(1);
         // Several times the capacity of a pipe.
         for _ in 0..5000 {
-            worker.write(&record("/unread"));
+            worker.write(record("/unread"));
         }
         log.finish();
     }

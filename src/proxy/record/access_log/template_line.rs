@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::io::Write;
 use std::time::Duration;
 
-use http::header::FORWARDED;
+use http::header::{FORWARDED, USER_AGENT};
 use http::{HeaderName, HeaderValue, Method, Uri};
 
 use super::encode;
@@ -14,6 +14,7 @@ use super::query::{redact_url, redact_values};
 use super::{AccessLogRecord, times};
 use crate::access_log_syntax::{DurationUnit, LineTemplate, LineVariable, SeriesLabel, ValueForm};
 use crate::plugin_api::completed_request::{Attempt, AttemptOutcome, REDACTED};
+use crate::plugin_api::masking::MaskedAccessField;
 
 /// Appends one line, including its line feed.
 pub(super) fn write(template: &LineTemplate, record: &AccessLogRecord<'_>, line: &mut Vec<u8>) {
@@ -37,22 +38,27 @@ struct ValueWriter<'w, 'r> {
 impl<'w> ValueWriter<'w, '_> {
     /// Writes the value of a variable. Returns false if there is none.
     fn write(&self, variable: &LineVariable, form: ValueForm, max_bytes: usize, line: &mut Vec<u8>) -> bool {
-        if let Some(has_value) = self.write_number(variable, line) {
+        let mask = self.mask(variable);
+        if mask.is_none()
+            && let Some(has_value) = self.write_number(variable, line)
+        {
             return has_value;
         }
         let start = line.len();
         let quote = if form == ValueForm::JsonValue { &b"\""[..] } else { b"" };
         line.extend_from_slice(quote);
-        let has_value = match self.write_plain(variable, line) {
-            Some(has_value) => has_value,
-            None if *variable == LineVariable::RequestLine => self.write_request_line(form, max_bytes, line),
-            None => match self.text(variable) {
-                Some(text) => {
-                    escape(cut(&text, max_bytes), form, line);
-                    true
-                }
-                None => false,
-            },
+        let has_value = if let Some(mask) = mask {
+            escape(mask, form, line);
+            true
+        } else if let Some(has_value) = self.write_plain(variable, line) {
+            has_value
+        } else if *variable == LineVariable::RequestLine {
+            self.write_request_line(form, max_bytes, line)
+        } else if let Some(text) = self.text(variable) {
+            escape(cut(&text, max_bytes), form, line);
+            true
+        } else {
+            false
         };
         if has_value {
             line.extend_from_slice(quote);
@@ -60,6 +66,12 @@ impl<'w> ValueWriter<'w, '_> {
             line.truncate(start);
         }
         has_value
+    }
+
+    /// What is written for the address of the client if it is masked.
+    fn mask(&self, variable: &LineVariable) -> Option<&'w str> {
+        let is_client = matches!(variable, LineVariable::Client | LineVariable::ClientIp | LineVariable::ClientPort);
+        if is_client { self.record.mask_of(MaskedAccessField::Client) } else { None }
     }
 
     /// Writes a number. `None` if the variable is no number.
@@ -186,10 +198,12 @@ impl<'w> ValueWriter<'w, '_> {
         let text = |text: Option<&'w str>| text.filter(|text| !text.is_empty()).map(Cow::Borrowed);
         let query = record.target.as_ref().and_then(Uri::query);
         match variable {
-            LineVariable::Consumer => text(record.consumer.as_deref()),
+            LineVariable::Consumer => {
+                text(record.consumer.as_deref()).map(|name| record.masked(MaskedAccessField::Consumer, name))
+            }
             LineVariable::Method => text(record.method.as_ref().map(Method::as_str)),
             LineVariable::Target => self.target(),
-            LineVariable::Path => text(record.target.as_ref().map(Uri::path)),
+            LineVariable::Path => self.path(),
             LineVariable::Query => query.map(|query| Cow::Owned(self.redacted(query))),
             LineVariable::QueryWithMark => {
                 Some(query.map_or(Cow::Borrowed(""), |query| Cow::Owned(format!("?{}", self.redacted(query)))))
@@ -200,8 +214,8 @@ impl<'w> ValueWriter<'w, '_> {
             LineVariable::Scheme => {
                 text(record.method.as_ref().map(|_| if record.tls.is_some() { "https" } else { "http" }))
             }
-            LineVariable::Host => self.host().map(without_port),
-            LineVariable::Authority => self.host(),
+            LineVariable::Host => self.host(host_name),
+            LineVariable::Authority => self.host(|host| strip_user_info(to_text_lossy(host))),
             LineVariable::TlsVersion => text(record.tls),
             LineVariable::TlsCipher => text(record.tls_cipher),
             LineVariable::ServerName => text(record.server_name.as_deref()),
@@ -217,8 +231,14 @@ impl<'w> ValueWriter<'w, '_> {
         }
     }
 
-    fn host(&self) -> Option<Cow<'w, str>> {
-        self.record.host.as_ref().map(|host| strip_user_info(to_text_lossy(host)))
+    fn host(&self, read: fn(&'w HeaderValue) -> Cow<'w, str>) -> Option<Cow<'w, str>> {
+        let host = self.record.host.as_ref()?;
+        Some(self.record.masked(MaskedAccessField::Host, read(host)))
+    }
+
+    fn path(&self) -> Option<Cow<'w, str>> {
+        let path = self.record.target.as_ref().map(Uri::path).filter(|path| !path.is_empty())?;
+        Some(self.record.masked(MaskedAccessField::Path, Cow::Borrowed(path)))
     }
 
     fn label(&self, label: SeriesLabel) -> Option<&'w str> {
@@ -244,12 +264,11 @@ impl<'w> ValueWriter<'w, '_> {
 
     /// Path and query.
     fn target(&self) -> Option<Cow<'w, str>> {
-        let target = self.record.target.as_ref()?;
-        let path = Some(target.path()).filter(|path| !path.is_empty());
-        Some(match target.query() {
-            Some(query) => Cow::Owned(format!("{}?{}", path.unwrap_or("/"), self.redacted(query))),
-            None => Cow::Borrowed(path?),
-        })
+        let path = self.path();
+        match self.record.target.as_ref()?.query() {
+            Some(query) => Some(Cow::Owned(format!("{}?{}", path.as_deref().unwrap_or("/"), self.redacted(query)))),
+            None => path,
+        }
     }
 
     fn redacted(&self, query: &str) -> String {
@@ -268,11 +287,18 @@ impl<'w> ValueWriter<'w, '_> {
         let mut values = fields.iter().filter(|(found, _)| found == name).map(|(_, value)| value);
         let first = values.next()?;
         let is_credential = self.record.credentials.is_some_and(|all| all.has_header(name));
-        if is_credential || (self.record.privacy.masks_clients && names_client(name)) {
+        let masks_clients =
+            || self.record.privacy.masks_clients || self.record.mask_of(MaskedAccessField::Client).is_some();
+        if is_credential || (names_client(name) && masks_clients()) {
             return Some(Cow::Borrowed(REDACTED));
         }
         let text = values.fold(to_text_lossy(first), |all, next| Cow::Owned(format!("{all}, {}", to_text_lossy(next))));
-        Some(redact_url(&text, |name| self.record.shows_parameter(name)).map_or(text, Cow::Owned))
+        let text = redact_url(&text, |name| self.record.shows_parameter(name)).map_or(text, Cow::Owned);
+        if *name == USER_AGENT {
+            return Some(self.record.masked(MaskedAccessField::UserAgent, text));
+        }
+        let masks = self.record.masks().iter();
+        Some(masks.fold(text, |text, mask| mask.mask_text(&text).map_or(text, Cow::Owned)))
     }
 }
 
@@ -291,7 +317,12 @@ fn whole(number: u128) -> u64 {
     u64::try_from(number).unwrap_or(u64::MAX)
 }
 
-pub(super) fn without_port(host: Cow<'_, str>) -> Cow<'_, str> {
+/// The host without user information and port.
+pub(super) fn host_name(host: &HeaderValue) -> Cow<'_, str> {
+    without_port(strip_user_info(to_text_lossy(host)))
+}
+
+fn without_port(host: Cow<'_, str>) -> Cow<'_, str> {
     let is_port = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
     match host.rsplit_once(':').filter(|(name, port)| is_port(port) && (!name.contains(':') || name.ends_with(']'))) {
         Some((name, _)) => Cow::Owned(name.to_owned()),

@@ -1,12 +1,16 @@
 //! Lines by templates: those of other proxies, what is redacted, and how values are escaped.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use http::StatusCode;
 use tokio::time::Instant;
 
 use super::*;
 use crate::plugin_api::CredentialLocations;
+use crate::plugin_api::masking::LogMask;
+use crate::plugin_api::masking::json_mask::JsonMask;
+use crate::plugin_api::masking::text_mask::{MaskedKind, TextMask};
 use crate::proxy::record::access_log::line::testing::record;
 use crate::proxy::record::access_log::{CapturedHeads, Privacy};
 
@@ -123,6 +127,27 @@ fn credentials_and_clients_are_redacted() {
     let masked = Privacy { masks_clients: true, ..Privacy::default() };
     let record = AccessLogRecord { privacy: &masked, ..record };
     assert_eq!(line("$http_x_forwarded_for", &record), "REDACTED\n");
+}
+
+#[test]
+fn what_plugins_mask_is_masked() {
+    let heads = heads();
+    let object = JsonMask::new(Vec::new(), TextMask::new(&[MaskedKind::Email], Vec::new(), "***"));
+    let access_log = vec![MaskedAccessField::Client, MaskedAccessField::Consumer, MaskedAccessField::UserAgent];
+    let credentials =
+        CredentialLocations { masks: vec![Arc::new(LogMask { object, access_log })], ..CredentialLocations::default() };
+    let record = AccessLogRecord {
+        captured: Some(&heads),
+        credentials: Some(&credentials),
+        consumer: Some("anna".into()),
+        ..record("/users/anna@b.example?a=1")
+    };
+    let template = "$remote_addr $remote_port $remote_user $uri $request_uri $host \"$request\" \"$http_user_agent\" \
+                    $http_x_forwarded_for $http_x_a";
+    let expected = "*** *** *** /users/*** /users/***?a=* a.example \"GET /users/***?a=* HTTP/2\" \"***\" \
+                    REDACTED 1, 2\n";
+    assert_eq!(line(template, &record), expected);
+    assert_eq!(line("%DOWNSTREAM_REMOTE_ADDRESS% %REQ(:PATH)%", &record), "*** /users/***?a=*\n");
 }
 
 #[test]
