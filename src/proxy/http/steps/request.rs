@@ -30,7 +30,6 @@ use super::request_context::RequestContext;
 use super::request_headers;
 use super::request_record::RequestRecord;
 use super::routing;
-use super::target;
 use super::trailer_header;
 use crate::plugin_api::ResponseSource;
 use crate::proxy::http::exchange::activity::ActivityPhase;
@@ -141,7 +140,7 @@ async fn prepare<'r>(
     request: &mut Request<RequestBody>,
 ) -> Result<Destination<'r>, EarlyExit> {
     cx.enter(RequestStep::Target);
-    let target = target::read_target(cx, request)?;
+    let target = routing::read_target(cx, request)?;
     cx.enter(RequestStep::Route);
     let mut routed = routing::select_rule(cx, request, target)?;
     cx.enter(RequestStep::Protocols);
