@@ -1,5 +1,5 @@
-//! Prepares an accepted connection for what its port serves, unless that is plain HTTP without a PROXY header. The PROXY header and the TLS handshake, which includes the
-//! ClientHello, have a timeout each, and are counted by outcome.
+//! Prepares an accepted connection for what its port serves, unless that is plain HTTP without a PROXY header. The
+//! PROXY header and the TLS handshake, which includes the ClientHello, have a timeout each, and are counted by outcome.
 //!
 //! ```text
 //!   accepted ─▶ PROXY header, if the peer is a trusted proxy
