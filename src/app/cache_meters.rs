@@ -4,12 +4,11 @@ use std::fmt;
 use std::sync::Arc;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet};
+use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
-use prometheus_client::metrics::counter::ConstCounter;
-use prometheus_client::metrics::gauge::ConstGauge;
 
 use crate::admin::{CacheSelection, ResponseCaches};
+use crate::metrics::{encode_counter, encode_gauge};
 use crate::plugins::proxy_cache::store::{CacheStore, Purge};
 
 /// Reads the numbers at each scrape. It also keeps the store, with the limit of the flag, until plugins use it.
@@ -23,16 +22,10 @@ impl Collector for CacheMeters {
             ("portico_cache_bytes_limit", "Limit of portico_cache_bytes", self.0.limit()),
         ];
         for (name, help, bytes) in gauges {
-            let gauge = ConstGauge::new(i64::try_from(bytes).unwrap_or(i64::MAX));
-            gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
+            encode_gauge(&mut encoder, name, help, bytes as u64)?;
         }
-        let evictions = ConstCounter::new(self.0.evictions());
-        evictions.encode(encoder.encode_descriptor(
-            "portico_cache_evictions",
-            "Stored responses that were removed to make room for others",
-            None,
-            evictions.metric_type(),
-        )?)?;
+        let help = "Stored responses that were removed to make room for others";
+        encode_counter(&mut encoder, "portico_cache_evictions", help, self.0.evictions())?;
         let help = "Requests that caches have processed";
         let mut requests = encoder.encode_descriptor("portico_cache_requests", help, None, MetricType::Counter)?;
         for (outcome, count) in self.0.outcomes() {

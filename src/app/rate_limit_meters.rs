@@ -4,10 +4,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
-use prometheus_client::metrics::counter::ConstCounter;
-use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::encoding::DescriptorEncoder;
 
+use crate::metrics::{encode_counter, encode_gauge};
 use crate::plugin_api::counting::EntryBudget;
 
 /// Reads the numbers at each scrape. It also keeps the budget, with the limit of the flag, until plugins use it.
@@ -21,15 +20,10 @@ impl Collector for RateLimitMeters {
             ("portico_rate_limit_entries_limit", "Limit of portico_rate_limit_entries", self.0.limit()),
         ];
         for (name, help, entries) in gauges {
-            let gauge = ConstGauge::new(i64::try_from(entries).unwrap_or(i64::MAX));
-            gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
+            encode_gauge(&mut encoder, name, help, entries as u64)?;
         }
-        let shared = ConstCounter::new(self.0.shared_counts());
-        shared.encode(encoder.encode_descriptor(
-            "portico_rate_limit_shared_counts",
-            "Requests that rate-limiting counted together with those of other identifiers, because there was no room",
-            None,
-            shared.metric_type(),
-        )?)
+        let help =
+            "Requests that rate-limiting counted together with those of other identifiers, because there was no room";
+        encode_counter(&mut encoder, "portico_rate_limit_shared_counts", help, self.0.shared_counts())
     }
 }

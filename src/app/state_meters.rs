@@ -5,12 +5,12 @@ use std::fmt;
 use std::sync::Arc;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet};
+use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
-use prometheus_client::metrics::gauge::ConstGauge;
 use tokio::sync::watch;
 
 use super::fingerprint_cache::FingerprintCache;
+use crate::metrics::encode_gauge;
 use crate::proxy::ProxyStats;
 use crate::ready::Readiness;
 use crate::upstream::{EndpointCounts, UpstreamRegistry};
@@ -29,12 +29,17 @@ pub(super) struct StateMeters {
 impl Collector for StateMeters {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let ready = u64::from(self.ready.is_ready());
-        gauge(&mut encoder, "portico_ready", "1 if /readyz reports ready", ready)?;
+        encode_gauge(&mut encoder, "portico_ready", "1 if /readyz reports ready", ready)?;
         let hash = self.fingerprints.current().as_metric_value();
-        gauge(&mut encoder, "portico_snapshot_hash", "Hash of the served snapshot, equal in all replicas", hash)?;
+        encode_gauge(
+            &mut encoder,
+            "portico_snapshot_hash",
+            "Hash of the served snapshot, equal in all replicas",
+            hash,
+        )?;
         if let Some(leading) = &self.leading {
             let leads = u64::from(*leading.borrow());
-            gauge(&mut encoder, "portico_leader", "1 if this replica is the leader and writes statuses", leads)?;
+            encode_gauge(&mut encoder, "portico_leader", "1 if this replica is the leader and writes statuses", leads)?;
         }
         let mut family = encoder.encode_descriptor(
             "portico_upstream_endpoints",
@@ -117,9 +122,4 @@ impl StateMeters {
         }
         picks
     }
-}
-
-fn gauge(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> fmt::Result {
-    let gauge = ConstGauge::new(value);
-    gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)
 }

@@ -2,8 +2,6 @@
 //! it, and the report in the conditions of the object while it fails.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -51,8 +49,6 @@ pub struct RemoteServer {
 struct ServerReports {
     diagnostic: ServerDiagnostic,
     field: String,
-    /// Whether the last request has failed.
-    is_failing: AtomicBool,
 }
 
 /// The server did not respond, or not as it has to. The conditions of the object and the log have the reason.
@@ -95,11 +91,7 @@ impl RemoteServer {
                 .filter(|time| !time.is_zero()),
             response_body: ResponseBodyUse::Collect { max_bytes: max_response },
         };
-        let reports = ServerReports {
-            diagnostic: ServerDiagnostic::new(cx),
-            field: field.to_owned(),
-            is_failing: AtomicBool::new(false),
-        };
+        let reports = ServerReports { diagnostic: ServerDiagnostic::new(cx), field: field.to_owned() };
         Ok(RemoteServer { request, services: Arc::clone(cx.services), reports: Arc::new(reports) })
     }
 
@@ -154,25 +146,22 @@ impl std::fmt::Debug for RemoteServer {
 
 impl ServerReports {
     fn update(&self, failure: Option<String>) {
-        // Nearly all updates change nothing, and reading alone does not move the value between processors.
-        if self.is_failing.load(Relaxed) == failure.is_some() {
+        if !self.diagnostic.note_failing(failure.is_some()) {
             return;
         }
-        let was_failing = self.is_failing.swap(failure.is_some(), Relaxed);
         let object = self.diagnostic.object();
         match failure {
-            Some(error) if !was_failing => {
+            Some(error) => {
                 warn!(object, error, "A server that requests depend on has failed");
                 let remedy = "check that the server is running and that Portico can reach it; requests are not \
                               forwarded without it";
                 let message = format!("has failed: {error}");
                 self.diagnostic.set(Some(Diagnostic::in_config(&self.field, message, remedy)));
             }
-            None if was_failing => {
+            None => {
                 info!(object, "A server that requests depend on responds again");
                 self.diagnostic.set(None);
             }
-            _ => {}
         }
     }
 }

@@ -5,6 +5,8 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 
 use parking_lot::Mutex;
 
@@ -17,6 +19,8 @@ pub struct ServerDiagnostic {
     /// The key in the diagnostics of the object.
     id: u64,
     object: String,
+    /// What was noted last.
+    is_failing: AtomicBool,
     services: Arc<dyn PluginServices>,
     of_object: Arc<Mutex<ServerDiagnostics>>,
 }
@@ -41,14 +45,21 @@ impl ServerDiagnostic {
         let name = format!("{} server diagnostics", cx.object);
         let of_object = cx.state.get_or_create(&name, Mutex::<ServerDiagnostics>::default);
         let id = of_object.lock().next_id();
-        ServerDiagnostic { id, object: cx.object.to_owned(), services: Arc::clone(cx.services), of_object }
+        let (object, services) = (cx.object.to_owned(), Arc::clone(cx.services));
+        ServerDiagnostic { id, object, is_failing: AtomicBool::new(false), services, of_object }
     }
 
     /// For another server that the same plugin uses, such as a node of a cluster.
     pub fn of_same_object(&self) -> Self {
         let id = self.of_object.lock().next_id();
         let (services, of_object) = (Arc::clone(&self.services), Arc::clone(&self.of_object));
-        ServerDiagnostic { id, object: self.object.clone(), services, of_object }
+        ServerDiagnostic { id, object: self.object.clone(), is_failing: AtomicBool::new(false), services, of_object }
+    }
+
+    /// Records whether the server fails now. Returns whether that is a change, which is to be reported.
+    pub fn note_failing(&self, is_failing: bool) -> bool {
+        // Nearly all calls change nothing, and reading alone does not move the value between processors.
+        self.is_failing.load(Relaxed) != is_failing && self.is_failing.swap(is_failing, Relaxed) != is_failing
     }
 
     /// The object whose plugin uses the server.

@@ -2,8 +2,6 @@
 //! change.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering::Relaxed;
 
 use tracing::{info, warn};
 
@@ -18,8 +16,6 @@ pub struct DeliveryReports {
     field: &'static str,
     /// What is sent, such as `logs`.
     entries: &'static str,
-    /// Whether the last batch was not accepted.
-    is_failing: AtomicBool,
 }
 
 impl DeliveryReports {
@@ -30,26 +26,26 @@ impl DeliveryReports {
 
     /// For a server that gets something else than logs, such as `traces`.
     pub fn of(entries: &'static str, field: &'static str, cx: &BuildCx<'_>) -> Arc<Self> {
-        let diagnostic = ServerDiagnostic::new(cx);
-        Arc::new(DeliveryReports { diagnostic, field, entries, is_failing: AtomicBool::new(false) })
+        Arc::new(DeliveryReports { diagnostic: ServerDiagnostic::new(cx), field, entries })
     }
 
     /// Records how the last batch ended. `failure`: the server and why it did not accept the batch.
     pub fn update(&self, failure: Option<String>) {
-        let was_failing = self.is_failing.swap(failure.is_some(), Relaxed);
+        if !self.diagnostic.note_failing(failure.is_some()) {
+            return;
+        }
         let object = self.diagnostic.object();
         match failure {
-            Some(error) if !was_failing => {
+            Some(error) => {
                 warn!(object, error, "The {} of requests are not accepted; sending them again", self.entries);
                 let message = format!("does not accept {}: {error}", self.entries);
                 let remedy = "check that the server is running and accepts what this plugin sends";
                 self.diagnostic.set(Some(Diagnostic::in_config(self.field, message, remedy)));
             }
-            None if was_failing => {
+            None => {
                 info!(object, "The {} of requests are accepted again", self.entries);
                 self.diagnostic.set(None);
             }
-            _ => {}
         }
     }
 }

@@ -1,17 +1,16 @@
 //! Bodies: their media type and encoding, and the edits of each format.
 
 use std::borrow::Cow;
-use std::io::Read;
 
 use bytes::Bytes;
-use flate2::read::MultiGzDecoder;
 use http::HeaderMap;
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use http::header::CONTENT_TYPE;
 
 use super::RequestEditError;
 use super::edits::{BodyName, EditableFields, Rendered, RetainedFields};
 use super::fields::FormPairs;
 use super::multipart_fields::MultipartFields;
+use crate::plugin_api::content_coding::{ContentCoding, DecodingError};
 use crate::plugin_api::json_fields::JsonFields;
 
 /// The media types whose fields can be edited.
@@ -113,49 +112,20 @@ impl BodyFormat {
     }
 }
 
-/// The encoding of a body, from `Content-Encoding`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum BodyEncoding {
-    Identity,
-    Gzip,
-    Unknown,
+/// Whether the fields of bodies with this coding are edited.
+pub(super) fn is_editable(coding: ContentCoding) -> bool {
+    matches!(coding, ContentCoding::Identity | ContentCoding::Gzip)
 }
 
-impl BodyEncoding {
-    pub(super) fn from_headers(headers: &HeaderMap) -> Self {
-        let mut values = headers.get_all(CONTENT_ENCODING).iter();
-        let value = match (values.next(), values.next()) {
-            (None, _) => return BodyEncoding::Identity,
-            (Some(value), None) => value.as_bytes().trim_ascii(),
-            (Some(_), Some(_)) => return BodyEncoding::Unknown,
-        };
-        let is = |name: &[u8]| value.eq_ignore_ascii_case(name);
-        if is(b"gzip") || is(b"x-gzip") {
-            BodyEncoding::Gzip
-        } else if is(b"identity") || value.is_empty() {
-            BodyEncoding::Identity
-        } else {
-            BodyEncoding::Unknown
-        }
+/// Decodes a body of up to `max_bytes`.
+pub(super) fn decode(coding: ContentCoding, body: &Bytes, max_bytes: usize) -> Result<Cow<'_, [u8]>, BodyRejection> {
+    // An empty body has no gzip header.
+    if coding == ContentCoding::Identity || body.is_empty() {
+        return Ok(Cow::Borrowed(body));
     }
-
-    pub(super) fn is_known(self) -> bool {
-        self != BodyEncoding::Unknown
-    }
-
-    /// Decodes a body of up to `max_bytes`.
-    pub(super) fn decode(self, body: &Bytes, max_bytes: usize) -> Result<Cow<'_, [u8]>, BodyRejection> {
-        // An empty body has no gzip header.
-        if self != BodyEncoding::Gzip || body.is_empty() {
-            return Ok(Cow::Borrowed(body));
-        }
-        let mut decoded = Vec::new();
-        let limit = u64::try_from(max_bytes).unwrap_or(u64::MAX).saturating_add(1);
-        let result = MultiGzDecoder::new(&body[..]).take(limit).read_to_end(&mut decoded);
-        if decoded.len() > max_bytes {
-            return Err(BodyRejection::TooLarge);
-        }
-        result.map_err(|_| BodyRejection::Invalid)?;
-        Ok(Cow::Owned(decoded))
-    }
+    let decoded = coding.decode(body, max_bytes).map_err(|error| match error {
+        DecodingError::TooLarge => BodyRejection::TooLarge,
+        DecodingError::Invalid => BodyRejection::Invalid,
+    })?;
+    Ok(Cow::Owned(decoded.into()))
 }

@@ -22,6 +22,7 @@ use self::body::{BodyEdits, BodyFormat, BodyRejection, EditedBody};
 use self::edits::{BodyName, FieldEdits, Rendered};
 use self::fields::{FormPairs, HeaderFields};
 use super::changed_fields::ChangedFields;
+use super::content_coding::ContentCoding;
 use super::context::RequestCx;
 use super::fields::replace_target;
 use super::kind::BuildCx;
@@ -90,7 +91,7 @@ impl RequestEdits {
 
     /// Whether the body of a request with this head may change.
     pub fn buffers_body(&self, head: &request::Parts) -> bool {
-        self.edited_format(head).is_some() && body::BodyEncoding::from_headers(&head.headers).is_known()
+        self.edited_format(head).is_some() && body::is_editable(ContentCoding::from_headers(&head.headers))
     }
 
     fn edits_bodies(&self) -> bool {
@@ -166,15 +167,15 @@ impl RequestEdits {
         rendered: Rendered<'_, BodyName>,
         cx: &mut RequestCx<'_>,
     ) -> Result<Option<Vec<u8>>, RequestEditError> {
-        let encoding = body::BodyEncoding::from_headers(&cx.head.headers);
-        if !encoding.is_known() {
+        let coding = ContentCoding::from_headers(&cx.head.headers);
+        if !body::is_editable(coding) {
             if let Some(count) = self.unknown_encodings.count() {
                 tracing::warn!(object = &*self.object, count, "Forwarded a body unchanged, in an unknown encoding");
             }
             return Ok(None);
         }
         let Some(body) = cx.current_body().cloned() else { return Ok(None) };
-        let decoded = encoding.decode(&body, MAX_BODY_BYTES).map_err(RequestEditError::Body)?;
+        let decoded = body::decode(coding, &body, MAX_BODY_BYTES).map_err(RequestEditError::Body)?;
         let allowed = self.allowed_body.as_deref();
         let edits = BodyEdits { rendered, allowed, has_paths: self.has_paths };
         let EditedBody { body, is_changed } = format.edit(&cx.head.headers, decoded, &edits)?;

@@ -5,5 +5,6 @@ pub(in crate::proxy) mod accept_queue;
 pub(in crate::proxy) mod bind;
 pub(in crate::proxy) mod client_budget;
 pub(in crate::proxy) mod connection_spread;
+pub(in crate::proxy) mod preparation;
 pub(in crate::proxy) mod server;
 pub(in crate::proxy) mod worker_thread;

@@ -1,9 +1,8 @@
-//! The thread of one worker, with its own runtime: it opens and closes listeners, and accepts their connections.
+//! The thread of one worker, with its own runtime: it opens and closes listeners.
 
 use std::collections::BTreeMap;
-use std::future::poll_fn;
 use std::io;
-use std::net::{SocketAddr, TcpListener as StdListener, TcpStream as StdStream, UdpSocket as StdUdpSocket};
+use std::net::{TcpListener as StdListener, UdpSocket as StdUdpSocket};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -11,19 +10,17 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use futures_util::future::{join, join_all};
-use tokio::net::TcpStream;
 use tokio::runtime::{Builder, LocalOptions};
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle as TaskHandle;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout_at};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 
+use super::accept::Acceptor;
 use super::accept_queue::AcceptQueue;
 use super::client_budget::ClientBudget;
-use super::connection_spread::{ConnectionSpread, CountedLoad, HandedConnection};
-use super::{accept, bind};
+use super::connection_spread::{ConnectionSpread, HandedConnection};
 use crate::proxy::connection::listener_connections::ListenerConnections;
 use crate::proxy::http::exchange::http_worker::{HttpWorker, HttpWorkerShared};
-use crate::proxy::record::stats::WorkerStats;
 use crate::proxy::udp::UdpListeners;
 use crate::proxy::worker::{Worker, WorkerShared};
 use crate::snapshot::BindAddress;
@@ -229,146 +226,5 @@ async fn drain(listeners: Vec<Rc<ListenerConnections>>, end: Instant) -> usize {
     aborted
 }
 
-/// Accepts the connections of a listener.
-struct Acceptor {
-    http: Rc<HttpWorker>,
-    clients: Arc<ClientBudget>,
-    connections: Rc<ListenerConnections>,
-    spread: ConnectionSpread,
-}
-
-impl Acceptor {
-    async fn run(
-        self,
-        queue: AcceptQueue,
-        mut handed_over: mpsc::Receiver<HandedConnection>,
-        mut stopped: oneshot::Receiver<()>,
-    ) {
-        let (worker, clients) = (&self.http.worker, &self.clients);
-        let mut progress = AcceptProgress::default();
-        loop {
-            let error = tokio::select! {
-                biased;
-                _ = &mut stopped => break,
-                Some(handed) = handed_over.recv() => {
-                    self.start_handed(handed);
-                    continue;
-                }
-                error = self.accept_until_error(&queue, &mut progress) => error,
-            };
-            worker.counters.accept_errors.add(1);
-            if is_connection_error(&error) {
-                continue;
-            }
-            // Out of file descriptors or memory. Retrying at once would busy-loop.
-            if !std::mem::replace(&mut progress.is_failing, true) {
-                tracing::warn!(%error, address = %self.connections.address, "Cannot accept connections; retrying");
-            }
-            sleep(ACCEPT_PAUSE).await;
-        }
-        if let Some((stream, peer)) = progress.waiting
-            && let Some(permit) = clients.try_acquire()
-        {
-            self.start(stream, peer, permit);
-        }
-        // When the socket closes, the kernel resets connections whose TCP handshake is in progress. So no new
-        // handshakes are started, and those in progress get time to end. Then the connections in the accept queue are
-        // served. If the filter cannot be set, only connections in a TCP handshake are lost.
-        if bind::ignore_new_clients(queue.listener()).is_ok() {
-            sleep(TCP_HANDSHAKE_GRACE).await;
-        }
-        // From here on, other workers keep the connections that they accept.
-        handed_over.close();
-        while let Some(handed) = handed_over.recv().await {
-            self.start_handed(handed);
-        }
-        // The event loop would not report the queued connections again.
-        while let Ok((stream, peer)) = queue.accept_now() {
-            let Some(permit) = clients.try_acquire() else { return };
-            self.start(stream, peer, permit);
-        }
-    }
-
-    /// Accepts and starts connections, until accepting one has failed. The task does not check its other events between
-    /// two connections; tokio's cooperative budget ends a long series.
-    async fn accept_until_error(&self, queue: &AcceptQueue, progress: &mut AcceptProgress) -> io::Error {
-        loop {
-            if progress.waiting.is_none() {
-                match poll_fn(|cx| queue.poll_accept(cx)).await {
-                    Ok(accepted) => progress.waiting = Some(accepted),
-                    Err(error) => return error,
-                }
-                progress.is_failing = false;
-                if self.clients.is_full() {
-                    self.http.worker.counters.delayed.add(1);
-                }
-            }
-            let permit = self.clients.acquire().await;
-            if let Some((stream, peer)) = progress.waiting.take() {
-                self.start_or_hand_over(stream, peer, permit);
-            }
-        }
-    }
-
-    /// Starts a connection here, or on a worker that has clearly fewer of them.
-    fn start_or_hand_over(&self, stream: StdStream, peer: SocketAddr, permit: OwnedSemaphorePermit) {
-        let Some(other) = self.spread.less_loaded() else { return self.start(stream, peer, permit) };
-        if let Err(HandedConnection { stream, permit, .. }) = self.spread.hand_over(other, stream, peer, permit) {
-            self.start(stream, peer, permit);
-        }
-    }
-
-    fn start_handed(&self, HandedConnection { stream, peer, permit, load }: HandedConnection) {
-        self.start_counted(stream, peer, (permit, load));
-    }
-
-    fn start(&self, stream: StdStream, peer: SocketAddr, permit: OwnedSemaphorePermit) {
-        self.start_counted(stream, peer, (permit, self.spread.count()));
-    }
-
-    /// `counted` counts the connection as open until dropped, for the process and for the worker.
-    fn start_counted(&self, stream: StdStream, peer: SocketAddr, counted: (OwnedSemaphorePermit, CountedLoad)) {
-        let counters = &self.http.worker.counters;
-        // The connection closes if its socket cannot be added to the event loop.
-        let Ok(stream) = TcpStream::from_std(stream) else { return counters.accept_errors.add(1) };
-        counters.accepted.add(1);
-        let open = OpenConnection { counters: Arc::clone(counters), _counted: counted };
-        accept::spawn(stream, peer, &self.http, &self.connections, open);
-    }
-}
-
-/// What remains when accepting is interrupted.
-#[derive(Default)]
-struct AcceptProgress {
-    /// At the connection limit one connection waits here, and the others in the accept queue. A worker holds no permit
-    /// without a connection, since another worker may need it.
-    waiting: Option<(StdStream, SocketAddr)>,
-    /// Accepting has failed the last time.
-    is_failing: bool,
-}
-
-/// Counts a connection as open until dropped, also by a panic.
-struct OpenConnection {
-    counters: Arc<WorkerStats>,
-    _counted: (OwnedSemaphorePermit, CountedLoad),
-}
-
-impl Drop for OpenConnection {
-    fn drop(&mut self) {
-        self.counters.closed.add(1);
-    }
-}
-
-/// Whether only the connection that was to be accepted has failed.
-fn is_connection_error(error: &io::Error) -> bool {
-    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
-    matches!(error.kind(), ConnectionRefused | ConnectionAborted | ConnectionReset)
-}
-
 /// How often idle connections to endpoints are swept.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
-/// Pause after a failure that accepting another connection at once would repeat.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// How long a closing socket waits for TCP handshakes in progress. Clients that connect meanwhile send their SYN again
-/// after a second.
-const TCP_HANDSHAKE_GRACE: Duration = Duration::from_millis(5);

@@ -148,11 +148,11 @@ fn builder(limits: &ProxyLimits, executor: StreamExecutor) -> Builder<StreamExec
 /// The response to the request of a stream. If it accepts an upgrade, a task runs the tunnel as soon as the response
 /// has been sent; it ends with the connection or with the tunnel.
 fn response_of_stream(served: ServedRequest) -> Result<Response<ResponseBody>, Infallible> {
-    let (response, tunnel) = ResponseBody::attach(served);
+    let (head, body, tunnel) = ResponseBody::attach(served);
     if let Some(tunnel) = tunnel {
         tunnel.spawn_on_stream();
     }
-    Ok(response)
+    Ok(head.map(|()| body))
 }
 
 /// The executor on which hyper spawns the task of a stream, directly after it has called the service with the request.

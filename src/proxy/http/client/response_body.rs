@@ -30,22 +30,22 @@ pub(in crate::proxy) struct ResponseBody {
 }
 
 impl ResponseBody {
-    /// Attaches the record to the response. It is finished with the response body, or with the tunnel that follows.
-    pub(in crate::proxy) fn attach(served: ServedRequest) -> (Response<ResponseBody>, Option<Box<Tunnel>>) {
+    /// Attaches the record to the body of the response. It is finished with this body, or with the tunnel that follows.
+    /// Head and body apart, because they are large, and a connection of HTTP/1 sends them one after the other.
+    pub(in crate::proxy) fn attach(served: ServedRequest) -> (Response<()>, ResponseBody, Option<Box<Tunnel>>) {
         let ServedRequest { response, mut record, version } = served;
         let (head, source) = response.into_parts();
+        let mut head = Response::from_parts(head, ());
         let BodySource::Upgraded(upgrade, endpoint) = source else {
-            let body = ResponseBody { source, record: Some(record), version, recheck: None };
-            return (Response::from_parts(head, body), None);
+            return (head, ResponseBody { source, record: Some(record), version, recheck: None }, None);
         };
         // The timeouts that the rule sets for a response do not apply to an upgraded connection.
         record.facts.deadline = None;
         let (source, version) = (BodySource::Local(Bytes::new()), Version::HTTP_11);
         let body = ResponseBody { source, record: None, version, recheck: None };
-        let mut response = Response::from_parts(head, body);
-        upgrade.accept(&mut response);
-        record.facts.status = Some(response.status());
-        (response, Some(Tunnel::new(upgrade.into_stream(), endpoint, record)))
+        upgrade.accept(&mut head);
+        record.facts.status = Some(head.status());
+        (head, body, Some(Tunnel::new(upgrade.into_stream(), endpoint, record)))
     }
 
     fn finish(&mut self) {

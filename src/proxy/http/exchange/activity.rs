@@ -3,7 +3,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
-use std::pin::pin;
+use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -291,13 +291,15 @@ impl Activity {
     }
 }
 
-/// Awaits the future. Returns None once the connection's timer has expired, which sets `timed_out` and wakes this task.
-pub(in crate::proxy) async fn until_timed_out<T>(activity: &Activity, future: impl Future<Output = T>) -> Option<T> {
-    let mut future = pin!(future);
-    poll_fn(|cx| match future.as_mut().poll(cx) {
+/// Awaits the future, which is pinned where it is. Returns None once the connection's timer has expired, which sets
+/// `timed_out` and wakes this task.
+pub(in crate::proxy) fn until_timed_out<T>(
+    activity: &Activity,
+    mut future: impl Future<Output = T> + Unpin,
+) -> impl Future<Output = Option<T>> {
+    poll_fn(move |cx| match Pin::new(&mut future).poll(cx) {
         Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
         Poll::Pending if activity.timed_out.get() => Poll::Ready(None),
         Poll::Pending => Poll::Pending,
     })
-    .await
 }

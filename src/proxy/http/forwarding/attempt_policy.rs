@@ -1,7 +1,7 @@
 //! How often a request is attempted, when it is repeated, and for how long: pure decisions, without a connection.
 //!
 //! A request is sent again in these cases only:
-//! - within one attempt (`attempt.rs`), on a new connection: a kept-alive connection closed without a response, the
+//! - within one attempt (`attempts.rs`), on a new connection: a kept-alive connection closed without a response, the
 //!   request is idempotent and has no body; or an HTTP/2 endpoint reports that it did not process the request, and the
 //!   replay buffer has the whole sent body,
 //! - the endpoint certainly did not process it, and there is another endpoint,

@@ -1,4 +1,5 @@
-//! Forwards a request: the attempts to get its response, one after the other, over one or several endpoints.
+//! Forwards a request: the attempts to get its response, one after the other, over one or several endpoints, each over
+//! pooled connections or else a new one.
 //!
 //! ```text
 //!   admit ─▶ choose an endpoint ─▶ attempt ─▶ report ─▶ response, held with the admission
@@ -7,96 +8,30 @@
 //! ```
 
 use std::ops::ControlFlow;
+use std::pin::pin;
 use std::rc::Rc;
 
-use http::Request;
-use http_body::Body;
-use tokio::time::{sleep, timeout_at};
+use http::{Response, StatusCode, Version};
+use tokio::time::{Instant, sleep, timeout_at};
 
-use super::attempt_policy::AttemptPolicy;
-use super::attempt_timeouts::TimeLimit;
-use super::caller::{Caller, RepeatableBody, until_timed_out};
-use super::destination::Destination;
+use super::attempt_error::{AttemptError, http2_error};
+use super::caller::{Caller, until_timed_out};
 pub(super) use super::ended_attempt::Forwarded;
-use super::ended_attempt::{AnotherAttempt, EndedAttempt};
+use super::ended_attempt::{AnotherAttempt, AttemptResult, EndedAttempt};
+use super::endpoint_response::EndpointResponse;
 use super::forward_error::ForwardError;
+use super::framing;
 use super::hedging::{attempt_hedged, attempt_in_time};
 use super::outgoing_request::OutgoingRequest;
-use super::service_attempts::ServiceAttempts;
-use crate::plugin_api::completed_request::AttemptOutcome;
+use crate::proxy::http::fields::field_policy::ConnectionFields;
+use crate::proxy::http::fields::headers::strip_hop_by_hop;
 use crate::proxy::http::record::attempts::Attempts;
 use crate::proxy::http::record::request_error::RequestError;
 use crate::turn_clock;
-use crate::upstream::{NotAdmitted, Outcome, OutcomeClass};
-
-/// Forwards a request under a rule or to a Service with timeouts or retries, or of a call with a deadline. Also returns
-/// when the response must be complete.
-pub(in crate::proxy) async fn forward_in_time<C: Caller>(
-    caller: &Rc<C>,
-    destination: Destination<'_>,
-    request: Request<C::Body>,
-    attempts: &mut Attempts,
-) -> (Forwarded<C>, Option<TimeLimit>) {
-    let limit = destination.time_limit(turn_clock::now());
-    forward_until(limit, caller, destination, request, attempts).await
-}
-
-/// Forwards a request that must be complete at `limit`, which may have begun before.
-pub(super) async fn forward_until<C: Caller>(
-    limit: Option<TimeLimit>,
-    caller: &Rc<C>,
-    mut destination: Destination<'_>,
-    mut request: Request<C::Body>,
-    attempts: &mut Attempts,
-) -> (Forwarded<C>, Option<TimeLimit>) {
-    let (rule, settings) = (destination.policy.rule, destination.settings.take());
-    let mut service = settings.as_deref().map(|settings| ServiceAttempts::new(settings, rule, &request));
-    if let Some(limit) = limit.filter(|limit| limit.end <= turn_clock::now()) {
-        return (Err(limit.error.into()), None);
-    }
-    if let Some(service) = &mut service {
-        service.limit = limit;
-    }
-    let policy = AttemptPolicy { service: service.as_ref(), ..destination.policy };
-    if policy.is_configured() {
-        caller.set_timeouts(&policy.timeouts());
-    }
-    let upstream = destination.upstream;
-    let destination = Destination { policy, ..destination };
-    let mut sent: Option<OutgoingRequest<'_, C>> = None;
-    let forwarding = async {
-        let protocol = destination.upstream.key.protocol;
-        let is_complete = request.body().is_end_stream()
-            || policy.buffers(&request, protocol) && buffer(&**caller, &mut request, &destination).await?;
-        let replay = policy.replay(is_complete, request.method(), protocol);
-        let outgoing = sent.insert(OutgoingRequest::new(Rc::clone(caller), destination, request, replay)?);
-        let response = forward(outgoing, Some(attempts)).await?;
-        Ok::<_, ForwardError>((response, outgoing.attempt_deadline))
-    };
-    let outcome = match limit {
-        None => forwarding.await,
-        Some(limit) => match timeout_at(limit.end, forwarding).await {
-            Ok(outcome) => outcome,
-            Err(_) => {
-                // What a client limits says nothing about the Service.
-                if limit.error == RequestError::RequestTimeout {
-                    upstream.record_request_timeout();
-                    if let Some(outgoing) = &sent {
-                        report_request_timeout(outgoing, attempts);
-                    }
-                }
-                return (Err(limit.error.into()), None);
-            }
-        },
-    };
-    match outcome {
-        Ok((response, attempt_deadline)) => {
-            let of_attempt = attempt_deadline.map(|end| TimeLimit { end, error: RequestError::BackendRequestTimeout });
-            (Ok(response), TimeLimit::earlier(of_attempt, limit))
-        }
-        Err(error) => (Err(error), limit),
-    }
-}
+use crate::upstream::{
+    ConnectError, EndpointBody, IdleReuse, IncomingBody, NotAdmitted, Outcome, OutcomeClass, RequestFailure,
+    UpstreamConnection,
+};
 
 /// Forwards a request: to one endpoint, and to others as its policy allows it. `attempts`: where they are recorded.
 pub(in crate::proxy) async fn forward<C: Caller>(
@@ -161,27 +96,215 @@ pub(in crate::proxy) async fn forward<C: Caller>(
     }
 }
 
-/// The time for the request has passed while an attempt waited for the endpoint.
-fn report_request_timeout<C: Caller>(outgoing: &OutgoingRequest<'_, C>, attempts: &Attempts) {
-    let Some(attempt) = attempts.as_slice().last() else { return };
-    if attempt.outcome != AttemptOutcome::Unfinished || outgoing.is_connecting || outgoing.policy.is_mirror {
-        return;
+impl<'u, C: Caller> OutgoingRequest<'u, C> {
+    /// Sends the request to its endpoint. A new connection must be established by the deadline of the attempt.
+    pub(super) async fn attempt(&mut self) -> AttemptResult<C> {
+        let mut may_resend_unprocessed = self.replay.allows_resending;
+        if let Some(outcome) = self.send_on_idle(&mut may_resend_unprocessed).await {
+            return outcome;
+        }
+        // Boxed: connecting is rare, and its state would otherwise enlarge the future of every client connection.
+        Box::pin(self.send_on_new(may_resend_unprocessed)).await
     }
-    let total = turn_clock::now() - attempt.started_at;
-    let waited = outgoing.waited(total.saturating_sub(outgoing.connect_time.unwrap_or_default()));
-    outgoing.target.upstream.report(outgoing.endpoint, &Outcome { waited, ..Outcome::of(OutcomeClass::TimedOut) });
+
+    /// Sends the request on a connection that is opened for it, or that becomes free meanwhile.
+    async fn send_on_new(&mut self, mut may_resend_unprocessed: bool) -> AttemptResult<C> {
+        let mut unsent_left = MAX_UNSENT;
+        loop {
+            let began = Instant::now();
+            self.is_connecting = true;
+            let connected = self.connect().await;
+            self.is_connecting = false;
+            // One that became free meanwhile was not connected for this request, which only waited.
+            let is_reused = connected.as_ref().is_ok_and(|connection| connection.is_reused());
+            self.connect_time = (!is_reused).then(|| began.elapsed());
+            let connection = connected?;
+            let is_http2 = connection.is_http2();
+            match self.send(connection).await {
+                Err(AttemptError::NotProcessed) if may_resend_unprocessed && self.can_be_sent() => {
+                    may_resend_unprocessed = false;
+                    self.caller.pools().count_replay();
+                }
+                // Another request has opened the connection, and the endpoint has announced its end since.
+                Err(AttemptError::NotSent) if (is_http2 || is_reused) && unsent_left > 0 => unsent_left -= 1,
+                Err(AttemptError::NoResponse) if is_reused && unsent_left > 0 && self.may_resend_after_close() => {
+                    unsent_left -= 1;
+                    self.report_stale();
+                    self.caller.pools().count_replay();
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// Sends the request on a kept-alive connection. Returns None if the request must be sent on a new connection.
+    async fn send_on_idle(&mut self, may_resend_unprocessed: &mut bool) -> Option<AttemptResult<C>> {
+        let may_resend_after_close = self.may_resend_after_close();
+        let reuse = self.idle_reuse();
+        loop {
+            let connection = self.caller.pools().take_idle(&self.target, self.endpoint, reuse)?;
+            match self.send(connection).await {
+                Err(AttemptError::NotSent) => {}
+                Err(AttemptError::NotProcessed) if *may_resend_unprocessed && self.can_be_sent() => {
+                    *may_resend_unprocessed = false;
+                    self.caller.pools().count_replay();
+                    return None;
+                }
+                Err(AttemptError::NoResponse) if may_resend_after_close => {
+                    self.report_stale();
+                    self.caller.pools().count_replay();
+                    // If one connection is stale, other kept-alive ones may be too.
+                    return None;
+                }
+                outcome => return Some(outcome),
+            }
+        }
+    }
+
+    /// Whether the request is sent again if the endpoint closes a kept-alive connection instead of responding.
+    fn may_resend_after_close(&self) -> bool {
+        self.replay.complete && self.replay.idempotent && self.replay.allows_resending
+    }
+
+    /// The endpoint has closed a kept-alive connection. Others may be dead as well.
+    fn report_stale(&self) {
+        if !self.policy.is_mirror {
+            self.target.upstream.report(self.endpoint, &Outcome::of(OutcomeClass::Stale));
+        }
+    }
+
+    fn idle_reuse(&self) -> IdleReuse {
+        if self.may_resend_after_close() { IdleReuse::Any } else { IdleReuse::Recent }
+    }
+
+    async fn connect(&self) -> Result<EndpointConnection<C>, AttemptError> {
+        let (caller, pools, address) = (&*self.caller, self.caller.pools(), self.endpoint);
+        caller.begin_connecting();
+        let connect = async {
+            let rule_timeout = caller.connect_timeout();
+            let connecting = pools.connect(&self.target, address, self.idle_reuse(), rule_timeout);
+            let rule_deadline = rule_timeout.map(|timeout| Instant::now() + timeout);
+            let deadline = [self.attempt_deadline, rule_deadline].into_iter().flatten().min();
+            let Some(deadline) = deadline else { return connecting.await };
+            let began = Instant::now();
+            // A timeout of the rule does not count against the endpoint's health; only the global connect timeout does.
+            timeout_at(deadline, connecting)
+                .await
+                .unwrap_or_else(|_| Err(ConnectError::TimedOut(address, began.elapsed())))
+        };
+        let Some(connected) = until_timed_out(caller, pin!(connect)).await else {
+            return Err(AttemptError::NotConnected(RequestError::ConnectTimeout));
+        };
+        caller.end_connecting();
+        connected.map_err(|error| {
+            tracing::debug!(%error, upstream = %self.target.upstream.key, "Cannot connect");
+            AttemptError::from_connect_error(&error)
+        })
+    }
+
+    /// Begins to send the request, and keeps what a second attempt needs. Not a part of [`Self::send`], whose future
+    /// would contain the head.
+    fn begin_sending<'c>(
+        &mut self,
+        connection: &'c mut EndpointConnection<C>,
+        caller: &'c C,
+    ) -> impl Future<Output = Result<Response<IncomingBody>, RequestFailure<C::Body>>> + use<'c, 'u, C> {
+        let (request, mut kept_body) = self.take();
+        if connection.is_http2() {
+            self.keep_copy(&request, kept_body.take());
+        }
+        let informational = self.informational.clone();
+        let (head, sending) =
+            connection.send(request, self.hops, move |head| caller.take_informational(head, &informational));
+        if let Some(head) = head {
+            self.keep_head(head, kept_body);
+        }
+        sending
+    }
+
+    // Not an `async fn`, whose future would contain its arguments twice.
+    fn send(&mut self, mut connection: EndpointConnection<C>) -> impl Future<Output = AttemptResult<C>> {
+        self.is_repeated_failure = false;
+        async move {
+            let caller = Rc::clone(&self.caller);
+            let outcome = until_timed_out(&*caller, pin!(self.begin_sending(&mut connection, &caller))).await;
+            match outcome {
+                None => Err(AttemptError::Failed(caller.timeout_error())),
+                Some(Ok(response)) => self.accept_response(response, connection),
+                Some(Err(error)) => Err(self.send_error(error, &connection)),
+            }
+        }
+    }
+
+    /// Why there is no response. Afterwards [`OutgoingRequest::can_be_sent`] says whether the request can be repeated.
+    fn send_error(&mut self, error: RequestFailure<C::Body>, connection: &EndpointConnection<C>) -> AttemptError {
+        let error = match error {
+            RequestFailure::Failed(error) => error,
+            RequestFailure::Unsent(request) => {
+                connection.retire();
+                self.put_back(*request);
+                return AttemptError::NotSent;
+            }
+        };
+        if let Some(error) = self.caller.body_error() {
+            return AttemptError::Failed(error);
+        }
+        tracing::debug!(%error, address = %connection.address, "No response");
+        if http2_error(&error).is_some_and(h2::Error::is_go_away) {
+            connection.retire();
+        }
+        let error = match AttemptError::from_endpoint_error(&error) {
+            // In TLS 1.3, an endpoint rejects a client certificate only after the handshake.
+            AttemptError::NoResponse if connection.was_rejected() => AttemptError::Failed(RequestError::TlsHandshake),
+            // An endpoint that has begun to respond has processed the request.
+            AttemptError::NoResponse if connection.has_begun_response() => {
+                AttemptError::Failed(RequestError::NoResponse)
+            }
+            error => error,
+        };
+        self.is_repeated_failure = error == AttemptError::NoResponse && !connection.claim_failure();
+        self.restore_body(matches!(error, AttemptError::NotProcessed) || self.replay.keeps_sent);
+        error
+    }
+
+    /// Checks the head of the response and removes its hop-by-hop headers.
+    fn accept_response(
+        &mut self,
+        mut response: Response<IncomingBody>,
+        connection: EndpointConnection<C>,
+    ) -> AttemptResult<C> {
+        const INVALID: AttemptError = AttemptError::Failed(RequestError::InvalidResponse);
+        if response.headers().len() > self.caller.limits().max_response_fields {
+            return Err(INVALID);
+        }
+        let switched = if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            // A 101 for a protocol that was not requested is an invalid response.
+            let upgrade = self.upgrade.take().filter(|upgrade| upgrade.is_accepted_by(response.headers()));
+            Some(upgrade.ok_or(INVALID)?)
+        } else if self.upgrade.as_ref().is_some_and(|upgrade| upgrade.is_misleading(response.status())) {
+            return Err(INVALID);
+        } else {
+            None
+        };
+        framing::normalize_response(response.headers_mut()).map_err(AttemptError::Failed)?;
+        let named = strip_hop_by_hop(response.headers_mut());
+        *response.version_mut() = Version::HTTP_11;
+        let Some(upgrade) = switched else {
+            if !named.is_empty() {
+                response.extensions_mut().insert(ConnectionFields(named));
+            }
+            return Ok(response.map(|incoming| EndpointResponse::Body(EndpointBody::new(incoming, connection))));
+        };
+        let endpoint = connection.into_upgraded().ok_or(INVALID)?;
+        Ok(response.map(|_| EndpointResponse::Upgraded(upgrade, Box::new(endpoint))))
+    }
 }
 
-/// Reads the body, so that the request can be sent again. Returns whether all of it was read.
-async fn buffer<C: Caller>(
-    caller: &C,
-    request: &mut Request<C::Body>,
-    destination: &Destination<'_>,
-) -> Result<bool, RequestError> {
-    let max_bytes = destination.policy.max_kept_body(caller.limits());
-    let buffering = request.body_mut().buffer(max_bytes, &destination.upstream.key.namespace);
-    until_timed_out(caller, buffering).await.unwrap_or_else(|| Err(caller.timeout_error()))
-}
+type EndpointConnection<C> = UpstreamConnection<<C as Caller>::Body>;
+
+/// How often a request may move on to another connection, if it was not sent at all on one that other requests have
+/// used, or got no response on one that was idle.
+const MAX_UNSENT: u32 = 2;
 
 #[cfg(test)]
 mod tests;

@@ -2,7 +2,7 @@
 
 use std::error::Error;
 use std::future::poll_fn;
-use std::pin::pin;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -86,13 +86,15 @@ pub(in crate::proxy) trait RepeatableBody:
     async fn buffer(&mut self, max_bytes: usize, namespace: &str) -> Result<bool, RequestError>;
 }
 
-/// Awaits the future. Returns `None` once the caller has given up.
-pub(super) async fn until_timed_out<C: Caller, T>(caller: &C, future: impl Future<Output = T>) -> Option<T> {
-    let mut future = pin!(future);
-    poll_fn(|cx| match future.as_mut().poll(cx) {
+/// Awaits the future, which is pinned where it is, so that it need not be moved. Returns `None` once the caller has
+/// given up.
+pub(super) fn until_timed_out<C: Caller, T>(
+    caller: &C,
+    mut future: impl Future<Output = T> + Unpin,
+) -> impl Future<Output = Option<T>> {
+    poll_fn(move |cx| match Pin::new(&mut future).poll(cx) {
         Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
         Poll::Pending if caller.has_timed_out() => Poll::Ready(None),
         Poll::Pending => Poll::Pending,
     })
-    .await
 }

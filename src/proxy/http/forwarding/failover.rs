@@ -8,6 +8,7 @@
 //!                                                                          └───────────┘ once, by an alternative
 //! ```
 
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -16,12 +17,13 @@ use http_body::Body;
 use tokio::time::timeout_at;
 
 use super::attempt_timeouts::TimeLimit;
-use super::attempts::{Forwarded, forward_in_time, forward_until};
+use super::attempts::Forwarded;
 use super::caller::{Caller, RepeatableBody, until_timed_out};
 use super::destination::Destination;
 use super::forward_error::ForwardError;
 use super::outgoing_request::copy_request;
 use super::replay_policy::is_idempotent;
+use super::time_limits::{forward_in_time, forward_until};
 use crate::proxy::http::record::attempts::Attempts;
 use crate::proxy::http::record::request_error::RequestError;
 use crate::turn_clock;
@@ -97,7 +99,7 @@ pub(in crate::proxy) async fn admit<'a, C: Caller>(
 ) -> Result<(), ForwardError> {
     let (primary, client) = (destination.upstream, destination.client);
     let admitting = alternatives.admit(primary, |upstream| upstream.admit(client));
-    let (upstream, admission) = until_timed_out(caller, admitting).await.ok_or_else(|| caller.timeout_error())?;
+    let (upstream, admission) = until_timed_out(caller, pin!(admitting)).await.ok_or_else(|| caller.timeout_error())?;
     if !Arc::ptr_eq(upstream, primary) {
         (destination.upstream, destination.pinned) = (upstream, None);
     }
@@ -120,7 +122,7 @@ async fn spare_copy<C: Caller>(
         let namespace = &destination.upstream.key.namespace;
         let max_bytes = caller.limits().max_replay_body.min(MAX_REPLACED_BODY);
         let buffering = request.body_mut().buffer(max_bytes, namespace);
-        until_timed_out(caller, buffering).await.unwrap_or_else(|| Err(caller.timeout_error()))?
+        until_timed_out(caller, pin!(buffering)).await.unwrap_or_else(|| Err(caller.timeout_error()))?
     };
     Ok(is_complete.then(|| copy_request(request, request.body().duplicate(), caller.header_maps())))
 }

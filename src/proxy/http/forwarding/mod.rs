@@ -2,9 +2,8 @@
 //! `Caller`; nothing here knows a connection of a client.
 //!
 //! ```text
-//!   Caller ─▶ attempts ─▶ attempt ─▶ OutgoingRequest ─▶ upstream
-//!                 ▲  └ hedging ┘
-//!                 │       └▶ EndpointResponse or AttemptError ─▶ EndedAttempt
+//!   Caller ─▶ attempts, with time_limits or hedging ─▶ OutgoingRequest ─▶ upstream
+//!                 ▲       └▶ EndpointResponse or AttemptError ─▶ EndedAttempt
 //!                 └────────── another one, or the response ◀────────┤
 //!                                  AttemptPolicy, ServiceAttempts ──┘
 //! ```
@@ -23,9 +22,9 @@ pub(in crate::proxy) mod framing;
 pub(in crate::proxy) mod mirror;
 pub(in crate::proxy) mod outgoing_request;
 pub(in crate::proxy) mod replay_policy;
+pub(in crate::proxy) mod time_limits;
 pub(in crate::proxy) mod upgrade;
 
-mod attempt;
 mod attempt_error;
 mod ended_attempt;
 mod hedging;

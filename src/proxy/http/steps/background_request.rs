@@ -6,8 +6,9 @@ use http::Request;
 
 use super::affinity::{self, BackendAffinity};
 use super::backend::SelectedAction;
+use super::destination::apply_filters_to_copy;
 use super::request_context::{RequestContext, RoutedRequest};
-use super::{request_filters, request_hash};
+use super::request_hash;
 use crate::plugin_api::context::BackgroundRequest;
 use crate::proxy::http::forwarding::background::BackgroundSending;
 use crate::snapshot::rule::BackendTarget;
@@ -25,7 +26,7 @@ pub(super) fn send(
     let hash = request_hash::of_side_request(cx, routed, request.headers(), upstream);
     let session = BackendAffinity::read(backends, upstream, request.headers(), cx.exchange());
     affinity::strip_from_request(session.as_deref(), request.headers_mut());
-    if request_filters::apply_to_copy(routed, backend, &mut request).is_err() {
+    if apply_filters_to_copy(routed, backend, &mut request).is_err() {
         return;
     }
     let sending = BackgroundSending {

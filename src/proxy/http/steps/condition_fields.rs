@@ -11,7 +11,7 @@ use std::fmt;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 
-use super::request_headers::forwarding::{ForwardedRequest, path_value, set_headers};
+use super::request_headers::{ForwardedRequest, path_value, set_headers};
 use crate::plugin_api::header_spoofing;
 use crate::proxy::http::exchange::client_exchange::ClientExchange;
 use crate::proxy::http::fields::headers::X_REQUEST_ID;

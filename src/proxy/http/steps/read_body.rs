@@ -1,5 +1,7 @@
 //! Buffers the body of a request for those that decide about it.
 
+use std::pin::pin;
+
 use bytes::Bytes;
 use http::Request;
 
@@ -17,7 +19,8 @@ pub(in crate::proxy) async fn read_body(
     namespace: &str,
 ) -> Result<Bytes, RequestError> {
     let buffering = request.body_mut().buffer_up_to(max_bytes, BufferUse::Request, namespace);
-    match until_timed_out(&exchange.activity, buffering).await {
+    let outcome = until_timed_out(&exchange.activity, pin!(buffering)).await;
+    match outcome {
         None => Err(exchange.activity.body_timeout_error()),
         Some(Err(RequestBodyError::BufferLimit)) => Err(RequestError::BufferLimit),
         Some(Err(RequestBodyError::TooSlow)) => Err(RequestError::SlowRequestBody),

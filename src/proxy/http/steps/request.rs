@@ -30,7 +30,6 @@ use super::request_context::RequestContext;
 use super::request_headers;
 use super::request_record::RequestRecord;
 use super::routing;
-use super::target;
 use super::trailer_header;
 use crate::plugin_api::ResponseSource;
 use crate::proxy::http::exchange::activity::ActivityPhase;
@@ -40,11 +39,12 @@ use crate::proxy::http::exchange::client_exchange::ClientExchange;
 use crate::proxy::http::exchange::request_body::RequestBody;
 use crate::proxy::http::fields::field_policy::ResponseTrailerPolicy;
 use crate::proxy::http::fields::hpack;
-use crate::proxy::http::forwarding::attempts::{forward, forward_in_time};
+use crate::proxy::http::forwarding::attempts::forward;
 use crate::proxy::http::forwarding::destination::Destination;
 use crate::proxy::http::forwarding::failover::forward_with_alternatives;
 use crate::proxy::http::forwarding::outgoing_request::OutgoingRequest;
 use crate::proxy::http::forwarding::replay_policy::ReplayPolicy;
+use crate::proxy::http::forwarding::time_limits::forward_in_time;
 use crate::proxy::http::record::request_error::RequestError;
 use crate::proxy::http::record::response_deadline::ResponseDeadline;
 use crate::snapshot::rule::RouteFailure;
@@ -58,81 +58,101 @@ pub(in crate::proxy) struct ServedRequest {
     pub(in crate::proxy) version: Version,
 }
 
-/// Handles one request. Errors become responses.
-pub(in crate::proxy) async fn serve(exchange: Rc<ClientExchange>, mut request: Request<ClientBody>) -> ServedRequest {
-    // The configuration is read once: the request uses this snapshot to its end, whatever changes meanwhile.
-    let view = exchange.worker().view();
-    let version = request.version();
-    let mut record = RequestRecord::start(&exchange, &mut request);
-    let response = {
-        let mut cx = RequestContext::new(&view, &mut record, &request);
-        let request = request.map(|incoming| RequestBody::new(incoming, &exchange));
-        let outcome = respond(&mut cx, request).await;
-        let mut pending = begin_response(&mut cx, outcome);
-        plugins::attach_unmatched(&mut cx);
-        if cx.record.plugin_run.is_some() {
-            cx.enter(RequestStep::ResponsePlugins);
-            plugins::run_response(&mut cx, &mut pending.response, &mut pending.source, pending.began_at).await;
-        }
-        finish_response(&mut cx, pending)
-    };
-    ServedRequest { response, record, version }
+/// Handles one request. Errors become responses. Not an `async fn`, whose future would contain its arguments twice.
+pub(in crate::proxy) fn serve(
+    exchange: Rc<ClientExchange>,
+    mut request: Request<ClientBody>,
+) -> impl Future<Output = ServedRequest> {
+    async move {
+        // The configuration is read once: the request uses this snapshot to its end, whatever changes meanwhile.
+        let view = exchange.worker().view();
+        let version = request.version();
+        let mut record = RequestRecord::start(&exchange, &mut request);
+        let response = {
+            let mut cx = RequestContext::new(&view, &mut record, &request);
+            let request = request.map(|incoming| RequestBody::new(incoming, &exchange));
+            let outcome = respond(&mut cx, request).await;
+            let mut origin = ResponseOrigin::of(&cx, &outcome);
+            let mut response = match outcome {
+                Ok(response) => response,
+                Err(exit) => exit.into_response(&mut cx),
+            };
+            begin_response(&mut cx, &mut response, origin.source);
+            plugins::attach_unmatched(&mut cx);
+            if cx.record.plugin_run.is_some() {
+                cx.enter(RequestStep::ResponsePlugins);
+                plugins::run_response(&mut cx, &mut response, &mut origin.source, origin.began_at).await;
+            }
+            finish_response(&mut cx, &mut response, &origin);
+            response
+        };
+        ServedRequest { response, record, version }
+    }
 }
 
-/// Forwards the request, unless an earlier step ends it.
-async fn respond(
+/// Forwards the request, unless an earlier step ends it. Not an `async fn`, whose future would contain the request
+/// twice.
+fn respond(
     cx: &mut RequestContext<'_>,
     mut request: Request<RequestBody>,
-) -> Result<Response<BodySource>, EarlyExit> {
-    let client_sent_head = request.method() == Method::HEAD;
-    let destination = prepare(cx, &mut request).await?;
-    cx.enter(RequestStep::Forwarding);
-    let reports_latencies = cx.product_header_names().is_some();
-    // A plugin may have changed the method. The response then announces a body that does not follow.
-    let lacks_body = request.method() == Method::HEAD && !client_sent_head;
-    let record = &mut *cx.record;
-    if let Some(heads) = &mut record.facts.heads {
-        heads.upstream_target = Some(request.uri().clone());
+) -> impl Future<Output = Result<Response<BodySource>, EarlyExit>> {
+    async move {
+        let client_sent_head = request.method() == Method::HEAD;
+        let destination = prepare(cx, &mut request).await?;
+        cx.enter(RequestStep::Forwarding);
+        let reports_latencies = cx.product_header_names().is_some();
+        // A plugin may have changed the method. The response then announces a body that does not follow.
+        let lacks_body = request.method() == Method::HEAD && !client_sent_head;
+        let record = &mut *cx.record;
+        if let Some(heads) = &mut record.facts.heads {
+            heads.upstream_target = Some(request.uri().clone());
+        }
+        if record.plugin_run.is_some() {
+            // Plugins, and whatever waited after them, have read the clock in this turn.
+            record.exchange.activity.sent_at.set(Some(turn_clock::now()));
+        } else if reports_latencies {
+            record.exchange.activity.sent_at.set(Some(turn_clock::refresh()));
+        }
+        let RequestRecord { exchange, facts, .. } = record;
+        // Read before, since the future would otherwise keep the destination.
+        let is_plain = destination.policy.is_plain() && destination.settings.is_none();
+        let outcome = if destination.upstream.has_alternatives() {
+            // Boxed, so that the future of requests to Services without alternatives stays small.
+            let forwarding = Box::pin(forward_with_alternatives(exchange, destination, request, &mut facts.attempts));
+            let (outcome, limit) = forwarding.await;
+            facts.deadline = limit.map(|limit| ResponseDeadline::new(limit.end, limit.error));
+            outcome
+        } else if is_plain {
+            let replay = ReplayPolicy::unbuffered(&request);
+            let mut outgoing = OutgoingRequest::new(Rc::clone(exchange), destination, request, replay)?;
+            forward(&mut outgoing, Some(&mut facts.attempts)).await
+        } else {
+            // Boxed, so that the future of requests without timeouts and retries stays small.
+            let forwarding = Box::pin(forward_in_time(exchange, destination, request, &mut facts.attempts));
+            let (outcome, limit) = forwarding.await;
+            facts.deadline = limit.map(|limit| ResponseDeadline::new(limit.end, limit.error));
+            outcome
+        };
+        let mut outcome = match outcome {
+            Ok(response) => Ok(response.map(BodySource::from)),
+            Err(error) => Err(EarlyExit::from(error)),
+        };
+        if cx.record.plugin_run.is_some() {
+            outcome = plugins::run_after_forward(cx, outcome);
+        }
+        let mut response = outcome?;
+        if lacks_body {
+            response.headers_mut().remove(CONTENT_LENGTH);
+        }
+        cx.enter(RequestStep::ResponseFilters);
+        cx.apply_response_filters(response.headers_mut());
+        // After the filters, which may remove the cookies of the backend.
+        affinity::add_to_response(cx.affinity.as_deref(), cx.record.facts.attempts.endpoint(), response.headers_mut());
+        if let Some(cookies) = &cx.hash_cookies {
+            cookies.add_to_response(response.headers_mut());
+        }
+        Ok(response)
     }
-    if record.plugin_run.is_some() {
-        // Plugins, and whatever waited after them, have read the clock in this turn.
-        record.exchange.activity.sent_at.set(Some(turn_clock::now()));
-    } else if reports_latencies {
-        record.exchange.activity.sent_at.set(Some(turn_clock::refresh()));
-    }
-    let RequestRecord { exchange, facts, .. } = record;
-    // Read before, since the future would otherwise keep the destination.
-    let is_plain = destination.policy.is_plain() && destination.settings.is_none();
-    let outcome = if destination.upstream.has_alternatives() {
-        // Boxed, so that the future of requests to Services without alternatives stays small.
-        let forwarding = Box::pin(forward_with_alternatives(exchange, destination, request, &mut facts.attempts));
-        let (outcome, limit) = forwarding.await;
-        facts.deadline = limit.map(|limit| ResponseDeadline::new(limit.end, limit.error));
-        outcome
-    } else if is_plain {
-        let replay = ReplayPolicy::unbuffered(&request);
-        let mut outgoing = OutgoingRequest::new(Rc::clone(exchange), destination, request, replay)?;
-        forward(&mut outgoing, Some(&mut facts.attempts)).await
-    } else {
-        // Boxed, so that the future of requests without timeouts and retries stays small.
-        let forwarding = Box::pin(forward_in_time(exchange, destination, request, &mut facts.attempts));
-        let (outcome, limit) = forwarding.await;
-        facts.deadline = limit.map(|limit| ResponseDeadline::new(limit.end, limit.error));
-        outcome
-    };
-    let outcome = outcome.map(|response| response.map(BodySource::from)).map_err(EarlyExit::from);
-    let mut response = if cx.record.plugin_run.is_some() { plugins::run_after_forward(cx, outcome)? } else { outcome? };
-    if lacks_body {
-        response.headers_mut().remove(CONTENT_LENGTH);
-    }
-    cx.enter(RequestStep::ResponseFilters);
-    cx.apply_response_filters(response.headers_mut());
-    // After the filters, which may remove the cookies of the backend.
-    affinity::add_to_response(cx.affinity.as_deref(), cx.record.facts.attempts.endpoint(), response.headers_mut());
-    if let Some(cookies) = &cx.hash_cookies {
-        cookies.add_to_response(response.headers_mut());
-    }
-    Ok(response)
 }
 
 /// The steps before a request is forwarded. They rewrite it for the endpoint.
@@ -141,7 +161,7 @@ async fn prepare<'r>(
     request: &mut Request<RequestBody>,
 ) -> Result<Destination<'r>, EarlyExit> {
     cx.enter(RequestStep::Target);
-    let target = target::read_target(cx, request)?;
+    let target = routing::read_target(cx, request)?;
     cx.enter(RequestStep::Route);
     let mut routed = routing::select_rule(cx, request, target)?;
     cx.enter(RequestStep::Protocols);
@@ -185,9 +205,8 @@ async fn prepare<'r>(
     }
 }
 
-/// A response before and during the response phase of the plugins.
-struct PendingResponse {
-    response: Response<BodySource>,
+/// Where a response comes from, whose head is not complete yet.
+struct ResponseOrigin {
     source: ResponseSource,
     /// When its head was received or generated.
     began_at: Instant,
@@ -195,35 +214,42 @@ struct PendingResponse {
     must_close: bool,
 }
 
-/// Builds the head of a response, wherever it comes from.
-fn begin_response(cx: &mut RequestContext<'_>, outcome: Result<Response<BodySource>, EarlyExit>) -> PendingResponse {
-    let must_close = cx.exchange().connections.asks_to_close() || outcome.as_ref().is_err_and(EarlyExit::must_close);
-    let source = outcome.as_ref().map_or_else(EarlyExit::source, |_| ResponseSource::Service);
+impl ResponseOrigin {
+    fn of(cx: &RequestContext<'_>, outcome: &Result<Response<BodySource>, EarlyExit>) -> Self {
+        let (source, is_malformed) = match outcome {
+            Ok(_) => (ResponseSource::Service, false),
+            Err(exit) => (exit.source(), exit.must_close()),
+        };
+        let must_close = is_malformed || cx.exchange().connections.asks_to_close();
+        // What plugins took in `access` is not time of the endpoint: they have refreshed the time of the turn.
+        ResponseOrigin { source, began_at: turn_clock::now(), must_close }
+    }
+}
+
+/// Adds to the head of a response what the request has determined, wherever the response comes from.
+fn begin_response(cx: &mut RequestContext<'_>, response: &mut Response<BodySource>, source: ResponseSource) {
     if let Some(observed) = &mut cx.record.facts.observed {
         observed.set_source(source);
     }
-    let mut response = outcome.unwrap_or_else(|exit| exit.into_response(cx));
     if let Some(cors_headers) = cx.record.cors_headers.take() {
         cors_headers.apply(response.headers_mut());
     }
     if let Some(authorization) = &cx.record.authorization {
-        authorization.change_response(&mut response);
+        authorization.change_response(response);
     }
-    // What plugins took in `access` is not counted as time of the endpoint: they have refreshed the time of the turn.
-    PendingResponse { response, source, began_at: turn_clock::now(), must_close }
 }
 
 /// Completes the head of a response, after plugins have run.
-fn finish_response(cx: &mut RequestContext<'_>, pending: PendingResponse) -> Response<BodySource> {
-    let PendingResponse { mut response, source, began_at, must_close } = pending;
+fn finish_response(cx: &mut RequestContext<'_>, response: &mut Response<BodySource>, origin: &ResponseOrigin) {
+    let ResponseOrigin { source, began_at, must_close } = *origin;
     cx.enter(RequestStep::ResponseHead);
-    fit_to_status(&mut response, cx.error_format.is_head());
+    fit_to_status(response, cx.error_format.is_head());
     if response.body().may_have_trailers() {
         cx.record.trailers =
-            ResponseTrailerPolicy::new(cx.rule, cx.affinity.is_some(), cx.product_header_names(), &mut response);
+            ResponseTrailerPolicy::new(cx.rule, cx.affinity.is_some(), cx.product_header_names(), response);
     }
-    trailer_header::remove_unaccepted(cx, &mut response, source);
-    product_headers::set_response_headers(cx, &mut response, source, began_at);
+    trailer_header::remove_unaccepted(cx, response, source);
+    product_headers::set_response_headers(cx, response, source, began_at);
     let record = &mut *cx.record;
     record.facts.status = Some(response.status());
     if record.exchange.protocol.is_multiplexed() {
@@ -237,12 +263,11 @@ fn finish_response(cx: &mut RequestContext<'_>, pending: PendingResponse) -> Res
         heads.response.clone_from(response.headers());
     }
     if let Some(heads) = record.facts.logged.as_mut().and_then(|logged| logged.captured.as_deref_mut()) {
-        record.exchange.worker().log.capture_response(&response, heads);
+        record.exchange.worker().log.capture_response(response, heads);
     }
     let activity = &record.exchange.activity;
     // Plugins that ran or waited in between have refreshed the time of the turn.
     let now = if record.plugin_run.is_some() { turn_clock::now() } else { began_at };
     activity.enter_phase(ActivityPhase::SendingResponse, now);
     activity.response_deadline.set(record.facts.deadline.as_ref().map(|deadline| deadline.sleep.deadline()));
-    response
 }

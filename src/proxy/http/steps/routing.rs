@@ -1,23 +1,59 @@
-//! Selects the listener and the rule of a request.
+//! From the head of a request to its rule: reads the target, and selects the listener and the rule. Ambiguous targets
+//! are rejected.
 
-use http::header::{EXPECT, TRANSFER_ENCODING};
-use http::{HeaderMap, Method, Request};
+use http::header::{EXPECT, HOST, TRANSFER_ENCODING};
+use http::{HeaderMap, Method, Request, Version};
 
 use super::condition_fields::ConditionFields;
+use super::early_exit::EarlyExit;
 use super::reported_client::client_slot;
 use super::request_context::{RequestContext, RoutedRequest};
-use super::request_headers::forwarding::ForwardedRequest;
-use super::target::RequestTarget;
+use super::request_headers::ForwardedRequest;
 use crate::hop_count::HopCount;
+use crate::http2_frames::{FRAGMENT_HOST, UNREADABLE_HOST};
 use crate::plugin_api::Framing;
 use crate::proxy::connection::tls::TlsSession;
 use crate::proxy::http::exchange::request_body::RequestBody;
-use crate::proxy::http::fields::headers::contains_token;
+use crate::proxy::http::fields::headers::{contains_token, join_cookies};
+use crate::proxy::http::forwarding::framing;
+use crate::proxy::http::forwarding::upgrade::Upgrade;
 use crate::proxy::http::record::request_error::RequestError;
+use crate::request_target::{self, InvalidHost, RequestHost, RequestPath, TargetError};
 use crate::snapshot::regex_steps::RegexSteps;
 use crate::snapshot::router::{Matched, RoutingRequest};
 use crate::snapshot::routing::Unrouted;
 use crate::snapshot::rule_options::AcceptedUpgrades;
+
+/// The host and path to match and to forward, and the requested upgrade.
+pub(in crate::proxy) struct RequestTarget {
+    pub(in crate::proxy) host: RequestHost,
+    pub(in crate::proxy) path: RequestPath,
+    pub(in crate::proxy) upgrade: Option<Box<Upgrade>>,
+}
+
+/// Checks the head of the request and reads its target.
+pub(in crate::proxy) fn read_target(
+    cx: &RequestContext<'_>,
+    request: &mut Request<RequestBody>,
+) -> Result<RequestTarget, EarlyExit> {
+    let exchange = cx.exchange();
+    if let Some(error) = exchange.activity.ambiguity.get() {
+        return Err(error.into());
+    }
+    let upgrade = Upgrade::take(request)?;
+    framing::check_request(request)?;
+    // Before fields are counted: a browser sends each cookie in a field of its own in HTTP/2.
+    join_cookies(request.headers_mut());
+    if request.headers().len() > exchange.worker().limits.max_request_fields {
+        return Err(RequestError::TooManyHeaders.into());
+    }
+    let local = exchange.connections.address.socket;
+    let target = request_target::read(request.method(), request.version(), request.uri(), request.headers(), local);
+    let (host, path) = target.map_err(|error| target_error(request, error))?;
+    let path = path.ok_or(EarlyExit::ServerOptions)?;
+    exchange.http.rejected_paths.check(path.path()).map_err(RequestError::InvalidTarget)?;
+    Ok(RequestTarget { host, path, upgrade })
+}
 
 /// Finds the rule of the request. The most specific listener for its host handles it; other listeners are not searched.
 pub(in crate::proxy) fn select_rule<'r>(
@@ -90,4 +126,20 @@ pub(in crate::proxy) fn select_rule<'r>(
 fn body_framing(headers: &HeaderMap) -> Framing {
     let has_token = |name, token| headers.get(name).is_some_and(|value| contains_token(value, token));
     Framing { is_chunked: has_token(TRANSFER_ENCODING, "chunked"), expects_continue: has_token(EXPECT, "100-continue") }
+}
+
+/// The error of a request without a usable target. An HTTP/2 request that was rejected before it was read has a Host
+/// field that says why, after its own one if it has one.
+#[cold]
+fn target_error(request: &Request<RequestBody>, error: TargetError) -> RequestError {
+    let is_marked = request.version() == Version::HTTP_2
+        && matches!(error, TargetError::Host(InvalidHost::Several | InvalidHost::Malformed));
+    let mark = request.headers().get_all(HOST).iter().take(2).last().filter(|_| is_marked);
+    match mark.map(|mark| mark.as_bytes()) {
+        Some(FRAGMENT_HOST) => RequestError::InvalidTarget("the target has a fragment"),
+        Some(UNREADABLE_HOST) => {
+            RequestError::InvalidTarget("its header block, or an earlier one of the connection, cannot be read")
+        }
+        _ => error.into(),
+    }
 }

@@ -263,15 +263,17 @@ where
     }
 
     fn begin_response(&mut self, served: ServedRequest) {
-        let (response, tunnel) = ResponseBody::attach(served);
+        let (response, body, tunnel) = ResponseBody::attach(served);
         self.tunnel = tunnel;
         let mut head = take_buffer();
         // What was not sent yet precedes the response.
         self.take_informational();
-        head.put_slice(&std::mem::take(&mut self.interim));
+        if !self.interim.is_empty() {
+            head.put_slice(&std::mem::take(&mut self.interim));
+        }
         self.must_flush_interim = false;
         let current = &self.current;
-        let length = BodyLength::of(response.body());
+        let length = BodyLength::of(&body);
         let (framing, is_persistent) = with_date(|date| {
             let context = ResponseContext {
                 version: current.version,
@@ -283,8 +285,7 @@ where
             write_response_head(&response, length, context, &mut head)
         });
         let switches_protocols = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-        let (parts, body) = response.into_parts();
-        recycle_map(parts.headers);
+        recycle_map(response.into_parts().0.headers);
         let message = OutgoingMessage::new(head, framing, body);
         *self.response = Some(SentResponse { message, is_persistent, switches_protocols });
         self.state = ServingState::Sending;

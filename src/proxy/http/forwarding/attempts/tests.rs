@@ -14,7 +14,10 @@ use tokio::net::TcpListener;
 use tokio::task::LocalSet;
 use tokio::time::Instant;
 
+use super::super::attempt_policy::AttemptPolicy;
+use super::super::destination::Destination;
 use super::super::failover::forward_with_alternatives;
+use super::super::time_limits::forward_in_time;
 use super::*;
 use crate::hop_count::HopCount;
 use crate::http1::NameCase;

@@ -27,6 +27,7 @@ mod header_changes;
 mod http_protocol;
 mod server_call;
 
+use std::pin::pin;
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -99,7 +100,7 @@ async fn decide(
         }
     };
     let deadline = Instant::now() + exchange.worker().limits.authorization_timeout;
-    let decision = timeout_at(deadline, until_timed_out(&exchange.activity, decision)).await;
+    let decision = timeout_at(deadline, until_timed_out(&exchange.activity, pin!(decision))).await;
     let Ok(Some(decision)) = decision else { return Err(RequestError::AuthorizationTimeout.into()) };
     match decision? {
         Decision::Allowed { request: changes, response } => {

@@ -2,23 +2,26 @@
 //! the proxy, and the path and Host that its options rewrite. Before plugins, which see and change all of them.
 //!
 //! ```text
-//!   copy for logs ▶ forwarding.rs (real_ip.rs) ▶ limit of hops ▶ product headers ▶ upstream_target.rs
+//!   copy for logs ▶ forwarding headers (real_ip.rs) ▶ limit of hops ▶ product headers ▶ upstream_target.rs
 //! ```
-
-pub(in crate::proxy) mod forwarding;
 
 mod real_ip;
 mod upstream_target;
 
-use http::Request;
+use http::header::HOST;
+use http::{HeaderMap, HeaderValue, Request, Uri};
 
 use super::early_exit::EarlyExit;
 use super::product_headers;
 use super::request_context::{RequestContext, RoutedRequest};
 use crate::hop_count::HopCount;
+use crate::proxy::http::exchange::client_exchange::ClientExchange;
 use crate::proxy::http::exchange::request_body::RequestBody;
+use crate::proxy::http::fields::field_policy::{changes_requests, fields_of_connection};
+use crate::proxy::http::fields::headers::{StrippedRequest, X_REQUEST_ID, strip_request};
 use crate::proxy::http::record::request_error::RequestError;
-use crate::snapshot::rule_options::TrailerHeader;
+use crate::request_target::RequestHost;
+use crate::snapshot::rule_options::{ForwardingHeaderStyle, TrailerHeader};
 
 /// Removes and sets the headers that depend on the rule, and rewrites path and Host as its options say.
 pub(super) fn set(
@@ -30,7 +33,7 @@ pub(super) fn set(
     if routed.rule.plugins.as_ref().is_some_and(|chain| chain.logs_heads(&cx.view.snapshot.consumers)) {
         cx.copy_heads(routed, request);
     }
-    let stripped = forwarding::set_forwarding_headers(cx, routed, request);
+    let stripped = set_forwarding_headers(cx, routed, request);
     routed.may_have_te = stripped.accepts_trailers;
     // Before anything sends a request. Most requests have no number.
     if stripped.hops > HopCount::ZERO && stripped.hops.get() >= cx.exchange().worker().limits.max_hops {
@@ -44,4 +47,79 @@ pub(super) fn set(
     };
     upstream_target::rewrite(routed, request)?;
     Ok(())
+}
+
+/// Removes hop-by-hop headers, `Expect` and the number of hops, and sets the forwarding headers, request id and Host.
+fn set_forwarding_headers(
+    cx: &RequestContext<'_>,
+    routed: &RoutedRequest<'_>,
+    request: &mut Request<RequestBody>,
+) -> StrippedRequest {
+    if request.body().may_have_trailers() {
+        restrict_trailers(cx, routed, request);
+    }
+    let (exchange, host) = (cx.exchange(), &routed.host);
+    let style = routed.rule.options().forwarding_headers;
+    // Only for the style with the path.
+    let path = path_value(style, request.uri());
+    let headers = request.headers_mut();
+    let stripped = strip_request(headers, exchange.client.trusted);
+    let has_plugin_id = routed.rule.plugins.as_ref().is_some_and(|chain| chain.sets_request_id());
+    let forwarded = ForwardedRequest { host, port: routed.listener.port };
+    set_headers(exchange, style, &forwarded, path, stripped, headers);
+    if !has_plugin_id {
+        headers.insert(X_REQUEST_ID, cx.record.facts.request_id.clone());
+    }
+    if host.is_overridden {
+        headers.insert(HOST, host.raw.clone());
+    }
+    stripped
+}
+
+/// What forwarding headers contain about a request.
+#[derive(Clone, Copy)]
+pub(in crate::proxy) struct ForwardedRequest<'r> {
+    pub(in crate::proxy) host: &'r RequestHost,
+    /// The port of the listener, as clients see it.
+    pub(in crate::proxy) port: u16,
+}
+
+/// Sets the forwarding headers in headers that [`strip_request`] has stripped. `path` is that of [`path_value`].
+pub(in crate::proxy) fn set_headers(
+    exchange: &ClientExchange,
+    style: ForwardingHeaderStyle,
+    request: &ForwardedRequest<'_>,
+    path: Option<HeaderValue>,
+    stripped: StrippedRequest,
+    headers: &mut HeaderMap,
+) {
+    if stripped.has_client_report {
+        exchange.client.extend_forwarded(headers);
+    }
+    let port = exchange.client.port_value(request.port);
+    match style {
+        ForwardingHeaderStyle::Forwarded => exchange.client.set_forwarding_headers(headers, &request.host.raw, &port),
+        ForwardingHeaderStyle::RealIp => {
+            real_ip::set_forwarding_headers(exchange, headers, request.host, path, port);
+        }
+    }
+}
+
+/// The path of the request if the style forwards it. None also if it is not a valid header value.
+pub(in crate::proxy) fn path_value(style: ForwardingHeaderStyle, uri: &Uri) -> Option<HeaderValue> {
+    match style {
+        ForwardingHeaderStyle::Forwarded => None,
+        ForwardingHeaderStyle::RealIp => HeaderValue::from_str(uri.path()).ok(),
+    }
+}
+
+/// Tells a body that may have trailers which fields must not be among them. Before the hop-by-hop fields are removed.
+fn restrict_trailers(cx: &RequestContext<'_>, routed: &RoutedRequest<'_>, request: &mut Request<RequestBody>) {
+    if changes_requests(routed.rule, cx.product_header_names()) {
+        request.body_mut().set_rule(routed.rule);
+    }
+    let of_connection = fields_of_connection(request.headers());
+    if !of_connection.is_empty() {
+        *request.body_mut().no_trailers() = of_connection;
+    }
 }
