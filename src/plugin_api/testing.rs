@@ -302,6 +302,7 @@ impl TestRequest {
                 client,
                 id: &id,
                 now: self.now,
+                background_places: None,
                 background: &mut BackgroundSlot::default(),
             };
             reply = chain.before_forward(request, &mut state).await;

@@ -10,6 +10,8 @@ use portico::plugin_api::{Chain, PluginServices, PluginState, ReplyBody};
 use portico::plugins::REGISTRY;
 use portico::plugins::proxy_cache::store::{CacheStore, Purge};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
 
 use super::server::RedisProcess;
 use super::services::TestServices;
@@ -21,15 +23,19 @@ struct Replica {
 }
 
 fn replica(port: u16, fields: &Value, services: &Arc<TestServices>) -> Replica {
+    replica_with(port, fields, services, &PluginState::default())
+}
+
+/// One of several plugins of a process.
+fn replica_with(port: u16, fields: &Value, services: &Arc<TestServices>, state: &PluginState) -> Replica {
     let services: Arc<dyn PluginServices> = Arc::clone(services) as _;
     let mut config = json!({
         "strategy": "redis", "content_type": ["text/plain"],
         "redis": {"host": "redis.shop", "port": port, "timeout": TIMEOUT_MS},
     });
     config.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
-    let state = PluginState::default();
-    let chain = chain_with(&[(REGISTRY.find("proxy-cache-advanced").unwrap(), config)], &state, &services);
-    Replica { chain, store: CacheStore::of(&state, 0) }
+    let chain = chain_with(&[(REGISTRY.find("proxy-cache-advanced").unwrap(), config)], state, &services);
+    Replica { chain, store: CacheStore::of(state, 0) }
 }
 
 /// Sends a request to which the endpoint responds with these fields and this body.
@@ -128,5 +134,84 @@ async fn outage_is_bypassed_only_if_configured() {
         let outcome = tokio::time::timeout(Duration::from_secs(30), send(&replica, "GET", &[], &[])).await.unwrap();
         assert_eq!(outcome.reply_status().map(|status| status.as_u16()), expected, "{bypasses}");
         assert_eq!(status(&outcome), if bypasses { "Bypass" } else { "" });
+    }
+}
+
+/// What 304 confirms is stored before other requests look for it.
+#[tokio::test]
+async fn requests_that_wait_for_a_validation_get_what_it_has_stored() {
+    let server = RedisProcess::start(&[]).await;
+    let services = TestServices::resolving("redis.shop");
+    let fields = json!({"mode": "rfc9111", "content_type": ["text/plain", "application/json"]});
+    let replica = replica(server.port, &fields, &services);
+    send(&replica, "GET", &[], &[("cache-control", "max-age=0"), ("etag", "\"1\"")]).await;
+    until_stored(&server, "*:e:*").await;
+    let validate = || async {
+        let mut test = TestRequest::get("/a");
+        test.now = SystemTime::now();
+        test.upstream_response = Response::builder()
+            .status(304)
+            .header("cache-control", "max-age=60")
+            .header("etag", "\"1\"")
+            .body(())
+            .unwrap();
+        test.upstream_body = Bytes::new();
+        let outcome = test.run(&replica.chain).await;
+        outcome.response_header("cache-status").unwrap_or_default().to_owned()
+    };
+    let statuses: Vec<String> = futures_util::future::join_all((0..5).map(|_| validate())).await;
+    let hits = statuses.iter().filter(|status| status.contains("; hit")).count();
+    assert_eq!(hits, 4, "one request validates, and the others wait until its result is stored: {statuses:?}");
+    assert!(statuses.iter().any(|status| status.contains("fwd-status=304")), "{statuses:?}");
+}
+
+/// A server that accepts connections and commands, and never sends a value.
+async fn hanging_server() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        loop {
+            let (mut connection, _) = listener.accept().await.unwrap();
+            tokio::spawn(async move {
+                let mut received = [0; 4096];
+                while let Ok(length @ 1..) = connection.read(&mut received).await {
+                    let commands = String::from_utf8_lossy(&received[..length]).into_owned();
+                    let is_value = commands.contains("GET\r\n") || commands.contains("SET\r\n");
+                    let reply = if is_value { String::new() } else { "+OK\r\n".repeat(commands.matches('*').count()) };
+                    if connection.write_all(reply.as_bytes()).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    port
+}
+
+#[tokio::test]
+async fn server_that_hangs_leaves_calls_to_others_of_the_namespace() {
+    let server = RedisProcess::start(&[]).await;
+    let services = TestServices::resolving("redis.shop");
+    // Both plugins are of one process and one namespace.
+    let state = PluginState::default();
+    let fields = |port: u16| json!({"bypass_on_err": true, "redis": {"host": "redis.shop", "port": port, "timeout": TIMEOUT_MS}});
+    let port = hanging_server().await;
+    let hanging = replica_with(port, &fields(port), &services, &state);
+    let working = replica_with(server.port, &fields(server.port), &services, &state);
+    assert_eq!(status(&send(&working, "GET", &[], &[]).await), "Miss");
+    until_stored(&server, "*:e:*").await;
+    let hung = futures_util::future::join_all((0..100).map(|_| send(&hanging, "GET", &[], &[])));
+    let others = async {
+        // As soon as the calls of the other one wait.
+        tokio::task::yield_now().await;
+        for _ in 0..20 {
+            assert_eq!(status(&send(&working, "GET", &[], &[]).await), "Hit");
+        }
+    };
+    // The requests to the server that hangs are still waiting when the others have their responses.
+    tokio::select! {
+        biased;
+        _ = hung => panic!("the server has responded"),
+        () = others => {}
     }
 }

@@ -205,10 +205,10 @@ impl ResponseCache {
         }
     }
 
-    /// Stores the new response for the request of a fetch.
-    pub(super) fn insert(&self, fetch: &Fetch, response: Arc<StoredResponse>) {
+    /// Stores the new response for the request of a fetch. Requests that wait for it continue when it is stored.
+    pub(super) fn insert(&self, fetch: Fetch, response: Arc<StoredResponse>) {
         match &self.remote {
-            Some(remote) => remote.store(fetch.key, response, fetch.epoch.clone(), None),
+            Some(remote) => remote.store(fetch.key, response, fetch.epoch, fetch.flight),
             None => drop(self.partition.insert(fetch.key, &fetch.request, response, fetch.generation)),
         }
     }
