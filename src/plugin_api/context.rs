@@ -18,6 +18,7 @@ use super::completed_request::CompletedRequest;
 use super::consumers::{Consumer, ConsumerDirectory, EntityId, Sha256Digest};
 use super::ended_session::EndedSession;
 use super::endpoint_timeouts::EndpointTimeouts;
+use super::named_backend::NamedBackend;
 use super::plugin_regex::RemainingRegexSteps;
 use super::route_description::RouteDescription;
 use super::scheme::Scheme;
@@ -60,6 +61,8 @@ pub struct RequestCx<'r> {
     pub body_limit: &'r mut Option<u64>,
     /// The timeouts for endpoints. Those that are set precede the same ones of the rule and of its Service.
     pub endpoint_timeouts: &'r mut EndpointTimeouts,
+    /// The version of the API, if a plugin has determined it.
+    pub api_version: &'r mut Option<Arc<str>>,
     /// The steps that regular expressions may still take for this request.
     pub regex_steps: &'r mut RemainingRegexSteps,
     /// The trace of the request, if a tracer is active. The first tracer sets it, and later ones use it.
@@ -136,6 +139,8 @@ pub struct BeforeForwardCx<'r> {
     /// The object that the plugin is attached to.
     pub scope: &'r str,
     pub route: &'r RouteNames,
+    /// The backend of the request; `None` if the rule has none.
+    pub backend: Option<&'r dyn NamedBackend>,
     pub(crate) background_places: Option<BackgroundPlaces<'r>>,
     pub(crate) background: &'r mut BackgroundSlot,
     pub(crate) plugin_data: &'r mut PluginData,

@@ -47,8 +47,8 @@ pub struct RemoteServer {
     reports: Arc<ServerReports>,
 }
 
-/// Reports the state of the server, once for each change.
-struct ServerReports {
+/// Reports the state of a server, once for each change.
+pub struct ServerReports {
     diagnostic: ServerDiagnostic,
     field: String,
     /// Whether the last request has failed.
@@ -95,11 +95,7 @@ impl RemoteServer {
                 .filter(|time| !time.is_zero()),
             response_body: ResponseBodyUse::Collect { max_bytes: max_response },
         };
-        let reports = ServerReports {
-            diagnostic: ServerDiagnostic::new(cx),
-            field: field.to_owned(),
-            is_failing: AtomicBool::new(false),
-        };
+        let reports = ServerReports::new(field, cx);
         Ok(RemoteServer { request, services: Arc::clone(cx.services), reports: Arc::new(reports) })
     }
 
@@ -153,7 +149,14 @@ impl std::fmt::Debug for RemoteServer {
 }
 
 impl ServerReports {
-    fn update(&self, failure: Option<String>) {
+    /// `field`: the path of the field with the server, below `config`.
+    pub fn new(field: &str, cx: &BuildCx<'_>) -> Self {
+        let diagnostic = ServerDiagnostic::new(cx);
+        ServerReports { diagnostic, field: field.to_owned(), is_failing: AtomicBool::new(false) }
+    }
+
+    /// Reports a failure, or with `None` that the server responds.
+    pub fn update(&self, failure: Option<String>) {
         // Nearly all updates change nothing, and reading alone does not move the value between processors.
         if self.is_failing.load(Relaxed) == failure.is_some() {
             return;

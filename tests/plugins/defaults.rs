@@ -51,6 +51,11 @@ fn kong_defaults(plugin: &str) -> Value {
             "enforce_headers": [], "algorithms": ["hmac-sha1", "hmac-sha256", "hmac-sha384", "hmac-sha512"],
             "realm": null,
         }),
+        "forward-proxy" => json!({
+            "http_proxy_host": null, "http_proxy_port": null, "https_proxy_host": null, "https_proxy_port": null,
+            "proxy_scheme": "http", "https_verify": true, "auth_username": null, "auth_password": null,
+            "x_headers": "append",
+        }),
         "forward-auth" => json!({
             "address": "", "request_headers": [], "response_headers": [], "client_response_headers": [], "cookies": [],
             "user_header": null, "groups_header": null, "preserve_method": false, "max_body_size": 0,

@@ -121,7 +121,6 @@ fn replacement(name: &str) -> Option<&'static str> {
         "acme" => "cert-manager writes certificates into Secrets, which [Gateways and Ingresses](tasks/tls.md) use",
         "canary" => "weights of the backends of an [HTTPRoute](routing.md)",
         "exit-transformer" => "[error-pages](plugins/error-pages.md); a status cannot be changed",
-        "forward-proxy" => "an endpoint that is the proxy",
         "key-auth-enc" => "[digests of keys](tasks/authentication.md#hashes-in-place-of-secrets) with key-auth",
         "route-by-header" => "matches by header of an [HTTPRoute](routing.md)",
         "route-transformer-advanced" => "the filter `URLRewrite` of an [HTTPRoute](routing.md)",

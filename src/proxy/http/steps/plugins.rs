@@ -187,6 +187,7 @@ pub(in crate::proxy) async fn run_before_forward(
             client,
             id: &facts.request_id,
             now: SystemTime::now(),
+            backend: Some(&action),
             background_places: Some(BackgroundPlaces {
                 limit: exchange.http.mirror_sender.background_limit(),
                 namespace: routed.rule.id.namespace(),
