@@ -1,5 +1,5 @@
-//! Metrics of usage plans and versions of APIs: how many requests each plan has admitted and rejected, and how many each
-//! version has got.
+//! Metrics of usage plans and versions of APIs: how many requests each plan has admitted and rejected, and how many
+//! each version has got.
 
 use std::fmt;
 use std::sync::Arc;

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use http::Response;
+use portico::plugin_api::counting::EntryBudget;
 use portico::plugin_api::services::OfflineServices;
 use portico::plugin_api::testing::{TestRequest, chain_with};
 use portico::plugin_api::{Chain, PluginServices, PluginState};
@@ -32,6 +33,7 @@ const MAX_BYTES_PER_RESPONSE: usize = 512;
 fn limit_keys() -> usize {
     std::env::var("LIMIT_KEYS").ok().and_then(|keys| keys.parse().ok()).unwrap_or(20_000)
 }
+
 const MAX_BYTES_PER_KEY: usize = 250;
 
 /// Returns the measured bytes as text.
@@ -84,6 +86,8 @@ fn bytes_per_response() -> (usize, usize) {
 /// What each of many identifiers takes, and what each of them still takes when as many others have come later.
 fn bytes_per_limit_key() -> (usize, usize) {
     let state = PluginState::default();
+    // So many that none share counters, also while those of before are still there.
+    let _budget = EntryBudget::of(&state, 4 * limit_keys());
     let chain = chain_of("rate-limiting", json!({"minute": 100, "policy": "local", "limit_by": "ip"}), &state);
     let keys = u32::try_from(limit_keys()).unwrap();
     let noon = TestRequest::get("/").now;

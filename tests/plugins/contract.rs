@@ -133,7 +133,7 @@ const EXPECTED_KINDS: &[ExpectedKind] = &[
 ];
 
 /// The minimal configuration of a plugin.
-fn minimal_config(kind: &dyn AnyPluginKind) -> Value {
+pub(super) fn minimal_config(kind: &dyn AnyPluginKind) -> Value {
     match kind.name() {
         "acl" => json!({"allow": ["staff"]}),
         "aggregate" => json!({"calls": [{"name": "user", "url": "http://users.example/me"}]}),
@@ -273,7 +273,7 @@ fn plugin_names_are_unique_and_sorted() {
 }
 
 #[test]
-fn minimal_configurations_build() {
+pub(super) fn minimal_configurations_build() {
     for kind in REGISTRY.iter() {
         let built = build(kind, &minimal_config(kind));
         assert!(built.is_ok(), "{}: {:?}", kind.name(), built.err());
@@ -489,7 +489,7 @@ fn configurations_that_kong_rejects(kind: &str) -> Vec<(Value, &'static str)> {
             (json!({"routes": [{"uri": "/", "query": "{"}]}), "config.routes[0].query"),
         ],
         "graphql-proxy-cache-advanced" => {
-            vec![(json!({"cache_ttl": 0}), "config.cache_ttl"), (json!({"strategy": "redis"}), "config.strategy")]
+            vec![(json!({"cache_ttl": 0}), "config.cache_ttl"), (json!({"strategy": "redis"}), "config.redis")]
         }
         "graphql-rate-limiting-advanced" => vec![
             (json!({}), "config.limit"),

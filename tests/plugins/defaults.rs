@@ -359,10 +359,10 @@ fn kong_defaults(plugin: &str) -> Value {
             "hide_client_headers": false, "cost_strategy": "default", "max_cost": 0.0, "score_factor": 1.0,
             "pass_all_downstream_headers": false,
         })),
-        "graphql-proxy-cache-advanced" => json!({
+        "graphql-proxy-cache-advanced" => with_redis(json!({
             "strategy": "memory", "cache_ttl": 300, "vary_headers": [], "bypass_on_err": false, "memory": null,
             "memory.dictionary_name": "kong_db_cache",
-        }),
+        })),
         "rate-limiting-advanced" => with_redis(json!({
             "limit": [], "window_size": [], "window_type": "sliding", "identifier": "consumer",
             "compound_identifier": [], "header_name": null, "path": null, "namespace": null, "strategy": "local",

@@ -215,3 +215,87 @@ async fn server_that_hangs_leaves_calls_to_others_of_the_namespace() {
         () = others => {}
     }
 }
+
+/// A server without memory stores nothing, and requests go to the endpoint.
+#[tokio::test]
+async fn full_servers_store_nothing() {
+    let server = RedisProcess::start(&["--maxmemory", "1", "--maxmemory-policy", "noeviction"]).await;
+    let services = TestServices::resolving("redis.shop");
+    let replica = replica(server.port, &json!({}), &services);
+    for _ in 0..3 {
+        let outcome = send(&replica, "GET", &[], &[]).await;
+        assert_eq!((outcome.reply.is_none(), status(&outcome)), (true, "Miss"));
+    }
+    until("a report", async || services.diagnostic("KongPlugin/default/test").is_some()).await;
+    let message = services.diagnostic("KongPlugin/default/test").unwrap().message;
+    assert!(message.contains("OOM"), "{message}");
+}
+
+/// What another program has written at a key of the cache is not sent to clients.
+#[tokio::test]
+async fn nonsense_at_a_key_is_not_a_response() {
+    let server = RedisProcess::start(&[]).await;
+    let services = TestServices::resolving("redis.shop");
+    let replica = replica(server.port, &json!({}), &services);
+    assert_eq!(status(&send(&replica, "GET", &[], &[]).await), "Miss");
+    until_stored(&server, "*:e:*").await;
+    let key = server.redis_cli(&["KEYS", "*:e:*"]).trim().to_owned();
+    for nonsense in ["", "{}", "{\"response\": {}}\nbody", "\u{1}\u{2}", "HTTP/1.1 200 OK"] {
+        server.redis_cli(&["SET", &key, nonsense]);
+        let outcome = send(&replica, "GET", &[], &[]).await;
+        assert_eq!((outcome.reply.is_none(), status(&outcome)), (true, "Miss"), "{nonsense}");
+        // The request has stored its response in place of it.
+        until("the entry", async || status(&send(&replica, "GET", &[], &[]).await) == "Hit").await;
+    }
+}
+
+/// A guard comes first, whatever the server has stored.
+#[tokio::test]
+async fn denied_requests_get_nothing_from_the_server() {
+    let server = RedisProcess::start(&[]).await;
+    let services = TestServices::resolving("redis.shop");
+    let open = replica(server.port, &json!({}), &services);
+    send(&open, "GET", &[], &[]).await;
+    until_stored(&server, "*:e:*").await;
+    assert_eq!(status(&send(&open, "GET", &[], &[]).await), "Hit");
+    let cache = json!({
+        "strategy": "redis", "content_type": ["text/plain"],
+        "redis": {"host": "redis.shop", "port": server.port, "timeout": TIMEOUT_MS},
+    });
+    let find = |name: &str| REGISTRY.find(name).unwrap();
+    for plugins in [
+        [(find("key-auth"), json!({})), (find("proxy-cache-advanced"), cache.clone())],
+        [(find("proxy-cache-advanced"), cache), (find("ip-restriction"), json!({"allow": ["198.51.100.1"]}))],
+    ] {
+        let state = PluginState::default();
+        let services: Arc<dyn PluginServices> = Arc::clone(&services) as _;
+        let guarded = Replica { chain: chain_with(&plugins, &state, &services), store: CacheStore::of(&state, 0) };
+        let outcome = send(&guarded, "GET", &[], &[]).await;
+        assert!([401, 403].contains(&outcome.reply_status().unwrap().as_u16()));
+        assert_eq!(status(&outcome), "");
+    }
+}
+
+#[tokio::test]
+async fn replicas_share_responses_to_graphql_queries() {
+    let server = RedisProcess::start(&[]).await;
+    let services: Arc<dyn PluginServices> = TestServices::resolving("redis.shop");
+    let config = json!({
+        "strategy": "redis", "redis": {"host": "redis.shop", "port": server.port, "timeout": TIMEOUT_MS},
+    });
+    let kind = REGISTRY.find("graphql-proxy-cache-advanced").unwrap();
+    let [first, second] = [(); 2].map(|()| chain_with(&[(kind, config.clone())], &PluginState::default(), &services));
+    let ask = async |chain: &Chain, query: &str| {
+        let body = json!({"query": query}).to_string();
+        let length = body.len().to_string();
+        let mut test = TestRequest::post("/graphql", "application/json", body).header("content-length", &length);
+        test.now = SystemTime::now();
+        test.upstream_response = Response::builder().header("content-type", "application/json").body(()).unwrap();
+        test.upstream_body = Bytes::from_static(b"{\"data\": {}}");
+        status(&test.run(chain).await).to_owned()
+    };
+    assert_eq!(ask(&first, "{ a }").await, "Miss");
+    until_stored(&server, "portico:graphql-proxy-cache-advanced:default:e:*").await;
+    assert_eq!(ask(&second, "{a}").await, "Hit");
+    assert_eq!(ask(&second, "{ b }").await, "Miss");
+}

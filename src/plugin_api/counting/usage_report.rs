@@ -1,4 +1,5 @@
-//! What consumers have used of their plans, and how often versions of APIs were used, for the report of the admin listener and for metrics.
+//! What consumers have used of their plans, and how often versions of APIs were used, for the report of the admin
+//! listener and for metrics.
 
 use std::borrow::Cow;
 use std::sync::atomic::AtomicU64;

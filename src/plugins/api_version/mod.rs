@@ -19,8 +19,8 @@
 //! Responses of deprecated versions have the fields `Deprecation` (RFC 9745), `Sunset` (RFC 8594) and `Link`. The first
 //! two replace those of the backend.
 //!
-//! The metric `portico_api_version_requests_total` counts requests by version, and so does the [usage
-//! report](../tasks/usage-plans.md#reports), where the rows of plans have the version.
+//! The metric `portico_api_version_requests_total` counts requests by version, and so does `/debug/usage` of the admin
+//! listener, where the rows of usage plans have the version.
 
 mod dates;
 mod media_type;

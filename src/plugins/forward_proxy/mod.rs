@@ -22,9 +22,9 @@
 //! ```
 //!
 //! The backend of a request must be a Service of the type ExternalName: its name and port go to the proxy, also if
-//! Portico cannot resolve the name. A backend without TLS gets requests whose target is a whole URL. For a backend with TLS, the
-//! proxy opens a tunnel (`CONNECT`), and Portico verifies the certificate of the backend through it. The host that the
-//! backend gets is always its own.
+//! Portico cannot resolve the name. A backend without TLS gets requests whose target is a whole URL. For a backend with
+//! TLS, the proxy opens a tunnel (`CONNECT`), and Portico verifies the certificate of the backend through it. The host
+//! that the backend gets is always its own.
 //!
 //! The plugin takes the place of the backend, after authorization. Filters of the rule and its timeouts do not apply, a
 //! request takes at most 60 seconds, and bodies have at most 8 MiB. Requests fail with 502 if the proxy does not
@@ -242,18 +242,24 @@ impl Plugin for ForwardProxy {
             return AccessOutcome::Reply(failed());
         };
         let Some(request) = self.request(cx, server, body) else { return AccessOutcome::Reply(failed()) };
-        let (sender, receiver) = oneshot::channel();
+        let is_plain = request.remote.tls.is_none();
+        let (mut sender, receiver) = oneshot::channel();
         let (client, reports) = (self.client.clone(), Arc::clone(&self.reports));
         // On the threads of the control side, where the idle connections are.
         self.services.spawn(Box::pin(async move {
-            let response = match client.send(request).await {
-                Ok(response) if response.status == StatusCode::PROXY_AUTHENTICATION_REQUIRED => {
+            let response = tokio::select! {
+                response = client.send(request) => response,
+                // The client is gone.
+                () = sender.closed() => return,
+            };
+            let response = match response {
+                // Through a tunnel, the status is that of the backend.
+                Ok(response) if is_plain && response.status == StatusCode::PROXY_AUTHENTICATION_REQUIRED => {
                     Err("the proxy wants other credentials (407)".to_owned())
                 }
                 response => response,
             };
             reports.update(response.as_ref().err().cloned());
-            // The client may be gone.
             drop(sender.send(response.ok()));
         }));
         AccessOutcome::Wait(Box::pin(async move {

@@ -16,7 +16,7 @@ use crate::plugin_api::{PluginState, RegisteredKind};
 
 const KIND: RegisteredKind<ForwardProxy> = RegisteredKind::NEW;
 
-/// A proxy that answers each message with the next response, and what Portico did.
+/// A proxy that sends the next response for each message, and what Portico did.
 #[derive(Default)]
 struct ScriptedProxy {
     responses: Vec<&'static str>,

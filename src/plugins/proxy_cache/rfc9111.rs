@@ -90,7 +90,7 @@ pub(super) fn decide(
     }
     let mut fetch = Fetch { flight, ..new_fetch(cx, key, now, generation, epoch) };
     if let Some(stored) = found {
-        fetch.is_validation = conditional::validate(&mut cx.head.headers, &stored.headers);
+        fetch.is_validation = conditional::validate(&mut cx.head.headers, &stored.fields.to_map());
         fetch.stale = Some(stored);
     }
     CacheDecision::Fetch(Box::new(fetch))
@@ -134,7 +134,7 @@ fn revalidate_in_background(
         head.headers.remove(name);
     }
     let request = head.headers.clone();
-    let is_validation = conditional::validate(&mut head.headers, &stored.headers);
+    let is_validation = conditional::validate(&mut head.headers, &stored.fields.to_map());
     let fetch = Fetch { method: Method::GET, request, stale: Some(stored), is_validation, ..fetch };
     let cache = Arc::clone(cache);
     let finish = Box::new(move |cx: &mut AfterForwardCx<'_>| drop(after_forward(&cache, fetch, cx)));
@@ -202,12 +202,13 @@ fn revalidated(
     cx: &mut AfterForwardCx<'_>,
 ) -> Box<Reply> {
     report(cache, &fetch, cx, CacheOutcome::Revalidated, "portico; fwd=stale; fwd-status=304".to_owned());
-    if !conditional::validates(cx.headers, &stored.headers) {
+    let fields = stored.fields.to_map();
+    if !conditional::validates(cx.headers, &fields) {
         // It is about another response, so the next request gets a new one.
         cache.invalidate(fetch.key);
         return stored_reply::for_request(stored, &fetch.method, &fetch.request, cx.now);
     }
-    let headers = conditional::freshen(&stored.headers, cx.headers);
+    let headers = conditional::freshen(&fields, cx.headers);
     let admitted = admit(cache, &fetch, (stored.status, &headers), cx.now);
     let updated = admitted.ok().and_then(|(admitted, tags)| {
         let mut updated = cache.new_response((stored.status, &headers), admitted, tags, cx.now)?;

@@ -85,8 +85,8 @@ spec:
     }
 }
 
-/// A route for WebSocket messages, one whose responses are stored, and a route with its Service for requests that the backend receives over HTTP/2
-/// without TLS.
+/// A route for WebSocket messages, one whose responses are stored, and a route with its Service for requests that the
+/// backend receives over HTTP/2 without TLS.
 pub(crate) fn protocol_objects(backend: SocketAddr) -> String {
     let route = |name, host, service| HostRoute { name, host, plugins: &[], service, filters: "" }.to_yaml();
     let service = format!(

@@ -23,7 +23,7 @@ use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::semantics::vary::Vary;
-use super::store::{CacheKey, FlightGuard, Reservation, StoredResponse, head_bytes};
+use super::store::{CacheKey, FlightGuard, Reservation, StoredFields, StoredResponse, head_bytes};
 use crate::plugin_api::redis::{RedisServer, RedisStore, RedisStoreError};
 use crate::plugin_api::{BuildCx, PluginServices, Reply};
 use crate::shared_limit::{Share, SharedLimit};
@@ -94,15 +94,16 @@ impl RemoteStore {
         };
         let Some(RemoteEntry::Response(found)) = entry else { return Ok(RemoteFound { response: None, epoch }) };
         let is_valid = found.epoch == epoch && found.keep_until > now && found.vary.matches(request);
-        let bytes = head_bytes(&found.headers, &found.vary, &[]) + found.body.len();
+        let fields = StoredFields::copy(&found.headers, |_| true);
+        let bytes = head_bytes(&fields, &found.vary, &[]) + found.body.len();
         if !is_valid || !reservation.grow(bytes) {
             return Ok(RemoteFound { response: None, epoch });
         }
-        let EntryResponse { status, headers, vary, directives, freshness, received, keep_until, body, .. } = *found;
+        let EntryResponse { status, vary, directives, freshness, received, keep_until, body, .. } = *found;
         let tags = Box::default();
         let response = StoredResponse {
             status,
-            headers,
+            fields,
             body,
             vary,
             tags,
@@ -147,7 +148,7 @@ impl RemoteStore {
         let entry = RemoteEntry::Response(Box::new(EntryResponse {
             epoch,
             status: response.status,
-            headers: response.headers.clone(),
+            headers: response.fields.to_map(),
             vary: response.vary.clone(),
             directives: response.directives,
             freshness: response.freshness,
