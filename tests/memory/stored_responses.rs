@@ -43,10 +43,11 @@ pub(crate) fn check() -> String {
     assert!(stored <= estimated, "{stored} bytes are more than the {estimated} that the limit of caches counts");
     let (key, left) = bytes_per_limit_key();
     assert!(key <= MAX_BYTES_PER_KEY, "{key} bytes per identifier of a limit");
+    assert!(left <= 2 * MAX_BYTES_PER_KEY, "identifiers of a limit do not leave: {left} bytes after six times as many");
     let keys = limit_keys();
     format!(
         "bytes per stored response beyond its fields and its body: {stored}, of which the limit counts {estimated}; \
-         bytes per identifier of a limit: {key} with {keys}, of which {left} are left when as many others came later"
+         bytes per identifier of a limit: {key} with {keys}, and {left} when six times as many have come after them"
     )
 }
 
@@ -83,7 +84,7 @@ fn bytes_per_response() -> (usize, usize) {
     (taken.saturating_sub(BODY + fields), counted - BODY - fields)
 }
 
-/// What each of many identifiers takes, and what each of them still takes when as many others have come later.
+/// What each of many identifiers takes, and what all take that were seen in the end, by their number in a minute.
 fn bytes_per_limit_key() -> (usize, usize) {
     let state = PluginState::default();
     // So many that none share counters, also while those of before are still there.
@@ -104,9 +105,9 @@ fn bytes_per_limit_key() -> (usize, usize) {
     send(1 << 24, noon);
     let bytes = |change: stats_alloc::Stats| change.bytes_allocated.saturating_sub(change.bytes_deallocated);
     let each = bytes(region.change()) / keys as usize;
-    // Those of the minute before leave, so that others have room.
-    let before = bytes(region.change());
-    send(1 << 25, noon + Duration::from_secs(600));
-    let after = bytes(region.change());
-    (each, after.saturating_sub(before) / keys as usize)
+    // Identifiers whose time has passed leave while others come, so there are never more than those of some minutes.
+    for minutes in 1..=6 {
+        send(minutes << 25, noon + Duration::from_secs(600) * minutes);
+    }
+    (each, bytes(region.change()) / keys as usize)
 }

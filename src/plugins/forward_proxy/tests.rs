@@ -48,7 +48,10 @@ impl PluginServices for Arc<ScriptedProxy> {
     }
 
     fn report(&self, _object: &str, diagnostic: Option<Diagnostic>) {
-        *self.diagnostic.lock() = diagnostic;
+        // It is withdrawn at the end of the plugin.
+        if diagnostic.is_some() {
+            *self.diagnostic.lock() = diagnostic;
+        }
     }
 }
 
