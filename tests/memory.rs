@@ -1,6 +1,6 @@
 //! Limits the memory per consumer, because there may be a hundred thousand consumers, each with a credential, and
-//! verifies that plugins of consumers take no memory in rules. Limits the memory of routes, of endpoints, and of
-//! objects that expand to as much as possible.
+//! verifies that plugins of consumers take no memory in rules. Limits the memory of routes, of endpoints, of stored
+//! responses, of identifiers of limits, and of objects that expand to as much as possible.
 //!
 //! Counts requested bytes, which are the same on every machine. The resident memory that `make bench-full` measures is
 //! about a quarter higher because allocators round up.
@@ -15,6 +15,8 @@ mod object_budgets;
 mod route_world;
 #[path = "memory/routes.rs"]
 mod routes;
+#[path = "memory/stored_responses.rs"]
+mod stored_responses;
 #[path = "memory/upstreams.rs"]
 mod upstreams;
 #[path = "../benches/consumers/world.rs"]
@@ -46,6 +48,7 @@ fn memory_stays_within_budget() {
     println!("{}", routes::check());
     println!("{}", endpoints::check());
     println!("{}", upstreams::check());
+    println!("{}", stored_responses::check());
 }
 
 /// Returns the measured bytes as text.

@@ -8,3 +8,4 @@ mod fields;
 mod kong_names;
 mod pages;
 mod source;
+mod stored_responses;

@@ -298,7 +298,7 @@ const LAYERS: &[Row] = &[
         "plugin_api",
         &[
             "aws_environment remote server_text",
-            "chosen_backend cookies decimal endpoint_timeouts form_body header_spoofing kind login media_type multipart plugin_regex \
+            "chosen_backend cookies decimal endpoint_timeouts form_body header_spoofing kind login media_type multipart named_backend plugin_regex \
              reply route_description scheme shared_keys state template timing violations weighted_list xml",
             "masking",
             "batch_queue body_filter changed_fields content_coding fields idle_connections instance json_fields \
@@ -325,7 +325,7 @@ const LAYERS: &[Row] = &[
         &[
             "acl aggregate api_version aws_lambda azure_functions basic_auth bot_detection canary combined_auth_tests \
              compression correlation_id cors datadog degraphql error_pages file_log forward_auth \
-             graphql_rate_limiting_advanced grpc_gateway grpc_web header_cert_auth hmac_auth http_log identity_keys \
+             forward_proxy graphql_rate_limiting_advanced grpc_gateway grpc_web header_cert_auth hmac_auth http_log identity_keys \
              injection_protection internal_identity ip_restriction jq json_threat_protection jwt jwt_signer kafka_log \
              kafka_upstream key_auth ldap_auth loggly mask mocking mtls_auth oas_validation oauth2 \
              oauth2_introspection opa openid_connect opentelemetry post_function pre_function prometheus proxy_cache \

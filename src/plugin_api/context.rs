@@ -18,11 +18,13 @@ use super::completed_request::CompletedRequest;
 use super::consumers::{Consumer, ConsumerDirectory, EntityId, Sha256Digest};
 use super::ended_session::EndedSession;
 use super::endpoint_timeouts::EndpointTimeouts;
+use super::named_backend::NamedBackend;
 use super::plugin_regex::RemainingRegexSteps;
 use super::route_description::RouteDescription;
 use super::scheme::Scheme;
 use super::timing::PhaseTimings;
 use super::trace::RequestTrace;
+use crate::shared_limit::{Held, SharedLimit};
 
 /// Context of the `access` phase.
 pub struct RequestCx<'r> {
@@ -59,6 +61,8 @@ pub struct RequestCx<'r> {
     pub body_limit: &'r mut Option<u64>,
     /// The timeouts for endpoints. Those that are set precede the same ones of the rule and of its Service.
     pub endpoint_timeouts: &'r mut EndpointTimeouts,
+    /// The version of the API, if a plugin has determined it.
+    pub api_version: &'r mut Option<Arc<str>>,
     /// The steps that regular expressions may still take for this request.
     pub regex_steps: &'r mut RemainingRegexSteps,
     /// The trace of the request, if a tracer is active. The first tracer sets it, and later ones use it.
@@ -135,19 +139,27 @@ pub struct BeforeForwardCx<'r> {
     /// The object that the plugin is attached to.
     pub scope: &'r str,
     pub route: &'r RouteNames,
+    /// The backend of the request; `None` if the rule has none.
+    pub backend: Option<&'r dyn NamedBackend>,
+    pub(crate) background_places: Option<BackgroundPlaces<'r>>,
     pub(crate) background: &'r mut BackgroundSlot,
     pub(crate) plugin_data: &'r mut PluginData,
     pub(crate) slot: u16,
 }
 
 impl BeforeForwardCx<'_> {
-    /// Whether the plugin may reply and let the proxy forward another request meanwhile.
-    pub fn may_forward_in_background(&self) -> bool {
-        self.background.is_open && self.background.request.is_none()
+    /// Takes one of the places for requests that the proxy forwards while the client gets the reply of the plugin.
+    /// Returns false if there is none for the namespace of the route.
+    pub fn take_background_place(&mut self) -> bool {
+        let Some(BackgroundPlaces { limit, namespace }) = self.background_places else { return false };
+        if self.background.place.is_none() {
+            self.background.place = limit.try_take(&limit.share(namespace), 1).ok();
+        }
+        self.background.place.is_some() && self.background.request.is_none()
     }
 
-    /// Lets the proxy forward a request while the client gets the reply of this plugin. Without a reply, it is not
-    /// sent.
+    /// Lets the proxy forward a request while the client gets the reply of this plugin, which has taken a place for it.
+    /// Without a reply, it is not sent.
     pub fn forward_in_background(&mut self, request: BackgroundRequest) {
         self.background.request = Some(request);
     }
@@ -175,12 +187,19 @@ pub struct BackgroundRequest {
 /// What looks at the response to a [`BackgroundRequest`].
 pub type FinishBackground = Box<dyn FnOnce(&mut AfterForwardCx<'_>)>;
 
+/// The places for requests in the background, of which each namespace has a share.
+#[derive(Clone, Copy)]
+pub struct BackgroundPlaces<'r> {
+    pub(crate) limit: &'r SharedLimit,
+    /// That of the route.
+    pub(crate) namespace: &'r str,
+}
+
 /// Where a plugin leaves a request that is forwarded in the background.
 #[derive(Default)]
 pub struct BackgroundSlot {
-    /// Whether the proxy takes one.
-    pub is_open: bool,
-    pub request: Option<BackgroundRequest>,
+    pub(crate) place: Option<Held>,
+    pub(crate) request: Option<BackgroundRequest>,
 }
 
 /// Context of [`Plugin::after_forward`](super::Plugin::after_forward): what the endpoint has sent, before any filter.

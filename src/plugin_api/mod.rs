@@ -55,6 +55,7 @@ pub mod lua_functions;
 pub mod masking;
 pub mod media_type;
 pub mod multipart;
+pub mod named_backend;
 pub mod openapi;
 pub mod otlp_delivery;
 pub mod password;

@@ -11,8 +11,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use http::header::USER_AGENT;
-use http::{HeaderValue, Request, Response};
+use http::header::{HOST, USER_AGENT};
+use http::uri::{PathAndQuery, Scheme};
+use http::{HeaderMap, HeaderValue, Request, Response, Uri};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
@@ -40,6 +41,8 @@ pub trait RemoteConnector: Send + Sync + 'static {
 pub struct RemoteClient {
     connector: Arc<dyn RemoteConnector>,
     idle: IdleConnections,
+    /// Whether the targets of requests without TLS are whole URLs, as proxies need them.
+    is_for_proxy: bool,
 }
 
 impl RemoteClient {
@@ -49,7 +52,12 @@ impl RemoteClient {
 
     /// A client whose idle connections the connector may close.
     pub fn with_idle(connector: Arc<dyn RemoteConnector>, idle: IdleConnections) -> Self {
-        RemoteClient { connector, idle }
+        RemoteClient { connector, idle, is_for_proxy: false }
+    }
+
+    /// A client whose connections without TLS lead to an HTTP proxy.
+    pub fn for_proxy(connector: Arc<dyn RemoteConnector>) -> Self {
+        RemoteClient { is_for_proxy: true, ..RemoteClient::new(connector) }
     }
 
     /// Sends a request once. An error says whether connecting failed, or why there is no response.
@@ -63,7 +71,8 @@ impl RemoteClient {
         let RemoteRequest { remote, method, target, headers, body, keep_alive, response_body, .. } = request;
         let mut message = Request::new(Full::new(body));
         *message.method_mut() = method;
-        *message.uri_mut() = target.into();
+        *message.uri_mut() =
+            if self.is_for_proxy && remote.tls.is_none() { whole_url(&headers, target)? } else { target.into() };
         *message.headers_mut() = headers;
         message.headers_mut().entry(USER_AGENT).or_insert(PRODUCT);
         let (mut connection, response) = loop {
@@ -157,6 +166,13 @@ async fn discard(mut body: Incoming) -> bool {
         true
     };
     timeout(MAX_DISCARD_TIME, read).await.unwrap_or(false)
+}
+
+/// The `http` URL of a target at the host of the request (RFC 9112, section 3.2.2).
+fn whole_url(headers: &HeaderMap, target: PathAndQuery) -> Result<Uri, String> {
+    let host = headers.get(HOST).map_or(&b""[..], HeaderValue::as_bytes);
+    let url = Uri::builder().scheme(Scheme::HTTP).authority(host).path_and_query(target).build();
+    url.map_err(|_| "the host is not valid in a URL".to_owned())
 }
 
 /// hyper's message with its cause, which hyper's own text omits.

@@ -110,9 +110,13 @@ impl RemoteUrl {
 /// `Basic` credentials from the user information of a URL, in which characters may be percent-encoded.
 fn basic_authorization(user_info: &str) -> HeaderValue {
     let (user, password) = user_info.split_once(':').unwrap_or((user_info, ""));
-    let mut credentials: Vec<u8> = percent_decode_str(user).collect();
-    credentials.push(b':');
-    credentials.extend(percent_decode_str(password));
+    let decode = |text| percent_decode_str(text).collect::<Vec<u8>>();
+    basic_credentials(&decode(user), &decode(password))
+}
+
+/// `Basic` credentials (RFC 7617), as a sensitive value.
+pub fn basic_credentials(user: &[u8], password: &[u8]) -> HeaderValue {
+    let credentials = [user, b":", password].concat();
     let text = format!("Basic {}", BASE64_STANDARD.encode(credentials));
     let mut value = HeaderValue::try_from(text).expect("base64 is a valid header value");
     value.set_sensitive(true);

@@ -45,8 +45,8 @@ pub struct RemoteServer {
     reports: Arc<ServerReports>,
 }
 
-/// Reports the state of the server, once for each change.
-struct ServerReports {
+/// Reports the state of a server, once for each change.
+pub struct ServerReports {
     diagnostic: ServerDiagnostic,
     field: String,
 }
@@ -91,7 +91,7 @@ impl RemoteServer {
                 .filter(|time| !time.is_zero()),
             response_body: ResponseBodyUse::Collect { max_bytes: max_response },
         };
-        let reports = ServerReports { diagnostic: ServerDiagnostic::new(cx), field: field.to_owned() };
+        let reports = ServerReports::new(field, cx);
         Ok(RemoteServer { request, services: Arc::clone(cx.services), reports: Arc::new(reports) })
     }
 
@@ -145,7 +145,13 @@ impl std::fmt::Debug for RemoteServer {
 }
 
 impl ServerReports {
-    fn update(&self, failure: Option<String>) {
+    /// `field`: the path of the field with the server, below `config`.
+    pub fn new(field: &str, cx: &BuildCx<'_>) -> Self {
+        ServerReports { diagnostic: ServerDiagnostic::new(cx), field: field.to_owned() }
+    }
+
+    /// Reports a failure, or with `None` that the server responds.
+    pub fn update(&self, failure: Option<String>) {
         if !self.diagnostic.note_failing(failure.is_some()) {
             return;
         }

@@ -24,6 +24,7 @@ use super::context::{
 };
 use super::instance::PluginInstance;
 use super::kind::{AnyPluginKind, BuildCx, BuildNotes, Phases};
+use super::named_backend::{NamedBackend, NamedServer};
 use super::reply::{Reply, ReplyBody};
 use super::scheme::Scheme;
 use super::services::OfflineServices;
@@ -148,10 +149,18 @@ pub struct TestRequest {
     /// The certificates of the client. `None` if it is not asked for any.
     pub certificates: Option<Vec<CertificateDer<'static>>>,
     pub is_peer_trusted: bool,
+    /// The server that the backend names.
+    pub backend: Option<NamedServer>,
     /// The response of the endpoint.
     pub upstream_response: Response<()>,
     /// The body that the endpoint sends, if the request is forwarded.
     pub upstream_body: Bytes,
+}
+
+impl NamedBackend for Option<NamedServer> {
+    fn server(&self) -> Option<NamedServer> {
+        self.clone()
+    }
 }
 
 /// The groups of the route's regular expression: each with its name, in order.
@@ -194,6 +203,7 @@ impl TestRequest {
             uri_captures: TestCaptures::default(),
             certificates: None,
             is_peer_trusted: false,
+            backend: None,
             upstream_response: Response::new(()),
             upstream_body: Bytes::new(),
         }
@@ -302,6 +312,8 @@ impl TestRequest {
                 client,
                 id: &id,
                 now: self.now,
+                backend: Some(&self.backend),
+                background_places: None,
                 background: &mut BackgroundSlot::default(),
             };
             reply = chain.before_forward(request, &mut state).await;

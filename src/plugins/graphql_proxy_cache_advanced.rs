@@ -24,38 +24,37 @@ use serde_json::Value;
 
 use super::proxy_cache::build_for_content;
 use super::proxy_cache::cache::SharedCache;
-use super::proxy_cache::config::ContentCacheConfig;
+use super::proxy_cache::config::{ContentCacheConfig, Strategy};
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::consumers::{Sha256Digest, sha256};
 use crate::plugin_api::graphql::{CheckedDocument, DocumentLimits, GraphqlRequest, OperationKind, normalized};
 use crate::plugin_api::media_type::MediaType;
+use crate::plugin_api::redis::RedisConfig;
 use crate::plugin_api::{
     AccessOutcome, AfterForwardCx, BeforeForwardCx, BuildCx, ChangedFields, Phases, Plugin, PluginKind, Reply,
-    RequestCx, record,
+    RequestCx, optional_record, record,
 };
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Config {
-    /// Where responses are stored: `memory`, which each replica has for itself.
+    /// Where responses are stored: in the `memory` of each replica, or at a `redis` server that replicas share.
     strategy: Strategy,
+    /// The server for `strategy: redis`.
+    #[serde(deserialize_with = "optional_record")]
+    redis: Option<RedisConfig>,
     /// How many seconds a response is sent again.
     cache_ttl: u32,
     /// The fields of the request on which the response depends, in addition to those that `Vary` names.
     vary_headers: Vec<String>,
-    /// Without effect: reading from the memory does not fail.
+    /// Whether requests are forwarded while the server of `strategy: redis` does not respond. Otherwise they get 500.
     bypass_on_err: bool,
     /// Accepted as in Kong.
     #[serde(deserialize_with = "record")]
     memory: Memory,
-    /// The largest body in bytes that is stored, at most 64 MiB. `--max-cache-bytes` limits all of them together.
+    /// The largest body in bytes that is stored, at most 64 MiB, and at most 1 MiB with `strategy: redis`.
+    /// `--max-cache-bytes` limits all of them together.
     max_body_size: u32,
-}
-
-#[derive(Clone, Copy, Debug, Deserialize, serde::Serialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-enum Strategy {
-    Memory,
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -75,6 +74,7 @@ impl Default for Config {
     fn default() -> Self {
         Config {
             strategy: Strategy::Memory,
+            redis: None,
             cache_ttl: 300,
             vary_headers: Vec::new(),
             bypass_on_err: false,
@@ -98,10 +98,12 @@ impl PluginKind for GraphqlProxyCache {
     type Plugin = GraphqlProxyCache;
 
     fn build(config: Config, cx: &BuildCx<'_>) -> Result<Self, Vec<Diagnostic>> {
-        let Config { strategy: Strategy::Memory, cache_ttl, vary_headers, bypass_on_err: _, memory: _, max_body_size } =
-            config;
+        let Config { strategy, redis, cache_ttl, vary_headers, bypass_on_err, memory: _, max_body_size } = config;
         let content_type = STORED_TYPES.map(str::to_owned).into();
         let config = ContentCacheConfig {
+            strategy,
+            redis,
+            bypass_on_err,
             cache_ttl,
             vary_headers,
             max_body_size,
@@ -304,7 +306,9 @@ mod tests {
     #[test]
     fn wrong_configurations_are_refused_with_their_field() {
         for (config, field) in [
-            (json!({"strategy": "redis"}), "config.strategy"),
+            (json!({"strategy": "redis"}), "config.redis"),
+            (json!({"redis": {"host": "a"}}), "config.redis"),
+            (json!({"strategy": "redis", "redis": {"host": "a"}, "max_body_size": 2_000_000}), "config.max_body_size"),
             (json!({"cache_ttl": 0}), "config.cache_ttl"),
             (json!({"vary_headers": ["a b"]}), "config.vary_headers[0]"),
             (json!({"max_body_size": 70_000_000}), "config.max_body_size"),

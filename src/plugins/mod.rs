@@ -18,6 +18,7 @@ mod degraphql;
 mod error_pages;
 pub mod file_log;
 mod forward_auth;
+mod forward_proxy;
 mod graphql_proxy_cache_advanced;
 mod graphql_rate_limiting_advanced;
 mod grpc_gateway;
@@ -107,6 +108,7 @@ const KINDS: &[&dyn AnyPluginKind] = &[
     &RegisteredKind::<error_pages::ErrorPages>::NEW,
     &RegisteredKind::<file_log::FileLog>::NEW,
     &RegisteredKind::<forward_auth::ForwardAuth>::NEW,
+    &RegisteredKind::<forward_proxy::ForwardProxy>::NEW,
     &RegisteredKind::<graphql_proxy_cache_advanced::GraphqlProxyCache>::NEW,
     &RegisteredKind::<graphql_rate_limiting_advanced::GraphqlRateLimiting>::NEW,
     &RegisteredKind::<grpc_gateway::GrpcGateway>::NEW,

@@ -73,6 +73,7 @@ const EXPECTED_KINDS: &[ExpectedKind] = &[
     expected("aws-lambda", 750, ACCESS_AND_BEFORE_FORWARD).failing_closed(),
     expected("kafka-upstream", 751, ACCESS_AND_BEFORE_FORWARD).failing_closed(),
     expected("azure-functions", 749, ACCESS_AND_BEFORE_FORWARD).failing_closed(),
+    expected("forward-proxy", 50, ACCESS_AND_BEFORE_FORWARD).failing_closed(),
     expected("bot-detection", 2500, Phases::ACCESS).failing_closed().without_consumers_and_groups(),
     expected("cors", 2000, Phases::ACCESS_AND_RESPONSE).without_consumers_and_groups(),
     expected("session", 1900, Phases::ACCESS_AND_RESPONSE).failing_closed().without_consumers_and_groups(),
@@ -132,7 +133,7 @@ const EXPECTED_KINDS: &[ExpectedKind] = &[
 ];
 
 /// The minimal configuration of a plugin.
-fn minimal_config(kind: &dyn AnyPluginKind) -> Value {
+pub(super) fn minimal_config(kind: &dyn AnyPluginKind) -> Value {
     match kind.name() {
         "acl" => json!({"allow": ["staff"]}),
         "aggregate" => json!({"calls": [{"name": "user", "url": "http://users.example/me"}]}),
@@ -151,6 +152,7 @@ fn minimal_config(kind: &dyn AnyPluginKind) -> Value {
         }),
         "api-version" => json!({"path": true, "versions": [{"name": "v1"}]}),
         "forward-auth" => json!({"address": "http://auth.example/check"}),
+        "forward-proxy" => json!({"http_proxy_host": "proxy.example", "http_proxy_port": 3128}),
         "grpc-gateway" => json!({"proto": PROTO}),
         "header-cert-auth" => json!({
             "certificate_header_name": "x-client-cert", "certificate_header_format": "url_encoded",
@@ -271,7 +273,7 @@ fn plugin_names_are_unique_and_sorted() {
 }
 
 #[test]
-fn minimal_configurations_build() {
+pub(super) fn minimal_configurations_build() {
     for kind in REGISTRY.iter() {
         let built = build(kind, &minimal_config(kind));
         assert!(built.is_ok(), "{}: {:?}", kind.name(), built.err());
@@ -312,6 +314,10 @@ fn configurations_that_kong_rejects(kind: &str) -> Vec<(Value, &'static str)> {
         "hmac-auth" => vec![
             (json!({"algorithms": ["hmac-md5"]}), "config.algorithms"),
             (json!({"clock_skew": 0}), "config.clock_skew"),
+        ],
+        "forward-proxy" => vec![
+            (json!({}), "config.http_proxy_host"),
+            (json!({"https_proxy_host": "proxy.example"}), "config.https_proxy_port"),
         ],
         "forward-auth" => vec![(json!({}), "config.address"), (json!({"address": "auth.example"}), "config.address")],
         "header-cert-auth" => vec![
@@ -483,7 +489,7 @@ fn configurations_that_kong_rejects(kind: &str) -> Vec<(Value, &'static str)> {
             (json!({"routes": [{"uri": "/", "query": "{"}]}), "config.routes[0].query"),
         ],
         "graphql-proxy-cache-advanced" => {
-            vec![(json!({"cache_ttl": 0}), "config.cache_ttl"), (json!({"strategy": "redis"}), "config.strategy")]
+            vec![(json!({"cache_ttl": 0}), "config.cache_ttl"), (json!({"strategy": "redis"}), "config.redis")]
         }
         "graphql-rate-limiting-advanced" => vec![
             (json!({}), "config.limit"),
@@ -923,6 +929,7 @@ fn changed_heads(name: &str) -> ChangedHeads {
         | "compression"
         | "error-pages"
         | "forward-auth"
+        | "forward-proxy"
         | "graphql-proxy-cache-advanced"
         | "graphql-rate-limiting-advanced"
         | "http-log"

@@ -51,6 +51,11 @@ fn kong_defaults(plugin: &str) -> Value {
             "enforce_headers": [], "algorithms": ["hmac-sha1", "hmac-sha256", "hmac-sha384", "hmac-sha512"],
             "realm": null,
         }),
+        "forward-proxy" => json!({
+            "http_proxy_host": null, "http_proxy_port": null, "https_proxy_host": null, "https_proxy_port": null,
+            "proxy_scheme": "http", "https_verify": true, "auth_username": null, "auth_password": null,
+            "x_headers": "append",
+        }),
         "forward-auth" => json!({
             "address": "", "request_headers": [], "response_headers": [], "client_response_headers": [], "cookies": [],
             "user_header": null, "groups_header": null, "preserve_method": false, "max_body_size": 0,
@@ -354,10 +359,10 @@ fn kong_defaults(plugin: &str) -> Value {
             "hide_client_headers": false, "cost_strategy": "default", "max_cost": 0.0, "score_factor": 1.0,
             "pass_all_downstream_headers": false,
         })),
-        "graphql-proxy-cache-advanced" => json!({
+        "graphql-proxy-cache-advanced" => with_redis(json!({
             "strategy": "memory", "cache_ttl": 300, "vary_headers": [], "bypass_on_err": false, "memory": null,
             "memory.dictionary_name": "kong_db_cache",
-        }),
+        })),
         "rate-limiting-advanced" => with_redis(json!({
             "limit": [], "window_size": [], "window_type": "sliding", "identifier": "consumer",
             "compound_identifier": [], "header_name": null, "path": null, "namespace": null, "strategy": "local",

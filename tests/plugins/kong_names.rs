@@ -120,7 +120,6 @@ fn replacement(name: &str) -> Option<&'static str> {
     Some(match name {
         "acme" => "cert-manager writes certificates into Secrets, which [Gateways and Ingresses](tasks/tls.md) use",
         "exit-transformer" => "[error-pages](plugins/error-pages.md); a status cannot be changed",
-        "forward-proxy" => "an endpoint that is the proxy",
         "key-auth-enc" => "[digests of keys](tasks/authentication.md#hashes-in-place-of-secrets) with key-auth",
         "route-transformer-advanced" => "the filter `URLRewrite` of an [HTTPRoute](routing.md)",
         "service-protection" => "[rate-limiting](plugins/rate-limiting.md) on the Service",

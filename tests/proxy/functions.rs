@@ -7,13 +7,15 @@ use aws_lc_rs::hmac::{HMAC_SHA256, Key, sign};
 use portico::plugin_api::testing::chain_with;
 use portico::plugin_api::{AnyPluginKind, PluginState};
 use portico::plugins::REGISTRY;
+use portico::snapshot::Snapshot;
 use portico::snapshot::rule::{Action, RouteFailure};
+use portico::upstream::{EndpointAddress, Endpoints};
 use serde_json::{Value, json};
 
 use crate::harness::{
     Endpoint, Options, Route, TestServer, forward, header, reserve_address, route, snapshot, upstream,
 };
-use crate::http_log::loopback_services;
+use crate::http_log::{consumers, loopback_services};
 
 /// A proxy whose route has these plugins and no backends.
 async fn server(plugins: &[(&str, Value)]) -> TestServer {
@@ -182,4 +184,44 @@ async fn soap_messages_are_converted_on_the_wire() {
     assert_eq!((fault.status, fault.header("content-type")), (400, Some("application/problem+json")));
     assert_eq!(post("{").await.status, 400);
     assert_eq!(endpoint.log.requests().len(), 2, "what is not JSON is not forwarded");
+}
+
+/// docs/kong-compatibility.md, 5.13: a proxy gets all requests to a server outside of the cluster, and no others.
+#[tokio::test]
+async fn requests_go_through_a_forward_proxy() {
+    let proxy = responding(|head, body| (200, format!("{} {body}", head.lines().next().unwrap()))).await;
+    let config = json!({
+        "http_proxy_host": "127.0.0.1", "http_proxy_port": proxy.address.port(), "x_headers": "delete",
+        "auth_username": "anna", "auth_password": "hidden",
+    });
+    let plugins = [("forward-proxy", config), ("key-auth", json!({}))];
+    let plugins: Vec<(&dyn AnyPluginKind, Value)> =
+        plugins.iter().map(|(name, config)| (REGISTRY.find(name).unwrap(), config.clone())).collect();
+    let direct = Endpoint::ok().await;
+    for (addresses, with_key, expected) in [
+        (vec![EndpointAddress::Name { host: "api.partner.example".into(), port: 8080 }], true, 200),
+        (vec![EndpointAddress::Name { host: "api.partner.example".into(), port: 8080 }], false, 401),
+        (vec![EndpointAddress::Ip(direct.address)], true, 502),
+    ] {
+        let chain = chain_with(&plugins, &PluginState::default(), &loopback_services());
+        let upstream = upstream("partner", &[]);
+        upstream.set_endpoints(Endpoints { addresses, ..Endpoints::default() });
+        let routes = vec![Route { plugins: Some(chain), ..route(forward(vec![(1, upstream)])) }];
+        let (address, reserved) = reserve_address();
+        let snapshot = Snapshot { consumers: Arc::new(consumers()), ..snapshot(address, routes) };
+        let server = TestServer::start(Options::default(), address, reserved, snapshot);
+        server.proxy.reconcile().await;
+        let key = if with_key { "apikey: secret\r\n" } else { "" };
+        let request = format!("POST /a?b=c HTTP/1.1\r\nhost: shop.example\r\n{key}content-length: 5\r\n\r\nhello");
+        let response = server.request(&request).await;
+        assert_eq!(response.status, expected);
+        if expected == 200 {
+            assert_eq!(&*response.text(), "POST http://api.partner.example:8080/a?b=c HTTP/1.1 hello");
+        }
+    }
+    let requests = proxy.log.requests();
+    assert_eq!((requests.len(), direct.log.requests().len()), (1, 0), "{requests:?}");
+    assert_eq!(header(&requests[0], "proxy-authorization"), Some("Basic YW5uYTpoaWRkZW4="));
+    assert_eq!(header(&requests[0], "x-forwarded-for"), None);
+    assert_eq!(header(&requests[0], "host"), Some("api.partner.example:8080"));
 }

@@ -382,3 +382,33 @@ async fn chunked_bodies_are_measured() {
     assert_eq!(response_parts(&response, &[]), (413, body.to_owned(), vec![]));
     assert_eq!(endpoint.log.requests().len(), 1);
 }
+
+/// Two workers count together: as many requests are admitted as the limit says, and no more.
+#[tokio::test]
+async fn two_workers_admit_exactly_the_limit() {
+    let endpoint = Endpoint::ok().await;
+    let options = || Options { workers: 2, ..Options::default() };
+    for (plugin, config) in [
+        ("rate-limiting", json!({"year": 150, "limit_by": "ip"})),
+        (
+            "rate-limiting-advanced",
+            json!({"limit": [150], "window_size": [31_536_000], "identifier": "ip", "strategy": "local", "sync_rate": -1}),
+        ),
+        ("usage-plan", json!({"plans": [{"name": "free", "quotas": {"month": 150}}], "limit_by": "ip"})),
+    ] {
+        let server = server(options(), &[(plugin, config)], &endpoint).await;
+        let connections = (0..20).map(|_| async {
+            let mut client = server.connect().await;
+            let mut admitted = 0;
+            for _ in 0..10 {
+                match client.get("/").await.status {
+                    200 => admitted += 1,
+                    status => assert_eq!(status, 429),
+                }
+            }
+            admitted
+        });
+        let admitted: usize = futures_util::future::join_all(connections).await.into_iter().sum();
+        assert_eq!(admitted, 150, "{plugin}");
+    }
+}

@@ -87,35 +87,81 @@ async fn stored_responses_are_sent_without_the_endpoint() {
     assert!(store.used() > 0);
 }
 
-/// docs/kong-compatibility.md, 4.24: a stored response is only for clients that the plugins of the route allow.
-#[tokio::test]
-async fn denied_requests_are_never_answered_from_the_cache() {
-    let allowing = Endpoint::scripted(|mut stream, _| async move {
+/// A server that decides by a header or a cookie, as the plugins and the filter ask for it.
+async fn deciding() -> Endpoint {
+    Endpoint::scripted(|mut stream, _| async move {
         while let Some(request) = stream.request().await {
-            let is_allowed = request.contains("x-pass: yes");
-            let (status, body) = if is_allowed { (200, r#"{"result": true}"#) } else { (403, r#"{"result": false}"#) };
+            let is_allowed =
+                ["x-pass: yes", "\"x-pass\":\"yes\"", "cookie: pass"].iter().any(|sign| request.contains(sign));
+            // The Open Policy Agent decides in the body.
+            let status = if is_allowed || request.starts_with("POST /v1/data") { 200 } else { 403 };
+            let body = format!("{{\"result\": {is_allowed}}}");
             let length = body.len();
             stream.send(format!("HTTP/1.1 {status} X\r\ncontent-length: {length}\r\n\r\n{body}")).await;
         }
     })
-    .await;
-    let address = allowing.address;
-    for (plugin, config) in [
-        ("forward-auth", json!({"address": format!("http://{address}/"), "request_headers": ["x-pass"]})),
-        ("bot-detection", json!({"deny": ["evil"]})),
+    .await
+}
+
+/// docs/kong-compatibility.md, 4.24: a stored response is only for clients that the plugins and filters of the route
+/// allow, in whichever order they are listed.
+#[tokio::test]
+async fn denied_requests_are_never_answered_from_the_cache() {
+    let deciding = deciding().await;
+    let address = deciding.address;
+    let guards = [
+        Some(("forward-auth", json!({"address": format!("http://{address}/"), "request_headers": ["x-pass"]}))),
+        Some(("bot-detection", json!({"deny": ["evil"]}))),
+        Some(("opa", json!({"opa_host": "127.0.0.1", "opa_port": address.port(), "opa_path": "/v1/data/shop"}))),
+        // The filter ExternalAuth of the rule.
+        None,
+    ];
+    let graphql = "content-type: application/json\r\n";
+    for (cache, config, body) in [
+        ("proxy-cache", json!({"strategy": "memory"}), ""),
+        ("proxy-cache-advanced", json!({"strategy": "memory", "mode": "rfc9111"}), ""),
+        ("graphql-proxy-cache-advanced", json!({"vary_headers": ["cookie"]}), r#"{"query": "{ a }"}"#),
     ] {
-        let endpoint = counting("content-type: text/plain\r\n").await;
-        let (server, _) = server(&[(plugin, config), cache(json!({}))], &endpoint).await;
-        let allowed = "user-agent: good\r\nx-pass: yes\r\n";
-        for expected in ["Miss", "Hit"] {
-            let response = get(&server, "/a", allowed).await;
-            let outcome = (response.status, response.header("x-cache-status"));
-            assert_eq!(outcome, (200, Some(expected)), "{plugin}");
+        for (guard, is_first) in guards.iter().flat_map(|guard| [(guard, true), (guard, false)]) {
+            let what = format!("{cache} with {:?}, {is_first}", guard.as_ref().map(|(name, _)| name));
+            let endpoint = Endpoint::scripted(|mut stream, _| async move {
+                while stream.request().await.is_some() {
+                    let count = stream.log().requests().len();
+                    let fields = "content-type: application/json\r\ncache-control: max-age=60\r\ncontent-length: 10";
+                    stream.send(format!("HTTP/1.1 200 OK\r\n{fields}\r\n\r\n{{\"data\":{count}}}")).await;
+                }
+            })
+            .await;
+            let mut plugins = vec![(cache, config.clone())];
+            plugins.extend(guard.clone());
+            if is_first {
+                plugins.reverse();
+            }
+            let filters = match guard {
+                Some(_) => Filters::default(),
+                None => filters(http_filter(upstream("auth", &[address]))),
+            };
+            let (server, _) = filtered_server(&plugins, filters, &endpoint).await;
+            let send = async |fields: &str| {
+                let length = body.len();
+                let head = match length {
+                    0 => format!("GET /a HTTP/1.1\r\nhost: shop.example\r\n{fields}\r\n"),
+                    _ => format!(
+                        "POST /a HTTP/1.1\r\nhost: shop.example\r\n{fields}{graphql}content-length: {length}\r\n\r\n"
+                    ),
+                };
+                server.request(&(head + body)).await
+            };
+            let allowed = "user-agent: good\r\nx-pass: yes\r\ncookie: pass\r\n";
+            for _ in 0..2 {
+                let response = send(allowed).await;
+                assert_eq!((response.status, &*response.text()), (200, "{\"data\":1}"), "{what}");
+            }
+            let denied = send("user-agent: evil\r\n").await;
+            assert_eq!((denied.status, denied.header("x-cache-status")), (403, None), "{what}");
+            assert!(!denied.text().contains("data"), "{what}");
+            assert_eq!(endpoint.log.requests().len(), 1, "{what}");
         }
-        let denied = get(&server, "/a", "user-agent: evil\r\n").await;
-        assert_eq!((denied.status, denied.header("x-cache-status")), (403, None), "{plugin}");
-        assert!(!denied.text().contains("0001"), "{plugin}");
-        assert_eq!(endpoint.log.requests().len(), 1, "{plugin}");
     }
 }
 
@@ -167,6 +213,48 @@ async fn clients_cannot_store_responses_for_a_forged_host() {
     assert_eq!(&*forged.text(), "0001");
     assert!(!endpoint.log.requests()[0].contains("evil.example"));
     assert_eq!(&*get(&server, "/a", "").await.text(), "0001");
+}
+
+/// What a client sends must not decide about the response that others get, if it is no part of the key.
+#[tokio::test]
+async fn requests_cannot_poison_what_others_get() {
+    let endpoint = counting("content-type: text/plain\r\n").await;
+    let (server, _) = server(&[cache(json!({"vary_headers": ["x-lang"]}))], &endpoint).await;
+    let send = async |request: &str| {
+        let response = server.request(request).await;
+        (response.status, response.header("x-cache-status").map(str::to_owned), response.text())
+    };
+    let get = |target: &str, fields: &str| format!("GET {target} HTTP/1.1\r\nhost: shop.example\r\n{fields}\r\n");
+    let expected = |status: &str, body: &str| (200, Some(status.to_owned()), body.to_owned());
+    // A GET with content, which the key does not contain.
+    assert_eq!(send(&(get("/fat", "content-length: 4\r\n") + "evil")).await, expected("Bypass", "0001"));
+    assert_eq!(send(&get("/fat", "")).await, expected("Miss", "0002"));
+    // Encoded slashes are no separators.
+    assert_eq!(send(&get("/a%2fb", "")).await, expected("Miss", "0003"));
+    assert_eq!(send(&get("/a/b", "")).await, expected("Miss", "0004"));
+    // All lines of a header that selects the response count, in their order.
+    for (fields, status, body) in [
+        ("x-lang: a\r\nx-lang: b\r\n", "Miss", "0005"),
+        ("x-lang: a\r\n", "Miss", "0006"),
+        ("x-lang: b\r\nx-lang: a\r\n", "Miss", "0007"),
+        ("x-lang: a\r\nx-lang: b\r\n", "Hit", "0005"),
+    ] {
+        assert_eq!(send(&get("/lines", fields)).await, expected(status, body), "{fields}");
+    }
+    // A part is not stored as the whole.
+    assert_eq!(send(&get("/part", "range: bytes=0-0\r\n")).await.1.as_deref(), Some("Miss"));
+    // Requests that are ambiguous reach neither the endpoint nor the cache.
+    let before = endpoint.log.requests().len();
+    for request in [
+        "GET /b HTTP/1.1\r\nhost: shop.example\r\nhost: evil.example\r\n\r\n",
+        "GET /b HTTP/1.1\r\nhost: shop.example\r\nx-lang : a\r\n\r\n",
+        "GET /b HTTP/1.1\r\nhost: shop.example\r\nx-a: b\r\n c\r\n\r\n",
+        "GET /b HTTP/1.1\r\nhost: shop.example\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nx",
+    ] {
+        assert_eq!(server.request(request).await.status, 400, "{request}");
+    }
+    assert_eq!(endpoint.log.requests().len(), before);
+    assert_eq!(send(&get("/b", "")).await.1.as_deref(), Some("Miss"));
 }
 
 #[tokio::test]

@@ -209,3 +209,34 @@ async fn replicas_share_what_responses_have_used() {
     until("the server is away", async || send(&replicas[0], "images=1").await == (200, None)).await;
     until("the server is away", async || send(&strict, "images=1").await.0 == 500).await;
 }
+
+/// Both replicas count for one quota, and a replica that starts again goes on counting.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn usage_plans_share_quotas_that_survive_restarts() {
+    let server = RedisProcess::start(&[]).await;
+    let services = TestServices::resolving("redis.shop");
+    let config = json!({
+        "plans": [{"name": "free", "quotas": {"day": 25, "month": 1000}}],
+        "policy": "redis", "redis": at_server(&server), "limit_by": "ip",
+    });
+    let replicas = [(); 2].map(|()| replica("usage-plan", &config, &services));
+    let now = SystemTime::now();
+    // At midnight UTC, a new day begins.
+    let is_same_day = || seconds(now) / 86_400 == seconds(SystemTime::now()) / 86_400;
+    let before = admitted(&replicas, 20).await;
+    drop(replicas);
+    let restarted = [(); 2].map(|()| replica("usage-plan", &config, &services));
+    let after = admitted(&restarted, 20).await;
+    let outcome = send(&restarted[0], SystemTime::now()).await;
+    if is_same_day() {
+        assert_eq!((before, after), (20, 5));
+        assert_eq!(outcome.reply_status().map(|status| status.as_u16()), Some(429));
+        let remaining = outcome.response_header("ratelimit").unwrap();
+        assert!(remaining.contains("\"day\";r=0;") && remaining.contains("\"month\";r=975;"), "{remaining}");
+    }
+    assert_eq!(services.diagnostic("KongPlugin/default/test"), None);
+}
+
+fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs()
+}

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 
 use crate::h2c_backend;
 use crate::pattern::{self, BodyChecker};
+use crate::server::CACHE_HOST;
 use crate::websocket;
 
 /// A backend on the current runtime. It runs until it is dropped or finished.
@@ -175,10 +176,12 @@ fn write_response(response: &mut Vec<u8>, (name, fields): (&str, &str), head: &s
     let number = field(head, "x-number").unwrap_or_default();
     let rule = field(head, "x-rule").unwrap_or_default();
     let received = if checker.differs { "broken".to_owned() } else { checker.length.to_string() };
+    let of_cache =
+        if field(head, "host") == Some(CACHE_HOST) { "content-type: application/octet-stream\r\n" } else { "" };
     write!(
         response,
         "HTTP/1.1 200 OK\r\ncontent-length: {}\r\nx-backend: {name}\r\nx-number: {number}\r\nx-rule: {rule}\r\n\
-         x-received: {received}\r\n{fields}\r\n",
+         x-received: {received}\r\n{of_cache}{fields}\r\n",
         body.len()
     )
     .expect("writing to a Vec succeeds");

@@ -7,7 +7,8 @@ use http::{HeaderMap, HeaderValue, StatusCode, request};
 use super::Chain;
 use super::selected::slot_number;
 use super::state::ChainState;
-use crate::plugin_api::context::{AfterForwardCx, BackgroundSlot, BeforeForwardCx, ClientInfo};
+use crate::plugin_api::context::{AfterForwardCx, BackgroundPlaces, BackgroundSlot, BeforeForwardCx, ClientInfo};
+use crate::plugin_api::named_backend::NamedBackend;
 use crate::plugin_api::reply::Reply;
 use crate::plugin_api::timing::PluginPhase;
 use crate::plugin_api::{AccessOutcome, StreamingFilter};
@@ -22,6 +23,10 @@ pub struct AllowedRequest<'r> {
     pub client: ClientInfo<'r>,
     pub id: &'r HeaderValue,
     pub now: SystemTime,
+    /// `None` if the rule has no backends.
+    pub backend: Option<&'r dyn NamedBackend>,
+    /// `None` if nothing is forwarded in the background.
+    pub background_places: Option<BackgroundPlaces<'r>>,
     /// Where plugins that reply leave a request that is forwarded nevertheless.
     pub background: &'r mut BackgroundSlot,
 }
@@ -64,6 +69,8 @@ impl Chain {
                 now: request.now,
                 scope: &instance.scope,
                 route: &self.names,
+                backend: request.backend,
+                background_places: request.background_places,
                 background: &mut *request.background,
                 plugin_data: &mut state.plugin_data,
                 slot: slot_number(index),

@@ -27,6 +27,8 @@ pub struct ChainState {
     pub body_limit: Option<u64>,
     /// See [`RequestCx::endpoint_timeouts`](crate::plugin_api::RequestCx::endpoint_timeouts).
     pub endpoint_timeouts: EndpointTimeouts,
+    /// See [`RequestCx::api_version`](crate::plugin_api::RequestCx::api_version).
+    pub(super) api_version: Option<Arc<str>>,
     /// See [`RequestCx::choose_backend`](crate::plugin_api::RequestCx::choose_backend).
     pub chosen_backend: Option<ChosenBackend>,
     /// See [`RequestCx::new_id`](crate::plugin_api::RequestCx::new_id).

@@ -19,6 +19,7 @@ mod server_limits;
 mod sync;
 mod table;
 mod usage_report;
+mod version_use;
 mod window_counters;
 
 pub use entry_budget::{DEFAULT_ENTRIES, EntryBudget};
@@ -34,5 +35,6 @@ pub use rate_windows::{
 pub use server_limits::count_at_server;
 pub use sync::{CounterSync, SyncedCounters};
 pub use table::{CounterKey, CounterOwner, CounterTable, TableCounters};
-pub use usage_report::{PlanOutcome, PlanUse, UsageReports};
+pub use usage_report::{PlanOutcome, PlanUse, RequestUse, UsageReports};
+pub use version_use::{VersionTotal, VersionUse};
 pub use window_counters::{WindowCounters, WindowSync};

@@ -1,5 +1,7 @@
-//! What consumers have used of their plans, for the report of the admin listener and for metrics.
+//! What consumers have used of their plans, and how often versions of APIs were used, for the report of the admin
+//! listener and for metrics.
 
+use std::borrow::Cow;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Weak};
@@ -10,6 +12,7 @@ use serde_json::{Value, json};
 use super::entry_budget::{DEFAULT_ENTRIES, EntryBudget};
 use super::identifier::LimitIdentifier;
 use super::table::{CounterTable, TableCounters};
+use super::version_use::{VersionTotal, VersionUse};
 use crate::plugin_api::kind::BuildCx;
 use crate::plugin_api::state::PluginState;
 
@@ -17,6 +20,7 @@ use crate::plugin_api::state::PluginState;
 #[derive(Default)]
 pub struct UsageReports {
     objects: Mutex<Vec<Weak<PlanUse>>>,
+    versions: Mutex<Vec<Weak<VersionUse>>>,
 }
 
 /// The use of the plans of one plugin object.
@@ -58,13 +62,25 @@ impl PlanOutcome {
     }
 }
 
-/// The requests of one client on one route.
+/// What a request is counted by.
+#[derive(Clone, Copy, Debug)]
+pub struct RequestUse<'r> {
+    pub client: &'r str,
+    pub route: &'r str,
+    /// The version of the API, if a plugin has determined it.
+    pub version: Option<&'r str>,
+}
+
+/// The requests of one client on one route for one version.
 #[derive(Debug, Default)]
 struct UseRow(Mutex<UseCounts>);
 
 #[derive(Clone, Debug, Default)]
 struct UseCounts {
     client: Box<str>,
+    route: Box<str>,
+    /// Empty if no plugin has determined it.
+    version: Box<str>,
     plan: Box<str>,
     admitted: u64,
     warned: u64,
@@ -90,7 +106,25 @@ impl UsageReports {
     /// The report of all objects.
     pub fn to_json(&self) -> Value {
         let objects: Vec<Value> = self.objects().iter().map(|object| object.to_json()).collect();
-        json!({"objects": objects})
+        let versions: Vec<Value> = self.versions().iter().map(|object| object.to_json()).collect();
+        json!({"objects": objects, "versions": versions})
+    }
+
+    /// The requests for each version of an API.
+    pub fn version_totals(&self) -> Vec<VersionTotal> {
+        self.versions().iter().flat_map(|object| object.totals().collect::<Vec<_>>()).collect()
+    }
+
+    pub(super) fn add_versions(&self, version_use: &Arc<VersionUse>) {
+        let mut versions = self.versions.lock();
+        versions.retain(|known| known.strong_count() > 0 && known.as_ptr() != Arc::as_ptr(version_use));
+        versions.push(Arc::downgrade(version_use));
+    }
+
+    fn versions(&self) -> Vec<Arc<VersionUse>> {
+        let mut versions: Vec<Arc<VersionUse>> = self.versions.lock().iter().filter_map(Weak::upgrade).collect();
+        versions.sort_by(|one, other| one.object().cmp(other.object()));
+        versions
     }
 
     /// The requests of each plan: object, plan, outcome, number.
@@ -129,13 +163,19 @@ impl PlanUse {
         plan_use
     }
 
-    /// Records a request of a client to a route under the plan of this index.
-    pub fn record(&self, plan: usize, client: &str, route: &str, second: u64, outcome: PlanOutcome) {
+    /// Records a request under the plan of this index.
+    pub fn record(&self, plan: usize, request: &RequestUse<'_>, second: u64, outcome: PlanOutcome) {
         let totals = &self.plans[plan];
         totals.counter(outcome).fetch_add(1, Relaxed);
+        let RequestUse { client, route, version } = *request;
         let identifier = LimitIdentifier::text(client);
-        let create = |_| UseRow(Mutex::new(UseCounts { client: client.into(), ..UseCounts::default() }));
-        self.rows.with_counters(identifier.table_key(route), second, create, |row| {
+        // No name of a version has a space.
+        let scope = version.map_or(Cow::Borrowed(route), |version| Cow::Owned(format!("{version} {route}")));
+        let create = |_| {
+            let (client, route, version) = (client.into(), route.into(), version.unwrap_or_default().into());
+            UseRow(Mutex::new(UseCounts { client, route, version, ..UseCounts::default() }))
+        };
+        self.rows.with_counters(identifier.table_key(&scope), second, create, |row| {
             let mut counts = row.0.lock();
             if counts.is_retired {
                 return None;
@@ -154,22 +194,27 @@ impl PlanUse {
     }
 
     fn to_json(&self) -> Value {
-        let mut rows: Vec<(Box<str>, Box<str>, UseCounts)> = Vec::new();
+        let mut rows: Vec<UseCounts> = Vec::new();
         let mut is_complete = true;
-        self.rows.for_each(|route, row| {
+        self.rows.for_each(|_, row| {
             if rows.len() < MAX_ROWS {
-                let counts = row.0.lock().clone();
-                rows.push((counts.client.clone(), route.into(), counts));
+                rows.push(row.0.lock().clone());
             } else {
                 is_complete = false;
             }
         });
-        rows.sort_by(|one, other| (&one.0, &one.1).cmp(&(&other.0, &other.1)));
-        let rows = rows.into_iter().map(|(client, route, counts)| {
-            json!({
-                "client": client, "route": route, "plan": counts.plan, "admitted": counts.admitted,
+        rows.sort_by(|one, other| {
+            (&one.client, &one.route, &one.version).cmp(&(&other.client, &other.route, &other.version))
+        });
+        let rows = rows.into_iter().map(|counts| {
+            let mut row = json!({
+                "client": counts.client, "route": counts.route, "plan": counts.plan, "admitted": counts.admitted,
                 "warned": counts.warned, "rejected": counts.rejected, "lastUsed": counts.last_second,
-            })
+            });
+            if !counts.version.is_empty() {
+                row["version"] = json!(counts.version);
+            }
+            row
         });
         json!({"object": self.object, "isComplete": is_complete, "use": rows.collect::<Vec<_>>()})
     }

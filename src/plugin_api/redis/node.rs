@@ -96,7 +96,14 @@ impl RedisNode {
             NodeTarget::Master(sentinels) => format!("the master {}", sentinels.master_name),
         };
         let services = Arc::clone(services);
-        let task = NodeTask { settings, services: Arc::clone(&services), diagnostic, address, reported_failure: None };
+        let task = NodeTask {
+            settings,
+            services: Arc::clone(&services),
+            diagnostic,
+            address,
+            reported_failure: None,
+            rejected_at: None,
+        };
         services.spawn(Box::pin(task.run(queue)));
         RedisNode { calls }
     }
@@ -119,6 +126,8 @@ struct NodeTask {
     address: String,
     /// Whether the last report was a failure; `None` before the first report.
     reported_failure: Option<bool>,
+    /// When the server has last rejected a command.
+    rejected_at: Option<Instant>,
 }
 
 /// A connection that is logged in.
@@ -206,6 +215,9 @@ impl NodeTask {
             tokio::select! {
                 () = &mut driver => return RedisConnectionEnd::Lost(describe_close(self)),
                 Some(result) = in_flight.next() => match result {
+                    // A server that rejects some commands, such as one without memory, is not available again because it
+                    // accepts others.
+                    Ok(()) if self.rejected_at.is_some_and(|at| at.elapsed() < REJECTION_HOLD) => {}
                     Ok(()) => self.report(None),
                     Err(error) => {
                         let error: RedisError = error;
@@ -219,6 +231,7 @@ impl NodeTask {
                         if is_lost || is_read_only(&error) {
                             return RedisConnectionEnd::Lost(message);
                         }
+                        self.rejected_at = Some(Instant::now());
                         self.report(Some(message));
                     }
                 },
@@ -371,5 +384,7 @@ pub(super) fn address_of(remote: &Remote) -> String {
 
 /// Limit of the calls in the queue, and of the calls in flight.
 const MAX_PENDING: usize = 4096;
+/// How long a rejected command is reported at least.
+const REJECTION_HOLD: Duration = Duration::from_secs(5);
 const MIN_BACKOFF: Duration = Duration::from_millis(50);
 const MAX_BACKOFF: Duration = Duration::from_secs(1);

@@ -18,11 +18,16 @@
 //!
 //! Responses of deprecated versions have the fields `Deprecation` (RFC 9745), `Sunset` (RFC 8594) and `Link`. The first
 //! two replace those of the backend.
+//!
+//! The metric `portico_api_version_requests_total` counts requests by version, and so does `/debug/usage` of the admin
+//! listener, where the rows of usage plans have the version.
 
 mod dates;
 mod media_type;
 mod source;
 mod version;
+
+use std::sync::Arc;
 
 use http::{HeaderName, HeaderValue, StatusCode};
 use schemars::JsonSchema;
@@ -31,6 +36,7 @@ use serde::Deserialize;
 use self::source::{Named, Sources};
 use self::version::{DEPRECATION, SUNSET, Version, VersionConfig};
 use crate::diagnostic::Diagnostic;
+use crate::plugin_api::counting::VersionUse;
 use crate::plugin_api::{
     AccessOutcome, BuildCx, ChangedFields, Phases, Plugin, PluginKind, Reply, RequestCx, ResponseCx, ResponseOutcome,
 };
@@ -61,6 +67,7 @@ pub(crate) struct ApiVersion {
     versions: Box<[Version]>,
     default: Option<usize>,
     upstream_header: Option<HeaderName>,
+    version_use: Arc<VersionUse>,
 }
 
 impl PluginKind for ApiVersion {
@@ -71,7 +78,7 @@ impl PluginKind for ApiVersion {
     type Config = Config;
     type Plugin = ApiVersion;
 
-    fn build(config: Config, _cx: &BuildCx<'_>) -> Result<Self, Vec<Diagnostic>> {
+    fn build(config: Config, cx: &BuildCx<'_>) -> Result<Self, Vec<Diagnostic>> {
         let mut invalid = Vec::new();
         let sources = Sources::build(&config, &mut invalid);
         if config.versions.is_empty() || config.versions.len() > MAX_VERSIONS {
@@ -100,7 +107,8 @@ impl PluginKind for ApiVersion {
         let upstream_header = source::header_name("upstream_header", config.upstream_header.as_deref(), &mut invalid);
         match sources {
             Some(sources) if invalid.is_empty() => {
-                Ok(ApiVersion { sources, versions: versions.into(), default, upstream_header })
+                let version_use = VersionUse::of(versions.iter().map(|version| &*version.name), cx);
+                Ok(ApiVersion { sources, versions: versions.into(), default, upstream_header, version_use })
             }
             _ => Err(invalid),
         }
@@ -132,7 +140,9 @@ impl Plugin for ApiVersion {
         if version.has_fields() {
             cx.set_plugin_data(index);
         }
-        if let Some(status) = version.refusal(cx.now) {
+        let refusal = version.refusal(cx.now);
+        *cx.api_version = Some(Arc::clone(self.version_use.record(index, refusal.is_some())));
+        if let Some(status) = refusal {
             return AccessOutcome::Reply(Reply::negotiated(status, "This API version has ended", "version_ended"));
         }
         if let Some(name) = &self.upstream_header {

@@ -3,8 +3,10 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::plugin_api::RegisteredKind;
-use crate::plugin_api::testing::{TestOutcome, TestRequest, build, chain};
+use crate::plugin_api::counting::UsageReports;
+use crate::plugin_api::services::OfflineServices;
+use crate::plugin_api::testing::{TestOutcome, TestRequest, build, chain, chain_with};
+use crate::plugin_api::{PluginServices, PluginState, RegisteredKind};
 
 const KIND: RegisteredKind<ApiVersion> = RegisteredKind::NEW;
 
@@ -163,4 +165,37 @@ fn invalid_configurations_are_rejected() {
         let invalid = build(&KIND, &config).err().unwrap_or_else(|| panic!("{config} was accepted"));
         assert_eq!(invalid[0].field, field, "{config}: {invalid:?}");
     }
+}
+
+/// Counts stay when the object changes without another list of versions.
+#[tokio::test]
+async fn requests_are_counted_by_version() {
+    let (state, services): (_, Arc<dyn PluginServices>) = (PluginState::default(), Arc::new(OfflineServices));
+    let mut config = json!({
+        "header": "x-version", "default_version": "2",
+        "versions": [{"name": "1", "sunset": "2020-01-01", "after_sunset": "gone"}, {"name": "2"}],
+    });
+    let plan = json!({"plans": [{"name": "free", "quotas": {"day": 10}}]});
+    let usage_plan = crate::plugins::REGISTRY.find("usage-plan").unwrap();
+    let chain = |config: &Value| chain_with(&[(&KIND, config.clone()), (usage_plan, plan.clone())], &state, &services);
+    let before = chain(&config);
+    for version in ["1", "2", "2", "3"] {
+        TestRequest::get("/").header("x-version", version).run(&before).await;
+    }
+    config["upstream_header"] = json!("x-to-backend");
+    let after = chain(&config);
+    TestRequest::get("/").run(&after).await;
+    let reports = UsageReports::of(&state);
+    let totals: Vec<_> = reports
+        .version_totals()
+        .into_iter()
+        .map(|total| (total.version.to_string(), total.is_refused, total.requests))
+        .collect();
+    let expected = [("1", false, 0), ("1", true, 1), ("2", false, 3), ("2", true, 0)];
+    assert_eq!(totals, expected.map(|(version, is_refused, requests)| (version.to_owned(), is_refused, requests)));
+    let report = reports.to_json();
+    let versions = json!([{"version": "1", "served": 0, "refused": 1}, {"version": "2", "served": 3, "refused": 0}]);
+    assert_eq!(report["versions"], json!([{"object": "KongPlugin/default/test", "versions": versions}]));
+    let row = &report["objects"][0]["use"][0];
+    assert_eq!((&row["version"], &row["admitted"], &row["plan"]), (&json!("2"), &json!(3), &json!("free")));
 }

@@ -4,8 +4,8 @@ use std::io::{self, Write};
 
 use brotli::CompressorWriter;
 use bytes::Bytes;
-use flate2::Compression;
-use flate2::write::GzEncoder;
+use flate2::write::ZlibEncoder;
+use flate2::{Compress, Compression};
 use zstd::stream::write::Encoder as ZstdEncoder;
 use zstd::zstd_safe::CParameter;
 
@@ -14,7 +14,8 @@ use crate::plugin_api::StreamingFilter;
 
 /// An encoder, with its output so far.
 enum Encoder {
-    Gzip(GzEncoder<Vec<u8>>),
+    /// The format is that of its `Compress`.
+    Gzip(ZlibEncoder<Vec<u8>>),
     Brotli(Box<CompressorWriter<Vec<u8>>>),
     Zstd(ZstdEncoder<'static, Vec<u8>>),
 }
@@ -23,18 +24,27 @@ impl Encoder {
     fn new(coding: Coding, level: u8, length: Option<u64>) -> io::Result<Encoder> {
         let window_log = window_log(length);
         Ok(match coding {
-            Coding::Gzip => Encoder::Gzip(GzEncoder::new(Vec::new(), Compression::new(level.into()))),
+            Coding::Gzip => {
+                let bits = window_log.clamp(MIN_GZIP_WINDOW_LOG, MAX_GZIP_WINDOW_LOG);
+                let compress = Compress::new_gzip(Compression::new(level.into()), bits);
+                Encoder::Gzip(ZlibEncoder::new_with_compress(Vec::new(), compress))
+            }
             Coding::Br => {
-                let writer = CompressorWriter::new(Vec::new(), BROTLI_BUFFER_BYTES, level.into(), window_log);
+                let writer = CompressorWriter::new(Vec::new(), BROTLI_BUFFER_BYTES, level.into(), window_log.into());
                 Encoder::Brotli(Box::new(writer))
             }
             Coding::Zstd => {
                 let mut encoder = ZstdEncoder::new(Vec::new(), level.into())?;
-                encoder.window_log(window_log)?;
+                encoder.window_log(window_log.into())?;
                 if level >= 4 {
                     // Higher levels have tables of many MiB, which a window of this size does not need.
                     encoder.set_parameter(CParameter::HashLog(TABLE_LOG))?;
                     encoder.set_parameter(CParameter::ChainLog(TABLE_LOG))?;
+                }
+                if window_log <= MAX_SHORT_LOG {
+                    // The tables are cleared for each body, which takes six times as long as encoding a short one.
+                    encoder.set_parameter(CParameter::HashLog(window_log.into()))?;
+                    encoder.set_parameter(CParameter::ChainLog(window_log.into()))?;
                 }
                 Encoder::Zstd(encoder)
             }
@@ -68,9 +78,9 @@ impl Encoder {
 }
 
 /// The binary logarithm of the window for a body, which needs none that is larger than itself.
-fn window_log(length: Option<u64>) -> u32 {
-    let needed = length.map_or(WINDOW_LOG, |length| u64::BITS - length.leading_zeros());
-    needed.clamp(MIN_WINDOW_LOG, WINDOW_LOG)
+fn window_log(length: Option<u64>) -> u8 {
+    let needed = length.and_then(|length| u8::try_from(u64::BITS - length.leading_zeros()).ok());
+    needed.unwrap_or(WINDOW_LOG).clamp(MIN_WINDOW_LOG, WINDOW_LOG)
 }
 
 /// The memory of an encoder, rounded up from what it allocated for 2 MiB of generated text in parts of 16 KiB.
@@ -147,9 +157,16 @@ impl StreamingFilter for EncodedBody {
 const PART_BYTES: usize = 16 << 10;
 
 /// The window of Brotli and Zstandard, 256 KiB: eight times that of gzip, with a bounded memory for each response.
-const WINDOW_LOG: u32 = 18;
+const WINDOW_LOG: u8 = 18;
 /// The smallest window that both formats allow.
-const MIN_WINDOW_LOG: u32 = 10;
+const MIN_WINDOW_LOG: u8 = 10;
+
+/// The windows of gzip. Smaller ones than 4 KiB take longer, not shorter.
+const MIN_GZIP_WINDOW_LOG: u8 = 12;
+const MAX_GZIP_WINDOW_LOG: u8 = 15;
+
+/// Bodies of less than 32 KiB get tables of their size from Zstandard.
+const MAX_SHORT_LOG: u8 = 15;
 
 /// The tables of Zstandard have 262,144 entries of 4 bytes.
 const TABLE_LOG: u32 = 18;
@@ -180,6 +197,23 @@ mod tests {
                 assert!(encoded.len() < 1000, "{coding:?} {level}: {}", encoded.len());
                 let decoded = decoder.decode(&encoded.into(), 1 << 20).unwrap();
                 assert_eq!(decoded, parts.concat(), "{coding:?} {level}");
+            }
+        }
+    }
+
+    /// The length is only a hint, also for the tables and windows of short bodies.
+    #[test]
+    fn short_bodies_of_any_announced_length_decode() {
+        let text: String = (0..3_000).map(|number| format!("{{\"item\": {number}}}, ")).collect();
+        for (coding, decoder) in CODINGS {
+            for level in [1, 3, 6] {
+                for (announced, actual) in [(700, 700), (4_096, 4_096), (32_767, 32_767), (100, 30_000), (32_768, 50)] {
+                    let mut body = EncodedBody::new(coding, level, Some(announced)).unwrap();
+                    let mut encoded = body.part(text[..actual].to_owned().into()).to_vec();
+                    encoded.extend_from_slice(&body.end());
+                    let decoded = decoder.decode(&encoded.into(), 1 << 20).unwrap();
+                    assert_eq!(decoded, text[..actual], "{coding:?} {level} {announced} {actual}");
+                }
             }
         }
     }

@@ -25,8 +25,8 @@
 //!
 //! An entry can also be a KongCustomEntity of the type `graphql_ratelimiting_advanced_cost_decoration` whose
 //! `parentRef` is the KongPlugin. The types of fields are read from the server by introspection, at most once in five
-//! minutes. An entry for a field of an interface is also one for the same field of the types that implement it, and the
-//! reverse, unless these have entries of their own.
+//! minutes. An entry for a field of an interface is also one for the same field of the objects and interfaces that
+//! implement it, and the reverse, unless these have entries of their own.
 //!
 //! Requests are GET with the parameter `query`, or POST with `application/json` or `application/graphql`. What a server
 //! could read in another way is rejected with 400, 405 or 415: batches, persisted queries, forms, repeated names, and

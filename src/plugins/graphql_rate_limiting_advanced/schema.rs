@@ -1,6 +1,6 @@
 //! The types of a GraphQL server with the costs of their fields, from the response to introspection.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use serde::Deserialize;
 
@@ -76,7 +76,7 @@ impl PricedSchema {
         let with_fields: Vec<&IntrospectedType> = schema.types.iter().filter(|kind| kind.fields.is_some()).collect();
         let by_name: HashMap<Box<str>, TypeIndex> =
             with_fields.iter().enumerate().map(|(index, kind)| (kind.name.as_str().into(), TypeIndex(index))).collect();
-        let relatives = relatives(&schema.types);
+        let relatives = relatives(&schema.types, costs);
         let mut by_field: HashMap<&str, Vec<&FieldCost>> = HashMap::new();
         for cost in costs {
             by_field.entry(&cost.field).or_default().push(cost);
@@ -110,13 +110,32 @@ impl PricedSchema {
     }
 }
 
-/// For each interface and union, the types that it may be; and for each of these, the interfaces and unions.
-fn relatives(types: &[IntrospectedType]) -> HashMap<&str, Vec<&str>> {
+/// For each type, the types with costs that a value of it may also have: two types overlap if an object may be both
+/// (GraphQL specification, section 5.5.2.3). So the costs of an interface reach the objects and the interfaces that
+/// implement it, and those of an object all interfaces and unions that it may stand for.
+fn relatives<'t>(types: &'t [IntrospectedType], costs: &'t [FieldCost]) -> HashMap<&'t str, Vec<&'t str>> {
+    let numbers: HashMap<&str, usize> = types.iter().enumerate().map(|(number, kind)| (&*kind.name, number)).collect();
+    // The objects that a type may be, and for each object, the types that may be it.
+    let mut objects: Vec<Vec<usize>> = vec![Vec::new(); types.len()];
+    let mut wider: Vec<Vec<usize>> = (0..types.len()).map(|number| vec![number]).collect();
+    for (number, kind) in types.iter().enumerate() {
+        let possible = kind.possible_types.as_deref().unwrap_or_default();
+        if possible.is_empty() {
+            objects[number].push(number);
+        }
+        for object in possible.iter().filter_map(|possible| numbers.get(&*possible.name)) {
+            objects[number].push(*object);
+            wider[*object].push(number);
+        }
+    }
     let mut relatives: HashMap<&str, Vec<&str>> = HashMap::new();
-    for kind in types {
-        for possible in kind.possible_types.iter().flatten() {
-            relatives.entry(&kind.name).or_default().push(&possible.name);
-            relatives.entry(&possible.name).or_default().push(&kind.name);
+    let mut seen_for = vec![None; types.len()];
+    let priced: BTreeSet<usize> = costs.iter().filter_map(|cost| numbers.get(&*cost.kind).copied()).collect();
+    for number in priced {
+        for overlapping in objects[number].iter().flat_map(|object| &wider[*object]) {
+            if *overlapping != number && seen_for[*overlapping].replace(number) != Some(number) {
+                relatives.entry(&types[*overlapping].name).or_default().push(&types[number].name);
+            }
         }
     }
     relatives

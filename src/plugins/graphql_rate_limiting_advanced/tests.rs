@@ -103,6 +103,38 @@ fn costs_are_those_of_kong() {
     }
 }
 
+/// GraphQL specification, section 3.7: interfaces may implement others.
+#[test]
+fn costs_of_an_interface_reach_the_interfaces_that_implement_it() {
+    let fields = [("next", "Node", ""), ("title", "String", "")];
+    let types = [
+        object("Query", &[], &[("node", "Node", ""), ("resource", "Resource", ""), ("film", "Film", "")]),
+        object("Node", &["Film", "Person"], &fields),
+        // It implements Node, as all of its objects do.
+        object("Resource", &["Film"], &fields),
+        object("Film", &[], &fields),
+        object("Person", &[], &fields),
+        json!({"name": "String", "possibleTypes": null, "fields": null}),
+    ];
+    let introspection = json!({"data": {"__schema": {"queryType": {"name": "Query"}, "types": types}}}).to_string();
+    let cost = |query: &str, line: &str| {
+        let schema = PricedSchema::parse(introspection.as_bytes(), &costs(&[line])).unwrap();
+        let document = CheckedDocument::parse(query, &DocumentLimits::USUAL).unwrap();
+        let (operation, variables) = (document.operation(None).unwrap(), serde_json::Map::new());
+        cost_of(&document, operation, &variables, Some(&schema), CostStrategy::NodeQuantifier).unwrap()
+    };
+    for (query, line, expected) in [
+        ("{ resource { title } }", "Node.title +7 *1", 7.0),
+        ("{ film { title } }", "Node.title +7 *1", 7.0),
+        ("{ node { ... on Resource { title } } }", "Node.title +7 *1", 7.0),
+        ("{ node { title } }", "Resource.title +7 *1", 7.0),
+        ("{ node { ... on Person { title } } }", "Resource.title +7 *1", 1.0),
+        ("{ resource { title } }", "Person.title +7 *1", 1.0),
+    ] {
+        assert_eq!(cost(query, line), expected, "{query} {line}");
+    }
+}
+
 #[test]
 fn costs_cannot_be_avoided() {
     use CostStrategy::NodeQuantifier;

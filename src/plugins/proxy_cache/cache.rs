@@ -16,7 +16,8 @@ use super::semantics::cache_control::CacheControl;
 use super::semantics::storing::{Freshness, is_stored_field};
 use super::semantics::vary::Vary;
 use super::store::{
-    CacheKey, CacheStore, Flight, FlightGuard, Generation, Partition, Reservation, StoredResponse, head_bytes,
+    CacheKey, CacheStore, Flight, FlightGuard, Generation, Partition, Reservation, StoredFields, StoredResponse,
+    head_bytes,
 };
 use super::{kong, remote, rfc9111};
 use crate::plugin_api::consumers::Sha256Digest;
@@ -205,10 +206,10 @@ impl ResponseCache {
         }
     }
 
-    /// Stores the new response for the request of a fetch.
-    pub(super) fn insert(&self, fetch: &Fetch, response: Arc<StoredResponse>) {
+    /// Stores the new response for the request of a fetch. Requests that wait for it continue when it is stored.
+    pub(super) fn insert(&self, fetch: Fetch, response: Arc<StoredResponse>) {
         match &self.remote {
-            Some(remote) => remote.store(fetch.key, response, fetch.epoch.clone(), None),
+            Some(remote) => remote.store(fetch.key, response, fetch.epoch, fetch.flight),
             None => drop(self.partition.insert(fetch.key, &fetch.request, response, fetch.generation)),
         }
     }
@@ -282,19 +283,16 @@ impl ResponseCache {
         tags: Tags,
         now: SystemTime,
     ) -> Option<StoredResponse> {
-        let mut stored = HeaderMap::with_capacity(headers.len());
-        for (name, value) in headers.iter().filter(|(name, _)| is_stored_field(name)) {
-            stored.append(name.clone(), value.clone());
-        }
+        let fields = StoredFields::copy(headers, is_stored_field);
         let Admitted { directives, freshness, vary, keep } = admitted;
         let mut reservation = Reservation::new(&self.store, &self.partition);
-        if !reservation.grow(head_bytes(&stored, &vary, &tags)) {
+        if !reservation.grow(head_bytes(&fields, &vary, &tags)) {
             return None;
         }
         Some(StoredResponse {
             status,
             directives,
-            headers: stored,
+            fields,
             body: Bytes::new(),
             vary,
             tags,

@@ -90,9 +90,9 @@ pub(crate) enum Mode {
     Rfc9111,
 }
 
-#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-enum Strategy {
+pub(in crate::plugins) enum Strategy {
     Memory,
     Redis,
 }
@@ -159,6 +159,9 @@ pub(in crate::plugins) type BodyTest = fn(&[u8]) -> bool;
 
 /// A cache for requests of which the content selects the response.
 pub(in crate::plugins) struct ContentCacheConfig {
+    pub(in crate::plugins) strategy: Strategy,
+    pub(in crate::plugins) redis: Option<RedisConfig>,
+    pub(in crate::plugins) bypass_on_err: bool,
     pub(in crate::plugins) cache_ttl: u32,
     pub(in crate::plugins) vary_headers: Vec<String>,
     pub(in crate::plugins) max_body_size: u32,
@@ -167,11 +170,13 @@ pub(in crate::plugins) struct ContentCacheConfig {
 }
 
 impl ContentCacheConfig {
-    pub(super) fn resolve(self) -> Result<CacheSettings, Vec<Diagnostic>> {
+    /// The configuration of the cache, and what it stores of it.
+    pub(super) fn into_config(self) -> (Config, BodyTest) {
         let config = Config {
-            strategy: Strategy::Memory,
-            redis: None,
-            bypass_on_err: false,
+            strategy: self.strategy,
+            redis: self.redis,
+            // Reading from the memory does not fail.
+            bypass_on_err: self.bypass_on_err && self.strategy == Strategy::Redis,
             mode: Mode::Kong,
             response_code: vec![200],
             request_method: vec!["GET".to_owned(), "POST".to_owned()],
@@ -189,7 +194,7 @@ impl ContentCacheConfig {
             cache_set_cookie: false,
             collapse_timeout: None,
         };
-        Ok(CacheSettings { accepts_body: Some(self.accepts_body), ..config.resolve()? })
+        (config, self.accepts_body)
     }
 }
 

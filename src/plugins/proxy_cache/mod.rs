@@ -29,7 +29,7 @@ mod tests;
 use std::sync::Arc;
 
 use cache::{ResponseCache, SharedCache};
-use config::{CacheSettings, Config, ContentCacheConfig};
+use config::{BodyTest, CacheSettings, Config, ContentCacheConfig};
 use remote::RemoteStore;
 use store::CacheStore;
 
@@ -55,11 +55,8 @@ impl PluginKind for ProxyCache {
 }
 
 /// Builds the plugin of this name.
-pub(super) fn build(name: &'static str, mut config: Config, cx: &BuildCx<'_>) -> Result<SharedCache, Vec<Diagnostic>> {
-    let (server, bypasses_errors) = config.server(cx)?;
-    let settings = config.resolve()?;
-    let remote = server.map(|server| RemoteStore::connect(name, &server, bypasses_errors, settings.max_body, cx));
-    Ok(with_settings(name, settings, remote, cx))
+pub(super) fn build(name: &'static str, config: Config, cx: &BuildCx<'_>) -> Result<SharedCache, Vec<Diagnostic>> {
+    build_with(name, config, None, cx)
 }
 
 /// Builds a cache for requests of which the content selects the response.
@@ -68,20 +65,24 @@ pub(super) fn build_for_content(
     config: ContentCacheConfig,
     cx: &BuildCx<'_>,
 ) -> Result<SharedCache, Vec<Diagnostic>> {
-    config.resolve().map(|settings| with_settings(name, settings, None, cx))
+    let (config, accepts_body) = config.into_config();
+    build_with(name, config, Some(accepts_body), cx)
 }
 
-fn with_settings(
+fn build_with(
     name: &'static str,
-    settings: CacheSettings,
-    remote: Option<Arc<RemoteStore>>,
+    mut config: Config,
+    accepts_body: Option<BodyTest>,
     cx: &BuildCx<'_>,
-) -> SharedCache {
+) -> Result<SharedCache, Vec<Diagnostic>> {
+    let (server, bypasses_errors) = config.server(cx)?;
+    let settings = CacheSettings { accepts_body, ..config.resolve()? };
+    let remote = server.map(|server| RemoteStore::connect(name, &server, bypasses_errors, settings.max_body, cx));
     let store = CacheStore::of(cx.state, DEFAULT_CACHE_BYTES);
     let namespace = cx.namespace().unwrap_or_default();
     let partition = store.partition(namespace);
     if let Some(remote) = &remote {
         store.add_remote(namespace, remote);
     }
-    SharedCache(Arc::new(ResponseCache { name, settings, store, partition, remote }))
+    Ok(SharedCache(Arc::new(ResponseCache { name, settings, store, partition, remote })))
 }

@@ -54,7 +54,7 @@ pub(super) fn decide(
             // One request validates the response, and all others get it meanwhile. It is one of the background unless
             // there are too many of these.
             Reuse::WhileRevalidating => match cache.partition.begin_flight(key) {
-                Ok(guard) if cx.may_forward_in_background() => {
+                Ok(guard) if cx.take_background_place() => {
                     let fetch = Fetch { flight: Some(guard), ..new_fetch(cx, key, now, generation, epoch.clone()) };
                     revalidate_in_background(cache, cx, fetch, Arc::clone(stored));
                     Some(CacheOutcome::Stale)
@@ -90,7 +90,7 @@ pub(super) fn decide(
     }
     let mut fetch = Fetch { flight, ..new_fetch(cx, key, now, generation, epoch) };
     if let Some(stored) = found {
-        fetch.is_validation = conditional::validate(&mut cx.head.headers, &stored.headers);
+        fetch.is_validation = conditional::validate(&mut cx.head.headers, &stored.fields.to_map());
         fetch.stale = Some(stored);
     }
     CacheDecision::Fetch(Box::new(fetch))
@@ -134,7 +134,7 @@ fn revalidate_in_background(
         head.headers.remove(name);
     }
     let request = head.headers.clone();
-    let is_validation = conditional::validate(&mut head.headers, &stored.headers);
+    let is_validation = conditional::validate(&mut head.headers, &stored.fields.to_map());
     let fetch = Fetch { method: Method::GET, request, stale: Some(stored), is_validation, ..fetch };
     let cache = Arc::clone(cache);
     let finish = Box::new(move |cx: &mut AfterForwardCx<'_>| drop(after_forward(&cache, fetch, cx)));
@@ -164,7 +164,7 @@ pub(super) fn after_forward(cache: &ResponseCache, fetch: Fetch, cx: &mut AfterF
         }
         if fetch.is_validation && cx.status == Some(StatusCode::NOT_MODIFIED) {
             let stored = Arc::clone(stored);
-            return Some(revalidated(cache, &fetch, &stored, cx));
+            return Some(revalidated(cache, fetch, &stored, cx));
         }
     }
     let is_refresh = fetch.stale.is_some();
@@ -197,18 +197,19 @@ pub(super) fn after_forward(cache: &ResponseCache, fetch: Fetch, cx: &mut AfterF
 /// The endpoint has confirmed the stored response, which gets the fields of the 304.
 fn revalidated(
     cache: &ResponseCache,
-    fetch: &Fetch,
+    fetch: Fetch,
     stored: &StoredResponse,
     cx: &mut AfterForwardCx<'_>,
 ) -> Box<Reply> {
-    report(cache, fetch, cx, CacheOutcome::Revalidated, "portico; fwd=stale; fwd-status=304".to_owned());
-    if !conditional::validates(cx.headers, &stored.headers) {
+    report(cache, &fetch, cx, CacheOutcome::Revalidated, "portico; fwd=stale; fwd-status=304".to_owned());
+    let fields = stored.fields.to_map();
+    if !conditional::validates(cx.headers, &fields) {
         // It is about another response, so the next request gets a new one.
         cache.invalidate(fetch.key);
         return stored_reply::for_request(stored, &fetch.method, &fetch.request, cx.now);
     }
-    let headers = conditional::freshen(&stored.headers, cx.headers);
-    let admitted = admit(cache, fetch, (stored.status, &headers), cx.now);
+    let headers = conditional::freshen(&fields, cx.headers);
+    let admitted = admit(cache, &fetch, (stored.status, &headers), cx.now);
     let updated = admitted.ok().and_then(|(admitted, tags)| {
         let mut updated = cache.new_response((stored.status, &headers), admitted, tags, cx.now)?;
         updated.reservation.grow(stored.body.len()).then(|| {

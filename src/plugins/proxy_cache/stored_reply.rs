@@ -21,7 +21,7 @@ pub(super) fn whole(stored: &StoredResponse, method: &Method) -> Box<Reply> {
     } else {
         ReplyBody::Raw(stored.body.clone())
     };
-    stand_in(stored.status, stored.headers.clone(), body)
+    stand_in(stored.status, stored.fields.to_map(), body)
 }
 
 /// The response to a request with conditions and ranges: all of it, a part, or 304.
@@ -31,16 +31,16 @@ pub(super) fn for_request(
     request: &HeaderMap,
     now: SystemTime,
 ) -> Box<Reply> {
-    let mut headers = stored.headers.clone();
+    let mut headers = stored.fields.to_map();
     headers.insert(AGE, HeaderValue::from(stored.age(now).as_secs()));
     if stored.status != StatusCode::OK {
         return stand_in(stored.status, headers, ReplyBody::Raw(stored.body.clone()));
     }
-    if is_not_modified(request, &stored.headers) {
+    if is_not_modified(request, &headers) {
         return stand_in(StatusCode::NOT_MODIFIED, without_content(headers), ReplyBody::Empty);
     }
     let length = stored.body.len();
-    let is_partial = *method == Method::GET && has_range(request) && permits_range(request, &stored.headers);
+    let is_partial = *method == Method::GET && has_range(request) && permits_range(request, &headers);
     match if is_partial { requested_range(request, length) } else { RequestedRange::Whole } {
         RequestedRange::Whole => stand_in(StatusCode::OK, headers, ReplyBody::Raw(stored.body.clone())),
         RequestedRange::Part(range) => {

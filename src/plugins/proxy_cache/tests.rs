@@ -331,3 +331,22 @@ fn invalid_configurations_are_refused() {
     }
     assert!(build(&KIND, &json!({})).is_err(), "the strategy is required");
 }
+
+/// A clock that is set back makes a response no fresher than it was, and one that is set forward ends it.
+#[tokio::test]
+async fn clocks_may_jump() {
+    for mode in ["kong", "rfc9111"] {
+        let mut cache = Cache::new(json!({"strategy": "memory", "mode": mode}));
+        let fields = [("cache-control", "max-age=60")];
+        cache.get("/", &fields, "first").await;
+        let stored = cache.now;
+        cache.now = stored - Duration::from_secs(86_400);
+        let outcome = cache.get("/", &fields, "second").await;
+        assert_eq!(cached(&outcome).1.as_deref(), Some("first"), "{mode}");
+        assert_eq!(outcome.response_header("age"), Some("0"), "{mode}");
+        cache.now = stored + Duration::from_secs(10 * 365 * 86_400);
+        assert_eq!(cached(&cache.get("/", &fields, "third").await).1, None, "{mode}");
+        cache.now = SystemTime::UNIX_EPOCH;
+        assert_eq!(cached(&cache.get("/", &fields, "fourth").await).1.as_deref(), Some("third"), "{mode}");
+    }
+}

@@ -25,7 +25,7 @@ use self::config::ValidatedConfig;
 use self::plan::BuiltPlan;
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::counting::{
-    ActiveLimit, LimitBy, LimitDecision, LimitIdentifier, PlanOutcome, PlanUse, unix_second,
+    ActiveLimit, LimitBy, LimitDecision, LimitIdentifier, PlanOutcome, PlanUse, RequestUse, unix_second,
 };
 use crate::plugin_api::{
     AccessOutcome, BuildCx, ChangedFields, Phases, Plugin, PluginKind, Reply, RequestCx, consumers, decimal,
@@ -124,7 +124,8 @@ impl UsagePlan {
             (true, None) => PlanOutcome::Admitted,
         };
         let client = client_name(&self.limit_by, cx);
-        self.plan_use.record(index, &client, &cx.route.route, unix_second(cx.now), outcome);
+        let request = RequestUse { client: &client, route: &cx.route.route, version: cx.api_version.as_deref() };
+        self.plan_use.record(index, &request, unix_second(cx.now), outcome);
         if !self.hides_headers {
             cx.response_headers.insert(RATELIMIT_POLICY, plan.policy.clone());
             cx.response_headers.insert(RATELIMIT, plan.remaining(limits, decision));

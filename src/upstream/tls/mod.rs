@@ -83,6 +83,16 @@ impl UpstreamTlsSettings {
         self.config.verifies
     }
 
+    /// The server name of all handshakes, if the configuration sets one.
+    pub fn configured_name(&self) -> Option<&str> {
+        self.server_name.as_ref()?.to_str().ok()
+    }
+
+    /// Whether handshakes present a certificate.
+    pub fn has_client_certificate(&self) -> bool {
+        self.has_client_certificate
+    }
+
     /// Whether all handshakes have the same server name, whatever the host of a request is.
     pub(super) fn has_server_name(&self) -> bool {
         self.server_name.is_some()

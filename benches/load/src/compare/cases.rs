@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::plan::{Plan, Protocol, RequestShape};
 use crate::server::variant::ServerVariant;
-use crate::server::{H2C_HOST, HOST, Server, WEBSOCKET_HOST};
+use crate::server::{CACHE_HOST, H2C_HOST, HOST, Server, WEBSOCKET_HOST};
 use crate::tls::Tls;
 
 #[derive(Clone, Copy, Debug)]
@@ -157,6 +157,15 @@ const LONG: Case = Case { rate: 1000, connections: Connections::Kept(32), target
 const VERY_LONG: Case = Case { rate: 20, connections: Connections::Kept(8), targets: AS_THE_BEST, ..PLAIN };
 const HTTP2: Case = Case { tls_mode: TlsMode::Full, targets: &[], ..PLAIN };
 
+/// Responses that the server has stored: Portico in memory, nginx in files, which the system has in memory.
+const CACHED: Case = Case {
+    connections: Connections::Kept(32),
+    targets: &[target("nginx", 1.0)],
+    host: CACHE_HOST,
+    unsupported: NOT_CACHING,
+    ..PLAIN
+};
+
 /// The order of the table.
 const CASES: &[Case] = &[
     PLAIN,
@@ -168,6 +177,8 @@ const CASES: &[Case] = &[
     Case { name: "HTTP/1.1, upload of 1 kB", exchange: Exchange::Upload(1000), targets: &[], full_only: true, ..PLAIN },
     Case { name: "HTTP/1.1, upload of 100 kB", exchange: Exchange::Upload(100_000), ..LONG },
     Case { name: "HTTP/1.1, upload of 10 MB", exchange: Exchange::Upload(10_000_000), ..VERY_LONG },
+    Case { name: "HTTP/1.1, 1 kB, from the cache", exchange: Exchange::Download(1000), ..CACHED },
+    Case { name: "HTTP/1.1, 100 kB, from the cache", exchange: Exchange::Download(100_000), rate: 1000, ..CACHED },
     Case {
         name: "HTTP/1.1, a connection for each request",
         rate: 1000,
@@ -304,6 +315,9 @@ const CASES: &[Case] = &[
     },
     Case { name: "HTTP/1.1, 64 bytes, 8 plugins", servers: plugins(8), targets: &[], ..PLAIN },
 ];
+
+/// These have no cache, or are configured without one.
+const NOT_CACHING: &[&str] = &["haproxy", "envoy", "traefik", "caddy"];
 
 /// nginx forwards over HTTP/2 only with `grpc_pass`, which is meant for gRPC.
 const NOT_NGINX: &[&str] = &["nginx"];

@@ -258,6 +258,7 @@ pub(super) const CASES: &[Case] = &[
 /// Plugins without a case, and why.
 pub(super) const NOT_COUNTED: &[(&str, &str)] = &[
     ("aws-lambda, azure-functions", "need the servers of their providers"),
+    ("forward-proxy", "needs a proxy, and takes what a second connection takes"),
     ("grpc-gateway, grpc-web", "need a gRPC server"),
     ("header-cert-auth, mtls-auth", "need client certificates"),
     (

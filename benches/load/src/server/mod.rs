@@ -34,6 +34,9 @@ pub(crate) const WEBSOCKET_HOST: &str = "websocket.bench.example";
 /// The host of requests that the backend receives over HTTP/2 without TLS.
 pub(crate) const H2C_HOST: &str = "h2c.bench.example";
 
+/// The host of requests whose responses are stored, by servers with a cache.
+pub(crate) const CACHE_HOST: &str = "cache.bench.example";
+
 pub(crate) struct Server {
     pub(crate) name: &'static str,
     pub(crate) address: SocketAddr,

@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::Result;
 
 use super::variant::ServerVariant;
-use super::{H2C_HOST, HOST, Server, Site, WEBSOCKET_HOST, counted, free_address, pinned, start};
+use super::{CACHE_HOST, H2C_HOST, HOST, Server, Site, WEBSOCKET_HOST, counted, free_address, pinned, start};
 use crate::websocket;
 
 pub(crate) fn nginx(binary: &Path, cores: &[usize], site: &Site<'_>) -> Result<Server> {
@@ -124,6 +124,21 @@ http {{
             proxy_set_header Connection "upgrade";
             proxy_set_header Upgrade $http_upgrade;
 {proxy_fields}        }}
+    }}
+    proxy_cache_path {folder}/cache keys_zone=responses:10m max_size=100m inactive=1h;
+    server {{
+        listen {address};
+        listen {secure} ssl http2;
+        {certificate}
+        server_name {CACHE_HOST};
+        location / {{
+            proxy_pass http://backend;
+            proxy_cache responses;
+            proxy_cache_valid 200 1h;
+            sendfile on;
+            add_header X-Request-Id $request_id always;
+            add_header X-Cache-Status $upstream_cache_status always;
+        }}
     }}
     server {{
         listen {address};

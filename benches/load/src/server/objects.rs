@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 
-use super::{H2C_HOST, WEBSOCKET_HOST};
+use super::{CACHE_HOST, H2C_HOST, WEBSOCKET_HOST};
 
 /// The plugins of chains, which have the first ones.
 pub(crate) const CHAIN: &[&str] = &[
@@ -85,8 +85,8 @@ spec:
     }
 }
 
-/// A route for WebSocket messages, and a route with its Service for requests that the backend receives over HTTP/2
-/// without TLS.
+/// A route for WebSocket messages, one whose responses are stored, and a route with its Service for requests that the
+/// backend receives over HTTP/2 without TLS.
 pub(crate) fn protocol_objects(backend: SocketAddr) -> String {
     let route = |name, host, service| HostRoute { name, host, plugins: &[], service, filters: "" }.to_yaml();
     let service = format!(
@@ -105,7 +105,13 @@ spec:
 ",
         backend.port()
     );
-    route("websocket", WEBSOCKET_HOST, "backend") + &route("h2c", H2C_HOST, "h2c") + &service
+    let cache = ["proxy-cache"];
+    let cached = HostRoute { name: "cache", host: CACHE_HOST, plugins: &cache, service: "backend", filters: "" };
+    route("websocket", WEBSOCKET_HOST, "backend")
+        + &route("h2c", H2C_HOST, "h2c")
+        + &service
+        + &cached.to_yaml()
+        + &plugins(&cache)
 }
 
 /// The annotation that attaches plugins to a route, or nothing without plugins.
@@ -137,6 +143,7 @@ fn config(plugin: &str) -> &'static str {
         // The limit exceeds the load, so that all requests are counted and none is rejected.
         "rate-limiting" => "{minute: 100000000, policy: local}",
         "jwt" => "{claims_to_verify: [exp]}",
+        "proxy-cache" => "{strategy: memory, content_type: [application/octet-stream], cache_ttl: 3600}",
         "request-transformer" => r#"{add: {headers: ["x-plan:basic"]}}"#,
         "response-transformer" => r#"{add: {headers: ["x-frame-options:DENY"]}}"#,
         "cors" => r#"{origins: ["https://shop.example"]}"#,

@@ -7,7 +7,8 @@
 //! ```
 //!
 //! A look-up takes one round trip, and a second one for responses with `Vary`. Calls that wait are limited, and so are
-//! their values, so that a slow server does not let the memory grow. Storing and purging never let a request wait.
+//! their values, so that a slow server does not let the memory grow. Each server has a share of the calls of its
+//! namespace, so a server that hangs leaves places to others. Storing and purging never let a request wait.
 
 mod entry;
 
@@ -18,13 +19,14 @@ use aws_lc_rs::digest;
 use futures_util::future::try_join3;
 use http::{HeaderMap, HeaderName, StatusCode};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout;
+use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::semantics::vary::Vary;
-use super::store::{CacheKey, FlightGuard, Reservation, StoredResponse, head_bytes};
+use super::store::{CacheKey, FlightGuard, Reservation, StoredFields, StoredResponse, head_bytes};
 use crate::plugin_api::redis::{RedisServer, RedisStore, RedisStoreError};
 use crate::plugin_api::{BuildCx, PluginServices, Reply};
+use crate::shared_limit::{Share, SharedLimit};
 pub(crate) use entry::Epoch;
 use entry::{EntryResponse, RemoteEntry};
 
@@ -32,7 +34,9 @@ use entry::{EntryResponse, RemoteEntry};
 pub(crate) struct RemoteStore {
     redis: RedisStore,
     services: Arc<dyn PluginServices>,
-    calls: Arc<Semaphore>,
+    /// The calls of the namespace, of which each server has a share.
+    calls: Arc<SharedLimit>,
+    server_share: Arc<Share>,
     purges: Arc<Semaphore>,
     /// Whether requests are forwarded if the server does not respond.
     pub(super) bypasses_errors: bool,
@@ -55,10 +59,12 @@ impl RemoteStore {
     ) -> Arc<RemoteStore> {
         // Shared by the plugins of a namespace, so that a tenant cannot take more memory with more plugins.
         let calls = format!("calls of response caches in {}", cx.namespace().unwrap_or_default());
+        let calls = cx.state.get_or_create(&calls, || SharedLimit::new(MAX_CALLS));
         Arc::new(RemoteStore {
             redis: RedisStore::connect(server, "redis", name, max_body + MAX_HEAD_BYTES, cx),
             services: Arc::clone(cx.services),
-            calls: cx.state.get_or_create(&calls, || Semaphore::new(MAX_CALLS)),
+            server_share: calls.share(&server.fingerprint()),
+            calls,
             purges: Arc::new(Semaphore::new(MAX_PURGES)),
             bypasses_errors,
         })
@@ -72,9 +78,8 @@ impl RemoteStore {
         now: SystemTime,
         mut reservation: Reservation,
     ) -> Result<RemoteFound, RedisStoreError> {
-        let Ok(Ok(_call)) = timeout(MAX_WAIT, self.calls.acquire()).await else {
-            return Err(RedisStoreError::Unavailable);
-        };
+        let taken = self.calls.take(&self.server_share, 1, Instant::now() + MAX_WAIT).await;
+        let _call = taken.map_err(|_| RedisStoreError::Unavailable)?;
         let (entry_key, target_key) = (entry_key(key), target_key(key));
         let (entry, target, namespace) =
             try_join3(self.redis.get(&entry_key), self.redis.get(&target_key), self.redis.get(NAMESPACE)).await?;
@@ -89,15 +94,16 @@ impl RemoteStore {
         };
         let Some(RemoteEntry::Response(found)) = entry else { return Ok(RemoteFound { response: None, epoch }) };
         let is_valid = found.epoch == epoch && found.keep_until > now && found.vary.matches(request);
-        let bytes = head_bytes(&found.headers, &found.vary, &[]) + found.body.len();
+        let fields = StoredFields::copy(&found.headers, |_| true);
+        let bytes = head_bytes(&fields, &found.vary, &[]) + found.body.len();
         if !is_valid || !reservation.grow(bytes) {
             return Ok(RemoteFound { response: None, epoch });
         }
-        let EntryResponse { status, headers, vary, directives, freshness, received, keep_until, body, .. } = *found;
+        let EntryResponse { status, vary, directives, freshness, received, keep_until, body, .. } = *found;
         let tags = Box::default();
         let response = StoredResponse {
             status,
-            headers,
+            fields,
             body,
             vary,
             tags,
@@ -119,7 +125,7 @@ impl RemoteStore {
         epoch: Epoch,
         flight: Option<FlightGuard>,
     ) {
-        let Ok(call) = Arc::clone(&self.calls).try_acquire_owned() else { return };
+        let Ok(call) = self.calls.try_take(&self.server_share, 1) else { return };
         let store = Arc::clone(self);
         self.services.spawn(Box::pin(async move {
             let _held = (call, flight);
@@ -142,7 +148,7 @@ impl RemoteStore {
         let entry = RemoteEntry::Response(Box::new(EntryResponse {
             epoch,
             status: response.status,
-            headers: response.headers.clone(),
+            headers: response.fields.to_map(),
             vary: response.vary.clone(),
             directives: response.directives,
             freshness: response.freshness,
@@ -231,7 +237,7 @@ fn variant_key(key: CacheKey, vary: &Vary) -> String {
 }
 
 const NAMESPACE: &str = "n";
-/// How many look-ups and stores of a namespace wait for servers at the same time.
+/// How many look-ups and stores of a namespace wait for all of its servers at the same time.
 const MAX_CALLS: usize = 64;
 /// How long a look-up waits for others to end.
 const MAX_WAIT: Duration = Duration::from_secs(1);

@@ -14,6 +14,7 @@
 mod flight;
 mod partition;
 mod reservation;
+mod stored_fields;
 mod stored_response;
 #[cfg(test)]
 mod tests;
@@ -30,6 +31,7 @@ use crate::shared_limit::Shares;
 pub(super) use flight::{Flight, FlightGuard};
 pub(super) use partition::{Generation, Partition};
 pub(super) use reservation::Reservation;
+pub(super) use stored_fields::StoredFields;
 pub(super) use stored_response::{StoredResponse, head_bytes};
 
 /// Identifies what is stored: the first half is a digest of route and target, the second one of everything else that

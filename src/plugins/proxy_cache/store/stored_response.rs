@@ -3,9 +3,9 @@
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
 
-use super::Reservation;
+use super::{Reservation, StoredFields};
 use crate::plugins::proxy_cache::semantics::cache_control::CacheControl;
 use crate::plugins::proxy_cache::semantics::reuse::StoredState;
 use crate::plugins::proxy_cache::semantics::storing::Freshness;
@@ -16,7 +16,7 @@ use crate::plugins::proxy_cache::semantics::vary::Vary;
 pub(crate) struct StoredResponse {
     pub(crate) status: StatusCode,
     /// Without the fields of one connection.
-    pub(crate) headers: HeaderMap,
+    pub(crate) fields: StoredFields,
     pub(crate) body: Bytes,
     pub(crate) vary: Vary,
     /// The names by which it can be purged.
@@ -51,13 +51,10 @@ impl StoredResponse {
 }
 
 /// The memory of a response without its body.
-pub(crate) fn head_bytes(headers: &HeaderMap, vary: &Vary, tags: &[Box<[u8]>]) -> usize {
-    let fields: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + FIELD_BYTES).sum();
+pub(crate) fn head_bytes(fields: &StoredFields, vary: &Vary, tags: &[Box<[u8]>]) -> usize {
     let tags: usize = tags.iter().map(|tag| tag.len() + 16).sum();
-    RESPONSE_BYTES + fields + tags + vary.bytes()
+    RESPONSE_BYTES + fields.bytes() + tags + vary.bytes()
 }
 
-/// What a field takes in a map in addition to its text.
-const FIELD_BYTES: usize = 120;
 /// What a response takes in addition to its fields and its body: structures, its entry, and places in the queue.
 const RESPONSE_BYTES: usize = 800;

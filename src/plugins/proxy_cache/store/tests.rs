@@ -40,13 +40,13 @@ fn put_tagged(
     let vary = Vary::new(request, &fields("vary", "x-a")).unwrap();
     let tags: Box<[Box<[u8]>]> = tags.iter().map(|tag| tag.as_bytes().into()).collect();
     let mut reservation = Reservation::new(store, partition);
-    if !reservation.grow(size + head_bytes(&HeaderMap::new(), &vary, &tags)) {
+    if !reservation.grow(size + head_bytes(&StoredFields::default(), &vary, &tags)) {
         return false;
     }
     let freshness = Freshness { lifetime: Duration::from_secs(60), initial_age: Duration::ZERO };
     let response = StoredResponse {
         status: StatusCode::OK,
-        headers: HeaderMap::new(),
+        fields: StoredFields::default(),
         body: Bytes::from(vec![0; size]),
         vary,
         tags,

@@ -22,6 +22,7 @@ use crate::plugin_api::background::finish_background;
 use crate::plugin_api::context::FinishBackground;
 use crate::plugin_api::endpoint_timeouts::EndpointTimeouts;
 use crate::proxy::http::fields::field_policy::InformationalPolicy;
+use crate::shared_limit::{Held, SharedLimit};
 use crate::snapshot::rule::{Action, RouteRule};
 use crate::turn_clock;
 use crate::upstream::{ClientSlot, Upstream};
@@ -38,20 +39,22 @@ pub(in crate::proxy) struct BackgroundSending {
     pub(in crate::proxy) client: ClientSlot,
     pub(in crate::proxy) head: Request<()>,
     pub(in crate::proxy) finish: FinishBackground,
+    /// Held until the response is read.
+    pub(in crate::proxy) place: Held,
 }
 
 impl BackgroundSending {
-    /// Sends the request, over connections that no client's request waits for. `sender` has a place for it.
+    /// Sends the request, over connections that no client's request waits for.
     pub(in crate::proxy) fn start(self, sender: &Rc<MirrorSender>) {
-        let Some(place) = BackgroundPlace::take(sender) else { return };
+        let sender = Rc::clone(sender);
         tokio::task::spawn_local(async move {
             let sending = self;
-            sending.send(&place.0).await;
+            sending.send(&sender).await;
         });
     }
 
     async fn send(self, sender: &Rc<MirrorSender>) {
-        let BackgroundSending { upstream, rule, plugins, hash, hops, client, head, finish } = self;
+        let BackgroundSending { upstream, rule, plugins, hash, hops, client, head, finish, place: _place } = self;
         let timeouts_and_retries = match &rule.action {
             Action::Forward(backends) => backends.timeouts_and_retries.as_deref(),
             Action::Redirect(_) | Action::Fail(_) => None,
@@ -107,34 +110,14 @@ impl BackgroundSending {
     }
 }
 
-/// One of the requests that a worker sends in the background.
-struct BackgroundPlace(Rc<MirrorSender>);
-
-impl BackgroundPlace {
-    /// `None` if there are [`MAX_BACKGROUND`] already.
-    fn take(sender: &Rc<MirrorSender>) -> Option<Self> {
-        let count = sender.background.get();
-        (count < MAX_BACKGROUND).then(|| {
-            sender.background.set(count + 1);
-            BackgroundPlace(Rc::clone(sender))
-        })
-    }
-}
-
-impl Drop for BackgroundPlace {
-    fn drop(&mut self) {
-        self.0.background.set(self.0.background.get() - 1);
-    }
-}
-
 impl MirrorSender {
-    /// Whether a further request may be sent in the background.
-    pub(in crate::proxy) fn has_background_place(&self) -> bool {
-        self.background.get() < MAX_BACKGROUND
+    /// The limit of requests in the background, of which each namespace has a share.
+    pub(in crate::proxy) fn background_limit(&self) -> &SharedLimit {
+        &self.background
     }
 }
 
 /// How many requests a worker sends in the background at the same time.
-const MAX_BACKGROUND: usize = 64;
+pub(super) const MAX_BACKGROUND: usize = 64;
 /// The longest body that is read.
 const MAX_BODY: usize = 64 << 20;

@@ -19,6 +19,7 @@ use tokio::time::timeout;
 
 use super::attempt_policy::AttemptPolicy;
 use super::attempts::forward;
+use super::background::MAX_BACKGROUND;
 use super::caller::{Caller, RepeatableBody};
 use super::destination::Destination;
 use super::endpoint_response::EndpointResponse;
@@ -30,6 +31,7 @@ use crate::proxy::http::fields::header_map_pool::HeaderMapPool;
 use crate::proxy::http::record::request_error::RequestError;
 use crate::proxy::limits::ProxyLimits;
 use crate::proxy::record::stats::{MirrorCounters, MirrorOutcome};
+use crate::shared_limit::SharedLimit;
 use crate::snapshot::rule::Mirror;
 use crate::upstream::{ClientSlot, ConnectionPools, EndpointSearch, Upstream};
 
@@ -46,7 +48,7 @@ pub(in crate::proxy) struct MirrorSender {
     /// Copies that wait for their body or their response.
     in_flight: Cell<usize>,
     /// Requests that plugins send in the background.
-    pub(super) background: Cell<usize>,
+    pub(super) background: SharedLimit,
     limits: ProxyLimits,
     header_maps: HeaderMapPool,
     counters: Arc<MirrorCounters>,
@@ -63,7 +65,7 @@ impl MirrorSender {
         MirrorSender {
             pools,
             in_flight: Cell::new(0),
-            background: Cell::new(0),
+            background: SharedLimit::new(MAX_BACKGROUND),
             limits: limits.clone(),
             header_maps: HeaderMapPool::default(),
             counters,

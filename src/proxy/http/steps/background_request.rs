@@ -11,6 +11,7 @@ use super::request_context::{RequestContext, RoutedRequest};
 use super::request_hash;
 use crate::plugin_api::context::BackgroundRequest;
 use crate::proxy::http::forwarding::background::BackgroundSending;
+use crate::shared_limit::Held;
 use crate::snapshot::rule::BackendTarget;
 
 /// Sends the request to the backend of the client's request, with the filters of the rule and of the backend.
@@ -19,6 +20,7 @@ pub(super) fn send(
     routed: &RoutedRequest<'_>,
     action: SelectedAction<'_>,
     background: BackgroundRequest,
+    place: Held,
 ) {
     let SelectedAction::Forward(backends, backend) = action else { return };
     let BackendTarget::Upstream(upstream) = &backend.target else { return };
@@ -38,6 +40,7 @@ pub(super) fn send(
         client: routed.client,
         head: request,
         finish: background.finish,
+        place,
     };
     sending.start(&cx.exchange().http.mirror_sender);
 }

@@ -23,7 +23,7 @@ use super::request_record::RequestRecord;
 use super::response_filters;
 use super::route_captures::RouteCaptures;
 use crate::plugin_api::chain::{AllowedRequest, ChainRequest, ChainResponse, ChainState, ForwardingOutcome};
-use crate::plugin_api::context::BackgroundSlot;
+use crate::plugin_api::context::{BackgroundPlaces, BackgroundSlot};
 use crate::plugin_api::{Chain, ClientInfo, Reply, RequestLine, RespondedRequest, ResponseSource};
 use crate::proxy::http::exchange::activity::until_timed_out;
 use crate::proxy::http::exchange::body_source::BodySource;
@@ -175,7 +175,7 @@ pub(in crate::proxy) async fn run_before_forward(
     let client = client_info(exchange, routed, request.headers());
     let taken = std::mem::replace(request, Request::new(RequestBody::empty(exchange)));
     let (mut head, body) = taken.into_parts();
-    let mut background = BackgroundSlot { is_open: exchange.http.mirror_sender.has_background_place(), request: None };
+    let mut background = BackgroundSlot::default();
     let reply = {
         let (path, query) = (routed.path.path(), routed.path.query());
         let allowed = AllowedRequest {
@@ -187,6 +187,11 @@ pub(in crate::proxy) async fn run_before_forward(
             client,
             id: &facts.request_id,
             now: SystemTime::now(),
+            backend: Some(&action),
+            background_places: Some(BackgroundPlaces {
+                limit: exchange.http.mirror_sender.background_limit(),
+                namespace: routed.rule.id.namespace(),
+            }),
             background: &mut background,
         };
         let reply = pin!(run.chain.before_forward(allowed, &mut run.state));
@@ -194,8 +199,8 @@ pub(in crate::proxy) async fn run_before_forward(
     };
     *request = Request::from_parts(head, body);
     let Some(reply) = reply else { return Ok(()) };
-    if let Some(background) = background.request {
-        background_request::send(cx, routed, action, background);
+    if let BackgroundSlot { place: Some(place), request: Some(background) } = background {
+        background_request::send(cx, routed, action, background, place);
     }
     Err(EarlyExit::StandIn(reply))
 }

@@ -1,0 +1,239 @@
+//! Tests of requests through a proxy that a script plays.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
+
+use super::*;
+use crate::plugin_api::RemoteStream;
+use crate::plugin_api::named_backend::NamedServerTls;
+use crate::plugin_api::testing::{TestOutcome, TestRequest, build, chain_with};
+use crate::plugin_api::{PluginState, RegisteredKind};
+
+const KIND: RegisteredKind<ForwardProxy> = RegisteredKind::NEW;
+
+/// A proxy that sends the next response for each message, and what Portico did.
+#[derive(Default)]
+struct ScriptedProxy {
+    responses: Vec<&'static str>,
+    events: Mutex<Vec<String>>,
+    diagnostic: Mutex<Option<Diagnostic>>,
+}
+
+impl PluginServices for Arc<ScriptedProxy> {
+    fn spawn(&self, task: BoxFuture<'static, ()>) {
+        tokio::spawn(task);
+    }
+
+    fn connect(&self, remote: Remote) -> BoxFuture<'static, Result<Box<dyn RemoteStream>, String>> {
+        self.events.lock().push(format!("connect {}:{} TLS {}", remote.host, remote.port, remote.tls.is_some()));
+        let (own, other) = duplex(1 << 16);
+        tokio::spawn(serve(Arc::clone(self), other));
+        Box::pin(async move { Ok(Box::new(own) as Box<dyn RemoteStream>) })
+    }
+
+    fn start_tls(
+        &self,
+        stream: Box<dyn RemoteStream>,
+        remote: Remote,
+    ) -> BoxFuture<'static, Result<Box<dyn RemoteStream>, String>> {
+        let tls = remote.tls.expect("only for TLS");
+        let name = tls.server_name.unwrap_or(remote.host);
+        self.events.lock().push(format!("TLS {name} verified {}", tls.verify));
+        Box::pin(async move { Ok(stream) })
+    }
+
+    fn report(&self, _object: &str, diagnostic: Option<Diagnostic>) {
+        // It is withdrawn at the end of the plugin.
+        if diagnostic.is_some() {
+            *self.diagnostic.lock() = diagnostic;
+        }
+    }
+}
+
+async fn serve(proxy: Arc<ScriptedProxy>, mut stream: DuplexStream) {
+    let mut received = Vec::new();
+    for response in &proxy.responses {
+        let end = loop {
+            if let Some(end) = received.windows(4).position(|part| part == b"\r\n\r\n") {
+                break end + 4;
+            }
+            if stream.read_buf(&mut received).await.unwrap_or(0) == 0 {
+                return;
+            }
+        };
+        let head = String::from_utf8(received.drain(..end).collect()).unwrap();
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok()).unwrap_or(0);
+        while received.len() < length {
+            assert_ne!(stream.read_buf(&mut received).await.unwrap(), 0);
+        }
+        let body = String::from_utf8(received.drain(..length).collect()).unwrap();
+        proxy.events.lock().push(format!("{head}{body}"));
+        stream.write_all(response.as_bytes()).await.unwrap();
+    }
+    // The connection stays open.
+    drop(stream.read_u8().await);
+}
+
+fn proxy(responses: &[&'static str]) -> Arc<ScriptedProxy> {
+    Arc::new(ScriptedProxy { responses: responses.to_vec(), ..ScriptedProxy::default() })
+}
+
+fn partner(port: u16, tls: Option<NamedServerTls>) -> NamedServer {
+    NamedServer { host: "api.partner.example".into(), port, tls }
+}
+
+async fn send(
+    proxy: &Arc<ScriptedProxy>,
+    fields: Value,
+    backend: Option<NamedServer>,
+    test: TestRequest,
+) -> TestOutcome {
+    let mut config = json!({"http_proxy_host": "proxy.shop", "http_proxy_port": 3128});
+    config.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+    let services: Arc<dyn PluginServices> = Arc::new(Arc::clone(proxy));
+    let chain = chain_with(&[(&KIND, config)], &PluginState::default(), &services);
+    TestRequest { backend, ..test }.run(&chain).await
+}
+
+const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nx-a: 1\r\nproxy-connection: close\r\n\r\nok";
+const OPENED: &str = "HTTP/1.1 200 Connection established\r\nx: y\r\n\r\n";
+
+/// RFC 9112, section 3.2.2: a proxy gets the whole URL.
+#[tokio::test]
+async fn backends_without_tls_get_requests_with_whole_urls() {
+    let proxy = proxy(&[OK]);
+    let request = TestRequest::post("/a?b=c", "text/plain", "hi")
+        .header("host", "shop.example")
+        .header("x-forwarded-for", "192.0.2.9, 192.0.2.1");
+    let fields = json!({"auth_username": "anna", "auth_password": "hidden"});
+    let outcome = send(&proxy, fields, Some(partner(8080, None)), request).await;
+    assert_eq!((outcome.reply_status().unwrap().as_u16(), outcome.message()), (200, Some("ok")));
+    assert_eq!((outcome.response_header("x-a"), outcome.response_header("proxy-connection")), (Some("1"), None));
+    let events = proxy.events.lock().clone();
+    let [connected, sent] = &events[..] else { panic!("{events:?}") };
+    assert_eq!(connected, "connect proxy.shop:3128 TLS false");
+    assert!(sent.starts_with("POST http://api.partner.example:8080/a?b=c HTTP/1.1\r\n"), "{sent}");
+    assert!(sent.ends_with("\r\n\r\nhi"), "{sent}");
+    for line in [
+        "host: api.partner.example:8080",
+        "proxy-authorization: Basic YW5uYTpoaWRkZW4=",
+        "x-forwarded-for: 192.0.2.9, 192.0.2.1",
+    ] {
+        assert!(sent.lines().any(|found| found == line), "{line}: {sent}");
+    }
+    assert!(!sent.contains("shop.example"), "{sent}");
+}
+
+/// RFC 9110, section 9.3.6: the credentials are for the proxy only.
+#[tokio::test]
+async fn backends_with_tls_get_requests_through_a_tunnel() {
+    for (fields, tls, handshake) in [
+        (json!({}), NamedServerTls::default(), "TLS api.partner.example verified true"),
+        (json!({"https_verify": false}), NamedServerTls::default(), "TLS api.partner.example verified false"),
+        (
+            json!({"https_verify": false}),
+            NamedServerTls { name: Some("tls.example".to_owned()), verifies: true, has_client_certificate: false },
+            "TLS tls.example verified true",
+        ),
+    ] {
+        let proxy = proxy(&[OPENED, OK]);
+        let mut fields = fields;
+        fields["auth_username"] = json!("anna");
+        fields["https_proxy_host"] = json!("tunnels.shop");
+        fields["https_proxy_port"] = json!(3129);
+        let outcome = send(&proxy, fields, Some(partner(443, Some(tls))), TestRequest::get("/a")).await;
+        assert_eq!(outcome.reply_status().unwrap().as_u16(), 200);
+        let events = proxy.events.lock().clone();
+        let [connected, connect, secured, sent] = &events[..] else { panic!("{events:?}") };
+        assert_eq!(connected, "connect tunnels.shop:3129 TLS false");
+        let expected = "CONNECT api.partner.example:443 HTTP/1.1\r\nHost: api.partner.example:443\r\n\
+                        Proxy-Authorization: Basic YW5uYTo=\r\n\r\n";
+        assert_eq!(connect, expected);
+        assert_eq!(secured, handshake);
+        assert!(sent.starts_with("GET /a HTTP/1.1\r\n"), "{sent}");
+        assert!(sent.contains("host: api.partner.example\r\n") && !sent.contains("roxy-"), "{sent}");
+    }
+}
+
+#[tokio::test]
+async fn fields_about_the_client_are_sent_as_configured() {
+    for (x_headers, expected) in [
+        ("append", &["x-forwarded-for: 1.1.1.1, 2.2.2.2", "x-real-ip: 2.2.2.2", "x-forwarded-proto: http"][..]),
+        ("transparent", &["x-forwarded-for: 1.1.1.1"]),
+        ("delete", &[]),
+    ] {
+        let proxy = proxy(&[OK]);
+        let request = TestRequest::get("/")
+            .header("x-forwarded-for", "1.1.1.1, 2.2.2.2")
+            .header("x-real-ip", "2.2.2.2")
+            .header("x-forwarded-proto", "http");
+        send(&proxy, json!({"x_headers": x_headers}), Some(partner(80, None)), request).await;
+        let sent = proxy.events.lock()[1].clone();
+        let mut found: Vec<&str> = sent.lines().filter(|line| line.starts_with("x-")).collect();
+        found.sort_by_key(|line| expected.iter().position(|expected| expected == line));
+        assert_eq!(found, expected, "{x_headers}");
+    }
+}
+
+#[tokio::test]
+async fn requests_are_never_sent_without_the_proxy() {
+    let with_certificate = NamedServerTls { has_client_certificate: true, ..NamedServerTls::default() };
+    let tls = Some(NamedServerTls::default());
+    let endless: &'static str = Box::leak(format!("HTTP/1.1 200 OK\r\nx: {}", "y".repeat(9000)).into_boxed_str());
+    for (what, responses, backend, problem) in [
+        ("an address", &[][..], None, None),
+        ("a client certificate", &[], Some(partner(443, Some(with_certificate))), None),
+        (
+            "other credentials",
+            &["HTTP/1.1 407 No\r\ncontent-length: 0\r\n\r\n"],
+            Some(partner(80, None)),
+            Some("wants other credentials"),
+        ),
+        (
+            "a refused tunnel",
+            &["HTTP/1.1 403 Forbidden\r\n\r\n"],
+            Some(partner(443, tls.clone())),
+            Some("proxy.shop:3128: the proxy refuses the tunnel with status 403"),
+        ),
+        ("nonsense", &["SSH-2.0-x\r\n\r\n"], Some(partner(443, tls.clone())), Some("is not HTTP")),
+        ("an endless head", &[endless], Some(partner(443, tls)), Some("more than 8192 bytes")),
+    ] {
+        let proxy = proxy(responses);
+        let sending = send(&proxy, json!({}), backend, TestRequest::get("/"));
+        let outcome = tokio::time::timeout(Duration::from_secs(30), sending).await.unwrap();
+        assert_eq!(outcome.reply_status().unwrap().as_u16(), 502, "{what}");
+        assert_eq!(outcome.reply.unwrap().reason, "no_proxy_response", "{what}");
+        let diagnostic = proxy.diagnostic.lock().clone();
+        match problem {
+            Some(problem) => {
+                let diagnostic = diagnostic.unwrap_or_else(|| panic!("{what}: nothing is reported"));
+                assert!(diagnostic.message.contains(problem), "{what}: {}", diagnostic.message);
+                assert_eq!(diagnostic.field, "config.http_proxy_host");
+            }
+            None => assert!(diagnostic.is_none() && proxy.events.lock().is_empty(), "{what}"),
+        }
+    }
+}
+
+#[test]
+fn invalid_configurations_name_the_field() {
+    for (config, field) in [
+        (json!({}), "config.http_proxy_host"),
+        (json!({"http_proxy_host": "a b", "http_proxy_port": 1}), "config.http_proxy_host"),
+        (json!({"http_proxy_host": "a"}), "config.http_proxy_port"),
+        (json!({"http_proxy_host": "a", "http_proxy_port": 0}), "config.http_proxy_port"),
+        (json!({"https_proxy_port": 3128}), "config.https_proxy_host"),
+        (json!({"http_proxy_host": "a", "http_proxy_port": 1, "auth_password": "x"}), "config.auth_username"),
+        (json!({"http_proxy_host": "a", "http_proxy_port": 1, "auth_username": "x:y"}), "config.auth_username"),
+        (json!({"http_proxy_host": "a", "http_proxy_port": 1, "x_headers": "keep"}), "config.x_headers"),
+        (json!({"http_proxy_host": "a", "http_proxy_port": 1, "proxy_scheme": "https"}), "config.proxy_scheme"),
+    ] {
+        let invalid = build(&KIND, &config).err().unwrap_or_else(|| panic!("{config} was accepted"));
+        assert_eq!(invalid[0].field, field, "{config}: {invalid:?}");
+    }
+}
