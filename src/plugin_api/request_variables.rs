@@ -62,4 +62,8 @@ impl Variables for RequestVariables<'_> {
         };
         captured.map_or(LuaValue::Nil, |bytes| LuaValue::Text(Cow::Borrowed(bytes)))
     }
+
+    fn examined_bytes(&self, variable: Variable) -> usize {
+        if variable == Variable::QueryParams { self.query.len() } else { 0 }
+    }
 }

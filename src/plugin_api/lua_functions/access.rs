@@ -209,6 +209,13 @@ impl Variables for AccessHost<'_, '_> {
         };
         LuaValue::text_or_nil(bytes)
     }
+
+    fn examined_bytes(&self, variable: Variable) -> usize {
+        match variable {
+            Variable::RequestQueryArgument => self.cx.head.uri.query().map_or(0, str::len),
+            _ => 0,
+        }
+    }
 }
 
 impl AccessHost<'_, '_> {
