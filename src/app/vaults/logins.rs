@@ -90,7 +90,7 @@ impl<K> fmt::Debug for Logins<K> {
     }
 }
 
-/// How long a failed login lasts: shorter than the reads wait after it, so that each round of reads tries once.
+/// How long a failed login lasts: shorter than the reads wait after it, so that each round of reads logs in once.
 pub(super) fn pause_after_failure(retry_after: Duration) -> Duration {
     retry_after / 2
 }

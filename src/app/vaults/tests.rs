@@ -232,7 +232,7 @@ async fn silent_server_does_not_delay_others() {
     };
     assert_eq!(logins(), 1);
     sleep(Duration::from_secs(15)).await; // Paused time.
-    assert_eq!(logins(), 2, "the next round tries once more");
+    assert_eq!(logins(), 2, "the next round logs in once more");
     assert_eq!(scripted.reports.lock().len(), 1);
 }
 

@@ -4,14 +4,14 @@ use std::time::UNIX_EPOCH;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use http::header::{COOKIE, USER_AGENT};
+use http::header::{COOKIE, HOST, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Version};
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use crate::plugin_api::RequestCx;
 use crate::plugin_api::media_type::MediaType;
-use crate::plugin_api::request_json::{body_fields, headers, query};
+use crate::plugin_api::request_json::{self, body_fields, query};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PayloadFormat {
@@ -67,7 +67,7 @@ fn forwarded(cx: &RequestCx<'_>, parts: ForwardedParts, encodes_body: bool) -> V
         members.insert("request_uri_args".to_owned(), query(query_of(cx)).into());
     }
     if parts.headers {
-        members.insert("request_headers".to_owned(), headers(&cx.head.headers).into());
+        members.insert("request_headers".to_owned(), headers(cx).into());
     }
     if parts.body {
         let body = body_of(cx);
@@ -82,6 +82,13 @@ fn forwarded(cx: &RequestCx<'_>, parts: ForwardedParts, encodes_body: bool) -> V
         members.insert("request_body_args".to_owned(), fields.unwrap_or_default().into());
     }
     Value::Object(members)
+}
+
+/// The headers, with the host that the client asked for: that of the endpoint has no meaning for a function.
+fn headers(cx: &RequestCx<'_>) -> Map<String, Value> {
+    let mut headers = request_json::headers(&cx.head.headers);
+    headers.insert(HOST.as_str().to_owned(), cx.client.host.into());
+    headers
 }
 
 /// Whether the media type is one whose bodies are readable text.
@@ -106,7 +113,7 @@ fn event_body(cx: &RequestCx<'_>, encodes_body: bool) -> (Value, bool) {
 
 /// The event of REST APIs of Amazon API Gateway, format version 1.0.
 fn gateway_v1(cx: &RequestCx<'_>, encodes_body: bool) -> Value {
-    let (headers, multi_value_headers) = single_and_lists(headers(&cx.head.headers));
+    let (headers, multi_value_headers) = single_and_lists(headers(cx));
     let (parameters, multi_value_parameters) = single_and_lists(query(query_of(cx)));
     let (body, is_encoded) = event_body(cx, encodes_body);
     let resource = cx.uri_captures.group(0).unwrap_or(cx.path);
@@ -141,7 +148,7 @@ fn gateway_v1(cx: &RequestCx<'_>, encodes_body: bool) -> Value {
 /// The event of HTTP APIs of Amazon API Gateway, format version 2.0.
 fn gateway_v2(cx: &RequestCx<'_>, encodes_body: bool) -> Value {
     let (body, is_encoded) = event_body(cx, encodes_body);
-    let mut headers = headers(&cx.head.headers);
+    let mut headers = headers(cx);
     headers.remove(COOKIE.as_str());
     let cookies = cx.head.headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
     let cookies: Vec<&str> = cookies.flat_map(|value| value.split("; ")).collect();
