@@ -222,12 +222,12 @@ impl AccessHost<'_, '_> {
     /// The first value of a header. As in Kong, hyphens of the name may be underscores.
     fn header(&self, name: &[u8]) -> Option<&[u8]> {
         let name = std::str::from_utf8(name).ok()?;
-        let headers = &self.cx.head.headers;
-        let value = headers.get(name).or_else(|| headers.get(name.replace('_', "-")));
-        match value.map(HeaderValue::as_bytes) {
-            None if name.eq_ignore_ascii_case(HOST.as_str()) => Some(self.cx.client.host.as_bytes()),
-            value => value,
+        // That of the client, as in Kong: the endpoint may get another one.
+        if name.eq_ignore_ascii_case(HOST.as_str()) {
+            return Some(self.cx.client.host.as_bytes());
         }
+        let headers = &self.cx.head.headers;
+        headers.get(name).or_else(|| headers.get(name.replace('_', "-"))).map(HeaderValue::as_bytes)
     }
 }
 

@@ -4,14 +4,14 @@ use std::time::UNIX_EPOCH;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use http::header::{COOKIE, HOST, USER_AGENT};
+use http::header::{COOKIE, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Version};
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use crate::plugin_api::RequestCx;
 use crate::plugin_api::media_type::MediaType;
-use crate::plugin_api::request_json::{self, body_fields, query};
+use crate::plugin_api::request_json::{body_fields, headers, query};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PayloadFormat {
@@ -82,13 +82,6 @@ fn forwarded(cx: &RequestCx<'_>, parts: ForwardedParts, encodes_body: bool) -> V
         members.insert("request_body_args".to_owned(), fields.unwrap_or_default().into());
     }
     Value::Object(members)
-}
-
-/// The headers, with the host that the client asked for: that of the endpoint has no meaning for a function.
-fn headers(cx: &RequestCx<'_>) -> Map<String, Value> {
-    let mut headers = request_json::headers(&cx.head.headers);
-    headers.insert(HOST.as_str().to_owned(), cx.client.host.into());
-    headers
 }
 
 /// Whether the media type is one whose bodies are readable text.
