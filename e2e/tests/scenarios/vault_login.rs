@@ -4,8 +4,6 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
 use portico_e2e::cluster::{API_SERVER, Cluster};
 use portico_e2e::portico::{NAMESPACE, SERVICE_ACCOUNT, program};
 use portico_e2e::without_cluster::Program;
@@ -56,9 +54,13 @@ pub(crate) async fn token_of_the_service_account_opens_a_vault(cluster: &Cluster
     cluster.kubectl(&binding).await?;
     let reviewer = cluster.kubectl(&["create", "token", "reviewer", "--namespace", NAMESPACE]).await?;
     let token = cluster.kubectl(&["create", "token", SERVICE_ACCOUNT, "--namespace", NAMESPACE]).await?;
-    let path = "--output=jsonpath={.clusters[0].cluster.certificate-authority-data}";
-    let authority = cluster.kubectl(&["config", "view", "--raw", "--flatten", "--minify", path]).await?;
-    let authority = String::from_utf8(BASE64_STANDARD.decode(authority.trim())?)?;
+    let authority = ["get", "configmap", "kube-root-ca.crt", "--output=jsonpath={.data.ca\\.crt}"];
+    let authority = until("the certificate of the API server", async || {
+        let certificate = cluster.kubectl(&authority).await?;
+        ensure!(certificate.contains("BEGIN CERTIFICATE"), "{certificate}");
+        Ok(certificate)
+    })
+    .await?;
     for (name, text) in [
         ("token", token.trim()),
         ("kong.yml", FILE),
