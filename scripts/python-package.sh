@@ -12,12 +12,13 @@ enter_work_folder() {
     trap 'rm -rf "$work"' EXIT
 }
 
-# Installs a package, and prints the folder of its environment's modules.
+# install_python_package PACKAGE: installs a package, or several with other arguments of pip, and prints the folder of the
+# environment's modules.
 install_python_package() {
     command -v python3 >/dev/null || fail "python3 is missing; install the Debian package python3-venv"
     python3 -m venv "$work/venv" >&2 || fail "python3 has no venv; install the Debian package python3-venv"
-    "$work/venv/bin/pip" install --quiet --disable-pip-version-check "$1" >&2 ||
-        fail "cannot install the Python package $1"
+    "$work/venv/bin/pip" install --quiet --disable-pip-version-check "$@" >&2 ||
+        fail "cannot install the Python package $*"
     echo "$work"/venv/lib/python3*/site-packages
 }
 

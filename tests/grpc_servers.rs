@@ -2,7 +2,7 @@
 //! calls, their metadata and statuses, deadlines and cancellation, also while the configuration changes.
 
 mod echo_client;
-mod echo_server;
+pub(crate) mod echo_server;
 
 use std::net::Ipv4Addr;
 use std::time::Duration;

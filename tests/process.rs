@@ -20,6 +20,7 @@ mod kong;
 mod ldap;
 mod make_run;
 mod pages;
+mod partners;
 mod prometheus;
 mod quickstart;
 mod redis;

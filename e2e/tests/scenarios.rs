@@ -12,6 +12,7 @@ mod editing;
 mod endpoint_health;
 mod invalid_plugins;
 mod kong_crds;
+mod kong_files;
 pub(crate) mod load;
 pub(crate) mod objects;
 mod other_controllers;
@@ -31,6 +32,7 @@ mod thousand_routes;
 mod unexpected_objects;
 mod unprepared;
 mod validation;
+mod vault_login;
 
 use anyhow::Context;
 use portico_e2e::cluster::{Channel, Options};
@@ -66,10 +68,13 @@ fn replica_follows_cluster_and_survives_outages() {
 fn plugins_protect_routes_and_report_errors() {
     scenario::run_with(Options::named("plugins"), async |cluster| {
         kong_crds::install(cluster).await.context("the definitions of portico crds")?;
-        let mut portico = Portico::start(cluster, "one", &[]).await?;
+        let ingresses = ["--ingress-http-listen", kong_files::INGRESS_ADDRESS, "--ingress-https-listen", "off"];
+        let mut portico = Portico::start(cluster, "one", &ingresses).await?;
         plugins::key_auth_and_acl_restrict_access(cluster).await?;
         invalid_plugins::errors_are_reported_on_plugins_and_their_routes(cluster).await.context("invalid plugins")?;
         backend_policy::policies_are_checked_served_and_listed(cluster).await.context("BackendPolicies")?;
+        kong_files::converted_file_gets_the_same_responses(cluster).await.context("a declarative file of Kong")?;
+        vault_login::token_of_the_service_account_opens_a_vault(cluster).await.context("a login at a vault")?;
         portico.stop().await
     });
 }

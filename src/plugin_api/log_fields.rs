@@ -158,6 +158,13 @@ impl Variables for LogVariables<'_> {
             _ => LuaValue::Nil,
         }
     }
+
+    fn examined_bytes(&self, variable: Variable) -> usize {
+        match (variable, self.cx.request.heads) {
+            (Variable::RequestQueryArgument, Some(heads)) => heads.target.query().map_or(0, str::len),
+            _ => 0,
+        }
+    }
 }
 
 fn text(bytes: &[u8]) -> LuaValue<'_> {

@@ -1,9 +1,10 @@
 //! Parts of a request as JSON: headers, query and body, with lists for what is repeated.
 
-use http::header::CONTENT_ENCODING;
-use http::{HeaderMap, HeaderValue};
+use http::HeaderMap;
+use http::header::{CONTENT_ENCODING, HOST};
 use serde_json::{Map, Value, json};
 
+use super::RequestCx;
 use super::fields::UrlEncodedForm;
 use super::media_type::MediaType;
 use super::multipart::Multipart;
@@ -13,13 +14,16 @@ pub fn query(query: &str) -> Map<String, Value> {
     form(query.as_bytes())
 }
 
-/// The headers by name: a text, or a list of texts.
-pub fn headers(headers: &HeaderMap) -> Map<String, Value> {
+/// The headers by name: a text, or a list of texts. `host` is that of the client, as in Kong: the endpoint may get
+/// another one.
+pub fn headers(cx: &RequestCx<'_>) -> Map<String, Value> {
     let mut members = Map::new();
-    for (name, value) in headers {
-        let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
-        add(&mut members, name.as_str().to_owned(), text(value).into());
+    for (name, value) in &cx.head.headers {
+        if name != HOST {
+            add(&mut members, name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into());
+        }
     }
+    members.insert(HOST.as_str().to_owned(), cx.client.host.into());
     members
 }
 

@@ -27,12 +27,13 @@ impl<'r> RequestVariables<'r> {
     }
 
     fn header(&self, name: &str) -> Option<&[u8]> {
+        // That of the client, as in Kong: the endpoint may get another one.
+        if name.eq_ignore_ascii_case(HOST.as_str()) {
+            return Some(self.host.as_bytes());
+        }
         // A field name in a template has no dashes, so Kong replaces its underscores.
         let value = self.headers.get(name).or_else(|| self.headers.get(name.replace('_', "-")));
-        match value.map(HeaderValue::as_bytes) {
-            None if name.eq_ignore_ascii_case(HOST.as_str()) => Some(self.host.as_bytes()),
-            value => value,
-        }
+        value.map(HeaderValue::as_bytes)
     }
 
     fn query_parameter(&self, name: &[u8]) -> LuaValue<'_> {
@@ -61,5 +62,9 @@ impl Variables for RequestVariables<'_> {
             _ => None,
         };
         captured.map_or(LuaValue::Nil, |bytes| LuaValue::Text(Cow::Borrowed(bytes)))
+    }
+
+    fn examined_bytes(&self, variable: Variable) -> usize {
+        if variable == Variable::QueryParams { self.query.len() } else { 0 }
     }
 }

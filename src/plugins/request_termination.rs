@@ -8,7 +8,7 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_TYPE, HOST};
 use http::{HeaderName, HeaderValue, StatusCode};
 use percent_encoding::percent_decode_str;
 use schemars::JsonSchema;
@@ -182,8 +182,11 @@ impl Trigger {
 
 /// The description of a request, in Kong's format.
 fn describe_request(message: Option<&str>, process: &RespondingProcess, cx: &RequestCx<'_>) -> Value {
-    let headers = cx.head.headers.iter();
-    let headers = headers.map(|(name, value)| (name.as_str().into(), String::from_utf8_lossy(value.as_bytes()).into()));
+    // The host is that of the client, as in Kong: the endpoint would get another one.
+    let headers = cx.head.headers.iter().map(|(name, value)| {
+        let value = if name == HOST { cx.client.host.into() } else { String::from_utf8_lossy(value.as_bytes()) };
+        (name.as_str().into(), value.into())
+    });
     let content_type = cx.head.headers.get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
     let raw_body = cx.body.filter(|body| !body.is_empty());
     let body = match raw_body {

@@ -203,6 +203,43 @@ fn reports_are_a_table_or_json() {
     assert_eq!((status, &report[0]["line"], report.as_array().unwrap().len()), (Some(0), &3.into(), 1), "{report}");
 }
 
+/// The endpoint gets its own host here, as `preserve_host` is not set.
+// docs/kong-compatibility.md, 4.22
+// docs/kong-compatibility.md, 4.28
+// docs/kong-compatibility.md, 4.29
+#[test]
+fn plugins_read_the_host_of_the_client() {
+    let site = Site::new();
+    let file = r#"_format_version: "3.0"
+services:
+  - name: echo
+    url: http://ECHO
+    routes:
+      - name: template
+        paths: [/template]
+        plugins:
+          - {name: request-transformer, config: {add: {headers: ["x-host:$(headers.host)"]}}}
+          - {name: pre-function, config: {access: ["kong.service.request.set_header('x-lua', kong.request.get_header('Host'))"]}}
+      - name: terminated
+        paths: [/terminated]
+        plugins:
+          - {name: request-termination, config: {echo: true}}
+"#;
+    site.save("kong.yml", &file.replace("ECHO", &site.address_of("echo")));
+    let program = start(&site, &["--kong-config", "kong.yml"]);
+    let response = eventually("the route is served", || {
+        send(&site, "a.example", "/template", "").filter(|response| response.status == 200)
+    });
+    let request = response.json();
+    assert_eq!(request["host"], site.address_of("echo"), "{request}");
+    for name in ["x-host", "x-lua"] {
+        assert_eq!(request["headers"][name], serde_json::json!(["a.example"]), "{request}");
+    }
+    let response = send(&site, "a.example", "/terminated", "").unwrap();
+    assert_eq!((response.status, &response.json()["request"]["headers"]["host"]), (503, &"a.example".into()));
+    program.stop().expect_success();
+}
+
 #[test]
 fn edits_apply_and_broken_files_change_nothing() {
     let site = site_with_file();

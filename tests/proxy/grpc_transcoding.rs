@@ -104,7 +104,7 @@ async fn browsers_call_grpc_backends() {
     let ok = [MESSAGE, &trailers(b"grpc-status:0\r\n")].concat();
     let failed = [MESSAGE, &trailers(b"grpc-status:5\r\n")].concat();
     let refused = trailers(b"grpc-status:16\r\ngrpc-message:no%20key\r\n");
-    let json = [&frame(0, br#"{"id":"7"}"#)[..], &trailers(b"grpc-status:0\r\n")].concat();
+    let json = [&frame(0, br#"{"id":"7","title":""}"#)[..], &trailers(b"grpc-status:0\r\n")].concat();
     let text = b"AAAAAAIIBw==";
     for (method, content_type, body, expected) in [
         ("Get", "application/grpc-web+proto", MESSAGE, ok.clone()),
@@ -112,7 +112,7 @@ async fn browsers_call_grpc_backends() {
         ("Refuse", "application/grpc-web", MESSAGE, refused),
         ("Get", "application/grpc-web-text", text, ok),
         ("Get", "application/grpc-web+json", &frame(0, br#"{"id":7}"#), json),
-        ("Get", "application/json", br#"{"id":7}"#, br#"{"id":"7"}"#.to_vec()),
+        ("Get", "application/json", br#"{"id":7}"#, br#"{"id":"7","title":""}"#.to_vec()),
     ] {
         let mut client = server.connect().await;
         client.send(web_call(method, content_type, body)).await;
@@ -147,7 +147,7 @@ async fn messages_of_streams_arrive_one_by_one() {
     let endpoint = grpc_endpoint(&next).await;
     let web = server("grpc-web", json!({}), &endpoint).await;
     let gateway = server("grpc-gateway", json!({"proto": PROTO}), &endpoint).await;
-    let order: &[u8] = b"{}\n";
+    let order: &[u8] = b"{\"id\":\"0\",\"title\":\"\"}\n";
     let cases = [
         (&web, web_request("Watch", "application/grpc-web"), MESSAGE, trailers(b"grpc-status:0\r\n")),
         (&web, web_request("Watch", "application/grpc-web-text"), MESSAGE, trailers(b"grpc-status:0\r\n")),
@@ -203,7 +203,7 @@ async fn json_clients_call_grpc_backends() {
     assert_eq!(response.header("content-length"), Some("22"));
     assert_eq!(response.header("content-type"), Some("application/json"));
     let response = Http2Client::connect(server.address).await.get("/v1/orders/8").await;
-    assert_eq!((response.status, &*response.body, response.trailers), (200, &br#"{"id":"8"}"#[..], None));
+    assert_eq!((response.status, &*response.body, response.trailers), (200, &br#"{"id":"8","title":""}"#[..], None));
     for (request, status) in
         [("GET /v1/orders/x", 400), ("GET /v1/nothing", 400), ("HEAD /v1/orders/7", 400), ("OPTIONS /v1/orders/7", 200)]
     {

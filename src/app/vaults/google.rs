@@ -11,9 +11,9 @@ use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use tokio::sync::Mutex;
 use tokio::time::Instant;
 
+use super::logins::{LoginToken, Logins, pause_after_failure};
 use super::secret_reading::{ReadError, keys_of_text};
 use crate::plugin_api::PluginServices;
 use crate::plugin_api::form_body::{FORM_MEDIA_TYPE, form_body};
@@ -25,14 +25,8 @@ use crate::plugin_api::vault::{GoogleAccount, GoogleSecretManager, VaultQuery};
 /// Reads secrets. It keeps the access tokens until they expire.
 pub(super) struct GoogleClient {
     services: Arc<dyn PluginServices>,
-    tokens: Mutex<BTreeMap<GoogleAccount, AccessToken>>,
-}
-
-#[derive(Clone)]
-struct AccessToken {
-    /// The value of `Authorization`.
-    value: HeaderValue,
-    renew_at: Instant,
+    /// Their tokens are values of `Authorization`.
+    logins: Logins<GoogleAccount>,
 }
 
 /// A key of a service account, as Google Cloud writes it. Its other fields are not read.
@@ -45,7 +39,7 @@ struct AccountKey {
 
 impl GoogleClient {
     pub(super) fn new(services: Arc<dyn PluginServices>) -> Self {
-        GoogleClient { services, tokens: Mutex::default() }
+        GoogleClient { services, logins: Logins::new() }
     }
 
     pub(super) async fn read(
@@ -58,11 +52,13 @@ impl GoogleClient {
             let message = format!("{} is not the name of a secret, which has letters, digits, - and _", query.path);
             return Err(ReadError::Missing(message));
         }
-        let mut response = self.read_once(server, query).await.map_err(ReadError::Unavailable)?;
+        let token = self.token(server, query).await?;
+        let mut response = self.read_once(server, query, token.clone()).await.map_err(ReadError::Unavailable)?;
         if response.status == StatusCode::UNAUTHORIZED {
             // The token may have been revoked.
-            self.tokens.lock().await.remove(&server.account);
-            response = self.read_once(server, query).await.map_err(ReadError::Unavailable)?;
+            self.logins.remove(&server.account, &token).await;
+            let token = self.token(server, query).await?;
+            response = self.read_once(server, query, token).await.map_err(ReadError::Unavailable)?;
         }
         match response.status {
             StatusCode::OK => {}
@@ -80,8 +76,12 @@ impl GoogleClient {
             .ok_or_else(|| ReadError::Missing(format!("the value of {} is not text in UTF-8", query.path)))
     }
 
-    async fn read_once(&self, server: &GoogleSecretManager, query: &VaultQuery) -> Result<RemoteResponse, String> {
-        let token = self.token(&server.account).await?;
+    async fn read_once(
+        &self,
+        server: &GoogleSecretManager,
+        query: &VaultQuery,
+        token: HeaderValue,
+    ) -> Result<RemoteResponse, String> {
         let version = query.version.map_or_else(|| "latest".to_owned(), |version| version.to_string());
         let (project, name) = (&server.project, &query.path);
         let url = format!("{SECRETS_URL}/v1/projects/{project}/secrets/{name}/versions/{version}:access");
@@ -90,14 +90,13 @@ impl GoogleClient {
         self.services.send(request).await.map_err(|error| format!("Secret Manager: {error}"))
     }
 
-    async fn token(&self, account: &GoogleAccount) -> Result<HeaderValue, String> {
-        // Held during the login, so that several reads log in once.
-        let mut tokens = self.tokens.lock().await;
+    async fn token(&self, server: &GoogleSecretManager, query: &VaultQuery) -> Result<HeaderValue, ReadError> {
+        let log_in = async { self.log_in(&server.account).await.map_err(ReadError::Unavailable) };
+        self.logins.token(&server.account, pause_after_failure(query.server.retry_after), log_in).await
+    }
+
+    async fn log_in(&self, account: &GoogleAccount) -> Result<LoginToken, String> {
         let now = Instant::now();
-        tokens.retain(|_, token| token.renew_at > now);
-        if let Some(token) = tokens.get(account) {
-            return Ok(token.value.clone());
-        }
         let response = match account {
             GoogleAccount::Machine => {
                 let flavor = (HeaderName::from_static("metadata-flavor"), HeaderValue::from_static("Google"));
@@ -122,9 +121,7 @@ impl GoogleClient {
         value.set_sensitive(true);
         let lifetime = document["expires_in"].as_u64().unwrap_or_default().min(MAX_LIFETIME_SECONDS);
         // Renewed before it expires, however long the requests take.
-        let renew_at = now + Duration::from_secs(lifetime).mul_f64(0.8);
-        tokens.insert(account.clone(), AccessToken { value: value.clone(), renew_at });
-        Ok(value)
+        Ok(LoginToken { value, renew_at: Some(now + Duration::from_secs(lifetime).mul_f64(0.8)) })
     }
 }
 

@@ -1,6 +1,7 @@
 //! Requests to a server with the HTTP API of HashiCorp Vault and OpenBao: logging in, and reading secrets.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,9 +12,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 use tokio::io::AsyncReadExt;
-use tokio::sync::Mutex;
 use tokio::time::Instant;
 
+use super::logins::{LoginToken, Logins, pause_after_failure};
 use super::secret_reading::ReadError;
 use crate::plugin_api::PluginServices;
 use crate::plugin_api::remote::{Remote, RemoteTls};
@@ -23,19 +24,12 @@ use crate::plugin_api::vault::{HashicorpVault, KvVersion, VaultLogin, VaultQuery
 /// Reads secrets of such servers. It keeps the tokens of logins until they expire.
 pub(super) struct HashicorpClient {
     services: Arc<dyn PluginServices>,
-    tokens: Mutex<BTreeMap<HashicorpVault, LoginToken>>,
-}
-
-#[derive(Clone)]
-struct LoginToken {
-    value: HeaderValue,
-    /// `None` for a token without end.
-    renew_at: Option<Instant>,
+    logins: Logins<HashicorpVault>,
 }
 
 impl HashicorpClient {
     pub(super) fn new(services: Arc<dyn PluginServices>) -> Self {
-        HashicorpClient { services, tokens: Mutex::default() }
+        HashicorpClient { services, logins: Logins::new() }
     }
 
     /// The text of each key of a secret.
@@ -44,11 +38,13 @@ impl HashicorpClient {
         server: &HashicorpVault,
         query: &VaultQuery,
     ) -> Result<BTreeMap<String, String>, ReadError> {
-        let mut response = self.read_once(server, query).await?;
+        let token = self.token(server, query).await?;
+        let mut response = self.read_once(server, query, token.clone()).await?;
         if response.status == StatusCode::FORBIDDEN && matches!(server.login, VaultLogin::Kubernetes { .. }) {
             // The server may have revoked the token.
-            self.tokens.lock().await.remove(server);
-            response = self.read_once(server, query).await?;
+            self.logins.remove(server, &token).await;
+            let token = self.token(server, query).await?;
+            response = self.read_once(server, query, token).await?;
         }
         match response.status {
             StatusCode::OK => {}
@@ -65,9 +61,13 @@ impl HashicorpClient {
             .ok_or_else(|| ReadError::Missing(format!("the response for {} is not that of a secret", query.path)))
     }
 
-    async fn read_once(&self, server: &HashicorpVault, query: &VaultQuery) -> Result<RemoteResponse, ReadError> {
+    async fn read_once(
+        &self,
+        server: &HashicorpVault,
+        query: &VaultQuery,
+        token: HeaderValue,
+    ) -> Result<RemoteResponse, ReadError> {
         let VaultQuery { path, version, .. } = query;
-        let token = self.token(server).await?;
         let folder = match server.kv {
             KvVersion::V1 => "",
             KvVersion::V2 => "data/",
@@ -79,18 +79,24 @@ impl HashicorpClient {
         self.send(server, Method::GET, target, Some(token), Bytes::new()).await
     }
 
-    async fn token(&self, server: &HashicorpVault) -> Result<HeaderValue, ReadError> {
-        let (role, auth_path, file) = match &server.login {
-            VaultLogin::Token(token) => return header(token.reveal()),
-            VaultLogin::Kubernetes { role, auth_path, token_file } => (role, auth_path, token_file),
-        };
-        // Held during the login, so that several reads log in once.
-        let mut tokens = self.tokens.lock().await;
-        let now = Instant::now();
-        tokens.retain(|_, token| token.renew_at.is_none_or(|renew_at| renew_at > now));
-        if let Some(token) = tokens.get(server) {
-            return Ok(token.value.clone());
+    async fn token(&self, server: &HashicorpVault, query: &VaultQuery) -> Result<HeaderValue, ReadError> {
+        match &server.login {
+            VaultLogin::Token(token) => header(token.reveal()),
+            VaultLogin::Kubernetes { role, auth_path, token_file } => {
+                let pause = pause_after_failure(query.server.retry_after);
+                self.logins.token(server, pause, self.log_in(server, role, auth_path, token_file)).await
+            }
         }
+    }
+
+    async fn log_in(
+        &self,
+        server: &HashicorpVault,
+        role: &str,
+        auth_path: &str,
+        file: &Path,
+    ) -> Result<LoginToken, ReadError> {
+        let now = Instant::now();
         let unavailable = |message: &str| ReadError::Unavailable(message.to_owned());
         let mut own_token = String::new();
         let opened = tokio::fs::File::open(file).await;
@@ -113,8 +119,7 @@ impl HashicorpClient {
         let lease = auth.and_then(|auth| auth["lease_duration"].as_u64()).filter(|seconds| *seconds > 0);
         // Renewed before it expires, however long the requests take.
         let renew_at = lease.map(|seconds| now + Duration::from_secs(seconds.min(MAX_LEASE_SECONDS)).mul_f64(0.8));
-        tokens.insert(server.clone(), LoginToken { value: value.clone(), renew_at });
-        Ok(value)
+        Ok(LoginToken { value, renew_at })
     }
 
     async fn send(

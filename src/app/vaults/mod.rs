@@ -6,50 +6,51 @@
 //!      └───────────────────────────────────────────────────────────────────────┘
 //! ```
 //!
-//! A server that does not respond changes nothing: the last value stays, until `resurrect_ttl` after its `ttl`.
+//! A server that does not respond changes nothing: the last value stays, until `resurrect_ttl` after its `ttl`. It also
+//! delays no other server, because reads of different servers do not wait for each other.
 
 mod aws;
 mod client;
 mod google;
 mod hashicorp;
+mod logins;
 mod secret_reading;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use futures_util::{StreamExt, stream};
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::PluginServices;
-use crate::plugin_api::vault::{VaultQuery, VaultResponse, VaultResponses, VaultValues};
+use crate::plugin_api::vault::{VaultQuery, VaultResponse, VaultResponses, VaultServer, VaultValues};
 use client::VaultClient;
 use secret_reading::ReadError;
 
 /// Reads the wanted values. Does not end.
 pub(super) async fn follow_vaults(values: Arc<VaultValues>, services: Arc<dyn PluginServices>) {
     let client = VaultClient::new(&services);
+    let read = async |query: Arc<VaultQuery>| (client.read(&query).await, query);
     let mut wanted = values.wanted();
     let mut secrets = KnownSecrets::default();
     let mut reported = BTreeMap::new();
+    let mut reads = FuturesUnordered::new();
+    let mut running = RunningReads::default();
+    secrets.keep_only(&wanted.borrow_and_update().clone().unwrap_or_default());
     loop {
-        let queries = wanted.borrow_and_update().clone().unwrap_or_default();
-        secrets.keep_only(&queries);
         let now = Instant::now();
-        let due: Vec<_> = secrets.due(now).cloned().collect();
-        let client = &client;
-        let read = |query: Arc<VaultQuery>| async move { (client.read(&query).await, query) };
-        let mut results = stream::iter(due).map(read).buffer_unordered(MAX_CONCURRENT_READS);
-        while let Some((result, query)) = results.next().await {
-            secrets.set(&query, result, Instant::now());
-            // Other servers may take long.
-            values.set_responses(secrets.responses());
+        for query in secrets.due(now) {
+            if running.start(query) {
+                reads.push(read(Arc::clone(query)));
+            }
         }
-        secrets.expire(Instant::now());
-        report(&services, &mut reported, secrets.problems());
+        secrets.expire(now);
+        report(&services, &mut reported, secrets.problems(), &running);
         values.set_responses(secrets.responses());
-        let next = secrets.next_due();
+        let next = secrets.next_due(now);
         let timer = async {
             match next {
                 Some(next) => sleep_until(next).await,
@@ -57,30 +58,70 @@ pub(super) async fn follow_vaults(values: Arc<VaultValues>, services: Arc<dyn Pl
             }
         };
         tokio::select! {
-            changed = wanted.changed() => if changed.is_err() { return },
+            changed = wanted.changed() => match changed {
+                Ok(()) => secrets.keep_only(&wanted.borrow_and_update().clone().unwrap_or_default()),
+                Err(_) => return,
+            },
+            Some((result, query)) = reads.next() => {
+                running.end(&query);
+                secrets.set(&query, result, Instant::now());
+            }
             () = timer => {}
         }
     }
 }
 
-/// Reports the problem of each vault in its conditions and in the log, once for each change.
+/// The reads in progress of each server.
+#[derive(Default)]
+struct RunningReads(BTreeMap<Arc<VaultServer>, BTreeSet<Arc<VaultQuery>>>);
+
+impl RunningReads {
+    /// Adds a read, unless it is in progress or its server has enough.
+    fn start(&mut self, query: &Arc<VaultQuery>) -> bool {
+        let reads = self.0.entry(Arc::clone(&query.server)).or_default();
+        reads.len() < MAX_READS_OF_SERVER && reads.insert(Arc::clone(query))
+    }
+
+    fn end(&mut self, query: &Arc<VaultQuery>) {
+        if let Some(reads) = self.0.get_mut(&query.server) {
+            reads.remove(query);
+            if reads.is_empty() {
+                self.0.remove(&query.server);
+            }
+        }
+    }
+
+    /// Whether a vault is being read.
+    fn has(&self, object: &str) -> bool {
+        self.0.keys().any(|server| server.object == object)
+    }
+}
+
+/// Reports the problem of each vault in its conditions and in the log, once for each change. While further secrets are
+/// read, which of several problems is the first may change, so a report stays.
 fn report(
     services: &Arc<dyn PluginServices>,
     reported: &mut BTreeMap<String, String>,
     problems: BTreeMap<String, String>,
+    running: &RunningReads,
 ) {
-    for (object, problem) in &problems {
-        if reported.get(object) != Some(problem) {
+    reported.retain(|object, _| {
+        let remains = problems.contains_key(object);
+        if !remains {
+            info!("{object}: the vault responds again");
+            services.report(object, None);
+        }
+        remains
+    });
+    for (object, problem) in problems {
+        let last = reported.get(&object);
+        if last.is_none() || last != Some(&problem) && !running.has(&object) {
             warn!("{object}: {problem}");
             let remedy = "the last values stay in use; start the server, or correct the KongVault";
-            services.report(object, Some(Diagnostic::error("spec.config", problem.as_str(), remedy)));
+            services.report(&object, Some(Diagnostic::error("spec.config", problem.as_str(), remedy)));
+            reported.insert(object, problem);
         }
     }
-    for object in reported.keys().filter(|object| !problems.contains_key(*object)) {
-        info!("{object}: the vault responds again");
-        services.report(object, None);
-    }
-    *reported = problems;
 }
 
 /// The wanted secrets, and what is known of them.
@@ -152,10 +193,10 @@ impl KnownSecrets {
         }
     }
 
-    /// When something is to be read, or expires.
-    fn next_due(&self) -> Option<Instant> {
+    /// When something is to be read, or expires, after `now`. What is due is read, or begins after another read.
+    fn next_due(&self, now: Instant) -> Option<Instant> {
         let ends = self.0.iter().filter_map(|(query, known)| KnownSecrets::end_of(query, known));
-        self.0.values().filter_map(|known| known.due).chain(ends).min()
+        self.0.values().filter_map(|known| known.due).chain(ends).filter(|instant| *instant > now).min()
     }
 
     fn responses(&self) -> VaultResponses {
@@ -176,7 +217,7 @@ impl KnownSecrets {
     }
 }
 
-const MAX_CONCURRENT_READS: usize = 8;
+const MAX_READS_OF_SERVER: usize = 8;
 
 #[cfg(test)]
 mod tests;

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use http::header::HOST;
 use http::{HeaderValue, Method};
 use parking_lot::Mutex;
@@ -21,6 +23,7 @@ use crate::plugin_api::vault::{
     AwsSecretsManager, GoogleAccount, GoogleSecretManager, HashicorpVault, KvVersion, VaultApi, VaultLogin,
     VaultServer, VaultToken,
 };
+use crate::upstream::AddressPolicy;
 
 fn server(kv: KvVersion, login: VaultLogin) -> VaultServer {
     let api = VaultApi::Hashicorp(HashicorpVault {
@@ -155,6 +158,93 @@ async fn malformed_responses_are_no_values() {
         sleep(Duration::from_secs(1)).await; // Paused time.
         assert_eq!(text(&values, &query), Some(Err("the response for p is not that of a secret".to_owned())), "{body}");
     }
+}
+
+/// A server that accepts requests and never responds to those for this host.
+struct SilentHost(Arc<ScriptedServer>, &'static str);
+
+impl PluginServices for SilentHost {
+    fn address_policy(&self) -> AddressPolicy {
+        self.0.address_policy()
+    }
+
+    fn spawn(&self, task: BoxFuture<'static, ()>) {
+        self.0.spawn(task);
+    }
+
+    fn send(&self, request: RemoteRequest) -> BoxFuture<'static, Result<RemoteResponse, String>> {
+        let (is_silent, timeout) = (request.remote.host == self.1, request.timeout);
+        let response = self.0.send(request);
+        async move {
+            if !is_silent {
+                return response.await;
+            }
+            sleep(timeout).await; // Paused time.
+            Err("timeout".to_owned())
+        }
+        .boxed()
+    }
+
+    fn report(&self, object: &str, diagnostic: Option<Diagnostic>) {
+        self.0.report(object, diagnostic);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn silent_server_does_not_delay_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let token_file = folder.path().join("token");
+    std::fs::write(&token_file, "account-token").unwrap();
+    let at = |host: &str, path: &str| {
+        let login = VaultLogin::Kubernetes {
+            role: "shop".to_owned(),
+            auth_path: "kubernetes".to_owned(),
+            token_file: token_file.clone(),
+        };
+        let mut server = server(KvVersion::V1, login);
+        server.object = format!("KongVault/{host}");
+        if let VaultApi::Hashicorp(api) = &mut server.api {
+            api.host = host.to_owned();
+        }
+        query(server, path, None)
+    };
+    let scripted = ScriptedServer::new(|request: &RemoteRequest| match request.method {
+        Method::POST => Ok(response(200, "", r#"{"auth": {"client_token": "s.issued", "lease_duration": 3600}}"#)),
+        _ => found("v"),
+    });
+    let values = VaultValues::of(&PluginState::default());
+    let silent: Vec<_> = (0..20).map(|number| at("dead", &format!("p{number}"))).collect();
+    let wanted: BTreeSet<_> = silent.iter().cloned().chain([at("alive", "p")]).collect();
+    values.want(wanted.clone());
+    tokio::spawn(follow_vaults(Arc::clone(&values), Arc::new(SilentHost(Arc::clone(&scripted), "dead"))));
+    until(&values, &at("alive", "p")).await;
+    assert_eq!(values.response(&silent[0]), None, "the login of the other server is in progress");
+    // A value that is wanted meanwhile is read meanwhile.
+    values.want(wanted.into_iter().chain([at("later", "p")]).collect());
+    until(&values, &at("later", "p")).await;
+    assert_eq!(values.response(&silent[0]), None);
+    sleep(Duration::from_secs(7)).await; // Paused time.
+    let failed = Some(Err("the vault: timeout".to_owned()));
+    assert!(silent.iter().all(|query| text(&values, query) == failed), "all fail with the first login");
+    let logins = || {
+        let requests = scripted.requests.lock();
+        requests.iter().filter(|request| request.remote.host == "dead").count()
+    };
+    assert_eq!(logins(), 1);
+    sleep(Duration::from_secs(15)).await; // Paused time.
+    assert_eq!(logins(), 2, "the next round logs in once more");
+    assert_eq!(scripted.reports.lock().len(), 1);
+}
+
+/// Waits for the value of a query, for less time than any timeout of a server.
+async fn until(values: &VaultValues, query: &VaultQuery) {
+    for _ in 0..20 {
+        if values.response(query).is_some() {
+            return;
+        }
+        sleep(Duration::from_millis(100)).await; // Paused time.
+    }
+    panic!("there is no value at {}", query.path);
 }
 
 #[tokio::test]

@@ -209,18 +209,25 @@ impl Variables for AccessHost<'_, '_> {
         };
         LuaValue::text_or_nil(bytes)
     }
+
+    fn examined_bytes(&self, variable: Variable) -> usize {
+        match variable {
+            Variable::RequestQueryArgument => self.cx.head.uri.query().map_or(0, str::len),
+            _ => 0,
+        }
+    }
 }
 
 impl AccessHost<'_, '_> {
     /// The first value of a header. As in Kong, hyphens of the name may be underscores.
     fn header(&self, name: &[u8]) -> Option<&[u8]> {
         let name = std::str::from_utf8(name).ok()?;
-        let headers = &self.cx.head.headers;
-        let value = headers.get(name).or_else(|| headers.get(name.replace('_', "-")));
-        match value.map(HeaderValue::as_bytes) {
-            None if name.eq_ignore_ascii_case(HOST.as_str()) => Some(self.cx.client.host.as_bytes()),
-            value => value,
+        // That of the client, as in Kong: the endpoint may get another one.
+        if name.eq_ignore_ascii_case(HOST.as_str()) {
+            return Some(self.cx.client.host.as_bytes());
         }
+        let headers = &self.cx.head.headers;
+        headers.get(name).or_else(|| headers.get(name.replace('_', "-"))).map(HeaderValue::as_bytes)
     }
 }
 

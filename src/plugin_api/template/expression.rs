@@ -112,11 +112,18 @@ impl LuaNode {
             LuaNode::Number(number) => LuaValue::Number(*number),
             LuaNode::Text(text) => LuaValue::Text(Cow::Borrowed(text)),
             LuaNode::Variable(variable, None) => variables.get(*variable, VariableKey::None),
-            LuaNode::Variable(variable, Some(key)) => match key.evaluate(variables, budget)? {
-                LuaValue::Text(key) => variables.get(*variable, VariableKey::Text(&key)),
-                LuaValue::Number(key) => variables.get(*variable, VariableKey::Number(key)),
-                LuaValue::Nil | LuaValue::Boolean(_) => LuaValue::Nil,
-            },
+            LuaNode::Variable(variable, Some(key)) => {
+                let key = key.evaluate(variables, budget)?;
+                budget.spend(variables.examined_bytes(*variable))?;
+                match key {
+                    LuaValue::Text(key) => {
+                        budget.spend(key.len())?;
+                        variables.get(*variable, VariableKey::Text(&key))
+                    }
+                    LuaValue::Number(key) => variables.get(*variable, VariableKey::Number(key)),
+                    LuaValue::Nil | LuaValue::Boolean(_) => LuaValue::Nil,
+                }
+            }
             LuaNode::Index(value) => match value.evaluate(variables, budget)? {
                 LuaValue::Text(_) => LuaValue::Nil,
                 other => return Err(EvaluationError::Index(other.type_name())),
@@ -140,6 +147,9 @@ impl LuaNode {
             },
             LuaNode::Comparison(comparison, left, right) => {
                 let (left, right) = (left.evaluate(variables, budget)?, right.evaluate(variables, budget)?);
+                if let (LuaValue::Text(left), LuaValue::Text(right)) = (&left, &right) {
+                    budget.spend(left.len().min(right.len()))?;
+                }
                 LuaValue::Boolean(comparison.apply(&left, &right)?)
             }
             LuaNode::Arithmetic(operator, left, right) => {

@@ -383,6 +383,10 @@ fn sizes_are_limited() {
         let template = Template::parse(text).unwrap();
         assert_eq!(template.render(&sample, &mut Budget::default()).err(), Some(expected), "{text}");
     }
+    // Equal texts are compared to their end.
+    let comparisons = format!("$({}1)", "headers.x == headers.x and ".repeat(15));
+    let template = Template::parse(&comparisons).unwrap();
+    assert_eq!(template.render(&sample, &mut Budget::default()).err(), Some(EvaluationError::TooManySteps));
     // The budget is shared by all templates of a request.
     let (template, mut budget) = (Template::parse("$(headers.x:upper())").unwrap(), Budget::default());
     let succeeded = (0..100).take_while(|_| template.render(&sample, &mut budget).is_ok()).count();

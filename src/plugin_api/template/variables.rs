@@ -6,6 +6,11 @@ use super::value::LuaValue;
 pub trait Variables {
     /// The value of a variable; nil if it has none.
     fn get<'v>(&'v self, variable: Variable, key: VariableKey<'_>) -> LuaValue<'v>;
+
+    /// How many bytes are examined to find the value, as in a query. They count as steps.
+    fn examined_bytes(&self, _variable: Variable) -> usize {
+        0
+    }
 }
 
 /// What an expression reads. The first four are tables of templates; the others are functions of Kong's development

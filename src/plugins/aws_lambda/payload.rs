@@ -67,7 +67,7 @@ fn forwarded(cx: &RequestCx<'_>, parts: ForwardedParts, encodes_body: bool) -> V
         members.insert("request_uri_args".to_owned(), query(query_of(cx)).into());
     }
     if parts.headers {
-        members.insert("request_headers".to_owned(), headers(&cx.head.headers).into());
+        members.insert("request_headers".to_owned(), headers(cx).into());
     }
     if parts.body {
         let body = body_of(cx);
@@ -106,7 +106,7 @@ fn event_body(cx: &RequestCx<'_>, encodes_body: bool) -> (Value, bool) {
 
 /// The event of REST APIs of Amazon API Gateway, format version 1.0.
 fn gateway_v1(cx: &RequestCx<'_>, encodes_body: bool) -> Value {
-    let (headers, multi_value_headers) = single_and_lists(headers(&cx.head.headers));
+    let (headers, multi_value_headers) = single_and_lists(headers(cx));
     let (parameters, multi_value_parameters) = single_and_lists(query(query_of(cx)));
     let (body, is_encoded) = event_body(cx, encodes_body);
     let resource = cx.uri_captures.group(0).unwrap_or(cx.path);
@@ -141,7 +141,7 @@ fn gateway_v1(cx: &RequestCx<'_>, encodes_body: bool) -> Value {
 /// The event of HTTP APIs of Amazon API Gateway, format version 2.0.
 fn gateway_v2(cx: &RequestCx<'_>, encodes_body: bool) -> Value {
     let (body, is_encoded) = event_body(cx, encodes_body);
-    let mut headers = headers(&cx.head.headers);
+    let mut headers = headers(cx);
     headers.remove(COOKIE.as_str());
     let cookies = cx.head.headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
     let cookies: Vec<&str> = cookies.flat_map(|value| value.split("; ")).collect();

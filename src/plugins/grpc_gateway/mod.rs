@@ -93,7 +93,7 @@ pub(crate) struct Config {
     max_message_bytes: u32,
     /// Reject requests with fields or query parameters that the message does not have. Otherwise, these are ignored.
     reject_unknown_fields: bool,
-    /// Whether responses have the fields that have their default value.
+    /// Whether responses have the fields that have their default value, as in Kong.
     emit_defaults: bool,
 }
 
@@ -105,7 +105,7 @@ impl Default for Config {
             descriptor_set: None,
             max_message_bytes: 1 << 20,
             reject_unknown_fields: false,
-            emit_defaults: false,
+            emit_defaults: true,
         }
     }
 }

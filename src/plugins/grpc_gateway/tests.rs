@@ -180,7 +180,7 @@ async fn responses_become_json() {
         );
         assert_eq!(outcome.response_header("grpc-status"), None);
     }
-    let mut outcome = run(json!({"emit_defaults": true}), request("GET", "/v1/orders/7", ""), &[]).await;
+    let mut outcome = run(json!({}), request("GET", "/v1/orders/7", ""), &[]).await;
     assert_eq!(outcome.filter_body_with(frame(0, &[8, 7]), Some(&status("0"))), r#"{"id":"7","title":""}"#);
 }
 
@@ -197,7 +197,7 @@ async fn streams_are_lines_or_events() {
         ("text/event-stream;q=0, */*", b"", "0", String::new()),
     ] {
         let watch = request("GET", "/v1/orders:watch", "").header("accept", accept);
-        let mut outcome = run(json!({}), watch, &[]).await;
+        let mut outcome = run(json!({"emit_defaults": false}), watch, &[]).await;
         let is_events = accept == "text/event-stream";
         let content_type = if is_events { "text/event-stream" } else { "application/x-ndjson" };
         assert_eq!(outcome.response_header("content-type"), Some(content_type));

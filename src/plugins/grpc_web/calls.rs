@@ -29,7 +29,7 @@ impl Calls {
             let codec = CallCodec {
                 reader: MessageReader::new(method.input(), false),
                 // Bytes and names make JSON larger than the message.
-                writer: MessageWriter::new(method.output(), false, max_bytes * 4),
+                writer: MessageWriter::new(method.output(), true, max_bytes * 4),
                 is_streaming: method.is_server_streaming(),
                 max_bytes,
             };

@@ -35,7 +35,7 @@ impl MessageParts {
             members.insert("uri_args".to_owned(), query(cx.head.uri.query().unwrap_or_default()).into());
         }
         if self.headers {
-            members.insert("headers".to_owned(), headers(&cx.head.headers).into());
+            members.insert("headers".to_owned(), headers(cx).into());
         }
         if self.body {
             add_body(&mut members, &cx.head.headers, cx.current_body().map_or(&b""[..], |body| body))?;

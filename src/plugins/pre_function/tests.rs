@@ -36,6 +36,17 @@ async fn functions_change_the_request() {
     assert!(notes(KIND, &access(function))[0].message.contains("kong.log"));
 }
 
+/// Each search for a parameter examines the whole query.
+#[tokio::test]
+async fn searches_of_a_long_query_are_limited() {
+    let function = "if kong.request.get_query_arg('x') then kong.response.exit(400) end\n".repeat(20);
+    let chain = chain(&[(KIND, access(&function))]);
+    for (length, expected) in [(1_000, None), (40_000, Some(StatusCode::INTERNAL_SERVER_ERROR))] {
+        let outcome = TestRequest::get(&format!("/?{}", "a&".repeat(length / 2))).run(&chain).await;
+        assert_eq!(outcome.reply_status(), expected, "{length}");
+    }
+}
+
 #[tokio::test]
 async fn functions_respond() {
     let function = "if not kong.request.get_header('x-key') then\n\

@@ -220,6 +220,10 @@ impl Variables for WithLocals<'_> {
             _ => self.variables.get(variable, key),
         }
     }
+
+    fn examined_bytes(&self, variable: Variable) -> usize {
+        self.variables.examined_bytes(variable)
+    }
 }
 
 #[cfg(test)]
