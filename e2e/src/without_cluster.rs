@@ -68,11 +68,24 @@ pub struct Program(Child);
 impl Program {
     /// Starts Portico with these objects and the Service `echo`, and waits until it listens on these addresses.
     pub async fn portico(folder: &Path, objects: &str, addresses: &[&str]) -> Result<Program> {
-        let manifests = folder.join("all.yaml");
-        fs::write(&manifests, format!("{objects}{ECHO_SERVICE}"))?;
+        let arguments = ["--echo", "127.0.0.1:9000", "--access-log", "off"];
+        Program::portico_named("portico", folder, &format!("{objects}{ECHO_SERVICE}"), &arguments, addresses).await
+    }
+
+    /// Starts one of several Portico processes of a test with these objects and arguments. Its files in the folder have
+    /// its name.
+    pub async fn portico_named(
+        name: &str,
+        folder: &Path,
+        objects: &str,
+        arguments: &[&str],
+        addresses: &[&str],
+    ) -> Result<Program> {
+        let manifests = folder.join(format!("{name}.yaml"));
+        fs::write(&manifests, objects)?;
         let mut portico = Command::new(program()?);
-        portico.args(["run", "--echo", "127.0.0.1:9000", "--access-log", "off", "--manifests"]).arg(manifests);
-        Program::start(portico, &folder.join("portico.log"), addresses).await
+        portico.arg("run").args(arguments).arg("--manifests").arg(manifests);
+        Program::start(portico, &folder.join(format!("{name}.log")), addresses).await
     }
 
     /// Starts a program that writes its log to standard error, and waits until it listens on these addresses.
