@@ -195,7 +195,8 @@ mod tests {
         assert_eq!(view.partition_of(&message(Some("123456789"))), None);
         view.learn(metadata(&[Some(1), Some(2), Some(1), None]), &topics);
         assert_eq!(view.partition_of(&message(Some("123456789"))), led(1, 2));
-        assert_eq!(view.address(2), Some(&("b.example".to_owned(), 9092)));
-        assert_eq!((view.address(3), view.address(4)), (None, None));
+        let mut address = |broker| view.take_link(broker).map(|link| link.address);
+        assert_eq!(address(2), Some(("b.example".to_owned(), 9092)));
+        assert_eq!((address(3), address(4)), (None, None));
     }
 }

@@ -2,7 +2,7 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::context::RequestTrace;
+use super::context::{RequestTrace, SpanId};
 use super::format::{
     AMZN_TRACE_ID, B3, B3_FLAGS, B3_PARENT_SPAN_ID, B3_SAMPLED, B3_SPAN_ID, B3_TRACE_ID, CLOUD_TRACE_CONTEXT,
     DATADOG_PARENT_ID, DATADOG_PRIORITY, DATADOG_TAGS, DATADOG_TRACE_ID, DATADOG_UPPER_BITS, INSTANA_L, INSTANA_S,
@@ -54,6 +54,26 @@ pub(super) fn inject(format: TraceFormat, context: &RequestTrace, headers: &mut 
             set(headers, INSTANA_S, &span.to_string());
             set(headers, INSTANA_L, sampled);
         }
+    }
+}
+
+/// Replaces a span that [`inject`] has written as the parent of the endpoint, in all formats.
+pub(super) fn replace_parent(headers: &mut HeaderMap, from: SpanId, to: SpanId) {
+    let hexadecimal = [TRACEPARENT, B3_SPAN_ID, B3, UBER_TRACE_ID, OT_SPAN_ID, AMZN_TRACE_ID, INSTANA_S];
+    let (old, new) = (from.to_string(), to.to_string());
+    hexadecimal.into_iter().for_each(|name| replace(headers, &name, &old, &new));
+    let (old, new) = (from.value().to_string(), to.value().to_string());
+    replace(headers, &DATADOG_PARENT_ID, &old, &new);
+    // The identifier of the trace may contain the digits, too.
+    replace(headers, &CLOUD_TRACE_CONTEXT, &format!("/{old};"), &format!("/{new};"));
+}
+
+fn replace(headers: &mut HeaderMap, name: &HeaderName, old: &str, new: &str) {
+    let Some(value) = headers.get_mut(name) else { return };
+    let replaced = value.to_str().ok().filter(|text| text.contains(old)).map(|text| text.replacen(old, new, 1));
+    if let Some(mut replaced) = replaced.and_then(|text| HeaderValue::try_from(text).ok()) {
+        replaced.set_sensitive(value.is_sensitive());
+        *value = replaced;
     }
 }
 
