@@ -1,5 +1,5 @@
-//! Traces of two gateways in a row in Jaeger: by OTLP over gRPC, HTTP and as JSON, and in Zipkin's format. The test asks
-//! Jaeger's query API, and a Prometheus for exemplars.
+//! Traces of two gateways in a row in Jaeger: by OTLP over gRPC, HTTP and as JSON, and in Zipkin's format. The test
+//! asks Jaeger's query API, and a Prometheus for exemplars.
 
 mod backends;
 mod jaeger;

@@ -24,8 +24,8 @@ pub(super) struct ClusterView {
     pub(super) turn: usize,
 }
 
-/// A broker with its open connection. It is taken out of the view while requests are sent, so that a connection whose
-/// response nobody waits for is dropped with the future of its request.
+/// A broker with its open connection. It is taken out of the view while requests are sent, so that a connection is
+/// dropped with the future that waits for its response.
 pub(super) struct BrokerLink {
     pub(super) address: BrokerAddress,
     /// `None` before the first request and after an error.

@@ -103,8 +103,8 @@ impl KafkaProducer {
         self.produce_each(messages, &mut |_, _| ()).await
     }
 
-    /// Does the same, and calls `on_settled` with the place of each message as soon as it is confirmed or refused, which
-    /// may be long before the slowest broker has responded.
+    /// Does the same, and calls `on_settled` with the place of each message as soon as it is confirmed or refused,
+    /// which may be long before the slowest broker has responded.
     pub(super) async fn produce_each(
         &self,
         messages: &[KafkaMessage],

@@ -23,11 +23,11 @@ pub(super) struct GrpcMethod {
     pub(super) timeout: Duration,
     services: Arc<dyn PluginServices>,
     /// `None` before the first call and after an error.
-    connection: Mutex<Option<OpenConnection>>,
+    connection: Mutex<Option<GrpcConnection>>,
 }
 
 /// A connection that takes calls.
-struct OpenConnection {
+struct GrpcConnection {
     sender: SendRequest<Bytes>,
     /// When it is dropped, the connection ends, even if the server neither reads nor closes it.
     _in_use: oneshot::Sender<()>,
@@ -98,10 +98,10 @@ impl GrpcMethod {
     /// The open connection, or a new one.
     async fn connection(&self) -> Result<SendRequest<Bytes>, String> {
         let mut kept = self.connection.lock().await;
-        if let Some(OpenConnection { sender, _in_use }) = kept.take()
+        if let Some(GrpcConnection { sender, _in_use }) = kept.take()
             && let Ok(sender) = sender.ready().await
         {
-            return Ok(kept.insert(OpenConnection { sender, _in_use }).sender.clone());
+            return Ok(kept.insert(GrpcConnection { sender, _in_use }).sender.clone());
         }
         let stream = self.services.connect_http2(self.remote.clone()).await?;
         let mut builder = h2::client::Builder::new();
@@ -110,7 +110,7 @@ impl GrpcMethod {
         let (in_use, dropped) = oneshot::channel();
         let grace = self.timeout;
         self.services.spawn(Box::pin(async move {
-            // A server that does not read would hold a connection that says goodbye, so it has a limited time for it.
+            // A server that does not read would hold a connection that is to be closed, so its time is limited.
             let unused = async {
                 drop(dropped.await);
                 sleep(grace).await;
@@ -123,7 +123,7 @@ impl GrpcMethod {
             }
         }));
         let sender = sender.ready().await.map_err(|error| error.to_string())?;
-        Ok(kept.insert(OpenConnection { sender, _in_use: in_use }).sender.clone())
+        Ok(kept.insert(GrpcConnection { sender, _in_use: in_use }).sender.clone())
     }
 }
 

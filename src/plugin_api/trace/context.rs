@@ -39,7 +39,8 @@ pub struct RequestTrace {
     pub parent: Option<SpanId>,
     /// The span of the request.
     pub server_span: SpanId,
-    /// The span of the first attempt, which its endpoint gets as the parent. Without `attempts_are_parents`, all get it.
+    /// The span of the first attempt, which its endpoint gets as the parent. All get it without
+    /// `attempts_are_parents`.
     pub upstream_span: SpanId,
     /// Whether each attempt is the parent of what its endpoint does.
     pub attempts_are_parents: bool,
@@ -62,7 +63,7 @@ pub struct AttemptParent {
 }
 
 impl AttemptParent {
-    /// `None` if all attempts of the trace have the same parent, or nobody records them.
+    /// `None` if all attempts of the trace have the same parent, or are not recorded.
     pub fn of(trace: &RequestTrace) -> Option<Self> {
         let has_spans = trace.attempts_are_parents && trace.is_sampled;
         has_spans.then_some(AttemptParent { first: trace.upstream_span, written: 0, current: 0 })
