@@ -83,7 +83,7 @@ spec:
 apiVersion: v1
 kind: Service
 metadata: {name: flaky, annotations: {portico.dev/address: 127.0.0.1}}
-spec: {ports: [{port: 9100}, {port: 9200}]}
+spec: {ports: [{name: http, port: 9100}, {name: grpc, port: 9200}]}
 ---
 apiVersion: gateway.networking.k8s.io/v1
 kind: HTTPRoute

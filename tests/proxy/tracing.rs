@@ -365,12 +365,14 @@ async fn each_attempt_is_the_parent_of_what_the_next_gateway_does() {
     let (endpoint, collector) = (busy_once().await, Collector::start().await);
     let inner = TestServer::with_routes(vec![route(to(&endpoint))]).await;
     inner.proxy.trace(tracer_of_all(&collector, 1.0, LateRecording::default()));
-    let plugins = [("key-auth", json!({"key_names": ["key"]})), ("correlation-id", json!({}))];
+    let mask = json!({"kinds": ["email"], "log": {"access_log_fields": ["user_agent"]}, "response_body": false});
+    let plugins = [("key-auth", json!({"key_names": ["key"]})), ("correlation-id", json!({})), ("mask", mask)];
     let to_inner =
         with_timeouts_and_retries(forward(vec![(1, upstream("inner", &[inner.address]))]), retries(2, &[503]));
     let outer = start(&plugins, to_inner).await;
     outer.server.proxy.trace(tracer_of_all(&collector, 1.0, LateRecording::default()));
-    let request = "PUT /a?key=secret HTTP/1.1\r\nHost: a.example\r\ncontent-length: 5\r\n\r\nhello";
+    let request = "PUT /of/jane@b.example?key=secret HTTP/1.1\r\nHost: a.example\r\nuser-agent: mine\r\n\
+                   content-length: 5\r\n\r\nhello";
     assert_eq!(outer.server.request(request).await.status, 200);
 
     // Each of three requests has its choice of a rule and both bodies; the first one has two plugins in addition.
@@ -381,6 +383,8 @@ async fn each_attempt_is_the_parent_of_what_the_next_gateway_does() {
     let of_kind = |kind: u8| spans.iter().filter(move |span| span["kind"] == kind);
     let root = of_kind(2).find(|span| span.get("parentSpanId").is_none_or(|parent| parent == "")).unwrap();
     assert!(spans.iter().all(|span| span["traceId"] == root["traceId"]), "{spans:#?}");
+    let shown = ["url.path", "user_agent.original"].map(|name| json_attribute(root, name).as_str().unwrap().to_owned());
+    assert!(shown[0].starts_with("/of/") && !shown[0].contains('@') && shown[1] != "mine", "{shown:?}");
     let children = |parent: &Value| -> Vec<&Value> {
         spans.iter().filter(|span| span["parentSpanId"] == parent["spanId"]).collect()
     };

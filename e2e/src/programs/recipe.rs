@@ -157,7 +157,7 @@ const JAEGER: Recipe = Recipe {
     steps: &[Step::Program {
         name: "all-in-one",
         package: "github.com/jaegertracing/jaeger/cmd/all-in-one",
-        about: "3 minutes",
+        about: "10 minutes",
     }],
     version: None,
     gigabytes: 4,

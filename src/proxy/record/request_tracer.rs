@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::stats::RequestSeries;
 use crate::plugin_api::batch_queue::BatchQueue;
 use crate::plugin_api::completed_request::{Attempt, AttemptOutcome, AuthorizationCall};
+use crate::plugin_api::masking::{LogMask, MaskedAccessField};
 use crate::plugin_api::server_text::shorten;
 use crate::plugin_api::timing::PhaseTiming;
 use crate::plugin_api::trace::attempts::{RequestClock, attempt_error, attempt_spans, authorization_span};
@@ -83,6 +84,8 @@ pub(in crate::proxy) struct EndedRequest<'r> {
     pub(in crate::proxy) body_ended_at: Option<Instant>,
     /// Bytes of the body of the response.
     pub(in crate::proxy) bytes_out: u64,
+    /// Those of the plugins of the route.
+    pub(in crate::proxy) masks: &'r [Arc<LogMask>],
     pub(in crate::proxy) series: &'r RequestSeries,
 }
 
@@ -102,6 +105,13 @@ pub(in crate::proxy) struct EndedStream<'r> {
     pub(in crate::proxy) bytes_out: u64,
     pub(in crate::proxy) error: Option<&'static str>,
     pub(in crate::proxy) series: &'r RequestSeries,
+}
+
+impl EndedRequest<'_> {
+    /// The value without what the masks cover, as in the access log.
+    fn masked<'t>(&self, field: MaskedAccessField, value: Cow<'t, str>) -> Cow<'t, str> {
+        self.masks.iter().fold(value, |value, mask| mask.mask_access_field(field, value))
+    }
 }
 
 impl RequestTracer {
@@ -409,14 +419,17 @@ fn server_span(context: &RequestTrace, head: &TracedHead, ended: &EndedRequest<'
         span.attribute("tls.protocol.version", version.trim_start_matches("TLSv"));
     }
     // Without the query, which may contain credentials.
-    span.attribute("url.path", shorten(head.target.path()));
+    let path = ended.masked(MaskedAccessField::Path, Cow::Borrowed(head.target.path()));
+    span.attribute("url.path", shorten(&path));
     if let Some(host) = &head.host {
-        span.attribute("server.address", shorten(&String::from_utf8_lossy(host.as_bytes())));
+        let host = ended.masked(MaskedAccessField::Host, String::from_utf8_lossy(host.as_bytes()));
+        span.attribute("server.address", shorten(&host));
     }
     span.attribute("network.protocol.version", protocol_version(head.version));
-    span.attribute("client.address", ended.client);
+    span.attribute("client.address", ended.masked(MaskedAccessField::Client, ended.client.to_string().into()));
     if let Some(agent) = &head.user_agent {
-        span.attribute("user_agent.original", shorten(&String::from_utf8_lossy(agent.as_bytes())));
+        let agent = ended.masked(MaskedAccessField::UserAgent, String::from_utf8_lossy(agent.as_bytes()));
+        span.attribute("user_agent.original", shorten(&agent));
     }
     span.attribute("http.response.status_code", ended.status.as_u16());
     match ended.error {

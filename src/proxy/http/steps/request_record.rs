@@ -161,6 +161,7 @@ impl RequestRecord {
             authorizations: &self.facts.authorizations,
             body_ended_at: self.exchange.activity.body_ended_at.get(),
             bytes_out: self.facts.bytes_out,
+            masks: self.plugin_run.as_ref().map_or(&[], |run| &run.chain.credential_locations().masks),
             series,
         };
         let timings = self.plugin_run.iter().flat_map(|run| run.state.timings.all());

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::io::Write;
 use std::time::Duration;
 
-use http::header::FORWARDED;
+use http::header::{FORWARDED, HOST, USER_AGENT};
 use http::{HeaderName, HeaderValue, Method, Uri};
 
 use super::encode;
@@ -14,6 +14,7 @@ use super::query::{redact_url, redact_values};
 use super::{AccessLogRecord, times};
 use crate::access_log_syntax::{DurationUnit, LineTemplate, LineVariable, SeriesLabel, ValueForm};
 use crate::plugin_api::completed_request::{Attempt, AttemptOutcome, REDACTED};
+use crate::plugin_api::masking::MaskedAccessField;
 
 /// Appends one line, including its line feed.
 pub(super) fn write(template: &LineTemplate, record: &AccessLogRecord<'_>, line: &mut Vec<u8>) {
@@ -69,7 +70,7 @@ impl<'w> ValueWriter<'w, '_> {
             || record.tries.last().is_some_and(|last| matches!(last.outcome, AttemptOutcome::Status(_)));
         let head = |read: fn(&super::CapturedHeads) -> u64| record.captured.map_or(0, read);
         let number = match variable {
-            LineVariable::ClientPort => Some(record.client.port().into()),
+            LineVariable::ClientPort => Some(record.client.port().into()).filter(|_| !self.masks_client()),
             LineVariable::ListenerPort => record.listen_port.map(u64::from),
             LineVariable::Status => record.status.map(|status| status.as_u16().into()),
             LineVariable::BytesIn => Some(record.bytes_in),
@@ -116,6 +117,7 @@ impl<'w> ValueWriter<'w, '_> {
         };
         match variable {
             LineVariable::None => Some(false),
+            LineVariable::Client | LineVariable::ClientIp if self.masks_client() => None,
             LineVariable::Client => {
                 encode::address(&record.client, line);
                 Some(true)
@@ -182,10 +184,55 @@ impl<'w> ValueWriter<'w, '_> {
 
     /// A value that is escaped.
     fn text(&self, variable: &LineVariable) -> Option<Cow<'w, str>> {
+        let text = self.unmasked_text(variable)?;
+        Some(if self.record.masks.is_empty() { text } else { self.masked_text(variable, text) })
+    }
+
+    /// The value without what the masks of the request cover.
+    #[cold]
+    fn masked_text(&self, variable: &LineVariable, text: Cow<'w, str>) -> Cow<'w, str> {
+        match variable {
+            LineVariable::Client | LineVariable::ClientIp => self.masked(Some(MaskedAccessField::Client), text),
+            LineVariable::Consumer => self.masked(Some(MaskedAccessField::Consumer), text),
+            LineVariable::Host | LineVariable::Authority => self.masked(Some(MaskedAccessField::Host), text),
+            LineVariable::Path => self.masked(Some(MaskedAccessField::Path), text),
+            LineVariable::RequestField(name) if *name == HOST => self.masked(Some(MaskedAccessField::Host), text),
+            LineVariable::RequestField(name) if *name == USER_AGENT => {
+                self.masked(Some(MaskedAccessField::UserAgent), text)
+            }
+            LineVariable::RequestField(name) if names_client(name) => {
+                self.masked(Some(MaskedAccessField::Client), text)
+            }
+            LineVariable::RequestField(_)
+            | LineVariable::ResponseField(_)
+            | LineVariable::Query
+            | LineVariable::QueryWithMark
+            | LineVariable::QueryParameter(_)
+            | LineVariable::ServerName => self.masked(None, text),
+            // The target is masked in its parts, and the others are no values of clients.
+            _ => text,
+        }
+    }
+
+    /// What matches a pattern is replaced, and all of it if a mask names the field.
+    fn masked<'t>(&self, field: Option<MaskedAccessField>, text: Cow<'t, str>) -> Cow<'t, str> {
+        self.record.masks.iter().fold(text, |text, mask| match field {
+            Some(field) => mask.mask_access_field(field, text),
+            None => mask.mask_text(&text).map_or(text, Cow::Owned),
+        })
+    }
+
+    fn masks_client(&self) -> bool {
+        self.record.masks.iter().any(|mask| mask.access_log.contains(&MaskedAccessField::Client))
+    }
+
+    fn unmasked_text(&self, variable: &LineVariable) -> Option<Cow<'w, str>> {
         let record = self.record;
         let text = |text: Option<&'w str>| text.filter(|text| !text.is_empty()).map(Cow::Borrowed);
         let query = record.target.as_ref().and_then(Uri::query);
         match variable {
+            // Only if they are masked.
+            LineVariable::Client | LineVariable::ClientIp => Some(Cow::Borrowed("")),
             LineVariable::Consumer => text(record.consumer.as_deref()),
             LineVariable::Method => text(record.method.as_ref().map(Method::as_str)),
             LineVariable::Target => self.target(),
@@ -246,9 +293,13 @@ impl<'w> ValueWriter<'w, '_> {
     fn target(&self) -> Option<Cow<'w, str>> {
         let target = self.record.target.as_ref()?;
         let path = Some(target.path()).filter(|path| !path.is_empty());
+        let masked_path = |path: &'w str| self.masked(Some(MaskedAccessField::Path), Cow::Borrowed(path));
         Some(match target.query() {
-            Some(query) => Cow::Owned(format!("{}?{}", path.unwrap_or("/"), self.redacted(query))),
-            None => Cow::Borrowed(path?),
+            Some(query) => {
+                let query = self.masked(None, Cow::Owned(self.redacted(query)));
+                Cow::Owned(format!("{}?{query}", masked_path(path.unwrap_or("/"))))
+            }
+            None => masked_path(path?),
         })
     }
 

@@ -1,12 +1,16 @@
 //! Lines by templates: those of other proxies, what is redacted, and how values are escaped.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use http::StatusCode;
 use tokio::time::Instant;
 
 use super::*;
 use crate::plugin_api::CredentialLocations;
+use crate::plugin_api::masking::LogMask;
+use crate::plugin_api::masking::json_mask::JsonMask;
+use crate::plugin_api::masking::text_mask::{MaskedKind, TextMask};
 use crate::proxy::record::access_log::line::testing::record;
 use crate::proxy::record::access_log::{CapturedHeads, Privacy};
 
@@ -92,6 +96,44 @@ fn lines_are_those_of_other_proxies() {
     ] {
         assert_eq!(line(template, &record), expected, "{template}");
     }
+}
+
+#[test]
+fn masks_of_the_route_apply() {
+    let heads = CapturedHeads {
+        request: vec![
+            field("user-agent", b"a"),
+            field("referer", b"https://b.example/jane@a.example"),
+            field("x-forwarded-for", b"192.0.2.7"),
+        ],
+        response: vec![field("x-owner", b"joe@a.example")],
+        request_bytes: 1,
+        response_bytes: 1,
+    };
+    let mask = |access_log: &[MaskedAccessField]| {
+        let text = TextMask::new(&[MaskedKind::Email], Vec::new(), "***");
+        [Arc::new(LogMask { object: JsonMask::new(Vec::new(), text), access_log: access_log.to_vec() })]
+    };
+    let privacy = Privacy { shown_parameters: vec!["to".into()], ..Privacy::default() };
+    let record = AccessLogRecord {
+        captured: Some(&heads),
+        privacy: &privacy,
+        ..record("/u/joe@a.example?to=eve@b.example&key=k")
+    };
+    let template = "$remote_addr:$remote_port \"$request\" $request_uri $uri $args $arg_to $host $http_user_agent \
+                    $http_referer $http_x_forwarded_for $sent_http_x_owner $status";
+    let by_pattern = mask(&[]);
+    let masked = AccessLogRecord { masks: &by_pattern, ..record };
+    let expected = "10.0.0.1:5 \"GET /u/***?to=***&key=* HTTP/2\" /u/***?to=***&key=* /u/*** to=***&key=* *** a.example a \
+                    https://b.example/*** 192.0.2.7 *** 200\n";
+    assert_eq!(line(template, &masked), expected);
+    use MaskedAccessField::{Client, Host, Path, UserAgent};
+    let by_field = mask(&[Client, Host, Path, UserAgent]);
+    let masked = AccessLogRecord { masks: &by_field, ..masked };
+    let expected = "***:- \"GET ***?to=***&key=* HTTP/2\" ***?to=***&key=* *** to=***&key=* *** *** *** https://b.example/*** \
+                    *** *** 200\n";
+    assert_eq!(line(template, &masked), expected);
+    assert_eq!(line("{\"c\": \"%DOWNSTREAM_REMOTE_ADDRESS%\"}", &masked), "{\"c\": \"***\"}\n");
 }
 
 #[test]
