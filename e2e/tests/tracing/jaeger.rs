@@ -41,8 +41,8 @@ impl Jaeger {
         Ok(Jaeger { _program: program })
     }
 
-    /// The spans of a trace, as soon as there are this many.
-    pub(super) async fn trace(&self, id: &str, at_least: usize) -> Result<Vec<JaegerSpan>> {
+    /// The spans of a trace, as soon as there are this many of servers and of clients. All others arrive with them.
+    pub(super) async fn trace(&self, id: &str, servers: usize, clients: usize) -> Result<Vec<JaegerSpan>> {
         until(&format!("Jaeger has the trace {id}"), START_TIMEOUT, async || {
             let answer = curl(&[&format!("http://127.0.0.1:16686/api/traces/{id}")])?;
             let answer: Value = serde_json::from_str(&answer)?;
@@ -50,7 +50,9 @@ impl Jaeger {
             ensure!(traces.len() == 1, "one trace: {answer}");
             let spans = traces[0]["spans"].as_array().context("a trace has spans")?;
             let spans: Vec<JaegerSpan> = spans.iter().map(JaegerSpan::parse).collect::<Result<_>>()?;
-            ensure!(spans.len() >= at_least, "{} spans, not {at_least}: {spans:?}", spans.len());
+            let of_kind = |kind: &str| spans.iter().filter(|span| span.kind == kind).count();
+            let found = (of_kind("server"), of_kind("client"));
+            ensure!(found == (servers, clients), "{found:?}, not {servers} and {clients}: {spans:?}");
             Ok(spans)
         })
         .await

@@ -6,7 +6,7 @@ mod captured;
 mod encode;
 mod fields;
 #[cfg(any(test, fuzzing))]
-pub(in crate::proxy) mod fuzzing;
+pub(crate) mod fuzzing;
 mod line;
 mod query;
 mod queue;
