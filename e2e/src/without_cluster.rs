@@ -34,7 +34,7 @@ spec:
 ";
 
 /// The Service `echo`, which [`Program::portico`] serves.
-const ECHO_SERVICE: &str = "---
+pub const ECHO_SERVICE: &str = "---
 apiVersion: v1
 kind: Service
 metadata: {name: echo, annotations: {portico.dev/address: 127.0.0.1}}
@@ -81,11 +81,17 @@ impl Program {
         arguments: &[&str],
         addresses: &[&str],
     ) -> Result<Program> {
+        let portico = Program::portico_command(name, folder, objects, arguments)?;
+        Program::start(portico, &folder.join(format!("{name}.log")), addresses).await
+    }
+
+    /// The same before it is started, for other changes of its environment.
+    pub fn portico_command(name: &str, folder: &Path, objects: &str, arguments: &[&str]) -> Result<Command> {
         let manifests = folder.join(format!("{name}.yaml"));
         fs::write(&manifests, objects)?;
         let mut portico = Command::new(program()?);
         portico.arg("run").args(arguments).arg("--manifests").arg(manifests);
-        Program::start(portico, &folder.join(format!("{name}.log")), addresses).await
+        Ok(portico)
     }
 
     /// Starts a program that writes its log to standard error, and waits until it listens on these addresses.
