@@ -413,6 +413,24 @@ async fn each_attempt_is_the_parent_of_what_the_next_gateway_does() {
     assert_ne!(failed["spanId"], last["spanId"]);
 }
 
+/// The longest value is an URL of the plugin, whose limit is that of log entries.
+#[tokio::test]
+async fn clients_cannot_make_spans_large() {
+    let (endpoint, collector, of_plugin) = (Endpoint::ok().await, Collector::start().await, Collector::start().await);
+    let server = start(&[opentelemetry(&of_plugin)], to(&endpoint)).await;
+    server.server.proxy.trace(tracer_of_all(&collector, 1.0, LateRecording::default()));
+    let (path, agent) = ("p".repeat(7_000), "a".repeat(7_000));
+    let baggage = "k=v,".repeat(500);
+    let fields = format!("user-agent: {agent}\r\nbaggage: {baggage}x=y\r\ntracestate: {baggage}x=y");
+    let request = format!("GET /{path} HTTP/1.1\r\nHost: a.example\r\n{fields}\r\n\r\n");
+    assert_eq!(server.server.request(&request).await.status, 200);
+    until("spans of both tracers", async || !json_spans(&collector).is_empty() && !of_plugin.spans().is_empty()).await;
+    let all = serde_json::to_vec(&json_spans(&collector)).unwrap().len();
+    assert!(all < 8 * 1024, "{all} bytes of JSON");
+    let of_plugin: usize = of_plugin.messages("/v1/traces", "application/x-protobuf").iter().map(Vec::len).sum();
+    assert!(of_plugin < 12 * 1024, "{of_plugin} bytes of the plugin");
+}
+
 #[tokio::test]
 async fn route_traces_have_the_call_of_the_authorization_server() {
     let (endpoint, collector) = (Endpoint::ok().await, Collector::start().await);

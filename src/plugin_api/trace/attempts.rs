@@ -114,7 +114,24 @@ pub fn attempt_error(attempt: &Attempt) -> Option<&'static str> {
     }
 }
 
+/// A clock that was set back to before 1970 has zero.
 fn nanoseconds(time: SystemTime) -> u64 {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn times_are_in_order_whatever_the_clock_of_the_machine_says() {
+        let (second, now) = (Duration::from_secs(1), Instant::now());
+        let clock = RequestClock::new(UNIX_EPOCH + second, now + second);
+        assert_eq!((clock.start(), clock.after(second)), (1_000_000_000, 2_000_000_000));
+        // A moment before the start of the request is the start.
+        assert_eq!((clock.at(now), clock.at(now + second * 3)), (1_000_000_000, 3_000_000_000));
+        let set_back = RequestClock::new(UNIX_EPOCH - second * 2, now);
+        assert_eq!((set_back.start(), set_back.after(second * 5)), (0, 3_000_000_000));
+    }
 }
