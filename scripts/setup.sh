@@ -48,6 +48,7 @@ missing_packages() {
     installed redis-server || echo redis-server
     # A directory, which is not in every PATH.
     [ -x /usr/sbin/slapd ] || echo slapd
+    [ -x /usr/sbin/rsyslogd ] || echo rsyslog
     # Servers behind TCP and UDP listeners, with their clients psql and dig. PostgreSQL's are not in PATH.
     ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || installed initdb || echo postgresql
     installed psql || echo postgresql-client

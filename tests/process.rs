@@ -18,6 +18,7 @@ mod http_cache;
 mod identity;
 mod kong;
 mod ldap;
+mod log_servers;
 mod make_run;
 mod pages;
 mod partners;

@@ -34,7 +34,7 @@ spec:
 ";
 
 /// The Service `echo`, which [`Program::portico`] serves.
-const ECHO_SERVICE: &str = "---
+pub const ECHO_SERVICE: &str = "---
 apiVersion: v1
 kind: Service
 metadata: {name: echo, annotations: {portico.dev/address: 127.0.0.1}}
@@ -68,11 +68,30 @@ pub struct Program(Child);
 impl Program {
     /// Starts Portico with these objects and the Service `echo`, and waits until it listens on these addresses.
     pub async fn portico(folder: &Path, objects: &str, addresses: &[&str]) -> Result<Program> {
-        let manifests = folder.join("all.yaml");
-        fs::write(&manifests, format!("{objects}{ECHO_SERVICE}"))?;
+        let arguments = ["--echo", "127.0.0.1:9000", "--access-log", "off"];
+        Program::portico_named("portico", folder, &format!("{objects}{ECHO_SERVICE}"), &arguments, addresses).await
+    }
+
+    /// Starts one of several Portico processes of a test with these objects and arguments. Its files in the folder have
+    /// its name.
+    pub async fn portico_named(
+        name: &str,
+        folder: &Path,
+        objects: &str,
+        arguments: &[&str],
+        addresses: &[&str],
+    ) -> Result<Program> {
+        let portico = Program::portico_command(name, folder, objects, arguments)?;
+        Program::start(portico, &folder.join(format!("{name}.log")), addresses).await
+    }
+
+    /// The same before it is started, for other changes of its environment.
+    pub fn portico_command(name: &str, folder: &Path, objects: &str, arguments: &[&str]) -> Result<Command> {
+        let manifests = folder.join(format!("{name}.yaml"));
+        fs::write(&manifests, objects)?;
         let mut portico = Command::new(program()?);
-        portico.args(["run", "--echo", "127.0.0.1:9000", "--access-log", "off", "--manifests"]).arg(manifests);
-        Program::start(portico, &folder.join("portico.log"), addresses).await
+        portico.arg("run").args(arguments).arg("--manifests").arg(manifests);
+        Ok(portico)
     }
 
     /// Starts a program that writes its log to standard error, and waits until it listens on these addresses.

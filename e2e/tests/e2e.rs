@@ -14,6 +14,8 @@ mod guide;
 mod h2spec;
 mod helm;
 mod kafka;
+mod log_receivers;
 mod netns;
 mod node;
 mod scenarios;
+mod tracing;

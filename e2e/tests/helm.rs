@@ -6,6 +6,7 @@ mod dependent_objects;
 mod invalid_values;
 mod names;
 mod null_values;
+mod objectives;
 mod release;
 mod rendered;
 mod scaling;
@@ -25,6 +26,11 @@ fn chart_and_manifests_are_equal() {
 #[test]
 fn config_values_become_valid_flags() {
     run_without_cluster(rendered::config_values_become_valid_flags);
+}
+
+#[test]
+fn objectives_are_the_rules_of_the_program() {
+    run_without_cluster(objectives::are_the_rules_of_the_program);
 }
 
 #[test]

@@ -10,6 +10,7 @@ use anyhow::{Context, Result, ensure};
 use portico_e2e::wait::until;
 use portico_e2e::without_cluster::{Program, START_TIMEOUT};
 use portico_e2e::{programs, without_cluster};
+use rcgen::generate_simple_self_signed;
 use serde_json::{Value, json};
 
 const USER: &str = "gateway";
@@ -56,17 +57,35 @@ fn plugin(name: &str, plugin: &str, mechanism: &str, fields: &Value) -> Value {
 
 #[test]
 fn messages_reach_topics_whose_leaders_change() {
-    without_cluster::run("portico-kafka", messages_arrive);
+    without_cluster::run("portico-kafka", async || messages_arrive(false).await);
 }
 
-async fn messages_arrive() -> Result<()> {
+/// The brokers have a certificate of a root that only the environment of Portico contains.
+#[test]
+fn messages_reach_brokers_with_tls() {
+    without_cluster::run("portico-kafka-tls", async || messages_arrive(true).await);
+}
+
+async fn messages_arrive(has_tls: bool) -> Result<()> {
     let kfake = programs::kfake()?;
     let folder = tempfile::tempdir()?;
     let output = folder.path().join("kfake.log");
+    let (certificate, key) = (folder.path().join("certificate.pem"), folder.path().join("key.pem"));
     let mut brokers = Command::new(kfake);
     brokers.args([USER, PASSWORD]).args(PORTS);
+    if has_tls {
+        let made = generate_simple_self_signed(["127.0.0.1".to_owned()])?;
+        fs::write(&certificate, made.cert.pem())?;
+        fs::write(&key, made.signing_key.serialize_pem())?;
+        brokers.args([&certificate, &key]);
+    }
     let listens = PORTS.map(|port| format!("127.0.0.1:{port}"));
     let _brokers = Program::start(brokers, &output, &listens.each_ref().map(String::as_str)).await?;
+    let plugin = |name: &str, kind: &str, mechanism: &str, fields: &Value| {
+        let mut fields = fields.clone();
+        fields["security"] = json!({"ssl": has_tls});
+        plugin(name, kind, mechanism, &fields)
+    };
     let plugins = [
         plugin("log", "kafka-log", "SCRAM-SHA-512", &json!({"topic": "requests"})),
         plugin("awaited", "kafka-upstream", "SCRAM-SHA-256", &json!({"topic": "logs", "producer_async": false})),
@@ -74,7 +93,22 @@ async fn messages_arrive() -> Result<()> {
     ];
     let plugins: String = plugins.iter().map(|plugin| format!("---\n{plugin}\n")).collect();
     let objects = format!("{plugins}{}{MANIFESTS}", without_cluster::GATEWAY);
-    let _portico = Program::portico(folder.path(), &objects, &["127.0.0.1:8080"]).await?;
+    let objects = format!("{objects}{}", without_cluster::ECHO_SERVICE);
+    let arguments = ["--echo", "127.0.0.1:9000", "--access-log", "off"];
+    let start = async |name: &str, root: Option<&Path>| {
+        let mut portico = Program::portico_command(name, folder.path(), &objects, &arguments)?;
+        if let Some(root) = root {
+            portico.env("SSL_CERT_FILE", root);
+        }
+        Program::start(portico, &folder.path().join(format!("{name}.log")), &["127.0.0.1:8080"]).await
+    };
+    if has_tls {
+        let portico = start("without-root", None).await?;
+        let answer = post("http://127.0.0.1:8080/awaited", "unsent")?;
+        ensure!(answer.starts_with("500 "), "a certificate of an unknown root is accepted: {answer}");
+        drop(portico);
+    }
+    let _portico = start("portico", has_tls.then_some(certificate.as_path())).await?;
     for number in 0..20 {
         for path in ["awaited", "queued"] {
             let body = format!("{path}-{number}");

@@ -24,6 +24,7 @@ pub type FuzzTarget = fn(&[u8]);
 
 /// The fuzz targets by name, sorted. Each has a file in `fuzz/fuzz_targets` and a folder in `fuzz/corpus`.
 pub const TARGETS: &[(&str, FuzzTarget)] = &[
+    ("access_log_lines", proxy::access_log_lines::check),
     ("annotations", annotations::check),
     ("bodies", plugin_api::request_edits::fuzzing::body),
     ("check_responses", proxy::check_responses::check),

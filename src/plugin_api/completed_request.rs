@@ -26,6 +26,8 @@ pub struct CompletedRequest<'r> {
     pub tls: Option<LoggedTls<'r>>,
     /// The attempts to get a response from an endpoint, in order.
     pub attempts: &'r [Attempt],
+    /// The calls of authorization servers, in order. Only of requests that are traced.
+    pub authorizations: &'r [AuthorizationCall],
     /// From the first byte of the request until it was ready to be forwarded. `None` if it was not forwarded.
     pub before_upstream: Option<Duration>,
     /// From the first byte of the request until the head of the response was ready.
@@ -107,6 +109,24 @@ impl Attempt {
             outcome: AttemptOutcome::Unfinished,
         }
     }
+}
+
+/// The call of an authorization server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuthorizationCall {
+    /// The name of the server.
+    pub server: String,
+    pub started_at: Instant,
+    /// `None` until the server has decided. Stays so if the request ends meanwhile.
+    pub result: Option<(Instant, AuthorizationResult)>,
+}
+
+/// What an authorization server has decided, or why it has not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AuthorizationResult {
+    Allowed,
+    Denied(StatusCode),
+    Failed(&'static str),
 }
 
 /// The names under which the plugins of a chain read credentials. Logs contain [`REDACTED`] instead of their values.

@@ -41,6 +41,7 @@ impl<'r> EndedSession<'r> {
             heads: None,
             tls: self.tls,
             attempts: self.attempts,
+            authorizations: &[],
             before_upstream: self.connect,
             until_response: self.connect,
             error: self.error,

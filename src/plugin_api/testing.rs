@@ -371,6 +371,7 @@ impl TestRequest {
             heads: heads.as_ref(),
             tls: None,
             attempts: &[],
+            authorizations: &[],
             before_upstream: upstream.map(|_| Duration::from_millis(1)),
             until_response: Some(Duration::from_millis(6)),
             error: None,

@@ -26,6 +26,8 @@ pub struct Tracer {
     pub sampling: Sampling,
     /// Whether new traces have 64 bits.
     pub has_short_ids: bool,
+    /// Whether attempts are the parents of what endpoints do; otherwise a span around all attempts is.
+    pub attempts_are_parents: bool,
     /// The header of the response with the identifier of the trace.
     pub response_header: Option<HeaderName>,
 }
@@ -33,14 +35,15 @@ pub struct Tracer {
 impl Tracer {
     /// The context of the request as the plugin records it. The trace is that of an earlier tracer, if there is one.
     fn context_of(&self, known: Option<&RequestTrace>, headers: &HeaderMap) -> RequestTrace {
-        match known {
+        let context = match known {
             Some(known) => RequestTrace { is_sampled: self.sampling.decide(known.parent_is_sampled), ..*known },
             None => {
                 let parent = self.propagation.extract(headers);
                 let is_sampled = self.sampling.decide(parent.and_then(|parent| parent.is_sampled));
                 RequestTrace::new(parent, is_sampled, self.has_short_ids)
             }
-        }
+        };
+        RequestTrace { attempts_are_parents: context.attempts_are_parents && self.attempts_are_parents, ..context }
     }
 
     /// For the access phase: the endpoint gets the context.

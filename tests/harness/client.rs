@@ -51,12 +51,12 @@ impl Connection {
 
     /// Like [`Connection::get`], with further header fields, each of which ends with CRLF.
     pub(crate) fn get_with(&mut self, host: &str, path: &str, fields: &str) -> io::Result<ClientResponse> {
-        self.send(&format!("GET {path} HTTP/1.1\r\nhost: {host}\r\n{fields}\r\n"))
+        self.send(format!("GET {path} HTTP/1.1\r\nhost: {host}\r\n{fields}\r\n"))
     }
 
     /// Sends a whole request, which must not be a HEAD request.
-    pub(crate) fn send(&mut self, request: &str) -> io::Result<ClientResponse> {
-        self.stream.get_mut().write_all(request.as_bytes())?;
+    pub(crate) fn send(&mut self, request: impl AsRef<[u8]>) -> io::Result<ClientResponse> {
+        self.stream.get_mut().write_all(request.as_ref())?;
         self.read_response()
     }
 

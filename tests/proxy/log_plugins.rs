@@ -220,6 +220,17 @@ async fn file_log_appends_lines_and_opens_a_moved_file_again() {
     assert_eq!(lines(&moved).len(), 3);
 }
 
+#[tokio::test]
+async fn full_disk_does_not_affect_requests() {
+    let state = PluginState::default();
+    let _folder = LogFolder::set(&state, Some("/dev".into()));
+    let logging = start_with("file-log", json!({"path": "/dev/full"}), state).await;
+    logging.get(3).await;
+    // The line is tried again, since the disk may have space later.
+    logging.wait_for_counts("another attempt", |counts| counts.retries > 0 && counts.sent == 0).await;
+    logging.get(3).await;
+}
+
 fn lines(path: &Path) -> Vec<String> {
     fs::read_to_string(path).unwrap_or_default().lines().map(str::to_owned).collect()
 }

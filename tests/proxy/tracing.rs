@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::external_auth::{authorization_server, guarded_routes, http_filter};
-use crate::harness::{Client, Endpoint, TestServer, forward, retries, upstream, with_timeouts_and_retries};
+use crate::harness::{Client, Endpoint, TestServer, forward, retries, route, upstream, with_timeouts_and_retries};
 use crate::http_log::{LoggingServer, consumers, loopback_services, to};
 use crate::polling::until;
 
@@ -327,19 +328,134 @@ async fn failed_requests_are_recorded_with_their_authorization() {
     until("spans", async || !json_spans(&collector).is_empty()).await;
     // What is denied is no failure.
     let spans = json_spans(&collector);
-    let [request, call, attempt] = &spans[..] else { panic!("{spans:?}") };
+    let [request, routing, call, attempt] = &spans[..] else { panic!("{spans:?}") };
+    assert_eq!(routing["name"], "routing");
     assert_eq!((&request["name"], &request["kind"]), (&json!("GET"), &json!(2)));
     assert_eq!(json_attribute(request, "portico.recorded_because"), "error");
     assert_eq!(json_attribute(request, "url.path"), "/a");
     assert_eq!((&call["name"], &call["kind"]), (&json!("external authorization"), &json!(3)));
     assert_eq!(json_attribute(call, "portico.authorization"), "allowed");
     assert!(json_attribute(call, "portico.upstream").as_str().unwrap().contains("auth"), "{call}");
-    for child in [call, attempt] {
+    for child in [routing, call, attempt] {
         assert_eq!((&child["parentSpanId"], &child["traceId"]), (&request["spanId"], &request["traceId"]));
     }
     let events: Vec<&Value> = attempt["events"].as_array().unwrap().iter().map(|event| &event["name"]).collect();
     assert_eq!(events, ["connected", "response head"]);
     assert!(sent_field(&failing, "traceparent").ends_with("-00"), "the endpoint does not record the request");
+}
+
+/// Responds with 503 to the first request, and with `ok` to all others.
+async fn busy_once() -> Endpoint {
+    let requests = Arc::new(AtomicUsize::new(0));
+    Endpoint::scripted(move |mut stream, _| {
+        let requests = Arc::clone(&requests);
+        async move {
+            while let Some(request) = stream.request().await {
+                stream.record(&request);
+                let status = if requests.fetch_add(1, Relaxed) == 0 { "503 Busy" } else { "200 OK" };
+                stream.send(format!("HTTP/1.1 {status}\r\ncontent-length: 2\r\n\r\nok")).await;
+            }
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn each_attempt_is_the_parent_of_what_the_next_gateway_does() {
+    let (endpoint, collector) = (busy_once().await, Collector::start().await);
+    let inner = TestServer::with_routes(vec![route(to(&endpoint))]).await;
+    inner.proxy.trace(tracer_of_all(&collector, 1.0, LateRecording::default()));
+    let mask = json!({"kinds": ["email"], "log": {"access_log_fields": ["user_agent"]}, "response_body": false});
+    let plugins = [("key-auth", json!({"key_names": ["key"]})), ("correlation-id", json!({})), ("mask", mask)];
+    let to_inner =
+        with_timeouts_and_retries(forward(vec![(1, upstream("inner", &[inner.address]))]), retries(2, &[503]));
+    let outer = start(&plugins, to_inner).await;
+    outer.server.proxy.trace(tracer_of_all(&collector, 1.0, LateRecording::default()));
+    let request = "PUT /of/jane@b.example?key=secret HTTP/1.1\r\nHost: a.example\r\nuser-agent: mine\r\n\
+                   content-length: 5\r\n\r\nhello";
+    assert_eq!(outer.server.request(request).await.status, 200);
+
+    // Each of three requests has its choice of a rule and both bodies; the first one has two plugins in addition.
+    until("spans", async || json_spans(&collector).len() >= 4 + 2 + 2 + 2 * 5).await;
+    let mut spans = json_spans(&collector);
+    let time = |span: &Value, name: &str| span[name].as_str().unwrap().parse::<u64>().unwrap();
+    spans.sort_by_key(|span| time(span, "startTimeUnixNano"));
+    let of_kind = |kind: u8| spans.iter().filter(move |span| span["kind"] == kind);
+    let root = of_kind(2).find(|span| span.get("parentSpanId").is_none_or(|parent| parent == "")).unwrap();
+    assert!(spans.iter().all(|span| span["traceId"] == root["traceId"]), "{spans:#?}");
+    let shown = ["url.path", "user_agent.original"].map(|name| json_attribute(root, name).as_str().unwrap().to_owned());
+    assert!(shown[0].starts_with("/of/") && !shown[0].contains('@') && shown[1] != "mine", "{shown:?}");
+    let children = |parent: &Value| -> Vec<&Value> {
+        spans.iter().filter(|span| span["parentSpanId"] == parent["spanId"]).collect()
+    };
+    let mut names: Vec<&str> = children(root).iter().map(|span| span["name"].as_str().unwrap()).collect();
+    names.sort_unstable();
+    assert_eq!(names.iter().filter(|name| name.starts_with("plugin ")).count(), names.len() - 5, "{names:?}");
+    for name in
+        ["PUT", "plugin correlation-id access", "plugin key-auth access", "request body", "response body", "routing"]
+    {
+        assert!(names.contains(&name), "{name}: {names:?}");
+    }
+    let attempts: Vec<&Value> = children(root).into_iter().filter(|span| span["kind"] == 3).collect();
+    let [failed, last] = attempts[..] else { panic!("{attempts:#?}") };
+    for (attempt, status) in [(failed, "503"), (last, "200")] {
+        let received = children(attempt);
+        let [request] = received[..] else { panic!("one request for {attempt}: {received:#?}") };
+        assert_eq!((&request["kind"], &request["name"]), (&json!(2), &json!("PUT")));
+        assert_eq!(json_attribute(request, "http.response.status_code"), status);
+        assert_eq!(json_attribute(attempt, "http.response.status_code"), status);
+        assert!(time(request, "startTimeUnixNano") + 50_000_000 >= time(attempt, "startTimeUnixNano"));
+        let sent: Vec<_> = children(request).into_iter().filter(|span| span["kind"] == 3).collect();
+        let [sent] = sent[..] else { panic!("{sent:#?}") };
+        let id = sent["spanId"].as_str().unwrap();
+        assert!(endpoint.log.requests().iter().any(|request| request.contains(id)), "the endpoint gets {id}");
+    }
+    assert_ne!(failed["spanId"], last["spanId"]);
+}
+
+/// The longest value is an URL of the plugin, whose limit is that of log entries.
+#[tokio::test]
+async fn clients_cannot_make_spans_large() {
+    let (endpoint, collector, of_plugin) = (Endpoint::ok().await, Collector::start().await, Collector::start().await);
+    let server = start(&[opentelemetry(&of_plugin)], to(&endpoint)).await;
+    server.server.proxy.trace(tracer_of_all(&collector, 1.0, LateRecording::default()));
+    let (path, agent) = ("p".repeat(7_000), "a".repeat(7_000));
+    let baggage = "k=v,".repeat(500);
+    let fields = format!("user-agent: {agent}\r\nbaggage: {baggage}x=y\r\ntracestate: {baggage}x=y");
+    let request = format!("GET /{path} HTTP/1.1\r\nHost: a.example\r\n{fields}\r\n\r\n");
+    assert_eq!(server.server.request(&request).await.status, 200);
+    until("spans of both tracers", async || !json_spans(&collector).is_empty() && !of_plugin.spans().is_empty()).await;
+    let all = serde_json::to_vec(&json_spans(&collector)).unwrap().len();
+    assert!(all < 8 * 1024, "{all} bytes of JSON");
+    let of_plugin: usize = of_plugin.messages("/v1/traces", "application/x-protobuf").iter().map(Vec::len).sum();
+    assert!(of_plugin < 12 * 1024, "{of_plugin} bytes of the plugin");
+}
+
+#[tokio::test]
+async fn route_traces_have_the_call_of_the_authorization_server() {
+    let (endpoint, collector) = (Endpoint::ok().await, Collector::start().await);
+    let authorization = authorization_server().await;
+    let state = PluginState::default();
+    let (name, config) = opentelemetry(&collector);
+    let chain = chain_with(&[(REGISTRY.find(name).unwrap(), config)], &state, &loopback_services());
+    let mut routes = guarded_routes(http_filter(upstream("auth", &[authorization.address])), &endpoint);
+    routes[0].plugins = Some(chain);
+    let server = TestServer::with_routes(routes).await;
+    for (path, status) in [("/a", 200), ("/denied", 401)] {
+        let response = server.request(&format!("GET {path} HTTP/1.1\r\nhost: a.example\r\n\r\n")).await;
+        assert_eq!(response.status, status);
+    }
+    let calls = || -> Vec<OtlpSpan> {
+        collector.spans().into_iter().filter(|span| span.name == "external authorization").collect()
+    };
+    until("both calls", async || calls().len() == 2).await;
+    let decisions: Vec<String> = calls().iter().map(|call| attribute(call, "portico.authorization")).collect();
+    assert_eq!(decisions, ["allowed", "denied"]);
+    assert_eq!(attribute(&calls()[1], "http.response.status_code"), "401");
+    let roots: Vec<OtlpSpan> = collector.spans().into_iter().filter(|span| span.name == "kong").collect();
+    for call in calls() {
+        assert!(roots.iter().any(|root| root.span_id == call.parent_span_id && root.trace_id == call.trace_id));
+    }
 }
 
 /// The messages without their frames, with the path of each call.

@@ -1,14 +1,16 @@
 // A small cluster of Kafka brokers for tests, in memory.
 //
-//	kfake USER PASSWORD PORT PORT PORT
+//	kfake USER PASSWORD PORT PORT PORT [CERTIFICATE KEY]
 //
 // Three brokers on 127.0.0.1 with the topic "logs", which has three partitions. Other topics are created when they are
-// used. Brokers require SASL. Every 200 ms, each partition of "logs" gets another leader. For each record that a
+// used. Brokers require SASL, and TLS if there are files with a certificate, which is its own root, and its key. Every 200 ms, each partition of "logs" gets another leader. For each record that a
 // consumer of all topics gets, a line with a JSON object is written to standard error.
 package main
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -37,7 +39,7 @@ type record struct {
 func main() {
 	user, password := os.Args[1], os.Args[2]
 	var ports []int
-	for _, text := range os.Args[3:] {
+	for _, text := range os.Args[3:6] {
 		port, err := strconv.Atoi(text)
 		check(err)
 		ports = append(ports, port)
@@ -49,15 +51,25 @@ func main() {
 	for _, mechanism := range []string{"PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"} {
 		options = append(options, kfake.Superuser(mechanism, user, password))
 	}
-	cluster, err := kfake.NewCluster(options...)
-	check(err)
-	go moveLeaders(cluster, int32(len(ports)))
-	client, err := kgo.NewClient(
-		kgo.SeedBrokers(cluster.ListenAddrs()...),
+	consumer := []kgo.Opt{
 		kgo.SASL(scram.Auth{User: user, Pass: password}.AsSha512Mechanism()),
 		kgo.ConsumeRegex(), kgo.ConsumeTopics("^[a-z].*"), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
 		kgo.MetadataMinAge(metadataAge), kgo.MetadataMaxAge(metadataAge),
-	)
+	}
+	if len(os.Args) > 6 {
+		certificate, err := tls.LoadX509KeyPair(os.Args[6], os.Args[7])
+		check(err)
+		root, err := os.ReadFile(os.Args[6])
+		check(err)
+		roots := x509.NewCertPool()
+		roots.AppendCertsFromPEM(root)
+		options = append(options, kfake.TLS(&tls.Config{Certificates: []tls.Certificate{certificate}}))
+		consumer = append(consumer, kgo.DialTLSConfig(&tls.Config{RootCAs: roots}))
+	}
+	cluster, err := kfake.NewCluster(options...)
+	check(err)
+	go moveLeaders(cluster, int32(len(ports)))
+	client, err := kgo.NewClient(append(consumer, kgo.SeedBrokers(cluster.ListenAddrs()...))...)
 	check(err)
 	output := json.NewEncoder(os.Stderr)
 	for {

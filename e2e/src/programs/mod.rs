@@ -88,6 +88,30 @@ pub fn kfake() -> Result<PathBuf> {
     Ok(folder.join("kfake"))
 }
 
+/// Jaeger with all its parts and a store in memory.
+pub fn jaeger() -> Result<PathBuf> {
+    let [folder] = Cache::open()?.build_missing([Product::Jaeger])?;
+    Ok(folder.join("all-in-one"))
+}
+
+/// The receiver of OpenTelemetry's collector, whose arguments are in e2e/go/collector/main.go.
+pub fn collector() -> Result<PathBuf> {
+    let [folder] = Cache::open()?.build_missing([Product::Collector])?;
+    Ok(folder.join("collector"))
+}
+
+/// A server of StatsD and DogStatsD, whose metrics Prometheus reads.
+pub fn statsd_exporter() -> Result<PathBuf> {
+    let [folder] = Cache::open()?.build_missing([Product::StatsdExporter])?;
+    Ok(folder.join("statsd_exporter"))
+}
+
+/// A database of logs.
+pub fn victoria_logs() -> Result<PathBuf> {
+    let [folder] = Cache::open()?.build_missing([Product::VictoriaLogs])?;
+    Ok(folder.join("victoria-logs"))
+}
+
 /// An OpenID provider for tests, whose arguments are in e2e/go/dex/main.go.
 pub fn dex() -> Result<PathBuf> {
     let [folder] = Cache::open()?.build_missing([Product::Dex])?;

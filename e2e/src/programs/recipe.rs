@@ -26,6 +26,14 @@ pub(super) enum Product {
     Dex,
     /// Brokers of Kafka's protocol.
     Kfake,
+    /// A server of traces.
+    Jaeger,
+    /// The receiver of OpenTelemetry's collector.
+    Collector,
+    /// A server of StatsD and DogStatsD.
+    StatsdExporter,
+    /// A database of logs.
+    VictoriaLogs,
 }
 
 /// How a product is built. The cache key contains the `Debug` output, so renaming fields rebuilds everything.
@@ -144,6 +152,46 @@ const KFAKE: Recipe = Recipe {
     gigabytes: 1,
 };
 
+const JAEGER: Recipe = Recipe {
+    module: "jaeger",
+    steps: &[Step::Program {
+        name: "all-in-one",
+        package: "github.com/jaegertracing/jaeger/cmd/all-in-one",
+        about: "10 minutes",
+    }],
+    version: None,
+    gigabytes: 4,
+};
+
+const COLLECTOR: Recipe = Recipe {
+    module: "collector",
+    steps: &[Step::Program { name: "collector", package: ".", about: "a minute" }],
+    version: None,
+    gigabytes: 2,
+};
+
+const STATSD_EXPORTER: Recipe = Recipe {
+    module: "statsd-exporter",
+    steps: &[Step::Program {
+        name: "statsd_exporter",
+        package: "github.com/prometheus/statsd_exporter",
+        about: "a minute",
+    }],
+    version: None,
+    gigabytes: 1,
+};
+
+const VICTORIA_LOGS: Recipe = Recipe {
+    module: "victorialogs",
+    steps: &[Step::Program {
+        name: "victoria-logs",
+        package: "github.com/VictoriaMetrics/VictoriaLogs/app/victoria-logs",
+        about: "a minute",
+    }],
+    version: None,
+    gigabytes: 1,
+};
+
 impl Product {
     pub(super) fn recipe(self) -> &'static Recipe {
         match self {
@@ -156,6 +204,10 @@ impl Product {
             Product::H2spec => &H2SPEC,
             Product::Dex => &DEX,
             Product::Kfake => &KFAKE,
+            Product::Jaeger => &JAEGER,
+            Product::Collector => &COLLECTOR,
+            Product::StatsdExporter => &STATSD_EXPORTER,
+            Product::VictoriaLogs => &VICTORIA_LOGS,
         }
     }
 
@@ -222,6 +274,10 @@ impl fmt::Display for Product {
             Product::H2spec => "h2spec",
             Product::Dex => "dex",
             Product::Kfake => "kfake",
+            Product::Jaeger => "jaeger",
+            Product::Collector => "collector",
+            Product::StatsdExporter => "statsd-exporter",
+            Product::VictoriaLogs => "victorialogs",
         })
     }
 }
@@ -250,6 +306,10 @@ mod tests {
             Product::H2spec,
             Product::Dex,
             Product::Kfake,
+            Product::Jaeger,
+            Product::Collector,
+            Product::StatsdExporter,
+            Product::VictoriaLogs,
         ];
         let mut keys: Vec<String> = products.iter().map(|product| product.key().unwrap()).collect();
         assert!(keys[0].starts_with("etcd-") && keys[0].len() == "etcd-".len() + 16, "{keys:?}");

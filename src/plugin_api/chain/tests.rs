@@ -275,6 +275,7 @@ async fn plugin_of_the_consumer_logs_a_request_that_is_aborted_during_authentica
         heads: None,
         tls: None,
         attempts: &[],
+        authorizations: &[],
         before_upstream: None,
         until_response: None,
         error: None,

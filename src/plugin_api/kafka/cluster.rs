@@ -19,9 +19,17 @@ pub(super) type BrokerAddress = (String, u16);
 pub(super) struct ClusterView {
     brokers: HashMap<i32, BrokerAddress>,
     topics: HashMap<Arc<str>, KnownTopic>,
-    pub(super) connections: HashMap<BrokerAddress, BrokerConnection>,
+    connections: HashMap<BrokerAddress, BrokerConnection>,
     /// Which partition messages without a key get, and which server gets the first request.
     pub(super) turn: usize,
+}
+
+/// A broker with its open connection. It is taken out of the view while requests are sent, so that a connection is
+/// dropped with the future that waits for its response.
+pub(super) struct BrokerLink {
+    pub(super) address: BrokerAddress,
+    /// `None` before the first request and after an error.
+    pub(super) connection: Option<BrokerConnection>,
 }
 
 struct KnownTopic {
@@ -90,8 +98,22 @@ impl ClusterView {
         }
     }
 
-    pub(super) fn address(&self, broker: i32) -> Option<&BrokerAddress> {
-        self.brokers.get(&broker)
+    /// The link to a broker, if its address is known.
+    pub(super) fn take_link(&mut self, broker: i32) -> Option<BrokerLink> {
+        let address = self.brokers.get(&broker)?.clone();
+        Some(self.take_link_to(address))
+    }
+
+    pub(super) fn take_link_to(&mut self, address: BrokerAddress) -> BrokerLink {
+        let connection = self.connections.remove(&address);
+        BrokerLink { address, connection }
+    }
+
+    /// Keeps the connection of a link for later requests.
+    pub(super) fn put_back(&mut self, BrokerLink { address, connection }: BrokerLink) {
+        if let Some(connection) = connection {
+            self.connections.insert(address, connection);
+        }
     }
 
     /// Closes the connections that were idle for this time.
@@ -173,7 +195,8 @@ mod tests {
         assert_eq!(view.partition_of(&message(Some("123456789"))), None);
         view.learn(metadata(&[Some(1), Some(2), Some(1), None]), &topics);
         assert_eq!(view.partition_of(&message(Some("123456789"))), led(1, 2));
-        assert_eq!(view.address(2), Some(&("b.example".to_owned(), 9092)));
-        assert_eq!((view.address(3), view.address(4)), (None, None));
+        let mut address = |broker| view.take_link(broker).map(|link| link.address);
+        assert_eq!(address(2), Some(("b.example".to_owned(), 9092)));
+        assert_eq!((address(3), address(4)), (None, None));
     }
 }

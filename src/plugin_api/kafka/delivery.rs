@@ -62,7 +62,7 @@ struct Call {
     messages: Vec<KafkaMessage>,
     done: oneshot::Sender<bool>,
     /// Released when the messages are.
-    _held: HeldBytes,
+    held: HeldBytes,
 }
 
 /// Why a message was not confirmed.
@@ -94,7 +94,7 @@ impl AwaitedMessages {
             held.split_off(bytes)
         };
         let (done, result) = oneshot::channel();
-        self.calls.try_send(Call { messages, done, _held: held }).map_err(|_| NotProduced::Busy)?;
+        self.calls.try_send(Call { messages, done, held }).map_err(|_| NotProduced::Busy)?;
         match timeout(MAX_WAIT, result).await {
             Ok(Ok(true)) => Ok(()),
             _ => Err(NotProduced::Failed),
@@ -118,19 +118,36 @@ async fn send_calls(producer: Arc<KafkaProducer>, reports: Arc<DeliveryReports>,
         if calls.is_empty() {
             continue;
         }
-        let counts: Vec<usize> = calls.iter().map(|call| call.messages.len()).collect();
-        let messages: Vec<KafkaMessage> =
-            calls.iter_mut().flat_map(|call| std::mem::take(&mut call.messages)).collect();
-        let results = producer.produce(&messages).await;
-        reports.update(results.iter().flatten().next().cloned());
-        let mut results = results.into_iter();
-        for (call, count) in calls.into_iter().zip(counts) {
-            // All results of the call are consumed, also after a failure.
-            let failures = results.by_ref().take(count).flatten().count();
-            let is_confirmed = failures == 0;
-            if call.done.send(is_confirmed).is_err() {
-                debug!(is_confirmed, "The client of a message for Kafka has not waited for it");
-            }
+        let (mut messages, mut owners, mut waiting_calls) = (Vec::new(), Vec::new(), Vec::new());
+        for (index, call) in calls.into_iter().enumerate() {
+            owners.extend(std::iter::repeat_n(index, call.messages.len()));
+            waiting_calls.push(WaitingCall { open: call.messages.len(), done: Some(call.done), _held: call.held });
+            messages.extend(call.messages);
+        }
+        // A request whose messages are confirmed does not wait for those of others.
+        let mut settle = |place: usize, is_confirmed: bool| waiting_calls[owners[place]].settle(is_confirmed);
+        let results = producer.produce_each(&messages, &mut settle).await;
+        reports.update(results.into_iter().flatten().next());
+    }
+}
+
+/// A call whose messages are on their way.
+struct WaitingCall {
+    /// Messages that are neither confirmed nor refused.
+    open: usize,
+    /// `None` once the request has its result.
+    done: Option<oneshot::Sender<bool>>,
+    _held: HeldBytes,
+}
+
+impl WaitingCall {
+    fn settle(&mut self, is_confirmed: bool) {
+        self.open = self.open.saturating_sub(1);
+        if (self.open == 0 || !is_confirmed)
+            && let Some(done) = self.done.take()
+            && done.send(is_confirmed).is_err()
+        {
+            debug!(is_confirmed, "The client of a message for Kafka has not waited for it");
         }
     }
 }

@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::sync::Mutex;
 use tokio::time::{sleep, timeout};
 
-use super::cluster::{BrokerAddress, ClusterView, LedPartition};
+use super::cluster::{BrokerLink, ClusterView, LedPartition};
 use super::connection::{BrokerConnection, Sasl, malformed};
 use super::message::KafkaMessage;
 use super::protocol::{
@@ -60,7 +61,33 @@ enum Failure {
     BatchRefused(String),
 }
 
-type Results = [Option<String>];
+/// What becomes of messages, by their places.
+struct Outcomes<'o> {
+    /// Why a message is not confirmed so far.
+    failures: Vec<Option<String>>,
+    /// Called once for each message, when nothing about it can change: with its place, and whether it is confirmed.
+    on_settled: &'o mut (dyn FnMut(usize, bool) + Send),
+}
+
+impl Outcomes<'_> {
+    fn confirm(&mut self, place: usize) {
+        self.failures[place] = None;
+        (self.on_settled)(place, true);
+    }
+
+    fn refuse(&mut self, place: usize, reason: String) {
+        self.failures[place] = Some(reason);
+        (self.on_settled)(place, false);
+    }
+
+    /// Keeps the reason of a message that is sent again.
+    fn postpone(&mut self, place: usize, reason: String) {
+        self.failures[place] = Some(reason);
+    }
+}
+
+/// Outcomes that the tasks of several leaders write. It is locked for one response at a time.
+type SharedOutcomes<'s, 'o> = parking_lot::Mutex<&'s mut Outcomes<'o>>;
 
 impl KafkaProducer {
     pub(super) fn new(settings: ProducerSettings, services: Arc<dyn PluginServices>) -> Self {
@@ -73,13 +100,23 @@ impl KafkaProducer {
 
     /// Sends messages. The result has the reason for each of them that was not confirmed.
     pub async fn produce(&self, messages: &[KafkaMessage]) -> Vec<Option<String>> {
-        let mut results = vec![None; messages.len()];
+        self.produce_each(messages, &mut |_, _| ()).await
+    }
+
+    /// Does the same, and calls `on_settled` with the place of each message as soon as it is confirmed or refused,
+    /// which may be long before the slowest broker has responded.
+    pub(super) async fn produce_each(
+        &self,
+        messages: &[KafkaMessage],
+        on_settled: &mut (dyn FnMut(usize, bool) + Send),
+    ) -> Vec<Option<String>> {
+        let mut outcomes = Outcomes { failures: vec![None; messages.len()], on_settled };
         let mut view = self.view.lock().await;
         view.close_idle(self.settings.idle_limit);
         let mut pending = Vec::new();
         for (place, message) in messages.iter().enumerate() {
             if !message.fits(self.settings.max_bytes) {
-                results[place] = Some(format!("a message of {} bytes is too large", message.size()));
+                outcomes.refuse(place, format!("a message of {} bytes is too large", message.size()));
             } else {
                 pending.push(Pending { message, place });
             }
@@ -92,34 +129,37 @@ impl KafkaProducer {
                 sleep(self.settings.backoff).await;
             }
             view.turn = view.turn.wrapping_add(1);
-            pending = self.attempt(&mut view, pending, &mut results).await;
+            pending = self.attempt(&mut view, pending, &mut outcomes).await;
         }
-        results
+        pending.iter().for_each(|message| (outcomes.on_settled)(message.place, false));
+        outcomes.failures
     }
 
     /// Sends messages once. Returns those that are worth another attempt.
     async fn attempt<'m>(
         &self,
         view: &mut ClusterView,
-        pending: Vec<Pending<'m>>,
-        results: &mut Results,
+        mut pending: Vec<Pending<'m>>,
+        outcomes: &mut Outcomes<'_>,
     ) -> Vec<Pending<'m>> {
-        let pending = match self.refresh(view, &pending).await {
-            Ok(errors) => {
-                let error_of =
-                    |topic: &str| errors.iter().find(|(failed, _)| **failed == *topic).map(|(_, code)| *code);
-                let keep = |message: &Pending<'_>| {
-                    let Some(error) = error_of(&message.message.topic) else { return true };
-                    results[message.place] = Some(format!("topic {}: {error}", message.message.topic));
-                    error.is_retriable()
-                };
-                pending.into_iter().filter(keep).collect::<Vec<_>>()
-            }
+        let errors = match self.refresh(view, &pending).await {
+            Ok(errors) => errors,
             Err(error) => {
-                pending.iter().for_each(|message| results[message.place] = Some(error.clone()));
+                pending.iter().for_each(|message| outcomes.postpone(message.place, error.clone()));
                 return pending;
             }
         };
+        pending.retain(|Pending { message, place }| {
+            let error = errors.iter().find(|(topic, _)| *topic == message.topic);
+            let Some((topic, error)) = error else { return true };
+            let reason = format!("topic {topic}: {error}");
+            if error.is_retriable() {
+                outcomes.postpone(*place, reason);
+            } else {
+                outcomes.refuse(*place, reason);
+            }
+            error.is_retriable()
+        });
         let mut by_leader: BTreeMap<i32, PartitionMessages<'m>> = BTreeMap::new();
         let mut again = Vec::new();
         for message in pending {
@@ -131,16 +171,30 @@ impl KafkaProducer {
                 }
                 None => {
                     // An error of the topic says more.
-                    results[message.place].get_or_insert_with(|| format!("topic {topic}: no partition has a leader"));
+                    let reason = &mut outcomes.failures[message.place];
+                    reason.get_or_insert_with(|| format!("topic {topic}: no partition has a leader"));
                     again.push(message);
                 }
             }
         }
+        let shared = SharedOutcomes::new(outcomes);
+        let sending = by_leader.into_iter().map(|(leader, partitions)| {
+            let link = view.take_link(leader);
+            let shared = &shared;
+            async move {
+                let Some(mut link) = link else { return (None, no_address(leader, partitions, shared)) };
+                let again = self.send_to(&mut link, partitions, shared).await;
+                (Some(link), again)
+            }
+        });
+        // A leader that does not respond holds no message of another one.
+        let sending: Vec<_> = sending.collect();
+        for (link, of_leader) in join_all(sending).await {
+            link.into_iter().for_each(|link| view.put_back(link));
+            again.extend(of_leader);
+        }
         for topic in again.iter().map(|message| &message.message.topic) {
             view.forget(topic);
-        }
-        for (leader, partitions) in by_leader {
-            self.send_to(view, leader, partitions, results, &mut again).await;
         }
         again.sort_by_key(|message| message.place);
         again
@@ -163,11 +217,11 @@ impl KafkaProducer {
         let count = self.settings.bootstrap.len();
         for index in 0..count {
             let remote = &self.settings.bootstrap[view.turn.wrapping_add(index) % count];
-            let address = (remote.host.clone(), remote.port);
             let names = topics.iter().map(|topic| &**topic);
             let unreadable = format!("{}:{}: {}", remote.host, remote.port, malformed(MalformedResponse));
-            let response =
-                self.exchange(view, address, METADATA, |request| write_metadata_request(request, names)).await;
+            let mut link = view.take_link_to((remote.host.clone(), remote.port));
+            let response = self.exchange(&mut link, METADATA, |request| write_metadata_request(request, names)).await;
+            view.put_back(link);
             match response.and_then(|response| Metadata::parse(&response).map_err(|MalformedResponse| unreadable)) {
                 Ok(metadata) => return Ok(view.learn(metadata, &topics)),
                 Err(error) => failures.push(error),
@@ -176,19 +230,20 @@ impl KafkaProducer {
         Err(failures.join("; "))
     }
 
-    /// Sends the messages of a leader, in as many requests as their limits need.
+    /// Sends the messages of a leader, in as many requests as their limits need. Returns those that are worth another
+    /// attempt.
     async fn send_to<'m>(
         &self,
-        view: &mut ClusterView,
-        leader: i32,
-        partitions: BTreeMap<(Arc<str>, i32), Vec<Pending<'m>>>,
-        results: &mut Results,
-        again: &mut Vec<Pending<'m>>,
-    ) {
+        link: &mut BrokerLink,
+        partitions: PartitionMessages<'m>,
+        outcomes: &SharedOutcomes<'_, '_>,
+    ) -> Vec<Pending<'m>> {
+        let mut again = Vec::new();
         let mut requests: VecDeque<_> =
             split(partitions, self.settings.max_messages, self.settings.max_bytes).into_iter().collect();
         while let Some(request) = requests.pop_front() {
-            let outcome = self.send_request(view, leader, &request).await;
+            let outcome = self.send_request(link, &request).await;
+            let mut outcomes = outcomes.lock();
             let mut may_continue = true;
             for (partition, mut messages) in request {
                 let failure = match &outcome {
@@ -196,7 +251,7 @@ impl KafkaProducer {
                     Err(failure) => Some(failure),
                 };
                 match failure {
-                    None => messages.iter().for_each(|message| results[message.place] = None),
+                    None => messages.iter().for_each(|message| outcomes.confirm(message.place)),
                     // One message is enough that a broker refuses all, so the halves are sent by themselves.
                     Some(Failure::BatchRefused(_)) if messages.len() > 1 => {
                         let second = messages.split_off(messages.len() / 2);
@@ -205,12 +260,11 @@ impl KafkaProducer {
                         }
                     }
                     Some(Failure::Final(error) | Failure::BatchRefused(error)) => {
-                        messages.iter().for_each(|message| results[message.place] = Some(error.clone()));
+                        messages.iter().for_each(|message| outcomes.refuse(message.place, error.clone()));
                     }
                     Some(Failure::Retriable(error)) => {
                         may_continue = false;
-                        view.forget(&partition.0);
-                        messages.iter().for_each(|message| results[message.place] = Some(error.clone()));
+                        messages.iter().for_each(|message| outcomes.postpone(message.place, error.clone()));
                         again.extend(messages);
                     }
                 }
@@ -221,29 +275,26 @@ impl KafkaProducer {
         }
         // Later messages must not precede those that are sent again.
         for message in requests.into_iter().flatten().flat_map(|(_, messages)| messages) {
-            results[message.place] = Some("an earlier message was not accepted".to_owned());
+            outcomes.lock().postpone(message.place, "an earlier message was not accepted".to_owned());
             again.push(message);
         }
+        again
     }
 
     /// The failures of one request, by partition.
     async fn send_request(
         &self,
-        view: &mut ClusterView,
-        leader: i32,
+        link: &mut BrokerLink,
         request: &PartitionMessages<'_>,
     ) -> Result<BTreeMap<(Arc<str>, i32), Failure>, Failure> {
-        let Some(address) = view.address(leader).cloned() else {
-            return Err(Failure::Retriable(format!("broker {leader} has no address")));
-        };
-        let text = format!("{}:{}", address.0, address.1);
+        let text = format!("{}:{}", link.address.0, link.address.1);
         let acks = self.settings.acks;
         let request_timeout = i32::try_from(self.settings.request_timeout.as_millis()).unwrap_or(i32::MAX);
         let write = |body: &mut WireWriter| {
             write_produce_head(body, acks, request_timeout);
             write_topics(body, request);
         };
-        let response = self.exchange(view, address, PRODUCE, write).await.map_err(Failure::Retriable)?;
+        let response = self.exchange(link, PRODUCE, write).await.map_err(Failure::Retriable)?;
         if acks == Acks::None {
             return Ok(BTreeMap::new());
         }
@@ -276,16 +327,15 @@ impl KafkaProducer {
     /// is not used again.
     async fn exchange(
         &self,
-        view: &mut ClusterView,
-        address: BrokerAddress,
+        link: &mut BrokerLink,
         api: super::protocol::RequestKind,
         write: impl FnOnce(&mut WireWriter),
     ) -> Result<Vec<u8>, String> {
-        // Taken out meanwhile: if this future is dropped, the connection is as well.
-        let mut connection = match view.connections.remove(&address) {
+        let (host, port) = &link.address;
+        let mut connection = match link.connection.take() {
             Some(connection) => connection,
             None => {
-                let remote = Remote { host: address.0.clone(), port: address.1, ..self.settings.bootstrap[0].clone() };
+                let remote = Remote { host: host.clone(), port: *port, ..self.settings.bootstrap[0].clone() };
                 BrokerConnection::open(&remote, self.settings.sasl.as_ref(), &*self.services).await?
             }
         };
@@ -296,16 +346,28 @@ impl KafkaProducer {
             }
             connection.request(api, write).await
         };
-        let text = || format!("{}:{}", address.0, address.1);
         match timeout(limit, exchanging).await {
             Ok(Ok(response)) => {
-                view.connections.insert(address, connection);
+                link.connection = Some(connection);
                 Ok(response)
             }
-            Ok(Err(error)) => Err(format!("{}: {error}", text())),
-            Err(_) => Err(format!("{}: no response within {limit:?}", text())),
+            Ok(Err(error)) => Err(format!("{host}:{port}: {error}")),
+            Err(_) => Err(format!("{host}:{port}: no response within {limit:?}")),
         }
     }
+}
+
+/// All messages of a leader that no broker is known for, to be sent again.
+fn no_address<'m>(
+    leader: i32,
+    partitions: PartitionMessages<'m>,
+    outcomes: &SharedOutcomes<'_, '_>,
+) -> Vec<Pending<'m>> {
+    let messages: Vec<_> = partitions.into_values().flatten().collect();
+    for message in &messages {
+        outcomes.lock().postpone(message.place, format!("broker {leader} has no address"));
+    }
+    messages
 }
 
 impl std::fmt::Debug for KafkaProducer {

@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::time::Instant;
 
+use super::checksum::crc32;
 use super::connection::{Mechanism, Sasl};
 use super::delivery::{AwaitedMessages, NotProduced};
 use super::message::KafkaMessage;
@@ -170,11 +171,15 @@ fn metadata(topic: &str, leaders: &[i32]) -> Act {
 
 /// The result of partition 0.
 fn produced(topic: &str, error: i16) -> Act {
+    produced_in(0, topic, error)
+}
+
+fn produced_in(partition: i32, topic: &str, error: i16) -> Act {
     let mut response = WireWriter::default();
     response.length(1);
     response.string(topic);
     response.length(1);
-    response.i32(0);
+    response.i32(partition);
     response.i16(error);
     response.i64(7);
     response.i64(-1);
@@ -365,4 +370,38 @@ async fn requests_wait_for_their_own_messages() {
     assert_eq!((first, second, third), (Err(NotProduced::Failed), Ok(()), Err(NotProduced::Busy)));
     assert_eq!(brokers.received(PRODUCE).len(), 1, "messages of several requests are sent together");
     assert_eq!(limit.used(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn confirmed_messages_do_not_wait_for_a_broker_that_hangs() {
+    let brokers = Brokers::new(|request| match (request.api, &*request.host) {
+        (API_VERSIONS, _) => api_versions(),
+        (METADATA, _) => metadata("logs", &[2, 1]),
+        (_, "b.example") => Act::Nothing,
+        _ => match request.body.windows(7).any(|bytes| bytes == b"refused") {
+            // TOPIC_AUTHORIZATION_FAILED
+            true => produced_in(1, "logs", 29),
+            false => produced_in(1, "logs", 0),
+        },
+    });
+    let of_partition = |partition: u32, value: &'static str| {
+        let key = ('a'..='z').map(String::from).find(|key| crc32(key.as_bytes()) % 2 == partition).unwrap();
+        vec![KafkaMessage { key: Some(Bytes::from(key)), ..messages(&[value]).remove(0) }]
+    };
+    let producer = Arc::new(brokers.producer(|settings| settings.max_retries = 0));
+    let (state, notes) = (PluginState::default(), BuildNotes::default());
+    let services: Arc<dyn PluginServices> = Arc::clone(&brokers) as _;
+    let cx = BuildCx { object: "KongPlugin/a/b", state: &state, services: &services, node: "test", notes: &notes };
+    let awaited = AwaitedMessages::start(producer, DeliveryReports::of("messages", "bootstrap_servers", &cx), &cx);
+    let began = Instant::now();
+    let timed = async |messages| (awaited.send(messages).await, began.elapsed().as_secs());
+    let both = [of_partition(1, "x"), of_partition(0, "y")].concat();
+    let (hanging, confirmed, mixed) =
+        tokio::join!(timed(of_partition(0, "slow")), timed(of_partition(1, "quick")), timed(both));
+    assert_eq!(confirmed, (Ok(()), 0));
+    assert_eq!((hanging, mixed), ((Err(NotProduced::Failed), 10), (Err(NotProduced::Failed), 10)));
+    assert_eq!(brokers.received(PRODUCE).len(), 2, "each leader gets one request");
+    let refused = [of_partition(0, "slow"), of_partition(1, "refused")].concat();
+    assert_eq!(awaited.send(refused).await, Err(NotProduced::Failed));
+    assert_eq!(began.elapsed().as_secs(), 10, "one refused message decides about its request");
 }

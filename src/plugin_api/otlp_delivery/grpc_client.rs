@@ -7,8 +7,8 @@ use bytes::Bytes;
 use h2::client::SendRequest;
 use http::header::{CONTENT_TYPE, TE, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, Version};
-use tokio::sync::Mutex;
-use tokio::time::timeout;
+use tokio::sync::{Mutex, oneshot};
+use tokio::time::{sleep, timeout};
 
 use crate::plugin_api::remote::Remote;
 use crate::plugin_api::services::PluginServices;
@@ -23,7 +23,14 @@ pub(super) struct GrpcMethod {
     pub(super) timeout: Duration,
     services: Arc<dyn PluginServices>,
     /// `None` before the first call and after an error.
-    connection: Mutex<Option<SendRequest<Bytes>>>,
+    connection: Mutex<Option<GrpcConnection>>,
+}
+
+/// A connection that takes calls.
+struct GrpcConnection {
+    sender: SendRequest<Bytes>,
+    /// When it is dropped, the connection ends, even if the server neither reads nor closes it.
+    _in_use: oneshot::Sender<()>,
 }
 
 /// What a server has responded.
@@ -91,23 +98,32 @@ impl GrpcMethod {
     /// The open connection, or a new one.
     async fn connection(&self) -> Result<SendRequest<Bytes>, String> {
         let mut kept = self.connection.lock().await;
-        if let Some(connection) = kept.take()
-            && let Ok(connection) = connection.ready().await
+        if let Some(GrpcConnection { sender, _in_use }) = kept.take()
+            && let Ok(sender) = sender.ready().await
         {
-            return Ok(kept.insert(connection).clone());
+            return Ok(kept.insert(GrpcConnection { sender, _in_use }).sender.clone());
         }
         let stream = self.services.connect_http2(self.remote.clone()).await?;
         let mut builder = h2::client::Builder::new();
         builder.enable_push(false).max_header_list_size(MAX_HEAD);
         let (sender, connection) = builder.handshake(stream).await.map_err(|error| error.to_string())?;
-        // Ends when the server closes the connection, or the last sender is dropped.
+        let (in_use, dropped) = oneshot::channel();
+        let grace = self.timeout;
         self.services.spawn(Box::pin(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "A connection to a server of OTLP has ended");
+            // A server that does not read would hold a connection that is to be closed, so its time is limited.
+            let unused = async {
+                drop(dropped.await);
+                sleep(grace).await;
+            };
+            tokio::select! {
+                ended = connection => if let Err(error) = ended {
+                    tracing::debug!(%error, "A connection to a server of OTLP has ended");
+                },
+                () = unused => tracing::debug!("A connection to a server of OTLP was closed without its consent"),
             }
         }));
-        let connection = sender.ready().await.map_err(|error| error.to_string())?;
-        Ok(kept.insert(connection).clone())
+        let sender = sender.ready().await.map_err(|error| error.to_string())?;
+        Ok(kept.insert(GrpcConnection { sender, _in_use: in_use }).sender.clone())
     }
 }
 

@@ -9,7 +9,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use parking_lot::Mutex;
-use tokio::io::DuplexStream;
+use tokio::io::{AsyncReadExt, DuplexStream};
 
 use super::grpc_client::GrpcMethod;
 use crate::plugin_api::remote::{Remote, RemoteStream};
@@ -23,6 +23,8 @@ type ReceivedCalls = Arc<Mutex<Vec<(Request<()>, Bytes)>>>;
 struct GrpcServer {
     calls: ReceivedCalls,
     connections: AtomicUsize,
+    /// Connections that are not served: nothing reads from them or writes to them.
+    stuck: Option<Arc<Mutex<Vec<DuplexStream>>>>,
 }
 
 impl PluginServices for GrpcServer {
@@ -37,7 +39,10 @@ impl PluginServices for GrpcServer {
     fn connect_http2(&self, _: Remote) -> BoxFuture<'static, Result<Box<dyn RemoteStream>, String>> {
         let (client, server) = tokio::io::duplex(1 << 16);
         self.connections.fetch_add(1, Relaxed);
-        tokio::spawn(serve(server, Arc::clone(&self.calls)));
+        match &self.stuck {
+            Some(stuck) => stuck.lock().push(server),
+            None => drop(tokio::spawn(serve(server, Arc::clone(&self.calls)))),
+        }
         async move { Ok(Box::new(client) as Box<dyn RemoteStream>) }.boxed()
     }
 }
@@ -128,4 +133,27 @@ async fn a_connection_that_has_failed_is_not_used_again() {
     }
     assert!(method.call(Bytes::from_static(b"last")).await.is_ok());
     assert_eq!(server.connections.load(Relaxed), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn connections_to_a_server_that_never_reads_are_closed() {
+    let stuck = Arc::default();
+    let server = Arc::new(GrpcServer { stuck: Some(Arc::clone(&stuck)), ..GrpcServer::default() });
+    let method = method(&server);
+    // More than the buffer of the connection takes.
+    let large = Bytes::from(vec![1; 1 << 20]);
+    for message in [Bytes::from_static(b"small"), large.clone(), large] {
+        let failure = method.call(message).await.unwrap_err();
+        assert_eq!(failure, "collector.example:4317: no response within 5s");
+    }
+    assert_eq!(server.connections.load(Relaxed), 3);
+    tokio::time::sleep(Duration::from_secs(6)).await; // The grace of the last connection.
+    let streams: Vec<DuplexStream> = std::mem::take(&mut *stuck.lock());
+    assert_eq!(streams.len(), 3);
+    for mut stream in streams {
+        let mut sent = Vec::new();
+        // Ends only if the other side has closed its end.
+        tokio::time::timeout(Duration::from_secs(1), stream.read_to_end(&mut sent)).await.unwrap().unwrap();
+        assert!(sent.starts_with(b"PRI * HTTP/2.0"));
+    }
 }

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::context::{RequestTrace, SpanId};
 use super::span::{AttributeValue, Span, SpanKind};
-use crate::plugin_api::completed_request::{Attempt, AttemptOutcome};
+use crate::plugin_api::completed_request::{Attempt, AttemptOutcome, AuthorizationCall, AuthorizationResult};
 
 /// Converts moments of one request to nanoseconds since 1970.
 #[derive(Clone, Copy, Debug)]
@@ -35,20 +35,21 @@ impl RequestClock {
     }
 }
 
-/// The span of each attempt, without attributes. The endpoint of the last one has its id as parent if
-/// `last_is_upstream`.
+/// The span of each attempt, without attributes.
 pub fn attempt_spans<'a>(
     attempts: &'a [Attempt],
     context: &'a RequestTrace,
     parent: SpanId,
-    last_is_upstream: bool,
     clock: RequestClock,
 ) -> impl Iterator<Item = (usize, &'a Attempt, Span)> + 'a {
     attempts.iter().enumerate().map(move |(index, attempt)| {
-        let is_last = index + 1 == attempts.len();
+        // The order of the list is that of the ends, if two attempts have competed.
+        let is_earlier = |(other, one): &(usize, &Attempt)| (one.started_at, *other) < (attempt.started_at, index);
+        let number = attempts.iter().enumerate().filter(is_earlier).count();
+        let own_id = context.attempts_are_parents.then(|| context.upstream_span.of_attempt(number));
         let span = Span {
             trace: context.trace,
-            id: if is_last && last_is_upstream { context.upstream_span } else { SpanId::random() },
+            id: own_id.unwrap_or_else(SpanId::random),
             parent: Some(parent),
             name: Cow::Borrowed(""),
             kind: SpanKind::Client,
@@ -60,6 +61,39 @@ pub fn attempt_spans<'a>(
         };
         (index, attempt, span)
     })
+}
+
+/// The span of the call of an authorization server. One without a result has ended at `end`.
+pub fn authorization_span(context: &RequestTrace, call: &AuthorizationCall, end: u64, clock: RequestClock) -> Span {
+    let mut span = Span {
+        trace: context.trace,
+        id: SpanId::random(),
+        parent: Some(context.server_span),
+        name: Cow::Borrowed("external authorization"),
+        kind: SpanKind::Client,
+        start: clock.at(call.started_at),
+        end: call.result.map_or(end, |(ended_at, _)| clock.at(ended_at)),
+        attributes: Vec::new(),
+        events: Vec::new(),
+        error: None,
+    };
+    span.attribute("portico.upstream", call.server.as_str());
+    let failure = match call.result.map(|(_, result)| result) {
+        Some(AuthorizationResult::Allowed) => {
+            span.attribute("portico.authorization", "allowed");
+            return span;
+        }
+        Some(AuthorizationResult::Denied(status)) => {
+            span.attribute("portico.authorization", "denied");
+            span.attribute("http.response.status_code", status.as_u16());
+            return span;
+        }
+        Some(AuthorizationResult::Failed(reason)) => reason,
+        None => "unfinished",
+    };
+    span.attribute("error.type", failure);
+    span.error = Some(Cow::Borrowed(failure));
+    span
 }
 
 /// The status of the endpoint's response.
@@ -80,7 +114,24 @@ pub fn attempt_error(attempt: &Attempt) -> Option<&'static str> {
     }
 }
 
+/// A clock that was set back to before 1970 has zero.
 fn nanoseconds(time: SystemTime) -> u64 {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn times_are_in_order_whatever_the_clock_of_the_machine_says() {
+        let (second, now) = (Duration::from_secs(1), Instant::now());
+        let clock = RequestClock::new(UNIX_EPOCH + second, now + second);
+        assert_eq!((clock.start(), clock.after(second)), (1_000_000_000, 2_000_000_000));
+        // A moment before the start of the request is the start.
+        assert_eq!((clock.at(now), clock.at(now + second * 3)), (1_000_000_000, 3_000_000_000));
+        let set_back = RequestClock::new(UNIX_EPOCH - second * 2, now);
+        assert_eq!((set_back.start(), set_back.after(second * 5)), (0, 3_000_000_000));
+    }
 }

@@ -3,7 +3,10 @@
 use std::fmt;
 use std::num::{NonZeroU64, NonZeroU128};
 
+use http::HeaderMap;
+
 use super::format::TraceFormat;
+use super::inject::replace_parent;
 
 /// The identifier of a trace, of 64 or 128 bits. It is written with as many digits as it has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,13 +39,49 @@ pub struct RequestTrace {
     pub parent: Option<SpanId>,
     /// The span of the request.
     pub server_span: SpanId,
-    /// The span that the endpoint gets as its parent.
+    /// The span of the first attempt, which its endpoint gets as the parent. All get it without
+    /// `attempts_are_parents`.
     pub upstream_span: SpanId,
+    /// Whether each attempt is the parent of what its endpoint does.
+    pub attempts_are_parents: bool,
     pub is_sampled: bool,
     /// The decision of the client, if it has made one.
     pub parent_is_sampled: Option<bool>,
     /// The format of the fields that the request had, if it had any.
     pub format: Option<TraceFormat>,
+}
+
+/// The parent that the endpoints of a request get, one attempt after the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AttemptParent {
+    /// The span of the first attempt.
+    first: SpanId,
+    /// The number of the attempt whose span the fields contain.
+    written: u8,
+    /// The number of the attempt that begins.
+    current: u8,
+}
+
+impl AttemptParent {
+    /// `None` if all attempts of the trace have the same parent, or are not recorded.
+    pub fn of(trace: &RequestTrace) -> Option<Self> {
+        let has_spans = trace.attempts_are_parents && trace.is_sampled;
+        has_spans.then_some(AttemptParent { first: trace.upstream_span, written: 0, current: 0 })
+    }
+
+    /// The attempt with this number begins, from 0.
+    pub fn begin(&mut self, number: usize) {
+        self.current = u8::try_from(number).unwrap_or(u8::MAX);
+    }
+
+    /// Writes the span of the attempt into the fields of the request, which contain that of an earlier one or none.
+    pub fn write(&mut self, headers: &mut HeaderMap) {
+        if self.written != self.current {
+            let span = |number: u8| self.first.of_attempt(number.into());
+            replace_parent(headers, span(self.written), span(self.current));
+            self.written = self.current;
+        }
+    }
 }
 
 impl TraceId {
@@ -129,6 +168,19 @@ impl SpanId {
     pub fn value(self) -> u64 {
         self.0.get()
     }
+
+    /// The identifier of the attempt with this number, from 0, if this one is that of the first attempt. So nothing is
+    /// kept of attempts but their order.
+    pub fn of_attempt(self, number: usize) -> Self {
+        if number == 0 {
+            return self;
+        }
+        // The finalizer of SplitMix64, which changes about half of the bits from one number to the next.
+        let mut value = self.value().wrapping_add((number as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        value = (value ^ (value >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        value = (value ^ (value >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        SpanId::new(value ^ (value >> 31)).unwrap_or(self)
+    }
 }
 
 impl fmt::Display for SpanId {
@@ -146,6 +198,7 @@ impl RequestTrace {
             parent: trace.and(parent).and_then(|parent| parent.span),
             server_span: SpanId::random(),
             upstream_span: SpanId::random(),
+            attempts_are_parents: true,
             is_sampled,
             parent_is_sampled: parent.and_then(|parent| parent.is_sampled),
             format: parent.map(|parent| parent.format),

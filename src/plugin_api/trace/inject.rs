@@ -2,7 +2,7 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::context::RequestTrace;
+use super::context::{RequestTrace, SpanId, TraceId};
 use super::format::{
     AMZN_TRACE_ID, B3, B3_FLAGS, B3_PARENT_SPAN_ID, B3_SAMPLED, B3_SPAN_ID, B3_TRACE_ID, CLOUD_TRACE_CONTEXT,
     DATADOG_PARENT_ID, DATADOG_PRIORITY, DATADOG_TAGS, DATADOG_TRACE_ID, DATADOG_UPPER_BITS, INSTANA_L, INSTANA_S,
@@ -18,7 +18,7 @@ pub(super) fn inject(format: TraceFormat, context: &RequestTrace, headers: &mut 
             if context.format != Some(TraceFormat::W3c) || !is_trace_state(headers) {
                 headers.remove(TRACESTATE);
             }
-            set(headers, TRACEPARENT, &format!("00-{}-{span}-0{sampled}", trace.long_text()));
+            headers.insert(TRACEPARENT, traceparent(trace, span, is_sampled));
         }
         TraceFormat::B3 => {
             headers.remove(B3_FLAGS);
@@ -54,6 +54,47 @@ pub(super) fn inject(format: TraceFormat, context: &RequestTrace, headers: &mut 
             set(headers, INSTANA_S, &span.to_string());
             set(headers, INSTANA_L, sampled);
         }
+    }
+}
+
+/// The value of the field, without the machinery of formatting: most requests that are not recorded get one, too.
+fn traceparent(trace: TraceId, span: SpanId, is_sampled: bool) -> HeaderValue {
+    let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
+    write_hex(&mut text[3..19], trace.high());
+    write_hex(&mut text[19..35], trace.low());
+    write_hex(&mut text[36..52], span.value());
+    if is_sampled {
+        text[54] = b'1';
+    }
+    HeaderValue::from_bytes(&text).expect("identifiers are digits")
+}
+
+/// Fills a text with the last digits of a number.
+fn write_hex(text: &mut [u8], mut number: u64) {
+    for place in text.iter_mut().rev() {
+        let digit = (number & 0xF) as u8;
+        *place = digit + if digit < 10 { b'0' } else { b'a' - 10 };
+        number >>= 4;
+    }
+}
+
+/// Replaces a span that [`inject`] has written as the parent of the endpoint, in all formats.
+pub(super) fn replace_parent(headers: &mut HeaderMap, from: SpanId, to: SpanId) {
+    let hexadecimal = [TRACEPARENT, B3_SPAN_ID, B3, UBER_TRACE_ID, OT_SPAN_ID, AMZN_TRACE_ID, INSTANA_S];
+    let (old, new) = (from.to_string(), to.to_string());
+    hexadecimal.into_iter().for_each(|name| replace(headers, &name, &old, &new));
+    let (old, new) = (from.value().to_string(), to.value().to_string());
+    replace(headers, &DATADOG_PARENT_ID, &old, &new);
+    // The identifier of the trace may contain the digits, too.
+    replace(headers, &CLOUD_TRACE_CONTEXT, &format!("/{old};"), &format!("/{new};"));
+}
+
+fn replace(headers: &mut HeaderMap, name: &HeaderName, old: &str, new: &str) {
+    let Some(value) = headers.get_mut(name) else { return };
+    let replaced = value.to_str().ok().filter(|text| text.contains(old)).map(|text| text.replacen(old, new, 1));
+    if let Some(mut replaced) = replaced.and_then(|text| HeaderValue::try_from(text).ok()) {
+        replaced.set_sensitive(value.is_sensitive());
+        *value = replaced;
     }
 }
 

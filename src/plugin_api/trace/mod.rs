@@ -21,7 +21,7 @@ pub mod span;
 mod tests;
 
 pub use config::{HeaderType, PropagationConfig};
-pub use context::{ParentContext, RequestTrace, SpanId, TraceId};
+pub use context::{AttemptParent, ParentContext, RequestTrace, SpanId, TraceId};
 pub use format::{InjectedFormat, TraceFormat};
 pub use propagation::Propagation;
 pub use sampling::{Sampling, SamplingStrategy};

@@ -3,7 +3,7 @@
 use http::{HeaderMap, HeaderName, HeaderValue};
 use prost::Message;
 
-use super::context::{ParentContext, RequestTrace, SpanId, TraceId};
+use super::context::{AttemptParent, ParentContext, RequestTrace, SpanId, TraceId};
 use super::format::{InjectedFormat, TraceFormat};
 use super::otlp::{ExportTraces, OtlpResource, encode_spans};
 use super::propagation::Propagation;
@@ -192,6 +192,7 @@ fn damaged_contexts_are_ignored_or_survive_a_round_trip() {
 
 fn context(format: Option<TraceFormat>, trace: TraceId) -> RequestTrace {
     RequestTrace {
+        attempts_are_parents: true,
         trace,
         parent: SpanId::new(1),
         server_span: SpanId::new(2).unwrap(),
@@ -356,4 +357,45 @@ fn entries_of_a_batch_are_one_message() {
     assert_eq!((spans[0].kind, spans[0].start_time_unix_nano, spans[0].end_time_unix_nano), (2, 20, 20));
     assert_eq!(spans[1].status.as_ref().map(|status| (status.code, &*status.message)), Some((2, "refused")));
     assert_eq!((spans[0].attributes.len(), spans[0].status.is_none()), (3, true));
+}
+
+#[test]
+fn each_attempt_has_a_span_that_its_endpoint_gets() {
+    let context = context(None, TraceId::new(0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736).unwrap());
+    let formats = [
+        TraceFormat::W3c,
+        TraceFormat::B3,
+        TraceFormat::B3Single,
+        TraceFormat::Jaeger,
+        TraceFormat::Ot,
+        TraceFormat::Datadog,
+        TraceFormat::Aws,
+        TraceFormat::Gcp,
+        TraceFormat::Instana,
+    ];
+    for format in formats {
+        let mut fields = HeaderMap::new();
+        let formats = propagation(&[InjectedFormat::Format(format)]);
+        formats.inject(&context, &mut fields);
+        fields.insert("x-other", HeaderValue::from_str(&context.upstream_span.to_string()).unwrap());
+        let mut parent = AttemptParent::of(&context).unwrap();
+        let first = fields.clone();
+        parent.write(&mut fields);
+        assert_eq!(fields, first, "{format:?}");
+        for number in [1, 2, 31] {
+            parent.begin(number);
+            parent.write(&mut fields);
+            let mut expected = first.clone();
+            let attempt = RequestTrace { upstream_span: context.upstream_span.of_attempt(number), ..context };
+            formats.inject(&attempt, &mut expected);
+            assert_eq!(fields, expected, "{format:?}");
+            assert_ne!(fields, first, "{format:?}");
+        }
+    }
+    let mut spans: Vec<u64> = (0..32).map(|number| context.upstream_span.of_attempt(number).value()).collect();
+    spans.sort_unstable();
+    spans.dedup();
+    assert_eq!(spans.len(), 32);
+    assert_eq!(AttemptParent::of(&RequestTrace { is_sampled: false, ..context }), None);
+    assert_eq!(AttemptParent::of(&RequestTrace { attempts_are_parents: false, ..context }), None);
 }

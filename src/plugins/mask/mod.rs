@@ -38,7 +38,7 @@
 //! of the objects that log plugins write, to the URLs in spans of tracers, and to host, path, user agent and consumer
 //! in the access log. Headers, query parameters and cookies are replaced by `REDACTED` wherever they appear. `fields`
 //! are paths into the objects of log plugins, such as `request.headers.x-user`, `client_ip` or `consumer.username`;
-//! `access_log_fields` are fields of the access log.
+//! `access_log_fields` are fields of the access log, in all its formats, and of the spans of all requests.
 //!
 //! ## What is not covered
 //!

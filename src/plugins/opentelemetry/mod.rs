@@ -14,7 +14,7 @@
 //!
 //! A request that is recorded has the span `kong`, with a span for each plugin in each phase, and a span
 //! `kong.balancer` for each attempt to get a response from an endpoint. The endpoint gets the context of the trace in
-//! header fields, whether or not the request is recorded; its parent is the span of the last attempt.
+//! header fields, whether or not the request is recorded; its parent is the span of its attempt.
 //!
 //! Requests never wait for the server. What is to be sent waits in a queue, which is limited by `queue` and, together
 //! with the queues of all plugins, by `--max-queued-bytes`. A batch is sent again if the server does not respond, or
@@ -167,7 +167,8 @@ impl PluginKind for OpenTelemetry {
             return Err(invalid);
         }
         let sampling = Sampling { rate: config.sampling_rate, strategy: config.sampling_strategy };
-        let tracer = Tracer { propagation, sampling, has_short_ids: false, response_header };
+        let tracer =
+            Tracer { propagation, sampling, has_short_ids: false, attempts_are_parents: true, response_header };
         Ok(OpenTelemetry { tracer, resource, traces, logs })
     }
 }

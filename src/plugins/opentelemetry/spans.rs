@@ -7,7 +7,7 @@ use http::Version;
 use crate::plugin_api::LogCx;
 use crate::plugin_api::log_entry::logged_url;
 use crate::plugin_api::timing::PluginPhase;
-use crate::plugin_api::trace::attempts::{RequestClock, attempt_spans, attempt_status};
+use crate::plugin_api::trace::attempts::{RequestClock, attempt_spans, attempt_status, authorization_span};
 use crate::plugin_api::trace::{RequestTrace, Span, SpanId, SpanKind};
 
 /// All spans of a request, that of the request first.
@@ -33,7 +33,10 @@ pub(super) fn request_spans(cx: &LogCx<'_>, context: &RequestTrace) -> Vec<Span>
             error: None,
         });
     }
-    for (index, attempt, mut span) in attempt_spans(cx.request.attempts, context, context.server_span, true, clock) {
+    for call in cx.request.authorizations {
+        spans.push(authorization_span(context, call, clock.after(cx.summary.total), clock));
+    }
+    for (index, attempt, mut span) in attempt_spans(cx.request.attempts, context, context.server_span, clock) {
         span.name = Cow::Borrowed("kong.balancer");
         span.attribute("try_count", index as u64 + 1);
         span.attribute("net.peer.ip", attempt.endpoint.ip());

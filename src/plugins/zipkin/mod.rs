@@ -208,7 +208,7 @@ impl PluginKind for Zipkin {
         let queue = server.map(|server| server.start(settings, cx)).transpose()?;
         let sampling = Sampling { rate: config.sample_ratio, strategy: config.sampling_strategy };
         let has_short_ids = config.traceid_byte_count == 8;
-        let tracer = Tracer { propagation, sampling, has_short_ids, response_header };
+        let tracer = Tracer { propagation, sampling, has_short_ids, attempts_are_parents: false, response_header };
         Ok(Zipkin { tracer, recorder: spans::SpanRecorder::new(config, tags_header, cx.node), queue })
     }
 }

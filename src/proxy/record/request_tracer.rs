@@ -12,17 +12,17 @@ use tokio::time::Instant;
 
 use super::stats::RequestSeries;
 use crate::plugin_api::batch_queue::BatchQueue;
-use crate::plugin_api::completed_request::{Attempt, AttemptOutcome};
+use crate::plugin_api::completed_request::{Attempt, AttemptOutcome, AuthorizationCall};
+use crate::plugin_api::masking::{LogMask, MaskedAccessField};
 use crate::plugin_api::server_text::shorten;
 use crate::plugin_api::timing::PhaseTiming;
-use crate::plugin_api::trace::attempts::{RequestClock, attempt_error, attempt_spans};
+use crate::plugin_api::trace::attempts::{RequestClock, attempt_error, attempt_spans, authorization_span};
 use crate::plugin_api::trace::otlp::{OtlpResource, encode_spans};
 use crate::plugin_api::trace::{
     InjectedFormat, Propagation, RequestTrace, Sampling, SamplingStrategy, Span, SpanEvent, SpanId, SpanKind,
     TraceFormat,
 };
 use crate::turn_clock;
-use crate::upstream::UpstreamKey;
 
 /// Records requests and sends their spans to a server.
 pub struct RequestTracer {
@@ -52,26 +52,10 @@ pub(in crate::proxy) struct TracedRequest {
     pub(in crate::proxy) context: RequestTrace,
     /// Only of requests that are recorded, or may be at their end.
     head: Option<TracedHead>,
-    /// In order: that of the rule, then that of the backend.
-    authorizations: Vec<TracedAuthorization>,
-}
-
-/// The call of an authorization server.
-#[derive(Debug)]
-struct TracedAuthorization {
-    /// The name of the server.
-    server: String,
-    started_at: Instant,
-    /// `None` until the server has decided. Stays so if the request ends meanwhile.
-    result: Option<(Instant, AuthorizationResult)>,
-}
-
-/// What an authorization server has decided, or why it has not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::proxy) enum AuthorizationResult {
-    Allowed,
-    Denied(StatusCode),
-    Failed(&'static str),
+    /// When the head was complete.
+    received_at: Instant,
+    /// When the rule was found, or it was clear that there is none.
+    routed_at: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -94,6 +78,14 @@ pub(in crate::proxy) struct EndedRequest<'r> {
     pub(in crate::proxy) error: Option<&'static str>,
     pub(in crate::proxy) request_id: &'r HeaderValue,
     pub(in crate::proxy) attempts: &'r [Attempt],
+    /// In order: that of the rule, then that of the backend.
+    pub(in crate::proxy) authorizations: &'r [AuthorizationCall],
+    /// When the last byte of the body of the request arrived. `None` if it has none, or was not read to its end.
+    pub(in crate::proxy) body_ended_at: Option<Instant>,
+    /// Bytes of the body of the response.
+    pub(in crate::proxy) bytes_out: u64,
+    /// Those of the plugins of the route.
+    pub(in crate::proxy) masks: &'r [Arc<LogMask>],
     pub(in crate::proxy) series: &'r RequestSeries,
 }
 
@@ -113,6 +105,13 @@ pub(in crate::proxy) struct EndedStream<'r> {
     pub(in crate::proxy) bytes_out: u64,
     pub(in crate::proxy) error: Option<&'static str>,
     pub(in crate::proxy) series: &'r RequestSeries,
+}
+
+impl EndedRequest<'_> {
+    /// The value without what the masks cover, as in the access log.
+    fn masked<'t>(&self, field: MaskedAccessField, value: Cow<'t, str>) -> Cow<'t, str> {
+        self.masks.iter().fold(value, |value, mask| mask.mask_access_field(field, value))
+    }
 }
 
 impl RequestTracer {
@@ -150,7 +149,8 @@ impl RequestTracer {
         Box::new(TracedRequest {
             context: RequestTrace::new(parent, is_sampled, false),
             head,
-            authorizations: Vec::new(),
+            received_at: turn_clock::now(),
+            routed_at: None,
         })
     }
 
@@ -182,19 +182,21 @@ impl RequestTracer {
 
 impl RequestTracer {
     /// Adds the spans of a connection or UDP session that has ended to the queue, if it is recorded. It carries no
-    /// context, so the decision is made here.
-    pub(in crate::proxy) fn end_stream(&self, ended: &EndedStream<'_>) {
+    /// context, so the decision is made here. Returns its trace if it is recorded.
+    pub(in crate::proxy) fn end_stream(&self, ended: &EndedStream<'_>) -> Option<RequestTrace> {
         let sampling = Sampling { rate: self.rate, strategy: SamplingStrategy::ParentDrop };
         let is_sampled = sampling.decide(None);
         let is_late = !is_sampled && self.late.errors && ended.error.is_some() && self.late.has_room();
         if !is_sampled && !is_late {
-            return;
+            return None;
         }
-        let mut spans = stream_spans(&RequestTrace::new(None, true, false), ended);
+        let trace = RequestTrace::new(None, true, false);
+        let mut spans = stream_spans(&trace, ended);
         if is_late {
             spans[0].attribute("portico.recorded_because", "error");
         }
         self.queue.push(encode_spans(&self.resource, SCOPE, &spans));
+        Some(trace)
     }
 }
 
@@ -253,6 +255,21 @@ fn add_labels(span: &mut Span, series: &RequestSeries) {
     }
 }
 
+impl TracedRequest {
+    /// Whether spans of the request are or may be sent.
+    pub(in crate::proxy) fn may_be_recorded(&self) -> bool {
+        self.head.is_some()
+    }
+
+    /// The rule was found, or there is none.
+    pub(in crate::proxy) fn end_routing(&mut self) {
+        if self.may_be_recorded() {
+            // The clock of the turn stands still while a request is routed.
+            self.routed_at = Some(Instant::now());
+        }
+    }
+}
+
 impl LateRecording {
     pub fn new(errors: bool, slow: Option<Duration>) -> Self {
         LateRecording { errors, slow, ..LateRecording::default() }
@@ -284,23 +301,6 @@ impl LateRecording {
     }
 }
 
-impl TracedRequest {
-    /// Notes that an authorization server with this name gets a call, if the request is recorded or may be.
-    pub(in crate::proxy) fn begin_authorization(&mut self, server: &UpstreamKey) {
-        if self.head.is_some() {
-            let server = server.to_string();
-            self.authorizations.push(TracedAuthorization { server, started_at: Instant::now(), result: None });
-        }
-    }
-
-    /// Notes the result of the last call.
-    pub(in crate::proxy) fn end_authorization(&mut self, result: AuthorizationResult) {
-        if let Some(authorization) = self.authorizations.last_mut() {
-            authorization.result = Some((Instant::now(), result));
-        }
-    }
-}
-
 fn spans(
     traced: &TracedRequest,
     head: &TracedHead,
@@ -311,6 +311,7 @@ fn spans(
     let clock = RequestClock::new(SystemTime::now() - ended.duration, ended.started_instant);
     let method = known_method(&head.method);
     let mut spans = vec![server_span(context, head, ended, clock)];
+    spans.extend(phase_spans(traced, ended, clock));
     for timing in plugins {
         spans.push(Span {
             trace: context.trace,
@@ -325,10 +326,10 @@ fn spans(
             error: None,
         });
     }
-    for authorization in &traced.authorizations {
-        spans.push(authorization_span(context, authorization, ended, clock));
+    for authorization in ended.authorizations {
+        spans.push(authorization_span(context, authorization, clock.after(ended.duration), clock));
     }
-    for (index, attempt, mut span) in attempt_spans(ended.attempts, context, context.server_span, true, clock) {
+    for (index, attempt, mut span) in attempt_spans(ended.attempts, context, context.server_span, clock) {
         span.name = Cow::Borrowed(method.unwrap_or("HTTP"));
         span.attribute("http.request.method", method.unwrap_or("_OTHER"));
         span.attribute("server.address", attempt.endpoint.ip());
@@ -356,42 +357,26 @@ fn spans(
     spans
 }
 
-fn authorization_span(
-    context: &RequestTrace,
-    authorization: &TracedAuthorization,
-    ended: &EndedRequest<'_>,
-    clock: RequestClock,
-) -> Span {
-    let end = authorization.result.map_or(clock.after(ended.duration), |(ended_at, _)| clock.at(ended_at));
-    let mut span = Span {
+/// The phases of the request that Portico spends itself or with its client: the choice of the rule, and both bodies.
+fn phase_spans(traced: &TracedRequest, ended: &EndedRequest<'_>, clock: RequestClock) -> impl Iterator<Item = Span> {
+    let context = &traced.context;
+    let end = ended.started_instant + ended.duration;
+    let routing = traced.routed_at.map(|routed_at| ("routing", traced.received_at, routed_at));
+    let request_body = ended.body_ended_at.map(|ended_at| ("request body", traced.received_at, ended_at));
+    let response_head = ended.attempts.last().and_then(|last| Some(last.started_at + last.first_byte?));
+    let response_body = response_head.filter(|_| ended.bytes_out > 0).map(|head| ("response body", head, end));
+    [routing, request_body, response_body].into_iter().flatten().map(move |(name, start, end)| Span {
         trace: context.trace,
         id: SpanId::random(),
         parent: Some(context.server_span),
-        name: Cow::Borrowed("external authorization"),
-        kind: SpanKind::Client,
-        start: clock.at(authorization.started_at),
-        end,
+        name: Cow::Borrowed(name),
+        kind: SpanKind::Internal,
+        start: clock.at(start),
+        end: clock.at(end),
         attributes: Vec::new(),
         events: Vec::new(),
         error: None,
-    };
-    span.attribute("portico.upstream", authorization.server.as_str());
-    let failure = match authorization.result.map(|(_, result)| result) {
-        Some(AuthorizationResult::Allowed) => {
-            span.attribute("portico.authorization", "allowed");
-            return span;
-        }
-        Some(AuthorizationResult::Denied(status)) => {
-            span.attribute("portico.authorization", "denied");
-            span.attribute("http.response.status_code", status.as_u16());
-            return span;
-        }
-        Some(AuthorizationResult::Failed(reason)) => reason,
-        None => "unfinished",
-    };
-    span.attribute("error.type", failure);
-    span.error = Some(Cow::Borrowed(failure));
-    span
+    })
 }
 
 /// When the endpoint was connected, when TLS was established, and when the head of its response arrived.
@@ -434,14 +419,17 @@ fn server_span(context: &RequestTrace, head: &TracedHead, ended: &EndedRequest<'
         span.attribute("tls.protocol.version", version.trim_start_matches("TLSv"));
     }
     // Without the query, which may contain credentials.
-    span.attribute("url.path", shorten(head.target.path()));
+    let path = ended.masked(MaskedAccessField::Path, Cow::Borrowed(head.target.path()));
+    span.attribute("url.path", shorten(&path));
     if let Some(host) = &head.host {
-        span.attribute("server.address", shorten(&String::from_utf8_lossy(host.as_bytes())));
+        let host = ended.masked(MaskedAccessField::Host, String::from_utf8_lossy(host.as_bytes()));
+        span.attribute("server.address", shorten(&host));
     }
     span.attribute("network.protocol.version", protocol_version(head.version));
-    span.attribute("client.address", ended.client);
+    span.attribute("client.address", ended.masked(MaskedAccessField::Client, ended.client.to_string().into()));
     if let Some(agent) = &head.user_agent {
-        span.attribute("user_agent.original", shorten(&String::from_utf8_lossy(agent.as_bytes())));
+        let agent = ended.masked(MaskedAccessField::UserAgent, String::from_utf8_lossy(agent.as_bytes()));
+        span.attribute("user_agent.original", shorten(&agent));
     }
     span.attribute("http.response.status_code", ended.status.as_u16());
     match ended.error {

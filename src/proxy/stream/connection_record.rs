@@ -106,7 +106,7 @@ impl Drop for ConnectionRecord<'_> {
             self.run_log(&log, outcome, duration);
         }
         let error = (outcome != StreamOutcome::Completed).then(|| outcome.label());
-        if let Some(tracer) = self.worker.tracer() {
+        let trace = self.worker.tracer().and_then(|tracer| {
             tracer.end_stream(&EndedStream {
                 protocol: self.protocol,
                 opened_at: self.opened_at,
@@ -119,8 +119,8 @@ impl Drop for ConnectionRecord<'_> {
                 bytes_out,
                 error,
                 series: &self.series,
-            });
-        }
+            })
+        });
         if self.worker.log.is_off() {
             return;
         }
@@ -147,7 +147,7 @@ impl Drop for ConnectionRecord<'_> {
             retry_stop: None,
             consumer: None,
             request_id: None,
-            trace: None,
+            trace,
             error,
             user_agent: None,
             captured: None,

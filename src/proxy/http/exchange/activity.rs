@@ -63,6 +63,8 @@ pub(in crate::proxy) struct Activity {
     /// Bytes received for the current request: of its body, or through its tunnel.
     pub(in crate::proxy) bytes_in: Cell<u64>,
     pub(in crate::proxy) upload: Cell<UploadState>,
+    /// When the request body had been read to its end. None without a body.
+    pub(in crate::proxy) body_ended_at: Cell<Option<Instant>>,
     /// Why the request body ended early, if it did.
     pub(in crate::proxy) body_failure: Cell<Option<BodyFailure>>,
     /// When forwarding to an endpoint began. Set only for requests with plugins or product headers.
@@ -107,6 +109,7 @@ impl Activity {
             requests: Cell::new(0),
             bytes_in: Cell::new(0),
             upload: Cell::new(UploadState::Complete),
+            body_ended_at: Cell::default(),
             body_failure: Cell::new(None),
             sent_at: Cell::new(None),
             body_unread: Cell::new(false),
@@ -249,6 +252,7 @@ impl Activity {
         self.requests.set(self.requests.get() + 1);
         self.bytes_in.set(0);
         self.upload.set(UploadState::Complete);
+        self.body_ended_at.set(None);
         self.body_failure.set(None);
         self.sent_at.set(None);
         self.body_unread.set(false);

@@ -28,6 +28,7 @@ use crate::proxy::http::fields::field_policy;
 use crate::proxy::http::forwarding::mirror::{MirrorCopy, MirroredBody, PendingCopies};
 use crate::proxy::http::record::request_error::RequestError;
 use crate::snapshot::rule::RouteRule;
+use crate::turn_clock;
 
 /// The body of a request as it is sent to an endpoint.
 pub(in crate::proxy) struct RequestBody {
@@ -370,6 +371,7 @@ impl RequestBody {
             copies.send();
         }
         self.exchange.activity.upload.set(UploadState::Complete);
+        self.exchange.activity.body_ended_at.set(Some(turn_clock::now()));
         self.exchange.activity.record_progress();
     }
 

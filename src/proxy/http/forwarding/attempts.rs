@@ -59,6 +59,9 @@ pub(in crate::proxy) async fn forward<C: Caller>(
         let started_at = turn_clock::now();
         if let Some(attempts) = &mut attempts {
             attempts.start(outgoing.endpoint, outgoing.search.pick(), started_at);
+            if let Some(parent) = &mut outgoing.trace_parent {
+                parent.begin(attempts.as_slice().len() - 1);
+            }
         }
         if outgoing.policy.is_configured() {
             outgoing.caller.record_progress();

@@ -71,6 +71,7 @@ impl BackgroundSending {
             upgrade: None,
             may_have_te: true,
             informational: InformationalPolicy::default(),
+            trace_parent: None,
             hops,
             client,
         };

@@ -56,6 +56,9 @@ pub(super) async fn attempt_hedged<C: Caller>(
         };
         second_started_at = turn_clock::now();
         second.endpoint = endpoint;
+        if let Some((parent, attempts)) = second.trace_parent.as_mut().zip(attempts.as_deref()) {
+            parent.begin(attempts.as_slice().len());
+        }
         second.attempt_deadline = policy.attempt_time().map(|time| second_started_at + time);
         race::<C, _, _>(first, pin!(attempt_in_time(&mut second)), policy).await
     };

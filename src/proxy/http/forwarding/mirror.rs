@@ -173,6 +173,7 @@ impl MirrorCopy {
             upgrade: None,
             may_have_te: true,
             informational: InformationalPolicy::default(),
+            trace_parent: None,
             hops: self.hops,
             client: self.client,
         };

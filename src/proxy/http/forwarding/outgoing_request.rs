@@ -18,6 +18,7 @@ use super::replay_policy::ReplayPolicy;
 use super::upgrade::Upgrade;
 use crate::hop_count::HopCount;
 use crate::http1::recycle_map;
+use crate::plugin_api::trace::AttemptParent;
 use crate::proxy::http::fields::field_policy::InformationalPolicy;
 use crate::proxy::http::fields::header_map_pool::HeaderMapPool;
 use crate::proxy::http::fields::hpack;
@@ -54,6 +55,8 @@ pub(in crate::proxy) struct OutgoingRequest<'u, C: Caller> {
     pub(super) attempt_deadline: Option<Instant>,
     /// The admission to the upstream, if the request had it before.
     admitted: Option<Box<Admission>>,
+    /// The parent of what the endpoint does, if the request is traced.
+    pub(super) trace_parent: Option<AttemptParent>,
     /// The number of the attempt, from 1.
     pub(super) number: u32,
     /// The request to send. After it was sent: the same, or a copy, if it may be sent again.
@@ -86,6 +89,7 @@ impl<'u, C: Caller> OutgoingRequest<'u, C> {
             mut upgrade,
             may_have_te,
             hops,
+            trace_parent,
             client,
             policy,
             informational,
@@ -129,6 +133,7 @@ impl<'u, C: Caller> OutgoingRequest<'u, C> {
             endpoint: NO_ENDPOINT,
             attempt_deadline: None,
             admitted,
+            trace_parent,
             number: 1,
             sendable: Some(request),
         })
@@ -163,6 +168,7 @@ impl<'u, C: Caller> OutgoingRequest<'u, C> {
             is_repeated_failure: false,
             endpoint: NO_ENDPOINT,
             attempt_deadline: None,
+            trace_parent: self.trace_parent,
             number: self.number + 1,
             admitted: None,
             sendable: Some(copy),
@@ -201,6 +207,9 @@ impl<'u, C: Caller> OutgoingRequest<'u, C> {
         }
         if let Some((name, number)) = self.policy.attempt_header(self.number) {
             original.headers_mut().insert(name.clone(), number.into());
+        }
+        if let Some(parent) = &mut self.trace_parent {
+            parent.write(original.headers_mut());
         }
         let body = match self.copy_mode() {
             CopyMode::Never => None,

@@ -7,6 +7,7 @@ use http::{HeaderValue, Method, Request, StatusCode, Uri, Version};
 
 use super::attempts::Attempts;
 use super::response_deadline::ResponseDeadline;
+use crate::plugin_api::completed_request::AuthorizationCall;
 use crate::plugin_api::completed_request::LoggedHeads;
 use crate::proxy::record::access_log::{CapturedHeads, WorkerAccessLog};
 use crate::proxy::record::observations::ObservedRequest;
@@ -20,6 +21,8 @@ pub(in crate::proxy) struct RequestFacts {
     /// Copies of the heads, if a plugin of the rule reads them in the log phase.
     pub(in crate::proxy) heads: Option<Box<LoggedHeads>>,
     pub(in crate::proxy) attempts: Attempts,
+    /// The calls of authorization servers, if the request is traced.
+    pub(in crate::proxy) authorizations: Vec<AuthorizationCall>,
     /// The reason of the request error, if there is one.
     pub(in crate::proxy) error: Option<&'static str>,
     /// None until there is a response.
@@ -70,6 +73,7 @@ impl RequestFacts {
             series: None,
             heads: None,
             attempts: Attempts::default(),
+            authorizations: Vec::new(),
             error: None,
             status: None,
             bytes_out: 0,

@@ -11,6 +11,7 @@ use super::affinity::{self, BackendAffinity};
 use super::early_exit::EarlyExit;
 use super::request_context::{RequestContext, RoutedRequest};
 use super::request_hash;
+use crate::plugin_api::trace::AttemptParent;
 use crate::proxy::http::exchange::request_body::RequestBody;
 use crate::proxy::http::fields::field_policy::InformationalPolicy;
 use crate::proxy::http::forwarding::attempt_policy::AttemptPolicy;
@@ -60,6 +61,7 @@ pub(in crate::proxy) fn prepare<'r>(
         may_have_te,
         informational: InformationalPolicy::new(rule, cx.record.changed_response_fields()),
         hops: routed.hops,
+        trace_parent: cx.record.trace().as_ref().and_then(AttemptParent::of),
         client: routed.client,
     })
 }

@@ -87,6 +87,7 @@ impl PluginRun {
                 server_name: tls.server_name.as_deref(),
             }),
             attempts: facts.attempts.as_slice(),
+            authorizations: &facts.authorizations,
             before_upstream: sent_at.map(since_start),
             until_response: self.responded_at.map(since_start),
             error: facts.error,

@@ -163,7 +163,11 @@ async fn prepare<'r>(
     cx.enter(RequestStep::Target);
     let target = routing::read_target(cx, request)?;
     cx.enter(RequestStep::Route);
-    let mut routed = routing::select_rule(cx, request, target)?;
+    let routed = routing::select_rule(cx, request, target);
+    if let Some(traced) = &mut cx.record.facts.traced {
+        traced.end_routing();
+    }
+    let mut routed = routed?;
     cx.enter(RequestStep::Protocols);
     accepted_protocols::check(cx, &routed, request)?;
     if cx.record.facts.observed.as_ref().is_some_and(|observed| observed.is_dry_run()) {

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::external_auth::authorization_record::AuthorizationRecord;
 use super::plugin_run::PluginRun;
 use crate::plugin_api::FieldNames;
+use crate::plugin_api::completed_request::{AuthorizationCall, AuthorizationResult};
 use crate::plugin_api::trace::RequestTrace;
 use crate::proxy::http::exchange::activity::ActivityPhase;
 use crate::proxy::http::exchange::client_exchange::ClientExchange;
@@ -20,7 +21,7 @@ use crate::proxy::record::access_log::{AccessLogRecord, protocol_name};
 use crate::proxy::record::request_tracer::EndedRequest;
 use crate::snapshot::cors::CorsHeaders;
 use crate::turn_clock;
-use crate::upstream::{EndpointPick, RetryStop};
+use crate::upstream::{EndpointPick, RetryStop, UpstreamKey};
 
 /// The record of a request in progress: its facts, and what remains of its steps until its end. Dropping it finishes
 /// it, because the request is dropped when the client disconnects.
@@ -156,14 +157,34 @@ impl RequestRecord {
             error: self.facts.error,
             request_id: &self.facts.request_id,
             attempts: self.facts.attempts.as_slice(),
+            authorizations: &self.facts.authorizations,
+            body_ended_at: self.exchange.activity.body_ended_at.get(),
+            bytes_out: self.facts.bytes_out,
             series,
         };
         let timings = self.plugin_run.iter().flat_map(|run| run.state.timings.all());
         tracer.end(traced, &ended, timings);
     }
 
+    /// Notes that an authorization server gets a call, if the request is traced.
+    pub(in crate::proxy) fn begin_authorization(&mut self, server: &UpstreamKey) {
+        let of_plugin = self.plugin_run.as_ref().and_then(|run| run.state.trace.as_deref());
+        let may_be_recorded = self.facts.traced.as_ref().is_some_and(|traced| traced.may_be_recorded());
+        if may_be_recorded || of_plugin.is_some_and(|trace| trace.is_sampled) {
+            let server = server.to_string();
+            self.facts.authorizations.push(AuthorizationCall { server, started_at: Instant::now(), result: None });
+        }
+    }
+
+    /// Notes the result of the last call.
+    pub(in crate::proxy) fn end_authorization(&mut self, result: impl FnOnce() -> AuthorizationResult) {
+        if let Some(call) = self.facts.authorizations.last_mut().filter(|call| call.result.is_none()) {
+            call.result = Some((Instant::now(), result()));
+        }
+    }
+
     /// The trace of the request, if a tracer is active.
-    fn trace(&self) -> Option<RequestTrace> {
+    pub(in crate::proxy) fn trace(&self) -> Option<RequestTrace> {
         let of_plugin = self.plugin_run.as_ref().and_then(|run| run.state.trace.as_deref());
         of_plugin.or(self.facts.traced.as_ref().map(|traced| &traced.context)).copied()
     }

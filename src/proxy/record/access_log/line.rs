@@ -281,7 +281,7 @@ const CIRCUIT_OPEN: &str = "circuit_open";
 /// The reasons of requests that a limit of their Service or of the process has rejected.
 const LIMITS: [&str; 4] = ["over_limit", "queue_timeout", "connection_limit", "retry_budget"];
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 pub(super) mod testing {
     use http::StatusCode;
 

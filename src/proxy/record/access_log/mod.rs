@@ -5,6 +5,8 @@ mod attempt_list;
 mod captured;
 mod encode;
 mod fields;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod line;
 mod query;
 mod queue;

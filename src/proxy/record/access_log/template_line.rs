@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::io::Write;
 use std::time::Duration;
 
-use http::header::{FORWARDED, USER_AGENT};
+use http::header::{FORWARDED, HOST, USER_AGENT};
 use http::{HeaderName, HeaderValue, Method, Uri};
 
 use super::encode;
@@ -38,27 +38,22 @@ struct ValueWriter<'w, 'r> {
 impl<'w> ValueWriter<'w, '_> {
     /// Writes the value of a variable. Returns false if there is none.
     fn write(&self, variable: &LineVariable, form: ValueForm, max_bytes: usize, line: &mut Vec<u8>) -> bool {
-        let mask = self.mask(variable);
-        if mask.is_none()
-            && let Some(has_value) = self.write_number(variable, line)
-        {
+        if let Some(has_value) = self.write_number(variable, line) {
             return has_value;
         }
         let start = line.len();
         let quote = if form == ValueForm::JsonValue { &b"\""[..] } else { b"" };
         line.extend_from_slice(quote);
-        let has_value = if let Some(mask) = mask {
-            escape(mask, form, line);
-            true
-        } else if let Some(has_value) = self.write_plain(variable, line) {
-            has_value
-        } else if *variable == LineVariable::RequestLine {
-            self.write_request_line(form, max_bytes, line)
-        } else if let Some(text) = self.text(variable) {
-            escape(cut(&text, max_bytes), form, line);
-            true
-        } else {
-            false
+        let has_value = match self.write_plain(variable, line) {
+            Some(has_value) => has_value,
+            None if *variable == LineVariable::RequestLine => self.write_request_line(form, max_bytes, line),
+            None => match self.text(variable) {
+                Some(text) => {
+                    escape(cut(&text, max_bytes), form, line);
+                    true
+                }
+                None => false,
+            },
         };
         if has_value {
             line.extend_from_slice(quote);
@@ -68,12 +63,6 @@ impl<'w> ValueWriter<'w, '_> {
         has_value
     }
 
-    /// What is written for the address of the client if it is masked.
-    fn mask(&self, variable: &LineVariable) -> Option<&'w str> {
-        let is_client = matches!(variable, LineVariable::Client | LineVariable::ClientIp | LineVariable::ClientPort);
-        if is_client { self.record.mask_of(MaskedAccessField::Client) } else { None }
-    }
-
     /// Writes a number. `None` if the variable is no number.
     fn write_number(&self, variable: &LineVariable, line: &mut Vec<u8>) -> Option<bool> {
         let record = self.record;
@@ -81,7 +70,7 @@ impl<'w> ValueWriter<'w, '_> {
             || record.tries.last().is_some_and(|last| matches!(last.outcome, AttemptOutcome::Status(_)));
         let head = |read: fn(&super::CapturedHeads) -> u64| record.captured.map_or(0, read);
         let number = match variable {
-            LineVariable::ClientPort => Some(record.client.port().into()),
+            LineVariable::ClientPort => Some(record.client.port().into()).filter(|_| !self.masks_client()),
             LineVariable::ListenerPort => record.listen_port.map(u64::from),
             LineVariable::Status => record.status.map(|status| status.as_u16().into()),
             LineVariable::BytesIn => Some(record.bytes_in),
@@ -128,6 +117,7 @@ impl<'w> ValueWriter<'w, '_> {
         };
         match variable {
             LineVariable::None => Some(false),
+            LineVariable::Client | LineVariable::ClientIp if self.masks_client() => None,
             LineVariable::Client => {
                 encode::address(&record.client, line);
                 Some(true)
@@ -194,16 +184,59 @@ impl<'w> ValueWriter<'w, '_> {
 
     /// A value that is escaped.
     fn text(&self, variable: &LineVariable) -> Option<Cow<'w, str>> {
+        let text = self.unmasked_text(variable)?;
+        Some(if self.record.masks().is_empty() { text } else { self.masked_text(variable, text) })
+    }
+
+    /// The value without what the masks of the request cover.
+    #[cold]
+    fn masked_text(&self, variable: &LineVariable, text: Cow<'w, str>) -> Cow<'w, str> {
+        match variable {
+            LineVariable::Client | LineVariable::ClientIp => self.masked(Some(MaskedAccessField::Client), text),
+            LineVariable::Consumer => self.masked(Some(MaskedAccessField::Consumer), text),
+            LineVariable::Host | LineVariable::Authority => self.masked(Some(MaskedAccessField::Host), text),
+            LineVariable::Path => self.masked(Some(MaskedAccessField::Path), text),
+            LineVariable::RequestField(name) if *name == HOST => self.masked(Some(MaskedAccessField::Host), text),
+            LineVariable::RequestField(name) if *name == USER_AGENT => {
+                self.masked(Some(MaskedAccessField::UserAgent), text)
+            }
+            LineVariable::RequestField(name) if names_client(name) => {
+                self.masked(Some(MaskedAccessField::Client), text)
+            }
+            LineVariable::RequestField(_)
+            | LineVariable::ResponseField(_)
+            | LineVariable::Query
+            | LineVariable::QueryWithMark
+            | LineVariable::QueryParameter(_)
+            | LineVariable::ServerName => self.masked(None, text),
+            // The target is masked in its parts, and the others are no values of clients.
+            _ => text,
+        }
+    }
+
+    /// What matches a pattern is replaced, and all of it if a mask names the field.
+    fn masked<'t>(&self, field: Option<MaskedAccessField>, text: Cow<'t, str>) -> Cow<'t, str> {
+        self.record.masks().iter().fold(text, |text, mask| match field {
+            Some(field) => mask.mask_access_field(field, text),
+            None => mask.mask_text(&text).map_or(text, Cow::Owned),
+        })
+    }
+
+    fn masks_client(&self) -> bool {
+        self.record.mask_of(MaskedAccessField::Client).is_some()
+    }
+
+    fn unmasked_text(&self, variable: &LineVariable) -> Option<Cow<'w, str>> {
         let record = self.record;
         let text = |text: Option<&'w str>| text.filter(|text| !text.is_empty()).map(Cow::Borrowed);
         let query = record.target.as_ref().and_then(Uri::query);
         match variable {
-            LineVariable::Consumer => {
-                text(record.consumer.as_deref()).map(|name| record.masked(MaskedAccessField::Consumer, name))
-            }
+            // Only if they are masked.
+            LineVariable::Client | LineVariable::ClientIp => Some(Cow::Borrowed("")),
+            LineVariable::Consumer => text(record.consumer.as_deref()),
             LineVariable::Method => text(record.method.as_ref().map(Method::as_str)),
             LineVariable::Target => self.target(),
-            LineVariable::Path => self.path(),
+            LineVariable::Path => text(record.target.as_ref().map(Uri::path)),
             LineVariable::Query => query.map(|query| Cow::Owned(self.redacted(query))),
             LineVariable::QueryWithMark => {
                 Some(query.map_or(Cow::Borrowed(""), |query| Cow::Owned(format!("?{}", self.redacted(query)))))
@@ -214,8 +247,8 @@ impl<'w> ValueWriter<'w, '_> {
             LineVariable::Scheme => {
                 text(record.method.as_ref().map(|_| if record.tls.is_some() { "https" } else { "http" }))
             }
-            LineVariable::Host => self.host(host_name),
-            LineVariable::Authority => self.host(|host| strip_user_info(to_text_lossy(host))),
+            LineVariable::Host => record.host.as_ref().map(host_name),
+            LineVariable::Authority => record.host.as_ref().map(|host| strip_user_info(to_text_lossy(host))),
             LineVariable::TlsVersion => text(record.tls),
             LineVariable::TlsCipher => text(record.tls_cipher),
             LineVariable::ServerName => text(record.server_name.as_deref()),
@@ -229,16 +262,6 @@ impl<'w> ValueWriter<'w, '_> {
             // Numbers and plain values.
             _ => None,
         }
-    }
-
-    fn host(&self, read: fn(&'w HeaderValue) -> Cow<'w, str>) -> Option<Cow<'w, str>> {
-        let host = self.record.host.as_ref()?;
-        Some(self.record.masked(MaskedAccessField::Host, read(host)))
-    }
-
-    fn path(&self) -> Option<Cow<'w, str>> {
-        let path = self.record.target.as_ref().map(Uri::path).filter(|path| !path.is_empty())?;
-        Some(self.record.masked(MaskedAccessField::Path, Cow::Borrowed(path)))
     }
 
     fn label(&self, label: SeriesLabel) -> Option<&'w str> {
@@ -264,11 +287,16 @@ impl<'w> ValueWriter<'w, '_> {
 
     /// Path and query.
     fn target(&self) -> Option<Cow<'w, str>> {
-        let path = self.path();
-        match self.record.target.as_ref()?.query() {
-            Some(query) => Some(Cow::Owned(format!("{}?{}", path.as_deref().unwrap_or("/"), self.redacted(query)))),
-            None => path,
-        }
+        let target = self.record.target.as_ref()?;
+        let path = Some(target.path()).filter(|path| !path.is_empty());
+        let masked_path = |path: &'w str| self.masked(Some(MaskedAccessField::Path), Cow::Borrowed(path));
+        Some(match target.query() {
+            Some(query) => {
+                let query = self.masked(None, Cow::Owned(self.redacted(query)));
+                Cow::Owned(format!("{}?{query}", masked_path(path.unwrap_or("/"))))
+            }
+            None => masked_path(path?),
+        })
     }
 
     fn redacted(&self, query: &str) -> String {
@@ -287,18 +315,11 @@ impl<'w> ValueWriter<'w, '_> {
         let mut values = fields.iter().filter(|(found, _)| found == name).map(|(_, value)| value);
         let first = values.next()?;
         let is_credential = self.record.credentials.is_some_and(|all| all.has_header(name));
-        let masks_clients =
-            || self.record.privacy.masks_clients || self.record.mask_of(MaskedAccessField::Client).is_some();
-        if is_credential || (names_client(name) && masks_clients()) {
+        if is_credential || (self.record.privacy.masks_clients && names_client(name)) {
             return Some(Cow::Borrowed(REDACTED));
         }
         let text = values.fold(to_text_lossy(first), |all, next| Cow::Owned(format!("{all}, {}", to_text_lossy(next))));
-        let text = redact_url(&text, |name| self.record.shows_parameter(name)).map_or(text, Cow::Owned);
-        if *name == USER_AGENT {
-            return Some(self.record.masked(MaskedAccessField::UserAgent, text));
-        }
-        let masks = self.record.masks().iter();
-        Some(masks.fold(text, |text, mask| mask.mask_text(&text).map_or(text, Cow::Owned)))
+        Some(redact_url(&text, |name| self.record.shows_parameter(name)).map_or(text, Cow::Owned))
     }
 }
 

@@ -146,6 +146,7 @@ fn plain_destination(upstream: &Arc<Upstream>) -> Destination<'_> {
         upgrade: None,
         may_have_te: false,
         informational: InformationalPolicy::default(),
+        trace_parent: None,
         hops: HopCount::ZERO.next(),
         client: ClientSlot::of([127, 0, 0, 1].into()),
     }

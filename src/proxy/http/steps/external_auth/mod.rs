@@ -40,11 +40,11 @@ use super::plugins;
 use super::read_body::read_body;
 use super::request_context::{RequestContext, RoutedRequest};
 use super::request_hash;
+use crate::plugin_api::completed_request::AuthorizationResult;
 use crate::proxy::http::exchange::activity::until_timed_out;
 use crate::proxy::http::exchange::body_source::BodySource;
 use crate::proxy::http::exchange::request_body::RequestBody;
 use crate::proxy::http::record::request_error::RequestError;
-use crate::proxy::record::request_tracer::AuthorizationResult;
 use crate::snapshot::external_auth::{AuthorizationProtocol, ExternalAuthFilter};
 use authorization_record::AuthorizationRecord;
 use decision::Decision;
@@ -57,18 +57,14 @@ pub(in crate::proxy) async fn authorize(
     routed: &RoutedRequest<'_>,
     request: &mut Request<RequestBody>,
 ) -> Result<(), EarlyExit> {
-    if let Some(traced) = &mut cx.record.facts.traced {
-        traced.begin_authorization(&filter.upstream.key);
-    }
+    cx.record.begin_authorization(&filter.upstream.key);
     let outcome = decide(cx, filter, routed, request).await;
-    if let Some(traced) = &mut cx.record.facts.traced {
-        traced.end_authorization(match &outcome {
-            Ok(()) => AuthorizationResult::Allowed,
-            Err(EarlyExit::AuthorizationDenied(response)) => AuthorizationResult::Denied(response.status()),
-            Err(EarlyExit::Error(error)) => AuthorizationResult::Failed(error.details().reason),
-            Err(_) => AuthorizationResult::Failed("not_authorized"),
-        });
-    }
+    cx.record.end_authorization(|| match &outcome {
+        Ok(()) => AuthorizationResult::Allowed,
+        Err(EarlyExit::AuthorizationDenied(response)) => AuthorizationResult::Denied(response.status()),
+        Err(EarlyExit::Error(error)) => AuthorizationResult::Failed(error.details().reason),
+        Err(_) => AuthorizationResult::Failed("not_authorized"),
+    });
     outcome
 }
 

@@ -43,6 +43,7 @@ pub(super) async fn send(
         settings: None,
         upgrade: None,
         may_have_te: false,
+        trace_parent: None,
         hops,
         client,
         pinned: None,

@@ -99,6 +99,46 @@ fn lines_are_those_of_other_proxies() {
 }
 
 #[test]
+fn masks_of_the_route_apply() {
+    let heads = CapturedHeads {
+        request: vec![
+            field("user-agent", b"a"),
+            field("referer", b"https://b.example/jane@a.example"),
+            field("x-forwarded-for", b"192.0.2.7"),
+        ],
+        response: vec![field("x-owner", b"joe@a.example")],
+        request_bytes: 1,
+        response_bytes: 1,
+    };
+    let mask = |access_log: &[MaskedAccessField]| {
+        let text = TextMask::new(&[MaskedKind::Email], Vec::new(), "***");
+        let object = JsonMask::new(Vec::new(), text);
+        let masks = vec![Arc::new(LogMask { object, access_log: access_log.to_vec() })];
+        CredentialLocations { masks, ..CredentialLocations::default() }
+    };
+    let privacy = Privacy { shown_parameters: vec!["to".into()], ..Privacy::default() };
+    let record = AccessLogRecord {
+        captured: Some(&heads),
+        privacy: &privacy,
+        ..record("/u/joe@a.example?to=eve@b.example&key=k")
+    };
+    let template = "$remote_addr:$remote_port \"$request\" $request_uri $uri $args $arg_to $host $http_user_agent \
+                    $http_referer $http_x_forwarded_for $sent_http_x_owner $status";
+    let by_pattern = mask(&[]);
+    let masked = AccessLogRecord { credentials: Some(&by_pattern), ..record };
+    let expected = "10.0.0.1:5 \"GET /u/***?to=***&key=* HTTP/2\" /u/***?to=***&key=* /u/*** to=***&key=* *** a.example a \
+                    https://b.example/*** 192.0.2.7 *** 200\n";
+    assert_eq!(line(template, &masked), expected);
+    use MaskedAccessField::{Client, Host, Path, UserAgent};
+    let by_field = mask(&[Client, Host, Path, UserAgent]);
+    let masked = AccessLogRecord { credentials: Some(&by_field), ..masked };
+    let expected = "***:- \"GET ***?to=***&key=* HTTP/2\" ***?to=***&key=* *** to=***&key=* *** *** *** https://b.example/*** \
+                    *** *** 200\n";
+    assert_eq!(line(template, &masked), expected);
+    assert_eq!(line("{\"c\": \"%DOWNSTREAM_REMOTE_ADDRESS%\"}", &masked), "{\"c\": \"***\"}\n");
+}
+
+#[test]
 fn names_of_parameters_have_no_case() {
     let shown = Privacy { shown_parameters: vec!["userId".into()], ..Privacy::default() };
     let record = AccessLogRecord { privacy: &shown, ..record("/?userId=7&USERNAME=anna") };
@@ -127,27 +167,6 @@ fn credentials_and_clients_are_redacted() {
     let masked = Privacy { masks_clients: true, ..Privacy::default() };
     let record = AccessLogRecord { privacy: &masked, ..record };
     assert_eq!(line("$http_x_forwarded_for", &record), "REDACTED\n");
-}
-
-#[test]
-fn what_plugins_mask_is_masked() {
-    let heads = heads();
-    let object = JsonMask::new(Vec::new(), TextMask::new(&[MaskedKind::Email], Vec::new(), "***"));
-    let access_log = vec![MaskedAccessField::Client, MaskedAccessField::Consumer, MaskedAccessField::UserAgent];
-    let credentials =
-        CredentialLocations { masks: vec![Arc::new(LogMask { object, access_log })], ..CredentialLocations::default() };
-    let record = AccessLogRecord {
-        captured: Some(&heads),
-        credentials: Some(&credentials),
-        consumer: Some("anna".into()),
-        ..record("/users/anna@b.example?a=1")
-    };
-    let template = "$remote_addr $remote_port $remote_user $uri $request_uri $host \"$request\" \"$http_user_agent\" \
-                    $http_x_forwarded_for $http_x_a";
-    let expected = "*** *** *** /users/*** /users/***?a=* a.example \"GET /users/***?a=* HTTP/2\" \"***\" \
-                    REDACTED 1, 2\n";
-    assert_eq!(line(template, &record), expected);
-    assert_eq!(line("%DOWNSTREAM_REMOTE_ADDRESS% %REQ(:PATH)%", &record), "*** /users/***?a=*\n");
 }
 
 #[test]
