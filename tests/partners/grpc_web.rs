@@ -33,7 +33,7 @@ async fn client_for_browsers_calls_a_grpc_server() {
         let result: Value = serde_json::from_str(lines.last().expect("there is a line")).unwrap();
         assert_eq!(result["format"], format);
         assert_eq!(result["unary"], json!({"message": "hello ✓", "server": "tonic", "label": "first"}), "{result}");
-        assert_eq!(result["large"], 1_200_000, "{result}");
+        assert_eq!(result["large"], 600_000, "{result}");
         assert_eq!(result["stream"], json!(["a", "b", "c"]), "{result}");
         // A message arrives before the call ends, and the client cancels it.
         assert_eq!(result["partial"], json!(["a"]), "{result}");

@@ -38,7 +38,7 @@ for (const format of ["binary", "text"]) {
   const call = await unary(unaryEcho, "hello ✓");
   const { server, label } = call.headers;
   const result = { format, unary: { message: call.response.message, server, label } };
-  result.large = (await unary(unaryEcho, "large ".repeat(200_000))).response.message.length;
+  result.large = (await unary(unaryEcho, "large ".repeat(100_000))).response.message.length;
   result.failure = await unary(unaryEcho, "fail").then(() => "no error", failure);
   result.unknown = await unary(unknown, "").then(() => "no error", (error) => error.code);
 
