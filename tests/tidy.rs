@@ -224,8 +224,8 @@ const LAYERS: &[Row] = &[
     (
         "args",
         &[
-            "access_log budgets kong location network output_format slo tls tracing",
-            "convert",
+            "access_log budgets kong location network object_name output_format tls tracing",
+            "convert slo",
             "cluster gateways",
             "ingress",
             "run",

@@ -71,6 +71,21 @@ impl MediaType {
     }
 }
 
+/// Whether a request or response is gRPC or gRPC-Web.
+pub fn is_grpc(headers: &HeaderMap) -> bool {
+    grpc_suffix(headers).is_some()
+}
+
+/// What follows `application/grpc` in the content type. Media types are compared without case (RFC 9110, section
+/// 8.3.1).
+pub fn grpc_suffix(headers: &HeaderMap) -> Option<&[u8]> {
+    let content_type = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes)?;
+    let (media_type, suffix) = content_type.split_at_checked(GRPC.len())?;
+    media_type.eq_ignore_ascii_case(GRPC).then_some(suffix)
+}
+
+const GRPC: &[u8] = b"application/grpc";
+
 /// The ranges of `Accept`, the preferred ones first, without those that the client refuses (RFC 9110, section 12.5.1).
 /// At most 32 are read.
 pub fn accepted_ranges<'a>(values: impl Iterator<Item = &'a HeaderValue>) -> Vec<String> {

@@ -9,8 +9,9 @@
 //! A response is sent again to requests with the same document, apart from white space, commas and comments, the same
 //! variables and operation, on the same route, and of the same consumer. What authorization servers have decided about
 //! is part of the key, too, as with `proxy-cache`, which shares the memory and its limits. Mutations and subscriptions
-//! are forwarded, and so is what the plugin does not understand: batches, persisted queries, and bodies of more than 1
-//! MiB or of unknown length. `X-Cache-Status` is then `Bypass`.
+//! are forwarded, and so is what the plugin does not understand: batches, persisted queries, variables with fractions,
+//! and bodies of more than 1 MiB or of unknown length. `X-Cache-Status` is then `Bypass`, also for requests with cookies
+//! unless `vary_headers` has `Cookie`.
 //!
 //! Responses with status 200 and JSON are stored, unless they have `errors` or set cookies. To read them, the plugin
 //! removes `Accept-Encoding` from queries that may be stored.
@@ -27,8 +28,9 @@ use super::proxy_cache::cache::SharedCache;
 use super::proxy_cache::config::{ContentCacheConfig, Strategy};
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::consumers::{Sha256Digest, sha256};
-use crate::plugin_api::graphql::{CheckedDocument, DocumentLimits, GraphqlRequest, OperationKind, normalized};
-use crate::plugin_api::media_type::MediaType;
+use crate::plugin_api::graphql::{
+    CheckedDocument, DocumentLimits, GraphqlRequest, OperationKind, has_graphql_type, normalized,
+};
 use crate::plugin_api::redis::RedisConfig;
 use crate::plugin_api::{
     AccessOutcome, AfterForwardCx, BeforeForwardCx, BuildCx, ChangedFields, Phases, Plugin, PluginKind, Reply,
@@ -127,8 +129,7 @@ impl Plugin for GraphqlProxyCache {
         let length = head.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
         head.method == Method::POST
             && length.is_some_and(|length| length <= MAX_BODY)
-            && MediaType::of(&head.headers)
-                .is_some_and(|kind| matches!(kind.essence.as_str(), "application/json" | "application/graphql"))
+            && has_graphql_type(&head.headers)
     }
 
     fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> AccessOutcome<'a> {
@@ -156,24 +157,17 @@ impl Plugin for GraphqlProxyCache {
     }
 }
 
-/// What a query asks for. `None` if the request is not one.
-/// Whether a value contains a number that has lost digits, so that another request may have the same value.
+/// Whether a value contains a number that may have lost digits, so that another request may have the same value.
 fn is_imprecise(value: &Value) -> bool {
     match value {
-        Value::Number(number) => {
-            number.as_i64().is_none()
-                && number.as_u64().is_none()
-                && number.as_f64().is_none_or(|value| value.abs() >= MAX_EXACT)
-        }
+        Value::Number(number) => number.is_f64(),
         Value::Array(values) => values.iter().any(is_imprecise),
         Value::Object(members) => members.values().any(is_imprecise),
         Value::Null | Value::Bool(_) | Value::String(_) => false,
     }
 }
 
-/// From here on, not every integer is a number of double precision.
-const MAX_EXACT: f64 = 9_007_199_254_740_992.0;
-
+/// What a query asks for. `None` if the request is not one.
 fn digest(cx: &RequestCx<'_>) -> Option<QueryDigest> {
     let body = cx.current_body().map_or(&[][..], |body| &body[..]);
     let request = GraphqlRequest::read(&cx.head.method, cx.head.uri.query(), &cx.head.headers, body).ok()?;

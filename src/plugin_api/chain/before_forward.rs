@@ -42,18 +42,18 @@ impl Chain {
     /// Runs the phase `before_forward` of the plugins whose access phase has run, until the first reply.
     pub async fn before_forward(&self, request: AllowedRequest<'_>, state: &mut ChainState) -> Option<Box<Reply>> {
         state.timings.start();
+        let chosen_backend = state.chosen_backend.and_then(|chosen| {
+            state.selected.iter().find_map(|selected| {
+                let (_, instance) = self.instance(selected.as_selection());
+                let index = chosen.index.checked_sub(instance.first_backend)?;
+                instance.plugin.chosen_backends().get(usize::from(index))
+            })
+        });
         for index in 0..state.selected.len() {
             let (kind, instance) = self.instance(state.selected[index].as_selection());
             if !instance.phases.before_forward {
                 continue;
             }
-            let chosen_backend = state.chosen_backend.and_then(|chosen| {
-                state.selected.iter().find_map(|selected| {
-                    let (_, instance) = self.instance(selected.as_selection());
-                    let index = chosen.index.checked_sub(instance.first_backend)?;
-                    instance.plugin.chosen_backends().get(usize::from(index))
-                })
-            });
             let mut cx = BeforeForwardCx {
                 head: &mut *request.head,
                 has_body: request.has_body,

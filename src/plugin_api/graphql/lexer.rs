@@ -265,6 +265,12 @@ fn hexadecimal(digits: &[u8]) -> Option<u32> {
     is_valid.then(|| std::str::from_utf8(digits).ok()).flatten().and_then(|text| u32::from_str_radix(text, 16).ok())
 }
 
+/// Whether a text is a name.
+pub fn is_name(text: &str) -> bool {
+    let mut bytes = text.bytes();
+    bytes.next().is_some_and(is_name_start) && bytes.all(|byte| is_name_start(byte) || byte.is_ascii_digit())
+}
+
 fn is_name_start(byte: u8) -> bool {
     byte == b'_' || byte.is_ascii_alphabetic()
 }

@@ -23,9 +23,10 @@ pub use document::{
     Argument, Fragment, GraphqlDocument, GraphqlField, GraphqlValue, InlineFragment, Operation, OperationKind,
     Selection, TypeReference, VariableDefinition,
 };
+pub use lexer::is_name;
 pub use normalized::normalized;
 pub use operations::CheckedDocument;
-pub use request::{GraphqlRequest, GraphqlRequestError};
+pub use request::{GraphqlRequest, GraphqlRequestError, has_graphql_type, upgrade_rejection};
 
 /// The limits of a document. Without them, a short text could cost much time or memory.
 #[derive(Clone, Copy, Debug)]

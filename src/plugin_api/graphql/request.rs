@@ -8,6 +8,7 @@ use http::{HeaderMap, Method, StatusCode};
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
+use crate::plugin_api::Reply;
 use crate::plugin_api::fields::{FieldValue, UrlEncodedForm};
 use crate::plugin_api::media_type::MediaType;
 
@@ -27,6 +28,18 @@ pub struct GraphqlRequest {
 pub struct GraphqlRequestError {
     pub status: StatusCode,
     pub message: &'static str,
+}
+
+/// Whether the body of a request is of a type that [`GraphqlRequest::read`] reads.
+pub fn has_graphql_type(headers: &HeaderMap) -> bool {
+    let media_type = MediaType::of(headers);
+    media_type.is_some_and(|kind| matches!(kind.essence.as_str(), "application/json" | "application/graphql"))
+}
+
+/// The response to a request that would upgrade its connection, over which operations would pass unseen.
+pub fn upgrade_rejection() -> Box<Reply> {
+    let message = "Connections to the GraphQL server are not upgraded";
+    Reply::negotiated(StatusCode::BAD_REQUEST, message, "graphql_rejected")
 }
 
 impl GraphqlRequest {

@@ -315,7 +315,7 @@ const MAX_CREDENTIAL: usize = 4096;
 /// The longest time between two attempts.
 const MAX_DELAY: Duration = Duration::from_secs(60);
 const MAX_FLUSH_TIMEOUT: Duration = Duration::from_secs(3600);
-/// The longest time that an idle connection is kept open.
+/// The longest time after which an idle connection is used again.
 const MAX_KEEP_ALIVE: Duration = Duration::from_secs(600);
 /// The bytes of messages that wait in a queue.
 const MAX_QUEUED_BYTES: usize = 64 << 20;

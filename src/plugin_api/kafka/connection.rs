@@ -45,7 +45,7 @@ impl BrokerConnection {
         let stream = services.connect(remote.clone()).await?;
         let mut connection = BrokerConnection { stream, last_id: 0, used_at: Instant::now() };
         let address = || format!("{}:{}", remote.host, remote.port);
-        match timeout(remote.timeout, connection.greet(sasl)).await {
+        match timeout(remote.timeout, connection.negotiate(sasl)).await {
             Ok(Ok(())) => Ok(connection),
             Ok(Err(error)) => Err(format!("{}: {error}", address())),
             Err(_) => Err(format!("{}: no response within {:?}", address(), remote.timeout)),
@@ -100,7 +100,7 @@ impl BrokerConnection {
     }
 
     /// Checks that the broker supports the requests, and authenticates.
-    async fn greet(&mut self, sasl: Option<&Sasl>) -> Result<(), String> {
+    async fn negotiate(&mut self, sasl: Option<&Sasl>) -> Result<(), String> {
         let response = self.request(API_VERSIONS, |_| ()).await?;
         let (error, supported) = protocol::parse_api_versions(&response).map_err(malformed)?;
         if !error.is_none() {

@@ -13,7 +13,7 @@ use tracing::debug;
 
 use super::message::KafkaMessage;
 use super::producer::KafkaProducer;
-use crate::plugin_api::batch_queue::{BatchSender, DEFAULT_QUEUED_BYTES, HeldBytes, QueuedBytes};
+use crate::plugin_api::batch_queue::{BatchOutcome, BatchSender, DEFAULT_QUEUED_BYTES, HeldBytes, QueuedBytes};
 use crate::plugin_api::kind::BuildCx;
 use crate::plugin_api::log_delivery::DeliveryReports;
 
@@ -38,13 +38,19 @@ impl BatchSender for BatchedMessages {
     }
 
     fn send(&self, body: Bytes) -> BoxFuture<'static, bool> {
+        self.deliver(body).map(|outcome| outcome == BatchOutcome::Accepted).boxed()
+    }
+
+    fn deliver(&self, body: Bytes) -> BoxFuture<'static, BatchOutcome> {
         let (producer, reports) = (Arc::clone(&self.producer), Arc::clone(&self.reports));
         async move {
-            let messages = KafkaMessage::from_entries(body).unwrap_or_default();
-            let failure = producer.produce(&messages).await.into_iter().flatten().next();
-            let is_accepted = failure.is_none();
-            reports.update(failure);
-            is_accepted
+            let messages = KafkaMessage::from_entries(body).expect("the entries of this queue are messages");
+            let mut failures = producer.produce(&messages).await.into_iter().flatten();
+            let first = failures.next();
+            let rejected = u64::from(first.is_some()) + failures.count() as u64;
+            reports.update(first);
+            // The producer itself has sent them again as often as it may.
+            if rejected == 0 { BatchOutcome::Accepted } else { BatchOutcome::AcceptedInPart { rejected } }
         }
         .boxed()
     }

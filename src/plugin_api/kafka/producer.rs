@@ -302,9 +302,7 @@ impl KafkaProducer {
             .map_err(|error| Failure::Retriable(format!("{text}: {}", malformed(error))))?;
         let mut failures = BTreeMap::new();
         for partition in request.keys() {
-            let result =
-                produced.iter().find(|result| *result.topic == *partition.0 && result.partition == partition.1);
-            let failure = match result.map(|result| result.error) {
+            let failure = match produced.get(&(&*partition.0, partition.1)) {
                 Some(error) if error.is_none() => continue,
                 Some(error) => {
                     let message = format!("{text}: topic {}: {error}", partition.0);

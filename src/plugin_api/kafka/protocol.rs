@@ -1,6 +1,8 @@
 //! The requests of a producer and the responses to them, in versions that brokers have had since Kafka 0.11 and still
 //! have in Kafka 4.
 
+use std::collections::HashMap;
+
 use super::wire::{MalformedResponse, WireReader, WireWriter};
 
 /// A request: its number, and the version of the request and of its response.
@@ -126,15 +128,9 @@ pub(super) fn write_produce_head(request: &mut WireWriter, acks: Acks, timeout: 
     request.i32(timeout);
 }
 
-/// The result for one partition of a produce request.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct ProducedPartition {
-    pub(super) topic: String,
-    pub(super) partition: i32,
-    pub(super) error: ErrorCode,
-}
-
-pub(super) fn parse_produce_response(response: &[u8]) -> Result<Vec<ProducedPartition>, MalformedResponse> {
+/// The results of a produce request by topic and partition. They borrow the names, which a broker may repeat for many
+/// partitions.
+pub(super) fn parse_produce_response(response: &[u8]) -> Result<HashMap<(&str, i32), ErrorCode>, MalformedResponse> {
     let mut reader = WireReader(response);
     let topics = reader.list(|reader| {
         let topic = reader.string()?;
@@ -143,7 +139,7 @@ pub(super) fn parse_produce_response(response: &[u8]) -> Result<Vec<ProducedPart
             // Offset and time in the log.
             reader.i64()?;
             reader.i64()?;
-            Ok(ProducedPartition { topic: topic.to_owned(), partition, error })
+            Ok(((topic, partition), error))
         })
     })?;
     Ok(topics.into_iter().flatten().collect())

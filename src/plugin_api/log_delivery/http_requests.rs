@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -126,8 +126,16 @@ fn delivery_after(status: StatusCode, headers: &HeaderMap) -> BatchOutcome {
     if [StatusCode::BAD_REQUEST, StatusCode::PAYLOAD_TOO_LARGE].contains(&status) {
         return BatchOutcome::Refused;
     }
-    let seconds = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
-    seconds.map_or(BatchOutcome::Failed, |seconds| BatchOutcome::Later(Duration::from_secs(seconds)))
+    retry_after(headers, SystemTime::now()).map_or(BatchOutcome::Failed, BatchOutcome::Later)
+}
+
+/// The delay of `Retry-After`, in seconds or until a date.
+pub fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+    let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    match value.parse() {
+        Ok(seconds) => Some(Duration::from_secs(seconds)),
+        Err(_) => httpdate::parse_http_date(value).ok()?.duration_since(now).ok(),
+    }
 }
 
 #[cfg(test)]
@@ -145,7 +153,8 @@ mod tests {
             (429, None, BatchOutcome::Failed),
             (302, None, BatchOutcome::Failed),
             (500, Some("-1"), BatchOutcome::Failed),
-            (503, Some("Fri, 27 Nov 2026 20:00:00 GMT"), BatchOutcome::Failed),
+            // A date that is over.
+            (503, Some("Thu, 01 Jan 1970 00:00:00 GMT"), BatchOutcome::Failed),
         ] {
             let mut headers = HeaderMap::new();
             if let Some(value) = retry_after {

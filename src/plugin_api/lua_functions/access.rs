@@ -11,6 +11,7 @@ use crate::plugin_api::RequestCx;
 use crate::plugin_api::changed_fields::MESSAGE_FIELDS;
 use crate::plugin_api::fields::{UrlEncodedForm, replace_target};
 use crate::plugin_api::form_body::query_value;
+use crate::plugin_api::media_type::is_grpc;
 use crate::plugin_api::reply::{Reply, ReplyBody};
 use crate::plugin_api::request_edits::{checked_path, header_value};
 use crate::plugin_api::template::{
@@ -162,7 +163,7 @@ impl AccessHost<'_, '_> {
             Some(ScriptArgument::Value(_)) => return Err("the body is neither a string nor a table"),
         };
         let content_type = content_type.map(HeaderValue::from_static);
-        let is_call = self.cx.head.headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(GRPC));
+        let is_call = is_grpc(&self.cx.head.headers);
         if is_call {
             let message = String::from_utf8_lossy(&body).into_owned();
             return Ok(Reply::negotiated(status, message, "function_exit"));
@@ -329,7 +330,6 @@ fn encoded_query(argument: Option<ScriptArgument>) -> Result<String, &'static st
 const INVALID_TARGET: &str = "the path or the query is not valid or too long";
 const TEXT: &str = "text/plain; charset=UTF-8";
 const JSON: &str = "application/json; charset=utf-8";
-const GRPC: &[u8] = b"application/grpc";
 
 /// What replaces other functions.
 const REPLACEMENTS: [(&str, &str); 16] = [

@@ -1,17 +1,17 @@
 //! What the response to an export means: the specification of OTLP, sections "OTLP/gRPC Response", "OTLP/HTTP Response"
 //! and "Partial Success".
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use bytes::Bytes;
-use http::header::RETRY_AFTER;
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
 use prost::Message;
 use serde_json::Value;
 
 use super::grpc_client::GrpcResponse;
 use crate::plugin_api::batch_queue::BatchOutcome;
 use crate::plugin_api::grpc::{CallStatus, MessageFrames};
+use crate::plugin_api::log_delivery::retry_after;
 use crate::plugin_api::remote_request::RemoteResponse;
 use crate::plugin_api::server_text::shorten;
 
@@ -114,20 +114,11 @@ fn is_retriable(status: StatusCode) -> bool {
     matches!(status.as_u16(), 429 | 502 | 503 | 504)
 }
 
-/// The delay of `Retry-After`, in seconds or until a date.
-fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
-    let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    match value.parse() {
-        Ok(seconds) => Some(Duration::from_secs(seconds)),
-        Err(_) => httpdate::parse_http_date(value).ok()?.duration_since(now).ok(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::time::UNIX_EPOCH;
+    use std::time::{Duration, UNIX_EPOCH};
 
-    use http::HeaderValue;
+    use http::{HeaderMap, HeaderValue};
 
     use super::*;
     use crate::plugin_api::grpc::frame;

@@ -33,7 +33,7 @@ use serde_json::Value;
 use self::routes::{RouteTable, parse_uri};
 use self::variables::RouteVariable;
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::graphql::{CheckedDocument, DocumentLimits};
+use crate::plugin_api::graphql::{CheckedDocument, DocumentLimits, upgrade_rejection};
 use crate::plugin_api::kind::EntityList;
 use crate::plugin_api::{
     AccessOutcome, BeforeForwardCx, BuildCx, ChangedFields, Phases, Plugin, PluginKind, Reply, RequestCx, Scopes,
@@ -185,11 +185,7 @@ impl Plugin for DeGraphql {
 
     /// Operations over an upgraded connection would pass unseen.
     fn before_forward<'a>(&'a self, cx: &'a mut BeforeForwardCx<'_>) -> AccessOutcome<'a> {
-        if !cx.is_upgrade {
-            return AccessOutcome::Continue;
-        }
-        let message = "Connections to the GraphQL server are not upgraded";
-        AccessOutcome::Reply(Reply::negotiated(StatusCode::BAD_REQUEST, message, "graphql_rejected"))
+        if cx.is_upgrade { AccessOutcome::Reply(upgrade_rejection()) } else { AccessOutcome::Continue }
     }
 
     fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> AccessOutcome<'a> {

@@ -4,6 +4,8 @@ use std::collections::HashMap;
 
 use http::Method;
 
+use crate::plugin_api::graphql::is_name;
+
 /// A path such as `/users/:id`.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct RoutePattern(Vec<PatternSegment>);
@@ -25,8 +27,7 @@ pub(super) fn parse_uri(uri: &str) -> Result<RoutePattern, String> {
         segments.push(match segment.strip_prefix(':') {
             None => PatternSegment::Literal(segment.into()),
             Some(name) => {
-                let is_name = name.bytes().all(|byte| byte == b'_' || byte.is_ascii_alphanumeric());
-                if !is_name || name.is_empty() || name.as_bytes()[0].is_ascii_digit() {
+                if !is_name(name) {
                     return Err(format!("{segment:?} is not the name of a variable"));
                 }
                 let variable = PatternSegment::Variable(name.into());

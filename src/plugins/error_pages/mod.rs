@@ -46,6 +46,7 @@ use self::page::{Page, PageBody, PageConfig};
 use self::page_template::PageValues;
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::content_coding::DIGESTS;
+use crate::plugin_api::media_type::is_grpc;
 use crate::plugin_api::weighted_list::weighted_members;
 use crate::plugin_api::{
     BuildCx, ChangedFields, Phases, Plugin, PluginKind, Reply, ReplyBody, ResponseCx, ResponseOutcome, Scopes,
@@ -179,11 +180,6 @@ fn describes_body(name: &HeaderName) -> bool {
     is_content_field
         || [ETAG, LAST_MODIFIED, ACCEPT_RANGES, TRAILER, TRANSFER_ENCODING].contains(name)
         || DIGESTS.contains(name)
-}
-
-fn is_grpc(headers: &HeaderMap) -> bool {
-    let content_type = headers.get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
-    content_type.get(.."application/grpc".len()).is_some_and(|start| start.eq_ignore_ascii_case(b"application/grpc"))
 }
 
 /// The host without its port.

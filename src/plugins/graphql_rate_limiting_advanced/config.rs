@@ -13,6 +13,7 @@ use crate::diagnostic::Diagnostic;
 use crate::plugin_api::counting::{
     CountStrategy, LimitBy, LimitRule, NEVER_SYNCED, WindowType, check_counter_namespace, read_windows, synced_strategy,
 };
+use crate::plugin_api::graphql::is_name;
 use crate::plugin_api::redis::RedisConfig;
 use crate::plugin_api::{BuildCx, record};
 
@@ -264,6 +265,11 @@ impl Config {
             }
             return None;
         };
+        if costs.is_empty() {
+            let message = "has no effect without costs of fields, for which types are read from there";
+            cx.note(Diagnostic::in_config("introspection_url", message, "add costs, or remove it"));
+            return None;
+        }
         let server = SchemaServer {
             url,
             headers: &self.introspection_headers,
@@ -271,18 +277,13 @@ impl Config {
             verify: self.introspection_ssl_verify,
         };
         match SchemaSource::for_config(&server, &costs, cx) {
-            Ok(source) => Some(source).filter(|_| !costs.is_empty()),
+            Ok(source) => Some(source),
             Err(errors) => {
                 invalid.extend(errors);
                 None
             }
         }
     }
-}
-
-fn is_name(text: &str) -> bool {
-    let is_part = |byte: u8| byte == b'_' || byte.is_ascii_alphanumeric();
-    text.bytes().all(is_part) && text.bytes().next().is_some_and(|first| !first.is_ascii_digit())
 }
 
 fn one() -> f64 {

@@ -55,9 +55,10 @@ use crate::diagnostic::Diagnostic;
 use crate::plugin_api::counting::{
     ActiveLimit, LimitBy, LimitDecision, LimitIdentifier, LimitRule, RateHeaders, RateStore, retry_seconds,
 };
-use crate::plugin_api::graphql::{CheckedDocument, DocumentLimits, GraphqlRequest};
+use crate::plugin_api::graphql::{
+    CheckedDocument, DocumentLimits, GraphqlRequest, has_graphql_type, upgrade_rejection,
+};
 use crate::plugin_api::kind::EntityList;
-use crate::plugin_api::media_type::MediaType;
 use crate::plugin_api::{
     AccessOutcome, BeforeForwardCx, BuildCx, ChangedFields, Phases, Plugin, PluginKind, Reply, RequestCx, decimal,
 };
@@ -133,9 +134,7 @@ impl Plugin for GraphqlRateLimiting {
 
     /// Bodies of other types are rejected by their type.
     fn buffers_body(&self, head: &request::Parts) -> bool {
-        head.method != Method::POST
-            || MediaType::of(&head.headers)
-                .is_some_and(|kind| matches!(kind.essence.as_str(), "application/json" | "application/graphql"))
+        head.method != Method::POST || has_graphql_type(&head.headers)
     }
 
     fn declare_fields(&self, fields: &mut ChangedFields) {
@@ -146,11 +145,7 @@ impl Plugin for GraphqlRateLimiting {
 
     /// Operations over an upgraded connection would pass unseen.
     fn before_forward<'a>(&'a self, cx: &'a mut BeforeForwardCx<'_>) -> AccessOutcome<'a> {
-        if !cx.is_upgrade {
-            return AccessOutcome::Continue;
-        }
-        let message = "Connections to the GraphQL server are not upgraded";
-        AccessOutcome::Reply(Reply::negotiated(StatusCode::BAD_REQUEST, message, "graphql_rejected"))
+        if cx.is_upgrade { AccessOutcome::Reply(upgrade_rejection()) } else { AccessOutcome::Continue }
     }
 
     fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> AccessOutcome<'a> {

@@ -20,13 +20,13 @@ mod patterns;
 #[cfg(test)]
 mod tests;
 
-use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
 use http::{HeaderMap, StatusCode, request};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::media_type::MediaType;
+use crate::plugin_api::media_type::{MediaType, is_grpc};
 use crate::plugin_api::violations::{EnforcementMode, ViolationLog};
 use crate::plugin_api::{AccessOutcome, BuildCx, Phases, Plugin, PluginKind, Reply, RequestCx};
 use decoded::{any_form, without_json_escapes};
@@ -259,10 +259,6 @@ impl InjectionProtection {
         let custom = || self.custom.iter().find(|(_, matcher)| matcher.is_match(text)).map(|(name, _)| name.as_str());
         built_in.map(|injection| injection.name()).or_else(custom)
     }
-}
-
-fn is_grpc(headers: &HeaderMap) -> bool {
-    headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
 }
 
 /// A body of unknown length counts as too large.

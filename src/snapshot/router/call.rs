@@ -2,11 +2,12 @@
 
 use std::fmt;
 
+use http::HeaderMap;
 use http::header::CONTENT_TYPE;
-use http::{HeaderMap, HeaderValue};
 
 use super::header::ValueMatch;
 use super::request::RoutingRequest;
+use crate::plugin_api::media_type::grpc_suffix;
 use crate::snapshot::regex_steps::RegexInput;
 
 /// Matches gRPC calls only, and with a method only those of that method, whatever their service. A service is a
@@ -56,27 +57,15 @@ impl fmt::Display for CallMatch {
 /// Whether a request is a gRPC call, whose content type may name a codec: `application/grpc+proto`. gRPC-Web, which
 /// browsers use, is another protocol.
 pub fn is_call(headers: &HeaderMap) -> bool {
-    subtype_suffix(headers).is_some_and(|suffix| matches!(suffix, [] | [b'+' | b';' | b' ' | b'\t', ..]))
+    grpc_suffix(headers).is_some_and(|suffix| matches!(suffix, [] | [b'+' | b';' | b' ' | b'\t', ..]))
 }
-
-/// Whether a request or response is gRPC or gRPC-Web.
-pub fn is_grpc(headers: &HeaderMap) -> bool {
-    subtype_suffix(headers).is_some()
-}
-
-/// What follows `application/grpc` in the content type. Media types are compared without case (RFC 9110, section
-/// 8.3.1).
-fn subtype_suffix(headers: &HeaderMap) -> Option<&[u8]> {
-    let content_type = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes)?;
-    let (media_type, suffix) = content_type.split_at_checked(GRPC.len())?;
-    media_type.eq_ignore_ascii_case(GRPC).then_some(suffix)
-}
-
-const GRPC: &[u8] = b"application/grpc";
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderValue;
+
     use super::*;
+    use crate::plugin_api::media_type::is_grpc;
 
     #[test]
     fn content_type_makes_a_call() {

@@ -28,7 +28,7 @@ use std::sync::{Arc, OnceLock};
 
 use smallvec::SmallVec;
 
-pub use self::call::{CallMatch, is_call, is_grpc};
+pub use self::call::{CallMatch, is_call};
 pub use self::header::{HeaderMatch, ValueMatch};
 pub use self::matched::{Matched, MatchedPath};
 use self::path::{ExactPaths, PrefixTree};

@@ -222,8 +222,8 @@ pub(super) const CASES: &[Case] = &[
         ..get(
             "graphql-rate-limiting-advanced",
             "four fields",
-            "{limit: [100000000], window_size: [60], \
-            introspection_url: 'http://127.0.0.1:HTTP_PORT/schema'}",
+            "{limit: [100000000], window_size: [60], introspection_url: 'http://127.0.0.1:HTTP_PORT/schema', \
+            costs: [{type_path: Query.order, add_constant: 2}]}",
         )
     },
     Case {

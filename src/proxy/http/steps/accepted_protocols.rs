@@ -9,11 +9,11 @@ use super::early_exit::EarlyExit;
 use super::reported_client::client_scheme;
 use super::request_context::{RequestContext, RoutedRequest};
 use crate::plugin_api::Scheme;
+use crate::plugin_api::media_type::is_grpc;
 use crate::proxy::http::exchange::client_exchange::ClientExchange;
 use crate::proxy::http::fields::headers::X_FORWARDED_HOST;
 use crate::proxy::http::record::request_error::RequestError;
 use crate::request_target::RequestHost;
-use crate::snapshot::router::is_grpc;
 use crate::snapshot::rule_options::Protocols;
 
 /// Checks the request against the protocols of the rule, which may redirect HTTP to HTTPS.

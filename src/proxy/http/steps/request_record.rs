@@ -161,6 +161,7 @@ impl RequestRecord {
             body_ended_at: self.exchange.activity.body_ended_at.get(),
             bytes_out: self.facts.bytes_out,
             series,
+            masks: self.plugin_run.as_ref().map_or(&[], |run| &run.chain.credential_locations().masks),
         };
         let timings = self.plugin_run.iter().flat_map(|run| run.state.timings.all());
         tracer.end(traced, &ended, timings);

@@ -25,6 +25,7 @@ use super::request_record::RequestRecord;
 use crate::http1::JoinedData;
 use crate::plugin_api::body_filter::PluginBodyFilter;
 use crate::plugin_api::content_coding::{ContentCoding, DIGESTS, DecodingError};
+use crate::plugin_api::media_type::is_grpc;
 use crate::plugin_api::{
     BeyondLimit, BodyCheck, BodyCoding, BodyConversion, BodyFilter, BodyTransform, BufferedFilter, CheckOfBody,
     CodedHead, ConvertBody, Reply, ResponseSource,
@@ -36,7 +37,6 @@ use crate::proxy::http::exchange::filtered_body::FilteredBody;
 use crate::proxy::http::record::request_error::RequestError;
 use crate::proxy::http::record::request_facts::RequestFacts;
 use crate::proxy::record::stats::UnfilteredBody;
-use crate::snapshot::router::is_grpc;
 use crate::turn_clock;
 
 /// Applies the filters in order. The source changes if the response is replaced.
