@@ -215,8 +215,8 @@ impl NodeTask {
             tokio::select! {
                 () = &mut driver => return RedisConnectionEnd::Lost(describe_close(self)),
                 Some(result) = in_flight.next() => match result {
-                    // A server that rejects some commands, such as one without memory, is not available again because it
-                    // accepts others.
+                    // A server that rejects some commands, such as one without memory, is not available again
+                    // because it accepts others.
                     Ok(()) if self.rejected_at.is_some_and(|at| at.elapsed() < REJECTION_HOLD) => {}
                     Ok(()) => self.report(None),
                     Err(error) => {
