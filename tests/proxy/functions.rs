@@ -186,7 +186,8 @@ async fn soap_messages_are_converted_on_the_wire() {
     assert_eq!(endpoint.log.requests().len(), 2, "what is not JSON is not forwarded");
 }
 
-/// docs/kong-compatibility.md, 5.13: a proxy gets all requests to a server outside of the cluster, and no others.
+/// A proxy gets all requests to a server outside of the cluster, and no others.
+// docs/kong-compatibility.md, 5.13
 #[tokio::test]
 async fn requests_go_through_a_forward_proxy() {
     let proxy = responding(|head, body| (200, format!("{} {body}", head.lines().next().unwrap()))).await;
