@@ -26,6 +26,10 @@ pub(super) enum Product {
     Dex,
     /// Brokers of Kafka's protocol.
     Kfake,
+    /// Open Policy Agent, which decides about requests.
+    Opa,
+    /// A proxy that logs users in.
+    Oauth2Proxy,
 }
 
 /// How a product is built. The cache key contains the `Debug` output, so renaming fields rebuilds everything.
@@ -144,6 +148,24 @@ const KFAKE: Recipe = Recipe {
     gigabytes: 1,
 };
 
+const OPA: Recipe = Recipe {
+    module: "opa",
+    steps: &[Step::Program { name: "opa", package: "github.com/open-policy-agent/opa", about: "3 minutes" }],
+    version: None,
+    gigabytes: 2,
+};
+
+const OAUTH2_PROXY: Recipe = Recipe {
+    module: "oauth2-proxy",
+    steps: &[Step::Program {
+        name: "oauth2-proxy",
+        package: "github.com/oauth2-proxy/oauth2-proxy/v7",
+        about: "3 minutes",
+    }],
+    version: None,
+    gigabytes: 2,
+};
+
 impl Product {
     pub(super) fn recipe(self) -> &'static Recipe {
         match self {
@@ -156,6 +178,8 @@ impl Product {
             Product::H2spec => &H2SPEC,
             Product::Dex => &DEX,
             Product::Kfake => &KFAKE,
+            Product::Opa => &OPA,
+            Product::Oauth2Proxy => &OAUTH2_PROXY,
         }
     }
 
@@ -222,6 +246,8 @@ impl fmt::Display for Product {
             Product::H2spec => "h2spec",
             Product::Dex => "dex",
             Product::Kfake => "kfake",
+            Product::Opa => "opa",
+            Product::Oauth2Proxy => "oauth2-proxy",
         })
     }
 }
@@ -250,6 +276,8 @@ mod tests {
             Product::H2spec,
             Product::Dex,
             Product::Kfake,
+            Product::Opa,
+            Product::Oauth2Proxy,
         ];
         let mut keys: Vec<String> = products.iter().map(|product| product.key().unwrap()).collect();
         assert!(keys[0].starts_with("etcd-") && keys[0].len() == "etcd-".len() + 16, "{keys:?}");
