@@ -7,6 +7,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a failed precondition fails the test")]
 
+mod authorization;
 mod browser;
 mod conformance;
 mod control_plane;

@@ -117,3 +117,15 @@ pub fn dex() -> Result<PathBuf> {
     let [folder] = Cache::open()?.build_missing([Product::Dex])?;
     Ok(folder.join("dex"))
 }
+
+/// The program of Open Policy Agent. Only tests of `make test-full` need it.
+pub fn opa() -> Result<PathBuf> {
+    let [folder] = Cache::open()?.build_missing([Product::Opa])?;
+    Ok(folder.join("opa"))
+}
+
+/// A proxy that logs users in. Only tests of `make test-full` need it.
+pub fn oauth2_proxy() -> Result<PathBuf> {
+    let [folder] = Cache::open()?.build_missing([Product::Oauth2Proxy])?;
+    Ok(folder.join("oauth2-proxy"))
+}

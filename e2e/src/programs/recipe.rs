@@ -34,6 +34,10 @@ pub(super) enum Product {
     StatsdExporter,
     /// A database of logs.
     VictoriaLogs,
+    /// Open Policy Agent, which decides about requests.
+    Opa,
+    /// A proxy that logs users in.
+    Oauth2Proxy,
 }
 
 /// How a product is built. The cache key contains the `Debug` output, so renaming fields rebuilds everything.
@@ -192,6 +196,24 @@ const VICTORIA_LOGS: Recipe = Recipe {
     gigabytes: 1,
 };
 
+const OPA: Recipe = Recipe {
+    module: "opa",
+    steps: &[Step::Program { name: "opa", package: "github.com/open-policy-agent/opa", about: "3 minutes" }],
+    version: None,
+    gigabytes: 2,
+};
+
+const OAUTH2_PROXY: Recipe = Recipe {
+    module: "oauth2-proxy",
+    steps: &[Step::Program {
+        name: "oauth2-proxy",
+        package: "github.com/oauth2-proxy/oauth2-proxy/v7",
+        about: "3 minutes",
+    }],
+    version: None,
+    gigabytes: 2,
+};
+
 impl Product {
     pub(super) fn recipe(self) -> &'static Recipe {
         match self {
@@ -208,6 +230,8 @@ impl Product {
             Product::Collector => &COLLECTOR,
             Product::StatsdExporter => &STATSD_EXPORTER,
             Product::VictoriaLogs => &VICTORIA_LOGS,
+            Product::Opa => &OPA,
+            Product::Oauth2Proxy => &OAUTH2_PROXY,
         }
     }
 
@@ -278,6 +302,8 @@ impl fmt::Display for Product {
             Product::Collector => "collector",
             Product::StatsdExporter => "statsd-exporter",
             Product::VictoriaLogs => "victorialogs",
+            Product::Opa => "opa",
+            Product::Oauth2Proxy => "oauth2-proxy",
         })
     }
 }
@@ -310,6 +336,8 @@ mod tests {
             Product::Collector,
             Product::StatsdExporter,
             Product::VictoriaLogs,
+            Product::Opa,
+            Product::Oauth2Proxy,
         ];
         let mut keys: Vec<String> = products.iter().map(|product| product.key().unwrap()).collect();
         assert!(keys[0].starts_with("etcd-") && keys[0].len() == "etcd-".len() + 16, "{keys:?}");

@@ -87,7 +87,21 @@ impl ClaimRules {
         if has_forbidden {
             return Some("claims_forbidden");
         }
+        if self.has_groups_elsewhere(claims) {
+            return Some("authenticated_groups_claim");
+        }
         self.requirements.iter().find(|requirement| !requirement.is_met(claims)).map(|requirement| requirement.name)
+    }
+
+    /// Whether the tokens name the groups only as a claim to fetch elsewhere (OpenID Connect Core, section 5.6.2), as
+    /// Microsoft Entra does for users with many groups. A list of denied groups would not find them.
+    fn has_groups_elsewhere(&self, claims: &ClaimSources) -> bool {
+        let Some(name) = self.groups.first() else { return false };
+        let is_elsewhere = |source: &TokenClaims| {
+            source.get("_claim_names").is_some_and(|names| names.get(&**name).is_some())
+                || (&**name == "groups" && source.get("hasgroups").is_some_and(states_true))
+        };
+        claims.0.iter().any(is_elsewhere) && claims.find(&self.groups).is_none()
     }
 
     /// Whether requests have consumers.
@@ -140,6 +154,11 @@ fn words(value: &Value) -> Vec<&str> {
     }
 }
 
+/// Some versions of Entra's tokens have the text.
+fn states_true(value: &Value) -> bool {
+    value == &Value::Bool(true) || value.as_str() == Some("true")
+}
+
 pub(super) fn boxed(texts: &[String]) -> Box<[Box<str>]> {
     texts.iter().map(|text| text.as_str().into()).collect()
 }
@@ -182,6 +201,56 @@ mod tests {
         }
         let blank = super::tests::rules(json!({"scopes_required": [" "]}));
         assert_eq!(blank.violated(&sources(&[json!({"scope": ""})])), Some("scopes_required"));
+    }
+
+    /// The claims are those that Microsoft Entra documents for access tokens and for its limit of groups.
+    #[test]
+    fn groups_that_are_elsewhere_are_not_taken_as_none() {
+        let by_groups = rules(json!({"authenticated_groups_claim": ["groups"], "roles_required": ["Orders.Read"]}));
+        let of_entra = |more: Value| {
+            let mut claims = json!({"tid": "72f988bf-86f1-41af-91ab-2d7cd011db47", "roles": ["Orders.Read"]});
+            claims.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            claims
+        };
+        let overage = of_entra(json!({
+            "_claim_names": {"groups": "src1"},
+            "_claim_sources": {"src1": {"endpoint": "https://graph.example/getMemberObjects"}},
+        }));
+        let refused = Some("authenticated_groups_claim");
+        for (claims, expected) in [
+            (vec![of_entra(json!({"groups": ["a"]}))], None),
+            (vec![of_entra(json!({}))], None),
+            (vec![overage.clone()], refused),
+            (vec![of_entra(json!({})), overage.clone()], refused),
+            (vec![overage.clone(), json!({"groups": ["a"]})], None),
+            (vec![of_entra(json!({"hasgroups": true}))], refused),
+            (vec![of_entra(json!({"hasgroups": "true"}))], refused),
+            (vec![of_entra(json!({"hasgroups": false}))], None),
+            (vec![of_entra(json!({"_claim_names": {"address": "src1"}}))], None),
+        ] {
+            assert_eq!(by_groups.violated(&sources(&claims)), expected, "{claims:?}");
+        }
+        let by_roles = rules(json!({"roles_required": ["Orders.Read"]}));
+        assert_eq!(by_roles.violated(&sources(&[overage])), None);
+    }
+
+    /// Auth0 requires that claims of its users' own are named by URLs, and its audience is a list.
+    #[test]
+    fn claims_named_by_urls_are_found() {
+        let rules = rules(json!({
+            "authenticated_groups_claim": ["https://example.com/roles"],
+            "roles_claim": ["https://example.com/roles"], "roles_required": ["editor"],
+            "audience_required": ["https://api.example.com"],
+        }));
+        let of_auth0 = |audience: Value, roles: Value| json!({"iss": "https://shop.eu.auth0.com/", "aud": audience, "https://example.com/roles": roles});
+        let audiences = json!(["https://api.example.com", "https://shop.eu.auth0.com/userinfo"]);
+        let claims = sources(&[of_auth0(audiences.clone(), json!(["editor", "author"]))]);
+        assert_eq!(rules.violated(&claims), None);
+        assert_eq!(rules.groups(&claims).iter().map(|group| &**group).collect::<Vec<_>>(), ["editor", "author"]);
+        let claims = sources(&[of_auth0(audiences, json!(["author"]))]);
+        assert_eq!(rules.violated(&claims), Some("roles_required"));
+        let claims = sources(&[of_auth0(json!("https://shop.eu.auth0.com/userinfo"), json!(["editor"]))]);
+        assert_eq!(rules.violated(&claims), Some("audience_required"));
     }
 
     #[test]

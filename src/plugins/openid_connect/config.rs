@@ -15,8 +15,8 @@ pub(crate) struct Config {
     /// document `/.well-known/openid-configuration` below it, which this may also name. A host without dots is a
     /// Service in the namespace of the plugin.
     pub(super) issuer: String,
-    /// Values of `iss` that are accepted in tokens, for providers whose document names another issuer. If empty, only
-    /// that of the document.
+    /// Values of `iss` that are accepted in tokens, for providers whose document names another issuer, also one with
+    /// `{tenantid}` for one of these values. If empty, only that of the document.
     pub(super) issuers_allowed: Vec<String>,
     /// Id of Portico as a client of the provider; one entry.
     pub(super) client_id: Vec<String>,
@@ -66,7 +66,8 @@ pub(crate) struct Config {
     pub(super) roles_claim: Vec<String>,
     /// Roles of which the token must have one; words of one entry are all required.
     pub(super) roles_required: Vec<String>,
-    /// Path to the claim with groups for the plugin acl.
+    /// Path to the claim with groups for the plugin acl. Tokens that say that the groups are to be fetched elsewhere
+    /// are rejected with 403.
     pub(super) authenticated_groups_claim: Vec<String>,
     /// TokenClaims that the token must not have.
     pub(super) claims_forbidden: Vec<String>,

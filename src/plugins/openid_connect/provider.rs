@@ -245,8 +245,12 @@ impl ParsedDocument {
         let issuer = document.get("issuer").and_then(Value::as_str).ok_or("the document has no `issuer`")?;
         // OpenID Connect Discovery, section 4.3: otherwise, another issuer could impersonate this one.
         let is_expected = issuer.trim_end_matches('/') == settings.issuer.trim_end_matches('/');
-        if !is_expected && !settings.issuers_allowed.iter().any(|allowed| allowed == issuer) {
-            return Err("its `issuer` is neither the configured one nor in `issuers_allowed`".to_owned());
+        let is_allowed = |allowed: &String| allowed == issuer || is_of_tenant(allowed, issuer);
+        if !is_expected && !settings.issuers_allowed.iter().any(is_allowed) {
+            return Err(match issuer.contains(TENANT) {
+                true => "its `issuer` is that of many tenants, and `issuers_allowed` lists none of them".to_owned(),
+                false => "its `issuer` is neither the configured one nor in `issuers_allowed`".to_owned(),
+            });
         }
         let is_secure = settings.issuer.starts_with("https:");
         let mut endpoints = [const { None }; ENDPOINTS.len()];
@@ -271,12 +275,21 @@ impl ParsedDocument {
     }
 }
 
+/// Whether an issuer is that of one tenant for this template. Tokens must still name an issuer that is listed.
+fn is_of_tenant(issuer: &str, template: &str) -> bool {
+    let Some((before, after)) = template.split_once(TENANT) else { return false };
+    let tenant = issuer.strip_prefix(before).and_then(|rest| rest.strip_suffix(after));
+    tenant.is_some_and(|tenant| !tenant.is_empty() && !tenant.contains(['/', '{']))
+}
+
 impl fmt::Debug for Provider {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_tuple("Provider").field(&self.shared.settings.document).finish()
     }
 }
 
+/// Stands for the tenant in the issuer of Microsoft Entra's documents `common` and `organizations`.
+const TENANT: &str = "{tenantid}";
 /// Timeout of a fetch, and limit of the time that a request waits for the first one.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
 /// Interval of fetches; keys have one of their own.
@@ -318,6 +331,27 @@ mod tests {
         ] {
             let error = ParsedDocument::parse(&document, &settings(issuer)).err().unwrap_or_default();
             assert!(error.contains(expected) && error.is_empty() == expected.is_empty(), "{document}: {error}");
+        }
+    }
+
+    /// As Microsoft Entra's document at `https://login.microsoftonline.com/common/v2.0` has it.
+    #[test]
+    fn document_of_many_tenants_needs_a_list_of_tenants() {
+        let document = json!({"issuer": "https://login.example/{tenantid}/v2.0"});
+        let tenant = "https://login.example/72f988bf-86f1-41af-91ab-2d7cd011db47/v2.0";
+        for (allowed, expected) in [
+            (vec![tenant], ""),
+            (vec!["https://b.example", tenant], ""),
+            (vec![], "lists none of them"),
+            (vec!["https://login.example//v2.0"], "lists none of them"),
+            (vec!["https://login.example/a/b/v2.0"], "lists none of them"),
+            (vec!["https://login.example/a"], "lists none of them"),
+            (vec!["https://evil.example/a/v2.0"], "lists none of them"),
+        ] {
+            let mut settings = settings("https://login.example/common/v2.0");
+            settings.issuers_allowed = allowed.iter().map(|&issuer| issuer.to_owned()).collect();
+            let error = ParsedDocument::parse(&document, &settings).err().unwrap_or_default();
+            assert!(error.contains(expected) && error.is_empty() == expected.is_empty(), "{allowed:?}: {error}");
         }
     }
 
