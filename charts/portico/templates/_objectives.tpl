@@ -38,7 +38,7 @@
 {{- end }}
 {{- end }}
 {{- if not (and $objective.routes (or $objective.availability $objective.latency)) }}
-{{- fail "metrics.prometheusRule.objectives: an objective needs routes, and availability or latency" }}
+{{- fail "metrics.prometheusRule.objectives: an objective lacks routes, or both availability and latency; write routes, and one of the two" }}
 {{- end }}
 {{- range $route := $objective.routes }}
 {{- if not (regexMatch "^(HTTPRoute|GRPCRoute|Ingress)/[-.a-z0-9]+/[-.a-z0-9]+$" $route) }}
@@ -63,7 +63,7 @@
 {{- $labels := printf "{route=%q,slo=%q}" .route .slo }}
 {{- $record := "route:portico_slo_errors:ratio_rate" }}
 {{- $budget := divf (subf 100.0 (float64 .target)) 100.0 }}
-- name: portico-slo-{{ regexReplaceAll "[/.]" .route "-" | lower }}-{{ .slo }}
+- name: portico-slo:{{ .route }}:{{ .slo }}
   rules:
     {{- range $window := list "5m" "30m" "1h" "2h" "6h" "1d" "3d" }}
     - record: {{ $record }}{{ $window }}

@@ -22,7 +22,7 @@ pub(crate) fn are_the_rules_of_the_program(helm: &Helm) -> Result<()> {
     let rendered = render(helm, &["--set-json", &format!("metrics={}", with_objectives(&objectives))])?;
     let object = rendered.iter().find(|object| object["kind"] == "PrometheusRule").context("no PrometheusRule")?;
     let groups = object["spec"]["groups"].as_array().context("the object has groups")?;
-    let is_objective = |group: &&Value| group["name"].as_str().is_some_and(|name| name.starts_with("portico-slo-"));
+    let is_objective = |group: &&Value| group["name"].as_str().is_some_and(|name| name.starts_with("portico-slo:"));
     let of_chart: Vec<&Value> = groups.iter().filter(is_objective).collect();
     ensure!(groups.len() > of_chart.len(), "the alerts are still there");
     let mut of_program = Vec::new();
@@ -39,7 +39,7 @@ pub(crate) fn are_the_rules_of_the_program(helm: &Helm) -> Result<()> {
     ensure!(of_chart == of_program.iter().collect::<Vec<_>>(), "{of_chart:#?}\n{of_program:#?}");
     for (objective, expected) in [
         (json!({"routes": ["cart"], "availability": 99}), "cart is not a route"),
-        (json!({"routes": ["HTTPRoute/a/b"]}), "needs routes, and availability or latency"),
+        (json!({"routes": ["HTTPRoute/a/b"]}), "lacks routes, or both availability and latency"),
         (json!({"routes": ["HTTPRoute/a/b"], "latency": "300ms=99"}), "no bound 300ms"),
         (json!({"routes": ["HTTPRoute/a/b"], "latency": "500ms"}), "latency: 500ms is not in range"),
         (json!({"routes": ["HTTPRoute/a/b"], "availability": 100}), "availability: 100 is not in range"),

@@ -265,11 +265,6 @@ impl Config {
             }
             return None;
         };
-        if costs.is_empty() {
-            let message = "has no effect without costs of fields, for which types are read from there";
-            cx.note(Diagnostic::in_config("introspection_url", message, "add costs, or remove it"));
-            return None;
-        }
         let server = SchemaServer {
             url,
             headers: &self.introspection_headers,
@@ -277,6 +272,11 @@ impl Config {
             verify: self.introspection_ssl_verify,
         };
         match SchemaSource::for_config(&server, &costs, cx) {
+            Ok(_) if costs.is_empty() => {
+                let message = "has no effect without costs of fields, for which types are read from there";
+                cx.note(Diagnostic::in_config("introspection_url", message, "add costs, or remove it"));
+                None
+            }
             Ok(source) => Some(source),
             Err(errors) => {
                 invalid.extend(errors);
