@@ -452,7 +452,7 @@ mod tests {
 
     /// How long all rounds of a case take with Portico and three peers.
     fn minutes_of(case: &Case) -> f64 {
-        let peers = if case.servers.variant.fits_peers() { 3 - case.unsupported.len() } else { 0 };
+        let peers = if case.servers.variant.fits_peers() { 3_usize.saturating_sub(case.unsupported.len()) } else { 0 };
         let servers = 1 + peers + usize::from(case.servers.reference.is_some());
         let measurements = 2 + usize::from(case.at_half_load);
         let seconds = measure::WARM_UP.as_secs_f64() + SECONDS * measurements as f64 + OVERHEAD_SECONDS;

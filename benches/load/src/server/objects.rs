@@ -204,6 +204,8 @@ mod tests {
             &["kind: HTTPRoute\n", "hostnames: [websocket.bench.example]\n", "name: backend\n"],
             &["kind: HTTPRoute\n", "hostnames: [h2c.bench.example]\n", "name: h2c\n"],
             &["kind: Service\n", "targetPort: 4000\n", "appProtocol: kubernetes.io/h2c\n"],
+            &["kind: HTTPRoute\n", "konghq.com/plugins: \"proxy-cache\"", "name: backend\n"],
+            &["kind: KongPlugin\n", "plugin: proxy-cache\n", "name: proxy-cache\n"],
         ];
         assert_eq!(documents.len(), 1 + expected.len(), "{objects}");
         for (document, parts) in documents[1..].iter().zip(expected) {

@@ -58,7 +58,8 @@ pub(in crate::proxy) struct ServedRequest {
     pub(in crate::proxy) version: Version,
 }
 
-/// Handles one request. Errors become responses. Not an `async fn`, whose future would contain its arguments twice.
+/// Handles one request. Errors become responses.
+#[expect(clippy::manual_async_fn, reason = "the future of an `async fn` would contain the arguments twice")]
 pub(in crate::proxy) fn serve(
     exchange: Rc<ClientExchange>,
     mut request: Request<ClientBody>,
@@ -90,8 +91,8 @@ pub(in crate::proxy) fn serve(
     }
 }
 
-/// Forwards the request, unless an earlier step ends it. Not an `async fn`, whose future would contain the request
-/// twice.
+/// Forwards the request, unless an earlier step ends it.
+#[expect(clippy::manual_async_fn, reason = "the future of an `async fn` would contain the request twice")]
 fn respond(
     cx: &mut RequestContext<'_>,
     mut request: Request<RequestBody>,

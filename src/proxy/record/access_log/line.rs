@@ -294,7 +294,7 @@ pub(super) mod testing {
     pub(in super::super) fn record(target: &'static str) -> AccessLogRecord<'static> {
         AccessLogRecord {
             time: SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_123),
-            client: "10.0.0.1:5".parse().unwrap(),
+            client: "10.0.0.1:5".parse().expect("a constant address"),
             tls: Some("TLSv1.3"),
             tls_cipher: None,
             server_name: Some("a.example".into()),
@@ -314,7 +314,7 @@ pub(super) mod testing {
                 backend: "ns/web:80".into(),
                 ..RequestLabels::default()
             })))),
-            address: Some("10.0.0.2:80".parse().unwrap()),
+            address: Some("10.0.0.2:80".parse().expect("a constant address")),
             pick: None,
             tries: &[],
             retry_stop: None,
@@ -322,7 +322,7 @@ pub(super) mod testing {
             request_id: Some(HeaderValue::from_static("id")),
             trace: None,
             error: None,
-            user_agent: Some(HeaderValue::from_bytes(b"a \"b\"\t\xff").unwrap()),
+            user_agent: Some(HeaderValue::from_bytes(b"a \"b\"\t\xff").expect("a constant value")),
             captured: None,
             credentials: None,
             privacy: &NOTHING_CHOSEN,
