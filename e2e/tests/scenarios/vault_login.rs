@@ -127,7 +127,7 @@ fn role(name: &str, account: &str) -> [String; 6] {
 }
 
 /// The program of OpenBao, which is installed the first time.
-fn bao() -> Result<std::path::PathBuf> {
+pub(super) fn bao() -> Result<std::path::PathBuf> {
     let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the package is in a folder")?;
     let mut script = Command::new("bash");
     script.arg(checkout.join("scripts/python-packages.sh")).arg(checkout.join("tests/partners/openbao.txt"));
