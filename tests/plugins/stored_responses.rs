@@ -13,8 +13,10 @@ use serde_json::{Value, json};
 
 use crate::plugins::contract::minimal_config;
 
-/// The caches, each with a configuration, and a request whose response they store.
-fn caches() -> [(&'static str, Value, fn() -> TestRequest); 3] {
+/// A cache, its configuration, and a request whose response it stores.
+type Cache = (&'static str, Value, fn() -> TestRequest);
+
+fn caches() -> [Cache; 3] {
     let graphql = || {
         let query = r#"{"query": "{ a }"}"#;
         TestRequest::post("/a", "application/json", query).header("content-length", "18")

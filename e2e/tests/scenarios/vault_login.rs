@@ -28,9 +28,11 @@ routes:
   plugins: [{name: request-termination, config: {status_code: 403, message: "{vault://foreign/shop/db/password}"}}]
 "#;
 
-/// Portico runs with a folder of its own at /var/run, in which it has the token, as in a Pod.
+/// Portico runs with a folder of its own at /var/run/secrets, in which it has the token, as in a Pod. The machine keeps an
+/// empty folder there. Nothing else of /var/run is hidden: the checkout may be in it.
 const SCRIPT: &str = r#"
-mount -t tmpfs tmpfs "$(realpath /var/run)"
+mkdir -p /var/run/secrets
+mount -t tmpfs tmpfs "$(realpath /var/run/secrets)"
 mkdir -p /var/run/secrets/kubernetes.io/serviceaccount
 cp "$1" /var/run/secrets/kubernetes.io/serviceaccount/token
 shift
