@@ -51,7 +51,7 @@ fn send(site: &Site, path: &str, body: Option<&str>) -> ClientResponse {
         Some(body) => {
             let length = body.len();
             let head = format!("POST {path} HTTP/1.1\r\nhost: portico.example\r\ncontent-type: application/json\r\n");
-            connection.send(&format!("{head}content-length: {length}\r\n\r\n{body}")).unwrap()
+            connection.send(format!("{head}content-length: {length}\r\n\r\n{body}")).unwrap()
         }
     }
 }

@@ -2,7 +2,7 @@
 //! are free.
 
 use std::fs::{self, File};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -43,7 +43,9 @@ spec: {ports: [{port: 9000}]}
 
 /// Runs a test in a new network namespace; if it fails, the caller fails with the complete error. Programs of the test
 /// must have ended when it returns.
-pub fn run(name: &str, test: impl AsyncFnOnce() -> Result<()> + Send) {
+///
+/// The programs that the test asks [`programs`](crate::programs) for are built before, because a build needs a network.
+pub fn run(name: &str, programs: &[fn() -> Result<PathBuf>], test: impl AsyncFnOnce() -> Result<()> + Send) {
     if !scenario::is_enabled() {
         return;
     }
@@ -51,6 +53,9 @@ pub fn run(name: &str, test: impl AsyncFnOnce() -> Result<()> + Send) {
     let run = || -> Result<()> {
         // Removes what an interrupted test has left.
         netns.delete()?;
+        for program in programs {
+            program()?;
+        }
         netns.create()?;
         let outcome = netns.run(async || test().await);
         netns.delete()?;

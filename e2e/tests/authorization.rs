@@ -29,7 +29,7 @@ allow if input.request.http.path == "/boolean/yes"
 #[test]
 #[ignore = "only in make test-full: it builds Open Policy Agent, which takes minutes"]
 fn open_policy_agent_decides_about_requests() {
-    without_cluster::run("portico-opa", agent_decides);
+    without_cluster::run("portico-opa", &[programs::opa], agent_decides);
 }
 
 async fn agent_decides() -> Result<()> {
@@ -77,7 +77,7 @@ async fn agent_decides() -> Result<()> {
 #[test]
 #[ignore = "only in make test-full: it builds oauth2-proxy, which takes minutes"]
 fn oauth2_proxy_logs_users_in() {
-    without_cluster::run("portico-oauth2-proxy", proxy_logs_in);
+    without_cluster::run("portico-oauth2-proxy", &[programs::dex, programs::oauth2_proxy], proxy_logs_in);
 }
 
 async fn proxy_logs_in() -> Result<()> {

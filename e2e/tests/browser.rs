@@ -82,7 +82,7 @@ spec:
 
 #[test]
 fn a_browser_logs_in_and_out() {
-    without_cluster::run("portico-browser", logs_in_and_out);
+    without_cluster::run("portico-browser", &[programs::dex], logs_in_and_out);
 }
 
 async fn logs_in_and_out() -> Result<()> {

@@ -31,7 +31,7 @@ spec:
 
 #[test]
 fn http2_conforms_with_tls_and_without() {
-    without_cluster::run("portico-h2spec", conforms);
+    without_cluster::run("portico-h2spec", &[programs::h2spec], conforms);
 }
 
 async fn conforms() -> Result<()> {

@@ -57,13 +57,13 @@ fn plugin(name: &str, plugin: &str, mechanism: &str, fields: &Value) -> Value {
 
 #[test]
 fn messages_reach_topics_whose_leaders_change() {
-    without_cluster::run("portico-kafka", async || messages_arrive(false).await);
+    without_cluster::run("portico-kafka", &[programs::kfake], async || messages_arrive(false).await);
 }
 
 /// The brokers have a certificate of a root that only the environment of Portico contains.
 #[test]
 fn messages_reach_brokers_with_tls() {
-    without_cluster::run("portico-kafka-tls", async || messages_arrive(true).await);
+    without_cluster::run("portico-kafka-tls", &[programs::kfake], async || messages_arrive(true).await);
 }
 
 async fn messages_arrive(has_tls: bool) -> Result<()> {

@@ -31,7 +31,8 @@ spec:
 #[test]
 #[ignore = "only in make test-full: it builds three servers, for a minute each"]
 fn servers_of_others_understand_logs_and_metrics() {
-    without_cluster::run("portico-logs", entries_arrive);
+    let programs = [programs::victoria_logs, programs::statsd_exporter, programs::collector];
+    without_cluster::run("portico-logs", &programs, entries_arrive);
 }
 
 async fn entries_arrive() -> Result<()> {

@@ -10,8 +10,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use portico_e2e::wait::until;
-use portico_e2e::without_cluster;
 use portico_e2e::without_cluster::{Program, START_TIMEOUT};
+use portico_e2e::{programs, without_cluster};
 use serde_json::{Value, json};
 
 use backends::{call, flaky_backend, grpc_backend};
@@ -112,7 +112,7 @@ spec: {controllerName: portico.dev/gateway-controller}
 #[test]
 #[ignore = "only in make test-full: it builds Jaeger, for several minutes"]
 fn two_gateways_make_one_trace_in_jaeger() {
-    without_cluster::run("portico-tracing", traces_arrive);
+    without_cluster::run("portico-tracing", &[programs::jaeger], traces_arrive);
 }
 
 async fn traces_arrive() -> Result<()> {

@@ -43,7 +43,7 @@ impl OpenBao {
         let length = body.len();
         let mut connection = Connection::open(&format!("{}:{}", Ipv4Addr::LOCALHOST, self.port)).ok()?;
         let head = format!("{method} /v1/{path} HTTP/1.1\r\nhost: a\r\nx-vault-token: {ROOT_TOKEN}\r\n");
-        connection.send(&format!("{head}connection: close\r\ncontent-length: {length}\r\n\r\n{body}")).ok()
+        connection.send(format!("{head}connection: close\r\ncontent-length: {length}\r\n\r\n{body}")).ok()
     }
 
     /// A call of the API, which succeeds.
@@ -111,11 +111,15 @@ fn values_of_openbao_take_the_place_of_references() {
     for (name, expected) in [("kv1", "of version 1"), ("number", "5432"), ("kv2", "second"), ("version", "first")] {
         expect(name, expected);
     }
-    for name in ["absent", "no-key", "forbidden", "dead"] {
+    for (name, reason) in [
+        ("absent", "the vault has no secret shop/absent"),
+        ("no-key", "has no key absent"),
+        ("forbidden", "the vault has responded with 403 to the request for other/a"),
+        ("dead", "KongVault/dead: the vault: "),
+    ] {
+        program.wait_stderr(|text| text.contains(reason).then_some(()));
         assert_eq!(send(&site, &format!("/{name}"), None).status, 503, "{name}");
     }
-    program
-        .wait_stderr(|text| text.contains("the vault has responded with 403 to the request for other/a").then_some(()));
 
     // A new value is read, a secret that is deleted has none, and a server that is away changes nothing.
     server.call("POST", "secret/data/shop/a%20b", &json!({"data": {"text": "third"}}));

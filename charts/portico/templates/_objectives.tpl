@@ -31,6 +31,7 @@
 {{- end }}
 
 {{- define "portico.objectives" -}}
+{{- $seen := dict }}
 {{- range $objective := .Values.metrics.prometheusRule.objectives }}
 {{- range $key, $_ := $objective }}
 {{- if not (has $key (list "routes" "availability" "latency")) }}
@@ -43,6 +44,15 @@
 {{- range $route := $objective.routes }}
 {{- if not (regexMatch "^(HTTPRoute|GRPCRoute|Ingress)/[-.a-z0-9]+/[-.a-z0-9]+$" $route) }}
 {{- fail (printf "metrics.prometheusRule.objectives: routes: %s is not a route; write HTTPRoute/NAMESPACE/NAME, as in the label `route` of metrics" $route) }}
+{{- end }}
+{{- range $slo := list "availability" "latency" }}
+{{- $name := printf "%s of %s" $slo $route }}
+{{- if and (get $objective $slo) (hasKey $seen $name) }}
+{{- fail (printf "metrics.prometheusRule.objectives: the %s is there twice; write one objective of each kind for a route" $name) }}
+{{- end }}
+{{- if get $objective $slo }}
+{{- $_ := set $seen $name true }}
+{{- end }}
 {{- end }}
 {{- with $objective.availability }}
 {{- $target := include "portico.objective.target" (dict "name" "availability" "value" .) }}

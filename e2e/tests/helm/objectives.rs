@@ -37,7 +37,9 @@ pub(crate) fn are_the_rules_of_the_program(helm: &Helm) -> Result<()> {
         of_program.extend(rules["groups"].as_array().context("the file has groups")?.clone());
     }
     ensure!(of_chart == of_program.iter().collect::<Vec<_>>(), "{of_chart:#?}\n{of_program:#?}");
+    let twice = json!({"routes": ["HTTPRoute/a/b", "HTTPRoute/a/b"], "latency": "1s=99"});
     for (objective, expected) in [
+        (twice, "the latency of HTTPRoute/a/b is there twice"),
         (json!({"routes": ["cart"], "availability": 99}), "cart is not a route"),
         (json!({"routes": ["HTTPRoute/a/b"]}), "lacks routes, or both availability and latency"),
         (json!({"routes": ["HTTPRoute/a/b"], "latency": "300ms=99"}), "no bound 300ms"),

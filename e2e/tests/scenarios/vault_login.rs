@@ -28,8 +28,8 @@ routes:
   plugins: [{name: request-termination, config: {status_code: 403, message: "{vault://foreign/shop/db/password}"}}]
 "#;
 
-/// Portico runs with a folder of its own at /var/run/secrets, in which it has the token, as in a Pod. The machine keeps an
-/// empty folder there. Nothing else of /var/run is hidden: the checkout may be in it.
+/// Portico runs with a folder of its own at /var/run/secrets, in which it has the token, as in a Pod; the machine keeps
+/// an empty one. Nothing else of /var/run is hidden: the checkout may be in it.
 const SCRIPT: &str = r#"
 mkdir -p /var/run/secrets
 mount -t tmpfs tmpfs "$(realpath /var/run/secrets)"
@@ -107,10 +107,14 @@ pub(crate) async fn token_of_the_service_account_opens_a_vault(cluster: &Cluster
         Ok(())
     })
     .await?;
+    let log = until("the vault has refused a login", async || {
+        let log = std::fs::read_to_string(&log)?;
+        ensure!(log.contains("KongVault/foreign: the vault has responded with 403 to the login"), "{log}");
+        Ok(log)
+    })
+    .await?;
     let response = get("/foreign").await?;
     ensure!(response.status == 503, "{response:?}");
-    let log = std::fs::read_to_string(&log)?;
-    ensure!(log.contains("KongVault/foreign: the vault has responded with 403 to the login"), "{log}");
     ensure!(!log.contains(token.trim()) && !log.contains("opened by"), "{log}");
     cluster.kubectl(&["delete", "clusterrolebinding", "reviewer"]).await?;
     cluster.kubectl(&["delete", "serviceaccount", "reviewer", "--namespace", NAMESPACE]).await.map(drop)

@@ -35,7 +35,8 @@ pub(super) async fn flaky_backend(address: &str) -> Result<()> {
                     }
                 }
                 let is_counted = !head.starts_with(b"GET /stream ");
-                let status = if is_counted && requests.fetch_add(1, Relaxed) % 2 == 0 { "503 Busy" } else { "200 OK" };
+                let status =
+                    if is_counted && requests.fetch_add(1, Relaxed).is_multiple_of(2) { "503 Busy" } else { "200 OK" };
                 let response = format!("HTTP/1.1 {status}\r\ncontent-length: 4\r\nconnection: close\r\n\r\ndone");
                 drop(socket.write_all(response.as_bytes()).await);
             });
