@@ -48,7 +48,7 @@ pub use before_forward::{AllowedRequest, ForwardingOutcome};
 pub use broken_plugin::BrokenPlugin;
 pub use builder::ChainBuilder;
 pub use ordering::AccessOrdering;
-use selected::slot_number;
+use selected::{Selection, slot_number};
 use slot::ChainSlot;
 pub use state::ChainState;
 
@@ -110,9 +110,29 @@ pub struct ChainRequest<'r> {
     pub client: ClientInfo<'r>,
     pub framing: Framing,
     pub id: &'r HeaderValue,
-    pub body: Option<&'r Bytes>,
+    pub body: RequestBodyState<'r>,
     pub consumers: &'r ConsumerDirectory,
     pub now: SystemTime,
+}
+
+/// The body of a request as the proxy passes it to a chain.
+#[derive(Clone, Copy)]
+pub enum RequestBodyState<'r> {
+    Read(&'r Bytes),
+    /// It can be read if a plugin of the consumer needs it, which is unknown before.
+    Unread,
+    /// The connection is upgraded, so that its data is no body.
+    Absent,
+}
+
+/// How a call of [`Chain::access`] ends.
+#[derive(Debug)]
+pub enum AccessEnd {
+    /// All plugins have run.
+    Complete,
+    Reply(Box<Reply>),
+    /// The next plugin needs a body of at most so many bytes. The phase continues with another call.
+    NeedsBody(usize),
 }
 
 /// The head of a response as the proxy passes it to a chain.
@@ -183,8 +203,13 @@ impl Chain {
         self.may_wait || self.body_buffer_limit.is_some() || for_passwords() || of_consumers()
     }
 
-    /// Runs the access phase in order, until the first reply.
-    pub async fn access(&self, request: ChainRequest<'_>, state: &mut ChainState) -> Option<Box<Reply>> {
+    /// Runs the access phase in order, until the first reply, or until a plugin of the consumer needs the body.
+    pub async fn access(&self, request: ChainRequest<'_>, state: &mut ChainState) -> AccessEnd {
+        let body = match request.body {
+            RequestBodyState::Read(body) => Some(body),
+            RequestBodyState::Unread | RequestBodyState::Absent => None,
+        };
+        let is_unread = matches!(request.body, RequestBodyState::Unread);
         let mut cx = RequestCx {
             head: request.head,
             path: request.path,
@@ -195,7 +220,7 @@ impl Chain {
             framing: request.framing,
             id: request.id,
             new_id: &mut state.new_id,
-            body: request.body,
+            body,
             replacement_body: &mut state.replacement_body,
             identity: &mut state.identity,
             consumers: request.consumers,
@@ -224,7 +249,16 @@ impl Chain {
         let mut of_consumer = RequestConsumerPlugins::default();
         loop {
             of_consumer.look_up(directory.map(|plugins| &**plugins), cx.identity.consumer.as_ref());
-            let selected = self.select_next(&mut state.progress, &of_consumer, cx.identity)?;
+            let before = (is_unread && !of_consumer.is_empty()).then(|| state.progress.clone());
+            let Some(selected) = self.select_next(&mut state.progress, &of_consumer, cx.identity) else {
+                return AccessEnd::Complete;
+            };
+            if let (Selection::OfConsumer(plugin), Some(before)) = (selected, before)
+                && let Some(max_bytes) = plugin.instance.body_buffer_limit_for(cx.head)
+            {
+                state.progress = before;
+                return AccessEnd::NeedsBody(max_bytes);
+            }
             let number = slot_number(state.selected.len());
             state.selected.push(selected.into());
             let (kind, instance) = self.instance(selected);
@@ -248,8 +282,8 @@ impl Chain {
             if cx.identity.consumer.is_some() {
                 keep(&mut state.consumer_plugins);
             }
-            if reply.is_some() {
-                return reply;
+            if let Some(reply) = reply {
+                return AccessEnd::Reply(reply);
             }
         }
     }

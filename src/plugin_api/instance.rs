@@ -3,6 +3,8 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
 
+use http::request;
+
 use super::Plugin;
 use super::kind::Phases;
 
@@ -25,6 +27,12 @@ impl PluginInstance {
     /// Whether the plugin may wait in the access phase.
     pub fn may_wait(&self) -> bool {
         self.phases.access && self.plugin.may_wait()
+    }
+
+    /// How many bytes of the body of this request to buffer before the plugin runs.
+    pub(super) fn body_buffer_limit_for(&self, head: &request::Parts) -> Option<usize> {
+        let limit = self.plugin.body_buffer_limit().filter(|_| self.phases.access)?;
+        self.plugin.buffers_body(head).then_some(limit)
     }
 }
 

@@ -11,8 +11,8 @@ use tokio::time::Instant;
 
 use super::body_filter::{BodyFilter, CodedHead};
 use super::chain::{
-    AllowedRequest, AttachmentPoint, BaseScope, Chain, ChainBuilder, ChainRequest, ChainResponse, ChainState,
-    ForwardingOutcome,
+    AccessEnd, AllowedRequest, AttachmentPoint, BaseScope, Chain, ChainBuilder, ChainRequest, ChainResponse,
+    ChainState, ForwardingOutcome, RequestBodyState,
 };
 use super::changed_fields::FieldNames;
 use super::client_certificate::chain_digest;
@@ -282,20 +282,27 @@ impl TestRequest {
                 Some(chain) => ClientCertificate::Chain(chain, &digest),
             },
         };
-        let request = ChainRequest {
-            head: &mut head,
-            path: uri.path(),
-            query: uri.query(),
-            raw_target: uri.path_and_query().map_or("/", |target| target.as_str()),
-            uri_captures: &self.uri_captures,
-            client,
-            framing,
-            id: &id,
-            body: Some(&body).filter(|_| buffers_body),
-            consumers: &self.consumers,
-            now: self.now,
+        let mut is_read = buffers_body;
+        let mut reply = loop {
+            let request = ChainRequest {
+                head: &mut head,
+                path: uri.path(),
+                query: uri.query(),
+                raw_target: uri.path_and_query().map_or("/", |target| target.as_str()),
+                uri_captures: &self.uri_captures,
+                client,
+                framing,
+                id: &id,
+                body: if is_read { RequestBodyState::Read(&body) } else { RequestBodyState::Unread },
+                consumers: &self.consumers,
+                now: self.now,
+            };
+            match chain.access(request, &mut state).await {
+                AccessEnd::Complete => break None,
+                AccessEnd::Reply(reply) => break Some(reply),
+                AccessEnd::NeedsBody(_) => is_read = true,
+            }
         };
-        let mut reply = chain.access(request, &mut state).await;
         let mut declared = chain.changed_fields();
         declared.merge(state.fields_of_request().unwrap_or_default());
         expect_declared("request", &received, &head.headers, &declared.request);

@@ -47,10 +47,10 @@ impl RequestHost {
         let replacement = match (uri.authority(), host) {
             (None, Some(host)) => return Ok(host),
             (Some(authority), host) => {
-                // In HTTP/2, Host is optional and must equal `:authority` (RFC 9113, section 8.3.1).
+                // From HTTP/2 on, Host is optional and must equal `:authority` (RFC 9113, section 8.3.1).
                 let differs =
                     |host: &RequestHost| !host.raw.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes());
-                if version == Version::HTTP_2 && host.as_ref().is_some_and(differs) {
+                if version >= Version::HTTP_2 && host.as_ref().is_some_and(differs) {
                     return Err(InvalidHost::DiffersFromAuthority.into());
                 }
                 HeaderValue::from_str(authority.as_str()).ok()

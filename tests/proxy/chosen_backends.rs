@@ -1,9 +1,12 @@
 //! Plugins that choose Services, on the wire: what such a request gets, and what happens without an endpoint.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use http::HeaderValue;
-use portico::plugin_api::testing::chain;
+use portico::plugin_api::services::OfflineServices;
+use portico::plugin_api::testing::{chain, chain_with};
+use portico::plugin_api::{PluginServices, PluginState};
 use portico::plugins::REGISTRY;
 use portico::snapshot::rule::{Action, Backend, BackendTarget, Filters, Rewrite, RouteFailure};
 use serde_json::{Value, json};
@@ -13,9 +16,14 @@ use crate::harness::{Client, Endpoint, Route, TestServer, forward, header, route
 /// A proxy whose route forwards to `shop`, and whose plugin may choose these backends.
 async fn server(plugin: &str, config: Value, shop: SocketAddr, chosen: Vec<Backend>) -> TestServer {
     let plugins = chain(&[(REGISTRY.find(plugin).unwrap(), config)]);
+    TestServer::with_routes(vec![Route { plugins: Some(plugins), ..route(choosing(shop, chosen)) }]).await
+}
+
+/// Forwards to `shop`, unless a plugin chooses one of the others.
+fn choosing(shop: SocketAddr, chosen: Vec<Backend>) -> Action {
     let Action::Forward(mut split) = forward(vec![(1, upstream("shop", &[shop]))]) else { panic!("forwards") };
     split.set_chosen_by_plugins(chosen);
-    TestServer::with_routes(vec![Route { plugins: Some(plugins), ..route(Action::Forward(split)) }]).await
+    Action::Forward(split)
 }
 
 fn to(service: &str, addresses: &[SocketAddr]) -> Backend {
@@ -75,6 +83,28 @@ async fn canary_without_endpoints_falls_back_only_if_it_may() {
     }
 }
 
+// docs/kong-compatibility.md, 5.5
+#[tokio::test]
+async fn response_of_a_fallback_is_not_stored_as_that_of_the_canary() {
+    let [shop, next] =
+        [Endpoint::responding_with(response("shop")).await, Endpoint::responding_with(response("next")).await];
+    let fallback = json!({"percentage": 100, "upstream_host": "next.default.80.svc", "upstream_fallback": true});
+    let state = PluginState::default();
+    let services: Arc<dyn PluginServices> = Arc::new(OfflineServices);
+    let routes = |endpoints: &[SocketAddr]| {
+        let [canary, cache] = ["canary", "proxy-cache"].map(|name| REGISTRY.find(name).unwrap());
+        let plugins =
+            [(canary, fallback.clone()), (cache, json!({"strategy": "memory", "content_type": ["text/plain"]}))];
+        let action = choosing(shop.address, vec![to("next", endpoints)]);
+        vec![Route { plugins: Some(chain_with(&plugins, &state, &services)), ..route(action) }]
+    };
+    let server = TestServer::with_routes(routes(&[])).await;
+    assert!(server.request(&get("/", "")).await.text().contains("shop"));
+    server.replace_routes(routes(&[next.address]));
+    server.proxy.reconcile().await;
+    assert!(server.request(&get("/", "")).await.text().contains("next"));
+}
+
 // docs/kong-compatibility.md, 5.11
 #[tokio::test]
 async fn headers_select_the_service_of_their_rule() {
@@ -101,9 +131,8 @@ async fn stored_responses_are_those_of_the_chosen_service() {
     let cache = json!({"strategy": "memory", "content_type": ["text/plain"], "cache_ttl": 60});
     let kind = |name: &str| REGISTRY.find(name).unwrap();
     let plugins = chain(&[(kind("route-by-header"), json!({"rules": rules})), (kind("proxy-cache"), cache)]);
-    let Action::Forward(mut split) = forward(vec![(1, upstream("shop", &[shop.address]))]) else { panic!("forwards") };
-    split.set_chosen_by_plugins(vec![to("eu", &[eu.address])]);
-    let server = TestServer::with_routes(vec![Route { plugins: Some(plugins), ..route(Action::Forward(split)) }]).await;
+    let action = choosing(shop.address, vec![to("eu", &[eu.address])]);
+    let server = TestServer::with_routes(vec![Route { plugins: Some(plugins), ..route(action) }]).await;
     let mut client = server.connect().await;
     for _ in 0..2 {
         for (fields, expected) in [("", "shop"), ("x-region: eu\r\n", "eu")] {

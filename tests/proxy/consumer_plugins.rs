@@ -10,7 +10,7 @@ use portico::plugin_api::testing::{build, consumer, global_instance, names};
 use portico::plugin_api::{AccessOutcome, ConsumerDirectory, Phases, Plugin, RequestCx, ResponseCx, ResponseOutcome};
 use portico::plugins::REGISTRY;
 use portico::snapshot::Snapshot;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::harness::{Endpoint, Options, Route, TestServer, forward, reserve_address, route, snapshot, upstream};
 
@@ -47,22 +47,25 @@ fn tier(name: &'static str) -> Arc<ConsumerPlugin> {
 
 /// A limit of this many requests in a year.
 fn limit(requests: u64) -> Arc<ConsumerPlugin> {
-    let kind = REGISTRY.find("rate-limiting").unwrap();
-    let plugin = build(kind, &json!({"year": requests, "policy": "local"})).unwrap();
+    plugin("rate-limiting", &json!({"year": requests, "policy": "local"}))
+}
+
+fn plugin(name: &str, config: &Value) -> Arc<ConsumerPlugin> {
+    let kind = REGISTRY.find(name).unwrap();
+    let plugin = build(kind, config).unwrap();
     let place = ExecutionPlace { kind: kind.name(), priority: kind.priority() };
     Arc::new(ConsumerPlugin { place, instance: PluginInstance { phases: kind.phases(), ..global_instance(plugin) } })
 }
 
-/// A proxy whose route authenticates consumers. `anna` is of the tier gold, with a limit of two requests; `bert` is of
-/// the tier silver; `carl` has no plugins.
-async fn server(endpoint: &Endpoint) -> TestServer {
+/// A proxy whose route authenticates the consumers `anna`, `bert` and `carl`, of which two have these plugins.
+async fn server(endpoint: &Endpoint, anna: Vec<Arc<ConsumerPlugin>>, bert: Vec<Arc<ConsumerPlugin>>) -> TestServer {
     let mut directory = ConsumerDirectory::default();
     for name in ["anna", "bert", "carl"] {
         directory.add(&consumer(name, &[]));
     }
     let plugins_of = |name: &str| PluginSubject::Consumer(format!("id-{name}").into());
-    directory.set_plugins(&plugins_of("anna"), [tier("gold"), limit(2)].into_iter().collect());
-    directory.set_plugins(&plugins_of("bert"), [tier("silver")].into_iter().collect());
+    directory.set_plugins(&plugins_of("anna"), anna.into_iter().collect());
+    directory.set_plugins(&plugins_of("bert"), bert.into_iter().collect());
     let mut builder = ChainBuilder::default();
     // No plugin of the chain itself runs on responses.
     let auth = PluginInstance { phases: Phases::ACCESS, ..global_instance(Arc::new(AuthenticateByName)) };
@@ -81,7 +84,7 @@ async fn server(endpoint: &Endpoint) -> TestServer {
 #[tokio::test]
 async fn plugins_run_on_requests_and_responses_of_their_consumer() {
     let endpoint = Endpoint::ok().await;
-    let server = server(&endpoint).await;
+    let server = server(&endpoint, vec![tier("gold"), limit(2)], vec![tier("silver")]).await;
     for (name, status, tier, remaining) in [
         ("anna", 200, Some("gold"), Some("1")),
         ("bert", 200, Some("silver"), None),
@@ -103,4 +106,37 @@ async fn plugins_run_on_requests_and_responses_of_their_consumer() {
         }
     }
     assert_eq!(endpoint.log.requests().len(), 6, "the rejected request is not forwarded");
+}
+
+// docs/kong-compatibility.md, 1.4
+#[tokio::test]
+async fn bodies_are_read_for_the_plugins_of_their_consumer() {
+    let endpoint = Endpoint::ok().await;
+    let anna = vec![
+        plugin("request-transformer", &json!({"remove": {"body": ["secret"]}})),
+        plugin("injection-protection", &json!({"injection_types": ["sql"], "locations": ["body"]})),
+    ];
+    let server = server(&endpoint, anna, vec![tier("silver")]).await;
+    let injection = r#"{"name": "a' OR 1=1 --"}"#;
+    let secret = r#"{"name":"a","secret":"b"}"#;
+    let large = format!(r#"{{"name":"{}"}}"#, "a".repeat(2 << 20));
+    for (name, body, status) in [
+        ("anna", secret, 200),
+        ("anna", injection, 400),
+        ("anna", &large, 413),
+        ("bert", injection, 200),
+        ("carl", &large, 200),
+        ("anna", "", 200),
+    ] {
+        let mut client = server.connect().await;
+        let head = "POST / HTTP/1.1\r\nhost: a.example\r\ncontent-type: application/json\r\nconnection: close\r\n";
+        let length = body.len();
+        let response =
+            client.response_to(format!("{head}x-name: {name}\r\ncontent-length: {length}\r\n\r\n{body}")).await;
+        assert_eq!(response.status, status, "{name}, {length} bytes: {}", response.text());
+    }
+    let received = endpoint.log.requests();
+    assert_eq!(received.len(), 4);
+    assert!(received[0].ends_with("\r\n\r\n{\"name\":\"a\"}"), "{}", received[0]);
+    assert!(received[1].ends_with(injection) && received[2].ends_with(&large));
 }

@@ -147,8 +147,8 @@ impl ChainBuilder {
         }
         self.slots.sort_by_key(|slot| slot.place);
         let is_reordered = self.orderings.arrange(&mut self.slots);
-        // Instances for only a consumer or group are not in the chain and do not buffer the body: the consumer is
-        // unknown before `access`, so all bodies would be buffered.
+        // Instances for only a consumer or group are not in the chain. The body for them is read when the consumer is
+        // known, so that the bodies of others are not buffered.
         let mut body_readers: Vec<Arc<dyn Plugin>> = Vec::new();
         for instance in self.slots.iter().flat_map(ChainSlot::selectable_instances) {
             let is_last = body_readers.last().is_some_and(|last| Arc::ptr_eq(last, &instance.plugin));

@@ -57,8 +57,8 @@ pub struct ChainState {
 
 impl ChainState {
     /// The state of a request for which regular expressions may still take this many steps.
-    pub fn with_regex_steps(steps: u64) -> Self {
-        ChainState { regex_steps: RemainingRegexSteps::new(steps), ..ChainState::default() }
+    pub fn new(regex_steps: u64, trace: Option<Box<RequestTrace>>) -> Self {
+        ChainState { regex_steps: RemainingRegexSteps::new(regex_steps), trace, ..ChainState::default() }
     }
 
     /// Declares fields of the request that an authorization server has changed, for the phase `before_forward`.

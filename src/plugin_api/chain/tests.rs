@@ -254,7 +254,7 @@ async fn plugin_of_the_consumer_logs_a_request_that_is_aborted_during_authentica
         client,
         framing: Framing::default(),
         id: &HeaderValue::from_static("0123456789abcdef0123456789abcdef"),
-        body: None,
+        body: RequestBodyState::Absent,
         consumers: &directory,
         now: SystemTime::UNIX_EPOCH,
         uri_captures: &TestCaptures::default(),

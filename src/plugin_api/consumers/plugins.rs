@@ -19,7 +19,7 @@ pub struct ConsumerPlugins {
     groups: PersistentMap<BySubject>,
     /// The number of entries with a plugin that reads heads in the log phase.
     log_heads: usize,
-    /// The number of entries with a plugin that may wait in the access phase.
+    /// The number of entries with a plugin that may wait in the access phase, or for the body.
     may_wait: usize,
 }
 
@@ -74,7 +74,7 @@ impl ConsumerPlugins {
         self.log_heads > 0
     }
 
-    /// Whether a plugin may wait in the access phase.
+    /// Whether a plugin may wait in the access phase, or for the body.
     pub fn may_wait(&self) -> bool {
         self.may_wait > 0
     }
@@ -136,7 +136,8 @@ impl OrderedPlugins {
     }
 
     fn may_wait(&self) -> bool {
-        self.iter().any(|plugin| plugin.instance.may_wait())
+        let reads_body = |plugin: &ConsumerPlugin| plugin.instance.plugin.body_buffer_limit().is_some();
+        self.iter().any(|plugin| plugin.instance.may_wait() || reads_body(plugin))
     }
 }
 

@@ -30,7 +30,7 @@ pub use period::{Period, Window, unix_second};
 pub use rate_headers::{RateHeaders, retry_seconds};
 pub use rate_store::{CountStrategy, RateStore};
 pub use rate_windows::{
-    MAX_WINDOW_SECONDS, NEVER_SYNCED, WindowType, check_counter_namespace, read_windows, synced_strategy,
+    CountStrategyName, MAX_WINDOW_SECONDS, NEVER_SYNCED, WindowType, check_counter_namespace, read_windows,
 };
 pub use server_limits::count_at_server;
 pub use sync::{CounterSync, SyncedCounters};

@@ -22,6 +22,17 @@ pub enum WindowType {
     Fixed,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum CountStrategyName {
+    /// In memory: each replica counts separately.
+    Local,
+    /// Rejected, because replicas share no database.
+    Cluster,
+    /// On a Redis server that all replicas share.
+    Redis,
+}
+
 /// The rules of `limit` and `window_size`, from the shortest window to the longest.
 pub fn read_windows(
     limits: &[u64],
@@ -74,8 +85,29 @@ pub fn check_counter_namespace(namespace: Option<&str>, invalid: &mut Vec<Diagno
     }
 }
 
+impl CountStrategyName {
+    /// Where a plugin with these fields counts.
+    pub fn validate(
+        self,
+        sync_rate: Option<f64>,
+        redis: RedisConfig,
+        cx: &BuildCx<'_>,
+        invalid: &mut Vec<Diagnostic>,
+    ) -> Option<CountStrategy> {
+        match self {
+            CountStrategyName::Local => Some(CountStrategy::Local),
+            CountStrategyName::Cluster => {
+                let message = "`cluster` counts in a database, which Portico does not have";
+                invalid.push(Diagnostic::in_config("strategy", message, "use `redis` to share counters, or `local`"));
+                None
+            }
+            CountStrategyName::Redis => synced_strategy(sync_rate, redis, cx, invalid),
+        }
+    }
+}
+
 /// The strategy `redis`: at the server on each request, or synchronized with it at the interval `sync_rate`.
-pub fn synced_strategy(
+fn synced_strategy(
     rate: Option<f64>,
     redis: RedisConfig,
     cx: &BuildCx<'_>,

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::entry_budget::{DEFAULT_ENTRIES, EntryBudget};
 use super::identifier::LimitIdentifier;
 use super::table::{CounterTable, TableCounters};
-use super::version_use::{VersionTotal, VersionUse};
+use super::version_use::{VersionTotal, VersionTotals, VersionUse};
 use crate::plugin_api::kind::BuildCx;
 use crate::plugin_api::state::PluginState;
 
@@ -23,11 +23,11 @@ pub struct UsageReports {
     versions: Mutex<Vec<Weak<VersionUse>>>,
 }
 
-/// The use of the plans of one plugin object.
+/// The use of the plans of one plugin object, as it is configured.
 pub struct PlanUse {
     object: String,
-    plans: Box<[PlanTotals]>,
-    rows: CounterTable<UseRow>,
+    plans: Box<[Arc<PlanTotals>]>,
+    rows: Arc<CounterTable<UseRow>>,
     /// Keeps the reports while a plugin uses them.
     _reports: Arc<UsageReports>,
 }
@@ -95,43 +95,66 @@ impl UsageReports {
         state.get_or_create("usage reports", UsageReports::default)
     }
 
+    /// Sorted by object. An object is there twice while requests still use it as it was before a change.
     fn objects(&self) -> Vec<Arc<PlanUse>> {
-        let mut objects = self.objects.lock();
-        objects.retain(|object| object.strong_count() > 0);
-        let mut objects: Vec<Arc<PlanUse>> = objects.iter().filter_map(Weak::upgrade).collect();
+        let mut objects = live(&self.objects);
         objects.sort_by(|one, other| one.object.cmp(&other.object));
         objects
     }
 
     /// The report of all objects.
     pub fn to_json(&self) -> Value {
-        let objects: Vec<Value> = self.objects().iter().map(|object| object.to_json()).collect();
-        let versions: Vec<Value> = self.versions().iter().map(|object| object.to_json()).collect();
+        let mut objects = self.objects();
+        objects.dedup_by(|one, other| one.object == other.object);
+        let objects: Vec<Value> = objects.iter().map(|object| object.to_json()).collect();
+        let of_object = |(object, versions): (String, Vec<Arc<VersionTotals>>)| {
+            let versions: Vec<Value> = versions.iter().map(|version| version.to_json()).collect();
+            json!({"object": object, "versions": versions})
+        };
+        let versions: Vec<Value> = self.versions().into_iter().map(of_object).collect();
         json!({"objects": objects, "versions": versions})
     }
 
     /// The requests for each version of an API.
     pub fn version_totals(&self) -> Vec<VersionTotal> {
-        self.versions().iter().flat_map(|object| object.totals().collect::<Vec<_>>()).collect()
+        let of_object = |(object, versions): (String, Vec<Arc<VersionTotals>>)| {
+            versions.into_iter().flat_map(move |version| version.totals(&object))
+        };
+        self.versions().into_iter().flat_map(of_object).collect()
     }
 
     pub(super) fn add_versions(&self, version_use: &Arc<VersionUse>) {
-        let mut versions = self.versions.lock();
-        versions.retain(|known| known.strong_count() > 0 && known.as_ptr() != Arc::as_ptr(version_use));
-        versions.push(Arc::downgrade(version_use));
+        add(&self.versions, version_use);
     }
 
-    fn versions(&self) -> Vec<Arc<VersionUse>> {
-        let mut versions: Vec<Arc<VersionUse>> = self.versions.lock().iter().filter_map(Weak::upgrade).collect();
-        versions.sort_by(|one, other| one.object().cmp(other.object()));
-        versions
+    /// The versions of each object, sorted by object.
+    fn versions(&self) -> Vec<(String, Vec<Arc<VersionTotals>>)> {
+        let mut uses = live(&self.versions);
+        uses.sort_by(|one, other| one.object.cmp(&other.object));
+        let mut objects: Vec<(String, Vec<Arc<VersionTotals>>)> = Vec::new();
+        for version_use in uses {
+            if objects.last().is_none_or(|(object, _)| *object != version_use.object) {
+                objects.push((version_use.object.clone(), Vec::new()));
+            }
+            let Some((_, known)) = objects.last_mut() else { continue };
+            for version in &version_use.versions {
+                if !known.iter().any(|other| Arc::ptr_eq(other, version)) {
+                    known.push(Arc::clone(version));
+                }
+            }
+        }
+        objects
     }
 
     /// The requests of each plan: object, plan, outcome, number.
     pub fn totals(&self) -> Vec<(String, Box<str>, PlanOutcome, u64)> {
-        let mut totals = Vec::new();
+        let (mut totals, mut known) = (Vec::new(), Vec::new());
         for object in self.objects() {
             for plan in &object.plans {
+                if known.iter().any(|other| Arc::ptr_eq(other, plan)) {
+                    continue;
+                }
+                known.push(Arc::clone(plan));
                 let numbers = PlanOutcome::ALL.map(|outcome| (outcome, plan.counter(outcome).load(Relaxed)));
                 totals.extend(
                     numbers.map(|(outcome, number)| (object.object.clone(), plan.plan.clone(), outcome, number)),
@@ -143,23 +166,21 @@ impl UsageReports {
 }
 
 impl PlanUse {
-    /// The use of the object of `cx`, whose plans have these names. It outlives changes of the object that keep them.
+    /// The use of the object of `cx`, whose plans have these names. It outlives changes of the object; the totals of a
+    /// plan, those that keep the plan.
     pub fn of<'n>(plans: impl Iterator<Item = &'n str>, cx: &BuildCx<'_>) -> Arc<PlanUse> {
-        let plans: Vec<&str> = plans.collect();
-        let name = format!("{} use of {}", cx.object, plans.join(" "));
         let reports = UsageReports::of(cx.state);
         let budget = EntryBudget::of(cx.state, DEFAULT_ENTRIES);
-        let plan_use = cx.state.get_or_create(&name, || PlanUse {
+        let totals =
+            |plan: &str| cx.state.get_or_create(&format!("{} plan {plan}", cx.object), || PlanTotals::new(plan));
+        let rows = || CounterTable::<UseRow>::new(budget);
+        let plan_use = Arc::new(PlanUse {
             object: cx.object.to_owned(),
-            plans: plans.iter().map(|plan| PlanTotals::new(plan)).collect(),
-            rows: CounterTable::new(budget),
+            plans: plans.map(totals).collect(),
+            rows: cx.state.get_or_create(&format!("{} use", cx.object), rows),
             _reports: Arc::clone(&reports),
         });
-        let mut objects = reports.objects.lock();
-        if !objects.iter().any(|known| known.as_ptr() == Arc::as_ptr(&plan_use)) {
-            objects.push(Arc::downgrade(&plan_use));
-        }
-        drop(objects);
+        add(&reports.objects, &plan_use);
         plan_use
     }
 
@@ -218,6 +239,17 @@ impl PlanUse {
         });
         json!({"object": self.object, "isComplete": is_complete, "use": rows.collect::<Vec<_>>()})
     }
+}
+
+/// What still exists.
+fn live<T>(known: &Mutex<Vec<Weak<T>>>) -> Vec<Arc<T>> {
+    known.lock().iter().filter_map(Weak::upgrade).collect()
+}
+
+fn add<T>(known: &Mutex<Vec<Weak<T>>>, value: &Arc<T>) {
+    let mut known = known.lock();
+    known.retain(|other| other.strong_count() > 0);
+    known.push(Arc::downgrade(value));
 }
 
 impl PlanTotals {

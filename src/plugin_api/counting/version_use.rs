@@ -9,16 +9,16 @@ use serde_json::{Value, json};
 use super::usage_report::UsageReports;
 use crate::plugin_api::kind::BuildCx;
 
-/// The requests for the versions of one plugin object.
+/// The requests for the versions of one plugin object, as it is configured.
 pub struct VersionUse {
-    object: String,
-    versions: Box<[VersionTotals]>,
+    pub(super) object: String,
+    pub(super) versions: Box<[Arc<VersionTotals>]>,
     /// Keeps the reports while a plugin uses them.
     _reports: Arc<UsageReports>,
 }
 
 /// The requests for a version since the process has started.
-struct VersionTotals {
+pub(super) struct VersionTotals {
     name: Arc<str>,
     served: AtomicU64,
     refused: AtomicU64,
@@ -35,22 +35,18 @@ pub struct VersionTotal {
 }
 
 impl VersionUse {
-    /// The use of the object of `cx`, whose versions have these names. It outlives changes of the object that keep
-    /// them.
+    /// The use of the object of `cx`, whose versions have these names. The numbers of a version outlive changes of the
+    /// object that keep the version.
     pub fn of<'n>(versions: impl Iterator<Item = &'n str>, cx: &BuildCx<'_>) -> Arc<VersionUse> {
-        let versions: Vec<&str> = versions.collect();
-        let name = format!("{} versions {}", cx.object, versions.join(" "));
+        let totals = |name: &str| {
+            let [served, refused] = [(); 2].map(|()| AtomicU64::new(0));
+            let key = format!("{} version {name}", cx.object);
+            cx.state.get_or_create(&key, || VersionTotals { name: name.into(), served, refused })
+        };
         let reports = UsageReports::of(cx.state);
-        let version_use = cx.state.get_or_create(&name, || VersionUse {
+        let version_use = Arc::new(VersionUse {
             object: cx.object.to_owned(),
-            versions: versions
-                .iter()
-                .map(|name| VersionTotals {
-                    name: (*name).into(),
-                    served: AtomicU64::new(0),
-                    refused: AtomicU64::new(0),
-                })
-                .collect(),
+            versions: versions.map(totals).collect(),
             _reports: Arc::clone(&reports),
         });
         reports.add_versions(&version_use);
@@ -64,27 +60,20 @@ impl VersionUse {
         counter.fetch_add(1, Relaxed);
         &version.name
     }
+}
 
-    pub(super) fn object(&self) -> &str {
-        &self.object
-    }
-
-    pub(super) fn totals(&self) -> impl Iterator<Item = VersionTotal> {
-        self.versions.iter().flat_map(|version| {
-            [(false, &version.served), (true, &version.refused)].map(|(is_refused, requests)| VersionTotal {
-                object: self.object.clone(),
-                version: Arc::clone(&version.name),
-                is_refused,
-                requests: requests.load(Relaxed),
-            })
+impl VersionTotals {
+    pub(super) fn totals(&self, object: &str) -> [VersionTotal; 2] {
+        [(false, &self.served), (true, &self.refused)].map(|(is_refused, requests)| VersionTotal {
+            object: object.to_owned(),
+            version: Arc::clone(&self.name),
+            is_refused,
+            requests: requests.load(Relaxed),
         })
     }
 
     pub(super) fn to_json(&self) -> Value {
-        let versions = self.versions.iter().map(|version| {
-            let (served, refused) = (version.served.load(Relaxed), version.refused.load(Relaxed));
-            json!({"version": *version.name, "served": served, "refused": refused})
-        });
-        json!({"object": self.object, "versions": versions.collect::<Vec<_>>()})
+        let (served, refused) = (self.served.load(Relaxed), self.refused.load(Relaxed));
+        json!({"version": *self.name, "served": served, "refused": refused})
     }
 }

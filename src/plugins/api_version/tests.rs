@@ -196,6 +196,18 @@ async fn requests_are_counted_by_version() {
     let report = reports.to_json();
     let versions = json!([{"version": "1", "served": 0, "refused": 1}, {"version": "2", "served": 3, "refused": 0}]);
     assert_eq!(report["versions"], json!([{"object": "KongPlugin/default/test", "versions": versions}]));
+    // While requests still use the former list of versions, each version is reported once.
+    config["versions"] = json!([{"name": "2"}, {"name": "4"}]);
+    let next = chain(&config);
+    TestRequest::get("/").run(&next).await;
+    let served = |version: &str| {
+        let totals = UsageReports::of(&state).version_totals();
+        let of_version = totals.into_iter().filter(|total| *total.version == *version && !total.is_refused);
+        of_version.map(|total| total.requests).collect::<Vec<_>>()
+    };
+    assert_eq!(["1", "2", "4"].map(served), [vec![0], vec![4], vec![0]]);
+    drop((before, after));
+    assert_eq!(["1", "2", "4"].map(served), [vec![], vec![4], vec![0]]);
     let row = &report["objects"][0]["use"][0];
     assert_eq!((&row["version"], &row["admitted"], &row["plan"]), (&json!("2"), &json!(3), &json!("free")));
 }

@@ -11,7 +11,8 @@ use super::schema::FieldCost;
 use super::schema_source::{SchemaServer, SchemaSource};
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::counting::{
-    CountStrategy, LimitBy, LimitRule, NEVER_SYNCED, WindowType, check_counter_namespace, read_windows, synced_strategy,
+    CountStrategy, CountStrategyName, LimitBy, LimitRule, NEVER_SYNCED, WindowType, check_counter_namespace,
+    read_windows,
 };
 use crate::plugin_api::graphql::is_name;
 use crate::plugin_api::redis::RedisConfig;
@@ -34,7 +35,7 @@ pub(crate) struct Config {
     /// for each route, service or other object that it is attached to.
     namespace: Option<String>,
     /// Where counters are stored.
-    strategy: StrategyName,
+    strategy: CountStrategyName,
     /// For `strategy: redis`, where it is required. `0` updates the server on each request, which is exact for all
     /// replicas. 0.02 to 3600 is an interval in seconds: requests are counted in memory and synchronized with the
     /// server at this interval. `-1` never synchronizes: each replica counts separately.
@@ -95,7 +96,7 @@ impl Default for Config {
             window_type: WindowType::Sliding,
             identifier: IdentifierName::Consumer,
             namespace: None,
-            strategy: StrategyName::Local,
+            strategy: CountStrategyName::Local,
             sync_rate: None,
             redis: RedisConfig::default(),
             dictionary_name: "kong_rate_limiting_counters".to_owned(),
@@ -122,17 +123,6 @@ enum IdentifierName {
     Ip,
     /// The credential that authenticated the request.
     Credential,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-enum StrategyName {
-    /// In memory: each replica counts separately.
-    Local,
-    /// At a Redis server, for all replicas.
-    Redis,
-    /// Rejected: it counts in a database, which Portico does not have.
-    Cluster,
 }
 
 /// A validated configuration.
@@ -233,22 +223,13 @@ impl Config {
         cx: &BuildCx<'_>,
         invalid: &mut Vec<Diagnostic>,
     ) -> Option<CountStrategy> {
-        match self.strategy {
-            StrategyName::Cluster => {
-                let message = "`cluster` counts in a database, which Portico does not have";
-                invalid.push(Diagnostic::in_config("strategy", message, "use `redis` to share counters, or `local`"));
-                None
-            }
-            StrategyName::Local => {
-                // Kong requires the field, so that it is no mistake.
-                if self.sync_rate.is_some_and(|rate| rate != NEVER_SYNCED) {
-                    let message = "has an effect only with the strategy `redis`";
-                    cx.note(Diagnostic::in_config("sync_rate", message, "set `strategy: redis` to share counters"));
-                }
-                Some(CountStrategy::Local)
-            }
-            StrategyName::Redis => synced_strategy(self.sync_rate, redis, cx, invalid),
+        let is_synced = self.sync_rate.is_some_and(|rate| rate != NEVER_SYNCED);
+        if is_synced && self.strategy == CountStrategyName::Local {
+            // Kong requires the field, so that it is no mistake.
+            let message = "has an effect only with the strategy `redis`";
+            cx.note(Diagnostic::in_config("sync_rate", message, "set `strategy: redis` to share counters"));
         }
+        self.strategy.validate(self.sync_rate, redis, cx, invalid)
     }
 
     fn schemas(

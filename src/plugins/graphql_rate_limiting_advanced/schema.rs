@@ -1,6 +1,6 @@
 //! The types of a GraphQL server with the costs of their fields, from the response to introspection.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use serde::Deserialize;
 
@@ -76,29 +76,34 @@ impl PricedSchema {
         let with_fields: Vec<&IntrospectedType> = schema.types.iter().filter(|kind| kind.fields.is_some()).collect();
         let by_name: HashMap<Box<str>, TypeIndex> =
             with_fields.iter().enumerate().map(|(index, kind)| (kind.name.as_str().into(), TypeIndex(index))).collect();
-        let relatives = relatives(&schema.types, costs);
+        let mut steps = RemainingSteps(MAX_STEPS);
+        let relatives = relatives(&schema.types, costs, &mut steps)?;
         let mut by_field: HashMap<&str, Vec<&FieldCost>> = HashMap::new();
         for cost in costs {
             by_field.entry(&cost.field).or_default().push(cost);
         }
-        let price = |kind: &IntrospectedType, field: &IntrospectedField| {
+        let mut price = |kind: &IntrospectedType, field: &IntrospectedField| {
             let candidates = by_field.get(field.name.as_str()).map_or(&[][..], Vec::as_slice);
+            steps.take(candidates.len())?;
             let mut found: Vec<&FieldCost> =
                 candidates.iter().copied().filter(|cost| *cost.kind == kind.name).collect();
             if found.is_empty() {
-                let related = relatives.get(kind.name.as_str()).map_or(&[][..], Vec::as_slice);
-                found.extend(candidates.iter().copied().filter(|cost| related.contains(&&*cost.kind)));
+                let related = relatives.get(kind.name.as_str());
+                let is_related = |cost: &&FieldCost| related.is_some_and(|related| related.contains(&*cost.kind));
+                found.extend(candidates.iter().copied().filter(is_related));
             }
-            PricedField {
+            let arguments: usize = found.iter().map(|cost| cost.add_arguments.len() + cost.mul_arguments.len()).sum();
+            steps.take(arguments * field.args.len())?;
+            Ok::<_, String>(PricedField {
                 kind: field.kind.named().and_then(|name| by_name.get(name).copied()),
                 costs: found.into_iter().map(|cost| PricedCost::new(cost, field)).collect(),
-            }
+            })
         };
         let priced_fields = |kind: &&IntrospectedType| {
             let fields = kind.fields.iter().flatten();
-            fields.map(|field| (Box::from(field.name.as_str()), price(kind, field))).collect()
+            fields.map(|field| Ok((Box::from(field.name.as_str()), price(kind, field)?))).collect()
         };
-        let types = with_fields.iter().map(priced_fields).collect();
+        let types = with_fields.iter().map(priced_fields).collect::<Result<_, String>>()?;
         let root = |named: &Option<NamedType>| named.as_ref().and_then(|named| by_name.get(&*named.name).copied());
         let roots = [root(&schema.query_type), root(&schema.mutation_type), root(&schema.subscription_type)];
         Ok(PricedSchema { by_name, types, roots })
@@ -113,7 +118,11 @@ impl PricedSchema {
 /// For each type, the types with costs that a value of it may also have: two types overlap if an object may be both
 /// (GraphQL specification, section 5.5.2.3). So the costs of an interface reach the objects and the interfaces that
 /// implement it, and those of an object all interfaces and unions that it may stand for.
-fn relatives<'t>(types: &'t [IntrospectedType], costs: &'t [FieldCost]) -> HashMap<&'t str, Vec<&'t str>> {
+fn relatives<'t>(
+    types: &'t [IntrospectedType],
+    costs: &'t [FieldCost],
+    steps: &mut RemainingSteps,
+) -> Result<HashMap<&'t str, HashSet<&'t str>>, String> {
     let numbers: HashMap<&str, usize> = types.iter().enumerate().map(|(number, kind)| (&*kind.name, number)).collect();
     // The objects that a type may be, and for each object, the types that may be it.
     let mut objects: Vec<Vec<usize>> = vec![Vec::new(); types.len()];
@@ -123,22 +132,38 @@ fn relatives<'t>(types: &'t [IntrospectedType], costs: &'t [FieldCost]) -> HashM
         if possible.is_empty() {
             objects[number].push(number);
         }
-        for object in possible.iter().filter_map(|possible| numbers.get(&*possible.name)) {
-            objects[number].push(*object);
+        objects[number].extend(possible.iter().filter_map(|possible| numbers.get(&*possible.name)));
+        objects[number].sort_unstable();
+        objects[number].dedup();
+        for object in objects[number].iter().filter(|object| **object != number) {
             wider[*object].push(number);
         }
     }
-    let mut relatives: HashMap<&str, Vec<&str>> = HashMap::new();
+    let mut relatives: HashMap<&str, HashSet<&str>> = HashMap::new();
     let mut seen_for = vec![None; types.len()];
     let priced: BTreeSet<usize> = costs.iter().filter_map(|cost| numbers.get(&*cost.kind).copied()).collect();
     for number in priced {
-        for overlapping in objects[number].iter().flat_map(|object| &wider[*object]) {
-            if *overlapping != number && seen_for[*overlapping].replace(number) != Some(number) {
-                relatives.entry(&types[*overlapping].name).or_default().push(&types[number].name);
+        for object in &objects[number] {
+            steps.take(wider[*object].len())?;
+            for overlapping in &wider[*object] {
+                if *overlapping != number && seen_for[*overlapping].replace(number) != Some(number) {
+                    relatives.entry(&types[*overlapping].name).or_default().insert(&types[number].name);
+                }
             }
         }
     }
-    relatives
+    Ok(relatives)
+}
+
+/// A bound of the work for one schema: the server that describes it is not trusted.
+struct RemainingSteps(usize);
+
+impl RemainingSteps {
+    fn take(&mut self, steps: usize) -> Result<(), String> {
+        let too_many = || "the types of the schema overlap too often, or too many of its fields have costs".to_owned();
+        self.0 = self.0.checked_sub(steps).ok_or_else(too_many)?;
+        Ok(())
+    }
 }
 
 impl PricedCost {
@@ -235,3 +260,5 @@ impl WrappedType {
 
 /// More than large public schemas have.
 const MAX_FIELDS: usize = 100_000;
+/// Some hundredths of a second.
+const MAX_STEPS: usize = 2_000_000;

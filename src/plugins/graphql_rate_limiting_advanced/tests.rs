@@ -135,6 +135,25 @@ fn costs_of_an_interface_reach_the_interfaces_that_implement_it() {
     }
 }
 
+/// What a server says of its types takes a bounded time.
+#[test]
+fn schema_with_too_many_overlapping_types_is_refused() {
+    let parse = |types: Vec<Value>, lines: &[&str]| {
+        let introspection = json!({"data": {"__schema": {"queryType": {"name": "Query"}, "types": types}}});
+        PricedSchema::parse(introspection.to_string().as_bytes(), &costs(lines)).map(drop)
+    };
+    let query = object("Query", &[], &[("node", "Node", "")]);
+    let repeated = ["Film"; 100_000];
+    let types = vec![query.clone(), object("Node", &repeated, &[]), object("Film", &[], &[("title", "String", "")])];
+    assert_eq!(parse(types, &["Node.title +1 *1"]), Ok(()), "a repeated name counts once");
+    let names: Vec<String> = (0..1_500).map(|number| format!("T{number}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let mut types: Vec<Value> = names.iter().map(|name| object(name, &names, &[])).collect();
+    types.push(query);
+    let refused = parse(types, &["T0.title +1 *1"]).unwrap_err();
+    assert!(refused.starts_with("the types of the schema overlap too often"), "{refused}");
+}
+
 #[test]
 fn costs_cannot_be_avoided() {
     use CostStrategy::NodeQuantifier;

@@ -21,8 +21,7 @@
 //! | The body is empty | it stays so | 502 |
 //!
 //! So no body passes that the program has not changed. Requests with an unknown content coding get 400. Responses to
-//! HEAD, parts of a body (206), server-sent events and gRPC calls pass unchanged. Bodies of requests are not changed by
-//! a plugin that is attached only to a consumer or a consumer group.
+//! HEAD, parts of a body (206), server-sent events and gRPC calls pass unchanged.
 //!
 //! ## Language
 //!

@@ -55,17 +55,17 @@ fn add_body(members: &mut Map<String, Value>, headers: &HeaderMap, body: &[u8]) 
         }
     }
     if kind == BodyKind::Fields && !body.is_empty() {
-        let is_list = || matches!(serde_json::from_slice(body), Ok(Value::Array(_)));
-        match body_fields(headers, body) {
-            Some(fields) => _ = members.insert("body_args".to_owned(), fields.into()),
-            // A list has no names, but is valid.
-            None if MediaType::of(headers).is_some_and(|media_type| media_type.is_json()) && is_list() => {
-                members.insert("body_args".to_owned(), serde_json::from_slice(body).ok()?);
-            }
-            None => return None,
-        }
+        let fields = body_fields(headers, body).map(Value::Object).or_else(|| list_of_json(headers, body))?;
+        members.insert("body_args".to_owned(), fields);
     }
     Some(())
+}
+
+/// A body with a list in JSON has no names, but is valid.
+fn list_of_json(headers: &HeaderMap, body: &[u8]) -> Option<Value> {
+    let is_json = MediaType::of(headers).is_some_and(|media_type| media_type.is_json());
+    let list: Vec<Value> = serde_json::from_slice(is_json.then_some(body)?).ok()?;
+    Some(list.into())
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

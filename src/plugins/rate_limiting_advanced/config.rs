@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use super::throttle::ThrottleSettings;
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::counting::{
-    CountStrategy, LimitBy, LimitRule, MAX_WINDOW_SECONDS, NEVER_SYNCED, WindowType, check_counter_namespace,
-    read_windows, synced_strategy,
+    CountStrategy, CountStrategyName, LimitBy, LimitRule, MAX_WINDOW_SECONDS, NEVER_SYNCED, WindowType,
+    check_counter_namespace, read_windows,
 };
 use crate::plugin_api::path_encoding::path_in_requests;
 use crate::plugin_api::redis::RedisConfig;
@@ -40,7 +40,7 @@ pub(crate) struct Config {
     /// for each route, service or other object that it is attached to.
     namespace: Option<String>,
     /// Where counters are stored.
-    strategy: StrategyName,
+    strategy: CountStrategyName,
     /// For `strategy: redis`, where it is required. `0` updates the server on each request, which is exact for all
     /// replicas. 0.02 to 3600 is an interval in seconds: requests are counted in memory and synchronized with the
     /// server at this interval. `-1` never synchronizes: each replica counts separately.
@@ -81,7 +81,7 @@ impl Default for Config {
             header_name: None,
             path: None,
             namespace: None,
-            strategy: StrategyName::Local,
+            strategy: CountStrategyName::Local,
             sync_rate: None,
             redis: RedisConfig::default(),
             dictionary_name: "kong_rate_limiting_counters".to_owned(),
@@ -116,17 +116,6 @@ enum IdentifierName {
     Path,
     /// The consumer group of the consumer; of several, the first one in alphabetical order.
     ConsumerGroup,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-enum StrategyName {
-    /// In memory: each replica counts separately.
-    Local,
-    /// Rejected, because replicas share no database.
-    Cluster,
-    /// On a Redis server that all replicas share.
-    Redis,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -270,22 +259,12 @@ impl Config {
     }
 
     fn strategy(self, cx: &BuildCx<'_>, invalid: &mut Vec<Diagnostic>) -> Option<CountStrategy> {
-        let rate = self.sync_rate;
-        match self.strategy {
-            StrategyName::Cluster => {
-                let message = "`cluster` counts in a database, which Portico does not have";
-                invalid.push(Diagnostic::in_config("strategy", message, "use `redis` to share counters, or `local`"));
-                None
-            }
-            StrategyName::Local => {
-                if rate.is_some_and(|rate| rate != NEVER_SYNCED) {
-                    let message = "has an effect only with the strategy `redis`";
-                    invalid.push(Diagnostic::in_config("sync_rate", message, "remove it, or set `strategy: redis`"));
-                }
-                Some(CountStrategy::Local)
-            }
-            StrategyName::Redis => synced_strategy(rate, self.redis, cx, invalid),
+        let is_synced = self.sync_rate.is_some_and(|rate| rate != NEVER_SYNCED);
+        if is_synced && self.strategy == CountStrategyName::Local {
+            let message = "has an effect only with the strategy `redis`";
+            invalid.push(Diagnostic::in_config("sync_rate", message, "remove it, or set `strategy: redis`"));
         }
+        self.strategy.validate(self.sync_rate, self.redis, cx, invalid)
     }
 }
 

@@ -65,7 +65,7 @@
 //! A body that may be changed is buffered first. It has at most 1 MiB and 10,000 fields; a larger one is rejected with
 //! 413. Bodies with `Content-Encoding: gzip` are decompressed, with the same limit, and forwarded without it if they
 //! change; one that cannot be decompressed is rejected with 400. Bodies in other encodings are forwarded as they are,
-//! and the log counts them. Bodies are not changed by a plugin that is attached only to a consumer or a consumer group.
+//! and the log counts them.
 //!
 //! If `http_method` is GET, HEAD or TRACE, the fields of a form are appended to the query, and the request is sent
 //! without a body.

@@ -141,7 +141,7 @@ async fn run(http: Rc<HttpWorker>, clients: Arc<ClientBudget>, mut commands: mps
         // would be lost.
         shedding.as_mut().enable();
         http.pools.shed_idle();
-        http.mirror_sender.shed_idle();
+        http.background_sender.shed_idle();
         let command = tokio::select! {
             command = commands.recv() => command,
             () = clients.full() => {
@@ -154,7 +154,7 @@ async fn run(http: Rc<HttpWorker>, clients: Arc<ClientBudget>, mut commands: mps
                 // Loads the current snapshot: without requests, the old one and its upstreams would stay alive.
                 worker.view();
                 http.pools.sweep();
-                http.mirror_sender.sweep();
+                http.background_sender.sweep();
                 check_endpoints(&bound, &closing);
                 closing.retain(|connections| !connections.is_empty());
                 worker.drop_retired_binds(|address| {

@@ -5,7 +5,8 @@
 //!         └───────────── Activity ──────────────┘ ◀─ one timer: idle, slow head, slow response, stall
 //! ```
 //!
-//! While a connection is idle, only its `ClientStream` exists: see `parked_connection.rs`.
+//! While a connection is idle, only its `ClientStream` exists: `parked_connection.rs` waits for the first bytes of each
+//! burst of requests, and has read them when this file gets the connection back.
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
@@ -84,8 +85,8 @@ fn serve_requests(
     (exchange, registration): (&Rc<ClientExchange>, &mut ConnectionRegistration),
     mut timer: Pin<&mut Sleep>,
 ) -> impl Future<Output = Option<ServedRequests>> {
-    let begin = move |request| request::serve(Rc::clone(exchange), request);
-    let mut http = Http1ClientConnection::new(stream, received, exchange, begin);
+    let serve_request = move |request| request::serve(Rc::clone(exchange), request);
+    let mut http = Http1ClientConnection::new(stream, received, exchange, serve_request);
     async move {
         let resumed_at = Instant::now();
         let mut shutdown = ShutdownProgress::NotStarted;

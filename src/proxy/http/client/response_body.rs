@@ -48,6 +48,7 @@ impl ResponseBody {
         (head, body, Some(Tunnel::new(upgrade.into_stream(), endpoint, record)))
     }
 
+    /// The last part has been taken to be sent. It is not sent yet, with what waits before it.
     fn finish(&mut self) {
         // Drop the source, so that later events such as a reset have no effect on this body.
         std::mem::replace(&mut self.source, BodySource::Local(Bytes::new())).release();

@@ -12,7 +12,7 @@ use super::request_body::RequestBody;
 use crate::http1::NameCase;
 use crate::proxy::http::fields::header_map_pool::HeaderMapPool;
 use crate::proxy::http::fields::product_names::ProductHeaders;
-use crate::proxy::http::forwarding::mirror::MirrorSender;
+use crate::proxy::http::forwarding::mirror::BackgroundSender;
 use crate::proxy::http::record::request_id::RequestIds;
 use crate::proxy::rejected_paths::RejectedPaths;
 use crate::proxy::worker::Worker;
@@ -43,7 +43,7 @@ pub(in crate::proxy) struct HttpWorker {
     pub(in crate::proxy) product_headers: Arc<ProductHeaders>,
     pub(in crate::proxy) upstream_sockets: Arc<SocketBudget>,
     pub(in crate::proxy) pools: ConnectionPools<RequestBody>,
-    pub(in crate::proxy) mirror_sender: Rc<MirrorSender>,
+    pub(in crate::proxy) background_sender: Rc<BackgroundSender>,
     pub(in crate::proxy) request_ids: RequestIds,
     pub(in crate::proxy) header_maps: HeaderMapPool,
 }
@@ -72,7 +72,7 @@ impl HttpWorker {
         let subsetting = WorkerSubsetting { worker: number, ..shared.subsetting };
         let mirror_pools =
             ConnectionPools::new(connector.clone(), idle_limits, subsetting, Arc::clone(upstream_counters));
-        let mirrors = MirrorSender::new(limits, mirror_pools, mirror_counters, Rc::clone(&worker.buffers));
+        let mirrors = BackgroundSender::new(limits, mirror_pools, mirror_counters, Rc::clone(&worker.buffers));
         HttpWorker {
             trusted_ips: shared.trusted_ips,
             rejected_paths: shared.rejected_paths,
@@ -80,7 +80,7 @@ impl HttpWorker {
             product_headers: shared.product_headers,
             upstream_sockets: shared.upstream_sockets,
             pools: ConnectionPools::new(connector, idle_limits, subsetting, Arc::clone(upstream_counters)),
-            mirror_sender: Rc::new(mirrors),
+            background_sender: Rc::new(mirrors),
             request_ids: RequestIds::default(),
             header_maps: HeaderMapPool::default(),
             worker,

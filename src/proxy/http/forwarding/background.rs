@@ -15,7 +15,7 @@ use super::attempt_policy::AttemptPolicy;
 use super::attempts::forward;
 use super::destination::Destination;
 use super::endpoint_response::EndpointResponse;
-use super::mirror::MirrorSender;
+use super::mirror::BackgroundSender;
 use super::outgoing_request::OutgoingRequest;
 use crate::hop_count::HopCount;
 use crate::plugin_api::background::finish_background;
@@ -45,7 +45,7 @@ pub(in crate::proxy) struct BackgroundSending {
 
 impl BackgroundSending {
     /// Sends the request, over connections that no client's request waits for.
-    pub(in crate::proxy) fn start(self, sender: &Rc<MirrorSender>) {
+    pub(in crate::proxy) fn start(self, sender: &Rc<BackgroundSender>) {
         let sender = Rc::clone(sender);
         tokio::task::spawn_local(async move {
             let sending = self;
@@ -53,7 +53,7 @@ impl BackgroundSending {
         });
     }
 
-    async fn send(self, sender: &Rc<MirrorSender>) {
+    async fn send(self, sender: &Rc<BackgroundSender>) {
         let BackgroundSending { upstream, rule, plugins, hash, hops, client, head, finish, place: _place } = self;
         let timeouts_and_retries = match &rule.action {
             Action::Forward(backends) => backends.timeouts_and_retries.as_deref(),
@@ -111,7 +111,7 @@ impl BackgroundSending {
     }
 }
 
-impl MirrorSender {
+impl BackgroundSender {
     /// The limit of requests in the background, of which each namespace has a share.
     pub(in crate::proxy) fn background_limit(&self) -> &SharedLimit {
         &self.background

@@ -41,8 +41,8 @@ pub(in crate::proxy) trait MirroredBody: Body {
     fn add_mirror_copy(&mut self, copy: MirrorCopy);
 }
 
-/// Sends the mirrored copies of one worker.
-pub(in crate::proxy) struct MirrorSender {
+/// Sends the requests of one worker for which no client waits: mirrored copies, and those of plugins.
+pub(in crate::proxy) struct BackgroundSender {
     /// Separate from the pools of requests, so that no request waits for a connection that a copy uses.
     pools: ConnectionPools<Full<Bytes>>,
     /// Copies that wait for their body or their response.
@@ -55,14 +55,14 @@ pub(in crate::proxy) struct MirrorSender {
     buffers: Rc<WorkerBuffers>,
 }
 
-impl MirrorSender {
+impl BackgroundSender {
     pub(in crate::proxy) fn new(
         limits: &ProxyLimits,
         pools: ConnectionPools<Full<Bytes>>,
         counters: Arc<MirrorCounters>,
         buffers: Rc<WorkerBuffers>,
     ) -> Self {
-        MirrorSender {
+        BackgroundSender {
             pools,
             in_flight: Cell::new(0),
             background: SharedLimit::new(MAX_BACKGROUND),
@@ -141,7 +141,7 @@ pub(in crate::proxy) struct MirrorCopy {
     /// The request without its body. None once the copy is sent.
     head: Option<Request<()>>,
     hops: HopCount,
-    sender: Rc<MirrorSender>,
+    sender: Rc<BackgroundSender>,
     /// What is counted on drop: `Truncated` until the body is complete and the copy is sent.
     outcome: MirrorOutcome,
 }
@@ -200,7 +200,7 @@ impl MirrorCopy {
 }
 
 /// Copies wait for as long as their timeout, which ends their task.
-impl Caller for MirrorSender {
+impl Caller for BackgroundSender {
     type Body = Full<Bytes>;
 
     fn pools(&self) -> &ConnectionPools<Full<Bytes>> {

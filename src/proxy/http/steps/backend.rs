@@ -29,8 +29,16 @@ pub(in crate::proxy) fn select<'r>(
 ) -> Result<SelectedAction<'r>, RequestError> {
     match &rule.action {
         Action::Forward(backends) => {
-            let chosen = cx.record.plugin_run.as_ref().and_then(|run| run.state.chosen_backend);
-            let chosen = chosen.and_then(|chosen| backends.chosen(chosen));
+            // A choice whose backend has no endpoints may have a fallback. The rule's backend gets the request then, and
+            // its response is not one of the chosen backend for any cache.
+            let choice = cx.record.plugin_run.as_mut().map(|run| &mut run.state.chosen_backend);
+            let chosen = choice.and_then(|choice| {
+                let chosen = choice.and_then(|choice| backends.chosen(choice));
+                if chosen.is_none() {
+                    *choice = None;
+                }
+                chosen
+            });
             let backend = chosen.unwrap_or_else(|| cx.view.pick_backend(backends));
             cx.backend = Some(backend);
             Ok(SelectedAction::Forward(backends, backend))

@@ -42,5 +42,5 @@ pub(super) fn send(
         finish: background.finish,
         place,
     };
-    sending.start(&cx.exchange().http.mirror_sender);
+    sending.start(&cx.exchange().http.background_sender);
 }

@@ -89,7 +89,7 @@ fn apply_filters(
         }
         if is_mirrored && !filters.mirrors.is_empty() {
             let rewrite_copy = |copy: &mut Request<()>| rewrite_target(copy, routed, &levels[..=level]).is_ok();
-            let sender = &cx.exchange().http.mirror_sender;
+            let sender = &cx.exchange().http.background_sender;
             let mirrors = filters.mirrors.iter().zip(mirror_hashes[level].iter().copied());
             sender.mirror_request(mirrors, request, routed.client, routed.hops, rewrite_copy);
         }

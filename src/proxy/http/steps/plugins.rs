@@ -22,7 +22,9 @@ use super::request_context::{RequestContext, RoutedRequest};
 use super::request_record::RequestRecord;
 use super::response_filters;
 use super::route_captures::RouteCaptures;
-use crate::plugin_api::chain::{AllowedRequest, ChainRequest, ChainResponse, ChainState, ForwardingOutcome};
+use crate::plugin_api::chain::{
+    AccessEnd, AllowedRequest, ChainRequest, ChainResponse, ChainState, ForwardingOutcome, RequestBodyState,
+};
 use crate::plugin_api::context::{BackgroundPlaces, BackgroundSlot};
 use crate::plugin_api::{Chain, ClientInfo, Reply, RequestLine, RespondedRequest, ResponseSource};
 use crate::proxy::http::exchange::activity::until_timed_out;
@@ -66,60 +68,72 @@ pub(in crate::proxy) async fn run_access(
     };
     let product_header_names = cx.product_header_names();
     let record = &mut *cx.record;
-    let mut body = None;
     // Few chains buffer bodies at all. The data of an upgraded connection is never a body.
+    let (mut body, mut max_body) = (None, None);
     if chain.body_buffer_limit().is_some() && routed.upgrade.is_none() {
         let taken = std::mem::replace(request, Request::new(RequestBody::empty(&record.exchange)));
         let (head, request_body) = taken.into_parts();
-        let max_bytes = chain.body_buffer_limit_for(&head);
+        max_body = chain.body_buffer_limit_for(&head);
         *request = Request::from_parts(head, request_body);
-        if let Some(max_bytes) = max_bytes {
-            body = Some(read_body(&record.exchange, request, max_bytes, routed.rule.id.namespace()).await?);
-        }
-    }
-    let exchange = &record.exchange;
-    let client = client_info(exchange, routed, request.headers());
-    let taken = std::mem::replace(request, Request::new(RequestBody::empty(exchange)));
-    let (mut head, request_body) = taken.into_parts();
-    // Registered before the plugins run, so their log phase also sees clients that disconnect during `access`.
-    // Allocated first, so that the large value is built in the box instead of being moved into it.
-    let run = Box::write(
-        Box::new_uninit(),
-        PluginRun {
-            chain: Arc::clone(chain),
-            state: ChainState::with_regex_steps(routed.regex_steps),
-            responded_at: None,
-            source: ResponseSource::Proxy,
-            request_line: request_line.filter(|_| chain.reads_request_line()),
-            kept_response: Vec::new(),
-        },
-    );
-    let run = record.plugin_run.insert(run);
-    if let Some(traced) = &record.facts.traced {
-        run.state.trace = Some(Box::new(traced.context));
     }
     let uri_captures = RouteCaptures::new(routed.matched, routed.path.path());
-    let reply = {
-        // Pinned here, since the large future would be moved with each call that gets it.
-        let access = pin!(chain.access(
-            ChainRequest {
-                head: &mut head,
-                path: routed.path.path(),
-                query: routed.path.query(),
-                raw_target: routed.path.raw(),
-                uri_captures: &uri_captures,
-                client,
-                framing: routed.framing,
-                id: &record.facts.request_id,
-                body: body.as_ref(),
-                consumers: &cx.view.snapshot.consumers,
-                now: SystemTime::now(),
-            },
-            &mut run.state,
-        ));
-        until_timed_out(&exchange.activity, access).await.ok_or(RequestError::PluginTimeout)?
+    let mut request_line = request_line.filter(|_| chain.reads_request_line());
+    let reply = loop {
+        if let Some(max_bytes) = max_body {
+            body = Some(read_body(&record.exchange, request, max_bytes, routed.rule.id.namespace()).await?);
+        }
+        let RequestRecord { exchange, facts, plugin_run, .. } = &mut *record;
+        let client = client_info(exchange, routed, request.headers());
+        let taken = std::mem::replace(request, Request::new(RequestBody::empty(exchange)));
+        let (mut head, request_body) = taken.into_parts();
+        // Registered before the plugins run, so their log phase also sees clients that disconnect during `access`.
+        let run = plugin_run.get_or_insert_with(|| {
+            let trace = facts.traced.as_ref().map(|traced| Box::new(traced.context));
+            // Allocated first, so that the large value is built in the box instead of being moved into it.
+            Box::write(
+                Box::new_uninit(),
+                PluginRun {
+                    chain: Arc::clone(chain),
+                    state: ChainState::new(routed.regex_steps, trace),
+                    responded_at: None,
+                    source: ResponseSource::Proxy,
+                    request_line: request_line.take(),
+                    kept_response: Vec::new(),
+                },
+            )
+        });
+        let end = {
+            // Pinned here, since the large future would be moved with each call that gets it.
+            let access = pin!(chain.access(
+                ChainRequest {
+                    head: &mut head,
+                    path: routed.path.path(),
+                    query: routed.path.query(),
+                    raw_target: routed.path.raw(),
+                    uri_captures: &uri_captures,
+                    client,
+                    framing: routed.framing,
+                    id: &facts.request_id,
+                    body: match &body {
+                        Some(body) => RequestBodyState::Read(body),
+                        None if routed.upgrade.is_some() => RequestBodyState::Absent,
+                        None => RequestBodyState::Unread,
+                    },
+                    consumers: &cx.view.snapshot.consumers,
+                    now: SystemTime::now(),
+                },
+                &mut run.state,
+            ));
+            until_timed_out(&exchange.activity, access).await.ok_or(RequestError::PluginTimeout)?
+        };
+        *request = Request::from_parts(head, request_body);
+        match end {
+            AccessEnd::Complete => break None,
+            AccessEnd::Reply(reply) => break Some(reply),
+            AccessEnd::NeedsBody(max_bytes) => max_body = Some(max_bytes),
+        }
     };
-    *request = Request::from_parts(head, request_body);
+    let Some(run) = &mut record.plugin_run else { return Ok(()) };
     if let Some(id) = run.state.new_id.take() {
         if let Some(names) = product_header_names {
             request.headers_mut().insert(&names.request_id, id.clone());
@@ -189,7 +203,7 @@ pub(in crate::proxy) async fn run_before_forward(
             now: SystemTime::now(),
             backend: Some(&action),
             background_places: Some(BackgroundPlaces {
-                limit: exchange.http.mirror_sender.background_limit(),
+                limit: exchange.http.background_sender.background_limit(),
                 namespace: routed.rule.id.namespace(),
             }),
             background: &mut background,

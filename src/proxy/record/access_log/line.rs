@@ -196,16 +196,20 @@ impl<'r> LogValue<'r> {
     #[cold]
     fn masked(self, field: AccessLogField, record: &'r AccessLogRecord) -> Self {
         let field = match field {
-            AccessLogField::Client => MaskedAccessField::Client,
-            AccessLogField::Consumer => MaskedAccessField::Consumer,
-            AccessLogField::Host => MaskedAccessField::Host,
-            AccessLogField::Path => MaskedAccessField::Path,
-            AccessLogField::UserAgent => MaskedAccessField::UserAgent,
+            AccessLogField::Client => Some(MaskedAccessField::Client),
+            AccessLogField::Consumer => Some(MaskedAccessField::Consumer),
+            AccessLogField::Host | AccessLogField::Sni => Some(MaskedAccessField::Host),
+            AccessLogField::Path => Some(MaskedAccessField::Path),
+            AccessLogField::UserAgent => Some(MaskedAccessField::UserAgent),
+            AccessLogField::Query => None,
             _ => return self,
         };
         match self {
             LogValue::Text(text) => LogValue::Text(record.masked(field, text)),
-            LogValue::Address(_) => record.mask_of(field).map_or(self, |mask| LogValue::Text(Cow::Borrowed(mask))),
+            LogValue::Address(_) => {
+                let mask = field.and_then(|field| record.mask_of(field));
+                mask.map_or(self, |mask| LogValue::Text(Cow::Borrowed(mask)))
+            }
             other => other,
         }
     }
@@ -334,6 +338,11 @@ pub(super) mod testing {
 mod tests {
     use super::testing::record;
     use super::*;
+    use crate::plugin_api::completed_request::CredentialLocations;
+    use crate::plugin_api::masking::LogMask;
+    use crate::plugin_api::masking::json_mask::JsonMask;
+    use crate::plugin_api::masking::text_mask::{MaskedKind, TextMask};
+    use crate::proxy::record::access_log::Privacy;
 
     fn line(format: AccessLogFormat, fields: &[AccessLogField], record: &AccessLogRecord<'_>) -> String {
         let mut line = Vec::new();
@@ -349,6 +358,22 @@ mod tests {
              sni=a.example gateway=- listener=- route=HTTPRoute/ns/a rule=0 upstream=ns/web:80 address=10.0.0.2:80 \
              id=id error=- agent=\"a \\\"b\\\"\\t\u{fffd}\"\n"
         );
+    }
+
+    #[test]
+    fn masks_cover_queries_and_server_names() {
+        let text = TextMask::new(&[MaskedKind::Email], Vec::new(), "***");
+        let mask = LogMask { object: JsonMask::new(Vec::new(), text), access_log: vec![MaskedAccessField::Host] };
+        let credentials = CredentialLocations { masks: vec![Arc::new(mask)], ..CredentialLocations::default() };
+        let privacy = Privacy { shown_parameters: vec!["to".into()], ..Privacy::default() };
+        let record = AccessLogRecord {
+            credentials: Some(&credentials),
+            privacy: &privacy,
+            ..record("/x?to=eve@b.example&key=k")
+        };
+        let fields = [AccessLogField::Host, AccessLogField::Query, AccessLogField::Sni];
+        let expected = "{\"host\":\"***\",\"query\":\"to=***&key=*\",\"sni\":\"***\"}\n";
+        assert_eq!(line(AccessLogFormat::Json, &fields, &record), expected);
     }
 
     #[test]

@@ -142,9 +142,12 @@ impl AccessLogRecord<'_> {
         self.credentials.map_or(&[], |credentials| &credentials.masks)
     }
 
-    /// The text of a field without what is masked in it.
-    fn masked<'t>(&self, field: MaskedAccessField, text: Cow<'t, str>) -> Cow<'t, str> {
-        self.masks().iter().fold(text, |text, mask| mask.mask_access_field(field, text))
+    /// The text without what matches the patterns of a mask. All of it is replaced if a mask names the field.
+    fn masked<'t>(&self, field: Option<MaskedAccessField>, text: Cow<'t, str>) -> Cow<'t, str> {
+        self.masks().iter().fold(text, |text, mask| match field {
+            Some(field) => mask.mask_access_field(field, text),
+            None => mask.mask_text(&text).map_or(text, Cow::Owned),
+        })
     }
 
     /// What is written for a field that is masked as a whole.

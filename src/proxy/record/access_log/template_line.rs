@@ -192,34 +192,29 @@ impl<'w> ValueWriter<'w, '_> {
     #[cold]
     fn masked_text(&self, variable: &LineVariable, text: Cow<'w, str>) -> Cow<'w, str> {
         match variable {
-            LineVariable::Client | LineVariable::ClientIp => self.masked(Some(MaskedAccessField::Client), text),
-            LineVariable::Consumer => self.masked(Some(MaskedAccessField::Consumer), text),
-            LineVariable::Host | LineVariable::Authority => self.masked(Some(MaskedAccessField::Host), text),
-            LineVariable::Path => self.masked(Some(MaskedAccessField::Path), text),
-            LineVariable::RequestField(name) if *name == HOST => self.masked(Some(MaskedAccessField::Host), text),
+            LineVariable::Client | LineVariable::ClientIp => self.record.masked(Some(MaskedAccessField::Client), text),
+            LineVariable::Consumer => self.record.masked(Some(MaskedAccessField::Consumer), text),
+            LineVariable::Host | LineVariable::Authority | LineVariable::ServerName => {
+                self.record.masked(Some(MaskedAccessField::Host), text)
+            }
+            LineVariable::Path => self.record.masked(Some(MaskedAccessField::Path), text),
+            LineVariable::RequestField(name) if *name == HOST => {
+                self.record.masked(Some(MaskedAccessField::Host), text)
+            }
             LineVariable::RequestField(name) if *name == USER_AGENT => {
-                self.masked(Some(MaskedAccessField::UserAgent), text)
+                self.record.masked(Some(MaskedAccessField::UserAgent), text)
             }
             LineVariable::RequestField(name) if names_client(name) => {
-                self.masked(Some(MaskedAccessField::Client), text)
+                self.record.masked(Some(MaskedAccessField::Client), text)
             }
             LineVariable::RequestField(_)
             | LineVariable::ResponseField(_)
             | LineVariable::Query
             | LineVariable::QueryWithMark
-            | LineVariable::QueryParameter(_)
-            | LineVariable::ServerName => self.masked(None, text),
+            | LineVariable::QueryParameter(_) => self.record.masked(None, text),
             // The target is masked in its parts, and the others are no values of clients.
             _ => text,
         }
-    }
-
-    /// What matches a pattern is replaced, and all of it if a mask names the field.
-    fn masked<'t>(&self, field: Option<MaskedAccessField>, text: Cow<'t, str>) -> Cow<'t, str> {
-        self.record.masks().iter().fold(text, |text, mask| match field {
-            Some(field) => mask.mask_access_field(field, text),
-            None => mask.mask_text(&text).map_or(text, Cow::Owned),
-        })
     }
 
     fn masks_client(&self) -> bool {
@@ -289,10 +284,10 @@ impl<'w> ValueWriter<'w, '_> {
     fn target(&self) -> Option<Cow<'w, str>> {
         let target = self.record.target.as_ref()?;
         let path = Some(target.path()).filter(|path| !path.is_empty());
-        let masked_path = |path: &'w str| self.masked(Some(MaskedAccessField::Path), Cow::Borrowed(path));
+        let masked_path = |path: &'w str| self.record.masked(Some(MaskedAccessField::Path), Cow::Borrowed(path));
         Some(match target.query() {
             Some(query) => {
-                let query = self.masked(None, Cow::Owned(self.redacted(query)));
+                let query = self.record.masked(None, Cow::Owned(self.redacted(query)));
                 Cow::Owned(format!("{}?{query}", masked_path(path.unwrap_or("/"))))
             }
             None => masked_path(path?),

@@ -33,7 +33,8 @@ use crate::proxy::http::steps::request::ServedRequest;
 pub(in crate::proxy) struct Http1ClientConnection<S, F> {
     io: Rc<ClientIo>,
     exchange: Rc<ClientExchange>,
-    begin: S,
+    /// Always `steps::request::serve`. As a parameter, its future has a type and needs no box.
+    serve_request: S,
     state: ServingState,
     /// The request in progress, and its response. The memory is used again for the next ones.
     request: Pin<Box<Option<F>>>,
@@ -95,14 +96,14 @@ where
         stream: ClientStream,
         received: BytesMut,
         exchange: &Rc<ClientExchange>,
-        begin: S,
+        serve_request: S,
     ) -> Self {
         let limits = &exchange.worker().limits;
         let limits = HeadLimits { bytes: limits.max_request_head, fields: limits.max_request_fields };
         Http1ClientConnection {
             io: ClientIo::new(stream, received, limits, exchange.http.name_case),
             exchange: Rc::clone(exchange),
-            begin,
+            serve_request,
             state: ServingState::Reading,
             request: Box::pin(None),
             response: Box::new(None),
@@ -219,7 +220,7 @@ where
         };
         self.exchange.activity.ambiguity.set(received.ambiguity.map(ambiguity_error));
         let body = self.io.begin_body();
-        self.request.set(Some((self.begin)(received.head.map(|()| body))));
+        self.request.set(Some((self.serve_request)(received.head.map(|()| body))));
         self.state = ServingState::Responding;
     }
 
