@@ -33,14 +33,14 @@ mod session_headers;
 use std::sync::Arc;
 
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, COOKIE, SET_COOKIE};
-use http::{Method, StatusCode, request};
+use http::{HeaderValue, Method, StatusCode, request};
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::config::Config;
 use self::config::ValidatedConfig;
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::authentication::{
-    AuthPolicy, VerifiedCredential, clear_identity_of_client, declare_identity_headers,
+    AUTHENTICATED_GROUPS, AuthPolicy, VerifiedCredential, clear_identity_of_client, declare_identity_headers,
 };
 use crate::plugin_api::consumers::EntityId;
 use crate::plugin_api::fields::{BodyFields, FieldValue, UrlEncodedForm};
@@ -252,6 +252,11 @@ impl SessionPlugin {
         let identifier = Some(credential.header());
         self.policy
             .accept(cx, VerifiedCredential { consumer: consumer.flatten(), credential: &credential, identifier });
+        if !data.groups.is_empty()
+            && let Ok(groups) = HeaderValue::from_bytes(data.groups.join(", ").as_bytes())
+        {
+            cx.head.headers.insert(AUTHENTICATED_GROUPS, groups);
+        }
         cx.identity.groups.clone_from(&data.groups);
         true
     }
