@@ -111,7 +111,7 @@ impl Plugin for Acl {
         }
         if !self.hides_groups {
             let (name, value) = match membership {
-                // Without groups, the endpoint gets an empty field, which nobody can forge.
+                // Without groups, the endpoint gets an empty field, as in Kong.
                 GroupMembership::Consumer([], _) => (CONSUMER_GROUPS, Some(HeaderValue::from_static(""))),
                 GroupMembership::Consumer(_, value) => (CONSUMER_GROUPS, value.cloned()),
                 GroupMembership::Authenticated(groups) => {

@@ -35,7 +35,7 @@ pub(in crate::compile) struct RouteSettings {
     pub regex_prefix: String,
     /// Whether paths are no conditions: the routes match every path, and their order is that of routes without paths.
     pub any_path: bool,
-    /// Whether the routes have no service, so that only plugins answer.
+    /// Whether the routes have no service, so that only plugins respond.
     pub no_service: bool,
     pub methods: Vec<Method>,
     pub server_names: Arc<[HostName]>,

@@ -36,7 +36,7 @@ pub const IGNORE_GUARDS_ANNOTATION: &str = "portico.dev/ignore-foreign-guards";
 pub const ANY_PATH_ANNOTATION: &str = "portico.dev/any-path";
 
 /// Annotation on an Ingress whose routes have no service, with the value `"true"`, whichever Service its paths name:
-/// requests that no plugin answers get 503.
+/// requests to which no plugin responds get 503.
 pub const NO_SERVICE_ANNOTATION: &str = "portico.dev/no-service";
 
 /// Prefix of Portico's own annotations.
