@@ -38,6 +38,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use self::config::Config;
 use self::config::ValidatedConfig;
+use self::session_headers::SessionUser;
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::authentication::{
     AUTHENTICATED_GROUPS, AuthPolicy, VerifiedCredential, clear_identity_of_client, declare_identity_headers,
@@ -213,7 +214,8 @@ impl SessionPlugin {
         session.opened = session.opened.filter(|opened| self.restore(cx, &opened.data));
         if let Some(opened) = &mut session.opened {
             opened.times = opened.times.after(opened.age, now);
-            session_headers::set(&self.config, &self.config.request_headers, opened, now, &mut cx.head.headers);
+            let user = SessionUser { identity: cx.identity, now };
+            session_headers::set(&self.config, &self.config.request_headers, opened, &user, &mut cx.head.headers);
         } else {
             clear_identity_of_client(cx);
         }
@@ -238,7 +240,8 @@ impl SessionPlugin {
     }
 
     fn set_response_headers(&self, cx: &mut ResponseCx<'_>, opened: &OpenedSession<SessionData>, now: u64) {
-        session_headers::set(&self.config, &self.config.response_headers, opened, now, cx.headers);
+        let user = SessionUser { identity: cx.identity, now };
+        session_headers::set(&self.config, &self.config.response_headers, opened, &user, cx.headers);
     }
 
     /// Sets the identity of the session. False if its consumer no longer exists.

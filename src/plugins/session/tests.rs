@@ -82,7 +82,7 @@ async fn a_session_replaces_the_credential() {
     let first = browser.send(&chain, TestRequest::get("/").header("apikey", "a key"), 0).await;
     assert_eq!(first.upstream_identity(), (Some("anna"), Some("cred-anna"), false));
     let cookie = first.response_header("set-cookie").unwrap();
-    assert!(cookie.ends_with("; Path=/; SameSite=Strict; HttpOnly; Secure"), "{cookie}");
+    assert!(cookie.ends_with("; Path=/; SameSite=Strict; Secure; HttpOnly"), "{cookie}");
     let second = browser.send(&chain, TestRequest::get("/").header("x-consumer-username", "root"), 1).await;
     assert_eq!(second.upstream_identity(), (Some("anna"), Some("cred-anna"), false));
     assert_eq!(second.upstream_header("cookie"), None, "the endpoint does not get the cookie");
@@ -254,6 +254,9 @@ async fn headers_contain_properties_of_the_session() {
     assert_eq!(header("session-rolling-timeout"), "3570");
     assert_eq!(header("session-absolute-timeout"), "86370");
     assert_eq!((header("session-timeout"), outcome.response_header("session-timeout")), ("870", Some("870")));
+    let chain = chain_of(json!({"response_headers": ["subject"]}));
+    let outcome = Browser::log_in(&chain).await.send(&chain, TestRequest::get("/"), 1).await;
+    assert_eq!(outcome.response_header("session-subject"), Some("anna"));
 }
 
 #[test]
