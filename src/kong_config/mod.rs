@@ -93,8 +93,9 @@ fn translate_entities(
         routes: &mut routes,
         consumers: &mut consumers,
         entities: &mut entities,
+        index: &index,
     };
-    let plugins = plugins::plan(std::mem::take(&mut model.plugins), &index, &mut scopes, settings, &mut names);
+    let plugins = plugins::plan(std::mem::take(&mut model.plugins), &mut scopes, settings, &mut names);
     entities.reject_unused(findings);
 
     let without_service = routes.iter().find(|route| route.service.is_none() && route.draft.is_some());

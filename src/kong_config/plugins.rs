@@ -21,6 +21,7 @@ pub(super) struct PluginScopes<'a> {
     pub(super) consumers: &'a mut ConsumerPlans,
     /// What plugins get in addition to their configurations.
     pub(super) entities: &'a mut CustomEntities,
+    pub(super) index: &'a EntityIndex,
 }
 
 /// The positions of the entities that a plugin belongs to.
@@ -34,11 +35,11 @@ struct AttachedScope {
 
 pub(super) fn plan(
     plugins: Vec<Entity<'_>>,
-    index: &EntityIndex,
     scopes: &mut PluginScopes<'_>,
     settings: &TranslationSettings,
     names: &mut Names,
 ) -> Vec<Draft> {
+    let index = scopes.index;
     let mut read = Vec::new();
     for mut plugin in plugins {
         let scope = AttachedScope {
@@ -108,6 +109,11 @@ fn plan_plugin(
     });
     let config = plugin.fields.object("config");
     let (is_set, mut config) = (config.is_some(), config.unwrap_or_default());
+    if let Some(anonymous) = config.get_mut("anonymous")
+        && let Some(username) = anonymous.as_str().and_then(|key| username_of(key, scopes))
+    {
+        *anonymous = username;
+    }
     let service = scope.service.or_else(|| scopes.routes[scope.route?].service);
     scopes.entities.add_to(&mut config, &kind, service);
     if is_set || !config.is_empty() {
@@ -155,6 +161,12 @@ fn plan_plugin(
         }
     }
     draft
+}
+
+/// The username of the consumer with this id, which is not the id of its KongConsumer.
+fn username_of(id: &str, scopes: &PluginScopes<'_>) -> Option<Value> {
+    let consumer = scopes.index.find(EntityKind::Consumer, id)?;
+    scopes.consumers.consumers[consumer].fields.get("username").cloned()
 }
 
 /// The names of what the plugin belongs to.

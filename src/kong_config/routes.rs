@@ -15,7 +15,7 @@ use crate::api::kong::annotations::{
     HEADERS_PREFIX, HEADERS_SEPARATOR, HOST_ALIASES, HTTPS_REDIRECT_STATUS_CODE, METHODS, PRESERVE_HOST, PROTOCOLS,
     REGEX_PRIORITY, SNIS, STRIP_PATH,
 };
-use crate::api::names::ANY_PATH_ANNOTATION;
+use crate::api::names::{ANY_PATH_ANNOTATION, NO_SERVICE_ANNOTATION};
 
 /// What became of a route.
 pub(super) struct ConvertedRoute {
@@ -26,7 +26,7 @@ pub(super) struct ConvertedRoute {
     pub(super) label: String,
 }
 
-/// The name of the Service without endpoints, for routes without a service.
+/// The name of the Service without endpoints that the Ingresses of routes without a service name.
 pub(super) const NO_SERVICE: &str = "no-service";
 
 pub(super) struct RouteContext<'a> {
@@ -264,6 +264,9 @@ fn read_conditions(
     }
     if paths.is_empty() {
         draft.annotate(ANY_PATH_ANNOTATION, "true");
+    }
+    if service.is_none() {
+        draft.annotate(NO_SERVICE_ANNOTATION, "true");
     }
     let (service_name, port) = match service.map(|service| &context.services[service]) {
         Some(service) => (service.draft.as_ref().map_or(NO_SERVICE, |draft| &draft.name), service.port),

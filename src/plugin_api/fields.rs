@@ -57,8 +57,7 @@ impl<'a> UrlEncodedForm<'a> {
         values.fold(FieldValue::Absent, FieldValue::merge)
     }
 
-    /// Removes the `unwanted` fields and keeps the others as the client sent them. `None` if there are no `unwanted`
-    /// fields.
+    /// Removes the `unwanted` fields and keeps the others. `None` if there are no `unwanted` fields.
     pub fn without(self, unwanted: impl Fn(&[u8]) -> bool) -> Option<Vec<u8>> {
         let kept: Vec<&[u8]> = self.pairs().filter(|pair| !unwanted(&pair.name())).map(|pair| pair.raw).collect();
         (kept.len() < self.pairs().count()).then(|| kept.join(&b'&'))
@@ -102,14 +101,42 @@ fn decode(text: &[u8]) -> Cow<'_, [u8]> {
     Cow::Owned(percent_decode(&with_spaces).collect())
 }
 
-/// Removes the `unwanted` fields from the query that is sent upstream.
+/// Removes the `unwanted` fields from the query that is sent upstream. Of the others, percent-encoded letters, digits
+/// and `-._~` are decoded, as in Kong; both forms mean the same (RFC 3986, section 2.3).
 pub fn remove_from_query(head: &mut Parts, unwanted: impl Fn(&[u8]) -> bool) {
     let Some(rest) = head.uri.query().and_then(|query| UrlEncodedForm(query.as_bytes()).without(unwanted)) else {
         return;
     };
     let path = head.uri.path().to_owned();
     // Valid, because it consists of parts of a valid target.
-    replace_target(head, &path, &rest).unwrap_or_default();
+    replace_target(head, &path, &decode_unreserved(&rest)).unwrap_or_default();
+}
+
+/// Decodes the percent-encoded characters that need no encoding.
+fn decode_unreserved(text: &[u8]) -> Vec<u8> {
+    let mut decoded = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((first, after)) = rest.split_first() {
+        let escaped = match rest {
+            [b'%', high, low, ..] => hex_digit(*high).zip(hex_digit(*low)).map(|(high, low)| high << 4 | low),
+            _ => None,
+        };
+        match escaped.filter(|byte| byte.is_ascii_alphanumeric() || b"-._~".contains(byte)) {
+            Some(byte) => {
+                decoded.push(byte);
+                rest = &rest[3..];
+            }
+            None => {
+                decoded.push(*first);
+                rest = after;
+            }
+        }
+    }
+    decoded
+}
+
+fn hex_digit(byte: u8) -> Option<u8> {
+    char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
 }
 
 /// Replaces path and query of the target that is sent upstream. Fails if they are not valid or too long.

@@ -64,7 +64,9 @@ impl PluginKind for Acl {
     type Plugin = Self;
 
     fn build(config: Config, _cx: &BuildCx<'_>) -> Result<Self, Vec<Diagnostic>> {
-        let (field, groups) = match (config.allow, config.deny) {
+        // As in Kong, an empty list is the same as none.
+        let listed = |groups: Option<Vec<String>>| groups.filter(|groups| !groups.is_empty());
+        let (field, groups) = match (listed(config.allow), listed(config.deny)) {
             (Some(allow), None) => ("allow", allow),
             (None, Some(deny)) => ("deny", deny),
             (None, None) => return Err(invalid_config("", "has neither `allow` nor `deny`", "set one of them")),
@@ -72,9 +74,6 @@ impl PluginKind for Acl {
                 return Err(invalid_config("", "has both `allow` and `deny`", "set only one of them"));
             }
         };
-        if groups.is_empty() {
-            return Err(invalid_config(field, "is empty", "list at least one group"));
-        }
         Ok(Acl {
             groups: groups.into_iter().map(String::into_boxed_str).collect(),
             is_allow_list: field == "allow",
@@ -112,6 +111,8 @@ impl Plugin for Acl {
         }
         if !self.hides_groups {
             let (name, value) = match membership {
+                // Without groups, the endpoint gets an empty field, as in Kong.
+                GroupMembership::Consumer([], _) => (CONSUMER_GROUPS, Some(HeaderValue::from_static(""))),
                 GroupMembership::Consumer(_, value) => (CONSUMER_GROUPS, value.cloned()),
                 GroupMembership::Authenticated(groups) => {
                     (AUTHENTICATED_GROUPS, HeaderValue::from_bytes(groups.join(", ").as_bytes()).ok())

@@ -108,7 +108,7 @@ impl PluginKind for KeyAuth {
     type Config = Config;
     type Plugin = Self;
 
-    fn build(config: Config, _cx: &BuildCx<'_>) -> Result<Self, Vec<Diagnostic>> {
+    fn build(config: Config, cx: &BuildCx<'_>) -> Result<Self, Vec<Diagnostic>> {
         let mut invalid = Vec::new();
         let mut names = Vec::new();
         for (index, name) in config.key_names.into_iter().enumerate() {
@@ -121,13 +121,14 @@ impl PluginKind for KeyAuth {
                 "list at least one name, for example `apikey`",
             ));
         }
-        if !(config.key_in_header || config.key_in_query || config.key_in_body) {
-            let remedy = "set at least one of key_in_header, key_in_query and key_in_body to true";
-            invalid.push(Diagnostic::in_config("", "has no location to search for keys", remedy));
-        }
         let policy = AuthPolicy::new(config.anonymous, config.run_on_preflight).map_err(|error| invalid.push(error));
         let challenge = challenge("Key", config.realm.as_deref(), "").map_err(|error| invalid.push(error));
         let (Ok(policy), Ok(challenge), []) = (policy, challenge, &invalid[..]) else { return Err(invalid) };
+        if !(config.key_in_header || config.key_in_query || config.key_in_body) {
+            let message = "has no location to search for keys, so no request has one";
+            let remedy = "set at least one of key_in_header, key_in_query and key_in_body to true";
+            cx.note(Diagnostic::in_config("", message, remedy));
+        }
         Ok(KeyAuth {
             names: names.into(),
             policy,

@@ -9,13 +9,15 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HOST};
-use http::{HeaderName, HeaderValue, StatusCode};
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use percent_encoding::percent_decode_str;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::diagnostic::Diagnostic;
+use crate::plugin_api::context::UriCaptures;
 use crate::plugin_api::{AccessOutcome, BuildCx, Phases, Plugin, PluginKind, Reply, ReplyBody, RequestCx};
 
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -30,9 +32,9 @@ pub(crate) struct Config {
     body: Option<String>,
     /// Media type of `body`; if unset, `application/json; charset=utf-8`.
     content_type: Option<String>,
-    /// Respond with a JSON description of the request, for debugging. It includes the request body if the plugin has no
-    /// `trigger` and is attached to a route, to a service or globally; consumers and consumer groups alone do not
-    /// suffice. Cannot be combined with `body` or `content_type`.
+    /// Respond with a JSON description of the request, for debugging. It includes the request body if the plugin is
+    /// attached to a route, to a service or globally; consumers and consumer groups alone do not suffice. Cannot be
+    /// combined with `body` or `content_type`.
     echo: bool,
     /// Respond only to requests with a header or query parameter of this name, and forward other requests.
     trigger: Option<String>,
@@ -83,6 +85,13 @@ impl PluginKind for RequestTermination {
 
     fn build(config: Config, cx: &BuildCx<'_>) -> Result<Self, Vec<Diagnostic>> {
         let mut invalid = Vec::new();
+        // As in Kong, an empty text is the same as none.
+        let config = Config {
+            message: config.message.filter(|text| !text.is_empty()),
+            body: config.body.filter(|text| !text.is_empty()),
+            content_type: config.content_type.filter(|text| !text.is_empty()),
+            ..config
+        };
         let status =
             StatusCode::from_u16(config.status_code).ok().filter(|status| (200..600).contains(&status.as_u16()));
         if status.is_none() {
@@ -149,7 +158,7 @@ impl Plugin for RequestTermination {
     }
 
     fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> AccessOutcome<'a> {
-        if self.trigger.as_ref().is_some_and(|trigger| !trigger.is_in(cx)) {
+        if self.trigger.as_ref().is_some_and(|trigger| !trigger.is_in(&cx.head.headers, cx.query)) {
             return AccessOutcome::Continue;
         }
         let reply = |body| Reply::new(self.status, body, "terminated");
@@ -166,24 +175,28 @@ impl Plugin for RequestTermination {
         })
     }
 
-    /// With a trigger, the body is not buffered for the echo. Otherwise the bodies of all requests would be buffered,
-    /// also of those that the plugin forwards.
     fn body_buffer_limit(&self) -> Option<usize> {
-        (matches!(self.content, TerminationContent::Echo(..)) && self.trigger.is_none()).then_some(MAX_ECHOED_BYTES)
+        matches!(self.content, TerminationContent::Echo(..)).then_some(MAX_ECHOED_BYTES)
+    }
+
+    /// Bodies of requests that the plugin forwards stream.
+    fn buffers_body(&self, head: &Parts) -> bool {
+        self.trigger.as_ref().is_none_or(|trigger| trigger.is_in(&head.headers, head.uri.query()))
     }
 }
 
 impl Trigger {
-    fn is_in(&self, cx: &RequestCx<'_>) -> bool {
-        self.header.as_ref().is_some_and(|header| cx.head.headers.contains_key(header))
-            || parameters(cx.query.unwrap_or_default()).any(|(name, _)| name == self.parameter)
+    fn is_in(&self, headers: &HeaderMap, query: Option<&str>) -> bool {
+        self.header.as_ref().is_some_and(|header| headers.contains_key(header))
+            || parameters(query.unwrap_or_default()).any(|(name, _)| name == self.parameter)
     }
 }
 
 /// The description of a request, in Kong's format.
 fn describe_request(message: Option<&str>, process: &RespondingProcess, cx: &RequestCx<'_>) -> Value {
     // The host is that of the client, as in Kong: the endpoint would get another one.
-    let headers = cx.head.headers.iter().map(|(name, value)| {
+    let is_of_client = |(name, _): &(&HeaderName, &HeaderValue)| !FORWARDING_HEADERS.contains(&name.as_str());
+    let headers = cx.head.headers.iter().filter(is_of_client).map(|(name, value)| {
         let value = if name == HOST { cx.client.host.into() } else { String::from_utf8_lossy(value.as_bytes()) };
         (name.as_str().into(), value.into())
     });
@@ -213,11 +226,19 @@ fn describe_request(message: Option<&str>, process: &RespondingProcess, cx: &Req
             "raw_body": raw_body.map(|body| String::from_utf8_lossy(body)),
             "method": cx.head.method.as_str(),
             "path": cx.path,
-            "uri_captures": {},
+            "uri_captures": describe_captures(cx.uri_captures),
         },
         "matched_route": { "name": &*cx.route.route },
         "matched_service": { "name": &*cx.route.service },
     })
+}
+
+/// The groups of the route's regular expression. Without groups, both are empty objects, as in Kong.
+fn describe_captures(captures: &dyn UriCaptures) -> Value {
+    let named: Map<_, _> =
+        captures.named_groups().into_iter().map(|(name, text)| (name.to_owned(), text.into())).collect();
+    let unnamed: Vec<_> = (1..=MAX_ECHOED_GROUPS).map_while(|number| captures.group(number)).collect();
+    json!({ "named": named, "unnamed": if unnamed.is_empty() { json!({}) } else { json!(unnamed) } })
 }
 
 /// An object of all names. The value of a name that occurs several times is a list.
@@ -270,6 +291,21 @@ fn host_name() -> String {
 }
 
 const JSON: &str = "application/json; charset=utf-8";
+/// Headers that the endpoint would get from the proxy. Kong's echo has only those of the client.
+const FORWARDING_HEADERS: &[&str] = &[
+    "x-forwarded-for",
+    "x-forwarded-proto",
+    "x-forwarded-host",
+    "x-forwarded-port",
+    "x-forwarded-path",
+    "x-forwarded-prefix",
+    "x-real-ip",
+    "x-request-id",
+    "x-kong-request-id",
+    "via",
+];
+/// The maximum number of groups in an echo.
+const MAX_ECHOED_GROUPS: usize = 32;
 /// Size limit of echoed bodies, in bytes.
 const MAX_ECHOED_BYTES: usize = 1 << 20;
 
@@ -323,7 +359,11 @@ mod tests {
         let chain = self::chain(&[(&KIND, json!({"trigger": "X-Stop", "echo": true}))]);
         assert!(TestRequest::get("/").header("x-stop", "").run(&chain).await.reply.is_some());
         assert!(TestRequest::get("/").header("x-go", "").run(&chain).await.reply.is_none());
-        assert_eq!(chain.body_buffer_limit(), None, "bodies stream if there is a trigger");
+        let plugin = build(&KIND, &json!({"trigger": "X-Stop", "echo": true})).unwrap();
+        for (uri, header, is_buffered) in [("/", "x-stop", true), ("/?X-Stop", "x-go", true), ("/", "x-go", false)] {
+            let (head, ()) = Request::get(uri).header(header, "").body(()).unwrap().into_parts();
+            assert_eq!(plugin.buffers_body(&head), is_buffered, "{uri} {header}: others stream");
+        }
     }
 
     // docs/kong-compatibility.md, 4.28
@@ -331,8 +371,11 @@ mod tests {
     async fn echo_describes_the_request() {
         let chain = chain(&[(&KIND, json!({"echo": true, "status_code": 404}))]);
         let request = Request::post("/a/b?x=1&x=2&y&z=%26").header("host", "shop.example:8080");
+        let request = request.header("x-forwarded-for", "192.0.2.1").header("via", "1.1 portico");
         let request = request.header("content-type", "application/json").body(Bytes::from("{\"a\": [1]}")).unwrap();
-        let outcome = TestRequest::new(request).header("x-one", "1").run(&chain).await;
+        let mut request = TestRequest::new(request).header("x-one", "1");
+        request.uri_captures.0 = vec![("", "a".to_owned()), ("name", "b".to_owned())];
+        let outcome = request.run(&chain).await;
         assert_eq!(outcome.reply_status(), Some(StatusCode::NOT_FOUND));
         assert_eq!(outcome.response_header("content-type"), Some(JSON));
         // The whole body of the reply, of which the configured or default message is one field.
@@ -346,11 +389,23 @@ mod tests {
         let request = json!({
             "scheme": "http", "host": "shop.example", "port": 80, "method": "POST", "path": "/a/b", "headers": headers,
             "query": {"x": ["1", "2"], "y": true, "z": "&"}, "body": {"a": [1]}, "raw_body": "{\"a\": [1]}",
-            "uri_captures": {},
+            "uri_captures": {"named": {"name": "b"}, "unnamed": ["a", "b"]},
         });
         assert_eq!(echo["request"], request);
         assert_eq!(echo["matched_route"], json!({"name": "default.test.web..80"}));
         assert_eq!(echo["matched_service"], json!({"name": "default.web.80"}));
+    }
+
+    // docs/kong-compatibility.md, 4.28
+    #[tokio::test]
+    async fn empty_texts_are_not_set() {
+        let config = json!({"message": "", "body": "b", "content_type": ""});
+        let outcome = TestRequest::get("/").run(&chain(&[(&KIND, config)])).await;
+        assert_eq!(outcome.reply.as_ref().unwrap().body, ReplyBody::Raw("b".into()));
+        assert_eq!(outcome.response_header("content-type"), Some(JSON));
+        let outcome = TestRequest::get("/").run(&chain(&[(&KIND, json!({"echo": true, "body": ""}))])).await;
+        let echo: Value = serde_json::from_str(outcome.message().unwrap()).unwrap();
+        assert_eq!(echo["request"]["uri_captures"], json!({"named": {}, "unnamed": {}}));
     }
 
     // docs/kong-compatibility.md, 4.28

@@ -30,7 +30,8 @@ impl Default for UpstreamPath {
 pub fn upstream_path<'p>(service: &str, request: &'p str, stripped: Option<usize>) -> Cow<'p, str> {
     // `None` if the path of the service does not end with a slash.
     let base = service.strip_suffix('/');
-    let Some(stripped) = stripped else {
+    // A route without a path has matched nothing that could be removed.
+    let Some(stripped) = stripped.filter(|stripped| *stripped > 0) else {
         return match base {
             // The usual case: no service path.
             Some("") => Cow::Borrowed(request),
@@ -121,6 +122,12 @@ mod tests {
             ("/service", "/route", true, "/route..", "/service"),
             ("/service/", "/route", true, "/route.", "/service"),
             ("/service", "/route", true, "/route..a", "/service/..a"),
+            // The route has no path, so nothing is stripped.
+            ("/", "", true, "/", "/"),
+            ("/service", "", true, "/", "/service"),
+            ("/service", "", true, "/route/", "/service/route/"),
+            ("/service/", "", true, "/", "/service/"),
+            ("/service/", "", true, "/route", "/service/route"),
         ];
         for (service, route, strip, request, expected) in cases {
             let stripped = strip.then_some(route.len());

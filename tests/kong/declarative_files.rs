@@ -240,6 +240,46 @@ services:
     program.stop().expect_success();
 }
 
+// docs/kong-compatibility.md, 3.5
+// docs/kong-compatibility.md, 3.9
+// docs/kong-compatibility.md, 4.17
+#[test]
+fn missing_services_missing_paths_and_ids_mean_the_same_as_in_kong() {
+    let site = Site::new();
+    let file = r#"_format_version: "3.0"
+services:
+  - name: echo
+    url: http://ECHO/service
+    routes:
+      - {name: no-path, hosts: [no-path.example]}
+      - name: anonymous
+        paths: [/anonymous]
+        plugins:
+          - {name: key-auth, config: {anonymous: 6b4a1e0c-1f6f-4f6f-9d5b-7d1b0f1c8a01}}
+routes:
+  - {name: serviceless, paths: [/serviceless]}
+  - name: terminated
+    paths: [/terminated]
+    plugins:
+      - {name: request-termination, config: {status_code: 418}}
+consumers:
+  - {id: 6b4a1e0c-1f6f-4f6f-9d5b-7d1b0f1c8a01, username: nobody}
+"#;
+    site.save("kong.yml", &file.replace("ECHO", &site.address_of("echo")));
+    let program = start(&site, &["--kong-config", "kong.yml"]);
+    let response = eventually("the route is served", || {
+        send(&site, "no-path.example", "/", "").filter(|response| response.status == 200)
+    });
+    assert_eq!(response.json()["path"], "/service");
+    let request = send(&site, "a.example", "/anonymous", "").unwrap().json();
+    assert_eq!(request["headers"]["x-consumer-username"], serde_json::json!(["nobody"]), "{request}");
+    let response = send(&site, "a.example", "/serviceless", "").unwrap();
+    let message = response.json()["message"].clone();
+    assert_eq!((response.status, message), (503, "no Service found with those values".into()));
+    assert_eq!(send(&site, "a.example", "/terminated", "").unwrap().status, 418);
+    program.stop().expect_success();
+}
+
 #[test]
 fn edits_apply_and_broken_files_change_nothing() {
     let site = site_with_file();

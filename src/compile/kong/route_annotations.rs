@@ -12,7 +12,7 @@ use crate::api::kong::annotations::{
     PATH_HANDLING, PRESERVE_HOST, PROTOCOLS, REGEX_PREFIX, REGEX_PRIORITY, REQUEST_BUFFERING, RESPONSE_BUFFERING,
     REWRITE, SNIS, STRIP_PATH, list,
 };
-use crate::api::names::ANY_PATH_ANNOTATION;
+use crate::api::names::{ANY_PATH_ANNOTATION, NO_SERVICE_ANNOTATION};
 use crate::compile::CompileInputs;
 use crate::compile::budgets::RegexBudget;
 use crate::compile::objects::annotation_reader::{AnnotationReader, annotation_field};
@@ -35,6 +35,8 @@ pub(in crate::compile) struct RouteSettings {
     pub regex_prefix: String,
     /// Whether paths are no conditions: the routes match every path, and their order is that of routes without paths.
     pub any_path: bool,
+    /// Whether the routes have no service, so that only plugins respond.
+    pub no_service: bool,
     pub methods: Vec<Method>,
     pub server_names: Arc<[HostName]>,
     /// Each alias once, in the order of the annotation.
@@ -89,6 +91,7 @@ pub(in crate::compile) fn read(
             .unwrap_or("/~")
             .to_owned(),
         any_path: reader.bool(ANY_PATH_ANNOTATION).unwrap_or(false),
+        no_service: reader.bool(NO_SERVICE_ANNOTATION).unwrap_or(false),
         methods: read_list(&mut reader, METHODS, parse_method, "methods", "write methods like GET,POST")
             .unwrap_or_default(),
         server_names: read_list(

@@ -1,11 +1,41 @@
 //! Regular expressions of paths: whether requests can match them, and which requests an expression that cannot be used
 //! should have matched.
 
+use std::borrow::Cow;
+
 use crate::diagnostic::Diagnostic;
-use crate::request_target::path_encoding::path_in_requests;
+use crate::request_target::path_encoding::{is_unreserved, path_in_requests};
 use crate::snapshot::path_reach::{PathForm, PathReach, literal_text};
 use crate::snapshot::regex::RegexAnchor;
 use crate::snapshot::router::PathMatch;
+
+/// The expression with the escapes that paths of requests have: `%65` becomes `e`, `%2e` a literal dot, and others are
+/// written in upper case.
+pub(in crate::compile) fn normalize_escapes(pattern: &str) -> Cow<'_, str> {
+    if !pattern.contains('%') {
+        return Cow::Borrowed(pattern);
+    }
+    let mut pieces = pattern.split('%');
+    let mut normalized = pieces.next().unwrap_or_default().to_owned();
+    for piece in pieces {
+        let escaped = piece.get(..2).and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        match escaped.filter(|_| piece.as_bytes()[0] != b'+' && !normalized.ends_with('\\')) {
+            Some(byte) if is_unreserved(byte) => {
+                if matches!(byte, b'.' | b'-') {
+                    normalized.push('\\');
+                }
+                normalized.push(char::from(byte));
+                normalized.push_str(&piece[2..]);
+            }
+            Some(byte) => normalized.push_str(&format!("%{byte:02X}{}", &piece[2..])),
+            None => {
+                normalized.push('%');
+                normalized.push_str(piece);
+            }
+        }
+    }
+    Cow::Owned(normalized)
+}
 
 /// An expression, with how its dialect matches it.
 #[derive(Clone, Copy, Debug)]
@@ -141,6 +171,20 @@ const EMPTY_GROUP: &str = "(?:)";
 mod tests {
     use super::*;
     use crate::snapshot::regex::compile_regex;
+
+    // docs/kong-compatibility.md, 3.5
+    #[test]
+    fn escapes_are_those_of_requests() {
+        for (pattern, expected) in [
+            ("/a+", "/a+"),
+            ("/reg%65x/[%61-c]%2E%2d%7e", r"/regex/[a-c]\.\-~"),
+            ("/%5cd%C3%a9%2fé", "/%5Cd%C3%A9%2Fé"),
+            (r"/%zz%4%+5%", "/%zz%4%+5%"),
+            (r"/\%65", r"/\%65"),
+        ] {
+            assert_eq!(normalize_escapes(pattern), expected, "{pattern}");
+        }
+    }
 
     #[test]
     fn expressions_that_no_request_matches_are_refused() {

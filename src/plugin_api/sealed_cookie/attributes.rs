@@ -36,9 +36,10 @@ pub struct CookieSettings<'c> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CookieAttributes {
     pub(super) name: Box<str>,
-    /// All attributes except `Max-Age` and `Secure`, each with the `; ` before it.
+    /// All attributes except `Secure`, `HttpOnly` and `Max-Age`, each with the `; ` before it.
     text: Box<str>,
     secure: Option<bool>,
+    http_only: bool,
 }
 
 impl CookieAttributes {
@@ -95,10 +96,7 @@ impl CookieAttributes {
             CookieSameSite::None => "; SameSite=None",
             CookieSameSite::Default => "",
         };
-        if *http_only {
-            text += "; HttpOnly";
-        }
-        Ok(CookieAttributes { name: (*name).into(), text: text.into(), secure: *secure })
+        Ok(CookieAttributes { name: (*name).into(), text: text.into(), secure: *secure, http_only: *http_only })
     }
 
     pub fn name(&self) -> &str {
@@ -114,11 +112,14 @@ impl CookieAttributes {
     /// The value of `Set-Cookie`. `max_age`: in seconds; `None` for a cookie that ends with the browser.
     pub(super) fn set_cookie(&self, name: &str, value: &str, max_age: Option<u64>, is_secure_request: bool) -> String {
         let mut text = format!("{name}={value}{}", self.text);
-        if let Some(max_age) = max_age {
-            write!(text, "; Max-Age={max_age}").expect("writing to a String does not fail");
-        }
         if self.secure.unwrap_or(is_secure_request) {
             text += "; Secure";
+        }
+        if self.http_only {
+            text += "; HttpOnly";
+        }
+        if let Some(max_age) = max_age {
+            write!(text, "; Max-Age={max_age}").expect("writing to a String does not fail");
         }
         text
     }
@@ -151,11 +152,11 @@ mod tests {
             attributes.set_cookie(settings.name, "v", max_age, is_secure)
         };
         for (settings, max_age, expected) in [
-            (SETTINGS, None, "session=v; Path=/; SameSite=Strict; HttpOnly; Secure"),
+            (SETTINGS, None, "session=v; Path=/; SameSite=Strict; Secure; HttpOnly"),
             (
                 CookieSettings { path: "/a", domain: Some("a.example"), same_site: CookieSameSite::Lax, ..SETTINGS },
                 Some(5),
-                "session=v; Path=/a; Domain=a.example; SameSite=Lax; HttpOnly; Max-Age=5; Secure",
+                "session=v; Path=/a; Domain=a.example; SameSite=Lax; Secure; HttpOnly; Max-Age=5",
             ),
             (
                 CookieSettings { same_site: CookieSameSite::None, http_only: false, ..SETTINGS },
@@ -171,8 +172,8 @@ mod tests {
             assert_eq!(cookie(settings, max_age, true), expected);
         }
         let by_request = CookieSettings { secure: None, ..SETTINGS };
-        assert!(cookie(by_request.clone(), None, true).ends_with("; Secure"));
-        assert!(!cookie(by_request, None, false).ends_with("; Secure"));
+        assert!(cookie(by_request.clone(), None, true).ends_with("; Secure; HttpOnly"));
+        assert!(!cookie(by_request, None, false).contains("; Secure"));
     }
 
     #[test]

@@ -56,16 +56,17 @@ async fn requests_are_allowed_or_denied_by_group() {
     let allow = |groups: &[&str]| json!({"allow": groups});
     let deny = |groups: &[&str]| json!({"deny": groups});
     let always = json!({"allow": ["a"], "always_use_authenticated_groups": true});
-    let cases: [(&str, Identity, Value, ExpectedOutcome); 19] = [
+    let cases: [(&str, Identity, Value, ExpectedOutcome); 20] = [
         ("member", identity(anna(), true, &[]), allow(&["x", "a"]), (200, Some("b, a"), None)),
         ("not a member", identity(anna(), true, &[]), allow(&["x"]), FORBIDDEN),
         ("another letter case", identity(anna(), true, &[]), allow(&["A"]), FORBIDDEN),
         ("denied member", identity(anna(), true, &[]), deny(&["x", "a"]), FORBIDDEN),
         ("not denied", identity(anna(), true, &[]), deny(&["x"]), (200, Some("b, a"), None)),
         ("no groups, allow", identity(groupless(), true, &[]), allow(&["a"]), FORBIDDEN),
-        ("no groups, deny", identity(groupless(), true, &[]), deny(&["a"]), (200, None, None)),
+        ("no groups, deny", identity(groupless(), true, &[]), deny(&["a"]), (200, Some(""), None)),
         ("anonymous, no groups, allow", identity(groupless(), false, &[]), allow(&["a"]), UNAUTHORIZED),
-        ("anonymous, no groups, deny", identity(groupless(), false, &[]), deny(&["a"]), (200, None, None)),
+        ("anonymous, no groups, deny", identity(groupless(), false, &[]), deny(&["a"]), (200, Some(""), None)),
+        ("empty deny", identity(anna(), true, &[]), json!({"allow": ["a"], "deny": []}), (200, Some("b, a"), None)),
         ("anonymous member", identity(anna(), false, &[]), allow(&["a"]), (200, Some("b, a"), None)),
         ("anonymous, wrong group", identity(anna(), false, &[]), allow(&["x"]), FORBIDDEN),
         ("no consumer", identity(None, false, &[]), deny(&["a"]), UNAUTHORIZED),
@@ -111,8 +112,8 @@ fn exactly_one_of_allow_and_deny_is_required() {
         (json!({}), "config"),
         (json!({"allow": null, "deny": null}), "config"),
         (json!({"allow": ["a"], "deny": ["b"]}), "config"),
-        (json!({"allow": []}), "config.allow"),
-        (json!({"deny": []}), "config.deny"),
+        (json!({"allow": []}), "config"),
+        (json!({"allow": [], "deny": []}), "config"),
         (json!({"deny": "a"}), "config.deny"),
         (json!({"whitelist": ["a"]}), "config.whitelist"),
     ];

@@ -32,10 +32,10 @@ pub(crate) struct Config {
     /// Origins that may read responses; if empty, all origins. An entry is `*`; an origin such as
     /// `https://shop.example:8443`; or an origin whose host begins with `*.`, which matches all subdomains but not the
     /// domain itself. An origin needs its scheme; without a scheme, `*.shop.example` matches subdomains with any
-    /// scheme, and `shop.example` matches nothing. Any other entry, with characters besides letters, digits and
-    /// `.:/-`, is a regular expression: with a colon it must match the whole origin, without a colon the whole host. If
-    /// the only entry is an origin, every response contains this origin, and the browser compares it with the origin of
-    /// the page.
+    /// scheme, and `shop.example` matches no origin of a browser. Any other entry, with characters besides letters,
+    /// digits and `.:/-`, is a regular expression: with a colon it must match the whole origin, without a colon the
+    /// whole host. If the only entry is an origin, every response contains this origin, and the browser compares it
+    /// with the origin of the page.
     origins: Vec<String>,
     /// Headers that cross-origin requests may have; if empty, all that the preflight request lists in
     /// `Access-Control-Request-Headers`.
@@ -174,7 +174,9 @@ impl Plugin for CorsPlugin {
 
     fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> AccessOutcome<'a> {
         let request_headers = &cx.head.headers;
-        let Some(origin) = request_headers.get(ORIGIN) else { return AccessOutcome::Continue };
+        // An empty field counts as absent.
+        let origin = request_headers.get(ORIGIN).filter(|origin| !origin.is_empty());
+        let Some(origin) = origin else { return AccessOutcome::Continue };
         if cx.head.method != Method::OPTIONS || !request_headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD) {
             let origin = RequestOrigin::Origin(origin.clone());
             cx.set_plugin_data(origin);

@@ -24,7 +24,7 @@ pub(super) enum OriginRules {
 pub(super) enum OriginEntry {
     /// `*`.
     Any,
-    /// `scheme://host[:port]`. Without a scheme, the entry matches nothing.
+    /// `scheme://host[:port]`. Without a scheme, the entry matches no origin of a browser.
     Literal(String),
     Subdomains(Subdomains),
     /// Matches the whole host.
@@ -51,7 +51,8 @@ enum PortRule {
     Number(String),
 }
 
-/// A parsed origin, without the port if it is the default port of the scheme.
+/// A parsed origin, without the port if it is the default port of the scheme. A text without `://`, such as
+/// `shop.example` or `null`, is a host without a scheme.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ParsedOrigin<'o> {
     pub text: &'o str,
@@ -148,6 +149,10 @@ impl OriginEntry {
                 (message, "use https://*.shop.example, or a regular expression with `.*` as the wildcard")
             });
         }
+        if let Some(index) = text.find("**").filter(|index| !text[..*index].ends_with('\\')) {
+            let message = format!("is not a valid regular expression: nothing to repeat at {}", index + 1);
+            return Err((message, "write `*` once, or `\\*` for an asterisk"));
+        }
         let anchored = format!("^(?:{text})$");
         let regex = Regex::new(&anchored).map_err(|error| {
             (
@@ -221,14 +226,16 @@ impl Subdomains {
             && origin.host.is_char_boundary(origin.host.len() - self.suffix.len())
             && origin.host[origin.host.len() - self.suffix.len()..].eq_ignore_ascii_case(&self.suffix);
         let scheme_matches = self.scheme.as_ref().is_none_or(|scheme| scheme.eq_ignore_ascii_case(origin.scheme));
-        scheme_matches && port_matches && is_subdomain && !origin.host.starts_with('.')
+        !origin.scheme.is_empty() && scheme_matches && port_matches && is_subdomain && !origin.host.starts_with('.')
     }
 }
 
 impl<'o> ParsedOrigin<'o> {
-    /// `None` if the origin is not `scheme://host[:port]`, for example `null`.
+    /// `None` if the origin is empty or not `scheme://host[:port]` although it has a scheme.
     pub(super) fn parse(origin: &'o str) -> Option<Self> {
-        let (scheme, authority) = origin.split_once("://")?;
+        let Some((scheme, authority)) = origin.split_once("://") else {
+            return (!origin.is_empty()).then_some(ParsedOrigin { text: origin, scheme: "", host: origin, port: None });
+        };
         let is_authority = !authority.is_empty() && !authority.contains(['/', '?', '#', '@', '\\']);
         if scheme.is_empty() || !is_authority {
             return None;

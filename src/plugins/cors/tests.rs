@@ -47,8 +47,15 @@ async fn origins_are_matched_with_entries() {
         (json!([a, "https://b.example"]), None, None, vary),
         (json!(["http://a.example:80", "*"]), Some("http://a.example"), Some("http://a.example"), vary),
         (json!(["https://c.example", "*"]), Some(a), Some("*"), vary),
-        // A host without a scheme in a list matches nothing.
+        // A host without a scheme in a list matches only an origin without a scheme, which browsers do not send.
         (json!(["a.example", "b.example"]), Some(a), None, vary),
+        (json!(["a.example", "b.example"]), Some("b.example"), Some("b.example"), vary),
+        (json!([".*\\.?example(?:-foo)?.test"]), Some("www.example-foo.test"), Some("www.example-foo.test"), vary),
+        (json!([".*\\.?example(?:-foo)?.test"]), Some("www.example-fo0.test"), None, vary),
+        (json!(["*.example", "https://b.example"]), Some("a.example"), None, vary),
+        // An empty origin counts as absent.
+        (json!(["https://b.example"]), Some(""), Some("https://b.example"), vary),
+        (json!([a, "https://b.example"]), Some(""), None, vary),
         // Expressions without a colon match the whole host, others the whole origin.
         (json!(["(a|b)\\.example"]), Some(a), Some(a), vary),
         (json!(["(a|b)\\.example"]), Some("http://b.example:81"), Some("http://b.example:81"), vary),
@@ -229,6 +236,8 @@ async fn allow_origin_absent_false_omits_headers_without_origin() {
     let chain = chain(&[(&KIND, json!({"allow_origin_absent": false, "exposed_headers": ["X"]}))]);
     let outcome = TestRequest::get("/").run(&chain).await;
     assert!(outcome.response.headers.is_empty(), "{:?}", outcome.response.headers);
+    let outcome = TestRequest::get("/").header("origin", "").run(&chain).await;
+    assert!(outcome.response.headers.is_empty(), "an empty origin: {:?}", outcome.response.headers);
     let outcome = TestRequest::get("/").header("origin", "https://a.example").run(&chain).await;
     assert_eq!(outcome.response_header("access-control-allow-origin"), Some("*"));
 }
@@ -250,6 +259,7 @@ fn invalid_configurations_are_rejected() {
     for (config, field) in [
         (json!({"origins": ["*", "("]}), "config.origins[1]"),
         (json!({"origins": [""]}), "config.origins[0]"),
+        (json!({"origins": [".*.example.com", "invalid_**regex"]}), "config.origins[1]"),
         (json!({"origins": ["https?://*.company.com"]}), "config.origins[0]"),
         (json!({"origins": ["a.example", "https://a{4000}"]}), "config.origins"),
         (json!({"origins": ["https://*.company.*"]}), "config.origins[0]"),

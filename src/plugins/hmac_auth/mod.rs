@@ -50,7 +50,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use self::body_digest::BodyDigest;
-use self::parameters::{HMAC_SCHEME, SignatureParameters};
+use self::parameters::{SignatureParameters, strip_hmac_scheme};
 use self::signed_text::{SignedText, is_pseudo_header};
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::authentication::{
@@ -58,7 +58,6 @@ use crate::plugin_api::authentication::{
 };
 use crate::plugin_api::consumers::{HmacAlgorithm, HmacCredential};
 use crate::plugin_api::kind::{BuildCx, Phases, PluginKind, Scopes};
-use crate::plugin_api::login::strip_scheme;
 use crate::plugin_api::{AccessOutcome, ChangedFields, CredentialLocations, NamedConsumer, Plugin, Reply, RequestCx};
 
 /// Authenticates consumers by signatures of their requests.
@@ -201,9 +200,9 @@ impl Plugin for HmacAuth {
 
     /// A request without a signature is rejected, or is anonymous, whatever its body is.
     fn buffers_body(&self, head: &request::Parts) -> bool {
-        [AUTHORIZATION, PROXY_AUTHORIZATION].iter().any(|name| {
-            head.headers.get_all(name).iter().any(|value| strip_scheme(value.as_bytes(), HMAC_SCHEME).is_some())
-        })
+        [AUTHORIZATION, PROXY_AUTHORIZATION]
+            .iter()
+            .any(|name| head.headers.get_all(name).iter().any(|value| strip_hmac_scheme(value.as_bytes()).is_some()))
     }
 
     fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> AccessOutcome<'a> {
@@ -319,7 +318,7 @@ fn read_parameters<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<Sign
 
 fn remove_signatures(headers: &mut HeaderMap) {
     for name in [AUTHORIZATION, PROXY_AUTHORIZATION] {
-        let has_signature = |value: &HeaderValue| strip_scheme(value.as_bytes(), HMAC_SCHEME).is_some();
+        let has_signature = |value: &HeaderValue| strip_hmac_scheme(value.as_bytes()).is_some();
         if headers.get_all(&name).iter().any(has_signature) {
             headers.remove(name);
         }

@@ -3,7 +3,7 @@
 use crate::plugin_api::login::strip_scheme;
 
 /// The scheme of the header.
-pub(super) const HMAC_SCHEME: &str = "hmac";
+const HMAC_SCHEME: &str = "hmac";
 
 /// The parameters, in whatever order the client has written them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,7 +24,7 @@ impl<'h> SignatureParameters<'h> {
     /// or if the list of headers is too long or names a header twice. A header that is named very often would take the
     /// time of as many headers.
     pub(super) fn parse(value: &'h [u8]) -> Option<Self> {
-        let mut rest = std::str::from_utf8(strip_scheme(value, HMAC_SCHEME)?).ok()?;
+        let mut rest = std::str::from_utf8(strip_hmac_scheme(value)?).ok()?;
         let mut found = [None; 4];
         loop {
             let (name, value, after) = parse_parameter(rest)?;
@@ -63,6 +63,12 @@ impl<'h> SignatureParameters<'h> {
     }
 }
 
+/// What follows the scheme. A quotation mark may precede it, as some clients of Kong write one.
+pub(super) fn strip_hmac_scheme(value: &[u8]) -> Option<&[u8]> {
+    let value = value.trim_ascii();
+    strip_scheme(value.strip_prefix(b"\"").unwrap_or(value), HMAC_SCHEME)
+}
+
 const WHITESPACE: [char; 2] = [' ', '\t'];
 
 /// The name and the value of the first parameter, and what follows. A value has no escapes, as in Kong: a backslash is
@@ -89,6 +95,7 @@ mod tests {
             r#"hmac username="u", algorithm="a", headers="date host", signature="s=""#,
             r#"HMAC   signature="s=",headers="date host"	,  algorithm = "a",username="u""#,
             r#"Hmac username="u", algorithm="a", headers="date host", signature="s=", version="1""#,
+            r#""hmac username="u", algorithm="a", headers="date host", signature="s=""#,
         ];
         for text in valid {
             assert_eq!(SignatureParameters::parse(text.as_bytes()), Some(expected), "{text}");
@@ -112,6 +119,7 @@ mod tests {
             r#"hmac username="u", algorithm="a", headers="date", signature="s","#,
             r#"hmac username="u", algorithm="a", headers=" ", signature="s""#,
             r#"hmac username="u", algorithm="a", headers="date host Date", signature="s""#,
+            r#"""hmac username="u", algorithm="a", headers="date host", signature="s=""#,
         ];
         for text in invalid {
             assert_eq!(SignatureParameters::parse(text.as_bytes()), None, "{text}");

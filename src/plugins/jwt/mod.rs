@@ -182,6 +182,11 @@ impl PluginKind for Jwt {
         let (Ok(policy), Ok(challenges), Ok(locations), []) = (policy, challenges, locations, &invalid[..]) else {
             return Err(invalid);
         };
+        if locations.is_empty() {
+            let message = "has no location to search for tokens, so no request has one";
+            let remedy = "list at least one name in uri_param_names, cookie_names or header_names";
+            cx.note(Diagnostic::in_config("", message, remedy));
+        }
         Ok(Jwt {
             locations,
             policy,

@@ -110,6 +110,12 @@ async fn tokens_are_found_in_all_locations() {
         ("empty", json!({}), get("/?jwt="), "Unauthorized"),
         ("cookies are not searched", json!({}), get("/").header("cookie", &format!("session={token}")), "Unauthorized"),
         ("the query is not searched", json!({"uri_param_names": []}), get(&format!("/?jwt={token}")), "Unauthorized"),
+        (
+            "nothing is searched",
+            json!({"uri_param_names": [], "header_names": []}),
+            get(&format!("/?jwt={token}")).header("authorization", &format!("Bearer {token}")),
+            "Unauthorized",
+        ),
         ("two", json!({}), get(&format!("/?jwt={token}&jwt={other}")), "Multiple tokens provided"),
         (
             "two places",
@@ -357,7 +363,6 @@ fn invalid_configurations_are_rejected() {
         (json!({"key_claim_name": ""}), "config.key_claim_name"),
         (json!({"header_names": ["a b"]}), "config.header_names[0]"),
         (json!({"uri_param_names": [""]}), "config.uri_param_names[0]"),
-        (json!({"uri_param_names": [], "header_names": []}), "config"),
         (json!({"realm": "\n"}), "config.realm"),
         (json!({"anonymous": ""}), "config.anonymous"),
         (json!({"secret": "s"}), "config.secret"),

@@ -25,10 +25,6 @@ impl TokenLocations {
         headers: &[String],
     ) -> Result<Self, Vec<Diagnostic>> {
         let mut invalid = Vec::new();
-        if parameters.is_empty() && cookies.is_empty() && headers.is_empty() {
-            let remedy = "list at least one name in uri_param_names, cookie_names or header_names";
-            invalid.push(Diagnostic::in_config("", "has no location to search for tokens", remedy));
-        }
         let mut header_names = Vec::new();
         for (index, name) in headers.iter().enumerate() {
             header_names.extend(
@@ -49,6 +45,11 @@ impl TokenLocations {
         }
         let boxed = |names: Vec<String>| names.into_iter().map(String::into_boxed_str).collect();
         Ok(TokenLocations { parameters: boxed(parameters), cookies: boxed(cookies), headers: header_names.into() })
+    }
+
+    /// Whether no location is searched, so that no request has a token.
+    pub(super) fn is_empty(&self) -> bool {
+        self.parameters.is_empty() && self.cookies.is_empty() && self.headers.is_empty()
     }
 
     /// The names, for log plugins.

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::plugin_api::consumers::{EntityId, KeyCredential};
-use crate::plugin_api::testing::{TestRequest, build, chain, consumer, noon};
+use crate::plugin_api::testing::{TestRequest, build, chain, consumer, noon, notes};
 use crate::plugin_api::{ConsumerDirectory, RegisteredKind};
 
 const KIND: RegisteredKind<KeyAuth> = RegisteredKind::NEW;
@@ -79,6 +79,12 @@ async fn keys_are_found_in_headers_and_query() {
         ("underscores", several, get("/").header("api_key", "a key").header("api-key", "x"), Accepted("cred-1")),
         ("headers are not searched", json!({"key_in_header": false}), get("/").header("apikey", "a key"), NO_KEY_FOUND),
         ("the query is not searched", json!({"key_in_query": false}), get("/?apikey=a+key"), NO_KEY_FOUND),
+        (
+            "nothing is searched",
+            json!({"key_in_header": false, "key_in_query": false}),
+            get("/?apikey=a+key").header("apikey", "a key"),
+            NO_KEY_FOUND,
+        ),
         ("nothing", json!({}), get("/"), NO_KEY_FOUND),
         ("null is unset", json!({"realm": null, "key_names": null}), get("/"), NO_KEY_FOUND),
         ("query names are case-sensitive", json!({}), get("/?APIKEY=a+key"), NO_KEY_FOUND),
@@ -222,7 +228,6 @@ fn invalid_configurations_are_rejected() {
         (json!({"key_names": [""]}), "config.key_names[0]"),
         (json!({"key_names": ["ä"]}), "config.key_names[0]"),
         (json!({"key_names": "apikey"}), "config.key_names"),
-        (json!({"key_in_header": false, "key_in_query": false}), "config"),
         (json!({"realm": "a\u{7}"}), "config.realm"),
         (json!({"anonymous": ""}), "config.anonymous"),
         (json!({"hide_credentials": "yes"}), "config.hide_credentials"),
@@ -235,6 +240,13 @@ fn invalid_configurations_are_rejected() {
         assert!(!invalid[0].message.is_empty() && !invalid[0].remedy.is_empty(), "{invalid:?}");
     }
     build(&KIND, &json!({"identity_realms": [{"scope": "cp"}], "key_names": ["X_a-9"]})).unwrap();
+}
+
+// docs/kong-compatibility.md, 4.17
+#[test]
+fn a_plugin_that_searches_nothing_gets_a_note() {
+    let notes = notes(&KIND, &json!({"key_in_header": false, "key_in_query": false}));
+    assert_eq!(notes.iter().map(|note| &*note.field).collect::<Vec<_>>(), ["config"], "{notes:?}");
 }
 
 proptest! {

@@ -142,7 +142,9 @@ impl OAuth2 {
         let Parameters { code_challenge, code_challenge_method, .. } = parameters;
         match (code_challenge, code_challenge_method.as_deref()) {
             (None, Some(_)) => Err(Refusal::MethodWithoutChallenge),
-            (None, None) if self.requires_pkce(client) => Err(Refusal::NoChallenge),
+            (None, None) if self.requires_pkce(client) => {
+                Err(Refusal::NoChallenge { is_public: client.secret.is_none() })
+            }
             (None, None) => Ok(None),
             (Some(challenge), None | Some("S256" | "s256")) => {
                 let digest = BASE64URL.decode(challenge).ok().and_then(|digest| digest.try_into().ok());
@@ -207,11 +209,12 @@ impl Issued {
             }
             Issued::Token { access_token, expires_in } => {
                 let expires_in = expires_in.map(|seconds| seconds.to_string());
+                // By name, as in Kong.
                 let fields = [
                     Some(("access_token", &**access_token)),
-                    Some(("token_type", "bearer")),
                     expires_in.as_deref().map(|seconds| ("expires_in", seconds)),
                     state,
+                    Some(("token_type", "bearer")),
                 ];
                 format!("{redirect_uri}#{}", form_text(fields.into_iter().flatten()))
             }
@@ -228,10 +231,13 @@ pub(super) fn redirect_uri<'c>(client: &'c OAuthClient, requested: Option<&str>)
     registered.map_or((first, false), |uri| (uri, true))
 }
 
-/// A redirect URI has no fragment.
+/// Adds fields to the query, whose fields are then ordered by name, as in Kong. A redirect URI has no fragment.
 pub(super) fn with_query(uri: &str, fields: &[(&str, &str)]) -> String {
-    let separator = if uri.contains('?') { '&' } else { '?' };
-    format!("{uri}{separator}{}", form_text(fields.iter().copied()))
+    let (base, query) = uri.split_once('?').unwrap_or((uri, ""));
+    let added = form_text(fields.iter().copied());
+    let mut pairs: Vec<&str> = query.split('&').chain(added.split('&')).filter(|pair| !pair.is_empty()).collect();
+    pairs.sort_by_key(|pair| pair.split('=').next());
+    format!("{base}?{}", pairs.join("&"))
 }
 
 fn form_text<'f>(fields: impl Iterator<Item = (&'f str, &'f str)>) -> String {

@@ -139,6 +139,8 @@ pub(super) struct Challenges {
     pub(super) invalid_token: HeaderValue,
     /// For clients that authenticate by `Basic`.
     pub(super) client: HeaderValue,
+    /// The realm of replies to requests with a wrong method.
+    pub(super) realm: Option<Box<str>>,
 }
 
 impl Config {
@@ -229,7 +231,8 @@ impl Config {
         Ok(Challenges {
             no_token: challenge("Bearer", realm, "")?,
             invalid_token: challenge("Bearer", realm, INVALID)?,
-            client: challenge("Basic", Some(realm.unwrap_or("OAuth2.0")), "")?,
+            client: challenge("Basic", Some("OAuth2.0"), "")?,
+            realm: realm.map(Box::from),
         })
     }
 }

@@ -202,7 +202,11 @@ enum TokenText {
 impl OAuth2 {
     fn endpoint<'a>(&'a self, cx: &'a mut RequestCx<'_>, endpoint: OAuthEndpoint) -> AccessOutcome<'a> {
         if cx.head.method != Method::POST {
-            return AccessOutcome::Reply(method_reply(&cx.head.method, endpoint.name()));
+            return AccessOutcome::Reply(method_reply(
+                &cx.head.method,
+                endpoint.name(),
+                self.settings.challenges.realm.as_deref(),
+            ));
         }
         let body = cx.current_body().cloned().unwrap_or_else(Bytes::new);
         let parameters = Parameters::read(cx.query, &cx.head.headers, &body).map_err(Refusal::Parameters);

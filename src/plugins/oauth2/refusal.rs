@@ -36,7 +36,10 @@ pub(super) enum Refusal {
     /// A public client requests tokens for its own credentials, which everyone knows.
     PublicClient,
     RedirectUri,
-    NoChallenge,
+    /// Whether the client is a public one.
+    NoChallenge {
+        is_public: bool,
+    },
     MethodWithoutChallenge,
     ChallengeMethod,
     Challenge,
@@ -83,7 +86,12 @@ impl Refusal {
                 "invalid_request",
                 "Invalid redirect_uri that does not match with any redirect_uri created with the application",
             ),
-            Refusal::NoChallenge => ("invalid_request", "code_challenge is required for public clients"),
+            Refusal::NoChallenge { is_public: true } => {
+                ("invalid_request", "code_challenge is required for public clients")
+            }
+            Refusal::NoChallenge { is_public: false } => {
+                ("invalid_request", "code_challenge is required for confidential clients")
+            }
             Refusal::MethodWithoutChallenge => {
                 ("invalid_request", "code_challenge is required when code_method is present")
             }
@@ -166,13 +174,13 @@ pub(super) fn store_unavailable() -> Box<Reply> {
 }
 
 /// The reply to another method than POST.
-pub(super) fn method_reply(method: &Method, endpoint: &str) -> Box<Reply> {
+pub(super) fn method_reply(method: &Method, endpoint: &str, realm: Option<&str>) -> Box<Reply> {
     let description = format!("The HTTP method {method} is invalid for the {endpoint} endpoint");
     let body = json_body(&ErrorBody { error_description: &description, error: "invalid_method", state: None });
     let parameters = format!("error=\"invalid_method\", error_description=\"{description}\"");
     let reply = with_json_headers(Reply::new(StatusCode::METHOD_NOT_ALLOWED, body, "method_not_allowed"))
         .with_header(ALLOW, HeaderValue::from_static("POST"));
-    match challenge("Bearer", None, &parameters) {
+    match challenge("Bearer", realm, &parameters) {
         Ok(challenge) => reply.with_header(WWW_AUTHENTICATE, challenge),
         Err(_) => reply,
     }

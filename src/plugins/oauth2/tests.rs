@@ -293,7 +293,7 @@ async fn pkce_binds_codes_to_the_client_that_requested_them() {
     for (config, client, expected) in [
         (all_grants(), "public", Some("code_challenge is required for public clients")),
         (all_grants(), "app", None),
-        (strict, "app", Some("code_challenge is required for public clients")),
+        (strict, "app", Some("code_challenge is required for confidential clients")),
         (none, "public", None),
     ] {
         let answer = authorize(&chain_of(config), &[("response_type", "code"), ("client_id", client)]).await;
@@ -394,8 +394,10 @@ async fn scopes_are_those_of_the_plugin() {
     for grant in ["password", "implicit", "urn:a", ""] {
         assert_eq!(token(&disabled, &[("grant_type", grant)]).await.error(), (400, "Invalid grant_type"), "{grant}");
     }
-    let implicit = authorize(&mandatory, &[("response_type", "token"), ("scope", "read")]).await;
-    assert!(implicit.text("redirect_uri").starts_with("https://app.example/callback#access_token=a"));
+    let implicit = authorize(&mandatory, &[("response_type", "token"), ("scope", "read"), ("state", "s")]).await;
+    let redirect = implicit.text("redirect_uri");
+    assert!(redirect.starts_with("https://app.example/callback#access_token=a"), "{redirect}");
+    assert!(redirect.ends_with("&expires_in=7200&state=s&token_type=bearer"), "ordered by name: {redirect}");
     assert!(is_accepted(&mandatory, &implicit.redirect_field("access_token").unwrap()).await);
     assert_eq!(implicit.redirect_field("refresh_token"), None);
 }
@@ -492,7 +494,7 @@ async fn anonymous_requests_are_forwarded_without_a_token() {
 
 #[tokio::test]
 async fn endpoints_need_the_method_post() {
-    let chain = chain_of(all_grants());
+    let chain = chain_of(with(json!({"realm": "shop"})));
     for (path, endpoint) in [("/oauth2/token", "token"), ("/a/oauth2/authorize/", "authorization")] {
         for method in ["GET", "PUT", "OPTIONS"] {
             let mut request = TestRequest::get(path);
@@ -503,6 +505,9 @@ async fn endpoints_need_the_method_post() {
             let body: Value = serde_json::from_slice(body).unwrap();
             let description = format!("The HTTP method {method} is invalid for the {endpoint} endpoint");
             assert_eq!(body, json!({"error": "invalid_method", "error_description": description}));
+            let challenge =
+                format!(r#"Bearer realm="shop", error="invalid_method", error_description="{description}""#);
+            assert_eq!(reply.headers["www-authenticate"], *challenge);
         }
     }
     assert!(TestRequest::get("/oauth2/tokens").run(&chain).await.reply_status() == Some(StatusCode::UNAUTHORIZED));

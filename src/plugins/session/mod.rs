@@ -33,14 +33,15 @@ mod session_headers;
 use std::sync::Arc;
 
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, COOKIE, SET_COOKIE};
-use http::{Method, StatusCode, request};
+use http::{HeaderValue, Method, StatusCode, request};
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::config::Config;
 use self::config::ValidatedConfig;
+use self::session_headers::SessionUser;
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::authentication::{
-    AuthPolicy, VerifiedCredential, clear_identity_of_client, declare_identity_headers,
+    AUTHENTICATED_GROUPS, AuthPolicy, VerifiedCredential, clear_identity_of_client, declare_identity_headers,
 };
 use crate::plugin_api::consumers::EntityId;
 use crate::plugin_api::fields::{BodyFields, FieldValue, UrlEncodedForm};
@@ -213,7 +214,8 @@ impl SessionPlugin {
         session.opened = session.opened.filter(|opened| self.restore(cx, &opened.data));
         if let Some(opened) = &mut session.opened {
             opened.times = opened.times.after(opened.age, now);
-            session_headers::set(&self.config, &self.config.request_headers, opened, now, &mut cx.head.headers);
+            let user = SessionUser { identity: cx.identity, now };
+            session_headers::set(&self.config, &self.config.request_headers, opened, &user, &mut cx.head.headers);
         } else {
             clear_identity_of_client(cx);
         }
@@ -238,7 +240,8 @@ impl SessionPlugin {
     }
 
     fn set_response_headers(&self, cx: &mut ResponseCx<'_>, opened: &OpenedSession<SessionData>, now: u64) {
-        session_headers::set(&self.config, &self.config.response_headers, opened, now, cx.headers);
+        let user = SessionUser { identity: cx.identity, now };
+        session_headers::set(&self.config, &self.config.response_headers, opened, &user, cx.headers);
     }
 
     /// Sets the identity of the session. False if its consumer no longer exists.
@@ -252,6 +255,11 @@ impl SessionPlugin {
         let identifier = Some(credential.header());
         self.policy
             .accept(cx, VerifiedCredential { consumer: consumer.flatten(), credential: &credential, identifier });
+        if !data.groups.is_empty()
+            && let Ok(groups) = HeaderValue::from_bytes(data.groups.join(", ").as_bytes())
+        {
+            cx.head.headers.insert(AUTHENTICATED_GROUPS, groups);
+        }
         cx.identity.groups.clone_from(&data.groups);
         true
     }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::SessionData;
 use super::config::ValidatedConfig;
+use crate::plugin_api::Identity;
 use crate::plugin_api::consumers::{hex, sha256};
 use crate::plugin_api::header_spoofing::remove_alike;
 use crate::plugin_api::sealed_cookie::OpenedSession;
@@ -18,7 +19,8 @@ pub(crate) enum SessionProperty {
     Id,
     /// `Session-Audience`: the value of `audience`.
     Audience,
-    /// `Session-Subject`: the id of the consumer, or of the credential if there is no consumer.
+    /// `Session-Subject`: the username of the consumer, or its custom id, or the id of the credential if there is no
+    /// consumer.
     Subject,
     /// `Session-Timeout`: the seconds until the session ends if it is not used.
     Timeout,
@@ -45,15 +47,27 @@ impl SessionProperty {
         &NAMES[self as usize]
     }
 
-    fn value(self, config: &ValidatedConfig, session: &OpenedSession<SessionData>, now: u64) -> Option<String> {
-        let [idling, rolling, absolute] = config.sessions.cookies.timeouts.remaining(session.times, now);
+    fn value(
+        self,
+        config: &ValidatedConfig,
+        session: &OpenedSession<SessionData>,
+        user: &SessionUser<'_>,
+    ) -> Option<String> {
+        let [idling, rolling, absolute] = config.sessions.cookies.timeouts.remaining(session.times, user.now);
         let data = &session.data;
         let seconds = |limit: Option<u64>| limit.map(|limit| limit.to_string());
         match self {
             SessionProperty::Id => Some(data.id.to_string()),
             SessionProperty::Audience => Some(config.audience.to_string()),
             SessionProperty::Subject => {
-                let subject = data.consumer.as_deref().unwrap_or(&data.credential);
+                let consumer = user.identity.consumer.as_ref();
+                let subject = match consumer {
+                    Some(consumer) => {
+                        let custom_id = || consumer.custom_id().map(|id| &**id);
+                        consumer.username.as_deref().or_else(custom_id).unwrap_or(&consumer.id)
+                    }
+                    None => &data.credential,
+                };
                 Some(if config.hashes_subject { hex(&sha256(subject.as_bytes())) } else { subject.to_owned() })
             }
             SessionProperty::Timeout => seconds([idling, rolling, absolute].into_iter().flatten().min()),
@@ -72,15 +86,21 @@ pub(super) fn remove(names: &[SessionProperty], headers: &mut HeaderMap) {
     }
 }
 
+/// Whose session it is, at which second since 1970.
+pub(super) struct SessionUser<'i> {
+    pub(super) identity: &'i Identity,
+    pub(super) now: u64,
+}
+
 pub(super) fn set(
     config: &ValidatedConfig,
     names: &[SessionProperty],
     session: &OpenedSession<SessionData>,
-    now: u64,
+    user: &SessionUser<'_>,
     headers: &mut HeaderMap,
 ) {
     for header in names {
-        let value = header.value(config, session, now).and_then(|value| HeaderValue::try_from(value).ok());
+        let value = header.value(config, session, user).and_then(|value| HeaderValue::try_from(value).ok());
         if let Some(value) = value {
             headers.insert(header.name().clone(), value);
         }

@@ -7,9 +7,10 @@ use http::Request;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::plugin_api::chain::Chain;
+use crate::plugin_api::chain::{AttachmentPoint, BaseScope, Chain, ChainBuilder};
 use crate::plugin_api::consumers::{ConsumerDirectory, KeyCredential};
-use crate::plugin_api::testing::{TestOutcome, TestRequest, build, chain, consumer, noon, notes};
+use crate::plugin_api::instance::PluginInstance;
+use crate::plugin_api::testing::{TestOutcome, TestRequest, build, chain, consumer, instance, names, noon, notes};
 use crate::plugin_api::{AnyPluginKind, RegisteredKind};
 use crate::plugins::REGISTRY;
 
@@ -81,7 +82,7 @@ async fn a_session_replaces_the_credential() {
     let first = browser.send(&chain, TestRequest::get("/").header("apikey", "a key"), 0).await;
     assert_eq!(first.upstream_identity(), (Some("anna"), Some("cred-anna"), false));
     let cookie = first.response_header("set-cookie").unwrap();
-    assert!(cookie.ends_with("; Path=/; SameSite=Strict; HttpOnly; Secure"), "{cookie}");
+    assert!(cookie.ends_with("; Path=/; SameSite=Strict; Secure; HttpOnly"), "{cookie}");
     let second = browser.send(&chain, TestRequest::get("/").header("x-consumer-username", "root"), 1).await;
     assert_eq!(second.upstream_identity(), (Some("anna"), Some("cred-anna"), false));
     assert_eq!(second.upstream_header("cookie"), None, "the endpoint does not get the cookie");
@@ -89,6 +90,41 @@ async fn a_session_replaces_the_credential() {
     let mut other = Browser::default();
     assert_eq!(other.user(&chain, 1).await.as_deref(), Some("guest"));
     assert!(other.0.is_empty(), "the anonymous consumer gets no session");
+}
+
+/// Authenticates users with groups of a directory, in place of another plugin.
+struct Directory;
+
+impl Plugin for Directory {
+    fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> AccessOutcome<'a> {
+        if cx.head.headers.contains_key("apikey") {
+            let groups = ["agents", "doubleagents"].map(Arc::from).to_vec();
+            *cx.identity = Identity { consumer: None, credential: Some(EntityId::from_text("entry")), groups };
+        }
+        AccessOutcome::Continue
+    }
+}
+
+// docs/kong-compatibility.md, 4.32
+#[tokio::test]
+async fn the_endpoint_gets_the_groups_of_a_session() {
+    let mut builder = ChainBuilder::default();
+    let session = build(&KIND, &json!({"secret": SECRET})).unwrap();
+    builder.add("session", KIND.priority(), AttachmentPoint::Base(BaseScope::Route), instance(&KIND, session));
+    let directory = PluginInstance {
+        plugin: Arc::new(Directory),
+        phases: Phases::ACCESS,
+        scope: "".into(),
+        object: "".into(),
+        configuration_hash: 0,
+        first_backend: 0,
+    };
+    builder.add("directory", 1000, AttachmentPoint::Base(BaseScope::Route), directory);
+    let chain = builder.build(names()).unwrap();
+    let mut browser = Browser::log_in(&chain).await;
+    let request = TestRequest::get("/").header("x-authenticated-groups", "admin");
+    let outcome = browser.send(&chain, request, 1).await;
+    assert_eq!(outcome.upstream_header("x-authenticated-groups"), Some("agents, doubleagents"));
 }
 
 #[tokio::test]
@@ -218,6 +254,9 @@ async fn headers_contain_properties_of_the_session() {
     assert_eq!(header("session-rolling-timeout"), "3570");
     assert_eq!(header("session-absolute-timeout"), "86370");
     assert_eq!((header("session-timeout"), outcome.response_header("session-timeout")), ("870", Some("870")));
+    let chain = chain_of(json!({"response_headers": ["subject"]}));
+    let outcome = Browser::log_in(&chain).await.send(&chain, TestRequest::get("/"), 1).await;
+    assert_eq!(outcome.response_header("session-subject"), Some("anna"));
 }
 
 #[test]

@@ -35,6 +35,10 @@ pub const IGNORE_GUARDS_ANNOTATION: &str = "portico.dev/ignore-foreign-guards";
 /// number of their conditions, so a route without a path is not the same as one with the path `/`.
 pub const ANY_PATH_ANNOTATION: &str = "portico.dev/any-path";
 
+/// Annotation on an Ingress whose routes have no service, with the value `"true"`, whichever Service its paths name:
+/// requests to which no plugin responds get 503.
+pub const NO_SERVICE_ANNOTATION: &str = "portico.dev/no-service";
+
 /// Prefix of Portico's own annotations.
 pub const PORTICO_PREFIX: &str = "portico.dev/";
 

@@ -4,7 +4,7 @@
 use crate::compile::budgets::{RegexBudget, literal_segments};
 use crate::compile::paths::literal_path;
 use crate::compile::paths::literal_path::{CheckedPath, UnusablePath};
-use crate::compile::paths::path_expression::PathExpression;
+use crate::compile::paths::path_expression::{PathExpression, normalize_escapes};
 use crate::diagnostic::Diagnostic;
 use crate::snapshot::regex::RegexAnchor;
 use crate::snapshot::router::by_conditions::PathCondition;
@@ -109,6 +109,8 @@ impl ParsedPath {
 
 impl PathOptions<'_> {
     fn regex(&self, pattern: &str, field: &str) -> ParsedPath {
+        // Kong compares expressions with decoded paths.
+        let pattern = &*normalize_escapes(pattern);
         let expression = PathExpression::of_ingress(pattern);
         // Compiling an expression of an Ingress that has too many would take the memory that the budget limits.
         let without_compiling = || {
@@ -212,6 +214,7 @@ mod tests {
             (kong, (Some("/a.b"), Some("Exact")), &["Exact /a.b"]),
             (defaults, (Some("/~/a"), Some("Exact")), &["Exact /~/a"]),
             (defaults, (Some("/foo"), Some("Prefix")), &["Prefix /foo/", "Exact /foo"]),
+            (defaults, (Some("/~/reg%65x/%2e%5cd%2"), specific), &[r"Regex ~/regex/\.%5Cd%2"]),
             (defaults, (Some("/foo/"), Some("Prefix")), &["Prefix /foo/", "Exact /foo"]),
             (defaults, (Some("/"), Some("Prefix")), &["Prefix /"]),
             (kong, (Some("/v[0-9]"), Some("Prefix")), &["Prefix /v[0-9]/", "Regex ~/v[0-9]$"]),

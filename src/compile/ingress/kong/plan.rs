@@ -363,6 +363,10 @@ impl<'a> IngressPlanner<'a> {
     fn rule(&mut self, identity: &RouteIdentity<'_>, backend: &IngressBackend, field: &str) -> Arc<RouteRule> {
         let key = &self.ingress.meta.key;
         let mut options = self.rule_options();
+        if self.settings.no_service {
+            let no_backends: &[(Kind, &Meta)] = &[];
+            return self.build_rule(identity, options, no_backends, Action::Fail(RouteFailure::NoService));
+        }
         let mut backends = Vec::new();
         let resolved = service_backend::resolve(self.cx, &key.namespace, backend, self.class.service_upstream, field);
         let action = match resolved {

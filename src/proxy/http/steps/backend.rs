@@ -18,8 +18,8 @@ use crate::snapshot::rule::{Action, Backend, BackendTarget, Filters, RouteFailur
 pub(in crate::proxy) enum SelectedAction<'r> {
     Redirect(&'r RedirectAction),
     Forward(&'r WeightedBackends, &'r Backend),
-    /// The rule has no backends, and a plugin may respond in their place.
-    StandIn,
+    /// The rule has no backends, and a plugin may respond in their place. Otherwise, the request fails.
+    StandIn(RouteFailure),
 }
 
 /// Selects the backend of a request that the rule forwards. Ends requests that the rule fails.
@@ -45,7 +45,11 @@ pub(in crate::proxy) fn select<'r>(
         }
         Action::Redirect(action) => Ok(SelectedAction::Redirect(action)),
         // A function, for example, needs no backend. The authorization server of the rule still decides before it.
-        Action::Fail(RouteFailure::NoBackends) if may_stand_in_for_backend(cx) => Ok(SelectedAction::StandIn),
+        Action::Fail(failure @ (RouteFailure::NoBackends | RouteFailure::NoService))
+            if may_stand_in_for_backend(cx) =>
+        {
+            Ok(SelectedAction::StandIn(*failure))
+        }
         Action::Fail(failure) => Err(RequestError::InvalidRule(*failure)),
     }
 }
@@ -53,7 +57,7 @@ pub(in crate::proxy) fn select<'r>(
 impl<'r> SelectedAction<'r> {
     fn backend_filters(self) -> Option<&'r Filters> {
         match self {
-            SelectedAction::Redirect(_) | SelectedAction::StandIn => None,
+            SelectedAction::Redirect(_) | SelectedAction::StandIn(_) => None,
             SelectedAction::Forward(_, backend) => Some(&backend.filters),
         }
     }
@@ -80,7 +84,7 @@ impl<'r> SelectedAction<'r> {
         match self {
             SelectedAction::Redirect(_) => false,
             SelectedAction::Forward(_, backend) => matches!(backend.target, BackendTarget::Upstream(_)),
-            SelectedAction::StandIn => true,
+            SelectedAction::StandIn(_) => true,
         }
     }
 }

@@ -47,7 +47,6 @@ use crate::proxy::http::forwarding::replay_policy::ReplayPolicy;
 use crate::proxy::http::forwarding::time_limits::forward_in_time;
 use crate::proxy::http::record::request_error::RequestError;
 use crate::proxy::http::record::response_deadline::ResponseDeadline;
-use crate::snapshot::rule::RouteFailure;
 use crate::turn_clock;
 
 /// The response to a request, with the record that ends with its body or with the tunnel that follows.
@@ -206,7 +205,7 @@ async fn prepare<'r>(
     match action {
         SelectedAction::Redirect(action) => Err(redirect::redirect(cx, action, &routed)),
         SelectedAction::Forward(backends, backend) => destination::prepare(cx, backends, backend, routed, request),
-        SelectedAction::StandIn => Err(RequestError::InvalidRule(RouteFailure::NoBackends).into()),
+        SelectedAction::StandIn(failure) => Err(RequestError::InvalidRule(failure).into()),
     }
 }
 

@@ -19,6 +19,8 @@ pub(super) struct Rank {
     class: u16,
     regex_priority: i64,
     length: u32,
+    /// Decides if all else is equal.
+    kinds: u8,
 }
 
 impl Rank {
@@ -39,6 +41,8 @@ impl Rank {
 /// 4. Whether the path is exact or a regular expression.
 /// 5. Among exact paths and regular expressions, the higher `regex_priority`. Their length has no effect.
 /// 6. Among prefixes, the longer one.
+/// 7. As in Kong's router `traditional`; that of this name does not define the order: whether a host has a port, and
+///    which kinds the conditions have: hosts, headers, paths, methods.
 fn traditional_compatible(route: &ConditionRoute, path: Option<&PathCondition>) -> Rank {
     let ranks_as_regex = path.is_some_and(ranks_as_regex);
     let prefix_length = match path {
@@ -53,6 +57,11 @@ fn traditional_compatible(route: &ConditionRoute, path: Option<&PathCondition>) 
             | u16::from(ranks_as_regex),
         regex_priority: if ranks_as_regex { route.regex_priority } else { 0 },
         length: prefix_length,
+        kinds: u8::from(route.hosts.iter().any(|host| host.port.is_some())) << 4
+            | u8::from(!route.hosts.is_empty()) << 3
+            | u8::from(!route.headers.is_empty()) << 2
+            | u8::from(!route.paths.is_empty()) << 1
+            | u8::from(!route.methods.is_empty()),
     }
 }
 
@@ -73,6 +82,7 @@ fn expressions(route: &ConditionRoute) -> Rank {
             | u16::from(route.paths.iter().any(ranks_as_regex)),
         regex_priority: 0,
         length: saturating_rank(max_path_length, MAX_EXPRESSIONS_LENGTH),
+        kinds: 0,
     }
 }
 

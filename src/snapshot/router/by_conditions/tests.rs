@@ -208,6 +208,10 @@ fn traditional_order() {
         ("/x/longer @2", "/x #9 @1", "GET a /x/longer"),
         // Two wildcards are equal, regardless of length.
         ("*.b /x", "*.a.b /", "GET c.a.b /x"),
+        // A host with a port, and hosts before methods, whatever the age.
+        ("a.*:80 @2", "a.* @1", "GET a.b:80 /"),
+        ("a.b:80 @2", "a.b @1", "GET a.b:80 /"),
+        ("a.* @2", "GET @1", "GET a.b /"),
         // The older route.
         ("/x @1", "/x @2", "GET a /x"),
         ("~/x @1", "~/x/longer @2", "GET a /x/longer"),
@@ -384,19 +388,26 @@ fn has_only_exact_hosts(route: &ConditionRoute) -> bool {
     !route.hosts.is_empty() && route.hosts.iter().all(|host| !host.name.to_string().contains('*'))
 }
 
-/// A priority in the bit layout of Kong, with bit 80 for routes other than default backends. Regex priorities are
-/// shifted by 1000, because they may be negative.
+/// A priority in the bit layout of Kong, with bit 80 for routes other than default backends, and five lower bits for
+/// what Kong's router `traditional` compares in addition. Regex priorities are shifted by 1000, because they may be
+/// negative.
 fn traditional_priority(route: &ConditionRoute, path: Option<&PathCondition>) -> u128 {
     let regex = path.is_some_and(ranks_as_regex);
     let regex_priority = if regex { u128::try_from(route.regex_priority + 1_000).unwrap() } else { 0 };
     let length = path.filter(|_| !regex).map_or(0, |path| path.to_string()["Prefix ".len()..].len());
-    bit(!route.is_default_backend, 80)
+    let priority = bit(!route.is_default_backend, 80)
         | condition_kinds(route) << 61
         | bit(has_only_exact_hosts(route), 60)
         | (route.headers.len() as u128) << 52
         | bit(regex, 51)
         | regex_priority << 19
-        | length as u128
+        | length as u128;
+    priority << 5
+        | bit(route.hosts.iter().any(|host| host.port.is_some()), 4)
+        | bit(!route.hosts.is_empty(), 3)
+        | bit(!route.headers.is_empty(), 2)
+        | bit(!route.paths.is_empty(), 1)
+        | bit(!route.methods.is_empty(), 0)
 }
 
 /// A priority in the bit layout of Kong's ingress controller, with bit 80 for routes other than default backends.
