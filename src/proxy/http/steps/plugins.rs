@@ -95,6 +95,7 @@ pub(in crate::proxy) async fn run_access(
         },
     );
     let run = record.plugin_run.insert(run);
+    run.state.expects_continue = routed.framing.expects_continue;
     if let Some(traced) = &record.facts.traced {
         run.state.trace = Some(Box::new(traced.context));
     }
