@@ -116,8 +116,8 @@ impl<'f> Entity<'f> {
         let nested = self.parents.iter().rev().find(|(parent, _)| *parent == kind).map(|(_, position)| *position);
         let Some(reference) = reference else { return nested };
         let named = index.resolve(kind, &reference, self.fields.findings)?;
-        if nested.is_some_and(|nested| nested != named) {
-            let message = format!("it is nested in another {}", kind.noun());
+        if nested.is_some() {
+            let message = format!("the entity is nested in a {}, so it must not refer to one", kind.noun());
             self.fields.findings.reject(&reference.field, message, "remove the reference, or move the entity");
         }
         Some(named)
@@ -142,6 +142,23 @@ const CREDENTIALS: [&str; 7] = [
     "acls",
     "oauth2_credentials",
     "mtls_auth_credentials",
+];
+
+/// Collections whose entities have no equivalent, and what these are.
+const UNSUPPORTED: [(&str, &str); 13] = [
+    ("licenses", "licenses"),
+    ("filter_chains", "WebAssembly filters"),
+    ("keys", "keys"),
+    ("key_sets", "sets of keys"),
+    ("oauth2_authorization_codes", "stored authorization codes"),
+    ("oauth2_tokens", "stored tokens"),
+    ("sessions", "stored sessions"),
+    ("ratelimiting_metrics", "stored counters"),
+    ("acme_storage", "stored certificates of acme"),
+    ("clustering_data_planes", "data planes"),
+    ("parameters", "parameters of clusters"),
+    ("workspaces", "workspaces"),
+    ("tags", "lists of tags"),
 ];
 
 /// Collects the entities of a file.
@@ -193,7 +210,7 @@ pub(super) fn read(value: Value, findings: &FileFindings) -> (Model<'_>, EntityI
         model.add_custom_entity(fields);
     }
     model.vaults.extend(root.entities("vaults", None).into_iter().map(unnested));
-    for (name, what) in [("licenses", "licenses"), ("filter_chains", "WebAssembly filters")] {
+    for (name, what) in UNSUPPORTED {
         for fields in root.entities(name, None) {
             findings.leave_out(fields.path, format!("{what} are not supported"), "remove it");
         }

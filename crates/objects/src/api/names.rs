@@ -35,6 +35,10 @@ pub const IGNORE_GUARDS_ANNOTATION: &str = "portico.dev/ignore-foreign-guards";
 /// number of their conditions, so a route without a path is not the same as one with the path `/`.
 pub const ANY_PATH_ANNOTATION: &str = "portico.dev/any-path";
 
+/// Annotation on an Ingress or a Service with the name of the route or the service in logs, metrics and traces. An
+/// empty name stands for no service. In a cluster, it would let users give their routes the names of others.
+pub const ENTITY_NAME_ANNOTATION: &str = "portico.dev/entity-name";
+
 /// Prefix of Portico's own annotations.
 pub const PORTICO_PREFIX: &str = "portico.dev/";
 
