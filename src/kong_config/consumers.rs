@@ -74,7 +74,7 @@ pub(super) fn plan(
     let mut secrets = Vec::new();
     let mut unique = UniqueValues::default();
     for (kind, mut credential) in std::mem::take(&mut model.credentials) {
-        let Some(consumer) = credential.parent(EntityKind::Consumer, index) else {
+        let Some(consumer) = credential.owner(EntityKind::Consumer, index) else {
             let message = "this credential belongs to no consumer";
             credential.fields.findings.reject(credential.path(), message, "nest it in a consumer");
             continue;
@@ -205,6 +205,12 @@ fn plan_credential(
             data.insert("name".to_owned(), json!(credential.name.clone().unwrap_or_else(|| consumer.to_owned())));
             if let Some(uris) = credential.fields.texts("redirect_uris") {
                 data.insert("redirect_uris".to_owned(), json!(uris.join(",")));
+            }
+            for name in ["oauth2_tokens", "oauth2_authorization_codes"] {
+                if credential.fields.list(name).is_some_and(|list| !list.is_empty()) {
+                    let field = credential.fields.field(name);
+                    findings.leave_out(field, "stored tokens are not supported", "remove them; clients log in again");
+                }
             }
             if let Some(is_hashed) = credential.fields.flag("hash_secret") {
                 data.insert("hash_secret".to_owned(), json!(is_hashed.to_string()));

@@ -116,11 +116,21 @@ impl<'f> Entity<'f> {
         let nested = self.parents.iter().rev().find(|(parent, _)| *parent == kind).map(|(_, position)| *position);
         let Some(reference) = reference else { return nested };
         let named = index.resolve(kind, &reference, self.fields.findings)?;
-        if nested.is_some() {
-            let message = format!("the entity is nested in a {}, so it must not refer to one", kind.noun());
+        if nested.is_some_and(|nested| nested != named) {
+            let message = format!("it is nested in another {}", kind.noun());
             self.fields.findings.reject(&reference.field, message, "remove the reference, or move the entity");
         }
         Some(named)
+    }
+
+    /// Like [`Entity::parent`], for plugins and credentials, which cannot repeat the entity that they are nested in.
+    pub(super) fn owner(&mut self, kind: EntityKind, index: &EntityIndex) -> Option<usize> {
+        let is_nested = self.parents.iter().any(|(parent, _)| *parent == kind);
+        if is_nested && self.fields.has(kind.field()) {
+            let message = format!("the entity is nested in a {}, so it must not refer to one", kind.noun());
+            self.fields.findings.reject(self.fields.field(kind.field()), message, "remove the reference");
+        }
+        self.parent(kind, index)
     }
 
     pub(super) fn path(&self) -> &str {

@@ -42,10 +42,10 @@ pub(super) fn plan(
     let mut read = Vec::new();
     for mut plugin in plugins {
         let scope = AttachedScope {
-            service: plugin.parent(EntityKind::Service, index),
-            route: plugin.parent(EntityKind::Route, index),
-            consumer: plugin.parent(EntityKind::Consumer, index),
-            group: plugin.parent(EntityKind::Group, index),
+            service: plugin.owner(EntityKind::Service, index),
+            route: plugin.owner(EntityKind::Route, index),
+            consumer: plugin.owner(EntityKind::Consumer, index),
+            group: plugin.owner(EntityKind::Group, index),
         };
         match plugin.name.clone() {
             Some(kind) => read.push((kind, scope, plugin)),
