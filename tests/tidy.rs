@@ -285,7 +285,7 @@ const LAYERS: &[Row] = &[
     (
         "kong_config",
         &[
-            "entity_types fields host_header names settings",
+            "entity_types fields host_header names paths settings",
             "environment model objects",
             "certificates consumers custom_entities upstreams vaults",
             "services",

@@ -1,6 +1,6 @@
 //! Consumers, their groups and their credentials.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use serde_json::{Map, Value, json};
 
@@ -28,9 +28,14 @@ pub(super) fn plan(
     let mut members: Vec<BTreeSet<usize>> = vec![BTreeSet::new(); model.consumers.len()];
     let groups = plan_groups(std::mem::take(&mut model.groups), index, &mut members, settings, names);
     let mut consumers = Vec::new();
+    let mut custom_ids = HashSet::new();
     for (position, mut consumer) in std::mem::take(&mut model.consumers).into_iter().enumerate() {
         let findings = consumer.fields.findings;
         let custom_id = consumer.fields.text("custom_id");
+        if custom_id.as_ref().is_some_and(|id| !custom_ids.insert(id.clone())) {
+            let message = "another consumer has the same custom_id";
+            findings.reject(consumer.fields.field("custom_id"), message, "change or delete one of the two");
+        }
         let field = consumer.fields.field("groups");
         for (number, group) in consumer.fields.list("groups").unwrap_or_default().into_iter().enumerate() {
             let field = format!("{field}[{number}]");
@@ -67,13 +72,15 @@ pub(super) fn plan(
         }
     }
     let mut secrets = Vec::new();
+    let mut unique = UniqueValues::default();
     for (kind, mut credential) in std::mem::take(&mut model.credentials) {
-        let Some(consumer) = credential.parent(EntityKind::Consumer, index) else {
+        let Some(consumer) = credential.owner(EntityKind::Consumer, index) else {
             let message = "this credential belongs to no consumer";
             credential.fields.findings.reject(credential.path(), message, "nest it in a consumer");
             continue;
         };
-        let secret = plan_credential(kind, credential, &consumers[consumer].name, hashed_passwords, names);
+        let consumer_name = &consumers[consumer].name;
+        let secret = plan_credential(kind, credential, consumer_name, hashed_passwords, names, &mut unique);
         let Some(secret) = secret else { continue };
         let list = consumers[consumer].fields.entry("credentials").or_insert_with(|| json!([]));
         if let Value::Array(list) = list {
@@ -132,6 +139,17 @@ fn find_member(
     index.resolve(kind, &EntityReference { key, field }, findings)
 }
 
+/// Values that only one credential has, with the type of the credential and the consumer that it is of.
+#[derive(Default)]
+struct UniqueValues(HashSet<(String, String, String)>);
+
+impl UniqueValues {
+    /// Returns false if there is the same value already.
+    fn add(&mut self, label: &str, consumer: &str, value: &str) -> bool {
+        self.0.insert((label.to_owned(), consumer.to_owned(), value.to_owned()))
+    }
+}
+
 /// The Secret of a credential.
 fn plan_credential(
     kind: &str,
@@ -139,6 +157,7 @@ fn plan_credential(
     consumer: &str,
     hashed_passwords: bool,
     names: &mut Names,
+    unique: &mut UniqueValues,
 ) -> Option<Draft> {
     let (label, required, optional): (&str, &[&'static str], &[&'static str]) = match kind {
         "keyauth_credentials" => ("key-auth", &["key"], &[]),
@@ -155,7 +174,15 @@ fn plan_credential(
     let mut is_complete = true;
     for name in required {
         match credential.fields.text(name).filter(|value| !value.is_empty()) {
-            Some(value) => drop(data.insert((*name).to_owned(), json!(value))),
+            Some(value) => {
+                // A group has many consumers, but each of them only once.
+                let of = if label == "acl" { consumer } else { "" };
+                if ["key", "username", "client_id", "group"].contains(name) && !unique.add(label, of, &value) {
+                    let message = format!("another credential of {label} has the same {name}");
+                    findings.reject(credential.fields.field(name), message, "delete one of the two");
+                }
+                data.insert((*name).to_owned(), json!(value));
+            }
             None => {
                 is_complete = false;
                 let message = format!("{name} is missing, and Kong would generate one that clients cannot know");
@@ -178,6 +205,12 @@ fn plan_credential(
             data.insert("name".to_owned(), json!(credential.name.clone().unwrap_or_else(|| consumer.to_owned())));
             if let Some(uris) = credential.fields.texts("redirect_uris") {
                 data.insert("redirect_uris".to_owned(), json!(uris.join(",")));
+            }
+            for name in ["oauth2_tokens", "oauth2_authorization_codes"] {
+                if credential.fields.list(name).is_some_and(|list| !list.is_empty()) {
+                    let field = credential.fields.field(name);
+                    findings.leave_out(field, "stored tokens are not supported", "remove them; clients log in again");
+                }
             }
             if let Some(is_hashed) = credential.fields.flag("hash_secret") {
                 data.insert("hash_secret".to_owned(), json!(is_hashed.to_string()));

@@ -97,6 +97,11 @@ impl<'f> EntityFields<'f> {
         self.values.get(name).is_some_and(|value| !value.is_null())
     }
 
+    /// The value of a field, which does not count as read.
+    pub(super) fn peek(&self, name: &str) -> Option<&Value> {
+        self.values.get(name)
+    }
+
     /// The value of a field, which counts as read. Null is the same as no value.
     pub(super) fn value(&mut self, name: &'static str) -> Option<Value> {
         self.known.insert(name);
@@ -174,6 +179,28 @@ impl<'f> EntityFields<'f> {
         Some(texts)
     }
 
+    /// A name that Kong accepts: letters, digits and some other characters.
+    pub(super) fn check_name(&self, field: &str, name: &str) {
+        let is_allowed = |c: char| c.is_ascii_alphanumeric() || ".-_~".contains(c) || !c.is_ascii() && !c.is_control();
+        if name.is_empty() || !name.chars().all(is_allowed) {
+            let message = format!("{name:?} is not a name");
+            self.findings.reject(self.field(field), message, "write letters, digits, `.`, `-`, `_` and `~`");
+        }
+    }
+
+    /// The tags, which Kong restricts: they are parts of paths and lists.
+    pub(super) fn tags(&mut self) -> Vec<String> {
+        let field = self.field("tags");
+        let tags = self.texts("tags").unwrap_or_default();
+        for (index, tag) in tags.iter().enumerate() {
+            if tag.is_empty() || tag.contains([',', '/']) || tag.contains(char::is_control) {
+                let message = format!("{tag:?} is not a tag");
+                self.findings.reject(format!("{field}[{index}]"), message, "write a text without commas and slashes");
+            }
+        }
+        tags
+    }
+
     /// The entities of a list.
     pub(super) fn entities(
         &mut self,
@@ -209,9 +236,17 @@ impl<'f> EntityFields<'f> {
 
     /// Reads what every entity has, and rejects fields that were not read.
     pub(super) fn finish(mut self) {
-        for name in ["tags", "created_at", "updated_at", "ws_id", "_comment", "_ignore"] {
-            self.value(name);
+        // At the root, this is another collection.
+        if !self.path.is_empty() {
+            self.tags();
         }
+        for name in ["created_at", "updated_at"] {
+            self.decimal(name);
+        }
+        for name in ["ws_id", "_comment"] {
+            self.text(name);
+        }
+        self.list("_ignore");
         for (name, _) in &self.values {
             let remedy = match nearest(name, self.known.iter().copied()) {
                 Some(known) => format!("did you mean `{known}`? Otherwise delete it"),

@@ -20,6 +20,7 @@ mod host_header;
 mod model;
 mod names;
 mod objects;
+mod paths;
 mod plugins;
 mod routes;
 mod services;
@@ -31,6 +32,7 @@ mod vaults;
 
 use serde_json::{Value, json};
 
+use crate::api::names::ENTITY_NAME_ANNOTATION;
 use crate::manifests::{TranslatedObject, Translation};
 use consumers::ConsumerPlans;
 use fields::FileFindings;
@@ -101,7 +103,9 @@ fn translate_entities(
     let without_service = routes.iter().find(|route| route.service.is_none() && route.draft.is_some());
     let no_service = without_service.and_then(|route| route.draft.as_ref()).map(|draft| {
         let spec = json!({"clusterIP": "None", "ports": [{"port": 80}]});
-        Draft::new("v1", "Service", NO_SERVICE, &draft.source).with("spec", spec)
+        let mut service = Draft::new("v1", "Service", NO_SERVICE, &draft.source).with("spec", spec);
+        service.annotate(ENTITY_NAME_ANNOTATION, "");
+        service
     });
     let ConsumerPlans { consumers, groups, secrets } = consumers;
     let mut drafts = vaults::plan(std::mem::take(&mut model.vaults), settings, &mut names);

@@ -123,6 +123,16 @@ impl<'f> Entity<'f> {
         Some(named)
     }
 
+    /// Like [`Entity::parent`], for plugins and credentials, which cannot repeat the entity that they are nested in.
+    pub(super) fn owner(&mut self, kind: EntityKind, index: &EntityIndex) -> Option<usize> {
+        let is_nested = self.parents.iter().any(|(parent, _)| *parent == kind);
+        if is_nested && self.fields.has(kind.field()) {
+            let message = format!("the entity is nested in a {}, so it must not refer to one", kind.noun());
+            self.fields.findings.reject(self.fields.field(kind.field()), message, "remove the reference");
+        }
+        self.parent(kind, index)
+    }
+
     pub(super) fn path(&self) -> &str {
         &self.fields.path
     }
@@ -142,6 +152,23 @@ const CREDENTIALS: [&str; 7] = [
     "acls",
     "oauth2_credentials",
     "mtls_auth_credentials",
+];
+
+/// Collections whose entities have no equivalent, and what these are.
+const UNSUPPORTED: [(&str, &str); 13] = [
+    ("licenses", "licenses"),
+    ("filter_chains", "WebAssembly filters"),
+    ("keys", "keys"),
+    ("key_sets", "sets of keys"),
+    ("oauth2_authorization_codes", "stored authorization codes"),
+    ("oauth2_tokens", "stored tokens"),
+    ("sessions", "stored sessions"),
+    ("ratelimiting_metrics", "stored counters"),
+    ("acme_storage", "stored certificates of acme"),
+    ("clustering_data_planes", "data planes"),
+    ("parameters", "parameters of clusters"),
+    ("workspaces", "workspaces"),
+    ("tags", "lists of tags"),
 ];
 
 /// Collects the entities of a file.
@@ -193,7 +220,7 @@ pub(super) fn read(value: Value, findings: &FileFindings) -> (Model<'_>, EntityI
         model.add_custom_entity(fields);
     }
     model.vaults.extend(root.entities("vaults", None).into_iter().map(unnested));
-    for (name, what) in [("licenses", "licenses"), ("filter_chains", "WebAssembly filters")] {
+    for (name, what) in UNSUPPORTED {
         for fields in root.entities(name, None) {
             findings.leave_out(fields.path, format!("{what} are not supported"), "remove it");
         }

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
+use super::fields::EntityFields;
 use super::settings::TranslationSettings;
-use crate::api::kong::annotations::{INGRESS_CLASS, PLUGINS};
+use crate::api::kong::annotations::{INGRESS_CLASS, PLUGINS, TAGS};
 use crate::manifests::TranslatedObject;
 
 /// An object before it is complete: other entities may still add annotations.
@@ -54,6 +55,14 @@ impl Draft {
 
     pub(super) fn annotate(&mut self, key: &str, value: impl Into<Value>) {
         self.annotations.insert(key.to_owned(), value.into());
+    }
+
+    /// Writes the tags of an entity, which log plugins write.
+    pub(super) fn tag(&mut self, fields: &mut EntityFields<'_>) {
+        let tags = fields.tags();
+        if !tags.is_empty() {
+            self.annotate(TAGS, tags.join(","));
+        }
     }
 
     pub(super) fn label(&mut self, key: &str, value: &str) {

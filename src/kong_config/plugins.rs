@@ -43,18 +43,24 @@ pub(super) fn plan(
     let mut read = Vec::new();
     for mut plugin in plugins {
         let scope = AttachedScope {
-            service: plugin.parent(EntityKind::Service, index),
-            route: plugin.parent(EntityKind::Route, index),
-            consumer: plugin.parent(EntityKind::Consumer, index),
-            group: plugin.parent(EntityKind::Group, index),
+            service: plugin.owner(EntityKind::Service, index),
+            route: plugin.owner(EntityKind::Route, index),
+            consumer: plugin.owner(EntityKind::Consumer, index),
+            group: plugin.owner(EntityKind::Group, index),
         };
         match plugin.name.clone() {
             Some(kind) => read.push((kind, scope, plugin)),
             None => plugin.fields.findings.reject(plugin.path(), "the plugin has no name", "write its name"),
         }
     }
+    let mut instance_names = HashSet::new();
     let mut by_kind: HashMap<String, HashSet<AttachedScope>> = HashMap::new();
     for (kind, scope, plugin) in &read {
+        let instance_name = plugin.fields.peek("instance_name").and_then(Value::as_str);
+        if instance_name.is_some_and(|name| !instance_names.insert(name.to_owned())) {
+            let message = "another plugin has the same instance_name";
+            plugin.fields.findings.reject(plugin.fields.field("instance_name"), message, "rename one of the two");
+        }
         // An instance that is switched off still counts in Kong's uniqueness.
         if !by_kind.entry(kind.clone()).or_default().insert(*scope) {
             let message = format!("another plugin {kind} has the same scope");
@@ -92,6 +98,7 @@ fn plan_plugin(
     };
     draft.fields.insert("plugin".to_owned(), json!(kind));
     if let Some(name) = plugin.fields.text("instance_name") {
+        plugin.fields.check_name("instance_name", &name);
         draft.fields.insert("instance_name".to_owned(), json!(name));
     }
     if plugin.fields.flag("enabled") == Some(false) {

@@ -9,13 +9,14 @@ use super::fields::EntityFields;
 use super::model::{Entity, EntityIndex, EntityKind, FormatVersion};
 use super::names::Names;
 use super::objects::Draft;
+use super::paths::{has_invalid_escape, regex_error};
 use super::services::ServicePlan;
 use super::settings::TranslationSettings;
 use crate::api::kong::annotations::{
     HEADERS_PREFIX, HEADERS_SEPARATOR, HOST_ALIASES, HTTPS_REDIRECT_STATUS_CODE, METHODS, PRESERVE_HOST, PROTOCOLS,
     REGEX_PRIORITY, SNIS, STRIP_PATH,
 };
-use crate::api::names::{ANY_PATH_ANNOTATION, NO_SERVICE_ANNOTATION};
+use crate::api::names::{ANY_PATH_ANNOTATION, ENTITY_NAME_ANNOTATION, NO_SERVICE_ANNOTATION};
 
 /// What became of a route.
 pub(super) struct ConvertedRoute {
@@ -62,12 +63,21 @@ pub(super) fn plan(
         let is_served = read_stream(fields, &mut draft, context, service, stream);
         return finish_stream(route, draft, is_served, service, label);
     }
-    if let Some(annotation) = annotation {
-        draft.annotate(PROTOCOLS, annotation);
+    if let Some(name) = &route.name {
+        fields.check_name("name", name);
+        draft.annotate(ENTITY_NAME_ANNOTATION, name.as_str());
+    }
+    draft.tag(fields);
+    if let Some(annotation) = &annotation {
+        draft.annotate(PROTOCOLS, annotation.as_str());
+    }
+    let serves_grpc = annotation.as_ref().is_some_and(|protocols| protocols.contains("grpc"));
+    if serves_grpc && fields.list("methods").is_some_and(|methods| !methods.is_empty()) {
+        findings.reject(fields.field("methods"), "all requests of gRPC have the method POST", "remove it");
     }
     let is_http = protocol == RouteProtocol::Http;
     let has_conditions = read_conditions(fields, &mut draft, context, service, is_http);
-    read_options(fields, &mut draft);
+    read_options(fields, &mut draft, serves_grpc);
     let is_expression = fields.value("expression").is_some() | fields.value("priority").is_some();
     route.fields.finish();
     if is_expression {
@@ -100,8 +110,10 @@ enum RouteProtocol {
 /// The protocol, and the value of the annotation if it is needed.
 fn read_protocols(fields: &mut EntityFields<'_>) -> (RouteProtocol, Option<String>) {
     let field = fields.field("protocols");
-    let protocols = fields.texts("protocols").filter(|protocols| !protocols.is_empty());
-    let Some(protocols) = protocols else { return (RouteProtocol::Http, None) };
+    let Some(protocols) = fields.texts("protocols") else { return (RouteProtocol::Http, None) };
+    if protocols.is_empty() {
+        fields.findings.reject(&field, "the list is empty, so the route would serve nothing", "remove it");
+    }
     const KNOWN: [&str; 9] = ["http", "https", "grpc", "grpcs", "tcp", "udp", "tls", "tls_passthrough", "ws"];
     if let Some(unknown) = protocols.iter().find(|protocol| !KNOWN.contains(&&***protocol)) {
         let remedy = format!("write some of {}", KNOWN.join(", "));
@@ -112,8 +124,12 @@ fn read_protocols(fields: &mut EntityFields<'_>) -> (RouteProtocol, Option<Strin
     if let Some(stream) = stream {
         return (RouteProtocol::Stream(stream), None);
     }
-    if let Some(stream) = protocols.iter().find(|protocol| !["http", "https", "grpc", "grpcs"].contains(&&***protocol))
-    {
+    let is_http = |protocol: &&String| ["http", "https", "grpc", "grpcs"].contains(&&***protocol);
+    if let Some(stream) = protocols.iter().find(|protocol| !is_http(protocol)) {
+        if protocols.iter().any(|protocol| is_http(&protocol)) {
+            let message = "a route serves either HTTP or streams";
+            fields.findings.reject(&field, message, "write two routes");
+        }
         let message = format!("a route of protocol {stream} is not served on the listener of Ingresses");
         fields.findings.leave_out(field, message, "write a TCPRoute, TLSRoute or UDPRoute for it");
         return (RouteProtocol::Unserved, None);
@@ -225,6 +241,11 @@ fn read_conditions(
     is_http: bool,
 ) -> bool {
     let hosts = fields.texts("hosts").unwrap_or_default();
+    for (index, host) in hosts.iter().enumerate().filter(|(_, host)| !is_route_host(host)) {
+        let message = format!("{host:?} is not a host of a route");
+        let remedy = "write a DNS name or an address, with one wildcard at its begin or end, and a port if it counts";
+        fields.findings.reject(format!("{}[{index}]", fields.field("hosts")), message, remedy);
+    }
     let paths_field = fields.field("paths");
     let paths = fields.texts("paths").unwrap_or_default();
     let methods = fields.texts("methods").unwrap_or_default();
@@ -297,7 +318,18 @@ fn read_conditions(
 /// The path of an Ingress with the same meaning.
 fn ingress_path(path: &str, version: FormatVersion) -> Result<String, (String, String)> {
     if let Some(pattern) = path.strip_prefix('~') {
+        if !pattern.starts_with('/') {
+            let message = format!("{path:?} does not start with ~/");
+            return Err((message, format!("write ~/{pattern}")));
+        }
+        if let Some(error) = regex_error(pattern) {
+            return Err((format!("the regular expression is invalid: {error}"), "correct it".to_owned()));
+        }
         return Ok(format!("/~{pattern}"));
+    }
+    if has_invalid_escape(path) {
+        let message = format!("{path:?} has a percent sign that two hexadecimal digits do not follow");
+        return Err((message, "write %25 for a percent sign".to_owned()));
     }
     if !path.starts_with('/') {
         let message = format!("{path:?} does not start with a slash");
@@ -319,6 +351,20 @@ fn ingress_path(path: &str, version: FormatVersion) -> Result<String, (String, S
     Ok(path.to_owned())
 }
 
+/// Whether Kong accepts a host of a route: a name or an address with at most one wildcard at its begin or end, and a
+/// port if one is written.
+fn is_route_host(host: &str) -> bool {
+    if host.parse::<std::net::IpAddr>().is_ok() || host.parse::<std::net::SocketAddr>().is_ok() {
+        return true;
+    }
+    let (name, has_port) = match host.rsplit_once(':') {
+        Some((name, port)) => (name, port.parse::<u16>().is_ok()),
+        None => (host, true),
+    };
+    let plain = name.strip_prefix('*').or_else(|| name.strip_suffix('*')).unwrap_or(name);
+    has_port && !name.is_empty() && plain.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
+}
+
 fn is_rule_host(host: &str) -> bool {
     let name = host.strip_prefix("*.").unwrap_or(host);
     let is_label = |label: &str| {
@@ -334,6 +380,11 @@ fn is_rule_host(host: &str) -> bool {
 fn read_headers(fields: &EntityFields<'_>, headers: Map<String, Value>, draft: &mut Draft) {
     let mut lists: Vec<(String, Vec<String>)> = Vec::new();
     for (name, values) in headers {
+        if name.eq_ignore_ascii_case("host") {
+            let field = format!("{}.{name}", fields.field("headers"));
+            fields.findings.reject(field, "Kong does not accept `host` here", "write hosts");
+            continue;
+        }
         let field = format!("{}.{name}", fields.field("headers"));
         let values: Option<Vec<String>> = match values {
             Value::Array(values) => values.into_iter().map(|value| value.as_str().map(str::to_owned)).collect(),
@@ -362,16 +413,30 @@ fn read_headers(fields: &EntityFields<'_>, headers: Map<String, Value>, draft: &
     }
 }
 
-fn read_options(fields: &mut EntityFields<'_>, draft: &mut Draft) {
-    draft.annotate(STRIP_PATH, fields.flag("strip_path").unwrap_or(true).to_string());
+fn read_options(fields: &mut EntityFields<'_>, draft: &mut Draft, serves_grpc: bool) {
+    let strip_path = fields.flag("strip_path").unwrap_or(!serves_grpc);
+    if strip_path && serves_grpc {
+        fields.findings.reject(fields.field("strip_path"), "the path of a gRPC call is its method", "remove it");
+    }
+    draft.annotate(STRIP_PATH, strip_path.to_string());
     draft.annotate(PRESERVE_HOST, fields.flag("preserve_host").unwrap_or(false).to_string());
     if let Some(status) = fields.number("https_redirect_status_code", 301, 426).filter(|status| *status != 426) {
+        if ![301, 302, 307, 308].contains(&status) {
+            let message = format!("{status} is not a status of redirects to https");
+            let field = fields.field("https_redirect_status_code");
+            fields.findings.reject(field, message, "write 426, 301, 302, 307 or 308");
+        }
         draft.annotate(HTTPS_REDIRECT_STATUS_CODE, status.to_string());
     }
     if let Some(priority) = fields.number("regex_priority", i64::MIN, i64::MAX).filter(|priority| *priority != 0) {
         draft.annotate(REGEX_PRIORITY, priority.to_string());
     }
-    if fields.text("path_handling").as_deref() == Some("v1") {
+    let path_handling = fields.text("path_handling").unwrap_or_else(|| "v0".to_owned());
+    if !["v0", "v1"].contains(&&*path_handling) {
+        let message = format!("{path_handling:?} is unknown");
+        fields.findings.reject(fields.field("path_handling"), message, "write v0 or v1, or remove it");
+    }
+    if path_handling == "v1" {
         let message = "paths are joined as with v0, as Kong does unless router_flavor is traditional";
         fields.findings.differs(fields.field("path_handling"), message, "remove it, and check the path of the service");
     }

@@ -11,12 +11,13 @@ use super::host_header::{default_port, with_port};
 use super::model::{Entity, EntityIndex, EntityKind};
 use super::names::Names;
 use super::objects::Draft;
+use super::paths::path_problem;
 use super::upstreams::{TargetAddress, UpstreamPlan};
 use crate::api::kong::annotations::{
     CA_CERTIFICATES_SECRETS, CLIENT_CERT, CONNECT_TIMEOUT, HOST_HEADER, PATH, PROTOCOL, READ_TIMEOUT, RETRIES,
     TLS_VERIFY, TLS_VERIFY_DEPTH, UPSTREAM_POLICY, WRITE_TIMEOUT,
 };
-use crate::api::names::{ADDRESS_ANNOTATION, SERVICE_NAME_LABEL};
+use crate::api::names::{ADDRESS_ANNOTATION, ENTITY_NAME_ANNOTATION, SERVICE_NAME_LABEL};
 
 /// What became of a service.
 pub(super) struct ServicePlan {
@@ -54,6 +55,11 @@ pub(super) fn plan(
     let is_enabled = fields.flag("enabled").unwrap_or(true);
     let name = names.label("Service", &label);
     let mut draft = Draft::new("v1", "Service", &name, &path);
+    if let Some(name) = &service.name {
+        fields.check_name("name", name);
+        draft.annotate(ENTITY_NAME_ANNOTATION, name.as_str());
+    }
+    draft.tag(fields);
     for (field, annotation, max) in [
         ("retries", RETRIES, 32_767),
         ("connect_timeout", CONNECT_TIMEOUT, MAX_TIMEOUT),
@@ -64,6 +70,15 @@ pub(super) fn plan(
         if let Some(number) = fields.number(field, min, max) {
             draft.annotate(annotation, number.to_string());
         }
+    }
+    let protocol = location.as_ref().map_or("http", |location| &location.protocol);
+    if !["https", "grpcs", "wss", "tls"].contains(&protocol) {
+        reject_tls(fields, protocol);
+    }
+    let has_path = location.as_ref().is_some_and(|location| location.path.is_some());
+    if has_path && !["http", "https", "ws", "wss"].contains(&protocol) {
+        let message = format!("a service of protocol {protocol} has no path");
+        findings.reject(fields.field("path"), message, "remove it");
     }
     read_tls(fields, &mut draft, index, secrets);
     service.fields.finish();
@@ -146,6 +161,14 @@ fn read_location(fields: &mut EntityFields<'_>) -> Option<ServiceLocation> {
         fields.findings.reject(fields.field("protocol"), message, remedy);
         return None;
     }
+    if host.contains(|c: char| c.is_whitespace() || c == '/') || host.contains(':') && host.parse::<IpAddr>().is_err() {
+        let message = format!("{host:?} is not a host");
+        fields.findings.reject(fields.field("host"), message, "write a DNS name or an address, without a port");
+    }
+    if let Some(problem) = path.as_deref().and_then(path_problem) {
+        let remedy = "write a path such as /base, in which other characters are percent-encoded";
+        fields.findings.reject(fields.field("path"), format!("the path {problem}"), remedy);
+    }
     Some(ServiceLocation { protocol, host, port: port.unwrap_or(80), path })
 }
 
@@ -172,6 +195,16 @@ fn parse_url(url: &str) -> Option<ServiceLocation> {
     let is_valid = PROTOCOLS.contains(&protocol) && !host.is_empty() && !host.contains(['@', '?', '#']);
     let is_plain = path.as_ref().is_none_or(|path| !path.contains(['?', '#']));
     (is_valid && is_plain).then(|| ServiceLocation { protocol: protocol.to_owned(), host: host.to_owned(), port, path })
+}
+
+/// Rejects what has a meaning only for TLS.
+fn reject_tls(fields: &EntityFields<'_>, protocol: &str) {
+    for name in ["tls_verify", "tls_verify_depth", "ca_certificates", "client_certificate"] {
+        if fields.has(name) {
+            let message = format!("a service of protocol {protocol} does not use TLS");
+            fields.findings.reject(fields.field(name), message, "remove it, or set protocol to https");
+        }
+    }
 }
 
 fn read_tls(fields: &mut EntityFields<'_>, draft: &mut Draft, index: &EntityIndex, secrets: &CertificateSecrets) {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::{TranslationSettings, translate};
 use crate::manifests::Translation;
@@ -77,12 +77,20 @@ fn services_have_endpoints_and_settings() {
     );
     assert_eq!(
         annotations(named),
-        ["retries=2", "read-timeout=500", "tls-verify=true", "protocol=https", "path=/v1", "host-header=users.example"]
+        [
+            "entity-name=named",
+            "retries=2",
+            "read-timeout=500",
+            "tls-verify=true",
+            "protocol=https",
+            "path=/v1",
+            "host-header=users.example"
+        ]
     );
     let slice = &objects["EndpointSlice/address-1"];
     assert_eq!(slice["metadata"]["labels"], json!({"kubernetes.io/service-name": "address"}));
     assert_eq!((&slice["addressType"], &slice["ports"][0]["port"]), (&json!("IPv4"), &json!(8080)));
-    assert_eq!(annotations(&objects["Service/address"]), ["host-header=192.0.2.1:8080"]);
+    assert_eq!(annotations(&objects["Service/address"]), ["entity-name=address", "host-header=192.0.2.1:8080"]);
 
     // Targets without weight get no requests; each address type and port has a slice.
     let slices: Vec<_> = (1..=4)
@@ -101,7 +109,7 @@ fn services_have_endpoints_and_settings() {
     assert!(!objects.keys().any(|key| key.contains("off")), "{:?}", objects.keys());
     let database = objects.keys().find(|key| key.starts_with("Service/database")).expect("its name is changed");
     assert_eq!(objects[database]["spec"]["externalName"], "db");
-    assert_eq!(objects[database]["metadata"].get("annotations"), None);
+    assert_eq!(annotations(&objects[database]), ["entity-name=Database"]);
     let expected = [
         "upstreams[1]: all targets get the same share of requests",
         "services[2]: Host is pool for all targets",
@@ -131,6 +139,7 @@ fn routes_keep_their_conditions() {
     assert_eq!(
         annotations(all),
         [
+            "entity-name=all",
             "protocols=https",
             "methods=GET,POST",
             "snis=a.example",
@@ -154,6 +163,7 @@ fn routes_keep_their_conditions() {
         objects["Ingress/none"]["spec"]["rules"][0]["http"]["paths"][0]["backend"]["service"]["name"],
         "no-service"
     );
+    assert_eq!(annotations(&objects["Service/no-service"]), ["entity-name="]);
     assert!(objects.contains_key("Service/no-service") && !objects.contains_key("Ingress/stream"));
     let fields: Vec<_> = notes.iter().map(|note| note.split(':').next().unwrap()).collect();
     assert_eq!(fields, ["services[0].routes[0].path_handling", "routes[1].protocols", "routes[1].destinations"]);
@@ -190,6 +200,37 @@ fn streams_are_served_by_port() {
         "services[1].routes[1].destinations: the service of this route has another protocol than tcp",
     ];
     assert_eq!(notes, expected);
+}
+
+// docs/kong-compatibility.md, 6.3
+#[test]
+fn names_and_tags_are_those_of_the_file() {
+    let (objects, _) = objects(with(json!({
+        "services": [{"name": "Users_v1", "host": "s.example", "tags": ["team a", "b"], "routes": [
+            {"name": "by.path", "paths": ["/"], "tags": ["c"]}, {"hosts": ["a.example"], "tags": null}]}],
+    })));
+    let service = objects.keys().find(|key| key.starts_with("Service/users-v1")).expect("its name is changed");
+    assert_eq!(annotations(&objects[service]), ["entity-name=Users_v1", "tags=team a,b", "host-header=s.example"]);
+    let of = |key: &str| annotations(&objects[key])[..2].to_vec();
+    assert_eq!(of("Ingress/by.path"), ["entity-name=by.path", "tags=c"]);
+    let unnamed = objects.keys().find(|key| key.contains("route-1")).expect("it has a name of its own");
+    assert!(!of(unnamed).iter().any(|text| text.contains("entity-name") || text.contains("tags")), "{unnamed}");
+}
+
+// docs/kong-compatibility.md, 2.2
+#[test]
+fn routes_of_grpc_keep_their_path() {
+    let route = |more: Value| {
+        let mut route = json!({"name": "r", "protocols": ["grpc"], "paths": ["/hello.HelloService/"]});
+        route.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        with(json!({"services": [{"name": "s", "host": "s.example", "protocol": "grpc", "routes": [route]}]}))
+    };
+    let (objects, _) = objects(route(json!({})));
+    assert!(annotations(&objects["Ingress/r"]).contains(&"strip-path=false".to_owned()));
+    for (field, value) in [("strip_path", json!(true)), ("methods", json!(["POST"]))] {
+        let found = rejections(route(json!({ field: value })));
+        assert!(found[0].starts_with(&format!("services[0].routes[0].{field}: ")), "{found:?}");
+    }
 }
 
 #[test]
@@ -348,6 +389,93 @@ fn broken_files_are_rejected_with_the_field() {
         let found = rejections(file);
         assert!(found[0].starts_with(expected), "{expected}: {found:?}");
     }
+}
+
+/// What Kong's schemas of entities refuse.
+// docs/kong-compatibility.md, 1.3
+#[test]
+fn what_kong_refuses_is_rejected() {
+    let service = |more: Value| {
+        let mut service = json!({"name": "s", "url": "http://s.example"});
+        service.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        with(json!({"services": [service]}))
+    };
+    let host = |fields: Value| with(json!({"services": [fields]}));
+    let route = |fields: Value| service(json!({ "routes": [fields] }));
+    let consumer = |fields: Value| {
+        let mut consumer = json!({"username": "bob"});
+        consumer.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+        with(json!({"consumers": [consumer]}))
+    };
+    let twice = |collection: &str, entity: Value| consumer(json!({ collection: [entity.clone(), entity] }));
+    for (file, field) in [
+        (with(json!({"_comment": 1234})), "_comment"),
+        (with(json!({"_ignore": {"a": 1}})), "_ignore"),
+        (service(json!({"_comment": 1})), "services[0]._comment"),
+        (service(json!({"_ignore": 1})), "services[0]._ignore"),
+        (service(json!({"created_at": "x"})), "services[0].created_at"),
+        (service(json!({"name": "a/b"})), "services[0].name"),
+        (service(json!({"name": ""})), "services[0].name"),
+        (service(json!({"tags": "a"})), "services[0].tags"),
+        (service(json!({"tags": ["a", "b,c"]})), "services[0].tags[1]"),
+        (service(json!({"tags": ["a/b"]})), "services[0].tags[0]"),
+        (service(json!({"tls_verify": true})), "services[0].tls_verify"),
+        (service(json!({"client_certificate": "c"})), "services[0].client_certificate"),
+        (host(json!({"host": "a b"})), "services[0].host"),
+        (host(json!({"host": "a.example:80"})), "services[0].host"),
+        (host(json!({"host": "a.example", "path": "a"})), "services[0].path"),
+        (host(json!({"host": "a.example", "path": "/a//b"})), "services[0].path"),
+        (host(json!({"host": "a.example", "path": "/a?b"})), "services[0].path"),
+        (host(json!({"host": "a.example", "path": "/a%zz"})), "services[0].path"),
+        (host(json!({"host": "a.example", "protocol": "grpc", "path": "/a"})), "services[0].path"),
+        (route(json!({"name": "a b", "paths": ["/"]})), "services[0].routes[0].name"),
+        (route(json!({"hosts": ["a b"]})), "services[0].routes[0].hosts[0]"),
+        (route(json!({"hosts": ["a.example", "*.*.example"]})), "services[0].routes[0].hosts[1]"),
+        (route(json!({"hosts": ["a.*.example"]})), "services[0].routes[0].hosts[0]"),
+        (route(json!({"hosts": ["a.example:x"]})), "services[0].routes[0].hosts[0]"),
+        (route(json!({"paths": ["~/a("]})), "services[0].routes[0].paths[0]"),
+        (route(json!({"paths": ["~a"]})), "services[0].routes[0].paths[0]"),
+        (route(json!({"paths": ["/a%zz"]})), "services[0].routes[0].paths[0]"),
+        (route(json!({"paths": ["/"], "protocols": []})), "services[0].routes[0].protocols"),
+        (route(json!({"paths": ["/"], "protocols": ["http", "tcp"]})), "services[0].routes[0].protocols"),
+        (
+            route(json!({"paths": ["/"], "https_redirect_status_code": 303})),
+            "services[0].routes[0].https_redirect_status_code",
+        ),
+        (route(json!({"paths": ["/"], "path_handling": "v2"})), "services[0].routes[0].path_handling"),
+        (route(json!({"paths": ["/"], "headers": {"Host": ["a"]}})), "services[0].routes[0].headers.Host"),
+        (service(json!({"plugins": [{"name": "cors", "service": "s"}]})), "services[0].plugins[0].service"),
+        (
+            service(json!({"plugins": [{"name": "cors", "instance_name": "a/b"}]})),
+            "services[0].plugins[0].instance_name",
+        ),
+        (
+            with(json!({"plugins": [
+                {"name": "cors", "instance_name": "x"}, {"name": "prometheus", "instance_name": "x"}]})),
+            "plugins[1].instance_name",
+        ),
+        (twice("keyauth_credentials", json!({"key": "a"})), "consumers[0].keyauth_credentials[1].key"),
+        (twice("acls", json!({"group": "a"})), "consumers[0].acls[1].group"),
+        (twice("jwt_secrets", json!({"key": "a", "secret": "b"})), "consumers[0].jwt_secrets[1].key"),
+        (
+            consumer(json!({"keyauth_credentials": [{"key": "a", "consumer": "bob"}]})),
+            "consumers[0].keyauth_credentials[0].consumer",
+        ),
+        (with(json!({"consumers": [{"custom_id": "a"}, {"custom_id": "a"}]})), "consumers[1].custom_id"),
+        (with(json!({"upstreams": [{"name": "a b"}]})), "upstreams[0].name"),
+        (with(json!({"upstreams": [{"name": "192.0.2.1"}]})), "upstreams[0].name"),
+    ] {
+        let found = rejections(file.clone());
+        assert!(found[0].starts_with(&format!("{field}: ")), "{field} in {file}: {found:?}");
+    }
+    let empty: Map<String, Value> = ["keys", "key_sets", "oauth2_tokens", "sessions", "tags"]
+        .map(|name| (name.to_owned(), json!([])))
+        .into_iter()
+        .collect();
+    let (objects, notes) = objects(with(Value::Object(empty)));
+    assert!(objects.is_empty() && notes.is_empty(), "{notes:?}");
+    let shared = json!({"consumers": [{"username": "a", "acls": [{"group": "g"}]}, {"username": "b", "acls": [{"group": "g"}]}]});
+    assert!(matches!(translated(with(shared)), Translation::Objects(..)), "consumers share a group");
 }
 
 #[test]

@@ -105,6 +105,14 @@ fn parse_target(text: &str) -> Option<TargetAddress> {
 fn plan_upstream(upstream: &mut Entity<'_>, names: &mut Names) -> UpstreamPlan {
     let path = upstream.path().to_owned();
     let findings = upstream.fields.findings;
+    let is_host = |name: &str| {
+        let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+        name.bytes().all(is_allowed) && name.parse::<std::net::IpAddr>().is_err()
+    };
+    if let Some(name) = upstream.name.as_deref().filter(|name| !is_host(name)) {
+        let message = format!("{name:?} is not the name of an upstream");
+        findings.reject(upstream.fields.field("name"), message, "write a DNS name without a port");
+    }
     let Some(label) = upstream.name.clone() else {
         findings.reject(&path, "the upstream has no name", "write the name that services have as their host");
         return UpstreamPlan { path, ..UpstreamPlan::default() };

@@ -72,6 +72,10 @@ pub struct RequestCx<'r> {
     /// `global`. Counters are separate for each scope.
     pub scope: &'r str,
     pub route: &'r RouteNames,
+    /// The route and the service as log plugins write them, if a plugin of the chain reads heads or the description.
+    pub description: Option<&'r RouteDescription>,
+    /// The id of the request in log objects, if a plugin has set it, with the header that it is from.
+    pub correlation_id: &'r mut Option<CorrelationHeader>,
     pub(crate) plugin_data: &'r mut PluginData,
     pub(crate) named_fields: &'r mut Option<Box<FieldNames>>,
     pub(crate) chosen_backend: &'r mut Option<ChosenBackend>,
@@ -317,6 +321,9 @@ pub struct Framing {
     pub expects_continue: bool,
 }
 
+/// A header with an id of the request, as it is sent to the endpoint.
+pub type CorrelationHeader = (HeaderName, HeaderValue);
+
 /// Names of the matched route and service in Kong's format, for logs and metrics.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RouteNames {
@@ -409,6 +416,8 @@ pub struct LogCx<'r> {
     pub identity: &'r Identity,
     /// The trace of the request, if a tracer is active.
     pub trace: Option<&'r RequestTrace>,
+    /// See [`RequestCx::correlation_id`].
+    pub correlation_id: Option<&'r CorrelationHeader>,
     /// The times of all plugins of the request.
     pub timings: &'r PhaseTimings,
     /// See [`RequestCx::scope`].

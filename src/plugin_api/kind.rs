@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::fmt;
 use std::marker::PhantomData;
+use std::net::Ipv6Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use schemars::{JsonSchema, Schema};
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{DeserializeOwned, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
-use serde_json::{Map, Value};
+use serde_json::{Map, Number, Value};
 use serde_path_to_error::{Path, Segment};
 
 use super::remote::is_short_name;
@@ -157,6 +158,13 @@ impl BuildCx<'_> {
                 format!("write the namespace of the Service, as in {host}.NAMESPACE.svc, or the whole DNS name");
             return Some(Diagnostic::in_config(field, message, remedy));
         }
+        let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        let is_ipv6 = || address.parse::<Ipv6Addr>().is_ok();
+        if host.contains(|c: char| c.is_whitespace() || c.is_control() || c == '/') || host.contains(':') && !is_ipv6()
+        {
+            let remedy = "write only a DNS name or an IP address, without scheme, port and spaces";
+            return Some(Diagnostic::in_config(field, format!("{host:?} is not a host"), remedy));
+        }
         let blocked = BlockedAddress::check_host(host, &self.services.address_policy())?;
         let remedy = "use another address of the server, or its Service; in a cluster, a server inside Portico's own \
                       Pod needs --allow-loopback-backends";
@@ -192,7 +200,7 @@ pub trait AnyPluginKind: Send + Sync {
     /// Whether the plugin runs for connections and UDP sessions.
     fn runs_for_streams(&self) -> bool;
     fn schema(&self) -> Schema;
-    /// Fields that are null in the configuration count as unset.
+    /// Fields that are null in the configuration count as unset, and `10.0` is the integer 10.
     fn build(&self, config: &Value, cx: &BuildCx<'_>) -> Result<Arc<dyn Plugin>, Vec<Diagnostic>>;
 }
 
@@ -243,7 +251,7 @@ impl<K: PluginKind> AnyPluginKind for RegisteredKind<K> {
     fn build(&self, config: &Value, cx: &BuildCx<'_>) -> Result<Arc<dyn Plugin>, Vec<Diagnostic>> {
         let config = match config {
             Value::Null => Value::Object(Map::new()),
-            Value::Object(_) => without_nulls(config.clone()),
+            Value::Object(_) => normalize(config.clone()),
             value => {
                 let message = format!("must be an object, not {}", json_type_name(value));
                 return Err(vec![Diagnostic::in_config("", message, "write the fields of the plugin as an object")]);
@@ -310,15 +318,26 @@ pub fn optional_record<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deseriali
     record(deserializer).map(Some)
 }
 
-fn without_nulls(value: Value) -> Value {
+/// Removes fields that are null, and writes whole numbers as integers. Lua has one type of numbers, so files of Kong
+/// may have either form.
+fn normalize(value: Value) -> Value {
     match value {
         Value::Object(fields) => {
             let set_fields = fields.into_iter().filter(|(_, value)| !value.is_null());
-            Value::Object(set_fields.map(|(name, value)| (name, without_nulls(value))).collect())
+            Value::Object(set_fields.map(|(name, value)| (name, normalize(value))).collect())
         }
-        Value::Array(items) => Value::Array(items.into_iter().map(without_nulls).collect()),
+        Value::Array(items) => Value::Array(items.into_iter().map(normalize).collect()),
+        Value::Number(number) => Value::Number(whole_number(&number).unwrap_or(number)),
         other => other,
     }
+}
+
+/// The integer that a number with a fraction of 0 is. `None` for other numbers, and for those that a float cannot have
+/// exactly.
+fn whole_number(number: &Number) -> Option<Number> {
+    const EXACT: f64 = (1_u64 << 53) as f64;
+    let float = number.as_f64().filter(|float| number.is_f64() && float.fract() == 0.0 && float.abs() < EXACT)?;
+    Some((float as i64).into())
 }
 
 /// Parses a configuration and finds all errors: after each error, the field is removed, and the rest is parsed again.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderName, HeaderValue, Uri, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, Version};
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 use serde_json::Value;
@@ -45,6 +45,8 @@ pub struct LogEntry<'a> {
     trace_id: Option<BTreeMap<&'static str, String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     span_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    correlation_id: Option<Cow<'a, str>>,
     workspace: &'static str,
     workspace_name: &'static str,
     source: &'static str,
@@ -171,6 +173,7 @@ impl<'a> LogEntry<'a> {
                 .map(|id| AuthenticatedEntityJson { id, consumer_id: consumer.map(|consumer| &*consumer.id) }),
             trace_id: cx.trace.map(trace_ids),
             span_id: cx.trace.map(|trace| trace.server_span.to_string()),
+            correlation_id: cx.correlation_id.map(|(name, id)| HeadersJson::value(credentials, name, id)),
             workspace: WORKSPACE_ID,
             workspace_name: "default",
             source: if summary.source == ResponseSource::Service { "upstream" } else { "kong" },
@@ -254,7 +257,7 @@ impl TryJson {
         let started_at = (cx.request.started_at + since_start).duration_since(UNIX_EPOCH).unwrap_or_default();
         let connect = attempt.connect.unwrap_or_default();
         let failure = match attempt.outcome {
-            AttemptOutcome::Failed { status, .. } => Some(status.as_u16()),
+            AttemptOutcome::Failed { status, reason } => Some(failure_status(status, reason).as_u16()),
             AttemptOutcome::Status(_) | AttemptOutcome::Unfinished => None,
         };
         TryJson {
@@ -270,10 +273,11 @@ impl TryJson {
     }
 }
 
-/// The status of each attempt; of one without a response, the status that the client would get.
+/// The status of each attempt; of one without a response, the status that Kong has for it.
 fn upstream_status(attempts: &[Attempt]) -> String {
     let statuses = attempts.iter().filter_map(|attempt| match attempt.outcome {
-        AttemptOutcome::Status(status) | AttemptOutcome::Failed { status, .. } => Some(status),
+        AttemptOutcome::Status(status) => Some(status),
+        AttemptOutcome::Failed { status, reason } => Some(failure_status(status, reason)),
         AttemptOutcome::Unfinished => None,
     });
     let mut text = String::new();
@@ -284,6 +288,11 @@ fn upstream_status(attempts: &[Attempt]) -> String {
         text.push_str(status.as_str());
     }
     text
+}
+
+/// Kong has 502 for a refused connection, for which clients of a Gateway get 503.
+fn failure_status(status: StatusCode, reason: &str) -> StatusCode {
+    if reason == "connection_refused" { StatusCode::BAD_GATEWAY } else { status }
 }
 
 /// Path and query, with the values of credentials replaced.
@@ -316,7 +325,8 @@ impl Serialize for HeadersJson<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(Some(self.headers.keys_len()))?;
         for name in self.headers.keys() {
-            let mut values = self.headers.get_all(name).iter().map(|value| self.value(name, value));
+            let mut values =
+                self.headers.get_all(name).iter().map(|value| HeadersJson::value(self.credentials, name, value));
             match (values.next(), values.next()) {
                 (Some(only), None) => map.serialize_entry(name.as_str(), &only)?,
                 (first, second) => {
@@ -330,9 +340,9 @@ impl Serialize for HeadersJson<'_> {
 }
 
 impl HeadersJson<'_> {
-    fn value<'v>(&self, name: &HeaderName, value: &'v HeaderValue) -> Cow<'v, str> {
+    fn value<'v>(credentials: &CredentialLocations, name: &HeaderName, value: &'v HeaderValue) -> Cow<'v, str> {
         let text = to_text(value);
-        shorten_value(self.credentials.redact_header(name, &text).unwrap_or(text))
+        shorten_value(credentials.redact_header(name, &text).unwrap_or(text))
     }
 }
 

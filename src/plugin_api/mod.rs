@@ -113,8 +113,9 @@ pub use chosen_backend::{BackendName, ChosenBackend, MAX_CHOSEN_BACKENDS};
 pub use completed_request::{CompletedRequest, CredentialLocations};
 pub use consumers::{Consumer, ConsumerDirectory};
 pub use context::{
-    AfterForwardCx, BeforeForwardCx, ClientCertificate, ClientInfo, Framing, Identity, LogCx, RequestCx, RequestLine,
-    RequestSummary, RespondedRequest, ResponseCx, ResponseHeaders, ResponseSource, RouteNames, UriCaptures,
+    AfterForwardCx, BeforeForwardCx, ClientCertificate, ClientInfo, CorrelationHeader, Framing, Identity, LogCx,
+    RequestCx, RequestLine, RequestSummary, RespondedRequest, ResponseCx, ResponseHeaders, ResponseSource, RouteNames,
+    UriCaptures,
 };
 pub use ended_session::EndedSession;
 pub use factory::PluginFactory;
@@ -198,6 +199,11 @@ pub trait Plugin: Send + Sync + 'static {
 
     /// Whether `log` reads the heads of the request and of the response. Only then they are copied.
     fn logs_heads(&self) -> bool {
+        false
+    }
+
+    /// Whether `access` reads [`RequestCx::description`].
+    fn reads_description(&self) -> bool {
         false
     }
 

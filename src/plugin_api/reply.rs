@@ -66,6 +66,8 @@ impl Reply {
     /// The reason of a reply that stands for a response of the backend. It is counted and logged like that one, and not
     /// as an error.
     pub const NO_REASON: &'static str = "";
+    /// The reason of a stored response, which is none either: it reports latencies as that of an endpoint does.
+    pub const STORED: &'static str = "stored";
 
     /// Whether every response that replaces another one keeps the field, so that the reply need not have it.
     pub fn is_kept_by_proxy(name: &HeaderName) -> bool {

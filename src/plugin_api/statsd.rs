@@ -120,6 +120,9 @@ pub enum TagStyle {
     Signalfx,
 }
 
+/// The name of a tag and its value, if it is of the kind that has one.
+pub type StatTag<'t> = (&'t str, Option<&'t str>);
+
 /// The lines of a request, separated by line ends.
 #[derive(Debug, Default)]
 pub struct StatLines(String);
@@ -147,7 +150,7 @@ impl StatLines {
         name: fmt::Arguments<'_>,
         value: impl fmt::Display,
         kind: StatKind,
-        tags: Option<(TagStyle, &[(&str, &str)])>,
+        tags: Option<(TagStyle, &[StatTag<'_>])>,
     ) {
         let line = &mut self.0;
         if !line.is_empty() {
@@ -182,28 +185,34 @@ impl StatLines {
     }
 }
 
-fn push_tags(line: &mut String, begin: &str, separator: &str, tags: &[(&str, &str)], end: &str) {
+fn push_tags(line: &mut String, begin: &str, separator: &str, tags: &[StatTag<'_>], end: &str) {
     for (index, (name, value)) in tags.iter().enumerate() {
         line.push_str(if index == 0 { begin } else { "," });
         push_sanitized(line, format_args!("{name}"));
-        if !value.is_empty() {
+        if let Some(value) = value {
             line.push_str(separator);
-            push_sanitized(line, format_args!("{value}"));
+            // Only the first colon of a DogStatsD tag ends its name.
+            let mut sanitized = Sanitized { line: &mut *line, keeps_colons: separator == ":" };
+            sanitized.write_str(value).expect("writing to a String cannot fail");
         }
     }
     line.push_str(end);
 }
 
 fn push_sanitized(line: &mut String, text: fmt::Arguments<'_>) {
-    Sanitized(line).write_fmt(text).expect("writing to a String cannot fail");
+    Sanitized { line, keeps_colons: false }.write_fmt(text).expect("writing to a String cannot fail");
 }
 
 /// Replaces what would end a name, a value or a tag. Names of consumers are chosen by others than the operator.
-struct Sanitized<'s>(&'s mut String);
+struct Sanitized<'s> {
+    line: &'s mut String,
+    keeps_colons: bool,
+}
 
 impl fmt::Write for Sanitized<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        self.0.extend(text.chars().map(|character| match character {
+        self.line.extend(text.chars().map(|character| match character {
+            ':' if self.keeps_colons => ':',
             ':' | '|' | '@' | '#' | ',' | '=' | '[' | ']' => '_',
             other if other.is_control() || other.is_whitespace() => '_',
             other => other,
@@ -218,7 +227,7 @@ mod tests {
 
     const COUNTER: StatKind = StatKind { stat_type: StatType::Counter, sample_rate: 1.0 };
 
-    fn line(name: &str, kind: StatKind, tags: Option<(TagStyle, &[(&str, &str)])>) -> String {
+    fn line(name: &str, kind: StatKind, tags: Option<(TagStyle, &[StatTag<'_>])>) -> String {
         let mut lines = StatLines::default();
         lines.push(format_args!("{name}"), 1, kind, tags);
         lines.0
@@ -226,7 +235,7 @@ mod tests {
 
     #[test]
     fn tags_have_the_form_of_their_style() {
-        let tags: &[(&str, &str)] = &[("service", "cart"), ("status", "200")];
+        let tags: &[StatTag<'_>] = &[("service", Some("cart")), ("status", Some("200"))];
         for (style, expected) in [
             (TagStyle::Dogstatsd, "n:1|c|#service:cart,status:200"),
             (TagStyle::Influxdb, "n,service=cart,status=200:1|c"),
@@ -252,8 +261,16 @@ mod tests {
     fn names_cannot_add_lines_or_tags() {
         let name = "kong.user.a:1|c\nother:5|c|#x";
         assert_eq!(line(name, COUNTER, None), "kong.user.a_1_c_other_5_c__x:1|c");
-        let tags: &[(&str, &str)] = &[("consumer", "a,status:500\n")];
-        assert_eq!(line("n", COUNTER, Some((TagStyle::Dogstatsd, tags))), "n:1|c|#consumer:a_status_500_");
+        let tags: &[StatTag<'_>] = &[("consumer", Some("a,status:500\n"))];
+        assert_eq!(line("n", COUNTER, Some((TagStyle::Dogstatsd, tags))), "n:1|c|#consumer:a_status:500_");
+        assert_eq!(line("n", COUNTER, Some((TagStyle::Influxdb, tags))), "n,consumer=a_status_500_:1|c");
+    }
+
+    // docs/kong-compatibility.md, 4.9
+    #[test]
+    fn tags_may_have_no_value_an_empty_one_and_colons() {
+        let tags: &[StatTag<'_>] = &[("name", Some("")), ("T2", Some("V2:V3")), ("T4", None)];
+        assert_eq!(line("n", COUNTER, Some((TagStyle::Dogstatsd, tags))), "n:1|c|#name:,T2:V2:V3,T4");
     }
 
     #[test]

@@ -80,6 +80,7 @@ impl StreamChain {
                 request: &request,
                 identity: &identity,
                 trace: None,
+                correlation_id: None,
                 timings: &timings,
                 scope: &instance.scope,
                 session: Some(session),

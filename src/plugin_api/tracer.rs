@@ -28,6 +28,8 @@ pub struct Tracer {
     pub has_short_ids: bool,
     /// Whether attempts are the parents of what endpoints do; otherwise a span around all attempts is.
     pub attempts_are_parents: bool,
+    /// Whether the request has the span of its client in formats in which both share it.
+    pub shares_spans: bool,
     /// The header of the response with the identifier of the trace.
     pub response_header: Option<HeaderName>,
 }
@@ -40,7 +42,10 @@ impl Tracer {
             None => {
                 let parent = self.propagation.extract(headers);
                 let is_sampled = self.sampling.decide(parent.and_then(|parent| parent.is_sampled));
-                RequestTrace::new(parent, is_sampled, self.has_short_ids)
+                match self.shares_spans {
+                    true => RequestTrace::with_shared_span(parent, is_sampled, self.has_short_ids),
+                    false => RequestTrace::new(parent, is_sampled, self.has_short_ids),
+                }
             }
         };
         RequestTrace { attempts_are_parents: context.attempts_are_parents && self.attempts_are_parents, ..context }

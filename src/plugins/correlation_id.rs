@@ -88,25 +88,21 @@ impl Plugin for CorrelationId {
 
     fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> AccessOutcome<'a> {
         let id = match cx.head.headers.get(&self.header).filter(|id| !id.is_empty()) {
-            Some(id) if self.echo || self.is_request_id => id.clone(),
-            Some(_) => return AccessOutcome::Continue,
+            Some(id) => id.clone(),
             None => {
                 let id = match self.generator {
                     Generator::Uuid => uuid(),
                     Generator::UuidCounter => uuid_with_counter(),
                     Generator::Tracker => tracker_id(cx),
                 };
-                if !self.echo && !self.is_request_id {
-                    cx.head.headers.insert(&self.header, id);
-                    return AccessOutcome::Continue;
-                }
                 cx.head.headers.insert(&self.header, id.clone());
                 id
             }
         };
+        *cx.correlation_id = Some((self.header.clone(), id.clone()));
         if self.is_request_id {
             *cx.new_id = Some(id);
-        } else {
+        } else if self.echo {
             cx.set_plugin_data(id);
         }
         AccessOutcome::Continue

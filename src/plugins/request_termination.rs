@@ -8,17 +8,17 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HOST};
-use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use percent_encoding::percent_decode_str;
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, request};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::context::UriCaptures;
-use crate::plugin_api::{AccessOutcome, BuildCx, Phases, Plugin, PluginKind, Reply, ReplyBody, RequestCx};
+use crate::plugin_api::fields::UrlEncodedForm;
+use crate::plugin_api::{
+    AccessOutcome, BuildCx, Phases, Plugin, PluginKind, Reply, ReplyBody, RequestCx, request_json,
+};
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -71,8 +71,7 @@ struct RespondingProcess {
 /// The name in `trigger`.
 struct Trigger {
     parameter: String,
-    /// `None` if the name is not a valid header name.
-    header: Option<HeaderName>,
+    header: HeaderName,
 }
 
 impl PluginKind for RequestTermination {
@@ -85,13 +84,6 @@ impl PluginKind for RequestTermination {
 
     fn build(config: Config, cx: &BuildCx<'_>) -> Result<Self, Vec<Diagnostic>> {
         let mut invalid = Vec::new();
-        // As in Kong, an empty text is the same as none.
-        let config = Config {
-            message: config.message.filter(|text| !text.is_empty()),
-            body: config.body.filter(|text| !text.is_empty()),
-            content_type: config.content_type.filter(|text| !text.is_empty()),
-            ..config
-        };
         let status =
             StatusCode::from_u16(config.status_code).ok().filter(|status| (200..600).contains(&status.as_u16()));
         if status.is_none() {
@@ -125,13 +117,20 @@ impl PluginKind for RequestTermination {
                 "use a media type, such as text/plain",
             ));
         }
-        if config.trigger.as_deref() == Some("") {
-            invalid.push(Diagnostic::in_config(
-                "trigger",
-                "is empty",
-                "set it to the name of a header or query parameter, or remove it",
-            ));
+        let texts = [("message", &config.message), ("body", &config.body), ("content_type", &config.content_type)];
+        for (field, text) in texts {
+            if text.as_deref() == Some("") {
+                invalid.push(Diagnostic::in_config(field, "is empty", "remove it, or write a text"));
+            }
         }
+        let trigger = config.trigger.map(|parameter| {
+            let header = HeaderName::from_bytes(parameter.as_bytes());
+            header.map(|header| Trigger { parameter, header }).map_err(|_| {
+                let remedy = "use letters, digits, `-` and `_`, or remove it";
+                Diagnostic::in_config("trigger", "is not the name of a header", remedy)
+            })
+        });
+        let trigger = trigger.transpose().map_err(|error| invalid.push(error)).ok().flatten();
         let (Some(status), Some(content_type), true) = (status, content_type, invalid.is_empty()) else {
             return Err(invalid);
         };
@@ -144,10 +143,6 @@ impl PluginKind for RequestTermination {
             (false, None, Some(message)) => TerminationContent::Message(message),
             (false, None, None) => TerminationContent::Empty,
         };
-        let trigger = config.trigger.map(|parameter| {
-            let header = HeaderName::from_bytes(parameter.as_bytes()).ok();
-            Trigger { parameter, header }
-        });
         Ok(RequestTermination { status, content, trigger })
     }
 }
@@ -175,101 +170,71 @@ impl Plugin for RequestTermination {
         })
     }
 
+    fn reads_description(&self) -> bool {
+        matches!(self.content, TerminationContent::Echo(..))
+    }
+
     fn body_buffer_limit(&self) -> Option<usize> {
         matches!(self.content, TerminationContent::Echo(..)).then_some(MAX_ECHOED_BYTES)
     }
 
-    /// Bodies of requests that the plugin forwards stream.
-    fn buffers_body(&self, head: &Parts) -> bool {
+    /// Bodies of requests that the plugin forwards are not buffered.
+    fn buffers_body(&self, head: &request::Parts) -> bool {
         self.trigger.as_ref().is_none_or(|trigger| trigger.is_in(&head.headers, head.uri.query()))
     }
 }
 
 impl Trigger {
     fn is_in(&self, headers: &HeaderMap, query: Option<&str>) -> bool {
-        self.header.as_ref().is_some_and(|header| headers.contains_key(header))
-            || parameters(query.unwrap_or_default()).any(|(name, _)| name == self.parameter)
+        headers.contains_key(&self.header)
+            || UrlEncodedForm(query.unwrap_or_default().as_bytes())
+                .pairs()
+                .any(|pair| *pair.name() == *self.parameter.as_bytes())
     }
 }
 
-/// The description of a request, in Kong's format.
+/// The description of a request, in Kong's format. As in Kong, what there is not has no field.
 fn describe_request(message: Option<&str>, process: &RespondingProcess, cx: &RequestCx<'_>) -> Value {
-    // The host is that of the client, as in Kong: the endpoint would get another one.
-    let is_of_client = |(name, _): &(&HeaderName, &HeaderValue)| !FORWARDING_HEADERS.contains(&name.as_str());
-    let headers = cx.head.headers.iter().filter(is_of_client).map(|(name, value)| {
-        let value = if name == HOST { cx.client.host.into() } else { String::from_utf8_lossy(value.as_bytes()) };
-        (name.as_str().into(), value.into())
-    });
-    let content_type = cx.head.headers.get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
-    let raw_body = cx.body.filter(|body| !body.is_empty());
-    let body = match raw_body {
-        Some(body) if content_type.starts_with(b"application/json") => serde_json::from_slice(body).ok(),
-        Some(body) if content_type.starts_with(b"application/x-www-form-urlencoded") => {
-            std::str::from_utf8(body).ok().map(|body| group_by_name(parameters(body)))
-        }
-        _ => None,
-    };
+    let mut headers = request_json::headers(cx);
+    headers.retain(|name, _| !OF_PROXY.contains(&name.as_str()));
     // `host` does not contain the port, and `port` is the listener's, as in Kong. IPv6 addresses are in brackets, so
     // digits after the last colon are a port.
     let authority = cx.client.host;
     let host_and_port = authority.rsplit_once(':').filter(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit()));
-    json!({
-        "message": message,
+    let numbers = 1..;
+    let captures = cx.uri_captures;
+    let unnamed: Vec<&str> = numbers.map_while(|number| captures.group(number)).collect();
+    let named: Map<String, Value> =
+        captures.named_groups().into_iter().map(|(name, text)| (name.to_owned(), text.into())).collect();
+    let raw_body = cx.body.map(|body| &body[..]).unwrap_or_default();
+    let mut echo = json!({
         "kong": { "node_id": process.node, "worker_pid": std::process::id(), "hostname": process.host },
         "request": {
             "scheme": cx.client.scheme.as_str(),
             "host": host_and_port.map_or(authority, |(host, _)| host),
             "port": cx.client.listen_port,
-            "headers": group_by_name(headers),
-            "query": group_by_name(parameters(cx.query.unwrap_or_default())),
-            "body": body,
-            "raw_body": raw_body.map(|body| String::from_utf8_lossy(body)),
+            "headers": headers,
+            "query": request_json::query(cx.query.unwrap_or_default()),
+            "raw_body": String::from_utf8_lossy(raw_body),
             "method": cx.head.method.as_str(),
             "path": cx.path,
-            "uri_captures": describe_captures(cx.uri_captures),
+            "uri_captures": { "named": named, "unnamed": unnamed },
         },
-        "matched_route": { "name": &*cx.route.route },
-        "matched_service": { "name": &*cx.route.service },
-    })
-}
-
-/// The groups of the route's regular expression. Without groups, both are empty objects, as in Kong.
-fn describe_captures(captures: &dyn UriCaptures) -> Value {
-    let named: Map<_, _> =
-        captures.named_groups().into_iter().map(|(name, text)| (name.to_owned(), text.into())).collect();
-    let unnamed: Vec<_> = (1..=MAX_ECHOED_GROUPS).map_while(|number| captures.group(number)).collect();
-    json!({ "named": named, "unnamed": if unnamed.is_empty() { json!({}) } else { json!(unnamed) } })
-}
-
-/// An object of all names. The value of a name that occurs several times is a list.
-fn group_by_name<'a>(pairs: impl Iterator<Item = (Cow<'a, str>, Value)>) -> Value {
-    let mut fields = Map::new();
-    for (name, value) in pairs {
-        match fields.get_mut(&*name) {
-            Some(Value::Array(values)) => values.push(value),
-            Some(first) => *first = Value::Array(vec![first.take(), value]),
-            None => {
-                fields.insert(name.into_owned(), value);
-            }
+    });
+    if let Some(body) = request_json::body_fields(&cx.head.headers, raw_body).filter(|_| !raw_body.is_empty()) {
+        echo["request"]["body"] = body.into();
+    }
+    if let Some(message) = message {
+        echo["message"] = message.into();
+    }
+    let description = cx.description.map(|description| [&description.route, &description.service]);
+    for (field, entity) in ["matched_route", "matched_service"].into_iter().zip(description.into_iter().flatten()) {
+        let entity: Value = serde_json::from_str(entity.get()).unwrap_or_default();
+        if !entity.is_null() {
+            echo[field] = entity;
         }
     }
-    Value::Object(fields)
-}
-
-/// Names and values of a query or a form. A name without `=` has the value `true`, as in Kong.
-fn parameters(query: &str) -> impl Iterator<Item = (Cow<'_, str>, Value)> {
-    query.split('&').filter(|pair| !pair.is_empty()).map(|pair| match pair.split_once('=') {
-        Some((name, value)) => (decode_parameter(name), Value::from(decode_parameter(value))),
-        None => (decode_parameter(pair), Value::Bool(true)),
-    })
-}
-
-fn decode_parameter(text: &str) -> Cow<'_, str> {
-    if !text.contains(['%', '+']) {
-        return text.into();
-    }
-    let text = text.replace('+', " ");
-    percent_decode_str(&text).decode_utf8_lossy().into_owned().into()
+    echo
 }
 
 /// Kong's message for a status.
@@ -291,21 +256,19 @@ fn host_name() -> String {
 }
 
 const JSON: &str = "application/json; charset=utf-8";
-/// Headers that the endpoint would get from the proxy. Kong's echo has only those of the client.
-const FORWARDING_HEADERS: &[&str] = &[
+/// The fields that the proxy sets in requests to endpoints, which are not the client's.
+const OF_PROXY: [&str; 10] = [
     "x-forwarded-for",
-    "x-forwarded-proto",
     "x-forwarded-host",
-    "x-forwarded-port",
     "x-forwarded-path",
+    "x-forwarded-port",
     "x-forwarded-prefix",
+    "x-forwarded-proto",
+    "x-kong-request-id",
     "x-real-ip",
     "x-request-id",
-    "x-kong-request-id",
     "via",
 ];
-/// The maximum number of groups in an echo.
-const MAX_ECHOED_GROUPS: usize = 32;
 /// Size limit of echoed bodies, in bytes.
 const MAX_ECHOED_BYTES: usize = 1 << 20;
 
@@ -346,11 +309,11 @@ mod tests {
     // docs/kong-compatibility.md, 4.28
     #[tokio::test]
     async fn triggers_match_headers_and_query_parameters() {
-        let chain = chain(&[(&KIND, json!({"trigger": "X Stop"}))]);
+        let chain = chain(&[(&KIND, json!({"trigger": "X-Stop"}))]);
         for (request, is_terminated) in [
             (TestRequest::get("/?a=1"), false),
-            (TestRequest::get("/?X%20Stop=1"), true),
-            (TestRequest::get("/?a&X+Stop"), true),
+            (TestRequest::get("/?X%2DStop=1"), true),
+            (TestRequest::get("/?a&X-Stop"), true),
             (TestRequest::get("/?x-stop"), false),
         ] {
             let uri = request.request.uri().clone();
@@ -359,10 +322,13 @@ mod tests {
         let chain = self::chain(&[(&KIND, json!({"trigger": "X-Stop", "echo": true}))]);
         assert!(TestRequest::get("/").header("x-stop", "").run(&chain).await.reply.is_some());
         assert!(TestRequest::get("/").header("x-go", "").run(&chain).await.reply.is_none());
-        let plugin = build(&KIND, &json!({"trigger": "X-Stop", "echo": true})).unwrap();
-        for (uri, header, is_buffered) in [("/", "x-stop", true), ("/?X-Stop", "x-go", true), ("/", "x-go", false)] {
-            let (head, ()) = Request::get(uri).header(header, "").body(()).unwrap().into_parts();
-            assert_eq!(plugin.buffers_body(&head), is_buffered, "{uri} {header}: others stream");
+        for (request, limit) in [
+            (TestRequest::get("/").header("x-go", ""), None),
+            (TestRequest::get("/").header("x-stop", ""), Some(MAX_ECHOED_BYTES)),
+            (TestRequest::get("/?X-Stop"), Some(MAX_ECHOED_BYTES)),
+        ] {
+            let (head, ()) = request.request.into_parts();
+            assert_eq!(chain.body_buffer_limit_for(&head), limit, "bodies of forwarded requests stream");
         }
     }
 
@@ -371,10 +337,9 @@ mod tests {
     async fn echo_describes_the_request() {
         let chain = chain(&[(&KIND, json!({"echo": true, "status_code": 404}))]);
         let request = Request::post("/a/b?x=1&x=2&y&z=%26").header("host", "shop.example:8080");
-        let request = request.header("x-forwarded-for", "192.0.2.1").header("via", "1.1 portico");
         let request = request.header("content-type", "application/json").body(Bytes::from("{\"a\": [1]}")).unwrap();
-        let mut request = TestRequest::new(request).header("x-one", "1");
-        request.uri_captures.0 = vec![("", "a".to_owned()), ("name", "b".to_owned())];
+        let mut request = TestRequest::new(request).header("x-one", "1").header("x-forwarded-for", "192.0.2.1");
+        request.uri_captures.0 = vec![("shop", "a".to_owned()), ("", "b".to_owned())];
         let outcome = request.run(&chain).await;
         assert_eq!(outcome.reply_status(), Some(StatusCode::NOT_FOUND));
         assert_eq!(outcome.response_header("content-type"), Some(JSON));
@@ -389,23 +354,11 @@ mod tests {
         let request = json!({
             "scheme": "http", "host": "shop.example", "port": 80, "method": "POST", "path": "/a/b", "headers": headers,
             "query": {"x": ["1", "2"], "y": true, "z": "&"}, "body": {"a": [1]}, "raw_body": "{\"a\": [1]}",
-            "uri_captures": {"named": {"name": "b"}, "unnamed": ["a", "b"]},
+            "uri_captures": {"named": {"shop": "a"}, "unnamed": ["a", "b"]},
         });
         assert_eq!(echo["request"], request);
         assert_eq!(echo["matched_route"], json!({"name": "default.test.web..80"}));
         assert_eq!(echo["matched_service"], json!({"name": "default.web.80"}));
-    }
-
-    // docs/kong-compatibility.md, 4.28
-    #[tokio::test]
-    async fn empty_texts_are_not_set() {
-        let config = json!({"message": "", "body": "b", "content_type": ""});
-        let outcome = TestRequest::get("/").run(&chain(&[(&KIND, config)])).await;
-        assert_eq!(outcome.reply.as_ref().unwrap().body, ReplyBody::Raw("b".into()));
-        assert_eq!(outcome.response_header("content-type"), Some(JSON));
-        let outcome = TestRequest::get("/").run(&chain(&[(&KIND, json!({"echo": true, "body": ""}))])).await;
-        let echo: Value = serde_json::from_str(outcome.message().unwrap()).unwrap();
-        assert_eq!(echo["request"]["uri_captures"], json!({"named": {}, "unnamed": {}}));
     }
 
     // docs/kong-compatibility.md, 4.28
@@ -420,6 +373,11 @@ mod tests {
             (json!({"status_code": 600}), "config.status_code"),
             (json!({"status_code": 101}), "config.status_code"),
             (json!({"trigger": ""}), "config.trigger"),
+            (json!({"trigger": "a b"}), "config.trigger"),
+            (json!({"message": ""}), "config.message"),
+            (json!({"body": ""}), "config.body"),
+            (json!({"body": "b", "content_type": ""}), "config.content_type"),
+            (json!({"status_code": 404.5}), "config.status_code"),
         ] {
             let invalid = build(&KIND, &config).err().unwrap_or_else(|| panic!("{config} was accepted"));
             assert!(invalid.iter().any(|invalid| invalid.field == field), "{config}: {invalid:?}");

@@ -300,3 +300,35 @@ fn edits_apply_and_broken_files_change_nothing() {
     assert_eq!(send(&site, "a.example", "/strip/x", "").unwrap().status, 404);
     program.stop().expect_success();
 }
+
+// docs/kong-compatibility.md, 6.1
+#[test]
+fn metrics_have_the_names_of_the_file() {
+    let site = Site::new();
+    let file = r#"_format_version: "3.0"
+services:
+  - {name: Shop.v1, url: "http://ECHO", routes: [{name: cart, paths: [/cart]}]}
+routes:
+  - name: closed
+    paths: [/closed]
+    plugins:
+      - {name: request-termination, config: {status_code: 418}}
+plugins:
+  - {name: prometheus, config: {status_code_metrics: true}}
+"#;
+    site.save("kong.yml", &file.replace("ECHO", &site.address_of("echo")));
+    let program = start(&site, &["--kong-config", "kong.yml"]);
+    eventually("the route is served", || {
+        send(&site, "a.example", "/cart", "").filter(|response| response.status == 200).map(drop)
+    });
+    assert_eq!(send(&site, "a.example", "/closed", "").unwrap().status, 418);
+    eventually("the series of both routes", || {
+        let metrics = Connection::open(&site.address_of("status")).ok()?.get_with("localhost", "/metrics", "").ok()?;
+        let has = |labels: &str| metrics.body.contains(&format!("kong_http_requests_total{{{labels},"));
+        let both = has(r#"service="Shop.v1",route="cart",code="200",source="service""#)
+            && has(r#"service="",route="closed",code="418",source="kong""#);
+        both.then_some(())
+    });
+    assert!(!program.stderr().contains("no ready endpoint"), "{}", program.stderr());
+    program.stop().expect_success();
+}

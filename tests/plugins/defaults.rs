@@ -212,6 +212,7 @@ fn kong_defaults(plugin: &str) -> Value {
             "queue": null, "queue.max_batch_size": 1, "queue.max_coalescing_delay": 1.0, "queue.max_entries": 10000,
             "queue.max_bytes": null, "queue.max_retry_time": 60.0, "queue.initial_retry_delay": 0.01,
             "queue.max_retry_delay": 60.0, "queue.concurrency_limit": 1,
+            "retry_count": null, "queue_size": null, "flush_timeout": null,
         }),
         "file-log" => json!({"path": null, "reopen": false, "custom_fields_by_lua": {}}),
         "loggly" => json!({
@@ -229,6 +230,7 @@ fn kong_defaults(plugin: &str) -> Value {
             "queue": null, "queue.max_batch_size": 1, "queue.max_coalescing_delay": 1.0, "queue.max_entries": 10000,
             "queue.max_bytes": null, "queue.max_retry_time": 60.0, "queue.initial_retry_delay": 0.01,
             "queue.max_retry_delay": 60.0, "queue.concurrency_limit": 1,
+            "retry_count": null, "queue_size": null, "flush_timeout": null,
         }),
         "syslog" => json!({
             "host": null, "port": null, "protocol": "udp", "ssl_verify": true, "log_level": "info",

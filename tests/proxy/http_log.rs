@@ -336,11 +336,29 @@ async fn every_attempt_is_logged() {
     let action = forward(vec![(1, upstream("web", &[refusing]))]);
     let logging = LoggingServer::start(json!({}), &receiver, &[], action).await;
     let mut client = Client::connect(logging.server.address).await;
-    let status = client.get("/").await.status;
+    assert_eq!(client.get("/").await.status, 503);
     let object = wait_for_bodies(&receiver, 2).await.remove(1);
     let attempt = &object["tries"][0];
     assert_eq!((&attempt["state"], &attempt["port"]), (&json!("failed"), &json!(refusing.port())));
-    assert_eq!((&attempt["code"], &object["source"]), (&json!(status), &json!("kong")));
+    // That of Kong, whatever the client gets.
+    assert_eq!((&attempt["code"], &object["upstream_status"]), (&json!(502), &json!("502")));
+    assert_eq!(object["source"], json!("kong"));
+}
+
+// docs/kong-compatibility.md, 4.39
+#[tokio::test]
+async fn correlation_ids_are_logged() {
+    let endpoint = Endpoint::ok().await;
+    let plugins = [("correlation-id", json!({"header_name": "X-Id"})), ("key-auth", json!({"key_names": ["x-id"]}))];
+    for (plugins, expected) in [(&plugins[..1], "secret"), (&plugins[..], "REDACTED")] {
+        let receiver = accepting_receiver().await;
+        let logging = LoggingServer::start(json!({}), &receiver, plugins, to(&endpoint)).await;
+        let mut client = Client::connect(logging.server.address).await;
+        client.send("GET / HTTP/1.1\r\nHost: a.example\r\nX-Id: secret\r\n\r\n").await;
+        assert_eq!(client.response().await.status, 200);
+        let object = wait_for_bodies(&receiver, 1).await.remove(0);
+        assert_eq!(object["correlation_id"], json!(expected));
+    }
 }
 
 #[tokio::test]

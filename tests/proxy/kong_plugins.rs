@@ -259,6 +259,32 @@ async fn plugin_replies_match_kong() {
     assert!(endpoint.log.requests().is_empty(), "{:?}", endpoint.log.requests());
 }
 
+/// The length is known only when the body arrives.
+// docs/kong-compatibility.md, 4.27
+#[tokio::test]
+async fn chunked_bodies_beyond_a_limit_end_an_expectation() {
+    let endpoint = Endpoint::ok().await;
+    let limit = ("request-size-limiting", json!({"allowed_payload_size": 3, "size_unit": "bytes"}));
+    let server = server(Options::default(), &[limit], &endpoint).await;
+    for (expect, body, status) in [
+        ("", "3\r\nabc\r\n0\r\n\r\n", 200),
+        ("", "4\r\nabcd\r\n0\r\n\r\n", 413),
+        ("expect: 100-continue\r\n", "4\r\nabcd\r\n0\r\n\r\n", 417),
+    ] {
+        let head = format!("POST / HTTP/1.1\r\nhost: a.example\r\ntransfer-encoding: chunked\r\n{expect}\r\n");
+        let mut client = server.connect().await;
+        client.send(&format!("{head}{body}")).await;
+        let mut response = client.response().await;
+        if response.status == 100 {
+            response = client.response().await;
+        }
+        let message = r#"{"message":"Request size limit exceeded","request_id":"ID"}"#;
+        let expected = if status == 200 { "ok" } else { message };
+        let parts = response_parts(&response, &[]);
+        assert_eq!((parts.0, &*parts.1), (status, expected), "{expect}{body}");
+    }
+}
+
 // docs/kong-compatibility.md, 4.25
 #[tokio::test]
 async fn rate_limited_response_has_retry_after() {

@@ -266,9 +266,9 @@ async fn statsd_names_have_service_consumer_and_status() {
     let expected = [
         "kong.service.default_web_80.request.count:1|c".to_owned(),
         "kong.service.default_web_80.latency:N|ms".to_owned(),
-        "kong.service.default_web_80.request.size:N|ms".to_owned(),
+        "kong.service.default_web_80.request.size:N|c".to_owned(),
         "kong.service.default_web_80.status.200:1|c".to_owned(),
-        "kong.service.default_web_80.response.size:N|ms".to_owned(),
+        "kong.service.default_web_80.response.size:N|c".to_owned(),
         "kong.service.default_web_80.user.uniques:anna|s".to_owned(),
         "kong.service.default_web_80.user.anna.request.count:1|c".to_owned(),
         "kong.service.default_web_80.upstream_latency:N|ms".to_owned(),

@@ -263,7 +263,7 @@ async fn zipkin_gets_the_request_its_forwarding_and_its_attempts() {
     );
     assert!(request.get("parentId").is_none() && request["duration"].as_u64() > Some(0), "{request}");
     assert_eq!((&proxy["name"], &proxy["parentId"]), (&json!("GET (proxy)"), &request["id"]));
-    assert_eq!((&attempt["name"], &attempt["parentId"]), (&json!("GET (balancer try 1)"), &proxy["id"]));
+    assert_eq!((&attempt["name"], &attempt["parentId"]), (&json!("GET (balancer try 1)"), &request["id"]));
     assert_eq!(proxy["tags"]["peer.hostname"], json!("127.0.0.1"));
     assert_eq!(json!(sent_field(&endpoint, "x-b3-traceid")), request["traceId"]);
     assert_eq!(json!(sent_field(&endpoint, "x-b3-spanid")), proxy["id"]);

@@ -11,7 +11,7 @@ use super::traffic_distribution::TrafficDistribution;
 use super::{has_any_port, numbered_port, unnamed_port};
 use crate::api::core::{Endpoint, EndpointPort, EndpointSlice, IntOrString, Service, ServicePort};
 use crate::api::gateway::XBackend;
-use crate::api::names::{ADDRESS_ANNOTATION, BALANCE_ANNOTATION, x_backend_service_name};
+use crate::api::names::{ADDRESS_ANNOTATION, BALANCE_ANNOTATION, ENTITY_NAME_ANNOTATION, x_backend_service_name};
 use crate::api::{Kind, Meta, Object, ObjectId, ObjectKey};
 use crate::diagnostic::Diagnostic;
 use crate::store::Store;
@@ -315,6 +315,10 @@ pub(in crate::compile) fn notes(
         let host = service.spec.external_name.as_deref().and_then(|host| external_address(host, 0));
         let problem = forbidden.problem(namespace, "spec.externalName", "spec.externalName", host.as_slice());
         notes.extend(problem.map(Diagnostic::into_warning));
+    }
+    // It stands for a route without a service.
+    if sources.annotation && service.meta.annotations.get(ENTITY_NAME_ANNOTATION).is_some_and(|name| name.is_empty()) {
+        return notes;
     }
     for (index, port) in service.spec.ports.iter().enumerate() {
         let Some(transport) = TransportProtocol::from_field(port.protocol.as_deref()) else { continue };

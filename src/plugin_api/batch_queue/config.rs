@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::diagnostic::Diagnostic;
+use crate::plugin_api::BuildCx;
 
 /// How entries are collected into batches and sent. If the server does not keep up, the oldest entries are dropped.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -52,6 +53,34 @@ impl Default for QueueConfig {
             max_retry_delay: 60.0,
             concurrency_limit: 1,
         }
+    }
+}
+
+/// Deprecated fields for queues, which Kong's plugins still accept outside of `queue`.
+#[derive(Clone, Copy, Debug)]
+pub struct DeprecatedQueueFields {
+    pub retry_count: Option<i64>,
+    pub queue_size: Option<usize>,
+    pub flush_timeout: Option<f64>,
+}
+
+impl DeprecatedQueueFields {
+    /// The settings of the queue after these fields, which precede those of `queue`, were applied.
+    pub fn apply(self, queue: &QueueConfig, cx: &BuildCx<'_>) -> Result<QueueSettings, Vec<Diagnostic>> {
+        let mut queue = queue.clone();
+        let note = |field: &str, message: &str, remedy: &str| cx.note(Diagnostic::in_config(field, message, remedy));
+        if self.retry_count.is_some() {
+            note("retry_count", "is deprecated and has no effect", "set queue.max_retry_time instead");
+        }
+        if let Some(size) = self.queue_size {
+            note("queue_size", "is deprecated", "set queue.max_batch_size instead");
+            queue.max_batch_size = size;
+        }
+        if let Some(timeout) = self.flush_timeout {
+            note("flush_timeout", "is deprecated", "set queue.max_coalescing_delay instead");
+            queue.max_coalescing_delay = timeout;
+        }
+        queue.validate("queue")
     }
 }
 

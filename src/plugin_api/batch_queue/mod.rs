@@ -30,7 +30,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
-pub use config::{QueueConfig, QueueSettings};
+pub use config::{DeprecatedQueueFields, QueueConfig, QueueSettings};
 pub use meters::{QueueCounters, QueueCounts, flush_queues, queue_counts};
 pub use queued_bytes::QueuedBytes;
 

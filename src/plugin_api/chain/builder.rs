@@ -112,10 +112,11 @@ impl ChainBuilder {
         self.slots.is_empty()
     }
 
-    /// Whether a log plugin may read the route and the service: a plugin of the chain, or one of a consumer that a
-    /// plugin of the chain authenticates.
+    /// Whether a plugin may read the description of the route and the service: a plugin of the chain, or one of a
+    /// consumer that a plugin of the chain authenticates.
     pub fn needs_description(&self) -> bool {
-        self.plugins().any(|plugin| plugin.logs_heads() || plugin.credential_locations().is_some())
+        let reads = |plugin: &Arc<dyn Plugin>| plugin.logs_heads() || plugin.reads_description();
+        self.plugins().any(|plugin| reads(plugin) || plugin.credential_locations().is_some())
     }
 
     /// Sets the route and the service as log plugins write them. Only needed if [`ChainBuilder::needs_description`].

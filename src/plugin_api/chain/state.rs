@@ -11,7 +11,7 @@ use crate::plugin_api::body_filter::PluginBodyFilter;
 use crate::plugin_api::changed_fields::{ChangedFields, FieldNames};
 use crate::plugin_api::chosen_backend::ChosenBackend;
 use crate::plugin_api::consumers::plugins::ConsumerPlugins;
-use crate::plugin_api::context::{Identity, PluginData, ResponseHeaders};
+use crate::plugin_api::context::{CorrelationHeader, Identity, PluginData, ResponseHeaders};
 use crate::plugin_api::endpoint_timeouts::EndpointTimeouts;
 use crate::plugin_api::plugin_regex::RemainingRegexSteps;
 use crate::plugin_api::timing::PhaseTimings;
@@ -25,6 +25,8 @@ pub struct ChainState {
     pub response_headers: ResponseHeaders,
     /// See [`RequestCx::body_limit`](crate::plugin_api::RequestCx::body_limit).
     pub body_limit: Option<u64>,
+    /// Whether the client waits for an interim response before it sends the body.
+    pub expects_continue: bool,
     /// See [`RequestCx::endpoint_timeouts`](crate::plugin_api::RequestCx::endpoint_timeouts).
     pub endpoint_timeouts: EndpointTimeouts,
     /// See [`RequestCx::api_version`](crate::plugin_api::RequestCx::api_version).
@@ -33,6 +35,8 @@ pub struct ChainState {
     pub chosen_backend: Option<ChosenBackend>,
     /// See [`RequestCx::new_id`](crate::plugin_api::RequestCx::new_id).
     pub new_id: Option<HeaderValue>,
+    /// See [`RequestCx::correlation_id`](crate::plugin_api::RequestCx::correlation_id).
+    pub(super) correlation_id: Option<CorrelationHeader>,
     /// The body to send upstream instead of the buffered one; `Content-Length` is already set.
     pub replacement_body: Option<Bytes>,
     /// The instances that are selected so far, in the order of execution. Those after the one that replied are selected

@@ -109,6 +109,10 @@ pub fn parse_request_headers(
             invalid.push(Diagnostic::in_config(path, "cannot be set", *remedy));
             continue;
         }
+        if value.is_empty() {
+            invalid.push(Diagnostic::in_config(path, "is empty", "write a value, or remove the header"));
+            continue;
+        }
         // The value may be a secret, so the message does not contain it.
         let Ok(mut value) = HeaderValue::from_str(value) else {
             let remedy = "use visible ASCII characters and spaces only";

@@ -27,6 +27,8 @@ pub struct ParentContext {
     pub trace: Option<TraceId>,
     /// The span of the client that sent the request.
     pub span: Option<SpanId>,
+    /// The parent of that span, in the formats that have it.
+    pub parent: Option<SpanId>,
     /// Whether the client records the trace; `None` if it leaves the decision to the server.
     pub is_sampled: Option<bool>,
 }
@@ -190,6 +192,22 @@ impl fmt::Display for SpanId {
 }
 
 impl RequestTrace {
+    /// Like [`RequestTrace::new`], but the request has the span of its client in the formats in which both share it,
+    /// those of Zipkin and Jaeger.
+    pub fn with_shared_span(parent: Option<ParentContext>, is_sampled: bool, new_ids_are_short: bool) -> Self {
+        let own = RequestTrace::new(parent, is_sampled, new_ids_are_short);
+        match parent {
+            Some(ParentContext {
+                format: TraceFormat::B3 | TraceFormat::B3Single | TraceFormat::Jaeger,
+                trace: Some(_),
+                span: Some(server_span),
+                parent,
+                ..
+            }) => RequestTrace { server_span, parent, ..own },
+            _ => own,
+        }
+    }
+
     /// Continues the trace of the client, or begins one.
     pub fn new(parent: Option<ParentContext>, is_sampled: bool, new_ids_are_short: bool) -> Self {
         let trace = parent.and_then(|parent| parent.trace);

@@ -30,7 +30,7 @@ fn propagation(inject: &[InjectedFormat]) -> Propagation {
 /// The context as `format trace span sampled`.
 fn extracted(text: &str) -> Option<String> {
     let context = propagation(&[]).extract(&headers(text))?;
-    let ParentContext { format, trace, span, is_sampled } = context;
+    let ParentContext { format, trace, span, is_sampled, .. } = context;
     let trace = trace.map_or_else(|| "-".to_owned(), |trace| trace.to_string());
     let span = span.map_or_else(|| "-".to_owned(), |span| span.to_string());
     let sampled = is_sampled.map_or("-", |sampled| if sampled { "1" } else { "0" });
@@ -319,7 +319,17 @@ fn clients_cannot_force_records_beyond_the_rate() {
 #[test]
 fn traces_continue_those_of_clients() {
     let trace = TraceId::short(5).unwrap();
-    let parent = ParentContext { format: TraceFormat::B3, trace: Some(trace), span: SpanId::new(6), is_sampled: None };
+    let parent = ParentContext {
+        format: TraceFormat::B3,
+        trace: Some(trace),
+        span: SpanId::new(6),
+        parent: SpanId::new(5),
+        is_sampled: None,
+    };
+    let shared = RequestTrace::with_shared_span(Some(parent), true, false);
+    assert_eq!((Some(shared.server_span), shared.parent), (SpanId::new(6), SpanId::new(5)));
+    let own = RequestTrace::with_shared_span(Some(ParentContext { format: TraceFormat::W3c, ..parent }), true, false);
+    assert_eq!((Some(own.server_span) == SpanId::new(6), own.parent), (false, SpanId::new(6)));
     let context = RequestTrace::new(Some(parent), true, false);
     assert_eq!((context.trace, context.parent, context.format), (trace, SpanId::new(6), Some(TraceFormat::B3)));
     let decision = ParentContext { trace: None, span: None, is_sampled: Some(false), ..parent };

@@ -41,8 +41,8 @@ enum MetricName {
 pub(super) struct Metric {
     pub(super) measurement: Measurement,
     pub(super) kind: StatKind,
-    /// Names and values.
-    pub(super) tags: Vec<(Box<str>, Box<str>)>,
+    /// Names and values, if they have one.
+    pub(super) tags: Vec<(Box<str>, Option<Box<str>>)>,
     pub(super) consumer_identifier: Option<ConsumerIdentifier>,
 }
 
@@ -67,8 +67,8 @@ impl MetricConfig {
                 let remedy = "write it as name:value, or as a name";
                 invalid.push(Diagnostic::in_config(format!("{path}.tags[{index}]"), message, remedy));
             }
-            let (name, value) = tag.split_once(':').unwrap_or((tag, ""));
-            tags.push((name.into(), value.into()));
+            let (name, value) = tag.split_once(':').map_or((&**tag, None), |(name, value)| (name, Some(value)));
+            tags.push((name.into(), value.map(Box::from)));
         }
         let kind = StatKind { stat_type: self.stat_type, sample_rate: self.sample_rate.unwrap_or(1.0) };
         let measurement = self.name.measurement();

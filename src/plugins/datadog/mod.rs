@@ -18,6 +18,7 @@ mod metric;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,10 +28,10 @@ use serde::Deserialize;
 
 use self::metric::{Metric, MetricConfig, default_metrics};
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::batch_queue::{BatchQueue, QueueConfig};
+use crate::plugin_api::batch_queue::{BatchQueue, DeprecatedQueueFields, QueueConfig};
 use crate::plugin_api::log_delivery::{DatagramSender, DeliveryReports, Packing, parse_server};
-use crate::plugin_api::statsd::{StatLines, TagStyle};
-use crate::plugin_api::{BuildCx, LogCx, Phases, Plugin, PluginKind, record};
+use crate::plugin_api::statsd::{ConsumerIdentifier, StatLines, TagStyle};
+use crate::plugin_api::{BuildCx, Identity, LogCx, Phases, Plugin, PluginKind, record};
 
 /// Sends metrics of requests to a Datadog agent.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -53,6 +54,12 @@ pub(crate) struct Config {
     /// How metrics are collected and sent. A datagram that was sent counts as accepted.
     #[serde(deserialize_with = "record")]
     queue: QueueConfig,
+    /// No effect: `queue.max_retry_time` limits retries.
+    retry_count: Option<i64>,
+    /// Alias of `queue.max_batch_size`. If both are set, the alias is used.
+    queue_size: Option<usize>,
+    /// Alias of `queue.max_coalescing_delay`. If both are set, the alias is used.
+    flush_timeout: Option<f64>,
 }
 
 impl Default for Config {
@@ -66,6 +73,9 @@ impl Default for Config {
             consumer_tag: "consumer".to_owned(),
             metrics: None,
             queue: QueueConfig::default(),
+            retry_count: None,
+            queue_size: None,
+            flush_timeout: None,
         }
     }
 }
@@ -97,7 +107,9 @@ impl PluginKind for Datadog {
             .enumerate()
             .filter_map(|(index, metric)| metric.parse(&format!("metrics[{index}]"), &mut invalid))
             .collect();
-        let queue = config.queue.validate("queue").map_err(|errors| invalid.extend(errors)).ok();
+        let Config { retry_count, queue_size, flush_timeout, .. } = config;
+        let deprecated = DeprecatedQueueFields { retry_count, queue_size, flush_timeout };
+        let queue = deprecated.apply(&config.queue, cx).map_err(|errors| invalid.extend(errors)).ok();
         let (Some(remote), Some(settings), true) = (remote, queue, invalid.is_empty()) else { return Err(invalid) };
         let queue = cx.state.get_or_create(&format!("{} {remote:?} {settings:?}", cx.object), || {
             let reports = DeliveryReports::new("host", cx);
@@ -111,25 +123,21 @@ impl PluginKind for Datadog {
 
 impl Plugin for Datadog {
     fn log(&self, cx: &LogCx<'_>) {
-        // Kong measures no request without a service.
-        if cx.names.service.is_empty() {
-            return;
-        }
         let service = cx.names.service.replace('.', "_");
         let status = cx.summary.status;
         let mut lines = StatLines::default();
         for metric in self.metrics.iter().filter(|metric| metric.kind.takes()) {
             let Some(value) = metric.measurement.value(cx) else { continue };
             let mut tags = Vec::with_capacity(metric.tags.len() + 3);
-            let consumer = metric.consumer_identifier.and_then(|identifier| identifier.of(cx.identity));
+            let consumer = metric.consumer_identifier.and_then(|identifier| consumer_tag(identifier, cx.identity));
             let values = [
                 (&self.service_name_tag, Some(&*service)),
                 (&self.status_tag, Some(status.as_str())),
-                (&self.consumer_tag, consumer),
+                (&self.consumer_tag, consumer.as_deref()),
             ];
-            tags.extend(values.iter().filter_map(|(name, value)| Some((name.as_str(), (*value)?))));
-            tags.retain(|(name, _)| !name.is_empty());
-            tags.extend(metric.tags.iter().map(|(name, value)| (&**name, &**value)));
+            let values = values.iter().filter(|(name, value)| !name.is_empty() && value.is_some());
+            tags.extend(values.map(|(name, value)| (name.as_str(), *value)));
+            tags.extend(metric.tags.iter().map(|(name, value)| (&**name, value.as_deref())));
             let name = format_args!("{}.{}", self.prefix, metric.measurement.suffix());
             lines.push(name, value, metric.kind, Some((TagStyle::Dogstatsd, &tags)));
         }
@@ -141,6 +149,15 @@ impl Plugin for Datadog {
     fn logs_heads(&self) -> bool {
         self.metrics.iter().any(|metric| metric.measurement.needs_heads())
     }
+}
+
+/// What identifies the consumer in its tag. As in Kong, identifiers have no hyphens there.
+fn consumer_tag(identifier: ConsumerIdentifier, identity: &Identity) -> Option<Cow<'_, str>> {
+    let consumer = identifier.of(identity)?;
+    Some(match identifier {
+        ConsumerIdentifier::ConsumerId => consumer.replace('-', "_").into(),
+        ConsumerIdentifier::CustomId | ConsumerIdentifier::Username => consumer.into(),
+    })
 }
 
 /// Timeout of looking up the host.

@@ -8,6 +8,7 @@ use crate::plugin_api::testing::build;
 
 const KIND: RegisteredKind<Datadog> = RegisteredKind::NEW;
 
+// docs/kong-compatibility.md, 4.9
 #[test]
 fn invalid_metrics_are_reported_with_their_fields() {
     let metric = |fields: Value| {
@@ -24,6 +25,8 @@ fn invalid_metrics_are_reported_with_their_fields() {
         (metric(json!({"tags": ["app:"]})), Some("config.metrics[0].tags[0]")),
         (metric(json!({"name": "requests"})), Some("config.metrics[0].name")),
         (json!({"host": ""}), Some("config.host")),
+        (json!({"retry_count": 10, "queue_size": 2, "flush_timeout": 0.5}), None),
+        (json!({"queue_size": 0}), Some("config.queue.max_batch_size")),
         (json!({"port": 0}), Some("config.port")),
         (json!({"queue": {"max_entries": 0}}), Some("config.queue.max_entries")),
     ] {

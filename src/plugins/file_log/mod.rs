@@ -117,6 +117,10 @@ fn parse_path(text: Option<&str>, folder: Option<&LogFolder>) -> Result<PathBuf,
     if !path.is_absolute() || !is_plain || text.ends_with('/') || text.contains('\0') {
         return invalid("is not the absolute path of a file", "write the whole path without `..`");
     }
+    if text.contains(['*', '&', '%', '`', '\\']) || text.ends_with(char::is_whitespace) {
+        let remedy = "use a name without `*`, `&`, `%`, backticks, backslashes, and without spaces at its end";
+        return invalid("is not a name that Kong accepts", remedy);
+    }
     match folder {
         None => Ok(path.to_owned()),
         Some(LogFolder(Some(folder))) if path.starts_with(folder) && path != folder => Ok(path.to_owned()),

@@ -22,8 +22,10 @@ fn error(folder: Option<&str>, path: &str) -> Option<String> {
     Some(diagnostic.message.clone())
 }
 
+// docs/kong-compatibility.md, 4.10
 #[test]
 fn files_are_in_the_folder_of_the_gateway() {
+    let not_of_kong = Some("is not a name that Kong accepts");
     let outside = Some("is outside of the folder for logs of plugins");
     let not_plain = Some("is not the absolute path of a file");
     for (path, expected) in [
@@ -39,6 +41,14 @@ fn files_are_in_the_folder_of_the_gateway() {
         ("/logs/", not_plain),
         ("/logs/a\0b", not_plain),
         ("", Some("is missing")),
+        ("/logs/o vo.log", None),
+        ("/logs/ovo*", not_of_kong),
+        ("/logs/ovo`", not_of_kong),
+        ("/logs/a&b", not_of_kong),
+        ("/logs/a%b", not_of_kong),
+        ("/logs/a\\b", not_of_kong),
+        ("/logs/ovo  ", not_of_kong),
+        (" /logs/ovo", not_plain),
     ] {
         assert_eq!(error(Some("/logs"), path).as_deref(), expected, "{path:?}");
     }

@@ -34,7 +34,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::batch_queue::{BatchQueue, QueueConfig, QueueSettings};
+use crate::plugin_api::batch_queue::{BatchQueue, DeprecatedQueueFields, QueueConfig, QueueSettings};
 use crate::plugin_api::consumers::{hex, sha256};
 use crate::plugin_api::log_delivery::{DeliveryReports, HttpBody, HttpSender, parse_request_headers};
 use crate::plugin_api::log_fields::CustomFields;
@@ -74,7 +74,7 @@ pub(crate) struct Config {
     #[serde(deserialize_with = "record")]
     queue: QueueConfig,
     /// No effect: `queue.max_retry_time` limits retries.
-    retry_count: Option<u32>,
+    retry_count: Option<i64>,
     /// Alias of `queue.max_batch_size`. If both are set, the alias is used.
     queue_size: Option<usize>,
     /// Alias of `queue.max_coalescing_delay`. If both are set, the alias is used.
@@ -140,6 +140,11 @@ impl PluginKind for HttpLog {
             }
         }
         let headers = config.parse_headers(&mut invalid);
+        if headers.contains_key(AUTHORIZATION) && url.as_ref().is_some_and(|url| url.authorization.is_some()) {
+            let message = "cannot be set, because `http_endpoint` has a user";
+            let remedy = "remove it, or remove user and password from the URL";
+            invalid.push(Diagnostic::in_config("headers[Authorization]", message, remedy));
+        }
         let custom_fields = CustomFields::parse(&config.custom_fields_by_lua, &mut invalid);
         let queue = config.queue_settings(cx).map_err(|errors| invalid.extend(errors)).ok();
         let (Some(url), Some(settings), true) = (url, queue, invalid.is_empty()) else { return Err(invalid) };
@@ -190,21 +195,8 @@ impl Config {
 
     /// The settings of the queue, after the deprecated fields were applied.
     fn queue_settings(&self, cx: &BuildCx<'_>) -> Result<QueueSettings, Vec<Diagnostic>> {
-        let mut queue = self.queue.clone();
-        let deprecated =
-            |field: &str, message: &str, remedy: &str| cx.note(Diagnostic::in_config(field, message, remedy));
-        if self.retry_count.is_some() {
-            deprecated("retry_count", "is deprecated and has no effect", "set queue.max_retry_time instead");
-        }
-        if let Some(size) = self.queue_size {
-            deprecated("queue_size", "is deprecated", "set queue.max_batch_size instead");
-            queue.max_batch_size = size;
-        }
-        if let Some(timeout) = self.flush_timeout {
-            deprecated("flush_timeout", "is deprecated", "set queue.max_coalescing_delay instead");
-            queue.max_coalescing_delay = timeout;
-        }
-        queue.validate("queue")
+        let Config { retry_count, queue_size, flush_timeout, .. } = *self;
+        DeprecatedQueueFields { retry_count, queue_size, flush_timeout }.apply(&self.queue, cx)
     }
 
     /// The request for each batch, without its body.
@@ -212,7 +204,7 @@ impl Config {
         headers.insert(HOST, url.authority.clone());
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(self.content_type.as_str()));
         if let Some(authorization) = &url.authorization {
-            headers.entry(AUTHORIZATION).or_insert_with(|| authorization.clone());
+            headers.insert(AUTHORIZATION, authorization.clone());
         }
         let timeout = cx.limited_duration("timeout", self.timeout, MAX_REMOTE_TIMEOUT);
         let keep_alive = cx.limited_duration("keepalive", self.keepalive, MAX_KEEP_ALIVE);

@@ -13,6 +13,7 @@ fn with_endpoint(mut config: Value) -> Value {
     config
 }
 
+// docs/kong-compatibility.md, 4.14
 #[test]
 fn invalid_fields_are_reported_without_secrets() {
     let cases = [
@@ -26,6 +27,12 @@ fn invalid_fields_are_reported_without_secrets() {
         (with_endpoint(json!({"headers": {"Content-Length": "1"}})), "config.headers[Content-Length]", "cannot be set"),
         (with_endpoint(json!({"headers": {"a b": "secret"}})), "config.headers[a b]", "not a valid header name"),
         (with_endpoint(json!({"headers": {"a": "secret\n"}})), "config.headers[a]", "not a valid header value"),
+        (with_endpoint(json!({"headers": {"a": ""}})), "config.headers[a]", "is empty"),
+        (
+            json!({"http_endpoint": "http://anna:secret@logs.example/", "headers": {"AuthoRIZATion": "secret"}}),
+            "config.headers[Authorization]",
+            "cannot be set",
+        ),
         (with_endpoint(json!({"queue": {"max_batch_size": 0}})), "config.queue.max_batch_size", "out of range"),
         (with_endpoint(json!({"queue_size": 0})), "config.queue.max_batch_size", "out of range"),
         (

@@ -167,8 +167,14 @@ impl PluginKind for OpenTelemetry {
             return Err(invalid);
         }
         let sampling = Sampling { rate: config.sampling_rate, strategy: config.sampling_strategy };
-        let tracer =
-            Tracer { propagation, sampling, has_short_ids: false, attempts_are_parents: true, response_header };
+        let tracer = Tracer {
+            propagation,
+            sampling,
+            has_short_ids: false,
+            attempts_are_parents: true,
+            shares_spans: false,
+            response_header,
+        };
         Ok(OpenTelemetry { tracer, resource, traces, logs })
     }
 }
@@ -249,6 +255,10 @@ impl Config {
 
     fn resource(&self, cx: &BuildCx<'_>, invalid: &mut Vec<Diagnostic>) -> OtlpResource {
         for (name, value) in &self.resource_attributes {
+            if value.is_empty() {
+                let remedy = "write a value, or remove the attribute";
+                invalid.push(Diagnostic::in_config(format!("resource_attributes[{name}]"), "is empty", remedy));
+            }
             if value.contains("$(") {
                 let message = "has a template, but attributes of the gateway are constant";
                 let remedy = "write the value without $(…)";

@@ -46,6 +46,7 @@ fn invalid_fields_are_reported_without_secrets() {
             "config.propagation.extract[0]",
             "is not one of the allowed values",
         ),
+        (with_endpoint(json!({"resource_attributes": {"a": ""}})), "config.resource_attributes[a]", "is empty"),
         (
             with_endpoint(json!({"resource_attributes": {"a": "$(headers.b)"}})),
             "config.resource_attributes[a]",

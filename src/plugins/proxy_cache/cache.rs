@@ -308,8 +308,7 @@ impl ResponseCache {
         let Report { outcome, key, request, cache_status } = report;
         self.store.count(outcome);
         let shown = self.settings.response_fields;
-        // Kong's header, with which any client may request them.
-        let is_debug = request.contains_key("kong-debug");
+        let is_debug = request.contains_key(DEBUG_HEADER);
         if shown.status || is_debug {
             match cache_status {
                 None => fields.insert(STATUS.clone(), HeaderValue::from_static(outcome.as_str())),
@@ -345,6 +344,8 @@ pub(super) fn has_unkeyed_body(cx: &BeforeForwardCx<'_>) -> bool {
     cx.has_body && [Method::GET, Method::HEAD].contains(&cx.head.method)
 }
 
+/// Kong's header, with which any client may request the fields about the cache.
+pub(super) const DEBUG_HEADER: &str = "kong-debug";
 static STATUS: HeaderName = HeaderName::from_static("x-cache-status");
 static KEY: HeaderName = HeaderName::from_static("x-cache-key");
 static CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");

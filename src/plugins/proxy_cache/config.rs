@@ -224,12 +224,16 @@ impl Config {
         }
     }
 
-    pub(super) fn resolve(self) -> Result<CacheSettings, Vec<Diagnostic>> {
+    pub(super) fn resolve(self, cx: &BuildCx<'_>) -> Result<CacheSettings, Vec<Diagnostic>> {
         let mut invalid = Vec::new();
+        if self.response_code.is_empty() {
+            let remedy = "write the statuses to store, such as 200, or remove it";
+            invalid.push(Diagnostic::in_config("response_code", "has no status, so nothing would be stored", remedy));
+        }
         let statuses = resolve_each(&mut invalid, "response_code", &self.response_code, |code| {
-            let status = StatusCode::from_u16(*code).ok().filter(|status| (200..=900).contains(&status.as_u16()));
+            let status = StatusCode::from_u16(*code).ok().filter(|status| status.as_u16() <= 900);
             let status =
-                status.ok_or_else(|| (format!("{code} is not a status of 200 to 900"), "use a final status"))?;
+                status.ok_or_else(|| (format!("{code} is not a status of 100 to 900"), "use a status such as 200"))?;
             if [StatusCode::PARTIAL_CONTENT, StatusCode::NOT_MODIFIED].contains(&status) {
                 let remedy = "remove it; with `mode: rfc9111`, ranges and 304 are made from whole responses";
                 return Err((format!("a response with {code} is only for its own request"), remedy));
@@ -241,11 +245,16 @@ impl Config {
             let method = method.then(|| Method::from_bytes(name.as_bytes()).ok()).flatten();
             method.ok_or_else(|| (format!("{name:?} is not supported"), "use HEAD, GET, POST, PATCH or PUT"))
         });
-        let types = resolve_each(&mut invalid, "content_type", &self.content_type, |text| {
-            MediaTypes::check(text).ok_or_else(|| {
-                (format!("{text:?} is not a media type"), "write type/subtype, such as application/json or text/*")
-            })
-        });
+        let mut types = Vec::new();
+        for (index, text) in self.content_type.iter().enumerate() {
+            let parsed = MediaTypes::check(text);
+            if parsed.is_none() {
+                let message = format!("{text:?} is not a media type, so no response has it");
+                let remedy = "write type/subtype, such as application/json or text/*";
+                cx.note(Diagnostic::in_config(format!("content_type[{index}]"), message, remedy));
+            }
+            types.extend(parsed);
+        }
         let mut fields = resolve_each(&mut invalid, "vary_headers", &self.vary_headers, |name| {
             name.parse::<HeaderName>()
                 .map_err(|_| (format!("{name:?} is not the name of a field"), "use letters, digits and hyphens"))

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use http::header::{AGE, AUTHORIZATION, COOKIE, SET_COOKIE, TRAILER};
 use http::{HeaderMap, HeaderValue, StatusCode};
 
-use super::cache::{Admitted, CacheDecision, Fetch, Report, ResponseCache, has_unkeyed_body};
+use super::cache::{Admitted, CacheDecision, DEBUG_HEADER, Fetch, Report, ResponseCache, has_unkeyed_body};
 use super::config::CacheSettings;
 use super::outcome::CacheOutcome;
 use super::remote::RemoteFound;
@@ -38,7 +38,7 @@ pub(super) fn decide(
         let report =
             Report { outcome: CacheOutcome::Hit, key: Some(key), request: &cx.head.headers, cache_status: None };
         cache.report(cx.response_headers, report);
-        if settings.response_fields.age {
+        if settings.response_fields.age || cx.head.headers.contains_key(DEBUG_HEADER) {
             cx.response_headers.insert(AGE, HeaderValue::from(stored.age(now).as_secs()));
         }
         return CacheDecision::Reply(stored_reply::whole(stored, &cx.head.method));

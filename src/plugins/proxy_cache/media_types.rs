@@ -46,7 +46,7 @@ impl StorableType {
             return None;
         }
         let mut parameters = Vec::new();
-        for parameter in parts.filter(|parameter| !parameter.is_empty()) {
+        for parameter in parts {
             let (name, value) = parameter.split_once('=')?;
             parameters.push((name.trim().to_ascii_lowercase(), value.trim().trim_matches('"').to_ascii_lowercase()));
         }
@@ -74,12 +74,13 @@ mod tests {
             ("*/*", "image/png", true),
             ("*/*", "image/png; a=b", false),
             ("text/plain", "text", false),
+            ("application/xml", "application/xml;", false),
         ] {
             let types = MediaTypes::new(vec![StorableType::parse(wanted).unwrap()]);
             let headers = [(CONTENT_TYPE, HeaderValue::from_static(found))].into_iter().collect();
             assert_eq!(types.contains(&headers), expected, "{wanted} {found}");
         }
-        for text in ["", "text", "/x", "text/", "a b/c", "a/b; c"] {
+        for text in ["", "text", "/x", "text/", "a b/c", "a/b; c", "a/b;"] {
             assert!(StorableType::parse(text).is_none(), "{text}");
         }
         assert!(!MediaTypes::new(vec![StorableType::parse("*/*").unwrap()]).contains(&HeaderMap::new()));

@@ -76,7 +76,7 @@ fn build_with(
     cx: &BuildCx<'_>,
 ) -> Result<SharedCache, Vec<Diagnostic>> {
     let (server, bypasses_errors) = config.server(cx)?;
-    let settings = CacheSettings { accepts_body, ..config.resolve()? };
+    let settings = CacheSettings { accepts_body, ..config.resolve(cx)? };
     let remote = server.map(|server| RemoteStore::connect(name, &server, bypasses_errors, settings.max_body, cx));
     let store = CacheStore::of(cx.state, DEFAULT_CACHE_BYTES);
     let namespace = cx.namespace().unwrap_or_default();

@@ -66,9 +66,8 @@ pub(super) fn asks_for_part(request: &HeaderMap) -> bool {
     request.contains_key(RANGE)
 }
 
-/// What stands for a response of the backend is no error, so it has no reason.
 fn stand_in(status: StatusCode, headers: HeaderMap, body: ReplyBody) -> Box<Reply> {
-    Box::new(Reply { status, headers, body, reason: Reply::NO_REASON })
+    Box::new(Reply { status, headers, body, reason: Reply::STORED })
 }
 
 fn content_range(text: String) -> HeaderValue {

@@ -12,7 +12,7 @@ use crate::plugin_api::chain::{AttachmentPoint, BaseScope, ChainBuilder};
 use crate::plugin_api::consumers::EntityId;
 use crate::plugin_api::services::OfflineServices;
 use crate::plugin_api::testing::{
-    TestOutcome, TestRequest, build, build_with, chain_with, consumer, global_instance, instance, names,
+    TestOutcome, TestRequest, build, build_with, chain_with, consumer, global_instance, instance, names, notes,
 };
 use crate::plugin_api::{
     AccessOutcome, AnyPluginKind, Chain, Plugin, PluginServices, PluginState, RegisteredKind, ReplyBody, RequestCx,
@@ -317,7 +317,7 @@ fn invalid_configurations_are_refused() {
         (json!({"strategy": "memory", "response_code": [200, 206]}), "response_code[1]"),
         (json!({"strategy": "memory", "response_code": [99]}), "response_code[0]"),
         (json!({"strategy": "memory", "request_method": ["get"]}), "request_method[0]"),
-        (json!({"strategy": "memory", "content_type": ["json"]}), "content_type[0]"),
+        (json!({"strategy": "memory", "response_code": []}), "response_code"),
         (json!({"strategy": "memory", "vary_headers": ["a b"]}), "vary_headers[0]"),
         (json!({"strategy": "memory", "cache_ttl": 0}), "cache_ttl"),
         (json!({"strategy": "memory", "storage_ttl": 0}), "storage_ttl"),
@@ -330,6 +330,31 @@ fn invalid_configurations_are_refused() {
         assert!(format!("{invalid:?}").contains(field), "{config}: {invalid:?}");
     }
     assert!(build(&KIND, &json!({})).is_err(), "the strategy is required");
+}
+
+// docs/kong-compatibility.md, 4.24
+#[test]
+fn what_no_response_has_is_reported_but_accepted() {
+    let notes =
+        notes(&KIND, &json!({"strategy": "memory", "content_type": ["text/plain", "application/xml;", "json"]}));
+    let fields: Vec<_> = notes.iter().map(|note| note.field.as_str()).collect();
+    assert_eq!(fields, ["config.content_type[1]", "config.content_type[2]"]);
+    assert!(build(&KIND, &json!({"strategy": "memory", "response_code": [123, 200.0]})).is_ok());
+}
+
+/// The header shows what the configuration hides.
+// docs/kong-compatibility.md, 4.24
+#[tokio::test]
+async fn clients_can_ask_for_hidden_fields() {
+    let hidden = json!({"age": false, "X-Cache-Status": false, "X-Cache-Key": false});
+    let cache = Cache::new(json!({"strategy": "memory", "response_headers": hidden}));
+    cache.get("/a", &[], "one").await;
+    let shown = |outcome: &TestOutcome| {
+        ["age", "x-cache-status", "x-cache-key"].map(|name| outcome.response_header(name).is_some())
+    };
+    assert_eq!(shown(&cache.get("/a", &[], "").await), [false; 3]);
+    let debugged = cache.send(TestRequest::get("/a").header("kong-debug", "1"), &[], "").await;
+    assert_eq!(shown(&debugged), [true; 3]);
 }
 
 /// A clock that is set back makes a response no fresher than it was, and one that is set forward ends it.

@@ -134,6 +134,32 @@ enum PolicyName {
     Redis,
 }
 
+/// `None` after an addition to `invalid`.
+fn parse_header_name(name: &str, invalid: &mut Vec<Diagnostic>) -> Option<HeaderName> {
+    let parsed = HeaderName::from_bytes(name.as_bytes());
+    if parsed.is_err() {
+        let remedy = "use letters, digits and `-`";
+        invalid.push(Diagnostic::in_config("header_name", "is not a valid header name", remedy));
+    }
+    parsed.ok()
+}
+
+/// `None` after an addition to `invalid`.
+fn parse_path(path: &str, invalid: &mut Vec<Diagnostic>) -> Option<String> {
+    let (message, remedy) = if path.contains(['?', '#', '\0']) || path.contains("%00") {
+        ("has a query, a fragment or a NUL, which the path of no request has", "write only the path, such as /cart")
+    } else if !path.starts_with('/') {
+        ("does not begin with /", "use an absolute path, such as /cart")
+    } else if path.contains("//") {
+        ("has an empty segment", "write one `/` between segments")
+    } else {
+        // Compared with paths of requests, so it is written as they are.
+        return Some(path_in_requests(path).into_owned());
+    };
+    invalid.push(Diagnostic::in_config("path", message, remedy));
+    None
+}
+
 /// A validated configuration.
 pub(super) struct ValidatedConfig {
     /// From the shortest period to the longest.
@@ -165,6 +191,10 @@ impl Config {
                 message,
                 "set it to 429, or to another status in this range",
             ));
+        }
+        if self.error_message.is_empty() {
+            let remedy = "write a message, or remove it for the usual one";
+            invalid.push(Diagnostic::in_config("error_message", "is empty", remedy));
         }
         let (is_fault_tolerant, hides_headers) = (self.fault_tolerant, self.hide_client_headers);
         let message = self.error_message.as_str().into();
@@ -206,46 +236,25 @@ impl Config {
     }
 
     fn limit_by(&self, invalid: &mut Vec<Diagnostic>) -> Option<LimitBy> {
+        // A field that is not used is checked as well: it is a mistake that `limit_by` would reveal later.
+        let header = self.header_name.as_deref().map(|name| parse_header_name(name, invalid));
+        let path = self.path.as_deref().map(|path| parse_path(path, invalid));
+        let mut missing = |message: &str, remedy: &str| {
+            invalid.push(Diagnostic::in_config("limit_by", message, remedy));
+            None
+        };
         match self.limit_by {
             LimitByName::Consumer => Some(LimitBy::Consumer),
             LimitByName::Credential => Some(LimitBy::Credential),
             LimitByName::Ip => Some(LimitBy::Ip),
             LimitByName::Service => Some(LimitBy::Service),
-            LimitByName::Header => {
-                let name = self.header_name.as_deref().map(|name| HeaderName::from_bytes(name.as_bytes()));
-                let (field, message, remedy) = match name {
-                    Some(Ok(name)) => return Some(LimitBy::Header(name)),
-                    Some(Err(_)) => ("header_name", "is not a valid header name", "use letters, digits and `-`"),
-                    None => (
-                        "limit_by",
-                        "`header` requires the field `header_name`",
-                        "set it to the name of a request header",
-                    ),
-                };
-                invalid.push(Diagnostic::in_config(field, message, remedy));
-                None
-            }
-            LimitByName::Path => match &self.path {
-                Some(path) if path.contains(['?', '#', '\0']) || path.contains("%00") => {
-                    let message = "has a query, a fragment or a NUL, which the path of no request has";
-                    invalid.push(Diagnostic::in_config("path", message, "write only the path, such as /cart"));
-                    None
-                }
-                // Compared with paths of requests, so it is written as they are.
-                Some(path) if path.starts_with('/') => Some(LimitBy::Path(path_in_requests(path).into_owned())),
-                Some(_) => {
-                    invalid.push(Diagnostic::in_config(
-                        "path",
-                        "does not begin with /",
-                        "use an absolute path, such as /cart",
-                    ));
-                    None
-                }
-                None => {
-                    let remedy = "set it to a path, such as /cart";
-                    invalid.push(Diagnostic::in_config("limit_by", "`path` requires the field `path`", remedy));
-                    None
-                }
+            LimitByName::Header => match header {
+                Some(header) => header.map(LimitBy::Header),
+                None => missing("`header` requires the field `header_name`", "set it to the name of a request header"),
+            },
+            LimitByName::Path => match path {
+                Some(path) => path.map(LimitBy::Path),
+                None => missing("`path` requires the field `path`", "set it to a path, such as /cart"),
             },
         }
     }

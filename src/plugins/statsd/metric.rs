@@ -5,9 +5,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::LogCx;
 use crate::plugin_api::log_entry::WORKSPACE_ID;
 use crate::plugin_api::statsd::{ConsumerIdentifier, Measurement, StatKind, StatLines, StatType, TagStyle};
+use crate::plugin_api::{BuildCx, LogCx};
 
 /// A metric of requests.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -15,10 +15,10 @@ use crate::plugin_api::statsd::{ConsumerIdentifier, Measurement, StatKind, StatL
 pub(super) struct MetricConfig {
     /// What is measured or counted.
     name: MetricName,
-    /// Type of the metric. `set` for `unique_users`, and `counter` for metrics whose names begin with `status_count`
-    /// and for `request_per_user`.
+    /// Type of the metric. `unique_users` always is a set, and metrics whose names begin with `status_count` and
+    /// `request_per_user` always are counters.
     stat_type: StatType,
-    /// The part of the requests that are measured, from 0 to 1. Required for counters and gauges.
+    /// The part of the requests that are measured, above 0 and up to 1. Required for counters and gauges.
     #[serde(default)]
     sample_rate: Option<f32>,
     /// What identifies the consumer; if unset, `consumer_identifier_default`.
@@ -112,18 +112,19 @@ impl MetricConfig {
         self,
         path: &str,
         (consumer, service, workspace): (ConsumerIdentifier, ServiceIdentifier, WorkspaceIdentifier),
+        cx: &BuildCx<'_>,
         invalid: &mut Vec<Diagnostic>,
     ) -> Option<Metric> {
         let before = invalid.len();
         let what = self.name.what();
-        let required_type = match what {
-            None | Some(What::Measured(_)) => None,
-            Some(What::UniqueUsers) => Some((StatType::Set, "set")),
-            Some(_) => Some((StatType::Counter, "counter")),
+        let (stat_type, name) = match what {
+            None | Some(What::Measured(_)) => (self.stat_type, ""),
+            Some(What::UniqueUsers) => (StatType::Set, "set"),
+            Some(_) => (StatType::Counter, "counter"),
         };
-        if let Some((_, name)) = required_type.filter(|(required, _)| *required != self.stat_type) {
-            let message = "is not the type that this metric has";
-            invalid.push(Diagnostic::in_config(format!("{path}.stat_type"), message, format!("set it to {name}")));
+        if stat_type != self.stat_type {
+            let message = format!("has no effect: this metric always is a {name}");
+            cx.note(Diagnostic::in_config(format!("{path}.stat_type"), message, format!("set it to {name}")));
         }
         if self.stat_type == StatType::Distribution {
             let message = "is a type of Datadog, which StatsD does not have";
@@ -131,17 +132,17 @@ impl MetricConfig {
             invalid.push(Diagnostic::in_config(format!("{path}.stat_type"), message, remedy));
         }
         let field = format!("{path}.sample_rate");
-        let remedy = "set it to a number from 0 to 1, usually 1";
+        let remedy = "set it to a number above 0 and up to 1, usually 1";
         match self.sample_rate {
             None if matches!(self.stat_type, StatType::Counter | StatType::Gauge) => {
                 invalid.push(Diagnostic::in_config(field, "is missing", remedy));
             }
-            Some(rate) if !(0.0..=1.0).contains(&rate) => {
+            Some(rate) if rate <= 0.0 || rate > 1.0 => {
                 invalid.push(Diagnostic::in_config(field, format!("{rate} is out of range"), remedy));
             }
             _ => {}
         }
-        let kind = StatKind { stat_type: self.stat_type, sample_rate: self.sample_rate.unwrap_or(1.0) };
+        let kind = StatKind { stat_type, sample_rate: self.sample_rate.unwrap_or(1.0) };
         what.filter(|_| invalid.len() == before).map(|what| Metric {
             what,
             kind,
@@ -194,13 +195,13 @@ impl Metric {
         let (What::Measured(measurement), Some(service)) = (self.what, self.service.of(cx)) else { return };
         let Some(value) = measurement.value(cx) else { return };
         let mut tags = vec![
-            ("service", service.as_str()),
-            ("route", &*cx.names.route),
-            ("workspace", self.workspace.as_str()),
-            ("node", line.node),
-            ("status", cx.summary.status.as_str()),
+            ("service", Some(service.as_str())),
+            ("route", Some(&*cx.names.route)),
+            ("workspace", Some(self.workspace.as_str())),
+            ("node", Some(line.node)),
+            ("status", Some(cx.summary.status.as_str())),
         ];
-        tags.extend(self.consumer.of(cx.identity).map(|consumer| ("consumer", consumer)));
+        tags.extend(self.consumer.of(cx.identity).map(|consumer| ("consumer", Some(consumer))));
         lines.push(format_args!("{}.{}", line.prefix, measurement.suffix()), value, self.kind, Some((style, &tags)));
     }
 
@@ -285,9 +286,9 @@ pub(super) fn default_metrics() -> Vec<MetricConfig> {
     let metrics = [
         (MetricName::RequestCount, StatType::Counter),
         (MetricName::Latency, StatType::Timer),
-        (MetricName::RequestSize, StatType::Timer),
+        (MetricName::RequestSize, StatType::Counter),
         (MetricName::StatusCount, StatType::Counter),
-        (MetricName::ResponseSize, StatType::Timer),
+        (MetricName::ResponseSize, StatType::Counter),
         (MetricName::UniqueUsers, StatType::Set),
         (MetricName::RequestPerUser, StatType::Counter),
         (MetricName::UpstreamLatency, StatType::Timer),

@@ -31,7 +31,7 @@ use serde::Deserialize;
 
 use self::metric::{LineCx, Metric, MetricConfig, ServiceIdentifier, WorkspaceIdentifier, default_metrics};
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::batch_queue::{BatchQueue, BatchSender, QueueConfig};
+use crate::plugin_api::batch_queue::{BatchQueue, BatchSender, DeprecatedQueueFields, QueueConfig};
 use crate::plugin_api::log_delivery::{DatagramSender, DeliveryReports, Framing, Packing, StreamSender, parse_server};
 use crate::plugin_api::statsd::{ConsumerIdentifier, StatLines, TagStyle};
 use crate::plugin_api::{BuildCx, LogCx, Phases, Plugin, PluginKind, Remote, record};
@@ -68,6 +68,12 @@ pub(crate) struct Config {
     /// How metrics are collected and sent. A datagram that was sent counts as accepted.
     #[serde(deserialize_with = "record")]
     queue: QueueConfig,
+    /// No effect: `queue.max_retry_time` limits retries.
+    retry_count: Option<i64>,
+    /// Alias of `queue.max_batch_size`. If both are set, the alias is used.
+    queue_size: Option<usize>,
+    /// Alias of `queue.max_coalescing_delay`. If both are set, the alias is used.
+    flush_timeout: Option<f64>,
 }
 
 impl Default for Config {
@@ -86,6 +92,9 @@ impl Default for Config {
             workspace_identifier_default: WorkspaceIdentifier::WorkspaceId,
             tag_style: None,
             queue: QueueConfig::default(),
+            retry_count: None,
+            queue_size: None,
+            flush_timeout: None,
         }
     }
 }
@@ -113,12 +122,17 @@ impl PluginKind for Statsd {
     fn build(config: Config, cx: &BuildCx<'_>) -> Result<Self, Vec<Diagnostic>> {
         let mut invalid = Vec::new();
         let remote = parse_server(Some(&config.host), Some(config.port), SERVER_TIMEOUT, cx, &mut invalid);
+        if config.prefix.is_empty() {
+            invalid.push(Diagnostic::in_config("prefix", "is empty", "write a name, or remove it for `kong`"));
+        }
         let allowed_statuses = config.allowed_statuses(&mut invalid);
         if config.udp_packet_size > MAX_DATAGRAM {
             let message = format!("{} is more than a datagram carries", config.udp_packet_size);
             invalid.push(Diagnostic::in_config("udp_packet_size", message, "use 65507 or less"));
         }
-        let queue = config.queue.validate("queue").map_err(|errors| invalid.extend(errors)).ok();
+        let Config { retry_count, queue_size, flush_timeout, .. } = config;
+        let deprecated = DeprecatedQueueFields { retry_count, queue_size, flush_timeout };
+        let queue = deprecated.apply(&config.queue, cx).map_err(|errors| invalid.extend(errors)).ok();
         let metrics = config.metrics(&mut invalid, cx);
         let (Some(remote), Some(settings), true) = (remote, queue, invalid.is_empty()) else { return Err(invalid) };
         let transport = (config.use_tcp, config.udp_packet_size);
@@ -171,14 +185,14 @@ impl Config {
                 let message = "has no effect: Portico has no shared dictionaries";
                 cx.note(Diagnostic::in_config(format!("{path}.name"), message, "remove the metric"));
             }
-            metrics.extend(metric.parse(&path, defaults, invalid));
+            metrics.extend(metric.parse(&path, defaults, cx, invalid));
         }
         metrics
     }
 
     fn allowed_statuses(&self, invalid: &mut Vec<Diagnostic>) -> Option<Vec<(u16, u16)>> {
         let ranges = self.allow_status_codes.as_ref()?.iter().enumerate().filter_map(|(index, text)| {
-            let status = |text: &str| text.parse().ok().filter(|status| (100..=999).contains(status));
+            let status = |text: &str| text.parse().ok().filter(|status| *status <= 999_u16);
             let range = text.split_once('-').and_then(|(first, last)| Some((status(first)?, status(last)?)));
             let range = range.filter(|(first, last)| first <= last);
             if range.is_none() {

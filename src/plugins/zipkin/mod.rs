@@ -180,7 +180,19 @@ impl PluginKind for Zipkin {
             let message = format!("{:?} is not a valid header name", config.tags_header);
             invalid.push(Diagnostic::in_config("tags_header", message, "use letters, digits and `-`"));
         });
+        if config.local_service_name.is_empty() {
+            let remedy = "write a name, or remove it for `kong`";
+            invalid.push(Diagnostic::in_config("local_service_name", "is empty", remedy));
+        }
         for (index, tag) in config.static_tags.iter().enumerate() {
+            if config.static_tags[..index].iter().any(|other| other.name == tag.name) {
+                let message = format!("another tag has the name {:?}", tag.name);
+                invalid.push(Diagnostic::in_config(
+                    format!("static_tags[{index}].name"),
+                    message,
+                    "remove one of them",
+                ));
+            }
             if let Some(problem) = spans::tag_problem(&tag.name) {
                 let remedy = "use another name, such as environment";
                 invalid.push(Diagnostic::in_config(format!("static_tags[{index}].name"), problem, remedy));
@@ -208,7 +220,14 @@ impl PluginKind for Zipkin {
         let queue = server.map(|server| server.start(settings, cx)).transpose()?;
         let sampling = Sampling { rate: config.sample_ratio, strategy: config.sampling_strategy };
         let has_short_ids = config.traceid_byte_count == 8;
-        let tracer = Tracer { propagation, sampling, has_short_ids, attempts_are_parents: false, response_header };
+        let tracer = Tracer {
+            propagation,
+            sampling,
+            has_short_ids,
+            attempts_are_parents: false,
+            shares_spans: true,
+            response_header,
+        };
         Ok(Zipkin { tracer, recorder: spans::SpanRecorder::new(config, tags_header, cx.node), queue })
     }
 }

@@ -77,7 +77,7 @@ impl SpanRecorder {
             let start = clock.after(before);
             spans.push(self.proxy_span(cx, context, start, clock));
         }
-        for (index, attempt, span) in attempt_spans(cx.request.attempts, context, context.upstream_span, clock) {
+        for (index, attempt, span) in attempt_spans(cx.request.attempts, context, context.server_span, clock) {
             let name = format!("{} (balancer try {})", method(cx), index + 1);
             let mut try_span = self.span(context, span.id, span.parent, "CLIENT", name.into(), (span.start, span.end));
             try_span.remote_endpoint = Some(ZipkinEndpoint::of_server(attempt.endpoint, self.service_name(cx)));

@@ -17,6 +17,12 @@ fn invalid_fields_are_reported() {
         (json!({"tags_header": "a b"}), "config.tags_header", "not a valid header name"),
         (json!({"static_tags": [{"name": "http.method", "value": "a"}]}), "config.static_tags[0].name", "is reserved"),
         (json!({"static_tags": [{"name": "", "value": "a"}]}), "config.static_tags[0].name", "is empty"),
+        (
+            json!({"static_tags": [{"name": "a", "value": "b"}, {"name": "a", "value": "c"}]}),
+            "config.static_tags[1].name",
+            "another tag has the name",
+        ),
+        (json!({"local_service_name": ""}), "config.local_service_name", "is empty"),
         (json!({"static_tags": [{"name": "a"}]}), "config.static_tags[0].value", "missing"),
         (json!({"read_timeout": 0}), "config.read_timeout", "must not be 0"),
         (json!({"http_span_name": "path"}), "config.http_span_name", "is not one of the allowed values"),
@@ -41,6 +47,7 @@ async fn new_traces_have_the_configured_length() {
     }
 }
 
+// docs/kong-compatibility.md, 4.37
 #[tokio::test]
 async fn decisions_of_clients_pass_to_endpoints() {
     let chain = chain(&[(&KIND, json!({"sample_ratio": 0}))]);
@@ -52,6 +59,7 @@ async fn decisions_of_clients_pass_to_endpoints() {
         let outcome = request.run(&chain).await;
         assert_eq!(outcome.upstream_header("x-b3-traceid"), Some("64fe8b2a57d3eff7"));
         assert_ne!(outcome.upstream_header("x-b3-spanid"), Some("e457b5a2e4d86bd1"));
+        assert_eq!(outcome.upstream_header("x-b3-parentspanid"), Some("e457b5a2e4d86bd1"), "the request shares it");
         assert_eq!(outcome.upstream_header("x-b3-sampled"), Some(expected));
     }
 }

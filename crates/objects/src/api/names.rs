@@ -39,6 +39,10 @@ pub const ANY_PATH_ANNOTATION: &str = "portico.dev/any-path";
 /// requests to which no plugin responds get 503.
 pub const NO_SERVICE_ANNOTATION: &str = "portico.dev/no-service";
 
+/// Annotation on an Ingress or a Service with the name of the route or the service in logs, metrics and traces. An
+/// empty name stands for no service. In a cluster, it would let users give their routes the names of others.
+pub const ENTITY_NAME_ANNOTATION: &str = "portico.dev/entity-name";
+
 /// Prefix of Portico's own annotations.
 pub const PORTICO_PREFIX: &str = "portico.dev/";
 

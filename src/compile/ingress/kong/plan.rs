@@ -9,6 +9,7 @@ use super::path;
 use super::path::{ParsedPath, PathOptions};
 use crate::api::kong::IngressClassParametersSpec;
 use crate::api::kong::annotations::{HOST_ALIASES, REWRITE};
+use crate::api::names::ENTITY_NAME_ANNOTATION;
 use crate::api::networking::{Ingress, IngressBackend, IngressClass};
 use crate::api::{Kind, Meta, Object};
 use crate::compile::backend::annotated_tls;
@@ -423,6 +424,12 @@ impl<'a> IngressPlanner<'a> {
         self.build_rule(identity, self.rule_options(), no_backends, Action::Fail(RouteFailure::Unsupported))
     }
 
+    /// The name of a route or service that an annotation gives it. It has no effect in a cluster.
+    fn entity_name<'m>(&self, meta: &'m Meta) -> Option<&'m str> {
+        let sources = self.cx.inputs.upstreams.trust_model().address_sources();
+        meta.annotations.get(ENTITY_NAME_ANNOTATION).map(|name| &**name).filter(|_| sources.annotation)
+    }
+
     fn build_rule(
         &mut self,
         identity: &RouteIdentity<'_>,
@@ -435,9 +442,14 @@ impl<'a> IngressPlanner<'a> {
         let route: Arc<str> = format!("{}/{key}", Kind::Ingress).into();
         let rule: Arc<str> = if name.is_empty() { "default".into() } else { name.into() };
         let dot = if name.is_empty() { "" } else { "." };
+        let own_name = |meta: &Meta| self.entity_name(meta).map(Arc::from);
         let names = RouteNames {
-            route: format!("{}.{}{dot}{name}", key.namespace, key.name).into(),
-            service: target.service_name(&key.namespace).into(),
+            route: own_name(&self.ingress.meta)
+                .unwrap_or_else(|| format!("{}.{}{dot}{name}", key.namespace, key.name).into()),
+            service: backends
+                .first()
+                .and_then(|(_, meta)| own_name(meta))
+                .unwrap_or_else(|| target.service_name(&key.namespace).into()),
         };
         let mut chain = self.plugins.chain(
             self.cx,

@@ -64,6 +64,10 @@ pub(super) fn describe(
         }
     }
     set_created(&mut route, meta);
+    if names.service.is_empty() {
+        route["service"] = Value::Null;
+        return RouteDescription::new(&route, &Value::Null);
+    }
     let path = upstream_path.map_or("/", |path| &path.prefix);
     let mut service = json!({"id": &*service_id, "name": &*names.service, "path": path, "enabled": true});
     if let Action::Forward(split) = &facts.action {

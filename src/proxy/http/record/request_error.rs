@@ -22,6 +22,8 @@ pub(in crate::proxy) enum RequestError {
     InvalidBody,
     /// The request body exceeds the limit of a plugin.
     BodyTooLarge,
+    /// [`RequestError::BodyTooLarge`] by the limit of a plugin, for a client that has waited for an interim response.
+    ExpectedBodyTooLarge,
     /// The plugins of the rule did not finish in time.
     PluginTimeout,
     /// The bytes from the client do not parse as a request.
@@ -207,6 +209,7 @@ impl RequestError {
             RequestError::AmbiguousFraming(message) => (Client, StatusCode::BAD_REQUEST, "ambiguous_framing", message, false),
             RequestError::InvalidBody => (Client, StatusCode::BAD_REQUEST, "invalid_body", "the request body is invalid or truncated", false),
             RequestError::BodyTooLarge => (Client, StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "Request size limit exceeded", false),
+            RequestError::ExpectedBodyTooLarge => (Client, StatusCode::EXPECTATION_FAILED, "body_too_large", "Request size limit exceeded", false),
             RequestError::PluginTimeout => (Configuration, StatusCode::GATEWAY_TIMEOUT, "plugin_timeout", TIMED_OUT, true),
             RequestError::MalformedRequest => (Client, StatusCode::BAD_REQUEST, "malformed_request", "Bad request", false),
             RequestError::UnsupportedVersion => (Client, StatusCode::HTTP_VERSION_NOT_SUPPORTED, "unsupported_version", "HTTP version not supported", false),
@@ -404,6 +407,7 @@ mod tests {
             RequestError::UpgradeNotSupported,
             RequestError::InvalidBody,
             RequestError::BodyTooLarge,
+            RequestError::ExpectedBodyTooLarge,
             RequestError::PluginTimeout,
             RequestError::ConnectNotSupported,
             RequestError::TraceNotAllowed,
@@ -462,6 +466,7 @@ mod tests {
             RequestError::UpgradeNotSupported
             | RequestError::InvalidBody
             | RequestError::BodyTooLarge
+            | RequestError::ExpectedBodyTooLarge
             | RequestError::PluginTimeout
             | RequestError::ConnectNotSupported
             | RequestError::TraceNotAllowed => {}

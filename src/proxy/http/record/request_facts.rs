@@ -7,6 +7,7 @@ use http::{HeaderValue, Method, Request, StatusCode, Uri, Version};
 
 use super::attempts::Attempts;
 use super::response_deadline::ResponseDeadline;
+use crate::plugin_api::Reply;
 use crate::plugin_api::completed_request::AuthorizationCall;
 use crate::plugin_api::completed_request::LoggedHeads;
 use crate::proxy::record::access_log::{CapturedHeads, WorkerAccessLog};
@@ -25,6 +26,8 @@ pub(in crate::proxy) struct RequestFacts {
     pub(in crate::proxy) authorizations: Vec<AuthorizationCall>,
     /// The reason of the request error, if there is one.
     pub(in crate::proxy) error: Option<&'static str>,
+    /// Whether a cache has sent the response.
+    pub(in crate::proxy) is_stored: bool,
     /// None until there is a response.
     pub(in crate::proxy) status: Option<StatusCode>,
     pub(in crate::proxy) bytes_out: u64,
@@ -75,12 +78,22 @@ impl RequestFacts {
             attempts: Attempts::default(),
             authorizations: Vec::new(),
             error: None,
+            is_stored: false,
             status: None,
             bytes_out: 0,
             deadline: None,
             observed,
             traced: None,
             logged,
+        }
+    }
+
+    /// Records a reply that stands for a response of the endpoint.
+    pub(in crate::proxy) fn set_reply(&mut self, reply: &Reply) {
+        match reply.reason {
+            Reply::NO_REASON => {}
+            Reply::STORED => self.is_stored = true,
+            reason => self.error = Some(reason),
         }
     }
 }

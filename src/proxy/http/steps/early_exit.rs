@@ -88,9 +88,7 @@ impl EarlyExit {
                 return response;
             }
             EarlyExit::StandIn(reply) => {
-                if reply.reason != Reply::NO_REASON {
-                    cx.record.facts.error = Some(reply.reason);
-                }
+                cx.record.facts.set_reply(&reply);
                 let mut response = reply_response(*reply, &cx.error_format, &cx.record.facts.request_id);
                 cx.enter(RequestStep::ResponseFilters);
                 cx.apply_response_filters(response.headers_mut());
@@ -132,6 +130,13 @@ impl EarlyExit {
 }
 
 fn error_response(error: RequestError, cx: &mut RequestContext<'_>) -> Response<BodySource> {
+    let rejects_expectation = || {
+        cx.record.plugin_run.as_ref().is_some_and(|run| run.state.expects_continue && run.state.body_limit.is_some())
+    };
+    let error = match error {
+        RequestError::BodyTooLarge if rejects_expectation() => RequestError::ExpectedBodyTooLarge,
+        error => error,
+    };
     let error = cx.rule.map_or(error, |rule| error.in_style(rule.options().errors));
     let mut details = error.details();
     cx.record.facts.error = Some(details.reason);

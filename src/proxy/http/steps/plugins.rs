@@ -102,6 +102,7 @@ pub(in crate::proxy) async fn run_access(
                 },
             )
         });
+        run.state.expects_continue = routed.framing.expects_continue;
         let end = {
             // Pinned here, since the large future would be moved with each call that gets it.
             let access = pin!(chain.access(

@@ -40,7 +40,7 @@ pub(in crate::proxy) fn set_response_headers(
     } else {
         append_via(headers, exchange.http.product_headers.via(Version::HTTP_11));
     }
-    if was_forwarded {
+    if was_forwarded || cx.record.facts.is_stored {
         let sent = exchange.activity.sent_at.get().unwrap_or(now);
         headers.insert(&names.upstream_latency, milliseconds_header(sent, now));
         headers.insert(&names.proxy_latency, milliseconds_header(started_at, sent));

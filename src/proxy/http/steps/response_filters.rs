@@ -179,7 +179,7 @@ fn replace(cx: &mut RequestContext<'_>, replacement: Replacement) -> (Response<B
     let Replacement { by, mut former } = replacement;
     let (mut response, source) = match by {
         ReplacedBy::Reply(reply) => {
-            cx.record.facts.error = Some(reply.reason);
+            cx.record.facts.set_reply(&reply);
             (reply_response(*reply, &cx.error_format, &cx.record.facts.request_id), ResponseSource::Plugin)
         }
         ReplacedBy::Error(error) => (EarlyExit::Error(error).into_response(cx), ResponseSource::Proxy),
