@@ -47,6 +47,11 @@ impl ClaimSources {
         })
     }
 
+    /// The value of a claim that is not nested.
+    pub(super) fn claim(&self, name: &str) -> Option<&Value> {
+        self.0.iter().find_map(|claims| claims.get(name).filter(|value| !value.is_null()))
+    }
+
     /// The value of a claim as a text.
     pub(super) fn text(&self, path: &[Box<str>]) -> Option<String> {
         match self.find(path)? {
@@ -134,15 +139,19 @@ impl ClaimRules {
 
 impl RequiredValues {
     fn is_met(&self, claims: &ClaimSources) -> bool {
-        let Some(value) = claims.find(&self.path) else { return false };
-        let found = words(value);
-        // An alternative without words would be met by any token.
-        let is_met = |alternative: &str| {
-            let mut required = alternative.split_ascii_whitespace().peekable();
-            required.peek().is_some() && required.all(|word| found.contains(&word))
-        };
-        self.alternatives.iter().any(|alternative| is_met(alternative))
+        claims.find(&self.path).is_some_and(|value| satisfies_any(value, &self.alternatives))
     }
+}
+
+/// Whether a value has all words of one alternative.
+pub(super) fn satisfies_any(value: &Value, alternatives: &[Box<str>]) -> bool {
+    let found = words(value);
+    // An alternative without words would be met by any token.
+    let is_met = |alternative: &str| {
+        let mut required = alternative.split_ascii_whitespace().peekable();
+        required.peek().is_some() && required.all(|word| found.contains(&word))
+    };
+    alternatives.iter().any(|alternative| is_met(alternative))
 }
 
 /// The texts of a list, or the words of a text.
