@@ -137,11 +137,13 @@ fn keycloak_logs_users_in_and_out() {
     let page = log_in(&mut phone, &page, "anna");
     assert_eq!(user(&page), "anna");
     // The user logs out at Keycloak, which reports it to the shop.
-    let page = phone.clone().open(&format!("{}/protocol/openid-connect/logout", keycloak.issuer));
+    let mut elsewhere = phone.clone();
+    let page = elsewhere.open(&format!("{}/protocol/openid-connect/logout", keycloak.issuer));
     let (_, form) = page.response.body.split_once("action=\"").expect("Keycloak asks");
     let action = form.split('"').next().unwrap().replace("&amp;", "&");
     let code = super::input(&page.response.body, "session_code").expect("the form has a code");
-    phone.clone().submit(&action, &format!("session_code={code}&confirmLogout=Logout"));
+    let origin = keycloak.issuer.strip_suffix("/realms/shop").unwrap();
+    elsewhere.submit(&format!("{origin}{action}"), &format!("session_code={code}&confirmLogout=Logout"));
     eventually("the session has ended", || {
         Some(phone.request("GET", &format!("{SHOP}/"), "", "").status).filter(|status| *status == 302)
     });

@@ -79,7 +79,7 @@ fn serve(stream: TcpStream, key: &TokenKey) {
     }
 }
 
-/// The head in lower case and the body. `None` at the end of the connection.
+/// The head and the body. `None` at the end of the connection.
 fn read_request(stream: &mut BufReader<TcpStream>) -> Option<(String, String)> {
     let mut head = String::new();
     while !head.ends_with("\r\n\r\n") {
@@ -87,7 +87,7 @@ fn read_request(stream: &mut BufReader<TcpStream>) -> Option<(String, String)> {
             return None;
         }
     }
-    let mut body = vec![0; field(&head.to_lowercase(), "content-length").map_or(0, |length| length.parse().unwrap())];
+    let mut body = vec![0; field(&head, "content-length").map_or(0, |length| length.parse().unwrap())];
     stream.read_exact(&mut body).ok()?;
     Some((head, String::from_utf8(body).unwrap()))
 }
@@ -125,6 +125,6 @@ fn respond(head: &str, body: &str, key: &TokenKey) -> (u16, &'static str, Value)
 }
 
 fn field<'h>(head: &'h str, name: &str) -> Option<&'h str> {
-    let fields = head.lines().filter_map(|line| line.split_once(": "));
-    fields.into_iter().find(|(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+    let mut fields = head.lines().filter_map(|line| line.split_once(": "));
+    fields.find(|(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value)
 }
