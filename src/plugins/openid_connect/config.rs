@@ -69,7 +69,18 @@ pub(crate) struct Config {
     /// Path to the claim with groups for the plugin acl. Tokens that say that the groups are to be fetched elsewhere
     /// are rejected with 403.
     pub(super) authenticated_groups_claim: Vec<String>,
-    /// TokenClaims that the token must not have.
+    /// Values of the claim `acr` (authentication context class) of which the tokens must have one, the preferred one
+    /// first. Logins request them by `acr_values`. A browser whose session has another value is sent to the login
+    /// again; other clients get status 401 with the values (RFC 9470).
+    pub(super) acr_required: Vec<String>,
+    /// Methods of which the claim `amr` must have one; words of one entry are all required, such as `pwd otp`. Logins
+    /// cannot request methods. If the provider decides by a parameter which ones it uses, add that to
+    /// `authorization_query_args_names`.
+    pub(super) amr_required: Vec<String>,
+    /// Seconds after which users must log in again, by the claim `auth_time`. If unset, the age of the login does not
+    /// matter.
+    pub(super) max_age: Option<u32>,
+    /// Claims that the token must not have.
     pub(super) claims_forbidden: Vec<String>,
     /// Path to the claim that identifies the consumer. If empty, requests have no consumer.
     pub(super) consumer_claim: Vec<String>,
@@ -77,6 +88,12 @@ pub(crate) struct Config {
     pub(super) consumer_by: Vec<ConsumerBy>,
     /// Accept tokens for which there is no consumer.
     pub(super) consumer_optional: bool,
+    /// Path to the claim with the names of the KongConsumerGroups of the client, whose plugins run for the request.
+    /// They are added to the groups of the consumer, if there is one. Groups of a KongPlugin are those of its
+    /// namespace. For a KongClusterPlugin, names in the claim have the form `namespace/name`.
+    pub(super) consumer_groups_claim: Vec<String>,
+    /// Accept tokens without a group in `consumer_groups_claim`.
+    pub(super) consumer_groups_optional: bool,
     /// Path to the claim that identifies the credential.
     pub(super) credential_claim: Vec<String>,
     /// Id or username of the consumer for requests without valid credentials. If unset, such requests are rejected, or
@@ -169,7 +186,7 @@ pub(crate) struct Config {
     pub(super) upstream_id_token_header: Option<String>,
     /// The header with the result of the introspection for the endpoint, as JSON in base64.
     pub(super) upstream_introspection_header: Option<String>,
-    /// TokenClaims for `upstream_headers_names`.
+    /// Claims for `upstream_headers_names`.
     pub(super) upstream_headers_claims: Vec<String>,
     /// Headers for the endpoint with the values of `upstream_headers_claims`, in the same order. Those of clients are
     /// removed.
@@ -317,10 +334,15 @@ impl Default for Config {
             roles_claim: one("roles"),
             roles_required: Vec::new(),
             authenticated_groups_claim: Vec::new(),
+            acr_required: Vec::new(),
+            amr_required: Vec::new(),
+            max_age: None,
             claims_forbidden: Vec::new(),
             consumer_claim: Vec::new(),
             consumer_by: vec![ConsumerBy::Username, ConsumerBy::CustomId],
             consumer_optional: false,
+            consumer_groups_claim: Vec::new(),
+            consumer_groups_optional: false,
             credential_claim: one("sub"),
             anonymous: None,
             session_secret: None,

@@ -8,6 +8,7 @@
 
 use http::Method;
 
+use super::claims::ClaimSources;
 use super::decision::{OpenIdDecision, is_secure};
 use super::login_state::{LoginState, MAX_PAGE_BYTES};
 use super::provider::ProviderMetadata;
@@ -39,6 +40,25 @@ impl BrowserLogins<'_> {
             && !cx.head.headers.contains_key("x-requested-with")
     }
 
+    /// Whether a client with a session must log in again, because its login was not sufficient. A client that is
+    /// forbidden anyway need not.
+    pub(super) fn begins_again(&self, cx: &RequestCx<'_>, claims: &ClaimSources, now: u64) -> bool {
+        let Some(level) = &self.settings.level else { return false };
+        level.unmet(claims, now).is_some() && self.begins_logins(cx) && self.settings.claims.violated(claims).is_none()
+    }
+
+    /// As [`BrowserLogins::begin`], and may wait for the document of the provider.
+    pub(super) async fn begin_or_reject(&self, cx: &RequestCx<'_>, now: u64) -> OpenIdDecision {
+        match self.settings.party.metadata().await {
+            Ok(metadata) => {
+                let begun = self.begin(cx, &metadata, now);
+                begun.unwrap_or(OpenIdDecision::Reject(OpenIdRejection::NoCredentials))
+            }
+            Err(error) if self.begins_logins(cx) => OpenIdDecision::unavailable(cx, self.log, &error.to_string()),
+            Err(_) => OpenIdDecision::Reject(OpenIdRejection::NoCredentials),
+        }
+    }
+
     /// Sends the browser to the provider. `None` if the request does not begin a login.
     pub(super) fn begin(&self, cx: &RequestCx<'_>, metadata: &ProviderMetadata, now: u64) -> Option<OpenIdDecision> {
         if !self.begins_logins(cx) {
@@ -61,7 +81,7 @@ impl BrowserLogins<'_> {
         if redirect_uri.len() > MAX_PAGE_BYTES {
             return Some(OpenIdDecision::Reject(OpenIdRejection::NoCredentials));
         }
-        let login = LoginState::begin(redirect_uri, page, now);
+        let login = LoginState::begin(redirect_uri, page, self.settings.level.clone(), now);
         let party = &self.settings.party;
         let challenge = login.challenge();
         let parameters = [
@@ -119,6 +139,14 @@ impl BrowserLogins<'_> {
                 return Some(OpenIdDecision::unavailable(cx, self.log, &message));
             }
         };
+        // Another login would give the same tokens, so the browser is not sent to the provider again.
+        let unmet = login.level.as_ref().and_then(|level| level.unmet(&tokens.claims(), now));
+        if let Some(field) = unmet {
+            self.log.rejected(cx.scope, "login", &format!("the claims of the new tokens do not satisfy `{field}`"));
+            let mut reply = replies::insufficient_login(&self.settings.forbidden);
+            self.settings.logins.clear(&login.state, &mut reply.headers, is_secure(cx));
+            return Some(OpenIdDecision::Reply(reply));
+        }
         let sessions = &self.settings.sessions;
         let (_, place) = sessions.cookies.open_ids(&cx.head.headers);
         let page = self.settings.login_page.as_deref().unwrap_or(&login.page);

@@ -8,6 +8,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::HeaderMap;
 use serde::{Deserialize, Serialize};
 
+use super::authentication_level::AuthenticationLevel;
 use crate::plugin_api::sealed_cookie::{
     CookieAttributes, CookieParts, SealedCookie, SealingKeys, cookies, random_text, remove_cookies,
 };
@@ -32,6 +33,9 @@ pub(super) struct LoginState {
     /// When the login began, in seconds since 1970.
     #[serde(rename = "c")]
     pub(super) created: u64,
+    /// What the plugin that began the login requires.
+    #[serde(rename = "l", skip_serializing_if = "Option::is_none", default)]
+    pub(super) level: Option<AuthenticationLevel>,
 }
 
 /// The cookies of logins in progress.
@@ -46,7 +50,7 @@ pub(super) struct LoginCookies {
 }
 
 impl LoginState {
-    pub(super) fn begin(redirect_uri: &str, page: &str, now: u64) -> Self {
+    pub(super) fn begin(redirect_uri: &str, page: &str, level: Option<AuthenticationLevel>, now: u64) -> Self {
         LoginState {
             state: random_text(SECRET_BYTES).into(),
             nonce: random_text(SECRET_BYTES).into(),
@@ -54,6 +58,7 @@ impl LoginState {
             redirect_uri: redirect_uri.into(),
             page: page.into(),
             created: now,
+            level,
         }
     }
 
@@ -179,7 +184,8 @@ mod tests {
     #[test]
     fn logins_are_bound_to_browser_state_and_provider() {
         let (cookies, keys) = (login_cookies("a"), SealingKeys::for_tests("k"));
-        let login = LoginState::begin("https://a.example/cb", &format!("/{}", "p".repeat(MAX_PAGE_BYTES - 1)), 1000);
+        let login =
+            LoginState::begin("https://a.example/cb", &format!("/{}", "p".repeat(MAX_PAGE_BYTES - 1)), None, 1000);
         let mut response = HeaderMap::new();
         cookies.set(&keys, &login, &HeaderMap::new(), &mut response, true);
         let request = request_after(&response);
@@ -203,7 +209,7 @@ mod tests {
         let mut line = Vec::new();
         let mut states = Vec::new();
         for number in 0..8 {
-            let login = LoginState::begin("r", "/", 1000 + number);
+            let login = LoginState::begin("r", "/", None, 1000 + number);
             let mut response = HeaderMap::new();
             let request = HeaderMap::from_iter([(COOKIE, HeaderValue::try_from(line.join("; ")).unwrap())]);
             cookies.set(&keys, &login, &request, &mut response, true);

@@ -44,6 +44,7 @@
 //!   login at the provider, or status 401
 //! ```
 
+mod authentication_level;
 mod claims;
 mod config;
 mod credentials;
@@ -225,7 +226,14 @@ impl OpenIdConnect {
         let now = unix_second(cx.now);
         let (session, place) = self.find_session_now(cx, now)?;
         if let Some(session) = session {
-            return (!session.data.has_expired(now)).then(|| self.use_session_now(cx, session, place, now));
+            if session.data.has_expired(now) {
+                return None;
+            }
+            let client = self.use_session_now(cx, session, place, now);
+            if self.logins().begins_again(cx, &client.claims, now) {
+                return self.logins().begin(cx, self.settings.party.provider.current().as_ref()?, now);
+            }
+            return Some(OpenIdDecision::Accept(Box::new(client)));
         }
         match credential {
             ClientCredential::None => self.logins().begin(cx, self.settings.party.provider.current().as_ref()?, now),
@@ -272,22 +280,19 @@ impl OpenIdConnect {
         };
         if let Some(session) = session {
             match self.refresh_if_expired(session, now).await {
-                Ok(Some(session)) => return self.use_session(cx, session, place, now).await,
+                Ok(Some(session)) => {
+                    let client = self.use_session(cx, session, place, now).await;
+                    return match self.logins().begins_again(cx, &client.claims, now) {
+                        true => self.logins().begin_or_reject(cx, now).await,
+                        false => OpenIdDecision::Accept(Box::new(client)),
+                    };
+                }
                 Ok(None) => {}
                 Err(message) => return OpenIdDecision::unavailable(cx, &self.log, &message),
             }
         }
         match credential {
-            ClientCredential::None => match self.settings.party.metadata().await {
-                Ok(metadata) => {
-                    let begun = self.logins().begin(cx, &metadata, now);
-                    begun.unwrap_or(OpenIdDecision::Reject(OpenIdRejection::NoCredentials))
-                }
-                Err(error) if self.logins().begins_logins(cx) => {
-                    OpenIdDecision::unavailable(cx, &self.log, &error.to_string())
-                }
-                Err(_) => OpenIdDecision::Reject(OpenIdRejection::NoCredentials),
-            },
+            ClientCredential::None => self.logins().begin_or_reject(cx, now).await,
             ClientCredential::Invalid => OpenIdDecision::Reject(OpenIdRejection::WrongCredentials),
             ClientCredential::Token(token) => {
                 let digest = self.digest("token", &[&token]);
@@ -407,14 +412,14 @@ impl OpenIdConnect {
         mut session: OpenedSession<SessionTokens>,
         place: SessionPlace,
         now: u64,
-    ) -> OpenIdDecision {
+    ) -> AcceptedClient {
         let mut cookies = HeaderMap::new();
         session.times = session.times.after(session.age, now);
         if session.age != SessionAge::Current {
             let written = self.settings.sessions.write_now(&mut cookies, &session, place, is_secure(cx));
             self.log_unwritten(cx, written);
         }
-        accept_session(session, cookies)
+        client_of_session(session, cookies)
     }
 
     async fn use_session(
@@ -423,14 +428,14 @@ impl OpenIdConnect {
         mut session: OpenedSession<SessionTokens>,
         place: SessionPlace,
         now: u64,
-    ) -> OpenIdDecision {
+    ) -> AcceptedClient {
         let mut cookies = HeaderMap::new();
         session.times = session.times.after(session.age, now);
         if session.age != SessionAge::Current {
             let written = self.settings.sessions.write(&mut cookies, &session, place, is_secure(cx), now).await;
             self.log_unwritten(cx, written);
         }
-        accept_session(session, cookies)
+        client_of_session(session, cookies)
     }
 
     fn log_unwritten(&self, cx: &RequestCx<'_>, written: Result<(), SessionError>) {
@@ -440,15 +445,15 @@ impl OpenIdConnect {
     }
 }
 
-fn accept_session(session: OpenedSession<SessionTokens>, cookies: HeaderMap) -> OpenIdDecision {
+fn client_of_session(session: OpenedSession<SessionTokens>, cookies: HeaderMap) -> AcceptedClient {
     let tokens = session.data;
-    OpenIdDecision::Accept(Box::new(AcceptedClient {
+    AcceptedClient {
         claims: Arc::new(tokens.claims()),
         access_token: Some(tokens.access_token),
         id_token: Some(tokens.id_token),
         introspection: None,
         cookies,
-    }))
+    }
 }
 
 /// Decisions about clients.
@@ -505,7 +510,8 @@ impl OpenIdConnect {
                 Err(rejection) => rejection,
             },
         };
-        let reply = || rejection.reply(&self.settings.unauthorized, &self.settings.forbidden);
+        let OpenIdSettings { unauthorized, forbidden, level, .. } = &self.settings;
+        let reply = || rejection.reply(unauthorized, forbidden, level.as_ref());
         // Only a client without a valid credential becomes the anonymous consumer.
         if !matches!(rejection, OpenIdRejection::NoCredentials | OpenIdRejection::WrongCredentials) {
             return Some(reply());
@@ -525,6 +531,10 @@ impl OpenIdConnect {
             self.log.rejected(cx.scope, "authorization", &format!("the claims do not satisfy `{field}`"));
             return Err(OpenIdRejection::Forbidden);
         }
+        if let Some(field) = self.settings.level.as_ref().and_then(|level| level.unmet(&claims, unix_second(cx.now))) {
+            self.log.rejected(cx.scope, "authentication", &format!("the claims do not satisfy `{field}`"));
+            return Err(OpenIdRejection::InsufficientAuthentication);
+        }
         let consumers = cx.consumers;
         let consumer = rules.consumer(&claims, consumers);
         if rules.maps_consumers() && consumer.is_none() && !self.settings.consumer_is_optional {
@@ -540,6 +550,7 @@ impl OpenIdConnect {
         let verified = VerifiedCredential { consumer, credential: &credential, identifier: identifier.as_ref() };
         self.policy.accept(cx, verified);
         cx.identity.groups = rules.groups(&claims);
+        cx.identity.add_consumer_groups(rules.consumer_groups(&claims));
         let sources = HeaderSources {
             claims: &claims,
             access_token: access_token.as_deref(),

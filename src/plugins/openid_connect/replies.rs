@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, LOCATION, REFERRER_POLICY, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
 
+use super::authentication_level::AuthenticationLevel;
 use crate::plugin_api::{Reply, ReplyBody};
 
 /// Why a request is rejected.
@@ -17,6 +18,8 @@ pub(super) enum OpenIdRejection {
     /// The claims do not allow the request.
     Forbidden,
     NoConsumer,
+    /// The user has not logged in strongly or recently enough.
+    InsufficientAuthentication,
     /// The provider is needed for the decision, and is not available.
     Unavailable,
     /// The store of sessions is not available.
@@ -24,7 +27,13 @@ pub(super) enum OpenIdRejection {
 }
 
 impl OpenIdRejection {
-    pub(super) fn reply(self, unauthorized: &Arc<str>, forbidden: &Arc<str>) -> Box<Reply> {
+    /// `level`: what the configuration requires of logins.
+    pub(super) fn reply(
+        self,
+        unauthorized: &Arc<str>,
+        forbidden: &Arc<str>,
+        level: Option<&AuthenticationLevel>,
+    ) -> Box<Reply> {
         const UNAUTHORIZED: StatusCode = StatusCode::UNAUTHORIZED;
         const FORBIDDEN: StatusCode = StatusCode::FORBIDDEN;
         let challenge = |text| HeaderValue::from_static(text);
@@ -38,6 +47,13 @@ impl OpenIdRejection {
             OpenIdRejection::Forbidden => Reply::negotiated(FORBIDDEN, text(forbidden), "forbidden_claims")
                 .with_header(WWW_AUTHENTICATE, challenge("Bearer error=\"insufficient_scope\"")),
             OpenIdRejection::NoConsumer => Reply::negotiated(FORBIDDEN, text(forbidden), "no_consumer"),
+            OpenIdRejection::InsufficientAuthentication => {
+                let reply = Reply::negotiated(UNAUTHORIZED, text(unauthorized), "insufficient_authentication");
+                match level {
+                    Some(level) => reply.with_header(WWW_AUTHENTICATE, level.challenge()),
+                    None => reply,
+                }
+            }
             OpenIdRejection::Unavailable => {
                 let message = "The identity provider is currently unavailable";
                 Reply::negotiated(StatusCode::SERVICE_UNAVAILABLE, message, "provider_unavailable")
@@ -76,6 +92,11 @@ pub(super) fn logged_in(page: &str, by_document: bool) -> Option<Box<Reply>> {
 
 pub(super) fn failed_login(unauthorized: &Arc<str>) -> Box<Reply> {
     private(Reply::negotiated(StatusCode::UNAUTHORIZED, text(unauthorized), "login_failed"))
+}
+
+/// The provider has logged the user in, but not as strongly or as recently as the login required.
+pub(super) fn insufficient_login(forbidden: &Arc<str>) -> Box<Reply> {
+    private(Reply::negotiated(StatusCode::FORBIDDEN, text(forbidden), "insufficient_login"))
 }
 
 /// The session has ended. `location`: where that at the provider ends, or the page that follows.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use http::Method;
 
+use super::authentication_level::AuthenticationLevel;
 use super::claims::ClaimRules;
 use super::config::{AuthMethod, ClientAuth, Config, LoginAction, LogoutMethod, SessionStorage, TokenLocation};
 use super::endpoint_headers::EndpointHeaders;
@@ -28,6 +29,8 @@ use crate::plugin_api::stored_sessions::Sessions;
 pub(super) struct OpenIdSettings {
     pub(super) party: Arc<RelyingParty>,
     pub(super) claims: ClaimRules,
+    /// How users must have logged in. `None`: in any way.
+    pub(super) level: Option<AuthenticationLevel>,
     pub(super) headers: EndpointHeaders,
     pub(super) sessions: Sessions,
     pub(super) logins: LoginCookies,
@@ -84,7 +87,7 @@ impl Config {
         let login_page = self.login_page(&mut invalid);
         let logout = self.logout(&mut invalid);
         self.check_methods(&mut invalid);
-        let authorization_args = pairs(
+        let mut authorization_args = pairs(
             ("authorization_query_args_names", &self.authorization_query_args_names),
             ("authorization_query_args_values", &self.authorization_query_args_values),
             &mut invalid,
@@ -96,6 +99,8 @@ impl Config {
                 invalid.push(Diagnostic::in_config(field, message, "remove it"));
             }
         }
+        let level = AuthenticationLevel::new(self, &mut invalid);
+        authorization_args.extend(level.iter().flat_map(AuthenticationLevel::parameters));
         let headers = EndpointHeaders::new(self).map_err(|errors| invalid.extend(errors)).ok();
         let cookies = self.cookies(cx, &mut invalid);
         let server = self.session_server(redis, cx, &mut invalid);
@@ -123,7 +128,8 @@ impl Config {
                 introspection_ttl: ttl(self.cache_introspection),
                 token_ttl: ttl(self.cache_tokens),
             }),
-            claims: ClaimRules::new(self),
+            claims: ClaimRules::new(self, cx.namespace()),
+            level,
             headers,
             sessions: Sessions::new(cookies, server.as_ref().map(|server| (server, "redis")), "openid-connect", cx),
             logins,

@@ -4,6 +4,7 @@
 mod attacks;
 mod browser;
 mod provider;
+mod step_up;
 mod stored;
 
 use std::sync::Arc;
