@@ -29,7 +29,7 @@ fn responses_are_stored_and_sent_again_as_the_public_tests_require() {
 #[ignore = "only in make test-full: the other suites, and the same for nginx and Varnish, which other tests do not need"]
 fn all_public_tests_have_the_expected_results() {
     let results = run_tests(&[]);
-    let here = [OtherCache::nginx as fn(_, _, _) -> _, OtherCache::varnish].map(run_tests_of);
+    let here = [OtherCache::nginx as Start, OtherCache::varnish].map(run_tests_of);
     println!("{}", results.table(&here));
     results.check();
     let own = results.passed();
@@ -93,8 +93,11 @@ fn run_tests(suites: &[&str]) -> Results {
     run_tests_at(&gateway, origin, suites)
 }
 
+/// Starts another cache with its port and that of the origin.
+type Start = fn(&Site, u16, u16) -> OtherCache;
+
 /// Runs all suites with another cache.
-fn run_tests_of(start: fn(&Site, u16, u16) -> OtherCache) -> (String, Results) {
+fn run_tests_of(start: Start) -> (String, Results) {
     let (site, [port, origin]) = (Site::new(), [(); 2].map(|()| free_port([127, 0, 0, 1].into())));
     let cache = start(&site, port, origin);
     (cache.name.clone(), run_tests_at(&format!("127.0.0.1:{port}"), origin, &[]))
