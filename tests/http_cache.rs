@@ -1,5 +1,5 @@
 //! The public tests of HTTP caches, <https://cache-tests.fyi>, and scripts of varnishtest against `proxy-cache` with
-//! `mode: rfc9111`. `make cache-tests` runs all of them, and prints the results beside those of other caches.
+//! `mode: rfc9111`. `make cache-tests` runs all of them, and prints the results next to those of other caches.
 
 mod other_caches;
 
@@ -113,8 +113,8 @@ fn run_tests_at(cache: &str, origin: u16, suites: &[&str]) -> Results {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-/// Starts Portico with a route to an origin, whose plugin has this configuration. Returns the address of the Gateway and
-/// the port of the origin.
+/// Starts Portico with a route to an origin, whose plugin has this configuration. Returns the address of the Gateway
+/// and the port of the origin.
 fn start_portico(config: &str) -> (Site, Program, String, u16) {
     let (site, origin) = (Site::new(), free_port([127, 0, 0, 1].into()));
     site.save("manifests/gateway.yaml", GATEWAY);

@@ -1,4 +1,4 @@
-//! Debian's nginx and Varnish as processes, with the configurations with which the package of the tests has their results.
+//! Debian's nginx and Varnish as processes, with the configurations of the results in the package of the tests.
 
 use std::net::TcpStream;
 use std::process::Command;

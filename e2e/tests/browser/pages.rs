@@ -42,7 +42,7 @@ async fn shows_pages() -> Result<()> {
         // The entity tag of what is compressed is weak, and is that of the stored response.
         ensure!(response["tag"] == "W/\"1\"", "{coding}: {response}");
     }
-    // The browser asks whether its copy is fresh, and Portico answers 304 without the origin: only fields are sent.
+    // The browser asks whether its copy is fresh, and Portico sends 304 without the origin: only fields.
     ensure!(first_shared["state"] == "portico; fwd=uri-miss; fwd-status=200; stored", "{first_shared}");
     ensure!(shared["state"].as_str().is_some_and(|state| state.starts_with("portico; hit")), "{shared}");
     ensure!(shared["sent"].as_u64() == Some(SIZE_OF_FIELDS), "{shared}");
