@@ -32,7 +32,7 @@ test: ## Run check and all tests but those of test-full; ends with a table and "
 
 .PHONY: test-full
 test-full: ## Run check and every test, also those that take minutes and rarely find what the others do not
-	@bash scripts/setup.sh $(if $(filter off,$(E2E)),test,e2e)
+	@bash scripts/setup.sh $(if $(filter off,$(E2E)),caches,full)
 	@bash scripts/test.sh full
 
 # SUITES="proxy watch" names suites; `scripts/test.sh list` prints all. ROUNDS is how often each runs.
@@ -50,10 +50,9 @@ replay: ## Replay public bug reports of other gateways (tests/replay), also with
 	@bash scripts/replay.sh
 
 .PHONY: cache-tests
-cache-tests: ## Run the public tests of HTTP caches, and print the results next to those of other caches
-	@bash scripts/setup.sh test
-	@cargo test --locked --workspace --test process -- --exact --ignored --nocapture \
-	    http_cache::all_public_tests_have_the_expected_results
+cache-tests: ## Run the public tests of HTTP caches, also with nginx and Varnish, and the scripts of varnishtest
+	@bash scripts/setup.sh caches
+	@cargo test --locked --workspace --test process -- --include-ignored --nocapture --test-threads=1 http_cache::
 
 # Number of cases that `make explore` generates for each property test.
 CASES ?= 20000

@@ -4,6 +4,8 @@
 #   scripts/setup.sh               for building
 #   scripts/setup.sh test          also for tests: programs that they start
 #   scripts/setup.sh e2e           also for tests with a control plane
+#   scripts/setup.sh caches        as test, and other caches, which make cache-tests compares
+#   scripts/setup.sh full          as e2e and caches, for make test-full
 #   scripts/setup.sh fuzz          also for fuzzing: a nightly toolchain
 #   scripts/setup.sh toolchain     the toolchain only, and nothing that was compiled before
 #   scripts/setup.sh image [ARCH]  for an image for amd64 or arm64; the default is the machine's architecture
@@ -16,7 +18,7 @@ main() {
     require_rust "$@"
     [ "${1:-}" != fuzz ] || require_nightly
     case "${1:-}" in
-        "" | test | e2e)
+        "" | test | e2e | caches | full)
             bash scripts/dependency-cache.sh restore || say "all dependencies are compiled"
             bash scripts/workspace-cache.sh restore || say "the whole workspace is compiled"
             ;;
@@ -32,7 +34,7 @@ missing_packages() {
     command -v curl >/dev/null || echo curl
     [ -s /etc/ssl/certs/ca-certificates.crt ] || echo ca-certificates
     case "${1:-}" in
-        test | e2e) ;;
+        test | e2e | caches | full) ;;
         fuzz)
             # libFuzzer is written in C++.
             command -v c++ >/dev/null || echo g++
@@ -60,7 +62,17 @@ missing_packages() {
     installed valgrind || echo valgrind
     # Envoy and Go are Python packages, which are installed into virtual environments.
     python3 -c "import ensurepip, venv" 2>/dev/null || echo python3-venv
-    [ "$1" = e2e ] || return 0
+    case "$1" in
+        caches | full)
+            installed nginx || echo nginx-light
+            # varnishtest is in the same package.
+            installed varnishd || echo varnish
+            ;;
+    esac
+    case "$1" in
+        e2e | full) ;;
+        *) return 0 ;;
+    esac
     # iproute2 is for network namespaces, nftables for Services of type LoadBalancer.
     installed ip || echo iproute2
     installed nft || echo nftables
@@ -102,6 +114,13 @@ install_packages() {
     say "Installing $missing"
     export DEBIAN_FRONTEND=noninteractive
     apt-get update -qq </dev/null
+    # Packages start their services when they are installed, and some of these listen on all addresses. Tests start
+    # servers of their own.
+    if [ ! -e /usr/sbin/policy-rc.d ]; then
+        trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+        printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d
+        chmod +x /usr/sbin/policy-rc.d
+    fi
     # shellcheck disable=SC2086 # One word per package.
     apt-get install -y -qq --no-install-recommends $missing </dev/null >/dev/null
 }

@@ -3,6 +3,7 @@
 
 mod caches;
 mod cluster;
+mod exact;
 mod limits;
 mod sentinel;
 pub(crate) mod server;

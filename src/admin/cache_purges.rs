@@ -73,7 +73,7 @@ impl CachePurges {
         let decode = |text: &str| percent_decode_str(text).decode_utf8().map(|text| text.into_owned()).ok();
         let namespace = match query.map(|query| query.strip_prefix("namespace=").and_then(decode)) {
             None => None,
-            Some(Some(namespace)) if !namespace.is_empty() => Some(namespace),
+            Some(Some(namespace)) if is_namespace(&namespace) => Some(namespace),
             Some(_) => return text(StatusCode::BAD_REQUEST, USAGE),
         };
         let key = path.strip_prefix("/cache/keys/");
@@ -111,6 +111,11 @@ impl CachePurges {
         }
         Ok(text.to_vec())
     }
+}
+
+/// Whether a text can be the name of a namespace: other parameters after it are a mistake, too.
+fn is_namespace(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
 }
 
 fn has_token<B>(request: &Request<B>, token: &[u8]) -> bool {

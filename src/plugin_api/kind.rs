@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::fmt;
 use std::marker::PhantomData;
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -151,6 +151,11 @@ impl BuildCx<'_> {
     /// The diagnostic for a host that the SSRF guard blocks, or that can be no name of a server. The addresses that a
     /// name resolves to are checked in the same way on each connection.
     pub fn check_host(&self, field: impl fmt::Display, host: &str) -> Option<Diagnostic> {
+        if !is_host(host) {
+            let message = format!("{host:?} is neither the name nor the address of a server");
+            let remedy = "write only the host, such as server.shop.svc or 192.0.2.1: no scheme, port or path";
+            return Some(Diagnostic::in_config(field, message, remedy));
+        }
         if self.namespace().is_none() && is_short_name(host) && !self.services.resolves_short_names() {
             let message =
                 format!("{host} is a name without dots, but this object has no namespace in which it is a Service");
@@ -177,6 +182,17 @@ impl BuildCx<'_> {
         parts.next().filter(|_| parts.next().is_some())
     }
 }
+
+/// Whether a text can be a name for DNS, or is an IP address, also in brackets.
+fn is_host(text: &str) -> bool {
+    let without_brackets = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+    let is_name_byte = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+    without_brackets.parse::<IpAddr>().is_ok()
+        || !text.is_empty() && text.len() <= MAX_NAME_BYTES && text.bytes().all(is_name_byte)
+}
+
+/// RFC 1035, section 2.3.4, and the dot at the end.
+const MAX_NAME_BYTES: usize = 254;
 
 /// Collects the notes of [`BuildCx::note`].
 #[derive(Debug, Default)]

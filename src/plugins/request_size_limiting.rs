@@ -2,15 +2,18 @@
 //!
 //! ```yaml
 //! plugin: request-size-limiting
-//! config: {allowed_payload_size: 8, size_unit: megabytes}
+//! config: {allowed_payload_size: 8, size_unit: megabytes, content_types: {application/json: 1}}
 //! ```
 
-use http::header::CONTENT_LENGTH;
-use http::{HeaderValue, StatusCode};
+use std::collections::BTreeMap;
+
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::diagnostic::Diagnostic;
+use crate::plugin_api::media_type::MediaType;
 use crate::plugin_api::{AccessOutcome, BuildCx, Phases, Plugin, PluginKind, Reply, RequestCx};
 
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -18,15 +21,24 @@ use crate::plugin_api::{AccessOutcome, BuildCx, Phases, Plugin, PluginKind, Repl
 pub(crate) struct Config {
     /// The largest allowed body, in units of `size_unit`.
     allowed_payload_size: u64,
-    /// The unit of `allowed_payload_size`.
+    /// The unit of `allowed_payload_size` and `content_types`.
     size_unit: SizeUnit,
+    /// The largest allowed bodies of some media types, in place of `allowed_payload_size`: types such as
+    /// `application/json`, or all of a kind, such as `image/*`. A type goes before its kind. The smallest of all limits
+    /// applies to requests with several or unreadable types.
+    content_types: BTreeMap<String, u64>,
     /// Reject requests that have neither a valid `Content-Length` nor `Transfer-Encoding: chunked`.
     require_content_length: bool,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Config { allowed_payload_size: 128, size_unit: SizeUnit::Megabytes, require_content_length: false }
+        Config {
+            allowed_payload_size: 128,
+            size_unit: SizeUnit::Megabytes,
+            content_types: BTreeMap::new(),
+            require_content_length: false,
+        }
     }
 }
 
@@ -43,6 +55,8 @@ enum SizeUnit {
 
 pub(crate) struct RequestSizeLimiting {
     max_bytes: u64,
+    /// The limits of ranges of media types, of which the more specific ones come first.
+    by_type: Box<[(Box<str>, u64)]>,
     requires_length: bool,
 }
 
@@ -60,9 +74,21 @@ impl PluginKind for RequestSizeLimiting {
             SizeUnit::Kilobytes => 1 << 10,
             SizeUnit::Bytes => 1,
         };
+        let invalid_type = config.content_types.keys().find(|range| !MediaType::is_range(range) || *range == "*/*");
+        if let Some(range) = invalid_type {
+            let field = format!("content_types.{range}");
+            let remedy = "write a type such as application/json or image/*; allowed_payload_size is for all others";
+            return Err(vec![Diagnostic::in_config(field, "is not a media type", remedy)]);
+        }
         // A limit that exceeds 64 bits is larger than any body.
-        let max_bytes = config.allowed_payload_size.saturating_mul(unit);
-        Ok(RequestSizeLimiting { max_bytes, requires_length: config.require_content_length })
+        let bytes = |size: u64| size.saturating_mul(unit);
+        let mut by_type: Vec<_> = config.content_types.iter().map(|(range, size)| (&**range, bytes(*size))).collect();
+        by_type.sort_by_key(|(range, _)| range.ends_with("/*"));
+        Ok(RequestSizeLimiting {
+            max_bytes: bytes(config.allowed_payload_size),
+            by_type: by_type.into_iter().map(|(range, size)| (range.into(), size)).collect(),
+            requires_length: config.require_content_length,
+        })
     }
 }
 
@@ -72,8 +98,9 @@ impl Plugin for RequestSizeLimiting {
     }
 
     fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> AccessOutcome<'a> {
+        let max_bytes = self.max_bytes(&cx.head.headers);
         match cx.head.headers.get(CONTENT_LENGTH).and_then(parse_length) {
-            Some(length) if length > self.max_bytes => {
+            Some(length) if length > max_bytes => {
                 let status = match cx.framing.expects_continue {
                     true => StatusCode::EXPECTATION_FAILED,
                     false => StatusCode::PAYLOAD_TOO_LARGE,
@@ -97,8 +124,25 @@ impl Plugin for RequestSizeLimiting {
             None => {}
         }
         // The length is unknown, so the proxy counts the bytes while the body streams.
-        *cx.body_limit = Some(cx.body_limit.map_or(self.max_bytes, |limit| limit.min(self.max_bytes)));
+        *cx.body_limit = Some(cx.body_limit.map_or(max_bytes, |limit| limit.min(max_bytes)));
         AccessOutcome::Continue
+    }
+}
+
+impl RequestSizeLimiting {
+    /// The limit of a request.
+    fn max_bytes(&self, headers: &HeaderMap) -> u64 {
+        if self.by_type.is_empty() || !headers.contains_key(CONTENT_TYPE) {
+            return self.max_bytes;
+        }
+        match MediaType::of(headers) {
+            Some(media_type) => {
+                let limit = self.by_type.iter().find(|(range, _)| media_type.is_in(range));
+                limit.map_or(self.max_bytes, |(_, limit)| *limit)
+            }
+            // The backend may take it for any of its types.
+            None => self.by_type.iter().map(|(_, limit)| *limit).fold(self.max_bytes, u64::min),
+        }
     }
 }
 
@@ -165,12 +209,43 @@ mod tests {
         assert_eq!(TestRequest::get("/").run(&limiting_chain(&json!({}))).await.state.body_limit, Some(128 << 20));
     }
 
+    #[tokio::test]
+    async fn media_types_have_limits_of_their_own() {
+        let config = json!({
+            "allowed_payload_size": 50, "size_unit": "bytes",
+            "content_types": {"image/*": 100, "image/png": 80, "application/json": 10},
+        });
+        for (types, limit) in [
+            (&[][..], 50),
+            (&["text/plain"], 50),
+            (&["application/json"], 10),
+            (&["Application/JSON; charset=utf-8"], 10),
+            (&["image/png"], 80),
+            (&["image/gif"], 100),
+            (&["image/gif", "text/plain"], 10),
+            (&["nonsense"], 10),
+        ] {
+            for (length, expected) in [(limit, None), (limit + 1, Some(413))] {
+                let request = TestRequest::get("/").header("content-length", &length.to_string());
+                let request = types.iter().fold(request, |request, value| request.header("content-type", value));
+                let outcome = request.run(&chain(&[(&KIND, config.clone())])).await;
+                assert_eq!(outcome.reply_status().map(|status| status.as_u16()), expected, "{types:?} {length}");
+            }
+            let request = TestRequest::get("/").header("transfer-encoding", "chunked");
+            let request = types.iter().fold(request, |request, value| request.header("content-type", value));
+            let outcome = request.run(&chain(&[(&KIND, config.clone())])).await;
+            assert_eq!(outcome.state.body_limit, Some(limit), "{types:?}");
+        }
+    }
+
     #[test]
     fn invalid_sizes_and_units_are_rejected() {
         for (config, field) in [
             (json!({"allowed_payload_size": -1}), "config.allowed_payload_size"),
             (json!({"allowed_payload_size": "8"}), "config.allowed_payload_size"),
             (json!({"size_unit": "MB"}), "config.size_unit"),
+            (json!({"content_types": {"json": 1}}), "config.content_types.json"),
+            (json!({"content_types": {"*/*": 1}}), "config.content_types.*/*"),
         ] {
             let invalid = build(&KIND, &config).err().unwrap_or_else(|| panic!("{config} was accepted"));
             assert_eq!(invalid[0].field, field, "{config}: {invalid:?}");

@@ -481,6 +481,8 @@ fn configurations_that_kong_rejects(kind: &str) -> Vec<(Value, &'static str)> {
         "proxy-cache" | "proxy-cache-advanced" => vec![
             (json!({}), "config"),
             (json!({"strategy": "memory", "response_code": [206]}), "config.response_code[0]"),
+            (json!({"strategy": "memory", "response_code": []}), "config.response_code"),
+            (json!({"strategy": "memory", "content_type": []}), "config.content_type"),
             (json!({"strategy": "memory", "request_method": ["TRACE"]}), "config.request_method[0]"),
             (json!({"strategy": "memory", "cache_ttl": 0}), "config.cache_ttl"),
         ],
@@ -522,6 +524,7 @@ fn configurations_that_kong_rejects(kind: &str) -> Vec<(Value, &'static str)> {
         "request-size-limiting" => vec![
             (json!({"size_unit": "gigabytes"}), "config.size_unit"),
             (json!({"allowed_payload_size": 1.5}), "config.allowed_payload_size"),
+            (json!({"content_types": {"json": 1}}), "config.content_types.json"),
         ],
         "post-function" | "pre-function" => vec![
             (json!({"access": "kong.log('a')"}), "config.access"),

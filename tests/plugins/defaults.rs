@@ -404,7 +404,7 @@ fn kong_defaults(plugin: &str) -> Value {
             "append": null, "append.body": [], "append.json_types": [], "append.headers": [], "append.querystring": [],
         }),
         "request-size-limiting" => json!({
-            "allowed_payload_size": 128, "size_unit": "megabytes", "require_content_length": false,
+            "allowed_payload_size": 128, "size_unit": "megabytes", "content_types": {}, "require_content_length": false,
         }),
         "request-termination" => json!({
             "status_code": 503, "message": null, "body": null, "content_type": null, "echo": false, "trigger": null,

@@ -83,8 +83,41 @@ async fn replicas_share_responses_and_purges() {
     let keys = server.redis_cli(&["KEYS", "*"]);
     assert!(keys.starts_with("portico:proxy-cache-advanced:default:e:"), "{keys}");
     second.store.purge(&Purge::All, None);
-    until_stored(&server, "*:n").await;
+    until("the purge", async || count(&server, "*:n") == 0).await;
     assert_eq!(status(&send(&first, "GET", &[], &[]).await), "Miss");
+}
+
+/// A server without memory may delete any key, and one of them must not bring back what was purged.
+#[tokio::test]
+async fn evicted_keys_undo_no_purge() {
+    let server = RedisProcess::start(&[]).await;
+    let services = TestServices::resolving("redis.shop");
+    let replica = replica(server.port, &json!({}), &services);
+    let store = async || until("a hit", async || status(&send(&replica, "GET", &[], &[]).await) == "Hit").await;
+    let keys = |pattern: &str| server.redis_cli(&["KEYS", pattern]).trim().to_owned();
+    store().await;
+    let [entry, target, namespace] = ["*:e:*", "*:t:*", "*:n"].map(keys);
+    let left = |key: &str| server.redis_cli(&["PTTL", key]).trim().parse::<u64>().unwrap();
+    assert!(left(&target) > left(&entry) && left(&namespace) > left(&entry), "they outlive the response");
+    for evicted in [vec![&target], vec![&namespace], vec![&target, &namespace]] {
+        for is_purged in [true, false] {
+            if is_purged {
+                replica.store.purge(&Purge::All, None);
+                until("the purge", async || count(&server, "*:n") == 0).await;
+            }
+            for key in &evicted {
+                server.redis_cli(&["DEL", key]);
+            }
+            assert_eq!(count(&server, "*:e:*"), 1, "the response is still at the server");
+            assert_eq!(status(&send(&replica, "GET", &[], &[]).await), "Miss", "{evicted:?} {is_purged}");
+            store().await;
+        }
+    }
+}
+
+/// How many keys there are.
+fn count(server: &RedisProcess, pattern: &str) -> usize {
+    server.redis_cli(&["KEYS", pattern]).split_whitespace().count()
 }
 
 #[tokio::test]

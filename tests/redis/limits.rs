@@ -15,7 +15,7 @@ use super::services::TestServices;
 use crate::harness::polling::until;
 
 /// One replica of Portico with this plugin.
-fn replica(plugin: &str, config: &Value, services: &Arc<TestServices>) -> Arc<Chain> {
+pub(super) fn replica(plugin: &str, config: &Value, services: &Arc<TestServices>) -> Arc<Chain> {
     let services: Arc<dyn PluginServices> = Arc::clone(services) as _;
     let kind = REGISTRY.find(plugin).unwrap_or_else(|| panic!("there is no plugin {plugin}"));
     chain_with(&[(kind, config.clone())], &PluginState::default(), &services)

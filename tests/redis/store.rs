@@ -51,6 +51,14 @@ async fn values_are_kept_until_they_expire_or_are_deleted() {
     store.set("now", b"1", Duration::ZERO).await.unwrap();
     store.set("forever", b"1", Duration::MAX).await.unwrap();
     assert_eq!(store.get("forever").await.unwrap().as_deref(), Some(&b"1"[..]));
+    let left = || server.redis_cli(&["TTL", "portico:session:default:a"]).trim().parse::<i64>().unwrap();
+    store.set("a", b"1", HOUR).await.unwrap();
+    assert_eq!(store.confirm("a", b"1", HOUR / 2).await, Ok(true));
+    assert!(left() > 3500, "the time is not shortened: {}", left());
+    assert_eq!(store.confirm("a", b"1", 2 * HOUR).await, Ok(true));
+    assert!(left() > 7100, "{}", left());
+    assert_eq!(store.confirm("a", b"2", HOUR).await, Ok(false));
+    assert_eq!(store.confirm("b", b"", HOUR).await, Ok(false), "an absent value is not an empty one");
     let too_long = vec![0; MAX_VALUE + 1];
     assert_eq!(store.set("long", &too_long, HOUR).await, Err(RedisStoreError::TooLong));
     assert_eq!(store.set_if_absent("long", &too_long[1..], HOUR).await, Ok(true));

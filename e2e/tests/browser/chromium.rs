@@ -86,9 +86,9 @@ impl Chromium {
         Ok(())
     }
 
-    /// The value of a JavaScript expression in the page. An exception is an error.
+    /// The value of a JavaScript expression in the page, or of its promise. An exception is an error.
     pub(crate) fn evaluate(&mut self, tab: &Tab, expression: &str) -> Result<Value> {
-        let parameters = json!({ "expression": expression, "returnByValue": true });
+        let parameters = json!({ "expression": expression, "returnByValue": true, "awaitPromise": true });
         let result = self.call(Some(tab), "Runtime.evaluate", parameters)?;
         ensure!(result.get("exceptionDetails").is_none(), "{expression}: {}", result["exceptionDetails"]);
         Ok(result["result"]["value"].clone())

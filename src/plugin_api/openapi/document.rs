@@ -108,6 +108,8 @@ fn parse_text(text: &str) -> Result<Value, String> {
     let mut options = serde_saphyr::options! {
         budget: budget,
         duplicate_keys: DuplicateKeyPolicy::Error,
+        // The OpenAPI specification recommends YAML 1.2, in which NO, on and y are strings.
+        strict_booleans: true,
         reject_unsupported_tags: true,
         with_snippet: false,
     };

@@ -30,6 +30,16 @@ fn documents_are_json_or_yaml() {
     }
 }
 
+/// YAML 1.2, section 10.3.2: the country code of Norway and the name of a coordinate are no booleans.
+#[test]
+fn only_true_and_false_are_booleans() {
+    let text = "openapi: 3.1.0\npaths: {/a: {get: {x-words: [NO, on, yes, n, true], x-names: {x: 1, y: 2, off: 3}}}}";
+    let document = ApiDocument::parse("api_spec", text, false).unwrap();
+    let operations = operations("api_spec", &document).unwrap();
+    assert_eq!(operations[0].value["x-words"], serde_json::json!(["NO", "on", "yes", "n", true]));
+    assert_eq!(operations[0].value["x-names"], serde_json::json!({"x": 1, "y": 2, "off": 3}));
+}
+
 #[test]
 fn invalid_documents_are_rejected() {
     for (text, message) in [

@@ -155,6 +155,11 @@ impl Default for ClusterNode {
 }
 
 impl RedisConfig {
+    /// Whether the settings name a server.
+    pub fn has_servers(&self) -> bool {
+        self.host.is_some() || !self.sentinel_nodes.is_empty() || !self.cluster_nodes.is_empty()
+    }
+
     /// The settings, where an alias replaces the field of its name.
     #[must_use]
     pub fn with_aliases(self, aliases: RedisAliases) -> Self {

@@ -76,6 +76,16 @@ impl RedisStore {
         self.put(key, value, expires_in, Some("XX")).await
     }
 
+    /// Whether a key has this value, which the server then keeps for this time at least.
+    pub async fn confirm(&self, key: &str, value: &[u8], expires_in: Duration) -> Result<bool, RedisStoreError> {
+        let key = self.server_key(key);
+        let milliseconds = milliseconds(expires_in);
+        let add_arguments = |command: &mut redis::Cmd| {
+            command.arg(value).arg(milliseconds);
+        };
+        Ok(self.redis.run_script::<bool>(&CONFIRM, &[key.as_bytes()], add_arguments).await?)
+    }
+
     /// Deletes a key and returns the value that it had. Of several concurrent calls, also of other replicas, one gets
     /// the value.
     pub async fn take(&self, key: &str) -> Result<Option<Bytes>, RedisStoreError> {
@@ -104,9 +114,7 @@ impl RedisStore {
         }
         let key = self.server_key(key);
         let mut command = redis::cmd("SET");
-        // The server rejects an expiry of 0, and one whose end has more than 64 bits.
-        let milliseconds = u64::try_from(expires_in.as_millis()).map_or(MAX_EXPIRY, |ms| ms.clamp(1, MAX_EXPIRY));
-        command.arg(&key).arg(value).arg("PX").arg(milliseconds);
+        command.arg(&key).arg(value).arg("PX").arg(milliseconds(expires_in));
         command.arg(condition.as_slice());
         match self.redis.query::<Value>(&key, command).await? {
             Value::Okay => Ok(true),
@@ -126,6 +134,11 @@ impl From<RedisUnavailable> for RedisStoreError {
     }
 }
 
+/// The server rejects an expiry of 0, and one whose end has more than 64 bits.
+fn milliseconds(expires_in: Duration) -> u64 {
+    u64::try_from(expires_in.as_millis()).map_or(MAX_EXPIRY, |ms| ms.clamp(1, MAX_EXPIRY))
+}
+
 /// `GETDEL` does the same, but only since version 6.2.
 static TAKE: RedisScript = RedisScript::new(
     "local value = redis.call('GET', KEYS[1])
@@ -133,6 +146,18 @@ static TAKE: RedisScript = RedisScript::new(
         redis.call('DEL', KEYS[1])
     end
     return value",
+);
+
+/// `PEXPIRE` never shortens a time with `GT`, but only since version 7.0.
+static CONFIRM: RedisScript = RedisScript::new(
+    "if redis.call('GET', KEYS[1]) ~= ARGV[1] then
+        return 0
+    end
+    local left = redis.call('PTTL', KEYS[1])
+    if left >= 0 and left < tonumber(ARGV[2]) then
+        redis.call('PEXPIRE', KEYS[1], ARGV[2])
+    end
+    return 1",
 );
 
 /// The longest expiry in milliseconds, which is above 100 years.

@@ -182,6 +182,14 @@ impl PluginKind for Compression {
                 problems.push(Diagnostic::in_config(format!("codings[{index}]"), message, "list each coding once"));
             }
         }
+        if codings.is_empty() && !request.decompress {
+            let remedy = "list a coding, or set `request.decompress`";
+            problems.push(Diagnostic::in_config("codings", "is empty, so the plugin would do nothing", remedy));
+        }
+        if types.is_empty() && !codings.is_empty() {
+            let remedy = "list a type, or set `codings: []` to compress no responses";
+            problems.push(Diagnostic::in_config("types", "is empty, so nothing would be compressed", remedy));
+        }
         let types = MediaTypes::build("types", &types).map_err(|wrong| problems.extend(wrong));
         let uploads = Uploads::build(&request).map_err(|wrong| problems.extend(wrong));
         let (Ok(types), Ok(uploads), []) = (types, uploads, &problems[..]) else { return Err(problems) };

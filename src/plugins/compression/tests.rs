@@ -156,6 +156,8 @@ fn invalid_configurations_are_refused_with_their_field() {
         (json!({"levels": {"zstd": 13}}), "config.levels.zstd"),
         (json!({"codings": ["gzip", "br", "gzip"]}), "config.codings[2]"),
         (json!({"codings": ["deflate"]}), "config.codings[0]"),
+        (json!({"codings": []}), "config.codings"),
+        (json!({"types": []}), "config.types"),
         (json!({"types": ["html"]}), "config.types[0]"),
         (json!({"request": {"max_bytes": 0}}), "config.request.max_bytes"),
         (json!({"request": {"max_bytes": 16_777_217}}), "config.request.max_bytes"),

@@ -13,7 +13,7 @@ use crate::plugin_api::{AccessOutcome, Reply, RequestCx};
 #[serde(deny_unknown_fields, default)]
 pub(super) struct RequestConfig {
     /// Decompress bodies with a `Content-Encoding`.
-    decompress: bool,
+    pub(super) decompress: bool,
     /// The largest body in bytes, as the client sends it and decompressed; at most 16 MiB.
     max_bytes: u64,
     /// How many times as large as the compressed body the decompressed one may be. Bodies of up to 64 KiB may be

@@ -105,8 +105,17 @@ impl PluginKind for ErrorPages {
                 None
             }
         };
+        let mut hidden = Vec::new();
         let build = |(index, page)| Page::build(&format!("pages[{index}]"), page, &mut problems);
-        let pages = config.pages.into_iter().enumerate().map(build).collect();
+        let pages: Box<[Page]> = config.pages.into_iter().enumerate().map(build).collect();
+        for (index, page) in pages.iter().enumerate().filter(|_| problems.is_empty()) {
+            if let Some(earlier) = pages[..index].iter().position(|earlier| page.is_covered_by(earlier)) {
+                let message = format!("never applies, because pages[{earlier}] applies to the same responses");
+                let remedy = "remove it, or move it before that one";
+                hidden.push(Diagnostic::in_config(format!("pages[{index}]"), message, remedy));
+            }
+        }
+        problems.append(&mut hidden);
         if problems.is_empty() { Ok(ErrorPages { pages, cache_control }) } else { Err(problems) }
     }
 }

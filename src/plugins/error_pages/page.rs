@@ -107,6 +107,7 @@ pub(super) struct PageBody {
     template: PageTemplate,
 }
 
+#[derive(PartialEq)]
 enum PageHost {
     Exact(Box<str>),
     /// The end of the host, with the dot.
@@ -154,7 +155,23 @@ impl Page {
                 }
             }
         }
+        for (index, body) in pages.iter().enumerate() {
+            if pages[..index].iter().any(|other| other.media_type == body.media_type) {
+                let message = format!("{} has a body already", body.media_type);
+                report(format!("{field}.bodies[{index}].content_type"), message, "keep one body for each type");
+            }
+        }
         Page { statuses: ranges.into(), from, hosts: patterns.into(), bodies: pages.into() }
+    }
+
+    /// Whether an earlier page applies to all responses of this one, which then never applies.
+    pub(super) fn is_covered_by(&self, earlier: &Page) -> bool {
+        let covers = |statuses: &RangeInclusive<u16>| {
+            earlier.statuses.iter().any(|range| range.contains(statuses.start()) && range.contains(statuses.end()))
+        };
+        (earlier.from == PageSource::Both || earlier.from == self.from)
+            && self.statuses.iter().all(covers)
+            && (earlier.hosts.is_empty() || earlier.hosts == self.hosts)
     }
 
     /// How many bytes the templates have.

@@ -153,6 +153,18 @@ fn invalid_configurations_are_refused_with_their_field() {
         (with("hosts", json!(["a.example:80"])), "config.pages[0].hosts[0]"),
         (with("from", json!("plugins")), "config.pages[0].from"),
         (with("bodies", json!([])), "config.pages[0].bodies"),
+        (json!({"pages": [page(json!(["4xx"]), "both"), page(json!([404]), "backend")]}), "config.pages[1]"),
+        (json!({"pages": [page(json!([404, 410]), "backend"), page(json!([410]), "backend")]}), "config.pages[1]"),
+        (
+            with(
+                "bodies",
+                json!([
+                    {"content_type": "text/html", "template": "a"},
+                    {"content_type": "Text/html; charset=utf-8", "template": "b"},
+                ]),
+            ),
+            "config.pages[0].bodies[1].content_type",
+        ),
         (with("bodies", body("image/png", "")), "config.pages[0].bodies[0].content_type"),
         (with("bodies", body("text/html\n", "")), "config.pages[0].bodies[0].content_type"),
         (with("bodies", body("text/html", "{{secret}}")), "config.pages[0].bodies[0].template"),

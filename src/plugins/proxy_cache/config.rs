@@ -260,6 +260,16 @@ impl Config {
                 .map_err(|_| (format!("{name:?} is not the name of a field"), "use letters, digits and hyphens"))
         });
         fields.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
+        for (field, is_empty) in [
+            ("response_code", self.response_code.is_empty()),
+            ("request_method", self.request_method.is_empty()),
+            ("content_type", self.content_type.is_empty()),
+        ] {
+            if is_empty {
+                let remedy = "list what is stored, or remove the field for its default";
+                invalid.push(Diagnostic::in_config(field, "is empty, so nothing would be stored", remedy));
+            }
+        }
         for (field, value, smallest) in [
             ("cache_ttl", Some(self.cache_ttl), 1),
             ("storage_ttl", self.storage_ttl, 1),

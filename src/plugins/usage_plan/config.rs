@@ -152,7 +152,16 @@ impl Config {
             let message = format!("{} is not a percentage", self.warn_at);
             invalid.push(Diagnostic::in_config("warn_at", message, "use 1 to 100, or 0 for no warnings"));
         }
+        if self.header_name.is_some() && !matches!(self.limit_by, LimitByName::Header) {
+            let message = "has an effect only with `limit_by: header`";
+            invalid.push(Diagnostic::in_config("header_name", message, "remove it, or set `limit_by` to header"));
+        }
         let server = match self.policy {
+            PolicyName::Memory if self.redis.has_servers() => {
+                let message = "has no effect with `policy: memory`, which loses what was used at a restart";
+                invalid.push(Diagnostic::in_config("redis", message, "set `policy` to redis, or remove it"));
+                None
+            }
             PolicyName::Memory => {
                 let message =
                     "the use is counted in memory: a restart begins again, and each replica counts separately";

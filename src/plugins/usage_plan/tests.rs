@@ -173,7 +173,12 @@ fn invalid_configurations_are_rejected_with_their_field() {
         (json!({"limit_by": "header"}), "config.limit_by"),
         (json!({"limit_by": "header", "header_name": "a b"}), "config.header_name"),
         (json!({"warn_at": 101}), "config.warn_at"),
+        (json!({"limit_by": "ip", "header_name": "x-client"}), "config.header_name"),
         (json!({"policy": "redis"}), "config.redis.host"),
+        (json!({"policy": "redis", "redis": {"host": "redis:6379"}}), "config.redis.host"),
+        (json!({"policy": "redis", "redis": {"host": "redis://redis.shop"}}), "config.redis.host"),
+        (json!({"policy": "redis", "redis": {"cluster_nodes": [{"ip": "a b"}]}}), "config.redis.cluster_nodes[0].ip"),
+        (json!({"redis": {"host": "redis.shop"}}), "config.redis"),
     ] {
         let Err(invalid) = build(&KIND, &config(fields.clone())) else { panic!("{fields} was accepted") };
         assert!(invalid.iter().any(|diagnostic| diagnostic.field == field), "{fields}: {invalid:?}");

@@ -143,6 +143,10 @@ impl PluginKind for XmlThreatProtection {
                 invalid.push(Diagnostic::in_config(field, message, format!("set it to {max} or less")));
             }
         }
+        if config.checked_content_types.is_empty() {
+            let remedy = "list a type such as application/xml, or remove the field for its default";
+            invalid.push(Diagnostic::in_config("checked_content_types", "is empty, so nothing is checked", remedy));
+        }
         for (field, types) in [
             ("checked_content_types", &config.checked_content_types),
             ("allowed_content_types", &config.allowed_content_types),

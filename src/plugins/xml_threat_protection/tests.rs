@@ -126,6 +126,7 @@ fn invalid_configurations_are_rejected() {
         (json!({"allow_dtd": true}), "config.allow_dtd"),
         (json!({"max_depth": 10_001}), "config.max_depth"),
         (json!({"document": 100_000_000}), "config.document"),
+        (json!({"checked_content_types": []}), "config.checked_content_types"),
         (json!({"checked_content_types": ["xml"]}), "config.checked_content_types[0]"),
         (json!({"checked_content_types": ["*/xml"]}), "config.checked_content_types[0]"),
         (json!({"allowed_content_types": ["a/b", "c/d; e=f"]}), "config.allowed_content_types[1]"),

@@ -32,13 +32,14 @@ pub(super) struct EntryResponse {
     pub(super) body: Bytes,
 }
 
-/// What the last purges have set when a response was requested. The response ends with the next purge.
+/// The values that the server had when a response was requested. The response ends when one of them is gone, which a
+/// purge does. The default is no value of a server, and what has it is not stored.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Epoch {
     /// Of its target.
-    pub(super) target: Option<String>,
+    pub(super) target: String,
     /// Of the namespace.
-    pub(super) namespace: Option<String>,
+    pub(super) namespace: String,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -173,7 +174,7 @@ mod tests {
             (HeaderName::from_static("x-b"), None),
         ];
         EntryResponse {
-            epoch: Epoch { target: Some("1".to_owned()), namespace: None },
+            epoch: Epoch { target: "1".to_owned(), namespace: "2".to_owned() },
             status: StatusCode::NOT_FOUND,
             headers,
             vary: Vary::from_fields(vary),
@@ -206,6 +207,7 @@ mod tests {
             ("\"a\"", "\"\\u0000\""),
             ("\"a\"", "\"\\u0100\""),
             ("received", "reserved"),
+            ("\"target\":\"1\"", "\"target\":null"),
             ("{", "["),
         ] {
             let changed = head.replacen(from, to, 1);

@@ -2,13 +2,15 @@
 //!
 //! ```text
 //!   e:KEY ──▶ the response, or the names of the fields by which several differ ──▶ v:KEY:VALUES ──▶ the response
-//!   t:TARGET, n ──▶ what the last purge of the target and of the namespace has set; a response has the values that it
-//!                   was requested with, and ends when they change
+//!   t:TARGET, n ──▶ a random value for the target and for the namespace, which a purge deletes; a response has the
+//!                   values that it was requested with, and ends with them
 //! ```
 //!
-//! A look-up takes one round trip, and a second one for responses with `Vary`. Calls that wait are limited, and so are
-//! their values, so that a slow server does not let the memory grow. Each server has a share of the calls of its
-//! namespace, so a server that hangs leaves places to others. Storing and purging never let a request wait.
+//! A value that is gone never comes back, so what the server evicts ends responses as a purge does, and undoes none.
+//! A look-up takes one round trip, a second one for responses with `Vary`, and one more for a target without a value.
+//! Calls that wait are limited, and so are their values, so that a slow server does not let the memory grow. Each
+//! server has a share of the calls of its namespace, so a server that hangs leaves places to others. Storing and purging
+//! never let a request wait.
 
 mod entry;
 
@@ -16,7 +18,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use aws_lc_rs::digest;
-use futures_util::future::try_join3;
+use bytes::Bytes;
+use futures_util::future::{join, try_join, try_join3};
 use http::{HeaderMap, HeaderName, StatusCode};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
@@ -83,8 +86,11 @@ impl RemoteStore {
         let (entry_key, target_key) = (entry_key(key), target_key(key));
         let (entry, target, namespace) =
             try_join3(self.redis.get(&entry_key), self.redis.get(&target_key), self.redis.get(NAMESPACE)).await?;
-        let text = |value: Option<bytes::Bytes>| value.map(|value| String::from_utf8_lossy(&value).into_owned());
-        let epoch = Epoch { target: text(target), namespace: text(namespace) };
+        let (Some(target), Some(namespace)) = (&target, &namespace) else {
+            let epoch = self.begin_epoch(&target_key, target, namespace).await;
+            return Ok(RemoteFound { response: None, epoch });
+        };
+        let epoch = Epoch { target: to_text(target), namespace: to_text(namespace) };
         let entry = match entry.as_ref().and_then(RemoteEntry::decode) {
             Some(RemoteEntry::Varies(names)) => {
                 let variant = self.redis.get(&variant_key(key, &Vary::of_request(names, request))).await?;
@@ -137,11 +143,8 @@ impl RemoteStore {
     }
 
     async fn put(&self, key: CacheKey, response: &StoredResponse, epoch: Epoch) -> Result<(), RedisStoreError> {
-        if self.epoch(key).await? != epoch {
-            return Ok(());
-        }
         let keep = response.keep_until.duration_since(SystemTime::now()).unwrap_or_default().min(LONGEST);
-        if keep.is_zero() {
+        if keep.is_zero() || !self.confirm(key, &epoch, keep + EPOCH_MARGIN).await? {
             return Ok(());
         }
         let names: Vec<HeaderName> = response.vary.fields().iter().map(|(name, _)| name.clone()).collect();
@@ -163,38 +166,45 @@ impl RemoteStore {
         self.redis.set(&entry_key(key), &RemoteEntry::Varies(names).encode(), keep).await
     }
 
-    async fn epoch(&self, key: CacheKey) -> Result<Epoch, RedisStoreError> {
+    /// Sets the values that the server does not have. Without them, what the request gets is not stored.
+    async fn begin_epoch(&self, target_key: &str, target: Option<Bytes>, namespace: Option<Bytes>) -> Epoch {
+        let (target, namespace) = join(self.begin(target_key, target), self.begin(NAMESPACE, namespace)).await;
+        Epoch { target, namespace }
+    }
+
+    async fn begin(&self, key: &str, value: Option<Bytes>) -> String {
+        if let Some(value) = value {
+            return to_text(&value);
+        }
+        let new = format!("{:032x}", fastrand::u128(..));
+        match self.redis.set_if_absent(key, new.as_bytes(), LONGEST_REQUEST).await {
+            // A concurrent request has set it.
+            Ok(false) => self.redis.get(key).await.ok().flatten().map_or(new, |value| to_text(&value)),
+            // A server without memory for it stores no response either.
+            Ok(true) | Err(_) => new,
+        }
+    }
+
+    /// Whether the server still has the values of an epoch, which it then keeps for this time.
+    async fn confirm(&self, key: CacheKey, epoch: &Epoch, keep: Duration) -> Result<bool, RedisStoreError> {
         let target_key = target_key(key);
-        let (target, namespace) =
-            futures_util::future::try_join(self.redis.get(&target_key), self.redis.get(NAMESPACE)).await?;
-        let text = |value: Option<bytes::Bytes>| value.map(|value| String::from_utf8_lossy(&value).into_owned());
-        Ok(Epoch { target: text(target), namespace: text(namespace) })
+        let target = self.redis.confirm(&target_key, epoch.target.as_bytes(), keep);
+        let namespace = self.redis.confirm(NAMESPACE, epoch.namespace.as_bytes(), keep);
+        let (target, namespace) = try_join(target, namespace).await?;
+        Ok(target && namespace)
     }
 
     /// Removes all responses for a target, for all consumers, in the background.
     pub(super) fn invalidate(self: &Arc<Self>, key: CacheKey) {
-        self.purge_by(move |store| Box::pin(async move { store.begin_epoch(&target_key(key)).await }));
+        self.end_epoch(target_key(key));
     }
 
     /// Removes responses in the background: those for the target of a key, or all of the namespace, also for a tag.
     pub(super) fn purge(self: &Arc<Self>, key: Option<CacheKey>) {
-        match key {
-            Some(key) => self.invalidate(key),
-            None => self.purge_by(|store| Box::pin(async move { store.begin_epoch(NAMESPACE).await })),
-        }
+        self.end_epoch(key.map_or_else(|| NAMESPACE.to_owned(), target_key));
     }
 
-    async fn begin_epoch(&self, key: &str) -> Result<(), RedisStoreError> {
-        let value = format!("{:032x}", fastrand::u128(..));
-        self.redis.set(key, value.as_bytes(), LONGEST + EPOCH_MARGIN).await
-    }
-
-    fn purge_by<F>(self: &Arc<Self>, purge: F)
-    where
-        F: for<'s> FnOnce(&'s RemoteStore) -> futures_util::future::BoxFuture<'s, Result<(), RedisStoreError>>
-            + Send
-            + 'static,
-    {
+    fn end_epoch(self: &Arc<Self>, key: String) {
         let Ok(permit) = Arc::clone(&self.purges).try_acquire_owned() else {
             warn!("Too many purges of stored responses wait for Redis, so responses stay until they are stale");
             return;
@@ -202,7 +212,7 @@ impl RemoteStore {
         let store = Arc::clone(self);
         self.services.spawn(Box::pin(async move {
             let _permit: OwnedSemaphorePermit = permit;
-            if purge(&store).await.is_err() {
+            if store.redis.delete(&key).await.is_err() {
                 warn!("Redis is not available for a purge of stored responses, which stay until they are stale");
             }
         }));
@@ -212,6 +222,10 @@ impl RemoteStore {
 /// The reply to a request while the server does not respond.
 pub(super) fn unavailable() -> Box<Reply> {
     Reply::negotiated(StatusCode::INTERNAL_SERVER_ERROR, "An unexpected error occurred", "cache_unavailable")
+}
+
+fn to_text(value: &[u8]) -> String {
+    String::from_utf8_lossy(value).into_owned()
 }
 
 fn entry_key(key: CacheKey) -> String {
@@ -246,7 +260,9 @@ const MAX_PURGES: usize = 1_024;
 const MAX_HEAD_BYTES: usize = 256 << 10;
 /// How long a response is kept at most.
 const LONGEST: Duration = Duration::from_secs(7 * 24 * 60 * 60);
-/// A purge must be remembered longer than what it purges.
-const EPOCH_MARGIN: Duration = Duration::from_secs(24 * 60 * 60);
+/// How much longer the values of an epoch are kept than its responses.
+const EPOCH_MARGIN: Duration = Duration::from_secs(60);
+/// A response whose request takes longer is not stored, unless another one has been stored for its target.
+const LONGEST_REQUEST: Duration = Duration::from_secs(10 * 60);
 /// The largest body of a response that is stored.
 pub(super) const MAX_REMOTE_BODY: u32 = 1 << 20;
