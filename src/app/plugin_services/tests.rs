@@ -281,7 +281,7 @@ async fn each_connection_to_a_server_is_a_full_handshake() {
                 stream.write_all(b"+PONG").await.unwrap();
                 stream.get_ref().1.handshake_kind()
             };
-            let tls = Some(RemoteTls { server_name: None, verify: false });
+            let tls = Some(RemoteTls { server_name: None, verify: false, authorities: None });
             let server = Remote { host: "127.0.0.1".into(), port, namespace: None, tls, timeout: TEST_TIMEOUT };
             let connect = async {
                 let mut stream = servers.connect(server).await.unwrap();

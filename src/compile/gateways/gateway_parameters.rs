@@ -4,14 +4,18 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use crate::access_log_syntax::{LineRule, LineRules, LineTemplate};
+use crate::access_log_syntax::{LineRule, LineRules, LineTemplate, SamplingRule, SamplingRules};
 use crate::api::core::ServiceType;
 use crate::api::gateway::{Gateway, GatewayClass};
-use crate::api::portico::{GatewayAccessLogSettings, GatewayParameters, GatewayServiceSettings, TRAFFIC_POLICIES};
+use crate::api::portico::{
+    GatewayAccessLogSettings, GatewayParameters, GatewayServiceSettings, GatewayTracingSettings, TRAFFIC_POLICIES,
+};
 use crate::api::{Kind, Object, ObjectKey};
 use crate::compile::addresses::ClientPath;
 use crate::diagnostic::Diagnostic;
+use crate::plugin_api::trace::{Propagation, TraceFormat};
 use crate::snapshot::access_logs::{GatewayAccessLog, GatewayAccessLogs};
+use crate::snapshot::gateway_traces::{GatewayTraces, GatewayTracing};
 use crate::store::Store;
 
 /// The parameters of a class; an error at `spec.parametersRef` if they cannot be used. Those of a deleted class are not
@@ -78,20 +82,38 @@ pub(in crate::compile) fn access_logs(store: &Store) -> GatewayAccessLogs {
         return GatewayAccessLogs::default();
     }
     let of_gateway = |gateway: &Arc<Object<Gateway>>| {
-        let settings = access_log_settings(store, gateway)?;
+        let settings = merged(store, gateway, |parameters| &parameters.spec.access_log, GatewayAccessLogSettings::or)?;
         let log = read_access_log(&settings).ok().filter(|log| *log != GatewayAccessLog::default())?;
         Some((Arc::from(gateway.meta.key.to_string()), log))
     };
     GatewayAccessLogs(store.gateways.values().filter_map(of_gateway).collect())
 }
 
-/// The settings of a Gateway and of its class. `None` while they cannot be read.
-fn access_log_settings(store: &Store, gateway: &Object<Gateway>) -> Option<GatewayAccessLogSettings> {
+/// What the Gateways set about their traces.
+pub(in crate::compile) fn traces(store: &Store) -> GatewayTraces {
+    if store.gateway_parameters.is_empty() {
+        return GatewayTraces::default();
+    }
+    let of_gateway = |gateway: &Arc<Object<Gateway>>| {
+        let settings = merged(store, gateway, |parameters| &parameters.spec.tracing, GatewayTracingSettings::or)?;
+        let tracing = read_tracing(&settings).ok().filter(|tracing| *tracing != GatewayTracing::default())?;
+        Some((Arc::from(gateway.meta.key.to_string()), tracing))
+    };
+    GatewayTraces(store.gateways.values().filter_map(of_gateway).collect())
+}
+
+/// A block of the settings of a Gateway and of its class. `None` while they cannot be read.
+fn merged<T: Clone + Default>(
+    store: &Store,
+    gateway: &Object<Gateway>,
+    block: fn(&GatewayParameters) -> &T,
+    or: fn(T, &T) -> T,
+) -> Option<T> {
     let class = store.class_of(gateway)?;
-    let own = of_gateway(store, gateway).ok()?.map(|parameters| parameters.spec.access_log.clone()).unwrap_or_default();
+    let own = of_gateway(store, gateway).ok()?.map(|parameters| block(parameters).clone()).unwrap_or_default();
     let of_class = of_class(store, class).ok()?;
     Some(match of_class {
-        Some(parameters) => own.or(&parameters.spec.access_log),
+        Some(parameters) => or(own, block(parameters)),
         None => own,
     })
 }
@@ -104,6 +126,27 @@ fn read_access_log(settings: &GatewayAccessLogSettings) -> Result<GatewayAccessL
         |(index, text): (usize, &String)| text.parse::<LineRule>().map_err(|error| (format!("filter[{index}]"), error));
     let rules = settings.filter.as_ref().map(|rules| rules.iter().enumerate().map(rule).collect());
     Ok(GatewayAccessLog { template, rules: rules.transpose()?.map(LineRules) })
+}
+
+/// The field that is invalid, and why.
+fn read_tracing(settings: &GatewayTracingSettings) -> Result<GatewayTracing, (String, String)> {
+    let share = settings.sampling.as_deref().map(str::parse).transpose();
+    let share = share.map_err(|error| ("sampling".to_owned(), error))?;
+    let rule = |(index, text): (usize, &String)| {
+        text.parse::<SamplingRule>().map_err(|error| (format!("rules[{index}]"), error))
+    };
+    let rules = settings.rules.as_ref().map(|rules| rules.iter().enumerate().map(rule).collect());
+    let format = |(index, name): (usize, &String)| {
+        let found = TraceFormat::from_name(name);
+        found.ok_or_else(|| (format!("propagation[{index}]"), format!("there is no format `{name}`")))
+    };
+    let formats: Option<Result<Vec<_>, _>> =
+        settings.propagation.as_ref().map(|names| names.iter().enumerate().map(format).collect());
+    Ok(GatewayTracing {
+        share,
+        rules: rules.transpose()?.map(SamplingRules),
+        propagation: formats.transpose()?.map(|formats| Propagation::preserving(&formats)),
+    })
 }
 
 /// Remarks on settings that have no effect on the Service of a Gateway.
@@ -160,8 +203,10 @@ fn find<'s>(store: &'s Store, field: &str, key: &ObjectKey) -> Result<&'s Object
         let remedy = "create it, or correct the reference; `portico crds` prints the definition of its kind";
         return Err(Diagnostic::not_found(format!("{field}.name"), described, remedy));
     };
-    if let Err((name, problem)) = read_access_log(&parameters.spec.access_log) {
-        let message = format!("{described} is invalid: spec.accessLog.{name}: {problem}");
+    let of_log = read_access_log(&parameters.spec.access_log).err().map(|error| ("accessLog", error));
+    let of_traces = || read_tracing(&parameters.spec.tracing).err().map(|error| ("tracing", error));
+    if let Some((block, (name, problem))) = of_log.or_else(of_traces) {
+        let message = format!("{described} is invalid: spec.{block}.{name}: {problem}");
         return Err(Diagnostic::error(format!("{field}.name"), message, "correct the field"));
     }
     match invalid_value(&parameters.spec.service) {
