@@ -89,10 +89,10 @@ struct Family<'t> {
     name: &'t str,
     kind: &'t str,
     help: &'t str,
-    samples: Vec<Sample<'t>>,
+    samples: Vec<SampleLine<'t>>,
 }
 
-struct Sample<'t> {
+struct SampleLine<'t> {
     name: &'t str,
     labels: Vec<(&'t str, String)>,
     value: &'t str,
@@ -121,7 +121,7 @@ fn families(open_metrics: &str) -> Vec<Family<'_>> {
 }
 
 /// A line such as `name_total{a="b"} 5`, perhaps with an exemplar behind ` # `.
-fn parse_sample(line: &str) -> Option<Sample<'_>> {
+fn parse_sample(line: &str) -> Option<SampleLine<'_>> {
     let name_end = line.find(['{', ' '])?;
     let (name, mut rest) = line.split_at(name_end);
     let mut labels = Vec::new();
@@ -136,7 +136,7 @@ fn parse_sample(line: &str) -> Option<Sample<'_>> {
         rest = &rest[1..];
     }
     let value = rest.trim_start().split(' ').next().filter(|value| !value.is_empty())?;
-    Some(Sample { name, labels, value })
+    Some(SampleLine { name, labels, value })
 }
 
 /// The index of the quotation mark that ends the value of a label.
@@ -197,7 +197,7 @@ impl Family<'_> {
     }
 }
 
-fn number_point(sample: &Sample<'_>, is_counter: bool, times: Times) -> Option<NumberPoint> {
+fn number_point(sample: &SampleLine<'_>, is_counter: bool, times: Times) -> Option<NumberPoint> {
     let value = match sample.value.parse::<i64>() {
         Ok(number) => Number::Integer(number),
         Err(_) => Number::Double(sample.value.parse().ok()?),
@@ -213,12 +213,12 @@ fn number_point(sample: &Sample<'_>, is_counter: bool, times: Times) -> Option<N
 /// A point for each set of labels. The buckets of OpenMetrics contain those below, the buckets of OTLP do not.
 fn histogram_points(family: &Family<'_>, times: Times) -> Vec<HistogramPoint> {
     #[derive(Default)]
-    struct Collected {
+    struct HistogramSeries {
         cumulative: Vec<(f64, u64)>,
         count: u64,
         sum: Option<f64>,
     }
-    let mut collected: BTreeMap<Vec<(&str, String)>, Collected> = BTreeMap::new();
+    let mut collected: BTreeMap<Vec<(&str, String)>, HistogramSeries> = BTreeMap::new();
     for sample in &family.samples {
         let mut labels = sample.labels.clone();
         let bound = labels.iter().position(|(name, _)| *name == "le").map(|index| labels.remove(index).1);
@@ -233,7 +233,7 @@ fn histogram_points(family: &Family<'_>, times: Times) -> Vec<HistogramPoint> {
             _ => {}
         }
     }
-    let points = collected.into_iter().map(|(labels, Collected { mut cumulative, count, sum })| {
+    let points = collected.into_iter().map(|(labels, HistogramSeries { mut cumulative, count, sum })| {
         cumulative.retain(|(bound, _)| bound.is_finite());
         cumulative.sort_by(|(one, _), (other, _)| one.total_cmp(other));
         let (bounds, mut below): (Vec<f64>, Vec<u64>) = cumulative.into_iter().unzip();

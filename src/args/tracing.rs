@@ -29,7 +29,7 @@ pub(super) struct TraceArgs {
     #[arg(requires = "trace_otlp_endpoint")]
     trace_rules: Vec<SamplingRule>,
 
-    /// Header whose requests are recorded, whoever sends them
+    /// Header whose requests are recorded, also those of clients that are not trusted
     #[arg(long, value_name = "NAME", env = "PORTICO_TRACE_HEADER", requires = "trace_otlp_endpoint")]
     trace_header: Option<HeaderName>,
 

@@ -1,5 +1,5 @@
-//! Which requests are traced: by rules, by a header and by Gateway, with the fields that endpoints get. Also lines of the
-//! access log as log records.
+//! Which requests are traced: by rules, by a header and by Gateway, with the fields that endpoints get. Also lines of
+//! the access log as log records.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -236,3 +236,36 @@ fn invalid_value(settings: &GatewayServiceSettings) -> Option<(&'static str, &st
     let invalid_range = ranges.map(String::as_str).find(|range| range.parse::<IpNet>().is_err());
     invalid_range.map(|range| ("loadBalancerSourceRanges", range, "networks such as 192.0.2.0/24".to_owned()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(yaml: &str) -> GatewayTracingSettings {
+        serde_saphyr::from_str(yaml).unwrap()
+    }
+
+    #[test]
+    fn traces_of_a_gateway_take_precedence_field_by_field() {
+        let class = settings("{sampling: 5%, rules: [drop path=/a], propagation: [w3c, b3-single]}");
+        let own = settings("{sampling: 0%, rules: []}").or(&class);
+        let read = read_tracing(&own).unwrap();
+        assert_eq!((read.share.map(|share| share.rate()), read.rules), (Some(0.0), Some(SamplingRules::default())));
+        let formats = [TraceFormat::W3c, TraceFormat::B3Single];
+        assert_eq!(read.propagation, Some(Propagation::preserving(&formats)));
+        assert_eq!(read_tracing(&GatewayTracingSettings::default()), Ok(GatewayTracing::default()));
+        assert_eq!(GatewayTracingSettings::default().or(&class), class);
+    }
+
+    #[test]
+    fn mistakes_in_traces_have_their_field() {
+        for (yaml, field, problem) in [
+            ("{sampling: '0.05'}", "sampling", "`0.05` is no share"),
+            ("{rules: [keep 1%, drop status=404]}", "rules[1]", "`status` is known when a request ends"),
+            ("{propagation: [w3c, zipkin]}", "propagation[1]", "there is no format `zipkin`"),
+        ] {
+            let (found, text) = read_tracing(&settings(yaml)).unwrap_err();
+            assert!(found == field && text.starts_with(problem), "{yaml}: {found}: {text}");
+        }
+    }
+}
