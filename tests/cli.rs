@@ -134,6 +134,11 @@ fn environment_sets_flags_and_ignores_other_variables() {
         .output()
         .unwrap();
     assert!(exit_code(&output) == 0 && stdout(&output).starts_with('{'), "{output:?}");
+    // Charts and units set switches to `false`.
+    let output = command("run").env("PORTICO_TRACE_ERRORS", "false").output().unwrap();
+    assert!(stderr(&output).contains("no source of objects is given"), "{}", stderr(&output));
+    let output = command("run --manifests x").env("PORTICO_TRACE_ERRORS", "true").output().unwrap();
+    assert!(stderr(&output).contains("--trace-errors is given without"), "{}", stderr(&output));
     let output = command("run --manifests x").env("PORTICO_DRAIN_TIMEOUT", "soon").output().unwrap();
     assert_eq!(exit_code(&output), 2);
     let expected = "invalid value 'soon' for '--drain-timeout <DURATION>': not a duration; write numbers with units";

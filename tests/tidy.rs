@@ -199,7 +199,7 @@ const IMPORTS: &[Row] = &[
 
 /// The layers inside each top-level module. A module imports only modules of the layers before its own.
 const LAYERS: &[Row] = &[
-    ("access_log_syntax", &["variable", "parts", "builder", "apache envoy nginx", "rules template"]),
+    ("access_log_syntax", &["variable", "parts", "builder", "apache envoy nginx", "rules template", "sampling"]),
     ("admin", &["response self_connection", "cache_purges observations renderings", "views", "debug status"]),
     (
         "api",
@@ -210,10 +210,10 @@ const LAYERS: &[Row] = &[
         &[
             "cache_meters certificate_metrics change_meters cluster_keys crds endpoint_names file_descriptors \
              fingerprint_cache \
-             health_meters host_addresses ingress kong_metrics overload_meters problem_counts queue_meters \
-             rate_limit_meters request_tracer settings_json source_overlap stdout upstream_events usage_meters vaults \
+             health_meters host_addresses ingress kong_metrics metrics_export otlp overload_meters problem_counts queue_meters \
+             rate_limit_meters settings_json source_overlap stdout upstream_events usage_meters vaults \
              watch_meters kong_config",
-            "addressing data_plane state_meters upstream_views",
+            "addressing data_plane request_tracer state_meters upstream_views",
             "control",
             "announce check cluster convert diagnostic_meters plugin_services verify views",
             "gateway_services status_publisher",
@@ -224,7 +224,8 @@ const LAYERS: &[Row] = &[
     (
         "args",
         &[
-            "access_log budgets kong location network object_name output_format tls tracing",
+            "access_log budgets kong location network object_name otlp output_format tls",
+            "tracing",
             "convert slo",
             "cluster gateways",
             "ingress",
@@ -368,7 +369,7 @@ const LAYERS: &[Row] = &[
     (
         "snapshot",
         &[
-            "access_logs bind_address cors escape external_auth host own_udp_listeners regex regex_steps timeouts_and_retries",
+            "access_logs bind_address cors escape external_auth gateway_traces host own_udp_listeners regex regex_steps timeouts_and_retries",
             "client_validation path_edit path_reach path_regex path_regexes",
             "certs",
             "redirect uri_template",

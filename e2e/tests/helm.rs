@@ -10,6 +10,7 @@ mod objectives;
 mod release;
 mod rendered;
 mod scaling;
+mod traces;
 
 use anyhow::{Context, Result};
 use portico_e2e::cluster::Options;
@@ -31,6 +32,11 @@ fn config_values_become_valid_flags() {
 #[test]
 fn objectives_are_the_rules_of_the_program() {
     run_without_cluster(objectives::are_the_rules_of_the_program);
+}
+
+#[test]
+fn trace_values_are_flags_and_files() {
+    run_without_cluster(traces::are_flags_and_files);
 }
 
 #[test]

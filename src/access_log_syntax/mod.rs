@@ -4,6 +4,7 @@
 //! ```text
 //!   template.rs: text ─▶ notation ─▶ nginx.rs, envoy.rs or apache.rs ─▶ LineTemplate: constant texts and variables
 //!   rules.rs:    text ─▶ LineRules: whether a line is written
+//!   sampling.rs: text ─▶ SamplingRules: the same rules, for traces
 //! ```
 
 mod apache;
@@ -12,9 +13,11 @@ mod envoy;
 mod nginx;
 mod parts;
 mod rules;
+mod sampling;
 mod template;
 mod variable;
 
 pub use parts::{LinePart, LineTemplate, LineTemplateError, ValueForm};
 pub use rules::{LineFacts, LineRule, LineRules};
+pub use sampling::{SampledShare, SamplingRule, SamplingRules};
 pub use variable::{DurationUnit, LineVariable, SeriesLabel, TimeForm};

@@ -71,12 +71,35 @@ pub struct LineFacts<'r> {
 impl LineRules {
     /// Whether the line is written.
     pub fn keeps(&self, facts: &LineFacts<'_>) -> bool {
-        let decisive = self.0.iter().find(|rule| rule.conditions.iter().all(|condition| condition.is_true(facts)));
+        let decisive = self.0.iter().find(|rule| rule.applies_to(facts));
         decisive.is_none_or(|rule| rule.below.is_none_or(|below| xxh64(facts.sampling_key, 0) < below))
     }
 
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+}
+
+impl LineRule {
+    /// Whether all conditions are true.
+    pub(super) fn applies_to(&self, facts: &LineFacts<'_>) -> bool {
+        self.conditions.iter().all(|condition| condition.is_true(facts))
+    }
+
+    /// From 0 to 1: the part of the lines that is written.
+    pub(super) fn rate(&self) -> f64 {
+        self.below.map_or(1.0, |below| below as f64 / u64::MAX as f64)
+    }
+
+    /// The first condition that is not known before the end of a request.
+    pub(super) fn late_condition(&self) -> Option<&'static str> {
+        self.conditions.iter().find_map(|condition| match condition {
+            LineCondition::Status(_) => Some("status"),
+            LineCondition::Duration(_) => Some("duration"),
+            LineCondition::Text(TextFact::Error, _) => Some("error"),
+            LineCondition::Text(TextFact::Upstream, _) => Some("upstream"),
+            LineCondition::Text(_, _) => None,
+        })
     }
 }
 

@@ -50,7 +50,7 @@ impl DataPlane {
             None => TrustModel::SingleTenant,
         };
         let upstreams = Arc::new(UpstreamRegistry::new(TrustAnchors::from_system(), trust.clone()));
-        let access_log = open_access_log(&options.access_log, &options.access_log_content)?;
+        let access_log = open_access_log(options)?;
         let wanted = DescriptorUse {
             connections: options.limits.max_connections,
             udp_sessions: options.limits.max_udp_sessions,
@@ -141,11 +141,12 @@ fn tls_policy(options: &args::TlsOptions) -> proxy::TlsPolicy {
     proxy::TlsPolicy { min_version, ciphers: options.ciphers.clone() }
 }
 
-fn open_access_log(
-    log: &args::AccessLogOptions,
-    content: &args::AccessLogContent,
-) -> anyhow::Result<Arc<AccessLogger>> {
-    let (destination, format) = match log {
+fn open_access_log(options: &RunOptions) -> anyhow::Result<Arc<AccessLogger>> {
+    let content = &options.access_log_content;
+    let (destination, format) = match &options.access_log {
+        args::AccessLogOptions::Off if options.otlp.access_log.is_some() => {
+            (access_log::AccessLogDestination::ExportOnly, LogFormat::Json)
+        }
         args::AccessLogOptions::Off => (access_log::AccessLogDestination::Off, LogFormat::Json),
         args::AccessLogOptions::Stdout(format) => (access_log::AccessLogDestination::Stdout, *format),
         args::AccessLogOptions::File(path, format) => (access_log::AccessLogDestination::File(path.clone()), *format),
@@ -169,9 +170,9 @@ fn open_access_log(
             "--access-log {}: cannot be opened; give a file in an existing, writable directory, `-` or `off`",
             path.display()
         ),
-        access_log::AccessLogDestination::Off | access_log::AccessLogDestination::Stdout => {
-            "--access-log: cannot be started".to_owned()
-        }
+        access_log::AccessLogDestination::Off
+        | access_log::AccessLogDestination::ExportOnly
+        | access_log::AccessLogDestination::Stdout => "--access-log: cannot be started".to_owned(),
     })
 }
 

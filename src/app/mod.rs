@@ -31,6 +31,8 @@ mod host_addresses;
 mod ingress;
 mod kong_config;
 mod kong_metrics;
+mod metrics_export;
+mod otlp;
 mod overload_meters;
 mod plugin_services;
 mod problem_counts;

@@ -29,6 +29,8 @@ use super::host_addresses::host_addresses;
 use super::ingress::IngressConfig;
 use super::kong_config;
 use super::kong_metrics::{self, KongMetrics};
+use super::metrics_export::{METRICS_QUEUE, export_at_interval};
+use super::otlp::OtlpServers;
 use super::overload_meters::OverloadMeters;
 use super::plugin_services::{MachineIdentity, OnlineServices};
 use super::queue_meters::QueueMeters;
@@ -42,17 +44,19 @@ use super::usage_meters::UsageMeters;
 use super::vaults::follow_vaults;
 use super::views::{AdminViews, ProxyObserver, StatusViews};
 use super::watch_meters::WatchMeters;
-use crate::admin::{self, CachePurges};
+use crate::admin::{self, CachePurges, StatusSource};
 use crate::args::{BudgetOptions, ExitStatus, LocationOptions, RunOptions};
 use crate::compile::{Budgets, ProcessLocation};
 use crate::drain::{self, Drain, DrainPhase, HangupSignals, StopSignals};
 use crate::echo;
 use crate::kong_config::TranslationSettings;
 use crate::manifests::{ManifestWatcher, Manifests};
-use crate::metrics::Metrics;
+use crate::metrics::{Exposition, Metrics};
 use crate::plugin_api::aws_environment::AwsEnvironment;
 use crate::plugin_api::batch_queue::{QueuedBytes, flush_queues};
 use crate::plugin_api::counting::{EntryBudget, UsageReports};
+use crate::plugin_api::log_delivery::DEFAULT_LOG_QUEUE;
+use crate::plugin_api::otlp_delivery::OtlpSignal;
 use crate::plugin_api::vault::VaultValues;
 use crate::plugin_api::{PluginFactory, PluginServices, PluginState};
 use crate::plugins;
@@ -60,7 +64,7 @@ use crate::plugins::file_log::LogFolder;
 use crate::plugins::proxy_cache::store::CacheStore;
 use crate::process_log::{self, LogFormat};
 use crate::proxy::Proxy;
-use crate::proxy::access_log::AccessLogger;
+use crate::proxy::access_log::{AccessLogger, LineExport};
 use crate::ready::Readiness;
 use crate::status::StatusWriteMetrics;
 use crate::upstream::OwnSockets;
@@ -121,11 +125,11 @@ async fn serve(options: RunOptions, started: SystemTime) -> anyhow::Result<ExitS
     let (admin_views, view_queries) =
         AdminViews::new(data_plane.snapshots.clone(), data_plane.upstreams.clone(), fingerprints.clone(), usage);
     let kong = KongMetrics { state: state.clone(), node: node.clone(), upstreams: data_plane.upstreams.clone() };
-    let status_views = StatusViews::new(metrics, kong, ready.clone(), data_plane.proxy.stats(), fingerprints);
+    let status_views = Arc::new(StatusViews::new(metrics, kong, ready.clone(), data_plane.proxy.stats(), fingerprints));
     // Aborts its tasks when it is dropped.
     let mut tasks = JoinSet::new();
     let observer = ProxyObserver(data_plane.proxy.observed_requests());
-    listeners.serve(&mut tasks, status_views, (admin_views, observer, purges), &drain);
+    listeners.serve(&mut tasks, Arc::clone(&status_views), (admin_views, observer, purges), &drain);
     tasks.spawn(reopen_on_hangup(hangup_signals, data_plane.access_log.clone()));
     let keys = cluster.as_ref().zip(statuses.as_ref()).map(|(cluster, statuses)| {
         let guard = ready.guard("the keys of sessions");
@@ -155,10 +159,9 @@ async fn serve(options: RunOptions, started: SystemTime) -> anyhow::Result<ExitS
         std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))),
     );
     tasks.spawn(follow_vaults(Arc::clone(&vaults), Arc::clone(&plugin_services) as _));
-    if let Some(tracing) = &options.tracing {
-        let services: Arc<dyn PluginServices> = Arc::clone(&plugin_services) as _;
-        data_plane.proxy.trace(request_tracer::start(tracing, &state, &services, &node)?);
-    }
+    let services: Arc<dyn PluginServices> = Arc::clone(&plugin_services) as _;
+    let servers = OtlpServers::new(&options.otlp, &state, &services, &node)?;
+    start_exports(&options, &servers, &data_plane, (status_views, started), &mut tasks)?;
     let plugins = plugin_factory(&options, plugin_services, state.clone(), node);
     let control = new_control(&options, &data_plane, plugins, admin_address)?;
     let (gateway_services, services_shutdown) =
@@ -194,6 +197,10 @@ async fn serve(options: RunOptions, started: SystemTime) -> anyhow::Result<ExitS
         services.run().await;
     }
     drain_until(&data_plane.proxy, deadline, &drain).await;
+    if options.otlp.access_log.is_some() {
+        // The last lines are still to be sent.
+        tokio::task::block_in_place(|| data_plane.access_log.finish());
+    }
     // After the last request, whose log phase may add to the queues.
     flush_queues(&state, QUEUE_FLUSH_LIMIT).await;
     if let Some(statuses) = statuses {
@@ -203,6 +210,30 @@ async fn serve(options: RunOptions, started: SystemTime) -> anyhow::Result<ExitS
     // The last log entries matter most for diagnosis.
     tokio::task::block_in_place(|| data_plane.access_log.finish());
     Ok(ExitStatus::Success)
+}
+
+/// Starts the traces, and what servers of OTLP get of the access log and the metrics.
+fn start_exports(
+    options: &RunOptions,
+    servers: &OtlpServers<'_>,
+    data_plane: &DataPlane,
+    (views, started): (Arc<StatusViews>, SystemTime),
+    tasks: &mut JoinSet<()>,
+) -> anyhow::Result<()> {
+    if let Some(tracing) = &options.tracing {
+        data_plane.proxy.trace(request_tracer::start(tracing, servers)?);
+    }
+    if let Some(url) = &options.otlp.access_log {
+        let flag = "--access-log-otlp-endpoint";
+        let queue = servers.start(flag, url, OtlpSignal::Logs, DEFAULT_LOG_QUEUE)?;
+        data_plane.access_log.export(LineExport::new(servers.resource(), queue));
+    }
+    if let Some((url, period)) = &options.otlp.metrics {
+        let queue = servers.start("--metrics-otlp-endpoint", url, OtlpSignal::Metrics, METRICS_QUEUE)?;
+        let render = move || views.metrics(Exposition::OpenMetrics);
+        tasks.spawn(export_at_interval(render, started, servers.resource(), queue, *period));
+    }
+    Ok(())
 }
 
 /// How long the queues of plugins may take to send what is left when the process stops.
@@ -241,7 +272,7 @@ impl OwnListeners {
     fn serve(
         self,
         tasks: &mut JoinSet<()>,
-        status: StatusViews,
+        status: Arc<StatusViews>,
         (views, observer, purges): (AdminViews, ProxyObserver, Option<CachePurges>),
         drain: &Drain,
     ) {
@@ -250,7 +281,7 @@ impl OwnListeners {
             async move { drain.ended().await }
         };
         if let Some(listener) = self.status {
-            tasks.spawn(admin::serve_status(listener, Arc::new(status), ended()));
+            tasks.spawn(admin::serve_status(listener, status, ended()));
         }
         if let Some(listener) = self.admin {
             tasks.spawn(admin::serve_admin(listener, Arc::new(views), Arc::new(observer), purges, ended()));

@@ -18,6 +18,7 @@ mod kong;
 mod location;
 mod network;
 mod object_name;
+mod otlp;
 mod output_format;
 mod run;
 mod slo;
@@ -49,10 +50,11 @@ pub use ingress::{
 pub use kong::{KongHeadersArg, KongOptions};
 pub use location::LocationOptions;
 pub use network::PathFormArg;
+pub use otlp::{OtlpOptions, OtlpProtocolArg};
 pub use output_format::OutputFormat;
 pub use run::{DRAIN_DELAY_IN_CLUSTER, DrainOptions, RunArgs, RunOptions};
 pub use tls::{TlsOptions, TlsVersionArg};
-pub use tracing::{OtlpProtocolArg, TraceFormatArg, TraceOptions};
+pub use tracing::{TraceFormatArg, TraceOptions};
 pub use verify::{ConnectToArg, SendOption, VerifyArgs, VerifyOptions};
 
 use crate::process_log::{LogFilter, LogFormat, LogOptions};
@@ -234,6 +236,8 @@ pub enum UsageError {
     DuplicateAddress { first: &'static str, second: &'static str, address: SocketAddr },
     #[error(transparent)]
     AccessLog(#[from] access_log::AccessLogUsageError),
+    #[error(transparent)]
+    Trace(#[from] tracing::TraceUsageError),
     #[error(transparent)]
     Slo(#[from] slo::SloUsageError),
     #[error("--tls-min-version 1.3 excludes all of --tls-ciphers; add one of TLS 1.3, such as TLS_AES_128_GCM_SHA256")]

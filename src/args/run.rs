@@ -17,6 +17,7 @@ use super::ingress::{IngressArgs, IngressClassArgs, IngressClassOptions, Ingress
 use super::kong::{KongArgs, KongOptions};
 use super::location::{LocationArgs, LocationOptions};
 use super::network::{self, ListenArg, PathFormArg};
+use super::otlp::{OtlpArgs, OtlpOptions};
 use super::tls::{TlsArgs, TlsOptions};
 use super::tracing::{TraceArgs, TraceOptions};
 use super::{ChannelArg, ColorArgs, Environment, GatewayOptions, LogArgs, UsageError};
@@ -66,6 +67,8 @@ pub struct RunArgs {
     metrics: MetricsArgs,
     #[command(flatten)]
     traces: TraceArgs,
+    #[command(flatten)]
+    otlp: OtlpArgs,
 }
 
 #[derive(Debug, Args)]
@@ -357,6 +360,7 @@ pub struct RunOptions {
     pub metrics_max_series: NonZeroUsize,
     /// Set if all requests are traced.
     pub tracing: Option<TraceOptions>,
+    pub otlp: OtlpOptions,
     /// Limit of the identifiers that rate-limiting counts in memory.
     pub rate_limit_entries: usize,
     /// Limit of the bytes of stored responses.
@@ -454,7 +458,8 @@ impl RunArgs {
             access_log_content,
             file_log_folder: self.metrics.file_log_folder,
             metrics_max_series: self.metrics.metrics_max_series,
-            tracing: self.traces.resolve(),
+            tracing: self.traces.resolve()?,
+            otlp: self.otlp.resolve(),
             log: self.log.resolve(color, environment),
             color_stdout: color.resolve(environment.stdout_is_terminal, environment),
         })

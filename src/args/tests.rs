@@ -217,6 +217,46 @@ fn access_log_has_a_template_and_rules() {
 }
 
 #[test]
+fn otlp_has_servers_of_its_own_for_each_signal() {
+    let run = |line: &str| match request(&format!("run --manifests a {line}")) {
+        Ok(CliRequest::Run(options)) => options,
+        Ok(_) => panic!("run is the command"),
+        Err(error) => panic!("{line}: {error}"),
+    };
+    let none = run("--trace-propagation w3c");
+    assert_eq!((&none.tracing, &none.otlp.access_log, &none.otlp.metrics), (&None, &None, &None));
+    let all =
+        run("--trace-otlp-endpoint http://a --access-log-otlp-endpoint http://b --metrics-otlp-endpoint http://c \
+                   --metrics-otlp-interval 5s --otlp-protocol grpc --otlp-ca-file ca.pem --trace-propagation none");
+    assert_eq!(all.otlp.access_log.as_deref(), Some("http://b"));
+    assert_eq!(all.otlp.metrics, Some(("http://c".to_owned(), Duration::from_secs(5))));
+    assert_eq!((all.otlp.protocol, all.otlp.ca_file), (OtlpProtocolArg::Grpc, Some("ca.pem".into())));
+    let tracing = all.tracing.unwrap();
+    assert_eq!((tracing.propagation, tracing.header), (Vec::new(), None));
+    let rules = "run --manifests a --trace-otlp-endpoint http://a --trace-header X-Debug --trace-rules";
+    let words = rules.split(' ').chain(["keep 5% route=HTTPRoute/a/b,drop path=/healthz"]);
+    let words = std::iter::once("portico").chain(words).map(OsString::from);
+    let Ok(CliRequest::Run(options)) = try_parse(words, &PLAIN_ENVIRONMENT) else { panic!("{rules}") };
+    let tracing = options.tracing.unwrap();
+    assert_eq!(tracing.rules.0.len(), 2);
+    assert_eq!(tracing.header.map(|(name, limit)| (name.to_string(), limit)), Some(("x-debug".to_owned(), 10)));
+    for (line, expected) in [
+        ("--otlp-protocol grpc", "--trace-otlp-endpoint"),
+        ("--otlp-ca-file a", "--access-log-otlp-endpoint"),
+        ("--trace-sampling 1", "--trace-otlp-endpoint"),
+        ("--trace-errors", "--trace-errors is given without --trace-otlp-endpoint"),
+        ("--trace-header-limit 5 --trace-otlp-endpoint http://a", "--trace-header"),
+        ("--trace-header-limit 0 --trace-header a --trace-otlp-endpoint http://a", "from 1 to 10000"),
+        ("--trace-propagation w3c,none", "give `none` alone"),
+        ("--metrics-otlp-interval 5s", "--metrics-otlp-endpoint"),
+        ("--trace-otlp-endpoint http://a --trace-rules drop_all", "a rule begins with `keep` or `drop`"),
+    ] {
+        let Err(error) = request(&format!("run --manifests a {line}")) else { panic!("{line} is accepted") };
+        assert!(error.contains(expected), "{line}: {error}");
+    }
+}
+
+#[test]
 fn contradictions_name_the_flags_and_the_fix() {
     let cases = [
         ("run", "no source of objects is given; give --manifests PATH"),

@@ -163,6 +163,7 @@ impl Compiler {
         }
         if keys_of_kind(&touched, Kind::Gateway).next().is_some() {
             self.routers.set_access_logs(gateway_parameters::access_logs(cx.store));
+            self.routers.set_traces(gateway_parameters::traces(cx.store));
         }
         // Plugins are built before routes and Ingresses are planned, because plugin chains contain them.
         let mut plugins = self.plugins.update(cx, &self.parents.plans, &touched, &parents.routes);

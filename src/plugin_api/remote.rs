@@ -1,10 +1,14 @@
 //! A server that a plugin connects to, and the connection.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use tokio::io::{AsyncRead, AsyncWrite};
+use webpki::anchor_from_trusted_cert;
 
 /// A server to connect to, with the settings of the connection.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -34,6 +38,33 @@ pub struct RemoteTls {
     /// Whether the certificate is verified with the system's root certificates. Without it, the peer is not
     /// authenticated.
     pub verify: bool,
+    /// The authorities that are trusted in place of the system's.
+    pub authorities: Option<Authorities>,
+}
+
+/// Certificates of authorities, at least one.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Authorities(Arc<[CertificateDer<'static>]>);
+
+impl Authorities {
+    /// The certificates of a file in PEM.
+    pub fn from_pem(pem: &[u8]) -> Result<Self, String> {
+        let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+        let certificates = certificates.map_err(|error| format!("is not a file of certificates in PEM: {error}"))?;
+        // What cannot be an authority would make every handshake fail.
+        if let Some(index) = certificates.iter().position(|der| anchor_from_trusted_cert(der).is_err()) {
+            return Err(format!("certificate {} cannot be read", index + 1));
+        }
+        if certificates.is_empty() {
+            Err("has no certificate in PEM".to_owned())
+        } else {
+            Ok(Self(certificates.into()))
+        }
+    }
+
+    pub fn certificates(&self) -> &[CertificateDer<'static>] {
+        &self.0
+    }
 }
 
 /// The longest timeout that takes effect. A request that waits for longer only holds its connection, which others need.

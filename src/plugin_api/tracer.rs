@@ -15,7 +15,7 @@ use super::context::{LogCx, RequestCx, ResponseCx};
 use super::kind::BuildCx;
 use super::log_delivery::{DeliveryReports, HttpBody, HttpSender, parse_request_headers};
 use super::otlp_delivery::{OtlpProtocol, OtlpSender, OtlpSignal};
-use super::remote::MAX_REMOTE_TIMEOUT;
+use super::remote::{Authorities, MAX_REMOTE_TIMEOUT};
 use super::remote_request::{RemoteRequest, RemoteUrl, ResponseBodyUse};
 use super::trace::{Propagation, RequestTrace, Sampling};
 use crate::diagnostic::Diagnostic;
@@ -98,6 +98,8 @@ pub struct ExportServer<'c> {
     /// The timeout of a request.
     pub timeout: Duration,
     pub ssl_verify: bool,
+    /// The authorities that are trusted in place of the system's.
+    pub authorities: Option<Authorities>,
 }
 
 /// What a server gets, and how.
@@ -136,8 +138,9 @@ impl ExportServer<'_> {
         let mut invalid = Vec::new();
         let request = self.request(cx, &mut invalid);
         let (Some(request), true) = (request, invalid.is_empty()) else { return Err(invalid) };
-        let ExportServer { field, url, headers, format, timeout, ssl_verify } = self;
-        let fingerprint = format!("{field} {url} {headers:?} {format:?} {timeout:?} {ssl_verify} {settings:?}");
+        let ExportServer { field, url, headers, format, timeout, ssl_verify, authorities } = self;
+        let server = format!("{field} {url} {headers:?} {format:?} {timeout:?} {ssl_verify} {authorities:?}");
+        let fingerprint = format!("{server} {settings:?}");
         let name = format!("{} {}", cx.object, hex(&sha256(fingerprint.as_bytes())));
         Ok(cx.state.get_or_create(&name, || {
             let reports = DeliveryReports::of(format.entries(), self.field, cx);
@@ -182,8 +185,12 @@ impl ExportServer<'_> {
             headers.entry(AUTHORIZATION).or_insert_with(|| authorization.clone());
         }
         let timeout = self.timeout.min(MAX_REMOTE_TIMEOUT);
+        let mut remote = url.remote(cx.namespace(), self.ssl_verify, timeout);
+        if let Some(tls) = &mut remote.tls {
+            tls.authorities.clone_from(&self.authorities);
+        }
         Some(RemoteRequest {
-            remote: url.remote(cx.namespace(), self.ssl_verify, timeout),
+            remote,
             method: Method::POST,
             target: url.target.clone(),
             headers,

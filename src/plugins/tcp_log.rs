@@ -98,7 +98,11 @@ impl PluginKind for TcpLog {
         }
         let custom_fields = CustomFields::parse(&config.custom_fields_by_lua, &mut invalid);
         let (Some(mut remote), true) = (remote, invalid.is_empty()) else { return Err(invalid) };
-        remote.tls = config.tls.then(|| RemoteTls { server_name: config.tls_sni.clone(), verify: config.ssl_verify });
+        remote.tls = config.tls.then(|| RemoteTls {
+            server_name: config.tls_sni.clone(),
+            verify: config.ssl_verify,
+            authorities: None,
+        });
         let idle_limit = cx.limited_duration("keepalive", config.keepalive, MAX_KEEP_ALIVE);
         // Lines that wait are kept while the server stays the same.
         let name = format!("{} {remote:?} {idle_limit:?}", cx.object);

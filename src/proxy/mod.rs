@@ -31,7 +31,7 @@ pub use limits::ProxyLimits;
 pub use process::server::{Proxy, ProxyConfig};
 pub use record::access_log;
 pub use record::observations;
-pub use record::request_tracer::{LateRecording, RequestTracer};
+pub use record::request_tracer::{HeaderSelection, LateRecording, RequestTracer, TraceSelection};
 pub use record::stats::{DURATION_BOUNDS, ProxyStats};
 pub use rejected_paths::RejectedPaths;
 

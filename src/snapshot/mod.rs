@@ -27,6 +27,7 @@ pub mod dump;
 mod escape;
 pub mod external_auth;
 pub mod fingerprint;
+pub mod gateway_traces;
 pub mod host;
 pub mod ingress_routes;
 pub mod own_udp_listeners;
@@ -55,6 +56,7 @@ use access_logs::GatewayAccessLogs;
 pub use bind_address::BindAddress;
 pub use bind_map::BindMap;
 use certs::Certificates;
+use gateway_traces::GatewayTraces;
 use host::{HostMap, HostPattern};
 use ingress_routes::{IngressRoutes, RouteOrder};
 use own_udp_listeners::OwnUdpListeners;
@@ -76,6 +78,7 @@ pub struct Snapshot {
     /// Sources whose datagrams are dropped.
     pub own_udp_listeners: Arc<OwnUdpListeners>,
     pub access_logs: Arc<GatewayAccessLogs>,
+    pub traces: Arc<GatewayTraces>,
 }
 
 impl Snapshot {

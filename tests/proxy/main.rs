@@ -108,6 +108,7 @@ mod tls;
 mod tls_harness;
 mod tls_passthrough;
 mod tls_stream_termination;
+mod trace_selection;
 mod tracing;
 mod transformation;
 mod transport;

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use portico::plugin_api::batch_queue::BatchQueue;
 use portico::plugin_api::log_delivery::DEFAULT_LOG_QUEUE;
 use portico::plugin_api::otlp_delivery::{OtlpProtocol, OtlpSignal};
 use portico::plugin_api::testing::chain_with;
@@ -14,7 +15,7 @@ use portico::plugin_api::trace::otlp::{AnyValue, ExportLogs, ExportTraces, OtlpR
 use portico::plugin_api::tracer::{ExportFormat, ExportServer};
 use portico::plugin_api::{BuildCx, BuildNotes, PluginState};
 use portico::plugins::REGISTRY;
-use portico::proxy::{LateRecording, RequestTracer};
+use portico::proxy::{LateRecording, RequestTracer, TraceSelection};
 use portico::snapshot::rule::Action;
 use prost::Message;
 use serde_json::{Value, json};
@@ -30,13 +31,13 @@ use crate::polling::until;
 type ReceivedRequests = Arc<Mutex<Vec<(String, Vec<u8>)>>>;
 
 /// A server that accepts POST requests with a length, and keeps their heads and bodies.
-struct Collector {
+pub(crate) struct Collector {
     address: SocketAddr,
     received: ReceivedRequests,
 }
 
 impl Collector {
-    async fn start() -> Collector {
+    pub(crate) async fn start() -> Collector {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let received: Arc<Mutex<Vec<_>>> = Arc::default();
@@ -76,7 +77,7 @@ impl Collector {
         format!("http://{}{path}", self.address)
     }
 
-    fn messages(&self, path: &str, content_type: &str) -> Vec<Vec<u8>> {
+    pub(crate) fn messages(&self, path: &str, content_type: &str) -> Vec<Vec<u8>> {
         let received = self.received.lock().unwrap();
         let matching = received.iter().filter(|(head, _)| head.starts_with(&format!("post {path} ")));
         matching
@@ -285,30 +286,41 @@ async fn requests_do_not_wait_for_a_server_that_hangs() {
 
 /// A tracer of all requests that sends JSON.
 fn tracer_of_all(collector: &Collector, rate: f64, late: LateRecording) -> RequestTracer {
+    tracer(collector, TraceSelection { rate, late, ..TraceSelection::default() })
+}
+
+/// A tracer that sends JSON.
+pub(crate) fn tracer(collector: &Collector, selection: TraceSelection) -> RequestTracer {
+    let queue = json_queue(collector, OtlpSignal::Traces);
+    RequestTracer::new(selection, &[TraceFormat::W3c], OtlpResource::new([("service.name", "edge")]), queue)
+}
+
+/// A queue whose batches a collector gets as JSON.
+pub(crate) fn json_queue(collector: &Collector, signal: OtlpSignal) -> Arc<BatchQueue> {
     let (state, notes) = (PluginState::default(), BuildNotes::default());
     let services = loopback_services();
     let cx = BuildCx { object: "--trace-otlp-endpoint", state: &state, services: &services, node: "a", notes: &notes };
     let server = ExportServer {
         field: "--trace-otlp-endpoint",
-        url: &collector.url("/v1/traces"),
+        url: &collector.url(&format!("/v1/{}", signal.name())),
         headers: &BTreeMap::new(),
-        format: ExportFormat::Otlp(OtlpProtocol::HttpJson, OtlpSignal::Traces),
+        format: ExportFormat::Otlp(OtlpProtocol::HttpJson, signal),
         timeout: Duration::from_secs(10),
         ssl_verify: true,
+        authorities: None,
     };
-    let queue = server.start(DEFAULT_LOG_QUEUE, &cx).unwrap();
-    RequestTracer::new(rate, late, &[TraceFormat::W3c], OtlpResource::new([("service.name", "edge")]), queue)
+    server.start(DEFAULT_LOG_QUEUE, &cx).unwrap()
 }
 
 /// The spans that were received as JSON.
-fn json_spans(collector: &Collector) -> Vec<Value> {
+pub(crate) fn json_spans(collector: &Collector) -> Vec<Value> {
     let bodies = collector.messages("/v1/traces", "application/json");
     let messages = bodies.iter().map(|body| serde_json::from_slice::<Value>(body).unwrap());
     let entries = messages.flat_map(|message| message["resourceSpans"].as_array().unwrap().clone());
     entries.flat_map(|entry| entry["scopeSpans"][0]["spans"].as_array().unwrap().clone()).collect()
 }
 
-fn json_attribute<'a>(span: &'a Value, name: &str) -> &'a Value {
+pub(crate) fn json_attribute<'a>(span: &'a Value, name: &str) -> &'a Value {
     let attributes = span["attributes"].as_array().unwrap();
     let found = attributes.iter().find(|attribute| attribute["key"] == name);
     found.map_or(&Value::Null, |found| found["value"].as_object().unwrap().values().next().unwrap())

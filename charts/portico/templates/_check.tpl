@@ -8,6 +8,7 @@
 {{- include "portico.check.flags" . }}
 {{- include "portico.check.ports" . }}
 {{- include "portico.check.network" . }}
+{{- include "portico.check.tracing" . }}
 {{- include "portico.check.cluster" . }}
 {{- end }}
 

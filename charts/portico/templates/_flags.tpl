@@ -21,6 +21,9 @@ tools write it for missing values. */}}
 {{- if ne $public "80,443" }}
 {{- $_ := set $config "ingress-public-ports" $public }}
 {{- end }}
+{{- range $name, $value := include "portico.tracing.flags" . | fromYaml }}
+{{- $_ := set $config $name $value }}
+{{- end }}
 {{- range $name, $value := .Values.config }}
 {{- if not (or (kindIs "invalid" $value) (eq (toString $value) "")) }}
 {{- $_ := set $config $name $value }}

@@ -150,14 +150,14 @@ spec:
       securityContext:
         {{- toYaml . | nindent 8 }}
       {{- end }}
-      {{- with .Values.extraVolumeMounts }}
+      {{- with concat (include "portico.tracing.mounts" . | fromYamlArray) (.Values.extraVolumeMounts | default list) }}
       volumeMounts:
         {{- toYaml . | nindent 8 }}
       {{- end }}
     {{- with .Values.extraContainers }}
     {{- tpl (toYaml .) $ | nindent 4 }}
     {{- end }}
-  {{- with .Values.extraVolumes }}
+  {{- with concat (include "portico.tracing.volumes" . | fromYamlArray) (.Values.extraVolumes | default list) }}
   volumes:
     {{- tpl (toYaml .) $ | nindent 4 }}
   {{- end }}

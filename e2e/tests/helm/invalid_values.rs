@@ -169,6 +169,17 @@ const REJECTED: &[(&[&str], &[&str])] = &[
         ],
         &["config.ingress-http-listen:", "port 80;"],
     ),
+    (&["--set-json", "tracing.sampling=0.5"], &["tracing: the values for --trace-sampling", "set tracing.endpoint"]),
+    (&["--set", "tracing.caSecret.name=ca"], &["tracing: the values for --otlp-ca-file", "set tracing.endpoint"]),
+    (
+        &["--set", "tracing.endpoint=http://a,config.trace-otlp-endpoint=http://b"],
+        &["tracing: config.trace-otlp-endpoint sets the same flag", "leave one of both out"],
+    ),
+    (
+        &["--set", "tracing.endpoint=http://a,tracing.header.limit=5"],
+        &["tracing: the values for --trace-header-limit", "set tracing.header.name"],
+    ),
+    (&["--set", "tracing.endpoint=collector:4318"], &["'/tracing/endpoint'", "does not match pattern"]),
     (&["--kube-version", "1.25"], &["requires kubeVersion: >=1.31"]),
     // With --api-versions, the chart behaves as on a cluster.
     (&["--api-versions", "apiregistration.k8s.io/v1"], &["gatewayClass.create:", "install the CRDs of Gateway API"]),

@@ -229,12 +229,24 @@ fn sample(flag: &str) -> Option<(Value, &'static [&'static str])> {
         }
         "access-log-mask-clients" => (json!(true), &["--access-log-mask-clients"]),
         "trace-otlp-endpoint" => (json!("http://collector:4318"), &["--trace-otlp-endpoint=http://collector:4318"]),
-        "trace-otlp-protocol" => (json!("grpc"), &["--trace-otlp-protocol=grpc"]),
+        "trace-rules" => (
+            json!(["keep route=HTTPRoute/shop/pay", "drop path=/healthz"]),
+            &["--trace-rules=keep route=HTTPRoute/shop/pay", "--trace-rules=drop path=/healthz"],
+        ),
+        "trace-header" => (json!("X-Debug"), &["--trace-header=X-Debug"]),
+        "trace-header-limit" => (json!(5), &["--trace-header-limit=5"]),
+        "access-log-otlp-endpoint" => {
+            (json!("http://collector:4318"), &["--access-log-otlp-endpoint=http://collector:4318"])
+        }
+        "metrics-otlp-endpoint" => (json!("http://collector:4318"), &["--metrics-otlp-endpoint=http://collector:4318"]),
+        "metrics-otlp-interval" => (json!("30s"), &["--metrics-otlp-interval=30s"]),
+        "otlp-protocol" => (json!("grpc"), &["--otlp-protocol=grpc"]),
+        "otlp-headers-file" => (json!("/etc/portico/headers"), &["--otlp-headers-file=/etc/portico/headers"]),
+        "otlp-ca-file" => (json!("/etc/portico/ca.crt"), &["--otlp-ca-file=/etc/portico/ca.crt"]),
         "trace-sampling" => (json!(0.5), &["--trace-sampling=0.5"]),
         "trace-errors" => (json!(true), &["--trace-errors"]),
         "trace-slow" => (json!("2s"), &["--trace-slow=2s"]),
         "trace-propagation" => (json!(["w3c", "b3"]), &["--trace-propagation=w3c", "--trace-propagation=b3"]),
-        "trace-headers-file" => (json!("/etc/portico/headers"), &["--trace-headers-file=/etc/portico/headers"]),
         "metrics-max-series" => (json!(5000), &["--metrics-max-series=5000"]),
         "color" => (json!("never"), &["--color=never"]),
         _ => return None,

@@ -273,7 +273,7 @@ impl ServerConnector {
     ) -> Result<Box<dyn RemoteStream>, String> {
         let Some(tls) = &server.tls else { return Ok(Box::new(stream)) };
         let name = tls.server_name.as_deref().unwrap_or(&server.host);
-        let stream = self.tls.connect(stream, name, tls.verify, alpn).await;
+        let stream = self.tls.connect(stream, name, tls, alpn).await;
         let failed = |error| format!("{}:{}: TLS handshake failed: {error}", server.host, server.port);
         Ok(Box::new(stream.map_err(failed)?))
     }

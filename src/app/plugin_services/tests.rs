@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::*;
 use crate::plugin_api::remote::MAX_REMOTE_TIMEOUT;
-use crate::plugin_api::{PluginFactory, RemoteTls, RemoteUrl, ResponseBodyUse};
+use crate::plugin_api::{Authorities, PluginFactory, RemoteTls, RemoteUrl, ResponseBodyUse};
 use crate::plugins::REGISTRY;
 use crate::upstream::{AddressSources, EndpointAddress, LoopbackPolicy};
 
@@ -255,6 +255,13 @@ async fn repeated_reports_notify_once() {
 
 /// Serves TLS with a certificate for `localhost` that nothing trusts, and offers sessions to resume.
 fn tls_acceptor(versions: &[&'static rustls::SupportedProtocolVersion]) -> tokio_rustls::TlsAcceptor {
+    tls_acceptor_and_certificate(versions).0
+}
+
+/// The same, and its certificate in PEM.
+fn tls_acceptor_and_certificate(
+    versions: &[&'static rustls::SupportedProtocolVersion],
+) -> (tokio_rustls::TlsAcceptor, String) {
     let generated = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
     let key = rustls_pki_types::PrivateKeyDer::try_from(generated.signing_key.serialize_der()).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -264,7 +271,7 @@ fn tls_acceptor(versions: &[&'static rustls::SupportedProtocolVersion]) -> tokio
         .with_no_client_auth()
         .with_single_cert(vec![generated.cert.der().clone()], key)
         .unwrap();
-    tokio_rustls::TlsAcceptor::from(Arc::new(config))
+    (tokio_rustls::TlsAcceptor::from(Arc::new(config)), generated.cert.pem())
 }
 
 /// A resumed session would extend the trust in a certificate beyond its end.
@@ -281,7 +288,7 @@ async fn each_connection_to_a_server_is_a_full_handshake() {
                 stream.write_all(b"+PONG").await.unwrap();
                 stream.get_ref().1.handshake_kind()
             };
-            let tls = Some(RemoteTls { server_name: None, verify: false });
+            let tls = Some(RemoteTls { server_name: None, verify: false, authorities: None });
             let server = Remote { host: "127.0.0.1".into(), port, namespace: None, tls, timeout: TEST_TIMEOUT };
             let connect = async {
                 let mut stream = servers.connect(server).await.unwrap();
@@ -296,7 +303,7 @@ async fn each_connection_to_a_server_is_a_full_handshake() {
 
 #[tokio::test]
 async fn servers_with_an_untrusted_certificate_are_refused() {
-    let acceptor = tls_acceptor(rustls::ALL_VERSIONS);
+    let (acceptor, certificate) = tls_acceptor_and_certificate(rustls::ALL_VERSIONS);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("https://localhost:{}/in", listener.local_addr().unwrap().port());
     tokio::spawn(async move {
@@ -314,9 +321,15 @@ async fn servers_with_an_untrusted_certificate_are_refused() {
         }
     });
     let url = RemoteUrl::parse(&url).unwrap();
-    for verify in [true, false] {
+    let own = Authorities::from_pem(certificate.as_bytes()).unwrap();
+    let other = Authorities::from_pem(tls_acceptor_and_certificate(rustls::ALL_VERSIONS).1.as_bytes()).unwrap();
+    for (verify, authorities, is_accepted) in
+        [(true, None, false), (false, None, true), (true, Some(own), true), (true, Some(other), false)]
+    {
+        let mut remote = url.remote(None, verify, TEST_TIMEOUT);
+        remote.tls.as_mut().unwrap().authorities = authorities;
         let outcome = servers.send(RemoteRequest {
-            remote: url.remote(None, verify, TEST_TIMEOUT),
+            remote,
             method: http::Method::POST,
             target: url.target.clone(),
             headers: http::HeaderMap::from_iter([(http::header::HOST, url.authority.clone())]),
@@ -326,8 +339,8 @@ async fn servers_with_an_untrusted_certificate_are_refused() {
             response_body: ResponseBodyUse::Discard,
         });
         match outcome.await {
-            Err(error) if verify => assert!(error.contains("TLS handshake failed"), "{error}"),
-            Ok(response) if !verify => assert_eq!(response.status.as_u16(), 200),
+            Err(error) if !is_accepted => assert!(error.contains("TLS handshake failed"), "{error}"),
+            Ok(response) if is_accepted => assert_eq!(response.status.as_u16(), 200),
             outcome => panic!("verify {verify}: {outcome:?}"),
         }
     }

@@ -150,7 +150,7 @@ impl HashicorpClient {
             host: server.host.clone(),
             port: server.port,
             namespace: None,
-            tls: server.is_secure.then_some(RemoteTls { server_name: None, verify: server.verify }),
+            tls: server.is_secure.then_some(RemoteTls { server_name: None, verify: server.verify, authorities: None }),
             timeout: TIMEOUT,
         };
         let request = RemoteRequest {

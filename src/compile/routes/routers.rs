@@ -17,6 +17,7 @@ use crate::compile::parents::planner::ChangedListeners;
 use crate::compile::parents::plans::ParentPlans;
 use crate::plugin_api::{Chain, ConsumerDirectory};
 use crate::snapshot::access_logs::GatewayAccessLogs;
+use crate::snapshot::gateway_traces::GatewayTraces;
 use crate::snapshot::host::{HostMap, HostPattern};
 use crate::snapshot::own_udp_listeners::OwnUdpListeners;
 use crate::snapshot::port_tls::{PortTls, StreamHosts, TlsListener};
@@ -112,6 +113,13 @@ impl Routers {
     pub(in crate::compile) fn set_access_logs(&mut self, access_logs: GatewayAccessLogs) {
         if access_logs != *self.snapshot.access_logs {
             self.change_snapshot(|snapshot| snapshot.access_logs = Arc::new(access_logs));
+        }
+    }
+
+    /// Sets what Gateways set about their traces.
+    pub(in crate::compile) fn set_traces(&mut self, traces: GatewayTraces) {
+        if traces != *self.snapshot.traces {
+            self.change_snapshot(|snapshot| snapshot.traces = Arc::new(traces));
         }
     }
 
@@ -313,13 +321,14 @@ impl Routers {
 
     /// Replaces the snapshot by a changed copy, which shares the rest.
     fn change_snapshot(&mut self, change: impl FnOnce(&mut Snapshot)) {
-        let Snapshot { binds, consumers, unmatched_plugins, own_udp_listeners, access_logs } = &*self.snapshot;
+        let Snapshot { binds, consumers, unmatched_plugins, own_udp_listeners, access_logs, traces } = &*self.snapshot;
         let mut snapshot = Snapshot {
             binds: binds.clone(),
             consumers: Arc::clone(consumers),
             unmatched_plugins: unmatched_plugins.clone(),
             own_udp_listeners: Arc::clone(own_udp_listeners),
             access_logs: Arc::clone(access_logs),
+            traces: Arc::clone(traces),
         };
         change(&mut snapshot);
         self.snapshot = Arc::new(snapshot);

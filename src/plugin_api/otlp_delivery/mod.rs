@@ -30,6 +30,7 @@ use super::log_delivery::DeliveryReports;
 use super::remote_request::{RemoteRequest, ResponseBodyUse};
 use super::services::PluginServices;
 use super::trace::otlp_json::{logs_to_json, traces_to_json};
+use super::trace::otlp_metrics::metrics_to_json;
 use grpc_client::GrpcMethod;
 use response::ExportResult;
 
@@ -50,6 +51,7 @@ pub enum OtlpProtocol {
 pub enum OtlpSignal {
     Traces,
     Logs,
+    Metrics,
 }
 
 /// Sends batches whose entries are fields of the message of their signal.
@@ -83,6 +85,7 @@ impl OtlpSignal {
         match self {
             OtlpSignal::Traces => "traces",
             OtlpSignal::Logs => "logs",
+            OtlpSignal::Metrics => "metrics",
         }
     }
 
@@ -90,6 +93,7 @@ impl OtlpSignal {
         PathAndQuery::from_static(match self {
             OtlpSignal::Traces => "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
             OtlpSignal::Logs => "/opentelemetry.proto.collector.logs.v1.LogsService/Export",
+            OtlpSignal::Metrics => "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
         })
     }
 
@@ -97,6 +101,7 @@ impl OtlpSignal {
         let json = match self {
             OtlpSignal::Traces => traces_to_json(encoded),
             OtlpSignal::Logs => logs_to_json(encoded),
+            OtlpSignal::Metrics => metrics_to_json(encoded),
         };
         // Entries are encoded by this program, so there is no other case.
         json.unwrap_or_default()

@@ -104,7 +104,8 @@ fn accepted(partial: Option<PartialSuccess>) -> ExportResult {
 fn partial_of_json(body: &Bytes) -> Option<PartialSuccess> {
     let response: Value = serde_json::from_slice(body).ok()?;
     let partial = response.get("partialSuccess")?;
-    let number = partial.get("rejectedSpans").or_else(|| partial.get("rejectedLogRecords"));
+    let number =
+        ["rejectedSpans", "rejectedLogRecords", "rejectedDataPoints"].iter().find_map(|name| partial.get(name));
     let number = number.and_then(|number| number.as_i64().or_else(|| number.as_str()?.parse().ok()));
     let error_message = partial.get("errorMessage").and_then(Value::as_str).unwrap_or_default().to_owned();
     Some(PartialSuccess { rejected: number.unwrap_or_default(), error_message })

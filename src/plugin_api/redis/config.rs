@@ -190,7 +190,11 @@ impl RedisConfig {
             host: String::new(),
             port: 0,
             namespace: cx.namespace().map(str::to_owned),
-            tls: self.ssl.then(|| RemoteTls { server_name: self.server_name.clone(), verify: self.ssl_verify }),
+            tls: self.ssl.then(|| RemoteTls {
+                server_name: self.server_name.clone(),
+                verify: self.ssl_verify,
+                authorities: None,
+            }),
             timeout: connect_timeout,
         };
         let topology = self.topology(&template, &mut check);

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::num::{NonZeroU64, NonZeroU128};
 
+use fastrand::Rng;
 use http::HeaderMap;
 
 use super::format::TraceFormat;
@@ -88,8 +89,8 @@ impl AttemptParent {
 
 impl TraceId {
     /// A random identifier. It is not meant to be secret.
-    pub fn random(is_short: bool) -> Self {
-        let value = if is_short { u128::from(random_nonzero().get()) } else { fastrand::u128(1..) };
+    fn random(is_short: bool, random: &mut Rng) -> Self {
+        let value = if is_short { random.u64(..).into() } else { random.u128(..) };
         TraceId { value: NonZeroU128::new(value).unwrap_or(NonZeroU128::MIN), is_short }
     }
 
@@ -151,7 +152,11 @@ impl fmt::Display for TraceId {
 impl SpanId {
     /// A random identifier.
     pub fn random() -> Self {
-        SpanId(random_nonzero())
+        SpanId::random_of(&mut Rng::new())
+    }
+
+    fn random_of(random: &mut Rng) -> Self {
+        SpanId(NonZeroU64::new(random.u64(..)).unwrap_or(NonZeroU64::MIN))
     }
 
     /// `None` for 0.
@@ -210,12 +215,22 @@ impl RequestTrace {
 
     /// Continues the trace of the client, or begins one.
     pub fn new(parent: Option<ParentContext>, is_sampled: bool, new_ids_are_short: bool) -> Self {
+        RequestTrace::with_random(parent, is_sampled, new_ids_are_short, &mut Rng::new())
+    }
+
+    /// The same with identifiers of this generator.
+    pub fn with_random(
+        parent: Option<ParentContext>,
+        is_sampled: bool,
+        new_ids_are_short: bool,
+        random: &mut Rng,
+    ) -> Self {
         let trace = parent.and_then(|parent| parent.trace);
         RequestTrace {
-            trace: trace.unwrap_or_else(|| TraceId::random(new_ids_are_short)),
+            trace: trace.unwrap_or_else(|| TraceId::random(new_ids_are_short, random)),
             parent: trace.and(parent).and_then(|parent| parent.span),
-            server_span: SpanId::random(),
-            upstream_span: SpanId::random(),
+            server_span: SpanId::random_of(random),
+            upstream_span: SpanId::random_of(random),
             attempts_are_parents: true,
             is_sampled,
             parent_is_sampled: parent.and_then(|parent| parent.is_sampled),
@@ -230,8 +245,4 @@ pub(super) fn parse_hex(text: &[u8]) -> Option<u128> {
         return None;
     }
     u128::from_str_radix(std::str::from_utf8(text).ok()?, 16).ok()
-}
-
-fn random_nonzero() -> NonZeroU64 {
-    NonZeroU64::new(fastrand::u64(1..)).unwrap_or(NonZeroU64::MIN)
 }

@@ -67,6 +67,12 @@ impl TraceFormat {
         }
     }
 
+    /// The format with this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        let all = TraceFormat::ALL_READ.into_iter().chain([TraceFormat::B3Single]);
+        all.into_iter().find(|format| format.name() == name)
+    }
+
     /// The identifier of a trace as the format writes it.
     pub fn trace_text(self, trace: TraceId) -> String {
         match self {

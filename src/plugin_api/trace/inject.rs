@@ -69,14 +69,24 @@ fn traceparent(trace: TraceId, span: SpanId, is_sampled: bool) -> HeaderValue {
     HeaderValue::from_bytes(&text).expect("identifiers are digits")
 }
 
-/// Fills a text with the last digits of a number.
-fn write_hex(text: &mut [u8], mut number: u64) {
-    for place in text.iter_mut().rev() {
-        let digit = (number & 0xF) as u8;
-        *place = digit + if digit < 10 { b'0' } else { b'a' - 10 };
-        number >>= 4;
+/// Fills a text with the digits of a number.
+fn write_hex(text: &mut [u8], number: u64) {
+    for (pair, byte) in text.chunks_exact_mut(2).zip(number.to_be_bytes()) {
+        pair.copy_from_slice(&HEX_DIGITS[usize::from(byte)]);
     }
 }
+
+/// The two digits of each byte.
+static HEX_DIGITS: [[u8; 2]; 256] = {
+    let digits = b"0123456789abcdef";
+    let mut pairs = [[0; 2]; 256];
+    let mut byte = 0;
+    while byte < pairs.len() {
+        pairs[byte] = [digits[byte >> 4], digits[byte & 0xF]];
+        byte += 1;
+    }
+    pairs
+};
 
 /// Replaces a span that [`inject`] has written as the parent of the endpoint, in all formats.
 pub(super) fn replace_parent(headers: &mut HeaderMap, from: SpanId, to: SpanId) {

@@ -14,6 +14,7 @@ mod format;
 mod inject;
 pub mod otlp;
 pub mod otlp_json;
+pub mod otlp_metrics;
 mod propagation;
 mod sampling;
 pub mod span;

@@ -165,6 +165,14 @@ pub struct LogRecord {
     pub observed_time_unix_nano: u64,
 }
 
+impl OtlpAttribute {
+    /// A text with a name.
+    pub fn text(key: &str, value: &str) -> Self {
+        let value = any_value::Value::Text(value.to_owned());
+        OtlpAttribute { key: key.to_owned(), value: Some(AnyValue { value: Some(value) }) }
+    }
+}
+
 impl OtlpResource {
     pub fn new<'a>(attributes: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
         let attribute = |(key, value): (&str, &str)| key_value(key, &AttributeValue::from(value));
@@ -231,7 +239,7 @@ impl From<&Span> for OtlpSpan {
     }
 }
 
-fn instrumentation_scope(name: &str) -> OtlpScope {
+pub(super) fn instrumentation_scope(name: &str) -> OtlpScope {
     OtlpScope { name: name.to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() }
 }
 

@@ -93,15 +93,15 @@ fn log_record(record: &LogRecord) -> Value {
     members.into()
 }
 
-fn resource(resource: Option<&OtlpResource>) -> Value {
+pub(super) fn resource(resource: Option<&OtlpResource>) -> Value {
     json!({"attributes": attributes(resource.map_or(&[][..], |resource| &resource.attributes))})
 }
 
-fn scope_of(scope: Option<&OtlpScope>) -> Value {
+pub(super) fn scope_of(scope: Option<&OtlpScope>) -> Value {
     scope.map_or_else(|| json!({}), |scope| json!({"name": scope.name, "version": scope.version}))
 }
 
-fn attributes(attributes: &[OtlpAttribute]) -> Value {
+pub(super) fn attributes(attributes: &[OtlpAttribute]) -> Value {
     let members = attributes.iter().map(|attribute| {
         let value = attribute.value.as_ref().map_or_else(|| json!({}), any_value);
         json!({"key": attribute.key, "value": value})

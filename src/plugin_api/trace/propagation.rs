@@ -17,6 +17,23 @@ pub struct Propagation {
 }
 
 impl Propagation {
+    /// Contexts are read in these formats, in this order. Endpoints get one in the format of the request, or in the
+    /// first of the list if the request has none. Without formats, endpoints get what the client has sent.
+    pub fn preserving(formats: &[TraceFormat]) -> Self {
+        let preserved = formats.first().map(|_| InjectedFormat::Preserve);
+        Propagation {
+            extract: formats.into(),
+            clear: Box::new([]),
+            inject: preserved.into_iter().collect(),
+            default_format: formats.first().copied().unwrap_or(TraceFormat::W3c),
+        }
+    }
+
+    /// Whether endpoints get a context.
+    pub fn has_fields(&self) -> bool {
+        !self.inject.is_empty() || !self.clear.is_empty()
+    }
+
     /// The context of the first format that the request has.
     pub fn extract(&self, headers: &HeaderMap) -> Option<ParentContext> {
         self.extract.iter().find_map(|format| extract(*format, headers))

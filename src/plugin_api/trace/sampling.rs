@@ -31,7 +31,8 @@ impl Sampling {
         self.decide_by(parent, fastrand::f64)
     }
 
-    pub(super) fn decide_by(self, parent: Option<bool>, draw: impl FnOnce() -> f64) -> bool {
+    /// The same with a draw from 0 to 1, which is only made if it matters.
+    pub fn decide_by(self, parent: Option<bool>, draw: impl FnOnce() -> f64) -> bool {
         match (parent, self.strategy) {
             (Some(false), _) => false,
             (Some(true), SamplingStrategy::Parent) => true,

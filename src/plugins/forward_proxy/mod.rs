@@ -283,7 +283,11 @@ impl ForwardProxy {
         let NamedServer { host, port, tls } = server;
         let default_port = if tls.is_some() { 443 } else { 80 };
         let authority = if port == default_port { host.to_string() } else { format!("{host}:{port}") };
-        let tls = tls.map(|tls| RemoteTls { server_name: tls.name, verify: tls.verifies || self.verifies });
+        let tls = tls.map(|tls| RemoteTls {
+            server_name: tls.name,
+            verify: tls.verifies || self.verifies,
+            authorities: None,
+        });
         let mut headers = cx.head.headers.clone();
         remove_fields_of_connection(&mut headers);
         headers.remove(CONTENT_LENGTH);

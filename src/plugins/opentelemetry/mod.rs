@@ -233,6 +233,7 @@ impl Config {
             format: ExportFormat::Otlp(self.protocol, signal),
             timeout,
             ssl_verify: self.ssl_verify,
+            authorities: None,
         };
         let is_set = |url: &&str| !url.is_empty();
         let (traces_field, traces_url) = match &self.endpoint {

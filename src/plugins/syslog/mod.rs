@@ -169,8 +169,11 @@ impl Config {
         let default_port = if self.protocol == Protocol::Tls { SYSLOG_TLS_PORT } else { SYSLOG_PORT };
         let port = self.port.unwrap_or(default_port);
         let mut remote = parse_server(Some(host), Some(port), SERVER_TIMEOUT, cx, invalid)?;
-        remote.tls =
-            (self.protocol == Protocol::Tls).then_some(RemoteTls { server_name: None, verify: self.ssl_verify });
+        remote.tls = (self.protocol == Protocol::Tls).then_some(RemoteTls {
+            server_name: None,
+            verify: self.ssl_verify,
+            authorities: None,
+        });
         Some(remote)
     }
 

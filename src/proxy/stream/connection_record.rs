@@ -107,19 +107,22 @@ impl Drop for ConnectionRecord<'_> {
         }
         let error = (outcome != StreamOutcome::Completed).then(|| outcome.label());
         let trace = self.worker.tracer().and_then(|tracer| {
-            tracer.end_stream(&EndedStream {
-                protocol: self.protocol,
-                opened_at: self.opened_at,
-                duration,
-                client: self.client,
-                server_name: self.server_name.as_deref(),
-                endpoint: self.address,
-                connect: self.connect_duration,
-                bytes_in,
-                bytes_out,
-                error,
-                series: &self.series,
-            })
+            tracer.end_stream(
+                &self.worker.view().snapshot.traces,
+                &EndedStream {
+                    protocol: self.protocol,
+                    opened_at: self.opened_at,
+                    duration,
+                    client: self.client,
+                    server_name: self.server_name.as_deref(),
+                    endpoint: self.address,
+                    connect: self.connect_duration,
+                    bytes_in,
+                    bytes_out,
+                    error,
+                    series: &self.series,
+                },
+            )
         });
         if self.worker.log.is_off() {
             return;

@@ -35,7 +35,7 @@ pub(in crate::proxy) struct RequestFacts {
     pub(in crate::proxy) deadline: Option<Box<ResponseDeadline>>,
     /// Set if the admin listener has registered the token of the request.
     pub(in crate::proxy) observed: Option<Box<ObservedRequest>>,
-    /// Set only if all requests are traced.
+    /// Set only if a tracer of all requests is active, once the request is routed.
     pub(in crate::proxy) traced: Option<Box<TracedRequest>>,
     /// Set only if the access log is on.
     pub(in crate::proxy) logged: Option<LoggedRequest>,

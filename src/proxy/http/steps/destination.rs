@@ -61,7 +61,7 @@ pub(in crate::proxy) fn prepare<'r>(
         may_have_te,
         informational: InformationalPolicy::new(rule, cx.record.changed_response_fields()),
         hops: routed.hops,
-        trace_parent: cx.record.trace().as_ref().and_then(AttemptParent::of),
+        trace_parent: cx.record.trace().and_then(AttemptParent::of),
         client: routed.client,
     })
 }

@@ -161,12 +161,13 @@ async fn prepare<'r>(
     request: &mut Request<RequestBody>,
 ) -> Result<Destination<'r>, EarlyExit> {
     cx.enter(RequestStep::Target);
-    let target = routing::read_target(cx, request)?;
-    cx.enter(RequestStep::Route);
-    let routed = routing::select_rule(cx, request, target);
-    if let Some(traced) = &mut cx.record.facts.traced {
-        traced.end_routing();
-    }
+    let target = routing::read_target(cx, request);
+    let routed = target.and_then(|target| {
+        cx.enter(RequestStep::Route);
+        Ok(routing::select_rule(cx, request, target)?)
+    });
+    // Requests without a rule have traces, too.
+    cx.begin_trace(request);
     let mut routed = routed?;
     cx.enter(RequestStep::Protocols);
     accepted_protocols::check(cx, &routed, request)?;
@@ -175,9 +176,7 @@ async fn prepare<'r>(
     }
     cx.enter(RequestStep::RequestHeaders);
     request_headers::set(cx, &mut routed, request)?;
-    if let Some((traced, tracer)) = cx.record.facts.traced.as_deref().zip(cx.exchange().worker().tracer()) {
-        tracer.inject(traced, request.headers_mut());
-    }
+    cx.write_trace(request.headers_mut());
     cx.enter(RequestStep::AccessPlugins);
     if let Some(chain) = &routed.rule.plugins {
         if chain.may_wait(&cx.view.snapshot.consumers) {

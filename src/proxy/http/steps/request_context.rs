@@ -17,6 +17,7 @@ use crate::proxy::http::exchange::client_exchange::ClientExchange;
 use crate::proxy::http::fields::headers::X_REQUEST_ID;
 use crate::proxy::http::forwarding::upgrade::Upgrade;
 use crate::proxy::http::record::request_facts;
+use crate::proxy::record::request_tracer::TracedPlace;
 use crate::proxy::worker::snapshot_view::SnapshotView;
 use crate::request_target::{RequestHost, RequestPath};
 use crate::snapshot::HttpListener;
@@ -96,6 +97,29 @@ impl<'r> RequestContext<'r> {
         }
         #[cfg(not(debug_assertions))]
         let _ = step;
+    }
+
+    /// Begins the trace of the request, which is routed now, if a tracer is active.
+    pub(in crate::proxy) fn begin_trace<B>(&mut self, request: &Request<B>) {
+        let exchange = &self.record.exchange;
+        let Some(tracer) = exchange.worker().tracer() else { return };
+        let traced = tracer.begin(request, self.traced_place(), exchange.client.trusted);
+        self.record.facts.traced = traced;
+    }
+
+    /// Writes the trace for the endpoint, if a tracer is active.
+    pub(in crate::proxy) fn write_trace(&self, headers: &mut HeaderMap) {
+        if let Some((traced, tracer)) = self.record.facts.traced.as_deref().zip(self.exchange().worker().tracer()) {
+            tracer.inject(traced, self.traced_place(), headers);
+        }
+    }
+
+    fn traced_place(&self) -> TracedPlace<'_> {
+        TracedPlace {
+            traces: &self.view.snapshot.traces,
+            listener: self.listener.map(|listener| &**listener),
+            rule: self.rule.map(|rule| &**rule),
+        }
     }
 
     /// The names of the product headers to write; `None` to write none.

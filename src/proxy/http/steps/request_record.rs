@@ -48,10 +48,9 @@ impl RequestRecord {
         let request_id =
             existing_id.filter(|id| !id.is_empty()).cloned().unwrap_or_else(|| exchange.http.request_ids.next());
         let logged = (!worker.log.is_off()).then(|| LoggedRequest::new(request, &worker.log));
-        let traced = worker.tracer().map(|tracer| tracer.begin(request, exchange.client.trusted));
         RequestRecord {
             exchange: Rc::clone(exchange),
-            facts: RequestFacts { traced, ..RequestFacts::new(request_id, observed, logged) },
+            facts: RequestFacts::new(request_id, observed, logged),
             cors_headers: None,
             authorization: None,
             plugin_run: None,
@@ -108,7 +107,7 @@ impl RequestRecord {
             observed.finish(status, self.facts.attempts.endpoint(), picked, self.facts.error);
         }
         if let Some(logged) = self.facts.logged.take() {
-            let trace = self.trace();
+            let trace = self.trace().copied();
             worker.log.write(AccessLogRecord {
                 time: SystemTime::now() - duration,
                 client: self.exchange.address,
@@ -146,7 +145,8 @@ impl RequestRecord {
 impl RequestRecord {
     /// Passes the spans of the request to the tracer of all requests.
     fn end_trace(&self, status: StatusCode, duration: Duration) {
-        let Some((tracer, traced)) = self.exchange.worker().tracer().zip(self.facts.traced.as_deref()) else { return };
+        let Some(traced) = self.facts.traced.as_deref().filter(|traced| traced.may_be_recorded()) else { return };
+        let Some(tracer) = self.exchange.worker().tracer() else { return };
         let Some(series) = self.facts.series.as_deref() else { return };
         let ended = EndedRequest {
             started_instant: self.exchange.activity.started_at.get(),
@@ -185,9 +185,9 @@ impl RequestRecord {
     }
 
     /// The trace of the request, if a tracer is active.
-    pub(in crate::proxy) fn trace(&self) -> Option<RequestTrace> {
+    pub(in crate::proxy) fn trace(&self) -> Option<&RequestTrace> {
         let of_plugin = self.plugin_run.as_ref().and_then(|run| run.state.trace.as_deref());
-        of_plugin.or(self.facts.traced.as_ref().map(|traced| &traced.context)).copied()
+        of_plugin.or(self.facts.traced.as_ref().map(|traced| &traced.context))
     }
 }
 

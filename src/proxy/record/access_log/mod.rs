@@ -4,6 +4,7 @@
 mod attempt_list;
 mod captured;
 mod encode;
+mod export;
 mod fields;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
@@ -19,9 +20,9 @@ use std::cell::RefCell;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::{Arc, OnceLock};
 use std::thread::{self, Thread};
 use std::time::{Duration, SystemTime};
 
@@ -29,15 +30,17 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
 use parking_lot::Mutex;
 
 pub(in crate::proxy) use self::captured::CapturedHeads;
+pub use self::export::LineExport;
 pub use self::fields::AccessLogField;
 pub(in crate::proxy) use self::line::protocol_name;
 pub(in crate::proxy) use self::queue::LostLines;
+pub(in crate::proxy) use self::template_line::host_name;
 
 use self::captured::FieldCapture;
+use self::export::LineOrigin;
 use self::line::LineLayout;
 use self::queue::{LineBatch, LineQueue};
 use self::sink::AccessLogSink;
-use self::template_line::host_name;
 use super::stats::RequestSeries;
 use crate::access_log_syntax::{LineFacts, LineRules, LineTemplate};
 use crate::plugin_api::CredentialLocations;
@@ -51,6 +54,8 @@ use crate::upstream::EndpointPick;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AccessLogDestination {
     Off,
+    /// Lines are written only for [`LineExport`].
+    ExportOnly,
     Stdout,
     File(PathBuf),
 }
@@ -204,6 +209,8 @@ struct WriterShared {
     asleep: AtomicBool,
     stopping: AtomicBool,
     reopen: AtomicBool,
+    /// Set if a server gets the lines as well.
+    export: OnceLock<LineExport>,
     /// One for each worker.
     queues: Mutex<Vec<Arc<LineQueue>>>,
     lost: Arc<LostLines>,
@@ -240,6 +247,11 @@ impl AccessLogger {
     pub fn reopen(&self) {
         self.shared.reopen.store(true, Ordering::Relaxed);
         self.wake();
+    }
+
+    /// From now on, a server gets the lines as well. Only the first call has an effect.
+    pub fn export(&self, export: LineExport) {
+        self.shared.export.get_or_init(|| export);
     }
 
     /// Waits until all queued lines are written and stops the log; later lines are dropped and counted. The wait is
@@ -346,7 +358,9 @@ impl WorkerAccessLog {
         if !rules.is_empty() && !is_selected(rules, record) {
             return;
         }
-        self.queue.add(|text| match own.and_then(|own| own.template.as_ref()) {
+        let is_exported = self.log.shared.export.get().is_some();
+        let origin = is_exported.then_some(LineOrigin { time: record.time, trace: record.trace });
+        self.queue.add(origin, |text| match own.and_then(|own| own.template.as_ref()) {
             Some(template) => template_line::write(template, record, text),
             None => writer.write(record, text),
         });
@@ -417,6 +431,9 @@ fn write_all(sink: &mut AccessLogSink, shared: &WriterShared) {
                 has_lines = true;
                 // After a failure, for example of a full disk, later lines may succeed.
                 shared.lost.failed.fetch_add(sink.write(&lines.text), Ordering::Relaxed);
+                if let Some(export) = shared.export.get() {
+                    export.push(&lines);
+                }
             }
         }
         if is_stopping {

@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
+use super::export::LineOrigin;
+
 /// The lines of one worker.
 #[derive(Debug)]
 pub(super) struct LineQueue {
@@ -32,6 +34,8 @@ pub(in crate::proxy) struct LostLines {
 pub(super) struct LineBatch {
     pub(super) text: Vec<u8>,
     pub(super) count: u64,
+    /// Where each line ends and what it is about, if lines are exported.
+    pub(super) origins: Vec<(usize, Option<LineOrigin>)>,
 }
 
 impl LineQueue {
@@ -42,23 +46,33 @@ impl LineQueue {
     }
 
     /// Adds the line that `write` appends. If the queue is full, the line is dropped and counted.
-    pub(super) fn add(&self, write: impl FnOnce(&mut Vec<u8>)) {
+    pub(super) fn add(&self, origin: Option<LineOrigin>, write: impl FnOnce(&mut Vec<u8>)) {
         // Only the writer thread may hold the lock, to exchange the buffers.
         let lines = &mut *self.lines.lock();
         if lines.text.len() >= self.max_bytes {
             self.lost.full.fetch_add(1, Ordering::Relaxed);
             return;
         }
+        let line_start = lines.text.len();
         write(&mut lines.text);
         lines.count += 1;
+        // Lines from before the first one with an origin are skipped by their end.
+        if origin.is_some() || !lines.origins.is_empty() {
+            if lines.origins.is_empty() && line_start > 0 {
+                lines.origins.push((line_start, None));
+            }
+            lines.origins.push((lines.text.len(), origin));
+        }
     }
 
     /// Swaps the queued lines with the cleared buffer of the caller. Returns whether there were any.
     pub(super) fn take(&self, lines: &mut LineBatch) -> bool {
         lines.text.clear();
+        lines.origins.clear();
         lines.count = 0;
         // Release the memory of a burst.
         lines.text.shrink_to(RETAINED_CAPACITY);
+        lines.origins.shrink_to(RETAINED_ORIGINS);
         std::mem::swap(&mut *self.lines.lock(), lines);
         lines.count > 0
     }
@@ -70,6 +84,7 @@ const MAX_QUEUED_BYTES: usize = 16 << 20;
 const MIN_QUEUED_BYTES: usize = 1 << 20;
 /// The volume of 20 ms at 20,000 requests per second.
 const RETAINED_CAPACITY: usize = 128 << 10;
+const RETAINED_ORIGINS: usize = 400;
 
 #[cfg(test)]
 mod tests {
@@ -77,7 +92,7 @@ mod tests {
 
     impl LineQueue {
         fn add_line(&self, line: &[u8]) {
-            self.add(|text| text.extend_from_slice(line));
+            self.add(None, |text| text.extend_from_slice(line));
         }
     }
 

@@ -24,6 +24,7 @@ impl AccessLogSink {
     pub(super) fn open(destination: AccessLogDestination) -> io::Result<Option<AccessLogSink>> {
         match destination {
             AccessLogDestination::Off => Ok(None),
+            AccessLogDestination::ExportOnly => Ok(Some(AccessLogSink::new(None, Box::new(io::sink())))),
             // Bypasses the buffer of `std::io::Stdout`, which does not report how much was written.
             AccessLogDestination::Stdout => {
                 let stdout = File::from(io::stdout().as_fd().try_clone_to_owned()?);

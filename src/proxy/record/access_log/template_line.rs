@@ -334,7 +334,7 @@ fn whole(number: u128) -> u64 {
 }
 
 /// The host without user information and port.
-pub(super) fn host_name(host: &HeaderValue) -> Cow<'_, str> {
+pub(in crate::proxy) fn host_name(host: &HeaderValue) -> Cow<'_, str> {
     without_port(strip_user_info(to_text_lossy(host)))
 }
 

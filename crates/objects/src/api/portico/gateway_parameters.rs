@@ -1,4 +1,4 @@
-//! GatewayParameters: settings of Gateways: of the Services in front of them, and of their access log.
+//! GatewayParameters: settings of Gateways: of the Services in front of them, of their access log and of their traces.
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -8,9 +8,9 @@ use crate::api::gateway::schema::form;
 use crate::api::gateway::schema::rule::rule;
 use crate::api::gateway::schema::transforms::{each, keyed_by};
 
-/// Settings of Gateways: of the Services that Portico creates in front of them, and of their access log. A GatewayClass
-/// refers to this object in `spec.parametersRef`, for all of its Gateways. A Gateway refers to one of its own namespace
-/// in `spec.infrastructure.parametersRef`, whose fields take precedence over those of its class.
+/// Settings of Gateways: of the Services that Portico creates in front of them, of their access log and of their
+/// traces. A GatewayClass refers to this object in `spec.parametersRef`, for all of its Gateways. A Gateway refers to
+/// one of its own namespace in `spec.infrastructure.parametersRef`, whose fields take precedence over those of its class.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 pub struct GatewayParameters {
     /// The settings.
@@ -29,6 +29,10 @@ pub struct GatewayParametersSpec {
     /// have no effect with `--access-log off`.
     #[serde(default, rename = "accessLog")]
     pub access_log: GatewayAccessLogSettings,
+    /// The traces of the requests and connections of a Gateway, in place of what flags say about them. They have no
+    /// effect without `--trace-otlp-endpoint`.
+    #[serde(default)]
+    pub tracing: GatewayTracingSettings,
 }
 
 /// Which access log entries a Gateway has, and what they contain.
@@ -50,6 +54,38 @@ impl GatewayAccessLogSettings {
         GatewayAccessLogSettings {
             format: self.format.or_else(|| base.format.clone()),
             filter: self.filter.or_else(|| base.filter.clone()),
+        }
+    }
+}
+
+/// Which requests of a Gateway are recorded, and in which fields their traces go on.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+pub struct GatewayTracingSettings {
+    /// The part of the requests that is recorded, such as `5%`, unless one of the rules decides.
+    #[schemars(regex(pattern = r"^(100(\.0{1,4})?|[0-9]{1,2}(\.[0-9]{1,4})?)%$"))]
+    pub sampling: Option<String>,
+    /// Rules such as `keep 50% route=HTTPRoute/shop/pay`, as in `--trace-rules`: the first one that applies decides. An
+    /// empty list has none.
+    #[schemars(length(max = 64), inner(length(min = 1, max = 1024)))]
+    pub rules: Option<Vec<String>>,
+    /// Formats in which trace contexts are read, in this order: `w3c`, `b3`, `b3-single`, `jaeger`, `ot`, `datadog`,
+    /// `aws`, `gcp` or `instana`. Backends get the context in the format of the request, or in the first of the list if
+    /// the request has none. With an empty list, each request begins a trace, and backends get what the client sent.
+    #[schemars(length(max = 9), transform = each(form::one_of(TRACE_FORMATS)))]
+    pub propagation: Option<Vec<String>>,
+}
+
+/// The formats of trace contexts.
+const TRACE_FORMATS: [&str; 9] = ["w3c", "b3", "b3-single", "jaeger", "ot", "datadog", "aws", "gcp", "instana"];
+
+impl GatewayTracingSettings {
+    /// These settings, and those of `base` for absent fields.
+    #[must_use]
+    pub fn or(self, base: &GatewayTracingSettings) -> GatewayTracingSettings {
+        GatewayTracingSettings {
+            sampling: self.sampling.or_else(|| base.sampling.clone()),
+            rules: self.rules.or_else(|| base.rules.clone()),
+            propagation: self.propagation.or_else(|| base.propagation.clone()),
         }
     }
 }

@@ -15,8 +15,8 @@ pub use backend_policy::{
     ResetHeaderSpec, RetryBudgetSpec, RetrySpec, SlowStartSpec, StaleFallback, SubsetSpec, SuccessRateSpec,
 };
 pub use gateway_parameters::{
-    GatewayAccessLogSettings, GatewayParameters, GatewayParametersSpec, GatewayServiceSettings, ListenerNodePort,
-    TRAFFIC_POLICIES,
+    GatewayAccessLogSettings, GatewayParameters, GatewayParametersSpec, GatewayServiceSettings, GatewayTracingSettings,
+    ListenerNodePort, TRAFFIC_POLICIES,
 };
 
 use super::crd::{self, CrdAttributes, age_column, object_schema, text_column, wide_column};
