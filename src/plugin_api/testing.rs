@@ -149,6 +149,8 @@ pub struct TestRequest {
     /// The certificates of the client. `None` if it is not asked for any.
     pub certificates: Option<Vec<CertificateDer<'static>>>,
     pub is_peer_trusted: bool,
+    /// Whether the body is buffered if a plugin needs it.
+    pub may_buffer: bool,
     /// The server that the backend names.
     pub backend: Option<NamedServer>,
     /// The response of the endpoint.
@@ -203,6 +205,7 @@ impl TestRequest {
             uri_captures: TestCaptures::default(),
             certificates: None,
             is_peer_trusted: false,
+            may_buffer: true,
             backend: None,
             upstream_response: Response::new(()),
             upstream_body: Bytes::new(),
@@ -264,7 +267,7 @@ impl TestRequest {
         });
         let mut state = ChainState::default();
         let received = head.headers.clone();
-        let buffers_body = chain.body_buffer_limit_for(&head).is_some();
+        let buffers_body = self.may_buffer && chain.body_buffer_limit_for(&head).is_some();
         let digest = chain_digest(self.certificates.as_deref().unwrap_or_default());
         let client = ClientInfo {
             address: self.address,
@@ -301,11 +304,13 @@ impl TestRequest {
         expect_declared("request", &received, &head.headers, &declared.request);
         if reply.is_none() && chain.may_stand_in_for_backend(&state) {
             let (path, query) = (uri.path(), uri.query());
-            let has_body = !body.is_empty();
+            let current = state.replacement_body.clone().unwrap_or_else(|| body.clone());
+            let has_body = !current.is_empty();
             let head = &mut head;
             let request = AllowedRequest {
                 head,
                 has_body,
+                body: Some(&current).filter(|_| buffers_body),
                 is_upgrade: false,
                 path,
                 query,

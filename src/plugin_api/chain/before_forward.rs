@@ -2,6 +2,7 @@
 
 use std::time::SystemTime;
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, request};
 
 use super::Chain;
@@ -17,6 +18,8 @@ use crate::plugin_api::{AccessOutcome, StreamingFilter};
 pub struct AllowedRequest<'r> {
     pub head: &'r mut request::Parts,
     pub has_body: bool,
+    /// The whole body, if it was buffered.
+    pub body: Option<&'r Bytes>,
     pub is_upgrade: bool,
     pub path: &'r str,
     pub query: Option<&'r str>,
@@ -57,6 +60,7 @@ impl Chain {
             let mut cx = BeforeForwardCx {
                 head: &mut *request.head,
                 has_body: request.has_body,
+                body: request.body,
                 is_upgrade: request.is_upgrade,
                 path: request.path,
                 query: request.query,
