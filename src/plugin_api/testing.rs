@@ -31,6 +31,7 @@ use super::services::OfflineServices;
 use super::stream_chain::StreamChainBuilder;
 use super::{Consumer, ConsumerDirectory, Plugin, PluginServices, PluginState, StreamChain};
 use crate::diagnostic::Diagnostic;
+use crate::hop_count::HopCount;
 
 /// Builds a plugin without runtime services.
 pub fn build(kind: &dyn AnyPluginKind, config: &Value) -> Result<Arc<dyn Plugin>, Vec<Diagnostic>> {
@@ -312,6 +313,7 @@ impl TestRequest {
                 has_body,
                 body: Some(&current).filter(|_| buffers_body),
                 is_upgrade: false,
+                hops: HopCount::new(1),
                 path,
                 query,
                 client,

@@ -167,6 +167,7 @@ impl Plugin for AzureFunctions {
 
     fn before_forward<'a>(&'a self, cx: &'a mut BeforeForwardCx<'_>) -> AccessOutcome<'a> {
         let Some(call) = cx.take_plugin_data::<FunctionCall>() else { return AccessOutcome::Reply(failed()) };
+        let hops = cx.hops;
         let sending = self.server.send(
             |request| {
                 let FunctionCall { method, target, headers, body } = call;
@@ -175,6 +176,7 @@ impl Plugin for AzureFunctions {
                 let host = request.headers.remove(HOST);
                 request.headers = headers;
                 request.headers.extend(host.map(|host| (HOST, host)));
+                hops.set(&mut request.headers);
                 request.body = body;
             },
             |_| true,
@@ -257,6 +259,7 @@ mod tests {
             ("content-type", "text/plain"),
             ("x-functions-key", "hidden"),
             ("x-functions-clientid", "gateway"),
+            ("portico-hops", "1"),
         ] {
             assert_eq!(sent.headers.get_all(name).iter().collect::<Vec<_>>(), [value], "{name}");
         }

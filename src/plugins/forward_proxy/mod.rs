@@ -280,6 +280,7 @@ impl ForwardProxy {
         headers.remove(CONTENT_LENGTH);
         headers.insert(HOST, HeaderValue::try_from(authority).ok()?);
         self.change_client_fields(&mut headers);
+        cx.hops.set(&mut headers);
         if tls.is_none() {
             headers.extend(self.authorization.clone().map(|credentials| (PROXY_AUTHORIZATION, credentials)));
         }

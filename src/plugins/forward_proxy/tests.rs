@@ -127,6 +127,8 @@ async fn backends_without_tls_get_requests_with_whole_urls() {
         "host: api.partner.example:8080",
         "proxy-authorization: Basic YW5uYTpoaWRkZW4=",
         "x-forwarded-for: 192.0.2.9, 192.0.2.1",
+        // Ends loops, also with `x_headers: delete`.
+        "portico-hops: 1",
     ] {
         assert!(sent.lines().any(|found| found == line), "{line}: {sent}");
     }

@@ -184,6 +184,7 @@ pub(in crate::proxy) async fn run_before_forward(
             has_body: !body.is_end_stream(),
             body: whole_body.as_ref(),
             is_upgrade: routed.upgrade.is_some(),
+            hops: routed.hops,
             path,
             query,
             client,
