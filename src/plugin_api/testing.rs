@@ -19,8 +19,8 @@ use super::client_certificate::chain_digest;
 use super::completed_request::{CompletedRequest, LoggedHeads};
 use super::consumers::EntityId;
 use super::context::{
-    BackgroundSlot, ClientCertificate, ClientInfo, Framing, RequestLine, RequestSummary, RespondedRequest,
-    ResponseSource, RouteNames, UriCaptures,
+    BackgroundPlaces, BackgroundSlot, ClientCertificate, ClientInfo, Framing, RequestLine, RequestSummary,
+    RespondedRequest, ResponseSource, RouteNames, UriCaptures,
 };
 use super::instance::PluginInstance;
 use super::kind::{AnyPluginKind, BuildCx, BuildNotes, Phases};
@@ -33,6 +33,7 @@ use super::{Consumer, ConsumerDirectory, Plugin, PluginServices, PluginState, St
 use crate::diagnostic::Diagnostic;
 use crate::hop_count::HopCount;
 
+use crate::shared_limit::SharedLimit;
 /// Builds a plugin without runtime services.
 pub fn build(kind: &dyn AnyPluginKind, config: &Value) -> Result<Arc<dyn Plugin>, Vec<Diagnostic>> {
     let services: Arc<dyn PluginServices> = Arc::new(OfflineServices);
@@ -151,6 +152,8 @@ pub struct TestRequest {
     pub certificates: Option<Vec<CertificateDer<'static>>>,
     pub is_peer_trusted: bool,
     /// Whether the body is buffered if a plugin needs it.
+    /// How many requests may be forwarded in the background.
+    pub background_places: usize,
     pub may_buffer: bool,
     /// The server that the backend names.
     pub backend: Option<NamedServer>,
@@ -207,6 +210,7 @@ impl TestRequest {
             certificates: None,
             is_peer_trusted: false,
             may_buffer: true,
+            background_places: 0,
             backend: None,
             upstream_response: Response::new(()),
             upstream_body: Bytes::new(),
@@ -308,6 +312,8 @@ impl TestRequest {
             let current = state.replacement_body.clone().unwrap_or_else(|| body.clone());
             let has_body = !current.is_empty();
             let head = &mut head;
+            let limit = SharedLimit::new(self.background_places);
+            let places = BackgroundPlaces { limit: &limit, namespace: "default" };
             let request = AllowedRequest {
                 head,
                 has_body,
@@ -320,7 +326,7 @@ impl TestRequest {
                 id: &id,
                 now: self.now,
                 backend: Some(&self.backend),
-                background_places: None,
+                background_places: (self.background_places > 0).then_some(places),
                 background: &mut BackgroundSlot::default(),
             };
             reply = chain.before_forward(request, &mut state).await;

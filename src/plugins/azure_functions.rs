@@ -190,6 +190,10 @@ impl Plugin for AzureFunctions {
     }
 
     fn may_wait(&self) -> bool {
+    fn replaces_backend(&self) -> bool {
+        true
+    }
+
         false
     }
 

@@ -172,6 +172,10 @@ impl Plugin for AwsLambda {
     }
 
     fn body_buffer_limit(&self) -> Option<usize> {
+    fn replaces_backend(&self) -> bool {
+        true
+    }
+
         Some(MAX_BODY)
     }
 
