@@ -33,7 +33,8 @@ use serde::Deserialize;
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::form_body::query_value;
 use crate::plugin_api::kind::{BuildCx, Phases, PluginKind};
-use crate::plugin_api::relayed_response::{relay, remove_fields_of_connection};
+use crate::plugin_api::relayed_response::{relay_stream, remove_fields_of_connection};
+use crate::plugin_api::remote::is_host_name;
 use crate::plugin_api::remote_server::{RemoteServer, RemoteServerConfig};
 use crate::plugin_api::{AccessOutcome, BeforeForwardCx, Plugin, Reply, RequestCx};
 
@@ -114,9 +115,8 @@ impl PluginKind for AzureFunctions {
 
     fn build(config: Config, cx: &BuildCx<'_>) -> Result<Self, Vec<Diagnostic>> {
         let mut invalid = Vec::new();
-        let is_host = |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._:".contains(&byte));
         for (field, value) in [("appname", &config.appname), ("hostdomain", &config.hostdomain)] {
-            if value.is_empty() || !is_host(value) {
+            if !is_host_name(value) {
                 let remedy = "write the part of the host, such as shop or azurewebsites.net";
                 invalid.push(Diagnostic::in_config(field, "is missing or is no part of a host", remedy));
             }
@@ -283,6 +283,7 @@ mod tests {
     fn invalid_configurations_name_the_field() {
         for (fields, field) in [
             (json!({"appname": ""}), "config.appname"),
+            (json!({"hostdomain": "a.example:8080"}), "config.hostdomain"),
             (json!({"appname": "a/b"}), "config.appname"),
             (json!({"hostdomain": "a@b"}), "config.hostdomain"),
             (json!({"functionname": "/"}), "config.functionname"),
