@@ -118,6 +118,8 @@ const IMPORTS: &[Row] = &[
         "plugin_api",
         &[
             "diagnostic",
+            // Requests in place of backends say how often they were forwarded.
+            "hop_count",
             "persistent_map",
             // Plugins write configured paths as requests have them.
             "request_target::path_encoding",

@@ -24,6 +24,7 @@ use super::route_description::RouteDescription;
 use super::scheme::Scheme;
 use super::timing::PhaseTimings;
 use super::trace::RequestTrace;
+use crate::hop_count::HopCount;
 use crate::shared_limit::{Held, SharedLimit};
 
 /// Context of the `access` phase.
@@ -123,8 +124,13 @@ pub struct BeforeForwardCx<'r> {
     pub head: &'r mut request::Parts,
     /// Whether the request has content.
     pub has_body: bool,
+    /// The whole body as it will be sent upstream, if it was buffered. See [`BeforeForwardCx::whole_body`].
+    pub body: Option<&'r Bytes>,
     /// Whether the client requests another protocol, such as WebSocket.
     pub is_upgrade: bool,
+    /// How many Portico processes have forwarded the request, with this one. Requests that a plugin sends in place of
+    /// it have the number, so that loops end.
+    pub hops: HopCount,
     /// The path that the router matched, as in `access`.
     pub path: &'r str,
     /// The query as the client sent it.
@@ -152,6 +158,12 @@ pub struct BeforeForwardCx<'r> {
 }
 
 impl BeforeForwardCx<'_> {
+    /// The whole body as all plugins have left it. `None` if there is one that was not buffered, so that a plugin which
+    /// sends it elsewhere must not respond.
+    pub fn whole_body(&self) -> Option<Bytes> {
+        if self.has_body { self.body.cloned() } else { Some(Bytes::new()) }
+    }
+
     /// Takes one of the places for requests that the proxy forwards while the client gets the reply of the plugin.
     /// Returns false if there is none for the namespace of the route.
     pub fn take_background_place(&mut self) -> bool {

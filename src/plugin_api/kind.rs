@@ -3,7 +3,6 @@
 use std::cell::RefCell;
 use std::fmt;
 use std::marker::PhantomData;
-use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +13,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Number, Value};
 use serde_path_to_error::{Path, Segment};
 
-use super::remote::is_short_name;
+use super::remote::{is_host, is_short_name};
 use super::{Plugin, PluginServices, PluginState};
 use crate::diagnostic::{Diagnostic, Reason};
 use crate::upstream::BlockedAddress;
@@ -151,7 +150,8 @@ impl BuildCx<'_> {
     /// The diagnostic for a host that the SSRF guard blocks, or that can be no name of a server. The addresses that a
     /// name resolves to are checked in the same way on each connection.
     pub fn check_host(&self, field: impl fmt::Display, host: &str) -> Option<Diagnostic> {
-        if !is_host(host) {
+        let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        if !is_host(address) || host.len() > MAX_NAME_BYTES {
             let message = format!("{host:?} is neither the name nor the address of a server");
             let remedy = "write only the host, such as server.shop.svc or 192.0.2.1: no scheme, port or path";
             return Some(Diagnostic::in_config(field, message, remedy));
@@ -162,13 +162,6 @@ impl BuildCx<'_> {
             let remedy =
                 format!("write the namespace of the Service, as in {host}.NAMESPACE.svc, or the whole DNS name");
             return Some(Diagnostic::in_config(field, message, remedy));
-        }
-        let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-        let is_ipv6 = || address.parse::<Ipv6Addr>().is_ok();
-        if host.contains(|c: char| c.is_whitespace() || c.is_control() || c == '/') || host.contains(':') && !is_ipv6()
-        {
-            let remedy = "write only a DNS name or an IP address, without scheme, port and spaces";
-            return Some(Diagnostic::in_config(field, format!("{host:?} is not a host"), remedy));
         }
         let blocked = BlockedAddress::check_host(host, &self.services.address_policy())?;
         let remedy = "use another address of the server, or its Service; in a cluster, a server inside Portico's own \
@@ -181,14 +174,6 @@ impl BuildCx<'_> {
         let mut parts = self.object.splitn(3, '/').skip(1);
         parts.next().filter(|_| parts.next().is_some())
     }
-}
-
-/// Whether a text can be a name for DNS, or is an IP address, also in brackets.
-fn is_host(text: &str) -> bool {
-    let without_brackets = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
-    let is_name_byte = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
-    without_brackets.parse::<IpAddr>().is_ok()
-        || !text.is_empty() && text.len() <= MAX_NAME_BYTES && text.bytes().all(is_name_byte)
 }
 
 /// RFC 1035, section 2.3.4, and the dot at the end.

@@ -159,6 +159,18 @@ pub trait Plugin: Send + Sync + 'static {
     /// Runs when the endpoint has responded, or could not, to a request for which `before_forward` of this plugin ran.
     /// Nothing has changed the response yet. A reply takes its place, and is changed by the same filters.
     fn after_forward(&self, cx: &mut AfterForwardCx<'_>) -> Option<Box<Reply>> {
+        /// Whether `before_forward` responds in place of the backend of every request. Then no other plugin lets the proxy
+        /// send a request to that backend in the background.
+        fn replaces_backend(&self) -> bool {
+            false
+        }
+
+        /// Whether `before_forward` fails for backends that are not a [`NamedBackend`](named_backend::NamedBackend) with a
+        /// server, which routes with others report.
+        fn needs_named_backend(&self) -> bool {
+            false
+        }
+
         let _ = cx;
         None
     }

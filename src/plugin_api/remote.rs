@@ -1,6 +1,7 @@
 //! A server that a plugin connects to, and the connection.
 
 use std::io;
+use std::net::Ipv6Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -73,6 +74,16 @@ pub const MAX_REMOTE_TIMEOUT: Duration = Duration::from_secs(60);
 /// The default limit of connections of all plugins together.
 pub const DEFAULT_MAX_CONNECTIONS: usize = 256;
 
+/// Whether a text may be a host, or the part of one: letters, digits, hyphens, dots and underscores.
+pub fn is_host_name(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
+}
+
+/// Whether a text may be a host: a name, or an address without brackets and port.
+pub fn is_host(text: &str) -> bool {
+    is_host_name(text) || text.parse::<Ipv6Addr>().is_ok()
+}
+
 /// Whether a host is a name without dots, which can only be a Service of a namespace.
 pub fn is_short_name(host: &str) -> bool {
     let name = host.trim_end_matches('.');
@@ -88,4 +99,20 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> RemoteStream for S {}
 pub trait RemoteDatagrams: Send + Sync {
     /// Sends one datagram. Also fails if the server's machine has refused an earlier one.
     fn send<'s>(&'s self, datagram: &'s [u8]) -> BoxFuture<'s, io::Result<()>>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_have_no_ports() {
+        for host in ["proxy", "proxy.shop.example.", "a_b-c.example", "192.0.2.1", "2001:db8::1", "::1"] {
+            assert!(is_host(host), "{host}");
+        }
+        for text in ["", "proxy:3128", "::::", "[::1]", "192.0.2.1:80", "a b", "a/b", "u@a", "a\r\nb", "b\u{fc}cher"] {
+            assert!(!is_host(text), "{text}");
+        }
+        assert!(is_host_name("shop") && !is_host_name("::1"));
+    }
 }

@@ -19,8 +19,8 @@ use super::client_certificate::chain_digest;
 use super::completed_request::{CompletedRequest, LoggedHeads};
 use super::consumers::EntityId;
 use super::context::{
-    BackgroundSlot, ClientCertificate, ClientInfo, Framing, RequestLine, RequestSummary, RespondedRequest,
-    ResponseSource, RouteNames, UriCaptures,
+    BackgroundPlaces, BackgroundSlot, ClientCertificate, ClientInfo, Framing, RequestLine, RequestSummary,
+    RespondedRequest, ResponseSource, RouteNames, UriCaptures,
 };
 use super::instance::PluginInstance;
 use super::kind::{AnyPluginKind, BuildCx, BuildNotes, Phases};
@@ -31,7 +31,9 @@ use super::services::OfflineServices;
 use super::stream_chain::StreamChainBuilder;
 use super::{Consumer, ConsumerDirectory, Plugin, PluginServices, PluginState, StreamChain};
 use crate::diagnostic::Diagnostic;
+use crate::hop_count::HopCount;
 
+use crate::shared_limit::SharedLimit;
 /// Builds a plugin without runtime services.
 pub fn build(kind: &dyn AnyPluginKind, config: &Value) -> Result<Arc<dyn Plugin>, Vec<Diagnostic>> {
     let services: Arc<dyn PluginServices> = Arc::new(OfflineServices);
@@ -149,6 +151,10 @@ pub struct TestRequest {
     /// The certificates of the client. `None` if it is not asked for any.
     pub certificates: Option<Vec<CertificateDer<'static>>>,
     pub is_peer_trusted: bool,
+    /// Whether the body is buffered if a plugin needs it.
+    /// How many requests may be forwarded in the background.
+    pub background_places: usize,
+    pub may_buffer: bool,
     /// The server that the backend names.
     pub backend: Option<NamedServer>,
     /// The response of the endpoint.
@@ -203,6 +209,8 @@ impl TestRequest {
             uri_captures: TestCaptures::default(),
             certificates: None,
             is_peer_trusted: false,
+            may_buffer: true,
+            background_places: 0,
             backend: None,
             upstream_response: Response::new(()),
             upstream_body: Bytes::new(),
@@ -264,7 +272,7 @@ impl TestRequest {
         });
         let mut state = ChainState::default();
         let received = head.headers.clone();
-        let buffers_body = chain.body_buffer_limit_for(&head).is_some();
+        let buffers_body = self.may_buffer && chain.body_buffer_limit_for(&head).is_some();
         let digest = chain_digest(self.certificates.as_deref().unwrap_or_default());
         let client = ClientInfo {
             address: self.address,
@@ -308,19 +316,24 @@ impl TestRequest {
         expect_declared("request", &received, &head.headers, &declared.request);
         if reply.is_none() && chain.may_stand_in_for_backend(&state) {
             let (path, query) = (uri.path(), uri.query());
-            let has_body = !body.is_empty();
+            let current = state.replacement_body.clone().unwrap_or_else(|| body.clone());
+            let has_body = !current.is_empty();
             let head = &mut head;
+            let limit = SharedLimit::new(self.background_places);
+            let places = BackgroundPlaces { limit: &limit, namespace: "default" };
             let request = AllowedRequest {
                 head,
                 has_body,
+                body: Some(&current).filter(|_| buffers_body),
                 is_upgrade: false,
+                hops: HopCount::new(1),
                 path,
                 query,
                 client,
                 id: &id,
                 now: self.now,
                 backend: Some(&self.backend),
-                background_places: None,
+                background_places: (self.background_places > 0).then_some(places),
                 background: &mut BackgroundSlot::default(),
             };
             reply = chain.before_forward(request, &mut state).await;

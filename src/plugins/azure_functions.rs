@@ -33,7 +33,8 @@ use serde::Deserialize;
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::form_body::query_value;
 use crate::plugin_api::kind::{BuildCx, Phases, PluginKind};
-use crate::plugin_api::relayed_response::{relay, remove_fields_of_connection};
+use crate::plugin_api::relayed_response::{relay_stream, remove_fields_of_connection};
+use crate::plugin_api::remote::is_host_name;
 use crate::plugin_api::remote_server::{RemoteServer, RemoteServerConfig};
 use crate::plugin_api::{AccessOutcome, BeforeForwardCx, Plugin, Reply, RequestCx};
 
@@ -114,9 +115,8 @@ impl PluginKind for AzureFunctions {
 
     fn build(config: Config, cx: &BuildCx<'_>) -> Result<Self, Vec<Diagnostic>> {
         let mut invalid = Vec::new();
-        let is_host = |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._:".contains(&byte));
         for (field, value) in [("appname", &config.appname), ("hostdomain", &config.hostdomain)] {
-            if value.is_empty() || !is_host(value) {
+            if !is_host_name(value) {
                 let remedy = "write the part of the host, such as shop or azurewebsites.net";
                 invalid.push(Diagnostic::in_config(field, "is missing or is no part of a host", remedy));
             }
@@ -167,6 +167,7 @@ impl Plugin for AzureFunctions {
 
     fn before_forward<'a>(&'a self, cx: &'a mut BeforeForwardCx<'_>) -> AccessOutcome<'a> {
         let Some(call) = cx.take_plugin_data::<FunctionCall>() else { return AccessOutcome::Reply(failed()) };
+        let hops = cx.hops;
         let sending = self.server.send(
             |request| {
                 let FunctionCall { method, target, headers, body } = call;
@@ -175,6 +176,7 @@ impl Plugin for AzureFunctions {
                 let host = request.headers.remove(HOST);
                 request.headers = headers;
                 request.headers.extend(host.map(|host| (HOST, host)));
+                hops.set(&mut request.headers);
                 request.body = body;
             },
             |_| true,
@@ -188,6 +190,10 @@ impl Plugin for AzureFunctions {
     }
 
     fn may_wait(&self) -> bool {
+        fn replaces_backend(&self) -> bool {
+            true
+        }
+
         false
     }
 
@@ -257,6 +263,7 @@ mod tests {
             ("content-type", "text/plain"),
             ("x-functions-key", "hidden"),
             ("x-functions-clientid", "gateway"),
+            ("portico-hops", "1"),
         ] {
             assert_eq!(sent.headers.get_all(name).iter().collect::<Vec<_>>(), [value], "{name}");
         }
@@ -276,6 +283,7 @@ mod tests {
     fn invalid_configurations_name_the_field() {
         for (fields, field) in [
             (json!({"appname": ""}), "config.appname"),
+            (json!({"hostdomain": "a.example:8080"}), "config.hostdomain"),
             (json!({"appname": "a/b"}), "config.appname"),
             (json!({"hostdomain": "a@b"}), "config.hostdomain"),
             (json!({"functionname": "/"}), "config.functionname"),

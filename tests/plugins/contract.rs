@@ -73,7 +73,7 @@ const EXPECTED_KINDS: &[ExpectedKind] = &[
     expected("aws-lambda", 750, ACCESS_AND_BEFORE_FORWARD).failing_closed(),
     expected("kafka-upstream", 751, ACCESS_AND_BEFORE_FORWARD).failing_closed(),
     expected("azure-functions", 749, ACCESS_AND_BEFORE_FORWARD).failing_closed(),
-    expected("forward-proxy", 50, ACCESS_AND_BEFORE_FORWARD).failing_closed(),
+    expected("forward-proxy", 50, Phases::BEFORE_FORWARD).failing_closed().without_consumers_and_groups(),
     expected("bot-detection", 2500, Phases::ACCESS).failing_closed().without_consumers_and_groups(),
     expected("cors", 2000, Phases::ACCESS_AND_RESPONSE).without_consumers_and_groups(),
     expected("session", 1900, Phases::ACCESS_AND_RESPONSE).failing_closed().without_consumers_and_groups(),

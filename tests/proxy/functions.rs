@@ -213,7 +213,9 @@ async fn requests_go_through_a_forward_proxy() {
         let server = TestServer::start(Options::default(), address, reserved, snapshot);
         server.proxy.reconcile().await;
         let key = if with_key { "apikey: secret\r\n" } else { "" };
-        let request = format!("POST /a?b=c HTTP/1.1\r\nhost: shop.example\r\n{key}content-length: 5\r\n\r\nhello");
+        let request = format!(
+            "POST /a?b=c HTTP/1.1\r\nhost: shop.example\r\nportico-hops: 2\r\n{key}content-length: 5\r\n\r\nhello"
+        );
         let response = server.request(&request).await;
         assert_eq!(response.status, expected);
         if expected == 200 {
@@ -224,5 +226,6 @@ async fn requests_go_through_a_forward_proxy() {
     assert_eq!((requests.len(), direct.log.requests().len()), (1, 0), "{requests:?}");
     assert_eq!(header(&requests[0], "proxy-authorization"), Some("Basic YW5uYTpoaWRkZW4="));
     assert_eq!(header(&requests[0], "x-forwarded-for"), None);
+    assert_eq!(header(&requests[0], "portico-hops"), Some("3"), "loops through the proxy end");
     assert_eq!(header(&requests[0], "host"), Some("api.partner.example:8080"));
 }

@@ -244,6 +244,11 @@ fn annotated_hosts(service: &Object<Service>, sources: AddressSources) -> Option
     service.meta.annotations.get(ADDRESS_ANNOTATION).map(|text| &**text).filter(|_| sources.annotation)
 }
 
+/// Whether the Service may have a name outside of the cluster in place of endpoints.
+pub(in crate::compile) fn may_be_a_name(service: &Object<Service>) -> bool {
+    is_external_name(service) || service.meta.annotations.contains_key(ADDRESS_ANNOTATION)
+}
+
 fn is_external_name(service: &Service) -> bool {
     service.spec.kind.as_deref() == Some("ExternalName")
 }

@@ -2,11 +2,13 @@
 
 use std::time::SystemTime;
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, request};
 
 use super::Chain;
 use super::selected::slot_number;
 use super::state::ChainState;
+use crate::hop_count::HopCount;
 use crate::plugin_api::context::{AfterForwardCx, BackgroundPlaces, BackgroundSlot, BeforeForwardCx, ClientInfo};
 use crate::plugin_api::named_backend::NamedBackend;
 use crate::plugin_api::reply::Reply;
@@ -17,7 +19,10 @@ use crate::plugin_api::{AccessOutcome, StreamingFilter};
 pub struct AllowedRequest<'r> {
     pub head: &'r mut request::Parts,
     pub has_body: bool,
+    /// The whole body, if it was buffered.
+    pub body: Option<&'r Bytes>,
     pub is_upgrade: bool,
+    pub hops: HopCount,
     pub path: &'r str,
     pub query: Option<&'r str>,
     pub client: ClientInfo<'r>,
@@ -49,6 +54,8 @@ impl Chain {
                 instance.plugin.chosen_backends().get(usize::from(index))
             })
         });
+        let mut selected = state.selected.iter().map(|selected| self.instance(selected.as_selection()).1);
+        let is_replaced = selected.any(|instance| instance.phases.before_forward && instance.plugin.replaces_backend());
         for index in 0..state.selected.len() {
             let (kind, instance) = self.instance(state.selected[index].as_selection());
             if !instance.phases.before_forward {
@@ -57,7 +64,9 @@ impl Chain {
             let mut cx = BeforeForwardCx {
                 head: &mut *request.head,
                 has_body: request.has_body,
+                body: request.body,
                 is_upgrade: request.is_upgrade,
+                hops: request.hops,
                 path: request.path,
                 query: request.query,
                 client: request.client,
@@ -70,7 +79,7 @@ impl Chain {
                 scope: &instance.scope,
                 route: &self.names,
                 backend: request.backend,
-                background_places: request.background_places,
+                background_places: request.background_places.filter(|_| !is_replaced),
                 background: &mut *request.background,
                 plugin_data: &mut state.plugin_data,
                 slot: slot_number(index),
@@ -180,6 +189,42 @@ mod tests {
         assert_eq!(outcome, (Some(StatusCode::UNAUTHORIZED), None), "whatever the priorities");
         let allowed = TestRequest::get("/").header("x-key", "1").run(&chain).await;
         assert_eq!((allowed.message(), allowed.response_header("x-cache")), (Some("cached"), Some("hit")));
+    }
+
+    /// Takes a place in the background, and stands in for the backend if it does so for all requests.
+    struct Background {
+        replaces: bool,
+    }
+
+    impl Plugin for Background {
+        fn before_forward<'a>(&'a self, cx: &'a mut BeforeForwardCx<'_>) -> AccessOutcome<'a> {
+            let has_place = cx.take_background_place();
+            if self.replaces || has_place {
+                AccessOutcome::Reply(Reply::plain(StatusCode::OK, if has_place { "place" } else { "none" }, "test"))
+            } else {
+                AccessOutcome::Continue
+            }
+        }
+
+        fn replaces_backend(&self) -> bool {
+            self.replaces
+        }
+    }
+
+    /// A request in the background would go around the plugin.
+    #[tokio::test]
+    async fn nothing_is_forwarded_in_the_background_if_a_plugin_stands_in_for_the_backend() {
+        for (with_stand_in, expected) in [(false, "place"), (true, "none")] {
+            let mut builder = ChainBuilder::default();
+            let instance = |replaces| global_instance(Arc::new(Background { replaces }));
+            builder.add("cache", 2, AttachmentPoint::Base(BaseScope::Route), instance(false));
+            if with_stand_in {
+                builder.add("function", 1, AttachmentPoint::Base(BaseScope::Route), instance(true));
+            }
+            let request = TestRequest { background_places: 1, ..TestRequest::get("/") };
+            let outcome = request.run(&builder.build(names()).unwrap()).await;
+            assert_eq!(outcome.message(), Some(expected));
+        }
     }
 
     #[tokio::test]

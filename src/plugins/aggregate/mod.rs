@@ -118,6 +118,10 @@ impl Plugin for Aggregate {
         false
     }
 
+    fn replaces_backend(&self) -> bool {
+        true
+    }
+
     fn body_buffer_limit(&self) -> Option<usize> {
         self.max_body
     }

@@ -46,6 +46,7 @@ use crate::plugin_api::aws_signature::{SigningScope, sign};
 use crate::plugin_api::consumers::{hex, sha256};
 use crate::plugin_api::form_body::query_value;
 use crate::plugin_api::kind::{BuildCx, Phases, PluginKind};
+use crate::plugin_api::remote::is_host;
 use crate::plugin_api::remote_server::{RemoteServer, RemoteServerConfig};
 use crate::plugin_api::{AccessOutcome, BeforeForwardCx, Plugin, RemoteUrl, Reply, RequestCx};
 use config::{Config, ImdsVersion, InvocationType, LogType, PayloadVersion};
@@ -172,6 +173,10 @@ impl Plugin for AwsLambda {
     }
 
     fn body_buffer_limit(&self) -> Option<usize> {
+        fn replaces_backend(&self) -> bool {
+            true
+        }
+
         Some(MAX_BODY)
     }
 
@@ -236,9 +241,9 @@ fn no_result() -> Box<Reply> {
 
 impl Config {
     fn url(&self, region: &str) -> Result<String, Diagnostic> {
-        let is_host = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte);
+        let without_brackets = |host: &str| host.strip_prefix('[')?.strip_suffix(']').map(str::to_owned);
         let host = match &self.host {
-            Some(host) if host.is_empty() || !host.bytes().all(is_host) => {
+            Some(host) if !is_host(without_brackets(host).as_deref().unwrap_or(host)) => {
                 let remedy = "set it to a name or an IP address, without scheme, port and path";
                 return Err(Diagnostic::in_config("host", "is not a host", remedy));
             }

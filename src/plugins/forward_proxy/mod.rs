@@ -56,9 +56,7 @@ use crate::plugin_api::remote::{MAX_REMOTE_TIMEOUT, Remote, RemoteTls};
 use crate::plugin_api::remote_client::RemoteClient;
 use crate::plugin_api::remote_request::{RemoteRequest, basic_credentials};
 use crate::plugin_api::remote_server::ServerReports;
-use crate::plugin_api::{
-    AccessOutcome, BeforeForwardCx, Plugin, PluginServices, Reply, RequestCx, ResponseBodyUse, Scopes,
-};
+use crate::plugin_api::{AccessOutcome, BeforeForwardCx, Plugin, PluginServices, Reply, ResponseBodyUse, Scopes};
 
 /// Sends requests to a server outside of the cluster through an HTTP proxy.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -127,16 +125,14 @@ pub(crate) struct ForwardProxy {
     client_fields: ClientFields,
 }
 
-/// The body of a request, from the access phase to the proxy.
-struct RequestContent(Bytes);
-
 impl PluginKind for ForwardProxy {
     const NAME: &'static str = "forward-proxy";
     const PRIORITY: i32 = 50;
-    const PHASES: Phases = Phases { before_forward: true, ..Phases::ACCESS };
+    const PHASES: Phases = Phases::BEFORE_FORWARD;
     // Requests that must go through the proxy must not go around it.
     const FAIL_CLOSED: bool = true;
-    const SCOPES: Scopes = Scopes::ALL;
+    // The body of a request is not buffered for a plugin that only its consumer has.
+    const SCOPES: Scopes = Scopes::NO_CONSUMER_OR_GROUP;
     type Config = Config;
     type Plugin = Self;
 
@@ -226,20 +222,15 @@ fn is_host(text: &str) -> bool {
 }
 
 impl Plugin for ForwardProxy {
-    fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> AccessOutcome<'a> {
-        let content = RequestContent(cx.current_body().cloned().unwrap_or_default());
-        cx.set_plugin_data(content);
-        AccessOutcome::Continue
-    }
-
     fn before_forward<'a>(&'a self, cx: &'a mut BeforeForwardCx<'_>) -> AccessOutcome<'a> {
-        let content = cx.take_plugin_data::<RequestContent>();
         let server = cx
             .backend
             .and_then(|backend| backend.server())
             .filter(|server| !cx.is_upgrade && server.tls.as_ref().is_none_or(|tls| !tls.has_client_certificate));
-        let (Some(RequestContent(body)), Some(server)) = (content, server) else {
-            return AccessOutcome::Reply(failed());
+        let Some(server) = server else { return AccessOutcome::Reply(failed()) };
+        let Some(body) = cx.whole_body() else {
+            let message = "The body of the request was not read, so it cannot be sent";
+            return AccessOutcome::Reply(Reply::negotiated(StatusCode::BAD_GATEWAY, message, "body_not_buffered"));
         };
         let Some(request) = self.request(cx, server, body) else { return AccessOutcome::Reply(failed()) };
         let is_plain = request.remote.tls.is_none();
@@ -293,6 +284,7 @@ impl ForwardProxy {
         headers.remove(CONTENT_LENGTH);
         headers.insert(HOST, HeaderValue::try_from(authority).ok()?);
         self.change_client_fields(&mut headers);
+        cx.hops.set(&mut headers);
         if tls.is_none() {
             headers.extend(self.authorization.clone().map(|credentials| (PROXY_AUTHORIZATION, credentials)));
         }

@@ -10,9 +10,13 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 
 use super::*;
 use crate::plugin_api::RemoteStream;
+use crate::plugin_api::chain::{AttachmentPoint, BaseScope, ChainBuilder};
+use crate::plugin_api::instance::PluginInstance;
 use crate::plugin_api::named_backend::NamedServerTls;
-use crate::plugin_api::testing::{TestOutcome, TestRequest, build, chain_with};
-use crate::plugin_api::{PluginState, RegisteredKind};
+use crate::plugin_api::testing::{
+    TestOutcome, TestRequest, build, build_with, chain_with, global_instance, instance, names,
+};
+use crate::plugin_api::{ChangedFields, PluginState, RegisteredKind, RequestCx};
 
 const KIND: RegisteredKind<ForwardProxy> = RegisteredKind::NEW;
 
@@ -123,6 +127,8 @@ async fn backends_without_tls_get_requests_with_whole_urls() {
         "host: api.partner.example:8080",
         "proxy-authorization: Basic YW5uYTpoaWRkZW4=",
         "x-forwarded-for: 192.0.2.9, 192.0.2.1",
+        // Ends loops, also with `x_headers: delete`.
+        "portico-hops: 1",
     ] {
         assert!(sent.lines().any(|found| found == line), "{line}: {sent}");
     }
@@ -157,6 +163,46 @@ async fn backends_with_tls_get_requests_through_a_tunnel() {
         assert_eq!(secured, handshake);
         assert!(sent.starts_with("GET /a HTTP/1.1\r\n"), "{sent}");
         assert!(sent.contains("host: api.partner.example\r\n") && !sent.contains("roxy-"), "{sent}");
+    }
+}
+
+/// What is sent is the body as the last plugin has left it, and never an empty one in place of one that was not read.
+#[tokio::test]
+async fn bodies_are_sent_as_plugins_have_left_them_or_not_at_all() {
+    struct Shouting;
+
+    impl Plugin for Shouting {
+        fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> AccessOutcome<'a> {
+            cx.replace_body(Bytes::from_static(b"HI"));
+            AccessOutcome::Continue
+        }
+
+        fn declare_fields(&self, fields: &mut ChangedFields) {
+            fields.request.add(&CONTENT_LENGTH);
+        }
+    }
+
+    for (may_buffer, status) in [(true, 200), (false, 502)] {
+        let proxy = proxy(&[OK]);
+        let config = json!({"http_proxy_host": "proxy.shop", "http_proxy_port": 3128});
+        let services: Arc<dyn PluginServices> = Arc::new(Arc::clone(&proxy));
+        let forwarding = build_with(&KIND, &config, &PluginState::default(), &services).unwrap();
+        let mut builder = ChainBuilder::default();
+        let (route, shouting) = (AttachmentPoint::Base(BaseScope::Route), Arc::new(Shouting));
+        let shouting = PluginInstance { phases: Phases::ACCESS, ..global_instance(shouting) };
+        builder.add("forward-proxy", 50, route.clone(), instance(&KIND, forwarding));
+        // After the other plugin, whose priority is higher.
+        builder.add("shouting", 1, route, shouting);
+        let chain = builder.build(names()).unwrap();
+        let request = TestRequest::post("/", "text/plain", "hi");
+        let outcome = TestRequest { may_buffer, backend: Some(partner(80, None)), ..request }.run(&chain).await;
+        assert_eq!(outcome.reply_status().unwrap().as_u16(), status);
+        let events = proxy.events.lock().clone();
+        if may_buffer {
+            assert!(events[1].contains("content-length: 2\r\n") && events[1].ends_with("\r\n\r\nHI"), "{events:?}");
+        } else {
+            assert_eq!((outcome.reply.unwrap().reason, events), ("body_not_buffered", Vec::new()));
+        }
     }
 }
 

@@ -159,6 +159,10 @@ impl Plugin for KafkaUpstream {
         false
     }
 
+    fn replaces_backend(&self) -> bool {
+        true
+    }
+
     fn body_buffer_limit(&self) -> Option<usize> {
         self.parts.body.then_some(self.max_message)
     }

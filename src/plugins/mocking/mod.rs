@@ -174,6 +174,10 @@ impl PluginKind for Mocking {
 }
 
 impl Plugin for Mocking {
+    fn replaces_backend(&self) -> bool {
+        true
+    }
+
     fn before_forward<'a>(&'a self, cx: &'a mut BeforeForwardCx<'_>) -> AccessOutcome<'a> {
         let (reply, delay) = match self.delay_of(cx) {
             Ok(delay) => (self.reply(cx), delay),

@@ -10,6 +10,7 @@ use super::{CompiledPlugin, Plugins, route_description};
 use crate::api::kong::annotations::PLUGINS;
 use crate::api::{Kind, Meta, ObjectId, ObjectKey};
 use crate::compile::CompileContext;
+use crate::compile::backend::endpoints::may_be_a_name;
 use crate::compile::kong::consumers::identity;
 use crate::compile::objects::annotation_reader::annotation_field;
 use crate::compile::verdict::Code;
@@ -77,6 +78,7 @@ impl Plugins {
         let mut assembler = ChainAssembler {
             plugins: self,
             cx,
+            backends: site.backends,
             choice: site.choice,
             chosen: ChosenBackends::default(),
             field: String::new(),
@@ -163,6 +165,7 @@ impl Plugins {
 struct ChainAssembler<'a> {
     plugins: &'a Plugins,
     cx: CompileContext<'a>,
+    backends: &'a [(Kind, &'a Meta)],
     choice: ChoiceSettings,
     chosen: ChosenBackends,
     /// The field with the reference to the plugin.
@@ -242,6 +245,9 @@ impl ChainAssembler<'_> {
                 rejecting_substitute(compiled, counter_scope, message)
             }
         };
+        if instance.plugin.needs_named_backend() {
+            self.report_backends_without_name(compiled);
+        }
         instance.first_backend = self.add_chosen_backends(id, compiled, &*instance.plugin);
         for point in points {
             self.report_duplicate(compiled, &point);
@@ -264,6 +270,21 @@ impl ChainAssembler<'_> {
             self.report_rejection(message, &problem.remedy);
         }
         first
+    }
+
+    /// Reports backends to which the plugin cannot send requests, because they are not one host with a name.
+    fn report_backends_without_name(&mut self, compiled: &CompiledPlugin) {
+        let services = self.backends.iter().filter(|(kind, _)| *kind == Kind::Service);
+        for (_, meta) in services {
+            let service = self.cx.store.services.get(&meta.key);
+            if service.is_some_and(|service| !may_be_a_name(service)) {
+                let message = format!(
+                    "{} sends requests to ExternalName Services only, so requests for Service {} get status 502",
+                    compiled.object, meta.key
+                );
+                self.report(message, "use a Service of the type ExternalName, or detach the plugin");
+            }
+        }
     }
 
     /// Reports an ordering without effect: the consumer is not known before the authentication plugins have run.
@@ -520,6 +541,28 @@ mod tests {
         }
     }
 
+    /// A guard that sends requests to the host of a backend itself.
+    struct NamedBackendGuard;
+
+    impl Plugin for NamedBackendGuard {
+        fn needs_named_backend(&self) -> bool {
+            true
+        }
+    }
+
+    impl plugin_api::PluginKind for NamedBackendGuard {
+        const NAME: &'static str = "named-backend-guard";
+        const FAIL_CLOSED: bool = true;
+        const PRIORITY: i32 = ServiceGuard::PRIORITY;
+        const PHASES: Phases = ServiceGuard::PHASES;
+        type Config = Nothing;
+        type Plugin = Self;
+
+        fn build(_config: Nothing, _cx: &BuildCx<'_>) -> Result<Self, Vec<Diagnostic>> {
+            Ok(NamedBackendGuard)
+        }
+    }
+
     /// The value of `PluginFactory::fail_open` for Kong's behavior.
     const FAIL_OPEN: bool = true;
 
@@ -540,6 +583,7 @@ mod tests {
             &RegisteredKind::<ServiceHelper>::NEW,
             &RegisteredKind::<ServiceGuard>::NEW,
             &RegisteredKind::<AnywhereGuard>::NEW,
+            &RegisteredKind::<NamedBackendGuard>::NEW,
         ]);
         let mut inputs = TestInputs::new(registry);
         inputs.plugin_factory.fail_open = fail_open;
@@ -548,11 +592,12 @@ mod tests {
         let mut plugins = Plugins::default();
         plugins.update(cx, &ParentPlans::default(), &store.everything(), &BTreeSet::new());
         let route = &store.http_routes[&ObjectKey::new("a", "r")];
+        let backends: Vec<_> = store.services.values().map(|service| (Kind::Service, &service.meta)).collect();
         let site = PluginSite {
             kind: Kind::HttpRoute,
             meta: &route.meta,
             extensions: &[],
-            backends: &[],
+            backends: &backends,
             names: plugin_api::testing::names(),
             facts: &|| panic!("no plugin of these tests reads heads"),
             counter_scope: "HTTPRoute/a/r/0".into(),
@@ -562,6 +607,25 @@ mod tests {
         let mut diagnostics = UniqueDiagnostics::default();
         let chain = rule_chain.report_into(&mut diagnostics);
         (chain, diagnostics.into_vec().iter().map(ToString::to_string).collect())
+    }
+
+    // docs/kong-compatibility.md, 5.13
+    #[test]
+    fn backends_that_a_plugin_cannot_send_requests_to_are_reported() {
+        let port = json!([{"port": 80}]);
+        for (spec, is_reported) in [
+            (json!({"type": "ExternalName", "externalName": "api.partner.example", "ports": port}), false),
+            (json!({"ports": port}), true),
+        ] {
+            let service = json!({"metadata": {"namespace": "a", "name": "web"}, "spec": spec});
+            let plugin = json!({"metadata": {"namespace": "a", "name": "p"}, "plugin": "named-backend-guard"});
+            let objects = vec![(Kind::KongPlugin, plugin), (Kind::Service, service)];
+            let (_, diagnostics) = chain_and_diagnostics(objects, !FAIL_OPEN);
+            let message = "KongPlugin/a/p sends requests to ExternalName Services only, so requests for Service a/web \
+                           get status 502";
+            assert_eq!(diagnostics.contains(message), is_reported, "{diagnostics}");
+            assert_eq!(diagnostics.is_empty(), !is_reported, "{diagnostics}");
+        }
     }
 
     // docs/kong-compatibility.md, 1.4

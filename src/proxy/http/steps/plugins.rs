@@ -190,13 +190,16 @@ pub(in crate::proxy) async fn run_before_forward(
     let client = client_info(exchange, routed, request.headers());
     let taken = std::mem::replace(request, Request::new(RequestBody::empty(exchange)));
     let (mut head, body) = taken.into_parts();
+    let whole_body = body.is_fully_read().then(|| body.buffered());
     let mut background = BackgroundSlot::default();
     let reply = {
         let (path, query) = (routed.path.path(), routed.path.query());
         let allowed = AllowedRequest {
             head: &mut head,
             has_body: !body.is_end_stream(),
+            body: whole_body.as_ref(),
             is_upgrade: routed.upgrade.is_some(),
+            hops: routed.hops,
             path,
             query,
             client,
