@@ -220,6 +220,7 @@ async fn headers_contain_properties_of_the_session() {
     assert_eq!((header("session-timeout"), outcome.response_header("session-timeout")), ("870", Some("870")));
 }
 
+// docs/kong-compatibility.md, 7.22
 #[test]
 fn configurations_are_validated() {
     for (config, field) in [
