@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HOST};
+use http::header::{CONTENT_TYPE, HOST, LOCATION};
 use http::{HeaderName, HeaderValue, StatusCode};
 use serde_json::{Map, Value};
 
@@ -14,8 +14,10 @@ use crate::plugin_api::form_body::query_value;
 use crate::plugin_api::media_type::is_grpc;
 use crate::plugin_api::reply::{Reply, ReplyBody};
 use crate::plugin_api::request_edits::{checked_path, header_value};
+use crate::plugin_api::shared_values::{LogValue, LogValueMode, split_path};
 use crate::plugin_api::template::{
-    LuaValue, ScriptAction, ScriptArgument, ScriptHost, Variable, VariableKey, Variables,
+    LuaValue, MAX_VALUE_BYTES, ScriptAction, ScriptArgument, ScriptHost, Variable, VariableKey, Variables,
+    host_without_port,
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,7 +28,20 @@ pub(super) enum AccessAction {
     SetPath,
     SetRawQuery,
     SetQuery,
+    SetResponseHeader,
+    Share,
+    SetLogValue,
     Exit,
+    ReplyWithError,
+    /// `ngx.status = …`, which the reply has.
+    SetStatus,
+    /// `ngx.say(…)`: the body of the reply, line by line.
+    Say,
+    Print,
+    NgxExit,
+    Redirect,
+    /// `error(…)`.
+    Fail,
     Log,
 }
 
@@ -42,6 +57,11 @@ impl AccessAction {
             _ => None,
         }
     }
+
+    /// The field of the response that the action changes.
+    pub(super) fn changed_response_field(self, arguments: &[Option<ScriptArgument>]) -> Option<HeaderName> {
+        if self == AccessAction::SetResponseHeader { literal_name(arguments) } else { None }
+    }
 }
 
 impl ScriptAction for AccessAction {
@@ -53,7 +73,19 @@ impl ScriptAction for AccessAction {
             "kong.service.request.set_path" => AccessAction::SetPath,
             "kong.service.request.set_raw_query" => AccessAction::SetRawQuery,
             "kong.service.request.set_query" => AccessAction::SetQuery,
+            "kong.response.set_header" | "ngx.header =" => AccessAction::SetResponseHeader,
             "kong.response.exit" => AccessAction::Exit,
+            "kong.response.error" => AccessAction::ReplyWithError,
+            "kong.ctx.shared =" => AccessAction::Share,
+            SET_LOG_VALUE => AccessAction::SetLogValue,
+            "ngx.req.set_header" => AccessAction::SetHeader,
+            "ngx.req.clear_header" => AccessAction::ClearHeader,
+            "ngx.status =" => AccessAction::SetStatus,
+            "ngx.say" => AccessAction::Say,
+            "ngx.print" => AccessAction::Print,
+            "ngx.exit" => AccessAction::NgxExit,
+            "ngx.redirect" => AccessAction::Redirect,
+            "error" => AccessAction::Fail,
             path if is_log(path) => AccessAction::Log,
             path => return Err(unsupported(path, &REPLACEMENTS)),
         })
@@ -61,12 +93,20 @@ impl ScriptAction for AccessAction {
 
     fn check(self, arguments: &[Option<ScriptArgument>]) -> Result<(), String> {
         let expected = match self {
-            AccessAction::SetHeader | AccessAction::AddHeader => 2..=2,
-            AccessAction::ClearHeader | AccessAction::SetPath | AccessAction::SetRawQuery | AccessAction::SetQuery => {
-                1..=1
-            }
-            AccessAction::Exit => 1..=3,
-            AccessAction::Log => 0..=20,
+            AccessAction::SetHeader
+            | AccessAction::AddHeader
+            | AccessAction::SetResponseHeader
+            | AccessAction::Share => 2..=2,
+            AccessAction::ClearHeader
+            | AccessAction::SetPath
+            | AccessAction::SetRawQuery
+            | AccessAction::SetQuery
+            | AccessAction::SetStatus
+            | AccessAction::NgxExit => 1..=1,
+            AccessAction::Exit | AccessAction::ReplyWithError => 1..=3,
+            AccessAction::SetLogValue => 2..=3,
+            AccessAction::Redirect => 1..=2,
+            AccessAction::Log | AccessAction::Say | AccessAction::Print | AccessAction::Fail => 0..=20,
         };
         check_count(arguments, expected)?;
         match self {
@@ -77,10 +117,20 @@ impl ScriptAction for AccessAction {
                 }
                 Ok(())
             }
-            AccessAction::Exit => match arguments.first() {
+            AccessAction::SetResponseHeader => match check_name(arguments)? == HOST {
+                true => Err("responses have no header host".to_owned()),
+                false => Ok(()),
+            },
+            AccessAction::Exit | AccessAction::ReplyWithError | AccessAction::SetStatus => match arguments.first() {
                 Some(Some(status)) => exit_status(status).map(drop).map_err(str::to_owned),
                 _ => Ok(()),
             },
+            AccessAction::NgxExit => match arguments.first() {
+                Some(Some(ScriptArgument::Value(LuaValue::Number(0.0)))) => Ok(()),
+                Some(Some(status)) => exit_status(status).map(drop).map_err(str::to_owned),
+                _ => Ok(()),
+            },
+            AccessAction::SetLogValue => check_log_value(arguments),
             _ => Ok(()),
         }
     }
@@ -95,14 +145,47 @@ impl ScriptAction for AccessAction {
     }
 
     fn ends(self) -> bool {
-        self == AccessAction::Exit
+        matches!(
+            self,
+            AccessAction::Exit | AccessAction::ReplyWithError | AccessAction::NgxExit | AccessAction::Redirect
+        )
+    }
+
+    fn changes_request(self) -> bool {
+        matches!(
+            self,
+            AccessAction::SetHeader
+                | AccessAction::AddHeader
+                | AccessAction::ClearHeader
+                | AccessAction::SetRawQuery
+                | AccessAction::SetQuery
+        )
     }
 }
 
 /// A request as functions see it.
 pub(super) struct AccessHost<'h, 'r> {
-    pub(super) cx: &'h mut RequestCx<'r>,
-    pub(super) reply: Option<Box<Reply>>,
+    cx: &'h mut RequestCx<'r>,
+    reply: Option<Box<Reply>>,
+    /// What `ngx.status`, `ngx.say` and `ngx.header` have set for the reply.
+    status: Option<StatusCode>,
+    text: Vec<u8>,
+    headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl<'h, 'r> AccessHost<'h, 'r> {
+    pub(super) fn new(cx: &'h mut RequestCx<'r>) -> Self {
+        AccessHost { cx, reply: None, status: None, text: Vec::new(), headers: Vec::new() }
+    }
+
+    /// The reply of the function, if it has one: by an exit, or by writing a body.
+    pub(super) fn into_reply(mut self) -> Option<Box<Reply>> {
+        if self.reply.is_none() && !self.text.is_empty() {
+            let status = self.status.unwrap_or(StatusCode::OK);
+            self.reply = Some(self.written_reply(status));
+        }
+        self.reply
+    }
 }
 
 impl ScriptHost<AccessAction> for AccessHost<'_, '_> {
@@ -140,7 +223,74 @@ impl ScriptHost<AccessAction> for AccessHost<'_, '_> {
                 let query = encoded_query(arguments.next())?;
                 self.set_query(query.as_bytes())?;
             }
+            AccessAction::SetResponseHeader => {
+                let name = name(arguments.next())?;
+                let value = header_value(&name, &text(arguments.next())?)?;
+                self.cx.response_headers.insert(name.clone(), value.clone());
+                self.headers.push((name, value));
+            }
+            AccessAction::Share => {
+                let name = text(arguments.next())?;
+                let name = std::str::from_utf8(&name).map_err(|_| "the name of a shared value is not UTF-8")?;
+                let Some(ScriptArgument::Value(value)) = arguments.next() else {
+                    return Err("a shared value is a table");
+                };
+                self.cx.shared_values_mut().set(name, value)?;
+            }
+            AccessAction::SetLogValue => {
+                let value = log_value(arguments.collect())?;
+                self.cx.shared_values_mut().add_log_value(value)?;
+            }
             AccessAction::Exit => self.reply = Some(self.exit(arguments.collect())?),
+            AccessAction::ReplyWithError => self.reply = Some(self.error(arguments.collect())?),
+            AccessAction::SetStatus => {
+                self.status = Some(exit_status(&arguments.next().ok_or("there is no status")?)?);
+            }
+            AccessAction::Say | AccessAction::Print => {
+                for argument in arguments {
+                    let ScriptArgument::Value(value) = argument else { return Err("an argument is a table") };
+                    self.text.extend_from_slice(&value.into_text());
+                }
+                if action == AccessAction::Say {
+                    self.text.push(b'\n');
+                }
+                if self.text.len() > MAX_VALUE_BYTES {
+                    return Err("the body is too long");
+                }
+            }
+            AccessAction::NgxExit => {
+                let status = arguments.next().ok_or("there is no status")?;
+                if status == ScriptArgument::Value(LuaValue::Number(0.0)) {
+                    return Ok(());
+                }
+                let status = exit_status(&status)?;
+                // The status has been sent before the body.
+                let sent = self.status.unwrap_or(if self.text.is_empty() { status } else { StatusCode::OK });
+                let has_no_body = self.text.is_empty() && (status.is_client_error() || status.is_server_error());
+                self.reply = Some(match has_no_body {
+                    true => {
+                        let mut reply = Reply::negotiated(status, error_message(status), REASON);
+                        reply.headers.extend(std::mem::take(&mut self.headers));
+                        reply
+                    }
+                    false => self.written_reply(sent),
+                });
+            }
+            AccessAction::Redirect => {
+                let target = text(arguments.next())?;
+                let location = header_value(&LOCATION, &target)?;
+                let status = match arguments.next() {
+                    None => StatusCode::FOUND,
+                    Some(status) => exit_status(&status)?,
+                };
+                if !status.is_redirection() {
+                    return Err("the status of the redirect is not from 300 to 399");
+                }
+                let mut reply = Reply::new(status, ReplyBody::Empty, REASON);
+                reply.headers.insert(LOCATION, location);
+                self.reply = Some(reply);
+            }
+            AccessAction::Fail => return Err("the function calls error"),
             AccessAction::Log => {}
         }
         Ok(())
@@ -151,6 +301,35 @@ impl AccessHost<'_, '_> {
     fn set_query(&mut self, query: &[u8]) -> Result<(), &'static str> {
         let path = self.cx.head.uri.path().to_owned();
         replace_target(self.cx.head, &path, query).map_err(|_| INVALID_TARGET)
+    }
+
+    /// A reply with what `ngx.say` has written.
+    fn written_reply(&mut self, status: StatusCode) -> Box<Reply> {
+        let text = std::mem::take(&mut self.text);
+        if is_grpc(&self.cx.head.headers) {
+            return Reply::negotiated(status, String::from_utf8_lossy(&text).into_owned(), REASON);
+        }
+        let body = if text.is_empty() { ReplyBody::Empty } else { ReplyBody::Raw(text.into()) };
+        let has_body = body != ReplyBody::Empty;
+        let mut reply = Reply::new(status, body, REASON);
+        if has_body {
+            reply.headers.insert(CONTENT_TYPE, HeaderValue::from_static(TEXT));
+        }
+        reply.headers.extend(std::mem::take(&mut self.headers));
+        reply
+    }
+
+    /// `kong.response.error`: a body that the client accepts, as of other errors.
+    fn error(&self, arguments: Vec<ScriptArgument>) -> Result<Box<Reply>, &'static str> {
+        let mut arguments = arguments.into_iter();
+        let status = exit_status(&arguments.next().ok_or("there is no status")?)?;
+        let message = match arguments.next() {
+            None | Some(ScriptArgument::Value(LuaValue::Nil)) => error_message(status).to_owned(),
+            message => String::from_utf8_lossy(&text(message)?).into_owned(),
+        };
+        let mut reply = Reply::negotiated(status, message, REASON);
+        add_headers(&mut reply, arguments.next())?;
+        Ok(reply)
     }
 
     fn exit(&self, arguments: Vec<ScriptArgument>) -> Result<Box<Reply>, &'static str> {
@@ -166,29 +345,34 @@ impl AccessHost<'_, '_> {
         let is_call = is_grpc(&self.cx.head.headers);
         if is_call {
             let message = String::from_utf8_lossy(&body).into_owned();
-            return Ok(Reply::negotiated(status, message, "function_exit"));
+            return Ok(Reply::negotiated(status, message, REASON));
         }
         let body = if body.is_empty() { ReplyBody::Empty } else { ReplyBody::Raw(body) };
-        let mut reply = Reply::new(status, body, "function_exit");
+        let mut reply = Reply::new(status, body, REASON);
         if let Some(content_type) = content_type {
             reply.headers.insert(CONTENT_TYPE, content_type);
         }
-        match arguments.next() {
-            None | Some(ScriptArgument::Value(LuaValue::Nil)) => {}
-            Some(ScriptArgument::Table(fields)) => {
-                for (field, value) in fields {
-                    let name = HeaderName::try_from(field).map_err(|_| "a header of the response has no valid name")?;
-                    if MESSAGE_FIELDS.contains(&name) {
-                        return Err("a header of the response belongs to the connection");
-                    }
-                    let value = header_value(&name, &text(Some(value))?)?;
-                    reply.headers.insert(name, value);
-                }
-            }
-            Some(ScriptArgument::Value(_)) => return Err("the headers are no table"),
-        }
+        add_headers(&mut reply, arguments.next())?;
         Ok(reply)
     }
+}
+
+/// Adds the headers of a table, if there is one.
+fn add_headers(reply: &mut Reply, table: Option<ScriptArgument>) -> Result<(), &'static str> {
+    let fields = match table {
+        None | Some(ScriptArgument::Value(LuaValue::Nil)) => return Ok(()),
+        Some(ScriptArgument::Table(fields)) => fields,
+        Some(ScriptArgument::Value(_)) => return Err("the headers are no table"),
+    };
+    for (field, value) in fields {
+        let name = HeaderName::try_from(field).map_err(|_| "a header of the response has no valid name")?;
+        if MESSAGE_FIELDS.contains(&name) {
+            return Err("a header of the response belongs to the connection");
+        }
+        let value = header_value(&name, &text(Some(value))?)?;
+        reply.headers.insert(name, value);
+    }
+    Ok(())
 }
 
 impl Variables for AccessHost<'_, '_> {
@@ -198,6 +382,14 @@ impl Variables for AccessHost<'_, '_> {
             (Variable::RequestPath, _) => Some(self.cx.path.as_bytes()),
             (Variable::ClientIp, _) => {
                 return LuaValue::Text(Cow::Owned(self.cx.client.address.to_string().into_bytes()));
+            }
+            (Variable::RequestHost, _) => Some(host_without_port(self.cx.client.host.as_bytes())),
+            (Variable::RequestRawQuery, _) => Some(self.cx.head.uri.query().unwrap_or_default().as_bytes()),
+            (Variable::NgxStatus, _) => {
+                return LuaValue::Number(self.status.map_or(0, |status| status.as_u16()).into());
+            }
+            (Variable::Shared, VariableKey::Text(name)) => {
+                return self.cx.shared_values().map_or(LuaValue::Nil, |values| values.get(name));
             }
             (Variable::RequestHeader, VariableKey::Text(name)) => self.header(name),
             (Variable::RequestQueryArgument, VariableKey::Text(name)) => {
@@ -294,6 +486,70 @@ pub(super) fn exit_status(argument: &ScriptArgument) -> Result<StatusCode, &'sta
     StatusCode::from_u16(if is_status { *number as u16 } else { 0 }).map_err(|_| MESSAGE)
 }
 
+/// Checks the arguments of `kong.log.set_serialize_value`.
+pub(super) fn check_log_value(arguments: &[Option<ScriptArgument>]) -> Result<(), String> {
+    match arguments.get(2) {
+        Some(None) => Err("the options are no literal".to_owned()),
+        Some(Some(options)) => log_value_mode(Some(options)).map(drop).map_err(str::to_owned),
+        None => Ok(()),
+    }
+}
+
+/// The field of `kong.log.set_serialize_value(name, value, {mode = …})`.
+pub(super) fn log_value(arguments: Vec<ScriptArgument>) -> Result<LogValue, &'static str> {
+    let mode = log_value_mode(arguments.get(2))?;
+    let mut arguments = arguments.into_iter();
+    let name = text(arguments.next())?;
+    let path = split_path(std::str::from_utf8(&name).map_err(|_| "the name of the field is not UTF-8")?);
+    if path.iter().any(String::is_empty) {
+        return Err("the name of the field has an empty part");
+    }
+    let value = match arguments.next() {
+        None | Some(ScriptArgument::Value(LuaValue::Nil)) => None,
+        Some(value) => Some(json(value)?),
+    };
+    Ok(LogValue { path, value, mode })
+}
+
+fn log_value_mode(options: Option<&ScriptArgument>) -> Result<LogValueMode, &'static str> {
+    const MESSAGE: &str = "the options are no table with the mode set, add or replace";
+    let options = match options {
+        None | Some(ScriptArgument::Value(LuaValue::Nil)) => return Ok(LogValueMode::Set),
+        Some(ScriptArgument::Table(options)) => options,
+        Some(ScriptArgument::Value(_)) => return Err(MESSAGE),
+    };
+    match &options[..] {
+        [] => Ok(LogValueMode::Set),
+        [(name, ScriptArgument::Value(LuaValue::Text(mode)))] if name == "mode" => match &**mode {
+            b"set" => Ok(LogValueMode::Set),
+            b"add" => Ok(LogValueMode::Add),
+            b"replace" => Ok(LogValueMode::Replace),
+            _ => Err(MESSAGE),
+        },
+        _ => Err(MESSAGE),
+    }
+}
+
+/// The message of an error without one, as in Kong.
+fn error_message(status: StatusCode) -> &'static str {
+    match status.as_u16() {
+        400 => "Bad request",
+        404 => "Not found",
+        405 => "Method not allowed",
+        408 => "Request timeout",
+        411 => "Length required",
+        412 => "Precondition failed",
+        413 => "Payload too large",
+        414 => "URI too long",
+        417 => "Expectation failed",
+        500 => "An unexpected error occurred",
+        502 => "An invalid response was received from the upstream server",
+        503 => "The upstream server is currently unavailable",
+        504 => "The upstream server is timing out",
+        _ => status.canonical_reason().unwrap_or("An unexpected error occurred"),
+    }
+}
+
 fn json(argument: ScriptArgument) -> Result<Value, &'static str> {
     match argument {
         ScriptArgument::Value(value) => {
@@ -327,26 +583,25 @@ fn encoded_query(argument: Option<ScriptArgument>) -> Result<String, &'static st
     Ok(pairs.join("&"))
 }
 
+/// The reason of the replies of functions.
+const REASON: &str = "function_exit";
+pub(super) const SET_LOG_VALUE: &str = "kong.log.set_serialize_value";
 const INVALID_TARGET: &str = "the path or the query is not valid or too long";
 const TEXT: &str = "text/plain; charset=UTF-8";
 const JSON: &str = "application/json; charset=utf-8";
 
 /// What replaces other functions.
-const REPLACEMENTS: [(&str, &str); 16] = [
-    ("kong.response.set_header", "move it to header_filter, or use response-transformer"),
+const REPLACEMENTS: [(&str, &str); 12] = [
     ("kong.response.add_header", "move it to header_filter, or use response-transformer"),
     ("kong.response.clear_header", "move it to header_filter, or use response-transformer"),
     ("kong.response.set_headers", "move it to header_filter, with one set_header for each"),
-    ("kong.response.error", "use kong.response.exit(STATUS, {message = TEXT})"),
-    ("kong.log.set_serialize_value", "set custom_fields_by_lua of the log plugin"),
     ("kong.log", "remove it, or set custom_fields_by_lua of the log plugin"),
     ("kong.service.request.set_headers", "call kong.service.request.set_header for each header"),
     ("kong.service.request.set_method", "use request-transformer with http_method"),
     ("kong.service.request.set_body", "use request-transformer or jq"),
     ("kong.service.request.set_raw_body", "use request-transformer or jq"),
     ("kong.service", "select the backend by rules of the route"),
-    ("kong.ctx", "use local variables"),
+    ("kong.ctx", "use fields of kong.ctx.shared, or local variables"),
     ("kong.cache", "use proxy-cache"),
-    ("ngx.req.set_header", "use kong.service.request.set_header"),
     ("ngx", "use kong.request, kong.service.request and kong.response.exit instead of ngx"),
 ];
