@@ -23,7 +23,7 @@ use super::named_backend::NamedBackend;
 use super::plugin_regex::RemainingRegexSteps;
 use super::route_description::RouteDescription;
 use super::scheme::Scheme;
-use super::shared_values::{LogValue, SharedValues};
+use super::shared_values::{LogObjectField, SharedValues};
 use super::timing::PhaseTimings;
 use super::trace::RequestTrace;
 use crate::shared_limit::{Held, SharedLimit};
@@ -456,13 +456,13 @@ impl LogCx<'_> {
     }
 
     /// The fields of the log object that functions have set, in order.
-    pub fn log_values(&self) -> Vec<LogValue> {
+    pub fn log_values(&self) -> Vec<LogObjectField> {
         let before = self.shared_values().map(SharedValues::log_values).unwrap_or_default();
         before.iter().chain(self.added.borrow().log_values()).cloned().collect()
     }
 
     /// Sets a field of the log object, for the log plugins that run after this one.
-    pub fn add_log_value(&self, value: LogValue) -> Result<(), &'static str> {
+    pub fn add_log_value(&self, value: LogObjectField) -> Result<(), &'static str> {
         self.added.borrow_mut().add_log_value(value)
     }
 }

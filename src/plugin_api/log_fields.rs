@@ -14,7 +14,7 @@ use super::fields::UrlEncodedForm;
 use super::log_entry::{LogEntry, shorten_value};
 use super::masking::mask_object;
 use super::session_entry::SessionEntry;
-use super::shared_values::{LogValue, LogValueMode, split_path};
+use super::shared_values::{LogFieldMode, LogObjectField, split_path};
 use super::template::{Budget, Expression, LuaValue, Variable, VariableKey, Variables, host_without_port};
 use crate::diagnostic::Diagnostic;
 
@@ -58,12 +58,12 @@ impl CustomFields {
             (Some(session), true) => return SessionEntry::new(session, cx).to_json(),
             (Some(session), false) => SessionEntry::new(session, cx).to_value(),
         };
-        for LogValue { path, value, mode } in of_functions {
+        for LogObjectField { path, value, mode } in of_functions {
             let exists = || path.iter().try_fold(&object, |parent, name| parent.get(name)).is_some();
             let applies = match mode {
-                LogValueMode::Set => true,
-                LogValueMode::Add => !exists(),
-                LogValueMode::Replace => exists(),
+                LogFieldMode::Set => true,
+                LogFieldMode::Add => !exists(),
+                LogFieldMode::Replace => exists(),
             };
             if applies {
                 set(&mut object, &path, value.map(shorten_text));

@@ -9,22 +9,22 @@ use super::template::LuaValue;
 #[derive(Debug, Default)]
 pub struct SharedValues {
     values: Vec<(Box<str>, LuaValue<'static>)>,
-    log: Vec<LogValue>,
+    log: Vec<LogObjectField>,
     bytes: usize,
 }
 
 /// A field to set in the log object of the request.
 #[derive(Clone, Debug, PartialEq)]
-pub struct LogValue {
+pub struct LogObjectField {
     /// The names of the objects that contain the field, and of the field itself.
     pub path: Box<[String]>,
     /// `None` removes the field.
     pub value: Option<Value>,
-    pub mode: LogValueMode,
+    pub mode: LogFieldMode,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogValueMode {
+pub enum LogFieldMode {
     Set,
     /// Only if there is no such field.
     Add,
@@ -56,11 +56,11 @@ impl SharedValues {
     }
 
     /// The fields in the order in which they were added.
-    pub fn log_values(&self) -> &[LogValue] {
+    pub fn log_values(&self) -> &[LogObjectField] {
         &self.log
     }
 
-    pub fn add_log_value(&mut self, value: LogValue) -> Result<(), &'static str> {
+    pub fn add_log_value(&mut self, value: LogObjectField) -> Result<(), &'static str> {
         let names: usize = value.path.iter().map(String::len).sum();
         self.spend(names + value.value.as_ref().map_or(0, size))?;
         if self.log.len() >= MAX_ENTRIES {

@@ -5,8 +5,11 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HOST, LOCATION};
 use http::{HeaderName, HeaderValue, StatusCode};
-use serde_json::{Map, Value};
 
+use super::arguments::{
+    SET_LOG_VALUE, check_count, check_log_value, check_name, exit_status, is_log, json, literal_name, log_value, name,
+    text, unsupported,
+};
 use crate::plugin_api::RequestCx;
 use crate::plugin_api::changed_fields::MESSAGE_FIELDS;
 use crate::plugin_api::fields::{UrlEncodedForm, replace_target};
@@ -14,7 +17,6 @@ use crate::plugin_api::form_body::query_value;
 use crate::plugin_api::media_type::is_grpc;
 use crate::plugin_api::reply::{Reply, ReplyBody};
 use crate::plugin_api::request_edits::{checked_path, header_value};
-use crate::plugin_api::shared_values::{LogValue, LogValueMode, split_path};
 use crate::plugin_api::template::{
     LuaValue, MAX_VALUE_BYTES, ScriptAction, ScriptArgument, ScriptHost, Variable, VariableKey, Variables,
     host_without_port,
@@ -269,7 +271,7 @@ impl ScriptHost<AccessAction> for AccessHost<'_, '_> {
                 let has_no_body = self.text.is_empty() && (status.is_client_error() || status.is_server_error());
                 self.reply = Some(match has_no_body {
                     true => {
-                        let mut reply = Reply::negotiated(status, error_message(status), REASON);
+                        let mut reply = Reply::negotiated(status, error_message(status), "function_exit");
                         reply.headers.extend(std::mem::take(&mut self.headers));
                         reply
                     }
@@ -286,7 +288,7 @@ impl ScriptHost<AccessAction> for AccessHost<'_, '_> {
                 if !status.is_redirection() {
                     return Err("the status of the redirect is not from 300 to 399");
                 }
-                let mut reply = Reply::new(status, ReplyBody::Empty, REASON);
+                let mut reply = Reply::new(status, ReplyBody::Empty, "function_exit");
                 reply.headers.insert(LOCATION, location);
                 self.reply = Some(reply);
             }
@@ -307,11 +309,11 @@ impl AccessHost<'_, '_> {
     fn written_reply(&mut self, status: StatusCode) -> Box<Reply> {
         let text = std::mem::take(&mut self.text);
         if is_grpc(&self.cx.head.headers) {
-            return Reply::negotiated(status, String::from_utf8_lossy(&text).into_owned(), REASON);
+            return Reply::negotiated(status, String::from_utf8_lossy(&text).into_owned(), "function_exit");
         }
         let body = if text.is_empty() { ReplyBody::Empty } else { ReplyBody::Raw(text.into()) };
         let has_body = body != ReplyBody::Empty;
-        let mut reply = Reply::new(status, body, REASON);
+        let mut reply = Reply::new(status, body, "function_exit");
         if has_body {
             reply.headers.insert(CONTENT_TYPE, HeaderValue::from_static(TEXT));
         }
@@ -327,7 +329,7 @@ impl AccessHost<'_, '_> {
             None | Some(ScriptArgument::Value(LuaValue::Nil)) => error_message(status).to_owned(),
             message => String::from_utf8_lossy(&text(message)?).into_owned(),
         };
-        let mut reply = Reply::negotiated(status, message, REASON);
+        let mut reply = Reply::negotiated(status, message, "function_exit");
         add_headers(&mut reply, arguments.next())?;
         Ok(reply)
     }
@@ -345,10 +347,10 @@ impl AccessHost<'_, '_> {
         let is_call = is_grpc(&self.cx.head.headers);
         if is_call {
             let message = String::from_utf8_lossy(&body).into_owned();
-            return Ok(Reply::negotiated(status, message, REASON));
+            return Ok(Reply::negotiated(status, message, "function_exit"));
         }
         let body = if body.is_empty() { ReplyBody::Empty } else { ReplyBody::Raw(body) };
-        let mut reply = Reply::new(status, body, REASON);
+        let mut reply = Reply::new(status, body, "function_exit");
         if let Some(content_type) = content_type {
             reply.headers.insert(CONTENT_TYPE, content_type);
         }
@@ -424,112 +426,6 @@ impl AccessHost<'_, '_> {
     }
 }
 
-pub(super) fn is_log(path: &str) -> bool {
-    let level = path.strip_prefix("kong.log.");
-    path == "kong.log"
-        || level.is_some_and(|level| {
-            matches!(level, "debug" | "info" | "notice" | "warn" | "err" | "crit" | "alert" | "emerg")
-        })
-}
-
-/// The message and the remedy for a function that is not supported.
-pub(super) fn unsupported(path: &str, replacements: &[(&str, &str)]) -> (String, String) {
-    let found = replacements.iter().find(|(prefix, _)| path == *prefix || path.starts_with(&format!("{prefix}.")));
-    let remedy = found
-        .map_or("use one of the functions on the page of the plugin, or a declarative plugin", |(_, remedy)| remedy);
-    (format!("`{path}` is not supported"), remedy.to_owned())
-}
-
-pub(super) fn check_count(
-    arguments: &[Option<ScriptArgument>],
-    expected: std::ops::RangeInclusive<usize>,
-) -> Result<(), String> {
-    match expected.contains(&arguments.len()) {
-        true => Ok(()),
-        false => Err(format!("it has {} arguments instead of {}", arguments.len(), expected.start())),
-    }
-}
-
-/// The name of a header, which has to be a literal: all fields that a plugin changes are known in advance.
-pub(super) fn check_name(arguments: &[Option<ScriptArgument>]) -> Result<HeaderName, String> {
-    let name = literal_name(arguments).ok_or("the name of the header is not a literal, or not valid")?;
-    match name != HOST && MESSAGE_FIELDS.contains(&name) {
-        true => Err(format!("the header {name} belongs to the connection or to the framing of the body")),
-        false => Ok(name),
-    }
-}
-
-pub(super) fn literal_name(arguments: &[Option<ScriptArgument>]) -> Option<HeaderName> {
-    match arguments.first()?.as_ref()? {
-        ScriptArgument::Value(LuaValue::Text(text)) => HeaderName::from_bytes(text).ok(),
-        _ => None,
-    }
-}
-
-pub(super) fn name(argument: Option<ScriptArgument>) -> Result<HeaderName, &'static str> {
-    HeaderName::from_bytes(&text(argument)?).map_err(|_| "the name of a header is not valid")
-}
-
-/// The text of a string, a number or a boolean.
-pub(super) fn text(argument: Option<ScriptArgument>) -> Result<Cow<'static, [u8]>, &'static str> {
-    match argument {
-        Some(ScriptArgument::Value(LuaValue::Nil)) | None => Err("an argument is nil"),
-        Some(ScriptArgument::Value(value)) => Ok(value.into_text()),
-        Some(ScriptArgument::Table(_)) => Err("an argument is a table"),
-    }
-}
-
-pub(super) fn exit_status(argument: &ScriptArgument) -> Result<StatusCode, &'static str> {
-    const MESSAGE: &str = "the status is not a number from 200 to 599";
-    let ScriptArgument::Value(LuaValue::Number(number)) = argument else { return Err(MESSAGE) };
-    let is_status = number.fract() == 0.0 && (200.0..600.0).contains(number);
-    StatusCode::from_u16(if is_status { *number as u16 } else { 0 }).map_err(|_| MESSAGE)
-}
-
-/// Checks the arguments of `kong.log.set_serialize_value`.
-pub(super) fn check_log_value(arguments: &[Option<ScriptArgument>]) -> Result<(), String> {
-    match arguments.get(2) {
-        Some(None) => Err("the options are no literal".to_owned()),
-        Some(Some(options)) => log_value_mode(Some(options)).map(drop).map_err(str::to_owned),
-        None => Ok(()),
-    }
-}
-
-/// The field of `kong.log.set_serialize_value(name, value, {mode = …})`.
-pub(super) fn log_value(arguments: Vec<ScriptArgument>) -> Result<LogValue, &'static str> {
-    let mode = log_value_mode(arguments.get(2))?;
-    let mut arguments = arguments.into_iter();
-    let name = text(arguments.next())?;
-    let path = split_path(std::str::from_utf8(&name).map_err(|_| "the name of the field is not UTF-8")?);
-    if path.iter().any(String::is_empty) {
-        return Err("the name of the field has an empty part");
-    }
-    let value = match arguments.next() {
-        None | Some(ScriptArgument::Value(LuaValue::Nil)) => None,
-        Some(value) => Some(json(value)?),
-    };
-    Ok(LogValue { path, value, mode })
-}
-
-fn log_value_mode(options: Option<&ScriptArgument>) -> Result<LogValueMode, &'static str> {
-    const MESSAGE: &str = "the options are no table with the mode set, add or replace";
-    let options = match options {
-        None | Some(ScriptArgument::Value(LuaValue::Nil)) => return Ok(LogValueMode::Set),
-        Some(ScriptArgument::Table(options)) => options,
-        Some(ScriptArgument::Value(_)) => return Err(MESSAGE),
-    };
-    match &options[..] {
-        [] => Ok(LogValueMode::Set),
-        [(name, ScriptArgument::Value(LuaValue::Text(mode)))] if name == "mode" => match &**mode {
-            b"set" => Ok(LogValueMode::Set),
-            b"add" => Ok(LogValueMode::Add),
-            b"replace" => Ok(LogValueMode::Replace),
-            _ => Err(MESSAGE),
-        },
-        _ => Err(MESSAGE),
-    }
-}
-
 /// The message of an error without one, as in Kong.
 fn error_message(status: StatusCode) -> &'static str {
     match status.as_u16() {
@@ -547,21 +443,6 @@ fn error_message(status: StatusCode) -> &'static str {
         503 => "The upstream server is currently unavailable",
         504 => "The upstream server is timing out",
         _ => status.canonical_reason().unwrap_or("An unexpected error occurred"),
-    }
-}
-
-fn json(argument: ScriptArgument) -> Result<Value, &'static str> {
-    match argument {
-        ScriptArgument::Value(value) => {
-            value.to_json().map(Option::unwrap_or_default).map_err(|_| "a number cannot be written as JSON")
-        }
-        ScriptArgument::Table(fields) => {
-            let mut object = Map::new();
-            for (name, value) in fields {
-                object.insert(name, json(value)?);
-            }
-            Ok(Value::Object(object))
-        }
     }
 }
 
@@ -583,9 +464,6 @@ fn encoded_query(argument: Option<ScriptArgument>) -> Result<String, &'static st
     Ok(pairs.join("&"))
 }
 
-/// The reason of the replies of functions.
-const REASON: &str = "function_exit";
-pub(super) const SET_LOG_VALUE: &str = "kong.log.set_serialize_value";
 const INVALID_TARGET: &str = "the path or the query is not valid or too long";
 const TEXT: &str = "text/plain; charset=UTF-8";
 const JSON: &str = "application/json; charset=utf-8";

@@ -2,7 +2,7 @@
 
 use http::{HeaderName, StatusCode};
 
-use super::access::{
+use super::arguments::{
     SET_LOG_VALUE, check_count, check_log_value, check_name, exit_status, is_log, literal_name, log_value, name, text,
     unsupported,
 };

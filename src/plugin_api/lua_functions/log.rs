@@ -1,6 +1,6 @@
 //! Functions of the phase `log`: they add fields to the log object of the request.
 
-use super::access::{SET_LOG_VALUE, check_count, check_log_value, is_log, log_value, unsupported};
+use super::arguments::{SET_LOG_VALUE, check_count, check_log_value, is_log, log_value, unsupported};
 use crate::plugin_api::LogCx;
 use crate::plugin_api::log_fields::LogVariables;
 use crate::plugin_api::template::{ScriptAction, ScriptArgument, ScriptHost, Variable, Variables};

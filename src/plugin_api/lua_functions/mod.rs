@@ -5,6 +5,7 @@
 //! request-transformer, would have the same effect in another place, for example after authentication.
 
 mod access;
+mod arguments;
 mod header_filter;
 mod log;
 
