@@ -16,18 +16,19 @@
 //! assignments of local variables, and expressions have comparisons, `and`, `or`, `not`, `..`, arithmetic, and the
 //! functions of `string`, `type`, `tostring` and `tonumber`. Names of changed headers are literals.
 //!
-//! In `access`, functions read `get_header`, `get_headers`, `get_query_arg`, `get_query`, `get_raw_query`, `get_method`,
-//! `get_path` and `get_host` of `kong.request`, and `kong.client.get_ip`. They call `set_header`, `add_header`,
-//! `clear_header`, `set_path`, `set_query` and `set_raw_query` of `kong.service.request`, and `set_header`, `exit` and
-//! `error` of `kong.response`. A header of the response that is set in `access` replaces that of the endpoint.
+//! In `access`, functions read `get_header`, `get_headers`, `get_query_arg`, `get_query`, `get_raw_query`,
+//! `get_method`, `get_path` and `get_host` of `kong.request`, and `kong.client.get_ip`. They call `set_header`,
+//! `add_header`, `clear_header`, `set_path`, `set_query` and `set_raw_query` of `kong.service.request`, and
+//! `set_header`, `exit` and `error` of `kong.response`. A header of the response that is set in `access` replaces that
+//! of the endpoint.
 //!
 //! In `header_filter`, functions read `kong.response.get_header` and `get_status`, and call `set_header`, `add_header`,
-//! `clear_header` and `set_status` of `kong.response`. In `log`, they read what both other phases read, with credentials
-//! replaced.
+//! `clear_header` and `set_status` of `kong.response`. In `log`, they read what both other phases read, with
+//! credentials replaced.
 //!
-//! In all phases, `kong.log.set_serialize_value` sets a field of the log object, for the log plugins that run later, and
-//! `kong.ctx.shared` has values for later functions and for templates of other plugins, such as `$(shared.version)` in
-//! `request-transformer`. In `access` and `header_filter`, its fields are assigned; they are texts, numbers and
+//! In all phases, `kong.log.set_serialize_value` sets a field of the log object, for the log plugins that run later,
+//! and `kong.ctx.shared` has values for later functions and for templates of other plugins, such as `$(shared.version)`
+//! in `request-transformer`. In `access` and `header_filter`, its fields are assigned; they are texts, numbers and
 //! booleans. A function may store up to 64 values of each kind, and 64 KiB, for a request.
 //!
 //! `kong.request.get_headers` and `get_query` are read by field: `kong.request.get_headers()["x-a"]`, or a local
