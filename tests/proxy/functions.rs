@@ -196,7 +196,8 @@ async fn an_aggregate_survives_servers_that_hang_lie_or_never_end() {
         .iter()
         .map(|(name, server)| {
             let timeout = if *name == "hanging" { 300 } else { 30_000 };
-            json!({"name": name, "url": format!("http://{}/", server.address), "on_failure": "error", "timeout": timeout})
+            let url = format!("http://{}/", server.address);
+            json!({"name": name, "url": url, "on_failure": "error", "timeout": timeout})
         })
         .collect();
     let aggregating = self::server(&[("aggregate", json!({"calls": calls, "timeout": 30_000}))]).await;

@@ -125,9 +125,8 @@ fn client_of_npm() -> Result<String> {
     let output = programs_output(&mut script)?;
     let path = PathBuf::from(output.trim()).join("node_modules/grpc-web/index.js");
     let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    Ok(format!(
-        "window.grpcWeb = (() => {{ const module = {{exports: {{}}}}, exports = module.exports; {text}\n; return module.exports; }})(); 0"
-    ))
+    let start = "window.grpcWeb = (() => { const module = {exports: {}}, exports = module.exports; ";
+    Ok(format!("{start}{text}\n; return module.exports; }})(); 0"))
 }
 
 fn programs_output(command: &mut Command) -> Result<String> {
@@ -143,7 +142,8 @@ window.runCalls = async (format) => {
   const decode = (bytes) => new TextDecoder().decode(bytes);
   const client = new grpcWeb.GrpcWebClientBase({format});
   const host = 'http://api.example:8080';
-  const method = (name, type) => new grpcWeb.MethodDescriptor(`/calls.Text/${name}`, type, String, String, encode, decode);
+  const method = (name, type) =>
+    new grpcWeb.MethodDescriptor(`/calls.Text/${name}`, type, String, String, encode, decode);
   const { UNARY, SERVER_STREAMING } = grpcWeb.MethodType;
   const error = ({code, message}) => ({code, message});
   const unary = (name, text) => new Promise((resolve) => {
