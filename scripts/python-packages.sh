@@ -13,8 +13,11 @@ source scripts/python-package.sh
 main() {
     [[ -n ${1:-} ]] || fail "usage: scripts/python-packages.sh FILE"
     local target
-    target=$cache/python-packages-$(cat scripts/python-packages.sh scripts/python-package.sh "$1" |
-        sha256sum | cut -c1-16)
+    # Packages of another Python would not be found. Without one, the installation fails and says so.
+    target=$cache/python-packages-$({
+        python3 --version 2>/dev/null || true
+        cat scripts/python-packages.sh scripts/python-package.sh "$1"
+    } | sha256sum | cut -c1-16)
     if [[ ! -d $target ]]; then
         enter_work_folder
         install_python_package --no-deps --requirement "$1" >/dev/null

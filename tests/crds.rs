@@ -46,6 +46,7 @@ fn command_prints_all_definitions() {
 }
 
 /// Scripts and commands of users depend on these names, which are those of Kong's CustomResourceDefinitions.
+// docs/kong-compatibility.md, 1.1
 #[test]
 fn names_and_columns_match_kong() {
     // (kind, version, plural, short name, whether namespaced, columns; in brackets those of `--output wide` only)
@@ -176,6 +177,7 @@ fn column(column: &Value) -> String {
 }
 
 /// Kong's plugin kinds have no `spec`.
+// docs/kong-compatibility.md, 7.15
 #[test]
 fn plugin_fields_are_at_the_top_level() {
     for kind in [Kind::KongPlugin, Kind::KongClusterPlugin] {

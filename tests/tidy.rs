@@ -303,7 +303,7 @@ const LAYERS: &[Row] = &[
             "aws_environment remote server_text",
             "chosen_backend cookies decimal endpoint_timeouts form_body header_spoofing kind login media_type multipart named_backend plugin_regex \
              reply route_description scheme shared_keys state template timing violations weighted_list xml",
-            "masking",
+            "masking shared_values",
             "batch_queue body_filter changed_fields content_coding fields idle_connections instance json_fields \
              json_schema openapi password remote_request repeated_query sealed_cookie token",
             "completed_request consumers graphql grpc relayed_response remote_client request_json services vault",
@@ -312,12 +312,12 @@ const LAYERS: &[Row] = &[
             "aws_signature context digest_cache scripted_server server_diagnostics shared_fetch",
             "request_variables",
             "request_edits response_edits",
-            "aws_credentials lua_functions redis remote_server",
+            "aws_credentials redis remote_server",
             "background counting introspection stored_sessions",
             "authentication chain log_delivery log_entry",
             "session_entry",
             "kafka log_fields otlp_delivery statsd",
-            "tracer",
+            "lua_functions tracer",
             "client_certificate",
             "factory stream_chain",
             "testing",

@@ -2,6 +2,7 @@
 //! on an Ingress with TLS, strict cookies and the prefix `__Host-`.
 
 mod chromium;
+mod grpc_web;
 mod pages;
 
 use std::fs;

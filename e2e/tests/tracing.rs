@@ -1,7 +1,7 @@
 //! Traces of two gateways in a row in Jaeger: by OTLP over gRPC, HTTP and as JSON, and in Zipkin's format. The test
 //! asks Jaeger's query API, and a Prometheus for exemplars.
 
-mod backends;
+pub(crate) mod backends;
 mod jaeger;
 
 use std::fs;

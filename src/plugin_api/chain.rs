@@ -23,6 +23,7 @@ mod selection;
 mod slot;
 mod state;
 
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -372,6 +373,7 @@ impl Chain {
         let description = self.log_facts.as_ref().map(|facts| &facts.description);
         let rest = if state.progress.is_complete { SmallVec::new() } else { self.select_rest(state) };
         let mut all: SmallVec<[_; 12]> = state.selected.iter().chain(&rest).enumerate().collect();
+        let added = RefCell::default();
         if self.is_reordered {
             all.sort_by_key(|(_, selected)| self.place(selected.as_selection()));
         }
@@ -391,6 +393,7 @@ impl Chain {
                 timings: &state.timings,
                 scope: &instance.scope,
                 session: None,
+                added: &added,
                 plugin_data: &state.plugin_data,
                 slot: slot_number(number),
             });

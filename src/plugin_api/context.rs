@@ -1,6 +1,7 @@
 //! The contexts that plugins get in each phase: request, response and log.
 
 use std::any::Any;
+use std::cell::RefCell;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -22,6 +23,7 @@ use super::named_backend::NamedBackend;
 use super::plugin_regex::RemainingRegexSteps;
 use super::route_description::RouteDescription;
 use super::scheme::Scheme;
+use super::shared_values::{LogObjectField, SharedValues};
 use super::timing::PhaseTimings;
 use super::trace::RequestTrace;
 use crate::hop_count::HopCount;
@@ -108,6 +110,16 @@ impl RequestCx<'_> {
     /// Stores data of this plugin for `Plugin::response` and `Plugin::log` of the same request.
     pub fn set_plugin_data<T: Any>(&mut self, value: T) {
         self.plugin_data.insert(self.slot, value);
+    }
+
+    /// What functions have stored for the plugins of this request, if any has.
+    pub fn shared_values(&self) -> Option<&SharedValues> {
+        self.plugin_data.shared.as_deref()
+    }
+
+    /// The same, to store values.
+    pub fn shared_values_mut(&mut self) -> &mut SharedValues {
+        self.plugin_data.shared.get_or_insert_default()
     }
 
     /// Declares a field of the request that the plugin changes because a server has decided so. Stored responses depend
@@ -414,6 +426,16 @@ impl ResponseCx<'_> {
     pub fn plugin_data<T: Any>(&mut self) -> Option<&mut T> {
         self.plugin_data.get_mut(self.slot)
     }
+
+    /// See [`RequestCx::shared_values`].
+    pub fn shared_values(&self) -> Option<&SharedValues> {
+        self.plugin_data.shared.as_deref()
+    }
+
+    /// See [`RequestCx::shared_values_mut`].
+    pub fn shared_values_mut(&mut self) -> &mut SharedValues {
+        self.plugin_data.shared.get_or_insert_default()
+    }
 }
 
 /// The request of a response.
@@ -466,6 +488,8 @@ pub struct LogCx<'r> {
     /// Set if a connection or UDP session has ended, and not a request. Only plugins with
     /// [`PluginKind::LOGS_SESSIONS`](super::PluginKind::LOGS_SESSIONS) get those.
     pub session: Option<&'r EndedSession<'r>>,
+    /// What functions of this phase have stored, for the log plugins after them.
+    pub(crate) added: &'r RefCell<SharedValues>,
     pub(crate) plugin_data: &'r PluginData,
     pub(crate) slot: u16,
 }
@@ -474,6 +498,22 @@ impl LogCx<'_> {
     /// The data that this plugin stored in `access`; `None` if its `access` did not run.
     pub fn plugin_data<T: Any>(&self) -> Option<&T> {
         self.plugin_data.get(self.slot)
+    }
+
+    /// See [`RequestCx::shared_values`].
+    pub fn shared_values(&self) -> Option<&SharedValues> {
+        self.plugin_data.shared.as_deref()
+    }
+
+    /// The fields of the log object that functions have set, in order.
+    pub fn log_values(&self) -> Vec<LogObjectField> {
+        let before = self.shared_values().map(SharedValues::log_values).unwrap_or_default();
+        before.iter().chain(self.added.borrow().log_values()).cloned().collect()
+    }
+
+    /// Sets a field of the log object, for the log plugins that run after this one.
+    pub fn add_log_value(&self, value: LogObjectField) -> Result<(), &'static str> {
+        self.added.borrow_mut().add_log_value(value)
     }
 }
 
@@ -494,24 +534,27 @@ pub struct RequestSummary {
 
 /// Data that plugins store between phases of one request, by slot in the chain.
 #[derive(Default)]
-pub struct PluginData(SmallVec<[(u16, Box<dyn Any>); 1]>);
+pub struct PluginData {
+    by_slot: SmallVec<[(u16, Box<dyn Any>); 1]>,
+    shared: Option<Box<SharedValues>>,
+}
 
 impl PluginData {
     fn insert(&mut self, slot: u16, value: impl Any) {
-        self.0.retain(|(owner, _)| *owner != slot);
-        self.0.push((slot, Box::new(value)));
+        self.by_slot.retain(|(owner, _)| *owner != slot);
+        self.by_slot.push((slot, Box::new(value)));
     }
 
     fn take<T: Any>(&mut self, slot: u16) -> Option<T> {
-        let index = self.0.iter().position(|(owner, value)| *owner == slot && value.is::<T>())?;
-        self.0.swap_remove(index).1.downcast().ok().map(|value| *value)
+        let index = self.by_slot.iter().position(|(owner, value)| *owner == slot && value.is::<T>())?;
+        self.by_slot.swap_remove(index).1.downcast().ok().map(|value| *value)
     }
 
     fn get<T: Any>(&self, slot: u16) -> Option<&T> {
-        self.0.iter().find(|(owner, _)| *owner == slot).and_then(|(_, value)| value.downcast_ref())
+        self.by_slot.iter().find(|(owner, _)| *owner == slot).and_then(|(_, value)| value.downcast_ref())
     }
 
     fn get_mut<T: Any>(&mut self, slot: u16) -> Option<&mut T> {
-        self.0.iter_mut().find(|(owner, _)| *owner == slot).and_then(|(_, value)| value.downcast_mut())
+        self.by_slot.iter_mut().find(|(owner, _)| *owner == slot).and_then(|(_, value)| value.downcast_mut())
     }
 }

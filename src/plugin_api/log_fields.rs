@@ -14,7 +14,8 @@ use super::fields::UrlEncodedForm;
 use super::log_entry::{LogEntry, shorten_value};
 use super::masking::mask_object;
 use super::session_entry::SessionEntry;
-use super::template::{Budget, Expression, LuaValue, Variable, VariableKey, Variables};
+use super::shared_values::{LogFieldMode, LogObjectField, split_path};
+use super::template::{Budget, Expression, LuaValue, Variable, VariableKey, Variables, host_without_port};
 use crate::diagnostic::Diagnostic;
 
 /// The fields in the order of their names.
@@ -50,12 +51,24 @@ impl CustomFields {
 
     /// The object of a request or a session with these fields, as JSON.
     pub fn object(&self, cx: &LogCx<'_>) -> Vec<u8> {
-        let mut object = match (cx.session, self.0.is_empty()) {
+        let of_functions = cx.log_values();
+        let mut object = match (cx.session, self.0.is_empty() && of_functions.is_empty()) {
             (None, true) => return LogEntry::new(cx).to_json(),
             (None, false) => LogEntry::new(cx).to_value(),
             (Some(session), true) => return SessionEntry::new(session, cx).to_json(),
             (Some(session), false) => SessionEntry::new(session, cx).to_value(),
         };
+        for LogObjectField { path, value, mode } in of_functions {
+            let exists = || path.iter().try_fold(&object, |parent, name| parent.get(name)).is_some();
+            let applies = match mode {
+                LogFieldMode::Set => true,
+                LogFieldMode::Add => !exists(),
+                LogFieldMode::Replace => exists(),
+            };
+            if applies {
+                set(&mut object, &path, value.map(shorten_text));
+            }
+        }
         self.apply(&mut object, cx);
         mask_object(&cx.request.credentials.masks, object.to_string().into_bytes())
     }
@@ -80,21 +93,6 @@ fn shorten_text(value: Value) -> Value {
         Value::String(text) => Value::String(shorten_value(Cow::Owned(text)).into_owned()),
         other => other,
     }
-}
-
-/// Splits a name at its dots, except those after a backslash.
-fn split_path(name: &str) -> Box<[String]> {
-    let mut parts = vec![String::new()];
-    let mut characters = name.chars().peekable();
-    while let Some(character) = characters.next() {
-        let last = parts.len() - 1;
-        match character {
-            '\\' if characters.next_if_eq(&'.').is_some() => parts[last].push('.'),
-            '.' => parts.push(String::new()),
-            character => parts[last].push(character),
-        }
-    }
-    parts.into()
 }
 
 /// Sets the field at a path, or removes it if there is no value. A value on the path that is not an object is replaced
@@ -127,8 +125,8 @@ fn set(object: &mut Value, path: &[String], value: Option<Value>) {
 }
 
 /// The values of expressions. Credentials read as [`REDACTED`].
-struct LogVariables<'c> {
-    cx: &'c LogCx<'c>,
+pub(super) struct LogVariables<'c> {
+    pub(super) cx: &'c LogCx<'c>,
 }
 
 impl Variables for LogVariables<'_> {
@@ -137,6 +135,9 @@ impl Variables for LogVariables<'_> {
         if variable == Variable::ResponseStatus {
             return LuaValue::Number(cx.summary.status.as_u16().into());
         }
+        if let (Variable::Shared, VariableKey::Text(name)) = (variable, key) {
+            return cx.shared_values().map_or(LuaValue::Nil, |values| values.get(name));
+        }
         if let (Variable::ClientIp, Some(session)) = (variable, cx.session) {
             return LuaValue::Text(Cow::Owned(session.client.to_string().into_bytes()));
         }
@@ -144,6 +145,12 @@ impl Variables for LogVariables<'_> {
         match (variable, key) {
             (Variable::RequestMethod, _) => text(heads.method.as_str().as_bytes()),
             (Variable::RequestPath, _) => text(heads.target.path().as_bytes()),
+            (Variable::RequestHost, _) => text(host_without_port(heads.host.as_bytes())),
+            (Variable::RequestRawQuery, _) => {
+                let query = heads.target.query().unwrap_or_default();
+                let redacted = cx.request.credentials.redact_query(query);
+                LuaValue::Text(redacted.map_or(Cow::Borrowed(query.as_bytes()), |query| Cow::Owned(query.into_bytes())))
+            }
             (Variable::ClientIp, _) => LuaValue::Text(Cow::Owned(heads.client.to_string().into_bytes())),
             (Variable::RequestHeader, VariableKey::Text(name)) => request_header(heads, cx.request.credentials, name),
             (Variable::RequestQueryArgument, VariableKey::Text(name)) => {
@@ -204,15 +211,6 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-
-    #[test]
-    fn names_are_split_at_dots() {
-        let cases: [(&str, &[&str]); 4] =
-            [("a", &["a"]), ("a.b.c", &["a", "b", "c"]), (r"a\.b.c", &["a.b", "c"]), ("a..b", &["a", "", "b"])];
-        for (name, expected) in cases {
-            assert_eq!(&*split_path(name), expected, "{name}");
-        }
-    }
 
     #[test]
     fn fields_are_set_and_removed_in_nested_objects() {

@@ -83,6 +83,7 @@ pub mod services;
 pub mod session_entry;
 pub mod shared_fetch;
 pub mod shared_keys;
+pub mod shared_values;
 pub mod state;
 pub mod statsd;
 pub mod stored_sessions;

@@ -35,8 +35,7 @@ const MAX_PARTS: usize = 1000;
 impl<'a> Multipart<'a> {
     /// Parses a body. `None` if it is not valid for its content type.
     pub fn parse(content_type: &str, body: &'a [u8]) -> Option<Self> {
-        let boundary = parameter(content_type, "boundary").filter(|boundary| !boundary.is_empty())?;
-        let delimiter = [b"--", &*boundary].concat();
+        let delimiter = delimiter_of(content_type)?;
         let mut parts = Vec::new();
         let first = next_delimiter(body, 0, &delimiter)?;
         let mut start = first;
@@ -85,6 +84,12 @@ impl<'a> Multipart<'a> {
         rest.extend_from_slice(&self.body[kept_from..]);
         Some(rest)
     }
+}
+
+/// What begins each part of bodies of a content type.
+pub fn delimiter_of(content_type: &str) -> Option<Vec<u8>> {
+    let boundary = parameter(content_type, "boundary").filter(|boundary| !boundary.is_empty())?;
+    Some([b"--", &*boundary].concat())
 }
 
 /// Offset of the next delimiter at the start of a line.

@@ -6,6 +6,7 @@ use http::header::HOST;
 use http::{HeaderMap, HeaderValue};
 
 use super::fields::UrlEncodedForm;
+use super::shared_values::SharedValues;
 use super::template::{LuaValue, Variable, VariableKey, Variables};
 use super::{RequestCx, UriCaptures};
 
@@ -14,6 +15,7 @@ pub struct RequestVariables<'r> {
     host: &'r str,
     query: &'r str,
     captures: &'r dyn UriCaptures,
+    shared: Option<&'r SharedValues>,
 }
 
 impl<'r> RequestVariables<'r> {
@@ -23,6 +25,7 @@ impl<'r> RequestVariables<'r> {
             host: cx.client.host,
             query: cx.query.unwrap_or_default(),
             captures: cx.uri_captures,
+            shared: cx.shared_values(),
         }
     }
 
@@ -58,7 +61,10 @@ impl Variables for RequestVariables<'_> {
                 self.captures.group(number as usize).map(str::as_bytes)
             }
             (Variable::UriCaptures, _) => text.and_then(|name| self.captures.named_group(name)).map(str::as_bytes),
-            // No plugin shares values, and templates cannot contain the functions of chunks.
+            (Variable::Shared, VariableKey::Text(name)) => {
+                return self.shared.map_or(LuaValue::Nil, |values| values.get(name));
+            }
+            // Templates cannot contain the functions of chunks.
             _ => None,
         };
         captured.map_or(LuaValue::Nil, |bytes| LuaValue::Text(Cow::Borrowed(bytes)))

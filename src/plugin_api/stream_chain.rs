@@ -71,6 +71,7 @@ impl StreamChain {
             bytes_in: session.received,
             bytes_out: session.sent,
         };
+        let added = std::cell::RefCell::default();
         let (identity, timings, plugin_data) = (Identity::default(), PhaseTimings::default(), PluginData::default());
         for AttachedPlugin { instance, .. } in self.plugins.iter().filter(|plugin| plugin.instance.phases.log) {
             instance.plugin.log(&LogCx {
@@ -84,6 +85,7 @@ impl StreamChain {
                 timings: &timings,
                 scope: &instance.scope,
                 session: Some(session),
+                added: &added,
                 plugin_data: &plugin_data,
                 slot: 0,
             });

@@ -244,6 +244,7 @@ mod tests {
         config
     }
 
+    // docs/kong-compatibility.md, 4.4
     #[tokio::test]
     async fn the_function_gets_the_request_and_its_response_is_relayed() {
         let server = ScriptedServer::new(|_| Ok(response(418, "x-a: 1\nconnection: close", "short")));

@@ -16,7 +16,8 @@
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::lua_functions::{FunctionConfig, LuaFunctions};
 use crate::plugin_api::{
-    AccessOutcome, BuildCx, ChangedFields, Phases, Plugin, PluginKind, RequestCx, ResponseCx, ResponseOutcome, Scopes,
+    AccessOutcome, BuildCx, ChangedFields, LogCx, Phases, Plugin, PluginKind, RequestCx, ResponseCx, ResponseOutcome,
+    Scopes,
 };
 
 pub(crate) struct PostFunction(LuaFunctions);
@@ -24,7 +25,7 @@ pub(crate) struct PostFunction(LuaFunctions);
 impl PluginKind for PostFunction {
     const NAME: &'static str = "post-function";
     const PRIORITY: i32 = -1000;
-    const PHASES: Phases = Phases::ACCESS_AND_RESPONSE;
+    const PHASES: Phases = Phases { log: true, ..Phases::ACCESS_AND_RESPONSE };
     const FAIL_CLOSED: bool = true;
     const SCOPES: Scopes = Scopes::NO_CONSUMER_OR_GROUP;
     type Config = FunctionConfig;
@@ -46,6 +47,14 @@ impl Plugin for PostFunction {
 
     fn response<'a>(&'a self, cx: &'a mut ResponseCx<'_>) -> ResponseOutcome<'a> {
         self.0.response(cx)
+    }
+
+    fn log(&self, cx: &LogCx<'_>) {
+        self.0.log(cx);
+    }
+
+    fn logs_heads(&self) -> bool {
+        self.0.logs_heads()
     }
 
     fn declare_fields(&self, fields: &mut ChangedFields) {

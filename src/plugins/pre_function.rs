@@ -14,19 +14,40 @@
 //!
 //! The functions are read when the configuration changes, and there is no Lua machine: statements are `if`, `local` and
 //! assignments of local variables, and expressions have comparisons, `and`, `or`, `not`, `..`, arithmetic, and the
-//! functions of `string`, `type`, `tostring` and `tonumber`. In `access`, functions read `kong.request.get_header`,
-//! `get_query_arg`, `get_method`, `get_path` and `kong.client.get_ip`, and call `set_header`, `add_header`,
-//! `clear_header`, `set_path`, `set_query` and `set_raw_query` of `kong.service.request`, and `kong.response.exit`. In
-//! `header_filter`, they read `kong.response.get_header` and `get_status`, and call `set_header`, `add_header`,
-//! `clear_header` and `set_status` of `kong.response`. Names of changed headers are literals.
+//! functions of `string`, `type`, `tostring` and `tonumber`. Names of changed headers are literals.
+//!
+//! In `access`, functions read `get_header`, `get_headers`, `get_query_arg`, `get_query`, `get_raw_query`,
+//! `get_method`, `get_path` and `get_host` of `kong.request`, and `kong.client.get_ip`. They call `set_header`,
+//! `add_header`, `clear_header`, `set_path`, `set_query` and `set_raw_query` of `kong.service.request`, and
+//! `set_header`, `exit` and `error` of `kong.response`. A header of the response that is set in `access` replaces that
+//! of the endpoint.
+//!
+//! In `header_filter`, functions read `kong.response.get_header` and `get_status`, and call `set_header`, `add_header`,
+//! `clear_header` and `set_status` of `kong.response`. In `log`, they read what both other phases read, with
+//! credentials replaced.
+//!
+//! In all phases, `kong.log.set_serialize_value` sets a field of the log object, for the log plugins that run later,
+//! and `kong.ctx.shared` has values for later functions and for templates of other plugins, such as `$(shared.version)`
+//! in `request-transformer`. In `access` and `header_filter`, its fields are assigned; they are texts, numbers and
+//! booleans. A function may store up to 64 values of each kind, and 64 KiB, for a request.
+//!
+//! `kong.request.get_headers` and `get_query` are read by field: `kong.request.get_headers()["x-a"]`, or a local
+//! variable and its fields until the function changes the request. A header that occurs several times has its first
+//! value.
+//!
+//! Of OpenResty, `access` has `ngx.exit`, `ngx.status`, `ngx.say`, `ngx.print`, `ngx.redirect`, `ngx.header`,
+//! `ngx.req.set_header`, `clear_header`, `get_headers`, `get_uri_args` and `get_method`, `ngx.var.http_NAME`,
+//! `ngx.var.remote_addr` and `ngx.var.request_method`; `header_filter` has `ngx.status` and `ngx.header`.
 //!
 //! A function with anything else is refused: the status of the object names the line, and what to use instead, and
-//! requests get 503. A function that fails for a request responds 500.
+//! requests get 503. A function that fails for a request, for example with `error`, responds 500; in `log`, it only
+//! adds nothing more.
 
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::lua_functions::{FunctionConfig, LuaFunctions};
 use crate::plugin_api::{
-    AccessOutcome, BuildCx, ChangedFields, Phases, Plugin, PluginKind, RequestCx, ResponseCx, ResponseOutcome, Scopes,
+    AccessOutcome, BuildCx, ChangedFields, LogCx, Phases, Plugin, PluginKind, RequestCx, ResponseCx, ResponseOutcome,
+    Scopes,
 };
 
 pub(crate) struct PreFunction(LuaFunctions);
@@ -34,7 +55,7 @@ pub(crate) struct PreFunction(LuaFunctions);
 impl PluginKind for PreFunction {
     const NAME: &'static str = "pre-function";
     const PRIORITY: i32 = 1_000_000;
-    const PHASES: Phases = Phases::ACCESS_AND_RESPONSE;
+    const PHASES: Phases = Phases { log: true, ..Phases::ACCESS_AND_RESPONSE };
     const FAIL_CLOSED: bool = true;
     const SCOPES: Scopes = Scopes::NO_CONSUMER_OR_GROUP;
     type Config = FunctionConfig;
@@ -56,6 +77,14 @@ impl Plugin for PreFunction {
 
     fn response<'a>(&'a self, cx: &'a mut ResponseCx<'_>) -> ResponseOutcome<'a> {
         self.0.response(cx)
+    }
+
+    fn log(&self, cx: &LogCx<'_>) {
+        self.0.log(cx);
+    }
+
+    fn logs_heads(&self) -> bool {
+        self.0.logs_heads()
     }
 
     fn declare_fields(&self, fields: &mut ChangedFields) {

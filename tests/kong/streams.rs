@@ -40,6 +40,7 @@ spec: {rules: [{port: @datagrams@, backend: {serviceName: dns, servicePort: 53}}
 ";
 
 // docs/kong-compatibility.md, 1.13
+// docs/kong-compatibility.md, 7.26
 #[test]
 fn listed_ports_serve_tcp_ingresses_and_udp_ingresses() {
     let site = Site::new();

@@ -134,3 +134,54 @@ fn values_of_openbao_take_the_place_of_references() {
     let output = program.stop().expect_success();
     assert!(!output.stderr.contains(ROOT_TOKEN) && !output.stderr.contains(&token), "{}", output.stderr);
 }
+
+// docs/kong-compatibility.md, 1.9
+#[test]
+fn an_approle_logs_in_at_openbao() {
+    let server = OpenBao::start(free_port(Ipv4Addr::LOCALHOST));
+    server.call("POST", "secret/data/shop/db", &json!({"data": {"password": "of the role"}}));
+    server.call("POST", "secret/data/other/db", &json!({"data": {"password": "of others"}}));
+    let policy = json!({"policy": "path \"secret/data/shop/*\" { capabilities = [\"read\"] }"});
+    server.call("PUT", "sys/policies/acl/shop", &policy);
+    server.call("POST", "sys/auth/approle", &json!({"type": "approle"}));
+    server.call("POST", "auth/approle/role/portico", &json!({"token_policies": ["shop"], "token_ttl": "5m"}));
+    let text_at = |body: &str, pointer: &str| {
+        let body: Value = serde_json::from_str(body).unwrap();
+        body.pointer(pointer).and_then(Value::as_str).expect("there is a text").to_owned()
+    };
+    let id = text_at(&server.call("GET", "auth/approle/role/portico/role-id", &Value::Null), "/data/role_id");
+    let issued = server.call("POST", "auth/approle/role/portico/secret-id", &json!({}));
+    let secret = text_at(&issued, "/data/secret_id");
+    let role = |secret: &str| {
+        json!({
+            "kv": "v2", "auth_method": "approle", "approle_role_id": "{vault://env/role}", "approle_secret_id": secret,
+        })
+    };
+    let file = json!({
+        "_format_version": "3.0",
+        "vaults": [
+            vault("right", server.port, &role("{vault://env/secret}")),
+            vault("wrong", server.port, &role("12345678-0000-0000-0000-000000000000")),
+        ],
+        "routes": [
+            route("shop", "{vault://right/shop/db/password}"),
+            route("other", "{vault://right/other/db/password}"),
+            route("wrong", "{vault://wrong/shop/db/password}"),
+        ],
+    });
+    let site = Site::new();
+    let program =
+        start_portico(&site, &file.to_string(), &[("PORTICO_VAULT_ROLE", &*id), ("PORTICO_VAULT_SECRET", &*secret)]);
+    eventually("the value of the role is read", || {
+        let response = send(&site, "/shop", None);
+        (response.status == 403 && response.json()["message"] == "of the role").then_some(())
+    });
+    for name in ["other", "wrong"] {
+        assert_eq!(send(&site, &format!("/{name}"), None).status, 503, "{name}");
+    }
+    program.wait_stderr(|text| {
+        text.contains("KongVault/wrong: the vault has responded with 400 to the login").then_some(())
+    });
+    let output = program.stop().expect_success();
+    assert!(!output.stderr.contains(&secret) && !output.stderr.contains(&id), "{}", output.stderr);
+}

@@ -1,6 +1,16 @@
 # A SOAP server of `spyne`, for SOAP 1.1 at /11 and 1.2 at /12. It listens on the port of its argument.
+import collections.abc
+import http.cookies
 import sys
+import urllib.error
+import urllib.parse
+import urllib.request
 from wsgiref.simple_server import WSGIRequestHandler, make_server
+
+# spyne has a copy of an old six, whose names of modules Python 3.12 and later do not find.
+MOVED = {"collections_abc": collections.abc, "http_cookies": http.cookies, "urllib": urllib}
+MOVED |= {"urllib.error": urllib.error, "urllib.parse": urllib.parse, "urllib.request": urllib.request}
+sys.modules |= {f"spyne.util.six.moves.{name}": module for name, module in MOVED.items()}
 
 from spyne import Application, ComplexModel, Decimal, Fault, Iterable, ServiceBase, Unicode, rpc
 from spyne.protocol.soap import Soap11, Soap12

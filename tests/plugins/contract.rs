@@ -54,8 +54,12 @@ const ACCESS_AND_BEFORE_FORWARD: Phases =
 const TRACER: Phases = Phases { access: true, before_forward: false, response: true, log: true, stream_open: false };
 
 const EXPECTED_KINDS: &[ExpectedKind] = &[
-    expected("pre-function", 1_000_000, Phases::ACCESS_AND_RESPONSE).failing_closed().without_consumers_and_groups(),
-    expected("post-function", -1000, Phases::ACCESS_AND_RESPONSE).failing_closed().without_consumers_and_groups(),
+    expected("pre-function", 1_000_000, Phases { log: true, ..Phases::ACCESS_AND_RESPONSE })
+        .failing_closed()
+        .without_consumers_and_groups(),
+    expected("post-function", -1000, Phases { log: true, ..Phases::ACCESS_AND_RESPONSE })
+        .failing_closed()
+        .without_consumers_and_groups(),
     expected("zipkin", 100_000, TRACER),
     expected("opentelemetry", 14, TRACER),
     expected("correlation-id", 100_001, Phases::ACCESS_AND_RESPONSE),

@@ -152,6 +152,8 @@ fn every_plugin_of_kong_has_a_row() {
     );
 }
 
+// docs/kong-compatibility.md, 4.2
+// docs/kong-compatibility.md, 4.40
 #[test]
 fn plugins_of_kong_are_listed_once() {
     let mut names: Vec<&str> = FREE.iter().chain(&PAID).copied().collect();

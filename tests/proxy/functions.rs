@@ -11,6 +11,7 @@ use portico::snapshot::Snapshot;
 use portico::snapshot::rule::{Action, RouteFailure};
 use portico::upstream::{EndpointAddress, Endpoints};
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
 
 use crate::harness::{
     Endpoint, Options, Route, TestServer, forward, header, reserve_address, route, snapshot, upstream,
@@ -147,6 +148,73 @@ async fn an_aggregate_calls_all_servers_and_forwards_nothing() {
     assert_eq!(lenient.request("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.status, 400);
     let strict = server(&[("aggregate", config("fail"))]).await;
     assert_eq!(strict.request("GET /?id=1 HTTP/1.1\r\nhost: a\r\n\r\n").await.status, 502);
+}
+
+/// One that hangs, ones that end before their announced length or within a chunk, one that never ends, one with a
+/// head without end: each is a failed call, whose connection is closed, and the others count.
+#[tokio::test]
+async fn an_aggregate_survives_servers_that_hang_lie_or_never_end() {
+    let good = responding(|_, _| (200, r#"{"ok":true}"#.to_owned())).await;
+    let hanging = Endpoint::scripted(|mut stream, _| async move {
+        stream.request().await;
+        stream.read_to_end().await;
+    })
+    .await;
+    let script = |response: &'static str| {
+        Endpoint::scripted(move |mut stream, _| async move {
+            stream.request().await;
+            stream.send(response).await;
+        })
+    };
+    let short = script("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{\"ok\":true}").await;
+    let cut = script("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nff\r\n{\"ok\":true}").await;
+    let ambiguous = script("HTTP/1.1 200 OK\r\ncontent-length: 11\r\ncontent-length: 2\r\n\r\n{\"ok\":true}").await;
+    // The length is true, and beyond the limit of the call.
+    let large = script("HTTP/1.1 200 OK\r\ncontent-length: 9999999\r\n\r\n").await;
+    let endless = |start: &'static str, part: &'static [u8]| {
+        Endpoint::scripted(move |mut stream, _| async move {
+            stream.request().await;
+            stream.send(start).await;
+            // Until the client of the server closes the connection.
+            while stream.socket.write_all(part).await.is_ok() {}
+        })
+    };
+    let endless_body =
+        endless("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n", b"10\r\n0123456789abcdef\r\n").await;
+    let endless_head = endless("HTTP/1.1 200 OK\r\n", b"x-a: 0123456789\r\n").await;
+    let servers = [
+        ("hanging", &hanging),
+        ("short", &short),
+        ("cut", &cut),
+        ("ambiguous", &ambiguous),
+        ("large", &large),
+        ("endless_body", &endless_body),
+        ("endless_head", &endless_head),
+        ("good", &good),
+    ];
+    let calls: Vec<Value> = servers
+        .iter()
+        .map(|(name, server)| {
+            let timeout = if *name == "hanging" { 300 } else { 30_000 };
+            let url = format!("http://{}/", server.address);
+            json!({"name": name, "url": url, "on_failure": "error", "timeout": timeout})
+        })
+        .collect();
+    let aggregating = self::server(&[("aggregate", json!({"calls": calls, "timeout": 30_000}))]).await;
+    for _ in 0..2 {
+        let response = aggregating.request("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+        let mut results: Value = serde_json::from_slice(&response.body).unwrap();
+        assert_eq!((response.status, results["good"].take()), (200, json!({"ok": true})));
+        for (name, server) in &servers[..7] {
+            assert_eq!(results[name], json!({"error": {"reason": "no_response"}}), "{name}");
+            server
+                .log
+                .wait_for("the connection is closed", |log| {
+                    log.ended.load(std::sync::atomic::Ordering::SeqCst) == log.connections()
+                })
+                .await;
+        }
+    }
 }
 
 /// The endpoint gets the message with its length, and the client JSON with the status of the `Fault`.

@@ -26,7 +26,7 @@ use tokio::net::{TcpStream, UdpSocket};
 
 use crate::h2::Http2Client;
 use crate::harness::{
-    Client, Endpoint, Options, Route, TestServer, forward, reserve_address, retries, route, snapshot, upstream,
+    Client, Endpoint, Options, Route, TestServer, forward, header, reserve_address, retries, route, snapshot, upstream,
     with_timeout, with_timeouts_and_retries,
 };
 use crate::polling::until;
@@ -665,4 +665,43 @@ async fn concurrent_requests_are_all_logged() {
         }
     }
     assert!(logged.len() == 25 && logged.values().all(|count| *count == 8), "{logged:?}");
+}
+
+/// Functions of all phases add fields, which `custom_fields_by_lua` precedes; their values are also in templates of
+/// other plugins. Credentials that a function of `log` reads are replaced.
+// docs/kong-compatibility.md, 4.22
+#[tokio::test]
+async fn functions_add_fields_and_share_values() {
+    let endpoint = Endpoint::responding_with("HTTP/1.1 201 Created\r\ncontent-length: 2\r\n\r\nok").await;
+    let receiver = accepting_receiver().await;
+    let functions = json!({
+        "access": ["kong.ctx.shared.version = '1.' .. 2\n\
+                    kong.log.set_serialize_value('app.version', kong.ctx.shared.version)\n\
+                    kong.log.set_serialize_value('request.method', 'changed', {mode = 'add'})\n\
+                    kong.log.set_serialize_value('absent', 1, {mode = 'replace'})\n\
+                    kong.log.set_serialize_value('table', {a = 1, b = {c = true}})"],
+        "header_filter": ["kong.log.set_serialize_value('status', kong.response.get_status())"],
+        "log": ["kong.log.set_serialize_value('late', kong.request.get_path())\n\
+                 kong.log.set_serialize_value('key', kong.request.get_header('apikey'))\n\
+                 kong.log.set_serialize_value('shared', kong.ctx.shared.version)\n\
+                 kong.log.set_serialize_value('request.querystring', nil)",
+                "error('the fields of the first function stay')"],
+    });
+    let transformer = json!({"add": {"headers": ["x-version:$(shared.version)", "x-none:$(shared.none)"]}});
+    let plugins = [("pre-function", functions), ("request-transformer", transformer), ("key-auth", json!({}))];
+    let config = json!({"custom_fields_by_lua": {"late": "return 'last'", "from": "return kong.ctx.shared.version"}});
+    let logging = LoggingServer::start(config, &receiver, &plugins, to(&endpoint)).await;
+    let mut client = Client::connect(logging.server.address).await;
+    let request = "GET /a?b=c HTTP/1.1\r\nHost: a.example\r\napikey: secret\r\n\r\n";
+    assert_eq!(client.response_to(request).await.status, 201);
+    let sent = endpoint.log.requests().remove(0);
+    assert_eq!((header(&sent, "x-version"), header(&sent, "x-none")), (Some("1.2"), None), "{sent}");
+    let object = &wait_for_bodies(&receiver, 1).await[0];
+    assert_eq!(object["status"], 201);
+    assert_eq!(object["app"], json!({"version": "1.2"}));
+    assert_eq!((&object["request"]["method"], object.get("absent")), (&json!("GET"), None));
+    assert_eq!(object["table"], json!({"a": 1, "b": {"c": true}}));
+    assert_eq!((&object["late"], &object["from"], &object["shared"]), (&json!("last"), &json!("1.2"), &json!("1.2")));
+    assert_eq!(object["key"], "REDACTED");
+    assert!(object["request"].get("querystring").is_none(), "{object}");
 }

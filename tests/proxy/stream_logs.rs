@@ -76,6 +76,7 @@ async fn start(action: Option<StreamAction>, recorder: &Recorder) -> TestServer 
     server
 }
 
+// docs/kong-compatibility.md, 4.39
 #[tokio::test]
 async fn connection_is_logged_when_it_ends() {
     let (endpoint, recorder) = (echo_endpoint().await, Recorder::new());

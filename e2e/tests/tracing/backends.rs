@@ -107,7 +107,7 @@ fn export_span(traceparent: &str) -> Result<()> {
 
 /// Messages without an encoding.
 #[derive(Clone, Copy)]
-struct BytesCodec;
+pub(crate) struct BytesCodec;
 
 impl Codec for BytesCodec {
     type Encode = Vec<u8>;

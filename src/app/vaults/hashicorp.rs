@@ -19,7 +19,7 @@ use super::secret_reading::ReadError;
 use crate::plugin_api::PluginServices;
 use crate::plugin_api::remote::{Remote, RemoteTls};
 use crate::plugin_api::remote_request::{RemoteRequest, RemoteResponse, ResponseBodyUse};
-use crate::plugin_api::vault::{HashicorpVault, KvVersion, VaultLogin, VaultQuery};
+use crate::plugin_api::vault::{AppRoleSecret, HashicorpVault, KvVersion, VaultLogin, VaultQuery};
 
 /// Reads secrets of such servers. It keeps the tokens of logins until they expire.
 pub(super) struct HashicorpClient {
@@ -40,7 +40,7 @@ impl HashicorpClient {
     ) -> Result<BTreeMap<String, String>, ReadError> {
         let token = self.token(server, query).await?;
         let mut response = self.read_once(server, query, token.clone()).await?;
-        if response.status == StatusCode::FORBIDDEN && matches!(server.login, VaultLogin::Kubernetes { .. }) {
+        if response.status == StatusCode::FORBIDDEN && !matches!(server.login, VaultLogin::Token(_)) {
             // The server may have revoked the token.
             self.logins.remove(server, &token).await;
             let token = self.token(server, query).await?;
@@ -80,32 +80,35 @@ impl HashicorpClient {
     }
 
     async fn token(&self, server: &HashicorpVault, query: &VaultQuery) -> Result<HeaderValue, ReadError> {
-        match &server.login {
-            VaultLogin::Token(token) => header(token.reveal()),
-            VaultLogin::Kubernetes { role, auth_path, token_file } => {
-                let pause = pause_after_failure(query.server.retry_after);
-                self.logins.token(server, pause, self.log_in(server, role, auth_path, token_file)).await
-            }
+        if let VaultLogin::Token(token) = &server.login {
+            return header(token.reveal());
         }
+        let pause = pause_after_failure(query.server.retry_after);
+        self.logins.token(server, pause, self.log_in(server)).await
     }
 
-    async fn log_in(
-        &self,
-        server: &HashicorpVault,
-        role: &str,
-        auth_path: &str,
-        file: &Path,
-    ) -> Result<LoginToken, ReadError> {
+    async fn log_in(&self, server: &HashicorpVault) -> Result<LoginToken, ReadError> {
         let now = Instant::now();
         let unavailable = |message: &str| ReadError::Unavailable(message.to_owned());
-        let mut own_token = String::new();
-        let opened = tokio::fs::File::open(file).await;
-        let file = opened.map_err(|_| unavailable("the token of the service account cannot be read"))?;
-        let reading = file.take(MAX_TOKEN_BYTES).read_to_string(&mut own_token).await;
-        reading.map_err(|_| unavailable("the token of the service account cannot be read"))?;
-        let body = json!({ "role": role, "jwt": own_token.trim() }).to_string();
+        let (auth_path, body) = match &server.login {
+            VaultLogin::Token(token) => return Ok(LoginToken { value: header(token.reveal())?, renew_at: None }),
+            VaultLogin::Kubernetes { role, auth_path, token_file } => {
+                let own_token = read_file(token_file, "the token of the service account cannot be read").await?;
+                (auth_path, json!({ "role": role, "jwt": own_token.trim() }))
+            }
+            VaultLogin::AppRole { id, secret, auth_path } => {
+                let body = match secret {
+                    AppRoleSecret::Text(secret) => json!({ "role_id": id.reveal(), "secret_id": secret.reveal() }),
+                    AppRoleSecret::File(file) => {
+                        let secret = read_file(file, "the file with the secret of the AppRole cannot be read").await?;
+                        json!({ "role_id": id.reveal(), "secret_id": secret.trim() })
+                    }
+                };
+                (auth_path, body)
+            }
+        };
         let target = format!("/v1/auth/{auth_path}/login");
-        let response = self.send(server, Method::POST, target, None, body.into()).await?;
+        let response = self.send(server, Method::POST, target, None, body.to_string().into()).await?;
         if response.status != StatusCode::OK {
             return Err(ReadError::Unavailable(format!(
                 "the vault has responded with {} to the login",
@@ -165,6 +168,15 @@ impl HashicorpClient {
         };
         self.services.send(request).await.map_err(|error| ReadError::Unavailable(format!("the vault: {error}")))
     }
+}
+
+/// A short file, which is read for each login because it may be rotated.
+async fn read_file(path: &Path, problem: &str) -> Result<String, ReadError> {
+    let unreadable = |_| ReadError::Unavailable(problem.to_owned());
+    let mut text = String::new();
+    let file = tokio::fs::File::open(path).await.map_err(unreadable)?;
+    file.take(MAX_TOKEN_BYTES).read_to_string(&mut text).await.map_err(unreadable)?;
+    Ok(text)
 }
 
 fn header(token: &str) -> Result<HeaderValue, ReadError> {

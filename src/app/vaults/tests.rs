@@ -20,8 +20,8 @@ use crate::plugin_api::scripted_server::{ScriptedServer, response};
 use crate::plugin_api::token::signature::Algorithm;
 use crate::plugin_api::token::signature::signing::Signer;
 use crate::plugin_api::vault::{
-    AwsSecretsManager, GoogleAccount, GoogleSecretManager, HashicorpVault, KvVersion, VaultApi, VaultLogin,
-    VaultServer, VaultToken,
+    AppRoleSecret, AwsSecretsManager, GoogleAccount, GoogleSecretManager, HashicorpVault, KvVersion, VaultApi,
+    VaultLogin, VaultServer, VaultToken,
 };
 use crate::upstream::AddressPolicy;
 
@@ -276,6 +276,39 @@ async fn token_of_the_service_account_is_exchanged() {
     let login = "/v1/auth/kubernetes/login";
     let expected = [login, "/v1/secret/p", login, "/v1/secret/p", "/v1/secret/p"];
     assert_eq!(targets, expected, "the token of the second login is kept");
+}
+
+#[tokio::test]
+async fn secret_of_an_approle_is_exchanged() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("id");
+    for secret in [AppRoleSecret::Text(VaultToken::new("of a Secret")), AppRoleSecret::File(file.clone())] {
+        let of_file = matches!(secret, AppRoleSecret::File(_));
+        let login = VaultLogin::AppRole { id: VaultToken::new("role"), secret, auth_path: "team/approle".to_owned() };
+        let query = query(server(KvVersion::V1, login), "p", None);
+        let scripted = ScriptedServer::new(move |request: &RemoteRequest| {
+            if request.method == Method::POST {
+                assert_eq!(request.target.as_str(), "/v1/auth/team/approle/login");
+                let expected =
+                    json!({"role_id": "role", "secret_id": if of_file { "of a file" } else { "of a Secret" }});
+                assert_eq!(serde_json::from_slice::<serde_json::Value>(&request.body).unwrap(), expected);
+                return Ok(response(200, "", r#"{"auth": {"client_token": "s.issued", "lease_duration": 3600}}"#));
+            }
+            assert_eq!(request.headers["x-vault-token"], "s.issued");
+            found("v")
+        });
+        let client = VaultClient::new(&scripted.services());
+        if of_file {
+            let unreadable = "the file with the secret of the AppRole cannot be read".to_owned();
+            assert_eq!(client.read(&query).await, Err(ReadError::Unavailable(unreadable)));
+            std::fs::write(&file, "of a file\n").unwrap();
+            // A failure lasts for a pause.
+            let client = VaultClient::new(&scripted.services());
+            assert_eq!(client.read(&query).await.unwrap()["k"], "v");
+        } else {
+            assert_eq!(client.read(&query).await.unwrap()["k"], "v");
+        }
+    }
 }
 
 /// The keys of a secret of a cloud, whose server responds as `script` says, and the requests that were sent.

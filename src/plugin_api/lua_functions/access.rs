@@ -3,10 +3,13 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HOST};
+use http::header::{CONTENT_TYPE, HOST, LOCATION};
 use http::{HeaderName, HeaderValue, StatusCode};
-use serde_json::{Map, Value};
 
+use super::arguments::{
+    SET_LOG_VALUE, check_count, check_log_value, check_name, exit_status, is_log, json, literal_name, log_value, name,
+    text, unsupported,
+};
 use crate::plugin_api::RequestCx;
 use crate::plugin_api::changed_fields::MESSAGE_FIELDS;
 use crate::plugin_api::fields::{UrlEncodedForm, replace_target};
@@ -15,7 +18,8 @@ use crate::plugin_api::media_type::is_grpc;
 use crate::plugin_api::reply::{Reply, ReplyBody};
 use crate::plugin_api::request_edits::{checked_path, header_value};
 use crate::plugin_api::template::{
-    LuaValue, ScriptAction, ScriptArgument, ScriptHost, Variable, VariableKey, Variables,
+    LuaValue, MAX_VALUE_BYTES, ScriptAction, ScriptArgument, ScriptHost, Variable, VariableKey, Variables,
+    host_without_port,
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,7 +30,20 @@ pub(super) enum AccessAction {
     SetPath,
     SetRawQuery,
     SetQuery,
+    SetResponseHeader,
+    Share,
+    SetLogValue,
     Exit,
+    ReplyWithError,
+    /// `ngx.status = …`, which the reply has.
+    SetStatus,
+    /// `ngx.say(…)`: the body of the reply, line by line.
+    Say,
+    Print,
+    NgxExit,
+    Redirect,
+    /// `error(…)`.
+    Fail,
     Log,
 }
 
@@ -42,6 +59,11 @@ impl AccessAction {
             _ => None,
         }
     }
+
+    /// The field of the response that the action changes.
+    pub(super) fn changed_response_field(self, arguments: &[Option<ScriptArgument>]) -> Option<HeaderName> {
+        if self == AccessAction::SetResponseHeader { literal_name(arguments) } else { None }
+    }
 }
 
 impl ScriptAction for AccessAction {
@@ -53,7 +75,19 @@ impl ScriptAction for AccessAction {
             "kong.service.request.set_path" => AccessAction::SetPath,
             "kong.service.request.set_raw_query" => AccessAction::SetRawQuery,
             "kong.service.request.set_query" => AccessAction::SetQuery,
+            "kong.response.set_header" | "ngx.header =" => AccessAction::SetResponseHeader,
             "kong.response.exit" => AccessAction::Exit,
+            "kong.response.error" => AccessAction::ReplyWithError,
+            "kong.ctx.shared =" => AccessAction::Share,
+            SET_LOG_VALUE => AccessAction::SetLogValue,
+            "ngx.req.set_header" => AccessAction::SetHeader,
+            "ngx.req.clear_header" => AccessAction::ClearHeader,
+            "ngx.status =" => AccessAction::SetStatus,
+            "ngx.say" => AccessAction::Say,
+            "ngx.print" => AccessAction::Print,
+            "ngx.exit" => AccessAction::NgxExit,
+            "ngx.redirect" => AccessAction::Redirect,
+            "error" => AccessAction::Fail,
             path if is_log(path) => AccessAction::Log,
             path => return Err(unsupported(path, &REPLACEMENTS)),
         })
@@ -61,12 +95,20 @@ impl ScriptAction for AccessAction {
 
     fn check(self, arguments: &[Option<ScriptArgument>]) -> Result<(), String> {
         let expected = match self {
-            AccessAction::SetHeader | AccessAction::AddHeader => 2..=2,
-            AccessAction::ClearHeader | AccessAction::SetPath | AccessAction::SetRawQuery | AccessAction::SetQuery => {
-                1..=1
-            }
-            AccessAction::Exit => 1..=3,
-            AccessAction::Log => 0..=20,
+            AccessAction::SetHeader
+            | AccessAction::AddHeader
+            | AccessAction::SetResponseHeader
+            | AccessAction::Share => 2..=2,
+            AccessAction::ClearHeader
+            | AccessAction::SetPath
+            | AccessAction::SetRawQuery
+            | AccessAction::SetQuery
+            | AccessAction::SetStatus
+            | AccessAction::NgxExit => 1..=1,
+            AccessAction::Exit | AccessAction::ReplyWithError => 1..=3,
+            AccessAction::SetLogValue => 2..=3,
+            AccessAction::Redirect => 1..=2,
+            AccessAction::Log | AccessAction::Say | AccessAction::Print | AccessAction::Fail => 0..=20,
         };
         check_count(arguments, expected)?;
         match self {
@@ -77,10 +119,20 @@ impl ScriptAction for AccessAction {
                 }
                 Ok(())
             }
-            AccessAction::Exit => match arguments.first() {
+            AccessAction::SetResponseHeader => match check_name(arguments)? == HOST {
+                true => Err("responses have no header host".to_owned()),
+                false => Ok(()),
+            },
+            AccessAction::Exit | AccessAction::ReplyWithError | AccessAction::SetStatus => match arguments.first() {
                 Some(Some(status)) => exit_status(status).map(drop).map_err(str::to_owned),
                 _ => Ok(()),
             },
+            AccessAction::NgxExit => match arguments.first() {
+                Some(Some(ScriptArgument::Value(LuaValue::Number(0.0)))) => Ok(()),
+                Some(Some(status)) => exit_status(status).map(drop).map_err(str::to_owned),
+                _ => Ok(()),
+            },
+            AccessAction::SetLogValue => check_log_value(arguments),
             _ => Ok(()),
         }
     }
@@ -95,14 +147,47 @@ impl ScriptAction for AccessAction {
     }
 
     fn ends(self) -> bool {
-        self == AccessAction::Exit
+        matches!(
+            self,
+            AccessAction::Exit | AccessAction::ReplyWithError | AccessAction::NgxExit | AccessAction::Redirect
+        )
+    }
+
+    fn changes_request(self) -> bool {
+        matches!(
+            self,
+            AccessAction::SetHeader
+                | AccessAction::AddHeader
+                | AccessAction::ClearHeader
+                | AccessAction::SetRawQuery
+                | AccessAction::SetQuery
+        )
     }
 }
 
 /// A request as functions see it.
 pub(super) struct AccessHost<'h, 'r> {
-    pub(super) cx: &'h mut RequestCx<'r>,
-    pub(super) reply: Option<Box<Reply>>,
+    cx: &'h mut RequestCx<'r>,
+    reply: Option<Box<Reply>>,
+    /// What `ngx.status`, `ngx.say` and `ngx.header` have set for the reply.
+    status: Option<StatusCode>,
+    text: Vec<u8>,
+    headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl<'h, 'r> AccessHost<'h, 'r> {
+    pub(super) fn new(cx: &'h mut RequestCx<'r>) -> Self {
+        AccessHost { cx, reply: None, status: None, text: Vec::new(), headers: Vec::new() }
+    }
+
+    /// The reply of the function, if it has one: by an exit, or by writing a body.
+    pub(super) fn into_reply(mut self) -> Option<Box<Reply>> {
+        if self.reply.is_none() && !self.text.is_empty() {
+            let status = self.status.unwrap_or(StatusCode::OK);
+            self.reply = Some(self.written_reply(status));
+        }
+        self.reply
+    }
 }
 
 impl ScriptHost<AccessAction> for AccessHost<'_, '_> {
@@ -140,7 +225,74 @@ impl ScriptHost<AccessAction> for AccessHost<'_, '_> {
                 let query = encoded_query(arguments.next())?;
                 self.set_query(query.as_bytes())?;
             }
+            AccessAction::SetResponseHeader => {
+                let name = name(arguments.next())?;
+                let value = header_value(&name, &text(arguments.next())?)?;
+                self.cx.response_headers.insert(name.clone(), value.clone());
+                self.headers.push((name, value));
+            }
+            AccessAction::Share => {
+                let name = text(arguments.next())?;
+                let name = std::str::from_utf8(&name).map_err(|_| "the name of a shared value is not UTF-8")?;
+                let Some(ScriptArgument::Value(value)) = arguments.next() else {
+                    return Err("a shared value is a table");
+                };
+                self.cx.shared_values_mut().set(name, value)?;
+            }
+            AccessAction::SetLogValue => {
+                let value = log_value(arguments.collect())?;
+                self.cx.shared_values_mut().add_log_value(value)?;
+            }
             AccessAction::Exit => self.reply = Some(self.exit(arguments.collect())?),
+            AccessAction::ReplyWithError => self.reply = Some(self.error(arguments.collect())?),
+            AccessAction::SetStatus => {
+                self.status = Some(exit_status(&arguments.next().ok_or("there is no status")?)?);
+            }
+            AccessAction::Say | AccessAction::Print => {
+                for argument in arguments {
+                    let ScriptArgument::Value(value) = argument else { return Err("an argument is a table") };
+                    self.text.extend_from_slice(&value.into_text());
+                }
+                if action == AccessAction::Say {
+                    self.text.push(b'\n');
+                }
+                if self.text.len() > MAX_VALUE_BYTES {
+                    return Err("the body is too long");
+                }
+            }
+            AccessAction::NgxExit => {
+                let status = arguments.next().ok_or("there is no status")?;
+                if status == ScriptArgument::Value(LuaValue::Number(0.0)) {
+                    return Ok(());
+                }
+                let status = exit_status(&status)?;
+                // The status has been sent before the body.
+                let sent = self.status.unwrap_or(if self.text.is_empty() { status } else { StatusCode::OK });
+                let has_no_body = self.text.is_empty() && (status.is_client_error() || status.is_server_error());
+                self.reply = Some(match has_no_body {
+                    true => {
+                        let mut reply = Reply::negotiated(status, error_message(status), "function_exit");
+                        reply.headers.extend(std::mem::take(&mut self.headers));
+                        reply
+                    }
+                    false => self.written_reply(sent),
+                });
+            }
+            AccessAction::Redirect => {
+                let target = text(arguments.next())?;
+                let location = header_value(&LOCATION, &target)?;
+                let status = match arguments.next() {
+                    None => StatusCode::FOUND,
+                    Some(status) => exit_status(&status)?,
+                };
+                if !status.is_redirection() {
+                    return Err("the status of the redirect is not from 300 to 399");
+                }
+                let mut reply = Reply::new(status, ReplyBody::Empty, "function_exit");
+                reply.headers.insert(LOCATION, location);
+                self.reply = Some(reply);
+            }
+            AccessAction::Fail => return Err("the function calls error"),
             AccessAction::Log => {}
         }
         Ok(())
@@ -151,6 +303,35 @@ impl AccessHost<'_, '_> {
     fn set_query(&mut self, query: &[u8]) -> Result<(), &'static str> {
         let path = self.cx.head.uri.path().to_owned();
         replace_target(self.cx.head, &path, query).map_err(|_| INVALID_TARGET)
+    }
+
+    /// A reply with what `ngx.say` has written.
+    fn written_reply(&mut self, status: StatusCode) -> Box<Reply> {
+        let text = std::mem::take(&mut self.text);
+        if is_grpc(&self.cx.head.headers) {
+            return Reply::negotiated(status, String::from_utf8_lossy(&text).into_owned(), "function_exit");
+        }
+        let body = if text.is_empty() { ReplyBody::Empty } else { ReplyBody::Raw(text.into()) };
+        let has_body = body != ReplyBody::Empty;
+        let mut reply = Reply::new(status, body, "function_exit");
+        if has_body {
+            reply.headers.insert(CONTENT_TYPE, HeaderValue::from_static(TEXT));
+        }
+        reply.headers.extend(std::mem::take(&mut self.headers));
+        reply
+    }
+
+    /// `kong.response.error`: a body that the client accepts, as of other errors.
+    fn error(&self, arguments: Vec<ScriptArgument>) -> Result<Box<Reply>, &'static str> {
+        let mut arguments = arguments.into_iter();
+        let status = exit_status(&arguments.next().ok_or("there is no status")?)?;
+        let message = match arguments.next() {
+            None | Some(ScriptArgument::Value(LuaValue::Nil)) => error_message(status).to_owned(),
+            message => String::from_utf8_lossy(&text(message)?).into_owned(),
+        };
+        let mut reply = Reply::negotiated(status, message, "function_exit");
+        add_headers(&mut reply, arguments.next())?;
+        Ok(reply)
     }
 
     fn exit(&self, arguments: Vec<ScriptArgument>) -> Result<Box<Reply>, &'static str> {
@@ -173,22 +354,27 @@ impl AccessHost<'_, '_> {
         if let Some(content_type) = content_type {
             reply.headers.insert(CONTENT_TYPE, content_type);
         }
-        match arguments.next() {
-            None | Some(ScriptArgument::Value(LuaValue::Nil)) => {}
-            Some(ScriptArgument::Table(fields)) => {
-                for (field, value) in fields {
-                    let name = HeaderName::try_from(field).map_err(|_| "a header of the response has no valid name")?;
-                    if MESSAGE_FIELDS.contains(&name) {
-                        return Err("a header of the response belongs to the connection");
-                    }
-                    let value = header_value(&name, &text(Some(value))?)?;
-                    reply.headers.insert(name, value);
-                }
-            }
-            Some(ScriptArgument::Value(_)) => return Err("the headers are no table"),
-        }
+        add_headers(&mut reply, arguments.next())?;
         Ok(reply)
     }
+}
+
+/// Adds the headers of a table, if there is one.
+fn add_headers(reply: &mut Reply, table: Option<ScriptArgument>) -> Result<(), &'static str> {
+    let fields = match table {
+        None | Some(ScriptArgument::Value(LuaValue::Nil)) => return Ok(()),
+        Some(ScriptArgument::Table(fields)) => fields,
+        Some(ScriptArgument::Value(_)) => return Err("the headers are no table"),
+    };
+    for (field, value) in fields {
+        let name = HeaderName::try_from(field).map_err(|_| "a header of the response has no valid name")?;
+        if MESSAGE_FIELDS.contains(&name) {
+            return Err("a header of the response belongs to the connection");
+        }
+        let value = header_value(&name, &text(Some(value))?)?;
+        reply.headers.insert(name, value);
+    }
+    Ok(())
 }
 
 impl Variables for AccessHost<'_, '_> {
@@ -198,6 +384,14 @@ impl Variables for AccessHost<'_, '_> {
             (Variable::RequestPath, _) => Some(self.cx.path.as_bytes()),
             (Variable::ClientIp, _) => {
                 return LuaValue::Text(Cow::Owned(self.cx.client.address.to_string().into_bytes()));
+            }
+            (Variable::RequestHost, _) => Some(host_without_port(self.cx.client.host.as_bytes())),
+            (Variable::RequestRawQuery, _) => Some(self.cx.head.uri.query().unwrap_or_default().as_bytes()),
+            (Variable::NgxStatus, _) => {
+                return LuaValue::Number(self.status.map_or(0, |status| status.as_u16()).into());
+            }
+            (Variable::Shared, VariableKey::Text(name)) => {
+                return self.cx.shared_values().map_or(LuaValue::Nil, |values| values.get(name));
             }
             (Variable::RequestHeader, VariableKey::Text(name)) => self.header(name),
             (Variable::RequestQueryArgument, VariableKey::Text(name)) => {
@@ -232,80 +426,23 @@ impl AccessHost<'_, '_> {
     }
 }
 
-pub(super) fn is_log(path: &str) -> bool {
-    let level = path.strip_prefix("kong.log.");
-    path == "kong.log"
-        || level.is_some_and(|level| {
-            matches!(level, "debug" | "info" | "notice" | "warn" | "err" | "crit" | "alert" | "emerg")
-        })
-}
-
-/// The message and the remedy for a function that is not supported.
-pub(super) fn unsupported(path: &str, replacements: &[(&str, &str)]) -> (String, String) {
-    let found = replacements.iter().find(|(prefix, _)| path == *prefix || path.starts_with(&format!("{prefix}.")));
-    let remedy = found
-        .map_or("use one of the functions on the page of the plugin, or a declarative plugin", |(_, remedy)| remedy);
-    (format!("`{path}` is not supported"), remedy.to_owned())
-}
-
-pub(super) fn check_count(
-    arguments: &[Option<ScriptArgument>],
-    expected: std::ops::RangeInclusive<usize>,
-) -> Result<(), String> {
-    match expected.contains(&arguments.len()) {
-        true => Ok(()),
-        false => Err(format!("it has {} arguments instead of {}", arguments.len(), expected.start())),
-    }
-}
-
-/// The name of a header, which has to be a literal: all fields that a plugin changes are known in advance.
-pub(super) fn check_name(arguments: &[Option<ScriptArgument>]) -> Result<HeaderName, String> {
-    let name = literal_name(arguments).ok_or("the name of the header is not a literal, or not valid")?;
-    match name != HOST && MESSAGE_FIELDS.contains(&name) {
-        true => Err(format!("the header {name} belongs to the connection or to the framing of the body")),
-        false => Ok(name),
-    }
-}
-
-pub(super) fn literal_name(arguments: &[Option<ScriptArgument>]) -> Option<HeaderName> {
-    match arguments.first()?.as_ref()? {
-        ScriptArgument::Value(LuaValue::Text(text)) => HeaderName::from_bytes(text).ok(),
-        _ => None,
-    }
-}
-
-pub(super) fn name(argument: Option<ScriptArgument>) -> Result<HeaderName, &'static str> {
-    HeaderName::from_bytes(&text(argument)?).map_err(|_| "the name of a header is not valid")
-}
-
-/// The text of a string, a number or a boolean.
-pub(super) fn text(argument: Option<ScriptArgument>) -> Result<Cow<'static, [u8]>, &'static str> {
-    match argument {
-        Some(ScriptArgument::Value(LuaValue::Nil)) | None => Err("an argument is nil"),
-        Some(ScriptArgument::Value(value)) => Ok(value.into_text()),
-        Some(ScriptArgument::Table(_)) => Err("an argument is a table"),
-    }
-}
-
-pub(super) fn exit_status(argument: &ScriptArgument) -> Result<StatusCode, &'static str> {
-    const MESSAGE: &str = "the status is not a number from 200 to 599";
-    let ScriptArgument::Value(LuaValue::Number(number)) = argument else { return Err(MESSAGE) };
-    let is_status = number.fract() == 0.0 && (200.0..600.0).contains(number);
-    StatusCode::from_u16(if is_status { *number as u16 } else { 0 }).map_err(|_| MESSAGE)
-}
-
-fn json(argument: ScriptArgument) -> Result<Value, &'static str> {
-    match argument {
-        ScriptArgument::Value(value) => {
-            value.to_json().map(Option::unwrap_or_default).map_err(|_| "a number cannot be written as JSON")
-        }
-        ScriptArgument::Table(fields) => {
-            let mut object = Map::new();
-            for (name, value) in fields {
-                object.insert(name, json(value)?);
-            }
-            Ok(Value::Object(object))
-        }
+/// The message of an error without one, as in Kong.
+fn error_message(status: StatusCode) -> &'static str {
+    match status.as_u16() {
+        400 => "Bad request",
+        404 => "Not found",
+        405 => "Method not allowed",
+        408 => "Request timeout",
+        411 => "Length required",
+        412 => "Precondition failed",
+        413 => "Payload too large",
+        414 => "URI too long",
+        417 => "Expectation failed",
+        500 => "An unexpected error occurred",
+        502 => "An invalid response was received from the upstream server",
+        503 => "The upstream server is currently unavailable",
+        504 => "The upstream server is timing out",
+        _ => status.canonical_reason().unwrap_or("An unexpected error occurred"),
     }
 }
 
@@ -332,21 +469,17 @@ const TEXT: &str = "text/plain; charset=UTF-8";
 const JSON: &str = "application/json; charset=utf-8";
 
 /// What replaces other functions.
-const REPLACEMENTS: [(&str, &str); 16] = [
-    ("kong.response.set_header", "move it to header_filter, or use response-transformer"),
+const REPLACEMENTS: [(&str, &str); 12] = [
     ("kong.response.add_header", "move it to header_filter, or use response-transformer"),
     ("kong.response.clear_header", "move it to header_filter, or use response-transformer"),
     ("kong.response.set_headers", "move it to header_filter, with one set_header for each"),
-    ("kong.response.error", "use kong.response.exit(STATUS, {message = TEXT})"),
-    ("kong.log.set_serialize_value", "set custom_fields_by_lua of the log plugin"),
     ("kong.log", "remove it, or set custom_fields_by_lua of the log plugin"),
     ("kong.service.request.set_headers", "call kong.service.request.set_header for each header"),
     ("kong.service.request.set_method", "use request-transformer with http_method"),
     ("kong.service.request.set_body", "use request-transformer or jq"),
     ("kong.service.request.set_raw_body", "use request-transformer or jq"),
     ("kong.service", "select the backend by rules of the route"),
-    ("kong.ctx", "use local variables"),
+    ("kong.ctx", "use fields of kong.ctx.shared, or local variables"),
     ("kong.cache", "use proxy-cache"),
-    ("ngx.req.set_header", "use kong.service.request.set_header"),
     ("ngx", "use kong.request, kong.service.request and kong.response.exit instead of ngx"),
 ];

@@ -2,7 +2,10 @@
 
 use http::{HeaderName, StatusCode};
 
-use super::access::{check_count, check_name, exit_status, is_log, literal_name, name, text, unsupported};
+use super::arguments::{
+    SET_LOG_VALUE, check_count, check_log_value, check_name, exit_status, is_log, literal_name, log_value, name, text,
+    unsupported,
+};
 use crate::plugin_api::ResponseCx;
 use crate::plugin_api::request_edits::header_value;
 use crate::plugin_api::template::{
@@ -15,6 +18,9 @@ pub(super) enum HeaderFilterAction {
     AddHeader,
     ClearHeader,
     SetStatus,
+    Share,
+    SetLogValue,
+    Fail,
     Log,
 }
 
@@ -26,8 +32,10 @@ impl HeaderFilterAction {
     /// The field of the response that the action changes.
     pub(super) fn changed_field(self, arguments: &[Option<ScriptArgument>]) -> Option<HeaderName> {
         match self {
-            HeaderFilterAction::SetStatus | HeaderFilterAction::Log => None,
-            _ => literal_name(arguments),
+            HeaderFilterAction::SetHeader | HeaderFilterAction::AddHeader | HeaderFilterAction::ClearHeader => {
+                literal_name(arguments)
+            }
+            _ => None,
         }
     }
 }
@@ -35,10 +43,13 @@ impl HeaderFilterAction {
 impl ScriptAction for HeaderFilterAction {
     fn find(path: &str) -> Result<Self, (String, String)> {
         Ok(match path {
-            "kong.response.set_header" => HeaderFilterAction::SetHeader,
+            "kong.response.set_header" | "ngx.header =" => HeaderFilterAction::SetHeader,
             "kong.response.add_header" => HeaderFilterAction::AddHeader,
             "kong.response.clear_header" => HeaderFilterAction::ClearHeader,
-            "kong.response.set_status" => HeaderFilterAction::SetStatus,
+            "kong.response.set_status" | "ngx.status =" => HeaderFilterAction::SetStatus,
+            "kong.ctx.shared =" => HeaderFilterAction::Share,
+            SET_LOG_VALUE => HeaderFilterAction::SetLogValue,
+            "error" => HeaderFilterAction::Fail,
             path if is_log(path) => HeaderFilterAction::Log,
             path => return Err(unsupported(path, &REPLACEMENTS)),
         })
@@ -48,7 +59,12 @@ impl ScriptAction for HeaderFilterAction {
         match self {
             HeaderFilterAction::SetHeader | HeaderFilterAction::AddHeader => check_count(arguments, 2..=2)?,
             HeaderFilterAction::ClearHeader | HeaderFilterAction::SetStatus => check_count(arguments, 1..=1)?,
-            HeaderFilterAction::Log => return check_count(arguments, 0..=20),
+            HeaderFilterAction::Share => return check_count(arguments, 2..=2),
+            HeaderFilterAction::SetLogValue => {
+                check_count(arguments, 2..=3)?;
+                return check_log_value(arguments);
+            }
+            HeaderFilterAction::Log | HeaderFilterAction::Fail => return check_count(arguments, 0..=20),
         }
         if self != HeaderFilterAction::SetStatus {
             let name = check_name(arguments)?;
@@ -65,12 +81,17 @@ impl ScriptAction for HeaderFilterAction {
 
     fn may_read(variable: Variable) -> Result<(), String> {
         match variable {
-            Variable::ResponseStatus | Variable::ResponseHeader => Ok(()),
-            _ => Err("in header_filter, only kong.response.get_header and get_status can be read".to_owned()),
+            Variable::ResponseStatus | Variable::ResponseHeader | Variable::NgxStatus | Variable::Shared => Ok(()),
+            _ => Err("in header_filter, only kong.response.get_header, get_status and kong.ctx.shared can be read"
+                .to_owned()),
         }
     }
 
     fn ends(self) -> bool {
+        false
+    }
+
+    fn changes_request(self) -> bool {
         false
     }
 }
@@ -106,6 +127,19 @@ impl ScriptHost<HeaderFilterAction> for HeaderFilterHost<'_, '_> {
                 }
                 self.cx.status = status;
             }
+            HeaderFilterAction::Share => {
+                let name = text(arguments.next())?;
+                let name = std::str::from_utf8(&name).map_err(|_| "the name of a shared value is not UTF-8")?;
+                let Some(ScriptArgument::Value(value)) = arguments.next() else {
+                    return Err("a shared value is a table");
+                };
+                self.cx.shared_values_mut().set(name, value)?;
+            }
+            HeaderFilterAction::SetLogValue => {
+                let value = log_value(arguments.collect())?;
+                self.cx.shared_values_mut().add_log_value(value)?;
+            }
+            HeaderFilterAction::Fail => return Err("the function calls error"),
             HeaderFilterAction::Log => {}
         }
         Ok(())
@@ -115,7 +149,10 @@ impl ScriptHost<HeaderFilterAction> for HeaderFilterHost<'_, '_> {
 impl Variables for HeaderFilterHost<'_, '_> {
     fn get<'v>(&'v self, variable: Variable, key: VariableKey<'_>) -> LuaValue<'v> {
         match (variable, key) {
-            (Variable::ResponseStatus, _) => LuaValue::Number(self.cx.status.as_u16().into()),
+            (Variable::Shared, VariableKey::Text(name)) => {
+                self.cx.shared_values().map_or(LuaValue::Nil, |values| values.get(name))
+            }
+            (Variable::ResponseStatus | Variable::NgxStatus, _) => LuaValue::Number(self.cx.status.as_u16().into()),
             (Variable::ResponseHeader, VariableKey::Text(name)) => {
                 let value = std::str::from_utf8(name).ok().and_then(|name| self.cx.headers.get(name));
                 LuaValue::text_or_nil(value.map(http::HeaderValue::as_bytes))
@@ -126,11 +163,10 @@ impl Variables for HeaderFilterHost<'_, '_> {
 }
 
 /// What replaces other functions.
-const REPLACEMENTS: [(&str, &str); 6] = [
+const REPLACEMENTS: [(&str, &str); 5] = [
     ("kong.response.exit", "move it to access, or use error-pages"),
     ("kong.response.set_headers", "call kong.response.set_header for each header"),
     ("kong.service", "move it to access"),
-    ("kong.log.set_serialize_value", "set custom_fields_by_lua of the log plugin"),
-    ("kong.ctx", "use local variables"),
+    ("kong.ctx", "use fields of kong.ctx.shared, or local variables"),
     ("ngx", "use kong.response instead of ngx"),
 ];

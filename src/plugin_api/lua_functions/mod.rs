@@ -5,7 +5,9 @@
 //! request-transformer, would have the same effect in another place, for example after authentication.
 
 mod access;
+mod arguments;
 mod header_filter;
+mod log;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -15,10 +17,11 @@ use super::changed_fields::ChangedFields;
 use super::kind::BuildCx;
 use super::reply::Reply;
 use super::template::{Budget, LuaScript, ScriptAction};
-use super::{AccessOutcome, RequestCx, ResponseCx, ResponseOutcome};
+use super::{AccessOutcome, LogCx, RequestCx, ResponseCx, ResponseOutcome};
 use crate::diagnostic::Diagnostic;
 use access::{AccessAction, AccessHost};
 use header_filter::{HeaderFilterAction, HeaderFilterHost};
+use log::{LogAction, LogHost};
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -33,7 +36,7 @@ pub struct FunctionConfig {
     certificate: Vec<String>,
     /// Not supported: must be empty. response-transformer and jq change bodies.
     body_filter: Vec<String>,
-    /// Not supported: must be empty. `custom_fields_by_lua` of log plugins adds fields.
+    /// Functions that run when the request has ended: they add fields to what the log plugins after this one write.
     log: Vec<String>,
     /// Not supported: must be empty.
     ws_handshake: Vec<String>,
@@ -49,6 +52,7 @@ pub struct FunctionConfig {
 pub struct LuaFunctions {
     access: Box<[LuaScript<AccessAction>]>,
     header_filter: Box<[LuaScript<HeaderFilterAction>]>,
+    log: Box<[LuaScript<LogAction>]>,
     changed: ChangedFields,
     object: Box<str>,
 }
@@ -58,6 +62,7 @@ impl LuaFunctions {
         let mut invalid = Vec::new();
         let access = parse::<AccessAction>("access", &config.access, &mut invalid);
         let header_filter = parse::<HeaderFilterAction>("header_filter", &config.header_filter, &mut invalid);
+        let log = parse::<LogAction>("log", &config.log, &mut invalid);
         for (phase, functions, remedy) in [
             (
                 "rewrite",
@@ -66,7 +71,6 @@ impl LuaFunctions {
             ),
             ("certificate", &config.certificate, "remove it"),
             ("body_filter", &config.body_filter, "use response-transformer or jq"),
-            ("log", &config.log, "set custom_fields_by_lua of the log plugin"),
             ("ws_handshake", &config.ws_handshake, "move it to access"),
             ("ws_client_frame", &config.ws_client_frame, "remove it"),
             ("ws_upstream_frame", &config.ws_upstream_frame, "remove it"),
@@ -80,32 +84,34 @@ impl LuaFunctions {
             return Err(invalid);
         }
         let is_logging = access.iter().any(|script| script.actions().iter().any(|(action, _)| action.is_log()))
-            || header_filter.iter().any(|script| script.actions().iter().any(|(action, _)| action.is_log()));
+            || header_filter.iter().any(|script| script.actions().iter().any(|(action, _)| action.is_log()))
+            || log.iter().any(|script| script.actions().iter().any(|(action, _)| action.is_log()));
         if is_logging {
             let message = "kong.log writes nothing here";
             cx.note(Diagnostic::in_config(
                 "",
                 message,
-                "remove the calls, or use a log plugin with custom_fields_by_lua",
+                "remove the calls, or use a log plugin and kong.log.set_serialize_value",
             ));
         }
         let mut changed = ChangedFields::default();
         for (action, arguments) in access.iter().flat_map(LuaScript::actions) {
             changed.request.add_all(&action.changed_field(&arguments));
+            changed.response.add_all(&action.changed_response_field(&arguments));
         }
         for (action, arguments) in header_filter.iter().flat_map(LuaScript::actions) {
             changed.response.add_all(&action.changed_field(&arguments));
         }
-        Ok(LuaFunctions { access, header_filter, changed, object: cx.object.into() })
+        Ok(LuaFunctions { access, header_filter, log, changed, object: cx.object.into() })
     }
 
     /// Runs the functions of `access`, until one of them responds.
     pub fn access(&self, cx: &mut RequestCx<'_>) -> AccessOutcome<'static> {
         let mut budget = Budget::default();
         for script in &self.access {
-            let mut host = AccessHost { cx: &mut *cx, reply: None };
+            let mut host = AccessHost::new(&mut *cx);
             let result = script.run(&mut host, &mut budget);
-            match (result, host.reply) {
+            match (result, host.into_reply()) {
                 (Ok(_), None) => {}
                 (Ok(_), Some(reply)) => return AccessOutcome::Reply(reply),
                 (Err(error), _) => return AccessOutcome::Reply(self.failure("access", &error)),
@@ -123,6 +129,21 @@ impl LuaFunctions {
             }
         }
         ResponseOutcome::Continue
+    }
+
+    /// Runs the functions of `log`. One that fails adds nothing more.
+    pub fn log(&self, cx: &LogCx<'_>) {
+        let mut budget = Budget::default();
+        for script in &self.log {
+            if let Err(error) = script.run(&mut LogHost::new(cx), &mut budget) {
+                warn!(object = &*self.object, phase = "log", %error, "A function has failed");
+            }
+        }
+    }
+
+    /// Whether a function of `log` reads the request.
+    pub fn logs_heads(&self) -> bool {
+        !self.log.is_empty()
     }
 
     pub fn declare_fields(&self, fields: &mut ChangedFields) {

@@ -36,7 +36,7 @@ pub(super) struct EditedBody {
 
 /// What happens to a body.
 pub(super) struct BodyEdits<'p> {
-    pub(super) rendered: Rendered<'p, BodyName>,
+    pub(super) rendered: &'p Rendered<'p, BodyName>,
     /// The only fields that the endpoint gets, if not all.
     pub(super) allowed: Option<&'p [BodyName]>,
     /// Whether names lead into nested values, so that the outermost one may be a list.

@@ -1,8 +1,7 @@
 //! The configuration, and its validation: names, templates, and headers that cannot be changed.
 
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING,
-    UPGRADE,
+    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, PROXY_AUTHENTICATE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderName, Method};
 
@@ -68,13 +67,13 @@ const METHODS: &[&str] = &[
     "UNLOCK",
 ];
 
-/// Headers of the connection and of the framing of the body, which the proxy sets itself.
-static PROTECTED_HEADERS: [HeaderName; 12] = [
+/// Headers of the connection and of the framing of the body, which the proxy sets itself. `Proxy-Authorization` is
+/// forwarded, so it can be changed.
+static PROTECTED_HEADERS: [HeaderName; 11] = [
     CONNECTION,
     CONTENT_LENGTH,
     EXPECT,
     PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION,
     TE,
     TRAILER,
     TRANSFER_ENCODING,

@@ -26,6 +26,7 @@ use super::content_coding::ContentCoding;
 use super::context::RequestCx;
 use super::fields::replace_target;
 use super::kind::BuildCx;
+use super::media_type::is_grpc;
 use super::path_encoding::encode_path;
 use super::reply::Reply;
 use super::request_variables::RequestVariables;
@@ -44,6 +45,8 @@ pub struct RequestEdits {
     query: FieldEdits<Box<str>>,
     allowed_body: Option<Box<[BodyName]>>,
     has_paths: bool,
+    /// Whether the headers that are edited include that of the format of the body.
+    edits_content_type: bool,
     /// The object that holds the configuration.
     object: Box<str>,
     failures: EventCount,
@@ -57,7 +60,9 @@ impl RequestEdits {
     pub fn build(config: RequestEditConfig, cx: &BuildCx<'_>) -> Result<Self, Vec<Diagnostic>> {
         let has_paths = config.has_paths;
         let config = config.validate(cx)?;
+        let edits_content_type = config.headers.names().any(|name| *name == CONTENT_TYPE);
         Ok(RequestEdits {
+            edits_content_type,
             path: config.path,
             method: config.method,
             headers: config.headers,
@@ -91,11 +96,17 @@ impl RequestEdits {
 
     /// Whether the body of a request with this head may change.
     pub fn buffers_body(&self, head: &request::Parts) -> bool {
-        self.edited_format(head).is_some() && body::is_editable(ContentCoding::from_headers(&head.headers))
+        let may_be_edited = self.edited_format(head).is_some() || self.may_become_editable(head);
+        may_be_edited && body::is_editable(ContentCoding::from_headers(&head.headers))
     }
 
     fn edits_bodies(&self) -> bool {
         !self.body.is_empty() || self.allowed_body.is_some()
+    }
+
+    /// Whether a body may have a format that is edited after the headers were edited.
+    fn may_become_editable(&self, head: &request::Parts) -> bool {
+        self.edits_content_type && self.edits_bodies() && !is_grpc(&head.headers)
     }
 
     /// Whether the fields of forms move to the query, because the new method has no body.
@@ -122,7 +133,8 @@ impl RequestEdits {
             None => None,
         };
         let format = self.edited_format(cx.head);
-        let body = if format.is_some() { self.body.render(&variables, &mut budget)? } else { Rendered::default() };
+        let has_body = format.is_some() || self.may_become_editable(cx.head);
+        let body = if has_body { self.body.render(&variables, &mut budget)? } else { Rendered::default() };
         let headers = self.headers.render(&variables, &mut budget)?;
         let query = self.query.render(&variables, &mut budget)?;
         Ok(RequestChanges { path, format, headers, body, query })
@@ -134,15 +146,19 @@ impl RequestEdits {
             replace_target(cx.head, &path, query.as_bytes())
                 .map_err(|_| field_error("replace.uri", "the path is not valid or too long"))?;
         }
-        // Before the headers change, because the format of the body depends on them.
-        let form = match changes.format {
-            Some(format) => self.edit_body(format, changes.body, cx)?,
-            None => None,
-        };
+        // Before the headers change, because it depends on them whether a form moves to the query.
+        let is_moved = self.moves_form() && changes.format == Some(BodyFormat::Form);
+        let form = if is_moved { self.edit_body(BodyFormat::Form, is_moved, &changes.body, cx)? } else { None };
         if let Some(method) = &self.method {
             cx.head.method = method.clone();
         }
         changes.headers.apply(&mut HeaderFields(&mut cx.head.headers))?;
+        if !is_moved
+            && self.edits_bodies()
+            && let Some(format) = self.edited_format(cx.head)
+        {
+            self.edit_body(format, is_moved, &changes.body, cx)?;
+        }
         let mut query = cx.head.uri.query().unwrap_or_default().as_bytes().to_vec();
         let mut field = "append.querystring";
         if let Some(form) = form.filter(|form| !form.is_empty()) {
@@ -164,7 +180,8 @@ impl RequestEdits {
     fn edit_body(
         &self,
         format: BodyFormat,
-        rendered: Rendered<'_, BodyName>,
+        is_moved: bool,
+        rendered: &Rendered<'_, BodyName>,
         cx: &mut RequestCx<'_>,
     ) -> Result<Option<Vec<u8>>, RequestEditError> {
         let coding = ContentCoding::from_headers(&cx.head.headers);
@@ -179,7 +196,7 @@ impl RequestEdits {
         let allowed = self.allowed_body.as_deref();
         let edits = BodyEdits { rendered, allowed, has_paths: self.has_paths };
         let EditedBody { body, is_changed } = format.edit(&cx.head.headers, decoded, &edits)?;
-        if self.moves_form() && format == BodyFormat::Form {
+        if is_moved {
             cx.replace_body(bytes::Bytes::new());
             for name in [CONTENT_LENGTH, CONTENT_TYPE, CONTENT_ENCODING] {
                 cx.head.headers.remove(name);

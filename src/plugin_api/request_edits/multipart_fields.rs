@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::edits::{BodyName, ListedFields, RetainedFields};
-use crate::plugin_api::multipart::Multipart;
+use crate::plugin_api::multipart::{Multipart, delimiter_of};
 
 pub(super) struct MultipartFields<'r> {
     /// The delimiter of the parts, with its dashes.
@@ -11,7 +11,7 @@ pub(super) struct MultipartFields<'r> {
     preamble: &'r [u8],
     parts: Vec<MultipartPart<'r>>,
     /// The last delimiter, and what follows.
-    end: &'r [u8],
+    end: Cow<'r, [u8]>,
 }
 
 struct MultipartPart<'r> {
@@ -25,6 +25,12 @@ struct MultipartPart<'r> {
 
 impl<'r> MultipartFields<'r> {
     pub(super) fn parse(content_type: &str, body: &'r [u8]) -> Option<Self> {
+        if body.is_empty() {
+            // As in Kong, fields can be added to an empty body.
+            let delimiter = delimiter_of(content_type)?;
+            let end = [&*delimiter, b"--\r\n"].concat().into();
+            return Some(MultipartFields { delimiter, preamble: b"", parts: Vec::new(), end });
+        }
         let multipart = Multipart::parse(content_type, body)?;
         let (preamble_end, end_start) = multipart.extent();
         let mut parts = Vec::new();
@@ -43,7 +49,7 @@ impl<'r> MultipartFields<'r> {
             parts.push(MultipartPart { name: None, value: &[], raw: Cow::Borrowed(&body[start..end_start]) });
         }
         let delimiter = multipart.delimiter().to_vec();
-        Some(MultipartFields { delimiter, preamble: &body[..preamble_end], parts, end: &body[end_start..] })
+        Some(MultipartFields { delimiter, preamble: &body[..preamble_end], parts, end: body[end_start..].into() })
     }
 
     pub(super) fn encode(&self) -> Vec<u8> {
@@ -51,7 +57,7 @@ impl<'r> MultipartFields<'r> {
         for part in &self.parts {
             body.extend_from_slice(&part.raw);
         }
-        body.extend_from_slice(self.end);
+        body.extend_from_slice(&self.end);
         body
     }
 
@@ -124,11 +130,16 @@ impl ListedFields<BodyName> for MultipartFields<'_> {
         Ok(())
     }
 
-    fn append(&mut self, name: &BodyName, value: Option<&[u8]>) -> Result<(), &'static str> {
+    fn add(&mut self, name: &BodyName, value: Option<&[u8]>) -> Result<(), &'static str> {
         let value = value.unwrap_or_default();
         self.check(value)?;
         let raw = self.raw(&name.text, value);
         self.parts.push(MultipartPart { name: Some(Cow::Owned(name.text.as_bytes().to_vec())), value: &[], raw });
+        Ok(())
+    }
+
+    /// As in Kong, nothing is appended to multipart bodies.
+    fn append(&mut self, _: &BodyName, _: Option<&[u8]>) -> Result<(), &'static str> {
         Ok(())
     }
 }

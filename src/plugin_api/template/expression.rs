@@ -78,6 +78,9 @@ impl LuaNode {
     fn check_variables(&self, check: &dyn Fn(Variable) -> Result<(), String>) -> Result<(), String> {
         match self {
             LuaNode::Nil | LuaNode::Boolean(_) | LuaNode::Number(_) | LuaNode::Text(_) => Ok(()),
+            LuaNode::Variable(Variable::RequestHeader | Variable::RequestQueryArgument, None) => {
+                Err("a table of headers or parameters is used without a field".to_owned())
+            }
             LuaNode::Variable(variable, key) => {
                 if *variable != Variable::Local {
                     check(*variable)?;

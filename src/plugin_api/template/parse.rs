@@ -6,7 +6,7 @@ use super::functions::LuaFunction;
 use super::pattern;
 use super::syntax_error::TemplateSyntaxError;
 use super::tokens::{LuaToken, next_token};
-use super::variables::Variable;
+use super::variables::{Variable, ngx_constant};
 
 /// The longest expression.
 const MAX_EXPRESSION_BYTES: usize = 4096;
@@ -57,8 +57,18 @@ pub(super) struct LuaParser<'t> {
     /// Of the current expression.
     nodes: usize,
     depth: usize,
-    /// The local variables that are visible, with their numbers. The last one of a name counts.
-    pub(super) locals: Vec<(&'t str, usize)>,
+    /// The local variables that are visible. The last one of a name counts.
+    pub(super) locals: Vec<(&'t str, LocalVariable)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LocalVariable {
+    /// A value, by the number of the variable.
+    Value(usize),
+    /// All headers or all parameters of the request. They are read when a field is, so the request must be the same.
+    Table(Variable),
+    /// A table of the request before it was changed.
+    FormerTable,
 }
 
 pub(super) type Parsed<T> = Result<T, String>;
@@ -342,14 +352,30 @@ impl<'t> LuaParser<'t> {
             };
             return self.node(LuaNode::Variable(table, Some(key.into())));
         }
-        if let Some((_, number)) = self.locals.iter().rev().find(|(local, _)| *local == name) {
-            let key = LuaNode::Number(*number as f64);
-            return self.node(LuaNode::Variable(Variable::Local, Some(key.into())));
+        match self.locals.iter().rev().find(|(local, _)| *local == name) {
+            Some((_, LocalVariable::Value(number))) => {
+                let key = LuaNode::Number(*number as f64);
+                return self.node(LuaNode::Variable(Variable::Local, Some(key.into())));
+            }
+            Some((_, LocalVariable::Table(table))) => {
+                let table = *table;
+                let key = self.key()?.ok_or_else(|| format!("the table {name} is used without a field"))?;
+                return self.node(LuaNode::Variable(table, Some(key.into())));
+            }
+            Some((_, LocalVariable::FormerTable)) => {
+                return Err(format!("the table {name} was read before the request was changed; read it again"));
+            }
+            None => {}
         }
         let mut path = name.to_owned();
-        while matches!(name, "string" | "kong") && self.accept(".")? {
+        while matches!(name, "string" | "kong" | "ngx") && self.accept(".")? {
             path.push('.');
             path.push_str(self.name()?);
+        }
+        if self.scope != VariableScope::Template
+            && let Some(node) = self.of_request(&path)?
+        {
+            return self.node(node);
         }
         if self.scope != VariableScope::Template
             && let Some((variable, has_argument)) = path.strip_prefix("kong.").and_then(Variable::function)
@@ -370,6 +396,49 @@ impl<'t> LuaParser<'t> {
         };
         self.expect("(")?;
         self.call(function, Vec::new())
+    }
+
+    /// What a path reads without a function of one value: a table of the request, a shared value, or one of `ngx`.
+    fn of_request(&mut self, path: &str) -> Parsed<Option<LuaNode>> {
+        if let Some(table) = Variable::table_function(path) {
+            self.expect("(")?;
+            if !self.arguments(Vec::new())?.is_empty() {
+                return Err(format!("{path} has arguments"));
+            }
+            // Without a field, it can only be the value of a local variable.
+            let key = self.key()?;
+            if key.is_none() && self.scope != VariableScope::Script {
+                return Err(format!("{path} is used without a field"));
+            }
+            return Ok(Some(LuaNode::Variable(table, key.map(Box::new))));
+        }
+        if path == "kong.ctx.shared" {
+            let key = self.key()?.ok_or("kong.ctx.shared is used without a field")?;
+            return Ok(Some(LuaNode::Variable(Variable::Shared, Some(key.into()))));
+        }
+        if let Some(name) = path.strip_prefix("kong.ctx.shared.").filter(|name| !name.contains('.')) {
+            let key = LuaNode::Text(name.as_bytes().into());
+            return Ok(Some(LuaNode::Variable(Variable::Shared, Some(key.into()))));
+        }
+        if self.scope != VariableScope::Script {
+            return Ok(None);
+        }
+        let header = path.strip_prefix("ngx.var.http_").filter(|name| !name.contains('.'));
+        if let Some(header) = header {
+            let key = LuaNode::Text(header.as_bytes().into());
+            return Ok(Some(LuaNode::Variable(Variable::RequestHeader, Some(key.into()))));
+        }
+        Ok(match path {
+            "ngx.status" => Some(LuaNode::Variable(Variable::NgxStatus, None)),
+            "ngx.var.remote_addr" => Some(LuaNode::Variable(Variable::ClientIp, None)),
+            "ngx.var.request_method" => Some(LuaNode::Variable(Variable::RequestMethod, None)),
+            "ngx.req.get_method" => {
+                self.expect("(")?;
+                self.expect(")")?;
+                Some(LuaNode::Variable(Variable::RequestMethod, None))
+            }
+            path => ngx_constant(path).map(LuaNode::Number),
+        })
     }
 
     /// `.name` or `[expression]`, if there is one.

@@ -23,7 +23,7 @@ pub enum Variable {
     QueryParams,
     /// `uri_captures`: the groups of the route's regular expression, by number or name.
     UriCaptures,
-    /// `shared`: what other plugins have stored for this request.
+    /// `shared`, in functions `kong.ctx.shared`: what functions have stored for this request.
     Shared,
     /// `kong.request.get_header(name)`
     RequestHeader,
@@ -33,8 +33,14 @@ pub enum Variable {
     RequestPath,
     /// `kong.request.get_query_arg(name)`
     RequestQueryArgument,
+    /// `kong.request.get_host()`
+    RequestHost,
+    /// `kong.request.get_raw_query()`
+    RequestRawQuery,
     /// `kong.client.get_ip()`
     ClientIp,
+    /// `ngx.status`: of the response, or in `access` the one that the function has set.
+    NgxStatus,
     /// `kong.response.get_status()`
     ResponseStatus,
     /// `kong.response.get_header(name)`
@@ -71,10 +77,75 @@ impl Variable {
             "request.get_method" => (Variable::RequestMethod, false),
             "request.get_path" => (Variable::RequestPath, false),
             "request.get_query_arg" => (Variable::RequestQueryArgument, true),
+            "request.get_host" => (Variable::RequestHost, false),
+            "request.get_raw_query" => (Variable::RequestRawQuery, false),
             "client.get_ip" => (Variable::ClientIp, false),
             "response.get_status" => (Variable::ResponseStatus, false),
             "response.get_header" => (Variable::ResponseHeader, true),
             _ => return None,
         })
     }
+
+    /// The variable of which a function returns all values as a table, by the path of the function.
+    pub(super) fn table_function(path: &str) -> Option<Variable> {
+        Some(match path {
+            "kong.request.get_headers" | "ngx.req.get_headers" => Variable::RequestHeader,
+            "kong.request.get_query" | "ngx.req.get_uri_args" => Variable::RequestQueryArgument,
+            _ => return None,
+        })
+    }
 }
+
+/// The host of an authority.
+pub fn host_without_port(authority: &[u8]) -> &[u8] {
+    let end = authority.iter().rposition(|byte| *byte == b':');
+    match end {
+        Some(end) if !authority[end..].contains(&b']') => &authority[..end],
+        _ => authority,
+    }
+}
+
+/// The value of a constant of OpenResty, by its path.
+pub(super) fn ngx_constant(path: &str) -> Option<f64> {
+    let name = path.strip_prefix("ngx.")?;
+    NGX_CONSTANTS.iter().find(|(known, _)| *known == name).map(|(_, value)| f64::from(*value))
+}
+
+const NGX_CONSTANTS: [(&str, u16); 36] = [
+    ("OK", 0),
+    ("STDERR", 0),
+    ("EMERG", 1),
+    ("ALERT", 2),
+    ("CRIT", 3),
+    ("ERR", 4),
+    ("WARN", 5),
+    ("NOTICE", 6),
+    ("INFO", 7),
+    ("DEBUG", 8),
+    ("HTTP_OK", 200),
+    ("HTTP_CREATED", 201),
+    ("HTTP_ACCEPTED", 202),
+    ("HTTP_NO_CONTENT", 204),
+    ("HTTP_PARTIAL_CONTENT", 206),
+    ("HTTP_MOVED_PERMANENTLY", 301),
+    ("HTTP_MOVED_TEMPORARILY", 302),
+    ("HTTP_SEE_OTHER", 303),
+    ("HTTP_NOT_MODIFIED", 304),
+    ("HTTP_TEMPORARY_REDIRECT", 307),
+    ("HTTP_BAD_REQUEST", 400),
+    ("HTTP_UNAUTHORIZED", 401),
+    ("HTTP_PAYMENT_REQUIRED", 402),
+    ("HTTP_FORBIDDEN", 403),
+    ("HTTP_NOT_FOUND", 404),
+    ("HTTP_NOT_ALLOWED", 405),
+    ("HTTP_NOT_ACCEPTABLE", 406),
+    ("HTTP_REQUEST_TIMEOUT", 408),
+    ("HTTP_CONFLICT", 409),
+    ("HTTP_GONE", 410),
+    ("HTTP_TOO_MANY_REQUESTS", 429),
+    ("HTTP_INTERNAL_SERVER_ERROR", 500),
+    ("HTTP_NOT_IMPLEMENTED", 501),
+    ("HTTP_BAD_GATEWAY", 502),
+    ("HTTP_SERVICE_UNAVAILABLE", 503),
+    ("HTTP_GATEWAY_TIMEOUT", 504),
+];

@@ -37,6 +37,7 @@ fn extracted(text: &str) -> Option<String> {
     Some(format!("{} {trace} {span} {sampled}", format.name()))
 }
 
+// docs/kong-compatibility.md, 4.38
 #[test]
 fn contexts_of_all_formats_are_read() {
     let cases = [

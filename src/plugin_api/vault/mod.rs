@@ -17,8 +17,8 @@ use tokio::sync::{Notify, watch};
 
 pub use reference::VaultReference;
 pub use server::{
-    AwsSecretsManager, GoogleAccount, GoogleSecretManager, HashicorpVault, KvVersion, VaultApi, VaultLogin,
-    VaultServer, VaultToken, WHOLE_SECRET,
+    AppRoleSecret, AwsSecretsManager, GoogleAccount, GoogleSecretManager, HashicorpVault, KvVersion, VaultApi,
+    VaultLogin, VaultServer, VaultToken, WHOLE_SECRET,
 };
 
 use super::state::PluginState;

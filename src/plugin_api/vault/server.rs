@@ -105,6 +105,19 @@ pub enum VaultLogin {
         auth_path: String,
         token_file: PathBuf,
     },
+    /// The id and the secret of an AppRole are exchanged for a token of the server.
+    AppRole {
+        id: VaultToken,
+        secret: AppRoleSecret,
+        auth_path: String,
+    },
+}
+
+/// Where the secret of an AppRole is.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum AppRoleSecret {
+    Text(VaultToken),
+    File(PathBuf),
 }
 
 /// A text that no output shows.

@@ -48,7 +48,7 @@ use crate::plugin_api::form_body::query_value;
 use crate::plugin_api::kind::{BuildCx, Phases, PluginKind};
 use crate::plugin_api::remote::is_host;
 use crate::plugin_api::remote_server::{RemoteServer, RemoteServerConfig};
-use crate::plugin_api::{AccessOutcome, BeforeForwardCx, Plugin, RemoteUrl, Reply, RequestCx};
+use crate::plugin_api::{AccessOutcome, BeforeForwardCx, Plugin, RemoteUrl, Reply, ReplyBody, RequestCx};
 use config::{Config, ImdsVersion, InvocationType, LogType, PayloadVersion};
 use payload::{ForwardedParts, PayloadFormat};
 use result::ResultMapping;
@@ -228,8 +228,10 @@ impl AwsLambda {
             return Some(Reply::negotiated(status, "An unexpected error occurred", "invocation_refused"));
         }
         Some(self.mapping.reply(response).unwrap_or_else(|error| {
-            let message = format!("Bad Gateway: {error}");
-            Reply::negotiated(StatusCode::BAD_GATEWAY, message, "invalid_function_result")
+            let error = format!("could not JSON decode Lambda function response: {error}");
+            let body = serde_json::json!({"message": "Bad Gateway", "error": error}).to_string();
+            Reply::new(StatusCode::BAD_GATEWAY, ReplyBody::Raw(body.into()), "invalid_function_result")
+                .with_header(CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"))
         }))
     }
 }

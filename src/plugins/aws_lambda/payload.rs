@@ -53,6 +53,14 @@ fn body_of<'r>(cx: &'r RequestCx<'_>) -> &'r [u8] {
 
 fn merged(cx: &RequestCx<'_>) -> Value {
     let mut members = query(query_of(cx));
+    // A list has no fields that the query could be merged with.
+    let is_json = MediaType::of(&cx.head.headers).is_some_and(|media_type| media_type.is_json());
+    if is_json
+        && members.is_empty()
+        && let Ok(list @ Value::Array(_)) = serde_json::from_slice(body_of(cx))
+    {
+        return list;
+    }
     members.extend(body_fields(&cx.head.headers, body_of(cx)).unwrap_or_default());
     Value::Object(members)
 }
@@ -98,7 +106,7 @@ fn is_text(headers: &HeaderMap) -> bool {
 /// The body of an event, and whether it is encoded.
 fn event_body(cx: &RequestCx<'_>, encodes_body: bool) -> (Value, bool) {
     match body_of(cx) {
-        [] => (Value::Null, false),
+        [] => ("".into(), false),
         body if encodes_body => (BASE64_STANDARD.encode(body).into(), true),
         body => (String::from_utf8_lossy(body).into(), false),
     }
@@ -110,11 +118,13 @@ fn gateway_v1(cx: &RequestCx<'_>, encodes_body: bool) -> Value {
     let (parameters, multi_value_parameters) = single_and_lists(query(query_of(cx)));
     let (body, is_encoded) = event_body(cx, encodes_body);
     let resource = cx.uri_captures.group(0).unwrap_or(cx.path);
+    // The path that a backend would get.
+    let path = cx.head.uri.path();
     let time = Timestamp::try_from(cx.now).unwrap_or_default();
     json!({
         "version": "1.0",
         "resource": resource,
-        "path": cx.path,
+        "path": path,
         "httpMethod": cx.head.method.as_str(),
         "headers": headers,
         "multiValueHeaders": multi_value_headers,
@@ -124,7 +134,7 @@ fn gateway_v1(cx: &RequestCx<'_>, encodes_body: bool) -> Value {
         "body": body,
         "isBase64Encoded": is_encoded,
         "requestContext": {
-            "path": cx.path,
+            "path": path,
             "protocol": protocol(cx.head.version),
             "httpMethod": cx.head.method.as_str(),
             "domainName": cx.client.host,
@@ -133,7 +143,7 @@ fn gateway_v1(cx: &RequestCx<'_>, encodes_body: bool) -> Value {
             "requestId": cx.id.to_str().unwrap_or_default(),
             "requestTime": time.strftime("%d/%b/%Y:%H:%M:%S +0000").to_string(),
             "requestTimeEpoch": epoch_milliseconds(cx),
-            "resourcePath": resource,
+            "resourcePath": path,
         },
     })
 }

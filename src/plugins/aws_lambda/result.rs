@@ -9,6 +9,7 @@ use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 
 use super::config::{EmptyArraysMode, LogType};
+use crate::plugin_api::media_type::MediaType;
 use crate::plugin_api::relayed_response::{is_of_connection, relay, reply_of_backend};
 use crate::plugin_api::{RemoteResponse, Reply};
 
@@ -38,7 +39,9 @@ impl ResultMapping {
         if self.is_proxy_integration {
             return self.integrated(&result);
         }
-        if self.empty_arrays == EmptyArraysMode::Legacy {
+        if self.empty_arrays == EmptyArraysMode::Legacy
+            && MediaType::of(&result.headers).is_some_and(|media_type| media_type.is_json())
+        {
             result.body = with_empty_objects(result.body);
         }
         Ok(relay(result.status, result))
@@ -49,17 +52,20 @@ impl ResultMapping {
         let Ok(Value::Object(members)) = parsed else { return Err("the result is not a JSON object") };
         let status = match members.get("statusCode") {
             Some(status) => {
-                let status = status.as_u64().and_then(|status| u16::try_from(status).ok());
-                let status = status.filter(|status| (200..=999).contains(status));
-                status.and_then(|status| StatusCode::from_u16(status).ok()).ok_or("statusCode is not a status")?
+                let number = status.as_str().and_then(|status| status.parse().ok()).or_else(|| status.as_u64());
+                let status = number.and_then(|status| u16::try_from(status).ok());
+                let status = status.filter(|status| (200..=599).contains(status));
+                status
+                    .and_then(|status| StatusCode::from_u16(status).ok())
+                    .ok_or("statusCode must be a number from 200 to 599")?
             }
             None => return Err("the result has no statusCode"),
         };
         let mut headers = HeaderMap::new();
-        for (name, value) in object(&members, "headers", "headers is not an object")? {
+        for (name, value) in object(&members, "headers", "headers must be an object")? {
             add(&mut headers, name, value)?;
         }
-        for (name, values) in object(&members, "multiValueHeaders", "multiValueHeaders is not an object")? {
+        for (name, values) in object(&members, "multiValueHeaders", "multiValueHeaders must be an object")? {
             let values = values.as_array().ok_or("a member of multiValueHeaders is not a list")?;
             // The same field in both maps has the values of this one.
             if let Ok(name) = name.parse::<HeaderName>() {
@@ -72,7 +78,7 @@ impl ResultMapping {
         let is_encoded = match members.get("isBase64Encoded") {
             None | Some(Value::Null) => false,
             Some(Value::Bool(is_encoded)) => *is_encoded,
-            Some(_) => return Err("isBase64Encoded is not a boolean"),
+            Some(_) => return Err("isBase64Encoded must be a boolean"),
         };
         let body: Bytes = match members.get("body") {
             None | Some(Value::Null) => Bytes::new(),
@@ -86,7 +92,7 @@ impl ResultMapping {
                 let body = value.to_string().into();
                 if self.empty_arrays == EmptyArraysMode::Legacy { with_empty_objects(body) } else { body }
             }
-            Some(_) => return Err("the body is not a text"),
+            Some(_) => return Err("body must be a string"),
         };
         Ok(reply_of_backend(status, headers, body))
     }

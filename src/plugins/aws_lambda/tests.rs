@@ -85,6 +85,10 @@ async fn payloads_have_the_configured_parts() {
     let binary = TestRequest::post("/", "image/png", &b"\xFF\x00"[..]);
     let sent = payload(json!({"forward_request_body": true}), binary).await;
     assert_eq!(sent, json!({"request_body": "/wA=", "request_body_base64": true, "request_body_args": {}}));
+    let list = TestRequest::post("/", "application/json", "[{}, []]");
+    assert_eq!(payload(json!({}), list).await, json!([{}, []]));
+    let event = payload(json!({"awsgateway_compatible": true}), TestRequest::get("/")).await;
+    assert_eq!((&event["body"], &event["isBase64Encoded"]), (&json!(""), &json!(false)));
     let text = TestRequest::post("/", "text/plain", "hello");
     let sent = payload(json!({"forward_request_body": true}), text).await;
     assert_eq!(sent, json!({"request_body": "hello", "request_body_args": {}}));
@@ -136,7 +140,8 @@ async fn results_become_responses() {
         "no json",
         "[]",
         "{}",
-        r#"{"statusCode": "200"}"#,
+        r#"{"statusCode": "two hundred"}"#,
+        r#"{"statusCode": 600}"#,
         r#"{"statusCode": 101}"#,
         r#"{"statusCode": 200, "headers": []}"#,
         r#"{"statusCode": 200, "headers": {"a b": "c"}}"#,
@@ -148,11 +153,21 @@ async fn results_become_responses() {
     ] {
         let (outcome, _) = run(proxy.clone(), post(), ok(invalid)).await;
         assert_eq!(outcome.reply_status(), Some(StatusCode::BAD_GATEWAY), "{invalid}");
-        assert_eq!(outcome.reply.unwrap().reason, "invalid_function_result");
+        let reply = outcome.reply.unwrap();
+        assert_eq!(reply.reason, "invalid_function_result");
+        let ReplyBody::Raw(body) = &reply.body else { panic!("{invalid}") };
+        let body: Value = serde_json::from_slice(body).unwrap();
+        assert_eq!(body["message"], "Bad Gateway");
+        assert!(body["error"].as_str().unwrap().starts_with("could not JSON decode Lambda function response: "));
     }
-    let (outcome, _) = run(json!({}), post(), ok(r#"{"a": []}"#)).await;
+    let (outcome, _) = run(proxy.clone(), post(), ok(r#"{"statusCode": "202"}"#)).await;
+    assert_eq!(outcome.reply_status(), Some(StatusCode::ACCEPTED));
+    let document = |body: &str| Ok(response(200, "content-type: application/json", body));
+    let (outcome, _) = run(json!({}), post(), document(r#"{"a": []}"#)).await;
     assert_eq!(outcome.message(), Some(r#"{"a": {}}"#));
-    let (outcome, _) = run(json!({"empty_arrays_mode": "correct"}), post(), ok(r#"{"a": []}"#)).await;
+    let (outcome, _) = run(json!({}), post(), Ok(response(200, "content-type: text/plain", "[]"))).await;
+    assert_eq!(outcome.message(), Some("[]"));
+    let (outcome, _) = run(json!({"empty_arrays_mode": "correct"}), post(), document(r#"{"a": []}"#)).await;
     assert_eq!(outcome.message(), Some(r#"{"a": []}"#));
     let failed = || Ok(response(200, "x-amz-function-error: Unhandled\nx-amz-log-result: bG9n", "{}"));
     for (fields, status, log) in [

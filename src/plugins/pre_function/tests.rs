@@ -80,8 +80,66 @@ async fn functions_change_the_response() {
 }
 
 #[tokio::test]
+async fn functions_read_tables_of_the_request() {
+    let function = "local headers, query = nil\n";
+    assert!(build(KIND, &access(function)).is_err(), "each variable has its own statement");
+    let function = "local headers = kong.request.get_headers()\n\
+                    local query = kong.request.get_query()\n\
+                    if headers['x-version'] == '1' and query.debug == true and ngx.req.get_headers().x_a == '2' then\n\
+                      kong.service.request.set_header('x-seen', headers.x_version .. ngx.var.http_x_a .. query['n'])\n\
+                    end";
+    let chain = chain(&[(KIND, access(function))]);
+    let outcome = TestRequest::get("/?debug&n=3").header("x-version", "1").header("x-a", "2").run(&chain).await;
+    assert_eq!(outcome.upstream_header("x-seen"), Some("123"));
+}
+
+#[tokio::test]
+async fn functions_respond_with_functions_of_openresty() {
+    for (function, status, message) in [
+        ("ngx.status = 503\nngx.exit(ngx.status)", 503, "The upstream server is currently unavailable"),
+        ("ngx.exit(ngx.HTTP_BAD_REQUEST)", 400, "Bad request"),
+        ("kong.response.error(418)", 418, "I'm a teapot"),
+        ("kong.response.error(403, 'no', {['x-a'] = 'b'})", 403, "no"),
+        ("error('broken')", 500, "An unexpected error occurred"),
+    ] {
+        let outcome = TestRequest::get("/").run(&chain(&[(KIND, access(function))])).await;
+        assert_eq!(outcome.reply_status().unwrap().as_u16(), status, "{function}");
+        assert_eq!(outcome.message(), Some(message), "{function}");
+    }
+    let function = "ngx.status = 404\nngx.header['X-A'] = 'b'\nngx.header.x_b = 1\nngx.say('Not', ' Found')\n\
+                    ngx.exit(ngx.status)";
+    for function in [function, function.trim_end_matches("ngx.exit(ngx.status)")] {
+        let outcome = TestRequest::get("/").run(&chain(&[(KIND, access(function))])).await;
+        let reply = outcome.reply.unwrap();
+        assert_eq!((reply.status, &reply.body), (StatusCode::NOT_FOUND, &ReplyBody::Raw("Not Found\n".into())));
+        assert_eq!((&reply.headers["x-a"], &reply.headers["x-b"]), ("b", "1"));
+    }
+    let outcome = TestRequest::get("/").run(&chain(&[(KIND, access("ngx.redirect('/login')"))])).await;
+    let reply = outcome.reply.unwrap();
+    assert_eq!((reply.status, &reply.headers["location"]), (StatusCode::FOUND, "/login"));
+    let outcome = TestRequest::get("/").run(&chain(&[(KIND, access("ngx.exit(ngx.OK)"))])).await;
+    assert_eq!(outcome.reply_status(), None);
+    let outcome = TestRequest::get("/").run(&chain(&[(KIND, access("kong.response.set_header('x-a', 'b')"))])).await;
+    assert_eq!((outcome.reply_status(), outcome.response_header("x-a")), (None, Some("b")));
+}
+
+#[tokio::test]
+async fn functions_share_values() {
+    let first = "kong.ctx.shared.version = '1.' .. 2\nkong.ctx.shared['a b'] = true";
+    let second = "if kong.ctx.shared['a b'] then kong.service.request.set_header('x-a', kong.ctx.shared.version) end";
+    let third = "kong.response.set_header('x-late', kong.ctx.shared.version)";
+    let functions = json!({"access": [first, second], "header_filter": [third]});
+    let outcome = TestRequest::get("/").run(&chain(&[(KIND, functions)])).await;
+    assert_eq!(outcome.upstream_header("x-a"), Some("1.2"));
+    assert_eq!(outcome.response_header("x-late"), Some("1.2"));
+}
+
+#[tokio::test]
 async fn failing_functions_respond_500() {
     for function in [
+        "kong.ctx.shared.a = {b = 1}",
+        "kong.log.set_serialize_value('a..b', 1)",
+        "ngx.redirect('/a', 200)",
         "kong.service.request.set_header('x-a', kong.request.get_header('absent'))",
         "kong.service.request.set_header('x-a', 'a\\nb')",
         "kong.service.request.set_path('relative')",
@@ -97,13 +155,25 @@ async fn failing_functions_respond_500() {
 #[test]
 fn unsupported_functions_are_refused() {
     for (config, field, expected) in [
-        (access("\nngx.req.set_header('a', 'b')"), "config.access[0]", "line 2: `ngx.req.set_header` is not supported"),
+        (access("\nngx.req.set_uri('/a')"), "config.access[0]", "line 2: `ngx.req.set_uri` is not supported"),
         (access("kong.service.set_upstream('a')"), "config.access[0]", "`kong.service.set_upstream` is not supported"),
         (
-            access("kong.response.set_header('a', 'b')"),
+            access("kong.response.clear_header('a')"),
             "config.access[0]",
-            "`kong.response.set_header` is not supported",
+            "`kong.response.clear_header` is not supported",
         ),
+        (access("kong.response.set_header('host', 'b')"), "config.access[0]", "responses have no header host"),
+        (access("kong.ctx.plugin.a = 1"), "config.access[0]", "`kong.ctx.plugin.a` is not supported"),
+        (access("kong.ctx.shared = 1"), "config.access[0]", "`[`"),
+        (access("local h = kong.request.get_headers() local b = h"), "config.access[0]", "used without a field"),
+        (access("if kong.request.get_headers() then end"), "config.access[0]", "used without a field"),
+        (
+            access("local h = kong.request.get_headers()\nngx.req.set_header('a', 'b')\nlocal b = h.a"),
+            "config.access[0]",
+            "line 3: the table h was read before the request was changed",
+        ),
+        (access("kong.log.set_serialize_value('a', 1, {mode = 'x'})"), "config.access[0]", "the options are no table"),
+        (access("ngx.exit(99)"), "config.access[0]", "the status is not a number from 200 to 599"),
         (access("kong.service.request.set_header('connection', 'b')"), "config.access[0]", "belongs to the connection"),
         (access("kong.service.request.clear_header('host')"), "config.access[0]", "the header host can only be set"),
         (access("local n = 'a' kong.service.request.set_header(n, 'b')"), "config.access[0]", "is not a literal"),
@@ -115,7 +185,8 @@ fn unsupported_functions_are_refused() {
             "config.header_filter[0]",
             "in header_filter, only",
         ),
-        (json!({"log": ["kong.log('a')"]}), "config.log", "functions of this phase are not supported"),
+        (json!({"log": ["kong.response.set_header('a', 'b')"]}), "config.log[0]", "is not supported"),
+        (json!({"body_filter": ["kong.log('a')"]}), "config.body_filter", "functions of this phase are not supported"),
         (json!({"access": vec!["kong.log('a')"; 21]}), "config.access", "21 functions"),
     ] {
         let Err(problems) = build(KIND, &config) else { panic!("{config}") };

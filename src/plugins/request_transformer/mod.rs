@@ -33,7 +33,7 @@
 //! | `headers.x_tenant`, `headers["x-tenant"]` | a header, of several the first; an underscore also finds a dash |
 //! | `query_params.page`, `query_params["page"]` | a query parameter, decoded; `true` if it has no `=` |
 //! | `uri_captures[1]`, `uri_captures["name"]` | a group of the path expression of an Ingress or HTTPRoute |
-//! | `shared.x` | always nil: no plugin stores values there |
+//! | `shared.x` | what a function of `pre-function` has stored in `kong.ctx.shared.x` |
 //! | `"text"`, `'text'`, `12`, `1.5`, `true`, `false`, `nil` | literals |
 //! | `and`, `or`, `not`, `==`, `~=`, `<`, `<=`, `>`, `>=` | logic and comparisons, as in `headers.a or "default"` |
 //! | `..`, `+`, `-`, `*`, `/`, `%`, `#` | concatenation, arithmetic, length |
@@ -59,8 +59,9 @@
 //! ## Body
 //!
 //! Bodies of the types `application/json`, `application/x-www-form-urlencoded` and `multipart/form-data` are changed.
-//! In JSON, the fields are the members of the outermost object, and new values are strings. Other bodies, gRPC and
-//! upgraded connections are forwarded as they are, and so is a body that is not valid for its type.
+//! The type is that of the headers after their own edits. In JSON, the fields are the members of the outermost object,
+//! and new values are strings. As in Kong, nothing is appended to multipart bodies. Other bodies, gRPC and upgraded
+//! connections are forwarded as they are, and so is a body that is not valid for its type.
 //!
 //! A body that may be changed is buffered first. It has at most 1 MiB and 10,000 fields; a larger one is rejected with
 //! 413. Bodies with `Content-Encoding: gzip` are decompressed, with the same limit, and forwarded without it if they

@@ -180,7 +180,17 @@ async fn bodies_are_edited() {
             parts(&[("a", "1")]),
             parts(&[("a", "1"), ("c\\\"d", "y")]),
         ),
-        (one, MULTIPART, parts(&[]), parts(&[("a", "2")])),
+        (json!({"add": {"body": ["a:2"]}}), MULTIPART, parts(&[]), parts(&[("a", "2")])),
+        (json!({"add": {"body": ["a:2"]}}), MULTIPART, String::new(), parts(&[("a", "2")])),
+        // As in Kong, nothing is appended to multipart bodies.
+        (one, MULTIPART, parts(&[("a", "1")]), parts(&[("a", "1")])),
+        // The format of the body is that of the new headers.
+        (
+            json!({"replace": {"headers": ["content-type:application/json"]}, "add": {"body": ["a:2"]}}),
+            "text/plain",
+            "{}".into(),
+            r#"{"a":"2"}"#.into(),
+        ),
     ] {
         for is_compressed in [false, true] {
             let sent = if is_compressed { gzip(body.as_bytes()) } else { Bytes::from(body.clone()) };
@@ -263,6 +273,7 @@ fn only_bodies_that_may_change_are_buffered() {
         request.body(()).unwrap().into_parts().0
     };
     let body = json!({"remove": {"body": ["a"]}});
+    let typed = json!({"add": {"headers": ["content-type:application/json"], "body": ["a:b"]}});
     for (config, content_type, encoding, expected) in [
         (&body, "application/json", "gzip", true),
         (&body, "APPLICATION/JSON;charset=x", "identity", true),
@@ -275,6 +286,9 @@ fn only_bodies_that_may_change_are_buffered() {
         (&body, "application/json", "br", false),
         (&json!({"http_method": "GET"}), FORM, "", true),
         (&json!({"http_method": "GET"}), "application/json", "", false),
+        (&typed, "text/plain", "", true),
+        (&typed, "text/plain", "br", false),
+        (&typed, "application/grpc", "", false),
     ] {
         let plugin = build(&KIND, config).unwrap();
         assert_eq!(plugin.body_buffer_limit(), Some(MAX_BODY_BYTES));

@@ -259,6 +259,7 @@ async fn headers_contain_properties_of_the_session() {
     assert_eq!(outcome.response_header("session-subject"), Some("anna"));
 }
 
+// docs/kong-compatibility.md, 7.22
 #[test]
 fn configurations_are_validated() {
     for (config, field) in [

@@ -94,6 +94,7 @@ impl Site {
     }
 }
 
+// docs/kong-compatibility.md, 5.1
 #[tokio::test]
 async fn users_log_in_at_the_provider() {
     let provider = Provider::start().await;

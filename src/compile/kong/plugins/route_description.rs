@@ -213,6 +213,7 @@ mod tests {
         }
     }
 
+    // docs/kong-compatibility.md, 2.4
     // docs/kong-compatibility.md, 6.3
     #[test]
     fn route_and_service_have_the_fields_of_kong() {

@@ -54,11 +54,16 @@ pub(super) fn unknown_plugin(name: &str, registry: &PluginRegistry) -> Diagnosti
 mod tests {
     use super::*;
 
+    // docs/kong-compatibility.md, 4.2
+    // docs/kong-compatibility.md, 4.40
     #[test]
     fn unknown_plugins_may_guard() {
         assert!(HARMLESS.is_sorted());
-        assert!(!may_guard("file-log"));
-        for guard in ["saml", "vault-auth", "no-such-plugin", ""] {
+        for harmless in ["file-log", "ai-prompt-decorator", "ai-prompt-template"] {
+            assert!(!may_guard(harmless), "{harmless}");
+        }
+        let ai = ["ai-proxy", "ai-prompt-guard", "ai-request-transformer", "ai-response-transformer"];
+        for guard in ["saml", "vault-auth", "acme", "no-such-plugin", ""].into_iter().chain(ai) {
             assert!(may_guard(guard), "{guard}");
         }
     }

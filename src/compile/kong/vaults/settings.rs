@@ -2,7 +2,7 @@
 
 mod cloud;
 
-use std::path::{Component, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,8 +16,8 @@ use crate::api::{Kind, Object, ObjectKey};
 use crate::compile::CompileContext;
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::vault::{
-    DEFAULT_ENVIRONMENT_PREFIX, HashicorpVault, KvVersion, VaultApi, VaultLogin, VaultReference, VaultServer,
-    VaultToken, VaultValues,
+    AppRoleSecret, DEFAULT_ENVIRONMENT_PREFIX, HashicorpVault, KvVersion, VaultApi, VaultLogin, VaultReference,
+    VaultServer, VaultToken, VaultValues,
 };
 
 /// Settings of the backend `env`.
@@ -61,6 +61,11 @@ struct ServerConfig {
     kube_role: Option<String>,
     kube_auth_path: Option<String>,
     kube_api_token_file: Option<PathBuf>,
+    approle_auth_path: Option<String>,
+    /// A text, a reference to the environment, or `{secretKeyRef: …}`, as that of the secret.
+    approle_role_id: Option<Value>,
+    approle_secret_id: Option<Value>,
+    approle_secret_id_file: Option<PathBuf>,
     base64_decode: Option<bool>,
     ttl: Option<f64>,
     neg_ttl: Option<f64>,
@@ -195,7 +200,10 @@ fn backend(
 
 fn login(cx: CompileContext<'_>, values: &VaultValues, config: &ServerConfig) -> Result<VaultLogin, Vec<Diagnostic>> {
     match config.auth_method.as_deref() {
-        None | Some("token") => Ok(VaultLogin::Token(token(cx, values, config.token.as_ref())?)),
+        None | Some("token") => {
+            let remedy = "write {secretKeyRef: {namespace, name, key}}, or set auth_method to kubernetes or approle";
+            Ok(VaultLogin::Token(token(cx, values, config.token.as_ref(), "token", remedy)?))
+        }
         Some("kubernetes") => {
             let Some(role) = config.kube_role.clone().filter(|role| !role.is_empty()) else {
                 return Err(problem(
@@ -206,31 +214,65 @@ fn login(cx: CompileContext<'_>, values: &VaultValues, config: &ServerConfig) ->
             };
             let auth_path = path(config.kube_auth_path.as_deref().unwrap_or("kubernetes"), "kube_auth_path")?;
             let token_file = config.kube_api_token_file.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_TOKEN_FILE));
-            // The content is sent to the server, so it must be a token that is meant for servers.
-            let is_below = TOKEN_FOLDERS.iter().any(|folder| token_file.starts_with(folder));
-            if !is_below || token_file.components().any(|part| part == Component::ParentDir) {
-                let remedy = format!("mount the token below {}", TOKEN_FOLDERS[0]);
-                return Err(problem("kube_api_token_file", "it is not in a folder of tokens", remedy));
-            }
+            check_file(&token_file, "kube_api_token_file")?;
             Ok(VaultLogin::Kubernetes { role, auth_path, token_file })
         }
-        Some(_) => Err(problem("auth_method", "it is not supported by this version", "use token or kubernetes")),
+        Some("approle") => {
+            let remedy = "write {secretKeyRef: {namespace, name, key}}, or a reference to the vault env";
+            let id = token(cx, values, config.approle_role_id.as_ref(), "approle_role_id", remedy)?;
+            let secret = match (&config.approle_secret_id, &config.approle_secret_id_file) {
+                (Some(_), Some(_)) => {
+                    let message = "the secret is already in approle_secret_id";
+                    return Err(problem("approle_secret_id_file", message, "remove one of them"));
+                }
+                (None, Some(file)) => {
+                    check_file(file, "approle_secret_id_file")?;
+                    AppRoleSecret::File(file.clone())
+                }
+                (secret, None) => {
+                    let remedy = "write {secretKeyRef: {namespace, name, key}}, or approle_secret_id_file";
+                    AppRoleSecret::Text(token(cx, values, secret.as_ref(), "approle_secret_id", remedy)?)
+                }
+            };
+            let auth_path = path(config.approle_auth_path.as_deref().unwrap_or("approle"), "approle_auth_path")?;
+            Ok(VaultLogin::AppRole { id, secret, auth_path })
+        }
+        Some(_) => {
+            let remedy = "use token, kubernetes or approle";
+            Err(problem("auth_method", "it is not supported by this version", remedy))
+        }
     }
 }
 
-fn token(cx: CompileContext<'_>, values: &VaultValues, token: Option<&Value>) -> Result<VaultToken, Vec<Diagnostic>> {
+/// The content of the file is sent to the server, so it must be a token that is meant for servers.
+fn check_file(file: &Path, field: &str) -> Result<(), Vec<Diagnostic>> {
+    let is_below = TOKEN_FOLDERS.iter().any(|folder| file.starts_with(folder));
+    if !is_below || file.components().any(|part| part == Component::ParentDir) {
+        let remedy = format!("mount the file below {}", TOKEN_FOLDERS[0]);
+        return Err(problem(field, "it is not in a folder of tokens", remedy));
+    }
+    Ok(())
+}
+
+/// A secret that a login needs.
+fn token(
+    cx: CompileContext<'_>,
+    values: &VaultValues,
+    token: Option<&Value>,
+    field: &str,
+    remedy: &str,
+) -> Result<VaultToken, Vec<Diagnostic>> {
     let Some(token) = token.filter(|token| !token.is_null()) else {
-        let remedy = "write {secretKeyRef: {namespace, name, key}}, or set auth_method to kubernetes";
-        return Err(problem("token", "the login needs a token", remedy));
+        return Err(problem(field, "the login needs it", remedy));
     };
     // In `portico check`, the environment is not known.
-    let Some(text) = secret_text(cx, values, token, "token")? else { return Ok(VaultToken::new("unknown")) };
+    let Some(text) = secret_text(cx, values, token, field)? else { return Ok(VaultToken::new("unknown")) };
     let text = text.trim();
     match !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic()) {
         true => Ok(VaultToken::new(text)),
         false => {
             let message = "it is empty, or has spaces or other characters than ASCII";
-            Err(problem("token", message, "correct it, or create what it refers to"))
+            Err(problem(field, message, "correct it, or create what it refers to"))
         }
     }
 }

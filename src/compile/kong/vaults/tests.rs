@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::compile::testing::TestInputs;
 use crate::plugin_api::PluginRegistry;
-use crate::plugin_api::vault::{GoogleAccount, VaultApi, VaultLogin, VaultResponses, VaultToken};
+use crate::plugin_api::vault::{AppRoleSecret, GoogleAccount, VaultApi, VaultLogin, VaultResponses, VaultToken};
 use crate::store::{AnyObject, Batch};
 
 /// The result of resolving `reference`, with these vaults by name, and their conditions.
@@ -145,6 +145,31 @@ fn server_gets_requests_with_the_token_of_a_secret() {
 }
 
 #[test]
+fn server_gets_requests_after_a_login_with_an_approle() {
+    let secret = json!({"secretKeyRef": {"namespace": "secrets", "name": "listed", "key": "token"}});
+    let config = json!({"auth_method": "approle", "approle_role_id": "role", "approle_auth_path": "team/approle"});
+    for (name, value, expected) in [
+        ("approle_secret_id", secret, AppRoleSecret::Text(VaultToken::new("s.token"))),
+        (
+            "approle_secret_id_file",
+            json!("/var/run/secrets/vault/id"),
+            AppRoleSecret::File("/var/run/secrets/vault/id".into()),
+        ),
+    ] {
+        let mut config = config.clone();
+        config[name] = value;
+        let spec = json!({"backend": "hcv", "prefix": "v", "config": config});
+        let pending = resolve_with(&[vault("v", "2026-01-01T00:00:00Z", spec)], "{vault://v/a/key}", |query| {
+            let VaultApi::Hashicorp(server) = &query.server.api else { panic!("{query:?}") };
+            let (id, auth_path) = (VaultToken::new("role"), "team/approle".to_owned());
+            assert_eq!(server.login, VaultLogin::AppRole { id, secret: expected.clone(), auth_path });
+            None
+        });
+        assert_eq!(pending.queries, 1);
+    }
+}
+
+#[test]
 fn secrets_of_clouds_have_keys_or_are_texts() {
     let config = json!({"region": "eu-west-1", "assume_role_arn": "arn:aws:iam::1:role/a", "ttl": 60});
     let aws = vault("a", "2026-01-01T00:00:00Z", json!({"backend": "aws", "prefix": "a", "config": config}));
@@ -190,7 +215,19 @@ fn invalid_settings_are_refused_without_their_values() {
         ("hcv", json!({"token": "hidden", "mount": "../sys"}), "spec.config.mount"),
         ("hcv", json!({"token": "hidden", "host": "a/hidden"}), "spec.config.host"),
         ("hcv", json!({"token": "hidden", "ttl": -1}), "spec.config.ttl"),
-        ("hcv", json!({"auth_method": "approle"}), "use token or kubernetes"),
+        ("hcv", json!({"auth_method": "jwt"}), "use token, kubernetes or approle"),
+        ("hcv", json!({"auth_method": "approle"}), "spec.config.approle_role_id"),
+        ("hcv", json!({"auth_method": "approle", "approle_role_id": "hidden"}), "spec.config.approle_secret_id"),
+        (
+            "hcv",
+            json!({"auth_method": "approle", "approle_role_id": "a", "approle_secret_id_file": "/etc/passwd"}),
+            "spec.config.approle_secret_id_file",
+        ),
+        (
+            "hcv",
+            json!({"auth_method": "approle", "approle_response_wrapping": true}),
+            "unknown field `approle_response_wrapping`",
+        ),
         ("hcv", json!({"auth_method": "kubernetes"}), "spec.config.kube_role"),
         (
             "hcv",

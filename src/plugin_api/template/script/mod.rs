@@ -54,6 +54,8 @@ pub trait ScriptAction: Copy {
     fn may_read(variable: Variable) -> Result<(), String>;
     /// Whether the script ends after it.
     fn ends(self) -> bool;
+    /// Whether it changes what is read of the request.
+    fn changes_request(self) -> bool;
 }
 
 /// An argument of an action.

@@ -2,9 +2,10 @@
 
 use super::{ArgumentSource, LuaScript, ScriptAction, ScriptStep};
 use crate::plugin_api::template::expression::{Expression, LuaNode};
-use crate::plugin_api::template::parse::{LuaParser, VariableScope};
+use crate::plugin_api::template::parse::{LocalVariable, LuaParser, VariableScope};
 use crate::plugin_api::template::tokens::LuaToken;
 use crate::plugin_api::template::value::LuaValue;
+use crate::plugin_api::template::variables::Variable;
 
 /// What a script contains that is not supported.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -163,12 +164,19 @@ impl<'t> ScriptParser<'t> {
             return Err(refused("several variables in one `local` are not supported", "write a `local` for each"));
         }
         let value = match self.lua.accept("=").map_err(plain)? {
-            true => self.expression::<A>()?,
+            true => self.unchecked_expression()?,
             false => Expression { root: LuaNode::Nil },
         };
         let number = self.locals;
         self.locals += 1;
-        self.lua.locals.push((name, number));
+        if let LuaNode::Variable(table @ (Variable::RequestHeader | Variable::RequestQueryArgument), None) = value.root
+        {
+            A::may_read(table).map_err(plain)?;
+            self.lua.locals.push((name, LocalVariable::Table(table)));
+            return Ok(ScriptStep::SetLocal(number, Expression { root: LuaNode::Nil }));
+        }
+        value.check_variables(&A::may_read).map_err(plain)?;
+        self.lua.locals.push((name, LocalVariable::Value(number)));
         Ok(ScriptStep::SetLocal(number, value))
     }
 
@@ -188,8 +196,14 @@ impl<'t> ScriptParser<'t> {
     fn call_or_assignment<A: ScriptAction>(&mut self, first: &'t str) -> Parsed<ScriptStep<A>> {
         let line = self.lua.line();
         self.lua.advance().map_err(plain)?;
-        let local = self.lua.locals.iter().rev().find(|(name, _)| *name == first).map(|(_, number)| *number);
-        if let Some(number) = local {
+        let local = self.lua.locals.iter().rev().find(|(name, _)| *name == first).map(|(_, local)| *local);
+        if let Some(local) = local {
+            let LocalVariable::Value(number) = local else {
+                return Err(refused(
+                    format!("the table {first} is changed"),
+                    "call the function that changes the request",
+                ));
+            };
             if !self.lua.accept("=").map_err(plain)? {
                 return Err(plain(self.lua.unexpected("`=`")));
             }
@@ -199,6 +213,9 @@ impl<'t> ScriptParser<'t> {
         while self.lua.accept(".").map_err(plain)? {
             path.push('.');
             path.push_str(self.lua.name().map_err(plain)?);
+        }
+        if let Some((action, arguments)) = self.assignment::<A>(&path)? {
+            return self.act(line, &path, action, arguments);
         }
         let action = A::find(&path).map_err(|(message, remedy)| (message, Some(remedy)))?;
         if !self.lua.accept("(").map_err(plain)? {
@@ -219,9 +236,67 @@ impl<'t> ScriptParser<'t> {
                 self.lua.expect(",").map_err(plain)?;
             }
         }
+        self.act(line, &path, action, arguments)
+    }
+
+    fn act<A: ScriptAction>(
+        &mut self,
+        line: usize,
+        path: &str,
+        action: A,
+        arguments: Vec<ArgumentSource>,
+    ) -> Parsed<ScriptStep<A>> {
         let literals: Vec<_> = arguments.iter().map(ArgumentSource::literal).collect();
         action.check(&literals).map_err(|message| plain(format!("`{path}`: {message}")))?;
+        if action.changes_request() {
+            for (_, local) in &mut self.lua.locals {
+                if let LocalVariable::Table(_) = local {
+                    *local = LocalVariable::FormerTable;
+                }
+            }
+        }
         Ok(ScriptStep::Act(line, action, arguments.into()))
+    }
+
+    /// `PATH = VALUE` as an action, whose path ends with ` =`. The name of a field of a table is its first argument.
+    fn assignment<A: ScriptAction>(&mut self, path: &str) -> Parsed<Option<(A, Vec<ArgumentSource>)>> {
+        let in_table =
+            |table: &&str| path.strip_prefix(*table).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+        let table = TABLES.into_iter().find(in_table);
+        let mut arguments = Vec::new();
+        let name = match table {
+            None if path == "ngx.status" => "ngx.status =".to_owned(),
+            None => return Ok(None),
+            Some(table) => {
+                let name = match path[table.len()..].strip_prefix('.') {
+                    Some(name) => name.as_bytes().to_vec(),
+                    None => {
+                        self.lua.expect("[").map_err(plain)?;
+                        let LuaToken::Text(name) = self.lua.token.clone() else {
+                            return Err(plain(self.lua.unexpected("the name of a field in quotes")));
+                        };
+                        self.lua.advance().map_err(plain)?;
+                        self.lua.expect("]").map_err(plain)?;
+                        name
+                    }
+                };
+                // In names of headers without quotes, underscores stand for hyphens.
+                let name = match table {
+                    "ngx.header" if path != table => {
+                        name.iter().map(|byte| if *byte == b'_' { b'-' } else { *byte }).collect()
+                    }
+                    _ => name,
+                };
+                arguments.push(ArgumentSource::Value(Expression { root: LuaNode::Text(name.into()) }));
+                format!("{table} =")
+            }
+        };
+        if !self.lua.accept("=").map_err(plain)? {
+            return Err(plain(self.lua.unexpected("`=`")));
+        }
+        let action = A::find(&name).map_err(|(message, remedy)| (message, Some(remedy)))?;
+        arguments.push(self.argument::<A>(0)?);
+        Ok(Some((action, arguments)))
     }
 
     fn argument<A: ScriptAction>(&mut self, depth: usize) -> Parsed<ArgumentSource> {
@@ -269,11 +344,15 @@ impl<'t> ScriptParser<'t> {
         Ok(ArgumentSource::Table(fields.into()))
     }
 
-    fn expression<A: ScriptAction>(&mut self) -> Parsed<Expression> {
-        let expression = self.lua.script_expression().map_err(|message| {
+    fn unchecked_expression(&mut self) -> Parsed<Expression> {
+        self.lua.script_expression().map_err(|message| {
             let remedy = REPLACEMENTS.iter().find(|(construct, _)| message.contains(construct));
             (message, remedy.map(|(_, remedy)| (*remedy).to_owned()))
-        })?;
+        })
+    }
+
+    fn expression<A: ScriptAction>(&mut self) -> Parsed<Expression> {
+        let expression = self.unchecked_expression()?;
         expression.check_variables(&A::may_read).map_err(plain)?;
         Ok(expression)
     }
@@ -298,12 +377,15 @@ const SUPPORTED: &str = "write `if`, `local` and calls of the functions on the p
 /// Constructs in messages of expressions, and what replaces them.
 const REPLACEMENTS: [(&str, &str); 6] = [
     ("kong.request.get_headers", "read one header with kong.request.get_header(NAME)"),
-    ("kong.request.get_query", "read one parameter with kong.request.get_query_arg(NAME)"),
+    ("kong.request.get_query ", "read one parameter with kong.request.get_query_arg(NAME)"),
     ("kong.client.get_consumer", "attach the plugin to the consumer, or use acl"),
     ("require", "write the expression without a module; the functions of string are available"),
-    ("variable ngx", "use kong.request, kong.client and kong.response instead of ngx"),
-    ("kong.ctx", "use a local variable"),
+    ("ngx.", "use kong.request, kong.client and kong.response instead of ngx"),
+    ("kong.ctx", "use a field of kong.ctx.shared, or a local variable"),
 ];
+
+/// Tables with fields that are assigned.
+const TABLES: [&str; 2] = ["kong.ctx.shared", "ngx.header"];
 
 const MAX_SCRIPT_BYTES: usize = 32 << 10;
 const MAX_STEPS: usize = 500;

@@ -8,6 +8,8 @@ use crate::plugin_api::template::Variable;
 enum TestAction {
     Act,
     Stop,
+    /// `kong.change(…)`, or an assignment of a field of `kong.ctx.shared`.
+    Change,
 }
 
 impl ScriptAction for TestAction {
@@ -15,6 +17,7 @@ impl ScriptAction for TestAction {
         match path {
             "act" => Ok(TestAction::Act),
             "kong.stop" => Ok(TestAction::Stop),
+            "kong.change" | "kong.ctx.shared =" => Ok(TestAction::Change),
             path => Err((format!("{path} is not supported"), "use act".to_owned())),
         }
     }
@@ -29,6 +32,10 @@ impl ScriptAction for TestAction {
 
     fn ends(self) -> bool {
         self == TestAction::Stop
+    }
+
+    fn changes_request(self) -> bool {
+        self == TestAction::Change
     }
 }
 

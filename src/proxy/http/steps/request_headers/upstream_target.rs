@@ -38,7 +38,8 @@ fn rewrite_path<B>(
     request: &mut Request<B>,
 ) -> Result<(), RequestError> {
     let (matched, path) = (routed.matched, &routed.path);
-    let prefix_length = upstream.strip_matched.then(|| matched.length(path.path()));
+    // As in Kong, a rule for any path removes the first slash, so that `/` adds none to the path of the service.
+    let prefix_length = upstream.strip_matched.then(|| matched.length(path.path()).max(1));
     if let Some(prefix) = matched.forwarded_prefix(routed.rule, path.path()) {
         set_forwarded_prefix(request.headers_mut(), prefix);
     }
