@@ -9,7 +9,7 @@ use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 
 use super::config::{EmptyArraysMode, LogType};
-use crate::plugin_api::relayed_response::{is_of_connection, relay, reply_of_backend};
+use crate::plugin_api::relayed_response::{collected_reply, is_of_connection, relay};
 use crate::plugin_api::{RemoteResponse, Reply};
 
 /// How results become responses.
@@ -88,7 +88,7 @@ impl ResultMapping {
             }
             Some(_) => return Err("the body is not a text"),
         };
-        Ok(reply_of_backend(status, headers, body))
+        Ok(collected_reply(status, headers, body))
     }
 }
 
