@@ -128,6 +128,8 @@ const IMPORTS: &[Row] = &[
             "upstream::AddressPolicy",
             "upstream::BlockedAddress",
             "upstream::LoopbackPolicy",
+            // Of a backend to which a plugin sends requests itself.
+            "upstream::tls::UpstreamTlsSettings",
         ],
     ),
     // Stored responses share a limit by namespaces.
@@ -301,12 +303,13 @@ const LAYERS: &[Row] = &[
         "plugin_api",
         &[
             "aws_environment remote server_text",
-            "chosen_backend cookies decimal endpoint_timeouts form_body header_spoofing kind login media_type multipart named_backend plugin_regex \
+            "http_proxy chosen_backend cookies decimal endpoint_timeouts form_body header_spoofing kind login media_type multipart named_backend plugin_regex \
              reply route_description scheme shared_keys state template timing violations weighted_list xml",
             "masking shared_values",
             "batch_queue body_filter changed_fields content_coding fields idle_connections instance json_fields \
              json_schema openapi password remote_request repeated_query sealed_cookie token",
-            "completed_request consumers graphql grpc relayed_response remote_client request_json services vault",
+            "completed_request consumers graphql grpc request_json streamed_response vault",
+            "relayed_response remote_client services",
             "ended_session",
             "trace",
             "aws_signature context digest_cache scripted_server server_diagnostics shared_fetch",

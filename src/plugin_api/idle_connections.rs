@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::http_proxy::ProxyRoute;
 use super::remote::Remote;
 
 /// A connection to a server. Dropping it closes it.
@@ -20,11 +21,19 @@ pub(super) struct RemoteConnection {
     pub(super) idle_until: watch::Sender<Option<Instant>>,
 }
 
+/// What a connection leads to.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct ConnectionTarget {
+    pub(super) remote: Remote,
+    /// The proxy on the way.
+    pub(super) route: Option<ProxyRoute>,
+}
+
 /// The idle connections to all servers. Clones share them.
 #[derive(Clone, Default)]
 pub struct IdleConnections {
     /// The newest connection to each server last.
-    by_server: Arc<Mutex<HashMap<Remote, Vec<IdleRemoteConnection>>>>,
+    by_server: Arc<Mutex<HashMap<ConnectionTarget, Vec<IdleRemoteConnection>>>>,
 }
 
 struct IdleRemoteConnection {
@@ -34,9 +43,9 @@ struct IdleRemoteConnection {
 
 impl IdleConnections {
     /// Takes the newest connection to a server that is still open.
-    pub(super) fn take(&self, remote: &Remote) -> Option<RemoteConnection> {
+    pub(super) fn take(&self, target: &ConnectionTarget) -> Option<RemoteConnection> {
         let mut by_server = self.by_server.lock();
-        let connections = by_server.get_mut(remote)?;
+        let connections = by_server.get_mut(target)?;
         while let Some(IdleRemoteConnection { connection, .. }) = connections.pop() {
             if connection.sender.is_ready() {
                 connection.idle_until.send_replace(None);
@@ -47,7 +56,7 @@ impl IdleConnections {
     }
 
     /// Keeps a connection for this time, unless there are enough to the server.
-    pub(super) fn keep(&self, remote: Remote, connection: RemoteConnection, keep_alive: Duration) {
+    pub(super) fn keep(&self, target: ConnectionTarget, connection: RemoteConnection, keep_alive: Duration) {
         let idle_since = Instant::now();
         connection.idle_until.send_replace(Some(idle_since + keep_alive));
         let mut by_server = self.by_server.lock();
@@ -55,7 +64,7 @@ impl IdleConnections {
             connections.retain(|idle| !idle.connection.sender.is_closed());
             !connections.is_empty()
         });
-        let connections = by_server.entry(remote).or_default();
+        let connections = by_server.entry(target).or_default();
         if connections.len() < MAX_IDLE_CONNECTIONS {
             connections.push(IdleRemoteConnection { connection, idle_since });
         }
@@ -73,7 +82,7 @@ impl IdleConnections {
 
     fn close_oldest(&self, may_close: impl Fn(&Remote) -> bool) -> bool {
         let mut by_server = self.by_server.lock();
-        let may_close = |(remote, _): &(&Remote, &mut Vec<IdleRemoteConnection>)| may_close(remote);
+        let may_close = |(target, _): &(&ConnectionTarget, &mut Vec<IdleRemoteConnection>)| may_close(&target.remote);
         let oldest = by_server.iter_mut().filter(may_close).filter_map(|(_, connections)| {
             // An expired connection may not have been removed yet, but makes no room.
             connections.retain(|idle| !idle.connection.sender.is_closed());

@@ -40,6 +40,7 @@ pub mod form_body;
 pub mod graphql;
 pub mod grpc;
 pub mod header_spoofing;
+pub mod http_proxy;
 pub mod idle_connections;
 pub mod instance;
 pub mod introspection;
@@ -88,6 +89,7 @@ pub mod state;
 pub mod statsd;
 pub mod stored_sessions;
 pub mod stream_chain;
+pub mod streamed_response;
 pub mod template;
 pub mod testing;
 pub mod timing;
@@ -133,6 +135,7 @@ pub use services::PluginServices;
 pub use shared_keys::{SharedKey, SharedKeySet, SharedKeys};
 pub use state::PluginState;
 pub use stream_chain::{StreamChain, StreamCx, StreamDecision};
+pub use streamed_response::{RemoteFailure, StreamedResponse};
 
 /// A plugin with its parsed configuration.
 ///
@@ -157,21 +160,21 @@ pub trait Plugin: Send + Sync + 'static {
         AccessOutcome::Continue
     }
 
+    /// Whether `before_forward` responds in place of the backend of every request. Then no other plugin lets the proxy
+    /// send a request to that backend in the background.
+    fn replaces_backend(&self) -> bool {
+        false
+    }
+
+    /// Whether `before_forward` fails for backends that are not a [`NamedBackend`](named_backend::NamedBackend) with a
+    /// server, which routes with others report.
+    fn needs_named_backend(&self) -> bool {
+        false
+    }
+
     /// Runs when the endpoint has responded, or could not, to a request for which `before_forward` of this plugin ran.
     /// Nothing has changed the response yet. A reply takes its place, and is changed by the same filters.
     fn after_forward(&self, cx: &mut AfterForwardCx<'_>) -> Option<Box<Reply>> {
-        /// Whether `before_forward` responds in place of the backend of every request. Then no other plugin lets the proxy
-        /// send a request to that backend in the background.
-        fn replaces_backend(&self) -> bool {
-            false
-        }
-
-        /// Whether `before_forward` fails for backends that are not a [`NamedBackend`](named_backend::NamedBackend) with a
-        /// server, which routes with others report.
-        fn needs_named_backend(&self) -> bool {
-            false
-        }
-
         let _ = cx;
         None
     }

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use crate::upstream::tls::UpstreamTlsSettings;
+
 /// A backend that may be one server with a name.
 pub trait NamedBackend {
     /// `None` if it has several endpoints, addresses in place of a name, or gets HTTP/2 only.
@@ -17,12 +19,19 @@ pub struct NamedServer {
 }
 
 /// The TLS settings of the backend.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NamedServerTls {
     /// The server name of the handshake, if it is not the host.
     pub name: Option<String>,
-    /// Whether the certificate must be verified.
-    pub verifies: bool,
-    /// Whether Portico must present a certificate.
-    pub has_client_certificate: bool,
+    /// Its trust, the names that it requires, and its client certificate.
+    pub settings: UpstreamTlsSettings,
+}
+
+#[cfg(test)]
+impl NamedServerTls {
+    /// Settings that trust no authority, or verify nothing.
+    pub(crate) fn for_test(name: Option<&str>, verifies: bool, has_client_certificate: bool) -> Self {
+        let settings = UpstreamTlsSettings::for_test(verifies, has_client_certificate);
+        NamedServerTls { name: name.map(str::to_owned), settings }
+    }
 }

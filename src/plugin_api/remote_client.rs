@@ -15,20 +15,32 @@ use http::header::{HOST, USER_AGENT};
 use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Request, Response, Uri};
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::idle_connections::{IdleConnections, RemoteConnection};
+use super::http_proxy::ProxyRoute;
+use super::idle_connections::{ConnectionTarget, IdleConnections, RemoteConnection};
 use super::remote::{Remote, RemoteStream};
 use super::remote_request::{RemoteRequest, RemoteResponse, ResponseBodyUse};
+use super::streamed_response::{BodyPart, RemoteBody, RemoteFailure, StreamedResponse};
 
 /// Opens the connections of a client.
 pub trait RemoteConnector: Send + Sync + 'static {
     /// Resolves the name, connects and performs the TLS handshake.
     fn connect(&self, remote: Remote) -> BoxFuture<'static, Result<Box<dyn RemoteStream>, String>>;
+
+    /// The same through a proxy.
+    fn connect_through(
+        &self,
+        remote: Remote,
+        route: ProxyRoute,
+    ) -> BoxFuture<'static, Result<Box<dyn RemoteStream>, RemoteFailure>> {
+        let message = format!("{}:{}: proxies are not available here", remote.host, route.proxy_for(&remote).host);
+        Box::pin(async move { Err(RemoteFailure::Unreachable(message)) })
+    }
 
     /// Called when a connection of this namespace has become idle, which makes room for others if it is closed.
     fn became_idle(&self, namespace: &str) {
@@ -41,8 +53,13 @@ pub trait RemoteConnector: Send + Sync + 'static {
 pub struct RemoteClient {
     connector: Arc<dyn RemoteConnector>,
     idle: IdleConnections,
-    /// Whether the targets of requests without TLS are whole URLs, as proxies need them.
-    is_for_proxy: bool,
+}
+
+/// A connection whose request has been sent. It is closed if it is dropped.
+struct UsedConnection {
+    connection: RemoteConnection,
+    target: ConnectionTarget,
+    keep_alive: Option<Duration>,
 }
 
 impl RemoteClient {
@@ -52,12 +69,7 @@ impl RemoteClient {
 
     /// A client whose idle connections the connector may close.
     pub fn with_idle(connector: Arc<dyn RemoteConnector>, idle: IdleConnections) -> Self {
-        RemoteClient { connector, idle, is_for_proxy: false }
-    }
-
-    /// A client whose connections without TLS lead to an HTTP proxy.
-    pub fn for_proxy(connector: Arc<dyn RemoteConnector>) -> Self {
-        RemoteClient { is_for_proxy: true, ..RemoteClient::new(connector) }
+        RemoteClient { connector, idle }
     }
 
     /// Sends a request once. An error says whether connecting failed, or why there is no response.
@@ -67,45 +79,100 @@ impl RemoteClient {
         timeout(limit, self.send_untimed(request)).await.unwrap_or_else(|_| timed_out())
     }
 
-    async fn send_untimed(&self, request: RemoteRequest) -> Result<RemoteResponse, String> {
-        let RemoteRequest { remote, method, target, headers, body, keep_alive, response_body, .. } = request;
-        let mut message = Request::new(Full::new(body));
-        *message.method_mut() = method;
-        *message.uri_mut() =
-            if self.is_for_proxy && remote.tls.is_none() { whole_url(&headers, target)? } else { target.into() };
-        *message.headers_mut() = headers;
-        message.headers_mut().entry(USER_AGENT).or_insert(PRODUCT);
-        let (mut connection, response) = loop {
-            let (mut connection, is_new) = match self.idle.take(&remote) {
-                Some(connection) => (connection, false),
-                None => (self.connect(remote.clone()).await?, true),
-            };
-            match connection.sender.try_send_request(message).await {
-                Ok(response) => break (connection, response),
-                // An idle connection may turn out to be closed, in which case the whole request is returned.
-                Err(mut error) => match error.take_message().filter(|_| !is_new) {
-                    Some(unsent) => message = unsent,
-                    None => return Err(describe(&error.into_error())),
-                },
-            }
+    /// Sends a request once, and passes on the body of the response as it arrives, whatever the request says about it.
+    /// `held` is dropped at the end of the response. Each part may take as long as the head, on both sides.
+    pub async fn stream(
+        &self,
+        request: RemoteRequest,
+        route: Option<ProxyRoute>,
+        held: impl Send + 'static,
+    ) -> Result<StreamedResponse, RemoteFailure> {
+        let limit = request.timeout;
+        let timed_out = || Err(RemoteFailure::NoResponse(format!("no response within {limit:?}")));
+        let (used, response) = timeout(limit, self.exchange(request, route)).await.unwrap_or_else(|_| timed_out())?;
+        let (head, incoming) = response.into_parts();
+        let body = if incoming.is_end_stream() {
+            let client = self.clone();
+            tokio::spawn(async move {
+                client.keep(used).await;
+                drop(held);
+            });
+            RemoteBody::empty()
+        } else {
+            let (parts, body) = RemoteBody::new(incoming.size_hint().exact());
+            let client = self.clone();
+            tokio::spawn(async move {
+                if relay_parts(incoming, parts, limit).await {
+                    client.keep(used).await;
+                }
+                drop(held);
+            });
+            body
         };
+        Ok(StreamedResponse { status: head.status, headers: head.headers, body })
+    }
+
+    async fn send_untimed(&self, request: RemoteRequest) -> Result<RemoteResponse, String> {
+        let response_body = request.response_body;
+        let (used, response) = self.exchange(request, None).await.map_err(RemoteFailure::into_message)?;
         let (response, is_reusable) = read_response(response, response_body).await?;
-        // The connection is ready as soon as its task has noticed the end of the response.
-        if let Some(keep_alive) = keep_alive.filter(|_| is_reusable)
-            && let Ok(Ok(())) = timeout(MAX_DISCARD_TIME, connection.sender.ready()).await
-        {
-            let namespace = remote.namespace.clone();
-            self.idle.keep(remote, connection, keep_alive);
-            self.connector.became_idle(namespace.as_deref().unwrap_or_default());
+        if is_reusable {
+            self.keep(used).await;
         }
         Ok(response)
     }
 
-    async fn connect(&self, remote: Remote) -> Result<RemoteConnection, String> {
-        let stream = self.connector.connect(remote).await?;
+    /// Sends a request and reads the head of the response.
+    async fn exchange(
+        &self,
+        request: RemoteRequest,
+        route: Option<ProxyRoute>,
+    ) -> Result<(UsedConnection, Response<Incoming>), RemoteFailure> {
+        let RemoteRequest { remote, method, target, headers, body, keep_alive, .. } = request;
+        let mut message = Request::new(Full::new(body));
+        *message.method_mut() = method;
+        let is_for_proxy = route.is_some() && remote.tls.is_none();
+        *message.uri_mut() = if is_for_proxy { whole_url(&headers, target)? } else { target.into() };
+        *message.headers_mut() = headers;
+        message.headers_mut().entry(USER_AGENT).or_insert(PRODUCT);
+        let target = ConnectionTarget { remote, route };
+        loop {
+            let (mut connection, is_new) = match self.idle.take(&target) {
+                Some(connection) => (connection, false),
+                None => (self.connect(target.clone()).await?, true),
+            };
+            match connection.sender.try_send_request(message).await {
+                Ok(response) => return Ok((UsedConnection { connection, target, keep_alive }, response)),
+                // An idle connection may turn out to be closed, in which case the whole request is returned.
+                Err(mut error) => match error.take_message().filter(|_| !is_new) {
+                    Some(unsent) => message = unsent,
+                    None => return Err(RemoteFailure::NoResponse(describe(&error.into_error()))),
+                },
+            }
+        }
+    }
+
+    /// Keeps a connection after the end of a response.
+    async fn keep(&self, used: UsedConnection) {
+        let UsedConnection { mut connection, target, keep_alive } = used;
+        let Some(keep_alive) = keep_alive else { return };
+        // The connection is ready as soon as its task has noticed the end of the response.
+        if let Ok(Ok(())) = timeout(MAX_DISCARD_TIME, connection.sender.ready()).await {
+            let namespace = target.remote.namespace.clone();
+            self.idle.keep(target, connection, keep_alive);
+            self.connector.became_idle(namespace.as_deref().unwrap_or_default());
+        }
+    }
+
+    async fn connect(&self, target: ConnectionTarget) -> Result<RemoteConnection, RemoteFailure> {
+        let stream = match target.route {
+            Some(route) => self.connector.connect_through(target.remote, route).await?,
+            None => self.connector.connect(target.remote).await.map_err(RemoteFailure::Unreachable)?,
+        };
         let mut builder = http1::Builder::new();
         builder.max_buf_size(MAX_HEAD);
-        let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(|error| describe(&error))?;
+        let connected = builder.handshake(TokioIo::new(stream)).await;
+        let (sender, connection) = connected.map_err(|error| RemoteFailure::NoResponse(describe(&error)))?;
         let (idle_until, changes) = watch::channel(None);
         // The task ends when the connection is dropped, was idle for too long, or is closed by the server.
         tokio::spawn(drive(connection, changes));
@@ -130,6 +197,37 @@ async fn drive(connection: impl Future<Output = hyper::Result<()>>, mut idle_unt
             _ = &mut connection => return,
             changed = idle_until.changed() => if changed.is_err() { return },
             () = expiry => return,
+        }
+    }
+}
+
+/// Passes on the parts of a body. Returns whether its end was reached. `limit`: the time for each part, until it is
+/// there, and until the client has room for it.
+async fn relay_parts(mut incoming: Incoming, parts: mpsc::Sender<BodyPart>, limit: Duration) -> bool {
+    loop {
+        // Before it is read, so that a body of which the client reads nothing takes no memory.
+        let Ok(Ok(place)) = timeout(limit, parts.reserve()).await else { return false };
+        let frame = tokio::select! {
+            biased;
+            frame = timeout(limit, incoming.frame()) => frame,
+            () = parts.closed() => return false,
+        };
+        match frame {
+            Ok(Some(Ok(frame))) => {
+                if let Ok(data) = frame.into_data() {
+                    place.send(BodyPart::Data(data));
+                }
+                // The client may not ask for the end of a body of known length.
+                if incoming.is_end_stream() {
+                    drop(timeout(limit, parts.send(BodyPart::End)).await);
+                    return true;
+                }
+            }
+            Ok(None) => {
+                place.send(BodyPart::End);
+                return true;
+            }
+            Ok(Some(Err(_))) | Err(_) => return false,
         }
     }
 }
@@ -169,10 +267,10 @@ async fn discard(mut body: Incoming) -> bool {
 }
 
 /// The `http` URL of a target at the host of the request (RFC 9112, section 3.2.2).
-fn whole_url(headers: &HeaderMap, target: PathAndQuery) -> Result<Uri, String> {
+fn whole_url(headers: &HeaderMap, target: PathAndQuery) -> Result<Uri, RemoteFailure> {
     let host = headers.get(HOST).map_or(&b""[..], HeaderValue::as_bytes);
     let url = Uri::builder().scheme(Scheme::HTTP).authority(host).path_and_query(target).build();
-    url.map_err(|_| "the host is not valid in a URL".to_owned())
+    url.map_err(|_| RemoteFailure::NoResponse("the host is not valid in a URL".to_owned()))
 }
 
 /// hyper's message with its cause, which hyper's own text omits.

@@ -9,6 +9,8 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use http::header::{AUTHORIZATION, HOST};
 use http::{HeaderMap, Method, StatusCode};
+use parking_lot::Mutex;
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::kind::BuildCx;
@@ -16,6 +18,7 @@ use super::remote::MAX_REMOTE_TIMEOUT;
 use super::remote_request::{RemoteRequest, RemoteResponse, RemoteUrl, ResponseBodyUse};
 use super::server_diagnostics::ServerDiagnostic;
 use super::services::PluginServices;
+use super::streamed_response::{RemoteFailure, StreamedResponse};
 use crate::diagnostic::Diagnostic;
 
 /// How a configuration describes a server.
@@ -49,6 +52,9 @@ pub struct RemoteServer {
 pub struct ServerReports {
     diagnostic: ServerDiagnostic,
     field: String,
+    /// How long a failure is reported at least.
+    hold: Duration,
+    failed_at: Mutex<Option<Instant>>,
 }
 
 /// The server did not respond, or not as it has to. The conditions of the object and the log have the reason.
@@ -121,6 +127,31 @@ impl RemoteServer {
         .boxed()
     }
 
+    /// Sends a request in place of a backend, which `prepare` completes. Any response will do, and its body streams.
+    pub fn stream(
+        &self,
+        prepare: impl FnOnce(&mut RemoteRequest),
+    ) -> BoxFuture<'static, Result<StreamedResponse, RemoteServerFailed>> {
+        let mut request = self.request.clone();
+        prepare(&mut request);
+        let reports = Arc::clone(&self.reports);
+        let server = format!("{}:{}", request.remote.host, request.remote.port);
+        let sending = self.services.send_in_place_of_backend(request, None);
+        async move {
+            match sending.await {
+                Ok(response) => {
+                    reports.update(None);
+                    return Ok(response);
+                }
+                // Not a failure of the server.
+                Err(RemoteFailure::Busy(_)) => {}
+                Err(failure) => reports.update(Some(format!("{server}: {}", failure.into_message()))),
+            }
+            Err(RemoteServerFailed)
+        }
+        .boxed()
+    }
+
     /// Reports that a response was not usable. `what` continues a sentence whose subject is the server.
     pub fn failed(&self, what: &str) -> RemoteServerFailed {
         self.reports.update(Some(what.to_owned()));
@@ -147,11 +178,30 @@ impl std::fmt::Debug for RemoteServer {
 impl ServerReports {
     /// `field`: the path of the field with the server, below `config`.
     pub fn new(field: &str, cx: &BuildCx<'_>) -> Self {
-        ServerReports { diagnostic: ServerDiagnostic::new(cx), field: field.to_owned() }
+        let (hold, failed_at) = (Duration::ZERO, Mutex::default());
+        ServerReports { diagnostic: ServerDiagnostic::new(cx), field: field.to_owned(), hold, failed_at }
+    }
+
+    /// The same, which report a failure for some time. So requests of which some succeed do not change the conditions
+    /// of the object again and again.
+    pub fn holding(self, hold: Duration) -> Self {
+        ServerReports { hold, ..self }
     }
 
     /// Reports a failure, or with `None` that the server responds.
     pub fn update(&self, failure: Option<String>) {
+        // Nearly all requests succeed, and end here.
+        if failure.is_none() && !self.diagnostic.is_failing() {
+            return;
+        }
+        {
+            let mut failed_at = self.failed_at.lock();
+            match &failure {
+                Some(_) => *failed_at = Some(Instant::now()),
+                None if failed_at.is_some_and(|at| at.elapsed() < self.hold) => return,
+                None => {}
+            }
+        }
         if !self.diagnostic.note_failing(failure.is_some()) {
             return;
         }
@@ -169,5 +219,30 @@ impl ServerReports {
                 self.diagnostic.set(None);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plugin_api::kind::BuildNotes;
+    use crate::plugin_api::scripted_server::ScriptedServer;
+    use crate::plugin_api::state::PluginState;
+
+    #[tokio::test(start_paused = true)]
+    async fn failures_are_reported_for_some_time() {
+        let (state, notes) = (PluginState::default(), BuildNotes::default());
+        let server = ScriptedServer::new(|_| Err("refused".to_owned()));
+        let services = server.services();
+        let cx = BuildCx { object: "KongPlugin/a/b", state: &state, services: &services, node: "", notes: &notes };
+        let reports = ServerReports::new("host", &cx).holding(Duration::from_secs(5));
+        for _ in 0..100 {
+            reports.update(Some("refused".to_owned()));
+            reports.update(None);
+        }
+        assert_eq!(server.reports.lock().len(), 1, "requests switch the condition");
+        tokio::time::advance(Duration::from_secs(5)).await;
+        reports.update(None);
+        assert!(server.reports.lock()[1..] == [None]);
     }
 }

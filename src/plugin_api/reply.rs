@@ -2,9 +2,10 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use futures_util::stream::{LocalBoxStream, Stream, StreamExt};
+use futures_util::stream::{self, LocalBoxStream, Stream, StreamExt};
 use http::header::VARY;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
@@ -30,16 +31,58 @@ pub enum ReplyBody {
     Plain(Cow<'static, str>),
     /// Sent unchanged. `Content-Type` is in `headers`.
     Raw(Bytes),
+    /// Like [`ReplyBody::Raw`], for bytes that only this reply has in memory, in place of a response of the backend.
+    /// They count as a body in memory until the client has them.
+    Collected(Bytes),
     /// Sent as the stream yields it. `Content-Type` is in `headers`.
     Stream(ReplyStream),
 }
 
 /// The body of a reply that is produced while it is sent. The stream is polled when the client can receive more.
-pub struct ReplyStream(pub(crate) LocalBoxStream<'static, Result<Bytes, ReplyStreamError>>);
+pub struct ReplyStream {
+    stream: LocalBoxStream<'static, Result<Bytes, ReplyStreamError>>,
+    /// How many bytes follow, if that is known.
+    remaining: Option<u64>,
+}
 
 impl ReplyStream {
     pub fn new(stream: impl Stream<Item = Result<Bytes, ReplyStreamError>> + 'static) -> Self {
-        ReplyStream(stream.boxed_local())
+        ReplyStream::with_length(stream, None)
+    }
+
+    /// A body of this length, if it is known. A stream with another length is an error.
+    pub fn with_length(
+        stream: impl Stream<Item = Result<Bytes, ReplyStreamError>> + 'static,
+        length: Option<u64>,
+    ) -> Self {
+        ReplyStream { stream: stream.boxed_local(), remaining: length }
+    }
+
+    /// A body that is there already. `held` is dropped with it.
+    pub fn holding(bytes: Bytes, held: impl Sized + 'static) -> Self {
+        let length = bytes.len() as u64;
+        let parts = stream::unfold((Some(bytes), held), async |(bytes, held)| Some((Ok(bytes?), (None, held))));
+        ReplyStream::with_length(parts, Some(length))
+    }
+
+    /// How many bytes follow, if that is known.
+    pub fn remaining(&self) -> Option<u64> {
+        self.remaining
+    }
+
+    /// Polls the next part.
+    pub fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, ReplyStreamError>>> {
+        let part = ready!(self.stream.as_mut().poll_next(cx));
+        let followed = part.as_ref().map(|part| part.as_ref().map_or(0, |data| data.len() as u64));
+        match (&mut self.remaining, followed) {
+            (Some(remaining), Some(length)) => match remaining.checked_sub(length) {
+                Some(rest) => *remaining = rest,
+                None => return Poll::Ready(Some(Err(ReplyStreamError))),
+            },
+            (Some(1..), None) => return Poll::Ready(Some(Err(ReplyStreamError))),
+            _ => {}
+        }
+        Poll::Ready(part)
     }
 }
 

@@ -62,6 +62,11 @@ impl ServerDiagnostic {
         self.is_failing.load(Relaxed) != is_failing && self.is_failing.swap(is_failing, Relaxed) != is_failing
     }
 
+    /// Whether the server was failing when that was last noted.
+    pub fn is_failing(&self) -> bool {
+        self.is_failing.load(Relaxed)
+    }
+
     /// The object whose plugin uses the server.
     pub fn object(&self) -> &str {
         &self.object

@@ -9,9 +9,11 @@ use http::header::{ACCEPT, HOST};
 use http::{HeaderMap, HeaderValue, Method};
 
 use super::aws_environment::AwsEnvironment;
+use super::http_proxy::ProxyRoute;
 use super::remote::{Remote, RemoteDatagrams, RemoteStream};
 use super::remote_request::{RemoteRequest, RemoteResponse, RemoteUrl, ResponseBodyUse};
 use super::shared_keys::SharedKeys;
+use super::streamed_response::{RemoteFailure, StreamedResponse};
 use crate::diagnostic::Diagnostic;
 use crate::upstream::{AddressPolicy, LoopbackPolicy};
 
@@ -61,6 +63,22 @@ pub trait PluginServices: Send + Sync {
     fn send(&self, request: RemoteRequest) -> BoxFuture<'static, Result<RemoteResponse, String>> {
         let message = format!("requests to {}:{} are not available here", request.remote.host, request.remote.port);
         Box::pin(async move { Err(message) })
+    }
+
+    /// Sends the request of a client in place of a backend, through a proxy if there is a route. The body of the
+    /// response streams. All such requests together have a part of the connections, so that plugins which decide about
+    /// requests have the others. Dropping the future ends the request.
+    fn send_in_place_of_backend(
+        &self,
+        request: RemoteRequest,
+        route: Option<ProxyRoute>,
+    ) -> BoxFuture<'static, Result<StreamedResponse, RemoteFailure>> {
+        let sending = route.is_none().then(|| self.send(request));
+        Box::pin(async move {
+            let unavailable = || RemoteFailure::Unreachable("proxies are not available here".to_owned());
+            let response = sending.ok_or_else(unavailable)?.await;
+            response.map(StreamedResponse::from).map_err(RemoteFailure::Unreachable)
+        })
     }
 
     /// Fetches a document by `http` or `https`, verifying the certificate with the system's root certificates. A body

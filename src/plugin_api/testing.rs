@@ -1,5 +1,6 @@
 //! Test harness for plugins: builds a chain from configurations and runs requests through it.
 
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -32,8 +33,8 @@ use super::stream_chain::StreamChainBuilder;
 use super::{Consumer, ConsumerDirectory, Plugin, PluginServices, PluginState, StreamChain};
 use crate::diagnostic::Diagnostic;
 use crate::hop_count::HopCount;
-
 use crate::shared_limit::SharedLimit;
+
 /// Builds a plugin without runtime services.
 pub fn build(kind: &dyn AnyPluginKind, config: &Value) -> Result<Arc<dyn Plugin>, Vec<Diagnostic>> {
     let services: Arc<dyn PluginServices> = Arc::new(OfflineServices);
@@ -151,9 +152,9 @@ pub struct TestRequest {
     /// The certificates of the client. `None` if it is not asked for any.
     pub certificates: Option<Vec<CertificateDer<'static>>>,
     pub is_peer_trusted: bool,
-    /// Whether the body is buffered if a plugin needs it.
     /// How many requests may be forwarded in the background.
     pub background_places: usize,
+    /// Whether the body is buffered if a plugin needs it.
     pub may_buffer: bool,
     /// The server that the backend names.
     pub backend: Option<NamedServer>,
@@ -209,8 +210,8 @@ impl TestRequest {
             uri_captures: TestCaptures::default(),
             certificates: None,
             is_peer_trusted: false,
-            may_buffer: true,
             background_places: 0,
+            may_buffer: true,
             backend: None,
             upstream_response: Response::new(()),
             upstream_body: Bytes::new(),
@@ -318,9 +319,9 @@ impl TestRequest {
             let (path, query) = (uri.path(), uri.query());
             let current = state.replacement_body.clone().unwrap_or_else(|| body.clone());
             let has_body = !current.is_empty();
-            let head = &mut head;
             let limit = SharedLimit::new(self.background_places);
             let places = BackgroundPlaces { limit: &limit, namespace: "default" };
+            let head = &mut head;
             let request = AllowedRequest {
                 head,
                 has_body,
@@ -425,11 +426,30 @@ impl TestOutcome {
         (self.upstream_header("x-consumer-username"), self.upstream_header("x-credential-identifier"), anonymous)
     }
 
+    /// Reads the body of a reply that streams, up to its end or an error, which [`TestOutcome::message`] then returns.
+    /// Returns whether it is complete.
+    pub async fn read_stream(&mut self) -> bool {
+        let Some(reply) = &mut self.reply else { return true };
+        let ReplyBody::Stream(stream) = &mut reply.body else { return true };
+        let (mut body, mut is_complete) = (Vec::new(), true);
+        while let Some(part) = poll_fn(|cx| stream.poll_part(cx)).await {
+            match part {
+                Ok(data) => body.extend_from_slice(&data),
+                Err(_) => {
+                    is_complete = false;
+                    break;
+                }
+            }
+        }
+        reply.body = ReplyBody::Raw(body.into());
+        is_complete
+    }
+
     /// The message of a plugin's reply.
     pub fn message(&self) -> Option<&str> {
         match &self.reply.as_ref()?.body {
             ReplyBody::Negotiated(message) | ReplyBody::Plain(message) => Some(message),
-            ReplyBody::Raw(bytes) => std::str::from_utf8(bytes).ok(),
+            ReplyBody::Raw(bytes) | ReplyBody::Collected(bytes) => std::str::from_utf8(bytes).ok(),
             ReplyBody::Empty | ReplyBody::Stream(_) => None,
         }
     }

@@ -84,7 +84,7 @@ impl Default for Config {
 /// Kong's default. It has the effect of the longest timeout, which is no news for a user who has not set it.
 const DEFAULT_TIMEOUT: u32 = 600_000;
 const LONGEST_TIMEOUT: u32 = 60_000;
-/// Maximum size in bytes of a body, of requests and of responses.
+/// Maximum size in bytes of the body of a request.
 const MAX_BODY: usize = 8 << 20;
 const KEY: HeaderName = HeaderName::from_static("x-functions-key");
 const CLIENT_ID: HeaderName = HeaderName::from_static("x-functions-clientid");
@@ -168,33 +168,30 @@ impl Plugin for AzureFunctions {
     fn before_forward<'a>(&'a self, cx: &'a mut BeforeForwardCx<'_>) -> AccessOutcome<'a> {
         let Some(call) = cx.take_plugin_data::<FunctionCall>() else { return AccessOutcome::Reply(failed()) };
         let hops = cx.hops;
-        let sending = self.server.send(
-            |request| {
-                let FunctionCall { method, target, headers, body } = call;
-                request.method = method;
-                request.target = target;
-                let host = request.headers.remove(HOST);
-                request.headers = headers;
-                request.headers.extend(host.map(|host| (HOST, host)));
-                hops.set(&mut request.headers);
-                request.body = body;
-            },
-            |_| true,
-        );
+        let sending = self.server.stream(|request| {
+            let FunctionCall { method, target, headers, body } = call;
+            request.method = method;
+            request.target = target;
+            let host = request.headers.remove(HOST);
+            request.headers = headers;
+            request.headers.extend(host.map(|host| (HOST, host)));
+            hops.set(&mut request.headers);
+            request.body = body;
+        });
         AccessOutcome::Wait(Box::pin(async move {
             Some(match sending.await {
-                Ok(response) => relay(response.status, response),
+                Ok(response) => relay_stream(response),
                 Err(_) => failed(),
             })
         }))
     }
 
     fn may_wait(&self) -> bool {
-        fn replaces_backend(&self) -> bool {
-            true
-        }
-
         false
+    }
+
+    fn replaces_backend(&self) -> bool {
+        true
     }
 
     fn body_buffer_limit(&self) -> Option<usize> {
@@ -251,7 +248,8 @@ mod tests {
         let fields = config(&json!({"clientid": "gateway"}));
         let chain = chain_with(&[(&KIND, fields)], &PluginState::default(), &server.services());
         let request = TestRequest::post("/a?b=c", "text/plain", "hi").header("x-functions-key", "of-the-client");
-        let outcome = request.header("host", "shop.example").run(&chain).await;
+        let mut outcome = request.header("host", "shop.example").run(&chain).await;
+        outcome.read_stream().await;
         assert_eq!((outcome.reply_status().unwrap().as_u16(), outcome.message()), (418, Some("short")));
         assert_eq!(outcome.response_header("x-a"), Some("1"));
         assert_eq!(outcome.reply.unwrap().reason, Reply::NO_REASON);
@@ -284,9 +282,9 @@ mod tests {
     fn invalid_configurations_name_the_field() {
         for (fields, field) in [
             (json!({"appname": ""}), "config.appname"),
-            (json!({"hostdomain": "a.example:8080"}), "config.hostdomain"),
             (json!({"appname": "a/b"}), "config.appname"),
             (json!({"hostdomain": "a@b"}), "config.hostdomain"),
+            (json!({"hostdomain": "a.example:8080"}), "config.hostdomain"),
             (json!({"functionname": "/"}), "config.functionname"),
             (json!({"apikey": "a\nb"}), "config.apikey"),
             (json!({"timeout": 0}), "config.timeout"),

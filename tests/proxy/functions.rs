@@ -7,6 +7,7 @@ use aws_lc_rs::hmac::{HMAC_SHA256, Key, sign};
 use portico::plugin_api::testing::chain_with;
 use portico::plugin_api::{AnyPluginKind, PluginState};
 use portico::plugins::REGISTRY;
+use portico::proxy::ProxyLimits;
 use portico::snapshot::Snapshot;
 use portico::snapshot::rule::{Action, RouteFailure};
 use portico::upstream::{EndpointAddress, Endpoints};
@@ -130,6 +131,31 @@ async fn bodies_that_are_too_large_for_a_function_are_rejected() {
     let response = server.request("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 4194305\r\n\r\n").await;
     assert_eq!(response.status, 413);
     assert!(lambda.log.requests().is_empty());
+}
+
+/// What a function returns is in memory until the client has read it, and counts like other bodies.
+#[tokio::test]
+async fn results_of_functions_count_as_bodies_in_memory() {
+    const LIMIT: usize = 1 << 20;
+    let lambda = responding(|_, event| {
+        let bytes = if event.contains("large") { LIMIT } else { LIMIT / 4 };
+        (200, json!({"statusCode": 200, "body": "x".repeat(bytes)}).to_string())
+    })
+    .await;
+    let config = json!({
+        "host": "127.0.0.1", "port": lambda.address.port(), "disable_https": true, "aws_region": "eu-west-1",
+        "aws_key": "a", "aws_secret": "b", "function_name": "f", "is_proxy_integration": true,
+        "forward_request_uri": true,
+    });
+    let plugins: Vec<(&dyn AnyPluginKind, Value)> = vec![(REGISTRY.find("aws-lambda").unwrap(), config)];
+    let chain = chain_with(&plugins, &PluginState::default(), &loopback_services());
+    let route = Route { plugins: Some(chain), ..route(Action::Fail(RouteFailure::NoBackends)) };
+    let limits = ProxyLimits { max_buffered_bytes: LIMIT, ..ProxyLimits::default() };
+    let server = TestServer::with_options(Options { limits, ..Options::default() }, vec![route]).await;
+    let small = server.request("GET /small HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    assert_eq!((small.status, small.header("content-length")), (200, Some("262144")));
+    assert_eq!(small.text().len(), LIMIT / 4);
+    assert_eq!(server.request("GET /large HTTP/1.1\r\nhost: a\r\n\r\n").await.status, 503);
 }
 
 #[tokio::test]
@@ -296,4 +322,69 @@ async fn requests_go_through_a_forward_proxy() {
     assert_eq!(header(&requests[0], "x-forwarded-for"), None);
     assert_eq!(header(&requests[0], "portico-hops"), Some("3"), "loops through the proxy end");
     assert_eq!(header(&requests[0], "host"), Some("api.partner.example:8080"));
+}
+
+/// A proxy whose route has forward-proxy, and the HTTP proxy `proxy` on the way to its backend.
+async fn server_behind(proxy: &Endpoint) -> TestServer {
+    let config = json!({"http_proxy_host": "127.0.0.1", "http_proxy_port": proxy.address.port()});
+    let plugins: Vec<(&dyn AnyPluginKind, Value)> = vec![(REGISTRY.find("forward-proxy").unwrap(), config)];
+    let chain = chain_with(&plugins, &PluginState::default(), &loopback_services());
+    let upstream = upstream("partner", &[]);
+    let addresses = vec![EndpointAddress::Name { host: "api.partner.example".into(), port: 80 }];
+    upstream.set_endpoints(Endpoints { addresses, ..Endpoints::default() });
+    let routes = vec![Route { plugins: Some(chain), ..route(forward(vec![(1, upstream)])) }];
+    let (address, reserved) = reserve_address();
+    let server = TestServer::start(Options::default(), address, reserved, snapshot(address, routes));
+    server.proxy.reconcile().await;
+    server
+}
+
+/// No part of a response waits for the next one, and its size has no limit.
+// docs/kong-compatibility.md, 5.13
+#[tokio::test]
+async fn responses_stream_through_a_forward_proxy() {
+    const LARGE: usize = 9 << 20;
+    let proxy = Endpoint::scripted(|mut stream, _| async move {
+        while let Some(request) = stream.request().await {
+            let response = match request.split(' ').nth(1).unwrap() {
+                "http://api.partner.example/head" => "HTTP/1.1 200 OK\r\ncontent-length: 7\r\n\r\n".to_owned(),
+                "http://api.partner.example/large" => {
+                    format!("HTTP/1.1 200 OK\r\ncontent-length: {LARGE}\r\n\r\n{}", "x".repeat(LARGE))
+                }
+                "http://api.partner.example/chunked" => {
+                    "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n".to_owned()
+                }
+                "http://api.partner.example/empty" => "HTTP/1.1 204 No Content\r\n\r\n".to_owned(),
+                "http://api.partner.example/upgrade" => {
+                    "HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n".to_owned()
+                }
+                "http://api.partner.example/truncated" => {
+                    stream.send("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhello").await;
+                    return;
+                }
+                target => panic!("{target}"),
+            };
+            stream.send(response).await;
+        }
+    })
+    .await;
+    let server = server_behind(&proxy).await;
+    let mut client = server.connect().await;
+    for (path, status, length, body) in [
+        ("/large", 200, Some(LARGE), "x".repeat(LARGE)),
+        ("/chunked", 200, None, "ok".to_owned()),
+        ("/empty", 204, None, String::new()),
+    ] {
+        let response = client.get(path).await;
+        let found = response.header("content-length").map(|length| length.parse::<usize>().unwrap());
+        assert_eq!((response.status, found), (status, length), "{path}");
+        assert!(response.text() == body, "{path}");
+    }
+    let head = server.request("HEAD /head HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    assert_eq!((head.status, head.header("content-length")), (200, Some("7")));
+    // The client would take the next response for one of the new protocol.
+    assert_eq!(client.get("/upgrade").await.status, 502);
+    assert_eq!(client.get("/chunked").await.text(), "ok");
+    client.send("GET /truncated HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    assert_eq!(client.try_response().await, None, "the truncated body counts as complete");
 }

@@ -10,12 +10,13 @@ use http::Request;
 use portico::plugin_api::batch_queue::{QueueCounts, flush_queues, queue_counts};
 use portico::plugin_api::consumers::plugins::{ConsumerPlugin, PluginSubject};
 use portico::plugin_api::consumers::{EntityId, KeyCredential};
+use portico::plugin_api::http_proxy::ProxyRoute;
 use portico::plugin_api::instance::ExecutionPlace;
 use portico::plugin_api::remote_client::{RemoteClient, RemoteConnector};
 use portico::plugin_api::testing::{build_with, chain_with, consumer, instance, names};
 use portico::plugin_api::{
-    Chain, ConsumerDirectory, PluginServices, PluginState, Remote, RemoteDatagrams, RemoteRequest, RemoteResponse,
-    RemoteStream,
+    Chain, ConsumerDirectory, PluginServices, PluginState, Remote, RemoteDatagrams, RemoteFailure, RemoteRequest,
+    RemoteResponse, RemoteStream, StreamedResponse,
 };
 use portico::plugins::REGISTRY;
 use portico::snapshot::Snapshot;
@@ -44,6 +45,15 @@ impl RemoteConnector for TcpConnector {
             Ok(Box::new(stream) as Box<dyn RemoteStream>)
         })
     }
+
+    fn connect_through(
+        &self,
+        remote: Remote,
+        route: ProxyRoute,
+    ) -> BoxFuture<'static, Result<Box<dyn RemoteStream>, RemoteFailure>> {
+        let connecting = self.connect(route.proxy_for(&remote).clone());
+        Box::pin(async move { connecting.await.map_err(RemoteFailure::Unreachable) })
+    }
 }
 
 impl PluginServices for LoopbackServices {
@@ -58,6 +68,15 @@ impl PluginServices for LoopbackServices {
     fn send(&self, request: RemoteRequest) -> BoxFuture<'static, Result<RemoteResponse, String>> {
         let client = self.0.clone();
         Box::pin(async move { client.send(request).await })
+    }
+
+    fn send_in_place_of_backend(
+        &self,
+        request: RemoteRequest,
+        route: Option<ProxyRoute>,
+    ) -> BoxFuture<'static, Result<StreamedResponse, RemoteFailure>> {
+        let client = self.0.clone();
+        Box::pin(async move { client.stream(request, route, ()).await })
     }
 
     fn connect(&self, remote: Remote) -> BoxFuture<'static, Result<Box<dyn RemoteStream>, String>> {

@@ -24,6 +24,9 @@ pub(super) struct ConnectionLimits {
     connections: SharedLimit,
     /// Requests that are in progress, of which each needs a connection, and those that have failed a moment ago.
     requests: SharedLimit,
+    /// Those of the requests that are sent in place of backends. Fewer, so that clients cannot take the connections of
+    /// plugins that decide about requests.
+    in_place_of_backends: SharedLimit,
     idle: IdleConnections,
     /// How many callers of each namespace wait for a connection.
     waiting: Mutex<BTreeMap<Box<str>, usize>>,
@@ -33,7 +36,8 @@ impl ConnectionLimits {
     /// `limit` is that of connections, and also that of requests. `idle` are the connections that may be closed.
     pub(super) fn new(limit: usize, idle: IdleConnections) -> Self {
         let (connections, requests) = (SharedLimit::new(limit), SharedLimit::new(limit));
-        ConnectionLimits { connections, requests, idle, waiting: Mutex::default() }
+        let in_place_of_backends = SharedLimit::new(limit.div_ceil(2));
+        ConnectionLimits { connections, requests, in_place_of_backends, idle, waiting: Mutex::default() }
     }
 
     /// Waits for permission to open a connection. `timeout` is that of what needs it.
@@ -58,6 +62,14 @@ impl ConnectionLimits {
         taken.map_err(|reached| self.describe(reached, "requests", namespace, &share))
     }
 
+    /// Waits for permission to send a request in place of a backend.
+    pub(super) async fn request_of_client(&self, namespace: &str, timeout: Duration) -> Result<[Held; 2], String> {
+        let share = self.in_place_of_backends.share(namespace);
+        let taken = self.in_place_of_backends.take(&share, 1, wait_deadline(timeout)).await;
+        let held = taken.map_err(|reached| self.describe(reached, IN_PLACE_OF_BACKENDS, namespace, &share))?;
+        Ok([held, self.request(namespace, timeout).await?])
+    }
+
     /// Closes an idle connection of a namespace, if there is one and others wait that it makes room for.
     pub(super) fn became_idle(&self, namespace: &str) {
         let makes_room = {
@@ -76,7 +88,10 @@ impl ConnectionLimits {
     }
 
     fn describe(&self, reached: LimitReached, what: &str, namespace: &str, share: &Share) -> String {
-        let limit = self.connections.limit();
+        let limit = match what {
+            IN_PLACE_OF_BACKENDS => self.in_place_of_backends.limit(),
+            _ => self.connections.limit(),
+        };
         let remedy = "raise --max-plugin-connections if their servers are not too slow";
         match reached {
             LimitReached::All => format!("all {limit} {what} of plugins are in use; {remedy}"),
@@ -174,6 +189,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for PermittedStream<S> {
     }
 }
 
+/// What messages call the requests that are sent in place of backends.
+const IN_PLACE_OF_BACKENDS: &str = "requests in place of backends";
 /// The longest wait for a permit.
 const MAX_WAIT: Duration = Duration::from_secs(5);
 /// With the default limit, at most about 1,000 failing requests are sent per second.

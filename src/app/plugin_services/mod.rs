@@ -21,10 +21,12 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use http::StatusCode;
 use parking_lot::Mutex;
+use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
 
 use connection_limits::{ConnectionLimits, PermittedStream, release_later};
 use metadata_endpoints::MetadataEndpoints;
@@ -34,13 +36,16 @@ use tls::{Alpn, TlsConnectors};
 
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::aws_environment::AwsEnvironment;
+use crate::plugin_api::http_proxy::ProxyRoute;
 use crate::plugin_api::idle_connections::IdleConnections;
 use crate::plugin_api::remote_client::{RemoteClient, RemoteConnector};
 use crate::plugin_api::server_text::shorten;
 use crate::plugin_api::{
-    PluginServices, Remote, RemoteDatagrams, RemoteRequest, RemoteResponse, RemoteStream, SharedKeys,
+    PluginServices, Remote, RemoteDatagrams, RemoteFailure, RemoteRequest, RemoteResponse, RemoteStream, SharedKeys,
+    StreamedResponse,
 };
 use crate::shared_limit::Held;
+use crate::upstream::tls::UpstreamTlsSettings;
 use crate::upstream::{AddressPolicy, OwnSockets, TrustModel};
 
 /// What plugins can use: tasks, connections to servers, and error reports.
@@ -177,6 +182,34 @@ impl PluginServices for OnlineServices {
         async move { sending.await.unwrap_or_else(|error| Err(format!("sending has failed: {error}"))) }.boxed()
     }
 
+    fn send_in_place_of_backend(
+        &self,
+        request: RemoteRequest,
+        route: Option<ProxyRoute>,
+    ) -> BoxFuture<'static, Result<StreamedResponse, RemoteFailure>> {
+        let (client, limits) = (self.client.clone(), Arc::clone(&self.connector.limits));
+        let (mut sender, receiver) = oneshot::channel();
+        // On the threads of the control side, where the idle connections are.
+        self.runtime.spawn(async move {
+            let sending = async {
+                let permits = limits.request_of_client(request.remote.share(), request.timeout).await;
+                let permits = permits.map_err(RemoteFailure::Busy)?;
+                client.stream(request, route, permits).await
+            };
+            let outcome = tokio::select! {
+                outcome = sending => outcome,
+                // The client is gone.
+                () = sender.closed() => return,
+            };
+            drop(sender.send(outcome));
+        });
+        async move {
+            let ended = || Err(RemoteFailure::NoResponse("sending has failed".to_owned()));
+            receiver.await.unwrap_or_else(|_| ended())
+        }
+        .boxed()
+    }
+
     fn connect(&self, server: Remote) -> BoxFuture<'static, Result<Box<dyn RemoteStream>, String>> {
         self.connect_with(server, Alpn::None)
     }
@@ -227,6 +260,15 @@ impl RemoteConnector for ServerConnector {
         async move { connector.connect_in_time(&remote, Alpn::None).await }.boxed()
     }
 
+    fn connect_through(
+        &self,
+        remote: Remote,
+        route: ProxyRoute,
+    ) -> BoxFuture<'static, Result<Box<dyn RemoteStream>, RemoteFailure>> {
+        let connector = self.clone();
+        async move { connector.connect_through_in_time(&remote, &route).await }.boxed()
+    }
+
     fn became_idle(&self, namespace: &str) {
         self.limits.became_idle(namespace);
     }
@@ -238,6 +280,32 @@ impl ServerConnector {
         let permit = permit.map_err(|error| format!("{}:{}: {error}", server.host, server.port))?;
         let timed_out = || Err(format!("{}:{}: no connection within {:?}", server.host, server.port, server.timeout));
         timeout(server.timeout, self.open(server, permit, alpn)).await.unwrap_or_else(|_| timed_out())
+    }
+
+    async fn connect_through_in_time(
+        &self,
+        server: &Remote,
+        route: &ProxyRoute,
+    ) -> Result<Box<dyn RemoteStream>, RemoteFailure> {
+        let proxy = route.proxy_for(server);
+        let address = format!("{}:{}", proxy.host, proxy.port);
+        let permit = self.limits.connection(proxy.share(), proxy.timeout).await;
+        let permit = permit.map_err(|error| RemoteFailure::Busy(format!("{address}: {error}")))?;
+        let opening = async {
+            let mut stream = self.open(proxy, permit, Alpn::None).await?;
+            if server.tls.is_none() {
+                return Ok(stream);
+            }
+            let opened = route.open_tunnel(&mut stream, server).await;
+            opened.map_err(|error| format!("{address}: {error}"))?;
+            match &route.tls {
+                Some(settings) => self.secure_as_backend(stream, server, settings).await,
+                None => self.secure(stream, server, Alpn::None).await,
+            }
+        };
+        let timed_out = || Err(format!("{address}: no connection within {:?}", proxy.timeout));
+        let opened = timeout(proxy.timeout, opening).await.unwrap_or_else(|_| timed_out());
+        opened.map_err(|error| RemoteFailure::Unreachable(shorten(&error).into_owned()))
     }
 
     async fn open_datagrams_in_time(&self, server: &Remote) -> Result<Box<dyn RemoteDatagrams>, String> {
@@ -276,6 +344,21 @@ impl ServerConnector {
         let stream = self.tls.connect(stream, name, tls, alpn).await;
         let failed = |error| format!("{}:{}: TLS handshake failed: {error}", server.host, server.port);
         Ok(Box::new(stream.map_err(failed)?))
+    }
+
+    /// The stream with the TLS of a backend: its trust, the names that it requires, and its client certificate.
+    async fn secure_as_backend<S: RemoteStream + 'static>(
+        &self,
+        stream: S,
+        server: &Remote,
+        settings: &UpstreamTlsSettings,
+    ) -> Result<Box<dyn RemoteStream>, String> {
+        let name = server.tls.as_ref().and_then(|tls| tls.server_name.as_deref()).unwrap_or(&server.host);
+        let failed = |error| format!("{}:{}: TLS handshake failed: {error}", server.host, server.port);
+        let name_of_server = ServerName::try_from(name.to_owned())
+            .map_err(|_| failed(io::Error::other(format!("{name:?} is not a valid server name"))))?;
+        let connector = TlsConnector::from(settings.library_config());
+        Ok(Box::new(connector.connect(name_of_server, stream).await.map_err(failed)?))
     }
 
     /// Connects to the first address that accepts, and is not an own listener.

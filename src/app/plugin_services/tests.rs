@@ -1,5 +1,7 @@
 //! Tests against local servers.
 
+mod through_proxies;
+
 use std::time::Duration;
 
 use serde_json::json;

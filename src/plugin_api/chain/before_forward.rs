@@ -221,7 +221,7 @@ mod tests {
             if with_stand_in {
                 builder.add("function", 1, AttachmentPoint::Base(BaseScope::Route), instance(true));
             }
-            let request = TestRequest { background_places: 1, ..TestRequest::get("/") };
+            let request = TestRequest { background_places: 8, ..TestRequest::get("/") };
             let outcome = request.run(&builder.build(names()).unwrap()).await;
             assert_eq!(outcome.message(), Some(expected));
         }

@@ -41,7 +41,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::kind::{BuildCx, Phases, PluginKind};
-use crate::plugin_api::relayed_response::reply_of_backend;
+use crate::plugin_api::relayed_response::collected_reply;
 use crate::plugin_api::request_variables::RequestVariables;
 use crate::plugin_api::template::Budget;
 use crate::plugin_api::{AccessOutcome, BeforeForwardCx, Plugin, Reply, RequestCx};
@@ -167,7 +167,7 @@ impl Aggregate {
         });
         let body = Bytes::from(self.output.document(values.collect()).to_string());
         let headers = HeaderMap::from_iter([(CONTENT_TYPE, JSON)]);
-        reply_of_backend(StatusCode::OK, headers, body)
+        collected_reply(StatusCode::OK, headers, body)
     }
 }
 

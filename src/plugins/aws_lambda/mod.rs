@@ -172,11 +172,11 @@ impl Plugin for AwsLambda {
         false
     }
 
-    fn body_buffer_limit(&self) -> Option<usize> {
-        fn replaces_backend(&self) -> bool {
-            true
-        }
+    fn replaces_backend(&self) -> bool {
+        true
+    }
 
+    fn body_buffer_limit(&self) -> Option<usize> {
         Some(MAX_BODY)
     }
 

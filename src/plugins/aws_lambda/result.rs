@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use super::config::{EmptyArraysMode, LogType};
 use crate::plugin_api::media_type::MediaType;
-use crate::plugin_api::relayed_response::{is_of_connection, relay, reply_of_backend};
+use crate::plugin_api::relayed_response::{collected_reply, is_of_connection, relay};
 use crate::plugin_api::{RemoteResponse, Reply};
 
 /// How results become responses.
@@ -94,7 +94,7 @@ impl ResultMapping {
             }
             Some(_) => return Err("body must be a string"),
         };
-        Ok(reply_of_backend(status, headers, body))
+        Ok(collected_reply(status, headers, body))
     }
 }
 

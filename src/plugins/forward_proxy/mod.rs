@@ -26,12 +26,15 @@
 //! TLS, the proxy opens a tunnel (`CONNECT`), and Portico verifies the certificate of the backend through it. The host
 //! that the backend gets is always its own.
 //!
-//! The plugin takes the place of the backend, after authorization. Filters of the rule and its timeouts do not apply, a
-//! request takes at most 60 seconds, and bodies have at most 8 MiB. Requests fail with 502 if the proxy does not
-//! respond or wants other credentials, if they ask for another protocol such as WebSocket, and if their backend is no
-//! ExternalName, gets HTTP/2 only, or needs a client certificate: they are never sent without the proxy.
-
-mod tunnel;
+//! The plugin takes the place of the backend, after authorization. Filters of the rule and its timeouts do not apply:
+//! connecting takes at most 30 seconds, and the response, and each part of its body, comes within 60 seconds. Bodies of
+//! requests have at most 8 MiB. Requests fail with 502 if the proxy does not respond or wants other credentials, and if
+//! they cannot be sent through it: if they ask for another protocol such as WebSocket, or if their backend is no
+//! ExternalName or gets HTTP/2 only. They are never sent without the proxy.
+//!
+//! The certificate of a backend with TLS is verified as its BackendTLSPolicy, or the annotations of its Service, say,
+//! and a client certificate that they name is presented to it. Without them, the certificate authorities of the system
+//! count.
 
 #[cfg(test)]
 mod tests;
@@ -45,18 +48,19 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tokio::sync::oneshot;
+use tracing::debug;
 
-use self::tunnel::ProxyConnector;
 use crate::diagnostic::Diagnostic;
+use crate::plugin_api::http_proxy::{HttpProxy, ProxyRoute};
 use crate::plugin_api::kind::{BuildCx, Phases, PluginKind};
 use crate::plugin_api::named_backend::NamedServer;
-use crate::plugin_api::relayed_response::{relay, remove_fields_of_connection};
-use crate::plugin_api::remote::{MAX_REMOTE_TIMEOUT, Remote, RemoteTls};
-use crate::plugin_api::remote_client::RemoteClient;
+use crate::plugin_api::relayed_response::{relay_stream, remove_fields_of_connection};
+use crate::plugin_api::remote::{MAX_REMOTE_TIMEOUT, Remote, RemoteTls, is_host};
 use crate::plugin_api::remote_request::{RemoteRequest, basic_credentials};
 use crate::plugin_api::remote_server::ServerReports;
-use crate::plugin_api::{AccessOutcome, BeforeForwardCx, Plugin, PluginServices, Reply, ResponseBodyUse, Scopes};
+use crate::plugin_api::{
+    AccessOutcome, BeforeForwardCx, Plugin, PluginServices, RemoteFailure, Reply, ResponseBodyUse, Scopes,
+};
 
 /// Sends requests to a server outside of the cluster through an HTTP proxy.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -115,12 +119,10 @@ enum ClientFields {
 }
 
 pub(crate) struct ForwardProxy {
-    client: RemoteClient,
+    proxy: Arc<HttpProxy>,
     services: Arc<dyn PluginServices>,
-    reports: Arc<ServerReports>,
+    reports: ServerReports,
     namespace: Option<String>,
-    /// The credentials for the proxy.
-    authorization: Option<HeaderValue>,
     verifies: bool,
     client_fields: ClientFields,
 }
@@ -144,7 +146,7 @@ impl PluginKind for ForwardProxy {
                 (Some(host), Some(port)) if port > 0 && is_host(host) => {
                     invalid.extend(cx.check_host(host_field, host));
                     let (host, namespace) = (host.clone(), cx.namespace().map(str::to_owned));
-                    Some(Remote { host, port, namespace, tls: None, timeout: MAX_REMOTE_TIMEOUT })
+                    Some(Remote { host, port, namespace, tls: None, timeout: CONNECT_TIMEOUT })
                 }
                 (None, None) => None,
                 (Some(host), Some(_)) if !is_host(host) => {
@@ -198,65 +200,66 @@ impl PluginKind for ForwardProxy {
             return Err(invalid);
         };
         let field = if config.http_proxy_host.is_some() { "http_proxy_host" } else { "https_proxy_host" };
-        let connector = ProxyConnector {
-            plain: plain.clone(),
-            secure: secure.clone(),
-            authorization: authorization.clone(),
-            services: Arc::clone(cx.services),
-        };
         Ok(ForwardProxy {
-            client: RemoteClient::for_proxy(Arc::new(connector)),
+            proxy: Arc::new(HttpProxy { plain: plain.clone(), secure: secure.clone(), authorization }),
             services: Arc::clone(cx.services),
-            reports: Arc::new(ServerReports::new(field, cx)),
+            reports: ServerReports::new(field, cx).holding(REPORT_HOLD),
             namespace: cx.namespace().map(str::to_owned),
-            authorization,
             verifies: config.https_verify,
             client_fields: config.x_headers,
         })
     }
 }
 
-/// Whether a text may be the host of a proxy: a name, or an address without brackets.
-fn is_host(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._:".contains(&byte))
-}
-
 impl Plugin for ForwardProxy {
     fn before_forward<'a>(&'a self, cx: &'a mut BeforeForwardCx<'_>) -> AccessOutcome<'a> {
-        let server = cx
-            .backend
-            .and_then(|backend| backend.server())
-            .filter(|server| !cx.is_upgrade && server.tls.as_ref().is_none_or(|tls| !tls.has_client_certificate));
-        let Some(server) = server else { return AccessOutcome::Reply(failed()) };
+        let server = cx.backend.and_then(|backend| backend.server()).filter(|_| !cx.is_upgrade);
+        let connection = server.and_then(|server| self.connection(server));
+        let Some(connection) = connection else {
+            let message = "The request cannot be sent through a proxy to the backend of its route";
+            return AccessOutcome::Reply(Reply::negotiated(StatusCode::BAD_GATEWAY, message, "backend_not_supported"));
+        };
         let Some(body) = cx.whole_body() else {
             let message = "The body of the request was not read, so it cannot be sent";
             return AccessOutcome::Reply(Reply::negotiated(StatusCode::BAD_GATEWAY, message, "body_not_buffered"));
         };
-        let Some(request) = self.request(cx, server, body) else { return AccessOutcome::Reply(failed()) };
-        let is_plain = request.remote.tls.is_none();
-        let (mut sender, receiver) = oneshot::channel();
-        let (client, reports) = (self.client.clone(), Arc::clone(&self.reports));
-        // On the threads of the control side, where the idle connections are.
-        self.services.spawn(Box::pin(async move {
-            let response = tokio::select! {
-                response = client.send(request) => response,
-                // The client is gone.
-                () = sender.closed() => return,
-            };
-            let response = match response {
+        let is_plain = connection.remote.tls.is_none();
+        let request = self.request(cx, &connection, body);
+        let sending = self.services.send_in_place_of_backend(request, Some(connection.route));
+        AccessOutcome::Wait(Box::pin(async move {
+            Some(match sending.await {
                 // Through a tunnel, the status is that of the backend.
                 Ok(response) if is_plain && response.status == StatusCode::PROXY_AUTHENTICATION_REQUIRED => {
-                    Err("the proxy wants other credentials (407)".to_owned())
+                    self.reports.update(Some("the proxy wants other credentials (407)".to_owned()));
+                    failed()
                 }
-                response => response,
-            };
-            reports.update(response.as_ref().err().cloned());
-            drop(sender.send(response.ok()));
-        }));
-        AccessOutcome::Wait(Box::pin(async move {
-            let response = receiver.await.ok().flatten();
-            Some(response.map_or_else(failed, |response| relay(response.status, response)))
+                Ok(response) => {
+                    self.reports.update(None);
+                    relay_stream(response)
+                }
+                Err(RemoteFailure::Busy(_)) => {
+                    let message = "Too many requests wait for the proxy";
+                    Reply::negotiated(StatusCode::SERVICE_UNAVAILABLE, message, "proxy_busy")
+                }
+                Err(RemoteFailure::Unreachable(error)) => {
+                    self.reports.update(Some(error));
+                    failed()
+                }
+                // What a client asks for may take too long, or have a head that is too large.
+                Err(RemoteFailure::NoResponse(error)) => {
+                    debug!(error, "A request through a proxy has no response");
+                    failed()
+                }
+            })
         }))
+    }
+
+    fn needs_named_backend(&self) -> bool {
+        true
+    }
+
+    fn replaces_backend(&self) -> bool {
+        true
     }
 
     fn may_wait(&self) -> bool {
@@ -268,37 +271,53 @@ impl Plugin for ForwardProxy {
     }
 }
 
+/// The backend, and the way to it.
+struct BackendConnection {
+    remote: Remote,
+    route: ProxyRoute,
+    /// The value of `Host`.
+    authority: HeaderValue,
+}
+
 impl ForwardProxy {
-    /// The request for the backend. `None` if its host cannot be written into one.
-    fn request(&self, cx: &BeforeForwardCx<'_>, server: NamedServer, body: Bytes) -> Option<RemoteRequest> {
+    /// `None` if the backend cannot be reached as its TLS settings and those of the plugin say.
+    fn connection(&self, server: NamedServer) -> Option<BackendConnection> {
         let NamedServer { host, port, tls } = server;
         let default_port = if tls.is_some() { 443 } else { 80 };
         let authority = if port == default_port { host.to_string() } else { format!("{host}:{port}") };
-        let tls = tls.map(|tls| RemoteTls {
-            server_name: tls.name,
-            verify: tls.verifies || self.verifies,
-            authorities: None,
-        });
+        let authority = HeaderValue::try_from(authority).ok()?;
+        // The settings of the backend have its authorities and names, and its client certificate. Those that verify
+        // nothing and present nothing are replaced by those of the system.
+        let own = tls.as_ref().map(|tls| &tls.settings).filter(|own| own.verifies() || !self.verifies);
+        if own.is_none() && tls.as_ref().is_some_and(|tls| tls.settings.has_client_certificate()) {
+            return None;
+        }
+        let route = ProxyRoute { proxy: Arc::clone(&self.proxy), tls: own.cloned() };
+        let tls = tls.map(|tls| RemoteTls { server_name: tls.name, verify: true, authorities: None });
+        let (host, namespace) = (host.to_string(), self.namespace.clone());
+        Some(BackendConnection { remote: Remote { host, port, namespace, tls, timeout: TIMEOUT }, route, authority })
+    }
+
+    fn request(&self, cx: &BeforeForwardCx<'_>, connection: &BackendConnection, body: Bytes) -> RemoteRequest {
         let mut headers = cx.head.headers.clone();
         remove_fields_of_connection(&mut headers);
         headers.remove(CONTENT_LENGTH);
-        headers.insert(HOST, HeaderValue::try_from(authority).ok()?);
+        headers.insert(HOST, connection.authority.clone());
         self.change_client_fields(&mut headers);
         cx.hops.set(&mut headers);
-        if tls.is_none() {
-            headers.extend(self.authorization.clone().map(|credentials| (PROXY_AUTHORIZATION, credentials)));
+        if connection.remote.tls.is_none() {
+            headers.extend(self.proxy.authorization.clone().map(|credentials| (PROXY_AUTHORIZATION, credentials)));
         }
-        let target = cx.head.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
-        Some(RemoteRequest {
-            remote: Remote { host: host.to_string(), port, namespace: self.namespace.clone(), tls, timeout: TIMEOUT },
+        RemoteRequest {
+            remote: connection.remote.clone(),
             method: cx.head.method.clone(),
-            target,
+            target: cx.head.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/")),
             headers,
             body,
             timeout: TIMEOUT,
             keep_alive: Some(KEEP_ALIVE),
-            response_body: ResponseBodyUse::Collect { max_bytes: MAX_BODY },
-        })
+            response_body: ResponseBodyUse::Discard,
+        }
     }
 
     fn change_client_fields(&self, headers: &mut HeaderMap) {
@@ -317,8 +336,7 @@ impl ForwardProxy {
     }
 }
 
-/// The reply if the request cannot be sent through the proxy. The condition of the plugin has the reason if it is the
-/// proxy's.
+/// The reply if there is no response. The condition of the plugin has the reason if it is the proxy's.
 fn failed() -> Box<Reply> {
     Reply::negotiated(StatusCode::BAD_GATEWAY, "An invalid response was received from the proxy", "no_proxy_response")
 }
@@ -333,8 +351,13 @@ static OF_CLIENT: [HeaderName; 6] = [
     HeaderName::from_static("x-forwarded-proto"),
     HeaderName::from_static("x-real-ip"),
 ];
-/// Maximum size in bytes of a body, of requests and of responses.
+/// Maximum size in bytes of the body of a request.
 const MAX_BODY: usize = 8 << 20;
+/// For the head of the response, and for each part of its body.
 const TIMEOUT: Duration = MAX_REMOTE_TIMEOUT;
+/// For name resolution, connecting to the proxy, and the tunnel.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 /// Short, because idle connections count against the limit of all plugins.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// How long a failure of the proxy is reported at least.
+const REPORT_HOLD: Duration = Duration::from_secs(5);

@@ -1,7 +1,6 @@
 //! Tests of requests through a proxy that a script plays.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
@@ -9,14 +8,14 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 
 use super::*;
-use crate::plugin_api::RemoteStream;
 use crate::plugin_api::chain::{AttachmentPoint, BaseScope, ChainBuilder};
 use crate::plugin_api::instance::PluginInstance;
 use crate::plugin_api::named_backend::NamedServerTls;
+use crate::plugin_api::remote_client::{RemoteClient, RemoteConnector};
 use crate::plugin_api::testing::{
     TestOutcome, TestRequest, build, build_with, chain_with, global_instance, instance, names,
 };
-use crate::plugin_api::{ChangedFields, PluginState, RegisteredKind, RequestCx};
+use crate::plugin_api::{ChangedFields, PluginState, RegisteredKind, RemoteStream, RequestCx, StreamedResponse};
 
 const KIND: RegisteredKind<ForwardProxy> = RegisteredKind::NEW;
 
@@ -24,6 +23,7 @@ const KIND: RegisteredKind<ForwardProxy> = RegisteredKind::NEW;
 #[derive(Default)]
 struct ScriptedProxy {
     responses: Vec<&'static str>,
+    is_busy: bool,
     events: Mutex<Vec<String>>,
     diagnostic: Mutex<Option<Diagnostic>>,
 }
@@ -33,22 +33,16 @@ impl PluginServices for Arc<ScriptedProxy> {
         tokio::spawn(task);
     }
 
-    fn connect(&self, remote: Remote) -> BoxFuture<'static, Result<Box<dyn RemoteStream>, String>> {
-        self.events.lock().push(format!("connect {}:{} TLS {}", remote.host, remote.port, remote.tls.is_some()));
-        let (own, other) = duplex(1 << 16);
-        tokio::spawn(serve(Arc::clone(self), other));
-        Box::pin(async move { Ok(Box::new(own) as Box<dyn RemoteStream>) })
-    }
-
-    fn start_tls(
+    fn send_in_place_of_backend(
         &self,
-        stream: Box<dyn RemoteStream>,
-        remote: Remote,
-    ) -> BoxFuture<'static, Result<Box<dyn RemoteStream>, String>> {
-        let tls = remote.tls.expect("only for TLS");
-        let name = tls.server_name.unwrap_or(remote.host);
-        self.events.lock().push(format!("TLS {name} verified {}", tls.verify));
-        Box::pin(async move { Ok(stream) })
+        request: RemoteRequest,
+        route: Option<ProxyRoute>,
+    ) -> BoxFuture<'static, Result<StreamedResponse, RemoteFailure>> {
+        if self.is_busy {
+            return Box::pin(async { Err(RemoteFailure::Busy("all connections are in use".to_owned())) });
+        }
+        let client = RemoteClient::new(Arc::new(Connector(Arc::clone(self))));
+        Box::pin(async move { client.stream(request, route, ()).await })
     }
 
     fn report(&self, _object: &str, diagnostic: Option<Diagnostic>) {
@@ -56,6 +50,38 @@ impl PluginServices for Arc<ScriptedProxy> {
         if diagnostic.is_some() {
             *self.diagnostic.lock() = diagnostic;
         }
+    }
+}
+
+struct Connector(Arc<ScriptedProxy>);
+
+impl RemoteConnector for Connector {
+    fn connect(&self, _: Remote) -> BoxFuture<'static, Result<Box<dyn RemoteStream>, String>> {
+        panic!("requests are never sent without the proxy");
+    }
+
+    fn connect_through(
+        &self,
+        remote: Remote,
+        route: ProxyRoute,
+    ) -> BoxFuture<'static, Result<Box<dyn RemoteStream>, RemoteFailure>> {
+        let script = Arc::clone(&self.0);
+        Box::pin(async move {
+            let proxy = route.proxy_for(&remote);
+            script.events.lock().push(format!("connect {}:{} TLS {}", proxy.host, proxy.port, proxy.tls.is_some()));
+            let (mut own, other) = duplex(1 << 16);
+            tokio::spawn(serve(Arc::clone(&script), other));
+            if let Some(tls) = &remote.tls {
+                let opened = route.open_tunnel(&mut own, &remote).await;
+                opened.map_err(|error| RemoteFailure::Unreachable(format!("{}: {error}", proxy.host)))?;
+                let name = tls.server_name.as_deref().unwrap_or(&remote.host);
+                let settings = route.tls.as_ref().map_or("of the system".to_owned(), |settings| {
+                    format!("of the backend, verified {}", settings.verifies())
+                });
+                script.events.lock().push(format!("TLS {name} {settings}"));
+            }
+            Ok(Box::new(own) as Box<dyn RemoteStream>)
+        })
     }
 }
 
@@ -101,7 +127,14 @@ async fn send(
     config.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
     let services: Arc<dyn PluginServices> = Arc::new(Arc::clone(proxy));
     let chain = chain_with(&[(&KIND, config)], &PluginState::default(), &services);
-    TestRequest { backend, ..test }.run(&chain).await
+    let mut outcome = TestRequest { backend, ..test }.run(&chain).await;
+    outcome.read_stream().await;
+    outcome
+}
+
+/// The TLS settings of a backend.
+fn tls(name: Option<&str>, verifies: bool, has_certificate: bool) -> NamedServerTls {
+    NamedServerTls::for_test(name, verifies, has_certificate)
 }
 
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nx-a: 1\r\nproxy-connection: close\r\n\r\nok";
@@ -139,12 +172,17 @@ async fn backends_without_tls_get_requests_with_whole_urls() {
 #[tokio::test]
 async fn backends_with_tls_get_requests_through_a_tunnel() {
     for (fields, tls, handshake) in [
-        (json!({}), NamedServerTls::default(), "TLS api.partner.example verified true"),
-        (json!({"https_verify": false}), NamedServerTls::default(), "TLS api.partner.example verified false"),
+        (json!({}), tls(None, false, false), "TLS api.partner.example of the system"),
+        (json!({}), tls(None, true, true), "TLS api.partner.example of the backend, verified true"),
         (
             json!({"https_verify": false}),
-            NamedServerTls { name: Some("tls.example".to_owned()), verifies: true, has_client_certificate: false },
-            "TLS tls.example verified true",
+            tls(None, false, true),
+            "TLS api.partner.example of the backend, verified false",
+        ),
+        (
+            json!({"https_verify": false}),
+            tls(Some("tls.example"), true, false),
+            "TLS tls.example of the backend, verified true",
         ),
     ] {
         let proxy = proxy(&[OPENED, OK]);
@@ -228,32 +266,38 @@ async fn fields_about_the_client_are_sent_as_configured() {
 
 #[tokio::test]
 async fn requests_are_never_sent_without_the_proxy() {
-    let with_certificate = NamedServerTls { has_client_certificate: true, ..NamedServerTls::default() };
-    let tls = Some(NamedServerTls::default());
-    let endless: &'static str = Box::leak(format!("HTTP/1.1 200 OK\r\nx: {}", "y".repeat(9000)).into_boxed_str());
-    for (what, responses, backend, problem) in [
-        ("an address", &[][..], None, None),
-        ("a client certificate", &[], Some(partner(443, Some(with_certificate))), None),
-        (
-            "other credentials",
-            &["HTTP/1.1 407 No\r\ncontent-length: 0\r\n\r\n"],
-            Some(partner(80, None)),
-            Some("wants other credentials"),
-        ),
+    let secure = || Some(partner(443, Some(tls(None, false, false))));
+    let endless = |first: &str, length: usize| -> &'static str {
+        Box::leak(format!("{first}\r\nx: {}", "y".repeat(length)).into_boxed_str())
+    };
+    const NOT_SUPPORTED: &str = "backend_not_supported";
+    const NO_RESPONSE: &str = "no_proxy_response";
+    let of_proxy = "HTTP/1.1 407 No\r\ncontent-length: 0\r\n\r\n";
+    for (what, responses, backend, reason, problem) in [
+        ("an address", &[][..], None, NOT_SUPPORTED, None),
+        // It could not be presented to a server that the certificate authorities of the system vouch for.
+        ("a client certificate", &[], Some(partner(443, Some(tls(None, false, true)))), NOT_SUPPORTED, None),
+        ("other credentials", &[of_proxy], Some(partner(80, None)), NO_RESPONSE, Some("wants other credentials")),
         (
             "a refused tunnel",
             &["HTTP/1.1 403 Forbidden\r\n\r\n"],
-            Some(partner(443, tls.clone())),
-            Some("proxy.shop:3128: the proxy refuses the tunnel with status 403"),
+            secure(),
+            NO_RESPONSE,
+            Some("proxy.shop: the proxy refuses the tunnel with status 403"),
         ),
-        ("nonsense", &["SSH-2.0-x\r\n\r\n"], Some(partner(443, tls.clone())), Some("is not HTTP")),
-        ("an endless head", &[endless], Some(partner(443, tls)), Some("more than 8192 bytes")),
+        ("nonsense", &["SSH-2.0-x\r\n\r\n"], secure(), NO_RESPONSE, Some("is not HTTP")),
+        ("an endless head", &[endless("HTTP/1.1 200 OK", 9000)], secure(), NO_RESPONSE, Some("more than 8192 bytes")),
+        // What clients can ask for says nothing about the proxy.
+        ("a large head", &[endless("HTTP/1.1 200 OK", 70_000)], Some(partner(80, None)), NO_RESPONSE, None),
+        ("no response", &["HTTP/1.1 200 OK\r\n"], Some(partner(81, None)), NO_RESPONSE, None),
     ] {
         let proxy = proxy(responses);
         let sending = send(&proxy, json!({}), backend, TestRequest::get("/"));
-        let outcome = tokio::time::timeout(Duration::from_secs(30), sending).await.unwrap();
+        tokio::time::pause();
+        let outcome = sending.await;
+        tokio::time::resume();
         assert_eq!(outcome.reply_status().unwrap().as_u16(), 502, "{what}");
-        assert_eq!(outcome.reply.unwrap().reason, "no_proxy_response", "{what}");
+        assert_eq!(outcome.reply.unwrap().reason, reason, "{what}");
         let diagnostic = proxy.diagnostic.lock().clone();
         match problem {
             Some(problem) => {
@@ -261,9 +305,19 @@ async fn requests_are_never_sent_without_the_proxy() {
                 assert!(diagnostic.message.contains(problem), "{what}: {}", diagnostic.message);
                 assert_eq!(diagnostic.field, "config.http_proxy_host");
             }
-            None => assert!(diagnostic.is_none() && proxy.events.lock().is_empty(), "{what}"),
+            None => assert_eq!(diagnostic, None, "{what}"),
         }
+        assert_eq!(proxy.events.lock().is_empty(), reason == NOT_SUPPORTED, "{what}");
     }
+}
+
+#[tokio::test]
+async fn requests_beyond_the_limit_of_connections_are_no_failure_of_the_proxy() {
+    let proxy = Arc::new(ScriptedProxy { is_busy: true, ..ScriptedProxy::default() });
+    let outcome = send(&proxy, json!({}), Some(partner(80, None)), TestRequest::get("/")).await;
+    assert_eq!(outcome.reply_status().unwrap().as_u16(), 503);
+    assert_eq!(outcome.reply.unwrap().reason, "proxy_busy");
+    assert_eq!(*proxy.diagnostic.lock(), None);
 }
 
 #[test]
@@ -271,6 +325,8 @@ fn invalid_configurations_name_the_field() {
     for (config, field) in [
         (json!({}), "config.http_proxy_host"),
         (json!({"http_proxy_host": "a b", "http_proxy_port": 1}), "config.http_proxy_host"),
+        (json!({"http_proxy_host": "a:3128", "http_proxy_port": 1}), "config.http_proxy_host"),
+        (json!({"http_proxy_host": "::::", "http_proxy_port": 1}), "config.http_proxy_host"),
         (json!({"http_proxy_host": "a"}), "config.http_proxy_port"),
         (json!({"http_proxy_host": "a", "http_proxy_port": 0}), "config.http_proxy_port"),
         (json!({"https_proxy_port": 3128}), "config.https_proxy_host"),

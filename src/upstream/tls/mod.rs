@@ -93,6 +93,11 @@ impl UpstreamTlsSettings {
         self.has_client_certificate
     }
 
+    /// The configuration of the TLS library, for connections that are no part of an upstream. They share no sessions.
+    pub fn library_config(&self) -> Arc<ClientConfig> {
+        Arc::new(self.config.client.clone())
+    }
+
     /// Whether all handshakes have the same server name, whatever the host of a request is.
     pub(super) fn has_server_name(&self) -> bool {
         self.server_name.is_some()
@@ -131,6 +136,21 @@ impl UpstreamTlsSettings {
 
     pub(super) fn client(&self) -> UpstreamTlsClient {
         UpstreamTlsClient { settings: self.clone() }
+    }
+}
+
+#[cfg(test)]
+impl UpstreamTlsSettings {
+    /// Settings that trust no authority, or verify nothing, with or without a client certificate.
+    pub(crate) fn for_test(verifies: bool, has_client_certificate: bool) -> Self {
+        let trust = TlsTrust { anchors: Arc::new(TrustAnchors::new([])), max_intermediates: None, identity: None };
+        let client = has_client_certificate.then(|| {
+            let generated = rcgen::generate_simple_self_signed(vec!["portico.example".to_owned()]).unwrap();
+            let key = rustls::pki_types::PrivateKeyDer::try_from(generated.signing_key.serialize_der()).unwrap();
+            let key = rustls::crypto::aws_lc_rs::sign::any_supported_type(&key).unwrap();
+            Arc::new(CertifiedKey::new(vec![generated.cert.der().clone()], key))
+        });
+        UpstreamTlsSettings::new(UpstreamProtocol::Http1, verifies.then_some(trust), client).unwrap()
     }
 }
 

@@ -55,7 +55,7 @@ impl BodySource {
             }
             BodySource::Upgraded(..) => Poll::Ready(None),
             BodySource::Stream(stream) => {
-                let part = ready!(stream.0.as_mut().poll_next(cx));
+                let part = ready!(stream.poll_part(cx));
                 Poll::Ready(part.map(|part| part.map(Frame::data).map_err(ResponseBodyError::Reply)))
             }
             BodySource::Filtered(body) => body.poll_next(activity, cx),
@@ -83,7 +83,7 @@ impl BodySource {
             BodySource::Local(bytes) => bytes.is_empty(),
             BodySource::Upstream(body) => body.is_end_stream(),
             BodySource::Upgraded(..) => true,
-            BodySource::Stream(_) => false,
+            BodySource::Stream(stream) => stream.remaining() == Some(0),
             BodySource::Filtered(body) => body.is_end_stream(),
         }
     }
@@ -93,7 +93,7 @@ impl BodySource {
             BodySource::Local(bytes) => SizeHint::with_exact(bytes.len() as u64),
             BodySource::Upstream(body) => body.size_hint(),
             BodySource::Upgraded(..) => SizeHint::with_exact(0),
-            BodySource::Stream(_) => SizeHint::default(),
+            BodySource::Stream(stream) => stream.remaining().map_or_else(SizeHint::default, SizeHint::with_exact),
             BodySource::Filtered(body) => body.size_hint(),
         }
     }

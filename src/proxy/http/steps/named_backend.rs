@@ -11,11 +11,11 @@ impl NamedBackend for SelectedAction<'_> {
         let BackendTarget::Upstream(upstream) = &backend.target else { return None };
         let endpoints = upstream.endpoints();
         let [EndpointAddress::Name { host, port }] = &endpoints.addresses[..] else { return None };
-        let tls = upstream.key.tls.as_ref().map(|tls| NamedServerTls {
-            name: tls.configured_name().map(str::to_owned),
-            verifies: tls.verifies(),
-            has_client_certificate: tls.has_client_certificate(),
-        });
+        let tls = upstream
+            .key
+            .tls
+            .as_ref()
+            .map(|tls| NamedServerTls { name: tls.configured_name().map(str::to_owned), settings: tls.clone() });
         let is_http1 = upstream.key.protocol == UpstreamProtocol::Http1;
         is_http1.then(|| NamedServer { host: host.clone(), port: *port, tls })
     }

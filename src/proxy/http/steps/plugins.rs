@@ -26,7 +26,10 @@ use crate::plugin_api::chain::{
     AccessEnd, AllowedRequest, ChainRequest, ChainResponse, ChainState, ForwardingOutcome, RequestBodyState,
 };
 use crate::plugin_api::context::{BackgroundPlaces, BackgroundSlot};
-use crate::plugin_api::{Chain, ClientInfo, Reply, RequestLine, RespondedRequest, ResponseSource};
+use crate::plugin_api::{
+    Chain, ClientInfo, Reply, ReplyBody, ReplyStream, RequestLine, RespondedRequest, ResponseSource,
+};
+use crate::proxy::buffer_budget::BufferUse;
 use crate::proxy::http::exchange::activity::until_timed_out;
 use crate::proxy::http::exchange::body_source::BodySource;
 use crate::proxy::http::exchange::client_exchange::ClientExchange;
@@ -216,7 +219,17 @@ pub(in crate::proxy) async fn run_before_forward(
         until_timed_out(&exchange.activity, reply).await.ok_or(RequestError::PluginTimeout)?
     };
     *request = Request::from_parts(head, body);
-    let Some(reply) = reply else { return Ok(()) };
+    let Some(mut reply) = reply else { return Ok(()) };
+    // The response to HEAD has only the length of the body.
+    if let ReplyBody::Collected(body) = &mut reply.body
+        && !body.is_empty()
+        && !cx.error_format.is_head()
+    {
+        let namespace = routed.rule.id.namespace();
+        let mut kept = exchange.worker().buffers.buffered(BufferUse::Response, namespace);
+        kept.grow(body.len()).await.map_err(|_| RequestError::BufferLimit)?;
+        reply.body = ReplyBody::Stream(ReplyStream::holding(std::mem::take(body), kept));
+    }
     if let BackgroundSlot { place: Some(place), request: Some(background) } = background {
         background_request::send(cx, routed, action, background, place);
     }

@@ -15,10 +15,16 @@ pub(in crate::proxy) fn reply_response(
     id: &HeaderValue,
 ) -> Response<BodySource> {
     let Reply { status, mut headers, body, reason: _ } = reply;
+    // The length that a response to HEAD names is that of another response.
+    if !(error_format.is_head() && matches!(body, ReplyBody::Stream(_))) {
+        headers.remove(CONTENT_LENGTH);
+    }
     let mut response = match body {
         ReplyBody::Negotiated(message) => error_format.render_message(status, &message, id).map(BodySource::Local),
         ReplyBody::Plain(message) => error_format.render_json(status, &message).map(BodySource::Local),
-        ReplyBody::Raw(bytes) => error_format.render_body(status, bytes).map(BodySource::Local),
+        ReplyBody::Raw(bytes) | ReplyBody::Collected(bytes) => {
+            error_format.render_body(status, bytes).map(BodySource::Local)
+        }
         ReplyBody::Empty => error_format.render_body(status, Bytes::new()).map(BodySource::Local),
         ReplyBody::Stream(stream) => {
             let is_head = error_format.is_head();
@@ -28,7 +34,6 @@ pub(in crate::proxy) fn reply_response(
             response
         }
     };
-    headers.remove(CONTENT_LENGTH);
     // The reply's headers replace existing ones of the same names, with all their values.
     response.headers_mut().extend(headers);
     response
