@@ -55,7 +55,7 @@ fn request_through(
     let server = Remote {
         host: host.to_owned(),
         port: if tls.is_some() { 443 } else { 80 },
-        tls: tls.as_ref().map(|_| RemoteTls { server_name: None, verify: true }),
+        tls: tls.as_ref().map(|_| RemoteTls { server_name: None, verify: true, authorities: None }),
         ..remote("shop", proxy, TEST_TIMEOUT)
     };
     let through = remote("shop", proxy, TEST_TIMEOUT);
@@ -72,7 +72,7 @@ async fn handshakes_through_a_proxy_have_the_settings_of_the_backend() {
         let anchors = Arc::new(TrustAnchors::new([authority.der().clone()]));
         let identity = alternative.map(|name| EndpointIdentity {
             server_name: http::HeaderValue::from_static("api.partner.example"),
-            alternatives: vec![IdentityName::Uri(name.into())],
+            alternatives: Box::new([IdentityName::Uri(name.into())]),
         });
         let trust = TlsTrust { anchors, max_intermediates: None, identity };
         UpstreamTlsSettings::new(UpstreamProtocol::Http1, Some(trust), None).unwrap()
