@@ -124,6 +124,18 @@ impl Examples {
         self.send("GET", target, fields, "")
     }
 
+    /// Sends a request over TLS with `curl`. Returns the status and the body. `arguments`: the target, and options.
+    fn send_over_tls(&self, arguments: &[String]) -> (u16, String) {
+        let port = self.site.port("guarded");
+        let mut command = Command::new("curl");
+        command.args(["--silent", "--insecure", "--noproxy", "*", "--write-out", "\n%{http_code}"]);
+        command.args(["--resolve", &format!("shop.example:{port}:{}", self.site.address())]);
+        command.arg(format!("https://shop.example:{port}{}", arguments[0])).args(&arguments[1..]);
+        let shown = String::from_utf8(output(command).stdout).unwrap();
+        let (body, status) = shown.rsplit_once('\n').unwrap();
+        (status.parse().unwrap(), body.to_owned())
+    }
+
     /// Requests that get 200 and are of a consumer, followed by those that are rejected.
     fn expect(&self, page: &str, valid: &str, consumer: Option<&str>, rejected: &[(&str, u16)]) -> Value {
         for (fields, status) in rejected {
@@ -139,12 +151,17 @@ impl Examples {
 
     fn credentials(&self) {
         let anna = |page: &str| format!("anna.{page}");
-        let key = self.expect("key-auth", KEY, Some(&anna("key-auth")), &[("", 401), ("apikey: wrong\r\n", 401)]);
+        let key = self.expect(
+            "key-auth",
+            &key_of("key-auth"),
+            Some(&anna("key-auth")),
+            &[("", 401), ("apikey: wrong\r\n", 401)],
+        );
         assert_eq!(header(&key, "apikey"), None, "{key}");
         let (valid, wrong) = (basic("anna.basic-auth:a-password"), basic("anna.basic-auth:wrong"));
         let request = self.expect("basic-auth", &valid, Some(&anna("basic-auth")), &[("", 401), (&wrong, 401)]);
         assert_eq!(header(&request, "authorization"), None, "{request}");
-        let member = self.expect("acl", KEY_OF_STAFF, Some("staff.acl"), &[("", 401), (KEY, 403)]);
+        let member = self.expect("acl", KEY_OF_STAFF, Some("staff.acl"), &[("", 401), (&key_of("acl"), 403)]);
         assert_eq!(header(&member, "x-consumer-groups"), Some("staff"));
         for (page, scheme) in [("ldap-auth", "basic"), ("ldap-auth-advanced", "ldap")] {
             let login = |text: &str| format!("authorization: {scheme} {}\r\n", BASE64_STANDARD.encode(text));
@@ -188,23 +205,18 @@ impl Examples {
         self.expect("header-cert-auth", &valid, Some("anna.header-cert-auth"), &[("", 401), (&wrong, 401)]);
 
         let status = |authority: Option<&Authority>| {
-            let url = format!("https://shop.example:{}/mtls-auth", self.site.port("guarded"));
-            let place = format!("shop.example:{}:{}", self.site.port("guarded"), self.site.address());
-            let mut command = Command::new("curl");
-            command.args(["--silent", "--insecure", "--noproxy", "*", "--resolve", &place, "--write-out"]);
-            command.args(["\n%{http_code}", &url]);
+            let mut arguments = vec!["/mtls-auth".to_owned()];
             if let Some(authority) = authority {
                 let (certificate, key) = authority.issue("anna.mtls-auth");
                 self.site.save("client.pem", &format!("{certificate}{key}"));
-                command.arg("--cert").arg(self.site.path("client.pem"));
+                arguments.extend(["--cert".to_owned(), self.site.path("client.pem").display().to_string()]);
             }
-            let shown = String::from_utf8(output(command).stdout).unwrap();
-            let (body, status) = shown.rsplit_once('\n').unwrap();
-            (status.to_owned(), body.contains("anna.mtls-auth"))
+            let (status, body) = self.send_over_tls(&arguments);
+            (status, body.contains("anna.mtls-auth"))
         };
-        assert_eq!(status(Some(&self.authority)), ("200".to_owned(), true));
+        assert_eq!(status(Some(&self.authority)), (200, true));
         for authority in [None, Some(&stranger)] {
-            assert_eq!(status(authority), ("401".to_owned(), false));
+            assert_eq!(status(authority), (401, false));
         }
     }
 
@@ -233,20 +245,20 @@ impl Examples {
         let request = self.expect("oauth2-introspection", &opaque, None, &[("", 401), (&bearer("unknown"), 401)]);
         assert_eq!(header(&request, "x-credential-client-id"), Some("robot"));
 
-        let form = |secret: &str| format!("grant_type=client_credentials&client_id=reports&client_secret={secret}");
         let get_token = |secret: &str| {
-            let fields = format!("{HTTPS}content-type: application/x-www-form-urlencoded\r\n");
-            self.send("POST", "/oauth2/oauth2/token", &fields, &form(secret))
+            let form = format!("grant_type=client_credentials&client_id=reports&client_secret={secret}");
+            self.send_over_tls(&["/oauth2/oauth2/token".to_owned(), "--data".to_owned(), form])
         };
-        assert_eq!(get_token("wrong").status, 401);
-        let issued = get_token("only-for-trying-it-out");
-        assert_eq!(issued.status, 200, "{}", issued.body);
-        let issued = bearer(issued.json()["access_token"].as_str().unwrap());
+        assert_eq!(get_token("wrong").0, 400);
+        let (status, issued) = get_token("only-for-trying-it-out");
+        assert_eq!(status, 200, "{issued}");
+        let issued: Value = serde_json::from_str(&issued).unwrap();
+        let issued = bearer(issued["access_token"].as_str().unwrap());
         self.expect("oauth2", &issued, Some("anna.oauth2"), &[("", 401), (&bearer("unknown"), 401)]);
     }
 
     fn sessions_and_logins(&self) {
-        let response = self.get("/session", &format!("{KEY}{HTTPS}"));
+        let response = self.get("/session", &format!("{}{HTTPS}", key_of("session")));
         assert_eq!(response.status, 200, "{}", response.body);
         let cookie = response.field("set-cookie").unwrap();
         assert!(cookie.starts_with("__Host-session=") && cookie.contains("; Secure"), "{cookie}");
@@ -269,7 +281,12 @@ impl Examples {
     }
 
     fn identities_for_endpoints(&self) {
-        let request = self.expect("internal-identity", KEY, Some("anna.internal-identity"), &[("", 401)]);
+        let request = self.expect(
+            "internal-identity",
+            &key_of("internal-identity"),
+            Some("anna.internal-identity"),
+            &[("", 401)],
+        );
         let token = claims(header(&request, "authorization").unwrap());
         assert_eq!(
             (&token["iss"], &token["consumer"]["username"]),
@@ -295,7 +312,7 @@ fn example(page: &str) -> Vec<Value> {
 fn surroundings(page: &str) -> Vec<Value> {
     let key_auth = |config: Value| kong("KongPlugin", "other", json!({ "plugin": "key-auth", "config": config }));
     let credential = |kind: &str, data: Value| secret("credential", &[("konghq.com/credential", kind)], data);
-    let key = || credential("key-auth", json!({ "key": "annas-key" }));
+    let key = || credential("key-auth", json!({ "key": format!("key-of-{page}") }));
     let anna = |credentials: &[&str]| consumer(&format!("anna.{page}"), credentials);
     let mut names = vec![example(page)[0]["metadata"]["name"].as_str().unwrap().to_owned()];
     let mut objects = match page {
@@ -384,6 +401,11 @@ fn header<'r>(request: &'r Value, name: &str) -> Option<&'r str> {
     request["headers"][name][0].as_str()
 }
 
+/// The key of anna on this page. All are different, because a key belongs to one consumer of the cluster.
+fn key_of(page: &str) -> String {
+    format!("apikey: key-of-{page}\r\n")
+}
+
 fn bearer(token: &str) -> String {
     format!("authorization: Bearer {token}\r\n")
 }
@@ -407,7 +429,6 @@ fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
 }
 
-const KEY: &str = "apikey: annas-key\r\n";
 const KEY_OF_STAFF: &str = "apikey: key-of-staff\r\n";
 /// What a trusted proxy in front of Portico reports.
 const HTTPS: &str = "x-forwarded-proto: https\r\n";

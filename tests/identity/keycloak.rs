@@ -16,8 +16,10 @@ use crate::harness::{eventually, eventually_within};
 
 /// The first start compiles Keycloak's configuration, for two minutes on one core.
 const START_TIMEOUT: Duration = Duration::from_secs(600);
-/// Until access tokens expire, in seconds.
+/// Until access tokens of the first client expire, in seconds.
 const ACCESS_SECONDS: u32 = 5;
+/// A second client, whose tokens do not expire during the test.
+const PHONE: &str = "phone";
 
 /// A running Keycloak with the realm `shop`.
 struct Keycloak {
@@ -28,14 +30,14 @@ struct Keycloak {
 }
 
 impl Keycloak {
-    /// Starts Keycloak, and waits until the realm is served. `backchannel`: where logout tokens are sent.
-    fn start(backchannel: &str) -> Keycloak {
+    /// Starts Keycloak, and waits until the realm is served. `phone`: the address of Portico for the second client.
+    fn start(phone: &str) -> Keycloak {
         let site = Site::new();
         let mut command = Command::new("bash");
         command.arg(root().join("scripts/keycloak.sh")).arg(site.path("."));
         let installed = output(command);
         assert!(installed.status.success(), "{}", String::from_utf8_lossy(&installed.stderr));
-        site.save_bytes("data/import/shop.json", realm(backchannel).to_string().as_bytes());
+        site.save_bytes("data/import/shop.json", realm(phone).to_string().as_bytes());
         let (port, management_port) = (free_port([127, 0, 0, 1].into()), free_port([127, 0, 0, 1].into()));
         let mut command = Command::new("bash");
         command.arg("bin/kc.sh").args(["start-dev", "--import-realm", "--cache", "local", "--http-host", "127.0.0.1"]);
@@ -52,8 +54,8 @@ impl Keycloak {
     }
 }
 
-/// Users with any password, of whom anna is staff, and two clients.
-fn realm(backchannel: &str) -> Value {
+/// Users with the password `any`, of whom anna is staff, and two clients.
+fn realm(phone: &str) -> Value {
     let password = json!([{ "type": "password", "value": "any" }]);
     let user = |name: &str, roles: &[&str]| {
         json!({
@@ -61,19 +63,21 @@ fn realm(backchannel: &str) -> Value {
             "lastName": "Example", "realmRoles": roles, "credentials": password,
         })
     };
+    let client = |name: &str, attributes: Value| {
+        json!({
+            "clientId": name, "secret": SECRET, "redirectUris": [format!("{SHOP}/callback")], "attributes": attributes,
+        })
+    };
     let shop = json!({
-        "clientId": CLIENT, "secret": SECRET, "redirectUris": [format!("{SHOP}/callback")],
-        "attributes": {
-            "post.logout.redirect.uris": format!("{SHOP}/bye"), "backchannel.logout.url": backchannel,
-            "backchannel.logout.session.required": "true",
-        },
+        "post.logout.redirect.uris": format!("{SHOP}/bye"), "access.token.lifespan": ACCESS_SECONDS.to_string(),
     });
-    let robot = json!({
-        "clientId": "robot", "secret": "robot secret", "serviceAccountsEnabled": true, "standardFlowEnabled": false,
+    let of_phone = json!({
+        "backchannel.logout.url": format!("http://{phone}/ended"), "backchannel.logout.session.required": "true",
     });
     json!({
-        "realm": "shop", "enabled": true, "sslRequired": "none", "accessTokenLifespan": ACCESS_SECONDS,
-        "roles": { "realm": [{ "name": "staff" }] }, "clients": [shop, robot],
+        "realm": "shop", "enabled": true, "sslRequired": "none", "accessTokenLifespan": 3600,
+        "roles": { "realm": [{ "name": "staff" }] },
+        "clients": [client(CLIENT, shop), client(PHONE, of_phone)],
         "users": [user("anna", &["staff"]), user("bert", &[])],
     })
 }
@@ -93,8 +97,8 @@ fn is_login(page: &Page) -> bool {
 #[test]
 #[ignore = "only in make test-full: Keycloak has 177 MB, and starts for two minutes"]
 fn keycloak_logs_users_in_and_out() {
-    let site = Site::new();
-    let keycloak = Keycloak::start(&format!("http://{}/ended", site.address_of("port")));
+    let (site, site_of_phone) = (Site::new(), Site::new());
+    let keycloak = Keycloak::start(&site_of_phone.address_of("port"));
     let fields = json!({
         "roles_claim": ["realm_access", "roles"], "roles_required": ["staff"], "max_age": 3600,
         "upstream_headers_claims": ["preferred_username", "sid"], "scopes": ["openid", "email"],
@@ -126,17 +130,17 @@ fn keycloak_logs_users_in_and_out() {
     assert_eq!(page.response.status, 403, "{}: {}", page.url, page.response.body);
     assert!(page.url.starts_with("http://shop.example/callback?"), "{}", page.url);
 
-    // A session of the same user in another browser ends when the user logs out there.
     let page = browser.submit(&format!("{SHOP}/logout"), "");
     assert_eq!((&*page.url, page.response.status), ("http://shop.example/bye", 200), "{}", page.response.body);
     let page = browser.open(&format!("{SHOP}/"));
     assert!(is_login(&page), "the session of Keycloak has ended, too: {}", page.url);
 
-    let mut phone = shop.browser();
+    let at_phone = Shop::start(site_of_phone, &keycloak.issuer, &json!({"client_id": [PHONE]}));
+    let mut phone = at_phone.browser();
     let page = phone.open(&format!("{SHOP}/"));
     let page = log_in(&mut phone, &page, "anna");
-    assert_eq!(user(&page), "anna");
-    // The user logs out at Keycloak, which reports it to the shop.
+    assert_eq!(page.response.status, 200, "{}", page.response.body);
+    // The user logs out at Keycloak, which reports it to Portico.
     let mut elsewhere = phone.clone();
     let page = elsewhere.open(&format!("{}/protocol/openid-connect/logout", keycloak.issuer));
     let (_, form) = page.response.body.split_once("action=\"").expect("Keycloak asks");
