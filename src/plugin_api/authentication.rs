@@ -98,6 +98,7 @@ impl AuthPolicy {
             headers.insert(CREDENTIAL_IDENTIFIER, identifier.clone());
         }
         cx.identity.consumer = verified.consumer.cloned();
+        cx.identity.found_consumer_groups.clear();
         cx.identity.credential = Some(verified.credential.clone());
     }
 
@@ -118,6 +119,7 @@ impl AuthPolicy {
         set_consumer_headers(headers, consumer);
         headers.insert(ANONYMOUS_CONSUMER, HeaderValue::from_static("true"));
         cx.identity.consumer = Some(Arc::clone(consumer));
+        cx.identity.found_consumer_groups.clear();
         cx.identity.credential = None;
         None
     }

@@ -35,8 +35,8 @@ use super::completed_request::{CompletedRequest, CredentialLocations, NO_CREDENT
 use super::consumers::ConsumerDirectory;
 use super::consumers::plugins::{ConsumerPlugins, RequestConsumerPlugins};
 use super::context::{
-    ClientInfo, Framing, LogCx, RequestCx, RequestSummary, RespondedRequest, ResponseCx, ResponseSource, RouteNames,
-    UriCaptures,
+    ClientInfo, Framing, Identity, LogCx, RequestCx, RequestSummary, RespondedRequest, ResponseCx, ResponseSource,
+    RouteNames, UriCaptures,
 };
 use super::kind::Phases;
 use super::reply::Reply;
@@ -223,7 +223,8 @@ impl Chain {
         };
         let mut of_consumer = RequestConsumerPlugins::default();
         loop {
-            of_consumer.look_up(directory.map(|plugins| &**plugins), cx.identity.consumer.as_ref());
+            let Identity { consumer, found_consumer_groups, .. } = &*cx.identity;
+            of_consumer.look_up(directory.map(|plugins| &**plugins), consumer.as_ref(), found_consumer_groups);
             let selected = self.select_next(&mut state.progress, &of_consumer, cx.identity)?;
             let number = slot_number(state.selected.len());
             state.selected.push(selected.into());
@@ -245,7 +246,7 @@ impl Chain {
                 }
             };
             state.timings.end();
-            if cx.identity.consumer.is_some() {
+            if cx.identity.may_have_plugins() {
                 keep(&mut state.consumer_plugins);
             }
             if reply.is_some() {

@@ -334,6 +334,35 @@ pub struct Identity {
     pub credential: Option<EntityId>,
     /// Groups of the client that an authentication plugin determines independently of the consumer.
     pub groups: Vec<Arc<str>>,
+    /// The KongConsumerGroups of the consumer and those that an authentication plugin has found, sorted. Empty if it
+    /// has found none.
+    pub(crate) found_consumer_groups: Vec<Arc<str>>,
+}
+
+impl Identity {
+    /// The names of the KongConsumerGroups whose plugins run, sorted.
+    pub fn consumer_groups(&self) -> &[Arc<str>] {
+        match &*self.found_consumer_groups {
+            [] => self.consumer.as_ref().map_or(&[], |consumer| consumer.groups()),
+            found => found,
+        }
+    }
+
+    /// Adds KongConsumerGroups to those of the consumer. The next plugin that accepts a credential replaces them.
+    pub fn add_consumer_groups(&mut self, mut names: Vec<Arc<str>>) {
+        if names.is_empty() {
+            return;
+        }
+        names.extend_from_slice(self.consumer_groups());
+        names.sort();
+        names.dedup();
+        self.found_consumer_groups = names;
+    }
+
+    /// Whether a consumer or a KongConsumerGroup may have plugins that run for the request.
+    pub(crate) fn may_have_plugins(&self) -> bool {
+        self.consumer.is_some() || !self.found_consumer_groups.is_empty()
+    }
 }
 
 /// Context of the `response` phase: the response head that will be sent to the client, which plugins may change.

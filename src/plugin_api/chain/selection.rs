@@ -48,7 +48,7 @@ impl Chain {
                 progress.place = slot.map(|slot| slot.place).or(plugin.map(|plugin| plugin.place));
             }
             progress.slots += usize::from(slot.is_some());
-            let overlay = slot.zip(identity.consumer.as_ref()).and_then(|(slot, consumer)| slot.overlay(consumer));
+            let overlay = slot.filter(|_| identity.may_have_plugins()).and_then(|slot| slot.overlay(identity));
             let selected = match (overlay, plugin) {
                 (Some(overlay), _) => Some(Selection::OfRule(index, overlay)),
                 (None, Some(plugin)) => Some(Selection::OfConsumer(plugin)),
@@ -104,7 +104,8 @@ impl Chain {
     pub(super) fn select_rest(&self, state: &ChainState) -> SmallVec<[SelectedInstance; 12]> {
         let mut progress = state.progress.clone();
         let mut of_consumer = RequestConsumerPlugins::default();
-        of_consumer.look_up(state.consumer_plugins.as_deref(), state.identity.consumer.as_ref());
+        let Identity { consumer, found_consumer_groups, .. } = &state.identity;
+        of_consumer.look_up(state.consumer_plugins.as_deref(), consumer.as_ref(), found_consumer_groups);
         let next = || self.select_next(&mut progress, &of_consumer, &state.identity);
         std::iter::from_fn(next).map(SelectedInstance::from).collect()
     }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::attachment::{BaseScope, Overlay};
-use crate::plugin_api::consumers::Consumer;
+use crate::plugin_api::context::Identity;
 use crate::plugin_api::instance::{ExecutionPlace, PluginInstance};
 
 /// One kind of plugin in a chain.
@@ -49,13 +49,14 @@ impl ChainSlot {
         &self.instances[index as usize]
     }
 
-    /// The most specific instance of the rule for the consumer or one of its groups.
-    pub(super) fn overlay(&self, consumer: &Consumer) -> Option<InstanceIndex> {
+    /// The most specific instance of the rule for the consumer or one of the groups of the request.
+    pub(super) fn overlay(&self, identity: &Identity) -> Option<InstanceIndex> {
         if self.consumers.is_empty() && self.groups.is_empty() {
             return None;
         }
-        let for_consumer = self.consumers.get(&*consumer.id).copied();
-        let for_group = self.groups.iter().find(|(_, group, _)| consumer.groups().contains(group));
+        let for_consumer = identity.consumer.as_ref().and_then(|consumer| self.consumers.get(&*consumer.id)).copied();
+        let of_request = identity.consumer_groups();
+        let for_group = self.groups.iter().find(|(_, group, _)| of_request.binary_search(group).is_ok());
         let for_group = for_group.map(|(overlay, _, index)| (*overlay, *index));
         for_consumer.into_iter().chain(for_group).min().map(|(_, index)| index)
     }

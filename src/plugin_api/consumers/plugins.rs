@@ -196,32 +196,39 @@ impl fmt::Debug for ConsumerPlugin {
     }
 }
 
-/// The plugins of the consumer of one request and of its groups. They are looked up again when a plugin identifies
-/// another consumer.
+/// The plugins of the consumer of one request and of the groups. They are looked up again when a plugin identifies
+/// another consumer, or finds groups.
 #[derive(Default)]
 pub(in crate::plugin_api) struct RequestConsumerPlugins<'d> {
     consumer: Option<Arc<Consumer>>,
-    /// The consumer first, then its groups by name, each only if it has plugins. More than six take an allocation.
+    found_groups: Vec<Arc<str>>,
+    /// The consumer first, then the groups by name, each only if it has plugins. More than six take an allocation.
     subjects: SmallVec<[&'d SubjectPlugins; 6]>,
 }
 
 impl<'d> RequestConsumerPlugins<'d> {
-    /// Looks up the plugins if the consumer is another one than at the last call.
+    /// Looks up the plugins if the consumer or the groups are others than at the last call. `found_groups`: see
+    /// [`add_consumer_groups`](crate::plugin_api::Identity::add_consumer_groups).
     pub(in crate::plugin_api) fn look_up(
         &mut self,
         directory: Option<&'d ConsumerPlugins>,
         consumer: Option<&Arc<Consumer>>,
+        found_groups: &[Arc<str>],
     ) {
-        let is_same = match (&self.consumer, consumer) {
+        let has_same_consumer = match (&self.consumer, consumer) {
             (Some(before), Some(consumer)) => Arc::ptr_eq(before, consumer),
             (before, consumer) => before.is_none() && consumer.is_none(),
         };
+        let is_same = has_same_consumer && self.found_groups == found_groups;
         let Some(directory) = directory.filter(|_| !is_same) else { return };
         self.subjects.clear();
         self.consumer = consumer.cloned();
-        let Some(consumer) = consumer else { return };
-        self.subjects.extend(directory.consumers.get(&*consumer.id).map(|entry| &**entry));
-        for group in consumer.groups() {
+        self.found_groups = found_groups.to_vec();
+        let of_consumer = consumer.and_then(|consumer| directory.consumers.get(&*consumer.id));
+        self.subjects.extend(of_consumer.map(|entry| &**entry));
+        let groups =
+            if found_groups.is_empty() { consumer.map_or(&[][..], |consumer| consumer.groups()) } else { found_groups };
+        for group in groups {
             self.subjects.extend(directory.groups.get(&**group).map(|entry| &**entry));
         }
     }
@@ -231,7 +238,7 @@ impl<'d> RequestConsumerPlugins<'d> {
     }
 
     /// The next plugin in the order of execution after this place. Of several plugins of one kind, that of the consumer
-    /// takes precedence over those of its groups, and those of groups in the order of their names.
+    /// takes precedence over those of the groups, and those of groups in the order of their names.
     pub(in crate::plugin_api) fn next_after(&self, place: Option<ExecutionPlace>) -> Option<&'d Arc<ConsumerPlugin>> {
         let first_after = |subject: &&'d SubjectPlugins| {
             let subject: &'d SubjectPlugins = subject;
@@ -257,7 +264,7 @@ mod tests {
     use parking_lot::Mutex;
 
     use super::*;
-    use crate::plugin_api::chain::{AttachmentPoint, BaseScope, ChainBuilder};
+    use crate::plugin_api::chain::{AttachmentPoint, BaseScope, ChainBuilder, OverlayScope};
     use crate::plugin_api::consumers::{ConsumerDirectory, EntityId};
     use crate::plugin_api::testing::{TestRequest, global_instance, names};
     use crate::plugin_api::{AccessOutcome, LogCx, Plugin, Reply, RequestCx, ResponseCx, ResponseOutcome};
@@ -446,6 +453,53 @@ mod tests {
                 RouteChain::new().with("auth", 2, Authenticate(consumer(id, groups))).with("limit", 1, record("base"));
             chain.run(&directory).await;
             assert_eq!(calls.lock()[0], format!("access {expected}"), "{id} of {groups:?}");
+        }
+    }
+
+    /// Accepts every request without a consumer, as a client in these groups.
+    struct FindGroups(Vec<Arc<str>>);
+
+    impl Plugin for FindGroups {
+        fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> AccessOutcome<'a> {
+            cx.identity.add_consumer_groups(self.0.clone());
+            AccessOutcome::Continue
+        }
+    }
+
+    // docs/kong-compatibility.md, 5.1
+    #[tokio::test]
+    async fn groups_that_a_plugin_has_found_select_plugins_as_those_of_consumers() {
+        let gold = "access limit of gold, access gold only, response limit of gold: limit of gold, \
+                    response gold only: gold only, log limit of gold in global, log gold only in global";
+        for (found, consumer_groups, expected) in [
+            (&["other", "gold"][..], None, gold),
+            (&["gold"], Some(&[][..]), gold),
+            // Together with the groups of the consumer, by name.
+            (&["silver"], Some(&["gold"]), gold),
+            (
+                &["silver"],
+                Some(&["bronze"]),
+                "access limit of silver, response limit of silver: limit of silver, log limit of silver in global",
+            ),
+            (&["other"], None, "access base, response base: base, log base in global"),
+        ] {
+            let calls = Calls::default();
+            let record = |name| RecordPhases(name, Arc::clone(&calls));
+            let mut directory = ConsumerDirectory::default();
+            let of_gold = [plugin("only", 1, record("gold only"))];
+            directory.set_plugins(&of_group("gold"), of_gold.into_iter().collect());
+            let mut chain = RouteChain::new();
+            if let Some(groups) = consumer_groups {
+                chain = chain.with("consumer", 9, Authenticate(consumer("anna", groups)));
+            }
+            let found = FindGroups(found.iter().copied().map(Arc::from).collect());
+            let mut chain = chain.with("auth", 8, found).with("limit", 5, record("base"));
+            for (group, name) in [("gold", "limit of gold"), ("silver", "limit of silver")] {
+                let point = AttachmentPoint::Group(group.into(), OverlayScope::Route);
+                chain.0.add("limit", 5, point, global_instance(Arc::new(record(name))));
+            }
+            chain.run(&directory).await;
+            assert_eq!(calls.lock().join(", "), expected, "{consumer_groups:?}");
         }
     }
 

@@ -50,8 +50,7 @@ impl LimitIdentifier {
             LimitBy::Path(path) => (cx.path == path).then(|| Self::from_bytes(PATH, path.as_bytes())),
             LimitBy::Route => Some(Self::from_bytes(ROUTE, cx.route.route.as_bytes())),
             LimitBy::ConsumerGroup => {
-                let group = cx.identity.consumer.as_ref().and_then(|consumer| consumer.groups().first());
-                group.map(|group| Self::from_bytes(GROUP, group.as_bytes()))
+                cx.identity.consumer_groups().first().map(|group| Self::from_bytes(GROUP, group.as_bytes()))
             }
             LimitBy::Ip => None,
         };

@@ -23,7 +23,12 @@ impl Plugin for SetIdentity {
 
 fn identity(consumer: Option<Arc<Consumer>>, is_authenticated: bool, groups: &[&str]) -> Identity {
     let groups = groups.iter().copied().map(Arc::from).collect();
-    Identity { consumer, credential: is_authenticated.then(|| EntityId::from_text("credential")), groups }
+    Identity {
+        consumer,
+        credential: is_authenticated.then(|| EntityId::from_text("credential")),
+        groups,
+        ..Identity::default()
+    }
 }
 
 fn chain(identity: Identity, config: &Value) -> Arc<Chain> {

@@ -49,7 +49,12 @@ impl Plugin for Authenticate {
             }
             name => {
                 let groups = vec!["night".into(), "staff".into()];
-                Identity { consumer: Some(consumer(name, &["staff"])), credential: credential(), groups }
+                Identity {
+                    consumer: Some(consumer(name, &["staff"])),
+                    credential: credential(),
+                    groups,
+                    ..Identity::default()
+                }
             }
         };
         AccessOutcome::Continue

@@ -21,6 +21,10 @@ pub(super) struct ClaimRules {
     groups: ClaimPath,
     consumer: ClaimPath,
     consumer_by: Box<[ConsumerBy]>,
+    consumer_groups: ClaimPath,
+    /// The namespace of the groups, if the names in the claim have none.
+    groups_namespace: Option<Box<str>>,
+    consumer_groups_are_optional: bool,
     credential: ClaimPath,
 }
 
@@ -63,7 +67,8 @@ impl ClaimSources {
 }
 
 impl ClaimRules {
-    pub(super) fn new(config: &Config) -> Self {
+    /// `namespace`: that of the plugin. `None` for a cluster-wide one.
+    pub(super) fn new(config: &Config, namespace: Option<&str>) -> Self {
         let requirement = |name, path: &[String], alternatives: &[String]| RequiredValues {
             name,
             path: boxed(path),
@@ -81,6 +86,9 @@ impl ClaimRules {
             groups: boxed(&config.authenticated_groups_claim),
             consumer: boxed(&config.consumer_claim),
             consumer_by: config.consumer_by.as_slice().into(),
+            consumer_groups: boxed(&config.consumer_groups_claim),
+            groups_namespace: namespace.map(Box::from),
+            consumer_groups_are_optional: config.consumer_groups_optional,
             credential: boxed(&config.credential_claim),
         }
     }
@@ -92,21 +100,14 @@ impl ClaimRules {
         if has_forbidden {
             return Some("claims_forbidden");
         }
-        if self.has_groups_elsewhere(claims) {
+        if has_elsewhere(&self.groups, claims) {
             return Some("authenticated_groups_claim");
         }
+        let lacks_group = || !self.consumer_groups_are_optional && self.consumer_groups(claims).is_empty();
+        if !self.consumer_groups.is_empty() && (has_elsewhere(&self.consumer_groups, claims) || lacks_group()) {
+            return Some("consumer_groups_claim");
+        }
         self.requirements.iter().find(|requirement| !requirement.is_met(claims)).map(|requirement| requirement.name)
-    }
-
-    /// Whether the tokens name the groups only as a claim to fetch elsewhere (OpenID Connect Core, section 5.6.2), as
-    /// Microsoft Entra does for users with many groups. A list of denied groups would not find them.
-    fn has_groups_elsewhere(&self, claims: &ClaimSources) -> bool {
-        let Some(name) = self.groups.first() else { return false };
-        let is_elsewhere = |source: &TokenClaims| {
-            source.get("_claim_names").is_some_and(|names| names.get(&**name).is_some())
-                || (&**name == "groups" && source.get("hasgroups").is_some_and(states_true))
-        };
-        claims.0.iter().any(is_elsewhere) && claims.find(&self.groups).is_none()
     }
 
     /// Whether requests have consumers.
@@ -131,6 +132,17 @@ impl ClaimRules {
         claims.text(&self.credential)
     }
 
+    /// The KongConsumerGroups, with their namespaces. A name that can be none of a group is left out.
+    pub(super) fn consumer_groups(&self, claims: &ClaimSources) -> Vec<Arc<str>> {
+        let names = claims.find(&self.consumer_groups).map(words).unwrap_or_default();
+        let qualified = names.into_iter().filter_map(|name| match (&self.groups_namespace, name.contains('/')) {
+            (Some(namespace), false) => Some(format!("{namespace}/{name}").into()),
+            (None, true) => Some(name.into()),
+            _ => None,
+        });
+        qualified.collect()
+    }
+
     /// The groups for acl.
     pub(super) fn groups(&self, claims: &ClaimSources) -> Vec<Arc<str>> {
         claims.find(&self.groups).map(|value| words(value).into_iter().map(Arc::from).collect()).unwrap_or_default()
@@ -141,6 +153,17 @@ impl RequiredValues {
     fn is_met(&self, claims: &ClaimSources) -> bool {
         claims.find(&self.path).is_some_and(|value| satisfies_any(value, &self.alternatives))
     }
+}
+
+/// Whether the tokens name the groups only as a claim to fetch elsewhere (OpenID Connect Core, section 5.6.2), as
+/// Microsoft Entra does for users with many groups. A list of denied groups would not find them.
+fn has_elsewhere(groups: &[Box<str>], claims: &ClaimSources) -> bool {
+    let Some(name) = groups.first() else { return false };
+    let is_elsewhere = |source: &TokenClaims| {
+        source.get("_claim_names").is_some_and(|names| names.get(&**name).is_some())
+            || (&**name == "groups" && source.get("hasgroups").is_some_and(states_true))
+    };
+    claims.0.iter().any(is_elsewhere) && claims.find(groups).is_none()
 }
 
 /// Whether a value has all words of one alternative.
@@ -184,7 +207,7 @@ mod tests {
     }
 
     fn rules(config: Value) -> ClaimRules {
-        ClaimRules::new(&serde_json::from_value(config).unwrap())
+        ClaimRules::new(&serde_json::from_value(config).unwrap(), Some("shop"))
     }
 
     #[test]
@@ -260,6 +283,31 @@ mod tests {
         assert_eq!(rules.violated(&claims), Some("roles_required"));
         let claims = sources(&[of_auth0(json!("https://shop.eu.auth0.com/userinfo"), json!(["editor"]))]);
         assert_eq!(rules.violated(&claims), Some("audience_required"));
+    }
+
+    #[test]
+    fn consumer_groups_are_those_of_the_namespace() {
+        let config = json!({"consumer_groups_claim": ["realm", "tiers"]});
+        let of_shop = rules(config.clone());
+        let of_cluster = ClaimRules::new(&serde_json::from_value(config).unwrap(), None);
+        let optional = rules(json!({"consumer_groups_claim": ["tiers"], "consumer_groups_optional": true}));
+        for (tiers, in_shop, in_cluster) in [
+            (json!(["gold", "other/gold"]), &["shop/gold"][..], &["other/gold"][..]),
+            (json!("gold silver"), &["shop/gold", "shop/silver"], &[]),
+            (json!([5, {}]), &[], &[]),
+        ] {
+            let claims = sources(&[json!({"realm": {"tiers": tiers}})]);
+            for (rules, expected) in [(&of_shop, in_shop), (&of_cluster, in_cluster)] {
+                let groups = rules.consumer_groups(&claims);
+                assert_eq!(groups.iter().map(|group| &**group).collect::<Vec<_>>(), expected, "{tiers}");
+                let violated = expected.is_empty().then_some("consumer_groups_claim");
+                assert_eq!(rules.violated(&claims), violated, "{tiers}");
+            }
+            assert_eq!(optional.violated(&claims), None);
+        }
+        let elsewhere = json!({"_claim_names": {"tiers": "src1"}});
+        assert_eq!(optional.violated(&sources(&[elsewhere])), Some("consumer_groups_claim"));
+        assert_eq!(rules(json!({})).violated(&sources(&[json!({})])), None);
     }
 
     #[test]

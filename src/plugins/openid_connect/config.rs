@@ -88,6 +88,12 @@ pub(crate) struct Config {
     pub(super) consumer_by: Vec<ConsumerBy>,
     /// Accept tokens for which there is no consumer.
     pub(super) consumer_optional: bool,
+    /// Path to the claim with the names of the KongConsumerGroups of the client, whose plugins run for the request.
+    /// They are added to the groups of the consumer, if there is one. Groups of a KongPlugin are those of its
+    /// namespace. For a KongClusterPlugin, names in the claim have the form `namespace/name`.
+    pub(super) consumer_groups_claim: Vec<String>,
+    /// Accept tokens without a group in `consumer_groups_claim`.
+    pub(super) consumer_groups_optional: bool,
     /// Path to the claim that identifies the credential.
     pub(super) credential_claim: Vec<String>,
     /// Id or username of the consumer for requests without valid credentials. If unset, such requests are rejected, or
@@ -335,6 +341,8 @@ impl Default for Config {
             consumer_claim: Vec::new(),
             consumer_by: vec![ConsumerBy::Username, ConsumerBy::CustomId],
             consumer_optional: false,
+            consumer_groups_claim: Vec::new(),
+            consumer_groups_optional: false,
             credential_claim: one("sub"),
             anonymous: None,
             session_secret: None,

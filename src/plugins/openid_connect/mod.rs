@@ -550,6 +550,7 @@ impl OpenIdConnect {
         let verified = VerifiedCredential { consumer, credential: &credential, identifier: identifier.as_ref() };
         self.policy.accept(cx, verified);
         cx.identity.groups = rules.groups(&claims);
+        cx.identity.add_consumer_groups(rules.consumer_groups(&claims));
         let sources = HeaderSources {
             claims: &claims,
             access_token: access_token.as_deref(),

@@ -94,7 +94,7 @@ pub(super) fn failed_login(unauthorized: &Arc<str>) -> Box<Reply> {
     private(Reply::negotiated(StatusCode::UNAUTHORIZED, text(unauthorized), "login_failed"))
 }
 
-/// The provider has logged the user in, but not as strongly or as recently as it was asked to.
+/// The provider has logged the user in, but not as strongly or as recently as the login required.
 pub(super) fn insufficient_login(forbidden: &Arc<str>) -> Box<Reply> {
     private(Reply::negotiated(StatusCode::FORBIDDEN, text(forbidden), "insufficient_login"))
 }

@@ -128,7 +128,7 @@ impl Config {
                 introspection_ttl: ttl(self.cache_introspection),
                 token_ttl: ttl(self.cache_tokens),
             }),
-            claims: ClaimRules::new(self),
+            claims: ClaimRules::new(self, cx.namespace()),
             level,
             headers,
             sessions: Sessions::new(cookies, server.as_ref().map(|server| (server, "redis")), "openid-connect", cx),

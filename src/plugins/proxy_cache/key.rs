@@ -81,7 +81,7 @@ impl KeyParts<'_> {
 
     /// The consumer; without one, the credential and the groups, which other sources of identities have.
     fn push_identity(&self, text: &mut Parts) {
-        let Identity { consumer, credential, groups } = self.identity;
+        let Identity { consumer, credential, groups, found_consumer_groups } = self.identity;
         match (consumer, credential) {
             (Some(consumer), _) => {
                 text.push(b"consumer");
@@ -94,6 +94,10 @@ impl KeyParts<'_> {
             (None, None) => text.push(b"none"),
         }
         for group in groups {
+            text.push(group.as_bytes());
+        }
+        text.end_list();
+        for group in found_consumer_groups {
             text.push(group.as_bytes());
         }
         text.end_list();

@@ -102,10 +102,9 @@ impl Plugin for UsagePlan {
 }
 
 impl UsagePlan {
-    /// The first plan of a group of the consumer, or the plan without groups.
+    /// The first plan of a group of the client, or the plan without groups.
     fn plan_of(&self, cx: &RequestCx<'_>) -> Option<usize> {
-        let groups = cx.identity.consumer.as_ref().map_or(&[][..], |consumer| consumer.groups());
-        self.plans.iter().position(|plan| plan.is_for(groups))
+        self.plans.iter().position(|plan| plan.is_for(cx.identity.consumer_groups()))
     }
 
     /// Sets the response headers, records the request, and rejects it if it was not admitted.
@@ -155,10 +154,7 @@ fn client_name(limit_by: &LimitBy, cx: &RequestCx<'_>) -> String {
     let name = match limit_by {
         LimitBy::Consumer => of_consumer().or_else(of_credential),
         LimitBy::Credential => of_credential(),
-        LimitBy::ConsumerGroup => {
-            let group = identity.consumer.as_ref().and_then(|consumer| consumer.groups().first());
-            group.map(|group| format!("group {group}"))
-        }
+        LimitBy::ConsumerGroup => identity.consumer_groups().first().map(|group| format!("group {group}")),
         LimitBy::Header(name) => cx.head.headers.get(name).map(|value| {
             let digest = consumers::hex(&consumers::sha256(value.as_bytes()));
             format!("{name} {}", &digest[..16])
