@@ -23,6 +23,7 @@ mod rolling;
 mod rotation;
 mod route_counts;
 mod services;
+mod session_keys;
 mod stream_backend;
 mod stream_client;
 mod stream_messages;
@@ -79,6 +80,7 @@ fn plugins_protect_routes_and_report_errors() {
         backend_policy::policies_are_checked_served_and_listed(cluster).await.context("BackendPolicies")?;
         kong_files::converted_file_gets_the_same_responses(cluster).await.context("a declarative file of Kong")?;
         vault_login::token_of_the_service_account_opens_a_vault(cluster).await.context("a login at a vault")?;
+        session_keys::replicas_open_each_others_sessions(cluster, &mut portico).await.context("keys of sessions")?;
         portico.stop().await
     });
 }

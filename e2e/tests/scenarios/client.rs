@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use http::Request;
-use http::header::HOST;
+use http::header::{COOKIE, HOST, SET_COOKIE};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::Bytes;
 use hyper::client::conn::http1::{SendRequest, handshake};
@@ -33,11 +33,15 @@ pub(crate) struct Target {
     pub(crate) tls: Option<Arc<ClientConfig>>,
     /// The value of the header `apikey`, if the route needs one.
     pub(crate) key: Option<String>,
+    /// `NAME=VALUE` of the cookie, if the request has one.
+    pub(crate) cookie: Option<String>,
 }
 
 #[derive(Debug)]
 pub(crate) struct GatewayResponse {
     pub(crate) status: u16,
+    /// `NAME=VALUE` of the first cookie that it sets.
+    pub(crate) cookie: Option<String>,
     pub(crate) body: String,
 }
 
@@ -51,7 +55,7 @@ pub(crate) struct Connection {
 
 impl Target {
     pub(crate) fn new(address: SocketAddr, host: &'static str, path: &str) -> Target {
-        Target { address, host, path: path.to_owned(), tls: None, key: None }
+        Target { address, host, path: path.to_owned(), tls: None, key: None, cookie: None }
     }
 
     pub(crate) async fn connect(&self) -> Result<Connection> {
@@ -110,6 +114,9 @@ impl Connection {
         if let Some(key) = &target.key {
             request = request.header("apikey", key);
         }
+        if let Some(cookie) = &target.cookie {
+            request = request.header(COOKIE, cookie);
+        }
         let request = request.body(Empty::new())?;
         let response = match self.sender.try_send_request(request).await {
             Ok(response) => response,
@@ -119,9 +126,11 @@ impl Connection {
             },
         };
         let status = response.status().as_u16();
+        let set_cookie = response.headers().get(SET_COOKIE).and_then(|value| value.to_str().ok());
+        let cookie = set_cookie.and_then(|value| value.split(';').next()).map(str::to_owned);
         #[expect(clippy::disallowed_methods, reason = "the body is limited")]
         let body = Limited::new(response.into_body(), MAX_BODY).collect();
         let body = body.await.map_err(|error| anyhow::anyhow!("incomplete response: {error}"))?;
-        Ok(Some(GatewayResponse { status, body: String::from_utf8_lossy(&body.to_bytes()).into_owned() }))
+        Ok(Some(GatewayResponse { status, cookie, body: String::from_utf8_lossy(&body.to_bytes()).into_owned() }))
     }
 }
