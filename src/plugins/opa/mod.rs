@@ -21,8 +21,27 @@
 //! ```
 //!
 //! Its `result` is `true` or `false`, or an object with the member `allow`. With `allow: true`, the headers in
-//! `headers` are set on the request to the endpoint. With `allow: false`, the client gets a response with `status`, by
-//! default 403, `headers` and `message`. Any other response of the server, and none at all, gets status 500.
+//! `headers` are set on the request to the endpoint, in place of those of the client, also of those that have `_` for
+//! `-` in their names. With `allow: false`, the client gets a response with `status`, by default 403, `headers` and
+//! `message`. Any other response of the server, and none at all, gets status 500.
+//!
+//! **A header that the policy sets for some requests only can come from the client in all others.** Let the policy set
+//! it for each allowed request, or remove the client's before the policy decides, also with `_` in the name, which some
+//! servers take for the same header:
+//!
+//! ```yaml
+//! apiVersion: configuration.konghq.com/v1
+//! kind: KongPlugin
+//! metadata:
+//!   name: without-user-of-client
+//! plugin: request-transformer
+//! config:
+//!   remove:
+//!     headers: [x-user, x_user]
+//! ordering:
+//!   before:
+//!     access: [opa]
+//! ```
 
 mod input;
 mod policy_decision;
@@ -36,6 +55,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::diagnostic::Diagnostic;
+use crate::plugin_api::header_spoofing::remove_alike;
 use crate::plugin_api::kind::{BuildCx, Phases, PluginKind};
 use crate::plugin_api::remote_server::{RemoteServer, RemoteServerConfig};
 use crate::plugin_api::{AccessOutcome, Plugin, Reply, RequestCx};
@@ -205,6 +225,7 @@ impl Opa {
             Ok(PolicyDecision::Allow(headers)) => {
                 for (name, value) in headers {
                     cx.declare_request_field(&name);
+                    remove_alike(&mut cx.head.headers, &name);
                     cx.head.headers.insert(name, value);
                 }
                 None
