@@ -1,7 +1,7 @@
 //! Tests of ldap-auth and ldap-auth-advanced with a real directory, OpenLDAP's `slapd`: binds, searches, groups,
 //! consumers, TLS, and restarts.
 
-mod slapd;
+pub(crate) mod slapd;
 
 use std::sync::Arc;
 

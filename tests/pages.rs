@@ -3,7 +3,7 @@
 
 mod checked;
 mod objects;
-mod page;
+pub(crate) mod page;
 mod session;
 
 use std::collections::BTreeMap;

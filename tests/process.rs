@@ -22,6 +22,7 @@ mod log_servers;
 mod make_run;
 mod pages;
 mod partners;
+mod plugin_examples;
 mod prometheus;
 mod quickstart;
 mod redis;
