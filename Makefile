@@ -132,7 +132,7 @@ bench: setup ## Compare with nginx, HAProxy and Envoy, also while endpoints fail
 	@CASE="$(CASE)" RESUME="$(RESUME)" bash scripts/bench.sh default
 
 .PHONY: bench-full
-bench-full: setup ## The same, TCP and UDP, floods, instructions, plugins, edits, routes and consumers (105 minutes, idle machine)
+bench-full: setup ## The same, TCP and UDP, floods, instructions, plugins, edits, routes and consumers (110 minutes, idle machine)
 	@bash scripts/bench.sh all
 
 # Arguments of `portico-e2e bench` in `make bench-cluster`; for example: make bench-cluster BENCH="propagation

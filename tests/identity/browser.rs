@@ -23,6 +23,13 @@ pub(crate) struct Cookie {
     pub(crate) attributes: String,
 }
 
+impl Cookie {
+    /// Whether a URL has the host of the cookie.
+    pub(crate) fn is_of(&self, url: &str) -> bool {
+        self.host == split(url).0
+    }
+}
+
 /// What a request has led to.
 pub(crate) struct Page {
     /// The URL of the response. If the browser had to stop, the URL that it did not request.

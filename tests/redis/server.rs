@@ -74,6 +74,13 @@ impl RedisProcess {
         self.process.wait().unwrap();
     }
 
+    /// The memory of all data and structures, in bytes.
+    pub(crate) fn used_memory(&self) -> u64 {
+        let memory = self.redis_cli(&["INFO", "memory"]);
+        let line = memory.lines().find_map(|line| line.strip_prefix("used_memory:"));
+        line.and_then(|bytes| bytes.trim().parse().ok()).unwrap_or_else(|| panic!("no used_memory in {memory}"))
+    }
+
     /// Starts the server again on the same port, without data.
     pub(crate) async fn start_again(&mut self) {
         self.process = spawn(&self.arguments, &self.folder);

@@ -238,3 +238,23 @@ async fn requests_with_a_session_are_rejected_during_an_outage() {
     until("sessions begin again", async || !log_in(&chain).await.is_empty()).await;
     assert_eq!(user(&chain, &cookie).await.as_deref(), Some("guest"), "the server has lost the session");
 }
+
+#[tokio::test]
+#[ignore = "only in make test-full: it stores 100,000 sessions, and measures instead of testing"]
+async fn stored_sessions_take_little_memory() {
+    const SESSIONS: u64 = 100_000;
+    let server = RedisProcess::start(&[]).await;
+    let chain = replica(&server, &json!({}));
+    let directory = consumers();
+    let before = server.used_memory();
+    let start = tokio::time::Instant::now();
+    for _ in 0..SESSIONS {
+        TestRequest::get("/").header("apikey", "a key").with_consumers(&directory).run(&chain).await;
+    }
+    let seconds = start.elapsed().as_secs_f64();
+    let stored = server.redis_cli(&["DBSIZE"]).trim().to_owned();
+    assert_eq!(stored, SESSIONS.to_string());
+    let bytes = (server.used_memory() - before) / SESSIONS;
+    println!("{bytes} bytes for each session, {} MB for 100,000; {seconds:.0} s", bytes / 10);
+    assert!(bytes < 1000, "a session takes {bytes} bytes");
+}

@@ -33,6 +33,7 @@ mod run;
 mod server;
 pub mod streams;
 mod tls;
+mod token_pool;
 mod tokens;
 mod websocket;
 

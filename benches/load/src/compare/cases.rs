@@ -6,6 +6,7 @@ use crate::plan::{Plan, Protocol, RequestShape};
 use crate::server::variant::ServerVariant;
 use crate::server::{CACHE_HOST, H2C_HOST, HOST, Server, WEBSOCKET_HOST};
 use crate::tls::Tls;
+use crate::token_pool::{TokenAlgorithm, TokenLoad, UNCACHED};
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Case {
@@ -135,6 +136,11 @@ const fn plugins(length: usize) -> Servers {
 const TWO_WORKERS: Servers =
     Servers { variant: ServerVariant { workers: 2, ..ServerVariant::PLAIN }, reference: Some(ONE_WORKER), ..ALIKE };
 
+const fn tokens(algorithm: TokenAlgorithm, tokens: usize) -> Servers {
+    let tokens = Some(TokenLoad { algorithm, tokens });
+    Servers { variant: ServerVariant { tokens, ..ServerVariant::PLAIN }, ..ALIKE }
+}
+
 const WITH_POLICY: Servers =
     Servers { variant: ServerVariant { policy: true, ..ServerVariant::PLAIN }, reference: Some(NO_POLICY), ..ALIKE };
 
@@ -165,6 +171,9 @@ const CACHED: Case = Case {
     unsupported: NOT_CACHING,
     ..PLAIN
 };
+
+/// Requests with a JWT, which the proxy verifies: by the plugin jwt, and by Envoy's jwt_authn.
+const TOKEN: Case = Case { rate: 2000, targets: &[], unsupported: NOT_VERIFYING, full_only: true, ..PLAIN };
 
 /// The order of the table.
 const CASES: &[Case] = &[
@@ -314,10 +323,17 @@ const CASES: &[Case] = &[
         ..PLAIN
     },
     Case { name: "HTTP/1.1, 64 bytes, 8 plugins", servers: plugins(8), targets: &[], ..PLAIN },
+    Case { name: "token RS256, known", servers: tokens(TokenAlgorithm::Rs256, 1), ..TOKEN },
+    Case { name: "token RS256, another for each request", servers: tokens(TokenAlgorithm::Rs256, UNCACHED), ..TOKEN },
+    Case { name: "token ES256, another for each request", servers: tokens(TokenAlgorithm::Es256, UNCACHED), ..TOKEN },
+    Case { name: "token EdDSA, another for each request", servers: tokens(TokenAlgorithm::EdDsa, UNCACHED), ..TOKEN },
 ];
 
 /// These have no cache, or are configured without one.
 const NOT_CACHING: &[&str] = &["haproxy", "envoy", "traefik", "caddy"];
+
+/// These are not configured to verify tokens.
+const NOT_VERIFYING: &[&str] = &["nginx", "haproxy", "traefik", "caddy"];
 
 /// nginx forwards over HTTP/2 only with `grpc_pass`, which is meant for gRPC.
 const NOT_NGINX: &[&str] = &["nginx"];
@@ -438,8 +454,9 @@ mod tests {
         let names: BTreeSet<&str> = groups.iter().flat_map(|(_, cases)| cases).map(|case| case.name).collect();
         assert_eq!(names.len(), CASES.len());
         assert!(groups.iter().all(|(servers, cases)| cases.iter().all(|case| case.servers == *servers)));
-        // All cases without a reference share two groups.
-        let plain = groups.iter().filter(|(servers, _)| servers.reference.is_none());
+        // All cases without a reference and tokens share two groups.
+        let plain =
+            groups.iter().filter(|(servers, _)| servers.reference.is_none() && servers.variant.tokens.is_none());
         assert_eq!(plain.map(|(servers, _)| servers.access_log).collect::<Vec<_>>(), [false, true]);
     }
 

@@ -9,6 +9,7 @@ use crate::plan::RequestShape;
 use crate::raw_exchange::{RawResponse, exchange, fields};
 use crate::server::objects::CHAIN;
 use crate::server::{H2C_HOST, HOST, Server, WEBSOCKET_HOST};
+use crate::token_pool::TOKEN_HOST;
 
 /// The fields of every request to the backend. The value is not compared: each server writes its own.
 const REQUEST_FIELDS: [&str; 5] =
@@ -18,6 +19,8 @@ const REQUEST_ID: &str = "x-request-id";
 /// The hosts that all servers have, and the version of HTTP with which the backend receives requests for them.
 const HOSTS: [(&str, &str); 3] = [(HOST, HTTP1), (WEBSOCKET_HOST, HTTP1), (H2C_HOST, "HTTP/2.0")];
 const HTTP1: &str = "HTTP/1.1";
+/// How many of the requests of a case are checked: at least as many as there are hosts.
+const MAX_CHECKED: usize = 100;
 
 /// Plugins of the chain, each with a field that it adds to the request or to the response. The others add none.
 const FIELDS_OF_PLUGINS: [(&str, &str); 6] = [
@@ -38,7 +41,12 @@ pub(crate) async fn check(server: &Server) -> Result<()> {
     let routed = exchange(server.address, &RequestShape::get("other.example", ECHO_HEAD_PATH)).await;
     ensure!(routed.is_err(), "{} routes requests for every host to the backend", server.name);
     let plugins = &CHAIN[..server.variant.chain.unwrap_or_default()];
-    for request in server.variant.requests(&RequestShape::get(HOST, ECHO_HEAD_PATH)) {
+    if let Some(tokens) = server.variant.tokens {
+        let without_token = exchange(server.address, &RequestShape::get(TOKEN_HOST, ECHO_HEAD_PATH)).await;
+        ensure!(without_token.is_err(), "{} forwards requests without a token: {tokens:?}", server.name);
+    }
+    // All have the same form, and there may be thousands of tokens.
+    for request in server.variant.requests(&RequestShape::get(HOST, ECHO_HEAD_PATH)).into_iter().take(MAX_CHECKED) {
         let response = check_request(server, &request, HTTP1).await?;
         for (plugin, field) in FIELDS_OF_PLUGINS.into_iter().filter(|(plugin, _)| plugins.contains(plugin)) {
             let has_effect = has(&response.body, field) || has(&response.head, field);

@@ -196,8 +196,7 @@ async fn start_all(
         let setup = Setup { name, site: Site { variant, ..site }, filters: &filters, ..setup };
         servers.push(portico(&options.cores(variant.workers), &setup)?);
     }
-    let peers = if variant.fits_peers() { options.peers() } else { vec![] };
-    for (peer, binary) in peers {
+    for (peer, binary) in options.peers().into_iter().filter(|(peer, _)| variant.fits(*peer)) {
         servers.push(peer.start(binary, &cores, &site)?);
     }
     for server in &servers {

@@ -9,12 +9,13 @@ use serde_json::{Value, json};
 
 use super::variant::ServerVariant;
 use super::{H2C_HOST, HOST, Server, Site, WEBSOCKET_HOST, free_address, pinned, start};
+use crate::token_pool::{TOKEN_HOST, TokenLoad};
 
 pub(crate) fn envoy(binary: &Path, cores: &[usize], site: &Site<'_>) -> Result<Server> {
     let (address, secure) = (free_address()?, free_address()?);
     let folder = site.folder_of("envoy")?;
     let configuration = folder.join("envoy.json");
-    fs::write(&configuration, bootstrap(&folder, address, secure, site).to_string())?;
+    fs::write(&configuration, bootstrap(&folder, address, secure, site)?.to_string())?;
     let mut command = pinned(cores, binary);
     command.args(["--concurrency", &site.variant.workers.to_string()]);
     command.args(["--disable-hot-restart", "--log-level", "error", "-c"]).arg(&configuration);
@@ -22,10 +23,15 @@ pub(crate) fn envoy(binary: &Path, cores: &[usize], site: &Site<'_>) -> Result<S
 }
 
 /// Configures Envoy like Portico: it makes request ids, adds the same headers, and buffers its access log.
-fn bootstrap(folder: &Path, address: SocketAddr, secure: SocketAddr, site: &Site<'_>) -> Value {
+fn bootstrap(folder: &Path, address: SocketAddr, secure: SocketAddr, site: &Site<'_>) -> Result<Value> {
     let socket = |address: SocketAddr| json!({ "address": address.ip().to_string(), "port_value": address.port() });
     let access_log = if site.access_log { vec![access_log(folder)] } else { vec![] };
     let header = |name: &str, value: &str| json!({ "header": { "key": name, "value": value }, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD" });
+    let mut http_filters: Vec<Value> = site.variant.tokens.map(token_filter).transpose()?.into_iter().collect();
+    http_filters.push(json!({
+        "name": "envoy.filters.http.router",
+        "typed_config": { "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router" },
+    }));
     let manager = json!({
         "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "bench",
@@ -41,10 +47,7 @@ fn bootstrap(folder: &Path, address: SocketAddr, secure: SocketAddr, site: &Site
             ],
             "virtual_hosts": virtual_hosts(site.variant),
         },
-        "http_filters": [{
-            "name": "envoy.filters.http.router",
-            "typed_config": { "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router" },
-        }],
+        "http_filters": http_filters,
     });
     let filters = json!([{ "name": "envoy.filters.network.http_connection_manager", "typed_config": manager }]);
     let tls = json!({
@@ -78,7 +81,7 @@ fn bootstrap(folder: &Path, address: SocketAddr, secure: SocketAddr, site: &Site
             "explicit_http_config": { "http2_protocol_options": {} },
         },
     });
-    json!({ "static_resources": {
+    Ok(json!({ "static_resources": {
         "listeners": [
             {
                 "name": "http",
@@ -92,7 +95,24 @@ fn bootstrap(folder: &Path, address: SocketAddr, secure: SocketAddr, site: &Site
             },
         ],
         "clusters": [cluster("backend"), h2c],
-    } })
+    } }))
+}
+
+/// Verifies the tokens of requests to [`TOKEN_HOST`]. With one token, verified ones are cached, as Portico does.
+fn token_filter(load: TokenLoad) -> Result<Value> {
+    let provider = load.algorithm.pool()?.envoy_provider(load.tokens == 1)?;
+    let of_host = json!({ "name": ":authority", "string_match": { "exact": TOKEN_HOST } });
+    Ok(json!({
+        "name": "envoy.filters.http.jwt_authn",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication",
+            "providers": { "bench": provider },
+            "rules": [{
+                "match": { "prefix": "/", "headers": [of_host] },
+                "requires": { "provider_name": "bench" },
+            }],
+        },
+    }))
 }
 
 /// A virtual host for each route, which Envoy finds in a map of hosts.
@@ -109,6 +129,9 @@ fn virtual_hosts(variant: ServerVariant) -> Vec<Value> {
         .into_iter()
         .map(|(name, cluster, host)| virtual_host(name, cluster, &[host.to_owned(), format!("{host}:*")]))
         .collect();
+    if variant.tokens.is_some() {
+        all.push(virtual_host("token", "backend", &[TOKEN_HOST.to_owned()]));
+    }
     all.extend(variant.further_hosts().map(|host| virtual_host(&host, "backend", std::slice::from_ref(&host))));
     all
 }
@@ -141,6 +164,19 @@ fn access_log(folder: &Path) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::token_pool::TokenAlgorithm;
+
+    #[test]
+    fn only_requests_to_one_host_need_a_token() {
+        let load = TokenLoad { algorithm: TokenAlgorithm::EdDsa, tokens: 1 };
+        let filter = token_filter(load).unwrap();
+        assert_eq!(filter["typed_config"]["rules"][0]["match"]["headers"][0]["string_match"]["exact"], TOKEN_HOST);
+        let caches = |filter: &Value| filter["typed_config"]["providers"]["bench"].get("jwt_cache_config").is_some();
+        let uncached = token_filter(TokenLoad { tokens: 2, ..load }).unwrap();
+        assert_eq!((caches(&filter), caches(&uncached)), (true, false));
+        let all = virtual_hosts(ServerVariant { tokens: Some(load), ..ServerVariant::PLAIN });
+        assert_eq!(all.last().unwrap()["domains"], json!([TOKEN_HOST]));
+    }
 
     #[test]
     fn each_route_has_a_virtual_host_with_a_host_of_its_own() {

@@ -10,6 +10,7 @@ use anyhow::Result;
 use super::objects::{CHAIN, HostRoute, POLICY, consumer, plugins};
 use super::variant::CHAIN_HOST;
 use super::{HOST, KeyPair, Server, Site, counted, free_address, pinned, start};
+use crate::token_pool::TOKEN_HOST;
 
 /// Settings for starting Portico.
 #[derive(Clone, Copy)]
@@ -79,6 +80,12 @@ fn routes(site: &Site<'_>, filters: &str) -> String {
     if site.variant.policy {
         objects += POLICY;
     }
+    if let Some(tokens) = site.variant.tokens {
+        objects += &route_to_backend("token", TOKEN_HOST, &["jwt"], "");
+        objects += &plugins(&["jwt"]);
+        objects += &consumer(&["bench-token"]);
+        objects += &tokens.algorithm.pool().expect("a key can be made").secret();
+    }
     objects
 }
 
@@ -146,6 +153,9 @@ mod tests {
     use super::*;
     use crate::server::variant::ServerVariant;
     use crate::server::with_test_site;
+    use crate::token_pool::{TokenAlgorithm, TokenLoad};
+
+    const TOKENS: TokenLoad = TokenLoad { algorithm: TokenAlgorithm::EdDsa, tokens: 1 };
 
     #[test]
     fn manifests_have_the_routes_and_plugins_of_the_variant() {
@@ -156,6 +166,7 @@ mod tests {
             (ServerVariant { routes: 20, ..plain }, 20, 0),
             (ServerVariant { chain: Some(0), ..plain }, 2, 0),
             (ServerVariant { chain: Some(CHAIN.len()), ..plain }, 2, CHAIN.len()),
+            (ServerVariant { tokens: Some(TOKENS), ..plain }, 2, 1),
         ] {
             let mut objects = String::new();
             with_test_site(variant, |site| objects = routes(site, "{type: A}"));

@@ -3,9 +3,10 @@
 
 use std::sync::Arc;
 
-use super::HOST;
 use super::objects::API_KEY;
+use super::{HOST, Peer};
 use crate::plan::RequestShape;
+use crate::token_pool::{TOKEN_HOST, TokenLoad};
 
 /// What cases change in the configuration of the servers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,18 +21,27 @@ pub(crate) struct ServerVariant {
     pub(crate) chain: Option<usize>,
     /// Whether the Service of the backend has a BackendPolicy, which only Portico can have.
     pub(crate) policy: bool,
+    /// The tokens of requests to [`TOKEN_HOST`]: a further route, which only Portico and Envoy have. `None` without
+    /// this route.
+    pub(crate) tokens: Option<TokenLoad>,
 }
 
 /// The host of the route with a chain of plugins.
 pub(crate) const CHAIN_HOST: &str = "chain.example";
 
 impl ServerVariant {
-    /// One route, one worker, no plugins and no policy.
-    pub(crate) const PLAIN: ServerVariant = ServerVariant { routes: 1, workers: 1, chain: None, policy: false };
+    /// One route, one worker, no plugins, no policy and no tokens.
+    pub(crate) const PLAIN: ServerVariant =
+        ServerVariant { routes: 1, workers: 1, chain: None, policy: false, tokens: None };
 
     /// Whether proxies other than Portico can have this configuration.
     pub(crate) fn fits_peers(self) -> bool {
         self.chain.is_none() && !self.policy
+    }
+
+    /// Whether this proxy can have the configuration.
+    pub(crate) fn fits(self, peer: Peer) -> bool {
+        self.fits_peers() && (self.tokens.is_none() || peer == Peer::Envoy)
     }
 
     /// The hosts of all routes to the backend other than the first.
@@ -45,6 +55,11 @@ impl ServerVariant {
         // Variants do not change the routes of the other hosts, which differ in the protocol to the backend.
         if shape.host != HOST {
             return vec![shape.clone()];
+        }
+        if let Some(tokens) = self.tokens {
+            let fields = tokens.fields().expect("a new key signs tokens");
+            let request = |fields| RequestShape { host: TOKEN_HOST.to_owned(), fields, ..shape.clone() };
+            return fields.into_iter().map(request).collect();
         }
         let fields: Arc<str> = if self.chain.is_some() { chain_fields().into() } else { "".into() };
         let request = |host| RequestShape { host, fields: Arc::clone(&fields), ..shape.clone() };
@@ -79,6 +94,7 @@ mod tests {
 
     use super::*;
     use crate::server::H2C_HOST;
+    use crate::token_pool::TokenAlgorithm;
 
     fn hosts_of(variant: ServerVariant) -> Vec<String> {
         variant.requests(&RequestShape::get(HOST, "/")).into_iter().map(|request| request.host).collect()
@@ -105,6 +121,17 @@ mod tests {
             let requests: Vec<_> = requests.iter().map(|request| (request.host.as_str(), &*request.fields)).collect();
             assert_eq!(requests, [(H2C_HOST, "")], "{variant:?}");
         }
+    }
+
+    #[test]
+    fn only_envoy_is_compared_with_tokens() {
+        let tokens = Some(TokenLoad { algorithm: TokenAlgorithm::EdDsa, tokens: 3 });
+        let variant = ServerVariant { tokens, ..ServerVariant::PLAIN };
+        let requests = variant.requests(&RequestShape::get(HOST, "/"));
+        assert_eq!(requests.len(), 3);
+        assert!(requests.iter().all(|request| request.host == TOKEN_HOST && request.fields.contains("Bearer ey")));
+        assert!(variant.fits(Peer::Envoy) && !variant.fits(Peer::Nginx));
+        assert!(ServerVariant::PLAIN.fits(Peer::Nginx));
     }
 
     #[test]
