@@ -4,6 +4,8 @@
 mod browser;
 mod clients;
 mod failures;
+mod keycloak;
+mod measured;
 mod provider;
 
 use serde_json::{Value, json};
@@ -18,7 +20,7 @@ use provider::{CLIENT, OidcProvider, ProviderOptions, SECRET};
 /// Portico, whose route to the echo server has the plugins. Only the page `/bye` needs no login.
 struct Shop {
     site: Site,
-    _program: Program,
+    program: Program,
 }
 
 impl Shop {
@@ -56,7 +58,7 @@ impl Shop {
         site.save("manifests/shop.yaml", &format!("{plugin}\n---\n{protected}\n---\n{public}\n"));
         let program = run(&site, &["--access-log", "off"]);
         program.wait_started();
-        Shop { site, _program: program }
+        Shop { site, program }
     }
 
     fn address(&self) -> String {
@@ -135,6 +137,23 @@ fn users_log_in_and_out() {
     assert_eq!((&*page.url, page.response.status), ("http://shop.example/bye", 200));
     let page = browser.open(&format!("{SHOP}/"));
     assert!(is_login(&page), "the session of the provider has ended, too: {}", page.url);
+}
+
+// OpenID Connect Core, section 3.1.2.1: with `max_age`, the provider asks the user again, and the ID token has
+// `auth_time`.
+#[test]
+fn users_log_in_again_when_the_login_is_too_old() {
+    let (provider, shop) = start(|options| options, &json!({"max_age": 600}));
+    let mut browser = shop.logged_in("anna");
+    assert_eq!(user(&browser.open(&format!("{SHOP}/"))), "anna");
+    // The session is valid for both, and too old for this one after some seconds.
+    let payments = Shop::start(Site::new(), &provider.issuer, &json!({"max_age": 5}));
+    browser.shop = payments.address();
+    let page = eventually("the login is too old", || Some(browser.open(&format!("{SHOP}/pay"))).filter(is_login));
+    let page = browser.log_in(page, "anna");
+    assert_eq!(page.url, "http://shop.example/pay");
+    browser.shop = shop.address();
+    assert_eq!(user(&browser.open(&format!("{SHOP}/"))), "anna");
 }
 
 #[test]

@@ -24,16 +24,21 @@ use std::time::Duration;
 
 /// Polls until there is a result, and panics with `condition` after `TEST_TIMEOUT`. Only for state without events, such
 /// as that of another process.
-pub(crate) fn eventually<T>(condition: &str, mut poll: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn eventually<T>(condition: &str, poll: impl FnMut() -> Option<T>) -> T {
+    eventually_within(TEST_TIMEOUT, condition, poll)
+}
+
+/// As [`eventually`], for programs that take longer to start.
+pub(crate) fn eventually_within<T>(limit: Duration, condition: &str, mut poll: impl FnMut() -> Option<T>) -> T {
     let pause = Duration::from_millis(20);
-    for _ in 0..TEST_TIMEOUT.as_millis() / pause.as_millis() {
+    for _ in 0..limit.as_millis() / pause.as_millis() {
         if let Some(result) = poll() {
             return result;
         }
         #[expect(clippy::disallowed_methods, reason = "this thread is idle")]
         std::thread::sleep(pause); // There is no event to wait for.
     }
-    panic!("{condition}: not within {TEST_TIMEOUT:?}");
+    panic!("{condition}: not within {limit:?}");
 }
 
 /// Timeout for events that are expected immediately. Long, because other tests may keep the machine busy.
