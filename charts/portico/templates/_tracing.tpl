@@ -1,15 +1,15 @@
-{{/* Flags, volumes and mounts for `tracing`. */}}
+{{/* Flags, volumes and mounts for `tracing`. Flags are in backquotes, because no other object depends on them. */}}
 
 {{/* The flags of .Values.tracing by name, as YAML; those that are not set are left out. */}}
 {{- define "portico.tracing.flags" -}}
 {{- $tracing := .Values.tracing }}
-{{- $flags := dict "trace-otlp-endpoint" $tracing.endpoint "otlp-protocol" $tracing.protocol "trace-sampling" $tracing.sampling }}
-{{- $_ := set $flags "trace-rules" $tracing.rules }}
-{{- $_ := set $flags "trace-propagation" $tracing.propagation }}
-{{- $_ := set $flags "trace-header" $tracing.header.name }}
-{{- $_ := set $flags "trace-header-limit" $tracing.header.limit }}
-{{- $_ := set $flags "trace-errors" (ternary true nil $tracing.errors) }}
-{{- $_ := set $flags "trace-slow" $tracing.slow }}
+{{- $flags := dict `trace-otlp-endpoint` $tracing.endpoint `otlp-protocol` $tracing.protocol `trace-sampling` $tracing.sampling }}
+{{- $_ := set $flags `trace-rules` $tracing.rules }}
+{{- $_ := set $flags `trace-propagation` $tracing.propagation }}
+{{- $_ := set $flags `trace-header` $tracing.header.name }}
+{{- $_ := set $flags `trace-header-limit` $tracing.header.limit }}
+{{- $_ := set $flags `trace-errors` (ternary true nil $tracing.errors) }}
+{{- $_ := set $flags `trace-slow` $tracing.slow }}
 {{- range $file := include "portico.tracing.files" . | fromYamlArray }}
 {{- $_ := set $flags $file.flag (printf "%s/%s" $file.folder $file.file) }}
 {{- end }}
@@ -27,11 +27,11 @@
 {{- $files := list }}
 {{- $headers := .Values.tracing.headersSecret }}
 {{- if $headers.name }}
-{{- $files = append $files (dict "flag" "otlp-headers-file" "volume" "otlp-headers" "folder" "/etc/portico/otlp-headers" "file" "headers" "secret" $headers) }}
+{{- $files = append $files (dict "flag" `otlp-headers-file` "volume" "otlp-headers" "folder" "/etc/portico/otlp-headers" "file" "headers" "secret" $headers) }}
 {{- end }}
 {{- $authorities := .Values.tracing.caSecret }}
 {{- if $authorities.name }}
-{{- $files = append $files (dict "flag" "otlp-ca-file" "volume" "otlp-ca" "folder" "/etc/portico/otlp-ca" "file" "ca.crt" "secret" $authorities) }}
+{{- $files = append $files (dict "flag" `otlp-ca-file` "volume" "otlp-ca" "folder" "/etc/portico/otlp-ca" "file" "ca.crt" "secret" $authorities) }}
 {{- end }}
 {{- toYaml $files }}
 {{- end }}
@@ -63,8 +63,8 @@
 {{- fail (printf "tracing: config.%s sets the same flag; leave one of both out" $flag) }}
 {{- end }}
 {{- end }}
-{{- $endpoint := or (get $flags "trace-otlp-endpoint") (get $config "trace-otlp-endpoint") }}
-{{- $server := or $endpoint (get $config "access-log-otlp-endpoint") (get $config "metrics-otlp-endpoint") }}
+{{- $endpoint := or (get $flags `trace-otlp-endpoint`) (get $config `trace-otlp-endpoint`) }}
+{{- $server := or $endpoint (get $config `access-log-otlp-endpoint`) (get $config `metrics-otlp-endpoint`) }}
 {{- range $flag, $value := $flags }}
 {{- if and (hasPrefix "trace-" $flag) (not $endpoint) }}
 {{- fail (printf "tracing: the values for --%s have no effect without a server; set tracing.endpoint" $flag) }}

@@ -69,24 +69,18 @@ fn traceparent(trace: TraceId, span: SpanId, is_sampled: bool) -> HeaderValue {
     HeaderValue::from_bytes(&text).expect("identifiers are digits")
 }
 
-/// Fills a text with the digits of a number.
-fn write_hex(text: &mut [u8], number: u64) {
-    for (pair, byte) in text.chunks_exact_mut(2).zip(number.to_be_bytes()) {
-        pair.copy_from_slice(&HEX_DIGITS[usize::from(byte)]);
+/// Fills a text with the last digits of a number. A loop without iterators, which also costs little in a build with
+/// little optimization.
+fn write_hex(text: &mut [u8], mut number: u64) {
+    let mut place = text.len();
+    while place > 0 {
+        place -= 1;
+        text[place] = HEX_DIGITS[(number & 0xF) as usize];
+        number >>= 4;
     }
 }
 
-/// The two digits of each byte.
-static HEX_DIGITS: [[u8; 2]; 256] = {
-    let digits = b"0123456789abcdef";
-    let mut pairs = [[0; 2]; 256];
-    let mut byte = 0;
-    while byte < pairs.len() {
-        pairs[byte] = [digits[byte >> 4], digits[byte & 0xF]];
-        byte += 1;
-    }
-    pairs
-};
+const HEX_DIGITS: [u8; 16] = *b"0123456789abcdef";
 
 /// Replaces a span that [`inject`] has written as the parent of the endpoint, in all formats.
 pub(super) fn replace_parent(headers: &mut HeaderMap, from: SpanId, to: SpanId) {
