@@ -19,7 +19,6 @@
 //!   have no body keep what they have.
 //! - `allow.json` are the only fields of JSON bodies that the client gets. Other fields are removed after all other
 //!   changes, for every status.
-//! - JSON bodies are also those of types that end with `+json`.
 //! - With `dots_in_keys: false`, the names of fields are paths as those of
 //!   `request-transformer-advanced`, such as
 //!   `customers[*].info.phone`. A body in whose values paths lead to more than 20,000 fields passes unchanged.
@@ -177,7 +176,6 @@ impl PluginKind for ResponseTransformerAdvanced {
             new_body: body,
             allowed_json: config.allow.json,
             has_paths: !config.dots_in_keys,
-            accepts_json_suffix: true,
         };
         match ResponseEdits::build(&edits, cx) {
             Ok(edits) if problems.is_empty() => Ok(ResponseTransformerAdvanced(edits)),

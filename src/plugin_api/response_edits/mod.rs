@@ -30,7 +30,6 @@ pub struct ResponseEdits {
     json: Arc<JsonEdits>,
     statuses: OperationStatuses,
     new_body: Option<Bytes>,
-    accepts_json_suffix: bool,
 }
 
 impl ResponseEdits {
@@ -44,8 +43,7 @@ impl ResponseEdits {
         }
         reader.finish()?;
         let new_body = config.new_body.clone().map(Bytes::from);
-        let accepts_json_suffix = config.accepts_json_suffix;
-        Ok(ResponseEdits { headers, json: Arc::new(json), statuses, new_body, accepts_json_suffix })
+        Ok(ResponseEdits { headers, json: Arc::new(json), statuses, new_body })
     }
 
     /// Declares the header fields that the edits may change.
@@ -65,7 +63,7 @@ impl ResponseEdits {
             return Some(reply(cx, body.clone()));
         }
         // The media type is read after headers were changed, as in Kong.
-        if !self.json.is_empty(active) && self.is_json(cx.headers) {
+        if !self.json.is_empty(active) && is_json(cx.headers) {
             let json = Arc::clone(&self.json);
             cx.push_body_filter(BodyFilter::Buffered(BufferedFilter {
                 max_bytes: MAX_BODY_BYTES,
@@ -76,13 +74,15 @@ impl ResponseEdits {
         }
         None
     }
+}
 
-    fn is_json(&self, headers: &HeaderMap) -> bool {
-        let Some(content_type) = headers.get(CONTENT_TYPE) else { return false };
-        let media_type = content_type.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
-        media_type.eq_ignore_ascii_case(b"application/json")
-            || (self.accepts_json_suffix && media_type.to_ascii_lowercase().ends_with(b"+json"))
-    }
+/// Whether one of the media types is JSON. As in Kong, there may be several, separated by commas.
+fn is_json(headers: &HeaderMap) -> bool {
+    let Some(content_type) = headers.get(CONTENT_TYPE) else { return false };
+    content_type.as_bytes().split(|byte| *byte == b',').any(|one| {
+        let media_type = one.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+        media_type.eq_ignore_ascii_case(b"application/json") || media_type.to_ascii_lowercase().ends_with(b"+json")
+    })
 }
 
 /// Size limit of transformed bodies. Each response that is transformed occupies up to this much memory twice.

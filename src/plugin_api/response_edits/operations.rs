@@ -21,8 +21,6 @@ pub struct ResponseEditConfig {
     pub allowed_json: Option<Vec<String>>,
     /// Whether names of fields of JSON bodies are paths.
     pub has_paths: bool,
-    /// Whether types such as `application/problem+json` count as JSON.
-    pub accepts_json_suffix: bool,
 }
 
 /// The entries of one operation.

@@ -14,7 +14,7 @@
 //! The plugin runs on every response to a request that it is attached to, including the replies of other plugins and
 //! Portico's own errors. Headers are changed on all of them, bodies only if all of these apply:
 //!
-//! - The media type is `application/json`, with or without parameters, and the body is a JSON object.
+//! - The media type is `application/json`, or has the suffix `+json`, and the body is a JSON object.
 //! - The response is complete: not a 206, not a part that `Content-Range` describes, and not the response to HEAD.
 //! - The body has at most 1 MiB, both as it was sent and decompressed.
 //! - `Content-Encoding` is absent, gzip, deflate, br or zstd. A changed body is sent uncompressed.
