@@ -10,7 +10,8 @@ use crate::api::gateway::schema::transforms::{each, keyed_by};
 
 /// Settings of Gateways: of the Services that Portico creates in front of them, of their access log and of their
 /// traces. A GatewayClass refers to this object in `spec.parametersRef`, for all of its Gateways. A Gateway refers to
-/// one of its own namespace in `spec.infrastructure.parametersRef`, whose fields take precedence over those of its class.
+/// one of its own namespace in `spec.infrastructure.parametersRef`, whose fields take precedence over those of its
+/// class.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 pub struct GatewayParameters {
     /// The settings.
