@@ -450,7 +450,7 @@ fn chunks_with_more_than_an_expression_are_rejected() {
             "has the expression return kong.request.get_body(), in which the function kong.request.get_body is not \
              supported",
         ),
-        ("return ngx.var.x", "has the expression return ngx.var.x, in which there is no variable ngx"),
+        ("return ngx.var.x", "has the expression return ngx.var.x, in which there is no variable ngx.var.x"),
     ] {
         let error = Expression::parse_return(chunk).err().unwrap_or_else(|| panic!("{chunk} was accepted"));
         assert_eq!(error.into_diagnostic("custom_fields_by_lua[a]").message, expected, "{chunk}");

@@ -114,6 +114,16 @@ fn errors_end_a_script() {
 }
 
 #[test]
+fn tables_are_read_by_field_and_assigned() {
+    let text = "local h = kong.request.get_headers()\n\
+                act(h.a, h['b'], ngx.var.http_c, kong.request.get_query()['d'], kong.ctx.shared.e)\n\
+                kong.ctx.shared.f = ngx.HTTP_FORBIDDEN\n\
+                kong.ctx.shared['g h'] = 'i'\n\
+                local h = kong.request.get_headers() act(h.j)";
+    assert_eq!(run(text).unwrap(), ["a b c d e", "f 403", "g h i", "j"]);
+}
+
+#[test]
 fn other_constructs_are_refused_with_their_line() {
     for (text, line, expected) in [
         ("\nfor i = 1, 2 do act(i) end", 2, "`for` is not supported"),
@@ -121,7 +131,13 @@ fn other_constructs_are_refused_with_their_line() {
         ("local function f() end", 1, "functions are not supported"),
         ("function f() end", 1, "functions are not supported"),
         ("act('a')\n\nngx.exit(403)", 3, "ngx.exit is not supported"),
-        ("kong.ctx.shared.a = 1", 1, "kong.ctx.shared.a is not supported"),
+        ("kong.ctx.plugin.a = 1", 1, "kong.ctx.plugin.a is not supported"),
+        ("kong.ctx.shared[1] = 1", 1, "the name of a field in quotes"),
+        ("ngx.status = 200", 1, "ngx.status = is not supported"),
+        ("act(kong.request.get_headers())", 1, "is used without a field"),
+        ("local h = kong.request.get_headers() act(h)", 1, "the table h is used without a field"),
+        ("local h = kong.request.get_headers() h = 1", 1, "the table h is changed"),
+        ("local h = kong.request.get_headers()\nkong.change(1)\nact(h.a)", 3, "read it again"),
         ("local a, b = 1, 2", 1, "several variables"),
         ("local json = require('cjson')", 1, "the function require is not supported"),
         ("act({'a', 'b'})", 1, "lists in tables"),
