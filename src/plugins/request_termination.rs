@@ -327,7 +327,7 @@ mod tests {
             (TestRequest::get("/").header("x-stop", ""), Some(MAX_ECHOED_BYTES)),
             (TestRequest::get("/?X-Stop"), Some(MAX_ECHOED_BYTES)),
         ] {
-            let (head, ()) = request.request.into_parts();
+            let (head, _) = request.request.into_parts();
             assert_eq!(chain.body_buffer_limit_for(&head), limit, "bodies of forwarded requests stream");
         }
     }

@@ -59,7 +59,7 @@ impl Default for QueueConfig {
 /// Deprecated fields for queues, which Kong's plugins still accept outside of `queue`.
 #[derive(Clone, Copy, Debug)]
 pub struct DeprecatedQueueFields {
-    pub retry_count: Option<i64>,
+    pub retry_count: Option<u32>,
     pub queue_size: Option<usize>,
     pub flush_timeout: Option<f64>,
 }

@@ -69,7 +69,7 @@ pub(crate) struct Config {
     #[serde(deserialize_with = "record")]
     queue: QueueConfig,
     /// No effect: `queue.max_retry_time` limits retries.
-    retry_count: Option<i64>,
+    retry_count: Option<u32>,
     /// Alias of `queue.max_batch_size`. If both are set, the alias is used.
     queue_size: Option<usize>,
     /// Alias of `queue.max_coalescing_delay`. If both are set, the alias is used.
