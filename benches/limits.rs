@@ -17,7 +17,7 @@ use std::time::{Instant, SystemTime};
 use futures_util::FutureExt as _;
 use http::{HeaderValue, Request};
 use parking_lot::Mutex;
-use portico::plugin_api::chain::{ChainRequest, ChainState};
+use portico::plugin_api::chain::{AccessEnd, ChainRequest, ChainState, RequestBodyState};
 use portico::plugin_api::{Chain, ClientCertificate, ClientInfo, ConsumerDirectory, Framing, Scheme, testing};
 use portico::plugins::REGISTRY;
 use serde_json::json;
@@ -167,14 +167,14 @@ fn decide(chain: &Chain, client: u8, times: u64, lock: Option<&Mutex<()>>) {
             },
             framing: Framing::default(),
             id: &id,
-            body: None,
+            body: RequestBodyState::Unread,
             consumers: &consumers,
             now,
         };
         let guard = lock.map(Mutex::lock);
-        let reply = chain.access(request, &mut state).now_or_never().expect("a local decision never waits");
+        let end = chain.access(request, &mut state).now_or_never().expect("a local decision never waits");
         drop(guard);
-        assert!(reply.is_none(), "no request is rejected");
+        assert!(matches!(end, AccessEnd::Complete), "no request is rejected");
     }
 }
 

@@ -148,7 +148,7 @@ async fn all_requests(folder: &Path, jaeger: &Jaeger) -> Result<()> {
     let _inner = _inner.await?;
     let _prometheus = start_prometheus(folder).await?;
 
-    let trace = traced_request(&log, "/flags")?;
+    let trace = traced_request(&log, "/flags").await?;
     // Two attempts of the first gateway, each of which is a request with an attempt of the second one.
     let spans = jaeger.trace(&trace, 3, 4).await?;
     check_spans(&spans, "outer")?;
@@ -171,7 +171,7 @@ async fn all_requests(folder: &Path, jaeger: &Jaeger) -> Result<()> {
     .await?;
 
     call("http://127.0.0.1:8080").await?;
-    let trace = logged_trace(&log, "/shop.Cart/Get")?;
+    let trace = logged_trace(&log, "/shop.Cart/Get").await?;
     let spans = jaeger.trace(&trace, 3, 2).await?;
     check_spans(&spans, "outer")?;
     let backend = named(&spans, "shop.Cart/Get")?;
@@ -205,9 +205,11 @@ async fn requests_of_a_route(
         format!("---\n{object}\n")
     };
     let log = folder.join(format!("{plugin}-access.log"));
+    // Another round with the same plugin has written it.
+    drop(fs::remove_file(&log));
     let _outer = start_outer(folder, &object(&configs[0]), &log, &[], "").await?;
     let _inner = start_inner(folder, &object(&configs[1]), &[]).await?;
-    let trace = traced_request(&log, "/plugin")?;
+    let trace = traced_request(&log, "/plugin").await?;
     // Zipkin has a span around all attempts in addition.
     let spans = jaeger.trace(&trace, 3, if plugin == "zipkin" { 4 + 3 } else { 4 }).await?;
     check_spans(&spans, "")?;
@@ -256,22 +258,25 @@ async fn start_prometheus(folder: &Path) -> Result<Program> {
 }
 
 /// Sends a request whose first attempt fails. Returns the identifier of its trace as the access log has it.
-fn traced_request(log: &Path, path: &str) -> Result<String> {
+async fn traced_request(log: &Path, path: &str) -> Result<String> {
     let status = curl(&["--write-out", "%{http_code}", &format!("http://127.0.0.1:8080{path}")])?;
     ensure!(status == "done200", "{status}");
     logged_trace(log, path)
 }
 
-fn logged_trace(log: &Path, path: &str) -> Result<String> {
-    let line = logged(log, |line| line["path"] == path)?;
+async fn logged_trace(log: &Path, path: &str) -> Result<String> {
+    let line = logged(log, |line| line["path"] == path).await?;
     Ok(line["trace_id"].as_str().with_context(|| format!("no trace in {line}"))?.to_owned())
 }
 
-/// The line of the access log that meets a condition. It was written before the client got the end of the response.
-fn logged(log: &Path, condition: impl Fn(&Value) -> bool) -> Result<Value> {
-    let text = fs::read_to_string(log)?;
-    let mut lines = text.lines().filter_map(|line| serde_json::from_str(line).ok());
-    lines.find(condition).with_context(|| format!("not in the access log:\n{text}"))
+/// The line of the access log that meets a condition. It is written some milliseconds after the request.
+async fn logged(log: &Path, condition: impl Fn(&Value) -> bool) -> Result<Value> {
+    until("the line is in the access log", START_TIMEOUT, async || {
+        let text = fs::read_to_string(log)?;
+        let mut lines = text.lines().filter_map(|line| serde_json::from_str(line).ok());
+        lines.find(&condition).with_context(|| format!("not in the access log:\n{text}"))
+    })
+    .await
 }
 
 /// All spans belong together, and each is within its parent. `gateway`: that of the root, or empty.

@@ -73,7 +73,7 @@ fn pages_call_a_grpc_server() {
     }
     // The packages are installed the first time, and the network of the test leads nowhere.
     let client = client_of_npm().unwrap();
-    without_cluster::run("portico-grpc-web", async || calls_in_both_formats(&client).await);
+    without_cluster::run("portico-grpc-web", &[], async || calls_in_both_formats(&client).await);
 }
 
 async fn calls_in_both_formats(client: &str) -> Result<()> {

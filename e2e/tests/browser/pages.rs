@@ -16,7 +16,7 @@ use super::chromium::Chromium;
 
 #[test]
 fn a_browser_shows_compressed_and_stored_pages() {
-    without_cluster::run("portico-pages", shows_pages);
+    without_cluster::run("portico-pages", &[], shows_pages);
 }
 
 async fn shows_pages() -> Result<()> {

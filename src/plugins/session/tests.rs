@@ -99,7 +99,12 @@ impl Plugin for Directory {
     fn access<'a>(&'a self, cx: &'a mut RequestCx<'_>) -> AccessOutcome<'a> {
         if cx.head.headers.contains_key("apikey") {
             let groups = ["agents", "doubleagents"].map(Arc::from).to_vec();
-            *cx.identity = Identity { consumer: None, credential: Some(EntityId::from_text("entry")), groups };
+            *cx.identity = Identity {
+                consumer: None,
+                credential: Some(EntityId::from_text("entry")),
+                groups,
+                ..Identity::default()
+            };
         }
         AccessOutcome::Continue
     }
