@@ -179,9 +179,8 @@ async fn all_requests(folder: &Path, jaeger: &Jaeger) -> Result<()> {
     ensure!(gateway_of(&spans, attempt)? == "default/inner" && attempt.kind == "client", "{attempt:?}");
 
     curl(&["http://127.0.0.1:8090/stream"])?;
-    let session =
-        until("the log of the session", START_TIMEOUT, async || logged(&log, |line| line["method"].is_null()));
-    let trace = session.await?["trace_id"].as_str().context("a session has a trace")?.to_owned();
+    let session = logged(&log, |line| line["method"].is_null()).await?;
+    let trace = session["trace_id"].as_str().context("a session has a trace")?.to_owned();
     let spans = jaeger.trace(&trace, 1, 1).await?;
     check_spans(&spans, "outer")?;
     let (session, connect) = (named(&spans, "TCP")?, named(&spans, "connect")?);
@@ -261,7 +260,7 @@ async fn start_prometheus(folder: &Path) -> Result<Program> {
 async fn traced_request(log: &Path, path: &str) -> Result<String> {
     let status = curl(&["--write-out", "%{http_code}", &format!("http://127.0.0.1:8080{path}")])?;
     ensure!(status == "done200", "{status}");
-    logged_trace(log, path)
+    logged_trace(log, path).await
 }
 
 async fn logged_trace(log: &Path, path: &str) -> Result<String> {
