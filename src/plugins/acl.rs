@@ -40,9 +40,8 @@ pub(crate) struct Config {
     /// Do not send the groups to the endpoint. If false, groups of the consumer are sent in the header
     /// `X-Consumer-Groups`. Groups from an authentication plugin are sent in the header `X-Authenticated-Groups`.
     hide_groups_header: bool,
-    /// No effect, because Portico's authentication plugins provide no groups. In Kong: use groups from an
-    /// authentication plugin even if the consumer is known. If false, they are used only if there is no consumer, or
-    /// if it is the anonymous one.
+    /// Use groups from an authentication plugin even if the consumer is known. If false, they are used only if there is
+    /// no consumer, or if it is the anonymous one.
     always_use_authenticated_groups: bool,
 }
 

@@ -139,7 +139,7 @@ async fn bodies_through_a_proxy_are_read_as_clients_read_them() {
         while socket.write_all(&[b'x'; PART]).await.is_ok() {
             counted.fetch_add(PART, Relaxed);
         }
-        drop(close.send(()));
+        _ = close.send(());
     });
     let (request, route) = request_through(proxy, "api.partner.example", None);
     let response = servers.send_in_place_of_backend(request, route).await.unwrap();
