@@ -9,8 +9,8 @@
 //! A value that is gone never comes back, so what the server evicts ends responses as a purge does, and undoes none.
 //! A look-up takes one round trip, a second one for responses with `Vary`, and one more for a target without a value.
 //! Calls that wait are limited, and so are their values, so that a slow server does not let the memory grow. Each
-//! server has a share of the calls of its namespace, so a server that hangs leaves places to others. Storing and purging
-//! never let a request wait.
+//! server has a share of the calls of its namespace, so a server that hangs leaves places to others. Storing and
+//! purging never let a request wait.
 
 mod entry;
 
