@@ -45,8 +45,8 @@
 //! - Requests on their way to endpoints, header fields and trailers of responses.
 //! - Personal data in another form: as a picture, in another encoding such as Base64, or split over several fields.
 //! - Logs of requests that end before the plugins run, such as those with an invalid head.
-//! - Tags of metrics, and what servers of other plugins write. Of spans, attributes other than the URL, the host, the client
-//!   and the user agent.
+//! - Tags of metrics, and what servers of other plugins write. Of spans, attributes other than the URL, the host, the
+//!   client and the user agent.
 //! - Responses that `proxy-cache` keeps: they are masked when they are sent, and not in the memory of the cache.
 
 mod config;

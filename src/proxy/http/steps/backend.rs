@@ -30,7 +30,7 @@ pub(in crate::proxy) fn select<'r>(
     match &rule.action {
         Action::Forward(backends) => {
             // A choice whose backend has no endpoints may have a fallback. The rule's backend gets the request then, and
-            // its response is not one of the chosen backend for any cache.
+            // no cache stores its response as that of the chosen one.
             let choice = cx.record.plugin_run.as_mut().map(|run| &mut run.state.chosen_backend);
             let chosen = choice.and_then(|choice| {
                 let chosen = choice.and_then(|choice| backends.chosen(choice));
