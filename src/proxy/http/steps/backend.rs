@@ -29,8 +29,8 @@ pub(in crate::proxy) fn select<'r>(
 ) -> Result<SelectedAction<'r>, RequestError> {
     match &rule.action {
         Action::Forward(backends) => {
-            // A choice whose backend has no endpoints may have a fallback. The rule's backend gets the request then, and
-            // no cache stores its response as that of the chosen one.
+            // A choice whose backend has no endpoints may have a fallback. The rule's backend gets the request then,
+            // and no cache stores its response as that of the chosen one.
             let choice = cx.record.plugin_run.as_mut().map(|run| &mut run.state.chosen_backend);
             let chosen = choice.and_then(|choice| {
                 let chosen = choice.and_then(|choice| backends.chosen(choice));
