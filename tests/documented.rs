@@ -248,6 +248,7 @@ const FLAGS_OF_OTHER_PROGRAMS: &[&str] = &[
     "--save",
     // cargo.
     "--features",
+    "--ignored",
     "--nocapture",
     "--release",
     "--test",

@@ -69,7 +69,7 @@ async fn server(endpoint: &Endpoint, anna: Vec<Arc<ConsumerPlugin>>, bert: Vec<A
     let mut builder = ChainBuilder::default();
     // No plugin of the chain itself runs on responses.
     let auth = PluginInstance { phases: Phases::ACCESS, ..global_instance(Arc::new(AuthenticateByName)) };
-    builder.add("auth", 1000, AttachmentPoint::Base(BaseScope::Route), auth);
+    builder.add("auth", 1500, AttachmentPoint::Base(BaseScope::Route), auth);
     let action = forward(vec![(1, upstream("web", &[endpoint.address]))]);
     let route = Route { plugins: builder.build(names()), ..route(action) };
     let (address, reserved) = reserve_address();
@@ -131,8 +131,9 @@ async fn bodies_are_read_for_the_plugins_of_their_consumer() {
         let mut client = server.connect().await;
         let head = "POST / HTTP/1.1\r\nhost: a.example\r\ncontent-type: application/json\r\nconnection: close\r\n";
         let length = body.len();
-        let response =
-            client.response_to(format!("{head}x-name: {name}\r\ncontent-length: {length}\r\n\r\n{body}")).await;
+        let request = format!("{head}x-name: {name}\r\ncontent-length: {length}\r\n\r\n{body}");
+        client.send(request).await;
+        let response = client.response().await;
         assert_eq!(response.status, status, "{name}, {length} bytes: {}", response.text());
     }
     let received = endpoint.log.requests();

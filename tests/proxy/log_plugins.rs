@@ -251,7 +251,7 @@ async fn stat_lines(logging: &LoggingServer, socket: &UdpSocket, count: usize) -
 fn without_value(line: &str) -> String {
     let (name, rest) = line.split_once(':').unwrap();
     let (value, kind) = rest.split_once('|').unwrap();
-    let value = if kind.starts_with("ms") { "N" } else { value };
+    let value = if kind.starts_with("ms") || name.ends_with(".size") { "N" } else { value };
     format!("{name}:{value}|{kind}")
 }
 

@@ -160,17 +160,18 @@ async fn hidden_keys_are_removed_from_all_locations() {
     let config = json!({"key_in_body": true, "hide_credentials": true, "key_names": ["apikey", "api_key"]});
     let body = multipart(&[("apikey", "x"), ("b", "c"), ("api_key", "y")]);
     let requests = [
-        (TestRequest::post("/p?apikey=x&b=%63&&api_key=z&d", FORM, "b=%63&apikey=x"), "b=%63".to_owned()),
-        (TestRequest::post("/p?b=%63&&d", JSON, r#"{"b": 1.50, "apikey": "x"}"#), r#"{"b":1.50}"#.to_owned()),
-        (TestRequest::post("/p?b=%63&&d&%61pikey", MULTIPART, body), multipart(&[("b", "c")])),
+        // What needs no encoding is decoded in a query without its key, as in Kong.
+        (TestRequest::post("/p?apikey=x&b=%63&&api_key=z&d", FORM, "b=%63&apikey=x"), "/p?b=c&&d", "b=%63".to_owned()),
+        (TestRequest::post("/p?b=%63", JSON, r#"{"b": 1.50, "apikey": "x"}"#), "/p?b=%63", r#"{"b":1.50}"#.to_owned()),
+        (TestRequest::post("/p?b=%63&&d&%61pikey", MULTIPART, body), "/p?b=c&&d", multipart(&[("b", "c")])),
     ];
-    for (request, expected) in requests {
+    for (request, uri, expected) in requests {
         let request = request.header("apikey", "a key").header("api-key", "x").header("api_key", "x").header("b", "c");
         let outcome = request.with_consumers(&consumers()).run(&chain(&[(&KIND, config.clone())])).await;
         assert_eq!(outcome.upstream_identity().1, Some("cred-1"));
         let forwarded = ["apikey", "api-key", "api_key", "b"].map(|name| outcome.upstream_header(name));
         assert_eq!(forwarded, [None, None, None, Some("c")]);
-        assert_eq!(outcome.request.uri, "/p?b=%63&&d");
+        assert_eq!(outcome.request.uri, uri);
         assert_eq!(outcome.state.replacement_body.as_deref(), Some(expected.as_bytes()));
         assert_eq!(outcome.upstream_header("content-length"), Some(&*expected.len().to_string()));
     }

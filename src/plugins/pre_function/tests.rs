@@ -164,7 +164,7 @@ fn unsupported_functions_are_refused() {
         ),
         (access("kong.response.set_header('host', 'b')"), "config.access[0]", "responses have no header host"),
         (access("kong.ctx.plugin.a = 1"), "config.access[0]", "`kong.ctx.plugin.a` is not supported"),
-        (access("kong.ctx.shared = 1"), "config.access[0]", "`[`"),
+        (access("kong.ctx.shared = 1"), "config.access[0]", "assigns a value"),
         (access("local h = kong.request.get_headers() local b = h"), "config.access[0]", "used without a field"),
         (access("if kong.request.get_headers() then end"), "config.access[0]", "used without a field"),
         (

@@ -60,7 +60,9 @@ fn request_through(
     };
     let through = remote("shop", proxy, TEST_TIMEOUT);
     let proxy = Arc::new(HttpProxy { plain: through.clone(), secure: through, authorization: None });
-    (request(server), Some(ProxyRoute { proxy, tls }))
+    let mut request = request(server);
+    request.headers.insert(http::header::HOST, http::HeaderValue::try_from(host).unwrap());
+    (request, Some(ProxyRoute { proxy, tls }))
 }
 
 /// The trust of a BackendTLSPolicy, and the names that it requires, also apply behind a proxy.

@@ -364,9 +364,12 @@ impl<'a> IngressPlanner<'a> {
     fn rule(&mut self, identity: &RouteIdentity<'_>, backend: &IngressBackend, field: &str) -> Arc<RouteRule> {
         let key = &self.ingress.meta.key;
         let mut options = self.rule_options();
+        // A plugin may respond in place of a Service that does not exist, which the guard would prevent.
+        let without_service =
+            if self.has_guard { RouteFailure::UnsupportedProtection } else { RouteFailure::NoService };
         if self.settings.no_service {
             let no_backends: &[(Kind, &Meta)] = &[];
-            return self.build_rule(identity, options, no_backends, Action::Fail(RouteFailure::NoService));
+            return self.build_rule(identity, options, no_backends, Action::Fail(without_service));
         }
         let mut backends = Vec::new();
         let resolved = service_backend::resolve(self.cx, &key.namespace, backend, self.class.service_upstream, field);
@@ -403,7 +406,7 @@ impl<'a> IngressPlanner<'a> {
             Err(mut problem) => {
                 problem.message.push_str(", so requests get status 503");
                 self.errors.push(problem);
-                Action::Fail(RouteFailure::NoService)
+                Action::Fail(without_service)
             }
         };
         self.build_rule(identity, options, &backends, action)
@@ -446,10 +449,12 @@ impl<'a> IngressPlanner<'a> {
         let names = RouteNames {
             route: own_name(&self.ingress.meta)
                 .unwrap_or_else(|| format!("{}.{}{dot}{name}", key.namespace, key.name).into()),
-            service: backends
-                .first()
-                .and_then(|(_, meta)| own_name(meta))
-                .unwrap_or_else(|| target.service_name(&key.namespace).into()),
+            service: match backends.first() {
+                None if self.settings.no_service => "".into(),
+                backend => backend
+                    .and_then(|(_, meta)| own_name(meta))
+                    .unwrap_or_else(|| target.service_name(&key.namespace).into()),
+            },
         };
         let mut chain = self.plugins.chain(
             self.cx,
