@@ -149,6 +149,12 @@ const PATTERN_DESCRIPTIONS: &[PatternDescription] = &[
         example: "blue_1.2",
     },
     PatternDescription {
+        pattern: r"^(100(\.0{1,4})?|[0-9]{1,2}(\.[0-9]{1,4})?)%$",
+        noun: "a percentage",
+        description: "a number from 0 to 100 with up to four decimals, and `%`",
+        example: "0.5%",
+    },
+    PatternDescription {
         pattern: "^(?:[-A-Za-z0-9/._~!$&'()*+,;=:@]|[%][0-9a-fA-F]{2})+$",
         noun: "the path of a URL",
         description: "the characters of a URL, others as `%` and two hexadecimal digits",
