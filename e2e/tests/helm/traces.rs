@@ -27,7 +27,9 @@ pub(crate) fn are_flags_and_files(helm: &Helm) -> Result<()> {
     )?;
     let container = &found["containers"][0];
     let arguments: Vec<&str> = container["args"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-    portico::args::command().try_get_matches_from([vec!["portico"], arguments.clone()].concat())?;
+    // The kubelet puts the value of a variable in its place.
+    let in_pod = arguments.iter().map(|argument| argument.replace("$(POD_NAMESPACE)", "portico-system"));
+    portico::args::command().try_get_matches_from(std::iter::once("portico".to_owned()).chain(in_pod))?;
     let of_traces: Vec<&str> =
         arguments.into_iter().filter(|flag| flag.starts_with("--trace-") || flag.starts_with("--otlp-")).collect();
     let expected = [
