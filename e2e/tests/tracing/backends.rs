@@ -94,10 +94,11 @@ impl UnaryService<Vec<u8>> for Instrumented {
 fn export_span(traceparent: &str) -> Result<()> {
     let parts: Vec<&str> = traceparent.split('-').collect();
     let [_, trace, parent, "01"] = parts[..] else { anyhow::bail!("not recorded: {traceparent}") };
-    let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos().to_string();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos();
+    let (start, end) = (now.to_string(), (now + 1_000).to_string());
     let span = json!({
         "traceId": trace, "spanId": "00c0ffee00c0ffee", "parentSpanId": parent, "name": "shop.Cart/Get", "kind": 2,
-        "startTimeUnixNano": now, "endTimeUnixNano": now,
+        "startTimeUnixNano": start, "endTimeUnixNano": end,
     });
     let resource = json!({"attributes": [{"key": "service.name", "value": {"stringValue": "cart"}}]});
     let message = json!({"resourceSpans": [{"resource": resource, "scopeSpans": [{"spans": [span]}]}]});
