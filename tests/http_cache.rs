@@ -26,7 +26,7 @@ fn responses_are_stored_and_sent_again_as_the_public_tests_require() {
 }
 
 #[test]
-#[ignore = "only in make test-full: the other suites, and the same for nginx and Varnish, which other tests do not need"]
+#[ignore = "only in make test-full: all suites take a minute, with packages that nothing else needs"]
 fn all_public_tests_have_the_expected_results() {
     let results = run_tests(&[]);
     let here = [OtherCache::nginx as Start, OtherCache::varnish].map(run_tests_of);
@@ -39,7 +39,7 @@ fn all_public_tests_have_the_expected_results() {
 }
 
 #[test]
-#[ignore = "only in make test-full: varnishtest is in the package of Varnish, which other tests do not need"]
+#[ignore = "only in make test-full: it needs the package of Varnish, as nothing else does"]
 fn scripts_of_varnishtest_pass() {
     let (_site, _portico, gateway, origin) = start_portico(r#"{"strategy": "memory", "mode": "rfc9111"}"#);
     let mut scripts: Vec<_> = fs::read_dir(root().join("tests/http_cache/varnishtest")).unwrap().collect();

@@ -214,7 +214,8 @@ const LAYERS: &[Row] = &[
         &[
             "cache_meters certificate_metrics change_meters cluster_keys crds endpoint_names file_descriptors \
              fingerprint_cache \
-             health_meters host_addresses ingress kong_metrics metrics_export otlp overload_meters problem_counts queue_meters \
+             health_meters host_addresses ingress kong_metrics metrics_export otlp overload_meters problem_counts \
+             queue_meters \
              rate_limit_meters settings_json source_overlap stdout upstream_events usage_meters vaults \
              watch_meters kong_config",
             "addressing data_plane request_tracer state_meters upstream_views",
@@ -303,7 +304,8 @@ const LAYERS: &[Row] = &[
         "plugin_api",
         &[
             "aws_environment remote server_text",
-            "http_proxy chosen_backend cookies decimal endpoint_timeouts form_body header_spoofing kind login media_type multipart named_backend plugin_regex \
+            "http_proxy chosen_backend cookies decimal endpoint_timeouts form_body header_spoofing kind login \
+             media_type multipart named_backend plugin_regex \
              reply route_description scheme shared_keys state template timing violations weighted_list xml",
             "masking shared_values",
             "batch_queue body_filter changed_fields content_coding fields idle_connections instance json_fields \
@@ -374,7 +376,8 @@ const LAYERS: &[Row] = &[
     (
         "snapshot",
         &[
-            "access_logs bind_address cors escape external_auth gateway_traces host own_udp_listeners regex regex_steps timeouts_and_retries",
+            "access_logs bind_address cors escape external_auth gateway_traces host own_udp_listeners regex \
+             regex_steps timeouts_and_retries",
             "client_validation path_edit path_reach path_regex path_regexes",
             "certs",
             "redirect uri_template",

@@ -474,7 +474,8 @@ fn what_kong_refuses_is_rejected() {
         .collect();
     let (objects, notes) = objects(with(Value::Object(empty)));
     assert!(objects.is_empty() && notes.is_empty(), "{notes:?}");
-    let shared = json!({"consumers": [{"username": "a", "acls": [{"group": "g"}]}, {"username": "b", "acls": [{"group": "g"}]}]});
+    let members = ["a", "b"].map(|name| json!({"username": name, "acls": [{"group": "g"}]}));
+    let shared = json!({"consumers": members});
     assert!(matches!(translated(with(shared)), Translation::Objects(..)), "consumers share a group");
 }
 

@@ -263,7 +263,7 @@ routes:
     plugins:
       - {name: request-termination, config: {status_code: 418}}
 consumers:
-  - {id: 6b4a1e0c-1f6f-4f6f-9d5b-7d1b0f1c8a01, username: nobody}
+  - {id: 6b4a1e0c-1f6f-4f6f-9d5b-7d1b0f1c8a01, username: guest}
 "#;
     site.save("kong.yml", &file.replace("ECHO", &site.address_of("echo")));
     let program = start(&site, &["--kong-config", "kong.yml"]);
@@ -272,7 +272,7 @@ consumers:
     });
     assert_eq!(response.json()["path"], "/service");
     let request = send(&site, "a.example", "/anonymous", "").unwrap().json();
-    assert_eq!(request["headers"]["x-consumer-username"], serde_json::json!(["nobody"]), "{request}");
+    assert_eq!(request["headers"]["x-consumer-username"], serde_json::json!(["guest"]), "{request}");
     let response = send(&site, "a.example", "/serviceless", "").unwrap();
     let message = response.json()["message"].clone();
     assert_eq!((response.status, message), (503, "no Service found with those values".into()));

@@ -71,7 +71,8 @@ fn serve(stream: TcpStream, key: &TokenKey) {
         let body = body.to_string();
         let length = body.len();
         let response = format!(
-            "HTTP/1.1 {status} Status\r\ncontent-type: application/json\r\n{fields}content-length: {length}\r\n\r\n{body}"
+            "HTTP/1.1 {status} Status\r\ncontent-type: application/json\r\n{fields}\
+             content-length: {length}\r\n\r\n{body}"
         );
         if stream.get_mut().write_all(response.as_bytes()).is_err() {
             return;
