@@ -14,7 +14,7 @@ use super::fields::UrlEncodedForm;
 use super::log_entry::{LogEntry, shorten_value};
 use super::masking::mask_object;
 use super::session_entry::SessionEntry;
-use super::shared_values::{LogFieldMode, LogObjectField, split_path};
+use super::shared_values::{LogFieldMode, LogObjectField, parse_path};
 use super::template::{Budget, Expression, LuaValue, Variable, VariableKey, Variables, host_without_port};
 use crate::diagnostic::Diagnostic;
 
@@ -35,12 +35,14 @@ impl CustomFields {
         let mut parsed = Vec::new();
         for (name, text) in fields {
             let field = format!("custom_fields_by_lua[{name}]");
-            let path = split_path(name);
-            if path.iter().any(String::is_empty) {
-                let remedy = "use names separated by single dots, such as tenant.name";
-                invalid.push(Diagnostic::in_config(&field, "the name of the field has an empty part", remedy));
-                continue;
-            }
+            let path = match parse_path(name) {
+                Ok(path) => path,
+                Err(problem) => {
+                    let remedy = "use at most 16 names separated by single dots, such as tenant.name";
+                    invalid.push(Diagnostic::in_config(&field, problem, remedy));
+                    continue;
+                }
+            };
             match Expression::parse_return(text) {
                 Ok(expression) => parsed.push(CustomField { path, expression }),
                 Err(error) => invalid.push(error.into_diagnostic(&field)),
@@ -223,7 +225,7 @@ mod tests {
             ("absent.field", None),
             ("h", Some(json!(4))),
         ] {
-            set(&mut object, &split_path(name), value);
+            set(&mut object, &parse_path(name).unwrap(), value);
         }
         assert_eq!(object, json!({"a": {"b": "new"}, "d": {"f": {"g": true}}, "h": 4}));
     }

@@ -86,8 +86,9 @@ fn size(value: &Value) -> usize {
     }
 }
 
-/// Splits the name of a field of a log object at its dots, except those after a backslash.
-pub fn split_path(name: &str) -> Box<[String]> {
+/// Splits the name of a field of a log object at its dots, except those after a backslash. The number of parts is
+/// limited, because each is a level of the object.
+pub fn parse_path(name: &str) -> Result<Box<[String]>, &'static str> {
     let mut parts = vec![String::new()];
     let mut characters = name.chars().peekable();
     while let Some(character) = characters.next() {
@@ -97,14 +98,21 @@ pub fn split_path(name: &str) -> Box<[String]> {
             '.' => parts.push(String::new()),
             character => parts[last].push(character),
         }
+        if parts.len() > MAX_PATH_PARTS {
+            return Err("the name of the field has more than 16 parts");
+        }
     }
-    parts.into()
+    if parts.iter().any(String::is_empty) {
+        return Err("the name of the field has an empty part");
+    }
+    Ok(parts.into())
 }
 
 const TOO_MUCH: &str = "the functions store too many or too large values for one request";
 /// Of each kind.
 const MAX_ENTRIES: usize = 64;
 const MAX_BYTES: usize = 64 << 10;
+const MAX_PATH_PARTS: usize = 16;
 
 #[cfg(test)]
 mod tests {
@@ -112,11 +120,31 @@ mod tests {
 
     #[test]
     fn names_are_split_at_dots() {
-        let cases: [(&str, &[&str]); 4] =
-            [("a", &["a"]), ("a.b.c", &["a", "b", "c"]), (r"a\.b.c", &["a.b", "c"]), ("a..b", &["a", "", "b"])];
+        let cases: [(&str, &[&str]); 3] = [("a", &["a"]), ("a.b.c", &["a", "b", "c"]), (r"a\.b.c", &["a.b", "c"])];
         for (name, expected) in cases {
-            assert_eq!(&*split_path(name), expected, "{name}");
+            assert_eq!(&*parse_path(name).unwrap(), expected, "{name}");
         }
+        for name in ["", "a..b", ".a", "a."] {
+            assert_eq!(parse_path(name), Err("the name of the field has an empty part"), "{name}");
+        }
+        assert_eq!(parse_path(&["a"; MAX_PATH_PARTS].join(".")).map(|path| path.len()), Ok(MAX_PATH_PARTS));
+        let deep = "a.".repeat(30_000);
+        assert_eq!(parse_path(&deep), Err("the name of the field has more than 16 parts"));
+    }
+
+    #[test]
+    fn fields_of_log_objects_are_limited() {
+        let field = |length: usize| LogObjectField {
+            path: parse_path("a.b").unwrap(),
+            value: Some(Value::String("a".repeat(length))),
+            mode: LogFieldMode::Set,
+        };
+        let mut values = SharedValues::default();
+        for _ in 0..MAX_ENTRIES {
+            values.add_log_value(field(1)).unwrap();
+        }
+        assert_eq!(values.add_log_value(field(1)), Err(TOO_MUCH));
+        assert_eq!(SharedValues::default().add_log_value(field(MAX_BYTES)), Err(TOO_MUCH));
     }
 
     #[test]

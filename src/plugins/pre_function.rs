@@ -29,7 +29,8 @@
 //! In all phases, `kong.log.set_serialize_value` sets a field of the log object, for the log plugins that run later,
 //! and `kong.ctx.shared` has values for later functions and for templates of other plugins, such as `$(shared.version)`
 //! in `request-transformer`. In `access` and `header_filter`, its fields are assigned; they are texts, numbers and
-//! booleans. A function may store up to 64 values of each kind, and 64 KiB, for a request.
+//! booleans. A function may store up to 64 values of each kind, and 64 KiB, for a request. What functions in `access`
+//! read has its credentials: logs contain them if such a function stores them.
 //!
 //! `kong.request.get_headers` and `get_query` are read by field: `kong.request.get_headers()["x-a"]`, or a local
 //! variable and its fields until the function changes the request. A header that occurs several times has its first

@@ -251,6 +251,8 @@ pub enum RouteFailure {
     NoAuthorizationServer,
     /// The rule of an Ingress without a usable Service (503).
     NoService,
+    /// The rule of an Ingress that has no Service on purpose: a plugin responds in its place (503).
+    WithoutService,
     /// The configuration asks for protection that the rule cannot have (503).
     UnsupportedProtection,
 }
@@ -263,6 +265,7 @@ impl fmt::Display for RouteFailure {
             RouteFailure::Unsupported => "unsupported",
             RouteFailure::NoAuthorizationServer => "no authorization server",
             RouteFailure::NoService => "no service",
+            RouteFailure::WithoutService => "without service",
             RouteFailure::UnsupportedProtection => "unsupported protection",
         })
     }

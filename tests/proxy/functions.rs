@@ -21,10 +21,15 @@ use crate::http_log::{consumers, loopback_services};
 
 /// A proxy whose route has these plugins and no backends.
 async fn server(plugins: &[(&str, Value)]) -> TestServer {
+    failing_server(RouteFailure::NoBackends, plugins).await
+}
+
+/// A proxy whose route has these plugins and fails.
+async fn failing_server(failure: RouteFailure, plugins: &[(&str, Value)]) -> TestServer {
     let plugins: Vec<(&dyn AnyPluginKind, Value)> =
         plugins.iter().map(|(name, config)| (REGISTRY.find(name).unwrap(), config.clone())).collect();
     let chain = chain_with(&plugins, &PluginState::default(), &loopback_services());
-    let route = Route { plugins: Some(chain), ..route(Action::Fail(RouteFailure::NoBackends)) };
+    let route = Route { plugins: Some(chain), ..route(Action::Fail(failure)) };
     let (address, reserved) = reserve_address();
     let server = TestServer::start(Options::default(), address, reserved, snapshot(address, vec![route]));
     server.proxy.reconcile().await;
@@ -118,6 +123,25 @@ async fn a_rule_without_backends_still_fails_after_its_plugins() {
     let server = self::server(&[("cors", json!({}))]).await;
     let response = server.request("GET / HTTP/1.1\r\nhost: a\r\norigin: http://b.example\r\n\r\n").await;
     assert_eq!((response.status, response.header("access-control-allow-origin")), (500, Some("*")));
+}
+
+/// The Service's own plugins, which could refuse the request, are not known while it is missing.
+#[tokio::test]
+async fn nothing_responds_in_place_of_a_missing_service() {
+    let api = "openapi: 3.1.0\npaths: {/a: {get: {responses: {'200': {description: b, content: {text/plain: \
+               {example: mocked}}}}}}}\n";
+    let mocking = [("mocking", json!({"api_specification": api}))];
+    for (failure, status, reason) in [
+        (RouteFailure::NoService, 503, "no Service found with those values"),
+        (RouteFailure::InvalidBackend, 500, "no existing backendRef provided"),
+    ] {
+        let response = failing_server(failure, &mocking).await.request("GET /a HTTP/1.1\r\nhost: a\r\n\r\n").await;
+        assert!(response.status == status && response.text().contains(reason), "{failure}: {}", response.text());
+    }
+    for failure in [RouteFailure::NoBackends, RouteFailure::WithoutService] {
+        let response = failing_server(failure, &mocking).await.request("GET /a HTTP/1.1\r\nhost: a\r\n\r\n").await;
+        assert_eq!((response.status, &*response.text()), (200, "mocked"), "{failure}");
+    }
 }
 
 #[tokio::test]

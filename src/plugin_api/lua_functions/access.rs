@@ -7,8 +7,8 @@ use http::header::{CONTENT_TYPE, HOST, LOCATION};
 use http::{HeaderName, HeaderValue, StatusCode};
 
 use super::arguments::{
-    SET_LOG_VALUE, check_count, check_log_value, check_name, exit_status, is_log, json, literal_name, log_value, name,
-    text, unsupported,
+    SET_LOG_VALUE, check_count, check_log_value, check_name, check_shared, check_text, exit_status, is_log, is_nil,
+    json, literal_name, name, set_log_value, share, text, unsupported,
 };
 use crate::plugin_api::RequestCx;
 use crate::plugin_api::changed_fields::MESSAGE_FIELDS;
@@ -31,6 +31,8 @@ pub(super) enum AccessAction {
     SetRawQuery,
     SetQuery,
     SetResponseHeader,
+    /// `ngx.header.NAME = …`, which nil removes.
+    AssignResponseHeader,
     Share,
     SetLogValue,
     Exit,
@@ -62,7 +64,10 @@ impl AccessAction {
 
     /// The field of the response that the action changes.
     pub(super) fn changed_response_field(self, arguments: &[Option<ScriptArgument>]) -> Option<HeaderName> {
-        if self == AccessAction::SetResponseHeader { literal_name(arguments) } else { None }
+        match self {
+            AccessAction::SetResponseHeader | AccessAction::AssignResponseHeader => literal_name(arguments),
+            _ => None,
+        }
     }
 }
 
@@ -75,7 +80,8 @@ impl ScriptAction for AccessAction {
             "kong.service.request.set_path" => AccessAction::SetPath,
             "kong.service.request.set_raw_query" => AccessAction::SetRawQuery,
             "kong.service.request.set_query" => AccessAction::SetQuery,
-            "kong.response.set_header" | "ngx.header =" => AccessAction::SetResponseHeader,
+            "kong.response.set_header" => AccessAction::SetResponseHeader,
+            "ngx.header =" => AccessAction::AssignResponseHeader,
             "kong.response.exit" => AccessAction::Exit,
             "kong.response.error" => AccessAction::ReplyWithError,
             "kong.ctx.shared =" => AccessAction::Share,
@@ -98,6 +104,7 @@ impl ScriptAction for AccessAction {
             AccessAction::SetHeader
             | AccessAction::AddHeader
             | AccessAction::SetResponseHeader
+            | AccessAction::AssignResponseHeader
             | AccessAction::Share => 2..=2,
             AccessAction::ClearHeader
             | AccessAction::SetPath
@@ -117,12 +124,30 @@ impl ScriptAction for AccessAction {
                 if name == HOST && self != AccessAction::SetHeader {
                     return Err("the header host can only be set, because every request has exactly one".to_owned());
                 }
-                Ok(())
+                check_text(arguments, 1)
             }
-            AccessAction::SetResponseHeader => match check_name(arguments)? == HOST {
-                true => Err("responses have no header host".to_owned()),
-                false => Ok(()),
-            },
+            AccessAction::SetResponseHeader | AccessAction::AssignResponseHeader => {
+                if check_name(arguments)? == HOST {
+                    return Err("responses have no header host".to_owned());
+                }
+                match arguments.get(1) {
+                    Some(Some(literal)) if self == AccessAction::AssignResponseHeader && is_nil(literal) => Ok(()),
+                    _ => check_text(arguments, 1),
+                }
+            }
+            AccessAction::SetPath | AccessAction::SetRawQuery => check_text(arguments, 0),
+            AccessAction::Say | AccessAction::Print => {
+                let is_table = |argument: &Option<ScriptArgument>| matches!(argument, Some(ScriptArgument::Table(_)));
+                if arguments.iter().any(is_table) { Err(WRITTEN_TABLE.to_owned()) } else { Ok(()) }
+            }
+            AccessAction::Redirect => {
+                check_text(arguments, 0)?;
+                match arguments.get(1) {
+                    Some(Some(status)) => redirect_status(status).map(drop).map_err(str::to_owned),
+                    _ => Ok(()),
+                }
+            }
+            AccessAction::Share => check_shared(arguments),
             AccessAction::Exit | AccessAction::ReplyWithError | AccessAction::SetStatus => match arguments.first() {
                 Some(Some(status)) => exit_status(status).map(drop).map_err(str::to_owned),
                 _ => Ok(()),
@@ -225,24 +250,20 @@ impl ScriptHost<AccessAction> for AccessHost<'_, '_> {
                 let query = encoded_query(arguments.next())?;
                 self.set_query(query.as_bytes())?;
             }
-            AccessAction::SetResponseHeader => {
+            AccessAction::SetResponseHeader | AccessAction::AssignResponseHeader => {
                 let name = name(arguments.next())?;
-                let value = header_value(&name, &text(arguments.next())?)?;
+                let value = arguments.next();
+                if action == AccessAction::AssignResponseHeader && value.as_ref().is_some_and(is_nil) {
+                    self.cx.response_headers.remove(&name);
+                    self.headers.retain(|(known, _)| *known != name);
+                    return Ok(());
+                }
+                let value = header_value(&name, &text(value)?)?;
                 self.cx.response_headers.insert(name.clone(), value.clone());
                 self.headers.push((name, value));
             }
-            AccessAction::Share => {
-                let name = text(arguments.next())?;
-                let name = std::str::from_utf8(&name).map_err(|_| "the name of a shared value is not UTF-8")?;
-                let Some(ScriptArgument::Value(value)) = arguments.next() else {
-                    return Err("a shared value is a table");
-                };
-                self.cx.shared_values_mut().set(name, value)?;
-            }
-            AccessAction::SetLogValue => {
-                let value = log_value(arguments.collect())?;
-                self.cx.shared_values_mut().add_log_value(value)?;
-            }
+            AccessAction::Share => share(self.cx.shared_values_mut(), arguments.collect())?,
+            AccessAction::SetLogValue => set_log_value(self.cx.shared_values_mut(), arguments.collect())?,
             AccessAction::Exit => self.reply = Some(self.exit(arguments.collect())?),
             AccessAction::ReplyWithError => self.reply = Some(self.error(arguments.collect())?),
             AccessAction::SetStatus => {
@@ -250,7 +271,7 @@ impl ScriptHost<AccessAction> for AccessHost<'_, '_> {
             }
             AccessAction::Say | AccessAction::Print => {
                 for argument in arguments {
-                    let ScriptArgument::Value(value) = argument else { return Err("an argument is a table") };
+                    let ScriptArgument::Value(value) = argument else { return Err(WRITTEN_TABLE) };
                     self.text.extend_from_slice(&value.into_text());
                 }
                 if action == AccessAction::Say {
@@ -283,11 +304,8 @@ impl ScriptHost<AccessAction> for AccessHost<'_, '_> {
                 let location = header_value(&LOCATION, &target)?;
                 let status = match arguments.next() {
                     None => StatusCode::FOUND,
-                    Some(status) => exit_status(&status)?,
+                    Some(status) => redirect_status(&status)?,
                 };
-                if !status.is_redirection() {
-                    return Err("the status of the redirect is not from 300 to 399");
-                }
                 let mut reply = Reply::new(status, ReplyBody::Empty, "function_exit");
                 reply.headers.insert(LOCATION, location);
                 self.reply = Some(reply);
@@ -426,6 +444,14 @@ impl AccessHost<'_, '_> {
     }
 }
 
+fn redirect_status(argument: &ScriptArgument) -> Result<StatusCode, &'static str> {
+    let status = exit_status(argument)?;
+    match status.is_redirection() {
+        true => Ok(status),
+        false => Err("the status of the redirect is not from 300 to 399"),
+    }
+}
+
 /// The message of an error without one, as in Kong.
 fn error_message(status: StatusCode) -> &'static str {
     match status.as_u16() {
@@ -464,6 +490,7 @@ fn encoded_query(argument: Option<ScriptArgument>) -> Result<String, &'static st
     Ok(pairs.join("&"))
 }
 
+const WRITTEN_TABLE: &str = "a table cannot be written";
 const INVALID_TARGET: &str = "the path or the query is not valid or too long";
 const TEXT: &str = "text/plain; charset=UTF-8";
 const JSON: &str = "application/json; charset=utf-8";

@@ -7,7 +7,7 @@ use http::{HeaderName, StatusCode};
 use serde_json::{Map, Value};
 
 use crate::plugin_api::changed_fields::MESSAGE_FIELDS;
-use crate::plugin_api::shared_values::{LogFieldMode, LogObjectField, split_path};
+use crate::plugin_api::shared_values::{LogFieldMode, LogObjectField, SharedValues, parse_path};
 use crate::plugin_api::template::{LuaValue, ScriptArgument};
 
 pub(super) const SET_LOG_VALUE: &str = "kong.log.set_serialize_value";
@@ -58,6 +58,10 @@ pub(super) fn name(argument: Option<ScriptArgument>) -> Result<HeaderName, &'sta
     HeaderName::from_bytes(&text(argument)?).map_err(|_| "the name of a header is not valid")
 }
 
+pub(super) fn is_nil(argument: &ScriptArgument) -> bool {
+    *argument == ScriptArgument::Value(LuaValue::Nil)
+}
+
 /// The text of a string, a number or a boolean.
 pub(super) fn text(argument: Option<ScriptArgument>) -> Result<Cow<'static, [u8]>, &'static str> {
     match argument {
@@ -80,18 +84,53 @@ pub(super) fn check_log_value(arguments: &[Option<ScriptArgument>]) -> Result<()
         Some(None) => Err("the options are no literal".to_owned()),
         Some(Some(options)) => log_value_mode(Some(options)).map(drop).map_err(str::to_owned),
         None => Ok(()),
+    }?;
+    match arguments.first() {
+        Some(Some(name)) => {
+            let value = ScriptArgument::Value(LuaValue::Nil);
+            log_value(vec![name.clone(), value]).map(drop).map_err(str::to_owned)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Adds the field of `kong.log.set_serialize_value`.
+pub(super) fn set_log_value(values: &mut SharedValues, arguments: Vec<ScriptArgument>) -> Result<(), &'static str> {
+    values.add_log_value(log_value(arguments)?)
+}
+
+/// Stores the value of `kong.ctx.shared.NAME = …`.
+pub(super) fn share(values: &mut SharedValues, arguments: Vec<ScriptArgument>) -> Result<(), &'static str> {
+    let mut arguments = arguments.into_iter();
+    let name = text(arguments.next())?;
+    let name = std::str::from_utf8(&name).map_err(|_| "the name of a shared value is not UTF-8")?;
+    let Some(ScriptArgument::Value(value)) = arguments.next() else { return Err(SHARED_TABLE) };
+    values.set(name, value)
+}
+
+/// Checks the arguments of [`share`].
+pub(super) fn check_shared(arguments: &[Option<ScriptArgument>]) -> Result<(), String> {
+    check_count(arguments, 2..=2)?;
+    match arguments.get(1) {
+        Some(Some(ScriptArgument::Table(_))) => Err(SHARED_TABLE.to_owned()),
+        _ => Ok(()),
+    }
+}
+
+/// Checks an argument of which [`text`] is used, if it is a literal.
+pub(super) fn check_text(arguments: &[Option<ScriptArgument>], position: usize) -> Result<(), String> {
+    match arguments.get(position) {
+        Some(Some(literal)) => text(Some(literal.clone())).map(drop).map_err(str::to_owned),
+        _ => Ok(()),
     }
 }
 
 /// The field of `kong.log.set_serialize_value(name, value, {mode = …})`.
-pub(super) fn log_value(arguments: Vec<ScriptArgument>) -> Result<LogObjectField, &'static str> {
+fn log_value(arguments: Vec<ScriptArgument>) -> Result<LogObjectField, &'static str> {
     let mode = log_value_mode(arguments.get(2))?;
     let mut arguments = arguments.into_iter();
     let name = text(arguments.next())?;
-    let path = split_path(std::str::from_utf8(&name).map_err(|_| "the name of the field is not UTF-8")?);
-    if path.iter().any(String::is_empty) {
-        return Err("the name of the field has an empty part");
-    }
+    let path = parse_path(std::str::from_utf8(&name).map_err(|_| "the name of the field is not UTF-8")?)?;
     let value = match arguments.next() {
         None | Some(ScriptArgument::Value(LuaValue::Nil)) => None,
         Some(value) => Some(json(value)?),
@@ -117,6 +156,8 @@ fn log_value_mode(options: Option<&ScriptArgument>) -> Result<LogFieldMode, &'st
         _ => Err(MESSAGE),
     }
 }
+
+const SHARED_TABLE: &str = "a shared value is a table";
 
 pub(super) fn json(argument: ScriptArgument) -> Result<Value, &'static str> {
     match argument {

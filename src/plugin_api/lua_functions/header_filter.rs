@@ -3,8 +3,8 @@
 use http::{HeaderName, StatusCode};
 
 use super::arguments::{
-    SET_LOG_VALUE, check_count, check_log_value, check_name, exit_status, is_log, literal_name, log_value, name, text,
-    unsupported,
+    SET_LOG_VALUE, check_count, check_log_value, check_name, check_shared, check_text, exit_status, is_log, is_nil,
+    literal_name, name, set_log_value, share, text, unsupported,
 };
 use crate::plugin_api::ResponseCx;
 use crate::plugin_api::request_edits::header_value;
@@ -16,6 +16,8 @@ use crate::plugin_api::template::{
 pub(super) enum HeaderFilterAction {
     SetHeader,
     AddHeader,
+    /// `ngx.header.NAME = …`, which nil removes.
+    AssignHeader,
     ClearHeader,
     SetStatus,
     Share,
@@ -32,9 +34,10 @@ impl HeaderFilterAction {
     /// The field of the response that the action changes.
     pub(super) fn changed_field(self, arguments: &[Option<ScriptArgument>]) -> Option<HeaderName> {
         match self {
-            HeaderFilterAction::SetHeader | HeaderFilterAction::AddHeader | HeaderFilterAction::ClearHeader => {
-                literal_name(arguments)
-            }
+            HeaderFilterAction::SetHeader
+            | HeaderFilterAction::AddHeader
+            | HeaderFilterAction::AssignHeader
+            | HeaderFilterAction::ClearHeader => literal_name(arguments),
             _ => None,
         }
     }
@@ -43,7 +46,8 @@ impl HeaderFilterAction {
 impl ScriptAction for HeaderFilterAction {
     fn find(path: &str) -> Result<Self, (String, String)> {
         Ok(match path {
-            "kong.response.set_header" | "ngx.header =" => HeaderFilterAction::SetHeader,
+            "kong.response.set_header" => HeaderFilterAction::SetHeader,
+            "ngx.header =" => HeaderFilterAction::AssignHeader,
             "kong.response.add_header" => HeaderFilterAction::AddHeader,
             "kong.response.clear_header" => HeaderFilterAction::ClearHeader,
             "kong.response.set_status" | "ngx.status =" => HeaderFilterAction::SetStatus,
@@ -57,9 +61,18 @@ impl ScriptAction for HeaderFilterAction {
 
     fn check(self, arguments: &[Option<ScriptArgument>]) -> Result<(), String> {
         match self {
-            HeaderFilterAction::SetHeader | HeaderFilterAction::AddHeader => check_count(arguments, 2..=2)?,
+            HeaderFilterAction::SetHeader | HeaderFilterAction::AddHeader => {
+                check_count(arguments, 2..=2)?;
+                check_text(arguments, 1)?;
+            }
+            HeaderFilterAction::AssignHeader => {
+                check_count(arguments, 2..=2)?;
+                if !matches!(arguments.get(1), Some(Some(literal)) if is_nil(literal)) {
+                    check_text(arguments, 1)?;
+                }
+            }
             HeaderFilterAction::ClearHeader | HeaderFilterAction::SetStatus => check_count(arguments, 1..=1)?,
-            HeaderFilterAction::Share => return check_count(arguments, 2..=2),
+            HeaderFilterAction::Share => return check_shared(arguments),
             HeaderFilterAction::SetLogValue => {
                 check_count(arguments, 2..=3)?;
                 return check_log_value(arguments);
@@ -109,13 +122,18 @@ impl ScriptHost<HeaderFilterAction> for HeaderFilterHost<'_, '_> {
     fn act(&mut self, action: HeaderFilterAction, arguments: Vec<ScriptArgument>) -> Result<(), &'static str> {
         let mut arguments = arguments.into_iter();
         match action {
-            HeaderFilterAction::SetHeader | HeaderFilterAction::AddHeader => {
+            HeaderFilterAction::SetHeader | HeaderFilterAction::AddHeader | HeaderFilterAction::AssignHeader => {
                 let name = name(arguments.next())?;
-                let value = header_value(&name, &text(arguments.next())?)?;
-                if action == HeaderFilterAction::SetHeader {
-                    self.cx.headers.insert(name, value);
-                } else {
+                let value = arguments.next();
+                if action == HeaderFilterAction::AssignHeader && value.as_ref().is_some_and(is_nil) {
+                    self.cx.headers.remove(name);
+                    return Ok(());
+                }
+                let value = header_value(&name, &text(value)?)?;
+                if action == HeaderFilterAction::AddHeader {
                     self.cx.headers.append(name, value);
+                } else {
+                    self.cx.headers.insert(name, value);
                 }
             }
             HeaderFilterAction::ClearHeader => drop(self.cx.headers.remove(name(arguments.next())?)),
@@ -127,18 +145,8 @@ impl ScriptHost<HeaderFilterAction> for HeaderFilterHost<'_, '_> {
                 }
                 self.cx.status = status;
             }
-            HeaderFilterAction::Share => {
-                let name = text(arguments.next())?;
-                let name = std::str::from_utf8(&name).map_err(|_| "the name of a shared value is not UTF-8")?;
-                let Some(ScriptArgument::Value(value)) = arguments.next() else {
-                    return Err("a shared value is a table");
-                };
-                self.cx.shared_values_mut().set(name, value)?;
-            }
-            HeaderFilterAction::SetLogValue => {
-                let value = log_value(arguments.collect())?;
-                self.cx.shared_values_mut().add_log_value(value)?;
-            }
+            HeaderFilterAction::Share => share(self.cx.shared_values_mut(), arguments.collect())?,
+            HeaderFilterAction::SetLogValue => set_log_value(self.cx.shared_values_mut(), arguments.collect())?,
             HeaderFilterAction::Fail => return Err("the function calls error"),
             HeaderFilterAction::Log => {}
         }

@@ -114,6 +114,10 @@ async fn functions_respond_with_functions_of_openresty() {
         assert_eq!((reply.status, &reply.body), (StatusCode::NOT_FOUND, &ReplyBody::Raw("Not Found\n".into())));
         assert!(reply.headers["x-a"] == "b" && reply.headers["x-b"] == "1", "{:?}", reply.headers);
     }
+    let functions = json!({"access": ["ngx.header['x-a'] = 'b'\nngx.header['x-b'] = 'c'\nngx.header.x_a = nil"],
+                           "header_filter": ["ngx.header['x-b'] = nil"]});
+    let outcome = TestRequest::get("/").run(&chain(&[(KIND, functions)])).await;
+    assert_eq!((outcome.response_header("x-a"), outcome.response_header("x-b")), (None, None));
     let outcome = TestRequest::get("/").run(&chain(&[(KIND, access("ngx.redirect('/login')"))])).await;
     let reply = outcome.reply.unwrap();
     assert_eq!((reply.status, &reply.headers["location"]), (StatusCode::FOUND, &HeaderValue::from_static("/login")));
@@ -137,9 +141,8 @@ async fn functions_share_values() {
 #[tokio::test]
 async fn failing_functions_respond_500() {
     for function in [
-        "kong.ctx.shared.a = {b = 1}",
-        "kong.log.set_serialize_value('a..b', 1)",
-        "ngx.redirect('/a', 200)",
+        "kong.log.set_serialize_value(kong.request.get_header('x-path'), 1)",
+        "kong.ctx.shared.a = {b = kong.request.get_method()}",
         "kong.service.request.set_header('x-a', kong.request.get_header('absent'))",
         "kong.service.request.set_header('x-a', 'a\\nb')",
         "kong.service.request.set_path('relative')",
@@ -147,7 +150,8 @@ async fn failing_functions_respond_500() {
         "kong.response.exit(kong.request.get_header('absent'))",
     ] {
         let chain = chain(&[(KIND, access(function))]);
-        let status = TestRequest::get("/").run(&chain).await.reply_status();
+        let request = TestRequest::get("/").header("x-path", &"a.".repeat(30_000));
+        let status = request.run(&chain).await.reply_status();
         assert_eq!(status, Some(StatusCode::INTERNAL_SERVER_ERROR), "{function}");
     }
 }
@@ -173,6 +177,13 @@ fn unsupported_functions_are_refused() {
             "line 3: the table h was read before the request was changed",
         ),
         (access("kong.log.set_serialize_value('a', 1, {mode = 'x'})"), "config.access[0]", "the options are no table"),
+        (access("kong.log.set_serialize_value('a..b', 1)"), "config.access[0]", "has an empty part"),
+        (access("kong.ctx.shared.a = {b = 1}"), "config.access[0]", "a shared value is a table"),
+        (access("kong.ctx.shared.a.b = 1"), "config.access[0]", "a field of kong.ctx.shared cannot be a table"),
+        (access("ngx.header.x.y = 1"), "config.access[0]", "a field of ngx.header cannot be a table"),
+        (access("ngx.say({})"), "config.access[0]", "a table cannot be written"),
+        (access("ngx.redirect('/a', 200)"), "config.access[0]", "the status of the redirect is not from 300 to 399"),
+        (access("kong.response.set_header('x-a', nil)"), "config.access[0]", "an argument is nil"),
         (access("ngx.exit(99)"), "config.access[0]", "the status is not a number from 200 to 599"),
         (access("kong.service.request.set_header('connection', 'b')"), "config.access[0]", "belongs to the connection"),
         (access("kong.service.request.clear_header('host')"), "config.access[0]", "the header host can only be set"),

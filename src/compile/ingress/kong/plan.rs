@@ -364,12 +364,12 @@ impl<'a> IngressPlanner<'a> {
     fn rule(&mut self, identity: &RouteIdentity<'_>, backend: &IngressBackend, field: &str) -> Arc<RouteRule> {
         let key = &self.ingress.meta.key;
         let mut options = self.rule_options();
-        // A plugin may respond in place of a Service that does not exist, which the guard would prevent.
-        let without_service =
-            if self.has_guard { RouteFailure::UnsupportedProtection } else { RouteFailure::NoService };
         if self.settings.no_service {
             let no_backends: &[(Kind, &Meta)] = &[];
-            return self.build_rule(identity, options, no_backends, Action::Fail(without_service));
+            // A plugin may respond in place of the Service, which the guard would prevent.
+            let failure =
+                if self.has_guard { RouteFailure::UnsupportedProtection } else { RouteFailure::WithoutService };
+            return self.build_rule(identity, options, no_backends, Action::Fail(failure));
         }
         let mut backends = Vec::new();
         let resolved = service_backend::resolve(self.cx, &key.namespace, backend, self.class.service_upstream, field);
@@ -406,7 +406,7 @@ impl<'a> IngressPlanner<'a> {
             Err(mut problem) => {
                 problem.message.push_str(", so requests get status 503");
                 self.errors.push(problem);
-                Action::Fail(without_service)
+                Action::Fail(RouteFailure::NoService)
             }
         };
         self.build_rule(identity, options, &backends, action)

@@ -269,6 +269,9 @@ impl<'t> ScriptParser<'t> {
             None => return Ok(None),
             Some(table) => {
                 let name = match path[table.len()..].strip_prefix('.') {
+                    Some(name) if name.contains('.') => {
+                        return Err(plain(format!("`{path}`: a field of {table} cannot be a table")));
+                    }
                     Some(name) => name.as_bytes().to_vec(),
                     None => {
                         self.lua.expect("[").map_err(plain)?;

@@ -232,7 +232,7 @@ impl RequestError {
             RequestError::InvalidRule(RouteFailure::InvalidBackend) => (Configuration, StatusCode::INTERNAL_SERVER_ERROR, "invalid_backend", NO_BACKEND, false),
             RequestError::InvalidRule(RouteFailure::Unsupported) => (Configuration, StatusCode::INTERNAL_SERVER_ERROR, "unsupported_rule", UNEXPECTED, false),
             RequestError::InvalidRule(RouteFailure::NoAuthorizationServer) => (Configuration, StatusCode::INTERNAL_SERVER_ERROR, "no_authorization_server", UNEXPECTED, false),
-            RequestError::InvalidRule(RouteFailure::NoService) => (Configuration, StatusCode::SERVICE_UNAVAILABLE, "no_service", NO_SERVICE, false),
+            RequestError::InvalidRule(RouteFailure::NoService | RouteFailure::WithoutService) => (Configuration, StatusCode::SERVICE_UNAVAILABLE, "no_service", NO_SERVICE, false),
             RequestError::InvalidRule(RouteFailure::UnsupportedProtection) => (Configuration, StatusCode::SERVICE_UNAVAILABLE, "unsupported_protection", UNAVAILABLE, false),
             RequestError::HttpsOnly => (Client, StatusCode::UPGRADE_REQUIRED, "https_only", "Please use HTTPS protocol", false),
             RequestError::Http2Only => (Client, StatusCode::UPGRADE_REQUIRED, "http2_only", "Please use HTTP2 protocol", false),
@@ -422,6 +422,7 @@ mod tests {
             RequestError::InvalidRule(RouteFailure::InvalidBackend),
             RequestError::InvalidRule(RouteFailure::Unsupported),
             RequestError::InvalidRule(RouteFailure::NoService),
+            RequestError::InvalidRule(RouteFailure::WithoutService),
             RequestError::InvalidRule(RouteFailure::UnsupportedProtection),
             RequestError::HttpsOnly,
             RequestError::Http2Only,
@@ -484,7 +485,9 @@ mod tests {
             | RequestError::AuthorizationUnavailable
             | RequestError::AuthorizationTimeout
             | RequestError::InvalidAuthorization => {}
-            RequestError::InvalidRule(RouteFailure::NoService | RouteFailure::UnsupportedProtection)
+            RequestError::InvalidRule(
+                RouteFailure::NoService | RouteFailure::WithoutService | RouteFailure::UnsupportedProtection,
+            )
             | RequestError::NoRingBalancerPeer
             | RequestError::RingBalancerConnectionRefused => {}
             RequestError::HttpsOnly | RequestError::Http2Only | RequestError::NotGrpc | RequestError::GrpcsOnly => {}

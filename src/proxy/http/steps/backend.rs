@@ -45,7 +45,8 @@ pub(in crate::proxy) fn select<'r>(
         }
         Action::Redirect(action) => Ok(SelectedAction::Redirect(action)),
         // A function, for example, needs no backend. The authorization server of the rule still decides before it.
-        Action::Fail(failure @ (RouteFailure::NoBackends | RouteFailure::NoService))
+        // Nothing responds in place of a Service that is missing, because its own plugins could have refused.
+        Action::Fail(failure @ (RouteFailure::NoBackends | RouteFailure::WithoutService))
             if may_stand_in_for_backend(cx) =>
         {
             Ok(SelectedAction::StandIn(*failure))
