@@ -54,9 +54,9 @@ fn index_page() -> String {
     kinds.sort_by_key(|kind| (std::cmp::Reverse(kind.priority()), kind.name()));
     let mut out = "# Plugins\n\n".to_owned();
     out +=
-        "Plugins run in the order of this table: higher priorities run earlier. If instances of the same plugin are\n";
-    out +=
-        "attached to a route, its service, the consumer, its groups and globally, only the most specific one runs.\n\n";
+        "Plugins run in the order of this table: higher priorities run earlier, unless `ordering` of a KongPlugin\n";
+    out += "changes the phase `access`. If instances of the same plugin are attached to a route, its service, the\n";
+    out += "consumer, its groups and globally, only the most specific one runs.\n\n";
     out += "If the configuration of a plugin that fails closed is invalid, requests are rejected with 503. Any other\n";
     out += "plugin with an invalid configuration is skipped. In both cases, a condition of the KongPlugin or\n";
     out += "KongClusterPlugin reports the error.\n\n";

@@ -24,7 +24,7 @@ fn other_versions(minimum: &str, tested: impl Fn(&str) -> String) -> String {
 | | older | tested | newer |
 | --- | --- | --- | --- |
 | Kubernetes | {minimum} is the minimum of the chart. The manifests use API versions that are stable since 1.21 \
-(EndpointSlices, Ingresses, Leases, Events) | {kubernetes} | no beta API is used |
+(EndpointSlices, Ingresses, Leases, Events) | {kubernetes} | no beta API is needed; ClusterTrustBundles are read as `v1beta1` where there is no `v1` |
 | CRDs of the Gateway API | 1.0 is the minimum of the chart: the existing fields are served, including \
 ReferenceGrants of `v1beta1`, and the status of the GatewayClass lists what is missing | {gateway_api}, both \
 channels | known fields are served, and the class has `SupportedVersion=False` |
@@ -68,7 +68,7 @@ pub(crate) fn page() -> String {
             module("e2e/go/helm/go.mod", "helm.sh/helm/v4"),
             "install, upgrade, rollback and uninstall of the chart",
         ),
-        ("Redis", Some("7.0 of Debian 12".to_owned()), "counters of rate-limiting, with and without TLS"),
+        ("Redis", Some("7.0 of Debian 12".to_owned()), "counters, sessions, tokens of OAuth 2.0 and stored responses; with TLS, Sentinel and a cluster"),
         ("Rust", toolchain(), "the only toolchain used for builds"),
         ("mdBook", assigned("scripts/docs.sh"), "these pages"),
     ];

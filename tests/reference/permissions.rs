@@ -23,7 +23,8 @@ listed by their label instead. If this is too much, `--watch-namespaces` with a 
 instead of the ClusterRole prevents access to all other namespaces.
 
 ConfigMaps are handled the same way, because they may contain certificate authorities for Services. Portico writes
-only statuses, events, the Lease, the Secret `portico-keys`, and the Services and EndpointSlices of Gateways.
+only statuses, events, the Lease, the Secret `portico-keys`, and the Services of Gateways and XBackends, with the
+EndpointSlices of Gateways.
 ";
 
 pub(crate) fn page() -> String {

@@ -38,7 +38,8 @@ pub struct CircuitBreakerSpec {
     /// Consecutive failures that open the circuit, however many requests there were.
     #[schemars(transform = count)]
     pub consecutive: Option<i32>,
-    /// The statuses of failed requests, in place of 500 to 599. Requests without a response always count as failed.
+    /// The statuses of failed requests, in place of 500 to 599 except 501 and 505. Requests without a response always
+    /// count as failed.
     #[serde(default)]
     #[schemars(length(max = 16), transform = each(error_status))]
     pub statuses: Vec<i32>,

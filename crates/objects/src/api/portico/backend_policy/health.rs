@@ -44,7 +44,7 @@ pub struct PassiveCheckSpec {
     /// Responses with status 500 to 599 except 501 and 505, or with one of `statuses`; defaults to 0.
     #[schemars(range(min = 0, max = 100))]
     pub server_errors: Option<i32>,
-    /// What counts for `serverErrors`, in place of 500 to 599.
+    /// What counts for `serverErrors`, in place of 500 to 599 except 501 and 505.
     #[serde(default)]
     #[schemars(length(max = 16), transform = each(error_status))]
     pub statuses: Vec<i32>,
