@@ -275,6 +275,11 @@ impl ResponseHeaders {
         self.0.push((name, Some(value)));
     }
 
+    /// Removes a header that was added.
+    pub fn remove(&mut self, name: &HeaderName) {
+        self.0.retain(|(known, _)| known != name);
+    }
+
     /// Sets the headers, replacing existing values of the same names. The names are kept for
     /// [`ResponseHeaders::carry_over`].
     pub(crate) fn apply(&mut self, headers: &mut HeaderMap) {

@@ -126,7 +126,7 @@ pub(super) fn check_text(arguments: &[Option<ScriptArgument>], position: usize) 
 }
 
 /// The field of `kong.log.set_serialize_value(name, value, {mode = …})`.
-fn log_value(arguments: Vec<ScriptArgument>) -> Result<LogObjectField, &'static str> {
+pub(super) fn log_value(arguments: Vec<ScriptArgument>) -> Result<LogObjectField, &'static str> {
     let mode = log_value_mode(arguments.get(2))?;
     let mut arguments = arguments.into_iter();
     let name = text(arguments.next())?;

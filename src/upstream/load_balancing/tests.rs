@@ -121,6 +121,22 @@ fn random_draws_are_even() {
     assert_even(&counts(picks), 10, 0.03);
 }
 
+/// Few draws of many endpoints find one that is available, if most are ejected. The next available one in order would
+/// get the share of all ejected ones before it.
+#[test]
+fn few_available_endpoints_of_many_share_evenly() {
+    for algorithm in [BalancingAlgorithm::Random, BalancingAlgorithm::LeastRequests, EWMA] {
+        fastrand::seed(1);
+        let set = set(0..400, algorithm);
+        let available = [7, 8, 9, 300];
+        (0..400).filter(|number| !available.contains(number)).for_each(|number| eject(&set, number));
+        let health = HealthRule::Available { skips_suspect: true, is_repeatable: false };
+        let cx = PickContext { health, ..PLAIN };
+        let picks = (0..20_000).map(|_| number(choose(&set, None, &cx).unwrap().address));
+        assert_even(&counts(picks), available.len(), 0.05);
+    }
+}
+
 /// Shares of the requests that arrive at random at endpoints that serve one request at a time.
 fn simulate_servers(
     set: &Arc<EndpointSet>,

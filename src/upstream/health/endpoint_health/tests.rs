@@ -32,6 +32,16 @@ fn abandoned_attempt_is_followed_by_another_after_the_same_time() {
     assert!(health.claim_half_open(501, true), "the abandoned attempt did not try it");
     health.release_claim(700 + health.reconnect_delay());
     assert!(!health.claim_half_open(1199, true) && health.claim_half_open(1200, true));
+    assert!(health.eject_unreachable(1200, false), "the attempt fails");
+    assert!(!health.claim_half_open(2199, true) && health.claim_half_open(2200, true), "the time has doubled");
+}
+
+#[test]
+fn attempt_without_an_outcome_is_followed_by_another() {
+    let health = EndpointHealth::default();
+    assert!(health.eject_unreachable(1, false));
+    assert!(health.claim_half_open(501, true));
+    assert!(!health.claim_half_open(501 + CLAIM_MILLIS - 1, true) && health.claim_half_open(501 + CLAIM_MILLIS, true));
 }
 
 #[test]
