@@ -442,7 +442,7 @@ async fn https_only_routes_redirect_or_get_426() {
         assert_eq!((response.status, response.header("location")), (status, Some(location)));
         assert!(response.body.is_empty() && has_number(&response, "x-kong-response-latency"));
     }
-    // Who names no port is a client of something that maps the ports.
+    // A client that names no port uses something that maps the ports.
     let response = server_without_trust.request("GET /port HTTP/1.1\r\nhost: a.example\r\n\r\n").await;
     assert_eq!((response.status, response.header("location")), (302, Some("https://a.example/port")));
     let response = server_without_trust.request("GET /426 HTTP/1.1\r\nhost: a.example\r\n\r\n").await;

@@ -51,9 +51,14 @@ const MAX_WEIGHT: u32 = 65_535;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::ObjectKey;
+
+    fn meta() -> Meta {
+        Meta::new(ObjectKey::new("shop", "cart"))
+    }
 
     fn weights(text: &str) -> Result<Vec<String>, String> {
-        let mut meta = Meta::default();
+        let mut meta = meta();
         meta.annotations.insert(ENDPOINT_WEIGHTS_ANNOTATION.into(), text.into());
         let found = endpoint_weights(&meta).map_err(|problem| problem.message.to_string())?;
         Ok(found.into_iter().map(|(address, weight)| format!("{address}={weight}")).collect())
@@ -61,7 +66,7 @@ mod tests {
 
     #[test]
     fn weights_are_sorted_by_address() {
-        assert_eq!(endpoint_weights(&Meta::default()), Ok(Vec::new()));
+        assert_eq!(endpoint_weights(&meta()), Ok(Vec::new()));
         let found = weights("B.example:80=5, 192.0.2.2:80=65535,192.0.2.1:81=1,[2001:db8::1]:80=2");
         let expected = ["192.0.2.1:81=1", "192.0.2.2:80=65535", "[2001:db8::1]:80=2", "b.example:80=5"];
         assert_eq!(found.unwrap(), expected);

@@ -9,7 +9,8 @@ use super::ActiveCheck;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HealthSettings {
     /// At most this percentage of the endpoints is ejected because of responses. One always may be, but the last
-    /// available one only with `ejects_last`. Endpoints to which no connection can be opened count, but are not limited.
+    /// available one only with `ejects_last`. Endpoints to which no connection can be opened count, but are not
+    /// limited.
     pub max_ejection_percent: u8,
     /// Whether responses eject the last available endpoint, too.
     pub ejects_last: bool,
