@@ -65,6 +65,10 @@ pub(super) fn plan(
                 let remedy = "set --ingress-default-certificate to the Secret of the certificate";
                 sni.fields.findings.leave_out(sni.path(), "the SNI * has no effect", remedy);
             }
+            (Some(name), Some(_)) if name.ends_with(".*") => {
+                let message = format!("the SNI {name} has no effect, because a wildcard can only be the first label");
+                sni.fields.findings.leave_out(sni.path(), message, "write an SNI for each domain");
+            }
             (Some(name), Some(parent)) => hosts[parent].push(name.to_ascii_lowercase()),
             (None, _) => sni.fields.findings.reject(sni.path(), "the SNI has no name", "write a host name"),
             (_, None) => {

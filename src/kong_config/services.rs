@@ -17,7 +17,7 @@ use crate::api::kong::annotations::{
     CA_CERTIFICATES_SECRETS, CLIENT_CERT, CONNECT_TIMEOUT, HOST_HEADER, PATH, PROTOCOL, READ_TIMEOUT, RETRIES,
     TLS_VERIFY, TLS_VERIFY_DEPTH, UPSTREAM_POLICY, WRITE_TIMEOUT,
 };
-use crate::api::names::{ADDRESS_ANNOTATION, ENTITY_NAME_ANNOTATION, SERVICE_NAME_LABEL};
+use crate::api::names::{ADDRESS_ANNOTATION, ENDPOINT_WEIGHTS_ANNOTATION, ENTITY_NAME_ANNOTATION, SERVICE_NAME_LABEL};
 
 /// What became of a service.
 pub(super) struct ServicePlan {
@@ -106,6 +106,9 @@ pub(super) fn plan(
         Some(upstream) => {
             if let Some(policy) = &upstream.policy {
                 draft.annotate(UPSTREAM_POLICY, policy.as_str());
+            }
+            if let Some(weights) = upstream.endpoint_weights() {
+                draft.annotate(ENDPOINT_WEIGHTS_ANNOTATION, weights);
             }
             let hosts = upstream.host_headers(&protocol);
             match &hosts[..] {
@@ -256,12 +259,7 @@ fn add_endpoints(
     draft.fields.insert("spec".to_owned(), json!({"clusterIP": "None", "ports": ports}));
     // An EndpointSlice has only names with dots.
     if targets.iter().any(|target| target.host.parse::<IpAddr>().is_err() && !target.host.contains('.')) {
-        // Every entry has its port, whatever the default of a protocol is.
-        let entry = |TargetAddress { host, port }: &TargetAddress| match host.contains(':') {
-            true => format!("[{host}]:{port}"),
-            false => format!("{host}:{port}"),
-        };
-        let list: Vec<String> = targets.iter().map(entry).collect();
+        let list: Vec<String> = targets.iter().map(TargetAddress::with_port).collect();
         draft.annotate(ADDRESS_ANNOTATION, list.join(","));
         return Vec::new();
     }

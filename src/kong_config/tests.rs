@@ -105,13 +105,14 @@ fn services_have_endpoints_and_settings() {
                 "active": {"httpPath": "/live", "healthy": {"interval": 5, "successes": 1}},
                 "passive": {"unhealthy": {"httpFailures": 3}}}})
     );
-    assert!(annotations(&objects["Service/local"]).contains(&"address=one:9001,two:80".to_owned()));
+    let local = annotations(&objects["Service/local"]);
+    assert!(local.contains(&"address=one:9001,two:80".to_owned()), "{local:?}");
+    assert!(local.contains(&"endpoint-weights=one:9001=10,two:80=100".to_owned()), "{local:?}");
     assert!(!objects.keys().any(|key| key.contains("off")), "{:?}", objects.keys());
     let database = objects.keys().find(|key| key.starts_with("Service/database")).expect("its name is changed");
     assert_eq!(objects[database]["spec"]["externalName"], "db");
     assert_eq!(annotations(&objects[database]), ["entity-name=Database"]);
     let expected = [
-        "upstreams[1]: all targets get the same share of requests",
         "services[2]: Host is pool for all targets",
         "services[3]: Host is pair for all targets",
         "services[6]: a service of protocol tls is not served",
@@ -119,6 +120,30 @@ fn services_have_endpoints_and_settings() {
     assert_eq!(notes.len(), expected.len(), "{notes:?}");
     for (note, expected) in notes.iter().zip(expected) {
         assert!(note.starts_with(expected), "{note}");
+    }
+}
+
+#[test]
+fn settings_of_upstreams_that_differ_are_reported() {
+    let (objects, notes) = objects(with(json!({"upstreams": [
+        {"name": "pool", "hash_on": "header", "hash_on_header": "x-user", "hash_fallback": "cookie", "hash_on_cookie": "c",
+            "algorithm": "consistent-hashing",
+            "healthchecks": {"active": {"timeout": 0.5, "healthy": {"interval": 1.2}, "unhealthy": {"interval": 3}}}},
+    ]})));
+    let spec = &objects["KongUpstreamPolicy/pool"]["spec"];
+    assert_eq!((&spec["hashOn"], spec.get("hashOnFallback")), (&json!({"header": "x-user"}), None));
+    assert_eq!(
+        spec["healthchecks"]["active"],
+        json!({"timeout": 1, "healthy": {"interval": 2}, "unhealthy": {"interval": 3}})
+    );
+    let expected = [
+        "upstreams[0].hash_fallback: a cookie as fallback has no effect",
+        "upstreams[0].healthchecks.active.timeout: 0.5 is rounded up",
+        "upstreams[0].healthchecks.active.healthy.interval: 1.2 is rounded up",
+    ];
+    assert_eq!(notes.len(), expected.len(), "{notes:?}");
+    for expected in expected {
+        assert!(notes.iter().any(|note| note.starts_with(expected)), "{notes:?}");
     }
 }
 
@@ -302,7 +327,8 @@ fn consumers_have_credentials_groups_and_plugins() {
 fn certificates_are_selected_by_sni() {
     let (objects, notes) = objects(with(json!({
         "certificates": [{"id": "c1", "cert": "CERT", "key": "KEY", "snis": [{"name": "A.example"}, "b.example"]}],
-        "snis": [{"name": "c.example", "certificate": {"id": "c1"}}, {"name": "*", "certificate": "c1"}],
+        "snis": [{"name": "c.example", "certificate": {"id": "c1"}}, {"name": "*", "certificate": "c1"},
+            {"name": "c.*", "certificate": "c1"}],
         "ca_certificates": [{"id": "ca", "cert": "AUTHORITY"}],
         "services": [{"name": "s", "url": "https://s.example", "client_certificate": {"id": "c1"},
             "ca_certificates": ["ca"]}],
@@ -314,7 +340,10 @@ fn certificates_are_selected_by_sni() {
     let service = annotations(&objects["Service/s"]);
     assert!(service.contains(&"client-cert=c1".to_owned()), "{service:?}");
     assert!(service.contains(&"ca-certificates-secrets=ca".to_owned()), "{service:?}");
-    assert_eq!(notes, ["snis[1]: the SNI * has no effect"]);
+    assert_eq!(notes.len(), 2, "{notes:?}");
+    for expected in ["snis[1]: the SNI * has no effect", "snis[2]: the SNI c.* has no effect"] {
+        assert!(notes.iter().any(|note| note.starts_with(expected)), "{notes:?}");
+    }
 }
 
 #[test]

@@ -19,8 +19,8 @@ pub(super) struct UpstreamPlan {
     pub(super) policy: Option<String>,
     pub(super) draft: Option<Draft>,
     host_header: Option<String>,
-    path: String,
-    weights: BTreeSet<i64>,
+    /// Those of `targets`.
+    weights: Vec<i64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,7 +29,25 @@ pub(super) struct TargetAddress {
     pub(super) port: i64,
 }
 
+impl TargetAddress {
+    /// With its port, whatever the default of a protocol is.
+    pub(super) fn with_port(&self) -> String {
+        let TargetAddress { host, port } = self;
+        if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+    }
+}
+
 impl UpstreamPlan {
+    /// The weights of the targets as in the annotation of a Service; `None` if all have the same.
+    pub(super) fn endpoint_weights(&self) -> Option<String> {
+        let first = self.weights.first()?;
+        if self.weights.iter().all(|weight| weight == first) {
+            return None;
+        }
+        let entry = |(target, weight): (&TargetAddress, &i64)| format!("{}={weight}", target.with_port());
+        Some(self.targets.iter().zip(&self.weights).map(entry).collect::<Vec<_>>().join(","))
+    }
+
     /// The values of `Host` that Kong sends to the targets.
     pub(super) fn host_headers(&self, protocol: &str) -> Vec<String> {
         let host = |target: &TargetAddress| {
@@ -46,9 +64,7 @@ pub(super) fn plan(
     names: &mut Names,
 ) -> Vec<UpstreamPlan> {
     let mut plans: Vec<UpstreamPlan> = Vec::new();
-    let mut findings = None;
     for mut upstream in upstreams {
-        findings = Some(upstream.fields.findings);
         plans.push(plan_upstream(&mut upstream, names));
         upstream.fields.finish();
     }
@@ -71,16 +87,7 @@ pub(super) fn plan(
         let plan = &mut plans[parent];
         if weight > 0 && !plan.targets.contains(&address) {
             plan.targets.push(address);
-            plan.weights.insert(weight);
-        }
-    }
-    for plan in &plans {
-        if plan.weights.len() > 1
-            && let Some(findings) = findings
-        {
-            let message = "all targets get the same share of requests, whatever their weights are";
-            let remedy = "write an HTTPRoute with a Service for each weight, or give all targets the same weight";
-            findings.differs(&plan.path, message, remedy);
+            plan.weights.push(weight);
         }
     }
     plans
@@ -115,7 +122,7 @@ fn plan_upstream(upstream: &mut Entity<'_>, names: &mut Names) -> UpstreamPlan {
     }
     let Some(label) = upstream.name.clone() else {
         findings.reject(&path, "the upstream has no name", "write the name that services have as their host");
-        return UpstreamPlan { path, ..UpstreamPlan::default() };
+        return UpstreamPlan::default();
     };
     let fields = &mut upstream.fields;
     let host_header = fields.text("host_header");
@@ -146,7 +153,7 @@ fn plan_upstream(upstream: &mut Entity<'_>, names: &mut Names) -> UpstreamPlan {
             (Some(name), Some(draft))
         }
     };
-    UpstreamPlan { policy, draft, host_header, path, ..UpstreamPlan::default() }
+    UpstreamPlan { policy, draft, host_header, ..UpstreamPlan::default() }
 }
 
 fn read_balancing(fields: &mut EntityFields<'_>) -> Map<String, Value> {
@@ -220,6 +227,12 @@ fn read_hash(
             hash.insert("cookiePath".to_owned(), json!(path.unwrap_or_else(|| "/".to_owned())));
             ("cookie", name)
         }
+        "cookie" => {
+            let message = "a cookie as fallback has no effect: requests without the input of the hash go to the \
+                           targets in turn";
+            fields.findings.differs(fields.field(name), message, "set hash_on to cookie, or use another fallback");
+            return None;
+        }
         other => {
             let message = format!("{other:?} is not an input of a hash");
             let remedy = "write none, consumer, ip, header, cookie, path, query_arg or uri_capture";
@@ -264,6 +277,7 @@ fn read_check(mut fields: EntityFields<'_>, is_active: bool) -> Map<String, Valu
     ] {
         let is_known = is_active || name == "type";
         if is_known && let Some(value) = fields.value(name) {
+            let value = if name == "timeout" { whole_seconds(&fields, name, value) } else { value };
             check.insert(key.to_owned(), value);
         }
     }
@@ -287,6 +301,7 @@ fn read_check(mut fields: EntityFields<'_>, is_active: bool) -> Map<String, Valu
                 _ => side == "unhealthy",
             };
             if is_known && let Some(value) = values.value(name) {
+                let value = if name == "interval" { whole_seconds(&values, name, value) } else { value };
                 thresholds.insert(key.to_owned(), value);
             }
         }
@@ -295,6 +310,17 @@ fn read_check(mut fields: EntityFields<'_>, is_active: bool) -> Map<String, Valu
     }
     fields.finish();
     check
+}
+
+/// A policy has whole seconds, and 0 would mean that nothing is checked.
+fn whole_seconds(fields: &EntityFields<'_>, name: &str, value: Value) -> Value {
+    let Some(seconds) = value.as_f64().filter(|seconds| seconds.fract() != 0.0 && (0.0..=65_535.0).contains(seconds))
+    else {
+        return value;
+    };
+    let message = format!("{seconds} is rounded up to whole seconds");
+    fields.findings.differs(fields.field(name), message, "write a whole number");
+    json!(seconds.ceil() as i64)
 }
 
 const DEFAULT_TARGET_PORT: i64 = 8000;

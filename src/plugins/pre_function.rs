@@ -38,7 +38,9 @@
 //!
 //! Of OpenResty, `access` has `ngx.exit`, `ngx.status`, `ngx.say`, `ngx.print`, `ngx.redirect`, `ngx.header`,
 //! `ngx.req.set_header`, `clear_header`, `get_headers`, `get_uri_args` and `get_method`, `ngx.var.http_NAME`,
-//! `ngx.var.remote_addr` and `ngx.var.request_method`; `header_filter` has `ngx.status` and `ngx.header`.
+//! `ngx.var.remote_addr` and `ngx.var.request_method`, and `ngx.var.args` is assigned; `header_filter` has `ngx.status`
+//! and `ngx.header`. Later functions of `access` see what earlier ones set with `ngx.status`, `ngx.say` and
+//! `ngx.header`.
 //!
 //! A function with anything else is refused: the status of the object names the line, and what to use instead, and
 //! requests get 503. A function that fails for a request, for example with `error`, responds 500; in `log`, it only

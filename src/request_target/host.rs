@@ -77,6 +77,11 @@ impl RequestHost {
         if self.has_uppercase { Cow::Owned(name.to_ascii_lowercase()) } else { Cow::Borrowed(name) }
     }
 
+    /// Whether the client has named a port.
+    pub fn has_port(&self) -> bool {
+        self.name_length < self.raw.len()
+    }
+
     /// Whether [`RequestHost::name`] is the host as it is in the request.
     pub fn is_bare_name(&self) -> bool {
         let raw = self.raw.as_bytes();

@@ -78,6 +78,9 @@ pub struct HttpsRedirect {
     pub status: StatusCode,
     /// The HTTPS port that clients see.
     pub port: u16,
+    /// The port for plain text that clients should see. If it is another one than 80, and a client does not name a
+    /// port, something in front of Portico maps the ports, and the redirect is to 443 as in Kong. `None`: not known.
+    pub plain_port: Option<u16>,
 }
 
 /// The protocols to which a connection may be upgraded. A request for another protocol is forwarded without the
@@ -174,7 +177,7 @@ impl Default for RuleOptions {
 }
 
 impl HttpsRedirect {
-    const DEFAULT: HttpsRedirect = HttpsRedirect { status: StatusCode::UPGRADE_REQUIRED, port: 443 };
+    const DEFAULT: HttpsRedirect = HttpsRedirect { status: StatusCode::UPGRADE_REQUIRED, port: 443, plain_port: None };
 }
 
 impl Default for HttpsRedirect {

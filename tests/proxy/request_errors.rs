@@ -105,8 +105,15 @@ const CASES: &[Case] = &[
     case("no_service", 503, get("/no-service")),
     case("unsupported_protection", 503, get("/unsupported-protection")),
     Case { applies_to: |transport| !transport.tls, ..case("https_only", 426, get("/https-only")) },
-    Case { applies_to: |transport| !transport.http2, ..case("http2_only", 426, get("/grpc-only")) },
-    Case { applies_to: |transport| transport.http2, ..case("not_grpc", 415, get("/grpc-only")) },
+    Case {
+        applies_to: |transport| !transport.http2,
+        ..case(
+            "http2_only",
+            426,
+            TransportRequest { fields: &[("content-type", "application/grpc")], ..get("/grpc-only") },
+        )
+    },
+    case("not_grpc", 415, get("/grpc-only")),
     case("invalid_rewrite", 500, get("/bad-rewrite")),
     case("no_endpoints", 503, get("/no-endpoints")),
     case("connection_refused", 503, get("/refused")),

@@ -106,7 +106,7 @@ fn hash_key(key: &HashKey) -> Value {
             ("Cookie", Some(json!(name)), Some(cookie), None)
         }
         HashSource::ClientIp { ipv6_prefix } => ("ClientIP", None, None, Some(json!(ipv6_prefix))),
-        HashSource::Query(name) => named("Query", name),
+        HashSource::Query(name) | HashSource::QueryValues(name) => named("Query", name),
         HashSource::Path => ("Path", None, None, None),
         HashSource::UriCapture(name) => named("UriCapture", name),
         HashSource::Consumer => ("Consumer", None, None, None),

@@ -179,7 +179,12 @@ fn endpoints() -> Endpoints {
             over_budget: OverBudget::LastOutcome,
         }),
         affinity: Some(Arc::new(affinity)),
-        health: Some(Arc::new(HealthSettings { max_ejection_percent: 40, passive, active: Some(Arc::new(active)) })),
+        health: Some(Arc::new(HealthSettings {
+            max_ejection_percent: 40,
+            ejects_last: false,
+            passive,
+            active: Some(Arc::new(active)),
+        })),
         limits: Some(Arc::new(limits)),
         circuit_breaker: Some(Arc::new(breaker)),
         alternatives: Some(Arc::new(AlternativeBackends {

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use super::endpoint_weights::endpoint_weights;
 use super::forbidden_addresses::ForbiddenAddresses;
 use super::locality::{self, LocalityScope, ProcessLocation, Proximity};
 use super::traffic_distribution::TrafficDistribution;
@@ -61,7 +62,14 @@ pub(in crate::compile) fn build(
     let mut addresses = Vec::with_capacity(endpoints.len());
     addresses.extend(endpoints.into_iter().map(|endpoint| endpoint.address));
     let unready = unready_addresses(store, key, forbidden);
-    Endpoints { addresses, unready, levels, weights: Box::default(), balance, identities, traffic }
+    let weights = match key.source {
+        UpstreamSource::Service => store.services.get(&object).and_then(|service| endpoint_weights(&service.meta).ok()),
+        UpstreamSource::XBackend => None,
+    };
+    let is_weighted =
+        |(address, weight): &(EndpointAddress, u32)| *weight != 1 && addresses.binary_search(address).is_ok();
+    let weights = weights.into_iter().flatten().filter(is_weighted).collect();
+    Endpoints { addresses, unready, levels, weights, balance, identities, traffic }
 }
 
 /// An endpoint as its objects describe it.

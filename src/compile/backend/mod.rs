@@ -8,8 +8,9 @@
 //!   reference.rs                   Gateway API ──▶ x_backend.rs ─▶ UpstreamKey      x_backend_verdict.rs
 //! ```
 //!
-//! forbidden_addresses.rs has the addresses that no endpoint may have, locality.rs which endpoints are near,
-//! traffic_distribution.rs what a Service says about that, and upstream_usage.rs the upstreams in use.
+//! forbidden_addresses.rs has the addresses that no endpoint may have, endpoint_weights.rs the weights of endpoints,
+//! locality.rs which endpoints are near, traffic_distribution.rs what a Service says about that, and upstream_usage.rs
+//! the upstreams in use.
 //!
 //! Gateway API and Kong are two dialects: [`BackendSettings`] has a field for each rule in which they differ. Callers
 //! pass these settings, and the load-balancing algorithm to endpoints.rs, so this module calls no dialect.
@@ -17,6 +18,7 @@
 pub(super) mod annotated_proxy_protocol;
 pub(super) mod annotated_tls;
 pub(super) mod backend_tls_policy;
+pub(super) mod endpoint_weights;
 pub(super) mod endpoints;
 pub(super) mod forbidden_addresses;
 pub(super) mod locality;

@@ -13,6 +13,7 @@ use crate::api::{Kind, Meta, Object, ObjectKey};
 use crate::compile::CompileContext;
 use crate::compile::backend::AnnotatedProtocol;
 use crate::compile::backend::annotated_proxy_protocol::annotated_proxy_protocol;
+use crate::compile::backend::endpoint_weights::endpoint_weights;
 use crate::compile::backend::forbidden_addresses::ForbiddenAddresses;
 use crate::compile::backend::traffic_distribution::TrafficDistribution;
 use crate::compile::backend::{annotated_tls, backend_tls_policy, endpoints};
@@ -39,6 +40,7 @@ pub(in crate::compile) fn service_verdict(
     let is_headless = endpoints::is_headless(service);
     let balance_problem = endpoints::annotated_balance(&service.meta).err();
     let mut notes: Vec<_> = balance_problem.map(Diagnostic::into_warning).into_iter().collect();
+    notes.extend(endpoint_weights(&service.meta).err().map(Diagnostic::into_warning));
     notes.extend(overridden_settings(store, service));
     notes.extend(TrafficDistribution::problem(service));
     notes.extend(annotated_proxy_protocol(&service.meta).err().map(Diagnostic::into_warning));

@@ -30,6 +30,8 @@ pub(super) enum AccessAction {
     SetPath,
     SetRawQuery,
     SetQuery,
+    /// `ngx.var.args = …`; `nil` removes the query.
+    SetArguments,
     SetResponseHeader,
     /// `ngx.header.NAME = …`, which nil removes.
     AssignResponseHeader,
@@ -88,6 +90,7 @@ impl ScriptAction for AccessAction {
             SET_LOG_VALUE => AccessAction::SetLogValue,
             "ngx.req.set_header" => AccessAction::SetHeader,
             "ngx.req.clear_header" => AccessAction::ClearHeader,
+            "ngx.var.args =" => AccessAction::SetArguments,
             "ngx.status =" => AccessAction::SetStatus,
             "ngx.say" => AccessAction::Say,
             "ngx.print" => AccessAction::Print,
@@ -110,6 +113,7 @@ impl ScriptAction for AccessAction {
             | AccessAction::SetPath
             | AccessAction::SetRawQuery
             | AccessAction::SetQuery
+            | AccessAction::SetArguments
             | AccessAction::SetStatus
             | AccessAction::NgxExit => 1..=1,
             AccessAction::Exit | AccessAction::ReplyWithError => 1..=3,
@@ -186,6 +190,7 @@ impl ScriptAction for AccessAction {
                 | AccessAction::ClearHeader
                 | AccessAction::SetRawQuery
                 | AccessAction::SetQuery
+                | AccessAction::SetArguments
         )
     }
 }
@@ -194,7 +199,7 @@ impl ScriptAction for AccessAction {
 pub(super) struct AccessHost<'h, 'r> {
     cx: &'h mut RequestCx<'r>,
     reply: Option<Box<Reply>>,
-    /// What `ngx.status`, `ngx.say` and `ngx.header` have set for the reply.
+    /// What `ngx.status`, `ngx.say` and `ngx.header` have set for the reply, also in earlier functions.
     status: Option<StatusCode>,
     text: Vec<u8>,
     headers: Vec<(HeaderName, HeaderValue)>,
@@ -205,13 +210,13 @@ impl<'h, 'r> AccessHost<'h, 'r> {
         AccessHost { cx, reply: None, status: None, text: Vec::new(), headers: Vec::new() }
     }
 
-    /// The reply of the function, if it has one: by an exit, or by writing a body.
-    pub(super) fn into_reply(mut self) -> Option<Box<Reply>> {
+    /// The reply of the functions so far, if they have one: by an exit, or by writing a body.
+    pub(super) fn take_reply(&mut self) -> Option<Box<Reply>> {
         if self.reply.is_none() && !self.text.is_empty() {
             let status = self.status.unwrap_or(StatusCode::OK);
             self.reply = Some(self.written_reply(status));
         }
-        self.reply
+        self.reply.take()
     }
 }
 
@@ -239,8 +244,13 @@ impl ScriptHost<AccessAction> for AccessHost<'_, '_> {
                 let query = self.cx.head.uri.query().unwrap_or_default().to_owned();
                 replace_target(self.cx.head, &path, query.as_bytes()).map_err(|_| INVALID_TARGET)?;
             }
-            AccessAction::SetRawQuery => {
-                let query = text(arguments.next())?;
+            AccessAction::SetRawQuery | AccessAction::SetArguments => {
+                let query = match arguments.next() {
+                    Some(ScriptArgument::Value(LuaValue::Nil)) if action == AccessAction::SetArguments => {
+                        Cow::default()
+                    }
+                    query => text(query)?,
+                };
                 if query.iter().any(|byte| byte.is_ascii_control() || matches!(byte, b' ' | b'#')) {
                     return Err("the query has a character that a query cannot have");
                 }

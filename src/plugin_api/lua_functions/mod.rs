@@ -108,10 +108,10 @@ impl LuaFunctions {
     /// Runs the functions of `access`, until one of them responds.
     pub fn access(&self, cx: &mut RequestCx<'_>) -> AccessOutcome<'static> {
         let mut budget = Budget::default();
+        let mut host = AccessHost::new(cx);
         for script in &self.access {
-            let mut host = AccessHost::new(&mut *cx);
             let result = script.run(&mut host, &mut budget);
-            match (result, host.into_reply()) {
+            match (result, host.take_reply()) {
                 (Ok(_), None) => {}
                 (Ok(_), Some(reply)) => return AccessOutcome::Reply(reply),
                 (Err(error), _) => return AccessOutcome::Reply(self.failure("access", &error)),

@@ -118,6 +118,15 @@ async fn functions_respond_with_functions_of_openresty() {
                            "header_filter": ["ngx.header['x-b'] = nil"]});
     let outcome = TestRequest::get("/").run(&chain(&[(KIND, functions)])).await;
     assert_eq!((outcome.response_header("x-a"), outcome.response_header("x-b")), (None, None));
+    // What a function sets for the reply, later ones see.
+    let chain_of_two = chain(&[(KIND, json!({"access": ["ngx.status = 400", "ngx.exit(ngx.status)"]}))]);
+    let outcome = TestRequest::get("/").run(&chain_of_two).await;
+    assert_eq!((outcome.reply_status(), outcome.message()), (Some(StatusCode::BAD_REQUEST), Some("Bad request")));
+    for (value, target) in [("nil", "/a"), ("'b=2'", "/a?b=2")] {
+        let outcome =
+            TestRequest::get("/a?b=1").run(&chain(&[(KIND, access(&format!("ngx.var.args = {value}")))])).await;
+        assert_eq!(outcome.request.uri.path_and_query().unwrap(), target);
+    }
     let outcome = TestRequest::get("/").run(&chain(&[(KIND, access("ngx.redirect('/login')"))])).await;
     let reply = outcome.reply.unwrap();
     assert_eq!((reply.status, &reply.headers["location"]), (StatusCode::FOUND, &HeaderValue::from_static("/login")));

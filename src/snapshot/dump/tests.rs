@@ -177,7 +177,7 @@ fn routes_by_conditions_are_dumped_in_their_order() {
         }),
         host: UpstreamHost::Fixed(HeaderValue::from_static("web:8080")),
         protocols: Protocols::from_names(["https"]),
-        https_redirect: HttpsRedirect { status: StatusCode::FOUND, port: 8443 },
+        https_redirect: HttpsRedirect { status: StatusCode::FOUND, port: 8443, plain_port: None },
         ..RuleOptions::default()
     };
     let route = |name: &str, hosts: &[&str], paths: Vec<PathCondition>, options| {

@@ -521,7 +521,7 @@ async fn endpoints_recover_although_requests_fail() {
     let when_unhealthy = WhenUnhealthy::Fail;
     let balance = Balancing { when_unhealthy, panic_threshold_percent: 60, ..Balancing::default() };
     let passive = PassiveChecks { server_errors: 1, ..PassiveChecks::default() };
-    let health = HealthSettings { max_ejection_percent: 100, passive, active: None };
+    let health = HealthSettings { max_ejection_percent: 100, passive, ..HealthSettings::default() };
     let traffic = BackendTraffic { health: Some(Arc::new(health)), ..BackendTraffic::default() };
     upstream.set_endpoints(Endpoints { balance, traffic, ..endpoints(&["10.0.0.1:80", "10.0.0.2:80"]) });
     let responded = |status| Outcome { status: Some(status), ..Outcome::of(OutcomeClass::Responded) };

@@ -6,6 +6,7 @@ use super::transitions::HealthChange;
 use super::{HealthState, ObservedEndpoint, OutlierDetection};
 use crate::upstream::endpoint_state::EndpointState;
 use crate::upstream::health::{EjectionCause, TimedEjection, ejection_millis};
+use crate::upstream::settings::HealthSettings;
 
 impl OutlierDetection {
     /// Ejects an endpoint because of its responses, unless too many are ejected. Returns whether it is allowed.
@@ -13,7 +14,7 @@ impl OutlierDetection {
         // One ejection at a time, so that several workers do not eject more than are allowed together.
         let members = self.members.lock();
         let settings = self.settings.load();
-        if !self.may_eject(seen.state, settings.max_ejection_percent) {
+        if !self.may_eject(seen.state, &settings) {
             return false;
         }
         let checks = &settings.passive;
@@ -56,15 +57,15 @@ impl OutlierDetection {
     }
 
     /// Whether one more endpoint may be ejected. One always may, also of two: a cap in percent alone would never eject
-    /// anything in a small set (envoy#3263). The last one that is available never is. Endpoints to which no connection
-    /// can be opened count, but are not limited.
-    fn may_eject(&self, endpoint: &EndpointState, max_percent: u8) -> bool {
+    /// anything in a small set (envoy#3263). The last one that is available only may with `ejects_last`. Endpoints to
+    /// which no connection can be opened count, but are not limited.
+    fn may_eject(&self, endpoint: &EndpointState, settings: &HealthSettings) -> bool {
         let current = self.current.load();
         let others = || current.iter().filter(|other| !std::ptr::eq(&***other, endpoint));
         let ejected = others().filter(|state| state.health.has_cause()).count();
         let by_responses = others().any(|state| state.health.is_ejected_by_observation());
-        let is_last = ejected + 1 >= current.len();
-        let is_within = 100 * (ejected + 1) <= usize::from(max_percent) * current.len();
+        let is_last = !settings.ejects_last && ejected + 1 >= current.len();
+        let is_within = 100 * (ejected + 1) <= usize::from(settings.max_ejection_percent) * current.len();
         !is_last && (!by_responses || is_within)
     }
 

@@ -210,6 +210,12 @@ async fn small_sets_eject_one_and_keep_the_last() {
         }
         assert_eq!(detector.ejected().len(), expected, "{endpoints} endpoints, {percent} %");
     }
+    let settings = HealthSettings { max_ejection_percent: 100, ejects_last: true, ..HealthSettings::default() };
+    for endpoints in 1..3 {
+        let detector = Detector::with(endpoints, settings.clone(), false);
+        (0..endpoints).for_each(|endpoint| detector.reset(endpoint, 50));
+        assert_eq!(detector.ejected().len(), endpoints, "the last one, too");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -8,9 +8,12 @@ use super::ActiveCheck;
 /// The health checks of an upstream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HealthSettings {
-    /// At most this percentage of the endpoints is ejected because of responses. One always may be, unless it is the
-    /// last available one. Endpoints to which no connection can be opened count, but are not limited.
+    /// At most this percentage of the endpoints is ejected because of responses. One always may be, but the last
+    /// available one only with `ejects_last`. Endpoints to which no connection can be opened count, but are not
+    /// limited.
     pub max_ejection_percent: u8,
+    /// Whether responses eject the last available endpoint, too.
+    pub ejects_last: bool,
     pub passive: PassiveChecks,
     pub active: Option<Arc<ActiveCheck>>,
 }
@@ -59,7 +62,7 @@ pub struct FailurePercentage {
 
 impl Default for HealthSettings {
     fn default() -> Self {
-        HealthSettings { max_ejection_percent: 50, passive: PassiveChecks::default(), active: None }
+        HealthSettings { max_ejection_percent: 50, ejects_last: false, passive: PassiveChecks::default(), active: None }
     }
 }
 

@@ -53,7 +53,10 @@ pub enum HashSource {
     ClientIp {
         ipv6_prefix: u8,
     },
+    /// The first value of a parameter of the query.
     Query(Box<str>),
+    /// All values of a parameter of the query, whatever their order is.
+    QueryValues(Box<str>),
     /// The normalized path, without the query.
     Path,
     /// A named capture group of the path expression of the route.

@@ -20,6 +20,9 @@ pub const ADDRESS_ANNOTATION: &str = "portico.dev/address";
 /// Annotation on a Service with its load balancing algorithm.
 pub const BALANCE_ANNOTATION: &str = "portico.dev/balance";
 
+/// Annotation on a Service with the weights of its endpoints: `192.0.2.1:80=10,one.example:80=20`. Others have 1.
+pub const ENDPOINT_WEIGHTS_ANNOTATION: &str = "portico.dev/endpoint-weights";
+
 /// Annotation on a Service with the version of the PROXY protocol for the connections of TCPRoutes and TLSRoutes: `v1`
 /// or `v2`.
 pub const PROXY_PROTOCOL_ANNOTATION: &str = "portico.dev/proxy-protocol";

@@ -519,6 +519,7 @@ impl<'a> IngressPlanner<'a> {
             https_redirect: HttpsRedirect {
                 status: settings.https_redirect,
                 port: self.cx.inputs.ingress.public_https(),
+                plain_port: self.cx.inputs.ingress.http.map(|listener| listener.public_port),
             },
             upstream_path: Some(self.upstream_path("/".into())),
             ..rule_options::of_ingress()

@@ -8,8 +8,8 @@ use crate::api::kong::annotations::{
     PLUGINS, PROTOCOLS, SNIS, list,
 };
 use crate::api::names::{
-    ADDRESS_ANNOTATION, BALANCE_ANNOTATION, DIALECT_ANNOTATION, IGNORE_GUARDS_ANNOTATION, PORTICO_PREFIX,
-    PROXY_PROTOCOL_ANNOTATION,
+    ADDRESS_ANNOTATION, BALANCE_ANNOTATION, DIALECT_ANNOTATION, ENDPOINT_WEIGHTS_ANNOTATION, IGNORE_GUARDS_ANNOTATION,
+    PORTICO_PREFIX, PROXY_PROTOCOL_ANNOTATION,
 };
 use crate::compile::ingress_class::dialect::unknown_annotation_remedy;
 use crate::compile::objects::annotation_reader::annotation_field;
@@ -60,7 +60,7 @@ fn ineffective(key: &str) -> Option<(&'static str, String)> {
     }
     let message = "this annotation has no effect on an Ingress";
     match key {
-        ADDRESS_ANNOTATION | BALANCE_ANNOTATION | PROXY_PROTOCOL_ANNOTATION => {
+        ADDRESS_ANNOTATION | BALANCE_ANNOTATION | ENDPOINT_WEIGHTS_ANNOTATION | PROXY_PROTOCOL_ANNOTATION => {
             Some((message, "move it to the Service".to_owned()))
         }
         // Its entries are checked with the annotations that they name.
@@ -71,6 +71,7 @@ fn ineffective(key: &str) -> Option<(&'static str, String)> {
                 ADDRESS_ANNOTATION,
                 BALANCE_ANNOTATION,
                 DIALECT_ANNOTATION,
+                ENDPOINT_WEIGHTS_ANNOTATION,
                 IGNORE_GUARDS_ANNOTATION,
                 PROXY_PROTOCOL_ANNOTATION,
             ];

@@ -89,7 +89,7 @@ impl<'o> HashInput<'o> {
             HashInput::Path => HashSource::Path,
             HashInput::Header(name) => HashSource::Header(HeaderName::try_from(name).ok()?),
             HashInput::Cookie { name, path } => HashSource::Cookie(cookie(name, path).build().ok()?),
-            HashInput::QueryArg(name) => HashSource::Query(name.into()),
+            HashInput::QueryArg(name) => HashSource::QueryValues(name.into()),
             HashInput::UriCapture(name) => HashSource::UriCapture(name.into()),
         };
         Some(HashKey { source, regex: None })

@@ -173,6 +173,8 @@ fn build(
         Arc::new(HealthSettings {
             // Kong limits how many endpoints are healthy at least, by the threshold, and not how many are ejected.
             max_ejection_percent: 100,
+            // Without a healthy endpoint, Kong responds 503 and does not use the last one that was healthy.
+            ejects_last: passive.is_some(),
             passive: passive.unwrap_or_default(),
             active: active.map(Arc::new),
         })

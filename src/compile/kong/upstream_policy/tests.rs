@@ -40,7 +40,7 @@ fn balancing((settings, findings): (KongSettings, Findings)) -> String {
         HashSource::Header(name) => format!("header {name}"),
         HashSource::Cookie(cookie) => format!("cookie {}{}", cookie.name, cookie.attributes),
         HashSource::ClientIp { ipv6_prefix } => format!("ip/{ipv6_prefix}"),
-        HashSource::Query(name) => format!("query {name}"),
+        HashSource::QueryValues(name) => format!("query {name}"),
         HashSource::UriCapture(name) => format!("capture {name}"),
         other => format!("{other:?}").to_lowercase(),
     };
@@ -201,7 +201,8 @@ fn active_checks_have_the_defaults_and_counters_of_kong() {
     assert!(findings.problems.is_empty() && findings.notes.is_empty(), "{findings:?}");
     assert_eq!(balancing.when_unhealthy, WhenUnhealthy::Fail);
     let health = health.unwrap();
-    assert_eq!((health.passive, health.max_ejection_percent), (PassiveChecks::default(), 100));
+    assert_eq!((&health.passive, health.max_ejection_percent), (&PassiveChecks::default(), 100));
+    assert!(!health.ejects_last, "only checks of Kong eject it");
     let check = health.active.unwrap();
     assert_eq!((check.interval, check.unhealthy_interval), (Duration::from_secs(5), Duration::ZERO));
     assert_eq!((check.timeout, check.healthy_threshold, check.unhealthy_threshold), (Duration::from_secs(1), 2, 1));
@@ -263,6 +264,7 @@ fn invalid_fields_of_active_checks_are_reported() {
 fn passive_checks_count_by_kind_of_failure() {
     let passive = |passive: Value| health(json!({"passive": passive})).0.unwrap().passive;
     let defaults = PassiveChecks::default();
+    assert!(health(json!({"passive": {"unhealthy": {"httpFailures": 3}}})).0.unwrap().ejects_last);
     let found = passive(json!({"unhealthy": {"httpFailures": 3}, "healthy": {"successes": 2}}));
     assert_eq!((found.server_errors, &*found.statuses), (3, &[429, 500, 503][..]));
     assert_eq!((found.local_origin_failures, found.half_open_successes), (0, 2));

@@ -33,6 +33,7 @@ pub(super) fn translate(spec: &HealthSpec, health: &mut BlockReader<'_>) -> Heal
     }
     HealthSettings {
         max_ejection_percent: max_ejection_percent.unwrap_or(defaults.max_ejection_percent),
+        ejects_last: defaults.ejects_last,
         passive: PassiveChecks {
             connect_failures,
             local_origin_failures,

@@ -265,7 +265,7 @@ impl<'t> ScriptParser<'t> {
         let table = TABLES.into_iter().find(in_table);
         let mut arguments = Vec::new();
         let name = match table {
-            None if path == "ngx.status" => "ngx.status =".to_owned(),
+            None if ["ngx.status", "ngx.var.args"].contains(&path) => format!("{path} ="),
             None => return Ok(None),
             Some(table) => {
                 let name = match path[table.len()..].strip_prefix('.') {

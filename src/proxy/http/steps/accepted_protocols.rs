@@ -1,7 +1,5 @@
 //! Checks a request against the protocols that its rule accepts, and redirects plain-text requests to HTTPS.
 
-use std::borrow::Cow;
-
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Request, StatusCode, Uri};
 
@@ -14,7 +12,7 @@ use crate::proxy::http::exchange::client_exchange::ClientExchange;
 use crate::proxy::http::fields::headers::X_FORWARDED_HOST;
 use crate::proxy::http::record::request_error::RequestError;
 use crate::request_target::RequestHost;
-use crate::snapshot::rule_options::Protocols;
+use crate::snapshot::rule_options::{HttpsRedirect, Protocols};
 
 /// Checks the request against the protocols of the rule, which may redirect HTTP to HTTPS.
 pub(in crate::proxy) fn check<B>(
@@ -31,16 +29,16 @@ pub(in crate::proxy) fn check<B>(
         if redirect.status == StatusCode::UPGRADE_REQUIRED {
             return Err(RequestError::HttpsOnly.into());
         }
-        let location = https_location(request.uri(), &forwarded_host(exchange, headers, &routed.host), redirect.port)?;
+        let location = https_location(request.uri(), exchange, headers, &routed.host, redirect)?;
         return Err(EarlyExit::HttpsRedirect { status: redirect.status, location });
     }
     if (grpc || grpcs) && !http && !https {
-        if !exchange.protocol.is_multiplexed() {
-            return Err(RequestError::Http2Only.into());
-        }
         // The field is forwarded: HTTP/2 has no `Connection` that could name it (RFC 9113, section 8.2.2).
         if !is_grpc(headers) {
             return Err(RequestError::NotGrpc.into());
+        }
+        if !exchange.protocol.is_multiplexed() {
+            return Err(RequestError::Http2Only.into());
         }
         if !grpc && !is_secure() {
             return Err(RequestError::GrpcsOnly.into());
@@ -49,18 +47,22 @@ pub(in crate::proxy) fn check<B>(
     Ok(())
 }
 
-/// The `https` URL of the same target on the same host.
-fn https_location(uri: &Uri, host: &str, port: u16) -> Result<HeaderValue, RequestError> {
-    let port = if port == 443 { String::new() } else { format!(":{port}") };
+/// The `https` URL of the same target on the same host: a trusted peer's `X-Forwarded-Host`, otherwise the request's.
+fn https_location(
+    uri: &Uri,
+    exchange: &ClientExchange,
+    headers: &HeaderMap,
+    host: &RequestHost,
+    redirect: HttpsRedirect,
+) -> Result<HeaderValue, RequestError> {
+    let forwarded = headers.get(X_FORWARDED_HOST).filter(|_| exchange.client.trusted);
+    let forwarded = forwarded.and_then(|forwarded| RequestHost::parse(forwarded.clone()));
+    let host = forwarded.as_ref().unwrap_or(host);
+    let is_mapped = redirect.plain_port.is_some_and(|port| port != HTTP_PORT) && !host.has_port();
+    let port = if redirect.port == HTTPS_PORT || is_mapped { String::new() } else { format!(":{}", redirect.port) };
     let target = uri.path_and_query().map_or("/", PathAndQuery::as_str);
-    HeaderValue::try_from(format!("https://{host}{port}{target}")).map_err(|_| RequestError::InvalidRewrite)
+    HeaderValue::try_from(format!("https://{}{port}{target}", host.name())).map_err(|_| RequestError::InvalidRewrite)
 }
 
-/// The host of the redirect, without a port: a trusted peer's `X-Forwarded-Host`, otherwise the request's own host.
-fn forwarded_host<'h>(exchange: &ClientExchange, headers: &HeaderMap, host: &'h RequestHost) -> Cow<'h, str> {
-    let forwarded = headers.get(X_FORWARDED_HOST).filter(|_| exchange.client.trusted);
-    match forwarded.and_then(|forwarded| RequestHost::parse(forwarded.clone())) {
-        Some(forwarded) => Cow::Owned(forwarded.name().into_owned()),
-        None => host.name(),
-    }
-}
+const HTTP_PORT: u16 = 80;
+const HTTPS_PORT: u16 = 443;

@@ -132,6 +132,7 @@ impl<A: Fn() -> IpAddr, C: UriCaptures> HashInputs<'_, A, C> {
             HashSource::Cookie(cookie) => cookies(self.headers, &cookie.name).find(|value| !value.is_empty())?,
             HashSource::ClientIp { ipv6_prefix } => return address_value((self.client)(), *ipv6_prefix),
             HashSource::Query(name) => query_parameter(self.query?, name)?.as_bytes(),
+            HashSource::QueryValues(name) => return query_values(self.query?, name),
             HashSource::Path => self.path.as_bytes(),
             HashSource::UriCapture(name) => self.captures.named_group(name)?.as_bytes(),
             HashSource::Consumer => {
@@ -199,13 +200,38 @@ fn address_value(address: IpAddr, ipv6_prefix: u8) -> Option<KeyValue<'static>> 
 
 /// The first value of a parameter, as it is encoded in the request.
 fn query_parameter<'q>(query: &'q str, name: &str) -> Option<&'q str> {
-    let parameters = query.split('&').map(|parameter| parameter.split_once('=').unwrap_or((parameter, "")));
-    let mut of_name = parameters.filter(|(key, _)| percent_decode_str(key).eq(name.bytes()));
-    of_name.next().map(|(_, value)| value)
+    parameters(query, name).next().map(|value| value.unwrap_or_default())
+}
+
+/// All values of a parameter, decoded, sorted and separated by commas, as Kong hashes them. `true` stands for one
+/// without an equals sign.
+fn query_values(query: &str, name: &str) -> Option<KeyValue<'static>> {
+    let decoded = |value: Option<&str>| percent_decode_str(value.unwrap_or("true")).collect();
+    let mut values: SmallVec<[SmallVec<[u8; 32]>; 1]> =
+        parameters(query, name).take(MAX_QUERY_VALUES).map(decoded).collect();
+    values.sort_unstable();
+    let mut joined = values.first()?.clone();
+    for value in &values[1..] {
+        joined.push(b',');
+        joined.extend_from_slice(value);
+    }
+    Some(KeyValue::Computed(joined))
+}
+
+/// The values of the parameters with this name, as they are encoded in the request. `None` without an equals sign.
+fn parameters<'q>(query: &'q str, name: &str) -> impl Iterator<Item = Option<&'q str>> {
+    let split = |parameter: &'q str| match parameter.split_once('=') {
+        Some((key, value)) => (key, Some(value)),
+        None => (parameter, None),
+    };
+    let of_name = query.split('&').map(split).filter(move |(key, _)| percent_decode_str(key).eq(name.bytes()));
+    of_name.map(|(_, value)| value)
 }
 
 /// The seed of Envoy and other proxies.
 const SEED: u64 = 0;
+/// Further values do not change the hash, because sorting them takes a time that the client chooses.
+const MAX_QUERY_VALUES: usize = 100;
 /// Expressions are not matched with longer values, because that takes a time which grows with the value.
 const MAX_REGEX_INPUT: usize = 8 * 1024;
 

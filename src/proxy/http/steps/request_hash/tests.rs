@@ -123,6 +123,22 @@ fn hash_is_that_of_the_value() {
 }
 
 #[test]
+fn all_values_of_a_parameter_have_one_hash() {
+    for (query, expected) in [
+        ("user=a%41", Some("aA")),
+        ("user", Some("true")),
+        ("user=", None),
+        ("other=1", None),
+        ("user=b&x=1&user=a&user=c", Some("a,b,c")),
+        ("user=s&user&user=1&user=", Some(",1,s,true")),
+    ] {
+        let request = TestRequest { query: Some(query), ..REQUEST };
+        let hash = request.hash(&first(&[HashSource::QueryValues("user".into())]), None);
+        assert_eq!(hash, expected.and_then(|text| hash_of(text.as_bytes())), "{query}");
+    }
+}
+
+#[test]
 fn absent_and_empty_values_have_no_hash() {
     let request = REQUEST.with_header("x-user", "").with_header("cookie", "c=; other=1");
     let request = TestRequest { query: Some("user=&user=2"), client: "0.0.0.0", path: "/cart/", ..request };
