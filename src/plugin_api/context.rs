@@ -20,6 +20,7 @@ use super::consumers::{Consumer, ConsumerDirectory, EntityId, Sha256Digest};
 use super::ended_session::EndedSession;
 use super::endpoint_timeouts::EndpointTimeouts;
 use super::named_backend::NamedBackend;
+use super::message_limits::MessageLimits;
 use super::plugin_regex::RemainingRegexSteps;
 use super::route_description::RouteDescription;
 use super::scheme::Scheme;
@@ -65,6 +66,8 @@ pub struct RequestCx<'r> {
     /// The timeouts for endpoints. Those that are set precede the same ones of the rule and of its Service.
     pub endpoint_timeouts: &'r mut EndpointTimeouts,
     /// The version of the API, if a plugin has determined it.
+    /// The limits of messages, if the request becomes a WebSocket. Without them, its bytes are not looked at.
+    pub message_limits: &'r mut Option<MessageLimits>,
     pub api_version: &'r mut Option<Arc<str>>,
     /// The steps that regular expressions may still take for this request.
     pub regex_steps: &'r mut RemainingRegexSteps,

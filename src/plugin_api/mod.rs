@@ -56,6 +56,7 @@ pub mod lua_functions;
 pub mod masking;
 pub mod media_type;
 pub mod multipart;
+pub mod message_limits;
 pub mod named_backend;
 pub mod openapi;
 pub mod otlp_delivery;
