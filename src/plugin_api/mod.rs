@@ -19,6 +19,7 @@ pub mod aws_environment;
 pub mod aws_signature;
 pub mod background;
 pub mod batch_queue;
+pub mod body_budget;
 pub mod body_filter;
 pub mod chain;
 pub mod changed_fields;
@@ -107,6 +108,7 @@ use http::request;
 
 pub use crate::request_target::path_encoding;
 pub(crate) use crate::shared_limit::{Held, Share, SharedLimit};
+pub use body_budget::{BodyBudget, KeptBytes};
 pub use body_filter::{
     BeyondLimit, BodyCheck, BodyCoding, BodyConversion, BodyFilter, BodyTransform, BufferedFilter, CheckOfBody,
     CodedHead, ConvertBody, ConvertedBody, StreamingFilter,
