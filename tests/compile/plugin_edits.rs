@@ -541,3 +541,28 @@ fn entities_refer_to_vaults_and_guards_refuse_without_a_value() {
         assert_eq!(harness.describe_state(), harness.recompiled().describe_state(), "{description}");
     }
 }
+
+#[test]
+fn groups_of_a_plan_that_do_not_exist_are_reported() {
+    let mut harness =
+        CompilerHarness::new(AddressProvider::Pool(GatewayAddressPool::loopback(vec![])), AddressState::default());
+    let put = |object| Batch { upserts: vec![object], removes: vec![] };
+    let config = json!({"plans": [{"name": "gold", "groups": ["gold"], "quotas": {"month": 1000}}]});
+    let plugin = json!({"metadata": {"namespace": "a", "name": "api"}, "plugin": "usage-plan", "config": config});
+    let annotations = json!({"kubernetes.io/ingress.class": "portico"});
+    let group = json!({"metadata": {"namespace": "a", "name": "gold", "annotations": annotations}});
+    let group_id = ObjectId::new(Kind::KongConsumerGroup, ObjectKey::new("a", "gold"));
+    for (description, edit, is_reported) in [
+        ("no group", put(parse(Kind::KongPlugin, plugin)), true),
+        ("the group", put(parse(Kind::KongConsumerGroup, group)), false),
+        ("the group is removed", Batch { upserts: vec![], removes: vec![group_id] }, true),
+    ] {
+        harness.apply(edit);
+        let verdict = &harness.compiler.verdicts()[&ObjectId::new(Kind::KongPlugin, ObjectKey::new("a", "api"))];
+        let warnings: Vec<String> = verdict.diagnostics.iter().map(ToString::to_string).collect();
+        let expected = "config.plans[0].groups[0]: no KongConsumerGroup a/gold exists";
+        let found = warnings.iter().any(|warning| warning.starts_with(expected));
+        assert_eq!(found, is_reported, "{description}: {warnings:?}");
+        assert_eq!(harness.describe_state(), harness.recompiled().describe_state(), "{description}");
+    }
+}

@@ -72,7 +72,7 @@ pub(in crate::compile) struct Plugins {
     /// The objects that refer to each existing plugin.
     referrers: BTreeMap<ObjectId, PluginReferrers>,
     global_plugins: GlobalPlugins,
-    /// The usable plugins whose configurations name consumers.
+    /// The usable plugins whose configurations name consumers or groups.
     naming_consumers: BTreeSet<ObjectId>,
     /// The Services that usable plugins may choose for requests.
     choosing_services: BTreeMap<ObjectId, BTreeSet<ObjectKey>>,
@@ -204,8 +204,10 @@ impl Plugins {
                     let for_subjects = before.as_mut().and_then(|before| before.for_subjects.take());
                     let mut compiled = compile_plugin(cx, id, meta, settings, before);
                     compiled.for_subjects = compiled.for_subjects(cx.inputs.plugin_factory.fail_open, for_subjects);
-                    let names_consumers =
-                        compiled.plugin.as_ref().is_ok_and(|plugin| !plugin.named_consumers().is_empty());
+                    let names_consumers = compiled
+                        .plugin
+                        .as_ref()
+                        .is_ok_and(|plugin| !plugin.named_consumers().is_empty() || !plugin.named_groups().is_empty());
                     match compiled.vault_queries.take() {
                         Some(queries) => drop(self.using_vaults.insert(id.clone(), queries)),
                         None => drop(self.using_vaults.remove(id)),
@@ -361,9 +363,10 @@ impl Plugins {
         choosing.map(|(id, _)| id.clone()).collect()
     }
 
-    /// The plugins whose verdicts depend on which consumers exist. None if no consumer was touched.
+    /// The plugins whose verdicts depend on which consumers and groups exist. None if neither was touched.
     pub(in crate::compile) fn naming_touched_consumers(&self, touched: &Changes) -> impl Iterator<Item = &ObjectId> {
-        let is_touched = keys_of_kind(touched, Kind::KongConsumer).next().is_some();
+        let kinds = [Kind::KongConsumer, Kind::KongConsumerGroup];
+        let is_touched = kinds.into_iter().any(|kind| keys_of_kind(touched, kind).next().is_some());
         self.naming_consumers.iter().filter(move |_| is_touched)
     }
 
