@@ -1,5 +1,5 @@
-//! Replaces references to values of vaults in the configuration of a plugin, and in its KongCustomEntities. Any text may
-//! be a reference, as a whole.
+//! Replaces references to values of vaults in the configuration of a plugin, and in its KongCustomEntities. Any text
+//! may be a reference, as a whole.
 
 use std::sync::Arc;
 
