@@ -304,8 +304,8 @@ const LAYERS: &[Row] = &[
         "plugin_api",
         &[
             "aws_environment remote server_text",
-            "http_proxy chosen_backend cookies decimal endpoint_timeouts form_body header_spoofing kind login \
-             media_type multipart named_backend plugin_regex \
+            "http_proxy body_budget chosen_backend cookies decimal endpoint_timeouts form_body header_spoofing kind login \
+             media_type message_limits multipart named_backend plugin_regex \
              reply route_description scheme shared_keys state template timing violations weighted_list xml",
             "masking shared_values",
             "batch_queue body_filter changed_fields content_coding fields idle_connections instance json_fields \
@@ -340,7 +340,8 @@ const LAYERS: &[Row] = &[
              rate_limiting rate_limiting_advanced redirect request_size_limiting request_termination \
              request_transformer request_transformer_advanced request_validator response_ratelimiting \
              response_transformer response_transformer_advanced route_by_header session soap standard_webhooks statsd \
-             syslog tcp_log udp_log upstream_oauth upstream_timeout usage_plan xml_threat_protection zipkin",
+             syslog tcp_log udp_log upstream_oauth upstream_timeout usage_plan websocket_size_limit \
+             xml_threat_protection zipkin",
             // The same plugins with other fields and defaults, or for other requests.
             "graphql_proxy_cache_advanced ldap_auth_advanced proxy_cache_advanced",
         ],

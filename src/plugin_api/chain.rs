@@ -228,6 +228,7 @@ impl Chain {
             response_headers: &mut state.response_headers,
             body_limit: &mut state.body_limit,
             endpoint_timeouts: &mut state.endpoint_timeouts,
+            message_limits: &mut state.message_limits,
             api_version: &mut state.api_version,
             regex_steps: &mut state.regex_steps,
             trace: &mut state.trace,

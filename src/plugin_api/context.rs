@@ -12,6 +12,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, request};
 use rustls::pki_types::CertificateDer;
 use smallvec::SmallVec;
 
+use super::body_budget::{BodyBudget, KeptBytes};
 use super::body_filter::{BodyFilter, PluginBodyFilter, StreamingFilter};
 use super::changed_fields::FieldNames;
 use super::chosen_backend::{BackendName, ChosenBackend};
@@ -19,6 +20,7 @@ use super::completed_request::CompletedRequest;
 use super::consumers::{Consumer, ConsumerDirectory, EntityId, Sha256Digest};
 use super::ended_session::EndedSession;
 use super::endpoint_timeouts::EndpointTimeouts;
+use super::message_limits::MessageLimits;
 use super::named_backend::NamedBackend;
 use super::plugin_regex::RemainingRegexSteps;
 use super::route_description::RouteDescription;
@@ -64,6 +66,8 @@ pub struct RequestCx<'r> {
     pub body_limit: &'r mut Option<u64>,
     /// The timeouts for endpoints. Those that are set precede the same ones of the rule and of its Service.
     pub endpoint_timeouts: &'r mut EndpointTimeouts,
+    /// The limits of messages, if the request becomes a WebSocket. Without them, its bytes are not looked at.
+    pub message_limits: &'r mut Option<MessageLimits>,
     /// The version of the API, if a plugin has determined it.
     pub api_version: &'r mut Option<Arc<str>>,
     /// The steps that regular expressions may still take for this request.
@@ -163,6 +167,14 @@ pub struct BeforeForwardCx<'r> {
     pub route: &'r RouteNames,
     /// The backend of the request; `None` if the rule has none.
     pub backend: Option<&'r dyn NamedBackend>,
+    /// Whether a plugin [replaces the backend](super::Plugin::replaces_backend), so that `after_forward` does not run.
+    pub is_backend_replaced: bool,
+    /// For the bodies of responses that a plugin collects in place of that of the backend.
+    pub body_budget: &'r dyn BodyBudget,
+    /// What was taken of it for the reply: held until the client has a reply with [`ReplyBody::Collected`].
+    ///
+    /// [`ReplyBody::Collected`]: super::ReplyBody::Collected
+    pub kept: &'r mut Vec<Box<dyn KeptBytes>>,
     pub(crate) background_places: Option<BackgroundPlaces<'r>>,
     pub(crate) background: &'r mut BackgroundSlot,
     pub(crate) plugin_data: &'r mut PluginData,

@@ -19,6 +19,7 @@ pub mod aws_environment;
 pub mod aws_signature;
 pub mod background;
 pub mod batch_queue;
+pub mod body_budget;
 pub mod body_filter;
 pub mod chain;
 pub mod changed_fields;
@@ -55,6 +56,7 @@ pub mod login;
 pub mod lua_functions;
 pub mod masking;
 pub mod media_type;
+pub mod message_limits;
 pub mod multipart;
 pub mod named_backend;
 pub mod openapi;
@@ -106,6 +108,7 @@ use http::request;
 
 pub use crate::request_target::path_encoding;
 pub(crate) use crate::shared_limit::{Held, Share, SharedLimit};
+pub use body_budget::{BodyBudget, KeptBytes};
 pub use body_filter::{
     BeyondLimit, BodyCheck, BodyCoding, BodyConversion, BodyFilter, BodyTransform, BufferedFilter, CheckOfBody,
     CodedHead, ConvertBody, ConvertedBody, StreamingFilter,
@@ -258,6 +261,12 @@ pub trait Plugin: Send + Sync + 'static {
         Vec::new()
     }
 
+    /// The KongConsumerGroups that the configuration names. Those that do not exist are warnings of the plugin's
+    /// object, because the claims of a token may name a group, too.
+    fn named_groups(&self) -> Vec<NamedGroup<'_>> {
+        Vec::new()
+    }
+
     /// Names all header fields that `access` and `response` may set, change or remove, in every spelling that they have
     /// after the change. Such fields are not forwarded in trailers and informational responses. Names that a
     /// server chooses are declared by [`RequestCx::declare_request_field`].
@@ -293,6 +302,17 @@ pub struct NamedConsumer<'p> {
     /// The id or the username.
     pub name: &'p str,
     /// What happens to requests while the consumer does not exist: a clause such as `they get status 500`.
+    pub consequence: &'static str,
+}
+
+/// A consumer group that the configuration of a plugin names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedGroup<'p> {
+    /// The path of the field below `config`, such as `plans[0].groups[0]`.
+    pub path: String,
+    /// The namespace and the name, such as `default/gold`.
+    pub name: &'p str,
+    /// What that means while the group does not exist: a clause such as `they get no plan`.
     pub consequence: &'static str,
 }
 

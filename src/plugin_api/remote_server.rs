@@ -13,12 +13,13 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
+use super::body_budget::KeptBytes;
 use super::kind::BuildCx;
 use super::remote::MAX_REMOTE_TIMEOUT;
 use super::remote_request::{RemoteRequest, RemoteResponse, RemoteUrl, ResponseBodyUse};
 use super::server_diagnostics::ServerDiagnostic;
 use super::services::PluginServices;
-use super::streamed_response::{RemoteFailure, StreamedResponse};
+use super::streamed_response::{NotCollected, RemoteFailure, StreamedResponse};
 use crate::diagnostic::Diagnostic;
 
 /// How a configuration describes a server.
@@ -152,6 +153,23 @@ impl RemoteServer {
         .boxed()
     }
 
+    /// Like [`RemoteServer::send`], in place of a backend. The response is collected with [`PendingResponse::collect`].
+    pub fn begin(&self, prepare: impl FnOnce(&mut RemoteRequest)) -> PendingResponse {
+        let mut request = self.request.clone();
+        prepare(&mut request);
+        let max_bytes = match request.response_body {
+            ResponseBodyUse::Collect { max_bytes } => max_bytes,
+            ResponseBodyUse::Discard => 0,
+        };
+        PendingResponse {
+            server: format!("{}:{}", request.remote.host, request.remote.port),
+            timeout: request.timeout,
+            max_bytes,
+            reports: Arc::clone(&self.reports),
+            sending: self.services.send_in_place_of_backend(request, None),
+        }
+    }
+
     /// Reports that a response was not usable. `what` continues a sentence whose subject is the server.
     pub fn failed(&self, what: &str) -> RemoteServerFailed {
         self.reports.update(Some(what.to_owned()));
@@ -165,6 +183,51 @@ impl RemoteServer {
             reports.update(Some(what.to_owned()));
             RemoteServerFailed
         }
+    }
+}
+
+/// A request whose response is not there yet.
+pub struct PendingResponse {
+    sending: BoxFuture<'static, Result<StreamedResponse, RemoteFailure>>,
+    reports: Arc<ServerReports>,
+    server: String,
+    timeout: Duration,
+    max_bytes: usize,
+}
+
+impl PendingResponse {
+    /// The whole response, within the time of a request. The bytes of the body are taken from `kept` before they are
+    /// kept. A response with a status that is not expected is a failure.
+    pub async fn collect(
+        self,
+        is_expected: fn(StatusCode) -> bool,
+        kept: &mut dyn KeptBytes,
+    ) -> Result<RemoteResponse, RemoteServerFailed> {
+        let PendingResponse { sending, reports, server, timeout, max_bytes } = self;
+        let collecting = async {
+            // Without a message, it is no failure of the server.
+            let StreamedResponse { status, headers, body } = sending.await.map_err(|failure| match failure {
+                RemoteFailure::Busy(_) => None,
+                failure => Some(format!("{server}: {}", failure.into_message())),
+            })?;
+            if !is_expected(status) {
+                return Err(Some(format!("{server} responded with status {}", status.as_u16())));
+            }
+            let body = body.collect(max_bytes, kept).await.map_err(|reason| match reason {
+                NotCollected::BudgetExceeded => None,
+                NotCollected::TooLarge => Some(format!("{server}: the response has more than {max_bytes} bytes")),
+                NotCollected::Truncated => Some(format!("{server}: the response has ended early")),
+            })?;
+            Ok(RemoteResponse { status, headers, body })
+        };
+        let late = || Err(Some(format!("{server}: no response within {timeout:?}")));
+        let collected = tokio::time::timeout(timeout, collecting).await.unwrap_or_else(|_| late());
+        match &collected {
+            Ok(_) => reports.update(None),
+            Err(None) => {}
+            Err(Some(failure)) => reports.update(Some(failure.clone())),
+        }
+        collected.map_err(|_| RemoteServerFailed)
     }
 }
 

@@ -5,11 +5,12 @@
 //!   server ─▶ relay_parts (control side) ─ one part ─▶ RemoteBody ─▶ ReplyStream (worker) ─▶ client
 //! ```
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures_util::stream;
 use http::{HeaderMap, StatusCode};
 use tokio::sync::mpsc;
 
+use super::body_budget::{BudgetExceeded, KeptBytes};
 use super::remote_request::RemoteResponse;
 use super::reply::{ReplyBody, ReplyStream, ReplyStreamError};
 
@@ -57,6 +58,15 @@ impl RemoteFailure {
     }
 }
 
+/// Why a body is not collected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NotCollected {
+    TooLarge,
+    /// The server has closed before its end.
+    Truncated,
+    BudgetExceeded,
+}
+
 impl RemoteBody {
     /// A body without bytes.
     pub(super) fn empty() -> Self {
@@ -70,6 +80,27 @@ impl RemoteBody {
     pub(super) fn new(length: Option<u64>) -> (mpsc::Sender<BodyPart>, Self) {
         let (sender, parts) = mpsc::channel(1);
         (sender, RemoteBody { parts, length })
+    }
+
+    /// Collects the body. Its bytes are taken from `kept` before they are kept.
+    pub(super) async fn collect(mut self, max_bytes: usize, kept: &mut dyn KeptBytes) -> Result<Bytes, NotCollected> {
+        if self.length.is_some_and(|length| length > max_bytes as u64) {
+            return Err(NotCollected::TooLarge);
+        }
+        let mut collected = BytesMut::new();
+        loop {
+            match self.parts.recv().await {
+                Some(BodyPart::Data(data)) if data.len() > max_bytes - collected.len() => {
+                    return Err(NotCollected::TooLarge);
+                }
+                Some(BodyPart::Data(data)) => {
+                    kept.grow(data.len()).await.map_err(|BudgetExceeded| NotCollected::BudgetExceeded)?;
+                    collected.extend_from_slice(&data);
+                }
+                Some(BodyPart::End) => return Ok(collected.freeze()),
+                None => return Err(NotCollected::Truncated),
+            }
+        }
     }
 
     /// The body of a reply to the client.

@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -10,6 +11,7 @@ use rustls::pki_types::CertificateDer;
 use serde_json::Value;
 use tokio::time::Instant;
 
+use super::body_budget::FixedBudget;
 use super::body_filter::{BodyFilter, CodedHead};
 use super::chain::{
     AccessEnd, AllowedRequest, AttachmentPoint, BaseScope, Chain, ChainBuilder, ChainRequest, ChainResponse,
@@ -154,6 +156,8 @@ pub struct TestRequest {
     pub is_peer_trusted: bool,
     /// How many requests may be forwarded in the background.
     pub background_places: usize,
+    /// The bytes that bodies of responses may have which plugins collect.
+    pub body_budget: FixedBudget,
     /// Whether the body is buffered if a plugin needs it.
     pub may_buffer: bool,
     /// The server that the backend names.
@@ -211,6 +215,7 @@ impl TestRequest {
             certificates: None,
             is_peer_trusted: false,
             background_places: 0,
+            body_budget: FixedBudget(Arc::new(AtomicUsize::new(64 << 20))),
             may_buffer: true,
             backend: None,
             upstream_response: Response::new(()),
@@ -334,6 +339,8 @@ impl TestRequest {
                 id: &id,
                 now: self.now,
                 backend: Some(&self.backend),
+                body_budget: &self.body_budget,
+                kept: &mut Vec::new(),
                 background_places: (self.background_places > 0).then_some(places),
                 background: &mut BackgroundSlot::default(),
             };

@@ -76,6 +76,7 @@ mod udp_log;
 mod upstream_oauth;
 mod upstream_timeout;
 mod usage_plan;
+mod websocket_size_limit;
 mod xml_threat_protection;
 mod zipkin;
 
@@ -166,6 +167,7 @@ const KINDS: &[&dyn AnyPluginKind] = &[
     &RegisteredKind::<upstream_oauth::UpstreamOAuth>::NEW,
     &RegisteredKind::<upstream_timeout::UpstreamTimeout>::NEW,
     &RegisteredKind::<usage_plan::UsagePlan>::NEW,
+    &RegisteredKind::<websocket_size_limit::WebsocketSizeLimit>::NEW,
     &RegisteredKind::<xml_threat_protection::XmlThreatProtection>::NEW,
     &RegisteredKind::<zipkin::Zipkin>::NEW,
 ];

@@ -147,7 +147,8 @@ impl PluginKind for RequestTransformerAdvanced {
     const NAME: &'static str = "request-transformer-advanced";
     const PRIORITY: i32 = 802;
     const PHASES: Phases = Phases::ACCESS;
-    const FAIL_CLOSED: bool = false;
+    // Endpoints or clients would otherwise get what the plugin was to remove or to replace.
+    const FAIL_CLOSED: bool = true;
     type Config = Config;
     type Plugin = RequestTransformerAdvanced;
 

@@ -389,10 +389,7 @@ fn named(name: &str) -> Value {
 /// Objects that others refer to.
 const LARGE_OBJECTS: [(Kind, fn() -> Value); 4] = [
     // A plugin that does not protect a route may do so with an unknown configuration.
-    (Kind::KongPlugin, || {
-        let config = json!({"remove": {"headers": ["a"]}});
-        json!({"metadata": named("p"), "plugin": "response-transformer", "config": config})
-    }),
+    (Kind::KongPlugin, || json!({"metadata": named("p"), "plugin": "correlation-id", "config": {"header_name": "a"}})),
     (Kind::KongConsumer, || json!({"metadata": named("c"), "username": "c", "credentials": []})),
     (Kind::Service, || json!({"metadata": named("s"), "spec": {"ports": [{"port": 80}]}})),
     (Kind::Gateway, || {

@@ -407,6 +407,14 @@ fn entity(name: &str, kind: &str, spec: &Value) -> AnyObject {
     parse(Kind::KongCustomEntity, json!({"metadata": metadata, "spec": all}))
 }
 
+/// The diagnostics in the conditions of an object.
+fn problems_of(harness: &CompilerHarness, kind: Kind, name: &str) -> String {
+    let verdict = harness.compiler.verdicts().get(&ObjectId::new(kind, ObjectKey::new("a", name)));
+    let conditions = verdict.into_iter().flat_map(|verdict| &verdict.conditions);
+    let texts = conditions.flat_map(|condition| &condition.diagnostics).map(ToString::to_string);
+    texts.collect::<Vec<_>>().join(" ")
+}
+
 // docs/kong-compatibility.md, 1.11
 #[test]
 fn entities_change_the_plugin_that_they_name() {
@@ -422,13 +430,6 @@ fn entities_change_the_plugin_that_they_name() {
     };
     let route = |name: &str, uri: &str| {
         put(entity(name, "degraphql_routes", &json!({"fields": {"uri": uri, "query": "{ me }"}})))
-    };
-    let state_of = |harness: &CompilerHarness, kind: Kind, name: &str| {
-        let id = ObjectId::new(kind, ObjectKey::new("a", name));
-        let verdict = harness.compiler.verdicts().get(&id);
-        let conditions = verdict.into_iter().flat_map(|verdict| &verdict.conditions);
-        let texts = conditions.flat_map(|condition| &condition.diagnostics).map(ToString::to_string);
-        texts.collect::<Vec<_>>().join(" ")
     };
     let entity_kind = Kind::KongCustomEntity;
     for (description, edit, name, problem) in [
@@ -477,13 +478,91 @@ fn entities_change_the_plugin_that_they_name() {
         ("the plugin is removed", remove(Kind::KongPlugin, "api"), "ccc", "KongPlugin"),
     ] {
         harness.apply(edit);
-        let found = state_of(&harness, entity_kind, name);
+        let found = problems_of(&harness, entity_kind, name);
         assert!(found.contains(problem) && found.is_empty() == problem.is_empty(), "{description}: {found}");
         assert_eq!(harness.describe_state(), harness.recompiled().describe_state(), "{description}");
     }
     // The plugin itself has no error because of its entities.
     harness.apply(plugin("degraphql"));
     harness.apply(put(entity("bb", "degraphql_routes", &json!({"fields": {"uri": 7}}))));
-    let found = state_of(&harness, Kind::KongPlugin, "api");
+    let found = problems_of(&harness, Kind::KongPlugin, "api");
     assert!(!found.contains("config"), "{found}");
+}
+
+// docs/kong-compatibility.md, 1.9, 1.11
+#[test]
+fn entities_refer_to_vaults_and_guards_refuse_without_a_value() {
+    let mut harness =
+        CompilerHarness::new(AddressProvider::Pool(GatewayAddressPool::loopback(vec![])), AddressState::default());
+    let put = |object| Batch { upserts: vec![object], removes: vec![] };
+    let secret = |uri: &str| {
+        let metadata = json!({"namespace": "a", "name": "texts"});
+        put(parse(Kind::Secret, json!({"metadata": metadata, "stringData": {"uri": uri}})))
+    };
+    let route = |name: &str, uri: &str| {
+        put(entity(name, "degraphql_routes", &json!({"fields": {"uri": uri, "query": "{ me }"}})))
+    };
+    let annotations = json!({"kubernetes.io/ingress.class": "portico"});
+    let config = json!({"namespace": "a", "secrets": ["texts"]});
+    let vault = json!({
+        "metadata": {"name": "texts", "annotations": annotations},
+        "spec": {"backend": "kubernetes", "prefix": "texts", "config": config},
+    });
+    let plugin = json!({"metadata": {"namespace": "a", "name": "api"}, "plugin": "degraphql", "config": {}});
+    let upserts = vec![parse(Kind::KongVault, vault), parse(Kind::KongPlugin, plugin)];
+    harness.apply(Batch { upserts, removes: vec![] });
+    harness.apply(route("a", "/b"));
+    harness.apply(route("bb", "{vault://texts/texts/uri}"));
+    let without_value = "KongCustomEntity a/bb refers to a value that a vault does not have";
+    let secret_id = ObjectId::new(Kind::Secret, ObjectKey::new("a", "texts"));
+    let remove_secret = || Batch { upserts: vec![], removes: vec![secret_id.clone()] };
+    for (description, edit, of_entity, of_plugin) in [
+        ("no Secret", remove_secret(), "spec.fields.uri: Secret a/texts does not exist", without_value),
+        ("a value", secret("/a"), "", ""),
+        ("a value that another entity has", secret("/b"), "spec.fields.uri: another route", ""),
+        ("another value", secret("/c"), "", ""),
+        ("the value is gone", remove_secret(), "spec.fields.uri: Secret a/texts does not exist", without_value),
+        ("no reference", route("bb", "/a"), "", ""),
+        (
+            "malformed",
+            route("bb", "{vault://}"),
+            "spec.fields.uri: the reference to a vault is malformed",
+            without_value,
+        ),
+    ] {
+        harness.apply(edit);
+        for (kind, name, expected) in [(Kind::KongCustomEntity, "bb", of_entity), (Kind::KongPlugin, "api", of_plugin)]
+        {
+            let found = problems_of(&harness, kind, name);
+            assert!(found.contains(expected), "{description}: {found}");
+            let is_about_vaults = found.contains("vault") || found.contains("spec.fields");
+            assert_eq!(is_about_vaults, !expected.is_empty(), "{description}: {found}");
+        }
+        assert_eq!(harness.describe_state(), harness.recompiled().describe_state(), "{description}");
+    }
+}
+
+#[test]
+fn groups_of_a_plan_that_do_not_exist_are_reported() {
+    let mut harness =
+        CompilerHarness::new(AddressProvider::Pool(GatewayAddressPool::loopback(vec![])), AddressState::default());
+    let put = |object| Batch { upserts: vec![object], removes: vec![] };
+    let config = json!({"plans": [{"name": "gold", "groups": ["gold"], "quotas": {"month": 1000}}]});
+    let plugin = json!({"metadata": {"namespace": "a", "name": "api"}, "plugin": "usage-plan", "config": config});
+    let annotations = json!({"kubernetes.io/ingress.class": "portico"});
+    let group = json!({"metadata": {"namespace": "a", "name": "gold", "annotations": annotations}});
+    let group_id = ObjectId::new(Kind::KongConsumerGroup, ObjectKey::new("a", "gold"));
+    for (description, edit, is_reported) in [
+        ("no group", put(parse(Kind::KongPlugin, plugin)), true),
+        ("the group", put(parse(Kind::KongConsumerGroup, group)), false),
+        ("the group is removed", Batch { upserts: vec![], removes: vec![group_id] }, true),
+    ] {
+        harness.apply(edit);
+        let verdict = &harness.compiler.verdicts()[&ObjectId::new(Kind::KongPlugin, ObjectKey::new("a", "api"))];
+        let warnings: Vec<String> = verdict.diagnostics.iter().map(ToString::to_string).collect();
+        let expected = "config.plans[0].groups[0]: no KongConsumerGroup a/gold exists";
+        let found = warnings.iter().any(|warning| warning.starts_with(expected));
+        assert_eq!(found, is_reported, "{description}: {warnings:?}");
+        assert_eq!(harness.describe_state(), harness.recompiled().describe_state(), "{description}");
+    }
 }

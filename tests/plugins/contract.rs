@@ -39,6 +39,10 @@ impl ExpectedKind {
         ExpectedKind { scopes: Scopes { consumer: false, consumer_group: false, ..Scopes::ALL }, ..self }
     }
 
+    const fn without_groups(self) -> Self {
+        ExpectedKind { scopes: Scopes { consumer_group: false, ..Scopes::ALL }, ..self }
+    }
+
     const fn with_protocols(self, protocols: &'static [&'static str]) -> Self {
         ExpectedKind { protocols, ..self }
     }
@@ -108,10 +112,10 @@ const EXPECTED_KINDS: &[ExpectedKind] = &[
     expected("graphql-rate-limiting-advanced", 902, ACCESS_AND_BEFORE_FORWARD).failing_closed(),
     expected("response-ratelimiting", 900, Phases::ACCESS_AND_RESPONSE).failing_closed(),
     expected("jq", 811, Phases::ACCESS_AND_RESPONSE).failing_closed(),
-    expected("request-transformer-advanced", 802, Phases::ACCESS),
-    expected("request-transformer", 801, Phases::ACCESS),
-    expected("response-transformer", 800, Phases::RESPONSE),
-    expected("response-transformer-advanced", 800, Phases::RESPONSE),
+    expected("request-transformer-advanced", 802, Phases::ACCESS).failing_closed(),
+    expected("request-transformer", 801, Phases::ACCESS).failing_closed(),
+    expected("response-transformer", 800, Phases::RESPONSE).failing_closed(),
+    expected("response-transformer-advanced", 800, Phases::RESPONSE).failing_closed(),
     expected("soap", 799, Phases::ACCESS_AND_RESPONSE).failing_closed(),
     expected("redirect", 779, Phases::ACCESS),
     expected("standard-webhooks", 760, Phases::ACCESS).failing_closed().without_consumers(),
@@ -119,6 +123,7 @@ const EXPECTED_KINDS: &[ExpectedKind] = &[
     expected("proxy-cache-advanced", 100, Phases::BEFORE_FORWARD),
     expected("graphql-proxy-cache-advanced", 99, Phases { before_forward: true, ..Phases::ACCESS }),
     expected("upstream-timeout", 400, Phases::ACCESS),
+    expected("websocket-size-limit", 1003, Phases::ACCESS).failing_closed().without_groups(),
     expected("canary", 20, Phases::ACCESS).without_consumers_and_groups(),
     expected("route-by-header", 850, Phases::ACCESS).without_consumers_and_groups(),
     expected("mask", 16, Phases::ACCESS_AND_RESPONSE).failing_closed().without_consumers_and_groups(),
@@ -150,6 +155,7 @@ pub(super) fn minimal_config(kind: &dyn AnyPluginKind) -> Value {
             json!({"rules": [{"condition": {"x-region": "eu"}, "upstream_name": "next.a.80.svc"}]})
         }
         "azure-functions" => json!({"appname": "shop", "functionname": "invoices"}),
+        "websocket-size-limit" => json!({"client_max_payload": 4096}),
         "file-log" => json!({"path": "/dev/stdout"}),
         "error-pages" => json!({
             "pages": [{"statuses": [404], "bodies": [{"content_type": "text/plain", "template": "{{title}}"}]}],
@@ -616,6 +622,11 @@ fn configurations_that_kong_rejects(kind: &str) -> Vec<(Value, &'static str)> {
             (json!({"send_timeout": -1}), "config.send_timeout"),
             (json!({"read_timeout": 2_147_483_647_u32}), "config.read_timeout"),
         ],
+        "websocket-size-limit" => vec![
+            (json!({}), "config"),
+            (json!({"client_max_payload": 0}), "config.client_max_payload"),
+            (json!({"upstream_max_payload": 33_554_433}), "config.upstream_max_payload"),
+        ],
         "api-version" => vec![
             (json!({"path": true}), "config.versions"),
             (json!({"versions": [{"name": "v1"}]}), "config"),
@@ -967,6 +978,7 @@ fn changed_heads(name: &str) -> ChangedHeads {
         | "udp-log"
         | "upstream-oauth"
         | "upstream-timeout"
+        | "websocket-size-limit"
         | "xml-threat-protection" => {
             let kind = REGISTRY.find(name).expect("the registry has the plugin");
             (minimal_config(kind), None, None)

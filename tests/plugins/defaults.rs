@@ -190,6 +190,7 @@ fn kong_defaults(plugin: &str) -> Value {
             "max_body_size": 1_048_576, "log": null, "log.fields": [], "log.headers": [], "log.query_parameters": [],
             "log.cookies": [], "log.access_log_fields": [],
         }),
+        "websocket-size-limit" => json!({"client_max_payload": null, "upstream_max_payload": null}),
         "upstream-timeout" => json!({"connect_timeout": null, "send_timeout": null, "read_timeout": null}),
         "upstream-oauth" => json!({
             "oauth": null, "oauth.token_endpoint": "", "oauth.grant_type": "client_credentials",

@@ -167,6 +167,19 @@ fn plugins_of_kong_are_listed_once() {
     assert!(missing.iter().all(is_expected), "{missing:?}");
 }
 
+// Two rows about one topic contradict each other sooner or later.
+#[test]
+fn each_topic_has_one_row() {
+    let page = fs::read_to_string(root().join("docs/kong-compatibility.md")).unwrap();
+    let is_row =
+        |line: &&str| line.strip_prefix("| ").is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
+    let mut topics: Vec<_> =
+        page.lines().filter(is_row).map(|line| line.split(" | ").take(2).collect::<Vec<_>>()).collect();
+    topics.sort_unstable();
+    let twice: Vec<_> = topics.windows(2).filter(|pair| pair[0] == pair[1]).map(|pair| pair[0].join(" ")).collect();
+    assert!(topics.len() > 60 && twice.is_empty(), "{twice:?}");
+}
+
 /// The list. `page`: the rest of the page, whose first table has the differences.
 fn table(page: &str) -> String {
     let mut out = "| plugin | in Kong | in Portico |\n| --- | --- | --- |\n".to_owned();

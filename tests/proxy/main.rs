@@ -120,3 +120,4 @@ mod unsent;
 mod upgrade;
 mod upstream_tls;
 mod validation_plugins;
+mod websocket_limits;

@@ -13,7 +13,7 @@ use crate::plugin_api::context::{AfterForwardCx, BackgroundPlaces, BackgroundSlo
 use crate::plugin_api::named_backend::NamedBackend;
 use crate::plugin_api::reply::Reply;
 use crate::plugin_api::timing::PluginPhase;
-use crate::plugin_api::{AccessOutcome, StreamingFilter};
+use crate::plugin_api::{AccessOutcome, BodyBudget, KeptBytes, StreamingFilter};
 
 /// A request that may be forwarded, as the proxy passes it to a chain.
 pub struct AllowedRequest<'r> {
@@ -30,6 +30,9 @@ pub struct AllowedRequest<'r> {
     pub now: SystemTime,
     /// `None` if the rule has no backends.
     pub backend: Option<&'r dyn NamedBackend>,
+    pub body_budget: &'r dyn BodyBudget,
+    /// What plugins have taken of it for their reply.
+    pub kept: &'r mut Vec<Box<dyn KeptBytes>>,
     /// `None` if nothing is forwarded in the background.
     pub background_places: Option<BackgroundPlaces<'r>>,
     /// Where plugins that reply leave a request that is forwarded nevertheless.
@@ -79,6 +82,9 @@ impl Chain {
                 scope: &instance.scope,
                 route: &self.names,
                 backend: request.backend,
+                is_backend_replaced: is_replaced,
+                body_budget: request.body_budget,
+                kept: &mut *request.kept,
                 background_places: request.background_places.filter(|_| !is_replaced),
                 background: &mut *request.background,
                 plugin_data: &mut state.plugin_data,

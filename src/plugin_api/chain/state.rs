@@ -13,6 +13,7 @@ use crate::plugin_api::chosen_backend::ChosenBackend;
 use crate::plugin_api::consumers::plugins::ConsumerPlugins;
 use crate::plugin_api::context::{CorrelationHeader, Identity, PluginData, ResponseHeaders};
 use crate::plugin_api::endpoint_timeouts::EndpointTimeouts;
+use crate::plugin_api::message_limits::MessageLimits;
 use crate::plugin_api::plugin_regex::RemainingRegexSteps;
 use crate::plugin_api::timing::PhaseTimings;
 use crate::plugin_api::trace::RequestTrace;
@@ -29,6 +30,8 @@ pub struct ChainState {
     pub expects_continue: bool,
     /// See [`RequestCx::endpoint_timeouts`](crate::plugin_api::RequestCx::endpoint_timeouts).
     pub endpoint_timeouts: EndpointTimeouts,
+    /// See [`RequestCx::message_limits`](crate::plugin_api::RequestCx::message_limits).
+    pub message_limits: Option<MessageLimits>,
     /// See [`RequestCx::api_version`](crate::plugin_api::RequestCx::api_version).
     pub(super) api_version: Option<Arc<str>>,
     /// See [`RequestCx::choose_backend`](crate::plugin_api::RequestCx::choose_backend).

@@ -9,13 +9,13 @@ use serde_json::Value;
 use super::CallFailure;
 use super::config::{CallConfig, CallMethod, FailurePolicy, MAX_RESPONSE};
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::RequestCx;
 use crate::plugin_api::authentication::parse_header_name;
 use crate::plugin_api::form_body::query_value;
 use crate::plugin_api::kind::BuildCx;
 use crate::plugin_api::relayed_response::is_of_connection;
 use crate::plugin_api::remote_server::{RemoteServer, RemoteServerConfig};
 use crate::plugin_api::template::{Budget, Template, Variables};
+use crate::plugin_api::{KeptBytes, RequestCx};
 
 pub(super) struct AggregateCall {
     pub(super) name: Box<str>,
@@ -140,17 +140,15 @@ impl AggregateCall {
         Some(PreparedCall { target, headers, body })
     }
 
-    pub(super) async fn send(&self, prepared: PreparedCall) -> Result<Value, CallFailure> {
-        let sending = self.server.send(
-            |request| {
-                request.method = self.method.clone();
-                request.target = prepared.target;
-                request.headers.extend(prepared.headers);
-                request.body = prepared.body;
-            },
-            |_| true,
-        );
-        let response = sending.await.map_err(|_| CallFailure::NoResponse)?;
+    /// The bytes of the response are taken from `kept`.
+    pub(super) async fn send(&self, prepared: PreparedCall, kept: &mut dyn KeptBytes) -> Result<Value, CallFailure> {
+        let pending = self.server.begin(|request| {
+            request.method = self.method.clone();
+            request.target = prepared.target;
+            request.headers.extend(prepared.headers);
+            request.body = prepared.body;
+        });
+        let response = pending.collect(|_| true, kept).await.map_err(|_| CallFailure::NoResponse)?;
         if !response.status.is_success() {
             return Err(CallFailure::Status(response.status));
         }

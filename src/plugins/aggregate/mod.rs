@@ -44,7 +44,7 @@ use crate::plugin_api::kind::{BuildCx, Phases, PluginKind};
 use crate::plugin_api::relayed_response::collected_reply;
 use crate::plugin_api::request_variables::RequestVariables;
 use crate::plugin_api::template::Budget;
-use crate::plugin_api::{AccessOutcome, BeforeForwardCx, Plugin, Reply, RequestCx};
+use crate::plugin_api::{AccessOutcome, BeforeForwardCx, BodyBudget, KeptBytes, Plugin, Reply, RequestCx};
 use call::{AggregateCall, PreparedCall};
 use config::{Config, FailurePolicy};
 use output::Output;
@@ -109,7 +109,8 @@ impl Plugin for Aggregate {
     fn before_forward<'a>(&'a self, cx: &'a mut BeforeForwardCx<'_>) -> AccessOutcome<'a> {
         let prepared = cx.take_plugin_data::<PreparedCalls>();
         AccessOutcome::Wait(Box::pin(async move {
-            let results = self.results(prepared.map(|PreparedCalls(calls)| calls).unwrap_or_default()).await;
+            let prepared = prepared.map(|PreparedCalls(calls)| calls).unwrap_or_default();
+            let results = self.results(prepared, cx.body_budget, cx.kept).await;
             Some(self.reply(results))
         }))
     }
@@ -128,14 +129,25 @@ impl Plugin for Aggregate {
 }
 
 impl Aggregate {
-    /// The results in the order of the calls. Those that are not complete in time have failed.
-    async fn results(&self, prepared: Vec<PreparedCall>) -> Vec<Result<Value, CallFailure>> {
+    /// The results in the order of the calls. Those that are not complete in time have failed. The bytes of complete
+    /// responses are added to `kept`.
+    async fn results(
+        &self,
+        prepared: Vec<PreparedCall>,
+        budget: &dyn BodyBudget,
+        kept: &mut Vec<Box<dyn KeptBytes>>,
+    ) -> Vec<Result<Value, CallFailure>> {
         let deadline = Instant::now() + self.timeout;
         let mut results: Vec<_> = self.calls.iter().map(|_| Err(CallFailure::Timeout)).collect();
         let calls = self.calls.iter().zip(prepared).enumerate();
-        let running = calls.map(|(index, (call, prepared))| async move { (index, call.send(prepared).await) });
+        let running = calls.map(|(index, (call, prepared))| async move {
+            let mut bytes = budget.begin();
+            let result = call.send(prepared, &mut *bytes).await;
+            (index, result, bytes)
+        });
         let mut running = stream::iter(running).buffer_unordered(self.concurrency);
-        while let Ok(Some((index, result))) = timeout_at(deadline, running.next()).await {
+        while let Ok(Some((index, result, bytes))) = timeout_at(deadline, running.next()).await {
+            kept.push(bytes);
             let is_final = result.is_err() && self.calls[index].on_failure == FailurePolicy::Fail;
             results[index] = result;
             if is_final {

@@ -1,10 +1,14 @@
 //! Tests of calls, failures and documents.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::*;
+use crate::plugin_api::body_budget::FixedBudget;
 use crate::plugin_api::scripted_server::{ScriptedServer, response};
 use crate::plugin_api::testing::{TestOutcome, TestRequest, build, chain_with};
 use crate::plugin_api::{PluginServices, PluginState, RegisteredKind, RemoteRequest, RemoteResponse};
@@ -188,5 +192,17 @@ fn invalid_configurations_name_the_field() {
     ] {
         let invalid = build(&KIND, &config).err().unwrap_or_else(|| panic!("{config} was accepted"));
         assert_eq!(invalid[0].field, field, "{config}: {invalid:?}");
+    }
+}
+
+#[tokio::test]
+async fn responses_take_their_bytes_before_they_are_kept() {
+    for (bytes, expected) in [(10, json!({"users": {"error": {"reason": "no_response"}}})), (1000, Value::Null)] {
+        let budget = FixedBudget(Arc::new(AtomicUsize::new(bytes)));
+        let request = TestRequest { body_budget: budget.clone(), ..TestRequest::get("/") };
+        let (outcome, _) = run(json!({"calls": [call("users", "error")]}), request).await;
+        let document: Value = serde_json::from_str(outcome.message().unwrap()).unwrap();
+        assert_eq!(document == expected, bytes == 10, "{document}");
+        assert_eq!(budget.0.load(Relaxed), bytes, "they are returned");
     }
 }

@@ -195,24 +195,21 @@ impl AwsLambda {
             if self.preserves_status { |_| true } else { |status| status.is_success() || status.is_redirection() };
         let sending = self.credentials.with_keys(now, |keys| {
             let mut is_signed = None;
-            let sending = self.server.send(
-                |request| {
-                    request.method = Method::POST;
-                    let headers = &mut request.headers;
-                    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-                    headers.insert(INVOCATION_TYPE, HeaderValue::from_static(self.invocation_type.as_str()));
-                    if log_type == LogType::Tail {
-                        headers.insert(LOG_TYPE, HeaderValue::from_static("Tail"));
-                    }
-                    request.body = payload;
-                    is_signed = sign(request, keys, scope, now);
-                },
-                is_expected,
-            );
-            is_signed.map(|()| sending)
+            let pending = self.server.begin(|request| {
+                request.method = Method::POST;
+                let headers = &mut request.headers;
+                headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+                headers.insert(INVOCATION_TYPE, HeaderValue::from_static(self.invocation_type.as_str()));
+                if log_type == LogType::Tail {
+                    headers.insert(LOG_TYPE, HeaderValue::from_static("Tail"));
+                }
+                request.body = payload;
+                is_signed = sign(request, keys, scope, now);
+            });
+            is_signed.map(|()| pending)
         });
-        let sending = match sending.await {
-            Ok(Some(sending)) => sending,
+        let pending = match sending.await {
+            Ok(Some(pending)) => pending,
             Ok(None) => {
                 self.server.failed("the credentials cannot be sent in a header");
                 return Some(no_result());
@@ -222,7 +219,9 @@ impl AwsLambda {
                 return Some(no_result());
             }
         };
-        let Ok(response) = sending.await else { return Some(no_result()) };
+        let mut kept = cx.body_budget.begin();
+        let Ok(response) = pending.collect(is_expected, &mut *kept).await else { return Some(no_result()) };
+        cx.kept.push(kept);
         let status = response.status;
         if status.is_client_error() || status.is_server_error() {
             return Some(Reply::negotiated(status, "An unexpected error occurred", "invocation_refused"));

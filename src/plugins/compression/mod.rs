@@ -173,7 +173,7 @@ impl PluginKind for Compression {
     type Config = Config;
     type Plugin = Compression;
 
-    fn build(config: Config, _cx: &BuildCx<'_>) -> Result<Self, Vec<Diagnostic>> {
+    fn build(config: Config, cx: &BuildCx<'_>) -> Result<Self, Vec<Diagnostic>> {
         let Config { codings, types, min_length, levels, with_credentials, request } = config;
         let mut problems = levels.check();
         for (index, coding) in codings.iter().enumerate() {
@@ -191,7 +191,7 @@ impl PluginKind for Compression {
             problems.push(Diagnostic::in_config("types", "is empty, so nothing would be compressed", remedy));
         }
         let types = MediaTypes::build("types", &types).map_err(|wrong| problems.extend(wrong));
-        let uploads = Uploads::build(&request).map_err(|wrong| problems.extend(wrong));
+        let uploads = Uploads::build(&request, cx).map_err(|wrong| problems.extend(wrong));
         let (Ok(types), Ok(uploads), []) = (types, uploads, &problems[..]) else { return Err(problems) };
         let responses = Responses { codings: codings.into(), types, min_length, levels, with_credentials };
         Ok(Compression { responses: Arc::new(responses), uploads })

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::plugin_api::RegisteredKind;
 use crate::plugin_api::content_coding::ContentCoding;
-use crate::plugin_api::testing::{TestOutcome, TestRequest, build, chain};
+use crate::plugin_api::testing::{TestOutcome, TestRequest, build, chain, notes};
 
 const KIND: RegisteredKind<Compression> = RegisteredKind::NEW;
 
@@ -166,4 +166,12 @@ fn invalid_configurations_are_refused_with_their_field() {
         let problems = build(&KIND, &config).map(drop).unwrap_err();
         assert_eq!(problems.iter().map(|problem| &*problem.field).collect::<Vec<_>>(), [field], "{config}");
     }
+}
+
+#[test]
+fn limits_of_uploads_without_decompression_are_noted() {
+    let request = |fields: Value| notes(&KIND, &json!({"request": fields}));
+    assert_eq!(request(json!({"max_bytes": 5_000_000}))[0].field, "config.request.max_bytes");
+    assert_eq!(request(json!({"max_ratio": 5}))[0].field, "config.request.max_ratio");
+    assert!(request(json!({"max_bytes": 5_000_000, "decompress": true})).is_empty());
 }

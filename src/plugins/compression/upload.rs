@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::content_coding::{ContentCoding, DIGESTS, DecodingError};
-use crate::plugin_api::{AccessOutcome, Reply, RequestCx};
+use crate::plugin_api::{AccessOutcome, BuildCx, Reply, RequestCx};
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -35,8 +35,18 @@ pub(super) struct Uploads {
 
 impl Uploads {
     /// `None` if nothing is decompressed.
-    pub(super) fn build(config: &RequestConfig) -> Result<Option<Uploads>, Vec<Diagnostic>> {
+    pub(super) fn build(config: &RequestConfig, cx: &BuildCx<'_>) -> Result<Option<Uploads>, Vec<Diagnostic>> {
         let mut problems = Vec::new();
+        let default = RequestConfig::default();
+        for (name, is_changed) in
+            [("max_bytes", config.max_bytes != default.max_bytes), ("max_ratio", config.max_ratio != default.max_ratio)]
+        {
+            if is_changed && !config.decompress {
+                let message = "has no effect, because no body is decompressed";
+                let remedy = "set `request.decompress: true`, or remove it";
+                cx.note(Diagnostic::in_config(format!("request.{name}"), message, remedy));
+            }
+        }
         let max_bytes = usize::try_from(config.max_bytes).unwrap_or(usize::MAX);
         if max_bytes == 0 || max_bytes > MAX_BYTES {
             let message = format!("{} is not a size of a body that can be decompressed", config.max_bytes);

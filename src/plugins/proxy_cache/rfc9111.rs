@@ -89,7 +89,8 @@ pub(super) fn decide(
         };
     }
     let mut fetch = Fetch { flight, ..new_fetch(cx, key, now, generation, epoch) };
-    if let Some(stored) = found {
+    // What takes the place of the backend responds to the client itself, which has not asked for a 304.
+    if let Some(stored) = found.filter(|_| !cx.is_backend_replaced) {
         fetch.is_validation = conditional::validate(&mut cx.head.headers, &stored.fields.to_map());
         fetch.stale = Some(stored);
     }

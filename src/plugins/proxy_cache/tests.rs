@@ -15,7 +15,8 @@ use crate::plugin_api::testing::{
     TestOutcome, TestRequest, build, build_with, chain_with, consumer, global_instance, instance, names, notes,
 };
 use crate::plugin_api::{
-    AccessOutcome, AnyPluginKind, Chain, Plugin, PluginServices, PluginState, RegisteredKind, ReplyBody, RequestCx,
+    AccessOutcome, AnyPluginKind, BeforeForwardCx, Chain, Plugin, PluginServices, PluginState, RegisteredKind, Reply,
+    ReplyBody, RequestCx,
 };
 
 const KIND: RegisteredKind<ProxyCache> = RegisteredKind::NEW;
@@ -73,6 +74,10 @@ fn cached(outcome: &TestOutcome) -> (Option<&str>, Option<String>) {
 
 fn is(outcome: &TestOutcome, status: &str, body: Option<&str>) {
     assert_eq!(cached(outcome), (Some(status), body.map(str::to_owned)));
+}
+
+fn rfc9111() -> Value {
+    json!({"strategy": "memory", "mode": "rfc9111"})
 }
 
 fn kong() -> Value {
@@ -374,4 +379,43 @@ async fn clocks_may_jump() {
         cache.now = SystemTime::UNIX_EPOCH;
         assert_eq!(cached(&cache.get("/", &fields, "fourth").await).1.as_deref(), Some("third"), "{mode}");
     }
+}
+
+/// Takes the place of the backend, and responds to conditions with 304.
+struct Elsewhere;
+
+impl Plugin for Elsewhere {
+    fn before_forward<'a>(&'a self, cx: &'a mut BeforeForwardCx<'_>) -> AccessOutcome<'a> {
+        let is_conditional = cx.head.headers.contains_key("if-none-match");
+        let status = if is_conditional { StatusCode::NOT_MODIFIED } else { StatusCode::OK };
+        AccessOutcome::Reply(Reply::plain(status, "from elsewhere", "test"))
+    }
+
+    fn replaces_backend(&self) -> bool {
+        true
+    }
+}
+
+#[tokio::test]
+async fn stored_responses_are_not_validated_by_what_replaces_the_backend() {
+    let mut cache = Cache::new(rfc9111());
+    let fields = [("cache-control", "max-age=60, stale-while-revalidate=60"), ("etag", "\"1\"")];
+    cache.get("/a", &fields, "stored").await;
+    let services: Arc<dyn PluginServices> = Arc::new(OfflineServices);
+    let plugin = build_with(&KIND, &rfc9111(), &cache.state, &services).unwrap();
+    let mut builder = ChainBuilder::default();
+    builder.add("proxy-cache", 100, AttachmentPoint::Base(BaseScope::Route), instance(&KIND, plugin));
+    let elsewhere = global_instance(Arc::new(Elsewhere));
+    builder.add("elsewhere", 50, AttachmentPoint::Base(BaseScope::Route), elsewhere);
+    cache.chain = builder.build(names()).unwrap();
+    let fresh = cache.get("/a", &[], "unused").await;
+    assert_eq!(cached(&fresh).1.as_deref(), Some("stored"));
+    for seconds in [90, 100] {
+        cache.wait(seconds);
+        let stale = cache.get("/a", &[], "unused").await;
+        assert_eq!((stale.reply_status(), stale.message()), (Some(StatusCode::OK), Some("from elsewhere")));
+    }
+    // The client's own condition reaches what takes the place of the backend.
+    let conditional = TestRequest::get("/a").header("if-none-match", "\"1\"");
+    assert_eq!(cache.send(conditional, &[], "unused").await.reply_status(), Some(StatusCode::NOT_MODIFIED));
 }

@@ -141,7 +141,8 @@ impl PluginKind for RequestTransformer {
     const NAME: &'static str = "request-transformer";
     const PRIORITY: i32 = 801;
     const PHASES: Phases = Phases::ACCESS;
-    const FAIL_CLOSED: bool = false;
+    // Endpoints or clients would otherwise get what the plugin was to remove or to replace.
+    const FAIL_CLOSED: bool = true;
     type Config = Config;
     type Plugin = RequestTransformer;
 

@@ -99,7 +99,8 @@ impl PluginKind for ResponseTransformer {
     const NAME: &'static str = "response-transformer";
     const PRIORITY: i32 = 800;
     const PHASES: Phases = Phases::RESPONSE;
-    const FAIL_CLOSED: bool = false;
+    // Endpoints or clients would otherwise get what the plugin was to remove or to replace.
+    const FAIL_CLOSED: bool = true;
     type Config = Config;
     type Plugin = ResponseTransformer;
 

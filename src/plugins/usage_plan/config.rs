@@ -214,7 +214,7 @@ impl Config {
             plans.push(PlanSettings {
                 name: plan.name.clone(),
                 groups: plan.group_names(&field, cx, invalid),
-                rules: plan.rules(&field, invalid),
+                rules: plan.rules(&field, cx, invalid),
             });
         }
         plans
@@ -260,7 +260,20 @@ impl PlanConfig {
         names
     }
 
-    fn rules(&self, field: &str, invalid: &mut Vec<Diagnostic>) -> Vec<LimitRule> {
+    /// A quota that one burst exceeds ends before the rate rejects anything.
+    fn note_unused_rate(&self, field: &str, burst: u64, cx: &BuildCx<'_>) {
+        for (name, quota) in [("day", self.quotas.day), ("month", self.quotas.month)] {
+            if let Some(quota) = quota.filter(|quota| *quota < burst) {
+                let message = format!(
+                    "the quota per {name} ({quota}) is lower than a burst of the rate ({burst}), so it ends first"
+                );
+                let remedy = format!("raise it, or set `rate.burst` to {quota} or less");
+                cx.note(Diagnostic::in_config(format!("{field}.quotas.{name}"), message, remedy));
+            }
+        }
+    }
+
+    fn rules(&self, field: &str, cx: &BuildCx<'_>, invalid: &mut Vec<Diagnostic>) -> Vec<LimitRule> {
         let mut rules = Vec::new();
         if let Some(rate) = &self.rate {
             let unit_us = match rate.per {
@@ -276,6 +289,7 @@ impl PlanConfig {
             }
             let interval_us = unit_us / rate.requests.clamp(1, MAX_RATE);
             rules.push(LimitRule::new(burst, LimitKind::Bucket { interval_us }));
+            self.note_unused_rate(field, burst, cx);
         }
         let quotas = [(Period::Day, self.quotas.day), (Period::Month, self.quotas.month)];
         for (period, quota) in quotas.into_iter().filter_map(|(period, quota)| Some((period, quota?))) {

@@ -28,7 +28,7 @@ use crate::plugin_api::counting::{
     ActiveLimit, LimitBy, LimitDecision, LimitIdentifier, PlanOutcome, PlanUse, RequestUse, unix_second,
 };
 use crate::plugin_api::{
-    AccessOutcome, BuildCx, ChangedFields, Phases, Plugin, PluginKind, Reply, RequestCx, consumers, decimal,
+    AccessOutcome, BuildCx, ChangedFields, NamedGroup, Phases, Plugin, PluginKind, Reply, RequestCx, consumers, decimal,
 };
 
 pub(crate) use config::Config;
@@ -64,6 +64,18 @@ impl PluginKind for UsagePlan {
 impl Plugin for UsagePlan {
     fn may_wait(&self) -> bool {
         self.plans.iter().any(|plan| plan.store.waits())
+    }
+
+    fn named_groups(&self) -> Vec<NamedGroup<'_>> {
+        let mut named = Vec::new();
+        for (index, plan) in self.plans.iter().enumerate() {
+            let groups = plan.groups.iter().enumerate();
+            named.extend(groups.map(|(group, name)| {
+                let path = format!("plans[{index}].groups[{group}]");
+                NamedGroup { path, name, consequence: "consumers do not get the plan through it" }
+            }));
+        }
+        named
     }
 
     fn declare_fields(&self, fields: &mut ChangedFields) {

@@ -15,7 +15,7 @@ use crate::plugin_api::redis::RedisServer;
 
 pub(super) struct BuiltPlan {
     pub(super) name: Box<str>,
-    groups: Box<[String]>,
+    pub(super) groups: Box<[String]>,
     pub(super) rules: Arc<[LimitRule]>,
     pub(super) store: LimitStore,
     /// The value of `RateLimit-Policy`.

@@ -184,4 +184,15 @@ fn invalid_configurations_are_rejected_with_their_field() {
         assert!(invalid.iter().any(|diagnostic| diagnostic.field == field), "{fields}: {invalid:?}");
     }
     assert!(notes(&KIND, &config(json!({})))[0].message.contains("a restart begins again"));
+    // One burst uses the quota up, so the rate rejects nothing.
+    let rate = |requests: u64, burst: Option<u64>| json!({"requests": requests, "per": "second", "burst": burst});
+    for (rate, quotas, fields) in [
+        (rate(6, None), json!({"day": 5, "month": 6}), &["config.plans[0].quotas.day"][..]),
+        (rate(1, Some(6)), json!({"month": 5}), &["config.plans[0].quotas.month"]),
+        (rate(6, Some(5)), json!({"day": 5}), &[]),
+    ] {
+        let noted = notes(&KIND, &config(plan(json!({"name": "a", "rate": rate, "quotas": quotas}))));
+        let found: Vec<_> = noted.iter().map(|note| &*note.field).filter(|field| field.contains("quotas")).collect();
+        assert_eq!(found, fields, "{noted:?}");
+    }
 }

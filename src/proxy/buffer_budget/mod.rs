@@ -187,6 +187,11 @@ pub(in crate::proxy) enum NotKept {
 }
 
 impl BufferedBytes {
+    /// How many bytes the body has taken.
+    pub(in crate::proxy) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Takes bytes for the next part of the body. If there are none, the part must not be kept.
     pub(in crate::proxy) fn try_grow(&mut self, bytes: usize) -> Result<(), NotKept> {
         self.check_rate()?;

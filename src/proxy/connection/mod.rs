@@ -9,7 +9,7 @@ pub(in crate::proxy) mod moving_deadline;
 pub(in crate::proxy) mod protocol_detection;
 pub(in crate::proxy) mod proxy_header;
 pub(in crate::proxy) mod relay;
-mod relay_direction;
+pub(in crate::proxy) mod relay_direction;
 pub(in crate::proxy) mod server_name;
 pub(in crate::proxy) mod splice;
 pub(in crate::proxy) mod tls;

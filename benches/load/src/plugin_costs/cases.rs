@@ -271,4 +271,5 @@ pub(super) const NOT_COUNTED: &[(&str, &str)] = &[
     ("oauth2, openid-connect, session", "need a login"),
     ("soap", "needs a SOAP server"),
     ("standard-webhooks", "accepts each signature for a few minutes only"),
+    ("websocket-size-limit", "reads the headers of frames, which no request of this table has"),
 ];

@@ -1,14 +1,17 @@
 //! KongCustomEntities: their fields become elements of a list in the configuration of the KongPlugin that `parentRef`
 //! names, for everything that it is attached to (docs/kong-compatibility.md, 1.11).
 //!
-//! An entity with errors is left out and reports them, so that it breaks neither the plugin nor other entities.
+//! An entity with errors is left out and reports them, so that it breaks neither the plugin nor other entities. Only if
+//! a value of a vault is missing, which may be available again soon, a guard rejects requests instead.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
+use super::vault_values::VaultResolver;
 use crate::api::kind::KONG_GROUP;
 use crate::api::kong::KongCustomEntity;
 use crate::api::{Kind, Object, ObjectId, ObjectKey};
@@ -19,6 +22,7 @@ use crate::compile::verdict::{Code, Condition, Verdict};
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::factory::BuiltPlugin;
 use crate::plugin_api::kind::EntityList;
+use crate::plugin_api::vault::VaultQuery;
 use crate::plugin_api::{AnyPluginKind, PluginRegistry};
 use crate::store::{Changes, Store};
 
@@ -73,27 +77,76 @@ pub(super) struct BuiltWithEntities {
     pub(super) problems: EntityProblems,
 }
 
+/// The entities of a plugin, without references to vaults.
+#[derive(Default)]
+pub(super) struct ResolvedEntities<'s> {
+    /// Those that may be in effect, with their fields.
+    pub(super) usable: Vec<(&'s ObjectKey, Map<String, Value>)>,
+    /// The errors of the others.
+    pub(super) problems: EntityProblems,
+    /// The first entity of which a reference has no value.
+    pub(super) unresolved: Option<&'s ObjectKey>,
+    /// Whether some value is not known to this process, which will not serve requests.
+    pub(super) is_unknown: bool,
+    pub(super) has_references: bool,
+    /// What must be read from servers, whether they have responded or not.
+    pub(super) queries: Vec<Arc<VaultQuery>>,
+}
+
+/// Resolves the references of entities.
+pub(super) fn resolve<'s>(
+    entities: &[&'s Object<KongCustomEntity>],
+    resolver: &mut VaultResolver<'_>,
+) -> ResolvedEntities<'s> {
+    let mut all = ResolvedEntities::default();
+    for (index, entity) in entities.iter().enumerate() {
+        let key = &entity.meta.key;
+        if index >= MAX_ENTITIES {
+            let message = format!("{MAX_ENTITIES} older entities have this parent");
+            let problem = Diagnostic::error("spec.parentRef", message, "use several plugins");
+            all.problems.insert(key.clone(), vec![problem]);
+            continue;
+        }
+        let mut fields = Value::Object(entity.spec.fields.clone());
+        let resolved = resolver.resolve(&mut fields, "spec.fields");
+        all.has_references |= resolved.has_references;
+        all.is_unknown |= resolved.is_unknown;
+        all.queries.extend(resolved.queries);
+        match (resolved.problem, fields) {
+            (Some(problem), _) => {
+                all.unresolved.get_or_insert(key);
+                all.problems.insert(key.clone(), vec![problem]);
+            }
+            (None, Value::Object(fields)) => all.usable.push((key, fields)),
+            // A whole object is no reference.
+            (None, _) => {}
+        }
+    }
+    all
+}
+
+/// The problem of a guard of which an entity refers to a vault that has no value.
+pub(super) fn unresolved_of_guard(entity: &ObjectKey) -> Diagnostic {
+    let message =
+        format!("KongCustomEntity {entity} refers to a value that a vault does not have, and may restrict requests");
+    Diagnostic::of_object(message, "see the condition Programmed of the entity")
+}
+
 /// Builds a plugin whose entities are elements of its configuration.
 pub(super) fn build(
     cx: CompileContext<'_>,
     kind: &dyn AnyPluginKind,
     object: &str,
     config: Value,
-    entities: &[&Object<KongCustomEntity>],
+    entities: ResolvedEntities<'_>,
 ) -> BuiltWithEntities {
-    let mut problems = EntityProblems::new();
-    let mut remaining: Vec<_> = entities.to_vec();
-    for entity in remaining.drain(remaining.len().min(MAX_ENTITIES)..) {
-        let message = format!("{MAX_ENTITIES} older entities have this parent");
-        let problem = Diagnostic::error("spec.parentRef", message, "use several plugins");
-        problems.insert(entity.meta.key.clone(), vec![problem]);
-    }
+    let ResolvedEntities { usable: mut remaining, mut problems, .. } = entities;
     let factory = &cx.inputs.plugin_factory;
     for _ in 0..MAX_ROUNDS {
         let (extended, own_count) = extended(kind, &config, &remaining);
         let errors = match factory.build(kind, object, &extended) {
             Ok(built) => {
-                problems.extend(remaining.iter().map(|entity| (entity.meta.key.clone(), Vec::new())));
+                problems.extend(remaining.iter().map(|(key, _)| ((*key).clone(), Vec::new())));
                 return BuiltWithEntities { built: Ok(built), config: extended, problems };
             }
             Err(errors) => errors,
@@ -111,24 +164,22 @@ pub(super) fn build(
             }
         }
         if of_entities.is_empty() {
-            for entity in &remaining {
-                problems.insert(entity.meta.key.clone(), vec![unusable_parent()]);
-            }
+            problems.extend(remaining.iter().map(|(key, _)| ((*key).clone(), vec![unusable_parent()])));
             return BuiltWithEntities { built: Err(of_plugin), config, problems };
         }
         // From the last one, so that the earlier indices stay.
         for (index, errors) in of_entities.into_iter().rev() {
-            problems.insert(remaining.remove(index).meta.key.clone(), errors);
+            problems.insert(remaining.remove(index).0.clone(), errors);
         }
     }
     let message = "too many KongCustomEntities of this plugin have errors";
     let problem = Diagnostic::of_object(message, "correct those whose condition Programmed is false");
-    problems.extend(remaining.iter().map(|entity| (entity.meta.key.clone(), vec![unusable_parent()])));
+    problems.extend(remaining.iter().map(|(key, _)| ((*key).clone(), vec![unusable_parent()])));
     BuiltWithEntities { built: Err(vec![problem]), config, problems }
 }
 
 /// The configuration with the fields of the entities, and how many elements are its own.
-fn extended(kind: &dyn AnyPluginKind, config: &Value, entities: &[&Object<KongCustomEntity>]) -> (Value, usize) {
+fn extended(kind: &dyn AnyPluginKind, config: &Value, entities: &[(&ObjectKey, Map<String, Value>)]) -> (Value, usize) {
     let mut config = config.clone();
     let (Some(list), Value::Object(fields)) = (kind.entities(), &mut config) else { return (config, 0) };
     if entities.is_empty() {
@@ -140,7 +191,7 @@ fn extended(kind: &dyn AnyPluginKind, config: &Value, entities: &[&Object<KongCu
     }
     let Value::Array(elements) = elements else { return (config, 0) };
     let own_count = elements.len();
-    elements.extend(entities.iter().map(|entity| Value::Object(entity.spec.fields.clone())));
+    elements.extend(entities.iter().map(|(_, fields)| Value::Object(fields.clone())));
     (config, own_count)
 }
 

@@ -60,7 +60,7 @@ use crate::plugin_api::{AnyPluginKind, Plugin, Scopes};
 use crate::store::{Changes, Store};
 use custom_entities::{BuiltWithEntities, EntityParents, EntityProblems};
 use references::PluginReferrers;
-use vault_values::ResolvedConfig;
+use vault_values::VaultResolver;
 
 /// All plugin objects with their built plugins, and where they run.
 #[derive(Debug, Default)]
@@ -72,7 +72,7 @@ pub(in crate::compile) struct Plugins {
     /// The objects that refer to each existing plugin.
     referrers: BTreeMap<ObjectId, PluginReferrers>,
     global_plugins: GlobalPlugins,
-    /// The usable plugins whose configurations name consumers.
+    /// The usable plugins whose configurations name consumers or groups.
     naming_consumers: BTreeSet<ObjectId>,
     /// The Services that usable plugins may choose for requests.
     choosing_services: BTreeMap<ObjectId, BTreeSet<ObjectKey>>,
@@ -204,8 +204,10 @@ impl Plugins {
                     let for_subjects = before.as_mut().and_then(|before| before.for_subjects.take());
                     let mut compiled = compile_plugin(cx, id, meta, settings, before);
                     compiled.for_subjects = compiled.for_subjects(cx.inputs.plugin_factory.fail_open, for_subjects);
-                    let names_consumers =
-                        compiled.plugin.as_ref().is_ok_and(|plugin| !plugin.named_consumers().is_empty());
+                    let names_consumers = compiled
+                        .plugin
+                        .as_ref()
+                        .is_ok_and(|plugin| !plugin.named_consumers().is_empty() || !plugin.named_groups().is_empty());
                     match compiled.vault_queries.take() {
                         Some(queries) => drop(self.using_vaults.insert(id.clone(), queries)),
                         None => drop(self.using_vaults.remove(id)),
@@ -361,9 +363,10 @@ impl Plugins {
         choosing.map(|(id, _)| id.clone()).collect()
     }
 
-    /// The plugins whose verdicts depend on which consumers exist. None if no consumer was touched.
+    /// The plugins whose verdicts depend on which consumers and groups exist. None if neither was touched.
     pub(in crate::compile) fn naming_touched_consumers(&self, touched: &Changes) -> impl Iterator<Item = &ObjectId> {
-        let is_touched = keys_of_kind(touched, Kind::KongConsumer).next().is_some();
+        let kinds = [Kind::KongConsumer, Kind::KongConsumerGroup];
+        let is_touched = kinds.into_iter().any(|kind| keys_of_kind(touched, kind).next().is_some());
         self.naming_consumers.iter().filter(move |_| is_touched)
     }
 
@@ -490,7 +493,7 @@ fn compile_plugin(
         // The plugin is not used, but the errors of its configuration are reported as well.
         let config = configuration::build(cx.store, &meta.key, settings, max_secret_values);
         let config = config.and_then(|mut config| {
-            let resolved = ResolvedConfig::resolve(cx, &mut config, max_secret_values);
+            let resolved = VaultResolver::new(cx, max_secret_values).resolve(&mut config, "config");
             resolved.problem.map_or(Ok((config, resolved.is_unknown)), Err)
         });
         let config = config.map_err(|problem| vec![problem]);
@@ -516,21 +519,33 @@ fn compile_plugin(
     match configuration::build(cx.store, &meta.key, settings, max_secret_values) {
         Err(problem) => compiled.problems.push(problem),
         Ok(mut config) => {
-            let resolved = ResolvedConfig::resolve(cx, &mut config, max_secret_values);
-            compiled.vault_queries = resolved.has_references.then_some(resolved.queries);
+            let mut resolver = VaultResolver::new(cx, max_secret_values);
+            let resolved = resolver.resolve(&mut config, "config");
+            let entities = custom_entities::of_plugin(cx, id, kind);
+            let mut with_fields = custom_entities::resolve(&entities, &mut resolver);
+            with_fields.queries.extend(resolved.queries);
+            let has_references = resolved.has_references || with_fields.has_references;
+            compiled.vault_queries = has_references.then(|| std::mem::take(&mut with_fields.queries));
             if let Some(problem) = resolved.problem {
                 compiled.problems.push(problem);
                 return compiled;
             }
-            if resolved.is_unknown {
+            if let Some(entity) = with_fields.unresolved.filter(|_| kind.fails_closed()) {
+                compiled.problems.push(custom_entities::unresolved_of_guard(entity));
+                compiled.entities = with_fields.problems;
+                return compiled;
+            }
+            if resolved.is_unknown || with_fields.is_unknown {
                 let message =
                     "values of vaults are known only while Portico runs, so the plugin is not checked further";
                 compiled.notes.push(Diagnostic::warning("config", message, ""));
                 compiled.plugin = Ok(BrokenPlugin::with_message("the values of vaults are not known".to_owned()));
+                // They are not checked further either.
+                compiled.entities = with_fields.problems;
+                compiled.entities.extend(with_fields.usable.into_iter().map(|(key, _)| (key.clone(), Vec::new())));
                 return compiled;
             }
             let hash = configuration::configuration_hash(cx.store, &meta.key, settings);
-            let entities = custom_entities::of_plugin(cx, id, kind);
             compiled.configuration_hash = custom_entities::configuration_hash(hash, &entities);
             // Keep the plugin if its configuration did not change, so that it keeps its state.
             let is_unchanged = |before: &CompiledPlugin| {
@@ -544,7 +559,7 @@ fn compile_plugin(
                 return compiled;
             }
             let BuiltWithEntities { built, config, problems } =
-                custom_entities::build(cx, kind, &compiled.object, config, &entities);
+                custom_entities::build(cx, kind, &compiled.object, config, with_fields);
             compiled.entities = problems;
             match built {
                 Ok((plugin, notes)) => {

@@ -18,8 +18,6 @@ const HARMLESS: &[&str] = &[
     "opentelemetry",
     "proxy-cache",
     "proxy-cache-advanced",
-    "request-transformer-advanced",
-    "response-transformer-advanced",
     "statsd",
     "statsd-advanced",
     "syslog",

@@ -1,4 +1,5 @@
-//! Replaces references to values of vaults in the configuration of a plugin. Any text may be a reference, as a whole.
+//! Replaces references to values of vaults in the configuration of a plugin, and in its KongCustomEntities. Any text
+//! may be a reference, as a whole.
 
 use std::sync::Arc;
 
@@ -9,9 +10,9 @@ use crate::compile::kong::vaults::{self, ResolvedValue};
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::vault::{VaultQuery, VaultReference};
 
-/// A configuration without references.
+/// What the references in a configuration, or in the fields of an entity, have led to.
 #[derive(Debug, Default)]
-pub(super) struct ResolvedConfig {
+pub(super) struct ResolvedReferences {
     /// The problem of the first reference without a value.
     pub problem: Option<Diagnostic>,
     /// Whether some value is not known to this process, which will not serve requests.
@@ -21,28 +22,33 @@ pub(super) struct ResolvedConfig {
     pub queries: Vec<Arc<VaultQuery>>,
 }
 
-impl ResolvedConfig {
-    /// Resolves all references in `config`. The values may have `max_bytes` together.
-    pub(super) fn resolve(cx: CompileContext<'_>, config: &mut Value, max_bytes: u64) -> Self {
-        let mut resolver = Resolver { cx, resolved: ResolvedConfig::default(), count: 0, bytes: 0, max_bytes };
-        resolver.visit(config, "config", 0);
-        resolver.resolved
-    }
-
+impl ResolvedReferences {
     fn report(&mut self, field: &str, message: impl Into<String>, remedy: impl Into<String>) {
         self.problem.get_or_insert_with(|| Diagnostic::error(field, message, remedy));
     }
 }
 
-struct Resolver<'a> {
+/// Resolves the references of one plugin. Its configuration and its entities share the limits.
+pub(super) struct VaultResolver<'a> {
     cx: CompileContext<'a>,
-    resolved: ResolvedConfig,
+    resolved: ResolvedReferences,
     count: usize,
     bytes: u64,
     max_bytes: u64,
 }
 
-impl Resolver<'_> {
+impl<'a> VaultResolver<'a> {
+    /// All values may have `max_bytes` together.
+    pub(super) fn new(cx: CompileContext<'a>, max_bytes: u64) -> Self {
+        VaultResolver { cx, resolved: ResolvedReferences::default(), count: 0, bytes: 0, max_bytes }
+    }
+
+    /// Replaces all references in `value`, whose path in its object is `path`.
+    pub(super) fn resolve(&mut self, value: &mut Value, path: &str) -> ResolvedReferences {
+        self.visit(value, path, 0);
+        std::mem::take(&mut self.resolved)
+    }
+
     /// Configurations have a limited number of levels, which the store checks.
     fn visit(&mut self, value: &mut Value, path: &str, level: usize) {
         match value {
@@ -72,7 +78,7 @@ impl Resolver<'_> {
         self.resolved.has_references = true;
         self.count += 1;
         if self.count > MAX_REFERENCES {
-            let message = format!("the configuration has more than {MAX_REFERENCES} references to vaults");
+            let message = format!("the plugin and its entities have more than {MAX_REFERENCES} references to vaults");
             self.resolved.report(path, message, "use fewer, or several plugins");
             return None;
         }

@@ -3,11 +3,11 @@
 use super::references::{MisplacedReferences, PluginReferrers};
 use super::{CompiledPlugin, GlobalPlugins};
 use crate::api::kong::annotations::INGRESS_CLASS;
-use crate::api::{Kind, ObjectId};
+use crate::api::{Kind, ObjectId, ObjectKey};
 use crate::compile::verdict::{Code, Condition, Verdict};
 use crate::diagnostic::Diagnostic;
-use crate::plugin_api::NamedConsumer;
 use crate::plugin_api::consumers::ConsumerDirectory;
+use crate::plugin_api::{NamedConsumer, NamedGroup};
 use crate::store::Store;
 
 /// `global_plugins`: the plugins that run without a reference.
@@ -55,6 +55,7 @@ pub(super) fn build(
         .iter()
         .chain(&compiled.notes)
         .cloned()
+        .chain(missing_groups(compiled, store))
         .chain(referrer_warnings(referrers))
         .collect();
     Verdict { generation, conditions: vec![condition], diagnostics, ..Verdict::default() }
@@ -69,6 +70,22 @@ fn missing_consumers(compiled: &CompiledPlugin, consumers: &ConsumerDirectory) -
         let message = format!("no KongConsumer that Portico serves has the id or username {name:?}, so {consequence}");
         let remedy = format!("create it with the class in its annotation {INGRESS_CLASS}, or correct the name");
         Diagnostic::in_config(path, message, remedy)
+    };
+    named.into_iter().map(problem).collect()
+}
+
+/// Warnings about groups that the configuration names and that do not exist.
+fn missing_groups(compiled: &CompiledPlugin, store: &Store) -> Vec<Diagnostic> {
+    let Ok(plugin) = &compiled.plugin else { return Vec::new() };
+    let mut named = plugin.named_groups();
+    named.retain(|group| {
+        let (namespace, name) = group.name.split_once('/').unwrap_or_default();
+        !store.kong_consumer_groups.contains_key(&ObjectKey::new(namespace, name))
+    });
+    let problem = |NamedGroup { path, name, consequence }: NamedGroup<'_>| {
+        let message = format!("no KongConsumerGroup {name} exists, so {consequence}");
+        let remedy = "create it, correct the name, or ignore this if the claims of tokens name the group";
+        Diagnostic::in_config(path, message, remedy).into_warning()
     };
     named.into_iter().map(problem).collect()
 }

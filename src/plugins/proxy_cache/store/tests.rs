@@ -157,6 +157,27 @@ fn what_was_requested_before_a_purge_is_not_stored() {
     }
 }
 
+#[test]
+fn purges_at_once_count_each_response_once() {
+    let store = Arc::new(CacheStore::new(8 << 20));
+    let partition = store.partition("shop");
+    let none = HeaderMap::new();
+    for target in 0..1000 {
+        let tag = if target % 2 == 0 { "even" } else { "odd" };
+        assert!(put_tagged(&store, &partition, key(target, 0), 10, &none, &[tag]));
+    }
+    let removed: usize = std::thread::scope(|scope| {
+        let purges = [Purge::All, Purge::Tag("even".to_owned()), Purge::Tag("odd".to_owned()), Purge::All];
+        let threads = purges.map(|purge| {
+            let store = &store;
+            scope.spawn(move || store.purge(&purge, None).unwrap())
+        });
+        threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+    });
+    assert_eq!((removed, partition.count(), store.used()), (1000, (0, 0), 0));
+    assert!(put(&store, &partition, key(1, 0), 10, &none), "what is requested afterwards is stored");
+}
+
 /// A client that sends unsafe requests for other targets must not keep anything from being stored.
 #[test]
 fn invalidation_concerns_only_its_target() {

@@ -13,3 +13,4 @@ pub(in crate::proxy) mod request_streams;
 pub(in crate::proxy) mod response_body;
 pub(in crate::proxy) mod stream_tracker;
 pub(in crate::proxy) mod tunnel;
+mod websocket;

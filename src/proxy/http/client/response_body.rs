@@ -45,7 +45,9 @@ impl ResponseBody {
         let body = ResponseBody { source, record: None, version, recheck: None };
         upgrade.accept(&mut head);
         record.facts.status = Some(head.status());
-        (head, body, Some(Tunnel::new(upgrade.into_stream(), endpoint, record)))
+        let of_plugins = record.plugin_run.as_ref().and_then(|run| run.state.message_limits);
+        let message_limits = of_plugins.filter(|_| upgrade.is_websocket());
+        (head, body, Some(Tunnel::new(upgrade.into_stream(), endpoint, record, message_limits)))
     }
 
     /// The last part has been taken to be sent. It is not sent yet, with what waits before it.

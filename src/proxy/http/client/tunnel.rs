@@ -1,4 +1,5 @@
-//! A connection or stream after an upgrade: bytes are copied in both directions unparsed.
+//! A connection or stream after an upgrade: bytes are copied in both directions unparsed, unless the messages of a
+//! WebSocket have limits.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -9,6 +10,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
 use super::deadlines::deadline;
+use super::websocket::{LimitedSide, RefusedFrame};
+use crate::plugin_api::message_limits::MessageLimits;
 use crate::proxy::connection::listener_connections::ConnectionRegistration;
 use crate::proxy::connection::relay::{CountedStream, RelayEnd, RelayLimits, relay};
 use crate::proxy::http::exchange::activity::ActivityPhase;
@@ -23,6 +26,8 @@ pub(in crate::proxy) struct Tunnel {
     record: RequestRecord,
     /// The stream of an HTTP/2 client. An HTTP/1 connection is upgraded by the task that serves it.
     stream: Option<OnUpgrade>,
+    /// The limits of the messages of a WebSocket, if plugins have set them.
+    message_limits: Option<MessageLimits>,
 }
 
 impl Tunnel {
@@ -30,8 +35,9 @@ impl Tunnel {
         stream: Option<OnUpgrade>,
         endpoint: Box<UpgradedConnection>,
         record: RequestRecord,
+        message_limits: Option<MessageLimits>,
     ) -> Box<Self> {
-        Box::new(Tunnel { endpoint, record, stream })
+        Box::new(Tunnel { endpoint, record, stream, message_limits })
     }
 
     /// Runs the tunnel on the stream of an HTTP/2 client, in a task that ends with its connection or with the tunnel.
@@ -51,7 +57,7 @@ impl Tunnel {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let Tunnel { endpoint, mut record, stream: _ } = *self;
+        let Tunnel { endpoint, mut record, stream: _, message_limits } = *self;
         let exchange = Rc::clone(&record.exchange);
         let (activity, limits) = (&exchange.activity, &exchange.worker().limits);
         let _counted = OpenGuard::new(&exchange.worker().counters, |stats| &stats.tunnels);
@@ -74,14 +80,24 @@ impl Tunnel {
             closing_grace: Some(limits.tunnel_grace_period),
             removed_endpoint_grace: None,
         };
-        let end = relay(&mut client, &mut endpoint, &exchange.connections, &mut registration, relay_limits).await;
+        let refused = RefusedFrame::default();
+        let end = match message_limits {
+            None => relay(&mut client, &mut endpoint, &exchange.connections, &mut registration, relay_limits).await,
+            Some(limits) => {
+                let mut client = LimitedSide::client(client, limits, &refused);
+                let mut endpoint = LimitedSide::endpoint(endpoint, limits, &refused);
+                // Boxed, so that tunnels without limits stay small.
+                let relay = relay(&mut client, &mut endpoint, &exchange.connections, &mut registration, relay_limits);
+                Box::pin(relay).await
+            }
+        };
         let error = match end {
             RelayEnd::Completed => None,
             RelayEnd::Failed => Some(TUNNEL_BROKEN),
             RelayEnd::Idle => Some(TUNNEL_IDLE),
             RelayEnd::ListenerClosed | RelayEnd::EndpointRemoved => Some(TUNNEL_CLOSED),
         };
-        record.facts.error = error;
+        record.facts.error = refused.reason().or(error);
         record.facts.bytes_out = bytes_out.get();
         record.finish();
     }

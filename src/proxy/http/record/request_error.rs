@@ -308,6 +308,12 @@ pub(in crate::proxy) const TUNNEL_IDLE: &str = "tunnel_idle";
 pub(in crate::proxy) const TUNNEL_BROKEN: &str = "tunnel_broken";
 /// An upgraded connection was still open when its listener was removed or the process stopped.
 pub(in crate::proxy) const TUNNEL_CLOSED: &str = "tunnel_closed";
+/// A message of a WebSocket was longer than the limit of its sender.
+pub(in crate::proxy) const CLIENT_MESSAGE_TOO_LARGE: &str = "client_message_too_large";
+pub(in crate::proxy) const ENDPOINT_MESSAGE_TOO_LARGE: &str = "endpoint_message_too_large";
+/// A frame of a WebSocket whose messages have a limit was invalid.
+pub(in crate::proxy) const INVALID_CLIENT_FRAME: &str = "invalid_client_frame";
+pub(in crate::proxy) const INVALID_ENDPOINT_FRAME: &str = "invalid_endpoint_frame";
 
 // Kong's messages, which dashboards and clients may match.
 const NO_ROUTE: &str = "no Route matched with those values";
@@ -380,6 +386,10 @@ mod tests {
             (TUNNEL_IDLE, "that of the response", "none"),
             (TUNNEL_BROKEN, "that of the response", "none"),
             (TUNNEL_CLOSED, "that of the response", "none"),
+            (CLIENT_MESSAGE_TOO_LARGE, "that of the response", "client"),
+            (ENDPOINT_MESSAGE_TOO_LARGE, "that of the response", "backend"),
+            (INVALID_CLIENT_FRAME, "that of the response", "client"),
+            (INVALID_ENDPOINT_FRAME, "that of the response", "backend"),
         ];
         rows.map(|(reason, status, blame)| format!("| `{reason}` | {status} | none | {blame} | no |")).into_iter()
     }

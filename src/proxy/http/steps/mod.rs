@@ -18,6 +18,7 @@ pub(in crate::proxy) mod plugins;
 pub(in crate::proxy) mod product_headers;
 pub(in crate::proxy) mod read_body;
 pub(in crate::proxy) mod redirect;
+mod reply_budget;
 pub(in crate::proxy) mod reply_response;
 pub(in crate::proxy) mod reported_client;
 pub(in crate::proxy) mod request;

@@ -16,6 +16,7 @@ use super::error_response::ErrorFormat;
 use super::order::RequestStep;
 use super::plugin_run::{PluginRun, keep_headers_of_request};
 use super::read_body::read_body;
+use super::reply_budget::ReplyBudget;
 use super::reply_response::reply_response;
 use super::reported_client::{client_address, client_scheme};
 use super::request_context::{RequestContext, RoutedRequest};
@@ -29,7 +30,6 @@ use crate::plugin_api::context::{BackgroundPlaces, BackgroundSlot};
 use crate::plugin_api::{
     Chain, ClientInfo, Reply, ReplyBody, ReplyStream, RequestLine, RespondedRequest, ResponseSource,
 };
-use crate::proxy::buffer_budget::BufferUse;
 use crate::proxy::http::exchange::activity::until_timed_out;
 use crate::proxy::http::exchange::body_source::BodySource;
 use crate::proxy::http::exchange::client_exchange::ClientExchange;
@@ -195,6 +195,8 @@ pub(in crate::proxy) async fn run_before_forward(
     let (mut head, body) = taken.into_parts();
     let whole_body = body.is_fully_read().then(|| body.buffered());
     let mut background = BackgroundSlot::default();
+    let budget = ReplyBudget::new(exchange.worker(), routed.rule.id.namespace());
+    let mut kept = Vec::new();
     let reply = {
         let (path, query) = (routed.path.path(), routed.path.query());
         let allowed = AllowedRequest {
@@ -209,6 +211,8 @@ pub(in crate::proxy) async fn run_before_forward(
             id: &facts.request_id,
             now: SystemTime::now(),
             backend: Some(&action),
+            body_budget: &budget,
+            kept: &mut kept,
             background_places: Some(BackgroundPlaces {
                 limit: exchange.http.background_sender.background_limit(),
                 namespace: routed.rule.id.namespace(),
@@ -219,16 +223,20 @@ pub(in crate::proxy) async fn run_before_forward(
         until_timed_out(&exchange.activity, reply).await.ok_or(RequestError::PluginTimeout)?
     };
     *request = Request::from_parts(head, body);
+    if budget.is_exceeded() {
+        return Err(RequestError::BufferLimit.into());
+    }
     let Some(mut reply) = reply else { return Ok(()) };
     // The response to HEAD has only the length of the body.
     if let ReplyBody::Collected(body) = &mut reply.body
         && !body.is_empty()
         && !cx.error_format.is_head()
     {
-        let namespace = routed.rule.id.namespace();
-        let mut kept = exchange.worker().buffers.buffered(BufferUse::Response, namespace);
-        kept.grow(body.len()).await.map_err(|_| RequestError::BufferLimit)?;
-        reply.body = ReplyBody::Stream(ReplyStream::holding(std::mem::take(body), kept));
+        // The body may be longer than what the plugin has collected.
+        let mut rest = budget.begin_bytes();
+        let collected = kept.iter().map(|kept| kept.bytes()).sum();
+        rest.grow(body.len().saturating_sub(collected)).await.map_err(|_| RequestError::BufferLimit)?;
+        reply.body = ReplyBody::Stream(ReplyStream::holding(std::mem::take(body), (kept, rest)));
     }
     if let BackgroundSlot { place: Some(place), request: Some(background) } = background {
         background_request::send(cx, routed, action, background, place);

@@ -1,0 +1,60 @@
+//! The limit of bodies in memory for plugins that collect responses in place of a backend.
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use futures_util::future::LocalBoxFuture;
+
+use crate::plugin_api::body_budget::BudgetExceeded;
+use crate::plugin_api::{BodyBudget, KeptBytes};
+use crate::proxy::buffer_budget::{BufferUse, BufferedBytes};
+use crate::proxy::worker::Worker;
+
+/// What the plugins of one request may take.
+pub(super) struct ReplyBudget<'r> {
+    worker: &'r Worker,
+    /// That of the route.
+    namespace: &'r str,
+    is_exceeded: Rc<Cell<bool>>,
+}
+
+struct ReplyBytes {
+    bytes: BufferedBytes,
+    is_exceeded: Rc<Cell<bool>>,
+}
+
+impl<'r> ReplyBudget<'r> {
+    pub(super) fn new(worker: &'r Worker, namespace: &'r str) -> Self {
+        ReplyBudget { worker, namespace, is_exceeded: Rc::default() }
+    }
+
+    /// Whether some body did not get its bytes.
+    pub(super) fn is_exceeded(&self) -> bool {
+        self.is_exceeded.get()
+    }
+
+    pub(super) fn begin_bytes(&self) -> BufferedBytes {
+        self.worker.buffers.buffered(BufferUse::Response, self.namespace)
+    }
+}
+
+impl BodyBudget for ReplyBudget<'_> {
+    fn begin(&self) -> Box<dyn KeptBytes> {
+        Box::new(ReplyBytes { bytes: self.begin_bytes(), is_exceeded: Rc::clone(&self.is_exceeded) })
+    }
+}
+
+impl KeptBytes for ReplyBytes {
+    fn grow(&mut self, bytes: usize) -> LocalBoxFuture<'_, Result<(), BudgetExceeded>> {
+        Box::pin(async move {
+            self.bytes.grow(bytes).await.map_err(|_| {
+                self.is_exceeded.set(true);
+                BudgetExceeded
+            })
+        })
+    }
+
+    fn bytes(&self) -> usize {
+        self.bytes.bytes()
+    }
+}

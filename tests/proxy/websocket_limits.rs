@@ -1,0 +1,115 @@
+//! WebSockets whose messages have limits: what each side gets, over HTTP/1.1 and HTTP/2.
+
+use bytes::Bytes;
+use h2::ext::Protocol;
+use http::{Method, Request};
+use portico::plugin_api::testing::chain;
+use portico::plugins::REGISTRY;
+use serde_json::json;
+use tokio::io::AsyncReadExt;
+
+use crate::accounting::scrape;
+use crate::h2::{Http2Client, read_body};
+use crate::harness::{Endpoint, Route, TestServer, forward, route, upstream, with_timeout};
+
+const HANDSHAKE: &str = "GET /chat HTTP/1.1\r\nhost: a.example\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\
+                         sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+                         sec-websocket-extensions: permessage-deflate\r\n\r\n";
+/// A message of the endpoint.
+const HELLO: &[u8] = b"\x81\x05hello";
+/// A message with ten bytes, and the first six of another one. The mask is zero.
+const SHORT: &[u8] = b"\x81\x8a\0\0\0\x000123456789\x01\x86\0\0\0\x00abcdef";
+/// Five more bytes, and a close frame.
+const TOO_LONG: &[u8] = b"\x80\x85\0\0\0\x00ghijk\x88\x80\0\0\0\0";
+const CLOSED_TOO_LARGE: &[u8] = b"\x88\x13\x03\xf1Payload Too Large";
+
+/// An endpoint that sends a message, records the head and all bytes up to a close frame, and closes.
+async fn endpoint() -> Endpoint {
+    Endpoint::scripted(|mut stream, _| async move {
+        let head = stream.head().await.unwrap();
+        stream.record(&head);
+        stream.send("HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n").await;
+        stream.send(HELLO).await;
+        let mut received = stream.take_buffered();
+        while !received.windows(2).any(|bytes| bytes == b"\x88\x8c") {
+            let mut more = [0; 100];
+            match stream.socket.read(&mut more).await {
+                Ok(read @ 1..) => received.extend_from_slice(&more[..read]),
+                Ok(0) | Err(_) => break,
+            }
+        }
+        let text: String = received.iter().map(|byte| char::from(*byte)).collect();
+        stream.record(&text);
+    })
+    .await
+}
+
+async fn server(endpoint: &Endpoint) -> TestServer {
+    let limited = chain(&[(REGISTRY.find("websocket-size-limit").unwrap(), json!({"client_max_payload": 10}))]);
+    let action = forward(vec![(1, upstream("web", &[endpoint.address]))]);
+    TestServer::with_routes(vec![Route { plugins: Some(limited), path: "/chat", ..route(action) }]).await
+}
+
+async fn expect_refused(server: &TestServer, endpoint: &Endpoint) {
+    let [head, received] = &endpoint.log.requests()[..] else { panic!("{:?}", endpoint.log.requests()) };
+    assert!(!head.contains("sec-websocket-extensions"), "{head}");
+    let received: Vec<u8> = received.chars().map(|character| character as u8).collect();
+    assert!(received.starts_with(SHORT), "{received:?}");
+    // Masked: the status 1001 and its text.
+    let close = &received[SHORT.len()..];
+    let payload: Vec<u8> = close[6..].iter().zip(close[2..6].iter().cycle()).map(|(byte, mask)| byte ^ mask).collect();
+    assert_eq!((&close[..2], &payload[..]), (&b"\x88\x8c"[..], &b"\x03\xe9Going Away"[..]));
+    with_timeout("the end of the tunnel to be counted", async {
+        while scrape(server)["portico_tunnels"] > 0.0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert_eq!(scrape(server)["portico_request_errors_total{reason=\"client_message_too_large\"}"], 1.0);
+}
+
+// docs/kong-compatibility.md, 5.20
+#[tokio::test]
+async fn message_that_is_too_long_closes_both_sides() {
+    let endpoint = endpoint().await;
+    let server = server(&endpoint).await;
+    let mut client = server.connect().await;
+    client.send(HANDSHAKE).await;
+    assert_eq!(client.response().await.status, 101);
+    client.send(SHORT).await;
+    let mut hello = client.take_buffered();
+    while hello.len() < HELLO.len() {
+        let mut byte = [0];
+        with_timeout("the message", client.socket.read_exact(&mut byte)).await.unwrap();
+        hello.extend(byte);
+    }
+    assert_eq!(hello, HELLO);
+    // In parts, of which the first one is the beginning of a header.
+    let (first, rest) = TOO_LONG.split_at(1);
+    client.send(first).await;
+    client.send(rest).await;
+    assert_eq!(client.read_to_end().await.unwrap(), CLOSED_TOO_LARGE);
+    expect_refused(&server, &endpoint).await;
+}
+
+// docs/kong-compatibility.md, 5.20
+#[tokio::test]
+async fn message_over_http2_that_is_too_long_closes_both_sides() {
+    let endpoint = endpoint().await;
+    let server = server(&endpoint).await;
+    let client = Http2Client::connect(server.address).await;
+    // The SETTINGS that enable extended CONNECT arrive before the first response.
+    assert_eq!(client.get("/").await.status, 404);
+    let request = Request::builder().method(Method::CONNECT).uri("http://a.example/chat");
+    let request = request.extension(Protocol::from_static("websocket")).header("sec-websocket-version", "13");
+    let (response, mut stream) = client.start_with_body(request.body(()).unwrap()).await;
+    let response = with_timeout("a response", response).await.unwrap();
+    assert_eq!(response.status(), 200);
+    for part in [SHORT, TOO_LONG] {
+        stream.send_data(Bytes::from_static(part), false).unwrap();
+    }
+    let (bytes, _) = read_body(&mut response.into_body()).await.unwrap();
+    // The refused message may have been read first.
+    assert!(bytes == CLOSED_TOO_LARGE || bytes == [HELLO, CLOSED_TOO_LARGE].concat(), "{bytes:?}");
+    expect_refused(&server, &endpoint).await;
+}
