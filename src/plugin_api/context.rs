@@ -26,6 +26,7 @@ use super::scheme::Scheme;
 use super::shared_values::{LogObjectField, SharedValues};
 use super::timing::PhaseTimings;
 use super::trace::RequestTrace;
+use super::trace::attempts::RequestClock;
 use crate::hop_count::HopCount;
 use crate::shared_limit::{Held, SharedLimit};
 
@@ -498,6 +499,11 @@ impl LogCx<'_> {
     /// The data that this plugin stored in `access`; `None` if its `access` did not run.
     pub fn plugin_data<T: Any>(&self) -> Option<&T> {
         self.plugin_data.get(self.slot)
+    }
+
+    /// Converts moments of the request for traces.
+    pub fn clock(&self) -> RequestClock {
+        RequestClock::new(self.request.started_at, self.request.started_instant, self.summary.total)
     }
 
     /// See [`RequestCx::shared_values`].
