@@ -162,8 +162,8 @@ pub struct BeforeForwardCx<'r> {
     /// The object that the plugin is attached to.
     pub scope: &'r str,
     pub route: &'r RouteNames,
-    /// The backend of the request; `None` if the rule has none.
-    pub backend: Option<&'r dyn NamedBackend>,
+    /// The backend of the request.
+    pub backend: &'r dyn NamedBackend,
     pub(crate) background_places: Option<BackgroundPlaces<'r>>,
     pub(crate) background: &'r mut BackgroundSlot,
     pub(crate) plugin_data: &'r mut PluginData,

@@ -28,10 +28,8 @@ pub struct AllowedRequest<'r> {
     pub client: ClientInfo<'r>,
     pub id: &'r HeaderValue,
     pub now: SystemTime,
-    /// `None` if the rule has no backends.
-    pub backend: Option<&'r dyn NamedBackend>,
-    /// `None` if nothing is forwarded in the background.
-    pub background_places: Option<BackgroundPlaces<'r>>,
+    pub backend: &'r dyn NamedBackend,
+    pub background_places: BackgroundPlaces<'r>,
     /// Where plugins that reply leave a request that is forwarded nevertheless.
     pub background: &'r mut BackgroundSlot,
 }
@@ -79,7 +77,7 @@ impl Chain {
                 scope: &instance.scope,
                 route: &self.names,
                 backend: request.backend,
-                background_places: request.background_places.filter(|_| !is_replaced),
+                background_places: (!is_replaced).then_some(request.background_places),
                 background: &mut *request.background,
                 plugin_data: &mut state.plugin_data,
                 slot: slot_number(index),

@@ -208,11 +208,11 @@ pub(in crate::proxy) async fn run_before_forward(
             client,
             id: &facts.request_id,
             now: SystemTime::now(),
-            backend: Some(&action),
-            background_places: Some(BackgroundPlaces {
+            backend: &action,
+            background_places: BackgroundPlaces {
                 limit: exchange.http.background_sender.background_limit(),
                 namespace: routed.rule.id.namespace(),
-            }),
+            },
             background: &mut background,
         };
         let reply = pin!(run.chain.before_forward(allowed, &mut run.state));
