@@ -15,7 +15,7 @@ use super::context::{LogCx, RequestCx, ResponseCx};
 use super::kind::BuildCx;
 use super::log_delivery::{DeliveryReports, HttpBody, HttpSender, parse_request_headers};
 use super::otlp_delivery::{OtlpProtocol, OtlpSender, OtlpSignal};
-use super::remote::{Authorities, MAX_REMOTE_TIMEOUT};
+use super::remote::{MAX_REMOTE_TIMEOUT, TlsFiles};
 use super::remote_request::{RemoteRequest, RemoteUrl, ResponseBodyUse};
 use super::trace::{Propagation, RequestTrace, Sampling};
 use crate::diagnostic::Diagnostic;
@@ -94,8 +94,8 @@ pub struct ExportServer<'c> {
     /// The timeout of a request.
     pub timeout: Duration,
     pub ssl_verify: bool,
-    /// The authorities that are trusted in place of the system's.
-    pub authorities: Option<Authorities>,
+    /// Files with certificates for the connections to the server.
+    pub tls_files: Option<Arc<TlsFiles>>,
 }
 
 /// What a server gets, and how.
@@ -134,8 +134,8 @@ impl ExportServer<'_> {
         let mut invalid = Vec::new();
         let request = self.request(cx, &mut invalid);
         let (Some(request), true) = (request, invalid.is_empty()) else { return Err(invalid) };
-        let ExportServer { field, url, headers, format, timeout, ssl_verify, authorities } = self;
-        let server = format!("{field} {url} {headers:?} {format:?} {timeout:?} {ssl_verify} {authorities:?}");
+        let ExportServer { field, url, headers, format, timeout, ssl_verify, tls_files } = self;
+        let server = format!("{field} {url} {headers:?} {format:?} {timeout:?} {ssl_verify} {tls_files:?}");
         let fingerprint = format!("{server} {settings:?}");
         let name = format!("{} {}", cx.object, hex(&sha256(fingerprint.as_bytes())));
         Ok(cx.state.get_or_create(&name, || {
@@ -183,7 +183,7 @@ impl ExportServer<'_> {
         let timeout = self.timeout.min(MAX_REMOTE_TIMEOUT);
         let mut remote = url.remote(cx.namespace(), self.ssl_verify, timeout);
         if let Some(tls) = &mut remote.tls {
-            tls.authorities.clone_from(&self.authorities);
+            tls.files.clone_from(&self.tls_files);
         }
         Some(RemoteRequest {
             remote,

@@ -123,8 +123,7 @@ async fn retried_request_through_two_gateways_has_its_parents_in_zipkin() {
     until("spans", async || zipkin_spans(&collector).len() == 3 + 3 + 4).await;
     let spans = zipkin_spans(&collector);
     let root = check_tree(&spans);
-    let of_outer: Vec<SentSpan> =
-        spans.iter().filter(|span| span.parent.as_ref() == Some(&root.id)).cloned().collect();
+    let of_outer: Vec<SentSpan> = spans.iter().filter(|span| span.parent.as_ref() == Some(&root.id)).cloned().collect();
     let tries = attempts(&of_outer, "GET (balancer try");
     assert_eq!(attempts(&of_outer, "GET (proxy)").len(), 1, "{of_outer:#?}");
     let mut inner: Vec<&SentSpan> = spans.iter().filter(|span| span.is_server && span.id != root.id).collect();

@@ -313,7 +313,7 @@ pub(crate) fn json_queue(collector: &Collector, signal: OtlpSignal) -> Arc<Batch
         format: ExportFormat::Otlp(OtlpProtocol::HttpJson, signal),
         timeout: Duration::from_secs(10),
         ssl_verify: true,
-        authorities: None,
+        tls_files: None,
     };
     server.start(DEFAULT_LOG_QUEUE, &cx).unwrap()
 }

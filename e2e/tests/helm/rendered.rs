@@ -243,6 +243,8 @@ fn sample(flag: &str) -> Option<(Value, &'static [&'static str])> {
         "otlp-protocol" => (json!("grpc"), &["--otlp-protocol=grpc"]),
         "otlp-headers-file" => (json!("/etc/portico/headers"), &["--otlp-headers-file=/etc/portico/headers"]),
         "otlp-ca-file" => (json!("/etc/portico/ca.crt"), &["--otlp-ca-file=/etc/portico/ca.crt"]),
+        "otlp-client-cert-file" => (json!("/etc/portico/tls.crt"), &["--otlp-client-cert-file=/etc/portico/tls.crt"]),
+        "otlp-client-key-file" => (json!("/etc/portico/tls.key"), &["--otlp-client-key-file=/etc/portico/tls.key"]),
         "trace-sampling" => (json!(0.5), &["--trace-sampling=0.5"]),
         "trace-errors" => (json!(true), &["--trace-errors"]),
         "trace-slow" => (json!("2s"), &["--trace-slow=2s"]),

@@ -11,6 +11,7 @@ mod datagrams;
 mod metadata_endpoints;
 mod name_resolver;
 mod tls;
+pub(super) mod tls_files;
 
 use std::collections::BTreeMap;
 use std::io;

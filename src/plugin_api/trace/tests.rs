@@ -342,12 +342,7 @@ fn clients_cannot_force_records_beyond_the_rate() {
 #[test]
 fn traces_continue_those_of_clients() {
     let trace = TraceId::short(5).unwrap();
-    let parent = ParentContext {
-        format: TraceFormat::B3,
-        trace: Some(trace),
-        span: SpanId::new(6),
-        is_sampled: None,
-    };
+    let parent = ParentContext { format: TraceFormat::B3, trace: Some(trace), span: SpanId::new(6), is_sampled: None };
     let context = RequestTrace::new(Some(parent), true, false);
     assert_eq!((context.trace, context.parent, context.format), (trace, SpanId::new(6), Some(TraceFormat::B3)));
     assert_ne!(Some(context.server_span), context.parent, "a client that sends a request twice has two spans");

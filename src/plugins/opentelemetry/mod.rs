@@ -166,12 +166,7 @@ impl PluginKind for OpenTelemetry {
             return Err(invalid);
         }
         let sampling = Sampling { rate: config.sampling_rate, strategy: config.sampling_strategy };
-        let tracer = Tracer {
-            propagation,
-            sampling,
-            has_short_ids: false,
-            response_header,
-        };
+        let tracer = Tracer { propagation, sampling, has_short_ids: false, response_header };
         Ok(OpenTelemetry { tracer, resource, traces, logs })
     }
 }
@@ -230,7 +225,7 @@ impl Config {
             format: ExportFormat::Otlp(self.protocol, signal),
             timeout,
             ssl_verify: self.ssl_verify,
-            authorities: None,
+            tls_files: None,
         };
         let is_set = |url: &&str| !url.is_empty();
         let (traces_field, traces_url) = match &self.endpoint {

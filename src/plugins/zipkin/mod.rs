@@ -217,7 +217,7 @@ impl PluginKind for Zipkin {
             format: ExportFormat::Zipkin,
             timeout,
             ssl_verify: config.ssl_verify,
-            authorities: None,
+            tls_files: None,
         });
         let queue = server.map(|server| server.start(settings, cx)).transpose()?;
         let sampling = Sampling { rate: config.sample_ratio, strategy: config.sampling_strategy };
