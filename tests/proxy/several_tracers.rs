@@ -5,7 +5,7 @@ use portico::proxy::LateRecording;
 use portico::snapshot::rule::Action;
 use serde_json::{Value, json};
 
-use crate::harness::{Endpoint, forward, retries, upstream, with_timeouts_and_retries};
+use crate::harness::{forward, retries, upstream, with_timeouts_and_retries};
 use crate::http_log::to;
 use crate::polling::until;
 use crate::tracing::{Collector, busy_once, hex, json_spans, opentelemetry, start, tracer_of_all};

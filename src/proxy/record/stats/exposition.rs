@@ -56,6 +56,7 @@ impl Collector for ProxyStats {
         )?;
         self.encode_dropped_datagrams(encoder)?;
         self.encode_plugins(encoder)?;
+        self.encode_endpoints(encoder)?;
         self.encode_connections(encoder)?;
         self.encode_buffers(encoder)?;
         self.encode_unforwarded(encoder)?;

@@ -7,6 +7,7 @@
 //! ```
 
 mod datagrams;
+mod endpoints;
 mod exemplars;
 mod exposition;
 mod plugins;
@@ -30,6 +31,7 @@ use crate::proxy::buffer_budget::BufferBudget;
 use crate::proxy::connection::tls::ClientHandshakeError;
 use crate::proxy::unforwarded_budget::UnforwardedBudget;
 use crate::upstream::{RetryMetrics, SingleWriterCounter, UpstreamCounters};
+use endpoints::{EndpointAttempts, KnownEndpoints};
 use exemplars::Exemplars;
 use streams::StreamCounters;
 
@@ -180,6 +182,8 @@ pub(in crate::proxy) struct WorkerStats {
     plugins: Mutex<plugins::DurationsByKind>,
     /// Locked for each response body that a plugin could not filter, and by scrapes.
     unfiltered_bodies: Mutex<plugins::UnfilteredBodies>,
+    /// Locked for each attempt with `--endpoint-metrics`, and by scrapes.
+    endpoints: Mutex<EndpointAttempts>,
 }
 
 impl WorkerStats {
@@ -277,6 +281,8 @@ pub struct ProxyStats {
     /// The bytes of bodies that are kept.
     buffers: Option<Arc<BufferBudget>>,
     unforwarded: Option<Arc<UnforwardedBudget>>,
+    /// With `--endpoint-metrics`.
+    endpoints: Option<KnownEndpoints>,
 }
 
 /// The label sets of all workers.
@@ -302,6 +308,7 @@ impl ProxyStats {
             lost_lines,
             buffers: None,
             unforwarded: None,
+            endpoints: None,
         }
     }
 
