@@ -1,5 +1,5 @@
-//! The Grafana dashboards: the files in `charts/portico/dashboards` are generated from `dashboard/panels.rs`; `UPDATE=1`
-//! writes them. tests/prometheus.rs runs each of the queries.
+//! The Grafana dashboards: the files in `charts/portico/dashboards` are generated from `dashboard/panels.rs`;
+//! `UPDATE=1` writes them. tests/prometheus.rs runs each of the queries.
 
 mod panels;
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, anyhow, bail};
 use rustls::crypto::aws_lc_rs;
 
-use super::plugin_services::tls_files::{read_authorities, read_client_certificate};
+use super::tls_files::{read_authorities, read_client_certificate};
 use crate::args::{OtlpOptions, OtlpProtocolArg};
 use crate::plugin_api::batch_queue::{BatchQueue, QueueSettings};
 use crate::plugin_api::otlp_delivery::{OtlpProtocol, OtlpSignal};

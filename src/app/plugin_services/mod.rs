@@ -11,7 +11,6 @@ mod datagrams;
 mod metadata_endpoints;
 mod name_resolver;
 mod tls;
-pub(super) mod tls_files;
 
 use std::collections::BTreeMap;
 use std::io;

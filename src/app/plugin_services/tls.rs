@@ -15,7 +15,7 @@ use tokio::task::spawn_blocking;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::tls_files::{read_authorities, read_client_certificate};
+use crate::app::tls_files::{read_authorities, read_client_certificate};
 use crate::plugin_api::{RemoteTls, TlsFiles};
 use crate::upstream::tls::AcceptAnyCertificate;
 

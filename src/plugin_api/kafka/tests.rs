@@ -314,8 +314,7 @@ async fn messages_after_a_pause_need_no_other_attempt() {
             let began = Instant::now();
             assert_eq!(producer.produce(&messages(&[value])).await, [None], "{acks:?}");
             assert_eq!(began.elapsed(), Duration::ZERO, "{acks:?}");
-            // The broker closes what is idle, before Portico would.
-            tokio::time::sleep(Duration::from_secs(30)).await;
+            tokio::time::sleep(Duration::from_secs(30)).await; // The broker closes what is idle, before Portico would.
             assert_eq!(brokers.received(PRODUCE).len(), number + 1, "{acks:?}");
         }
         assert_eq!(brokers.connections.load(Relaxed), 3, "{acks:?}");
@@ -343,7 +342,7 @@ async fn brokers_with_the_same_address_keep_their_connections() {
         assert_eq!(producer.produce(&of_both).await, [None, None]);
     }
     assert_eq!(brokers.received(PRODUCE).len(), 10);
-    // That of the server which was asked for the brokers, and one for each broker.
+    // That of the server which knows the brokers, and one for each broker.
     assert_eq!(brokers.connections.load(Relaxed), 3);
 }
 

@@ -11,7 +11,6 @@ use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use tokio::time::Instant;
 
-use super::{EVICT_INTERVAL, ProxyStats, WorkerStats};
 use crate::plugin_api::completed_request::{Attempt, AttemptOutcome};
 
 /// A backend and one of its endpoints. Without an address, all those beyond the limit.
@@ -36,10 +35,15 @@ pub(super) struct AttemptCounts {
     used_at: Instant,
 }
 
-/// The endpoints that have series, in all workers.
-#[derive(Debug, Default)]
-pub(super) struct KnownEndpoints(Mutex<Known>);
+/// The attempts of all workers.
+#[derive(Debug)]
+pub(super) struct EndpointStats {
+    workers: Vec<Arc<Mutex<EndpointAttempts>>>,
+    max_endpoints: usize,
+    known: Mutex<Known>,
+}
 
+/// The endpoints that have series, in all workers.
 #[derive(Debug, Default)]
 struct Known {
     labels: HashSet<EndpointLabels>,
@@ -70,34 +74,32 @@ impl AttemptCounts {
     }
 }
 
-impl ProxyStats {
-    /// Also counts the attempts at each endpoint.
-    pub(in crate::proxy) fn with_endpoints(self, counts: bool) -> Self {
-        ProxyStats { endpoints: counts.then(KnownEndpoints::default), ..self }
+impl EndpointStats {
+    pub(super) fn new(workers: Vec<Arc<Mutex<EndpointAttempts>>>, max_endpoints: usize) -> Self {
+        EndpointStats { workers, max_endpoints, known: Mutex::default() }
     }
 
-    /// Counts the attempts of a request that has ended.
-    pub(in crate::proxy) fn count_attempts(&self, stats: &WorkerStats, backend: &Arc<str>, attempts: &[Attempt]) {
-        let Some(endpoints) = &self.endpoints else { return };
+    /// Counts the attempts of a request that has ended, among those of its worker.
+    pub(super) fn count(&self, worker: &Mutex<EndpointAttempts>, backend: &Arc<str>, attempts: &[Attempt]) {
         let now = Instant::now();
         for attempt in attempts {
             let labels = EndpointLabels { backend: Arc::clone(backend), address: Some(attempt.endpoint) };
-            if let Some(counts) = stats.endpoints.lock().get_mut(&labels) {
+            if let Some(counts) = worker.lock().get_mut(&labels) {
                 counts.add(attempt, now);
                 continue;
             }
-            let labels = self.known_endpoint(endpoints, labels, now);
-            stats.endpoints.lock().entry(labels).or_insert_with(|| AttemptCounts::new(now)).add(attempt, now);
+            let labels = self.known(labels, now);
+            worker.lock().entry(labels).or_insert_with(|| AttemptCounts::new(now)).add(attempt, now);
         }
     }
 
     /// The labels of an endpoint, or those of all others if the maximum is reached.
-    fn known_endpoint(&self, endpoints: &KnownEndpoints, labels: EndpointLabels, now: Instant) -> EndpointLabels {
-        let mut known = endpoints.0.lock();
-        let is_full = |known: &Known| known.labels.len() >= self.max_series && !known.labels.contains(&labels);
+    fn known(&self, labels: EndpointLabels, now: Instant) -> EndpointLabels {
+        let mut known = self.known.lock();
+        let is_full = |known: &Known| known.labels.len() >= self.max_endpoints && !known.labels.contains(&labels);
         if is_full(&known) && known.evicted_at.is_none_or(|evicted_at| now - evicted_at > EVICT_INTERVAL) {
             known.evicted_at = Some(now);
-            self.evict_endpoints(&mut known.labels, now);
+            self.evict_unused(&mut known.labels, now);
         }
         if is_full(&known) {
             return EndpointLabels { backend: "other".into(), address: None };
@@ -107,51 +109,57 @@ impl ProxyStats {
     }
 
     /// Evicts the endpoints that no worker has used for a while; mostly those that were removed.
-    fn evict_endpoints(&self, known: &mut HashSet<EndpointLabels>, now: Instant) {
+    fn evict_unused(&self, known: &mut HashSet<EndpointLabels>, now: Instant) {
         let is_used = |counts: &AttemptCounts| now.saturating_duration_since(counts.used_at) < UNUSED_AFTER;
         let mut used = HashSet::new();
-        for stats in &self.workers {
-            let endpoints = stats.endpoints.lock();
-            used.extend(endpoints.iter().filter(|(_, counts)| is_used(counts)).map(|(labels, _)| labels.clone()));
+        for worker in &self.workers {
+            let attempts = worker.lock();
+            used.extend(attempts.iter().filter(|(_, counts)| is_used(counts)).map(|(labels, _)| labels.clone()));
         }
         known.retain(|labels| used.contains(labels));
-        for stats in &self.workers {
-            stats.endpoints.lock().retain(|labels, _| labels.address.is_none() || used.contains(labels));
+        for worker in &self.workers {
+            worker.lock().retain(|labels, _| labels.address.is_none() || used.contains(labels));
         }
     }
 
-    pub(super) fn encode_endpoints(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    fn merged(&self) -> BTreeMap<EndpointLabels, AttemptCounts> {
         let mut merged: BTreeMap<EndpointLabels, AttemptCounts> = BTreeMap::new();
-        for stats in &self.workers {
-            let endpoints = stats.endpoints.lock().clone();
-            for (labels, counts) in endpoints {
-                let now = counts.used_at;
-                merged.entry(labels).or_insert_with(|| AttemptCounts::new(now)).merge(&counts);
+        for worker in &self.workers {
+            let attempts = worker.lock().clone();
+            for (labels, counts) in attempts {
+                let used_at = counts.used_at;
+                merged.entry(labels).or_insert_with(|| AttemptCounts::new(used_at)).merge(&counts);
             }
         }
-        let address = |labels: &EndpointLabels| labels.address.map_or("other".to_owned(), |it| it.to_string());
-        let help = "Attempts to get a response from an endpoint, by outcome, with --endpoint-metrics";
-        let mut family = encoder.encode_descriptor("portico_endpoint_attempts", help, None, MetricType::Counter)?;
-        for (labels, counts) in &merged {
-            let endpoint = address(labels);
-            for (outcome, count) in OUTCOMES.iter().zip(counts.outcomes).filter(|(_, count)| *count > 0) {
-                let labels = [("backend", &*labels.backend), ("endpoint", &*endpoint), ("outcome", *outcome)];
-                family.encode_family(&labels)?.encode_counter::<NoLabelSet, u64, u64>(&count, None)?;
-            }
-        }
-        let help = "From the start of an attempt until the head of its response, with --endpoint-metrics";
-        let mut family =
-            encoder.encode_descriptor("portico_endpoint_response_seconds", help, None, MetricType::Histogram)?;
-        for (labels, counts) in &merged {
-            let bounds = BOUNDS.iter().map(Duration::as_secs_f64).chain([f64::INFINITY]);
-            let buckets: Vec<_> = bounds.zip(counts.heads).collect();
-            let endpoint = address(labels);
-            let labels = [("backend", &*labels.backend), ("endpoint", &*endpoint)];
-            let count = counts.heads.iter().sum();
-            family.encode_family(&labels)?.encode_histogram::<NoLabelSet>(counts.seconds, count, &buckets, None)?;
-        }
-        Ok(())
+        merged
     }
+}
+
+/// Encodes both families, which have no series without the flag.
+pub(super) fn encode(stats: Option<&EndpointStats>, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    let merged = stats.map(EndpointStats::merged).unwrap_or_default();
+    let address = |labels: &EndpointLabels| labels.address.map_or("other".to_owned(), |it| it.to_string());
+    let help = "Attempts to get a response from an endpoint, by outcome, with --endpoint-metrics";
+    let mut family = encoder.encode_descriptor("portico_endpoint_attempts", help, None, MetricType::Counter)?;
+    for (labels, counts) in &merged {
+        let endpoint = address(labels);
+        for (outcome, count) in OUTCOMES.iter().zip(counts.outcomes).filter(|(_, count)| *count > 0) {
+            let labels = [("backend", &*labels.backend), ("endpoint", &*endpoint), ("outcome", *outcome)];
+            family.encode_family(&labels)?.encode_counter::<NoLabelSet, u64, u64>(&count, None)?;
+        }
+    }
+    let help = "From the start of an attempt until the head of its response, with --endpoint-metrics";
+    let name = "portico_endpoint_response_seconds";
+    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Histogram)?;
+    for (labels, counts) in &merged {
+        let bounds = BOUNDS.iter().map(Duration::as_secs_f64).chain([f64::INFINITY]);
+        let buckets: Vec<_> = bounds.zip(counts.heads).collect();
+        let endpoint = address(labels);
+        let labels = [("backend", &*labels.backend), ("endpoint", &*endpoint)];
+        let count = counts.heads.iter().sum();
+        family.encode_family(&labels)?.encode_histogram::<NoLabelSet>(counts.seconds, count, &buckets, None)?;
+    }
+    Ok(())
 }
 
 /// The place of an attempt in [`OUTCOMES`].
@@ -176,6 +184,9 @@ const BOUNDS: [Duration; 6] = [
     Duration::from_millis(5000),
 ];
 
+/// Minimum interval between two evictions.
+const EVICT_INTERVAL: Duration = Duration::from_secs(10);
+
 /// Series of an endpoint without requests for this time are removed if there are too many.
 const UNUSED_AFTER: Duration = Duration::from_secs(300);
 
@@ -183,6 +194,7 @@ const UNUSED_AFTER: Duration = Duration::from_secs(300);
 mod tests {
     use http::StatusCode;
 
+    use super::super::ProxyStats;
     use super::super::exposition::testing::{assert_line, scrape};
     use super::*;
 

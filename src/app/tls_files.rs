@@ -13,12 +13,12 @@ use webpki::anchor_from_trusted_cert;
 use crate::plugin_api::ClientCertificateFiles;
 
 /// The certificates of authorities, at least one.
-pub(in crate::app) fn read_authorities(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+pub(super) fn read_authorities(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     parse_authorities(&read(path)?).map_err(|problem| about(path, &problem))
 }
 
 /// A certificate with its key, which belongs to it.
-pub(in crate::app) fn read_client_certificate(
+pub(super) fn read_client_certificate(
     files: &ClientCertificateFiles,
     provider: &CryptoProvider,
 ) -> Result<Arc<CertifiedKey>, String> {
