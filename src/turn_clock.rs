@@ -6,6 +6,7 @@
 
 use std::cell::Cell;
 use std::marker::PhantomData;
+use std::time::SystemTime;
 
 use tokio::time::Instant;
 
@@ -44,6 +45,12 @@ pub(crate) fn refresh() -> Instant {
         TURN.set(Some(now));
     }
     now
+}
+
+/// A moment of the past as the clock of the machine shows it now. Both clocks are read together: a reading of this turn
+/// may be old, and would move the moment into the future.
+pub(crate) fn to_system_time(moment: Instant) -> SystemTime {
+    SystemTime::now() - moment.elapsed()
 }
 
 #[cfg(test)]

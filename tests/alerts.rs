@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::root;
 
+const DASHBOARDS: &str = "charts/portico/dashboards";
 const RULES: &str = "charts/portico/files/alerts.yaml";
 /// Folder with the input of `promtool test rules`: series and the alerts that they trigger.
 const TESTS: &str = "tests/alerts";
@@ -107,7 +108,8 @@ fn queried_metrics_are_documented() {
     let read = |path: &str| fs::read_to_string(root().join(path)).unwrap();
     let documented: BTreeSet<String> = metrics(&read("docs/metrics.md")).collect();
     let pages = files(RUNBOOKS).into_iter().map(|name| format!("{RUNBOOKS}/{name}"));
-    for path in pages.chain([RULES.to_owned(), "charts/portico/dashboards/portico.json".to_owned()]) {
+    let dashboards = files(DASHBOARDS).into_iter().map(|name| format!("{DASHBOARDS}/{name}"));
+    for path in pages.chain(dashboards).chain([RULES.to_owned()]) {
         let unknown: Vec<String> = metrics(&read(&path)).filter(|name| !documented.contains(name)).collect();
         assert!(unknown.is_empty(), "{path} queries {unknown:?}, which docs/metrics.md does not document");
     }

@@ -1,5 +1,5 @@
-//! The Grafana dashboard: `charts/portico/dashboards/portico.json` is generated from `dashboard/panels.rs`; `UPDATE=1`
-//! writes it. tests/prometheus.rs runs each of the queries.
+//! The Grafana dashboards: the files in `charts/portico/dashboards` are generated from `dashboard/panels.rs`;
+//! `UPDATE=1` writes them. tests/prometheus.rs runs each of the queries.
 
 mod panels;
 
@@ -7,26 +7,35 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use panels::{Panel, PanelForm, ROWS, Row};
+use panels::{DASHBOARDS, Dashboard, Panel, PanelForm, Row};
 use serde_json::{Value, json};
 
-const FILE: &str = "charts/portico/dashboards/portico.json";
+const FOLDER: &str = "charts/portico/dashboards";
 
 #[test]
-fn dashboard_file_matches_the_panels() {
-    let generated = format!("{:#}\n", dashboard());
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(FILE);
-    if std::env::var_os("UPDATE").is_some() {
-        fs::write(&file, &generated).unwrap();
+fn dashboard_files_match_the_panels() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(FOLDER);
+    for dashboard in DASHBOARDS {
+        let (file, generated) = (folder.join(dashboard.file), format!("{:#}\n", json_of(dashboard)));
+        if std::env::var_os("UPDATE").is_some() {
+            fs::write(&file, &generated).unwrap();
+        }
+        let written = fs::read_to_string(&file).unwrap_or_default();
+        assert!(written == generated, "{file:?} differs from tests/dashboard/panels.rs; UPDATE=1 writes it");
     }
-    let written = fs::read_to_string(&file).unwrap_or_default();
-    assert!(written == generated, "{FILE} differs from tests/dashboard/panels.rs; UPDATE=1 writes it");
+    let names = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    assert_eq!(names.collect::<BTreeSet<_>>(), DASHBOARDS.iter().map(|one| one.file.to_owned()).collect());
 }
 
 /// Grafana overlays or drops such panels without a warning.
 #[test]
 fn panels_have_unique_ids_and_do_not_overlap() {
-    let dashboard = dashboard();
+    for dashboard in DASHBOARDS {
+        check_places(&json_of(dashboard));
+    }
+}
+
+fn check_places(dashboard: &Value) {
     let panels = dashboard["panels"].as_array().unwrap();
     let ids: BTreeSet<u64> = panels.iter().map(|panel| panel["id"].as_u64().unwrap()).collect();
     assert_eq!(ids.len(), panels.len());
@@ -45,8 +54,15 @@ fn panels_have_unique_ids_and_do_not_overlap() {
 /// Checks the requirements of Grafana's `dashboard_kind.cue`. Grafana imports unknown types, data sources and variables
 /// without an error, but does not show such panels.
 #[test]
-fn grafana_can_import_the_dashboard() {
-    let dashboard = dashboard();
+fn grafana_can_import_the_dashboards() {
+    for dashboard in DASHBOARDS {
+        check_import(&json_of(dashboard));
+    }
+    let uids: BTreeSet<&str> = DASHBOARDS.iter().map(|dashboard| dashboard.uid).collect();
+    assert_eq!(uids.len(), DASHBOARDS.len());
+}
+
+fn check_import(dashboard: &Value) {
     let uid = dashboard["uid"].as_str().unwrap();
     assert!(uid.len() <= 40 && uid.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte)), "{uid}");
     assert!(dashboard.get("id").is_none(), "an id would refer to another dashboard");
@@ -77,16 +93,20 @@ fn grafana_can_import_the_dashboard() {
     }
 }
 
-/// All queries filter by job, and only those of the row `Routes` also by route.
+/// All queries filter by job, and those of some rows also by route or backend.
 #[test]
 fn every_query_uses_the_variables() {
-    for Row { title, panels } in ROWS {
+    for Row { title, filter, panels } in DASHBOARDS.iter().flat_map(|dashboard| dashboard.rows) {
         for Panel { title: panel, queries, .. } in *panels {
+            assert!(!queries.is_empty() && !panel.is_empty(), "{title}, {panel}");
             for (query, _) in *queries {
                 let selectors = query.matches("portico_").count() + query.matches("process_").count();
                 assert_eq!(query.matches("job=~\"$job\"").count(), selectors, "{title}, {panel}: {query}");
-                let is_of_routes = *title == "Routes";
-                assert_eq!(query.contains("$route"), is_of_routes, "{title}, {panel}: {query}");
+                for name in ["route", "backend"] {
+                    let expected = if *filter == Some(name) { selectors } else { 0 };
+                    let found = query.matches(&format!("{name}=~\"${name}\"")).count();
+                    assert_eq!(found, expected, "{title}, {panel}: {query}");
+                }
             }
         }
     }
@@ -97,10 +117,10 @@ const GRID_WIDTH: u64 = 24;
 /// Height of each panel in rows of the grid.
 const PANEL_HEIGHT: u64 = 8;
 
-fn dashboard() -> Value {
+fn json_of(dashboard: &Dashboard) -> Value {
     let mut panels = Vec::new();
     let mut y = 0;
-    for Row { title, panels: row_panels } in ROWS {
+    for Row { title, panels: row_panels, .. } in dashboard.rows {
         let id = panels.len() + 1;
         let position = json!({"x": 0, "y": y, "w": GRID_WIDTH, "h": 1});
         panels.push(
@@ -118,21 +138,32 @@ fn dashboard() -> Value {
         }
         y += PANEL_HEIGHT;
     }
+    let mut variables = vec![
+        json!({"name": "datasource", "label": "Data source", "type": "datasource", "query": "prometheus"}),
+        variable("job", "Job", "label_values(portico_build_info, job)"),
+    ];
+    for (name, label) in [("route", "Route"), ("backend", "Backend")] {
+        if dashboard.rows.iter().any(|row| row.filter == Some(name)) {
+            let values = format!("label_values(portico_requests_total{{job=~\"$job\"}}, {name})");
+            variables.push(variable(name, label, &values));
+        }
+    }
     json!({
-        "uid": "portico",
-        "title": "Portico",
-        "description": "Requests, upstreams, configuration and plugins of Portico",
+        "uid": dashboard.uid,
+        "title": dashboard.title,
+        "description": dashboard.description,
         "tags": ["portico", "gateway-api", "ingress"],
         "schemaVersion": 39,
         "editable": true,
         "graphTooltip": 1,
         "refresh": "30s",
         "time": {"from": "now-1h", "to": "now"},
-        "templating": {"list": [
-            {"name": "datasource", "label": "Data source", "type": "datasource", "query": "prometheus"},
-            variable("job", "Job", "label_values(portico_build_info, job)"),
-            variable("route", "Route", "label_values(portico_requests_total{job=~\"$job\"}, route)"),
-        ]},
+        // The other dashboards, with the same time and variables.
+        "links": [{
+            "title": "Portico", "type": "dashboards", "tags": ["portico"], "asDropdown": true, "keepTime": true,
+            "includeVars": true, "targetBlank": false, "icon": "external link", "tooltip": "", "url": "",
+        }],
+        "templating": {"list": variables},
         "annotations": {"list": [{
             "name": "Starts", "enable": true, "iconColor": "blue", "datasource": prometheus(),
             "expr": "changes(process_start_time_seconds{job=~\"$job\"}[1m]) > 0", "titleFormat": "{{instance}} started",

@@ -5,6 +5,8 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
+use rcgen::{CertifiedKey, KeyPair, generate_simple_self_signed};
+use rustls::server::WebPkiClientVerifier;
 use serde_json::{Value, json};
 
 use crate::harness::client::get;
@@ -140,9 +142,81 @@ fn files_for_otlp_are_checked_at_the_start() {
         (["--otlp-headers-file", "missing"], "--otlp-headers-file missing"),
         (["--otlp-headers-file", "text"], "line 1 is not a header"),
         (["--otlp-ca-file", "text"], "has no certificate in PEM"),
+        (["--otlp-client-cert-file", "text"], "text: has no certificate in PEM"),
     ] {
-        let program = run(&site, &[&flags[..], &["--trace-otlp-endpoint", "https://collector.example"]].concat());
-        let ended = program.wait();
+        let key = if flags[0] == "--otlp-client-cert-file" { &["--otlp-client-key-file", "text"][..] } else { &[] };
+        let server = ["--trace-otlp-endpoint", "https://collector.example"];
+        let ended = run(&site, &[&flags[..], key, &server[..]].concat()).wait();
         assert!(!ended.status.success() && ended.stderr.contains(expected), "{flags:?}: {}", ended.stderr);
     }
+}
+
+/// The server closes each connection, so every batch has the certificate that the files contain then.
+#[test]
+fn collectors_that_require_a_certificate_get_the_one_of_the_files() {
+    let site = Site::new();
+    save_good_objects(&site);
+    let clients = [(); 2].map(|()| generate_simple_self_signed(["gateway".to_owned()]).unwrap());
+    let (url, seen) = certificate_collector(&site, &clients);
+    let save = |client: &CertifiedKey<KeyPair>| {
+        site.save("tls.crt", &client.cert.pem());
+        site.save("tls.key", &client.signing_key.serialize_pem());
+    };
+    save(&clients[0]);
+    let flags = [
+        ["--metrics-otlp-endpoint", &url],
+        ["--metrics-otlp-interval", "200ms"],
+        ["--otlp-ca-file", "ca.crt"],
+        ["--otlp-client-cert-file", "tls.crt"],
+        ["--otlp-client-key-file", "tls.key"],
+    ];
+    let program = run(&site, &flags.concat());
+    program.wait_started();
+    for client in &clients {
+        save(client);
+        let is_seen = || seen.lock().unwrap().contains(&client.cert.der().to_vec()).then_some(());
+        eventually("a batch with the certificate", is_seen);
+    }
+    program.stop().expect_success();
+}
+
+/// A server that requires one of these certificates, and keeps which ones it got. Its own is in `ca.crt`.
+fn certificate_collector(site: &Site, clients: &[CertifiedKey<KeyPair>]) -> (String, Arc<Mutex<Vec<Vec<u8>>>>) {
+    let own = generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+    site.save("ca.crt", &own.cert.pem());
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add_parsable_certificates(clients.iter().map(|client| client.cert.der().clone()));
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider)).build().unwrap();
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(vec![own.cert.der().clone()], own.signing_key.serialize_der().try_into().unwrap())
+        .unwrap();
+    let config = Arc::new(config);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("https://{}", listener.local_addr().unwrap());
+    let seen: Arc<Mutex<Vec<Vec<u8>>>> = Arc::default();
+    let kept = Arc::clone(&seen);
+    thread::spawn(move || {
+        for socket in listener.incoming() {
+            let connection = rustls::ServerConnection::new(Arc::clone(&config)).unwrap();
+            let mut stream = rustls::StreamOwned::new(connection, socket.unwrap());
+            let (mut reader, mut length) = (BufReader::new(&mut stream), 0);
+            let mut line = String::new();
+            while reader.read_line(&mut line).unwrap_or(0) > 2 {
+                if let Some(value) = line.to_lowercase().strip_prefix("content-length: ") {
+                    length = value.trim().parse().unwrap();
+                }
+                line.clear();
+            }
+            drop(reader.read_exact(&mut vec![0; length]));
+            kept.lock().unwrap().extend(stream.conn.peer_certificates().map(|chain| chain[0].to_vec()));
+            drop(stream.write_all(b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"));
+            stream.conn.send_close_notify();
+            drop(stream.flush());
+        }
+    });
+    (url, seen)
 }

@@ -127,25 +127,31 @@ fn frequent_scrapes_leak_no_memory() {
 const SERIES_OF_A_LABEL_SET: usize = 15 + 2 + 2 + 1;
 
 const ALERTS: &str = "charts/portico/files/alerts.yaml";
-const DASHBOARD: &str = "charts/portico/dashboards/portico.json";
+const DASHBOARDS: &str = "charts/portico/dashboards";
 /// Long enough for a busy machine and for the two scrapes that `rate()` needs.
 const TIMEOUT: Duration = Duration::from_secs(120);
 
-/// The queries of all panels and variables, with variables replaced by possible values.
+/// The queries of all panels and variables of all dashboards, with variables replaced by possible values.
 fn dashboard_queries() -> Vec<String> {
-    let dashboard: Value = serde_json::from_str(&std::fs::read_to_string(root().join(DASHBOARD)).unwrap()).unwrap();
-    let panels = dashboard["panels"].as_array().unwrap().iter();
-    let targets = panels.filter_map(|panel| panel["targets"].as_array()).flatten();
-    let mut queries: Vec<String> = targets.map(|target| target["expr"].as_str().unwrap().to_owned()).collect();
-    for variable in dashboard["templating"]["list"].as_array().unwrap() {
-        let query = variable["query"]["query"].as_str().and_then(|query| query.strip_prefix("label_values("));
-        if let Some((series, _)) = query.and_then(|query| query.rsplit_once(", ")) {
-            queries.push(series.to_owned());
+    let mut queries = Vec::new();
+    for file in std::fs::read_dir(root().join(DASHBOARDS)).unwrap() {
+        let dashboard = std::fs::read_to_string(file.unwrap().path()).unwrap();
+        let dashboard: Value = serde_json::from_str(&dashboard).unwrap();
+        let targets = dashboard["panels"].as_array().unwrap().iter().filter_map(|panel| panel["targets"].as_array());
+        queries.extend(targets.flatten().map(|target| target["expr"].as_str().unwrap().to_owned()));
+        for variable in dashboard["templating"]["list"].as_array().unwrap() {
+            let query = variable["query"]["query"].as_str().and_then(|query| query.strip_prefix("label_values("));
+            if let Some((series, _)) = query.and_then(|query| query.rsplit_once(", ")) {
+                queries.push(series.to_owned());
+            }
         }
     }
     assert!(queries.len() > 50, "{} queries", queries.len());
-    let with_values =
-        |query: &String| query.replace("$job", ".*").replace("$route", ".*").replace("$__rate_interval", "15s");
+    let with_values = |query: &String| {
+        ["$job", "$route", "$backend"]
+            .iter()
+            .fold(query.replace("$__rate_interval", "15s"), |query, name| query.replace(name, ".*"))
+    };
     let queries: Vec<String> = queries.iter().map(with_values).collect();
     assert!(queries.iter().all(|query| !query.contains('$')), "a variable was not replaced: {queries:?}");
     queries
@@ -243,11 +249,13 @@ fn start(site: &Site) -> Program {
     let mut command = portico(site);
     let words = format!(
         "run --kubernetes --kubeconfig kubeconfig --manifests manifests --gateway-address-pool {} --echo {} \
-         --allow-loopback-backends --allow-address-annotation --status-listen {} --admin-listen {} --workers 2 --access-log off",
+         --allow-loopback-backends --allow-address-annotation --status-listen {} --admin-listen {} --workers 2 --endpoint-metrics --access-log off --metrics-otlp-endpoint http://{} \
+         --metrics-otlp-interval 1s",
         site.address(),
         site.address_of("echo"),
         site.address_of("status"),
         site.address_of("admin"),
+        site.address_of("echo"),
     );
     command.args(words.split(' '));
     Program::start(command)

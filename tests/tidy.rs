@@ -212,6 +212,7 @@ const LAYERS: &[Row] = &[
     (
         "app",
         &[
+            "tls_files",
             "cache_meters certificate_metrics change_meters cluster_keys crds endpoint_names file_descriptors \
              fingerprint_cache \
              health_meters host_addresses ingress kong_metrics metrics_export otlp overload_meters problem_counts \

@@ -120,6 +120,7 @@ fn proxy_config(options: &RunOptions, descriptors: DescriptorUse, access_log: Ar
         },
         product_token: proxy::ProductToken::new(&options.kong.product).expect("the flag was validated"),
         max_series: options.metrics_max_series.get(),
+        counts_endpoints: options.endpoint_metrics,
     }
 }
 

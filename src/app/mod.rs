@@ -45,6 +45,7 @@ mod source_overlap;
 mod state_meters;
 mod status_publisher;
 mod stdout;
+mod tls_files;
 mod upstream_events;
 mod upstream_views;
 mod usage_meters;

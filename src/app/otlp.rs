@@ -6,28 +6,30 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
+use rustls::crypto::aws_lc_rs;
 
+use super::tls_files::{read_authorities, read_client_certificate};
 use crate::args::{OtlpOptions, OtlpProtocolArg};
 use crate::plugin_api::batch_queue::{BatchQueue, QueueSettings};
 use crate::plugin_api::otlp_delivery::{OtlpProtocol, OtlpSignal};
 use crate::plugin_api::trace::otlp::OtlpResource;
 use crate::plugin_api::tracer::{ExportFormat, ExportServer};
-use crate::plugin_api::{Authorities, BuildCx, BuildNotes, PluginServices, PluginState};
+use crate::plugin_api::{BuildCx, BuildNotes, ClientCertificateFiles, PluginServices, PluginState, TlsFiles};
 use crate::version::VERSION;
 
 /// What the requests to all servers have in common.
 pub(super) struct OtlpServers<'a> {
     protocol: OtlpProtocol,
     headers: BTreeMap<String, String>,
-    authorities: Option<Authorities>,
+    tls_files: Option<Arc<TlsFiles>>,
     state: &'a PluginState,
     services: &'a Arc<dyn PluginServices>,
     node: &'a str,
 }
 
 impl<'a> OtlpServers<'a> {
-    /// Reads the files.
+    /// Reads the files. Those with certificates are only checked, and read again for each connection.
     pub(super) fn new(
         options: &OtlpOptions,
         state: &'a PluginState,
@@ -38,16 +40,13 @@ impl<'a> OtlpServers<'a> {
             Some(path) => read_headers(path).with_context(|| format!("--otlp-headers-file {}", path.display()))?,
             None => BTreeMap::new(),
         };
-        let authorities = match &options.ca_file {
-            Some(path) => Some(read_authorities(path).with_context(|| format!("--otlp-ca-file {}", path.display()))?),
-            None => None,
-        };
+        let tls_files = check_tls_files(options)?;
         let protocol = match options.protocol {
             OtlpProtocolArg::Grpc => OtlpProtocol::Grpc,
             OtlpProtocolArg::HttpProtobuf => OtlpProtocol::HttpProtobuf,
             OtlpProtocolArg::HttpJson => OtlpProtocol::HttpJson,
         };
-        Ok(OtlpServers { protocol, headers, authorities, state, services, node })
+        Ok(OtlpServers { protocol, headers, tls_files, state, services, node })
     }
 
     /// The queue of a server, which begins at once. The flag with its URL is the name in metrics, logs and messages, in
@@ -63,8 +62,11 @@ impl<'a> OtlpServers<'a> {
             OtlpProtocol::Grpc => url.to_owned(),
             OtlpProtocol::HttpProtobuf | OtlpProtocol::HttpJson => with_path(url, signal),
         };
-        if self.authorities.is_some() && !url.to_ascii_lowercase().starts_with("https://") {
-            bail!("--otlp-ca-file has no effect on {flag}, whose URL does not begin with https://; remove one of both");
+        if let Some(files) = &self.tls_files
+            && !url.to_ascii_lowercase().starts_with("https://")
+        {
+            let file = if files.authorities.is_some() { "--otlp-ca-file" } else { "--otlp-client-cert-file" };
+            bail!("{file} has no effect on {flag}, whose URL does not begin with https://; remove one of both");
         }
         let server = ExportServer {
             field: flag,
@@ -73,7 +75,7 @@ impl<'a> OtlpServers<'a> {
             format: ExportFormat::Otlp(self.protocol, signal),
             timeout: TIMEOUT,
             ssl_verify: true,
-            authorities: self.authorities.clone(),
+            tls_files: self.tls_files.clone(),
         };
         let notes = BuildNotes::default();
         let cx = BuildCx { object: flag, state: self.state, services: self.services, node: self.node, notes: &notes };
@@ -97,8 +99,19 @@ fn with_path(url: &str, signal: OtlpSignal) -> String {
     if has_path { url.to_owned() } else { format!("{}/v1/{}", url.trim_end_matches('/'), signal.name()) }
 }
 
-fn read_authorities(path: &Path) -> anyhow::Result<Authorities> {
-    Authorities::from_pem(&std::fs::read(path)?).map_err(anyhow::Error::msg)
+/// The files of certificates, if there are any. They can be used.
+fn check_tls_files(options: &OtlpOptions) -> anyhow::Result<Option<Arc<TlsFiles>>> {
+    if let Some(path) = &options.ca_file {
+        read_authorities(path).map_err(|problem| anyhow!("--otlp-ca-file {problem}"))?;
+    }
+    let client = options.client_certificate.clone();
+    let client = client.map(|(certificate, key)| ClientCertificateFiles { certificate, key });
+    if let Some(files) = &client {
+        let read = read_client_certificate(files, &aws_lc_rs::default_provider());
+        read.map_err(|problem| anyhow!("--otlp-client-cert-file or --otlp-client-key-file {problem}"))?;
+    }
+    let files = TlsFiles { authorities: options.ca_file.clone(), client };
+    Ok((files.authorities.is_some() || files.client.is_some()).then(|| Arc::new(files)))
 }
 
 /// Reads a file with a header in each line. Messages contain no values, which may be secrets.
@@ -144,16 +157,5 @@ mod tests {
         assert!(headers.iter().map(|(name, value)| (&**name, &**value)).eq(expected), "{headers:?}");
         let error = parse_headers("a: b\nsecret").unwrap_err().to_string();
         assert!(error.contains("line 2") && !error.contains("secret"), "{error}");
-    }
-
-    #[test]
-    fn files_of_authorities_have_certificates() {
-        let certificate = rcgen::generate_simple_self_signed(["a.example".to_owned()]).unwrap().cert.pem();
-        assert_eq!(Authorities::from_pem(certificate.repeat(2).as_bytes()).unwrap().certificates().len(), 2);
-        let truncated = certificate.replace("-----END", "----END");
-        for (pem, expected) in [("", "no certificate"), ("text", "no certificate"), (&truncated, "PEM")] {
-            let error = Authorities::from_pem(pem.as_bytes()).unwrap_err();
-            assert!(error.contains(expected), "{pem}: {error}");
-        }
     }
 }

@@ -37,6 +37,16 @@ pub(super) struct OtlpArgs {
     /// File with the certificates of the authorities that are trusted for servers for OTLP, in place of the system's
     #[arg(long, value_name = "FILE", env = "PORTICO_OTLP_CA_FILE", requires = OTLP_SERVERS)]
     otlp_ca_file: Option<PathBuf>,
+
+    /// File with the certificate that servers for OTLP get if they request one, followed by those of its intermediates;
+    /// files of certificates and keys are read again for each connection
+    #[arg(long, value_name = "FILE", env = "PORTICO_OTLP_CLIENT_CERT_FILE", requires = OTLP_SERVERS)]
+    #[arg(requires = "otlp_client_key_file")]
+    otlp_client_cert_file: Option<PathBuf>,
+
+    /// File with the key of --otlp-client-cert-file
+    #[arg(long, value_name = "FILE", env = "PORTICO_OTLP_CLIENT_KEY_FILE", requires = "otlp_client_cert_file")]
+    otlp_client_key_file: Option<PathBuf>,
 }
 
 /// A protocol of OTLP, in the words of OpenTelemetry's `OTEL_EXPORTER_OTLP_PROTOCOL`.
@@ -55,6 +65,8 @@ pub struct OtlpOptions {
     pub protocol: OtlpProtocolArg,
     pub headers_file: Option<PathBuf>,
     pub ca_file: Option<PathBuf>,
+    /// The certificate of the client, and its key.
+    pub client_certificate: Option<(PathBuf, PathBuf)>,
     /// The URL of the server for the access log.
     pub access_log: Option<String>,
     /// The URL of the server for metrics, and how often it gets them.
@@ -68,6 +80,7 @@ impl OtlpArgs {
             protocol: self.otlp_protocol,
             headers_file: self.otlp_headers_file,
             ca_file: self.otlp_ca_file,
+            client_certificate: self.otlp_client_cert_file.zip(self.otlp_client_key_file),
             access_log: self.access_log_otlp_endpoint,
             metrics: self.metrics_otlp_endpoint.map(|url| (url, interval)),
         }

@@ -314,6 +314,10 @@ struct MetricsArgs {
     #[arg(long, value_name = "NUMBER", default_value = "10000", env = "PORTICO_METRICS_MAX_SERIES")]
     #[arg(value_parser = parse_count::<10_000_000>)]
     metrics_max_series: NonZeroUsize,
+
+    /// Also count attempts and their times by endpoint, for at most as many endpoints as --metrics-max-series says
+    #[arg(long, env = "PORTICO_ENDPOINT_METRICS", value_parser = BoolishValueParser::new())]
+    endpoint_metrics: bool,
 }
 
 /// `portico run`, resolved.
@@ -358,6 +362,8 @@ pub struct RunOptions {
     /// The folder in which plugins may write files, an absolute path.
     pub file_log_folder: Option<PathBuf>,
     pub metrics_max_series: NonZeroUsize,
+    /// Whether attempts are counted by endpoint.
+    pub endpoint_metrics: bool,
     /// Set if all requests are traced.
     pub tracing: Option<TraceOptions>,
     pub otlp: OtlpOptions,
@@ -458,6 +464,7 @@ impl RunArgs {
             access_log_content,
             file_log_folder: self.metrics.file_log_folder,
             metrics_max_series: self.metrics.metrics_max_series,
+            endpoint_metrics: self.metrics.endpoint_metrics,
             tracing: self.traces.resolve()?,
             otlp: self.otlp.resolve(),
             log: self.log.resolve(color, environment),

@@ -225,12 +225,15 @@ fn otlp_has_servers_of_its_own_for_each_signal() {
     };
     let none = run("--trace-propagation w3c");
     assert_eq!((&none.tracing, &none.otlp.access_log, &none.otlp.metrics), (&None, &None, &None));
-    let all =
-        run("--trace-otlp-endpoint http://a --access-log-otlp-endpoint http://b --metrics-otlp-endpoint http://c \
-                   --metrics-otlp-interval 5s --otlp-protocol grpc --otlp-ca-file ca.pem --trace-propagation none");
+    let all = run(
+        "--trace-otlp-endpoint http://a --access-log-otlp-endpoint http://b --metrics-otlp-endpoint http://c \
+                   --metrics-otlp-interval 5s --otlp-protocol grpc --otlp-ca-file ca.pem --otlp-client-cert-file tls.crt \
+                   --otlp-client-key-file tls.key --trace-propagation none",
+    );
     assert_eq!(all.otlp.access_log.as_deref(), Some("http://b"));
     assert_eq!(all.otlp.metrics, Some(("http://c".to_owned(), Duration::from_secs(5))));
     assert_eq!((all.otlp.protocol, all.otlp.ca_file), (OtlpProtocolArg::Grpc, Some("ca.pem".into())));
+    assert_eq!(all.otlp.client_certificate, Some(("tls.crt".into(), "tls.key".into())));
     let tracing = all.tracing.unwrap();
     assert_eq!((tracing.propagation, tracing.header), (Vec::new(), None));
     let rules = "run --manifests a --trace-otlp-endpoint http://a --trace-header X-Debug --trace-rules";
@@ -243,6 +246,8 @@ fn otlp_has_servers_of_its_own_for_each_signal() {
     for (line, expected) in [
         ("--otlp-protocol grpc", "--trace-otlp-endpoint"),
         ("--otlp-ca-file a", "--access-log-otlp-endpoint"),
+        ("--otlp-client-cert-file a --trace-otlp-endpoint https://a", "--otlp-client-key-file"),
+        ("--otlp-client-key-file a --trace-otlp-endpoint https://a", "--otlp-client-cert-file"),
         ("--trace-sampling 1", "--trace-otlp-endpoint"),
         ("--trace-errors", "--trace-errors is given without --trace-otlp-endpoint"),
         ("--trace-header-limit 5 --trace-otlp-endpoint http://a", "--trace-header"),

@@ -28,6 +28,7 @@ use super::scheme::Scheme;
 use super::shared_values::{LogObjectField, SharedValues};
 use super::timing::PhaseTimings;
 use super::trace::RequestTrace;
+use super::trace::attempts::RequestClock;
 use crate::hop_count::HopCount;
 use crate::shared_limit::{Held, SharedLimit};
 
@@ -165,8 +166,8 @@ pub struct BeforeForwardCx<'r> {
     /// The object that the plugin is attached to.
     pub scope: &'r str,
     pub route: &'r RouteNames,
-    /// The backend of the request; `None` if the rule has none.
-    pub backend: Option<&'r dyn NamedBackend>,
+    /// The backend of the request.
+    pub backend: &'r dyn NamedBackend,
     /// Whether a plugin [replaces the backend](super::Plugin::replaces_backend), so that `after_forward` does not run.
     pub is_backend_replaced: bool,
     /// For the bodies of responses that a plugin collects in place of that of the backend.
@@ -515,6 +516,11 @@ impl LogCx<'_> {
     /// The data that this plugin stored in `access`; `None` if its `access` did not run.
     pub fn plugin_data<T: Any>(&self) -> Option<&T> {
         self.plugin_data.get(self.slot)
+    }
+
+    /// Converts moments of the request for traces.
+    pub fn clock(&self) -> RequestClock {
+        RequestClock::new(self.request.started_at, self.request.started_instant, self.summary.total)
     }
 
     /// See [`RequestCx::shared_values`].

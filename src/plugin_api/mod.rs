@@ -130,7 +130,7 @@ pub use kind::{
     record,
 };
 pub use plugin_regex::{MAX_PLUGIN_REGEX_STEPS, RemainingRegexSteps, count_regex_states, regex_error_message};
-pub use remote::{Authorities, Remote, RemoteDatagrams, RemoteStream, RemoteTls};
+pub use remote::{ClientCertificateFiles, Remote, RemoteDatagrams, RemoteStream, RemoteTls, TlsFiles};
 pub use remote_request::{RemoteRequest, RemoteResponse, RemoteUrl, ResponseBodyUse};
 pub use reply::{Reply, ReplyBody, ReplyStream, ReplyStreamError};
 pub use scheme::Scheme;

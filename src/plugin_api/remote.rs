@@ -2,14 +2,12 @@
 
 use std::io;
 use std::net::Ipv6Addr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
 use tokio::io::{AsyncRead, AsyncWrite};
-use webpki::anchor_from_trusted_cert;
 
 /// A server to connect to, with the settings of the connection.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -39,33 +37,24 @@ pub struct RemoteTls {
     /// Whether the certificate is verified with the system's root certificates. Without it, the peer is not
     /// authenticated.
     pub verify: bool,
-    /// The authorities that are trusted in place of the system's.
-    pub authorities: Option<Authorities>,
+    /// Files with certificates for this server.
+    pub files: Option<Arc<TlsFiles>>,
 }
 
-/// Certificates of authorities, at least one.
+/// Files with certificates, which are read for each connection, so that they can be renewed without a restart.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Authorities(Arc<[CertificateDer<'static>]>);
+pub struct TlsFiles {
+    /// The authorities that are trusted in place of the system's.
+    pub authorities: Option<PathBuf>,
+    /// What the server gets if it requests a certificate.
+    pub client: Option<ClientCertificateFiles>,
+}
 
-impl Authorities {
-    /// The certificates of a file in PEM.
-    pub fn from_pem(pem: &[u8]) -> Result<Self, String> {
-        let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
-        let certificates = certificates.map_err(|error| format!("is not a file of certificates in PEM: {error}"))?;
-        // What cannot be an authority would make every handshake fail.
-        if let Some(index) = certificates.iter().position(|der| anchor_from_trusted_cert(der).is_err()) {
-            return Err(format!("certificate {} cannot be read", index + 1));
-        }
-        if certificates.is_empty() {
-            Err("has no certificate in PEM".to_owned())
-        } else {
-            Ok(Self(certificates.into()))
-        }
-    }
-
-    pub fn certificates(&self) -> &[CertificateDer<'static>] {
-        &self.0
-    }
+/// A certificate in PEM, followed by those of its intermediates, and its key.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ClientCertificateFiles {
+    pub certificate: PathBuf,
+    pub key: PathBuf,
 }
 
 /// The longest timeout that takes effect. A request that waits for longer only holds its connection, which others need.

@@ -101,7 +101,7 @@ impl RemoteUrl {
             host: self.host.clone(),
             port: self.port,
             namespace: namespace.map(str::to_owned),
-            tls: self.is_secure.then_some(RemoteTls { server_name: None, verify, authorities: None }),
+            tls: self.is_secure.then_some(RemoteTls { server_name: None, verify, files: None }),
             timeout,
         }
     }

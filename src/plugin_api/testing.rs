@@ -325,7 +325,6 @@ impl TestRequest {
             let current = state.replacement_body.clone().unwrap_or_else(|| body.clone());
             let has_body = !current.is_empty();
             let limit = SharedLimit::new(self.background_places);
-            let places = BackgroundPlaces { limit: &limit, namespace: "default" };
             let head = &mut head;
             let request = AllowedRequest {
                 head,
@@ -338,10 +337,10 @@ impl TestRequest {
                 client,
                 id: &id,
                 now: self.now,
-                backend: Some(&self.backend),
+                backend: &self.backend,
                 body_budget: &self.body_budget,
                 kept: &mut Vec::new(),
-                background_places: (self.background_places > 0).then_some(places),
+                background_places: BackgroundPlaces { limit: &limit, namespace: "default" },
                 background: &mut BackgroundSlot::default(),
             };
             reply = chain.before_forward(request, &mut state).await;

@@ -15,7 +15,7 @@ use super::context::{LogCx, RequestCx, ResponseCx};
 use super::kind::BuildCx;
 use super::log_delivery::{DeliveryReports, HttpBody, HttpSender, parse_request_headers};
 use super::otlp_delivery::{OtlpProtocol, OtlpSender, OtlpSignal};
-use super::remote::{Authorities, MAX_REMOTE_TIMEOUT};
+use super::remote::{MAX_REMOTE_TIMEOUT, TlsFiles};
 use super::remote_request::{RemoteRequest, RemoteUrl, ResponseBodyUse};
 use super::trace::{Propagation, RequestTrace, Sampling};
 use crate::diagnostic::Diagnostic;
@@ -26,36 +26,32 @@ pub struct Tracer {
     pub sampling: Sampling,
     /// Whether new traces have 64 bits.
     pub has_short_ids: bool,
-    /// Whether attempts are the parents of what endpoints do; otherwise a span around all attempts is.
-    pub attempts_are_parents: bool,
-    /// Whether the request has the span of its client in formats in which both share it.
-    pub shares_spans: bool,
     /// The header of the response with the identifier of the trace.
     pub response_header: Option<HeaderName>,
 }
 
 impl Tracer {
-    /// The context of the request as the plugin records it. The trace is that of an earlier tracer, if there is one.
+    /// The context of the request as the plugin records it. The identifiers are those of an earlier tracer, if there is
+    /// one, so that the parents that endpoints get are in the records of both.
     fn context_of(&self, known: Option<&RequestTrace>, headers: &HeaderMap) -> RequestTrace {
-        let context = match known {
+        match known {
             Some(known) => RequestTrace { is_sampled: self.sampling.decide(known.parent_is_sampled), ..*known },
             None => {
                 let parent = self.propagation.extract(headers);
                 let is_sampled = self.sampling.decide(parent.and_then(|parent| parent.is_sampled));
-                match self.shares_spans {
-                    true => RequestTrace::with_shared_span(parent, is_sampled, self.has_short_ids),
-                    false => RequestTrace::new(parent, is_sampled, self.has_short_ids),
-                }
+                RequestTrace::new(parent, is_sampled, self.has_short_ids)
             }
-        };
-        RequestTrace { attempts_are_parents: context.attempts_are_parents && self.attempts_are_parents, ..context }
+        }
     }
 
     /// For the access phase: the endpoint gets the context.
     pub fn access(&self, cx: &mut RequestCx<'_>) {
         let own = self.context_of(cx.trace.as_deref(), &cx.head.headers);
-        let is_sampled = own.is_sampled || cx.trace.as_ref().is_some_and(|trace| trace.is_sampled);
-        let shared = RequestTrace { is_sampled, ..own };
+        let earlier_is_sampled = cx.trace.as_ref().map(|earlier| earlier.is_sampled);
+        let shared = RequestTrace { is_sampled: own.is_sampled || earlier_is_sampled == Some(true), ..own };
+        if own.is_sampled && earlier_is_sampled == Some(false) {
+            Propagation::mark_recorded(&shared, &mut cx.head.headers);
+        }
         self.propagation.inject(&shared, &mut cx.head.headers);
         *cx.trace = Some(Box::new(shared));
         cx.set_plugin_data(own);
@@ -98,8 +94,8 @@ pub struct ExportServer<'c> {
     /// The timeout of a request.
     pub timeout: Duration,
     pub ssl_verify: bool,
-    /// The authorities that are trusted in place of the system's.
-    pub authorities: Option<Authorities>,
+    /// Files with certificates for the connections to the server.
+    pub tls_files: Option<Arc<TlsFiles>>,
 }
 
 /// What a server gets, and how.
@@ -138,8 +134,8 @@ impl ExportServer<'_> {
         let mut invalid = Vec::new();
         let request = self.request(cx, &mut invalid);
         let (Some(request), true) = (request, invalid.is_empty()) else { return Err(invalid) };
-        let ExportServer { field, url, headers, format, timeout, ssl_verify, authorities } = self;
-        let server = format!("{field} {url} {headers:?} {format:?} {timeout:?} {ssl_verify} {authorities:?}");
+        let ExportServer { field, url, headers, format, timeout, ssl_verify, tls_files } = self;
+        let server = format!("{field} {url} {headers:?} {format:?} {timeout:?} {ssl_verify} {tls_files:?}");
         let fingerprint = format!("{server} {settings:?}");
         let name = format!("{} {}", cx.object, hex(&sha256(fingerprint.as_bytes())));
         Ok(cx.state.get_or_create(&name, || {
@@ -187,7 +183,7 @@ impl ExportServer<'_> {
         let timeout = self.timeout.min(MAX_REMOTE_TIMEOUT);
         let mut remote = url.remote(cx.namespace(), self.ssl_verify, timeout);
         if let Some(tls) = &mut remote.tls {
-            tls.authorities.clone_from(&self.authorities);
+            tls.files.clone_from(&self.tls_files);
         }
         Some(RemoteRequest {
             remote,

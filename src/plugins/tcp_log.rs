@@ -101,7 +101,7 @@ impl PluginKind for TcpLog {
         remote.tls = config.tls.then(|| RemoteTls {
             server_name: config.tls_sni.clone(),
             verify: config.ssl_verify,
-            authorities: None,
+            files: None,
         });
         let idle_limit = cx.limited_duration("keepalive", config.keepalive, MAX_KEEP_ALIVE);
         // Lines that wait are kept while the server stays the same.

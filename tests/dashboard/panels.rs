@@ -1,7 +1,18 @@
-//! Rows and panels of the dashboard. `$job` and `$route` in queries are dashboard variables.
+//! Rows and panels of the dashboards. `$job`, `$route` and `$backend` in queries are dashboard variables.
+
+pub(crate) struct Dashboard {
+    /// Its name in the folder `charts/portico/dashboards`.
+    pub(crate) file: &'static str,
+    pub(crate) uid: &'static str,
+    pub(crate) title: &'static str,
+    pub(crate) description: &'static str,
+    pub(crate) rows: &'static [Row],
+}
 
 pub(crate) struct Row {
     pub(crate) title: &'static str,
+    /// The variable, besides `$job`, by which all queries of the row filter.
+    pub(crate) filter: Option<&'static str>,
     pub(crate) panels: &'static [Panel],
 }
 
@@ -35,13 +46,45 @@ const fn number(title: &'static str, unit: &'static str, description: &'static s
 
 type Queries = &'static [(&'static str, &'static str)];
 
-pub(crate) const ROWS: &[Row] = &[
-    Row { title: "Overview", panels: OVERVIEW },
-    Row { title: "Routes", panels: ROUTES },
-    Row { title: "Upstreams", panels: UPSTREAMS },
-    Row { title: "Control plane", panels: CONTROL },
-    Row { title: "Plugins", panels: PLUGINS },
-    Row { title: "Limits", panels: LIMITS },
+pub(crate) const DASHBOARDS: &[Dashboard] = &[
+    Dashboard {
+        file: "portico.json",
+        uid: "portico",
+        title: "Portico",
+        description: "All requests, and the control plane",
+        rows: &[
+            Row { title: "Overview", filter: None, panels: OVERVIEW },
+            Row { title: "Control plane", filter: None, panels: CONTROL },
+        ],
+    },
+    Dashboard {
+        file: "portico-routes.json",
+        uid: "portico-routes",
+        title: "Portico / Routes",
+        description: "Requests of routes",
+        rows: &[Row { title: "Routes", filter: Some("route"), panels: ROUTES }],
+    },
+    Dashboard {
+        file: "portico-endpoints.json",
+        uid: "portico-endpoints",
+        title: "Portico / Endpoints",
+        description: "Backends, and with --endpoint-metrics each of their endpoints",
+        rows: &[
+            Row { title: "Backends", filter: None, panels: UPSTREAMS },
+            Row { title: "Endpoints", filter: Some("backend"), panels: ENDPOINTS },
+        ],
+    },
+    Dashboard {
+        file: "portico-plugins.json",
+        uid: "portico-plugins",
+        title: "Portico / Plugins and limits",
+        description: "Durations and queues of plugins, and limits of the process",
+        rows: &[
+            Row { title: "Plugins", filter: None, panels: PLUGINS },
+            Row { title: "Queues", filter: None, panels: QUEUES },
+            Row { title: "Limits", filter: None, panels: LIMITS },
+        ],
+    },
 ];
 
 const OVERVIEW: &[Panel] = &[
@@ -195,6 +238,90 @@ const ROUTES: &[Panel] = &[
                 "{{route}} in",
             ),
         ],
+    ),
+    lines(
+        "Responses",
+        "reqps",
+        "By class of the status; 1xx are upgraded connections",
+        &[(
+            r#"sum by (code_class) (rate(portico_requests_total{job=~"$job",route=~"$route"}[$__rate_interval]))"#,
+            "{{code_class}}",
+        )],
+    ),
+    lines(
+        "Rules",
+        "reqps",
+        "The twenty busiest rules of the routes",
+        &[(
+            r#"topk(20, sum by (route, rule) (rate(portico_requests_total{job=~"$job",route=~"$route"}[$__rate_interval])))"#,
+            "{{route}} {{rule}}",
+        )],
+    ),
+    lines(
+        "Backends",
+        "reqps",
+        "The twenty busiest backends of the routes",
+        &[(
+            r#"topk(20, sum by (route, backend) (rate(portico_requests_total{job=~"$job",route=~"$route",backend!=""}[$__rate_interval])))"#,
+            "{{route}} {{backend}}",
+        )],
+    ),
+];
+
+const ENDPOINTS: &[Panel] = &[
+    lines(
+        "Attempts",
+        "reqps",
+        "The twenty busiest endpoints",
+        &[(
+            r#"topk(20, sum by (backend, endpoint) (rate(portico_endpoint_attempts_total{job=~"$job",backend=~"$backend"}[$__rate_interval])))"#,
+            "{{backend}} {{endpoint}}",
+        )],
+    ),
+    lines(
+        "Failures",
+        "percentunit",
+        "Share of attempts with a 5xx response or without one",
+        &[(
+            r#"topk(20, sum by (backend, endpoint) (rate(portico_endpoint_attempts_total{job=~"$job",backend=~"$backend",outcome=~"server_error|failed"}[$__rate_interval])) / sum by (backend, endpoint) (rate(portico_endpoint_attempts_total{job=~"$job",backend=~"$backend"}[$__rate_interval])))"#,
+            "{{backend}} {{endpoint}}",
+        )],
+    ),
+    lines(
+        "Share of the busiest endpoint",
+        "short",
+        "Its attempts, as a multiple of the average of its backend: 1 if all have the same number",
+        &[(
+            r#"max by (backend) (sum by (backend, endpoint) (rate(portico_endpoint_attempts_total{job=~"$job",backend=~"$backend"}[$__rate_interval]))) / avg by (backend) (sum by (backend, endpoint) (rate(portico_endpoint_attempts_total{job=~"$job",backend=~"$backend"}[$__rate_interval])))"#,
+            "{{backend}}",
+        )],
+    ),
+    lines(
+        "Mean response time",
+        "s",
+        "Until the head of the response, of the twenty slowest endpoints",
+        &[(
+            r#"topk(20, sum by (backend, endpoint) (rate(portico_endpoint_response_seconds_sum{job=~"$job",backend=~"$backend"}[$__rate_interval])) / sum by (backend, endpoint) (rate(portico_endpoint_response_seconds_count{job=~"$job",backend=~"$backend"}[$__rate_interval])))"#,
+            "{{backend}} {{endpoint}}",
+        )],
+    ),
+    lines(
+        "p99 of response times",
+        "s",
+        "Until the head of the response, of the twenty slowest endpoints",
+        &[(
+            r#"topk(20, histogram_quantile(0.99, sum by (backend, endpoint, le) (rate(portico_endpoint_response_seconds_bucket{job=~"$job",backend=~"$backend"}[$__rate_interval]))))"#,
+            "{{backend}} {{endpoint}}",
+        )],
+    ),
+    lines(
+        "Endpoints in use",
+        "short",
+        "Endpoints with attempts",
+        &[(
+            r#"count by (backend) (sum by (backend, endpoint) (rate(portico_endpoint_attempts_total{job=~"$job",backend=~"$backend"}[$__rate_interval])) > 0)"#,
+            "{{backend}}",
+        )],
     ),
 ];
 
@@ -384,6 +511,36 @@ const PLUGINS: &[Panel] = &[
         &[(
             r#"sum by (plugin) (rate(portico_plugin_duration_seconds_sum{job=~"$job"}[$__rate_interval]))"#,
             "{{plugin}}",
+        )],
+    ),
+];
+
+const QUEUES: &[Panel] = &[
+    lines(
+        "Waiting entries",
+        "short",
+        "Entries of logs, traces and metrics that wait or are being sent, by object or flag",
+        &[(r#"sum by (object) (portico_plugin_queue_entries{job=~"$job"})"#, "{{object}}")],
+    ),
+    lines(
+        "Sent entries",
+        "ops",
+        "Entries that servers have accepted, and batches that were sent again",
+        &[
+            (r#"sum by (object) (rate(portico_plugin_queue_sent_total{job=~"$job"}[$__rate_interval]))"#, "{{object}}"),
+            (
+                r#"sum by (object) (rate(portico_plugin_queue_retries_total{job=~"$job"}[$__rate_interval]))"#,
+                "{{object}} again",
+            ),
+        ],
+    ),
+    lines(
+        "Dropped entries",
+        "ops",
+        "By object or flag, and reason",
+        &[(
+            r#"sum by (object, reason) (rate(portico_plugin_queue_dropped_total{job=~"$job"}[$__rate_interval]))"#,
+            "{{object}}: {{reason}}",
         )],
     ),
 ];

@@ -123,6 +123,7 @@ impl TestServer {
             product_headers: options.product_headers,
             product_token: options.product,
             max_series: 100,
+            counts_endpoints: false,
         };
         let proxy = Proxy::start(config, Arc::clone(&snapshot)).unwrap();
         TestServer { proxy, snapshot, address, log, _reserved: reserved }

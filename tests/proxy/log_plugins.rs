@@ -97,6 +97,24 @@ async fn tcp_log_writes_lines_on_a_connection_that_stays_open() {
     logging.wait_for_counts("both lines to be sent", |counts| counts.sent == 2).await;
 }
 
+/// Fields may have tabs, quotes, and bytes that are no UTF-8.
+#[tokio::test]
+async fn bytes_of_clients_end_no_line_and_no_text() {
+    let server = LineServer::start().await;
+    let logging = start("tcp-log", server.config.clone()).await;
+    let mut client = Client::connect(logging.server.address).await;
+    client.send(b"GET /a?b=%0a HTTP/1.1\r\nHost: a.example\r\nx-mark: a\t\xff\"}{\"b\r\n\r\n").await;
+    assert_eq!(client.response().await.status, 200);
+    assert_eq!(client.get("/next").await.status, 200);
+    let mut reader = server.accept().await;
+    let text = line(&mut reader).await;
+    assert!(!text.trim_end_matches('\n').contains(char::is_control), "{text:?}");
+    let object: Value = serde_json::from_str(&text).unwrap();
+    let mark = object["request"]["headers"]["x-mark"].as_str().unwrap_or_else(|| panic!("{text}"));
+    assert!(mark.starts_with("a\t") && mark.ends_with("\"}{\"b"), "{mark:?}");
+    assert_eq!(uri(&line(&mut reader).await), "/next");
+}
+
 /// The plugin notices the end of its connection before it writes, so nothing is lost.
 #[tokio::test]
 async fn tcp_log_connects_again_after_a_restart_of_the_server() {

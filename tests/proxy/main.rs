@@ -96,6 +96,7 @@ mod service_hedging;
 mod service_retries;
 mod service_timeouts;
 mod sessions;
+mod several_tracers;
 mod slow_client_certificates;
 mod small_frames;
 mod stream;

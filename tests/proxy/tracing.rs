@@ -73,7 +73,7 @@ impl Collector {
         }
     }
 
-    fn url(&self, path: &str) -> String {
+    pub(crate) fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
     }
 
@@ -89,7 +89,7 @@ impl Collector {
     }
 
     /// All spans that were received. Checks what the protocol requires of each.
-    fn spans(&self) -> Vec<OtlpSpan> {
+    pub(crate) fn spans(&self) -> Vec<OtlpSpan> {
         let bodies = self.messages("/v1/traces", "application/x-protobuf");
         let messages = bodies.iter().map(|body| ExportTraces::decode(&**body).unwrap());
         let resources: Vec<_> = messages.flat_map(|message| message.resource_spans).collect();
@@ -112,14 +112,14 @@ impl Collector {
 }
 
 /// A proxy whose route has these plugins.
-async fn start(plugins: &[(&str, Value)], action: Action) -> LoggingServer {
+pub(crate) async fn start(plugins: &[(&str, Value)], action: Action) -> LoggingServer {
     let state = PluginState::default();
     let plugins: Vec<_> = plugins.iter().map(|(name, config)| (REGISTRY.find(name).unwrap(), config.clone())).collect();
     let chain = chain_with(&plugins, &state, &loopback_services());
     LoggingServer::with_chain(chain, consumers(), state, action).await
 }
 
-fn opentelemetry(collector: &Collector) -> (&'static str, Value) {
+pub(crate) fn opentelemetry(collector: &Collector) -> (&'static str, Value) {
     let config = json!({
         "traces_endpoint": collector.url("/v1/traces"), "sampling_rate": 1,
         "resource_attributes": {"service.name": "edge"}, "queue": {"max_coalescing_delay": 0},
@@ -136,7 +136,7 @@ fn attribute(span: &OtlpSpan, name: &str) -> String {
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
@@ -267,7 +267,13 @@ async fn zipkin_gets_the_request_its_forwarding_and_its_attempts() {
     assert_eq!((&attempt["name"], &attempt["parentId"]), (&json!("GET (balancer try 1)"), &request["id"]));
     assert_eq!(proxy["tags"]["peer.hostname"], json!("127.0.0.1"));
     assert_eq!(json!(sent_field(&endpoint, "x-b3-traceid")), request["traceId"]);
-    assert_eq!(json!(sent_field(&endpoint, "x-b3-spanid")), proxy["id"]);
+    assert_eq!(json!(sent_field(&endpoint, "x-b3-spanid")), attempt["id"]);
+    let times = |span: &Value| (span["timestamp"].as_u64().unwrap(), span["duration"].as_u64().unwrap());
+    let (start, duration) = times(proxy);
+    let annotations = proxy["annotations"].as_array().unwrap().iter().map(|one| one["timestamp"].as_u64().unwrap());
+    let annotations: Vec<u64> = annotations.collect();
+    let are_within = annotations.iter().all(|time| (start..=start + duration).contains(time));
+    assert!(annotations.len() >= 2 && are_within, "{proxy}");
     assert_eq!(json!(sent_field(&endpoint, "x-b3-parentspanid")), request["id"]);
 }
 
@@ -285,7 +291,7 @@ async fn requests_do_not_wait_for_a_server_that_hangs() {
 }
 
 /// A tracer of all requests that sends JSON.
-fn tracer_of_all(collector: &Collector, rate: f64, late: LateRecording) -> RequestTracer {
+pub(crate) fn tracer_of_all(collector: &Collector, rate: f64, late: LateRecording) -> RequestTracer {
     tracer(collector, TraceSelection { rate, late, ..TraceSelection::default() })
 }
 
@@ -307,7 +313,7 @@ pub(crate) fn json_queue(collector: &Collector, signal: OtlpSignal) -> Arc<Batch
         format: ExportFormat::Otlp(OtlpProtocol::HttpJson, signal),
         timeout: Duration::from_secs(10),
         ssl_verify: true,
-        authorities: None,
+        tls_files: None,
     };
     server.start(DEFAULT_LOG_QUEUE, &cx).unwrap()
 }
@@ -357,7 +363,7 @@ async fn failed_requests_are_recorded_with_their_authorization() {
 }
 
 /// Responds with 503 to the first request, and with `ok` to all others.
-async fn busy_once() -> Endpoint {
+pub(crate) async fn busy_once() -> Endpoint {
     let requests = Arc::new(AtomicUsize::new(0));
     Endpoint::scripted(move |mut stream, _| {
         let requests = Arc::clone(&requests);

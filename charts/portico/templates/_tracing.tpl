@@ -10,8 +10,10 @@
 {{- $_ := set $flags `trace-header-limit` $tracing.header.limit }}
 {{- $_ := set $flags `trace-errors` (ternary true nil $tracing.errors) }}
 {{- $_ := set $flags `trace-slow` $tracing.slow }}
-{{- range $file := include "portico.tracing.files" . | fromYamlArray }}
-{{- $_ := set $flags $file.flag (printf "%s/%s" $file.folder $file.file) }}
+{{- range $secret := include "portico.tracing.secrets" . | fromYamlArray }}
+{{- range $file := $secret.files }}
+{{- $_ := set $flags $file.flag (printf "/etc/portico/%s/%s" $secret.volume $file.path) }}
+{{- end }}
 {{- end }}
 {{- $given := dict }}
 {{- range $name, $value := $flags }}
@@ -22,34 +24,44 @@
 {{- toYaml $given }}
 {{- end }}
 
-{{/* The files that come from Secrets, as a YAML list. */}}
-{{- define "portico.tracing.files" -}}
-{{- $files := list }}
+{{/* The Secrets with their files, as a YAML list. The files of a Secret change together, as a certificate and its key have to. */}}
+{{- define "portico.tracing.secrets" -}}
+{{- $secrets := list }}
 {{- $headers := .Values.tracing.headersSecret }}
 {{- if $headers.name }}
-{{- $files = append $files (dict "flag" `otlp-headers-file` "volume" "otlp-headers" "folder" "/etc/portico/otlp-headers" "file" "headers" "secret" $headers) }}
+{{- $file := dict "flag" `otlp-headers-file` "key" $headers.key "path" "headers" }}
+{{- $secrets = append $secrets (dict "volume" "otlp-headers" "name" $headers.name "files" (list $file)) }}
 {{- end }}
 {{- $authorities := .Values.tracing.caSecret }}
 {{- if $authorities.name }}
-{{- $files = append $files (dict "flag" `otlp-ca-file` "volume" "otlp-ca" "folder" "/etc/portico/otlp-ca" "file" "ca.crt" "secret" $authorities) }}
+{{- $file := dict "flag" `otlp-ca-file` "key" $authorities.key "path" "ca.crt" }}
+{{- $secrets = append $secrets (dict "volume" "otlp-ca" "name" $authorities.name "files" (list $file)) }}
 {{- end }}
-{{- toYaml $files }}
+{{- $client := .Values.tracing.clientCertSecret }}
+{{- if $client.name }}
+{{- $certificate := dict "flag" `otlp-client-cert-file` "key" "tls.crt" "path" "tls.crt" }}
+{{- $key := dict "flag" `otlp-client-key-file` "key" "tls.key" "path" "tls.key" }}
+{{- $secrets = append $secrets (dict "volume" "otlp-client" "name" $client.name "files" (list $certificate $key)) }}
+{{- end }}
+{{- toYaml $secrets }}
 {{- end }}
 
 {{- define "portico.tracing.volumes" -}}
 {{- $volumes := list }}
-{{- range $file := include "portico.tracing.files" . | fromYamlArray }}
-{{- $item := dict "key" $file.secret.key "path" $file.file }}
-{{- $secret := dict "secretName" $file.secret.name "items" (list $item) }}
-{{- $volumes = append $volumes (dict "name" $file.volume "secret" $secret) }}
+{{- range $secret := include "portico.tracing.secrets" . | fromYamlArray }}
+{{- $items := list }}
+{{- range $file := $secret.files }}
+{{- $items = append $items (dict "key" $file.key "path" $file.path) }}
+{{- end }}
+{{- $volumes = append $volumes (dict "name" $secret.volume "secret" (dict "secretName" $secret.name "items" $items)) }}
 {{- end }}
 {{- toYaml $volumes }}
 {{- end }}
 
 {{- define "portico.tracing.mounts" -}}
 {{- $mounts := list }}
-{{- range $file := include "portico.tracing.files" . | fromYamlArray }}
-{{- $mounts = append $mounts (dict "name" $file.volume "mountPath" $file.folder "readOnly" true) }}
+{{- range $secret := include "portico.tracing.secrets" . | fromYamlArray }}
+{{- $mounts = append $mounts (dict "name" $secret.volume "mountPath" (printf "/etc/portico/%s" $secret.volume) "readOnly" true) }}
 {{- end }}
 {{- toYaml $mounts }}
 {{- end }}

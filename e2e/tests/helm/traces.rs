@@ -23,6 +23,7 @@ pub(crate) fn are_flags_and_files(helm: &Helm) -> Result<()> {
             "rules": ["keep route=HTTPRoute/shop/pay", "drop path=/healthz"], "propagation": ["w3c", "b3"],
             "header": {"name": "X-Debug", "limit": 5}, "errors": true, "slow": "2s",
             "headersSecret": {"name": "otlp"}, "caSecret": {"name": "ca", "key": "tls.crt"},
+            "clientCertSecret": {"name": "client"},
         }),
     )?;
     let container = &found["containers"][0];
@@ -34,6 +35,8 @@ pub(crate) fn are_flags_and_files(helm: &Helm) -> Result<()> {
         arguments.into_iter().filter(|flag| flag.starts_with("--trace-") || flag.starts_with("--otlp-")).collect();
     let expected = [
         "--otlp-ca-file=/etc/portico/otlp-ca/ca.crt",
+        "--otlp-client-cert-file=/etc/portico/otlp-client/tls.crt",
+        "--otlp-client-key-file=/etc/portico/otlp-client/tls.key",
         "--otlp-headers-file=/etc/portico/otlp-headers/headers",
         "--otlp-protocol=http/json",
         "--trace-errors",
@@ -49,15 +52,23 @@ pub(crate) fn are_flags_and_files(helm: &Helm) -> Result<()> {
     ];
     ensure!(of_traces == expected, "{of_traces:#?}");
     let mount = |name: &str, path: &str| json!({"name": name, "mountPath": path, "readOnly": true});
-    let mounts = json!([mount("otlp-headers", "/etc/portico/otlp-headers"), mount("otlp-ca", "/etc/portico/otlp-ca"),]);
+    let mounts = json!([
+        mount("otlp-headers", "/etc/portico/otlp-headers"),
+        mount("otlp-ca", "/etc/portico/otlp-ca"),
+        mount("otlp-client", "/etc/portico/otlp-client"),
+    ]);
     ensure!(container["volumeMounts"] == mounts, "{container:#}");
-    let volumes =
-        json!([volume("otlp-headers", "otlp", "headers", "headers"), volume("otlp-ca", "ca", "tls.crt", "ca.crt")]);
+    let volumes = json!([
+        volume("otlp-headers", "otlp", &[["headers", "headers"]]),
+        volume("otlp-ca", "ca", &[["tls.crt", "ca.crt"]]),
+        volume("otlp-client", "client", &[["tls.crt", "tls.crt"], ["tls.key", "tls.key"]]),
+    ]);
     ensure!(found["volumes"] == volumes, "{found:#}");
     Ok(())
 }
 
-/// A volume with one key of a Secret as a file.
-fn volume(name: &str, secret: &str, key: &str, path: &str) -> Value {
-    json!({"name": name, "secret": {"secretName": secret, "items": [{"key": key, "path": path}]}})
+/// A volume with keys of a Secret as files: each with its path.
+fn volume(name: &str, secret: &str, files: &[[&str; 2]]) -> Value {
+    let items: Vec<Value> = files.iter().map(|[key, path]| json!({"key": key, "path": path})).collect();
+    json!({"name": name, "secret": {"secretName": secret, "items": items}})
 }

@@ -153,7 +153,7 @@ impl HashicorpClient {
             host: server.host.clone(),
             port: server.port,
             namespace: None,
-            tls: server.is_secure.then_some(RemoteTls { server_name: None, verify: server.verify, authorities: None }),
+            tls: server.is_secure.then_some(RemoteTls { server_name: None, verify: server.verify, files: None }),
             timeout: TIMEOUT,
         };
         let request = RemoteRequest {

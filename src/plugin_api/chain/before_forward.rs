@@ -28,13 +28,11 @@ pub struct AllowedRequest<'r> {
     pub client: ClientInfo<'r>,
     pub id: &'r HeaderValue,
     pub now: SystemTime,
-    /// `None` if the rule has no backends.
-    pub backend: Option<&'r dyn NamedBackend>,
+    pub backend: &'r dyn NamedBackend,
     pub body_budget: &'r dyn BodyBudget,
     /// What plugins have taken of it for their reply.
     pub kept: &'r mut Vec<Box<dyn KeptBytes>>,
-    /// `None` if nothing is forwarded in the background.
-    pub background_places: Option<BackgroundPlaces<'r>>,
+    pub background_places: BackgroundPlaces<'r>,
     /// Where plugins that reply leave a request that is forwarded nevertheless.
     pub background: &'r mut BackgroundSlot,
 }
@@ -85,7 +83,7 @@ impl Chain {
                 is_backend_replaced: is_replaced,
                 body_budget: request.body_budget,
                 kept: &mut *request.kept,
-                background_places: request.background_places.filter(|_| !is_replaced),
+                background_places: (!is_replaced).then_some(request.background_places),
                 background: &mut *request.background,
                 plugin_data: &mut state.plugin_data,
                 slot: slot_number(index),

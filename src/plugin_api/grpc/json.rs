@@ -55,6 +55,12 @@ impl MessageReader {
     }
 }
 
+/// The largest JSON of messages of at most this size. Names, escapes and bytes make it larger than the message, and
+/// fields with their default values, which take no bytes in messages, add to it also if messages are small.
+pub fn json_limit(max_message_bytes: usize) -> usize {
+    max_message_bytes.saturating_mul(4).max(MIN_JSON_LIMIT)
+}
+
 /// Writes messages of one type as JSON.
 #[derive(Clone, Debug)]
 pub struct MessageWriter {
@@ -107,9 +113,11 @@ impl MessageWriter {
         }
         let mut output = LimitedOutput { bytes: Vec::with_capacity(encoded.len()), max_bytes: self.max_bytes };
         let mut serializer = serde_json::Serializer::new(&mut output);
-        message
-            .serialize_with_options(&mut serializer, &self.options)
-            .map_err(|_| internal("has no JSON form, or one that is too large"))?;
+        let written = message.serialize_with_options(&mut serializer, &self.options);
+        written.map_err(|error| match error.is_io() {
+            true => internal(&format!("has more than {} bytes as JSON", self.max_bytes)),
+            false => internal("has no JSON form"),
+        })?;
         let Some((name, empty)) = &self.part else { return Ok(output.bytes) };
         let fields: BTreeMap<String, &RawValue> =
             serde_json::from_slice(&output.bytes).map_err(|_| internal("is not an object"))?;
@@ -214,6 +222,8 @@ impl io::Write for LimitedOutput {
     }
 }
 
+const MIN_JSON_LIMIT: usize = 1 << 20;
+
 const ANY: &str = "google.protobuf.Any";
 
 const MAX_ANY_DEPTH: usize = 8;
@@ -291,7 +301,12 @@ mod tests {
         assert_eq!(writer("a.M").write(&[0xff]).unwrap_err().code, CallStatus::INTERNAL);
         // A name of 200 control characters, each of which has six in JSON.
         let long = [&[0x12, 200, 1][..], &[1; 200]].concat();
-        assert_eq!(writer("a.M").write(&long).unwrap_err().code, CallStatus::INTERNAL);
+        let error = writer("a.M").write(&long).unwrap_err();
+        assert_eq!((error.code, error.message.contains("more than 1000 bytes as JSON")), (CallStatus::INTERNAL, true));
+        // Messages without bytes have fields with their default values, whatever their limit is.
+        let writer_of_defaults = MessageWriter::new(message("a.M"), true, json_limit(1));
+        assert!(writer_of_defaults.write(b"").unwrap().starts_with(br#"{"big":"0","names":[]"#));
+        assert_eq!([json_limit(1 << 20), json_limit(usize::MAX)], [4 << 20, usize::MAX]);
         let nested = |depth| {
             let mut encoded = Vec::new();
             for _ in 0..depth {

@@ -7,7 +7,7 @@ mod status;
 
 pub use definitions::{Definitions, http_rule};
 pub use frames::{FrameError, MessageFrames, TRAILERS, frame};
-pub use json::{MessageReader, MessageWriter, convert_unary};
+pub use json::{MessageReader, MessageWriter, convert_unary, json_limit};
 /// The crate that describes messages at run time.
 pub use prost_reflect as reflect;
 pub use status::CallStatus;

@@ -19,7 +19,8 @@ pub(super) type BrokerAddress = (String, u16);
 pub(super) struct ClusterView {
     brokers: HashMap<i32, BrokerAddress>,
     topics: HashMap<Arc<str>, KnownTopic>,
-    connections: HashMap<BrokerAddress, BrokerConnection>,
+    /// As many at an address as were used at a time: several brokers may have the same one, that of a proxy.
+    connections: HashMap<BrokerAddress, Vec<BrokerConnection>>,
     /// Which partition messages without a key get, and which server gets the first request.
     pub(super) turn: usize,
 }
@@ -104,21 +105,26 @@ impl ClusterView {
         Some(self.take_link_to(address))
     }
 
+    /// The link to an address, with a connection that is still open if there is one.
     pub(super) fn take_link_to(&mut self, address: BrokerAddress) -> BrokerLink {
-        let connection = self.connections.remove(&address);
+        let kept = self.connections.get_mut(&address);
+        let connection = kept.and_then(|kept| std::iter::from_fn(|| kept.pop()).find_map(BrokerConnection::still_open));
         BrokerLink { address, connection }
     }
 
     /// Keeps the connection of a link for later requests.
     pub(super) fn put_back(&mut self, BrokerLink { address, connection }: BrokerLink) {
         if let Some(connection) = connection {
-            self.connections.insert(address, connection);
+            self.connections.entry(address).or_default().push(connection);
         }
     }
 
     /// Closes the connections that were idle for this time.
     pub(super) fn close_idle(&mut self, idle_limit: Duration) {
-        self.connections.retain(|_, connection| connection.is_fresh(idle_limit));
+        self.connections.retain(|_, kept| {
+            kept.retain(|connection| connection.is_fresh(idle_limit));
+            !kept.is_empty()
+        });
     }
 }
 

@@ -268,7 +268,7 @@ impl ProducerConfig<'_> {
             invalid.push(Diagnostic::in_config("bootstrap_servers", message, "list at most 64 brokers"));
         }
         let timeout = cx.limited_duration("timeout", self.timeout, MAX_REMOTE_TIMEOUT);
-        let tls = RemoteTls { server_name: None, verify: self.security.ssl_verify, authorities: None };
+        let tls = RemoteTls { server_name: None, verify: self.security.ssl_verify, files: None };
         let mut remotes = Vec::new();
         for (index, KafkaServer { host, port }) in self.bootstrap_servers.iter().enumerate() {
             let field = format!("bootstrap_servers[{index}]");

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout};
 
@@ -55,6 +56,13 @@ impl BrokerConnection {
     /// Whether the connection has been used within this time.
     pub(super) fn is_fresh(&self, idle_limit: Duration) -> bool {
         self.used_at.elapsed() < idle_limit
+    }
+
+    /// The connection, unless its broker has closed it. Brokers close those that were idle for long, and a request over
+    /// one would be lost: without acknowledgments, nothing would show that.
+    pub(super) fn still_open(mut self) -> Option<Self> {
+        // Nothing is to be read while no request waits for a response.
+        self.stream.read_u8().now_or_never().is_none().then_some(self)
     }
 
     /// Sends a request and waits for its response. `write` adds the body of the request.

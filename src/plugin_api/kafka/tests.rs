@@ -45,6 +45,7 @@ enum Act {
     /// Bytes in place of a response with its length and its number.
     Send(Vec<u8>),
     Close,
+    RespondAndClose(Vec<u8>),
     Nothing,
 }
 
@@ -113,18 +114,22 @@ async fn serve(mut stream: DuplexStream, host: String, script: Arc<Script>, rece
         assert_eq!(reader.string(), Ok("portico"));
         let request = Received { host: host.clone(), api, body: reader.0.to_vec() };
         received.lock().push(request.clone());
-        let bytes = match script(&request) {
-            Act::Respond(body) => {
+        let act = script(&request);
+        let closes = matches!(act, Act::Close | Act::RespondAndClose(_));
+        let bytes = match act {
+            Act::Respond(body) | Act::RespondAndClose(body) => {
                 let mut response = WireWriter::default();
                 response.length(body.len() + 4);
                 response.i32(id);
                 [response.0, body].concat()
             }
             Act::Send(bytes) => bytes,
-            Act::Close => return,
-            Act::Nothing => Vec::new(),
+            Act::Close | Act::Nothing => Vec::new(),
         };
         stream.write_all(&bytes).await.unwrap();
+        if closes {
+            return;
+        }
     }
 }
 
@@ -143,10 +148,14 @@ fn api_versions() -> Act {
 
 /// The brokers 1 `a.example` and 2 `b.example`, and the topic with a partition for each leader.
 fn metadata(topic: &str, leaders: &[i32]) -> Act {
+    metadata_at(["a.example", "b.example"], topic, leaders)
+}
+
+fn metadata_at(hosts: [&str; 2], topic: &str, leaders: &[i32]) -> Act {
     let mut response = WireWriter::default();
     response.i32(0);
     response.length(2);
-    for (id, host) in [(1, "a.example"), (2, "b.example")] {
+    for (id, host) in (1..).zip(hosts) {
         response.i32(id);
         response.string(host);
         response.i32(9092);
@@ -287,6 +296,54 @@ async fn brokers_that_break_the_protocol_are_left() {
     let results = old.producer(|settings| settings.max_retries = 0).produce(&messages(&["a"])).await;
     let expected = "a.example:9092: the broker does not support version 3 of request 0";
     assert_eq!(results, [Some(expected.to_owned())]);
+}
+
+/// Without acknowledgments, nothing shows that a message was lost, and without retries, nothing repeats it.
+#[tokio::test(start_paused = true)]
+async fn messages_after_a_pause_need_no_other_attempt() {
+    for acks in [Acks::None, Acks::Leader] {
+        let is_answered = acks == Acks::Leader;
+        let brokers = Brokers::new(move |request| match (request.api, produced("logs", 0)) {
+            (API_VERSIONS, _) => api_versions(),
+            (METADATA, _) => metadata("logs", &[1]),
+            (_, Act::Respond(response)) if is_answered => Act::RespondAndClose(response),
+            _ => Act::Close,
+        });
+        let producer = brokers.producer(|settings| (settings.acks, settings.max_retries) = (acks, 0));
+        for (number, value) in ["one", "two", "three"].into_iter().enumerate() {
+            let began = Instant::now();
+            assert_eq!(producer.produce(&messages(&[value])).await, [None], "{acks:?}");
+            assert_eq!(began.elapsed(), Duration::ZERO, "{acks:?}");
+            tokio::time::sleep(Duration::from_secs(30)).await; // The broker closes what is idle, before Portico would.
+            assert_eq!(brokers.received(PRODUCE).len(), number + 1, "{acks:?}");
+        }
+        assert_eq!(brokers.connections.load(Relaxed), 3, "{acks:?}");
+    }
+}
+
+/// As behind a proxy, which chooses the broker by itself.
+#[tokio::test(start_paused = true)]
+async fn brokers_with_the_same_address_keep_their_connections() {
+    let brokers = Brokers::new(|request| match request.api {
+        API_VERSIONS => api_versions(),
+        METADATA => metadata_at(["proxy.example"; 2], "logs", &[1, 2]),
+        _ => {
+            let partition = if String::from_utf8_lossy(&request.body).contains("one") { 0 } else { 1 };
+            produced_in(partition, "logs", 0)
+        }
+    });
+    let producer = brokers.producer(|_| ());
+    assert_eq!((crc32(b"d") % 2, crc32(b"a") % 2), (0, 1));
+    let mut of_both = messages(&["one", "two"]);
+    for (message, key) in of_both.iter_mut().zip(["d", "a"]) {
+        message.key = Some(Bytes::from(key));
+    }
+    for _ in 0..5 {
+        assert_eq!(producer.produce(&of_both).await, [None, None]);
+    }
+    assert_eq!(brokers.received(PRODUCE).len(), 10);
+    // That of the server which knows the brokers, and one for each broker.
+    assert_eq!(brokers.connections.load(Relaxed), 3);
 }
 
 #[tokio::test(start_paused = true)]

@@ -193,7 +193,7 @@ impl RedisConfig {
             tls: self.ssl.then(|| RemoteTls {
                 server_name: self.server_name.clone(),
                 verify: self.ssl_verify,
-                authorities: None,
+                files: None,
             }),
             timeout: connect_timeout,
         };

@@ -8,26 +8,39 @@ use tokio::time::Instant;
 use super::context::{RequestTrace, SpanId};
 use super::span::{AttributeValue, Span, SpanKind};
 use crate::plugin_api::completed_request::{Attempt, AttemptOutcome, AuthorizationCall, AuthorizationResult};
+use crate::turn_clock;
 
-/// Converts moments of one request to nanoseconds since 1970.
+/// Converts moments of one request to nanoseconds since 1970. A moment before or after the request is its start or its
+/// end, so that all spans are within that of the request.
 #[derive(Clone, Copy, Debug)]
 pub struct RequestClock {
     started_at: SystemTime,
     started_instant: Instant,
+    total: Duration,
 }
 
 impl RequestClock {
-    pub fn new(started_at: SystemTime, started_instant: Instant) -> Self {
-        RequestClock { started_at, started_instant }
+    /// Both times of the start are of the same moment.
+    pub fn new(started_at: SystemTime, started_instant: Instant, total: Duration) -> Self {
+        RequestClock { started_at, started_instant, total }
+    }
+
+    /// The clock of a request that began at this moment and has ended.
+    pub fn ended(started_instant: Instant, total: Duration) -> Self {
+        RequestClock::new(turn_clock::to_system_time(started_instant), started_instant, total)
     }
 
     pub fn start(self) -> u64 {
         nanoseconds(self.started_at)
     }
 
+    pub fn end(self) -> u64 {
+        self.after(self.total)
+    }
+
     /// The moment after this time since the first byte of the request.
     pub fn after(self, time: Duration) -> u64 {
-        nanoseconds(self.started_at + time)
+        nanoseconds(self.started_at + time.min(self.total))
     }
 
     pub fn at(self, moment: Instant) -> u64 {
@@ -46,10 +59,9 @@ pub fn attempt_spans<'a>(
         // The order of the list is that of the ends, if two attempts have competed.
         let is_earlier = |(other, one): &(usize, &Attempt)| (one.started_at, *other) < (attempt.started_at, index);
         let number = attempts.iter().enumerate().filter(is_earlier).count();
-        let own_id = context.attempts_are_parents.then(|| context.upstream_span.of_attempt(number));
         let span = Span {
             trace: context.trace,
-            id: own_id.unwrap_or_else(SpanId::random),
+            id: context.upstream_span.of_attempt(number),
             parent: Some(parent),
             name: Cow::Borrowed(""),
             kind: SpanKind::Client,
@@ -63,8 +75,8 @@ pub fn attempt_spans<'a>(
     })
 }
 
-/// The span of the call of an authorization server. One without a result has ended at `end`.
-pub fn authorization_span(context: &RequestTrace, call: &AuthorizationCall, end: u64, clock: RequestClock) -> Span {
+/// The span of the call of an authorization server. One without a result has ended with the request.
+pub fn authorization_span(context: &RequestTrace, call: &AuthorizationCall, clock: RequestClock) -> Span {
     let mut span = Span {
         trace: context.trace,
         id: SpanId::random(),
@@ -72,7 +84,7 @@ pub fn authorization_span(context: &RequestTrace, call: &AuthorizationCall, end:
         name: Cow::Borrowed("external authorization"),
         kind: SpanKind::Client,
         start: clock.at(call.started_at),
-        end: call.result.map_or(end, |(ended_at, _)| clock.at(ended_at)),
+        end: call.result.map_or(clock.end(), |(ended_at, _)| clock.at(ended_at)),
         attributes: Vec::new(),
         events: Vec::new(),
         error: None,
@@ -127,11 +139,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn times_are_in_order_whatever_the_clock_of_the_machine_says() {
         let (second, now) = (Duration::from_secs(1), Instant::now());
-        let clock = RequestClock::new(UNIX_EPOCH + second, now + second);
+        let clock = RequestClock::new(UNIX_EPOCH + second, now + second, second * 4);
         assert_eq!((clock.start(), clock.after(second)), (1_000_000_000, 2_000_000_000));
-        // A moment before the start of the request is the start.
+        // A moment before the start of the request is the start, and one after its end the end.
         assert_eq!((clock.at(now), clock.at(now + second * 3)), (1_000_000_000, 3_000_000_000));
-        let set_back = RequestClock::new(UNIX_EPOCH - second * 2, now);
+        assert_eq!((clock.at(now + second * 9), clock.end()), (5_000_000_000, 5_000_000_000));
+        let set_back = RequestClock::new(UNIX_EPOCH - second * 2, now, second * 9);
         assert_eq!((set_back.start(), set_back.after(second * 5)), (0, 3_000_000_000));
     }
 }

@@ -28,8 +28,6 @@ pub struct ParentContext {
     pub trace: Option<TraceId>,
     /// The span of the client that sent the request.
     pub span: Option<SpanId>,
-    /// The parent of that span, in the formats that have it.
-    pub parent: Option<SpanId>,
     /// Whether the client records the trace; `None` if it leaves the decision to the server.
     pub is_sampled: Option<bool>,
 }
@@ -42,11 +40,8 @@ pub struct RequestTrace {
     pub parent: Option<SpanId>,
     /// The span of the request.
     pub server_span: SpanId,
-    /// The span of the first attempt, which its endpoint gets as the parent. All get it without
-    /// `attempts_are_parents`.
+    /// The span of the first attempt, which its endpoint gets as the parent.
     pub upstream_span: SpanId,
-    /// Whether each attempt is the parent of what its endpoint does.
-    pub attempts_are_parents: bool,
     pub is_sampled: bool,
     /// The decision of the client, if it has made one.
     pub parent_is_sampled: Option<bool>,
@@ -66,10 +61,9 @@ pub struct AttemptParent {
 }
 
 impl AttemptParent {
-    /// `None` if all attempts of the trace have the same parent, or are not recorded.
+    /// `None` if attempts are not recorded.
     pub fn of(trace: &RequestTrace) -> Option<Self> {
-        let has_spans = trace.attempts_are_parents && trace.is_sampled;
-        has_spans.then_some(AttemptParent { first: trace.upstream_span, written: 0, current: 0 })
+        trace.is_sampled.then_some(AttemptParent { first: trace.upstream_span, written: 0, current: 0 })
     }
 
     /// The attempt with this number begins, from 0.
@@ -197,22 +191,6 @@ impl fmt::Display for SpanId {
 }
 
 impl RequestTrace {
-    /// Like [`RequestTrace::new`], but the request has the span of its client in the formats in which both share it,
-    /// those of Zipkin and Jaeger.
-    pub fn with_shared_span(parent: Option<ParentContext>, is_sampled: bool, new_ids_are_short: bool) -> Self {
-        let own = RequestTrace::new(parent, is_sampled, new_ids_are_short);
-        match parent {
-            Some(ParentContext {
-                format: TraceFormat::B3 | TraceFormat::B3Single | TraceFormat::Jaeger,
-                trace: Some(_),
-                span: Some(server_span),
-                parent,
-                ..
-            }) => RequestTrace { server_span, parent, ..own },
-            _ => own,
-        }
-    }
-
     /// Continues the trace of the client, or begins one.
     pub fn new(parent: Option<ParentContext>, is_sampled: bool, new_ids_are_short: bool) -> Self {
         RequestTrace::with_random(parent, is_sampled, new_ids_are_short, &mut Rng::new())
@@ -231,7 +209,6 @@ impl RequestTrace {
             parent: trace.and(parent).and_then(|parent| parent.span),
             server_span: SpanId::random_of(random),
             upstream_span: SpanId::random_of(random),
-            attempts_are_parents: true,
             is_sampled,
             parent_is_sampled: parent.and_then(|parent| parent.is_sampled),
             format: parent.map(|parent| parent.format),

@@ -26,28 +26,26 @@ pub(super) fn extract(format: TraceFormat, headers: &HeaderMap) -> Option<Parent
         TraceFormat::Gcp => cloud_trace_context(field(headers, &CLOUD_TRACE_CONTEXT)?),
         TraceFormat::Instana => instana(headers),
     }?;
-    let Context { trace, span, parent, is_sampled } = context;
+    let Context { trace, span, is_sampled } = context;
     // Endpoints get a single field as well.
     let format = if format == TraceFormat::B3 && headers.contains_key(&B3) { TraceFormat::B3Single } else { format };
-    Some(ParentContext { format, trace, span, parent, is_sampled })
+    Some(ParentContext { format, trace, span, is_sampled })
 }
 
 struct Context {
     trace: Option<TraceId>,
     span: Option<SpanId>,
-    /// The parent of the span.
-    parent: Option<SpanId>,
     is_sampled: Option<bool>,
 }
 
 impl Context {
     fn new(trace: TraceId, span: Option<SpanId>, is_sampled: Option<bool>) -> Self {
-        Context { trace: Some(trace), span, parent: None, is_sampled }
+        Context { trace: Some(trace), span, is_sampled }
     }
 
     /// A decision about a trace that does not exist yet.
     fn decision(is_sampled: bool) -> Self {
-        Context { trace: None, span: None, parent: None, is_sampled: Some(is_sampled) }
+        Context { trace: None, span: None, is_sampled: Some(is_sampled) }
     }
 }
 
@@ -104,12 +102,11 @@ fn b3(headers: &HeaderMap) -> Option<Context> {
     let sampled = if is_debug { Some(true) } else { sampled };
     match (trace, span) {
         (Some(trace), Some(span)) => {
-            let parent = match parent {
-                Some(parent) => Some(SpanId::parse(parent)?),
-                None => None,
-            };
-            let context = Context::new(TraceId::parse(trace)?, Some(SpanId::parse(span)?), sampled);
-            Some(Context { parent, ..context })
+            // The parent of the client's span is not needed, but has to be valid.
+            if let Some(parent) = parent {
+                SpanId::parse(parent)?;
+            }
+            Some(Context::new(TraceId::parse(trace)?, Some(SpanId::parse(span)?), sampled))
         }
         (None, None) if parent.is_none() => sampled.map(Context::decision),
         _ => None,
@@ -130,11 +127,10 @@ fn b3_single(value: &[u8]) -> Option<Context> {
         Some(b"0") => Some(false),
         Some(_) => return None,
     };
-    let parent = match parts.next() {
-        Some(parent) => Some(SpanId::parse(parent)?),
-        None => None,
-    };
-    parts.next().is_none().then(|| Context { parent, ..Context::new(trace, Some(span), is_sampled) })
+    if let Some(parent) = parts.next() {
+        SpanId::parse(parent)?;
+    }
+    parts.next().is_none().then(|| Context::new(trace, Some(span), is_sampled))
 }
 
 /// Leading zeros may be missing, and some clients encode the colons.
@@ -150,10 +146,10 @@ fn uber_trace_id(value: &[u8]) -> Option<Context> {
     let trace = parse_hex(trace.as_bytes())?;
     let trace = if is_short { TraceId::short(trace.try_into().ok()?) } else { TraceId::new(trace) }?;
     let span = SpanId::new(parse_hex(span.as_bytes())?.try_into().ok()?)?;
-    let parent = SpanId::new(parse_hex(parent.as_bytes())?.try_into().ok()?);
+    parse_hex(parent.as_bytes())?;
     // The flag 2 is for debugging and implies that the trace is recorded.
     let is_sampled = parse_hex(flags.as_bytes())? & 3 != 0;
-    Some(Context { parent, ..Context::new(trace, Some(span), Some(is_sampled)) })
+    Some(Context::new(trace, Some(span), Some(is_sampled)))
 }
 
 fn ot(headers: &HeaderMap) -> Option<Context> {

@@ -53,6 +53,19 @@ impl Propagation {
         }
     }
 
+    /// An earlier tracer does not record the request and has written its context, and this one does: endpoints record
+    /// it, whatever field they read.
+    pub fn mark_recorded(context: &RequestTrace, headers: &mut HeaderMap) {
+        for format in TraceFormat::ALL_READ {
+            if let Some(written) = extract(format, headers)
+                && written.span == Some(context.upstream_span)
+                && written.trace.is_some_and(|trace| format.trace_text(trace) == format.trace_text(context.trace))
+            {
+                inject(written.format, context, headers);
+            }
+        }
+    }
+
     /// All fields that [`Propagation::inject`] may set or remove.
     pub fn changed_fields(&self) -> impl Iterator<Item = &HeaderName> {
         let preserved = self.inject.contains(&InjectedFormat::Preserve).then(|| {

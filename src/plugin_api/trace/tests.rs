@@ -193,7 +193,6 @@ fn damaged_contexts_are_ignored_or_survive_a_round_trip() {
 
 fn context(format: Option<TraceFormat>, trace: TraceId) -> RequestTrace {
     RequestTrace {
-        attempts_are_parents: true,
         trace,
         parent: SpanId::new(1),
         server_span: SpanId::new(2).unwrap(),
@@ -284,6 +283,29 @@ fn states_of_the_same_trace_are_kept_and_all_others_removed() {
     assert!(written.contains("x-datadog-tags: _dd.p.dm=-1|"), "{written}");
 }
 
+/// What an earlier tracer has written is changed, and the context of another trace is not.
+#[test]
+fn contexts_that_are_written_become_recorded_in_all_formats() {
+    let trace = TraceId::new(0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736).unwrap();
+    let recorded = context(None, trace);
+    let unrecorded = RequestTrace { is_sampled: false, ..recorded };
+    let formats = TraceFormat::ALL_READ.into_iter().filter(|format| *format != TraceFormat::B3);
+    for format in formats.chain([TraceFormat::B3, TraceFormat::B3Single]) {
+        let formats = propagation(&[InjectedFormat::Format(format)]);
+        let (mut fields, mut expected) = (HeaderMap::new(), HeaderMap::new());
+        formats.inject(&unrecorded, &mut fields);
+        formats.inject(&recorded, &mut expected);
+        assert_ne!(fields, expected, "{format:?}");
+        Propagation::mark_recorded(&recorded, &mut fields);
+        assert_eq!(fields, expected, "{format:?}");
+        let other = RequestTrace { trace: TraceId::new(7).unwrap(), ..recorded };
+        formats.inject(&unrecorded, &mut fields);
+        let before = fields.clone();
+        Propagation::mark_recorded(&other, &mut fields);
+        assert_eq!(fields, before, "{format:?}");
+    }
+}
+
 #[test]
 fn fields_are_cleared_before_contexts_are_written() {
     let rules = Propagation {
@@ -320,19 +342,10 @@ fn clients_cannot_force_records_beyond_the_rate() {
 #[test]
 fn traces_continue_those_of_clients() {
     let trace = TraceId::short(5).unwrap();
-    let parent = ParentContext {
-        format: TraceFormat::B3,
-        trace: Some(trace),
-        span: SpanId::new(6),
-        parent: SpanId::new(5),
-        is_sampled: None,
-    };
-    let shared = RequestTrace::with_shared_span(Some(parent), true, false);
-    assert_eq!((Some(shared.server_span), shared.parent), (SpanId::new(6), SpanId::new(5)));
-    let own = RequestTrace::with_shared_span(Some(ParentContext { format: TraceFormat::W3c, ..parent }), true, false);
-    assert_eq!((Some(own.server_span) == SpanId::new(6), own.parent), (false, SpanId::new(6)));
+    let parent = ParentContext { format: TraceFormat::B3, trace: Some(trace), span: SpanId::new(6), is_sampled: None };
     let context = RequestTrace::new(Some(parent), true, false);
     assert_eq!((context.trace, context.parent, context.format), (trace, SpanId::new(6), Some(TraceFormat::B3)));
+    assert_ne!(Some(context.server_span), context.parent, "a client that sends a request twice has two spans");
     let decision = ParentContext { trace: None, span: None, is_sampled: Some(false), ..parent };
     let context = RequestTrace::new(Some(decision), false, true);
     assert!(context.parent.is_none() && context.trace.is_short() && context.trace.high() == 0);
@@ -408,5 +421,4 @@ fn each_attempt_has_a_span_that_its_endpoint_gets() {
     spans.dedup();
     assert_eq!(spans.len(), 32);
     assert_eq!(AttemptParent::of(&RequestTrace { is_sampled: false, ..context }), None);
-    assert_eq!(AttemptParent::of(&RequestTrace { attempts_are_parents: false, ..context }), None);
 }

@@ -213,7 +213,7 @@ impl PluginKind for ForwardProxy {
 
 impl Plugin for ForwardProxy {
     fn before_forward<'a>(&'a self, cx: &'a mut BeforeForwardCx<'_>) -> AccessOutcome<'a> {
-        let server = cx.backend.and_then(|backend| backend.server()).filter(|_| !cx.is_upgrade);
+        let server = cx.backend.server().filter(|_| !cx.is_upgrade);
         let connection = server.and_then(|server| self.connection(server));
         let Some(connection) = connection else {
             let message = "The request cannot be sent through a proxy to the backend of its route";
@@ -293,7 +293,7 @@ impl ForwardProxy {
             return None;
         }
         let route = ProxyRoute { proxy: Arc::clone(&self.proxy), tls: own.cloned() };
-        let tls = tls.map(|tls| RemoteTls { server_name: tls.name, verify: true, authorities: None });
+        let tls = tls.map(|tls| RemoteTls { server_name: tls.name, verify: true, files: None });
         let (host, namespace) = (host.to_string(), self.namespace.clone());
         Some(BackendConnection { remote: Remote { host, port, namespace, tls, timeout: TIMEOUT }, route, authority })
     }

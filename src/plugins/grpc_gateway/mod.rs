@@ -89,11 +89,13 @@ pub(crate) struct Config {
     /// A `FileDescriptorSet` in base64, as `protoc --include_imports --descriptor_set_out` writes it, instead of
     /// `proto`.
     descriptor_set: Option<String>,
-    /// The largest message in bytes, in both directions, and the largest body of a request. At most 4 MiB.
+    /// The largest message in bytes, in both directions, and the largest body of a request. At most 4 MiB. The JSON of
+    /// a response may have four times as many bytes, and at least 1 MiB.
     max_message_bytes: u32,
     /// Reject requests with fields or query parameters that the message does not have. Otherwise, these are ignored.
     reject_unknown_fields: bool,
-    /// Whether responses have the fields that have their default value, as in Kong.
+    /// Whether responses have the fields that have their default value, as in Kong. They take no bytes in messages, so
+    /// the JSON of many small messages may become too large with them.
     emit_defaults: bool,
 }
 

@@ -10,7 +10,7 @@ use super::template::PathTemplate;
 use crate::plugin_api::grpc::reflect::{
     DescriptorPool, DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, MethodDescriptor,
 };
-use crate::plugin_api::grpc::{MessageReader, MessageWriter, http_rule};
+use crate::plugin_api::grpc::{MessageReader, MessageWriter, http_rule, json_limit};
 
 /// The rules of all methods.
 #[derive(Debug, Default)]
@@ -116,8 +116,7 @@ impl Rules {
             "*" => BodyField::Message,
             name => BodyField::Field(field_of(&input, "body", name)?),
         };
-        // Bytes and names make JSON larger than the message.
-        let mut writer = MessageWriter::new(output.clone(), mapping.writes_defaults, mapping.max_bytes * 4);
+        let mut writer = MessageWriter::new(output.clone(), mapping.writes_defaults, json_limit(mapping.max_bytes));
         let response_body = text(option, "response_body");
         if !response_body.is_empty() {
             writer = writer.with_part(&field_of(&output, "response_body", &response_body)?);

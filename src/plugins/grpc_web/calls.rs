@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::plugin_api::grpc::reflect::DescriptorPool;
 use crate::plugin_api::grpc::reflect::prost::Message;
-use crate::plugin_api::grpc::{MessageFrames, MessageReader, MessageWriter, frame};
+use crate::plugin_api::grpc::{MessageFrames, MessageReader, MessageWriter, frame, json_limit};
 
 /// The methods of all services.
 pub(super) struct Calls(HashMap<String, CallCodec>);
@@ -28,8 +28,7 @@ impl Calls {
             let path = format!("/{}/{}", method.parent_service().full_name(), method.name());
             let codec = CallCodec {
                 reader: MessageReader::new(method.input(), false),
-                // Bytes and names make JSON larger than the message.
-                writer: MessageWriter::new(method.output(), true, max_bytes * 4),
+                writer: MessageWriter::new(method.output(), true, json_limit(max_bytes)),
                 is_streaming: method.is_server_streaming(),
                 max_bytes,
             };

@@ -166,7 +166,7 @@ impl Config {
             let message = "is 389, where servers usually expect connections without TLS";
             cx.note(Diagnostic::in_config("ldap_port", message, "set it to 636, unless this is intended"));
         }
-        let tls = has_tls.then_some(RemoteTls { server_name: None, verify: self.verify_ldap_host, authorities: None });
+        let tls = has_tls.then_some(RemoteTls { server_name: None, verify: self.verify_ldap_host, files: None });
         let remote = Remote {
             host: self.ldap_host.clone(),
             port: self.ldap_port,

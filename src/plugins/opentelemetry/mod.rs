@@ -40,7 +40,6 @@ use crate::diagnostic::Diagnostic;
 use crate::plugin_api::batch_queue::{BatchQueue, QueueConfig, QueueSettings};
 use crate::plugin_api::log_entry::LogEntry;
 use crate::plugin_api::otlp_delivery::{OtlpProtocol, OtlpSignal};
-use crate::plugin_api::trace::attempts::RequestClock;
 use crate::plugin_api::trace::otlp::{OtlpResource, encode_log, encode_spans};
 use crate::plugin_api::trace::{HeaderType, PropagationConfig, Sampling, SamplingStrategy, TraceFormat};
 use crate::plugin_api::tracer::{
@@ -167,14 +166,7 @@ impl PluginKind for OpenTelemetry {
             return Err(invalid);
         }
         let sampling = Sampling { rate: config.sampling_rate, strategy: config.sampling_strategy };
-        let tracer = Tracer {
-            propagation,
-            sampling,
-            has_short_ids: false,
-            attempts_are_parents: true,
-            shares_spans: false,
-            response_header,
-        };
+        let tracer = Tracer { propagation, sampling, has_short_ids: false, response_header };
         Ok(OpenTelemetry { tracer, resource, traces, logs })
     }
 }
@@ -201,7 +193,7 @@ impl Plugin for OpenTelemetry {
         }
         if let Some(queue) = &self.logs {
             let body = String::from_utf8_lossy(&LogEntry::new(cx).to_json()).into_owned();
-            let time = RequestClock::new(cx.request.started_at, cx.request.started_instant).start();
+            let time = cx.clock().start();
             queue.push(encode_log(&self.resource, SCOPE, time, body, &[], Some(&context)));
         }
     }
@@ -233,7 +225,7 @@ impl Config {
             format: ExportFormat::Otlp(self.protocol, signal),
             timeout,
             ssl_verify: self.ssl_verify,
-            authorities: None,
+            tls_files: None,
         };
         let is_set = |url: &&str| !url.is_empty();
         let (traces_field, traces_url) = match &self.endpoint {

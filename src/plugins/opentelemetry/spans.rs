@@ -12,7 +12,7 @@ use crate::plugin_api::trace::{RequestTrace, Span, SpanId, SpanKind};
 
 /// All spans of a request, that of the request first.
 pub(super) fn request_spans(cx: &LogCx<'_>, context: &RequestTrace) -> Vec<Span> {
-    let clock = RequestClock::new(cx.request.started_at, cx.request.started_instant);
+    let clock = cx.clock();
     let mut spans = vec![root_span(cx, context, clock)];
     for timing in cx.timings.all() {
         let phase = match timing.phase {
@@ -34,7 +34,7 @@ pub(super) fn request_spans(cx: &LogCx<'_>, context: &RequestTrace) -> Vec<Span>
         });
     }
     for call in cx.request.authorizations {
-        spans.push(authorization_span(context, call, clock.after(cx.summary.total), clock));
+        spans.push(authorization_span(context, call, clock));
     }
     for (index, attempt, mut span) in attempt_spans(cx.request.attempts, context, context.server_span, clock) {
         span.name = Cow::Borrowed("kong.balancer");
@@ -59,7 +59,7 @@ fn root_span(cx: &LogCx<'_>, context: &RequestTrace, clock: RequestClock) -> Spa
         name: Cow::Borrowed("kong"),
         kind: SpanKind::Server,
         start: clock.start(),
-        end: clock.after(cx.summary.total),
+        end: clock.end(),
         attributes: Vec::new(),
         events: Vec::new(),
         error: error.or_else(|| status.is_server_error().then_some(Cow::Borrowed(""))),

@@ -1,10 +1,14 @@
 //! Tests of the configuration and of the header fields that endpoints and clients get.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
 
 use super::OpenTelemetry;
-use crate::plugin_api::RegisteredKind;
 use crate::plugin_api::testing::{TestRequest, build, chain, notes};
+use crate::plugin_api::{BuildCx, BuildNotes, PluginKind, PluginServices, PluginState, RegisteredKind};
 
 const KIND: RegisteredKind<OpenTelemetry> = RegisteredKind::NEW;
 const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
@@ -118,4 +122,34 @@ async fn header_type_adds_a_format_and_propagation_precedes_it() {
         let found = ["traceparent", "b3"].map(|name| outcome.upstream_header(name).is_some());
         assert_eq!(found, expected, "{config}");
     }
+}
+
+/// Counts tasks, and runs none.
+#[derive(Default)]
+struct CountedTasks(AtomicUsize);
+
+impl PluginServices for CountedTasks {
+    fn spawn(&self, _task: BoxFuture<'static, ()>) {
+        self.0.fetch_add(1, Relaxed);
+    }
+}
+
+/// What grows with the number of routes is the plugin itself; queue, task and connection are those of the object.
+#[test]
+fn routes_with_the_same_plugin_share_its_queue() {
+    let tasks = Arc::new(CountedTasks::default());
+    let services: Arc<dyn PluginServices> = tasks.clone();
+    let (state, notes) = (PluginState::default(), BuildNotes::default());
+    let build = |object: &str| {
+        let config = serde_json::from_value(with_endpoint(json!({"sampling_rate": 1}))).unwrap();
+        let cx = BuildCx { object, state: &state, services: &services, node: "a", notes: &notes };
+        OpenTelemetry::build(config, &cx).unwrap_or_else(|invalid| panic!("{invalid:?}"))
+    };
+    let routes: Vec<OpenTelemetry> = (0..10_000).map(|_| build("KongPlugin/default/traces")).collect();
+    let queue = routes[0].traces.as_ref().unwrap();
+    assert!(routes.iter().all(|route| Arc::ptr_eq(route.traces.as_ref().unwrap(), queue)));
+    assert_eq!(tasks.0.load(Relaxed), 1);
+    let _other = build("KongPlugin/default/others");
+    assert_eq!(tasks.0.load(Relaxed), 2, "each object has a queue, whose entries count for its namespace");
+    assert!(size_of::<OpenTelemetry>() <= 512);
 }

@@ -172,7 +172,7 @@ impl Config {
         remote.tls = (self.protocol == Protocol::Tls).then_some(RemoteTls {
             server_name: None,
             verify: self.ssl_verify,
-            authorities: None,
+            files: None,
         });
         Some(remote)
     }

@@ -12,9 +12,10 @@
 //!   static_tags: [{name: environment, value: production}]
 //! ```
 //!
-//! A request that is recorded has a span with the name of its method, a span such as `GET (proxy)` for its forwarding,
-//! and a span for each attempt to get a response from an endpoint. The endpoint gets the context of the trace in header
-//! fields, whether or not the request is recorded; its parent is the span of forwarding.
+//! A request that is recorded has a span with the name of its method, and spans within it: one such as `GET
+//! (proxy)` from the first plugin to the end, and one such as `GET (balancer try 1)` for each attempt to get a response
+//! from an endpoint. The endpoint gets the context of the trace in header fields, whether or not the request is
+//! recorded; its parent is the span of its attempt.
 //!
 //! Requests never wait for the server. What is to be sent waits in a queue, which is limited by `queue` and, together
 //! with the queues of all plugins, by `--max-queued-bytes`. A batch is sent again unless the server responds with 400
@@ -216,19 +217,12 @@ impl PluginKind for Zipkin {
             format: ExportFormat::Zipkin,
             timeout,
             ssl_verify: config.ssl_verify,
-            authorities: None,
+            tls_files: None,
         });
         let queue = server.map(|server| server.start(settings, cx)).transpose()?;
         let sampling = Sampling { rate: config.sample_ratio, strategy: config.sampling_strategy };
         let has_short_ids = config.traceid_byte_count == 8;
-        let tracer = Tracer {
-            propagation,
-            sampling,
-            has_short_ids,
-            attempts_are_parents: false,
-            shares_spans: true,
-            response_header,
-        };
+        let tracer = Tracer { propagation, sampling, has_short_ids, response_header };
         Ok(Zipkin { tracer, recorder: spans::SpanRecorder::new(config, tags_header, cx.node), queue })
     }
 }

@@ -71,11 +71,10 @@ impl SpanRecorder {
 
     /// The spans as the elements of a JSON list, without its brackets.
     pub(super) fn encode(&self, cx: &LogCx<'_>, context: &RequestTrace) -> Bytes {
-        let clock = RequestClock::new(cx.request.started_at, cx.request.started_instant);
+        let clock = cx.clock();
         let mut spans = vec![self.request_span(cx, context, clock)];
         if let Some(before) = cx.request.before_upstream {
-            let start = clock.after(before);
-            spans.push(self.proxy_span(cx, context, start, clock));
+            spans.push(self.proxy_span(cx, context, clock.after(before), clock));
         }
         for (index, attempt, span) in attempt_spans(cx.request.attempts, context, context.server_span, clock) {
             let name = format!("{} (balancer try {})", method(cx), index + 1);
@@ -98,7 +97,7 @@ impl SpanRecorder {
     }
 
     fn request_span<'a>(&'a self, cx: &'a LogCx<'_>, context: &RequestTrace, clock: RequestClock) -> ZipkinSpan<'a> {
-        let times = (clock.start(), clock.after(cx.summary.total));
+        let times = (clock.start(), clock.end());
         let name = match (self.config.http_span_name, cx.request.heads) {
             (SpanName::MethodPath, Some(heads)) => {
                 Cow::Owned(format!("{} {}", method(cx), shorten(heads.target.path())))
@@ -139,23 +138,26 @@ impl SpanRecorder {
         span
     }
 
+    /// The span from the beginning of the first phase, whose annotations it has, to the end of the request. No other
+    /// span refers to it: those of attempts have the same parent.
     fn proxy_span<'a>(
         &'a self,
         cx: &'a LogCx<'_>,
         context: &RequestTrace,
-        start: u64,
+        forwarded_at: u64,
         clock: RequestClock,
     ) -> ZipkinSpan<'a> {
         let name = format!("{} (proxy)", method(cx)).into();
-        let times = (start, clock.after(cx.summary.total));
-        let parent = Some(context.server_span);
-        let mut span = self.span(context, context.upstream_span, parent, "CLIENT", name, times);
+        let phases = phases(cx, clock);
+        let start = phases.iter().map(|phase| phase.start).fold(forwarded_at, u64::min);
+        let times = (start, clock.end());
+        let mut span = self.span(context, SpanId::random(), Some(context.server_span), "CLIENT", name, times);
         self.add_service(cx, &mut span.tags);
         if let Some(last) = cx.request.attempts.last() {
             span.tags.insert("peer.hostname".into(), last.endpoint.ip().to_string());
             span.remote_endpoint = Some(ZipkinEndpoint::of_server(last.endpoint, self.service_name(cx)));
         }
-        for phase in phases(cx, clock) {
+        for phase in phases {
             match self.config.phase_duration_flavor {
                 PhaseFlavor::Tags => {
                     let milliseconds = (phase.end - phase.start) / 1_000_000;
@@ -187,7 +189,7 @@ impl SpanRecorder {
             kind,
             name,
             timestamp: start / 1000,
-            duration: (end.saturating_sub(start) / 1000).max(1),
+            duration: microseconds(start, end),
             local_endpoint: ZipkinEndpoint {
                 service_name: Some(&self.config.local_service_name),
                 ..ZipkinEndpoint::NONE
@@ -272,6 +274,12 @@ fn parse_tags(value: &[u8]) -> impl Iterator<Item = (&str, String)> {
     pairs.filter(|(name, _)| name.len() <= MAX_TAG_NAME && tag_problem(name).is_none()).take(MAX_TAGS)
 }
 
+/// The duration in whole microseconds. It ends with the microsecond in which the span ends: durations that are rounded
+/// by themselves can make a span end after the one that contains it.
+fn microseconds(start: u64, end: u64) -> u64 {
+    (end / 1000 + 1).saturating_sub(start / 1000)
+}
+
 fn method<'a>(cx: &'a LogCx<'_>) -> &'a str {
     cx.request.heads.map_or("HTTP", |heads| heads.method.as_str())
 }
@@ -286,3 +294,27 @@ fn protocol(version: Version) -> &'static str {
 
 const MAX_TAGS: usize = 32;
 const MAX_TAG_NAME: usize = 128;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_within_others_are_within_them_after_rounding() {
+        let times = [0, 1, 999, 1000, 1001, 1900, 5000, 9999, 10_000, 10_100];
+        let written = |start: u64, end: u64| (start / 1000, start / 1000 + microseconds(start, end));
+        for (first, start) in times.into_iter().enumerate() {
+            for (last, end) in times.into_iter().enumerate().skip(first) {
+                let (start_of_parent, end_of_parent) = written(start, end);
+                assert!(start_of_parent < end_of_parent, "Zipkin refuses spans without a duration");
+                for inner_start in &times[first..=last] {
+                    for inner_end in times[first..=last].iter().filter(|inner_end| *inner_end >= inner_start) {
+                        let (start, end) = written(*inner_start, *inner_end);
+                        let is_within = start_of_parent <= start && end <= end_of_parent;
+                        assert!(is_within, "{inner_start} to {inner_end} in {start_of_parent} to {end_of_parent}");
+                    }
+                }
+            }
+        }
+    }
+}

@@ -57,6 +57,8 @@ pub struct ProxyConfig {
     pub product_token: ProductToken,
     /// Maximum label sets of the request metrics (`--metrics-max-series`).
     pub max_series: usize,
+    /// Counts attempts by endpoint (`--endpoint-metrics`).
+    pub counts_endpoints: bool,
 }
 
 /// The running data plane. Dropping it stops it at once; `drain` stops it gracefully.
@@ -92,6 +94,7 @@ impl Proxy {
         let buffers = Arc::new(BufferBudget::new(limits.max_buffered_bytes));
         let unforwarded = Arc::new(UnforwardedBudget::new(limits.max_unforwarded_bytes, count));
         let stats = ProxyStats::new(count, config.max_series, lost_lines)
+            .with_endpoints(config.counts_endpoints)
             .with_budgets(Arc::clone(&buffers), Arc::clone(&unforwarded));
         let stats = Arc::new(stats);
         let observed: Arc<ObservedRequests> = Arc::default();

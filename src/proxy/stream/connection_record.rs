@@ -14,6 +14,7 @@ use crate::proxy::record::access_log::AccessLogRecord;
 use crate::proxy::record::request_tracer::EndedStream;
 use crate::proxy::record::stats::{RequestSeries, StreamOutcome};
 use crate::proxy::worker::Worker;
+use crate::turn_clock;
 
 /// The record of an open connection or UDP session.
 pub(in crate::proxy) struct ConnectionRecord<'w> {
@@ -85,7 +86,7 @@ impl ConnectionRecord<'_> {
             received: self.bytes_in.get(),
             sent: self.bytes_out.get(),
             status: outcome.status(),
-            started_at: SystemTime::now() - total,
+            started_at: turn_clock::to_system_time(self.opened_at),
             started_instant: self.opened_at,
             total,
             connect,

@@ -27,6 +27,7 @@ use super::record::observations::ObservedRequests;
 use super::record::request_tracer::RequestTracer;
 use super::record::stats::{ProxyStats, RequestLabels, RequestSeries, WorkerStats};
 use super::unforwarded_budget::{UnforwardedBudget, WorkerUnforwarded};
+use crate::plugin_api::completed_request::Attempt;
 use crate::snapshot::{BindAddress, Snapshot};
 
 /// What all workers share, whatever the protocol.
@@ -152,6 +153,11 @@ impl Worker {
 
     pub(in crate::proxy) fn count_errors(&self, reason: &'static str, count: u64) {
         self.counters.count_errors(reason, count);
+    }
+
+    /// Counts the attempts of a request that has ended at their endpoints, with `--endpoint-metrics`.
+    pub(in crate::proxy) fn count_attempts(&self, backend: &Arc<str>, attempts: &[Attempt]) {
+        self.stats.count_attempts(&self.counters, backend, attempts);
     }
 
     /// The series of requests that matched no listener.

@@ -55,7 +55,7 @@ fn request_through(
     let server = Remote {
         host: host.to_owned(),
         port: if tls.is_some() { 443 } else { 80 },
-        tls: tls.as_ref().map(|_| RemoteTls { server_name: None, verify: true, authorities: None }),
+        tls: tls.as_ref().map(|_| RemoteTls { server_name: None, verify: true, files: None }),
         ..remote("shop", proxy, TEST_TIMEOUT)
     };
     let through = remote("shop", proxy, TEST_TIMEOUT);

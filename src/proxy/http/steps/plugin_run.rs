@@ -1,7 +1,7 @@
 //! What remains of the plugins of a request until its end: which have run, and what they log.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use http::header::VARY;
 use http::{HeaderMap, StatusCode};
@@ -14,6 +14,7 @@ use crate::proxy::buffer_budget::BufferedBytes;
 use crate::proxy::http::exchange::client_exchange::ClientExchange;
 use crate::proxy::http::fields::headers::X_REQUEST_ID;
 use crate::proxy::http::record::request_facts::RequestFacts;
+use crate::turn_clock;
 
 /// One run of a plugin chain, kept with the request until its response is complete.
 pub(in crate::proxy) struct PluginRun {
@@ -78,7 +79,7 @@ impl PluginRun {
         let since_start = |time: Instant| time.saturating_duration_since(exchange.activity.started_at.get());
         let request = CompletedRequest {
             id: &facts.request_id,
-            started_at: SystemTime::now() - total,
+            started_at: turn_clock::to_system_time(exchange.activity.started_at.get()),
             started_instant: exchange.activity.started_at.get(),
             heads: facts.heads.as_deref(),
             tls: exchange.tls.as_deref().map(|tls| LoggedTls {

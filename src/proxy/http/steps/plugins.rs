@@ -210,13 +210,13 @@ pub(in crate::proxy) async fn run_before_forward(
             client,
             id: &facts.request_id,
             now: SystemTime::now(),
-            backend: Some(&action),
+            backend: &action,
             body_budget: &budget,
             kept: &mut kept,
-            background_places: Some(BackgroundPlaces {
+            background_places: BackgroundPlaces {
                 limit: exchange.http.background_sender.background_limit(),
                 namespace: routed.rule.id.namespace(),
-            }),
+            },
             background: &mut background,
         };
         let reply = pin!(run.chain.before_forward(allowed, &mut run.state));

@@ -98,6 +98,9 @@ impl RequestRecord {
             series.add_exemplar(trace.trace, duration);
         }
         self.facts.attempts.finish(now);
+        if let Some(series) = &self.facts.series {
+            worker.count_attempts(&series.labels.backend, self.facts.attempts.as_slice());
+        }
         if let Some(run) = &self.plugin_run {
             run.run_log(&self.exchange, &self.facts, status, duration);
         }

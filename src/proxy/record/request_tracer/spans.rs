@@ -1,7 +1,7 @@
 //! The spans of a request, of a connection and of a UDP session, with the attributes of OpenTelemetry's conventions.
 
 use std::borrow::Cow;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use http::{Method, Version};
 
@@ -21,7 +21,7 @@ pub(super) fn request_spans(
     ended: &EndedRequest<'_>,
     plugins: impl Iterator<Item = PhaseTiming>,
 ) -> Vec<Span> {
-    let clock = RequestClock::new(SystemTime::now() - ended.duration, ended.started_instant);
+    let clock = RequestClock::ended(ended.started_instant, ended.duration);
     let method = known_method(&head.method);
     let mut spans = vec![server_span(context, head, ended, clock)];
     spans.extend(phase_spans(context, head, ended, clock));
@@ -40,7 +40,7 @@ pub(super) fn request_spans(
         });
     }
     for authorization in ended.authorizations {
-        spans.push(authorization_span(context, authorization, clock.after(ended.duration), clock));
+        spans.push(authorization_span(context, authorization, clock));
     }
     for (index, attempt, mut span) in attempt_spans(ended.attempts, context, context.server_span, clock) {
         span.name = Cow::Borrowed(method.unwrap_or("HTTP"));
@@ -122,7 +122,7 @@ fn server_span(context: &RequestTrace, head: &TracedHead, ended: &EndedRequest<'
         name: Cow::Borrowed(method.unwrap_or("HTTP")),
         kind: SpanKind::Server,
         start: clock.start(),
-        end: clock.after(ended.duration),
+        end: clock.end(),
         attributes: Vec::new(),
         events: Vec::new(),
         error: is_failure.then(|| Cow::Borrowed(ended.error.unwrap_or_default())),
@@ -161,7 +161,7 @@ fn server_span(context: &RequestTrace, head: &TracedHead, ended: &EndedRequest<'
 
 /// The span of a connection or UDP session, and that of connecting to its endpoint.
 pub(super) fn stream_spans(context: &RequestTrace, ended: &EndedStream<'_>) -> Vec<Span> {
-    let clock = RequestClock::new(SystemTime::now() - ended.duration, ended.opened_at);
+    let clock = RequestClock::ended(ended.opened_at, ended.duration);
     let span = |id, parent, name: &'static str, kind, end| Span {
         trace: context.trace,
         id,

@@ -14,7 +14,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use super::streams::{MergedStreams, StreamOutcome};
 use super::{
     CLASSES, DURATION_BOUNDS, MIRROR_OUTCOMES, ProxyHeaderOutcome, ProxyStats, RequestLabels, RequestSeries,
-    WorkerStats,
+    WorkerStats, endpoints,
 };
 use crate::proxy::buffer_budget::BufferUse;
 use crate::proxy::connection::tls::ClientHandshakeError;
@@ -56,6 +56,7 @@ impl Collector for ProxyStats {
         )?;
         self.encode_dropped_datagrams(encoder)?;
         self.encode_plugins(encoder)?;
+        endpoints::encode(self.endpoints.as_ref(), encoder)?;
         self.encode_connections(encoder)?;
         self.encode_buffers(encoder)?;
         self.encode_unforwarded(encoder)?;

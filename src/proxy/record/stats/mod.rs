@@ -7,6 +7,7 @@
 //! ```
 
 mod datagrams;
+mod endpoints;
 mod exemplars;
 mod exposition;
 mod plugins;
@@ -26,10 +27,12 @@ pub(in crate::proxy) use datagrams::{DatagramDrop, DroppedDatagrams};
 pub(in crate::proxy) use streams::StreamOutcome;
 
 use super::access_log::LostLines;
+use crate::plugin_api::completed_request::Attempt;
 use crate::proxy::buffer_budget::BufferBudget;
 use crate::proxy::connection::tls::ClientHandshakeError;
 use crate::proxy::unforwarded_budget::UnforwardedBudget;
 use crate::upstream::{RetryMetrics, SingleWriterCounter, UpstreamCounters};
+use endpoints::{EndpointAttempts, EndpointStats};
 use exemplars::Exemplars;
 use streams::StreamCounters;
 
@@ -180,6 +183,8 @@ pub(in crate::proxy) struct WorkerStats {
     plugins: Mutex<plugins::DurationsByKind>,
     /// Locked for each response body that a plugin could not filter, and by scrapes.
     unfiltered_bodies: Mutex<plugins::UnfilteredBodies>,
+    /// Locked for each attempt with `--endpoint-metrics`, and by scrapes.
+    endpoints: Arc<Mutex<EndpointAttempts>>,
 }
 
 impl WorkerStats {
@@ -277,6 +282,8 @@ pub struct ProxyStats {
     /// The bytes of bodies that are kept.
     buffers: Option<Arc<BufferBudget>>,
     unforwarded: Option<Arc<UnforwardedBudget>>,
+    /// With `--endpoint-metrics`.
+    endpoints: Option<EndpointStats>,
 }
 
 /// The label sets of all workers.
@@ -302,6 +309,7 @@ impl ProxyStats {
             lost_lines,
             buffers: None,
             unforwarded: None,
+            endpoints: None,
         }
     }
 
@@ -312,6 +320,20 @@ impl ProxyStats {
         unforwarded: Arc<UnforwardedBudget>,
     ) -> Self {
         ProxyStats { buffers: Some(buffers), unforwarded: Some(unforwarded), ..self }
+    }
+
+    /// Also counts the attempts at each endpoint.
+    pub(in crate::proxy) fn with_endpoints(self, counts: bool) -> Self {
+        let of_workers = || self.workers.iter().map(|stats| Arc::clone(&stats.endpoints)).collect();
+        let endpoints = counts.then(|| EndpointStats::new(of_workers(), self.max_series));
+        ProxyStats { endpoints, ..self }
+    }
+
+    /// Counts the attempts of a request of this worker that has ended.
+    pub(in crate::proxy) fn count_attempts(&self, stats: &WorkerStats, backend: &Arc<str>, attempts: &[Attempt]) {
+        if let Some(endpoints) = &self.endpoints {
+            endpoints.count(&stats.endpoints, backend, attempts);
+        }
     }
 
     pub(in crate::proxy) fn worker_count(&self) -> usize {
