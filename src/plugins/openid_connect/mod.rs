@@ -62,6 +62,7 @@ mod revoked_sessions;
 mod session_tokens;
 mod settings;
 mod signed_token;
+mod session_refresh;
 mod token_identity;
 mod token_refresh;
 
@@ -85,6 +86,7 @@ use self::revoked_sessions::RevokedSessions;
 use self::session_tokens::SessionTokens;
 use self::settings::OpenIdSettings;
 use self::token_identity::TokenIdentity;
+use self::session_refresh::{RefreshFailure, SessionRefresh};
 use self::token_refresh::TokenRefreshes;
 use crate::diagnostic::Diagnostic;
 use crate::plugin_api::authentication::{AuthPolicy, VerifiedCredential, declare_identity_headers};
@@ -288,7 +290,8 @@ impl OpenIdConnect {
                     };
                 }
                 Ok(None) => {}
-                Err(message) => return OpenIdDecision::unavailable(cx, &self.log, &message),
+                Err(RefreshFailure::Provider(message)) => return OpenIdDecision::unavailable(cx, &self.log, &message),
+                Err(RefreshFailure::Store(error)) => return OpenIdDecision::without_sessions(cx, &self.log, error),
             }
         }
         match credential {
@@ -383,25 +386,33 @@ impl OpenIdConnect {
         Ok((Some(session), place))
     }
 
-    /// The session with tokens that have not expired. `Ok(None)`: the session has ended. `Err`: the provider is not
-    /// available.
+    /// The session with tokens that have not expired. `Ok(None)`: the session has ended.
     async fn refresh_if_expired(
         &self,
         session: OpenedSession<SessionTokens>,
         now: u64,
-    ) -> Result<Option<OpenedSession<SessionTokens>>, String> {
+    ) -> Result<Option<OpenedSession<SessionTokens>>, RefreshFailure> {
         if !session.data.has_expired(now) {
             return Ok(Some(session));
         }
         if !self.settings.refreshes_tokens || session.data.refresh_token.is_none() {
             return Ok(None);
         }
-        let result = self.refreshes.refresh(&session.data, &self.settings.party, &self.services, now).await;
-        match &*result {
-            // The cookie must be replaced, whatever its age is.
-            Ok(Some(tokens)) => Ok(Some(OpenedSession { data: tokens.clone(), age: SessionAge::Renewed, ..session })),
+        let refresh = SessionRefresh {
+            party: Arc::clone(&self.settings.party),
+            sessions: Arc::clone(&self.settings.sessions),
+            old: session.data.clone(),
+            stored_id: session.stored_id.clone(),
+            now,
+        };
+        match &*self.refreshes.refresh(refresh, &self.services).await {
+            Ok(Some(refreshed)) => {
+                // Otherwise, the cookie must be replaced, whatever its age is.
+                let age = if refreshed.are_stored { session.age } else { SessionAge::Renewed };
+                Ok(Some(OpenedSession { data: refreshed.tokens.clone(), age, ..session }))
+            }
             Ok(None) => Ok(None),
-            Err(message) => Err(message.clone()),
+            Err(failure) => Err(failure.clone()),
         }
     }
 

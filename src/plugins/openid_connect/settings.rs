@@ -32,7 +32,7 @@ pub(super) struct OpenIdSettings {
     /// How users must have logged in. `None`: in any way.
     pub(super) level: Option<AuthenticationLevel>,
     pub(super) headers: EndpointHeaders,
-    pub(super) sessions: Sessions,
+    pub(super) sessions: Arc<Sessions>,
     pub(super) logins: LoginCookies,
     pub(super) redirect_uri: Option<RedirectUri>,
     pub(super) authorization_args: Box<[(String, String)]>,
@@ -131,7 +131,12 @@ impl Config {
             claims: ClaimRules::new(self, cx.namespace()),
             level,
             headers,
-            sessions: Sessions::new(cookies, server.as_ref().map(|server| (server, "redis")), "openid-connect", cx),
+            sessions: Arc::new(Sessions::new(
+                cookies,
+                server.as_ref().map(|server| (server, "redis")),
+                "openid-connect",
+                cx,
+            )),
             logins,
             redirect_uri,
             authorization_args: authorization_args.into(),

@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::rand::SystemRandom;
@@ -58,6 +58,8 @@ struct State {
     codes: HashMap<String, Grant>,
     used_codes: HashSet<String>,
     refresh_tokens: HashSet<String>,
+    /// Responds to requests for tokens only after this time, which is when they have taken effect.
+    pub(crate) token_delay: Duration,
     revoked: Vec<String>,
     last_number: u64,
 }
@@ -115,12 +117,13 @@ impl Provider {
                 while let Some(request) = stream.request().await {
                     let issuer = issuer.get().expect("no request comes before the provider has started");
                     let path = request.split(' ').nth(1).unwrap();
-                    let (status, body, stalls) = {
+                    let (status, body, stalls, delay) = {
                         let state = &mut *state.lock().unwrap();
                         let (status, body) = respond(&request, issuer, &key, state);
                         let replaced = state.behavior.bodies.iter().find(|(replaced, _)| *replaced == path);
                         let body = replaced.map_or_else(|| body.to_string(), |(_, body)| body.clone());
-                        (status, body, state.behavior.stalls_at == Some(path))
+                        let delay = if path == "/token" { state.behavior.token_delay } else { Duration::ZERO };
+                        (status, body, state.behavior.stalls_at == Some(path), delay)
                     };
                     if stalls {
                         std::future::pending::<()>().await;
@@ -132,6 +135,7 @@ impl Provider {
                     stream.send(head + &body).await;
                 }
             }
+                    tokio::time::sleep(delay).await; // A slow provider.
         })
         .await;
         let url = format!("http://{}", endpoint.address);
@@ -187,6 +191,11 @@ impl Provider {
 }
 
 impl State {
+    /// How many refreshes were requested.
+    pub(crate) fn refreshes(&self) -> usize {
+        self.requests("/token").iter().filter(|request| request.contains("grant_type=refresh_token")).count()
+    }
+
     fn next(&mut self, prefix: &str) -> String {
         self.last_number += 1;
         format!("{prefix}-{}", self.last_number)
@@ -226,7 +235,7 @@ fn respond(request: &str, issuer: &str, key: &SigningKey, state: &mut State) -> 
     let (head, body) = request.split_once("\r\n\r\n").unwrap();
     let path = head.split(' ').nth(1).unwrap();
     match path {
-        "/.well-known/openid-configuration" => {
+        path if path.ends_with("/.well-known/openid-configuration") => {
             let url = |path: &str| format!("{issuer}/{path}");
             let document = json!({
                 "issuer": issuer, "authorization_endpoint": url("authorize"), "token_endpoint": url("token"),
