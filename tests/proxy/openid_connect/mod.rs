@@ -3,6 +3,7 @@
 
 mod attacks;
 mod browser;
+mod issuers;
 mod provider;
 mod step_up;
 mod stored;
