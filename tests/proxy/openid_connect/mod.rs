@@ -7,6 +7,7 @@ mod issuers;
 mod provider;
 mod step_up;
 mod stored;
+mod vendors;
 
 use std::sync::Arc;
 
