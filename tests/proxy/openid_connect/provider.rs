@@ -344,7 +344,8 @@ fn token_response(
     let access_token = match &audience {
         None if state.behavior.opaque_without_audience => number,
         _ => {
-            let for_whom = audience.map_or(json!(CLIENT), |audience| json!([audience, format!("{issuer}/user")]));
+            let for_whom =
+                audience.as_ref().map_or(json!(CLIENT), |audience| json!([audience, format!("{issuer}/user")]));
             let claims = json!({"sub": "anna", "aud": for_whom, "jti": number, "roles": ["staff"]});
             let claims = with(with(base_claims(issuer), &claims), &state.behavior.access_token_claims);
             let signer = if state.behavior.foreign_access_tokens { &other_key } else { key };
