@@ -41,7 +41,7 @@ pub enum SessionError {
 #[derive(Debug)]
 pub struct SessionLock {
     key: String,
-    /// Random, so that nobody removes the lock of another task after the own one has expired.
+    /// Random, so that a task whose lock has expired does not remove that of another task.
     owner: String,
 }
 
